@@ -1,0 +1,224 @@
+//! The one error type of the crate.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+mod problem;
+mod response;
+mod rule;
+
+pub use problem::{ConfigurationProblem, Misuse, SessionProblem, TransportProblem};
+pub use response::ErrorResponse;
+pub use rule::{Document, Rule, Violation};
+
+/// What went wrong, in which step, and why.
+///
+/// Waiting, denied, expired and cancelled are not errors but values. An `Error` is one of a few [kinds](ErrorKind),
+/// which tell apart the OP's answer, the OP breaking a rule, the network, the configuration, the message that the
+/// browser carried, and the application's own use of the crate.
+///
+/// `Display` names the step and the kind; [`source`](StdError::source) has the layer below, so print the whole chain.
+/// No response body, token, code, `state` or key is part of an error, in `Display` or in `Debug`.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    step: Option<&'static str>,
+    retry_after: Option<Duration>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// The kinds of [`Error`].
+#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ErrorKind {
+    /// The settings of the client do not work, alone or with what this OP offers. Change them and start again.
+    #[error("the configuration does not work: {0}")]
+    Configuration(ConfigurationProblem),
+    /// A call that cannot be right at this point. Change the calling code.
+    #[error("{0}")]
+    Misuse(Misuse),
+    /// The authorization session that should belong to the browser's return cannot be used. Start a new sign-in.
+    #[error("the authorization session cannot be used: {0}")]
+    Session(SessionProblem),
+    /// The OP answered with an OAuth error code.
+    #[error("the OP answered with {0}")]
+    ErrorResponse(ErrorResponse),
+    /// A message broke a rule of the specifications and was not believed.
+    #[error("a rule was broken: {0}")]
+    Protocol(Violation),
+    /// The network did not carry a request or its response.
+    #[error("{0}")]
+    Transport(TransportProblem),
+    /// A signer outside the process, such as a key management service, did not sign.
+    #[error("the signer did not sign")]
+    Signer,
+    /// A sealed value cannot be opened: it was altered, or sealed for another purpose, or with a key that the keyring
+    /// does not have.
+    #[error("the sealed value cannot be opened: it was altered, is not of this kind, or its key is not in the keyring")]
+    Sealed,
+    /// The operating system gave no randomness.
+    #[error("the source of randomness failed")]
+    Randomness,
+    /// The cryptographic library refused an operation on a key of our own.
+    #[error("the cryptographic library failed")]
+    Cryptography,
+}
+
+impl Error {
+    pub(crate) fn new(kind: impl Into<ErrorKind>) -> Self {
+        Self(Box::new(Inner { kind: kind.into(), step: None, retry_after: None, source: None }))
+    }
+
+    /// Names the step in which it happened, as a gerund: "exchanging the deferred code". The innermost name stays.
+    pub(crate) fn in_step(mut self, step: &'static str) -> Self {
+        self.0.step.get_or_insert(step);
+        self
+    }
+
+    pub(crate) fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    pub(crate) fn with_retry_after(mut self, retry_after: Option<Duration>) -> Self {
+        self.0.retry_after = retry_after;
+        self
+    }
+
+    /// What kind of thing went wrong.
+    pub fn kind(&self) -> &ErrorKind {
+        &self.0.kind
+    }
+
+    /// What the crate was doing, such as "exchanging the deferred code".
+    pub fn step(&self) -> Option<&'static str> {
+        self.0.step
+    }
+
+    /// Whether the same call can succeed later with nothing changed: the network, an overloaded OP, keys that cannot
+    /// be fetched right now, a signer that does not answer.
+    ///
+    /// It says nothing about whether a retry is *allowed*: a deferred code whose exchange may have reached the OP must
+    /// not be sent twice, and this crate does not.
+    pub fn is_transient(&self) -> bool {
+        match &self.0.kind {
+            ErrorKind::Transport(_) | ErrorKind::Signer | ErrorKind::Randomness => true,
+            ErrorKind::ErrorResponse(response) => response.is_transient(),
+            ErrorKind::Protocol(violation) => violation.rule().is_transient(),
+            _ => false,
+        }
+    }
+
+    /// How long the OP asked to wait before the next request (`Retry-After`, RFC 9110 §10.2.3).
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    /// The OP's answer, where the error is one.
+    pub fn error_response(&self) -> Option<&ErrorResponse> {
+        match &self.0.kind {
+            ErrorKind::ErrorResponse(response) => Some(response),
+            _ => None,
+        }
+    }
+
+    /// The rule that a message broke, where the error is that.
+    pub fn rule(&self) -> Option<Rule> {
+        match &self.0.kind {
+            ErrorKind::Protocol(violation) => Some(violation.rule()),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.step {
+            Some(step) => write!(formatter, "{step}: {}", self.0.kind),
+            None => self.0.kind.fmt(formatter),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = formatter.debug_struct("Error");
+        shown.field("kind", &self.0.kind);
+        if let Some(step) = self.0.step {
+            shown.field("step", &step);
+        }
+        if let Some(retry_after) = self.0.retry_after {
+            shown.field("retry_after", &retry_after);
+        }
+        if let Some(source) = &self.0.source {
+            shown.field("source", source);
+        }
+        shown.finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+macro_rules! kinds_from {
+    ($($from:ty => $kind:ident),* $(,)?) => {$(
+        impl From<$from> for ErrorKind {
+            fn from(value: $from) -> Self {
+                Self::$kind(value)
+            }
+        }
+
+        impl From<$from> for Error {
+            fn from(value: $from) -> Self {
+                Self::new(value)
+            }
+        }
+    )*};
+}
+
+kinds_from! {
+    ConfigurationProblem => Configuration,
+    Misuse => Misuse,
+    SessionProblem => Session,
+    ErrorResponse => ErrorResponse,
+    Violation => Protocol,
+    TransportProblem => Transport,
+}
+
+impl From<Rule> for Error {
+    fn from(rule: Rule) -> Self {
+        Self::new(Violation::new(rule))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn display_names_the_step_and_its_own_layer_only() {
+        let error = Error::new(TransportProblem::Timeout)
+            .in_step("polling")
+            .with_source(std::io::Error::other("the layer below"));
+        assert_eq!(error.to_string(), "polling: the request timed out");
+        assert_eq!(error.source().unwrap().to_string(), "the layer below");
+    }
+
+    #[test]
+    fn the_innermost_step_stays() {
+        let error = Error::from(Misuse::NothingToPoll).in_step("polling").in_step("waiting");
+        assert_eq!(error.step(), Some("polling"));
+    }
+
+    #[test]
+    fn trouble_of_the_network_is_transient_and_a_broken_rule_is_not() {
+        assert!(Error::from(TransportProblem::Connect).is_transient());
+        assert!(Error::from(Rule::KeysUnavailable).is_transient());
+        assert!(!Error::from(Rule::IssuerMismatch).is_transient());
+    }
+}

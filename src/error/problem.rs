@@ -1,0 +1,105 @@
+//! What can be wrong on our own side: settings, calls, sessions, and the network in between.
+
+use super::rule::Document;
+
+/// What is wrong with the settings of a client.
+#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigurationProblem {
+    /// A setting is missing or has a value that cannot be used.
+    #[error("`{setting}`: {problem}")]
+    Setting {
+        /// The builder method or argument.
+        setting: &'static str,
+        /// What is wrong with it and what to do.
+        problem: &'static str,
+    },
+    /// A URL of the OP is not HTTPS. Plain HTTP is only possible to a loopback address, and only after
+    /// `allow_insecure_loopback`.
+    #[error("`{name}` is not an `https:` URL; plain HTTP needs a loopback address and `allow_insecure_loopback()`")]
+    InsecureUrl {
+        /// The metadata member or setting that holds the URL.
+        name: &'static str,
+    },
+    /// The OP's metadata does not list something that these settings need.
+    #[error("the OP's `{member}` does not list `{value}`; if it works all the same, override the check")]
+    NotAdvertised {
+        /// The member of the metadata.
+        member: &'static str,
+        /// The value that is missing in it.
+        value: String,
+    },
+    /// The OP's metadata lacks an endpoint that this call needs.
+    #[error("the OP's metadata has no `{0}`")]
+    NoEndpoint(&'static str),
+    /// A private key cannot be used.
+    #[error("the private key cannot be used: {0}")]
+    Key(&'static str),
+    /// The HTTP client cannot be built with these settings.
+    #[error("the HTTP client cannot be built")]
+    HttpClient,
+}
+
+/// A call that cannot be right at this point.
+#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Misuse {
+    /// The value belongs to another client: its issuer or client identifier differs.
+    #[error("this value belongs to another client (issuer or client identifier differ)")]
+    ForeignValue,
+    /// The process has its outcome; nothing is left to ask for.
+    #[error("this authentication process has ended; there is nothing left to poll")]
+    NothingToPoll,
+    /// There is no access token to use.
+    #[error("there is no access token")]
+    NoAccessToken,
+    /// A request that the crate builds itself was to be changed in a part that it needs as it is.
+    #[error("`{0}` is set by this crate and cannot be given as an extra parameter")]
+    ReservedParameter(String),
+    /// The sealed form is too large for a cookie.
+    #[error(
+        "the sealed authorization session has {actual} bytes, more than the {limit} that fit a cookie: use fewer or shorter parameters"
+    )]
+    SealedTooLarge {
+        /// How large it is.
+        actual: usize,
+        /// How large it may be.
+        limit: usize,
+    },
+}
+
+/// Why an authorization session cannot be used for a return from the OP.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SessionProblem {
+    /// It was started too long ago.
+    #[error("it has expired")]
+    Expired,
+    /// It was started by another client: issuer, client identifier or redirect URI differ.
+    #[error("it belongs to another client")]
+    Foreign,
+    /// It cannot be opened: altered, of another kind, or sealed with a key that the keyring does not have.
+    #[error("it cannot be opened: it was altered, or its key is not in the keyring")]
+    Unreadable,
+}
+
+/// What the network did.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TransportProblem {
+    /// No connection came about (name resolution, TCP, TLS): the request was not sent.
+    #[error("no connection came about")]
+    Connect,
+    /// The time for the request ran out.
+    #[error("the request timed out")]
+    Timeout,
+    /// The connection broke before the response was complete.
+    #[error("the connection broke")]
+    Broken,
+    /// The body was larger than this document may be. The transfer was cut off.
+    #[error("the body of {0} is too large")]
+    BodyTooLarge(Document),
+    /// The request could not be built or was refused by policy, such as plain HTTP. It was not sent.
+    #[error("the request was refused before it was sent")]
+    Refused,
+}

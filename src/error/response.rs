@@ -1,0 +1,94 @@
+//! An OAuth error response, as a value.
+
+use std::fmt;
+
+use crate::text;
+
+/// An error that the OP stated (RFC 6749 §4.1.2.1 and §5.2; DTR §Token Request Error Response).
+///
+/// `Display` and `Debug` show the code and the HTTP status; the description is untrusted text that could repeat
+/// anything, so it is only there for those who ask for it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ErrorResponse {
+    code: String,
+    description: Option<String>,
+    status: Option<u16>,
+}
+
+/// Codes longer than this, or with characters outside of RFC 6749's `NQSCHAR`, are shown as this.
+const UNPRINTABLE: &str = "unprintable_error_code";
+const CODE_LIMIT: usize = 64;
+
+impl ErrorResponse {
+    /// Takes what came over the wire. The code is bounded and limited to the characters that RFC 6749 allows.
+    pub(crate) fn new(code: &str, description: Option<&str>, status: Option<u16>) -> Self {
+        // RFC 6749 §5.2: "Values for the "error" parameter MUST NOT include characters outside the set
+        // %x20-21 / %x23-5B / %x5D-7E."
+        let printable = |byte: u8| matches!(byte, 0x20..=0x21 | 0x23..=0x5b | 0x5d..=0x7e);
+        let well_formed = !code.is_empty() && code.len() <= CODE_LIMIT && code.bytes().all(printable);
+        Self {
+            code: if well_formed { code } else { UNPRINTABLE }.to_owned(),
+            description: description.and_then(text::untrusted),
+            status,
+        }
+    }
+
+    /// The error code, such as `invalid_grant`.
+    pub fn code(&self) -> &str {
+        &self.code
+    }
+
+    /// The OP's description, if it gave one: untrusted text, with control, bidirectional, zero-width and
+    /// line-separating characters removed and cut to 1,000 characters. Escape it before you show it; do not log it.
+    pub fn description(&self) -> Option<&str> {
+        self.description.as_deref()
+    }
+
+    /// The HTTP status that came with it; `None` for an error that the browser brought.
+    pub fn status(&self) -> Option<u16> {
+        self.status
+    }
+
+    /// Whether the OP says that this is a passing state.
+    pub(crate) fn is_transient(&self) -> bool {
+        matches!(self.code(), "temporarily_unavailable" | "server_error" | "slow_down" | "authorization_pending")
+    }
+}
+
+impl fmt::Display for ErrorResponse {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.status {
+            Some(status) => write!(formatter, "{} (HTTP status {status})", self.code),
+            None => formatter.write_str(&self.code),
+        }
+    }
+}
+
+impl fmt::Debug for ErrorResponse {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("ErrorResponse")
+            .field("code", &self.code)
+            .field("status", &self.status)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_description_is_for_those_who_ask_and_not_for_logs() {
+        let response = ErrorResponse::new("invalid_grant", Some("code abc123 was used"), Some(400));
+        assert_eq!(response.description(), Some("code abc123 was used"));
+        assert!(!format!("{response} {response:?}").contains("abc123"));
+    }
+
+    #[test]
+    fn a_code_that_is_no_code_is_not_repeated() {
+        for code in ["", "with\nnewline", "a\"quote", &"x".repeat(65), "é"] {
+            assert_eq!(ErrorResponse::new(code, None, None).code(), UNPRINTABLE);
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! The rules that a message from the OP or the browser can break, each with a stable code.
+
+use std::fmt;
+
+/// Declares [`Rule`] together with its texts, so that none can be forgotten.
+macro_rules! rules {
+    ($($(#[$attribute:meta])* $rule:ident = $code:literal, $text:literal, $section:literal;)*) => {
+        /// A rule of the specifications that a message broke.
+        #[non_exhaustive]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Rule {
+            $(
+                #[doc = concat!($text, ". Code `", $code, "`; ", $section, ".")]
+                $(#[$attribute])*
+                $rule,
+            )*
+        }
+
+        impl Rule {
+            /// Every rule, in the order of the flow.
+            pub const ALL: &[Self] = &[$(Self::$rule,)*];
+
+            /// A stable code for logs, metrics and alerts.
+            pub fn code(self) -> &'static str {
+                match self { $(Self::$rule => $code,)* }
+            }
+
+            /// Where the rule stands.
+            pub fn section(self) -> &'static str {
+                match self { $(Self::$rule => $section,)* }
+            }
+
+            fn text(self) -> &'static str {
+                match self { $(Self::$rule => $text,)* }
+            }
+        }
+    };
+}
+
+rules! {
+    // Any response
+    UnexpectedStatus = "unexpected_status", "the HTTP status is not the one that this response must have", "RFC 6749 §5";
+    UnexpectedRedirect = "unexpected_redirect", "the endpoint answered with a redirect, which is never followed", "RFC 9110 §15.4";
+    UnexpectedContentType = "unexpected_content_type", "the response is not of the media type that it must have", "RFC 6749 §5.1";
+    MalformedJson = "malformed_json", "the document is not the JSON that it must be", "RFC 8259";
+    MissingMember = "missing_member", "a required member is missing", "RFC 6749 §5.1";
+    InvalidMember = "invalid_member", "a member has a value that it cannot have", "RFC 6749 §5.1";
+    ErrorResponseWithSuccessStatus = "error_with_success_status", "an error came with a status of success", "RFC 6749 §5.2";
+
+    // Discovery and keys
+    IssuerMismatch = "issuer_mismatch", "the metadata's `issuer` is not the issuer that was asked", "OpenID Connect Discovery 1.0 §4.3";
+    InsecureEndpoint = "insecure_endpoint", "the metadata names an endpoint that is not `https:`", "RFC 8414 §2";
+    KeysUnavailable = "keys_unavailable", "the OP's keys cannot be fetched right now", "OpenID Connect Core 1.0 §10.1.1";
+    TooManyKeys = "too_many_keys", "the key set holds more keys than any OP needs", "RFC 7517 §5";
+    NoUsableKey = "no_usable_key", "the key set holds no key that can be used", "RFC 7517 §5";
+
+    // Authorization response
+    RepeatedParameter = "repeated_parameter", "a parameter stands in the response more than once", "RFC 6749 §3.1";
+    OversizedResponse = "oversized_response", "the response is longer than any genuine one", "RFC 9700 §4";
+    StateMissing = "state_missing", "the response has no `state`", "DTR §Authentication Request Acknowledgment Validation; RFC 6749 §10.12";
+    StateMismatch = "state_mismatch", "the `state` is not the one of this session", "RFC 6749 §10.12";
+    IssMissing = "iss_missing", "the OP advertises `iss` in its responses but this one has none", "RFC 9207 §2.4";
+    IssMismatch = "iss_mismatch", "the response's `iss` is not this OP", "RFC 9207 §2.4";
+    BothCodes = "both_codes", "`code` and `deferred_code` came together", "DTR §Authentication Request Acknowledgment Validation";
+    NoCode = "no_code", "neither a code nor an error came back", "DTR §Authentication Request Acknowledgment Validation";
+    UnrequestedCode = "unrequested_code", "`code` came back where only `deferred_code` was asked for", "DTR §Authentication Request Acknowledgment Validation";
+    UnrequestedToken = "unrequested_token", "a token came back that was not asked for", "DTR §Deferred Code Response Type";
+    InvalidCode = "invalid_code", "the code is empty, too long or has characters that no code may have", "DTR §Authentication Request Acknowledgment";
+    CodeAndError = "code_and_error", "a code and an error came together", "RFC 6749 §4.1.2.1";
+
+    // Exchange and token responses
+    NoDeferredAuthId = "no_deferred_auth_id", "the exchange response has no `deferred_auth_id`", "DTR §Deferred Code Exchange Response Validation";
+    TwoInterimIdTokens = "two_interim_id_tokens", "`id_token` and `interim_id_token` differ", "DTR §Successful Deferred Code Exchange Response";
+    NoAccessToken = "no_access_token", "the token response has no `access_token`", "OpenID Connect Core 1.0 §3.1.3.3";
+    NoIdToken = "no_id_token", "the final token response has no `id_token`", "OpenID Connect Core 1.0 §3.1.3.3";
+    UnknownTokenType = "unknown_token_type", "the `token_type` is neither `DPoP` nor `Bearer`", "RFC 6749 §7.1; RFC 9449 §5";
+    SecondNonceChallenge = "second_nonce_challenge", "the OP refused the DPoP nonce that it had just given", "RFC 9449 §8";
+    UnknownError = "unknown_error", "the OP answered with an error code that no specification of this flow knows", "RFC 6749 §5.2";
+
+    // ID Tokens
+    IdTokenMalformed = "id_token_malformed", "the ID Token is not a JWT that can be read", "RFC 7519 §7.2";
+    IdTokenEncrypted = "id_token_encrypted", "the ID Token is encrypted, which was not registered", "OpenID Connect Core 1.0 §3.1.3.7, 1";
+    IdTokenAlgorithm = "id_token_algorithm", "the ID Token is signed with an algorithm that this client does not accept", "OpenID Connect Core 1.0 §3.1.3.7, 7";
+    IdTokenNoKey = "id_token_no_key", "no key of the OP fits the ID Token", "OpenID Connect Core 1.0 §10.1";
+    IdTokenSignature = "id_token_signature", "the ID Token's signature does not verify", "OpenID Connect Core 1.0 §3.1.3.7, 6";
+    IdTokenHeader = "id_token_header", "the ID Token's header has a `typ`, `cty` or `crit` that it cannot have", "RFC 7515 §4.1.11";
+    IdTokenIssuer = "id_token_iss", "the ID Token's `iss` is not this OP", "OpenID Connect Core 1.0 §3.1.3.7, 2";
+    IdTokenAudience = "id_token_aud", "the ID Token's `aud` lacks this client or names one that is not trusted", "OpenID Connect Core 1.0 §3.1.3.7, 3";
+    IdTokenAuthorizedParty = "id_token_azp", "the ID Token's `azp` is not this client, or is missing beside several audiences", "OpenID Connect Core 1.0 §3.1.3.7, 4 and 5";
+    IdTokenExpired = "id_token_exp", "the ID Token had expired when it was received", "OpenID Connect Core 1.0 §3.1.3.7, 9";
+    IdTokenIssuedAt = "id_token_iat", "the ID Token's `iat` is missing or in the future", "OpenID Connect Core 1.0 §3.1.3.7, 10";
+    IdTokenNotBefore = "id_token_nbf", "the ID Token's `nbf` is in the future", "RFC 7519 §4.1.5";
+    IdTokenNonce = "id_token_nonce", "the ID Token's `nonce` is missing or not the one that was sent", "OpenID Connect Core 1.0 §3.1.3.7, 11";
+    IdTokenSubject = "id_token_sub", "the ID Token's `sub` is missing, empty or longer than 255 characters", "OpenID Connect Core 1.0 §2";
+    IdTokenAccessTokenHash = "id_token_at_hash", "the ID Token's `at_hash` does not fit the access token", "OpenID Connect Core 1.0 §3.1.3.8";
+    IdTokenCodeHash = "id_token_c_hash", "the ID Token's `c_hash` does not fit the code", "OpenID Connect Core 1.0 §3.3.2.11";
+    IdTokenAcr = "id_token_acr", "the ID Token's `acr` is none of those that were essential", "OpenID Connect Core 1.0 §3.1.3.7, 12 and §5.5.1.1";
+    IdTokenAuthTime = "id_token_auth_time", "the ID Token's `auth_time` is missing, too old for `max_age`, or in the future", "OpenID Connect Core 1.0 §3.1.3.7, 13";
+    IdTokenClaims = "id_token_claims", "a claim of the ID Token has a value that it cannot have", "OpenID Connect Core 1.0 §5.1";
+    SubjectChanged = "subject_changed", "the final ID Token is about another `iss` or `sub` than the interim one", "DTR §Interim ID Tokens";
+
+    // UserInfo and protected resources
+    UserInfoSubject = "userinfo_sub", "the UserInfo response's `sub` is missing or not the one of the ID Token", "OpenID Connect Core 1.0 §5.3.2";
+    UserInfoSigned = "userinfo_signed", "the signed UserInfo response does not verify", "OpenID Connect Core 1.0 §5.3.2";
+}
+
+impl Rule {
+    /// Whether the rule can hold later with nothing changed on our side.
+    pub(crate) fn is_transient(self) -> bool {
+        matches!(
+            self,
+            Self::KeysUnavailable
+                | Self::UnexpectedStatus
+                | Self::UnexpectedRedirect
+                | Self::UnexpectedContentType
+                | Self::MalformedJson
+                | Self::SecondNonceChallenge
+                | Self::UnknownError
+        )
+    }
+
+    /// Whether the response may come from an attack on the user's browser (cross-site request forgery or mix-up)
+    /// rather than from the OP that the user was sent to.
+    pub fn is_forgery(self) -> bool {
+        matches!(self, Self::StateMissing | Self::StateMismatch | Self::IssMissing | Self::IssMismatch)
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.text())
+    }
+}
+
+/// A [`Rule`] that was broken, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Violation {
+    rule: Rule,
+    document: Option<Document>,
+    member: Option<&'static str>,
+    position: Option<(usize, usize)>,
+    status: Option<u16>,
+}
+
+impl Violation {
+    pub(crate) const fn new(rule: Rule) -> Self {
+        Self { rule, document: None, member: None, position: None, status: None }
+    }
+
+    pub(crate) const fn in_document(mut self, document: Document) -> Self {
+        self.document = Some(document);
+        self
+    }
+
+    pub(crate) const fn at_member(mut self, member: &'static str) -> Self {
+        self.member = Some(member);
+        self
+    }
+
+    pub(crate) const fn at_position(mut self, line: usize, column: usize) -> Self {
+        self.position = Some((line, column));
+        self
+    }
+
+    pub(crate) const fn with_status(mut self, status: u16) -> Self {
+        self.status = Some(status);
+        self
+    }
+
+    /// Says where a document stopped being JSON. serde's own message is left out: it can quote the document.
+    pub(crate) fn malformed_json(document: Document, error: &serde_json::Error) -> Self {
+        Self::new(Rule::MalformedJson).in_document(document).at_position(error.line(), error.column())
+    }
+
+    /// The rule.
+    pub fn rule(&self) -> Rule {
+        self.rule
+    }
+
+    /// The document that broke it, where there is one.
+    pub fn document(&self) -> Option<Document> {
+        self.document
+    }
+
+    /// The member or parameter at fault, where there is one.
+    pub fn member(&self) -> Option<&'static str> {
+        self.member
+    }
+
+    /// Line and column, both from 1, where a document stopped being JSON.
+    pub fn position(&self) -> Option<(usize, usize)> {
+        self.position
+    }
+
+    /// The HTTP status that the document came with, where that is the problem.
+    pub fn status(&self) -> Option<u16> {
+        self.status
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(document) = self.document {
+            write!(formatter, "{document}: ")?;
+        }
+        if let Some(member) = self.member {
+            write!(formatter, "`{member}`: ")?;
+        }
+        self.rule.fmt(formatter)?;
+        if let Some((line, column)) = self.position {
+            write!(formatter, ", at line {line}, column {column}")?;
+        }
+        if let Some(status) = self.status {
+            write!(formatter, ", HTTP status {status}")?;
+        }
+        write!(formatter, " [{}]", self.rule.code())
+    }
+}
+
+/// The documents that the crate reads.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Document {
+    /// The OP's metadata (OpenID Connect Discovery 1.0 §4, RFC 8414).
+    Metadata,
+    /// The OP's key set (RFC 7517).
+    KeySet,
+    /// The authorization response, as the browser brings it.
+    AuthorizationResponse,
+    /// The answer to a Deferred Code Exchange Request.
+    ExchangeResponse,
+    /// The answer to a Token Request.
+    TokenResponse,
+    /// The UserInfo response.
+    UserInfo,
+    /// The answer of the cancellation endpoint.
+    CancellationResponse,
+    /// The answer of a protected resource.
+    Resource,
+    /// An ID Token's claims.
+    IdToken,
+}
+
+impl fmt::Display for Document {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Metadata => "the OP's metadata",
+            Self::KeySet => "the OP's key set",
+            Self::AuthorizationResponse => "the authorization response",
+            Self::ExchangeResponse => "the exchange response",
+            Self::TokenResponse => "the token response",
+            Self::UserInfo => "the UserInfo response",
+            Self::CancellationResponse => "the cancellation response",
+            Self::Resource => "the resource's response",
+            Self::IdToken => "the ID Token",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_stable_identifiers() {
+        let mut codes: Vec<_> = Rule::ALL.iter().map(|rule| rule.code()).collect();
+        codes.sort_unstable();
+        let all = codes.len();
+        codes.dedup();
+        assert_eq!(codes.len(), all);
+        assert!(codes.iter().all(|code| code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')));
+    }
+
+    #[test]
+    fn a_violation_says_which_document_and_where() {
+        let error = serde_json::from_str::<serde_json::Value>("{\n  \"a\": tru }").unwrap_err();
+        let shown = Violation::malformed_json(Document::Metadata, &error).to_string();
+        assert_eq!(
+            shown,
+            "the OP's metadata: the document is not the JSON that it must be, at line 2, column 12 [malformed_json]"
+        );
+    }
+}

@@ -1,0 +1,23 @@
+//! Sign users in through the OpenID Connect Deferred Token Response flow.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+// Code that must keep a million waiting users must not panic on what a stranger sends. The test double is exempt.
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::unreachable)
+)]
+
+mod clock;
+mod error;
+mod random;
+mod secret;
+mod text;
+mod transport;
+
+pub use clock::{Clock, SystemClock};
+pub use error::{
+    ConfigurationProblem, Document, Error, ErrorKind, ErrorResponse, Misuse, Rule, SessionProblem, TransportProblem,
+    Violation,
+};
+pub use random::{Random, SystemRandom};
+pub use secret::Secret;
+pub use transport::{HttpClient, HttpError, HttpRequest, HttpResponse};

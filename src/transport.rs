@@ -1,0 +1,123 @@
+//! The only code that opens connections.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_core::future::BoxFuture;
+use http::{HeaderMap, Method, StatusCode};
+use url::Url;
+
+use crate::error::{Document, Error};
+
+/// How requests reach the OP.
+///
+/// The crate brings an implementation on reqwest, which a client uses unless it is given another one. An own
+/// implementation must not follow redirects, must stop reading at [`body_limit`](HttpRequest::body_limit), must give
+/// up at [`timeout`](HttpRequest::timeout), and must never send a request twice on its own.
+pub trait HttpClient: fmt::Debug + Send + Sync {
+    /// Sends one request and reads the whole response.
+    ///
+    /// # Errors
+    ///
+    /// [`HttpError`], whose [`may_have_been_sent`](HttpError::may_have_been_sent) decides whether a request that may
+    /// be processed only once can be sent again.
+    fn send(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, HttpError>>;
+}
+
+/// One request.
+pub struct HttpRequest {
+    /// The method.
+    pub method: Method,
+    /// Where to.
+    pub url: Url,
+    /// The headers, `Content-Type` included. `Authorization` and `DPoP` are marked as sensitive.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+    /// The time for everything, from connecting to the last byte of the response.
+    pub timeout: Duration,
+    /// How many bytes the body of the response may have, after decompression.
+    pub body_limit: usize,
+    /// Which document is expected; it names the response in errors.
+    pub document: Document,
+}
+
+/// One response.
+pub struct HttpResponse {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The whole body, decompressed.
+    pub body: Bytes,
+}
+
+/// A request that got no response.
+#[derive(Debug)]
+pub struct HttpError {
+    error: Error,
+    may_have_been_sent: bool,
+}
+
+impl HttpError {
+    /// The request did not leave: nothing at the server can have changed.
+    pub fn not_sent(error: impl Into<Error>) -> Self {
+        Self { error: error.into(), may_have_been_sent: false }
+    }
+
+    /// The request may have reached the server, whatever became of the response.
+    pub fn maybe_sent(error: impl Into<Error>) -> Self {
+        Self { error: error.into(), may_have_been_sent: true }
+    }
+
+    /// Adds the error of the layer below. It must not quote the request or the response.
+    pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.error = self.error.with_source(source);
+        self
+    }
+
+    /// Whether the server may have seen the request.
+    pub fn may_have_been_sent(&self) -> bool {
+        self.may_have_been_sent
+    }
+
+    /// What went wrong.
+    pub fn into_error(self) -> Error {
+        self.error
+    }
+}
+
+impl fmt::Display for HttpError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(formatter)
+    }
+}
+
+impl std::error::Error for HttpError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
+}
+
+// Headers, query and bodies carry credentials and tokens, so `Debug` shows none of them.
+impl fmt::Debug for HttpRequest {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("HttpRequest")
+            .field("method", &self.method)
+            .field("host", &self.url.host_str())
+            .field("path", &self.url.path())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for HttpResponse {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("HttpResponse")
+            .field("status", &self.status)
+            .field("body_length", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}
