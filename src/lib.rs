@@ -21,3 +21,4 @@ pub use error::{
 pub use random::{Random, SystemRandom};
 pub use secret::Secret;
 pub use transport::{HttpClient, HttpError, HttpRequest, HttpResponse};
+mod pending;
