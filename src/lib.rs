@@ -8,6 +8,7 @@
 
 mod clock;
 mod error;
+mod jose;
 mod random;
 mod secret;
 mod text;
@@ -18,6 +19,7 @@ pub use error::{
     ConfigurationProblem, Document, Error, ErrorKind, ErrorResponse, Misuse, Rule, SessionProblem, TransportProblem,
     Violation,
 };
+pub use jose::{Signer, SigningAlgorithm, SigningKey};
 pub use random::{Random, SystemRandom};
 pub use secret::Secret;
 pub use transport::{HttpClient, HttpError, HttpRequest, HttpResponse};
