@@ -7,6 +7,7 @@
 )]
 
 mod clock;
+mod dpop;
 mod error;
 mod jose;
 mod random;
@@ -15,6 +16,7 @@ mod text;
 mod transport;
 
 pub use clock::{Clock, SystemClock};
+pub use dpop::DpopKey;
 pub use error::{
     ConfigurationProblem, Document, Error, ErrorKind, ErrorResponse, Misuse, Rule, SessionProblem, TransportProblem,
     Violation,
