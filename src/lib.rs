@@ -10,6 +10,7 @@ mod clock;
 mod dpop;
 mod error;
 mod jose;
+mod keyring;
 mod random;
 mod secret;
 mod text;
@@ -22,6 +23,7 @@ pub use error::{
     Violation,
 };
 pub use jose::{Signer, SigningAlgorithm, SigningKey};
+pub use keyring::{Keyring, SealingKey};
 pub use random::{Random, SystemRandom};
 pub use secret::Secret;
 pub use transport::{HttpClient, HttpError, HttpRequest, HttpResponse};
