@@ -249,7 +249,6 @@ impl Checked {
                 path.push("*".to_owned());
                 self.judge(&path, glob.span());
             }
-            _ => panic!("{}: a new form of `use`", self.name),
         }
     }
 
