@@ -8,6 +8,7 @@
 
 mod clock;
 mod error;
+mod id_token;
 mod jose;
 mod random;
 mod secret;
@@ -19,6 +20,7 @@ pub use error::{
     ConfigurationProblem, Document, Error, ErrorKind, ErrorResponse, Misuse, Rule, SessionProblem, TransportProblem,
     Violation,
 };
+pub use id_token::{Address, Claims, IdToken, InterimIdToken, InterimState};
 pub use jose::{Signer, SigningAlgorithm, SigningKey};
 pub use random::{Random, SystemRandom};
 pub use secret::Secret;
