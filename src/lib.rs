@@ -9,6 +9,7 @@
 mod clock;
 mod dpop;
 mod error;
+mod id_token;
 mod jose;
 mod keyring;
 mod random;
@@ -22,6 +23,7 @@ pub use error::{
     ConfigurationProblem, Document, Error, ErrorKind, ErrorResponse, Misuse, Rule, SessionProblem, TransportProblem,
     Violation,
 };
+pub use id_token::{Address, Claims, IdToken, InterimIdToken, InterimState};
 pub use jose::{Signer, SigningAlgorithm, SigningKey};
 pub use keyring::{Keyring, SealingKey};
 pub use random::{Random, SystemRandom};
