@@ -10,6 +10,9 @@ mod clock;
 mod error;
 mod random;
 mod secret;
+#[cfg(feature = "testing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
+pub mod testing;
 mod text;
 mod transport;
 
