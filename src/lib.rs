@@ -14,6 +14,9 @@ mod jose;
 mod keyring;
 mod random;
 mod secret;
+#[cfg(feature = "testing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
+pub mod testing;
 mod text;
 mod transport;
 
