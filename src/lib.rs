@@ -7,17 +7,23 @@
 )]
 
 mod clock;
+mod dpop;
 mod error;
+mod jose;
+mod keyring;
 mod random;
 mod secret;
 mod text;
 mod transport;
 
 pub use clock::{Clock, SystemClock};
+pub use dpop::DpopKey;
 pub use error::{
     ConfigurationProblem, Document, Error, ErrorKind, ErrorResponse, Misuse, Rule, SessionProblem, TransportProblem,
     Violation,
 };
+pub use jose::{Signer, SigningAlgorithm, SigningKey};
+pub use keyring::{Keyring, SealingKey};
 pub use random::{Random, SystemRandom};
 pub use secret::Secret;
 pub use transport::{HttpClient, HttpError, HttpRequest, HttpResponse};
