@@ -20,8 +20,7 @@ pub(crate) mod test_keys;
 pub use algorithm::SigningAlgorithm;
 pub use signer::{Signer, SigningKey};
 
-pub(crate) use algorithm::HashFunction;
-pub(crate) use compact::{CompactJws, Header, Unreadable};
+pub(crate) use compact::{CompactJws, Unreadable};
 pub(crate) use digest::{hash, hmac_sha256, sha256};
 pub(crate) use key_set::KeySet;
 pub(crate) use openid::{NoEncryption, OpenIdAlgorithm};

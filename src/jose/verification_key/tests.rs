@@ -112,6 +112,8 @@ fn a_secret_verifies_hmacs_and_nothing_else() {
     for algorithm in ASYMMETRIC {
         assert!(!key.supports(algorithm));
         assert!(!key.verify(algorithm, b"message", &sign(algorithm, b"message")));
+        let hmac = digest::hmac(algorithm.hash(), b"a secret of thirty-two characters", &[b"message"]);
+        assert!(!key.verify(algorithm, b"message", &hmac), "an HMAC taken for {algorithm:?}");
     }
     assert!(serde_json::to_string(&key).is_err());
     assert!(!format!("{key:?}").contains("thirty"));
