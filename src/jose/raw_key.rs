@@ -55,7 +55,7 @@ pub(crate) enum PublicParts {
 const WIDTH: usize = 32;
 /// The same, as OpenSSL takes it.
 const PADDED: i32 = 32;
-const RSA_BITS: u32 = 2048;
+const RSA_BITS: i32 = 2048;
 
 impl RawKey {
     /// A new key. P-256 and Ed25519 take microseconds, RSA takes tens to hundreds of milliseconds.
@@ -63,31 +63,22 @@ impl RawKey {
         match key_type {
             RawKeyType::P256 => p256().and_then(EcKey::generate).and_then(Self::of_p256),
             RawKeyType::Ed25519 => PKey::generate_ed25519().and_then(Self::of_ed25519),
-            RawKeyType::Rsa2048 => Rsa::generate(RSA_BITS).and_then(Self::of_rsa),
+            RawKeyType::Rsa2048 => Rsa::generate(RSA_BITS.cast_unsigned()).and_then(Self::of_rsa),
         }
         .map_err(failed)
     }
 
     /// The key that [`to_bytes`](Self::to_bytes) wrote. `None` for bytes that are not exactly such a key.
     ///
-    /// The public half of an elliptic key is computed from the private one and compared with the bytes. A key whose
-    /// halves do not belong together would sign proofs that every OP refuses, and a refusal closes the client's gate
-    /// for all processes. Seals make such bytes unlikely, not impossible; the comparison takes 10 µs, a third of a
-    /// signature. An RSA key is bound by its seal alone: checking one takes longer than making a signature with it.
+    /// That the halves of a P-256 or RSA key belong together is not checked: the bytes come out of a seal, and computing
+    /// the point again costs 10 to 15 µs, half of a signature, in each poll of each process. With a foreign point, a
+    /// proof would be refused by the OP and give nothing away.
     pub(crate) fn from_bytes(key_type: RawKeyType, bytes: &[u8]) -> Option<Self> {
-        let half = || bytes.get(..WIDTH).unwrap_or_default();
-        let key = match key_type {
-            RawKeyType::P256 => restore_p256(half()).and_then(Self::of_p256),
-            RawKeyType::Ed25519 => PKey::private_key_from_raw_bytes(half(), Id::ED25519).and_then(Self::of_ed25519),
-            RawKeyType::Rsa2048 => Rsa::private_key_from_der(bytes).and_then(Self::of_rsa),
+        match key_type {
+            RawKeyType::P256 => restore_p256(bytes),
+            RawKeyType::Ed25519 => restore_ed25519(bytes),
+            RawKeyType::Rsa2048 => restore_rsa(bytes),
         }
-        .ok()?;
-        let sized = match &key.public {
-            PublicParts::Rsa { n, .. } => n.len() * 8 == RSA_BITS as usize,
-            PublicParts::P256 { .. } | PublicParts::Ed25519 { .. } => true,
-        };
-        // One key has one form: neither trailing bytes nor a foreign public half come back as written.
-        (sized && key.to_bytes().ok()?.as_slice() == bytes).then_some(key)
     }
 
     /// P-256: scalar, x and y; Ed25519: seed and public key; RSA: PKCS#1 DER.
@@ -152,24 +143,41 @@ fn p256() -> Result<&'static EcGroupRef, ErrorStack> {
     P256.as_deref().map_err(Clone::clone)
 }
 
-/// Reads the scalar and computes the point.
-fn restore_p256(scalar: &[u8]) -> Result<EcKey<Private>, ErrorStack> {
-    let mut scalar = BigNum::from_slice(scalar)?;
-    let key = p256_of_scalar(&scalar);
+fn restore_p256(bytes: &[u8]) -> Option<RawKey> {
+    let (scalar, public) = bytes.split_at_checked(WIDTH)?;
+    let (x, y) = public.split_at_checked(WIDTH).filter(|(_, y)| y.len() == WIDTH)?;
+    let mut scalar = BigNum::from_slice(scalar).ok()?;
+    let key = build_p256(&scalar, x, y);
     // OpenSSL clears its own copy when the key is dropped, but not this number.
     scalar.clear();
-    key
+    Some(RawKey { private: PrivateHalf::P256(key.ok()??), public: PublicParts::P256 { x: x.to_vec(), y: y.to_vec() } })
 }
 
-fn p256_of_scalar(scalar: &BigNumRef) -> Result<EcKey<Private>, ErrorStack> {
+/// `None` for a scalar that is zero or not below the order of the group.
+fn build_p256(scalar: &BigNumRef, x: &[u8], y: &[u8]) -> Result<Option<EcKey<Private>>, ErrorStack> {
     let (group, mut context, mut order) = (p256()?, BigNumContext::new()?, BigNum::new()?);
     group.order(&mut order, &mut context)?;
     if scalar.num_bits() == 0 || *scalar >= *order {
-        return Err(ErrorStack::get());
+        return Ok(None);
     }
-    let mut public = EcPoint::new(group)?;
-    public.mul_generator2(group, scalar, &mut context)?;
-    EcKey::from_private_components(group, scalar, &public)
+    let (x, y, mut public) = (BigNum::from_slice(x)?, BigNum::from_slice(y)?, EcPoint::new(group)?);
+    // Fails for what is no point of the curve and for coordinates that are not below the field's prime.
+    public.set_affine_coordinates(group, &x, &y, &mut context)?;
+    EcKey::from_private_components(group, scalar, &public).map(Some)
+}
+
+fn restore_ed25519(bytes: &[u8]) -> Option<RawKey> {
+    let (seed, public) = bytes.split_at_checked(WIDTH)?;
+    let key = PKey::private_key_from_raw_bytes(seed, Id::ED25519).and_then(RawKey::of_ed25519).ok()?;
+    // OpenSSL has computed the public half already, so here the comparison is free.
+    matches!(&key.public, PublicParts::Ed25519 { x } if x == public).then_some(key)
+}
+
+fn restore_rsa(bytes: &[u8]) -> Option<RawKey> {
+    let key = Rsa::private_key_from_der(bytes).ok().filter(|key| key.n().num_bits() == RSA_BITS)?;
+    // DER has one form of a key, but OpenSSL's parser also takes bytes behind it.
+    let written = Zeroizing::new(key.private_key_to_der().ok()?);
+    (written.as_slice() == bytes).then_some(key).and_then(|key| RawKey::of_rsa(key).ok())
 }
 
 fn sign_p256(key: &EcKey<Private>, message: &[u8]) -> Result<Vec<u8>, ErrorStack> {
@@ -232,6 +240,13 @@ mod tests {
         }
     }
 
+    /// x and y of P-256's generator (SEC 2 §2.4.2).
+    fn generator() -> Vec<u8> {
+        let (group, mut context) = (p256().unwrap(), BigNumContext::new().unwrap());
+        let point = group.generator_opt().unwrap();
+        point.to_bytes(group, PointConversionForm::UNCOMPRESSED, &mut context).unwrap().split_off(1)
+    }
+
     #[test]
     fn a_key_that_was_brought_back_is_the_same_key() {
         for key_type in ALL {
@@ -245,41 +260,36 @@ mod tests {
     }
 
     #[test]
-    fn a_scalar_and_a_coordinate_with_leading_zeros_keep_their_width() {
-        let key = restore_p256(&[[0; 31].as_slice(), &[1]].concat()).and_then(RawKey::of_p256).unwrap();
-        let bytes = key.to_bytes().unwrap();
-        assert_eq!(bytes.len(), 96);
-        // The scalar one: the point is the generator of SEC 2 §2.4.2.
-        let mut context = BigNumContext::new().unwrap();
-        let generator = p256().unwrap().generator_opt().unwrap();
-        let generator = generator.to_bytes(p256().unwrap(), PointConversionForm::UNCOMPRESSED, &mut context).unwrap();
-        assert_eq!(bytes[32..], generator[1..]);
-        assert!(RawKey::from_bytes(RawKeyType::P256, &bytes).is_some());
-    }
-
-    #[test]
-    fn a_key_whose_halves_do_not_belong_together_is_refused() {
-        for key_type in [RawKeyType::P256, RawKeyType::Ed25519] {
-            let one = RawKey::generate(key_type).unwrap().to_bytes().unwrap();
-            let other = RawKey::generate(key_type).unwrap().to_bytes().unwrap();
-            let mixed = [&one[..WIDTH], &other[WIDTH..]].concat();
-            assert!(RawKey::from_bytes(key_type, &mixed).is_none());
-        }
+    fn numbers_with_leading_zeros_keep_their_width() {
+        // The point is the generator, so the scalar is one.
+        let bytes = [&[0; 31], [1].as_slice(), &generator()].concat();
+        let key = RawKey::from_bytes(RawKeyType::P256, &bytes).unwrap();
+        assert_eq!(*key.to_bytes().unwrap(), bytes);
+        assert!(verifies(key.public_parts(), b"a message", &key.sign(b"a message").unwrap()));
     }
 
     #[test]
     fn a_scalar_outside_of_the_group_is_refused() {
         let mut order = BigNum::new().unwrap();
         p256().unwrap().order(&mut order, &mut BigNumContext::new().unwrap()).unwrap();
-        let padded = |number: &BigNumRef| number.to_vec_padded(PADDED).unwrap();
-        let key = RawKey::generate(RawKeyType::P256).unwrap().to_bytes().unwrap();
-        let mut one_more = order.to_owned().unwrap();
-        one_more.add_word(1).unwrap();
-        let generator = restore_p256(&[[0; 31].as_slice(), &[1]].concat()).and_then(RawKey::of_p256).unwrap();
-        let generator = generator.to_bytes().unwrap();
-        for (scalar, point) in [(vec![0; 32], &key), (padded(&order), &key), (padded(&one_more), &generator)] {
-            assert!(RawKey::from_bytes(RawKeyType::P256, &[&scalar, &point[WIDTH..]].concat()).is_none());
+        for scalar in [vec![0; 32], order.to_vec(), vec![0xff; 32]] {
+            assert!(RawKey::from_bytes(RawKeyType::P256, &[scalar, generator()].concat()).is_none());
         }
+    }
+
+    #[test]
+    fn a_point_that_is_not_on_the_curve_is_refused() {
+        for (x, y) in [([0; 32], [0; 32]), ([1; 32], [2; 32]), ([0xff; 32], [0xff; 32])] {
+            assert!(RawKey::from_bytes(RawKeyType::P256, &[[7; 32], x, y].concat()).is_none());
+        }
+    }
+
+    #[test]
+    fn an_ed25519_key_whose_halves_do_not_belong_together_is_refused() {
+        let one = RawKey::generate(RawKeyType::Ed25519).unwrap().to_bytes().unwrap();
+        let other = RawKey::generate(RawKeyType::Ed25519).unwrap().to_bytes().unwrap();
+        let mixed = [&one[..WIDTH], &other[WIDTH..]].concat();
+        assert!(RawKey::from_bytes(RawKeyType::Ed25519, &mixed).is_none());
     }
 
     #[test]

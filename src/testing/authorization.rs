@@ -1,0 +1,154 @@
+//! The authorization endpoint: the user and their browser are played by the provider.
+
+use http::{Method, header};
+
+use super::browser::BrowserReturn;
+use super::op::Turn;
+use super::process::{Code, Pace, Process};
+use super::record::RequestRule;
+use super::wire::{Parameters, Rejection, Reply};
+
+impl Turn<'_> {
+    /// An authorization request, by GET or POST (OpenID Connect Core §3.1.2.1). The answer sends the browser back.
+    pub(super) fn authorization(&mut self) -> Result<Reply, Rejection> {
+        if self.request.method != Method::GET && self.request.method != Method::POST {
+            let method = self.request.method.as_str();
+            return Err(Rejection::new(405, "invalid_request", RequestRule::WrongMethod, method));
+        }
+        let request = self.request.parameters().unrepeated()?;
+        let redirect_uri = self.redirect_target(&request)?;
+        let mut response = match self.authorize(&request, &redirect_uri) {
+            Ok(response) => response,
+            Err(rejection) => {
+                self.rejected(&rejection);
+                vec![
+                    ("error".to_owned(), rejection.error.to_owned()),
+                    ("error_description".to_owned(), rejection.description),
+                ]
+            }
+        };
+        if let Some(state) = request.get("state") {
+            response.push(("state".into(), state.into()));
+        }
+        if self.op.settings.sends_iss {
+            response.push(("iss".into(), self.op.settings.issuer.clone()));
+        }
+        let editors: Vec<_> = self.state.faults.iter_mut().filter_map(|fault| fault.forges_authorization()).collect();
+        self.state.faults.retain(|fault| !fault.is_spent());
+        for editor in editors {
+            (editor.0)(&mut response);
+        }
+        let mut reply = match request.get("response_mode") {
+            Some("form_post") => form_post(&redirect_uri, &response),
+            _ => redirect(&redirect_uri, &response),
+        };
+        reply.browser = Some(BrowserReturn::new(&redirect_uri, response));
+        Ok(reply)
+    }
+
+    /// Errors in these two parameters are shown to the user: nobody knows yet where to send them back.
+    fn redirect_target(&self, request: &Parameters) -> Result<String, Rejection> {
+        let client_id = request.required("client_id")?;
+        let Some(client) = self.state.clients.get(client_id) else {
+            return Err(Rejection::bad("invalid_request", RequestRule::UnknownClient, client_id));
+        };
+        let redirect_uri = request.required("redirect_uri")?;
+        match client.accepts_redirect_uri(redirect_uri) {
+            true => Ok(redirect_uri.to_owned()),
+            false => Err(Rejection::bad("invalid_request", RequestRule::WrongRedirectUri, redirect_uri)),
+        }
+    }
+
+    /// DTR §Authentication Request Validation, then the user's part.
+    fn authorize(&mut self, request: &Parameters, redirect_uri: &str) -> Result<Vec<(String, String)>, Rejection> {
+        let invalid = |detail: &str| Rejection::bad("invalid_request", RequestRule::InvalidParameter, detail);
+        let response_type = request.required("response_type")?;
+        let mut types: Vec<_> = response_type.split(' ').collect();
+        types.sort_unstable();
+        let allows_code = match *types.as_slice() {
+            ["deferred_code"] => false,
+            ["code", "deferred_code"] => true,
+            _ => {
+                let rule = RequestRule::WrongResponseType;
+                return Err(Rejection::bad("unsupported_response_type", rule, response_type));
+            }
+        };
+        if !request.get("scope").unwrap_or_default().split(' ').any(|scope| scope == "openid") {
+            return Err(Rejection::bad("invalid_scope", RequestRule::NoOpenidScope, ""));
+        }
+        let challenge = (request.get("code_challenge"), request.get("code_challenge_method"));
+        match challenge {
+            (Some(challenge), Some("S256")) if challenge.len() == 43 => {}
+            (None, None) if !self.op.settings.requires_pkce => {}
+            _ => return Err(Rejection::bad("invalid_request", RequestRule::NoPkce, "")),
+        }
+        if !matches!(request.get("response_mode"), None | Some("query" | "form_post")) {
+            return Err(invalid("response_mode"));
+        }
+        if request.get("max_age").is_some_and(|age| age.parse::<u64>().is_err()) {
+            return Err(invalid("max_age"));
+        }
+        if request.get("dpop_jkt").is_some_and(|thumbprint| thumbprint.len() != 43) {
+            return Err(invalid("dpop_jkt"));
+        }
+        for name in ["claims", "authorization_details"] {
+            let is_json = |text: &str| serde_json::from_str::<serde_json::Value>(text).is_ok();
+            if request.get(name).is_some_and(|text| !is_json(text)) {
+                return Err(invalid(name));
+            }
+        }
+        if request.get("prompt") == Some("none") {
+            return Err(Rejection::innocent("login_required", "the user is not signed in"));
+        }
+
+        let is_deferred = !(allows_code && self.op.settings.answers_with_code);
+        let code = self.op.token();
+        let now = self.op.clock.monotonic();
+        self.state.processes.push(Process {
+            client_id: request.required("client_id")?.to_owned(),
+            request: request.clone(),
+            redirect_uri: redirect_uri.to_owned(),
+            authenticated_at: self.op.now(),
+            user: self.op.settings.user.clone(),
+            interim_claims: self.op.settings.interim_claims.clone(),
+            code: Code { value: code.clone(), is_deferred, issued_at: now, used: false },
+            deferred_auth_id: None,
+            key: None,
+            notification_token: None,
+            policy: self.op.settings.decisions,
+            decision: None,
+            progress: None,
+            slow_down_next: false,
+            exchanged_at: now,
+            deadline: None,
+            interval: self.op.settings.interval.unwrap_or(super::token::DEFAULT_INTERVAL),
+            pace: Pace::default(),
+            polls: 0,
+            redeemed: false,
+            cancelled: false,
+            told: false,
+        });
+        Ok(vec![(if is_deferred { "deferred_code" } else { "code" }.to_owned(), code)])
+    }
+}
+
+fn redirect(redirect_uri: &str, response: &[(String, String)]) -> Reply {
+    let target = BrowserReturn::new(redirect_uri, response.to_vec());
+    Reply::new(303, "", "").with(header::LOCATION, &target.url()).with(header::CACHE_CONTROL, "no-store")
+}
+
+/// OAuth 2.0 Form Post Response Mode §2: a page that submits itself.
+fn form_post(redirect_uri: &str, response: &[(String, String)]) -> Reply {
+    let mut page = String::from("<!DOCTYPE html>\n<html><head><title>Submit this form</title></head>\n");
+    page += "<body onload=\"document.forms[0].submit()\">\n";
+    page += &format!("<form method=\"post\" action=\"{}\">\n", escaped(redirect_uri));
+    for (name, value) in response {
+        page += &format!("<input type=\"hidden\" name=\"{}\" value=\"{}\"/>\n", escaped(name), escaped(value));
+    }
+    page += "<noscript><button>Continue</button></noscript>\n</form></body></html>\n";
+    Reply::new(200, "text/html; charset=utf-8", page).with(header::CACHE_CONTROL, "no-store")
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}

@@ -1,0 +1,413 @@
+//! How a provider is set up.
+
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use tokio::sync::Notify;
+use url::Url;
+
+use super::client::{TestClient, TestUser};
+use super::fault::Editor;
+use super::op::{Op, State};
+use super::ping::{Ping, PingHook};
+use super::provider::TestProvider;
+use super::server::{Listener, Server};
+use crate::clock::{Clock, SystemClock};
+use crate::random::{Random, SystemRandom};
+
+/// Sets up a [`TestProvider`]; see [`TestProvider::builder`]. [`start`](Self::start) is the last call.
+#[must_use = "nothing happens until `start`"]
+pub struct TestProviderBuilder {
+    transport: Transport,
+    path: String,
+    clients: Vec<TestClient>,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    ping_hook: Option<PingHook>,
+    settings: Settings,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Transport {
+    Http,
+    Https,
+    InProcess,
+}
+
+/// What stays the same while a provider lives.
+pub(super) struct Settings {
+    /// Without a slash at the end.
+    pub(super) issuer: String,
+    pub(super) edit_metadata: Vec<Editor<Map<String, Value>>>,
+    pub(super) interval: Option<Duration>,
+    pub(super) expires_in: Option<Duration>,
+    pub(super) long_polling: Duration,
+    pub(super) decisions: DecisionPolicy,
+    pub(super) answers_with_code: bool,
+    pub(super) interim: InterimToken,
+    pub(super) interim_claims: Map<String, Value>,
+    pub(super) early_access_token: bool,
+    pub(super) user: TestUser,
+    pub(super) nonces: NoncePolicy,
+    pub(super) challenge_as_401: bool,
+    pub(super) requires_dpop: bool,
+    pub(super) supports_dpop: bool,
+    pub(super) requires_pkce: bool,
+    pub(super) sends_iss: bool,
+    pub(super) refresh_tokens: bool,
+    pub(super) discovery: DiscoveryForm,
+    pub(super) clock_offset: i64,
+}
+
+/// Who decides when a process ends, and how.
+///
+/// ```
+/// use std::time::Duration;
+/// use openid_deferred::testing::DecisionPolicy;
+///
+/// let after_a_while = DecisionPolicy::after_polls(3);
+/// let after_three_weeks = DecisionPolicy::after(Duration::from_secs(21 * 86_400)).deny();
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DecisionPolicy {
+    pub(super) when: When,
+    pub(super) denies: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum When {
+    Scripted,
+    Polls(usize),
+    Time(Duration),
+}
+
+impl DecisionPolicy {
+    /// The first poll brings the answer. This is the default.
+    pub fn immediately() -> Self {
+        Self::after_polls(0)
+    }
+
+    /// So many polls are answered with `authorization_pending` first.
+    pub fn after_polls(polls: usize) -> Self {
+        Self { when: When::Polls(polls), denies: false }
+    }
+
+    /// The decision falls so long after the exchange, on the provider's clock.
+    pub fn after(duration: Duration) -> Self {
+        Self { when: When::Time(duration), denies: false }
+    }
+
+    /// The test decides, through [`TestProcess`](super::TestProcess); until then the process is pending.
+    pub fn scripted() -> Self {
+        Self { when: When::Scripted, denies: false }
+    }
+
+    /// Decides against the user instead of for them.
+    pub fn deny(self) -> Self {
+        Self { denies: true, ..self }
+    }
+}
+
+/// Under which name the exchange response carries an interim ID Token: the two texts of the draft disagree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum InterimToken {
+    /// There is none.
+    Absent,
+    /// `id_token`, as in the older text.
+    IdToken,
+    /// `interim_id_token`, as in the newer text.
+    #[default]
+    InterimIdToken,
+    /// The same token under both names.
+    Both,
+}
+
+/// What the provider asks of DPoP nonces (RFC 9449 §8 and §9), at the authorization server's endpoints and, with
+/// nonces of their own, at the resources.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NoncePolicy {
+    /// Nonces are neither sent nor looked at.
+    #[default]
+    Off,
+    /// A proof needs the current nonce, which lasts until [`TestProvider::rotate_nonces`].
+    Required,
+    /// Every response brings a new nonce, and only the newest one is good.
+    RotateEveryRequest,
+}
+
+/// Where the metadata is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DiscoveryForm {
+    /// `{issuer}/.well-known/openid-configuration` (OpenID Connect Discovery).
+    #[default]
+    OpenId,
+    /// `/.well-known/oauth-authorization-server{path}` (RFC 8414).
+    OAuth,
+    /// `/.well-known/openid-configuration{path}` (RFC 8414 §5).
+    OpenIdInfix,
+}
+
+impl TestProviderBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            transport: Transport::Http,
+            path: String::new(),
+            clients: Vec::new(),
+            clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom),
+            ping_hook: None,
+            settings: Settings {
+                issuer: String::new(),
+                edit_metadata: Vec::new(),
+                interval: Some(Duration::from_secs(5)),
+                expires_in: Some(Duration::from_secs(21 * 86_400)),
+                long_polling: Duration::ZERO,
+                decisions: DecisionPolicy::immediately(),
+                answers_with_code: false,
+                interim: InterimToken::default(),
+                interim_claims: Map::new(),
+                early_access_token: false,
+                user: TestUser::default(),
+                nonces: NoncePolicy::default(),
+                challenge_as_401: false,
+                requires_dpop: false,
+                supports_dpop: true,
+                requires_pkce: true,
+                sends_iss: true,
+                refresh_tokens: true,
+                discovery: DiscoveryForm::default(),
+                clock_offset: 0,
+            },
+        }
+    }
+
+    /// Serves HTTPS on loopback instead of plain HTTP, with a certificate by
+    /// [`TestProvider::ca_certificate_pem`].
+    pub fn https(mut self) -> Self {
+        self.transport = Transport::Https;
+        self
+    }
+
+    /// Opens no socket: requests arrive through [`TestProvider::http_client`] alone, and the issuer is
+    /// `https://op.test`. With a [`TestClock`](super::TestClock) a run is deterministic.
+    pub fn in_process(mut self) -> Self {
+        self.transport = Transport::InProcess;
+        self
+    }
+
+    /// Gives the issuer a path, such as `/tenant`.
+    ///
+    /// # Panics
+    ///
+    /// If the path does not begin with a slash or ends with one.
+    pub fn path(mut self, path: &str) -> Self {
+        assert!(path.starts_with('/') && !path.ends_with('/'), "a path begins with a slash and ends without one");
+        self.path = path.to_owned();
+        self
+    }
+
+    /// The provider's clock. The default is the machine's.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Lets the provider's wall clock be wrong by so many seconds: positive is ahead.
+    pub fn clock_offset(mut self, seconds: i64) -> Self {
+        self.settings.clock_offset = seconds;
+        self
+    }
+
+    /// Where the provider takes codes, identifiers, tokens and nonces from.
+    pub fn random(mut self, random: Arc<dyn Random>) -> Self {
+        self.random = random;
+        self
+    }
+
+    /// Registers a client.
+    pub fn client(mut self, client: TestClient) -> Self {
+        self.clients.push(client);
+        self
+    }
+
+    /// Edits the metadata before it is served.
+    ///
+    /// ```
+    /// use openid_deferred::testing::TestProvider;
+    ///
+    /// let builder = TestProvider::builder().metadata(|members| {
+    ///     members.remove("revocation_endpoint");
+    /// });
+    /// ```
+    pub fn metadata(mut self, edit: impl Fn(&mut Map<String, Value>) + Send + Sync + 'static) -> Self {
+        self.settings.edit_metadata.push(Editor(Arc::new(edit)));
+        self
+    }
+
+    /// The `interval` that exchange responses name and that polls have to keep; whole seconds. The default is 5 s.
+    pub fn interval(mut self, interval: Duration) -> Self {
+        self.settings.interval = Some(interval);
+        self
+    }
+
+    /// Names no `interval`; polls have to keep 5 s all the same.
+    pub fn no_interval(mut self) -> Self {
+        self.settings.interval = None;
+        self
+    }
+
+    /// How long a `deferred_auth_id` lives; whole seconds. The default is three weeks.
+    pub fn expires_in(mut self, lifetime: Duration) -> Self {
+        self.settings.expires_in = Some(lifetime);
+        self
+    }
+
+    /// Lets a `deferred_auth_id` live for ever and names no `expires_in`.
+    pub fn no_expiry(mut self) -> Self {
+        self.settings.expires_in = None;
+        self
+    }
+
+    /// Holds the answer to a poll for up to this long while the process is pending (long polling).
+    pub fn long_polling(mut self, up_to: Duration) -> Self {
+        self.settings.long_polling = up_to;
+        self
+    }
+
+    /// Who decides, and when. The default is [`DecisionPolicy::immediately`].
+    pub fn decisions(mut self, policy: DecisionPolicy) -> Self {
+        self.settings.decisions = policy;
+        self
+    }
+
+    /// Answers `deferred_code code` requests with `code`: the user was authenticated at once.
+    pub fn answer_with_code(mut self) -> Self {
+        self.settings.answers_with_code = true;
+        self
+    }
+
+    /// Under which name exchange responses carry an interim ID Token.
+    pub fn interim_token(mut self, interim: InterimToken) -> Self {
+        self.settings.interim = interim;
+        self
+    }
+
+    /// Adds a claim to interim ID Tokens. Of the user's claims they have only `sub`.
+    pub fn interim_claim(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.settings.interim_claims.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Puts an access token into exchange responses, as in the older text of the draft. Polls may then authenticate
+    /// with it, bound to their DPoP key, instead of with the client's own method.
+    pub fn early_access_token(mut self) -> Self {
+        self.settings.early_access_token = true;
+        self
+    }
+
+    /// The user who signs in.
+    pub fn user(mut self, user: TestUser) -> Self {
+        self.settings.user = user;
+        self
+    }
+
+    /// What is asked of DPoP nonces. The default is [`NoncePolicy::Off`].
+    pub fn dpop_nonces(mut self, policy: NoncePolicy) -> Self {
+        self.settings.nonces = policy;
+        self
+    }
+
+    /// Challenges for a nonce at the token endpoint with 401 and `WWW-Authenticate` instead of 400 and JSON alone.
+    pub fn challenge_with_unauthorized(mut self) -> Self {
+        self.settings.challenge_as_401 = true;
+        self
+    }
+
+    /// Refuses token requests without a DPoP proof, of every client.
+    pub fn require_dpop(mut self, required: bool) -> Self {
+        self.settings.requires_dpop = required;
+        self
+    }
+
+    /// Knows nothing of DPoP: proofs are ignored, tokens are `Bearer`.
+    pub fn without_dpop(mut self) -> Self {
+        self.settings.supports_dpop = false;
+        self
+    }
+
+    /// Whether authorization requests need PKCE with `S256`. They do by default.
+    pub fn require_pkce(mut self, required: bool) -> Self {
+        self.settings.requires_pkce = required;
+        self
+    }
+
+    /// Sends no `iss` in authorization responses and does not advertise it (RFC 9207).
+    pub fn without_iss(mut self) -> Self {
+        self.settings.sends_iss = false;
+        self
+    }
+
+    /// Issues no refresh tokens.
+    pub fn without_refresh_tokens(mut self) -> Self {
+        self.settings.refresh_tokens = false;
+        self
+    }
+
+    /// Where the metadata is served.
+    pub fn discovery(mut self, form: DiscoveryForm) -> Self {
+        self.settings.discovery = form;
+        self
+    }
+
+    /// Hands Ping Callbacks to this function instead of sending them over the network. It answers with the status that
+    /// the client's endpoint would give.
+    ///
+    /// ```
+    /// use openid_deferred::testing::TestProvider;
+    ///
+    /// let builder = TestProvider::builder().in_process().on_ping(|ping| {
+    ///     assert!(ping.body.contains(&ping.deferred_auth_id));
+    ///     204
+    /// });
+    /// ```
+    pub fn on_ping(mut self, hook: impl Fn(&Ping) -> u16 + Send + Sync + 'static) -> Self {
+        self.ping_hook = Some(PingHook(Arc::new(hook)));
+        self
+    }
+
+    /// Starts the provider. It serves until the last clone of the [`TestProvider`] is dropped, from a thread of its
+    /// own, so it works under every runtime and under none.
+    ///
+    /// # Errors
+    ///
+    /// If no loopback socket can be opened. In process it cannot fail.
+    pub fn start(self) -> io::Result<TestProvider> {
+        let listener = match self.transport {
+            Transport::InProcess => None,
+            transport => Some(Listener::bind(transport == Transport::Https)?),
+        };
+        let origin = listener.as_ref().map_or("https://op.test".to_owned(), Listener::origin);
+        let settings = Settings { issuer: format!("{origin}{}", self.path), ..self.settings };
+        let base = Url::parse(&settings.issuer).expect("the issuer is a URL");
+        let op = Arc::new(Op {
+            state: Mutex::new(State::new(self.clients)),
+            settings,
+            base,
+            clock: self.clock,
+            random: self.random,
+            ping_hook: self.ping_hook,
+            changed: Notify::new(),
+        });
+        let server = listener.map(|listener| Server::start(listener, Arc::clone(&op))).transpose()?;
+        Ok(TestProvider::new(op, server))
+    }
+}
+
+impl fmt::Debug for TestProviderBuilder {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("TestProviderBuilder").field("clients", &self.clients).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,135 @@
+//! Who is calling (OpenID Connect Core §9).
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header;
+use serde_json::Value;
+
+use super::client::{RegisteredAuthentication, TestClient};
+use super::keys::Jwt;
+use super::op::Turn;
+use super::record::RequestRule;
+use super::wire::{Parameters, Rejection};
+
+const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// How far ahead an assertion's `exp` may lie.
+const LONGEST_ASSERTION: Duration = Duration::from_secs(600);
+
+impl Turn<'_> {
+    /// The client, once it has proven to be the one, by exactly the method that it is registered with.
+    pub(super) fn client(&mut self, form: &Parameters) -> Result<TestClient, Rejection> {
+        let basic = self.request.header(header::AUTHORIZATION).map(basic_credentials);
+        let ways = [
+            basic.is_some(),
+            form.get("client_secret").is_some(),
+            form.get("client_assertion").or(form.get("client_assertion_type")).is_some(),
+        ];
+        if ways.iter().filter(|&&used| used).count() > 1 {
+            return Err(Rejection::bad("invalid_request", RequestRule::SeveralAuthentications, ""));
+        }
+        let (id, presented) = match (basic, form.get("client_secret"), form.get("client_assertion")) {
+            (Some(Some((id, secret))), _, _) => (id, RegisteredAuthentication::SecretBasic(secret)),
+            (Some(None), _, _) => return Err(refused("`Authorization` is no Basic credential", true)),
+            (_, Some(secret), _) => {
+                (form.required("client_id")?.to_owned(), RegisteredAuthentication::SecretPost(secret.to_owned()))
+            }
+            (_, _, Some(assertion)) => return self.client_by_assertion(form, assertion),
+            _ => (form.required("client_id")?.to_owned(), RegisteredAuthentication::None),
+        };
+        let by_header = matches!(presented, RegisteredAuthentication::SecretBasic(_));
+        if form.get("client_id").is_some_and(|stated| stated != id) {
+            return Err(refused("`client_id` is not the authenticated client", by_header));
+        }
+        let Some(client) = self.state.clients.get(&id) else { return Err(refused("no such client", by_header)) };
+        match client.authentication == presented {
+            true => Ok(client.clone()),
+            false => Err(refused("not the registered method or not the registered secret", by_header)),
+        }
+    }
+
+    /// RFC 7523 §3 and OpenID Connect Core §9, with the issuer as the one audience.
+    fn client_by_assertion(&mut self, form: &Parameters, assertion: &str) -> Result<TestClient, Rejection> {
+        let invalid =
+            |detail: &str| Rejection::new(401, "invalid_client", RequestRule::AssertionInvalid, detail.to_owned());
+        if form.get("client_assertion_type") != Some(ASSERTION_TYPE) {
+            return Err(invalid("`client_assertion_type`"));
+        }
+        let jwt = Jwt::parse(assertion).ok_or_else(|| invalid("not a JWT"))?;
+        let id = jwt.claim("sub").ok_or_else(|| invalid("`sub` is missing"))?;
+        if jwt.claim("iss") != Some(id) || form.get("client_id").is_some_and(|stated| stated != id) {
+            return Err(invalid("`iss`, `sub` and `client_id` differ"));
+        }
+        let client = self.state.clients.get(id).cloned().ok_or_else(|| refused("no such client", false))?;
+        let RegisteredAuthentication::PrivateKeyJwt(key) = &client.authentication else {
+            return Err(refused("the client is not registered with private_key_jwt", false));
+        };
+        if !jwt.verifies(key) {
+            return Err(invalid("the signature does not verify"));
+        }
+        if jwt.claims.get("aud") != Some(&Value::from(self.op.settings.issuer.as_str())) {
+            return Err(invalid("`aud` is not the issuer as one string"));
+        }
+        let now = self.op.now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let expiry = jwt.claims.get("exp").and_then(Value::as_u64).map(Duration::from_secs);
+        if !expiry.is_some_and(|expiry| now < expiry && expiry <= now + LONGEST_ASSERTION) {
+            return Err(invalid("`exp` is missing, past or too far ahead"));
+        }
+        if jwt.claims.get("iat").and_then(Value::as_u64).is_some_and(|issued| issued > now.as_secs() + 60) {
+            return Err(invalid("`iat` is in the future"));
+        }
+        let jti = jwt.claim("jti").ok_or_else(|| invalid("`jti` is missing"))?;
+        if !self.state.seen_ids.insert(format!("assertion {id} {jti}")) {
+            return Err(Rejection::new(401, "invalid_client", RequestRule::AssertionReplayed, ""));
+        }
+        Ok(client)
+    }
+}
+
+/// RFC 6749 §5.2: 401 with a challenge if the client used the `Authorization` header.
+fn refused(detail: &str, by_header: bool) -> Rejection {
+    let rejection = Rejection::new(401, "invalid_client", RequestRule::ClientAuthentication, detail);
+    match by_header {
+        true => rejection.header(header::WWW_AUTHENTICATE, "Basic realm=\"token\", charset=\"UTF-8\""),
+        false => rejection,
+    }
+}
+
+/// RFC 6749 §2.3.1: identifier and secret are form-urlencoded, then joined by a colon.
+fn basic_credentials(header: &str) -> Option<(String, String)> {
+    let (scheme, credentials) = header.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("Basic") {
+        return None;
+    }
+    let decoded = String::from_utf8(STANDARD.decode(credentials.trim()).ok()?).ok()?;
+    let (id, secret) = decoded.split_once(':')?;
+    Some((form_decoded(id)?, form_decoded(secret)?))
+}
+
+/// What was form-urlencoded; `None` if it was not.
+fn form_decoded(text: &str) -> Option<String> {
+    if !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"*-._+%".contains(&byte)) {
+        return None;
+    }
+    let pair = format!("v={text}");
+    form_urlencoded::parse(pair.as_bytes()).next().map(|(_, value)| value.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn basic_credentials_are_decoded_twice() {
+        let header = format!("Basic {}", STANDARD.encode("s6BhdRkqt3:7Fjfp+0%3A%2B%25"));
+        assert_eq!(basic_credentials(&header).unwrap(), ("s6BhdRkqt3".into(), "7Fjfp 0:+%".into()));
+    }
+
+    #[test]
+    fn credentials_that_were_not_encoded_are_no_credentials() {
+        let header = format!("Basic {}", STANDARD.encode("client:a secret/with=signs"));
+        assert_eq!(basic_credentials(&header), None);
+    }
+}

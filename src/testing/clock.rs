@@ -1,0 +1,335 @@
+//! A clock that the test owns.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures_core::future::BoxFuture;
+
+use crate::clock::Clock;
+
+/// 2026-01-01T00:00:00Z, where every test clock starts.
+const START: Duration = Duration::from_secs(1_767_225_600);
+
+/// How often a sleeper lets all other tasks run before an [automatic](TestClock::automatic) clock moves on.
+const YIELDS: u32 = 16;
+
+/// A clock for tests: time passes when the test says so, or as soon as everybody sleeps.
+///
+/// It starts at 2026-01-01T00:00:00Z. Clones share one time, so the same clock goes to the client and to the
+/// [`TestProvider`](super::TestProvider).
+///
+/// A clock from [`new`](Self::new) stands still until [`advance`](Self::advance):
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// use openid_deferred::{Clock, testing::TestClock};
+///
+/// let clock = TestClock::new();
+/// let before = clock.now();
+/// clock.advance(Duration::from_secs(3 * 7 * 24 * 3600));
+/// assert_eq!(clock.now().duration_since(before).unwrap().as_secs(), 1_814_400);
+/// ```
+///
+/// A clock from [`automatic`](Self::automatic) jumps to the next deadline whenever all tasks wait, so that code which
+/// sleeps for weeks runs through in a moment:
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// use std::time::Duration;
+/// use openid_deferred::{Clock, testing::TestClock};
+///
+/// let clock = TestClock::automatic();
+/// let before = clock.monotonic();
+/// clock.sleep(Duration::from_secs(86_400)).await;
+/// assert_eq!(clock.monotonic() - before, Duration::from_secs(86_400));
+/// # });
+/// ```
+#[derive(Clone)]
+pub struct TestClock(Arc<Mutex<State>>);
+
+struct State {
+    wall: SystemTime,
+    monotonic: Duration,
+    automatic: bool,
+    holds: usize,
+    timers: BTreeMap<(Duration, u64), Option<Waker>>,
+    next_timer: u64,
+}
+
+impl TestClock {
+    /// A clock that stands still until it is told to [advance](Self::advance).
+    pub fn new() -> Self {
+        Self::with_mode(false)
+    }
+
+    /// A clock that moves on by itself: when the task with the earliest deadline has been polled a few times and
+    /// nothing else has woken it, the clock jumps to that deadline.
+    ///
+    /// This is deterministic on a single-threaded runtime with everything in process. Work on other threads, such as
+    /// a socket or a database, is invisible to the clock: keep it from moving with [`hold`](Self::hold) meanwhile, or
+    /// use a clock that stands still.
+    pub fn automatic() -> Self {
+        Self::with_mode(true)
+    }
+
+    fn with_mode(automatic: bool) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            wall: UNIX_EPOCH + START,
+            monotonic: Duration::ZERO,
+            automatic,
+            holds: 0,
+            timers: BTreeMap::new(),
+            next_timer: 0,
+        })))
+    }
+
+    /// Lets `duration` pass, on both clocks, and wakes everyone whose sleep has ended.
+    pub fn advance(&self, duration: Duration) {
+        let woken = self.state().advance(duration);
+        wake(woken);
+    }
+
+    /// Lets the time pass that is left until the earliest deadline. `false` if nobody sleeps.
+    pub fn advance_to_next_timer(&self) -> bool {
+        let mut state = self.state();
+        let Some(&(deadline, _)) = state.timers.keys().next() else { return false };
+        let left = deadline.saturating_sub(state.monotonic);
+        let woken = state.advance(left);
+        drop(state);
+        wake(woken);
+        true
+    }
+
+    /// Sets the wall clock forward by `duration`, as an administrator or a time server does. Nobody wakes.
+    pub fn jump_wall_forward(&self, duration: Duration) {
+        self.state().wall += duration;
+    }
+
+    /// Sets the wall clock back by `duration`. Sleeps and the monotonic clock do not notice.
+    pub fn jump_wall_back(&self, duration: Duration) {
+        self.state().wall -= duration;
+    }
+
+    /// How many sleeps are waiting. A test can wait for a task to fall asleep with it.
+    pub fn sleepers(&self) -> usize {
+        self.state().timers.len()
+    }
+
+    /// How long it is until the earliest deadline, if anybody sleeps.
+    pub fn next_timer(&self) -> Option<Duration> {
+        let state = self.state();
+        state.timers.keys().next().map(|(deadline, _)| deadline.saturating_sub(state.monotonic))
+    }
+
+    /// Keeps an [automatic](Self::automatic) clock from moving until the guard is dropped, for work on other threads.
+    pub fn hold(&self) -> ClockHold {
+        self.state().holds += 1;
+        ClockHold(self.clone())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// While it lives, an automatic [`TestClock`] stands still.
+#[derive(Debug)]
+#[must_use = "the clock moves on as soon as this is dropped"]
+pub struct ClockHold(TestClock);
+
+impl Drop for ClockHold {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.holds -= 1;
+        let woken = state.earliest_waker();
+        drop(state);
+        wake(woken);
+    }
+}
+
+impl State {
+    fn advance(&mut self, duration: Duration) -> Vec<Waker> {
+        self.monotonic += duration;
+        self.wall += duration;
+        let pending = self.timers.split_off(&(self.monotonic, u64::MAX));
+        let due = std::mem::replace(&mut self.timers, pending);
+        let mut woken: Vec<Waker> = due.into_values().flatten().collect();
+        woken.extend(self.earliest_waker());
+        woken
+    }
+
+    /// The new earliest sleeper has to start counting its turns.
+    fn earliest_waker(&self) -> Vec<Waker> {
+        let earliest = self.timers.values().next().cloned().flatten();
+        earliest.filter(|_| self.automatic && self.holds == 0).into_iter().collect()
+    }
+}
+
+/// Wakes outside of the lock: a waker may poll, drop or sleep at once.
+fn wake(wakers: Vec<Waker>) {
+    for waker in wakers {
+        waker.wake();
+    }
+}
+
+impl Default for TestClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for TestClock {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state();
+        formatter
+            .debug_struct("TestClock")
+            .field("elapsed", &state.monotonic)
+            .field("automatic", &state.automatic)
+            .field("sleepers", &state.timers.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> SystemTime {
+        self.state().wall
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.state().monotonic
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        let mut state = self.state();
+        let timer = (state.monotonic.saturating_add(duration), state.next_timer);
+        state.next_timer += 1;
+        Box::pin(Sleep { clock: self.clone(), timer, turns: 0 })
+    }
+}
+
+struct Sleep {
+    clock: TestClock,
+    timer: (Duration, u64),
+    turns: u32,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let (clock, timer) = (self.clock.clone(), self.timer);
+        let mut state = clock.state();
+        if state.monotonic >= timer.0 {
+            state.timers.remove(&timer);
+            return Poll::Ready(());
+        }
+        state.timers.insert(timer, Some(context.waker().clone()));
+        let is_earliest = state.timers.keys().next() == Some(&timer);
+        if !state.automatic || state.holds > 0 || !is_earliest {
+            self.turns = 0;
+            return Poll::Pending;
+        }
+        self.turns += 1;
+        if self.turns <= YIELDS {
+            drop(state);
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        state.timers.remove(&timer);
+        let left = timer.0 - state.monotonic;
+        let woken = state.advance(left);
+        drop(state);
+        wake(woken);
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        let mut state = self.clock.state();
+        let woken = match state.timers.remove(&self.timer) {
+            Some(_) => state.earliest_waker(),
+            None => Vec::new(),
+        };
+        drop(state);
+        wake(woken);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_automatic_clock_serves_sleepers_in_the_order_of_their_deadlines() {
+        let clock = TestClock::automatic();
+        let order = Mutex::new(Vec::new());
+        let nap = async |seconds: u64| {
+            clock.sleep(Duration::from_secs(seconds)).await;
+            order.lock().unwrap().push((seconds, clock.monotonic().as_secs()));
+        };
+        tokio::join!(nap(3_000_000), nap(5), nap(60), nap(5));
+        assert_eq!(*order.lock().unwrap(), [(5, 5), (5, 5), (60, 60), (3_000_000, 3_000_000)]);
+        assert_eq!(clock.sleepers(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_dropped_sleep_does_not_hold_up_or_pull_the_others() {
+        let clock = TestClock::automatic();
+        tokio::select! {
+            biased;
+            () = clock.sleep(Duration::from_secs(10)) => {}
+            () = clock.sleep(Duration::from_secs(20)) => unreachable!(),
+        }
+        assert_eq!((clock.monotonic(), clock.sleepers()), (Duration::from_secs(10), 0));
+        clock.sleep(Duration::from_secs(1)).await;
+        assert_eq!(clock.monotonic(), Duration::from_secs(11));
+    }
+
+    #[tokio::test]
+    async fn an_automatic_clock_waits_while_other_tasks_have_work() {
+        let clock = TestClock::automatic();
+        let worker = async {
+            for _ in 0..8 {
+                tokio::task::yield_now().await;
+            }
+            clock.monotonic()
+        };
+        let (seen, ()) = tokio::join!(worker, clock.sleep(Duration::from_secs(1)));
+        assert_eq!(seen, Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn a_held_clock_stands_still_until_the_hold_is_dropped() {
+        let clock = TestClock::automatic();
+        let hold = clock.hold();
+        let release = async {
+            for _ in 0..1_000 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(clock.monotonic(), Duration::ZERO);
+            drop(hold);
+        };
+        tokio::join!(clock.sleep(Duration::from_secs(7)), release);
+        assert_eq!(clock.monotonic(), Duration::from_secs(7));
+    }
+
+    #[tokio::test]
+    async fn a_jump_of_the_wall_clock_wakes_nobody_and_leaves_the_monotonic_clock_alone() {
+        let clock = TestClock::new();
+        let (wall, task) = (clock.now(), clock.sleep(Duration::from_secs(5)));
+        let sleeper = tokio::spawn(task);
+        tokio::task::yield_now().await;
+        clock.jump_wall_forward(Duration::from_secs(3_600));
+        clock.jump_wall_back(Duration::from_secs(7_200));
+        assert_eq!((wall - clock.now().duration_since(UNIX_EPOCH).unwrap()), UNIX_EPOCH + Duration::from_secs(3_600));
+        assert_eq!((clock.monotonic(), clock.sleepers()), (Duration::ZERO, 1));
+        clock.advance(Duration::from_secs(5));
+        sleeper.await.unwrap();
+    }
+}

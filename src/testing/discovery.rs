@@ -1,0 +1,75 @@
+//! The metadata and the key set.
+
+use jsonwebtoken::Algorithm;
+use serde_json::{Value, json};
+
+use super::keys;
+use super::op::Turn;
+use super::token::DEFERRED_GRANT;
+use super::wire::{Rejection, Reply};
+
+impl Turn<'_> {
+    pub(super) fn metadata(&mut self) -> Result<Reply, Rejection> {
+        self.must_be_get()?;
+        Ok(Reply::json(200, &self.metadata_document()).with(http::header::CACHE_CONTROL, "max-age=3600"))
+    }
+
+    fn metadata_document(&self) -> Value {
+        let op = self.op;
+        let algorithms: Vec<_> = self.id_token_algorithms().into_iter().map(keys::name).collect();
+        let mut document = json!({
+            "issuer": op.settings.issuer,
+            "authorization_endpoint": op.url("/authorize"),
+            "token_endpoint": op.url("/token"),
+            "userinfo_endpoint": op.url("/userinfo"),
+            "revocation_endpoint": op.url("/revoke"),
+            "jwks_uri": op.url("/jwks"),
+            "response_types_supported": ["code", "deferred_code", "deferred_code code"],
+            "response_modes_supported": ["query", "form_post"],
+            "grant_types_supported": ["authorization_code", "refresh_token", DEFERRED_GRANT],
+            "subject_types_supported": ["public"],
+            "scopes_supported": ["openid", "profile", "email", "offline_access"],
+            "claims_parameter_supported": true,
+            "id_token_signing_alg_values_supported": algorithms,
+            "userinfo_signing_alg_values_supported": algorithms,
+            "token_endpoint_auth_methods_supported":
+                ["none", "client_secret_basic", "client_secret_post", "private_key_jwt"],
+            "token_endpoint_auth_signing_alg_values_supported": ["ES256", "ES384", "EdDSA", "PS256", "RS256"],
+            "code_challenge_methods_supported": ["S256"],
+        });
+        if op.settings.supports_dpop {
+            document["dpop_signing_alg_values_supported"] = json!(["ES256", "EdDSA", "PS256"]);
+        }
+        if op.settings.sends_iss {
+            document["authorization_response_iss_parameter_supported"] = json!(true);
+        }
+        let Value::Object(members) = &mut document else { unreachable!("the document is an object") };
+        for editor in &op.settings.edit_metadata {
+            (editor.0)(members);
+        }
+        document
+    }
+
+    fn id_token_algorithms(&self) -> Vec<Algorithm> {
+        // OpenID Connect Discovery §3: "The algorithm RS256 MUST be included."
+        let mut algorithms = vec![Algorithm::RS256];
+        for client in self.state.clients.values() {
+            if !algorithms.contains(&client.id_token_algorithm) {
+                algorithms.push(client.id_token_algorithm);
+            }
+        }
+        algorithms
+    }
+
+    pub(super) fn key_set(&mut self) -> Result<Reply, Rejection> {
+        self.must_be_get()?;
+        // A client may fetch the keys before the first token is signed, and has to find the right ones.
+        let used: Vec<_> = self.state.clients.values().map(|client| client.id_token_algorithm).collect();
+        for algorithm in used {
+            self.state.signing_key(algorithm);
+        }
+        let published = self.state.keys.iter().filter(|key| key.published);
+        let keys: Vec<_> = published.map(keys::ProviderKey::public_jwk).collect();
+        Ok(Reply::json(200, &json!({ "keys": keys })).with(http::header::CACHE_CONTROL, "max-age=3600"))
+    }
+}

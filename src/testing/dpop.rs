@@ -1,0 +1,147 @@
+//! DPoP proofs, judged (RFC 9449 §4.3).
+
+use std::time::UNIX_EPOCH;
+
+use http::header;
+use serde_json::Value;
+use url::Url;
+
+use super::builder::NoncePolicy;
+use super::keys::{self, Jwt};
+use super::op::{Role, Turn};
+use super::record::RequestRule;
+use super::wire::Rejection;
+
+/// How many seconds a proof's `iat` may be away from the provider's clock.
+const WINDOW: u64 = 60;
+
+impl Turn<'_> {
+    /// The thumbprint of the key that the request is proven with; `None` without a proof.
+    pub(super) fn proof(&mut self, role: Role, access_token: Option<&str>) -> Result<Option<String>, Rejection> {
+        if !self.op.settings.supports_dpop {
+            return Ok(None);
+        }
+        let mut proofs = self.request.headers.get_all("dpop").iter();
+        let Some(proof) = proofs.next() else { return Ok(None) };
+        if proofs.next().is_some() {
+            return Err(invalid(role, "there is more than one `DPoP` header"));
+        }
+        let proof = proof.to_str().map_err(|_| invalid(role, "the header is not text"))?;
+        let jwt = Jwt::parse(proof).ok_or_else(|| invalid(role, "not a JWT"))?;
+        let thumbprint = self.proven_key(role, &jwt)?;
+        self.proof_claims(role, &jwt, access_token)?;
+        self.nonce(role, &jwt)?;
+        let jti = jwt.claim("jti").filter(|jti| !jti.is_empty()).ok_or_else(|| invalid(role, "`jti`"))?;
+        if !self.state.seen_ids.insert(format!("proof {jti}")) {
+            return Err(rejection(role, "invalid_dpop_proof", Some(RequestRule::DpopReplayed), "`jti`"));
+        }
+        Ok(Some(thumbprint))
+    }
+
+    fn proven_key(&self, role: Role, jwt: &Jwt<'_>) -> Result<String, Rejection> {
+        if jwt.header.get("typ").and_then(Value::as_str) != Some("dpop+jwt") {
+            return Err(invalid(role, "`typ` is not `dpop+jwt`"));
+        }
+        if !matches!(jwt.header.get("alg").and_then(Value::as_str), Some("ES256" | "EdDSA" | "PS256")) {
+            return Err(invalid(role, "`alg` is none of those advertised"));
+        }
+        let Some(jwk) = jwt.header.get("jwk").filter(|jwk| jwk.is_object()) else {
+            return Err(invalid(role, "`jwk` is missing"));
+        };
+        if ["d", "p", "q", "dp", "dq", "qi", "k"].iter().any(|private| jwk.get(private).is_some()) {
+            return Err(rejection(role, "invalid_dpop_proof", Some(RequestRule::DpopPrivateKey), ""));
+        }
+        if !jwt.verifies(jwk) {
+            return Err(invalid(role, "the signature does not verify"));
+        }
+        keys::thumbprint(jwk).ok_or_else(|| invalid(role, "`jwk` has no thumbprint"))
+    }
+
+    fn proof_claims(&self, role: Role, jwt: &Jwt<'_>, access_token: Option<&str>) -> Result<(), Rejection> {
+        if jwt.claim("htm") != Some(self.request.method.as_str()) {
+            return Err(invalid(role, "`htm` is not the method"));
+        }
+        let mut here = self.request.url.clone();
+        here.set_query(None);
+        here.set_fragment(None);
+        if jwt.claim("htu").and_then(|htu| Url::parse(htu).ok()) != Some(here) {
+            return Err(invalid(role, "`htu` is not the URL without query and fragment"));
+        }
+        let now = self.op.now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        if !jwt.claims.get("iat").and_then(Value::as_u64).is_some_and(|issued| issued.abs_diff(now) <= WINDOW) {
+            // A client with a wrong clock has done nothing wrong: it learns the time from `Date`.
+            return Err(rejection(role, "invalid_dpop_proof", None, "`iat` is missing or outside of the window"));
+        }
+        match (access_token, jwt.claim("ath")) {
+            (Some(token), Some(ath)) if ath == keys::sha256(token.as_bytes()) => Ok(()),
+            (None, None) => Ok(()),
+            (Some(_), _) => Err(invalid(role, "`ath` is not the access token's hash")),
+            (None, Some(_)) => Err(invalid(role, "`ath` stands in a proof without access token")),
+        }
+    }
+
+    fn nonce(&mut self, role: Role, jwt: &Jwt<'_>) -> Result<(), Rejection> {
+        if self.op.settings.nonces == NoncePolicy::Off {
+            return Ok(());
+        }
+        let presented = jwt.claim("nonce");
+        let is_current = presented.is_some() && presented == self.state.nonces[role as usize].current.as_deref();
+        if is_current {
+            return Ok(());
+        }
+        if let Some(nonce) = presented {
+            let other = if role == Role::Resource { Role::AuthorizationServer } else { Role::Resource };
+            if self.state.nonces[other as usize].issued.contains(nonce) {
+                self.violate(RequestRule::DpopNonceOfOtherRole, "");
+            } else if !self.state.nonces[role as usize].issued.contains(nonce) {
+                self.violate(RequestRule::DpopNonceUnknown, "");
+            }
+        }
+        let challenge = rejection(role, "use_dpop_nonce", None, "this server wants a nonce in the proof");
+        match role == Role::AuthorizationServer && self.op.settings.challenge_as_401 {
+            true => Err(Rejection { status: 401, ..challenge }
+                .header(header::WWW_AUTHENTICATE, "DPoP error=\"use_dpop_nonce\"")),
+            false => Err(challenge),
+        }
+    }
+
+    /// The proof of a request for a grant: needed where DPoP is required or where the grant is bound to a key.
+    pub(super) fn grant_proof(&mut self, required: bool, bound_to: Option<&str>) -> Result<Option<String>, Rejection> {
+        let role = Role::AuthorizationServer;
+        let proven = self.proof(role, None)?;
+        self.check_binding(role, proven, required, bound_to)
+    }
+
+    pub(super) fn check_binding(
+        &self,
+        role: Role,
+        proven: Option<String>,
+        required: bool,
+        bound_to: Option<&str>,
+    ) -> Result<Option<String>, Rejection> {
+        let supported = self.op.settings.supports_dpop;
+        match (&proven, bound_to) {
+            (None, _) if supported && (required || bound_to.is_some()) => {
+                Err(rejection(role, "invalid_dpop_proof", Some(RequestRule::DpopMissing), "there is no proof"))
+            }
+            (Some(key), Some(bound)) if key != bound => {
+                Err(rejection(role, "invalid_dpop_proof", Some(RequestRule::DpopKeyChanged), "another key"))
+            }
+            _ => Ok(proven),
+        }
+    }
+}
+
+fn invalid(role: Role, detail: &str) -> Rejection {
+    rejection(role, "invalid_dpop_proof", Some(RequestRule::DpopInvalid), detail)
+}
+
+/// An authorization server answers 400 with JSON (RFC 9449 §5 and §8), a resource 401 with a challenge (§7.1 and §9).
+fn rejection(role: Role, error: &'static str, violation: Option<RequestRule>, detail: &str) -> Rejection {
+    let rejection = Rejection { violation, ..Rejection::innocent(error, detail) };
+    match role {
+        Role::AuthorizationServer => rejection,
+        Role::Resource => Rejection { status: 401, ..rejection }
+            .header(header::WWW_AUTHENTICATE, &format!("DPoP error=\"{error}\", algs=\"ES256 EdDSA PS256\"")),
+    }
+}

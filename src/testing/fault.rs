@@ -1,0 +1,392 @@
+//! What the provider can be told to do wrong.
+
+use std::fmt;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use serde_json::{Map, Value, json};
+
+use super::record::Endpoint;
+use super::wire::{Delivery, Reply};
+
+/// Something that the provider does wrong, once or more often, at one of its endpoints.
+///
+/// A fault says what happens and where; it then applies to the next request there. [`skip`](Self::skip) lets requests
+/// pass before, [`times`](Self::times) and [`always`](Self::always) make it last. Most faults strike before the request
+/// is processed, as a broken proxy does; with [`after_processing`](Self::after_processing) the provider has done its
+/// work (a code is spent, a process ended) and only the answer suffers.
+///
+/// ```
+/// use openid_deferred::testing::{Endpoint, Fault, TestProvider};
+/// # fn main() -> std::io::Result<()> {
+/// let op = TestProvider::builder().in_process().start()?;
+/// op.misbehave(Fault::status(Endpoint::Poll, 503).header("Retry-After", "120").times(3));
+/// op.misbehave(Fault::reset(Endpoint::Exchange).after_processing());
+/// op.misbehave(Fault::edit_json(Endpoint::Exchange, |members| {
+///     members.insert("interval".into(), "7".into());
+/// }));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Fault {
+    pub(super) endpoint: Endpoint,
+    pub(super) name: String,
+    pub(super) action: Action,
+    skip: usize,
+    left: Option<usize>,
+    after_processing: bool,
+    successes_only: bool,
+}
+
+#[derive(Clone)]
+pub(super) enum Action {
+    Reply(Reply),
+    Reset,
+    Stall,
+    Delay(Duration),
+    Endless,
+    Cut,
+    Truncate,
+    EditJson(Editor<Map<String, Value>>),
+    EditHeaders(Editor<HeaderMap>),
+    IdToken(IdTokenForgery),
+    Authorization(Editor<Vec<(String, String)>>),
+    ForgetNonces,
+}
+
+/// A change to something that the provider would otherwise have sent.
+pub(super) struct Editor<T: ?Sized>(pub(super) Arc<dyn Fn(&mut T) + Send + Sync>);
+
+impl<T: ?Sized> Clone for Editor<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl Fault {
+    fn new(endpoint: Endpoint, name: impl Into<String>, action: Action) -> Self {
+        let name = name.into();
+        Self { endpoint, name, action, skip: 0, left: Some(1), after_processing: false, successes_only: false }
+    }
+
+    /// An editing fault: it needs something to edit, so it waits for it.
+    fn edit(endpoint: Endpoint, name: &str, action: Action, successes_only: bool) -> Self {
+        Self { after_processing: true, successes_only, ..Self::new(endpoint, name, action) }
+    }
+
+    /// Answers with a bare status and a page of HTML, as a proxy does.
+    pub fn status(endpoint: Endpoint, status: u16) -> Self {
+        Self::response(endpoint, status, "text/html", format!("<html><body><h1>{status}</h1></body></html>"))
+    }
+
+    /// Answers with exactly this. An empty content type is left out.
+    pub fn response(endpoint: Endpoint, status: u16, content_type: &str, body: impl Into<Bytes>) -> Self {
+        Self::new(endpoint, format!("status {status}"), Action::Reply(Reply::new(status, content_type, body)))
+    }
+
+    /// Answers with an OAuth error, with status 400.
+    pub fn error(endpoint: Endpoint, code: &str) -> Self {
+        let reply = Reply::json(400, &json!({ "error": code, "error_description": "as the test wanted it" }));
+        Self::new(endpoint, code, Action::Reply(reply))
+    }
+
+    /// Answers with an OAuth error and the status to go with it.
+    pub fn error_with_status(endpoint: Endpoint, status: u16, code: &str) -> Self {
+        Self::new(endpoint, code, Action::Reply(Reply::json(status, &json!({ "error": code }))))
+    }
+
+    /// Answers with a redirect (302).
+    pub fn redirect(endpoint: Endpoint, location: &str) -> Self {
+        Self::response(endpoint, 302, "", "").header("Location", location)
+    }
+
+    /// Resets the connection instead of answering.
+    pub fn reset(endpoint: Endpoint) -> Self {
+        Self::new(endpoint, "reset", Action::Reset)
+    }
+
+    /// Never answers and keeps the connection open.
+    pub fn stall(endpoint: Endpoint) -> Self {
+        Self::new(endpoint, "stall", Action::Stall)
+    }
+
+    /// Waits, on the provider's clock, before it goes on as usual.
+    pub fn delay(endpoint: Endpoint, duration: Duration) -> Self {
+        Self::new(endpoint, "delay", Action::Delay(duration))
+    }
+
+    /// Answers 200 with a body that never ends.
+    pub fn endless_body(endpoint: Endpoint) -> Self {
+        Self::new(endpoint, "endless body", Action::Endless)
+    }
+
+    /// Answers 200 with a JSON object of about `bytes` bytes.
+    pub fn huge_body(endpoint: Endpoint, bytes: usize) -> Self {
+        let body = json!({ "padding": "a".repeat(bytes) }).to_string();
+        Self::response(endpoint, 200, "application/json", body)
+    }
+
+    /// Answers 200 with a small gzip body that inflates to about `bytes` bytes of JSON.
+    pub fn gzip_bomb(endpoint: Endpoint, bytes: usize) -> Self {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        let blank = vec![b' '; 64 * 1024];
+        let mut left = bytes;
+        encoder.write_all(b"{").expect("a Vec takes all");
+        while left > 0 {
+            let chunk = &blank[..left.min(blank.len())];
+            encoder.write_all(chunk).expect("a Vec takes all");
+            left -= chunk.len();
+        }
+        encoder.write_all(b"}").expect("a Vec takes all");
+        let body = encoder.finish().expect("a Vec takes all");
+        Self::response(endpoint, 200, "application/json", body).header("Content-Encoding", "gzip")
+    }
+
+    /// Breaks the connection in the middle of the answer's body.
+    pub fn cut_body(endpoint: Endpoint) -> Self {
+        Self { after_processing: true, ..Self::new(endpoint, "cut body", Action::Cut) }
+    }
+
+    /// Sends half of the JSON as if it were all.
+    pub fn truncated_json(endpoint: Endpoint) -> Self {
+        Self::edit(endpoint, "truncated JSON", Action::Truncate, true)
+    }
+
+    /// Edits the members of the next *successful* JSON answer: metadata, key set, token responses, UserInfo. Answers
+    /// that are errors, such as `authorization_pending`, pass and do not count.
+    pub fn edit_json(endpoint: Endpoint, edit: impl Fn(&mut Map<String, Value>) + Send + Sync + 'static) -> Self {
+        Self::edit(endpoint, "edited JSON", Action::EditJson(Editor(Arc::new(edit))), true)
+    }
+
+    /// Edits the members of the next JSON answer, successful or not.
+    pub fn edit_any_json(endpoint: Endpoint, edit: impl Fn(&mut Map<String, Value>) + Send + Sync + 'static) -> Self {
+        Self::edit(endpoint, "edited JSON", Action::EditJson(Editor(Arc::new(edit))), false)
+    }
+
+    /// Edits the headers of the next answer.
+    pub fn edit_headers(endpoint: Endpoint, edit: impl Fn(&mut HeaderMap) + Send + Sync + 'static) -> Self {
+        Self::edit(endpoint, "edited headers", Action::EditHeaders(Editor(Arc::new(edit))), false)
+    }
+
+    /// Spoils the next ID Token that this endpoint issues: the interim one at [`Endpoint::Exchange`], the final one at
+    /// [`Endpoint::Poll`].
+    pub fn id_token(endpoint: Endpoint, forgery: IdTokenForgery) -> Self {
+        Self::edit(endpoint, "forged ID Token", Action::IdToken(forgery), true)
+    }
+
+    /// Edits the parameters of the next authorization response, after `state` and `iss` have been added.
+    ///
+    /// ```
+    /// use openid_deferred::testing::Fault;
+    ///
+    /// let both_codes = Fault::authorization_response(|parameters| parameters.push(("code".into(), "abc".into())));
+    /// let no_state = Fault::authorization_response(|parameters| parameters.retain(|(name, _)| name != "state"));
+    /// ```
+    pub fn authorization_response(edit: impl Fn(&mut Vec<(String, String)>) + Send + Sync + 'static) -> Self {
+        let action = Action::Authorization(Editor(Arc::new(edit)));
+        Self::edit(Endpoint::Authorization, "forged authorization response", action, false)
+    }
+
+    /// Forgets all DPoP nonces just before the request is looked at, so that it is challenged although its nonce was
+    /// good a moment ago. Two in a row make a challenge to the retry as well.
+    pub fn forget_nonces(endpoint: Endpoint) -> Self {
+        Self::new(endpoint, "nonces forgotten", Action::ForgetNonces)
+    }
+
+    /// Adds a header to an answer made by [`status`](Self::status), [`response`](Self::response),
+    /// [`error`](Self::error) and their like.
+    ///
+    /// # Panics
+    ///
+    /// If the fault makes no answer of its own, or if this is no header.
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        let Action::Reply(reply) = &mut self.action else { panic!("this fault makes no answer of its own") };
+        let name = HeaderName::try_from(name).expect("this is the name of a header");
+        reply.headers.append(name, HeaderValue::from_str(value).expect("the value can stand in a header"));
+        self
+    }
+
+    /// Lets this many requests pass first.
+    pub fn skip(mut self, requests: usize) -> Self {
+        self.skip = requests;
+        self
+    }
+
+    /// Applies to this many requests instead of one.
+    pub fn times(mut self, requests: usize) -> Self {
+        self.left = Some(requests);
+        self
+    }
+
+    /// Applies until [`TestProvider::behave`](super::TestProvider::behave).
+    pub fn always(mut self) -> Self {
+        self.left = None;
+        self
+    }
+
+    /// Strikes when the request has been processed: the provider has changed its state and only the answer suffers.
+    pub fn after_processing(mut self) -> Self {
+        self.after_processing = true;
+        self
+    }
+
+    /// Strikes when the request has been processed *with success*: other answers pass and do not count. With
+    /// [`reset`](Self::reset) at [`Endpoint::Poll`] this loses the one answer that cannot be asked for again.
+    pub fn after_success(mut self) -> Self {
+        self.after_processing = true;
+        self.successes_only = true;
+        self
+    }
+
+    /// Whether the fault has had its day.
+    pub(super) fn is_spent(&self) -> bool {
+        self.left == Some(0)
+    }
+
+    /// Counts one request, or one answer, and tells whether the fault applies to it.
+    fn applies(&mut self) -> bool {
+        if self.skip > 0 {
+            self.skip -= 1;
+            return false;
+        }
+        match &mut self.left {
+            None => true,
+            Some(0) => false,
+            Some(left) => {
+                *left -= 1;
+                true
+            }
+        }
+    }
+
+    /// Whether it strikes this request before it is processed.
+    pub(super) fn strikes_before(&mut self, endpoint: Endpoint) -> bool {
+        !self.after_processing && self.endpoint.covers(endpoint) && self.applies()
+    }
+
+    /// Whether it strikes this answer.
+    pub(super) fn strikes_answer(&mut self, endpoint: Endpoint, status: StatusCode) -> bool {
+        let is_for_minting = matches!(self.action, Action::IdToken(_) | Action::Authorization(_));
+        self.after_processing
+            && !is_for_minting
+            && self.endpoint.covers(endpoint)
+            && (!self.successes_only || status == StatusCode::OK)
+            && self.applies()
+    }
+
+    /// The forgery for an ID Token that is being issued.
+    pub(super) fn forges_id_token(&mut self, endpoint: Endpoint) -> Option<IdTokenForgery> {
+        let Action::IdToken(forgery) = &self.action else { return None };
+        let forgery = forgery.clone();
+        (self.endpoint.covers(endpoint) && self.applies()).then_some(forgery)
+    }
+
+    /// The change to an authorization response that is being sent.
+    pub(super) fn forges_authorization(&mut self) -> Option<Editor<Vec<(String, String)>>> {
+        let Action::Authorization(editor) = &self.action else { return None };
+        let editor = editor.clone();
+        self.applies().then_some(editor)
+    }
+}
+
+impl Action {
+    /// What becomes of an answer.
+    pub(super) fn apply_to(&self, mut reply: Reply) -> Delivery {
+        match self {
+            Self::Reply(other) => return Delivery::Whole(other.clone()),
+            Self::Reset => return Delivery::Reset,
+            Self::Stall => return Delivery::Stall,
+            Self::Endless => return Delivery::Endless(Reply::new(200, "application/json", r#"{"padding":""#)),
+            Self::Cut => return Delivery::Cut(reply),
+            Self::EditJson(editor) => {
+                if let Ok(Value::Object(mut members)) = serde_json::from_slice(&reply.body) {
+                    (editor.0)(&mut members);
+                    reply.body = Value::Object(members).to_string().into();
+                }
+            }
+            Self::EditHeaders(editor) => (editor.0)(&mut reply.headers),
+            Self::Truncate => reply.body = reply.body.slice(..reply.body.len() / 2),
+            Self::Delay(_) | Self::ForgetNonces | Self::IdToken(_) | Self::Authorization(_) => {}
+        }
+        Delivery::Whole(reply)
+    }
+}
+
+impl fmt::Debug for Fault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Fault")
+            .field("endpoint", &self.endpoint)
+            .field("name", &self.name)
+            .field("left", &self.left)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How an ID Token is spoilt.
+#[derive(Clone)]
+pub struct IdTokenForgery(pub(super) ForgeryKind);
+
+#[derive(Clone)]
+pub(super) enum ForgeryKind {
+    AlgorithmNone,
+    HmacWithPublicKey,
+    ForeignKey,
+    BrokenSignature,
+    Header(Editor<Map<String, Value>>),
+    Claims(Editor<Map<String, Value>>),
+    Raw(String),
+}
+
+impl IdTokenForgery {
+    /// `alg: none` and no signature.
+    pub fn algorithm_none() -> Self {
+        Self(ForgeryKind::AlgorithmNone)
+    }
+
+    /// `HS256`, keyed with the PEM of the provider's public key: the classic confusion of algorithms.
+    pub fn hmac_with_public_key() -> Self {
+        Self(ForgeryKind::HmacWithPublicKey)
+    }
+
+    /// Signed by a key that is not the provider's, under the provider's `kid`.
+    pub fn foreign_key() -> Self {
+        Self(ForgeryKind::ForeignKey)
+    }
+
+    /// The right key, but the claims were changed after signing.
+    pub fn broken_signature() -> Self {
+        Self(ForgeryKind::BrokenSignature)
+    }
+
+    /// Edits the header before signing.
+    pub fn header(edit: impl Fn(&mut Map<String, Value>) + Send + Sync + 'static) -> Self {
+        Self(ForgeryKind::Header(Editor(Arc::new(edit))))
+    }
+
+    /// Edits the claims before signing.
+    ///
+    /// ```
+    /// use openid_deferred::testing::IdTokenForgery;
+    ///
+    /// let wrong_nonce = IdTokenForgery::claims(|claims| { claims.insert("nonce".into(), "another".into()); });
+    /// ```
+    pub fn claims(edit: impl Fn(&mut Map<String, Value>) + Send + Sync + 'static) -> Self {
+        Self(ForgeryKind::Claims(Editor(Arc::new(edit))))
+    }
+
+    /// This text in place of the token.
+    pub fn raw(text: &str) -> Self {
+        Self(ForgeryKind::Raw(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for IdTokenForgery {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("IdTokenForgery").finish_non_exhaustive()
+    }
+}

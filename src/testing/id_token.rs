@@ -1,0 +1,120 @@
+//! ID Tokens, right and wrong.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Map, Value, json};
+
+use super::client::TestClient;
+use super::fault::{ForgeryKind, IdTokenForgery};
+use super::keys::{self, ProviderKey};
+use super::op::Turn;
+use super::process::Process;
+
+/// How long an ID Token is good for.
+const LIFETIME: u64 = 600;
+
+impl Turn<'_> {
+    /// An ID Token about a process; without `access_token` an interim one.
+    pub(super) fn id_token(&mut self, process: usize, client: &TestClient, access_token: Option<&str>) -> String {
+        let now = unix(self.op.now());
+        let issuer = self.op.settings.issuer.clone();
+        let claims = claims(&self.state.processes[process], client, &issuer, now, access_token);
+        let endpoint = self.endpoint;
+        let forgery = self.state.faults.iter_mut().find_map(|fault| fault.forges_id_token(endpoint));
+        let struck = forgery.is_some();
+        self.state.faults.retain(|fault| !fault.is_spent());
+        if struck {
+            self.state.requests[self.number - 1].fault = Some("forged ID Token".into());
+        }
+        let key = self.state.signing_key(client.id_token_algorithm);
+        let header = json!({ "alg": keys::name(key.algorithm), "typ": "JWT", "kid": key.kid });
+        match forgery {
+            None => key.sign(&header, &claims),
+            Some(forgery) => forged(forgery, key, header, claims),
+        }
+    }
+
+    /// A JWT with other claims, such as a UserInfo response.
+    pub(super) fn signed(&mut self, client: &TestClient, claims: &Value) -> String {
+        let key = self.state.signing_key(client.id_token_algorithm);
+        key.sign(&json!({ "alg": keys::name(key.algorithm), "kid": key.kid }), claims)
+    }
+}
+
+fn claims(process: &Process, client: &TestClient, issuer: &str, now: u64, access_token: Option<&str>) -> Value {
+    let mut claims = match access_token {
+        Some(_) => process.user.claims.clone(),
+        None => process.interim_claims.clone(),
+    };
+    let mut defaults = Map::new();
+    defaults.insert("iss".into(), json!(issuer));
+    defaults.insert("sub".into(), json!(process.user.sub));
+    defaults.insert("aud".into(), json!(client.id));
+    defaults.insert("iat".into(), json!(now));
+    defaults.insert("exp".into(), json!(now + LIFETIME));
+    defaults.insert("auth_time".into(), json!(unix(process.authenticated_at)));
+    if let Some(nonce) = process.request.get("nonce") {
+        defaults.insert("nonce".into(), json!(nonce));
+    }
+    if let Some(acr) = requested_acr(process) {
+        defaults.insert("acr".into(), json!(acr));
+    }
+    if let Some(token) = access_token {
+        defaults.insert("at_hash".into(), json!(keys::half_hash(client.id_token_algorithm, token)));
+    }
+    for (name, value) in defaults {
+        claims.entry(name).or_insert(value);
+    }
+    Value::Object(claims)
+}
+
+/// The first of the classes that were asked for: the test user satisfies them all.
+fn requested_acr(process: &Process) -> Option<String> {
+    if let Some(claims) = process.request.get("claims") {
+        let claims: Value = serde_json::from_str(claims).unwrap_or_default();
+        let acr = &claims["id_token"]["acr"];
+        if let Some(value) = acr["value"].as_str().or(acr["values"][0].as_str()) {
+            return Some(value.to_owned());
+        }
+    }
+    process.request.get("acr_values")?.split(' ').next().map(str::to_owned)
+}
+
+fn forged(forgery: IdTokenForgery, key: &ProviderKey, mut header: Value, mut claims: Value) -> String {
+    match forgery.0 {
+        ForgeryKind::AlgorithmNone => {
+            header["alg"] = json!("none");
+            keys::unsigned(&header, &claims)
+        }
+        ForgeryKind::HmacWithPublicKey => {
+            header["alg"] = json!("HS256");
+            keys::sign_with_secret(key.public_pem().as_bytes(), &header, &claims)
+        }
+        ForgeryKind::ForeignKey => ProviderKey::generate(key.algorithm, key.kid.clone()).sign(&header, &claims),
+        ForgeryKind::BrokenSignature => {
+            let genuine = key.sign(&header, &claims);
+            claims["sub"] = json!("somebody else");
+            let other = key.sign(&header, &claims);
+            let (_, signature) = genuine.rsplit_once('.').expect("a JWT has dots");
+            let (message, _) = other.rsplit_once('.').expect("a JWT has dots");
+            format!("{message}.{signature}")
+        }
+        ForgeryKind::Header(editor) => {
+            if let Value::Object(members) = &mut header {
+                (editor.0)(members);
+            }
+            key.sign(&header, &claims)
+        }
+        ForgeryKind::Claims(editor) => {
+            if let Value::Object(members) = &mut claims {
+                (editor.0)(members);
+            }
+            key.sign(&header, &claims)
+        }
+        ForgeryKind::Raw(text) => text,
+    }
+}
+
+pub(super) fn unix(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}

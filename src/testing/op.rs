@@ -1,0 +1,493 @@
+//! The provider behind all its doors: a request comes in, a delivery goes out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, header};
+use jsonwebtoken::Algorithm;
+use tokio::sync::Notify;
+use url::Url;
+
+use super::builder::{DiscoveryForm, NoncePolicy, Settings};
+use super::client::TestClient;
+use super::fault::{Action, Fault};
+use super::keys::ProviderKey;
+use super::ping::{PingHook, SentPing};
+use super::process::Process;
+use super::record::{Endpoint, RecordedRequest, RequestRule, RequestViolation};
+use super::wire::{Delivery, Incoming, Parameters, Rejection, Reply};
+use crate::clock::Clock;
+use crate::random::Random;
+
+pub(super) struct Op {
+    pub(super) settings: Settings,
+    pub(super) base: Url,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) random: Arc<dyn Random>,
+    pub(super) ping_hook: Option<PingHook>,
+    pub(super) state: Mutex<State>,
+    /// Wakes polls that are being held.
+    pub(super) changed: Notify,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) clients: BTreeMap<String, TestClient>,
+    pub(super) processes: Vec<Process>,
+    pub(super) keys: Vec<ProviderKey>,
+    pub(super) keys_made: usize,
+    pub(super) access_tokens: BTreeMap<String, AccessToken>,
+    pub(super) refresh_tokens: BTreeMap<String, RefreshToken>,
+    pub(super) seen_ids: BTreeSet<String>,
+    pub(super) nonces: [Nonces; 2],
+    pub(super) faults: Vec<Fault>,
+    pub(super) requests: Vec<RecordedRequest>,
+    pub(super) violations: Vec<RequestViolation>,
+    pub(super) pings: Vec<SentPing>,
+    /// Processes that were decided and whose clients are to be told.
+    pub(super) due_pings: Vec<usize>,
+}
+
+pub(super) struct AccessToken {
+    pub(super) process: usize,
+    pub(super) key: Option<String>,
+    pub(super) expires_at: Duration,
+    /// Good for polling only.
+    pub(super) is_early: bool,
+}
+
+pub(super) struct RefreshToken {
+    pub(super) process: usize,
+    pub(super) key: Option<String>,
+}
+
+/// The two servers in one that a provider is; each has DPoP nonces of its own.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Role {
+    AuthorizationServer,
+    Resource,
+}
+
+#[derive(Default)]
+pub(super) struct Nonces {
+    pub(super) current: Option<String>,
+    pub(super) issued: BTreeSet<String>,
+}
+
+impl State {
+    pub(super) fn new(clients: Vec<TestClient>) -> Self {
+        let clients = clients.into_iter().map(|client| (client.id.clone(), client)).collect();
+        Self { clients, ..Self::default() }
+    }
+
+    /// The key that tokens are signed with: the newest one for the algorithm, made when it is first needed.
+    pub(super) fn signing_key(&mut self, algorithm: Algorithm) -> &ProviderKey {
+        if !self.keys.iter().any(|key| key.algorithm == algorithm) {
+            self.add_key(algorithm);
+        }
+        self.keys.iter().rev().find(|key| key.algorithm == algorithm).expect("it was just added")
+    }
+
+    pub(super) fn add_key(&mut self, algorithm: Algorithm) {
+        self.keys_made += 1;
+        self.keys.push(ProviderKey::generate(algorithm, format!("key-{}", self.keys_made)));
+    }
+
+    pub(super) fn process_by_id(&self, deferred_auth_id: &str) -> Option<usize> {
+        self.processes.iter().position(|process| process.deferred_auth_id.as_deref() == Some(deferred_auth_id))
+    }
+}
+
+/// One request being worked on, with everything it may touch.
+pub(super) struct Turn<'a> {
+    pub(super) op: &'a Op,
+    pub(super) state: &'a mut State,
+    pub(super) request: &'a Incoming,
+    pub(super) endpoint: Endpoint,
+    pub(super) number: usize,
+}
+
+/// What a handler came to.
+pub(super) enum Answer {
+    Reply(Reply),
+    /// Nothing to say yet: ask again at this time of the monotonic clock or when something has changed.
+    Hold(Duration),
+}
+
+impl Op {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The wall clock as the provider believes it to be.
+    pub(super) fn now(&self) -> SystemTime {
+        let offset = Duration::from_secs(self.settings.clock_offset.unsigned_abs());
+        match self.settings.clock_offset < 0 {
+            true => self.clock.now() - offset,
+            false => self.clock.now() + offset,
+        }
+    }
+
+    /// Something that nobody can guess, for codes, tokens, identifiers and nonces.
+    pub(super) fn token(&self) -> String {
+        let mut bytes = [0; 24];
+        self.random.fill(&mut bytes).expect("the source of randomness works");
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    pub(super) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.settings.issuer)
+    }
+
+    fn endpoint(&self, request: &Incoming, parameters: &Parameters) -> Endpoint {
+        let issuer_path = self.base.path().trim_end_matches('/');
+        let path = request.url.path();
+        let metadata = match self.settings.discovery {
+            DiscoveryForm::OpenId => format!("{issuer_path}/.well-known/openid-configuration"),
+            DiscoveryForm::OpenIdInfix => format!("/.well-known/openid-configuration{issuer_path}"),
+            DiscoveryForm::OAuth => format!("/.well-known/oauth-authorization-server{issuer_path}"),
+        };
+        if path == metadata {
+            return Endpoint::Metadata;
+        }
+        match path.strip_prefix(issuer_path).unwrap_or_default() {
+            "/jwks" => Endpoint::Keys,
+            "/authorize" => Endpoint::Authorization,
+            "/token" => match parameters.get("grant_type") {
+                Some(super::token::DEFERRED_GRANT) if parameters.get("deferred_code").is_some() => Endpoint::Exchange,
+                Some(super::token::DEFERRED_GRANT) => Endpoint::Poll,
+                Some("authorization_code") => Endpoint::Code,
+                Some("refresh_token") => Endpoint::Refresh,
+                _ => Endpoint::Token,
+            },
+            "/cancel" => Endpoint::Cancellation,
+            "/userinfo" => Endpoint::UserInfo,
+            "/resource" => Endpoint::Resource,
+            "/revoke" => Endpoint::Revocation,
+            _ => Endpoint::Unknown,
+        }
+    }
+
+    /// Serves one request. Dropping the future is a client that hangs up.
+    pub(super) async fn handle(&self, request: Incoming) -> Delivery {
+        let parameters = request.parameters();
+        let endpoint = self.endpoint(&request, &parameters);
+        let number = self.record(&request, &parameters, endpoint);
+        let poll = self.poll_arrives(endpoint, &parameters, number);
+
+        let mut delivery = None;
+        for action in self.faults_before(endpoint, number) {
+            match action {
+                Action::Delay(duration) => self.clock.sleep(duration).await,
+                Action::ForgetNonces => self.state().nonces.iter_mut().for_each(|nonces| nonces.current = None),
+                action => delivery = Some(action.apply_to(Reply::new(200, "application/json", "{}"))),
+            }
+        }
+        let (delivery, retry_expected) = match delivery {
+            Some(delivery) => (delivery, false),
+            None => self.process(&request, endpoint, number, poll.as_ref().is_some_and(|poll| poll.early)).await,
+        };
+        let delivery = self.stamped(delivery, endpoint);
+        self.record_answer(number, &delivery);
+        if matches!(delivery, Delivery::Stall) {
+            std::future::pending::<()>().await;
+        }
+        if let Some(poll) = poll {
+            poll.answered(retry_expected);
+        }
+        delivery
+    }
+
+    /// The answer, after the faults that strike when the work is done; and whether the client is asked to try again at
+    /// once.
+    async fn process(&self, request: &Incoming, endpoint: Endpoint, number: usize, early: bool) -> (Delivery, bool) {
+        let mut first = true;
+        let reply = loop {
+            let changed = self.changed.notified();
+            let answer = {
+                let mut state = self.state();
+                let mut turn = Turn { op: self, state: &mut state, request, endpoint, number };
+                turn.answer(early, first)
+            };
+            first = false;
+            match answer {
+                Answer::Reply(reply) => break reply,
+                Answer::Hold(until) => {
+                    let left = until.saturating_sub(self.clock.monotonic());
+                    tokio::select! {
+                        biased;
+                        () = changed => {}
+                        () = self.clock.sleep(left) => {}
+                    }
+                }
+            }
+        };
+        let retry_expected = is_challenge(&reply);
+        let ends = reply.ends;
+        let mut delivery = Delivery::Whole(reply);
+        for action in self.faults_after(endpoint, &delivery, number) {
+            delivery = match (action, delivery) {
+                (Action::Delay(duration), delivery) => {
+                    self.clock.sleep(duration).await;
+                    delivery
+                }
+                (action, Delivery::Whole(reply)) => action.apply_to(reply),
+                (_, broken) => broken,
+            };
+        }
+        if let (Delivery::Whole(reply), Some(process)) = (&delivery, ends)
+            && reply.ends.is_some()
+        {
+            self.state().processes[process].told = true;
+        }
+        (delivery, retry_expected)
+    }
+
+    /// The user's browser at the authorization endpoint. Nothing there takes time, so faults that do are left out.
+    pub(super) fn browse(&self, request: &Incoming) -> Delivery {
+        let endpoint = Endpoint::Authorization;
+        let number = self.record(request, &request.parameters(), endpoint);
+        let instead = self.faults_before(endpoint, number).into_iter().next();
+        let delivery = match instead {
+            Some(action) => action.apply_to(Reply::new(200, "text/html", "")),
+            None => {
+                let mut state = self.state();
+                let mut turn = Turn { op: self, state: &mut state, request, endpoint, number };
+                let Answer::Reply(reply) = turn.answer(false, true) else { unreachable!("only polls are held") };
+                Delivery::Whole(reply)
+            }
+        };
+        let delivery = self.stamped(delivery, endpoint);
+        self.record_answer(number, &delivery);
+        delivery
+    }
+
+    fn record(&self, request: &Incoming, parameters: &Parameters, endpoint: Endpoint) -> usize {
+        let mut state = self.state();
+        let number = state.requests.len() + 1;
+        state.requests.push(RecordedRequest {
+            number,
+            endpoint,
+            at: self.now(),
+            arrived: self.clock.monotonic(),
+            method: request.method.clone(),
+            url: request.url.to_string(),
+            headers: request.headers.clone(),
+            parameters: parameters.0.clone(),
+            body: request.body.clone(),
+            status: None,
+            response_headers: HeaderMap::new(),
+            response_body: Bytes::new(),
+            fault: None,
+        });
+        number
+    }
+
+    fn record_answer(&self, number: usize, delivery: &Delivery) {
+        let (Delivery::Whole(reply) | Delivery::Endless(reply) | Delivery::Cut(reply)) = delivery else { return };
+        let mut state = self.state();
+        let Some(record) = state.requests.get_mut(number - 1) else { return };
+        record.status = Some(reply.status.as_u16());
+        record.response_headers = reply.headers.clone();
+        record.response_body = reply.body.clone();
+    }
+
+    fn faults_before(&self, endpoint: Endpoint, number: usize) -> Vec<Action> {
+        let mut state = self.state();
+        let mut actions = Vec::new();
+        let mut names = Vec::new();
+        for fault in &mut state.faults {
+            if fault.strikes_before(endpoint) {
+                names.push(fault.name.clone());
+                actions.push(fault.action.clone());
+                if !matches!(fault.action, Action::Delay(_) | Action::ForgetNonces) {
+                    break;
+                }
+            }
+        }
+        state.note_faults(number, names);
+        actions
+    }
+
+    fn faults_after(&self, endpoint: Endpoint, delivery: &Delivery, number: usize) -> Vec<Action> {
+        let Delivery::Whole(reply) = delivery else { return Vec::new() };
+        let mut state = self.state();
+        let mut names = Vec::new();
+        let mut actions = Vec::new();
+        for fault in &mut state.faults {
+            if fault.strikes_answer(endpoint, reply.status) {
+                names.push(fault.name.clone());
+                actions.push(fault.action.clone());
+            }
+        }
+        state.note_faults(number, names);
+        actions
+    }
+
+    /// The headers that every answer has: the date by the provider's clock, and the nonce.
+    fn stamped(&self, delivery: Delivery, endpoint: Endpoint) -> Delivery {
+        let stamp = |mut reply: Reply| {
+            if !reply.headers.contains_key(header::DATE) {
+                reply.set(header::DATE, &httpdate::fmt_http_date(self.now()));
+            }
+            if let Some(role) = role_of(endpoint)
+                && let Some(nonce) = self.nonce_to_send(role)
+            {
+                reply.set(http::HeaderName::from_static("dpop-nonce"), &nonce);
+            }
+            reply
+        };
+        match delivery {
+            Delivery::Whole(reply) => Delivery::Whole(stamp(reply)),
+            Delivery::Endless(reply) => Delivery::Endless(stamp(reply)),
+            Delivery::Cut(reply) => Delivery::Cut(stamp(reply)),
+            delivery @ (Delivery::Reset | Delivery::Stall) => delivery,
+        }
+    }
+
+    fn nonce_to_send(&self, role: Role) -> Option<String> {
+        if self.settings.nonces == NoncePolicy::Off {
+            return None;
+        }
+        let fresh = self.token();
+        let mut state = self.state();
+        let nonces = &mut state.nonces[role as usize];
+        if self.settings.nonces == NoncePolicy::RotateEveryRequest || nonces.current.is_none() {
+            nonces.issued.insert(fresh.clone());
+            nonces.current = Some(fresh);
+        }
+        nonces.current.clone()
+    }
+
+    fn poll_arrives(&self, endpoint: Endpoint, parameters: &Parameters, number: usize) -> Option<PollInFlight<'_>> {
+        if endpoint != Endpoint::Poll {
+            return None;
+        }
+        let now = self.clock.monotonic();
+        let mut state = self.state();
+        let process = state.process_by_id(parameters.get("deferred_auth_id")?)?;
+        if state.processes[process].pace.in_flight {
+            state.violate(RequestRule::PolledInParallel, number, endpoint, String::new());
+        }
+        let due = state.processes[process].pace.last_answer + state.processes[process].interval;
+        let early = state.processes[process].poll_arrives(now);
+        if early {
+            let detail = format!("{:?} early", due.saturating_sub(now));
+            state.violate(RequestRule::PolledTooEarly, number, endpoint, detail);
+        }
+        Some(PollInFlight { op: self, process, arrived: now, early, is_answered: false })
+    }
+}
+
+impl State {
+    pub(super) fn violate(&mut self, rule: RequestRule, request: usize, endpoint: Endpoint, detail: String) {
+        self.violations.push(RequestViolation { rule, request, endpoint, detail });
+    }
+
+    fn note_faults(&mut self, number: usize, names: Vec<String>) {
+        self.faults.retain(|fault| !fault.is_spent());
+        let Some(record) = self.requests.get_mut(number - 1) else { return };
+        for name in names {
+            record.fault = Some(record.fault.take().map_or(name.clone(), |earlier| format!("{earlier}, {name}")));
+        }
+    }
+}
+
+impl Turn<'_> {
+    fn answer(&mut self, early: bool, first: bool) -> Answer {
+        let result = match self.endpoint {
+            Endpoint::Metadata => self.metadata(),
+            Endpoint::Keys => self.key_set(),
+            Endpoint::Authorization => self.authorization(),
+            Endpoint::Poll => match self.poll(early, first) {
+                Ok(Answer::Hold(until)) => return Answer::Hold(until),
+                Ok(Answer::Reply(reply)) => Ok(reply),
+                Err(rejection) => Err(rejection),
+            },
+            Endpoint::Token | Endpoint::Exchange | Endpoint::Code | Endpoint::Refresh => self.token(),
+            Endpoint::Cancellation => self.cancellation(),
+            Endpoint::UserInfo => self.userinfo(),
+            Endpoint::Resource => self.resource(),
+            Endpoint::Revocation => self.revocation(),
+            Endpoint::Unknown => {
+                let url = self.request.url.as_str();
+                // An OP has only one form of discovery document, so a client has to try.
+                match self.request.url.path().contains("/.well-known/") {
+                    true => Ok(Reply::new(404, "text/plain", "not found")),
+                    false => Err(Rejection::new(404, "invalid_request", RequestRule::UnknownEndpoint, url)),
+                }
+            }
+        };
+        Answer::Reply(result.unwrap_or_else(|rejection| self.rejected(&rejection)))
+    }
+
+    /// An error response; the rule that the request broke is noted.
+    pub(super) fn rejected(&mut self, rejection: &Rejection) -> Reply {
+        if let Some(rule) = rejection.violation {
+            self.violate(rule, rejection.description.clone());
+        }
+        rejection.reply()
+    }
+
+    pub(super) fn violate(&mut self, rule: RequestRule, detail: impl Into<String>) {
+        self.state.violate(rule, self.number, self.endpoint, detail.into());
+    }
+
+    pub(super) fn must_be_get(&self) -> Result<(), Rejection> {
+        match self.request.method {
+            Method::GET => Ok(()),
+            _ => Err(Rejection::new(405, "invalid_request", RequestRule::WrongMethod, self.request.method.as_str())),
+        }
+    }
+}
+
+fn role_of(endpoint: Endpoint) -> Option<Role> {
+    match endpoint {
+        Endpoint::UserInfo | Endpoint::Resource => Some(Role::Resource),
+        Endpoint::Metadata | Endpoint::Keys | Endpoint::Authorization | Endpoint::Unknown => None,
+        _ => Some(Role::AuthorizationServer),
+    }
+}
+
+/// Answers after which the client repeats its request at once: it was asked for a nonce, or its clock was wrong.
+fn is_challenge(reply: &Reply) -> bool {
+    let is_error = reply.status == StatusCode::BAD_REQUEST || reply.status == StatusCode::UNAUTHORIZED;
+    let body: serde_json::Value = serde_json::from_slice(&reply.body).unwrap_or_default();
+    is_error && (body["error"] == "use_dpop_nonce" || body["error"] == "invalid_dpop_proof")
+}
+
+/// A poll that has arrived. However it ends, the next interval begins.
+struct PollInFlight<'a> {
+    op: &'a Op,
+    process: usize,
+    arrived: Duration,
+    early: bool,
+    is_answered: bool,
+}
+
+impl PollInFlight<'_> {
+    fn answered(mut self, retry_expected: bool) {
+        self.is_answered = true;
+        let now = self.op.clock.monotonic();
+        let mut state = self.op.state();
+        let pace = &mut state.processes[self.process].pace;
+        pace.last_answer = now;
+        pace.retry_expected = retry_expected;
+    }
+}
+
+impl Drop for PollInFlight<'_> {
+    fn drop(&mut self) {
+        let mut state = self.op.state();
+        let pace = &mut state.processes[self.process].pace;
+        pace.in_flight = false;
+        if !self.is_answered {
+            // The client hung up. It knows when; we do not, so its next interval counts from its arrival.
+            pace.last_answer = self.arrived;
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! The handle that tests hold.
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::{HeaderMap, Method};
+use url::Url;
+
+use super::browser::BrowserReturn;
+use super::builder::TestProviderBuilder;
+use super::client::TestClient;
+use super::fault::Fault;
+use super::in_process::InProcess;
+use super::op::Op;
+use super::ping::{PingForgery, SentPing};
+use super::process::{Decision, Process};
+use super::record::{Endpoint, RecordedRequest, RequestViolation};
+use super::server::Server;
+use super::wire::{Delivery, Incoming};
+use crate::transport::HttpClient;
+
+/// A strict OpenID Provider for tests, with the Deferred Token Response flow.
+///
+/// It checks everything that a request has to get right and remembers every rule that was broken: end each test with
+/// [`assert_clean`](Self::assert_clean). It decides over authentication processes by itself or as the test says
+/// ([`process`](Self::process)), and it can be told to [misbehave](Self::misbehave). Clones are the same provider;
+/// it stops when the last one is dropped.
+///
+/// ```
+/// use openid_deferred::testing::{TestClient, TestProvider};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let op = TestProvider::builder()
+///     .client(TestClient::public("my-app").redirect_uri("https://rp.test/callback"))
+///     .start()?;
+/// println!("the OP is at {}", op.issuer());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct TestProvider {
+    op: Arc<Op>,
+    server: Option<Arc<Server>>,
+}
+
+impl TestProvider {
+    /// Sets up a provider. As it stands it serves plain HTTP on a loopback port, has no client, approves at once and
+    /// follows the machine's clock.
+    pub fn builder() -> TestProviderBuilder {
+        TestProviderBuilder::new()
+    }
+
+    pub(super) fn new(op: Arc<Op>, server: Option<Server>) -> Self {
+        Self { op, server: server.map(Arc::new) }
+    }
+
+    /// The issuer identifier.
+    pub fn issuer(&self) -> &str {
+        &self.op.settings.issuer
+    }
+
+    /// The Authentication Cancellation Endpoint. The draft has no metadata for it, so a client is told its URL.
+    pub fn cancellation_endpoint(&self) -> String {
+        self.op.url("/cancel")
+    }
+
+    /// A protected resource that takes this provider's access tokens and answers with what it was sent.
+    pub fn resource(&self) -> String {
+        self.op.url("/resource")
+    }
+
+    /// The certificate authority of an HTTPS provider, in PEM: the client has to trust it.
+    pub fn ca_certificate_pem(&self) -> Option<&str> {
+        self.server.as_ref()?.ca_pem.as_deref()
+    }
+
+    /// A way to the provider without a socket, through the very same code, on the provider's clock. Requests to
+    /// anywhere else find nobody.
+    pub fn http_client(&self) -> Arc<dyn HttpClient> {
+        Arc::new(InProcess(Arc::clone(&self.op)))
+    }
+
+    /// Registers a client while the provider runs.
+    pub fn register(&self, client: TestClient) {
+        self.op.state().clients.insert(client.id.clone(), client);
+    }
+
+    /// Plays the browser and the user: opens the authorization URL, lets the user do their part and returns what the
+    /// browser brings back to the client. Errors that the client is meant to see come back as well.
+    ///
+    /// # Panics
+    ///
+    /// If the request is so wrong that the user would be left with an error page (client or redirect URI unknown), or
+    /// if a [`Fault`] gave them one. The message says what it was.
+    pub fn visit(&self, authorization_url: impl AsRef<str>) -> BrowserReturn {
+        let url = Url::parse(authorization_url.as_ref()).expect("the authorization request is a URL");
+        assert_eq!(url.origin(), self.op.base.origin(), "the authorization request goes to another server");
+        let request = Incoming { method: Method::GET, url, headers: HeaderMap::new(), body: bytes::Bytes::new() };
+        match self.op.browse(&request) {
+            Delivery::Whole(reply) => reply.browser.clone().unwrap_or_else(|| {
+                let page = String::from_utf8_lossy(&reply.body).into_owned();
+                panic!("the user sees an error page with status {}: {page}", reply.status)
+            }),
+            _ => panic!("the user's browser got no answer"),
+        }
+    }
+
+    /// The process with this `deferred_auth_id`.
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    pub fn process(&self, deferred_auth_id: &str) -> TestProcess {
+        let number = self.op.state().process_by_id(deferred_auth_id).expect("this `deferred_auth_id` was issued");
+        TestProcess { op: Arc::clone(&self.op), number }
+    }
+
+    /// The process that was started last.
+    ///
+    /// # Panics
+    ///
+    /// If none was.
+    pub fn last_process(&self) -> TestProcess {
+        self.processes().pop().expect("a process was started")
+    }
+
+    /// All processes in the order in which their users came.
+    pub fn processes(&self) -> Vec<TestProcess> {
+        let count = self.op.state().processes.len();
+        (0..count).map(|number| TestProcess { op: Arc::clone(&self.op), number }).collect()
+    }
+
+    /// Misbehaves from now on as the fault says, beside the faults that are still at work.
+    pub fn misbehave(&self, fault: Fault) {
+        self.op.state().faults.push(fault);
+    }
+
+    /// Ends all misbehaviour.
+    pub fn behave(&self) {
+        self.op.state().faults.clear();
+    }
+
+    /// How many faults have not struck as often as they were meant to.
+    pub fn faults_left(&self) -> usize {
+        self.op.state().faults.len()
+    }
+
+    /// Signs with new keys from now on. The old ones stay in the key set where `keep_old` says so.
+    pub fn rotate_keys(&self, keep_old: bool) {
+        let mut state = self.op.state();
+        let mut algorithms: Vec<_> = state.keys.iter().map(|key| key.algorithm).collect();
+        algorithms.dedup();
+        let mut fresh = Vec::new();
+        for algorithm in algorithms {
+            if !fresh.contains(&algorithm) {
+                fresh.push(algorithm);
+            }
+        }
+        state.keys.iter_mut().for_each(|key| key.published &= keep_old);
+        for algorithm in fresh {
+            state.add_key(algorithm);
+        }
+    }
+
+    /// Forgets the current DPoP nonces, so that the next proof is challenged.
+    pub fn rotate_nonces(&self) {
+        self.op.state().nonces.iter_mut().for_each(|nonces| nonces.current = None);
+    }
+
+    /// Every request so far, in the order of arrival.
+    pub fn requests(&self) -> Vec<RecordedRequest> {
+        self.op.state().requests.clone()
+    }
+
+    /// The requests to one endpoint, in the order of arrival.
+    pub fn requests_to(&self, endpoint: Endpoint) -> Vec<RecordedRequest> {
+        self.requests().into_iter().filter(|request| endpoint.covers(request.endpoint)).collect()
+    }
+
+    /// Every rule that a request broke so far.
+    pub fn violations(&self) -> Vec<RequestViolation> {
+        self.op.state().violations.clone()
+    }
+
+    /// Forgets the violations so far, where a test broke rules on purpose.
+    pub fn forgive(&self) {
+        self.op.state().violations.clear();
+    }
+
+    /// Makes sure that no request broke a rule.
+    ///
+    /// # Panics
+    ///
+    /// If one did. The message lists them.
+    #[track_caller]
+    pub fn assert_clean(&self) {
+        let violations = self.violations();
+        let list: String = violations.iter().map(|violation| format!("\n- {violation}")).collect();
+        assert!(violations.is_empty(), "the client broke rules:{list}");
+    }
+
+    /// Every Ping Callback so far.
+    pub fn pings(&self) -> Vec<SentPing> {
+        self.op.state().pings.clone()
+    }
+}
+
+impl fmt::Debug for TestProvider {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("TestProvider").field("issuer", &self.issuer()).finish_non_exhaustive()
+    }
+}
+
+/// One authentication process at the provider: what a reviewer there sees and decides.
+#[derive(Clone)]
+pub struct TestProcess {
+    op: Arc<Op>,
+    number: usize,
+}
+
+impl TestProcess {
+    /// Its `deferred_auth_id`; `None` before the exchange.
+    pub fn deferred_auth_id(&self) -> Option<String> {
+        self.with(|process| process.deferred_auth_id.clone())
+    }
+
+    /// The client that it belongs to.
+    pub fn client_id(&self) -> String {
+        self.with(|process| process.client_id.clone())
+    }
+
+    /// A parameter of the authorization request.
+    pub fn authorization_parameter(&self, name: &str) -> Option<String> {
+        self.with(|process| process.request.get(name).map(str::to_owned))
+    }
+
+    /// The `deferred_notification_token` of the exchange.
+    pub fn notification_token(&self) -> Option<String> {
+        self.with(|process| process.notification_token.clone())
+    }
+
+    /// The thumbprint of the DPoP key that it is bound to.
+    pub fn dpop_key(&self) -> Option<String> {
+        self.with(|process| process.key.clone())
+    }
+
+    /// How many polls were answered by more than `slow_down` and nonce challenges.
+    pub fn polls(&self) -> usize {
+        self.with(|process| process.polls)
+    }
+
+    /// The interval in force, which grows with each `slow_down`.
+    pub fn interval(&self) -> std::time::Duration {
+        self.with(|process| process.interval)
+    }
+
+    /// Whether the tokens were issued, whether or not the answer arrived.
+    pub fn is_redeemed(&self) -> bool {
+        self.with(|process| process.redeemed)
+    }
+
+    /// Whether the client cancelled it.
+    pub fn is_cancelled(&self) -> bool {
+        self.with(|process| process.cancelled)
+    }
+
+    /// Approves, with the user's claims as they are. A Ping Callback goes out.
+    pub fn approve(&self) {
+        self.decide(Decision::Approved);
+    }
+
+    /// Approves, with further or other claims, `sub` included.
+    ///
+    /// # Panics
+    ///
+    /// If `claims` is not a JSON object.
+    pub fn approve_with(&self, claims: serde_json::Value) {
+        let serde_json::Value::Object(claims) = claims else { panic!("claims are a JSON object") };
+        self.with(|process| process.user.claims.extend(claims));
+        self.approve();
+    }
+
+    /// Denies. A Ping Callback goes out.
+    pub fn deny(&self) {
+        self.decide(Decision::Denied("the identity could not be attested".into()));
+    }
+
+    /// Lets the process expire now. No Ping Callback goes out.
+    pub fn expire(&self) {
+        self.decide(Decision::Expired);
+    }
+
+    /// What pending answers say in `error_description`.
+    pub fn progress(&self, text: &str) {
+        self.with(|process| process.progress = Some(text.to_owned()));
+    }
+
+    /// Answers the next poll with `slow_down`, whenever it comes.
+    pub fn slow_down_next(&self) {
+        self.with(|process| process.slow_down_next = true);
+    }
+
+    /// Changes the subject that later tokens are about.
+    pub fn change_subject(&self, sub: &str) {
+        self.with(|process| process.user.sub = sub.to_owned());
+    }
+
+    /// Sends a Ping Callback now, genuine or not.
+    pub fn send_ping(&self, forgery: PingForgery) {
+        self.op.send_ping(self.number, forgery);
+    }
+
+    fn decide(&self, decision: Decision) {
+        self.op.decide(&mut self.op.state(), self.number, decision);
+        self.op.send_due_pings();
+    }
+
+    fn with<T>(&self, use_it: impl FnOnce(&mut Process) -> T) -> T {
+        use_it(&mut self.op.state().processes[self.number])
+    }
+}
+
+impl fmt::Debug for TestProcess {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("TestProcess").field("number", &self.number).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,221 @@
+//! What the provider remembers: every request, and every rule that one of them broke.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use serde_json::Value;
+
+/// The endpoints of a [`TestProvider`](super::TestProvider), as recorded and as targets of a [`Fault`](super::Fault).
+///
+/// The kinds of token requests are told apart; [`Token`](Self::Token) stands for all of them.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Endpoint {
+    /// The metadata documents.
+    Metadata,
+    /// The key set.
+    Keys,
+    /// The authorization endpoint.
+    Authorization,
+    /// Every request to the token endpoint; as recorded, one that is of no known kind.
+    Token,
+    /// A Deferred Code Exchange Request.
+    Exchange,
+    /// A Token Request with a `deferred_auth_id`.
+    Poll,
+    /// A Token Request with an ordinary `code`.
+    Code,
+    /// A Token Request with a refresh token.
+    Refresh,
+    /// The Authentication Cancellation Endpoint.
+    Cancellation,
+    /// The UserInfo endpoint.
+    UserInfo,
+    /// A protected resource that repeats what it was sent.
+    Resource,
+    /// The revocation endpoint.
+    Revocation,
+    /// Anything else.
+    Unknown,
+}
+
+impl Endpoint {
+    pub(super) fn covers(self, other: Self) -> bool {
+        let is_token = matches!(other, Self::Exchange | Self::Poll | Self::Code | Self::Refresh);
+        self == other || (self == Self::Token && is_token)
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Metadata => "metadata",
+            Self::Keys => "key set",
+            Self::Authorization => "authorization",
+            Self::Token => "token",
+            Self::Exchange => "deferred code exchange",
+            Self::Poll => "poll",
+            Self::Code => "code exchange",
+            Self::Refresh => "refresh",
+            Self::Cancellation => "cancellation",
+            Self::UserInfo => "UserInfo",
+            Self::Resource => "resource",
+            Self::Revocation => "revocation",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+/// One request as it came, and what was answered. It holds every secret that went over the wire.
+#[non_exhaustive]
+#[derive(Debug, Clone)]
+pub struct RecordedRequest {
+    /// Counts from 1 in the order of arrival.
+    pub number: usize,
+    /// Where it went.
+    pub endpoint: Endpoint,
+    /// When it arrived, by the provider's wall clock.
+    pub at: SystemTime,
+    /// When it arrived, by the provider's monotonic clock.
+    pub arrived: Duration,
+    /// The method.
+    pub method: Method,
+    /// The whole URL.
+    pub url: String,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The parameters of the query, or of the form in the body, in their order.
+    pub parameters: Vec<(String, String)>,
+    /// The body.
+    pub body: Bytes,
+    /// The status of the response; `None` while there is none, or where the connection was reset or left to stall.
+    pub status: Option<u16>,
+    /// The headers of the response.
+    pub response_headers: HeaderMap,
+    /// The body of the response; for an endless one, how it begins.
+    pub response_body: Bytes,
+    /// What the provider had been told to do wrong, if it was.
+    pub fault: Option<String>,
+}
+
+impl RecordedRequest {
+    /// A parameter of the request.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A header of the request, where it is text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The response as JSON; `null` where it is none.
+    pub fn response_json(&self) -> Value {
+        serde_json::from_slice(&self.response_body).unwrap_or_default()
+    }
+
+    /// The OAuth error code of the response, if it has one.
+    pub fn error(&self) -> Option<String> {
+        Some(self.response_json().get("error")?.as_str()?.to_owned())
+    }
+}
+
+/// Declares [`RequestRule`] together with its texts.
+macro_rules! rules {
+    ($($rule:ident = $text:literal, $section:literal;)*) => {
+        /// A rule that a request to the provider can break.
+        #[non_exhaustive]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum RequestRule {
+            $(#[doc = concat!($text, ": ", $section, ".")] $rule,)*
+        }
+
+        impl RequestRule {
+            /// Where the rule stands.
+            pub fn section(self) -> &'static str {
+                match self { $(Self::$rule => $section,)* }
+            }
+
+            fn text(self) -> &'static str {
+                match self { $(Self::$rule => $text,)* }
+            }
+        }
+    };
+}
+
+rules! {
+    UnknownEndpoint = "nothing is served at this URL", "RFC 8414 §2";
+    WrongMethod = "the endpoint does not take this method", "RFC 6749 §3.2";
+    WrongContentType = "the body is not a form", "RFC 6749 §3.2";
+    RepeatedParameter = "a parameter stands in the request more than once", "RFC 6749 §3.2";
+    MissingParameter = "a required parameter is missing", "RFC 6749 §5.2";
+    InvalidParameter = "a parameter has a value that it cannot have", "RFC 6749 §5.2";
+    UnsupportedGrantType = "the grant type is unknown", "RFC 6749 §5.2";
+    TokenInQuery = "a credential stands in the URL", "RFC 6749 §2.3.1; RFC 6750 §5.3";
+
+    UnknownClient = "the client is not registered", "RFC 6749 §2.2";
+    WrongRedirectUri = "the redirect URI is not registered", "OpenID Connect Core 1.0 §3.1.2.1";
+    WrongResponseType = "the response type is neither `deferred_code` nor `deferred_code code`", "DTR §Authentication Request";
+    NoOpenidScope = "`openid` is not in the scope", "OpenID Connect Core 1.0 §3.1.2.1";
+    NoPkce = "there is no PKCE challenge with `S256`", "RFC 9700 §2.1.1";
+    WrongVerifier = "the `code_verifier` does not fit the challenge", "RFC 7636 §4.6";
+
+    ClientAuthentication = "the client authentication is not the registered one or is wrong", "OpenID Connect Core 1.0 §9";
+    SeveralAuthentications = "the client authenticates in more than one way", "RFC 6749 §2.3";
+    AssertionInvalid = "the client assertion does not hold", "RFC 7523 §3";
+    AssertionReplayed = "the client assertion's `jti` was used before", "OpenID Connect Core 1.0 §9";
+
+    UnknownCode = "the code was never issued", "DTR §Deferred Code Exchange Request Validation";
+    CodeReplayed = "the code was used before", "DTR §Deferred Code Exchange Request Validation";
+    ForeignGrant = "the grant was issued to another client", "DTR §Deferred Code Exchange Request Validation";
+    RedirectUriChanged = "the `redirect_uri` is not the one of the authorization request", "RFC 6749 §4.1.3";
+    UnknownDeferredAuthId = "the `deferred_auth_id` was never issued", "DTR §Token Request Validation";
+    PolledTooEarly = "the poll came before the interval had passed", "DTR §Successful Deferred Code Exchange Response";
+    PolledInParallel = "two polls for one process were under way at the same time", "DTR §Successful Deferred Code Exchange Response";
+    PolledAfterEnd = "the process had already ended, and the client had been told", "DTR §Token Request Error Response";
+    UnknownRefreshToken = "the refresh token is unknown, used or revoked", "RFC 6749 §6";
+
+    DpopMissing = "there is no DPoP proof where one is required", "RFC 9449 §5; DTR §Token Request Validation";
+    DpopInvalid = "the DPoP proof does not hold", "RFC 9449 §4.3";
+    DpopReplayed = "the DPoP proof's `jti` was used before", "RFC 9449 §11.1";
+    DpopPrivateKey = "the DPoP proof contains a private key", "RFC 9449 §4.2";
+    DpopKeyChanged = "the DPoP key is not the one that the grant or token is bound to", "DTR §Token Request Validation";
+    DpopKeyReused = "the DPoP key was already used for another process", "DTR §Deferred Code Exchange Request";
+    DpopNonceUnknown = "the DPoP nonce never came from this provider", "RFC 9449 §8";
+    DpopNonceOfOtherRole = "the DPoP nonce came from the other role of this provider", "RFC 9449 §9";
+
+    AccessTokenInvalid = "the access token is missing, unknown, expired or revoked", "RFC 6750 §3.1";
+    AccessTokenScheme = "the access token came under the wrong scheme", "RFC 9449 §7.1";
+}
+
+impl fmt::Display for RequestRule {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.text())
+    }
+}
+
+/// A [`RequestRule`] that a request broke.
+#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestViolation {
+    /// The rule.
+    pub rule: RequestRule,
+    /// The [number](RecordedRequest::number) of the request.
+    pub request: usize,
+    /// Where the request went.
+    pub endpoint: Endpoint,
+    /// What exactly was wrong.
+    pub detail: String,
+}
+
+impl fmt::Display for RequestViolation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "request {} ({}): {}", self.request, self.endpoint, self.rule)?;
+        if !self.detail.is_empty() {
+            write!(formatter, ": {}", self.detail)?;
+        }
+        write!(formatter, " [{}]", self.rule.section())
+    }
+}

@@ -1,0 +1,245 @@
+//! The way to the provider over a loopback socket.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::{Body, Frame, Incoming as HyperBody};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, oneshot};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::rustls::{self, ServerConfig};
+
+use super::op::Op;
+use super::wire::{Delivery, Incoming, Reply};
+
+/// No request to an OP is larger.
+const REQUEST_LIMIT: usize = 1024 * 1024;
+
+/// A bound socket, and for HTTPS the certificate.
+pub(super) struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+    tls: Option<Tls>,
+}
+
+struct Tls {
+    acceptor: TlsAcceptor,
+    ca_pem: String,
+}
+
+impl Listener {
+    pub(super) fn bind(https: bool) -> io::Result<Self> {
+        let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        socket.set_nonblocking(true)?;
+        let address = socket.local_addr()?;
+        let tls = https.then(Tls::for_loopback).transpose().map_err(io::Error::other)?;
+        Ok(Self { socket, address, tls })
+    }
+
+    pub(super) fn origin(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+}
+
+impl Tls {
+    /// A certificate authority of its own, and a certificate by it for loopback.
+    fn for_loopback() -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let mut authority = rcgen::CertificateParams::new(Vec::new())?;
+        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        authority.distinguished_name.push(rcgen::DnType::CommonName, "openid-deferred test CA");
+        let issuer_key = rcgen::KeyPair::generate()?;
+        let ca_pem = authority.self_signed(&issuer_key)?.pem();
+        let issuer = rcgen::Issuer::new(authority, issuer_key);
+
+        let names = vec!["localhost".to_owned(), Ipv4Addr::LOCALHOST.to_string()];
+        let key = rcgen::KeyPair::generate()?;
+        let certificate = rcgen::CertificateParams::new(names)?.signed_by(&key, &issuer)?;
+        let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], private)?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), ca_pem })
+    }
+}
+
+/// The thread that serves. Dropping it stops it and closes all connections.
+pub(super) struct Server {
+    pub(super) ca_pem: Option<String>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    pub(super) fn start(listener: Listener, op: Arc<Op>) -> io::Result<Self> {
+        let (stop, stopped) = oneshot::channel();
+        let ca_pem = listener.tls.as_ref().map(|tls| tls.ca_pem.clone());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::Builder::new().name("test-provider".into()).spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    _ = stopped => {}
+                    () = accept(listener, op) => {}
+                }
+            });
+        })?;
+        Ok(Self { ca_pem, stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take()
+            && thread.thread().id() != std::thread::current().id()
+        {
+            // A panic there has been printed already.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "each connection is a task that ends with the server's runtime")]
+async fn accept(listener: Listener, op: Arc<Op>) {
+    let socket = tokio::net::TcpListener::from_std(listener.socket).expect("the socket is a listening one");
+    let acceptor = listener.tls.map(|tls| tls.acceptor);
+    loop {
+        let Ok((stream, _)) = socket.accept().await else {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            continue;
+        };
+        let _ = stream.set_nodelay(true);
+        tokio::spawn(connection(stream, acceptor.clone(), Arc::clone(&op)));
+    }
+}
+
+async fn connection(stream: TcpStream, acceptor: Option<TlsAcceptor>, op: Arc<Op>) {
+    // A second handle on the socket, to change how it closes while TLS or hyper own the first.
+    let Ok((stream, handle)) = duplicate(stream) else { return };
+    let reset = Arc::new(Notify::new());
+    let is_reset = tokio::select! {
+        biased;
+        () = reset.notified() => true,
+        () = serve_either(stream, acceptor, op, &reset) => false,
+    };
+    if is_reset {
+        // With no time to linger, closing sends RST instead of FIN. The last handle to go is this one.
+        let _ = socket2::SockRef::from(&handle).set_linger(Some(Duration::ZERO));
+    }
+}
+
+fn duplicate(stream: TcpStream) -> io::Result<(TcpStream, std::net::TcpStream)> {
+    let stream = stream.into_std()?;
+    let handle = stream.try_clone()?;
+    Ok((TcpStream::from_std(stream)?, handle))
+}
+
+async fn serve_either(stream: TcpStream, acceptor: Option<TlsAcceptor>, op: Arc<Op>, reset: &Arc<Notify>) {
+    match acceptor {
+        None => serve(stream, op, reset).await,
+        Some(acceptor) => {
+            if let Ok(stream) = acceptor.accept(stream).await {
+                serve(stream, op, reset).await;
+            }
+        }
+    }
+}
+
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, op: Arc<Op>, reset: &Arc<Notify>) {
+    let service = service_fn(move |request| answer(request, Arc::clone(&op), Arc::clone(reset)));
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new());
+    // A client that hangs up is no news.
+    let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+}
+
+async fn answer(
+    request: Request<HyperBody>,
+    op: Arc<Op>,
+    reset: Arc<Notify>,
+) -> Result<Response<BoxBody<Bytes, io::Error>>, Infallible> {
+    let (head, body) = request.into_parts();
+    let Ok(body) = Limited::new(body, REQUEST_LIMIT).collect().await else {
+        return Ok(response(Reply::new(413, "", ""), Tail::None));
+    };
+    let path = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    let Ok(url) = op.base.join(path) else {
+        return Ok(response(Reply::new(400, "", ""), Tail::None));
+    };
+    let incoming = Incoming { method: head.method, url, headers: head.headers, body: body.to_bytes() };
+    let delivery = op.handle(incoming).await;
+    op.send_due_pings();
+    match delivery {
+        Delivery::Whole(reply) => Ok(response(reply, Tail::None)),
+        Delivery::Endless(reply) => Ok(response(reply, Tail::Endless)),
+        Delivery::Cut(reply) => Ok(response(reply, Tail::Broken)),
+        Delivery::Reset | Delivery::Stall => {
+            reset.notify_one();
+            std::future::pending().await
+        }
+    }
+}
+
+/// What follows the body.
+#[derive(Clone, Copy, PartialEq)]
+enum Tail {
+    None,
+    Endless,
+    Broken,
+}
+
+fn response(reply: Reply, tail: Tail) -> Response<BoxBody<Bytes, io::Error>> {
+    let body = match tail {
+        Tail::None => Full::new(reply.body).map_err(|never| match never {}).boxed(),
+        Tail::Endless => TailedBody { first: Some(reply.body), tail }.boxed(),
+        Tail::Broken => {
+            let half = reply.body.slice(..reply.body.len() / 2);
+            TailedBody { first: Some(half), tail }.boxed()
+        }
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = reply.status;
+    *response.headers_mut() = reply.headers;
+    response
+}
+
+/// A body that goes on for ever, or breaks.
+struct TailedBody {
+    first: Option<Bytes>,
+    tail: Tail,
+}
+
+impl Body for TailedBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        static PADDING: [u8; 16 * 1024] = [b'a'; 16 * 1024];
+        Poll::Ready(match (self.first.take(), self.tail) {
+            (Some(first), _) => Some(Ok(Frame::data(first))),
+            (None, Tail::Endless) => Some(Ok(Frame::data(Bytes::from_static(&PADDING)))),
+            (None, Tail::Broken) => Some(Err(io::ErrorKind::ConnectionReset.into())),
+            (None, Tail::None) => None,
+        })
+    }
+}

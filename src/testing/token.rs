@@ -1,0 +1,315 @@
+//! The token endpoint.
+
+use std::time::Duration;
+
+use http::header;
+use serde_json::{Value, json};
+
+use super::builder::InterimToken;
+use super::client::TestClient;
+use super::keys;
+use super::op::{AccessToken, Answer, RefreshToken, Role, Turn};
+use super::process::Decision;
+use super::record::{Endpoint, RequestRule};
+use super::wire::{Parameters, Rejection, Reply};
+
+pub(super) const DEFERRED_GRANT: &str = "urn:openid:params:grant-type:deferred";
+
+/// The interval that polls keep where the exchange response named none.
+pub(super) const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// RFC 6749 §4.1.2: "A maximum authorization code lifetime of 10 minutes is RECOMMENDED."
+const CODE_LIFETIME: Duration = Duration::from_secs(600);
+
+const ACCESS_TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
+
+impl Turn<'_> {
+    pub(super) fn token(&mut self) -> Result<Reply, Rejection> {
+        let form = self.request.form()?;
+        match self.endpoint {
+            Endpoint::Exchange => self.exchange(&form),
+            Endpoint::Code => self.code(&form),
+            Endpoint::Refresh => self.refresh(&form),
+            _ => {
+                let grant = form.required("grant_type")?;
+                Err(Rejection::bad("unsupported_grant_type", RequestRule::UnsupportedGrantType, grant))
+            }
+        }
+    }
+
+    /// DTR §Deferred Code Exchange Request Validation.
+    fn exchange(&mut self, form: &Parameters) -> Result<Reply, Rejection> {
+        let client = self.client(form)?;
+        if form.get("deferred_auth_id").is_some() {
+            let detail = "`deferred_code` and `deferred_auth_id` together";
+            return Err(Rejection::bad("invalid_request", RequestRule::InvalidParameter, detail));
+        }
+        let (process, key) = self.spend_code(form, &client, "deferred_code", true)?;
+        if let Some(key) = &key
+            && self.state.processes.iter().any(|other| other.key.as_ref() == Some(key))
+        {
+            self.violate(RequestRule::DpopKeyReused, "");
+        }
+
+        let now = self.op.clock.monotonic();
+        let deferred_auth_id = self.op.token();
+        let settings = &self.op.settings;
+        let record = &mut self.state.processes[process];
+        record.deferred_auth_id = Some(deferred_auth_id.clone());
+        record.key.clone_from(&key);
+        record.notification_token = form.get("deferred_notification_token").map(str::to_owned);
+        record.exchanged_at = now;
+        record.pace.last_answer = now;
+        record.deadline = settings.expires_in.map(|lifetime| now + lifetime);
+
+        let mut response = json!({ "deferred_auth_id": deferred_auth_id });
+        if let Some(lifetime) = settings.expires_in {
+            response["expires_in"] = json!(lifetime.as_secs());
+        }
+        if let Some(interval) = settings.interval {
+            response["interval"] = json!(interval.as_secs());
+        }
+        let (old, new) = match settings.interim {
+            InterimToken::Absent => (false, false),
+            InterimToken::IdToken => (true, false),
+            InterimToken::InterimIdToken => (false, true),
+            InterimToken::Both => (true, true),
+        };
+        if old || new {
+            let token = self.id_token(process, &client, None);
+            if old {
+                response["id_token"] = json!(token);
+            }
+            if new {
+                response["interim_id_token"] = json!(token);
+            }
+        }
+        if self.op.settings.early_access_token {
+            response["access_token"] = json!(self.access_token(process, key.as_deref(), true));
+            response["token_type"] = json!(token_type(key.as_deref()));
+        }
+        Ok(Reply::json(200, &response))
+    }
+
+    /// The ordinary code flow, after `code` came back for `deferred_code code`.
+    fn code(&mut self, form: &Parameters) -> Result<Reply, Rejection> {
+        let client = self.client(form)?;
+        let (process, key) = self.spend_code(form, &client, "code", false)?;
+        Ok(Reply::json(200, &self.tokens(process, &client, key.as_deref())))
+    }
+
+    /// Everything that is checked about a code and what comes with it. The code is spent only if all of it holds.
+    fn spend_code(
+        &mut self,
+        form: &Parameters,
+        client: &TestClient,
+        parameter: &'static str,
+        is_deferred: bool,
+    ) -> Result<(usize, Option<String>), Rejection> {
+        let grant = |rule, detail: &str| Rejection::bad("invalid_grant", rule, detail);
+        let code = form.required(parameter)?;
+        let found = self.state.processes.iter().position(|process| process.code.value == code);
+        let Some(process) = found.filter(|&found| self.state.processes[found].code.is_deferred == is_deferred) else {
+            return Err(grant(RequestRule::UnknownCode, ""));
+        };
+        let bound = self.state.processes[process].request.get("dpop_jkt").map(str::to_owned);
+        let required = client.requires_dpop || self.op.settings.requires_dpop;
+        let record = &self.state.processes[process];
+        if record.client_id != client.id {
+            return Err(grant(RequestRule::ForeignGrant, &client.id));
+        }
+        if record.code.used {
+            return Err(grant(RequestRule::CodeReplayed, ""));
+        }
+        if self.op.clock.monotonic() > record.code.issued_at + CODE_LIFETIME {
+            return Err(Rejection::innocent("invalid_grant", "the code has expired"));
+        }
+        // The newer text of the draft no longer has `redirect_uri` in the exchange; where it comes it must be right.
+        let redirect_uri = form.get("redirect_uri");
+        let is_missing = redirect_uri.is_none() && !is_deferred;
+        if is_missing || redirect_uri.is_some_and(|uri| uri != record.redirect_uri) {
+            return Err(grant(RequestRule::RedirectUriChanged, redirect_uri.unwrap_or_default()));
+        }
+        let verifier = form.get("code_verifier");
+        let fits = match (record.request.get("code_challenge"), verifier) {
+            (Some(challenge), Some(verifier)) => {
+                is_verifier(verifier) && keys::sha256(verifier.as_bytes()) == challenge
+            }
+            (None, None) => true,
+            _ => false,
+        };
+        if !fits {
+            return Err(grant(RequestRule::WrongVerifier, ""));
+        }
+        let key = self.grant_proof(required, bound.as_deref())?;
+        self.state.processes[process].code.used = true;
+        Ok((process, key))
+    }
+
+    /// DTR §Token Request Validation. `first` is false when a held poll is looked at again.
+    pub(super) fn poll(&mut self, early: bool, first: bool) -> Result<Answer, Rejection> {
+        let form = self.request.form()?;
+        let (process, client) = match first {
+            true => self.valid_poll(&form)?,
+            false => self.known_poll(&form)?,
+        };
+        let now = self.op.clock.monotonic();
+        let record = &mut self.state.processes[process];
+        if first && record.told {
+            self.violate(RequestRule::PolledAfterEnd, "");
+        }
+        let record = &mut self.state.processes[process];
+        let wants_slow_down = first && (early || std::mem::take(&mut record.slow_down_next));
+        if wants_slow_down && record.decision.is_none() {
+            record.interval += Duration::from_secs(5);
+            return Err(Rejection::innocent("slow_down", record.progress.clone().unwrap_or_default()));
+        }
+        record.polls += usize::from(first);
+        if record.decide(now) {
+            self.op.changed.notify_waiters();
+        }
+        let record = &mut self.state.processes[process];
+        let ended = |rejection: Rejection| Rejection { ends: Some(process), ..rejection };
+        match &record.decision {
+            None => {
+                let until = record.exchanged_at.max(record.pace.last_answer).max(now);
+                self.pending(process, first.then_some(until))
+            }
+            Some(Decision::Denied(reason)) => Err(ended(Rejection::innocent("access_denied", reason.clone()))),
+            Some(Decision::Expired) => Err(ended(Rejection::innocent("expired_token", "the process has expired"))),
+            Some(Decision::Approved) if record.redeemed => {
+                Err(ended(Rejection::innocent("invalid_grant", "the result was already collected")))
+            }
+            Some(Decision::Approved) => {
+                record.redeemed = true;
+                let key = record.key.clone();
+                let mut reply = Reply::json(200, &self.tokens(process, &client, key.as_deref()));
+                reply.ends = Some(process);
+                Ok(Answer::Reply(reply))
+            }
+        }
+    }
+
+    /// Pending: an answer at once, or later where the provider holds polls.
+    fn pending(&mut self, process: usize, arrived: Option<Duration>) -> Result<Answer, Rejection> {
+        let record = &mut self.state.processes[process];
+        let now = self.op.clock.monotonic();
+        if let Some(arrived) = arrived {
+            record.pace.held_until = arrived + self.op.settings.long_polling;
+        }
+        if now < record.pace.held_until {
+            let next = record.next_decision().map_or(record.pace.held_until, |next| next.min(record.pace.held_until));
+            return Ok(Answer::Hold(next));
+        }
+        let progress = record.progress.clone().unwrap_or_else(|| "the authentication is still being processed".into());
+        Err(Rejection::innocent("authorization_pending", progress))
+    }
+
+    fn valid_poll(&mut self, form: &Parameters) -> Result<(usize, TestClient), Rejection> {
+        let early = self.early_token(form)?;
+        let client = match &early {
+            Some((_, client)) => client.clone(),
+            None => self.client(form)?,
+        };
+        let id = form.required("deferred_auth_id")?;
+        let Some(process) = self.state.process_by_id(id) else {
+            return Err(Rejection::bad("invalid_grant", RequestRule::UnknownDeferredAuthId, ""));
+        };
+        let record = &self.state.processes[process];
+        if record.client_id != client.id || early.as_ref().is_some_and(|(owner, _)| *owner != process) {
+            return Err(Rejection::bad("invalid_grant", RequestRule::ForeignGrant, client.id.as_str()));
+        }
+        let bound = record.key.clone();
+        match early {
+            Some(_) => {}
+            None => drop(self.grant_proof(false, bound.as_deref())?),
+        }
+        Ok((process, client))
+    }
+
+    /// A poll that has already been found valid and was held.
+    fn known_poll(&mut self, form: &Parameters) -> Result<(usize, TestClient), Rejection> {
+        let process = self.state.process_by_id(form.required("deferred_auth_id")?);
+        let process = process.expect("a held poll belongs to a process");
+        let client = self.state.clients[&self.state.processes[process].client_id].clone();
+        Ok((process, client))
+    }
+
+    /// The older text of the draft: the poll is authenticated by the DPoP-bound access token of the exchange.
+    fn early_token(&mut self, form: &Parameters) -> Result<Option<(usize, TestClient)>, Rejection> {
+        let authorization = self.request.header(header::AUTHORIZATION).unwrap_or_default().to_owned();
+        let Some(token) = authorization.strip_prefix("DPoP ").filter(|_| self.op.settings.early_access_token) else {
+            return Ok(None);
+        };
+        if form.get("client_secret").or(form.get("client_assertion")).is_some() {
+            return Err(Rejection::bad("invalid_request", RequestRule::SeveralAuthentications, ""));
+        }
+        let found = self.state.access_tokens.get(token).filter(|found| found.is_early);
+        let Some((process, key)) = found.map(|found| (found.process, found.key.clone())) else {
+            return Err(Rejection::new(401, "invalid_token", RequestRule::AccessTokenInvalid, "")
+                .header(header::WWW_AUTHENTICATE, "DPoP error=\"invalid_token\""));
+        };
+        let proven = self.proof(Role::AuthorizationServer, Some(token))?;
+        self.check_binding(Role::AuthorizationServer, proven, true, key.as_deref())?;
+        let client = self.state.clients[&self.state.processes[process].client_id].clone();
+        Ok(Some((process, client)))
+    }
+
+    fn refresh(&mut self, form: &Parameters) -> Result<Reply, Rejection> {
+        let client = self.client(form)?;
+        let presented = form.required("refresh_token")?;
+        let Some(token) = self.state.refresh_tokens.get(presented) else {
+            return Err(Rejection::bad("invalid_grant", RequestRule::UnknownRefreshToken, ""));
+        };
+        let (process, key) = (token.process, token.key.clone());
+        if self.state.processes[process].client_id != client.id {
+            return Err(Rejection::bad("invalid_grant", RequestRule::ForeignGrant, client.id.as_str()));
+        }
+        let required = client.requires_dpop || self.op.settings.requires_dpop;
+        let proven = self.grant_proof(required, key.as_deref())?;
+        self.state.refresh_tokens.remove(presented);
+        Ok(Reply::json(200, &self.tokens(process, &client, proven.as_deref())))
+    }
+
+    /// A successful token response (OpenID Connect Core §3.1.3.3).
+    fn tokens(&mut self, process: usize, client: &TestClient, key: Option<&str>) -> Value {
+        let access_token = self.access_token(process, key, false);
+        let id_token = self.id_token(process, client, Some(&access_token));
+        let mut response = json!({
+            "access_token": access_token,
+            "token_type": token_type(key),
+            "expires_in": ACCESS_TOKEN_LIFETIME.as_secs(),
+            "id_token": id_token,
+        });
+        if let Some(scope) = self.state.processes[process].request.get("scope") {
+            response["scope"] = json!(scope);
+        }
+        if self.op.settings.refresh_tokens {
+            let token = self.op.token();
+            // RFC 9449 §5: refresh tokens of public clients are bound to the key, those of others to the client.
+            let is_public = client.authentication == super::client::RegisteredAuthentication::None;
+            let key = key.filter(|_| is_public).map(str::to_owned);
+            self.state.refresh_tokens.insert(token.clone(), RefreshToken { process, key });
+            response["refresh_token"] = json!(token);
+        }
+        response
+    }
+
+    fn access_token(&mut self, process: usize, key: Option<&str>, is_early: bool) -> String {
+        let token = self.op.token();
+        let expires_at = self.op.clock.monotonic() + ACCESS_TOKEN_LIFETIME;
+        let record = AccessToken { process, key: key.map(str::to_owned), expires_at, is_early };
+        self.state.access_tokens.insert(token.clone(), record);
+        token
+    }
+}
+
+fn token_type(key: Option<&str>) -> &'static str {
+    if key.is_some() { "DPoP" } else { "Bearer" }
+}
+
+/// RFC 7636 §4.1: 43 to 128 unreserved characters.
+fn is_verifier(verifier: &str) -> bool {
+    let is_unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    (43..=128).contains(&verifier.len()) && verifier.bytes().all(is_unreserved)
+}

@@ -1,0 +1,172 @@
+//! Requests and responses inside the provider, whichever way they travel.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use serde_json::{Value, json};
+use url::Url;
+
+use super::browser::BrowserReturn;
+use super::record::RequestRule;
+
+/// A request as a handler sees it.
+pub(super) struct Incoming {
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Incoming {
+    pub(super) fn header(&self, name: impl header::AsHeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    fn is_form(&self) -> bool {
+        let media_type = self.header(header::CONTENT_TYPE).unwrap_or_default().split(';').next().unwrap_or_default();
+        media_type.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
+    }
+
+    /// The parameters: of the form where there is one, else of the query.
+    pub(super) fn parameters(&self) -> Parameters {
+        let pairs = match self.is_form() {
+            true => form_urlencoded::parse(&self.body).into_owned().collect(),
+            false => self.url.query_pairs().into_owned().collect(),
+        };
+        Parameters(pairs)
+    }
+
+    /// The parameters of a request that must be a POST with a form and with nothing in the URL.
+    pub(super) fn form(&self) -> Result<Parameters, Rejection> {
+        if self.method != Method::POST {
+            return Err(Rejection::new(405, "invalid_request", RequestRule::WrongMethod, self.method.as_str())
+                .header(header::ALLOW, "POST"));
+        }
+        if !self.is_form() {
+            let media_type = self.header(header::CONTENT_TYPE).unwrap_or("no Content-Type");
+            return Err(Rejection::new(415, "invalid_request", RequestRule::WrongContentType, media_type));
+        }
+        if self.url.query().is_some() {
+            return Err(Rejection::bad("invalid_request", RequestRule::TokenInQuery, "parameters in the query"));
+        }
+        self.parameters().unrepeated()
+    }
+}
+
+/// Parameters in their order.
+#[derive(Clone, Default)]
+pub(super) struct Parameters(pub(super) Vec<(String, String)>);
+
+impl Parameters {
+    /// RFC 6749 §3.1: "Parameters sent without a value MUST be treated as if they were omitted".
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value.as_str())
+    }
+
+    pub(super) fn required(&self, name: &'static str) -> Result<&str, Rejection> {
+        self.get(name).ok_or_else(|| Rejection::bad("invalid_request", RequestRule::MissingParameter, name))
+    }
+
+    /// RFC 6749 §3.2: "Request and response parameters MUST NOT be included more than once"; RFC 8707 §2 lets
+    /// `resource` repeat.
+    pub(super) fn unrepeated(self) -> Result<Self, Rejection> {
+        for (position, (name, _)) in self.0.iter().enumerate() {
+            if name != "resource" && self.0[..position].iter().any(|(earlier, _)| earlier == name) {
+                return Err(Rejection::bad("invalid_request", RequestRule::RepeatedParameter, name));
+            }
+        }
+        Ok(self)
+    }
+}
+
+/// A response on its way out.
+#[derive(Clone)]
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+    /// The process that is over for the client as soon as this reply arrives.
+    pub(super) ends: Option<usize>,
+    /// What a browser makes of it.
+    pub(super) browser: Option<BrowserReturn>,
+}
+
+impl Reply {
+    pub(super) fn new(status: u16, content_type: &str, body: impl Into<Bytes>) -> Self {
+        let status = StatusCode::from_u16(status).expect("a status has three digits");
+        let mut reply = Self { status, headers: HeaderMap::new(), body: body.into(), ends: None, browser: None };
+        if !content_type.is_empty() {
+            reply.set(header::CONTENT_TYPE, content_type);
+        }
+        reply
+    }
+
+    pub(super) fn json(status: u16, body: &Value) -> Self {
+        Self::new(status, "application/json", body.to_string()).with(header::CACHE_CONTROL, "no-store")
+    }
+
+    pub(super) fn with(mut self, name: HeaderName, value: &str) -> Self {
+        self.set(name, value);
+        self
+    }
+
+    pub(super) fn set(&mut self, name: HeaderName, value: &str) {
+        self.headers.insert(name, HeaderValue::from_str(value).expect("the value can stand in a header"));
+    }
+}
+
+/// How a response leaves, if it does.
+#[derive(Clone)]
+pub(super) enum Delivery {
+    Whole(Reply),
+    /// The body goes on and on.
+    Endless(Reply),
+    /// The connection breaks before the body is complete.
+    Cut(Reply),
+    Reset,
+    Stall,
+}
+
+/// An error response in the making, and the rule that the request broke, if it broke one.
+pub(super) struct Rejection {
+    pub(super) status: u16,
+    pub(super) error: &'static str,
+    pub(super) description: String,
+    pub(super) headers: Vec<(HeaderName, String)>,
+    pub(super) violation: Option<RequestRule>,
+    pub(super) ends: Option<usize>,
+}
+
+impl Rejection {
+    pub(super) fn new(status: u16, error: &'static str, rule: RequestRule, detail: impl Into<String>) -> Self {
+        let description = detail.into();
+        Self { status, error, description, headers: Vec::new(), violation: Some(rule), ends: None }
+    }
+
+    pub(super) fn bad(error: &'static str, rule: RequestRule, detail: impl Into<String>) -> Self {
+        Self::new(400, error, rule, detail)
+    }
+
+    /// An error that is nobody's fault, such as `authorization_pending`.
+    pub(super) fn innocent(error: &'static str, description: impl Into<String>) -> Self {
+        let description = description.into();
+        Self { status: 400, error, description, headers: Vec::new(), violation: None, ends: None }
+    }
+
+    pub(super) fn header(mut self, name: HeaderName, value: &str) -> Self {
+        self.headers.push((name, value.to_owned()));
+        self
+    }
+
+    pub(super) fn reply(&self) -> Reply {
+        let mut body = json!({ "error": self.error });
+        if !self.description.is_empty() {
+            body["error_description"] = json!(self.description);
+        }
+        let mut reply = Reply::json(self.status, &body);
+        for (name, value) in &self.headers {
+            reply.set(name.clone(), value);
+        }
+        reply.ends = self.ends;
+        reply
+    }
+}
