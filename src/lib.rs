@@ -8,6 +8,7 @@
 
 mod clock;
 mod dpop;
+mod endpoint;
 mod error;
 mod id_token;
 mod jose;
@@ -22,6 +23,7 @@ mod transport;
 
 pub use clock::{Clock, SystemClock};
 pub use dpop::DpopKey;
+pub use endpoint::ClientAuthentication;
 pub use error::{
     ConfigurationProblem, Document, Error, ErrorKind, ErrorResponse, Misuse, Rule, SessionProblem, TransportProblem,
     Violation,

@@ -1,5 +1,5 @@
 //! Against real sockets on loopback: what is checked here is what reqwest and the kernel do.
-//! The servers are threads that block, so the client has a worker of its own.
+//! Most servers are threads that block, so the client has a worker of its own.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
 use http::{HeaderMap, Method, StatusCode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use url::Url;
 
 use super::*;
@@ -236,26 +237,28 @@ async fn the_time_covers_the_body_and_its_end_means_maybe_sent() {
     assert_eq!(problem(error), TransportProblem::Timeout);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+#[tokio::test]
 async fn a_kept_connection_that_has_died_is_replaced_and_each_request_is_sent_once() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/token", listener.local_addr().unwrap());
-    let (closed, was_closed) = tokio::sync::oneshot::channel();
-    let server = thread::spawn(move || {
-        let mut first = listener.accept().unwrap().0;
-        read_request(&mut first);
-        first.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1").unwrap();
-        drop(first);
-        closed.send(()).unwrap();
-        let mut second = listener.accept().unwrap().0;
-        read_request(&mut second);
-        second.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n2").unwrap();
-    });
     let client = client();
-    assert_eq!(client.send(post(&url)).await.unwrap().body, "1");
-    was_closed.await.unwrap();
-    assert_eq!(client.send(post(&url)).await.unwrap().body, "2");
-    server.join().unwrap();
+    let answer_and_close = async |body: &str| {
+        let mut stream = listener.accept().await.unwrap().0;
+        let mut request = Vec::new();
+        while !request.ends_with(b"code=secret") {
+            assert!(stream.read_buf(&mut request).await.unwrap() > 0);
+        }
+        let response = format!("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{body}");
+        stream.write_all(response.as_bytes()).await.unwrap();
+    };
+    let (response, ()) = tokio::join!(client.send(post(&url)), answer_and_close("1"));
+    assert_eq!(response.unwrap().body, "1");
+    // The one thread of this test runs the connection's task as well, which notices the end here.
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    let (response, ()) = tokio::join!(client.send(post(&url)), answer_and_close("2"));
+    assert_eq!(response.unwrap().body, "2");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
