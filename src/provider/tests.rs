@@ -482,3 +482,13 @@ async fn a_key_without_kid_that_was_replaced_is_found_once_its_signature_fails()
     assert!(op.provider.keys_newer_than(&newer).await.unwrap().is_none());
     assert_eq!(op.visits(KEYS), 2);
 }
+
+#[tokio::test]
+async fn documents_can_be_asked_for_on_any_thread() {
+    fn assert_send<T: Send>(value: T) -> T {
+        value
+    }
+    let op = Op::working();
+    let keys = assert_send(op.provider.keys_with(SigningAlgorithm::Es256, Some("k1"))).await.unwrap();
+    assert!(assert_send(op.provider.keys_newer_than(&keys)).await.is_ok());
+}
