@@ -30,7 +30,7 @@ mod tests;
 
 pub use client_authentication::ClientAuthentication;
 
-pub(crate) use answer::{Answer, ErrorAnswer};
+pub(crate) use answer::{Answer, ErrorAnswer, is_json};
 pub(crate) use resource::{Presentation, ResourceRequest};
 
 use clock_offset::ClockOffsets;

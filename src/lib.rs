@@ -13,6 +13,7 @@ mod error;
 mod id_token;
 mod jose;
 mod keyring;
+mod provider;
 mod random;
 mod secret;
 #[cfg(feature = "testing")]
@@ -31,6 +32,7 @@ pub use error::{
 pub use id_token::{Address, Claims, IdToken, InterimIdToken, InterimState};
 pub use jose::{Signer, SigningAlgorithm, SigningKey};
 pub use keyring::{Keyring, SealingKey};
+pub use provider::ProviderMetadata;
 pub use random::{Random, SystemRandom};
 pub use secret::Secret;
 pub use transport::{HttpClient, HttpError, HttpRequest, HttpResponse};

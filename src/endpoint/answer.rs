@@ -148,7 +148,7 @@ fn error(response: &HttpResponse, document: Document) -> Result<ErrorResponse, V
 }
 
 /// Whether the media type is `application/json` or a type built on it, with any parameters.
-pub(super) fn is_json(headers: &HeaderMap) -> bool {
+pub(crate) fn is_json(headers: &HeaderMap) -> bool {
     let Some(Ok(value)) = headers.get(CONTENT_TYPE).map(|value| value.to_str()) else { return false };
     let media_type = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     media_type == "application/json" || (media_type.starts_with("application/") && media_type.ends_with("+json"))

@@ -495,3 +495,12 @@ async fn neither_debug_output_nor_an_error_shows_a_secret() {
     let shown = format!("{answer:?} {:?} {:?} {:?}", op.client, op.endpoints, op.script.requests.lock().unwrap());
     assert!(!shown.contains("secret-"), "{shown}");
 }
+
+#[tokio::test]
+async fn requests_can_be_made_on_any_thread() {
+    fn assert_send<T: Send>(value: T) -> T {
+        value
+    }
+    let op = Op::answering([success()]);
+    assert!(assert_send(op.endpoints.post(op.request())).await.is_ok());
+}

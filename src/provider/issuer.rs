@@ -1,0 +1,103 @@
+//! The issuer identifier (OpenID Connect Core 1.0 §1.2).
+
+use url::Url;
+
+use crate::error::ConfigurationProblem;
+use crate::transport::may_be_called;
+
+/// The identifier of an OP: a URL without query and fragment, compared as the text that it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Issuer {
+    text: String,
+    url: Url,
+}
+
+impl Issuer {
+    /// # Errors
+    ///
+    /// [`ConfigurationProblem::Setting`] for what is no such URL, [`ConfigurationProblem::InsecureUrl`] for one that is
+    /// neither `https:` nor an allowed loopback address.
+    pub(crate) fn new(text: &str, allow_insecure_loopback: bool) -> Result<Self, ConfigurationProblem> {
+        let problem = |problem| ConfigurationProblem::Setting { setting: "issuer", problem };
+        let url = Url::parse(text).map_err(|_| problem("it is not a URL"))?;
+        if text.contains(['?', '#']) {
+            return Err(problem("an issuer has no query and no fragment"));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(problem("an issuer has no user name and no password"));
+        }
+        if !may_be_called(&url, allow_insecure_loopback) {
+            return Err(ConfigurationProblem::InsecureUrl { name: "issuer" });
+        }
+        // A URL parser repairs such texts, but the OP's `iss` is compared with the text.
+        if text.contains(|character: char| character.is_whitespace() || character.is_control()) {
+            return Err(problem("it contains white space"));
+        }
+        Ok(Self { text: text.to_owned(), url })
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Where its metadata may be, the most likely place first.
+    pub(super) fn metadata_urls(&self) -> Vec<Url> {
+        let at = |path: String| {
+            let mut url = self.url.clone();
+            url.set_path(&path);
+            url
+        };
+        // OpenID Connect Discovery 1.0 §4.1 and RFC 8414 §3.1: a terminating slash is removed first.
+        let path = self.url.path().trim_end_matches('/');
+        let mut urls = vec![at(format!("{path}/.well-known/openid-configuration"))];
+        urls.push(at(format!("/.well-known/oauth-authorization-server{path}")));
+        if !path.is_empty() {
+            urls.push(at(format!("/.well-known/openid-configuration{path}")));
+        }
+        urls
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn urls(issuer: &str) -> Vec<String> {
+        Issuer::new(issuer, false).unwrap().metadata_urls().into_iter().map(String::from).collect()
+    }
+
+    #[test]
+    fn an_issuer_with_a_path_has_the_suffix_form_and_both_infix_forms() {
+        let expected = [
+            "https://op.example/tenant/1/.well-known/openid-configuration",
+            "https://op.example/.well-known/oauth-authorization-server/tenant/1",
+            "https://op.example/.well-known/openid-configuration/tenant/1",
+        ];
+        assert_eq!(urls("https://op.example/tenant/1"), expected);
+        assert_eq!(urls("https://op.example/tenant/1/"), expected);
+    }
+
+    #[test]
+    fn an_issuer_without_a_path_has_two_places() {
+        let expected = [
+            "https://op.example/.well-known/openid-configuration",
+            "https://op.example/.well-known/oauth-authorization-server",
+        ];
+        assert_eq!(urls("https://op.example"), expected);
+        assert_eq!(urls("https://op.example/"), expected);
+    }
+
+    #[test]
+    fn what_is_no_issuer_is_refused() {
+        for text in ["", "op.example", "https://", "https://op.example?a", "https://op.example#", " https://op.example"]
+        {
+            assert!(matches!(Issuer::new(text, true), Err(ConfigurationProblem::Setting { .. })), "{text}");
+        }
+        for text in ["http://op.example", "ftp://op.example", "http://127.0.0.1.example"] {
+            assert!(matches!(Issuer::new(text, true), Err(ConfigurationProblem::InsecureUrl { .. })), "{text}");
+        }
+        assert!(Issuer::new("http://127.0.0.1:8080", false).is_err());
+        assert!(Issuer::new("http://127.0.0.1:8080", true).is_ok());
+        assert!(Issuer::new("https://user:secret@op.example", true).is_err());
+    }
+}

@@ -1,0 +1,494 @@
+//! Against an OP made of a map from URLs to responses, on a clock that the test moves.
+
+use std::collections::BTreeMap;
+use std::error::Error as _;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use futures_core::future::BoxFuture;
+use http::{HeaderMap, HeaderName, StatusCode};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use super::*;
+use crate::error::{ConfigurationProblem, ErrorKind, TransportProblem};
+use crate::jose::test_keys;
+use crate::random::SystemRandom;
+use crate::transport::{HttpClient, HttpError, HttpRequest};
+
+const METADATA: &str = "https://op.example/.well-known/openid-configuration";
+const KEYS: &str = "https://op.example/keys";
+const PERMITS: usize = 100;
+
+#[derive(Debug, Default)]
+struct ManualClock(Mutex<Duration>);
+
+impl ManualClock {
+    fn advance(&self, seconds: u64) {
+        *self.0.lock().unwrap() += Duration::from_secs(seconds);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> SystemTime {
+        UNIX_EPOCH + self.monotonic()
+    }
+
+    fn monotonic(&self) -> Duration {
+        *self.0.lock().unwrap()
+    }
+
+    fn sleep(&self, _: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[derive(Debug)]
+struct Site {
+    pages: Mutex<BTreeMap<String, (u16, HeaderMap, Bytes)>>,
+    visits: Mutex<Vec<String>>,
+    /// A request is answered as soon as it gets a permit.
+    gate: Semaphore,
+}
+
+impl HttpClient for Site {
+    fn send(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, HttpError>> {
+        Box::pin(async move {
+            self.visits.lock().unwrap().push(request.url.to_string());
+            let _permit = self.gate.acquire().await.unwrap();
+            let (status, headers, body) = match self.pages.lock().unwrap().get(request.url.as_str()) {
+                None => return Err(HttpError::not_sent(TransportProblem::Connect)),
+                Some(page) => page.clone(),
+            };
+            Ok(HttpResponse { status: StatusCode::from_u16(status).unwrap(), headers, body })
+        })
+    }
+}
+
+struct Op {
+    site: Arc<Site>,
+    clock: Arc<ManualClock>,
+    provider: Provider,
+}
+
+impl Op {
+    fn new(issuer: &str) -> Self {
+        let site = Arc::new(Site { pages: Mutex::default(), visits: Mutex::default(), gate: Semaphore::new(PERMITS) });
+        let clock = Arc::new(ManualClock::default());
+        let endpoints = Arc::new(Endpoints::new(site.clone(), clock.clone(), Arc::new(SystemRandom)));
+        let (issuer, policy) = (Issuer::new(issuer, false).unwrap(), ProviderPolicy { allow_insecure_loopback: false });
+        Self { provider: Provider::new(issuer, endpoints, policy, clock.clone()), site, clock }
+    }
+
+    /// An OP that works.
+    fn working() -> Self {
+        let op = Self::new("https://op.example");
+        op.serve(METADATA, &metadata());
+        op.serve_keys(&["k1"]);
+        op
+    }
+
+    fn page(&self, url: &str, status: u16, headers: &[(&'static str, &str)], body: &str) {
+        let headers = headers.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()));
+        let page = (status, headers.collect(), Bytes::copy_from_slice(body.as_bytes()));
+        self.site.pages.lock().unwrap().insert(url.to_owned(), page);
+    }
+
+    fn serve(&self, url: &str, document: &Value) {
+        self.page(url, 200, &[("content-type", "application/json")], &document.to_string());
+    }
+
+    fn serve_keys(&self, kids: &[&str]) {
+        self.serve(KEYS, &key_set(kids));
+    }
+
+    fn gone(&self, url: &str) {
+        self.site.pages.lock().unwrap().remove(url);
+    }
+
+    fn visits(&self, url: &str) -> usize {
+        self.site.visits.lock().unwrap().iter().filter(|visited| *visited == url).count()
+    }
+
+    /// Holds back every answer until [`open`](Self::open).
+    fn close(&self) {
+        assert_eq!(self.site.gate.forget_permits(PERMITS), PERMITS);
+    }
+
+    fn open(&self) {
+        self.site.gate.add_permits(PERMITS);
+    }
+
+    async fn keys_with(&self, kid: &str) -> Result<Arc<KeySet>, Error> {
+        self.provider.keys_with(SigningAlgorithm::Es256, Some(kid)).await
+    }
+}
+
+fn metadata() -> Value {
+    json!({
+        "issuer": "https://op.example",
+        "authorization_endpoint": "https://op.example/authorize",
+        "token_endpoint": "https://op.example/token",
+        "jwks_uri": KEYS,
+        "response_types_supported": ["code", "code deferred_code", "deferred_code"],
+        "grant_types_supported": ["authorization_code", "urn:openid:params:grant-type:deferred"],
+    })
+}
+
+fn with(member: &str, value: Value) -> Value {
+    let mut metadata = metadata();
+    metadata[member] = value;
+    metadata
+}
+
+fn key_set(kids: &[&str]) -> Value {
+    let key = |kid: &&str| {
+        let mut key = test_keys::public_jwk(SigningAlgorithm::Es256);
+        key.insert("kid".to_owned(), (*kid).into());
+        key
+    };
+    json!({ "keys": kids.iter().map(key).collect::<Vec<_>>() })
+}
+
+fn has(keys: &KeySet, kid: &str) -> bool {
+    keys.has(Some(kid), SigningAlgorithm::Es256)
+}
+
+async fn broken_rule(document: &Value) -> (Rule, Option<&'static str>) {
+    let op = Op::working();
+    op.serve(METADATA, document);
+    match op.provider.metadata().await.unwrap_err().kind() {
+        ErrorKind::Protocol(violation) => {
+            assert_eq!(violation.document(), Some(Document::Metadata));
+            (violation.rule(), violation.member())
+        }
+        other => unreachable!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn metadata_is_found_in_the_suffix_form_first() {
+    let op = Op::working();
+    let metadata = op.provider.metadata().await.unwrap();
+    assert_eq!(metadata.issuer(), "https://op.example");
+    assert_eq!(metadata.token_endpoint().as_str(), "https://op.example/token");
+    assert_eq!(*op.site.visits.lock().unwrap(), [METADATA]);
+}
+
+#[tokio::test]
+async fn an_issuer_with_a_path_is_found_in_either_infix_form() {
+    for place in ["oauth-authorization-server", "openid-configuration"] {
+        let op = Op::new("https://op.example/t1");
+        for url in op.provider.issuer().metadata_urls() {
+            op.page(url.as_str(), 404, &[], "");
+        }
+        op.serve(
+            &format!("https://op.example/.well-known/{place}/t1"),
+            &with("issuer", json!("https://op.example/t1")),
+        );
+        assert_eq!(op.provider.metadata().await.unwrap().issuer(), "https://op.example/t1");
+    }
+}
+
+#[tokio::test]
+async fn only_a_404_leads_to_the_other_forms() {
+    for status in [301, 403, 500] {
+        let op = Op::new("https://op.example/t1");
+        op.page("https://op.example/t1/.well-known/openid-configuration", status, &[], "");
+        op.provider.metadata().await.unwrap_err();
+        assert_eq!(op.site.visits.lock().unwrap().len(), 1, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn another_issuer_is_an_error_and_nothing_further_is_called() {
+    for issuer in ["https://evil.example", "https://op.example/", "https://OP.example"] {
+        let op = Op::working();
+        op.serve(METADATA, &with("issuer", json!(issuer)));
+        assert_eq!(op.provider.keys().await.unwrap_err().rule(), Some(Rule::IssuerMismatch));
+        assert_eq!(*op.site.visits.lock().unwrap(), [METADATA]);
+    }
+}
+
+#[tokio::test]
+async fn a_document_that_is_no_metadata_is_named_with_the_place_where_it_stops() {
+    let html = ("content-type", "text/html");
+    let json = ("content-type", "application/json; charset=utf-8");
+    for (status, content_type, body, rule, position) in [
+        (302, html, "", Rule::UnexpectedRedirect, None),
+        (500, html, "<html>", Rule::UnexpectedStatus, None),
+        (200, html, "<html>", Rule::UnexpectedContentType, None),
+        (200, json, "[]", Rule::MalformedJson, Some((1, 0))),
+        (200, json, "{\n\"issuer\": x}", Rule::MalformedJson, Some((2, 11))),
+        (200, json, r#"{"issuer":"https://op.example","issuer":"https://op.example"}"#, Rule::MalformedJson, None),
+    ] {
+        let op = Op::working();
+        op.page(METADATA, status, &[content_type], body);
+        let error = op.provider.metadata().await.unwrap_err();
+        let ErrorKind::Protocol(violation) = error.kind() else { unreachable!("{error:?}") };
+        assert_eq!((violation.rule(), violation.position()), (rule, position), "{violation}");
+        assert_eq!(violation.document(), Some(Document::Metadata));
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_not_https_is_refused_whichever_it_is() {
+    for member in ["authorization_endpoint", "token_endpoint", "jwks_uri", "userinfo_endpoint", "end_session_endpoint"]
+    {
+        for url in ["http://op.example/x", "http://127.0.0.1/x", "ftp://op.example/x", "https://user@op.example/x"] {
+            let (rule, at) = broken_rule(&with(member, json!(url))).await;
+            assert_eq!((rule, at), (Rule::InsecureEndpoint, Some(member)), "{url}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_member_that_is_needed_must_be_there_and_of_its_type() {
+    for member in ["issuer", "authorization_endpoint", "token_endpoint", "jwks_uri"] {
+        let mut document = metadata();
+        document.as_object_mut().unwrap().remove(member);
+        assert_eq!(broken_rule(&document).await, (Rule::MissingMember, Some(member)));
+        assert_eq!(broken_rule(&with(member, json!(7))).await, (Rule::InvalidMember, Some(member)));
+    }
+    for (member, value) in [
+        ("token_endpoint", json!("token")),
+        ("token_endpoint", json!("https://op.example/token#fragment")),
+        ("authorization_response_iss_parameter_supported", json!("perhaps")),
+    ] {
+        assert_eq!(broken_rule(&with(member, value)).await, (Rule::InvalidMember, Some(member)));
+    }
+}
+
+#[tokio::test]
+async fn a_member_that_is_not_needed_may_be_of_another_type() {
+    let op = Op::working();
+    let mut document = with("scopes_supported", json!("openid"));
+    document["acr_values_supported"] = json!(["a", 7, "b"]);
+    document["response_modes_supported"] = json!({});
+    document["mtls_endpoint_aliases"] = json!([]);
+    document["userinfo_endpoint"] = Value::Null;
+    document["x_op_example"] = json!({"a": 1});
+    op.serve(METADATA, &document);
+    let metadata = op.provider.metadata().await.unwrap();
+    assert_eq!(metadata.scopes_supported(), [""; 0]);
+    assert_eq!(metadata.acr_values_supported(), ["a", "b"]);
+    assert_eq!(metadata.response_modes_supported(), ["query", "fragment"]);
+    assert!(metadata.mtls_endpoint_aliases().is_empty());
+    assert_eq!(metadata.userinfo_endpoint(), None);
+    assert_eq!(metadata.extra("x_op_example"), Some(&json!({"a": 1})));
+}
+
+#[tokio::test]
+async fn what_is_not_advertised_is_a_configuration_problem() {
+    const GRANT: &str = "urn:openid:params:grant-type:deferred";
+    let check = async |response_types: Value, grants: Value, response_type, strict| {
+        let op = Op::working();
+        let mut document = with("response_types_supported", response_types);
+        document["grant_types_supported"] = grants;
+        op.serve(METADATA, &document);
+        check_support(&op.provider.metadata().await.unwrap(), response_type, &[GRANT], strict)
+    };
+    let missing = |member, value: &str| Err(ConfigurationProblem::NotAdvertised { member, value: value.to_owned() });
+    let (listed, grants) = (json!(["code  deferred_code"]), json!([GRANT]));
+    assert_eq!(check(listed.clone(), grants.clone(), "deferred_code code", true).await, Ok(()));
+    assert_eq!(check(listed.clone(), grants.clone(), "deferred_code", false).await, Ok(()), "a warning");
+    let member = "response_types_supported";
+    assert_eq!(check(listed.clone(), grants.clone(), "deferred_code", true).await, missing(member, "deferred_code"));
+    assert_eq!(check(json!(["code"]), grants, "deferred_code", false).await, missing(member, "deferred_code"));
+    for grants in [json!(["authorization_code"]), Value::Null] {
+        assert_eq!(
+            check(listed.clone(), grants, "deferred_code", false).await,
+            missing("grant_types_supported", GRANT)
+        );
+    }
+}
+
+#[tokio::test]
+async fn metadata_is_asked_for_again_when_it_has_aged_and_endpoints_may_move() {
+    let op = Op::working();
+    op.provider.metadata().await.unwrap();
+    op.serve(METADATA, &with("token_endpoint", json!("https://op.example/v2/token")));
+    op.clock.advance(3_599);
+    assert_eq!(op.provider.metadata().await.unwrap().token_endpoint().path(), "/token");
+    op.clock.advance(1);
+    assert_eq!(op.provider.metadata().await.unwrap().token_endpoint().path(), "/v2/token");
+    assert_eq!(op.visits(METADATA), 2);
+}
+
+#[tokio::test]
+async fn metadata_that_cannot_be_fetched_again_or_has_another_issuer_leaves_the_old_in_place() {
+    let op = Op::working();
+    op.provider.metadata().await.unwrap();
+    op.clock.advance(100 * 24 * 60 * 60);
+    op.gone(METADATA);
+    assert_eq!(op.provider.metadata().await.unwrap().issuer(), "https://op.example");
+    op.clock.advance(60);
+    op.serve(METADATA, &with("issuer", json!("https://evil.example")));
+    assert_eq!(op.provider.metadata().await.unwrap().issuer(), "https://op.example");
+    assert_eq!(op.visits(METADATA), 3);
+}
+
+#[tokio::test]
+async fn a_failure_answers_for_half_a_minute_before_the_op_is_asked_again() {
+    let op = Op::new("https://op.example");
+    let unreachable = ErrorKind::Transport(TransportProblem::Connect);
+    assert_eq!(*op.provider.metadata().await.unwrap_err().kind(), unreachable);
+    op.serve(METADATA, &metadata());
+    op.clock.advance(29);
+    assert_eq!(*op.provider.metadata().await.unwrap_err().kind(), unreachable);
+    op.clock.advance(1);
+    op.provider.metadata().await.unwrap();
+    assert_eq!(op.visits(METADATA), 2);
+}
+
+#[tokio::test]
+async fn callers_at_the_same_time_share_one_fetch() {
+    let op = Op::working();
+    op.close();
+    let opened = async { op.open() };
+    let (a, b, c, ()) =
+        tokio::join!(biased; op.provider.metadata(), op.provider.metadata(), op.provider.metadata(), opened);
+    assert!(a.is_ok() && b.is_ok() && c.is_ok());
+    assert_eq!(op.visits(METADATA), 1);
+
+    let op = Op::new("https://op.example");
+    let (a, b) = tokio::join!(op.provider.metadata(), op.provider.metadata());
+    assert!(a.is_err() && b.is_err());
+    assert_eq!(op.visits(METADATA), 1, "a failure is shared as well");
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_while_it_fetches_leaves_nobody_waiting() {
+    let op = Op::working();
+    op.close();
+    tokio::select! {
+        biased;
+        _ = op.provider.metadata() => unreachable!("the answer is held back"),
+        () = tokio::task::yield_now() => {}
+    }
+    op.open();
+    op.provider.metadata().await.unwrap();
+    assert_eq!(op.visits(METADATA), 2);
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_refresh_while_the_old_document_serves() {
+    let op = Op::working();
+    op.provider.metadata().await.unwrap();
+    op.clock.advance(3_600);
+    op.close();
+    tokio::select! {
+        biased;
+        _ = op.provider.metadata() => unreachable!("the first one fetches"),
+        second = op.provider.metadata() => { second.unwrap(); }
+    }
+    assert_eq!(op.visits(METADATA), 2);
+}
+
+#[tokio::test]
+async fn keys_come_from_where_the_metadata_says_and_follow_it() {
+    let op = Op::working();
+    assert!(has(&op.provider.keys().await.unwrap(), "k1"));
+    assert_eq!(op.visits(KEYS), 1);
+    op.provider.keys().await.unwrap();
+    assert_eq!(op.visits(KEYS), 1, "they are kept");
+
+    op.serve("https://op.example/v2/keys", &key_set(&["k2"]));
+    op.page(KEYS, 200, &[("cache-control", "max-age=86400")], &key_set(&["k1"]).to_string());
+    op.clock.advance(3_600);
+    op.provider.keys().await.unwrap();
+    op.serve(METADATA, &with("jwks_uri", json!("https://op.example/v2/keys")));
+    op.clock.advance(3_600);
+    assert!(has(&op.provider.keys().await.unwrap(), "k2"), "fresh keys of the old place do not count");
+}
+
+#[tokio::test]
+async fn old_keys_serve_for_a_day_when_they_cannot_be_fetched_again() {
+    let op = Op::working();
+    op.provider.keys().await.unwrap();
+    op.gone(KEYS);
+    op.clock.advance(24 * 60 * 60 - 1);
+    assert!(has(&op.provider.keys().await.unwrap(), "k1"));
+    op.clock.advance(31);
+    let error = op.provider.keys().await.unwrap_err();
+    assert_eq!(error.rule(), Some(Rule::KeysUnavailable));
+    assert!(error.is_transient() && error.source().is_some());
+    op.clock.advance(30);
+    op.serve_keys(&["k1"]);
+    op.provider.keys().await.unwrap();
+}
+
+#[tokio::test]
+async fn keys_that_are_no_keys_are_unavailable_and_the_reason_is_in_the_source() {
+    for (document, reason) in [
+        (json!({ "keys": [] }), Rule::NoUsableKey),
+        (json!({ "keys": vec![json!({}); 101] }), Rule::TooManyKeys),
+        (json!({}), Rule::MissingMember),
+    ] {
+        let op = Op::working();
+        op.serve(KEYS, &document);
+        let error = op.provider.keys().await.unwrap_err();
+        assert_eq!(error.rule(), Some(Rule::KeysUnavailable));
+        assert_eq!(error.source().unwrap().downcast_ref::<Error>().unwrap().rule(), Some(reason));
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_kid_fetches_the_keys_again_at_once() {
+    let op = Op::working();
+    op.provider.keys().await.unwrap();
+    op.serve_keys(&["k1", "k2"]);
+    assert!(has(&op.keys_with("k2").await.unwrap(), "k2"));
+    assert!(has(&op.keys_with("k1").await.unwrap(), "k1"));
+    assert_eq!(op.visits(KEYS), 2);
+}
+
+#[tokio::test]
+async fn a_flood_of_unknown_kids_costs_one_fetch_a_minute() {
+    let op = Op::working();
+    assert!(!has(&op.keys_with("u0").await.unwrap(), "u0"), "asked and not there");
+    for number in 1..100 {
+        let error = op.keys_with(&format!("u{number}")).await.unwrap_err();
+        assert_eq!(error.rule(), Some(Rule::KeysUnavailable), "not asked, so nobody knows");
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(60)));
+    }
+    assert!(!has(&op.keys_with("u0").await.unwrap(), "u0"), "the answer of this minute stands");
+    assert!(has(&op.keys_with("k1").await.unwrap(), "k1"), "known keys are not affected");
+    assert_eq!(op.visits(KEYS), 2);
+    op.clock.advance(60);
+    op.keys_with("u1").await.unwrap();
+    assert_eq!(op.visits(KEYS), 3);
+}
+
+#[tokio::test]
+async fn an_unknown_kid_while_the_keys_cannot_be_fetched_is_no_answer() {
+    let op = Op::working();
+    op.provider.keys().await.unwrap();
+    op.gone(KEYS);
+    for _ in 0..2 {
+        assert_eq!(op.keys_with("k2").await.unwrap_err().rule(), Some(Rule::KeysUnavailable));
+    }
+    assert_eq!(op.visits(KEYS), 2);
+    assert!(has(&op.keys_with("k1").await.unwrap(), "k1"));
+}
+
+#[tokio::test]
+async fn a_key_without_kid_that_was_replaced_is_found_once_its_signature_fails() {
+    let op = Op::working();
+    let seen = op.provider.keys().await.unwrap();
+    let newer = op.provider.keys_newer_than(&seen).await.unwrap().unwrap();
+    assert!(!Arc::ptr_eq(&newer, &seen));
+    assert!(Arc::ptr_eq(&op.provider.keys_newer_than(&seen).await.unwrap().unwrap(), &newer));
+    assert!(op.provider.keys_newer_than(&newer).await.unwrap().is_none());
+    assert_eq!(op.visits(KEYS), 2);
+}
+
+#[tokio::test]
+async fn documents_can_be_asked_for_on_any_thread() {
+    fn assert_send<T: Send>(value: T) -> T {
+        value
+    }
+    let op = Op::working();
+    let keys = assert_send(op.provider.keys_with(SigningAlgorithm::Es256, Some("k1"))).await.unwrap();
+    assert!(assert_send(op.provider.keys_newer_than(&keys)).await.is_ok());
+}
