@@ -55,6 +55,7 @@ pub(super) struct Settings {
     pub(super) challenge_as_401: bool,
     pub(super) requires_dpop: bool,
     pub(super) supports_dpop: bool,
+    pub(super) allows_key_reuse: bool,
     pub(super) requires_pkce: bool,
     pub(super) sends_iss: bool,
     pub(super) refresh_tokens: bool,
@@ -95,7 +96,9 @@ impl DecisionPolicy {
         Self { when: When::Polls(polls), denies: false }
     }
 
-    /// The decision falls so long after the exchange, on the provider's clock.
+    /// The decision falls so long after the exchange, on the provider's clock. A provider with a socket sends the
+    /// Ping Callback at that moment; one in process does so while somebody awaits
+    /// [`TestProvider::decide_on_time`], or else with the next request that arrives.
     pub fn after(duration: Duration) -> Self {
         Self { when: When::Time(duration), denies: false }
     }
@@ -175,6 +178,7 @@ impl TestProviderBuilder {
                 challenge_as_401: false,
                 requires_dpop: false,
                 supports_dpop: true,
+                allows_key_reuse: false,
                 requires_pkce: true,
                 sends_iss: true,
                 refresh_tokens: true,
@@ -335,6 +339,12 @@ impl TestProviderBuilder {
     /// Knows nothing of DPoP: proofs are ignored, tokens are `Bearer`.
     pub fn without_dpop(mut self) -> Self {
         self.settings.supports_dpop = false;
+        self
+    }
+
+    /// Does not mind one DPoP key for several processes. The draft says that it SHOULD NOT be reused.
+    pub fn allow_dpop_key_reuse(mut self) -> Self {
+        self.settings.allows_key_reuse = true;
         self
     }
 

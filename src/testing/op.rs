@@ -12,12 +12,12 @@ use jsonwebtoken::Algorithm;
 use tokio::sync::Notify;
 use url::Url;
 
-use super::builder::{DiscoveryForm, NoncePolicy, Settings};
+use super::builder::{DiscoveryForm, NoncePolicy, Settings, When};
 use super::client::TestClient;
 use super::fault::{Action, Fault};
 use super::keys::ProviderKey;
 use super::ping::{PingHook, SentPing};
-use super::process::Process;
+use super::process::{Decision, Process};
 use super::record::{Endpoint, RecordedRequest, RequestRule, RequestViolation};
 use super::wire::{Delivery, Incoming, Parameters, Rejection, Reply};
 use crate::clock::Clock;
@@ -176,6 +176,7 @@ impl Op {
     pub(super) async fn handle(&self, request: Incoming) -> Delivery {
         let parameters = request.parameters();
         let endpoint = self.endpoint(&request, &parameters);
+        self.settle();
         let number = self.record(&request, &parameters, endpoint);
         let poll = self.poll_arrives(endpoint, &parameters, number);
 
@@ -247,11 +248,50 @@ impl Op {
         (delivery, retry_expected)
     }
 
+    /// Takes the decisions that are due by now. `None` if none will ever be due by time, else when the next one is.
+    pub(super) fn settle(&self) -> Option<Duration> {
+        let now = self.clock.monotonic();
+        let mut state = self.state();
+        let State { processes, due_pings, .. } = &mut *state;
+        for (number, process) in processes.iter_mut().enumerate() {
+            if matches!(process.policy.when, When::Time(_)) && process.decide(now) {
+                self.changed.notify_waiters();
+                if process.decision != Some(Decision::Expired) {
+                    due_pings.push(number);
+                }
+            }
+        }
+        let waiting =
+            processes.iter().filter(|process| process.decision.is_none() && process.deferred_auth_id.is_some());
+        waiting.filter(|process| matches!(process.policy.when, When::Time(_))).filter_map(Process::next_decision).min()
+    }
+
+    /// Takes each decision when it is due and sends its ping, for ever.
+    pub(super) async fn decide_on_time(self: &Arc<Self>) {
+        loop {
+            let changed = self.changed.notified();
+            let next = self.settle();
+            self.send_due_pings();
+            match next {
+                None => changed.await,
+                Some(next) => {
+                    let left = next.saturating_sub(self.clock.monotonic());
+                    tokio::select! {
+                        biased;
+                        () = changed => {}
+                        () = self.clock.sleep(left) => {}
+                    }
+                }
+            }
+        }
+    }
+
     /// The user's browser at the authorization endpoint. Nothing there takes time, so faults that do are left out.
     pub(super) fn browse(&self, request: &Incoming) -> Delivery {
         let endpoint = Endpoint::Authorization;
         let number = self.record(request, &request.parameters(), endpoint);
-        let instead = self.faults_before(endpoint, number).into_iter().next();
+        let mut faults = self.faults_before(endpoint, number).into_iter();
+        let instead = faults.find(|action| !matches!(action, Action::Delay(_) | Action::ForgetNonces));
         let delivery = match instead {
             Some(action) => action.apply_to(Reply::new(200, "text/html", "")),
             None => {

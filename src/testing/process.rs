@@ -98,13 +98,18 @@ impl Process {
             When::Polls(polls) => self.polls > polls,
             When::Time(after) => now >= self.exchanged_at + after,
         };
-        let has_expired = self.deadline.is_some_and(|deadline| now >= deadline);
-        self.decision = match (is_due, self.policy.denies) {
-            (true, false) => Some(Decision::Approved),
-            (true, true) => Some(Decision::Denied("the identity could not be attested".into())),
-            (false, _) => has_expired.then_some(Decision::Expired),
+        self.decision = match (self.has_expired(now), is_due, self.policy.denies) {
+            (true, _, _) => Some(Decision::Expired),
+            (false, true, false) => Some(Decision::Approved),
+            (false, true, true) => Some(Decision::Denied("the identity could not be attested".into())),
+            (false, false, _) => None,
         };
         self.decision.is_some()
+    }
+
+    /// Whether the `deferred_auth_id` has outlived its `expires_in`, whatever was decided.
+    pub(super) fn has_expired(&self, now: Duration) -> bool {
+        self.deadline.is_some_and(|deadline| now >= deadline)
     }
 
     /// When the policy or the deadline will decide by itself.

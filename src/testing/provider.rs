@@ -199,6 +199,13 @@ impl TestProvider {
         assert!(violations.is_empty(), "the client broke rules:{list}");
     }
 
+    /// Takes the decisions of [`DecisionPolicy::after`](super::DecisionPolicy::after) when they are due and sends their
+    /// Ping Callbacks, for ever: for a provider in process, which has no thread of its own to do so. Await it beside
+    /// what is being tested, with `select!`.
+    pub async fn decide_on_time(&self) {
+        self.op.decide_on_time().await;
+    }
+
     /// Every Ping Callback so far.
     pub fn pings(&self) -> Vec<SentPing> {
         self.op.state().pings.clone()

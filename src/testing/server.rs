@@ -99,7 +99,8 @@ impl Server {
                 tokio::select! {
                     biased;
                     _ = stopped => {}
-                    () = accept(listener, op) => {}
+                    () = op.decide_on_time() => {}
+                    () = accept(listener, Arc::clone(&op)) => {}
                 }
             });
         })?;
@@ -182,10 +183,9 @@ async fn answer(
     let Ok(body) = Limited::new(body, REQUEST_LIMIT).collect().await else {
         return Ok(response(Reply::new(413, "", ""), Tail::None));
     };
-    let path = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    let Ok(url) = op.base.join(path) else {
-        return Ok(response(Reply::new(400, "", ""), Tail::None));
-    };
+    let mut url = op.base.clone();
+    url.set_path(head.uri.path());
+    url.set_query(head.uri.query());
     let incoming = Incoming { method: head.method, url, headers: head.headers, body: body.to_bytes() };
     let delivery = op.handle(incoming).await;
     op.send_due_pings();

@@ -46,6 +46,7 @@ impl Turn<'_> {
         }
         let (process, key) = self.spend_code(form, &client, "deferred_code", true)?;
         if let Some(key) = &key
+            && !self.op.settings.allows_key_reuse
             && self.state.processes.iter().any(|other| other.key.as_ref() == Some(key))
         {
             self.violate(RequestRule::DpopKeyReused, "");
@@ -61,6 +62,10 @@ impl Turn<'_> {
         record.exchanged_at = now;
         record.pace.last_answer = now;
         record.deadline = settings.expires_in.map(|lifetime| now + lifetime);
+        if record.decision.is_some() {
+            self.state.due_pings.push(process);
+        }
+        self.op.changed.notify_waiters();
 
         let mut response = json!({ "deferred_auth_id": deferred_auth_id });
         if let Some(lifetime) = settings.expires_in {
@@ -165,16 +170,14 @@ impl Turn<'_> {
             return Err(Rejection::innocent("slow_down", record.progress.clone().unwrap_or_default()));
         }
         record.polls += usize::from(first);
-        if record.decide(now) {
-            self.op.changed.notify_waiters();
+        record.decide(now);
+        // DTR §Token Request Validation, 3: what was not collected in time is gone.
+        if record.has_expired(now) && !record.redeemed {
+            record.decision = Some(Decision::Expired);
         }
-        let record = &mut self.state.processes[process];
         let ended = |rejection: Rejection| Rejection { ends: Some(process), ..rejection };
         match &record.decision {
-            None => {
-                let until = record.exchanged_at.max(record.pace.last_answer).max(now);
-                self.pending(process, first.then_some(until))
-            }
+            None => self.pending(process, first.then_some(now)),
             Some(Decision::Denied(reason)) => Err(ended(Rejection::innocent("access_denied", reason.clone()))),
             Some(Decision::Expired) => Err(ended(Rejection::innocent("expired_token", "the process has expired"))),
             Some(Decision::Approved) if record.redeemed => {
