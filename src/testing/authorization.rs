@@ -3,7 +3,7 @@
 use http::{Method, header};
 
 use super::browser::BrowserReturn;
-use super::op::Turn;
+use super::op::{State, Turn};
 use super::process::{Code, Pace, Process};
 use super::record::RequestRule;
 use super::wire::{Parameters, Rejection, Reply};
@@ -33,11 +33,15 @@ impl Turn<'_> {
         if self.op.settings.sends_iss {
             response.push(("iss".into(), self.op.settings.issuer.clone()));
         }
-        let editors: Vec<_> = self.state.faults.iter_mut().filter_map(|fault| fault.forges_authorization()).collect();
-        self.state.faults.retain(|fault| !fault.is_spent());
-        for editor in editors {
-            (editor.0)(&mut response);
+        let State { faults, requests, .. } = &mut *self.state;
+        let mut names = Vec::new();
+        for fault in faults {
+            if let Some(editor) = fault.forges_authorization(&requests[self.number - 1]) {
+                (editor.0)(&mut response);
+                names.push(fault.name.clone());
+            }
         }
+        self.state.note_faults(self.number, names);
         let mut reply = match request.get("response_mode") {
             Some("form_post") => form_post(&redirect_uri, &response),
             _ => redirect(&redirect_uri, &response),

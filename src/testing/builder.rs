@@ -22,6 +22,7 @@ use crate::random::{Random, SystemRandom};
 #[must_use = "nothing happens until `start`"]
 pub struct TestProviderBuilder {
     transport: Transport,
+    host: String,
     path: String,
     clients: Vec<TestClient>,
     clock: Arc<dyn Clock>,
@@ -157,6 +158,7 @@ impl TestProviderBuilder {
     pub(super) fn new() -> Self {
         Self {
             transport: Transport::Http,
+            host: "op.test".to_owned(),
             path: String::new(),
             clients: Vec::new(),
             clock: Arc::new(SystemClock),
@@ -199,6 +201,12 @@ impl TestProviderBuilder {
     /// `https://op.test`. With a [`TestClock`](super::TestClock) a run is deterministic.
     pub fn in_process(mut self) -> Self {
         self.transport = Transport::InProcess;
+        self
+    }
+
+    /// The host of a provider in process, instead of `op.test`: two of them need two names.
+    pub fn host(mut self, host: &str) -> Self {
+        self.host = host.to_owned();
         self
     }
 
@@ -399,7 +407,7 @@ impl TestProviderBuilder {
             Transport::InProcess => None,
             transport => Some(Listener::bind(transport == Transport::Https)?),
         };
-        let origin = listener.as_ref().map_or("https://op.test".to_owned(), Listener::origin);
+        let origin = listener.as_ref().map_or_else(|| format!("https://{}", self.host), Listener::origin);
         let settings = Settings { issuer: format!("{origin}{}", self.path), ..self.settings };
         let base = Url::parse(&settings.issuer).expect("the issuer is a URL");
         let op = Arc::new(Op {

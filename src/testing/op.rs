@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, Method, header};
 use jsonwebtoken::Algorithm;
 use tokio::sync::Notify;
 use url::Url;
@@ -16,6 +16,7 @@ use super::builder::{DiscoveryForm, NoncePolicy, Settings, When};
 use super::client::TestClient;
 use super::fault::{Action, Fault};
 use super::keys::ProviderKey;
+use super::pace;
 use super::ping::{PingHook, SentPing};
 use super::process::{Decision, Process};
 use super::record::{Endpoint, RecordedRequest, RequestRule, RequestViolation};
@@ -181,7 +182,7 @@ impl Op {
         let poll = self.poll_arrives(endpoint, &parameters, number);
 
         let mut delivery = None;
-        for action in self.faults_before(endpoint, number) {
+        for action in self.faults_before(number) {
             match action {
                 Action::Delay(duration) => self.clock.sleep(duration).await,
                 Action::ForgetNonces => self.state().nonces.iter_mut().for_each(|nonces| nonces.current = None),
@@ -227,10 +228,10 @@ impl Op {
                 }
             }
         };
-        let retry_expected = is_challenge(&reply);
+        let retry_expected = pace::is_challenge(&reply);
         let ends = reply.ends;
         let mut delivery = Delivery::Whole(reply);
-        for action in self.faults_after(endpoint, &delivery, number) {
+        for action in self.faults_after(&delivery, number) {
             delivery = match (action, delivery) {
                 (Action::Delay(duration), delivery) => {
                     self.clock.sleep(duration).await;
@@ -290,7 +291,7 @@ impl Op {
     pub(super) fn browse(&self, request: &Incoming) -> Delivery {
         let endpoint = Endpoint::Authorization;
         let number = self.record(request, &request.parameters(), endpoint);
-        let mut faults = self.faults_before(endpoint, number).into_iter();
+        let mut faults = self.faults_before(number).into_iter();
         let instead = faults.find(|action| !matches!(action, Action::Delay(_) | Action::ForgetNonces));
         let delivery = match instead {
             Some(action) => action.apply_to(Reply::new(200, "text/html", "")),
@@ -336,12 +337,13 @@ impl Op {
         record.response_body = reply.body.clone();
     }
 
-    fn faults_before(&self, endpoint: Endpoint, number: usize) -> Vec<Action> {
+    fn faults_before(&self, number: usize) -> Vec<Action> {
         let mut state = self.state();
         let mut actions = Vec::new();
         let mut names = Vec::new();
-        for fault in &mut state.faults {
-            if fault.strikes_before(endpoint) {
+        let State { faults, requests, .. } = &mut *state;
+        for fault in faults {
+            if fault.strikes_before(&requests[number - 1]) {
                 names.push(fault.name.clone());
                 actions.push(fault.action.clone());
                 if !matches!(fault.action, Action::Delay(_) | Action::ForgetNonces) {
@@ -353,13 +355,14 @@ impl Op {
         actions
     }
 
-    fn faults_after(&self, endpoint: Endpoint, delivery: &Delivery, number: usize) -> Vec<Action> {
+    fn faults_after(&self, delivery: &Delivery, number: usize) -> Vec<Action> {
         let Delivery::Whole(reply) = delivery else { return Vec::new() };
         let mut state = self.state();
         let mut names = Vec::new();
         let mut actions = Vec::new();
-        for fault in &mut state.faults {
-            if fault.strikes_answer(endpoint, reply.status) {
+        let State { faults, requests, .. } = &mut *state;
+        for fault in faults {
+            if fault.strikes_answer(&requests[number - 1], reply.status) {
                 names.push(fault.name.clone());
                 actions.push(fault.action.clone());
             }
@@ -402,25 +405,6 @@ impl Op {
         }
         nonces.current.clone()
     }
-
-    fn poll_arrives(&self, endpoint: Endpoint, parameters: &Parameters, number: usize) -> Option<PollInFlight<'_>> {
-        if endpoint != Endpoint::Poll {
-            return None;
-        }
-        let now = self.clock.monotonic();
-        let mut state = self.state();
-        let process = state.process_by_id(parameters.get("deferred_auth_id")?)?;
-        if state.processes[process].pace.in_flight {
-            state.violate(RequestRule::PolledInParallel, number, endpoint, String::new());
-        }
-        let due = state.processes[process].pace.last_answer + state.processes[process].interval;
-        let early = state.processes[process].poll_arrives(now);
-        if early {
-            let detail = format!("{:?} early", due.saturating_sub(now));
-            state.violate(RequestRule::PolledTooEarly, number, endpoint, detail);
-        }
-        Some(PollInFlight { op: self, process, arrived: now, early, is_answered: false })
-    }
 }
 
 impl State {
@@ -428,7 +412,7 @@ impl State {
         self.violations.push(RequestViolation { rule, request, endpoint, detail });
     }
 
-    fn note_faults(&mut self, number: usize, names: Vec<String>) {
+    pub(super) fn note_faults(&mut self, number: usize, names: Vec<String>) {
         self.faults.retain(|fault| !fault.is_spent());
         let Some(record) = self.requests.get_mut(number - 1) else { return };
         for name in names {
@@ -490,44 +474,5 @@ fn role_of(endpoint: Endpoint) -> Option<Role> {
         Endpoint::UserInfo | Endpoint::Resource => Some(Role::Resource),
         Endpoint::Metadata | Endpoint::Keys | Endpoint::Authorization | Endpoint::Unknown => None,
         _ => Some(Role::AuthorizationServer),
-    }
-}
-
-/// Answers after which the client repeats its request at once: it was asked for a nonce, or its clock was wrong.
-fn is_challenge(reply: &Reply) -> bool {
-    let is_error = reply.status == StatusCode::BAD_REQUEST || reply.status == StatusCode::UNAUTHORIZED;
-    let body: serde_json::Value = serde_json::from_slice(&reply.body).unwrap_or_default();
-    is_error && (body["error"] == "use_dpop_nonce" || body["error"] == "invalid_dpop_proof")
-}
-
-/// A poll that has arrived. However it ends, the next interval begins.
-struct PollInFlight<'a> {
-    op: &'a Op,
-    process: usize,
-    arrived: Duration,
-    early: bool,
-    is_answered: bool,
-}
-
-impl PollInFlight<'_> {
-    fn answered(mut self, retry_expected: bool) {
-        self.is_answered = true;
-        let now = self.op.clock.monotonic();
-        let mut state = self.op.state();
-        let pace = &mut state.processes[self.process].pace;
-        pace.last_answer = now;
-        pace.retry_expected = retry_expected;
-    }
-}
-
-impl Drop for PollInFlight<'_> {
-    fn drop(&mut self) {
-        let mut state = self.op.state();
-        let pace = &mut state.processes[self.process].pace;
-        pace.in_flight = false;
-        if !self.is_answered {
-            // The client hung up. It knows when; we do not, so its next interval counts from its arrival.
-            pace.last_answer = self.arrived;
-        }
     }
 }

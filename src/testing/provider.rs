@@ -77,7 +77,13 @@ impl TestProvider {
     /// A way to the provider without a socket, through the very same code, on the provider's clock. Requests to
     /// anywhere else find nobody.
     pub fn http_client(&self) -> Arc<dyn HttpClient> {
-        Arc::new(InProcess(Arc::clone(&self.op)))
+        Self::network([self])
+    }
+
+    /// A way to several providers, chosen by origin, for clients that talk to more than one. Give each a
+    /// [host](TestProviderBuilder::host) of its own.
+    pub fn network<'a>(providers: impl IntoIterator<Item = &'a Self>) -> Arc<dyn HttpClient> {
+        Arc::new(InProcess(providers.into_iter().map(|provider| Arc::clone(&provider.op)).collect()))
     }
 
     /// Registers a client while the provider runs.

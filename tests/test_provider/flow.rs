@@ -1,13 +1,14 @@
 //! What the provider does for a client that keeps the rules.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Method;
 use openid_deferred::testing::{
-    DecisionPolicy, InterimToken, PingForgery, RequestRule, TestClient, TestClock, TestProcess, TestProvider,
-    TestProviderBuilder,
+    DecisionPolicy, DiscoveryForm, InterimToken, RequestRule, SeededRandom, TestClient, TestClock, TestProcess,
+    TestProvider, TestProviderBuilder,
 };
 use openid_deferred::{Clock, HttpRequest};
 use openssl::sha::sha256;
@@ -46,8 +47,9 @@ async fn a_client_that_keeps_all_rules_gets_its_tokens_and_leaves_no_violation()
 #[tokio::test]
 async fn the_same_flow_runs_over_http_and_over_https() {
     for https in [false, true] {
+        let clock = TestClock::new();
         let builder = TestProvider::builder().client(TestClient::public("app").signing_algorithm("EdDSA"));
-        let builder = builder.interval(Duration::from_secs(1)).require_pkce(false).path("/tenant");
+        let builder = builder.clock(Arc::new(clock.clone())).require_pkce(false).path("/tenant");
         let op = if https { builder.https() } else { builder }.start().unwrap();
         let mut client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
         if let Some(pem) = op.ca_certificate_pem() {
@@ -81,8 +83,7 @@ async fn the_same_flow_runs_over_http_and_over_https() {
         assert_eq!(exchange.status(), 200);
         let exchange: Value = serde_json::from_slice(&exchange.bytes().await.unwrap()).unwrap();
         let id = exchange["deferred_auth_id"].as_str().unwrap();
-        op.process(id).send_ping(PingForgery::Genuine);
-        tokio::time::sleep(Duration::from_millis(1_010)).await;
+        clock.advance(Duration::from_secs(5));
         let tokens = form(&[("grant_type", DEFERRED), ("client_id", "app"), ("deferred_auth_id", id)]).await.unwrap();
         assert_eq!(tokens.status(), 200);
         let tokens: Value = serde_json::from_slice(&tokens.bytes().await.unwrap()).unwrap();
@@ -236,4 +237,61 @@ async fn keys_rotate_with_and_without_the_old_ones() {
     assert_eq!(kids(&mut rp).await, ["key-1", "key-2"]);
     rp.op.rotate_keys(false);
     assert_eq!(kids(&mut rp).await, ["key-3"]);
+}
+
+#[tokio::test]
+async fn metadata_is_served_in_the_form_that_was_chosen_and_in_no_other() {
+    let urls = [
+        "https://op.test/tenant/.well-known/openid-configuration",
+        "https://op.test/.well-known/openid-configuration/tenant",
+        "https://op.test/.well-known/oauth-authorization-server/tenant",
+    ];
+    let forms = [DiscoveryForm::OpenId, DiscoveryForm::OpenIdInfix, DiscoveryForm::OAuth];
+    for (served, form) in forms.into_iter().enumerate() {
+        let mut rp = rp(|op| op.path("/tenant").discovery(form));
+        for (asked, url) in urls.into_iter().enumerate() {
+            let status = rp.send(Method::GET, url, &[], String::new()).await.status;
+            assert_eq!(status == 200, asked == served, "{form:?} {url}");
+        }
+        rp.op.assert_clean();
+    }
+}
+
+#[tokio::test]
+async fn an_op_that_knows_nothing_of_dpop_issues_bearer_tokens() {
+    let mut rp = rp(TestProviderBuilder::without_dpop);
+    let id = rp.started().await;
+    assert_eq!(rp.poll_in_time(&id).await.1["token_type"], "Bearer");
+    rp.op.assert_clean();
+}
+
+#[tokio::test]
+async fn userinfo_can_be_signed() {
+    let client = TestClient::public("app").signing_algorithm("ES256").signed_userinfo();
+    let mut rp = rp(|op| op.client(client));
+    let id = rp.started().await;
+    let (_, tokens) = rp.poll_in_time(&id).await;
+    let (url, token) = (format!("{}/userinfo", rp.op.issuer()), tokens["access_token"].as_str().unwrap().to_owned());
+    let headers = [("authorization", format!("DPoP {token}")), ("dpop", rp.proof("GET", &url, Some(&token)))];
+    let response = rp.send(Method::GET, &url, &headers, String::new()).await;
+    assert_eq!(response.headers["content-type"], "application/jwt");
+    let claims = rp.verified(&json!(std::str::from_utf8(&response.body).unwrap())).await;
+    assert_eq!((&claims["sub"], &claims["aud"]), (&json!("248289761001"), &json!("app")));
+}
+
+#[tokio::test]
+async fn several_providers_share_one_network() {
+    let (one, two) = (rp(|op| op.host("one.test")), rp(|op| op.host("two.test")));
+    let network = TestProvider::network([&one.op, &two.op]);
+    for issuer in ["https://one.test", "https://two.test"] {
+        let url = format!("{issuer}/.well-known/openid-configuration");
+        let response = network.send(request(Method::GET, &url, &[], String::new())).await.unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&response.body).unwrap()["issuer"], issuer);
+    }
+}
+
+#[test]
+fn a_seed_replays() {
+    let code = || rp(|op| op.random(Arc::new(SeededRandom::new(5)))).deferred_code();
+    assert_eq!(code(), code());
 }

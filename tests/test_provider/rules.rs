@@ -6,10 +6,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Method;
 use openid_deferred::Clock;
-use openid_deferred::testing::{DecisionPolicy, Endpoint, NoncePolicy, PingForgery, RequestRule, TestClient};
+use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, NoncePolicy, PingForgery, RequestRule, TestClient};
 use serde_json::{Value, json};
 
-use crate::rp::{DEFERRED, Key, REDIRECT, VERIFIER, rp};
+use crate::rp::{DEFERRED, Key, REDIRECT, request, rp};
 
 #[tokio::test]
 async fn an_authorization_request_that_is_wrong_comes_back_as_an_error_with_state_and_iss() {
@@ -257,4 +257,97 @@ async fn one_poll_after_a_ping_and_one_just_before_the_end_may_come_early() {
     rp.op.assert_clean();
     rp.poll(&id).await;
     assert_eq!(rp.broken_rules(), [RequestRule::PolledTooEarly]);
+}
+
+#[tokio::test]
+async fn a_token_request_is_a_post_with_a_form_and_nothing_in_the_url() {
+    let mut rp = rp(|op| op);
+    let url = format!("{}/token", rp.op.issuer());
+    let json = [("content-type", "application/json".to_owned())];
+    let mut statuses = Vec::new();
+    for (method, url, headers) in [
+        (Method::GET, url.clone(), &[] as &[_]),
+        (Method::PUT, url.clone(), &json),
+        (Method::POST, format!("{url}?client_id=app"), &[]),
+        (Method::POST, url.clone(), &[]),
+    ] {
+        statuses.push(rp.send(method, &url, headers, "grant_type=other&client_id=app".into()).await.status.as_u16());
+    }
+    let mut with_json = request(Method::POST, &url, &[], "{}".into());
+    with_json.headers.insert("content-type", http::HeaderValue::from_static("application/json"));
+    statuses.push(rp.http.send(with_json).await.unwrap().status.as_u16());
+    assert_eq!(statuses, [405, 405, 400, 400, 415]);
+    let rules = [
+        RequestRule::WrongMethod,
+        RequestRule::WrongMethod,
+        RequestRule::TokenInQuery,
+        RequestRule::UnsupportedGrantType,
+        RequestRule::WrongContentType,
+    ];
+    assert_eq!(rp.broken_rules(), rules);
+}
+
+#[tokio::test]
+async fn a_grant_of_another_client_is_no_grant() {
+    let mut rp = rp(|op| op);
+    let (code, id) = (rp.deferred_code(), rp.started().await);
+    rp.basic = Some(("server", "s3cret: %+"));
+    assert_eq!(rp.exchange(&code).await.1["error"], "invalid_grant");
+    assert_eq!(rp.poll_in_time(&id).await.1["error"], "invalid_grant");
+    assert_eq!(rp.broken_rules(), [RequestRule::ForeignGrant, RequestRule::ForeignGrant]);
+}
+
+#[tokio::test]
+async fn dpop_can_be_required_and_a_key_is_for_one_process() {
+    let mut rp = rp(|op| op.require_dpop(true));
+    let code = rp.deferred_code();
+    let url = format!("{}/token", rp.op.issuer());
+    let form = [("grant_type", DEFERRED), ("deferred_code", &code), ("code_verifier", crate::rp::VERIFIER)];
+    assert_eq!(rp.post(&url, &form, &[]).await.1["error"], "invalid_dpop_proof");
+    assert_eq!(rp.broken_rules(), [RequestRule::DpopMissing]);
+    rp.op.forgive();
+    assert_eq!(rp.exchange(&code).await.0, 200);
+    rp.op.assert_clean();
+    let code = rp.deferred_code();
+    assert_eq!(rp.exchange(&code).await.0, 200, "the draft only says SHOULD NOT");
+    assert_eq!(rp.broken_rules(), [RequestRule::DpopKeyReused]);
+}
+
+#[tokio::test]
+async fn the_key_of_the_exchange_is_the_one_of_dpop_jkt() {
+    let mut rp = rp(|op| op);
+    let code = rp.deferred_code();
+    rp.key = Key::generate();
+    assert_eq!(rp.exchange(&code).await.1["error"], "invalid_dpop_proof");
+    assert_eq!(rp.broken_rules(), [RequestRule::DpopKeyChanged]);
+}
+
+#[tokio::test]
+async fn two_polls_at_the_same_time_are_noted() {
+    let mut rp = rp(|op| op.decisions(DecisionPolicy::scripted()));
+    let id = rp.started().await;
+    rp.op.misbehave(Fault::stall(Endpoint::Poll));
+    rp.clock.advance(Duration::from_secs(5));
+    let url = format!("{}/token", rp.op.issuer());
+    let proof = rp.proof("POST", &url, None);
+    let body = format!("grant_type={DEFERRED}&deferred_auth_id={id}&client_id=app");
+    let http = std::sync::Arc::clone(&rp.http);
+    let stalled = http.send(request(Method::POST, &url, &[("dpop", proof)], body));
+    tokio::select! {
+        biased;
+        _ = stalled => unreachable!("it is stalled"),
+        _ = rp.poll(&id) => {}
+    }
+    assert_eq!(rp.broken_rules(), [RequestRule::PolledInParallel]);
+}
+
+#[tokio::test]
+async fn a_challenge_can_come_as_401() {
+    let mut rp = rp(|op| op.dpop_nonces(NoncePolicy::Required).challenge_with_unauthorized());
+    let code = rp.deferred_code();
+    let (status, answer) = rp.exchange(&code).await;
+    assert_eq!((status, &answer["error"]), (401, &json!("use_dpop_nonce")));
+    let headers = &rp.op.requests_to(Endpoint::Exchange)[0].response_headers;
+    assert_eq!(headers["www-authenticate"], "DPoP error=\"use_dpop_nonce\"");
+    assert_eq!(rp.exchange(&code).await.0, 200);
 }
