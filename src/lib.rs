@@ -7,7 +7,12 @@
 )]
 
 mod clock;
+mod dpop;
+mod endpoint;
 mod error;
+mod id_token;
+mod jose;
+mod keyring;
 mod random;
 mod secret;
 #[cfg(feature = "testing")]
@@ -17,10 +22,16 @@ mod text;
 mod transport;
 
 pub use clock::{Clock, SystemClock};
+pub use dpop::DpopKey;
+pub use endpoint::ClientAuthentication;
 pub use error::{
     ConfigurationProblem, Document, Error, ErrorKind, ErrorResponse, Misuse, Rule, SessionProblem, TransportProblem,
     Violation,
 };
+pub use id_token::{Address, Claims, IdToken, InterimIdToken, InterimState};
+pub use jose::{Signer, SigningAlgorithm, SigningKey};
+pub use keyring::{Keyring, SealingKey};
 pub use random::{Random, SystemRandom};
 pub use secret::Secret;
 pub use transport::{HttpClient, HttpError, HttpRequest, HttpResponse};
+mod pending;

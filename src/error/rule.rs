@@ -235,6 +235,8 @@ pub enum Document {
     UserInfo,
     /// The answer of the cancellation endpoint.
     CancellationResponse,
+    /// The answer of the revocation endpoint (RFC 7009 §2.2).
+    RevocationResponse,
     /// The answer of a protected resource.
     Resource,
     /// An ID Token's claims.
@@ -251,6 +253,7 @@ impl fmt::Display for Document {
             Self::TokenResponse => "the token response",
             Self::UserInfo => "the UserInfo response",
             Self::CancellationResponse => "the cancellation response",
+            Self::RevocationResponse => "the revocation response",
             Self::Resource => "the resource's response",
             Self::IdToken => "the ID Token",
         })
@@ -277,7 +280,7 @@ mod tests {
         let shown = Violation::malformed_json(Document::Metadata, &error).to_string();
         assert_eq!(
             shown,
-            "the OP's metadata: the document is not the JSON that it must be, at line 2, column 12 [malformed_json]"
+            "the OP's metadata: the document is not the JSON that it must be, at line 2, column 11 [malformed_json]"
         );
     }
 }

@@ -1,0 +1,243 @@
+//! The one sender for the OP's endpoints: client authentication, DPoP with its nonces, and the reading of answers.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use url::{Position, Url};
+use zeroize::Zeroizing;
+
+use crate::clock::{Clock, unix_seconds};
+use crate::dpop::{DpopKey, ProofParts};
+use crate::error::{Document, Error, Rule, TransportProblem, Violation};
+use crate::random::{self, Random};
+use crate::secret::Secret;
+use crate::transport::{HttpClient, HttpError, HttpRequest, HttpResponse};
+
+mod answer;
+mod challenge;
+mod client_authentication;
+mod clock_offset;
+mod nonces;
+mod resource;
+mod retry_after;
+#[cfg(test)]
+mod tests;
+
+pub use client_authentication::ClientAuthentication;
+
+pub(crate) use answer::{Answer, ErrorAnswer};
+pub(crate) use resource::{Presentation, ResourceRequest};
+
+use clock_offset::ClockOffsets;
+use nonces::NonceCache;
+
+const DPOP: HeaderName = HeaderName::from_static("dpop");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
+
+/// Sends requests to endpoints, and remembers for each origin the DPoP nonce and by how much its clock differs.
+pub(crate) struct Endpoints {
+    http: Arc<dyn HttpClient>,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    nonces: NonceCache,
+    offsets: ClockOffsets,
+}
+
+/// What a server is to us. The nonces of one are not for the other, even at one origin (RFC 9449 §8.2 and §9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    AuthorizationServer,
+    ResourceServer,
+}
+
+/// Who this client is, and how it proves that.
+#[derive(Debug, Clone)]
+pub(crate) struct ClientIdentity {
+    pub(crate) client_id: String,
+    pub(crate) authentication: ClientAuthentication,
+    /// The `aud` of client assertions, one string: the issuer, or the URL of the token endpoint where the OP insists.
+    pub(crate) assertion_audience: String,
+}
+
+/// One request to an endpoint of the OP, as a form.
+pub(crate) struct EndpointRequest<'a> {
+    pub(crate) url: &'a Url,
+    /// Names the response in errors.
+    pub(crate) document: Document,
+    /// What the endpoint is asked. `client_id` and the credentials are added.
+    pub(crate) form: Vec<(&'static str, Cow<'a, str>)>,
+    pub(crate) client: &'a ClientIdentity,
+    pub(crate) dpop: Option<&'a DpopKey>,
+    /// Takes the `Authorization` header, with `ath` in the proof. A client that authenticates in the body still does;
+    /// one that authenticates with `client_secret_basic` cannot.
+    pub(crate) access_token: Option<&'a Secret>,
+    /// The time for each request that is sent, also for the second one after a challenge.
+    pub(crate) timeout: Duration,
+    pub(crate) body_limit: usize,
+}
+
+/// No answer came.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) error: Error,
+    /// Whether the OP may have acted on the request. An earlier request that the OP answered with a nonce challenge
+    /// does not count: it was refused before anything was done.
+    pub(crate) may_have_been_sent: bool,
+}
+
+impl Endpoints {
+    pub(crate) fn new(http: Arc<dyn HttpClient>, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
+        Self { http, clock, random, nonces: NonceCache::default(), offsets: ClockOffsets::default() }
+    }
+
+    /// Sends a form and reads the answer.
+    ///
+    /// A nonce challenge is not an answer: the request is sent once more, with the new nonce, a new `jti` and a new
+    /// client assertion (RFC 9449 §8). `invalid_dpop_proof` is not one either where the response's `Date` shows that
+    /// the two clocks differ: it is sent once more with the OP's time.
+    pub(crate) async fn post(&self, request: EndpointRequest<'_>) -> Result<Answer, Failure> {
+        let mut nonce = request.dpop.and_then(|_| self.nonces.latest(Role::AuthorizationServer, request.url));
+        let (mut challenged, mut clock_corrected) = (false, false);
+        loop {
+            let outgoing = self.form_request(&request, nonce.as_deref()).await.map_err(Failure::before_sending)?;
+            let response = self.http.send(outgoing).await?;
+            let now = self.clock.now();
+            let given = self.nonces.learn(Role::AuthorizationServer, request.url, &response.headers);
+            let server_time = clock_offset::date(&response.headers);
+            let answer = Answer::of(response, request.document, now);
+            let code = answer.error_code().filter(|_| request.dpop.is_some());
+            match (code, given) {
+                (Some("use_dpop_nonce"), Some(given)) if !challenged => {
+                    tracing::debug!(origin = origin(request.url), "the OP asks for its DPoP nonce");
+                    challenged = true;
+                    nonce = Some(given);
+                }
+                (Some("use_dpop_nonce"), given) => {
+                    let violation = match given {
+                        Some(_) => Violation::new(Rule::SecondNonceChallenge),
+                        None => Violation::new(Rule::MissingMember).at_member("DPoP-Nonce"),
+                    };
+                    return Ok(answer.into_unusable(violation.in_document(request.document)));
+                }
+                (Some("invalid_dpop_proof"), given)
+                    if !clock_corrected && self.offsets.correct(request.url, server_time, now) =>
+                {
+                    tracing::warn!(origin = origin(request.url), "the OP's clock differs from ours; using its time");
+                    clock_corrected = true;
+                    nonce = given.or(nonce);
+                }
+                _ => return Ok(answer),
+            }
+        }
+    }
+
+    /// Fetches a public document.
+    pub(crate) async fn get_json(
+        &self,
+        url: &Url,
+        document: Document,
+        body_limit: usize,
+        timeout: Duration,
+    ) -> Result<HttpResponse, HttpError> {
+        let headers = HeaderMap::from_iter([(ACCEPT, JSON)]);
+        let (method, url, body) = (Method::GET, url.clone(), Bytes::new());
+        self.http.send(HttpRequest { method, url, headers, body, timeout, body_limit, document }).await
+    }
+
+    /// One request with everything that must be new in each: proof and client assertion.
+    async fn form_request(&self, request: &EndpointRequest<'_>, nonce: Option<&str>) -> Result<HttpRequest, Error> {
+        let now = self.offsets.apply(request.url, self.clock.now());
+        let credentials = self.credentials(request, now).await?;
+        let mut headers = HeaderMap::with_capacity(4);
+        headers.insert(ACCEPT, JSON);
+        headers.insert(CONTENT_TYPE, FORM);
+        match request.access_token {
+            Some(token) => headers.insert(AUTHORIZATION, authorization("DPoP", token)?),
+            None => credentials.header.and_then(|header| headers.insert(AUTHORIZATION, header)),
+        };
+        if let Some(key) = request.dpop {
+            let proof = self.proof(key, &Method::POST, request.url, nonce, request.access_token, now)?;
+            headers.insert(DPOP, proof);
+        }
+        Ok(HttpRequest {
+            method: Method::POST,
+            url: request.url.clone(),
+            headers,
+            body: form_body(&request.form, &credentials.form),
+            timeout: request.timeout,
+            body_limit: request.body_limit,
+            document: request.document,
+        })
+    }
+
+    fn proof(
+        &self,
+        key: &DpopKey,
+        method: &Method,
+        url: &Url,
+        nonce: Option<&str>,
+        access_token: Option<&Secret>,
+        now: SystemTime,
+    ) -> Result<HeaderValue, Error> {
+        let id = random::base64url::<16>(&*self.random)?;
+        let access_token = access_token.map(Secret::expose);
+        let proof =
+            key.proof(&ProofParts { method, url, issued_at: unix_seconds(now), id: &id, nonce, access_token })?;
+        sensitive(proof)
+    }
+}
+
+// What it remembers is nobody's business, and the rest has no state of interest.
+impl fmt::Debug for Endpoints {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Endpoints").field("http", &self.http).finish_non_exhaustive()
+    }
+}
+
+impl Failure {
+    fn before_sending(error: Error) -> Self {
+        Self { error, may_have_been_sent: false }
+    }
+}
+
+impl From<HttpError> for Failure {
+    fn from(error: HttpError) -> Self {
+        Self { may_have_been_sent: error.may_have_been_sent(), error: error.into_error() }
+    }
+}
+
+/// The form as a body that is overwritten in memory once it is sent.
+fn form_body(parameters: &[(&str, Cow<'_, str>)], credentials: &[(&str, Secret)]) -> Bytes {
+    let pairs = || {
+        let parameters = parameters.iter().map(|(name, value)| (*name, value.as_ref()));
+        parameters.chain(credentials.iter().map(|(name, value)| (*name, value.expose())))
+    };
+    // Large enough for every byte to be escaped: a buffer that grew would leave a copy behind.
+    let capacity = pairs().map(|(name, value)| name.len() + 3 * value.len() + 2).sum();
+    let mut serializer = form_urlencoded::Serializer::new(String::with_capacity(capacity));
+    serializer.extend_pairs(pairs());
+    Bytes::from_owner(Zeroizing::new(serializer.finish().into_bytes()))
+}
+
+fn authorization(scheme: &str, token: &Secret) -> Result<HeaderValue, Error> {
+    sensitive(format!("{scheme} {}", token.expose()))
+}
+
+/// A header value that no log shows and HPACK does not index. A token with characters that no header can carry is
+/// refused.
+fn sensitive(value: String) -> Result<HeaderValue, Error> {
+    let mut value = HeaderValue::try_from(value).map_err(|_| Error::new(TransportProblem::Refused))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// Scheme, host and port. URLs with a user name never get this far, and `Url` leaves default ports out.
+fn origin(url: &Url) -> &str {
+    &url[..Position::BeforePath]
+}

@@ -1,0 +1,155 @@
+//! What an endpoint that answers like the token endpoint said.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::{challenge, retry_after};
+use crate::error::{Document, ErrorResponse, Rule, Violation};
+use crate::transport::HttpResponse;
+
+/// A response, classified. Every response has its place here.
+pub(crate) enum Answer {
+    /// Status 200 with a JSON object that is not an error.
+    Success {
+        body: Zeroizing<Vec<u8>>,
+        retry_after: Option<Duration>,
+    },
+    Error(ErrorAnswer),
+    /// Anything that this endpoint cannot have meant: a redirect, a page for humans, a broken document.
+    Unusable {
+        violation: Violation,
+        status: u16,
+        retry_after: Option<Duration>,
+    },
+}
+
+/// An error that the OP stated (RFC 6749 §5.2), whatever its status of failure.
+#[derive(Debug)]
+pub(crate) struct ErrorAnswer {
+    pub(crate) response: ErrorResponse,
+    pub(crate) retry_after: Option<Duration>,
+}
+
+impl Answer {
+    pub(super) fn of(response: HttpResponse, document: Document, now: SystemTime) -> Self {
+        let retry_after = retry_after::retry_after(&response.headers, now);
+        let status = response.status;
+        let judged = if status == StatusCode::OK {
+            success(&response, document).map(|()| None)
+        } else if status.is_client_error() || status.is_server_error() {
+            error(&response, document).map(Some)
+        } else if status.is_redirection() {
+            Err(Violation::new(Rule::UnexpectedRedirect))
+        } else {
+            Err(Violation::new(Rule::UnexpectedStatus))
+        };
+        match judged {
+            Ok(None) => Self::Success { body: Zeroizing::new(response.body.into()), retry_after },
+            Ok(Some(response)) => Self::Error(ErrorAnswer { response, retry_after }),
+            Err(violation) => {
+                let (violation, status) = (violation.in_document(document), status.as_u16());
+                Self::Unusable { violation: violation.with_status(status), status, retry_after }
+            }
+        }
+    }
+
+    pub(super) fn error_code(&self) -> Option<&str> {
+        match self {
+            Self::Error(answer) => Some(answer.response.code()),
+            _ => None,
+        }
+    }
+
+    /// The same response, seen as one that broke a rule.
+    pub(super) fn into_unusable(self, violation: Violation) -> Self {
+        let (status, retry_after) = match self {
+            Self::Success { retry_after, .. } => (StatusCode::OK.as_u16(), retry_after),
+            Self::Error(answer) => (answer.response.status().unwrap_or_default(), answer.retry_after),
+            Self::Unusable { status, retry_after, .. } => (status, retry_after),
+        };
+        Self::Unusable { violation: violation.with_status(status), status, retry_after }
+    }
+}
+
+// The body of a success holds tokens.
+impl fmt::Debug for Answer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Success { retry_after, .. } => {
+                formatter.debug_struct("Success").field("retry_after", retry_after).finish_non_exhaustive()
+            }
+            Self::Error(answer) => answer.fmt(formatter),
+            Self::Unusable { violation, retry_after, .. } => formatter
+                .debug_struct("Unusable")
+                .field("violation", violation)
+                .field("retry_after", retry_after)
+                .finish_non_exhaustive(),
+        }
+    }
+}
+
+/// The members that tell an error from a success. serde refuses a document that repeats one of them: readers would
+/// disagree about which one counts.
+#[derive(Deserialize)]
+struct Members {
+    error: Option<Value>,
+    error_description: Option<Value>,
+}
+
+impl Members {
+    fn read(body: &[u8], document: Document) -> Result<Self, Violation> {
+        // serde would take an array for the members in their order.
+        if body.trim_ascii_start().first().is_some_and(|&first| first != b'{') {
+            return Err(Violation::new(Rule::MalformedJson).at_position(1, 1));
+        }
+        serde_json::from_slice(body).map_err(|error| Violation::malformed_json(document, &error))
+    }
+}
+
+fn success(response: &HttpResponse, document: Document) -> Result<(), Violation> {
+    if !is_json(&response.headers) {
+        return Err(Violation::new(Rule::UnexpectedContentType));
+    }
+    match Members::read(&response.body, document)?.error {
+        Some(_) => Err(Violation::new(Rule::ErrorResponseWithSuccessStatus)),
+        None => Ok(()),
+    }
+}
+
+fn error(response: &HttpResponse, document: Document) -> Result<ErrorResponse, Violation> {
+    let status = response.status;
+    let challenged = |schemes: &[&str]| {
+        let code = (status == StatusCode::UNAUTHORIZED).then(|| challenge::error(&response.headers, schemes))?;
+        code.map(|code| ErrorResponse::new(&code, None, Some(status.as_u16())))
+    };
+    // A server may say it in the header only, or put an error of another kind into the body.
+    if let Some(challenge) = challenged(&["DPoP"]).filter(|challenge| challenge.code() == "use_dpop_nonce") {
+        return Ok(challenge);
+    }
+    let stated = if is_json(&response.headers) || response.body.trim_ascii_start().starts_with(b"{") {
+        Members::read(&response.body, document).and_then(|members| match &members.error {
+            Some(Value::String(code)) => {
+                let description = members.error_description.as_ref().and_then(Value::as_str);
+                Ok(ErrorResponse::new(code, description, Some(status.as_u16())))
+            }
+            Some(_) => Err(Violation::new(Rule::InvalidMember).at_member("error")),
+            None => Err(Violation::new(Rule::MissingMember).at_member("error")),
+        })
+    } else {
+        Err(Violation::new(Rule::UnexpectedStatus))
+    };
+    stated.or_else(|violation| challenged(&["DPoP", "Bearer"]).ok_or(violation))
+}
+
+/// Whether the media type is `application/json` or a type built on it, with any parameters.
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
+    let Some(Ok(value)) = headers.get(CONTENT_TYPE).map(|value| value.to_str()) else { return false };
+    let media_type = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    media_type == "application/json" || (media_type.starts_with("application/") && media_type.ends_with("+json"))
+}

@@ -1,0 +1,118 @@
+//! The DPoP nonces that servers gave.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::{HeaderMap, HeaderName};
+use url::Url;
+
+use super::{Role, origin};
+
+const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
+const LENGTH_LIMIT: usize = 256;
+/// Applications choose which resources they call, so the number of origins needs a bound. A forgotten nonce costs one
+/// more request.
+const ORIGINS_LIMIT: usize = 256;
+
+/// The latest nonce of each origin in each role.
+#[derive(Default)]
+pub(super) struct NonceCache {
+    authorization_servers: Mutex<BTreeMap<String, Arc<str>>>,
+    resource_servers: Mutex<BTreeMap<String, Arc<str>>>,
+}
+
+impl NonceCache {
+    pub(super) fn latest(&self, role: Role, url: &Url) -> Option<Arc<str>> {
+        self.of(role).lock().unwrap_or_else(PoisonError::into_inner).get(origin(url)).cloned()
+    }
+
+    /// Takes the nonce from a response, whatever its status (RFC 9449 §8.2), and gives it back.
+    pub(super) fn learn(&self, role: Role, url: &Url, headers: &HeaderMap) -> Option<Arc<str>> {
+        let nonce = nonce(headers)?;
+        let mut known = self.of(role).lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(latest) = known.get_mut(origin(url)) {
+            if **latest != *nonce {
+                *latest = nonce.into();
+            }
+            return Some(latest.clone());
+        }
+        if known.len() >= ORIGINS_LIMIT {
+            known.pop_first();
+        }
+        let nonce: Arc<str> = nonce.into();
+        known.insert(origin(url).to_owned(), nonce.clone());
+        Some(nonce)
+    }
+
+    fn of(&self, role: Role) -> &Mutex<BTreeMap<String, Arc<str>>> {
+        match role {
+            Role::AuthorizationServer => &self.authorization_servers,
+            Role::ResourceServer => &self.resource_servers,
+        }
+    }
+}
+
+/// The one nonce of a response. RFC 9449 §8.1: "nonce = 1*NQCHAR".
+fn nonce(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(DPOP_NONCE).iter();
+    let value = values.next().filter(|_| values.next().is_none())?.to_str().ok()?;
+    let well_formed = !value.is_empty()
+        && value.len() <= LENGTH_LIMIT
+        && value.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e));
+    well_formed.then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(nonces: &[&str]) -> HeaderMap {
+        nonces.iter().map(|nonce| (DPOP_NONCE, nonce.parse().unwrap())).collect()
+    }
+
+    fn url(url: &str) -> Url {
+        Url::parse(url).unwrap()
+    }
+
+    #[test]
+    fn a_nonce_belongs_to_an_origin_and_a_role() {
+        let cache = NonceCache::default();
+        let learned = cache.learn(Role::AuthorizationServer, &url("https://op.example/token"), &headers(&["n1"]));
+        assert_eq!(learned.as_deref(), Some("n1"));
+        let latest = |role, at| cache.latest(role, &url(at));
+        assert_eq!(latest(Role::AuthorizationServer, "https://op.example:443/cancel").as_deref(), Some("n1"));
+        assert_eq!(latest(Role::ResourceServer, "https://op.example/userinfo"), None);
+        assert_eq!(latest(Role::AuthorizationServer, "https://op.example:8443/token"), None);
+        assert_eq!(latest(Role::AuthorizationServer, "http://op.example/token"), None);
+    }
+
+    #[test]
+    fn a_nonce_with_other_characters_too_long_or_given_twice_is_ignored() {
+        let (cache, at) = (NonceCache::default(), url("https://op.example/"));
+        for given in
+            [&headers(&[""]), &headers(&["a b"]), &headers(&["a\"b"]), &headers(&["a\\b"]), &headers(&["a", "b"])]
+        {
+            assert_eq!(cache.learn(Role::AuthorizationServer, &at, given), None);
+        }
+        assert_eq!(cache.learn(Role::AuthorizationServer, &at, &headers(&[&"n".repeat(257)])), None);
+        assert!(cache.learn(Role::AuthorizationServer, &at, &headers(&[&"n".repeat(256)])).is_some());
+    }
+
+    #[test]
+    fn a_later_nonce_replaces_an_earlier_one_and_silence_keeps_it() {
+        let (cache, at) = (NonceCache::default(), url("https://op.example/"));
+        cache.learn(Role::AuthorizationServer, &at, &headers(&["n1"]));
+        cache.learn(Role::AuthorizationServer, &at, &headers(&["n2"]));
+        cache.learn(Role::AuthorizationServer, &at, &headers(&[]));
+        assert_eq!(cache.latest(Role::AuthorizationServer, &at).as_deref(), Some("n2"));
+    }
+
+    #[test]
+    fn the_number_of_origins_is_bounded() {
+        let cache = NonceCache::default();
+        for number in 0..1_000 {
+            cache.learn(Role::ResourceServer, &url(&format!("https://{number}.example/")), &headers(&["n"]));
+        }
+        assert_eq!(cache.resource_servers.lock().unwrap().len(), ORIGINS_LIMIT);
+    }
+}

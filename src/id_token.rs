@@ -1,0 +1,130 @@
+//! Every check of an ID Token, final and interim, as types that only this room can make.
+//!
+//! A token is judged by the time at which it was received, so that a stored response can be validated later. The two
+//! kinds differ in what they must contain and in what they may be used for, and nothing converts one into the other.
+
+mod claims;
+mod expectations;
+mod own_checks;
+mod stored;
+mod verification;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use crate::error::Rule;
+use crate::jose::SigningAlgorithm;
+use crate::secret::Secret;
+
+pub use claims::{Address, Claims};
+
+pub(crate) use expectations::Expectations;
+pub(crate) use stored::{StoredIdToken, StoredInterim};
+pub(crate) use verification::{header, verify_final, verify_interim};
+
+/// The final ID Token, verified: the OP's statement about who the user is (OpenID Connect Core 1.0 §2).
+///
+/// Only this crate's validation can make one. Start with [`claims`](Self::claims).
+#[derive(Clone)]
+pub struct IdToken {
+    claims: Claims,
+    token: Secret,
+    algorithm: SigningAlgorithm,
+}
+
+impl IdToken {
+    /// What the OP states about the user and the authentication.
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
+    /// The token as it came, for an `id_token_hint` (OpenID Connect Core 1.0 §3.1.2.1). It holds personal data and must
+    /// not be logged.
+    pub fn token(&self) -> &Secret {
+        &self.token
+    }
+
+    /// The algorithm that it is signed with.
+    pub fn algorithm(&self) -> SigningAlgorithm {
+        self.algorithm
+    }
+}
+
+impl fmt::Debug for IdToken {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = formatter.debug_struct("IdToken");
+        shown.field("claims", &self.claims).field("algorithm", &self.algorithm).finish_non_exhaustive()
+    }
+}
+
+/// An interim ID Token (DTR §Interim ID Tokens): early claims, while the OP is still checking.
+///
+/// The OP signed it for this client and this request, but it may not have verified any of the claims yet, and the final
+/// ID Token may say otherwise or never come. Use it to greet the user or to prepare data, not to grant anything. It is
+/// another type than [`IdToken`], nothing converts it into one, and it does not give out the raw token, which must not
+/// serve as an ID Token anywhere else.
+#[derive(Clone)]
+pub struct InterimIdToken {
+    claims: Claims,
+    member: InterimMember,
+}
+
+impl InterimIdToken {
+    /// What the OP states so far, at its own discretion.
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
+    /// The member of the exchange response that it came in: `id_token` or `interim_id_token`. The drafts differ.
+    pub fn member(&self) -> &'static str {
+        self.member.as_str()
+    }
+}
+
+impl fmt::Debug for InterimIdToken {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = formatter.debug_struct("InterimIdToken");
+        shown.field("claims", &self.claims).field("member", &self.member()).finish()
+    }
+}
+
+/// What became of the interim ID Token of an exchange. Whatever it is, the exchange succeeded and the OP goes on.
+#[derive(Debug, Clone)]
+pub enum InterimState {
+    /// The OP sent none.
+    Absent,
+    /// It is authentic and meant for this request.
+    Verified(InterimIdToken),
+    /// It broke this rule, so nothing in it was believed.
+    Rejected(Rule),
+    /// The OP's keys could not be fetched, so nobody can tell.
+    NotYetVerifiable,
+}
+
+impl InterimState {
+    /// The verified token, where there is one.
+    pub fn verified(&self) -> Option<&InterimIdToken> {
+        match self {
+            Self::Verified(token) => Some(token),
+            Self::Absent | Self::Rejected(_) | Self::NotYetVerifiable => None,
+        }
+    }
+}
+
+/// The two names that the drafts have for the member with the interim ID Token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) enum InterimMember {
+    IdToken,
+    InterimIdToken,
+}
+
+impl InterimMember {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::IdToken => "id_token",
+            Self::InterimIdToken => "interim_id_token",
+        }
+    }
+}

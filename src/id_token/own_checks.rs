@@ -1,0 +1,133 @@
+//! The checks that `openidconnect` leaves to its caller.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Map, Value};
+
+use super::claims::Claims;
+use super::expectations::Expectations;
+use super::verification::at;
+use crate::clock::unix_seconds;
+use crate::error::{Rule, Violation};
+use crate::jose::{self, SigningAlgorithm};
+use crate::secret::{Secret, constant_time_eq};
+
+/// OpenID Connect Core 1.0 §2: `sub` "MUST NOT exceed 255 ASCII characters in length". Other characters occur, so
+/// characters are counted and not bytes.
+const SUBJECT_LIMIT: usize = 255;
+
+/// Whether the claims that every ID Token has are there, so that a missing one is reported as what it is.
+pub(super) fn of_shape(members: &Map<String, Value>, e: &Expectations<'_>) -> Result<(), Violation> {
+    // §3.1.3.7, 2: "The Issuer Identifier for the OpenID Provider [...] MUST exactly match the value of the iss
+    // (issuer) Claim."
+    if members.get("iss").and_then(Value::as_str) != Some(e.issuer) {
+        return Err(at(Rule::IdTokenIssuer, "iss"));
+    }
+    let subject = members.get("sub").and_then(Value::as_str).unwrap_or_default();
+    if subject.is_empty() || subject.chars().count() > SUBJECT_LIMIT {
+        return Err(at(Rule::IdTokenSubject, "sub"));
+    }
+    let audience_is_text = match members.get("aud") {
+        Some(Value::String(_)) => true,
+        Some(Value::Array(audiences)) => audiences.iter().all(Value::is_string),
+        _ => false,
+    };
+    if !audience_is_text {
+        return Err(at(Rule::IdTokenAudience, "aud"));
+    }
+    let is_time = |name| members.get(name).is_some_and(|time| time.is_number() || time.is_string());
+    if !is_time("exp") {
+        return Err(at(Rule::IdTokenExpired, "exp"));
+    }
+    if !is_time("iat") {
+        return Err(at(Rule::IdTokenIssuedAt, "iat"));
+    }
+    for (name, rule) in [
+        ("nonce", Rule::IdTokenNonce),
+        ("azp", Rule::IdTokenAuthorizedParty),
+        ("at_hash", Rule::IdTokenAccessTokenHash),
+        ("c_hash", Rule::IdTokenCodeHash),
+    ] {
+        if !matches!(members.get(name), None | Some(Value::Null | Value::String(_))) {
+            return Err(at(rule, name));
+        }
+    }
+    Ok(())
+}
+
+/// `azp`, `iat`, `nbf`, `at_hash` and `c_hash`.
+pub(super) fn of_both(claims: &Claims, algorithm: SigningAlgorithm, e: &Expectations<'_>) -> Result<(), Violation> {
+    authorized_party(claims, e)?;
+    if claims.times().issued_at > e.latest() {
+        return Err(at(Rule::IdTokenIssuedAt, "iat"));
+    }
+    not_before(claims, e)?;
+    let hash_fits = |name, hashed| hash_fits(claims.get(name), hashed, algorithm);
+    // §3.1.3.6: "Its value is the base64url encoding of the left-most half of the hash of the octets of the ASCII
+    // representation of the access_token value". Optional, so it is checked where it is there.
+    if !hash_fits("at_hash", e.access_token) {
+        return Err(at(Rule::IdTokenAccessTokenHash, "at_hash"));
+    }
+    if !hash_fits("c_hash", e.code) {
+        return Err(at(Rule::IdTokenCodeHash, "c_hash"));
+    }
+    Ok(())
+}
+
+/// `acr`, `auth_time`, and the subject of the interim ID Token.
+pub(super) fn of_final(claims: &Claims, e: &Expectations<'_>) -> Result<(), Violation> {
+    if !e.essential_acr.is_empty() && !claims.acr().is_some_and(|acr| e.essential_acr.iter().any(|asked| asked == acr))
+    {
+        return Err(at(Rule::IdTokenAcr, "acr"));
+    }
+    authentication_time(claims, e)?;
+    if e.interim_subject.is_some_and(|interim| interim != claims.subject()) {
+        return Err(at(Rule::SubjectChanged, "sub"));
+    }
+    Ok(())
+}
+
+/// §3.1.3.7: "If the ID Token contains multiple audiences, the Client SHOULD verify that an azp Claim is present. If an
+/// azp (authorized party) Claim is present, the Client SHOULD verify that its client_id is the Claim Value."
+fn authorized_party(claims: &Claims, e: &Expectations<'_>) -> Result<(), Violation> {
+    let fits = match claims.azp() {
+        Some(party) => party == e.client_id,
+        None => claims.audience().iter().all(|audience| *audience == e.client_id),
+    };
+    if fits { Ok(()) } else { Err(at(Rule::IdTokenAuthorizedParty, "azp")) }
+}
+
+/// RFC 7519 §4.1.5: "The "nbf" (not before) claim identifies the time before which the JWT MUST NOT be accepted for
+/// processing."
+fn not_before(claims: &Claims, e: &Expectations<'_>) -> Result<(), Violation> {
+    let fits = match claims.get("nbf") {
+        None | Some(Value::Null) => true,
+        Some(time) => time.as_f64().is_some_and(|time| time <= e.latest() as f64),
+    };
+    if fits { Ok(()) } else { Err(at(Rule::IdTokenNotBefore, "nbf")) }
+}
+
+/// `max_age` counts from the request: the user was away while the OP was checking, for days perhaps, so the time of
+/// receipt says nothing about how fresh the authentication was when it was asked for.
+fn authentication_time(claims: &Claims, e: &Expectations<'_>) -> Result<(), Violation> {
+    if e.max_age.is_none() && !e.require_auth_time {
+        return Ok(());
+    }
+    let oldest = e.max_age.map_or(0, |(max_age, requested_at)| {
+        unix_seconds(requested_at).saturating_sub(max_age.as_secs()).saturating_sub(e.leeway.as_secs())
+    });
+    match claims.times().auth_time {
+        Some(time) if (oldest..=e.latest()).contains(&time) => Ok(()),
+        _ => Err(at(Rule::IdTokenAuthTime, "auth_time")),
+    }
+}
+
+/// Whether a hash claim is the left half of the hash of what came with it; true where one of the two is missing.
+fn hash_fits(claim: Option<&Value>, hashed: Option<&Secret>, algorithm: SigningAlgorithm) -> bool {
+    let (Some(claim), Some(hashed)) = (claim.and_then(Value::as_str), hashed) else {
+        return true;
+    };
+    let mut hash = jose::hash(algorithm.hash(), hashed.expose().as_bytes());
+    hash.truncate(hash.len() / 2);
+    constant_time_eq(URL_SAFE_NO_PAD.encode(hash).as_bytes(), claim.as_bytes())
+}

@@ -1,0 +1,30 @@
+//! Signed tokens, keys and the cryptographic primitives: the only code that touches josekit and OpenSSL.
+//!
+//! What comes from the network is taken apart and measured here, before either library sees it: a key as a bare set of
+//! canonical parameters, a token as canonical segments with a header that has nothing critical.
+
+mod algorithm;
+mod compact;
+mod digest;
+mod key_set;
+mod openid;
+mod raw_key;
+mod signer;
+mod strict_json;
+mod verification_key;
+
+pub(crate) mod aead;
+#[cfg(test)]
+pub(crate) mod test_keys;
+
+pub use algorithm::SigningAlgorithm;
+pub use signer::{Signer, SigningKey};
+
+pub(crate) use compact::{CompactJws, Unreadable};
+pub(crate) use digest::{hash, hmac_sha256, sha256};
+pub(crate) use key_set::KeySet;
+pub(crate) use openid::{NoEncryption, OpenIdAlgorithm};
+pub(crate) use raw_key::{PublicParts, RawKey, RawKeyType};
+pub(crate) use signer::sign_compact;
+pub(crate) use strict_json::strict_object;
+pub(crate) use verification_key::VerificationKey;

@@ -1,0 +1,218 @@
+//! The compact serialization of a signed token (RFC 7515 §7.1), read strictly.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Map, Value};
+
+use super::strict_json::strict_object;
+
+/// Longer tokens are not looked at.
+const LENGTH_LIMIT: usize = 256 * 1024;
+
+/// A signed token taken apart. Nothing in it is verified.
+pub(crate) struct CompactJws<'a> {
+    header: Header,
+    payload: Vec<u8>,
+    signing_input: &'a str,
+    signature: Vec<u8>,
+}
+
+/// The header parameters that this crate acts on. Keys that a header brings along (`jwk`, `jku`, `x5u`, `x5c`) are
+/// never looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) alg: String,
+    pub(crate) kid: Option<String>,
+    pub(crate) typ: Option<String>,
+    pub(crate) cty: Option<String>,
+}
+
+/// Why a text is not a signed token that can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unreadable {
+    /// Too long, not three segments, not canonical base64url, or without a header that has an `alg`.
+    Malformed,
+    /// Five segments: an encrypted token (RFC 7516 §7.1).
+    Encrypted,
+    /// The header has a `crit`, or a `b64` of `false` (RFC 7797): parameters that change what the signature covers
+    /// and that no token of this flow may use.
+    Critical,
+}
+
+impl<'a> CompactJws<'a> {
+    /// Takes a token apart. Verify its [`signature`](Self::signature) over its [`signing_input`](Self::signing_input)
+    /// before believing its [`payload`](Self::payload).
+    pub(crate) fn parse(token: &'a str) -> Result<Self, Unreadable> {
+        if token.len() > LENGTH_LIMIT {
+            return Err(Unreadable::Malformed);
+        }
+        let dots = token.bytes().filter(|&byte| byte == b'.').count();
+        if dots == 4 {
+            return Err(Unreadable::Encrypted);
+        }
+        let (signing_input, signature) = token.rsplit_once('.').ok_or(Unreadable::Malformed)?;
+        let (header, payload) = signing_input.split_once('.').ok_or(Unreadable::Malformed)?;
+        // A third dot ends up in the payload, where it is not base64url.
+        Ok(Self {
+            header: Header::parse(&segment(header)?)?,
+            payload: segment(payload)?,
+            signing_input,
+            signature: segment(signature)?,
+        })
+    }
+
+    pub(crate) fn header(&self) -> &Header {
+        &self.header
+    }
+
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    /// What the signature is over.
+    pub(crate) fn signing_input(&self) -> &[u8] {
+        self.signing_input.as_bytes()
+    }
+
+    pub(crate) fn signature(&self) -> &[u8] {
+        &self.signature
+    }
+}
+
+impl Header {
+    fn parse(json: &[u8]) -> Result<Self, Unreadable> {
+        let members = strict_object(json).ok_or(Unreadable::Malformed)?;
+        // RFC 7515 §4.1.11: "If any of the listed extension Header Parameters are not understood and supported by the
+        // recipient, then the JWS is invalid." None is.
+        if members.contains_key("crit") || members.get("b64").is_some_and(|b64| *b64 != Value::Bool(true)) {
+            return Err(Unreadable::Critical);
+        }
+        Ok(Self {
+            alg: text(&members, "alg")?.ok_or(Unreadable::Malformed)?,
+            kid: text(&members, "kid")?,
+            typ: text(&members, "typ")?,
+            cty: text(&members, "cty")?,
+        })
+    }
+}
+
+fn text(members: &Map<String, Value>, name: &str) -> Result<Option<String>, Unreadable> {
+    match members.get(name) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(_) => Err(Unreadable::Malformed),
+    }
+}
+
+/// Unpadded base64url. The engine refuses padding and stray bits at the end, so that one signature has one spelling.
+fn segment(encoded: &str) -> Result<Vec<u8>, Unreadable> {
+    URL_SAFE_NO_PAD.decode(encoded).map_err(|_| Unreadable::Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn token(header: &str) -> String {
+        format!("{}.{}.c2ln", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode("{}"))
+    }
+
+    fn refusal(token: &str) -> Unreadable {
+        CompactJws::parse(token).map(|_| ()).unwrap_err()
+    }
+
+    #[test]
+    fn a_token_comes_apart_into_its_parts() {
+        let text = token(r#"{"alg":"ES256","kid":"1","typ":"JWT"}"#);
+        let jws = CompactJws::parse(&text).unwrap();
+        assert_eq!(
+            jws.header(),
+            &Header { alg: "ES256".into(), kid: Some("1".into()), typ: Some("JWT".into()), cty: None }
+        );
+        assert_eq!(jws.payload(), b"{}");
+        assert_eq!(jws.signature(), b"sig");
+        assert_eq!(jws.signing_input(), text.rsplit_once('.').unwrap().0.as_bytes());
+    }
+
+    #[test]
+    fn an_encrypted_token_is_recognised() {
+        assert_eq!(refusal("a.b.c.d.e"), Unreadable::Encrypted);
+        assert_eq!(refusal("...."), Unreadable::Encrypted);
+    }
+
+    #[test]
+    fn any_other_number_of_segments_is_refused() {
+        for text in ["", ".", "..", "a", "a.b", "e30.e30.c2ln.", ".e30.e30.c2ln", "a.b.c.d", "a.b.c.d.e.f"] {
+            assert_eq!(refusal(text), Unreadable::Malformed, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_canonical_unpadded_base64url_is_read() {
+        let good = token(r#"{"alg":"ES256"}"#);
+        assert!(CompactJws::parse(&good).is_ok());
+        // `c2ln` is `sig`; `c2k` is `si`, which stray bits spell `c2l`.
+        let body = good.strip_suffix("c2ln").unwrap();
+        assert!(CompactJws::parse(&format!("{body}c2k")).is_ok());
+        for signature in ["c2k=", "c2l", "c2+n", "c2/n", "c2 n", "c2ln\n", "c"] {
+            assert_eq!(refusal(&format!("{body}{signature}")), Unreadable::Malformed, "{signature:?}");
+        }
+    }
+
+    #[test]
+    fn a_header_must_be_an_object_with_an_alg_and_strings_where_strings_belong() {
+        for header in [
+            "",
+            "[]",
+            "{}",
+            r#"{"alg":1}"#,
+            r#"{"alg":null}"#,
+            r#"{"alg":"ES256","kid":5}"#,
+            r#"{"alg":"ES256","typ":[]}"#,
+            r#"{"alg":"ES256","cty":{}}"#,
+            r#"{"alg":"ES256","alg":"none"}"#,
+        ] {
+            assert_eq!(refusal(&token(header)), Unreadable::Malformed, "{header}");
+        }
+    }
+
+    #[test]
+    fn critical_and_unencoded_payload_parameters_are_refused() {
+        for header in [
+            r#"{"alg":"ES256","crit":["exp"]}"#,
+            r#"{"alg":"ES256","crit":[]}"#,
+            r#"{"alg":"ES256","b64":false,"crit":["b64"]}"#,
+            r#"{"alg":"ES256","b64":false}"#,
+            r#"{"alg":"ES256","b64":"false"}"#,
+        ] {
+            assert_eq!(refusal(&token(header)), Unreadable::Critical, "{header}");
+        }
+    }
+
+    #[test]
+    fn a_token_over_the_cap_is_not_looked_at() {
+        let text = format!("{}.{}.c2ln", URL_SAFE_NO_PAD.encode(r#"{"alg":"ES256"}"#), "A".repeat(LENGTH_LIMIT));
+        assert_eq!(refusal(&text), Unreadable::Malformed);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_text_never_panics(text in ".*") {
+            let _ = CompactJws::parse(&text);
+        }
+
+        #[test]
+        fn arbitrary_segments_never_panic(header: Vec<u8>, payload: Vec<u8>, signature: Vec<u8>) {
+            let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+            let _ = CompactJws::parse(&format!("{}.{}.{}", encode(&header), encode(&payload), encode(&signature)));
+        }
+
+        #[test]
+        fn a_header_of_arbitrary_json_never_panics(alg in ".*", name in "(alg|kid|typ|cty|crit|b64|x)", value in ".{0,20}") {
+            let header = serde_json::json!({"alg": alg, name: value}).to_string();
+            let _ = CompactJws::parse(&token(&header));
+        }
+    }
+}

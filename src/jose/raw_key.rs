@@ -1,0 +1,336 @@
+//! Private keys for DPoP straight on OpenSSL: one per authentication process, kept as few bytes, brought back per poll.
+//!
+//! Where a general JOSE library brings back a key it takes twenty times as long as signing with it, so these three
+//! kinds are built from their raw parts.
+
+use std::fmt;
+use std::sync::LazyLock;
+
+use openssl::bn::{BigNum, BigNumContext, BigNumRef};
+use openssl::ec::{EcGroup, EcGroupRef, EcKey, EcPoint};
+use openssl::ecdsa::EcdsaSig;
+use openssl::error::ErrorStack;
+use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
+use openssl::pkey::{Id, PKey, Private};
+use openssl::rsa::{Padding, Rsa};
+use openssl::sha::sha256;
+use openssl::sign::{RsaPssSaltlen, Signer};
+use zeroize::Zeroizing;
+
+use crate::error::{Error, ErrorKind};
+
+/// The kinds of key that DPoP proofs are signed with here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RawKeyType {
+    /// ECDSA on P-256 with SHA-256 (`ES256`).
+    P256,
+    /// Ed25519 (`EdDSA`).
+    Ed25519,
+    /// RSASSA-PSS of 2048 bits with SHA-256 (`PS256`).
+    Rsa2048,
+}
+
+/// A private key with its public half.
+pub(crate) struct RawKey {
+    private: PrivateHalf,
+    public: PublicParts,
+}
+
+enum PrivateHalf {
+    P256(EcKey<Private>),
+    Ed25519(PKey<Private>),
+    Rsa2048(PKey<Private>),
+}
+
+/// The public half of a [`RawKey`]: the octets that a JWK encodes (RFC 7518 §6.2 and §6.3, RFC 8037 §2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum PublicParts {
+    P256 { x: Vec<u8>, y: Vec<u8> },
+    Ed25519 { x: Vec<u8> },
+    Rsa { n: Vec<u8>, e: Vec<u8> },
+}
+
+/// The length of a P-256 scalar or coordinate and of either half of an Ed25519 key.
+const WIDTH: usize = 32;
+/// The same, as OpenSSL takes it.
+const PADDED: i32 = 32;
+const RSA_BITS: i32 = 2048;
+
+impl RawKey {
+    /// A new key. P-256 and Ed25519 take microseconds, RSA takes tens to hundreds of milliseconds.
+    pub(crate) fn generate(key_type: RawKeyType) -> Result<Self, Error> {
+        match key_type {
+            RawKeyType::P256 => p256().and_then(EcKey::generate).and_then(Self::of_p256),
+            RawKeyType::Ed25519 => PKey::generate_ed25519().and_then(Self::of_ed25519),
+            RawKeyType::Rsa2048 => Rsa::generate(RSA_BITS.cast_unsigned()).and_then(Self::of_rsa),
+        }
+        .map_err(failed)
+    }
+
+    /// The key that [`to_bytes`](Self::to_bytes) wrote. `None` for bytes that are not exactly such a key.
+    ///
+    /// That the halves of a P-256 or RSA key belong together is not checked: the bytes come out of a seal, and computing
+    /// the point again costs 10 to 15 µs, half of a signature, in each poll of each process. With a foreign point, a
+    /// proof would be refused by the OP and give nothing away.
+    pub(crate) fn from_bytes(key_type: RawKeyType, bytes: &[u8]) -> Option<Self> {
+        match key_type {
+            RawKeyType::P256 => restore_p256(bytes),
+            RawKeyType::Ed25519 => restore_ed25519(bytes),
+            RawKeyType::Rsa2048 => restore_rsa(bytes),
+        }
+    }
+
+    /// P-256: scalar, x and y; Ed25519: seed and public key; RSA: PKCS#1 DER.
+    pub(crate) fn to_bytes(&self) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let private = match &self.private {
+            PrivateHalf::P256(key) => key.private_key().to_vec_padded(PADDED),
+            PrivateHalf::Ed25519(key) => key.raw_private_key(),
+            PrivateHalf::Rsa2048(key) => key.rsa().and_then(|rsa| rsa.private_key_to_der()),
+        };
+        let private = private.map(Zeroizing::new).map_err(failed)?;
+        // `concat` allocates once, so that no growing vector leaves copies of the key behind.
+        Ok(Zeroizing::new(match &self.public {
+            PublicParts::P256 { x, y } => [private.as_slice(), x, y].concat(),
+            PublicParts::Ed25519 { x } => [private.as_slice(), x].concat(),
+            PublicParts::Rsa { .. } => return Ok(private),
+        }))
+    }
+
+    /// The public half.
+    pub(crate) fn public_parts(&self) -> &PublicParts {
+        &self.public
+    }
+
+    /// A JWS signature over `message`; for P-256 r and s in 64 bytes (RFC 7518 §3.4), not DER.
+    pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
+        match &self.private {
+            PrivateHalf::P256(key) => sign_p256(key, message),
+            PrivateHalf::Ed25519(key) => sign_ed25519(key, message),
+            PrivateHalf::Rsa2048(key) => sign_pss(key, message),
+        }
+        .map_err(failed)
+    }
+
+    fn of_p256(key: EcKey<Private>) -> Result<Self, ErrorStack> {
+        let (mut x, mut y, mut context) = (BigNum::new()?, BigNum::new()?, BigNumContext::new()?);
+        key.public_key().affine_coordinates(key.group(), &mut x, &mut y, &mut context)?;
+        let public = PublicParts::P256 { x: x.to_vec_padded(PADDED)?, y: y.to_vec_padded(PADDED)? };
+        Ok(Self { private: PrivateHalf::P256(key), public })
+    }
+
+    fn of_ed25519(key: PKey<Private>) -> Result<Self, ErrorStack> {
+        let public = PublicParts::Ed25519 { x: key.raw_public_key()? };
+        Ok(Self { private: PrivateHalf::Ed25519(key), public })
+    }
+
+    fn of_rsa(key: Rsa<Private>) -> Result<Self, ErrorStack> {
+        let public = PublicParts::Rsa { n: key.n().to_vec(), e: key.e().to_vec() };
+        Ok(Self { private: PrivateHalf::Rsa2048(PKey::from_rsa(key)?), public })
+    }
+}
+
+impl fmt::Debug for RawKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("RawKey").field(&self.public).finish()
+    }
+}
+
+/// The curve, built once: that costs half as much as a signature on it.
+fn p256() -> Result<&'static EcGroupRef, ErrorStack> {
+    static P256: LazyLock<Result<EcGroup, ErrorStack>> =
+        LazyLock::new(|| EcGroup::from_curve_name(Nid::X9_62_PRIME256V1));
+    P256.as_deref().map_err(Clone::clone)
+}
+
+fn restore_p256(bytes: &[u8]) -> Option<RawKey> {
+    let (scalar, public) = bytes.split_at_checked(WIDTH)?;
+    let (x, y) = public.split_at_checked(WIDTH).filter(|(_, y)| y.len() == WIDTH)?;
+    let mut scalar = BigNum::from_slice(scalar).ok()?;
+    let key = build_p256(&scalar, x, y);
+    // OpenSSL clears its own copy when the key is dropped, but not this number.
+    scalar.clear();
+    Some(RawKey { private: PrivateHalf::P256(key.ok()??), public: PublicParts::P256 { x: x.to_vec(), y: y.to_vec() } })
+}
+
+/// `None` for a scalar that is zero or not below the order of the group.
+fn build_p256(scalar: &BigNumRef, x: &[u8], y: &[u8]) -> Result<Option<EcKey<Private>>, ErrorStack> {
+    let (group, mut context, mut order) = (p256()?, BigNumContext::new()?, BigNum::new()?);
+    group.order(&mut order, &mut context)?;
+    if scalar.num_bits() == 0 || *scalar >= *order {
+        return Ok(None);
+    }
+    let (x, y, mut public) = (BigNum::from_slice(x)?, BigNum::from_slice(y)?, EcPoint::new(group)?);
+    // Fails for what is no point of the curve and for coordinates that are not below the field's prime.
+    public.set_affine_coordinates(group, &x, &y, &mut context)?;
+    EcKey::from_private_components(group, scalar, &public).map(Some)
+}
+
+fn restore_ed25519(bytes: &[u8]) -> Option<RawKey> {
+    let (seed, public) = bytes.split_at_checked(WIDTH)?;
+    let key = PKey::private_key_from_raw_bytes(seed, Id::ED25519).and_then(RawKey::of_ed25519).ok()?;
+    // OpenSSL has computed the public half already, so here the comparison is free.
+    matches!(&key.public, PublicParts::Ed25519 { x } if x == public).then_some(key)
+}
+
+fn restore_rsa(bytes: &[u8]) -> Option<RawKey> {
+    let key = Rsa::private_key_from_der(bytes).ok().filter(|key| key.n().num_bits() == RSA_BITS)?;
+    // DER has one form of a key, but OpenSSL's parser also takes bytes behind it.
+    let written = Zeroizing::new(key.private_key_to_der().ok()?);
+    (written.as_slice() == bytes).then_some(key).and_then(|key| RawKey::of_rsa(key).ok())
+}
+
+fn sign_p256(key: &EcKey<Private>, message: &[u8]) -> Result<Vec<u8>, ErrorStack> {
+    let signature = EcdsaSig::sign(&sha256(message), key)?;
+    Ok([signature.r().to_vec_padded(PADDED)?, signature.s().to_vec_padded(PADDED)?].concat())
+}
+
+fn sign_ed25519(key: &PKey<Private>, message: &[u8]) -> Result<Vec<u8>, ErrorStack> {
+    Signer::new_without_digest(key)?.sign_oneshot_to_vec(message)
+}
+
+/// RFC 7518 §3.5: "The size of the salt value is the same size as the hash function output."
+fn sign_pss(key: &PKey<Private>, message: &[u8]) -> Result<Vec<u8>, ErrorStack> {
+    let mut signer = Signer::new(MessageDigest::sha256(), key)?;
+    signer.set_rsa_padding(Padding::PKCS1_PSS)?;
+    signer.set_rsa_pss_saltlen(RsaPssSaltlen::DIGEST_LENGTH)?;
+    signer.set_rsa_mgf1_md(MessageDigest::sha256())?;
+    signer.sign_oneshot_to_vec(message)
+}
+
+fn failed(error: ErrorStack) -> Error {
+    Error::new(ErrorKind::Cryptography).with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use openssl::ec::PointConversionForm;
+    use openssl::pkey::Public;
+    use openssl::sign::Verifier;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ALL: [RawKeyType; 3] = [RawKeyType::P256, RawKeyType::Ed25519, RawKeyType::Rsa2048];
+
+    /// Verifies with nothing but the public parts.
+    fn verifies(public: &PublicParts, message: &[u8], signature: &[u8]) -> bool {
+        let number = |bytes: &[u8]| BigNum::from_slice(bytes).unwrap();
+        match public {
+            PublicParts::P256 { x, y } => {
+                let key = EcKey::from_public_key_affine_coordinates(p256().unwrap(), &number(x), &number(y)).unwrap();
+                let (r, s) = signature.split_at(WIDTH);
+                let signature = EcdsaSig::from_private_components(number(r), number(s)).unwrap();
+                signature.verify(&sha256(message), &key).unwrap()
+            }
+            PublicParts::Ed25519 { x } => {
+                let key = PKey::public_key_from_raw_bytes(x, Id::ED25519).unwrap();
+                Verifier::new_without_digest(&key).unwrap().verify_oneshot(signature, message).unwrap()
+            }
+            PublicParts::Rsa { n, e } => {
+                let key: Rsa<Public> = Rsa::from_public_components(number(n), number(e)).unwrap();
+                let key = PKey::from_rsa(key).unwrap();
+                let mut verifier = Verifier::new(MessageDigest::sha256(), &key).unwrap();
+                verifier.set_rsa_padding(Padding::PKCS1_PSS).unwrap();
+                verifier.set_rsa_pss_saltlen(RsaPssSaltlen::DIGEST_LENGTH).unwrap();
+                verifier.verify_oneshot(signature, message).unwrap()
+            }
+        }
+    }
+
+    /// x and y of P-256's generator (SEC 2 §2.4.2).
+    fn generator() -> Vec<u8> {
+        let (group, mut context) = (p256().unwrap(), BigNumContext::new().unwrap());
+        let point = group.generator_opt().unwrap();
+        point.to_bytes(group, PointConversionForm::UNCOMPRESSED, &mut context).unwrap().split_off(1)
+    }
+
+    #[test]
+    fn a_key_that_was_brought_back_is_the_same_key() {
+        for key_type in ALL {
+            let key = RawKey::generate(key_type).unwrap();
+            let restored = RawKey::from_bytes(key_type, &key.to_bytes().unwrap()).unwrap();
+            assert_eq!(restored.public_parts(), key.public_parts());
+            let signature = restored.sign(b"a message").unwrap();
+            assert!(verifies(key.public_parts(), b"a message", &signature));
+            assert!(!verifies(key.public_parts(), b"another message", &signature));
+        }
+    }
+
+    #[test]
+    fn numbers_with_leading_zeros_keep_their_width() {
+        // The point is the generator, so the scalar is one.
+        let bytes = [&[0; 31], [1].as_slice(), &generator()].concat();
+        let key = RawKey::from_bytes(RawKeyType::P256, &bytes).unwrap();
+        assert_eq!(*key.to_bytes().unwrap(), bytes);
+        assert!(verifies(key.public_parts(), b"a message", &key.sign(b"a message").unwrap()));
+    }
+
+    #[test]
+    fn a_scalar_outside_of_the_group_is_refused() {
+        let mut order = BigNum::new().unwrap();
+        p256().unwrap().order(&mut order, &mut BigNumContext::new().unwrap()).unwrap();
+        for scalar in [vec![0; 32], order.to_vec(), vec![0xff; 32]] {
+            assert!(RawKey::from_bytes(RawKeyType::P256, &[scalar, generator()].concat()).is_none());
+        }
+    }
+
+    #[test]
+    fn a_point_that_is_not_on_the_curve_is_refused() {
+        for (x, y) in [([0; 32], [0; 32]), ([1; 32], [2; 32]), ([0xff; 32], [0xff; 32])] {
+            assert!(RawKey::from_bytes(RawKeyType::P256, &[[7; 32], x, y].concat()).is_none());
+        }
+    }
+
+    #[test]
+    fn an_ed25519_key_whose_halves_do_not_belong_together_is_refused() {
+        let one = RawKey::generate(RawKeyType::Ed25519).unwrap().to_bytes().unwrap();
+        let other = RawKey::generate(RawKeyType::Ed25519).unwrap().to_bytes().unwrap();
+        let mixed = [&one[..WIDTH], &other[WIDTH..]].concat();
+        assert!(RawKey::from_bytes(RawKeyType::Ed25519, &mixed).is_none());
+    }
+
+    #[test]
+    fn an_rsa_key_of_another_size_or_with_bytes_after_it_is_refused() {
+        let short = Rsa::generate(1024).unwrap().private_key_to_der().unwrap();
+        assert!(RawKey::from_bytes(RawKeyType::Rsa2048, &short).is_none());
+        let mut longer = RawKey::generate(RawKeyType::Rsa2048).unwrap().to_bytes().unwrap();
+        longer.push(0);
+        assert!(RawKey::from_bytes(RawKeyType::Rsa2048, &longer).is_none());
+    }
+
+    /// RFC 8037 appendix A: Ed25519 signatures are deterministic, so there is a vector for the whole signature.
+    #[test]
+    fn ed25519_gives_the_signature_of_rfc_8037() {
+        let decoded = |text: &str| URL_SAFE_NO_PAD.decode(text).unwrap();
+        let seed = decoded("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A");
+        let public = decoded("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo");
+        let key = RawKey::from_bytes(RawKeyType::Ed25519, &[seed, public].concat()).unwrap();
+        let signature = key.sign(b"eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc").unwrap();
+        assert_eq!(
+            URL_SAFE_NO_PAD.encode(signature),
+            "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg"
+        );
+    }
+
+    #[test]
+    fn debug_output_has_the_public_half_only() {
+        for key_type in [RawKeyType::P256, RawKeyType::Ed25519] {
+            let key = RawKey::generate(key_type).unwrap();
+            let shown = format!("{key:?}");
+            let private = format!("{:?}", &key.to_bytes().unwrap()[..WIDTH]);
+            assert!(!shown.contains(private.trim_matches(['[', ']'])), "{shown}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            for key_type in ALL {
+                let _ = RawKey::from_bytes(key_type, &bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! The keys in a keyring and those derived from them.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::general_purpose::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use zeroize::Zeroizing;
+
+use super::Purpose;
+use super::envelope::label;
+use crate::error::{ConfigurationProblem, Error};
+use crate::jose::hmac_sha256;
+use crate::random::{self, Random};
+use crate::secret::Secret;
+
+/// A key of 32 random bytes for a [`Keyring`](super::Keyring).
+///
+/// Make one with `openssl rand -base64 32`, keep it where the application's other secrets are, and give every instance
+/// of the application the same one. Whoever has it can read what it sealed and forge it.
+///
+/// It is overwritten in memory when dropped. `Debug` shows its identifier, which says nothing about the key.
+pub struct SealingKey(Zeroizing<[u8; LENGTH]>);
+
+const LENGTH: usize = 32;
+
+impl SealingKey {
+    /// The key with these bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigurationProblem::Setting`] if all bytes are equal: that is a placeholder and not a key.
+    pub fn from_bytes(bytes: [u8; LENGTH]) -> Result<Self, Error> {
+        Self::checked(Zeroizing::new(bytes))
+    }
+
+    /// The key with these bytes in base64: the standard or the URL-safe alphabet, with or without padding. White space
+    /// around it is ignored, for secrets that come with a line end.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), openid_deferred::Error> {
+    /// let key = openid_deferred::SealingKey::from_base64("CVh2hmGkm7dpPYHCxQeQWzB4jLYHG8xQbD3c3bqFUZc=")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigurationProblem::Setting`] if the text is not the base64 of 32 bytes, or all bytes are equal.
+    pub fn from_base64(text: &str) -> Result<Self, Error> {
+        let text = text.trim();
+        let engine = if text.contains(['-', '_']) { &URL_SAFE } else { &LENIENT };
+        // The decoder wants room for whole groups of three bytes. What does not fit is no key.
+        let mut room = Zeroizing::new([0; 36]);
+        let written = engine.decode_slice(text, room.as_mut()).ok();
+        let decoded = room.first_chunk().filter(|_| written == Some(LENGTH));
+        let bytes =
+            decoded.ok_or_else(|| refused("it must be 32 bytes in base64, as `openssl rand -base64 32` prints"))?;
+        Self::checked(Zeroizing::new(*bytes))
+    }
+
+    /// The key that an environment variable holds in base64, as [`from_base64`](Self::from_base64) reads it.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), openid_deferred::Error> {
+    /// use openid_deferred::{Keyring, SealingKey};
+    /// let keyring = Keyring::new(SealingKey::from_env("DEFERRED_SEALING_KEY")?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigurationProblem::Setting`] if the variable is not set, is not text, or holds no key. The error's source
+    /// names the variable.
+    pub fn from_env(name: &str) -> Result<Self, Error> {
+        // The error of `std` for a variable that is not text quotes its value, so it is no source of ours.
+        let value = std::env::var(name).map(Zeroizing::new).map_err(|_| refused("it is not set, or is not text"));
+        value
+            .and_then(|value| Self::from_base64(&value))
+            .map_err(|error| error.with_source(format!("read from the environment variable {name:?}")))
+    }
+
+    /// A new key. [`to_base64`](Self::to_base64) has it for keeping: what it seals is lost with it.
+    ///
+    /// # Errors
+    ///
+    /// When `random` fails.
+    pub fn generate(random: &dyn Random) -> Result<Self, Error> {
+        Self::checked(Zeroizing::new(random::bytes(random)?))
+    }
+
+    /// The key for keeping, in the standard base64 alphabet with padding.
+    pub fn to_base64(&self) -> Secret {
+        Secret::new(STANDARD.encode(*self.0))
+    }
+
+    fn checked(bytes: Zeroizing<[u8; LENGTH]>) -> Result<Self, Error> {
+        if bytes.first().is_some_and(|first| bytes.iter().all(|byte| byte == first)) {
+            return Err(refused("all of its bytes are equal; make one with `openssl rand -base64 32`"));
+        }
+        Ok(Self(bytes))
+    }
+
+    /// Derives the keys that are used, one for each purpose.
+    pub(super) fn subkeys(&self) -> Subkeys {
+        let derive = |purpose| Zeroizing::new(hmac_sha256(self.0.as_slice(), &[b"seal ", label(purpose)]));
+        Subkeys {
+            id: self.id(),
+            authorization_session: derive(Purpose::AuthorizationSession),
+            pending_authentication: derive(Purpose::PendingAuthentication),
+            authentication: derive(Purpose::Authentication),
+        }
+    }
+
+    fn id(&self) -> [u8; 4] {
+        let [a, b, c, d, ..] = hmac_sha256(self.0.as_slice(), &[b"key id"]);
+        [a, b, c, d]
+    }
+}
+
+impl fmt::Debug for SealingKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_id(formatter, "SealingKey", self.id())
+    }
+}
+
+/// What is derived from one [`SealingKey`].
+pub(super) struct Subkeys {
+    pub(super) id: [u8; 4],
+    authorization_session: Zeroizing<[u8; LENGTH]>,
+    pending_authentication: Zeroizing<[u8; LENGTH]>,
+    authentication: Zeroizing<[u8; LENGTH]>,
+}
+
+impl Subkeys {
+    /// The key for one purpose.
+    pub(super) fn of(&self, purpose: Purpose) -> &[u8; LENGTH] {
+        match purpose {
+            Purpose::AuthorizationSession => &self.authorization_session,
+            Purpose::PendingAuthentication => &self.pending_authentication,
+            Purpose::Authentication => &self.authentication,
+        }
+    }
+}
+
+impl fmt::Debug for Subkeys {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_id(formatter, "SealingKey", self.id)
+    }
+}
+
+fn write_id(formatter: &mut fmt::Formatter<'_>, name: &str, id: [u8; 4]) -> fmt::Result {
+    write!(formatter, "{name}({:08x})", u32::from_be_bytes(id))
+}
+
+const CONFIG: GeneralPurposeConfig =
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+const LENIENT: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, CONFIG);
+const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, CONFIG);
+
+fn refused(problem: &'static str) -> Error {
+    ConfigurationProblem::Setting { setting: "SealingKey", problem }.into()
+}

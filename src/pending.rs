@@ -1,0 +1,3 @@
+//! x
+mod answer;
+mod schedule;

@@ -1,0 +1,178 @@
+//! What an answer to a poll means: one row for everything that an OP or a network can say.
+
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use crate::error::ErrorResponse;
+
+/// What came back for one poll.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// The Successful Token Response, as it came.
+    Success(SuccessBody),
+    /// An OAuth error response.
+    Error { response: ErrorResponse, retry_after: Option<Duration> },
+    /// No OAuth answer at all: the network's trouble, a proxy's page, a broken document.
+    Trouble {
+        /// Whether the OP may have processed the request, so that its answer is lost.
+        unanswered: bool,
+        retry_after: Option<Duration>,
+    },
+}
+
+/// A response body that holds tokens.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct SuccessBody(pub(crate) Zeroizing<Vec<u8>>);
+
+impl std::fmt::Debug for SuccessBody {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("[redacted]")
+    }
+}
+
+/// What an [`Answer`] means for the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reading {
+    Success,
+    Pending,
+    SlowDown,
+    /// The process is over.
+    End(End),
+    /// Not the user's end: the OP or the network is in trouble.
+    Trouble {
+        unanswered: bool,
+    },
+    /// Not the user's end either: our registration, credentials or clock are wrong.
+    OurMistake,
+}
+
+/// How a process ends without tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// `access_denied`.
+    Denied,
+    /// `expired_token` (confirmed), or our own deadline.
+    Expired { confirmed: bool },
+    /// `invalid_grant` or `invalid_request`, after which the draft forbids asking again.
+    Failed,
+    /// The answer that told the outcome may have been lost.
+    Unknown,
+}
+
+/// Where the process stands after an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Open,
+    Succeeded,
+    Ended(End),
+}
+
+impl Answer {
+    pub(crate) fn reading(&self) -> Reading {
+        match self {
+            Self::Success(_) => Reading::Success,
+            Self::Trouble { unanswered, .. } => Reading::Trouble { unanswered: *unanswered },
+            Self::Error { response, .. } => reading_of(response),
+        }
+    }
+
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Success(_) => None,
+            Self::Error { retry_after, .. } | Self::Trouble { retry_after, .. } => *retry_after,
+        }
+    }
+}
+
+/// DTR §Token Request Error Response, with RFC 6749 §5.2, RFC 8628 §3.5 and RFC 9449 §5.
+fn reading_of(response: &ErrorResponse) -> Reading {
+    // RFC 6749 §5.2 sends errors with 400 or 401. A process must not end because a gateway in between dresses its own
+    // trouble up as JSON, so these statuses are trouble whatever the code is.
+    let gateway = matches!(response.status(), Some(404 | 405 | 408 | 500..));
+    match response.code() {
+        _ if gateway => Reading::Trouble { unanswered: false },
+        "authorization_pending" => Reading::Pending,
+        "slow_down" => Reading::SlowDown,
+        _ if response.status() == Some(429) => Reading::Trouble { unanswered: false },
+        "access_denied" => Reading::End(End::Denied),
+        // "The Client MUST stop polling with this `deferred_auth_id`."
+        "expired_token" => Reading::End(End::Expired { confirmed: true }),
+        // "If a Client receives an `invalid_request` error, it MUST not make any further requests for the same
+        // `deferred_auth_id`."
+        "invalid_grant" | "invalid_request" => Reading::End(End::Failed),
+        "invalid_client"
+        | "unauthorized_client"
+        | "unsupported_grant_type"
+        | "invalid_scope"
+        | "invalid_dpop_proof" => Reading::OurMistake,
+        // `temporarily_unavailable`, `server_error`, and codes that nobody has told us about.
+        _ => Reading::Trouble { unanswered: false },
+    }
+}
+
+/// Whether a code is one that the specifications of this flow know; others are worth an alert.
+pub(crate) fn is_known_error(code: &str) -> bool {
+    matches!(
+        code,
+        "authorization_pending"
+            | "slow_down"
+            | "access_denied"
+            | "expired_token"
+            | "invalid_grant"
+            | "invalid_request"
+            | "invalid_client"
+            | "unauthorized_client"
+            | "unsupported_grant_type"
+            | "invalid_scope"
+            | "invalid_dpop_proof"
+            | "temporarily_unavailable"
+            | "server_error"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reading(code: &str, status: u16) -> Reading {
+        reading_of(&ErrorResponse::new(code, None, Some(status)))
+    }
+
+    #[test]
+    fn terminal_codes_end_the_process() {
+        assert_eq!(reading("access_denied", 400), Reading::End(End::Denied));
+        assert_eq!(reading("access_denied", 403), Reading::End(End::Denied));
+        assert_eq!(reading("expired_token", 400), Reading::End(End::Expired { confirmed: true }));
+        assert_eq!(reading("invalid_grant", 400), Reading::End(End::Failed));
+        assert_eq!(reading("invalid_request", 400), Reading::End(End::Failed));
+    }
+
+    #[test]
+    fn a_terminal_code_from_a_broken_gateway_ends_nothing() {
+        for status in [404, 429, 500, 502, 503] {
+            assert_eq!(reading("invalid_request", status), Reading::Trouble { unanswered: false }, "{status}");
+        }
+    }
+
+    #[test]
+    fn slow_down_counts_with_429_too() {
+        assert_eq!(reading("slow_down", 429), Reading::SlowDown);
+    }
+
+    #[test]
+    fn our_own_mistakes_end_nobodys_process() {
+        for code in
+            ["invalid_client", "unauthorized_client", "unsupported_grant_type", "invalid_scope", "invalid_dpop_proof"]
+        {
+            assert_eq!(reading(code, 400), Reading::OurMistake, "{code}");
+            assert_eq!(reading(code, 401), Reading::OurMistake, "{code}");
+        }
+    }
+
+    #[test]
+    fn codes_that_nobody_knows_are_trouble() {
+        assert_eq!(reading("interaction_required_by_committee", 400), Reading::Trouble { unanswered: false });
+        assert!(!is_known_error("interaction_required_by_committee"));
+    }
+}

@@ -1,0 +1,380 @@
+//! When to ask: the pure state machine of one authentication process.
+//!
+//! It is total (every answer that an OP or a network can give has its transition) and does no I/O: what happened and
+//! the time go in, the next due time or the end comes out. Both floors of the crate run on it.
+
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use super::answer::{Answer, End, Reading, Standing};
+use crate::clock::{Moment, from_unix_seconds, saturating_add, unix_seconds};
+
+/// DTR §Token Request Error Response: with `slow_down` "the interval between requests MUST be increased by at least
+/// 5 seconds".
+const SLOW_DOWN_STEP: Duration = Duration::from_secs(5);
+/// No interval is shorter, whatever the OP says.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two requests there is always this much time, even for the one poll before the end.
+const SHORTEST_GAP: Duration = Duration::from_secs(1);
+/// Without an `interval` from the OP: between these, growing with the age of the process.
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
+const LONGEST_DEFAULT_INTERVAL: Duration = Duration::from_secs(300);
+/// Backing off from trouble never waits longer than this, or than the interval where that is longer.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(3600);
+/// After the OP's own deadline it gets this long to say `expired_token` itself.
+const DEADLINE_GRACE: Duration = Duration::from_secs(60);
+/// How long before its end a process is asked about one last time.
+pub(crate) const FINAL_POLL_MARGIN: Duration = Duration::from_secs(5);
+/// Jitter adds at most a tenth of the wait, and at most this.
+const LONGEST_JITTER: Duration = Duration::from_secs(30);
+
+/// A point in time to wait for. It is kept on the wall clock, which survives a restart, and within one process on the
+/// monotonic clock, which does not jump.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Due {
+    #[serde(rename = "at", with = "milliseconds")]
+    wall: SystemTime,
+    /// How long the wait was when it began: a wall clock that was set back cannot make it longer.
+    #[serde(rename = "of", with = "duration_milliseconds")]
+    wait: Duration,
+    #[serde(skip)]
+    monotonic: Option<Duration>,
+}
+
+impl Due {
+    fn after(wait: Duration, from: Moment) -> Self {
+        let at = from.plus(wait);
+        Self { wall: at.wall, wait, monotonic: Some(at.monotonic) }
+    }
+
+    fn remaining(&self, now: Moment) -> Duration {
+        match self.monotonic {
+            Some(at) => at.saturating_sub(now.monotonic),
+            None => self.wall.duration_since(now.wall).unwrap_or(Duration::ZERO).min(self.wait),
+        }
+    }
+
+    /// After a restart: continues on this process's monotonic clock.
+    fn anchor(&mut self, now: Moment) {
+        if self.monotonic.is_none() {
+            self.monotonic = Some(now.monotonic.saturating_add(self.remaining(now)));
+        }
+    }
+}
+
+/// What the exchange response said about time, already made sense of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Times {
+    pub(crate) interval: Option<Duration>,
+    pub(crate) expires_in: Option<Duration>,
+}
+
+/// The schedule of one process: what is known of its past, and when it is due.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Schedule {
+    /// The OP's interval; where it gave none, a default that grows with age stands in.
+    #[serde(rename = "int", with = "optional_duration_milliseconds", default, skip_serializing_if = "Option::is_none")]
+    interval: Option<Duration>,
+    /// How often the OP said `slow_down`: each adds five seconds for good.
+    #[serde(rename = "slow", default, skip_serializing_if = "is_zero")]
+    slow_downs: u32,
+    /// When the exchange was sent: from here the OP's `expires_in` counts at the earliest.
+    #[serde(rename = "sent", with = "seconds")]
+    exchange_sent_at: SystemTime,
+    /// When its response came: from here it counts at the latest.
+    #[serde(rename = "recv", with = "seconds")]
+    exchange_answered_at: SystemTime,
+    #[serde(rename = "exp", with = "optional_duration_milliseconds", default, skip_serializing_if = "Option::is_none")]
+    expires_in: Option<Duration>,
+    /// How long before the end the last poll goes out; `None`: no such poll.
+    #[serde(rename = "fin", with = "optional_duration_milliseconds", default, skip_serializing_if = "Option::is_none")]
+    final_margin: Option<Duration>,
+    due: Due,
+    /// What `Retry-After` forbids.
+    #[serde(rename = "nb", default, skip_serializing_if = "Option::is_none")]
+    not_before: Option<Due>,
+    /// Polls in a row without a usable answer.
+    #[serde(rename = "trb", default, skip_serializing_if = "is_zero")]
+    troubles: u32,
+    /// The poll shortly before the end has been made, or one after the end.
+    #[serde(rename = "fdone", default, skip_serializing_if = "is_false")]
+    final_poll_made: bool,
+    #[serde(rename = "ldone", default, skip_serializing_if = "is_false")]
+    late_poll_made: bool,
+    /// A request went out and its answer has not been seen yet.
+    #[serde(rename = "fly", default, skip_serializing_if = "is_false")]
+    in_flight: bool,
+    /// The answer of some earlier request was lost, and nothing since has shown that it was not the success, which
+    /// the OP gives once only.
+    #[serde(rename = "lost", default, skip_serializing_if = "is_false")]
+    answer_lost: bool,
+}
+
+/// What to do now.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Nothing, for this long.
+    Wait(Duration),
+    /// Send a request; [`Schedule::sending`] comes first.
+    Ask,
+    /// The end has come without asking again.
+    End(End),
+}
+
+impl Schedule {
+    /// A process whose exchange has just been answered. The first poll is due one interval later.
+    pub(crate) fn new(
+        times: Times,
+        exchange_sent_at: SystemTime,
+        answered: Moment,
+        final_margin: Option<Duration>,
+        jitter: Jitter,
+    ) -> Self {
+        let mut schedule = Self {
+            interval: times.interval.map(|interval| interval.max(SHORTEST_INTERVAL)),
+            slow_downs: 0,
+            exchange_sent_at,
+            exchange_answered_at: answered.wall,
+            expires_in: times.expires_in,
+            final_margin,
+            due: Due::after(Duration::ZERO, answered),
+            not_before: None,
+            troubles: 0,
+            final_poll_made: false,
+            late_poll_made: false,
+            in_flight: false,
+            answer_lost: false,
+        };
+        schedule.plan(answered, jitter);
+        schedule
+    }
+
+    /// The interval in force: the OP's, or the default for a process of this age, and five seconds more for every
+    /// `slow_down`.
+    pub(crate) fn interval(&self, now: Moment) -> Duration {
+        let given = self.interval.unwrap_or_else(|| {
+            let age = now.wall.duration_since(self.exchange_answered_at).unwrap_or(Duration::ZERO);
+            (age / 100).clamp(DEFAULT_INTERVAL, LONGEST_DEFAULT_INTERVAL)
+        });
+        given.saturating_add(SLOW_DOWN_STEP.saturating_mul(self.slow_downs))
+    }
+
+    /// When the OP's answer expires, counted from the sending of the exchange; `None` where the OP set no limit.
+    pub(crate) fn expires_at(&self) -> Option<SystemTime> {
+        self.expires_in.map(|lifetime| saturating_add(self.exchange_sent_at, lifetime))
+    }
+
+    /// When the next request is due, by the wall clock.
+    pub(crate) fn due_at(&self) -> SystemTime {
+        self.not_before.map_or(self.due.wall, |not_before| not_before.wall.max(self.due.wall))
+    }
+
+    /// What to do now.
+    pub(crate) fn step(&mut self, now: Moment) -> Step {
+        self.due.anchor(now);
+        if let Some(not_before) = &mut self.not_before {
+            not_before.anchor(now);
+        }
+        let held = self.not_before.map_or(Duration::ZERO, |not_before| not_before.remaining(now));
+        let remaining = self.due.remaining(now).max(held);
+        if self.late_poll_made {
+            // The one poll that an expired process gets has been made.
+            return match self.until_deadline(now) {
+                Some(left) if !left.is_zero() => Step::Wait(left),
+                _ => Step::End(self.unconfirmed_end()),
+            };
+        }
+        if remaining.is_zero() {
+            return Step::Ask;
+        }
+        match self.until_deadline(now) {
+            // The poll before the end was answered, and the next one would come after all is over.
+            Some(Duration::ZERO) if self.final_poll_answered() => Step::End(self.unconfirmed_end()),
+            Some(left) if !left.is_zero() => Step::Wait(remaining.min(left)),
+            _ => Step::Wait(remaining),
+        }
+    }
+
+    /// Notes that a request is about to leave. Whoever is dropped between here and [`answered`](Self::answered) has
+    /// left a request whose answer is lost, and the interval counts from now.
+    pub(crate) fn sending(&mut self, now: Moment) {
+        self.answer_lost |= self.in_flight;
+        self.in_flight = true;
+        self.not_before = None;
+        if let Some(expires_at) = self.expires_at() {
+            self.late_poll_made = now.wall >= expires_at;
+            self.final_poll_made |= self.final_at().is_some_and(|final_at| now.wall >= final_at);
+        }
+        self.due = Due::after(self.interval(now), now);
+    }
+
+    /// Takes the answer to the request that was noted by [`sending`](Self::sending), and plans the next one.
+    pub(crate) fn answered(&mut self, answer: &Answer, now: Moment, jitter: Jitter) -> Standing {
+        let lost_before = self.answer_lost;
+        self.in_flight = false;
+        let reading = answer.reading();
+        match reading {
+            Reading::Pending | Reading::SlowDown => {
+                // The process is open, so no earlier request can have fetched its success.
+                self.answer_lost = false;
+                self.troubles = 0;
+                if reading == Reading::SlowDown {
+                    self.slow_downs = self.slow_downs.saturating_add(1);
+                }
+            }
+            Reading::Trouble { unanswered } => {
+                self.answer_lost |= unanswered;
+                self.troubles = self.troubles.saturating_add(1);
+            }
+            Reading::OurMistake => {
+                self.troubles = self.troubles.saturating_add(1);
+                // The OP said nothing about the process, so it can still be asked about.
+                self.late_poll_made = false;
+            }
+            Reading::Success => return Standing::Succeeded,
+            Reading::End(End::Expired { .. } | End::Failed) if lost_before => return Standing::Ended(End::Unknown),
+            Reading::End(end) => return Standing::Ended(end),
+        }
+        self.not_before = answer.retry_after().map(|wait| Due::after(wait, now));
+        self.plan(now, jitter);
+        Standing::Open
+    }
+
+    /// Whether the answer of an earlier request may have been the success.
+    #[cfg(test)]
+    pub(crate) fn answer_lost(&self) -> bool {
+        self.answer_lost || self.in_flight
+    }
+
+    /// Sets the next due time, counted from `now`.
+    fn plan(&mut self, now: Moment, jitter: Jitter) {
+        let interval = self.interval(now);
+        let wait = match self.troubles {
+            0 => interval,
+            troubles => {
+                let doublings = (troubles - 1).min(31);
+                interval.saturating_mul(1_u32 << doublings).min(interval.max(LONGEST_BACKOFF))
+            }
+        };
+        let mut wait = wait.saturating_add(jitter.of(wait));
+        if let Some(final_wait) = self.until_final_poll(now) {
+            // DTR §Design Considerations for Poll and Ping: one request slightly before the required interval, as
+            // close as possible to the expiration.
+            wait = wait.min(final_wait);
+        }
+        if let Some(left) = self.until_deadline(now) {
+            // A process that nobody could ask about before its end is asked about once when it counts as expired.
+            if !self.final_poll_answered() && !left.is_zero() {
+                wait = wait.min(left);
+            }
+        }
+        self.due = Due::after(wait, now);
+    }
+
+    fn final_poll_answered(&self) -> bool {
+        self.final_poll_made && self.troubles == 0
+    }
+
+    /// How long until the one poll that is made shortly before the end, however long the interval or a backoff is.
+    fn until_final_poll(&self, now: Moment) -> Option<Duration> {
+        if self.final_poll_made {
+            return None;
+        }
+        let expires_at = self.expires_at()?;
+        let until_end = expires_at.duration_since(now.wall).ok()?;
+        let until_final = self.final_at()?.duration_since(now.wall).unwrap_or(Duration::ZERO);
+        let wait = until_final.max(SHORTEST_GAP);
+        (wait < until_end).then_some(wait)
+    }
+
+    fn final_at(&self) -> Option<SystemTime> {
+        let expires_at = self.expires_at()?;
+        Some(expires_at.checked_sub(self.final_margin?).unwrap_or(self.exchange_sent_at))
+    }
+
+    /// How long until the process counts as expired even if the OP does not say so.
+    fn until_deadline(&self, now: Moment) -> Option<Duration> {
+        let lifetime = self.expires_in?.saturating_add(DEADLINE_GRACE);
+        let deadline = saturating_add(self.exchange_answered_at, lifetime);
+        Some(deadline.duration_since(now.wall).unwrap_or(Duration::ZERO))
+    }
+
+    fn unconfirmed_end(&self) -> End {
+        if self.answer_lost || self.in_flight { End::Unknown } else { End::Expired { confirmed: false } }
+    }
+}
+
+/// A random share of a wait, which spreads requests that would otherwise go out together. It only ever lengthens.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Jitter(pub(crate) u16);
+
+impl Jitter {
+    fn of(self, wait: Duration) -> Duration {
+        (wait / 10).min(LONGEST_JITTER).saturating_mul(u32::from(self.0)) / u32::from(u16::MAX)
+    }
+}
+
+fn is_zero(value: &u32) -> bool {
+    *value == 0
+}
+
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+/// Seconds since 1970, as JSON.
+pub(super) mod seconds {
+    use super::*;
+
+    pub(crate) fn serialize<S: serde::Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(unix_seconds(*time))
+    }
+
+    pub(crate) fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<SystemTime, D::Error> {
+        Ok(from_unix_seconds(u64::deserialize(deserializer)?))
+    }
+}
+
+mod milliseconds {
+    use super::*;
+
+    pub(super) fn serialize<S: serde::Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        duration_milliseconds::serialize(&since, serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<SystemTime, D::Error> {
+        Ok(saturating_add(SystemTime::UNIX_EPOCH, duration_milliseconds::deserialize(deserializer)?))
+    }
+}
+
+mod duration_milliseconds {
+    use super::*;
+
+    pub(super) fn serialize<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        Ok(Duration::from_millis(u64::deserialize(deserializer)?))
+    }
+}
+
+mod optional_duration_milliseconds {
+    use super::*;
+
+    pub(super) fn serialize<S: serde::Serializer>(value: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(duration) => duration_milliseconds::serialize(duration, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<u64>::deserialize(deserializer)?.map(Duration::from_millis))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,458 @@
+//! The rules of polling, one by one and over random histories.
+
+use proptest::prelude::*;
+use zeroize::Zeroizing;
+
+use super::super::answer::SuccessBody;
+use super::*;
+use crate::error::ErrorResponse;
+
+const NO_JITTER: Jitter = Jitter(0);
+
+fn moment(seconds: f64) -> Moment {
+    let since = Duration::from_secs_f64(seconds);
+    Moment { wall: from_unix_seconds(1_800_000_000) + since, monotonic: since }
+}
+
+fn schedule(interval: Option<u64>, expires_in: Option<u64>) -> Schedule {
+    let times = Times { interval: interval.map(Duration::from_secs), expires_in: expires_in.map(Duration::from_secs) };
+    Schedule::new(times, moment(0.0).wall, moment(0.0), Some(FINAL_POLL_MARGIN), NO_JITTER)
+}
+
+fn error(code: &str) -> Answer {
+    Answer::Error { response: ErrorResponse::new(code, None, Some(400)), retry_after: None }
+}
+
+fn pending() -> Answer {
+    error("authorization_pending")
+}
+
+fn success() -> Answer {
+    Answer::Success(SuccessBody(Zeroizing::new(b"{}".to_vec())))
+}
+
+fn lost() -> Answer {
+    Answer::Trouble { unanswered: true, retry_after: None }
+}
+
+fn unavailable(retry_after: Option<u64>) -> Answer {
+    Answer::Trouble { unanswered: false, retry_after: retry_after.map(Duration::from_secs) }
+}
+
+/// Waits until the schedule asks, sends, and gives it the answer at once. Returns when that was and what followed.
+fn ask(schedule: &mut Schedule, from: f64, answer: &Answer) -> (f64, Standing) {
+    let mut now = from;
+    loop {
+        match schedule.step(moment(now)) {
+            Step::Wait(wait) => now += wait.as_secs_f64(),
+            Step::Ask => break,
+            Step::End(end) => return (now, Standing::Ended(end)),
+        }
+    }
+    schedule.sending(moment(now));
+    (now, schedule.answered(answer, moment(now), NO_JITTER))
+}
+
+#[test]
+fn the_first_poll_comes_one_interval_after_the_exchange_response() {
+    assert_eq!(schedule(Some(60), None).step(moment(0.0)), Step::Wait(Duration::from_secs(60)));
+}
+
+#[test]
+fn the_interval_counts_from_the_response() {
+    let mut schedule = schedule(Some(10), None);
+    schedule.sending(moment(10.0));
+    schedule.answered(&pending(), moment(100.0), NO_JITTER);
+    assert_eq!(schedule.step(moment(100.0)), Step::Wait(Duration::from_secs(10)));
+}
+
+#[test]
+fn an_interval_under_a_second_becomes_a_second() {
+    let times = Times { interval: Some(Duration::ZERO), expires_in: None };
+    let mut schedule = Schedule::new(times, moment(0.0).wall, moment(0.0), None, NO_JITTER);
+    assert_eq!(schedule.step(moment(0.0)), Step::Wait(Duration::from_secs(1)));
+}
+
+#[test]
+fn without_an_interval_the_wait_grows_with_age_from_five_seconds_to_five_minutes() {
+    let mut schedule = schedule(None, None);
+    assert_eq!(schedule.interval(moment(0.0)), Duration::from_secs(5));
+    assert_eq!(schedule.interval(moment(3_600.0)), Duration::from_secs(36));
+    assert_eq!(schedule.interval(moment(1e6)), Duration::from_secs(300));
+    assert_eq!(ask(&mut schedule, 0.0, &pending()).0, 5.0);
+}
+
+#[test]
+fn slow_down_lengthens_the_interval_by_five_seconds_for_good() {
+    let mut schedule = schedule(Some(5), None);
+    let (at, _) = ask(&mut schedule, 0.0, &error("slow_down"));
+    let (at, _) = ask(&mut schedule, at, &pending());
+    assert_eq!(at, 15.0);
+    let (at, _) = ask(&mut schedule, at, &error("slow_down"));
+    let (at, _) = ask(&mut schedule, at, &error("slow_down"));
+    let (before, _) = ask(&mut schedule, at, &pending());
+    let (after, _) = ask(&mut schedule, before, &pending());
+    assert_eq!(after - before, 20.0, "three times slow_down at interval 5");
+}
+
+#[test]
+fn slow_down_survives_a_restart() {
+    let mut schedule = schedule(Some(5), None);
+    ask(&mut schedule, 0.0, &error("slow_down"));
+    let mut reopened = reopen(&schedule);
+    assert_eq!(reopened.interval(moment(5.0)), Duration::from_secs(10));
+    assert_eq!(reopened.step(moment(5.0)), Step::Wait(Duration::from_secs(10)));
+}
+
+#[test]
+fn a_restart_in_the_middle_of_an_interval_does_not_bring_the_poll_forward() {
+    let schedule = schedule(Some(60), None);
+    assert_eq!(reopen(&schedule).step(moment(20.0)), Step::Wait(Duration::from_secs(40)));
+}
+
+#[test]
+fn a_wall_clock_that_was_set_back_while_the_process_was_down_does_not_lengthen_the_wait() {
+    let schedule = schedule(Some(60), None);
+    let day_before = Moment { wall: moment(0.0).wall - Duration::from_secs(86_400), monotonic: Duration::ZERO };
+    assert_eq!(reopen(&schedule).step(day_before), Step::Wait(Duration::from_secs(60)));
+}
+
+#[test]
+fn a_jump_of_the_wall_clock_neither_hastens_nor_delays_a_poll() {
+    for jump in [-86_400_i64, 86_400] {
+        let mut schedule = schedule(Some(60), None);
+        let wall = if jump < 0 { moment(30.0).wall - Duration::from_secs(86_400) } else { moment(86_430.0).wall };
+        let now = Moment { wall, monotonic: Duration::from_secs(30) };
+        assert_eq!(schedule.step(now), Step::Wait(Duration::from_secs(30)), "{jump}");
+    }
+}
+
+#[test]
+fn trouble_backs_off_exponentially_up_to_an_hour_and_never_ends_the_process() {
+    let mut schedule = schedule(Some(60), None);
+    let mut at = 0.0;
+    let mut waits = Vec::new();
+    for _ in 0..9 {
+        let (next, standing) = ask(&mut schedule, at, &unavailable(None));
+        assert_eq!(standing, Standing::Open);
+        waits.push(next - at);
+        at = next;
+    }
+    assert_eq!(waits, [60.0, 60.0, 120.0, 240.0, 480.0, 960.0, 1920.0, 3600.0, 3600.0]);
+    let (recovered, _) = ask(&mut schedule, at, &pending());
+    assert_eq!(ask(&mut schedule, recovered, &pending()).0 - recovered, 60.0, "one answer ends the backoff");
+}
+
+#[test]
+fn an_interval_longer_than_an_hour_is_not_shortened_by_backoff() {
+    let mut schedule = schedule(Some(7_200), None);
+    let (first, _) = ask(&mut schedule, 0.0, &unavailable(None));
+    assert_eq!(ask(&mut schedule, first, &unavailable(None)).0 - first, 7_200.0);
+}
+
+#[test]
+fn retry_after_lengthens_the_wait_and_never_shortens_it() {
+    let mut schedule = schedule(Some(60), None);
+    let (first, _) = ask(&mut schedule, 0.0, &unavailable(Some(600)));
+    let (second, _) = ask(&mut schedule, first, &unavailable(Some(1)));
+    assert_eq!(second - first, 600.0);
+    assert_eq!(ask(&mut schedule, second, &pending()).0 - second, 120.0);
+}
+
+#[test]
+fn retry_after_beside_authorization_pending_is_honoured() {
+    let mut schedule = schedule(Some(5), None);
+    let answer = Answer::Error {
+        response: ErrorResponse::new("authorization_pending", None, Some(400)),
+        retry_after: Some(Duration::from_secs(100)),
+    };
+    let (first, _) = ask(&mut schedule, 0.0, &answer);
+    assert_eq!(ask(&mut schedule, first, &pending()).0 - first, 100.0);
+}
+
+#[test]
+fn one_last_poll_goes_out_five_seconds_before_the_end() {
+    let mut schedule = schedule(Some(60), Some(100));
+    let (first, _) = ask(&mut schedule, 0.0, &pending());
+    let (second, _) = ask(&mut schedule, first, &pending());
+    assert_eq!((first, second), (60.0, 95.0));
+    // One more falls between the end and the deadline a minute later; it is the only one.
+    let (third, standing) = ask(&mut schedule, second, &pending());
+    assert_eq!((third, standing), (155.0, Standing::Open));
+    let (end, standing) = ask(&mut schedule, third, &pending());
+    assert_eq!((end, standing), (160.0, Standing::Ended(End::Expired { confirmed: false })));
+}
+
+#[test]
+fn after_the_end_at_most_one_poll_is_made() {
+    let mut schedule = schedule(Some(10), Some(100));
+    let mut polls = Vec::new();
+    let mut at = 0.0;
+    loop {
+        let (next, standing) = ask(&mut schedule, at, &pending());
+        at = next;
+        match standing {
+            Standing::Open => polls.push(at),
+            Standing::Ended(end) => {
+                assert_eq!(end, End::Expired { confirmed: false });
+                break;
+            }
+            Standing::Succeeded => unreachable!(),
+        }
+    }
+    assert_eq!(at, 160.0);
+    assert_eq!(polls.iter().filter(|&&poll| poll >= 100.0).count(), 1, "{polls:?}");
+    assert!(polls.contains(&95.0), "{polls:?}");
+}
+
+#[test]
+fn backoff_does_not_move_the_poll_before_the_end() {
+    let mut schedule = schedule(Some(10), Some(1_000));
+    let mut at = 0.0;
+    let mut polls = Vec::new();
+    while at < 990.0 {
+        at = ask(&mut schedule, at, &unavailable(None)).0;
+        polls.push(at);
+    }
+    assert_eq!(polls.last(), Some(&995.0), "{polls:?}");
+}
+
+#[test]
+fn the_last_poll_does_not_follow_another_within_a_second() {
+    let mut schedule = schedule(Some(47), Some(100));
+    // 47 and 94: the last one at 95 is a second later.
+    let (first, _) = ask(&mut schedule, 0.0, &pending());
+    let (second, _) = ask(&mut schedule, first, &pending());
+    let (third, _) = ask(&mut schedule, second, &pending());
+    assert_eq!((first, second, third), (47.0, 94.0, 95.0));
+}
+
+#[test]
+fn a_process_found_past_its_deadline_is_asked_about_once_and_expires_unconfirmed() {
+    let schedule = schedule(Some(10), Some(100));
+    let mut found = reopen(&schedule);
+    assert_eq!(found.step(moment(5_000.0)), Step::Ask);
+    found.sending(moment(5_000.0));
+    found.answered(&unavailable(None), moment(5_000.0), NO_JITTER);
+    assert_eq!(found.step(moment(5_000.0)), Step::End(End::Expired { confirmed: false }));
+}
+
+#[test]
+fn a_process_found_past_its_deadline_whose_answer_is_lost_is_unknown() {
+    let mut found = reopen(&schedule(Some(10), Some(100)));
+    assert_eq!(found.step(moment(5_000.0)), Step::Ask);
+    found.sending(moment(5_000.0));
+    found.answered(&lost(), moment(5_090.0), NO_JITTER);
+    assert_eq!(found.step(moment(5_090.0)), Step::End(End::Unknown));
+}
+
+#[test]
+fn our_own_mistake_after_the_deadline_does_not_end_the_process() {
+    let mut found = reopen(&schedule(Some(10), Some(100)));
+    found.step(moment(5_000.0));
+    found.sending(moment(5_000.0));
+    found.answered(&error("invalid_client"), moment(5_000.0), NO_JITTER);
+    assert!(matches!(found.step(moment(5_000.0)), Step::Wait(_)));
+}
+
+#[test]
+fn an_interval_longer_than_the_lifetime_still_gets_its_last_poll() {
+    let mut schedule = schedule(Some(3_600), Some(100));
+    assert_eq!(ask(&mut schedule, 0.0, &pending()).0, 95.0);
+    let (end, standing) = ask(&mut schedule, 95.0, &pending());
+    assert_eq!((end, standing), (160.0, Standing::Ended(End::Expired { confirmed: false })));
+}
+
+#[test]
+fn a_ten_year_deferral_without_an_end_works() {
+    let mut schedule = schedule(Some(86_400 * 365), Some(86_400 * 3_650));
+    assert_eq!(ask(&mut schedule, 0.0, &pending()).0, 86_400.0 * 365.0);
+}
+
+#[test]
+fn absurd_times_saturate() {
+    let times = Times { interval: Some(Duration::MAX), expires_in: Some(Duration::MAX) };
+    let mut schedule = Schedule::new(times, moment(0.0).wall, moment(0.0), Some(FINAL_POLL_MARGIN), Jitter(u16::MAX));
+    assert!(matches!(schedule.step(moment(0.0)), Step::Wait(_)));
+    schedule.sending(moment(1.0));
+    schedule.answered(&error("slow_down"), moment(1.0), Jitter(u16::MAX));
+    assert!(matches!(reopen(&schedule).step(moment(2.0)), Step::Wait(_)));
+}
+
+#[test]
+fn invalid_grant_after_a_lost_answer_is_unknown_and_otherwise_failed() {
+    for code in ["invalid_grant", "expired_token", "invalid_request"] {
+        let mut schedule = schedule(Some(5), None);
+        let (at, _) = ask(&mut schedule, 0.0, &lost());
+        assert_eq!(ask(&mut schedule, at, &error(code)).1, Standing::Ended(End::Unknown), "{code}");
+    }
+    let mut schedule = schedule(Some(5), None);
+    assert_eq!(ask(&mut schedule, 0.0, &error("invalid_grant")).1, Standing::Ended(End::Failed));
+}
+
+#[test]
+fn a_denial_after_a_lost_answer_is_a_denial() {
+    let mut schedule = schedule(Some(5), None);
+    let (at, _) = ask(&mut schedule, 0.0, &lost());
+    assert_eq!(ask(&mut schedule, at, &error("access_denied")).1, Standing::Ended(End::Denied));
+}
+
+#[test]
+fn only_an_open_process_shows_that_a_lost_answer_was_not_the_success() {
+    let mut schedule = schedule(Some(5), None);
+    let (at, _) = ask(&mut schedule, 0.0, &lost());
+    let (at, _) = ask(&mut schedule, at, &error("server_error"));
+    assert!(schedule.answer_lost());
+    let (at, _) = ask(&mut schedule, at, &pending());
+    assert!(!schedule.answer_lost());
+    assert_eq!(ask(&mut schedule, at, &error("invalid_grant")).1, Standing::Ended(End::Failed));
+}
+
+#[test]
+fn a_request_that_was_dropped_on_its_way_keeps_the_interval_and_counts_as_lost() {
+    let mut schedule = schedule(Some(5), None);
+    schedule.sending(moment(5.0));
+    // Dropped here, or the process died and the schedule had been sealed before.
+    let mut reopened = reopen(&schedule);
+    assert_eq!(reopened.step(moment(6.0)), Step::Wait(Duration::from_secs(4)));
+    assert_eq!(ask(&mut reopened, 6.0, &error("invalid_grant")).1, Standing::Ended(End::Unknown));
+}
+
+#[test]
+fn a_success_wins_whatever_was_before() {
+    let mut schedule = schedule(Some(5), Some(100));
+    let (at, _) = ask(&mut schedule, 0.0, &lost());
+    assert_eq!(ask(&mut schedule, at, &success()).1, Standing::Succeeded);
+}
+
+#[test]
+fn jitter_only_lengthens_and_by_a_tenth_or_thirty_seconds_at_most() {
+    for (interval, most) in [(10, 11.0), (300, 330.0), (100_000, 100_030.0)] {
+        let times = Times { interval: Some(Duration::from_secs(interval)), expires_in: None };
+        let mut schedule = Schedule::new(times, moment(0.0).wall, moment(0.0), None, Jitter(u16::MAX));
+        let Step::Wait(wait) = schedule.step(moment(0.0)) else { panic!("due at once") };
+        assert!((wait.as_secs_f64() - most).abs() < 0.001, "{wait:?}");
+    }
+}
+
+fn reopen(schedule: &Schedule) -> Schedule {
+    serde_json::from_slice(&serde_json::to_vec(schedule).unwrap()).unwrap()
+}
+
+/// One event in a random history.
+#[derive(Debug, Clone)]
+enum Event {
+    Answer(u8, Option<u64>),
+    Dropped,
+    Restart,
+    LateCheck(u32),
+    WallJump(i32),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        6 => (0_u8..8, proptest::option::of(0_u64..5_000)).prop_map(|(kind, after)| Event::Answer(kind, after)),
+        1 => Just(Event::Dropped),
+        1 => Just(Event::Restart),
+        1 => (0_u32..10_000_000).prop_map(Event::LateCheck),
+        1 => (-100_000_i32..100_000).prop_map(Event::WallJump),
+    ]
+}
+
+proptest! {
+    /// Over any history, two requests for one id are never closer than the interval in force (but for the one before
+    /// the end and the one after it), nothing is asked after a terminal answer, and a doubtful end is never a denial
+    /// or a plain failure.
+    #[test]
+    fn over_random_histories_the_interval_holds_and_doubt_is_never_hidden(
+        interval in proptest::option::of(0_u64..4_000),
+        expires_in in proptest::option::of(1_u64..100_000),
+        jitter in any::<u16>(),
+        events in proptest::collection::vec(event(), 1..60),
+    ) {
+        let times = Times { interval: interval.map(Duration::from_secs), expires_in: expires_in.map(Duration::from_secs) };
+        let mut now = moment(0.0);
+        let mut schedule = Schedule::new(times, now.wall, now, Some(FINAL_POLL_MARGIN), Jitter(jitter));
+        let mut last: Option<(Duration, Duration)> = None;
+        let mut exceptions = 0;
+        // A wall clock that jumps while the process is down cannot be told from time that has passed.
+        let (mut jumped, mut restarted) = (false, false);
+        let mut ever_jumped = false;
+        let mut doubt = false;
+        for event in events {
+            match event {
+                Event::Restart => {
+                    restarted = true;
+                    schedule = reopen(&schedule);
+                }
+                Event::LateCheck(seconds) => now = now.plus(Duration::from_secs(seconds.into())),
+                Event::WallJump(by) => {
+                    (jumped, ever_jumped) = (true, true);
+                    let by_duration = Duration::from_secs(by.unsigned_abs().into());
+                    now.wall = if by < 0 { now.wall - by_duration } else { now.wall + by_duration };
+                }
+                Event::Answer(..) | Event::Dropped => {
+                    let mut steps = 0;
+                    let ended = loop {
+                        match schedule.step(now) {
+                            Step::Wait(wait) => now = now.plus(wait),
+                            Step::Ask => break None,
+                            Step::End(end) => break Some(end),
+                        }
+                        steps += 1;
+                        prop_assert!(steps < 5, "waits add up to a due time");
+                    };
+                    if let Some(end) = ended {
+                        prop_assert_eq!(end, if doubt { End::Unknown } else { End::Expired { confirmed: false } });
+                        return Ok(());
+                    }
+                    let blind = jumped && restarted;
+                    (jumped, restarted) = (false, false);
+                    if let Some((at, interval)) = last.filter(|_| !blind) {
+                        let gap = now.monotonic - at;
+                        prop_assert!(gap >= Duration::from_millis(999), "{gap:?}");
+                        if gap + Duration::from_millis(1) < interval {
+                            exceptions += 1;
+                            prop_assert!(expires_in.is_some());
+                            prop_assert!(ever_jumped || exceptions <= 2, "one before the end, one after it");
+                        }
+                    }
+                    schedule.sending(now);
+                    let Event::Answer(kind, retry_after) = event else {
+                        doubt = true;
+                        last = Some((now.monotonic, schedule.interval(now)));
+                        continue;
+                    };
+                    let retry_after = retry_after.map(Duration::from_secs);
+                    let answer = match kind {
+                        0 => success(),
+                        1 => error("invalid_grant"),
+                        2 => error("slow_down"),
+                        3 => lost(),
+                        4 => Answer::Trouble { unanswered: false, retry_after },
+                        5 => error("invalid_client"),
+                        6 => error("access_denied"),
+                        _ => Answer::Error { response: ErrorResponse::new("authorization_pending", None, Some(400)), retry_after },
+                    };
+                    let standing = schedule.answered(&answer, now, Jitter(jitter));
+                    let expected = match kind {
+                        0 => Standing::Succeeded,
+                        1 => Standing::Ended(if doubt { End::Unknown } else { End::Failed }),
+                        6 => Standing::Ended(End::Denied),
+                        _ => Standing::Open,
+                    };
+                    prop_assert_eq!(standing, expected);
+                    if standing != Standing::Open {
+                        return Ok(());
+                    }
+                    match kind {
+                        3 => doubt = true,
+                        2 | 7 => doubt = false,
+                        _ => {}
+                    }
+                    last = Some((now.monotonic, schedule.interval(now)));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! [`HttpClient`] on reqwest.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use ::reqwest::{Client, ClientBuilder, Response, redirect, retry};
+use bytes::{Bytes, BytesMut};
+use futures_core::future::BoxFuture;
+
+use super::{HttpClient, HttpError, HttpRequest, HttpResponse, may_be_called};
+use crate::error::{ConfigurationProblem, Document, Error, TransportProblem};
+
+/// What the caller decides about connections, apart from the configuration of reqwest itself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TransportPolicy {
+    /// Whether plain HTTP to a loopback address is possible.
+    pub(crate) allow_insecure_loopback: bool,
+    /// The time for name resolution, TCP and TLS together, unless the caller's own configuration sets one.
+    pub(crate) connect_timeout: Duration,
+}
+
+/// The client that is used unless the caller brings an own [`HttpClient`].
+pub(crate) struct ReqwestClient {
+    https: Client,
+    /// For plain HTTP to this machine. It knows no proxy: one from the environment would carry credentials in clear
+    /// text to another machine.
+    loopback: Option<Client>,
+}
+
+impl ReqwestClient {
+    /// Builds the client. `configure` is for proxies, certificates, timeouts and default headers of HTTPS
+    /// connections; what this crate relies on is set after it and cannot be undone.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigurationProblem::HttpClient`] with reqwest's error as source.
+    pub(crate) fn new(
+        policy: TransportPolicy,
+        configure: Option<Box<dyn FnOnce(ClientBuilder) -> ClientBuilder + Send>>,
+    ) -> Result<Self, Error> {
+        let builder = with_defaults(Client::builder(), policy);
+        let builder = match configure {
+            Some(configure) => configure(builder),
+            None => builder,
+        };
+        let loopback = || build(only_loopback(with_rules(with_defaults(Client::builder(), policy))));
+        Ok(Self {
+            https: build(with_rules(builder).https_only(true))?,
+            loopback: policy.allow_insecure_loopback.then(loopback).transpose()?,
+        })
+    }
+
+    async fn exchange(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let client = self.client_for(&request)?;
+        let HttpRequest { method, url, headers, body, timeout, body_limit, document } = request;
+        let mut outgoing = ::reqwest::Request::new(method, url);
+        *outgoing.headers_mut() = headers;
+        *outgoing.timeout_mut() = Some(timeout);
+        if !body.is_empty() {
+            *outgoing.body_mut() = Some(body.into());
+        }
+        let mut response = client.execute(outgoing).await.map_err(before_response)?;
+        let body = read(&mut response, body_limit, document).await?;
+        Ok(HttpResponse { status: response.status(), headers: std::mem::take(response.headers_mut()), body })
+    }
+
+    fn client_for(&self, request: &HttpRequest) -> Result<&Client, HttpError> {
+        if !may_be_called(&request.url, self.loopback.is_some()) {
+            return Err(HttpError::not_sent(TransportProblem::Refused));
+        }
+        match &self.loopback {
+            Some(loopback) if request.url.scheme() == "http" => Ok(loopback),
+            _ => Ok(&self.https),
+        }
+    }
+}
+
+impl HttpClient for ReqwestClient {
+    fn send(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, HttpError>> {
+        Box::pin(self.exchange(request))
+    }
+}
+
+// reqwest's own `Debug` shows default headers and proxies, which may hold credentials.
+impl fmt::Debug for ReqwestClient {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("ReqwestClient")
+            .field("allow_insecure_loopback", &self.loopback.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the caller may change.
+fn with_defaults(builder: ClientBuilder, policy: TransportPolicy) -> ClientBuilder {
+    let builder = builder.connect_timeout(policy.connect_timeout).user_agent(concat!(
+        env!("CARGO_PKG_NAME"),
+        "/",
+        env!("CARGO_PKG_VERSION")
+    ));
+    // The operating system's library would otherwise still speak TLS 1.0 (RFC 9325 §3.1.1).
+    #[cfg(any(feature = "rustls", feature = "native-tls"))]
+    let builder = builder.tls_version_min(::reqwest::tls::Version::TLS_1_2);
+    builder
+}
+
+/// What the caller may not change.
+fn with_rules(builder: ClientBuilder) -> ClientBuilder {
+    let builder = builder
+        // A redirect would carry codes and credentials to a place that the OP's metadata does not name.
+        .redirect(redirect::Policy::none())
+        .referer(false)
+        // A code may be sent once. Only the caller of this client knows what may be sent again.
+        .retry(retry::never())
+        // It would write whole requests, credentials included, to the log.
+        .connection_verbose(false)
+        .gzip(true)
+        // Other crates of the program can switch these features of reqwest on.
+        .no_brotli()
+        .no_zstd()
+        .no_deflate();
+    #[cfg(any(feature = "rustls", feature = "native-tls"))]
+    let builder = builder.tls_danger_accept_invalid_certs(false).tls_danger_accept_invalid_hostnames(false);
+    builder
+}
+
+/// Keeps a client on this machine, even where a proxy is set in the environment or `localhost` is resolved elsewhere.
+fn only_loopback(builder: ClientBuilder) -> ClientBuilder {
+    // The port 0 stands for the one in the URL.
+    let addresses = [(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()];
+    builder.no_proxy().resolve_to_addrs("localhost", &addresses)
+}
+
+fn build(builder: ClientBuilder) -> Result<Client, Error> {
+    builder.build().map_err(|error| Error::new(ConfigurationProblem::HttpClient).with_source(error.without_url()))
+}
+
+/// Reads the body and hangs up as soon as it is too large. What is counted is what memory must hold: the body after
+/// decompression.
+async fn read(response: &mut Response, limit: usize, document: Document) -> Result<Bytes, HttpError> {
+    let too_large = || HttpError::maybe_sent(TransportProblem::BodyTooLarge(document));
+    let announced = response.content_length().unwrap_or(0);
+    if announced > limit as u64 {
+        return Err(too_large());
+    }
+    let mut body = BytesMut::new();
+    while let Some(chunk) = response.chunk().await.map_err(after_response)? {
+        if chunk.len() > limit - body.len() {
+            return Err(too_large());
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body.freeze())
+}
+
+/// Judges an error that came instead of a response. What cannot be told apart counts as sent.
+fn before_response(error: ::reqwest::Error) -> HttpError {
+    // reqwest's errors name the URL, and its query can hold a token.
+    let error = error.without_url();
+    if error.is_connect() {
+        return HttpError::not_sent(TransportProblem::Connect).with_source(error);
+    }
+    if error.is_builder() {
+        return HttpError::not_sent(TransportProblem::Refused).with_source(error);
+    }
+    after_response(error)
+}
+
+fn after_response(error: ::reqwest::Error) -> HttpError {
+    let error = error.without_url();
+    let problem = if error.is_timeout() { TransportProblem::Timeout } else { TransportProblem::Broken };
+    HttpError::maybe_sent(problem).with_source(error)
+}
+
+#[cfg(test)]
+mod tests;
