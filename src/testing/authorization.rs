@@ -4,7 +4,8 @@ use http::{Method, header};
 
 use super::browser::BrowserReturn;
 use super::op::{State, Turn};
-use super::process::{Code, Pace, Process};
+use super::pace::Pace;
+use super::process::{Code, Process};
 use super::record::RequestRule;
 use super::wire::{Parameters, Rejection, Reply};
 
@@ -130,7 +131,6 @@ impl Turn<'_> {
             polls: 0,
             redeemed: false,
             cancelled: false,
-            told: false,
         });
         Ok(vec![(if is_deferred { "deferred_code" } else { "code" }.to_owned(), code)])
     }

@@ -16,7 +16,6 @@ use super::builder::{DiscoveryForm, NoncePolicy, Settings, When};
 use super::client::TestClient;
 use super::fault::{Action, Fault};
 use super::keys::ProviderKey;
-use super::pace;
 use super::ping::{PingHook, SentPing};
 use super::process::{Decision, Process};
 use super::record::{Endpoint, RecordedRequest, RequestRule, RequestViolation};
@@ -189,8 +188,8 @@ impl Op {
                 action => delivery = Some(action.apply_to(Reply::new(200, "application/json", "{}"))),
             }
         }
-        let (delivery, retry_expected) = match delivery {
-            Some(delivery) => (delivery, false),
+        let delivery = match delivery {
+            Some(delivery) => delivery,
             None => self.process(&request, endpoint, number, poll.as_ref().is_some_and(|poll| poll.early)).await,
         };
         let delivery = self.stamped(delivery, endpoint);
@@ -199,14 +198,13 @@ impl Op {
             std::future::pending::<()>().await;
         }
         if let Some(poll) = poll {
-            poll.answered(retry_expected);
+            poll.answered(&delivery);
         }
         delivery
     }
 
-    /// The answer, after the faults that strike when the work is done; and whether the client is asked to try again at
-    /// once.
-    async fn process(&self, request: &Incoming, endpoint: Endpoint, number: usize, early: bool) -> (Delivery, bool) {
+    /// The answer, after the faults that strike when the work is done.
+    async fn process(&self, request: &Incoming, endpoint: Endpoint, number: usize, early: bool) -> Delivery {
         let mut first = true;
         let reply = loop {
             let changed = self.changed.notified();
@@ -228,8 +226,6 @@ impl Op {
                 }
             }
         };
-        let retry_expected = pace::is_challenge(&reply);
-        let ends = reply.ends;
         let mut delivery = Delivery::Whole(reply);
         for action in self.faults_after(&delivery, number) {
             delivery = match (action, delivery) {
@@ -241,12 +237,7 @@ impl Op {
                 (_, broken) => broken,
             };
         }
-        if let (Delivery::Whole(reply), Some(process)) = (&delivery, ends)
-            && reply.ends.is_some()
-        {
-            self.state().processes[process].told = true;
-        }
-        (delivery, retry_expected)
+        delivery
     }
 
     /// Takes the decisions that are due by now. `None` if none will ever be due by time, else when the next one is.

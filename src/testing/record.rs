@@ -173,6 +173,7 @@ rules! {
     RedirectUriChanged = "the `redirect_uri` is not the one of the authorization request", "RFC 6749 §4.1.3";
     UnknownDeferredAuthId = "the `deferred_auth_id` was never issued", "DTR §Token Request Validation";
     PolledTooEarly = "the poll came before the interval had passed", "DTR §Successful Deferred Code Exchange Response";
+    RetryAfterIgnored = "the poll came before the time that `Retry-After` had named", "RFC 9110 §10.2.3";
     PolledInParallel = "two polls for one process were under way at the same time", "DTR §Successful Deferred Code Exchange Response";
     PolledAfterEnd = "the process had already ended, and the client had been told", "DTR §Token Request Error Response";
     UnknownRefreshToken = "the refresh token is unknown, used or revoked", "RFC 6749 §6";

@@ -160,10 +160,6 @@ impl Turn<'_> {
         };
         let now = self.op.clock.monotonic();
         let record = &mut self.state.processes[process];
-        if first && record.told {
-            self.violate(RequestRule::PolledAfterEnd, "");
-        }
-        let record = &mut self.state.processes[process];
         let wants_slow_down = first && (early || std::mem::take(&mut record.slow_down_next));
         if wants_slow_down && record.decision.is_none() {
             record.interval += Duration::from_secs(5);
@@ -175,20 +171,17 @@ impl Turn<'_> {
         if record.has_expired(now) && !record.redeemed {
             record.decision = Some(Decision::Expired);
         }
-        let ended = |rejection: Rejection| Rejection { ends: Some(process), ..rejection };
         match &record.decision {
             None => self.pending(process, first.then_some(now)),
-            Some(Decision::Denied(reason)) => Err(ended(Rejection::innocent("access_denied", reason.clone()))),
-            Some(Decision::Expired) => Err(ended(Rejection::innocent("expired_token", "the process has expired"))),
+            Some(Decision::Denied(reason)) => Err(Rejection::innocent("access_denied", reason.clone())),
+            Some(Decision::Expired) => Err(Rejection::innocent("expired_token", "the process has expired")),
             Some(Decision::Approved) if record.redeemed => {
-                Err(ended(Rejection::innocent("invalid_grant", "the result was already collected")))
+                Err(Rejection::innocent("invalid_grant", "the result was already collected"))
             }
             Some(Decision::Approved) => {
                 record.redeemed = true;
                 let key = record.key.clone();
-                let mut reply = Reply::json(200, &self.tokens(process, &client, key.as_deref()));
-                reply.ends = Some(process);
-                Ok(Answer::Reply(reply))
+                Ok(Answer::Reply(Reply::json(200, &self.tokens(process, &client, key.as_deref()))))
             }
         }
     }

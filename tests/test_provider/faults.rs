@@ -1,9 +1,13 @@
 //! What the provider does wrong when it is told to.
 
 use std::error::Error as _;
+use std::time::Duration;
 
 use http::Method;
-use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, IdTokenForgery, TestClient, TestProvider};
+use openid_deferred::Clock;
+use openid_deferred::testing::{
+    DecisionPolicy, Endpoint, Fault, IdTokenForgery, RequestRule, TestClient, TestProvider,
+};
 use openid_deferred::{ErrorKind, HttpError, TransportProblem};
 use serde_json::{Value, json};
 
@@ -46,7 +50,8 @@ async fn a_fault_before_processing_changes_nothing_and_counts_its_requests() {
     rp.op.misbehave(Fault::status(Endpoint::Poll, 503).header("Retry-After", "7").skip(1).times(2));
     let mut statuses = Vec::new();
     for _ in 0..4 {
-        statuses.push(rp.poll_in_time(&id).await.0);
+        rp.clock.advance(Duration::from_secs(7));
+        statuses.push(rp.poll(&id).await.0);
     }
     assert_eq!(statuses, [400, 503, 503, 400]);
     assert_eq!(rp.op.process(&id).polls(), 2);
@@ -78,7 +83,7 @@ async fn in_process_every_kind_of_network_trouble_shows_as_with_a_socket() {
         (Fault::cut_body(Endpoint::Poll), TransportProblem::Broken),
         (Fault::stall(Endpoint::Poll), TransportProblem::Timeout),
         (Fault::stall(Endpoint::Poll).after_processing(), TransportProblem::Timeout),
-        (Fault::delay(Endpoint::Poll, std::time::Duration::from_secs(31)), TransportProblem::Timeout),
+        (Fault::delay(Endpoint::Poll, Duration::from_secs(31)), TransportProblem::Timeout),
         (Fault::endless_body(Endpoint::Poll), TransportProblem::BodyTooLarge(document)),
         (Fault::huge_body(Endpoint::Poll, 100_001), TransportProblem::BodyTooLarge(document)),
         (Fault::gzip_bomb(Endpoint::Poll, 50_000_000), TransportProblem::BodyTooLarge(document)),
@@ -230,4 +235,43 @@ async fn id_tokens_can_be_forged_in_every_way() {
         assert_eq!(josekit::jwt::decode_with_verifier(token, &verifier).is_ok(), verifies, "{algorithm}");
     }
     rp.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_poll_before_retry_after_is_noted() {
+    let mut rp = rp(|op| op.decisions(DecisionPolicy::scripted()));
+    let id = rp.started().await;
+    let in_a_minute = httpdate::fmt_http_date(rp.clock.now() + Duration::from_secs(65));
+    for value in ["60", &in_a_minute] {
+        rp.op.misbehave(Fault::status(Endpoint::Poll, 503).header("Retry-After", value));
+        assert_eq!(rp.poll_in_time(&id).await.0, 503);
+        assert_eq!(rp.poll_in_time(&id).await.0, 400);
+        let rules: Vec<_> = rp.op.violations().iter().map(|violation| violation.rule).collect();
+        assert_eq!(rules, [RequestRule::RetryAfterIgnored]);
+        rp.op.forgive();
+    }
+}
+
+#[tokio::test]
+async fn after_an_invalid_request_the_client_must_be_silent_whoever_sent_it() {
+    let mut rp = rp(|op| op.decisions(DecisionPolicy::scripted()));
+    let id = rp.started().await;
+    rp.op.misbehave(Fault::error(Endpoint::Poll, "invalid_request"));
+    rp.poll_in_time(&id).await;
+    rp.op.assert_clean();
+    rp.poll_in_time(&id).await;
+    assert_eq!(rp.op.violations()[0].rule, RequestRule::PolledAfterEnd);
+}
+
+#[tokio::test]
+async fn challenges_without_end_do_not_excuse_requests_without_end() {
+    let mut rp = rp(|op| op.decisions(DecisionPolicy::scripted()));
+    let id = rp.started().await;
+    rp.op.misbehave(Fault::error(Endpoint::Poll, "use_dpop_nonce").always());
+    rp.poll_in_time(&id).await;
+    rp.poll(&id).await;
+    rp.poll(&id).await;
+    rp.op.assert_clean();
+    rp.poll(&id).await;
+    assert_eq!(rp.op.violations()[0].rule, RequestRule::PolledTooEarly);
 }
