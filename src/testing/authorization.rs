@@ -37,7 +37,8 @@ impl Turn<'_> {
         let State { faults, requests, .. } = &mut *self.state;
         let mut names = Vec::new();
         for fault in faults {
-            if let Some(editor) = fault.forges_authorization(&requests[self.number - 1]) {
+            let editor = requests.get(self.number).and_then(|request| fault.forges_authorization(request));
+            if let Some(editor) = editor {
                 (editor.0)(&mut response);
                 names.push(fault.name.clone());
             }
@@ -106,21 +107,26 @@ impl Turn<'_> {
             return Err(Rejection::innocent("login_required", "the user is not signed in"));
         }
 
+        if std::mem::take(&mut self.state.user_declines) {
+            return Err(Rejection::innocent("access_denied", "the user declined"));
+        }
+
         let is_deferred = !(allows_code && self.op.settings.answers_with_code);
         let code = self.op.token();
         let now = self.op.clock.monotonic();
+        self.state.by_code.insert(code.clone(), self.state.processes.len());
         self.state.processes.push(Process {
             client_id: request.required("client_id")?.to_owned(),
             request: request.clone(),
             redirect_uri: redirect_uri.to_owned(),
             authenticated_at: self.op.now(),
-            user: self.op.settings.user.clone(),
+            user: self.state.user.clone(),
             interim_claims: self.op.settings.interim_claims.clone(),
-            code: Code { value: code.clone(), is_deferred, issued_at: now, used: false },
+            code: Code { is_deferred, issued_at: now, used: false },
             deferred_auth_id: None,
             key: None,
             notification_token: None,
-            policy: self.op.settings.decisions,
+            policy: self.state.decisions,
             decision: None,
             progress: None,
             slow_down_next: false,

@@ -28,6 +28,9 @@ pub struct TestProviderBuilder {
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     ping_hook: Option<PingHook>,
+    user: TestUser,
+    decisions: DecisionPolicy,
+    keep_requests: Option<usize>,
     settings: Settings,
 }
 
@@ -46,12 +49,10 @@ pub(super) struct Settings {
     pub(super) interval: Option<Duration>,
     pub(super) expires_in: Option<Duration>,
     pub(super) long_polling: Duration,
-    pub(super) decisions: DecisionPolicy,
     pub(super) answers_with_code: bool,
     pub(super) interim: InterimToken,
     pub(super) interim_claims: Map<String, Value>,
     pub(super) early_access_token: bool,
-    pub(super) user: TestUser,
     pub(super) nonces: NoncePolicy,
     pub(super) challenge_as_401: bool,
     pub(super) requires_dpop: bool,
@@ -84,6 +85,12 @@ pub(super) enum When {
     Scripted,
     Polls(usize),
     Time(Duration),
+}
+
+impl Default for DecisionPolicy {
+    fn default() -> Self {
+        Self::immediately()
+    }
 }
 
 impl DecisionPolicy {
@@ -164,18 +171,19 @@ impl TestProviderBuilder {
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),
             ping_hook: None,
+            user: TestUser::default(),
+            decisions: DecisionPolicy::default(),
+            keep_requests: None,
             settings: Settings {
                 issuer: String::new(),
                 edit_metadata: Vec::new(),
                 interval: Some(Duration::from_secs(5)),
                 expires_in: Some(Duration::from_secs(21 * 86_400)),
                 long_polling: Duration::ZERO,
-                decisions: DecisionPolicy::immediately(),
                 answers_with_code: false,
                 interim: InterimToken::default(),
                 interim_claims: Map::new(),
                 early_access_token: false,
-                user: TestUser::default(),
                 nonces: NoncePolicy::default(),
                 challenge_as_401: false,
                 requires_dpop: false,
@@ -291,7 +299,7 @@ impl TestProviderBuilder {
 
     /// Who decides, and when. The default is [`DecisionPolicy::immediately`].
     pub fn decisions(mut self, policy: DecisionPolicy) -> Self {
-        self.settings.decisions = policy;
+        self.decisions = policy;
         self
     }
 
@@ -322,7 +330,7 @@ impl TestProviderBuilder {
 
     /// The user who signs in.
     pub fn user(mut self, user: TestUser) -> Self {
-        self.settings.user = user;
+        self.user = user;
         self
     }
 
@@ -374,6 +382,12 @@ impl TestProviderBuilder {
         self
     }
 
+    /// Remembers only the last `requests` requests, for simulations that send millions. All are kept by default.
+    pub fn keep_requests(mut self, requests: usize) -> Self {
+        self.keep_requests = Some(requests);
+        self
+    }
+
     /// Where the metadata is served.
     pub fn discovery(mut self, form: DiscoveryForm) -> Self {
         self.settings.discovery = form;
@@ -411,7 +425,7 @@ impl TestProviderBuilder {
         let settings = Settings { issuer: format!("{origin}{}", self.path), ..self.settings };
         let base = Url::parse(&settings.issuer).expect("the issuer is a URL");
         let op = Arc::new(Op {
-            state: Mutex::new(State::new(self.clients)),
+            state: Mutex::new(State::new(self.clients, self.user, self.decisions, self.keep_requests)),
             settings,
             base,
             clock: self.clock,

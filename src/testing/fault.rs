@@ -40,10 +40,8 @@ pub struct Fault {
     left: Option<usize>,
     after_processing: bool,
     successes_only: bool,
-    condition: Option<Condition>,
+    condition: Option<Arc<dyn Fn(&RecordedRequest) -> bool + Send + Sync>>,
 }
-
-type Condition = Arc<dyn Fn(&RecordedRequest) -> bool + Send + Sync>;
 
 #[derive(Clone)]
 pub(super) enum Action {

@@ -21,7 +21,8 @@ impl Turn<'_> {
         let claims = claims(&self.state.processes[process], client, &issuer, now, access_token);
         let State { faults, requests, .. } = &mut *self.state;
         let struck = faults.iter_mut().find_map(|fault| {
-            fault.forges_id_token(&requests[self.number - 1]).map(|forgery| (forgery, fault.name.clone()))
+            let forgery = fault.forges_id_token(requests.get(self.number)?)?;
+            Some((forgery, fault.name.clone()))
         });
         let (forgery, name) = struck.unzip();
         self.state.note_faults(self.number, name.into_iter().collect());

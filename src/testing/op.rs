@@ -12,13 +12,13 @@ use jsonwebtoken::Algorithm;
 use tokio::sync::Notify;
 use url::Url;
 
-use super::builder::{DiscoveryForm, NoncePolicy, Settings, When};
-use super::client::TestClient;
+use super::builder::{DecisionPolicy, DiscoveryForm, NoncePolicy, Settings};
+use super::client::{TestClient, TestUser};
 use super::fault::{Action, Fault};
 use super::keys::ProviderKey;
 use super::ping::{PingHook, SentPing};
 use super::process::{Decision, Process};
-use super::record::{Endpoint, RecordedRequest, RequestRule, RequestViolation};
+use super::record::{Endpoint, Log, RecordedRequest, RequestRule, RequestViolation};
 use super::wire::{Delivery, Incoming, Parameters, Rejection, Reply};
 use crate::clock::Clock;
 use crate::random::Random;
@@ -38,6 +38,15 @@ pub(super) struct Op {
 pub(super) struct State {
     pub(super) clients: BTreeMap<String, TestClient>,
     pub(super) processes: Vec<Process>,
+    pub(super) by_code: BTreeMap<String, usize>,
+    pub(super) by_deferred_auth_id: BTreeMap<String, usize>,
+    /// The processes that will be decided by time, and when.
+    pub(super) timed: BTreeSet<(Duration, usize)>,
+    pub(super) used_keys: BTreeSet<String>,
+    /// Who signs in next, and what becomes of them.
+    pub(super) user: TestUser,
+    pub(super) decisions: DecisionPolicy,
+    pub(super) user_declines: bool,
     pub(super) keys: Vec<ProviderKey>,
     pub(super) keys_made: usize,
     pub(super) access_tokens: BTreeMap<String, AccessToken>,
@@ -45,7 +54,7 @@ pub(super) struct State {
     pub(super) seen_ids: BTreeSet<String>,
     pub(super) nonces: [Nonces; 2],
     pub(super) faults: Vec<Fault>,
-    pub(super) requests: Vec<RecordedRequest>,
+    pub(super) requests: Log,
     pub(super) violations: Vec<RequestViolation>,
     pub(super) pings: Vec<SentPing>,
     /// Processes that were decided and whose clients are to be told.
@@ -79,9 +88,14 @@ pub(super) struct Nonces {
 }
 
 impl State {
-    pub(super) fn new(clients: Vec<TestClient>) -> Self {
+    pub(super) fn new(
+        clients: Vec<TestClient>,
+        user: TestUser,
+        decisions: DecisionPolicy,
+        keep_requests: Option<usize>,
+    ) -> Self {
         let clients = clients.into_iter().map(|client| (client.id.clone(), client)).collect();
-        Self { clients, ..Self::default() }
+        Self { clients, user, decisions, requests: Log::new(keep_requests), ..Self::default() }
     }
 
     /// The key that tokens are signed with: the newest one for the algorithm, made when it is first needed.
@@ -98,7 +112,7 @@ impl State {
     }
 
     pub(super) fn process_by_id(&self, deferred_auth_id: &str) -> Option<usize> {
-        self.processes.iter().position(|process| process.deferred_auth_id.as_deref() == Some(deferred_auth_id))
+        self.by_deferred_auth_id.get(deferred_auth_id).copied()
     }
 }
 
@@ -244,18 +258,19 @@ impl Op {
     pub(super) fn settle(&self) -> Option<Duration> {
         let now = self.clock.monotonic();
         let mut state = self.state();
-        let State { processes, due_pings, .. } = &mut *state;
-        for (number, process) in processes.iter_mut().enumerate() {
-            if matches!(process.policy.when, When::Time(_)) && process.decide(now) {
+        while let Some((due, number)) = state.timed.first().copied() {
+            if due > now {
+                return Some(due);
+            }
+            state.timed.pop_first();
+            if state.processes[number].decide(now) {
                 self.changed.notify_waiters();
-                if process.decision != Some(Decision::Expired) {
-                    due_pings.push(number);
+                if state.processes[number].decision != Some(Decision::Expired) {
+                    state.due_pings.push(number);
                 }
             }
         }
-        let waiting =
-            processes.iter().filter(|process| process.decision.is_none() && process.deferred_auth_id.is_some());
-        waiting.filter(|process| matches!(process.policy.when, When::Time(_))).filter_map(Process::next_decision).min()
+        None
     }
 
     /// Takes each decision when it is due and sends its ping, for ever.
@@ -300,7 +315,7 @@ impl Op {
 
     fn record(&self, request: &Incoming, parameters: &Parameters, endpoint: Endpoint) -> usize {
         let mut state = self.state();
-        let number = state.requests.len() + 1;
+        let number = state.requests.next_number();
         state.requests.push(RecordedRequest {
             number,
             endpoint,
@@ -322,7 +337,7 @@ impl Op {
     fn record_answer(&self, number: usize, delivery: &Delivery) {
         let (Delivery::Whole(reply) | Delivery::Endless(reply) | Delivery::Cut(reply)) = delivery else { return };
         let mut state = self.state();
-        let Some(record) = state.requests.get_mut(number - 1) else { return };
+        let Some(record) = state.requests.get_mut(number) else { return };
         record.status = Some(reply.status.as_u16());
         record.response_headers = reply.headers.clone();
         record.response_body = reply.body.clone();
@@ -334,7 +349,7 @@ impl Op {
         let mut names = Vec::new();
         let State { faults, requests, .. } = &mut *state;
         for fault in faults {
-            if fault.strikes_before(&requests[number - 1]) {
+            if requests.get(number).is_some_and(|request| fault.strikes_before(request)) {
                 names.push(fault.name.clone());
                 actions.push(fault.action.clone());
                 if !matches!(fault.action, Action::Delay(_) | Action::ForgetNonces) {
@@ -353,7 +368,7 @@ impl Op {
         let mut actions = Vec::new();
         let State { faults, requests, .. } = &mut *state;
         for fault in faults {
-            if fault.strikes_answer(&requests[number - 1], reply.status) {
+            if requests.get(number).is_some_and(|request| fault.strikes_answer(request, reply.status)) {
                 names.push(fault.name.clone());
                 actions.push(fault.action.clone());
             }
@@ -405,7 +420,7 @@ impl State {
 
     pub(super) fn note_faults(&mut self, number: usize, names: Vec<String>) {
         self.faults.retain(|fault| !fault.is_spent());
-        let Some(record) = self.requests.get_mut(number - 1) else { return };
+        let Some(record) = self.requests.get_mut(number) else { return };
         for name in names {
             record.fault = Some(record.fault.take().map_or(name.clone(), |earlier| format!("{earlier}, {name}")));
         }

@@ -38,7 +38,6 @@ pub(super) struct Process {
 
 /// The code that the browser brought.
 pub(super) struct Code {
-    pub(super) value: String,
     pub(super) is_deferred: bool,
     pub(super) issued_at: Duration,
     pub(super) used: bool,

@@ -7,8 +7,8 @@ use http::{HeaderMap, Method};
 use url::Url;
 
 use super::browser::BrowserReturn;
-use super::builder::TestProviderBuilder;
-use super::client::TestClient;
+use super::builder::{DecisionPolicy, TestProviderBuilder};
+use super::client::{TestClient, TestUser};
 use super::fault::Fault;
 use super::in_process::InProcess;
 use super::op::Op;
@@ -111,6 +111,28 @@ impl TestProvider {
         }
     }
 
+    /// Plays a user who declines: the browser brings back `access_denied`.
+    ///
+    /// # Panics
+    ///
+    /// As [`visit`](Self::visit) does.
+    pub fn visit_and_decline(&self, authorization_url: impl AsRef<str>) -> BrowserReturn {
+        self.op.state().user_declines = true;
+        let back = self.visit(authorization_url);
+        self.op.state().user_declines = false;
+        back
+    }
+
+    /// Changes who signs in from now on.
+    pub fn set_user(&self, user: TestUser) {
+        self.op.state().user = user;
+    }
+
+    /// Changes how processes that begin from now on are decided.
+    pub fn set_decisions(&self, policy: DecisionPolicy) {
+        self.op.state().decisions = policy;
+    }
+
     /// The process with this `deferred_auth_id`.
     ///
     /// # Panics
@@ -175,7 +197,7 @@ impl TestProvider {
 
     /// Every request so far, in the order of arrival.
     pub fn requests(&self) -> Vec<RecordedRequest> {
-        self.op.state().requests.clone()
+        self.op.state().requests.all()
     }
 
     /// The requests to one endpoint, in the order of arrival.
@@ -205,7 +227,7 @@ impl TestProvider {
         assert!(violations.is_empty(), "the client broke rules:{list}");
     }
 
-    /// Takes the decisions of [`DecisionPolicy::after`](super::DecisionPolicy::after) when they are due and sends their
+    /// Takes the decisions of [`DecisionPolicy::after`] when they are due and sends their
     /// Ping Callbacks, for ever: for a provider in process, which has no thread of its own to do so. Await it beside
     /// what is being tested, with `select!`.
     pub async fn decide_on_time(&self) {

@@ -1,5 +1,6 @@
 //! What the provider remembers: every request, and every rule that one of them broke.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -119,6 +120,44 @@ impl RecordedRequest {
     /// The OAuth error code of the response, if it has one.
     pub fn error(&self) -> Option<String> {
         Some(self.response_json().get("error")?.as_str()?.to_owned())
+    }
+}
+
+/// The requests so far, or as many of the last ones as are to be kept.
+#[derive(Default)]
+pub(super) struct Log {
+    kept: VecDeque<RecordedRequest>,
+    forgotten: usize,
+    limit: Option<usize>,
+}
+
+impl Log {
+    pub(super) fn new(limit: Option<usize>) -> Self {
+        Self { limit, ..Self::default() }
+    }
+
+    pub(super) fn next_number(&self) -> usize {
+        self.forgotten + self.kept.len() + 1
+    }
+
+    pub(super) fn push(&mut self, request: RecordedRequest) {
+        self.kept.push_back(request);
+        while self.limit.is_some_and(|limit| self.kept.len() > limit) {
+            self.kept.pop_front();
+            self.forgotten += 1;
+        }
+    }
+
+    pub(super) fn get(&self, number: usize) -> Option<&RecordedRequest> {
+        self.kept.get(number.checked_sub(self.forgotten + 1)?)
+    }
+
+    pub(super) fn get_mut(&mut self, number: usize) -> Option<&mut RecordedRequest> {
+        self.kept.get_mut(number.checked_sub(self.forgotten + 1)?)
+    }
+
+    pub(super) fn all(&self) -> Vec<RecordedRequest> {
+        self.kept.iter().cloned().collect()
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::header;
 use serde_json::{Value, json};
 
-use super::builder::InterimToken;
+use super::builder::{InterimToken, When};
 use super::client::TestClient;
 use super::keys;
 use super::op::{AccessToken, Answer, RefreshToken, Role, Turn};
@@ -47,7 +47,7 @@ impl Turn<'_> {
         let (process, key) = self.spend_code(form, &client, "deferred_code", true)?;
         if let Some(key) = &key
             && !self.op.settings.allows_key_reuse
-            && self.state.processes.iter().any(|other| other.key.as_ref() == Some(key))
+            && self.state.used_keys.contains(key)
         {
             self.violate(RequestRule::DpopKeyReused, "");
         }
@@ -55,6 +55,8 @@ impl Turn<'_> {
         let now = self.op.clock.monotonic();
         let deferred_auth_id = self.op.token();
         let settings = &self.op.settings;
+        self.state.by_deferred_auth_id.insert(deferred_auth_id.clone(), process);
+        self.state.used_keys.extend(key.clone());
         let record = &mut self.state.processes[process];
         record.deferred_auth_id = Some(deferred_auth_id.clone());
         record.key.clone_from(&key);
@@ -64,6 +66,8 @@ impl Turn<'_> {
         record.deadline = settings.expires_in.map(|lifetime| now + lifetime);
         if record.decision.is_some() {
             self.state.due_pings.push(process);
+        } else if let When::Time(_) = record.policy.when {
+            self.state.timed.extend(record.next_decision().map(|due| (due, process)));
         }
         self.op.changed.notify_waiters();
 
@@ -113,7 +117,7 @@ impl Turn<'_> {
     ) -> Result<(usize, Option<String>), Rejection> {
         let grant = |rule, detail: &str| Rejection::bad("invalid_grant", rule, detail);
         let code = form.required(parameter)?;
-        let found = self.state.processes.iter().position(|process| process.code.value == code);
+        let found = self.state.by_code.get(code).copied();
         let Some(process) = found.filter(|&found| self.state.processes[found].code.is_deferred == is_deferred) else {
             return Err(grant(RequestRule::UnknownCode, ""));
         };

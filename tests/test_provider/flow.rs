@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Method;
 use openid_deferred::testing::{
     DecisionPolicy, DiscoveryForm, InterimToken, RequestRule, SeededRandom, TestClient, TestClock, TestProcess,
-    TestProvider, TestProviderBuilder,
+    TestProvider, TestProviderBuilder, TestUser,
 };
 use openid_deferred::{Clock, HttpRequest};
 use openssl::sha::sha256;
@@ -294,4 +294,30 @@ async fn several_providers_share_one_network() {
 fn a_seed_replays() {
     let code = || rp(|op| op.random(Arc::new(SeededRandom::new(5)))).deferred_code();
     assert_eq!(code(), code());
+}
+
+#[tokio::test]
+async fn users_differ_and_may_decline() {
+    let mut rp = rp(|op| op);
+    let back = rp.op.visit_and_decline(rp.authorization_url(&[]));
+    assert_eq!(back.parameter("error"), Some("access_denied"));
+    rp.op.set_user(TestUser::new("another"));
+    rp.op.set_decisions(DecisionPolicy::immediately().deny());
+    let code = rp.deferred_code();
+    let (_, exchange) = rp.exchange(&code).await;
+    assert_eq!(rp.verified(&exchange["interim_id_token"]).await["sub"], "another");
+    assert_eq!(rp.poll_in_time(exchange["deferred_auth_id"].as_str().unwrap()).await.1["error"], "access_denied");
+    rp.op.assert_clean();
+}
+
+#[tokio::test]
+async fn only_the_last_requests_are_kept_where_that_is_enough() {
+    let mut rp = rp(|op| op.keep_requests(2).decisions(DecisionPolicy::scripted()));
+    let id = rp.started().await;
+    for _ in 0..3 {
+        rp.poll_in_time(&id).await;
+    }
+    assert_eq!(rp.op.requests().iter().map(|request| request.number).collect::<Vec<_>>(), [4, 5]);
+    assert_eq!(rp.op.requests()[1].error().as_deref(), Some("authorization_pending"));
+    rp.op.assert_clean();
 }
