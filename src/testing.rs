@@ -28,14 +28,8 @@
 //! - What goes wrong: [`Fault`], before or after a request is processed.
 //! - What went over the wire: [`TestProvider::requests`].
 //! - Weeks in a moment: [`TestClock`].
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::unreachable,
-    reason = "in a test a panic is the right answer"
-)]
+// In a test a panic is the right answer.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::unreachable)]
 
 mod authorization;
 mod browser;
@@ -50,6 +44,7 @@ mod id_token;
 mod in_process;
 mod keys;
 mod op;
+mod pace;
 mod ping;
 mod process;
 mod provider;

@@ -3,8 +3,9 @@
 use http::{Method, header};
 
 use super::browser::BrowserReturn;
-use super::op::Turn;
-use super::process::{Code, Pace, Process};
+use super::op::{State, Turn};
+use super::pace::Pace;
+use super::process::{Code, Process};
 use super::record::RequestRule;
 use super::wire::{Parameters, Rejection, Reply};
 
@@ -33,11 +34,16 @@ impl Turn<'_> {
         if self.op.settings.sends_iss {
             response.push(("iss".into(), self.op.settings.issuer.clone()));
         }
-        let editors: Vec<_> = self.state.faults.iter_mut().filter_map(|fault| fault.forges_authorization()).collect();
-        self.state.faults.retain(|fault| !fault.is_spent());
-        for editor in editors {
-            (editor.0)(&mut response);
+        let State { faults, requests, .. } = &mut *self.state;
+        let mut names = Vec::new();
+        for fault in faults {
+            let editor = requests.get(self.number).and_then(|request| fault.forges_authorization(request));
+            if let Some(editor) = editor {
+                (editor.0)(&mut response);
+                names.push(fault.name.clone());
+            }
         }
+        self.state.note_faults(self.number, names);
         let mut reply = match request.get("response_mode") {
             Some("form_post") => form_post(&redirect_uri, &response),
             _ => redirect(&redirect_uri, &response),
@@ -101,21 +107,26 @@ impl Turn<'_> {
             return Err(Rejection::innocent("login_required", "the user is not signed in"));
         }
 
+        if std::mem::take(&mut self.state.user_declines) {
+            return Err(Rejection::innocent("access_denied", "the user declined"));
+        }
+
         let is_deferred = !(allows_code && self.op.settings.answers_with_code);
         let code = self.op.token();
         let now = self.op.clock.monotonic();
+        self.state.by_code.insert(code.clone(), self.state.processes.len());
         self.state.processes.push(Process {
             client_id: request.required("client_id")?.to_owned(),
             request: request.clone(),
             redirect_uri: redirect_uri.to_owned(),
             authenticated_at: self.op.now(),
-            user: self.op.settings.user.clone(),
+            user: self.state.user.clone(),
             interim_claims: self.op.settings.interim_claims.clone(),
-            code: Code { value: code.clone(), is_deferred, issued_at: now, used: false },
+            code: Code { is_deferred, issued_at: now, used: false },
             deferred_auth_id: None,
             key: None,
             notification_token: None,
-            policy: self.op.settings.decisions,
+            policy: self.state.decisions,
             decision: None,
             progress: None,
             slow_down_next: false,
@@ -126,7 +137,6 @@ impl Turn<'_> {
             polls: 0,
             redeemed: false,
             cancelled: false,
-            told: false,
         });
         Ok(vec![(if is_deferred { "deferred_code" } else { "code" }.to_owned(), code)])
     }

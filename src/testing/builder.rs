@@ -22,11 +22,15 @@ use crate::random::{Random, SystemRandom};
 #[must_use = "nothing happens until `start`"]
 pub struct TestProviderBuilder {
     transport: Transport,
+    host: String,
     path: String,
     clients: Vec<TestClient>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     ping_hook: Option<PingHook>,
+    user: TestUser,
+    decisions: DecisionPolicy,
+    keep_requests: Option<usize>,
     settings: Settings,
 }
 
@@ -45,16 +49,15 @@ pub(super) struct Settings {
     pub(super) interval: Option<Duration>,
     pub(super) expires_in: Option<Duration>,
     pub(super) long_polling: Duration,
-    pub(super) decisions: DecisionPolicy,
     pub(super) answers_with_code: bool,
     pub(super) interim: InterimToken,
     pub(super) interim_claims: Map<String, Value>,
     pub(super) early_access_token: bool,
-    pub(super) user: TestUser,
     pub(super) nonces: NoncePolicy,
     pub(super) challenge_as_401: bool,
     pub(super) requires_dpop: bool,
     pub(super) supports_dpop: bool,
+    pub(super) allows_key_reuse: bool,
     pub(super) requires_pkce: bool,
     pub(super) sends_iss: bool,
     pub(super) refresh_tokens: bool,
@@ -84,6 +87,12 @@ pub(super) enum When {
     Time(Duration),
 }
 
+impl Default for DecisionPolicy {
+    fn default() -> Self {
+        Self::immediately()
+    }
+}
+
 impl DecisionPolicy {
     /// The first poll brings the answer. This is the default.
     pub fn immediately() -> Self {
@@ -95,7 +104,9 @@ impl DecisionPolicy {
         Self { when: When::Polls(polls), denies: false }
     }
 
-    /// The decision falls so long after the exchange, on the provider's clock.
+    /// The decision falls so long after the exchange, on the provider's clock. A provider with a socket sends the
+    /// Ping Callback at that moment; one in process does so while somebody awaits
+    /// [`TestProvider::decide_on_time`], or else with the next request that arrives.
     pub fn after(duration: Duration) -> Self {
         Self { when: When::Time(duration), denies: false }
     }
@@ -154,27 +165,30 @@ impl TestProviderBuilder {
     pub(super) fn new() -> Self {
         Self {
             transport: Transport::Http,
+            host: "op.test".to_owned(),
             path: String::new(),
             clients: Vec::new(),
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),
             ping_hook: None,
+            user: TestUser::default(),
+            decisions: DecisionPolicy::default(),
+            keep_requests: None,
             settings: Settings {
                 issuer: String::new(),
                 edit_metadata: Vec::new(),
                 interval: Some(Duration::from_secs(5)),
                 expires_in: Some(Duration::from_secs(21 * 86_400)),
                 long_polling: Duration::ZERO,
-                decisions: DecisionPolicy::immediately(),
                 answers_with_code: false,
                 interim: InterimToken::default(),
                 interim_claims: Map::new(),
                 early_access_token: false,
-                user: TestUser::default(),
                 nonces: NoncePolicy::default(),
                 challenge_as_401: false,
                 requires_dpop: false,
                 supports_dpop: true,
+                allows_key_reuse: false,
                 requires_pkce: true,
                 sends_iss: true,
                 refresh_tokens: true,
@@ -195,6 +209,12 @@ impl TestProviderBuilder {
     /// `https://op.test`. With a [`TestClock`](super::TestClock) a run is deterministic.
     pub fn in_process(mut self) -> Self {
         self.transport = Transport::InProcess;
+        self
+    }
+
+    /// The host of a provider in process, instead of `op.test`: two of them need two names.
+    pub fn host(mut self, host: &str) -> Self {
+        self.host = host.to_owned();
         self
     }
 
@@ -279,7 +299,7 @@ impl TestProviderBuilder {
 
     /// Who decides, and when. The default is [`DecisionPolicy::immediately`].
     pub fn decisions(mut self, policy: DecisionPolicy) -> Self {
-        self.settings.decisions = policy;
+        self.decisions = policy;
         self
     }
 
@@ -310,7 +330,7 @@ impl TestProviderBuilder {
 
     /// The user who signs in.
     pub fn user(mut self, user: TestUser) -> Self {
-        self.settings.user = user;
+        self.user = user;
         self
     }
 
@@ -338,6 +358,12 @@ impl TestProviderBuilder {
         self
     }
 
+    /// Does not mind one DPoP key for several processes. The draft says that it SHOULD NOT be reused.
+    pub fn allow_dpop_key_reuse(mut self) -> Self {
+        self.settings.allows_key_reuse = true;
+        self
+    }
+
     /// Whether authorization requests need PKCE with `S256`. They do by default.
     pub fn require_pkce(mut self, required: bool) -> Self {
         self.settings.requires_pkce = required;
@@ -353,6 +379,12 @@ impl TestProviderBuilder {
     /// Issues no refresh tokens.
     pub fn without_refresh_tokens(mut self) -> Self {
         self.settings.refresh_tokens = false;
+        self
+    }
+
+    /// Remembers only the last `requests` requests, for simulations that send millions. All are kept by default.
+    pub fn keep_requests(mut self, requests: usize) -> Self {
+        self.keep_requests = Some(requests);
         self
     }
 
@@ -389,11 +421,11 @@ impl TestProviderBuilder {
             Transport::InProcess => None,
             transport => Some(Listener::bind(transport == Transport::Https)?),
         };
-        let origin = listener.as_ref().map_or("https://op.test".to_owned(), Listener::origin);
+        let origin = listener.as_ref().map_or_else(|| format!("https://{}", self.host), Listener::origin);
         let settings = Settings { issuer: format!("{origin}{}", self.path), ..self.settings };
         let base = Url::parse(&settings.issuer).expect("the issuer is a URL");
         let op = Arc::new(Op {
-            state: Mutex::new(State::new(self.clients)),
+            state: Mutex::new(State::new(self.clients, self.user, self.decisions, self.keep_requests)),
             settings,
             base,
             clock: self.clock,

@@ -322,14 +322,15 @@ mod tests {
     #[tokio::test]
     async fn a_jump_of_the_wall_clock_wakes_nobody_and_leaves_the_monotonic_clock_alone() {
         let clock = TestClock::new();
-        let (wall, task) = (clock.now(), clock.sleep(Duration::from_secs(5)));
-        let sleeper = tokio::spawn(task);
-        tokio::task::yield_now().await;
-        clock.jump_wall_forward(Duration::from_secs(3_600));
-        clock.jump_wall_back(Duration::from_secs(7_200));
-        assert_eq!((wall - clock.now().duration_since(UNIX_EPOCH).unwrap()), UNIX_EPOCH + Duration::from_secs(3_600));
-        assert_eq!((clock.monotonic(), clock.sleepers()), (Duration::ZERO, 1));
-        clock.advance(Duration::from_secs(5));
-        sleeper.await.unwrap();
+        let wall = clock.now();
+        let jumps = async {
+            clock.jump_wall_forward(Duration::from_secs(3_600));
+            clock.jump_wall_back(Duration::from_secs(7_200));
+            tokio::task::yield_now().await;
+            assert_eq!(clock.now(), wall - Duration::from_secs(3_600));
+            assert_eq!((clock.monotonic(), clock.sleepers()), (Duration::ZERO, 1));
+            clock.advance(Duration::from_secs(5));
+        };
+        tokio::join!(clock.sleep(Duration::from_secs(5)), jumps);
     }
 }

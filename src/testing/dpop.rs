@@ -68,7 +68,8 @@ impl Turn<'_> {
             return Err(invalid(role, "`htu` is not the URL without query and fragment"));
         }
         let now = self.op.now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        if !jwt.claims.get("iat").and_then(Value::as_u64).is_some_and(|issued| issued.abs_diff(now) <= WINDOW) {
+        let issued_at = jwt.claims.get("iat").and_then(Value::as_u64);
+        if issued_at.is_none_or(|issued| issued.abs_diff(now) > WINDOW) {
             // A client with a wrong clock has done nothing wrong: it learns the time from `Date`.
             return Err(rejection(role, "invalid_dpop_proof", None, "`iat` is missing or outside of the window"));
         }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::record::Endpoint;
+use super::record::{Endpoint, RecordedRequest};
 use super::wire::{Delivery, Reply};
 
 /// Something that the provider does wrong, once or more often, at one of its endpoints.
@@ -40,6 +40,7 @@ pub struct Fault {
     left: Option<usize>,
     after_processing: bool,
     successes_only: bool,
+    condition: Option<Arc<dyn Fn(&RecordedRequest) -> bool + Send + Sync>>,
 }
 
 #[derive(Clone)]
@@ -70,7 +71,16 @@ impl<T: ?Sized> Clone for Editor<T> {
 impl Fault {
     fn new(endpoint: Endpoint, name: impl Into<String>, action: Action) -> Self {
         let name = name.into();
-        Self { endpoint, name, action, skip: 0, left: Some(1), after_processing: false, successes_only: false }
+        Self {
+            endpoint,
+            name,
+            action,
+            skip: 0,
+            left: Some(1),
+            after_processing: false,
+            successes_only: false,
+            condition: None,
+        }
     }
 
     /// An editing fault: it needs something to edit, so it waits for it.
@@ -228,6 +238,20 @@ impl Fault {
         self
     }
 
+    /// Applies only to requests that this function picks; all others pass and do not count.
+    ///
+    /// ```
+    /// use openid_deferred::testing::{Endpoint, Fault};
+    ///
+    /// let for_one_process = Fault::status(Endpoint::Poll, 502)
+    ///     .always()
+    ///     .when(|request| request.parameter("deferred_auth_id") == Some("f4oirNBUlM"));
+    /// ```
+    pub fn when(mut self, picks: impl Fn(&RecordedRequest) -> bool + Send + Sync + 'static) -> Self {
+        self.condition = Some(Arc::new(picks));
+        self
+    }
+
     /// Strikes when the request has been processed: the provider has changed its state and only the answer suffers.
     pub fn after_processing(mut self) -> Self {
         self.after_processing = true;
@@ -248,7 +272,10 @@ impl Fault {
     }
 
     /// Counts one request, or one answer, and tells whether the fault applies to it.
-    fn applies(&mut self) -> bool {
+    fn applies(&mut self, request: &RecordedRequest) -> bool {
+        if !self.endpoint.covers(request.endpoint) || self.condition.as_ref().is_some_and(|picks| !picks(request)) {
+            return false;
+        }
         if self.skip > 0 {
             self.skip -= 1;
             return false;
@@ -264,32 +291,31 @@ impl Fault {
     }
 
     /// Whether it strikes this request before it is processed.
-    pub(super) fn strikes_before(&mut self, endpoint: Endpoint) -> bool {
-        !self.after_processing && self.endpoint.covers(endpoint) && self.applies()
+    pub(super) fn strikes_before(&mut self, request: &RecordedRequest) -> bool {
+        !self.after_processing && self.applies(request)
     }
 
     /// Whether it strikes this answer.
-    pub(super) fn strikes_answer(&mut self, endpoint: Endpoint, status: StatusCode) -> bool {
+    pub(super) fn strikes_answer(&mut self, request: &RecordedRequest, status: StatusCode) -> bool {
         let is_for_minting = matches!(self.action, Action::IdToken(_) | Action::Authorization(_));
         self.after_processing
             && !is_for_minting
-            && self.endpoint.covers(endpoint)
             && (!self.successes_only || status == StatusCode::OK)
-            && self.applies()
+            && self.applies(request)
     }
 
     /// The forgery for an ID Token that is being issued.
-    pub(super) fn forges_id_token(&mut self, endpoint: Endpoint) -> Option<IdTokenForgery> {
+    pub(super) fn forges_id_token(&mut self, request: &RecordedRequest) -> Option<IdTokenForgery> {
         let Action::IdToken(forgery) = &self.action else { return None };
         let forgery = forgery.clone();
-        (self.endpoint.covers(endpoint) && self.applies()).then_some(forgery)
+        self.applies(request).then_some(forgery)
     }
 
     /// The change to an authorization response that is being sent.
-    pub(super) fn forges_authorization(&mut self) -> Option<Editor<Vec<(String, String)>>> {
+    pub(super) fn forges_authorization(&mut self, request: &RecordedRequest) -> Option<Editor<Vec<(String, String)>>> {
         let Action::Authorization(editor) = &self.action else { return None };
         let editor = editor.clone();
-        self.applies().then_some(editor)
+        self.applies(request).then_some(editor)
     }
 }
 

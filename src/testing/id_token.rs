@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::client::TestClient;
 use super::fault::{ForgeryKind, IdTokenForgery};
 use super::keys::{self, ProviderKey};
-use super::op::Turn;
+use super::op::{State, Turn};
 use super::process::Process;
 
 /// How long an ID Token is good for.
@@ -19,13 +19,13 @@ impl Turn<'_> {
         let now = unix(self.op.now());
         let issuer = self.op.settings.issuer.clone();
         let claims = claims(&self.state.processes[process], client, &issuer, now, access_token);
-        let endpoint = self.endpoint;
-        let forgery = self.state.faults.iter_mut().find_map(|fault| fault.forges_id_token(endpoint));
-        let struck = forgery.is_some();
-        self.state.faults.retain(|fault| !fault.is_spent());
-        if struck {
-            self.state.requests[self.number - 1].fault = Some("forged ID Token".into());
-        }
+        let State { faults, requests, .. } = &mut *self.state;
+        let struck = faults.iter_mut().find_map(|fault| {
+            let forgery = fault.forges_id_token(requests.get(self.number)?)?;
+            Some((forgery, fault.name.clone()))
+        });
+        let (forgery, name) = struck.unzip();
+        self.state.note_faults(self.number, name.into_iter().collect());
         let key = self.state.signing_key(client.id_token_algorithm);
         let header = json!({ "alg": keys::name(key.algorithm), "typ": "JWT", "kid": key.kid });
         match forgery {

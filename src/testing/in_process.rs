@@ -13,18 +13,17 @@ use super::wire::{Delivery, Incoming, Reply};
 use crate::error::TransportProblem;
 use crate::transport::{HttpClient, HttpError, HttpRequest, HttpResponse};
 
-/// An [`HttpClient`] that hands requests to a provider in the same process. Timeouts, body limits and broken
+/// An [`HttpClient`] that hands requests to providers in the same process. Timeouts, body limits and broken
 /// connections show as they would with a socket, on the provider's clock.
 #[derive(Clone)]
-pub(super) struct InProcess(pub(super) Arc<Op>);
+pub(super) struct InProcess(pub(super) Vec<Arc<Op>>);
 
 impl HttpClient for InProcess {
     fn send(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, HttpError>> {
         Box::pin(async move {
-            let op = &self.0;
-            if request.url.origin() != op.base.origin() {
+            let Some(op) = self.0.iter().find(|op| op.base.origin() == request.url.origin()) else {
                 return Err(HttpError::not_sent(TransportProblem::Connect));
-            }
+            };
             let incoming = Incoming {
                 method: request.method.clone(),
                 url: request.url.clone(),
@@ -73,6 +72,6 @@ fn received(delivery: Delivery, request: &HttpRequest) -> Result<HttpResponse, H
 
 impl fmt::Debug for InProcess {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("InProcess").field(&self.0.settings.issuer).finish()
+        formatter.debug_list().entries(self.0.iter().map(|op| &op.settings.issuer)).finish()
     }
 }

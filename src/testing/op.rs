@@ -7,18 +7,18 @@ use std::time::{Duration, SystemTime};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, Method, header};
 use jsonwebtoken::Algorithm;
 use tokio::sync::Notify;
 use url::Url;
 
-use super::builder::{DiscoveryForm, NoncePolicy, Settings};
-use super::client::TestClient;
+use super::builder::{DecisionPolicy, DiscoveryForm, NoncePolicy, Settings};
+use super::client::{TestClient, TestUser};
 use super::fault::{Action, Fault};
 use super::keys::ProviderKey;
 use super::ping::{PingHook, SentPing};
-use super::process::Process;
-use super::record::{Endpoint, RecordedRequest, RequestRule, RequestViolation};
+use super::process::{Decision, Process};
+use super::record::{Endpoint, Log, RecordedRequest, RequestRule, RequestViolation};
 use super::wire::{Delivery, Incoming, Parameters, Rejection, Reply};
 use crate::clock::Clock;
 use crate::random::Random;
@@ -38,6 +38,15 @@ pub(super) struct Op {
 pub(super) struct State {
     pub(super) clients: BTreeMap<String, TestClient>,
     pub(super) processes: Vec<Process>,
+    pub(super) by_code: BTreeMap<String, usize>,
+    pub(super) by_deferred_auth_id: BTreeMap<String, usize>,
+    /// The processes that will be decided by time, and when.
+    pub(super) timed: BTreeSet<(Duration, usize)>,
+    pub(super) used_keys: BTreeSet<String>,
+    /// Who signs in next, and what becomes of them.
+    pub(super) user: TestUser,
+    pub(super) decisions: DecisionPolicy,
+    pub(super) user_declines: bool,
     pub(super) keys: Vec<ProviderKey>,
     pub(super) keys_made: usize,
     pub(super) access_tokens: BTreeMap<String, AccessToken>,
@@ -45,7 +54,7 @@ pub(super) struct State {
     pub(super) seen_ids: BTreeSet<String>,
     pub(super) nonces: [Nonces; 2],
     pub(super) faults: Vec<Fault>,
-    pub(super) requests: Vec<RecordedRequest>,
+    pub(super) requests: Log,
     pub(super) violations: Vec<RequestViolation>,
     pub(super) pings: Vec<SentPing>,
     /// Processes that were decided and whose clients are to be told.
@@ -79,9 +88,14 @@ pub(super) struct Nonces {
 }
 
 impl State {
-    pub(super) fn new(clients: Vec<TestClient>) -> Self {
+    pub(super) fn new(
+        clients: Vec<TestClient>,
+        user: TestUser,
+        decisions: DecisionPolicy,
+        keep_requests: Option<usize>,
+    ) -> Self {
         let clients = clients.into_iter().map(|client| (client.id.clone(), client)).collect();
-        Self { clients, ..Self::default() }
+        Self { clients, user, decisions, requests: Log::new(keep_requests), ..Self::default() }
     }
 
     /// The key that tokens are signed with: the newest one for the algorithm, made when it is first needed.
@@ -98,7 +112,7 @@ impl State {
     }
 
     pub(super) fn process_by_id(&self, deferred_auth_id: &str) -> Option<usize> {
-        self.processes.iter().position(|process| process.deferred_auth_id.as_deref() == Some(deferred_auth_id))
+        self.by_deferred_auth_id.get(deferred_auth_id).copied()
     }
 }
 
@@ -176,19 +190,20 @@ impl Op {
     pub(super) async fn handle(&self, request: Incoming) -> Delivery {
         let parameters = request.parameters();
         let endpoint = self.endpoint(&request, &parameters);
+        self.settle();
         let number = self.record(&request, &parameters, endpoint);
         let poll = self.poll_arrives(endpoint, &parameters, number);
 
         let mut delivery = None;
-        for action in self.faults_before(endpoint, number) {
+        for action in self.faults_before(number) {
             match action {
                 Action::Delay(duration) => self.clock.sleep(duration).await,
                 Action::ForgetNonces => self.state().nonces.iter_mut().for_each(|nonces| nonces.current = None),
                 action => delivery = Some(action.apply_to(Reply::new(200, "application/json", "{}"))),
             }
         }
-        let (delivery, retry_expected) = match delivery {
-            Some(delivery) => (delivery, false),
+        let delivery = match delivery {
+            Some(delivery) => delivery,
             None => self.process(&request, endpoint, number, poll.as_ref().is_some_and(|poll| poll.early)).await,
         };
         let delivery = self.stamped(delivery, endpoint);
@@ -197,14 +212,13 @@ impl Op {
             std::future::pending::<()>().await;
         }
         if let Some(poll) = poll {
-            poll.answered(retry_expected);
+            poll.answered(&delivery);
         }
         delivery
     }
 
-    /// The answer, after the faults that strike when the work is done; and whether the client is asked to try again at
-    /// once.
-    async fn process(&self, request: &Incoming, endpoint: Endpoint, number: usize, early: bool) -> (Delivery, bool) {
+    /// The answer, after the faults that strike when the work is done.
+    async fn process(&self, request: &Incoming, endpoint: Endpoint, number: usize, early: bool) -> Delivery {
         let mut first = true;
         let reply = loop {
             let changed = self.changed.notified();
@@ -226,10 +240,8 @@ impl Op {
                 }
             }
         };
-        let retry_expected = is_challenge(&reply);
-        let ends = reply.ends;
         let mut delivery = Delivery::Whole(reply);
-        for action in self.faults_after(endpoint, &delivery, number) {
+        for action in self.faults_after(&delivery, number) {
             delivery = match (action, delivery) {
                 (Action::Delay(duration), delivery) => {
                     self.clock.sleep(duration).await;
@@ -239,19 +251,54 @@ impl Op {
                 (_, broken) => broken,
             };
         }
-        if let (Delivery::Whole(reply), Some(process)) = (&delivery, ends)
-            && reply.ends.is_some()
-        {
-            self.state().processes[process].told = true;
+        delivery
+    }
+
+    /// Takes the decisions that are due by now. `None` if none will ever be due by time, else when the next one is.
+    pub(super) fn settle(&self) -> Option<Duration> {
+        let now = self.clock.monotonic();
+        let mut state = self.state();
+        while let Some((due, number)) = state.timed.first().copied() {
+            if due > now {
+                return Some(due);
+            }
+            state.timed.pop_first();
+            if state.processes[number].decide(now) {
+                self.changed.notify_waiters();
+                if state.processes[number].decision != Some(Decision::Expired) {
+                    state.due_pings.push(number);
+                }
+            }
         }
-        (delivery, retry_expected)
+        None
+    }
+
+    /// Takes each decision when it is due and sends its ping, for ever.
+    pub(super) async fn decide_on_time(self: &Arc<Self>) {
+        loop {
+            let changed = self.changed.notified();
+            let next = self.settle();
+            self.send_due_pings();
+            match next {
+                None => changed.await,
+                Some(next) => {
+                    let left = next.saturating_sub(self.clock.monotonic());
+                    tokio::select! {
+                        biased;
+                        () = changed => {}
+                        () = self.clock.sleep(left) => {}
+                    }
+                }
+            }
+        }
     }
 
     /// The user's browser at the authorization endpoint. Nothing there takes time, so faults that do are left out.
     pub(super) fn browse(&self, request: &Incoming) -> Delivery {
         let endpoint = Endpoint::Authorization;
         let number = self.record(request, &request.parameters(), endpoint);
-        let instead = self.faults_before(endpoint, number).into_iter().next();
+        let mut faults = self.faults_before(number).into_iter();
+        let instead = faults.find(|action| !matches!(action, Action::Delay(_) | Action::ForgetNonces));
         let delivery = match instead {
             Some(action) => action.apply_to(Reply::new(200, "text/html", "")),
             None => {
@@ -268,7 +315,7 @@ impl Op {
 
     fn record(&self, request: &Incoming, parameters: &Parameters, endpoint: Endpoint) -> usize {
         let mut state = self.state();
-        let number = state.requests.len() + 1;
+        let number = state.requests.next_number();
         state.requests.push(RecordedRequest {
             number,
             endpoint,
@@ -290,18 +337,19 @@ impl Op {
     fn record_answer(&self, number: usize, delivery: &Delivery) {
         let (Delivery::Whole(reply) | Delivery::Endless(reply) | Delivery::Cut(reply)) = delivery else { return };
         let mut state = self.state();
-        let Some(record) = state.requests.get_mut(number - 1) else { return };
+        let Some(record) = state.requests.get_mut(number) else { return };
         record.status = Some(reply.status.as_u16());
         record.response_headers = reply.headers.clone();
         record.response_body = reply.body.clone();
     }
 
-    fn faults_before(&self, endpoint: Endpoint, number: usize) -> Vec<Action> {
+    fn faults_before(&self, number: usize) -> Vec<Action> {
         let mut state = self.state();
         let mut actions = Vec::new();
         let mut names = Vec::new();
-        for fault in &mut state.faults {
-            if fault.strikes_before(endpoint) {
+        let State { faults, requests, .. } = &mut *state;
+        for fault in faults {
+            if requests.get(number).is_some_and(|request| fault.strikes_before(request)) {
                 names.push(fault.name.clone());
                 actions.push(fault.action.clone());
                 if !matches!(fault.action, Action::Delay(_) | Action::ForgetNonces) {
@@ -313,13 +361,14 @@ impl Op {
         actions
     }
 
-    fn faults_after(&self, endpoint: Endpoint, delivery: &Delivery, number: usize) -> Vec<Action> {
+    fn faults_after(&self, delivery: &Delivery, number: usize) -> Vec<Action> {
         let Delivery::Whole(reply) = delivery else { return Vec::new() };
         let mut state = self.state();
         let mut names = Vec::new();
         let mut actions = Vec::new();
-        for fault in &mut state.faults {
-            if fault.strikes_answer(endpoint, reply.status) {
+        let State { faults, requests, .. } = &mut *state;
+        for fault in faults {
+            if requests.get(number).is_some_and(|request| fault.strikes_answer(request, reply.status)) {
                 names.push(fault.name.clone());
                 actions.push(fault.action.clone());
             }
@@ -362,25 +411,6 @@ impl Op {
         }
         nonces.current.clone()
     }
-
-    fn poll_arrives(&self, endpoint: Endpoint, parameters: &Parameters, number: usize) -> Option<PollInFlight<'_>> {
-        if endpoint != Endpoint::Poll {
-            return None;
-        }
-        let now = self.clock.monotonic();
-        let mut state = self.state();
-        let process = state.process_by_id(parameters.get("deferred_auth_id")?)?;
-        if state.processes[process].pace.in_flight {
-            state.violate(RequestRule::PolledInParallel, number, endpoint, String::new());
-        }
-        let due = state.processes[process].pace.last_answer + state.processes[process].interval;
-        let early = state.processes[process].poll_arrives(now);
-        if early {
-            let detail = format!("{:?} early", due.saturating_sub(now));
-            state.violate(RequestRule::PolledTooEarly, number, endpoint, detail);
-        }
-        Some(PollInFlight { op: self, process, arrived: now, early, is_answered: false })
-    }
 }
 
 impl State {
@@ -388,9 +418,9 @@ impl State {
         self.violations.push(RequestViolation { rule, request, endpoint, detail });
     }
 
-    fn note_faults(&mut self, number: usize, names: Vec<String>) {
+    pub(super) fn note_faults(&mut self, number: usize, names: Vec<String>) {
         self.faults.retain(|fault| !fault.is_spent());
-        let Some(record) = self.requests.get_mut(number - 1) else { return };
+        let Some(record) = self.requests.get_mut(number) else { return };
         for name in names {
             record.fault = Some(record.fault.take().map_or(name.clone(), |earlier| format!("{earlier}, {name}")));
         }
@@ -450,44 +480,5 @@ fn role_of(endpoint: Endpoint) -> Option<Role> {
         Endpoint::UserInfo | Endpoint::Resource => Some(Role::Resource),
         Endpoint::Metadata | Endpoint::Keys | Endpoint::Authorization | Endpoint::Unknown => None,
         _ => Some(Role::AuthorizationServer),
-    }
-}
-
-/// Answers after which the client repeats its request at once: it was asked for a nonce, or its clock was wrong.
-fn is_challenge(reply: &Reply) -> bool {
-    let is_error = reply.status == StatusCode::BAD_REQUEST || reply.status == StatusCode::UNAUTHORIZED;
-    let body: serde_json::Value = serde_json::from_slice(&reply.body).unwrap_or_default();
-    is_error && (body["error"] == "use_dpop_nonce" || body["error"] == "invalid_dpop_proof")
-}
-
-/// A poll that has arrived. However it ends, the next interval begins.
-struct PollInFlight<'a> {
-    op: &'a Op,
-    process: usize,
-    arrived: Duration,
-    early: bool,
-    is_answered: bool,
-}
-
-impl PollInFlight<'_> {
-    fn answered(mut self, retry_expected: bool) {
-        self.is_answered = true;
-        let now = self.op.clock.monotonic();
-        let mut state = self.op.state();
-        let pace = &mut state.processes[self.process].pace;
-        pace.last_answer = now;
-        pace.retry_expected = retry_expected;
-    }
-}
-
-impl Drop for PollInFlight<'_> {
-    fn drop(&mut self) {
-        let mut state = self.op.state();
-        let pace = &mut state.processes[self.process].pace;
-        pace.in_flight = false;
-        if !self.is_answered {
-            // The client hung up. It knows when; we do not, so its next interval counts from its arrival.
-            pace.last_answer = self.arrived;
-        }
     }
 }

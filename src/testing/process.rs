@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::builder::{DecisionPolicy, When};
 use super::client::TestUser;
+use super::pace::Pace;
 use super::wire::Parameters;
 
 /// Everything about one authentication process.
@@ -33,31 +34,13 @@ pub(super) struct Process {
     pub(super) polls: usize,
     pub(super) redeemed: bool,
     pub(super) cancelled: bool,
-    /// The client has been told how it ended.
-    pub(super) told: bool,
 }
 
 /// The code that the browser brought.
 pub(super) struct Code {
-    pub(super) value: String,
     pub(super) is_deferred: bool,
     pub(super) issued_at: Duration,
     pub(super) used: bool,
-}
-
-/// When polls came and were answered.
-#[derive(Default)]
-pub(super) struct Pace {
-    pub(super) last_answer: Duration,
-    pub(super) in_flight: bool,
-    /// When the answer to the poll in flight can no longer be held.
-    pub(super) held_until: Duration,
-    /// A ping went out since the last poll, so that one may come early.
-    pub(super) pinged: bool,
-    /// The answer was a challenge, so that the retry comes at once.
-    pub(super) retry_expected: bool,
-    /// The one early poll just before the end has been made.
-    pub(super) made_last_call: bool,
 }
 
 /// How a process ended.
@@ -68,26 +51,7 @@ pub(super) enum Decision {
     Expired,
 }
 
-/// How close to its end a process may be polled once more, whatever the interval (DTR §Design Considerations for Poll
-/// and Ping).
-const LAST_CALL: Duration = Duration::from_secs(30);
-
 impl Process {
-    /// Counts the arrival of a poll. `true` if it came too early.
-    pub(super) fn poll_arrives(&mut self, now: Duration) -> bool {
-        self.pace.in_flight = true;
-        let retry = std::mem::take(&mut self.pace.retry_expected);
-        if now >= self.pace.last_answer + self.interval || retry {
-            self.pace.pinged = false;
-            return false;
-        }
-        if std::mem::take(&mut self.pace.pinged) {
-            return false;
-        }
-        let is_last_call = self.deadline.is_some_and(|deadline| now + LAST_CALL >= deadline);
-        !is_last_call || std::mem::replace(&mut self.pace.made_last_call, true)
-    }
-
     /// Takes the decision that is due by now, if none was taken yet. `true` if one was taken.
     pub(super) fn decide(&mut self, now: Duration) -> bool {
         if self.decision.is_some() || self.deferred_auth_id.is_none() {
@@ -98,13 +62,18 @@ impl Process {
             When::Polls(polls) => self.polls > polls,
             When::Time(after) => now >= self.exchanged_at + after,
         };
-        let has_expired = self.deadline.is_some_and(|deadline| now >= deadline);
-        self.decision = match (is_due, self.policy.denies) {
-            (true, false) => Some(Decision::Approved),
-            (true, true) => Some(Decision::Denied("the identity could not be attested".into())),
-            (false, _) => has_expired.then_some(Decision::Expired),
+        self.decision = match (self.has_expired(now), is_due, self.policy.denies) {
+            (true, _, _) => Some(Decision::Expired),
+            (false, true, false) => Some(Decision::Approved),
+            (false, true, true) => Some(Decision::Denied("the identity could not be attested".into())),
+            (false, false, _) => None,
         };
         self.decision.is_some()
+    }
+
+    /// Whether the `deferred_auth_id` has outlived its `expires_in`, whatever was decided.
+    pub(super) fn has_expired(&self, now: Duration) -> bool {
+        self.deadline.is_some_and(|deadline| now >= deadline)
     }
 
     /// When the policy or the deadline will decide by itself.

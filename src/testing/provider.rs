@@ -7,8 +7,8 @@ use http::{HeaderMap, Method};
 use url::Url;
 
 use super::browser::BrowserReturn;
-use super::builder::TestProviderBuilder;
-use super::client::TestClient;
+use super::builder::{DecisionPolicy, TestProviderBuilder};
+use super::client::{TestClient, TestUser};
 use super::fault::Fault;
 use super::in_process::InProcess;
 use super::op::Op;
@@ -77,7 +77,13 @@ impl TestProvider {
     /// A way to the provider without a socket, through the very same code, on the provider's clock. Requests to
     /// anywhere else find nobody.
     pub fn http_client(&self) -> Arc<dyn HttpClient> {
-        Arc::new(InProcess(Arc::clone(&self.op)))
+        Self::network([self])
+    }
+
+    /// A way to several providers, chosen by origin, for clients that talk to more than one. Give each a
+    /// [host](TestProviderBuilder::host) of its own.
+    pub fn network<'a>(providers: impl IntoIterator<Item = &'a Self>) -> Arc<dyn HttpClient> {
+        Arc::new(InProcess(providers.into_iter().map(|provider| Arc::clone(&provider.op)).collect()))
     }
 
     /// Registers a client while the provider runs.
@@ -103,6 +109,28 @@ impl TestProvider {
             }),
             _ => panic!("the user's browser got no answer"),
         }
+    }
+
+    /// Plays a user who declines: the browser brings back `access_denied`.
+    ///
+    /// # Panics
+    ///
+    /// As [`visit`](Self::visit) does.
+    pub fn visit_and_decline(&self, authorization_url: impl AsRef<str>) -> BrowserReturn {
+        self.op.state().user_declines = true;
+        let back = self.visit(authorization_url);
+        self.op.state().user_declines = false;
+        back
+    }
+
+    /// Changes who signs in from now on.
+    pub fn set_user(&self, user: TestUser) {
+        self.op.state().user = user;
+    }
+
+    /// Changes how processes that begin from now on are decided.
+    pub fn set_decisions(&self, policy: DecisionPolicy) {
+        self.op.state().decisions = policy;
     }
 
     /// The process with this `deferred_auth_id`.
@@ -169,7 +197,7 @@ impl TestProvider {
 
     /// Every request so far, in the order of arrival.
     pub fn requests(&self) -> Vec<RecordedRequest> {
-        self.op.state().requests.clone()
+        self.op.state().requests.all()
     }
 
     /// The requests to one endpoint, in the order of arrival.
@@ -197,6 +225,13 @@ impl TestProvider {
         let violations = self.violations();
         let list: String = violations.iter().map(|violation| format!("\n- {violation}")).collect();
         assert!(violations.is_empty(), "the client broke rules:{list}");
+    }
+
+    /// Takes the decisions of [`DecisionPolicy::after`] when they are due and sends their
+    /// Ping Callbacks, for ever: for a provider in process, which has no thread of its own to do so. Await it beside
+    /// what is being tested, with `select!`.
+    pub async fn decide_on_time(&self) {
+        self.op.decide_on_time().await;
     }
 
     /// Every Ping Callback so far.

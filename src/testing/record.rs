@@ -1,5 +1,6 @@
 //! What the provider remembers: every request, and every rule that one of them broke.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -122,6 +123,44 @@ impl RecordedRequest {
     }
 }
 
+/// The requests so far, or as many of the last ones as are to be kept.
+#[derive(Default)]
+pub(super) struct Log {
+    kept: VecDeque<RecordedRequest>,
+    forgotten: usize,
+    limit: Option<usize>,
+}
+
+impl Log {
+    pub(super) fn new(limit: Option<usize>) -> Self {
+        Self { limit, ..Self::default() }
+    }
+
+    pub(super) fn next_number(&self) -> usize {
+        self.forgotten + self.kept.len() + 1
+    }
+
+    pub(super) fn push(&mut self, request: RecordedRequest) {
+        self.kept.push_back(request);
+        while self.limit.is_some_and(|limit| self.kept.len() > limit) {
+            self.kept.pop_front();
+            self.forgotten += 1;
+        }
+    }
+
+    pub(super) fn get(&self, number: usize) -> Option<&RecordedRequest> {
+        self.kept.get(number.checked_sub(self.forgotten + 1)?)
+    }
+
+    pub(super) fn get_mut(&mut self, number: usize) -> Option<&mut RecordedRequest> {
+        self.kept.get_mut(number.checked_sub(self.forgotten + 1)?)
+    }
+
+    pub(super) fn all(&self) -> Vec<RecordedRequest> {
+        self.kept.iter().cloned().collect()
+    }
+}
+
 /// Declares [`RequestRule`] together with its texts.
 macro_rules! rules {
     ($($rule:ident = $text:literal, $section:literal;)*) => {
@@ -173,6 +212,7 @@ rules! {
     RedirectUriChanged = "the `redirect_uri` is not the one of the authorization request", "RFC 6749 §4.1.3";
     UnknownDeferredAuthId = "the `deferred_auth_id` was never issued", "DTR §Token Request Validation";
     PolledTooEarly = "the poll came before the interval had passed", "DTR §Successful Deferred Code Exchange Response";
+    RetryAfterIgnored = "the poll came before the time that `Retry-After` had named", "RFC 9110 §10.2.3";
     PolledInParallel = "two polls for one process were under way at the same time", "DTR §Successful Deferred Code Exchange Response";
     PolledAfterEnd = "the process had already ended, and the client had been told", "DTR §Token Request Error Response";
     UnknownRefreshToken = "the refresh token is unknown, used or revoked", "RFC 6749 §6";

@@ -99,7 +99,8 @@ impl Server {
                 tokio::select! {
                     biased;
                     _ = stopped => {}
-                    () = accept(listener, op) => {}
+                    () = op.decide_on_time() => {}
+                    () = accept(listener, Arc::clone(&op)) => {}
                 }
             });
         })?;
@@ -182,10 +183,9 @@ async fn answer(
     let Ok(body) = Limited::new(body, REQUEST_LIMIT).collect().await else {
         return Ok(response(Reply::new(413, "", ""), Tail::None));
     };
-    let path = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    let Ok(url) = op.base.join(path) else {
-        return Ok(response(Reply::new(400, "", ""), Tail::None));
-    };
+    let mut url = op.base.clone();
+    url.set_path(head.uri.path());
+    url.set_query(head.uri.query());
     let incoming = Incoming { method: head.method, url, headers: head.headers, body: body.to_bytes() };
     let delivery = op.handle(incoming).await;
     op.send_due_pings();
@@ -211,10 +211,10 @@ enum Tail {
 fn response(reply: Reply, tail: Tail) -> Response<BoxBody<Bytes, io::Error>> {
     let body = match tail {
         Tail::None => Full::new(reply.body).map_err(|never| match never {}).boxed(),
-        Tail::Endless => TailedBody { first: Some(reply.body), tail }.boxed(),
+        Tail::Endless => TailedBody { first: Some(reply.body), tail, is_flushed: false }.boxed(),
         Tail::Broken => {
             let half = reply.body.slice(..reply.body.len() / 2);
-            TailedBody { first: Some(half), tail }.boxed()
+            TailedBody { first: Some(half), tail, is_flushed: false }.boxed()
         }
     };
     let mut response = Response::new(body);
@@ -227,17 +227,27 @@ fn response(reply: Reply, tail: Tail) -> Response<BoxBody<Bytes, io::Error>> {
 struct TailedBody {
     first: Option<Bytes>,
     tail: Tail,
+    is_flushed: bool,
 }
 
 impl Body for TailedBody {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         static PADDING: [u8; 16 * 1024] = [b'a'; 16 * 1024];
         Poll::Ready(match (self.first.take(), self.tail) {
             (Some(first), _) => Some(Ok(Frame::data(first))),
             (None, Tail::Endless) => Some(Ok(Frame::data(Bytes::from_static(&PADDING)))),
+            (None, Tail::Broken) if !self.is_flushed => {
+                // hyper sends what it has when a body makes it wait; an error now would take the headers along.
+                self.is_flushed = true;
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             (None, Tail::Broken) => Some(Err(io::ErrorKind::ConnectionReset.into())),
             (None, Tail::None) => None,
         })

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::header;
 use serde_json::{Value, json};
 
-use super::builder::InterimToken;
+use super::builder::{InterimToken, When};
 use super::client::TestClient;
 use super::keys;
 use super::op::{AccessToken, Answer, RefreshToken, Role, Turn};
@@ -46,7 +46,8 @@ impl Turn<'_> {
         }
         let (process, key) = self.spend_code(form, &client, "deferred_code", true)?;
         if let Some(key) = &key
-            && self.state.processes.iter().any(|other| other.key.as_ref() == Some(key))
+            && !self.op.settings.allows_key_reuse
+            && self.state.used_keys.contains(key)
         {
             self.violate(RequestRule::DpopKeyReused, "");
         }
@@ -54,6 +55,8 @@ impl Turn<'_> {
         let now = self.op.clock.monotonic();
         let deferred_auth_id = self.op.token();
         let settings = &self.op.settings;
+        self.state.by_deferred_auth_id.insert(deferred_auth_id.clone(), process);
+        self.state.used_keys.extend(key.clone());
         let record = &mut self.state.processes[process];
         record.deferred_auth_id = Some(deferred_auth_id.clone());
         record.key.clone_from(&key);
@@ -61,6 +64,12 @@ impl Turn<'_> {
         record.exchanged_at = now;
         record.pace.last_answer = now;
         record.deadline = settings.expires_in.map(|lifetime| now + lifetime);
+        if record.decision.is_some() {
+            self.state.due_pings.push(process);
+        } else if let When::Time(_) = record.policy.when {
+            self.state.timed.extend(record.next_decision().map(|due| (due, process)));
+        }
+        self.op.changed.notify_waiters();
 
         let mut response = json!({ "deferred_auth_id": deferred_auth_id });
         if let Some(lifetime) = settings.expires_in {
@@ -108,7 +117,7 @@ impl Turn<'_> {
     ) -> Result<(usize, Option<String>), Rejection> {
         let grant = |rule, detail: &str| Rejection::bad("invalid_grant", rule, detail);
         let code = form.required(parameter)?;
-        let found = self.state.processes.iter().position(|process| process.code.value == code);
+        let found = self.state.by_code.get(code).copied();
         let Some(process) = found.filter(|&found| self.state.processes[found].code.is_deferred == is_deferred) else {
             return Err(grant(RequestRule::UnknownCode, ""));
         };
@@ -155,37 +164,28 @@ impl Turn<'_> {
         };
         let now = self.op.clock.monotonic();
         let record = &mut self.state.processes[process];
-        if first && record.told {
-            self.violate(RequestRule::PolledAfterEnd, "");
-        }
-        let record = &mut self.state.processes[process];
         let wants_slow_down = first && (early || std::mem::take(&mut record.slow_down_next));
         if wants_slow_down && record.decision.is_none() {
             record.interval += Duration::from_secs(5);
             return Err(Rejection::innocent("slow_down", record.progress.clone().unwrap_or_default()));
         }
         record.polls += usize::from(first);
-        if record.decide(now) {
-            self.op.changed.notify_waiters();
+        record.decide(now);
+        // DTR §Token Request Validation, 3: what was not collected in time is gone.
+        if record.has_expired(now) && !record.redeemed {
+            record.decision = Some(Decision::Expired);
         }
-        let record = &mut self.state.processes[process];
-        let ended = |rejection: Rejection| Rejection { ends: Some(process), ..rejection };
         match &record.decision {
-            None => {
-                let until = record.exchanged_at.max(record.pace.last_answer).max(now);
-                self.pending(process, first.then_some(until))
-            }
-            Some(Decision::Denied(reason)) => Err(ended(Rejection::innocent("access_denied", reason.clone()))),
-            Some(Decision::Expired) => Err(ended(Rejection::innocent("expired_token", "the process has expired"))),
+            None => self.pending(process, first.then_some(now)),
+            Some(Decision::Denied(reason)) => Err(Rejection::innocent("access_denied", reason.clone())),
+            Some(Decision::Expired) => Err(Rejection::innocent("expired_token", "the process has expired")),
             Some(Decision::Approved) if record.redeemed => {
-                Err(ended(Rejection::innocent("invalid_grant", "the result was already collected")))
+                Err(Rejection::innocent("invalid_grant", "the result was already collected"))
             }
             Some(Decision::Approved) => {
                 record.redeemed = true;
                 let key = record.key.clone();
-                let mut reply = Reply::json(200, &self.tokens(process, &client, key.as_deref()));
-                reply.ends = Some(process);
-                Ok(Answer::Reply(reply))
+                Ok(Answer::Reply(Reply::json(200, &self.tokens(process, &client, key.as_deref()))))
             }
         }
     }

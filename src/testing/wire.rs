@@ -84,8 +84,6 @@ pub(super) struct Reply {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
-    /// The process that is over for the client as soon as this reply arrives.
-    pub(super) ends: Option<usize>,
     /// What a browser makes of it.
     pub(super) browser: Option<BrowserReturn>,
 }
@@ -93,7 +91,7 @@ pub(super) struct Reply {
 impl Reply {
     pub(super) fn new(status: u16, content_type: &str, body: impl Into<Bytes>) -> Self {
         let status = StatusCode::from_u16(status).expect("a status has three digits");
-        let mut reply = Self { status, headers: HeaderMap::new(), body: body.into(), ends: None, browser: None };
+        let mut reply = Self { status, headers: HeaderMap::new(), body: body.into(), browser: None };
         if !content_type.is_empty() {
             reply.set(header::CONTENT_TYPE, content_type);
         }
@@ -133,13 +131,12 @@ pub(super) struct Rejection {
     pub(super) description: String,
     pub(super) headers: Vec<(HeaderName, String)>,
     pub(super) violation: Option<RequestRule>,
-    pub(super) ends: Option<usize>,
 }
 
 impl Rejection {
     pub(super) fn new(status: u16, error: &'static str, rule: RequestRule, detail: impl Into<String>) -> Self {
         let description = detail.into();
-        Self { status, error, description, headers: Vec::new(), violation: Some(rule), ends: None }
+        Self { status, error, description, headers: Vec::new(), violation: Some(rule) }
     }
 
     pub(super) fn bad(error: &'static str, rule: RequestRule, detail: impl Into<String>) -> Self {
@@ -149,7 +146,7 @@ impl Rejection {
     /// An error that is nobody's fault, such as `authorization_pending`.
     pub(super) fn innocent(error: &'static str, description: impl Into<String>) -> Self {
         let description = description.into();
-        Self { status: 400, error, description, headers: Vec::new(), violation: None, ends: None }
+        Self { status: 400, error, description, headers: Vec::new(), violation: None }
     }
 
     pub(super) fn header(mut self, name: HeaderName, value: &str) -> Self {
@@ -166,7 +163,6 @@ impl Rejection {
         for (name, value) in &self.headers {
             reply.set(name.clone(), value);
         }
-        reply.ends = self.ends;
         reply
     }
 }

@@ -1,4 +1,4 @@
-//! The test provider, driven by a relying party written by hand: what it lets pass, what it refuses, what it notes.
+//! A relying party written by hand, with OpenSSL in place of the provider's aws-lc.
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -7,8 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use openid_deferred::testing::*;
-use openid_deferred::{Clock, Document, HttpClient, HttpRequest, HttpResponse, TransportProblem};
+use openid_deferred::testing::{RequestRule, TestClient, TestClock, TestProvider, TestProviderBuilder, jwk_thumbprint};
+use openid_deferred::{Clock, Document, HttpClient, HttpRequest, HttpResponse};
 use openssl::bn::BigNumContext;
 use openssl::ec::{EcGroup, EcKey};
 use openssl::ecdsa::EcdsaSig;
@@ -18,19 +18,19 @@ use openssl::sha::sha256;
 use serde_json::{Value, json};
 use url::Url;
 
-const REDIRECT: &str = "https://rp.test/callback";
-const DEFERRED: &str = "urn:openid:params:grant-type:deferred";
-const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+pub(crate) const REDIRECT: &str = "https://rp.test/callback";
+pub(crate) const DEFERRED: &str = "urn:openid:params:grant-type:deferred";
+pub(crate) const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 
 /// A DPoP key by OpenSSL; the provider verifies with aws-lc.
-struct Key(EcKey<Private>);
+pub(crate) struct Key(EcKey<Private>);
 
 impl Key {
-    fn generate() -> Self {
+    pub(crate) fn generate() -> Self {
         Self(EcKey::generate(&EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap()).unwrap())
     }
 
-    fn jwk(&self) -> Value {
+    pub(crate) fn jwk(&self) -> Value {
         let mut context = BigNumContext::new().unwrap();
         let (mut x, mut y) = (openssl::bn::BigNum::new().unwrap(), openssl::bn::BigNum::new().unwrap());
         self.0.public_key().affine_coordinates(self.0.group(), &mut x, &mut y, &mut context).unwrap();
@@ -38,11 +38,11 @@ impl Key {
         json!({ "kty": "EC", "crv": "P-256", "x": coordinate(x), "y": coordinate(y) })
     }
 
-    fn thumbprint(&self) -> String {
+    pub(crate) fn thumbprint(&self) -> String {
         jwk_thumbprint(&self.jwk().to_string()).unwrap()
     }
 
-    fn sign(&self, header: &Value, claims: &Value) -> String {
+    pub(crate) fn sign(&self, header: &Value, claims: &Value) -> String {
         let segment = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let message = format!("{}.{}", segment(header), segment(claims));
         let signature = EcdsaSig::sign(&sha256(message.as_bytes()), &self.0).unwrap();
@@ -53,17 +53,17 @@ impl Key {
 }
 
 /// A relying party that does what each test tells it.
-struct Rp {
-    op: TestProvider,
-    http: Arc<dyn HttpClient>,
-    clock: TestClock,
-    key: Key,
-    nonce: Option<String>,
-    basic: Option<(&'static str, &'static str)>,
-    proofs: usize,
+pub(crate) struct Rp {
+    pub(crate) op: TestProvider,
+    pub(crate) http: Arc<dyn HttpClient>,
+    pub(crate) clock: TestClock,
+    pub(crate) key: Key,
+    pub(crate) nonce: Option<String>,
+    pub(crate) basic: Option<(&'static str, &'static str)>,
+    pub(crate) proofs: usize,
 }
 
-fn provider(clock: &TestClock) -> TestProviderBuilder {
+pub(crate) fn provider(clock: &TestClock) -> TestProviderBuilder {
     TestProvider::builder()
         .in_process()
         .clock(Arc::new(clock.clone()))
@@ -71,7 +71,7 @@ fn provider(clock: &TestClock) -> TestProviderBuilder {
         .client(TestClient::secret_basic("server", "s3cret: %+").redirect_uri(REDIRECT).signing_algorithm("ES256"))
 }
 
-fn rp(configure: impl FnOnce(TestProviderBuilder) -> TestProviderBuilder) -> Rp {
+pub(crate) fn rp(configure: impl FnOnce(TestProviderBuilder) -> TestProviderBuilder) -> Rp {
     let clock = TestClock::new();
     let op = configure(provider(&clock)).start().unwrap();
     let http = op.http_client();
@@ -79,11 +79,11 @@ fn rp(configure: impl FnOnce(TestProviderBuilder) -> TestProviderBuilder) -> Rp 
 }
 
 impl Rp {
-    fn now(&self) -> u64 {
+    pub(crate) fn now(&self) -> u64 {
         self.clock.now().duration_since(UNIX_EPOCH).unwrap().as_secs()
     }
 
-    fn authorization_url(&self, changes: &[(&str, &str)]) -> String {
+    pub(crate) fn authorization_url(&self, changes: &[(&str, &str)]) -> String {
         let challenge = URL_SAFE_NO_PAD.encode(sha256(VERIFIER.as_bytes()));
         let thumbprint = self.key.thumbprint();
         let mut url = Url::parse(&format!("{}/authorize", self.op.issuer())).unwrap();
@@ -108,11 +108,11 @@ impl Rp {
         url.into()
     }
 
-    fn deferred_code(&self) -> String {
+    pub(crate) fn deferred_code(&self) -> String {
         self.op.visit(self.authorization_url(&[])).parameter("deferred_code").unwrap().to_owned()
     }
 
-    fn proof(&mut self, method: &str, url: &str, access_token: Option<&str>) -> String {
+    pub(crate) fn proof(&mut self, method: &str, url: &str, access_token: Option<&str>) -> String {
         self.proofs += 1;
         let mut claims = json!({ "jti": format!("jti-{}", self.proofs), "htm": method, "htu": url, "iat": self.now() });
         if let Some(nonce) = &self.nonce {
@@ -124,24 +124,35 @@ impl Rp {
         self.key.sign(&json!({ "typ": "dpop+jwt", "alg": "ES256", "jwk": self.key.jwk() }), &claims)
     }
 
-    async fn send(&mut self, method: Method, url: &str, headers: &[(&str, String)], body: String) -> HttpResponse {
+    pub(crate) async fn send(
+        &mut self,
+        method: Method,
+        url: &str,
+        headers: &[(&str, String)],
+        body: String,
+    ) -> HttpResponse {
         let request = request(method, url, headers, body);
         self.http.send(request).await.unwrap()
     }
 
     /// A token request with a good proof.
-    async fn token(&mut self, form: &[(&str, &str)]) -> (u16, Value) {
+    pub(crate) async fn token(&mut self, form: &[(&str, &str)]) -> (u16, Value) {
         let url = format!("{}/token", self.op.issuer());
         let proof = self.proof("POST", &url, None);
         self.post(&url, form, &[("dpop", proof)]).await
     }
 
-    async fn post(&mut self, url: &str, form: &[(&str, &str)], headers: &[(&str, String)]) -> (u16, Value) {
+    pub(crate) async fn post(&mut self, url: &str, form: &[(&str, &str)], headers: &[(&str, String)]) -> (u16, Value) {
         let response = self.post_raw(url, form, headers).await;
         (response.status.as_u16(), serde_json::from_slice(&response.body).unwrap_or_default())
     }
 
-    async fn post_raw(&mut self, url: &str, form: &[(&str, &str)], headers: &[(&str, String)]) -> HttpResponse {
+    pub(crate) async fn post_raw(
+        &mut self,
+        url: &str,
+        form: &[(&str, &str)],
+        headers: &[(&str, String)],
+    ) -> HttpResponse {
         let mut form = form.to_vec();
         let mut headers = headers.to_vec();
         match self.basic {
@@ -156,30 +167,30 @@ impl Rp {
         response
     }
 
-    async fn exchange(&mut self, code: &str) -> (u16, Value) {
+    pub(crate) async fn exchange(&mut self, code: &str) -> (u16, Value) {
         self.token(&[("grant_type", DEFERRED), ("deferred_code", code), ("code_verifier", VERIFIER)]).await
     }
 
     /// Signs in as far as the `deferred_auth_id`.
-    async fn started(&mut self) -> String {
+    pub(crate) async fn started(&mut self) -> String {
         let code = self.deferred_code();
         let (status, response) = self.exchange(&code).await;
         assert_eq!(status, 200, "{response}");
         response["deferred_auth_id"].as_str().unwrap().to_owned()
     }
 
-    async fn poll(&mut self, id: &str) -> (u16, Value) {
+    pub(crate) async fn poll(&mut self, id: &str) -> (u16, Value) {
         self.token(&[("grant_type", DEFERRED), ("deferred_auth_id", id)]).await
     }
 
     /// Waits for the interval, then polls.
-    async fn poll_in_time(&mut self, id: &str) -> (u16, Value) {
+    pub(crate) async fn poll_in_time(&mut self, id: &str) -> (u16, Value) {
         self.clock.advance(self.op.process(id).interval());
         self.poll(id).await
     }
 
     /// The claims of a token, after its signature was verified with the published keys by OpenSSL.
-    async fn verified(&mut self, token: &Value) -> Value {
+    pub(crate) async fn verified(&mut self, token: &Value) -> Value {
         let jwks = self.send(Method::GET, &format!("{}/jwks", self.op.issuer()), &[], String::new()).await;
         let jwks: Value = serde_json::from_slice(&jwks.body).unwrap();
         let header = josekit::jwt::decode_header(token.as_str().unwrap()).unwrap();
@@ -191,12 +202,12 @@ impl Rp {
         Value::Object(claims.claims_set().clone())
     }
 
-    fn broken_rules(&self) -> Vec<RequestRule> {
+    pub(crate) fn broken_rules(&self) -> Vec<RequestRule> {
         self.op.violations().into_iter().map(|violation| violation.rule).collect()
     }
 }
 
-fn request(method: Method, url: &str, headers: &[(&str, String)], body: String) -> HttpRequest {
+pub(crate) fn request(method: Method, url: &str, headers: &[(&str, String)], body: String) -> HttpRequest {
     let mut map = HeaderMap::new();
     if method == Method::POST {
         map.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
@@ -215,82 +226,7 @@ fn request(method: Method, url: &str, headers: &[(&str, String)], body: String) 
     }
 }
 
-fn basic(id: &str, secret: &str) -> String {
+pub(crate) fn basic(id: &str, secret: &str) -> String {
     let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
     format!("Basic {}", STANDARD.encode(format!("{}:{}", encode(id), encode(secret))))
-}
-
-#[tokio::test]
-async fn a_client_that_keeps_all_rules_gets_its_tokens_and_leaves_no_violation() {
-    let mut rp = rp(|op| op.decisions(DecisionPolicy::after_polls(2)).interim_claim("email_verified", false));
-    let code = rp.deferred_code();
-    let (_, exchange) = rp.exchange(&code).await;
-    let id = exchange["deferred_auth_id"].as_str().unwrap().to_owned();
-    assert_eq!((&exchange["interval"], &exchange["expires_in"]), (&json!(5), &json!(1_814_400)));
-    let interim = rp.verified(&exchange["interim_id_token"]).await;
-    assert_eq!((&interim["nonce"], &interim["email_verified"]), (&json!("the-nonce"), &json!(false)));
-
-    for _ in 0..2 {
-        let (status, pending) = rp.poll_in_time(&id).await;
-        assert_eq!((status, &pending["error"]), (400, &json!("authorization_pending")));
-    }
-    let (status, tokens) = rp.poll_in_time(&id).await;
-    assert_eq!((status, &tokens["token_type"]), (200, &json!("DPoP")));
-    let claims = rp.verified(&tokens["id_token"]).await;
-    assert_eq!((&claims["iss"], &claims["aud"]), (&json!("https://op.test"), &json!("app")));
-    let access_token = tokens["access_token"].as_str().unwrap();
-    assert_eq!(claims["at_hash"], URL_SAFE_NO_PAD.encode(&sha256(access_token.as_bytes())[..16]));
-    rp.op.assert_clean();
-
-    let (status, after) = rp.poll_in_time(&id).await;
-    assert_eq!((status, &after["error"]), (400, &json!("invalid_grant")));
-    assert_eq!(rp.broken_rules(), [RequestRule::PolledAfterEnd]);
-}
-
-#[tokio::test]
-async fn the_same_flow_runs_over_http_and_over_https() {
-    for https in [false, true] {
-        let builder = TestProvider::builder().client(TestClient::public("app").signing_algorithm("EdDSA"));
-        let builder = builder.interval(Duration::from_secs(1)).require_pkce(false).path("/tenant");
-        let op = if https { builder.https() } else { builder }.start().unwrap();
-        let mut client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
-        if let Some(pem) = op.ca_certificate_pem() {
-            client = client.tls_certs_only([reqwest::Certificate::from_pem(pem.as_bytes()).unwrap()]);
-        }
-        let client = client.build().unwrap();
-
-        let metadata = client.get(format!("{}/.well-known/openid-configuration", op.issuer())).send().await.unwrap();
-        assert_eq!(metadata.status(), 200);
-        let metadata: Value = serde_json::from_slice(&metadata.bytes().await.unwrap()).unwrap();
-        assert_eq!(metadata["issuer"], op.issuer());
-
-        let mut url = Url::parse(metadata["authorization_endpoint"].as_str().unwrap()).unwrap();
-        url.set_query(Some(
-            "response_type=deferred_code&client_id=app&redirect_uri=https://rp.test/&scope=openid&state=1",
-        ));
-        let redirect = client.get(url).send().await.unwrap();
-        assert_eq!(redirect.status(), 303);
-        let target = Url::parse(redirect.headers()["location"].to_str().unwrap()).unwrap();
-        let code = target.query_pairs().find(|(name, _)| name == "deferred_code").unwrap().1.into_owned();
-
-        let form = |pairs: &[(&str, &str)]| {
-            let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
-            client
-                .post(metadata["token_endpoint"].as_str().unwrap())
-                .header("content-type", "application/x-www-form-urlencoded")
-                .body(body)
-                .send()
-        };
-        let exchange = form(&[("grant_type", DEFERRED), ("client_id", "app"), ("deferred_code", &code)]).await.unwrap();
-        assert_eq!(exchange.status(), 200);
-        let exchange: Value = serde_json::from_slice(&exchange.bytes().await.unwrap()).unwrap();
-        let id = exchange["deferred_auth_id"].as_str().unwrap();
-        op.process(id).send_ping(PingForgery::Genuine);
-        tokio::time::sleep(Duration::from_millis(1_010)).await;
-        let tokens = form(&[("grant_type", DEFERRED), ("client_id", "app"), ("deferred_auth_id", id)]).await.unwrap();
-        assert_eq!(tokens.status(), 200);
-        let tokens: Value = serde_json::from_slice(&tokens.bytes().await.unwrap()).unwrap();
-        assert_eq!(tokens["token_type"], "Bearer");
-        op.assert_clean();
-    }
 }

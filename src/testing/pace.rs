@@ -1,0 +1,154 @@
+//! The pace of polls: when they come, when they should, and when they should no longer.
+
+use std::time::Duration;
+
+use http::{StatusCode, header};
+use serde_json::Value;
+
+use super::op::Op;
+use super::process::Process;
+use super::record::{Endpoint, RequestRule};
+use super::wire::{Delivery, Parameters, Reply};
+
+/// When the polls of one process came and were answered.
+#[derive(Default)]
+pub(super) struct Pace {
+    pub(super) last_answer: Duration,
+    /// The last answer asked for silence until then.
+    pub(super) retry_after: Duration,
+    pub(super) in_flight: bool,
+    /// When the answer to the poll in flight can no longer be held.
+    pub(super) held_until: Duration,
+    /// A ping went out since the last poll, so that one may come early.
+    pub(super) pinged: bool,
+    /// How many answers in a row were challenges, each of which is met by a retry at once.
+    pub(super) challenges: usize,
+    /// The one early poll just before the end has been made.
+    pub(super) made_last_call: bool,
+    /// The client has been told how it ended.
+    pub(super) told: bool,
+}
+
+/// How close to its end a process may be polled once more, whatever the interval (DTR §Design Considerations for Poll
+/// and Ping).
+const LAST_CALL: Duration = Duration::from_secs(30);
+
+/// Further than this no `Retry-After` is taken seriously.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(86_400);
+
+/// A nonce and a corrected clock: no honest client needs more retries in a row.
+const MOST_RETRIES: usize = 2;
+
+impl Op {
+    /// Notes that a poll has arrived, whatever becomes of it, and whether it came in time.
+    pub(super) fn poll_arrives(
+        &self,
+        endpoint: Endpoint,
+        parameters: &Parameters,
+        number: usize,
+    ) -> Option<PollInFlight<'_>> {
+        if endpoint != Endpoint::Poll {
+            return None;
+        }
+        let now = self.clock.monotonic();
+        let mut state = self.state();
+        let process = state.process_by_id(parameters.get("deferred_auth_id")?)?;
+        let broken = state.processes[process].poll_arrives(now);
+        if let Some((rule, detail)) = &broken {
+            state.violate(*rule, number, endpoint, detail.clone());
+        }
+        let early = broken.is_some_and(|(rule, _)| rule == RequestRule::PolledTooEarly);
+        Some(PollInFlight { op: self, process, arrived: now, early, is_answered: false })
+    }
+}
+
+impl Process {
+    /// Counts the arrival of a poll, and says what is wrong with its time.
+    fn poll_arrives(&mut self, now: Duration) -> Option<(RequestRule, String)> {
+        if self.pace.told {
+            return Some((RequestRule::PolledAfterEnd, String::new()));
+        }
+        if std::mem::replace(&mut self.pace.in_flight, true) {
+            return Some((RequestRule::PolledInParallel, String::new()));
+        }
+        if (1..=MOST_RETRIES).contains(&self.pace.challenges) {
+            return None;
+        }
+        let was_pinged = std::mem::take(&mut self.pace.pinged);
+        let is_last_call = self.deadline.is_some_and(|deadline| now + LAST_CALL >= deadline);
+        let too_early = |rule, due: Duration| Some((rule, format!("{:?} early", due.saturating_sub(now))));
+        let due = self.pace.last_answer + self.interval;
+        if now < due && !was_pinged {
+            let may_call = is_last_call && !std::mem::replace(&mut self.pace.made_last_call, true);
+            return if may_call { None } else { too_early(RequestRule::PolledTooEarly, due) };
+        }
+        match now < self.pace.retry_after && !is_last_call {
+            true => too_early(RequestRule::RetryAfterIgnored, self.pace.retry_after),
+            false => None,
+        }
+    }
+
+    /// Whether this answer to a poll is the last word.
+    fn is_ended_by(&self, reply: &Reply) -> bool {
+        let body: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
+        match reply.status {
+            StatusCode::OK => self.redeemed && body.get("access_token").or(body.get("id_token")).is_some(),
+            _ => matches!(
+                body["error"].as_str(),
+                Some("access_denied" | "expired_token" | "invalid_grant" | "invalid_request")
+            ),
+        }
+    }
+}
+
+/// A poll that has arrived. However it ends, the next interval begins.
+pub(super) struct PollInFlight<'a> {
+    op: &'a Op,
+    process: usize,
+    arrived: Duration,
+    pub(super) early: bool,
+    is_answered: bool,
+}
+
+impl PollInFlight<'_> {
+    pub(super) fn answered(mut self, delivery: &Delivery) {
+        self.is_answered = true;
+        let now = self.op.clock.monotonic();
+        let mut state = self.op.state();
+        let process = &mut state.processes[self.process];
+        process.pace.last_answer = now;
+        let Delivery::Whole(reply) = delivery else { return };
+        process.pace.told |= process.is_ended_by(reply);
+        process.pace.challenges = if is_challenge(reply) { process.pace.challenges + 1 } else { 0 };
+        process.pace.retry_after = retry_after(reply, self.op).map_or(Duration::ZERO, |wait| now + wait);
+    }
+}
+
+impl Drop for PollInFlight<'_> {
+    fn drop(&mut self) {
+        let mut state = self.op.state();
+        let pace = &mut state.processes[self.process].pace;
+        pace.in_flight = false;
+        if !self.is_answered {
+            // The client hung up. It knows when; we do not, so its next interval counts from its arrival.
+            pace.last_answer = self.arrived;
+        }
+    }
+}
+
+/// Answers after which the client repeats its request at once: it was asked for a nonce, or its clock was wrong.
+fn is_challenge(reply: &Reply) -> bool {
+    let is_error = reply.status == StatusCode::BAD_REQUEST || reply.status == StatusCode::UNAUTHORIZED;
+    let body: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
+    is_error && matches!(body["error"].as_str(), Some("use_dpop_nonce" | "invalid_dpop_proof"))
+}
+
+/// RFC 9110 §10.2.3: seconds or a date.
+fn retry_after(reply: &Reply, op: &Op) -> Option<Duration> {
+    let value = reply.headers.get(header::RETRY_AFTER)?.to_str().ok()?;
+    let wait = match value.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => httpdate::parse_http_date(value).ok()?.duration_since(op.now()).ok()?,
+    };
+    Some(wait.min(LONGEST_RETRY_AFTER))
+}

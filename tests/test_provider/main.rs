@@ -1,0 +1,7 @@
+//! The test provider, driven by a relying party written by hand: what it lets pass, what it refuses, what it notes.
+
+mod faults;
+mod flow;
+mod pings;
+mod rp;
+mod rules;
