@@ -30,7 +30,7 @@ mod tests;
 
 pub use client_authentication::ClientAuthentication;
 
-pub(crate) use answer::{Answer, ErrorAnswer, is_json};
+pub(crate) use answer::{Answer, is_json};
 pub(crate) use resource::{Presentation, ResourceRequest};
 
 use clock_offset::ClockOffsets;
@@ -61,8 +61,9 @@ pub(crate) enum Role {
 pub(crate) struct ClientIdentity {
     pub(crate) client_id: String,
     pub(crate) authentication: ClientAuthentication,
-    /// The `aud` of client assertions, one string: the issuer, or the URL of the token endpoint where the OP insists.
-    pub(crate) assertion_audience: String,
+    /// The `aud` of client assertions, one string: the issuer, or `None` for the URL of the endpoint that is called,
+    /// where the OP insists.
+    pub(crate) assertion_audience: Option<String>,
 }
 
 /// One request to an endpoint of the OP, as a form.

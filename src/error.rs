@@ -51,6 +51,10 @@ pub enum ErrorKind {
     /// The network did not carry a request or its response.
     #[error("{0}")]
     Transport(TransportProblem),
+    /// The code was sent, and what the OP made of it is unknown: no answer came, or none that can be read. The code may
+    /// be spent and is never sent again. Start a new sign-in.
+    #[error("the code was sent but no usable answer came back, so what the OP made of it is unknown")]
+    OutcomeUnknown,
     /// A signer outside the process, such as a key management service, did not sign.
     #[error("the signer did not sign")]
     Signer,

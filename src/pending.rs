@@ -1,3 +1,276 @@
-//! x
+//! One awaited authentication process as a value.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::clock::Moment;
+use crate::dpop::DpopKey;
+use crate::error::{Error, ErrorKind, ErrorResponse};
+use crate::id_token::{InterimMember, InterimState};
+use crate::keyring::{Keyring, Purpose};
+use crate::random::{Random, SystemRandom};
+use crate::secret::Secret;
+
 mod answer;
+mod checks;
 mod schedule;
+mod stored;
+
+pub(crate) use answer::{Answer, End, Standing, SuccessBody, is_known_error};
+pub(crate) use checks::Checks;
+pub(crate) use schedule::{FINAL_POLL_MARGIN, Jitter, Schedule, Step, Times};
+pub(crate) use stored::{dpop_key, from_json, id_token, optional_secret, seconds, secret, to_json};
+
+/// One authentication process that the OP has not decided yet: the `deferred_auth_id`, the DPoP key that it is bound
+/// to, what the final ID Token will be judged by, and when the OP may be asked again.
+///
+/// It comes from the exchange of a deferred code, and goes to `Client::wait`, or to `Client::poll` from a job system
+/// of your own. Both leave it usable whatever happens: after an error, after the future was dropped in mid-request,
+/// and after a restart if it was [sealed](Self::seal). The interval that the OP asked for is kept through all of
+/// these. It is not `Clone`, because two copies would poll side by side.
+pub struct PendingAuthentication(pub(crate) Box<Body>);
+
+/// The parts, as the client works on them and as they are sealed.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Body {
+    /// The version of this form; see [`VERSION`].
+    #[serde(rename = "v")]
+    version: u8,
+    #[serde(rename = "iss")]
+    pub(crate) issuer: String,
+    #[serde(rename = "cid")]
+    pub(crate) client_id: String,
+    #[serde(rename = "id", with = "stored::secret")]
+    pub(crate) deferred_auth_id: Secret,
+    #[serde(rename = "key", with = "stored::dpop_key", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) dpop_key: Option<DpopKey>,
+    #[serde(rename = "nt", with = "stored::optional_secret", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) notification_token: Option<Secret>,
+    #[serde(rename = "at", with = "stored::optional_secret", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) access_token: Option<Secret>,
+    #[serde(rename = "chk")]
+    pub(crate) checks: Checks,
+    #[serde(rename = "int", with = "stored::interim")]
+    pub(crate) interim: InterimState,
+    #[serde(rename = "raw", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unverified_interim: Option<UnverifiedInterim>,
+    #[serde(rename = "prg", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) progress: Option<String>,
+    #[serde(rename = "sch")]
+    pub(crate) schedule: Schedule,
+    #[serde(rename = "ans", default, skip_serializing_if = "Phase::is_waiting")]
+    pub(crate) phase: Phase,
+}
+
+/// Bumped when a sealed form changes so that older code must not open it.
+const VERSION: u8 = 1;
+
+/// How far a process has come.
+#[derive(Default, Serialize, Deserialize)]
+pub(crate) enum Phase {
+    #[default]
+    #[serde(rename = "w")]
+    Waiting,
+    /// The success response is here, which the OP gives once only; it is not validated yet.
+    #[serde(rename = "a")]
+    Answered(Answered),
+    #[serde(rename = "e")]
+    Ended,
+}
+
+impl Phase {
+    fn is_waiting(&self) -> bool {
+        matches!(self, Self::Waiting)
+    }
+}
+
+/// A success response and when it came, by which it is judged however much later that happens.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Answered {
+    #[serde(rename = "b", with = "stored::secret_bytes")]
+    pub(crate) body: Zeroizing<Vec<u8>>,
+    #[serde(rename = "t", with = "schedule::seconds")]
+    pub(crate) received_at: SystemTime,
+    /// Attempts to validate it that failed because keys were out of reach.
+    #[serde(rename = "n", default)]
+    pub(crate) attempts: u32,
+}
+
+/// The interim ID Token as it came, while it cannot be verified because the OP's keys are out of reach.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct UnverifiedInterim {
+    #[serde(rename = "j", with = "stored::secret")]
+    pub(crate) token: Secret,
+    #[serde(rename = "m")]
+    pub(crate) member: InterimMember,
+}
+
+/// What the exchange of a deferred code yields.
+pub(crate) struct Opened {
+    pub(crate) issuer: String,
+    pub(crate) client_id: String,
+    pub(crate) deferred_auth_id: Secret,
+    pub(crate) dpop_key: Option<DpopKey>,
+    pub(crate) notification_token: Option<Secret>,
+    pub(crate) access_token: Option<Secret>,
+    pub(crate) checks: Checks,
+    pub(crate) schedule: Schedule,
+}
+
+impl PendingAuthentication {
+    pub(crate) fn new(opened: Opened) -> Self {
+        Self(Box::new(Body {
+            version: VERSION,
+            issuer: opened.issuer,
+            client_id: opened.client_id,
+            deferred_auth_id: opened.deferred_auth_id,
+            dpop_key: opened.dpop_key,
+            notification_token: opened.notification_token,
+            access_token: opened.access_token,
+            checks: opened.checks,
+            interim: InterimState::Absent,
+            unverified_interim: None,
+            progress: None,
+            schedule: opened.schedule,
+            phase: Phase::Waiting,
+        }))
+    }
+
+    /// The `deferred_auth_id` (DTR §Successful Deferred Code Exchange Response): opaque, and what a Ping Callback
+    /// names. Treat it as a secret: keep it out of logs and URLs.
+    pub fn deferred_auth_id(&self) -> &Secret {
+        &self.0.deferred_auth_id
+    }
+
+    /// The OP's issuer identifier.
+    pub fn issuer(&self) -> &str {
+        &self.0.issuer
+    }
+
+    /// The client that waits.
+    pub fn client_id(&self) -> &str {
+        &self.0.client_id
+    }
+
+    /// What came early: the interim ID Token's claims, which the OP may not have verified yet (DTR §Interim ID Tokens).
+    pub fn interim(&self) -> &InterimState {
+        &self.0.interim
+    }
+
+    /// The access token that came with the exchange response, if one came. It is for the resources that the OP serves
+    /// before its decision; the tokens of the outcome replace it.
+    pub fn access_token(&self) -> Option<&Secret> {
+        self.0.access_token.as_ref()
+    }
+
+    /// The key that this process is bound to (RFC 9449; DTR §Token Request using the Authentication Request ID).
+    pub fn dpop_key(&self) -> Option<&DpopKey> {
+        self.0.dpop_key.as_ref()
+    }
+
+    /// The bearer token that the OP was given for its Ping Callback, if one was sent.
+    pub fn notification_token(&self) -> Option<&Secret> {
+        self.0.notification_token.as_ref()
+    }
+
+    /// What the OP last said about its progress: untrusted text with control, bidirectional and zero-width characters
+    /// removed, at most 1,000 characters. Escape it before you show it; do not log it (DTR §Context on the Progress of
+    /// Incomplete Authentication Processes).
+    pub fn progress(&self) -> Option<&str> {
+        self.0.progress.as_deref()
+    }
+
+    /// When the OP's answer expires, if it said so (`expires_in`, counted from when the exchange was sent).
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        self.0.schedule.expires_at()
+    }
+
+    /// When the next poll is due, by the wall clock. Call `Client::poll` then; called earlier it sends nothing.
+    pub fn due_at(&self) -> SystemTime {
+        self.0.schedule.due_at()
+    }
+
+    /// Whether the process has ended, so that nothing is left to poll.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.0.phase, Phase::Ended)
+    }
+
+    /// Seals everything into bytes that can be stored anywhere: encrypted, authenticated, and useless without the
+    /// keyring. [`open`](Self::open) is the way back. Seal again after every poll: the schedule changes, and a success
+    /// response, which the OP gives once only, is part of it.
+    ///
+    /// # Errors
+    ///
+    /// Only when randomness or the cryptographic library fail.
+    pub fn seal(&self, keyring: &Keyring) -> Result<Vec<u8>, Error> {
+        self.seal_with(keyring, &SystemRandom)
+    }
+
+    pub(crate) fn seal_with(&self, keyring: &Keyring, random: &dyn Random) -> Result<Vec<u8>, Error> {
+        keyring.seal(random, Purpose::PendingAuthentication, &[], &to_json(&self.0)?)
+    }
+
+    /// Opens what [`seal`](Self::seal) made, in this process or another one.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Sealed`]: the bytes were altered, are of another kind or a newer format, or were sealed with a key
+    /// that the keyring does not have.
+    pub fn open(keyring: &Keyring, sealed: &[u8]) -> Result<Self, Error> {
+        let plain = keyring.open(Purpose::PendingAuthentication, &[], sealed)?;
+        let body: Body = from_json(&plain)?;
+        if body.version != VERSION {
+            return Err(Error::new(ErrorKind::Sealed));
+        }
+        Ok(Self(Box::new(body)))
+    }
+
+    /// Whether the success response is here and waits for its validation.
+    pub(crate) fn is_answered(&self) -> bool {
+        matches!(self.0.phase, Phase::Answered(_))
+    }
+
+    /// Takes the answer to a poll: the schedule moves on, progress is kept, a success is put in safe keeping.
+    pub(crate) fn answered(&mut self, answer: Answer, now: Moment, jitter: Jitter) -> Standing {
+        let standing = self.0.schedule.answered(&answer, now, jitter);
+        match standing {
+            Standing::Open => {
+                if let Answer::Error { response, .. } = &answer {
+                    self.take_progress(response);
+                }
+            }
+            Standing::Succeeded => {
+                if let Answer::Success(SuccessBody(body)) = answer {
+                    self.0.phase = Phase::Answered(Answered { body, received_at: now.wall, attempts: 0 });
+                }
+            }
+            Standing::Ended(_) => self.0.phase = Phase::Ended,
+        }
+        standing
+    }
+
+    /// Only `authorization_pending` and `slow_down` describe progress; other descriptions are for developers.
+    fn take_progress(&mut self, response: &ErrorResponse) {
+        if matches!(response.code(), "authorization_pending" | "slow_down")
+            && let Some(description) = response.description()
+        {
+            self.0.progress = Some(description.to_owned());
+        }
+    }
+}
+
+impl fmt::Debug for PendingAuthentication {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("PendingAuthentication")
+            .field("issuer", &self.0.issuer)
+            .field("client_id", &self.0.client_id)
+            .field("due_at", &self.due_at())
+            .field("expires_at", &self.expires_at())
+            .field("has_ended", &self.has_ended())
+            .finish_non_exhaustive()
+    }
+}

@@ -84,10 +84,6 @@ impl Provider {
         Self { issuer, endpoints, policy, clock, metadata, keys, refetch: Mutex::new(None) }
     }
 
-    pub(crate) fn issuer(&self) -> &Issuer {
-        &self.issuer
-    }
-
     /// The OP's metadata: fetched at the first call and again when it has aged. What was fetched once serves until
     /// something newer was fetched.
     ///

@@ -301,17 +301,17 @@ impl Checked {
 
     /// `#[serde(with = "crate::text")]`
     fn judge_quoted(&mut self, literal: &str, span: Span) {
-        if let Ok(path) = syn::parse_str::<syn::Path>(literal.trim_matches('"')) {
-            if path.segments.len() > 1 {
-                self.judge(&written(&path), span);
-            }
+        if let Ok(path) = syn::parse_str::<syn::Path>(literal.trim_matches('"'))
+            && path.segments.len() > 1
+        {
+            self.judge(&written(&path), span);
         }
     }
 }
 
 impl<'ast> Visit<'ast> for Checked {
     fn visit_item(&mut self, item: &'ast syn::Item) {
-        if !attributes_of_item(item).is_some_and(|attributes| is_for_tests(attributes)) {
+        if !attributes_of_item(item).is_some_and(is_for_tests) {
             if let syn::Item::Verbatim(tokens) = item {
                 self.judge_tokens(tokens.clone());
             }

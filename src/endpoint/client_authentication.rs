@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::Map;
 use zeroize::Zeroizing;
 
-use super::{ClientIdentity, EndpointRequest, Endpoints, sensitive};
+use super::{EndpointRequest, Endpoints, sensitive};
 use crate::clock::unix_seconds;
 use crate::error::{Error, ErrorKind};
 use crate::jose::{Signer, sign_compact};
@@ -61,6 +61,14 @@ impl ClientAuthentication {
         Self(Method::PrivateKeyJwt(Arc::new(signer)))
     }
 
+    /// The client secret, where there is one: it is the key of ID Tokens that are signed with an HMAC.
+    pub(crate) fn secret(&self) -> Option<&Secret> {
+        match &self.0 {
+            Method::ClientSecretBasic(secret) | Method::ClientSecretPost(secret) => Some(secret),
+            Method::None | Method::PrivateKeyJwt(_) => None,
+        }
+    }
+
     /// The registered name of the method, such as `private_key_jwt`.
     pub fn method(&self) -> &'static str {
         match &self.0 {
@@ -96,7 +104,7 @@ impl Endpoints {
             Method::PrivateKeyJwt(signer) => {
                 let assertion = tokio::select! {
                     biased;
-                    assertion = self.assertion(client, signer.as_ref(), now) => assertion?,
+                    assertion = self.assertion(request, signer.as_ref(), now) => assertion?,
                     // A key management service that never answers must not hold the request for ever.
                     () = self.clock.sleep(request.timeout) => {
                         return Err(Error::new(ErrorKind::Signer).with_source("the signer took too long"));
@@ -109,12 +117,18 @@ impl Endpoints {
     }
 
     /// A client assertion (RFC 7523 §3; OpenID Connect Core 1.0 §9).
-    async fn assertion(&self, client: &ClientIdentity, signer: &dyn Signer, now: SystemTime) -> Result<Secret, Error> {
+    async fn assertion(
+        &self,
+        request: &EndpointRequest<'_>,
+        signer: &dyn Signer,
+        now: SystemTime,
+    ) -> Result<Secret, Error> {
+        let client = request.client;
         let issued_at = unix_seconds(now);
         let claims = AssertionClaims {
             iss: &client.client_id,
             sub: &client.client_id,
-            aud: &client.assertion_audience,
+            aud: client.assertion_audience.as_deref().unwrap_or(request.url.as_str()),
             jti: random::base64url::<16>(&*self.random)?,
             iat: issued_at,
             exp: issued_at + ASSERTION_LIFETIME,

@@ -10,6 +10,7 @@ use futures_core::future::BoxFuture;
 use http::StatusCode;
 use serde_json::{Value, json};
 
+use super::answer::ErrorAnswer;
 use super::*;
 use crate::error::{ErrorKind, TransportProblem};
 use crate::jose::{Signer, SigningAlgorithm, SigningKey};
@@ -137,7 +138,7 @@ fn client(authentication: ClientAuthentication) -> ClientIdentity {
     ClientIdentity {
         client_id: "my client:1".to_owned(),
         authentication,
-        assertion_audience: "https://op.example".to_owned(),
+        assertion_audience: Some("https://op.example".to_owned()),
     }
 }
 

@@ -50,6 +50,9 @@ pub enum Misuse {
     /// The process has its outcome; nothing is left to ask for.
     #[error("this authentication process has ended; there is nothing left to poll")]
     NothingToPoll,
+    /// The code of this grant has been sent to the OP and must not be sent again. Start a new sign-in.
+    #[error("the code of this grant has been sent already; start a new sign-in")]
+    CodeSpent,
     /// There is no access token to use.
     #[error("there is no access token")]
     NoAccessToken,

@@ -49,9 +49,16 @@ impl ErrorResponse {
         self.status
     }
 
-    /// Whether the OP says that this is a passing state.
+    /// Whether the status says that something in front of the OP, or its overload, answered. RFC 6749 §5.2 sends errors
+    /// with 400 or 401, so a gateway that dresses its own trouble up as JSON says nothing about what was asked.
+    pub(crate) fn is_gateway_trouble(&self) -> bool {
+        matches!(self.status, Some(404 | 405 | 408 | 500..)) || (self.status == Some(429) && self.code != "slow_down")
+    }
+
+    /// Whether this is a passing state.
     pub(crate) fn is_transient(&self) -> bool {
-        matches!(self.code(), "temporarily_unavailable" | "server_error" | "slow_down" | "authorization_pending")
+        self.is_gateway_trouble()
+            || matches!(self.code(), "temporarily_unavailable" | "server_error" | "slow_down" | "authorization_pending")
     }
 }
 

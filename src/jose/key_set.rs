@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use super::algorithm::SigningAlgorithm;
 use super::verification_key::VerificationKey;
@@ -54,12 +54,6 @@ impl KeySet {
         Ok(Self { keys })
     }
 
-    /// The usable keys as a key set with nothing but what verification needs.
-    pub(crate) fn to_json(&self) -> Value {
-        let keys: Vec<Map<String, Value>> = self.keys.iter().filter_map(VerificationKey::to_jwk).collect();
-        json!({ "keys": keys })
-    }
-
     /// A set without keys, for clients whose tokens are authenticated with the client secret.
     pub(crate) fn empty() -> Self {
         Self { keys: Vec::new() }
@@ -81,8 +75,8 @@ impl KeySet {
         !self.candidates(algorithm, kid).is_empty()
     }
 
-    /// How many keys can be used.
-    pub(crate) fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.keys.len()
     }
 }
@@ -96,6 +90,7 @@ impl fmt::Debug for KeySet {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::json;
 
     use super::*;
     use crate::jose::test_keys;
@@ -171,23 +166,6 @@ mod tests {
         assert_eq!(kids(Some("named")), [Some("named".to_owned())]);
         assert_eq!(kids(Some("other")), [None]);
         assert_eq!(kids(None).len(), 2);
-    }
-
-    #[test]
-    fn a_set_comes_back_from_its_compact_form_and_still_verifies() {
-        let mut pinned = jwk(SigningAlgorithm::Rs256, Some("pinned"));
-        pinned["alg"] = "PS256".into();
-        pinned["x5c"] = json!(["a".repeat(5000)]);
-        let keys = set(&[pinned, jwk(SigningAlgorithm::Es256, None), json!({"kty": "EC"})]);
-        let compact = keys.to_json();
-        assert!(compact.to_string().len() < 700);
-        let back = KeySet::from_json(&compact).unwrap();
-        assert_eq!(back.len(), 2);
-        assert!(back.has(Some("pinned"), SigningAlgorithm::Ps256));
-        assert!(!back.has(Some("pinned"), SigningAlgorithm::Rs256));
-        let signature = test_keys::sign(SigningAlgorithm::Es256, b"message");
-        let candidates = back.candidates(SigningAlgorithm::Es256, None);
-        assert!(candidates[0].verify(SigningAlgorithm::Es256, b"message", &signature));
     }
 
     proptest! {

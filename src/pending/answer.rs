@@ -87,14 +87,11 @@ impl Answer {
 
 /// DTR §Token Request Error Response, with RFC 6749 §5.2, RFC 8628 §3.5 and RFC 9449 §5.
 fn reading_of(response: &ErrorResponse) -> Reading {
-    // RFC 6749 §5.2 sends errors with 400 or 401. A process must not end because a gateway in between dresses its own
-    // trouble up as JSON, so these statuses are trouble whatever the code is.
-    let gateway = matches!(response.status(), Some(404 | 405 | 408 | 500..));
     match response.code() {
-        _ if gateway => Reading::Trouble { unanswered: false },
+        // A process must not end because a gateway in between makes up an error.
+        _ if response.is_gateway_trouble() => Reading::Trouble { unanswered: false },
         "authorization_pending" => Reading::Pending,
         "slow_down" => Reading::SlowDown,
-        _ if response.status() == Some(429) => Reading::Trouble { unanswered: false },
         "access_denied" => Reading::End(End::Denied),
         // "The Client MUST stop polling with this `deferred_auth_id`."
         "expired_token" => Reading::End(End::Expired { confirmed: true }),

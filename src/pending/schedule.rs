@@ -165,6 +165,11 @@ impl Schedule {
         self.expires_in.map(|lifetime| saturating_add(self.exchange_sent_at, lifetime))
     }
 
+    /// When the response to the exchange came.
+    pub(crate) fn exchange_answered_at(&self) -> SystemTime {
+        self.exchange_answered_at
+    }
+
     /// When the next request is due, by the wall clock.
     pub(crate) fn due_at(&self) -> SystemTime {
         self.not_before.map_or(self.due.wall, |not_before| not_before.wall.max(self.due.wall))
@@ -324,7 +329,7 @@ fn is_false(value: &bool) -> bool {
 }
 
 /// Seconds since 1970, as JSON.
-pub(super) mod seconds {
+pub(crate) mod seconds {
     use super::*;
 
     pub(crate) fn serialize<S: serde::Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {

@@ -179,7 +179,7 @@ async fn metadata_is_found_in_the_suffix_form_first() {
 async fn an_issuer_with_a_path_is_found_in_either_infix_form() {
     for place in ["oauth-authorization-server", "openid-configuration"] {
         let op = Op::new("https://op.example/t1");
-        for url in op.provider.issuer().metadata_urls() {
+        for url in op.provider.issuer.metadata_urls() {
             op.page(url.as_str(), 404, &[], "");
         }
         op.serve(

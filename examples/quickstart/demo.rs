@@ -1,0 +1,137 @@
+//! The demonstration: a provider in this process, a user who needs no browser, and a reviewer who takes some seconds.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use openid_deferred::testing::{DecisionPolicy, NoncePolicy, RecordedRequest, TestClient, TestProvider, TestUser};
+use openid_deferred::{Claims, Client, ClientAuthentication, Clock, SystemClock};
+
+use super::{Browser, Progress, sign_in};
+
+const REDIRECT_URI: &str = "https://rp.example/callback";
+
+pub async fn run() -> anyhow::Result<Claims> {
+    // A strict provider on a loopback port. Your own tests can use it the same way.
+    let op = TestProvider::builder()
+        .client(TestClient::secret_basic("demo-app", "a secret of the demo app").redirect_uri(REDIRECT_URI))
+        .user(TestUser::new("248289761001").claim("name", "Jane Doe").claim("email", "jane@example.com"))
+        .interim_claim("name", "Jane Doe")
+        .dpop_nonces(NoncePolicy::Required)
+        .interval(Duration::from_secs(1))
+        .expires_in(Duration::from_secs(3 * 7 * 24 * 3600))
+        .decisions(DecisionPolicy::scripted())
+        .start()?;
+    let progress = Progress::new(wire_log(&op));
+    eprintln!("An OpenID Provider is running at {}.", op.issuer());
+
+    let client = Client::builder(op.issuer(), "demo-app")
+        .authentication(ClientAuthentication::client_secret_basic("a secret of the demo app"))
+        .redirect_uri(REDIRECT_URI)
+        // The demonstration's provider speaks plain HTTP on this machine. Leave this out everywhere else.
+        .allow_insecure_loopback()
+        .discover()
+        .await?;
+    progress.step("Discover the provider", "its metadata and its keys, checked against the issuer");
+
+    let mut browser = DemoBrowser { op: op.clone() };
+    let (claims, ()) = tokio::try_join!(sign_in(&client, &mut browser, &progress), review(&op))?;
+    // The provider notes every request that breaks a rule, down to polls that come too early.
+    op.assert_clean();
+    Ok(claims)
+}
+
+/// What goes on at the provider while the application waits.
+async fn review(op: &TestProvider) -> anyhow::Result<()> {
+    let a_moment = || SystemClock.sleep(Duration::from_millis(50));
+    let process = loop {
+        if let Some(process) = op.processes().into_iter().find(|process| process.deferred_auth_id().is_some()) {
+            break process;
+        }
+        a_moment().await;
+    };
+    let polled = async |polls: usize| {
+        while process.polls() < polls {
+            a_moment().await;
+        }
+    };
+    process.progress("step 1 of 2: the picture is being compared with the passport");
+    polled(2).await;
+    process.progress("step 2 of 2: a person is looking at the passport");
+    polled(3).await;
+    process.slow_down_next();
+    polled(4).await;
+    process.approve();
+    Ok(())
+}
+
+struct DemoBrowser {
+    op: TestProvider,
+}
+
+impl Browser for DemoBrowser {
+    fn scopes(&self) -> Vec<String> {
+        vec!["profile".to_owned(), "email".to_owned()]
+    }
+
+    fn visit<'a>(&'a mut self, url: &'a str) -> BoxFuture<'a, anyhow::Result<String>> {
+        Box::pin(async move { Ok(self.op.visit(url).query()) })
+    }
+}
+
+/// Lists the requests that the provider has seen since the last call.
+fn wire_log(op: &TestProvider) -> impl Fn() -> Vec<String> + Send + Sync + use<> {
+    let op = op.clone();
+    let seen = Mutex::new(0);
+    move || {
+        let mut seen = seen.lock().expect("nobody panics here");
+        let answered: Vec<_> =
+            op.requests().into_iter().skip(*seen).take_while(|request| request.status.is_some()).collect();
+        *seen += answered.len();
+        answered.iter().flat_map(show).collect()
+    }
+}
+
+/// Of a response; the metadata has dozens.
+const SHOWN_MEMBERS: usize = 5;
+
+fn show(request: &RecordedRequest) -> Vec<String> {
+    let parameters: Vec<_> =
+        request.parameters.iter().map(|(name, value)| format!("{name}={}", shortened(value))).collect();
+    let headers = ["authorization", "dpop"].iter().filter_map(|name| Some((name, request.header(name)?)));
+    let headers: Vec<_> = headers.map(|(name, value)| format!("{name}: {}", shortened(value))).collect();
+    let path = request.url.split('?').next().unwrap_or_default();
+    let mut sent = format!("→ {} {path}", request.method);
+    if !headers.is_empty() {
+        sent.push_str(&format!("  [{}]", headers.join("] [")));
+    }
+    if !parameters.is_empty() {
+        sent.push_str(&format!("  {}", parameters.join(" & ")));
+    }
+    let received = match request.response_json() {
+        serde_json::Value::Object(members) => {
+            let hidden = members.len().saturating_sub(SHOWN_MEMBERS);
+            let members = members.iter().take(SHOWN_MEMBERS).map(|(name, value)| match value {
+                serde_json::Value::String(text) => format!("{name}={}", shortened(text)),
+                serde_json::Value::Number(number) => format!("{name}={number}"),
+                _ => format!("{name}=…"),
+            });
+            let shown: Vec<_> = members.collect();
+            let more = if hidden == 0 { String::new() } else { format!(", and {hidden} more") };
+            format!("{}{more}", shown.join(", "))
+        }
+        _ => String::new(),
+    };
+    vec![sent, format!("← {} {received}", request.status.unwrap_or_default())]
+}
+
+/// Values over the wire are secrets or nearly so; how they begin is enough to follow them from step to step.
+fn shortened(value: &str) -> String {
+    const SHOWN: usize = 12;
+    let readable =
+        value.starts_with("http") || value.starts_with("urn:") || value.contains(' ') && !value.starts_with("Basic");
+    if readable || value.chars().count() <= 2 * SHOWN {
+        return value.to_owned();
+    }
+    format!("{}…", value.chars().take(SHOWN).collect::<String>())
+}

@@ -1,0 +1,126 @@
+//! The real thing: a provider somewhere, a browser that the user brings along, and a redirect to this machine.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use axum::Router;
+use axum::extract::{RawQuery, State};
+use axum::response::Html;
+use axum::routing::get;
+use clap::Parser;
+use futures_util::future::BoxFuture;
+use openid_deferred::{Claims, Client, ClientAuthentication, ProviderMetadata};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use super::{Browser, Progress, sign_in};
+
+/// Signs one user in through the Deferred Token Response flow and prints the verified claims as JSON.
+///
+/// Without OPENID_DEFERRED_ISSUER it runs a demonstration that needs nothing. With OPENID_DEFERRED_ISSUER,
+/// OPENID_DEFERRED_CLIENT_ID and, for a confidential client, OPENID_DEFERRED_CLIENT_SECRET it signs in at that OpenID
+/// Provider; register http://127.0.0.1:<port>/cb as the redirect URI.
+#[derive(Parser)]
+struct Arguments {
+    /// The loopback port that the provider sends the browser back to.
+    #[arg(long, default_value_t = 8765)]
+    redirect_port: u16,
+}
+
+pub struct Settings {
+    issuer: String,
+    client_id: String,
+    secret: Option<String>,
+    redirect_port: u16,
+}
+
+impl Settings {
+    /// `None` where no provider is named, which means the demonstration.
+    pub fn from_environment() -> anyhow::Result<Option<Self>> {
+        let Arguments { redirect_port } = Arguments::parse();
+        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let Some(issuer) = variable("OPENID_DEFERRED_ISSUER") else { return Ok(None) };
+        let client_id = variable("OPENID_DEFERRED_CLIENT_ID")
+            .context("set OPENID_DEFERRED_CLIENT_ID to the client identifier that the provider registered")?;
+        Ok(Some(Self { issuer, client_id, secret: variable("OPENID_DEFERRED_CLIENT_SECRET"), redirect_port }))
+    }
+}
+
+pub async fn run(settings: Settings) -> anyhow::Result<Claims> {
+    // Listen first: the redirect must not come before there is somebody to take it.
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, settings.redirect_port))
+        .await
+        .with_context(|| format!("cannot listen on port {}; choose another --redirect-port", settings.redirect_port))?;
+    let redirect_uri = format!("http://127.0.0.1:{}/cb", listener.local_addr()?.port());
+    let progress = Progress::new(Vec::new);
+
+    let builder = || {
+        let builder = Client::builder(&settings.issuer, &settings.client_id).redirect_uri(&redirect_uri);
+        // It permits plain HTTP to loopback addresses only, so it is harmless with any other provider.
+        builder.allow_insecure_loopback()
+    };
+    let metadata = builder().build()?.provider_metadata().await?;
+    let client = builder().authentication(authentication(&settings, &metadata)).discover().await?;
+    progress.step("Discover the provider", client.issuer());
+
+    let mut browser = RealBrowser { scopes: scopes(&metadata), listener: Some(listener) };
+    sign_in(&client, &mut browser, &progress).await
+}
+
+/// By header unless the provider only takes the secret in the body.
+fn authentication(settings: &Settings, metadata: &ProviderMetadata) -> ClientAuthentication {
+    let Some(secret) = &settings.secret else { return ClientAuthentication::none() };
+    let methods = metadata.token_endpoint_auth_methods_supported();
+    let lists = |method: &str| methods.iter().any(|listed| listed == method);
+    if lists("client_secret_post") && !lists("client_secret_basic") {
+        ClientAuthentication::client_secret_post(secret.as_str())
+    } else {
+        ClientAuthentication::client_secret_basic(secret.as_str())
+    }
+}
+
+/// As much about the user as the provider offers.
+fn scopes(metadata: &ProviderMetadata) -> Vec<String> {
+    let offered = metadata.scopes_supported();
+    ["profile", "email"]
+        .into_iter()
+        .filter(|ours| offered.iter().any(|scope| scope == ours))
+        .map(str::to_owned)
+        .collect()
+}
+
+struct RealBrowser {
+    scopes: Vec<String>,
+    listener: Option<TcpListener>,
+}
+
+impl Browser for RealBrowser {
+    fn scopes(&self) -> Vec<String> {
+        self.scopes.clone()
+    }
+
+    fn visit<'a>(&'a mut self, url: &'a str) -> BoxFuture<'a, anyhow::Result<String>> {
+        Box::pin(async move {
+            let listener = self.listener.take().context("the browser went out already")?;
+            let (sender, mut receiver) = mpsc::channel(1);
+            let router = Router::new().route("/cb", get(callback)).with_state(Arc::new(sender));
+            eprintln!("\nOpen this in a browser on this machine:\n\n{url}\n");
+            let server = axum::serve(listener, router);
+            tokio::select! {
+                stopped = async { server.await } => {
+                    stopped?;
+                    anyhow::bail!("the listener for the redirect stopped")
+                }
+                query = receiver.recv() => query.context("no redirect came"),
+            }
+        })
+    }
+}
+
+/// The redirect URI. A web application would open the session from the browser's cookie here.
+async fn callback(State(sender): State<Arc<mpsc::Sender<String>>>, RawQuery(query): RawQuery) -> Html<&'static str> {
+    // A second visit, such as a reload, changes nothing.
+    let _ = sender.try_send(query.unwrap_or_default());
+    Html("<!doctype html><title>Done</title><p>You can close this page; the terminal has the rest.")
+}

@@ -1,0 +1,198 @@
+//! The protocol floor: every step of the flow is a method that takes and returns values.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::clock::{Clock, Moment};
+use crate::endpoint::{ClientIdentity, Endpoints};
+use crate::error::{ConfigurationProblem, Error, Misuse};
+use crate::id_token::Expectations;
+use crate::jose::{KeySet, SigningAlgorithm};
+use crate::pending::{Checks, Jitter};
+use crate::provider::{Issuer, Provider, ProviderMetadata, check_support};
+use crate::random::{self, Random};
+use crate::secret::Secret;
+
+mod authentication;
+mod authorization_response;
+mod authorize;
+mod builder;
+mod exchange;
+mod options;
+mod outcome;
+mod poll;
+mod resource;
+mod revoke;
+mod session;
+mod token_response;
+mod userinfo;
+mod wait;
+
+pub use authentication::Authentication;
+pub use authorization_response::{AuthorizationGrant, SignIn};
+pub use authorize::{AuthorizationRequest, ResponseMode, ResponseType};
+pub use builder::{AssertionAudience, ClientBuilder};
+pub use options::{DpopMode, PollCredential};
+pub use outcome::{Denial, Expiry, Outcome};
+pub use poll::Poll;
+pub use session::AuthorizationSession;
+pub use userinfo::UserInfo;
+pub use wait::{Wait, WaitEvent};
+
+use exchange::DEFERRED_GRANT;
+use options::Options;
+
+/// A relying party at one OP: the entrance to the protocol floor.
+///
+/// It holds no state of any user. What a step needs later it returns as a value, for the application to keep:
+///
+/// 1. [`authorize`](Self::authorize) gives the URL for the browser and an [`AuthorizationSession`];
+/// 2. [`authorization_response`](Self::authorization_response) takes what the browser brings back and exchanges it:
+///    either the user is signed in, or a [`PendingAuthentication`](crate::PendingAuthentication) says what to wait for;
+/// 3. [`wait`](Self::wait) waits for the [`Outcome`], or [`poll`](Self::poll) asks once.
+///
+/// Cloning is cheap and shares caches: the OP's metadata and keys, which are refreshed for as long as the process
+/// lives, and its DPoP nonces.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    issuer: Issuer,
+    identity: ClientIdentity,
+    redirect_uri: Option<String>,
+    provider: Provider,
+    endpoints: Arc<Endpoints>,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    options: Options,
+}
+
+impl Client {
+    /// Starts building a client of the OP at `issuer`, which is compared exactly with what the OP says of itself, with
+    /// the `client_id` that the OP registered.
+    pub fn builder(issuer: impl Into<String>, client_id: impl Into<String>) -> ClientBuilder {
+        ClientBuilder::new(issuer.into(), client_id.into())
+    }
+
+    /// The OP's issuer identifier.
+    pub fn issuer(&self) -> &str {
+        self.0.issuer.as_str()
+    }
+
+    /// The client identifier.
+    pub fn client_id(&self) -> &str {
+        &self.0.identity.client_id
+    }
+
+    /// The OP's metadata as of now: from the cache, or fetched.
+    ///
+    /// # Errors
+    ///
+    /// When none has been fetched yet and the OP cannot be reached or its document breaks a rule.
+    pub async fn provider_metadata(&self) -> Result<ProviderMetadata, Error> {
+        self.0.provider.metadata().await
+    }
+
+    /// Discovery's checks: everything that would otherwise fail in front of a user.
+    async fn check_provider(&self) -> Result<(), Error> {
+        let metadata = self.0.provider.metadata().await?;
+        if !self.0.options.unadvertised {
+            check_support(&metadata, ResponseType::DeferredCode.as_str(), &[DEFERRED_GRANT], false)?;
+        }
+        self.dpop_algorithm(&metadata)?;
+        self.0.provider.keys().await?;
+        Ok(())
+    }
+
+    /// The first of our algorithms that the OP lists; where it lists none, every OP with DPoP knows ES256.
+    fn dpop_algorithm(&self, metadata: &ProviderMetadata) -> Result<Option<SigningAlgorithm>, Error> {
+        const PREFERRED: [SigningAlgorithm; 3] =
+            [SigningAlgorithm::Es256, SigningAlgorithm::EdDsa, SigningAlgorithm::Ps256];
+        if self.0.options.dpop == DpopMode::Off {
+            return Ok(None);
+        }
+        let listed = metadata.dpop_signing_alg_values_supported();
+        if listed.is_empty() {
+            return Ok(Some(SigningAlgorithm::Es256));
+        }
+        let chosen = PREFERRED.into_iter().find(|ours| listed.iter().any(|name| name == ours.as_str()));
+        chosen.map(Some).ok_or_else(|| {
+            let value = PREFERRED.map(SigningAlgorithm::as_str).join(", ");
+            ConfigurationProblem::NotAdvertised { member: "dpop_signing_alg_values_supported", value }.into()
+        })
+    }
+
+    fn now(&self) -> Moment {
+        Moment::of(&*self.0.clock)
+    }
+
+    fn jitter(&self) -> Result<Jitter, Error> {
+        Ok(Jitter(u16::from_be_bytes(random::bytes(&*self.0.random)?)))
+    }
+
+    /// Refuses a value that another client made: its credentials would go to the wrong OP.
+    fn check_ownership(&self, issuer: &str, client_id: &str) -> Result<(), Error> {
+        if issuer == self.issuer() && client_id == self.client_id() {
+            return Ok(());
+        }
+        Err(Misuse::ForeignValue.into())
+    }
+
+    /// What an ID Token is judged by.
+    fn expectations<'a>(
+        &'a self,
+        checks: &'a Checks,
+        algorithms: &'a [SigningAlgorithm],
+        access_token: Option<&'a Secret>,
+        received_at: std::time::SystemTime,
+    ) -> Expectations<'a> {
+        Expectations {
+            issuer: self.issuer(),
+            client_id: self.client_id(),
+            trusted_audiences: &self.0.options.trusted_audiences,
+            algorithms,
+            hmac_secret: self.0.identity.authentication.secret(),
+            nonce: Some(&checks.nonce),
+            max_age: checks.max_age(),
+            require_auth_time: checks.require_auth_time,
+            essential_acr: &checks.essential_acr,
+            access_token,
+            code: None,
+            leeway: self.0.options.leeway,
+            received_at,
+            interim_subject: None,
+        }
+    }
+
+    /// The keys that a token may be signed with. An HMAC needs none of the OP's.
+    async fn keys_for(&self, algorithm: SigningAlgorithm, kid: Option<&str>) -> Result<Arc<KeySet>, Error> {
+        if algorithm.is_symmetric() {
+            return Ok(Arc::new(KeySet::empty()));
+        }
+        self.0.provider.keys_with(algorithm, kid).await
+    }
+
+    /// The algorithms that an ID Token may be signed with: what was set, or the asymmetric ones that the OP lists.
+    async fn id_token_algorithms(&self) -> Result<Vec<SigningAlgorithm>, Error> {
+        if let Some(chosen) = &self.0.options.id_token_algorithms {
+            return Ok(chosen.clone());
+        }
+        let metadata = self.0.provider.metadata().await?;
+        let listed = metadata.id_token_signing_alg_values_supported();
+        if listed.is_empty() {
+            return Ok(vec![SigningAlgorithm::Rs256]);
+        }
+        let known = listed.iter().filter_map(|name| SigningAlgorithm::from_name(name));
+        Ok(known.filter(|algorithm| !algorithm.is_symmetric()).collect())
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Client")
+            .field("issuer", &self.issuer())
+            .field("client_id", &self.client_id())
+            .finish_non_exhaustive()
+    }
+}

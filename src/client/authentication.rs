@@ -1,0 +1,166 @@
+//! What an approval gives the application.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::clock::saturating_add;
+use crate::dpop::DpopKey;
+use crate::error::{Error, ErrorKind};
+use crate::id_token::{Claims, IdToken};
+use crate::keyring::{Keyring, Purpose};
+use crate::pending;
+use crate::random::SystemRandom;
+use crate::secret::Secret;
+
+/// A user whom the OP has authenticated, with the tokens that came with it.
+///
+/// Everything in it was verified. [`claims`](Self::claims) say who the user is; `Client::userinfo` asks for more;
+/// `Client::resource` calls an API with the access token and the key that it is bound to. [Seal](Self::seal) it if the
+/// tokens are needed later: the key that they are bound to is part of it.
+pub struct Authentication(Box<Body>);
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Body {
+    #[serde(rename = "v")]
+    pub(super) version: u8,
+    #[serde(rename = "iss")]
+    pub(super) issuer: String,
+    #[serde(rename = "cid")]
+    pub(super) client_id: String,
+    #[serde(rename = "t", with = "pending::seconds")]
+    pub(super) received_at: SystemTime,
+    #[serde(rename = "idt", with = "pending::id_token")]
+    pub(super) id_token: IdToken,
+    #[serde(rename = "at", with = "pending::optional_secret", default, skip_serializing_if = "Option::is_none")]
+    pub(super) access_token: Option<Secret>,
+    #[serde(rename = "tt")]
+    pub(super) token_type: TokenType,
+    #[serde(rename = "rt", with = "pending::optional_secret", default, skip_serializing_if = "Option::is_none")]
+    pub(super) refresh_token: Option<Secret>,
+    #[serde(rename = "exp", default, skip_serializing_if = "Option::is_none")]
+    pub(super) expires_in: Option<Duration>,
+    #[serde(rename = "scp", default, skip_serializing_if = "Option::is_none")]
+    pub(super) scope: Option<String>,
+    #[serde(rename = "ad", default, skip_serializing_if = "Option::is_none")]
+    pub(super) authorization_details: Option<Value>,
+    #[serde(rename = "ext", default, skip_serializing_if = "Map::is_empty")]
+    pub(super) extra: Map<String, Value>,
+    #[serde(rename = "key", with = "pending::dpop_key", default, skip_serializing_if = "Option::is_none")]
+    pub(super) dpop_key: Option<DpopKey>,
+}
+
+pub(super) const VERSION: u8 = 1;
+
+/// How an access token is presented (RFC 6749 §7.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum TokenType {
+    #[serde(rename = "d")]
+    Dpop,
+    #[serde(rename = "b")]
+    Bearer,
+}
+
+impl Authentication {
+    pub(super) fn new(body: Body) -> Self {
+        Self(Box::new(body))
+    }
+
+    pub(super) fn body(&self) -> &Body {
+        &self.0
+    }
+
+    /// The verified claims of the final ID Token.
+    pub fn claims(&self) -> &Claims {
+        self.0.id_token.claims()
+    }
+
+    /// The final ID Token.
+    pub fn id_token(&self) -> &IdToken {
+        &self.0.id_token
+    }
+
+    /// The access token; `None` where it was not sender-constrained and the client was told to drop such tokens.
+    pub fn access_token(&self) -> Option<&Secret> {
+        self.0.access_token.as_ref()
+    }
+
+    /// The refresh token, if the OP gave one.
+    pub fn refresh_token(&self) -> Option<&Secret> {
+        self.0.refresh_token.as_ref()
+    }
+
+    /// When the tokens came.
+    pub fn received_at(&self) -> SystemTime {
+        self.0.received_at
+    }
+
+    /// When the access token expires, if the OP said so.
+    pub fn access_token_expires_at(&self) -> Option<SystemTime> {
+        self.0.expires_in.map(|lifetime| saturating_add(self.0.received_at, lifetime))
+    }
+
+    /// The scopes that were granted; `None` means those that were asked for (RFC 6749 §5.1).
+    pub fn scope(&self) -> Option<&str> {
+        self.0.scope.as_deref()
+    }
+
+    /// The authorization details that were granted (RFC 9396 §7).
+    pub fn authorization_details(&self) -> Option<&Value> {
+        self.0.authorization_details.as_ref()
+    }
+
+    /// Another member of the token response, which this crate does not know.
+    pub fn extra(&self, name: &str) -> Option<&Value> {
+        self.0.extra.get(name)
+    }
+
+    /// Whether the access token is bound to [`dpop_key`](Self::dpop_key), so that a thief of the token alone cannot use
+    /// it (RFC 9449 §5). If not, the OP answered with `token_type` `Bearer`.
+    pub fn is_sender_constrained(&self) -> bool {
+        self.0.token_type == TokenType::Dpop && self.0.dpop_key.is_some()
+    }
+
+    /// The key that this sign-in was bound to from its first request on.
+    pub fn dpop_key(&self) -> Option<&DpopKey> {
+        self.0.dpop_key.as_ref()
+    }
+
+    /// Seals everything into bytes that can be stored anywhere; [`open`](Self::open) is the way back.
+    ///
+    /// # Errors
+    ///
+    /// Only when randomness or the cryptographic library fail.
+    pub fn seal(&self, keyring: &Keyring) -> Result<Vec<u8>, Error> {
+        keyring.seal(&SystemRandom, Purpose::Authentication, &[], &pending::to_json(&self.0)?)
+    }
+
+    /// Opens what [`seal`](Self::seal) made.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Sealed`]: the bytes were altered, are of another kind or a newer format, or were sealed with a key
+    /// that the keyring does not have.
+    pub fn open(keyring: &Keyring, sealed: &[u8]) -> Result<Self, Error> {
+        let plain = keyring.open(Purpose::Authentication, &[], sealed)?;
+        let body: Body = pending::from_json(&plain)?;
+        if body.version != VERSION {
+            return Err(Error::new(ErrorKind::Sealed));
+        }
+        Ok(Self(Box::new(body)))
+    }
+}
+
+impl fmt::Debug for Authentication {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Authentication")
+            .field("id_token", &self.0.id_token)
+            .field("received_at", &self.0.received_at)
+            .field("is_sender_constrained", &self.is_sender_constrained())
+            .field("has_refresh_token", &self.0.refresh_token.is_some())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,211 @@
+//! DTR §Authentication Request Acknowledgment Validation: what the browser brings back.
+
+use std::fmt;
+
+use super::Client;
+use super::authentication::Authentication;
+use super::authorize::ResponseType;
+use super::session::{self, AuthorizationSession};
+use crate::error::{Document, Error, ErrorResponse, Misuse, Rule, SessionProblem, Violation};
+use crate::pending::PendingAuthentication;
+use crate::secret::{Secret, constant_time_eq};
+
+/// No genuine response is longer.
+const LONGEST_RESPONSE: usize = 16 * 1024;
+const LONGEST_CODE: usize = 4 * 1024;
+
+/// Where the sign-in stands after the user came back.
+#[non_exhaustive]
+#[derive(Debug)]
+#[must_use = "the user's deferred code has been spent for this"]
+pub enum SignIn {
+    /// The OP answered at once: the user is signed in.
+    Complete(Authentication),
+    /// The OP takes its time. [Wait](Client::wait) for the outcome, or keep it and [poll](Client::poll).
+    Deferred(PendingAuthentication),
+}
+
+/// An authorization response that was checked, with a code that has not been exchanged yet.
+///
+/// [`Client::exchange`] is next. It leaves the grant usable where the request did not reach the OP.
+pub struct AuthorizationGrant {
+    pub(super) session: Box<session::Body>,
+    pub(super) code: Code,
+    pub(super) spent: bool,
+}
+
+/// The one code that came back.
+pub(super) enum Code {
+    Deferred(Secret),
+    Authorization(Secret),
+}
+
+impl AuthorizationGrant {
+    /// Whether the OP deferred its answer; otherwise an ordinary authorization code came back.
+    pub fn is_deferred(&self) -> bool {
+        matches!(self.code, Code::Deferred(_))
+    }
+
+    /// Whether the code has been sent, so that it must not be sent again.
+    pub fn is_spent(&self) -> bool {
+        self.spent
+    }
+}
+
+impl Client {
+    /// Takes the authorization response, as the query string of the request to the redirect URI or as the body of a
+    /// `form_post`, together with the session of the browser that brought it; checks it, and exchanges the code.
+    ///
+    /// This is [`check_authorization_response`](Self::check_authorization_response) and
+    /// [`exchange`](Self::exchange) in one.
+    ///
+    /// # Errors
+    ///
+    /// Those of both steps. After an error start a new sign-in; to repeat an exchange that did not reach the OP, call
+    /// the two steps yourself.
+    pub async fn authorization_response(&self, response: &str, session: AuthorizationSession) -> Result<SignIn, Error> {
+        let mut grant = self.check_authorization_response(response, session)?;
+        self.exchange(&mut grant).await
+    }
+
+    /// Checks the authorization response without any request (DTR §Authentication Request Acknowledgment Validation;
+    /// RFC 9207). [`exchange`](Self::exchange) is next.
+    ///
+    /// # Errors
+    ///
+    /// [`Session`](crate::ErrorKind::Session) when the session expired or is another client's;
+    /// [`Protocol`](crate::ErrorKind::Protocol) with the rule that the response broke, where
+    /// [`Rule::is_forgery`] tells attacks on the browser from mistakes of the OP;
+    /// [`ErrorResponse`](crate::ErrorKind::ErrorResponse) when the OP refused, or the user declined.
+    pub fn check_authorization_response(
+        &self,
+        response: &str,
+        session: AuthorizationSession,
+    ) -> Result<AuthorizationGrant, Error> {
+        self.check_response(response, session).map_err(|error| error.in_step("checking the authorization response"))
+    }
+
+    fn check_response(&self, response: &str, session: AuthorizationSession) -> Result<AuthorizationGrant, Error> {
+        if session.0.issuer != self.issuer() || session.0.client_id != self.client_id() {
+            return Err(SessionProblem::Foreign.into());
+        }
+        if session.has_expired(self.0.clock.now(), self.0.options.session_lifetime) {
+            return Err(SessionProblem::Expired.into());
+        }
+        let session = session.0;
+        let parameters = Parameters::parse(response)?;
+
+        // First whether this is an answer to our request at all; until then nothing in it is worth reporting.
+        let state = parameters.state.as_deref().ok_or(broken(Rule::StateMissing, "state"))?;
+        if !constant_time_eq(state.as_bytes(), session.state.expose().as_bytes()) {
+            return Err(broken(Rule::StateMismatch, "state"));
+        }
+        match parameters.iss.as_deref() {
+            Some(iss) if iss != self.issuer() => return Err(broken(Rule::IssMismatch, "iss")),
+            None if session.iss_required => return Err(broken(Rule::IssMissing, "iss")),
+            _ => {}
+        }
+        let code = parameters.code(session.response_type)?;
+        Ok(AuthorizationGrant { session, code, spent: false })
+    }
+
+    /// Refuses a grant that was exchanged before or belongs to another client.
+    pub(super) fn check_grant(&self, grant: &AuthorizationGrant) -> Result<(), Error> {
+        self.check_ownership(&grant.session.issuer, &grant.session.client_id)?;
+        if grant.spent {
+            return Err(Misuse::CodeSpent.into());
+        }
+        Ok(())
+    }
+}
+
+/// The parameters that matter. Everything else "MUST be ignored by the Client".
+#[derive(Default)]
+struct Parameters {
+    state: Option<String>,
+    iss: Option<String>,
+    code: Option<String>,
+    deferred_code: Option<String>,
+    error: Option<String>,
+    error_description: Option<String>,
+    id_token: Option<String>,
+    access_token: Option<String>,
+}
+
+impl Parameters {
+    fn parse(response: &str) -> Result<Self, Error> {
+        if response.len() > LONGEST_RESPONSE {
+            return Err(Violation::new(Rule::OversizedResponse).in_document(Document::AuthorizationResponse).into());
+        }
+        let response = response.strip_prefix('?').unwrap_or(response);
+        let mut parameters = Self::default();
+        for (name, value) in form_urlencoded::parse(response.as_bytes()) {
+            let (slot, name) = match &*name {
+                "state" => (&mut parameters.state, "state"),
+                "iss" => (&mut parameters.iss, "iss"),
+                "code" => (&mut parameters.code, "code"),
+                "deferred_code" => (&mut parameters.deferred_code, "deferred_code"),
+                "error" => (&mut parameters.error, "error"),
+                "error_description" => (&mut parameters.error_description, "error_description"),
+                "id_token" => (&mut parameters.id_token, "id_token"),
+                "access_token" => (&mut parameters.access_token, "access_token"),
+                _ => continue,
+            };
+            if slot.replace(value.into_owned()).is_some() {
+                return Err(broken(Rule::RepeatedParameter, name));
+            }
+        }
+        Ok(parameters)
+    }
+
+    /// The code, if exactly the right one came and nothing else did.
+    fn code(self, response_type: ResponseType) -> Result<Code, Error> {
+        if let Some(error) = self.error {
+            if self.code.is_some() || self.deferred_code.is_some() {
+                return Err(broken(Rule::CodeAndError, "error"));
+            }
+            return Err(ErrorResponse::new(&error, self.error_description.as_deref(), None).into());
+        }
+        // "The Authorization Server SHOULD NOT return an OAuth 2.0 Access Token": one that comes all the same has been
+        // through the browser's history, and was not asked for.
+        for (token, name) in [(&self.id_token, "id_token"), (&self.access_token, "access_token")] {
+            if token.is_some() {
+                return Err(broken(Rule::UnrequestedToken, name));
+            }
+        }
+        match (self.deferred_code, self.code) {
+            // "Responses containing both `code` and `deferred_code` parameters MUST be considered invalid."
+            (Some(_), Some(_)) => Err(broken(Rule::BothCodes, "deferred_code")),
+            (Some(code), None) => Ok(Code::Deferred(checked_code(code, "deferred_code")?)),
+            // "Verify that a `code` parameter is not present."
+            (None, Some(_)) if response_type == ResponseType::DeferredCode => {
+                Err(broken(Rule::UnrequestedCode, "code"))
+            }
+            (None, Some(code)) => Ok(Code::Authorization(checked_code(code, "code")?)),
+            (None, None) => Err(broken(Rule::NoCode, "deferred_code")),
+        }
+    }
+}
+
+/// A code is opaque, but it is neither empty nor endless, and has RFC 6749's `VSCHAR` only.
+fn checked_code(code: String, name: &'static str) -> Result<Secret, Error> {
+    let fits = (1..=LONGEST_CODE).contains(&code.len()) && code.bytes().all(|byte| matches!(byte, 0x20..=0x7e));
+    let code = Secret::new(code);
+    if fits { Ok(code) } else { Err(broken(Rule::InvalidCode, name)) }
+}
+
+fn broken(rule: Rule, parameter: &'static str) -> Error {
+    Violation::new(rule).in_document(Document::AuthorizationResponse).at_member(parameter).into()
+}
+
+impl fmt::Debug for AuthorizationGrant {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("AuthorizationGrant")
+            .field("issuer", &self.session.issuer)
+            .field("client_id", &self.session.client_id)
+            .field("is_deferred", &self.is_deferred())
+            .field("is_spent", &self.spent)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,318 @@
+//! DTR §Authentication Request: the URL that the browser is sent to.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::time::Duration;
+use url::Url;
+
+use super::Client;
+use super::builder::{check_redirect_uri, setting};
+use super::session::{self, AuthorizationSession};
+use crate::dpop::DpopKey;
+use crate::error::{Error, Misuse};
+use crate::jose;
+use crate::pending::Checks;
+use crate::random;
+use crate::secret::Secret;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+/// Which codes the OP may answer with (DTR §Deferred Code Response Type).
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum ResponseType {
+    /// `deferred_code`: the OP always defers.
+    #[default]
+    #[serde(rename = "d")]
+    DeferredCode,
+    /// `deferred_code code`: the OP signs the user in at once where it can and defers where it must.
+    #[serde(rename = "dc")]
+    DeferredCodeOrCode,
+}
+
+impl ResponseType {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::DeferredCode => "deferred_code",
+            Self::DeferredCodeOrCode => "deferred_code code",
+        }
+    }
+}
+
+/// How the OP returns its answer (OAuth 2.0 Multiple Response Type Encoding Practices; Form Post Response Mode).
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResponseMode {
+    /// In the query of the redirect URI.
+    Query,
+    /// In the body of a POST to the redirect URI. The session's cookie then needs `SameSite=None`.
+    FormPost,
+}
+
+impl ResponseMode {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Query => "query",
+            Self::FormPost => "form_post",
+        }
+    }
+}
+
+/// Parameters that this crate sets itself, or that would change the meaning of what it sets.
+const RESERVED: [&str; 20] = [
+    "response_type",
+    "client_id",
+    "redirect_uri",
+    "scope",
+    "state",
+    "nonce",
+    "code_challenge",
+    "code_challenge_method",
+    "dpop_jkt",
+    "response_mode",
+    "max_age",
+    "acr_values",
+    "prompt",
+    "login_hint",
+    "ui_locales",
+    "claims",
+    "authorization_details",
+    "resource",
+    "request",
+    "request_uri",
+];
+
+/// An authorization request in the making. Finish with [`start`](Self::start).
+#[derive(Debug)]
+#[must_use = "an authorization request does nothing until `start` gives its URL"]
+pub struct AuthorizationRequest<'a> {
+    client: &'a Client,
+    response_type: ResponseType,
+    response_mode: Option<ResponseMode>,
+    redirect_uri: Option<String>,
+    scopes: Vec<String>,
+    max_age: Option<u64>,
+    claims: Option<Value>,
+    parameters: Vec<(&'static str, String)>,
+    extra: Vec<(String, String)>,
+}
+
+impl Client {
+    /// Starts an authorization request (DTR §Authentication Request). The defaults ask for `openid` and a
+    /// `deferred_code`, with PKCE and a DPoP key of its own.
+    pub fn authorize(&self) -> AuthorizationRequest<'_> {
+        AuthorizationRequest {
+            client: self,
+            response_type: ResponseType::default(),
+            response_mode: None,
+            redirect_uri: None,
+            scopes: vec!["openid".to_owned()],
+            max_age: None,
+            claims: None,
+            parameters: Vec::new(),
+            extra: Vec::new(),
+        }
+    }
+}
+
+impl AuthorizationRequest<'_> {
+    /// Which codes the OP may answer with; `deferred_code` alone unless set.
+    pub fn response_type(mut self, response_type: ResponseType) -> Self {
+        self.response_type = response_type;
+        self
+    }
+
+    /// How the answer comes back; in the query unless set.
+    pub fn response_mode(mut self, response_mode: ResponseMode) -> Self {
+        self.response_mode = Some(response_mode);
+        self
+    }
+
+    /// Returns to this registered URI instead of the client's.
+    pub fn redirect_uri(mut self, redirect_uri: impl Into<String>) -> Self {
+        self.redirect_uri = Some(redirect_uri.into());
+        self
+    }
+
+    /// Asks for these scopes beside `openid`.
+    pub fn scopes<S: Into<String>>(mut self, scopes: impl IntoIterator<Item = S>) -> Self {
+        for scope in scopes {
+            let scope = scope.into();
+            if !self.scopes.contains(&scope) {
+                self.scopes.push(scope);
+            }
+        }
+        self
+    }
+
+    /// The user must have authenticated at most this long before the request; whole seconds. The final ID Token must
+    /// then carry `auth_time` (OpenID Connect Core 1.0 §3.1.2.1).
+    pub fn max_age(mut self, max_age: Duration) -> Self {
+        self.max_age = Some(max_age.as_secs());
+        self
+    }
+
+    /// Authentication context classes in order of preference. They are wishes; ask for an `acr` claim as essential with
+    /// [`claims`](Self::claims) to have the final ID Token checked for it.
+    pub fn acr_values<S: AsRef<str>>(self, values: impl IntoIterator<Item = S>) -> Self {
+        self.joined("acr_values", values)
+    }
+
+    /// `login`, `consent`, `select_account` or `create`.
+    pub fn prompt<S: AsRef<str>>(self, values: impl IntoIterator<Item = S>) -> Self {
+        self.joined("prompt", values)
+    }
+
+    /// Who is probably signing in.
+    pub fn login_hint(self, hint: impl Into<String>) -> Self {
+        self.set("login_hint", hint.into())
+    }
+
+    /// The user's languages as BCP 47 tags, the preferred one first.
+    pub fn ui_locales<S: AsRef<str>>(self, locales: impl IntoIterator<Item = S>) -> Self {
+        self.joined("ui_locales", locales)
+    }
+
+    /// The `claims` parameter (OpenID Connect Core 1.0 §5.5). If it asks for `id_token.acr` as essential, the final ID
+    /// Token must have one of the values asked for; if it asks for `id_token.auth_time` as essential, it must have one.
+    pub fn claims(mut self, claims: Value) -> Self {
+        self.claims = Some(claims);
+        self
+    }
+
+    /// The `authorization_details` parameter (RFC 9396): an array of objects that each have a `type`.
+    pub fn authorization_details(self, details: &Value) -> Self {
+        self.set("authorization_details", details.to_string())
+    }
+
+    /// Adds a resource that the access token is for (RFC 8707).
+    pub fn resource(mut self, resource: impl Into<String>) -> Self {
+        self.parameters.push(("resource", resource.into()));
+        self
+    }
+
+    /// Adds a parameter that this crate does not know.
+    pub fn parameter(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.extra.push((name.into(), value.into()));
+        self
+    }
+
+    /// Makes the URL to send the browser to and the session to keep until it comes back.
+    ///
+    /// # Errors
+    ///
+    /// [`Configuration`](crate::ErrorKind::Configuration) or [`Misuse`](crate::ErrorKind::Misuse) for parameters that cannot
+    /// be sent; and what [`Client::provider_metadata`] says where the OP's metadata is not there yet.
+    pub async fn start(self) -> Result<(Url, AuthorizationSession), Error> {
+        self.prepare().await.map_err(|error| error.in_step("starting the authorization request"))
+    }
+
+    async fn prepare(self) -> Result<(Url, AuthorizationSession), Error> {
+        let client = self.client;
+        let random = &*client.0.random;
+        if let Some((name, _)) = self.extra.iter().find(|(name, _)| RESERVED.contains(&name.as_str())) {
+            return Err(Misuse::ReservedParameter(name.clone()).into());
+        }
+        let redirect_uri = self.redirect_uri.or_else(|| client.0.redirect_uri.clone());
+        let redirect_uri =
+            redirect_uri.ok_or_else(|| setting("redirect_uri", "set the registered one on the client"))?;
+        check_redirect_uri(&redirect_uri)?;
+        let (require_auth_time, essential_acr) = essential_claims(self.claims.as_ref());
+
+        let metadata = client.0.provider.metadata().await?;
+        let dpop_key = client.dpop_algorithm(&metadata)?.map(DpopKey::generate).transpose()?;
+        let state = random::base64url::<32>(random)?;
+        let nonce = random::base64url::<32>(random)?;
+        let code_verifier = if client.0.options.pkce { Some(random::base64url::<32>(random)?) } else { None };
+
+        let mut url = metadata.authorization_endpoint().clone();
+        {
+            let mut query = url.query_pairs_mut();
+            query
+                .append_pair("response_type", self.response_type.as_str())
+                .append_pair("client_id", client.client_id())
+                .append_pair("redirect_uri", &redirect_uri)
+                .append_pair("scope", &self.scopes.join(" "))
+                .append_pair("state", &state)
+                .append_pair("nonce", &nonce);
+            // The default mode of a multi-valued response type is the fragment, which no server sees, so the query is
+            // asked for by name (OAuth 2.0 Multiple Response Type Encoding Practices §2.1).
+            let mode = match self.response_type {
+                ResponseType::DeferredCode => self.response_mode.filter(|mode| *mode != ResponseMode::Query),
+                ResponseType::DeferredCodeOrCode => Some(self.response_mode.unwrap_or(ResponseMode::Query)),
+            };
+            if let Some(mode) = mode {
+                query.append_pair("response_mode", mode.as_str());
+            }
+            if let Some(verifier) = &code_verifier {
+                let challenge = URL_SAFE_NO_PAD.encode(jose::sha256(verifier.as_bytes()));
+                query.append_pair("code_challenge", &challenge).append_pair("code_challenge_method", "S256");
+            }
+            if let Some(key) = &dpop_key {
+                query.append_pair("dpop_jkt", key.thumbprint());
+            }
+            if let Some(max_age) = self.max_age {
+                query.append_pair("max_age", &max_age.to_string());
+            }
+            if let Some(claims) = &self.claims {
+                query.append_pair("claims", &claims.to_string());
+            }
+            for (name, value) in &self.parameters {
+                query.append_pair(name, value);
+            }
+            for (name, value) in &self.extra {
+                query.append_pair(name, value);
+            }
+        }
+
+        let session = AuthorizationSession(Box::new(session::Body {
+            version: session::VERSION,
+            issuer: client.issuer().to_owned(),
+            client_id: client.client_id().to_owned(),
+            redirect_uri,
+            response_type: self.response_type,
+            iss_required: metadata.authorization_response_iss_parameter_supported(),
+            state: Secret::new(state),
+            code_verifier: code_verifier.map(Secret::new),
+            dpop_key,
+            checks: Checks {
+                nonce,
+                requested_at: client.0.clock.now(),
+                max_age: self.max_age,
+                require_auth_time,
+                essential_acr,
+            },
+        }));
+        Ok((url, session))
+    }
+
+    fn set(mut self, name: &'static str, value: String) -> Self {
+        self.parameters.retain(|(existing, _)| *existing != name);
+        self.parameters.push((name, value));
+        self
+    }
+
+    fn joined<S: AsRef<str>>(self, name: &'static str, values: impl IntoIterator<Item = S>) -> Self {
+        let mut joined = String::new();
+        for value in values {
+            if !joined.is_empty() {
+                joined.push(' ');
+            }
+            joined.push_str(value.as_ref());
+        }
+        self.set(name, joined)
+    }
+}
+
+/// What the `claims` parameter makes essential in the ID Token, as far as it has to be checked afterwards: whether
+/// `auth_time` must be there, and which values `acr` may have (OpenID Connect Core 1.0 §5.5.1 and §5.5.1.1).
+fn essential_claims(claims: Option<&Value>) -> (bool, Vec<String>) {
+    let request = |name: &str| claims.and_then(|claims| claims.get("id_token")).and_then(|claims| claims.get(name));
+    let essential = |name: &str| request(name).filter(|claim| claim.get("essential") == Some(&Value::Bool(true)));
+    let acr = essential("acr").map_or_else(Vec::new, |acr| {
+        let one = acr.get("value").into_iter();
+        let several = acr.get("values").and_then(Value::as_array).into_iter().flatten();
+        one.chain(several).filter_map(Value::as_str).map(str::to_owned).collect()
+    });
+    (essential("auth_time").is_some(), acr)
+}

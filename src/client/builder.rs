@@ -1,0 +1,371 @@
+//! Building a client: who it is, whom it talks to, and what it chooses.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use url::Url;
+
+use super::options::{DpopMode, Options, PollCredential};
+use super::{Client, Inner};
+use crate::clock::{Clock, SystemClock};
+use crate::endpoint::{ClientAuthentication, ClientIdentity, Endpoints};
+use crate::error::{ConfigurationProblem, Error};
+use crate::jose::SigningAlgorithm;
+use crate::provider::{Issuer, Provider, ProviderPolicy};
+use crate::random::{Random, SystemRandom};
+use crate::secret::Secret;
+use crate::transport::{HttpClient, ReqwestClient, TransportPolicy};
+
+/// Settings of a [`Client`]. Finish with [`discover`](Self::discover), or with [`build`](Self::build) where the OP may
+/// be unreachable at start.
+pub struct ClientBuilder {
+    issuer: String,
+    client_id: String,
+    authentication: ClientAuthentication,
+    assertion_audience: AssertionAudience,
+    redirect_uri: Option<String>,
+    allow_insecure_loopback: bool,
+    http_client: Option<Arc<dyn HttpClient>>,
+    configure_http: Option<ConfigureHttp>,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    options: Options,
+}
+
+/// Unless `configure_http` sets another one.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+struct ConfigureHttp(Box<dyn FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send>);
+
+/// Whom a client assertion is for (RFC 7523 §3; OpenID Connect Core 1.0 §9).
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AssertionAudience {
+    /// The OP's issuer identifier as a single string, at every endpoint: what current profiles demand, since it
+    /// cannot be replayed elsewhere.
+    #[default]
+    Issuer,
+    /// The URL of the token endpoint, for OPs of before 2025.
+    TokenEndpoint,
+}
+
+impl ClientBuilder {
+    pub(super) fn new(issuer: String, client_id: String) -> Self {
+        Self {
+            issuer,
+            client_id,
+            authentication: ClientAuthentication::none(),
+            assertion_audience: AssertionAudience::Issuer,
+            redirect_uri: None,
+            allow_insecure_loopback: false,
+            http_client: None,
+            configure_http: None,
+            clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom),
+            options: Options::default(),
+        }
+    }
+
+    /// How the client proves who it is; a public client, which is the default, does not.
+    #[must_use]
+    pub fn authentication(mut self, authentication: ClientAuthentication) -> Self {
+        self.authentication = authentication;
+        self
+    }
+
+    /// Where the OP sends the user back to, exactly as registered. An authorization request can choose another one.
+    #[must_use]
+    pub fn redirect_uri(mut self, redirect_uri: impl Into<String>) -> Self {
+        self.redirect_uri = Some(redirect_uri.into());
+        self
+    }
+
+    /// Whom client assertions are for; the issuer unless set.
+    #[must_use]
+    pub fn assertion_audience(mut self, audience: AssertionAudience) -> Self {
+        self.assertion_audience = audience;
+        self
+    }
+
+    /// Permits plain HTTP to loopback addresses, for development and tests. Everything else stays HTTPS.
+    #[must_use]
+    pub fn allow_insecure_loopback(mut self) -> Self {
+        self.allow_insecure_loopback = true;
+        self
+    }
+
+    /// Adjusts the reqwest client: proxies, root certificates, connect timeout, DNS. Redirects stay off, plain HTTP
+    /// stays refused and bodies stay bounded whatever is set here. It has no effect beside
+    /// [`http_client`](Self::http_client).
+    #[must_use]
+    pub fn configure_http(
+        mut self,
+        configure: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + 'static,
+    ) -> Self {
+        self.configure_http = Some(ConfigureHttp(Box::new(configure)));
+        self
+    }
+
+    /// Sends requests through this instead of reqwest.
+    #[must_use]
+    pub fn http_client(mut self, http_client: Arc<dyn HttpClient>) -> Self {
+        self.http_client = Some(http_client);
+        self
+    }
+
+    /// Takes the time from this instead of the machine's clock.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Takes randomness from this instead of the operating system. For simulations only.
+    #[must_use]
+    pub fn random(mut self, random: Arc<dyn Random>) -> Self {
+        self.random = random;
+        self
+    }
+
+    /// How long a request may take from connecting to the last byte of its response; 30 s unless set. Polls have
+    /// [`poll_timeout`](Self::poll_timeout).
+    #[must_use]
+    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.options.request_timeout = timeout;
+        self
+    }
+
+    /// How long one poll may take; 90 s unless set, since an OP may hold it open until it has decided.
+    #[must_use]
+    pub fn poll_timeout(mut self, timeout: Duration) -> Self {
+        self.options.poll_timeout = timeout;
+        self
+    }
+
+    /// How far the OP's clock and ours may be apart where tokens are judged; 60 s unless set.
+    #[must_use]
+    pub fn leeway(mut self, leeway: Duration) -> Self {
+        self.options.leeway = leeway;
+        self
+    }
+
+    /// How long the user may take between being sent out and coming back; one hour unless set.
+    #[must_use]
+    pub fn session_lifetime(mut self, lifetime: Duration) -> Self {
+        self.options.session_lifetime = lifetime;
+        self
+    }
+
+    /// The algorithm that was registered as `id_token_signed_response_alg`; ID Tokens signed with another one are
+    /// refused. Unless set, the asymmetric algorithms that the OP lists are accepted. An HMAC algorithm is only ever
+    /// accepted when it is named here, and needs a client secret that is at least as long as its hash.
+    #[must_use]
+    pub fn id_token_signed_response_alg(mut self, algorithm: SigningAlgorithm) -> Self {
+        self.options.id_token_algorithms = Some(vec![algorithm]);
+        self
+    }
+
+    /// Audiences that an ID Token may name beside this client.
+    #[must_use]
+    pub fn trusted_audiences<S: Into<String>>(mut self, audiences: impl IntoIterator<Item = S>) -> Self {
+        self.options.trusted_audiences = audiences.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// A bearer token that the OP is to present in its Ping Callbacks, the same for all processes of this client
+    /// (`deferred_notification_token`, DTR §Deferred Code Exchange Request). Unless set, none is sent.
+    #[must_use]
+    pub fn notification_token(mut self, token: impl Into<Secret>) -> Self {
+        self.options.notification_token = Some(token.into());
+        self
+    }
+
+    /// Which DPoP keys are used; a new one for every process unless set.
+    #[must_use]
+    pub fn dpop(mut self, mode: DpopMode) -> Self {
+        self.options.dpop = mode;
+        self
+    }
+
+    /// What a poll presents; the client's authentication unless set.
+    #[must_use]
+    pub fn poll_credential(mut self, credential: PollCredential) -> Self {
+        self.options.poll_credential = credential;
+        self
+    }
+
+    /// Sends no PKCE parameters (RFC 7636), for OPs that refuse what they do not know.
+    #[must_use]
+    pub fn without_pkce(mut self) -> Self {
+        self.options.pkce = false;
+        self
+    }
+
+    /// Leaves `redirect_uri` out of the exchange of a deferred code, where only the base draft has it.
+    #[must_use]
+    pub fn without_redirect_uri_in_exchange(mut self) -> Self {
+        self.options.redirect_uri_in_exchange = false;
+        self
+    }
+
+    /// Accepts a final ID Token whose `sub` differs from the interim one's. Only for OPs that document it: by default
+    /// the change is taken for a mix-up of users.
+    #[must_use]
+    pub fn allow_changed_subject(mut self) -> Self {
+        self.options.subject_may_change = true;
+        self
+    }
+
+    /// Refuses an exchange response whose `expires_in` or `interval` is not a positive integer. By default oddities
+    /// are made sense of, because refusing the response loses the user's code.
+    #[must_use]
+    pub fn strict_times(mut self) -> Self {
+        self.options.strict_times = true;
+        self
+    }
+
+    /// How long before the end of a process the OP is asked one last time, whatever the interval is; 5 s unless set.
+    /// `None` turns it off (DTR §Design Considerations for Poll and Ping).
+    #[must_use]
+    pub fn final_poll_margin(mut self, margin: impl Into<Option<Duration>>) -> Self {
+        self.options.final_poll_margin = margin.into();
+        self
+    }
+
+    /// Goes on where the OP's metadata does not list the response type or grant type of this flow.
+    #[must_use]
+    pub fn allow_unadvertised(mut self) -> Self {
+        self.options.unadvertised = true;
+        self
+    }
+
+    /// Accepts an OP that answers the exchange of a deferred code with the final tokens at once.
+    #[must_use]
+    pub fn allow_immediate_answer(mut self) -> Self {
+        self.options.immediate_answers = true;
+        self
+    }
+
+    /// Where tokens come back as `Bearer` although a proof was sent: delivers the identity without the tokens. By
+    /// default they are delivered, and [`is_sender_constrained`](super::Authentication::is_sender_constrained) tells.
+    #[must_use]
+    pub fn drop_unbound_tokens(mut self) -> Self {
+        self.options.identity_without_binding = true;
+        self
+    }
+
+    /// Fetches the OP's metadata and keys, checks that it offers what these settings need, and gives the client.
+    ///
+    /// # Errors
+    ///
+    /// [`Configuration`](crate::ErrorKind::Configuration) for settings that cannot work, alone or with this OP;
+    /// [`Protocol`](crate::ErrorKind::Protocol) where its documents break a rule;
+    /// [`Transport`](crate::ErrorKind::Transport) where it cannot be reached.
+    pub async fn discover(self) -> Result<Client, Error> {
+        let client = self.build()?;
+        client.check_provider().await.map_err(|error| error.in_step("discovering the OP"))?;
+        Ok(client)
+    }
+
+    /// Gives the client without asking the OP anything; discovery happens when it is first needed. So an application
+    /// starts while the OP is down, and what does not need it works.
+    ///
+    /// # Errors
+    ///
+    /// [`Configuration`](crate::ErrorKind::Configuration) for settings that cannot work.
+    pub fn build(self) -> Result<Client, Error> {
+        if self.client_id.is_empty() {
+            return Err(setting("client_id", "it is empty; take the one that the OP registered"));
+        }
+        if let Some(redirect_uri) = &self.redirect_uri {
+            check_redirect_uri(redirect_uri)?;
+        }
+        self.check_combinations()?;
+        let issuer = Issuer::new(&self.issuer, self.allow_insecure_loopback)?;
+        let http_client = match self.http_client {
+            Some(http_client) => http_client,
+            None => {
+                let policy = TransportPolicy {
+                    allow_insecure_loopback: self.allow_insecure_loopback,
+                    connect_timeout: CONNECT_TIMEOUT,
+                };
+                Arc::new(ReqwestClient::new(policy, self.configure_http.map(|configure| configure.0))?)
+            }
+        };
+        let endpoints = Arc::new(Endpoints::new(http_client, self.clock.clone(), self.random.clone()));
+        let policy = ProviderPolicy { allow_insecure_loopback: self.allow_insecure_loopback };
+        let provider = Provider::new(issuer.clone(), endpoints.clone(), policy, self.clock.clone());
+        let identity = ClientIdentity {
+            client_id: self.client_id,
+            authentication: self.authentication,
+            assertion_audience: match self.assertion_audience {
+                AssertionAudience::Issuer => Some(issuer.as_str().to_owned()),
+                AssertionAudience::TokenEndpoint => None,
+            },
+        };
+        Ok(Client(Arc::new(Inner {
+            issuer,
+            identity,
+            redirect_uri: self.redirect_uri,
+            provider,
+            endpoints,
+            clock: self.clock,
+            random: self.random,
+            options: self.options,
+        })))
+    }
+
+    fn check_combinations(&self) -> Result<(), Error> {
+        if self.options.poll_credential == PollCredential::AccessToken {
+            if self.authentication.method() == "client_secret_basic" {
+                return Err(setting(
+                    "poll_credential",
+                    "`AccessToken` and `client_secret_basic` both need the `Authorization` header; use another method",
+                ));
+            }
+            if self.options.dpop == DpopMode::Off {
+                return Err(setting("poll_credential", "`AccessToken` is DPoP-bound; do not turn DPoP off"));
+            }
+        }
+        for algorithm in self.options.id_token_algorithms.iter().flatten() {
+            if !algorithm.is_symmetric() {
+                continue;
+            }
+            // OpenID Connect Core 1.0 §16.19: a secret used as an HMAC key must have at least as many octets as the
+            // hash.
+            let needed = algorithm.hash().length();
+            if self.authentication.secret().is_none_or(|secret| secret.expose().len() < needed) {
+                return Err(setting(
+                    "id_token_signed_response_alg",
+                    "HMAC needs a client secret that is at least as long as its hash",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// RFC 6749 §3.1.2: an absolute URI without a fragment. Custom schemes are for native applications.
+pub(super) fn check_redirect_uri(redirect_uri: &str) -> Result<(), Error> {
+    match Url::parse(redirect_uri) {
+        Ok(url) if url.fragment().is_none() => Ok(()),
+        Ok(_) => Err(setting("redirect_uri", "it has a fragment, which RFC 6749 §3.1.2 forbids")),
+        Err(_) => Err(setting("redirect_uri", "it is not an absolute URL")),
+    }
+}
+
+pub(super) fn setting(setting: &'static str, problem: &'static str) -> Error {
+    Error::new(ConfigurationProblem::Setting { setting, problem })
+}
+
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("ClientBuilder")
+            .field("issuer", &self.issuer)
+            .field("client_id", &self.client_id)
+            .field("redirect_uri", &self.redirect_uri)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,335 @@
+//! DTR §Exchanging the Deferred Code to obtain Deferred Authentication ID; and the ordinary code flow, where the OP
+//! signed the user in at once.
+
+use std::borrow::Cow;
+use std::time::{Duration, SystemTime};
+
+use serde::Deserialize;
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::Client;
+use super::authorization_response::{AuthorizationGrant, Code, SignIn};
+use super::token_response::{self, ReceivedTokens};
+use crate::endpoint::{Answer, EndpointRequest, Failure};
+use crate::error::{Document, Error, ErrorKind, Rule, Violation};
+use crate::id_token::{self, InterimMember, InterimState};
+use crate::pending::{Opened, PendingAuthentication, Schedule, Times, UnverifiedInterim};
+use crate::secret::Secret;
+
+/// DTR §Deferred Code Exchange Request.
+pub(super) const DEFERRED_GRANT: &str = "urn:openid:params:grant-type:deferred";
+
+/// Where no connection comes about the code is unspent, and the user waits in front of the page: a few quick tries.
+const CONNECTION_ATTEMPTS: u32 = 3;
+const CONNECTION_PAUSE: Duration = Duration::from_millis(500);
+/// A token response with large ID Tokens has tens of kilobytes.
+pub(super) const TOKEN_RESPONSE_LIMIT: usize = 1024 * 1024;
+
+impl Client {
+    /// Exchanges the code of a checked authorization response.
+    ///
+    /// A deferred code gives a [`PendingAuthentication`], whatever its interim ID Token is like: the code is spent, and
+    /// the process lives. An ordinary code gives the verified [`Authentication`](super::Authentication).
+    ///
+    /// The code goes out once. Where no connection comes about it is tried three times, and `grant` stays usable, as
+    /// it does when the OP refuses our credentials; in every other case it is spent.
+    ///
+    /// # Errors
+    ///
+    /// [`Transport`](ErrorKind::Transport) when nothing was sent; [`OutcomeUnknown`](ErrorKind::OutcomeUnknown) when the
+    /// code was sent and no usable answer came; [`ErrorResponse`](ErrorKind::ErrorResponse) when the OP refused;
+    /// [`Protocol`](ErrorKind::Protocol) when its answer broke a rule; [`Misuse`](ErrorKind::Misuse) for a grant that
+    /// was spent or belongs to another client.
+    pub async fn exchange(&self, grant: &mut AuthorizationGrant) -> Result<SignIn, Error> {
+        self.check_grant(grant)?;
+        let exchanged = match &grant.code {
+            Code::Deferred(_) => self.exchange_deferred_code(grant).await,
+            Code::Authorization(_) => self.exchange_authorization_code(grant).await,
+        };
+        exchanged.map_err(|error| error.in_step("exchanging the code"))
+    }
+
+    async fn exchange_deferred_code(&self, grant: &mut AuthorizationGrant) -> Result<SignIn, Error> {
+        let (body, sent_at) = self.send_code(grant).await?;
+        let answered = self.now();
+        let Exchanged { deferred_auth_id, times, interim, access_token } =
+            match Exchanged::parse(&body, self.0.options.strict_times)? {
+                Ok(exchanged) => exchanged,
+                Err(violation) => return self.without_deferred_auth_id(grant, &body, answered.wall, violation).await,
+            };
+        let schedule = Schedule::new(times, sent_at, answered, self.0.options.final_poll_margin, self.jitter()?);
+        let session = &mut grant.session;
+        let mut pending = PendingAuthentication::new(Opened {
+            issuer: session.issuer.clone(),
+            client_id: session.client_id.clone(),
+            deferred_auth_id,
+            dpop_key: session.dpop_key.clone(),
+            notification_token: self.0.options.notification_token.clone(),
+            access_token,
+            checks: session.checks.clone(),
+            schedule,
+        });
+        if interim.is_some() {
+            pending.0.unverified_interim = interim;
+            pending.0.interim = InterimState::NotYetVerifiable;
+            // From here on nothing may fail any more: the code is spent and the process lives.
+            if let Err(error) = self.verify_interim(&mut pending).await {
+                tracing::warn!(error = %error, "the interim ID Token cannot be verified yet");
+            }
+        }
+        tracing::debug!(issuer = self.issuer(), client_id = self.client_id(), "a deferred code was exchanged");
+        Ok(SignIn::Deferred(pending))
+    }
+
+    /// Row by row the same request for both kinds of code. Gives the body of the answer and when the request left.
+    async fn send_code(&self, grant: &mut AuthorizationGrant) -> Result<(Zeroizing<Vec<u8>>, SystemTime), Error> {
+        let metadata = self.0.provider.metadata().await?;
+        let url = metadata.token_endpoint();
+        let mut attempt = 1;
+        loop {
+            // Whoever is dropped from here on has left a code that may be spent.
+            grant.spent = true;
+            let request = EndpointRequest {
+                url,
+                document: Document::ExchangeResponse,
+                form: self.code_form(grant),
+                client: &self.0.identity,
+                dpop: grant.session.dpop_key.as_ref(),
+                access_token: None,
+                timeout: self.0.options.request_timeout,
+                body_limit: TOKEN_RESPONSE_LIMIT,
+            };
+            let sent_at = self.0.clock.now();
+            match self.0.endpoints.post(request).await {
+                Ok(Answer::Success { body, .. }) => return Ok((body, sent_at)),
+                Ok(Answer::Error(answer)) => {
+                    // The OP looks at the client before it looks at the code, so a refused client has not spent it.
+                    grant.spent = !is_refusal_of_the_client(answer.response.code());
+                    return Err(Error::new(answer.response).with_retry_after(answer.retry_after));
+                }
+                Ok(Answer::Unusable { violation, retry_after, .. }) => {
+                    let error = Error::new(ErrorKind::OutcomeUnknown).with_retry_after(retry_after);
+                    return Err(error.with_source(Error::new(violation)));
+                }
+                Err(Failure { error, may_have_been_sent: true }) => {
+                    return Err(Error::new(ErrorKind::OutcomeUnknown).with_source(error));
+                }
+                Err(Failure { error, may_have_been_sent: false }) => {
+                    grant.spent = false;
+                    if attempt == CONNECTION_ATTEMPTS || !matches!(error.kind(), ErrorKind::Transport(_)) {
+                        return Err(error);
+                    }
+                }
+            }
+            self.0.clock.sleep(CONNECTION_PAUSE * attempt).await;
+            attempt += 1;
+        }
+    }
+
+    fn code_form<'a>(&'a self, grant: &'a AuthorizationGrant) -> Vec<(&'static str, Cow<'a, str>)> {
+        let session = &grant.session;
+        let mut form: Vec<(&'static str, Cow<'a, str>)> = Vec::with_capacity(6);
+        match &grant.code {
+            Code::Deferred(code) => {
+                form.push(("grant_type", DEFERRED_GRANT.into()));
+                form.push(("deferred_code", code.expose().into()));
+                if let Some(token) = &self.0.options.notification_token {
+                    form.push(("deferred_notification_token", token.expose().into()));
+                }
+            }
+            Code::Authorization(code) => {
+                form.push(("grant_type", "authorization_code".into()));
+                form.push(("code", code.expose().into()));
+            }
+        }
+        // RFC 6749 §4.1.3 requires it for `code`; the base draft shows it for `deferred_code`.
+        if self.0.options.redirect_uri_in_exchange || !grant.is_deferred() {
+            form.push(("redirect_uri", session.redirect_uri.as_str().into()));
+        }
+        if let Some(verifier) = &session.code_verifier {
+            form.push(("code_verifier", verifier.expose().into()));
+        }
+        form
+    }
+
+    /// OpenID Connect Core 1.0 §3.1.3, where `code` came back.
+    async fn exchange_authorization_code(&self, grant: &mut AuthorizationGrant) -> Result<SignIn, Error> {
+        let (body, _) = self.send_code(grant).await?;
+        let received_at = self.0.clock.now();
+        self.complete(grant, &body, received_at).await.map(SignIn::Complete)
+    }
+
+    /// Verifies final tokens that came without waiting.
+    async fn complete(
+        &self,
+        grant: &AuthorizationGrant,
+        body: &[u8],
+        received_at: SystemTime,
+    ) -> Result<super::Authentication, Error> {
+        let received = ReceivedTokens {
+            body,
+            received_at,
+            checks: &grant.session.checks,
+            dpop_key: grant.session.dpop_key.as_ref(),
+            interim: &InterimState::Absent,
+        };
+        self.authenticate(received).await?.map_err(Error::from)
+    }
+
+    /// DTR §Deferred Code Exchange Response Validation: "Ensure that the `deferred_auth_id` parameter is present."
+    async fn without_deferred_auth_id(
+        &self,
+        grant: &AuthorizationGrant,
+        body: &[u8],
+        received_at: SystemTime,
+        violation: Violation,
+    ) -> Result<SignIn, Error> {
+        if self.0.options.immediate_answers {
+            return self.complete(grant, body, received_at).await.map(SignIn::Complete);
+        }
+        self.revoke_quietly(body, grant.session.dpop_key.as_ref()).await;
+        Err(violation.into())
+    }
+
+    /// Tries to verify an interim ID Token that could not be verified before because the OP's keys were out of reach;
+    /// [`PendingAuthentication::interim`] has the result. Does nothing in any other state.
+    ///
+    /// # Errors
+    ///
+    /// When the keys are still out of reach. The process itself is not touched.
+    pub async fn verify_interim(&self, pending: &mut PendingAuthentication) -> Result<(), Error> {
+        self.check_ownership(&pending.0.issuer, &pending.0.client_id)?;
+        let Some(UnverifiedInterim { token, member }) = &pending.0.unverified_interim else {
+            return Ok(());
+        };
+        let body = &pending.0;
+        let algorithms = self.id_token_algorithms().await?;
+        let verified = match id_token::header(token.expose()) {
+            Err(violation) => Err(violation),
+            Ok((algorithm, kid)) => {
+                let keys = self.keys_for(algorithm, kid.as_deref()).await?;
+                let received_at = body.schedule.exchange_answered_at();
+                let expectations =
+                    self.expectations(&body.checks, &algorithms, body.access_token.as_ref(), received_at);
+                id_token::verify_interim(token.expose(), *member, &keys, &expectations)
+            }
+        };
+        pending.0.unverified_interim = None;
+        pending.0.interim = match verified {
+            Ok(token) => InterimState::Verified(token),
+            Err(violation) => {
+                tracing::warn!(rule = violation.rule().code(), "the interim ID Token was rejected");
+                InterimState::Rejected(violation.rule())
+            }
+        };
+        Ok(())
+    }
+}
+
+fn is_refusal_of_the_client(code: &str) -> bool {
+    matches!(code, "invalid_client" | "unauthorized_client" | "unsupported_grant_type" | "invalid_dpop_proof")
+}
+
+/// A Successful Deferred Code Exchange Response, made sense of.
+struct Exchanged {
+    deferred_auth_id: Secret,
+    times: Times,
+    interim: Option<UnverifiedInterim>,
+    access_token: Option<Secret>,
+}
+
+/// The members as they came. "Clients MUST ignore unrecognized response parameters."
+#[derive(Deserialize)]
+struct ExchangeResponse {
+    deferred_auth_id: Option<Value>,
+    expires_in: Option<Value>,
+    interval: Option<Value>,
+    interim_id_token: Option<Value>,
+    id_token: Option<Value>,
+    access_token: Option<Value>,
+}
+
+impl Exchanged {
+    /// The outer error is an answer that nothing can be done with; the inner one lacks the `deferred_auth_id` alone.
+    fn parse(body: &[u8], strict: bool) -> Result<Result<Self, Violation>, Error> {
+        const DOCUMENT: Document = Document::ExchangeResponse;
+        let response: ExchangeResponse =
+            serde_json::from_slice(body).map_err(|error| Violation::malformed_json(DOCUMENT, &error))?;
+        let deferred_auth_id = match response.deferred_auth_id {
+            None => return Ok(Err(Violation::new(Rule::NoDeferredAuthId).in_document(DOCUMENT))),
+            Some(Value::String(id)) if !id.is_empty() => Secret::new(id),
+            Some(_) => {
+                return Err(Violation::new(Rule::InvalidMember)
+                    .in_document(DOCUMENT)
+                    .at_member("deferred_auth_id")
+                    .into());
+            }
+        };
+        let text = |value: Option<Value>| match value {
+            Some(Value::String(text)) if !text.is_empty() => Some(Secret::new(text)),
+            _ => None,
+        };
+        // The base draft calls the early token `id_token`, the text of February 2026 `interim_id_token`.
+        let interim = match (text(response.interim_id_token), text(response.id_token)) {
+            (Some(one), Some(other)) if one != other => {
+                return Err(Violation::new(Rule::TwoInterimIdTokens).in_document(DOCUMENT).into());
+            }
+            (Some(token), _) => Some(UnverifiedInterim { token, member: InterimMember::InterimIdToken }),
+            (None, Some(token)) => Some(UnverifiedInterim { token, member: InterimMember::IdToken }),
+            (None, None) => None,
+        };
+        let times = Times {
+            interval: token_response::duration(response.interval.as_ref(), "interval", true, strict)?,
+            expires_in: token_response::duration(response.expires_in.as_ref(), "expires_in", false, strict)?,
+        };
+        Ok(Ok(Self { deferred_auth_id, times, interim, access_token: text(response.access_token) }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> Result<Result<Exchanged, Violation>, Error> {
+        Exchanged::parse(json.as_bytes(), false)
+    }
+
+    #[test]
+    fn an_exchange_response_without_deferred_auth_id_is_refused() {
+        let violation = parse(r#"{"id_token": "a.b.c"}"#).unwrap().err().unwrap();
+        assert_eq!(violation.rule(), Rule::NoDeferredAuthId);
+    }
+
+    #[test]
+    fn a_deferred_auth_id_that_is_no_string_is_refused() {
+        for value in ["7", "\"\"", "{}", "[\"a\"]"] {
+            let error = parse(&format!(r#"{{"deferred_auth_id": {value}}}"#)).err().unwrap();
+            assert_eq!(error.rule(), Some(Rule::InvalidMember), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_member_that_stands_twice_is_refused() {
+        let error = parse(r#"{"deferred_auth_id": "a", "deferred_auth_id": "b"}"#).err().unwrap();
+        assert_eq!(error.rule(), Some(Rule::MalformedJson));
+    }
+
+    #[test]
+    fn the_interim_token_is_read_under_either_name() {
+        for name in ["id_token", "interim_id_token"] {
+            let exchanged = parse(&format!(r#"{{"deferred_auth_id": "a", "{name}": "x"}}"#)).unwrap().ok().unwrap();
+            let interim = exchanged.interim.unwrap();
+            assert_eq!((interim.token, interim.member.as_str()), (Secret::new("x"), name));
+        }
+        let same =
+            parse(r#"{"deferred_auth_id": "a", "id_token": "x", "interim_id_token": "x"}"#).unwrap().ok().unwrap();
+        assert_eq!(same.interim.unwrap().token, Secret::new("x"));
+    }
+
+    #[test]
+    fn two_different_interim_tokens_are_refused() {
+        let error = parse(r#"{"deferred_auth_id": "a", "id_token": "x", "interim_id_token": "y"}"#).err().unwrap();
+        assert_eq!(error.rule(), Some(Rule::TwoInterimIdTokens));
+    }
+}

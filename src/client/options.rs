@@ -1,0 +1,80 @@
+//! The choices of a client, with the defaults that this crate recommends.
+
+use std::time::Duration;
+
+use crate::jose::SigningAlgorithm;
+use crate::pending::FINAL_POLL_MARGIN;
+use crate::secret::Secret;
+
+/// Everything that can be chosen beyond who the client is and whom it talks to. Each has a setter on the builder.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub(crate) request_timeout: Duration,
+    pub(crate) poll_timeout: Duration,
+    pub(crate) leeway: Duration,
+    pub(crate) session_lifetime: Duration,
+    pub(crate) id_token_algorithms: Option<Vec<SigningAlgorithm>>,
+    pub(crate) trusted_audiences: Vec<String>,
+    pub(crate) notification_token: Option<Secret>,
+    pub(crate) dpop: DpopMode,
+    pub(crate) poll_credential: PollCredential,
+    pub(crate) pkce: bool,
+    pub(crate) redirect_uri_in_exchange: bool,
+    pub(crate) subject_may_change: bool,
+    pub(crate) strict_times: bool,
+    pub(crate) final_poll_margin: Option<Duration>,
+    pub(crate) unadvertised: bool,
+    pub(crate) immediate_answers: bool,
+    pub(crate) identity_without_binding: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            request_timeout: Duration::from_secs(30),
+            // An OP may hold a poll open until something happens, which is why it has a timeout of its own.
+            poll_timeout: Duration::from_secs(90),
+            leeway: Duration::from_secs(60),
+            session_lifetime: Duration::from_secs(3600),
+            id_token_algorithms: None,
+            trusted_audiences: Vec::new(),
+            notification_token: None,
+            dpop: DpopMode::PerProcess,
+            poll_credential: PollCredential::ClientAuthentication,
+            pkce: true,
+            redirect_uri_in_exchange: true,
+            subject_may_change: false,
+            strict_times: false,
+            final_poll_margin: Some(FINAL_POLL_MARGIN),
+            unadvertised: false,
+            immediate_answers: false,
+            identity_without_binding: false,
+        }
+    }
+}
+
+/// Which DPoP keys a client uses (RFC 9449; DTR §Deferred Code Exchange Request).
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DpopMode {
+    /// A fresh key for every authentication process, as the draft recommends: "the RP SHOULD ensure that a public key
+    /// is not reused across different Authentication Processes".
+    #[default]
+    PerProcess,
+    /// No DPoP at all, for OPs that refuse requests with a proof. Nothing then binds the tokens to this application.
+    Off,
+}
+
+/// What a poll presents besides its DPoP proof.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PollCredential {
+    /// The client's registered authentication method, as in every other request to the token endpoint
+    /// (DTR §Token Request Validation, 2026-02).
+    #[default]
+    ClientAuthentication,
+    /// The access token of the exchange response, DPoP-bound, to the letter of the base draft: "this request MUST use
+    /// the DPoP-secured Access Token". It excludes `client_secret_basic`, since a request has one `Authorization`
+    /// header, and DPoP cannot be off.
+    AccessToken,
+}

@@ -1,0 +1,227 @@
+//! DTR §Token Request using the Authentication Request ID: asking once.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use super::Client;
+use super::exchange::{DEFERRED_GRANT, TOKEN_RESPONSE_LIMIT};
+use super::options::PollCredential;
+use super::outcome::{Denial, Expiry, Outcome};
+use super::token_response::ReceivedTokens;
+use crate::endpoint::{Answer as Sent, EndpointRequest, Failure};
+use crate::error::{Document, Error, ErrorResponse, Misuse, Rule, Violation};
+use crate::pending::{Answer, End, PendingAuthentication, Phase, Standing, Step, SuccessBody, is_known_error};
+
+/// What one poll came to.
+#[non_exhaustive]
+#[derive(Debug)]
+#[must_use = "a poll may have brought the outcome, which the OP gives once only"]
+pub enum Poll {
+    /// The interval has not passed yet, so nothing was sent. Poll again after `due_in`.
+    NotDue {
+        /// How long until the next poll is due.
+        due_in: Duration,
+    },
+    /// The OP has not decided. [`progress`](PendingAuthentication::progress) may say more.
+    Pending,
+    /// The OP has not decided and wants to be asked less often: the interval has grown by five seconds.
+    SlowDown,
+    /// The process has ended.
+    Finished(Outcome),
+}
+
+/// For this long a success response is kept whose signature cannot be checked because keys are out of reach.
+const VALIDATION_PATIENCE: Duration = Duration::from_secs(24 * 3600);
+
+impl Client {
+    /// Asks the OP once whether it has decided, if the interval has passed; otherwise sends nothing and says when to
+    /// ask. For job systems of your own; [`wait`](Self::wait) is the loop around it.
+    ///
+    /// `pending` takes in what happened and stays usable whatever that was, also when the future is dropped. Seal it
+    /// again after each call if it is stored: most of all after an error, because a success response that could not
+    /// be validated yet is kept in it, and the OP gives it once only.
+    ///
+    /// # Errors
+    ///
+    /// None of them ends the process. [`is_transient`](Error::is_transient) errors pass: the next poll is planned with
+    /// exponential backoff. [`ErrorResponse`](crate::ErrorKind::ErrorResponse) with `invalid_client` and its like
+    /// mean that our own credentials or registration are wrong; put them right and go on.
+    /// [`Misuse`](crate::ErrorKind::Misuse): the process has ended or belongs to another client.
+    pub async fn poll(&self, pending: &mut PendingAuthentication) -> Result<Poll, Error> {
+        self.check_ownership(&pending.0.issuer, &pending.0.client_id)?;
+        let polled = match &pending.0.phase {
+            Phase::Ended => return Err(Misuse::NothingToPoll.into()),
+            Phase::Answered(_) => self.conclude(pending).await,
+            Phase::Waiting => self.ask(pending).await,
+        };
+        polled.map_err(|error| error.in_step("polling"))
+    }
+
+    async fn ask(&self, pending: &mut PendingAuthentication) -> Result<Poll, Error> {
+        match pending.0.schedule.step(self.now()) {
+            Step::Wait(due_in) => return Ok(Poll::NotDue { due_in }),
+            Step::End(end) => return Ok(Poll::Finished(finish(pending, end, None))),
+            Step::Ask => {}
+        }
+        let jitter = self.jitter()?;
+        let (answer, trouble) = match self.send_poll(pending).await {
+            Ok(answer) => judge(answer),
+            Err(Failure { error, may_have_been_sent }) => {
+                let retry_after = error.retry_after();
+                (Answer::Trouble { unanswered: may_have_been_sent, retry_after }, Some(error))
+            }
+        };
+        let response = match &answer {
+            Answer::Error { response, .. } => Some(response.clone()),
+            _ => None,
+        };
+        let standing = pending.answered(answer, self.now(), jitter);
+        match (standing, trouble) {
+            (Standing::Succeeded, _) => self.conclude(pending).await,
+            (Standing::Ended(end), _) => Ok(Poll::Finished(finish(pending, end, response))),
+            (Standing::Open, Some(error)) => Err(error),
+            (Standing::Open, None) => match response {
+                Some(response) if response.code() == "slow_down" => Ok(Poll::SlowDown),
+                _ => Ok(Poll::Pending),
+            },
+        }
+    }
+
+    /// DTR §Token Request using the Authentication Request ID.
+    async fn send_poll(&self, pending: &mut PendingAuthentication) -> Result<Sent, Failure> {
+        let not_sent = |error| Failure { error, may_have_been_sent: false };
+        let metadata = match self.0.provider.metadata().await {
+            Ok(metadata) => metadata,
+            Err(error) => {
+                pending.0.schedule.sending(self.now());
+                return Err(not_sent(error));
+            }
+        };
+        pending.0.schedule.sending(self.now());
+        let access_token = match self.0.options.poll_credential {
+            PollCredential::ClientAuthentication => None,
+            PollCredential::AccessToken => {
+                let token = pending.0.access_token.as_ref();
+                Some(token.ok_or_else(|| not_sent(Misuse::NoAccessToken.into()))?)
+            }
+        };
+        let form = vec![
+            ("grant_type", Cow::Borrowed(DEFERRED_GRANT)),
+            ("deferred_auth_id", pending.0.deferred_auth_id.expose().into()),
+        ];
+        let request = EndpointRequest {
+            url: metadata.token_endpoint(),
+            document: Document::TokenResponse,
+            form,
+            client: &self.0.identity,
+            dpop: pending.0.dpop_key.as_ref(),
+            access_token,
+            timeout: self.0.options.poll_timeout,
+            body_limit: TOKEN_RESPONSE_LIMIT,
+        };
+        self.0.endpoints.post(request).await
+    }
+
+    /// Validates the success response that is in safe keeping, as of when it came.
+    async fn conclude(&self, pending: &mut PendingAuthentication) -> Result<Poll, Error> {
+        if pending.0.unverified_interim.is_some() {
+            // Only the comparison of the two subjects needs it; its failure is not the final token's.
+            if let Err(error) = self.verify_interim(pending).await {
+                tracing::debug!(error = %error, "the interim ID Token cannot be verified yet");
+            }
+        }
+        let body = &mut *pending.0;
+        let Phase::Answered(answered) = &mut body.phase else {
+            return Err(Misuse::NothingToPoll.into());
+        };
+        let received = ReceivedTokens {
+            body: &answered.body,
+            received_at: answered.received_at,
+            checks: &body.checks,
+            dpop_key: body.dpop_key.as_ref(),
+            interim: &body.interim,
+        };
+        let violation = match self.authenticate(received).await {
+            Ok(Ok(authentication)) => {
+                body.phase = Phase::Ended;
+                return Ok(Poll::Finished(Outcome::Approved(authentication)));
+            }
+            Ok(Err(violation)) => violation,
+            Err(error) => {
+                let waited = self.0.clock.now().duration_since(answered.received_at).unwrap_or(Duration::ZERO);
+                answered.attempts = answered.attempts.saturating_add(1);
+                match error.rule() {
+                    _ if waited < VALIDATION_PATIENCE => return Err(error),
+                    Some(rule @ Rule::IdTokenNoKey) => Violation::new(rule).in_document(Document::IdToken),
+                    _ => Violation::new(Rule::KeysUnavailable),
+                }
+            }
+        };
+        tracing::warn!(rule = violation.rule().code(), "the final token response is not valid");
+        self.revoke_quietly(&answered.body, body.dpop_key.as_ref()).await;
+        body.phase = Phase::Ended;
+        Ok(Poll::Finished(Outcome::Invalid(violation)))
+    }
+}
+
+/// Sorts what the token endpoint said, with the error that the caller is told where it is not simply "not yet".
+fn judge(sent: Sent) -> (Answer, Option<Error>) {
+    match sent {
+        Sent::Success { body, .. } => match looks_final(&body) {
+            true => (Answer::Success(SuccessBody(body)), None),
+            // A proxy's or captive portal's JSON must not end a process that took three weeks.
+            false => {
+                let violation = Violation::new(Rule::NoIdToken).in_document(Document::TokenResponse);
+                (Answer::Trouble { unanswered: true, retry_after: None }, Some(violation.into()))
+            }
+        },
+        Sent::Error(answer) => {
+            let code = answer.response.code();
+            if !is_known_error(code) {
+                tracing::warn!(code, "the OP answered a poll with an error code that no specification knows");
+            }
+            let waiting = matches!(code, "authorization_pending" | "slow_down");
+            let error = (!waiting).then(|| {
+                let error = if is_known_error(code) {
+                    Error::new(answer.response.clone())
+                } else {
+                    let violation = Violation::new(Rule::UnknownError).in_document(Document::TokenResponse);
+                    Error::new(violation).with_source(Error::new(answer.response.clone()))
+                };
+                error.with_retry_after(answer.retry_after)
+            });
+            (Answer::Error { response: answer.response, retry_after: answer.retry_after }, error)
+        }
+        Sent::Unusable { violation, retry_after, .. } => {
+            // A second nonce challenge is an answer: the grant was not looked at.
+            let unanswered = violation.rule() != Rule::SecondNonceChallenge;
+            let error = Error::new(violation).with_retry_after(retry_after);
+            (Answer::Trouble { unanswered, retry_after }, Some(error))
+        }
+    }
+}
+
+/// Whether a document with status 200 is a token response at all. Which of its members are missing or wrong is for the
+/// validation to say, after it was put in safe keeping.
+fn looks_final(body: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Members {
+        access_token: Option<serde::de::IgnoredAny>,
+        id_token: Option<serde::de::IgnoredAny>,
+    }
+    serde_json::from_slice::<Members>(body)
+        .map_or(true, |found| found.access_token.is_some() || found.id_token.is_some())
+}
+
+fn finish(pending: &mut PendingAuthentication, end: End, response: Option<ErrorResponse>) -> Outcome {
+    pending.0.phase = Phase::Ended;
+    // The schedule can end a process without an answer only by its own deadline or in doubt, so `response` is there
+    // for the others.
+    let response = response.unwrap_or_else(|| ErrorResponse::new("", None, None));
+    match end {
+        End::Denied => Outcome::Denied(Denial::new(response)),
+        End::Expired { confirmed } => Outcome::Expired(Expiry::new(confirmed)),
+        End::Failed => Outcome::Failed(response),
+        End::Unknown => Outcome::Unknown,
+    }
+}

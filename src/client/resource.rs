@@ -1,0 +1,84 @@
+//! RFC 9449 §7: calling a protected resource with the tokens of an outcome.
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use url::Url;
+
+use super::Client;
+use super::authentication::{Authentication, TokenType};
+use crate::endpoint::{Failure, Presentation, ResourceRequest};
+use crate::error::{ConfigurationProblem, Document, Error, Misuse};
+use crate::transport::HttpResponse;
+
+/// More than an application should get through this door; larger things are fetched with its own HTTP client.
+const RESOURCE_RESPONSE_LIMIT: usize = 16 * 1024 * 1024;
+
+impl Client {
+    /// Sends a request to a protected resource with the access token, and with a DPoP proof where the token is bound
+    /// to a key. A challenge for a nonce is answered once; nonces of resource servers are kept apart from the OP's.
+    ///
+    /// Only `https:` URLs are called (or plain loopback ones where the client allows them), redirects are not followed,
+    /// and the response has at most 16 MiB. Its status is not judged.
+    ///
+    /// ```
+    /// # async fn example(client: &openid_deferred::Client, authentication: &openid_deferred::Authentication)
+    /// # -> Result<(), Box<dyn std::error::Error>> {
+    /// let request = http::Request::get("https://api.example/accounts").body(Default::default())?;
+    /// let response = client.resource(authentication, request).await?;
+    /// println!("{}: {} bytes", response.status(), response.body().len());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse`](crate::ErrorKind::Misuse) without an access token or with another client's;
+    /// [`Transport`](crate::ErrorKind::Transport) where no response came;
+    /// [`Configuration`](crate::ErrorKind::Configuration) for a URL that is not absolute.
+    pub async fn resource(
+        &self,
+        authentication: &Authentication,
+        request: http::Request<Bytes>,
+    ) -> Result<http::Response<Bytes>, Error> {
+        let (parts, body) = request.into_parts();
+        let url = Url::parse(&parts.uri.to_string()).map_err(|_| ConfigurationProblem::Setting {
+            setting: "request",
+            problem: "its URI is not an absolute URL",
+        })?;
+        let sent = self.with_access_token(authentication, parts.method, &url, parts.headers, body, Document::Resource);
+        let received = sent.await.map_err(|error| error.in_step("calling a protected resource"))?;
+        let mut response = http::Response::new(received.body);
+        *response.status_mut() = received.status;
+        *response.headers_mut() = received.headers;
+        Ok(response)
+    }
+
+    pub(super) async fn with_access_token(
+        &self,
+        authentication: &Authentication,
+        method: Method,
+        url: &Url,
+        headers: HeaderMap,
+        body: Bytes,
+        document: Document,
+    ) -> Result<HttpResponse, Error> {
+        let tokens = authentication.body();
+        self.check_ownership(&tokens.issuer, &tokens.client_id)?;
+        let access_token = tokens.access_token.as_ref().ok_or(Misuse::NoAccessToken)?;
+        let request = ResourceRequest {
+            method,
+            url,
+            document,
+            headers,
+            body,
+            access_token,
+            presentation: match (tokens.token_type, &tokens.dpop_key) {
+                (TokenType::Dpop, Some(key)) => Presentation::Dpop(key),
+                _ => Presentation::Bearer,
+            },
+            timeout: self.0.options.request_timeout,
+            body_limit: RESOURCE_RESPONSE_LIMIT,
+        };
+        self.0.endpoints.resource(request).await.map_err(|Failure { error, .. }| error)
+    }
+}

@@ -1,0 +1,154 @@
+//! What the application keeps while the user is at the OP.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+
+use super::authorize::ResponseType;
+use crate::clock::saturating_add;
+use crate::dpop::DpopKey;
+use crate::error::{Error, Misuse, SessionProblem};
+use crate::jose;
+use crate::keyring::{Keyring, Purpose};
+use crate::pending::{self, Checks};
+use crate::random::SystemRandom;
+use crate::secret::Secret;
+
+/// A browser keeps at most 4,096 bytes per cookie, name and attributes included; several sign-ins at once and other
+/// cookies share a header that servers cap at 8 kB.
+const SEALED_LIMIT: usize = 2_000;
+
+/// The application's half of an authorization request: `state`, `nonce`, the PKCE verifier, the DPoP key, and what the
+/// final ID Token will be judged by.
+///
+/// It must come back together with the browser that it was made for: [seal](Self::seal) it into a cookie of that
+/// browser, one for each `state` ([`cookie_name`](Self::cookie_name)), with `Secure`, `HttpOnly`, `Path=/` and
+/// `SameSite=Lax` (`None` for `form_post`). That is what keeps an attacker from finishing their own sign-in in somebody
+/// else's browser. Any instance of the application that has the keyring can [open](Self::open) it.
+///
+/// It is used once, so it is not `Clone` and `Client::authorization_response` takes it by value. It lives for an hour
+/// unless the client is set otherwise.
+pub struct AuthorizationSession(pub(super) Box<Body>);
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Body {
+    #[serde(rename = "v")]
+    pub(super) version: u8,
+    #[serde(rename = "iss")]
+    pub(super) issuer: String,
+    #[serde(rename = "cid")]
+    pub(super) client_id: String,
+    #[serde(rename = "uri")]
+    pub(super) redirect_uri: String,
+    #[serde(rename = "rt")]
+    pub(super) response_type: ResponseType,
+    /// The OP had said that its responses carry `iss` (RFC 9207).
+    #[serde(rename = "ir")]
+    pub(super) iss_required: bool,
+    #[serde(rename = "st", with = "pending::secret")]
+    pub(super) state: Secret,
+    #[serde(rename = "ver", with = "pending::optional_secret", default, skip_serializing_if = "Option::is_none")]
+    pub(super) code_verifier: Option<Secret>,
+    #[serde(rename = "key", with = "pending::dpop_key", default, skip_serializing_if = "Option::is_none")]
+    pub(super) dpop_key: Option<DpopKey>,
+    #[serde(rename = "chk")]
+    pub(super) checks: Checks,
+}
+
+pub(super) const VERSION: u8 = 1;
+
+impl AuthorizationSession {
+    /// The `state` of the request, by which the return can be matched with its session.
+    pub fn state(&self) -> &Secret {
+        &self.0.state
+    }
+
+    /// Where the OP sends the user back to.
+    pub fn redirect_uri(&self) -> &str {
+        &self.0.redirect_uri
+    }
+
+    /// When it was started, and so when the user was sent out.
+    pub fn started_at(&self) -> SystemTime {
+        self.0.checks.requested_at
+    }
+
+    /// A name for the cookie that carries the sealed session. It depends on `state` alone, so that several tabs do not
+    /// get in each other's way; [`cookie_name_for`](Self::cookie_name_for) finds it again from the return.
+    pub fn cookie_name(&self) -> String {
+        cookie_name(self.0.state.expose())
+    }
+
+    /// The name of the cookie that belongs to an authorization response, given as its query string or form body;
+    /// `None` if the response has no `state`. Whether it is genuine is for `Client::authorization_response` to find
+    /// out.
+    pub fn cookie_name_for(response: &str) -> Option<String> {
+        let response = response.strip_prefix('?').unwrap_or(response);
+        let mut parameters = form_urlencoded::parse(response.as_bytes());
+        parameters.find(|(name, _)| name == "state").map(|(_, state)| cookie_name(&state))
+    }
+
+    /// Seals the session into text that fits a cookie: encrypted, authenticated, at most 2,000 characters.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::SealedTooLarge`] when the request carried too much to be judged by later (many essential `acr` values);
+    /// otherwise only when randomness or the cryptographic library fail.
+    pub fn seal(&self, keyring: &Keyring) -> Result<String, Error> {
+        let plain = pending::to_json(&self.0)?;
+        let sealed = keyring.seal(&SystemRandom, Purpose::AuthorizationSession, &[], &plain)?;
+        let text = URL_SAFE_NO_PAD.encode(sealed);
+        if text.len() > SEALED_LIMIT {
+            return Err(Misuse::SealedTooLarge { actual: text.len(), limit: SEALED_LIMIT }.into());
+        }
+        Ok(text)
+    }
+
+    /// Opens what [`seal`](Self::seal) made, on this instance of the application or another one.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionProblem::Unreadable`]: it was altered, is something else, or was sealed with a key that the keyring
+    /// does not have. Start a new sign-in.
+    pub fn open(keyring: &Keyring, sealed: &str) -> Result<Self, Error> {
+        let unreadable = || Error::from(SessionProblem::Unreadable);
+        if sealed.len() > SEALED_LIMIT {
+            return Err(unreadable());
+        }
+        let sealed = URL_SAFE_NO_PAD.decode(sealed).map_err(|_| unreadable())?;
+        let plain = keyring.open(Purpose::AuthorizationSession, &[], &sealed).map_err(|_| unreadable())?;
+        let body: Body = pending::from_json(&plain).map_err(|_| unreadable())?;
+        if body.version != VERSION {
+            return Err(unreadable());
+        }
+        Ok(Self(Box::new(body)))
+    }
+
+    /// Whether the user took longer than the session lives.
+    pub(super) fn has_expired(&self, now: SystemTime, lifetime: Duration) -> bool {
+        saturating_add(self.started_at(), lifetime) < now
+    }
+}
+
+/// `__Host-` makes browsers insist on `Secure`, `Path=/` and no `Domain` (RFC 6265bis §4.1.3.2). The `state` itself is
+/// not shown, because it is what the return is compared with.
+fn cookie_name(state: &str) -> String {
+    let digest = jose::sha256(state.as_bytes());
+    let prefix: [u8; 12] = std::array::from_fn(|index| digest.get(index).copied().unwrap_or_default());
+    format!("__Host-deferred-{}", URL_SAFE_NO_PAD.encode(prefix))
+}
+
+impl fmt::Debug for AuthorizationSession {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("AuthorizationSession")
+            .field("issuer", &self.0.issuer)
+            .field("client_id", &self.0.client_id)
+            .field("redirect_uri", &self.0.redirect_uri)
+            .field("started_at", &self.started_at())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,284 @@
+//! OpenID Connect Core 1.0 §3.1.3.3 and §3.1.3.5: a final token response, and how it becomes an [`Authentication`].
+
+use std::time::{Duration, SystemTime};
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::Client;
+use super::authentication::{self, Authentication, TokenType};
+use crate::dpop::DpopKey;
+use crate::error::{Document, Error, Rule, Violation};
+use crate::id_token::{self, IdToken, InterimState};
+use crate::pending::Checks;
+use crate::secret::Secret;
+
+/// A final token response as it came, with everything that it is judged by.
+pub(super) struct ReceivedTokens<'a> {
+    pub(super) body: &'a [u8],
+    pub(super) received_at: SystemTime,
+    pub(super) checks: &'a Checks,
+    pub(super) dpop_key: Option<&'a DpopKey>,
+    pub(super) interim: &'a InterimState,
+}
+
+/// The members as they came.
+#[derive(Deserialize)]
+struct TokenResponse {
+    access_token: Option<Value>,
+    token_type: Option<Value>,
+    id_token: Option<Value>,
+    refresh_token: Option<Value>,
+    expires_in: Option<Value>,
+    scope: Option<Value>,
+    authorization_details: Option<Value>,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+impl Client {
+    /// Verifies a final token response. The outer error is trouble that can pass, such as keys out of reach; the inner
+    /// one is a response that will never be valid.
+    pub(super) async fn authenticate(
+        &self,
+        received: ReceivedTokens<'_>,
+    ) -> Result<Result<Authentication, Violation>, Error> {
+        let tokens = match Tokens::parse(received.body) {
+            Ok(tokens) => tokens,
+            Err(violation) => return Ok(Err(violation)),
+        };
+        let id_token = match self.verify(&received, &tokens).await? {
+            Ok(id_token) => id_token,
+            Err(violation) => return Ok(Err(violation)),
+        };
+        let bound = tokens.token_type == TokenType::Dpop && received.dpop_key.is_some();
+        let keep_tokens = bound || !self.0.options.identity_without_binding;
+        if !keep_tokens {
+            self.revoke_quietly(received.body, received.dpop_key).await;
+        }
+        Ok(Ok(Authentication::new(authentication::Body {
+            version: authentication::VERSION,
+            issuer: self.issuer().to_owned(),
+            client_id: self.client_id().to_owned(),
+            received_at: received.received_at,
+            id_token,
+            access_token: keep_tokens.then_some(tokens.access_token),
+            token_type: tokens.token_type,
+            refresh_token: tokens.refresh_token.filter(|_| keep_tokens),
+            expires_in: tokens.expires_in,
+            scope: tokens.scope,
+            authorization_details: tokens.authorization_details,
+            extra: tokens.rest,
+            dpop_key: received.dpop_key.cloned(),
+        })))
+    }
+
+    async fn verify(
+        &self,
+        received: &ReceivedTokens<'_>,
+        tokens: &Tokens,
+    ) -> Result<Result<IdToken, Violation>, Error> {
+        let token = tokens.id_token.expose();
+        let (algorithm, kid) = match id_token::header(token) {
+            Ok(header) => header,
+            Err(violation) => return Ok(Err(violation)),
+        };
+        let algorithms = self.id_token_algorithms().await?;
+        if !algorithms.contains(&algorithm) {
+            return Ok(Err(Violation::new(Rule::IdTokenAlgorithm).in_document(Document::IdToken)));
+        }
+        let keys = self.keys_for(algorithm, kid.as_deref()).await?;
+        let mut expectations =
+            self.expectations(received.checks, &algorithms, Some(&tokens.access_token), received.received_at);
+        if !self.0.options.subject_may_change {
+            expectations.interim_subject = received.interim.verified().map(|interim| interim.claims().subject());
+        }
+        let mut verified = id_token::verify_final(token, &keys, &expectations);
+        let unverified = verified.as_ref().is_err_and(|violation| violation.rule() == Rule::IdTokenSignature);
+        if unverified && !algorithm.is_symmetric() {
+            // Keys without a `kid` rotate unseen, so a signature that does not verify is tried with newer ones.
+            if let Some(newer) = self.0.provider.keys_newer_than(&keys).await? {
+                verified = id_token::verify_final(token, &newer, &expectations);
+            }
+        }
+        match verified {
+            // The OP may be in the middle of a rotation, so this is not the last word yet.
+            Err(violation) if violation.rule() == Rule::IdTokenNoKey => Err(Error::new(violation)),
+            verified => Ok(verified),
+        }
+    }
+}
+
+/// A token response whose members have the shape that they must have.
+struct Tokens {
+    access_token: Secret,
+    token_type: TokenType,
+    id_token: Secret,
+    refresh_token: Option<Secret>,
+    expires_in: Option<Duration>,
+    scope: Option<String>,
+    authorization_details: Option<Value>,
+    rest: Map<String, Value>,
+}
+
+impl Tokens {
+    fn parse(body: &[u8]) -> Result<Self, Violation> {
+        const DOCUMENT: Document = Document::TokenResponse;
+        let response: TokenResponse =
+            serde_json::from_slice(body).map_err(|error| Violation::malformed_json(DOCUMENT, &error))?;
+        let required = |value, rule, member| match value {
+            Some(Value::String(text)) if !text.is_empty() => Ok(Secret::new(text)),
+            _ => Err(Violation::new(rule).in_document(DOCUMENT).at_member(member)),
+        };
+        let text = |value| match value {
+            Some(Value::String(text)) if !text.is_empty() => Some(text),
+            _ => None,
+        };
+        let token_type = match text(response.token_type).as_deref() {
+            // RFC 6749 §5.1: the value is case insensitive.
+            Some(name) if name.eq_ignore_ascii_case("DPoP") => TokenType::Dpop,
+            Some(name) if name.eq_ignore_ascii_case("Bearer") => TokenType::Bearer,
+            _ => return Err(Violation::new(Rule::UnknownTokenType).in_document(DOCUMENT).at_member("token_type")),
+        };
+        Ok(Self {
+            id_token: required(response.id_token, Rule::NoIdToken, "id_token")?,
+            access_token: required(response.access_token, Rule::NoAccessToken, "access_token")?,
+            token_type,
+            refresh_token: text(response.refresh_token).map(Secret::new),
+            // An absurd lifetime is no reason to refuse a user: it is left out, as RFC 6749 §5.1 allows the OP to do.
+            expires_in: duration(response.expires_in.as_ref(), "expires_in", false, false).unwrap_or(None),
+            scope: text(response.scope),
+            authorization_details: response.authorization_details,
+            rest: response.rest,
+        })
+    }
+}
+
+/// The tokens of a response that is not believed, for revoking them: access token and refresh token.
+pub(super) fn tokens_to_revoke(body: &[u8]) -> Vec<(Secret, &'static str)> {
+    let Ok(Value::Object(mut response)) = serde_json::from_slice(body) else {
+        return Vec::new();
+    };
+    let mut token = |name: &'static str| match response.remove(name) {
+        Some(Value::String(token)) if !token.is_empty() => Some((Secret::new(token), name)),
+        _ => None,
+    };
+    // The refresh token first: revoking it takes the access token along at many OPs.
+    [token("refresh_token"), token("access_token")].into_iter().flatten().collect()
+}
+
+/// Makes sense of a number of seconds in any form that OPs have been seen to send: integers, integral and fractional
+/// floats, and strings of these. Fractions round up where a longer time is the safe side (an interval) and down where
+/// a shorter one is (a lifetime). What is zero, negative or no number counts as absent, unless `strict`.
+pub(super) fn duration(
+    value: Option<&Value>,
+    member: &'static str,
+    round_up: bool,
+    strict: bool,
+) -> Result<Option<Duration>, Violation> {
+    let Some(value) = value else { return Ok(None) };
+    if strict && value.as_u64().is_none_or(|seconds| seconds == 0) {
+        return Err(Violation::new(Rule::InvalidMember).in_document(Document::ExchangeResponse).at_member(member));
+    }
+    let parsed = match value {
+        Value::Number(number) => seconds(number.as_u64(), number.as_f64(), round_up),
+        Value::String(text) => seconds(text.trim().parse().ok(), text.trim().parse().ok(), round_up),
+        _ => None,
+    };
+    if parsed.is_none() {
+        tracing::warn!(member, "the OP sent a time that is not a positive number of seconds; it counts as absent");
+    }
+    Ok(parsed)
+}
+
+fn seconds(integer: Option<u64>, float: Option<f64>, round_up: bool) -> Option<Duration> {
+    let whole = match (integer, float) {
+        (Some(seconds), _) => seconds,
+        (None, Some(float)) if float > 0.0 => {
+            // Casting saturates, so 1e30 becomes the longest time there is; infinity is only possible in a string.
+            (if round_up { float.ceil() } else { float.floor() }) as u64
+        }
+        _ => return None,
+    };
+    (whole > 0).then(|| Duration::from_secs(whole))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn interval(value: Value) -> Option<u64> {
+        duration(Some(&value), "interval", true, false).unwrap().map(|duration| duration.as_secs())
+    }
+
+    fn lifetime(value: Value) -> Option<u64> {
+        duration(Some(&value), "expires_in", false, false).unwrap().map(|duration| duration.as_secs())
+    }
+
+    #[test]
+    fn times_are_read_in_every_form_that_makes_sense() {
+        for value in [json!(60), json!(60.0), json!("60"), json!(" 60 "), json!("60.0")] {
+            assert_eq!((interval(value.clone()), lifetime(value.clone())), (Some(60), Some(60)), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_fractional_interval_rounds_up_and_a_fractional_lifetime_down() {
+        assert_eq!((interval(json!(5.2)), lifetime(json!(5.2))), (Some(6), Some(5)));
+        assert_eq!((interval(json!(0.2)), lifetime(json!(0.2))), (Some(1), None));
+    }
+
+    #[test]
+    fn astronomic_times_saturate() {
+        assert_eq!(interval(json!(1e30)), Some(u64::MAX));
+        assert_eq!(lifetime(json!(u64::MAX)), Some(u64::MAX));
+        assert_eq!(lifetime(json!("99999999999999999999999")), Some(u64::MAX));
+    }
+
+    #[test]
+    fn zero_negative_and_nonsense_count_as_absent() {
+        for value in [
+            json!(0),
+            json!(-5),
+            json!(-0.5),
+            json!("soon"),
+            json!(""),
+            json!("NaN"),
+            json!([60]),
+            json!({}),
+            json!(true),
+        ] {
+            assert_eq!((interval(value.clone()), lifetime(value.clone())), (None, None), "{value}");
+        }
+    }
+
+    #[test]
+    fn strictness_refuses_what_is_not_a_positive_integer() {
+        for value in [json!("60"), json!(60.0), json!(0), json!(-1)] {
+            assert!(duration(Some(&value), "interval", true, true).is_err(), "{value}");
+        }
+        assert_eq!(duration(Some(&json!(60)), "interval", true, true).unwrap(), Some(Duration::from_secs(60)));
+    }
+
+    fn rule(json: Value) -> Rule {
+        Tokens::parse(json.to_string().as_bytes()).err().unwrap().rule()
+    }
+
+    #[test]
+    fn a_final_response_needs_tokens_and_a_known_type() {
+        assert_eq!(rule(json!({"access_token": "a", "token_type": "DPoP"})), Rule::NoIdToken);
+        assert_eq!(rule(json!({"id_token": "i", "token_type": "DPoP"})), Rule::NoAccessToken);
+        assert_eq!(rule(json!({"id_token": "i", "access_token": "a"})), Rule::UnknownTokenType);
+        assert_eq!(rule(json!({"id_token": "i", "access_token": "a", "token_type": "mac"})), Rule::UnknownTokenType);
+    }
+
+    #[test]
+    fn token_type_is_case_insensitive_and_expires_in_and_scope_may_be_missing_or_empty() {
+        for token_type in ["dpop", "DPOP", "DPoP"] {
+            let json = json!({"id_token": "i", "access_token": "a", "token_type": token_type, "scope": ""});
+            let tokens = Tokens::parse(json.to_string().as_bytes()).unwrap();
+            assert_eq!((tokens.token_type, tokens.scope, tokens.expires_in), (TokenType::Dpop, None, None));
+        }
+    }
+}

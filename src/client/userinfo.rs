@@ -1,0 +1,127 @@
+//! OpenID Connect Core 1.0 §5.3: the UserInfo endpoint.
+
+use std::fmt;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::Client;
+use super::authentication::Authentication;
+use crate::error::{ConfigurationProblem, Document, Error, Rule, Violation};
+use crate::id_token;
+use crate::jose::{CompactJws, strict_object};
+
+/// What the UserInfo endpoint says about a user, compared with whom the final ID Token is about.
+///
+/// It came over TLS from the OP; unless the OP signs these responses it is not signed.
+#[derive(Clone)]
+pub struct UserInfo {
+    claims: Map<String, Value>,
+}
+
+impl UserInfo {
+    /// The user's identifier at the OP, equal to the final ID Token's `sub`.
+    pub fn subject(&self) -> &str {
+        self.claims.get("sub").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// One claim.
+    pub fn claim(&self, name: &str) -> Option<&Value> {
+        self.claims.get(name)
+    }
+
+    /// All claims.
+    pub fn as_json(&self) -> &Map<String, Value> {
+        &self.claims
+    }
+
+    /// All claims as a type of your own.
+    ///
+    /// # Errors
+    ///
+    /// [`Rule::InvalidMember`] where they do not fit the type.
+    pub fn deserialize<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        serde_json::from_value(Value::Object(self.claims.clone())).map_err(|_| invalid(Rule::InvalidMember))
+    }
+}
+
+impl Client {
+    /// Asks the UserInfo endpoint about the user who was authenticated. The answer is refused unless it is about the
+    /// same subject as the final ID Token (OpenID Connect Core 1.0 §5.3.2).
+    ///
+    /// # Errors
+    ///
+    /// [`Configuration`](crate::ErrorKind::Configuration) where the OP has no such endpoint;
+    /// [`Protocol`](crate::ErrorKind::Protocol) where its answer is no UserInfo response or about somebody else;
+    /// [`Misuse`](crate::ErrorKind::Misuse) without an access token;
+    /// [`Transport`](crate::ErrorKind::Transport) where no answer came.
+    pub async fn userinfo(&self, authentication: &Authentication) -> Result<UserInfo, Error> {
+        self.ask_userinfo(authentication).await.map_err(|error| error.in_step("asking for UserInfo"))
+    }
+
+    async fn ask_userinfo(&self, authentication: &Authentication) -> Result<UserInfo, Error> {
+        let metadata = self.0.provider.metadata().await?;
+        let url = metadata.userinfo_endpoint().ok_or(ConfigurationProblem::NoEndpoint("userinfo_endpoint"))?;
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, application/jwt"));
+        let response =
+            self.with_access_token(authentication, Method::GET, url, headers, Bytes::new(), Document::UserInfo).await?;
+        if response.status != StatusCode::OK {
+            let violation = Violation::new(Rule::UnexpectedStatus).in_document(Document::UserInfo);
+            return Err(violation.with_status(response.status.as_u16()).into());
+        }
+        let claims = match media_type(&response.headers).as_deref() {
+            Some("application/json") => serde_json::from_slice::<Map<String, Value>>(&response.body)
+                .map_err(|error| Violation::malformed_json(Document::UserInfo, &error))?,
+            Some("application/jwt") => self.signed_claims(&response.body).await?,
+            _ => return Err(invalid(Rule::UnexpectedContentType)),
+        };
+        // "The sub Claim in the UserInfo Response MUST be verified to exactly match the sub Claim in the ID Token; if
+        // they do not match, the UserInfo Response values MUST NOT be used."
+        if claims.get("sub").and_then(Value::as_str) != Some(authentication.claims().subject()) {
+            return Err(invalid(Rule::UserInfoSubject));
+        }
+        Ok(UserInfo { claims })
+    }
+
+    /// A response that the OP signs: by one of its keys, with `iss` and `aud` as they must be where they are there.
+    async fn signed_claims(&self, body: &[u8]) -> Result<Map<String, Value>, Error> {
+        let token = std::str::from_utf8(body).map_err(|_| invalid(Rule::UserInfoSigned))?.trim();
+        let (algorithm, kid) = id_token::header(token).map_err(|_| invalid(Rule::UserInfoSigned))?;
+        if algorithm.is_symmetric() {
+            return Err(invalid(Rule::UserInfoSigned));
+        }
+        let keys = self.0.provider.keys_with(algorithm, kid.as_deref()).await?;
+        let jws = CompactJws::parse(token).map_err(|_| invalid(Rule::UserInfoSigned))?;
+        let candidates = keys.candidates(algorithm, kid.as_deref());
+        if !candidates.iter().any(|key| key.verify(algorithm, jws.signing_input(), jws.signature())) {
+            return Err(invalid(Rule::UserInfoSigned));
+        }
+        let claims = strict_object(jws.payload()).ok_or_else(|| invalid(Rule::UserInfoSigned))?;
+        let issuer_fits = claims.get("iss").is_none_or(|issuer| issuer.as_str() == Some(self.issuer()));
+        let audience_fits = claims.get("aud").is_none_or(|audience| match audience {
+            Value::String(one) => one == self.client_id(),
+            Value::Array(several) => several.iter().any(|one| one.as_str() == Some(self.client_id())),
+            _ => false,
+        });
+        if issuer_fits && audience_fits { Ok(claims) } else { Err(invalid(Rule::UserInfoSigned)) }
+    }
+}
+
+fn media_type(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    Some(value.split(';').next()?.trim().to_ascii_lowercase())
+}
+
+fn invalid(rule: Rule) -> Error {
+    Violation::new(rule).in_document(Document::UserInfo).into()
+}
+
+// Claims are personal data: their names show, their values do not.
+impl fmt::Debug for UserInfo {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("UserInfo").field("claims", &self.claims.keys().collect::<Vec<_>>()).finish()
+    }
+}

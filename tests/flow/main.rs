@@ -1,0 +1,5 @@
+//! The whole crate against a strict OpenID Provider, on simulated time: one test for each case, named as a sentence.
+
+mod support;
+
+mod polling;
