@@ -34,6 +34,7 @@
 mod authorization;
 mod browser;
 mod builder;
+mod cancellation;
 mod client;
 mod client_authentication;
 mod clock;
@@ -51,6 +52,7 @@ mod provider;
 mod random;
 mod record;
 mod resource;
+mod revocation;
 mod server;
 mod token;
 mod wire;
@@ -60,8 +62,8 @@ pub use builder::{DecisionPolicy, DiscoveryForm, InterimToken, NoncePolicy, Test
 pub use client::{TestClient, TestUser};
 pub use clock::{ClockHold, TestClock};
 pub use fault::{Fault, IdTokenForgery};
+pub use keys::jwk_thumbprint;
 pub use ping::{Ping, PingForgery, SentPing};
 pub use provider::{TestProcess, TestProvider};
 pub use random::SeededRandom;
 pub use record::{Endpoint, RecordedRequest, RequestRule, RequestViolation};
-pub use resource::jwk_thumbprint;

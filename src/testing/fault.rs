@@ -40,8 +40,12 @@ pub struct Fault {
     left: Option<usize>,
     after_processing: bool,
     successes_only: bool,
-    condition: Option<Arc<dyn Fn(&RecordedRequest) -> bool + Send + Sync>>,
+    condition: Option<Condition>,
 }
+
+/// Which requests a fault is for.
+#[derive(Clone)]
+struct Condition(Arc<dyn Fn(&RecordedRequest) -> bool + Send + Sync>);
 
 #[derive(Clone)]
 pub(super) enum Action {
@@ -248,7 +252,7 @@ impl Fault {
     ///     .when(|request| request.parameter("deferred_auth_id") == Some("f4oirNBUlM"));
     /// ```
     pub fn when(mut self, picks: impl Fn(&RecordedRequest) -> bool + Send + Sync + 'static) -> Self {
-        self.condition = Some(Arc::new(picks));
+        self.condition = Some(Condition(Arc::new(picks)));
         self
     }
 
@@ -273,7 +277,7 @@ impl Fault {
 
     /// Counts one request, or one answer, and tells whether the fault applies to it.
     fn applies(&mut self, request: &RecordedRequest) -> bool {
-        if !self.endpoint.covers(request.endpoint) || self.condition.as_ref().is_some_and(|picks| !picks(request)) {
+        if !self.endpoint.covers(request.endpoint) || self.condition.as_ref().is_some_and(|picks| !(picks.0)(request)) {
             return false;
         }
         if self.skip > 0 {

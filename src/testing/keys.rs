@@ -151,6 +151,17 @@ pub(super) fn thumbprint(jwk: &Value) -> Option<String> {
     Some(sha256(canonical.to_string().as_bytes()))
 }
 
+/// The thumbprint of a JWK, for tests that want to compare it with `dpop_jkt`.
+///
+/// ```
+/// let jwk = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+/// let thumbprint = openid_deferred::testing::jwk_thumbprint(jwk).unwrap();
+/// assert_eq!(thumbprint, "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+/// ```
+pub fn jwk_thumbprint(jwk: &str) -> Option<String> {
+    thumbprint(&serde_json::from_str(jwk).ok()?)
+}
+
 /// SHA-256 as unpadded base64url.
 pub(super) fn sha256(data: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(digest(data, ThumbprintHash::SHA256))

@@ -3,7 +3,6 @@
 use http::header;
 use serde_json::{Value, json};
 
-use super::keys;
 use super::op::{Role, Turn};
 use super::record::RequestRule;
 use super::wire::{Rejection, Reply};
@@ -63,58 +62,4 @@ impl Turn<'_> {
         }
         Ok(process)
     }
-
-    /// RFC 7009: the answer is the same whether the token was known or not.
-    pub(super) fn revocation(&mut self) -> Result<Reply, Rejection> {
-        let form = self.request.form()?;
-        let client = self.client(&form)?;
-        let token = form.required("token")?;
-        let access = self.state.access_tokens.get(token).map(|found| found.process);
-        let refresh = self.state.refresh_tokens.get(token).map(|found| found.process);
-        if let Some(process) = access.or(refresh) {
-            if self.state.processes[process].client_id != client.id {
-                return Err(Rejection::bad("invalid_grant", RequestRule::ForeignGrant, client.id.as_str()));
-            }
-            self.state.access_tokens.remove(token);
-            self.state.refresh_tokens.remove(token);
-        }
-        Ok(Reply::new(200, "", ""))
-    }
-
-    /// DTR §Authentication Cancellation Request Validation.
-    pub(super) fn cancellation(&mut self) -> Result<Reply, Rejection> {
-        let form = self.request.form()?;
-        let client = self.client(&form)?;
-        let id = form.required("deferred_auth_id")?;
-        let done = Reply::new(200, "application/json", "").with(header::CACHE_CONTROL, "no-store");
-        let Some(process) = self.state.process_by_id(id) else {
-            // "… or if the RP submitted an invalid or already-processed `deferred_auth_id`."
-            self.violate(RequestRule::UnknownDeferredAuthId, "");
-            return Ok(done);
-        };
-        if self.state.processes[process].client_id != client.id {
-            self.violate(RequestRule::ForeignGrant, client.id);
-            return Ok(done);
-        }
-        let key = self.state.processes[process].key.clone();
-        self.grant_proof(false, key.as_deref())?;
-        let record = &mut self.state.processes[process];
-        record.decide(self.op.clock.monotonic());
-        if record.decision.is_none() {
-            record.cancelled = true;
-            self.op.decide(self.state, process, super::process::Decision::Denied("the process was cancelled".into()));
-        }
-        Ok(done)
-    }
-}
-
-/// The thumbprint of a JWK, for tests that want to compare it with `dpop_jkt`.
-///
-/// ```
-/// let jwk = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
-/// let thumbprint = openid_deferred::testing::jwk_thumbprint(jwk).unwrap();
-/// assert_eq!(thumbprint, "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
-/// ```
-pub fn jwk_thumbprint(jwk: &str) -> Option<String> {
-    keys::thumbprint(&serde_json::from_str(jwk).ok()?)
 }

@@ -1,0 +1,36 @@
+//! The Authentication Cancellation Endpoint.
+
+use http::header;
+
+use super::op::Turn;
+use super::process::Decision;
+use super::record::RequestRule;
+use super::wire::{Rejection, Reply};
+
+impl Turn<'_> {
+    /// DTR §Authentication Cancellation Request Validation.
+    pub(super) fn cancellation(&mut self) -> Result<Reply, Rejection> {
+        let form = self.request.form()?;
+        let client = self.client(&form)?;
+        let id = form.required("deferred_auth_id")?;
+        let done = Reply::new(200, "application/json", "").with(header::CACHE_CONTROL, "no-store");
+        let Some(process) = self.state.process_by_id(id) else {
+            // "… or if the RP submitted an invalid or already-processed `deferred_auth_id`."
+            self.violate(RequestRule::UnknownDeferredAuthId, "");
+            return Ok(done);
+        };
+        if self.state.processes[process].client_id != client.id {
+            self.violate(RequestRule::ForeignGrant, client.id);
+            return Ok(done);
+        }
+        let key = self.state.processes[process].key.clone();
+        self.grant_proof(false, key.as_deref())?;
+        let record = &mut self.state.processes[process];
+        record.decide(self.op.clock.monotonic());
+        if record.decision.is_none() {
+            record.cancelled = true;
+            self.op.decide(self.state, process, Decision::Denied("the process was cancelled".into()));
+        }
+        Ok(done)
+    }
+}
