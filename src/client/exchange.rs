@@ -23,6 +23,7 @@ pub(super) const DEFERRED_GRANT: &str = "urn:openid:params:grant-type:deferred";
 /// Where no connection comes about the code is unspent, and the user waits in front of the page: a few quick tries.
 const CONNECTION_ATTEMPTS: u32 = 3;
 const CONNECTION_PAUSE: Duration = Duration::from_millis(500);
+const CONNECTION_PATIENCE: Duration = Duration::from_secs(10);
 /// A token response with large ID Tokens has tens of kilobytes.
 pub(super) const TOKEN_RESPONSE_LIMIT: usize = 1024 * 1024;
 
@@ -86,6 +87,7 @@ impl Client {
     async fn send_code(&self, grant: &mut AuthorizationGrant) -> Result<(Zeroizing<Vec<u8>>, SystemTime), Error> {
         let metadata = self.0.provider.metadata().await?;
         let url = metadata.token_endpoint();
+        let started = self.0.clock.monotonic();
         let mut attempt = 1;
         loop {
             // Whoever is dropped from here on has left a code that may be spent.
@@ -117,7 +119,9 @@ impl Client {
                 }
                 Err(Failure { error, may_have_been_sent: false }) => {
                     grant.spent = false;
-                    if attempt == CONNECTION_ATTEMPTS || !matches!(error.kind(), ErrorKind::Transport(_)) {
+                    let waited = self.0.clock.monotonic().saturating_sub(started);
+                    let enough = attempt == CONNECTION_ATTEMPTS || waited >= CONNECTION_PATIENCE;
+                    if enough || !matches!(error.kind(), ErrorKind::Transport(_)) {
                         return Err(error);
                     }
                 }
