@@ -104,6 +104,7 @@ mod pending;
 mod provider;
 mod random;
 mod secret;
+pub mod store;
 #[cfg(feature = "testing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod testing;
