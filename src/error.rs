@@ -58,6 +58,10 @@ pub enum ErrorKind {
     /// A signer outside the process, such as a key management service, did not sign.
     #[error("the signer did not sign")]
     Signer,
+    /// The store of the durable floor is out of reach or cannot be used; the source says why. Nothing was sent that
+    /// could not be remembered.
+    #[error("the store did not do its part")]
+    Store,
     /// A sealed value cannot be opened: it was altered, or sealed for another purpose, or with a key that the keyring
     /// does not have.
     #[error("the sealed value cannot be opened: it was altered, is not of this kind, or its key is not in the keyring")]
@@ -108,7 +112,7 @@ impl Error {
     /// not be sent twice, and this crate does not.
     pub fn is_transient(&self) -> bool {
         match &self.0.kind {
-            ErrorKind::Transport(_) | ErrorKind::Signer | ErrorKind::Randomness => true,
+            ErrorKind::Transport(_) | ErrorKind::Signer | ErrorKind::Randomness | ErrorKind::Store => true,
             ErrorKind::ErrorResponse(response) => response.is_transient(),
             ErrorKind::Protocol(violation) => violation.rule().is_transient(),
             _ => false,

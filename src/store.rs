@@ -12,6 +12,7 @@ mod error;
 mod memory;
 mod process_id;
 mod row;
+mod shared;
 
 pub use error::{StoreError, StoreProblem};
 pub use memory::MemoryStore;

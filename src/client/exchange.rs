@@ -43,6 +43,18 @@ impl Client {
     /// [`Protocol`](ErrorKind::Protocol) when its answer broke a rule; [`Misuse`](ErrorKind::Misuse) for a grant that
     /// was spent or belongs to another client.
     pub async fn exchange(&self, grant: &mut AuthorizationGrant) -> Result<SignIn, Error> {
+        let mut exchanged = self.exchange_unverified(grant).await?;
+        if let SignIn::Deferred(pending) = &mut exchanged {
+            // From here on nothing may fail any more: the code is spent and the process lives.
+            if let Err(error) = self.verify_interim(pending).await {
+                tracing::warn!(error = %error, "the interim ID Token cannot be verified yet");
+            }
+        }
+        Ok(exchanged)
+    }
+
+    /// The exchange without a look at the interim ID Token, for a caller that stores the process first.
+    pub(crate) async fn exchange_unverified(&self, grant: &mut AuthorizationGrant) -> Result<SignIn, Error> {
         self.check_grant(grant)?;
         let exchanged = match &grant.code {
             Code::Deferred(_) => self.exchange_deferred_code(grant).await,
@@ -66,7 +78,7 @@ impl Client {
             client_id: session.client_id.clone(),
             deferred_auth_id,
             dpop_key: session.dpop_key.clone(),
-            notification_token: self.0.options.notification_token.clone(),
+            notification_token: grant.notification_token.clone().or(self.0.options.notification_token.clone()),
             access_token,
             checks: session.checks.clone(),
             schedule,
@@ -74,10 +86,6 @@ impl Client {
         if interim.is_some() {
             pending.0.unverified_interim = interim;
             pending.0.interim = InterimState::NotYetVerifiable;
-            // From here on nothing may fail any more: the code is spent and the process lives.
-            if let Err(error) = self.verify_interim(&mut pending).await {
-                tracing::warn!(error = %error, "the interim ID Token cannot be verified yet");
-            }
         }
         tracing::debug!(issuer = self.issuer(), client_id = self.client_id(), "a deferred code was exchanged");
         Ok(SignIn::Deferred(pending))
@@ -138,7 +146,7 @@ impl Client {
             Code::Deferred(code) => {
                 form.push(("grant_type", DEFERRED_GRANT.into()));
                 form.push(("deferred_code", code.expose().into()));
-                if let Some(token) = &self.0.options.notification_token {
+                if let Some(token) = grant.notification_token.as_ref().or(self.0.options.notification_token.as_ref()) {
                     form.push(("deferred_notification_token", token.expose().into()));
                 }
             }

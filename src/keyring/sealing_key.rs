@@ -111,7 +111,14 @@ impl SealingKey {
             authorization_session: derive(Purpose::AuthorizationSession),
             pending_authentication: derive(Purpose::PendingAuthentication),
             authentication: derive(Purpose::Authentication),
+            process: derive(Purpose::Process),
+            notification_token: self.derive(b"notification token"),
+            fingerprint: self.derive(b"fingerprint"),
         }
+    }
+
+    fn derive(&self, use_of_key: &[u8]) -> Zeroizing<[u8; LENGTH]> {
+        Zeroizing::new(hmac_sha256(self.0.as_slice(), &[b"use ", use_of_key]))
     }
 
     fn id(&self) -> [u8; 4] {
@@ -132,6 +139,11 @@ pub(super) struct Subkeys {
     authorization_session: Zeroizing<[u8; LENGTH]>,
     pending_authentication: Zeroizing<[u8; LENGTH]>,
     authentication: Zeroizing<[u8; LENGTH]>,
+    process: Zeroizing<[u8; LENGTH]>,
+    /// Authenticates the bearer tokens of Ping Callbacks.
+    pub(super) notification_token: Zeroizing<[u8; LENGTH]>,
+    /// Makes hashes by which something is found.
+    pub(super) fingerprint: Zeroizing<[u8; LENGTH]>,
 }
 
 impl Subkeys {
@@ -141,6 +153,7 @@ impl Subkeys {
             Purpose::AuthorizationSession => &self.authorization_session,
             Purpose::PendingAuthentication => &self.pending_authentication,
             Purpose::Authentication => &self.authentication,
+            Purpose::Process => &self.process,
         }
     }
 }

@@ -109,6 +109,9 @@ pub(crate) struct Schedule {
     /// the OP gives once only.
     #[serde(rename = "lost", default, skip_serializing_if = "is_false")]
     answer_lost: bool,
+    /// A ping has brought the last request forward, and none can do so again before a scheduled one.
+    #[serde(rename = "png", default, skip_serializing_if = "is_false")]
+    ping_spent: bool,
 }
 
 /// What to do now.
@@ -145,6 +148,7 @@ impl Schedule {
             late_poll_made: false,
             in_flight: false,
             answer_lost: false,
+            ping_spent: false,
         };
         schedule.plan(answered, jitter);
         schedule
@@ -381,5 +385,6 @@ mod optional_duration_milliseconds {
     }
 }
 
+mod queued;
 #[cfg(test)]
 mod tests;
