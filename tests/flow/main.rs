@@ -4,5 +4,6 @@ mod steps;
 mod support;
 
 mod authorization;
+mod discovery;
 mod exchange;
 mod polling;
