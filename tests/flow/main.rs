@@ -6,4 +6,5 @@ mod support;
 mod authorization;
 mod discovery;
 mod exchange;
+mod network;
 mod polling;
