@@ -63,7 +63,7 @@ impl Client {
             Step::End(end) => return Ok(Poll::Finished(finish(pending, end, None))),
             Step::Ask => {}
         }
-        let jitter = self.jitter()?;
+        let jitter = self.jitter();
         let (answer, trouble) = match self.send_poll(pending).await {
             Ok(answer) => judge(answer),
             Err(Failure { error, may_have_been_sent }) => {
@@ -172,7 +172,8 @@ fn judge(sent: Sent) -> (Answer, Option<Error>) {
             // A proxy's or captive portal's JSON must not end a process that took three weeks.
             false => {
                 let violation = Violation::new(Rule::NoIdToken).in_document(Document::TokenResponse);
-                (Answer::Trouble { unanswered: true, retry_after: None }, Some(violation.into()))
+                let error = Error::new(violation).that_passes();
+                (Answer::Trouble { unanswered: true, retry_after: None }, Some(error))
             }
         },
         Sent::Error(answer) => {
@@ -186,7 +187,7 @@ fn judge(sent: Sent) -> (Answer, Option<Error>) {
                     Error::new(answer.response.clone())
                 } else {
                     let violation = Violation::new(Rule::UnknownError).in_document(Document::TokenResponse);
-                    Error::new(violation).with_source(Error::new(answer.response.clone()))
+                    Error::new(violation).that_passes().with_source(Error::new(answer.response.clone()))
                 };
                 error.with_retry_after(answer.retry_after)
             });
@@ -195,7 +196,7 @@ fn judge(sent: Sent) -> (Answer, Option<Error>) {
         Sent::Unusable { violation, retry_after, .. } => {
             // A second nonce challenge is an answer: the grant was not looked at.
             let unanswered = violation.rule() != Rule::SecondNonceChallenge;
-            let error = Error::new(violation).with_retry_after(retry_after);
+            let error = Error::new(violation).that_passes().with_retry_after(retry_after);
             (Answer::Trouble { unanswered, retry_after }, Some(error))
         }
     }
