@@ -89,14 +89,12 @@ async fn due_in(world: &World, pending: &mut PendingAuthentication) -> Duration 
 
 #[tokio::test]
 async fn polls_keep_the_interval_for_three_weeks() {
-    let world = world_with(
-        |op| op.interval(seconds(600)).no_expiry().decisions(DecisionPolicy::after(DAY * 21)),
-        |client| client,
-    )
-    .await;
+    let world =
+        world_with(|op| op.interval(HOUR).no_expiry().decisions(DecisionPolicy::after(DAY * 21)), |client| client)
+            .await;
     assert_approved(&world.outcome().await);
-    assert!(world.gaps().iter().all(|gap| (600.0..=630.0).contains(gap)));
-    assert!(world.polls().len() > 21 * 86_400 / 630);
+    assert!(world.gaps().iter().all(|gap| (3_600.0..=3_630.0).contains(gap)));
+    assert!(world.polls().len() > 21 * 86_400 / 3_630);
     world.op.assert_clean();
 }
 
@@ -513,9 +511,14 @@ async fn after_the_end_at_most_one_poll_is_made_even_if_the_op_stays_undecided()
 
 #[tokio::test]
 async fn a_process_found_long_after_its_end_is_asked_once_and_may_have_been_approved() {
-    let world = decided_after(DAY).await;
+    let world = undecided().await;
+    // The OP keeps its decision for longer than it had promised.
+    world.op.misbehave(Fault::edit_json(Endpoint::Exchange, |members| {
+        members.insert("expires_in".into(), 3_600.into());
+    }));
     let mut pending = world.pending().await;
-    world.clock.advance(DAY * 60);
+    world.op.last_process().approve();
+    world.clock.advance(DAY * 2);
     assert_approved(&wait(&world, &mut pending).await);
     assert_eq!(world.polls().len(), 1);
 }
@@ -672,11 +675,9 @@ async fn a_refused_connection_loses_nothing_so_invalid_grant_after_it_is_no_doub
 
 #[tokio::test]
 async fn an_answer_that_is_held_is_one_poll_and_the_interval_runs_from_its_end() {
-    let world = world_with(
-        |op| op.long_polling(seconds(60)).decisions(DecisionPolicy::after(seconds(200))),
-        |client| client,
-    )
-    .await;
+    let world =
+        world_with(|op| op.long_polling(seconds(60)).decisions(DecisionPolicy::after(seconds(200))), |client| client)
+            .await;
     let mut pending = world.pending().await;
     let started = world.clock.monotonic();
     assert_approved(&wait(&world, &mut pending).await);

@@ -44,7 +44,9 @@ pub fn provider(clock: &TestClock) -> TestProviderBuilder {
         .in_process()
         .clock(Arc::new(clock.clone()))
         .random(Arc::new(SeededRandom::new(1)))
-        .client(TestClient::secret_basic(CLIENT_ID, CLIENT_SECRET).redirect_uri(REDIRECT_URI))
+        .client(
+            TestClient::secret_basic(CLIENT_ID, CLIENT_SECRET).redirect_uri(REDIRECT_URI).signing_algorithm("ES256"),
+        )
         .user(TestUser::new("user-1").claim("name", "Jane Doe"))
         .interval(Duration::from_secs(5))
         .decisions(DecisionPolicy::after_polls(1))
