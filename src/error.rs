@@ -118,7 +118,7 @@ impl Error {
         let kind_passes = match &self.0.kind {
             ErrorKind::Transport(_) | ErrorKind::Signer | ErrorKind::Randomness => true,
             ErrorKind::ErrorResponse(response) => response.is_transient(),
-            ErrorKind::Protocol(violation) => violation.rule().is_transient(),
+            ErrorKind::Protocol(violation) => violation.is_transient(),
             _ => false,
         };
         self.0.passes || kind_passes
