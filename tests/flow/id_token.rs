@@ -1,55 +1,45 @@
-//! OpenID Connect Core 1.0 §3.1.3.7 on the final ID Token, and DTR §Interim ID Tokens.
+//! OpenID Connect Core 1.0 §3.1.3.7, on the final ID Token.
 
-use std::future::IntoFuture as _;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
-use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, IdTokenForgery, InterimToken, TestClient};
-use openid_deferred::{
-    AuthorizationRequest, Clock as _, Document, ErrorKind, InterimState, Misuse, Outcome, PendingAuthentication, Rule,
-    SignIn, SigningAlgorithm,
-};
+use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, IdTokenForgery, TestClient};
+use openid_deferred::{AuthorizationRequest, Document, ErrorKind, Misuse, Outcome, Rule, SignIn, SigningAlgorithm};
 use serde_json::{Value, json};
 
-use crate::support::{CLIENT_ID, CLIENT_SECRET, REDIRECT_URI, World, client_of, provider, world, world_with};
-
-const HOUR: Duration = Duration::from_secs(3_600);
-const DAY: Duration = Duration::from_secs(86_400);
-
-fn claim(name: &'static str, value: Value) -> IdTokenForgery {
+use crate::support::{
+    CLIENT_ID, CLIENT_SECRET, DAY, HOUR, REDIRECT_URI, World, broken_rule, keyring, reopened, world, world_with,
+};
+pub(crate) fn claim(name: &'static str, value: Value) -> IdTokenForgery {
     IdTokenForgery::claims(move |claims| {
         claims.insert(name.to_owned(), value.clone());
     })
 }
 
-fn without(name: &'static str) -> IdTokenForgery {
+pub(crate) fn without(name: &'static str) -> IdTokenForgery {
     IdTokenForgery::claims(move |claims| {
         claims.remove(name);
     })
 }
 
-fn header(name: &'static str, value: Value) -> IdTokenForgery {
+pub(crate) fn header(name: &'static str, value: Value) -> IdTokenForgery {
     IdTokenForgery::header(move |header| {
         header.insert(name.to_owned(), value.clone());
     })
 }
 
 /// Moves a claim that is a time by this many seconds.
-fn moved(name: &'static str, seconds: i64) -> IdTokenForgery {
+pub(crate) fn moved(name: &'static str, seconds: i64) -> IdTokenForgery {
     IdTokenForgery::claims(move |claims| {
         let time = claims[name].as_i64().expect("the claim is a time");
         claims.insert(name.to_owned(), json!(time + seconds));
     })
 }
 
-async fn wait(world: &World, pending: &mut PendingAuthentication) -> Outcome {
-    world.client.wait(pending).await.expect("waiting ends with an outcome")
-}
-
 /// A process whose final ID Token is forged like this, at its end.
-async fn ended_with(world: &World, forgery: IdTokenForgery) -> Outcome {
+pub(crate) async fn ended_with(world: &World, forgery: IdTokenForgery) -> Outcome {
     let mut pending = world.pending().await;
     world.op.misbehave(Fault::id_token(Endpoint::Poll, forgery));
-    let outcome = wait(world, &mut pending).await;
+    let outcome = world.wait(&mut pending).await;
     assert_eq!(world.op.faults_left(), 0, "the token was forged");
     let polls = world.polls().len();
     let error = world.client.poll(&mut pending).await.unwrap_err();
@@ -236,11 +226,9 @@ async fn claims_with_values_that_they_cannot_have_are_refused() {
 #[tokio::test]
 async fn the_nonce_is_checked_after_a_restart_too() {
     let world = world().await;
-    let keyring = crate::sealing::keyring();
-    let pending = world.pending().await;
-    let mut pending = PendingAuthentication::open(&keyring, &pending.seal(&keyring).unwrap()).unwrap();
+    let mut pending = reopened(world.pending().await, &keyring());
     world.op.misbehave(Fault::id_token(Endpoint::Poll, claim("nonce", json!("another"))));
-    let Outcome::Invalid(violation) = wait(&world, &mut pending).await else { panic!("it is accepted") };
+    let Outcome::Invalid(violation) = world.wait(&mut pending).await else { panic!("it is accepted") };
     assert_eq!(violation.rule(), Rule::IdTokenNonce);
 }
 
@@ -298,7 +286,7 @@ async fn a_revocation_that_fails_does_not_change_the_outcome() {
         world.op.misbehave(fault.always());
         let mut pending = world.pending().await;
         world.op.misbehave(Fault::id_token(Endpoint::Poll, IdTokenForgery::algorithm_none()));
-        assert!(matches!(wait(&world, &mut pending).await, Outcome::Invalid(_)));
+        assert!(matches!(world.wait(&mut pending).await, Outcome::Invalid(_)));
         assert_eq!(world.op.requests_to(Endpoint::Revocation).len(), 2);
     }
 }
@@ -309,16 +297,8 @@ async fn asked(world: &World, ask: impl FnOnce(AuthorizationRequest<'_>) -> Auth
     let (url, session) = ask(world.client.authorize()).start().await.unwrap();
     let query = world.op.visit(url).query();
     match world.client.authorization_response(&query, session).await {
-        Ok(SignIn::Deferred(mut pending)) => wait(world, &mut pending).await,
+        Ok(SignIn::Deferred(mut pending)) => world.wait(&mut pending).await,
         other => panic!("expected a deferral, got {other:?}"),
-    }
-}
-
-fn rule(outcome: &Outcome) -> Option<Rule> {
-    match outcome {
-        Outcome::Approved(_) => None,
-        Outcome::Invalid(violation) => Some(violation.rule()),
-        outcome => panic!("{outcome:?}"),
     }
 }
 
@@ -337,7 +317,7 @@ async fn max_age_counts_from_the_request_however_many_days_the_answer_took() {
         let forgery = (moved_by != 0).then(|| moved("auth_time", moved_by));
         let world = after_three_days(forgery).await;
         let outcome = asked(&world, |request| request.max_age(Duration::from_secs(100))).await;
-        assert_eq!(rule(&outcome), (!accepted).then_some(Rule::IdTokenAuthTime), "{moved_by}");
+        assert_eq!(broken_rule(&outcome), (!accepted).then_some(Rule::IdTokenAuthTime), "{moved_by}");
     }
 }
 
@@ -345,7 +325,7 @@ async fn max_age_counts_from_the_request_however_many_days_the_answer_took() {
 async fn under_max_age_auth_time_is_required() {
     let world = after_three_days(Some(without("auth_time"))).await;
     let outcome = asked(&world, |request| request.max_age(HOUR)).await;
-    assert_eq!(rule(&outcome), Some(Rule::IdTokenAuthTime));
+    assert_eq!(broken_rule(&outcome), Some(Rule::IdTokenAuthTime));
 }
 
 #[tokio::test]
@@ -353,9 +333,9 @@ async fn auth_time_is_required_where_it_was_asked_for_as_essential_and_otherwise
     let essential = json!({ "id_token": { "auth_time": { "essential": true } } });
     let world = after_three_days(Some(without("auth_time"))).await;
     let outcome = asked(&world, |request| request.claims(essential)).await;
-    assert_eq!(rule(&outcome), Some(Rule::IdTokenAuthTime));
+    assert_eq!(broken_rule(&outcome), Some(Rule::IdTokenAuthTime));
     let world = after_three_days(Some(without("auth_time"))).await;
-    assert_eq!(rule(&asked(&world, |request| request).await), None);
+    assert_eq!(broken_rule(&asked(&world, |request| request).await), None);
 }
 
 #[tokio::test]
@@ -372,7 +352,7 @@ async fn an_acr_that_is_not_among_the_essential_ones_is_refused() {
             world.op.misbehave(Fault::id_token(Endpoint::Poll, forgery));
         }
         let outcome = asked(&world, |request| request.claims(essential.clone())).await;
-        assert_eq!(rule(&outcome), (!accepted).then_some(Rule::IdTokenAcr));
+        assert_eq!(broken_rule(&outcome), (!accepted).then_some(Rule::IdTokenAcr));
     }
 }
 
@@ -380,243 +360,5 @@ async fn an_acr_that_is_not_among_the_essential_ones_is_refused() {
 async fn an_acr_that_was_only_wished_for_is_not_insisted_on() {
     let world = world().await;
     world.op.misbehave(Fault::id_token(Endpoint::Poll, claim("acr", json!("loa1"))));
-    assert_eq!(rule(&asked(&world, |request| request.acr_values(["loa3"])).await), None);
-}
-
-// The interim ID Token.
-
-#[tokio::test]
-async fn an_exchange_without_interim_token_is_absent() {
-    let world = world_with(|op| op.interim_token(InterimToken::Absent), |client| client).await;
-    let mut pending = world.pending().await;
-    assert!(matches!(pending.interim(), InterimState::Absent));
-    assert!(matches!(wait(&world, &mut pending).await, Outcome::Approved(_)));
-}
-
-#[tokio::test]
-async fn an_interim_token_is_verified_under_either_name() {
-    for (interim, member) in [
-        (InterimToken::IdToken, "id_token"),
-        (InterimToken::InterimIdToken, "interim_id_token"),
-        (InterimToken::Both, "interim_id_token"),
-    ] {
-        let world = world_with(|op| op.interim_token(interim).interim_claim("given_name", "Jane"), |c| c).await;
-        let pending = world.pending().await;
-        let verified = pending.interim().verified().expect("it is verified");
-        assert_eq!((verified.member(), verified.claims().given_name()), (member, Some("Jane")));
-    }
-}
-
-#[tokio::test]
-async fn an_interim_token_may_lack_acr_auth_time_and_at_hash_that_the_final_one_needs() {
-    let world = world().await;
-    let forgery = IdTokenForgery::claims(|claims| claims.retain(|name, _| name != "acr" && name != "auth_time"));
-    world.op.misbehave(Fault::id_token(Endpoint::Exchange, forgery));
-    let essential = json!({ "id_token": { "acr": { "essential": true, "value": "loa3" } } });
-    let (url, session) = world.client.authorize().max_age(HOUR).claims(essential).start().await.unwrap();
-    let query = world.op.visit(url).query();
-    let Ok(SignIn::Deferred(mut pending)) = world.client.authorization_response(&query, session).await else {
-        panic!("not deferred")
-    };
-    assert!(pending.interim().verified().is_some(), "{:?}", pending.interim());
-    assert!(matches!(wait(&world, &mut pending).await, Outcome::Approved(_)));
-}
-
-#[tokio::test]
-async fn an_interim_token_that_breaks_a_rule_is_rejected_and_the_process_lives() {
-    for (forgery, rule) in [
-        (IdTokenForgery::algorithm_none(), Rule::IdTokenAlgorithm),
-        (IdTokenForgery::broken_signature(), Rule::IdTokenSignature),
-        (without("nonce"), Rule::IdTokenNonce),
-        (claim("iss", json!("https://evil.test")), Rule::IdTokenIssuer),
-        (claim("aud", json!("another-app")), Rule::IdTokenAudience),
-        (moved("exp", -700), Rule::IdTokenExpired),
-        (IdTokenForgery::raw("junk"), Rule::IdTokenMalformed),
-    ] {
-        let world = world().await;
-        world.op.misbehave(Fault::id_token(Endpoint::Exchange, forgery));
-        let mut pending = world.pending().await;
-        assert!(matches!(pending.interim(), InterimState::Rejected(broken) if *broken == rule), "{rule:?}");
-        assert!(matches!(wait(&world, &mut pending).await, Outcome::Approved(_)), "{rule:?}");
-    }
-}
-
-#[tokio::test]
-async fn an_interim_token_that_has_expired_when_the_final_one_comes_is_fine() {
-    let world = world_with(|op| op.interval(HOUR).decisions(DecisionPolicy::after(DAY * 20)), |client| client).await;
-    assert!(matches!(world.outcome().await, Outcome::Approved(_)));
-}
-
-/// A client that knows the OP's metadata but could not fetch its keys yet.
-async fn without_keys() -> World {
-    let clock = openid_deferred::testing::TestClock::automatic();
-    let op = provider(&clock).decisions(DecisionPolicy::scripted()).start().unwrap();
-    let client = client_of(&op, &clock).build().unwrap();
-    op.misbehave(Fault::status(Endpoint::Keys, 503).always());
-    World { op, clock, client }
-}
-
-#[tokio::test]
-async fn an_interim_token_is_verified_later_where_the_keys_are_out_of_reach() {
-    let world = without_keys().await;
-    let mut pending = world.pending().await;
-    assert!(matches!(pending.interim(), InterimState::NotYetVerifiable));
-    let error = world.client.verify_interim(&mut pending).await.unwrap_err();
-    assert!(error.is_transient(), "{error:?}");
-    assert!(matches!(pending.interim(), InterimState::NotYetVerifiable));
-    world.op.behave();
-    // Its ten minutes are over by then: it is judged by when it came.
-    world.clock.sleep(HOUR).await;
-    world.client.verify_interim(&mut pending).await.unwrap();
-    assert_eq!(pending.interim().verified().unwrap().claims().subject(), "user-1");
-}
-
-#[tokio::test]
-async fn a_final_token_about_another_subject_than_the_interim_one_is_refused() {
-    let world = world().await;
-    let mut pending = world.pending().await;
-    world.op.last_process().change_subject("user-2");
-    let outcome = wait(&world, &mut pending).await;
-    assert_eq!(rule(&outcome), Some(Rule::SubjectChanged));
-    assert_eq!(world.op.requests_to(Endpoint::Revocation).len(), 2);
-    world.op.assert_clean();
-}
-
-#[tokio::test]
-async fn a_final_token_about_another_subject_is_refused_where_the_interim_one_could_not_be_verified_at_first() {
-    let world = without_keys().await;
-    let mut pending = world.pending().await;
-    assert!(matches!(pending.interim(), InterimState::NotYetVerifiable));
-    world.op.behave();
-    let process = world.op.last_process();
-    process.change_subject("user-2");
-    process.approve();
-    assert_eq!(rule(&wait(&world, &mut pending).await), Some(Rule::SubjectChanged));
-}
-
-#[tokio::test]
-async fn a_changed_subject_is_accepted_where_that_is_allowed() {
-    let world = world_with(|op| op, |client| client.allow_changed_subject()).await;
-    let mut pending = world.pending().await;
-    world.op.last_process().change_subject("user-2");
-    let Outcome::Approved(authentication) = wait(&world, &mut pending).await else { panic!("not approved") };
-    assert_eq!(authentication.claims().subject(), "user-2");
-}
-
-#[tokio::test]
-async fn a_rejected_interim_token_is_not_compared_with() {
-    let world = world().await;
-    let forgery = IdTokenForgery::claims(|claims| {
-        claims.insert("sub".into(), json!("user-2"));
-        claims.insert("aud".into(), json!("another-app"));
-    });
-    world.op.misbehave(Fault::id_token(Endpoint::Exchange, forgery));
-    assert_eq!(rule(&world.outcome().await), None);
-}
-
-// Keys.
-
-#[tokio::test]
-async fn keys_that_rotate_between_the_tokens_are_fetched_again_once() {
-    for keep_old in [true, false] {
-        let world = world().await;
-        let mut pending = world.pending().await;
-        assert_eq!(world.op.requests_to(Endpoint::Keys).len(), 1);
-        world.clock.sleep(Duration::from_secs(120)).await;
-        world.op.rotate_keys(keep_old);
-        assert_eq!(rule(&wait(&world, &mut pending).await), None);
-        assert_eq!(world.op.requests_to(Endpoint::Keys).len(), 2);
-    }
-}
-
-#[tokio::test]
-async fn a_token_without_kid_is_verified_where_the_key_has_none_either_and_after_a_rotation() {
-    let world = world_with(|op| op, |client| client).await;
-    let bare_key = Fault::edit_json(Endpoint::Keys, |members| {
-        for key in members["keys"].as_array_mut().unwrap() {
-            key.as_object_mut().unwrap().remove("kid");
-        }
-    });
-    let bare_token = IdTokenForgery::header(|header| {
-        header.remove("kid");
-    });
-    world.op.misbehave(bare_key.always());
-    world.op.misbehave(Fault::id_token(Endpoint::Token, bare_token).always());
-    let client =
-        client_of(&world.op, &world.clock).random(std::sync::Arc::new(openid_deferred::testing::SeededRandom::new(3)));
-    let world = World { client: client.discover().await.unwrap(), ..world };
-    assert_eq!(rule(&world.outcome().await), None);
-    world.clock.sleep(Duration::from_secs(120)).await;
-    world.op.rotate_keys(false);
-    assert_eq!(rule(&world.outcome().await), None);
-}
-
-/// A final response comes in while the keys are out of reach.
-async fn answered_without_keys(until: Duration) -> (World, Outcome, usize) {
-    let world = without_keys().await;
-    let mut pending = world.pending().await;
-    world.op.last_process().approve();
-    let mut troubles = 0;
-    let waiting = world.client.wait(&mut pending).on_event(|_, _| troubles += 1);
-    let recovery = async {
-        world.clock.sleep(until).await;
-        world.op.behave();
-    };
-    let (outcome, ()) = tokio::join!(waiting.into_future(), recovery);
-    (world, outcome.unwrap(), troubles)
-}
-
-#[tokio::test]
-async fn a_final_response_that_comes_while_the_keys_are_out_of_reach_is_kept_and_validated_by_its_time_of_receipt() {
-    let (world, outcome, _) = answered_without_keys(HOUR).await;
-    let Outcome::Approved(authentication) = outcome else { panic!("{outcome:?}") };
-    assert_eq!(world.polls().len(), 1, "it is never asked for again");
-    let receipt = world.polls()[0].at.duration_since(UNIX_EPOCH).unwrap().as_secs();
-    assert_eq!(authentication.received_at().duration_since(UNIX_EPOCH).unwrap().as_secs(), receipt);
-    assert!(authentication.claims().expires_at() < world.clock.now(), "the token has expired meanwhile");
-    world.op.assert_clean();
-}
-
-#[tokio::test]
-async fn a_final_response_whose_keys_stay_out_of_reach_for_days_ends_as_invalid_at_last() {
-    let (world, outcome, attempts) = answered_without_keys(DAY * 3).await;
-    assert_eq!(rule(&outcome), Some(Rule::KeysUnavailable));
-    assert_eq!(world.polls().len(), 1);
-    assert!(attempts < 200, "{attempts}");
-}
-
-#[tokio::test]
-async fn a_final_token_by_a_key_that_the_op_does_not_have_is_kept_for_a_day_and_then_invalid() {
-    let world = world().await;
-    let started = world.clock.monotonic();
-    let outcome = ended_with(&world, header("kid", json!("nobody"))).await;
-    assert_eq!(rule(&outcome), Some(Rule::IdTokenNoKey));
-    assert!(world.clock.monotonic() - started >= DAY);
-    assert!(world.op.requests_to(Endpoint::Keys).len() < 200);
-}
-
-#[tokio::test]
-async fn a_flood_of_unknown_kids_costs_one_fetch() {
-    let world = world_with(|op| op.decisions(DecisionPolicy::immediately()), |client| client).await;
-    let mut processes = Vec::new();
-    for _ in 0..20 {
-        processes.push(world.pending().await);
-    }
-    world.op.misbehave(Fault::id_token(Endpoint::Poll, header("kid", json!("nobody"))).always());
-    world.clock.sleep(Duration::from_secs(30)).await;
-    let before = world.op.requests_to(Endpoint::Keys).len();
-    for pending in &mut processes {
-        world.client.poll(pending).await.unwrap_err();
-    }
-    assert_eq!(world.polls().len(), 20);
-    assert_eq!(world.op.requests_to(Endpoint::Keys).len(), before + 1);
-}
-
-#[tokio::test]
-async fn old_keys_serve_while_new_ones_cannot_be_fetched() {
-    let world = world_with(|op| op.decisions(DecisionPolicy::after(HOUR * 5)), |client| client).await;
-    let mut pending = world.pending().await;
-    world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
-    world.op.misbehave(Fault::status(Endpoint::Metadata, 503).always());
-    assert_eq!(rule(&wait(&world, &mut pending).await), None);
+    assert_eq!(broken_rule(&asked(&world, |request| request.acr_values(["loa3"])).await), None);
 }

@@ -3,17 +3,10 @@
 use bytes::Bytes;
 use http::{Method, Request};
 use openid_deferred::testing::{Endpoint, Fault, NoncePolicy, TestProviderBuilder};
-use openid_deferred::{Authentication, ErrorKind, Misuse, Outcome, TransportProblem};
+use openid_deferred::{Authentication, ErrorKind, Misuse, TransportProblem};
 use serde_json::Value;
 
 use crate::support::{World, world, world_with};
-
-async fn approved(world: &World) -> Authentication {
-    match world.outcome().await {
-        Outcome::Approved(authentication) => authentication,
-        outcome => panic!("{outcome:?}"),
-    }
-}
 
 fn request(world: &World, method: Method, query: &str, body: &'static str) -> Request<Bytes> {
     let uri = format!("{}{query}", world.op.resource());
@@ -29,7 +22,7 @@ async fn called(world: &World, authentication: &Authentication, request: Request
 #[tokio::test]
 async fn a_resource_gets_the_request_as_it_is_with_token_and_proof() {
     let world = world().await;
-    let authentication = approved(&world).await;
+    let authentication = world.approved().await;
     let answer = called(&world, &authentication, request(&world, Method::POST, "?from=2026&to=2027", "the body")).await;
     assert_eq!(
         answer,
@@ -47,7 +40,7 @@ async fn a_resource_gets_the_request_as_it_is_with_token_and_proof() {
 #[tokio::test]
 async fn own_headers_are_kept_and_credentials_among_them_replaced() {
     let world = world().await;
-    let authentication = approved(&world).await;
+    let authentication = world.approved().await;
     let mut request = request(&world, Method::GET, "", "");
     request.headers_mut().insert("x-mine", "1".parse().unwrap());
     request.headers_mut().insert("authorization", "Bearer stale".parse().unwrap());
@@ -65,7 +58,7 @@ async fn own_headers_are_kept_and_credentials_among_them_replaced() {
 #[tokio::test]
 async fn a_nonce_challenge_of_a_resource_is_answered_once_with_the_same_body() {
     let world = world_with(|op| op.dpop_nonces(NoncePolicy::Required), |client| client).await;
-    let authentication = approved(&world).await;
+    let authentication = world.approved().await;
     let answer = called(&world, &authentication, request(&world, Method::PUT, "", "the body")).await;
     assert_eq!(answer["body"], "the body");
     assert_eq!(world.op.requests_to(Endpoint::Resource).len(), 2);
@@ -77,7 +70,7 @@ async fn a_nonce_challenge_of_a_resource_is_answered_once_with_the_same_body() {
 #[tokio::test]
 async fn the_status_of_a_resource_is_the_applications_to_judge() {
     let world = world().await;
-    let authentication = approved(&world).await;
+    let authentication = world.approved().await;
     for status in [204, 302, 401, 404, 503] {
         world.op.misbehave(Fault::status(Endpoint::Resource, status));
         let response = world.client.resource(&authentication, request(&world, Method::GET, "", "")).await.unwrap();
@@ -89,7 +82,7 @@ async fn the_status_of_a_resource_is_the_applications_to_judge() {
 #[tokio::test]
 async fn a_bearer_token_is_presented_as_one() {
     let world = world_with(TestProviderBuilder::without_dpop, |client| client).await;
-    let authentication = approved(&world).await;
+    let authentication = world.approved().await;
     called(&world, &authentication, request(&world, Method::GET, "", "")).await;
     let sent = &world.op.requests_to(Endpoint::Resource)[0];
     assert!(sent.header("authorization").unwrap().starts_with("Bearer ") && sent.header("dpop").is_none());
@@ -99,7 +92,7 @@ async fn a_bearer_token_is_presented_as_one() {
 #[tokio::test]
 async fn a_url_that_is_not_absolute_or_not_https_is_refused_before_anything_is_sent() {
     let world = world().await;
-    let authentication = approved(&world).await;
+    let authentication = world.approved().await;
     let relative = Request::get("/resource").body(Bytes::new()).unwrap();
     let error = world.client.resource(&authentication, relative).await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Configuration(_)), "{error:?}");
@@ -112,7 +105,7 @@ async fn a_url_that_is_not_absolute_or_not_https_is_refused_before_anything_is_s
 #[tokio::test]
 async fn tokens_of_another_client_are_not_sent() {
     let (world, other) = (world().await, world_with(|op| op.path("/other"), |client| client).await);
-    let authentication = approved(&other).await;
+    let authentication = other.approved().await;
     let error = world.client.resource(&authentication, request(&world, Method::GET, "", "")).await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::ForeignValue));
 }
@@ -120,7 +113,7 @@ async fn tokens_of_another_client_are_not_sent() {
 #[tokio::test]
 async fn a_body_over_the_limit_is_cut_off() {
     let world = world().await;
-    let authentication = approved(&world).await;
+    let authentication = world.approved().await;
     for fault in [Fault::huge_body(Endpoint::Resource, 17 * 1024 * 1024), Fault::endless_body(Endpoint::Resource)] {
         world.op.misbehave(fault);
         let error = world.client.resource(&authentication, request(&world, Method::GET, "", "")).await.unwrap_err();

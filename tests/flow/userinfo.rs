@@ -3,19 +3,11 @@
 use http::HeaderValue;
 use openid_deferred::testing::{Endpoint, Fault, NoncePolicy, TestClient, TestUser};
 use openid_deferred::{
-    Authentication, ClientBuilder, ConfigurationProblem, Document, Error, ErrorKind, Misuse, Outcome, Rule,
-    TransportProblem, UserInfo,
+    ClientBuilder, ConfigurationProblem, Document, Error, ErrorKind, Misuse, Outcome, Rule, TransportProblem, UserInfo,
 };
 use serde_json::json;
 
 use crate::support::{CLIENT_ID, CLIENT_SECRET, REDIRECT_URI, World, world, world_with};
-
-async fn approved(world: &World) -> Authentication {
-    match world.outcome().await {
-        Outcome::Approved(authentication) => authentication,
-        outcome => panic!("{outcome:?}"),
-    }
-}
 
 /// UserInfo responses are signed.
 async fn signing() -> World {
@@ -24,7 +16,7 @@ async fn signing() -> World {
 }
 
 async fn answered_with(world: &World, fault: Fault) -> Result<UserInfo, Error> {
-    let authentication = approved(world).await;
+    let authentication = world.approved().await;
     world.op.misbehave(fault);
     let asked = world.client.userinfo(&authentication).await;
     assert_eq!(world.op.faults_left(), 0, "the fault struck");
@@ -40,7 +32,7 @@ async fn is_refused(fault: Fault, rule: Rule) {
 #[tokio::test]
 async fn userinfo_about_the_user_of_the_final_token_is_believed() {
     let world = world_with(|op| op.user(TestUser::new("user-1").claim("email", "jane@example.com")), |c| c).await;
-    let userinfo = world.client.userinfo(&approved(&world).await).await.unwrap();
+    let userinfo = world.client.userinfo(&world.approved().await).await.unwrap();
     assert_eq!((userinfo.subject(), userinfo.claim("email")), ("user-1", Some(&json!("jane@example.com"))));
     #[derive(serde::Deserialize)]
     struct Mine {
@@ -126,7 +118,7 @@ async fn userinfo_that_does_not_come_is_an_error_of_the_network() {
 #[tokio::test]
 async fn signed_userinfo_is_verified() {
     let world = signing().await;
-    let userinfo = world.client.userinfo(&approved(&world).await).await.unwrap();
+    let userinfo = world.client.userinfo(&world.approved().await).await.unwrap();
     assert_eq!((userinfo.subject(), userinfo.claim("name")), ("user-1", Some(&json!("Jane Doe"))));
     world.op.assert_clean();
 }
@@ -134,7 +126,7 @@ async fn signed_userinfo_is_verified() {
 #[tokio::test]
 async fn signed_userinfo_that_does_not_verify_is_refused() {
     let world = signing().await;
-    let authentication = approved(&world).await;
+    let authentication = world.approved().await;
     world.client.userinfo(&authentication).await.unwrap();
     let genuine = world.op.requests_to(Endpoint::UserInfo)[0].response_body.clone();
     let genuine = std::str::from_utf8(&genuine).unwrap().to_owned();
@@ -160,7 +152,7 @@ async fn signed_userinfo_that_does_not_verify_is_refused() {
 async fn an_id_token_is_no_signed_userinfo_of_another_client() {
     let stranger = TestClient::public("stranger").redirect_uri(REDIRECT_URI).signing_algorithm("ES256");
     let world = world_with(|op| op.client(stranger.signed_userinfo()), |client| client).await;
-    let authentication = approved(&world).await;
+    let authentication = world.approved().await;
     let foreign = openid_deferred::Client::builder(world.op.issuer(), "stranger")
         .redirect_uri(REDIRECT_URI)
         .http_client(world.op.http_client())
@@ -169,7 +161,7 @@ async fn an_id_token_is_no_signed_userinfo_of_another_client() {
         .await
         .unwrap();
     let other = World { op: world.op.clone(), clock: world.clock.clone(), client: foreign };
-    other.client.userinfo(&approved(&other).await).await.unwrap();
+    other.client.userinfo(&other.approved().await).await.unwrap();
     let for_the_stranger = world.op.requests_to(Endpoint::UserInfo)[0].response_body.clone();
     world.op.misbehave(Fault::response(Endpoint::UserInfo, 200, "application/jwt", for_the_stranger));
     let error = world.client.userinfo(&authentication).await.unwrap_err();
@@ -179,7 +171,7 @@ async fn an_id_token_is_no_signed_userinfo_of_another_client() {
 #[tokio::test]
 async fn signed_userinfo_after_a_rotation_of_keys_is_verified() {
     let world = signing().await;
-    let authentication = approved(&world).await;
+    let authentication = world.approved().await;
     world.op.rotate_keys(false);
     assert_eq!(world.client.userinfo(&authentication).await.unwrap().subject(), "user-1");
 }
@@ -187,7 +179,7 @@ async fn signed_userinfo_after_a_rotation_of_keys_is_verified() {
 #[tokio::test]
 async fn a_challenge_at_the_userinfo_endpoint_is_answered_once() {
     let world = world_with(|op| op.dpop_nonces(NoncePolicy::Required), |client| client).await;
-    let authentication = approved(&world).await;
+    let authentication = world.approved().await;
     world.client.userinfo(&authentication).await.unwrap();
     assert_eq!(world.op.requests_to(Endpoint::UserInfo).len(), 2);
     world.op.misbehave(Fault::forget_nonces(Endpoint::UserInfo).times(2));
@@ -203,14 +195,14 @@ async fn an_op_without_userinfo_endpoint_is_told_apart() {
         members.remove("userinfo_endpoint");
     };
     let world = world_with(|op| op.metadata(without), |client| client).await;
-    let error = world.client.userinfo(&approved(&world).await).await.unwrap_err();
+    let error = world.client.userinfo(&world.approved().await).await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Configuration(ConfigurationProblem::NoEndpoint("userinfo_endpoint")));
 }
 
 #[tokio::test]
 async fn tokens_of_another_client_are_not_sent() {
     let (world, other) = (world().await, world_with(|op| op.path("/other"), |client| client).await);
-    let error = world.client.userinfo(&approved(&other).await).await.unwrap_err();
+    let error = world.client.userinfo(&other.approved().await).await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::ForeignValue));
     assert!(world.op.requests_to(Endpoint::UserInfo).is_empty());
 }
