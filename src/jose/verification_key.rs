@@ -124,7 +124,8 @@ impl VerificationKey {
             // josekit compares with `==`, so HMAC does not go through it.
             Material::Secret(secret) => {
                 algorithm.is_symmetric()
-                    && constant_time_eq(&digest::hmac(algorithm.hash(), secret, &[message]), signature)
+                    && digest::hmac(algorithm.hash(), secret, &[message])
+                        .is_ok_and(|expected| constant_time_eq(&expected, signature))
             }
         }
     }
