@@ -1,5 +1,6 @@
 //! [`HttpClient`] on reqwest.
 
+use std::error::Error as _;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -164,7 +165,24 @@ fn before_response(error: ::reqwest::Error) -> HttpError {
     if error.is_builder() {
         return HttpError::not_sent(TransportProblem::Refused).with_source(error);
     }
+    if is_unprocessed(&error) {
+        return HttpError::not_sent(TransportProblem::Broken).with_source(error);
+    }
     after_response(error)
+}
+
+/// Whether an HTTP/2 server said that it did nothing with the request (RFC 9113 §8.7): it reset the stream with
+/// `REFUSED_STREAM`, or shut the connection down gracefully and named a last stream before this one. On the streams
+/// that a `GOAWAY` still covers, h2 reports the end of the connection instead.
+fn is_unprocessed(error: &::reqwest::Error) -> bool {
+    std::iter::successors(error.source(), |&error| error.source())
+        .find_map(|error| error.downcast_ref::<h2::Error>())
+        .filter(|error| error.is_remote())
+        .is_some_and(|error| match error.reason() {
+            Some(h2::Reason::REFUSED_STREAM) => error.is_reset(),
+            Some(h2::Reason::NO_ERROR) => error.is_go_away(),
+            _ => false,
+        })
 }
 
 fn after_response(error: ::reqwest::Error) -> HttpError {
@@ -173,5 +191,7 @@ fn after_response(error: ::reqwest::Error) -> HttpError {
     HttpError::maybe_sent(problem).with_source(error)
 }
 
+#[cfg(test)]
+mod http2_tests;
 #[cfg(test)]
 mod tests;
