@@ -12,6 +12,9 @@ use url::Url;
 
 use super::*;
 
+/// A server may attach any text to a `GOAWAY`, parts of the request included.
+const DEBUG_DATA: &[u8] = b"code=secret";
+
 fn client() -> ReqwestClient {
     let policy = TransportPolicy { allow_insecure_loopback: true, connect_timeout: Duration::from_secs(5) };
     let loopback = with_rules(with_defaults(Client::builder(), policy)).http2_prior_knowledge();
@@ -67,9 +70,10 @@ async fn go_away_with(last_stream: u32, reason: Reason) -> HttpError {
         }
         let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
         stream.write_all(&settings).unwrap();
-        stream.write_all(&[0, 0, 8, 7, 0, 0, 0, 0, 0]).unwrap();
+        stream.write_all(&[0, 0, 8 + DEBUG_DATA.len() as u8, 7, 0, 0, 0, 0, 0]).unwrap();
         stream.write_all(&last_stream.to_be_bytes()).unwrap();
         stream.write_all(&u32::from(reason).to_be_bytes()).unwrap();
+        stream.write_all(DEBUG_DATA).unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();
         // Closing with unread bytes would reset the connection.
         let _ = stream.read_to_end(&mut received);
@@ -82,6 +86,7 @@ async fn go_away_with(last_stream: u32, reason: Reason) -> HttpError {
     error
 }
 
+/// Nothing of the request and of what the server said about it is in the error.
 fn is_broken(error: &HttpError) -> bool {
     *error.error.kind() == TransportProblem::Broken.into() && !format!("{error:?}").contains("secret")
 }
