@@ -1,6 +1,7 @@
 //! Private keys that sign: in memory, or behind the application's own [`Signer`].
 
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -24,7 +25,8 @@ const RSA_BITS: u32 = 2048;
 /// A private key that can sign, such as the one of `private_key_jwt`.
 ///
 /// [`SigningKey`] is one in memory. Implement this trait for a key that stays in a key management service or a
-/// hardware module.
+/// hardware module. An `Arc` of a signer is a signer too, so several clients can share one, and an `Arc<dyn Signer>` can
+/// be chosen at run time.
 pub trait Signer: fmt::Debug + Send + Sync {
     /// The algorithm of its signatures.
     fn algorithm(&self) -> SigningAlgorithm;
@@ -39,6 +41,20 @@ pub trait Signer: fmt::Debug + Send + Sync {
     ///
     /// Whatever keeps the key from signing. Callers see [`ErrorKind::Signer`] and count it as transient.
     fn sign<'a>(&'a self, message: &'a [u8]) -> BoxFuture<'a, Result<Vec<u8>, Error>>;
+}
+
+impl<S: Signer + ?Sized> Signer for Arc<S> {
+    fn algorithm(&self) -> SigningAlgorithm {
+        (**self).algorithm()
+    }
+
+    fn key_id(&self) -> Option<&str> {
+        (**self).key_id()
+    }
+
+    fn sign<'a>(&'a self, message: &'a [u8]) -> BoxFuture<'a, Result<Vec<u8>, Error>> {
+        (**self).sign(message)
+    }
 }
 
 /// A private key in memory.
@@ -333,6 +349,21 @@ mod tests {
         signs_verifiably(&SigningKey::from_jwk(&pair.to_jwk_private_key().to_string()).unwrap()).await;
         let pair = EdDSA.generate_key_pair(josekit::jwk::alg::ed::EdCurve::Ed25519).unwrap();
         signs_verifiably(&SigningKey::from_jwk(&pair.to_jwk_private_key().to_string()).unwrap()).await;
+    }
+
+    #[tokio::test]
+    async fn a_shared_signer_chosen_at_run_time_is_the_signer_itself() {
+        let key = SigningKey::generate(SigningAlgorithm::Es256).unwrap();
+        let public = VerificationKey::from_jwk(&key.public_jwk()).unwrap();
+        let shared: Arc<dyn Signer> = Arc::new(SigningKey { key_id: Some("key-1".into()), ..key });
+        for signer in [&shared as &dyn Signer, &Arc::new(shared.clone())] {
+            let token = sign_compact(signer, Map::new(), &json!({})).await.unwrap();
+            let jws = CompactJws::parse(token.expose()).unwrap();
+            assert_eq!((jws.header().alg.as_str(), jws.header().kid.as_deref()), ("ES256", Some("key-1")));
+            assert!(public.verify(SigningAlgorithm::Es256, jws.signing_input(), jws.signature()));
+        }
+        let authentication = crate::ClientAuthentication::private_key_jwt(shared);
+        assert_eq!(authentication.method(), "private_key_jwt");
     }
 
     #[test]
