@@ -135,7 +135,7 @@ impl SigningKey {
             A::Es384 => ES384.generate_key_pair().map_err(failed)?.to_der_private_key(),
             A::Es512 => ES512.generate_key_pair().map_err(failed)?.to_der_private_key(),
             A::Es256k => ES256K.generate_key_pair().map_err(failed)?.to_der_private_key(),
-            A::EdDsa => {
+            A::EdDsa | A::Ed25519 => {
                 EdDSA.generate_key_pair(josekit::jwk::alg::ed::EdCurve::Ed25519).map_err(failed)?.to_der_private_key()
             }
             A::Hs256 | A::Hs384 | A::Hs512 => return Err(symmetric()),
@@ -258,7 +258,7 @@ fn signer(algorithm: SigningAlgorithm, key: &PKey<Private>) -> Option<(Box<dyn J
         A::Es384 => of!(ES384),
         A::Es512 => of!(ES512),
         A::Es256k => of!(ES256K),
-        A::EdDsa => of!(EdDSA),
+        A::EdDsa | A::Ed25519 => of!(EdDSA),
         A::Hs256 | A::Hs384 | A::Hs512 => return None,
     };
     Some((signer, jwk.into()))

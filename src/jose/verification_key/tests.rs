@@ -75,7 +75,9 @@ fn an_ecdsa_signature_of_zeros_does_not_verify() {
 
 #[test]
 fn a_signature_verifies_under_no_other_algorithm_than_its_own() {
-    for (signed, claimed) in ASYMMETRIC.into_iter().flat_map(|a| ASYMMETRIC.map(|b| (a, b))).filter(|(a, b)| a != b) {
+    let is_ed25519 = |algorithm| KeyKind::of(algorithm) == KeyKind::Ed25519;
+    let pairs = ASYMMETRIC.into_iter().flat_map(|a| ASYMMETRIC.map(|b| (a, b)));
+    for (signed, claimed) in pairs.filter(|&(a, b)| a != b && !(is_ed25519(a) && is_ed25519(b))) {
         let signature = sign(signed, b"message");
         let key = changed(signed, |_| ()).unwrap();
         assert!(!key.verify(claimed, b"message", &signature), "{signed:?} as {claimed:?}");
@@ -149,6 +151,19 @@ fn a_key_is_for_the_algorithm_that_it_names() {
     assert!(with(SigningAlgorithm::Es256, "alg", "ES384").is_none());
     assert!(with(SigningAlgorithm::Es256, "alg", "ECDH-ES").is_none());
     assert!(with(SigningAlgorithm::Es256, "alg", 7).is_none());
+}
+
+#[test]
+fn an_ed25519_key_verifies_under_both_names_whichever_it_is_published_with() {
+    use SigningAlgorithm as A;
+    let signature = sign(A::EdDsa, b"message");
+    for name in [None, Some("EdDSA"), Some("Ed25519")] {
+        let key = changed(A::EdDsa, |jwk| jwk.extend(name.map(|name| ("alg".to_owned(), name.into())))).unwrap();
+        for algorithm in [A::EdDsa, A::Ed25519] {
+            assert!(key.verify(algorithm, b"message", &signature), "{name:?} {algorithm:?}");
+        }
+    }
+    assert!(with(A::EdDsa, "alg", "Ed448").is_none());
 }
 
 #[test]
