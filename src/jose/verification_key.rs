@@ -262,8 +262,9 @@ fn coordinate(jwk: &Map<String, Value>, name: &str, length: usize) -> Option<Str
 
 fn binary(jwk: &Map<String, Value>, name: &str, limit: usize) -> Option<Vec<u8>> {
     let text = jwk.get(name)?.as_str()?;
-    // Measured before decoding: a key set may hold a hundred oversized keys.
-    (text.len() <= limit.div_ceil(3) * 4).then(|| URL_SAFE_NO_PAD.decode(text).ok())?
+    // Measured before decoding, as a key set may hold a hundred oversized keys, and after it to the byte.
+    let bytes = (text.len() <= limit.div_ceil(3) * 4).then(|| URL_SAFE_NO_PAD.decode(text).ok())??;
+    (bytes.len() <= limit).then_some(bytes)
 }
 
 /// An optional text; the outer `None` says that it is there and not a text.

@@ -247,6 +247,12 @@ fn an_rsa_exponent_is_odd_above_two_and_at_most_33_bits() {
 }
 
 #[test]
+fn an_rsa_exponent_of_nine_bytes_is_not_taken_for_its_last_eight() {
+    let exponent = [&[1], 65_537_u64.to_be_bytes().as_slice()].concat();
+    assert!(with(SigningAlgorithm::Rs256, "e", URL_SAFE_NO_PAD.encode(exponent)).is_none());
+}
+
+#[test]
 fn leading_zeros_of_an_rsa_modulus_are_dropped() {
     let jwk = public_jwk(SigningAlgorithm::Rs256);
     let mut modulus = URL_SAFE_NO_PAD.decode(jwk["n"].as_str().unwrap()).unwrap();
