@@ -97,7 +97,7 @@ impl SealingKey {
 
     /// The key for keeping, in the standard base64 alphabet with padding.
     pub fn to_base64(&self) -> Secret {
-        Secret::new(STANDARD.encode(*self.bytes))
+        Secret::new(STANDARD.encode(self.bytes.as_slice()))
     }
 
     fn checked(bytes: Zeroizing<[u8; LENGTH]>) -> Result<Self, Error> {
