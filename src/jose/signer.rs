@@ -196,7 +196,7 @@ impl fmt::Debug for SigningKey {
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Signer`] where the signer fails, or where its signature has another length than the algorithm's.
+/// [`ErrorKind::Signer`] where the signer fails, or where its signature cannot be one of its algorithm by its length.
 pub(crate) async fn sign_compact(
     signer: &dyn Signer,
     mut header: Map<String, Value>,
@@ -214,7 +214,11 @@ pub(crate) async fn sign_compact(
         Err(error) if *error.kind() == ErrorKind::Signer => return Err(error),
         Err(error) => return Err(Error::new(ErrorKind::Signer).with_source(error)),
     };
-    if signer.algorithm().signature_length().is_some_and(|length| length != signature.len()) {
+    let length_fits = match signer.algorithm().signature_length() {
+        Some(length) => signature.len() == length,
+        None => signature.len() >= RSA_BITS as usize / 8,
+    };
+    if !length_fits {
         return Err(Error::new(ErrorKind::Signer).with_source(
             "the signature does not have the length that its algorithm gives it; for ECDSA a DER structure must be converted (RFC 7518 §3.4)",
         ));
@@ -444,12 +448,13 @@ mod tests {
         assert!(!key.public_jwk().contains_key("d"));
     }
 
+    /// Gives the same bytes as every signature.
     #[derive(Debug)]
-    struct DerSigner;
+    struct Constant(SigningAlgorithm, Vec<u8>);
 
-    impl Signer for DerSigner {
+    impl Signer for Constant {
         fn algorithm(&self) -> SigningAlgorithm {
-            SigningAlgorithm::Es256
+            self.0
         }
 
         fn key_id(&self) -> Option<&str> {
@@ -457,14 +462,25 @@ mod tests {
         }
 
         fn sign<'a>(&'a self, _: &'a [u8]) -> BoxFuture<'a, Result<Vec<u8>, Error>> {
-            Box::pin(std::future::ready(Ok(vec![0x30; 71])))
+            Box::pin(std::future::ready(Ok(self.1.clone())))
         }
     }
 
     #[tokio::test]
     async fn a_signer_that_returns_der_is_told_so() {
-        let error = sign_compact(&DerSigner, Map::new(), &json!({})).await.unwrap_err();
+        let signer = Constant(SigningAlgorithm::Es256, vec![0x30; 71]);
+        let error = sign_compact(&signer, Map::new(), &json!({})).await.unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::Signer);
         assert!(std::error::Error::source(&error).unwrap().to_string().contains("DER"));
+    }
+
+    #[tokio::test]
+    async fn an_empty_or_short_signature_leaves_no_unsigned_assertion() {
+        for algorithm in test_keys::ASYMMETRIC {
+            for length in [0, 1, 31] {
+                let error = sign_compact(&Constant(algorithm, vec![1; length]), Map::new(), &json!({})).await;
+                assert_eq!(*error.unwrap_err().kind(), ErrorKind::Signer, "{algorithm:?} {length}");
+            }
+        }
     }
 }
