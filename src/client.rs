@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::clock::{Clock, Moment};
+use crate::dpop::DpopKey;
 use crate::endpoint::{ClientIdentity, Endpoints};
-use crate::error::{ConfigurationProblem, Error, Misuse};
+use crate::error::{ConfigurationProblem, Error, ErrorKind, Misuse};
 use crate::id_token::Expectations;
 use crate::jose::{KeySet, SigningAlgorithm};
 use crate::pending::{Checks, Jitter};
@@ -60,6 +61,7 @@ struct Inner {
     issuer: Issuer,
     identity: ClientIdentity,
     redirect_uri: Option<String>,
+    allow_insecure_loopback: bool,
     provider: Provider,
     endpoints: Arc<Endpoints>,
     clock: Arc<dyn Clock>,
@@ -104,20 +106,49 @@ impl Client {
         Ok(())
     }
 
-    /// The first of our algorithms that the OP lists; where it lists none, every OP with DPoP knows ES256.
+    /// What discovery refuses is only a warning later: an OP whose metadata lost an entry in a deployment may still work,
+    /// and users are waiting.
+    fn warn_if_unsupported(&self, metadata: &ProviderMetadata, response_type: ResponseType) {
+        if self.0.options.unadvertised {
+            return;
+        }
+        if let Err(problem) = check_support(metadata, response_type.as_str(), &[DEFERRED_GRANT], false) {
+            tracing::warn!(issuer = self.issuer(), %problem, "the OP's metadata no longer offers what this client needs");
+        }
+    }
+
+    /// The key for a new authentication process.
+    async fn new_dpop_key(&self, metadata: &ProviderMetadata) -> Result<Option<DpopKey>, Error> {
+        match (&self.0.options.dpop, self.dpop_algorithm(metadata)?) {
+            (DpopMode::Shared(key), _) => Ok(Some(key.clone())),
+            // Finding the primes of an RSA key takes a tenth of a second, which would hold up other tasks.
+            (_, Some(algorithm @ SigningAlgorithm::Ps256)) => {
+                let generated = tokio::task::spawn_blocking(move || DpopKey::generate(algorithm)).await;
+                generated.map_err(|error| Error::new(ErrorKind::Cryptography).with_source(error))?.map(Some)
+            }
+            (_, Some(algorithm)) => DpopKey::generate(algorithm).map(Some),
+            (_, None) => Ok(None),
+        }
+    }
+
+    /// The algorithm of a shared key, or the first of ours that the OP lists; where it lists none, every OP with DPoP
+    /// knows ES256.
     fn dpop_algorithm(&self, metadata: &ProviderMetadata) -> Result<Option<SigningAlgorithm>, Error> {
         const PREFERRED: [SigningAlgorithm; 3] =
             [SigningAlgorithm::Es256, SigningAlgorithm::EdDsa, SigningAlgorithm::Ps256];
-        if self.0.options.dpop == DpopMode::Off {
-            return Ok(None);
-        }
+        let shared;
+        let usable: &[SigningAlgorithm] = match &self.0.options.dpop {
+            DpopMode::Off => return Ok(None),
+            DpopMode::PerProcess => &PREFERRED,
+            DpopMode::Shared(key) => {
+                shared = [key.algorithm()];
+                &shared
+            }
+        };
         let listed = metadata.dpop_signing_alg_values_supported();
-        if listed.is_empty() {
-            return Ok(Some(SigningAlgorithm::Es256));
-        }
-        let chosen = PREFERRED.into_iter().find(|ours| listed.iter().any(|name| name == ours.as_str()));
-        chosen.map(Some).ok_or_else(|| {
-            let value = PREFERRED.map(SigningAlgorithm::as_str).join(", ");
+        let is_listed = |ours: &SigningAlgorithm| listed.is_empty() || listed.iter().any(|name| name == ours.as_str());
+        usable.iter().copied().find(is_listed).map(Some).ok_or_else(|| {
+            let value = usable.iter().map(|algorithm| algorithm.as_str()).collect::<Vec<_>>().join(", ");
             ConfigurationProblem::NotAdvertised { member: "dpop_signing_alg_values_supported", value }.into()
         })
     }

@@ -1,4 +1,89 @@
-//! Sign users in through the OpenID Connect Deferred Token Response flow.
+//! Sign users in through the OpenID Connect Deferred Token Response flow (DTR): the user finishes with the browser in a
+//! minute, the OpenID Provider (OP) finishes checking in an hour or in three weeks, and the application gets exactly one
+//! outcome.
+//!
+//! # The steps
+//!
+//! Each step takes and returns values; nothing is kept behind your back.
+//!
+//! | step | call | gives |
+//! |---|---|---|
+//! | know the OP | [`Client::builder`], [`discover`](ClientBuilder::discover) | [`Client`] |
+//! | send the user out | [`Client::authorize`], [`start`](AuthorizationRequest::start) | a URL and an [`AuthorizationSession`] for the browser's cookie |
+//! | the user comes back | [`Client::authorization_response`] | [`SignIn::Deferred`] with a [`PendingAuthentication`], or [`SignIn::Complete`] |
+//! | wait | [`Client::wait`], or [`Client::poll`] from a job system of your own | an [`Outcome`] |
+//! | go on | [`Authentication::claims`], [`Client::userinfo`], [`Client::resource`] | who the user is, and calls to APIs |
+//!
+//! This whole example runs, against the OP of the [`testing`] module:
+//!
+//! ```
+//! # #[cfg(feature = "testing")]
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::{sync::Arc, time::Duration};
+//! use openid_deferred::testing::{DecisionPolicy, TestClient, TestClock, TestProvider, TestUser};
+//! use openid_deferred::{Client, ClientAuthentication, Keyring, Outcome, PendingAuthentication, SealingKey, SignIn};
+//!
+//! // An OP that takes three weeks, and a clock that runs through them in a moment.
+//! let clock = TestClock::automatic();
+//! let op = TestProvider::builder()
+//!     .in_process()
+//!     .clock(Arc::new(clock.clone()))
+//!     .client(TestClient::secret_basic("my-client", "secret").redirect_uri("https://rp.example/callback"))
+//!     .user(TestUser::new("jane").claim("name", "Jane Doe"))
+//!     .decisions(DecisionPolicy::after(Duration::from_secs(20 * 86_400)))
+//!     .interval(Duration::from_secs(3600))
+//!     .start()?;
+//!
+//! let client = Client::builder(op.issuer(), "my-client")
+//!     .authentication(ClientAuthentication::client_secret_basic("secret"))
+//!     .redirect_uri("https://rp.example/callback")
+//!     .http_client(op.http_client()) // these two lines
+//!     .clock(Arc::new(clock))        // are for the test only
+//!     .discover()
+//!     .await?;
+//!
+//! let (url, session) = client.authorize().scopes(["profile"]).start().await?;
+//! let query = op.visit(url).query(); // the user's browser goes there and comes back
+//!
+//! let SignIn::Deferred(pending) = client.authorization_response(&query, session).await? else {
+//!     return Err("the OP answered at once".into());
+//! };
+//!
+//! // Hours or weeks pass; the process may restart in between.
+//! let keyring = Keyring::new(SealingKey::from_base64("CVh2hmGkm7dpPYHCxQeQWzB4jLYHG8xQbD3c3bqFUZc=")?);
+//! let stored: Vec<u8> = pending.seal(&keyring)?;
+//! let mut pending = PendingAuthentication::open(&keyring, &stored)?;
+//!
+//! let Outcome::Approved(authentication) = client.wait(&mut pending).await? else {
+//!     return Err("not approved".into());
+//! };
+//! assert_eq!(authentication.claims().name(), Some("Jane Doe"));
+//! op.assert_clean(); // not one request broke a rule
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "testing"))]
+//! # fn main() {}
+//! ```
+//!
+//! # Outcomes and errors
+//!
+//! How a process ends is an [`Outcome`]: approved, denied, expired, failed, invalid, or unknown, where the OP's answer
+//! was lost on its way. An [`Error`] is something that went wrong on the way there; it never ends a process, and
+//! [`Error::kind`] tells the OP's answer, the OP breaking a [`Rule`], the network, the configuration and the
+//! application's own use of the crate apart. Neither contains a token, a code, a key or a response body, so both may be
+//! logged, and so may the `Debug` output of every type here.
+//!
+//! # Seams
+//!
+//! Time, chance and the network are traits ([`Clock`], [`Random`], [`HttpClient`]), and private keys may live outside of
+//! the process ([`Signer`]). Applications rarely replace the first three; their tests do.
+//!
+//! # Features
+//!
+//! - `rustls` (default) or `native-tls`: TLS of the HTTP client.
+//! - `testing`: the module [`testing`], with an OP and a clock for tests.
+#![cfg_attr(not(feature = "testing"), doc = "", doc = "[`testing`]: https://docs.rs/openid-deferred")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(unreachable_pub)]
 // Code that must keep a million waiting users must not panic on what a stranger sends. The test double is exempt.
@@ -45,3 +130,8 @@ pub use provider::ProviderMetadata;
 pub use random::{Random, SystemRandom};
 pub use secret::Secret;
 pub use transport::{HttpClient, HttpError, HttpRequest, HttpResponse};
+
+/// The code in README.md compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

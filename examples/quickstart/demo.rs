@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use openid_deferred::testing::{DecisionPolicy, NoncePolicy, RecordedRequest, TestClient, TestProvider, TestUser};
 use openid_deferred::{Claims, Client, ClientAuthentication, Clock, SystemClock};
+use serde_json::Value;
 
 use super::{Browser, Progress, sign_in};
 
@@ -94,35 +95,41 @@ fn wire_log(op: &TestProvider) -> impl Fn() -> Vec<String> + Send + Sync + use<>
 
 /// Of a response; the metadata has dozens.
 const SHOWN_MEMBERS: usize = 5;
+const LINE: usize = 110;
 
 fn show(request: &RecordedRequest) -> Vec<String> {
-    let parameters: Vec<_> =
-        request.parameters.iter().map(|(name, value)| format!("{name}={}", shortened(value))).collect();
-    let headers = ["authorization", "dpop"].iter().filter_map(|name| Some((name, request.header(name)?)));
-    let headers: Vec<_> = headers.map(|(name, value)| format!("{name}: {}", shortened(value))).collect();
+    let headers = ["authorization", "dpop"].iter().filter_map(|name| Some((*name, request.header(name)?)));
+    let headers = headers.map(|(name, value)| format!("{name}: {}", shortened(value)));
+    let parameters = request.parameters.iter().map(|(name, value)| format!("{name}={}", shortened(value)));
     let path = request.url.split('?').next().unwrap_or_default();
-    let mut sent = format!("→ {} {path}", request.method);
-    if !headers.is_empty() {
-        sent.push_str(&format!("  [{}]", headers.join("] [")));
-    }
-    if !parameters.is_empty() {
-        sent.push_str(&format!("  {}", parameters.join(" & ")));
-    }
-    let received = match request.response_json() {
-        serde_json::Value::Object(members) => {
-            let hidden = members.len().saturating_sub(SHOWN_MEMBERS);
-            let members = members.iter().take(SHOWN_MEMBERS).map(|(name, value)| match value {
-                serde_json::Value::String(text) => format!("{name}={}", shortened(text)),
-                serde_json::Value::Number(number) => format!("{name}={number}"),
-                _ => format!("{name}=…"),
-            });
-            let shown: Vec<_> = members.collect();
-            let more = if hidden == 0 { String::new() } else { format!(", and {hidden} more") };
-            format!("{}{more}", shown.join(", "))
+    let mut lines = wrapped(format!("→ {} {path}", request.method), headers.chain(parameters));
+
+    let response = request.response_json();
+    let members = response.as_object().into_iter().flatten();
+    let hidden = members.clone().count().saturating_sub(SHOWN_MEMBERS);
+    let members = members.take(SHOWN_MEMBERS).map(|(name, value)| match value {
+        Value::String(text) => format!("{name}={}", shortened(text)),
+        Value::Number(number) => format!("{name}={number}"),
+        _ => format!("{name}=…"),
+    });
+    let more = (hidden > 0).then(|| format!("and {hidden} more"));
+    lines.extend(wrapped(format!("← {}", request.status.unwrap_or_default()), members.chain(more)));
+    lines
+}
+
+/// Puts `parts` behind `start`, on as many lines as it takes.
+fn wrapped(start: String, parts: impl Iterator<Item = String>) -> Vec<String> {
+    let mut lines = vec![start];
+    for part in parts {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + part.chars().count() + 2 <= LINE => {
+                line.push_str("  ");
+                line.push_str(&part);
+            }
+            _ => lines.push(format!("    {part}")),
         }
-        _ => String::new(),
-    };
-    vec![sent, format!("← {} {received}", request.status.unwrap_or_default())]
+    }
+    lines
 }
 
 /// Values over the wire are secrets or nearly so; how they begin is enough to follow them from step to step.

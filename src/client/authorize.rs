@@ -8,7 +8,6 @@ use url::Url;
 use super::Client;
 use super::builder::{check_redirect_uri, setting};
 use super::session::{self, AuthorizationSession};
-use crate::dpop::DpopKey;
 use crate::error::{Error, Misuse};
 use crate::jose;
 use crate::pending::Checks;
@@ -217,10 +216,14 @@ impl AuthorizationRequest<'_> {
         let redirect_uri =
             redirect_uri.ok_or_else(|| setting("redirect_uri", "set the registered one on the client"))?;
         check_redirect_uri(&redirect_uri)?;
+        if self.claims.as_ref().is_some_and(|claims| !claims.is_object()) {
+            return Err(setting("claims", "it must be a JSON object (OpenID Connect Core 1.0 §5.5)"));
+        }
         let (require_auth_time, essential_acr) = essential_claims(self.claims.as_ref());
 
         let metadata = client.0.provider.metadata().await?;
-        let dpop_key = client.dpop_algorithm(&metadata)?.map(DpopKey::generate).transpose()?;
+        client.warn_if_unsupported(&metadata, self.response_type);
+        let dpop_key = client.new_dpop_key(&metadata).await?;
         let state = random::base64url::<32>(random)?;
         let nonce = random::base64url::<32>(random)?;
         let code_verifier = if client.0.options.pkce { Some(random::base64url::<32>(random)?) } else { None };

@@ -308,6 +308,7 @@ impl ClientBuilder {
             issuer,
             identity,
             redirect_uri: self.redirect_uri,
+            allow_insecure_loopback: self.allow_insecure_loopback,
             provider,
             endpoints,
             clock: self.clock,
@@ -324,7 +325,7 @@ impl ClientBuilder {
                     "`AccessToken` and `client_secret_basic` both need the `Authorization` header; use another method",
                 ));
             }
-            if self.options.dpop == DpopMode::Off {
+            if matches!(self.options.dpop, DpopMode::Off) {
                 return Err(setting("poll_credential", "`AccessToken` is DPoP-bound; do not turn DPoP off"));
             }
         }

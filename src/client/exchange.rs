@@ -23,6 +23,7 @@ pub(super) const DEFERRED_GRANT: &str = "urn:openid:params:grant-type:deferred";
 /// Where no connection comes about the code is unspent, and the user waits in front of the page: a few quick tries.
 const CONNECTION_ATTEMPTS: u32 = 3;
 const CONNECTION_PAUSE: Duration = Duration::from_millis(500);
+const CONNECTION_PATIENCE: Duration = Duration::from_secs(10);
 /// A token response with large ID Tokens has tens of kilobytes.
 pub(super) const TOKEN_RESPONSE_LIMIT: usize = 1024 * 1024;
 
@@ -33,7 +34,7 @@ impl Client {
     /// the process lives. An ordinary code gives the verified [`Authentication`](super::Authentication).
     ///
     /// The code goes out once. Where no connection comes about it is tried three times, and `grant` stays usable, as
-    /// it does when the OP refuses our credentials; in every other case it is spent.
+    /// it does when the OP refuses our credentials or our DPoP proof; in every other case it is spent.
     ///
     /// # Errors
     ///
@@ -51,6 +52,8 @@ impl Client {
     }
 
     async fn exchange_deferred_code(&self, grant: &mut AuthorizationGrant) -> Result<SignIn, Error> {
+        // Drawn first: once the code is spent, nothing of our own may fail any more.
+        let jitter = self.jitter()?;
         let (body, sent_at) = self.send_code(grant).await?;
         let answered = self.now();
         let Exchanged { deferred_auth_id, times, interim, access_token } =
@@ -58,7 +61,7 @@ impl Client {
                 Ok(exchanged) => exchanged,
                 Err(violation) => return self.without_deferred_auth_id(grant, &body, answered.wall, violation).await,
             };
-        let schedule = Schedule::new(times, sent_at, answered, self.0.options.final_poll_margin, self.jitter()?);
+        let schedule = Schedule::new(times, sent_at, answered, self.0.options.final_poll_margin, jitter);
         let session = &mut grant.session;
         let mut pending = PendingAuthentication::new(Opened {
             issuer: session.issuer.clone(),
@@ -86,6 +89,7 @@ impl Client {
     async fn send_code(&self, grant: &mut AuthorizationGrant) -> Result<(Zeroizing<Vec<u8>>, SystemTime), Error> {
         let metadata = self.0.provider.metadata().await?;
         let url = metadata.token_endpoint();
+        let started = self.0.clock.monotonic();
         let mut attempt = 1;
         loop {
             // Whoever is dropped from here on has left a code that may be spent.
@@ -108,6 +112,13 @@ impl Client {
                     grant.spent = !is_refusal_of_the_client(answer.response.code());
                     return Err(Error::new(answer.response).with_retry_after(answer.retry_after));
                 }
+                // RFC 9449 §8: an OP that asks for another nonce has not looked at the code.
+                Ok(Answer::Unusable { violation, retry_after, .. })
+                    if violation.rule() == Rule::SecondNonceChallenge =>
+                {
+                    grant.spent = false;
+                    return Err(Error::new(violation).with_retry_after(retry_after));
+                }
                 Ok(Answer::Unusable { violation, retry_after, .. }) => {
                     let error = Error::new(ErrorKind::OutcomeUnknown).with_retry_after(retry_after);
                     return Err(error.with_source(Error::new(violation)));
@@ -117,7 +128,9 @@ impl Client {
                 }
                 Err(Failure { error, may_have_been_sent: false }) => {
                     grant.spent = false;
-                    if attempt == CONNECTION_ATTEMPTS || !matches!(error.kind(), ErrorKind::Transport(_)) {
+                    let waited = self.0.clock.monotonic().saturating_sub(started);
+                    let enough = attempt == CONNECTION_ATTEMPTS || waited >= CONNECTION_PATIENCE;
+                    if enough || !matches!(error.kind(), ErrorKind::Transport(_)) {
                         return Err(error);
                     }
                 }
@@ -160,7 +173,7 @@ impl Client {
         self.complete(grant, &body, received_at).await.map(SignIn::Complete)
     }
 
-    /// Verifies final tokens that came without waiting.
+    /// Verifies final tokens that came without waiting. Tokens that are not believed are given back.
     async fn complete(
         &self,
         grant: &AuthorizationGrant,
@@ -174,7 +187,13 @@ impl Client {
             dpop_key: grant.session.dpop_key.as_ref(),
             interim: &InterimState::Absent,
         };
-        self.authenticate(received).await?.map_err(Error::from)
+        match self.authenticate(received).await? {
+            Ok(authentication) => Ok(authentication),
+            Err(violation) => {
+                self.revoke_quietly(body, grant.session.dpop_key.as_ref()).await;
+                Err(violation.into())
+            }
+        }
     }
 
     /// DTR §Deferred Code Exchange Response Validation: "Ensure that the `deferred_auth_id` parameter is present."
@@ -228,7 +247,10 @@ impl Client {
 }
 
 fn is_refusal_of_the_client(code: &str) -> bool {
-    matches!(code, "invalid_client" | "unauthorized_client" | "unsupported_grant_type" | "invalid_dpop_proof")
+    matches!(
+        code,
+        "invalid_client" | "unauthorized_client" | "unsupported_grant_type" | "invalid_dpop_proof" | "use_dpop_nonce"
+    )
 }
 
 /// A Successful Deferred Code Exchange Response, made sense of.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::dpop::DpopKey;
 use crate::jose::SigningAlgorithm;
 use crate::pending::FINAL_POLL_MARGIN;
 use crate::secret::Secret;
@@ -55,12 +56,15 @@ impl Default for Options {
 
 /// Which DPoP keys a client uses (RFC 9449; DTR §Deferred Code Exchange Request).
 #[non_exhaustive]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default)]
 pub enum DpopMode {
     /// A fresh key for every authentication process, as the draft recommends: "the RP SHOULD ensure that a public key
     /// is not reused across different Authentication Processes".
     #[default]
     PerProcess,
+    /// The same key for all processes of the client, for OPs that want to know it beforehand. Whoever gets hold of it
+    /// can use the tokens of all users.
+    Shared(DpopKey),
     /// No DPoP at all, for OPs that refuse requests with a proof. Nothing then binds the tokens to this application.
     Off,
 }

@@ -8,7 +8,7 @@ use super::Client;
 use super::authentication::{Authentication, TokenType};
 use crate::endpoint::{Failure, Presentation, ResourceRequest};
 use crate::error::{ConfigurationProblem, Document, Error, Misuse};
-use crate::transport::HttpResponse;
+use crate::transport::{HttpResponse, may_be_called};
 
 /// More than an application should get through this door; larger things are fetched with its own HTTP client.
 const RESOURCE_RESPONSE_LIMIT: usize = 16 * 1024 * 1024;
@@ -34,7 +34,7 @@ impl Client {
     ///
     /// [`Misuse`](crate::ErrorKind::Misuse) without an access token or with another client's;
     /// [`Transport`](crate::ErrorKind::Transport) where no response came;
-    /// [`Configuration`](crate::ErrorKind::Configuration) for a URL that is not absolute.
+    /// [`Configuration`](crate::ErrorKind::Configuration) for a URL that is not absolute or not `https:`.
     pub async fn resource(
         &self,
         authentication: &Authentication,
@@ -45,6 +45,9 @@ impl Client {
             setting: "request",
             problem: "its URI is not an absolute URL",
         })?;
+        if !may_be_called(&url, self.0.allow_insecure_loopback) {
+            return Err(ConfigurationProblem::InsecureUrl { name: "request" }.into());
+        }
         let sent = self.with_access_token(authentication, parts.method, &url, parts.headers, body, Document::Resource);
         let received = sent.await.map_err(|error| error.in_step("calling a protected resource"))?;
         let mut response = http::Response::new(received.body);
