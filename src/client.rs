@@ -101,6 +101,9 @@ impl Client {
         if !self.0.options.unadvertised {
             check_support(&metadata, ResponseType::DeferredCode.as_str(), &[DEFERRED_GRANT], false)?;
         }
+        if metadata.require_pushed_authorization_requests() {
+            return Err(ConfigurationProblem::Unsupported("pushed authorization requests (RFC 9126)").into());
+        }
         self.dpop_algorithm(&metadata)?;
         self.0.provider.keys().await?;
         Ok(())

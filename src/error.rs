@@ -75,6 +75,12 @@ impl Error {
         Self(Box::new(Inner { kind: kind.into(), step: None, retry_after: None, source: None }))
     }
 
+    /// For a [`Signer`](crate::Signer) of your own: it did not sign, for this reason. The error is transient, so whatever
+    /// needed the signature is tried again.
+    pub fn signer(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::new(ErrorKind::Signer).with_source(source)
+    }
+
     /// Names the step in which it happened, as a gerund: "exchanging the deferred code". The innermost name stays.
     pub(crate) fn in_step(mut self, step: &'static str) -> Self {
         self.0.step.get_or_insert(step);

@@ -95,7 +95,7 @@ mod request {
             .login_hint("jané+doe@example.com & co")
             .ui_locales(["de-CH", "fr"])
             .claims(claims.clone())
-            .authorization_details(&details)
+            .authorization_details(details.clone())
             .parameter("tenant hint", "a=b&c");
         let (url, _) = started(request).await;
         let _ = world.op.visit(&url);
@@ -614,7 +614,7 @@ mod session {
             .max_age(Duration::from_secs(3_600))
             .acr_values(["urn:mace:incommon:iap:silver"])
             .login_hint("jane".repeat(100))
-            .authorization_details(&json!([{ "type": "payment", "note": "x".repeat(1_000) }]))
+            .authorization_details(json!([{ "type": "payment", "note": "x".repeat(1_000) }]))
             .claims(json!({ "id_token": { "acr": acr, "auth_time": { "essential": true } } }));
         let (_, session) = started(request).await;
         let sealed = session.seal(&Keyring::new(key(1))).unwrap();

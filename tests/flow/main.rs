@@ -6,5 +6,6 @@ mod support;
 mod authorization;
 mod discovery;
 mod exchange;
+mod immediate;
 mod network;
 mod polling;
