@@ -160,8 +160,9 @@ impl Client {
         Moment::of(&*self.0.clock)
     }
 
-    fn jitter(&self) -> Result<Jitter, Error> {
-        Ok(Jitter(u16::from_be_bytes(random::bytes(&*self.0.random)?)))
+    /// Jitter is no secret, and nobody may lose a process for the lack of it: without randomness there is none.
+    fn jitter(&self) -> Jitter {
+        Jitter(random::bytes(&*self.0.random).map_or(0, u16::from_be_bytes))
     }
 
     /// Refuses a value that another client made: its credentials would go to the wrong OP.

@@ -59,13 +59,13 @@ pub(crate) enum Purpose {
 impl Keyring {
     /// A keyring with one key, which seals and opens.
     pub fn new(primary: SealingKey) -> Self {
-        Self { primary: Arc::new(primary.subkeys()), older: Vec::new() }
+        Self { primary: Arc::new(primary.into_subkeys()), older: Vec::new() }
     }
 
     /// Adds a key that opens and does not seal: one that was the primary key, or one that is going to be.
     #[must_use = "the keyring with the key in it is returned"]
     pub fn also_opens(mut self, other: SealingKey) -> Self {
-        self.older.push(Arc::new(other.subkeys()));
+        self.older.push(Arc::new(other.into_subkeys()));
         self
     }
 

@@ -188,7 +188,8 @@ impl PendingAuthentication {
         self.0.schedule.expires_at()
     }
 
-    /// When the next poll is due, by the wall clock. Call `Client::poll` then; called earlier it sends nothing.
+    /// When `Client::poll` is due next, by the wall clock: to ask the OP, or to try again to validate a success response
+    /// that is here already. Called earlier it does nothing.
     pub fn due_at(&self) -> SystemTime {
         self.0.schedule.due_at()
     }
@@ -226,11 +227,6 @@ impl PendingAuthentication {
             return Err(Error::new(ErrorKind::Sealed));
         }
         Ok(Self(Box::new(body)))
-    }
-
-    /// Whether the success response is here and waits for its validation.
-    pub(crate) fn is_answered(&self) -> bool {
-        matches!(self.0.phase, Phase::Answered(_))
     }
 
     /// Takes the answer to a poll: the schedule moves on, progress is kept, a success is put in safe keeping.

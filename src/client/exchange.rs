@@ -57,8 +57,6 @@ impl Client {
     }
 
     async fn exchange_deferred_code(&self, grant: &mut AuthorizationGrant) -> Result<SignIn, Error> {
-        // Drawn first: once the code is spent, nothing of our own may fail any more.
-        let jitter = self.jitter()?;
         let (body, sent_at) = self.send_code(grant).await?;
         let answered = self.now();
         let Exchanged { deferred_auth_id, times, interim, access_token } =
@@ -73,7 +71,7 @@ impl Client {
                     return Err(violation.into());
                 }
             };
-        let schedule = Schedule::new(times, sent_at, answered, self.0.options.final_poll_margin, jitter);
+        let schedule = Schedule::new(times, sent_at, answered, self.0.options.final_poll_margin, self.jitter());
         let session = &mut grant.session;
         let mut pending = PendingAuthentication::new(Opened {
             issuer: session.issuer.clone(),

@@ -32,6 +32,9 @@ pub enum Poll {
 
 /// For this long a success response is kept whose signature cannot be checked because keys are out of reach.
 const VALIDATION_PATIENCE: Duration = Duration::from_secs(24 * 3600);
+/// How long after the first failed try to validate it the next one is due, and how far doubling takes that.
+const VALIDATION_PAUSE: Duration = Duration::from_secs(30);
+const LONGEST_VALIDATION_PAUSE: Duration = Duration::from_secs(600);
 
 impl Client {
     /// Asks the OP once whether it has decided, if the interval has passed; otherwise sends nothing and says when to
@@ -51,7 +54,10 @@ impl Client {
         self.check_ownership(&pending.0.issuer, &pending.0.client_id)?;
         let polled = match &pending.0.phase {
             Phase::Ended => return Err(Misuse::NothingToPoll.into()),
-            Phase::Answered(_) => self.conclude(pending).await,
+            Phase::Answered(_) => match pending.0.schedule.until_due(self.now()) {
+                Duration::ZERO => self.conclude(pending).await,
+                due_in => Ok(Poll::NotDue { due_in }),
+            },
             Phase::Waiting => self.ask(pending).await,
         };
         polled.map_err(|error| error.in_step("polling"))
@@ -63,7 +69,7 @@ impl Client {
             Step::End(end) => return Ok(Poll::Finished(finish(pending, end, None))),
             Step::Ask => {}
         }
-        let jitter = self.jitter()?;
+        let jitter = self.jitter();
         let (answer, trouble) = match self.send_poll(pending).await {
             Ok(answer) => judge(answer),
             Err(Failure { error, may_have_been_sent }) => {
@@ -149,7 +155,10 @@ impl Client {
             Ok(Err(violation)) => violation,
             Err(error) => {
                 let waited = self.0.clock.now().duration_since(answered.received_at).unwrap_or(Duration::ZERO);
+                let doublings = answered.attempts.min(8);
+                let pause = VALIDATION_PAUSE.saturating_mul(1 << doublings).min(LONGEST_VALIDATION_PAUSE);
                 answered.attempts = answered.attempts.saturating_add(1);
+                body.schedule.postpone(pause.max(error.retry_after().unwrap_or_default()), self.now());
                 match error.rule() {
                     _ if waited < VALIDATION_PATIENCE => return Err(error),
                     Some(rule @ Rule::IdTokenNoKey) => Violation::new(rule).in_document(Document::IdToken),
@@ -172,7 +181,8 @@ fn judge(sent: Sent) -> (Answer, Option<Error>) {
             // A proxy's or captive portal's JSON must not end a process that took three weeks.
             false => {
                 let violation = Violation::new(Rule::NoIdToken).in_document(Document::TokenResponse);
-                (Answer::Trouble { unanswered: true, retry_after: None }, Some(violation.into()))
+                let error = Error::new(violation).that_passes();
+                (Answer::Trouble { unanswered: true, retry_after: None }, Some(error))
             }
         },
         Sent::Error(answer) => {
@@ -186,7 +196,7 @@ fn judge(sent: Sent) -> (Answer, Option<Error>) {
                     Error::new(answer.response.clone())
                 } else {
                     let violation = Violation::new(Rule::UnknownError).in_document(Document::TokenResponse);
-                    Error::new(violation).with_source(Error::new(answer.response.clone()))
+                    Error::new(violation).that_passes().with_source(Error::new(answer.response.clone()))
                 };
                 error.with_retry_after(answer.retry_after)
             });
@@ -195,7 +205,7 @@ fn judge(sent: Sent) -> (Answer, Option<Error>) {
         Sent::Unusable { violation, retry_after, .. } => {
             // A second nonce challenge is an answer: the grant was not looked at.
             let unanswered = violation.rule() != Rule::SecondNonceChallenge;
-            let error = Error::new(violation).with_retry_after(retry_after);
+            let error = Error::new(violation).that_passes().with_retry_after(retry_after);
             (Answer::Trouble { unanswered, retry_after }, Some(error))
         }
     }
