@@ -137,8 +137,8 @@ impl Client {
     /// The algorithm of a shared key, or the first of ours that the OP lists; where it lists none, every OP with DPoP
     /// knows ES256.
     fn dpop_algorithm(&self, metadata: &ProviderMetadata) -> Result<Option<SigningAlgorithm>, Error> {
-        const PREFERRED: [SigningAlgorithm; 3] =
-            [SigningAlgorithm::Es256, SigningAlgorithm::EdDsa, SigningAlgorithm::Ps256];
+        const PREFERRED: [SigningAlgorithm; 4] =
+            [SigningAlgorithm::Es256, SigningAlgorithm::EdDsa, SigningAlgorithm::Ed25519, SigningAlgorithm::Ps256];
         let shared;
         let usable: &[SigningAlgorithm] = match &self.0.options.dpop {
             DpopMode::Off => return Ok(None),

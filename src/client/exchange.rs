@@ -147,7 +147,8 @@ impl Client {
                     grant.spent = false;
                     let waited = self.0.clock.monotonic().saturating_sub(started);
                     let enough = attempt == CONNECTION_ATTEMPTS || waited >= CONNECTION_PATIENCE;
-                    if enough || !matches!(error.kind(), ErrorKind::Transport(TransportProblem::Connect)) {
+                    let refused = error.kind() == &ErrorKind::Transport(TransportProblem::Refused);
+                    if enough || refused || !matches!(error.kind(), ErrorKind::Transport(_)) {
                         return Err(error);
                     }
                 }
