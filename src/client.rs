@@ -110,6 +110,9 @@ impl Client {
         if !self.0.options.unadvertised {
             check_support(&metadata, ResponseType::DeferredCode.as_str(), &[DEFERRED_GRANT], false)?;
         }
+        if metadata.require_pushed_authorization_requests() {
+            return Err(ConfigurationProblem::Unsupported("pushed authorization requests (RFC 9126)").into());
+        }
         self.dpop_algorithm(&metadata)?;
         self.0.provider.keys().await?;
         Ok(())
@@ -143,8 +146,8 @@ impl Client {
     /// The algorithm of a shared key, or the first of ours that the OP lists; where it lists none, every OP with DPoP
     /// knows ES256.
     fn dpop_algorithm(&self, metadata: &ProviderMetadata) -> Result<Option<SigningAlgorithm>, Error> {
-        const PREFERRED: [SigningAlgorithm; 3] =
-            [SigningAlgorithm::Es256, SigningAlgorithm::EdDsa, SigningAlgorithm::Ps256];
+        const PREFERRED: [SigningAlgorithm; 4] =
+            [SigningAlgorithm::Es256, SigningAlgorithm::EdDsa, SigningAlgorithm::Ed25519, SigningAlgorithm::Ps256];
         let shared;
         let usable: &[SigningAlgorithm] = match &self.0.options.dpop {
             DpopMode::Off => return Ok(None),
@@ -190,8 +193,9 @@ impl Client {
         Moment::of(&*self.0.clock)
     }
 
-    pub(crate) fn jitter(&self) -> Result<Jitter, Error> {
-        Ok(Jitter(u16::from_be_bytes(random::bytes(&*self.0.random)?)))
+    /// Jitter is no secret, and nobody may lose a process for the lack of it: without randomness there is none.
+    pub(crate) fn jitter(&self) -> Jitter {
+        Jitter(random::bytes(&*self.0.random).map_or(0, u16::from_be_bytes))
     }
 
     /// Refuses a value that another client made: its credentials would go to the wrong OP.

@@ -66,7 +66,7 @@ pub(crate) enum Purpose {
 impl Keyring {
     /// A keyring with one key, which seals and opens.
     pub fn new(primary: SealingKey) -> Self {
-        Self { primary: Arc::new(primary.subkeys()), older: Vec::new(), is_ephemeral: false }
+        Self { primary: Arc::new(primary.into_subkeys()), older: Vec::new(), is_ephemeral: false }
     }
 
     /// A keyring with a new key that nobody keeps: what it seals is lost with this process. A
@@ -82,7 +82,7 @@ impl Keyring {
     /// Adds a key that opens and does not seal: one that was the primary key, or one that is going to be.
     #[must_use = "the keyring with the key in it is returned"]
     pub fn also_opens(mut self, other: SealingKey) -> Self {
-        self.older.push(Arc::new(other.subkeys()));
+        self.older.push(Arc::new(other.into_subkeys()));
         self
     }
 

@@ -192,7 +192,8 @@ impl PendingAuthentication {
         self.0.schedule.expires_at()
     }
 
-    /// When the next poll is due, by the wall clock. Call `Client::poll` then; called earlier it sends nothing.
+    /// When `Client::poll` is due next, by the wall clock: to ask the OP, or to try again to validate a success response
+    /// that is here already. Called earlier it does nothing.
     pub fn due_at(&self) -> SystemTime {
         self.0.schedule.due_at()
     }

@@ -1,6 +1,9 @@
 //! DTR §Authentication Request Acknowledgment Validation: what the browser brings back.
 
 use std::fmt;
+use std::time::SystemTime;
+
+use zeroize::Zeroizing;
 
 use super::Client;
 use super::authentication::Authentication;
@@ -27,13 +30,22 @@ pub enum SignIn {
 
 /// An authorization response that was checked, with a code that has not been exchanged yet.
 ///
-/// [`Client::exchange`] is next. It leaves the grant usable where the request did not reach the OP.
+/// [`Client::exchange`] is next. It leaves the grant usable where the request did not reach the OP, and where final
+/// tokens have come that cannot be validated yet.
 pub struct AuthorizationGrant {
     pub(super) session: Box<session::Body>,
     pub(super) code: Code,
     pub(super) spent: bool,
     /// For the pings of this process alone.
     pub(super) notification_token: Option<Secret>,
+    /// The answer with final tokens, which the OP gives once only, while it cannot be validated.
+    pub(super) received: Option<Received>,
+}
+
+/// A token response and when it came, by which it is judged.
+pub(super) struct Received {
+    pub(super) body: Zeroizing<Vec<u8>>,
+    pub(super) at: SystemTime,
 }
 
 /// The one code that came back.
@@ -118,13 +130,13 @@ impl Client {
             _ => {}
         }
         let code = parameters.code(session.response_type)?;
-        Ok(AuthorizationGrant { session, code, spent: false, notification_token: None })
+        Ok(AuthorizationGrant { session, code, spent: false, notification_token: None, received: None })
     }
 
     /// Refuses a grant that was exchanged before or belongs to another client.
     pub(super) fn check_grant(&self, grant: &AuthorizationGrant) -> Result<(), Error> {
         self.check_ownership(&grant.session.issuer, &grant.session.client_id)?;
-        if grant.spent {
+        if grant.spent && grant.received.is_none() {
             return Err(Misuse::CodeSpent.into());
         }
         Ok(())

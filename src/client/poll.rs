@@ -33,6 +33,9 @@ pub enum Poll {
 
 /// For this long a success response is kept whose signature cannot be checked because keys are out of reach.
 const VALIDATION_PATIENCE: Duration = Duration::from_secs(24 * 3600);
+/// How long after the first failed try to validate it the next one is due, and how far doubling takes that.
+const VALIDATION_PAUSE: Duration = Duration::from_secs(30);
+const LONGEST_VALIDATION_PAUSE: Duration = Duration::from_secs(600);
 
 impl Client {
     /// Asks the OP once whether it has decided, if the interval has passed; otherwise sends nothing and says when to
@@ -52,7 +55,10 @@ impl Client {
         self.check_ownership(&pending.0.issuer, &pending.0.client_id)?;
         let polled = match &pending.0.phase {
             Phase::Ended => return Err(Misuse::NothingToPoll.into()),
-            Phase::Answered(_) => self.conclude(pending).await,
+            Phase::Answered(_) => match pending.0.schedule.until_due(self.now()) {
+                Duration::ZERO => self.conclude(pending).await,
+                due_in => Ok(Poll::NotDue { due_in }),
+            },
             Phase::Waiting => self.ask(pending).await,
         };
         polled.map_err(|error| error.in_step("polling"))
@@ -64,7 +70,7 @@ impl Client {
             Step::End(end) => return Ok(Poll::Finished(finish(pending, end, None))),
             Step::Ask => {}
         }
-        let jitter = self.jitter()?;
+        let jitter = self.jitter();
         let metadata = self.0.provider.metadata().await;
         pending.0.schedule.sending(self.now());
         let (answer, trouble) = self.send_poll(pending, metadata).await;
@@ -176,7 +182,10 @@ impl Client {
             Ok(Err(violation)) => violation,
             Err(error) => {
                 let waited = self.0.clock.now().duration_since(answered.received_at).unwrap_or(Duration::ZERO);
+                let doublings = answered.attempts.min(8);
+                let pause = VALIDATION_PAUSE.saturating_mul(1 << doublings).min(LONGEST_VALIDATION_PAUSE);
                 answered.attempts = answered.attempts.saturating_add(1);
+                body.schedule.postpone(pause.max(error.retry_after().unwrap_or_default()), self.now());
                 match error.rule() {
                     _ if waited < VALIDATION_PATIENCE => return Err(error),
                     Some(rule @ Rule::IdTokenNoKey) => Violation::new(rule).in_document(Document::IdToken),
@@ -199,7 +208,8 @@ fn judge(sent: Sent) -> (Answer, Option<Error>) {
             // A proxy's or captive portal's JSON must not end a process that took three weeks.
             false => {
                 let violation = Violation::new(Rule::NoIdToken).in_document(Document::TokenResponse);
-                (Answer::Trouble { unanswered: true, retry_after: None }, Some(violation.into()))
+                let error = Error::new(violation).that_passes();
+                (Answer::Trouble { unanswered: true, retry_after: None }, Some(error))
             }
         },
         Sent::Error(answer) => {
@@ -213,7 +223,7 @@ fn judge(sent: Sent) -> (Answer, Option<Error>) {
                     Error::new(answer.response.clone())
                 } else {
                     let violation = Violation::new(Rule::UnknownError).in_document(Document::TokenResponse);
-                    Error::new(violation).with_source(Error::new(answer.response.clone()))
+                    Error::new(violation).that_passes().with_source(Error::new(answer.response.clone()))
                 };
                 error.with_retry_after(answer.retry_after)
             });
@@ -222,7 +232,7 @@ fn judge(sent: Sent) -> (Answer, Option<Error>) {
         Sent::Unusable { violation, retry_after, .. } => {
             // A second nonce challenge is an answer: the grant was not looked at.
             let unanswered = violation.rule() != Rule::SecondNonceChallenge;
-            let error = Error::new(violation).with_retry_after(retry_after);
+            let error = Error::new(violation).that_passes().with_retry_after(retry_after);
             (Answer::Trouble { unanswered, retry_after }, Some(error))
         }
     }

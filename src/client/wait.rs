@@ -11,9 +11,6 @@ use super::poll::Poll;
 use crate::error::{Error, ErrorKind, Rule};
 use crate::pending::PendingAuthentication;
 
-/// While a success response cannot be validated because keys are out of reach, this is how long to wait between tries.
-const VALIDATION_PAUSE: Duration = Duration::from_secs(30);
-const LONGEST_VALIDATION_PAUSE: Duration = Duration::from_secs(600);
 /// No sleep is longer, so that a machine that was suspended notices the time soon after it wakes.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
@@ -88,7 +85,6 @@ impl<'a> Wait<'a> {
     }
 
     async fn run(mut self) -> Result<Outcome, Error> {
-        let mut validations = 0_u32;
         loop {
             match self.client.poll(self.pending).await {
                 Ok(Poll::Finished(outcome)) => return Ok(outcome),
@@ -98,14 +94,7 @@ impl<'a> Wait<'a> {
                 }
                 Ok(Poll::Pending) => self.tell(WaitEvent::Pending),
                 Ok(Poll::SlowDown) => self.tell(WaitEvent::SlowDown),
-                Err(error) if passes(&error) => {
-                    self.tell(WaitEvent::Trouble(&error));
-                    if self.pending.is_answered() {
-                        let pause = VALIDATION_PAUSE.saturating_mul(1_u32 << validations.min(8));
-                        validations += 1;
-                        self.client.0.clock.sleep(pause.min(LONGEST_VALIDATION_PAUSE)).await;
-                    }
-                }
+                Err(error) if passes(&error) => self.tell(WaitEvent::Trouble(&error)),
                 Err(error) => return Err(error),
             }
         }

@@ -35,6 +35,9 @@ pub enum ConfigurationProblem {
     /// A private key cannot be used.
     #[error("the private key cannot be used: {0}")]
     Key(&'static str),
+    /// The OP requires something that this crate does not do.
+    #[error("the OP requires {0}, which this version does not do")]
+    Unsupported(&'static str),
     /// The HTTP client cannot be built with these settings.
     #[error("the HTTP client cannot be built")]
     HttpClient,
@@ -87,7 +90,7 @@ pub enum SessionProblem {
     /// It was started too long ago.
     #[error("it has expired")]
     Expired,
-    /// It was started by another client: issuer, client identifier or redirect URI differ.
+    /// It was started by another client: issuer or client identifier differ.
     #[error("it belongs to another client")]
     Foreign,
     /// It cannot be opened: altered, of another kind, or sealed with a key that the keyring does not have.

@@ -181,12 +181,7 @@ impl Schedule {
 
     /// What to do now.
     pub(crate) fn step(&mut self, now: Moment) -> Step {
-        self.due.anchor(now);
-        if let Some(not_before) = &mut self.not_before {
-            not_before.anchor(now);
-        }
-        let held = self.not_before.map_or(Duration::ZERO, |not_before| not_before.remaining(now));
-        let remaining = self.due.remaining(now).max(held);
+        let remaining = self.until_due(now);
         if self.late_poll_made {
             // The one poll that an expired process gets has been made.
             return match self.until_deadline(now) {
@@ -203,6 +198,22 @@ impl Schedule {
             Some(left) if !left.is_zero() => Step::Wait(remaining.min(left)),
             _ => Step::Wait(remaining),
         }
+    }
+
+    /// How long until something is due: a request, or for a process that has its answer, the next try to validate it.
+    pub(crate) fn until_due(&mut self, now: Moment) -> Duration {
+        self.due.anchor(now);
+        if let Some(not_before) = &mut self.not_before {
+            not_before.anchor(now);
+        }
+        let held = self.not_before.map_or(Duration::ZERO, |not_before| not_before.remaining(now));
+        self.due.remaining(now).max(held)
+    }
+
+    /// Sets when something is due next, for a process that has its answer.
+    pub(crate) fn postpone(&mut self, wait: Duration, now: Moment) {
+        self.not_before = None;
+        self.due = Due::after(wait, now);
     }
 
     /// Notes that a request is about to leave. Whoever is dropped between here and [`answered`](Self::answered) has
@@ -241,7 +252,11 @@ impl Schedule {
                 // The OP said nothing about the process, so it can still be asked about.
                 self.late_poll_made = false;
             }
-            Reading::Success => return Standing::Succeeded,
+            Reading::Success => {
+                // Nothing is asked any more; validating it is due at once.
+                self.postpone(Duration::ZERO, now);
+                return Standing::Succeeded;
+            }
             Reading::End(End::Expired { .. } | End::Failed) if lost_before => return Standing::Ended(End::Unknown),
             Reading::End(end) => return Standing::Ended(end),
         }

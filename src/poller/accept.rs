@@ -101,7 +101,7 @@ impl Poller {
         let mut pending = pending.duplicate()?;
         pending.0.schedule.move_to_clock(tenant.client.clock().now(), store_clock.moment(&*shared.clock).wall);
         let moment = store_clock.moment(&*shared.clock);
-        let lookups = shared.lookups(&tenant, pending.deferred_auth_id().expose());
+        let lookups = shared.lookups(&tenant, pending.deferred_auth_id().expose())?;
         let process = NewProcess {
             id,
             partition: tenant.partition,
@@ -182,7 +182,7 @@ impl Acceptance {
     fn exchanging(&self, grant: &AuthorizationGrant) -> Result<NewProcess, Error> {
         let client = &self.tenant.client;
         let parts = [client.issuer().as_bytes(), client.client_id().as_bytes(), grant.state().expose().as_bytes()];
-        let sessions = self.shared.keyring.fingerprints("session", &parts);
+        let sessions = self.shared.keyring.fingerprints("session", &parts)?;
         Ok(NewProcess {
             id: self.id,
             partition: self.tenant.partition,
@@ -216,7 +216,7 @@ impl Acceptance {
             schedule: schedule_text(schedule)?,
             ..self.ended()
         };
-        settlement.lookup = shared.lookups(&self.tenant, pending.deferred_auth_id().expose()).into_iter().next();
+        settlement.lookup = shared.lookups(&self.tenant, pending.deferred_auth_id().expose())?.into_iter().next();
         let (body, stage) = self.seal(Stage::Process(pending))?;
         settlement.body = Some(body);
         self.settle_until_done(settlement).await;
@@ -232,10 +232,7 @@ impl Acceptance {
         if pending.0.unverified_interim.is_none() {
             return;
         }
-        if let Err(error) = self.tenant.client.verify_interim(&mut pending).await {
-            tracing::warn!(error = %error, "the interim ID Token cannot be verified yet");
-            return;
-        }
+        self.tenant.client.try_to_verify_interim(&mut pending).await;
         // Only if nobody has written since: the next poll may have been faster.
         if let Ok((body, _)) = self.seal(Stage::Process(pending)) {
             let reseal = Reseal { id: self.id, revision: 1, body };
@@ -281,9 +278,9 @@ impl Acceptance {
 
 impl Shared {
     /// By which a process is found that is named by its `deferred_auth_id`.
-    pub(super) fn lookups(&self, tenant: &Tenant, deferred_auth_id: &str) -> Vec<Fingerprint> {
+    pub(super) fn lookups(&self, tenant: &Tenant, deferred_auth_id: &str) -> Result<Vec<Fingerprint>, Error> {
         let (issuer, client_id) = (tenant.client.issuer(), tenant.client.client_id());
         let parts = [issuer.as_bytes(), client_id.as_bytes(), deferred_auth_id.as_bytes()];
-        self.keyring.fingerprints("deferred_auth_id", &parts).into_iter().map(Fingerprint).collect()
+        Ok(self.keyring.fingerprints("deferred_auth_id", &parts)?.into_iter().map(Fingerprint).collect())
     }
 }

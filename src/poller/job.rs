@@ -11,7 +11,7 @@ use super::shared::{Shared, StoreClock, Tenant};
 use crate::client::{self, Outcome, Poll};
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind, ErrorResponse};
-use crate::pending::{self, Answer, End, Jitter, PendingAuthentication, Schedule, Standing, Step};
+use crate::pending::{self, Answer, End, PendingAuthentication, Schedule, Standing, Step};
 use crate::store::{Cancellation, Claimed, Next, ProcessId, SealedBody, Settlement, State};
 
 /// A poll leaves within this time, counted from before the claim, or not at all: so nobody who has been asleep sends
@@ -119,8 +119,7 @@ impl Job {
         };
         let progress = pending.progress().map(str::to_owned);
         let now = self.store_clock.moment(&*self.shared.clock);
-        // Without randomness polls come together, which is no reason to stop.
-        let jitter = self.tenant.client.jitter().unwrap_or(Jitter(0));
+        let jitter = self.tenant.client.jitter();
         match pending.answered(answer, now, jitter) {
             Standing::Succeeded => {
                 pending.received_at(self.tenant.client.clock().now());

@@ -33,7 +33,7 @@ impl Poller {
     ) -> Result<bool, Error> {
         let shared = self.shared();
         let tenant = shared.tenant_of(client.issuer(), client.client_id())?;
-        let ping = Ping { id: process.map(ProcessId::from_bytes), lookups: shared.lookups(&tenant, deferred_auth_id) };
+        let ping = Ping { id: process.map(ProcessId::from_bytes), lookups: shared.lookups(&tenant, deferred_auth_id)? };
         match shared.store.ping(ping).await.map_err(store_error)? {
             Pinged::Noted(id) => {
                 shared.tell(Event::Pinged { id });
