@@ -2,5 +2,10 @@
 
 mod support;
 
+mod cancellation;
 mod delivery;
 mod flow;
+mod gates;
+mod pings;
+mod polling;
+mod start;

@@ -119,7 +119,8 @@ impl World {
 
     /// Another poller on the same store.
     pub async fn replica(&self, seed: u64) -> Poller {
-        let client = client_of(&self.op, &self.clock).build().expect("the settings work");
+        let random = Arc::new(SeededRandom::new(1_000 + seed));
+        let client = client_of(&self.op, &self.clock).random(random).build().expect("the settings work");
         poller_of(&self.store, &self.clock, seed).client(client).start().await.expect("the poller starts")
     }
 
