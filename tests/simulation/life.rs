@@ -1,31 +1,30 @@
 //! Machines that can lose their power at any seam.
 
 use std::fmt;
-use std::future::{pending, poll_fn};
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use futures_core::future::BoxFuture;
 use openid_deferred::Clock;
 use openid_deferred::testing::TestClock;
-use tokio::sync::watch;
 
 /// One run of one replica, from its start until it dies. What is dead does nothing any more at any seam.
 #[derive(Debug)]
 pub struct Life {
     pub number: u32,
     alive: AtomicBool,
-    end: watch::Sender<bool>,
+    end: Signal,
     /// How often the store has failed it.
     store_faults: AtomicU32,
 }
 
 impl Life {
     pub fn new(number: u32) -> Arc<Self> {
-        let (alive, end) = (AtomicBool::new(true), watch::Sender::new(false));
+        let (alive, end) = (AtomicBool::new(true), Signal::default());
         Arc::new(Self { number, alive, end, store_faults: AtomicU32::new(0) })
     }
 
@@ -36,12 +35,13 @@ impl Life {
     /// The power is gone. `World::kill` tells those who watch, too.
     pub fn stop(&self) {
         self.alive.store(false, Ordering::Relaxed);
-        self.end.send_replace(true);
+        self.end.send();
     }
 
     pub async fn ended(&self) {
-        if self.end.subscribe().wait_for(|ended| *ended).await.is_err() {
-            pending::<()>().await;
+        let end = self.end.next();
+        if self.is_alive() {
+            end.await;
         }
     }
 
@@ -70,6 +70,37 @@ pub async fn mortal<T>(life: Arc<Life>, future: impl Future<Output = T>) -> T {
         if life.is_alive() { polled } else { Poll::Pending }
     })
     .await
+}
+
+/// Wakes whoever waits, in an order that replays, which that of tokio's `watch` does not.
+#[derive(Debug, Default, Clone)]
+pub struct Signal(Arc<Mutex<(u64, Vec<Waker>)>>);
+
+impl Signal {
+    pub fn send(&self) {
+        let waiting = {
+            let mut state = self.0.lock().unwrap();
+            state.0 += 1;
+            std::mem::take(&mut state.1)
+        };
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// Completes when it is sent, counted from this call.
+    pub fn next(&self) -> impl Future<Output = ()> + Send + 'static {
+        let signal = self.clone();
+        let seen = signal.0.lock().unwrap().0;
+        poll_fn(move |context| {
+            let mut state = signal.0.lock().unwrap();
+            if state.0 != seen {
+                return Poll::Ready(());
+            }
+            if !state.1.iter().any(|waker| waker.will_wake(context.waker())) {
+                state.1.push(context.waker().clone());
+            }
+            Poll::Pending
+        })
+    }
 }
 
 /// The clock of one replica: it may be wrong, and somebody may set it.

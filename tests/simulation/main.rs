@@ -86,10 +86,10 @@ fn one_seed() {
     watch_for_panics();
     let seed = setting("SIMULATION_SEED").unwrap_or(1);
     let report = world::run(seed, true);
+    for line in report.trace {
+        println!("{line}");
+    }
     if let Some(violation) = report.violation {
-        for line in report.trace {
-            println!("{line}");
-        }
         panic!("seed {seed}: {violation}");
     }
 }

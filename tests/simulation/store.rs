@@ -65,6 +65,7 @@ impl Store for SimulatedStore {
         self.call(
             move |world| world.memory.insert(process),
             move |world, insertion| {
+                world.changes.send();
                 if let (true, Insertion::Inserted { .. }, Some(label)) = (is_tracked, insertion, world.tracking(number))
                 {
                     world.oracle().tracked(world.now(), id, label);
@@ -78,6 +79,9 @@ impl Store for SimulatedStore {
         self.call(
             move |world| world.memory.work(settlements, claim),
             move |world, work| {
+                if !settled.is_empty() {
+                    world.changes.send();
+                }
                 let (mut oracle, now) = (world.oracle(), world.now());
                 for ((id, next), applied) in settled.into_iter().zip(&work.settled) {
                     if *applied == Settled::Done {
@@ -96,7 +100,13 @@ impl Store for SimulatedStore {
     }
 
     fn ping(&self, ping: Ping) -> BoxFuture<'_, Result<Pinged, StoreError>> {
-        self.call(move |world| world.memory.ping(ping), |world, pinged| world.oracle().pinged(world.now(), *pinged))
+        self.call(
+            move |world| world.memory.ping(ping),
+            |world, pinged| {
+                world.changes.send();
+                world.oracle().pinged(world.now(), *pinged);
+            },
+        )
     }
 
     fn cancel(&self, id: ProcessId, to: Cancellation) -> BoxFuture<'_, Result<Option<Cancellation>, StoreError>> {
@@ -118,9 +128,11 @@ impl Store for SimulatedStore {
     fn hold_outcomes(&self, held: Vec<HeldOutcome>, due_in: Duration) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
         Box::pin(async move {
             let (mut executed, ids) = (Duration::ZERO, held.clone());
-            let holds =
-                self.call(move |world| world.memory.hold_outcomes(held, due_in), |world, _| executed = world.now());
-            let holds = holds.await?;
+            let seen = |world: &World, _: &Vec<bool>| {
+                world.changes.send();
+                executed = world.now();
+            };
+            let holds = self.call(move |world| world.memory.hold_outcomes(held, due_in), seen).await?;
             for (outcome, _) in ids.iter().zip(&holds).filter(|(_, holds)| **holds) {
                 self.world.oracle().held(&self.life, outcome.id, executed, self.world.now());
             }
@@ -173,7 +185,7 @@ impl Store for SimulatedStore {
     }
 
     fn changed(&self) -> BoxFuture<'static, ()> {
-        let changed = self.world.memory.changed();
+        let changed = self.world.changes.next();
         let tells = self.world.weather.store_tells;
         Box::pin(mortal(self.life.clone(), async move {
             changed.await;

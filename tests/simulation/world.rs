@@ -11,7 +11,7 @@ use openid_deferred::testing::{SeededRandom, TestClock};
 use openid_deferred::{Keyring, SealingKey};
 
 use crate::chance::Chance;
-use crate::life::Life;
+use crate::life::{Life, Signal};
 use crate::op::{Decision, Op, Plan};
 use crate::oracle::{Counts, Oracle};
 use crate::replica::Replica;
@@ -66,6 +66,8 @@ pub struct World {
     pub chance: Chance,
     pub weather: Weather,
     pub memory: Arc<MemoryStore>,
+    /// Something in the store may have changed.
+    pub changes: Signal,
     pub dpop: bool,
     pub horizon: Duration,
     pub replicas: usize,
@@ -170,6 +172,7 @@ impl World {
         Self {
             seed,
             memory: Arc::new(MemoryStore::with_clock(Arc::new(clock.clone()))),
+            changes: Signal::default(),
             clock,
             weather,
             dpop: chance.odds(0.8),
