@@ -13,6 +13,8 @@ use crate::op::{Op, Plan, Said};
 /// Schedules are kept in milliseconds, and the age of a process in seconds.
 const TOLERANCE: Duration = Duration::from_millis(20);
 const SECOND: Duration = Duration::from_secs(1);
+/// What the store's clock shows is known only as well as its answers are fast.
+const CLOCK_ERROR: Duration = Duration::from_secs(5);
 const FINAL_MARGIN: Duration = Duration::from_secs(5);
 const DEADLINE_GRACE: Duration = Duration::from_secs(60);
 const SLOW_DOWN_STEP: Duration = Duration::from_secs(5);
@@ -32,6 +34,8 @@ struct Watched {
     /// The last poll came early because of a ping.
     was_early: bool,
     end_polls: u32,
+    /// The last poll was sent again so often, after challenges.
+    repeats: u32,
     /// An answer was lost, and none since shows that it was not the success.
     lost: bool,
     terminal: Option<Terminal>,
@@ -39,6 +43,8 @@ struct Watched {
     forgotten: bool,
     /// With its `deferred_auth_id`.
     in_store: bool,
+    /// Its exchange has failed for good.
+    has_failed: bool,
     accepted: Vec<Accepted>,
     /// What was delivered, and whether it could still give way.
     delivered: Option<(String, bool)>,
@@ -52,6 +58,8 @@ struct Watched {
 struct Exchange {
     sent_at: Option<Duration>,
     answered_at: Option<Duration>,
+    ended_at: Duration,
+    was_challenged: bool,
     /// The code may be sent again: the last time it was not looked at.
     may_repeat: bool,
     /// Somebody has set the clock meanwhile.
@@ -74,7 +82,6 @@ struct Last {
     retry_after: Option<Duration>,
     /// What was answered is in the store.
     committed: bool,
-    challenges: u32,
 }
 
 struct Terminal {
@@ -154,11 +161,13 @@ impl Oracle {
             claims: [Duration::ZERO; 2],
             was_early: false,
             end_polls: 0,
+            repeats: 0,
             lost: false,
             terminal: None,
             cancelled: false,
             forgotten: false,
             in_store: false,
+            has_failed: false,
             accepted: Vec::new(),
             delivered: None,
             acknowledged: 0,
@@ -176,7 +185,9 @@ impl Oracle {
         }
         let watched = &mut self.watched[label];
         let again = watched.exchange.sent_at.is_some() && !watched.exchange.may_repeat;
-        watched.exchange.sent_at = Some(now);
+        if !(watched.exchange.was_challenged && watched.exchange.ended_at == now) {
+            watched.exchange.sent_at = Some(now);
+        }
         watched.exchange.may_repeat = false;
         self.must(now, !again, || format!("the code of {label} is sent twice"));
         self.fly(life, label)
@@ -211,6 +222,8 @@ impl Oracle {
         self.say(now, || format!("the exchange of {label} ends: {said:?}"));
         let watched = &mut self.watched[label];
         watched.flights.retain(|known| known.number != flight);
+        watched.exchange.ended_at = now;
+        watched.exchange.was_challenged = matches!(said, Some(Said::Challenge | Said::WrongClock));
         watched.exchange.may_repeat = !sent || matches!(said, Some(Said::Challenge | Said::WrongClock | Said::Refused));
         if said == Some(Said::Exchanged) {
             watched.exchange.answered_at = Some(now);
@@ -232,17 +245,7 @@ impl Oracle {
         self.say(now, || format!("the poll of {label} ends: {said:?}"));
         let watched = &mut self.watched[label];
         watched.flights.retain(|known| known.number != flight);
-        let challenges = watched.last.as_ref().map_or(0, |last| last.challenges);
-        let continues = matches!(said, Some(Said::Challenge | Said::WrongClock));
-        watched.last = Some(Last {
-            life: life.clone(),
-            sent_at,
-            ended_at: now,
-            said,
-            retry_after,
-            committed: false,
-            challenges: if continues { challenges + 1 } else { 0 },
-        });
+        watched.last = Some(Last { life: life.clone(), sent_at, ended_at: now, said, retry_after, committed: false });
         watched.lost |= sent && matches!(said, None | Some(Said::Nonsense));
         if let Some(said) = said.filter(|said| said.is_terminal()) {
             let store_faults = life.store_faults();
@@ -299,6 +302,7 @@ impl Oracle {
         self.say(now, || format!("{label} is settled by {}: {next:?}", life.number));
         let watched = &mut self.watched[label];
         watched.in_store |= next == Next::Waiting;
+        watched.has_failed |= next == Next::Ended;
         let Some(last) = watched.last.as_mut().filter(|last| last.life.number == life.number && !last.committed) else {
             return;
         };
@@ -346,7 +350,8 @@ impl Oracle {
     pub fn accepted(&mut self, now: Duration, label: usize, accepted: Accepted) {
         self.say(now, || format!("{label} is accepted: {accepted:?}"));
         let watched = &mut self.watched[label];
-        let other = watched.accepted.iter().find(|before| matches!(before, Accepted::Deferred(_)) && **before != accepted);
+        let other =
+            watched.accepted.iter().find(|before| matches!(before, Accepted::Deferred(_)) && **before != accepted);
         let other = other.copied().filter(|_| matches!(accepted, Accepted::Deferred(_)));
         watched.accepted.push(accepted);
         if let Accepted::Deferred(id) = accepted {
@@ -399,9 +404,7 @@ impl Oracle {
 
     /// Whether everybody who waits has been served.
     pub fn is_finished(&self) -> bool {
-        self.watched.iter().all(|watched| {
-            watched.forgotten || watched.acknowledged > 0 || !watched.is_owed()
-        })
+        self.watched.iter().all(|watched| watched.forgotten || watched.acknowledged > 0 || !watched.is_owed())
     }
 
     pub fn finish(&mut self, now: Duration) {
@@ -418,13 +421,18 @@ impl Oracle {
             }
         }
         let (store, genuine) = (self.store_pings, self.genuine_pings);
-        self.must(now, store <= genuine, || format!("the store heard of {store} pings, of which {genuine} are genuine"));
+        self.must(now, store <= genuine, || {
+            format!("the store heard of {store} pings, of which {genuine} are genuine")
+        });
     }
 }
 
 impl Watched {
     /// Whether an outcome has to come.
     fn is_owed(&self) -> bool {
+        if self.has_failed {
+            return false;
+        }
         let told_otherwise = |accepted: &Accepted| matches!(accepted, Accepted::Error | Accepted::Complete);
         if self.accepted.iter().any(|accepted| matches!(accepted, Accepted::Deferred(_))) {
             return true;
@@ -440,9 +448,10 @@ impl Watched {
                 && last.ended_at == now
         });
         if again {
-            let challenges = self.last.as_ref().map_or(0, |last| last.challenges);
-            return if challenges <= 2 { Ok(()) } else { Err(format!("{challenges} challenges were answered")) };
+            self.repeats += 1;
+            return if self.repeats <= 2 { Ok(()) } else { Err("it is repeated a third time".to_owned()) };
         }
+        self.repeats = 0;
         if !self.flights.is_empty() {
             return Err("two requests are in flight".to_owned());
         }
@@ -485,19 +494,32 @@ impl Watched {
             self.pinged_at = None;
             return Ok(());
         }
-        let sent = self.exchange.sent_at.unwrap_or_default();
-        let near_its_end = self.plan.expires_in.is_some_and(|lifetime| {
-            self.exchange.clock_was_set || now + TOLERANCE >= (sent + lifetime).saturating_sub(FINAL_MARGIN + SECOND)
-        });
-        if near_its_end && gap >= SECOND && self.end_polls < 2 {
+        if gap >= SECOND && self.is_end_poll(now) {
             self.end_polls += 1;
             return Ok(());
         }
         Err(format!(
             "it is asked after {gap:?}, but the interval is {interval:?} (pinged {pinged}, early before {was_early}, \
-             near its end {near_its_end}, {} polls there)",
+             {} polls near its end)",
             self.end_polls
         ))
+    }
+
+    /// One slightly before the end; and one when it is over, if the one before was not answered.
+    fn is_end_poll(&self, now: Duration) -> bool {
+        let Some(lifetime) = self.plan.expires_in else { return false };
+        let Exchange { sent_at, answered_at, clock_was_set, .. } = &self.exchange;
+        let final_at = (sent_at.unwrap_or_default() + lifetime).saturating_sub(FINAL_MARGIN + CLOCK_ERROR);
+        let deadline = answered_at.unwrap_or_default() + lifetime + DEADLINE_GRACE;
+        let answered = self
+            .last
+            .as_ref()
+            .is_some_and(|last| last.committed && matches!(last.said, Some(Said::Pending | Said::SlowDown)));
+        match self.end_polls {
+            0 => *clock_was_set || now >= final_at,
+            1 => !answered && (*clock_was_set || now + CLOCK_ERROR >= deadline),
+            _ => false,
+        }
     }
 
     fn judge_outcome(&mut self, now: Duration, label: usize, outcome: &Outcome, op: &Op) -> Result<(), String> {

@@ -203,7 +203,8 @@ impl World {
         };
         Plan {
             // Where the OP names none, the default is for weeks.
-            interval: (self.horizon < HOUR * 6 && chance.odds(0.9) || self.horizon >= HOUR * 6).then(|| whole(interval)),
+            interval: (self.horizon < HOUR * 6 && chance.odds(0.9) || self.horizon >= HOUR * 6)
+                .then(|| whole(interval)),
             expires_in,
             decision,
             decides_after: chance.up_to(self.horizon),
@@ -238,7 +239,12 @@ fn weather(chance: &Chance, horizon: Duration) -> Weather {
         garbage: rate(&[0.0, 0.01, 0.1]),
         slow: rate(&[0.0, 0.01, 0.1]),
         latency: chance.pick(&[Duration::ZERO, Duration::from_millis(80), Duration::from_secs(3)]),
-        store_latency: chance.pick(&[Duration::ZERO, Duration::ZERO, Duration::from_millis(20), Duration::from_secs(1)]),
+        store_latency: chance.pick(&[
+            Duration::ZERO,
+            Duration::ZERO,
+            Duration::from_millis(20),
+            Duration::from_secs(1),
+        ]),
         outages,
         skew: rate(&[0.0, 1.0, 1.0]) as i64 * 10_000,
         jumps: if big_jumps { 6 * 3_600_000 } else { 0 },

@@ -256,6 +256,27 @@ fn our_own_mistake_after_the_deadline_does_not_end_the_process() {
 }
 
 #[test]
+fn a_process_that_is_taken_from_a_queue_at_its_end_is_not_asked_about_before_its_time() {
+    let mut answered = schedule(Some(3_600), Some(100));
+    assert_eq!(answered.due_in(moment(0.0)), Duration::from_secs(95));
+    let mut answered = reopen(&answered);
+    assert_eq!(answered.claimed(moment(95.0)), Step::Ask);
+    answered.sending(moment(95.0));
+    answered.answered(&pending(), moment(95.0), NO_JITTER);
+    assert_eq!(answered.due_in(moment(95.0)), Duration::from_secs(65));
+    let expired = Step::End(End::Expired { confirmed: false });
+    assert_eq!(reopen(&answered).claimed(moment(160.0)), expired, "the last poll was answered");
+    assert_eq!(reopen(&answered).claimed(moment(5_000.0)), Step::Ask, "it was found late");
+
+    let mut held = reopen(&schedule(Some(10), Some(100)));
+    assert_eq!(held.claimed(moment(10.0)), Step::Ask);
+    held.sending(moment(10.0));
+    held.answered(&unavailable(Some(1_000)), moment(10.0), NO_JITTER);
+    assert_eq!(reopen(&held).claimed(moment(160.0)), Step::Wait(Duration::from_secs(850)), "`Retry-After` holds");
+    assert_eq!(reopen(&held).claimed(moment(1_010.0)), Step::Ask);
+}
+
+#[test]
 fn an_interval_longer_than_the_lifetime_still_gets_its_last_poll() {
     let mut schedule = schedule(Some(3_600), Some(100));
     assert_eq!(ask(&mut schedule, 0.0, &pending()).0, 95.0);
