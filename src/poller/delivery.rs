@@ -83,6 +83,8 @@ impl Outcomes {
     /// Claims what is due, or waits until something may be.
     async fn claim(&mut self) {
         let shared = self.shared.clone();
+        // What a claim says that was begun by an earlier call, which was dropped, may be old.
+        let is_old = self.claiming.is_some();
         let changed = shared.store.changed();
         let claiming = self.claiming.get_or_insert_with(|| {
             let shared = shared.clone();
@@ -105,6 +107,7 @@ impl Outcomes {
                 self.is_fresh = true;
                 return;
             }
+            Ok(_) if is_old => return,
             Ok(claim) => claim.next_in.unwrap_or(Duration::MAX).min(shared.store.look_every()),
             Err(error) => {
                 let error = store_error(error);

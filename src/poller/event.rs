@@ -77,6 +77,12 @@ pub enum Event {
         /// The client.
         client_id: Arc<str>,
     },
+    /// The store's clock has jumped against this machine's monotonic one. What it said was due is put off by an
+    /// interval. Alert somebody.
+    ClockJumped {
+        /// By how much, in whichever direction.
+        by: Duration,
+    },
     /// The store did not do its part. Nothing is asked until it does. Alert somebody.
     StoreTrouble {
         /// What went wrong.

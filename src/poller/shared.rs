@@ -11,7 +11,7 @@ use tokio::sync::{Notify, broadcast, mpsc, watch};
 use super::event::Event;
 use super::gate::{Gate, Turn};
 use crate::client::Client;
-use crate::clock::{Clock, Moment};
+use crate::clock::{Clock, Moment, saturating_add};
 use crate::error::{Error, ErrorKind, Misuse};
 use crate::keyring::Keyring;
 use crate::pending::Answer;
@@ -92,6 +92,15 @@ impl StoreClock {
     /// The store said `now` in answer to a call that began at `at` on the monotonic clock.
     pub(super) fn new(now: SystemTime, at: Duration) -> Self {
         Self { now, at }
+    }
+
+    /// By how much the two clocks have moved apart between two readings.
+    pub(super) fn apart(&self, later: &Self) -> Duration {
+        let expected = saturating_add(self.now, later.at.saturating_sub(self.at));
+        match later.now.duration_since(expected) {
+            Ok(ahead) => ahead,
+            Err(behind) => behind.duration(),
+        }
     }
 
     pub(super) fn moment(&self, clock: &dyn Clock) -> Moment {

@@ -9,3 +9,4 @@ mod gates;
 mod pings;
 mod polling;
 mod start;
+mod store_trouble;
