@@ -2,6 +2,7 @@
 
 mod support;
 
+mod axum;
 mod cancellation;
 mod delivery;
 mod flow;
