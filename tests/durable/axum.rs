@@ -12,7 +12,14 @@ async fn the_route_answers_every_method_with_a_status_and_no_redirect() {
     let app: axum::Router = axum::Router::new().route("/deferred/ping", ping::axum::route(world.poller.clone()));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(async move { axum::serve(listener, app).await });
+    tokio::select! {
+        biased;
+        () = ask(address) => {}
+        served = axum::serve(listener, app) => panic!("{served:?}"),
+    }
+}
+
+async fn ask(address: std::net::SocketAddr) {
     let large = "x".repeat(ping::BODY_LIMIT + 1);
     let requests = [("GET", "", "405"), ("PUT", "{}", "405"), ("POST", "{}", "401"), ("POST", large.as_str(), "413")];
     for (method, body, status) in requests {

@@ -4,6 +4,7 @@ mod support;
 
 mod axum;
 mod cancellation;
+mod crashes;
 mod delivery;
 mod flow;
 mod gates;
