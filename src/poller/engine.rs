@@ -11,27 +11,39 @@ use super::event::Event;
 use super::job::{Job, SEND_WINDOW};
 use super::record::FORMAT;
 use super::shared::{Shared, StoreClock, store_error};
-use crate::store::{Claim, Claimed, Lane, Settlement, Work};
+use crate::store::{Claim, Lane, Next, Settled, Settlement, Work};
 
 /// How long a delivery's claim lasts without being renewed.
 pub(super) const OUTCOME_LEASE: Duration = Duration::from_secs(300);
 const RENEW_EVERY: Duration = Duration::from_secs(100);
 const FIRST_STORE_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_STORE_PAUSE: Duration = Duration::from_secs(30);
+/// What has been due for longer has been waiting for an outage to end, with many others.
+const OUTAGE: Duration = Duration::from_secs(60);
+/// Over this time it is spread.
+const SPREAD: Duration = Duration::from_secs(60);
+/// The store's clock may be corrected by this much at once.
+const LARGEST_DRIFT: Duration = Duration::from_secs(5);
 /// How often tombstones are looked for.
 const PURGE_EVERY: Duration = Duration::from_secs(600);
 const PURGE_BATCH: usize = 1_000;
 
 pub(super) struct Engine {
-    pub(super) shared: Arc<Shared>,
-    pub(super) errands: mpsc::UnboundedReceiver<BoxFuture<'static, ()>>,
-    pub(super) stop: watch::Receiver<Option<Duration>>,
-    pub(super) jobs: JoinSet<Option<Settlement>>,
+    shared: Arc<Shared>,
+    errands: mpsc::UnboundedReceiver<BoxFuture<'static, ()>>,
+    stop: watch::Receiver<Option<Duration>>,
+    jobs: JoinSet<Option<Settlement>>,
     /// Results that are not in the store yet.
-    pub(super) results: Vec<Settlement>,
-    pub(super) store_pause: Option<Duration>,
-    pub(super) renew_at: Duration,
-    pub(super) purge_at: Duration,
+    results: Vec<Settlement>,
+    store_pause: Option<Duration>,
+    /// Since when the store has been failing.
+    failing_since: Option<Duration>,
+    /// What the store's clock and the monotonic one last showed.
+    last_seen: Option<StoreClock>,
+    /// Whether rows may have become overdue while nobody looked.
+    spread_due: bool,
+    renew_at: Duration,
+    purge_at: Duration,
 }
 
 impl Engine {
@@ -48,6 +60,9 @@ impl Engine {
             jobs: JoinSet::new(),
             results: Vec::new(),
             store_pause: None,
+            failing_since: None,
+            last_seen: None,
+            spread_due: true,
             renew_at: now.saturating_add(RENEW_EVERY),
             purge_at: now,
         }
@@ -78,11 +93,15 @@ impl Engine {
         match shared.store.work(self.results.clone(), claim).await {
             Ok(work) => {
                 self.store_pause = None;
+                let failing_since = self.failing_since.take();
+                self.spread_due |= failing_since.is_some_and(|since| began.saturating_sub(since) >= OUTAGE);
+                self.tell_decided(&work.settled);
                 self.results.clear();
                 wait = wait.min(work.next_in.unwrap_or(Duration::MAX));
                 self.start(work, began, lease);
             }
             Err(error) => {
+                self.failing_since.get_or_insert(began);
                 let pause = self.store_pause.map_or(FIRST_STORE_PAUSE, |pause| (pause * 2).min(LONGEST_STORE_PAUSE));
                 let error = store_error(error);
                 tracing::error!(error = %error, "the store did not do its part; nothing is asked until it does");
@@ -94,18 +113,40 @@ impl Engine {
         gates_in.map_or(wait, |gate| gate.min(wait))
     }
 
-    fn start(&mut self, work: Work, began: Duration, lease: Duration) {
-        let store_clock = StoreClock::new(work.now, began);
-        for claimed in work.claimed {
-            self.start_one(claimed, store_clock, began, lease);
+    fn tell_decided(&self, settled: &[Settled]) {
+        for (settlement, settled) in self.results.iter().zip(settled) {
+            if matches!((settlement.next, settled), (Next::Decided { .. }, Settled::Done)) {
+                self.shared.tell(Event::Decided { id: settlement.id });
+            }
         }
     }
 
-    fn start_one(&mut self, claimed: Claimed, store_clock: StoreClock, began: Duration, lease: Duration) {
-        let Some(tenant) = self.shared.tenant(claimed.partition) else { return };
-        tenant.gate().probes(began);
-        let in_flight = tenant.enter();
-        let job = Job { shared: self.shared.clone(), tenant, claimed, store_clock, began, lease };
+    fn start(&mut self, work: Work, began: Duration, lease: Duration) {
+        let store_clock = StoreClock::new(work.now, began);
+        // The store read its clock at some moment of the call, so a slow call says little.
+        let uncertain = self.shared.clock.monotonic().saturating_sub(began);
+        let jump = self.last_seen.map(|last| last.apart(&store_clock));
+        let has_jumped = jump.is_some_and(|jump| jump > LARGEST_DRIFT.saturating_add(uncertain));
+        if has_jumped || self.last_seen.is_none() || uncertain < LARGEST_DRIFT / 5 {
+            self.last_seen = Some(store_clock);
+        }
+        if let Some(by) = jump.filter(|_| has_jumped) {
+            tracing::error!(seconds = by.as_secs(), "the store's clock has jumped; what it says is due is put off");
+            self.shared.tell(Event::ClockJumped { by });
+        }
+        for claimed in work.claimed {
+            let Some(tenant) = self.shared.tenant(claimed.partition) else { continue };
+            let job = Job { shared: self.shared.clone(), tenant, claimed, store_clock, began, lease };
+            match has_jumped {
+                true => self.results.extend(job.put_off()),
+                false => self.start_one(job),
+            }
+        }
+    }
+
+    fn start_one(&mut self, job: Job) {
+        job.tenant.gate().probes(job.began);
+        let in_flight = job.tenant.enter();
         self.jobs.spawn(async move {
             let settlement = job.run().await;
             drop(in_flight);
@@ -167,10 +208,32 @@ impl Engine {
         self.shared.tenants().values().map(|tenant| tenant.client.longest_poll()).max().unwrap_or_default()
     }
 
+    /// After an outage, ours or the store's: what is long overdue does not all go out at once.
+    async fn spread(&mut self) {
+        let shared = self.shared.clone();
+        let Ok(stats) = shared.store.stats().await else { return };
+        self.spread_due = false;
+        for stats in stats {
+            let is_late = stats.overdue.is_some_and(|overdue| overdue >= OUTAGE);
+            let [exchanging, waiting, answered, ..] = stats.states;
+            let processes = exchanging + waiting + answered;
+            if shared.tenant(stats.partition).is_none() && processes > 0 {
+                tracing::warn!(processes, "the store holds processes of a client that this poller does not have");
+                shared.tell(Event::UnknownClient { processes });
+            } else if is_late {
+                // If it fails they go out as they come, a few at a time.
+                let _ = shared.store.spread(stats.partition, SPREAD).await;
+            }
+        }
+    }
+
     /// Renews the claims of deliveries, and clears tombstones away. What fails is tried again the next time.
     async fn upkeep(&mut self) {
         let shared = self.shared.clone();
         let now = shared.clock.monotonic();
+        if self.spread_due && shared.settings.polls {
+            self.spread().await;
+        }
         if now >= self.renew_at {
             self.renew_at = now.saturating_add(RENEW_EVERY);
             let held: Vec<_> = shared.held().values().copied().collect();

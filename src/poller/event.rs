@@ -77,10 +77,22 @@ pub enum Event {
         /// The client.
         client_id: Arc<str>,
     },
+    /// The store's clock has jumped against this machine's monotonic one. What it said was due is put off by an
+    /// interval. Alert somebody.
+    ClockJumped {
+        /// By how much, in whichever direction.
+        by: Duration,
+    },
     /// The store did not do its part. Nothing is asked until it does. Alert somebody.
     StoreTrouble {
         /// What went wrong.
         error: Arc<Error>,
+    },
+    /// The store holds processes of a client that this poller does not have. They are left alone. Alert somebody, or
+    /// add the client.
+    UnknownClient {
+        /// How many processes.
+        processes: u64,
     },
     /// A row cannot be opened or read. It is left alone. Alert somebody.
     Unreadable {

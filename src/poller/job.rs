@@ -46,6 +46,22 @@ impl Job {
         }
     }
 
+    /// Gives the row back without a request, because the store's clock cannot be trusted to have said that it is due. A
+    /// whole interval from now is early for nobody.
+    pub(super) fn put_off(self) -> Option<Settlement> {
+        if self.claimed.state != State::Waiting {
+            return Some(self.settlement(state_again(self.claimed.state)?, Duration::ZERO));
+        }
+        let mut schedule: Schedule = pending::from_json(self.claimed.schedule.as_bytes()).ok()?;
+        if self.claimed.orphaned {
+            schedule.orphaned();
+        }
+        let now = self.store_clock.moment(&*self.shared.clock);
+        let interval = schedule.interval(now);
+        let schedule = schedule_text(&schedule).ok()?;
+        Some(Settlement { interval, schedule, ..self.settlement(Next::Waiting, interval) })
+    }
+
     async fn work(&self) -> Result<Option<Settlement>, Error> {
         let record = Record::open(&self.shared.keyring, self.claimed.id, &self.claimed.body)?;
         match (self.claimed.state, record.stage) {
@@ -236,7 +252,6 @@ impl Job {
     fn decided(&self, outcome: Outcome, context: Zeroizing<Vec<u8>>) -> Result<Settlement, Error> {
         let provisional = matches!(outcome, Outcome::Unknown | Outcome::Failed(_));
         let body = self.seal(Record::new(context, Stage::Outcome(outcome.into())))?;
-        self.shared.tell(Event::Decided { id: self.claimed.id });
         Ok(Settlement { body: Some(body), ..self.settlement(Next::Decided { provisional }, Duration::ZERO) })
     }
 
@@ -258,6 +273,11 @@ impl Job {
             cancellation_told: false,
         }
     }
+}
+
+/// What leaves a row that is not waiting as it is; an exchange that died is left to its lease.
+fn state_again(state: State) -> Option<Next> {
+    (state == State::Answered).then_some(Next::Answered)
 }
 
 /// The schedule as the store keeps it. There is no secret in it.

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, broadcast, mpsc, watch};
 use super::event::Event;
 use super::gate::{Gate, Turn};
 use crate::client::Client;
-use crate::clock::{Clock, Moment};
+use crate::clock::{Clock, Moment, saturating_add};
 use crate::error::{Error, ErrorKind, Misuse};
 use crate::keyring::Keyring;
 use crate::pending::Answer;
@@ -94,6 +94,15 @@ impl StoreClock {
         Self { now, at }
     }
 
+    /// By how much the two clocks have moved apart between two readings.
+    pub(super) fn apart(&self, later: &Self) -> Duration {
+        let expected = saturating_add(self.now, later.at.saturating_sub(self.at));
+        match later.now.duration_since(expected) {
+            Ok(ahead) => ahead,
+            Err(behind) => behind.duration(),
+        }
+    }
+
     pub(super) fn moment(&self, clock: &dyn Clock) -> Moment {
         let monotonic = clock.monotonic();
         Moment { wall: self.now, monotonic: self.at }.plus(monotonic.saturating_sub(self.at))
@@ -107,6 +116,14 @@ impl Shared {
 
     pub(super) fn held(&self) -> MutexGuard<'_, BTreeMap<ProcessId, HeldOutcome>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Renews a claim no longer. A newer one on the same outcome stays.
+    pub(super) fn let_go(&self, held: HeldOutcome) {
+        let mut all = self.held();
+        if all.get(&held.id) == Some(&held) {
+            all.remove(&held.id);
+        }
     }
 
     pub(super) fn tenant(&self, partition: Partition) -> Option<Arc<Tenant>> {

@@ -2,10 +2,13 @@
 
 mod support;
 
+mod axum;
 mod cancellation;
+mod crashes;
 mod delivery;
 mod flow;
 mod gates;
 mod pings;
 mod polling;
 mod start;
+mod store_trouble;
