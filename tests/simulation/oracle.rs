@@ -564,7 +564,7 @@ impl Watched {
                 let deadline = self.exchange.answered_at.unwrap_or_default() + lifetime + DEADLINE_GRACE;
                 if process.served {
                     Err("the success was lost".to_owned())
-                } else if now + SECOND < deadline && !self.exchange.clock_was_set {
+                } else if now + CLOCK_ERROR < deadline && !self.exchange.clock_was_set {
                     Err("its time is not over".to_owned())
                 } else {
                     Ok(())
