@@ -228,6 +228,14 @@ fn the_last_poll_does_not_follow_another_within_a_second() {
 }
 
 #[test]
+fn a_last_poll_that_leaves_a_moment_early_is_the_last_all_the_same() {
+    let mut schedule = reopen(&schedule(Some(3_600), Some(100)));
+    schedule.sending(moment(94.9));
+    schedule.answered(&pending(), moment(94.9), NO_JITTER);
+    assert!(matches!(schedule.step(moment(96.0)), Step::Wait(_)));
+}
+
+#[test]
 fn a_process_found_past_its_deadline_is_asked_about_once_and_expires_unconfirmed() {
     let schedule = schedule(Some(10), Some(100));
     let mut found = reopen(&schedule);
