@@ -305,7 +305,7 @@ impl Schedule {
         if let Some(left) = self.until_deadline(now) {
             // A process that nobody could ask about before its end is asked about once when it counts as expired.
             if !self.final_poll_answered() && !left.is_zero() {
-                wait = wait.min(left);
+                wait = wait.min(left.max(SHORTEST_GAP));
             }
         }
         self.due = Due::after(wait, now);
