@@ -120,6 +120,8 @@ pub struct Oracle {
     /// When each replica last heard from the store that an outcome is its own: executed there, answered here.
     holds: BTreeMap<(u32, ProcessId), (Duration, Duration)>,
     acknowledged: BTreeMap<ProcessId, Duration>,
+    /// Who has a delivery in hand, and how often the store had failed it before.
+    hands: Vec<(ProcessId, Arc<Life>, u32)>,
     next_flight: u64,
     pub counts: Counts,
     pub genuine_pings: u64,
@@ -402,14 +404,26 @@ impl Oracle {
         if let (Some((executed, _)), Some(&acknowledged)) = (hold, self.acknowledged.get(&id)) {
             self.must(now, executed < acknowledged, || format!("{label} is delivered after its acknowledgement"));
         }
+        let in_hand = self.hands.iter().find(|(other, holder, store_faults)| {
+            *other == id && holder.is_alive() && holder.store_faults() == *store_faults
+        });
+        let in_hand = in_hand.map(|(_, holder, _)| holder.number);
+        self.hands.push((id, life.clone(), life.store_faults()));
         let watched = &mut self.watched[label];
         let before = watched.delivered.replace((name.to_owned(), matches!(name, "unknown" | "failed")));
+        let is_new = before.as_ref().is_none_or(|(before, _)| before != name);
         let changed = before.filter(|(before, provisional)| before != name && !(*provisional && name == "approved"));
         let judged = watched.judge_outcome(now, label, delivery.outcome(), op);
+        self.must(now, is_new || in_hand.is_none(), || format!("{label} is delivered although {in_hand:?} has it"));
         self.must(now, changed.is_none(), || format!("{label} was {changed:?} and is {name}"));
         if let Err(problem) = judged {
             self.must(now, false, || format!("{label} is {name}, but {problem}"));
         }
+    }
+
+    /// The application has let go of a delivery, or says how it wants it again.
+    pub fn put_down(&mut self, life: &Arc<Life>, id: ProcessId) {
+        self.hands.retain(|(other, holder, _)| *other != id || holder.number != life.number);
     }
 
     /// Whether everybody who waits has been served.

@@ -143,27 +143,34 @@ async fn next(world: &World, outcomes: &mut Outcomes) -> Option<Delivery> {
 }
 
 async fn deal_with(world: Arc<World>, replica: Replica, delivery: Delivery) {
+    let id = delivery.id();
+    deal_well_or_badly(&world, &replica, delivery).await;
+    world.oracle().put_down(&replica.life, id);
+}
+
+async fn deal_well_or_badly(world: &World, replica: &Replica, delivery: Delivery) {
     let chance = &world.chance;
     if world.now() >= world.weather.calm_at {
-        return acknowledge(&world, &delivery, u32::MAX).await;
+        return acknowledge(world, &delivery, u32::MAX).await;
     }
     match chance.below(10) {
         0 => drop(delivery),
         1 => {
-            // Without an acknowledgement, whatever comes of it.
+            world.oracle().put_down(&replica.life, delivery.id());
+            // It comes again, whatever comes of this.
             let _ = delivery.retry_after(chance.between(Duration::from_millis(1), HOUR)).await;
         }
         2 => {
             world.sleep(chance.between(Duration::from_secs(1), HOUR)).await;
-            acknowledge(&world, &delivery, 3).await;
+            acknowledge(world, &delivery, 3).await;
         }
         3 if world.weather.crash > 0.0 => world.kill(&replica.life),
         4 => {
-            acknowledge(&world, &delivery, 3).await;
+            acknowledge(world, &delivery, 3).await;
             world.sleep(chance.up_to(HOUR)).await;
-            acknowledge(&world, &delivery, 3).await;
+            acknowledge(world, &delivery, 3).await;
         }
-        _ => acknowledge(&world, &delivery, 5).await,
+        _ => acknowledge(world, &delivery, 5).await,
     }
 }
 
