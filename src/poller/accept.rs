@@ -12,6 +12,7 @@ use super::job::schedule_text;
 use super::record::{Record, Stage};
 use super::shared::{Shared, StoreClock, Tenant, store_error};
 use crate::client::{Authentication, AuthorizationGrant, AuthorizationSession, SignIn};
+use crate::clock::Moment;
 use crate::error::{Error, Misuse};
 use crate::pending::PendingAuthentication;
 use crate::store::{Fingerprint, Insertion, NewProcess, Next, ProcessId, Reseal, SealedBody, Settlement, State};
@@ -100,9 +101,11 @@ impl Poller {
         let began = shared.clock.monotonic();
         let now = shared.store.work(Vec::new(), None).await.map_err(store_error)?.now;
         let store_clock = StoreClock::new(now, began);
+        let mut schedule = pending.0.schedule.clone();
         let mut pending = pending.duplicate()?;
-        pending.0.schedule.move_to_clock(tenant.client.clock().now(), store_clock.moment(&*shared.clock).wall);
         let moment = store_clock.moment(&*shared.clock);
+        schedule.move_to_clock(Moment::of(&**tenant.client.clock()), moment.wall);
+        pending.0.schedule = schedule;
         let lookups = shared.lookups(&tenant, pending.deferred_auth_id().expose())?;
         let process = NewProcess {
             id,
@@ -206,7 +209,7 @@ impl Acceptance {
         store_clock: StoreClock,
     ) -> Result<PendingAuthentication, Error> {
         let shared = &self.shared;
-        let local = self.tenant.client.clock().now();
+        let local = Moment::of(&**self.tenant.client.clock());
         let moment = store_clock.moment(&*shared.clock);
         let schedule = &mut pending.0.schedule;
         schedule.move_to_clock(local, moment.wall);

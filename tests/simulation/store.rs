@@ -35,7 +35,8 @@ impl SimulatedStore {
             world.called();
             world.may_crash(life).await;
             world.sleep_a_little(world.weather.store_latency).await;
-            if world.is_out(Part::Store) || world.strikes(world.weather.store_fault / 2.0) {
+            let is_cut_off = life.number % 2 == 0 && world.is_out(Part::Line);
+            if is_cut_off || world.is_out(Part::Store) || world.strikes(world.weather.store_fault / 2.0) {
                 return failed();
             }
             let answer = carry_out(world).await?;

@@ -54,6 +54,8 @@ pub enum Part {
     Op,
     Keys,
     Store,
+    /// Some replicas are cut off from the store.
+    Line,
     /// The OP refuses the client's credentials.
     Registration,
     /// The OP's nonces change with every request.
@@ -193,12 +195,17 @@ impl World {
         let chance = &self.chance;
         let expires = chance.odds(0.6);
         let shortest = (self.horizon / 60).max(Duration::from_secs(1));
-        let interval = chance.between(shortest, (self.horizon / 4).min(HOUR).max(shortest));
+        let mut interval = chance.between(shortest, (self.horizon / 4).min(HOUR).max(shortest));
+        let mut decides_after = chance.up_to(self.horizon);
+        if chance.odds(0.2) {
+            interval = chance.between(Duration::from_secs(1), Duration::from_secs(10));
+            decides_after = decides_after.min(interval * 40);
+        }
         let expires_in = expires.then(|| whole(chance.between(interval, self.horizon * 2)));
         let decisions = [Decision::Approve, Decision::Approve, Decision::Approve, Decision::Deny, Decision::Grant];
         let decision = match chance.below(12) {
             0 => Decision::Request,
-            1 | 2 if expires => Decision::Never,
+            1 | 2 if expires && interval >= shortest => Decision::Never,
             _ => chance.pick(&decisions),
         };
         Plan {
@@ -207,7 +214,7 @@ impl World {
                 .then(|| whole(interval)),
             expires_in,
             decision,
-            decides_after: chance.up_to(self.horizon),
+            decides_after,
             forged: chance.odds(0.1),
             interim: chance.odds(0.3),
             slow_downs: if chance.odds(0.3) { chance.below(4) as u32 } else { 0 },
@@ -223,7 +230,7 @@ fn whole(duration: Duration) -> Duration {
 fn weather(chance: &Chance, horizon: Duration) -> Weather {
     let rate = |values: &[f64]| chance.pick(values);
     let mut outages = Vec::new();
-    for of in [Part::Op, Part::Keys, Part::Store, Part::Registration, Part::Nonces] {
+    for of in [Part::Op, Part::Keys, Part::Store, Part::Line, Part::Registration, Part::Nonces] {
         for _ in 0..chance.pick(&[0, 0, 0, 1, 2]) {
             let from = chance.up_to(horizon);
             // Keys that are out of reach for a day are given up.

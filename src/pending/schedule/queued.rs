@@ -49,17 +49,17 @@ impl Schedule {
         }
     }
 
-    /// Moves everything from one wall clock to another, which shows `to` where the first shows `from`.
-    pub(crate) fn move_to_clock(&mut self, from: SystemTime, to: SystemTime) {
-        let moved = |time: SystemTime| match to.duration_since(from) {
+    /// Moves everything from the clocks of this process, as of `from`, to another wall clock, which shows `to` now. How
+    /// long is left to wait is not touched by a wall clock that was set meanwhile.
+    pub(crate) fn move_to_clock(&mut self, from: Moment, to: SystemTime) {
+        let moved = |time: SystemTime| match to.duration_since(from.wall) {
             Ok(ahead) => saturating_add(time, ahead),
             Err(behind) => time.checked_sub(behind.duration()).unwrap_or(SystemTime::UNIX_EPOCH),
         };
+        let waiting = |due: Due| Due { wall: saturating_add(to, due.remaining(from)), wait: due.wait, monotonic: None };
         self.exchange_sent_at = moved(self.exchange_sent_at);
         self.exchange_answered_at = moved(self.exchange_answered_at);
-        self.due.wall = moved(self.due.wall);
-        if let Some(not_before) = &mut self.not_before {
-            not_before.wall = moved(not_before.wall);
-        }
+        self.due = waiting(self.due);
+        self.not_before = self.not_before.map(waiting);
     }
 }

@@ -228,6 +228,15 @@ fn the_last_poll_does_not_follow_another_within_a_second() {
 }
 
 #[test]
+fn a_wall_clock_that_was_set_before_the_process_went_to_a_queue_does_not_hasten_a_poll() {
+    let (mut schedule, set) = (schedule(Some(600), None), Duration::from_secs(300));
+    let now = moment(100.0);
+    let queue = from_unix_seconds(1_000);
+    schedule.move_to_clock(Moment { wall: now.wall + set, ..now }, queue);
+    assert_eq!(schedule.due_in(Moment { wall: queue, monotonic: Duration::ZERO }), Duration::from_secs(500));
+}
+
+#[test]
 fn a_last_poll_that_leaves_a_moment_early_is_the_last_all_the_same() {
     let mut schedule = reopen(&schedule(Some(3_600), Some(100)));
     schedule.sending(moment(94.9));

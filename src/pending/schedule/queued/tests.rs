@@ -79,7 +79,7 @@ fn a_move_to_another_clock_keeps_every_wait() {
     let (here, there) = (moment(0).wall, moment(0).wall + Duration::from_secs(86_400));
     for (from, to) in [(here, there), (there, here)] {
         let before = schedule.due_at().duration_since(from).unwrap();
-        schedule.move_to_clock(from, to);
+        schedule.move_to_clock(Moment { wall: from, ..moment(0) }, to);
         assert_eq!(schedule.due_at().duration_since(to).unwrap(), before);
         assert_eq!(schedule.expires_at().unwrap().duration_since(to).unwrap(), Duration::from_secs(3_600));
     }
