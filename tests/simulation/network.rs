@@ -49,6 +49,9 @@ async fn send(world: &Arc<World>, life: &Arc<Life>, request: HttpRequest) -> Res
     let mut flight = Flight::begin(world, life, &request);
     let fate = world.fate(request.url.path());
     if fate == Fate::NotSent {
+        if let Some((label, number)) = flight.label.zip(flight.number) {
+            world.oracle().off_the_wire(label, number);
+        }
         world.sleep_a_little(world.weather.latency).await;
         flight.end(None, false, None);
         return Err(HttpError::not_sent(TransportProblem::Connect));
