@@ -113,7 +113,7 @@ impl Client {
 
     /// The second half: judges the success response that is in safe keeping.
     pub(super) async fn judge_answer(&self, pending: &mut PendingAuthentication) -> Result<Poll, Error> {
-        self.conclude(pending).await.map_err(|error| error.in_step(STEP))
+        self.conclude(pending).await.map_err(|error| error.in_step("validating the OP's final answer"))
     }
 
     /// DTR §Token Request using the Authentication Request ID.

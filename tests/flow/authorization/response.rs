@@ -224,6 +224,14 @@ async fn a_code_is_opaque_and_goes_back_to_the_op_as_it_came() {
 }
 
 #[tokio::test]
+async fn the_whole_url_does_as_well_as_its_query() {
+    let world = world().await;
+    let (query, session) = world.user_returns().await;
+    let url = format!("{REDIRECT_URI}?{query}#_=_");
+    assert!(world.client.check_authorization_response(&url, session).is_ok());
+}
+
+#[tokio::test]
 async fn the_query_may_come_with_its_question_mark() {
     let world = world().await;
     let (query, session) = world.user_returns().await;
