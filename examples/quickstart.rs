@@ -75,6 +75,7 @@ async fn sign_in(client: &Client, browser: &mut dyn Browser, progress: &Progress
             )
         }
         Outcome::Invalid(violation) => bail!("the provider's approval is not valid: {violation}"),
+        Outcome::Cancelled => bail!("the sign-in was cancelled"),
         Outcome::Unknown => bail!("the provider's answer was lost on its way, and it gives it once only; start again"),
         other => bail!("this example is older than the library: {other:?}"),
     }

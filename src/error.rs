@@ -59,6 +59,10 @@ pub enum ErrorKind {
     /// A signer outside the process, such as a key management service, did not sign.
     #[error("the signer did not sign")]
     Signer,
+    /// The store of the durable floor is out of reach or cannot be used; the source says why. Nothing was sent that
+    /// could not be remembered.
+    #[error("the store did not do its part")]
+    Store,
     /// A sealed value cannot be opened: it was altered, or sealed for another purpose, or with a key that the keyring
     /// does not have.
     #[error("the sealed value cannot be opened: it was altered, is not of this kind, or its key is not in the keyring")]
@@ -129,7 +133,7 @@ impl Error {
         let kind_passes = match &self.0.kind {
             // Refused by our own rules, and so it will be the next time.
             ErrorKind::Transport(TransportProblem::Refused) => false,
-            ErrorKind::Transport(_) | ErrorKind::Signer | ErrorKind::Randomness => true,
+            ErrorKind::Transport(_) | ErrorKind::Signer | ErrorKind::Randomness | ErrorKind::Store => true,
             ErrorKind::ErrorResponse(response) => response.is_transient(),
             ErrorKind::Protocol(violation) => violation.is_transient(),
             _ => false,

@@ -102,9 +102,12 @@ mod id_token;
 mod jose;
 mod keyring;
 mod pending;
+pub mod ping;
+pub mod poller;
 mod provider;
 mod random;
 mod secret;
+pub mod store;
 #[cfg(feature = "testing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod testing;
@@ -112,8 +115,8 @@ mod text;
 mod transport;
 
 pub use client::{
-    AssertionAudience, Authentication, AuthorizationGrant, AuthorizationRequest, AuthorizationSession, Client,
-    ClientBuilder, Denial, DpopMode, Expiry, Outcome, Poll, PollCredential, ResponseMode, ResponseType, SignIn,
+    AssertionAudience, Authentication, AuthorizationGrant, AuthorizationRequest, AuthorizationSession, Cancelled,
+    Client, ClientBuilder, Denial, DpopMode, Expiry, Outcome, Poll, PollCredential, ResponseMode, ResponseType, SignIn,
     UserInfo, Wait, WaitEvent,
 };
 pub use clock::{Clock, SystemClock};
@@ -127,6 +130,7 @@ pub use id_token::{Address, Claims, IdToken, InterimIdToken, InterimState};
 pub use jose::{Signer, SigningAlgorithm, SigningKey};
 pub use keyring::{Keyring, SealingKey};
 pub use pending::PendingAuthentication;
+pub use poller::{Accepted, Delivery, Poller};
 pub use provider::ProviderMetadata;
 pub use random::{Random, SystemRandom};
 pub use secret::Secret;

@@ -36,6 +36,8 @@ pub struct AuthorizationGrant {
     pub(super) session: Box<session::Body>,
     pub(super) code: Code,
     pub(super) spent: bool,
+    /// For the pings of this process alone.
+    pub(super) notification_token: Option<Secret>,
     /// The answer with final tokens, which the OP gives once only, while it cannot be validated.
     pub(super) received: Option<Received>,
 }
@@ -56,6 +58,16 @@ impl AuthorizationGrant {
     /// Whether the OP deferred its answer; otherwise an ordinary authorization code came back.
     pub fn is_deferred(&self) -> bool {
         matches!(self.code, Code::Deferred(_))
+    }
+
+    /// What tells this sign-in from all others: the `state`, which is used once.
+    pub(crate) fn state(&self) -> &Secret {
+        &self.session.state
+    }
+
+    /// Gives the OP a bearer token for the Ping Callbacks of this process.
+    pub(crate) fn set_notification_token(&mut self, token: Secret) {
+        self.notification_token = Some(token);
     }
 
     /// Whether the code has been sent, so that it must not be sent again.
@@ -121,7 +133,7 @@ impl Client {
             return Err(broken(Rule::RepeatedParameter, name));
         }
         let code = parameters.code(session.response_type)?;
-        Ok(AuthorizationGrant { session, code, spent: false, received: None })
+        Ok(AuthorizationGrant { session, code, spent: false, notification_token: None, received: None })
     }
 
     /// Refuses a grant that was exchanged before or belongs to another client.

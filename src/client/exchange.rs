@@ -48,6 +48,29 @@ impl Client {
     /// [`Protocol`](ErrorKind::Protocol) when its answer broke a rule; [`Misuse`](ErrorKind::Misuse) for a grant that
     /// was spent or belongs to another client.
     pub async fn exchange(&self, grant: &mut AuthorizationGrant) -> Result<SignIn, Error> {
+        let mut exchanged = self.exchange_unverified(grant).await?;
+        if let SignIn::Deferred(pending) = &mut exchanged {
+            self.try_to_verify_interim(pending).await;
+        }
+        Ok(exchanged)
+    }
+
+    /// Verifies the interim ID Token if that can be done soon. Nothing may fail any more: the code is spent and the
+    /// process lives. Nor may it take long, because the web request that brought the user back may be given up.
+    pub(crate) async fn try_to_verify_interim(&self, pending: &mut PendingAuthentication) {
+        tokio::select! {
+            biased;
+            verified = self.verify_interim(pending) => if let Err(error) = verified {
+                tracing::warn!(%error, "the interim ID Token cannot be verified yet");
+            },
+            () = self.0.clock.sleep(INTERIM_PATIENCE) => {
+                tracing::warn!("the OP's keys take too long; the interim ID Token is left for later");
+            }
+        }
+    }
+
+    /// The exchange without a look at the interim ID Token, for a caller that stores the process first.
+    pub(crate) async fn exchange_unverified(&self, grant: &mut AuthorizationGrant) -> Result<SignIn, Error> {
         self.check_grant(grant)?;
         let exchanged = match &grant.code {
             _ if grant.received.is_some() => self.complete(grant).await,
@@ -79,7 +102,7 @@ impl Client {
             client_id: session.client_id.clone(),
             deferred_auth_id,
             dpop_key: session.dpop_key.clone(),
-            notification_token: self.0.options.notification_token.clone(),
+            notification_token: grant.notification_token.clone().or(self.0.options.notification_token.clone()),
             access_token,
             checks: session.checks.clone(),
             schedule,
@@ -87,17 +110,6 @@ impl Client {
         if interim.is_some() {
             pending.0.unverified_interim = interim;
             pending.0.interim = InterimState::NotYetVerifiable;
-            // From here on nothing may fail any more: the code is spent and the process lives. Nor may it take long,
-            // because the web request that brought the user back may be given up.
-            tokio::select! {
-                biased;
-                verified = self.verify_interim(&mut pending) => if let Err(error) = verified {
-                    tracing::warn!(%error, "the interim ID Token cannot be verified yet");
-                },
-                () = self.0.clock.sleep(INTERIM_PATIENCE) => {
-                    tracing::warn!("the OP's keys take too long; the interim ID Token is left for later");
-                }
-            }
         }
         tracing::debug!(issuer = self.issuer(), client_id = self.client_id(), "a deferred code was exchanged");
         Ok(SignIn::Deferred(pending))
@@ -166,7 +178,7 @@ impl Client {
             Code::Deferred(code) => {
                 form.push(("grant_type", DEFERRED_GRANT.into()));
                 form.push(("deferred_code", code.expose().into()));
-                if let Some(token) = &self.0.options.notification_token {
+                if let Some(token) = grant.notification_token.as_ref().or(self.0.options.notification_token.as_ref()) {
                     form.push(("deferred_notification_token", token.expose().into()));
                 }
             }

@@ -11,6 +11,7 @@ use super::token_response::ReceivedTokens;
 use crate::endpoint::{Answer as Sent, EndpointRequest, Failure};
 use crate::error::{Document, Error, ErrorResponse, Misuse, Rule, Violation};
 use crate::pending::{Answer, End, PendingAuthentication, Phase, Standing, Step, SuccessBody, is_known_error};
+use crate::provider::ProviderMetadata;
 
 /// What one poll came to.
 #[non_exhaustive]
@@ -88,13 +89,9 @@ impl Client {
             Step::Ask => {}
         }
         let jitter = self.jitter();
-        let (answer, trouble) = match self.send_poll(pending).await {
-            Ok(answer) => judge(answer),
-            Err(Failure { error, may_have_been_sent }) => {
-                let retry_after = error.retry_after();
-                (Answer::Trouble { unanswered: may_have_been_sent, retry_after }, Some(error))
-            }
-        };
+        let metadata = self.0.provider.metadata().await;
+        pending.0.schedule.sending(self.now());
+        let (answer, trouble) = self.send_poll(pending, metadata).await;
         let response = match &answer {
             Answer::Error { response, .. } => Some(response.clone()),
             _ => None,
@@ -116,17 +113,44 @@ impl Client {
         self.conclude(pending).await.map_err(|error| error.in_step("validating the OP's final answer"))
     }
 
-    /// DTR §Token Request using the Authentication Request ID.
-    async fn send_poll(&self, pending: &mut PendingAuthentication) -> Result<Sent, Failure> {
-        let not_sent = |error| Failure { error, may_have_been_sent: false };
-        let metadata = match self.0.provider.metadata().await {
-            Ok(metadata) => metadata,
-            Err(error) => {
-                pending.0.schedule.sending(self.now());
-                return Err(not_sent(error));
+    /// Sends one poll, whatever the schedule says: for a caller that keeps it by other means. `may_send` is asked when
+    /// all is ready, right before the request leaves; `None` if it refuses.
+    pub(crate) async fn ask_now(
+        &self,
+        pending: &PendingAuthentication,
+        may_send: impl FnOnce() -> bool + Send,
+    ) -> Option<(Answer, Option<Error>)> {
+        let metadata = self.0.provider.metadata().await;
+        if !may_send() {
+            return None;
+        }
+        let (answer, trouble) = self.send_poll(pending, metadata).await;
+        Some((answer, trouble.map(|error| error.in_step(STEP))))
+    }
+
+    /// Sends a poll, and sorts what came back or why nothing did.
+    async fn send_poll(
+        &self,
+        pending: &PendingAuthentication,
+        metadata: Result<ProviderMetadata, Error>,
+    ) -> (Answer, Option<Error>) {
+        match self.request_tokens(pending, metadata).await {
+            Ok(answer) => judge(answer),
+            Err(Failure { error, may_have_been_sent }) => {
+                let retry_after = error.retry_after();
+                (Answer::Trouble { unanswered: may_have_been_sent, retry_after }, Some(error))
             }
-        };
-        pending.0.schedule.sending(self.now());
+        }
+    }
+
+    /// DTR §Token Request using the Authentication Request ID.
+    async fn request_tokens(
+        &self,
+        pending: &PendingAuthentication,
+        metadata: Result<ProviderMetadata, Error>,
+    ) -> Result<Sent, Failure> {
+        let not_sent = |error| Failure { error, may_have_been_sent: false };
+        let metadata = metadata.map_err(not_sent)?;
         let access_token = match self.0.options.poll_credential {
             PollCredential::ClientAuthentication => None,
             PollCredential::AccessToken => {
@@ -152,7 +176,7 @@ impl Client {
     }
 
     /// Validates the success response that is in safe keeping, as of when it came.
-    async fn conclude(&self, pending: &mut PendingAuthentication) -> Result<Poll, Error> {
+    pub(crate) async fn conclude(&self, pending: &mut PendingAuthentication) -> Result<Poll, Error> {
         if pending.0.unverified_interim.is_some() {
             // Only the comparison of the two subjects needs it; its failure is not the final token's.
             if let Err(error) = self.verify_interim(pending).await {
@@ -172,7 +196,10 @@ impl Client {
             code: None,
         };
         let violation = match self.authenticate(received).await {
-            Ok(Ok(authentication)) => {
+            Ok(Ok(mut authentication)) => {
+                if body.cancelled {
+                    authentication.came_after_cancellation();
+                }
                 body.phase = Phase::Ended;
                 return Ok(Poll::Finished(Outcome::Approved(authentication)));
             }
@@ -247,15 +274,17 @@ fn looks_final(body: &[u8]) -> bool {
         .map_or(true, |found| found.access_token.is_some() || found.id_token.is_some())
 }
 
-fn finish(pending: &mut PendingAuthentication, end: End, response: Option<ErrorResponse>) -> Outcome {
+/// The outcome of a process that ended without tokens, with the OP's answer where one ended it.
+pub(crate) fn finish(pending: &mut PendingAuthentication, end: End, response: Option<ErrorResponse>) -> Outcome {
     pending.0.phase = Phase::Ended;
     // The schedule can end a process without an answer only by its own deadline or in doubt, so `response` is there
     // for the others.
     let response = response.unwrap_or_else(|| ErrorResponse::new("", None, None));
-    match end {
+    let outcome = match end {
         End::Denied => Outcome::Denied(Denial::new(response)),
         End::Expired { confirmed } => Outcome::Expired(Expiry::new(confirmed)),
         End::Failed => Outcome::Failed(response),
         End::Unknown => Outcome::Unknown,
-    }
+    };
+    if pending.0.cancelled { outcome.after_cancellation() } else { outcome }
 }

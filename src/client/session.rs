@@ -68,6 +68,11 @@ impl AuthorizationSession {
         &self.0.state
     }
 
+    /// Issuer and client identifier of the client that started it.
+    pub(crate) fn owner(&self) -> (&str, &str) {
+        (&self.0.issuer, &self.0.client_id)
+    }
+
     /// Where the OP sends the user back to.
     pub fn redirect_uri(&self) -> &str {
         &self.0.redirect_uri

@@ -72,6 +72,7 @@ impl Client {
             authorization_details: tokens.authorization_details,
             extra: tokens.rest,
             dpop_key: received.dpop_key.cloned(),
+            after_cancellation: false,
         })))
     }
 

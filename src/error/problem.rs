@@ -56,6 +56,15 @@ pub enum Misuse {
     /// The code of this grant has been sent to the OP and must not be sent again. Start a new sign-in.
     #[error("the code of this grant has been sent already; start a new sign-in")]
     CodeSpent,
+    /// No client of this issuer and client identifier was given to the poller.
+    #[error("the poller has no client for this; add it")]
+    UnknownClient,
+    /// The store has no such process, or no longer.
+    #[error("there is no such process, or no longer")]
+    UnknownProcess,
+    /// The poller was shut down.
+    #[error("the poller was shut down")]
+    ShutDown,
     /// There is no access token to use.
     #[error("there is no access token")]
     NoAccessToken,

@@ -125,6 +125,11 @@ pub(super) struct Subkeys {
     authorization_session: Zeroizing<[u8; LENGTH]>,
     pending_authentication: Zeroizing<[u8; LENGTH]>,
     authentication: Zeroizing<[u8; LENGTH]>,
+    process: Zeroizing<[u8; LENGTH]>,
+    /// Authenticates the bearer tokens of Ping Callbacks.
+    pub(super) notification_token: Zeroizing<[u8; LENGTH]>,
+    /// Makes hashes by which something is found.
+    pub(super) fingerprint: Zeroizing<[u8; LENGTH]>,
 }
 
 impl Subkeys {
@@ -136,6 +141,9 @@ impl Subkeys {
             authorization_session: derive(Purpose::AuthorizationSession)?,
             pending_authentication: derive(Purpose::PendingAuthentication)?,
             authentication: derive(Purpose::Authentication)?,
+            process: derive(Purpose::Process)?,
+            notification_token: hmac_sha256(key, &[b"use notification token"]).map(Zeroizing::new)?,
+            fingerprint: hmac_sha256(key, &[b"use fingerprint"]).map(Zeroizing::new)?,
         })
     }
 
@@ -145,6 +153,7 @@ impl Subkeys {
             Purpose::AuthorizationSession => &self.authorization_session,
             Purpose::PendingAuthentication => &self.pending_authentication,
             Purpose::Authentication => &self.authentication,
+            Purpose::Process => &self.process,
         }
     }
 }

@@ -112,6 +112,9 @@ pub(crate) struct Schedule {
     /// the OP gives once only.
     #[serde(rename = "lost", default, skip_serializing_if = "is_false")]
     answer_lost: bool,
+    /// A ping has brought the last request forward, and none can do so again before a scheduled one.
+    #[serde(rename = "png", default, skip_serializing_if = "is_false")]
+    ping_spent: bool,
 }
 
 /// What to do now.
@@ -149,6 +152,7 @@ impl Schedule {
             in_flight: false,
             announced: false,
             answer_lost: false,
+            ping_spent: false,
         };
         schedule.plan(answered, jitter);
         schedule
@@ -417,5 +421,6 @@ mod optional_duration_milliseconds {
     }
 }
 
+mod queued;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,177 @@
+//! Where waiting processes live: a small contract over opaque bodies and a schedule.
+
+use std::fmt;
+use std::time::Duration;
+
+use futures_core::future::BoxFuture;
+
+#[cfg(feature = "testing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
+pub mod contract;
+mod error;
+mod memory;
+mod process_id;
+mod row;
+mod shared;
+
+pub use error::{StoreError, StoreProblem};
+pub use memory::MemoryStore;
+pub use process_id::{ParseProcessIdError, ProcessId};
+pub use row::{
+    Acknowledged, Acknowledgement, Cancellation, Claim, Claimed, ClaimedOutcome, Fingerprint, HeldOutcome, Insertion,
+    Lane, NewProcess, Next, OutcomeClaim, Outcomes, Partition, PartitionStats, Ping, Pinged, Process, Reseal,
+    SealedBody, Settled, Settlement, State, Work,
+};
+
+/// A place for the processes of a [`Poller`](crate::Poller), shared by all of its replicas.
+///
+/// The store is the queue: replicas exchange no messages, they claim rows. It knows nothing of OAuth. A row has a body
+/// that only the keyring opens, a [schedule](Settlement::schedule) that it keeps as text without reading it, and
+/// columns that the database itself works on. [`MemoryStore`] is a complete implementation in one file, and
+/// `store::contract` (feature `testing`) is the test suite that every implementation has to pass.
+///
+/// # A row
+///
+/// | column | meaning |
+/// |---|---|
+/// | `id` | minted before the exchange; primary key |
+/// | `partition` | the client at its OP; claims name the partitions that they are for |
+/// | `state` | [`State`] |
+/// | `session` | a [`Fingerprint`], unique where it is not null |
+/// | `lookup` | a [`Fingerprint`] of the `deferred_auth_id`, indexed, null before the exchange was answered |
+/// | `due_at` | when somebody has to look at the row again |
+/// | `leased_until` | a claim is being worked on; null if none is |
+/// | `not_before` | the earliest moment to which a ping may move `due_at`; null if no ping may move it |
+/// | `pinged_at` | when a ping came that no claim has followed yet |
+/// | `interval` | what a claim adds to its lease in `due_at`, so that a row whose holder died is not asked about early |
+/// | `epoch` | counts claims |
+/// | `attempts` | counts claims in the present state |
+/// | `provisional` | the outcome gives way to a success that still comes |
+/// | `cancellation` | [`Cancellation`] |
+/// | `schedule` | text of some hundred bytes, opaque, not secret |
+/// | `format`, `key` | of the body; claims name those that they can open |
+///
+/// The body, about a kilobyte, belongs in a table of its own beside a `revision` that counts its changes: most
+/// settlements do not touch it.
+///
+/// # Time
+///
+/// All time is the store's own: the database's clock, or for a store within one process the injected clock. Methods
+/// take durations, which count from the moment the store carries the call out, and answer with the moment where a
+/// caller needs it. Resolution is a millisecond or better. A duration that the column cannot hold ends at the latest
+/// time it can.
+///
+/// # Atomicity
+///
+/// Each call is one transaction: after an error nothing of it has happened, or all of it, where the commit's answer was
+/// lost. Every method can therefore be called again. What a call has answered survives the machine's crash. Calls on
+/// one row take effect one after the other. Claims skip rows that another claim is taking at the same moment.
+pub trait Store: fmt::Debug + Send + Sync {
+    /// Adds a process, unless one with one of its `sessions` or `lookups` is there: then nothing changes, and that one
+    /// is named. Of several, `sessions` counts first. A row with the same `id` counts as the insertion having
+    /// succeeded before.
+    ///
+    /// The row gets `epoch` 0, no ping and no cancellation, the first of `sessions` and of `lookups`, and
+    /// `due_at = now + due_in`. [`State::Exchanging`] is leased from the start: `leased_until = due_at`.
+    fn insert(&self, process: NewProcess) -> BoxFuture<'_, Result<Insertion, StoreError>>;
+
+    /// Carries out the settlements in their order, then takes the claim, in one transaction.
+    ///
+    /// **A settlement** with an `epoch` applies to a row in the state [`Exchanging`](State::Exchanging),
+    /// [`Waiting`](State::Waiting) or [`Answered`](State::Answered) whose epoch is that one. Without an `epoch` it
+    /// carries an answer that the OP gives once only, and applies to `Exchanging`, `Waiting`, and `Decided` while
+    /// `provisional`; the row's epoch then grows by one, so that the holder of a lease finds itself overtaken. Anything
+    /// else is [`Settled::Stale`] and changes nothing. Applied, it sets
+    ///
+    /// - `state` as [`Next`] says, `provisional`, `leased_until = null`, `schedule`, `interval`;
+    /// - `attempts = 0` where the state changes;
+    /// - `not_before = now + ping_in`, or null without one;
+    /// - `due_at = now + due_in`; for [`Next::Waiting`] with a ping noted and a `ping_in`, the earlier of that and
+    ///   `now + ping_in`;
+    /// - `lookup`, the body (with its `format`, `key` and `revision + 1`) where they are given; a `cancellation` that
+    ///   is [`Requested`](Cancellation::Requested) becomes [`Told`](Cancellation::Told) where `cancellation_told`;
+    /// - for [`Next::Ended`] the body is erased, as by an acknowledgement.
+    ///
+    /// **The claim** takes, for each lane, up to `limit` rows of that partition in the states `Exchanging`, `Waiting`
+    /// and `Answered` with `due_at <= now`, whose `format` is at most the claim's and whose `key` is one of its keys,
+    /// earliest `due_at` first. Each gets `leased_until = now + lease`, `due_at = leased_until + interval`,
+    /// `epoch + 1`, `attempts + 1`, `pinged_at = null`. A row that still had a `leased_until` is
+    /// [`orphaned`](Claimed::orphaned).
+    ///
+    /// [`Work::next_in`] is the time from now until the earliest `due_at` of the rows that the lanes could claim, those
+    /// just claimed included; zero if the limits left due rows behind.
+    fn work(&self, settlements: Vec<Settlement>, claim: Option<Claim>) -> BoxFuture<'_, Result<Work, StoreError>>;
+
+    /// A row as it is.
+    fn load(&self, id: ProcessId) -> BoxFuture<'_, Result<Option<Process>, StoreError>>;
+
+    /// Notes a ping. It is meant for the row with [`Ping::id`] or, without one, for the row whose `lookup` is among
+    /// [`Ping::lookups`].
+    ///
+    /// - No such row: [`Pinged::NotFound`].
+    /// - The row has a `lookup` that is not among [`Ping::lookups`]: [`Pinged::Foreign`], and nothing changes. A row
+    ///   without `lookup` takes any.
+    /// - The row is beyond `Waiting`: [`Pinged::Ended`], and nothing changes.
+    /// - Otherwise [`Pinged::Noted`]: `pinged_at = now`, and where `leased_until` and `not_before` allow it (the one
+    ///   null, the other not), `due_at` becomes the later of `now` and `not_before`, unless it is earlier already.
+    fn ping(&self, ping: Ping) -> BoxFuture<'_, Result<Pinged, StoreError>>;
+
+    /// Moves `cancellation` forward, never back, and answers with what it is then. Rows that are beyond `Waiting` keep
+    /// what they have. `None` if there is no row. Nothing else changes.
+    fn cancel(&self, id: ProcessId, to: Cancellation) -> BoxFuture<'_, Result<Option<Cancellation>, StoreError>>;
+
+    /// Claims outcomes: up to `limit` rows in the state [`Decided`](State::Decided), of all partitions, with
+    /// `due_at <= now` and a body that the claim can open, earliest first. Each gets `due_at = now + lease`,
+    /// `epoch + 1`, `attempts + 1`. [`Outcomes::next_in`] as in [`work`](Self::work).
+    fn claim_outcomes(&self, claim: OutcomeClaim) -> BoxFuture<'_, Result<Outcomes, StoreError>>;
+
+    /// Holds claimed outcomes for longer, or lets go of them: `due_at = now + due_in` for each whose row is `Decided`
+    /// with the same `epoch`. Answers for each whether that was so, in the same order.
+    fn hold_outcomes(&self, held: Vec<HeldOutcome>, due_in: Duration) -> BoxFuture<'_, Result<Vec<bool>, StoreError>>;
+
+    /// Acknowledges outcomes, whatever their epoch. A row that is `Decided` with the same `provisional` becomes
+    /// [`State::Acknowledged`] with `due_at = now + keep`, and its body is erased: [`Acknowledged::Done`]. Answers in
+    /// the same order.
+    fn acknowledge(
+        &self,
+        acknowledgements: Vec<Acknowledgement>,
+    ) -> BoxFuture<'_, Result<Vec<Acknowledged>, StoreError>>;
+
+    /// Erases a row in whatever state, body and all, and says whether there was one.
+    fn forget(&self, id: ProcessId) -> BoxFuture<'_, Result<bool, StoreError>>;
+
+    /// Erases up to `limit` rows that are `Acknowledged` with `due_at <= now`, and says how many.
+    fn purge(&self, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>>;
+
+    /// Spreads the rows of a partition that are `Waiting`, not leased and due: `due_at = now + x`, where `x` is
+    /// `over` times the first four bytes of the `id` as a fraction (big endian, divided by 2³²). Says how many.
+    fn spread(&self, partition: Partition, over: Duration) -> BoxFuture<'_, Result<usize, StoreError>>;
+
+    /// Up to `limit` rows with bodies that another key than `key` sealed, in the order of their `id` and beginning
+    /// after `after`, for sealing them again.
+    fn sealed_otherwise(
+        &self,
+        key: [u8; 4],
+        after: Option<ProcessId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<Process>, StoreError>>;
+
+    /// Replaces bodies whose `revision` is still the given one. Says for each whether it was, in the same order.
+    fn reseal(&self, reseals: Vec<Reseal>) -> BoxFuture<'_, Result<Vec<bool>, StoreError>>;
+
+    /// How many rows there are of each partition, those without rows left out.
+    fn stats(&self) -> BoxFuture<'_, Result<Vec<PartitionStats>, StoreError>>;
+
+    /// Completes when something may have become due or decided since this was *called* (not since it was first
+    /// polled), by anyone who shares the store. It is a hint: it may come too often or, where the store cannot know,
+    /// never; [`look_every`](Self::look_every) then bounds what that costs.
+    fn changed(&self) -> BoxFuture<'static, ()>;
+
+    /// How long to trust [`changed`](Self::changed) before looking all the same.
+    fn look_every(&self) -> Duration;
+
+    /// Whether what was stored is gone when this process ends, so that keys that end with it are good enough.
+    fn is_ephemeral(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,227 @@
+//! What every [`Store`] has to do, as tests.
+//!
+//! Implement [`Subject`] for your store and call [`check`] from a test. Each case gets an empty store.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//! use futures_core::future::BoxFuture;
+//! use openid_deferred::store::{MemoryStore, Store, contract};
+//! use openid_deferred::testing::TestClock;
+//!
+//! struct InMemory(TestClock, Arc<MemoryStore>);
+//!
+//! impl contract::Subject for InMemory {
+//!     fn store(&self) -> Arc<dyn Store> {
+//!         self.1.clone()
+//!     }
+//!
+//!     fn advance(&self, duration: Duration) -> BoxFuture<'_, ()> {
+//!         self.0.advance(duration);
+//!         Box::pin(std::future::ready(()))
+//!     }
+//! }
+//!
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! contract::check(async || {
+//!     let clock = TestClock::new();
+//!     InMemory(clock.clone(), Arc::new(MemoryStore::with_clock(Arc::new(clock))))
+//! })
+//! .await;
+//! # });
+//! ```
+// In a test a panic is the right answer.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::unreachable)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_core::future::BoxFuture;
+
+use super::{
+    Claim, Claimed, Fingerprint, Insertion, Lane, NewProcess, Next, OutcomeClaim, Outcomes, Partition, Ping, Pinged,
+    Process, ProcessId, SealedBody, Settled, Settlement, State, Store, Work,
+};
+
+mod outcomes;
+mod upkeep;
+mod work;
+
+/// A store under test.
+pub trait Subject {
+    /// The store, empty when the subject was made. Each call may give another handle on the same data, as another
+    /// replica has.
+    fn store(&self) -> Arc<dyn Store>;
+
+    /// Lets the store's clock go on by this much. A store with a clock of its own, such as a database, adds an offset
+    /// to it; nothing in the suite sleeps. No case depends on the clock standing still, as long as it does not advance
+    /// by a minute by itself.
+    fn advance(&self, duration: Duration) -> BoxFuture<'_, ()>;
+}
+
+/// Runs every case, each on a subject of its own.
+///
+/// # Panics
+///
+/// Where the store does not keep the contract. The message names what it should have done.
+pub async fn check<S: Subject>(make: impl AsyncFn() -> S) {
+    macro_rules! run {
+        ($($module:ident::$case:ident),* $(,)?) => {$(
+            $module::$case(Case(&make().await)).await;
+        )*};
+    }
+    run! {
+        work::a_row_comes_back_as_it_was_inserted,
+        work::a_second_row_for_a_session_or_a_lookup_is_not_inserted,
+        work::a_claim_takes_what_is_due_of_its_lanes_and_nothing_else,
+        work::a_claim_takes_only_bodies_that_it_can_open,
+        work::a_claimed_row_is_nobody_elses_until_its_lease_and_an_interval_have_passed,
+        work::a_row_whose_exchange_died_comes_back_orphaned_when_its_lease_ends,
+        work::a_settlement_needs_the_epoch_of_the_claim,
+        work::a_settled_row_is_due_again_when_the_settlement_says,
+        work::settlements_and_a_claim_go_together_in_their_order,
+        work::an_answer_that_cannot_be_had_again_wins_over_leases_and_provisional_outcomes,
+        work::attempts_count_from_the_last_change_of_state,
+        work::a_ping_moves_a_row_to_the_earliest_moment_allowed,
+        work::a_ping_in_flight_is_remembered_until_the_settlement,
+        work::a_ping_for_another_process_or_none_changes_nothing,
+        work::durations_beyond_all_calendars_are_held,
+        outcomes::an_outcome_is_delivered_until_it_is_acknowledged,
+        outcomes::an_outcome_can_be_held_and_let_go_by_its_holder_alone,
+        outcomes::an_acknowledgement_erases_the_body_and_counts_once,
+        outcomes::an_acknowledgement_of_a_provisional_outcome_spares_the_one_that_took_its_place,
+        outcomes::a_row_that_ends_is_not_delivered,
+        upkeep::tombstones_are_purged_when_their_time_has_come,
+        upkeep::a_forgotten_row_is_gone_with_its_session,
+        upkeep::a_cancellation_moves_forward_only_and_before_the_answer_only,
+        upkeep::overdue_rows_are_spread_by_their_id,
+        upkeep::bodies_are_sealed_again_by_compare_and_swap,
+        upkeep::statistics_count_rows_and_the_age_of_what_is_due,
+        upkeep::waiters_are_told_of_changes_or_look_often,
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+const PARTITION: Partition = Partition(-7);
+const KEY: [u8; 4] = [0xff, 0, 1, 2];
+
+/// A case at work, with short forms of the calls.
+struct Case<'a>(&'a dyn Subject);
+
+impl Case<'_> {
+    fn store(&self) -> Arc<dyn Store> {
+        self.0.store()
+    }
+
+    async fn advance(&self, duration: Duration) {
+        self.0.advance(duration).await;
+    }
+
+    async fn insert(&self, process: NewProcess) -> Insertion {
+        self.store().insert(process).await.unwrap()
+    }
+
+    async fn inserted(&self, process: NewProcess) -> ProcessId {
+        let id = process.id;
+        assert!(matches!(self.insert(process).await, Insertion::Inserted { .. }));
+        id
+    }
+
+    async fn work(&self, settlements: Vec<Settlement>, limit: usize) -> Work {
+        self.store().work(settlements, Some(claim(limit))).await.unwrap()
+    }
+
+    async fn claim(&self, limit: usize) -> Vec<Claimed> {
+        self.work(vec![], limit).await.claimed
+    }
+
+    async fn settle(&self, settlement: Settlement) -> Settled {
+        self.store().work(vec![settlement], None).await.unwrap().settled[0]
+    }
+
+    /// Claims the one row that is due.
+    async fn claim_one(&self) -> Claimed {
+        let mut claimed = self.claim(10).await;
+        assert_eq!(claimed.len(), 1, "one row is due");
+        claimed.remove(0)
+    }
+
+    async fn load(&self, id: ProcessId) -> Process {
+        self.store().load(id).await.unwrap().expect("the row is there")
+    }
+
+    async fn outcomes(&self, lease: Duration) -> Outcomes {
+        let claim = OutcomeClaim { limit: 10, lease, format: 1, keys: vec![KEY] };
+        self.store().claim_outcomes(claim).await.unwrap()
+    }
+
+    async fn ping(&self, id: impl Into<Option<ProcessId>>, lookup: u8) -> Pinged {
+        let ping = Ping { id: id.into(), lookups: vec![fingerprint(200), fingerprint(lookup)] };
+        self.store().ping(ping).await.unwrap()
+    }
+
+    /// A row with an outcome that is due for delivery.
+    async fn decided(&self, number: u8, provisional: bool) -> ProcessId {
+        let id = self.inserted(waiting(number)).await;
+        let claimed = self.claim_one().await;
+        let next = Next::Decided { provisional };
+        assert_eq!(self.settle(settlement(&claimed, next)).await, Settled::Done);
+        id
+    }
+}
+
+fn claim(limit: usize) -> Claim {
+    let lanes = vec![Lane { partition: PARTITION, limit }];
+    Claim { lanes, lease: 5 * MINUTE, format: 1, keys: vec![[9; 4], KEY] }
+}
+
+fn id(number: u8) -> ProcessId {
+    let mut bytes = [0x80; 16];
+    bytes[0] = number;
+    ProcessId::from_bytes(bytes)
+}
+
+fn fingerprint(number: u8) -> Fingerprint {
+    Fingerprint([number; 32])
+}
+
+fn body(text: &str) -> SealedBody {
+    SealedBody { format: 1, key: KEY, bytes: text.as_bytes().to_vec() }
+}
+
+/// A process that waits and is due, with the session and the lookup of the same number.
+fn waiting(number: u8) -> NewProcess {
+    NewProcess {
+        id: id(number),
+        partition: PARTITION,
+        state: State::Waiting,
+        sessions: vec![fingerprint(number)],
+        lookups: vec![fingerprint(100_u8.wrapping_add(number))],
+        due_in: Duration::ZERO,
+        ping_in: None,
+        interval: HOUR,
+        schedule: format!("schedule {number}"),
+        body: body("as inserted"),
+    }
+}
+
+/// A settlement of a claimed row that is due again at once.
+fn settlement(claimed: &Claimed, next: Next) -> Settlement {
+    Settlement {
+        id: claimed.id,
+        epoch: Some(claimed.epoch),
+        next,
+        due_in: Duration::ZERO,
+        ping_in: None,
+        interval: HOUR,
+        schedule: "settled".to_owned(),
+        lookup: None,
+        body: None,
+        cancellation_told: false,
+    }
+}
+
+fn ids(claimed: &[Claimed]) -> Vec<ProcessId> {
+    claimed.iter().map(|claimed| claimed.id).collect()
+}

@@ -1,0 +1,110 @@
+//! The delivery of outcomes.
+
+use super::*;
+use crate::store::{Acknowledged, Acknowledgement, HeldOutcome};
+
+fn acknowledgement(id: ProcessId, provisional: bool) -> Vec<Acknowledgement> {
+    vec![Acknowledgement { id, provisional, keep: HOUR }]
+}
+
+pub(super) async fn an_outcome_is_delivered_until_it_is_acknowledged(case: Case<'_>) {
+    let id = case.decided(1, false).await;
+    assert!(case.claim(10).await.is_empty(), "nothing is left to poll");
+    let outcomes = case.outcomes(5 * MINUTE).await;
+    let first = &outcomes.claimed[0];
+    assert_eq!((first.held.id, first.attempts, first.provisional), (id, 1, false));
+    assert_eq!((first.partition, &first.body), (PARTITION, &body("as inserted")));
+    let next_in = outcomes.next_in.unwrap();
+    assert!(next_in <= 5 * MINUTE && next_in > 4 * MINUTE, "{next_in:?}");
+    assert!(case.outcomes(MINUTE).await.claimed.is_empty(), "somebody has it");
+    case.advance(5 * MINUTE).await;
+    assert_eq!(case.outcomes(MINUTE).await.claimed[0].attempts, 2);
+    assert_eq!(case.store().acknowledge(acknowledgement(id, false)).await.unwrap(), [Acknowledged::Done]);
+    case.advance(5 * MINUTE).await;
+    let outcomes = case.outcomes(MINUTE).await;
+    assert!(outcomes.claimed.is_empty() && outcomes.next_in.is_none());
+
+    let other_key = NewProcess { body: SealedBody { key: [1; 4], ..body("") }, ..waiting(2) };
+    case.inserted(other_key).await;
+    let claimed = case.store().work(vec![], Some(Claim { keys: vec![[1; 4]], ..claim(1) })).await.unwrap().claimed;
+    case.settle(settlement(&claimed[0], Next::Decided { provisional: false })).await;
+    assert!(case.outcomes(MINUTE).await.claimed.is_empty(), "it cannot be opened here");
+}
+
+pub(super) async fn an_outcome_can_be_held_and_let_go_by_its_holder_alone(case: Case<'_>) {
+    case.decided(1, false).await;
+    let held = case.outcomes(5 * MINUTE).await.claimed[0].held;
+    let stale = HeldOutcome { epoch: held.epoch - 1, ..held };
+    let nobody = HeldOutcome { id: id(9), ..held };
+    let holds = case.store().hold_outcomes(vec![stale, held, nobody], 10 * MINUTE).await.unwrap();
+    assert_eq!(holds, [false, true, false]);
+    case.advance(6 * MINUTE).await;
+    assert!(case.outcomes(MINUTE).await.claimed.is_empty());
+    assert_eq!(case.store().hold_outcomes(vec![held], Duration::ZERO).await.unwrap(), [true]);
+    let again = case.outcomes(MINUTE).await.claimed[0].held;
+    assert_eq!(case.store().hold_outcomes(vec![held], Duration::ZERO).await.unwrap(), [false], "it has another holder");
+    assert_eq!(case.store().acknowledge(acknowledgement(held.id, false)).await.unwrap(), [Acknowledged::Done]);
+    assert_eq!(case.store().hold_outcomes(vec![again], MINUTE).await.unwrap(), [false]);
+}
+
+pub(super) async fn an_acknowledgement_erases_the_body_and_counts_once(case: Case<'_>) {
+    let id = case.decided(1, false).await;
+    // Nobody holds it any more, but its outcome was dealt with.
+    assert_eq!(case.store().acknowledge(acknowledgement(id, false)).await.unwrap(), [Acknowledged::Done]);
+    assert_eq!(case.store().acknowledge(acknowledgement(id, false)).await.unwrap(), [Acknowledged::Already]);
+    assert_eq!(case.store().acknowledge(acknowledgement(super::id(9), false)).await.unwrap(), [Acknowledged::Already]);
+    let row = case.load(id).await;
+    assert_eq!((row.state, row.body), (State::Acknowledged, None));
+    assert_eq!(case.insert(NewProcess { id: super::id(2), ..waiting(1) }).await, Insertion::Exists(id));
+    assert_eq!(case.ping(id, 101).await, Pinged::Ended(id));
+}
+
+pub(super) async fn an_acknowledgement_of_a_provisional_outcome_spares_the_one_that_took_its_place(case: Case<'_>) {
+    let id = case.decided(1, true).await;
+    assert!(case.outcomes(MINUTE).await.claimed[0].provisional);
+    let success = |next| Settlement {
+        id,
+        epoch: None,
+        next,
+        due_in: Duration::ZERO,
+        ping_in: None,
+        interval: Duration::ZERO,
+        schedule: String::new(),
+        lookup: None,
+        body: Some(body("the success")),
+        cancellation_told: false,
+    };
+    assert_eq!(case.settle(success(Next::Answered)).await, Settled::Done);
+    assert_eq!(case.store().acknowledge(acknowledgement(id, true)).await.unwrap(), [Acknowledged::Replaced]);
+    let answered = case.claim_one().await;
+    case.settle(settlement(&answered, Next::Decided { provisional: false })).await;
+    assert_eq!(case.store().acknowledge(acknowledgement(id, true)).await.unwrap(), [Acknowledged::Replaced]);
+    let delivered = &case.outcomes(MINUTE).await.claimed[0];
+    assert_eq!((delivered.attempts, delivered.provisional), (1, false));
+    assert_eq!(delivered.body, body("the success"));
+}
+
+pub(super) async fn a_row_that_ends_is_not_delivered(case: Case<'_>) {
+    let exchanging = NewProcess { state: State::Exchanging, due_in: HOUR, lookups: vec![], ..waiting(1) };
+    let id = case.inserted(exchanging).await;
+    let ended = Settlement {
+        id,
+        epoch: None,
+        next: Next::Ended,
+        due_in: HOUR,
+        ping_in: None,
+        interval: Duration::ZERO,
+        schedule: String::new(),
+        lookup: None,
+        body: None,
+        cancellation_told: false,
+    };
+    assert_eq!(case.settle(ended).await, Settled::Done);
+    assert_eq!((case.load(id).await.state, case.load(id).await.body), (State::Acknowledged, None));
+    case.advance(50 * MINUTE).await;
+    assert!(case.claim(1).await.is_empty() && case.outcomes(MINUTE).await.claimed.is_empty());
+    assert_eq!(case.insert(NewProcess { id: super::id(2), ..waiting(1) }).await, Insertion::Exists(id));
+    assert_eq!(case.store().purge(10).await.unwrap(), 0);
+    case.advance(10 * MINUTE).await;
+    assert_eq!(case.store().purge(10).await.unwrap(), 1);
+}

@@ -1,0 +1,121 @@
+//! Tombstones, cancellation, spreading, sealing again, statistics.
+
+use super::*;
+use crate::store::{Acknowledgement, Cancellation, Reseal};
+
+pub(super) async fn tombstones_are_purged_when_their_time_has_come(case: Case<'_>) {
+    let mut tombstones = Vec::new();
+    for number in 1..=3 {
+        let id = case.decided(number, false).await;
+        tombstones.push(Acknowledgement { id, provisional: false, keep: HOUR });
+    }
+    case.store().acknowledge(tombstones).await.unwrap();
+    let waiting = case.inserted(NewProcess { due_in: Duration::ZERO, ..waiting(4) }).await;
+    assert_eq!(case.store().purge(10).await.unwrap(), 0);
+    case.advance(HOUR).await;
+    assert_eq!(case.store().purge(2).await.unwrap(), 2);
+    assert_eq!(case.store().purge(2).await.unwrap(), 1);
+    case.load(waiting).await;
+}
+
+pub(super) async fn a_forgotten_row_is_gone_with_its_session(case: Case<'_>) {
+    let id = case.inserted(waiting(1)).await;
+    let claimed = case.claim_one().await;
+    assert!(case.store().forget(id).await.unwrap());
+    assert!(!case.store().forget(id).await.unwrap());
+    assert!(case.store().load(id).await.unwrap().is_none());
+    assert_eq!(case.settle(settlement(&claimed, Next::Answered)).await, Settled::Stale);
+    case.inserted(NewProcess { id: super::id(2), ..waiting(1) }).await;
+}
+
+pub(super) async fn a_cancellation_moves_forward_only_and_before_the_answer_only(case: Case<'_>) {
+    let id = case.inserted(waiting(1)).await;
+    let cancel = async |id, to| case.store().cancel(id, to).await.unwrap();
+    assert_eq!(cancel(id, Cancellation::Requested).await, Some(Cancellation::Requested));
+    assert_eq!(cancel(id, Cancellation::None).await, Some(Cancellation::Requested));
+    let claimed = case.claim_one().await;
+    assert_eq!(claimed.cancellation, Cancellation::Requested);
+    case.settle(Settlement { cancellation_told: true, ..settlement(&claimed, Next::Waiting) }).await;
+    assert_eq!(cancel(id, Cancellation::Requested).await, Some(Cancellation::Told));
+    assert_eq!(case.claim_one().await.cancellation, Cancellation::Told);
+
+    case.inserted(waiting(2)).await;
+    let claimed = case.claim_one().await;
+    case.settle(Settlement { cancellation_told: true, ..settlement(&claimed, Next::Answered) }).await;
+    assert_eq!(cancel(claimed.id, Cancellation::Requested).await, Some(Cancellation::None), "nobody had asked for it");
+    assert_eq!(cancel(super::id(9), Cancellation::Requested).await, None);
+}
+
+pub(super) async fn overdue_rows_are_spread_by_their_id(case: Case<'_>) {
+    // The first byte of the identifier is the number, so these are at a 256th, a half and almost all of the hour.
+    for number in [1, 0x80, 0xff] {
+        case.inserted(NewProcess { lookups: vec![], ..waiting(number) }).await;
+    }
+    case.inserted(NewProcess { partition: Partition(3), ..waiting(2) }).await;
+    case.inserted(NewProcess { due_in: HOUR, ..waiting(3) }).await;
+    assert_eq!(case.store().spread(PARTITION, HOUR).await.unwrap(), 3);
+    assert!(case.claim(10).await.is_empty());
+    case.advance(MINUTE).await;
+    assert_eq!(ids(&case.claim(10).await), [id(1)]);
+    case.advance(29 * MINUTE + Duration::from_secs(30)).await;
+    assert_eq!(ids(&case.claim(10).await), [id(0x80)]);
+    assert_eq!(case.load(id(2)).await.due_in, Duration::ZERO, "another partition is left alone");
+}
+
+pub(super) async fn bodies_are_sealed_again_by_compare_and_swap(case: Case<'_>) {
+    let store = case.store();
+    for number in 1..=4 {
+        let key = if number == 4 { [2; 4] } else { KEY };
+        case.inserted(NewProcess { body: SealedBody { key, ..body("old") }, lookups: vec![], ..waiting(number) }).await;
+    }
+    let old = store.sealed_otherwise([2; 4], None, 2).await.unwrap();
+    assert_eq!(old.iter().map(|row| row.id).collect::<Vec<_>>(), [id(1), id(2)]);
+    let rest = store.sealed_otherwise([2; 4], Some(id(2)), 9).await.unwrap();
+    assert_eq!(rest.iter().map(|row| row.id).collect::<Vec<_>>(), [id(3)]);
+
+    let claimed = case.claim(1).await.remove(0);
+    case.settle(Settlement { body: Some(body("newer")), due_in: HOUR, ..settlement(&claimed, Next::Waiting) }).await;
+    let reseal = |row: &Process| Reseal {
+        id: row.id,
+        revision: row.revision,
+        body: SealedBody { key: [2; 4], ..body("resealed") },
+    };
+    assert_eq!(store.reseal(old.iter().map(reseal).collect()).await.unwrap(), [false, true]);
+    assert_eq!(case.load(id(1)).await.body, Some(body("newer")));
+    let resealed = case.load(id(2)).await;
+    assert_eq!((resealed.body.unwrap().bytes, resealed.revision), (b"resealed".to_vec(), 1));
+    let work = store.work(vec![], Some(Claim { keys: vec![[2; 4]], ..claim(9) })).await.unwrap();
+    assert_eq!(ids(&work.claimed), [id(2), id(4)], "claims go by the new key");
+}
+
+pub(super) async fn statistics_count_rows_and_the_age_of_what_is_due(case: Case<'_>) {
+    assert!(case.store().stats().await.unwrap().is_empty());
+    case.decided(1, false).await;
+    case.advance(5 * MINUTE).await;
+    case.inserted(waiting(2)).await;
+    case.claim_one().await;
+    case.inserted(waiting(3)).await;
+    case.inserted(NewProcess { due_in: HOUR, ..waiting(4) }).await;
+    case.inserted(NewProcess { partition: Partition(3), due_in: HOUR, ..waiting(5) }).await;
+    case.advance(MINUTE).await;
+    let mut stats = case.store().stats().await.unwrap();
+    stats.sort_by_key(|stats| stats.partition);
+    assert_eq!(stats.iter().map(|stats| stats.partition).collect::<Vec<_>>(), [PARTITION, Partition(3)]);
+    assert_eq!((stats[0].states, stats[1].states), ([0, 3, 0, 1, 0], [0, 1, 0, 0, 0]));
+    let about = |age: Option<Duration>, minutes: u32| {
+        age.is_some_and(|age| age >= minutes * MINUTE && age < (minutes + 1) * MINUTE)
+    };
+    assert!(about(stats[0].overdue, 1) && about(stats[0].undelivered, 6), "{stats:?}");
+    assert_eq!((stats[1].overdue, stats[1].undelivered), (None, None));
+}
+
+pub(super) async fn waiters_are_told_of_changes_or_look_often(case: Case<'_>) {
+    let store = case.store();
+    assert!(store.look_every() > Duration::ZERO);
+    let changed = store.changed();
+    case.inserted(waiting(1)).await;
+    // A store that cannot tell has its users look every few seconds.
+    if store.look_every() > MINUTE {
+        changed.await;
+    }
+}

@@ -1,0 +1,267 @@
+//! Insertions, claims, settlements and pings.
+
+use super::*;
+use crate::store::Cancellation;
+
+pub(super) async fn a_row_comes_back_as_it_was_inserted(case: Case<'_>) {
+    let id = case.inserted(NewProcess { due_in: HOUR, ..waiting(1) }).await;
+    let row = case.load(id).await;
+    assert_eq!((row.id, row.partition, row.state), (id, PARTITION, State::Waiting));
+    assert_eq!((row.epoch, row.provisional, row.cancellation), (0, false, Cancellation::None));
+    assert_eq!((row.schedule.as_str(), row.leased), ("schedule 1", false));
+    assert_eq!(row.body, Some(body("as inserted")));
+    assert!(row.due_in <= HOUR && row.due_in > HOUR - MINUTE, "{:?}", row.due_in);
+    assert!(case.store().load(super::id(2)).await.unwrap().is_none());
+}
+
+pub(super) async fn a_second_row_for_a_session_or_a_lookup_is_not_inserted(case: Case<'_>) {
+    let first = case.inserted(waiting(1)).await;
+    let same_session = NewProcess { sessions: vec![fingerprint(50), fingerprint(1)], lookups: vec![], ..waiting(2) };
+    assert_eq!(case.insert(same_session).await, Insertion::Exists(first));
+    let same_lookup = NewProcess { sessions: vec![], lookups: vec![fingerprint(51), fingerprint(101)], ..waiting(3) };
+    assert_eq!(case.insert(same_lookup).await, Insertion::Exists(first));
+    // The answer to an insertion was lost, so it is repeated.
+    assert!(matches!(case.insert(waiting(1)).await, Insertion::Inserted { .. }));
+    // Rows without a session or lookup are not alike.
+    for number in [4, 5] {
+        case.inserted(NewProcess { sessions: vec![], lookups: vec![], ..waiting(number) }).await;
+    }
+    assert_eq!(case.claim(10).await.len(), 3);
+}
+
+pub(super) async fn a_claim_takes_what_is_due_of_its_lanes_and_nothing_else(case: Case<'_>) {
+    case.inserted(NewProcess { partition: Partition(i64::MAX), ..waiting(1) }).await;
+    case.inserted(NewProcess { due_in: HOUR, ..waiting(2) }).await;
+    case.inserted(waiting(3)).await;
+    case.advance(MINUTE).await;
+    case.inserted(waiting(4)).await;
+    case.advance(MINUTE).await;
+    case.inserted(waiting(5)).await;
+
+    let work = case.work(vec![], 2).await;
+    assert_eq!(ids(&work.claimed), [id(3), id(4)], "the earliest come first, up to the limit");
+    assert_eq!(work.next_in, Some(Duration::ZERO), "there is more");
+    let claimed = &work.claimed[0];
+    assert_eq!((claimed.state, claimed.epoch, claimed.attempts, claimed.orphaned), (State::Waiting, 1, 1, false));
+    assert_eq!((claimed.schedule.as_str(), &claimed.body), ("schedule 3", &body("as inserted")));
+
+    let work = case.work(vec![], 2).await;
+    assert_eq!(ids(&work.claimed), [id(5)]);
+    let next_in = work.next_in.unwrap();
+    assert!(next_in <= HOUR && next_in > 50 * MINUTE, "{next_in:?}");
+}
+
+pub(super) async fn a_claim_takes_only_bodies_that_it_can_open(case: Case<'_>) {
+    case.inserted(NewProcess { body: SealedBody { key: [1; 4], ..body("") }, ..waiting(1) }).await;
+    case.inserted(NewProcess { body: SealedBody { format: 2, ..body("") }, ..waiting(2) }).await;
+    case.inserted(waiting(3)).await;
+    assert_eq!(ids(&case.claim(1).await), [id(3)], "the others do not take up its place");
+    let work = case.store().work(vec![], Some(Claim { format: 2, keys: vec![[1; 4], KEY], ..claim(9) })).await.unwrap();
+    assert_eq!(ids(&work.claimed), [id(1), id(2)]);
+}
+
+pub(super) async fn a_claimed_row_is_nobody_elses_until_its_lease_and_an_interval_have_passed(case: Case<'_>) {
+    let id = case.inserted(waiting(1)).await;
+    case.claim_one().await;
+    assert!(case.load(id).await.leased);
+    assert!(case.claim(1).await.is_empty());
+    case.advance(10 * MINUTE).await;
+    assert!(!case.load(id).await.leased);
+    assert!(case.claim(1).await.is_empty(), "its poll may have been sent at the end of the lease");
+    case.advance(HOUR).await;
+    let orphan = case.claim_one().await;
+    assert_eq!((orphan.orphaned, orphan.epoch, orphan.attempts), (true, 2, 2));
+    assert_eq!(case.settle(settlement(&orphan, Next::Waiting)).await, Settled::Done);
+    assert!(!case.claim_one().await.orphaned);
+}
+
+pub(super) async fn a_row_whose_exchange_died_comes_back_orphaned_when_its_lease_ends(case: Case<'_>) {
+    let exchanging = NewProcess { state: State::Exchanging, due_in: MINUTE, lookups: vec![], ..waiting(1) };
+    let id = case.inserted(exchanging).await;
+    assert!(case.load(id).await.leased);
+    assert!(case.claim(1).await.is_empty());
+    case.advance(2 * MINUTE).await;
+    let claimed = case.claim_one().await;
+    assert_eq!((claimed.state, claimed.orphaned), (State::Exchanging, true));
+}
+
+pub(super) async fn a_settlement_needs_the_epoch_of_the_claim(case: Case<'_>) {
+    let id = case.inserted(waiting(1)).await;
+    let claimed = case.claim_one().await;
+    let stale = Settlement { epoch: Some(0), ..settlement(&claimed, Next::Decided { provisional: false }) };
+    assert_eq!(case.settle(stale).await, Settled::Stale);
+    assert_eq!((case.load(id).await.state, case.load(id).await.leased), (State::Waiting, true));
+    assert_eq!(case.settle(settlement(&claimed, Next::Decided { provisional: true })).await, Settled::Done);
+    // A provisional outcome gives way to a success, not to whoever still has the epoch.
+    assert_eq!(case.settle(settlement(&claimed, Next::Waiting)).await, Settled::Stale);
+    let nobody = Settlement { id: super::id(9), ..settlement(&claimed, Next::Waiting) };
+    assert_eq!(case.settle(nobody).await, Settled::Stale);
+}
+
+pub(super) async fn a_settled_row_is_due_again_when_the_settlement_says(case: Case<'_>) {
+    let id = case.inserted(waiting(1)).await;
+    let claimed = case.claim_one().await;
+    let settlement = Settlement {
+        due_in: 30 * MINUTE,
+        interval: 2 * HOUR,
+        body: Some(body("with progress")),
+        ..settlement(&claimed, Next::Waiting)
+    };
+    assert_eq!(case.settle(settlement).await, Settled::Done);
+    let row = case.load(id).await;
+    assert_eq!((row.schedule.as_str(), row.body.clone()), ("settled", Some(body("with progress"))));
+    assert_eq!((row.leased, row.revision), (false, 1));
+    case.advance(29 * MINUTE).await;
+    assert!(case.claim(1).await.is_empty());
+    case.advance(MINUTE).await;
+    assert_eq!(case.claim_one().await.body, body("with progress"));
+    case.advance(HOUR + 30 * MINUTE).await;
+    assert!(case.claim(1).await.is_empty(), "the new interval counts");
+    case.advance(HOUR).await;
+    assert!(case.claim_one().await.orphaned);
+}
+
+pub(super) async fn settlements_and_a_claim_go_together_in_their_order(case: Case<'_>) {
+    for number in 1..=3 {
+        case.inserted(waiting(number)).await;
+    }
+    let claimed = case.claim(10).await;
+    let again = settlement(&claimed[1], Next::Waiting);
+    let twice = settlement(&claimed[1], Next::Answered);
+    let later = Settlement { due_in: HOUR, ..settlement(&claimed[2], Next::Waiting) };
+    let work = case.work(vec![again, twice, later], 10).await;
+    // Both hold the epoch, so the second applies on top of the first.
+    assert_eq!(work.settled, [Settled::Done; 3]);
+    assert_eq!(ids(&work.claimed), [claimed[1].id]);
+    assert_eq!((work.claimed[0].state, work.claimed[0].orphaned), (State::Answered, false));
+}
+
+pub(super) async fn an_answer_that_cannot_be_had_again_wins_over_leases_and_provisional_outcomes(case: Case<'_>) {
+    let success = |claimed: &Claimed| Settlement {
+        epoch: None,
+        body: Some(body("the success")),
+        ..settlement(claimed, Next::Answered)
+    };
+    // Another replica holds the lease.
+    let id = case.inserted(waiting(1)).await;
+    let first = case.claim_one().await;
+    case.advance(3 * HOUR).await;
+    let second = case.claim_one().await;
+    assert_eq!(case.settle(success(&first)).await, Settled::Done);
+    assert_eq!(case.settle(settlement(&second, Next::Waiting)).await, Settled::Stale);
+    assert_eq!(case.settle(success(&first)).await, Settled::Stale, "it is there already");
+    assert_eq!(case.load(id).await.body, Some(body("the success")));
+    let answered = case.claim_one().await;
+    assert_eq!(answered.state, State::Answered);
+    assert_eq!(case.settle(settlement(&answered, Next::Decided { provisional: false })).await, Settled::Done);
+    assert_eq!(case.settle(success(&first)).await, Settled::Stale);
+
+    let id = case.decided(2, true).await;
+    let claimed = Claimed { id, ..first.clone() };
+    assert_eq!(case.settle(success(&claimed)).await, Settled::Done);
+    assert_eq!((case.load(id).await.state, case.load(id).await.provisional), (State::Answered, false));
+
+    let exchanging = NewProcess { state: State::Exchanging, due_in: HOUR, lookups: vec![], ..waiting(3) };
+    let id = case.inserted(exchanging).await;
+    let answered = Settlement {
+        id,
+        epoch: None,
+        lookup: Some(fingerprint(103)),
+        due_in: HOUR,
+        ..settlement(&first, Next::Waiting)
+    };
+    assert_eq!(case.settle(answered).await, Settled::Done);
+    assert_eq!((case.load(id).await.state, case.load(id).await.leased), (State::Waiting, false));
+    assert_eq!(case.ping(None, 103).await, Pinged::Noted(id), "the lookup is known");
+}
+
+pub(super) async fn attempts_count_from_the_last_change_of_state(case: Case<'_>) {
+    case.inserted(waiting(1)).await;
+    for (attempts, next) in [(1, Next::Waiting), (2, Next::Waiting), (3, Next::Answered), (1, Next::Answered)] {
+        let claimed = case.claim_one().await;
+        assert_eq!(claimed.attempts, attempts);
+        case.settle(settlement(&claimed, next)).await;
+    }
+    assert_eq!(case.claim_one().await.attempts, 2);
+}
+
+pub(super) async fn a_ping_moves_a_row_to_the_earliest_moment_allowed(case: Case<'_>) {
+    let id = case.inserted(NewProcess { due_in: HOUR, ping_in: Some(10 * MINUTE), ..waiting(1) }).await;
+    assert_eq!(case.ping(id, 101).await, Pinged::Noted(id));
+    case.advance(9 * MINUTE).await;
+    assert!(case.claim(1).await.is_empty());
+    case.advance(MINUTE).await;
+    let claimed = case.claim_one().await;
+
+    let settled = Settlement { due_in: HOUR, ping_in: Some(MINUTE), ..settlement(&claimed, Next::Waiting) };
+    case.settle(settled).await;
+    case.advance(5 * MINUTE).await;
+    assert!(case.claim(1).await.is_empty(), "the claim has used the ping up");
+    assert_eq!(case.ping(None, 101).await, Pinged::Noted(id));
+    let claimed = case.claim_one().await;
+
+    case.settle(Settlement { due_in: HOUR, ..settlement(&claimed, Next::Waiting) }).await;
+    assert_eq!(case.ping(id, 101).await, Pinged::Noted(id));
+    case.advance(50 * MINUTE).await;
+    assert!(case.claim(1).await.is_empty(), "without `ping_in` it waits for the schedule");
+    case.advance(10 * MINUTE).await;
+    case.claim_one().await;
+}
+
+pub(super) async fn a_ping_in_flight_is_remembered_until_the_settlement(case: Case<'_>) {
+    let id = case.inserted(waiting(1)).await;
+    let claimed = case.claim_one().await;
+    assert_eq!(case.ping(id, 101).await, Pinged::Noted(id));
+    assert!(case.claim(1).await.is_empty(), "one at a time");
+    let settled = Settlement { due_in: HOUR, ping_in: Some(MINUTE), ..settlement(&claimed, Next::Waiting) };
+    case.settle(settled.clone()).await;
+    assert!(case.claim(1).await.is_empty());
+    case.advance(MINUTE).await;
+    let claimed = case.claim_one().await;
+    case.settle(Settlement { epoch: Some(claimed.epoch), ..settled }).await;
+    case.advance(MINUTE).await;
+    assert!(case.claim(1).await.is_empty(), "only once");
+
+    // Likewise while the code is being exchanged.
+    let exchanging = NewProcess { state: State::Exchanging, due_in: HOUR, lookups: vec![], ..waiting(2) };
+    let id = case.inserted(exchanging).await;
+    assert_eq!(case.ping(id, 150).await, Pinged::Noted(id), "nobody knows its `deferred_auth_id` yet");
+    let answered = Settlement {
+        id,
+        epoch: None,
+        due_in: HOUR,
+        ping_in: Some(MINUTE),
+        lookup: Some(fingerprint(102)),
+        ..settlement(&claimed, Next::Waiting)
+    };
+    case.settle(answered).await;
+    case.advance(MINUTE).await;
+    assert_eq!(case.claim_one().await.id, id);
+}
+
+pub(super) async fn a_ping_for_another_process_or_none_changes_nothing(case: Case<'_>) {
+    let id = case.inserted(NewProcess { due_in: HOUR, ping_in: Some(Duration::ZERO), ..waiting(1) }).await;
+    assert_eq!(case.ping(id, 102).await, Pinged::Foreign);
+    assert_eq!(case.ping(super::id(2), 101).await, Pinged::NotFound);
+    assert_eq!(case.ping(None, 102).await, Pinged::NotFound);
+    assert!(case.claim(1).await.is_empty());
+    let ended = case.decided(2, true).await;
+    assert_eq!(case.ping(ended, 102).await, Pinged::Ended(ended));
+    assert_eq!(case.load(ended).await.state, State::Decided);
+}
+
+pub(super) async fn durations_beyond_all_calendars_are_held(case: Case<'_>) {
+    let longest = NewProcess { interval: Duration::MAX, ..waiting(1) };
+    let id = case.inserted(longest).await;
+    let claimed = case.claim_one().await;
+    let settled = Settlement {
+        due_in: Duration::MAX,
+        ping_in: Some(Duration::MAX),
+        interval: Duration::MAX,
+        ..settlement(&claimed, Next::Waiting)
+    };
+    assert_eq!(case.settle(settled).await, Settled::Done);
+    assert_eq!(case.ping(id, 101).await, Pinged::Noted(id));
+    case.advance(1_000_000 * HOUR).await;
+    assert!(case.claim(1).await.is_empty());
+}

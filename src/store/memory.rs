@@ -1,0 +1,216 @@
+//! A store in the memory of one process.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use futures_core::future::BoxFuture;
+use tokio::sync::watch;
+
+use super::{
+    Acknowledged, Acknowledgement, Cancellation, Claim, HeldOutcome, Insertion, NewProcess, OutcomeClaim, Outcomes,
+    Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal, Settlement, Store, StoreError, Work,
+};
+use crate::clock::{Clock, SystemClock, saturating_add};
+
+use table::Table;
+
+mod table;
+
+/// A [`Store`] that forgets everything when the process ends: for tests, for development, and as the shortest complete
+/// example of the contract.
+///
+/// Share it among pollers by cloning its `Arc`.
+///
+/// ```
+/// use std::sync::Arc;
+/// use openid_deferred::store::{MemoryStore, Store};
+///
+/// let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+/// assert!(store.is_ephemeral());
+/// ```
+pub struct MemoryStore {
+    clock: Arc<dyn Clock>,
+    /// The wall clock when the monotonic one showed zero. Due times count on the monotonic one, which does not jump.
+    origin: SystemTime,
+    table: Mutex<Table>,
+    changes: watch::Sender<()>,
+}
+
+impl MemoryStore {
+    /// An empty store on the machine's clock.
+    pub fn new() -> Self {
+        Self::with_clock(Arc::new(SystemClock))
+    }
+
+    /// An empty store on this clock.
+    pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
+        let origin = clock.now().checked_sub(clock.monotonic()).unwrap_or(SystemTime::UNIX_EPOCH);
+        Self { clock, origin, table: Mutex::default(), changes: watch::Sender::new(()) }
+    }
+
+    fn run<'a, T: Send>(
+        &'a self,
+        call: impl FnOnce(&mut Table, Duration) -> T + Send + 'a,
+    ) -> BoxFuture<'a, Result<T, StoreError>> {
+        Box::pin(async move { Ok(call(&mut self.table(), self.clock.monotonic())) })
+    }
+
+    /// The same for calls after which somebody may have something to do.
+    fn run_and_tell<'a, T: Send>(
+        &'a self,
+        call: impl FnOnce(&mut Table, Duration) -> T + Send + 'a,
+    ) -> BoxFuture<'a, Result<T, StoreError>> {
+        Box::pin(async move {
+            let answer = call(&mut self.table(), self.clock.monotonic());
+            self.changes.send_replace(());
+            Ok(answer)
+        })
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store for MemoryStore {
+    fn insert(&self, process: NewProcess) -> BoxFuture<'_, Result<Insertion, StoreError>> {
+        let origin = self.origin;
+        self.run_and_tell(move |table, now| match table.existing(&process) {
+            Some(existing) if existing != process.id => Insertion::Exists(existing),
+            existing => {
+                if existing.is_none() {
+                    table.insert(process, now);
+                }
+                Insertion::Inserted { now: saturating_add(origin, now) }
+            }
+        })
+    }
+
+    fn work(&self, settlements: Vec<Settlement>, claim: Option<Claim>) -> BoxFuture<'_, Result<Work, StoreError>> {
+        let (origin, settles) = (self.origin, !settlements.is_empty());
+        let call = move |table: &mut Table, now| {
+            let settled = settlements.into_iter().map(|settlement| table.settle(settlement, now)).collect();
+            let (claimed, next_in) = claim.map_or_else(Default::default, |claim| table.claim(&claim, now));
+            Work { now: saturating_add(origin, now), settled, claimed, next_in }
+        };
+        if settles { self.run_and_tell(call) } else { self.run(call) }
+    }
+
+    fn load(&self, id: ProcessId) -> BoxFuture<'_, Result<Option<Process>, StoreError>> {
+        self.run(move |table, now| table.load(id, now))
+    }
+
+    fn ping(&self, ping: Ping) -> BoxFuture<'_, Result<Pinged, StoreError>> {
+        self.run_and_tell(move |table, now| table.ping(&ping, now))
+    }
+
+    fn cancel(&self, id: ProcessId, to: Cancellation) -> BoxFuture<'_, Result<Option<Cancellation>, StoreError>> {
+        self.run(move |table, _| table.cancel(id, to))
+    }
+
+    fn claim_outcomes(&self, claim: OutcomeClaim) -> BoxFuture<'_, Result<Outcomes, StoreError>> {
+        self.run(move |table, now| table.claim_outcomes(&claim, now))
+    }
+
+    fn hold_outcomes(&self, held: Vec<HeldOutcome>, due_in: Duration) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
+        self.run_and_tell(move |table, now| held.iter().map(|held| table.hold(held, now, due_in)).collect())
+    }
+
+    fn acknowledge(
+        &self,
+        acknowledgements: Vec<Acknowledgement>,
+    ) -> BoxFuture<'_, Result<Vec<Acknowledged>, StoreError>> {
+        self.run(move |table, now| {
+            acknowledgements.iter().map(|acknowledgement| table.acknowledge(acknowledgement, now)).collect()
+        })
+    }
+
+    fn forget(&self, id: ProcessId) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.run(move |table, _| table.remove(id))
+    }
+
+    fn purge(&self, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
+        self.run(move |table, now| table.purge(limit, now))
+    }
+
+    fn spread(&self, partition: Partition, over: Duration) -> BoxFuture<'_, Result<usize, StoreError>> {
+        self.run(move |table, now| table.spread(partition, over, now))
+    }
+
+    fn sealed_otherwise(
+        &self,
+        key: [u8; 4],
+        after: Option<ProcessId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<Process>, StoreError>> {
+        self.run(move |table, now| table.sealed_otherwise(key, after, limit, now))
+    }
+
+    fn reseal(&self, reseals: Vec<Reseal>) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
+        self.run(move |table, _| reseals.into_iter().map(|reseal| table.reseal(reseal)).collect())
+    }
+
+    fn stats(&self) -> BoxFuture<'_, Result<Vec<PartitionStats>, StoreError>> {
+        self.run(|table, now| table.stats(now))
+    }
+
+    fn changed(&self) -> BoxFuture<'static, ()> {
+        let mut changes = self.changes.subscribe();
+        Box::pin(async move {
+            if changes.changed().await.is_err() {
+                std::future::pending().await
+            }
+        })
+    }
+
+    fn look_every(&self) -> Duration {
+        // Nobody but this process changes anything, and it always tells.
+        Duration::from_secs(3600)
+    }
+
+    fn is_ephemeral(&self) -> bool {
+        true
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("MemoryStore").field("rows", &self.table().len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::store::contract::{self, Subject};
+    use crate::testing::TestClock;
+
+    struct InMemory(TestClock, Arc<MemoryStore>);
+
+    impl Subject for InMemory {
+        fn store(&self) -> Arc<dyn Store> {
+            self.1.clone()
+        }
+
+        fn advance(&self, duration: Duration) -> BoxFuture<'_, ()> {
+            self.0.advance(duration);
+            Box::pin(std::future::ready(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn it_keeps_the_contract() {
+        contract::check(async || {
+            let clock = TestClock::new();
+            InMemory(clock.clone(), Arc::new(MemoryStore::with_clock(Arc::new(clock))))
+        })
+        .await;
+    }
+}

@@ -1,0 +1,68 @@
+//! The name of a process.
+
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::error::Error;
+use crate::random::{self, Random};
+
+/// The name of one authentication process on the durable floor: 128 random bits, minted before anything is sent, and
+/// the same for ever. Keep it with whatever waits for the outcome.
+///
+/// It is shown and parsed as 22 characters of base64url, and is no secret: who knows it can do nothing with it.
+///
+/// ```
+/// use openid_deferred::store::ProcessId;
+///
+/// let id: ProcessId = "AAECAwQFBgcICQoLDA0ODw".parse()?;
+/// assert_eq!(id.to_string(), "AAECAwQFBgcICQoLDA0ODw");
+/// assert!("not an id".parse::<ProcessId>().is_err());
+/// # Ok::<(), openid_deferred::store::ParseProcessIdError>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProcessId([u8; 16]);
+
+impl ProcessId {
+    pub(crate) fn mint(random: &dyn Random) -> Result<Self, Error> {
+        Ok(Self(random::bytes(random)?))
+    }
+
+    /// The id with these bytes, for stores.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes, for stores.
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0
+    }
+}
+
+/// A text that is no [`ProcessId`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this is no process id, which has 22 characters of base64url")]
+pub struct ParseProcessIdError;
+
+impl FromStr for ProcessId {
+    type Err = ParseProcessIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| ParseProcessIdError)?;
+        bytes.try_into().map(Self).map_err(|_| ParseProcessIdError)
+    }
+}
+
+impl fmt::Display for ProcessId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+impl fmt::Debug for ProcessId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "ProcessId({self})")
+    }
+}

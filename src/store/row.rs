@@ -1,0 +1,377 @@
+//! What goes into a store and comes out of it.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use super::ProcessId;
+
+/// One client at one OP, as a stable hash of issuer and client identifier: the same in every release and replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Partition(pub i64);
+
+/// A keyed hash by which a row is found. Without the keyring it says nothing.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fingerprint(pub [u8; 32]);
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Fingerprint(..)")
+    }
+}
+
+/// What the application and the OP have put into a process, sealed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SealedBody {
+    /// The version of the plaintext. Older releases leave newer ones alone.
+    pub format: u8,
+    /// The identifier of the key that sealed it.
+    pub key: [u8; 4],
+    /// The envelope.
+    pub bytes: Vec<u8>,
+}
+
+impl fmt::Debug for SealedBody {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("SealedBody")
+            .field("format", &self.format)
+            .field("key", &format_args!("{:08x}", u32::from_be_bytes(self.key)))
+            .field("length", &self.bytes.len())
+            .finish()
+    }
+}
+
+/// How far a process has come. The numbers are what stores keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum State {
+    /// Its code is being exchanged.
+    Exchanging = 0,
+    /// The OP has not decided.
+    Waiting = 1,
+    /// The OP's success response is in the body and waits to be verified.
+    Answered = 2,
+    /// The outcome is in the body and waits to be acknowledged.
+    Decided = 3,
+    /// A tombstone without a body: the outcome was delivered.
+    Acknowledged = 4,
+}
+
+impl State {
+    /// The state with this number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        [Self::Exchanging, Self::Waiting, Self::Answered, Self::Decided, Self::Acknowledged]
+            .into_iter()
+            .find(|state| *state as u8 == number)
+    }
+}
+
+/// Whether the application wants a process to end. The numbers are what stores keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(u8)]
+pub enum Cancellation {
+    /// It does not.
+    #[default]
+    None = 0,
+    /// It does, and the OP does not know yet.
+    Requested = 1,
+    /// It does, and the OP knows or cannot be told.
+    Told = 2,
+}
+
+impl Cancellation {
+    /// The cancellation with this number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        [Self::None, Self::Requested, Self::Told].into_iter().find(|cancellation| *cancellation as u8 == number)
+    }
+}
+
+/// A process to add.
+#[derive(Debug, Clone)]
+pub struct NewProcess {
+    /// Its name.
+    pub id: ProcessId,
+    /// Whose it is.
+    pub partition: Partition,
+    /// [`State::Exchanging`] or [`State::Waiting`].
+    pub state: State,
+    /// Fingerprints of the authorization session, one for each key of the keyring. The first is kept; the others are
+    /// only looked for.
+    pub sessions: Vec<Fingerprint>,
+    /// Fingerprints of the `deferred_auth_id`, likewise.
+    pub lookups: Vec<Fingerprint>,
+    /// When to look at it again.
+    pub due_in: Duration,
+    /// How soon a ping may bring that forward.
+    pub ping_in: Option<Duration>,
+    /// See [`Settlement::interval`].
+    pub interval: Duration,
+    /// See [`Settlement::schedule`].
+    pub schedule: String,
+    /// The sealed body.
+    pub body: SealedBody,
+}
+
+/// What came of an insertion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Insertion {
+    /// The row is there.
+    Inserted {
+        /// The store's time.
+        now: SystemTime,
+    },
+    /// One for the same session or `deferred_auth_id` was there before.
+    Exists(ProcessId),
+}
+
+/// The result of work on one row.
+#[derive(Debug, Clone)]
+pub struct Settlement {
+    /// Which row.
+    pub id: ProcessId,
+    /// The epoch of the claim. `None` where the settlement carries an answer that cannot be had again, which therefore
+    /// counts whoever holds the lease.
+    pub epoch: Option<i64>,
+    /// What becomes of the row.
+    pub next: Next,
+    /// When to look at it again. For [`Next::Ended`]: how long to keep the tombstone.
+    pub due_in: Duration,
+    /// How soon a ping may bring that forward; `None` if it may not.
+    pub ping_in: Option<Duration>,
+    /// The interval in force.
+    pub interval: Duration,
+    /// Text to keep and give back with the next claim.
+    pub schedule: String,
+    /// The fingerprint of the `deferred_auth_id`, where it has just become known.
+    pub lookup: Option<Fingerprint>,
+    /// The new body, where it has changed.
+    pub body: Option<SealedBody>,
+    /// The OP was told that the process is cancelled, or cannot be told.
+    pub cancellation_told: bool,
+}
+
+/// What a settlement makes of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// [`State::Waiting`].
+    Waiting,
+    /// [`State::Answered`].
+    Answered,
+    /// [`State::Decided`].
+    Decided {
+        /// A success that still comes takes its place.
+        provisional: bool,
+    },
+    /// [`State::Acknowledged`]: nobody has to be told.
+    Ended,
+}
+
+/// What came of a settlement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// It applies.
+    Done,
+    /// The row has moved on or is gone, and nothing changed.
+    Stale,
+}
+
+/// What to claim.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// For whom, and how many.
+    pub lanes: Vec<Lane>,
+    /// For how long.
+    pub lease: Duration,
+    /// The newest body format that the caller can read.
+    pub format: u8,
+    /// The keys that the caller can open bodies with.
+    pub keys: Vec<[u8; 4]>,
+}
+
+/// The part of a claim that is for one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lane {
+    /// The partition. No claim names one twice.
+    pub partition: Partition,
+    /// How many rows at most.
+    pub limit: usize,
+}
+
+/// The answer to [`Store::work`](super::Store::work).
+#[derive(Debug, Clone)]
+pub struct Work {
+    /// The store's time.
+    pub now: SystemTime,
+    /// One for each settlement, in the same order.
+    pub settled: Vec<Settled>,
+    /// What was claimed, each partition's earliest first.
+    pub claimed: Vec<Claimed>,
+    /// When to come again, if nothing changes; `None` if there is nothing to come for.
+    pub next_in: Option<Duration>,
+}
+
+/// A claimed row.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    /// Its name.
+    pub id: ProcessId,
+    /// Whose it is.
+    pub partition: Partition,
+    /// [`State::Exchanging`], [`State::Waiting`] or [`State::Answered`].
+    pub state: State,
+    /// For settling it.
+    pub epoch: i64,
+    /// Its former holder never settled, so a request may have been sent whose answer is lost.
+    pub orphaned: bool,
+    /// How often it was claimed in this state, this time included.
+    pub attempts: u32,
+    /// Whether the application wants it to end.
+    pub cancellation: Cancellation,
+    /// See [`Settlement::schedule`].
+    pub schedule: String,
+    /// The sealed body.
+    pub body: SealedBody,
+}
+
+/// A row as it is.
+#[derive(Debug, Clone)]
+pub struct Process {
+    /// Its name.
+    pub id: ProcessId,
+    /// Whose it is.
+    pub partition: Partition,
+    /// How far it has come.
+    pub state: State,
+    /// How many claims there were.
+    pub epoch: i64,
+    /// The outcome gives way to a success that still comes.
+    pub provisional: bool,
+    /// Whether the application wants it to end.
+    pub cancellation: Cancellation,
+    /// Until `due_at`; zero if that is past.
+    pub due_in: Duration,
+    /// Whether somebody works on it: its lease is set and has not run out.
+    pub leased: bool,
+    /// See [`Settlement::schedule`].
+    pub schedule: String,
+    /// The sealed body; `None` for a tombstone.
+    pub body: Option<SealedBody>,
+    /// Counts the changes of the body.
+    pub revision: i64,
+}
+
+/// A Ping Callback whose bearer token is genuine.
+#[derive(Debug, Clone)]
+pub struct Ping {
+    /// The process that the token names; `None` where one token serves all processes.
+    pub id: Option<ProcessId>,
+    /// Fingerprints of the `deferred_auth_id` in the body, one for each key of the keyring.
+    pub lookups: Vec<Fingerprint>,
+}
+
+/// What came of a ping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pinged {
+    /// It was noted for this process.
+    Noted(ProcessId),
+    /// This process needs no pings any more.
+    Ended(ProcessId),
+    /// The `deferred_auth_id` is not the one of the process that the token names.
+    Foreign,
+    /// There is no such process, or no longer.
+    NotFound,
+}
+
+/// Which outcomes to claim.
+#[derive(Debug, Clone)]
+pub struct OutcomeClaim {
+    /// How many at most.
+    pub limit: usize,
+    /// For how long.
+    pub lease: Duration,
+    /// The newest body format that the caller can read.
+    pub format: u8,
+    /// The keys that the caller can open bodies with.
+    pub keys: Vec<[u8; 4]>,
+}
+
+/// The answer to [`Store::claim_outcomes`](super::Store::claim_outcomes).
+#[derive(Debug, Clone)]
+pub struct Outcomes {
+    /// What was claimed, the earliest first.
+    pub claimed: Vec<ClaimedOutcome>,
+    /// When to come again, if nothing changes; `None` if there is nothing to come for.
+    pub next_in: Option<Duration>,
+}
+
+/// A claimed outcome.
+#[derive(Debug, Clone)]
+pub struct ClaimedOutcome {
+    /// Its name and epoch.
+    pub held: HeldOutcome,
+    /// Whose it is.
+    pub partition: Partition,
+    /// How often it was claimed, this time included.
+    pub attempts: u32,
+    /// It gives way to a success that still comes.
+    pub provisional: bool,
+    /// Whether the application had wanted the process to end.
+    pub cancellation: Cancellation,
+    /// The sealed body.
+    pub body: SealedBody,
+}
+
+/// A claim on an outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeldOutcome {
+    /// Which row.
+    pub id: ProcessId,
+    /// The epoch of the claim.
+    pub epoch: i64,
+}
+
+/// An acknowledgement of an outcome.
+#[derive(Debug, Clone, Copy)]
+pub struct Acknowledgement {
+    /// Which row.
+    pub id: ProcessId,
+    /// Which of its outcomes: the provisional one, or the one that took its place.
+    pub provisional: bool,
+    /// How long to keep the tombstone.
+    pub keep: Duration,
+}
+
+/// What came of an acknowledgement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acknowledged {
+    /// It applies.
+    Done,
+    /// It was acknowledged before, or is gone.
+    Already,
+    /// Another outcome took the place of the one that was acknowledged, and is going to be delivered.
+    Replaced,
+}
+
+/// A body sealed again.
+#[derive(Debug, Clone)]
+pub struct Reseal {
+    /// Which row.
+    pub id: ProcessId,
+    /// The revision that was read.
+    pub revision: i64,
+    /// The same body under another key.
+    pub body: SealedBody,
+}
+
+/// How the rows of a partition stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionStats {
+    /// The partition.
+    pub partition: Partition,
+    /// Rows by state, in the order of [`State`].
+    pub states: [u64; 5],
+    /// How long the oldest row in `Exchanging`, `Waiting` or `Answered` has been due and not leased.
+    pub overdue: Option<Duration>,
+    /// How long the oldest outcome has been due for delivery.
+    pub undelivered: Option<Duration>,
+}
