@@ -48,8 +48,11 @@ fn create(path: &Path) -> io::Result<()> {
 /// A connection that writes. It brings the schema up to date.
 pub(super) fn open_writer(path: &Path, busy_timeout: Duration) -> Result<Connection, StoreError> {
     let connection = connect(path, busy_timeout).map_err(|error| problem::of_database(&error))?;
-    // Before anything is written into it.
+    // Before anything is written into it, and in a transaction, for another process may be making it.
+    let execute = |sql| connection.execute_batch(sql).map_err(|error| problem::of_database(&error));
+    execute("BEGIN")?;
     check(&connection, path)?;
+    execute("COMMIT")?;
     set_up(&connection, path)?;
     Ok(connection)
 }
