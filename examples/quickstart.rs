@@ -66,6 +66,7 @@ async fn sign_in(client: &Client, browser: &mut dyn Browser, progress: &Progress
         Outcome::Expired(_) => bail!("time ran out before the provider decided; start again"),
         Outcome::Failed(response) => bail!("the provider ended the process with {response}"),
         Outcome::Invalid(violation) => bail!("the provider's approval is not valid: {violation}"),
+        Outcome::Cancelled => bail!("the sign-in was cancelled"),
         Outcome::Unknown => bail!("the provider's answer was lost on its way, and it gives it once only; start again"),
         other => bail!("this example is older than the library: {other:?}"),
     }

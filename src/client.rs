@@ -2,22 +2,25 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::{Clock, Moment};
 use crate::dpop::DpopKey;
 use crate::endpoint::{ClientIdentity, Endpoints};
 use crate::error::{ConfigurationProblem, Error, ErrorKind, Misuse};
 use crate::id_token::Expectations;
-use crate::jose::{KeySet, SigningAlgorithm};
+use crate::jose::{self, KeySet, SigningAlgorithm};
 use crate::pending::{Checks, Jitter};
 use crate::provider::{Issuer, Provider, ProviderMetadata, check_support};
 use crate::random::{self, Random};
 use crate::secret::Secret;
+use url::Url;
 
 mod authentication;
 mod authorization_response;
 mod authorize;
 mod builder;
+mod cancel;
 mod exchange;
 mod options;
 mod outcome;
@@ -25,6 +28,7 @@ mod poll;
 mod resource;
 mod revoke;
 mod session;
+mod stored;
 mod token_response;
 mod userinfo;
 mod wait;
@@ -33,12 +37,16 @@ pub use authentication::Authentication;
 pub use authorization_response::{AuthorizationGrant, SignIn};
 pub use authorize::{AuthorizationRequest, ResponseMode, ResponseType};
 pub use builder::{AssertionAudience, ClientBuilder};
+pub use cancel::Cancelled;
 pub use options::{DpopMode, PollCredential};
 pub use outcome::{Denial, Expiry, Outcome};
 pub use poll::Poll;
 pub use session::AuthorizationSession;
 pub use userinfo::UserInfo;
 pub use wait::{Wait, WaitEvent};
+
+pub(crate) use poll::finish;
+pub(crate) use stored::StoredOutcome;
 
 use exchange::DEFERRED_GRANT;
 use options::Options;
@@ -66,6 +74,7 @@ struct Inner {
     endpoints: Arc<Endpoints>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
+    cancellation_endpoint: Option<Url>,
     options: Options,
 }
 
@@ -101,6 +110,9 @@ impl Client {
         if !self.0.options.unadvertised {
             check_support(&metadata, ResponseType::DeferredCode.as_str(), &[DEFERRED_GRANT], false)?;
         }
+        if metadata.require_pushed_authorization_requests() {
+            return Err(ConfigurationProblem::Unsupported("pushed authorization requests (RFC 9126)").into());
+        }
         self.dpop_algorithm(&metadata)?;
         self.0.provider.keys().await?;
         Ok(())
@@ -134,8 +146,8 @@ impl Client {
     /// The algorithm of a shared key, or the first of ours that the OP lists; where it lists none, every OP with DPoP
     /// knows ES256.
     fn dpop_algorithm(&self, metadata: &ProviderMetadata) -> Result<Option<SigningAlgorithm>, Error> {
-        const PREFERRED: [SigningAlgorithm; 3] =
-            [SigningAlgorithm::Es256, SigningAlgorithm::EdDsa, SigningAlgorithm::Ps256];
+        const PREFERRED: [SigningAlgorithm; 4] =
+            [SigningAlgorithm::Es256, SigningAlgorithm::EdDsa, SigningAlgorithm::Ed25519, SigningAlgorithm::Ps256];
         let shared;
         let usable: &[SigningAlgorithm] = match &self.0.options.dpop {
             DpopMode::Off => return Ok(None),
@@ -153,12 +165,37 @@ impl Client {
         })
     }
 
+    /// A stable number for this client at this OP: the same in every release, whatever its settings.
+    pub(crate) fn partition(&self) -> i64 {
+        let issuer = self.issuer().as_bytes();
+        let message = [&(issuer.len() as u64).to_be_bytes(), issuer, self.client_id().as_bytes()].concat();
+        let [a, b, c, d, e, f, g, h, ..] = jose::sha256(&message);
+        i64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.0.clock
+    }
+
+    /// How long one poll can take at the longest: the metadata may have to be fetched, and a nonce challenge and a
+    /// wrong clock each cost one more request.
+    pub(crate) fn longest_poll(&self) -> Duration {
+        let Options { poll_timeout, request_timeout, .. } = &self.0.options;
+        poll_timeout.saturating_mul(3).saturating_add(*request_timeout)
+    }
+
+    /// How long an exchange can take at the longest.
+    pub(crate) fn longest_exchange(&self) -> Duration {
+        self.0.options.request_timeout.saturating_mul(5)
+    }
+
     fn now(&self) -> Moment {
         Moment::of(&*self.0.clock)
     }
 
-    fn jitter(&self) -> Result<Jitter, Error> {
-        Ok(Jitter(u16::from_be_bytes(random::bytes(&*self.0.random)?)))
+    /// Jitter is no secret, and nobody may lose a process for the lack of it: without randomness there is none.
+    pub(crate) fn jitter(&self) -> Jitter {
+        Jitter(random::bytes(&*self.0.random).map_or(0, u16::from_be_bytes))
     }
 
     /// Refuses a value that another client made: its credentials would go to the wrong OP.

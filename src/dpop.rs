@@ -38,10 +38,10 @@ struct Inner {
 }
 
 impl DpopKey {
-    /// A new key for `ES256`, `EdDSA` or `PS256` (RSA with 2048 bits).
+    /// A new key for `ES256`, `EdDSA`, `Ed25519` (the same under the name of RFC 9864) or `PS256` (RSA with 2048 bits).
     ///
-    /// The first two take some microseconds. An RSA key takes tens to hundreds of milliseconds of CPU time, so on a
-    /// busy runtime generate it on a thread that may block.
+    /// All but the last take some microseconds. An RSA key takes tens to hundreds of milliseconds of CPU time, during
+    /// which this call blocks: on an asynchronous runtime, call it for `PS256` on a thread that may block.
     ///
     /// # Errors
     ///
@@ -49,7 +49,7 @@ impl DpopKey {
     pub fn generate(algorithm: SigningAlgorithm) -> Result<Self, Error> {
         let key_type = key_type(algorithm).ok_or(ConfigurationProblem::Setting {
             setting: "DpopKey::generate",
-            problem: "DPoP keys are made for ES256, EdDSA and PS256",
+            problem: "DPoP keys are made for ES256, EdDSA, Ed25519 and PS256",
         })?;
         Ok(Self::new(algorithm, RawKey::generate(key_type)?))
     }
@@ -105,12 +105,13 @@ impl fmt::Debug for DpopKey {
     }
 }
 
-const ALGORITHMS: [SigningAlgorithm; 3] = [SigningAlgorithm::Es256, SigningAlgorithm::EdDsa, SigningAlgorithm::Ps256];
+const ALGORITHMS: [SigningAlgorithm; 4] =
+    [SigningAlgorithm::Es256, SigningAlgorithm::EdDsa, SigningAlgorithm::Ps256, SigningAlgorithm::Ed25519];
 
 fn key_type(algorithm: SigningAlgorithm) -> Option<RawKeyType> {
     match algorithm {
         SigningAlgorithm::Es256 => Some(RawKeyType::P256),
-        SigningAlgorithm::EdDsa => Some(RawKeyType::Ed25519),
+        SigningAlgorithm::EdDsa | SigningAlgorithm::Ed25519 => Some(RawKeyType::Ed25519),
         SigningAlgorithm::Ps256 => Some(RawKeyType::Rsa2048),
         _ => None,
     }
@@ -122,6 +123,7 @@ fn code(algorithm: SigningAlgorithm) -> u8 {
         SigningAlgorithm::Es256 => 1,
         SigningAlgorithm::EdDsa => 2,
         SigningAlgorithm::Ps256 => 3,
+        SigningAlgorithm::Ed25519 => 4,
         _ => 0,
     }
 }

@@ -26,6 +26,7 @@ struct Inner {
     kind: ErrorKind,
     step: Option<&'static str>,
     retry_after: Option<Duration>,
+    passes: bool,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -58,6 +59,10 @@ pub enum ErrorKind {
     /// A signer outside the process, such as a key management service, did not sign.
     #[error("the signer did not sign")]
     Signer,
+    /// The store of the durable floor is out of reach or cannot be used; the source says why. Nothing was sent that
+    /// could not be remembered.
+    #[error("the store did not do its part")]
+    Store,
     /// A sealed value cannot be opened: it was altered, or sealed for another purpose, or with a key that the keyring
     /// does not have.
     #[error("the sealed value cannot be opened: it was altered, is not of this kind, or its key is not in the keyring")]
@@ -72,12 +77,30 @@ pub enum ErrorKind {
 
 impl Error {
     pub(crate) fn new(kind: impl Into<ErrorKind>) -> Self {
-        Self(Box::new(Inner { kind: kind.into(), step: None, retry_after: None, source: None }))
+        Self(Box::new(Inner { kind: kind.into(), step: None, retry_after: None, passes: false, source: None }))
+    }
+
+    /// For a [`Signer`](crate::Signer) of your own: it did not sign, for this reason. The error is transient, so whatever
+    /// needed the signature is tried again.
+    pub fn signer(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::new(ErrorKind::Signer).with_source(source)
+    }
+
+    /// For a [`Random`](crate::Random) of your own: it gave nothing, for this reason. The error is transient.
+    pub fn randomness(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::new(ErrorKind::Randomness).with_source(source)
     }
 
     /// Names the step in which it happened, as a gerund: "exchanging the deferred code". The innermost name stays.
     pub(crate) fn in_step(mut self, step: &'static str) -> Self {
         self.0.step.get_or_insert(step);
+        self
+    }
+
+    /// Says that the same call can succeed later, where the kind alone does not: one broken answer to a poll, say, in a
+    /// process that goes on.
+    pub(crate) fn that_passes(mut self) -> Self {
+        self.0.passes = true;
         self
     }
 
@@ -107,12 +130,15 @@ impl Error {
     /// It says nothing about whether a retry is *allowed*: a deferred code whose exchange may have reached the OP must
     /// not be sent twice, and this crate does not.
     pub fn is_transient(&self) -> bool {
-        match &self.0.kind {
-            ErrorKind::Transport(_) | ErrorKind::Signer | ErrorKind::Randomness => true,
+        let kind_passes = match &self.0.kind {
+            // Refused by our own rules, and so it will be the next time.
+            ErrorKind::Transport(TransportProblem::Refused) => false,
+            ErrorKind::Transport(_) | ErrorKind::Signer | ErrorKind::Randomness | ErrorKind::Store => true,
             ErrorKind::ErrorResponse(response) => response.is_transient(),
-            ErrorKind::Protocol(violation) => violation.rule().is_transient(),
+            ErrorKind::Protocol(violation) => violation.is_transient(),
             _ => false,
-        }
+        };
+        self.0.passes || kind_passes
     }
 
     /// How long the OP asked to wait before the next request (`Retry-After`, RFC 9110 §10.2.3).

@@ -10,11 +10,15 @@ use crate::jose::aead;
 use crate::random::{self, Random};
 
 mod envelope;
+mod fingerprint;
+mod notification_token;
 mod sealing_key;
 #[cfg(test)]
 mod tests;
 
 pub use sealing_key::SealingKey;
+
+pub(crate) use notification_token::NotificationToken;
 
 use envelope::Envelope;
 use sealing_key::Subkeys;
@@ -43,6 +47,7 @@ use sealing_key::Subkeys;
 pub struct Keyring {
     primary: Arc<Subkeys>,
     older: Vec<Arc<Subkeys>>,
+    is_ephemeral: bool,
 }
 
 /// What a sealed value is for. A value sealed for one purpose does not open for another.
@@ -54,18 +59,30 @@ pub(crate) enum Purpose {
     PendingAuthentication,
     /// A final outcome with its tokens.
     Authentication,
+    /// A row of the durable floor.
+    Process,
 }
 
 impl Keyring {
     /// A keyring with one key, which seals and opens.
     pub fn new(primary: SealingKey) -> Self {
-        Self { primary: Arc::new(primary.subkeys()), older: Vec::new() }
+        Self { primary: Arc::new(primary.into_subkeys()), older: Vec::new(), is_ephemeral: false }
+    }
+
+    /// A keyring with a new key that nobody keeps: what it seals is lost with this process. A
+    /// [`Poller`](crate::Poller) takes it only with a store that is lost as well.
+    ///
+    /// # Errors
+    ///
+    /// When the operating system gives no randomness.
+    pub fn ephemeral() -> Result<Self, Error> {
+        Ok(Self { is_ephemeral: true, ..Self::new(SealingKey::generate(&random::SystemRandom)?) })
     }
 
     /// Adds a key that opens and does not seal: one that was the primary key, or one that is going to be.
     #[must_use = "the keyring with the key in it is returned"]
     pub fn also_opens(mut self, other: SealingKey) -> Self {
-        self.older.push(Arc::new(other.subkeys()));
+        self.older.push(Arc::new(other.into_subkeys()));
         self
     }
 
@@ -95,6 +112,20 @@ impl Keyring {
             .filter(|keys| keys.id == envelope.key_id)
             .find_map(|keys| aead::open(keys.of(purpose), &envelope.nonce, &associated, envelope.ciphertext).ok())
             .ok_or_else(unreadable)
+    }
+
+    pub(crate) fn is_ephemeral(&self) -> bool {
+        self.is_ephemeral
+    }
+
+    /// The identifier of the key that seals.
+    pub(crate) fn primary_id(&self) -> [u8; 4] {
+        self.primary.id
+    }
+
+    /// The identifiers of the keys that open, the primary one's first.
+    pub(crate) fn ids(&self) -> Vec<[u8; 4]> {
+        self.keys().map(|keys| keys.id).collect()
     }
 
     fn keys(&self) -> impl Iterator<Item = &Subkeys> {

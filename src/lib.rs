@@ -69,10 +69,11 @@
 //! # Outcomes and errors
 //!
 //! How a process ends is an [`Outcome`]: approved, denied, expired, failed, invalid, or unknown, where the OP's answer
-//! was lost on its way. An [`Error`] is something that went wrong on the way there; it never ends a process, and
-//! [`Error::kind`] tells the OP's answer, the OP breaking a [`Rule`], the network, the configuration and the
-//! application's own use of the crate apart. Neither contains a token, a code, a key or a response body, so both may be
-//! logged, and so may the `Debug` output of every type here.
+//! was lost on its way. An [`Error`] is something that went wrong on the way there. It never ends a process that is
+//! waited for (a failed exchange does end the sign-in, because there is no process yet), and [`Error::kind`] tells the
+//! OP's answer, the OP breaking a [`Rule`], the network, the configuration and the application's own use of the crate
+//! apart. Neither contains a token, a code, a key or a response body, so both may be logged, and so may the `Debug`
+//! output of every type here.
 //!
 //! # Seams
 //!
@@ -108,6 +109,8 @@ mod id_token;
 mod jose;
 mod keyring;
 mod pending;
+pub mod ping;
+pub mod poller;
 mod provider;
 mod random;
 mod secret;
@@ -119,8 +122,8 @@ mod text;
 mod transport;
 
 pub use client::{
-    AssertionAudience, Authentication, AuthorizationGrant, AuthorizationRequest, AuthorizationSession, Client,
-    ClientBuilder, Denial, DpopMode, Expiry, Outcome, Poll, PollCredential, ResponseMode, ResponseType, SignIn,
+    AssertionAudience, Authentication, AuthorizationGrant, AuthorizationRequest, AuthorizationSession, Cancelled,
+    Client, ClientBuilder, Denial, DpopMode, Expiry, Outcome, Poll, PollCredential, ResponseMode, ResponseType, SignIn,
     UserInfo, Wait, WaitEvent,
 };
 pub use clock::{Clock, SystemClock};
@@ -134,6 +137,7 @@ pub use id_token::{Address, Claims, IdToken, InterimIdToken, InterimState};
 pub use jose::{Signer, SigningAlgorithm, SigningKey};
 pub use keyring::{Keyring, SealingKey};
 pub use pending::PendingAuthentication;
+pub use poller::{Accepted, Delivery, Poller};
 pub use provider::ProviderMetadata;
 pub use random::{Random, SystemRandom};
 pub use secret::Secret;

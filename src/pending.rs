@@ -22,7 +22,7 @@ mod stored;
 pub(crate) use answer::{Answer, End, Standing, SuccessBody, is_known_error};
 pub(crate) use checks::Checks;
 pub(crate) use schedule::{FINAL_POLL_MARGIN, Jitter, Schedule, Step, Times};
-pub(crate) use stored::{dpop_key, from_json, id_token, optional_secret, seconds, secret, to_json};
+pub(crate) use stored::{dpop_key, from_json, id_token, optional_secret, seconds, secret, secret_bytes, to_json};
 
 /// One authentication process that the OP has not decided yet: the `deferred_auth_id`, the DPoP key that it is bound
 /// to, what the final ID Token will be judged by, and when the OP may be asked again.
@@ -63,6 +63,9 @@ pub(crate) struct Body {
     pub(crate) schedule: Schedule,
     #[serde(rename = "ans", default, skip_serializing_if = "Phase::is_waiting")]
     pub(crate) phase: Phase,
+    /// The application wants it to end.
+    #[serde(rename = "cnl", default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) cancelled: bool,
 }
 
 /// Bumped when a sealed form changes so that older code must not open it.
@@ -136,6 +139,7 @@ impl PendingAuthentication {
             progress: None,
             schedule: opened.schedule,
             phase: Phase::Waiting,
+            cancelled: false,
         }))
     }
 
@@ -188,9 +192,26 @@ impl PendingAuthentication {
         self.0.schedule.expires_at()
     }
 
-    /// When the next poll is due, by the wall clock. Call `Client::poll` then; called earlier it sends nothing.
+    /// When `Client::poll` is due next, by the wall clock: to ask the OP, or to try again to validate a success response
+    /// that is here already. Called earlier it does nothing.
     pub fn due_at(&self) -> SystemTime {
         self.0.schedule.due_at()
+    }
+
+    /// Notes that a poll is about to be sent. Seal and store the process after this and before `Client::poll`, and a
+    /// crash in between is told from a crash that never happened: an OP that then answers `invalid_grant` may have given
+    /// its success to the request of the process that died, so the outcome is `Outcome::Unknown` instead of a failure.
+    ///
+    /// `Client::wait` does this by itself and says so with `WaitEvent::Asking`.
+    pub fn announce_poll(&mut self) {
+        if matches!(self.0.phase, Phase::Waiting) {
+            self.0.schedule.announce();
+        }
+    }
+
+    /// Whether a request would go out now.
+    pub(crate) fn is_due(&mut self, now: Moment) -> bool {
+        matches!(self.0.phase, Phase::Waiting) && self.0.schedule.step(now) == Step::Ask
     }
 
     /// Whether the process has ended, so that nothing is left to poll.
@@ -228,6 +249,11 @@ impl PendingAuthentication {
         Ok(Self(Box::new(body)))
     }
 
+    /// Whether `Client::cancel` was called.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.cancelled
+    }
+
     /// Whether the success response is here and waits for its validation.
     pub(crate) fn is_answered(&self) -> bool {
         matches!(self.0.phase, Phase::Answered(_))
@@ -250,6 +276,18 @@ impl PendingAuthentication {
             Standing::Ended(_) => self.0.phase = Phase::Ended,
         }
         standing
+    }
+
+    /// A second one, for a keeper that this one is handed over to.
+    pub(crate) fn duplicate(&self) -> Result<Self, Error> {
+        Ok(Self(Box::new(from_json(&to_json(&self.0)?)?)))
+    }
+
+    /// By which clock the success response came: tokens are judged by the one that they are used under.
+    pub(crate) fn received_at(&mut self, time: SystemTime) {
+        if let Phase::Answered(answered) = &mut self.0.phase {
+            answered.received_at = time;
+        }
     }
 
     /// Only `authorization_pending` and `slow_down` describe progress; other descriptions are for developers.

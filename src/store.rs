@@ -16,6 +16,7 @@ mod memory;
 mod postgres;
 mod process_id;
 mod row;
+mod shared;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 

@@ -8,18 +8,48 @@
 //! Its proofs and tokens are verified and signed by another JOSE library than the one in the crate, so that the two
 //! check each other.
 //!
+//! A test of an application that is refused after two weeks, during which the OP is down for a day:
+//!
 //! ```
-//! use openid_deferred::testing::{DecisionPolicy, TestClient, TestProvider};
+//! use std::{sync::Arc, time::Duration};
+//! use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, TestClient, TestClock, TestProvider};
+//! use openid_deferred::{Client, ClientAuthentication, Outcome, SignIn};
 //!
-//! # fn main() -> std::io::Result<()> {
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! const DAY: Duration = Duration::from_secs(86_400);
+//!
+//! let clock = TestClock::automatic();
 //! let op = TestProvider::builder()
+//!     .in_process()
+//!     .clock(Arc::new(clock.clone()))
 //!     .client(TestClient::secret_basic("my-app", "s3cret").redirect_uri("https://rp.test/callback"))
-//!     .decisions(DecisionPolicy::after_polls(2))
+//!     .interval(Duration::from_secs(600))
+//!     .decisions(DecisionPolicy::after(14 * DAY).deny())
 //!     .start()?;
+//! // This is what the application makes its client from; the last two lines are for the test.
+//! let client = Client::builder(op.issuer(), "my-app")
+//!     .authentication(ClientAuthentication::client_secret_basic("s3cret"))
+//!     .redirect_uri("https://rp.test/callback")
+//!     .http_client(op.http_client())
+//!     .clock(Arc::new(clock.clone()))
+//!     .discover()
+//!     .await?;
 //!
-//! // Point your application at `op.issuer()`, send its authorization URL through `op.visit(..)` in place of a user
-//! // with a browser, and end the test with:
-//! op.assert_clean();
+//! let (url, session) = client.authorize().start().await?;
+//! let query = op.visit(url).query(); // in place of a user with a browser
+//! let SignIn::Deferred(mut pending) = client.authorization_response(&query, session).await? else {
+//!     panic!("the OP should take its time");
+//! };
+//!
+//! // Down for a day: a fault that lasts until the clock says otherwise.
+//! let back = op.requests().last().map(|request| request.arrived + DAY).unwrap_or_default();
+//! let down = Fault::status(Endpoint::Poll, 503).always().when(move |request| request.arrived < back);
+//! op.misbehave(down);
+//!
+//! let outcome = client.wait(&mut pending).await?;
+//! assert!(matches!(outcome, Outcome::Denied(_)));
+//! op.assert_clean(); // not one request broke a rule
 //! # Ok(())
 //! # }
 //! ```

@@ -23,7 +23,7 @@ use crate::secret::Secret;
 pub struct Authentication(Box<Body>);
 
 #[derive(Serialize, Deserialize)]
-pub(super) struct Body {
+pub(crate) struct Body {
     #[serde(rename = "v")]
     pub(super) version: u8,
     #[serde(rename = "iss")]
@@ -50,6 +50,8 @@ pub(super) struct Body {
     pub(super) extra: Map<String, Value>,
     #[serde(rename = "key", with = "pending::dpop_key", default, skip_serializing_if = "Option::is_none")]
     pub(super) dpop_key: Option<DpopKey>,
+    #[serde(rename = "cnl", default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) after_cancellation: bool,
 }
 
 pub(super) const VERSION: u8 = 1;
@@ -66,6 +68,14 @@ pub(super) enum TokenType {
 impl Authentication {
     pub(super) fn new(body: Body) -> Self {
         Self(Box::new(body))
+    }
+
+    pub(super) fn into_body(self) -> Box<Body> {
+        self.0
+    }
+
+    pub(super) fn from_body(body: Box<Body>) -> Self {
+        Self(body)
     }
 
     pub(super) fn body(&self) -> &Body {
@@ -126,6 +136,15 @@ impl Authentication {
     /// The key that this sign-in was bound to from its first request on.
     pub fn dpop_key(&self) -> Option<&DpopKey> {
         self.0.dpop_key.as_ref()
+    }
+
+    /// Whether the application had cancelled the process and the OP approved all the same, because the two crossed.
+    pub fn is_after_cancellation(&self) -> bool {
+        self.0.after_cancellation
+    }
+
+    pub(super) fn came_after_cancellation(&mut self) {
+        self.0.after_cancellation = true;
     }
 
     /// Seals everything into bytes that can be stored anywhere; [`open`](Self::open) is the way back.

@@ -1,6 +1,9 @@
 //! DTR §Authentication Request Acknowledgment Validation: what the browser brings back.
 
 use std::fmt;
+use std::time::SystemTime;
+
+use zeroize::Zeroizing;
 
 use super::Client;
 use super::authentication::Authentication;
@@ -27,11 +30,22 @@ pub enum SignIn {
 
 /// An authorization response that was checked, with a code that has not been exchanged yet.
 ///
-/// [`Client::exchange`] is next. It leaves the grant usable where the request did not reach the OP.
+/// [`Client::exchange`] is next. It leaves the grant usable where the request did not reach the OP, and where final
+/// tokens have come that cannot be validated yet.
 pub struct AuthorizationGrant {
     pub(super) session: Box<session::Body>,
     pub(super) code: Code,
     pub(super) spent: bool,
+    /// For the pings of this process alone.
+    pub(super) notification_token: Option<Secret>,
+    /// The answer with final tokens, which the OP gives once only, while it cannot be validated.
+    pub(super) received: Option<Received>,
+}
+
+/// A token response and when it came, by which it is judged.
+pub(super) struct Received {
+    pub(super) body: Zeroizing<Vec<u8>>,
+    pub(super) at: SystemTime,
 }
 
 /// The one code that came back.
@@ -44,6 +58,16 @@ impl AuthorizationGrant {
     /// Whether the OP deferred its answer; otherwise an ordinary authorization code came back.
     pub fn is_deferred(&self) -> bool {
         matches!(self.code, Code::Deferred(_))
+    }
+
+    /// What tells this sign-in from all others: the `state`, which is used once.
+    pub(crate) fn state(&self) -> &Secret {
+        &self.session.state
+    }
+
+    /// Gives the OP a bearer token for the Ping Callbacks of this process.
+    pub(crate) fn set_notification_token(&mut self, token: Secret) {
+        self.notification_token = Some(token);
     }
 
     /// Whether the code has been sent, so that it must not be sent again.
@@ -105,14 +129,17 @@ impl Client {
             None if session.iss_required => return Err(broken(Rule::IssMissing, "iss")),
             _ => {}
         }
+        if let Some(name) = parameters.repeated {
+            return Err(broken(Rule::RepeatedParameter, name));
+        }
         let code = parameters.code(session.response_type)?;
-        Ok(AuthorizationGrant { session, code, spent: false })
+        Ok(AuthorizationGrant { session, code, spent: false, notification_token: None, received: None })
     }
 
     /// Refuses a grant that was exchanged before or belongs to another client.
     pub(super) fn check_grant(&self, grant: &AuthorizationGrant) -> Result<(), Error> {
         self.check_ownership(&grant.session.issuer, &grant.session.client_id)?;
-        if grant.spent {
+        if grant.spent && grant.received.is_none() {
             return Err(Misuse::CodeSpent.into());
         }
         Ok(())
@@ -130,6 +157,8 @@ struct Parameters {
     error_description: Option<String>,
     id_token: Option<String>,
     access_token: Option<String>,
+    /// The first of these that stands in the response more than once.
+    repeated: Option<&'static str>,
 }
 
 impl Parameters {
@@ -151,8 +180,10 @@ impl Parameters {
                 "access_token" => (&mut parameters.access_token, "access_token"),
                 _ => continue,
             };
-            if slot.replace(value.into_owned()).is_some() {
-                return Err(broken(Rule::RepeatedParameter, name));
+            if slot.is_some() {
+                parameters.repeated.get_or_insert(name);
+            } else {
+                *slot = Some(value.into_owned());
             }
         }
         Ok(parameters)

@@ -92,6 +92,7 @@ pub struct AuthorizationRequest<'a> {
     scopes: Vec<String>,
     max_age: Option<u64>,
     claims: Option<Value>,
+    details: Option<Value>,
     parameters: Vec<(&'static str, String)>,
     extra: Vec<(String, String)>,
 }
@@ -108,6 +109,7 @@ impl Client {
             scopes: vec!["openid".to_owned()],
             max_age: None,
             claims: None,
+            details: None,
             parameters: Vec::new(),
             extra: Vec::new(),
         }
@@ -157,7 +159,7 @@ impl AuthorizationRequest<'_> {
         self.joined("acr_values", values)
     }
 
-    /// `login`, `consent`, `select_account` or `create`.
+    /// `none`, `login`, `consent`, `select_account` or `create`.
     pub fn prompt<S: AsRef<str>>(self, values: impl IntoIterator<Item = S>) -> Self {
         self.joined("prompt", values)
     }
@@ -180,8 +182,9 @@ impl AuthorizationRequest<'_> {
     }
 
     /// The `authorization_details` parameter (RFC 9396): an array of objects that each have a `type`.
-    pub fn authorization_details(self, details: &Value) -> Self {
-        self.set("authorization_details", details.to_string())
+    pub fn authorization_details(mut self, details: Value) -> Self {
+        self.details = Some(details);
+        self
     }
 
     /// Adds a resource that the access token is for (RFC 8707).
@@ -218,6 +221,9 @@ impl AuthorizationRequest<'_> {
         check_redirect_uri(&redirect_uri)?;
         if self.claims.as_ref().is_some_and(|claims| !claims.is_object()) {
             return Err(setting("claims", "it must be a JSON object (OpenID Connect Core 1.0 §5.5)"));
+        }
+        if self.details.as_ref().is_some_and(|details| !details.is_array()) {
+            return Err(setting("authorization_details", "it must be a JSON array (RFC 9396 §2)"));
         }
         let (require_auth_time, essential_acr) = essential_claims(self.claims.as_ref());
 
@@ -259,6 +265,9 @@ impl AuthorizationRequest<'_> {
             }
             if let Some(claims) = &self.claims {
                 query.append_pair("claims", &claims.to_string());
+            }
+            if let Some(details) = &self.details {
+                query.append_pair("authorization_details", &details.to_string());
             }
             for (name, value) in &self.parameters {
                 query.append_pair(name, value);

@@ -15,7 +15,7 @@ use crate::jose::SigningAlgorithm;
 use crate::provider::{Issuer, Provider, ProviderPolicy};
 use crate::random::{Random, SystemRandom};
 use crate::secret::Secret;
-use crate::transport::{HttpClient, ReqwestClient, TransportPolicy};
+use crate::transport::{HttpClient, ReqwestClient, TransportPolicy, may_be_called};
 
 /// Settings of a [`Client`]. Finish with [`discover`](Self::discover), or with [`build`](Self::build) where the OP may
 /// be unreachable at start.
@@ -181,6 +181,14 @@ impl ClientBuilder {
         self
     }
 
+    /// The OP's Authentication Cancellation Endpoint (DTR §Authentication Cancellation). The draft has no metadata for
+    /// it, so it is not guessed: without it [`Client::cancel`] ends processes on our side only.
+    #[must_use]
+    pub fn cancellation_endpoint(mut self, url: impl Into<String>) -> Self {
+        self.options.cancellation_endpoint = Some(url.into());
+        self
+    }
+
     /// Which DPoP keys are used; a new one for every process unless set.
     #[must_use]
     pub fn dpop(mut self, mode: DpopMode) -> Self {
@@ -281,6 +289,7 @@ impl ClientBuilder {
         if let Some(redirect_uri) = &self.redirect_uri {
             check_redirect_uri(redirect_uri)?;
         }
+        let cancellation_endpoint = self.cancellation_url()?;
         self.check_combinations()?;
         let issuer = Issuer::new(&self.issuer, self.allow_insecure_loopback)?;
         let http_client = match self.http_client {
@@ -313,8 +322,18 @@ impl ClientBuilder {
             endpoints,
             clock: self.clock,
             random: self.random,
+            cancellation_endpoint,
             options: self.options,
         })))
+    }
+
+    fn cancellation_url(&self) -> Result<Option<Url>, Error> {
+        let Some(url) = &self.options.cancellation_endpoint else { return Ok(None) };
+        let url = Url::parse(url).map_err(|_| setting("cancellation_endpoint", "it is not an absolute URL"))?;
+        if !may_be_called(&url, self.allow_insecure_loopback) {
+            return Err(ConfigurationProblem::InsecureUrl { name: "cancellation_endpoint" }.into());
+        }
+        Ok(Some(url))
     }
 
     fn check_combinations(&self) -> Result<(), Error> {

@@ -9,10 +9,10 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::Client;
-use super::authorization_response::{AuthorizationGrant, Code, SignIn};
+use super::authorization_response::{AuthorizationGrant, Code, Received, SignIn};
 use super::token_response::{self, ReceivedTokens};
 use crate::endpoint::{Answer, EndpointRequest, Failure};
-use crate::error::{Document, Error, ErrorKind, Rule, Violation};
+use crate::error::{Document, Error, ErrorKind, Misuse, Rule, TransportProblem, Violation};
 use crate::id_token::{self, InterimMember, InterimState};
 use crate::pending::{Opened, PendingAuthentication, Schedule, Times, UnverifiedInterim};
 use crate::secret::Secret;
@@ -24,6 +24,8 @@ pub(super) const DEFERRED_GRANT: &str = "urn:openid:params:grant-type:deferred";
 const CONNECTION_ATTEMPTS: u32 = 3;
 const CONNECTION_PAUSE: Duration = Duration::from_millis(500);
 const CONNECTION_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the OP's keys may hold up an exchange that has succeeded.
+const INTERIM_PATIENCE: Duration = Duration::from_secs(3);
 /// A token response with large ID Tokens has tens of kilobytes.
 pub(super) const TOKEN_RESPONSE_LIMIT: usize = 1024 * 1024;
 
@@ -34,17 +36,44 @@ impl Client {
     /// the process lives. An ordinary code gives the verified [`Authentication`](super::Authentication).
     ///
     /// The code goes out once. Where no connection comes about it is tried three times, and `grant` stays usable, as
-    /// it does when the OP refuses our credentials; in every other case it is spent.
+    /// it does when the OP refuses our credentials or our DPoP proof; in every other case it is spent. Final tokens that
+    /// have come but cannot be validated, because the OP's keys are out of reach, stay in the grant too: exchange it
+    /// again later, and nothing is sent.
     ///
     /// # Errors
     ///
+    /// [`is_spent`](AuthorizationGrant::is_spent) says whether the grant can be exchanged again, whatever the error is.
     /// [`Transport`](ErrorKind::Transport) when nothing was sent; [`OutcomeUnknown`](ErrorKind::OutcomeUnknown) when the
     /// code was sent and no usable answer came; [`ErrorResponse`](ErrorKind::ErrorResponse) when the OP refused;
     /// [`Protocol`](ErrorKind::Protocol) when its answer broke a rule; [`Misuse`](ErrorKind::Misuse) for a grant that
     /// was spent or belongs to another client.
     pub async fn exchange(&self, grant: &mut AuthorizationGrant) -> Result<SignIn, Error> {
+        let mut exchanged = self.exchange_unverified(grant).await?;
+        if let SignIn::Deferred(pending) = &mut exchanged {
+            self.try_to_verify_interim(pending).await;
+        }
+        Ok(exchanged)
+    }
+
+    /// Verifies the interim ID Token if that can be done soon. Nothing may fail any more: the code is spent and the
+    /// process lives. Nor may it take long, because the web request that brought the user back may be given up.
+    pub(crate) async fn try_to_verify_interim(&self, pending: &mut PendingAuthentication) {
+        tokio::select! {
+            biased;
+            verified = self.verify_interim(pending) => if let Err(error) = verified {
+                tracing::warn!(%error, "the interim ID Token cannot be verified yet");
+            },
+            () = self.0.clock.sleep(INTERIM_PATIENCE) => {
+                tracing::warn!("the OP's keys take too long; the interim ID Token is left for later");
+            }
+        }
+    }
+
+    /// The exchange without a look at the interim ID Token, for a caller that stores the process first.
+    pub(crate) async fn exchange_unverified(&self, grant: &mut AuthorizationGrant) -> Result<SignIn, Error> {
         self.check_grant(grant)?;
         let exchanged = match &grant.code {
+            _ if grant.received.is_some() => self.complete(grant).await,
             Code::Deferred(_) => self.exchange_deferred_code(grant).await,
             Code::Authorization(_) => self.exchange_authorization_code(grant).await,
         };
@@ -55,18 +84,25 @@ impl Client {
         let (body, sent_at) = self.send_code(grant).await?;
         let answered = self.now();
         let Exchanged { deferred_auth_id, times, interim, access_token } =
-            match Exchanged::parse(&body, self.0.options.strict_times)? {
+            match Exchanged::parse(&body, self.0.options.strict_times) {
                 Ok(exchanged) => exchanged,
-                Err(violation) => return self.without_deferred_auth_id(grant, &body, answered.wall, violation).await,
+                Err(violation) if violation.rule() == Rule::NoDeferredAuthId && self.0.options.immediate_answers => {
+                    grant.received = Some(Received { body, at: answered.wall });
+                    return self.complete(grant).await;
+                }
+                Err(violation) => {
+                    self.revoke_quietly(&body, grant.session.dpop_key.as_ref()).await;
+                    return Err(violation.into());
+                }
             };
-        let schedule = Schedule::new(times, sent_at, answered, self.0.options.final_poll_margin, self.jitter()?);
+        let schedule = Schedule::new(times, sent_at, answered, self.0.options.final_poll_margin, self.jitter());
         let session = &mut grant.session;
         let mut pending = PendingAuthentication::new(Opened {
             issuer: session.issuer.clone(),
             client_id: session.client_id.clone(),
             deferred_auth_id,
             dpop_key: session.dpop_key.clone(),
-            notification_token: self.0.options.notification_token.clone(),
+            notification_token: grant.notification_token.clone().or(self.0.options.notification_token.clone()),
             access_token,
             checks: session.checks.clone(),
             schedule,
@@ -74,10 +110,6 @@ impl Client {
         if interim.is_some() {
             pending.0.unverified_interim = interim;
             pending.0.interim = InterimState::NotYetVerifiable;
-            // From here on nothing may fail any more: the code is spent and the process lives.
-            if let Err(error) = self.verify_interim(&mut pending).await {
-                tracing::warn!(error = %error, "the interim ID Token cannot be verified yet");
-            }
         }
         tracing::debug!(issuer = self.issuer(), client_id = self.client_id(), "a deferred code was exchanged");
         Ok(SignIn::Deferred(pending))
@@ -110,6 +142,13 @@ impl Client {
                     grant.spent = !is_refusal_of_the_client(answer.response.code());
                     return Err(Error::new(answer.response).with_retry_after(answer.retry_after));
                 }
+                // RFC 9449 §8: an OP that asks for another nonce has not looked at the code.
+                Ok(Answer::Unusable { violation, retry_after, .. })
+                    if violation.rule() == Rule::SecondNonceChallenge =>
+                {
+                    grant.spent = false;
+                    return Err(Error::new(violation).with_retry_after(retry_after));
+                }
                 Ok(Answer::Unusable { violation, retry_after, .. }) => {
                     let error = Error::new(ErrorKind::OutcomeUnknown).with_retry_after(retry_after);
                     return Err(error.with_source(Error::new(violation)));
@@ -121,7 +160,8 @@ impl Client {
                     grant.spent = false;
                     let waited = self.0.clock.monotonic().saturating_sub(started);
                     let enough = attempt == CONNECTION_ATTEMPTS || waited >= CONNECTION_PATIENCE;
-                    if enough || !matches!(error.kind(), ErrorKind::Transport(_)) {
+                    let refused = error.kind() == &ErrorKind::Transport(TransportProblem::Refused);
+                    if enough || refused || !matches!(error.kind(), ErrorKind::Transport(_)) {
                         return Err(error);
                     }
                 }
@@ -138,7 +178,7 @@ impl Client {
             Code::Deferred(code) => {
                 form.push(("grant_type", DEFERRED_GRANT.into()));
                 form.push(("deferred_code", code.expose().into()));
-                if let Some(token) = &self.0.options.notification_token {
+                if let Some(token) = grant.notification_token.as_ref().or(self.0.options.notification_token.as_ref()) {
                     form.push(("deferred_notification_token", token.expose().into()));
                 }
             }
@@ -160,40 +200,32 @@ impl Client {
     /// OpenID Connect Core 1.0 §3.1.3, where `code` came back.
     async fn exchange_authorization_code(&self, grant: &mut AuthorizationGrant) -> Result<SignIn, Error> {
         let (body, _) = self.send_code(grant).await?;
-        let received_at = self.0.clock.now();
-        self.complete(grant, &body, received_at).await.map(SignIn::Complete)
+        grant.received = Some(Received { body, at: self.0.clock.now() });
+        self.complete(grant).await
     }
 
-    /// Verifies final tokens that came without waiting.
-    async fn complete(
-        &self,
-        grant: &AuthorizationGrant,
-        body: &[u8],
-        received_at: SystemTime,
-    ) -> Result<super::Authentication, Error> {
-        let received = ReceivedTokens {
-            body,
-            received_at,
-            checks: &grant.session.checks,
-            dpop_key: grant.session.dpop_key.as_ref(),
-            interim: &InterimState::Absent,
+    /// Verifies final tokens that came without waiting. Tokens that are not believed are given back.
+    async fn complete(&self, grant: &mut AuthorizationGrant) -> Result<SignIn, Error> {
+        let AuthorizationGrant { session, received: Some(received), .. } = &*grant else {
+            return Err(Misuse::CodeSpent.into());
         };
-        self.authenticate(received).await?.map_err(Error::from)
-    }
-
-    /// DTR §Deferred Code Exchange Response Validation: "Ensure that the `deferred_auth_id` parameter is present."
-    async fn without_deferred_auth_id(
-        &self,
-        grant: &AuthorizationGrant,
-        body: &[u8],
-        received_at: SystemTime,
-        violation: Violation,
-    ) -> Result<SignIn, Error> {
-        if self.0.options.immediate_answers {
-            return self.complete(grant, body, received_at).await.map(SignIn::Complete);
+        let tokens = ReceivedTokens {
+            body: &received.body,
+            received_at: received.at,
+            checks: &session.checks,
+            dpop_key: session.dpop_key.as_ref(),
+            interim: &InterimState::Absent,
+            code: match &grant.code {
+                Code::Authorization(code) => Some(code),
+                Code::Deferred(_) => None,
+            },
+        };
+        let judged = self.authenticate(tokens).await?;
+        if judged.is_err() {
+            self.revoke_quietly(&received.body, session.dpop_key.as_ref()).await;
         }
-        self.revoke_quietly(body, grant.session.dpop_key.as_ref()).await;
-        Err(violation.into())
+        grant.received = None;
+        Ok(SignIn::Complete(judged?))
     }
 
     /// Tries to verify an interim ID Token that could not be verified before because the OP's keys were out of reach;
@@ -232,7 +264,10 @@ impl Client {
 }
 
 fn is_refusal_of_the_client(code: &str) -> bool {
-    matches!(code, "invalid_client" | "unauthorized_client" | "unsupported_grant_type" | "invalid_dpop_proof")
+    matches!(
+        code,
+        "invalid_client" | "unauthorized_client" | "unsupported_grant_type" | "invalid_dpop_proof" | "use_dpop_nonce"
+    )
 }
 
 /// A Successful Deferred Code Exchange Response, made sense of.
@@ -255,19 +290,16 @@ struct ExchangeResponse {
 }
 
 impl Exchanged {
-    /// The outer error is an answer that nothing can be done with; the inner one lacks the `deferred_auth_id` alone.
-    fn parse(body: &[u8], strict: bool) -> Result<Result<Self, Violation>, Error> {
+    fn parse(body: &[u8], strict: bool) -> Result<Self, Violation> {
         const DOCUMENT: Document = Document::ExchangeResponse;
         let response: ExchangeResponse =
             serde_json::from_slice(body).map_err(|error| Violation::malformed_json(DOCUMENT, &error))?;
         let deferred_auth_id = match response.deferred_auth_id {
-            None => return Ok(Err(Violation::new(Rule::NoDeferredAuthId).in_document(DOCUMENT))),
+            // DTR §Deferred Code Exchange Response Validation: "Ensure that the `deferred_auth_id` parameter is present."
+            None => return Err(Violation::new(Rule::NoDeferredAuthId).in_document(DOCUMENT)),
             Some(Value::String(id)) if !id.is_empty() => Secret::new(id),
             Some(_) => {
-                return Err(Violation::new(Rule::InvalidMember)
-                    .in_document(DOCUMENT)
-                    .at_member("deferred_auth_id")
-                    .into());
+                return Err(Violation::new(Rule::InvalidMember).in_document(DOCUMENT).at_member("deferred_auth_id"));
             }
         };
         let text = |value: Option<Value>| match value {
@@ -275,9 +307,11 @@ impl Exchanged {
             _ => None,
         };
         // The base draft calls the early token `id_token`, the text of February 2026 `interim_id_token`.
-        let interim = match (text(response.interim_id_token), text(response.id_token)) {
+        // What is no text is no token, and its check will say so: an empty one is malformed.
+        let token = |value: Option<Value>| value.map(|value| text(Some(value)).unwrap_or_default());
+        let interim = match (token(response.interim_id_token), token(response.id_token)) {
             (Some(one), Some(other)) if one != other => {
-                return Err(Violation::new(Rule::TwoInterimIdTokens).in_document(DOCUMENT).into());
+                return Err(Violation::new(Rule::TwoInterimIdTokens).in_document(DOCUMENT));
             }
             (Some(token), _) => Some(UnverifiedInterim { token, member: InterimMember::InterimIdToken }),
             (None, Some(token)) => Some(UnverifiedInterim { token, member: InterimMember::IdToken }),
@@ -287,7 +321,7 @@ impl Exchanged {
             interval: token_response::duration(response.interval.as_ref(), "interval", true, strict)?,
             expires_in: token_response::duration(response.expires_in.as_ref(), "expires_in", false, strict)?,
         };
-        Ok(Ok(Self { deferred_auth_id, times, interim, access_token: text(response.access_token) }))
+        Ok(Self { deferred_auth_id, times, interim, access_token: text(response.access_token) })
     }
 }
 
@@ -295,13 +329,13 @@ impl Exchanged {
 mod tests {
     use super::*;
 
-    fn parse(json: &str) -> Result<Result<Exchanged, Violation>, Error> {
+    fn parse(json: &str) -> Result<Exchanged, Violation> {
         Exchanged::parse(json.as_bytes(), false)
     }
 
     #[test]
     fn an_exchange_response_without_deferred_auth_id_is_refused() {
-        let violation = parse(r#"{"id_token": "a.b.c"}"#).unwrap().err().unwrap();
+        let violation = parse(r#"{"id_token": "a.b.c"}"#).err().unwrap();
         assert_eq!(violation.rule(), Rule::NoDeferredAuthId);
     }
 
@@ -309,31 +343,30 @@ mod tests {
     fn a_deferred_auth_id_that_is_no_string_is_refused() {
         for value in ["7", "\"\"", "{}", "[\"a\"]"] {
             let error = parse(&format!(r#"{{"deferred_auth_id": {value}}}"#)).err().unwrap();
-            assert_eq!(error.rule(), Some(Rule::InvalidMember), "{value}");
+            assert_eq!(error.rule(), Rule::InvalidMember, "{value}");
         }
     }
 
     #[test]
     fn a_member_that_stands_twice_is_refused() {
         let error = parse(r#"{"deferred_auth_id": "a", "deferred_auth_id": "b"}"#).err().unwrap();
-        assert_eq!(error.rule(), Some(Rule::MalformedJson));
+        assert_eq!(error.rule(), Rule::MalformedJson);
     }
 
     #[test]
     fn the_interim_token_is_read_under_either_name() {
         for name in ["id_token", "interim_id_token"] {
-            let exchanged = parse(&format!(r#"{{"deferred_auth_id": "a", "{name}": "x"}}"#)).unwrap().ok().unwrap();
+            let exchanged = parse(&format!(r#"{{"deferred_auth_id": "a", "{name}": "x"}}"#)).ok().unwrap();
             let interim = exchanged.interim.unwrap();
             assert_eq!((interim.token, interim.member.as_str()), (Secret::new("x"), name));
         }
-        let same =
-            parse(r#"{"deferred_auth_id": "a", "id_token": "x", "interim_id_token": "x"}"#).unwrap().ok().unwrap();
+        let same = parse(r#"{"deferred_auth_id": "a", "id_token": "x", "interim_id_token": "x"}"#).ok().unwrap();
         assert_eq!(same.interim.unwrap().token, Secret::new("x"));
     }
 
     #[test]
     fn two_different_interim_tokens_are_refused() {
         let error = parse(r#"{"deferred_auth_id": "a", "id_token": "x", "interim_id_token": "y"}"#).err().unwrap();
-        assert_eq!(error.rule(), Some(Rule::TwoInterimIdTokens));
+        assert_eq!(error.rule(), Rule::TwoInterimIdTokens);
     }
 }

@@ -26,6 +26,7 @@ pub(crate) struct Options {
     pub(crate) final_poll_margin: Option<Duration>,
     pub(crate) unadvertised: bool,
     pub(crate) immediate_answers: bool,
+    pub(crate) cancellation_endpoint: Option<String>,
     pub(crate) identity_without_binding: bool,
 }
 
@@ -49,6 +50,7 @@ impl Default for Options {
             final_poll_margin: Some(FINAL_POLL_MARGIN),
             unadvertised: false,
             immediate_answers: false,
+            cancellation_endpoint: None,
             identity_without_binding: false,
         }
     }

@@ -23,6 +23,25 @@ pub enum Outcome {
     /// The OP's answer may have been lost on its way, and it gives a success once only. Neither an approval nor a
     /// denial: let the user start again, or ask the OP by other means.
     Unknown,
+    /// The application had cancelled the process, and the OP ended it. A denial that the OP had decided on just before
+    /// looks the same.
+    Cancelled,
+}
+
+impl Outcome {
+    /// What it means in a process that the application had cancelled.
+    pub(crate) fn after_cancellation(self) -> Self {
+        match self {
+            Self::Denied(_) => Self::Cancelled,
+            // To an OP that forgets what was cancelled, the identifier is no longer a grant.
+            Self::Failed(response) if response.code() == "invalid_grant" => Self::Cancelled,
+            Self::Approved(mut authentication) => {
+                authentication.came_after_cancellation();
+                Self::Approved(authentication)
+            }
+            other => other,
+        }
+    }
 }
 
 /// Why the OP did not approve.
@@ -34,6 +53,10 @@ pub struct Denial {
 impl Denial {
     pub(super) fn new(response: ErrorResponse) -> Self {
         Self { response }
+    }
+
+    pub(super) fn response(&self) -> &ErrorResponse {
+        &self.response
     }
 
     /// The OP's reason, if it gave one: untrusted text, cleaned and cut. Escape it before you show it.

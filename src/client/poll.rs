@@ -11,13 +11,15 @@ use super::token_response::ReceivedTokens;
 use crate::endpoint::{Answer as Sent, EndpointRequest, Failure};
 use crate::error::{Document, Error, ErrorResponse, Misuse, Rule, Violation};
 use crate::pending::{Answer, End, PendingAuthentication, Phase, Standing, Step, SuccessBody, is_known_error};
+use crate::provider::ProviderMetadata;
 
 /// What one poll came to.
 #[non_exhaustive]
 #[derive(Debug)]
 #[must_use = "a poll may have brought the outcome, which the OP gives once only"]
 pub enum Poll {
-    /// The interval has not passed yet, so nothing was sent. Poll again after `due_in`.
+    /// Nothing is due, so nothing was sent: the interval has not passed, or it is too early to try again to validate an
+    /// answer that is here. Poll again after `due_in`.
     NotDue {
         /// How long until the next poll is due.
         due_in: Duration,
@@ -32,6 +34,18 @@ pub enum Poll {
 
 /// For this long a success response is kept whose signature cannot be checked because keys are out of reach.
 const VALIDATION_PATIENCE: Duration = Duration::from_secs(24 * 3600);
+/// How long after the first failed try to validate it the next one is due, and how far doubling takes that.
+const VALIDATION_PAUSE: Duration = Duration::from_secs(30);
+const LONGEST_VALIDATION_PAUSE: Duration = Duration::from_secs(600);
+
+const STEP: &str = "polling";
+
+/// What came of asking.
+pub(super) enum Asked {
+    Said(Poll),
+    /// The success response is here, and is to be judged.
+    Answered,
+}
 
 impl Client {
     /// Asks the OP once whether it has decided, if the interval has passed; otherwise sends nothing and says when to
@@ -39,7 +53,9 @@ impl Client {
     ///
     /// `pending` takes in what happened and stays usable whatever that was, also when the future is dropped. Seal it
     /// again after each call if it is stored: most of all after an error, because a success response that could not
-    /// be validated yet is kept in it, and the OP gives it once only.
+    /// be validated yet is kept in it, and the OP gives it once only. Delete what is stored once the outcome is in safe
+    /// keeping: an older copy would ask again and find the process ended. To tell a crash in mid-poll from one that
+    /// lost nothing, store the process between [`announce_poll`](PendingAuthentication::announce_poll) and this.
     ///
     /// # Errors
     ///
@@ -48,56 +64,93 @@ impl Client {
     /// mean that our own credentials or registration are wrong; put them right and go on.
     /// [`Misuse`](crate::ErrorKind::Misuse): the process has ended or belongs to another client.
     pub async fn poll(&self, pending: &mut PendingAuthentication) -> Result<Poll, Error> {
-        self.check_ownership(&pending.0.issuer, &pending.0.client_id)?;
-        let polled = match &pending.0.phase {
-            Phase::Ended => return Err(Misuse::NothingToPoll.into()),
-            Phase::Answered(_) => self.conclude(pending).await,
-            Phase::Waiting => self.ask(pending).await,
-        };
-        polled.map_err(|error| error.in_step("polling"))
+        match self.ask(pending).await? {
+            Asked::Said(poll) => Ok(poll),
+            Asked::Answered => self.judge_answer(pending).await,
+        }
     }
 
-    async fn ask(&self, pending: &mut PendingAuthentication) -> Result<Poll, Error> {
+    /// The first half of [`poll`](Self::poll): everything up to the success response, which is then in safe keeping.
+    pub(super) async fn ask(&self, pending: &mut PendingAuthentication) -> Result<Asked, Error> {
+        self.check_ownership(&pending.0.issuer, &pending.0.client_id)?;
+        match &pending.0.phase {
+            Phase::Ended => return Err(Misuse::NothingToPoll.into()),
+            Phase::Answered(_) => {
+                return Ok(match pending.0.schedule.until_due(self.now()) {
+                    Duration::ZERO => Asked::Answered,
+                    due_in => Asked::Said(Poll::NotDue { due_in }),
+                });
+            }
+            Phase::Waiting => {}
+        }
         match pending.0.schedule.step(self.now()) {
-            Step::Wait(due_in) => return Ok(Poll::NotDue { due_in }),
-            Step::End(end) => return Ok(Poll::Finished(finish(pending, end, None))),
+            Step::Wait(due_in) => return Ok(Asked::Said(Poll::NotDue { due_in })),
+            Step::End(end) => return Ok(Asked::Said(Poll::Finished(finish(pending, end, None)))),
             Step::Ask => {}
         }
-        let jitter = self.jitter()?;
-        let (answer, trouble) = match self.send_poll(pending).await {
-            Ok(answer) => judge(answer),
-            Err(Failure { error, may_have_been_sent }) => {
-                let retry_after = error.retry_after();
-                (Answer::Trouble { unanswered: may_have_been_sent, retry_after }, Some(error))
-            }
-        };
+        let jitter = self.jitter();
+        let metadata = self.0.provider.metadata().await;
+        pending.0.schedule.sending(self.now());
+        let (answer, trouble) = self.send_poll(pending, metadata).await;
         let response = match &answer {
             Answer::Error { response, .. } => Some(response.clone()),
             _ => None,
         };
         let standing = pending.answered(answer, self.now(), jitter);
         match (standing, trouble) {
-            (Standing::Succeeded, _) => self.conclude(pending).await,
-            (Standing::Ended(end), _) => Ok(Poll::Finished(finish(pending, end, response))),
-            (Standing::Open, Some(error)) => Err(error),
-            (Standing::Open, None) => match response {
-                Some(response) if response.code() == "slow_down" => Ok(Poll::SlowDown),
-                _ => Ok(Poll::Pending),
-            },
+            (Standing::Succeeded, _) => Ok(Asked::Answered),
+            (Standing::Ended(end), _) => Ok(Asked::Said(Poll::Finished(finish(pending, end, response)))),
+            (Standing::Open, Some(error)) => Err(error.in_step(STEP)),
+            (Standing::Open, None) => Ok(Asked::Said(match response {
+                Some(response) if response.code() == "slow_down" => Poll::SlowDown,
+                _ => Poll::Pending,
+            })),
+        }
+    }
+
+    /// The second half: judges the success response that is in safe keeping.
+    pub(super) async fn judge_answer(&self, pending: &mut PendingAuthentication) -> Result<Poll, Error> {
+        self.conclude(pending).await.map_err(|error| error.in_step(STEP))
+    }
+
+    /// Sends one poll, whatever the schedule says: for a caller that keeps it by other means. `may_send` is asked when
+    /// all is ready, right before the request leaves; `None` if it refuses.
+    pub(crate) async fn ask_now(
+        &self,
+        pending: &PendingAuthentication,
+        may_send: impl FnOnce() -> bool + Send,
+    ) -> Option<(Answer, Option<Error>)> {
+        let metadata = self.0.provider.metadata().await;
+        if !may_send() {
+            return None;
+        }
+        let (answer, trouble) = self.send_poll(pending, metadata).await;
+        Some((answer, trouble.map(|error| error.in_step(STEP))))
+    }
+
+    /// Sends a poll, and sorts what came back or why nothing did.
+    async fn send_poll(
+        &self,
+        pending: &PendingAuthentication,
+        metadata: Result<ProviderMetadata, Error>,
+    ) -> (Answer, Option<Error>) {
+        match self.request_tokens(pending, metadata).await {
+            Ok(answer) => judge(answer),
+            Err(Failure { error, may_have_been_sent }) => {
+                let retry_after = error.retry_after();
+                (Answer::Trouble { unanswered: may_have_been_sent, retry_after }, Some(error))
+            }
         }
     }
 
     /// DTR §Token Request using the Authentication Request ID.
-    async fn send_poll(&self, pending: &mut PendingAuthentication) -> Result<Sent, Failure> {
+    async fn request_tokens(
+        &self,
+        pending: &PendingAuthentication,
+        metadata: Result<ProviderMetadata, Error>,
+    ) -> Result<Sent, Failure> {
         let not_sent = |error| Failure { error, may_have_been_sent: false };
-        let metadata = match self.0.provider.metadata().await {
-            Ok(metadata) => metadata,
-            Err(error) => {
-                pending.0.schedule.sending(self.now());
-                return Err(not_sent(error));
-            }
-        };
-        pending.0.schedule.sending(self.now());
+        let metadata = metadata.map_err(not_sent)?;
         let access_token = match self.0.options.poll_credential {
             PollCredential::ClientAuthentication => None,
             PollCredential::AccessToken => {
@@ -123,7 +176,7 @@ impl Client {
     }
 
     /// Validates the success response that is in safe keeping, as of when it came.
-    async fn conclude(&self, pending: &mut PendingAuthentication) -> Result<Poll, Error> {
+    pub(crate) async fn conclude(&self, pending: &mut PendingAuthentication) -> Result<Poll, Error> {
         if pending.0.unverified_interim.is_some() {
             // Only the comparison of the two subjects needs it; its failure is not the final token's.
             if let Err(error) = self.verify_interim(pending).await {
@@ -140,16 +193,23 @@ impl Client {
             checks: &body.checks,
             dpop_key: body.dpop_key.as_ref(),
             interim: &body.interim,
+            code: None,
         };
         let violation = match self.authenticate(received).await {
-            Ok(Ok(authentication)) => {
+            Ok(Ok(mut authentication)) => {
+                if body.cancelled {
+                    authentication.came_after_cancellation();
+                }
                 body.phase = Phase::Ended;
                 return Ok(Poll::Finished(Outcome::Approved(authentication)));
             }
             Ok(Err(violation)) => violation,
             Err(error) => {
                 let waited = self.0.clock.now().duration_since(answered.received_at).unwrap_or(Duration::ZERO);
+                let doublings = answered.attempts.min(8);
+                let pause = VALIDATION_PAUSE.saturating_mul(1 << doublings).min(LONGEST_VALIDATION_PAUSE);
                 answered.attempts = answered.attempts.saturating_add(1);
+                body.schedule.postpone(pause.max(error.retry_after().unwrap_or_default()), self.now());
                 match error.rule() {
                     _ if waited < VALIDATION_PATIENCE => return Err(error),
                     Some(rule @ Rule::IdTokenNoKey) => Violation::new(rule).in_document(Document::IdToken),
@@ -172,7 +232,8 @@ fn judge(sent: Sent) -> (Answer, Option<Error>) {
             // A proxy's or captive portal's JSON must not end a process that took three weeks.
             false => {
                 let violation = Violation::new(Rule::NoIdToken).in_document(Document::TokenResponse);
-                (Answer::Trouble { unanswered: true, retry_after: None }, Some(violation.into()))
+                let error = Error::new(violation).that_passes();
+                (Answer::Trouble { unanswered: true, retry_after: None }, Some(error))
             }
         },
         Sent::Error(answer) => {
@@ -186,7 +247,7 @@ fn judge(sent: Sent) -> (Answer, Option<Error>) {
                     Error::new(answer.response.clone())
                 } else {
                     let violation = Violation::new(Rule::UnknownError).in_document(Document::TokenResponse);
-                    Error::new(violation).with_source(Error::new(answer.response.clone()))
+                    Error::new(violation).that_passes().with_source(Error::new(answer.response.clone()))
                 };
                 error.with_retry_after(answer.retry_after)
             });
@@ -195,7 +256,7 @@ fn judge(sent: Sent) -> (Answer, Option<Error>) {
         Sent::Unusable { violation, retry_after, .. } => {
             // A second nonce challenge is an answer: the grant was not looked at.
             let unanswered = violation.rule() != Rule::SecondNonceChallenge;
-            let error = Error::new(violation).with_retry_after(retry_after);
+            let error = Error::new(violation).that_passes().with_retry_after(retry_after);
             (Answer::Trouble { unanswered, retry_after }, Some(error))
         }
     }
@@ -213,15 +274,17 @@ fn looks_final(body: &[u8]) -> bool {
         .map_or(true, |found| found.access_token.is_some() || found.id_token.is_some())
 }
 
-fn finish(pending: &mut PendingAuthentication, end: End, response: Option<ErrorResponse>) -> Outcome {
+/// The outcome of a process that ended without tokens, with the OP's answer where one ended it.
+pub(crate) fn finish(pending: &mut PendingAuthentication, end: End, response: Option<ErrorResponse>) -> Outcome {
     pending.0.phase = Phase::Ended;
     // The schedule can end a process without an answer only by its own deadline or in doubt, so `response` is there
     // for the others.
     let response = response.unwrap_or_else(|| ErrorResponse::new("", None, None));
-    match end {
+    let outcome = match end {
         End::Denied => Outcome::Denied(Denial::new(response)),
         End::Expired { confirmed } => Outcome::Expired(Expiry::new(confirmed)),
         End::Failed => Outcome::Failed(response),
         End::Unknown => Outcome::Unknown,
-    }
+    };
+    if pending.0.cancelled { outcome.after_cancellation() } else { outcome }
 }

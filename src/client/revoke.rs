@@ -1,6 +1,7 @@
 //! RFC 7009: giving back tokens that must not be used.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use super::Client;
 use super::token_response::tokens_to_revoke;
@@ -8,6 +9,8 @@ use crate::dpop::DpopKey;
 use crate::endpoint::{Answer, EndpointRequest};
 use crate::error::Document;
 
+/// Somebody waits for the error that comes after this.
+const REVOCATION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Nothing is read from the answer.
 const REVOCATION_RESPONSE_LIMIT: usize = 64 * 1024;
 
@@ -29,7 +32,7 @@ impl Client {
                 client: &self.0.identity,
                 dpop: dpop_key,
                 access_token: None,
-                timeout: self.0.options.request_timeout,
+                timeout: REVOCATION_TIMEOUT.min(self.0.options.request_timeout),
                 body_limit: REVOCATION_RESPONSE_LIMIT,
             };
             // RFC 7009 §2.2: the answer is an empty 200, which is no JSON document.

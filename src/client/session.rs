@@ -29,8 +29,10 @@ const SEALED_LIMIT: usize = 2_000;
 /// `SameSite=Lax` (`None` for `form_post`). That is what keeps an attacker from finishing their own sign-in in somebody
 /// else's browser. Any instance of the application that has the keyring can [open](Self::open) it.
 ///
-/// It is used once, so it is not `Clone` and `Client::authorization_response` takes it by value. It lives for an hour
-/// unless the client is set otherwise.
+/// It is used once, so it is not `Clone` and `Client::authorization_response` takes it by value. Delete the cookie with
+/// the answer to the user's return: a reloaded page would otherwise send the code a second time, and OPs that see that
+/// may revoke what the first one brought (RFC 6749 §4.1.2). A session lives for an hour unless the client is set
+/// otherwise.
 pub struct AuthorizationSession(pub(super) Box<Body>);
 
 #[derive(Serialize, Deserialize)]
@@ -64,6 +66,11 @@ impl AuthorizationSession {
     /// The `state` of the request, by which the return can be matched with its session.
     pub fn state(&self) -> &Secret {
         &self.0.state
+    }
+
+    /// Issuer and client identifier of the client that started it.
+    pub(crate) fn owner(&self) -> (&str, &str) {
+        (&self.0.issuer, &self.0.client_id)
     }
 
     /// Where the OP sends the user back to.

@@ -73,8 +73,7 @@ impl Client {
             return Err(violation.with_status(response.status.as_u16()).into());
         }
         let claims = match media_type(&response.headers).as_deref() {
-            Some("application/json") => serde_json::from_slice::<Map<String, Value>>(&response.body)
-                .map_err(|error| Violation::malformed_json(Document::UserInfo, &error))?,
+            Some("application/json") => strict_object(&response.body).ok_or_else(|| malformed(&response.body))?,
             Some("application/jwt") => self.signed_claims(&response.body).await?,
             _ => return Err(invalid(Rule::UnexpectedContentType)),
         };
@@ -113,6 +112,14 @@ impl Client {
 fn media_type(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     Some(value.split(';').next()?.trim().to_ascii_lowercase())
+}
+
+/// No JSON object, or one that says something twice: readers would disagree about whom it is about.
+fn malformed(body: &[u8]) -> Error {
+    match serde_json::from_slice::<Map<String, Value>>(body) {
+        Err(error) => Violation::malformed_json(Document::UserInfo, &error).into(),
+        Ok(_) => invalid(Rule::MalformedJson),
+    }
 }
 
 fn invalid(rule: Rule) -> Error {

@@ -71,7 +71,7 @@ fn the_header_names_type_algorithm_and_public_key_and_nothing_else() {
         let members: Vec<_> = public.as_object().unwrap().keys().map(String::as_str).collect();
         let expected: &[&str] = match algorithm {
             SigningAlgorithm::Es256 => &["crv", "kty", "x", "y"],
-            SigningAlgorithm::EdDsa => &["crv", "kty", "x"],
+            SigningAlgorithm::EdDsa | SigningAlgorithm::Ed25519 => &["crv", "kty", "x"],
             _ => &["e", "kty", "n"],
         };
         assert_eq!(members, expected);
@@ -127,9 +127,11 @@ fn stored_keys_of_the_first_release_come_back() {
     // RFC 8037 appendix A.1.
     let seed = decoded("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A");
     let public = decoded("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo");
-    let key = DpopKey::from_bytes(&[vec![2], seed, public].concat()).unwrap();
-    assert_eq!(key.algorithm(), SigningAlgorithm::EdDsa);
-    assert_eq!(key.thumbprint(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+    for (code, algorithm) in [(2, SigningAlgorithm::EdDsa), (4, SigningAlgorithm::Ed25519)] {
+        let key = DpopKey::from_bytes(&[&[code], seed.as_slice(), &public].concat()).unwrap();
+        assert_eq!(key.algorithm(), algorithm);
+        assert_eq!(key.thumbprint(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+    }
 
     // RFC 7517 appendix A.2.
     let scalar = decoded("870MB6gfuTJ4HtUnUvYMyJpr5eUZNP4Bk43bVdj3eAE");
@@ -165,7 +167,7 @@ fn stored_bytes_that_were_cut_or_lengthened_do_not_come_back() {
 
 proptest! {
     #[test]
-    fn hostile_bytes_do_not_come_back_as_a_key(algorithm in 0_u8..5, key in proptest::collection::vec(any::<u8>(), 0..1_300)) {
+    fn hostile_bytes_do_not_come_back_as_a_key(algorithm in 0_u8..6, key in proptest::collection::vec(any::<u8>(), 0..1_300)) {
         let bytes = [&[algorithm], key.as_slice()].concat();
         prop_assert!(matches!(DpopKey::from_bytes(&bytes), Err(error) if *error.kind() == ErrorKind::Sealed));
     }

@@ -377,7 +377,8 @@ async fn what_cannot_be_an_answer_is_named_by_the_rule_that_it_breaks() {
         (answer(302, &[("location", "/login")], ""), Rule::UnexpectedRedirect, None),
         (answer(307, &[AS_JSON], r#"{"error":"invalid_grant"}"#), Rule::UnexpectedRedirect, None),
         (answer(200, &[html], "<html>"), Rule::UnexpectedContentType, None),
-        (answer(200, &[], "{}"), Rule::UnexpectedContentType, None),
+        (answer(200, &[], ""), Rule::UnexpectedContentType, None),
+        (answer(200, &[html], r#"{"access_token":"#), Rule::MalformedJson, None),
         (answer(200, &[AS_JSON], ""), Rule::MalformedJson, None),
         (answer(200, &[AS_JSON], "[null,null]"), Rule::MalformedJson, None),
         (answer(200, &[AS_JSON], r#"{"access_token":"#), Rule::MalformedJson, None),
@@ -394,6 +395,14 @@ async fn what_cannot_be_an_answer_is_named_by_the_rule_that_it_breaks() {
     ] {
         let violation = unusable(Op::answering([response]).post().await);
         assert_eq!((violation.rule(), violation.member()), (rule, member), "{violation}");
+    }
+}
+
+#[tokio::test]
+async fn a_success_that_is_whole_is_not_thrown_away_for_its_label() {
+    for headers in [&[][..], &[("content-type", "text/plain")]] {
+        let answered = Op::answering([answer(200, headers, r#" {"access_token":"a"}"#)]).post().await;
+        assert!(matches!(answered, Answer::Success { .. }), "{answered:?}");
     }
 }
 

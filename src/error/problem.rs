@@ -35,6 +35,9 @@ pub enum ConfigurationProblem {
     /// A private key cannot be used.
     #[error("the private key cannot be used: {0}")]
     Key(&'static str),
+    /// The OP requires something that this crate does not do.
+    #[error("the OP requires {0}, which this version does not do")]
+    Unsupported(&'static str),
     /// The HTTP client cannot be built with these settings.
     #[error("the HTTP client cannot be built")]
     HttpClient,
@@ -53,6 +56,15 @@ pub enum Misuse {
     /// The code of this grant has been sent to the OP and must not be sent again. Start a new sign-in.
     #[error("the code of this grant has been sent already; start a new sign-in")]
     CodeSpent,
+    /// No client of this issuer and client identifier was given to the poller.
+    #[error("the poller has no client for this; add it")]
+    UnknownClient,
+    /// The store has no such process, or no longer.
+    #[error("there is no such process, or no longer")]
+    UnknownProcess,
+    /// The poller was shut down.
+    #[error("the poller was shut down")]
+    ShutDown,
     /// There is no access token to use.
     #[error("there is no access token")]
     NoAccessToken,
@@ -61,7 +73,7 @@ pub enum Misuse {
     ReservedParameter(String),
     /// The sealed form is too large for a cookie.
     #[error(
-        "the sealed authorization session has {actual} bytes, more than the {limit} that fit a cookie: use fewer or shorter parameters"
+        "the sealed authorization session has {actual} bytes, more than the {limit} that fit a cookie: shorten the redirect URI, or ask for fewer essential `acr` values"
     )]
     SealedTooLarge {
         /// How large it is.
@@ -78,7 +90,7 @@ pub enum SessionProblem {
     /// It was started too long ago.
     #[error("it has expired")]
     Expired,
-    /// It was started by another client: issuer, client identifier or redirect URI differ.
+    /// It was started by another client: issuer or client identifier differ.
     #[error("it belongs to another client")]
     Foreign,
     /// It cannot be opened: altered, of another kind, or sealed with a key that the keyring does not have.

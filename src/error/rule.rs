@@ -167,6 +167,13 @@ impl Violation {
         self
     }
 
+    /// Whether it can be otherwise later with nothing changed on our side. Whoever is refused for what they are or
+    /// show is refused again.
+    pub(crate) fn is_transient(&self) -> bool {
+        let refused = matches!(self.status, Some(401 | 403));
+        self.rule.is_transient() && !(refused && self.rule == Rule::UnexpectedStatus)
+    }
+
     /// Says where a document stopped being JSON. serde's own message is left out: it can quote the document.
     pub(crate) fn malformed_json(document: Document, error: &serde_json::Error) -> Self {
         Self::new(Rule::MalformedJson).in_document(document).at_position(error.line(), error.column())

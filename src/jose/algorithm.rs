@@ -1,6 +1,7 @@
 //! The names of signature algorithms and what they imply.
 
-/// A signature algorithm of JOSE (RFC 7518 §3.1, RFC 8037 §3.1, RFC 8812 §3.2). `none` is not one of them.
+/// A signature algorithm of JOSE (RFC 7518 §3.1, RFC 8037 §3.1, RFC 8812 §3.2, RFC 9864 §2.2). `none` is not one of
+/// them.
 #[non_exhaustive]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub enum SigningAlgorithm {
@@ -24,8 +25,11 @@ pub enum SigningAlgorithm {
     Es512,
     /// ECDSA on secp256k1 with SHA-256.
     Es256k,
-    /// EdDSA on Ed25519.
+    /// EdDSA, here always on Ed25519: the older name (`EdDSA`), which leaves the curve to the key.
     EdDsa,
+    /// EdDSA on Ed25519: the name that says so (`Ed25519`, RFC 9864 §2.2). Keys and signatures are those of
+    /// [`EdDsa`](Self::EdDsa), but a server that lists only one of the names may know only that one.
+    Ed25519,
     /// HMAC with SHA-256, keyed with a secret that both sides know.
     Hs256,
     /// HMAC with SHA-384, keyed with a secret that both sides know.
@@ -43,7 +47,7 @@ pub(crate) enum HashFunction {
 }
 
 impl SigningAlgorithm {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Rs256,
         Self::Rs384,
         Self::Rs512,
@@ -55,6 +59,7 @@ impl SigningAlgorithm {
         Self::Es512,
         Self::Es256k,
         Self::EdDsa,
+        Self::Ed25519,
         Self::Hs256,
         Self::Hs384,
         Self::Hs512,
@@ -74,6 +79,7 @@ impl SigningAlgorithm {
             Self::Es512 => "ES512",
             Self::Es256k => "ES256K",
             Self::EdDsa => "EdDSA",
+            Self::Ed25519 => "Ed25519",
             Self::Hs256 => "HS256",
             Self::Hs384 => "HS384",
             Self::Hs512 => "HS512",
@@ -91,19 +97,19 @@ impl SigningAlgorithm {
     }
 
     /// The hash function, which is also the one of `at_hash` and `c_hash` (OpenID Connect Core 1.0 §3.1.3.6). For
-    /// EdDSA it is the one inside Ed25519.
+    /// Ed25519 it is the one inside of it.
     pub(crate) fn hash(self) -> HashFunction {
         match self {
             Self::Rs256 | Self::Ps256 | Self::Es256 | Self::Es256k | Self::Hs256 => HashFunction::Sha256,
             Self::Rs384 | Self::Ps384 | Self::Es384 | Self::Hs384 => HashFunction::Sha384,
-            Self::Rs512 | Self::Ps512 | Self::Es512 | Self::EdDsa | Self::Hs512 => HashFunction::Sha512,
+            Self::Rs512 | Self::Ps512 | Self::Es512 | Self::EdDsa | Self::Ed25519 | Self::Hs512 => HashFunction::Sha512,
         }
     }
 
     /// How many bytes a signature has, where the algorithm alone says so.
     pub(crate) fn signature_length(self) -> Option<usize> {
         match self {
-            Self::Es256 | Self::Es256k | Self::EdDsa | Self::Hs512 => Some(64),
+            Self::Es256 | Self::Es256k | Self::EdDsa | Self::Ed25519 | Self::Hs512 => Some(64),
             Self::Es384 => Some(96),
             Self::Es512 => Some(132),
             Self::Hs256 => Some(32),
@@ -137,7 +143,7 @@ mod tests {
 
     #[test]
     fn none_and_names_in_another_case_are_no_algorithms() {
-        for name in ["none", "None", "NONE", "", "rs256", "RS256 ", "EDDSA", "RSA-OAEP"] {
+        for name in ["none", "None", "NONE", "", "rs256", "RS256 ", "EDDSA", "ed25519", "Ed448", "RSA-OAEP"] {
             assert_eq!(SigningAlgorithm::from_name(name), None, "{name:?}");
         }
     }

@@ -1,6 +1,7 @@
 //! Private keys that sign: in memory, or behind the application's own [`Signer`].
 
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -24,7 +25,8 @@ const RSA_BITS: u32 = 2048;
 /// A private key that can sign, such as the one of `private_key_jwt`.
 ///
 /// [`SigningKey`] is one in memory. Implement this trait for a key that stays in a key management service or a
-/// hardware module.
+/// hardware module. An `Arc` of a signer is a signer too, so several clients can share one, and an `Arc<dyn Signer>` can
+/// be chosen at run time.
 pub trait Signer: fmt::Debug + Send + Sync {
     /// The algorithm of its signatures.
     fn algorithm(&self) -> SigningAlgorithm;
@@ -39,6 +41,20 @@ pub trait Signer: fmt::Debug + Send + Sync {
     ///
     /// Whatever keeps the key from signing. Callers see [`ErrorKind::Signer`] and count it as transient.
     fn sign<'a>(&'a self, message: &'a [u8]) -> BoxFuture<'a, Result<Vec<u8>, Error>>;
+}
+
+impl<S: Signer + ?Sized> Signer for Arc<S> {
+    fn algorithm(&self) -> SigningAlgorithm {
+        (**self).algorithm()
+    }
+
+    fn key_id(&self) -> Option<&str> {
+        (**self).key_id()
+    }
+
+    fn sign<'a>(&'a self, message: &'a [u8]) -> BoxFuture<'a, Result<Vec<u8>, Error>> {
+        (**self).sign(message)
+    }
 }
 
 /// A private key in memory.
@@ -119,7 +135,7 @@ impl SigningKey {
             A::Es384 => ES384.generate_key_pair().map_err(failed)?.to_der_private_key(),
             A::Es512 => ES512.generate_key_pair().map_err(failed)?.to_der_private_key(),
             A::Es256k => ES256K.generate_key_pair().map_err(failed)?.to_der_private_key(),
-            A::EdDsa => {
+            A::EdDsa | A::Ed25519 => {
                 EdDSA.generate_key_pair(josekit::jwk::alg::ed::EdCurve::Ed25519).map_err(failed)?.to_der_private_key()
             }
             A::Hs256 | A::Hs384 | A::Hs512 => return Err(symmetric()),
@@ -180,7 +196,7 @@ impl fmt::Debug for SigningKey {
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Signer`] where the signer fails, or where its signature has another length than the algorithm's.
+/// [`ErrorKind::Signer`] where the signer fails, or where its signature cannot be one of its algorithm by its length.
 pub(crate) async fn sign_compact(
     signer: &dyn Signer,
     mut header: Map<String, Value>,
@@ -198,7 +214,11 @@ pub(crate) async fn sign_compact(
         Err(error) if *error.kind() == ErrorKind::Signer => return Err(error),
         Err(error) => return Err(Error::new(ErrorKind::Signer).with_source(error)),
     };
-    if signer.algorithm().signature_length().is_some_and(|length| length != signature.len()) {
+    let length_fits = match signer.algorithm().signature_length() {
+        Some(length) => signature.len() == length,
+        None => signature.len() >= RSA_BITS as usize / 8,
+    };
+    if !length_fits {
         return Err(Error::new(ErrorKind::Signer).with_source(
             "the signature does not have the length that its algorithm gives it; for ECDSA a DER structure must be converted (RFC 7518 §3.4)",
         ));
@@ -242,7 +262,7 @@ fn signer(algorithm: SigningAlgorithm, key: &PKey<Private>) -> Option<(Box<dyn J
         A::Es384 => of!(ES384),
         A::Es512 => of!(ES512),
         A::Es256k => of!(ES256K),
-        A::EdDsa => of!(EdDSA),
+        A::EdDsa | A::Ed25519 => of!(EdDSA),
         A::Hs256 | A::Hs384 | A::Hs512 => return None,
     };
     Some((signer, jwk.into()))
@@ -335,6 +355,21 @@ mod tests {
         signs_verifiably(&SigningKey::from_jwk(&pair.to_jwk_private_key().to_string()).unwrap()).await;
     }
 
+    #[tokio::test]
+    async fn a_shared_signer_chosen_at_run_time_is_the_signer_itself() {
+        let key = SigningKey::generate(SigningAlgorithm::Es256).unwrap();
+        let public = VerificationKey::from_jwk(&key.public_jwk()).unwrap();
+        let shared: Arc<dyn Signer> = Arc::new(SigningKey { key_id: Some("key-1".into()), ..key });
+        for signer in [&shared as &dyn Signer, &Arc::new(shared.clone())] {
+            let token = sign_compact(signer, Map::new(), &json!({})).await.unwrap();
+            let jws = CompactJws::parse(token.expose()).unwrap();
+            assert_eq!((jws.header().alg.as_str(), jws.header().kid.as_deref()), ("ES256", Some("key-1")));
+            assert!(public.verify(SigningAlgorithm::Es256, jws.signing_input(), jws.signature()));
+        }
+        let authentication = crate::ClientAuthentication::private_key_jwt(shared);
+        assert_eq!(authentication.method(), "private_key_jwt");
+    }
+
     #[test]
     fn what_is_not_a_private_jwk_is_refused() {
         let public = test_keys::public_jwk(SigningAlgorithm::Es256);
@@ -413,12 +448,13 @@ mod tests {
         assert!(!key.public_jwk().contains_key("d"));
     }
 
+    /// Gives the same bytes as every signature.
     #[derive(Debug)]
-    struct DerSigner;
+    struct Constant(SigningAlgorithm, Vec<u8>);
 
-    impl Signer for DerSigner {
+    impl Signer for Constant {
         fn algorithm(&self) -> SigningAlgorithm {
-            SigningAlgorithm::Es256
+            self.0
         }
 
         fn key_id(&self) -> Option<&str> {
@@ -426,14 +462,25 @@ mod tests {
         }
 
         fn sign<'a>(&'a self, _: &'a [u8]) -> BoxFuture<'a, Result<Vec<u8>, Error>> {
-            Box::pin(std::future::ready(Ok(vec![0x30; 71])))
+            Box::pin(std::future::ready(Ok(self.1.clone())))
         }
     }
 
     #[tokio::test]
     async fn a_signer_that_returns_der_is_told_so() {
-        let error = sign_compact(&DerSigner, Map::new(), &json!({})).await.unwrap_err();
+        let signer = Constant(SigningAlgorithm::Es256, vec![0x30; 71]);
+        let error = sign_compact(&signer, Map::new(), &json!({})).await.unwrap_err();
         assert_eq!(*error.kind(), ErrorKind::Signer);
         assert!(std::error::Error::source(&error).unwrap().to_string().contains("DER"));
+    }
+
+    #[tokio::test]
+    async fn an_empty_or_short_signature_leaves_no_unsigned_assertion() {
+        for algorithm in test_keys::ASYMMETRIC {
+            for length in [0, 1, 31] {
+                let error = sign_compact(&Constant(algorithm, vec![1; length]), Map::new(), &json!({})).await;
+                assert_eq!(*error.unwrap_err().kind(), ErrorKind::Signer, "{algorithm:?} {length}");
+            }
+        }
     }
 }

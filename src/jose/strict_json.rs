@@ -1,5 +1,6 @@
 //! JSON in which no object names a member twice.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -9,74 +10,70 @@ use serde_json::{Map, Value};
 /// counts, and a signature covers both (RFC 7515 §4, RFC 7519 §4). `None` for anything else that is not one JSON
 /// object.
 pub(crate) fn strict_object(json: &[u8]) -> Option<Map<String, Value>> {
-    match serde_json::from_slice::<Strict>(json) {
-        Ok(Strict(Value::Object(members))) => Some(members),
+    // Names are looked at in a pass of their own and values are left to serde_json: how it hands out a number depends on
+    // features that any crate of the program can switch on (`arbitrary_precision`).
+    serde_json::from_slice::<Unrepeated>(json).ok()?;
+    match serde_json::from_slice(json) {
+        Ok(Value::Object(members)) => Some(members),
         _ => None,
     }
 }
 
-/// A JSON value without repeated member names. serde_json bounds its depth.
-struct Strict(Value);
+/// Any JSON value without repeated member names. serde_json bounds its depth.
+struct Unrepeated;
 
-impl<'de> Deserialize<'de> for Strict {
+impl<'de> Deserialize<'de> for Unrepeated {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(StrictVisitor).map(Self)
+        deserializer.deserialize_any(UnrepeatedVisitor)
     }
 }
 
-struct StrictVisitor;
+struct UnrepeatedVisitor;
 
-impl<'de> Visitor<'de> for StrictVisitor {
-    type Value = Value;
+impl<'de> Visitor<'de> for UnrepeatedVisitor {
+    type Value = Unrepeated;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("JSON without repeated member names")
     }
 
-    fn visit_unit<E: de::Error>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_unit<E: de::Error>(self) -> Result<Unrepeated, E> {
+        Ok(Unrepeated)
     }
 
-    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<Unrepeated, E> {
+        Ok(Unrepeated)
     }
 
-    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<Unrepeated, E> {
+        Ok(Unrepeated)
     }
 
-    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_u64<E: de::Error>(self, _: u64) -> Result<Unrepeated, E> {
+        Ok(Unrepeated)
     }
 
-    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Unrepeated, E> {
+        Ok(Unrepeated)
     }
 
-    fn visit_str<E: de::Error>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_str<E: de::Error>(self, _: &str) -> Result<Unrepeated, E> {
+        Ok(Unrepeated)
     }
 
-    fn visit_string<E: de::Error>(self, value: String) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Unrepeated, A::Error> {
+        while elements.next_element::<Unrepeated>()?.is_some() {}
+        Ok(Unrepeated)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Value, A::Error> {
-        let mut values = Vec::new();
-        while let Some(Strict(value)) = elements.next_element()? {
-            values.push(value);
-        }
-        Ok(Value::Array(values))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
-        let mut object = Map::new();
-        while let Some((name, Strict(value))) = members.next_entry::<String, Strict>()? {
-            if object.insert(name, value).is_some() {
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Unrepeated, A::Error> {
+        let mut names = HashSet::new();
+        while let Some((name, Unrepeated)) = members.next_entry::<String, Unrepeated>()? {
+            if !names.insert(name) {
                 return Err(de::Error::custom("a member name is repeated"));
             }
         }
-        Ok(Value::Object(object))
+        Ok(Unrepeated)
     }
 }
 
@@ -86,7 +83,7 @@ mod tests {
 
     #[test]
     fn an_ordinary_object_is_read_as_it_stands() {
-        let json = br#"{"a":null,"b":[true,-1,2.5,"x",{"a":18446744073709551615}],"c":{"a":1}}"#;
+        let json = br#"{"a":null,"b":[true,-1,2.5,-1.5e30,"x",{"a":18446744073709551616}],"c":{"a":1}}"#;
         assert_eq!(Value::Object(strict_object(json).unwrap()), serde_json::from_slice::<Value>(json).unwrap());
     }
 

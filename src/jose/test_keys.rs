@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{Signer, SigningAlgorithm, SigningKey};
 
-pub(crate) const ASYMMETRIC: [SigningAlgorithm; 11] = [
+pub(crate) const ASYMMETRIC: [SigningAlgorithm; 12] = [
     SigningAlgorithm::Rs256,
     SigningAlgorithm::Rs384,
     SigningAlgorithm::Rs512,
@@ -18,6 +18,7 @@ pub(crate) const ASYMMETRIC: [SigningAlgorithm; 11] = [
     SigningAlgorithm::Es512,
     SigningAlgorithm::Es256k,
     SigningAlgorithm::EdDsa,
+    SigningAlgorithm::Ed25519,
 ];
 
 static KEYS: Mutex<Vec<(SigningAlgorithm, Arc<SigningKey>)>> = Mutex::new(Vec::new());

@@ -69,7 +69,11 @@ impl VerificationKey {
             None => kind.algorithms().to_vec(),
             Some(name) => {
                 let only = SigningAlgorithm::from_name(name)?;
-                kind.algorithms().contains(&only).then(|| vec![only])?
+                if !kind.algorithms().contains(&only) {
+                    return None;
+                }
+                // For the other kinds there is one algorithm, if under two names on Ed25519.
+                if kind == KeyKind::Rsa { vec![only] } else { kind.algorithms().to_vec() }
             }
         };
         let kid = optional_text(jwk, "kid")?.map(|kid| JsonWebKeyId::new(kid.to_owned()));
@@ -79,7 +83,7 @@ impl VerificationKey {
         // Only OpenSSL knows whether a point is on its curve. An RSA key has nothing of that sort and up to six
         // algorithms, so there it can wait.
         let usable =
-            kind == KeyKind::Rsa || kind.algorithms().first().is_some_and(|&only| key.verifier(only).is_some());
+            kind == KeyKind::Rsa || kind.algorithms().first().is_some_and(|&first| key.verifier(first).is_some());
         usable.then_some(key)
     }
 
@@ -124,7 +128,8 @@ impl VerificationKey {
             // josekit compares with `==`, so HMAC does not go through it.
             Material::Secret(secret) => {
                 algorithm.is_symmetric()
-                    && constant_time_eq(&digest::hmac(algorithm.hash(), secret, &[message]), signature)
+                    && digest::hmac(algorithm.hash(), secret, &[message])
+                        .is_ok_and(|expected| constant_time_eq(&expected, signature))
             }
         }
     }
@@ -162,7 +167,7 @@ impl KeyKind {
             A::Es384 => Self::P384,
             A::Es512 => Self::P521,
             A::Es256k => Self::Secp256k1,
-            A::EdDsa => Self::Ed25519,
+            A::EdDsa | A::Ed25519 => Self::Ed25519,
             A::Hs256 | A::Hs384 | A::Hs512 => Self::Secret,
         }
     }
@@ -175,7 +180,7 @@ impl KeyKind {
             Self::P384 => &[A::Es384],
             Self::P521 => &[A::Es512],
             Self::Secp256k1 => &[A::Es256k],
-            Self::Ed25519 => &[A::EdDsa],
+            Self::Ed25519 => &[A::EdDsa, A::Ed25519],
             Self::Secret => &[A::Hs256, A::Hs384, A::Hs512],
         }
     }
@@ -257,8 +262,9 @@ fn coordinate(jwk: &Map<String, Value>, name: &str, length: usize) -> Option<Str
 
 fn binary(jwk: &Map<String, Value>, name: &str, limit: usize) -> Option<Vec<u8>> {
     let text = jwk.get(name)?.as_str()?;
-    // Measured before decoding: a key set may hold a hundred oversized keys.
-    (text.len() <= limit.div_ceil(3) * 4).then(|| URL_SAFE_NO_PAD.decode(text).ok())?
+    // Measured before decoding, as a key set may hold a hundred oversized keys, and after it to the byte.
+    let bytes = (text.len() <= limit.div_ceil(3) * 4).then(|| URL_SAFE_NO_PAD.decode(text).ok())??;
+    (bytes.len() <= limit).then_some(bytes)
 }
 
 /// An optional text; the outer `None` says that it is there and not a text.
@@ -283,7 +289,7 @@ fn build_verifier(algorithm: SigningAlgorithm, parameters: &Map<String, Value>) 
         A::Es384 => Box::new(ES384.verifier_from_jwk(jwk).ok()?),
         A::Es512 => Box::new(ES512.verifier_from_jwk(jwk).ok()?),
         A::Es256k => Box::new(ES256K.verifier_from_jwk(jwk).ok()?),
-        A::EdDsa => Box::new(EdDSA.verifier_from_jwk(jwk).ok()?),
+        A::EdDsa | A::Ed25519 => Box::new(EdDSA.verifier_from_jwk(jwk).ok()?),
         A::Hs256 | A::Hs384 | A::Hs512 => return None,
     })
 }

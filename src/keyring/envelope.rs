@@ -39,5 +39,6 @@ pub(super) fn label(purpose: Purpose) -> &'static [u8] {
         Purpose::AuthorizationSession => b"authorization session",
         Purpose::PendingAuthentication => b"pending authentication",
         Purpose::Authentication => b"authentication",
+        Purpose::Process => b"process",
     }
 }

@@ -21,7 +21,10 @@ use crate::secret::Secret;
 /// of the application the same one. Whoever has it can read what it sealed and forge it.
 ///
 /// It is overwritten in memory when dropped. `Debug` shows its identifier, which says nothing about the key.
-pub struct SealingKey(Zeroizing<[u8; LENGTH]>);
+pub struct SealingKey {
+    bytes: Zeroizing<[u8; LENGTH]>,
+    subkeys: Subkeys,
+}
 
 const LENGTH: usize = 32;
 
@@ -31,6 +34,7 @@ impl SealingKey {
     /// # Errors
     ///
     /// [`ConfigurationProblem::Setting`] if all bytes are equal: that is a placeholder and not a key.
+    /// [`ErrorKind::Cryptography`](crate::ErrorKind::Cryptography) when OpenSSL fails, as in every constructor.
     pub fn from_bytes(bytes: [u8; LENGTH]) -> Result<Self, Error> {
         Self::checked(Zeroizing::new(bytes))
     }
@@ -86,43 +90,32 @@ impl SealingKey {
     ///
     /// # Errors
     ///
-    /// When `random` fails.
+    /// When `random` or OpenSSL fails.
     pub fn generate(random: &dyn Random) -> Result<Self, Error> {
         Self::checked(Zeroizing::new(random::bytes(random)?))
     }
 
     /// The key for keeping, in the standard base64 alphabet with padding.
     pub fn to_base64(&self) -> Secret {
-        Secret::new(STANDARD.encode(*self.0))
+        Secret::new(STANDARD.encode(self.bytes.as_slice()))
     }
 
     fn checked(bytes: Zeroizing<[u8; LENGTH]>) -> Result<Self, Error> {
         if bytes.first().is_some_and(|first| bytes.iter().all(|byte| byte == first)) {
             return Err(refused("all of its bytes are equal; make one with `openssl rand -base64 32`"));
         }
-        Ok(Self(bytes))
+        Ok(Self { subkeys: Subkeys::derive(&bytes)?, bytes })
     }
 
-    /// Derives the keys that are used, one for each purpose.
-    pub(super) fn subkeys(&self) -> Subkeys {
-        let derive = |purpose| Zeroizing::new(hmac_sha256(self.0.as_slice(), &[b"seal ", label(purpose)]));
-        Subkeys {
-            id: self.id(),
-            authorization_session: derive(Purpose::AuthorizationSession),
-            pending_authentication: derive(Purpose::PendingAuthentication),
-            authentication: derive(Purpose::Authentication),
-        }
-    }
-
-    fn id(&self) -> [u8; 4] {
-        let [a, b, c, d, ..] = hmac_sha256(self.0.as_slice(), &[b"key id"]);
-        [a, b, c, d]
+    /// The keys that are used, one for each purpose.
+    pub(super) fn into_subkeys(self) -> Subkeys {
+        self.subkeys
     }
 }
 
 impl fmt::Debug for SealingKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_id(formatter, "SealingKey", self.id())
+        self.subkeys.fmt(formatter)
     }
 }
 
@@ -132,27 +125,43 @@ pub(super) struct Subkeys {
     authorization_session: Zeroizing<[u8; LENGTH]>,
     pending_authentication: Zeroizing<[u8; LENGTH]>,
     authentication: Zeroizing<[u8; LENGTH]>,
+    process: Zeroizing<[u8; LENGTH]>,
+    /// Authenticates the bearer tokens of Ping Callbacks.
+    pub(super) notification_token: Zeroizing<[u8; LENGTH]>,
+    /// Makes hashes by which something is found.
+    pub(super) fingerprint: Zeroizing<[u8; LENGTH]>,
 }
 
 impl Subkeys {
+    fn derive(key: &[u8; LENGTH]) -> Result<Self, Error> {
+        let derive = |purpose| hmac_sha256(key, &[b"seal ", label(purpose)]).map(Zeroizing::new);
+        let [a, b, c, d, ..] = hmac_sha256(key, &[b"key id"])?;
+        Ok(Self {
+            id: [a, b, c, d],
+            authorization_session: derive(Purpose::AuthorizationSession)?,
+            pending_authentication: derive(Purpose::PendingAuthentication)?,
+            authentication: derive(Purpose::Authentication)?,
+            process: derive(Purpose::Process)?,
+            notification_token: hmac_sha256(key, &[b"use notification token"]).map(Zeroizing::new)?,
+            fingerprint: hmac_sha256(key, &[b"use fingerprint"]).map(Zeroizing::new)?,
+        })
+    }
+
     /// The key for one purpose.
     pub(super) fn of(&self, purpose: Purpose) -> &[u8; LENGTH] {
         match purpose {
             Purpose::AuthorizationSession => &self.authorization_session,
             Purpose::PendingAuthentication => &self.pending_authentication,
             Purpose::Authentication => &self.authentication,
+            Purpose::Process => &self.process,
         }
     }
 }
 
 impl fmt::Debug for Subkeys {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_id(formatter, "SealingKey", self.id)
+        write!(formatter, "SealingKey({:08x})", u32::from_be_bytes(self.id))
     }
-}
-
-fn write_id(formatter: &mut fmt::Formatter<'_>, name: &str, id: [u8; 4]) -> fmt::Result {
-    write!(formatter, "{name}({:08x})", u32::from_be_bytes(id))
 }
 
 const CONFIG: GeneralPurposeConfig =

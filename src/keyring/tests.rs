@@ -109,7 +109,7 @@ fn a_value_opens_for_its_own_purpose_only() {
 
 #[test]
 fn purposes_do_not_share_a_key() {
-    let subkeys = new_key().subkeys();
+    let subkeys = new_key().into_subkeys();
     let [first, second, third] = PURPOSES.map(|purpose| subkeys.of(purpose));
     assert!(first != second && second != third && third != first);
 }

@@ -89,7 +89,11 @@ impl Answer {
 fn reading_of(response: &ErrorResponse) -> Reading {
     match response.code() {
         // A process must not end because a gateway in between makes up an error.
-        _ if response.is_gateway_trouble() => Reading::Trouble { unanswered: false },
+        _ if response.is_gateway_trouble() => {
+            // What stands behind it may have answered all the same, unless the request was turned away.
+            let turned_away = matches!(response.status(), Some(404 | 405 | 429));
+            Reading::Trouble { unanswered: !turned_away }
+        }
         "authorization_pending" => Reading::Pending,
         "slow_down" => Reading::SlowDown,
         "access_denied" => Reading::End(End::Denied),
@@ -148,7 +152,14 @@ mod tests {
     #[test]
     fn a_terminal_code_from_a_broken_gateway_ends_nothing() {
         for status in [404, 429, 500, 502, 503] {
-            assert_eq!(reading("invalid_request", status), Reading::Trouble { unanswered: false }, "{status}");
+            assert!(matches!(reading("invalid_request", status), Reading::Trouble { .. }), "{status}");
+        }
+    }
+
+    #[test]
+    fn behind_a_gateway_in_trouble_the_answer_may_have_been_lost() {
+        for (status, unanswered) in [(404, false), (405, false), (429, false), (408, true), (500, true), (504, true)] {
+            assert_eq!(reading("gateway_trouble", status), Reading::Trouble { unanswered }, "{status}");
         }
     }
 

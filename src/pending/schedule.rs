@@ -105,10 +105,16 @@ pub(crate) struct Schedule {
     /// A request went out and its answer has not been seen yet.
     #[serde(rename = "fly", default, skip_serializing_if = "is_false")]
     in_flight: bool,
+    /// [`in_flight`](Self::in_flight) was set ahead of the request, for what is stored; this process knows better.
+    #[serde(skip)]
+    announced: bool,
     /// The answer of some earlier request was lost, and nothing since has shown that it was not the success, which
     /// the OP gives once only.
     #[serde(rename = "lost", default, skip_serializing_if = "is_false")]
     answer_lost: bool,
+    /// A ping has brought the last request forward, and none can do so again before a scheduled one.
+    #[serde(rename = "png", default, skip_serializing_if = "is_false")]
+    ping_spent: bool,
 }
 
 /// What to do now.
@@ -144,7 +150,9 @@ impl Schedule {
             final_poll_made: false,
             late_poll_made: false,
             in_flight: false,
+            announced: false,
             answer_lost: false,
+            ping_spent: false,
         };
         schedule.plan(answered, jitter);
         schedule
@@ -177,12 +185,7 @@ impl Schedule {
 
     /// What to do now.
     pub(crate) fn step(&mut self, now: Moment) -> Step {
-        self.due.anchor(now);
-        if let Some(not_before) = &mut self.not_before {
-            not_before.anchor(now);
-        }
-        let held = self.not_before.map_or(Duration::ZERO, |not_before| not_before.remaining(now));
-        let remaining = self.due.remaining(now).max(held);
+        let remaining = self.until_due(now);
         if self.late_poll_made {
             // The one poll that an expired process gets has been made.
             return match self.until_deadline(now) {
@@ -201,11 +204,35 @@ impl Schedule {
         }
     }
 
+    /// How long until something is due: a request, or for a process that has its answer, the next try to validate it.
+    pub(crate) fn until_due(&mut self, now: Moment) -> Duration {
+        self.due.anchor(now);
+        if let Some(not_before) = &mut self.not_before {
+            not_before.anchor(now);
+        }
+        let held = self.not_before.map_or(Duration::ZERO, |not_before| not_before.remaining(now));
+        self.due.remaining(now).max(held)
+    }
+
+    /// Sets when something is due next, for a process that has its answer.
+    pub(crate) fn postpone(&mut self, wait: Duration, now: Moment) {
+        self.not_before = None;
+        self.due = Due::after(wait, now);
+    }
+
+    /// Notes ahead of [`sending`](Self::sending) that a request will leave, so that a copy stored now counts it as sent
+    /// if this process does not live to tell.
+    pub(crate) fn announce(&mut self) {
+        self.announced |= !self.in_flight;
+        self.in_flight = true;
+    }
+
     /// Notes that a request is about to leave. Whoever is dropped between here and [`answered`](Self::answered) has
     /// left a request whose answer is lost, and the interval counts from now.
     pub(crate) fn sending(&mut self, now: Moment) {
-        self.answer_lost |= self.in_flight;
+        self.answer_lost |= self.in_flight && !self.announced;
         self.in_flight = true;
+        self.announced = false;
         self.not_before = None;
         if let Some(expires_at) = self.expires_at() {
             self.late_poll_made = now.wall >= expires_at;
@@ -218,6 +245,7 @@ impl Schedule {
     pub(crate) fn answered(&mut self, answer: &Answer, now: Moment, jitter: Jitter) -> Standing {
         let lost_before = self.answer_lost;
         self.in_flight = false;
+        self.announced = false;
         let reading = answer.reading();
         match reading {
             Reading::Pending | Reading::SlowDown => {
@@ -237,7 +265,11 @@ impl Schedule {
                 // The OP said nothing about the process, so it can still be asked about.
                 self.late_poll_made = false;
             }
-            Reading::Success => return Standing::Succeeded,
+            Reading::Success => {
+                // Nothing is asked any more; validating it is due at once.
+                self.postpone(Duration::ZERO, now);
+                return Standing::Succeeded;
+            }
             Reading::End(End::Expired { .. } | End::Failed) if lost_before => return Standing::Ended(End::Unknown),
             Reading::End(end) => return Standing::Ended(end),
         }
@@ -306,7 +338,11 @@ impl Schedule {
     }
 
     fn unconfirmed_end(&self) -> End {
-        if self.answer_lost || self.in_flight { End::Unknown } else { End::Expired { confirmed: false } }
+        if self.answer_lost || (self.in_flight && !self.announced) {
+            End::Unknown
+        } else {
+            End::Expired { confirmed: false }
+        }
     }
 }
 
@@ -381,5 +417,6 @@ mod optional_duration_milliseconds {
     }
 }
 
+mod queued;
 #[cfg(test)]
 mod tests;

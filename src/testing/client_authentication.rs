@@ -21,7 +21,10 @@ const LONGEST_ASSERTION: Duration = Duration::from_secs(600);
 impl Turn<'_> {
     /// The client, once it has proven to be the one, by exactly the method that it is registered with.
     pub(super) fn client(&mut self, form: &Parameters) -> Result<TestClient, Rejection> {
-        let basic = self.request.header(header::AUTHORIZATION).map(basic_credentials);
+        // An early access token takes the header, so that the client authenticates in the body.
+        let is_token = |value: &&str| self.op.settings.early_access_token && value.starts_with("DPoP ");
+        let header = self.request.header(header::AUTHORIZATION).filter(|value| !is_token(value));
+        let basic = header.map(basic_credentials);
         let ways = [
             basic.is_some(),
             form.get("client_secret").is_some(),

@@ -237,7 +237,8 @@ impl Future for Sleep {
         self.turns += 1;
         if self.turns <= YIELDS {
             drop(state);
-            context.waker().wake_by_ref();
+            // Unlike a plain wake-up this comes after everything that is ready to run, the runtime's root future too.
+            let _ = std::pin::pin!(tokio::task::yield_now()).poll(context);
             return Poll::Pending;
         }
         state.timers.remove(&timer);

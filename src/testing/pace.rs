@@ -93,10 +93,12 @@ impl Process {
         let body: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
         match reply.status {
             StatusCode::OK => self.redeemed && body.get("access_token").or(body.get("id_token")).is_some(),
-            _ => matches!(
+            // RFC 6749 §5.2. An error with any other status was made up by something in front of the provider.
+            StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => matches!(
                 body["error"].as_str(),
                 Some("access_denied" | "expired_token" | "invalid_grant" | "invalid_request")
             ),
+            _ => false,
         }
     }
 }

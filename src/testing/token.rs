@@ -241,9 +241,9 @@ impl Turn<'_> {
         let Some(token) = authorization.strip_prefix("DPoP ").filter(|_| self.op.settings.early_access_token) else {
             return Ok(None);
         };
-        if form.get("client_secret").or(form.get("client_assertion")).is_some() {
-            return Err(Rejection::bad("invalid_request", RequestRule::SeveralAuthentications, ""));
-        }
+        // The text leaves open whether a confidential client authenticates as well. If it does, then rightly.
+        let authenticates = form.get("client_secret").or(form.get("client_assertion")).is_some();
+        let stated = if authenticates { Some(self.client(form)?.id) } else { None };
         let found = self.state.access_tokens.get(token).filter(|found| found.is_early);
         let Some((process, key)) = found.map(|found| (found.process, found.key.clone())) else {
             return Err(Rejection::new(401, "invalid_token", RequestRule::AccessTokenInvalid, "")
@@ -252,7 +252,10 @@ impl Turn<'_> {
         let proven = self.proof(Role::AuthorizationServer, Some(token))?;
         self.check_binding(Role::AuthorizationServer, proven, true, key.as_deref())?;
         let client = self.state.clients[&self.state.processes[process].client_id].clone();
-        Ok(Some((process, client)))
+        match stated.is_none_or(|stated| stated == client.id) {
+            true => Ok(Some((process, client))),
+            false => Err(Rejection::bad("invalid_grant", RequestRule::ForeignGrant, client.id)),
+        }
     }
 
     fn refresh(&mut self, form: &Parameters) -> Result<Reply, Rejection> {

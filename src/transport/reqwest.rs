@@ -1,5 +1,6 @@
 //! [`HttpClient`] on reqwest.
 
+use std::error::Error as _;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -156,22 +157,49 @@ async fn read(response: &mut Response, limit: usize, document: Document) -> Resu
 
 /// Judges an error that came instead of a response. What cannot be told apart counts as sent.
 fn before_response(error: ::reqwest::Error) -> HttpError {
-    // reqwest's errors name the URL, and its query can hold a token.
-    let error = error.without_url();
-    if error.is_connect() {
-        return HttpError::not_sent(TransportProblem::Connect).with_source(error);
-    }
-    if error.is_builder() {
-        return HttpError::not_sent(TransportProblem::Refused).with_source(error);
-    }
-    after_response(error)
+    let not_sent = if error.is_connect() {
+        TransportProblem::Connect
+    } else if error.is_builder() {
+        TransportProblem::Refused
+    } else if h2_error(&error).is_some_and(is_unprocessed) {
+        TransportProblem::Broken
+    } else {
+        return after_response(error);
+    };
+    HttpError::not_sent(not_sent).with_source(harmless(error))
 }
 
 fn after_response(error: ::reqwest::Error) -> HttpError {
-    let error = error.without_url();
     let problem = if error.is_timeout() { TransportProblem::Timeout } else { TransportProblem::Broken };
-    HttpError::maybe_sent(problem).with_source(error)
+    HttpError::maybe_sent(problem).with_source(harmless(error))
 }
 
+fn h2_error(error: &::reqwest::Error) -> Option<&h2::Error> {
+    std::iter::successors(error.source(), |&error| error.source()).find_map(|error| error.downcast_ref())
+}
+
+/// Whether an HTTP/2 server said that it did nothing with the request (RFC 9113 §8.7): it reset the stream with
+/// `REFUSED_STREAM`, or shut the connection down gracefully and named a last stream before this one. On the streams
+/// that a `GOAWAY` still covers, h2 reports the end of the connection instead.
+fn is_unprocessed(error: &h2::Error) -> bool {
+    error.is_remote()
+        && match error.reason() {
+            Some(h2::Reason::REFUSED_STREAM) => error.is_reset(),
+            Some(h2::Reason::NO_ERROR) => error.is_go_away(),
+            _ => false,
+        }
+}
+
+/// The error as a source: without the URL, whose query can hold a token, and without the text that a server may attach
+/// to a `GOAWAY`. RFC 9113 §6.8: "Debug information could contain security- or privacy-sensitive data."
+fn harmless(error: ::reqwest::Error) -> Box<dyn std::error::Error + Send + Sync> {
+    match h2_error(&error).filter(|error| error.is_go_away()).and_then(h2::Error::reason) {
+        Some(reason) => format!("HTTP/2 GOAWAY: {reason}").into(),
+        None => error.without_url().into(),
+    }
+}
+
+#[cfg(test)]
+mod http2_tests;
 #[cfg(test)]
 mod tests;

@@ -2,4 +2,20 @@
 
 mod support;
 
+mod authorization;
+mod discovery;
+mod dpop;
+mod exchange;
+mod id_token;
+mod immediate;
+mod interim;
+mod keys;
+mod lost_answers;
+mod network;
+mod outages;
 mod polling;
+mod resource;
+mod sealing;
+mod secrets;
+mod steps;
+mod userinfo;

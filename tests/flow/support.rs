@@ -1,14 +1,19 @@
 //! A provider, a clock and a client that belong together.
 
+use std::future::IntoFuture as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_core::future::BoxFuture;
 use openid_deferred::testing::{
     DecisionPolicy, Endpoint, RecordedRequest, SeededRandom, TestClient, TestClock, TestProvider, TestProviderBuilder,
     TestUser,
 };
 use openid_deferred::{
-    AuthorizationSession, Client, ClientAuthentication, ClientBuilder, Error, Outcome, PendingAuthentication, SignIn,
+    Authentication, AuthorizationSession, Client, ClientAuthentication, ClientBuilder, Clock as _, Error, HttpClient,
+    HttpError, HttpRequest, HttpResponse, Keyring, Outcome, PendingAuthentication, Poll, Rule, SealingKey, SignIn,
+    SystemRandom, TransportProblem,
 };
 
 pub const CLIENT_ID: &str = "the-app";
@@ -44,7 +49,9 @@ pub fn provider(clock: &TestClock) -> TestProviderBuilder {
         .in_process()
         .clock(Arc::new(clock.clone()))
         .random(Arc::new(SeededRandom::new(1)))
-        .client(TestClient::secret_basic(CLIENT_ID, CLIENT_SECRET).redirect_uri(REDIRECT_URI))
+        .client(
+            TestClient::secret_basic(CLIENT_ID, CLIENT_SECRET).redirect_uri(REDIRECT_URI).signing_algorithm("ES256"),
+        )
         .user(TestUser::new("user-1").claim("name", "Jane Doe"))
         .interval(Duration::from_secs(5))
         .decisions(DecisionPolicy::after_polls(1))
@@ -95,5 +102,126 @@ impl World {
         let exchange = self.op.requests_to(Endpoint::Exchange).last().expect("there was an exchange").arrived;
         let times: Vec<_> = std::iter::once(exchange).chain(self.polls().iter().map(|poll| poll.arrived)).collect();
         times.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect()
+    }
+}
+
+pub(crate) const HOUR: Duration = Duration::from_secs(3_600);
+pub(crate) const DAY: Duration = Duration::from_secs(86_400);
+
+pub(crate) fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// A provider that decides when the test says so.
+pub(crate) async fn undecided() -> World {
+    world_with(|op| op.decisions(DecisionPolicy::scripted()), |client| client).await
+}
+
+/// A provider that decides so long after the exchange.
+pub(crate) async fn decided_after(time: Duration) -> World {
+    world_with(|op| op.decisions(DecisionPolicy::after(time)), |client| client).await
+}
+
+/// A keyring that nobody else has.
+pub(crate) fn keyring() -> Keyring {
+    Keyring::new(SealingKey::generate(&SystemRandom).expect("the system has randomness"))
+}
+
+/// What is left of a process after a restart.
+pub(crate) fn reopened(pending: PendingAuthentication, keyring: &Keyring) -> PendingAuthentication {
+    let sealed = pending.seal(keyring).expect("a process can be sealed");
+    PendingAuthentication::open(keyring, &sealed).expect("its own keyring opens it")
+}
+
+#[track_caller]
+pub(crate) fn assert_approved(outcome: &Outcome) {
+    assert!(matches!(outcome, Outcome::Approved(_)), "{outcome:?}");
+}
+
+/// The rule that made an outcome invalid; `None` if it is an approval.
+#[track_caller]
+pub(crate) fn broken_rule(outcome: &Outcome) -> Option<Rule> {
+    match outcome {
+        Outcome::Approved(_) => None,
+        Outcome::Invalid(violation) => Some(violation.rule()),
+        outcome => panic!("neither approved nor invalid: {outcome:?}"),
+    }
+}
+
+/// A network that can be unplugged: then no connection comes about.
+#[derive(Debug)]
+pub(crate) struct Cable {
+    network: Arc<dyn HttpClient>,
+    unplugged: AtomicBool,
+}
+
+impl Cable {
+    pub(crate) fn unplug(&self) {
+        self.unplugged.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn plug_in(&self) {
+        self.unplugged.store(false, Ordering::Relaxed);
+    }
+}
+
+impl HttpClient for Cable {
+    fn send(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, HttpError>> {
+        match self.unplugged.load(Ordering::Relaxed) {
+            true => Box::pin(async { Err(HttpError::not_sent(TransportProblem::Connect)) }),
+            false => self.network.send(request),
+        }
+    }
+}
+
+/// A world whose network can be unplugged.
+pub(crate) async fn world_on_a_cable(
+    op: impl FnOnce(TestProviderBuilder) -> TestProviderBuilder,
+) -> (World, Arc<Cable>) {
+    let clock = TestClock::automatic();
+    let op = op(provider(&clock)).start().expect("a provider in process starts");
+    let cable = Arc::new(Cable { network: op.http_client(), unplugged: AtomicBool::new(false) });
+    let client = client_of(&op, &clock).http_client(cable.clone()).discover().await.expect("discovery succeeds");
+    (World { op, clock, client }, cable)
+}
+
+impl World {
+    /// Waits for the outcome of a process.
+    pub(crate) async fn wait(&self, pending: &mut PendingAuthentication) -> Outcome {
+        self.client.wait(pending).await.expect("waiting ends with an outcome")
+    }
+
+    /// Waits and drops the future after this time, before it has ended.
+    pub(crate) async fn drop_wait_after(&self, time: Duration, pending: &mut PendingAuthentication) {
+        tokio::select! {
+            biased;
+            outcome = self.client.wait(pending).into_future() => panic!("it ended before it could be dropped: {outcome:?}"),
+            () = self.clock.sleep(time) => {}
+        }
+    }
+
+    /// Polls once, as soon as that is due.
+    pub(crate) async fn poll_when_due(&self, pending: &mut PendingAuthentication) -> Result<Poll, Error> {
+        match self.client.poll(pending).await {
+            Ok(Poll::NotDue { due_in }) => {
+                self.clock.sleep(due_in).await;
+                self.client.poll(pending).await
+            }
+            polled => panic!("a poll was due at once: {polled:?}"),
+        }
+    }
+
+    /// A whole sign-in that ends well.
+    pub(crate) async fn approved(&self) -> Authentication {
+        match self.outcome().await {
+            Outcome::Approved(authentication) => authentication,
+            outcome => panic!("not approved: {outcome:?}"),
+        }
+    }
+
+    /// The application starts again: it has nothing but what it sealed.
+    pub(crate) fn restarted(self, seed: u64) -> Self {
+        let client = client_of(&self.op, &self.clock).random(Arc::new(SeededRandom::new(seed)));
+        Self { client: client.build().expect("the settings are right"), ..self }
     }
 }

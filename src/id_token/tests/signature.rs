@@ -45,6 +45,19 @@ fn a_token_whose_header_claims_another_algorithm_is_refused() {
 }
 
 #[test]
+fn each_name_of_ed25519_is_accepted_only_where_it_is_listed() {
+    use SigningAlgorithm::{Ed25519, EdDsa};
+    let jwk = test_keys::public_jwk(EdDsa);
+    let keys = KeySet::from_json(&json!({"keys": [jwk]})).unwrap();
+    for (listed, used) in [(EdDsa, EdDsa), (Ed25519, Ed25519), (EdDsa, Ed25519), (Ed25519, EdDsa)] {
+        let case = Case { algorithms: vec![listed], header: json!({"alg": used.as_str()}), ..Case::signed_with(EdDsa) };
+        let verified = case.expecting(|e| verify_final(&case.token(), &keys, e));
+        let expected = if listed == used { Ok(used) } else { Err(Rule::IdTokenAlgorithm) };
+        assert_eq!(verified.map(|token| token.algorithm()).map_err(|violation| violation.rule()), expected);
+    }
+}
+
+#[test]
 fn a_kid_that_no_key_has_is_no_key() {
     let case = Case::with_header(json!({"alg": "ES256", "kid": "other"}));
     let mut jwk = test_keys::public_jwk(SigningAlgorithm::Es256);

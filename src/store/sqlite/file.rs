@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::problem::{self, Refusal};
 use crate::store::StoreError;
@@ -98,9 +98,7 @@ fn check(connection: &Connection, path: &Path) -> Result<usize, StoreError> {
 
 fn set_up(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     let failed = |error: rusqlite::Error| problem::of_database(&error);
-    let set_mode = |row: &rusqlite::Row<'_>| row.get(0);
-    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "wal", set_mode).map_err(failed)?;
-    if mode != "wal" {
+    if log_ahead(connection).map_err(failed)? != "wal" {
         return Err(Refusal::NoWriteAheadLog(path.to_owned()).into());
     }
     let configure = || {
@@ -125,6 +123,21 @@ fn set_up(connection: &Connection, path: &Path) -> Result<(), StoreError> {
         connection.execute_batch("COMMIT")
     };
     migrate().map_err(failed)
+}
+
+/// Switches to write-ahead logging, which the file remembers, and says what it has now. When several processes make the
+/// file together, SQLite gives up at once instead of waiting, so the waiting is done here.
+fn log_ahead(connection: &Connection) -> rusqlite::Result<String> {
+    let mut attempts = 0..100;
+    loop {
+        let switched = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0));
+        match switched {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && attempts.next().is_some() => {
+                connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK")?;
+            }
+            switched => return switched,
+        }
+    }
 }
 
 /// The name of the file system that the file lies on, if it is one of those that are shared between machines.

@@ -1,0 +1,72 @@
+//! DTR §Authentication Cancellation: the application no longer wants to know.
+
+use std::borrow::Cow;
+
+use super::Client;
+use crate::endpoint::{Answer, EndpointRequest};
+use crate::error::{Document, Error, Misuse};
+use crate::pending::PendingAuthentication;
+
+/// Nothing is read from the answer.
+const CANCELLATION_RESPONSE_LIMIT: usize = 64 * 1024;
+
+/// Who knows of a cancellation.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancelled {
+    /// The OP was told.
+    Told,
+    /// It is noted, but the OP could not be told yet; that is repeated with the polls. Only the durable floor says so.
+    Noted,
+    /// The OP's approval had come before; it is being delivered. Only the durable floor says so.
+    TooLate,
+    /// No cancellation endpoint is configured, so the OP goes on and only this side knows.
+    LocallyOnly,
+}
+
+impl Client {
+    /// Tells the OP that the outcome is no longer wanted (DTR §Authentication Cancellation Request).
+    ///
+    /// `pending` is marked first, and keeps the mark after an error: seal it again, then repeat the call. The process
+    /// does not end by this. Go on polling until the OP ends it: its `access_denied` or `invalid_grant` then gives
+    /// [`Outcome::Cancelled`](super::Outcome::Cancelled). An approval that crossed the cancellation is
+    /// [`Approved`](super::Outcome::Approved) and
+    /// [says so](super::Authentication::is_after_cancellation).
+    ///
+    /// # Errors
+    ///
+    /// When the OP was not reached or refused; [`is_transient`](Error::is_transient) ones are worth a retry.
+    /// [`Misuse`](crate::ErrorKind::Misuse): the process has ended or belongs to another client.
+    pub async fn cancel(&self, pending: &mut PendingAuthentication) -> Result<Cancelled, Error> {
+        self.check_ownership(&pending.0.issuer, &pending.0.client_id)?;
+        if pending.has_ended() {
+            return Err(Misuse::NothingToPoll.into());
+        }
+        pending.0.cancelled = true;
+        self.request_cancellation(pending).await
+    }
+
+    pub(crate) async fn request_cancellation(&self, pending: &PendingAuthentication) -> Result<Cancelled, Error> {
+        let Some(url) = &self.0.cancellation_endpoint else { return Ok(Cancelled::LocallyOnly) };
+        let request = EndpointRequest {
+            url,
+            document: Document::CancellationResponse,
+            form: vec![("deferred_auth_id", Cow::Borrowed(pending.0.deferred_auth_id.expose()))],
+            client: &self.0.identity,
+            dpop: pending.0.dpop_key.as_ref(),
+            access_token: None,
+            timeout: self.0.options.request_timeout,
+            body_limit: CANCELLATION_RESPONSE_LIMIT,
+        };
+        let told = match self.0.endpoints.post(request).await {
+            // An empty answer is no JSON document, and the text asks for no body.
+            Ok(Answer::Success { .. } | Answer::Unusable { status: 200 | 204, .. }) => Ok(Cancelled::Told),
+            Ok(Answer::Error(answer)) => Err(Error::new(answer.response).with_retry_after(answer.retry_after)),
+            Ok(Answer::Unusable { violation, retry_after, .. }) => {
+                Err(Error::new(violation).with_retry_after(retry_after))
+            }
+            Err(failure) => Err(failure.error),
+        };
+        told.map_err(|error| error.in_step("cancelling"))
+    }
+}

@@ -1,0 +1,58 @@
+//! The schedule of a process that waits in a queue: the queue's clock says when it is due, and pings may move that.
+
+use super::*;
+
+#[cfg(test)]
+mod tests;
+
+impl Schedule {
+    /// Whoever had the process before never came back, so a request may have been sent whose answer is lost.
+    pub(crate) fn orphaned(&mut self) {
+        self.answer_lost = true;
+    }
+
+    /// What to do with a process that was taken from the queue because it is due there.
+    ///
+    /// Taken before its time, it was brought forward by a ping, which uses the pings of this interval up.
+    pub(crate) fn claimed(&mut self, now: Moment) -> Step {
+        self.ping_spent = now.wall < self.due_at();
+        self.due = Due::after(Duration::ZERO, now);
+        self.not_before = None;
+        self.step(now)
+    }
+
+    /// How soon after `now` a ping may bring the next request forward; `None` if it may not.
+    ///
+    /// The first ping since the last scheduled request brings one forward, whatever our own backoff, but never what
+    /// `Retry-After` forbids. An OP that has said `slow_down` is asked at its interval alone, and a process that has
+    /// had the one request after its end is not asked again.
+    pub(crate) fn ping_in(&self, now: Moment) -> Option<Duration> {
+        if self.slow_downs > 0 || self.ping_spent || self.late_poll_made {
+            return None;
+        }
+        let held = self.not_before.map_or(Duration::ZERO, |not_before| not_before.remaining(now));
+        Some(held.max(SHORTEST_GAP))
+    }
+
+    /// How long until there is something to do, for a queue.
+    pub(crate) fn due_in(&mut self, now: Moment) -> Duration {
+        match self.step(now) {
+            Step::Wait(wait) => wait,
+            Step::Ask | Step::End(_) => Duration::ZERO,
+        }
+    }
+
+    /// Moves everything from one wall clock to another, which shows `to` where the first shows `from`.
+    pub(crate) fn move_to_clock(&mut self, from: SystemTime, to: SystemTime) {
+        let moved = |time: SystemTime| match to.duration_since(from) {
+            Ok(ahead) => saturating_add(time, ahead),
+            Err(behind) => time.checked_sub(behind.duration()).unwrap_or(SystemTime::UNIX_EPOCH),
+        };
+        self.exchange_sent_at = moved(self.exchange_sent_at);
+        self.exchange_answered_at = moved(self.exchange_answered_at);
+        self.due.wall = moved(self.due.wall);
+        if let Some(not_before) = &mut self.not_before {
+            not_before.wall = moved(not_before.wall);
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! The durable floor: processes that outlive restarts, outages and machines.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::broadcast;
+use tokio::task::JoinHandle;
+
+use crate::client::{Cancelled, Client};
+use crate::error::{ConfigurationProblem, Error, Misuse};
+use crate::keyring::Keyring;
+use crate::pending::PendingAuthentication;
+use crate::store::{Cancellation, PartitionStats, ProcessId, State, Store};
+
+mod accept;
+mod builder;
+mod delivery;
+mod engine;
+mod event;
+mod gate;
+mod job;
+mod ping;
+mod record;
+mod rotate;
+mod shared;
+mod status;
+
+pub use accept::Accepted;
+pub use builder::PollerBuilder;
+pub use delivery::{Delivery, Outcomes};
+pub use event::{Event, ProgressText};
+pub use rotate::Rotation;
+pub use status::{ProcessPhase, Status};
+
+use record::{Record, Stage};
+use shared::{Shared, Tenant, store_error};
+
+/// Waits for the outcomes of many processes of several clients, through restarts, outages and deployments.
+///
+/// Processes live in a [`Store`] and are sealed by the [`Keyring`]; any number of replicas share them. Each outcome is
+/// delivered until it is [acknowledged](Delivery::acknowledge): at least once, and not again after that.
+///
+/// ```no_run
+/// # async fn example(client: openid_deferred::Client, query: &str, session: openid_deferred::AuthorizationSession)
+/// # -> Result<(), openid_deferred::Error> {
+/// use openid_deferred::store::MemoryStore;
+/// use openid_deferred::{Keyring, Outcome, Poller};
+///
+/// let poller = Poller::builder(MemoryStore::new(), Keyring::ephemeral()?).client(client).start().await?;
+///
+/// // When the user comes back:
+/// let accepted = poller.authorization_response(query, session, "order 4711").await?;
+///
+/// // And somewhere else, for as long as the application runs:
+/// let mut outcomes = poller.outcomes();
+/// while let Some(delivery) = outcomes.next().await {
+///     if let Outcome::Approved(authentication) = delivery.outcome() {
+///         println!("{:?} is for {}", delivery.context(), authentication.claims().subject());
+///     }
+///     delivery.acknowledge().await?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Clones are the same poller. It stops when the last one is dropped; [`shutdown`](Self::shutdown) gives what is under
+/// way time to finish.
+#[derive(Clone)]
+pub struct Poller(Arc<Handle>);
+
+struct Handle {
+    shared: Arc<Shared>,
+    task: tokio::sync::Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Poller {
+    /// Starts setting a poller up.
+    pub fn builder(store: impl Store + 'static, keyring: Keyring) -> PollerBuilder {
+        PollerBuilder::new(Arc::new(store), keyring)
+    }
+
+    /// Adds a client while the poller runs.
+    ///
+    /// # Errors
+    ///
+    /// [`Configuration`](crate::ErrorKind::Configuration): there is one with this issuer and client identifier.
+    pub fn add_client(&self, client: Client) -> Result<(), Error> {
+        self.shared().add(client)?;
+        self.shared().nudge.notify_one();
+        Ok(())
+    }
+
+    /// Where a process stands; `None` if there is none of this name, or no longer.
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](crate::ErrorKind::Store); [`Sealed`](crate::ErrorKind::Sealed) for a row that another key sealed.
+    pub async fn status(&self, id: ProcessId) -> Result<Option<Status>, Error> {
+        let shared = self.shared();
+        let Some(row) = shared.store.load(id).await.map_err(store_error)? else { return Ok(None) };
+        let record = row.body.as_ref().map(|body| Record::open(&shared.keyring, id, body)).transpose()?;
+        let pending = record.and_then(|record| match record.stage {
+            Stage::Process(pending) => Some(pending),
+            Stage::Exchanging | Stage::Outcome(_) => None,
+        });
+        let interim = pending.as_ref().and_then(|pending| pending.interim().verified());
+        Ok(Some(Status {
+            id,
+            phase: row.state.into(),
+            progress: pending.as_ref().and_then(PendingAuthentication::progress).map(str::to_owned),
+            due_in: (row.state == State::Waiting).then_some(row.due_in),
+            interim_subject: interim.map(|interim| interim.claims().subject().to_owned()),
+            is_cancelled: row.cancellation != Cancellation::None,
+        }))
+    }
+
+    /// Tells the OP that the outcome of a process is no longer wanted (DTR §Authentication Cancellation).
+    ///
+    /// The wish is stored first, so it is not lost; if the OP cannot be told now, it is told with the polls. The
+    /// process goes on until the OP ends it, and its outcome is delivered: as a rule
+    /// [`Cancelled`](crate::Outcome::Cancelled).
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::UnknownProcess`], [`Misuse::UnknownClient`], [`Store`](crate::ErrorKind::Store).
+    pub async fn cancel(&self, id: ProcessId) -> Result<Cancelled, Error> {
+        let shared = self.shared();
+        let flagged = shared.store.cancel(id, Cancellation::Requested).await.map_err(store_error)?;
+        match flagged {
+            None => return Err(Misuse::UnknownProcess.into()),
+            Some(Cancellation::None) => return Ok(Cancelled::TooLate),
+            Some(Cancellation::Told) => return Ok(Cancelled::Told),
+            Some(Cancellation::Requested) => {}
+        }
+        let Some(row) = shared.store.load(id).await.map_err(store_error)? else {
+            return Err(Misuse::UnknownProcess.into());
+        };
+        let tenant = shared.tenant(row.partition).ok_or_else(|| Error::from(Misuse::UnknownClient))?;
+        let Some(body) = row.body.filter(|_| row.state == State::Waiting) else { return Ok(Cancelled::Noted) };
+        let Stage::Process(pending) = Record::open(&shared.keyring, id, &body)?.stage else {
+            return Ok(Cancelled::Noted);
+        };
+        match tenant.client.request_cancellation(&pending).await {
+            Ok(cancelled) => {
+                shared.store.cancel(id, Cancellation::Told).await.map_err(store_error)?;
+                Ok(cancelled)
+            }
+            Err(error) => {
+                shared.tell(Event::Trouble { id, error: Arc::new(error) });
+                Ok(Cancelled::Noted)
+            }
+        }
+    }
+
+    /// Erases a process in whatever state it is: nothing is asked about it any more and nothing is delivered. `false`
+    /// if there was none.
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](crate::ErrorKind::Store).
+    pub async fn forget(&self, id: ProcessId) -> Result<bool, Error> {
+        self.shared().store.forget(id).await.map_err(store_error)
+    }
+
+    /// The outcomes, each until it is acknowledged. Several streams share them.
+    pub fn outcomes(&self) -> Outcomes {
+        Outcomes::new(self.shared().clone())
+    }
+
+    /// What happens from now on, in this replica. Who is slow misses some, which the receiver says.
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.shared().events.subscribe()
+    }
+
+    /// How many processes there are, and how long the oldest have been waiting for something to be done.
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](crate::ErrorKind::Store).
+    pub async fn stats(&self) -> Result<Vec<ClientStats>, Error> {
+        let shared = self.shared();
+        let rows = shared.store.stats().await.map_err(store_error)?;
+        let of = |rows: PartitionStats| {
+            let tenant = shared.tenant(rows.partition);
+            let client = tenant.as_ref().map(|tenant| &tenant.client);
+            ClientStats {
+                issuer: client.map(|client| client.issuer().to_owned()),
+                client_id: client.map(|client| client.client_id().to_owned()),
+                in_flight: tenant.as_ref().map_or(0, |tenant| tenant.in_flight()),
+                is_gate_closed: tenant.as_ref().is_some_and(|tenant| tenant.gate().is_closed()),
+                rows,
+            }
+        };
+        Ok(rows.into_iter().map(of).collect())
+    }
+
+    /// Opens the gate of a client that the OP had refused, without waiting for the next probe.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::UnknownClient`].
+    pub fn resume(&self, issuer: &str, client_id: &str) -> Result<(), Error> {
+        let shared = self.shared();
+        let tenant = shared.tenant_of(issuer, client_id)?;
+        let turn = tenant.gate().open();
+        shared.tell_turn(&tenant, turn, "");
+        Ok(())
+    }
+
+    /// Stops: takes nothing new, lets what is under way finish for as long as `grace`, and returns when nothing runs
+    /// any more. Outcome streams end. What was cut off is taken up by another replica or after the next start.
+    pub async fn shutdown(&self, grace: Duration) {
+        self.shared().stop.send_if_modified(|stop| stop.replace(grace).is_none());
+        if let Some(task) = self.0.task.lock().await.take() {
+            // It has no result, and if it has panicked the panic was reported.
+            let _ = task.await;
+        }
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared
+    }
+}
+
+impl Shared {
+    fn add(&self, client: Client) -> Result<(), Error> {
+        let tenant = Tenant::new(client);
+        let mut tenants = self.tenants();
+        if tenants.contains_key(&tenant.partition) {
+            let problem = "there is one with this issuer and client identifier already";
+            return Err(ConfigurationProblem::Setting { setting: "client", problem }.into());
+        }
+        tenants.insert(tenant.partition, Arc::new(tenant));
+        Ok(())
+    }
+}
+
+/// How the processes of one client stand.
+#[non_exhaustive]
+#[derive(Debug, Clone)]
+pub struct ClientStats {
+    /// The OP; `None` for processes of a client that this poller does not have. They are left alone: add the client.
+    pub issuer: Option<String>,
+    /// The client, likewise.
+    pub client_id: Option<String>,
+    /// Polls under way in this replica.
+    pub in_flight: usize,
+    /// Whether the OP refuses the client, as far as this replica knows.
+    pub is_gate_closed: bool,
+    /// What the store says.
+    pub rows: PartitionStats,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.stop.send_if_modified(|stop| stop.replace(Duration::ZERO).is_none());
+    }
+}
+
+impl fmt::Debug for Poller {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Poller")
+            .field("store", &self.shared().store)
+            .field("keyring", &self.shared().keyring)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,293 @@
+//! How a process gets into the store: by an authorization response, or from elsewhere.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use zeroize::Zeroizing;
+
+use super::Poller;
+use super::event::Event;
+use super::job::schedule_text;
+use super::record::{Record, Stage};
+use super::shared::{Shared, StoreClock, Tenant, store_error};
+use crate::client::{Authentication, AuthorizationGrant, AuthorizationSession, SignIn};
+use crate::error::{Error, Misuse};
+use crate::pending::PendingAuthentication;
+use crate::store::{Fingerprint, Insertion, NewProcess, Next, ProcessId, Reseal, SealedBody, Settlement, State};
+
+/// How long a store that is out of reach after an exchange is waited for before the process counts as lost to others.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(600);
+/// How long somebody who only learns that the sign-in failed waits for the store.
+const ENDED_PATIENCE: Duration = Duration::from_secs(2);
+const COMMIT_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_COMMIT_PAUSE: Duration = Duration::from_secs(5);
+
+/// Where a sign-in stands after the user came back.
+#[non_exhaustive]
+#[derive(Debug)]
+#[must_use = "it may hold the user's authentication, or the name of the process to wait for"]
+pub enum Accepted {
+    /// The OP takes its time. One [`Delivery`](super::Delivery) with this name comes when it has decided.
+    Deferred(ProcessId),
+    /// The OP answered at once: the user is signed in, and nothing will be delivered.
+    Complete(Box<Authentication>),
+}
+
+impl Poller {
+    /// Takes the authorization response together with the session of the browser that brought it, as
+    /// [`Client::authorization_response`](crate::Client::authorization_response) does, and sees to the rest: it stores
+    /// the process, exchanges the code, stores the answer, and polls. `context` is whatever the application wants to
+    /// find with the outcome; it is sealed.
+    ///
+    /// A second response for one session sends nothing: the name of the first one's process comes back.
+    ///
+    /// The exchange goes on when this future is dropped, for instance because the browser hung up.
+    ///
+    /// # Errors
+    ///
+    /// After an error nothing will be delivered, unless this machine or the store fails before that could be noted;
+    /// then [`Outcome::Unknown`](crate::Outcome::Unknown) comes. [`Store`](crate::ErrorKind::Store): the code is
+    /// unspent and the user can reload. Otherwise those of
+    /// [`Client::authorization_response`](crate::Client::authorization_response), and
+    /// [`Misuse::UnknownClient`] for a session of a client that this poller does not have.
+    pub async fn authorization_response(
+        &self,
+        response: &str,
+        session: AuthorizationSession,
+        context: impl Into<Vec<u8>>,
+    ) -> Result<Accepted, Error> {
+        let shared = self.shared().clone();
+        let (issuer, client_id) = session.owner();
+        let tenant = shared.tenant_of(issuer, client_id)?;
+        let grant = tenant.client.check_authorization_response(response, session)?;
+        let acceptance = Acceptance {
+            id: ProcessId::mint(&*shared.random)?,
+            context: Zeroizing::new(context.into()),
+            shared: shared.clone(),
+            tenant,
+        };
+        let (sender, receiver) = oneshot::channel();
+        let errand = Box::pin(async move {
+            // If nobody waits for it any more, the store has it all the same.
+            let _ = sender.send(acceptance.run(grant).await);
+        });
+        if !shared.run(errand) {
+            return Err(Misuse::ShutDown.into());
+        }
+        receiver.await.unwrap_or_else(|_| Err(Misuse::ShutDown.into()))
+    }
+
+    /// Takes a process that was started elsewhere, such as by a [`Client`](crate::Client) of your own, and waits for
+    /// its outcome. Drop `pending` afterwards and whatever was sealed of it: nobody else may poll it any more. A
+    /// process that is here already is not taken twice; its name comes back.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::UnknownClient`], [`Misuse::NothingToPoll`] for a process that has ended,
+    /// [`Store`](crate::ErrorKind::Store).
+    pub async fn track(
+        &self,
+        pending: &PendingAuthentication,
+        context: impl Into<Vec<u8>>,
+    ) -> Result<ProcessId, Error> {
+        let shared = self.shared();
+        if pending.has_ended() {
+            return Err(Misuse::NothingToPoll.into());
+        }
+        let tenant = shared.tenant_of(pending.issuer(), pending.client_id())?;
+        let id = ProcessId::mint(&*shared.random)?;
+        let began = shared.clock.monotonic();
+        let now = shared.store.work(Vec::new(), None).await.map_err(store_error)?.now;
+        let store_clock = StoreClock::new(now, began);
+        let mut pending = pending.duplicate()?;
+        pending.0.schedule.move_to_clock(tenant.client.clock().now(), store_clock.moment(&*shared.clock).wall);
+        let moment = store_clock.moment(&*shared.clock);
+        let lookups = shared.lookups(&tenant, pending.deferred_auth_id().expose())?;
+        let process = NewProcess {
+            id,
+            partition: tenant.partition,
+            state: State::Waiting,
+            sessions: Vec::new(),
+            lookups,
+            due_in: pending.0.schedule.due_in(moment),
+            ping_in: pending.0.schedule.ping_in(moment),
+            interval: pending.0.schedule.interval(moment),
+            schedule: schedule_text(&pending.0.schedule)?,
+            body: Record::new(Zeroizing::new(context.into()), Stage::Process(pending)).seal(
+                &shared.keyring,
+                &*shared.random,
+                id,
+            )?,
+        };
+        match shared.store.insert(process).await.map_err(store_error)? {
+            Insertion::Exists(existing) => Ok(existing),
+            Insertion::Inserted { .. } => {
+                shared.tell(Event::Accepted { id });
+                shared.nudge.notify_one();
+                Ok(id)
+            }
+        }
+    }
+}
+
+/// One authorization response on its way from the browser into the store.
+struct Acceptance {
+    id: ProcessId,
+    context: Zeroizing<Vec<u8>>,
+    shared: Arc<Shared>,
+    tenant: Arc<Tenant>,
+}
+
+impl Acceptance {
+    async fn run(self, mut grant: AuthorizationGrant) -> Result<Accepted, Error> {
+        let (shared, client) = (&self.shared, &self.tenant.client);
+        if shared.settings.pings {
+            let (partition, id) = (self.tenant.partition.0, self.id.to_bytes());
+            let (issuer, client_id) = (client.issuer(), client.client_id());
+            let token = shared.keyring.notification_token(&*shared.random, partition, id, issuer, client_id)?;
+            grant.set_notification_token(token);
+        }
+        let began = shared.clock.monotonic();
+        let now = match shared.store.insert(self.exchanging(&grant)?).await.map_err(store_error)? {
+            Insertion::Exists(existing) => return Ok(Accepted::Deferred(existing)),
+            Insertion::Inserted { now } => now,
+        };
+        let store_clock = StoreClock::new(now, began);
+        match client.exchange_unverified(&mut grant).await {
+            Ok(SignIn::Deferred(pending)) => {
+                let pending = self.commit(pending, store_clock).await?;
+                shared.tell(Event::Accepted { id: self.id });
+                shared.nudge.notify_one();
+                self.look_at_interim(pending).await;
+                Ok(Accepted::Deferred(self.id))
+            }
+            Ok(SignIn::Complete(authentication)) => {
+                self.settle(self.ended(), ENDED_PATIENCE).await;
+                Ok(Accepted::Complete(Box::new(authentication)))
+            }
+            Err(error) if grant.is_spent() => {
+                self.settle(self.ended(), ENDED_PATIENCE).await;
+                Err(error)
+            }
+            Err(error) => {
+                // The code is unspent, so the same response may be tried again.
+                if let Err(problem) = shared.store.forget(self.id).await {
+                    tracing::warn!(error = %problem, "a process that never began could not be removed");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Written before anything is sent: from here on somebody finds out if we die.
+    fn exchanging(&self, grant: &AuthorizationGrant) -> Result<NewProcess, Error> {
+        let client = &self.tenant.client;
+        let parts = [client.issuer().as_bytes(), client.client_id().as_bytes(), grant.state().expose().as_bytes()];
+        let sessions = self.shared.keyring.fingerprints("session", &parts)?;
+        Ok(NewProcess {
+            id: self.id,
+            partition: self.tenant.partition,
+            state: State::Exchanging,
+            sessions: sessions.into_iter().map(Fingerprint).collect(),
+            lookups: Vec::new(),
+            due_in: client.longest_exchange().saturating_add(COMMIT_PATIENCE),
+            ping_in: None,
+            interval: Duration::ZERO,
+            schedule: String::new(),
+            body: self.seal(Stage::Exchanging)?.0,
+        })
+    }
+
+    /// Puts the answer into the store before anybody looks closer at it.
+    async fn commit(
+        &self,
+        mut pending: PendingAuthentication,
+        store_clock: StoreClock,
+    ) -> Result<PendingAuthentication, Error> {
+        let shared = &self.shared;
+        let local = self.tenant.client.clock().now();
+        let moment = store_clock.moment(&*shared.clock);
+        let schedule = &mut pending.0.schedule;
+        schedule.move_to_clock(local, moment.wall);
+        let mut settlement = Settlement {
+            next: Next::Waiting,
+            due_in: schedule.due_in(moment),
+            ping_in: schedule.ping_in(moment),
+            interval: schedule.interval(moment),
+            schedule: schedule_text(schedule)?,
+            ..self.ended()
+        };
+        settlement.lookup = shared.lookups(&self.tenant, pending.deferred_auth_id().expose())?.into_iter().next();
+        let (body, stage) = self.seal(Stage::Process(pending))?;
+        settlement.body = Some(body);
+        self.settle(settlement, Duration::MAX).await;
+        match stage {
+            Stage::Process(pending) => Ok(pending),
+            Stage::Exchanging | Stage::Outcome(_) => Err(Misuse::NothingToPoll.into()),
+        }
+    }
+
+    /// Verifies the interim ID Token, for those who ask for the status. If that fails now, the end of the process
+    /// tries again.
+    async fn look_at_interim(&self, mut pending: PendingAuthentication) {
+        if pending.0.unverified_interim.is_none() {
+            return;
+        }
+        self.tenant.client.try_to_verify_interim(&mut pending).await;
+        // Only if nobody has written since: the next poll may have been faster.
+        if let Ok((body, _)) = self.seal(Stage::Process(pending)) {
+            let reseal = Reseal { id: self.id, revision: 1, body };
+            if let Err(error) = self.shared.store.reseal(vec![reseal]).await {
+                tracing::warn!(error = %error, "the verified interim ID Token could not be stored");
+            }
+        }
+    }
+
+    /// The OP has acted on the exchange, so this has to get into the store. Whoever has no patience leaves the row to
+    /// its lease.
+    async fn settle(&self, settlement: Settlement, patience: Duration) {
+        let mut pause = COMMIT_PAUSE;
+        let end = self.shared.clock.monotonic().saturating_add(patience);
+        while let Err(error) = self.shared.store.work(vec![settlement.clone()], None).await {
+            let error = store_error(error);
+            tracing::error!(error = %error, "the result of an exchange cannot be stored yet");
+            self.shared.tell(Event::StoreTrouble { error: Arc::new(error) });
+            if self.shared.clock.monotonic() >= end {
+                return;
+            }
+            self.shared.clock.sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_COMMIT_PAUSE);
+        }
+    }
+
+    fn ended(&self) -> Settlement {
+        Settlement {
+            id: self.id,
+            epoch: None,
+            next: Next::Ended,
+            due_in: self.shared.settings.keep_tombstones,
+            ping_in: None,
+            interval: Duration::ZERO,
+            schedule: String::new(),
+            lookup: None,
+            body: None,
+            cancellation_told: false,
+        }
+    }
+
+    fn seal(&self, stage: Stage) -> Result<(SealedBody, Stage), Error> {
+        let record = Record::new(self.context.clone(), stage);
+        let body = record.seal(&self.shared.keyring, &*self.shared.random, self.id)?;
+        Ok((body, record.stage))
+    }
+}
+
+impl Shared {
+    /// By which a process is found that is named by its `deferred_auth_id`.
+    pub(super) fn lookups(&self, tenant: &Tenant, deferred_auth_id: &str) -> Result<Vec<Fingerprint>, Error> {
+        let (issuer, client_id) = (tenant.client.issuer(), tenant.client.client_id());
+        let parts = [issuer.as_bytes(), client_id.as_bytes(), deferred_auth_id.as_bytes()];
+        Ok(self.keyring.fingerprints("deferred_auth_id", &parts)?.into_iter().map(Fingerprint).collect())
+    }
+}

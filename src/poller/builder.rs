@@ -1,0 +1,184 @@
+//! Setting a poller up.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{Notify, broadcast, mpsc, watch};
+
+use super::engine::Engine;
+use super::record::Record;
+use super::shared::{Settings, Shared, store_error};
+use super::{Handle, Poller};
+use crate::client::Client;
+use crate::clock::{Clock, SystemClock};
+use crate::error::{ConfigurationProblem, Error};
+use crate::keyring::Keyring;
+use crate::random::{Random, SystemRandom};
+use crate::store::Store;
+
+/// How many events a slow listener may be behind before it misses some.
+const EVENTS: usize = 4_096;
+/// How many rows are tried with the keyring at start.
+const TRIED_ROWS: usize = 16;
+
+/// Settings of a [`Poller`]. Finish with [`start`](Self::start), or with [`connect`](Self::connect) where another
+/// replica polls.
+pub struct PollerBuilder {
+    store: Arc<dyn Store>,
+    keyring: Keyring,
+    clients: Vec<Client>,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    settings: Settings,
+}
+
+impl PollerBuilder {
+    pub(super) fn new(store: Arc<dyn Store>, keyring: Keyring) -> Self {
+        Self {
+            store,
+            keyring,
+            clients: Vec::new(),
+            clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom),
+            settings: Settings {
+                polls: true,
+                in_flight: 64,
+                prefetch: 64,
+                keep_tombstones: Duration::from_secs(7 * 86_400),
+                pings: false,
+            },
+        }
+    }
+
+    /// Adds a client. [`Poller::add_client`] does so later.
+    #[must_use]
+    pub fn client(mut self, client: Client) -> Self {
+        self.clients.push(client);
+        self
+    }
+
+    /// How many polls may be under way for each client; 64 unless set, and at least one.
+    #[must_use]
+    pub fn in_flight(mut self, polls: usize) -> Self {
+        self.settings.in_flight = polls.max(1);
+        self
+    }
+
+    /// How many outcomes each stream takes at once; 64 unless set, and at least one.
+    #[must_use]
+    pub fn prefetch(mut self, outcomes: usize) -> Self {
+        self.settings.prefetch = outcomes.max(1);
+        self
+    }
+
+    /// How long it is remembered that an outcome was acknowledged; 7 days unless set. For as long a second
+    /// authorization response of the same session is recognised.
+    #[must_use]
+    pub fn keep_tombstones(mut self, time: Duration) -> Self {
+        self.settings.keep_tombstones = time;
+        self
+    }
+
+    /// Gives the OP a notification token for each process, so that it can ping (DTR §Ping Callback). Set it where a
+    /// [`ping::Receiver`](crate::ping::Receiver) is served at the client's registered notification endpoint.
+    #[must_use]
+    pub fn receives_pings(mut self) -> Self {
+        self.settings.pings = true;
+        self
+    }
+
+    /// Takes the time from this instead of the machine's clock.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Takes randomness from this instead of the operating system. For simulations only.
+    #[must_use]
+    pub fn random(mut self, random: Arc<dyn Random>) -> Self {
+        self.random = random;
+        self
+    }
+
+    /// Starts a poller that does everything: it takes authorization responses and pings, polls, and delivers.
+    /// It needs a tokio runtime. No OP is asked for this.
+    ///
+    /// # Errors
+    ///
+    /// [`Configuration`](crate::ErrorKind::Configuration) where the keyring does not open what the store holds, or two
+    /// clients are the same; [`Store`](crate::ErrorKind::Store) where the store is out of reach.
+    pub async fn start(self) -> Result<Poller, Error> {
+        self.build().await
+    }
+
+    /// Starts a poller that polls nothing: for replicas that take authorization responses and pings, and may deliver
+    /// outcomes, while others poll.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`start`](Self::start).
+    pub async fn connect(mut self) -> Result<Poller, Error> {
+        self.settings.polls = false;
+        self.build().await
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the poller's one task; the handle owns it, and awaits it at shutdown"
+    )]
+    async fn build(self) -> Result<Poller, Error> {
+        check_keyring(&*self.store, &self.keyring).await.map_err(|error| error.in_step("starting the poller"))?;
+        let (errands, receiver) = mpsc::unbounded_channel();
+        let (stop, stopped) = watch::channel(None);
+        let shared = Arc::new(Shared {
+            store: self.store,
+            keyring: self.keyring,
+            clock: self.clock,
+            random: self.random,
+            settings: self.settings,
+            tenants: Mutex::new(BTreeMap::new()),
+            held: Mutex::new(BTreeMap::new()),
+            events: broadcast::Sender::new(EVENTS),
+            errands,
+            nudge: Notify::new(),
+            stop,
+        });
+        let engine = Engine::new(shared.clone(), receiver, stopped);
+        for client in self.clients {
+            shared.add(client)?;
+        }
+        let task = tokio::spawn(engine.run());
+        Ok(Poller(Arc::new(Handle { shared, task: tokio::sync::Mutex::new(Some(task)) })))
+    }
+}
+
+/// One clear error now instead of rows that nobody can open later.
+async fn check_keyring(store: &dyn Store, keyring: &Keyring) -> Result<(), Error> {
+    let keyring_problem = |problem| ConfigurationProblem::Setting { setting: "keyring", problem };
+    if keyring.is_ephemeral() && !store.is_ephemeral() {
+        return Err(
+            keyring_problem("an ephemeral one would lose what the store keeps; give it a key that stays").into()
+        );
+    }
+    let rows = store.sealed_otherwise(keyring.primary_id(), None, TRIED_ROWS).await.map_err(store_error)?;
+    let bodies = || rows.iter().filter_map(|row| Some((row.id, row.body.as_ref()?)));
+    let opens = bodies().any(|(id, body)| Record::open(keyring, id, body).is_ok());
+    if bodies().next().is_some() && !opens {
+        return Err(keyring_problem("it opens nothing of what the store holds; is it the right one?").into());
+    }
+    Ok(())
+}
+
+impl fmt::Debug for PollerBuilder {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("PollerBuilder")
+            .field("store", &self.store)
+            .field("keyring", &self.keyring)
+            .field("clients", &self.clients)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,283 @@
+//! The one task behind a poller: it settles and claims in batches, owns every job and errand, and keeps claims alive.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_core::future::BoxFuture;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::event::Event;
+use super::job::{Job, SEND_WINDOW};
+use super::record::FORMAT;
+use super::shared::{Shared, StoreClock, store_error};
+use crate::store::{Claim, Lane, Next, Settled, Settlement, Work};
+
+/// How long a delivery's claim lasts without being renewed.
+pub(super) const OUTCOME_LEASE: Duration = Duration::from_secs(300);
+const RENEW_EVERY: Duration = Duration::from_secs(100);
+const FIRST_STORE_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_STORE_PAUSE: Duration = Duration::from_secs(30);
+/// What has been due for longer has been waiting for an outage to end, with many others.
+const OUTAGE: Duration = Duration::from_secs(60);
+/// Over this time it is spread.
+const SPREAD: Duration = Duration::from_secs(60);
+/// The store's clock may be corrected by this much at once.
+const LARGEST_DRIFT: Duration = Duration::from_secs(5);
+/// How often tombstones are looked for.
+const PURGE_EVERY: Duration = Duration::from_secs(600);
+const PURGE_BATCH: usize = 1_000;
+
+pub(super) struct Engine {
+    shared: Arc<Shared>,
+    errands: mpsc::UnboundedReceiver<BoxFuture<'static, ()>>,
+    stop: watch::Receiver<Option<Duration>>,
+    jobs: JoinSet<Option<Settlement>>,
+    /// Results that are not in the store yet.
+    results: Vec<Settlement>,
+    store_pause: Option<Duration>,
+    /// Since when the store has been failing.
+    failing_since: Option<Duration>,
+    /// What the store's clock and the monotonic one last showed.
+    last_seen: Option<StoreClock>,
+    /// Whether rows may have become overdue while nobody looked.
+    spread_due: bool,
+    renew_at: Duration,
+    purge_at: Duration,
+}
+
+impl Engine {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        errands: mpsc::UnboundedReceiver<BoxFuture<'static, ()>>,
+        stop: watch::Receiver<Option<Duration>>,
+    ) -> Self {
+        let now = shared.clock.monotonic();
+        Self {
+            shared,
+            errands,
+            stop,
+            jobs: JoinSet::new(),
+            results: Vec::new(),
+            store_pause: None,
+            failing_since: None,
+            last_seen: None,
+            spread_due: true,
+            renew_at: now.saturating_add(RENEW_EVERY),
+            purge_at: now,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        while self.stop.borrow().is_none() {
+            let changed = self.shared.store.changed();
+            let wait = self.turn().await;
+            self.rest(changed, wait).await;
+        }
+        self.wind_up().await;
+    }
+
+    /// Settles what has come in and claims what there is room for. Says how long nothing else is to be done.
+    async fn turn(&mut self) -> Duration {
+        let shared = self.shared.clone();
+        self.upkeep().await;
+        self.gather();
+        let (lanes, gates_in) = self.lanes();
+        let mut wait = shared.store.look_every();
+        if self.results.is_empty() && lanes.is_empty() {
+            return gates_in.map_or(wait, |gate| gate.min(wait));
+        }
+        let lease = SEND_WINDOW + self.longest_attempt();
+        let claim = (!lanes.is_empty()).then(|| Claim { lanes, lease, format: FORMAT, keys: shared.keyring.ids() });
+        let began = shared.clock.monotonic();
+        match shared.store.work(self.results.clone(), claim).await {
+            Ok(work) => {
+                self.store_pause = None;
+                let failing_since = self.failing_since.take();
+                self.spread_due |= failing_since.is_some_and(|since| began.saturating_sub(since) >= OUTAGE);
+                self.tell_decided(&work.settled);
+                self.results.clear();
+                wait = wait.min(work.next_in.unwrap_or(Duration::MAX));
+                self.start(work, began, lease);
+            }
+            Err(error) => {
+                self.failing_since.get_or_insert(began);
+                let pause = self.store_pause.map_or(FIRST_STORE_PAUSE, |pause| (pause * 2).min(LONGEST_STORE_PAUSE));
+                let error = store_error(error);
+                tracing::error!(error = %error, "the store did not do its part; nothing is asked until it does");
+                shared.tell(Event::StoreTrouble { error: Arc::new(error) });
+                self.store_pause = Some(pause);
+                return pause;
+            }
+        }
+        gates_in.map_or(wait, |gate| gate.min(wait))
+    }
+
+    fn tell_decided(&self, settled: &[Settled]) {
+        for (settlement, settled) in self.results.iter().zip(settled) {
+            if matches!((settlement.next, settled), (Next::Decided { .. }, Settled::Done)) {
+                self.shared.tell(Event::Decided { id: settlement.id });
+            }
+        }
+    }
+
+    fn start(&mut self, work: Work, began: Duration, lease: Duration) {
+        let store_clock = StoreClock::new(work.now, began);
+        // The store read its clock at some moment of the call, so a slow call says little.
+        let uncertain = self.shared.clock.monotonic().saturating_sub(began);
+        let jump = self.last_seen.map(|last| last.apart(&store_clock));
+        let has_jumped = jump.is_some_and(|jump| jump > LARGEST_DRIFT.saturating_add(uncertain));
+        if has_jumped || self.last_seen.is_none() || uncertain < LARGEST_DRIFT / 5 {
+            self.last_seen = Some(store_clock);
+        }
+        if let Some(by) = jump.filter(|_| has_jumped) {
+            tracing::error!(seconds = by.as_secs(), "the store's clock has jumped; what it says is due is put off");
+            self.shared.tell(Event::ClockJumped { by });
+        }
+        for claimed in work.claimed {
+            let Some(tenant) = self.shared.tenant(claimed.partition) else { continue };
+            let job = Job { shared: self.shared.clone(), tenant, claimed, store_clock, began, lease };
+            match has_jumped {
+                true => self.results.extend(job.put_off()),
+                false => self.start_one(job),
+            }
+        }
+    }
+
+    fn start_one(&mut self, job: Job) {
+        job.tenant.gate().probes(job.began);
+        let in_flight = job.tenant.enter();
+        self.jobs.spawn(async move {
+            let settlement = job.run().await;
+            drop(in_flight);
+            settlement
+        });
+    }
+
+    /// Waits for whatever comes first.
+    async fn rest(&mut self, changed: BoxFuture<'static, ()>, wait: Duration) {
+        let now = self.shared.clock.monotonic();
+        let chores = self.renew_at.min(self.purge_at).saturating_sub(now);
+        let is_failing = self.store_pause.is_some();
+        let shared = self.shared.clone();
+        tokio::select! {
+            biased;
+            _ = self.stop.changed() => {}
+            Some(errand) = self.errands.recv() => self.start_errand(errand),
+            Some(joined) = self.jobs.join_next(), if !self.jobs.is_empty() && !is_failing => {
+                self.results.extend(joined.ok().flatten());
+            }
+            () = shared.nudge.notified() => {}
+            () = changed, if self.shared.settings.polls && !is_failing => {}
+            () = shared.clock.sleep(wait.min(chores)) => {}
+        }
+    }
+
+    fn start_errand(&mut self, errand: BoxFuture<'static, ()>) {
+        self.jobs.spawn(async move {
+            errand.await;
+            None
+        });
+    }
+
+    fn gather(&mut self) {
+        while let Some(joined) = self.jobs.try_join_next() {
+            self.results.extend(joined.ok().flatten());
+        }
+    }
+
+    /// For whom there is room, and when a closed gate has to be looked at again.
+    fn lanes(&self) -> (Vec<Lane>, Option<Duration>) {
+        let (mut lanes, mut gates_in) = (Vec::new(), None);
+        if !self.shared.settings.polls {
+            return (lanes, gates_in);
+        }
+        let now = self.shared.clock.monotonic();
+        for tenant in self.shared.tenants().values() {
+            let room = self.shared.settings.in_flight.saturating_sub(tenant.in_flight());
+            let (limit, wait) = tenant.gate().admits(room, now);
+            gates_in = [gates_in, wait].into_iter().flatten().min();
+            if limit > 0 {
+                lanes.push(Lane { partition: tenant.partition, limit });
+            }
+        }
+        (lanes, gates_in)
+    }
+
+    fn longest_attempt(&self) -> Duration {
+        self.shared.tenants().values().map(|tenant| tenant.client.longest_poll()).max().unwrap_or_default()
+    }
+
+    /// After an outage, ours or the store's: what is long overdue does not all go out at once.
+    async fn spread(&mut self) {
+        let shared = self.shared.clone();
+        let Ok(stats) = shared.store.stats().await else { return };
+        self.spread_due = false;
+        for stats in stats {
+            let is_late = stats.overdue.is_some_and(|overdue| overdue >= OUTAGE);
+            let [exchanging, waiting, answered, ..] = stats.states;
+            let processes = exchanging + waiting + answered;
+            if shared.tenant(stats.partition).is_none() && processes > 0 {
+                tracing::warn!(processes, "the store holds processes of a client that this poller does not have");
+                shared.tell(Event::UnknownClient { processes });
+            } else if is_late {
+                // If it fails they go out as they come, a few at a time.
+                let _ = shared.store.spread(stats.partition, SPREAD).await;
+            }
+        }
+    }
+
+    /// Renews the claims of deliveries, and clears tombstones away. What fails is tried again the next time.
+    async fn upkeep(&mut self) {
+        let shared = self.shared.clone();
+        let now = shared.clock.monotonic();
+        if self.spread_due && shared.settings.polls {
+            self.spread().await;
+        }
+        if now >= self.renew_at {
+            self.renew_at = now.saturating_add(RENEW_EVERY);
+            let held: Vec<_> = shared.held().values().copied().collect();
+            if !held.is_empty()
+                && let Err(error) = shared.store.hold_outcomes(held, OUTCOME_LEASE).await
+            {
+                tracing::warn!(error = %error, "the claims of deliveries could not be renewed");
+            }
+        }
+        if now >= self.purge_at {
+            self.purge_at = now.saturating_add(PURGE_EVERY);
+            match shared.store.purge(PURGE_BATCH).await {
+                Ok(PURGE_BATCH) => self.purge_at = now,
+                Ok(_) => {}
+                Err(error) => tracing::warn!(error = %error, "tombstones could not be cleared away"),
+            }
+        }
+    }
+
+    /// Claims no more, waits for what is under way, and settles it. What is cut off leaves its lease.
+    async fn wind_up(mut self) {
+        let grace = self.stop.borrow().unwrap_or_default();
+        let shared = self.shared.clone();
+        let end = shared.clock.monotonic().saturating_add(grace);
+        loop {
+            self.gather();
+            while let Ok(errand) = self.errands.try_recv() {
+                self.start_errand(errand);
+            }
+            if !self.results.is_empty() && shared.store.work(self.results.clone(), None).await.is_ok() {
+                self.results.clear();
+            }
+            let left = end.saturating_sub(shared.clock.monotonic());
+            if left.is_zero() || (self.jobs.is_empty() && self.results.is_empty()) {
+                return;
+            }
+            let wait = if self.jobs.is_empty() { left.min(FIRST_STORE_PAUSE) } else { left };
+            tokio::select! {
+                biased;
+                Some(joined) = self.jobs.join_next(), if !self.jobs.is_empty() => {
+                    self.results.extend(joined.ok().flatten());
+                }
+                () = shared.clock.sleep(wait) => {}
+            }
+        }
+    }
+}

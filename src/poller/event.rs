@@ -1,0 +1,119 @@
+//! What a poller tells those who watch it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::store::ProcessId;
+
+/// Something that happened, for logs, metrics and live pages. It may be missed; outcomes come by
+/// [`Poller::outcomes`](crate::Poller::outcomes) alone.
+#[non_exhaustive]
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A process was accepted: its code was exchanged, or it was tracked.
+    Accepted {
+        /// The process.
+        id: ProcessId,
+    },
+    /// The OP was asked and has not decided.
+    Polled {
+        /// The process.
+        id: ProcessId,
+        /// When it is asked next, pings aside.
+        next_in: Duration,
+    },
+    /// The OP says something new about how far it is.
+    Progress {
+        /// The process.
+        id: ProcessId,
+        /// What it says.
+        text: ProgressText,
+    },
+    /// The OP wants to be asked less often.
+    SlowedDown {
+        /// The process.
+        id: ProcessId,
+    },
+    /// A request met trouble that passes. It is repeated.
+    Trouble {
+        /// The process.
+        id: ProcessId,
+        /// What went wrong.
+        error: Arc<Error>,
+    },
+    /// A Ping Callback was taken.
+    Pinged {
+        /// The process.
+        id: ProcessId,
+    },
+    /// The outcome is in the store, on its way to whoever takes outcomes.
+    Decided {
+        /// The process.
+        id: ProcessId,
+    },
+    /// An outcome was acknowledged.
+    Acknowledged {
+        /// The process.
+        id: ProcessId,
+    },
+    /// A client is not asked about until a probe succeeds or [`Poller::resume`](crate::Poller::resume): the OP refuses
+    /// it, or ended several processes in a row in a way that points to a mistake of ours. Alert somebody.
+    GateClosed {
+        /// The OP.
+        issuer: Arc<str>,
+        /// The client.
+        client_id: Arc<str>,
+        /// The OP's last error code.
+        code: Arc<str>,
+        /// When one process is asked about as a probe.
+        probe_in: Duration,
+    },
+    /// A client is asked about again.
+    GateOpened {
+        /// The OP.
+        issuer: Arc<str>,
+        /// The client.
+        client_id: Arc<str>,
+    },
+    /// The store's clock has jumped against this machine's monotonic one. What it said was due is put off by an
+    /// interval. Alert somebody.
+    ClockJumped {
+        /// By how much, in whichever direction.
+        by: Duration,
+    },
+    /// The store did not do its part. Nothing is asked until it does. Alert somebody.
+    StoreTrouble {
+        /// What went wrong.
+        error: Arc<Error>,
+    },
+    /// The store holds processes of a client that this poller does not have. They are left alone. Alert somebody, or
+    /// add the client.
+    UnknownClient {
+        /// How many processes.
+        processes: u64,
+    },
+    /// A row cannot be opened or read. It is left alone. Alert somebody.
+    Unreadable {
+        /// The process.
+        id: ProcessId,
+    },
+}
+
+/// What the OP says of its progress: untrusted text, cleaned and cut. Escape it before you show it; `Debug` does not.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ProgressText(pub(super) Arc<str>);
+
+impl ProgressText {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ProgressText {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("ProgressText(..)")
+    }
+}

@@ -1,0 +1,160 @@
+//! Gates: a client that the OP refuses is not asked about, because then the mistake is ours and not the users'.
+
+use std::time::Duration;
+
+use crate::error::ErrorResponse;
+use crate::pending::Answer;
+
+/// So many processes in a row that end in a way that points to us close the gate.
+const SUSPICIOUS_ENDS: u32 = 3;
+const FIRST_PROBE: Duration = Duration::from_secs(60);
+const LONGEST_PROBE: Duration = Duration::from_secs(3600);
+
+/// The gate of one partition, on the monotonic clock of this replica.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    closed: Option<Closed>,
+    suspicious_ends: u32,
+    paused_until: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct Closed {
+    probe_at: Duration,
+    step: Duration,
+}
+
+/// What an answer did to a gate.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    Stays,
+    Closes { probe_in: Duration },
+    Opens,
+}
+
+impl Gate {
+    /// How many of `room` may go through now, and when to come again if fewer may.
+    pub(super) fn admits(&self, room: usize, now: Duration) -> (usize, Option<Duration>) {
+        let waits = self.closed.as_ref().map_or(Duration::ZERO, |closed| closed.probe_at.saturating_sub(now));
+        let paused = self.paused_until.map_or(Duration::ZERO, |until| until.saturating_sub(now));
+        match waits.max(paused) {
+            Duration::ZERO if self.closed.is_some() => (room.min(1), None),
+            Duration::ZERO => (room, None),
+            wait => (0, Some(wait)),
+        }
+    }
+
+    /// Notes that one goes through a closed gate: the next probe is a step away.
+    pub(super) fn probes(&mut self, now: Duration) {
+        if let Some(closed) = &mut self.closed {
+            closed.step = closed.step.saturating_mul(2).min(LONGEST_PROBE);
+            closed.probe_at = now.saturating_add(closed.step);
+        }
+    }
+
+    /// Takes in what the OP answered to a poll.
+    pub(super) fn answered(&mut self, answer: &Answer, now: Duration) -> Turn {
+        match answer {
+            Answer::Error { response, retry_after } => {
+                if response.is_gateway_trouble() {
+                    self.pause(*retry_after, now);
+                    return Turn::Stays;
+                }
+                if refuses_the_client(response) {
+                    return self.close(now);
+                }
+                if matches!(response.code(), "invalid_request" | "invalid_grant") {
+                    self.suspicious_ends = self.suspicious_ends.saturating_add(1);
+                    return if self.suspicious_ends >= SUSPICIOUS_ENDS { self.close(now) } else { Turn::Stays };
+                }
+                self.open()
+            }
+            Answer::Trouble { retry_after, .. } => {
+                self.pause(*retry_after, now);
+                Turn::Stays
+            }
+            Answer::Success(_) => self.open(),
+        }
+    }
+
+    /// Opens by hand or because an answer shows that all is well.
+    pub(super) fn open(&mut self) -> Turn {
+        self.suspicious_ends = 0;
+        match self.closed.take() {
+            Some(_) => Turn::Opens,
+            None => Turn::Stays,
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.is_some()
+    }
+
+    fn close(&mut self, now: Duration) -> Turn {
+        if self.closed.is_some() {
+            return Turn::Stays;
+        }
+        self.closed = Some(Closed { probe_at: now.saturating_add(FIRST_PROBE), step: FIRST_PROBE });
+        Turn::Closes { probe_in: FIRST_PROBE }
+    }
+
+    fn pause(&mut self, retry_after: Option<Duration>, now: Duration) {
+        if let Some(wait) = retry_after {
+            self.paused_until = self.paused_until.max(Some(now.saturating_add(wait)));
+        }
+    }
+}
+
+fn refuses_the_client(response: &ErrorResponse) -> bool {
+    matches!(response.code(), "invalid_client" | "unauthorized_client" | "unsupported_grant_type")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(1_000);
+
+    fn error(code: &str) -> Answer {
+        Answer::Error { response: ErrorResponse::new(code, None, Some(400)), retry_after: None }
+    }
+
+    fn minutes(count: u64) -> Duration {
+        Duration::from_secs(60 * count)
+    }
+
+    #[test]
+    fn a_refused_client_closes_its_gate_at_once_and_probes_ever_more_seldom() {
+        let mut gate = Gate::default();
+        assert_eq!(gate.admits(64, NOW), (64, None));
+        assert_eq!(gate.answered(&error("invalid_client"), NOW), Turn::Closes { probe_in: minutes(1) });
+        assert_eq!(gate.answered(&error("invalid_client"), NOW), Turn::Stays, "one alert is enough");
+        let mut now = NOW;
+        for wait in [1, 2, 4, 8, 16, 32, 60, 60] {
+            assert_eq!(gate.admits(64, now), (0, Some(minutes(wait))));
+            now += minutes(wait);
+            assert_eq!(gate.admits(64, now), (1, None));
+            gate.probes(now);
+        }
+        assert_eq!(gate.answered(&error("authorization_pending"), now), Turn::Opens);
+        assert_eq!(gate.admits(64, now), (64, None));
+    }
+
+    #[test]
+    fn three_suspicious_ends_in_a_row_close_the_gate_and_anything_else_between_does_not() {
+        let mut gate = Gate::default();
+        for code in ["invalid_request", "invalid_grant", "authorization_pending", "invalid_grant", "invalid_grant"] {
+            assert_eq!(gate.answered(&error(code), NOW), Turn::Stays);
+        }
+        assert_eq!(gate.answered(&error("invalid_request"), NOW), Turn::Closes { probe_in: minutes(1) });
+    }
+
+    #[test]
+    fn an_overloaded_op_pauses_the_whole_client() {
+        let mut gate = Gate::default();
+        gate.answered(&Answer::Trouble { unanswered: false, retry_after: Some(minutes(2)) }, NOW);
+        gate.answered(&Answer::Trouble { unanswered: true, retry_after: None }, NOW);
+        assert_eq!(gate.admits(64, NOW + minutes(1)), (0, Some(minutes(1))));
+        assert_eq!(gate.admits(64, NOW + minutes(2)), (64, None));
+    }
+}

@@ -1,0 +1,287 @@
+//! What is done with one claimed row: one poll, one verification, or the end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::event::{Event, ProgressText};
+use super::record::{Record, Stage};
+use super::shared::{Shared, StoreClock, Tenant};
+use crate::client::{self, Outcome, Poll};
+use crate::clock::Moment;
+use crate::error::{Error, ErrorKind, ErrorResponse};
+use crate::pending::{self, Answer, End, PendingAuthentication, Schedule, Standing, Step};
+use crate::store::{Cancellation, Claimed, Next, ProcessId, SealedBody, Settlement, State};
+
+/// A poll leaves within this time, counted from before the claim, or not at all: so nobody who has been asleep sends
+/// one that others have long since taken over.
+pub(super) const SEND_WINDOW: Duration = Duration::from_secs(5);
+
+/// How long to wait before a success response is verified again that could not be because keys were out of reach.
+const VERIFICATION_PAUSE: Duration = Duration::from_secs(30);
+const LONGEST_VERIFICATION_PAUSE: Duration = Duration::from_secs(600);
+
+/// One claimed row with everything that working on it needs.
+pub(super) struct Job {
+    pub(super) shared: Arc<Shared>,
+    pub(super) tenant: Arc<Tenant>,
+    pub(super) claimed: Claimed,
+    pub(super) store_clock: StoreClock,
+    /// Before the claim, on the monotonic clock.
+    pub(super) began: Duration,
+    pub(super) lease: Duration,
+}
+
+impl Job {
+    /// Works on the row. `None` leaves the lease to run out: nothing that could be settled is known.
+    pub(super) async fn run(self) -> Option<Settlement> {
+        match self.work().await {
+            Ok(settlement) => settlement,
+            Err(error) => {
+                tracing::error!(process = %self.claimed.id, error = %error, "a process cannot be read; it is left alone");
+                self.shared.tell(Event::Unreadable { id: self.claimed.id });
+                None
+            }
+        }
+    }
+
+    /// Gives the row back without a request, because the store's clock cannot be trusted to have said that it is due. A
+    /// whole interval from now is early for nobody.
+    pub(super) fn put_off(self) -> Option<Settlement> {
+        if self.claimed.state != State::Waiting {
+            return Some(self.settlement(state_again(self.claimed.state)?, Duration::ZERO));
+        }
+        let mut schedule: Schedule = pending::from_json(self.claimed.schedule.as_bytes()).ok()?;
+        if self.claimed.orphaned {
+            schedule.orphaned();
+        }
+        let now = self.store_clock.moment(&*self.shared.clock);
+        let interval = schedule.interval(now);
+        let schedule = schedule_text(&schedule).ok()?;
+        Some(Settlement { interval, schedule, ..self.settlement(Next::Waiting, interval) })
+    }
+
+    async fn work(&self) -> Result<Option<Settlement>, Error> {
+        let record = Record::open(&self.shared.keyring, self.claimed.id, &self.claimed.body)?;
+        match (self.claimed.state, record.stage) {
+            // Whoever exchanged the code never came back, and it is never sent again.
+            (State::Exchanging, _) => self.decided(Outcome::Unknown, record.context).map(Some),
+            (State::Answered, Stage::Process(pending)) => self.verify(pending, record.context).await,
+            (State::Waiting, Stage::Process(pending)) => self.ask(pending, record.context).await,
+            _ => Err(Error::new(ErrorKind::Sealed)),
+        }
+    }
+
+    async fn ask(
+        &self,
+        mut pending: PendingAuthentication,
+        context: Zeroizing<Vec<u8>>,
+    ) -> Result<Option<Settlement>, Error> {
+        if pending.is_answered() {
+            // It came from elsewhere with the response already in it.
+            return self.answered(pending, context).map(Some);
+        }
+        let mut schedule: Schedule = pending::from_json(self.claimed.schedule.as_bytes())?;
+        if self.claimed.orphaned {
+            schedule.orphaned();
+        }
+        let untouched = schedule.clone();
+        let now = self.store_clock.moment(&*self.shared.clock);
+        let step = schedule.claimed(now);
+        pending.0.schedule = schedule;
+        match step {
+            Step::Wait(wait) => return self.waiting(pending, now, wait, None, false).map(Some),
+            Step::End(end) => {
+                let outcome = client::finish(&mut pending, end, None);
+                return self.decided(outcome, context).map(Some);
+            }
+            Step::Ask => {}
+        }
+        let told = self.claimed.cancellation == Cancellation::Requested && self.cancel(&pending).await;
+
+        pending.0.schedule.sending(now);
+        let clock = &*self.shared.clock;
+        let may_send = || clock.monotonic().saturating_sub(self.began) <= SEND_WINDOW;
+        let left = self.lease.saturating_sub(clock.monotonic().saturating_sub(self.began));
+        let asked = tokio::select! {
+            biased;
+            asked = self.tenant.client.ask_now(&pending, may_send) => asked,
+            // The lease ends here, and with it the right to be sending.
+            () = clock.sleep(left) => Some((Answer::Trouble { unanswered: true, retry_after: None }, None)),
+        };
+        let Some((answer, error)) = asked else {
+            pending.0.schedule = untouched;
+            let now = self.store_clock.moment(clock);
+            return self.waiting(pending, now, Duration::ZERO, None, told).map(Some);
+        };
+        self.shared.answered(&self.tenant, &answer);
+        self.take(pending, context, answer, error, told).map(Some)
+    }
+
+    /// Takes in what the OP answered.
+    fn take(
+        &self,
+        mut pending: PendingAuthentication,
+        context: Zeroizing<Vec<u8>>,
+        answer: Answer,
+        error: Option<Error>,
+        told: bool,
+    ) -> Result<Settlement, Error> {
+        let id = self.claimed.id;
+        let response = match &answer {
+            Answer::Error { response, .. } => Some(response.clone()),
+            _ => None,
+        };
+        let progress = pending.progress().map(str::to_owned);
+        let now = self.store_clock.moment(&*self.shared.clock);
+        let jitter = self.tenant.client.jitter();
+        match pending.answered(answer, now, jitter) {
+            Standing::Succeeded => {
+                pending.received_at(self.tenant.client.clock().now());
+                self.answered(pending, context)
+            }
+            Standing::Ended(end) => self.ended(pending, context, end, response),
+            Standing::Open => {
+                let progressed = pending.progress() != progress.as_deref();
+                self.tell(id, &pending, response.as_ref(), error, progressed);
+                let due_in = pending.0.schedule.due_in(now);
+                let body = progressed.then_some(context);
+                let settlement = self.waiting(pending, now, due_in, body, told);
+                self.shared.tell(Event::Polled { id, next_in: due_in });
+                settlement
+            }
+        }
+    }
+
+    fn tell(
+        &self,
+        id: ProcessId,
+        pending: &PendingAuthentication,
+        response: Option<&ErrorResponse>,
+        error: Option<Error>,
+        progressed: bool,
+    ) {
+        if response.is_some_and(|response| response.code() == "slow_down") {
+            self.shared.tell(Event::SlowedDown { id });
+        }
+        if let Some(error) = error {
+            tracing::debug!(process = %id, error = %error, "a poll met trouble");
+            self.shared.tell(Event::Trouble { id, error: Arc::new(error) });
+        }
+        if let Some(text) = pending.progress().filter(|_| progressed) {
+            self.shared.tell(Event::Progress { id, text: ProgressText(text.into()) });
+        }
+    }
+
+    /// Tells the OP that the outcome is no longer wanted, if it can be told now.
+    async fn cancel(&self, pending: &PendingAuthentication) -> bool {
+        match self.tenant.client.request_cancellation(pending).await {
+            Ok(_) => true,
+            Err(error) => {
+                self.shared.tell(Event::Trouble { id: self.claimed.id, error: Arc::new(error) });
+                false
+            }
+        }
+    }
+
+    /// Verifies the success response as of when it came.
+    async fn verify(
+        &self,
+        mut pending: PendingAuthentication,
+        context: Zeroizing<Vec<u8>>,
+    ) -> Result<Option<Settlement>, Error> {
+        let clock = &*self.shared.clock;
+        let left = self.lease.saturating_sub(clock.monotonic().saturating_sub(self.began));
+        let concluded = tokio::select! {
+            biased;
+            concluded = self.tenant.client.conclude(&mut pending) => concluded,
+            () = clock.sleep(left) => return Ok(None),
+        };
+        match concluded {
+            Ok(Poll::Finished(outcome)) => self.decided(outcome, context).map(Some),
+            Ok(_) => Ok(None),
+            Err(error) => {
+                let doublings = self.claimed.attempts.saturating_sub(1).min(8);
+                let pause = VERIFICATION_PAUSE.saturating_mul(1_u32 << doublings).min(LONGEST_VERIFICATION_PAUSE);
+                self.shared.tell(Event::Trouble { id: self.claimed.id, error: Arc::new(error) });
+                Ok(Some(self.settlement(Next::Answered, pause)))
+            }
+        }
+    }
+
+    fn waiting(
+        &self,
+        pending: PendingAuthentication,
+        now: Moment,
+        due_in: Duration,
+        context: Option<Zeroizing<Vec<u8>>>,
+        told: bool,
+    ) -> Result<Settlement, Error> {
+        let schedule = &pending.0.schedule;
+        let mut settlement = Settlement {
+            ping_in: schedule.ping_in(now),
+            interval: schedule.interval(now),
+            schedule: schedule_text(schedule)?,
+            cancellation_told: told,
+            ..self.settlement(Next::Waiting, due_in)
+        };
+        if let Some(context) = context {
+            settlement.body = Some(self.seal(Record::new(context, Stage::Process(pending)))?);
+        }
+        Ok(settlement)
+    }
+
+    /// The success response goes into the store before anybody looks at it. It counts whoever holds the lease.
+    fn answered(&self, pending: PendingAuthentication, context: Zeroizing<Vec<u8>>) -> Result<Settlement, Error> {
+        let body = self.seal(Record::new(context, Stage::Process(pending)))?;
+        Ok(Settlement { epoch: None, body: Some(body), ..self.settlement(Next::Answered, Duration::ZERO) })
+    }
+
+    fn ended(
+        &self,
+        mut pending: PendingAuthentication,
+        context: Zeroizing<Vec<u8>>,
+        end: End,
+        response: Option<ErrorResponse>,
+    ) -> Result<Settlement, Error> {
+        let outcome = client::finish(&mut pending, end, response);
+        self.decided(outcome, context)
+    }
+
+    fn decided(&self, outcome: Outcome, context: Zeroizing<Vec<u8>>) -> Result<Settlement, Error> {
+        let provisional = matches!(outcome, Outcome::Unknown | Outcome::Failed(_));
+        let body = self.seal(Record::new(context, Stage::Outcome(outcome.into())))?;
+        Ok(Settlement { body: Some(body), ..self.settlement(Next::Decided { provisional }, Duration::ZERO) })
+    }
+
+    fn seal(&self, record: Record) -> Result<SealedBody, Error> {
+        record.seal(&self.shared.keyring, &*self.shared.random, self.claimed.id)
+    }
+
+    fn settlement(&self, next: Next, due_in: Duration) -> Settlement {
+        Settlement {
+            id: self.claimed.id,
+            epoch: Some(self.claimed.epoch),
+            next,
+            due_in,
+            ping_in: None,
+            interval: Duration::ZERO,
+            schedule: self.claimed.schedule.clone(),
+            lookup: None,
+            body: None,
+            cancellation_told: false,
+        }
+    }
+}
+
+/// What leaves a row that is not waiting as it is; an exchange that died is left to its lease.
+fn state_again(state: State) -> Option<Next> {
+    (state == State::Answered).then_some(Next::Answered)
+}
+
+/// The schedule as the store keeps it. There is no secret in it.
+pub(super) fn schedule_text(schedule: &Schedule) -> Result<String, Error> {
+    let json = pending::to_json(schedule)?;
+    Ok(String::from_utf8_lossy(&json).into_owned())
+}

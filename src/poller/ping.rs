@@ -1,0 +1,48 @@
+//! What a poller does with a ping that the receiver has let through.
+
+use super::Poller;
+use super::event::Event;
+use super::shared::store_error;
+use crate::client::Client;
+use crate::error::Error;
+use crate::keyring::Keyring;
+use crate::store::{Partition, Ping, Pinged, ProcessId};
+
+impl Poller {
+    pub(crate) fn keyring(&self) -> &Keyring {
+        &self.shared().keyring
+    }
+
+    /// The client that a notification token names.
+    pub(crate) fn client_numbered(&self, number: i64) -> Option<Client> {
+        self.shared().tenant(Partition(number)).map(|tenant| tenant.client.clone())
+    }
+
+    /// The client of this issuer and client identifier.
+    pub(crate) fn client_named(&self, issuer: &str, client_id: &str) -> Result<Client, Error> {
+        Ok(self.shared().tenant_of(issuer, client_id)?.client.clone())
+    }
+
+    /// Notes a ping for the process that the token names, or for whichever has this `deferred_auth_id`. `false` if the
+    /// two do not belong together. It does not wait for the poll.
+    pub(crate) async fn pinged(
+        &self,
+        client: &Client,
+        process: Option<[u8; 16]>,
+        deferred_auth_id: &str,
+    ) -> Result<bool, Error> {
+        let shared = self.shared();
+        let tenant = shared.tenant_of(client.issuer(), client.client_id())?;
+        let ping = Ping { id: process.map(ProcessId::from_bytes), lookups: shared.lookups(&tenant, deferred_auth_id)? };
+        match shared.store.ping(ping).await.map_err(store_error)? {
+            Pinged::Noted(id) => {
+                shared.tell(Event::Pinged { id });
+                shared.nudge.notify_one();
+                Ok(true)
+            }
+            // There is nothing to bring forward, which is no fault of the OP's.
+            Pinged::Ended(_) | Pinged::NotFound => Ok(true),
+            Pinged::Foreign => Ok(false),
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! What is sealed in a row.
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::client::StoredOutcome;
+use crate::error::{Error, ErrorKind};
+use crate::keyring::{Keyring, Purpose};
+use crate::pending::{self, PendingAuthentication};
+use crate::random::Random;
+use crate::store::{ProcessId, SealedBody};
+
+/// The format of what is sealed. Stores do not give newer ones to older releases.
+pub(super) const FORMAT: u8 = 1;
+
+/// The plaintext of a row's body.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Record {
+    /// What the application gave along.
+    #[serde(rename = "ctx", with = "pending::secret_bytes")]
+    pub(super) context: Zeroizing<Vec<u8>>,
+    #[serde(rename = "is")]
+    pub(super) stage: Stage,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) enum Stage {
+    /// The code may have been sent. Nothing of it is kept: it is never sent again.
+    #[serde(rename = "x")]
+    Exchanging,
+    /// Waiting, or with a success response to verify. The schedule in it has aged: the row's own counts.
+    #[serde(rename = "p")]
+    Process(#[serde(with = "process")] PendingAuthentication),
+    #[serde(rename = "o")]
+    Outcome(StoredOutcome),
+}
+
+impl Record {
+    pub(super) fn new(context: Zeroizing<Vec<u8>>, stage: Stage) -> Self {
+        Self { context, stage }
+    }
+
+    /// Seals it for the row with this name alone.
+    pub(super) fn seal(&self, keyring: &Keyring, random: &dyn Random, id: ProcessId) -> Result<SealedBody, Error> {
+        let bytes = keyring.seal(random, Purpose::Process, &id.to_bytes(), &pending::to_json(self)?)?;
+        Ok(SealedBody { format: FORMAT, key: keyring.primary_id(), bytes })
+    }
+
+    pub(super) fn open(keyring: &Keyring, id: ProcessId, body: &SealedBody) -> Result<Self, Error> {
+        if body.format != FORMAT {
+            return Err(Error::new(ErrorKind::Sealed));
+        }
+        pending::from_json(&keyring.open(Purpose::Process, &id.to_bytes(), &body.bytes)?)
+    }
+}
+
+mod process {
+    use serde::{Deserializer, Serializer};
+
+    use super::*;
+    use crate::pending::Body;
+
+    pub(super) fn serialize<S: Serializer>(pending: &PendingAuthentication, serializer: S) -> Result<S::Ok, S::Error> {
+        pending.0.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PendingAuthentication, D::Error> {
+        Ok(PendingAuthentication(Box::new(Body::deserialize(deserializer)?)))
+    }
+}

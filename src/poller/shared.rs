@@ -1,0 +1,189 @@
+//! What the handle, the engine, its jobs and the deliveries have in common.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use futures_core::future::BoxFuture;
+use tokio::sync::{Notify, broadcast, mpsc, watch};
+
+use super::event::Event;
+use super::gate::{Gate, Turn};
+use crate::client::Client;
+use crate::clock::{Clock, Moment, saturating_add};
+use crate::error::{Error, ErrorKind, Misuse};
+use crate::keyring::Keyring;
+use crate::pending::Answer;
+use crate::random::Random;
+use crate::store::{HeldOutcome, Partition, ProcessId, Store, StoreError};
+
+pub(super) struct Shared {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) keyring: Keyring,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) random: Arc<dyn Random>,
+    pub(super) settings: Settings,
+    pub(super) tenants: Mutex<BTreeMap<Partition, Arc<Tenant>>>,
+    /// Outcomes that somebody in this process has, whose claims are renewed.
+    pub(super) held: Mutex<BTreeMap<ProcessId, HeldOutcome>>,
+    pub(super) events: broadcast::Sender<Event>,
+    /// Work for the engine to own, so that it outlives whoever asked for it.
+    pub(super) errands: mpsc::UnboundedSender<BoxFuture<'static, ()>>,
+    /// Something changed here that no store tells of.
+    pub(super) nudge: Notify,
+    pub(super) stop: watch::Sender<Option<Duration>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settings {
+    pub(super) polls: bool,
+    pub(super) in_flight: usize,
+    pub(super) prefetch: usize,
+    pub(super) keep_tombstones: Duration,
+    pub(super) pings: bool,
+}
+
+/// One client and how it fares.
+pub(super) struct Tenant {
+    pub(super) client: Client,
+    pub(super) partition: Partition,
+    gate: Mutex<Gate>,
+    in_flight: AtomicUsize,
+}
+
+/// One poll under way; it counts until it is dropped.
+pub(super) struct InFlight(Arc<Tenant>);
+
+impl Tenant {
+    pub(super) fn new(client: Client) -> Self {
+        let partition = Partition(client.partition());
+        Self { client, partition, gate: Mutex::default(), in_flight: AtomicUsize::new(0) }
+    }
+
+    pub(super) fn gate(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn enter(self: &Arc<Self>) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(self.clone())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The store's clock, carried on by this process's monotonic one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StoreClock {
+    now: SystemTime,
+    at: Duration,
+}
+
+impl StoreClock {
+    /// The store said `now` in answer to a call that began at `at` on the monotonic clock.
+    pub(super) fn new(now: SystemTime, at: Duration) -> Self {
+        Self { now, at }
+    }
+
+    /// By how much the two clocks have moved apart between two readings.
+    pub(super) fn apart(&self, later: &Self) -> Duration {
+        let expected = saturating_add(self.now, later.at.saturating_sub(self.at));
+        match later.now.duration_since(expected) {
+            Ok(ahead) => ahead,
+            Err(behind) => behind.duration(),
+        }
+    }
+
+    pub(super) fn moment(&self, clock: &dyn Clock) -> Moment {
+        let monotonic = clock.monotonic();
+        Moment { wall: self.now, monotonic: self.at }.plus(monotonic.saturating_sub(self.at))
+    }
+}
+
+impl Shared {
+    pub(super) fn tenants(&self) -> MutexGuard<'_, BTreeMap<Partition, Arc<Tenant>>> {
+        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn held(&self) -> MutexGuard<'_, BTreeMap<ProcessId, HeldOutcome>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Renews a claim no longer. A newer one on the same outcome stays.
+    pub(super) fn let_go(&self, held: HeldOutcome) {
+        let mut all = self.held();
+        if all.get(&held.id) == Some(&held) {
+            all.remove(&held.id);
+        }
+    }
+
+    pub(super) fn tenant(&self, partition: Partition) -> Option<Arc<Tenant>> {
+        self.tenants().get(&partition).cloned()
+    }
+
+    pub(super) fn tenant_of(&self, issuer: &str, client_id: &str) -> Result<Arc<Tenant>, Error> {
+        let tenants = self.tenants();
+        let mut owners = tenants.values();
+        let owner =
+            owners.find(|tenant| tenant.client.issuer() == issuer && tenant.client.client_id() == client_id).cloned();
+        owner.ok_or_else(|| Misuse::UnknownClient.into())
+    }
+
+    pub(super) fn tell(&self, event: Event) {
+        // Nobody has to listen.
+        let _ = self.events.send(event);
+    }
+
+    /// Lets the engine see an errand through. It comes back by other means; `false` after the shutdown.
+    pub(super) fn run(&self, errand: BoxFuture<'static, ()>) -> bool {
+        self.stop.borrow().is_none() && self.errands.send(errand).is_ok()
+    }
+
+    /// Takes an answer to a poll to the gate of its client.
+    pub(super) fn answered(&self, tenant: &Tenant, answer: &Answer) {
+        let turn = tenant.gate().answered(answer, self.clock.monotonic());
+        let code = match answer {
+            Answer::Error { response, .. } => response.code(),
+            _ => "",
+        };
+        self.tell_turn(tenant, turn, code);
+    }
+
+    pub(super) fn tell_turn(&self, tenant: &Tenant, turn: Turn, code: &str) {
+        let (issuer, client_id) = (tenant.client.issuer().into(), tenant.client.client_id().into());
+        match turn {
+            Turn::Stays => {}
+            Turn::Closes { probe_in } => {
+                tracing::error!(
+                    issuer = tenant.client.issuer(),
+                    client_id = tenant.client.client_id(),
+                    code,
+                    "the OP refuses this client; its processes wait"
+                );
+                self.tell(Event::GateClosed { issuer, client_id, code: code.into(), probe_in });
+            }
+            Turn::Opens => {
+                tracing::info!(
+                    issuer = tenant.client.issuer(),
+                    client_id = tenant.client.client_id(),
+                    "the OP accepts this client again"
+                );
+                self.tell(Event::GateOpened { issuer, client_id });
+                self.nudge.notify_one();
+            }
+        }
+    }
+}
+
+pub(super) fn store_error(error: StoreError) -> Error {
+    Error::new(ErrorKind::Store).with_source(error)
+}

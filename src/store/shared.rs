@@ -1,0 +1,50 @@
+//! A store behind an `Arc` is a store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_core::future::BoxFuture;
+
+use super::{
+    Acknowledged, Acknowledgement, Cancellation, Claim, HeldOutcome, Insertion, NewProcess, OutcomeClaim, Outcomes,
+    Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal, Settlement, Store, StoreError, Work,
+};
+
+macro_rules! forward {
+    ($($method:ident($($name:ident: $type:ty),*) -> $answer:ty;)*) => {$(
+        fn $method(&self, $($name: $type),*) -> BoxFuture<'_, Result<$answer, StoreError>> {
+            (**self).$method($($name),*)
+        }
+    )*};
+}
+
+impl<S: Store + ?Sized> Store for Arc<S> {
+    forward! {
+        insert(process: NewProcess) -> Insertion;
+        work(settlements: Vec<Settlement>, claim: Option<Claim>) -> Work;
+        load(id: ProcessId) -> Option<Process>;
+        ping(ping: Ping) -> Pinged;
+        cancel(id: ProcessId, to: Cancellation) -> Option<Cancellation>;
+        claim_outcomes(claim: OutcomeClaim) -> Outcomes;
+        hold_outcomes(held: Vec<HeldOutcome>, due_in: Duration) -> Vec<bool>;
+        acknowledge(acknowledgements: Vec<Acknowledgement>) -> Vec<Acknowledged>;
+        forget(id: ProcessId) -> bool;
+        purge(limit: usize) -> usize;
+        spread(partition: Partition, over: Duration) -> usize;
+        sealed_otherwise(key: [u8; 4], after: Option<ProcessId>, limit: usize) -> Vec<Process>;
+        reseal(reseals: Vec<Reseal>) -> Vec<bool>;
+        stats() -> Vec<PartitionStats>;
+    }
+
+    fn changed(&self) -> BoxFuture<'static, ()> {
+        (**self).changed()
+    }
+
+    fn look_every(&self) -> Duration {
+        (**self).look_every()
+    }
+
+    fn is_ephemeral(&self) -> bool {
+        (**self).is_ephemeral()
+    }
+}

@@ -1,0 +1,338 @@
+//! `docs/specification.md` cannot rot: what it names exists, and what it must name is named there.
+//!
+//! In the document, a link whose text is code and whose target is a Rust file names a test of that file where it
+//! stands in a column called "Test" or points into tests, and an item of that file everywhere else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const DOCUMENT: &str = "docs/specification.md";
+
+/// The sections of the two published texts of the draft, in their order.
+const SECTIONS: [&str; 51] = [
+    "Abstract",
+    "Introduction",
+    "Requirements Notation and Conventions",
+    "Terminology",
+    "Overview",
+    "Registration and Discovery Metadata",
+    "Authorization Server Metadata",
+    "Client Registration Metadata",
+    "Authentication using Deferred Token Flow",
+    "Starting a Deferred Token Flow",
+    "Deferred Code Response Type",
+    "Authentication Request",
+    "Authentication Request Validation",
+    "OpenID Provider Obtains End-User Authorization and Identity Information",
+    "Authentication Request Acknowledgment",
+    "Authentication Request Acknowledgment Validation",
+    "Exchanging the Deferred Code to obtain Deferred Authentication ID",
+    "Deferred Code Exchange Request",
+    "Deferred Code Exchange Request Validation",
+    "Successful Deferred Code Exchange Response",
+    "Deferred Code Exchange Response Validation",
+    "OpenID Provider Authenticates End-User",
+    "Deferred Notification Endpoint",
+    "Deferred Client Notification Endpoint",
+    "Getting the Authentication Result",
+    "Token Request using the Authentication Request ID",
+    "Token Request Validation",
+    "Successful Token Response",
+    "Ping Callback",
+    "Canceling an Ongoing Authentication Process",
+    "Authentication Cancellation Request",
+    "Authentication Cancellation Request Validation",
+    "Authentication Cancellation Response",
+    "Token Request Error Response",
+    "Deferred Code Exchange Error Response",
+    "Authentication Request Error Response",
+    "Authentication Cancellation Request Error Response",
+    "Implementation Considerations",
+    "Interim ID Tokens",
+    "Multi-valued Response Type Authentication Request",
+    "Design Considerations for Poll and Ping",
+    "Context on the Progress of Incomplete Authentication Processes",
+    "Privacy Considerations",
+    "Security Considerations",
+    "Usage of Deferred Notification Tokens",
+    "IANA Considerations",
+    "Use cases",
+    "Sample Use Case 1: High Risk Transaction Evaluation",
+    "Sample Use Case 2: Step-up identity assurance during a non-registration process",
+    "Sample Use Case 3: Identification Based on Physical Evidence",
+    "Acknowledgments, Notices, Document History",
+];
+
+#[test]
+fn every_section_of_both_texts_has_its_place() {
+    let document = document();
+    let headings = headings(&document);
+    let one_line = document.split_whitespace().collect::<Vec<_>>().join(" ");
+    for section in SECTIONS {
+        let is_heading = headings.iter().any(|heading| heading == section);
+        assert!(is_heading || one_line.contains(&format!("**{section}**")), "{section} is not in {DOCUMENT}");
+    }
+}
+
+#[test]
+fn every_test_that_is_named_is_a_test_of_the_file_it_links_to() {
+    let named: Vec<_> = code_links().into_iter().filter(|link| link.names_a_test).collect();
+    for link in &named {
+        let source = read(&link.file);
+        assert!(has_test(&source, &link.name), "line {}: {} has no test `{}`", link.line, link.file, link.name);
+    }
+    let different: BTreeSet<_> = named.iter().map(|link| (&link.file, &link.name)).collect();
+    assert!(different.len() >= 200, "only {} tests are named", different.len());
+}
+
+#[test]
+fn every_item_that_is_named_stands_in_the_file_it_links_to() {
+    let named: Vec<_> = code_links().into_iter().filter(|link| !link.names_a_test).collect();
+    for link in &named {
+        let source = read(&link.file);
+        let item = link.name.rsplit("::").next().expect("a split has a last part");
+        assert!(has_item(&source, item), "line {}: {} has no item `{}`", link.line, link.file, link.name);
+    }
+    let different: BTreeSet<_> = named.iter().map(|link| (&link.file, &link.name)).collect();
+    assert!(different.len() >= 100, "only {} items are named", different.len());
+}
+
+#[test]
+fn every_duty_and_answer_has_a_test_or_says_that_it_is_not_built() {
+    let rows: Vec<_> = test_rows(&document());
+    for (line, cells) in &rows {
+        let last = cells.last().expect("a row has cells");
+        let not_built = last == "–" && cells.concat().to_lowercase().contains("built");
+        assert!(last.starts_with("[`") || not_built, "line {line} names no test");
+    }
+    assert!(rows.len() >= 120, "only {} rows have tests", rows.len());
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let document = document();
+    let definitions = definitions(&document);
+    for (label, target) in &definitions {
+        assert!(path(target).is_file(), "[{label}] leads to {target}, which is not there");
+        assert!(document.contains(&format!("][{label}]")), "[{label}] is defined and not used");
+    }
+    assert!(definitions.len() >= 40, "only {} files are linked to", definitions.len());
+
+    let anchors = anchors(&document);
+    let inside = between(&document, "](", ")");
+    for target in &inside {
+        match target.strip_prefix('#') {
+            Some(anchor) => assert!(anchors.contains(anchor), "nothing is called #{anchor}"),
+            None => assert!(path(target).exists(), "{target} is not there"),
+        }
+    }
+    assert!(inside.len() >= 60, "only {} links lead into the document", inside.len());
+
+    // Comments may refer to questions.
+    for file in rust_files("src") {
+        for anchor in between(&read(&file), "specification.md#", " ") {
+            let anchor = anchor.trim_end_matches(|character: char| !character.is_ascii_alphanumeric());
+            assert!(anchors.contains(anchor), "{file}: nothing is called #{anchor}");
+        }
+    }
+}
+
+#[test]
+fn every_question_has_an_anchor_of_its_own() {
+    let document = document();
+    let mut questions = between(&document, "<a id=\"", "\"></a>");
+    assert!(questions.len() >= 38, "only {} questions are answered", questions.len());
+    questions.extend(headings(&document).iter().map(|heading| slug(heading)));
+    let different: BTreeSet<_> = questions.iter().collect();
+    assert_eq!(different.len(), questions.len(), "two places have the same anchor");
+}
+
+#[test]
+fn the_rules_that_are_named_are_those_that_exist() {
+    let source = read("src/error/rule.rs");
+    let declared = source.lines().filter_map(|line| {
+        let (rule, rest) = line.strip_prefix("    ")?.split_once(" = \"")?;
+        let is_rule = rule.chars().all(|character| character.is_ascii_alphanumeric()) && rest.contains("\", \"");
+        is_rule.then(|| rule.to_owned())
+    });
+    let declared: BTreeSet<_> = declared.collect();
+    let is_rule = |name: &String| name.starts_with(|first: char| first.is_ascii_uppercase());
+    let named: BTreeSet<_> = paths(&document(), "Rule::").into_iter().filter(is_rule).collect();
+    assert!(declared.len() >= 40, "only {} rules were found", declared.len());
+    assert_eq!(named, declared, "{DOCUMENT} and src/error/rule.rs differ; give a new rule its row");
+}
+
+#[test]
+fn the_settings_that_are_named_are_those_that_exist() {
+    let source = read("src/client/builder.rs");
+    let public = ["    pub fn ", "    pub async fn "];
+    let declared = source.lines().filter_map(|line| public.iter().find_map(|start| line.strip_prefix(start)));
+    let declared: BTreeSet<_> = declared.map(identifier).collect();
+    let document = document();
+    let settings = document.split_once("\n# Settings\n").expect("there is a list of settings").1;
+    let listed = paths(settings, "ClientBuilder::");
+    assert!(declared.len() >= 25, "only {} settings were found", declared.len());
+    assert_eq!(listed, declared, "{DOCUMENT} and src/client/builder.rs differ; give a new setting its row");
+    for named in paths(&document, "ClientBuilder::") {
+        assert!(has_item(&source, &named), "there is no `ClientBuilder::{named}`");
+    }
+}
+
+/// A link from the document to something in a Rust file.
+struct CodeLink {
+    line: usize,
+    name: String,
+    file: String,
+    names_a_test: bool,
+}
+
+fn code_links() -> Vec<CodeLink> {
+    let document = document();
+    let definitions = definitions(&document);
+    let test_cells: BTreeMap<usize, String> =
+        test_rows(&document).into_iter().filter_map(|(line, mut cells)| Some((line, cells.pop()?))).collect();
+    let mut links = Vec::new();
+    for (number, text) in numbered(&document) {
+        let tests_begin = test_cells.get(&number).and_then(|cell| text.rfind(cell.as_str())).unwrap_or(text.len());
+        for (start, _) in text.match_indices("[`") {
+            let rest = &text[start + 2..];
+            let Some((name, rest)) = rest.split_once("`][") else { continue };
+            let Some((label, _)) = rest.split_once(']') else { continue };
+            let target = definitions.get(label).unwrap_or_else(|| panic!("line {number}: [{label}] leads nowhere"));
+            let file = target.trim_start_matches("../").to_owned();
+            let names_a_test = start >= tests_begin || file.starts_with("tests/") || file.contains("/tests");
+            links.push(CodeLink { line: number, name: name.to_owned(), file, names_a_test });
+        }
+    }
+    links
+}
+
+/// The rows of all tables whose last column is called "Test", as cells.
+fn test_rows(document: &str) -> Vec<(usize, Vec<String>)> {
+    let mut rows = Vec::new();
+    let mut header: Option<Vec<String>> = None;
+    for (number, line) in numbered(document) {
+        let Some(inner) = line.strip_prefix("| ").and_then(|line| line.strip_suffix(" |")) else {
+            if !line.starts_with('|') {
+                header = None;
+            }
+            continue;
+        };
+        let cells: Vec<_> = inner.split(" | ").map(str::to_owned).collect();
+        match &header {
+            None => header = Some(cells),
+            Some(header) => {
+                assert_eq!(cells.len(), header.len(), "line {number} has another number of cells than its table");
+                if header.last().is_some_and(|name| name == "Test") {
+                    rows.push((number, cells));
+                }
+            }
+        }
+    }
+    rows
+}
+
+fn has_test(source: &str, name: &str) -> bool {
+    let lines: Vec<_> = source.lines().collect();
+    let signature = format!("fn {name}(");
+    lines.iter().enumerate().any(|(index, line)| {
+        let above = lines.iter().take(index).rev().take_while(|line| !line.trim().is_empty());
+        line.contains(&signature)
+            && above.take(4).any(|line| line.trim() == "#[test]" || line.trim().starts_with("#[tokio::test"))
+    })
+}
+
+/// A declaration of this name: of a function, type or constant, or of an enum's variant.
+fn has_item(source: &str, name: &str) -> bool {
+    let keywords = ["fn", "struct", "enum", "trait", "const", "mod"];
+    source.lines().map(str::trim_start).filter(|line| !line.starts_with("//")).any(|line| {
+        let declared = keywords.iter().any(|keyword| {
+            line.match_indices(&format!("{keyword} {name}")).any(|(start, found)| {
+                let before = line[..start].chars().next_back().is_none_or(|character| " (".contains(character));
+                before && !line[start + found.len()..].starts_with(is_part_of_identifier)
+            })
+        });
+        let is_variant = line.strip_prefix(name).is_some_and(|rest| {
+            name.starts_with(|first: char| first.is_ascii_uppercase())
+                && (rest == "," || rest.starts_with('(') || rest.starts_with(" {") || rest.starts_with(" = \""))
+        });
+        declared || is_variant
+    })
+}
+
+/// `[label]: target` at the end of the document.
+fn definitions(document: &str) -> BTreeMap<String, String> {
+    let lines = document.lines().filter_map(|line| line.strip_prefix('[')?.split_once("]: "));
+    lines.map(|(label, target)| (label.to_owned(), target.to_owned())).collect()
+}
+
+fn anchors(document: &str) -> BTreeSet<String> {
+    let questions = between(document, "<a id=\"", "\"></a>");
+    questions.into_iter().chain(headings(document).iter().map(|heading| slug(heading))).collect()
+}
+
+fn headings(document: &str) -> Vec<String> {
+    let headings = document.lines().filter(|line| line.starts_with('#'));
+    headings.map(|line| line.trim_start_matches('#').trim().to_owned()).collect()
+}
+
+/// The anchor that Markdown readers give to a heading.
+fn slug(heading: &str) -> String {
+    let kept = heading.chars().filter(|character| character.is_alphanumeric() || " -".contains(*character));
+    kept.collect::<String>().to_lowercase().replace(' ', "-")
+}
+
+/// What stands between two marks, each time.
+fn between(text: &str, start: &str, end: &str) -> Vec<String> {
+    let found = text.split(start).skip(1).map(|rest| rest.split(end).next().unwrap_or_default());
+    found.map(str::to_owned).collect()
+}
+
+/// What follows a type's name in paths: `Rule::NoCode` gives `NoCode`.
+fn paths(text: &str, start: &str) -> BTreeSet<String> {
+    text.split(start).skip(1).map(identifier).collect()
+}
+
+fn identifier(text: &str) -> String {
+    text.chars().take_while(|&character| is_part_of_identifier(character)).collect()
+}
+
+fn is_part_of_identifier(character: char) -> bool {
+    character.is_ascii_alphanumeric() || character == '_'
+}
+
+fn numbered(document: &str) -> impl Iterator<Item = (usize, &str)> {
+    document.lines().enumerate().map(|(index, line)| (index + 1, line))
+}
+
+fn document() -> String {
+    read(DOCUMENT)
+}
+
+/// Where a link of the document leads to.
+fn path(target: &str) -> PathBuf {
+    root().join("docs").join(target)
+}
+
+fn read(file: &str) -> String {
+    fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
+fn rust_files(folder: &str) -> Vec<String> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(root().join(folder)).expect("the folder is there") {
+        let entry = entry.expect("its entries can be read");
+        let name = format!("{folder}/{}", entry.file_name().to_str().expect("file names are UTF-8"));
+        match entry.path().is_dir() {
+            true => files.extend(rust_files(&name)),
+            false if name.ends_with(".rs") => files.push(name),
+            false => {}
+        }
+    }
+    files
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}

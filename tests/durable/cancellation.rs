@@ -1,0 +1,104 @@
+//! DTR §Authentication Cancellation.
+
+use openid_deferred::store::ProcessId;
+use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, TestProvider};
+use openid_deferred::{Cancelled, ClientBuilder, Misuse, Outcome};
+
+use crate::support::{SECOND, World, client_of, poller_of, provider, world_of};
+
+/// A world whose client knows the cancellation endpoint.
+async fn cancellable() -> World {
+    let clock = openid_deferred::testing::TestClock::automatic();
+    let op = provider(&clock).decisions(DecisionPolicy::scripted()).start().unwrap();
+    let with_endpoint =
+        |op: &TestProvider, client: ClientBuilder| client.cancellation_endpoint(op.cancellation_endpoint());
+    let client = with_endpoint(&op, client_of(&op, &clock)).build().unwrap();
+    let store =
+        std::sync::Arc::new(openid_deferred::store::MemoryStore::with_clock(std::sync::Arc::new(clock.clone())));
+    let poller = poller_of(&store, &clock, 3).client(client.clone()).start().await.unwrap();
+    World { op, clock, client, store, poller }
+}
+
+#[tokio::test]
+async fn a_cancelled_process_ends_as_cancelled_when_the_op_ends_it() {
+    let world = cancellable().await;
+    let id = world.waiting().await;
+    assert_eq!(world.poller.cancel(id).await.unwrap(), Cancelled::Told);
+    assert!(world.op.last_process().is_cancelled());
+    assert!(world.poller.status(id).await.unwrap().unwrap().is_cancelled());
+    let delivery = world.outcome().await;
+    assert!(matches!(delivery.outcome(), Outcome::Cancelled), "{delivery:?}");
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_cancellation_that_does_not_get_through_is_repeated_with_the_polls() {
+    let world = cancellable().await;
+    let id = world.waiting().await;
+    world.op.misbehave(Fault::status(Endpoint::Cancellation, 503).times(2));
+    assert_eq!(world.poller.cancel(id).await.unwrap(), Cancelled::Noted);
+    let delivery = world.outcome().await;
+    assert!(matches!(delivery.outcome(), Outcome::Cancelled), "{delivery:?}");
+    assert_eq!(world.op.requests_to(Endpoint::Cancellation).len(), 3);
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn without_an_endpoint_only_this_side_knows() {
+    let world = world_of(|op| op.decisions(DecisionPolicy::scripted())).await;
+    let id = world.waiting().await;
+    assert_eq!(world.poller.cancel(id).await.unwrap(), Cancelled::LocallyOnly);
+    world.op.last_process().deny();
+    assert!(matches!(world.outcome().await.outcome(), Outcome::Cancelled));
+}
+
+#[tokio::test]
+async fn an_approval_that_crosses_the_cancellation_is_delivered_and_says_so() {
+    let world = cancellable().await;
+    let id = world.waiting().await;
+    world.op.last_process().approve();
+    assert_eq!(world.poller.cancel(id).await.unwrap(), Cancelled::Told);
+    let delivery = world.outcome().await;
+    let Outcome::Approved(authentication) = delivery.outcome() else { panic!("{delivery:?}") };
+    assert!(authentication.is_after_cancellation());
+    assert_eq!(world.poller.cancel(id).await.unwrap(), Cancelled::Told);
+}
+
+#[tokio::test]
+async fn a_decided_process_cannot_be_cancelled_and_an_unknown_one_is_an_error() {
+    let world = cancellable().await;
+    let id = world.waiting().await;
+    world.op.last_process().approve();
+    world.sleep(20 * SECOND).await;
+    assert_eq!(world.poller.cancel(id).await.unwrap(), Cancelled::TooLate);
+    let error = world.poller.cancel(ProcessId::from_bytes([9; 16])).await.unwrap_err();
+    assert_eq!(error.kind(), &Misuse::UnknownProcess.into());
+}
+
+#[tokio::test]
+async fn the_protocol_floor_cancels_too_and_the_mark_survives_sealing() {
+    let world = cancellable().await;
+    let (query, session) = world.user_returns().await;
+    let Ok(openid_deferred::SignIn::Deferred(mut pending)) = world.client.authorization_response(&query, session).await
+    else {
+        panic!("not deferred")
+    };
+    world.op.misbehave(Fault::status(Endpoint::Cancellation, 503));
+    assert!(world.client.cancel(&mut pending).await.unwrap_err().is_transient());
+    let keyring = crate::support::keyring();
+    let sealed = pending.seal(&keyring).unwrap();
+    let mut pending = openid_deferred::PendingAuthentication::open(&keyring, &sealed).unwrap();
+    assert!(pending.is_cancelled());
+    assert_eq!(world.client.cancel(&mut pending).await.unwrap(), Cancelled::Told);
+    let outcome = world.client.wait(&mut pending).await.unwrap();
+    assert!(matches!(outcome, Outcome::Cancelled), "{outcome:?}");
+    assert_eq!(world.client.cancel(&mut pending).await.unwrap_err().kind(), &Misuse::NothingToPoll.into());
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_cancellation_endpoint_without_tls_is_refused() {
+    let world = cancellable().await;
+    let client = client_of(&world.op, &world.clock).cancellation_endpoint("http://op.test/cancel");
+    assert!(client.build().is_err());
+}

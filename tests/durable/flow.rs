@@ -1,0 +1,153 @@
+//! From the authorization response to the acknowledgement.
+
+use openid_deferred::poller::ProcessPhase;
+use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault};
+use openid_deferred::{Accepted, ErrorKind, Outcome, SignIn};
+
+use crate::support::{HOUR, SECOND, world, world_of};
+
+#[tokio::test]
+async fn a_deferred_sign_in_is_stored_polled_delivered_and_acknowledged() {
+    let world = world().await;
+    let id = world.waiting().await;
+    let status = world.poller.status(id).await.unwrap().unwrap();
+    assert_eq!((status.phase(), status.interim_subject()), (ProcessPhase::Waiting, Some("user-1")));
+
+    let delivery = world.outcome().await;
+    assert_eq!((delivery.id(), delivery.context(), delivery.attempt()), (id, b"context".as_slice(), 1));
+    let Outcome::Approved(authentication) = delivery.outcome() else { panic!("{delivery:?}") };
+    assert_eq!(authentication.claims().name(), Some("Jane Doe"));
+    assert!(authentication.is_sender_constrained());
+    assert_eq!(world.poller.status(id).await.unwrap().unwrap().phase(), ProcessPhase::Decided);
+
+    delivery.acknowledge().await.unwrap();
+    assert_eq!(world.poller.status(id).await.unwrap().unwrap().phase(), ProcessPhase::Acknowledged);
+    assert_eq!(world.polls().len(), 2);
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_denial_is_delivered_with_its_reason() {
+    let world = world_of(|op| op.decisions(DecisionPolicy::immediately().deny())).await;
+    world.waiting().await;
+    let delivery = world.outcome().await;
+    let Outcome::Denied(denial) = delivery.outcome() else { panic!("{delivery:?}") };
+    assert!(denial.description().is_some());
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn an_answer_that_the_op_gives_at_once_comes_back_at_once_and_is_not_delivered() {
+    let world = world_of(|op| op.answer_with_code()).await;
+    let (url, session) = world
+        .client
+        .authorize()
+        .response_type(openid_deferred::ResponseType::DeferredCodeOrCode)
+        .start()
+        .await
+        .unwrap();
+    let query = world.op.visit(url).query();
+    let accepted = world.poller.authorization_response(&query, session, "context").await.unwrap();
+    let Accepted::Complete(authentication) = accepted else { panic!("{accepted:?}") };
+    assert_eq!(authentication.claims().subject(), "user-1");
+    let mut outcomes = world.poller.outcomes();
+    tokio::select! {
+        biased;
+        delivery = outcomes.next() => panic!("{delivery:?}"),
+        () = world.sleep(HOUR) => {}
+    }
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_second_response_for_one_session_sends_nothing_and_names_the_first_process() {
+    let world = world().await;
+    let (query, session) = world.user_returns().await;
+    let keyring = crate::support::keyring();
+    let again = openid_deferred::AuthorizationSession::open(&keyring, &session.seal(&keyring).unwrap()).unwrap();
+    let Ok(Accepted::Deferred(first)) = world.poller.authorization_response(&query, session, "a").await else {
+        panic!("not deferred")
+    };
+    let replica = world.replica(5).await;
+    let Ok(Accepted::Deferred(second)) = replica.authorization_response(&query, again, "b").await else {
+        panic!("not deferred")
+    };
+    assert_eq!(first, second);
+    assert_eq!(world.op.requests_to(Endpoint::Exchange).len(), 1);
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn an_exchange_that_never_left_leaves_the_code_unspent() {
+    let world = world().await;
+    let (query, session) = world.user_returns().await;
+    let keyring = crate::support::keyring();
+    let again = openid_deferred::AuthorizationSession::open(&keyring, &session.seal(&keyring).unwrap()).unwrap();
+    world.op.misbehave(Fault::error_with_status(Endpoint::Exchange, 401, "invalid_client"));
+    let error = world.poller.authorization_response(&query, session, "").await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::ErrorResponse(_)), "{error:?}");
+    assert!(matches!(world.poller.authorization_response(&query, again, "").await, Ok(Accepted::Deferred(_))));
+}
+
+#[tokio::test]
+async fn an_exchange_whose_answer_is_lost_is_an_error_and_is_never_sent_again() {
+    let world = world().await;
+    let (query, session) = world.user_returns().await;
+    let keyring = crate::support::keyring();
+    let again = openid_deferred::AuthorizationSession::open(&keyring, &session.seal(&keyring).unwrap()).unwrap();
+    world.op.misbehave(Fault::reset(Endpoint::Exchange).after_processing());
+    let error = world.poller.authorization_response(&query, session, "").await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::OutcomeUnknown);
+    let Ok(Accepted::Deferred(id)) = world.poller.authorization_response(&query, again, "").await else {
+        panic!("the session is remembered")
+    };
+    assert_eq!(world.poller.status(id).await.unwrap().unwrap().phase(), ProcessPhase::Acknowledged);
+    assert_eq!(world.op.requests_to(Endpoint::Exchange).len(), 1);
+}
+
+#[tokio::test]
+async fn an_exchange_that_died_half_way_is_delivered_as_unknown() {
+    let mut world = world().await;
+    let (query, session) = world.user_returns().await;
+    world.op.misbehave(Fault::delay(Endpoint::Exchange, SECOND).after_processing());
+    tokio::select! {
+        biased;
+        accepted = world.poller.authorization_response(&query, session, "context") => panic!("{accepted:?}"),
+        () = world.sleep(SECOND / 2) => {}
+    }
+    world.restart().await;
+    let delivery = world.outcome().await;
+    assert!(matches!(delivery.outcome(), Outcome::Unknown), "{delivery:?}");
+    assert_eq!(delivery.context(), b"context");
+    assert_eq!(world.op.requests_to(Endpoint::Exchange).len(), 1);
+}
+
+#[tokio::test]
+async fn an_exchange_goes_on_when_the_browser_has_hung_up() {
+    let world = world().await;
+    let (query, session) = world.user_returns().await;
+    world.op.misbehave(Fault::delay(Endpoint::Exchange, SECOND).after_processing());
+    tokio::select! {
+        biased;
+        accepted = world.poller.authorization_response(&query, session, "context") => panic!("{accepted:?}"),
+        () = world.sleep(SECOND / 2) => {}
+    }
+    let delivery = world.outcome().await;
+    assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
+}
+
+#[tokio::test]
+async fn a_process_from_elsewhere_is_tracked_once_and_delivered() {
+    let world = world().await;
+    let (query, session) = world.user_returns().await;
+    let Ok(SignIn::Deferred(pending)) = world.client.authorization_response(&query, session).await else {
+        panic!("not deferred")
+    };
+    let id = world.poller.track(&pending, "from elsewhere").await.unwrap();
+    assert_eq!(world.poller.track(&pending, "again").await.unwrap(), id);
+    let delivery = world.outcome().await;
+    assert_eq!((delivery.id(), delivery.context()), (id, b"from elsewhere".as_slice()));
+    assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
+    assert!(world.gaps().iter().all(|gap| (5.0..=5.5).contains(gap)), "{:?}", world.gaps());
+    world.op.assert_clean();
+}

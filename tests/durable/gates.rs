@@ -1,0 +1,78 @@
+//! Not the user's fault, not the user's end.
+
+use openid_deferred::Outcome;
+use openid_deferred::poller::Event;
+use openid_deferred::testing::{Endpoint, Fault};
+
+use crate::support::{CLIENT_ID, HOUR, SECOND, next, world, world_with};
+
+#[tokio::test]
+async fn a_refused_client_closes_its_gate_and_its_processes_wait() {
+    let world = world().await;
+    let mut events = world.poller.events();
+    for _ in 0..10 {
+        world.waiting().await;
+    }
+    world.op.misbehave(Fault::error_with_status(Endpoint::Poll, 401, "invalid_client").always());
+    world.sleep(24 * HOUR).await;
+    let polls = world.polls().len();
+    assert!((24..60).contains(&polls), "a probe an hour, not {polls} polls");
+    let mut closed = 0;
+    while let Ok(event) = events.try_recv() {
+        closed += u32::from(matches!(event, Event::GateClosed { .. }));
+    }
+    assert_eq!(closed, 1, "one alert is enough");
+    assert!(world.poller.stats().await.unwrap()[0].is_gate_closed);
+
+    world.op.behave();
+    world.poller.resume(world.op.issuer(), CLIENT_ID).unwrap();
+    let mut outcomes = world.poller.outcomes();
+    for _ in 0..10 {
+        assert!(matches!(next(&mut outcomes).await.outcome(), Outcome::Approved(_)));
+    }
+}
+
+#[tokio::test]
+async fn a_gate_opens_by_itself_when_a_probe_is_answered() {
+    let world = world().await;
+    world.waiting().await;
+    world.op.misbehave(Fault::error_with_status(Endpoint::Poll, 401, "invalid_client").times(3));
+    assert!(matches!(world.outcome().await.outcome(), Outcome::Approved(_)));
+    assert!(!world.poller.stats().await.unwrap()[0].is_gate_closed);
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_client_whose_every_process_is_an_invalid_request_loses_three() {
+    let world = world_with(|op| op, |client| client, |poller| poller.in_flight(1)).await;
+    for _ in 0..10 {
+        world.waiting().await;
+    }
+    world.op.misbehave(Fault::error(Endpoint::Poll, "invalid_request").times(3));
+    let mut outcomes = world.poller.outcomes();
+    let (mut failed, mut approved) = (0, 0);
+    for _ in 0..10 {
+        let delivery = next(&mut outcomes).await;
+        match delivery.outcome() {
+            Outcome::Failed(_) => failed += 1,
+            Outcome::Approved(_) => approved += 1,
+            other => panic!("{other:?}"),
+        }
+        delivery.acknowledge().await.unwrap();
+    }
+    assert_eq!((failed, approved), (3, 7));
+}
+
+#[tokio::test]
+async fn an_overloaded_op_is_left_alone_by_all_processes_for_as_long_as_it_asks() {
+    let world = world_with(|op| op, |client| client, |poller| poller.in_flight(1)).await;
+    for _ in 0..5 {
+        world.waiting().await;
+    }
+    world.op.misbehave(Fault::status(Endpoint::Poll, 503).header("Retry-After", "600"));
+    world.sleep(590 * SECOND).await;
+    assert_eq!(world.polls().len(), 1);
+    world.sleep(60 * SECOND).await;
+    assert!(world.polls().len() > 5);
+    world.op.assert_clean();
+}

@@ -1,0 +1,14 @@
+//! The durable floor against a strict OpenID Provider, on simulated time: one test for each case, named as a sentence.
+
+mod support;
+
+mod axum;
+mod cancellation;
+mod crashes;
+mod delivery;
+mod flow;
+mod gates;
+mod pings;
+mod polling;
+mod start;
+mod store_trouble;

@@ -1,0 +1,203 @@
+//! Polling through restarts, crashes and replicas.
+
+use std::time::Duration;
+
+use openid_deferred::poller::ProcessPhase;
+use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault};
+use openid_deferred::{Clock, Outcome};
+
+use crate::support::{HOUR, SECOND, next, world, world_of, world_with};
+
+/// Whether no two requests were closer together than an interval of `seconds`.
+fn spaced(gaps: &[f64], seconds: f64) -> bool {
+    gaps.iter().all(|gap| *gap >= seconds)
+}
+
+#[tokio::test]
+async fn a_restart_in_mid_interval_does_not_ask_early() {
+    let mut world = world_of(|op| op.interval(60 * SECOND)).await;
+    world.waiting().await;
+    world.sleep(30 * SECOND).await;
+    world.restart().await;
+    let delivery = world.outcome().await;
+    assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
+    assert!(spaced(&world.gaps(), 60.0), "{:?}", world.gaps());
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn several_replicas_send_one_request_at_a_time() {
+    let world = world_of(|op| op.decisions(DecisionPolicy::after_polls(20))).await;
+    let replicas = [world.replica(11).await, world.replica(12).await];
+    world.op.misbehave(Fault::delay(Endpoint::Poll, 3 * SECOND).times(10));
+    for _ in 0..5 {
+        world.waiting().await;
+    }
+    let mut outcomes = replicas[0].outcomes();
+    for _ in 0..5 {
+        next(&mut outcomes).await.acknowledge().await.unwrap();
+    }
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn slow_down_survives_a_restart() {
+    let mut world = world_of(|op| op.decisions(DecisionPolicy::after_polls(4))).await;
+    world.waiting().await;
+    world.op.last_process().slow_down_next();
+    world.sleep(7 * SECOND).await;
+    assert_eq!(world.polls().len(), 1);
+    world.restart().await;
+    world.outcome().await.acknowledge().await.unwrap();
+    assert!(spaced(&world.gaps()[1..], 10.0), "{:?}", world.gaps());
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_poll_that_died_with_its_machine_is_taken_over_and_its_lost_success_is_unknown() {
+    let mut world = world().await;
+    world.waiting().await;
+    // The OP approves and issues the tokens, but its answer comes too late for the machine.
+    world.op.last_process().approve();
+    world.op.misbehave(Fault::delay(Endpoint::Poll, 10 * SECOND).after_success());
+    world.sleep(8 * SECOND).await;
+    assert!(world.op.last_process().is_redeemed());
+    world.restart().await;
+    let delivery = world.outcome().await;
+    assert!(matches!(delivery.outcome(), Outcome::Unknown), "{delivery:?}");
+    assert!(spaced(&world.gaps(), 5.0));
+}
+
+#[tokio::test]
+async fn a_poll_that_died_with_its_machine_before_the_decision_costs_nothing() {
+    let mut world = world_of(|op| op.decisions(DecisionPolicy::after_polls(3))).await;
+    world.waiting().await;
+    world.op.misbehave(Fault::delay(Endpoint::Poll, 10 * SECOND).after_processing());
+    world.sleep(8 * SECOND).await;
+    world.restart().await;
+    let delivery = world.outcome().await;
+    assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
+}
+
+#[tokio::test]
+async fn a_success_whose_answer_is_lost_is_unknown_and_never_a_denial() {
+    let world = world().await;
+    world.waiting().await;
+    world.op.misbehave(Fault::reset(Endpoint::Poll).after_success());
+    let delivery = world.outcome().await;
+    assert!(matches!(delivery.outcome(), Outcome::Unknown), "{delivery:?}");
+    delivery.acknowledge().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_op_that_is_down_for_a_day_loses_nobody() {
+    let world = world().await;
+    for _ in 0..20 {
+        world.waiting().await;
+    }
+    world.op.misbehave(Fault::status(Endpoint::Poll, 502).always());
+    world.sleep(24 * HOUR).await;
+    world.op.behave();
+    let mut outcomes = world.poller.outcomes();
+    for _ in 0..20 {
+        let delivery = next(&mut outcomes).await;
+        assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
+        delivery.acknowledge().await.unwrap();
+    }
+    assert!(world.polls().len() < 20 * 40, "{} polls in a day of trouble", world.polls().len());
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_success_waits_in_the_store_while_the_keys_are_out_of_reach() {
+    let mut world = world().await;
+    world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
+    let id = world.waiting().await;
+    world.sleep(HOUR / 2).await;
+    assert_eq!(world.poller.status(id).await.unwrap().unwrap().phase(), ProcessPhase::Verifying);
+    world.restart().await;
+    world.sleep(HOUR / 2).await;
+    world.op.behave();
+    let polls = world.polls().len();
+    let delivery = world.outcome().await;
+    assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
+    assert_eq!(world.polls().len(), polls, "it was never asked for again");
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn no_more_polls_are_under_way_than_was_set() {
+    let world = world_with(|op| op, |client| client, |poller| poller.in_flight(7)).await;
+    for _ in 0..50 {
+        world.waiting().await;
+    }
+    world.op.misbehave(Fault::delay(Endpoint::Poll, SECOND).always());
+    let watch = async {
+        let mut most = 0;
+        loop {
+            most = most.max(world.poller.stats().await.unwrap()[0].in_flight);
+            if world.polls().len() >= 100 {
+                return most;
+            }
+            world.sleep(SECOND / 4).await;
+        }
+    };
+    assert_eq!(watch.await, 7);
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn progress_is_kept_for_the_status_page() {
+    let mut world = world_of(|op| op.decisions(DecisionPolicy::scripted())).await;
+    let id = world.waiting().await;
+    world.op.last_process().progress("step 2 of 3");
+    world.sleep(12 * SECOND).await;
+    world.restart().await;
+    let status = world.poller.status(id).await.unwrap().unwrap();
+    assert_eq!((status.phase(), status.progress()), (ProcessPhase::Waiting, Some("step 2 of 3")));
+    assert!(status.due_in().is_some_and(|due_in| due_in <= 6 * SECOND));
+}
+
+#[tokio::test]
+async fn a_process_past_its_end_is_asked_about_once_and_then_expired() {
+    let mut world = world_of(|op| op.expires_in(HOUR).decisions(DecisionPolicy::scripted())).await;
+    world.waiting().await;
+    world.poller.shutdown(Duration::ZERO).await;
+    world.sleep(10 * HOUR).await;
+    let polls = world.polls().len();
+    world.restart().await;
+    let delivery = world.outcome().await;
+    let Outcome::Expired(expiry) = delivery.outcome() else { panic!("{delivery:?}") };
+    assert!(expiry.is_confirmed());
+    assert_eq!(world.polls().len(), polls + 1);
+}
+
+#[tokio::test]
+async fn a_shutdown_lets_what_is_under_way_finish() {
+    let mut world = world_of(|op| op.decisions(DecisionPolicy::immediately())).await;
+    let id = world.waiting().await;
+    world.op.misbehave(Fault::delay(Endpoint::Poll, 10 * SECOND).after_processing());
+    world.sleep(7 * SECOND).await;
+    assert_eq!(world.polls().len(), 1);
+    let before = world.clock.monotonic();
+    world.poller.shutdown(60 * SECOND).await;
+    assert!(world.clock.monotonic() - before < 11 * SECOND);
+    assert_eq!(world.poller.status(id).await.unwrap().unwrap().phase(), ProcessPhase::Verifying);
+    world.restart().await;
+    assert!(matches!(world.outcome().await.outcome(), Outcome::Approved(_)));
+}
+
+#[tokio::test]
+async fn what_is_forgotten_is_neither_asked_about_nor_delivered() {
+    let world = world().await;
+    let id = world.waiting().await;
+    assert!(world.poller.forget(id).await.unwrap());
+    let mut outcomes = world.poller.outcomes();
+    tokio::select! {
+        biased;
+        delivery = outcomes.next() => panic!("{delivery:?}"),
+        () = world.sleep(HOUR) => {}
+    }
+    assert!(world.polls().is_empty());
+    assert!(world.poller.status(id).await.unwrap().is_none());
+}

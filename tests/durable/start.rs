@@ -1,0 +1,121 @@
+//! Starting, serving only, and stopping.
+
+use std::sync::Arc;
+
+use openid_deferred::store::{ProcessId, StoreError, StoreProblem};
+use openid_deferred::testing::{Endpoint, Fault, SeededRandom};
+use openid_deferred::{Accepted, ErrorKind, Keyring, Misuse, Outcome, Poller, SealingKey};
+
+use crate::support::{HOUR, SECOND, client_of, poller_of, provider, world, world_of};
+
+#[tokio::test]
+async fn a_wrong_keyring_is_one_clear_error_at_start() {
+    let world = world().await;
+    world.waiting().await;
+    let wrong = Keyring::new(SealingKey::generate(&SeededRandom::new(99)).unwrap());
+    let error = Poller::builder(world.store.clone(), wrong).start().await.unwrap_err();
+    assert!(error.to_string().contains("keyring"), "{error}");
+    let rotated = Keyring::new(SealingKey::generate(&SeededRandom::new(99)).unwrap())
+        .also_opens(SealingKey::generate(&SeededRandom::new(7)).unwrap());
+    assert!(Poller::builder(world.store.clone(), rotated).start().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_rotation_seals_everything_again_so_that_the_old_key_can_go() {
+    let world = world_of(|op| op.interval(HOUR)).await;
+    for _ in 0..3 {
+        world.waiting().await;
+    }
+    world.poller.shutdown(SECOND).await;
+    let key = |seed| SealingKey::generate(&SeededRandom::new(seed)).unwrap();
+    let start = async |keyring| {
+        let client = world.client.clone();
+        let builder = Poller::builder(world.store.clone(), keyring).clock(Arc::new(world.clock.clone()));
+        builder.random(Arc::new(SeededRandom::new(12))).client(client).start().await
+    };
+    let rotating = start(Keyring::new(key(99)).also_opens(key(7))).await.unwrap();
+    let rotation = rotating.rotate().await.unwrap();
+    assert_eq!((rotation.resealed, rotation.changed_meanwhile, rotation.unreadable), (3, 0, 0));
+    assert_eq!(rotating.rotate().await.unwrap().resealed, 0);
+    rotating.shutdown(SECOND).await;
+    let rotated = start(Keyring::new(key(99))).await.unwrap();
+    let mut outcomes = rotated.outcomes();
+    for _ in 0..3 {
+        let delivery = outcomes.next().await.unwrap();
+        assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
+        delivery.acknowledge().await.unwrap();
+    }
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn an_op_that_is_down_keeps_nobody_from_starting() {
+    let clock = openid_deferred::testing::TestClock::automatic();
+    let op = provider(&clock).start().unwrap();
+    op.misbehave(Fault::status(Endpoint::Metadata, 503).always());
+    let store = Arc::new(openid_deferred::store::MemoryStore::with_clock(Arc::new(clock.clone())));
+    let client = client_of(&op, &clock).build().unwrap();
+    let poller = poller_of(&store, &clock, 3).client(client).start().await.unwrap();
+    assert!(poller.status(ProcessId::from_bytes([1; 16])).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_replica_that_only_serves_polls_nothing() {
+    let world = world().await;
+    world.poller.shutdown(SECOND).await;
+    let serving = poller_of(&world.store, &world.clock, 8).client(world.client.clone()).connect().await.unwrap();
+    let (query, session) = world.user_returns().await;
+    let Accepted::Deferred(id) = serving.authorization_response(&query, session, "").await.unwrap() else {
+        panic!("not deferred")
+    };
+    world.sleep(HOUR).await;
+    assert!(world.polls().is_empty());
+    let _polling = world.replica(9).await;
+    let delivery = serving.outcomes().next().await.unwrap();
+    assert_eq!(delivery.id(), id);
+}
+
+#[tokio::test]
+async fn a_client_can_be_added_while_the_poller_runs_and_only_once() {
+    let world = world().await;
+    let id = world.waiting().await;
+    let late = poller_of(&world.store, &world.clock, 8).start().await.unwrap();
+    world.poller.shutdown(SECOND).await;
+    world.sleep(HOUR).await;
+    assert!(world.polls().is_empty());
+    let stats = late.stats().await.unwrap();
+    assert!(stats[0].client_id.is_none() && stats[0].rows.overdue.is_some(), "{stats:?}");
+    late.add_client(world.client.clone()).unwrap();
+    let mut outcomes = late.outcomes();
+    let delivery = outcomes.next().await.unwrap();
+    assert!(matches!(delivery.outcome(), Outcome::Approved(_)));
+    assert_eq!(delivery.id(), id);
+    assert!(matches!(late.add_client(world.client.clone()).unwrap_err().kind(), ErrorKind::Configuration(_)));
+}
+
+#[tokio::test]
+async fn a_session_of_an_unknown_client_is_refused_with_nothing_sent() {
+    let world = world_of(|op| op).await;
+    let (query, session) = world.user_returns().await;
+    let other = poller_of(&world.store, &world.clock, 8).start().await.unwrap();
+    let error = other.authorization_response(&query, session, "").await.unwrap_err();
+    assert_eq!(error.kind(), &Misuse::UnknownClient.into());
+    assert!(world.op.requests_to(Endpoint::Exchange).is_empty());
+}
+
+#[tokio::test]
+async fn after_the_shutdown_nothing_is_taken_and_streams_end() {
+    let world = world().await;
+    let (query, session) = world.user_returns().await;
+    world.poller.shutdown(SECOND).await;
+    let error = world.poller.authorization_response(&query, session, "").await.unwrap_err();
+    assert_eq!(error.kind(), &Misuse::ShutDown.into());
+    assert!(world.poller.outcomes().next().await.is_none());
+}
+
+#[test]
+fn an_error_of_a_store_says_whether_it_passes() {
+    let error = StoreError::new(StoreProblem::Unavailable).with_source("connection refused");
+    assert_eq!((error.to_string().as_str(), error.problem()), ("the store is out of reach", StoreProblem::Unavailable));
+    assert!(std::error::Error::source(&error).is_some());
+}

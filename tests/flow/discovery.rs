@@ -1,0 +1,528 @@
+//! OpenID Connect Discovery 1.0 §4, RFC 8414 §3, and DTR §Authorization Server Metadata.
+
+use std::time::Duration;
+
+use openid_deferred::testing::{DiscoveryForm, Endpoint, Fault, TestClock, TestProvider, TestProviderBuilder};
+use openid_deferred::{
+    Client, ClientBuilder, ConfigurationProblem, Document, Error, ErrorKind, Outcome, Rule, SigningAlgorithm,
+    TransportProblem,
+};
+use serde_json::{Map, Value, json};
+
+use crate::support::{CLIENT_ID, client_of, provider, world, world_with};
+
+/// A provider that no client has asked anything yet.
+fn op_with(op: impl FnOnce(TestProviderBuilder) -> TestProviderBuilder) -> (TestProvider, TestClock) {
+    let clock = TestClock::automatic();
+    (op(provider(&clock)).start().expect("a provider in process starts"), clock)
+}
+
+async fn discovered(op: &TestProvider, clock: &TestClock) -> Result<Client, Error> {
+    client_of(op, clock).discover().await
+}
+
+/// What discovery says to metadata that was changed; nothing but the metadata may have been asked for.
+async fn refusal(edit: impl Fn(&mut Map<String, Value>) + Send + Sync + 'static) -> Error {
+    let (op, clock) = op_with(|op| op.metadata(edit));
+    let error = discovered(&op, &clock).await.expect_err("such metadata is refused");
+    assert!(op.requests().iter().all(|request| request.endpoint == Endpoint::Metadata));
+    op.assert_clean();
+    error
+}
+
+/// What discovery says where one document comes to grief.
+async fn failure(fault: Fault) -> Error {
+    let (op, clock) = op_with(|op| op);
+    op.misbehave(fault);
+    let error = discovered(&op, &clock).await.expect_err("such a document is refused");
+    assert_eq!(error.step(), Some("discovering the OP"));
+    op.assert_clean();
+    error
+}
+
+fn set(members: &mut Map<String, Value>, name: &str, value: Value) {
+    members.insert(name.to_owned(), value);
+}
+
+#[track_caller]
+fn problem(error: &Error) -> &ConfigurationProblem {
+    match error.kind() {
+        ErrorKind::Configuration(problem) => problem,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The violation that an error is, or that lies below it.
+#[track_caller]
+fn violation(error: &Error) -> (Rule, Option<Document>) {
+    match error.kind() {
+        ErrorKind::Protocol(violation) if violation.rule() == Rule::KeysUnavailable => violation_below(error),
+        ErrorKind::Protocol(violation) => (violation.rule(), violation.document()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+fn violation_below(error: &Error) -> (Rule, Option<Document>) {
+    violation(crate::steps::cause(error))
+}
+
+mod issuer {
+    use super::*;
+
+    #[tokio::test]
+    async fn metadata_of_another_issuer_is_refused_and_nothing_further_is_called() {
+        for issuer in ["https://evil.test", "https://op.test/", "https://OP.test", "https://op.test:443", ""] {
+            let error = refusal(move |members| set(members, "issuer", json!(issuer))).await;
+            assert_eq!(error.rule(), Some(Rule::IssuerMismatch), "{issuer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn metadata_without_an_issuer_is_refused() {
+        let error = refusal(|members| drop(members.remove("issuer"))).await;
+        assert_eq!(violation(&error), (Rule::MissingMember, Some(Document::Metadata)));
+        let error = refusal(|members| set(members, "issuer", json!(["https://op.test"]))).await;
+        assert_eq!(violation(&error), (Rule::InvalidMember, Some(Document::Metadata)));
+    }
+
+    #[tokio::test]
+    async fn a_trailing_slash_makes_another_issuer() {
+        let (op, clock) = op_with(|op| op);
+        let client = Client::builder(format!("{}/", op.issuer()), CLIENT_ID)
+            .http_client(op.http_client())
+            .clock(std::sync::Arc::new(clock.clone()));
+        assert_eq!(client.discover().await.unwrap_err().rule(), Some(Rule::IssuerMismatch));
+        assert_eq!(op.requests().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_issuer_with_a_path_is_found_in_every_form() {
+        for form in [DiscoveryForm::OpenId, DiscoveryForm::OAuth, DiscoveryForm::OpenIdInfix] {
+            let world = world_with(|op| op.path("/tenant/7").discovery(form), |client| client).await;
+            assert!(matches!(world.outcome().await, Outcome::Approved(_)), "{form:?}");
+            world.op.assert_clean();
+        }
+    }
+
+    #[tokio::test]
+    async fn an_issuer_without_a_path_is_found_in_both_forms() {
+        for form in [DiscoveryForm::OpenId, DiscoveryForm::OAuth] {
+            let world = world_with(|op| op.discovery(form), |client| client).await;
+            assert_eq!(world.client.provider_metadata().await.unwrap().issuer(), world.op.issuer());
+            world.op.assert_clean();
+        }
+    }
+
+    #[tokio::test]
+    async fn only_a_document_that_is_not_there_is_looked_for_elsewhere() {
+        for status in [400, 401, 403, 500, 503] {
+            let (op, clock) = op_with(|op| op.path("/tenant"));
+            op.misbehave(Fault::status(Endpoint::Metadata, status));
+            let error = discovered(&op, &clock).await.unwrap_err();
+            assert_eq!(error.rule(), Some(Rule::UnexpectedStatus));
+            assert_eq!(op.requests().len(), 1, "{status}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_issuer_that_is_none_is_refused_without_a_request() {
+        for issuer in ["", "op.test", "https://op.test?tenant=1", "https://op.test#x", "https://user@op.test"] {
+            let error = Client::builder(issuer, CLIENT_ID).build().unwrap_err();
+            assert!(matches!(problem(&error), ConfigurationProblem::Setting { setting: "issuer", .. }), "{issuer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn plain_http_is_refused_without_a_request() {
+        for issuer in ["http://op.test", "http://127.0.0.1:8080"] {
+            let error = Client::builder(issuer, CLIENT_ID).build().unwrap_err();
+            assert_eq!(*problem(&error), ConfigurationProblem::InsecureUrl { name: "issuer" });
+        }
+        let error = Client::builder("http://op.test", CLIENT_ID).allow_insecure_loopback().build().unwrap_err();
+        assert_eq!(*problem(&error), ConfigurationProblem::InsecureUrl { name: "issuer" });
+    }
+}
+
+mod documents {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_redirect_is_not_followed() {
+        for endpoint in [Endpoint::Metadata, Endpoint::Keys] {
+            for status in [301, 302, 303, 307, 308] {
+                let (op, clock) = op_with(|op| op);
+                op.misbehave(Fault::status(endpoint, status).header("Location", "https://op.test/resource"));
+                let error = discovered(&op, &clock).await.unwrap_err();
+                assert_eq!(violation(&error).0, Rule::UnexpectedRedirect);
+                assert!(op.requests_to(Endpoint::Resource).is_empty());
+                assert_eq!(op.requests_to(endpoint).len(), 1);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_json_object_is_refused_with_the_name_of_the_document() {
+        for body in ["", "[]", "null", "\"https://op.test\"", "{\"issuer\":", "\u{feff}{}"] {
+            let error = failure(Fault::response(Endpoint::Metadata, 200, "application/json", body)).await;
+            assert_eq!(violation(&error), (Rule::MalformedJson, Some(Document::Metadata)), "{body}");
+        }
+        for body in ["", "{\"keys\":[}", "{\"keys\":", "\u{feff}{}"] {
+            let error = failure(Fault::response(Endpoint::Keys, 200, "application/json", body)).await;
+            assert_eq!(violation(&error), (Rule::MalformedJson, Some(Document::KeySet)), "{body}");
+        }
+        for body in ["[]", "null", "7", "{\"keys\":{}}"] {
+            let error = failure(Fault::response(Endpoint::Keys, 200, "application/json", body)).await;
+            assert_eq!(violation(&error), (Rule::InvalidMember, Some(Document::KeySet)), "{body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn broken_json_is_reported_with_its_place() {
+        let body = "{\n  \"issuer\": \"https://op.test\",,\n}";
+        let error = failure(Fault::response(Endpoint::Metadata, 200, "application/json", body)).await;
+        let ErrorKind::Protocol(violation) = error.kind() else { panic!("{error:?}") };
+        assert_eq!(violation.position(), Some((2, 31)));
+    }
+
+    #[tokio::test]
+    async fn a_page_for_humans_is_refused() {
+        let error = failure(Fault::status(Endpoint::Metadata, 200)).await;
+        assert_eq!(violation(&error), (Rule::UnexpectedContentType, Some(Document::Metadata)));
+        let error = failure(Fault::status(Endpoint::Keys, 200)).await;
+        assert_eq!(violation(&error).1, Some(Document::KeySet));
+    }
+
+    #[tokio::test]
+    async fn a_status_other_than_200_is_refused() {
+        for (endpoint, document) in [(Endpoint::Metadata, Document::Metadata), (Endpoint::Keys, Document::KeySet)] {
+            for status in [201, 204, 400, 500, 503] {
+                let error = failure(Fault::response(endpoint, status, "application/json", "{}")).await;
+                assert_eq!(violation(&error), (Rule::UnexpectedStatus, Some(document)), "{status}");
+                assert!(error.is_transient());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_over_the_cap_is_refused_also_when_it_was_compressed() {
+        for fault in [
+            Fault::huge_body(Endpoint::Metadata, 4_000_000),
+            Fault::gzip_bomb(Endpoint::Metadata, 2_000_000),
+            Fault::endless_body(Endpoint::Metadata),
+        ] {
+            let error = failure(fault).await;
+            let too_large = TransportProblem::BodyTooLarge(Document::Metadata);
+            assert_eq!(*error.kind(), ErrorKind::Transport(too_large));
+        }
+        let error = failure(Fault::gzip_bomb(Endpoint::Keys, 2_000_000)).await;
+        assert_eq!(error.rule(), Some(Rule::KeysUnavailable));
+        let too_large = TransportProblem::BodyTooLarge(Document::KeySet);
+        assert_eq!(*crate::steps::cause(&error).kind(), ErrorKind::Transport(too_large));
+    }
+
+    #[tokio::test]
+    async fn an_op_that_never_answers_is_given_up() {
+        let error = failure(Fault::stall(Endpoint::Metadata)).await;
+        assert_eq!(*error.kind(), ErrorKind::Transport(TransportProblem::Timeout));
+        assert!(error.is_transient());
+    }
+
+    #[tokio::test]
+    async fn a_member_that_stands_twice_is_refused() {
+        let body = r#"{"issuer":"https://op.test","issuer":"https://op.test"}"#;
+        let error = failure(Fault::response(Endpoint::Metadata, 200, "application/json", body)).await;
+        assert_eq!(violation(&error), (Rule::MalformedJson, Some(Document::Metadata)));
+    }
+
+    #[tokio::test]
+    async fn a_key_set_without_a_usable_key_is_refused() {
+        let body = r#"{"keys":[{"kty":"XYZ"},{},7]}"#;
+        let error = failure(Fault::response(Endpoint::Keys, 200, "application/json", body)).await;
+        assert_eq!(violation(&error).0, Rule::NoUsableKey);
+    }
+}
+
+mod members {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_insecure_endpoint_is_refused() {
+        for name in [
+            "authorization_endpoint",
+            "token_endpoint",
+            "jwks_uri",
+            "userinfo_endpoint",
+            "revocation_endpoint",
+            "end_session_endpoint",
+        ] {
+            for url in ["http://op.test/x", "http://127.0.0.1/x", "ftp://op.test/x", "https://user:pw@op.test/x"] {
+                let error = refusal(move |members| set(members, name, json!(url))).await;
+                let ErrorKind::Protocol(violation) = error.kind() else { panic!("{error:?}") };
+                assert_eq!((violation.rule(), violation.member()), (Rule::InsecureEndpoint, Some(name)), "{url}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_is_needed_must_be_there() {
+        for name in ["authorization_endpoint", "token_endpoint", "jwks_uri"] {
+            for value in [None, Some(Value::Null)] {
+                let error = refusal(move |members| {
+                    members.remove(name);
+                    members.extend(value.clone().map(|value| (name.to_owned(), value)));
+                })
+                .await;
+                let ErrorKind::Protocol(violation) = error.kind() else { panic!("{error:?}") };
+                assert_eq!((violation.rule(), violation.member()), (Rule::MissingMember, Some(name)));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_is_no_url_is_refused() {
+        for value in
+            [json!("/token"), json!(""), json!(7), json!(["https://op.test/token"]), json!("https://op.test/#x")]
+        {
+            let error = refusal(move |members| set(members, "token_endpoint", value.clone())).await;
+            let ErrorKind::Protocol(violation) = error.kind() else { panic!("{error:?}") };
+            assert_eq!((violation.rule(), violation.member()), (Rule::InvalidMember, Some("token_endpoint")));
+        }
+    }
+
+    #[tokio::test]
+    async fn endpoints_that_are_not_needed_may_be_missing_and_unknown_members_are_ignored() {
+        let world = world_with(
+            |op| {
+                op.metadata(|members| {
+                    for name in ["userinfo_endpoint", "revocation_endpoint", "scopes_supported"] {
+                        members.remove(name);
+                    }
+                    set(members, "claims_supported", json!({ "not": "a list" }));
+                    set(members, "surprise", json!([[[]]]));
+                })
+            },
+            |client| client,
+        )
+        .await;
+        assert!(matches!(world.outcome().await, Outcome::Approved(_)));
+        let metadata = world.client.provider_metadata().await.unwrap();
+        assert_eq!(metadata.extra("surprise"), Some(&json!([[[]]])));
+    }
+
+    #[tokio::test]
+    async fn aliases_for_certificates_are_not_used_without_one() {
+        let world = world_with(
+            |op| {
+                op.metadata(|members| {
+                    let aliases = json!({ "token_endpoint": "https://mtls.op.test/token" });
+                    set(members, "mtls_endpoint_aliases", aliases);
+                })
+            },
+            |client| client,
+        )
+        .await;
+        assert!(matches!(world.outcome().await, Outcome::Approved(_)));
+        assert!(world.exchanges().iter().all(|request| request.url == "https://op.test/token"));
+        let metadata = world.client.provider_metadata().await.unwrap();
+        assert!(metadata.mtls_endpoint_aliases().contains_key("token_endpoint"));
+        world.op.assert_clean();
+    }
+}
+
+mod advertised {
+    use super::*;
+
+    fn not_advertised(member: &'static str, value: &str) -> ConfigurationProblem {
+        ConfigurationProblem::NotAdvertised { member, value: value.to_owned() }
+    }
+
+    async fn accepted(
+        edit: impl Fn(&mut Map<String, Value>) + Send + Sync + 'static,
+        client: impl FnOnce(ClientBuilder) -> ClientBuilder,
+    ) {
+        let world = world_with(|op| op.metadata(edit), client).await;
+        assert!(matches!(world.outcome().await, Outcome::Approved(_)));
+        world.op.assert_clean();
+    }
+
+    #[tokio::test]
+    async fn an_op_without_the_response_type_is_refused() {
+        for listed in [Some(json!(["code", "code id_token"])), Some(json!([])), None] {
+            let error = refusal(move |members| {
+                members.remove("response_types_supported");
+                members.extend(listed.clone().map(|listed| ("response_types_supported".to_owned(), listed)));
+            })
+            .await;
+            assert_eq!(*problem(&error), not_advertised("response_types_supported", "deferred_code"));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_op_without_the_deferred_grant_is_refused() {
+        for listed in [Some(json!(["authorization_code"])), Some(json!([])), None] {
+            let error = refusal(move |members| {
+                members.remove("grant_types_supported");
+                members.extend(listed.clone().map(|listed| ("grant_types_supported".to_owned(), listed)));
+            })
+            .await;
+            let grant = "urn:openid:params:grant-type:deferred";
+            assert_eq!(*problem(&error), not_advertised("grant_types_supported", grant));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_op_that_forgot_to_advertise_the_flow_can_be_used_all_the_same() {
+        let edit = |members: &mut Map<String, Value>| {
+            members.remove("response_types_supported");
+            members.remove("grant_types_supported");
+        };
+        accepted(edit, |client| client.allow_unadvertised()).await;
+    }
+
+    #[tokio::test]
+    async fn the_values_of_a_response_type_have_no_order() {
+        accepted(|members| set(members, "response_types_supported", json!(["code deferred_code"])), |client| client)
+            .await;
+    }
+
+    #[tokio::test]
+    async fn the_first_of_our_dpop_algorithms_that_the_op_lists_is_used() {
+        for (listed, chosen) in [
+            (json!(["PS256", "EdDSA"]), SigningAlgorithm::EdDsa),
+            (json!(["RS256", "PS256"]), SigningAlgorithm::Ps256),
+            (json!(["PS256", "ES256"]), SigningAlgorithm::Es256),
+            (json!([]), SigningAlgorithm::Es256),
+        ] {
+            let edit = move |members: &mut Map<String, Value>| {
+                set(members, "dpop_signing_alg_values_supported", listed.clone())
+            };
+            let world = world_with(|op| op.metadata(edit), |client| client).await;
+            let pending = world.pending().await;
+            assert_eq!(pending.dpop_key().map(|key| key.algorithm()), Some(chosen));
+            world.op.assert_clean();
+        }
+    }
+
+    #[tokio::test]
+    async fn an_op_with_none_of_our_dpop_algorithms_is_refused_unless_dpop_is_off() {
+        let edit = |members: &mut Map<String, Value>| {
+            set(members, "dpop_signing_alg_values_supported", json!(["ES512"]));
+        };
+        let error = refusal(edit).await;
+        let ConfigurationProblem::NotAdvertised { member, .. } = problem(&error) else { panic!("{error:?}") };
+        assert_eq!(*member, "dpop_signing_alg_values_supported");
+        accepted(edit, |client| client.dpop(openid_deferred::DpopMode::Off)).await;
+    }
+}
+
+mod when {
+    use super::*;
+
+    #[tokio::test]
+    async fn building_asks_nothing_and_the_first_use_discovers() {
+        let (op, clock) = op_with(|op| op);
+        let client = client_of(&op, &clock).build().unwrap();
+        assert!(op.requests().is_empty());
+        let _ = client.authorize().start().await.unwrap();
+        assert_eq!(op.requests_to(Endpoint::Metadata).len(), 1);
+        op.assert_clean();
+    }
+
+    #[tokio::test]
+    async fn an_application_starts_while_the_op_is_down_and_works_once_it_is_up() {
+        let (op, clock) = op_with(|op| op);
+        op.misbehave(Fault::status(Endpoint::Metadata, 503).always());
+        let client = client_of(&op, &clock).build().unwrap();
+        let error = client.authorize().start().await.unwrap_err();
+        assert!(error.is_transient());
+        op.behave();
+        clock.advance(Duration::from_secs(60));
+        assert!(client.authorize().start().await.is_ok());
+        op.assert_clean();
+    }
+
+    #[tokio::test]
+    async fn metadata_is_asked_for_once_while_it_is_fresh() {
+        let world = world().await;
+        for _ in 0..3 {
+            let _ = world.pending().await;
+        }
+        assert_eq!(world.op.requests_to(Endpoint::Metadata).len(), 1);
+        assert_eq!(world.op.requests_to(Endpoint::Keys).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_the_op_no_longer_advertises_later_ends_nothing() {
+        let world = world().await;
+        world.op.misbehave(
+            Fault::edit_json(Endpoint::Metadata, |members| {
+                members.remove("response_types_supported");
+                members.remove("grant_types_supported");
+            })
+            .always(),
+        );
+        world.clock.advance(Duration::from_secs(2 * 3_600));
+        assert!(matches!(world.outcome().await, Outcome::Approved(_)));
+        assert!(world.op.requests_to(Endpoint::Metadata).len() > 1);
+        world.op.assert_clean();
+    }
+
+    #[tokio::test]
+    async fn metadata_that_turns_hostile_later_is_not_believed_and_the_old_one_serves() {
+        let world = world().await;
+        world.op.misbehave(
+            Fault::edit_json(Endpoint::Metadata, |members| {
+                set(members, "issuer", json!("https://evil.test"));
+                set(members, "token_endpoint", json!("https://evil.test/token"));
+            })
+            .always(),
+        );
+        world.clock.advance(Duration::from_secs(2 * 3_600));
+        assert!(matches!(world.outcome().await, Outcome::Approved(_)));
+        assert!(world.op.requests_to(Endpoint::Metadata).len() > 1);
+        world.op.assert_clean();
+    }
+}
+
+mod settings {
+    use super::*;
+
+    fn setting(builder: ClientBuilder) -> &'static str {
+        let error = builder.build().unwrap_err();
+        match problem(&error) {
+            ConfigurationProblem::Setting { setting, .. } => setting,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn settings_that_cannot_work_are_refused_when_building() {
+        use openid_deferred::{ClientAuthentication, DpopMode, PollCredential};
+        let builder = || Client::builder("https://op.test", CLIENT_ID);
+        assert_eq!(setting(Client::builder("https://op.test", "")), "client_id");
+        assert_eq!(setting(builder().redirect_uri("callback")), "redirect_uri");
+        assert_eq!(setting(builder().redirect_uri("https://rp.test/#x")), "redirect_uri");
+        let by_token = || builder().poll_credential(PollCredential::AccessToken);
+        let basic = ClientAuthentication::client_secret_basic("s3cret");
+        assert_eq!(setting(by_token().authentication(basic)), "poll_credential");
+        assert_eq!(setting(by_token().dpop(DpopMode::Off)), "poll_credential");
+        let hmac = || builder().id_token_signed_response_alg(SigningAlgorithm::Hs256);
+        assert_eq!(setting(hmac()), "id_token_signed_response_alg");
+        let short = ClientAuthentication::client_secret_basic("31 bytes are one too few for it");
+        assert_eq!(setting(hmac().authentication(short)), "id_token_signed_response_alg");
+    }
+
+    #[tokio::test]
+    async fn a_request_needs_a_redirect_uri() {
+        let (op, clock) = op_with(|op| op);
+        let client = Client::builder(op.issuer(), CLIENT_ID)
+            .http_client(op.http_client())
+            .clock(std::sync::Arc::new(clock.clone()))
+            .discover()
+            .await
+            .unwrap();
+        let error = client.authorize().start().await.unwrap_err();
+        assert!(matches!(problem(&error), ConfigurationProblem::Setting { setting: "redirect_uri", .. }));
+    }
+}

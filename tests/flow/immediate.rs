@@ -1,0 +1,82 @@
+//! Final tokens that come without waiting, and what must not hold up or lose an exchange that has succeeded.
+
+use std::time::Duration;
+
+use openid_deferred::testing::{Endpoint, Fault};
+use openid_deferred::{ConfigurationProblem, ErrorKind, InterimState, Misuse, ResponseType, Rule, SignIn};
+use serde_json::json;
+
+use crate::support::{World, client_of, provider, world, world_with};
+
+/// A user whom the OP authenticates at once, with a code that has not been exchanged.
+async fn grant_of_an_immediate_answer() -> (World, openid_deferred::AuthorizationGrant) {
+    let world = world_with(|op| op.answer_with_code(), |client| client).await;
+    let request = world.client.authorize().response_type(ResponseType::DeferredCodeOrCode);
+    let (url, session) = request.start().await.unwrap();
+    let query = world.op.visit(url).query();
+    let grant = world.client.check_authorization_response(&query, session).unwrap();
+    (world, grant)
+}
+
+#[tokio::test]
+async fn final_tokens_that_came_while_the_keys_are_out_of_reach_are_kept_and_not_asked_for_again() {
+    let (world, mut grant) = grant_of_an_immediate_answer().await;
+    world.op.rotate_keys(false);
+    world.op.misbehave(Fault::status(Endpoint::Keys, 503));
+    let error = world.client.exchange(&mut grant).await.unwrap_err();
+    assert_eq!(error.rule(), Some(Rule::KeysUnavailable));
+    assert!(error.is_transient());
+
+    world.clock.advance(Duration::from_secs(3_600));
+    assert!(matches!(world.client.exchange(&mut grant).await.unwrap(), SignIn::Complete(_)));
+    assert_eq!(world.op.requests_to(Endpoint::Code).len(), 1);
+
+    let again = world.client.exchange(&mut grant).await.unwrap_err();
+    assert_eq!(again.kind(), &ErrorKind::Misuse(Misuse::CodeSpent));
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn keys_that_take_long_do_not_hold_up_an_exchange_that_has_succeeded() {
+    let world = world().await;
+    world.op.rotate_keys(false);
+    world.op.misbehave(Fault::stall(Endpoint::Keys));
+    let pending = world.pending().await;
+    assert!(matches!(pending.interim(), InterimState::NotYetVerifiable));
+    let exchange = world.op.requests_to(Endpoint::Exchange)[0].at;
+    let passed = openid_deferred::Clock::now(&world.clock).duration_since(exchange).unwrap();
+    assert!(passed <= Duration::from_secs(3), "{passed:?}");
+}
+
+#[tokio::test]
+async fn tokens_beside_an_exchange_response_that_breaks_a_rule_are_given_back() {
+    let world = world_with(|op| op.early_access_token(), |client| client).await;
+    world.op.misbehave(Fault::edit_json(Endpoint::Exchange, |members| {
+        members.insert("deferred_auth_id".into(), json!(7));
+    }));
+    assert_eq!(world.sign_in().await.unwrap_err().rule(), Some(Rule::InvalidMember));
+    assert_eq!(world.op.requests_to(Endpoint::Revocation).len(), 1);
+}
+
+#[tokio::test]
+async fn an_op_that_wants_pushed_requests_only_is_refused_before_a_user_meets_its_error() {
+    let clock = openid_deferred::testing::TestClock::automatic();
+    let op = provider(&clock).metadata(|metadata| {
+        metadata.insert("require_pushed_authorization_requests".into(), json!(true));
+    });
+    let op = op.start().unwrap();
+    let error = client_of(&op, &clock).discover().await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Configuration(ConfigurationProblem::Unsupported(_))), "{error}");
+}
+
+#[tokio::test]
+async fn parameters_that_are_no_json_of_their_kind_are_refused() {
+    let world = world().await;
+    for request in [
+        world.client.authorize().claims(json!(["acr"])),
+        world.client.authorize().authorization_details(json!({"type": "payment"})),
+    ] {
+        let error = request.start().await.unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Configuration(ConfigurationProblem::Setting { .. })), "{error}");
+    }
+}

@@ -1,0 +1,138 @@
+//! DTR §Interim ID Tokens.
+
+use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, IdTokenForgery, InterimToken};
+use openid_deferred::{Clock as _, InterimState, Outcome, Rule, SignIn};
+use serde_json::json;
+
+use crate::id_token::{claim, moved, without};
+use crate::keys::without_keys;
+use crate::support::{DAY, HOUR, broken_rule, world, world_with};
+#[tokio::test]
+async fn an_interim_token_that_is_no_text_is_rejected_and_the_process_lives() {
+    let world = world().await;
+    world.op.misbehave(Fault::edit_json(Endpoint::Exchange, |members| {
+        members.insert("interim_id_token".into(), serde_json::json!({ "sub": "user-1" }));
+    }));
+    let pending = world.pending().await;
+    assert!(matches!(pending.interim(), InterimState::Rejected(_)), "{:?}", pending.interim());
+}
+
+#[tokio::test]
+async fn an_exchange_without_interim_token_is_absent() {
+    let world = world_with(|op| op.interim_token(InterimToken::Absent), |client| client).await;
+    let mut pending = world.pending().await;
+    assert!(matches!(pending.interim(), InterimState::Absent));
+    assert_eq!(broken_rule(&world.wait(&mut pending).await), None);
+}
+
+#[tokio::test]
+async fn an_interim_token_is_verified_under_either_name() {
+    for (interim, member) in [
+        (InterimToken::IdToken, "id_token"),
+        (InterimToken::InterimIdToken, "interim_id_token"),
+        (InterimToken::Both, "interim_id_token"),
+    ] {
+        let world = world_with(|op| op.interim_token(interim).interim_claim("given_name", "Jane"), |c| c).await;
+        let pending = world.pending().await;
+        let verified = pending.interim().verified().expect("it is verified");
+        assert_eq!((verified.member(), verified.claims().given_name()), (member, Some("Jane")));
+    }
+}
+
+#[tokio::test]
+async fn an_interim_token_may_lack_acr_auth_time_and_at_hash_that_the_final_one_needs() {
+    let world = world().await;
+    let forgery = IdTokenForgery::claims(|claims| claims.retain(|name, _| name != "acr" && name != "auth_time"));
+    world.op.misbehave(Fault::id_token(Endpoint::Exchange, forgery));
+    let essential = json!({ "id_token": { "acr": { "essential": true, "value": "loa3" } } });
+    let (url, session) = world.client.authorize().max_age(HOUR).claims(essential).start().await.unwrap();
+    let query = world.op.visit(url).query();
+    let Ok(SignIn::Deferred(mut pending)) = world.client.authorization_response(&query, session).await else {
+        panic!("not deferred")
+    };
+    assert!(pending.interim().verified().is_some(), "{:?}", pending.interim());
+    assert_eq!(broken_rule(&world.wait(&mut pending).await), None);
+}
+
+#[tokio::test]
+async fn an_interim_token_that_breaks_a_rule_is_rejected_and_the_process_lives() {
+    for (forgery, rule) in [
+        (IdTokenForgery::algorithm_none(), Rule::IdTokenAlgorithm),
+        (IdTokenForgery::broken_signature(), Rule::IdTokenSignature),
+        (without("nonce"), Rule::IdTokenNonce),
+        (claim("iss", json!("https://evil.test")), Rule::IdTokenIssuer),
+        (claim("aud", json!("another-app")), Rule::IdTokenAudience),
+        (moved("exp", -700), Rule::IdTokenExpired),
+        (IdTokenForgery::raw("junk"), Rule::IdTokenMalformed),
+    ] {
+        let world = world().await;
+        world.op.misbehave(Fault::id_token(Endpoint::Exchange, forgery));
+        let mut pending = world.pending().await;
+        assert!(matches!(pending.interim(), InterimState::Rejected(broken) if *broken == rule), "{rule:?}");
+        assert_eq!(broken_rule(&world.wait(&mut pending).await), None, "{rule:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_interim_token_that_has_expired_when_the_final_one_comes_is_fine() {
+    let world = world_with(|op| op.interval(HOUR).decisions(DecisionPolicy::after(DAY * 20)), |client| client).await;
+    assert_eq!(broken_rule(&world.outcome().await), None);
+}
+
+#[tokio::test]
+async fn an_interim_token_is_verified_later_where_the_keys_are_out_of_reach() {
+    let world = without_keys().await;
+    let mut pending = world.pending().await;
+    assert!(matches!(pending.interim(), InterimState::NotYetVerifiable));
+    let error = world.client.verify_interim(&mut pending).await.unwrap_err();
+    assert!(error.is_transient(), "{error:?}");
+    assert!(matches!(pending.interim(), InterimState::NotYetVerifiable));
+    world.op.behave();
+    // Its ten minutes are over by then: it is judged by when it came.
+    world.clock.sleep(HOUR).await;
+    world.client.verify_interim(&mut pending).await.unwrap();
+    assert_eq!(pending.interim().verified().unwrap().claims().subject(), "user-1");
+}
+
+#[tokio::test]
+async fn a_final_token_about_another_subject_than_the_interim_one_is_refused() {
+    let world = world().await;
+    let mut pending = world.pending().await;
+    world.op.last_process().change_subject("user-2");
+    let outcome = world.wait(&mut pending).await;
+    assert_eq!(broken_rule(&outcome), Some(Rule::SubjectChanged));
+    assert_eq!(world.op.requests_to(Endpoint::Revocation).len(), 2);
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_final_token_about_another_subject_is_refused_where_the_interim_one_could_not_be_verified_at_first() {
+    let world = without_keys().await;
+    let mut pending = world.pending().await;
+    assert!(matches!(pending.interim(), InterimState::NotYetVerifiable));
+    world.op.behave();
+    let process = world.op.last_process();
+    process.change_subject("user-2");
+    process.approve();
+    assert_eq!(broken_rule(&world.wait(&mut pending).await), Some(Rule::SubjectChanged));
+}
+
+#[tokio::test]
+async fn a_changed_subject_is_accepted_where_that_is_allowed() {
+    let world = world_with(|op| op, |client| client.allow_changed_subject()).await;
+    let mut pending = world.pending().await;
+    world.op.last_process().change_subject("user-2");
+    let Outcome::Approved(authentication) = world.wait(&mut pending).await else { panic!("not approved") };
+    assert_eq!(authentication.claims().subject(), "user-2");
+}
+
+#[tokio::test]
+async fn a_rejected_interim_token_is_not_compared_with() {
+    let world = world().await;
+    let forgery = IdTokenForgery::claims(|claims| {
+        claims.insert("sub".into(), json!("user-2"));
+        claims.insert("aud".into(), json!("another-app"));
+    });
+    world.op.misbehave(Fault::id_token(Endpoint::Exchange, forgery));
+    assert_eq!(broken_rule(&world.outcome().await), None);
+}

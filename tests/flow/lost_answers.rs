@@ -1,0 +1,112 @@
+//! A success is given once only: what is known when its way back was cut.
+
+use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault};
+use openid_deferred::{Clock as _, Outcome, Poll};
+
+use crate::support::{assert_approved, seconds, undecided, world, world_on_a_cable, world_with};
+#[tokio::test]
+async fn dropping_the_wait_in_its_sleep_loses_nothing_and_keeps_the_interval() {
+    let world = world().await;
+    let mut pending = world.pending().await;
+    let started = world.clock.monotonic();
+    world.drop_wait_after(seconds(3), &mut pending).await;
+    assert_eq!(world.clock.monotonic() - started, seconds(3), "dropping is prompt");
+    assert!(world.polls().is_empty() && !pending.has_ended());
+    assert_approved(&world.wait(&mut pending).await);
+    assert!((5.0..=5.5).contains(&world.gaps()[0]), "{:?}", world.gaps());
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn dropping_the_wait_in_mid_request_is_prompt_and_keeps_the_interval() {
+    let world = world().await;
+    let mut pending = world.pending().await;
+    world.op.misbehave(Fault::stall(Endpoint::Poll));
+    let started = world.clock.monotonic();
+    world.drop_wait_after(seconds(7), &mut pending).await;
+    assert_eq!(world.clock.monotonic() - started, seconds(7), "dropping is prompt");
+    assert_eq!(world.polls().len(), 1);
+    assert_approved(&world.wait(&mut pending).await);
+    assert!(world.gaps()[1] >= 5.0, "{:?}", world.gaps());
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn invalid_grant_after_a_poll_that_was_dropped_in_mid_request_is_an_unknown_outcome() {
+    let world = undecided().await;
+    let mut pending = world.pending().await;
+    world.op.misbehave(Fault::stall(Endpoint::Poll));
+    world.drop_wait_after(seconds(7), &mut pending).await;
+    world.op.misbehave(Fault::error(Endpoint::Poll, "invalid_grant"));
+    let outcome = world.wait(&mut pending).await;
+    assert!(matches!(outcome, Outcome::Unknown), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn an_open_process_shows_that_a_dropped_poll_lost_nothing() {
+    let world = undecided().await;
+    let mut pending = world.pending().await;
+    world.op.misbehave(Fault::stall(Endpoint::Poll));
+    world.drop_wait_after(seconds(7), &mut pending).await;
+    assert!(matches!(world.poll_when_due(&mut pending).await, Ok(Poll::Pending)));
+    world.op.misbehave(Fault::error(Endpoint::Poll, "invalid_grant"));
+    assert!(matches!(world.wait(&mut pending).await, Outcome::Failed(_)));
+}
+
+/// The success of the first poll is lost like this.
+async fn lost(fault: Fault, next: Option<&str>) -> Outcome {
+    let world = world_with(|op| op.decisions(DecisionPolicy::immediately()), |client| client).await;
+    let mut pending = world.pending().await;
+    world.op.misbehave(fault.after_success());
+    if let Some(code) = next {
+        world.op.misbehave(Fault::error(Endpoint::Poll, code).skip(1));
+    }
+    let outcome = world.wait(&mut pending).await;
+    assert!(world.op.last_process().is_redeemed());
+    assert_eq!(world.polls().len(), 2);
+    outcome
+}
+
+#[tokio::test]
+async fn a_success_that_was_lost_on_its_way_followed_by_invalid_grant_is_an_unknown_outcome() {
+    for fault in [
+        Fault::reset(Endpoint::Poll),
+        Fault::cut_body(Endpoint::Poll),
+        Fault::stall(Endpoint::Poll),
+        Fault::truncated_json(Endpoint::Poll),
+        Fault::status(Endpoint::Poll, 502),
+        Fault::redirect(Endpoint::Poll, "https://op.test/elsewhere"),
+        Fault::response(Endpoint::Poll, 200, "text/html", "<html>please log in</html>"),
+        Fault::response(Endpoint::Poll, 200, "application/json", "{}"),
+        Fault::endless_body(Endpoint::Poll),
+    ] {
+        let name = format!("{fault:?}");
+        let outcome = lost(fault, None).await;
+        assert!(matches!(outcome, Outcome::Unknown), "{name}: {outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_success_that_was_lost_behind_a_gateway_which_answers_in_json_is_an_unknown_outcome() {
+    for (status, code) in [(504, "gateway_timeout"), (502, "bad_gateway"), (500, "server_error"), (408, "timeout")] {
+        let outcome = lost(Fault::error_with_status(Endpoint::Poll, status, code), None).await;
+        assert!(matches!(outcome, Outcome::Unknown), "{status}: {outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_success_that_was_lost_on_its_way_followed_by_expired_token_is_an_unknown_outcome() {
+    let outcome = lost(Fault::reset(Endpoint::Poll), Some("expired_token")).await;
+    assert!(matches!(outcome, Outcome::Unknown), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_refused_connection_loses_nothing_so_invalid_grant_after_it_is_no_doubt() {
+    let (world, cable) = world_on_a_cable(|op| op).await;
+    let mut pending = world.pending().await;
+    cable.unplug();
+    world.poll_when_due(&mut pending).await.unwrap_err();
+    cable.plug_in();
+    world.op.misbehave(Fault::error(Endpoint::Poll, "invalid_grant"));
+    assert!(matches!(world.wait(&mut pending).await, Outcome::Failed(_)));
+}

@@ -1,0 +1,256 @@
+//! What passes: outages of the OP and of the network, and our own mistakes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use http::HeaderValue;
+use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, NoncePolicy, SeededRandom, TestClock};
+use openid_deferred::{Clock as _, Random, Rule, WaitEvent};
+
+use crate::support::{
+    DAY, HOUR, World, assert_approved, client_of, decided_after, provider, undecided, world, world_on_a_cable,
+    world_with,
+};
+/// The OP's polls go wrong like this for a day, during which it decides; then it is well again.
+async fn is_survived_for_a_day(fault: Fault) {
+    let world = decided_after(HOUR).await;
+    let mut pending = world.pending().await;
+    world.op.misbehave(fault.always());
+    let mut troubles = 0;
+    let waiting = world.client.wait(&mut pending).on_event(|_, event| {
+        if let WaitEvent::Trouble(error) = event {
+            assert!(error.is_transient(), "{error:?}");
+            troubles += 1;
+        }
+    });
+    let recovery = async {
+        world.clock.sleep(DAY).await;
+        world.op.behave();
+    };
+    let (outcome, ()) = tokio::join!(waiting.into_future(), recovery);
+    assert_approved(&outcome.unwrap());
+    // Doubling from 5 s to an hour, then hourly.
+    assert!((30..=40).contains(&troubles), "{troubles}");
+    assert_eq!(world.polls().len(), troubles + 1);
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn an_op_behind_a_broken_proxy_for_a_day_is_survived() {
+    is_survived_for_a_day(Fault::status(Endpoint::Poll, 502)).await;
+}
+
+#[tokio::test]
+async fn an_overloaded_op_is_survived() {
+    is_survived_for_a_day(Fault::status(Endpoint::Poll, 503)).await;
+    is_survived_for_a_day(Fault::error_with_status(Endpoint::Poll, 429, "too_many_requests")).await;
+}
+
+#[tokio::test]
+async fn connections_that_are_reset_for_a_day_are_survived() {
+    is_survived_for_a_day(Fault::reset(Endpoint::Poll)).await;
+}
+
+#[tokio::test]
+async fn polls_that_time_out_for_a_day_are_survived() {
+    is_survived_for_a_day(Fault::stall(Endpoint::Poll)).await;
+}
+
+#[tokio::test]
+async fn html_with_status_200_for_a_day_is_survived() {
+    is_survived_for_a_day(Fault::response(Endpoint::Poll, 200, "text/html", "<html>please log in</html>")).await;
+}
+
+#[tokio::test]
+async fn truncated_json_for_a_day_is_survived() {
+    let half = r#"{"access_token":"abc","id_tok"#;
+    is_survived_for_a_day(Fault::response(Endpoint::Poll, 200, "application/json", half)).await;
+    let half = r#"{"error":"authorization_pe"#;
+    is_survived_for_a_day(Fault::response(Endpoint::Poll, 400, "application/json", half)).await;
+}
+
+#[tokio::test]
+async fn json_with_status_200_that_is_no_token_response_is_survived() {
+    is_survived_for_a_day(Fault::response(Endpoint::Poll, 200, "application/json", r#"{"status":"ok"}"#)).await;
+}
+
+#[tokio::test]
+async fn redirects_are_survived_and_never_followed() {
+    is_survived_for_a_day(Fault::redirect(Endpoint::Poll, "https://op.test/elsewhere")).await;
+}
+
+#[tokio::test]
+async fn a_404_201_or_empty_body_is_survived() {
+    is_survived_for_a_day(Fault::status(Endpoint::Poll, 404)).await;
+    is_survived_for_a_day(Fault::response(Endpoint::Poll, 201, "application/json", "{}")).await;
+    is_survived_for_a_day(Fault::response(Endpoint::Poll, 200, "application/json", "")).await;
+}
+
+#[tokio::test]
+async fn server_error_temporarily_unavailable_and_unknown_errors_are_survived() {
+    for code in ["server_error", "temporarily_unavailable", "interaction_required_by_committee"] {
+        is_survived_for_a_day(Fault::error(Endpoint::Poll, code)).await;
+    }
+}
+
+#[tokio::test]
+async fn terminal_errors_made_up_by_a_gateway_end_nothing() {
+    for status in [404, 429, 500, 502, 503] {
+        is_survived_for_a_day(Fault::error_with_status(Endpoint::Poll, status, "invalid_request")).await;
+    }
+}
+
+#[tokio::test]
+async fn bodies_that_are_huge_endless_or_bombs_are_survived() {
+    is_survived_for_a_day(Fault::huge_body(Endpoint::Poll, 2 * 1024 * 1024)).await;
+    is_survived_for_a_day(Fault::gzip_bomb(Endpoint::Poll, 20 * 1024 * 1024)).await;
+    is_survived_for_a_day(Fault::endless_body(Endpoint::Poll)).await;
+}
+
+#[tokio::test]
+async fn an_op_that_nobody_can_connect_to_for_a_day_is_survived() {
+    let (world, cable) = world_on_a_cable(|op| op.decisions(DecisionPolicy::after(HOUR))).await;
+    let mut pending = world.pending().await;
+    cable.unplug();
+    let recovery = async {
+        world.clock.sleep(DAY).await;
+        cable.plug_in();
+    };
+    let (outcome, ()) = tokio::join!(world.wait(&mut pending), recovery);
+    assert_approved(&outcome);
+    assert_eq!(world.polls().len(), 1);
+}
+
+/// A source of randomness that can dry up.
+#[derive(Debug)]
+struct Well {
+    source: SeededRandom,
+    dry: AtomicBool,
+}
+
+impl Random for Well {
+    fn fill(&self, bytes: &mut [u8]) -> Result<(), openid_deferred::Error> {
+        match self.dry.load(Ordering::Relaxed) {
+            true => Err(openid_deferred::Error::randomness("the well is dry")),
+            false => self.source.fill(bytes),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_source_of_randomness_that_fails_for_a_while_is_waited_for_and_not_hammered() {
+    let clock = TestClock::automatic();
+    let op = provider(&clock).start().unwrap();
+    let well = Arc::new(Well { source: SeededRandom::new(2), dry: AtomicBool::new(false) });
+    let client = client_of(&op, &clock).random(well.clone()).discover().await.unwrap();
+    let world = World { op, clock, client };
+    let mut pending = world.pending().await;
+    well.dry.store(true, Ordering::Relaxed);
+    let recovery = async {
+        world.clock.sleep(HOUR).await;
+        well.dry.store(false, Ordering::Relaxed);
+    };
+    let mut troubles = 0;
+    let waiting = world.client.wait(&mut pending).on_event(|_, event| {
+        troubles += usize::from(matches!(event, WaitEvent::Trouble(_)));
+        assert!(troubles < 100, "it is hammered");
+    });
+    let (outcome, ()) = tokio::join!(waiting.into_future(), recovery);
+    assert_approved(&outcome.unwrap());
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_second_nonce_challenge_is_trouble_and_passes() {
+    let world = world_with(|op| op.dpop_nonces(NoncePolicy::Required), |client| client).await;
+    let mut pending = world.pending().await;
+    world.op.misbehave(Fault::forget_nonces(Endpoint::Poll).times(2));
+    let error = world.poll_when_due(&mut pending).await.unwrap_err();
+    assert_eq!(error.rule(), Some(Rule::SecondNonceChallenge));
+    assert!(error.is_transient());
+    assert_approved(&world.wait(&mut pending).await);
+    world.op.assert_clean();
+}
+
+// `Retry-After`.
+
+/// How long after the first poll, which this fault strikes, the second one comes.
+async fn pause_after(fault: Fault) -> f64 {
+    let world = undecided().await;
+    let mut pending = world.pending().await;
+    world.op.misbehave(fault);
+    for _ in 0..2 {
+        // The first one is the fault's; what comes of the second does not matter.
+        let _ = world.poll_when_due(&mut pending).await;
+    }
+    world.op.assert_clean();
+    world.gaps()[1]
+}
+
+fn unavailable(status: u16, retry_after: &str) -> Fault {
+    Fault::status(Endpoint::Poll, status).header("Retry-After", retry_after)
+}
+
+#[tokio::test]
+async fn retry_after_in_seconds_is_honoured_with_503_and_429() {
+    for status in [503, 429] {
+        let pause = pause_after(unavailable(status, "120")).await;
+        assert!((120.0..121.0).contains(&pause), "{pause}");
+    }
+}
+
+#[tokio::test]
+async fn retry_after_as_a_date_is_honoured() {
+    // The test's clock starts at midnight, and the first poll goes out after five seconds.
+    let pause = pause_after(unavailable(503, "Thu, 01 Jan 2026 00:10:00 GMT")).await;
+    assert!((593.0..=595.0).contains(&pause), "{pause}");
+}
+
+#[tokio::test]
+async fn retry_after_that_is_shorter_than_the_interval_or_junk_changes_nothing() {
+    for value in ["0", "1", "soon", "-5", "1.5", "Thu, 99 Jan 2026 00:10:00 GMT", ""] {
+        let pause = pause_after(unavailable(503, value)).await;
+        assert!((5.0..=5.5).contains(&pause), "{value}: {pause}");
+    }
+}
+
+#[tokio::test]
+async fn retry_after_that_is_years_away_is_capped_at_a_day() {
+    for value in ["999999999", "99999999999999999999999999", "Thu, 01 Jan 2099 00:00:00 GMT"] {
+        let pause = pause_after(unavailable(503, value)).await;
+        assert!((86_400.0..=86_401.0).contains(&pause), "{value}: {pause}");
+    }
+}
+
+#[tokio::test]
+async fn retry_after_beside_authorization_pending_is_honoured() {
+    let pause = pause_after(Fault::edit_headers(Endpoint::Poll, |headers| {
+        headers.insert("retry-after", HeaderValue::from_static("40"));
+    }))
+    .await;
+    assert!((40.0..41.0).contains(&pause), "{pause}");
+}
+
+// Our own mistake.
+
+#[tokio::test]
+async fn our_own_mistake_in_mid_process_is_an_error_and_the_process_lives() {
+    for (status, code) in [
+        (401, "invalid_client"),
+        (400, "unauthorized_client"),
+        (400, "unsupported_grant_type"),
+        (400, "invalid_scope"),
+        (400, "invalid_dpop_proof"),
+    ] {
+        let world = world().await;
+        let mut pending = world.pending().await;
+        world.op.misbehave(Fault::error_with_status(Endpoint::Poll, status, code));
+        let error = world.client.wait(&mut pending).await.unwrap_err();
+        assert_eq!(error.error_response().unwrap().code(), code);
+        assert!(!error.is_transient() && !pending.has_ended());
+        // Its administrator has put the registration right.
+        assert_approved(&world.wait(&mut pending).await);
+        assert!(world.gaps().iter().all(|gap| *gap >= 5.0), "{:?}", world.gaps());
+        world.op.assert_clean();
+    }
+}

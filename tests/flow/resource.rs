@@ -1,0 +1,122 @@
+//! RFC 9449 §7 and RFC 6750: calling protected resources with the tokens of an outcome.
+
+use bytes::Bytes;
+use http::{Method, Request};
+use openid_deferred::testing::{Endpoint, Fault, NoncePolicy, TestProviderBuilder};
+use openid_deferred::{Authentication, ErrorKind, Misuse, TransportProblem};
+use serde_json::Value;
+
+use crate::support::{World, world, world_with};
+
+fn request(world: &World, method: Method, query: &str, body: &'static str) -> Request<Bytes> {
+    let uri = format!("{}{query}", world.op.resource());
+    Request::builder().method(method).uri(uri).body(Bytes::from_static(body.as_bytes())).unwrap()
+}
+
+async fn called(world: &World, authentication: &Authentication, request: Request<Bytes>) -> Value {
+    let response = world.client.resource(authentication, request).await.unwrap();
+    assert_eq!(response.status(), 200);
+    serde_json::from_slice(response.body()).unwrap()
+}
+
+#[tokio::test]
+async fn a_resource_gets_the_request_as_it_is_with_token_and_proof() {
+    let world = world().await;
+    let authentication = world.approved().await;
+    let answer = called(&world, &authentication, request(&world, Method::POST, "?from=2026&to=2027", "the body")).await;
+    assert_eq!(
+        answer,
+        serde_json::json!({
+            "method": "POST", "query": "from=2026&to=2027", "body": "the body", "sub": "user-1",
+        })
+    );
+    let token = authentication.access_token().unwrap().expose();
+    let sent = &world.op.requests_to(Endpoint::Resource)[0];
+    assert_eq!(sent.header("authorization"), Some(format!("DPoP {token}").as_str()));
+    // `htu` without the query, `ath`, and the key are checked by the provider.
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn own_headers_are_kept_and_credentials_among_them_replaced() {
+    let world = world().await;
+    let authentication = world.approved().await;
+    let mut request = request(&world, Method::GET, "", "");
+    request.headers_mut().insert("x-mine", "1".parse().unwrap());
+    request.headers_mut().insert("authorization", "Bearer stale".parse().unwrap());
+    request.headers_mut().append("dpop", "stale".parse().unwrap());
+    called(&world, &authentication, request).await;
+    let sent = &world.op.requests_to(Endpoint::Resource)[0];
+    assert_eq!(sent.header("x-mine"), Some("1"));
+    assert_eq!(
+        (sent.headers.get_all("authorization").iter().count(), sent.headers.get_all("dpop").iter().count()),
+        (1, 1)
+    );
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_nonce_challenge_of_a_resource_is_answered_once_with_the_same_body() {
+    let world = world_with(|op| op.dpop_nonces(NoncePolicy::Required), |client| client).await;
+    let authentication = world.approved().await;
+    let answer = called(&world, &authentication, request(&world, Method::PUT, "", "the body")).await;
+    assert_eq!(answer["body"], "the body");
+    assert_eq!(world.op.requests_to(Endpoint::Resource).len(), 2);
+    called(&world, &authentication, request(&world, Method::GET, "", "")).await;
+    assert_eq!(world.op.requests_to(Endpoint::Resource).len(), 3);
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn the_status_of_a_resource_is_the_applications_to_judge() {
+    let world = world().await;
+    let authentication = world.approved().await;
+    for status in [204, 302, 401, 404, 503] {
+        world.op.misbehave(Fault::status(Endpoint::Resource, status));
+        let response = world.client.resource(&authentication, request(&world, Method::GET, "", "")).await.unwrap();
+        assert_eq!(response.status(), status);
+    }
+    assert_eq!(world.op.requests_to(Endpoint::Resource).len(), 5, "nothing is repeated or followed");
+}
+
+#[tokio::test]
+async fn a_bearer_token_is_presented_as_one() {
+    let world = world_with(TestProviderBuilder::without_dpop, |client| client).await;
+    let authentication = world.approved().await;
+    called(&world, &authentication, request(&world, Method::GET, "", "")).await;
+    let sent = &world.op.requests_to(Endpoint::Resource)[0];
+    assert!(sent.header("authorization").unwrap().starts_with("Bearer ") && sent.header("dpop").is_none());
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_url_that_is_not_absolute_or_not_https_is_refused_before_anything_is_sent() {
+    let world = world().await;
+    let authentication = world.approved().await;
+    let relative = Request::get("/resource").body(Bytes::new()).unwrap();
+    let error = world.client.resource(&authentication, relative).await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Configuration(_)), "{error:?}");
+    let plain = Request::get("http://op.test/resource").body(Bytes::new()).unwrap();
+    let error = world.client.resource(&authentication, plain).await.unwrap_err();
+    assert!(!matches!(error.kind(), ErrorKind::Transport(TransportProblem::Connect)), "{error:?}");
+    assert!(world.op.requests_to(Endpoint::Resource).is_empty());
+}
+
+#[tokio::test]
+async fn tokens_of_another_client_are_not_sent() {
+    let (world, other) = (world().await, world_with(|op| op.path("/other"), |client| client).await);
+    let authentication = other.approved().await;
+    let error = world.client.resource(&authentication, request(&world, Method::GET, "", "")).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::ForeignValue));
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_cut_off() {
+    let world = world().await;
+    let authentication = world.approved().await;
+    for fault in [Fault::huge_body(Endpoint::Resource, 17 * 1024 * 1024), Fault::endless_body(Endpoint::Resource)] {
+        world.op.misbehave(fault);
+        let error = world.client.resource(&authentication, request(&world, Method::GET, "", "")).await.unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Transport(TransportProblem::BodyTooLarge(_))), "{error:?}");
+    }
+}
