@@ -88,16 +88,16 @@
 //! # Outcomes and errors
 //!
 //! How a process ends is an [`Outcome`]: approved, denied, expired, failed, invalid, cancelled, or unknown, where the
-//! OP's answer was lost on its way. An [`Error`] is something that went wrong on the way there. It never ends a process
-//! that is waited for (a failed exchange does end the sign-in, because there is no process yet), and [`Error::kind`]
-//! tells the OP's answer, the OP breaking a [`Rule`], the network, the configuration, the store and the application's
-//! own use of the crate apart. Neither contains a token, a code, a key or a response body, so both may be logged, and so
-//! may the `Debug` output of every type here.
+//! OP's answer was lost on its way. An [`Error`] is something that went wrong on the way there. It never ends a
+//! process that is waited for (a failed exchange does end the sign-in, because there is no process yet), and
+//! [`Error::kind`] tells the OP's answer, the OP breaking a [`Rule`], the network, the configuration, the store and
+//! the application's own use of the crate apart. Neither contains a token, a code, a key or a response body, so both
+//! may be logged, and so may the `Debug` output of every type here.
 //!
 //! # Seams
 //!
-//! Time, chance and the network are traits ([`Clock`], [`Random`], [`HttpClient`]), and private keys may live outside of
-//! the process ([`Signer`]). Applications rarely replace the first three; their tests do. The
+//! Time, chance and the network are traits ([`Clock`], [`Random`], [`HttpClient`]), and private keys may live outside
+//! of the process ([`Signer`]). Applications rarely replace the first three; their tests do. The
 //! [`Store`](store::Store) of the durable floor is one too.
 //!
 //! # Features
