@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod column;
 #[cfg(feature = "testing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod contract;
@@ -13,6 +15,8 @@ mod memory;
 mod process_id;
 mod row;
 mod shared;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 pub use error::{StoreError, StoreProblem};
 pub use memory::MemoryStore;
@@ -22,6 +26,9 @@ pub use row::{
     Lane, NewProcess, Next, OutcomeClaim, Outcomes, Partition, PartitionStats, Ping, Pinged, Process, Reseal,
     SealedBody, Settled, Settlement, State, Work,
 };
+#[cfg(feature = "sqlite")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
+pub use sqlite::{SqliteStore, SqliteStoreBuilder};
 
 /// A place for the processes of a [`Poller`](crate::Poller), shared by all of its replicas.
 ///
