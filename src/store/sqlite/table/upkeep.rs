@@ -77,7 +77,7 @@ pub(in crate::store::sqlite) fn spread(
     let mut postpone = connection.prepare_cached("UPDATE process SET due_at = ? WHERE slot = ?")?;
     for (slot, id) in &rows {
         let [a, b, c, d, ..] = id.to_bytes();
-        let share = i128::from(micros(over)) * i128::from(u32::from_be_bytes([a, b, c, d])) >> 32;
+        let share = (i128::from(micros(over)) * i128::from(u32::from_be_bytes([a, b, c, d]))) >> 32;
         let due_at = now.0.saturating_add(i64::try_from(share).unwrap_or(i64::MAX));
         postpone.execute([due_at, *slot])?;
     }
