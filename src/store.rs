@@ -12,6 +12,8 @@ mod column;
 pub mod contract;
 mod error;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod process_id;
 mod row;
 mod shared;
@@ -20,6 +22,9 @@ mod sqlite;
 
 pub use error::{StoreError, StoreProblem};
 pub use memory::MemoryStore;
+#[cfg(feature = "postgres")]
+#[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
+pub use postgres::{PostgresStore, PostgresStoreBuilder};
 pub use process_id::{ParseProcessIdError, ProcessId};
 pub use row::{
     Acknowledged, Acknowledgement, Cancellation, Claim, Claimed, ClaimedOutcome, Fingerprint, HeldOutcome, Insertion,
