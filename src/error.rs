@@ -86,6 +86,11 @@ impl Error {
         Self::new(ErrorKind::Signer).with_source(source)
     }
 
+    /// For a [`Random`](crate::Random) of your own: it gave nothing, for this reason. The error is transient.
+    pub fn randomness(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::new(ErrorKind::Randomness).with_source(source)
+    }
+
     /// Names the step in which it happened, as a gerund: "exchanging the deferred code". The innermost name stays.
     pub(crate) fn in_step(mut self, step: &'static str) -> Self {
         self.0.step.get_or_insert(step);
@@ -126,6 +131,8 @@ impl Error {
     /// not be sent twice, and this crate does not.
     pub fn is_transient(&self) -> bool {
         let kind_passes = match &self.0.kind {
+            // Refused by our own rules, and so it will be the next time.
+            ErrorKind::Transport(TransportProblem::Refused) => false,
             ErrorKind::Transport(_) | ErrorKind::Signer | ErrorKind::Randomness | ErrorKind::Store => true,
             ErrorKind::ErrorResponse(response) => response.is_transient(),
             ErrorKind::Protocol(violation) => violation.is_transient(),

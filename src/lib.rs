@@ -69,10 +69,11 @@
 //! # Outcomes and errors
 //!
 //! How a process ends is an [`Outcome`]: approved, denied, expired, failed, invalid, or unknown, where the OP's answer
-//! was lost on its way. An [`Error`] is something that went wrong on the way there; it never ends a process, and
-//! [`Error::kind`] tells the OP's answer, the OP breaking a [`Rule`], the network, the configuration and the
-//! application's own use of the crate apart. Neither contains a token, a code, a key or a response body, so both may be
-//! logged, and so may the `Debug` output of every type here.
+//! was lost on its way. An [`Error`] is something that went wrong on the way there. It never ends a process that is
+//! waited for (a failed exchange does end the sign-in, because there is no process yet), and [`Error::kind`] tells the
+//! OP's answer, the OP breaking a [`Rule`], the network, the configuration and the application's own use of the crate
+//! apart. Neither contains a token, a code, a key or a response body, so both may be logged, and so may the `Debug`
+//! output of every type here.
 //!
 //! # Seams
 //!

@@ -198,6 +198,22 @@ impl PendingAuthentication {
         self.0.schedule.due_at()
     }
 
+    /// Notes that a poll is about to be sent. Seal and store the process after this and before `Client::poll`, and a
+    /// crash in between is told from a crash that never happened: an OP that then answers `invalid_grant` may have given
+    /// its success to the request of the process that died, so the outcome is `Outcome::Unknown` instead of a failure.
+    ///
+    /// `Client::wait` does this by itself and says so with `WaitEvent::Asking`.
+    pub fn announce_poll(&mut self) {
+        if matches!(self.0.phase, Phase::Waiting) {
+            self.0.schedule.announce();
+        }
+    }
+
+    /// Whether a request would go out now.
+    pub(crate) fn is_due(&mut self, now: Moment) -> bool {
+        matches!(self.0.phase, Phase::Waiting) && self.0.schedule.step(now) == Step::Ask
+    }
+
     /// Whether the process has ended, so that nothing is left to poll.
     pub fn has_ended(&self) -> bool {
         matches!(self.0.phase, Phase::Ended)

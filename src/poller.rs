@@ -22,6 +22,7 @@ mod gate;
 mod job;
 mod ping;
 mod record;
+mod rotate;
 mod shared;
 mod status;
 
@@ -29,6 +30,7 @@ pub use accept::Accepted;
 pub use builder::PollerBuilder;
 pub use delivery::{Delivery, Outcomes};
 pub use event::{Event, ProgressText};
+pub use rotate::Rotation;
 pub use status::{ProcessPhase, Status};
 
 use record::{Record, Stage};

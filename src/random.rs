@@ -5,7 +5,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 
 /// Where the crate takes randomness from.
 ///
@@ -27,7 +27,7 @@ pub struct SystemRandom;
 impl Random for SystemRandom {
     #[expect(clippy::disallowed_methods, reason = "this is where chance enters the crate")]
     fn fill(&self, bytes: &mut [u8]) -> Result<(), Error> {
-        getrandom::fill(bytes).map_err(|error| Error::new(ErrorKind::Randomness).with_source(error))
+        getrandom::fill(bytes).map_err(Error::randomness)
     }
 }
 

@@ -129,6 +129,9 @@ impl Client {
             None if session.iss_required => return Err(broken(Rule::IssMissing, "iss")),
             _ => {}
         }
+        if let Some(name) = parameters.repeated {
+            return Err(broken(Rule::RepeatedParameter, name));
+        }
         let code = parameters.code(session.response_type)?;
         Ok(AuthorizationGrant { session, code, spent: false, notification_token: None, received: None })
     }
@@ -154,6 +157,8 @@ struct Parameters {
     error_description: Option<String>,
     id_token: Option<String>,
     access_token: Option<String>,
+    /// The first of these that stands in the response more than once.
+    repeated: Option<&'static str>,
 }
 
 impl Parameters {
@@ -175,8 +180,10 @@ impl Parameters {
                 "access_token" => (&mut parameters.access_token, "access_token"),
                 _ => continue,
             };
-            if slot.replace(value.into_owned()).is_some() {
-                return Err(broken(Rule::RepeatedParameter, name));
+            if slot.is_some() {
+                parameters.repeated.get_or_insert(name);
+            } else {
+                *slot = Some(value.into_owned());
             }
         }
         Ok(parameters)

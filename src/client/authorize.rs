@@ -159,7 +159,7 @@ impl AuthorizationRequest<'_> {
         self.joined("acr_values", values)
     }
 
-    /// `login`, `consent`, `select_account` or `create`.
+    /// `none`, `login`, `consent`, `select_account` or `create`.
     pub fn prompt<S: AsRef<str>>(self, values: impl IntoIterator<Item = S>) -> Self {
         self.joined("prompt", values)
     }

@@ -42,6 +42,7 @@ impl Client {
     ///
     /// # Errors
     ///
+    /// [`is_spent`](AuthorizationGrant::is_spent) says whether the grant can be exchanged again, whatever the error is.
     /// [`Transport`](ErrorKind::Transport) when nothing was sent; [`OutcomeUnknown`](ErrorKind::OutcomeUnknown) when the
     /// code was sent and no usable answer came; [`ErrorResponse`](ErrorKind::ErrorResponse) when the OP refused;
     /// [`Protocol`](ErrorKind::Protocol) when its answer broke a rule; [`Misuse`](ErrorKind::Misuse) for a grant that
@@ -214,6 +215,10 @@ impl Client {
             checks: &session.checks,
             dpop_key: session.dpop_key.as_ref(),
             interim: &InterimState::Absent,
+            code: match &grant.code {
+                Code::Authorization(code) => Some(code),
+                Code::Deferred(_) => None,
+            },
         };
         let judged = self.authenticate(tokens).await?;
         if judged.is_err() {
@@ -302,7 +307,9 @@ impl Exchanged {
             _ => None,
         };
         // The base draft calls the early token `id_token`, the text of February 2026 `interim_id_token`.
-        let interim = match (text(response.interim_id_token), text(response.id_token)) {
+        // What is no text is no token, and its check will say so: an empty one is malformed.
+        let token = |value: Option<Value>| value.map(|value| text(Some(value)).unwrap_or_default());
+        let interim = match (token(response.interim_id_token), token(response.id_token)) {
             (Some(one), Some(other)) if one != other => {
                 return Err(Violation::new(Rule::TwoInterimIdTokens).in_document(DOCUMENT));
             }

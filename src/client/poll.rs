@@ -18,7 +18,8 @@ use crate::provider::ProviderMetadata;
 #[derive(Debug)]
 #[must_use = "a poll may have brought the outcome, which the OP gives once only"]
 pub enum Poll {
-    /// The interval has not passed yet, so nothing was sent. Poll again after `due_in`.
+    /// Nothing is due, so nothing was sent: the interval has not passed, or it is too early to try again to validate an
+    /// answer that is here. Poll again after `due_in`.
     NotDue {
         /// How long until the next poll is due.
         due_in: Duration,
@@ -37,13 +38,24 @@ const VALIDATION_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 const VALIDATION_PAUSE: Duration = Duration::from_secs(30);
 const LONGEST_VALIDATION_PAUSE: Duration = Duration::from_secs(600);
 
+const STEP: &str = "polling";
+
+/// What came of asking.
+pub(super) enum Asked {
+    Said(Poll),
+    /// The success response is here, and is to be judged.
+    Answered,
+}
+
 impl Client {
     /// Asks the OP once whether it has decided, if the interval has passed; otherwise sends nothing and says when to
     /// ask. For job systems of your own; [`wait`](Self::wait) is the loop around it.
     ///
     /// `pending` takes in what happened and stays usable whatever that was, also when the future is dropped. Seal it
     /// again after each call if it is stored: most of all after an error, because a success response that could not
-    /// be validated yet is kept in it, and the OP gives it once only.
+    /// be validated yet is kept in it, and the OP gives it once only. Delete what is stored once the outcome is in safe
+    /// keeping: an older copy would ask again and find the process ended. To tell a crash in mid-poll from one that
+    /// lost nothing, store the process between [`announce_poll`](PendingAuthentication::announce_poll) and this.
     ///
     /// # Errors
     ///
@@ -52,22 +64,28 @@ impl Client {
     /// mean that our own credentials or registration are wrong; put them right and go on.
     /// [`Misuse`](crate::ErrorKind::Misuse): the process has ended or belongs to another client.
     pub async fn poll(&self, pending: &mut PendingAuthentication) -> Result<Poll, Error> {
-        self.check_ownership(&pending.0.issuer, &pending.0.client_id)?;
-        let polled = match &pending.0.phase {
-            Phase::Ended => return Err(Misuse::NothingToPoll.into()),
-            Phase::Answered(_) => match pending.0.schedule.until_due(self.now()) {
-                Duration::ZERO => self.conclude(pending).await,
-                due_in => Ok(Poll::NotDue { due_in }),
-            },
-            Phase::Waiting => self.ask(pending).await,
-        };
-        polled.map_err(|error| error.in_step("polling"))
+        match self.ask(pending).await? {
+            Asked::Said(poll) => Ok(poll),
+            Asked::Answered => self.judge_answer(pending).await,
+        }
     }
 
-    async fn ask(&self, pending: &mut PendingAuthentication) -> Result<Poll, Error> {
+    /// The first half of [`poll`](Self::poll): everything up to the success response, which is then in safe keeping.
+    pub(super) async fn ask(&self, pending: &mut PendingAuthentication) -> Result<Asked, Error> {
+        self.check_ownership(&pending.0.issuer, &pending.0.client_id)?;
+        match &pending.0.phase {
+            Phase::Ended => return Err(Misuse::NothingToPoll.into()),
+            Phase::Answered(_) => {
+                return Ok(match pending.0.schedule.until_due(self.now()) {
+                    Duration::ZERO => Asked::Answered,
+                    due_in => Asked::Said(Poll::NotDue { due_in }),
+                });
+            }
+            Phase::Waiting => {}
+        }
         match pending.0.schedule.step(self.now()) {
-            Step::Wait(due_in) => return Ok(Poll::NotDue { due_in }),
-            Step::End(end) => return Ok(Poll::Finished(finish(pending, end, None))),
+            Step::Wait(due_in) => return Ok(Asked::Said(Poll::NotDue { due_in })),
+            Step::End(end) => return Ok(Asked::Said(Poll::Finished(finish(pending, end, None)))),
             Step::Ask => {}
         }
         let jitter = self.jitter();
@@ -80,14 +98,19 @@ impl Client {
         };
         let standing = pending.answered(answer, self.now(), jitter);
         match (standing, trouble) {
-            (Standing::Succeeded, _) => self.conclude(pending).await,
-            (Standing::Ended(end), _) => Ok(Poll::Finished(finish(pending, end, response))),
-            (Standing::Open, Some(error)) => Err(error),
-            (Standing::Open, None) => match response {
-                Some(response) if response.code() == "slow_down" => Ok(Poll::SlowDown),
-                _ => Ok(Poll::Pending),
-            },
+            (Standing::Succeeded, _) => Ok(Asked::Answered),
+            (Standing::Ended(end), _) => Ok(Asked::Said(Poll::Finished(finish(pending, end, response)))),
+            (Standing::Open, Some(error)) => Err(error.in_step(STEP)),
+            (Standing::Open, None) => Ok(Asked::Said(match response {
+                Some(response) if response.code() == "slow_down" => Poll::SlowDown,
+                _ => Poll::Pending,
+            })),
         }
+    }
+
+    /// The second half: judges the success response that is in safe keeping.
+    pub(super) async fn judge_answer(&self, pending: &mut PendingAuthentication) -> Result<Poll, Error> {
+        self.conclude(pending).await.map_err(|error| error.in_step(STEP))
     }
 
     /// Sends one poll, whatever the schedule says: for a caller that keeps it by other means. `may_send` is asked when
@@ -102,7 +125,7 @@ impl Client {
             return None;
         }
         let (answer, trouble) = self.send_poll(pending, metadata).await;
-        Some((answer, trouble.map(|error| error.in_step("polling"))))
+        Some((answer, trouble.map(|error| error.in_step(STEP))))
     }
 
     /// Sends a poll, and sorts what came back or why nothing did.
@@ -170,6 +193,7 @@ impl Client {
             checks: &body.checks,
             dpop_key: body.dpop_key.as_ref(),
             interim: &body.interim,
+            code: None,
         };
         let violation = match self.authenticate(received).await {
             Ok(Ok(mut authentication)) => {

@@ -20,6 +20,8 @@ pub(super) struct ReceivedTokens<'a> {
     pub(super) checks: &'a Checks,
     pub(super) dpop_key: Option<&'a DpopKey>,
     pub(super) interim: &'a InterimState,
+    /// The authorization code that they came for, where they did not come for a `deferred_auth_id`.
+    pub(super) code: Option<&'a Secret>,
 }
 
 /// The members as they came.
@@ -91,6 +93,7 @@ impl Client {
         let keys = self.keys_for(algorithm, kid.as_deref()).await?;
         let mut expectations =
             self.expectations(received.checks, &algorithms, Some(&tokens.access_token), received.received_at);
+        expectations.code = received.code;
         if !self.0.options.subject_may_change {
             expectations.interim_subject = received.interim.verified().map(|interim| interim.claims().subject());
         }

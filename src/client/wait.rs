@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use super::Client;
 use super::outcome::Outcome;
-use super::poll::Poll;
+use super::poll::{Asked, Poll};
 use crate::error::{Error, ErrorKind, Rule};
 use crate::pending::PendingAuthentication;
 
 /// No sleep is longer, so that a machine that was suspended notices the time soon after it wakes.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
-/// Waiting for an outcome; made by [`Client::wait`], started by `.await`.
+/// Waiting for an outcome; made by [`Client::wait`], started by `.await`. For `join!` and `select!`, which want a future,
+/// call [`into_future`](IntoFuture::into_future).
 #[must_use = "nothing is asked until this is awaited"]
 pub struct Wait<'a> {
     client: &'a Client,
@@ -32,6 +33,12 @@ impl<F: FnMut(&PendingAuthentication, WaitEvent<'_>) + Send> Observer for F {}
 pub enum WaitEvent<'a> {
     /// Nothing is due for this long.
     Sleeping(Duration),
+    /// A poll is about to be sent. Who seals and stores the process now will know after a crash that an answer may have
+    /// been lost.
+    Asking,
+    /// The OP's success response is here, which it gives once only, and is about to be validated. Who seals and stores
+    /// the process now cannot lose it.
+    Answered,
     /// The OP has not decided; [`progress`](PendingAuthentication::progress) may say more.
     Pending,
     /// The OP wants to be asked less often.
@@ -69,16 +76,17 @@ impl Client {
     /// # Errors
     ///
     /// Only what does not pass by waiting: our own credentials or registration are refused
-    /// ([`ErrorResponse`](ErrorKind::ErrorResponse) with `invalid_client` and its like), or the call is wrong
-    /// ([`Misuse`](ErrorKind::Misuse), [`Configuration`](ErrorKind::Configuration)).
+    /// ([`ErrorResponse`](ErrorKind::ErrorResponse) with `invalid_client` and its like), the call or the configuration
+    /// is wrong ([`Misuse`](ErrorKind::Misuse), [`Configuration`](ErrorKind::Configuration), a URL that the HTTP client
+    /// refuses), the OP's metadata is another OP's ([`Rule::IssuerMismatch`]), or the cryptographic library fails.
     pub fn wait<'a>(&'a self, pending: &'a mut PendingAuthentication) -> Wait<'a> {
         Wait { client: self, pending, observer: None }
     }
 }
 
 impl<'a> Wait<'a> {
-    /// Calls `observer` with everything that happens, for progress bars, logs, and for sealing the process again after
-    /// each poll. It should return quickly.
+    /// Calls `observer` with everything that happens, for progress bars, logs, and for sealing the process again before
+    /// and after each poll. It should return quickly.
     pub fn on_event(mut self, observer: impl FnMut(&PendingAuthentication, WaitEvent<'_>) + Send + 'a) -> Self {
         self.observer = Some(Box::new(observer));
         self
@@ -86,7 +94,19 @@ impl<'a> Wait<'a> {
 
     async fn run(mut self) -> Result<Outcome, Error> {
         loop {
-            match self.client.poll(self.pending).await {
+            if self.pending.is_due(self.client.now()) {
+                self.pending.announce_poll();
+                self.tell(WaitEvent::Asking);
+            }
+            let polled = match self.client.ask(self.pending).await {
+                Ok(Asked::Said(poll)) => Ok(poll),
+                Ok(Asked::Answered) => {
+                    self.tell(WaitEvent::Answered);
+                    self.client.judge_answer(self.pending).await
+                }
+                Err(error) => Err(error),
+            };
+            match polled {
                 Ok(Poll::Finished(outcome)) => return Ok(outcome),
                 Ok(Poll::NotDue { due_in }) => {
                     self.tell(WaitEvent::Sleeping(due_in));

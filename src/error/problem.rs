@@ -73,7 +73,7 @@ pub enum Misuse {
     ReservedParameter(String),
     /// The sealed form is too large for a cookie.
     #[error(
-        "the sealed authorization session has {actual} bytes, more than the {limit} that fit a cookie: use fewer or shorter parameters"
+        "the sealed authorization session has {actual} bytes, more than the {limit} that fit a cookie: shorten the redirect URI, or ask for fewer essential `acr` values"
     )]
     SealedTooLarge {
         /// How large it is.

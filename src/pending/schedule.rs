@@ -105,6 +105,9 @@ pub(crate) struct Schedule {
     /// A request went out and its answer has not been seen yet.
     #[serde(rename = "fly", default, skip_serializing_if = "is_false")]
     in_flight: bool,
+    /// [`in_flight`](Self::in_flight) was set ahead of the request, for what is stored; this process knows better.
+    #[serde(skip)]
+    announced: bool,
     /// The answer of some earlier request was lost, and nothing since has shown that it was not the success, which
     /// the OP gives once only.
     #[serde(rename = "lost", default, skip_serializing_if = "is_false")]
@@ -147,6 +150,7 @@ impl Schedule {
             final_poll_made: false,
             late_poll_made: false,
             in_flight: false,
+            announced: false,
             answer_lost: false,
             ping_spent: false,
         };
@@ -216,11 +220,19 @@ impl Schedule {
         self.due = Due::after(wait, now);
     }
 
+    /// Notes ahead of [`sending`](Self::sending) that a request will leave, so that a copy stored now counts it as sent
+    /// if this process does not live to tell.
+    pub(crate) fn announce(&mut self) {
+        self.announced |= !self.in_flight;
+        self.in_flight = true;
+    }
+
     /// Notes that a request is about to leave. Whoever is dropped between here and [`answered`](Self::answered) has
     /// left a request whose answer is lost, and the interval counts from now.
     pub(crate) fn sending(&mut self, now: Moment) {
-        self.answer_lost |= self.in_flight;
+        self.answer_lost |= self.in_flight && !self.announced;
         self.in_flight = true;
+        self.announced = false;
         self.not_before = None;
         if let Some(expires_at) = self.expires_at() {
             self.late_poll_made = now.wall >= expires_at;
@@ -233,6 +245,7 @@ impl Schedule {
     pub(crate) fn answered(&mut self, answer: &Answer, now: Moment, jitter: Jitter) -> Standing {
         let lost_before = self.answer_lost;
         self.in_flight = false;
+        self.announced = false;
         let reading = answer.reading();
         match reading {
             Reading::Pending | Reading::SlowDown => {
@@ -325,7 +338,11 @@ impl Schedule {
     }
 
     fn unconfirmed_end(&self) -> End {
-        if self.answer_lost || self.in_flight { End::Unknown } else { End::Expired { confirmed: false } }
+        if self.answer_lost || (self.in_flight && !self.announced) {
+            End::Unknown
+        } else {
+            End::Expired { confirmed: false }
+        }
     }
 }
 

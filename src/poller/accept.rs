@@ -18,6 +18,8 @@ use crate::store::{Fingerprint, Insertion, NewProcess, Next, ProcessId, Reseal, 
 
 /// How long a store that is out of reach after an exchange is waited for before the process counts as lost to others.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(600);
+/// How long somebody who only learns that the sign-in failed waits for the store.
+const ENDED_PATIENCE: Duration = Duration::from_secs(2);
 const COMMIT_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_COMMIT_PAUSE: Duration = Duration::from_secs(5);
 
@@ -161,11 +163,11 @@ impl Acceptance {
                 Ok(Accepted::Deferred(self.id))
             }
             Ok(SignIn::Complete(authentication)) => {
-                self.settle_until_done(self.ended()).await;
+                self.settle(self.ended(), ENDED_PATIENCE).await;
                 Ok(Accepted::Complete(Box::new(authentication)))
             }
             Err(error) if grant.is_spent() => {
-                self.settle_until_done(self.ended()).await;
+                self.settle(self.ended(), ENDED_PATIENCE).await;
                 Err(error)
             }
             Err(error) => {
@@ -219,7 +221,7 @@ impl Acceptance {
         settlement.lookup = shared.lookups(&self.tenant, pending.deferred_auth_id().expose())?.into_iter().next();
         let (body, stage) = self.seal(Stage::Process(pending))?;
         settlement.body = Some(body);
-        self.settle_until_done(settlement).await;
+        self.settle(settlement, Duration::MAX).await;
         match stage {
             Stage::Process(pending) => Ok(pending),
             Stage::Exchanging | Stage::Outcome(_) => Err(Misuse::NothingToPoll.into()),
@@ -242,13 +244,18 @@ impl Acceptance {
         }
     }
 
-    /// The OP has acted on the exchange, so this has to get into the store.
-    async fn settle_until_done(&self, settlement: Settlement) {
+    /// The OP has acted on the exchange, so this has to get into the store. Whoever has no patience leaves the row to
+    /// its lease.
+    async fn settle(&self, settlement: Settlement, patience: Duration) {
         let mut pause = COMMIT_PAUSE;
+        let end = self.shared.clock.monotonic().saturating_add(patience);
         while let Err(error) = self.shared.store.work(vec![settlement.clone()], None).await {
             let error = store_error(error);
             tracing::error!(error = %error, "the result of an exchange cannot be stored yet");
             self.shared.tell(Event::StoreTrouble { error: Arc::new(error) });
+            if self.shared.clock.monotonic() >= end {
+                return;
+            }
             self.shared.clock.sleep(pause).await;
             pause = (pause * 2).min(LONGEST_COMMIT_PAUSE);
         }

@@ -68,12 +68,12 @@ impl Outcomes {
         }
         self.is_fresh = false;
         let claimed = self.buffer.pop_front()?;
-        let id = claimed.held.id;
+        let (held, id) = (claimed.held, claimed.held.id);
         let delivery = Delivery::open(self.shared.clone(), claimed);
         if delivery.is_none() {
             // The next one to come along may be able to; this one has to be looked after by somebody.
             tracing::error!(process = %id, "an outcome cannot be opened; it is left alone");
-            self.shared.held().remove(&id);
+            self.shared.let_go(held);
             self.shared.tell(Event::Unreadable { id });
         }
         delivery
@@ -135,7 +135,7 @@ impl Outcomes {
             Ok(held) if held.first() == Some(&true) => true,
             Ok(_) => {
                 self.buffer.pop_front();
-                self.shared.held().remove(&first.id);
+                self.shared.let_go(first);
                 false
             }
             Err(_) => {
@@ -227,7 +227,7 @@ impl Delivery {
         let acknowledged = self.shared.store.acknowledge(vec![acknowledgement]).await;
         acknowledged.map_err(|error| store_error(error).in_step("acknowledging an outcome"))?;
         self.is_settled.store(true, Ordering::Relaxed);
-        self.shared.held().remove(&self.held.id);
+        self.shared.let_go(self.held);
         self.shared.tell(Event::Acknowledged { id: self.held.id });
         Ok(())
     }
@@ -239,7 +239,7 @@ impl Delivery {
     /// [`Store`](crate::ErrorKind::Store): it comes again all the same, within five minutes.
     pub async fn retry_after(self, time: Duration) -> Result<(), Error> {
         self.is_settled.store(true, Ordering::Relaxed);
-        self.shared.held().remove(&self.held.id);
+        self.shared.let_go(self.held);
         let held = self.shared.store.hold_outcomes(vec![self.held], time).await;
         held.map(drop).map_err(|error| store_error(error).in_step("postponing an outcome"))
     }
@@ -258,7 +258,7 @@ impl Drop for Delivery {
 
 /// Lets go of an outcome. If the engine is gone, its claim runs out by itself.
 fn release(shared: &Arc<Shared>, held: HeldOutcome, due_in: Duration) {
-    shared.held().remove(&held.id);
+    shared.let_go(held);
     let store = shared.store.clone();
     shared.run(Box::pin(async move {
         if let Err(error) = store.hold_outcomes(vec![held], due_in).await {

@@ -213,7 +213,12 @@ impl Engine {
         self.spread_due = false;
         for stats in stats {
             let is_late = stats.overdue.is_some_and(|overdue| overdue >= OUTAGE);
-            if is_late && shared.tenant(stats.partition).is_some() {
+            let [exchanging, waiting, answered, ..] = stats.states;
+            let processes = exchanging + waiting + answered;
+            if shared.tenant(stats.partition).is_none() && processes > 0 {
+                tracing::warn!(processes, "the store holds processes of a client that this poller does not have");
+                shared.tell(Event::UnknownClient { processes });
+            } else if is_late {
                 // If it fails they go out as they come, a few at a time.
                 let _ = shared.store.spread(stats.partition, SPREAD).await;
             }

@@ -88,6 +88,12 @@ pub enum Event {
         /// What went wrong.
         error: Arc<Error>,
     },
+    /// The store holds processes of a client that this poller does not have. They are left alone. Alert somebody, or
+    /// add the client.
+    UnknownClient {
+        /// How many processes.
+        processes: u64,
+    },
     /// A row cannot be opened or read. It is left alone. Alert somebody.
     Unreadable {
         /// The process.

@@ -119,6 +119,14 @@ impl Shared {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Renews a claim no longer. A newer one on the same outcome stays.
+    pub(super) fn let_go(&self, held: HeldOutcome) {
+        let mut all = self.held();
+        if all.get(&held.id) == Some(&held) {
+            all.remove(&held.id);
+        }
+    }
+
     pub(super) fn tenant(&self, partition: Partition) -> Option<Arc<Tenant>> {
         self.tenants().get(&partition).cloned()
     }

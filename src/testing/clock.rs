@@ -16,7 +16,7 @@ use crate::clock::Clock;
 const START: Duration = Duration::from_secs(1_767_225_600);
 
 /// How often a sleeper lets all other tasks run before an [automatic](TestClock::automatic) clock moves on.
-const YIELDS: u32 = 4;
+const YIELDS: u32 = 16;
 
 /// A clock for tests: time passes when the test says so, or as soon as everybody sleeps.
 ///

@@ -74,3 +74,31 @@ async fn a_decided_process_cannot_be_cancelled_and_an_unknown_one_is_an_error() 
     let error = world.poller.cancel(ProcessId::from_bytes([9; 16])).await.unwrap_err();
     assert_eq!(error.kind(), &Misuse::UnknownProcess.into());
 }
+
+#[tokio::test]
+async fn the_protocol_floor_cancels_too_and_the_mark_survives_sealing() {
+    let world = cancellable().await;
+    let (query, session) = world.user_returns().await;
+    let Ok(openid_deferred::SignIn::Deferred(mut pending)) = world.client.authorization_response(&query, session).await
+    else {
+        panic!("not deferred")
+    };
+    world.op.misbehave(Fault::status(Endpoint::Cancellation, 503));
+    assert!(world.client.cancel(&mut pending).await.unwrap_err().is_transient());
+    let keyring = crate::support::keyring();
+    let sealed = pending.seal(&keyring).unwrap();
+    let mut pending = openid_deferred::PendingAuthentication::open(&keyring, &sealed).unwrap();
+    assert!(pending.is_cancelled());
+    assert_eq!(world.client.cancel(&mut pending).await.unwrap(), Cancelled::Told);
+    let outcome = world.client.wait(&mut pending).await.unwrap();
+    assert!(matches!(outcome, Outcome::Cancelled), "{outcome:?}");
+    assert_eq!(world.client.cancel(&mut pending).await.unwrap_err().kind(), &Misuse::NothingToPoll.into());
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_cancellation_endpoint_without_tls_is_refused() {
+    let world = cancellable().await;
+    let client = client_of(&world.op, &world.clock).cancellation_endpoint("http://op.test/cancel");
+    assert!(client.build().is_err());
+}

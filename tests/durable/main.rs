@@ -2,7 +2,9 @@
 
 mod support;
 
+mod axum;
 mod cancellation;
+mod crashes;
 mod delivery;
 mod flow;
 mod gates;

@@ -21,6 +21,34 @@ async fn a_wrong_keyring_is_one_clear_error_at_start() {
 }
 
 #[tokio::test]
+async fn a_rotation_seals_everything_again_so_that_the_old_key_can_go() {
+    let world = world_of(|op| op.interval(HOUR)).await;
+    for _ in 0..3 {
+        world.waiting().await;
+    }
+    world.poller.shutdown(SECOND).await;
+    let key = |seed| SealingKey::generate(&SeededRandom::new(seed)).unwrap();
+    let start = async |keyring| {
+        let client = world.client.clone();
+        let builder = Poller::builder(world.store.clone(), keyring).clock(Arc::new(world.clock.clone()));
+        builder.random(Arc::new(SeededRandom::new(12))).client(client).start().await
+    };
+    let rotating = start(Keyring::new(key(99)).also_opens(key(7))).await.unwrap();
+    let rotation = rotating.rotate().await.unwrap();
+    assert_eq!((rotation.resealed, rotation.changed_meanwhile, rotation.unreadable), (3, 0, 0));
+    assert_eq!(rotating.rotate().await.unwrap().resealed, 0);
+    rotating.shutdown(SECOND).await;
+    let rotated = start(Keyring::new(key(99))).await.unwrap();
+    let mut outcomes = rotated.outcomes();
+    for _ in 0..3 {
+        let delivery = outcomes.next().await.unwrap();
+        assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
+        delivery.acknowledge().await.unwrap();
+    }
+    world.op.assert_clean();
+}
+
+#[tokio::test]
 async fn an_op_that_is_down_keeps_nobody_from_starting() {
     let clock = openid_deferred::testing::TestClock::automatic();
     let op = provider(&clock).start().unwrap();

@@ -229,3 +229,12 @@ async fn a_jump_of_the_stores_clock_is_told_and_asks_nobody_early() {
     assert_eq!(jumps, [3_600]);
     world.op.assert_clean();
 }
+
+#[tokio::test]
+async fn a_keyring_that_ends_with_the_process_is_refused_for_a_store_that_does_not() {
+    let world = world(DecisionPolicy::scripted()).await;
+    let ephemeral = openid_deferred::Keyring::ephemeral().unwrap();
+    let error = Poller::builder(world.store.clone(), ephemeral.clone()).start().await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Configuration(_)), "{error:?}");
+    assert!(Poller::builder(MemoryStore::new(), ephemeral).start().await.is_ok());
+}

@@ -407,6 +407,17 @@ mod response {
     }
 
     #[tokio::test]
+    async fn a_forged_response_is_a_forgery_whatever_else_is_wrong_with_it() {
+        let world = world().await;
+        let error = refusal(&world, |response| {
+            replace(response, "state", "forged");
+            response.push(("deferred_code".to_owned(), "another".to_owned()));
+        })
+        .await;
+        assert_eq!(error.rule(), Some(Rule::StateMismatch));
+    }
+
+    #[tokio::test]
     async fn codes_that_no_op_issues_are_refused() {
         let world = world().await;
         for code in [String::new(), "x".repeat(4 * 1024 + 1), "tab\there".to_owned(), "ümlaut".to_owned()] {

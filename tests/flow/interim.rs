@@ -8,6 +8,16 @@ use crate::id_token::{claim, moved, without};
 use crate::keys::without_keys;
 use crate::support::{DAY, HOUR, broken_rule, world, world_with};
 #[tokio::test]
+async fn an_interim_token_that_is_no_text_is_rejected_and_the_process_lives() {
+    let world = world().await;
+    world.op.misbehave(Fault::edit_json(Endpoint::Exchange, |members| {
+        members.insert("interim_id_token".into(), serde_json::json!({ "sub": "user-1" }));
+    }));
+    let pending = world.pending().await;
+    assert!(matches!(pending.interim(), InterimState::Rejected(_)), "{:?}", pending.interim());
+}
+
+#[tokio::test]
 async fn an_exchange_without_interim_token_is_absent() {
     let world = world_with(|op| op.interim_token(InterimToken::Absent), |client| client).await;
     let mut pending = world.pending().await;

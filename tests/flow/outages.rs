@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::HeaderValue;
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, NoncePolicy, SeededRandom, TestClock};
-use openid_deferred::{Clock as _, Random, Rule, TransportProblem, WaitEvent};
+use openid_deferred::{Clock as _, Random, Rule, WaitEvent};
 
 use crate::support::{
     DAY, HOUR, World, assert_approved, client_of, decided_after, provider, undecided, world, world_on_a_cable,
@@ -131,8 +131,7 @@ struct Well {
 impl Random for Well {
     fn fill(&self, bytes: &mut [u8]) -> Result<(), openid_deferred::Error> {
         match self.dry.load(Ordering::Relaxed) {
-            // Any error will do: applications cannot make one of `ErrorKind::Randomness`.
-            true => Err(TransportProblem::Refused.into()),
+            true => Err(openid_deferred::Error::randomness("the well is dry")),
             false => self.source.fill(bytes),
         }
     }

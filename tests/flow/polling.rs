@@ -4,6 +4,7 @@ use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault};
 use openid_deferred::{Clock as _, ErrorKind, Misuse, Outcome, Poll, WaitEvent};
 
 use crate::support::{DAY, HOUR, assert_approved, seconds, undecided, world, world_with};
+
 #[tokio::test]
 async fn a_deferred_sign_in_ends_with_verified_claims() {
     let world = world().await;
@@ -12,6 +13,30 @@ async fn a_deferred_sign_in_ends_with_verified_claims() {
     assert_eq!(authentication.claims().name(), Some("Jane Doe"));
     assert!(authentication.is_sender_constrained());
     world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_poll_carries_the_grant_type_and_the_deferred_auth_id_and_nothing_else() {
+    let world = world_with(|op| op, |client| client.notification_token("for pings")).await;
+    let mut pending = world.pending().await;
+    assert_approved(&world.wait(&mut pending).await);
+    for poll in world.polls() {
+        let names: Vec<_> = poll.parameters.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["grant_type", "deferred_auth_id"]);
+        assert_eq!(poll.parameter("grant_type"), Some("urn:openid:params:grant-type:deferred"));
+        assert_eq!(poll.parameter("deferred_auth_id"), Some(pending.deferred_auth_id().expose()));
+    }
+}
+
+#[tokio::test]
+async fn members_of_the_final_response_that_nobody_knows_are_kept_for_those_who_ask() {
+    let world = world().await;
+    world.op.misbehave(Fault::edit_json(Endpoint::Poll, |members| {
+        members.insert("surprise".into(), serde_json::json!({ "deep": [1, null] }));
+    }));
+    let Outcome::Approved(authentication) = world.outcome().await else { panic!("not approved") };
+    assert_eq!(authentication.extra("surprise"), Some(&serde_json::json!({ "deep": [1, null] })));
+    assert_eq!(authentication.extra("access_token"), None);
 }
 
 #[tokio::test]

@@ -1,13 +1,16 @@
 //! What survives a restart.
 
+use std::future::IntoFuture as _;
+
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, IdTokenForgery};
 use openid_deferred::{
     Authentication, AuthorizationSession, Clock as _, ErrorKind, InterimState, Keyring, Misuse, Outcome,
-    PendingAuthentication, Poll, Rule, SealingKey, SignIn, SystemRandom,
+    PendingAuthentication, Poll, Rule, SealingKey, SignIn, SystemRandom, WaitEvent,
 };
 
 use crate::keys::without_keys;
 use crate::support::{HOUR, World, keyring, reopened, seconds, world, world_with};
+
 fn key() -> SealingKey {
     SealingKey::generate(&SystemRandom).expect("the system has randomness")
 }
@@ -83,8 +86,54 @@ async fn retry_after_and_backoff_survive_a_restart() {
     world.op.assert_clean();
 }
 
+/// What a crash leaves behind: the process as the last `event` of this kind had it sealed.
+async fn stored_at(
+    world: &World,
+    mut pending: PendingAuthentication,
+    is_wanted: fn(&WaitEvent<'_>) -> bool,
+) -> PendingAuthentication {
+    let keyring = keyring();
+    let mut stored = None;
+    {
+        let wait = world.client.wait(&mut pending).on_event(|pending, event| {
+            if is_wanted(&event) {
+                stored = Some(pending.seal(&keyring).expect("it seals"));
+            }
+        });
+        tokio::select! {
+            biased;
+            outcome = wait.into_future() => panic!("it ended before the crash: {outcome:?}"),
+            () = world.clock.sleep(seconds(7)) => {}
+        }
+    }
+    PendingAuthentication::open(&keyring, &stored.expect("the event came")).expect("it opens")
+}
+
 #[tokio::test]
-async fn a_crash_in_mid_request_survives_as_doubt() {
+async fn a_process_that_was_stored_before_its_poll_knows_after_a_crash_that_an_answer_may_be_lost() {
+    let world = world_with(|op| op.decisions(DecisionPolicy::immediately()), |client| client).await;
+    world.op.misbehave(Fault::stall(Endpoint::Poll).after_success());
+    let pending = world.pending().await;
+    let mut pending = stored_at(&world, pending, |event| matches!(event, WaitEvent::Asking)).await;
+    let outcome = world.restarted(10).wait(&mut pending).await;
+    assert!(matches!(outcome, Outcome::Unknown), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_process_that_was_stored_with_its_answer_is_approved_after_a_crash_and_asks_no_more() {
+    let world = without_keys().await;
+    let pending = world.pending().await;
+    world.op.last_process().approve();
+    let mut pending = stored_at(&world, pending, |event| matches!(event, WaitEvent::Answered)).await;
+    world.op.behave();
+    let world = world.restarted(10);
+    let outcome = world.wait(&mut pending).await;
+    assert!(matches!(outcome, Outcome::Approved(_)), "{outcome:?}");
+    assert_eq!(world.polls().len(), 1);
+}
+
+#[tokio::test]
+async fn a_poll_that_is_dropped_on_its_way_leaves_doubt_that_can_be_sealed() {
     let world = world_with(|op| op.decisions(DecisionPolicy::immediately()), |client| client).await;
     let keyring = keyring();
     let mut pending = world.pending().await;

@@ -2,6 +2,9 @@
 
 use super::*;
 
+#[cfg(test)]
+mod tests;
+
 impl Schedule {
     /// Whoever had the process before never came back, so a request may have been sent whose answer is lost.
     pub(crate) fn orphaned(&mut self) {

@@ -319,6 +319,23 @@ fn a_request_that_was_dropped_on_its_way_keeps_the_interval_and_counts_as_lost()
 }
 
 #[test]
+fn a_request_that_was_announced_counts_as_sent_only_for_who_finds_the_stored_copy() {
+    let mut schedule = schedule(Some(5), None);
+    schedule.announce();
+    let mut found = reopen(&schedule);
+    assert_eq!(ask(&mut found, 0.0, &error("invalid_grant")).1, Standing::Ended(End::Unknown));
+    assert_eq!(ask(&mut schedule, 0.0, &error("invalid_grant")).1, Standing::Ended(End::Failed));
+}
+
+#[test]
+fn announcing_does_not_hide_an_answer_that_was_lost_before() {
+    let mut schedule = schedule(Some(5), None);
+    schedule.sending(moment(5.0));
+    schedule.announce();
+    assert_eq!(ask(&mut schedule, 5.0, &error("invalid_grant")).1, Standing::Ended(End::Unknown));
+}
+
+#[test]
 fn a_success_wins_whatever_was_before() {
     let mut schedule = schedule(Some(5), Some(100));
     let (at, _) = ask(&mut schedule, 0.0, &lost());

@@ -1,0 +1,166 @@
+//! A queue as a store is one: it moves due times by pings, forgets monotonic clocks, and loses holders.
+
+use proptest::prelude::*;
+use zeroize::Zeroizing;
+
+use super::super::super::answer::SuccessBody;
+use super::*;
+use crate::error::ErrorResponse;
+
+fn moment(milliseconds: u64) -> Moment {
+    let since = Duration::from_millis(milliseconds);
+    Moment { wall: from_unix_seconds(1_800_000_000) + since, monotonic: since }
+}
+
+fn schedule(interval: u64, expires_in: Option<u64>) -> Schedule {
+    let times =
+        Times { interval: Some(Duration::from_secs(interval)), expires_in: expires_in.map(Duration::from_secs) };
+    Schedule::new(times, moment(0).wall, moment(0), Some(FINAL_POLL_MARGIN), Jitter(0))
+}
+
+/// What a store gives back.
+fn stored(schedule: &Schedule) -> Schedule {
+    serde_json::from_str(&serde_json::to_string(schedule).unwrap()).unwrap()
+}
+
+fn error(code: &str, retry_after: Option<u64>) -> Answer {
+    let response = ErrorResponse::new(code, None, Some(400));
+    Answer::Error { response, retry_after: retry_after.map(Duration::from_secs) }
+}
+
+fn answered(schedule: &mut Schedule, answer: &Answer, now: Moment) -> Standing {
+    schedule.sending(now);
+    schedule.answered(answer, now, Jitter(0))
+}
+
+#[test]
+fn a_claim_before_its_time_came_from_a_ping_and_uses_the_pings_of_the_interval_up() {
+    let mut schedule = schedule(60, None);
+    assert_eq!(schedule.ping_in(moment(0)), Some(Duration::from_secs(1)));
+    assert_eq!(schedule.claimed(moment(20_000)), Step::Ask);
+    answered(&mut schedule, &error("authorization_pending", None), moment(20_000));
+    assert_eq!(schedule.ping_in(moment(20_000)), None);
+    let mut schedule = stored(&schedule);
+    assert_eq!(schedule.due_in(moment(20_000)), Duration::from_secs(60));
+    assert_eq!(schedule.claimed(moment(80_000)), Step::Ask);
+    answered(&mut schedule, &error("authorization_pending", None), moment(80_000));
+    assert_eq!(schedule.ping_in(moment(80_000)), Some(Duration::from_secs(1)));
+}
+
+#[test]
+fn retry_after_holds_pings_back_and_slow_down_ends_them() {
+    let mut schedule = schedule(60, None);
+    answered(&mut schedule, &error("authorization_pending", Some(300)), moment(60_000));
+    assert_eq!(schedule.ping_in(moment(60_000)), Some(Duration::from_secs(300)));
+    answered(&mut schedule, &error("slow_down", None), moment(400_000));
+    assert_eq!(stored(&schedule).ping_in(moment(400_000)), None);
+}
+
+#[test]
+fn a_process_whose_holder_died_may_have_lost_its_success() {
+    for code in ["invalid_grant", "expired_token", "invalid_request"] {
+        let mut schedule = schedule(60, None);
+        schedule.orphaned();
+        let mut schedule = stored(&schedule);
+        assert_eq!(schedule.claimed(moment(90_000)), Step::Ask);
+        let standing = answered(&mut schedule, &error(code, None), moment(90_000));
+        assert_eq!(standing, Standing::Ended(End::Unknown), "{code}");
+    }
+    let mut schedule = schedule(60, None);
+    schedule.orphaned();
+    answered(&mut schedule, &error("authorization_pending", None), moment(90_000));
+    let standing = answered(&mut schedule, &error("invalid_grant", None), moment(180_000));
+    assert_eq!(standing, Standing::Ended(End::Failed), "a pending answer shows that nothing was lost");
+}
+
+#[test]
+fn a_move_to_another_clock_keeps_every_wait() {
+    let mut schedule = schedule(60, Some(3_600));
+    let (here, there) = (moment(0).wall, moment(0).wall + Duration::from_secs(86_400));
+    for (from, to) in [(here, there), (there, here)] {
+        let before = schedule.due_at().duration_since(from).unwrap();
+        schedule.move_to_clock(from, to);
+        assert_eq!(schedule.due_at().duration_since(to).unwrap(), before);
+        assert_eq!(schedule.expires_at().unwrap().duration_since(to).unwrap(), Duration::from_secs(3_600));
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Happening {
+    Ping(u64),
+    Answer(&'static str, Option<u64>),
+    Lost,
+    Crash,
+}
+
+fn happenings() -> impl Strategy<Value = Vec<Happening>> {
+    let answers = ["authorization_pending", "slow_down", "temporarily_unavailable", "invalid_client"];
+    proptest::collection::vec(
+        prop_oneof![
+            (0..200_000_u64).prop_map(Happening::Ping),
+            (proptest::sample::select(answers.to_vec()), proptest::option::of(0..500_u64))
+                .prop_map(|(code, retry_after)| Happening::Answer(code, retry_after)),
+            Just(Happening::Lost),
+            Just(Happening::Crash),
+        ],
+        1..40,
+    )
+}
+
+proptest! {
+    /// The store's part is played by `due` and `not_before`, as its contract says.
+    #[test]
+    fn requests_keep_the_interval_but_for_one_ping_between_two_scheduled_ones(
+        interval in 1..120_u64,
+        happenings in happenings(),
+    ) {
+        let mut schedule = schedule(interval, None);
+        let mut now = 0_u64;
+        let mut due = interval * 1_000;
+        let mut not_before = schedule.ping_in(moment(0)).map(|wait| wait.as_millis() as u64);
+        let (mut last, mut slow_downs, mut held_until, mut early_before) = (0_u64, 0_u64, 0_u64, false);
+        for happening in happenings {
+            if let Happening::Ping(after) = happening {
+                now = (now + after).min(due);
+                if let Some(not_before) = not_before {
+                    due = due.min(now.max(not_before));
+                }
+                continue;
+            }
+            now = now.max(due);
+            schedule = stored(&schedule);
+            prop_assert_eq!(schedule.claimed(moment(now)), Step::Ask);
+            let in_force = (interval + 5 * slow_downs) * 1_000;
+            let early = now < last + in_force;
+            prop_assert!(now >= held_until, "before the time that Retry-After named");
+            prop_assert!(!early || (now >= last + 1_000 && !early_before && slow_downs == 0), "too early");
+            early_before = early;
+            schedule.sending(moment(now));
+            match happening {
+                Happening::Answer(code, retry_after) => {
+                    let answer = error(code, retry_after);
+                    prop_assert_eq!(schedule.answered(&answer, moment(now), Jitter(0)), Standing::Open);
+                    slow_downs += u64::from(code == "slow_down");
+                    held_until = now + retry_after.unwrap_or(0) * 1_000;
+                }
+                Happening::Lost => {
+                    let lost = Answer::Trouble { unanswered: true, retry_after: None };
+                    prop_assert_eq!(schedule.answered(&lost, moment(now), Jitter(0)), Standing::Open);
+                }
+                // Nothing of this claim is kept; the row comes back after its lease and an interval.
+                Happening::Crash => {
+                    schedule.orphaned();
+                    last = now;
+                    (due, not_before) = (now + 300_000 + in_force, None);
+                    continue;
+                }
+                Happening::Ping(_) => unreachable!(),
+            }
+            last = now;
+            due = now + schedule.due_in(moment(now)).as_millis() as u64;
+            not_before = schedule.ping_in(moment(now)).map(|wait| now + wait.as_millis() as u64);
+        }
+        let success = Answer::Success(SuccessBody(Zeroizing::new(b"{}".to_vec())));
+        prop_assert_eq!(answered(&mut schedule, &success, moment(now.max(due))), Standing::Succeeded);
+    }
+}
