@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -48,15 +48,13 @@ pub async fn op(settings: OpSettings) -> anyhow::Result<()> {
     let op = provider(&settings.app)?;
     println!("{}", op.issuer());
     eprintln!("Start workers with --issuer {} and OPENID_DEFERRED_CLIENT_SECRET='{CLIENT_SECRET}'.", op.issuer());
-    let busy = async {
-        let crowd = async {
-            send_users(&op, &settings.app, settings.users).await?;
-            std::future::pending().await
-        };
-        tokio::try_join!(crowd, review(&op, settings.review)).map(drop)
+    let crowd = async {
+        send_users(&op, &settings.app, settings.users).await?;
+        std::future::pending::<anyhow::Result<()>>().await
     };
     tokio::select! {
-        failed = busy => failed,
+        failed = crowd => failed,
+        failed = review(&op, settings.review) => failed,
         stopped = stop::requested() => stopped,
     }
 }
@@ -80,15 +78,8 @@ pub async fn demo(settings: DemoSettings) -> anyhow::Result<()> {
     eprintln!("Kill the worker with `kill -9` and the number that it says. It is started again and carries on.");
 
     let mut worker = command.spawn().context("the worker cannot be started")?;
-    let users = async {
-        send_users(&op, &app_url, settings.users).await?;
-        while read(&outcomes).len() < settings.users as usize {
-            SystemClock.sleep(MOMENT).await;
-        }
-        Ok(())
-    };
     tokio::select! {
-        done = users => done?,
+        done = until_all_are_done(&op, &app_url, settings.users, &outcomes) => done?,
         stopped = stop::requested() => stopped?,
         failed = review(&op, settings.review) => failed?,
         failed = keep_running(&command, &mut worker) => failed?,
@@ -105,6 +96,14 @@ pub async fn demo(settings: DemoSettings) -> anyhow::Result<()> {
     // once more about a process whose end it was just being told, which is all that a crash may cost.
     for violation in op.violations() {
         eprintln!("the OP noted: {violation}");
+    }
+    Ok(())
+}
+
+async fn until_all_are_done(op: &TestProvider, app: &str, users: u32, outcomes: &Path) -> anyhow::Result<()> {
+    send_users(op, app, users).await?;
+    while read(outcomes).len() < users as usize {
+        SystemClock.sleep(MOMENT).await;
     }
     Ok(())
 }
@@ -185,21 +184,20 @@ fn text(page: &reqwest::Response, name: &str) -> Option<String> {
 
 /// The people at the OP: they take their time over each process and then approve, deny or let time run out.
 async fn review(op: &TestProvider, longest: u16) -> anyhow::Result<()> {
-    let mut desks: Vec<(Duration, u8)> = Vec::new();
+    let mut desks: BTreeMap<usize, (Duration, u8)> = BTreeMap::new();
     loop {
         let now = SystemClock.monotonic();
         for (number, process) in op.processes().iter().enumerate() {
-            let begun = process.deferred_auth_id().is_some();
-            if desks.len() == number && begun {
+            if process.deferred_auth_id().is_some() && !desks.contains_key(&number) {
                 let [high, low, dice] = random()?;
                 let share = f64::from(u16::from_be_bytes([high, low])) / f64::from(u16::MAX);
-                desks.push((now + Duration::from_secs(longest.into()).mul_f64(share), dice));
+                desks.insert(number, (now + Duration::from_secs(longest.into()).mul_f64(share), dice));
                 process.progress("a person is looking at the passport");
             }
         }
-        for ((due, dice), process) in desks.iter_mut().zip(op.processes()) {
-            if now >= *due {
-                decide(&process, *dice);
+        for (number, process) in op.processes().iter().enumerate() {
+            if let Some((due, dice)) = desks.get_mut(&number).filter(|(due, _)| now >= *due) {
+                decide(process, *dice);
                 *due = Duration::MAX;
             }
         }
@@ -216,7 +214,7 @@ fn decide(process: &TestProcess, dice: u8) {
 }
 
 /// The outcomes so far by process. A second line for one process repeats the first.
-fn read(outcomes: &PathBuf) -> BTreeMap<String, String> {
+fn read(outcomes: &Path) -> BTreeMap<String, String> {
     let text = std::fs::read_to_string(outcomes).unwrap_or_default();
     let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     lines

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use openid_deferred::store::{SqliteStore, Store};
+use openid_deferred::store::{PostgresStore, SqliteStore, Store};
 use openid_deferred::{Client, ClientAuthentication, Keyring, SealingKey, SigningAlgorithm, SystemRandom};
 
 /// The environment variable with the key that seals what is stored.
@@ -81,7 +81,7 @@ impl Settings {
 
     pub async fn open_store(&self) -> anyhow::Result<Arc<dyn Store>> {
         if self.store.starts_with("postgres://") || self.store.starts_with("postgresql://") {
-            bail!("PENDING POSTGRES");
+            return Ok(Arc::new(PostgresStore::connect(&self.store).await.context("cannot use the database")?));
         }
         let store = SqliteStore::open(&self.store).await;
         Ok(Arc::new(store.with_context(|| format!("cannot use {}", self.store))?))
