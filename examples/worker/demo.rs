@@ -217,9 +217,7 @@ fn decide(process: &TestProcess, dice: u8) {
 fn read(outcomes: &Path) -> BTreeMap<String, String> {
     let text = std::fs::read_to_string(outcomes).unwrap_or_default();
     let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    lines
-        .filter_map(|line| Some((line["id"].as_str()?.to_owned(), line["outcome"].as_str()?.to_owned())))
-        .collect()
+    lines.filter_map(|line| Some((line["id"].as_str()?.to_owned(), line["outcome"].as_str()?.to_owned()))).collect()
 }
 
 fn free_address() -> anyhow::Result<SocketAddr> {

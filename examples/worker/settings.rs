@@ -30,6 +30,9 @@ pub struct Settings {
     /// Where processes are kept: a file for SQLite, or postgres://….
     #[arg(long, default_value = "pending.db")]
     store: String,
+    /// The schema in PostgreSQL.
+    #[arg(long, default_value = "openid_deferred")]
+    schema: String,
     /// A file with the sealing key in base64, if it is not in OPENID_DEFERRED_KEY. It is made where it is missing, which
     /// is fine for a demonstration.
     #[arg(long, default_value = "pending.key")]
@@ -81,7 +84,11 @@ impl Settings {
 
     pub async fn open_store(&self) -> anyhow::Result<Arc<dyn Store>> {
         if self.store.starts_with("postgres://") || self.store.starts_with("postgresql://") {
-            return Ok(Arc::new(PostgresStore::connect(&self.store).await.context("cannot use the database")?));
+            let store = PostgresStore::builder(&self.store).schema(&self.schema).connect().await;
+            let store = store.context("cannot use the database")?;
+            // Replicas may do so at the same time. Where workers may not make tables, run `PostgresStore::SCHEMA` apart.
+            store.migrate().await.context("cannot make the tables")?;
+            return Ok(Arc::new(store));
         }
         let store = SqliteStore::open(&self.store).await;
         Ok(Arc::new(store.with_context(|| format!("cannot use {}", self.store))?))

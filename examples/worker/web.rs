@@ -66,11 +66,7 @@ async fn start(State(app): State<App>, Path(user): Path<u32>) -> Result<Response
 }
 
 /// Takes a user back and lets them go: from here on the poller sees to it.
-async fn callback(
-    State(app): State<App>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-) -> Result<Response, Refusal> {
+async fn callback(State(app): State<App>, RawQuery(query): RawQuery, headers: HeaderMap) -> Result<Response, Refusal> {
     let query = query.unwrap_or_default();
     let Some((user, sealed)) = AuthorizationSession::cookie_name_for(&query)
         .and_then(|name| cookie(&headers, &name))
