@@ -83,8 +83,15 @@
 //! # Features
 //!
 //! - `rustls` (default) or `native-tls`: TLS of the HTTP client.
+//! - `sqlite`: [`SqliteStore`], waiting processes in a file. SQLite is compiled in, and a program can
+//!   hold it once only, so other uses of `rusqlite` in it have to be of the same release.
+//! - `postgres`: [`PostgresStore`], waiting processes in a PostgreSQL database.
 //! - `testing`: the module [`testing`], with an OP and a clock for tests.
 #![cfg_attr(not(feature = "testing"), doc = "", doc = "[`testing`]: https://docs.rs/openid-deferred")]
+#![cfg_attr(feature = "sqlite", doc = "", doc = "[`SqliteStore`]: store::SqliteStore")]
+#![cfg_attr(feature = "postgres", doc = "", doc = "[`PostgresStore`]: store::PostgresStore")]
+#![cfg_attr(not(feature = "sqlite"), doc = "", doc = "[`SqliteStore`]: https://docs.rs/openid-deferred")]
+#![cfg_attr(not(feature = "postgres"), doc = "", doc = "[`PostgresStore`]: https://docs.rs/openid-deferred")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(unreachable_pub)]
 // Code that must keep a million waiting users must not panic on what a stranger sends. The test double is exempt.

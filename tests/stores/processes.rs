@@ -1,7 +1,7 @@
 //! Other processes: this test binary again, running the same test with a role in its environment.
 
 use std::env;
-use std::io::{BufRead as _, BufReader, Lines, Write as _};
+use std::io::{BufRead as _, BufReader, Lines};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
@@ -14,8 +14,7 @@ pub(crate) fn role() -> Option<PathBuf> {
 
 /// Says a line to the process that started this one.
 pub(crate) fn say(line: &str) {
-    // Past the test harness, which captures `println!`.
-    writeln!(std::io::stdout(), "said {line}").unwrap();
+    println!("said {line}");
 }
 
 /// Another process at work.
@@ -28,7 +27,7 @@ impl Other {
     /// Starts this binary with nothing but `test`, which sees its [`role`].
     pub(crate) fn start(test: &str, file: &Path) -> Self {
         let mut child = Command::new(env::current_exe().unwrap())
-            .args(["--exact", test])
+            .args(["--nocapture", "--exact", test])
             .env(FILE, file)
             .stdout(Stdio::piped())
             .spawn()

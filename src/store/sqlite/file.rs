@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::problem::{self, Refusal};
 use crate::store::StoreError;
@@ -48,8 +48,11 @@ fn create(path: &Path) -> io::Result<()> {
 /// A connection that writes. It brings the schema up to date.
 pub(super) fn open_writer(path: &Path, busy_timeout: Duration) -> Result<Connection, StoreError> {
     let connection = connect(path, busy_timeout).map_err(|error| problem::of_database(&error))?;
-    // Before anything is written into it.
+    // Before anything is written into it, and in a transaction, for another process may be making it.
+    let execute = |sql| connection.execute_batch(sql).map_err(|error| problem::of_database(&error));
+    execute("BEGIN")?;
     check(&connection, path)?;
+    execute("COMMIT")?;
     set_up(&connection, path)?;
     Ok(connection)
 }
@@ -95,9 +98,7 @@ fn check(connection: &Connection, path: &Path) -> Result<usize, StoreError> {
 
 fn set_up(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     let failed = |error: rusqlite::Error| problem::of_database(&error);
-    let set_mode = |row: &rusqlite::Row<'_>| row.get(0);
-    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "wal", set_mode).map_err(failed)?;
-    if mode != "wal" {
+    if log_ahead(connection).map_err(failed)? != "wal" {
         return Err(Refusal::NoWriteAheadLog(path.to_owned()).into());
     }
     let configure = || {
@@ -122,6 +123,21 @@ fn set_up(connection: &Connection, path: &Path) -> Result<(), StoreError> {
         connection.execute_batch("COMMIT")
     };
     migrate().map_err(failed)
+}
+
+/// Switches to write-ahead logging, which the file remembers, and says what it has now. When several processes make the
+/// file together, SQLite gives up at once instead of waiting, so the waiting is done here.
+fn log_ahead(connection: &Connection) -> rusqlite::Result<String> {
+    let mut attempts = 0..100;
+    loop {
+        let switched = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0));
+        match switched {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && attempts.next().is_some() => {
+                connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK")?;
+            }
+            switched => return switched,
+        }
+    }
 }
 
 /// The name of the file system that the file lies on, if it is one of those that are shared between machines.
