@@ -22,6 +22,7 @@ fn trial(name: &'static str, store: StoreOf, workers: usize) -> Trial {
         workers,
         processes: number("SOAK_PROCESSES", 200) as u32,
         kills: number("SOAK_KILLS", 5) as usize,
+        kills_front: number("SOAK_KILLS_FRONT", 0) == 1,
         seed: number("SOAK_SEED", 1),
         review: Duration::from_secs(number("SOAK_REVIEW", 14)),
         deadline: Duration::from_secs(number("SOAK_DEADLINE", 90)),

@@ -62,7 +62,7 @@ pub struct Service {
     /// One user at a time is at the OP, so that their process can be told.
     turnstile: Mutex<()>,
     processes: Mutex<BTreeMap<u32, TestProcess>>,
-    _front: Worker,
+    front: Mutex<Worker>,
 }
 
 impl Service {
@@ -85,7 +85,7 @@ impl Service {
         let mut front = command(&op, &folder, &store);
         front.args(["--listen", &app.to_string(), "--serve-only"]);
         Arc::new(Self {
-            _front: Worker::start(front),
+            front: Mutex::new(Worker::start(front)),
             op,
             app,
             folder,
@@ -99,6 +99,11 @@ impl Service {
     /// One more worker that polls and delivers.
     pub fn worker(&self) -> Worker {
         Worker::start(command(&self.op, &self.folder, &self.store))
+    }
+
+    /// Kills the replica that takes users, whatever it is doing for them.
+    pub fn kill_front(&self) {
+        self.front.lock().unwrap().kill_and_start_again();
     }
 
     /// The test's own view of the store.

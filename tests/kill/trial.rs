@@ -20,6 +20,9 @@ pub struct Trial {
     pub workers: usize,
     pub processes: u32,
     pub kills: usize,
+    /// Whether the replica that takes users dies as well. Exchanges that die with it are given up by the others after
+    /// more than ten minutes, so it takes at least as long.
+    pub kills_front: bool,
     pub seed: u64,
     /// How long a reviewer takes at the longest; for as long workers are killed.
     pub review: Duration,
@@ -33,7 +36,8 @@ impl Trial {
         let service = Service::start(self.store).await;
         let random = SeededRandom::new(self.seed);
         let workers: Vec<_> = (0..self.workers).map(|_| service.worker()).collect();
-        let mut killer = Killer { workers, left: self.kills, pause: self.review / self.kills as u32, next: None };
+        let pause = self.review / self.kills as u32;
+        let mut killer = Killer { workers, front: self.kills_front, left: self.kills, pause, next: None };
         let mut reviewers = Reviewers { longest: self.review, plans: BTreeMap::new() };
         let mut users = crowd(&service, self.processes);
         let store = service.open_store().await;
@@ -44,7 +48,7 @@ impl Trial {
                 user.expect("every user is taken back");
             }
             reviewers.work(&service, &random, now);
-            killer.work(&random, now);
+            killer.work(&service, &random, now);
             if now - looked > Duration::from_millis(250) {
                 looked = now;
                 let states: Vec<_> =
@@ -112,6 +116,7 @@ fn carry_out(decision: Decision, process: &TestProcess) {
 
 struct Killer {
     workers: Vec<Worker>,
+    front: bool,
     left: usize,
     pause: Duration,
     next: Option<Duration>,
@@ -119,13 +124,17 @@ struct Killer {
 
 impl Killer {
     /// Kills one of the workers, at a random moment of each of as many equal stretches of time as there are kills.
-    fn work(&mut self, random: &SeededRandom, now: Duration) {
+    fn work(&mut self, service: &Service, random: &SeededRandom, now: Duration) {
         let next = *self.next.get_or_insert_with(|| now + share(random, self.pause * 2));
         if self.left == 0 || now < next {
             return;
         }
-        let which = share(random, Duration::from_secs(self.workers.len() as u64)).as_secs() as usize;
-        self.workers[which].kill_and_start_again();
+        let victims = self.workers.len() + usize::from(self.front);
+        let which = share(random, Duration::from_secs(victims as u64)).as_secs() as usize;
+        match self.workers.get_mut(which) {
+            Some(worker) => worker.kill_and_start_again(),
+            None => service.kill_front(),
+        }
         self.left -= 1;
         self.next = None;
     }
