@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 
-use super::engine::OUTCOME_LEASE;
 use super::event::Event;
 use super::record::{FORMAT, Record, Stage};
 use super::shared::{Shared, store_error};
@@ -91,7 +90,7 @@ impl Outcomes {
             Box::pin(async move {
                 let claim = OutcomeClaim {
                     limit: shared.settings.prefetch,
-                    lease: OUTCOME_LEASE,
+                    lease: shared.settings.delivery_lease,
                     format: FORMAT,
                     keys: shared.keyring.ids(),
                 };
@@ -128,7 +127,7 @@ impl Outcomes {
         let Some(first) = self.buffer.front().map(|claimed| claimed.held) else { return false };
         let shared = self.shared.clone();
         let holding = self.holding.get_or_insert_with(|| {
-            Box::pin(async move { shared.store.hold_outcomes(vec![first], OUTCOME_LEASE).await })
+            Box::pin(async move { shared.store.hold_outcomes(vec![first], shared.settings.delivery_lease).await })
         });
         let held = holding.await;
         self.holding = None;
