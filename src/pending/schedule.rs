@@ -238,7 +238,9 @@ impl Schedule {
         self.not_before = None;
         if let Some(expires_at) = self.expires_at() {
             self.late_poll_made = now.wall >= expires_at;
-            self.final_poll_made |= self.final_at().is_some_and(|final_at| now.wall >= final_at);
+            // Clocks are read with an error, and another one right after it would be no better.
+            let soon = saturating_add(now.wall, SHORTEST_GAP);
+            self.final_poll_made |= self.final_at().is_some_and(|final_at| soon > final_at);
         }
         self.due = Due::after(self.interval(now), now);
     }

@@ -13,11 +13,15 @@ impl Schedule {
 
     /// What to do with a process that was taken from the queue because it is due there.
     ///
-    /// Taken before its time, it was brought forward by a ping, which uses the pings of this interval up.
+    /// Taken before its time, it was brought forward by a ping, which uses the pings of this interval up; or its end has
+    /// come, which is no reason to ask early.
     pub(crate) fn claimed(&mut self, now: Moment) -> Step {
         self.ping_spent = now.wall < self.due_at();
-        self.due = Due::after(Duration::ZERO, now);
-        self.not_before = None;
+        let has_ended = self.until_deadline(now) == Some(Duration::ZERO);
+        if !(self.ping_spent && has_ended) {
+            self.due = Due::after(Duration::ZERO, now);
+            self.not_before = None;
+        }
         self.step(now)
     }
 

@@ -228,6 +228,14 @@ fn the_last_poll_does_not_follow_another_within_a_second() {
 }
 
 #[test]
+fn a_last_poll_that_leaves_a_moment_early_is_the_last_all_the_same() {
+    let mut schedule = reopen(&schedule(Some(3_600), Some(100)));
+    schedule.sending(moment(94.9));
+    schedule.answered(&pending(), moment(94.9), NO_JITTER);
+    assert!(matches!(schedule.step(moment(96.0)), Step::Wait(_)));
+}
+
+#[test]
 fn a_process_found_past_its_deadline_is_asked_about_once_and_expires_unconfirmed() {
     let schedule = schedule(Some(10), Some(100));
     let mut found = reopen(&schedule);
@@ -253,6 +261,27 @@ fn our_own_mistake_after_the_deadline_does_not_end_the_process() {
     found.sending(moment(5_000.0));
     found.answered(&error("invalid_client"), moment(5_000.0), NO_JITTER);
     assert!(matches!(found.step(moment(5_000.0)), Step::Wait(_)));
+}
+
+#[test]
+fn a_process_that_is_taken_from_a_queue_at_its_end_is_not_asked_about_before_its_time() {
+    let mut answered = schedule(Some(3_600), Some(100));
+    assert_eq!(answered.due_in(moment(0.0)), Duration::from_secs(95));
+    let mut answered = reopen(&answered);
+    assert_eq!(answered.claimed(moment(95.0)), Step::Ask);
+    answered.sending(moment(95.0));
+    answered.answered(&pending(), moment(95.0), NO_JITTER);
+    assert_eq!(answered.due_in(moment(95.0)), Duration::from_secs(65));
+    let expired = Step::End(End::Expired { confirmed: false });
+    assert_eq!(reopen(&answered).claimed(moment(160.0)), expired, "the last poll was answered");
+    assert_eq!(reopen(&answered).claimed(moment(5_000.0)), Step::Ask, "it was found late");
+
+    let mut held = reopen(&schedule(Some(10), Some(100)));
+    assert_eq!(held.claimed(moment(10.0)), Step::Ask);
+    held.sending(moment(10.0));
+    held.answered(&unavailable(Some(1_000)), moment(10.0), NO_JITTER);
+    assert_eq!(reopen(&held).claimed(moment(160.0)), Step::Wait(Duration::from_secs(850)), "`Retry-After` holds");
+    assert_eq!(reopen(&held).claimed(moment(1_010.0)), Step::Ask);
 }
 
 #[test]

@@ -1,0 +1,146 @@
+//! Machines that can lose their power at any seam.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Poll, Waker};
+use std::time::{Duration, SystemTime};
+
+use futures_core::future::BoxFuture;
+use openid_deferred::Clock;
+use openid_deferred::testing::TestClock;
+
+/// One run of one replica, from its start until it dies. What is dead does nothing any more at any seam.
+#[derive(Debug)]
+pub struct Life {
+    pub number: u32,
+    alive: AtomicBool,
+    end: Signal,
+    /// How often the store has failed it.
+    store_faults: AtomicU32,
+}
+
+impl Life {
+    pub fn new(number: u32) -> Arc<Self> {
+        let (alive, end) = (AtomicBool::new(true), Signal::default());
+        Arc::new(Self { number, alive, end, store_faults: AtomicU32::new(0) })
+    }
+
+    pub fn is_alive(&self) -> bool {
+        self.alive.load(Ordering::Relaxed)
+    }
+
+    /// The power is gone. `World::kill` tells those who watch, too.
+    pub fn stop(&self) {
+        self.alive.store(false, Ordering::Relaxed);
+        self.end.send();
+    }
+
+    pub async fn ended(&self) {
+        let end = self.end.next();
+        if self.is_alive() {
+            end.await;
+        }
+    }
+
+    pub fn note_store_fault(&self) {
+        self.store_faults.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn store_faults(&self) -> u32 {
+        self.store_faults.load(Ordering::Relaxed)
+    }
+}
+
+/// The future for as long as its machine lives. After that it is dropped, and never completes.
+pub async fn mortal<T>(life: Arc<Life>, future: impl Future<Output = T>) -> T {
+    let mut future = pin!(Some(future));
+    poll_fn(|context| {
+        let polled = match future.as_mut().as_pin_mut() {
+            Some(future) if life.is_alive() => future.poll(context),
+            _ => Poll::Pending,
+        };
+        if polled.is_pending() && life.is_alive() {
+            return Poll::Pending;
+        }
+        // The clock would wait for a sleeper that nobody polls any more.
+        future.set(None);
+        if life.is_alive() { polled } else { Poll::Pending }
+    })
+    .await
+}
+
+/// Wakes whoever waits, in an order that replays, which that of tokio's `watch` does not.
+#[derive(Debug, Default, Clone)]
+pub struct Signal(Arc<Mutex<(u64, Vec<Waker>)>>);
+
+impl Signal {
+    pub fn send(&self) {
+        let waiting = {
+            let mut state = self.0.lock().unwrap();
+            state.0 += 1;
+            std::mem::take(&mut state.1)
+        };
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// Completes when it is sent, counted from this call.
+    pub fn next(&self) -> impl Future<Output = ()> + Send + 'static {
+        let signal = self.clone();
+        let seen = signal.0.lock().unwrap().0;
+        poll_fn(move |context| {
+            let mut state = signal.0.lock().unwrap();
+            if state.0 != seen {
+                return Poll::Ready(());
+            }
+            if !state.1.iter().any(|waker| waker.will_wake(context.waker())) {
+                state.1.push(context.waker().clone());
+            }
+            Poll::Pending
+        })
+    }
+}
+
+/// The clock of one replica: it may be wrong, and somebody may set it.
+pub struct ReplicaClock {
+    base: TestClock,
+    life: Arc<Life>,
+    /// What the monotonic clock showed when the machine started.
+    origin: Duration,
+    /// By how many milliseconds the wall clock is ahead.
+    ahead: Mutex<i64>,
+}
+
+impl ReplicaClock {
+    pub fn new(base: TestClock, life: Arc<Life>, origin: Duration, ahead: i64) -> Self {
+        Self { base, life, origin, ahead: Mutex::new(ahead) }
+    }
+
+    pub fn set_ahead(&self, milliseconds: i64) {
+        *self.ahead.lock().unwrap() = milliseconds;
+    }
+}
+
+impl Clock for ReplicaClock {
+    fn now(&self) -> SystemTime {
+        let (now, ahead) = (self.base.now(), *self.ahead.lock().unwrap());
+        let offset = Duration::from_millis(ahead.unsigned_abs());
+        if ahead < 0 { now - offset } else { now + offset }
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.base.monotonic() + self.origin
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(mortal(self.life.clone(), self.base.sleep(duration)))
+    }
+}
+
+impl fmt::Debug for ReplicaClock {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("ReplicaClock").field("replica", &self.life.number).finish_non_exhaustive()
+    }
+}

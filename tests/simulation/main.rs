@@ -1,0 +1,133 @@
+//! The durable floor on simulated time: pollers, a store, clients and ping receivers, against a model of an OP, on
+//! machines and networks that fail in every way that a seed can think of.
+//!
+//! - `SIMULATION_SECONDS=40`: for how long seeds are tried;
+//! - `SIMULATION_SEEDS=1000000`: how many, instead;
+//! - `SIMULATION_FROM=1`: the first seed;
+//! - `SIMULATION_SEED=123 cargo test --all-features --test simulation -- one_seed`: this one, with everything that happened.
+
+mod chance;
+mod life;
+mod network;
+mod op;
+mod oracle;
+mod replica;
+mod store;
+mod users;
+mod world;
+
+use std::cell::Cell;
+use std::str::FromStr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use oracle::Counts;
+
+thread_local! {
+    /// A task that panics is no news to a runtime.
+    static PANICS: Cell<u32> = const { Cell::new(0) };
+}
+
+#[test]
+fn the_durable_floor_keeps_its_promises_whatever_fails() {
+    watch_for_panics();
+    let first = setting("SIMULATION_FROM").unwrap_or(1);
+    let seeds: Option<u64> = setting("SIMULATION_SEEDS");
+    let budget = Duration::from_secs(setting("SIMULATION_SECONDS").unwrap_or(40));
+    let started = now();
+    let (next, failed) = (AtomicU64::new(first), AtomicBool::new(false));
+    let total = Mutex::new((0_u64, Counts::default()));
+    let failures = Mutex::new(Vec::new());
+    let work = || {
+        while !failed.load(Ordering::Relaxed) {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            let enough = match seeds {
+                Some(seeds) => seed - first >= seeds,
+                None => started.elapsed() >= budget,
+            };
+            if enough {
+                break;
+            }
+            let report = world::run(seed, false);
+            if let Some(violation) = report.violation {
+                failed.store(true, Ordering::Relaxed);
+                failures.lock().unwrap().push((seed, violation));
+            }
+            let mut total = total.lock().unwrap();
+            total.0 += 1;
+            add(&mut total.1, &report.counts);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    let (run, counts) = total.into_inner().unwrap();
+    println!(
+        "{run} seeds in {:.0} s: {} processes, {} requests ({} polls), {} deliveries, {} pings, {} crashes; {:?}",
+        started.elapsed().as_secs_f64(),
+        counts.processes,
+        counts.requests,
+        counts.polls,
+        counts.deliveries,
+        counts.pings,
+        counts.crashes,
+        counts.outcomes,
+    );
+    if let Some((seed, violation)) = failures.into_inner().unwrap().into_iter().min() {
+        panic!("{violation}; SIMULATION_SEED={seed} cargo test --all-features --test simulation -- one_seed");
+    }
+}
+
+#[test]
+fn one_seed() {
+    watch_for_panics();
+    let seed = setting("SIMULATION_SEED").unwrap_or(1);
+    let report = world::run(seed, true);
+    for line in report.trace {
+        println!("{line}");
+    }
+    if let Some(violation) = report.violation {
+        panic!("seed {seed}: {violation}");
+    }
+}
+
+#[test]
+fn a_seed_replays_exactly() {
+    for seed in [3, 4, 5, 6, 7, 8] {
+        let (first, second) = (world::run(seed, false), world::run(seed, false));
+        assert_eq!(first.digest, second.digest, "seed {seed}");
+    }
+}
+
+fn setting<T: FromStr>(name: &str) -> Option<T> {
+    let value = std::env::var(name).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{name} is no number: {value}")))
+}
+
+fn add(total: &mut Counts, more: &Counts) {
+    total.processes += more.processes;
+    total.requests += more.requests;
+    total.polls += more.polls;
+    total.deliveries += more.deliveries;
+    total.crashes += more.crashes;
+    total.pings += more.pings;
+    for (outcome, count) in &more.outcomes {
+        *total.outcomes.entry(outcome).or_default() += count;
+    }
+}
+
+fn watch_for_panics() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        PANICS.set(PANICS.get() + 1);
+        before(panic);
+    }));
+}
+
+#[expect(clippy::disallowed_methods, reason = "the budget is real time")]
+fn now() -> Instant {
+    Instant::now()
+}

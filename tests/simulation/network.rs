@@ -1,0 +1,229 @@
+//! The network between a replica and the OP. It delays, loses and breaks what goes over it, before the OP has
+//! processed it and after.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_core::future::BoxFuture;
+use openid_deferred::store::ProcessId;
+use openid_deferred::{HttpClient, HttpError, HttpRequest, HttpResponse, TransportProblem};
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use crate::life::{Life, mortal};
+use crate::op::{Reply, Said};
+use crate::world::{Part, World, spawn};
+
+pub struct Network {
+    pub world: Arc<World>,
+    pub life: Arc<Life>,
+}
+
+impl HttpClient for Network {
+    fn send(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, HttpError>> {
+        Box::pin(mortal(self.life.clone(), send(&self.world, &self.life, request)))
+    }
+}
+
+/// What becomes of a request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Well,
+    /// No connection comes about.
+    NotSent,
+    LostBefore,
+    LostAfter,
+    /// A gateway answers instead of the OP, before the OP has seen the request or after it has answered.
+    GatewayBefore,
+    GatewayAfter,
+}
+
+async fn send(world: &Arc<World>, life: &Arc<Life>, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+    world.called();
+    world.may_crash(life).await;
+    world.oracle().counts.requests += 1;
+    let mut flight = Flight::begin(world, life, &request);
+    let fate = world.fate(request.url.path());
+    if fate == Fate::NotSent {
+        world.sleep_a_little(world.weather.latency).await;
+        flight.end(None, false, None);
+        return Err(HttpError::not_sent(TransportProblem::Connect));
+    }
+    let timeout = request.timeout;
+    let answer = transit(world, flight.label.zip(flight.number), request, fate);
+    let answered = tokio::select! {
+        biased;
+        answered = answer => answered.map_err(|_| TransportProblem::Broken),
+        () = world.sleep(timeout) => Err(TransportProblem::Timeout),
+    };
+    world.may_crash(life).await;
+    match answered {
+        Ok(reply) => {
+            flight.end(Some(reply.said), true, reply.retry_after);
+            Ok(reply.into_response())
+        }
+        Err(problem) => {
+            flight.end(None, true, None);
+            Err(HttpError::maybe_sent(problem))
+        }
+    }
+}
+
+/// Carries the request to the OP and its answer back, whether or not somebody still waits for it.
+fn transit(
+    world: &Arc<World>,
+    flight: Option<(usize, u64)>,
+    request: HttpRequest,
+    fate: Fate,
+) -> oneshot::Receiver<Reply> {
+    let (sender, receiver) = oneshot::channel();
+    let world = world.clone();
+    let latency = world.latency(request.timeout);
+    let silent = world.chance.odds(0.5);
+    spawn(async move {
+        if !latency.is_zero() {
+            world.sleep(latency).await;
+        }
+        let reply = match fate {
+            Fate::LostBefore => None,
+            Fate::GatewayBefore => Some(world.gateway()),
+            _ => {
+                let now = openid_deferred::Clock::now(&world.clock);
+                let mut op = world.op();
+                op.refuses_client = world.is_out(Part::Registration);
+                if world.is_out(Part::Nonces) && op.nonce.is_some() {
+                    op.nonce = Some(format!("nonce-{:x}", world.chance.word()));
+                }
+                let reply = op.handle(&request, now);
+                drop(op);
+                match fate {
+                    Fate::LostAfter => None,
+                    Fate::GatewayAfter => Some(world.gateway()),
+                    _ => Some(reply),
+                }
+            }
+        };
+        if let Some((label, number)) = flight {
+            world.oracle().off_the_wire(label, number);
+        }
+        match reply {
+            // Nobody may be there any more.
+            Some(reply) => drop(sender.send(reply)),
+            None if silent => world.sleep(request.timeout).await,
+            None => {}
+        }
+    });
+    receiver
+}
+
+impl World {
+    fn fate(&self, path: &str) -> Fate {
+        if self.is_out(Part::Op) || (path == "/jwks" && self.is_out(Part::Keys)) {
+            return self.chance.pick(&[Fate::NotSent, Fate::NotSent, Fate::LostBefore, Fate::GatewayBefore]);
+        }
+        if self.strikes(self.weather.wire_fault) {
+            return self.chance.pick(&[Fate::NotSent, Fate::LostBefore, Fate::LostAfter, Fate::LostAfter]);
+        }
+        if self.strikes(self.weather.garbage) {
+            return self.chance.pick(&[Fate::GatewayBefore, Fate::GatewayAfter]);
+        }
+        Fate::Well
+    }
+
+    fn latency(&self, timeout: Duration) -> Duration {
+        if self.strikes(self.weather.slow) {
+            // Held until shortly before the client gives up, or a little longer.
+            return timeout.mul_f64(0.5) + self.chance.up_to(timeout.mul_f64(0.6));
+        }
+        match self.now() < self.weather.calm_at {
+            true => self.chance.up_to(self.weather.latency),
+            false => Duration::ZERO,
+        }
+    }
+
+    fn gateway(&self) -> Reply {
+        let page = |status, text: &str| Reply {
+            html: true,
+            body: text.as_bytes().to_vec(),
+            ..Reply::json(Said::Nonsense, status, &json!(null))
+        };
+        match self.chance.below(6) {
+            0 => page(502, "<html>Bad Gateway"),
+            1 => page(200, "<html>Sign in to this network"),
+            2 => Reply { retry_after: Some(self.retry_after()), ..page(503, "") },
+            3 => Reply::json(Said::Nonsense, 500, &json!({"error": "invalid_grant"})),
+            4 => Reply { body: b"{\"error\": \"authoriz".to_vec(), ..Reply::json(Said::Nonsense, 400, &json!(null)) },
+            _ => Reply::json(Said::Nonsense, 200, &json!({"status": "ok"})),
+        }
+    }
+
+    fn retry_after(&self) -> Duration {
+        let wait = self.chance.between(Duration::from_secs(1), Duration::from_secs(3600));
+        Duration::from_secs(wait.as_secs())
+    }
+}
+
+/// A request from when it is sent until its answer is in, or nobody waits for it any more.
+struct Flight<'a> {
+    world: &'a World,
+    life: &'a Arc<Life>,
+    label: Option<usize>,
+    number: Option<u64>,
+    is_poll: bool,
+    sent_at: Duration,
+}
+
+impl<'a> Flight<'a> {
+    fn begin(world: &'a World, life: &'a Arc<Life>, request: &HttpRequest) -> Self {
+        let now = world.now();
+        let mut flight = Self { world, life, label: None, number: None, is_poll: false, sent_at: now };
+        if request.url.path() != "/token" {
+            return flight;
+        }
+        let form: BTreeMap<_, _> = form_urlencoded::parse(&request.body).into_owned().collect();
+        if let Some(code) = form.get("deferred_code") {
+            flight.label = world.op().label_of_code(code);
+            let id = form.get("deferred_notification_token").and_then(|token| process_of(token));
+            flight.number = flight.label.map(|label| world.oracle().exchange_sent(now, life, label, id));
+        } else {
+            flight.is_poll = true;
+            flight.label = form.get("deferred_auth_id").and_then(|id| world.op().label_of_auth_id(id));
+            flight.number = flight.label.map(|label| world.oracle().poll_sent(now, life, label));
+        }
+        flight
+    }
+
+    fn end(&mut self, said: Option<Said>, sent: bool, retry_after: Option<Duration>) {
+        let (Some(label), Some(number), now) = (self.label, self.number.take(), self.world.now()) else { return };
+        let mut oracle = self.world.oracle();
+        match self.is_poll {
+            true => oracle.poll_ended(now, self.life, label, number, self.sent_at, said, sent, retry_after),
+            false => oracle.exchange_ended(now, label, number, said, sent),
+        }
+    }
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        // What the dead have sent is still under way.
+        if self.life.is_alive() {
+            self.end(None, true, None);
+        }
+    }
+}
+
+/// The process that a notification token names (format, key, client, process, random, MAC).
+fn process_of(token: &str) -> Option<ProcessId> {
+    let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
+    Some(ProcessId::from_bytes(bytes.get(13..29)?.try_into().ok()?))
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Network").finish_non_exhaustive()
+    }
+}

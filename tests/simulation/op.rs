@@ -1,0 +1,384 @@
+//! A model of an OpenID Provider: a small state machine that the client's answers are judged by. It shares no code with
+//! the crate but the signature of ID Tokens.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http::{HeaderMap, StatusCode};
+use openid_deferred::{HttpRequest, HttpResponse, Signer as _, SigningAlgorithm, SigningKey};
+use serde_json::{Value, json};
+
+use crate::chance::Chance;
+
+pub const ISSUER: &str = "https://op.test";
+pub const CLIENT_ID: &str = "the-client";
+pub const REDIRECT_URI: &str = "https://rp.test/callback";
+pub const CANCELLATION_ENDPOINT: &str = "https://op.test/cancel";
+/// How far a DPoP proof's time may be off.
+const PROOF_TOLERANCE: u64 = 300;
+
+/// What the OP is going to do with one user.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub interval: Option<Duration>,
+    pub expires_in: Option<Duration>,
+    pub decision: Decision,
+    pub decides_after: Duration,
+    /// The final ID Token is a bad one.
+    pub forged: bool,
+    pub interim: bool,
+    /// So many times it asks for more patience, although nobody was early.
+    pub slow_downs: u32,
+    pub pings: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    Approve,
+    Deny,
+    Grant,
+    Request,
+    /// Only with `expires_in`.
+    Never,
+}
+
+/// What an answer said, for those who watch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Said {
+    Exchanged,
+    Pending,
+    SlowDown,
+    Success,
+    Denied,
+    Expired,
+    InvalidGrant,
+    InvalidRequest,
+    /// `use_dpop_nonce`.
+    Challenge,
+    /// `invalid_dpop_proof` with the OP's time.
+    WrongClock,
+    /// `invalid_client`.
+    Refused,
+    /// Something that is no answer of a token endpoint.
+    Nonsense,
+    /// The metadata and the like.
+    Other,
+}
+
+impl Said {
+    /// Nobody may ask again after it.
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Success | Self::Denied | Self::Expired | Self::InvalidGrant | Self::InvalidRequest)
+    }
+}
+
+pub struct Reply {
+    pub said: Said,
+    pub status: u16,
+    pub retry_after: Option<Duration>,
+    pub nonce: Option<String>,
+    pub date: Option<SystemTime>,
+    pub body: Vec<u8>,
+    pub html: bool,
+}
+
+impl Reply {
+    pub fn json(said: Said, status: u16, body: &Value) -> Self {
+        let body = body.to_string().into_bytes();
+        Self { said, status, retry_after: None, nonce: None, date: None, body, html: false }
+    }
+
+    fn error(said: Said, code: &str) -> Self {
+        let status = if said == Said::Refused { 401 } else { 400 };
+        Self::json(said, status, &json!({"error": code, "error_description": "as you can see"}))
+    }
+
+    pub fn into_response(self) -> HttpResponse {
+        let mut headers = HeaderMap::new();
+        let mut set = |name: &'static str, value: String| headers.insert(name, value.parse().expect("a header"));
+        set("content-type", if self.html { "text/html" } else { "application/json" }.to_owned());
+        if let Some(wait) = self.retry_after {
+            set("retry-after", wait.as_secs().to_string());
+        }
+        if let Some(nonce) = self.nonce {
+            set("dpop-nonce", nonce);
+        }
+        if let Some(date) = self.date {
+            set("date", httpdate::fmt_http_date(date));
+        }
+        let status = StatusCode::from_u16(self.status).expect("a status");
+        HttpResponse { status, headers, body: Bytes::from(self.body) }
+    }
+}
+
+/// One authentication process as the OP sees it.
+pub struct Process {
+    pub plan: Plan,
+    /// The `nonce` of the authentication request.
+    nonce: String,
+    pub auth_id: String,
+    pub notification_token: Option<String>,
+    pub exchanged_at: Option<SystemTime>,
+    last_poll: Option<SystemTime>,
+    slow_downs: u32,
+    pub cancelled: bool,
+    /// The success response was made, which happens once.
+    pub served: bool,
+}
+
+pub struct Op {
+    pub processes: Vec<Process>,
+    codes: BTreeMap<String, usize>,
+    auth_ids: BTreeMap<String, usize>,
+    /// Changes while the OP runs; `None` where it asks for none.
+    pub nonce: Option<String>,
+    pub refuses_client: bool,
+    pub current_key: usize,
+    pub forgets_cancelled: bool,
+}
+
+/// Making keys is slow, and nothing depends on what they are.
+fn keys() -> &'static [SigningKey] {
+    static KEYS: OnceLock<Vec<SigningKey>> = OnceLock::new();
+    KEYS.get_or_init(|| (0..4).map(|_| SigningKey::generate(SigningAlgorithm::Es256).expect("a key")).collect())
+}
+
+impl Op {
+    pub fn new() -> Self {
+        Self {
+            processes: Vec::new(),
+            codes: BTreeMap::new(),
+            auth_ids: BTreeMap::new(),
+            nonce: None,
+            refuses_client: false,
+            current_key: 0,
+            forgets_cancelled: false,
+        }
+    }
+
+    /// A user will come of whom this is going to be.
+    pub fn expect(&mut self, plan: Plan) {
+        self.processes.push(Process {
+            plan,
+            nonce: String::new(),
+            auth_id: String::new(),
+            notification_token: None,
+            exchanged_at: None,
+            last_poll: None,
+            slow_downs: 0,
+            cancelled: false,
+            served: false,
+        });
+    }
+
+    /// A user who has been sent to the authorization endpoint: gives the query of the redirect back.
+    pub fn visit(&mut self, label: usize, parameters: &BTreeMap<String, String>, chance: &Chance) -> String {
+        let code = format!("code-{label}-{:016x}", chance.word());
+        let auth_id = format!("auth-{label}-{:016x}", chance.word());
+        self.codes.insert(code.clone(), label);
+        self.auth_ids.insert(auth_id.clone(), label);
+        let query = form_urlencoded::Serializer::new(String::new())
+            .append_pair("deferred_code", &code)
+            .append_pair("state", &parameters["state"])
+            .append_pair("iss", ISSUER)
+            .finish();
+        let process = &mut self.processes[label];
+        process.nonce = parameters["nonce"].clone();
+        process.auth_id = auth_id;
+        query
+    }
+
+    pub fn label_of_code(&self, code: &str) -> Option<usize> {
+        self.codes.get(code).copied()
+    }
+
+    pub fn label_of_auth_id(&self, auth_id: &str) -> Option<usize> {
+        self.auth_ids.get(auth_id).copied()
+    }
+
+    pub fn handle(&mut self, request: &HttpRequest, now: SystemTime) -> Reply {
+        match request.url.path() {
+            "/.well-known/openid-configuration" => Reply::json(Said::Other, 200, &metadata()),
+            "/jwks" => Reply::json(Said::Other, 200, &self.key_set()),
+            "/revoke" => Reply::json(Said::Other, 200, &json!({})),
+            "/token" | "/cancel" => self.authenticated(request, now),
+            _ => Reply { html: true, ..Reply::json(Said::Nonsense, 404, &json!(null)) },
+        }
+    }
+
+    fn authenticated(&mut self, request: &HttpRequest, now: SystemTime) -> Reply {
+        if self.refuses_client {
+            return Reply::error(Said::Refused, "invalid_client");
+        }
+        if let Some(proof) = request.headers.get("dpop") {
+            let proof = claims(proof.to_str().unwrap_or_default());
+            if proof["iat"].as_u64().is_none_or(|issued| issued.abs_diff(unix(now)) > PROOF_TOLERANCE) {
+                return Reply { date: Some(now), ..Reply::error(Said::WrongClock, "invalid_dpop_proof") };
+            }
+            if self.nonce.is_some() && proof["nonce"].as_str() != self.nonce.as_deref() {
+                return Reply { nonce: self.nonce.clone(), ..Reply::error(Said::Challenge, "use_dpop_nonce") };
+            }
+        }
+        let form: BTreeMap<_, _> = form_urlencoded::parse(&request.body).into_owned().collect();
+        let mut reply = if request.url.path() == "/cancel" {
+            self.cancel(&form)
+        } else if let Some(code) = form.get("deferred_code") {
+            self.exchange(code, form.get("deferred_notification_token"), now)
+        } else {
+            self.poll(&form["deferred_auth_id"], now)
+        };
+        reply.nonce = self.nonce.clone();
+        reply
+    }
+
+    fn cancel(&mut self, form: &BTreeMap<String, String>) -> Reply {
+        let label = self.auth_ids[&form["deferred_auth_id"]];
+        self.processes[label].cancelled = true;
+        Reply::json(Said::Other, 200, &json!({}))
+    }
+
+    fn exchange(&mut self, code: &str, notification_token: Option<&String>, now: SystemTime) -> Reply {
+        let Some(&label) = self.codes.get(code) else { return Reply::error(Said::InvalidGrant, "invalid_grant") };
+        if self.processes[label].exchanged_at.is_some() {
+            return Reply::error(Said::InvalidGrant, "invalid_grant");
+        }
+        let interim = self.processes[label].plan.interim.then(|| self.id_token(label, now, false));
+        let process = &mut self.processes[label];
+        process.exchanged_at = Some(now);
+        process.last_poll = Some(now);
+        process.notification_token = notification_token.cloned();
+        let mut body = json!({"deferred_auth_id": process.auth_id});
+        if let Some(interval) = process.plan.interval {
+            body["interval"] = json!(interval.as_secs());
+        }
+        if let Some(lifetime) = process.plan.expires_in {
+            body["expires_in"] = json!(lifetime.as_secs());
+        }
+        if let Some(token) = interim {
+            body["interim_id_token"] = json!(token);
+        }
+        Reply::json(Said::Exchanged, 200, &body)
+    }
+
+    fn poll(&mut self, auth_id: &str, now: SystemTime) -> Reply {
+        let Some(&label) = self.auth_ids.get(auth_id) else {
+            return Reply::error(Said::InvalidGrant, "invalid_grant");
+        };
+        let forgets_cancelled = self.forgets_cancelled;
+        let process = &mut self.processes[label];
+        let exchanged_at = process.exchanged_at.expect("nobody knows the identifier before");
+        let since = |time: SystemTime| now.duration_since(time).unwrap_or_default();
+        if process.served {
+            return Reply::error(Said::InvalidGrant, "invalid_grant");
+        }
+        if process.cancelled {
+            return match forgets_cancelled {
+                true => Reply::error(Said::InvalidGrant, "invalid_grant"),
+                false => Reply::error(Said::Denied, "access_denied"),
+            };
+        }
+        if process.plan.expires_in.is_some_and(|lifetime| since(exchanged_at) >= lifetime) {
+            return Reply::error(Said::Expired, "expired_token");
+        }
+        if since(exchanged_at) >= process.plan.decides_after {
+            match process.plan.decision {
+                Decision::Approve => return self.success(label, now),
+                Decision::Deny => return Reply::error(Said::Denied, "access_denied"),
+                Decision::Grant => return Reply::error(Said::InvalidGrant, "invalid_grant"),
+                Decision::Request => return Reply::error(Said::InvalidRequest, "invalid_request"),
+                Decision::Never => {}
+            }
+        }
+        let early = process.last_poll.is_some_and(|last| since(last) < Duration::from_millis(900));
+        process.last_poll = Some(now);
+        if early || (process.slow_downs < process.plan.slow_downs && unix(now) % 3 == 0) {
+            process.slow_downs += 1;
+            return Reply::error(Said::SlowDown, "slow_down");
+        }
+        Reply::error(Said::Pending, "authorization_pending")
+    }
+
+    fn success(&mut self, label: usize, now: SystemTime) -> Reply {
+        self.processes[label].served = true;
+        let body = json!({
+            "access_token": format!("access-{label}"),
+            "token_type": "DPoP",
+            "expires_in": 600,
+            "id_token": self.id_token(label, now, true),
+        });
+        Reply::json(Said::Success, 200, &body)
+    }
+
+    fn id_token(&self, label: usize, now: SystemTime, last: bool) -> String {
+        let process = &self.processes[label];
+        let forged = process.plan.forged && last;
+        let nonce = if forged { "of somebody else" } else { &process.nonce };
+        let header = json!({"alg": "ES256", "typ": "JWT", "kid": kid(self.current_key)});
+        let claims = json!({
+            "iss": ISSUER,
+            "sub": format!("user-{label}"),
+            "aud": CLIENT_ID,
+            "iat": unix(now),
+            "exp": unix(now) + 600,
+            "nonce": nonce,
+        });
+        let segment = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let message = format!("{}.{}", segment(&header), segment(&claims));
+        let signature = keys()[self.current_key].sign(message.as_bytes()).now_or_never();
+        let signature = signature.expect("a key in memory signs at once").expect("it signs");
+        format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    /// The keys in use, with those before: an OP publishes them for as long as its tokens last.
+    fn key_set(&self) -> Value {
+        let published = keys().iter().enumerate().take(self.current_key + 1);
+        let keys: Vec<_> = published
+            .map(|(number, key)| {
+                let mut jwk = key.public_jwk();
+                jwk.insert("kid".to_owned(), json!(kid(number)));
+                jwk
+            })
+            .collect();
+        json!({ "keys": keys })
+    }
+
+    pub fn rotate_keys(&mut self) {
+        self.current_key = (self.current_key + 1).min(keys().len() - 1);
+    }
+}
+
+fn kid(number: usize) -> String {
+    format!("key-{number}")
+}
+
+fn metadata() -> Value {
+    json!({
+        "issuer": ISSUER,
+        "authorization_endpoint": format!("{ISSUER}/authorize"),
+        "token_endpoint": format!("{ISSUER}/token"),
+        "jwks_uri": format!("{ISSUER}/jwks"),
+        "revocation_endpoint": format!("{ISSUER}/revoke"),
+        "response_types_supported": ["deferred_code"],
+        "grant_types_supported": ["urn:openid:params:grant-type:deferred"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["ES256"],
+        "dpop_signing_alg_values_supported": ["ES256"],
+        "authorization_response_iss_parameter_supported": true,
+    })
+}
+
+/// The claims of a JWT, whoever has signed it.
+fn claims(token: &str) -> Value {
+    let segment = token.split('.').nth(1).unwrap_or_default();
+    let bytes = URL_SAFE_NO_PAD.decode(segment).unwrap_or_default();
+    serde_json::from_slice(&bytes).unwrap_or_default()
+}
+
+fn unix(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,600 @@
+//! What must hold, whatever fails. It watches the wire, the store and the application, and knows what the OP decided.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openid_deferred::store::{Acknowledged, Next, Pinged, ProcessId};
+use openid_deferred::{Delivery, Outcome};
+
+use crate::life::Life;
+use crate::op::{Op, Plan, Said};
+
+/// Schedules are kept in milliseconds, and the age of a process in seconds.
+const TOLERANCE: Duration = Duration::from_millis(20);
+const SECOND: Duration = Duration::from_secs(1);
+/// What the store's clock shows is known only as well as its answers are fast.
+const CLOCK_ERROR: Duration = Duration::from_secs(5);
+const FINAL_MARGIN: Duration = Duration::from_secs(5);
+const DEADLINE_GRACE: Duration = Duration::from_secs(60);
+const SLOW_DOWN_STEP: Duration = Duration::from_secs(5);
+
+/// Everything that was seen of one process.
+struct Watched {
+    plan: Plan,
+    id: Option<ProcessId>,
+    exchange: Exchange,
+    flights: Vec<Flight>,
+    last: Option<Last>,
+    /// Those that are in the store.
+    slow_downs: u32,
+    pinged_at: Option<Duration>,
+    /// The last claim and the one before.
+    claims: [Duration; 2],
+    /// The last poll came early because of a ping.
+    was_early: bool,
+    end_polls: u32,
+    /// The last poll was sent again so often, after challenges.
+    repeats: u32,
+    /// An answer was lost, and none since shows that it was not the success.
+    lost: bool,
+    terminal: Option<Terminal>,
+    cancelled: bool,
+    forgotten: bool,
+    /// With its `deferred_auth_id`.
+    in_store: bool,
+    /// Its exchange has failed for good.
+    has_failed: bool,
+    accepted: Vec<Accepted>,
+    /// What was delivered, and whether it could still give way.
+    delivered: Option<(String, bool)>,
+    acknowledged: u32,
+    acknowledged_at: Option<Duration>,
+    /// A row with a code that may never have left.
+    adrift: bool,
+}
+
+#[derive(Default)]
+struct Exchange {
+    sent_at: Option<Duration>,
+    answered_at: Option<Duration>,
+    ended_at: Duration,
+    was_challenged: bool,
+    /// The code may be sent again: the last time it was not looked at.
+    may_repeat: bool,
+    /// Somebody has set the clock meanwhile.
+    clock_was_set: bool,
+}
+
+struct Flight {
+    number: u64,
+    life: Arc<Life>,
+    /// Nobody waits for the answer any more, as the machine is dead.
+    dead: bool,
+    on_the_wire: bool,
+}
+
+struct Last {
+    life: Arc<Life>,
+    sent_at: Duration,
+    ended_at: Duration,
+    said: Option<Said>,
+    retry_after: Option<Duration>,
+    /// What was answered is in the store.
+    committed: bool,
+}
+
+struct Terminal {
+    said: Said,
+    life: Arc<Life>,
+    committed: bool,
+    store_faults: u32,
+}
+
+/// What the application was told when the user came back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepted {
+    Deferred(ProcessId),
+    Complete,
+    Error,
+    /// It died, or the browser hung up.
+    Nothing,
+}
+
+#[derive(Default)]
+pub struct Counts {
+    pub processes: u64,
+    pub requests: u64,
+    pub polls: u64,
+    pub deliveries: u64,
+    pub crashes: u64,
+    pub pings: u64,
+    pub outcomes: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Default)]
+pub struct Oracle {
+    watched: Vec<Watched>,
+    labels: BTreeMap<ProcessId, usize>,
+    /// When each replica last heard from the store that an outcome is its own: executed there, answered here.
+    holds: BTreeMap<(u32, ProcessId), (Duration, Duration)>,
+    acknowledged: BTreeMap<ProcessId, Duration>,
+    next_flight: u64,
+    pub counts: Counts,
+    pub genuine_pings: u64,
+    pub store_pings: u64,
+    pub violation: Option<String>,
+    pub trace: Option<Vec<String>>,
+    /// Sums up everything that happened, in its order.
+    pub digest: u64,
+}
+
+impl Oracle {
+    pub fn say(&mut self, now: Duration, what: impl FnOnce() -> String) {
+        let line = what();
+        for byte in line.bytes().chain(now.as_millis().to_le_bytes()) {
+            self.digest = (self.digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("{:>12.3} {line}", now.as_secs_f64()));
+        }
+    }
+
+    pub fn must(&mut self, now: Duration, holds: bool, what: impl FnOnce() -> String) {
+        if !holds && self.violation.is_none() {
+            let what = what();
+            self.say(now, || format!("VIOLATION: {what}"));
+            self.violation = Some(format!("at {:.3} s: {what}", now.as_secs_f64()));
+        }
+    }
+
+    pub fn expects(&mut self, plan: Plan) {
+        self.counts.processes += 1;
+        self.watched.push(Watched {
+            plan,
+            id: None,
+            exchange: Exchange::default(),
+            flights: Vec::new(),
+            last: None,
+            slow_downs: 0,
+            pinged_at: None,
+            claims: [Duration::ZERO; 2],
+            was_early: false,
+            end_polls: 0,
+            repeats: 0,
+            lost: false,
+            terminal: None,
+            cancelled: false,
+            forgotten: false,
+            in_store: false,
+            has_failed: false,
+            accepted: Vec::new(),
+            delivered: None,
+            acknowledged: 0,
+            acknowledged_at: None,
+            adrift: false,
+        });
+    }
+
+    // The wire.
+
+    pub fn exchange_sent(&mut self, now: Duration, life: &Arc<Life>, label: usize, id: Option<ProcessId>) -> u64 {
+        self.say(now, || format!("replica {} sends the code of {label}", life.number));
+        if let Some(id) = id {
+            self.is_row_of(id, label);
+        }
+        let watched = &mut self.watched[label];
+        let again = watched.exchange.sent_at.is_some() && !watched.exchange.may_repeat;
+        if !(watched.exchange.was_challenged && watched.exchange.ended_at == now) {
+            watched.exchange.sent_at = Some(now);
+        }
+        watched.exchange.may_repeat = false;
+        self.must(now, !again, || format!("the code of {label} is sent twice"));
+        self.fly(life, label)
+    }
+
+    pub fn poll_sent(&mut self, now: Duration, life: &Arc<Life>, label: usize) -> u64 {
+        self.counts.polls += 1;
+        self.say(now, || format!("replica {} polls {label}", life.number));
+        let verdict = self.watched[label].judge_poll(now, life);
+        if let Err(problem) = verdict {
+            self.must(now, false, || format!("process {label}: {problem}"));
+        }
+        self.fly(life, label)
+    }
+
+    fn fly(&mut self, life: &Arc<Life>, label: usize) -> u64 {
+        self.next_flight += 1;
+        let flight = Flight { number: self.next_flight, life: life.clone(), dead: false, on_the_wire: true };
+        self.watched[label].flights.push(flight);
+        self.next_flight
+    }
+
+    /// Nothing of the request moves in the network any more.
+    pub fn off_the_wire(&mut self, label: usize, flight: u64) {
+        for known in &mut self.watched[label].flights {
+            known.on_the_wire &= known.number != flight;
+        }
+        self.watched[label].flights.retain(|flight| flight.on_the_wire || !flight.dead);
+    }
+
+    pub fn exchange_ended(&mut self, now: Duration, label: usize, flight: u64, said: Option<Said>, sent: bool) {
+        self.say(now, || format!("the exchange of {label} ends: {said:?}"));
+        let watched = &mut self.watched[label];
+        watched.flights.retain(|known| known.number != flight);
+        watched.exchange.ended_at = now;
+        watched.exchange.was_challenged = matches!(said, Some(Said::Challenge | Said::WrongClock));
+        watched.exchange.may_repeat = !sent || matches!(said, Some(Said::Challenge | Said::WrongClock | Said::Refused));
+        if said == Some(Said::Exchanged) {
+            watched.exchange.answered_at = Some(now);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "all that one can know of an answer")]
+    pub fn poll_ended(
+        &mut self,
+        now: Duration,
+        life: &Arc<Life>,
+        label: usize,
+        flight: u64,
+        sent_at: Duration,
+        said: Option<Said>,
+        sent: bool,
+        retry_after: Option<Duration>,
+    ) {
+        self.say(now, || format!("the poll of {label} ends: {said:?}"));
+        let watched = &mut self.watched[label];
+        watched.flights.retain(|known| known.number != flight);
+        watched.last = Some(Last { life: life.clone(), sent_at, ended_at: now, said, retry_after, committed: false });
+        watched.lost |= sent && matches!(said, None | Some(Said::Nonsense));
+        if let Some(said) = said.filter(|said| said.is_terminal()) {
+            let store_faults = life.store_faults();
+            watched.terminal = Some(Terminal { said, life: life.clone(), committed: false, store_faults });
+        }
+    }
+
+    pub fn died(&mut self, now: Duration, life: &Arc<Life>) {
+        self.counts.crashes += 1;
+        self.say(now, || format!("replica {} dies", life.number));
+        for watched in &mut self.watched {
+            for flight in &mut watched.flights {
+                if flight.life.number != life.number || flight.dead {
+                    continue;
+                }
+                flight.dead = true;
+                watched.lost = true;
+            }
+            watched.flights.retain(|flight| flight.on_the_wire || !flight.dead);
+        }
+    }
+
+    pub fn clock_set(&mut self, now: Duration, life: &Arc<Life>, ahead: i64) {
+        self.say(now, || format!("the clock of replica {} is now {ahead} ms ahead", life.number));
+        for watched in &mut self.watched {
+            let exchanging = watched.exchange.sent_at.is_some() && watched.last.is_none();
+            watched.exchange.clock_was_set |= exchanging;
+        }
+    }
+
+    // The store.
+
+    fn is_row_of(&mut self, id: ProcessId, label: usize) {
+        self.labels.insert(id, label);
+        self.watched[label].id = Some(id);
+    }
+
+    /// A process from elsewhere is in the store.
+    pub fn tracked(&mut self, now: Duration, id: ProcessId, label: usize) {
+        self.say(now, || format!("{label} is tracked"));
+        self.is_row_of(id, label);
+    }
+
+    pub fn claimed(&mut self, now: Duration, id: ProcessId, orphaned: bool) {
+        let Some(&label) = self.labels.get(&id) else { return };
+        self.say(now, || format!("{label} is claimed{}", if orphaned { ", orphaned" } else { "" }));
+        let watched = &mut self.watched[label];
+        watched.claims = [watched.claims[1], now];
+        watched.lost |= orphaned;
+    }
+
+    pub fn settled(&mut self, now: Duration, life: &Arc<Life>, id: ProcessId, next: Next) {
+        let Some(&label) = self.labels.get(&id) else { return };
+        self.say(now, || format!("{label} is settled by {}: {next:?}", life.number));
+        let watched = &mut self.watched[label];
+        watched.in_store |= next == Next::Waiting;
+        watched.has_failed |= next == Next::Ended;
+        let Some(last) = watched.last.as_mut().filter(|last| last.life.number == life.number && !last.committed) else {
+            return;
+        };
+        last.committed = true;
+        match last.said {
+            Some(Said::Pending) => watched.lost = false,
+            Some(Said::SlowDown) => {
+                watched.lost = false;
+                watched.slow_downs += 1;
+            }
+            _ => {}
+        }
+        if let Some(terminal) = watched.terminal.as_mut().filter(|terminal| terminal.life.number == life.number) {
+            terminal.committed = true;
+        }
+    }
+
+    pub fn pinged(&mut self, now: Duration, pinged: Pinged) {
+        self.store_pings += 1;
+        let Pinged::Noted(id) = pinged else { return };
+        let Some(&label) = self.labels.get(&id) else { return };
+        self.say(now, || format!("{label} is pinged"));
+        self.watched[label].pinged_at = Some(now);
+    }
+
+    pub fn held(&mut self, life: &Arc<Life>, id: ProcessId, executed: Duration, answered: Duration) {
+        self.holds.insert((life.number, id), (executed, answered));
+    }
+
+    pub fn acknowledgement(&mut self, now: Duration, id: ProcessId, acknowledged: Acknowledged) {
+        if acknowledged != Acknowledged::Done {
+            return;
+        }
+        let first = self.acknowledged.insert(id, now).is_none();
+        self.must(now, first, || format!("{id} is acknowledged twice"));
+        if let Some(&label) = self.labels.get(&id) {
+            self.say(now, || format!("{label} is acknowledged"));
+            self.watched[label].acknowledged += 1;
+            self.watched[label].acknowledged_at = Some(now);
+        }
+    }
+
+    // The application.
+
+    pub fn accepted(&mut self, now: Duration, label: usize, accepted: Accepted) {
+        self.say(now, || format!("{label} is accepted: {accepted:?}"));
+        let watched = &mut self.watched[label];
+        let other =
+            watched.accepted.iter().find(|before| matches!(before, Accepted::Deferred(_)) && **before != accepted);
+        let other = other.copied().filter(|_| matches!(accepted, Accepted::Deferred(_)));
+        watched.accepted.push(accepted);
+        if let Accepted::Deferred(id) = accepted {
+            // The row may have been made by somebody who never got as far as sending the code.
+            watched.adrift |= watched.id != Some(id);
+            self.labels.insert(id, label);
+        }
+        self.must(now, other.is_none(), || format!("{label} has two names: {other:?} and {accepted:?}"));
+    }
+
+    /// Whether the store can tell whose ping it is.
+    pub fn is_in_store(&self, label: usize) -> bool {
+        self.watched[label].in_store && !self.watched[label].forgotten
+    }
+
+    pub fn cancelled(&mut self, now: Duration, label: usize) {
+        self.say(now, || format!("{label} is cancelled"));
+        self.watched[label].cancelled = true;
+    }
+
+    pub fn forgotten(&mut self, now: Duration, label: usize) {
+        self.say(now, || format!("{label} is forgotten"));
+        self.watched[label].forgotten = true;
+    }
+
+    pub fn delivered(&mut self, now: Duration, life: &Arc<Life>, delivery: &Delivery, op: &Op) {
+        self.counts.deliveries += 1;
+        let id = delivery.id();
+        let label: usize = String::from_utf8_lossy(delivery.context()).parse().expect("the context is a label");
+        let name = name(delivery.outcome());
+        self.say(now, || format!("{label} is delivered to {}: {name}, attempt {}", life.number, delivery.attempt()));
+        let known = self.labels.insert(id, label);
+        self.must(now, known.is_none_or(|known| known == label), || format!("{id} has the context of {label}"));
+        let hold = self.holds.get(&(life.number, id)).copied();
+        self.must(now, hold.is_some_and(|(_, answered)| answered == now), || {
+            format!("{label} is delivered by {} on a claim that was not looked at again", life.number)
+        });
+        if let (Some((executed, _)), Some(&acknowledged)) = (hold, self.acknowledged.get(&id)) {
+            self.must(now, executed < acknowledged, || format!("{label} is delivered after its acknowledgement"));
+        }
+        let watched = &mut self.watched[label];
+        let before = watched.delivered.replace((name.to_owned(), matches!(name, "unknown" | "failed")));
+        let changed = before.filter(|(before, provisional)| before != name && !(*provisional && name == "approved"));
+        let judged = watched.judge_outcome(now, label, delivery.outcome(), op);
+        self.must(now, changed.is_none(), || format!("{label} was {changed:?} and is {name}"));
+        if let Err(problem) = judged {
+            self.must(now, false, || format!("{label} is {name}, but {problem}"));
+        }
+    }
+
+    /// Whether everybody who waits has been served.
+    pub fn is_finished(&self) -> bool {
+        self.watched.iter().all(|watched| watched.forgotten || watched.acknowledged > 0 || !watched.is_owed())
+    }
+
+    pub fn finish(&mut self, now: Duration) {
+        for label in 0..self.watched.len() {
+            let watched = &self.watched[label];
+            let (owed, forgotten) = (watched.is_owed(), watched.forgotten);
+            let (acknowledged, outcome) = (watched.acknowledged, watched.delivered.clone());
+            let story = format!("accepted {:?}, delivered {outcome:?}, acknowledged {acknowledged}", watched.accepted);
+            self.must(now, acknowledged <= 1, || format!("{label} has several outcomes: {story}"));
+            self.must(now, !owed || forgotten || acknowledged == 1, || format!("{label} has no outcome: {story}"));
+            if let Some((outcome, _)) = outcome {
+                let name = OUTCOMES.into_iter().find(|name| *name == outcome).unwrap_or("other");
+                *self.counts.outcomes.entry(name).or_default() += 1;
+            }
+        }
+        let (store, genuine) = (self.store_pings, self.genuine_pings);
+        self.must(now, store <= genuine, || {
+            format!("the store heard of {store} pings, of which {genuine} are genuine")
+        });
+    }
+}
+
+impl Watched {
+    /// Whether an outcome has to come.
+    fn is_owed(&self) -> bool {
+        if self.has_failed {
+            return false;
+        }
+        let told_otherwise = |accepted: &Accepted| matches!(accepted, Accepted::Error | Accepted::Complete);
+        if self.accepted.iter().any(|accepted| matches!(accepted, Accepted::Deferred(_))) {
+            return true;
+        }
+        // Whoever got nothing is owed an outcome once the code has left.
+        self.id.is_some() && self.exchange.sent_at.is_some() && !self.accepted.iter().any(told_otherwise)
+    }
+
+    fn judge_poll(&mut self, now: Duration, life: &Arc<Life>) -> Result<(), String> {
+        let again = self.last.as_ref().is_some_and(|last| {
+            matches!(last.said, Some(Said::Challenge | Said::WrongClock))
+                && last.life.number == life.number
+                && last.ended_at == now
+        });
+        if again {
+            self.repeats += 1;
+            return if self.repeats <= 2 { Ok(()) } else { Err("it is repeated a third time".to_owned()) };
+        }
+        self.repeats = 0;
+        if !self.flights.is_empty() {
+            return Err("two requests are in flight".to_owned());
+        }
+        if let Some(terminal) = &self.terminal {
+            let safe = terminal.life.is_alive() && terminal.life.store_faults() == terminal.store_faults;
+            if terminal.committed || safe {
+                return Err(format!("it is asked again after {:?}", terminal.said));
+            }
+        }
+        if self.acknowledged_at.is_some_and(|at| at < self.claims[1]) {
+            return Err("it is asked again after its acknowledgement".to_owned());
+        }
+        self.judge_gap(now)
+    }
+
+    fn judge_gap(&mut self, now: Duration) -> Result<(), String> {
+        let Some(answered) = self.exchange.answered_at else { return Err("it is asked before it began".to_owned()) };
+        let from = match &self.last {
+            None => answered,
+            Some(last) if last.committed => last.ended_at,
+            Some(last) => last.sent_at,
+        };
+        let gap = now.saturating_sub(from) + TOLERANCE;
+        if let Some(last) = self.last.as_ref().filter(|last| last.committed)
+            && last.retry_after.is_some_and(|wait| gap < wait)
+        {
+            return Err(format!("it is asked {gap:?} after `Retry-After: {:?}`", last.retry_after));
+        }
+        let interval = self.plan.interval.unwrap_or_else(|| {
+            (from.saturating_sub(answered) / 100).clamp(Duration::from_secs(5), Duration::from_secs(300))
+        });
+        let interval = interval + SLOW_DOWN_STEP * self.slow_downs;
+        let was_early = std::mem::replace(&mut self.was_early, false);
+        if gap >= interval {
+            return Ok(());
+        }
+        let pinged = self.pinged_at.is_some_and(|at| at >= self.claims[0]);
+        if pinged && !was_early && self.slow_downs == 0 && gap >= SECOND {
+            self.was_early = true;
+            self.pinged_at = None;
+            return Ok(());
+        }
+        if gap >= SECOND && self.is_end_poll(now) {
+            self.end_polls += 1;
+            return Ok(());
+        }
+        Err(format!(
+            "it is asked after {gap:?}, but the interval is {interval:?} (pinged {pinged}, early before {was_early}, \
+             {} polls near its end)",
+            self.end_polls
+        ))
+    }
+
+    /// One slightly before the end; and one when it is over, if the one before was not answered.
+    fn is_end_poll(&self, now: Duration) -> bool {
+        let Some(lifetime) = self.plan.expires_in else { return false };
+        let Exchange { sent_at, answered_at, clock_was_set, .. } = &self.exchange;
+        let final_at = (sent_at.unwrap_or_default() + lifetime).saturating_sub(FINAL_MARGIN + CLOCK_ERROR);
+        let deadline = answered_at.unwrap_or_default() + lifetime + DEADLINE_GRACE;
+        let answered = self
+            .last
+            .as_ref()
+            .is_some_and(|last| last.committed && matches!(last.said, Some(Said::Pending | Said::SlowDown)));
+        match self.end_polls {
+            0 => *clock_was_set || now >= final_at,
+            1 => !answered && (*clock_was_set || now + CLOCK_ERROR >= deadline),
+            _ => false,
+        }
+    }
+
+    fn judge_outcome(&mut self, now: Duration, label: usize, outcome: &Outcome, op: &Op) -> Result<(), String> {
+        let process = &op.processes[label];
+        let said = self.terminal.as_ref().map(|terminal| terminal.said);
+        let told = |expected: &[Said]| match said.is_some_and(|said| expected.contains(&said)) {
+            true => Ok(()),
+            false => Err(format!("the OP said {said:?}")),
+        };
+        if said == Some(Said::Success) && self.terminal.as_ref().is_some_and(|terminal| terminal.committed) {
+            let fits = match outcome {
+                Outcome::Approved(_) => !process.plan.forged,
+                Outcome::Invalid(_) => process.plan.forged,
+                _ => false,
+            };
+            if !fits {
+                return Err("its success is in the store".to_owned());
+            }
+        }
+        match outcome {
+            Outcome::Approved(authentication) => {
+                if authentication.claims().subject() != format!("user-{label}") {
+                    return Err("it is somebody else".to_owned());
+                }
+                if process.plan.forged {
+                    return Err("its token is forged".to_owned());
+                }
+                if authentication.is_after_cancellation() && !self.cancelled {
+                    return Err("nobody has cancelled".to_owned());
+                }
+                told(&[Said::Success])
+            }
+            Outcome::Invalid(violation) if process.plan.forged => match violation.rule().code() {
+                "id_token_nonce" => told(&[Said::Success]),
+                rule => Err(format!("by another rule: {rule}")),
+            },
+            Outcome::Invalid(violation) => Err(format!("its token is good: {violation}")),
+            Outcome::Denied(_) => told(&[Said::Denied]),
+            Outcome::Expired(expiry) if expiry.is_confirmed() => told(&[Said::Expired]),
+            Outcome::Expired(_) => {
+                let lifetime = self.plan.expires_in.ok_or("it does not expire")?;
+                let deadline = self.exchange.answered_at.unwrap_or_default() + lifetime + DEADLINE_GRACE;
+                if process.served {
+                    Err("the success was lost".to_owned())
+                } else if now + CLOCK_ERROR < deadline && !self.exchange.clock_was_set {
+                    Err("its time is not over".to_owned())
+                } else {
+                    Ok(())
+                }
+            }
+            Outcome::Failed(_) if process.served => Err("the success was lost".to_owned()),
+            Outcome::Failed(_) => told(&[Said::InvalidGrant, Said::InvalidRequest]),
+            Outcome::Unknown => {
+                let known = self.exchange.answered_at.is_some() && !self.lost && !self.adrift;
+                let began = self.last.is_some();
+                if known && began { Err("no answer was lost".to_owned()) } else { Ok(()) }
+            }
+            Outcome::Cancelled if !self.cancelled => Err("nobody has cancelled".to_owned()),
+            Outcome::Cancelled => told(&[Said::Denied, Said::InvalidGrant]),
+            _ => Err("nobody knows what that is".to_owned()),
+        }
+    }
+}
+
+const OUTCOMES: [&str; 7] = ["approved", "denied", "expired", "failed", "invalid", "unknown", "cancelled"];
+
+fn name(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Approved(_) => "approved",
+        Outcome::Denied(_) => "denied",
+        Outcome::Expired(_) => "expired",
+        Outcome::Failed(_) => "failed",
+        Outcome::Invalid(_) => "invalid",
+        Outcome::Unknown => "unknown",
+        Outcome::Cancelled => "cancelled",
+        _ => "other",
+    }
+}

@@ -1,0 +1,207 @@
+//! The store as a replica reaches it: over a network that fails, from a machine that dies.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_core::future::BoxFuture;
+use openid_deferred::store::{
+    Acknowledged, Acknowledgement, Cancellation, Claim, HeldOutcome, Insertion, NewProcess, OutcomeClaim, Outcomes,
+    Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal, Settled, Settlement, State, Store, StoreError,
+    StoreProblem, Work,
+};
+
+use crate::life::{Life, mortal};
+use crate::world::{Part, World};
+
+pub struct SimulatedStore {
+    pub world: Arc<World>,
+    pub life: Arc<Life>,
+}
+
+impl SimulatedStore {
+    /// One call: `carry_out` is what the store does, at the moment when the call gets there.
+    fn call<'a, T: Send + 'a>(
+        &'a self,
+        carry_out: impl FnOnce(&'a World) -> BoxFuture<'a, Result<T, StoreError>> + Send + 'a,
+        seen: impl FnOnce(&World, &T) + Send + 'a,
+    ) -> BoxFuture<'a, Result<T, StoreError>> {
+        let (world, life) = (&*self.world, &self.life);
+        let failed = move || {
+            life.note_store_fault();
+            Err(StoreError::new(StoreProblem::Unavailable))
+        };
+        Box::pin(mortal(life.clone(), async move {
+            world.called();
+            world.may_crash(life).await;
+            world.sleep_a_little(world.weather.store_latency).await;
+            if world.is_out(Part::Store) || world.strikes(world.weather.store_fault / 2.0) {
+                return failed();
+            }
+            let answer = carry_out(world).await?;
+            seen(world, &answer);
+            if world.strikes(world.weather.store_fault / 2.0) {
+                return failed();
+            }
+            world.may_crash(life).await;
+            world.sleep_a_little(world.weather.store_latency).await;
+            Ok(answer)
+        }))
+    }
+}
+
+impl World {
+    pub async fn sleep_a_little(&self, longest: Duration) {
+        if !longest.is_zero() && self.now() < self.weather.calm_at {
+            self.sleep(self.chance.up_to(longest)).await;
+        }
+    }
+}
+
+impl Store for SimulatedStore {
+    fn insert(&self, process: NewProcess) -> BoxFuture<'_, Result<Insertion, StoreError>> {
+        let (id, is_tracked) = (process.id, process.state == State::Waiting);
+        let number = self.life.number;
+        self.call(
+            move |world| world.memory.insert(process),
+            move |world, insertion| {
+                world.changes.send();
+                if let (true, Insertion::Inserted { .. }, Some(label)) = (is_tracked, insertion, world.tracking(number))
+                {
+                    world.oracle().tracked(world.now(), id, label);
+                }
+            },
+        )
+    }
+
+    fn work(&self, settlements: Vec<Settlement>, claim: Option<Claim>) -> BoxFuture<'_, Result<Work, StoreError>> {
+        let settled: Vec<_> = settlements.iter().map(|settlement| (settlement.id, settlement.next)).collect();
+        self.call(
+            move |world| world.memory.work(settlements, claim),
+            move |world, work| {
+                if !settled.is_empty() {
+                    world.changes.send();
+                }
+                let (mut oracle, now) = (world.oracle(), world.now());
+                for ((id, next), applied) in settled.into_iter().zip(&work.settled) {
+                    if *applied == Settled::Done {
+                        oracle.settled(now, &self.life, id, next);
+                    }
+                }
+                for claimed in &work.claimed {
+                    oracle.claimed(now, claimed.id, claimed.orphaned);
+                }
+            },
+        )
+    }
+
+    fn load(&self, id: ProcessId) -> BoxFuture<'_, Result<Option<Process>, StoreError>> {
+        self.call(move |world| world.memory.load(id), |_, _| ())
+    }
+
+    fn ping(&self, ping: Ping) -> BoxFuture<'_, Result<Pinged, StoreError>> {
+        self.call(
+            move |world| world.memory.ping(ping),
+            |world, pinged| {
+                world.changes.send();
+                world.oracle().pinged(world.now(), *pinged);
+            },
+        )
+    }
+
+    fn cancel(&self, id: ProcessId, to: Cancellation) -> BoxFuture<'_, Result<Option<Cancellation>, StoreError>> {
+        self.call(move |world| world.memory.cancel(id, to), |_, _| ())
+    }
+
+    fn claim_outcomes(&self, claim: OutcomeClaim) -> BoxFuture<'_, Result<Outcomes, StoreError>> {
+        Box::pin(async move {
+            let mut executed = Duration::ZERO;
+            let claimed =
+                self.call(move |world| world.memory.claim_outcomes(claim), |world, _| executed = world.now()).await?;
+            for outcome in &claimed.claimed {
+                self.world.oracle().held(&self.life, outcome.held.id, executed, self.world.now());
+            }
+            Ok(claimed)
+        })
+    }
+
+    fn hold_outcomes(&self, held: Vec<HeldOutcome>, due_in: Duration) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
+        Box::pin(async move {
+            let (mut executed, ids) = (Duration::ZERO, held.clone());
+            let seen = |world: &World, _: &Vec<bool>| {
+                world.changes.send();
+                executed = world.now();
+            };
+            let holds = self.call(move |world| world.memory.hold_outcomes(held, due_in), seen).await?;
+            for (outcome, _) in ids.iter().zip(&holds).filter(|(_, holds)| **holds) {
+                self.world.oracle().held(&self.life, outcome.id, executed, self.world.now());
+            }
+            Ok(holds)
+        })
+    }
+
+    fn acknowledge(
+        &self,
+        acknowledgements: Vec<Acknowledgement>,
+    ) -> BoxFuture<'_, Result<Vec<Acknowledged>, StoreError>> {
+        let ids: Vec<_> = acknowledgements.iter().map(|acknowledgement| acknowledgement.id).collect();
+        self.call(
+            move |world| world.memory.acknowledge(acknowledgements),
+            move |world, acknowledged| {
+                for (id, acknowledged) in ids.into_iter().zip(acknowledged) {
+                    world.oracle().acknowledgement(world.now(), id, *acknowledged);
+                }
+            },
+        )
+    }
+
+    fn forget(&self, id: ProcessId) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.call(move |world| world.memory.forget(id), |_, _| ())
+    }
+
+    fn purge(&self, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
+        self.call(move |world| world.memory.purge(limit), |_, _| ())
+    }
+
+    fn spread(&self, partition: Partition, over: Duration) -> BoxFuture<'_, Result<usize, StoreError>> {
+        self.call(move |world| world.memory.spread(partition, over), |_, _| ())
+    }
+
+    fn sealed_otherwise(
+        &self,
+        key: [u8; 4],
+        after: Option<ProcessId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<Process>, StoreError>> {
+        self.call(move |world| world.memory.sealed_otherwise(key, after, limit), |_, _| ())
+    }
+
+    fn reseal(&self, reseals: Vec<Reseal>) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
+        self.call(move |world| world.memory.reseal(reseals), |_, _| ())
+    }
+
+    fn stats(&self) -> BoxFuture<'_, Result<Vec<PartitionStats>, StoreError>> {
+        self.call(|world| world.memory.stats(), |_, _| ())
+    }
+
+    fn changed(&self) -> BoxFuture<'static, ()> {
+        let changed = self.world.changes.next();
+        let tells = self.world.weather.store_tells;
+        Box::pin(mortal(self.life.clone(), async move {
+            changed.await;
+            if !tells {
+                std::future::pending::<()>().await;
+            }
+        }))
+    }
+
+    fn look_every(&self) -> Duration {
+        if self.world.weather.store_tells { self.world.memory.look_every() } else { self.world.weather.look_every }
+    }
+}
+
+impl fmt::Debug for SimulatedStore {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("SimulatedStore").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,215 @@
+//! Users who sign in, reload, hang up and change their minds; and the pings that the OP sends meanwhile.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, Method, StatusCode};
+use openid_deferred::store::ProcessId;
+use openid_deferred::{AuthorizationSession, PendingAuthentication, SignIn};
+use serde_json::json;
+
+use crate::life::mortal;
+use crate::op::Plan;
+use crate::oracle::Accepted;
+use crate::replica::Replica;
+use crate::world::{World, spawn};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+pub async fn sign_in(world: Arc<World>, label: usize, plan: Plan) {
+    let chance = &world.chance;
+    world.sleep(chance.up_to(world.horizon)).await;
+    let Some((query, session)) = go_out(&world, label).await else { return };
+    if plan.pings {
+        spawn(pings(world.clone(), label, plan));
+    }
+    world.sleep(chance.up_to(2 * MINUTE)).await;
+    let id = match chance.odds(0.2) {
+        true => come_back_elsewhere(&world, label, &query, &session).await,
+        false => come_back(&world, label, &query, &session).await,
+    };
+    let Some(id) = id else { return };
+    if chance.odds(0.3) {
+        change_mind(&world, label, id).await;
+    }
+}
+
+/// To the OP: the query that it sends the user back with, and the session.
+async fn go_out(world: &World, label: usize) -> Option<(String, String)> {
+    for _ in 0..10 {
+        let Some(replica) = running(world).await else { continue };
+        let request = replica.client.authorize().start();
+        let started = tokio::select! {
+            biased;
+            () = replica.life.ended() => continue,
+            started = request => started,
+        };
+        if let Ok((url, session)) = started {
+            let parameters: BTreeMap<_, _> = url.query_pairs().into_owned().collect();
+            let query = world.op().visit(label, &parameters, &world.chance);
+            return Some((query, session.seal(&world.keyring()).expect("it is small")));
+        }
+        world.sleep(world.chance.between(MINUTE, 30 * MINUTE)).await;
+    }
+    None
+}
+
+async fn running(world: &World) -> Option<Replica> {
+    for _ in 0..1_000 {
+        if let Some(replica) = world.some_replica() {
+            return Some(replica);
+        }
+        world.sleep(Duration::from_secs(10)).await;
+    }
+    None
+}
+
+/// To some replica, and again after an error, for as long as the user has patience.
+async fn come_back(world: &World, label: usize, query: &str, session: &str) -> Option<ProcessId> {
+    let chance = &world.chance;
+    let mut named = None;
+    for _ in 0..4 {
+        let replica = running(world).await?;
+        let session = AuthorizationSession::open(&world.keyring(), session).expect("it was sealed here");
+        let poller = replica.poller.clone();
+        let patience = if world.strikes(0.2) { chance.up_to(2 * MINUTE) } else { Duration::MAX };
+        let accepted = tokio::select! {
+            biased;
+            () = replica.life.ended() => Accepted::Nothing,
+            accepted = poller.authorization_response(query, session, label.to_string()) => match accepted {
+                Ok(openid_deferred::Accepted::Deferred(id)) => Accepted::Deferred(id),
+                Ok(_) => Accepted::Complete,
+                Err(_) => Accepted::Error,
+            },
+            () = world.sleep(patience) => Accepted::Nothing,
+        };
+        world.oracle().accepted(world.now(), label, accepted);
+        if let Accepted::Deferred(id) = accepted {
+            named = Some(id);
+        }
+        if chance.odds(if named.is_some() { 0.8 } else { 0.4 }) {
+            break;
+        }
+        world.sleep(chance.between(Duration::from_millis(10), 30 * MINUTE)).await;
+    }
+    named
+}
+
+/// By a client of the application's own, which hands the process over afterwards.
+async fn come_back_elsewhere(world: &World, label: usize, query: &str, session: &str) -> Option<ProcessId> {
+    let replica = running(world).await?;
+    let session = AuthorizationSession::open(&world.keyring(), session).expect("it was sealed here");
+    let exchanged = tokio::select! {
+        biased;
+        () = replica.life.ended() => return None,
+        exchanged = replica.client.authorization_response(query, session) => exchanged,
+    };
+    let Ok(SignIn::Deferred(pending)) = exchanged else { return None };
+    world.sleep(world.chance.up_to(Duration::from_secs(30))).await;
+    let life = replica.life.clone();
+    tokio::select! {
+        biased;
+        () = life.ended() => None,
+        id = hand_over(world, label, &replica, pending) => Some(id),
+    }
+}
+
+async fn hand_over(world: &World, label: usize, replica: &Replica, pending: PendingAuthentication) -> ProcessId {
+    let _turn = replica.tracks.lock().await;
+    world.tracking.lock().unwrap().insert(replica.life.number, label);
+    loop {
+        if let Ok(id) = replica.poller.track(&pending, label.to_string()).await {
+            world.oracle().accepted(world.now(), label, Accepted::Deferred(id));
+            return id;
+        }
+        world.sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn change_mind(world: &World, label: usize, id: ProcessId) {
+    let chance = &world.chance;
+    world.sleep(chance.between(Duration::from_secs(1), world.horizon)).await;
+    let Some(replica) = running(world).await else { return };
+    let act = async {
+        match chance.below(5) {
+            0 => {
+                world.oracle().forgotten(world.now(), label);
+                drop(replica.poller.forget(id).await);
+            }
+            1 => drop((replica.poller.status(id).await, replica.poller.stats().await)),
+            _ => {
+                world.oracle().cancelled(world.now(), label);
+                drop(replica.poller.cancel(id).await);
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = replica.life.ended() => {}
+        () = act => {}
+    }
+}
+
+/// Genuine, early, repeated, forged and mixed up.
+async fn pings(world: Arc<World>, label: usize, plan: Plan) {
+    let chance = &world.chance;
+    for _ in 0..1 + chance.below(6) {
+        let wait = if chance.odds(0.3) { plan.decides_after } else { chance.up_to(plan.decides_after) };
+        world.sleep(wait + chance.up_to(Duration::from_secs(3))).await;
+        let (token, auth_id, other) = {
+            let op = world.op();
+            let (process, other) = (&op.processes[label], &op.processes[chance.below(op.processes.len())]);
+            let Some(token) = process.notification_token.clone() else { continue };
+            (token, process.auth_id.clone(), other.auth_id.clone())
+        };
+        world.oracle().counts.pings += 1;
+        match chance.below(6) {
+            0 => {
+                let status = ping(&world, &forged(&token, chance.below(token.len())), &auth_id, false).await;
+                let refused = status.is_none_or(|status| status == StatusCode::UNAUTHORIZED);
+                world.oracle().must(world.now(), refused, || format!("a forged ping is answered with {status:?}"));
+            }
+            1 if other != auth_id => {
+                let known = world.oracle().is_in_store(label);
+                let status = ping(&world, &token, &other, true).await;
+                let refused = !known || status != Some(StatusCode::NO_CONTENT);
+                world.oracle().must(world.now(), refused, || format!("a mixed-up ping is answered with {status:?}"));
+            }
+            _ => {
+                for _ in 0..chance.pick(&[1, 1, 1, 20]) {
+                    let status = ping(&world, &token, &auth_id, true).await;
+                    let taken = matches!(status, None | Some(StatusCode::NO_CONTENT | StatusCode::SERVICE_UNAVAILABLE));
+                    world.oracle().must(world.now(), taken, || format!("a ping is answered with {status:?}"));
+                }
+            }
+        }
+    }
+}
+
+/// `None` where nobody was there to take it.
+async fn ping(world: &World, token: &str, auth_id: &str, genuine: bool) -> Option<StatusCode> {
+    let replica = world.some_replica()?;
+    if genuine {
+        world.oracle().genuine_pings += 1;
+    }
+    let mut headers = HeaderMap::new();
+    headers.insert("authorization", format!("Bearer {token}").parse().expect("a header"));
+    headers.insert("content-type", "application/json".parse().expect("a header"));
+    let body = json!({"deferred_auth_id": auth_id}).to_string();
+    let receiver = replica.receiver.clone();
+    tokio::select! {
+        biased;
+        () = replica.life.ended() => None,
+        status = mortal(replica.life.clone(), receiver.receive(&Method::POST, &headers, body.as_bytes())) => Some(status),
+    }
+}
+
+fn forged(token: &str, at: usize) -> String {
+    let flip = |(index, letter): (usize, char)| match letter {
+        'A' if index == at => 'B',
+        _ if index == at => 'A',
+        other => other,
+    };
+    token.chars().enumerate().map(flip).collect()
+}
