@@ -132,7 +132,7 @@ fn again(command: &Command) -> Command {
 /// Asks the worker to stop, as a service manager does, and waits until it has.
 async fn stop_gently(worker: &mut Child) -> anyhow::Result<()> {
     if let Some(id) = worker.id() {
-        Command::new("kill").args(["-TERM", &id.to_string()]).status().await?;
+        Command::new("sh").args(["-c", &format!("kill -TERM {id}")]).status().await?;
     }
     worker.wait().await?;
     Ok(())

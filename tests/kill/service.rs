@@ -213,6 +213,20 @@ impl Worker {
     }
 }
 
+impl Worker {
+    /// SIGTERM, as a service manager sends it. Gives whether the worker said that all is well.
+    pub async fn stop(mut self) -> bool {
+        let kill = format!("kill -TERM {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().expect("there is a shell").success());
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it can be asked") {
+                return status.success();
+            }
+            SystemClock.sleep(MOMENT).await;
+        }
+    }
+}
+
 impl Drop for Worker {
     fn drop(&mut self) {
         let _ = self.child.kill();
