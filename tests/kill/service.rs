@@ -16,8 +16,8 @@ use tempfile::TempDir;
 
 const CLIENT_SECRET: &str = "the secret of a worker that dies a lot";
 
-/// One request to the OP takes no longer; so a dead worker's claims run out after 13 s.
-const TIMEOUT: &str = "2";
+/// One request to the OP takes no longer; so a dead worker's claims run out after 17 s.
+const TIMEOUT: &str = "3";
 /// So soon outcomes come again that a dead worker held.
 const DELIVERY_LEASE: &str = "3";
 pub const MOMENT: Duration = Duration::from_millis(20);
