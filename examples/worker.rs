@@ -6,9 +6,9 @@
 //! The parts can also be run one by one, several workers on one store included:
 //!
 //! ```sh
-//! worker op --app http://127.0.0.1:8080 --users 20          # prints the issuer, then sends users to the application
-//! worker run --issuer … --listen 127.0.0.1:8080             # takes users and pings, polls, delivers
-//! worker run --issuer … --store postgres://localhost/app    # one more on another machine
+//! worker op --app http://127.0.0.1:8080 --users 20   # says how to start workers, and sends users to them
+//! worker run … --listen 127.0.0.1:8080               # takes users and pings, polls, delivers
+//! worker run …                                       # one more on the same store
 //! ```
 
 use std::process::ExitCode;

@@ -47,7 +47,8 @@ pub struct OpSettings {
 pub async fn op(settings: OpSettings) -> anyhow::Result<()> {
     let op = provider(&settings.app)?;
     println!("{}", op.issuer());
-    eprintln!("Start workers with --issuer {} and OPENID_DEFERRED_CLIENT_SECRET='{CLIENT_SECRET}'.", op.issuer());
+    eprintln!("Start workers with OPENID_DEFERRED_CLIENT_SECRET='{CLIENT_SECRET}' and");
+    eprintln!("worker run --issuer {} --id-token-alg ES256", op.issuer());
     let crowd = async {
         send_users(&op, &settings.app, settings.users).await?;
         std::future::pending::<anyhow::Result<()>>().await
@@ -132,7 +133,7 @@ fn again(command: &Command) -> Command {
 /// Asks the worker to stop, as a service manager does, and waits until it has.
 async fn stop_gently(worker: &mut Child) -> anyhow::Result<()> {
     if let Some(id) = worker.id() {
-        Command::new("kill").args(["-TERM", &id.to_string()]).status().await?;
+        Command::new("sh").args(["-c", &format!("kill -TERM {id}")]).status().await?;
     }
     worker.wait().await?;
     Ok(())

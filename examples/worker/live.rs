@@ -8,6 +8,9 @@ use openid_deferred::{Clock, Poller, SystemClock};
 /// Shows what is pending, in flight and done, for ever. Where stderr is no terminal, nothing is shown.
 pub async fn show(poller: &Poller) {
     let line = ProgressBar::new_spinner();
+    if line.is_hidden() {
+        std::future::pending::<()>().await;
+    }
     line.set_style(ProgressStyle::with_template("{spinner:.cyan} {msg} [{elapsed}]").expect("a fixed template"));
     loop {
         line.set_message(match poller.stats().await {

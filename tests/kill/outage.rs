@@ -1,5 +1,5 @@
 //! A database that is gone for a while: nothing is lost, nothing is asked early, and users and pings are told to come
-//! again.
+//! again. A worker that is replaced by another one: likewise.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -39,6 +39,28 @@ async fn nothing_is_lost_or_early_while_postgresql_is_down() {
     url.set_ip_host(wire.address.ip()).unwrap();
     url.set_port(Some(wire.address.port())).unwrap();
     outage(StoreOf::postgres_at(url.to_string()), |_| wire.cut()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_is_told_to_stop_leaves_everything_in_order_for_the_next_one() {
+    let service = Service::start(StoreOf::sqlite()).await;
+    let worker = service.worker();
+    let mut processes = Vec::new();
+    for user in 0..USERS {
+        processes.push(service.sign_in(user).await);
+    }
+    until("everybody is polled", || processes.iter().all(|process| process.polls() > 0)).await;
+    assert!(worker.stop().await);
+    let stopped = polls(&service);
+    let _next = service.worker();
+    until("everybody is polled again", || polls(&service) >= stopped + USERS as usize).await;
+    let began = SystemClock.monotonic();
+    processes.iter().for_each(|process| process.approve());
+    until("everybody has an outcome", || service.lines().len() >= USERS as usize).await;
+    let took = SystemClock.monotonic() - began;
+    assert!(took < Duration::from_secs(10), "no claim was left to run out, and yet it took {took:?}");
+    assert!(service.lines().iter().all(|line| line["outcome"] == "approved"));
+    service.op.assert_clean();
 }
 
 /// Some users wait, the store is gone until what `take_away` gives is dropped, and in the end everybody has their

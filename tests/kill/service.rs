@@ -16,8 +16,8 @@ use tempfile::TempDir;
 
 const CLIENT_SECRET: &str = "the secret of a worker that dies a lot";
 
-/// One request to the OP takes no longer; so a dead worker's claims run out after 13 s.
-const TIMEOUT: &str = "2";
+/// One request to the OP takes no longer; so a dead worker's claims run out after 17 s.
+const TIMEOUT: &str = "3";
 /// So soon outcomes come again that a dead worker held.
 const DELIVERY_LEASE: &str = "3";
 pub const MOMENT: Duration = Duration::from_millis(20);
@@ -210,6 +210,20 @@ impl Worker {
         self.child.kill().expect("it can be killed");
         self.child.wait().expect("it has ended");
         self.child = self.command.spawn().expect("the worker starts");
+    }
+}
+
+impl Worker {
+    /// SIGTERM, as a service manager sends it. Gives whether the worker said that all is well.
+    pub async fn stop(mut self) -> bool {
+        let kill = format!("kill -TERM {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().expect("there is a shell").success());
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it can be asked") {
+                return status.success();
+            }
+            SystemClock.sleep(MOMENT).await;
+        }
     }
 }
 

@@ -37,7 +37,8 @@ impl Trial {
         let random = SeededRandom::new(self.seed);
         let workers: Vec<_> = (0..self.workers).map(|_| service.worker()).collect();
         let pause = self.review / self.kills as u32;
-        let mut killer = Killer { workers, front: self.kills_front, left: self.kills, pause, next: None };
+        let mut killer =
+            Killer { workers, front: self.kills_front, left: self.kills, pause, next: None, deaths: Vec::new() };
         let mut reviewers = Reviewers { longest: self.review, plans: BTreeMap::new() };
         let mut users = crowd(&service, self.processes);
         let store = service.open_store().await;
@@ -61,7 +62,7 @@ impl Trial {
             SystemClock.sleep(MOMENT).await;
         }
         let decisions = reviewers.plans.into_iter().map(|(user, plan)| (user, plan.decision)).collect();
-        let verdict = Verdict::of(&service, &decisions);
+        let verdict = Verdict::of(&service, &decisions, &killer.deaths);
         let took = SystemClock.monotonic() - began;
         eprintln!("| {} | {} | {} | {verdict} | {} s |", self.name, self.processes, self.kills, took.as_secs());
     }
@@ -120,6 +121,7 @@ struct Killer {
     left: usize,
     pause: Duration,
     next: Option<Duration>,
+    deaths: Vec<Duration>,
 }
 
 impl Killer {
@@ -135,6 +137,7 @@ impl Killer {
             Some(worker) => worker.kill_and_start_again(),
             None => service.kill_front(),
         }
+        self.deaths.push(SystemClock.monotonic());
         self.left -= 1;
         self.next = None;
     }
