@@ -309,7 +309,7 @@ impl Schedule {
             // After the end there is one poll at most, and it says most when the OP's own patience has run out too. A
             // process that nobody could ask about before its end gets it although the interval is longer.
             if after_the_end && !left.is_zero() && (wait < left || !self.final_poll_answered()) {
-                wait = left;
+                wait = left.max(SHORTEST_GAP);
             }
         }
         self.due = Due::after(wait, now);

@@ -29,8 +29,9 @@ struct Watched {
     /// Those that are in the store.
     slow_downs: u32,
     pinged_at: Option<Duration>,
-    /// The last claim and the one before.
-    claims: [Duration; 2],
+    claimed_at: Duration,
+    /// The claim that the last poll belonged to.
+    polled_from: Duration,
     /// The last poll came early because of a ping.
     was_early: bool,
     end_polls: u32,
@@ -158,7 +159,8 @@ impl Oracle {
             last: None,
             slow_downs: 0,
             pinged_at: None,
-            claims: [Duration::ZERO; 2],
+            claimed_at: Duration::ZERO,
+            polled_from: Duration::ZERO,
             was_early: false,
             end_polls: 0,
             repeats: 0,
@@ -293,7 +295,7 @@ impl Oracle {
         let Some(&label) = self.labels.get(&id) else { return };
         self.say(now, || format!("{label} is claimed{}", if orphaned { ", orphaned" } else { "" }));
         let watched = &mut self.watched[label];
-        watched.claims = [watched.claims[1], now];
+        watched.claimed_at = now;
         watched.lost |= orphaned;
     }
 
@@ -461,7 +463,7 @@ impl Watched {
                 return Err(format!("it is asked again after {:?}", terminal.said));
             }
         }
-        if self.acknowledged_at.is_some_and(|at| at < self.claims[1]) {
+        if self.acknowledged_at.is_some_and(|at| at < self.claimed_at) {
             return Err("it is asked again after its acknowledgement".to_owned());
         }
         self.judge_gap(now)
@@ -485,10 +487,11 @@ impl Watched {
         });
         let interval = interval + SLOW_DOWN_STEP * self.slow_downs;
         let was_early = std::mem::replace(&mut self.was_early, false);
+        let polled_from = std::mem::replace(&mut self.polled_from, self.claimed_at);
         if gap >= interval {
             return Ok(());
         }
-        let pinged = self.pinged_at.is_some_and(|at| at >= self.claims[0]);
+        let pinged = self.pinged_at.is_some_and(|at| at >= polled_from);
         if pinged && !was_early && self.slow_downs == 0 && gap >= SECOND {
             self.was_early = true;
             self.pinged_at = None;

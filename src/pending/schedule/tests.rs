@@ -236,6 +236,17 @@ fn a_last_poll_that_leaves_a_moment_early_is_the_last_all_the_same() {
 }
 
 #[test]
+fn a_process_that_is_in_trouble_when_its_end_comes_is_not_asked_about_twice_within_a_second() {
+    let mut schedule = schedule(Some(10), Some(100));
+    schedule.sending(moment(95.0));
+    schedule.answered(&lost(), moment(159.8), NO_JITTER);
+    let Step::Wait(wait) = schedule.step(moment(159.8)) else { panic!("it is too early") };
+    assert!(wait <= Duration::from_secs(1));
+    assert!(matches!(schedule.step(moment(160.5)), Step::Wait(_)));
+    assert_eq!(schedule.step(moment(160.8)), Step::Ask);
+}
+
+#[test]
 fn a_process_found_past_its_deadline_is_asked_about_once_and_expires_unconfirmed() {
     let schedule = schedule(Some(10), Some(100));
     let mut found = reopen(&schedule);
