@@ -283,6 +283,7 @@ impl Oracle {
     fn is_row_of(&mut self, id: ProcessId, label: usize) {
         self.labels.insert(id, label);
         self.watched[label].id = Some(id);
+        self.watched[label].has_failed = false;
     }
 
     /// A process from elsewhere is in the store.
@@ -320,6 +321,13 @@ impl Oracle {
         if let Some(terminal) = watched.terminal.as_mut().filter(|terminal| terminal.life.number == life.number) {
             terminal.committed = true;
         }
+    }
+
+    /// Its code was not looked at, so it may come back as if nothing had been.
+    pub fn erased(&mut self, now: Duration, id: ProcessId) {
+        let Some(&label) = self.labels.get(&id) else { return };
+        self.say(now, || format!("{label} is erased"));
+        self.watched[label].has_failed = true;
     }
 
     pub fn pinged(&mut self, now: Duration, pinged: Pinged) {

@@ -156,7 +156,7 @@ impl Store for SimulatedStore {
     }
 
     fn forget(&self, id: ProcessId) -> BoxFuture<'_, Result<bool, StoreError>> {
-        self.call(move |world| world.memory.forget(id), |_, _| ())
+        self.call(move |world| world.memory.forget(id), move |world, _| world.oracle().erased(world.now(), id))
     }
 
     fn purge(&self, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>> {

@@ -234,7 +234,7 @@ fn weather(chance: &Chance, horizon: Duration) -> Weather {
     Weather {
         crash: rate(&[0.0, 0.0, 0.001, 0.004, 0.015]),
         wire_fault: rate(&[0.0, 0.01, 0.05, 0.3]),
-        store_fault: rate(&[0.0, 0.0, 0.01, 0.1]),
+        store_fault: rate(&[0.0, 0.0, 0.01, 0.1, 0.4]),
         garbage: rate(&[0.0, 0.01, 0.1]),
         slow: rate(&[0.0, 0.01, 0.1]),
         latency: chance.pick(&[Duration::ZERO, Duration::from_millis(80), Duration::from_secs(3)]),

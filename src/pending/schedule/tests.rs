@@ -285,6 +285,8 @@ fn a_process_that_is_taken_from_a_queue_at_its_end_is_not_asked_about_before_its
     assert_eq!(answered.due_in(moment(95.0)), Duration::from_secs(65));
     let expired = Step::End(End::Expired { confirmed: false });
     assert_eq!(reopen(&answered).claimed(moment(160.0)), expired, "the last poll was answered");
+    let Step::Wait(wait) = reopen(&answered).claimed(moment(159.5)) else { panic!("the queue's clock is a bit fast") };
+    assert_eq!(wait, Duration::from_millis(500));
     assert_eq!(reopen(&answered).claimed(moment(5_000.0)), Step::Ask, "it was found late");
 
     let mut held = reopen(&schedule(Some(10), Some(100)));
