@@ -9,7 +9,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use openid_deferred::{Claims, Client, Outcome, SignIn};
+use openid_deferred::{Claims, Client, Error, InterimState, Outcome, SignIn};
 
 #[path = "quickstart/demo.rs"]
 mod demo;
@@ -43,9 +43,13 @@ async fn sign_in(client: &Client, browser: &mut dyn Browser, progress: &Progress
         _ => bail!("this example is older than the library"),
     };
     progress.step("Exchange the deferred code", "the provider names the process and how often it may be asked");
-    if let Some(interim) = pending.interim().verified() {
-        let name = interim.claims().name().unwrap_or("somebody");
-        progress.note(&format!("an interim ID Token says, not verified yet, that this is {name}"));
+    match pending.interim() {
+        InterimState::Verified(interim) => {
+            let name = interim.claims().name().unwrap_or("somebody");
+            progress.note(&format!("an interim ID Token says, not verified yet, that this is {name}"));
+        }
+        InterimState::Rejected(rule) => progress.note(&format!("an interim ID Token came but is not believed: {rule}")),
+        _ => {}
     }
 
     // 4. Wait. This polls at the provider's pace and survives its outages, for seconds or for weeks.
@@ -64,7 +68,12 @@ async fn sign_in(client: &Client, browser: &mut dyn Browser, progress: &Progress
         }
         Outcome::Denied(denial) => bail!("the provider denied: {}", denial.description().unwrap_or("no reason given")),
         Outcome::Expired(_) => bail!("time ran out before the provider decided; start again"),
-        Outcome::Failed(response) => bail!("the provider ended the process with {response}"),
+        Outcome::Failed(response) => {
+            bail!(
+                "the provider ended the process with {response}: {}",
+                response.description().unwrap_or("no reason given")
+            )
+        }
         Outcome::Invalid(violation) => bail!("the provider's approval is not valid: {violation}"),
         Outcome::Cancelled => bail!("the sign-in was cancelled"),
         Outcome::Unknown => bail!("the provider's answer was lost on its way, and it gives it once only; start again"),
@@ -96,6 +105,11 @@ async fn main() -> ExitCode {
         }
         Err(error) => {
             eprintln!("error: {error:#}");
+            // Errors of the library never repeat what the provider wrote; who wants to read it asks for it.
+            let response = error.downcast_ref::<Error>().and_then(Error::error_response);
+            if let Some(description) = response.and_then(|response| response.description()) {
+                eprintln!("the provider says: {description}");
+            }
             ExitCode::FAILURE
         }
     }

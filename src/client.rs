@@ -114,7 +114,10 @@ impl Client {
             return Err(ConfigurationProblem::Unsupported("pushed authorization requests (RFC 9126)").into());
         }
         self.dpop_algorithm(&metadata)?;
-        self.0.provider.keys().await?;
+        // An OP whose tokens are authenticated with the client secret may have no keys at all.
+        if !self.id_token_algorithms().await?.iter().all(|algorithm| algorithm.is_symmetric()) {
+            self.0.provider.keys().await?;
+        }
         Ok(())
     }
 

@@ -47,7 +47,7 @@ pub enum ErrorKind {
     #[error("the OP answered with {0}")]
     ErrorResponse(ErrorResponse),
     /// A message broke a rule of the specifications and was not believed.
-    #[error("a rule was broken: {0}")]
+    #[error("{0}")]
     Protocol(Violation),
     /// The network did not carry a request or its response.
     #[error("{0}")]

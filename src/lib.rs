@@ -66,25 +66,53 @@
 //! # fn main() {}
 //! ```
 //!
+//! # Two floors
+//!
+//! The steps above are the protocol floor: values that the application keeps and polls itself. On it stands the durable
+//! floor, which keeps and polls many processes, on several machines, and sees that every outcome arrives.
+//!
+//! | | protocol floor | durable floor |
+//! |---|---|---|
+//! | in one type | [`Client`] | [`Poller`], which has one client or many |
+//! | a process is | a [`PendingAuthentication`], to be sealed and stored | a [`ProcessId`](store::ProcessId) and a sealed row in a [`Store`](store::Store) |
+//! | the user comes back | [`Client::authorization_response`] | [`Poller::authorization_response`] |
+//! | it ends with | [`Client::wait`] or [`Client::poll`], an [`Outcome`] | [`Poller::outcomes`], each [`Delivery`] until it is [acknowledged](Delivery::acknowledge) |
+//! | a crash | loses what was not sealed and stored before | loses no process; where the OP's answer was lost with it, the outcome is [`Outcome::Unknown`] |
+//! | no longer wanted | [`Client::cancel`] | [`Poller::cancel`] |
+//! | Ping Callbacks | your endpoint | [`ping::Receiver`] |
+//!
+//! The user is sent out by [`Client::authorize`] on both. [`Poller::track`] takes a process from the first floor to the
+//! second. Rows live in a PostgreSQL database ([`PostgresStore`]), in a file ([`SqliteStore`]), in memory
+//! ([`MemoryStore`](store::MemoryStore)), or wherever a store of your own keeps them.
+//!
 //! # Outcomes and errors
 //!
-//! How a process ends is an [`Outcome`]: approved, denied, expired, failed, invalid, or unknown, where the OP's answer
-//! was lost on its way. An [`Error`] is something that went wrong on the way there. It never ends a process that is
-//! waited for (a failed exchange does end the sign-in, because there is no process yet), and [`Error::kind`] tells the
-//! OP's answer, the OP breaking a [`Rule`], the network, the configuration and the application's own use of the crate
-//! apart. Neither contains a token, a code, a key or a response body, so both may be logged, and so may the `Debug`
-//! output of every type here.
+//! How a process ends is an [`Outcome`]: approved, denied, expired, failed, invalid, cancelled, or unknown, where the
+//! OP's answer was lost on its way. An [`Error`] is something that went wrong on the way there. It never ends a
+//! process that is waited for (a failed exchange does end the sign-in, because there is no process yet), and
+//! [`Error::kind`] tells the OP's answer, the OP breaking a [`Rule`], the network, the configuration, the store and
+//! the application's own use of the crate apart. Neither contains a token, a code, a key or a response body, so both
+//! may be logged, and so may the `Debug` output of every type here.
 //!
 //! # Seams
 //!
-//! Time, chance and the network are traits ([`Clock`], [`Random`], [`HttpClient`]), and private keys may live outside of
-//! the process ([`Signer`]). Applications rarely replace the first three; their tests do.
+//! Time, chance and the network are traits ([`Clock`], [`Random`], [`HttpClient`]), and private keys may live outside
+//! of the process ([`Signer`]). Applications rarely replace the first three; their tests do. The
+//! [`Store`](store::Store) of the durable floor is one too.
 //!
 //! # Features
 //!
 //! - `rustls` (default) or `native-tls`: TLS of the HTTP client.
-//! - `testing`: the module [`testing`], with an OP and a clock for tests.
+//! - `axum`: the ping receiver as a route of axum, `ping::axum::route`.
+//! - `sqlite`: [`SqliteStore`], waiting processes in a file. SQLite is compiled in, and a program can
+//!   hold it once only, so other uses of `rusqlite` in it have to be of the same release.
+//! - `postgres`: [`PostgresStore`], waiting processes in a PostgreSQL database.
+//! - `testing`: the module [`testing`], with an OP and a clock for tests, and `store::contract`, the tests for stores.
 #![cfg_attr(not(feature = "testing"), doc = "", doc = "[`testing`]: https://docs.rs/openid-deferred")]
+#![cfg_attr(feature = "sqlite", doc = "", doc = "[`SqliteStore`]: store::SqliteStore")]
+#![cfg_attr(feature = "postgres", doc = "", doc = "[`PostgresStore`]: store::PostgresStore")]
+#![cfg_attr(not(feature = "sqlite"), doc = "", doc = "[`SqliteStore`]: https://docs.rs/openid-deferred")]
+#![cfg_attr(not(feature = "postgres"), doc = "", doc = "[`PostgresStore`]: https://docs.rs/openid-deferred")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(unreachable_pub)]
 // Code that must keep a million waiting users must not panic on what a stranger sends. The test double is exempt.

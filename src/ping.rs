@@ -111,8 +111,8 @@ impl Receiver {
         }
     }
 
-    /// DTR §Ping Callback: "The Bearer Token is the `deferred_notification_token`". Gives the client, and the process
-    /// if the token names one.
+    /// DTR §Ping Callback: an OP that was given a `deferred_notification_token` presents it as a bearer token, and what
+    /// does not is refused. Gives the client, and the process if the token names one.
     fn authenticate(&self, headers: &HeaderMap) -> Option<(Client, Option<[u8; 16]>)> {
         match &self.mode {
             Mode::PerProcess => {

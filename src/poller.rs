@@ -115,7 +115,8 @@ impl Poller {
         }))
     }
 
-    /// Tells the OP that the outcome of a process is no longer wanted (DTR §Authentication Cancellation).
+    /// Tells the OP that the outcome of a process is no longer wanted (DTR §Canceling an Ongoing Authentication
+    /// Process).
     ///
     /// The wish is stored first, so it is not lost; if the OP cannot be told now, it is told with the polls. The
     /// process goes on until the OP ends it, and its outcome is delivered: as a rule
@@ -130,13 +131,18 @@ impl Poller {
         match flagged {
             None => return Err(Misuse::UnknownProcess.into()),
             Some(Cancellation::None) => return Ok(Cancelled::TooLate),
-            Some(Cancellation::Told) => return Ok(Cancelled::Told),
-            Some(Cancellation::Requested) => {}
+            Some(Cancellation::Told | Cancellation::Requested) => {}
         }
         let Some(row) = shared.store.load(id).await.map_err(store_error)? else {
             return Err(Misuse::UnknownProcess.into());
         };
         let tenant = shared.tenant(row.partition).ok_or_else(|| Error::from(Misuse::UnknownClient))?;
+        if !tenant.client.has_cancellation_endpoint() {
+            return Ok(Cancelled::LocallyOnly);
+        }
+        if flagged == Some(Cancellation::Told) {
+            return Ok(Cancelled::Told);
+        }
         let Some(body) = row.body.filter(|_| row.state == State::Waiting) else { return Ok(Cancelled::Noted) };
         let Stage::Process(pending) = Record::open(&shared.keyring, id, &body)?.stage else {
             return Ok(Cancelled::Noted);

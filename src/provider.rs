@@ -35,6 +35,8 @@ const BODY_LIMIT: usize = 1024 * 1024;
 const KEYS_SERVE: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often a token may make us fetch the keys: anyone can name a key that does not exist.
 const REFETCH_COOLDOWN: Duration = Duration::from_secs(60);
+/// The same where the keys could not be fetched.
+const FAILED_REFETCH_COOLDOWN: Duration = Duration::from_secs(30);
 
 /// What the caller decides about the OP.
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +67,12 @@ struct Refetch {
     at: Duration,
     /// What the fetched keys were to answer; nothing while they are being fetched and where that failed.
     answered: Option<Question>,
+}
+
+impl Refetch {
+    fn cooldown(&self) -> Duration {
+        if self.answered.is_some() { REFETCH_COOLDOWN } else { FAILED_REFETCH_COOLDOWN }
+    }
 }
 
 #[derive(PartialEq, Eq)]
@@ -143,17 +151,21 @@ impl Provider {
         let now = self.clock.monotonic();
         {
             let mut last = self.refetch.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(last) = last.as_ref().filter(|last| now < last.at + REFETCH_COOLDOWN) {
+            if let Some(last) = last.as_ref().filter(|last| now < last.at + last.cooldown()) {
                 if last.answered.as_ref() == Some(&question) {
                     return Ok(seen.clone());
                 }
-                let wait = (last.at + REFETCH_COOLDOWN).saturating_sub(now);
+                let wait = (last.at + last.cooldown()).saturating_sub(now);
                 return Err(Error::from(Rule::KeysUnavailable).with_retry_after(Some(wait)));
             }
             *last = Some(Refetch { at: now, answered: None });
         }
-        let keys =
-            self.keys.fetch(&*self.clock, self.fetch_keys(metadata.jwks_uri())).await.map_err(keys_unavailable)?;
+        let fetched = self.keys.fetch(&*self.clock, self.fetch_keys(metadata.jwks_uri())).await;
+        let keys = fetched.map_err(|error| {
+            // Whoever comes back earlier finds us not asking.
+            let wait = error.retry_after().unwrap_or_default().max(FAILED_REFETCH_COOLDOWN);
+            keys_unavailable(error).with_retry_after(Some(wait))
+        })?;
         if let Some(last) = self.refetch.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             last.answered = Some(question);
         }

@@ -532,17 +532,21 @@ fn assert_no_canary(secrets: &[Vec<u8>], bytes: &[u8], place: &str) {
 /// The first secret that is found, and where.
 fn canary<'a>(secrets: &'a [Vec<u8>], bytes: &[u8]) -> Option<(&'a [u8], usize)> {
     // By their first letters, so that one pass over much text is enough.
-    let mut wanted: HashMap<[u8; START], Vec<(&[u8], Vec<u8>)>> = HashMap::new();
+    struct Wanted<'a> {
+        secret: &'a [u8],
+        form: Vec<u8>,
+    }
+    let mut wanted: HashMap<[u8; START], Vec<Wanted<'_>>> = HashMap::new();
     for secret in secrets {
         for form in forms(secret) {
             let start = *form.first_chunk().expect("secrets are longer");
-            wanted.entry(start).or_default().push((secret, form));
+            wanted.entry(start).or_default().push(Wanted { secret, form });
         }
     }
     let mut starts = bytes.windows(START).enumerate();
     starts.find_map(|(at, start)| {
         let mut candidates = wanted.get(start)?.iter();
-        candidates.find(|(_, form)| bytes[at..].starts_with(form)).map(|(secret, _)| (*secret, at))
+        candidates.find(|wanted| bytes[at..].starts_with(&wanted.form)).map(|wanted| (wanted.secret, at))
     })
 }
 

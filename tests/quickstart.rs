@@ -79,6 +79,29 @@ fn an_issuer_without_a_client_identifier_says_what_to_set() {
 }
 
 #[test]
+fn a_misspelt_variable_does_not_end_in_the_claims_of_the_demonstration() {
+    let output = command().env("OPENID_DEFERRED_ISSUR", "https://op.example").output().expect("the example runs");
+    assert!(!output.status.success());
+    assert!(output.stdout.is_empty());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("OPENID_DEFERRED_ISSUER is not set"));
+}
+
+#[test]
+fn a_stray_request_to_the_redirect_uri_does_not_end_the_sign_in() {
+    let port = free_port();
+    let op = provider(TestClient::public("the-app"), port, |op| op);
+    let mut run = Quickstart::start(&op, port, None);
+    let url = run.url();
+    for stray in ["", "?error=access_denied&state=forged", "?deferred_code=x&state=forged"] {
+        assert_eq!(visit(&format!("http://127.0.0.1:{port}/cb{stray}")), 400);
+    }
+    assert_eq!(visit(&url), 200);
+    let (status, stdout, stderr) = run.ended();
+    assert!(status, "{stderr}");
+    assert!(stdout.contains("user-7"), "{stdout}");
+}
+
+#[test]
 fn plain_http_to_another_machine_is_refused() {
     let output = command()
         .env("OPENID_DEFERRED_ISSUER", "http://op.example")
@@ -123,6 +146,15 @@ fn command() -> Command {
     command
 }
 
+/// Visits a page as a browser that follows redirects, and gives the last status.
+fn visit(url: &str) -> u16 {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let browser = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().expect("a browser");
+        browser.get(url).send().await.expect("the page loads").status().as_u16()
+    })
+}
+
 /// A running example; it is killed if the test fails.
 struct Quickstart {
     child: Child,
@@ -145,21 +177,26 @@ impl Quickstart {
         Self { child, stderr, seen: String::new() }
     }
 
-    /// Visits the URL that it prints, as a browser that follows the redirect; gives success, stdout and stderr.
-    fn after_visit(mut self) -> (bool, String, String) {
-        let url = loop {
+    /// The URL that it prints.
+    fn url(&mut self) -> String {
+        loop {
             match self.stderr.recv_timeout(DEADLINE) {
                 Ok(line) if line.starts_with("http") => break line,
                 Ok(line) => self.seen.push_str(&format!("{line}\n")),
                 Err(_) => panic!("no URL came: {}", self.seen),
             }
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let page = runtime.block_on(async {
-            let browser = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().expect("a browser");
-            browser.get(url).send().await.expect("the page loads").status()
-        });
-        assert!(page.is_success(), "{page}");
+        }
+    }
+
+    /// Visits the URL that it prints, and waits for its end.
+    fn after_visit(mut self) -> (bool, String, String) {
+        let url = self.url();
+        assert_eq!(visit(&url), 200);
+        self.ended()
+    }
+
+    /// Success, stdout and stderr.
+    fn ended(mut self) -> (bool, String, String) {
         // It ends when the pipe does, and that is when the process has.
         while let Ok(line) = self.stderr.recv_timeout(DEADLINE) {
             self.seen.push_str(&format!("{line}\n"));

@@ -51,7 +51,11 @@ impl Progress {
                 let number = next(&self.polls);
                 self.line.suspend(|| eprintln!("   poll {number}: slow down, so 5 s more between polls"));
             }
-            WaitEvent::Trouble(error) => self.line.suspend(|| eprintln!("   trouble, which passes: {error}")),
+            WaitEvent::Answered => {
+                let number = next(&self.polls);
+                self.line.suspend(|| eprintln!("   poll {number}: here is the answer"));
+            }
+            WaitEvent::Trouble(error) => self.line.suspend(|| eprintln!("   trouble, trying again: {error}")),
             _ => {}
         }
     }

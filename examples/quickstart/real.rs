@@ -3,9 +3,10 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use axum::Router;
 use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
 use axum::response::Html;
 use axum::routing::get;
 use clap::Parser;
@@ -13,6 +14,7 @@ use futures_util::future::BoxFuture;
 use openid_deferred::{Claims, Client, ClientAuthentication, ProviderMetadata};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use url::Url;
 
 use super::{Browser, Progress, sign_in};
 
@@ -20,13 +22,16 @@ use super::{Browser, Progress, sign_in};
 ///
 /// Without OPENID_DEFERRED_ISSUER it runs a demonstration that needs nothing. With OPENID_DEFERRED_ISSUER,
 /// OPENID_DEFERRED_CLIENT_ID and, for a confidential client, OPENID_DEFERRED_CLIENT_SECRET it signs in at that OpenID
-/// Provider; register http://127.0.0.1:<port>/cb as the redirect URI.
+/// Provider; register http://127.0.0.1:<port>/cb as the redirect URI. It exits with 0 after a sign-in, with 1 where there
+/// was none, and with 2 for arguments that it does not know.
 #[derive(Parser)]
 struct Arguments {
-    /// The loopback port that the provider sends the browser back to.
-    #[arg(long, default_value_t = 8765)]
-    redirect_port: u16,
+    /// The loopback port that the provider sends the browser back to [default: 8765].
+    #[arg(long)]
+    redirect_port: Option<u16>,
 }
+
+const DEFAULT_PORT: u16 = 8765;
 
 pub struct Settings {
     issuer: String,
@@ -36,11 +41,19 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// `None` where no provider is named, which means the demonstration.
+    /// `None` where nothing names a provider, which means the demonstration.
     pub fn from_environment() -> anyhow::Result<Option<Self>> {
         let Arguments { redirect_port } = Arguments::parse();
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let Some(issuer) = variable("OPENID_DEFERRED_ISSUER") else { return Ok(None) };
+        let Some(issuer) = variable("OPENID_DEFERRED_ISSUER") else {
+            // A misspelt variable must not end in the made-up claims of the demonstration.
+            let others = std::env::vars_os().any(|(name, _)| name.to_string_lossy().starts_with("OPENID_DEFERRED_"));
+            if others || redirect_port.is_some() {
+                bail!("OPENID_DEFERRED_ISSUER is not set; the demonstration takes no settings");
+            }
+            return Ok(None);
+        };
+        let redirect_port = redirect_port.unwrap_or(DEFAULT_PORT);
         let client_id = variable("OPENID_DEFERRED_CLIENT_ID")
             .context("set OPENID_DEFERRED_CLIENT_ID to the client identifier that the provider registered")?;
         Ok(Some(Self { issuer, client_id, secret: variable("OPENID_DEFERRED_CLIENT_SECRET"), redirect_port }))
@@ -60,7 +73,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<Claims> {
         // It permits plain HTTP to loopback addresses only, so it is harmless with any other provider.
         builder.allow_insecure_loopback()
     };
-    let metadata = builder().build()?.provider_metadata().await?;
+    let asked = async { builder().build()?.provider_metadata().await };
+    let metadata = asked.await.with_context(|| format!("cannot discover the provider {}", settings.issuer))?;
     let client = builder().authentication(authentication(&settings, &metadata)).discover().await?;
     progress.step("Discover the provider", client.issuer());
 
@@ -83,11 +97,8 @@ fn authentication(settings: &Settings, metadata: &ProviderMetadata) -> ClientAut
 /// As much about the user as the provider offers.
 fn scopes(metadata: &ProviderMetadata) -> Vec<String> {
     let offered = metadata.scopes_supported();
-    ["profile", "email"]
-        .into_iter()
-        .filter(|ours| offered.iter().any(|scope| scope == ours))
-        .map(str::to_owned)
-        .collect()
+    let is_offered = |ours: &&str| offered.is_empty() || offered.iter().any(|scope| scope == ours);
+    ["profile", "email"].into_iter().filter(is_offered).map(str::to_owned).collect()
 }
 
 struct RealBrowser {
@@ -103,8 +114,12 @@ impl Browser for RealBrowser {
     fn visit<'a>(&'a mut self, url: &'a str) -> BoxFuture<'a, anyhow::Result<String>> {
         Box::pin(async move {
             let listener = self.listener.take().context("the browser went out already")?;
+            // Any page can make the browser call our address. Only the answer with our `state` is for us; the library
+            // checks the same again.
+            let state = Url::parse(url)?.query_pairs().find(|(name, _)| name == "state").map(|(_, value)| value.into());
             let (sender, mut receiver) = mpsc::channel(1);
-            let router = Router::new().route("/cb", get(callback)).with_state(Arc::new(sender));
+            let waiting = Arc::new(Waiting { state: state.context("the URL has a state")?, sender });
+            let router = Router::new().route("/cb", get(callback)).with_state(waiting);
             eprintln!("\nOpen this in a browser on this machine:\n\n{url}\n");
             let server = axum::serve(listener, router);
             tokio::select! {
@@ -118,9 +133,21 @@ impl Browser for RealBrowser {
     }
 }
 
+/// What the redirect is waited for with.
+struct Waiting {
+    state: String,
+    sender: mpsc::Sender<String>,
+}
+
 /// The redirect URI. A web application would open the session from the browser's cookie here.
-async fn callback(State(sender): State<Arc<mpsc::Sender<String>>>, RawQuery(query): RawQuery) -> Html<&'static str> {
+async fn callback(State(waiting): State<Arc<Waiting>>, RawQuery(query): RawQuery) -> (StatusCode, Html<&'static str>) {
+    let query = query.unwrap_or_default();
+    let is_ours =
+        form_urlencoded::parse(query.as_bytes()).any(|(name, value)| name == "state" && value == waiting.state);
+    if !is_ours {
+        return (StatusCode::BAD_REQUEST, Html("<!doctype html><title>Not for us</title><p>This is not the answer."));
+    }
     // A second visit, such as a reload, changes nothing.
-    let _ = sender.try_send(query.unwrap_or_default());
-    Html("<!doctype html><title>Done</title><p>You can close this page; the terminal has the rest.")
+    let _ = waiting.sender.try_send(query);
+    (StatusCode::OK, Html("<!doctype html><title>Back</title><p>You can close this page; the terminal has the rest."))
 }

@@ -77,8 +77,8 @@ impl AuthorizationGrant {
 }
 
 impl Client {
-    /// Takes the authorization response, as the query string of the request to the redirect URI or as the body of a
-    /// `form_post`, together with the session of the browser that brought it; checks it, and exchanges the code.
+    /// Takes the authorization response, as the query string of the request to the redirect URI (the whole URL does as
+    /// well) or as the body of a `form_post`, together with the session of the browser that brought it; checks it, and exchanges the code.
     ///
     /// This is [`check_authorization_response`](Self::check_authorization_response) and
     /// [`exchange`](Self::exchange) in one.
@@ -166,7 +166,7 @@ impl Parameters {
         if response.len() > LONGEST_RESPONSE {
             return Err(Violation::new(Rule::OversizedResponse).in_document(Document::AuthorizationResponse).into());
         }
-        let response = response.strip_prefix('?').unwrap_or(response);
+        let response = query_of(response);
         let mut parameters = Self::default();
         for (name, value) in form_urlencoded::parse(response.as_bytes()) {
             let (slot, name) = match &*name {
@@ -216,6 +216,14 @@ impl Parameters {
             (None, None) => Err(broken(Rule::NoCode, "deferred_code")),
         }
     }
+}
+
+/// The query, where a whole URL or one with its question mark was given.
+fn query_of(response: &str) -> &str {
+    let is_url = response.starts_with("https://") || response.starts_with("http://");
+    let query = if is_url { response.split_once('?').map_or("", |(_, query)| query) } else { response };
+    let query = query.strip_prefix('?').unwrap_or(query);
+    if is_url { query.split('#').next().unwrap_or_default() } else { query }
 }
 
 /// A code is opaque, but it is neither empty nor endless, and has RFC 6749's `VSCHAR` only.

@@ -174,15 +174,16 @@ impl ClientBuilder {
     }
 
     /// A bearer token that the OP is to present in its Ping Callbacks, the same for all processes of this client
-    /// (`deferred_notification_token`, DTR §Deferred Code Exchange Request). Unless set, none is sent.
+    /// (`deferred_notification_token`, DTR §Deferred Code Exchange Request). Unless set, none is sent; a poller that
+    /// [receives pings](crate::poller::PollerBuilder::receives_pings) sends one of its own for each process instead.
     #[must_use]
     pub fn notification_token(mut self, token: impl Into<Secret>) -> Self {
         self.options.notification_token = Some(token.into());
         self
     }
 
-    /// The OP's Authentication Cancellation Endpoint (DTR §Authentication Cancellation). The draft has no metadata for
-    /// it, so it is not guessed: without it [`Client::cancel`] ends processes on our side only.
+    /// The OP's Authentication Cancellation Endpoint (DTR §Authentication Cancellation Request). The draft has no
+    /// metadata for it, so it is not guessed: without it [`Client::cancel`] only marks a process, and the OP goes on.
     #[must_use]
     pub fn cancellation_endpoint(mut self, url: impl Into<String>) -> Self {
         self.options.cancellation_endpoint = Some(url.into());

@@ -1,4 +1,4 @@
-//! DTR §Authentication Cancellation: the application no longer wants to know.
+//! DTR §Canceling an Ongoing Authentication Process: the application no longer wants to know.
 
 use std::borrow::Cow;
 
@@ -18,7 +18,7 @@ pub enum Cancelled {
     Told,
     /// It is noted, but the OP could not be told yet; that is repeated with the polls. Only the durable floor says so.
     Noted,
-    /// The OP's approval had come before; it is being delivered. Only the durable floor says so.
+    /// The outcome had come before, and is delivered as it is. Only the durable floor says so.
     TooLate,
     /// No cancellation endpoint is configured, so the OP goes on and only this side knows.
     LocallyOnly,
@@ -44,6 +44,10 @@ impl Client {
         }
         pending.0.cancelled = true;
         self.request_cancellation(pending).await
+    }
+
+    pub(crate) fn has_cancellation_endpoint(&self) -> bool {
+        self.0.cancellation_endpoint.is_some()
     }
 
     pub(crate) async fn request_cancellation(&self, pending: &PendingAuthentication) -> Result<Cancelled, Error> {

@@ -110,7 +110,7 @@ impl Client {
 
     /// The second half: judges the success response that is in safe keeping.
     pub(super) async fn judge_answer(&self, pending: &mut PendingAuthentication) -> Result<Poll, Error> {
-        self.conclude(pending).await.map_err(|error| error.in_step(STEP))
+        self.conclude(pending).await.map_err(|error| error.in_step("validating the OP's final answer"))
     }
 
     /// Sends one poll, whatever the schedule says: for a caller that keeps it by other means. `may_send` is asked when

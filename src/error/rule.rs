@@ -48,7 +48,7 @@ rules! {
     ErrorResponseWithSuccessStatus = "error_with_success_status", "an error came with a status of success", "RFC 6749 §5.2";
 
     // Discovery and keys
-    IssuerMismatch = "issuer_mismatch", "the metadata's `issuer` is not the issuer that was asked", "OpenID Connect Discovery 1.0 §4.3";
+    IssuerMismatch = "issuer_mismatch", "the metadata's `issuer` is not, character by character, the issuer that was asked", "OpenID Connect Discovery 1.0 §4.3";
     InsecureEndpoint = "insecure_endpoint", "the metadata names an endpoint that is not `https:`", "RFC 8414 §2";
     KeysUnavailable = "keys_unavailable", "the OP's keys cannot be fetched right now", "OpenID Connect Core 1.0 §10.1.1";
     TooManyKeys = "too_many_keys", "the key set holds more keys than any OP needs", "RFC 7517 §5";

@@ -1,6 +1,7 @@
 //! The keys in a keyring and those derived from them.
 
 use std::fmt;
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -84,6 +85,20 @@ impl SealingKey {
         value
             .and_then(|value| Self::from_base64(&value))
             .map_err(|error| error.with_source(format!("read from the environment variable {name:?}")))
+    }
+
+    /// The key that a file holds in base64, as [`from_base64`](Self::from_base64) reads it: a mounted secret, readable
+    /// for this application alone.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigurationProblem::Setting`] if the file cannot be read or holds no key. The error's source names it.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let value = std::fs::read_to_string(path).map(Zeroizing::new).map_err(|_| refused("the file cannot be read"));
+        value
+            .and_then(|value| Self::from_base64(&value))
+            .map_err(|error| error.with_source(format!("read from the file {}", path.display())))
     }
 
     /// A new key. [`to_base64`](Self::to_base64) has it for keeping: what it seals is lost with it.

@@ -276,3 +276,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_key_can_be_read_from_a_file_and_an_unusable_file_is_named() {
+    let path = std::env::temp_dir().join(format!("openid-deferred-key-{}", std::process::id()));
+    let key = SealingKey::generate(&SystemRandom).unwrap();
+    std::fs::write(&path, format!("{}\n", key.to_base64().expose())).unwrap();
+    assert_eq!(SealingKey::from_file(&path).unwrap().to_base64(), key.to_base64());
+    std::fs::write(&path, "no key").unwrap();
+    let error = SealingKey::from_file(&path).unwrap_err();
+    std::fs::remove_file(&path).unwrap();
+    for error in [error, SealingKey::from_file(&path).unwrap_err()] {
+        let source = error.source().unwrap().to_string();
+        assert!(source.contains("openid-deferred-key-") && !source.contains("no key"), "{source}");
+    }
+}

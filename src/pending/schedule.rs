@@ -198,7 +198,9 @@ impl Schedule {
         }
         match self.until_deadline(now) {
             // The poll before the end was answered, and the next one would come after all is over.
-            Some(Duration::ZERO) if self.final_poll_answered() => Step::End(self.unconfirmed_end()),
+            Some(Duration::ZERO) if self.final_poll_answered() && remaining > SHORTEST_GAP => {
+                Step::End(self.unconfirmed_end())
+            }
             Some(left) if !left.is_zero() => Step::Wait(remaining.min(left)),
             _ => Step::Wait(remaining),
         }
@@ -302,10 +304,12 @@ impl Schedule {
             // close as possible to the expiration.
             wait = wait.min(final_wait);
         }
-        if let Some(left) = self.until_deadline(now) {
-            // A process that nobody could ask about before its end is asked about once when it counts as expired.
-            if !self.final_poll_answered() && !left.is_zero() {
-                wait = wait.min(left.max(SHORTEST_GAP));
+        if let (Some(expires_at), Some(left)) = (self.expires_at(), self.until_deadline(now)) {
+            let after_the_end = now.plus(wait).wall >= expires_at;
+            // After the end there is one poll at most, and it says most when the OP's own patience has run out too. A
+            // process that nobody could ask about before its end gets it although the interval is longer.
+            if after_the_end && !left.is_zero() && (wait < left || !self.final_poll_answered()) {
+                wait = left.max(SHORTEST_GAP);
             }
         }
         self.due = Due::after(wait, now);

@@ -20,6 +20,8 @@ use crate::store::Store;
 
 /// How many events a slow listener may be behind before it misses some.
 const EVENTS: usize = 4_096;
+/// How long a delivery's claim lasts without being renewed, unless set.
+const DELIVERY_LEASE: Duration = Duration::from_secs(300);
 /// How many rows are tried with the keyring at start.
 const TRIED_ROWS: usize = 16;
 
@@ -46,6 +48,7 @@ impl PollerBuilder {
                 polls: true,
                 in_flight: 64,
                 prefetch: 64,
+                delivery_lease: DELIVERY_LEASE,
                 keep_tombstones: Duration::from_secs(7 * 86_400),
                 pings: false,
             },
@@ -70,6 +73,14 @@ impl PollerBuilder {
     #[must_use]
     pub fn prefetch(mut self, outcomes: usize) -> Self {
         self.settings.prefetch = outcomes.max(1);
+        self
+    }
+
+    /// How soon the outcomes that a replica held come to another one after it has died; 5 minutes unless set, and at
+    /// least a second. A replica that lives renews its claim on them three times in that time.
+    #[must_use]
+    pub fn delivery_lease(mut self, time: Duration) -> Self {
+        self.settings.delivery_lease = time.max(Duration::from_secs(1));
         self
     }
 

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 
-use super::engine::OUTCOME_LEASE;
 use super::event::Event;
 use super::record::{FORMAT, Record, Stage};
 use super::shared::{Shared, store_error};
@@ -91,7 +90,7 @@ impl Outcomes {
             Box::pin(async move {
                 let claim = OutcomeClaim {
                     limit: shared.settings.prefetch,
-                    lease: OUTCOME_LEASE,
+                    lease: shared.settings.delivery_lease,
                     format: FORMAT,
                     keys: shared.keyring.ids(),
                 };
@@ -128,7 +127,7 @@ impl Outcomes {
         let Some(first) = self.buffer.front().map(|claimed| claimed.held) else { return false };
         let shared = self.shared.clone();
         let holding = self.holding.get_or_insert_with(|| {
-            Box::pin(async move { shared.store.hold_outcomes(vec![first], OUTCOME_LEASE).await })
+            Box::pin(async move { shared.store.hold_outcomes(vec![first], shared.settings.delivery_lease).await })
         });
         let held = holding.await;
         self.holding = None;
@@ -165,7 +164,7 @@ impl fmt::Debug for Outcomes {
 /// An outcome, to be dealt with and then [acknowledged](Self::acknowledge).
 ///
 /// While it lives nobody else gets it. Dropped without an acknowledgement it comes again after 30 seconds, later with
-/// each attempt; so it does when this process dies, after five minutes. Deal with it in a way that may happen twice, or
+/// each attempt; so it does when this process dies, after the lease (five minutes unless set). Deal with it in a way that may happen twice, or
 /// remember [`id`](Self::id) together with what was done.
 #[must_use = "an outcome that is not acknowledged is delivered again"]
 pub struct Delivery {
@@ -217,7 +216,8 @@ impl Delivery {
         self.attempt
     }
 
-    /// Notes that the outcome has been dealt with: it is erased, and does not come again. It can be called again.
+    /// Notes that the outcome has been dealt with: it is erased, and does not come again, unless the OP's
+    /// success came in after an outcome that said it was unknown. It can be called again.
     ///
     /// # Errors
     ///
@@ -237,7 +237,7 @@ impl Delivery {
     ///
     /// # Errors
     ///
-    /// [`Store`](crate::ErrorKind::Store): it comes again all the same, within five minutes.
+    /// [`Store`](crate::ErrorKind::Store): it comes again all the same, when the lease has run out.
     pub async fn retry_after(self, time: Duration) -> Result<(), Error> {
         self.is_settled.store(true, Ordering::Relaxed);
         self.shared.let_go(self.held);

@@ -13,9 +13,6 @@ use super::record::FORMAT;
 use super::shared::{Shared, StoreClock, store_error};
 use crate::store::{Claim, Lane, Next, Settled, Settlement, Work};
 
-/// How long a delivery's claim lasts without being renewed.
-pub(super) const OUTCOME_LEASE: Duration = Duration::from_secs(300);
-const RENEW_EVERY: Duration = Duration::from_secs(100);
 const FIRST_STORE_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_STORE_PAUSE: Duration = Duration::from_secs(30);
 /// What has been due for longer has been waiting for an outage to end, with many others.
@@ -53,6 +50,7 @@ impl Engine {
         stop: watch::Receiver<Option<Duration>>,
     ) -> Self {
         let now = shared.clock.monotonic();
+        let renew_at = now.saturating_add(shared.settings.delivery_lease / 3);
         Self {
             shared,
             errands,
@@ -63,7 +61,7 @@ impl Engine {
             failing_since: None,
             last_seen: None,
             spread_due: true,
-            renew_at: now.saturating_add(RENEW_EVERY),
+            renew_at,
             purge_at: now,
         }
     }
@@ -235,10 +233,11 @@ impl Engine {
             self.spread().await;
         }
         if now >= self.renew_at {
-            self.renew_at = now.saturating_add(RENEW_EVERY);
+            let lease = shared.settings.delivery_lease;
+            self.renew_at = now.saturating_add(lease / 3);
             let held: Vec<_> = shared.held().values().copied().collect();
             if !held.is_empty()
-                && let Err(error) = shared.store.hold_outcomes(held, OUTCOME_LEASE).await
+                && let Err(error) = shared.store.hold_outcomes(held, lease).await
             {
                 tracing::warn!(error = %error, "the claims of deliveries could not be renewed");
             }

@@ -83,7 +83,7 @@ pub enum Event {
         /// By how much, in whichever direction.
         by: Duration,
     },
-    /// The store did not do its part. Nothing is asked until it does. Alert somebody.
+    /// The store did not do its part. What needs it waits until it does. Alert somebody.
     StoreTrouble {
         /// What went wrong.
         error: Arc<Error>,

@@ -40,6 +40,7 @@ pub(super) struct Settings {
     pub(super) polls: bool,
     pub(super) in_flight: usize,
     pub(super) prefetch: usize,
+    pub(super) delivery_lease: Duration,
     pub(super) keep_tombstones: Duration,
     pub(super) pings: bool,
 }

@@ -1,4 +1,4 @@
-//! DTR §Authentication Cancellation.
+//! DTR §Canceling an Ongoing Authentication Process.
 
 use openid_deferred::store::ProcessId;
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, TestProvider};

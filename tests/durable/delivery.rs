@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use openid_deferred::Outcome;
 
-use crate::support::{HOUR, SECOND, next, world};
+use crate::support::{HOUR, SECOND, next, world, world_with};
 
 #[tokio::test]
 async fn an_outcome_that_is_dropped_comes_again_later_each_time() {
@@ -57,6 +57,20 @@ async fn an_outcome_survives_the_process_that_had_it() {
         other = outcomes.next() => panic!("{other:?}"),
         () = world.sleep(HOUR) => {}
     }
+}
+
+#[tokio::test]
+async fn an_outcome_comes_back_from_the_dead_as_soon_as_was_set() {
+    let world = world_with(|op| op, |client| client, |poller| poller.delivery_lease(20 * SECOND)).await;
+    world.waiting().await;
+    let delivery = world.outcome().await;
+    let since = openid_deferred::Clock::monotonic(&world.clock);
+    world.poller.shutdown(Duration::ZERO).await;
+    let replica = world.replica(5).await;
+    let again = next(&mut replica.outcomes()).await;
+    let waited = openid_deferred::Clock::monotonic(&world.clock) - since;
+    assert_eq!((again.id(), again.attempt()), (delivery.id(), 2));
+    assert!(waited <= 20 * SECOND, "{waited:?}");
 }
 
 #[tokio::test]

@@ -514,6 +514,17 @@ mod settings {
     }
 
     #[tokio::test]
+    async fn an_op_whose_tokens_need_the_client_secret_only_may_have_no_keys() {
+        let (op, clock) = op_with(|op| op);
+        let no_keys = || Fault::response(Endpoint::Keys, 200, "application/json", r#"{"keys":[]}"#).always();
+        op.misbehave(no_keys());
+        let secret = openid_deferred::ClientAuthentication::client_secret_basic("s".repeat(32));
+        let client = || client_of(&op, &clock).authentication(secret.clone());
+        assert!(client().id_token_signed_response_alg(SigningAlgorithm::Hs256).discover().await.is_ok());
+        assert!(client().discover().await.is_err());
+    }
+
+    #[tokio::test]
     async fn a_request_needs_a_redirect_uri() {
         let (op, clock) = op_with(|op| op);
         let client = Client::builder(op.issuer(), CLIENT_ID)

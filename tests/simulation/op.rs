@@ -296,7 +296,7 @@ impl Op {
         }
         let early = process.last_poll.is_some_and(|last| since(last) < Duration::from_millis(900));
         process.last_poll = Some(now);
-        if early || (process.slow_downs < process.plan.slow_downs && unix(now) % 3 == 0) {
+        if early || (process.slow_downs < process.plan.slow_downs && unix(now).is_multiple_of(3)) {
             process.slow_downs += 1;
             return Reply::error(Said::SlowDown, "slow_down");
         }

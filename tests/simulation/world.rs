@@ -210,8 +210,7 @@ impl World {
         };
         Plan {
             // Where the OP names none, the default is for weeks.
-            interval: (self.horizon < HOUR * 6 && chance.odds(0.9) || self.horizon >= HOUR * 6)
-                .then(|| whole(interval)),
+            interval: (self.horizon >= HOUR * 6 || chance.odds(0.9)).then(|| whole(interval)),
             expires_in,
             decision,
             decides_after,

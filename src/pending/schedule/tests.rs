@@ -176,9 +176,9 @@ fn one_last_poll_goes_out_five_seconds_before_the_end() {
     let (first, _) = ask(&mut schedule, 0.0, &pending());
     let (second, _) = ask(&mut schedule, first, &pending());
     assert_eq!((first, second), (60.0, 95.0));
-    // One more falls between the end and the deadline a minute later; it is the only one.
+    // One more is made at the deadline a minute later, when the OP has no reason left not to say how it ended.
     let (third, standing) = ask(&mut schedule, second, &pending());
-    assert_eq!((third, standing), (155.0, Standing::Open));
+    assert_eq!((third, standing), (160.0, Standing::Open));
     let (end, standing) = ask(&mut schedule, third, &pending());
     assert_eq!((end, standing), (160.0, Standing::Ended(End::Expired { confirmed: false })));
 }

@@ -1,0 +1,52 @@
+//! Where outcomes go: one line of JSON each.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::Context;
+use openid_deferred::{Delivery, Outcome};
+use serde_json::{Value, json};
+
+/// A file that several workers may append to.
+pub struct Journal(File);
+
+impl Journal {
+    pub fn open(path: &Path) -> anyhow::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        Ok(Self(file.with_context(|| format!("cannot open {}", path.display()))?))
+    }
+
+    /// Writes one line; when this returns, it has reached the disk.
+    pub fn write(&self, delivery: &Delivery) -> anyhow::Result<()> {
+        // One write for the whole line: lines of several workers do not get mixed.
+        (&self.0).write_all(line(delivery).as_bytes())?;
+        self.0.sync_data().context("the disk did not take it")
+    }
+}
+
+fn line(delivery: &Delivery) -> String {
+    let (outcome, detail) = describe(delivery.outcome());
+    let line = json!({
+        "id": delivery.id().to_string(),
+        "context": String::from_utf8_lossy(delivery.context()),
+        "outcome": outcome,
+        "detail": detail,
+        "attempt": delivery.attempt(),
+    });
+    format!("{line}\n")
+}
+
+/// What a real application does with each of them is its business; that it meets all of them is not.
+fn describe(outcome: &Outcome) -> (&'static str, Value) {
+    match outcome {
+        Outcome::Approved(authentication) => ("approved", authentication.claims().subject().into()),
+        Outcome::Denied(denial) => ("denied", denial.description().into()),
+        Outcome::Expired(_) => ("expired", Value::Null),
+        Outcome::Failed(response) => ("failed", response.to_string().into()),
+        Outcome::Invalid(violation) => ("invalid", violation.to_string().into()),
+        Outcome::Unknown => ("unknown", Value::Null),
+        Outcome::Cancelled => ("cancelled", Value::Null),
+        _ => ("other", Value::Null),
+    }
+}

@@ -1,0 +1,116 @@
+//! What a worker is told, and what is made of it.
+
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use openid_deferred::store::{PostgresStore, SqliteStore, Store};
+use openid_deferred::{Client, ClientAuthentication, Keyring, SealingKey, SigningAlgorithm, SystemRandom};
+
+/// The environment variable with the key that seals what is stored.
+const KEY_VARIABLE: &str = "OPENID_DEFERRED_KEY";
+/// The environment variable with the client's secret at the OP.
+const SECRET_VARIABLE: &str = "OPENID_DEFERRED_CLIENT_SECRET";
+
+#[derive(clap::Args)]
+pub struct Settings {
+    /// The OP.
+    #[arg(long)]
+    issuer: String,
+    /// The client identifier at the OP. Its secret comes from OPENID_DEFERRED_CLIENT_SECRET.
+    #[arg(long, default_value = "worker")]
+    client_id: String,
+    /// The algorithm of ID Tokens that was registered at the OP.
+    #[arg(long, default_value = "RS256")]
+    id_token_alg: String,
+    /// Where processes are kept: a file for SQLite, or postgres://….
+    #[arg(long, default_value = "pending.db")]
+    store: String,
+    /// The schema in PostgreSQL.
+    #[arg(long, default_value = "openid_deferred")]
+    schema: String,
+    /// A file with the sealing key in base64, if it is not in OPENID_DEFERRED_KEY. It is made where it is missing, which
+    /// is fine for a demonstration.
+    #[arg(long, default_value = "pending.key")]
+    key_file: PathBuf,
+    /// Where outcomes are appended, one line of JSON each.
+    #[arg(long, default_value = "outcomes.jsonl")]
+    pub outcomes: PathBuf,
+    /// The address at which users and pings are taken. Without it the worker only polls and delivers.
+    #[arg(long)]
+    pub listen: Option<SocketAddr>,
+    /// Leave polling and outcomes to other workers.
+    #[arg(long, requires = "listen")]
+    pub serve_only: bool,
+    /// How long one request to the OP may take, in seconds.
+    #[arg(long, default_value_t = 30)]
+    timeout: u64,
+    /// How soon others get the outcomes that this worker was dealing with when it died, in seconds.
+    #[arg(long, default_value_t = 300)]
+    pub delivery_lease: u64,
+}
+
+impl Settings {
+    /// All replicas need the same key, so in production it comes from where the other secrets are.
+    pub fn keyring(&self) -> anyhow::Result<Keyring> {
+        if std::env::var_os(KEY_VARIABLE).is_some() {
+            return Ok(Keyring::new(SealingKey::from_env(KEY_VARIABLE)?));
+        }
+        let file = self.key_file.display();
+        let text = match fs::read_to_string(&self.key_file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => self.new_key_file()?,
+            Err(error) => return Err(error).with_context(|| format!("cannot read {file}")),
+        };
+        Ok(Keyring::new(SealingKey::from_base64(&text).with_context(|| format!("in {file}"))?))
+    }
+
+    fn new_key_file(&self) -> anyhow::Result<String> {
+        let key = SealingKey::generate(&SystemRandom)?.to_base64();
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file =
+            options.open(&self.key_file).with_context(|| format!("cannot make {}", self.key_file.display()))?;
+        file.write_all(key.expose().as_bytes())?;
+        file.sync_all()?;
+        Ok(key.expose().to_owned())
+    }
+
+    pub async fn open_store(&self) -> anyhow::Result<Arc<dyn Store>> {
+        if self.store.starts_with("postgres://") || self.store.starts_with("postgresql://") {
+            let store = PostgresStore::builder(&self.store).schema(&self.schema).connect().await;
+            let store = store.context("cannot use the database")?;
+            // Replicas may do so at the same time. Where workers may not make tables, run `PostgresStore::SCHEMA` apart.
+            store.migrate().await.context("cannot make the tables")?;
+            return Ok(Arc::new(store));
+        }
+        let store = SqliteStore::open(&self.store).await;
+        Ok(Arc::new(store.with_context(|| format!("cannot use {}", self.store))?))
+    }
+
+    pub fn client(&self) -> anyhow::Result<Client> {
+        let Some(algorithm) = SigningAlgorithm::from_name(&self.id_token_alg) else {
+            bail!("{} is no algorithm for ID Tokens", self.id_token_alg);
+        };
+        let timeout = Duration::from_secs(self.timeout);
+        let mut builder = Client::builder(&self.issuer, &self.client_id)
+            .id_token_signed_response_alg(algorithm)
+            .request_timeout(timeout)
+            .poll_timeout(timeout)
+            // The demonstration's OP speaks plain HTTP on this machine. Leave this out everywhere else.
+            .allow_insecure_loopback();
+        if let Ok(secret) = std::env::var(SECRET_VARIABLE) {
+            builder = builder.authentication(ClientAuthentication::client_secret_basic(secret));
+        }
+        if let Some(address) = self.listen {
+            builder = builder.redirect_uri(format!("http://{address}/callback"));
+        }
+        Ok(builder.build()?)
+    }
+}

@@ -1,0 +1,18 @@
+//! Being told to stop.
+
+use anyhow::Context;
+
+/// Returns when somebody presses Ctrl-C or the machine's service manager says stop (SIGTERM).
+pub async fn requested() -> anyhow::Result<()> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminated = signal(SignalKind::terminate()).context("SIGTERM cannot be listened for")?;
+        tokio::select! {
+            _ = terminated.recv() => Ok(()),
+            interrupted = tokio::signal::ctrl_c() => interrupted.context("Ctrl-C cannot be listened for"),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await.context("Ctrl-C cannot be listened for")
+}

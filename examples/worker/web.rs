@@ -1,0 +1,117 @@
+//! The door: users come and go, and the OP pings.
+
+use std::net::SocketAddr;
+
+use anyhow::Context;
+use axum::Router;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::header::{COOKIE, LOCATION, SET_COOKIE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use openid_deferred::store::ProcessId;
+use openid_deferred::{Accepted, AuthorizationSession, Client, Error, Keyring, Poller, ping};
+use tokio::net::TcpListener;
+
+/// What users reach, if this worker is one that they reach.
+pub struct Door(Option<(TcpListener, Router)>);
+
+#[derive(Clone)]
+struct App {
+    client: Client,
+    poller: Poller,
+    keyring: Keyring,
+}
+
+impl Door {
+    pub async fn open(
+        address: Option<SocketAddr>,
+        client: &Client,
+        poller: &Poller,
+        keyring: Keyring,
+    ) -> anyhow::Result<Self> {
+        let Some(address) = address else { return Ok(Self(None)) };
+        let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen at {address}"))?;
+        let app = App { client: client.clone(), poller: poller.clone(), keyring };
+        let router = Router::new()
+            .route("/start/{user}", get(start))
+            .route("/callback", get(callback))
+            .route("/status/{id}", get(status))
+            .with_state(app)
+            // The notification endpoint that is registered at the OP. Pings only bring polls forward.
+            .route("/ping", ping::axum::route(poller.clone()));
+        Ok(Self(Some((listener, router))))
+    }
+
+    /// Serves for ever.
+    pub async fn serve(self) -> anyhow::Result<()> {
+        match self.0 {
+            None => std::future::pending().await,
+            Some((listener, router)) => axum::serve(listener, router).await.context("the door is broken"),
+        }
+    }
+}
+
+/// Sends a user to the OP. The sealed session waits in a cookie until they come back. A real application knows its user
+/// from its own login; here the user's number travels along in the cookie.
+async fn start(State(app): State<App>, Path(user): Path<u32>) -> Result<Response, Refusal> {
+    let (url, session) = app.client.authorize().start().await?;
+    let cookie = format!(
+        "{}={user}.{}; Path=/callback; HttpOnly; SameSite=Lax",
+        session.cookie_name(),
+        session.seal(&app.keyring)?
+    );
+    let headers = [(LOCATION, url.as_str().to_owned()), (SET_COOKIE, cookie)];
+    Ok((StatusCode::SEE_OTHER, headers).into_response())
+}
+
+/// Takes a user back and lets them go: from here on the poller sees to it.
+async fn callback(State(app): State<App>, RawQuery(query): RawQuery, headers: HeaderMap) -> Result<Response, Refusal> {
+    let query = query.unwrap_or_default();
+    let Some((user, sealed)) = AuthorizationSession::cookie_name_for(&query)
+        .and_then(|name| cookie(&headers, &name))
+        .and_then(|value| value.split_once('.'))
+    else {
+        return Err(Refusal(StatusCode::BAD_REQUEST, "this browser has not started a sign-in".to_owned()));
+    };
+    let session = AuthorizationSession::open(&app.keyring, sealed)?;
+    Ok(match app.poller.authorization_response(&query, session, user).await? {
+        Accepted::Deferred(id) => (StatusCode::ACCEPTED, format!("{id}\n")),
+        Accepted::Complete(authentication) => (StatusCode::OK, format!("{}\n", authentication.claims().subject())),
+        _ => (StatusCode::NOT_IMPLEMENTED, "this example is older than the library\n".to_owned()),
+    }
+    .into_response())
+}
+
+/// Where a process stands, for the page that the user looks at meanwhile.
+async fn status(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Refusal> {
+    let not_found = || Refusal(StatusCode::NOT_FOUND, "there is no such process".to_owned());
+    let id: ProcessId = id.parse().map_err(|_| not_found())?;
+    let status = app.poller.status(id).await?.ok_or_else(not_found)?;
+    let progress = status.progress().unwrap_or("nothing is known yet");
+    // The OP's text goes out as plain text. In HTML it would have to be escaped.
+    Ok(format!("{:?}: {progress}\n", status.phase()).into_response())
+}
+
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let cookies = headers.get_all(COOKIE).iter().filter_map(|header| header.to_str().ok());
+    let mut pairs = cookies.flat_map(|header| header.split("; ")).filter_map(|pair| pair.split_once('='));
+    pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
+/// What a user is told who cannot be helped. Errors of this crate hold no secrets, so they can be shown.
+struct Refusal(StatusCode, String);
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        // Trouble that passes: the browser may reload. A code that was spent is not spent twice.
+        let status = if error.is_transient() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_REQUEST };
+        Self(status, error.to_string())
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.0, format!("{}\n", self.1)).into_response()
+    }
+}

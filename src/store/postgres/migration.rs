@@ -1,0 +1,41 @@
+//! Making the tables.
+
+use tokio_postgres::types::Type;
+
+use super::PostgresStore;
+use super::session::{Session, value};
+use crate::store::StoreError;
+
+/// The version that `schema.sql` makes.
+const VERSION: i32 = 1;
+
+/// "OIDdefer": two replicas that migrate come one after the other.
+const LOCK: i64 = 0x4f49_4464_6566_6572;
+
+/// The caller has begun a transaction. `schema` is the quoted name and a dot.
+pub(super) async fn migrate(session: &Session<'_>, schema: &str) -> Result<(), StoreError> {
+    session.query("SELECT pg_advisory_xact_lock($1::bigint)", &[(&LOCK, Type::INT8)]).await?;
+    if version(session, schema).await?.is_some_and(|version| version >= VERSION) {
+        return Ok(());
+    }
+    let schema = schema.trim_end_matches('.');
+    let exists = "SELECT to_regnamespace($1::text) IS NOT NULL AS found";
+    let rows = session.query(exists, &[(&schema, Type::TEXT)]).await?;
+    // `IF NOT EXISTS` would ask for the right to make schemas even where there is one.
+    if !rows.first().map_or(Ok(false), |row| value(row, "found"))? {
+        session.batch(&format!("CREATE SCHEMA {schema}")).await?;
+    }
+    session.batch(&format!("SET LOCAL search_path TO {schema}")).await?;
+    session.batch(PostgresStore::SCHEMA).await
+}
+
+async fn version(session: &Session<'_>, schema: &str) -> Result<Option<i32>, StoreError> {
+    let table = format!("{schema}schema_version");
+    let exists = "SELECT to_regclass($1::text) IS NOT NULL AS found";
+    let rows = session.query(exists, &[(&table, Type::TEXT)]).await?;
+    if !rows.first().map_or(Ok(false), |row| value(row, "found"))? {
+        return Ok(None);
+    }
+    let rows = session.query("SELECT max(version) AS version FROM @.schema_version", &[]).await?;
+    rows.first().map_or(Ok(None), |row| value(row, "version"))
+}

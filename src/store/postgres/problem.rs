@@ -1,0 +1,77 @@
+//! What PostgreSQL fails with, in the words of the contract.
+
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use deadpool_postgres::{PoolError, TimeoutType};
+use openssl::error::ErrorStack;
+
+use crate::store::{StoreError, StoreProblem};
+
+/// Why a database is not used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    // What stands in it is not repeated, for it may be the password.
+    #[error("the connection string cannot be parsed")]
+    ConnectionString,
+    #[error("the name of the schema is empty, or contains a zero byte")]
+    SchemaName,
+    #[error("synchronous_commit is off for this role or database, so what it confirms would not survive a crash")]
+    AsynchronousCommit,
+    #[error("a row holds what this release cannot read: {0}")]
+    Row(&'static str),
+}
+
+impl From<Refusal> for StoreError {
+    fn from(refusal: Refusal) -> Self {
+        Self::new(StoreProblem::Unusable).with_source(refusal)
+    }
+}
+
+/// OpenSSL cannot be set up, or certificates cannot be read.
+pub(super) fn of_tls(error: ErrorStack) -> StoreError {
+    StoreError::new(StoreProblem::Unusable).with_source(error)
+}
+
+pub(super) fn of_pool(error: PoolError) -> StoreError {
+    match error {
+        PoolError::Backend(error) => of_database(&error),
+        PoolError::Timeout(TimeoutType::Wait) => unavailable("all connections of the pool are busy".to_owned()),
+        other => unavailable(other.to_string()),
+    }
+}
+
+pub(super) fn no_answer_within(timeout: Duration) -> StoreError {
+    unavailable(format!("the database has not answered within {timeout:?}"))
+}
+
+fn unavailable(why: String) -> StoreError {
+    StoreError::new(StoreProblem::Unavailable).with_source(why)
+}
+
+/// An error of the database or of the way to it. The details that a server adds quote rows, so they stay behind.
+pub(super) fn of_database(error: &tokio_postgres::Error) -> StoreError {
+    let Some(database) = error.as_db_error() else {
+        let mut text = error.to_string();
+        let mut source = error.source();
+        while let Some(error) = source {
+            text = format!("{text}: {error}");
+            source = error.source();
+        }
+        return unavailable(text);
+    };
+    let code = database.code().code();
+    let hint = match code {
+        "42P01" | "3F000" | "42883" | "42703" => "; run PostgresStore::migrate or schema.sql",
+        "26000" | "42P05" => "; behind a pooler of connections, switch prepared statements off",
+        _ => "",
+    };
+    let problem = match code.get(..2) {
+        // Connections, rolled back transactions, resources, the operator, the system, locks, idle transactions, and
+        // unique keys that another transaction has just taken.
+        Some("08" | "40" | "53" | "57" | "58" | "55" | "23") => StoreProblem::Unavailable,
+        _ if code == "25P03" => StoreProblem::Unavailable,
+        _ => StoreProblem::Unusable,
+    };
+    StoreError::new(problem).with_source(format!("{code}: {}{hint}", database.message()))
+}

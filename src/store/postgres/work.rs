@@ -1,0 +1,338 @@
+//! Insertions, pings, and settling and claiming work.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use tokio_postgres::types::Type;
+
+use super::problem::Refusal;
+use super::row::{
+    attempts_in, body_in, bytes_of, bytes_of_all, cancellation_in, id_in, lookup_in, numbers_of, partition_in, rounds,
+    state_in, until,
+};
+use super::session::{Session, value};
+use crate::store::column::{key_number, limit, micros};
+use crate::store::{
+    Claim, Claimed, Fingerprint, Insertion, NewProcess, Next, Ping, Pinged, ProcessId, Settled, Settlement, State,
+    StoreError, Work,
+};
+
+/// Two insertions for the same session may carry it under different keys, where no unique index sees that they collide.
+/// They take these locks in the same order, so the second one comes after the first.
+const LOCK_NAMES: &str = "SELECT pg_advisory_xact_lock(name) FROM UNNEST($1::bigint[]) AS name";
+
+const INSERT: &str = "
+WITH clock AS MATERIALIZED (SELECT @.clock() AS now),
+found AS MATERIALIZED (
+    SELECT id FROM (
+        SELECT 1 AS rank, id FROM @.process WHERE session = ANY($4::bytea[])
+        UNION ALL SELECT 2, id FROM @.process WHERE lookup = ANY($5::bytea[])
+        UNION ALL SELECT 3, id FROM @.process WHERE id = $1::bytea
+    ) AS candidate ORDER BY rank, id LIMIT 1
+),
+added AS (
+    INSERT INTO @.process (id, partition, state, session, lookup, due_at, leased_until, not_before, poll_interval,
+                           schedule, format, key)
+    SELECT $1::bytea, $2::bigint, $3::smallint, ($4::bytea[])[1], ($5::bytea[])[1],
+           now + $6::bigint * interval '1 microsecond',
+           CASE WHEN $3::smallint = 0 THEN now + $6::bigint * interval '1 microsecond' END,
+           now + $7::bigint * interval '1 microsecond',
+           $8::bigint * interval '1 microsecond',
+           $9::text, $10::smallint, $11::bigint
+    FROM clock WHERE NOT EXISTS (SELECT FROM found)
+    RETURNING id
+),
+body AS (INSERT INTO @.sealed (id, body) SELECT id, $12::bytea FROM added)
+SELECT now, (SELECT id FROM found) AS id FROM clock";
+
+pub(super) async fn insert(session: &Session<'_>, process: &NewProcess) -> Result<Insertion, StoreError> {
+    let names = process.sessions.iter().chain(&process.lookups).map(|name| name.0.as_slice());
+    let id = process.id.to_bytes();
+    let mut names: Vec<_> = names.chain([id.as_slice()]).map(lock_number).collect();
+    names.sort_unstable();
+    names.dedup();
+    session.query(LOCK_NAMES, &[(&names, Type::INT8_ARRAY)]).await?;
+    let rows = session
+        .query(
+            INSERT,
+            &[
+                (&id.as_slice(), Type::BYTEA),
+                (&process.partition.0, Type::INT8),
+                (&(process.state as i16), Type::INT2),
+                (&bytes_of_all(&process.sessions), Type::BYTEA_ARRAY),
+                (&bytes_of_all(&process.lookups), Type::BYTEA_ARRAY),
+                (&micros(process.due_in), Type::INT8),
+                (&process.ping_in.map(micros), Type::INT8),
+                (&micros(process.interval), Type::INT8),
+                (&process.schedule, Type::TEXT),
+                (&i16::from(process.body.format), Type::INT2),
+                (&key_number(process.body.key), Type::INT8),
+                (&process.body.bytes, Type::BYTEA),
+            ],
+        )
+        .await?;
+    let row = rows.first().ok_or(Refusal::Row("insertion"))?;
+    let found = value::<Option<&[u8]>>(row, "id")?.is_some().then(|| id_in(row)).transpose()?;
+    Ok(match found {
+        Some(existing) if existing != process.id => Insertion::Exists(existing),
+        _ => Insertion::Inserted { now: value(row, "now")? },
+    })
+}
+
+fn lock_number(name: &[u8]) -> i64 {
+    name.first_chunk().map_or(0, |bytes| i64::from_be_bytes(*bytes))
+}
+
+/// Settles and claims. The caller has begun a transaction: what a claim finds is what the settlements have left, and
+/// bodies are read when the rows are locked, because those that a statement saw before it waited may be old.
+pub(super) async fn work(
+    session: &Session<'_>,
+    settlements: &[Settlement],
+    claim: Option<&Claim>,
+) -> Result<Work, StoreError> {
+    let mut settled = vec![Settled::Stale; settlements.len()];
+    for round in rounds(settlements, |settlement| settlement.id) {
+        let done = settle(session, &round).await?;
+        for (place, settlement) in round {
+            if let Some(settled) = settled.get_mut(place).filter(|_| done.contains(&settlement.id)) {
+                *settled = Settled::Done;
+            }
+        }
+    }
+    let claimed = match claim {
+        Some(claim) => claim_work(session, claim).await?,
+        None => Vec::new(),
+    };
+    let (now, next_in) = next(session, claim).await?;
+    let has_room = claim.is_some_and(|claim| {
+        claim
+            .lanes
+            .iter()
+            .all(|lane| claimed.iter().filter(|claimed| claimed.partition == lane.partition).count() < lane.limit)
+    });
+    Ok(Work { now, settled, claimed, next_in: unless_others_claim(next_in, has_room) })
+}
+
+/// If rows are due although the claim had room for more, others are claiming them: leave them to it for a moment.
+pub(super) fn unless_others_claim(next_in: Option<Duration>, has_room: bool) -> Option<Duration> {
+    next_in.map(|next_in| if has_room && next_in.is_zero() { Duration::from_millis(20) } else { next_in })
+}
+
+const SETTLE: &str = "
+WITH clock AS MATERIALIZED (SELECT @.clock() AS now),
+input AS MATERIALIZED (
+    SELECT id, epoch, state, provisional, schedule, lookup, format, key, body, told,
+           now + due_in * interval '1 microsecond' AS due_at,
+           now + ping_in * interval '1 microsecond' AS not_before,
+           poll_interval * interval '1 microsecond' AS poll_interval
+    FROM clock, UNNEST($1::bytea[], $2::bigint[], $3::smallint[], $4::boolean[], $5::bigint[], $6::bigint[],
+                       $7::bigint[], $8::text[], $9::bytea[], $10::smallint[], $11::bigint[], $12::bytea[],
+                       $13::boolean[])
+         AS input (id, epoch, state, provisional, due_in, ping_in, poll_interval, schedule, lookup, format, key, body,
+                   told)
+),
+locked AS MATERIALIZED (SELECT id FROM @.process WHERE id = ANY($1::bytea[]) ORDER BY id FOR UPDATE),
+settled AS (
+    UPDATE @.process AS process SET
+        state = input.state,
+        provisional = input.provisional,
+        leased_until = NULL,
+        schedule = input.schedule,
+        poll_interval = input.poll_interval,
+        attempts = CASE WHEN process.state = input.state THEN process.attempts ELSE 0 END,
+        epoch = process.epoch + CASE WHEN input.epoch IS NULL THEN 1 ELSE 0 END,
+        not_before = input.not_before,
+        due_at = CASE WHEN input.state = 1 AND process.pinged_at IS NOT NULL
+                      THEN LEAST(input.due_at, input.not_before) ELSE input.due_at END,
+        lookup = COALESCE(input.lookup, process.lookup),
+        format = COALESCE(input.format, process.format),
+        key = COALESCE(input.key, process.key),
+        revision = process.revision + CASE WHEN input.body IS NULL THEN 0 ELSE 1 END,
+        cancellation = CASE WHEN input.told AND process.cancellation = 1 THEN 2 ELSE process.cancellation END
+    FROM input JOIN locked USING (id)
+    WHERE process.id = input.id
+      AND CASE WHEN input.epoch IS NULL THEN process.state <= 1 OR (process.state = 3 AND process.provisional)
+               ELSE process.state <= 2 AND process.epoch = input.epoch END
+    RETURNING process.id
+),
+replaced AS (
+    UPDATE @.sealed AS sealed SET body = input.body FROM settled JOIN input USING (id)
+    WHERE sealed.id = input.id AND input.body IS NOT NULL AND input.state <> 4
+),
+erased AS (
+    DELETE FROM @.sealed AS sealed USING settled JOIN input USING (id) WHERE sealed.id = input.id AND input.state = 4
+)
+SELECT id FROM settled";
+
+/// Carries out settlements of different rows, and names those that applied.
+async fn settle(session: &Session<'_>, round: &[(usize, &Settlement)]) -> Result<Vec<ProcessId>, StoreError> {
+    let all = || round.iter().map(|(_, settlement)| *settlement);
+    let (states, provisional): (Vec<_>, Vec<_>) = all().map(|settlement| outcome(settlement.next)).unzip();
+    let bodies = || all().map(|settlement| settlement.body.as_ref());
+    let formats: Vec<_> = bodies().map(|body| body.map(|body| i16::from(body.format))).collect();
+    let keys: Vec<_> = bodies().map(|body| body.map(|body| key_number(body.key))).collect();
+    let bodies: Vec<_> = bodies().map(|body| body.map(|body| body.bytes.as_slice())).collect();
+    let lookups: Vec<_> = all().map(|settlement| settlement.lookup.map(|Fingerprint(bytes)| bytes.to_vec())).collect();
+    let rows = session
+        .query(
+            SETTLE,
+            &[
+                (&bytes_of(all().map(|settlement| settlement.id)), Type::BYTEA_ARRAY),
+                (&all().map(|settlement| settlement.epoch).collect::<Vec<_>>(), Type::INT8_ARRAY),
+                (&states, Type::INT2_ARRAY),
+                (&provisional, Type::BOOL_ARRAY),
+                (&all().map(|settlement| micros(settlement.due_in)).collect::<Vec<_>>(), Type::INT8_ARRAY),
+                (&all().map(|settlement| settlement.ping_in.map(micros)).collect::<Vec<_>>(), Type::INT8_ARRAY),
+                (&all().map(|settlement| micros(settlement.interval)).collect::<Vec<_>>(), Type::INT8_ARRAY),
+                (&all().map(|settlement| settlement.schedule.as_str()).collect::<Vec<_>>(), Type::TEXT_ARRAY),
+                (&lookups, Type::BYTEA_ARRAY),
+                (&formats, Type::INT2_ARRAY),
+                (&keys, Type::INT8_ARRAY),
+                (&bodies, Type::BYTEA_ARRAY),
+                (&all().map(|settlement| settlement.cancellation_told).collect::<Vec<_>>(), Type::BOOL_ARRAY),
+            ],
+        )
+        .await?;
+    rows.iter().map(id_in).collect()
+}
+
+/// The state, and whether it is provisional.
+fn outcome(next: Next) -> (i16, bool) {
+    let (state, provisional) = match next {
+        Next::Waiting => (State::Waiting, false),
+        Next::Answered => (State::Answered, false),
+        Next::Decided { provisional } => (State::Decided, provisional),
+        Next::Ended => (State::Acknowledged, false),
+    };
+    (state as i16, provisional)
+}
+
+const CLAIM: &str = "
+WITH clock AS MATERIALIZED (SELECT @.clock() AS now),
+due AS MATERIALIZED (
+    SELECT found.id, found.due_at, found.orphaned
+    FROM UNNEST($1::bigint[], $2::bigint[]) AS lane (partition, most)
+    CROSS JOIN LATERAL (
+        SELECT id, due_at, leased_until IS NOT NULL AS orphaned FROM @.process AS process
+        WHERE process.partition = lane.partition AND state <= 2 AND due_at <= (SELECT now FROM clock)
+          AND format <= $3::smallint AND key = ANY($4::bigint[])
+        ORDER BY due_at LIMIT lane.most FOR UPDATE SKIP LOCKED
+    ) AS found
+),
+claimed AS (
+    UPDATE @.process AS process SET
+        leased_until = now + $5::bigint * interval '1 microsecond',
+        due_at = now + $5::bigint * interval '1 microsecond' + poll_interval,
+        epoch = epoch + 1,
+        attempts = attempts + 1,
+        pinged_at = NULL
+    FROM due, clock WHERE process.id = due.id
+    RETURNING process.id, partition, state, epoch, orphaned, attempts, cancellation, schedule, format, key,
+              due.due_at AS was_due_at
+)
+SELECT * FROM claimed ORDER BY partition, was_due_at";
+
+async fn claim_work(session: &Session<'_>, claim: &Claim) -> Result<Vec<Claimed>, StoreError> {
+    let rows = session
+        .query(
+            CLAIM,
+            &[
+                (&claim.lanes.iter().map(|lane| lane.partition.0).collect::<Vec<_>>(), Type::INT8_ARRAY),
+                (&claim.lanes.iter().map(|lane| limit(lane.limit)).collect::<Vec<_>>(), Type::INT8_ARRAY),
+                (&i16::from(claim.format), Type::INT2),
+                (&numbers_of(&claim.keys), Type::INT8_ARRAY),
+                (&micros(claim.lease), Type::INT8),
+            ],
+        )
+        .await?;
+    let mut bodies = bodies(session, rows.iter().map(id_in).collect::<Result<_, _>>()?).await?;
+    let mut claimed = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let id = id_in(row)?;
+        claimed.push(Claimed {
+            id,
+            partition: partition_in(row)?,
+            state: state_in(row)?,
+            epoch: value(row, "epoch")?,
+            orphaned: value(row, "orphaned")?,
+            attempts: attempts_in(row)?,
+            cancellation: cancellation_in(row)?,
+            schedule: value(row, "schedule")?,
+            body: body_in(row, bodies.remove(&id).ok_or(Refusal::Row("body"))?)?,
+        });
+    }
+    Ok(claimed)
+}
+
+/// The bodies of rows that this transaction has locked.
+pub(super) async fn bodies(
+    session: &Session<'_>,
+    ids: Vec<ProcessId>,
+) -> Result<BTreeMap<ProcessId, Vec<u8>>, StoreError> {
+    if ids.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let sql = "SELECT id, body FROM @.sealed WHERE id = ANY($1::bytea[])";
+    let rows = session.query(sql, &[(&bytes_of(ids), Type::BYTEA_ARRAY)]).await?;
+    rows.iter().map(|row| Ok((id_in(row)?, value(row, "body")?))).collect()
+}
+
+const NEXT: &str = "
+WITH clock AS MATERIALIZED (SELECT @.clock() AS now)
+SELECT now, (
+    SELECT min(found.due_at)
+    FROM UNNEST($1::bigint[]) AS lane (partition)
+    CROSS JOIN LATERAL (
+        SELECT due_at FROM @.process AS process
+        WHERE process.partition = lane.partition AND state <= 2
+          AND format <= $2::smallint AND key = ANY($3::bigint[])
+        ORDER BY due_at LIMIT 1
+    ) AS found
+) AS due_at
+FROM clock";
+
+async fn next(session: &Session<'_>, claim: Option<&Claim>) -> Result<(SystemTime, Option<Duration>), StoreError> {
+    let partitions: Vec<_> = claim.iter().flat_map(|claim| &claim.lanes).map(|lane| lane.partition.0).collect();
+    let rows = session
+        .query(
+            NEXT,
+            &[
+                (&partitions, Type::INT8_ARRAY),
+                (&claim.map_or(0, |claim| i16::from(claim.format)), Type::INT2),
+                (&claim.map_or_else(Vec::new, |claim| numbers_of(&claim.keys)), Type::INT8_ARRAY),
+            ],
+        )
+        .await?;
+    let row = rows.first().ok_or(Refusal::Row("next"))?;
+    let now = value(row, "now")?;
+    Ok((now, until(row, "due_at", now)?))
+}
+
+const PING: &str = "
+WITH clock AS MATERIALIZED (SELECT @.clock() AS now),
+target AS MATERIALIZED (SELECT id, state, lookup FROM @.process WHERE (:which) ORDER BY id LIMIT 1 FOR UPDATE),
+noted AS (
+    UPDATE @.process AS process SET
+        pinged_at = now,
+        due_at = CASE WHEN leased_until IS NULL AND not_before IS NOT NULL
+                      THEN LEAST(due_at, GREATEST(now, not_before)) ELSE due_at END
+    FROM target, clock
+    WHERE process.id = target.id AND process.state <= 1
+      AND (process.lookup IS NULL OR process.lookup = ANY($2::bytea[]))
+)
+SELECT id, state, lookup FROM target";
+
+pub(super) async fn ping(session: &Session<'_>, ping: &Ping) -> Result<Pinged, StoreError> {
+    // One condition each, so that each has an index of its own.
+    let which = if ping.id.is_some() { "id = $1::bytea" } else { "$1::bytea IS NULL AND lookup = ANY($2::bytea[])" };
+    let id = ping.id.map(|id| id.to_bytes().to_vec());
+    let sql = PING.replace(":which", which);
+    let rows = session.query(&sql, &[(&id, Type::BYTEA), (&bytes_of_all(&ping.lookups), Type::BYTEA_ARRAY)]).await?;
+    let Some(row) = rows.first() else { return Ok(Pinged::NotFound) };
+    let (id, state, lookup) = (id_in(row)?, state_in(row)?, lookup_in(row)?);
+    Ok(match lookup {
+        Some(lookup) if !ping.lookups.contains(&lookup) => Pinged::Foreign,
+        _ if state > State::Waiting => Pinged::Ended(id),
+        _ => Pinged::Noted(id),
+    })
+}

@@ -1,0 +1,183 @@
+//! Opening the file: what is refused, how it is set up, and its schema.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::problem::{self, Refusal};
+use crate::store::StoreError;
+
+/// "OIDd": marks a file as one of this crate.
+const APPLICATION: i64 = 0x4f49_4464;
+
+/// What each release has added. Only ever append: the number of steps that a file has seen is its `user_version`.
+const STEPS: [&str; 1] = [include_str!("schema.sql")];
+
+/// How many statements stay compiled.
+const STATEMENTS: usize = 64;
+
+/// Makes the file if it is missing, readable for this user alone, and says where it really is. SQLite gives its
+/// companions `-wal` and `-shm` the same permissions.
+pub(super) fn prepare(path: &Path) -> Result<PathBuf, StoreError> {
+    create(path).map_err(problem::of_file)?;
+    // An absolute path has no special meaning to SQLite, as `:memory:` and an empty one have.
+    let path = fs::canonicalize(path).map_err(problem::of_file)?;
+    if !fs::metadata(&path).map_err(problem::of_file)?.is_file() {
+        return Err(Refusal::NotAFile(path).into());
+    }
+    match network_file_system(&path) {
+        Some(kind) => Err(Refusal::Network(path, kind).into()),
+        None => Ok(path),
+    }
+}
+
+fn create(path: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// A connection that writes. It brings the schema up to date.
+pub(super) fn open_writer(path: &Path, busy_timeout: Duration) -> Result<Connection, StoreError> {
+    let connection = connect(path, busy_timeout).map_err(|error| problem::of_database(&error))?;
+    // Before anything is written into it, and in a transaction, for another process may be making it.
+    let execute = |sql| connection.execute_batch(sql).map_err(|error| problem::of_database(&error));
+    execute("BEGIN")?;
+    check(&connection, path)?;
+    execute("COMMIT")?;
+    set_up(&connection, path)?;
+    Ok(connection)
+}
+
+/// A connection that only reads. The writer was opened before.
+pub(super) fn open_reader(path: &Path, busy_timeout: Duration) -> Result<Connection, StoreError> {
+    let open = || {
+        let connection = connect(path, busy_timeout)?;
+        connection.pragma_update(None, "query_only", true)?;
+        Ok(connection)
+    };
+    open().map_err(|error: rusqlite::Error| problem::of_database(&error))
+}
+
+fn connect(path: &Path, busy_timeout: Duration) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(busy_timeout)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.pragma_update(None, "trusted_schema", false)?;
+    Ok(connection)
+}
+
+/// Whether the file is empty or ours, and not from the future. Gives how many steps it has seen.
+fn check(connection: &Connection, path: &Path) -> Result<usize, StoreError> {
+    let read = || {
+        let application: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        let objects: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        Ok((application, version, objects))
+    };
+    let (application, version, objects) = read().map_err(|error: rusqlite::Error| problem::of_database(&error))?;
+    let is_empty = application == 0 && version == 0 && objects == 0;
+    if application != APPLICATION && !is_empty {
+        return Err(Refusal::Foreign(path.to_owned()).into());
+    }
+    let known = STEPS.len();
+    match usize::try_from(version) {
+        Ok(seen) if seen <= known => Ok(seen),
+        _ => Err(Refusal::Newer { path: path.to_owned(), found: version, known: known as i64 }.into()),
+    }
+}
+
+fn set_up(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let failed = |error: rusqlite::Error| problem::of_database(&error);
+    if log_ahead(connection).map_err(failed)? != "wal" {
+        return Err(Refusal::NoWriteAheadLog(path.to_owned()).into());
+    }
+    let configure = || {
+        connection.pragma_update(None, "synchronous", "full")?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        // Erased bodies are overwritten where that costs no further input or output.
+        connection.pragma_update(None, "secure_delete", "fast")?;
+        connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
+        connection.execute_batch("BEGIN IMMEDIATE")
+    };
+    configure().map_err(failed)?;
+    // Again, for another process may have been faster. If a step fails, closing the connection rolls all back.
+    let seen = check(connection, path)?;
+    let migrate = || {
+        for step in STEPS.iter().skip(seen) {
+            connection.execute_batch(step)?;
+        }
+        if seen < STEPS.len() {
+            connection.pragma_update(None, "application_id", APPLICATION)?;
+            connection.pragma_update(None, "user_version", STEPS.len() as i64)?;
+        }
+        connection.execute_batch("COMMIT")
+    };
+    migrate().map_err(failed)
+}
+
+/// Switches to write-ahead logging, which the file remembers, and says what it has now. When several processes make the
+/// file together, SQLite gives up at once instead of waiting, so the waiting is done here.
+fn log_ahead(connection: &Connection) -> rusqlite::Result<String> {
+    let mut attempts = 0..100;
+    loop {
+        let switched = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0));
+        match switched {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && attempts.next().is_some() => {
+                connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK")?;
+            }
+            switched => return switched,
+        }
+    }
+}
+
+/// The name of the file system that the file lies on, if it is one of those that are shared between machines.
+#[cfg(target_os = "linux")]
+fn network_file_system(path: &Path) -> Option<String> {
+    use std::os::unix::fs::MetadataExt as _;
+
+    const KINDS: [&str; 16] = [
+        "9p",
+        "afs",
+        "beegfs",
+        "ceph",
+        "cifs",
+        "coda",
+        "fuse.ceph",
+        "fuse.glusterfs",
+        "fuse.s3fs",
+        "fuse.sshfs",
+        "gfs2",
+        "lustre",
+        "nfs",
+        "nfs4",
+        "ocfs2",
+        "smb3",
+    ];
+    let device = fs::metadata(path).ok()?.dev();
+    // As the C library's `major` and `minor` take a device number apart.
+    let major = (device >> 8) & 0xfff | (device >> 32) & !0xfff;
+    let minor = device & 0xff | (device >> 12) & !0xff;
+    let device = format!("{major}:{}", minor & 0xffff_ffff);
+    // See proc_pid_mountinfo(5): number, parent, major:minor, …, "-", file system, …
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let kinds = mounts.lines().filter_map(|line| {
+        let (mount, details) = line.split_once(" - ")?;
+        (mount.split(' ').nth(2)? == device).then(|| details.split(' ').next())?
+    });
+    kinds.into_iter().find(|kind| KINDS.contains(kind)).map(str::to_owned)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn network_file_system(_path: &Path) -> Option<String> {
+    None
+}

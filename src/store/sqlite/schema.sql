@@ -1,0 +1,35 @@
+-- Times are microseconds since 1970, durations are microseconds.
+
+-- What schedules a process. Most answers of an OP change nothing else, so these rows are narrow.
+CREATE TABLE process (
+    slot         INTEGER PRIMARY KEY,
+    id           BLOB    NOT NULL UNIQUE,
+    partition    INTEGER NOT NULL,
+    state        INTEGER NOT NULL CHECK (state BETWEEN 0 AND 4),
+    session      BLOB    UNIQUE,
+    lookup       BLOB,
+    due_at       INTEGER NOT NULL,
+    leased_until INTEGER,
+    not_before   INTEGER,
+    pinged_at    INTEGER,
+    interval     INTEGER NOT NULL,
+    epoch        INTEGER NOT NULL DEFAULT 0,
+    attempts     INTEGER NOT NULL DEFAULT 0,
+    provisional  INTEGER NOT NULL DEFAULT 0,
+    cancellation INTEGER NOT NULL DEFAULT 0,
+    schedule     TEXT    NOT NULL,
+    format       INTEGER NOT NULL,
+    key          INTEGER NOT NULL,
+    revision     INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE INDEX process_lookup ON process (lookup) WHERE lookup IS NOT NULL;
+CREATE INDEX process_work ON process (partition, due_at) WHERE state <= 2;
+CREATE INDEX process_outcome ON process (due_at) WHERE state = 3;
+CREATE INDEX process_tombstone ON process (due_at) WHERE state = 4;
+
+-- What the application and the OP have put into it, sealed. Tombstones have none.
+CREATE TABLE sealed (
+    slot INTEGER PRIMARY KEY REFERENCES process (slot) ON DELETE CASCADE,
+    body BLOB    NOT NULL
+) STRICT;

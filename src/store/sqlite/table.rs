@@ -1,0 +1,64 @@
+//! The calls of the contract as SQL. Each runs inside a transaction that the thread opens and ends.
+
+mod outcomes;
+mod upkeep;
+mod work;
+
+pub(super) use outcomes::{acknowledge, claim_outcomes, hold};
+pub(super) use upkeep::{cancel, forget, load, purge, reseal, sealed_otherwise, spread, stats};
+pub(super) use work::{insert, ping, work};
+
+use rusqlite::Row;
+use rusqlite::types::{FromSqlError, Type};
+
+use crate::store::column::{key_number, key_of};
+use crate::store::{Cancellation, Fingerprint, Partition, ProcessId, SealedBody, State};
+
+/// Keys in a form that `json_each` takes apart again, so that one statement serves lists of any length.
+fn numbers(keys: &[[u8; 4]]) -> String {
+    let numbers: Vec<_> = keys.iter().map(|key| key_number(*key).to_string()).collect();
+    format!("[{}]", numbers.join(","))
+}
+
+fn id_in(row: &Row<'_>, column: &str) -> rusqlite::Result<ProcessId> {
+    row.get(column).map(ProcessId::from_bytes)
+}
+
+fn partition_in(row: &Row<'_>) -> rusqlite::Result<Partition> {
+    row.get("partition").map(Partition)
+}
+
+fn state_in(row: &Row<'_>) -> rusqlite::Result<State> {
+    let number = row.get("state")?;
+    State::from_number(number).ok_or_else(|| unknown(number))
+}
+
+fn cancellation_in(row: &Row<'_>) -> rusqlite::Result<Cancellation> {
+    let number = row.get("cancellation")?;
+    Cancellation::from_number(number).ok_or_else(|| unknown(number))
+}
+
+fn lookup_in(row: &Row<'_>) -> rusqlite::Result<Option<Fingerprint>> {
+    Ok(row.get::<_, Option<_>>("lookup")?.map(Fingerprint))
+}
+
+/// The body, where the row was joined with one.
+fn body_in(row: &Row<'_>) -> rusqlite::Result<Option<SealedBody>> {
+    let Some(bytes) = row.get("body")? else { return Ok(None) };
+    let number: i64 = row.get("key")?;
+    let key = key_of(number).ok_or(FromSqlError::OutOfRange(number)).map_err(conversion)?;
+    Ok(Some(SealedBody { format: row.get("format")?, key, bytes }))
+}
+
+/// A row that is claimed has a body; without one it has been tampered with.
+fn body_of_claimed(row: &Row<'_>) -> rusqlite::Result<SealedBody> {
+    body_in(row)?.ok_or(FromSqlError::InvalidType).map_err(conversion)
+}
+
+fn unknown(number: u8) -> rusqlite::Error {
+    conversion(FromSqlError::OutOfRange(number.into()))
+}
+
+fn conversion(error: FromSqlError) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(0, Type::Integer, Box::new(error))
+}

@@ -1,0 +1,318 @@
+//! A thread that owns a connection and carries out the calls of many tasks, a group of them per transaction.
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tokio::sync::{oneshot, watch};
+
+use super::moment::Moment;
+use super::problem;
+use crate::clock::Clock;
+use crate::store::StoreError;
+
+/// How many calls share a transaction at most, so that the first of them does not wait for long.
+const CALLS_PER_TRANSACTION: usize = 256;
+
+/// How often to look whether another process has changed the file.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// What a thread is for.
+#[derive(Clone, Copy)]
+pub(super) enum Role {
+    /// It takes the write lock before it reads anything.
+    Writer,
+    /// It never writes, so it does not wait for writers and they do not wait for it.
+    Reader,
+}
+
+/// A handle on the thread. The thread ends when the handle is gone and what was asked before is done; dropping the
+/// handle does not wait for that.
+pub(super) struct Worker(Sender<Box<dyn Call>>);
+
+impl Worker {
+    /// Starts the thread, which opens its own connection.
+    pub(super) async fn start(
+        role: Role,
+        clock: Arc<dyn Clock>,
+        changes: watch::Sender<()>,
+        open: impl FnOnce() -> Result<Connection, StoreError> + Send + 'static,
+    ) -> Result<Self, StoreError> {
+        let (calls, received) = mpsc::channel();
+        let (opened, answer) = oneshot::channel();
+        let name = match role {
+            Role::Writer => "sqlite-writer",
+            Role::Reader => "sqlite-reader",
+        };
+        let body = move || match open() {
+            Ok(connection) => {
+                let _ = opened.send(Ok(()));
+                Thread { connection, role, clock, changes }.serve(&received);
+            }
+            Err(error) => {
+                let _ = opened.send(Err(error));
+            }
+        };
+        thread::Builder::new().name(name.to_owned()).spawn(body).map_err(problem::of_file)?;
+        answer.await.unwrap_or_else(|_| Err(problem::thread_has_ended()))?;
+        Ok(Self(calls))
+    }
+
+    /// Has the thread carry out `work`. The answer comes after the transaction has committed; if it does not, or if
+    /// `work` fails, nothing has happened.
+    pub(super) async fn call<T: Send + 'static>(
+        &self,
+        tells: bool,
+        work: impl FnOnce(&Connection, Moment) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let call = OneCall { tells, work: Some(work), result: None, reply };
+        self.0.send(Box::new(call)).map_err(|_| problem::thread_has_ended())?;
+        answer.await.unwrap_or_else(|_| Err(problem::thread_has_ended()))
+    }
+}
+
+/// A call on its way through a transaction.
+trait Call: Send {
+    /// Nobody waits for it any more. It is left out, because a claim whose answer nobody reads would lock rows up.
+    fn is_abandoned(&self) -> bool;
+
+    /// Whether somebody may have something to do after it.
+    fn tells(&self) -> bool;
+
+    fn run(&mut self, connection: &Connection, now: Moment) -> rusqlite::Result<()>;
+
+    /// Answers, once the transaction has ended.
+    fn finish(self: Box<Self>, transaction: Result<(), &rusqlite::Error>);
+}
+
+struct OneCall<W, T> {
+    tells: bool,
+    work: Option<W>,
+    result: Option<Result<T, StoreError>>,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<W, T> Call for OneCall<W, T>
+where
+    W: FnOnce(&Connection, Moment) -> rusqlite::Result<T> + Send,
+    T: Send,
+{
+    fn is_abandoned(&self) -> bool {
+        self.reply.is_closed()
+    }
+
+    fn tells(&self) -> bool {
+        self.tells && matches!(self.result, Some(Ok(_)))
+    }
+
+    fn run(&mut self, connection: &Connection, now: Moment) -> rusqlite::Result<()> {
+        let Some(work) = self.work.take() else { return Ok(()) };
+        let result = work(connection, now);
+        let (result, outcome) = match result {
+            Ok(answer) => (Ok(answer), Ok(())),
+            Err(error) => (Err(problem::of_database(&error)), Err(error)),
+        };
+        self.result = Some(result);
+        outcome
+    }
+
+    fn finish(self: Box<Self>, transaction: Result<(), &rusqlite::Error>) {
+        let answer = match (transaction, self.result) {
+            (Ok(()), Some(result)) => result,
+            (Err(error), _) => Err(problem::of_database(error)),
+            (Ok(()), None) => Err(problem::thread_has_ended()),
+        };
+        // Who does not wait any more repeats the call, as after any lost answer.
+        let _ = self.reply.send(answer);
+    }
+}
+
+struct Thread {
+    connection: Connection,
+    role: Role,
+    clock: Arc<dyn Clock>,
+    changes: watch::Sender<()>,
+}
+
+impl Thread {
+    fn serve(&self, calls: &Receiver<Box<dyn Call>>) {
+        let mut version = self.data_version();
+        loop {
+            match self.next(calls) {
+                Ok(first) => self.serve_group(first, calls),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if matches!(self.role, Role::Writer) {
+                let current = self.data_version();
+                if current != version {
+                    version = current;
+                    self.changes.send_replace(());
+                }
+            }
+        }
+    }
+
+    fn next(&self, calls: &Receiver<Box<dyn Call>>) -> Result<Box<dyn Call>, RecvTimeoutError> {
+        match self.role {
+            Role::Writer => calls.recv_timeout(LOOK_EVERY),
+            Role::Reader => calls.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        }
+    }
+
+    /// Changes whenever another connection has committed something. Reading it touches shared memory only.
+    fn data_version(&self) -> Option<i64> {
+        let mut statement = self.connection.prepare_cached("PRAGMA data_version").ok()?;
+        statement.query_row([], |row| row.get(0)).ok()
+    }
+
+    fn serve_group(&self, first: Box<dyn Call>, calls: &Receiver<Box<dyn Call>>) {
+        let waiting = std::iter::once(first).chain(calls.try_iter()).take(CALLS_PER_TRANSACTION);
+        let mut group: Vec<_> = waiting.filter(|call| !call.is_abandoned()).collect();
+        if group.is_empty() {
+            return;
+        }
+        let transaction = self.run(&mut group);
+        if transaction.is_err() && !self.connection.is_autocommit() {
+            // If this fails too, the next `BEGIN` says so to those who wait for it.
+            let _ = self.execute("ROLLBACK");
+        }
+        if transaction.is_ok() && group.iter().any(|call| call.tells()) {
+            self.changes.send_replace(());
+        }
+        for call in group {
+            call.finish(transaction.as_ref().copied());
+        }
+    }
+
+    fn run(&self, group: &mut [Box<dyn Call>]) -> rusqlite::Result<()> {
+        self.execute(match self.role {
+            Role::Writer => "BEGIN IMMEDIATE",
+            Role::Reader => "BEGIN DEFERRED",
+        })?;
+        for call in group {
+            self.execute("SAVEPOINT call")?;
+            if let Err(error) = call.run(&self.connection, Moment::of(self.clock.as_ref())) {
+                if self.connection.is_autocommit() {
+                    // SQLite has rolled everything back, the calls before this one included.
+                    return Err(error);
+                }
+                self.execute("ROLLBACK TO call")?;
+            }
+            self.execute("RELEASE call")?;
+        }
+        self.execute("COMMIT")
+    }
+
+    fn execute(&self, sql: &str) -> rusqlite::Result<()> {
+        self.connection.prepare_cached(sql)?.execute([]).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future as _;
+    use std::task::Poll;
+
+    use super::*;
+    use crate::clock::SystemClock;
+
+    async fn worker() -> (Worker, watch::Sender<()>) {
+        let changes = watch::Sender::new(());
+        let open = || {
+            let connection = Connection::open_in_memory().map_err(|error| problem::of_database(&error))?;
+            connection.execute_batch("CREATE TABLE t (x UNIQUE)").map_err(|error| problem::of_database(&error))?;
+            Ok(connection)
+        };
+        (Worker::start(Role::Writer, Arc::new(SystemClock), changes.clone(), open).await.unwrap(), changes)
+    }
+
+    /// Keeps the thread busy until the sender is dropped, so that what is asked meanwhile becomes one group.
+    fn occupy(worker: &Worker) -> Sender<()> {
+        let (release, released) = mpsc::channel::<()>();
+        let (reply, _) = oneshot::channel();
+        let wait = move |_: &Connection, _| {
+            let _ = released.recv();
+            Ok(())
+        };
+        // Sent by hand, as nobody waits for it; `is_abandoned` comes before `released` is waited for.
+        let call = OneCall { tells: false, work: Some(wait), result: None, reply };
+        worker.0.send(Box::new(Uninterested(call))).unwrap();
+        release
+    }
+
+    /// A call that is carried out although nobody waits for it.
+    struct Uninterested<C>(C);
+
+    impl<C: Call> Call for Uninterested<C> {
+        fn is_abandoned(&self) -> bool {
+            false
+        }
+
+        fn tells(&self) -> bool {
+            self.0.tells()
+        }
+
+        fn run(&mut self, connection: &Connection, now: Moment) -> rusqlite::Result<()> {
+            self.0.run(connection, now)
+        }
+
+        fn finish(self: Box<Self>, transaction: Result<(), &rusqlite::Error>) {
+            Box::new(self.0).finish(transaction);
+        }
+    }
+
+    async fn add(worker: &Worker, values: &'static [i64]) -> Result<(), StoreError> {
+        let add = |file: &Connection, _| {
+            values.iter().try_for_each(|value| file.execute("INSERT INTO t VALUES (?)", [value]).map(drop))
+        };
+        worker.call(true, add).await
+    }
+
+    async fn sum(worker: &Worker) -> i64 {
+        worker.call(false, |file, _| file.query_row("SELECT sum(x) FROM t", [], |row| row.get(0))).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_call_that_fails_undoes_itself_and_spares_the_others_of_its_group() {
+        let (worker, _) = worker().await;
+        let release = occupy(&worker);
+        let (first, second, third, ()) =
+            tokio::join!(add(&worker, &[1]), add(&worker, &[10, 1]), add(&worker, &[100]), async { drop(release) });
+        assert!(first.is_ok() && second.is_err() && third.is_ok());
+        assert_eq!(sum(&worker).await, 101);
+    }
+
+    #[tokio::test]
+    async fn a_call_whose_caller_has_gone_is_not_carried_out() {
+        let (worker, _) = worker().await;
+        let release = occupy(&worker);
+        let mut gone = Box::pin(add(&worker, &[1]));
+        assert!(std::future::poll_fn(|context| Poll::Ready(gone.as_mut().poll(context))).await.is_pending());
+        drop(gone);
+        let (stays, ()) = tokio::join!(add(&worker, &[2]), async { drop(release) });
+        assert!(stays.is_ok());
+        assert_eq!(sum(&worker).await, 2);
+    }
+
+    #[tokio::test]
+    async fn what_happened_is_told_and_what_failed_is_not() {
+        let (worker, changes) = worker().await;
+        let mut told = changes.subscribe();
+        add(&worker, &[1]).await.unwrap();
+        assert!(told.has_changed().unwrap());
+        told.mark_unchanged();
+        add(&worker, &[1]).await.unwrap_err();
+        assert!(!told.has_changed().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_cannot_be_opened_is_an_error() {
+        let refuse = || Err(problem::thread_has_ended());
+        let started = Worker::start(Role::Reader, Arc::new(SystemClock), watch::Sender::new(()), refuse).await;
+        assert!(started.is_err());
+    }
+}

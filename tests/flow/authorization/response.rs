@@ -1,0 +1,274 @@
+//! DTR §Authentication Request Acknowledgment Validation, and forgeries.
+
+use super::*;
+
+#[tokio::test]
+async fn a_response_without_state_is_refused() {
+    let error = refusal(&world().await, |response| remove(response, "state")).await;
+    assert_eq!(error.rule(), Some(Rule::StateMissing));
+    assert!(Rule::StateMissing.is_forgery());
+}
+
+#[tokio::test]
+async fn a_response_with_another_state_is_refused() {
+    let world = world().await;
+    for state in ["", "another", "%00"] {
+        let error = refusal(&world, move |response| replace(response, "state", state)).await;
+        assert_eq!(error.rule(), Some(Rule::StateMismatch), "{state}");
+    }
+    assert!(Rule::StateMismatch.is_forgery());
+}
+
+#[tokio::test]
+async fn an_attackers_response_does_not_fit_the_session_of_the_victims_browser() {
+    let world = world().await;
+    let (attackers_response, _) = world.user_returns().await;
+    let (_, victims_session) = world.user_returns().await;
+    let error = world.client.authorization_response(&attackers_response, victims_session).await.unwrap_err();
+    assert_eq!(error.rule(), Some(Rule::StateMismatch));
+    world.assert_nothing_sent();
+}
+
+#[tokio::test]
+async fn a_response_of_another_issuer_is_refused() {
+    let world = world().await;
+    for issuer in ["https://evil.test", "https://op.test/", ""] {
+        let error = refusal(&world, move |response| replace(response, "iss", issuer)).await;
+        assert_eq!(error.rule(), Some(Rule::IssMismatch), "{issuer}");
+    }
+}
+
+#[tokio::test]
+async fn iss_is_required_where_the_op_advertises_it() {
+    let error = refusal(&world().await, |response| remove(response, "iss")).await;
+    assert_eq!(error.rule(), Some(Rule::IssMissing));
+}
+
+#[tokio::test]
+async fn iss_may_be_missing_where_the_op_does_not_advertise_it() {
+    let world = world_with(|op| op.without_iss(), |client| client).await;
+    let _ = world.pending().await;
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_wrong_iss_is_refused_although_the_op_does_not_advertise_it() {
+    let world = world_with(|op| op.without_iss(), |client| client).await;
+    let error = refusal(&world, |response| replace(response, "iss", "https://evil.test")).await;
+    assert_eq!(error.rule(), Some(Rule::IssMismatch));
+}
+
+#[tokio::test]
+async fn both_codes_together_are_refused_and_neither_is_exchanged() {
+    let error = refusal(&world().await, |response| replace(response, "code", "abc")).await;
+    assert_eq!(error.rule(), Some(Rule::BothCodes));
+}
+
+#[tokio::test]
+async fn both_codes_together_are_refused_even_where_either_was_asked_for() {
+    let world = world().await;
+    world.op.misbehave(Fault::authorization_response(|response| replace(response, "code", "abc")));
+    let request = world.client.authorize().response_type(ResponseType::DeferredCodeOrCode);
+    let (url, session) = started(request).await;
+    let query = world.op.visit(url).query();
+    let error = world.client.authorization_response(&query, session).await.unwrap_err();
+    assert_eq!(error.rule(), Some(Rule::BothCodes));
+    world.assert_nothing_sent();
+}
+
+#[tokio::test]
+async fn a_response_with_neither_code_nor_error_is_refused() {
+    let error = refusal(&world().await, |response| remove(response, "deferred_code")).await;
+    assert_eq!(error.rule(), Some(Rule::NoCode));
+}
+
+#[tokio::test]
+async fn a_code_where_only_a_deferred_code_was_asked_for_is_refused() {
+    let world = world().await;
+    let error = refusal(&world, |response| {
+        remove(response, "deferred_code");
+        replace(response, "code", "abc");
+    })
+    .await;
+    assert_eq!(error.rule(), Some(Rule::UnrequestedCode));
+}
+
+#[tokio::test]
+async fn tokens_in_the_response_are_refused() {
+    let world = world().await;
+    for name in ["id_token", "access_token"] {
+        let error = refusal(&world, move |response| replace(response, name, "a.b.c")).await;
+        assert_eq!(error.rule(), Some(Rule::UnrequestedToken), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn an_error_of_the_op_is_an_error_with_its_code() {
+    let world = world().await;
+    let (url, session) = started(world.client.authorize().prompt(["none"])).await;
+    let query = world.op.visit(url).query();
+    let error = world.client.authorization_response(&query, session).await.unwrap_err();
+    let response = error.error_response().expect("the OP's error");
+    assert_eq!((response.code(), response.status()), ("login_required", None));
+    assert_eq!(response.description(), Some("the user is not signed in"));
+    world.assert_nothing_sent();
+}
+
+#[tokio::test]
+async fn an_error_with_a_foreign_state_is_a_forgery_and_not_the_ops_error() {
+    let world = world().await;
+    for state in [Some("another"), None] {
+        let error = refusal(&world, move |response| {
+            remove(response, "deferred_code");
+            remove(response, "state");
+            replace(response, "error", "access_denied");
+            response.extend(state.map(|state| ("state".to_owned(), state.to_owned())));
+        })
+        .await;
+        assert!(error.rule().is_some_and(Rule::is_forgery), "{error:?}");
+        assert_eq!(error.error_response(), None);
+    }
+}
+
+#[tokio::test]
+async fn an_error_of_another_issuer_is_a_forgery_and_not_the_ops_error() {
+    let error = refusal(&world().await, |response| {
+        remove(response, "deferred_code");
+        replace(response, "error", "access_denied");
+        replace(response, "iss", "https://evil.test");
+    })
+    .await;
+    assert_eq!(error.rule(), Some(Rule::IssMismatch));
+}
+
+#[tokio::test]
+async fn an_error_together_with_a_code_is_refused() {
+    let error = refusal(&world().await, |response| replace(response, "error", "server_error")).await;
+    assert_eq!(error.rule(), Some(Rule::CodeAndError));
+}
+
+#[tokio::test]
+async fn what_an_error_says_is_bounded_and_cleaned() {
+    let error = refusal(&world().await, |response| {
+        remove(response, "deferred_code");
+        replace(response, "error", &"e".repeat(4_000));
+        replace(response, "error_description", &format!("no\u{202e}pe\n{}", "x".repeat(4_000)));
+    })
+    .await;
+    let response = error.error_response().expect("the OP's error");
+    assert!(response.code().len() <= 64);
+    let description = response.description().expect("a description");
+    assert!(description.chars().count() <= 1_000 && !description.contains(['\u{202e}', '\n']), "{description}");
+}
+
+#[tokio::test]
+async fn unknown_parameters_are_ignored() {
+    let world = world().await;
+    world.op.misbehave(Fault::authorization_response(|response| {
+        response.push(("session_state".to_owned(), "x".to_owned()));
+        response.push(("session_state".to_owned(), "y".to_owned()));
+        response.push(("response".to_owned(), "a.b.c".to_owned()));
+        response.insert(0, (String::new(), "\u{0}".to_owned()));
+    }));
+    let _ = world.pending().await;
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_parameter_that_stands_twice_is_refused() {
+    let world = world().await;
+    for name in ["state", "iss", "deferred_code", "error"] {
+        let error = refusal(&world, move |response| {
+            let (first, second) = ((name.to_owned(), "x".to_owned()), (name.to_owned(), "x".to_owned()));
+            response.extend([first, second]);
+        })
+        .await;
+        assert_eq!(error.rule(), Some(Rule::RepeatedParameter), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_forged_response_is_a_forgery_whatever_else_is_wrong_with_it() {
+    let world = world().await;
+    let error = refusal(&world, |response| {
+        replace(response, "state", "forged");
+        response.push(("deferred_code".to_owned(), "another".to_owned()));
+    })
+    .await;
+    assert_eq!(error.rule(), Some(Rule::StateMismatch));
+}
+
+#[tokio::test]
+async fn codes_that_no_op_issues_are_refused() {
+    let world = world().await;
+    for code in [String::new(), "x".repeat(4 * 1024 + 1), "tab\there".to_owned(), "ümlaut".to_owned()] {
+        let error = refusal(&world, move |response| replace(response, "deferred_code", &code)).await;
+        assert_eq!(error.rule(), Some(Rule::InvalidCode));
+    }
+}
+
+#[tokio::test]
+async fn an_oversized_response_is_refused() {
+    let error = refusal(&world().await, |response| replace(response, "junk", &"x".repeat(64 * 1024))).await;
+    assert_eq!(error.rule(), Some(Rule::OversizedResponse));
+}
+
+#[tokio::test]
+async fn a_code_is_opaque_and_goes_back_to_the_op_as_it_came() {
+    const CODE: &str = "a+b/c==&d=%41 ~\"{}'";
+    let world = world().await;
+    world.op.misbehave(Fault::authorization_response(|response| replace(response, "deferred_code", CODE)));
+    let error = world.sign_in().await.unwrap_err();
+    assert_eq!(error.error_response().map(|response| response.code()), Some("invalid_grant"));
+    assert_eq!(world.exchanges()[0].parameter("deferred_code"), Some(CODE));
+}
+
+#[tokio::test]
+async fn the_whole_url_does_as_well_as_its_query() {
+    let world = world().await;
+    let (query, session) = world.user_returns().await;
+    let url = format!("{REDIRECT_URI}?{query}#_=_");
+    assert!(world.client.check_authorization_response(&url, session).is_ok());
+}
+
+#[tokio::test]
+async fn the_query_may_come_with_its_question_mark() {
+    let world = world().await;
+    let (query, session) = world.user_returns().await;
+    let grant = world.client.check_authorization_response(&format!("?{query}"), session).unwrap();
+    assert!(grant.is_deferred() && !grant.is_spent());
+    world.assert_nothing_sent();
+}
+
+#[tokio::test]
+async fn junk_in_place_of_a_response_is_refused() {
+    let world = world().await;
+    for junk in ["", "?", "&&&===", "%zz=%", "\u{0}", "{\"state\":1}", "state", "state=&state="] {
+        let (_, session) = world.user_returns().await;
+        let error = world.client.check_authorization_response(junk, session).unwrap_err();
+        assert!(error.rule().is_some(), "{junk}: {error:?}");
+    }
+    world.assert_nothing_sent();
+}
+
+#[tokio::test]
+async fn form_post_brings_a_code() {
+    let world = world().await;
+    let (url, session) = started(world.client.authorize().response_mode(ResponseMode::FormPost)).await;
+    assert_eq!(parameters(&url, "response_mode"), ["form_post"]);
+    let form = world.op.visit(url).form();
+    let signed_in = world.client.authorization_response(&form, session).await.unwrap();
+    assert!(matches!(signed_in, SignIn::Deferred(_)));
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn form_post_brings_an_error() {
+    let world = world().await;
+    let request = world.client.authorize().response_mode(ResponseMode::FormPost).prompt(["none"]);
+    let (url, session) = started(request).await;
+    let form = world.op.visit(url).form();
+    let error = world.client.authorization_response(&form, session).await.unwrap_err();
+    assert_eq!(error.error_response().map(|response| response.code()), Some("login_required"));
+    world.assert_nothing_sent();
+}

@@ -1,0 +1,89 @@
+//! Token responses, as an ordinary code brings them.
+
+use super::*;
+
+async fn answered_with(
+    edit: impl Fn(&mut Map<String, Value>) + Send + Sync + 'static,
+) -> (World, Result<SignIn, Error>) {
+    let world = op_with(|op| op.answer_with_code()).await;
+    world.op.misbehave(Fault::edit_json(Endpoint::Code, edit));
+    let result = code_flow(&world).await;
+    (world, result)
+}
+
+async fn refused(edit: impl Fn(&mut Map<String, Value>) + Send + Sync + 'static) -> Rule {
+    let (world, result) = answered_with(edit).await;
+    let error = result.unwrap_err();
+    assert!(!world.op.requests_to(Endpoint::Revocation).is_empty(), "what came with it is given back");
+    error.rule().unwrap_or_else(|| panic!("{error:?}"))
+}
+
+#[tokio::test]
+async fn the_case_of_token_type_does_not_matter() {
+    for name in ["dpop", "DPOP", "DpOp"] {
+        let (_, result) = answered_with(move |members| set(members, "token_type", json!(name))).await;
+        let Ok(SignIn::Complete(authentication)) = result else { panic!("{result:?}") };
+        assert!(authentication.is_sender_constrained(), "{name}");
+    }
+    let (_, result) = answered_with(|members| set(members, "token_type", json!("BEARER"))).await;
+    let Ok(SignIn::Complete(authentication)) = result else { panic!("{result:?}") };
+    assert!(!authentication.is_sender_constrained() && authentication.access_token().is_some());
+}
+
+#[tokio::test]
+async fn unbound_tokens_can_be_dropped_and_the_identity_kept() {
+    let world = world_with(|op| op.answer_with_code(), |client| client.drop_unbound_tokens()).await;
+    world.op.misbehave(Fault::edit_json(Endpoint::Code, |members| set(members, "token_type", json!("Bearer"))));
+    let Ok(SignIn::Complete(authentication)) = code_flow(&world).await else { panic!("not complete") };
+    assert_eq!(authentication.claims().subject(), "user-1");
+    assert!(authentication.access_token().is_none() && authentication.refresh_token().is_none());
+    assert_eq!(world.op.requests_to(Endpoint::Revocation).len(), 2);
+}
+
+#[tokio::test]
+async fn expires_in_scope_and_refresh_token_may_be_absent_or_empty() {
+    let (_, result) = answered_with(|members| {
+        set(members, "scope", json!(""));
+        set(members, "expires_in", json!("never"));
+        members.remove("refresh_token");
+    })
+    .await;
+    let Ok(SignIn::Complete(authentication)) = result else { panic!("{result:?}") };
+    assert_eq!((authentication.scope(), authentication.access_token_expires_at()), (None, None));
+    assert!(authentication.refresh_token().is_none());
+
+    let (_, result) = answered_with(|members| {
+        members.remove("scope");
+        members.remove("expires_in");
+    })
+    .await;
+    let Ok(SignIn::Complete(authentication)) = result else { panic!("{result:?}") };
+    assert_eq!((authentication.scope(), authentication.access_token_expires_at()), (None, None));
+}
+
+#[tokio::test]
+async fn an_answer_without_id_token_is_refused() {
+    assert_eq!(refused(|members| drop(members.remove("id_token"))).await, Rule::NoIdToken);
+    assert_eq!(refused(|members| set(members, "id_token", json!(""))).await, Rule::NoIdToken);
+    assert_eq!(refused(|members| set(members, "id_token", json!({ "sub": "user-1" }))).await, Rule::NoIdToken);
+}
+
+#[tokio::test]
+async fn an_answer_without_access_token_is_refused() {
+    assert_eq!(refused(|members| drop(members.remove("access_token"))).await, Rule::NoAccessToken);
+}
+
+#[tokio::test]
+async fn an_unknown_token_type_is_refused() {
+    assert_eq!(refused(|members| set(members, "token_type", json!("N_A"))).await, Rule::UnknownTokenType);
+    assert_eq!(refused(|members| drop(members.remove("token_type"))).await, Rule::UnknownTokenType);
+}
+
+#[tokio::test]
+async fn an_ordinary_code_that_may_be_spent_is_never_repeated() {
+    let world = op_with(|op| op.answer_with_code()).await;
+    world.op.misbehave(Fault::reset(Endpoint::Code).after_processing());
+    let error = code_flow(&world).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::OutcomeUnknown);
+    assert_eq!(world.op.requests_to(Endpoint::Code).len(), 1);
+}

@@ -1,0 +1,167 @@
+//! A database that is gone for a while: nothing is lost, nothing is asked early, and users and pings are told to come
+//! again. A worker that is replaced by another one: likewise.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openid_deferred::testing::Endpoint;
+use openid_deferred::{Clock as _, SystemClock};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use url::Url;
+
+use crate::service::{MOMENT, Service, StoreOf, database_url};
+
+const USERS: u32 = 20;
+/// Some intervals, and longer than `SqliteStore` waits for a lock.
+const OUTAGE: Duration = Duration::from_secs(8);
+const DEADLINE: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_or_early_while_somebody_else_locks_the_sqlite_file() {
+    outage(StoreOf::sqlite(), |service| {
+        let file = rusqlite::Connection::open(service.sqlite_file()).unwrap();
+        file.busy_timeout(DEADLINE).unwrap();
+        file.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        file
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_or_early_while_postgresql_is_down() {
+    let mut url = Url::parse(&database_url()).expect("DATABASE_URL is a URL");
+    let server = url.socket_addrs(|| Some(5432)).expect("DATABASE_URL names a host")[0];
+    let wire = Wire::to(server).await;
+    url.set_ip_host(wire.address.ip()).unwrap();
+    url.set_port(Some(wire.address.port())).unwrap();
+    outage(StoreOf::postgres_at(url.to_string()), |_| wire.cut()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_is_told_to_stop_leaves_everything_in_order_for_the_next_one() {
+    let service = Service::start(StoreOf::sqlite()).await;
+    let worker = service.worker();
+    let mut processes = Vec::new();
+    for user in 0..USERS {
+        processes.push(service.sign_in(user).await);
+    }
+    until("everybody is polled", || processes.iter().all(|process| process.polls() > 0)).await;
+    assert!(worker.stop().await);
+    let stopped = polls(&service);
+    let _next = service.worker();
+    until("everybody is polled again", || polls(&service) >= stopped + USERS as usize).await;
+    let began = SystemClock.monotonic();
+    processes.iter().for_each(|process| process.approve());
+    until("everybody has an outcome", || service.lines().len() >= USERS as usize).await;
+    let took = SystemClock.monotonic() - began;
+    assert!(took < Duration::from_secs(10), "no claim was left to run out, and yet it took {took:?}");
+    assert!(service.lines().iter().all(|line| line["outcome"] == "approved"));
+    service.op.assert_clean();
+}
+
+/// Some users wait, the store is gone until what `take_away` gives is dropped, and in the end everybody has their
+/// outcome.
+async fn outage<T>(store: StoreOf, take_away: impl FnOnce(&Service) -> T) {
+    let service = Service::start(store).await;
+    let _worker = service.worker();
+    let mut processes = Vec::new();
+    for user in 0..USERS {
+        processes.push(service.sign_in(user).await);
+    }
+    until("everybody is polled", || processes.iter().all(|process| process.polls() > 0)).await;
+
+    let gone = take_away(&service);
+    let (since, polls) = (SystemClock.monotonic(), polls(&service));
+    let (decided, undecided) = processes.split_at(processes.len() / 2);
+    decided.iter().for_each(|process| process.approve());
+    assert_eq!(service.ping(&undecided[0]).await, 503);
+    let mut late = JoinSet::new();
+    let door = service.clone();
+    late.spawn(async move { door.sign_in(USERS).await });
+    until("some time has passed", || SystemClock.monotonic() - since > OUTAGE).await;
+    let asked = self::polls(&service) - polls;
+    assert!(asked <= processes.len(), "{asked} polls went out, though what they brought could not be stored");
+    drop(gone);
+
+    let process = late.join_next().await.expect("there is one").expect("the late user is taken back in the end");
+    process.approve();
+    undecided.iter().for_each(|process| process.approve());
+    let store = service.open_store().await;
+    let done = [[0, 0, 0, 0, u64::from(USERS) + 1]];
+    let states = async || -> Vec<_> {
+        store.stats().await.map_or_else(|_| Vec::new(), |all| all.into_iter().map(|one| one.states).collect())
+    };
+    while states().await != done {
+        assert!(SystemClock.monotonic() - since < DEADLINE, "{:?}", states().await);
+        SystemClock.sleep(MOMENT).await;
+    }
+    let lines = service.lines();
+    assert_eq!(lines.len(), USERS as usize + 1, "each outcome once");
+    assert!(lines.iter().all(|line| line["outcome"] == "approved"), "{lines:?}");
+    service.op.assert_clean();
+}
+
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let began = SystemClock.monotonic();
+    while !is_so() {
+        assert!(SystemClock.monotonic() - began < DEADLINE, "not yet: {what}");
+        SystemClock.sleep(MOMENT).await;
+    }
+}
+
+fn polls(service: &Service) -> usize {
+    service.op.requests_to(Endpoint::Poll).len()
+}
+
+/// The wire to a server. While it is cut, connections break and new ones get nowhere, as when the server is stopped.
+struct Wire {
+    address: SocketAddr,
+    is_cut: Arc<watch::Sender<bool>>,
+    _task: JoinSet<()>,
+}
+
+/// Mends it when dropped.
+struct Cut(Arc<watch::Sender<bool>>);
+
+impl Wire {
+    async fn to(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let is_cut = Arc::new(watch::Sender::new(false));
+        let watched = is_cut.subscribe();
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((client, _)) = listener.accept().await {
+                connections.spawn(connect(client, server, watched.clone()));
+            }
+        });
+        Self { address, is_cut, _task: task }
+    }
+
+    fn cut(&self) -> Cut {
+        self.is_cut.send_replace(true);
+        Cut(self.is_cut.clone())
+    }
+}
+
+async fn connect(mut client: TcpStream, server: SocketAddr, mut is_cut: watch::Receiver<bool>) {
+    if *is_cut.borrow_and_update() {
+        return;
+    }
+    let Ok(mut server) = TcpStream::connect(server).await else { return };
+    tokio::select! {
+        _ = is_cut.changed() => {}
+        _ = copy_bidirectional(&mut client, &mut server) => {}
+    }
+}
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        self.0.send_replace(false);
+    }
+}

@@ -1,0 +1,235 @@
+//! The example `worker` as processes, with a provider and users around them.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use openid_deferred::store::{PostgresStore, SqliteStore, Store};
+use openid_deferred::testing::{DecisionPolicy, TestClient, TestProcess, TestProvider, TestUser};
+use openid_deferred::{Clock as _, SystemClock};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const CLIENT_SECRET: &str = "the secret of a worker that dies a lot";
+
+/// One request to the OP takes no longer; so a dead worker's claims run out after 17 s.
+const TIMEOUT: &str = "3";
+/// So soon outcomes come again that a dead worker held.
+const DELIVERY_LEASE: &str = "3";
+pub const MOMENT: Duration = Duration::from_millis(20);
+
+/// Which store the workers share.
+pub enum StoreOf {
+    Sqlite,
+    Postgres { url: String, schema: String },
+}
+
+impl StoreOf {
+    pub fn sqlite() -> Self {
+        Self::Sqlite
+    }
+
+    /// A schema of its own in the database that `scripts/postgres` has made.
+    pub fn postgres() -> Self {
+        Self::postgres_at(database_url())
+    }
+
+    pub fn postgres_at(url: String) -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let now = SystemClock.now().duration_since(std::time::UNIX_EPOCH).expect("it is after 1970").as_micros();
+        Self::Postgres { url, schema: format!("kill_{now}_{count}") }
+    }
+}
+
+pub fn database_url() -> String {
+    std::env::var("DATABASE_URL").expect(
+        "the tests of PostgreSQL need DATABASE_URL: run scripts/test, or scripts/postgres run cargo test --all-features",
+    )
+}
+
+/// Everything around the workers, and the one replica that takes users and pings.
+pub struct Service {
+    pub op: TestProvider,
+    pub app: SocketAddr,
+    folder: TempDir,
+    store: StoreOf,
+    browser: reqwest::Client,
+    /// One user at a time is at the OP, so that their process can be told.
+    turnstile: Mutex<()>,
+    processes: Mutex<BTreeMap<u32, TestProcess>>,
+    front: Mutex<Worker>,
+}
+
+impl Service {
+    pub async fn start(store: StoreOf) -> Arc<Self> {
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+        let app = free.local_addr().expect("it is bound");
+        drop(free);
+        let client = TestClient::secret_basic("worker", CLIENT_SECRET)
+            .redirect_uri(&format!("http://{app}/callback"))
+            .notification_endpoint(&format!("http://{app}/ping"))
+            .signing_algorithm("ES256");
+        let op = TestProvider::builder()
+            .client(client)
+            .interval(Duration::from_secs(1))
+            .decisions(DecisionPolicy::scripted())
+            .start()
+            .expect("the provider starts");
+        let folder = tempfile::tempdir().expect("a folder");
+        let browser = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+        let mut front = command(&op, &folder, &store);
+        front.args(["--listen", &app.to_string(), "--serve-only"]);
+        Arc::new(Self {
+            front: Mutex::new(Worker::start(front)),
+            op,
+            app,
+            folder,
+            store,
+            browser: browser.build().expect("a browser"),
+            turnstile: Mutex::default(),
+            processes: Mutex::default(),
+        })
+    }
+
+    /// One more worker that polls and delivers.
+    pub fn worker(&self) -> Worker {
+        Worker::start(command(&self.op, &self.folder, &self.store))
+    }
+
+    /// Kills the replica that takes users, whatever it is doing for them.
+    pub fn kill_front(&self) {
+        self.front.lock().unwrap().kill_and_start_again();
+    }
+
+    /// The test's own view of the store.
+    pub async fn open_store(&self) -> Arc<dyn Store> {
+        match &self.store {
+            StoreOf::Sqlite => Arc::new(SqliteStore::open(self.sqlite_file()).await.expect("the file opens")),
+            StoreOf::Postgres { schema, .. } => {
+                let store = PostgresStore::builder(&database_url()).schema(schema).connect().await;
+                let store = store.expect("the database is there");
+                store.migrate().await.expect("the tables can be made");
+                Arc::new(store)
+            }
+        }
+    }
+
+    pub fn sqlite_file(&self) -> PathBuf {
+        self.folder.path().join("pending.db")
+    }
+
+    /// A user goes to the OP and comes back, and reloads until somebody is there to take them.
+    pub async fn sign_in(&self, user: u32) -> TestProcess {
+        let start = self.load(&format!("http://{}/start/{user}", self.app), "").await;
+        let header = |name| start.headers().get(name).and_then(|value| value.to_str().ok()).expect("a redirect");
+        let (url, cookie) = (header("location"), header("set-cookie"));
+        let (back, process) = {
+            let _turn = self.turnstile.lock().unwrap();
+            self.op.set_user(TestUser::new(&format!("user-{user}")));
+            (self.op.visit(url).url(), self.op.last_process())
+        };
+        let page = self.load(&back, cookie.split(';').next().unwrap_or_default()).await;
+        assert_eq!(page.status(), 202, "user {user} came back: {:?}", page.text().await);
+        self.processes.lock().unwrap().insert(user, process.clone());
+        process
+    }
+
+    async fn load(&self, url: &str, cookie: &str) -> reqwest::Response {
+        loop {
+            match self.browser.get(url).header("cookie", cookie).send().await {
+                Ok(page) if page.status() != 503 => return page,
+                _ => SystemClock.sleep(MOMENT).await,
+            }
+        }
+    }
+
+    /// Sends a ping for this process, and gives the status of the answer.
+    pub async fn ping(&self, process: &TestProcess) -> u16 {
+        let body = format!("{{\"deferred_auth_id\":\"{}\"}}", process.deferred_auth_id().expect("it was exchanged"));
+        let token = process.notification_token().expect("pings are taken");
+        let request = self.browser.post(format!("http://{}/ping", self.app)).bearer_auth(token);
+        let answer = request.header("content-type", "application/json").body(body).send().await;
+        answer.expect("somebody is there").status().as_u16()
+    }
+
+    /// The OP's side of each user's process.
+    pub fn processes(&self) -> BTreeMap<u32, TestProcess> {
+        self.processes.lock().unwrap().clone()
+    }
+
+    /// The lines that the workers have written.
+    pub fn lines(&self) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.folder.path().join("outcomes.jsonl")).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect()
+    }
+}
+
+fn command(op: &TestProvider, folder: &TempDir, store: &StoreOf) -> Command {
+    let mut path: PathBuf = std::env::current_exe().expect("this test has a path");
+    path.pop();
+    path.pop();
+    path.push("examples/worker");
+    assert!(path.exists(), "build it with `cargo test --all-features` or `cargo build --examples`: {}", path.display());
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let mut command = Command::new(path);
+    command
+        .args(["run", "--issuer", op.issuer(), "--id-token-alg", "ES256", "--timeout", TIMEOUT])
+        .args(["--delivery-lease", DELIVERY_LEASE, "--outcomes", &file("outcomes.jsonl")])
+        .env("OPENID_DEFERRED_CLIENT_SECRET", CLIENT_SECRET)
+        .env("OPENID_DEFERRED_KEY", "CVh2hmGkm7dpPYHCxQeQWzB4jLYHG8xQbD3c3bqFUZc=")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::inherit());
+    match store {
+        StoreOf::Sqlite => command.args(["--store", &file("pending.db")]),
+        StoreOf::Postgres { url, schema } => command.args(["--store", url, "--schema", schema]),
+    };
+    command
+}
+
+/// A worker process. It does not outlive the test.
+pub struct Worker {
+    command: Command,
+    child: Child,
+}
+
+impl Worker {
+    fn start(mut command: Command) -> Self {
+        let child = command.spawn().expect("the worker starts");
+        Self { command, child }
+    }
+
+    /// SIGKILL, and the next one is started at once.
+    pub fn kill_and_start_again(&mut self) {
+        assert_eq!(self.child.try_wait().expect("it can be asked"), None, "a worker ended by itself");
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("it has ended");
+        self.child = self.command.spawn().expect("the worker starts");
+    }
+}
+
+impl Worker {
+    /// SIGTERM, as a service manager sends it. Gives whether the worker said that all is well.
+    pub async fn stop(mut self) -> bool {
+        let kill = format!("kill -TERM {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().expect("there is a shell").success());
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it can be asked") {
+                return status.success();
+            }
+            SystemClock.sleep(MOMENT).await;
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,48 @@
+//! The stores that keep their rows in databases, held to the contract and to what databases go through: several
+//! handles, other processes, locks, crashes, cut connections.
+//!
+//! The tests of PostgreSQL need a server: `scripts/postgres run cargo test --all-features` starts one for them.
+
+mod postgres;
+mod processes;
+mod sqlite;
+
+use std::time::Duration;
+
+use openid_deferred::store::{Claim, Fingerprint, Lane, NewProcess, Partition, ProcessId, SealedBody, State};
+
+const PARTITION: Partition = Partition(7);
+const KEY: [u8; 4] = [0xff, 0, 1, 2];
+
+/// A process that waits and is due.
+fn waiting(number: u32) -> NewProcess {
+    NewProcess {
+        id: id(number),
+        partition: PARTITION,
+        state: State::Waiting,
+        sessions: vec![fingerprint(number)],
+        lookups: vec![fingerprint(number)],
+        due_in: Duration::ZERO,
+        ping_in: None,
+        interval: Duration::from_secs(3600),
+        schedule: "schedule".to_owned(),
+        body: SealedBody { format: 1, key: KEY, bytes: vec![0x55; 1000] },
+    }
+}
+
+fn id(number: u32) -> ProcessId {
+    let mut bytes = [0x80; 16];
+    bytes[..4].copy_from_slice(&number.to_be_bytes());
+    ProcessId::from_bytes(bytes)
+}
+
+fn fingerprint(number: u32) -> Fingerprint {
+    let mut bytes = [0; 32];
+    bytes[..4].copy_from_slice(&number.to_be_bytes());
+    Fingerprint(bytes)
+}
+
+fn claim(limit: usize) -> Claim {
+    let lanes = vec![Lane { partition: PARTITION, limit }];
+    Claim { lanes, lease: Duration::from_secs(300), format: 1, keys: vec![KEY] }
+}

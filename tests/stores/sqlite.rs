@@ -1,0 +1,278 @@
+//! `SqliteStore`.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_core::future::BoxFuture;
+use futures_util::future::join_all;
+use openid_deferred::store::{Insertion, SqliteStore, Store, StoreError, StoreProblem, contract};
+use openid_deferred::testing::TestClock;
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use crate::processes::{self, Other};
+use crate::{claim, id, waiting};
+
+fn folder() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("deferred.sqlite");
+    (folder, path)
+}
+
+struct InFile {
+    clock: TestClock,
+    stores: [Arc<SqliteStore>; 2],
+    turn: std::sync::atomic::AtomicUsize,
+    _folder: TempDir,
+}
+
+impl InFile {
+    async fn new() -> Self {
+        let (folder, path) = folder();
+        let clock = TestClock::new();
+        let open = async || Arc::new(SqliteStore::builder(&path).clock(Arc::new(clock.clone())).open().await.unwrap());
+        let stores = [open().await, open().await];
+        Self { clock, stores, turn: 0.into(), _folder: folder }
+    }
+}
+
+impl contract::Subject for InFile {
+    /// Two handles on one file take turns, as two replicas do.
+    fn store(&self) -> Arc<dyn Store> {
+        let turn = self.turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.stores[turn % self.stores.len()].clone()
+    }
+
+    fn advance(&self, duration: Duration) -> BoxFuture<'_, ()> {
+        self.clock.advance(duration);
+        Box::pin(std::future::ready(()))
+    }
+}
+
+#[tokio::test]
+async fn it_keeps_the_contract() {
+    contract::check(InFile::new).await;
+}
+
+#[tokio::test]
+async fn rows_are_there_when_the_file_is_opened_again() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    store.insert(waiting(1)).await.unwrap();
+    drop(store);
+    let store = SqliteStore::open(&path).await.unwrap();
+    assert_eq!(store.load(id(1)).await.unwrap().unwrap().body.unwrap().bytes, vec![0x55; 1000]);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn the_file_and_its_companions_are_for_this_user_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let (folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    store.insert(waiting(1)).await.unwrap();
+    let files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(Result::unwrap).collect();
+    assert_eq!(files.len(), 3, "{files:?}");
+    for file in files {
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{file:?}");
+    }
+}
+
+fn assert_refused(opened: Result<SqliteStore, StoreError>, why: &str) {
+    let error = opened.unwrap_err();
+    assert_eq!(error.problem(), StoreProblem::Unusable);
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains(why), "{source}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_refused_and_left_alone() {
+    let (_folder, path) = folder();
+    fs::write(&path, "Dear diary, ".repeat(1000)).unwrap();
+    assert_refused(SqliteStore::open(&path).await, "not a database");
+    assert_eq!(fs::read(&path).unwrap().len(), 12_000);
+}
+
+#[tokio::test]
+async fn the_database_of_another_application_is_refused_and_left_alone() {
+    let (_folder, path) = folder();
+    Connection::open(&path).unwrap().execute_batch("CREATE TABLE invoice (number)").unwrap();
+    let before = fs::read(&path).unwrap();
+    assert_refused(SqliteStore::open(&path).await, "another application");
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_file_of_a_newer_release_is_refused() {
+    let (_folder, path) = folder();
+    drop(SqliteStore::open(&path).await.unwrap());
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    assert_refused(SqliteStore::open(&path).await, "newer release");
+}
+
+#[tokio::test]
+async fn a_folder_and_a_file_in_no_folder_are_refused() {
+    let (folder, _) = folder();
+    assert_refused(SqliteStore::open(folder.path()).await, "not a file");
+    assert_refused(SqliteStore::open(folder.path().join("missing/deferred.sqlite")).await, "No such file");
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_an_error_and_no_panic() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    for number in 0..100 {
+        store.insert(waiting(number)).await.unwrap();
+    }
+    Connection::open(&path).unwrap().execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    // Everything after the first page, which says what tables there are.
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[4096..].fill(0xee);
+    fs::write(&path, bytes).unwrap();
+    drop(store);
+    let store = SqliteStore::open(&path).await.unwrap();
+    assert_eq!(store.load(id(1)).await.unwrap_err().problem(), StoreProblem::Unusable);
+    assert_eq!(store.work(vec![], Some(claim(1))).await.unwrap_err().problem(), StoreProblem::Unusable);
+}
+
+#[tokio::test]
+async fn while_another_process_locks_the_file_calls_fail_for_the_time_being() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::builder(&path).busy_timeout(Duration::from_millis(10)).open().await.unwrap();
+    store.insert(waiting(1)).await.unwrap();
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    assert_eq!(store.insert(waiting(2)).await.unwrap_err().problem(), StoreProblem::Unavailable);
+    assert!(store.load(id(1)).await.unwrap().is_some(), "reading goes on");
+    other.execute_batch("COMMIT").unwrap();
+    assert!(matches!(store.insert(waiting(2)).await.unwrap(), Insertion::Inserted { .. }));
+    assert_eq!(store.work(vec![], Some(claim(10))).await.unwrap().claimed.len(), 2);
+}
+
+#[tokio::test]
+async fn a_store_hears_of_what_another_one_changes() {
+    let (_folder, path) = folder();
+    let (first, second) = (SqliteStore::open(&path).await.unwrap(), SqliteStore::open(&path).await.unwrap());
+    let changed = first.changed();
+    second.insert(waiting(1)).await.unwrap();
+    changed.await;
+}
+
+#[tokio::test]
+async fn both_threads_end_with_the_store() {
+    let (_folder, path) = folder();
+    let clock = Arc::new(TestClock::new());
+    let store = SqliteStore::builder(&path).clock(clock.clone()).open().await.unwrap();
+    store.insert(waiting(1)).await.unwrap();
+    assert!(Arc::strong_count(&clock) > 2, "each thread has one");
+    drop(store);
+    while Arc::strong_count(&clock) > 1 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn several_can_make_the_file_at_once() {
+    for _ in 0..20 {
+        let (_folder, path) = folder();
+        let opened = join_all((0..4).map(|_| SqliteStore::open(&path))).await;
+        for store in &opened {
+            store.as_ref().unwrap().stats().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn many_tasks_at_once_are_all_served() {
+    let (_folder, path) = folder();
+    let store = Arc::new(SqliteStore::open(&path).await.unwrap());
+    let tasks = (0..64_u32).map(|task| {
+        let store = store.clone();
+        async move {
+            for number in 0..20 {
+                store.insert(waiting(task * 100 + number)).await.unwrap();
+            }
+        }
+    });
+    join_all(tasks).await;
+    assert_eq!(store.stats().await.unwrap()[0].states[1], 64 * 20);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_handles_on_two_threads_claim_different_rows() {
+    let (_folder, path) = folder();
+    let first = SqliteStore::open(&path).await.unwrap();
+    let second = SqliteStore::open(&path).await.unwrap();
+    for number in 0..200 {
+        first.insert(waiting(number)).await.unwrap();
+    }
+    let claim_all = |store: SqliteStore| async move {
+        let mut claimed = Vec::new();
+        loop {
+            let work = store.work(vec![], Some(claim(3))).await.unwrap();
+            if work.claimed.is_empty() {
+                return claimed;
+            }
+            claimed.extend(work.claimed.iter().map(|claimed| claimed.id));
+        }
+    };
+    let (first, second) = tokio::join!(
+        tokio::task::spawn_blocking(move || tokio::runtime::Handle::current().block_on(claim_all(first))),
+        tokio::task::spawn_blocking(move || tokio::runtime::Handle::current().block_on(claim_all(second)))
+    );
+    let claimed = [first.unwrap(), second.unwrap()].concat();
+    assert_eq!(claimed.len(), 200);
+    assert_eq!(claimed.into_iter().collect::<BTreeSet<_>>().len(), 200);
+}
+
+#[tokio::test]
+async fn two_processes_claim_different_rows() {
+    if let Some(path) = processes::role() {
+        let store = SqliteStore::open(path).await.unwrap();
+        loop {
+            let work = store.work(vec![], Some(claim(3))).await.unwrap();
+            if work.claimed.is_empty() {
+                return;
+            }
+            work.claimed.iter().for_each(|claimed| processes::say(&claimed.id.to_string()));
+        }
+    }
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&path).await.unwrap();
+    join_all((0..500).map(|number| store.insert(waiting(number)))).await;
+    let mut others = [(); 2].map(|()| Other::start("sqlite::two_processes_claim_different_rows", &path));
+    let claimed: Vec<_> = others.iter_mut().flat_map(|other| std::iter::from_fn(|| other.hears())).collect();
+    assert_eq!(claimed.len(), 500);
+    assert_eq!(claimed.into_iter().collect::<BTreeSet<_>>().len(), 500);
+}
+
+#[tokio::test]
+async fn a_killed_process_loses_nothing_that_was_answered() {
+    if let Some(path) = processes::role() {
+        let store = SqliteStore::open(path).await.unwrap();
+        for group in 0.. {
+            let numbers = group * 8..(group + 1) * 8;
+            let inserted = join_all(numbers.clone().map(|number| store.insert(waiting(number)))).await;
+            assert!(inserted.iter().all(Result::is_ok));
+            numbers.for_each(|number| processes::say(&number.to_string()));
+        }
+    }
+    let (_folder, path) = folder();
+    let mut other = Other::start("sqlite::a_killed_process_loses_nothing_that_was_answered", &path);
+    let mut answered: Vec<u32> = (0..400).map(|_| other.hears().unwrap().parse().unwrap()).collect();
+    other.kill();
+    answered.extend(std::iter::from_fn(|| other.hears()).filter_map(|line| line.parse::<u32>().ok()));
+    let store = SqliteStore::open(&path).await.unwrap();
+    // The last line may have been cut off in the middle of its number.
+    answered.pop();
+    for number in answered {
+        assert!(store.load(id(number)).await.unwrap().is_some(), "{number}");
+    }
+    let check: String =
+        Connection::open(&path).unwrap().query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(check, "ok");
+}
