@@ -92,8 +92,10 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// **A settlement** with an `epoch` applies to a row in the state [`Exchanging`](State::Exchanging),
     /// [`Waiting`](State::Waiting) or [`Answered`](State::Answered) whose epoch is that one. Without an `epoch` it
     /// carries an answer that the OP gives once only, and applies to `Exchanging`, `Waiting`, and `Decided` while
-    /// `provisional`; the row's epoch then grows by one, so that the holder of a lease finds itself overtaken. Anything
-    /// else is [`Settled::Stale`] and changes nothing. Applied, it sets
+    /// `provisional`; the row's epoch then grows by one, so that the holder of a lease finds itself overtaken. One with a
+    /// `lookup` applies only to a row without: it carries the answer to the exchange, which is settled again if it is not
+    /// known to have been stored, and must not take back what has become of the process since. Anything else is
+    /// [`Settled::Stale`] and changes nothing. Applied, it sets
     ///
     /// - `state` as [`Next`] says, `provisional`, `leased_until = null`, `schedule`, `interval`;
     /// - `attempts = 0` where the state changes;

@@ -81,6 +81,7 @@ pub async fn check<S: Subject>(make: impl AsyncFn() -> S) {
         work::a_settled_row_is_due_again_when_the_settlement_says,
         work::settlements_and_a_claim_go_together_in_their_order,
         work::an_answer_that_cannot_be_had_again_wins_over_leases_and_provisional_outcomes,
+        work::the_answer_to_an_exchange_counts_once_however_often_it_is_settled,
         work::attempts_count_from_the_last_change_of_state,
         work::a_ping_moves_a_row_to_the_earliest_moment_allowed,
         work::a_ping_in_flight_is_remembered_until_the_settlement,

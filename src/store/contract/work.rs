@@ -175,6 +175,27 @@ pub(super) async fn an_answer_that_cannot_be_had_again_wins_over_leases_and_prov
     assert_eq!(case.ping(None, 103).await, Pinged::Noted(id), "the lookup is known");
 }
 
+pub(super) async fn the_answer_to_an_exchange_counts_once_however_often_it_is_settled(case: Case<'_>) {
+    let exchanging = NewProcess { state: State::Exchanging, due_in: HOUR, lookups: vec![], ..waiting(1) };
+    let id = case.inserted(exchanging).await;
+    let answered = |claimed: &Claimed| Settlement {
+        id,
+        epoch: None,
+        lookup: Some(fingerprint(101)),
+        ..settlement(claimed, Next::Waiting)
+    };
+    case.inserted(waiting(2)).await;
+    let other = case.claim_one().await;
+    assert_eq!(case.settle(answered(&other)).await, Settled::Done);
+    assert_eq!(case.settle(answered(&other)).await, Settled::Stale, "it is there already");
+    let claimed = case.claim_one().await;
+    assert_eq!(case.settle(answered(&other)).await, Settled::Stale, "somebody is polling");
+    assert!(case.load(id).await.leased);
+    assert_eq!(case.settle(settlement(&claimed, Next::Decided { provisional: true })).await, Settled::Done);
+    assert_eq!(case.settle(answered(&other)).await, Settled::Stale, "the OP has ended it");
+    assert_eq!(case.load(id).await.state, State::Decided);
+}
+
 pub(super) async fn attempts_count_from_the_last_change_of_state(case: Case<'_>) {
     case.inserted(waiting(1)).await;
     for (attempts, next) in [(1, Next::Waiting), (2, Next::Waiting), (3, Next::Answered), (1, Next::Answered)] {

@@ -88,7 +88,8 @@ impl Table {
             Some(epoch) => row.state <= State::Answered && row.epoch == epoch,
             None => row.state <= State::Waiting || (row.state == State::Decided && row.provisional),
         };
-        if !applies {
+        let is_known = settlement.lookup.is_some() && row.lookup.is_some();
+        if !applies || is_known {
             return Settled::Stale;
         }
         self.update(settlement.id, |row| row.settle(settlement, now));

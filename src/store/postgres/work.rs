@@ -151,6 +151,7 @@ settled AS (
         cancellation = CASE WHEN input.told AND process.cancellation = 1 THEN 2 ELSE process.cancellation END
     FROM input JOIN locked USING (id)
     WHERE process.id = input.id
+      AND (input.lookup IS NULL OR process.lookup IS NULL)
       AND CASE WHEN input.epoch IS NULL THEN process.state <= 1 OR (process.state = 3 AND process.provisional)
                ELSE process.state <= 2 AND process.epoch = input.epoch END
     RETURNING process.id

@@ -122,6 +122,7 @@ fn settle(connection: &Connection, now: Moment, settlement: &Settlement) -> rusq
              revision = revision + (:format IS NOT NULL),
              cancellation = CASE WHEN :told AND cancellation = 1 THEN 2 ELSE cancellation END
          WHERE id = :id
+           AND (:lookup IS NULL OR lookup IS NULL)
            AND CASE WHEN :epoch IS NULL THEN state <= 1 OR (state = 3 AND provisional)
                     ELSE state <= 2 AND epoch = :epoch END
          RETURNING slot",
