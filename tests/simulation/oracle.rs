@@ -30,6 +30,7 @@ struct Watched {
     slow_downs: u32,
     pinged_at: Option<Duration>,
     claimed_at: Duration,
+    claimed_by: u32,
     /// The claim that the last poll belonged to.
     polled_from: Duration,
     /// The last poll came early because of a ping.
@@ -162,6 +163,7 @@ impl Oracle {
             slow_downs: 0,
             pinged_at: None,
             claimed_at: Duration::ZERO,
+            claimed_by: 0,
             polled_from: Duration::ZERO,
             was_early: false,
             end_polls: 0,
@@ -294,17 +296,21 @@ impl Oracle {
         self.is_row_of(id, label);
     }
 
-    pub fn claimed(&mut self, now: Duration, id: ProcessId, orphaned: bool) {
+    pub fn claimed(&mut self, now: Duration, life: &Arc<Life>, id: ProcessId, orphaned: bool) {
         let Some(&label) = self.labels.get(&id) else { return };
         self.say(now, || format!("{label} is claimed{}", if orphaned { ", orphaned" } else { "" }));
         let watched = &mut self.watched[label];
         watched.claimed_at = now;
+        watched.claimed_by = life.number;
         watched.lost |= orphaned;
     }
 
-    pub fn settled(&mut self, now: Duration, life: &Arc<Life>, id: ProcessId, next: Next) {
+    pub fn settled(&mut self, now: Duration, life: &Arc<Life>, id: ProcessId, next: Next, by_claim: bool) {
         let Some(&label) = self.labels.get(&id) else { return };
         self.say(now, || format!("{label} is settled by {}: {next:?}", life.number));
+        let watched = &mut self.watched[label];
+        let claimed_by = watched.claimed_by;
+        self.must(now, !by_claim || claimed_by == life.number, || format!("{label} was claimed by {claimed_by} since"));
         let watched = &mut self.watched[label];
         watched.in_store |= next == Next::Waiting;
         watched.has_failed |= next == Next::Ended;

@@ -76,7 +76,8 @@ impl Store for SimulatedStore {
     }
 
     fn work(&self, settlements: Vec<Settlement>, claim: Option<Claim>) -> BoxFuture<'_, Result<Work, StoreError>> {
-        let settled: Vec<_> = settlements.iter().map(|settlement| (settlement.id, settlement.next)).collect();
+        let settled: Vec<_> =
+            settlements.iter().map(|settlement| (settlement.id, settlement.next, settlement.epoch.is_some())).collect();
         self.call(
             move |world| world.memory.work(settlements, claim),
             move |world, work| {
@@ -84,13 +85,13 @@ impl Store for SimulatedStore {
                     world.changes.send();
                 }
                 let (mut oracle, now) = (world.oracle(), world.now());
-                for ((id, next), applied) in settled.into_iter().zip(&work.settled) {
+                for ((id, next, by_claim), applied) in settled.into_iter().zip(&work.settled) {
                     if *applied == Settled::Done {
-                        oracle.settled(now, &self.life, id, next);
+                        oracle.settled(now, &self.life, id, next, by_claim);
                     }
                 }
                 for claimed in &work.claimed {
-                    oracle.claimed(now, claimed.id, claimed.orphaned);
+                    oracle.claimed(now, &self.life, claimed.id, claimed.orphaned);
                 }
             },
         )
