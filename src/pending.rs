@@ -21,7 +21,7 @@ mod stored;
 
 pub(crate) use answer::{Answer, End, Standing, SuccessBody, is_known_error};
 pub(crate) use checks::Checks;
-pub(crate) use schedule::{FINAL_POLL_MARGIN, Jitter, Schedule, Step, Times};
+pub(crate) use schedule::{FINAL_POLL_MARGIN, Jitter, Pace, Schedule, Step, Times};
 pub(crate) use stored::{dpop_key, from_json, id_token, optional_secret, seconds, secret, secret_bytes, to_json};
 
 /// One authentication process that the OP has not decided yet: the `deferred_auth_id`, the DPoP key that it is bound
@@ -260,8 +260,8 @@ impl PendingAuthentication {
     }
 
     /// Takes the answer to a poll: the schedule moves on, progress is kept, a success is put in safe keeping.
-    pub(crate) fn answered(&mut self, answer: Answer, now: Moment, jitter: Jitter) -> Standing {
-        let standing = self.0.schedule.answered(&answer, now, jitter);
+    pub(crate) fn answered(&mut self, answer: Answer, now: Moment, pace: Pace) -> Standing {
+        let standing = self.0.schedule.answered(&answer, now, pace);
         match standing {
             Standing::Open => {
                 if let Answer::Error { response, .. } = &answer {

@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, StatusCode};
 use serde::Deserialize;
 
 use crate::client::Client;
-use crate::error::Error;
+use crate::error::{ConfigurationProblem, Error};
 use crate::keyring::NotificationToken;
 use crate::poller::Poller;
 use crate::secret::{Secret, constant_time_eq};
@@ -65,15 +65,21 @@ impl Receiver {
     ///
     /// # Errors
     ///
-    /// [`Misuse::UnknownClient`](crate::Misuse::UnknownClient).
+    /// [`Misuse::UnknownClient`](crate::Misuse::UnknownClient);
+    /// [`Configuration`](crate::ErrorKind::Configuration) for a token that a header cannot carry (RFC 6750 §2.1) or that
+    /// is empty.
     pub fn with_static_token(
         poller: Poller,
         issuer: &str,
         client_id: &str,
         token: impl Into<Secret>,
     ) -> Result<Self, Error> {
-        let client = poller.client_named(issuer, client_id)?;
-        Ok(Self { poller, mode: Mode::Static { client, token: token.into() } })
+        let (client, token) = (poller.client_named(issuer, client_id)?, token.into());
+        if token.expose().is_empty() || !token.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
+            let problem = "it is empty or has characters that no `Authorization` header carries";
+            return Err(ConfigurationProblem::Setting { setting: "token", problem }.into());
+        }
+        Ok(Self { poller, mode: Mode::Static { client, token } })
     }
 
     /// A receiver for the pings of one client that were authenticated before they get here, for instance by mutual TLS

@@ -20,6 +20,7 @@ mod engine;
 mod event;
 mod gate;
 mod job;
+mod limits;
 mod ping;
 mod record;
 mod rotate;
@@ -30,6 +31,7 @@ pub use accept::Accepted;
 pub use builder::PollerBuilder;
 pub use delivery::{Delivery, Outcomes};
 pub use event::{Event, ProgressText};
+pub use limits::Limits;
 pub use rotate::Rotation;
 pub use status::{ProcessPhase, Status};
 
@@ -80,13 +82,24 @@ impl Poller {
         PollerBuilder::new(Arc::new(store), keyring)
     }
 
-    /// Adds a client while the poller runs.
+    /// Adds a client while the poller runs, with the limits of all clients.
     ///
     /// # Errors
     ///
-    /// [`Configuration`](crate::ErrorKind::Configuration): there is one with this issuer and client identifier.
+    /// [`Configuration`](crate::ErrorKind::Configuration): there is one with this issuer and client identifier, or one of
+    /// another OP with the same redirect URI, and the responses of one of the two are known not to say whose they are
+    /// ([`SharedRedirectUri`](crate::ConfigurationProblem::SharedRedirectUri)).
     pub fn add_client(&self, client: Client) -> Result<(), Error> {
-        self.shared().add(client)?;
+        self.add_client_with(client, self.shared().settings.limits)
+    }
+
+    /// Adds a client while the poller runs, with limits of its own.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`add_client`](Self::add_client).
+    pub fn add_client_with(&self, client: Client, limits: Limits) -> Result<(), Error> {
+        self.shared().add(client, limits)?;
         self.shared().nudge.notify_one();
         Ok(())
     }
@@ -230,12 +243,15 @@ impl Poller {
 }
 
 impl Shared {
-    fn add(&self, client: Client) -> Result<(), Error> {
-        let tenant = Tenant::new(client);
+    fn add(&self, client: Client, limits: Limits) -> Result<(), Error> {
+        let tenant = Tenant::new(client, limits);
         let mut tenants = self.tenants();
         if tenants.contains_key(&tenant.partition) {
             let problem = "there is one with this issuer and client identifier already";
             return Err(ConfigurationProblem::Setting { setting: "client", problem }.into());
+        }
+        for other in tenants.values() {
+            other.check_mix_up(&tenant)?;
         }
         tenants.insert(tenant.partition, Arc::new(tenant));
         Ok(())

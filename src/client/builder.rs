@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::options::{DpopMode, Options, PollCredential};
+use super::options::{Backoff, DpopMode, Options, PollCredential};
 use super::{Client, Inner};
 use crate::clock::{Clock, SystemClock};
 use crate::endpoint::{ClientAuthentication, ClientIdentity, Endpoints};
@@ -231,6 +231,14 @@ impl ClientBuilder {
     #[must_use]
     pub fn strict_times(mut self) -> Self {
         self.options.strict_times = true;
+        self
+    }
+
+    /// How long the OP is left alone after it has said that it has not decided: for its interval unless set.
+    /// [`Backoff::Growing`] spares an OP that pings most of the polls.
+    #[must_use]
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.options.backoff = backoff;
         self
     }
 

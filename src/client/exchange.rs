@@ -95,7 +95,7 @@ impl Client {
                     return Err(violation.into());
                 }
             };
-        let schedule = Schedule::new(times, sent_at, answered, self.0.options.final_poll_margin, self.jitter());
+        let schedule = Schedule::new(times, sent_at, answered, self.0.options.final_poll_margin, self.pace());
         let session = &mut grant.session;
         let mut pending = PendingAuthentication::new(Opened {
             issuer: session.issuer.clone(),

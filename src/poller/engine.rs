@@ -143,8 +143,7 @@ impl Engine {
     }
 
     fn start_one(&mut self, job: Job) {
-        job.tenant.gate().probes(job.began);
-        let in_flight = job.tenant.enter();
+        let in_flight = job.tenant.enter(job.began);
         self.jobs.spawn(async move {
             let settlement = job.run().await;
             drop(in_flight);
@@ -184,7 +183,7 @@ impl Engine {
         }
     }
 
-    /// For whom there is room, and when a closed gate has to be looked at again.
+    /// For whom there is room, and when there may be room again for those without.
     fn lanes(&self) -> (Vec<Lane>, Option<Duration>) {
         let (mut lanes, mut gates_in) = (Vec::new(), None);
         if !self.shared.settings.polls {
@@ -192,8 +191,7 @@ impl Engine {
         }
         let now = self.shared.clock.monotonic();
         for tenant in self.shared.tenants().values() {
-            let room = self.shared.settings.in_flight.saturating_sub(tenant.in_flight());
-            let (limit, wait) = tenant.gate().admits(room, now);
+            let (limit, wait) = tenant.admits(now);
             gates_in = [gates_in, wait].into_iter().flatten().min();
             if limit > 0 {
                 lanes.push(Lane { partition: tenant.partition, limit });

@@ -135,8 +135,8 @@ impl Job {
         };
         let progress = pending.progress().map(str::to_owned);
         let now = self.store_clock.moment(&*self.shared.clock);
-        let jitter = self.tenant.client.jitter();
-        match pending.answered(answer, now, jitter) {
+        let pace = self.tenant.client.pace();
+        match pending.answered(answer, now, pace) {
             Standing::Succeeded => {
                 pending.received_at(self.tenant.client.clock().now());
                 self.answered(pending, context)
@@ -145,6 +145,7 @@ impl Job {
             Standing::Open => {
                 let progressed = pending.progress() != progress.as_deref();
                 self.tell(id, &pending, response.as_ref(), error, progressed);
+                self.tell_silence(pending.0.schedule.turns_stale(now));
                 let due_in = pending.0.schedule.due_in(now);
                 let body = progressed.then_some(context);
                 let settlement = self.waiting(pending, now, due_in, body, told);
@@ -165,6 +166,9 @@ impl Job {
         if response.is_some_and(|response| response.code() == "slow_down") {
             self.shared.tell(Event::SlowedDown { id });
         }
+        if let Some(response) = response.filter(|response| !pending::is_known_error(response.code())) {
+            self.shared.tell(Event::UnknownError { id, code: response.code().into() });
+        }
         if let Some(error) = error {
             tracing::debug!(process = %id, error = %error, "a poll met trouble");
             self.shared.tell(Event::Trouble { id, error: Arc::new(error) });
@@ -172,6 +176,13 @@ impl Job {
         if let Some(text) = pending.progress().filter(|_| progressed) {
             self.shared.tell(Event::Progress { id, text: ProgressText(text.into()) });
         }
+    }
+
+    fn tell_silence(&self, silence: Option<Duration>) {
+        let Some(silence) = silence else { return };
+        let (id, days) = (self.claimed.id, silence.as_secs() / 86_400);
+        tracing::error!(process = %id, days, "the OP has long been silent about a process that has no end");
+        self.shared.tell(Event::Stale { id, silence });
     }
 
     /// Tells the OP that the outcome is no longer wanted, if it can be told now.

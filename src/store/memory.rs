@@ -134,8 +134,12 @@ impl Store for MemoryStore {
         self.run(move |table, now| table.purge(limit, now))
     }
 
-    fn spread(&self, partition: Partition, over: Duration) -> BoxFuture<'_, Result<usize, StoreError>> {
-        self.run(move |table, now| table.spread(partition, over, now))
+    fn spread(&self, partition: Partition) -> BoxFuture<'_, Result<usize, StoreError>> {
+        self.run(move |table, now| table.spread(partition, now))
+    }
+
+    fn keys(&self) -> BoxFuture<'_, Result<Vec<KeyStats>, StoreError>> {
+        self.run(|table, _| table.keys())
     }
 
     fn sealed_otherwise(

@@ -67,9 +67,10 @@ impl Store for Troubled {
         acknowledge(acknowledgements: Vec<Acknowledgement>) -> Vec<Acknowledged>;
         forget(id: ProcessId) -> bool;
         purge(limit: usize) -> usize;
-        spread(partition: Partition, over: Duration) -> usize;
+        spread(partition: Partition) -> usize;
         sealed_otherwise(key: [u8; 4], after: Option<ProcessId>, limit: usize) -> Vec<Process>;
         reseal(reseals: Vec<Reseal>) -> Vec<bool>;
+        keys() -> Vec<KeyStats>;
         stats() -> Vec<PartitionStats>;
     }
 
