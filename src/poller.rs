@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use crate::client::{Cancelled, Client};
 use crate::error::{ConfigurationProblem, Error, Misuse};
 use crate::keyring::Keyring;
-use crate::pending::PendingAuthentication;
+use crate::pending::{InterimState, PendingAuthentication};
 use crate::store::{Cancellation, PartitionStats, ProcessId, State, Store};
 
 mod accept;
@@ -32,7 +32,7 @@ pub use builder::PollerBuilder;
 pub use delivery::{Delivery, Outcomes};
 pub use event::{Event, ProgressText};
 pub use limits::Limits;
-pub use rotate::Rotation;
+pub use rotate::{KeyUse, Rotation};
 pub use status::{ProcessPhase, Status};
 
 use record::{Record, Stage};
@@ -117,13 +117,12 @@ impl Poller {
             Stage::Process(pending) => Some(pending),
             Stage::Exchanging | Stage::Outcome(_) => None,
         });
-        let interim = pending.as_ref().and_then(|pending| pending.interim().verified());
         Ok(Some(Status {
             id,
             phase: row.state.into(),
             progress: pending.as_ref().and_then(PendingAuthentication::progress).map(str::to_owned),
             due_in: (row.state == State::Waiting).then_some(row.due_in),
-            interim_subject: interim.map(|interim| interim.claims().subject().to_owned()),
+            interim: pending.as_ref().map_or(InterimState::Absent, |pending| pending.interim().clone()),
             is_cancelled: row.cancellation != Cancellation::None,
         }))
     }

@@ -15,10 +15,9 @@ use crate::store::{Claim, Lane, Next, Settled, Settlement, Work};
 
 const FIRST_STORE_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_STORE_PAUSE: Duration = Duration::from_secs(30);
-/// What has been due for longer has been waiting for an outage to end, with many others.
+/// What has been due for longer has been waiting for an outage to end, with many others. It is spread over an interval,
+/// which is the load that the OP has asked for.
 const OUTAGE: Duration = Duration::from_secs(60);
-/// Over this time it is spread.
-const SPREAD: Duration = Duration::from_secs(60);
 /// The store's clock may be corrected by this much at once.
 const LARGEST_DRIFT: Duration = Duration::from_secs(5);
 /// How often tombstones are looked for.
@@ -218,7 +217,7 @@ impl Engine {
                 shared.tell(Event::UnknownClient { processes });
             } else if is_late {
                 // If it fails they go out as they come, a few at a time.
-                let _ = shared.store.spread(stats.partition, SPREAD).await;
+                let _ = shared.store.spread(stats.partition).await;
             }
         }
     }

@@ -10,9 +10,9 @@ use http::{HeaderMap, Method, StatusCode};
 use openid_deferred::ping::Receiver;
 use openid_deferred::poller::Event;
 use openid_deferred::store::{
-    Acknowledged, Acknowledgement, Cancellation, Claim, HeldOutcome, Insertion, MemoryStore, NewProcess, OutcomeClaim,
-    Outcomes, Partition, PartitionStats, Pinged, Process, ProcessId, Reseal, Settlement, Store, StoreError,
-    StoreProblem, Work,
+    Acknowledged, Acknowledgement, Cancellation, Claim, HeldOutcome, Insertion, KeyStats, MemoryStore, NewProcess,
+    OutcomeClaim, Outcomes, Partition, PartitionStats, Pinged, Process, ProcessId, Reseal, Settlement, Store,
+    StoreError, StoreProblem, Work,
 };
 use openid_deferred::testing::{DecisionPolicy, Endpoint, SeededRandom, TestClock, TestProvider};
 use openid_deferred::{Accepted, AuthorizationSession, Client, ErrorKind, Outcome, Poller};

@@ -5,9 +5,9 @@ use std::time::SystemTime;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::row::{body_in, bytes_of, cancellation_in, id_in, partition_in, rounds, state_in, until};
+use super::row::{body_in, bytes_of, cancellation_in, id_in, key_in, partition_in, rounds, state_in, until};
 use super::session::{Session, value};
-use crate::store::column::{key_number, key_of, limit};
+use crate::store::column::{key_number, limit};
 use crate::store::{Cancellation, KeyStats, Partition, PartitionStats, Process, ProcessId, Reseal, StoreError};
 
 const LOAD: &str = "
@@ -167,7 +167,7 @@ SELECT key, sum(bodies)::bigint AS bodies, sum(waiting)::bigint AS waiting FROM 
 pub(super) async fn keys(session: &Session<'_>) -> Result<Vec<KeyStats>, StoreError> {
     let stats_in = |row: &Row| {
         let count = |column| value::<i64>(row, column).map(|count| u64::try_from(count).unwrap_or(0));
-        Ok(KeyStats { key: key_of(value(row, "key")?), bodies: count("bodies")?, waiting: count("waiting")? })
+        Ok(KeyStats { key: key_in(row)?, bodies: count("bodies")?, waiting: count("waiting")? })
     };
     session.query(KEYS, &[]).await?.iter().map(stats_in).collect()
 }

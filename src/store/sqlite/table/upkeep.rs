@@ -3,8 +3,8 @@
 use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
-use super::{body_in, cancellation_in, id_in, partition_in, state_in};
-use crate::store::column::{key_number, key_of, limit};
+use super::{body_in, cancellation_in, id_in, key_in, partition_in, state_in};
+use crate::store::column::{key_number, limit};
 use crate::store::sqlite::moment::Moment;
 use crate::store::{Cancellation, KeyStats, Partition, PartitionStats, Process, ProcessId, Reseal};
 
@@ -77,9 +77,8 @@ pub(in crate::store::sqlite) fn spread(
     now: Moment,
     partition: Partition,
 ) -> rusqlite::Result<usize> {
-    // An interval has no upper limit, and a sum beyond all integers would be a float.
     let mut spread = connection.prepare_cached(
-        "UPDATE process SET due_at = :now + min(share(id, interval), 9223372036854775807 - :now)
+        "UPDATE process SET due_at = :now + share(id, interval)
          WHERE partition = :partition AND state <= 2 AND due_at <= :now AND state = 1 AND leased_until IS NULL",
     )?;
     spread.execute(named_params! { ":partition": partition.0, ":now": now.0 })
@@ -134,7 +133,7 @@ pub(in crate::store::sqlite) fn keys(connection: &Connection) -> rusqlite::Resul
     )?;
     let keys = count.query_map([], |row| {
         let count = |column| Ok::<_, rusqlite::Error>(u64::try_from(row.get::<_, i64>(column)?).unwrap_or(0));
-        Ok(KeyStats { key: key_of(row.get(0)?), bodies: count(1)?, waiting: count(2)? })
+        Ok(KeyStats { key: key_in(row)?, bodies: count(1)?, waiting: count(2)? })
     })?;
     keys.collect()
 }
