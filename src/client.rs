@@ -211,7 +211,11 @@ impl Client {
     /// is none.
     pub(crate) fn pace(&self) -> Pace {
         let jitter = Jitter(random::bytes(&*self.0.random).map_or(0, u16::from_be_bytes));
-        Pace { jitter, longest_wait: self.0.options.backoff.longest_wait() }
+        Pace {
+            jitter,
+            longest_wait: self.0.options.backoff.longest_wait(),
+            give_up_after: self.0.options.give_up_after,
+        }
     }
 
     /// Refuses a value that another client made: its credentials would go to the wrong OP.

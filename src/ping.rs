@@ -1,4 +1,13 @@
 //! DTR §Ping Callback: the OP says that it has something to say.
+//!
+//! An OP that pings calls the Deferred Client Notification Endpoint that was registered for the client, as soon as it has
+//! decided. A [`Receiver`] stands there. It needs a [`Poller`] that [gives the OP a token for
+//! it](crate::poller::PollerBuilder::receives_pings), on the same store as those that poll; which replica a ping reaches
+//! does not matter. With a `Client` alone, serve an endpoint of your own and call
+//! [`Client::poll`](crate::Client::poll) when its interval allows.
+//!
+//! With pings, [`Backoff::Growing`](crate::Backoff::Growing) spares the OP most polls. A ping that is lost costs time only:
+//! polling finishes the job.
 
 use std::fmt;
 

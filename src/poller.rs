@@ -1,4 +1,38 @@
 //! The durable floor: processes that outlive restarts, outages and machines.
+//!
+//! A [`Poller`] stands on a [`Store`] and has one [`Client`] or many. What goes in and comes out:
+//!
+//! | | |
+//! |---|---|
+//! | a user comes back | [`Poller::authorization_response`] stores the process, exchanges the code, stores the answer |
+//! | a process from elsewhere | [`Poller::track`] |
+//! | a Ping Callback | [`ping::Receiver`](crate::ping::Receiver), which brings the next poll forward |
+//! | the outcome | [`Poller::outcomes`], a [`Delivery`] until it is [acknowledged](Delivery::acknowledge) |
+//! | the page that the user looks at | [`Poller::status`] |
+//! | logs, metrics, alerts | [`Poller::events`], [`Poller::stats`] |
+//! | second thoughts | [`Poller::cancel`], [`Poller::forget`] |
+//! | a new sealing key | [`Poller::rotate`] |
+//!
+//! Any number of replicas share a store; they claim rows and exchange no messages. A replica that only
+//! [connects](PollerBuilder::connect) takes users and pings and leaves polling to the others. [`Limits`] bound how hard
+//! each replica leans on an OP.
+//!
+//! # Alerts
+//!
+//! Somebody should be told of these [events](Event), each of which is also logged as an error or a warning:
+//!
+//! | event | what to do |
+//! |---|---|
+//! | [`GateClosed`](Event::GateClosed) | put the client's credentials or registration right, then [`resume`](Poller::resume); its users wait meanwhile |
+//! | [`StoreTrouble`](Event::StoreTrouble) | bring the database back; nothing is lost |
+//! | [`ClockJumped`](Event::ClockJumped) | look after the clock of the store's machine |
+//! | [`UnknownClient`](Event::UnknownClient) | add the client whose processes wait in the store |
+//! | [`Unreadable`](Event::Unreadable) | give the keyring the key that sealed the row, or deploy the release that wrote it |
+//! | [`UnknownError`](Event::UnknownError) | ask the OP what it means |
+//! | [`Stale`](Event::Stale) | ask the OP what became of the process, or [forget](Poller::forget) it |
+//!
+//! The age of the oldest overdue row of a client, in [`Poller::stats`], is the one number that shows whether polling keeps
+//! up.
 
 use std::fmt;
 use std::sync::Arc;

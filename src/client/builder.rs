@@ -242,6 +242,15 @@ impl ClientBuilder {
         self
     }
 
+    /// Ends a process as expired (not [confirmed](super::Expiry::is_confirmed)) when polls have met nothing but trouble
+    /// for this long, or as unknown where an answer may have been lost. By default an OP is asked until the process
+    /// expires: an outage, however long, is no reason to send a user away.
+    #[must_use]
+    pub fn give_up_after(mut self, silence: Duration) -> Self {
+        self.options.give_up_after = Some(silence);
+        self
+    }
+
     /// How long before the end of a process the OP is asked one last time, whatever the interval is; 5 s unless set.
     /// `None` turns it off (DTR §Design Considerations for Poll and Ping).
     #[must_use]

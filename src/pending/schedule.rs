@@ -303,6 +303,9 @@ impl Schedule {
             Reading::Trouble { unanswered } => {
                 self.answer_lost |= unanswered;
                 self.troubles = self.troubles.saturating_add(1);
+                if pace.give_up_after.is_some_and(|patience| self.silence(now) >= patience) {
+                    return Standing::Ended(self.unconfirmed_end());
+                }
             }
             Reading::OurMistake => {
                 self.troubles = self.troubles.saturating_add(1);
@@ -325,11 +328,16 @@ impl Schedule {
     /// For how long the OP has been silent about a process without a deadline, once it is so long that somebody has to
     /// look. It is told once for each silence.
     pub(crate) fn turns_stale(&mut self, now: Moment) -> Option<Duration> {
-        let since = self.heard_at.unwrap_or(self.exchange_answered_at);
-        let silence = now.wall.duration_since(since).unwrap_or(Duration::ZERO);
+        let silence = self.silence(now);
         let is_news = self.expires_in.is_none() && !self.stale_told && silence >= STALE;
         self.stale_told |= is_news;
         is_news.then_some(silence)
+    }
+
+    /// How long it is ago that the OP said that it has not decided, or deferred its answer in the first place.
+    fn silence(&self, now: Moment) -> Duration {
+        let since = self.heard_at.unwrap_or(self.exchange_answered_at);
+        now.wall.duration_since(since).unwrap_or(Duration::ZERO)
     }
 
     /// Whether the answer of an earlier request may have been the success.
@@ -405,6 +413,8 @@ pub(crate) struct Pace {
     pub(crate) jitter: Jitter,
     /// The wait doubles with every answer that the OP has not decided, up to this; `None` keeps to the OP's interval.
     pub(crate) longest_wait: Option<Duration>,
+    /// An OP that has given no answer for so long is not asked any more; `None`: it is asked for ever.
+    pub(crate) give_up_after: Option<Duration>,
 }
 
 /// A random share of a wait, which spreads requests that would otherwise go out together. It only ever lengthens.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use openid_deferred::poller::{Event, Limits, ProcessPhase};
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault};
-use openid_deferred::{Backoff, Clock, Outcome};
+use openid_deferred::{Backoff, ClientBuilder, Clock, Outcome};
 
 use crate::support::{HOUR, SECOND, next, world, world_of, world_with};
 
@@ -186,6 +186,19 @@ async fn a_growing_backoff_asks_seldom_and_a_restart_does_not_forget_it() {
     let rounded: Vec<_> = world.gaps().iter().take(9).map(|gap| gap.log2().floor()).collect();
     assert_eq!(rounded, [2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 9.0], "5, 10, 20 .. 640 s: {:?}", world.gaps());
     world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn an_op_that_is_silent_for_longer_than_the_application_cares_is_given_up() {
+    let patience = |client: ClientBuilder| client.give_up_after(24 * HOUR);
+    let world = world_with(|op| op.no_expiry(), patience, |poller| poller).await;
+    world.waiting().await;
+    world.op.misbehave(Fault::error(Endpoint::Poll, "temporarily_unavailable").always());
+    let began = world.clock.monotonic();
+    let delivery = world.outcome().await;
+    let Outcome::Expired(expiry) = delivery.outcome() else { panic!("{delivery:?}") };
+    assert!(!expiry.is_confirmed());
+    assert!((24 * HOUR..26 * HOUR).contains(&(world.clock.monotonic() - began)));
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use crate::error::ErrorResponse;
 const NO_JITTER: Pace = steady(0);
 
 const fn steady(jitter: u16) -> Pace {
-    Pace { jitter: Jitter(jitter), longest_wait: None }
+    Pace { jitter: Jitter(jitter), longest_wait: None, give_up_after: None }
 }
 
 fn moment(seconds: f64) -> Moment {
@@ -469,6 +469,26 @@ fn trouble_never_shortens_a_wait_that_has_grown() {
         160,
         "the backoff from trouble has its own limit"
     );
+}
+
+#[test]
+fn patience_ends_only_with_trouble_and_never_hides_doubt() {
+    let pace = Pace { give_up_after: Some(Duration::from_secs(3600)), ..NO_JITTER };
+    let ended = |answers: &[Answer]| {
+        let (mut schedule, mut now) = (schedule(Some(60), None), 0.0);
+        let mut standing = Standing::Open;
+        for answer in answers {
+            now += 1_900.0;
+            schedule.sending(moment(now));
+            standing = schedule.answered(answer, moment(now), pace);
+        }
+        standing
+    };
+    assert_eq!(ended(&[unavailable(None), unavailable(None)]), Standing::Ended(End::Expired { confirmed: false }));
+    assert_eq!(ended(&[lost(), unavailable(None)]), Standing::Ended(End::Unknown));
+    assert_eq!(ended(&[unavailable(None), pending(), unavailable(None)]), Standing::Open);
+    assert_eq!(ended(&[pending(), pending(), pending(), pending()]), Standing::Open);
+    assert_eq!(ended(&[error("invalid_client"), error("invalid_client")]), Standing::Open, "the OP answers");
 }
 
 #[test]

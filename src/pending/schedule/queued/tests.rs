@@ -8,7 +8,7 @@ use super::*;
 use crate::clock::from_unix_seconds;
 use crate::error::ErrorResponse;
 
-const STEADY: Pace = Pace { jitter: Jitter(0), longest_wait: None };
+const STEADY: Pace = Pace { jitter: Jitter(0), longest_wait: None, give_up_after: None };
 
 fn moment(milliseconds: u64) -> Moment {
     let since = Duration::from_millis(milliseconds);
