@@ -30,7 +30,6 @@ struct Watched {
     slow_downs: u32,
     pinged_at: Option<Duration>,
     claimed_at: Duration,
-    claimed_by: u32,
     /// The claim that the last poll belonged to.
     polled_from: Duration,
     /// The last poll came early because of a ping.
@@ -93,6 +92,11 @@ struct Terminal {
     store_faults: u32,
 }
 
+struct Claimed {
+    at: Duration,
+    by: u32,
+}
+
 /// What the application was told when the user came back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accepted {
@@ -118,6 +122,8 @@ pub struct Counts {
 pub struct Oracle {
     watched: Vec<Watched>,
     labels: BTreeMap<ProcessId, usize>,
+    /// The last claim on each row, whether or not it is known yet whose row it is.
+    claims: BTreeMap<ProcessId, Claimed>,
     /// When each replica last heard from the store that an outcome is its own: executed there, answered here.
     holds: BTreeMap<(u32, ProcessId), (Duration, Duration)>,
     acknowledged: BTreeMap<ProcessId, Duration>,
@@ -163,7 +169,6 @@ impl Oracle {
             slow_downs: 0,
             pinged_at: None,
             claimed_at: Duration::ZERO,
-            claimed_by: 0,
             polled_from: Duration::ZERO,
             was_early: false,
             end_polls: 0,
@@ -285,9 +290,18 @@ impl Oracle {
     // The store.
 
     fn is_row_of(&mut self, id: ProcessId, label: usize) {
-        self.labels.insert(id, label);
+        self.is_named(id, label);
         self.watched[label].id = Some(id);
         self.watched[label].has_failed = false;
+    }
+
+    /// Tells whose row this was taken for before.
+    fn is_named(&mut self, id: ProcessId, label: usize) -> Option<usize> {
+        let known = self.labels.insert(id, label);
+        if let (None, Some(claimed)) = (known, self.claims.get(&id)) {
+            self.watched[label].claimed_at = claimed.at;
+        }
+        known
     }
 
     /// A process from elsewhere is in the store.
@@ -297,20 +311,25 @@ impl Oracle {
     }
 
     pub fn claimed(&mut self, now: Duration, life: &Arc<Life>, id: ProcessId, orphaned: bool) {
-        let Some(&label) = self.labels.get(&id) else { return };
-        self.say(now, || format!("{label} is claimed{}", if orphaned { ", orphaned" } else { "" }));
+        self.claims.insert(id, Claimed { at: now, by: life.number });
+        let orphan = if orphaned { ", orphaned" } else { "" };
+        let Some(&label) = self.labels.get(&id) else {
+            // Nothing was sent for it yet, so nothing is lost.
+            return self.say(now, || format!("{id} is claimed by {}{orphan}", life.number));
+        };
+        self.say(now, || format!("{label} is claimed by {}{orphan}", life.number));
         let watched = &mut self.watched[label];
         watched.claimed_at = now;
-        watched.claimed_by = life.number;
         watched.lost |= orphaned;
     }
 
     pub fn settled(&mut self, now: Duration, life: &Arc<Life>, id: ProcessId, next: Next, by_claim: bool) {
+        let holder = self.claims.get(&id).map(|claimed| claimed.by);
+        self.must(now, !by_claim || holder == Some(life.number), || {
+            format!("{id} is settled by {} on a claim, but was last claimed by {holder:?}", life.number)
+        });
         let Some(&label) = self.labels.get(&id) else { return };
         self.say(now, || format!("{label} is settled by {}: {next:?}", life.number));
-        let watched = &mut self.watched[label];
-        let claimed_by = watched.claimed_by;
-        self.must(now, !by_claim || claimed_by == life.number, || format!("{label} was claimed by {claimed_by} since"));
         let watched = &mut self.watched[label];
         watched.in_store |= next == Next::Waiting;
         watched.has_failed |= next == Next::Ended;
@@ -375,7 +394,7 @@ impl Oracle {
         if let Accepted::Deferred(id) = accepted {
             // The row may have been made by somebody who never got as far as sending the code.
             watched.adrift |= watched.id != Some(id);
-            self.labels.insert(id, label);
+            self.is_named(id, label);
         }
         self.must(now, other.is_none(), || format!("{label} has two names: {other:?} and {accepted:?}"));
     }
@@ -401,7 +420,7 @@ impl Oracle {
         let label: usize = String::from_utf8_lossy(delivery.context()).parse().expect("the context is a label");
         let name = name(delivery.outcome());
         self.say(now, || format!("{label} is delivered to {}: {name}, attempt {}", life.number, delivery.attempt()));
-        let known = self.labels.insert(id, label);
+        let known = self.is_named(id, label);
         self.must(now, known.is_none_or(|known| known == label), || format!("{id} has the context of {label}"));
         let hold = self.holds.get(&(life.number, id)).copied();
         self.must(now, hold.is_some_and(|(_, answered)| answered == now), || {
