@@ -88,7 +88,7 @@ impl Job {
         }
         let untouched = schedule.clone();
         let now = self.store_clock.moment(&*self.shared.clock);
-        let step = schedule.claimed(now);
+        let step = schedule.claimed(now, self.store_clock.said(), self.claimed.pinged);
         pending.0.schedule = schedule;
         match step {
             Step::Wait(wait) => return self.waiting(pending, now, wait, None, false).map(Some),
@@ -111,7 +111,7 @@ impl Job {
             () = clock.sleep(left) => Some((Answer::Trouble { unanswered: true, retry_after: None }, None)),
         };
         let Some((answer, error)) = asked else {
-            pending.0.schedule = untouched;
+            pending.0.schedule = pending.0.schedule.given_back(untouched);
             let now = self.store_clock.moment(clock);
             return self.waiting(pending, now, Duration::ZERO, None, told).map(Some);
         };

@@ -33,18 +33,51 @@ fn answered(schedule: &mut Schedule, answer: &Answer, now: Moment) -> Standing {
     schedule.answered(answer, now, Jitter(0))
 }
 
+/// Taken from the queue, after a ping if that was before its time.
+fn claimed(schedule: &mut Schedule, milliseconds: u64) -> Step {
+    schedule.claimed(moment(milliseconds), moment(milliseconds).wall, true)
+}
+
 #[test]
 fn a_claim_before_its_time_came_from_a_ping_and_uses_the_pings_of_the_interval_up() {
     let mut schedule = schedule(60, None);
     assert_eq!(schedule.ping_in(moment(0)), Some(Duration::from_secs(1)));
-    assert_eq!(schedule.claimed(moment(20_000)), Step::Ask);
+    assert_eq!(claimed(&mut schedule, 20_000), Step::Ask);
     answered(&mut schedule, &error("authorization_pending", None), moment(20_000));
     assert_eq!(schedule.ping_in(moment(20_000)), None);
     let mut schedule = stored(&schedule);
     assert_eq!(schedule.due_in(moment(20_000)), Duration::from_secs(60));
-    assert_eq!(schedule.claimed(moment(80_000)), Step::Ask);
+    assert_eq!(claimed(&mut schedule, 80_000), Step::Ask);
     answered(&mut schedule, &error("authorization_pending", None), moment(80_000));
     assert_eq!(schedule.ping_in(moment(80_000)), Some(Duration::from_secs(1)));
+}
+
+#[test]
+fn a_claim_for_a_ping_uses_the_pings_up_although_its_answer_comes_when_the_time_has_come() {
+    let mut schedule = schedule(60, None);
+    assert_eq!(schedule.claimed(moment(60_500), moment(59_500).wall, true), Step::Ask);
+    answered(&mut schedule, &error("authorization_pending", None), moment(60_500));
+    assert_eq!(schedule.ping_in(moment(60_500)), None);
+}
+
+#[test]
+fn a_claim_that_is_early_by_an_error_of_the_clocks_leaves_the_pings_of_the_interval() {
+    let mut schedule = schedule(60, None);
+    assert_eq!(schedule.claimed(moment(60_500), moment(59_500).wall, false), Step::Ask);
+    answered(&mut schedule, &error("authorization_pending", None), moment(60_500));
+    assert_eq!(schedule.ping_in(moment(60_500)), Some(Duration::from_secs(1)));
+}
+
+#[test]
+fn a_claim_for_a_ping_that_came_to_nothing_has_used_the_pings_up_all_the_same() {
+    let mut schedule = schedule(60, None);
+    let before = schedule.clone();
+    assert_eq!(claimed(&mut schedule, 20_000), Step::Ask);
+    let mut schedule = stored(&schedule.given_back(before));
+    assert_eq!(schedule.due_at(), moment(60_000).wall);
+    assert_eq!(schedule.claimed(moment(21_000), moment(21_000).wall, false), Step::Ask);
+    answered(&mut schedule, &error("authorization_pending", None), moment(21_000));
+    assert_eq!(schedule.ping_in(moment(21_000)), None);
 }
 
 #[test]
@@ -62,7 +95,7 @@ fn a_process_whose_holder_died_may_have_lost_its_success() {
         let mut schedule = schedule(60, None);
         schedule.orphaned();
         let mut schedule = stored(&schedule);
-        assert_eq!(schedule.claimed(moment(90_000)), Step::Ask);
+        assert_eq!(claimed(&mut schedule, 90_000), Step::Ask);
         let standing = answered(&mut schedule, &error(code, None), moment(90_000));
         assert_eq!(standing, Standing::Ended(End::Unknown), "{code}");
     }
@@ -119,9 +152,10 @@ proptest! {
         let mut due = interval * 1_000;
         let mut not_before = schedule.ping_in(moment(0)).map(|wait| wait.as_millis() as u64);
         let (mut last, mut slow_downs, mut held_until, mut early_before) = (0_u64, 0_u64, 0_u64, false);
+        let mut pinged = false;
         for happening in happenings {
             if let Happening::Ping(after) = happening {
-                now = (now + after).min(due);
+                (now, pinged) = ((now + after).min(due), true);
                 if let Some(not_before) = not_before {
                     due = due.min(now.max(not_before));
                 }
@@ -129,7 +163,7 @@ proptest! {
             }
             now = now.max(due);
             schedule = stored(&schedule);
-            prop_assert_eq!(schedule.claimed(moment(now)), Step::Ask);
+            prop_assert_eq!(schedule.claimed(moment(now), moment(now).wall, std::mem::take(&mut pinged)), Step::Ask);
             let in_force = (interval + 5 * slow_downs) * 1_000;
             let early = now < last + in_force;
             prop_assert!(now >= held_until, "before the time that Retry-After named");
