@@ -53,10 +53,10 @@ impl Job {
             return Some(self.settlement(state_again(self.claimed.state)?, Duration::ZERO));
         }
         let mut schedule: Schedule = pending::from_json(self.claimed.schedule.as_bytes()).ok()?;
-        if self.claimed.orphaned {
-            schedule.orphaned();
-        }
         let now = self.store_clock.moment(&*self.shared.clock);
+        if self.claimed.orphaned {
+            schedule.orphaned(now);
+        }
         let interval = schedule.interval(now);
         let schedule = schedule_text(&schedule).ok()?;
         Some(Settlement { interval, schedule, ..self.settlement(Next::Waiting, interval) })
@@ -83,11 +83,11 @@ impl Job {
             return self.answered(pending, context).map(Some);
         }
         let mut schedule: Schedule = pending::from_json(self.claimed.schedule.as_bytes())?;
+        let now = self.store_clock.moment(&*self.shared.clock);
         if self.claimed.orphaned {
-            schedule.orphaned();
+            schedule.orphaned(now);
         }
         let untouched = schedule.clone();
-        let now = self.store_clock.moment(&*self.shared.clock);
         let step = schedule.claimed(now, self.store_clock.said(), self.claimed.pinged);
         pending.0.schedule = schedule;
         match step {

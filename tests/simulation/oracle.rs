@@ -17,6 +17,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const CLOCK_ERROR: Duration = Duration::from_secs(5);
 const FINAL_MARGIN: Duration = Duration::from_secs(5);
 const DEADLINE_GRACE: Duration = Duration::from_secs(60);
+/// So long after it was given up a request may still be answered, which nobody hears.
+const LONGEST_HELD: Duration = Duration::from_secs(300);
 const SLOW_DOWN_STEP: Duration = Duration::from_secs(5);
 
 /// Everything that was seen of one process.
@@ -37,8 +39,8 @@ struct Watched {
     end_polls: u32,
     /// The last poll was sent again so often, after challenges.
     repeats: u32,
-    /// An answer was lost, and none since shows that it was not the success.
-    lost: bool,
+    /// When an answer was last lost, if none since shows that it was not the success.
+    lost_at: Option<Duration>,
     terminal: Option<Terminal>,
     cancelled: bool,
     forgotten: bool,
@@ -173,7 +175,7 @@ impl Oracle {
             was_early: false,
             end_polls: 0,
             repeats: 0,
-            lost: false,
+            lost_at: None,
             terminal: None,
             cancelled: false,
             forgotten: false,
@@ -257,7 +259,9 @@ impl Oracle {
         let watched = &mut self.watched[label];
         watched.flights.retain(|known| known.number != flight);
         watched.last = Some(Last { life: life.clone(), sent_at, ended_at: now, said, retry_after, committed: false });
-        watched.lost |= sent && matches!(said, None | Some(Said::Nonsense));
+        if sent && matches!(said, None | Some(Said::Nonsense)) {
+            watched.lost_at = Some(now);
+        }
         if let Some(said) = said.filter(|said| said.is_terminal()) {
             let store_faults = life.store_faults();
             watched.terminal = Some(Terminal { said, life: life.clone(), committed: false, store_faults });
@@ -273,7 +277,7 @@ impl Oracle {
                     continue;
                 }
                 flight.dead = true;
-                watched.lost = true;
+                watched.lost_at = Some(now);
             }
             watched.flights.retain(|flight| flight.on_the_wire || !flight.dead);
         }
@@ -320,7 +324,9 @@ impl Oracle {
         self.say(now, || format!("{label} is claimed by {}{orphan}", life.number));
         let watched = &mut self.watched[label];
         watched.claimed_at = now;
-        watched.lost |= orphaned;
+        if orphaned {
+            watched.lost_at = Some(now);
+        }
     }
 
     pub fn settled(&mut self, now: Duration, life: &Arc<Life>, id: ProcessId, next: Next, by_claim: bool) {
@@ -337,13 +343,10 @@ impl Oracle {
             return;
         };
         last.committed = true;
-        match last.said {
-            Some(Said::Pending) => watched.lost = false,
-            Some(Said::SlowDown) => {
-                watched.lost = false;
-                watched.slow_downs += 1;
-            }
-            _ => {}
+        if matches!(last.said, Some(Said::Pending | Said::SlowDown)) {
+            let asked_at = last.sent_at;
+            watched.lost_at = watched.lost_at.filter(|lost_at| asked_at < *lost_at + LONGEST_HELD + CLOCK_ERROR);
+            watched.slow_downs += u32::from(last.said == Some(Said::SlowDown));
         }
         if let Some(terminal) = watched.terminal.as_mut().filter(|terminal| terminal.life.number == life.number) {
             terminal.committed = true;
@@ -623,7 +626,7 @@ impl Watched {
             Outcome::Failed(_) if process.served => Err("the success was lost".to_owned()),
             Outcome::Failed(_) => told(&[Said::InvalidGrant, Said::InvalidRequest]),
             Outcome::Unknown => {
-                let known = self.exchange.answered_at.is_some() && !self.lost && !self.adrift;
+                let known = self.exchange.answered_at.is_some() && self.lost_at.is_none() && !self.adrift;
                 let began = self.last.is_some();
                 if known && began { Err("no answer was lost".to_owned()) } else { Ok(()) }
             }

@@ -10,8 +10,8 @@ mod tests;
 
 impl Schedule {
     /// Whoever had the process before never came back, so a request may have been sent whose answer is lost.
-    pub(crate) fn orphaned(&mut self) {
-        self.answer_lost = true;
+    pub(crate) fn orphaned(&mut self, now: Moment) {
+        self.lose_answer(now);
     }
 
     /// What to do with a process that was taken from the queue because it is due there. `taken_at` is what the queue's
@@ -69,5 +69,6 @@ impl Schedule {
         self.exchange_answered_at = moved(self.exchange_answered_at);
         self.due = waiting(self.due);
         self.not_before = self.not_before.map(waiting);
+        self.held_until = self.held_until.map(waiting);
     }
 }

@@ -359,11 +359,20 @@ fn a_denial_after_a_lost_answer_is_a_denial() {
 fn only_an_open_process_shows_that_a_lost_answer_was_not_the_success() {
     let mut schedule = schedule(Some(5), None);
     let (at, _) = ask(&mut schedule, 0.0, &lost());
-    let (at, _) = ask(&mut schedule, at, &error("server_error"));
+    let (at, _) = ask(&mut schedule, at + 300.0, &error("server_error"));
     assert!(schedule.answer_lost());
     let (at, _) = ask(&mut schedule, at, &pending());
     assert!(!schedule.answer_lost());
     assert_eq!(ask(&mut schedule, at, &error("invalid_grant")).1, Standing::Ended(End::Failed));
+}
+
+#[test]
+fn a_request_that_was_given_up_may_fetch_the_success_after_a_later_one_was_answered() {
+    let mut schedule = schedule(Some(5), None);
+    let (at, _) = ask(&mut schedule, 0.0, &lost());
+    let (at, _) = ask(&mut reopen(&schedule), at, &pending());
+    assert!(schedule.answer_lost());
+    assert_eq!(ask(&mut schedule, at, &error("invalid_grant")).1, Standing::Ended(End::Unknown));
 }
 
 #[test]
@@ -453,7 +462,7 @@ proptest! {
         // A wall clock that jumps while the process is down cannot be told from time that has passed.
         let (mut jumped, mut restarted) = (false, false);
         let mut ever_jumped = false;
-        let mut doubt = false;
+        let (mut doubt, mut dropped, mut held_until) = (false, false, Duration::ZERO);
         for event in events {
             match event {
                 Event::Restart => {
@@ -493,8 +502,11 @@ proptest! {
                         }
                     }
                     schedule.sending(now);
+                    if std::mem::take(&mut dropped) {
+                        held_until = now.monotonic + LONGEST_HELD;
+                    }
                     let Event::Answer(kind, retry_after) = event else {
-                        doubt = true;
+                        (doubt, dropped) = (true, true);
                         last = Some((now.monotonic, schedule.interval(now)));
                         continue;
                     };
@@ -521,8 +533,10 @@ proptest! {
                         return Ok(());
                     }
                     match kind {
-                        3 => doubt = true,
-                        2 | 7 => doubt = false,
+                        3 => (doubt, held_until) = (true, now.monotonic + LONGEST_HELD),
+                        // Who has slept through a jump of the clock cannot know how long ago it was.
+                        2 | 7 if ever_jumped => doubt = schedule.answer_lost(),
+                        2 | 7 => doubt &= now.monotonic < held_until,
                         _ => {}
                     }
                     last = Some((now.monotonic, schedule.interval(now)));

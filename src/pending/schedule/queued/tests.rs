@@ -93,16 +93,16 @@ fn retry_after_holds_pings_back_and_slow_down_ends_them() {
 fn a_process_whose_holder_died_may_have_lost_its_success() {
     for code in ["invalid_grant", "expired_token", "invalid_request"] {
         let mut schedule = schedule(60, None);
-        schedule.orphaned();
+        schedule.orphaned(moment(90_000));
         let mut schedule = stored(&schedule);
         assert_eq!(claimed(&mut schedule, 90_000), Step::Ask);
         let standing = answered(&mut schedule, &error(code, None), moment(90_000));
         assert_eq!(standing, Standing::Ended(End::Unknown), "{code}");
     }
     let mut schedule = schedule(60, None);
-    schedule.orphaned();
-    answered(&mut schedule, &error("authorization_pending", None), moment(90_000));
-    let standing = answered(&mut schedule, &error("invalid_grant", None), moment(180_000));
+    schedule.orphaned(moment(90_000));
+    answered(&mut schedule, &error("authorization_pending", None), moment(390_000));
+    let standing = answered(&mut stored(&schedule), &error("invalid_grant", None), moment(450_000));
     assert_eq!(standing, Standing::Ended(End::Failed), "a pending answer shows that nothing was lost");
 }
 
@@ -183,7 +183,7 @@ proptest! {
                 }
                 // Nothing of this claim is kept; the row comes back after its lease and an interval.
                 Happening::Crash => {
-                    schedule.orphaned();
+                    schedule.orphaned(moment(now));
                     last = now;
                     (due, not_before) = (now + 300_000 + in_force, None);
                     continue;
