@@ -532,9 +532,10 @@ impl Watched {
         {
             return Err(format!("it is asked {gap:?} after `Retry-After: {:?}`", last.retry_after));
         }
-        let interval = self.plan.interval.unwrap_or_else(|| {
-            (from.saturating_sub(answered) / 100).clamp(Duration::from_secs(5), Duration::from_secs(300))
-        });
+        // The default grows with age, and how old it is nobody knows whose clock was set.
+        let age = if self.exchange.clock_was_set { Duration::ZERO } else { from.saturating_sub(answered) };
+        let default = (age / 100).clamp(Duration::from_secs(5), Duration::from_secs(300));
+        let interval = self.plan.interval.unwrap_or(default);
         let interval = interval + SLOW_DOWN_STEP * self.slow_downs;
         let was_early = std::mem::replace(&mut self.was_early, false);
         let polled_from = std::mem::replace(&mut self.polled_from, self.claimed_at);
