@@ -35,7 +35,7 @@ impl Place {
                 log.show(&builder);
                 let store = builder.open().await.unwrap();
                 log.show(&store);
-                Timed::new(Arc::new(store), clock, Box::new(|| Box::pin(std::future::ready(()))))
+                Timed::around(Arc::new(store), clock, Box::new(|| Box::pin(std::future::ready(()))))
             }
             Self::Database(database) => {
                 let builder = PostgresStore::builder(&database.url).schema(&database.schema);
@@ -51,7 +51,7 @@ impl Place {
                         database.execute(&format!("UPDATE time SET microseconds = {microseconds}")).await;
                     })
                 };
-                Timed::new(Arc::new(store), clock, Box::new(set_clock))
+                Timed::around(Arc::new(store), clock, Box::new(set_clock))
             }
         }
     }

@@ -21,7 +21,7 @@ pub struct Timed {
 }
 
 impl Timed {
-    pub fn new(store: Arc<dyn Store>, clock: &TestClock, set_clock: SetClock) -> Arc<dyn Store> {
+    pub fn around(store: Arc<dyn Store>, clock: &TestClock, set_clock: SetClock) -> Arc<dyn Store> {
         Arc::new(Self { store, clock: clock.clone(), set_clock })
     }
 

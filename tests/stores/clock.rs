@@ -54,7 +54,7 @@ async fn while_waiting(set: impl Fn(&TestClock), least: usize) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pending.db");
     let store = SqliteStore::builder(path).clock(Arc::new(clock.clone())).open().await.unwrap();
-    let store = Timed::new(Arc::new(store), &clock, Box::new(|| Box::pin(std::future::ready(()))));
+    let store = Timed::around(Arc::new(store), &clock, Box::new(|| Box::pin(std::future::ready(()))));
     let keyring = Keyring::new(SealingKey::generate(&SeededRandom::new(7)).unwrap());
     let poller = Poller::builder(store, keyring).client(client.clone()).clock(Arc::new(clock.clone()));
     let poller = poller.start().await.unwrap();
@@ -87,7 +87,7 @@ async fn while_waiting(set: impl Fn(&TestClock), least: usize) {
     for process in &processes {
         let id = process.deferred_auth_id().unwrap();
         let polls = op.requests_to(Endpoint::Poll).into_iter();
-        let times: Vec<_> = polls.filter(|poll| poll.parameter("deferred_auth_id").as_deref() == Some(&*id)).collect();
+        let times: Vec<_> = polls.filter(|poll| poll.parameter("deferred_auth_id") == Some(&*id)).collect();
         let gaps = times.windows(2).map(|pair| pair[1].arrived - pair[0].arrived);
         assert!(gaps.into_iter().all(|gap| gap >= INTERVAL), "somebody was asked about early");
     }
