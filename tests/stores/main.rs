@@ -3,9 +3,12 @@
 //!
 //! The tests of PostgreSQL need a server: `scripts/postgres run cargo test --all-features` starts one for them.
 
+mod clock;
 mod postgres;
 mod processes;
 mod sqlite;
+#[path = "../shared/timed.rs"]
+mod timed;
 
 use std::time::Duration;
 

@@ -1,0 +1,165 @@
+//! What goes well and what goes wrong, each in worlds of its own.
+
+use http::HeaderValue;
+use openid_deferred::testing::{Endpoint, Fault, IdTokenForgery};
+use openid_deferred::{AuthorizationSession, Clock as _, Keyring, Poller, SealingKey, SigningAlgorithm, SigningKey};
+use serde_json::json;
+
+use crate::show::Echo;
+use crate::world::{CLAIM, CLIENT_SECRET, CONTEXT, Ground, SECOND, keyring};
+
+pub async fn of_a_flow_that_succeeds(ground: &Ground) {
+    for world in [ground.basic().await, ground.by_key().await] {
+        world.sign_in_and_wait().await;
+        assert!(ground.log.text.lock().unwrap().contains(" DEBUG openid_deferred"), "tracing is on");
+        world.assert_nothing_shows();
+    }
+}
+
+pub async fn when_polls_fail(ground: &Ground) {
+    for fault in faults(Endpoint::Poll) {
+        let world = ground.basic().await;
+        world.op.misbehave(fault);
+        world.sign_in_and_wait().await;
+        world.assert_nothing_shows();
+    }
+}
+
+pub async fn when_the_exchange_fails(ground: &Ground) {
+    for fault in faults(Endpoint::Exchange) {
+        let world = ground.basic().await;
+        world.op.misbehave(fault);
+        world.sign_in_and_wait().await;
+        world.assert_nothing_shows();
+    }
+}
+
+pub async fn when_the_metadata_or_the_keys_fail(ground: &Ground) {
+    for endpoint in [Endpoint::Metadata, Endpoint::Keys] {
+        for fault in [Fault::status(endpoint, 503), Fault::reset(endpoint), Fault::truncated_json(endpoint)] {
+            let world = ground.basic().await;
+            world.op.misbehave(fault.times(2));
+            world.sign_in_and_wait().await;
+            world.assert_nothing_shows();
+        }
+    }
+}
+
+pub async fn when_the_op_repeats_in_its_answers_whatever_it_was_told(ground: &Ground) {
+    for echo in Echo::ALL {
+        let world = ground.basic().await;
+        *world.echo.lock().unwrap() = Some(echo);
+        world.sign_in_and_wait().await;
+        world.assert_nothing_shows();
+    }
+}
+
+pub async fn when_a_token_is_forged(ground: &Ground) {
+    for forgery in [
+        IdTokenForgery::algorithm_none(),
+        IdTokenForgery::hmac_with_public_key(),
+        IdTokenForgery::foreign_key(),
+        IdTokenForgery::broken_signature(),
+        IdTokenForgery::claims(|claims| drop(claims.remove("nonce"))),
+        IdTokenForgery::claims(|claims| drop(claims.insert("iss".into(), json!("https://other.test")))),
+        IdTokenForgery::claims(|claims| drop(claims.insert("exp".into(), json!(1)))),
+        IdTokenForgery::claims(|claims| drop(claims.insert("email_verified".into(), json!({"a": CLAIM})))),
+        IdTokenForgery::raw("canary.of.garbage"),
+    ] {
+        let world = ground.basic().await;
+        world.op.misbehave(Fault::id_token(Endpoint::Poll, forgery));
+        world.sign_in_and_wait().await;
+        world.assert_nothing_shows();
+    }
+}
+
+pub async fn when_the_users_return_is_wrong(ground: &Ground) {
+    let world = ground.basic().await;
+    for spoil in [
+        (|query: &str| query.replace("state=", "state=x")) as fn(&str) -> String,
+        |query| format!("{query}&state=again"),
+        |query| format!("{query}&code=canary-of-a-second-code"),
+        |query| format!("{query}&error=access_denied&error_description=canary-of-a-description"),
+        |query| format!("{query}&access_token=canary-of-an-access-token"),
+        |query| query.replace("deferred_code=", "no_code="),
+        |query| query.replace("deferred_code=", "deferred_code=%00"),
+    ] {
+        let (query, session) = world.user_returns().await;
+        let query = spoil(&query);
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            if !matches!(&*name, "iss" | "error") {
+                world.secret(value.as_bytes());
+            }
+        }
+        let failed = world.poller().await.authorization_response(&query, session, CONTEXT).await;
+        world.show_result(&failed);
+    }
+    world.assert_nothing_shows();
+}
+
+pub async fn when_sealed_values_are_opened_with_another_key(ground: &Ground) {
+    let world = ground.basic().await;
+    let poller = world.poller().await;
+    let (_, session) = world.user_returns().await;
+    let sealed = session.seal(&keyring()).unwrap();
+    world.secret(&sealed);
+    let other = Keyring::new(SealingKey::from_bytes(*b"canary:the sealing key of others").unwrap());
+    world.show_result(&AuthorizationSession::open(&other, &sealed));
+    world.show_result(&SealingKey::from_base64("Y2FuYXJ5IG9mIGEga2V5IHRoYXQgaXMgdG9vIHNob3J0"));
+    world.secret("Y2FuYXJ5IG9mIGEga2V5IHRoYXQgaXMgdG9vIHNob3J0");
+    world.show_result(&SigningKey::from_pem(SigningAlgorithm::Es256, "-----BEGIN PRIVATE KEY-----\ncanary", None));
+    world.sign_in().await;
+    world.show_result(&Poller::builder(world.store.clone(), other).start().await);
+    drop(poller);
+    world.assert_nothing_shows();
+}
+
+pub async fn when_the_store_fails(ground: &Ground) {
+    let world = ground.basic().await;
+    let (poller, id) = world.sign_in().await;
+    let id = id.expect("it is deferred");
+    let (query, session) = world.user_returns().await;
+    let spoilt = world.place.spoil().await;
+    world.show_result(&poller.authorization_response(&query, session, CONTEXT).await);
+    world.show_result(&poller.status(id).await);
+    world.show_result(&poller.cancel(id).await);
+    world.show_result(&poller.forget(id).await);
+    world.show_result(&poller.stats().await);
+    world.ping(&poller).await;
+    // Polls come back meanwhile, one of them with the tokens.
+    world.clock.sleep(30 * SECOND).await;
+    spoilt.mend().await;
+    let delivery = poller.outcomes().next().await.expect("the poller runs");
+    world.log.show(&delivery);
+    world.search_place();
+    poller.shutdown(SECOND).await;
+    world.assert_nothing_shows();
+}
+
+/// What can go wrong at an endpoint, on the way there and back.
+fn faults(endpoint: Endpoint) -> Vec<Fault> {
+    let codes = ["access_denied", "expired_token", "invalid_grant", "invalid_request", "invalid_client", "slow_down"];
+    let mut faults: Vec<_> = codes.iter().map(|code| Fault::error(endpoint, code)).collect();
+    faults.extend([
+        Fault::error(endpoint, "unknown_error_of_the_op"),
+        Fault::status(endpoint, 502),
+        Fault::status(endpoint, 204),
+        Fault::redirect(endpoint, "https://elsewhere.test/?canary=of-a-redirect"),
+        Fault::reset(endpoint),
+        Fault::reset(endpoint).after_processing(),
+        Fault::stall(endpoint).after_processing(),
+        Fault::cut_body(endpoint).after_processing(),
+        Fault::truncated_json(endpoint).after_processing(),
+        Fault::gzip_bomb(endpoint, 64 << 20),
+        Fault::forget_nonces(endpoint).times(2),
+        Fault::edit_any_json(endpoint, |body| {
+            body.insert("access_token".into(), json!(["canary", CLIENT_SECRET]));
+            body.insert("token_type".into(), json!(CLIENT_SECRET));
+            body.insert("deferred_auth_id".into(), json!({"canary": CLIENT_SECRET}));
+        }),
+        Fault::edit_headers(endpoint, |headers| {
+            headers.insert("content-type", HeaderValue::from_static("text/canary of the client's secret"));
+        }),
+    ]);
+    faults
+}

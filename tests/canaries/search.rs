@@ -1,0 +1,64 @@
+//! The search for secrets in whatever form.
+
+use std::collections::HashMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+/// What is shorter occurs by chance; each form of it has more letters than are looked for first.
+pub const LEAST: usize = 10;
+const START: usize = 8;
+
+/// Panics where one of the secrets stands in `bytes`, in whatever form.
+#[track_caller]
+pub fn assert_no_canary(secrets: &[Vec<u8>], bytes: &[u8], place: &str) {
+    if let Some((secret, at)) = canary(secrets, bytes) {
+        let around = String::from_utf8_lossy(&bytes[at.saturating_sub(300)..(at + 300).min(bytes.len())]);
+        panic!("{:?} is in {place}: …{around}…", String::from_utf8_lossy(secret));
+    }
+}
+
+/// The first secret that is found, and where.
+pub fn canary<'a>(secrets: &'a [Vec<u8>], bytes: &[u8]) -> Option<(&'a [u8], usize)> {
+    // By their first letters, so that one pass over much text is enough.
+    struct Wanted<'a> {
+        secret: &'a [u8],
+        form: Vec<u8>,
+    }
+    let mut wanted: HashMap<[u8; START], Vec<Wanted<'_>>> = HashMap::new();
+    for secret in secrets {
+        for form in forms(secret) {
+            let start = *form.first_chunk().expect("secrets are longer");
+            wanted.entry(start).or_default().push(Wanted { secret, form });
+        }
+    }
+    let mut starts = bytes.windows(START).enumerate();
+    starts.find_map(|(at, start)| {
+        let mut candidates = wanted.get(start)?.iter();
+        candidates.find(|wanted| bytes[at..].starts_with(&wanted.form)).map(|wanted| (wanted.secret, at))
+    })
+}
+
+/// The forms in which a secret would be recognised.
+fn forms(secret: &[u8]) -> Vec<Vec<u8>> {
+    let hex = |upper: bool| -> String {
+        secret.iter().map(|byte| if upper { format!("{byte:02X}") } else { format!("{byte:02x}") }).collect()
+    };
+    let mut forms = vec![
+        secret.to_vec(),
+        hex(false).into_bytes(),
+        hex(true).into_bytes(),
+        form_urlencoded::byte_serialize(secret).collect::<String>().into_bytes(),
+        // As `Debug` has bytes, and as JSON has text.
+        secret.iter().take(12).map(u8::to_string).collect::<Vec<_>>().join(", ").into_bytes(),
+        secret.escape_ascii().to_string().into_bytes(),
+    ];
+    // Base64 looks different at each offset; its first and last letters depend on the neighbours.
+    for (offset, skip) in [(0, 0), (1, 2), (2, 3)] {
+        let encoded = URL_SAFE_NO_PAD.encode([&vec![0; offset], secret].concat());
+        let inner = &encoded[skip..encoded.len() - 2];
+        forms.push(inner.as_bytes().to_vec());
+        forms.push(inner.replace('-', "+").replace('_', "/").into_bytes());
+    }
+    forms
+}

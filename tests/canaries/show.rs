@@ -1,0 +1,190 @@
+//! Everything that somebody could get to see.
+
+use std::error::Error as StdError;
+use std::fmt::{self, Debug, Write as _};
+use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use futures_core::future::BoxFuture;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use openid_deferred::{Error, HttpClient, HttpError, HttpRequest, HttpResponse, TransportProblem};
+use serde_json::json;
+
+/// Repeats what it was told where an answer has room for it.
+#[derive(Debug, Clone, Copy)]
+pub enum Echo {
+    Description,
+    BrokenJson,
+    Page,
+    Location,
+    Headers,
+    ContentType,
+    IdToken,
+    Members,
+}
+
+impl Echo {
+    pub const ALL: [Self; 8] = [
+        Self::Description,
+        Self::BrokenJson,
+        Self::Page,
+        Self::Location,
+        Self::Headers,
+        Self::ContentType,
+        Self::IdToken,
+        Self::Members,
+    ];
+
+    fn answer(self, told: &str) -> HttpResponse {
+        let short: String = told.chars().filter(char::is_ascii_graphic).take(200).collect();
+        let (mut status, mut kind, mut body) = (400, "application/json".to_owned(), String::new());
+        let mut headers = HeaderMap::new();
+        let header = HeaderValue::try_from(&short).unwrap();
+        match self {
+            Self::Description => body = json!({"error": "server_error", "error_description": told}).to_string(),
+            Self::BrokenJson => body = format!("{{\"error\": \"server_error\", \"{told}\": {told}"),
+            Self::Page => (status, kind, body) = (502, "text/html".to_owned(), format!("<p>{told}")),
+            Self::Location => {
+                status = 302;
+                headers.insert("location", header);
+            }
+            Self::Headers => {
+                status = 503;
+                headers.insert("retry-after", header.clone());
+                headers.insert("www-authenticate", header.clone());
+                headers.insert("date", header);
+            }
+            Self::ContentType => kind = format!("application/{short}"),
+            Self::IdToken => {
+                status = 200;
+                let token = format!("{0}.{0}.{0}", URL_SAFE_NO_PAD.encode(told));
+                body = json!({"access_token": told, "token_type": "DPoP", "id_token": token}).to_string();
+            }
+            Self::Members => {
+                status = 200;
+                body = json!({"access_token": 1, "id_token": {told: told}, told: told, "token_type": told}).to_string();
+            }
+        }
+        headers.insert("content-type", HeaderValue::try_from(kind).unwrap());
+        HttpResponse { status: StatusCode::from_u16(status).unwrap(), headers, body: Bytes::from(body) }
+    }
+}
+
+/// Shows what goes through this seam, and lets an echo answer the first three polls.
+pub struct ShownNetwork {
+    pub inner: Arc<dyn HttpClient>,
+    pub log: Log,
+    pub echo: Arc<Mutex<Option<Echo>>>,
+}
+
+impl HttpClient for ShownNetwork {
+    fn send(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, HttpError>> {
+        Box::pin(async move {
+            self.log.show(&request);
+            let body = String::from_utf8_lossy(&request.body).into_owned();
+            let is_poll = body.contains("deferred_auth_id=") && request.url.path() == "/token";
+            let told = format!("{body} {:?}", request.headers.get("authorization").map(HeaderValue::as_bytes));
+            let answered = self.inner.send(request).await;
+            self.log.show(&answered);
+            let echo = self.echo.lock().unwrap().filter(|_| is_poll);
+            if let (Some(echo), Ok(_)) = (echo, &answered) {
+                let told =
+                    format!("{told} {}", form_urlencoded::parse(body.as_bytes()).map(|(_, v)| v).collect::<String>());
+                let answer = echo.answer(&told);
+                self.log.show(&answer);
+                self.log.show(&HttpError::maybe_sent(TransportProblem::Broken));
+                if self.log.echoed() > 3 {
+                    *self.echo.lock().unwrap() = None;
+                }
+                return Ok(answer);
+            }
+            answered
+        })
+    }
+}
+
+impl Debug for ShownNetwork {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("ShownNetwork")
+    }
+}
+
+/// What libraries say by `log` instead of `tracing`. There is one for the whole process.
+pub struct LibraryLog;
+
+pub static LIBRARY_LOG: Mutex<String> = Mutex::new(String::new());
+
+impl log::Log for LibraryLog {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        writeln!(LIBRARY_LOG.lock().unwrap(), "{} {}", record.target(), record.args()).unwrap();
+    }
+
+    fn flush(&self) {}
+}
+
+/// Everything that somebody could get to see.
+#[derive(Clone, Default)]
+pub struct Log {
+    pub text: Arc<Mutex<String>>,
+    pub echoes: Arc<AtomicU32>,
+}
+
+impl Log {
+    /// Until the guard is dropped it takes in everything that is traced on this thread.
+    pub fn start() -> (Self, tracing::subscriber::DefaultGuard) {
+        let log = Self::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_ansi(false)
+            .with_span_events(tracing_subscriber::fmt::format::FmtSpan::FULL)
+            .with_writer(move || writer.clone())
+            .finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
+    pub fn show_text(&self, text: &str) {
+        self.text.lock().unwrap().push_str(text);
+    }
+
+    pub fn show(&self, value: &dyn Debug) {
+        writeln!(self.text.lock().unwrap(), "{value:?}\n{value:#?}").unwrap();
+    }
+
+    /// With everything that it comes from.
+    pub fn show_error(&self, error: &Error) {
+        self.show(error);
+        let mut layer: Option<&dyn StdError> = Some(error);
+        while let Some(error) = layer {
+            writeln!(self.text.lock().unwrap(), "{error}\n{error:?}\n{error:#?}").unwrap();
+            layer = error.source();
+        }
+    }
+
+    pub fn take(&self) -> String {
+        std::mem::take(&mut self.text.lock().unwrap())
+    }
+
+    pub fn echoed(&self) -> u32 {
+        self.echoes.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.show_text(&String::from_utf8_lossy(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,367 @@
+//! A provider and an application whose every seam is shown.
+
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use openid_deferred::ping::Receiver;
+use openid_deferred::store::{SealedBody, Store};
+use openid_deferred::testing::{
+    DecisionPolicy, InterimToken, NoncePolicy, RecordedRequest, SeededRandom, TestClient, TestClock, TestProvider,
+    TestProviderBuilder, TestUser,
+};
+use openid_deferred::{
+    Accepted, AuthorizationSession, Client, ClientAuthentication, Clock as _, Error, Keyring, Outcome, Poller,
+    SealingKey, SigningAlgorithm, SigningKey,
+};
+use openssl::hash::MessageDigest;
+use openssl::pkey::PKey;
+use openssl::sign::Signer;
+use openssl::symm::{Cipher, decrypt_aead};
+use serde_json::{Value, json};
+
+use crate::place::{Database, Place};
+use crate::search::{LEAST, assert_no_canary};
+use crate::show::{Echo, Log, ShownNetwork};
+
+pub const CLIENT_ID: &str = "the-app";
+pub const CLIENT_SECRET: &str = "canary of the client's secret: 100% +/?&";
+pub const REDIRECT_URI: &str = "https://rp.test/callback";
+const SEALING_KEY: [u8; 32] = *b"canary:the keyring's sealing key";
+pub const CLAIM: &str = "Canary of a claim";
+const PROGRESS: &str = "canary of the reviewer's progress";
+pub const CONTEXT: &str = "canary of the application's context";
+pub const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A provider and an application whose every seam is shown.
+pub struct World {
+    pub op: TestProvider,
+    pub clock: TestClock,
+    pub client: Client,
+    pub place: Place,
+    pub store: Arc<dyn Store>,
+    pub echo: Arc<Mutex<Option<Echo>>>,
+    pub log: Log,
+    pub secrets: Mutex<Vec<Vec<u8>>>,
+}
+
+/// Where the worlds of a test stand: all that they show goes into one log.
+pub struct Ground {
+    pub log: Log,
+    is_database: bool,
+    _guard: tracing::subscriber::DefaultGuard,
+}
+
+impl Ground {
+    /// Each world keeps its rows in a file of its own.
+    pub fn of_files() -> Self {
+        let (log, guard) = Log::start();
+        Self { log, is_database: false, _guard: guard }
+    }
+
+    /// Each world has a schema of its own in the database.
+    pub fn of_database() -> Self {
+        let (log, guard) = Log::start();
+        Self { log, is_database: true, _guard: guard }
+    }
+
+    pub async fn basic(&self) -> World {
+        let client = TestClient::secret_basic(CLIENT_ID, CLIENT_SECRET);
+        self.world(client, ClientAuthentication::client_secret_basic(CLIENT_SECRET)).await
+    }
+
+    pub async fn by_key(&self) -> World {
+        let pair = rcgen::KeyPair::generate().unwrap();
+        let pem = pair.serialize_pem();
+        let key = SigningKey::from_pem(SigningAlgorithm::Es256, &pem, Some("the-key".to_owned())).unwrap();
+        self.log.show(&key);
+        let public = Value::Object(key.public_jwk()).to_string();
+        let client = TestClient::private_key_jwt(CLIENT_ID, &public);
+        let world = self.world(client, ClientAuthentication::private_key_jwt(key)).await;
+        for line in pem.lines().filter(|line| !line.starts_with('-')) {
+            world.secret(line);
+        }
+        world
+    }
+
+    async fn world(&self, registered: TestClient, authentication: ClientAuthentication) -> World {
+        let log = &self.log;
+        let clock = TestClock::automatic();
+        let op = provider(&clock).client(registered.redirect_uri(REDIRECT_URI)).start().unwrap();
+        let echo = Arc::default();
+        let shown = ShownNetwork { inner: op.http_client(), log: log.clone(), echo: Arc::clone(&echo) };
+        log.show(&authentication);
+        let builder = Client::builder(op.issuer(), CLIENT_ID)
+            .authentication(authentication)
+            .redirect_uri(REDIRECT_URI)
+            .cancellation_endpoint(op.cancellation_endpoint())
+            .http_client(Arc::new(shown))
+            .clock(Arc::new(clock.clone()));
+        log.show(&builder);
+        let client = builder.build().unwrap();
+        let place = if self.is_database { Place::Database(Database::new().await) } else { Place::file() };
+        let store = place.store(&clock, log).await;
+        let world = World { op, clock, client, place, store, echo, log: log.clone(), secrets: Mutex::default() };
+        if let Place::Database(database) = &world.place {
+            world.secret(database.password().unwrap_or_default());
+        }
+        world
+    }
+}
+
+fn provider(clock: &TestClock) -> TestProviderBuilder {
+    TestProvider::builder()
+        .in_process()
+        .clock(Arc::new(clock.clone()))
+        .random(Arc::new(SeededRandom::new(1)))
+        .user(TestUser::new("canary-of-a-subject").claim("name", CLAIM))
+        .early_access_token()
+        .interim_token(InterimToken::Both)
+        .dpop_nonces(NoncePolicy::Required)
+        .interval(5 * SECOND)
+        .expires_in(10 * HOUR)
+        .decisions(DecisionPolicy::after_polls(2))
+}
+
+pub fn keyring() -> Keyring {
+    Keyring::new(SealingKey::from_bytes(SEALING_KEY).unwrap())
+}
+
+impl World {
+    pub async fn poller(&self) -> Poller {
+        let builder = Poller::builder(self.store.clone(), keyring())
+            .client(self.client.clone())
+            .clock(Arc::new(self.clock.clone()))
+            .receives_pings();
+        self.log.show(&builder);
+        let poller = builder.start().await.unwrap();
+        self.log.show(&poller);
+        poller
+    }
+
+    pub async fn user_returns(&self) -> (String, AuthorizationSession) {
+        loop {
+            let request = self.client.authorize().scopes(["offline_access"]);
+            self.log.show(&request);
+            match request.start().await {
+                Ok((url, session)) => {
+                    self.log.show(&session);
+                    let sealed = session.seal(&keyring()).unwrap();
+                    self.secret(&sealed);
+                    self.open_private_key(&URL_SAFE_NO_PAD.decode(&sealed).unwrap(), b"authorization session", &[]);
+                    return (self.op.visit(url).query(), session);
+                }
+                Err(error) => {
+                    self.log.show_error(&error);
+                    self.clock.sleep(31 * SECOND).await;
+                }
+            }
+        }
+    }
+
+    /// Up to where the OP takes its time, or refuses.
+    pub async fn sign_in(&self) -> (Poller, Option<openid_deferred::store::ProcessId>) {
+        let poller = self.poller().await;
+        let (query, session) = self.user_returns().await;
+        let accepted = poller.authorization_response(&query, session, CONTEXT).await;
+        self.show_result(&accepted);
+        self.search_rows().await;
+        let id = match accepted {
+            Ok(Accepted::Deferred(id)) => Some(id),
+            _ => None,
+        };
+        (poller, id)
+    }
+
+    pub async fn sign_in_and_wait(&self) {
+        let (poller, id) = self.sign_in().await;
+        let mut events = poller.events();
+        let Some(id) = id else { return };
+        self.op.last_process().progress(PROGRESS);
+        self.ping(&poller).await;
+        let mut outcomes = poller.outcomes();
+        for attempt in 1..=2 {
+            self.clock.sleep(6 * SECOND).await;
+            self.show_result(&poller.status(id).await);
+            self.show_result(&poller.stats().await);
+            let delivery = tokio::select! {
+                biased;
+                delivery = outcomes.next() => delivery.expect("the poller runs"),
+                () = self.clock.sleep(48 * HOUR) => panic!("no outcome: {:?}", poller.status(id).await),
+            };
+            self.log.show(&delivery);
+            self.log.show(&outcomes);
+            self.show_outcome(delivery.outcome()).await;
+            self.search_rows().await;
+            if attempt == 2 {
+                self.show_result(&delivery.acknowledge().await);
+            }
+        }
+        while let Ok(event) = events.try_recv() {
+            self.log.show(&event);
+            if let openid_deferred::poller::Event::Trouble { error, .. } = &event {
+                self.log.show_error(error);
+            }
+        }
+        self.show_result(&poller.cancel(id).await);
+        poller.shutdown(SECOND).await;
+    }
+
+    pub async fn show_outcome(&self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Approved(authentication) => {
+                self.log.show(authentication.claims());
+                self.log.show(authentication.id_token());
+                self.log.show(&(authentication.access_token(), authentication.refresh_token()));
+                self.log.show(&authentication.dpop_key());
+                self.show_result(&self.client.userinfo(authentication).await);
+                let sealed = authentication.seal(&keyring()).unwrap();
+                self.assert_no_canary(&sealed, "a sealed authentication");
+            }
+            Outcome::Invalid(violation) => self.log.show_text(&violation.to_string()),
+            Outcome::Failed(response) => self.log.show_text(&response.to_string()),
+            _ => {}
+        }
+    }
+
+    /// Genuine and forged pings.
+    pub async fn ping(&self, poller: &Poller) {
+        let receiver = Receiver::new(poller.clone());
+        self.log.show(&receiver);
+        let process = self.op.last_process();
+        let (Some(token), Some(id)) = (process.notification_token(), process.deferred_auth_id()) else { return };
+        let body = json!({"deferred_auth_id": id}).to_string();
+        let upper = token.to_ascii_uppercase();
+        self.secret(&upper);
+        for (token, body) in
+            [(&token, body.as_str()), (&upper, &body), (&token, &id), (&token, "{\"deferred_auth_id\": 1")]
+        {
+            let mut headers = HeaderMap::new();
+            headers.insert("authorization", format!("Bearer {token}").parse().unwrap());
+            headers.insert("content-type", HeaderValue::from_static("application/json"));
+            let status: StatusCode = receiver.receive(&Method::POST, &headers, body.as_bytes()).await;
+            self.log.show(&status);
+        }
+    }
+
+    pub fn show_result<T: Debug>(&self, result: &Result<T, Error>) {
+        self.log.show(result);
+        if let Err(error) = result {
+            self.log.show_error(error);
+        }
+    }
+
+    pub fn secret(&self, secret: impl AsRef<[u8]>) {
+        self.secrets.lock().unwrap().push(secret.as_ref().to_vec());
+    }
+
+    /// Looks into the rows, and, with the key, into what they hide.
+    pub async fn search_rows(&self) {
+        let rows = self.store.sealed_otherwise([0; 4], None, usize::MAX).await.unwrap();
+        for row in rows {
+            self.log.show(&row);
+            let SealedBody { bytes, .. } = row.body.expect("only rows with bodies are asked for");
+            self.assert_no_canary(&bytes, "the body of a row");
+            self.assert_no_canary(row.schedule.as_bytes(), "the schedule of a row");
+            self.open_private_key(&bytes, b"process", &row.id.to_bytes());
+        }
+        self.search_place();
+    }
+
+    /// Looks into what is kept on the disk.
+    #[track_caller]
+    pub fn search_place(&self) {
+        let secrets = self.all_secrets();
+        for (name, bytes) in self.place.bytes() {
+            assert_no_canary(&secrets, &bytes, &name);
+        }
+    }
+
+    /// What a sealed value holds, by this test's own reading of the format; the DPoP key in it is a secret like others.
+    pub fn open_private_key(&self, sealed: &[u8], purpose: &[u8], context: &[u8]) {
+        let hmac = |parts: &[&[u8]]| {
+            let key = PKey::hmac(&SEALING_KEY).unwrap();
+            let mut signer = Signer::new(MessageDigest::sha256(), &key).unwrap();
+            parts.iter().for_each(|part| signer.update(part).unwrap());
+            signer.sign_to_vec().unwrap()
+        };
+        let key = hmac(&[b"seal ", purpose]);
+        let associated = [&[1], purpose, &(context.len() as u64).to_be_bytes(), context].concat();
+        let (envelope, rest) = sealed.split_at(17);
+        let (ciphertext, tag) = rest.split_at(rest.len() - 16);
+        let plain = decrypt_aead(Cipher::aes_256_gcm(), &key, Some(&envelope[5..]), &associated, ciphertext, tag);
+        let plain = String::from_utf8(plain.expect("it was sealed with this key")).unwrap();
+        let (mut rest, mut found) = (plain.as_str(), 0);
+        while let Some(at) = rest.find("\"key\":\"") {
+            rest = &rest[at + 7..];
+            let text = rest.split('"').next().unwrap();
+            self.secret(text);
+            // An algorithm byte, then the private scalar.
+            self.secret(&URL_SAFE_NO_PAD.decode(text).or_else(|_| STANDARD.decode(text)).unwrap()[1..33]);
+            found += 1;
+        }
+        let is_outcome = plain.contains("\"o\":") || plain.contains("\"x\"");
+        assert!(found > 0 || is_outcome, "the DPoP key is in it");
+    }
+
+    /// Everything that was said in confidence.
+    pub fn all_secrets(&self) -> Vec<Vec<u8>> {
+        let texts = [CLIENT_SECRET, CLAIM, PROGRESS, CONTEXT, "canary-of-a-subject"];
+        let mut secrets: Vec<Vec<u8>> = texts.map(|text| text.as_bytes().to_vec()).to_vec();
+        secrets.push(SEALING_KEY.to_vec());
+        secrets.extend(self.secrets.lock().unwrap().iter().cloned());
+        secrets.extend(self.op.requests().iter().flat_map(said_in_confidence).map(String::into_bytes));
+        secrets.retain(|secret| secret.len() >= LEAST);
+        secrets.sort_unstable();
+        secrets.dedup();
+        secrets
+    }
+
+    #[track_caller]
+    pub fn assert_no_canary(&self, bytes: &[u8], place: &str) {
+        assert_no_canary(&self.all_secrets(), bytes, place);
+    }
+
+    #[track_caller]
+    pub fn assert_nothing_shows(&self) {
+        let shown = self.log.take();
+        assert!(!shown.is_empty(), "something was shown");
+        assert!(self.all_secrets().len() >= 10, "there are secrets to look for");
+        self.assert_no_canary(shown.as_bytes(), "what was shown");
+        self.search_place();
+    }
+}
+
+/// The parameters, headers and members of one exchange with the OP that nobody else may see.
+fn said_in_confidence(request: &RecordedRequest) -> Vec<String> {
+    const PARAMETERS: [&str; 12] = [
+        "state",
+        "nonce",
+        "code_verifier",
+        "deferred_code",
+        "code",
+        "deferred_auth_id",
+        "deferred_notification_token",
+        "token",
+        "refresh_token",
+        "client_secret",
+        "client_assertion",
+        "access_token",
+    ];
+    const MEMBERS: [&str; 6] =
+        ["access_token", "refresh_token", "id_token", "interim_id_token", "deferred_auth_id", "error_description"];
+    let mut said: Vec<String> =
+        PARAMETERS.iter().filter_map(|name| request.parameter(name)).map(str::to_owned).collect();
+    said.extend(request.header("authorization").and_then(|value| Some(value.split_once(' ')?.1.to_owned())));
+    said.extend(request.header("dpop").map(str::to_owned));
+    let response = request.response_json();
+    said.extend(MEMBERS.iter().filter_map(|name| response.get(name)?.as_str()).map(str::to_owned));
+    // What a JWT says is as secret as the whole.
+    let parts: Vec<_> = said.iter().flat_map(|text| text.split('.').map(str::to_owned)).collect();
+    said.extend(parts);
+    said
+}

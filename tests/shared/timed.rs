@@ -1,0 +1,115 @@
+//! A store in a database, on a clock that jumps as soon as everybody sleeps: while a call is under way, on another thread
+//! or another machine, the clock stands still.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_core::future::BoxFuture;
+use openid_deferred::store::{
+    Acknowledged, Acknowledgement, Cancellation, Claim, HeldOutcome, Insertion, NewProcess, OutcomeClaim, Outcomes,
+    Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal, Settlement, Store, StoreError, Work,
+};
+use openid_deferred::testing::TestClock;
+
+/// What makes the database's clock show the test's time; nothing where the store asks the test's clock itself.
+pub type SetClock = Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
+
+pub struct Timed {
+    store: Arc<dyn Store>,
+    clock: TestClock,
+    set_clock: SetClock,
+}
+
+impl Timed {
+    pub fn around(store: Arc<dyn Store>, clock: &TestClock, set_clock: SetClock) -> Arc<dyn Store> {
+        Arc::new(Self { store, clock: clock.clone(), set_clock })
+    }
+
+    fn hold<'a, T: 'a>(&'a self, call: impl FnOnce(&'a dyn Store) -> BoxFuture<'a, T> + Send + 'a) -> BoxFuture<'a, T> {
+        Box::pin(async move {
+            let _hold = self.clock.hold();
+            (self.set_clock)().await;
+            call(&*self.store).await
+        })
+    }
+}
+
+impl std::fmt::Debug for Timed {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.store.fmt(formatter)
+    }
+}
+
+impl Store for Timed {
+    fn insert(&self, process: NewProcess) -> BoxFuture<'_, Result<Insertion, StoreError>> {
+        self.hold(|store| store.insert(process))
+    }
+
+    fn work(&self, settlements: Vec<Settlement>, claim: Option<Claim>) -> BoxFuture<'_, Result<Work, StoreError>> {
+        self.hold(|store| store.work(settlements, claim))
+    }
+
+    fn load(&self, id: ProcessId) -> BoxFuture<'_, Result<Option<Process>, StoreError>> {
+        self.hold(move |store| store.load(id))
+    }
+
+    fn ping(&self, ping: Ping) -> BoxFuture<'_, Result<Pinged, StoreError>> {
+        self.hold(|store| store.ping(ping))
+    }
+
+    fn cancel(&self, id: ProcessId, to: Cancellation) -> BoxFuture<'_, Result<Option<Cancellation>, StoreError>> {
+        self.hold(move |store| store.cancel(id, to))
+    }
+
+    fn claim_outcomes(&self, claim: OutcomeClaim) -> BoxFuture<'_, Result<Outcomes, StoreError>> {
+        self.hold(|store| store.claim_outcomes(claim))
+    }
+
+    fn hold_outcomes(&self, held: Vec<HeldOutcome>, due_in: Duration) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
+        self.hold(move |store| store.hold_outcomes(held, due_in))
+    }
+
+    fn acknowledge(
+        &self,
+        acknowledgements: Vec<Acknowledgement>,
+    ) -> BoxFuture<'_, Result<Vec<Acknowledged>, StoreError>> {
+        self.hold(|store| store.acknowledge(acknowledgements))
+    }
+
+    fn forget(&self, id: ProcessId) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.hold(move |store| store.forget(id))
+    }
+
+    fn purge(&self, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
+        self.hold(move |store| store.purge(limit))
+    }
+
+    fn spread(&self, partition: Partition, over: Duration) -> BoxFuture<'_, Result<usize, StoreError>> {
+        self.hold(move |store| store.spread(partition, over))
+    }
+
+    fn sealed_otherwise(
+        &self,
+        key: [u8; 4],
+        after: Option<ProcessId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<Process>, StoreError>> {
+        self.hold(move |store| store.sealed_otherwise(key, after, limit))
+    }
+
+    fn reseal(&self, reseals: Vec<Reseal>) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
+        self.hold(|store| store.reseal(reseals))
+    }
+
+    fn stats(&self) -> BoxFuture<'_, Result<Vec<PartitionStats>, StoreError>> {
+        self.hold(|store| store.stats())
+    }
+
+    fn changed(&self) -> BoxFuture<'static, ()> {
+        self.store.changed()
+    }
+
+    fn look_every(&self) -> Duration {
+        self.store.look_every()
+    }
+}
