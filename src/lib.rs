@@ -170,18 +170,19 @@ pub use transport::{HttpClient, HttpError, HttpRequest, HttpResponse};
 struct Readme;
 
 /// So does the code in the guides.
-#[cfg(all(doctest, feature = "axum", feature = "postgres", feature = "testing"))]
-mod guides {
-    #[doc = include_str!("../docs/extending.md")]
-    struct Extending;
-    #[doc = include_str!("../docs/first-sign-in.md")]
-    struct FirstSignIn;
-    #[doc = include_str!("../docs/migrating.md")]
-    struct Migrating;
-    #[doc = include_str!("../docs/production.md")]
-    struct Production;
-    #[doc = include_str!("../docs/security.md")]
-    struct Security;
-    #[doc = include_str!("../docs/testing.md")]
-    struct Testing;
+macro_rules! guides {
+    ($($guide:ident = $file:literal;)*) => {$(
+        #[cfg(all(doctest, feature = "axum", feature = "postgres", feature = "testing"))]
+        #[doc = include_str!($file)]
+        struct $guide;
+    )*};
+}
+
+guides! {
+    ExtendingGuide = "../docs/extending.md";
+    FirstSignInGuide = "../docs/first-sign-in.md";
+    MigratingGuide = "../docs/migrating.md";
+    ProductionGuide = "../docs/production.md";
+    SecurityGuide = "../docs/security.md";
+    TestingGuide = "../docs/testing.md";
 }

@@ -163,6 +163,11 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Says how many.
     fn spread(&self, partition: Partition) -> BoxFuture<'_, Result<usize, StoreError>>;
 
+    /// Repairs due times after the store's clock was set back. For each row of any partition that is not `Acknowledged`,
+    /// `leased_until` becomes `now + longest` if it is later, and `due_at` becomes `now + longest + interval + x` if it is
+    /// later, with `x` as in [`spread`](Self::spread). Says how many rows have changed.
+    fn hasten(&self, longest: Duration) -> BoxFuture<'_, Result<usize, StoreError>>;
+
     /// Up to `limit` rows with bodies that another key than `key` sealed, in the order of their `id` and beginning
     /// after `after`, for sealing them again.
     fn sealed_otherwise(

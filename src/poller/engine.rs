@@ -20,6 +20,8 @@ const LONGEST_STORE_PAUSE: Duration = Duration::from_secs(30);
 const OUTAGE: Duration = Duration::from_secs(60);
 /// The store's clock may be corrected by this much at once.
 const LARGEST_DRIFT: Duration = Duration::from_secs(5);
+/// No lease is meant to be longer, not even that of an exchange whose answer waits for the store.
+const LONGEST_LEASE: Duration = Duration::from_secs(15 * 60);
 /// How often tombstones are looked for.
 const PURGE_EVERY: Duration = Duration::from_secs(600);
 const PURGE_BATCH: usize = 1_000;
@@ -38,6 +40,8 @@ pub(super) struct Engine {
     last_seen: Option<StoreClock>,
     /// Whether rows may have become overdue while nobody looked.
     spread_due: bool,
+    /// Whether rows may be due later than they were meant to be.
+    hasten_due: bool,
     renew_at: Duration,
     purge_at: Duration,
 }
@@ -60,6 +64,7 @@ impl Engine {
             failing_since: None,
             last_seen: None,
             spread_due: true,
+            hasten_due: false,
             renew_at,
             purge_at: now,
         }
@@ -130,6 +135,8 @@ impl Engine {
         if let Some(by) = jump.filter(|_| has_jumped) {
             tracing::error!(seconds = by.as_secs(), "the store's clock has jumped; what it says is due is put off");
             self.shared.tell(Event::ClockJumped { by });
+            // Either it was set back, and all that was stored before seems due too late, or this changes nothing.
+            self.hasten_due = true;
         }
         for claimed in work.claimed {
             let Some(tenant) = self.shared.tenant(claimed.partition) else { continue };
@@ -228,6 +235,14 @@ impl Engine {
         let now = shared.clock.monotonic();
         if self.spread_due && shared.settings.polls {
             self.spread().await;
+        }
+        if self.hasten_due {
+            match shared.store.hasten(LONGEST_LEASE).await {
+                Ok(_) => self.hasten_due = false,
+                Err(error) => {
+                    tracing::warn!(error = %error, "due times could not be put right after a jump of the clock")
+                }
+            }
         }
         if now >= self.renew_at {
             let lease = shared.settings.delivery_lease;

@@ -138,6 +138,10 @@ impl Store for MemoryStore {
         self.run(move |table, now| table.spread(partition, now))
     }
 
+    fn hasten(&self, longest: Duration) -> BoxFuture<'_, Result<usize, StoreError>> {
+        self.run(move |table, now| table.hasten(longest, now))
+    }
+
     fn keys(&self) -> BoxFuture<'_, Result<Vec<KeyStats>, StoreError>> {
         self.run(|table, _| table.keys())
     }

@@ -370,6 +370,15 @@ impl Store for PostgresStore {
         }))
     }
 
+    fn hasten(&self, longest: Duration) -> BoxFuture<'_, Result<usize, StoreError>> {
+        Box::pin(self.bounded(async move {
+            let session = self.session().await?;
+            let hastened = upkeep::hasten(&session, longest).await?;
+            session.finish();
+            Ok(hastened)
+        }))
+    }
+
     fn keys(&self) -> BoxFuture<'_, Result<Vec<KeyStats>, StoreError>> {
         Box::pin(self.bounded(async move {
             let session = self.session().await?;

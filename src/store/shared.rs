@@ -31,6 +31,7 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         forget(id: ProcessId) -> bool;
         purge(limit: usize) -> usize;
         spread(partition: Partition) -> usize;
+        hasten(longest: Duration) -> usize;
         sealed_otherwise(key: [u8; 4], after: Option<ProcessId>, limit: usize) -> Vec<Process>;
         reseal(reseals: Vec<Reseal>) -> Vec<bool>;
         keys() -> Vec<KeyStats>;

@@ -222,6 +222,10 @@ impl Store for SqliteStore {
         Box::pin(self.write(move |file, _| table::reseal(file, &reseals)))
     }
 
+    fn hasten(&self, longest: Duration) -> BoxFuture<'_, Result<usize, StoreError>> {
+        Box::pin(self.write(move |file, now| table::hasten(file, now, longest)))
+    }
+
     fn keys(&self) -> BoxFuture<'_, Result<Vec<KeyStats>, StoreError>> {
         Box::pin(self.read(|file, _| table::keys(file)))
     }

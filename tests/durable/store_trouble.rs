@@ -68,6 +68,7 @@ impl Store for Troubled {
         forget(id: ProcessId) -> bool;
         purge(limit: usize) -> usize;
         spread(partition: Partition) -> usize;
+        hasten(longest: Duration) -> usize;
         sealed_otherwise(key: [u8; 4], after: Option<ProcessId>, limit: usize) -> Vec<Process>;
         reseal(reseals: Vec<Reseal>) -> Vec<bool>;
         keys() -> Vec<KeyStats>;

@@ -48,9 +48,23 @@ async fn an_open_process_shows_that_a_dropped_poll_lost_nothing() {
     let mut pending = world.pending().await;
     world.op.misbehave(Fault::stall(Endpoint::Poll));
     world.drop_wait_after(seconds(7), &mut pending).await;
+    // For five minutes the dropped request may still be under way, and fetch the success after this answer.
     assert!(matches!(world.poll_when_due(&mut pending).await, Ok(Poll::Pending)));
+    world.clock.sleep(seconds(300)).await;
+    assert!(matches!(world.client.poll(&mut pending).await, Ok(Poll::Pending)));
     world.op.misbehave(Fault::error(Endpoint::Poll, "invalid_grant"));
     assert!(matches!(world.wait(&mut pending).await, Outcome::Failed(_)));
+}
+
+#[tokio::test]
+async fn an_open_process_says_little_while_a_dropped_poll_may_still_be_under_way() {
+    let world = undecided().await;
+    let mut pending = world.pending().await;
+    world.op.misbehave(Fault::stall(Endpoint::Poll));
+    world.drop_wait_after(seconds(7), &mut pending).await;
+    assert!(matches!(world.poll_when_due(&mut pending).await, Ok(Poll::Pending)));
+    world.op.misbehave(Fault::error(Endpoint::Poll, "invalid_grant"));
+    assert!(matches!(world.wait(&mut pending).await, Outcome::Unknown));
 }
 
 /// The success of the first poll is lost like this.

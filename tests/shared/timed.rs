@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use openid_deferred::store::{
-    Acknowledged, Acknowledgement, Cancellation, Claim, HeldOutcome, Insertion, NewProcess, OutcomeClaim, Outcomes,
-    Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal, Settlement, Store, StoreError, Work,
+    Acknowledged, Acknowledgement, Cancellation, Claim, HeldOutcome, Insertion, KeyStats, NewProcess, OutcomeClaim,
+    Outcomes, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal, Settlement, Store, StoreError, Work,
 };
 use openid_deferred::testing::TestClock;
 
@@ -84,8 +84,8 @@ impl Store for Timed {
         self.hold(move |store| store.purge(limit))
     }
 
-    fn spread(&self, partition: Partition, over: Duration) -> BoxFuture<'_, Result<usize, StoreError>> {
-        self.hold(move |store| store.spread(partition, over))
+    fn spread(&self, partition: Partition) -> BoxFuture<'_, Result<usize, StoreError>> {
+        self.hold(move |store| store.spread(partition))
     }
 
     fn sealed_otherwise(
@@ -99,6 +99,14 @@ impl Store for Timed {
 
     fn reseal(&self, reseals: Vec<Reseal>) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
         self.hold(|store| store.reseal(reseals))
+    }
+
+    fn hasten(&self, longest: Duration) -> BoxFuture<'_, Result<usize, StoreError>> {
+        self.hold(move |store| store.hasten(longest))
+    }
+
+    fn keys(&self) -> BoxFuture<'_, Result<Vec<KeyStats>, StoreError>> {
+        self.hold(|store| store.keys())
     }
 
     fn stats(&self) -> BoxFuture<'_, Result<Vec<PartitionStats>, StoreError>> {

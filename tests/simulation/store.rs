@@ -169,6 +169,10 @@ impl Store for SimulatedStore {
         self.call(move |world| world.memory.spread(partition), |_, _| ())
     }
 
+    fn hasten(&self, longest: Duration) -> BoxFuture<'_, Result<usize, StoreError>> {
+        self.call(move |world| world.memory.hasten(longest), |_, _| ())
+    }
+
     fn keys(&self) -> BoxFuture<'_, Result<Vec<KeyStats>, StoreError>> {
         self.call(|world| world.memory.keys(), |_, _| ())
     }

@@ -62,6 +62,32 @@ pub(super) async fn overdue_rows_are_spread_by_their_id(case: Case<'_>) {
     assert_eq!(case.load(id(2)).await.due_in, Duration::ZERO, "another partition is left alone");
 }
 
+pub(super) async fn a_clock_that_was_set_back_holds_nothing_up_for_long(case: Case<'_>) {
+    // What a clock that was set back leaves behind: everything is due much later than it was meant to be.
+    let later = 1_000 * HOUR;
+    case.inserted(NewProcess { due_in: later, ..waiting(0x80) }).await;
+    let state = State::Exchanging;
+    case.inserted(NewProcess { state, due_in: later, interval: Duration::ZERO, ..waiting(1) }).await;
+    let decided = case.decided(2, false).await;
+    let held = case.outcomes(HOUR).await.claimed.remove(0).held;
+    case.store().hold_outcomes(vec![held], later).await.unwrap();
+    case.inserted(NewProcess { due_in: HOUR, ..waiting(3) }).await;
+
+    assert_eq!(case.store().hasten(5 * MINUTE).await.unwrap(), 3, "one is due soon enough");
+    assert_eq!(case.store().hasten(5 * MINUTE).await.unwrap(), 0, "once is enough");
+    let due_in = async |id| case.load(id).await.due_in;
+    let soon = async |id, expected: Duration| {
+        let due_in = due_in(id).await;
+        assert!(due_in.abs_diff(expected) < MINUTE, "{due_in:?} is not {expected:?}");
+    };
+    soon(id(0x80), 5 * MINUTE + HOUR + HOUR / 2).await;
+    soon(id(1), 5 * MINUTE).await;
+    assert!(due_in(decided).await <= 5 * MINUTE + 2 * HOUR);
+    soon(id(3), HOUR).await;
+    case.advance(6 * MINUTE).await;
+    assert!(!case.load(id(1)).await.leased, "a lease ends like any other");
+}
+
 pub(super) async fn bodies_are_sealed_again_by_compare_and_swap(case: Case<'_>) {
     let store = case.store();
     for number in 1..=4 {

@@ -157,11 +157,14 @@ impl Table {
         });
         let ids: Vec<_> = waiting.map(|(_, id)| id).collect();
         for id in &ids {
-            let [a, b, c, d, ..] = id.to_bytes();
-            let share = f64::from(u32::from_be_bytes([a, b, c, d])) / (f64::from(u32::MAX) + 1.0);
-            self.update(*id, |row| row.due_at = now.saturating_add(row.interval.mul_f64(share)));
+            self.update(*id, |row| row.due_at = now.saturating_add(row.share_of_interval(*id)));
         }
         ids.len()
+    }
+
+    pub(super) fn hasten(&mut self, longest: Duration, now: Duration) -> usize {
+        let ids: Vec<_> = self.rows.keys().copied().collect();
+        ids.into_iter().filter(|id| self.update(*id, |row| row.hasten(*id, longest, now)) == Some(true)).count()
     }
 
     pub(super) fn reseal(&mut self, reseal: Reseal) -> bool {
@@ -315,6 +318,22 @@ impl Row {
             State::Decided => Queue::Outcomes,
             State::Acknowledged => Queue::Tombstones,
         }
+    }
+
+    fn share_of_interval(&self, id: ProcessId) -> Duration {
+        let [a, b, c, d, ..] = id.to_bytes();
+        self.interval.mul_f64(f64::from(u32::from_be_bytes([a, b, c, d])) / (f64::from(u32::MAX) + 1.0))
+    }
+
+    fn hasten(&mut self, id: ProcessId, longest: Duration, now: Duration) -> bool {
+        let lease_end = now.saturating_add(longest);
+        let due_at = lease_end.saturating_add(self.interval).saturating_add(self.share_of_interval(id));
+        let before = (self.due_at, self.leased_until);
+        if self.state != State::Acknowledged {
+            self.due_at = self.due_at.min(due_at);
+            self.leased_until = self.leased_until.map(|until| until.min(lease_end));
+        }
+        before != (self.due_at, self.leased_until)
     }
 
     fn settle(&mut self, settlement: Settlement, now: Duration) {

@@ -1,13 +1,13 @@
 //! Reading rows, cancellation, erasure, spreading, sealing again, statistics.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::row::{body_in, bytes_of, cancellation_in, id_in, key_in, partition_in, rounds, state_in, until};
 use super::session::{Session, value};
-use crate::store::column::{key_number, limit};
+use crate::store::column::{key_number, limit, micros};
 use crate::store::{Cancellation, KeyStats, Partition, PartitionStats, Process, ProcessId, Reseal, StoreError};
 
 const LOAD: &str = "
@@ -90,6 +90,30 @@ SELECT count(*) AS count FROM spread";
 
 pub(super) async fn spread(session: &Session<'_>, partition: Partition) -> Result<usize, StoreError> {
     let rows = session.query(SPREAD, &[(&partition.0, Type::INT8)]).await?;
+    let count: i64 = rows.first().map_or(Ok(0), |row| value(row, "count"))?;
+    Ok(usize::try_from(count).unwrap_or(0))
+}
+
+const HASTEN: &str = "
+WITH clock AS MATERIALIZED (SELECT @.clock() + $1::bigint * interval '1 microsecond' AS lease_end),
+latest AS MATERIALIZED (
+    SELECT id, lease_end, lease_end + poll_interval * (
+        1 + ((get_byte(id, 0) * 256.0 + get_byte(id, 1)) * 256.0 * 256.0
+             + get_byte(id, 2) * 256.0 + get_byte(id, 3)) / 4294967296.0
+    )::double precision AS due_at
+    FROM @.process, clock WHERE state <> 4 ORDER BY id FOR UPDATE OF process
+),
+hastened AS (
+    UPDATE @.process AS process
+    SET leased_until = LEAST(process.leased_until, latest.lease_end), due_at = LEAST(process.due_at, latest.due_at)
+    FROM latest
+    WHERE process.id = latest.id AND (process.leased_until > latest.lease_end OR process.due_at > latest.due_at)
+    RETURNING 1
+)
+SELECT count(*) AS count FROM hastened";
+
+pub(super) async fn hasten(session: &Session<'_>, longest: Duration) -> Result<usize, StoreError> {
+    let rows = session.query(HASTEN, &[(&micros(longest), Type::INT8)]).await?;
     let count: i64 = rows.first().map_or(Ok(0), |row| value(row, "count"))?;
     Ok(usize::try_from(count).unwrap_or(0))
 }

@@ -5,7 +5,9 @@ mod upkeep;
 mod work;
 
 pub(super) use outcomes::{acknowledge, claim_outcomes, hold};
-pub(super) use upkeep::{add_functions, cancel, forget, keys, load, purge, reseal, sealed_otherwise, spread, stats};
+pub(super) use upkeep::{
+    add_functions, cancel, forget, hasten, keys, load, purge, reseal, sealed_otherwise, spread, stats,
+};
 pub(super) use work::{insert, ping, work};
 
 use rusqlite::Row;

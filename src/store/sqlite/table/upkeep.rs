@@ -1,5 +1,7 @@
 //! Reading rows, cancellation, erasure, spreading, sealing again, statistics.
 
+use std::time::Duration;
+
 use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
@@ -82,6 +84,20 @@ pub(in crate::store::sqlite) fn spread(
          WHERE partition = :partition AND state <= 2 AND due_at <= :now AND state = 1 AND leased_until IS NULL",
     )?;
     spread.execute(named_params! { ":partition": partition.0, ":now": now.0 })
+}
+
+pub(in crate::store::sqlite) fn hasten(
+    connection: &Connection,
+    now: Moment,
+    longest: Duration,
+) -> rusqlite::Result<usize> {
+    let mut hasten = connection.prepare_cached(
+        "UPDATE process SET
+             leased_until = min(leased_until, :lease_end),
+             due_at = min(due_at, :lease_end + interval + share(id, interval))
+         WHERE state <> 4 AND (leased_until > :lease_end OR due_at > :lease_end + interval + share(id, interval))",
+    )?;
+    hasten.execute(named_params! { ":lease_end": now.plus(longest) })
 }
 
 pub(in crate::store::sqlite) fn sealed_otherwise(
