@@ -48,7 +48,6 @@ pub use wait::{Wait, WaitEvent};
 pub(crate) use poll::finish;
 pub(crate) use stored::StoredOutcome;
 
-use exchange::DEFERRED_GRANT;
 use options::Options;
 
 /// A relying party at one OP: the entrance to the protocol floor.
@@ -108,7 +107,8 @@ impl Client {
     async fn check_provider(&self) -> Result<(), Error> {
         let metadata = self.0.provider.metadata().await?;
         if !self.0.options.unadvertised {
-            check_support(&metadata, ResponseType::DeferredCode.as_str(), &[DEFERRED_GRANT], false)?;
+            let response_type = self.0.options.response_type;
+            check_support(&metadata, response_type.as_str(), &[response_type.grant_type()], false)?;
         }
         if metadata.require_pushed_authorization_requests() {
             return Err(ConfigurationProblem::Unsupported("pushed authorization requests (RFC 9126)").into());
@@ -127,7 +127,7 @@ impl Client {
         if self.0.options.unadvertised {
             return;
         }
-        if let Err(problem) = check_support(metadata, response_type.as_str(), &[DEFERRED_GRANT], false) {
+        if let Err(problem) = check_support(metadata, response_type.as_str(), &[response_type.grant_type()], false) {
             tracing::warn!(issuer = self.issuer(), %problem, "the OP's metadata no longer offers what this client needs");
         }
     }

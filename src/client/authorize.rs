@@ -7,6 +7,7 @@ use url::Url;
 
 use super::Client;
 use super::builder::{check_redirect_uri, setting};
+use super::exchange::{CODE_GRANT, DEFERRED_GRANT};
 use super::session::{self, AuthorizationSession};
 use crate::error::{Error, Misuse};
 use crate::jose;
@@ -16,7 +17,7 @@ use crate::secret::Secret;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// Which codes the OP may answer with (DTR §Deferred Code Response Type).
+/// Which codes the OP may answer with (DTR §Deferred Code Response Type; OpenID Connect Core 1.0 §3.1).
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum ResponseType {
@@ -27,6 +28,10 @@ pub enum ResponseType {
     /// `deferred_code code`: the OP signs the user in at once where it can and defers where it must.
     #[serde(rename = "dc")]
     DeferredCodeOrCode,
+    /// `code`: the ordinary code flow, in which the OP never defers. For OPs without the deferred flow, so that one
+    /// client does for them too.
+    #[serde(rename = "c")]
+    Code,
 }
 
 impl ResponseType {
@@ -34,6 +39,15 @@ impl ResponseType {
         match self {
             Self::DeferredCode => "deferred_code",
             Self::DeferredCodeOrCode => "deferred_code code",
+            Self::Code => "code",
+        }
+    }
+
+    /// The grant type that the flow cannot do without.
+    pub(super) fn grant_type(self) -> &'static str {
+        match self {
+            Self::DeferredCode | Self::DeferredCodeOrCode => DEFERRED_GRANT,
+            Self::Code => CODE_GRANT,
         }
     }
 }
@@ -98,12 +112,12 @@ pub struct AuthorizationRequest<'a> {
 }
 
 impl Client {
-    /// Starts an authorization request (DTR §Authentication Request). The defaults ask for `openid` and a
-    /// `deferred_code`, with PKCE and a DPoP key of its own.
+    /// Starts an authorization request (DTR §Authentication Request). The defaults ask for `openid` and the client's
+    /// [response type](super::ClientBuilder::response_type), with PKCE and a DPoP key of its own.
     pub fn authorize(&self) -> AuthorizationRequest<'_> {
         AuthorizationRequest {
             client: self,
-            response_type: ResponseType::default(),
+            response_type: self.0.options.response_type,
             response_mode: None,
             redirect_uri: None,
             scopes: vec!["openid".to_owned()],
@@ -117,7 +131,8 @@ impl Client {
 }
 
 impl AuthorizationRequest<'_> {
-    /// Which codes the OP may answer with; `deferred_code` alone unless set.
+    /// Which codes the OP may answer with; the client's [response type](super::ClientBuilder::response_type) unless
+    /// set.
     pub fn response_type(mut self, response_type: ResponseType) -> Self {
         self.response_type = response_type;
         self
@@ -247,7 +262,9 @@ impl AuthorizationRequest<'_> {
             // The default mode of a multi-valued response type is the fragment, which no server sees, so the query is
             // asked for by name (OAuth 2.0 Multiple Response Type Encoding Practices §2.1).
             let mode = match self.response_type {
-                ResponseType::DeferredCode => self.response_mode.filter(|mode| *mode != ResponseMode::Query),
+                ResponseType::DeferredCode | ResponseType::Code => {
+                    self.response_mode.filter(|mode| *mode != ResponseMode::Query)
+                }
                 ResponseType::DeferredCodeOrCode => Some(self.response_mode.unwrap_or(ResponseMode::Query)),
             };
             if let Some(mode) = mode {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::authorize::ResponseType;
 use super::options::{DpopMode, Options, PollCredential};
 use super::{Client, Inner};
 use crate::clock::{Clock, SystemClock};
@@ -78,6 +79,15 @@ impl ClientBuilder {
     #[must_use]
     pub fn redirect_uri(mut self, redirect_uri: impl Into<String>) -> Self {
         self.redirect_uri = Some(redirect_uri.into());
+        self
+    }
+
+    /// Which codes authorization requests ask for unless they are told otherwise; `deferred_code` unless set. It is
+    /// what [`discover`](Self::discover) looks for in the OP's metadata, so with [`ResponseType::Code`] the client works
+    /// with OPs that know nothing of the deferred flow.
+    #[must_use]
+    pub fn response_type(mut self, response_type: ResponseType) -> Self {
+        self.options.response_type = response_type;
         self
     }
 

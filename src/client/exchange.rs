@@ -19,6 +19,8 @@ use crate::secret::Secret;
 
 /// DTR §Deferred Code Exchange Request.
 pub(super) const DEFERRED_GRANT: &str = "urn:openid:params:grant-type:deferred";
+/// RFC 6749 §4.1.3.
+pub(super) const CODE_GRANT: &str = "authorization_code";
 
 /// Where no connection comes about the code is unspent, and the user waits in front of the page: a few quick tries.
 const CONNECTION_ATTEMPTS: u32 = 3;
@@ -183,7 +185,7 @@ impl Client {
                 }
             }
             Code::Authorization(code) => {
-                form.push(("grant_type", "authorization_code".into()));
+                form.push(("grant_type", CODE_GRANT.into()));
                 form.push(("code", code.expose().into()));
             }
         }

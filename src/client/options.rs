@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::authorize::ResponseType;
 use crate::dpop::DpopKey;
 use crate::jose::SigningAlgorithm;
 use crate::pending::FINAL_POLL_MARGIN;
@@ -10,6 +11,7 @@ use crate::secret::Secret;
 /// Everything that can be chosen beyond who the client is and whom it talks to. Each has a setter on the builder.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
+    pub(crate) response_type: ResponseType,
     pub(crate) request_timeout: Duration,
     pub(crate) poll_timeout: Duration,
     pub(crate) leeway: Duration,
@@ -33,6 +35,7 @@ pub(crate) struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            response_type: ResponseType::default(),
             request_timeout: Duration::from_secs(30),
             // An OP may hold a poll open until something happens, which is why it has a timeout of its own.
             poll_timeout: Duration::from_secs(90),

@@ -63,7 +63,7 @@ rules! {
     IssMismatch = "iss_mismatch", "the response's `iss` is not this OP", "RFC 9207 §2.4";
     BothCodes = "both_codes", "`code` and `deferred_code` came together", "DTR §Authentication Request Acknowledgment Validation";
     NoCode = "no_code", "neither a code nor an error came back", "DTR §Authentication Request Acknowledgment Validation";
-    UnrequestedCode = "unrequested_code", "`code` came back where only `deferred_code` was asked for", "DTR §Authentication Request Acknowledgment Validation";
+    UnrequestedCode = "unrequested_code", "a code of a kind came back that was not asked for", "DTR §Authentication Request Acknowledgment Validation";
     UnrequestedToken = "unrequested_token", "a token came back that was not asked for", "DTR §Deferred Code Response Type";
     InvalidCode = "invalid_code", "the code is empty, too long or has characters that no code may have", "DTR §Authentication Request Acknowledgment";
     CodeAndError = "code_and_error", "a code and an error came together", "RFC 6749 §4.1.2.1";

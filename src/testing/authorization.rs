@@ -71,9 +71,10 @@ impl Turn<'_> {
         let response_type = request.required("response_type")?;
         let mut types: Vec<_> = response_type.split(' ').collect();
         types.sort_unstable();
-        let allows_code = match *types.as_slice() {
-            ["deferred_code"] => false,
-            ["code", "deferred_code"] => true,
+        let is_deferred = match *types.as_slice() {
+            ["deferred_code"] => true,
+            ["code", "deferred_code"] => !self.op.settings.answers_with_code,
+            ["code"] => false,
             _ => {
                 let rule = RequestRule::WrongResponseType;
                 return Err(Rejection::bad("unsupported_response_type", rule, response_type));
@@ -111,7 +112,6 @@ impl Turn<'_> {
             return Err(Rejection::innocent("access_denied", "the user declined"));
         }
 
-        let is_deferred = !(allows_code && self.op.settings.answers_with_code);
         let code = self.op.token();
         let now = self.op.clock.monotonic();
         self.state.by_code.insert(code.clone(), self.state.processes.len());

@@ -196,7 +196,7 @@ rules! {
 
     UnknownClient = "the client is not registered", "RFC 6749 §2.2";
     WrongRedirectUri = "the redirect URI is not registered", "OpenID Connect Core 1.0 §3.1.2.1";
-    WrongResponseType = "the response type is neither `deferred_code` nor `deferred_code code`", "DTR §Authentication Request";
+    WrongResponseType = "the response type is none of `deferred_code`, `deferred_code code` and `code`", "DTR §Authentication Request";
     NoOpenidScope = "`openid` is not in the scope", "OpenID Connect Core 1.0 §3.1.2.1";
     NoPkce = "there is no PKCE challenge with `S256`", "RFC 9700 §2.1.1";
     WrongVerifier = "the `code_verifier` does not fit the challenge", "RFC 7636 §4.6";

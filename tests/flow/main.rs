@@ -3,6 +3,7 @@
 mod support;
 
 mod authorization;
+mod code_flow;
 mod discovery;
 mod dpop;
 mod exchange;
