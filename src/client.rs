@@ -25,6 +25,7 @@ mod exchange;
 mod options;
 mod outcome;
 mod poll;
+mod refresh;
 mod resource;
 mod revoke;
 mod session;
@@ -49,6 +50,7 @@ pub(crate) use poll::finish;
 pub(crate) use stored::StoredOutcome;
 
 use options::Options;
+use refresh::Flights;
 
 /// A relying party at one OP: the entrance to the protocol floor.
 ///
@@ -66,7 +68,7 @@ pub struct Client(Arc<Inner>);
 
 struct Inner {
     issuer: Issuer,
-    identity: ClientIdentity,
+    identity: Arc<ClientIdentity>,
     redirect_uri: Option<String>,
     allow_insecure_loopback: bool,
     provider: Provider,
@@ -74,6 +76,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     cancellation_endpoint: Option<Url>,
+    refreshes: Flights,
     options: Options,
 }
 

@@ -31,7 +31,7 @@ mod tests;
 pub use client_authentication::ClientAuthentication;
 
 pub(crate) use answer::{Answer, is_json};
-pub(crate) use resource::{Presentation, ResourceRequest};
+pub(crate) use resource::{Presentation, ResourceRequest, stated_error};
 
 use clock_offset::ClockOffsets;
 use nonces::NonceCache;

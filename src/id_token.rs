@@ -22,7 +22,7 @@ pub use claims::{Address, Claims};
 
 pub(crate) use expectations::Expectations;
 pub(crate) use stored::{StoredIdToken, StoredInterim};
-pub(crate) use verification::{header, verify_final, verify_interim};
+pub(crate) use verification::{header, verify_final, verify_interim, verify_refreshed};
 
 /// The final ID Token, verified: the OP's statement about who the user is (OpenID Connect Core 1.0 §2).
 ///

@@ -73,6 +73,7 @@ mod dpop;
 mod fault;
 mod id_token;
 mod in_process;
+mod introspection;
 mod keys;
 mod op;
 mod pace;

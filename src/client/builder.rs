@@ -8,6 +8,7 @@ use url::Url;
 
 use super::authorize::ResponseType;
 use super::options::{DpopMode, Options, PollCredential};
+use super::refresh::Flights;
 use super::{Client, Inner};
 use crate::clock::{Clock, SystemClock};
 use crate::endpoint::{ClientAuthentication, ClientIdentity, Endpoints};
@@ -326,7 +327,7 @@ impl ClientBuilder {
         };
         Ok(Client(Arc::new(Inner {
             issuer,
-            identity,
+            identity: Arc::new(identity),
             redirect_uri: self.redirect_uri,
             allow_insecure_loopback: self.allow_insecure_loopback,
             provider,
@@ -334,6 +335,7 @@ impl ClientBuilder {
             clock: self.clock,
             random: self.random,
             cancellation_endpoint,
+            refreshes: Flights::default(),
             options: self.options,
         })))
     }

@@ -10,6 +10,7 @@ use super::authentication::{self, Authentication, TokenType};
 use crate::dpop::DpopKey;
 use crate::error::{Document, Error, Rule, Violation};
 use crate::id_token::{self, IdToken, InterimState};
+use crate::jose::{KeySet, SigningAlgorithm};
 use crate::pending::Checks;
 use crate::secret::Secret;
 
@@ -73,6 +74,8 @@ impl Client {
             extra: tokens.rest,
             dpop_key: received.dpop_key.cloned(),
             after_cancellation: false,
+            refreshed_id_token: None,
+            refreshed: None,
         })))
     }
 
@@ -81,7 +84,29 @@ impl Client {
         received: &ReceivedTokens<'_>,
         tokens: &Tokens,
     ) -> Result<Result<IdToken, Violation>, Error> {
-        let token = tokens.id_token.expose();
+        let Some(token) = &tokens.id_token else {
+            let violation = Violation::new(Rule::NoIdToken).in_document(Document::TokenResponse);
+            return Ok(Err(violation.at_member("id_token")));
+        };
+        let verified = self.verify_by_keys(token.expose(), |keys, algorithms| {
+            let mut expectations =
+                self.expectations(received.checks, algorithms, Some(&tokens.access_token), received.received_at);
+            expectations.code = received.code;
+            if !self.0.options.subject_may_change {
+                expectations.interim_subject = received.interim.verified().map(|interim| interim.claims().subject());
+            }
+            id_token::verify_final(token.expose(), keys, &expectations)
+        });
+        verified.await
+    }
+
+    /// Verifies an ID Token by `verify`, with the keys that may have signed it and the algorithms that it may use. The
+    /// outer error passes, the inner one does not.
+    pub(super) async fn verify_by_keys(
+        &self,
+        token: &str,
+        verify: impl Fn(&KeySet, &[SigningAlgorithm]) -> Result<IdToken, Violation>,
+    ) -> Result<Result<IdToken, Violation>, Error> {
         let (algorithm, kid) = match id_token::header(token) {
             Ok(header) => header,
             Err(violation) => return Ok(Err(violation)),
@@ -91,18 +116,12 @@ impl Client {
             return Ok(Err(Violation::new(Rule::IdTokenAlgorithm).in_document(Document::IdToken)));
         }
         let keys = self.keys_for(algorithm, kid.as_deref()).await?;
-        let mut expectations =
-            self.expectations(received.checks, &algorithms, Some(&tokens.access_token), received.received_at);
-        expectations.code = received.code;
-        if !self.0.options.subject_may_change {
-            expectations.interim_subject = received.interim.verified().map(|interim| interim.claims().subject());
-        }
-        let mut verified = id_token::verify_final(token, &keys, &expectations);
+        let mut verified = verify(&keys, &algorithms);
         let unverified = verified.as_ref().is_err_and(|violation| violation.rule() == Rule::IdTokenSignature);
         if unverified && !algorithm.is_symmetric() {
             // Keys without a `kid` rotate unseen, so a signature that does not verify is tried with newer ones.
             if let Some(newer) = self.0.provider.keys_newer_than(&keys).await? {
-                verified = id_token::verify_final(token, &newer, &expectations);
+                verified = verify(&newer, &algorithms);
             }
         }
         match verified {
@@ -114,19 +133,20 @@ impl Client {
 }
 
 /// A token response whose members have the shape that they must have.
-struct Tokens {
-    access_token: Secret,
-    token_type: TokenType,
-    id_token: Secret,
-    refresh_token: Option<Secret>,
-    expires_in: Option<Duration>,
-    scope: Option<String>,
-    authorization_details: Option<Value>,
-    rest: Map<String, Value>,
+pub(super) struct Tokens {
+    pub(super) access_token: Secret,
+    pub(super) token_type: TokenType,
+    /// A refresh may come without one (OpenID Connect Core 1.0 §12.2).
+    pub(super) id_token: Option<Secret>,
+    pub(super) refresh_token: Option<Secret>,
+    pub(super) expires_in: Option<Duration>,
+    pub(super) scope: Option<String>,
+    pub(super) authorization_details: Option<Value>,
+    pub(super) rest: Map<String, Value>,
 }
 
 impl Tokens {
-    fn parse(body: &[u8]) -> Result<Self, Violation> {
+    pub(super) fn parse(body: &[u8]) -> Result<Self, Violation> {
         const DOCUMENT: Document = Document::TokenResponse;
         let response: TokenResponse =
             serde_json::from_slice(body).map_err(|error| Violation::malformed_json(DOCUMENT, &error))?;
@@ -145,7 +165,10 @@ impl Tokens {
             _ => return Err(Violation::new(Rule::UnknownTokenType).in_document(DOCUMENT).at_member("token_type")),
         };
         Ok(Self {
-            id_token: required(response.id_token, Rule::NoIdToken, "id_token")?,
+            id_token: match response.id_token {
+                None | Some(Value::Null) => None,
+                id_token => Some(required(id_token, Rule::NoIdToken, "id_token")?),
+            },
             access_token: required(response.access_token, Rule::NoAccessToken, "access_token")?,
             token_type,
             refresh_token: text(response.refresh_token).map(Secret::new),
@@ -271,7 +294,8 @@ mod tests {
 
     #[test]
     fn a_final_response_needs_tokens_and_a_known_type() {
-        assert_eq!(rule(json!({"access_token": "a", "token_type": "DPoP"})), Rule::NoIdToken);
+        assert_eq!(rule(json!({"access_token": "a", "token_type": "DPoP", "id_token": ""})), Rule::NoIdToken);
+        assert_eq!(rule(json!({"access_token": "a", "token_type": "DPoP", "id_token": 7})), Rule::NoIdToken);
         assert_eq!(rule(json!({"id_token": "i", "token_type": "DPoP"})), Rule::NoAccessToken);
         assert_eq!(rule(json!({"id_token": "i", "access_token": "a"})), Rule::UnknownTokenType);
         assert_eq!(rule(json!({"id_token": "i", "access_token": "a", "token_type": "mac"})), Rule::UnknownTokenType);

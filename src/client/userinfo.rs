@@ -9,9 +9,14 @@ use serde_json::{Map, Value};
 
 use super::Client;
 use super::authentication::Authentication;
+use super::resource::Call;
+use crate::endpoint::stated_error;
 use crate::error::{ConfigurationProblem, Document, Error, Rule, Violation};
 use crate::id_token;
 use crate::jose::{CompactJws, strict_object};
+
+/// Claims about one user, with a picture among them perhaps.
+const USERINFO_LIMIT: usize = 1024 * 1024;
 
 /// What the UserInfo endpoint says about a user, compared with whom the final ID Token is about.
 ///
@@ -54,6 +59,8 @@ impl Client {
     /// # Errors
     ///
     /// [`Configuration`](crate::ErrorKind::Configuration) where the OP has no such endpoint;
+    /// [`ErrorResponse`](crate::ErrorKind::ErrorResponse) where the OP refused: after `invalid_token` the access token has
+    /// expired or was revoked, and [`Client::refresh`] may bring a new one;
     /// [`Protocol`](crate::ErrorKind::Protocol) where its answer is no UserInfo response or about somebody else;
     /// [`Misuse`](crate::ErrorKind::Misuse) without an access token;
     /// [`Transport`](crate::ErrorKind::Transport) where no answer came.
@@ -66,9 +73,22 @@ impl Client {
         let url = metadata.userinfo_endpoint().ok_or(ConfigurationProblem::NoEndpoint("userinfo_endpoint"))?;
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, application/jwt"));
-        let response =
-            self.with_access_token(authentication, Method::GET, url, headers, Bytes::new(), Document::UserInfo).await?;
+        let call = Call {
+            method: Method::GET,
+            url,
+            headers,
+            body: Bytes::new(),
+            document: Document::UserInfo,
+            body_limit: USERINFO_LIMIT,
+        };
+        let response = self.with_access_token(authentication, call).await?;
         if response.status != StatusCode::OK {
+            if let Some(error) = stated_error(response.status, &response.headers) {
+                return Err(match error.code() {
+                    "use_dpop_nonce" => invalid(Rule::SecondNonceChallenge),
+                    _ => error.into(),
+                });
+            }
             let violation = Violation::new(Rule::UnexpectedStatus).in_document(Document::UserInfo);
             return Err(violation.with_status(response.status.as_u16()).into());
         }

@@ -65,6 +65,9 @@ pub enum Misuse {
     /// The poller was shut down.
     #[error("the poller was shut down")]
     ShutDown,
+    /// There is no refresh token: the OP gave none. Ask for the scope `offline_access` where the OP has it.
+    #[error("there is no refresh token")]
+    NoRefreshToken,
     /// There is no access token to use.
     #[error("there is no access token")]
     NoAccessToken,

@@ -100,6 +100,7 @@ rules! {
     SubjectChanged = "subject_changed", "the final ID Token is about another `iss` or `sub` than the interim one", "DTR §Interim ID Tokens";
 
     // UserInfo and protected resources
+    RefreshedIdToken = "refreshed_id_token", "the ID Token of a refresh contradicts the one of the sign-in", "OpenID Connect Core 1.0 §12.2";
     UserInfoSubject = "userinfo_sub", "the UserInfo response's `sub` is missing or not the one of the ID Token", "OpenID Connect Core 1.0 §5.3.2";
     UserInfoSigned = "userinfo_signed", "the signed UserInfo response does not verify", "OpenID Connect Core 1.0 §5.3.2";
 }

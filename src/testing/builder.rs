@@ -31,6 +31,7 @@ pub struct TestProviderBuilder {
     user: TestUser,
     decisions: DecisionPolicy,
     keep_requests: Option<usize>,
+    clock_offset: i64,
     settings: Settings,
 }
 
@@ -61,8 +62,8 @@ pub(super) struct Settings {
     pub(super) requires_pkce: bool,
     pub(super) sends_iss: bool,
     pub(super) refresh_tokens: bool,
+    pub(super) rotates_refresh_tokens: bool,
     pub(super) discovery: DiscoveryForm,
-    pub(super) clock_offset: i64,
 }
 
 /// Who decides when a process ends, and how.
@@ -174,6 +175,7 @@ impl TestProviderBuilder {
             user: TestUser::default(),
             decisions: DecisionPolicy::default(),
             keep_requests: None,
+            clock_offset: 0,
             settings: Settings {
                 issuer: String::new(),
                 edit_metadata: Vec::new(),
@@ -192,8 +194,8 @@ impl TestProviderBuilder {
                 requires_pkce: true,
                 sends_iss: true,
                 refresh_tokens: true,
+                rotates_refresh_tokens: true,
                 discovery: DiscoveryForm::default(),
-                clock_offset: 0,
             },
         }
     }
@@ -237,7 +239,7 @@ impl TestProviderBuilder {
 
     /// Lets the provider's wall clock be wrong by so many seconds: positive is ahead.
     pub fn clock_offset(mut self, seconds: i64) -> Self {
-        self.settings.clock_offset = seconds;
+        self.clock_offset = seconds;
         self
     }
 
@@ -382,6 +384,13 @@ impl TestProviderBuilder {
         self
     }
 
+    /// Lets refresh tokens be used again. By default each is replaced when it is used, and whoever presents a replaced
+    /// one has all tokens of its process revoked (RFC 9700 §4.14.2).
+    pub fn without_refresh_rotation(mut self) -> Self {
+        self.settings.rotates_refresh_tokens = false;
+        self
+    }
+
     /// Remembers only the last `requests` requests, for simulations that send millions. All are kept by default.
     pub fn keep_requests(mut self, requests: usize) -> Self {
         self.keep_requests = Some(requests);
@@ -431,6 +440,7 @@ impl TestProviderBuilder {
             clock: self.clock,
             random: self.random,
             ping_hook: self.ping_hook,
+            clock_offset: self.clock_offset.into(),
             changed: Notify::new(),
         });
         let server = listener.map(|listener| Server::start(listener, Arc::clone(&op))).transpose()?;

@@ -23,6 +23,7 @@ impl Turn<'_> {
             "token_endpoint": op.url("/token"),
             "userinfo_endpoint": op.url("/userinfo"),
             "revocation_endpoint": op.url("/revoke"),
+            "introspection_endpoint": op.url("/introspect"),
             "jwks_uri": op.url("/jwks"),
             "response_types_supported": ["code", "deferred_code", "deferred_code code"],
             "response_modes_supported": ["query", "form_post"],

@@ -9,6 +9,7 @@ use super::fault::{ForgeryKind, IdTokenForgery};
 use super::keys::{self, ProviderKey};
 use super::op::{State, Turn};
 use super::process::Process;
+use super::record::Endpoint;
 
 /// How long an ID Token is good for.
 const LIFETIME: u64 = 600;
@@ -18,7 +19,13 @@ impl Turn<'_> {
     pub(super) fn id_token(&mut self, process: usize, client: &TestClient, access_token: Option<&str>) -> String {
         let now = unix(self.op.now());
         let issuer = self.op.settings.issuer.clone();
-        let claims = claims(&self.state.processes[process], client, &issuer, now, access_token);
+        let mut claims = claims(&self.state.processes[process], client, &issuer, now, access_token);
+        if let Value::Object(members) = &mut claims
+            && self.endpoint == Endpoint::Refresh
+        {
+            // OpenID Connect Core §12.2: "it SHOULD NOT have a nonce Claim".
+            members.shift_remove("nonce");
+        }
         let State { faults, requests, .. } = &mut *self.state;
         let struck = faults.iter_mut().find_map(|fault| {
             let forgery = fault.forges_id_token(requests.get(self.number)?)?;

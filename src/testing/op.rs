@@ -1,6 +1,7 @@
 //! The provider behind all its doors: a request comes in, a delivery goes out.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -29,6 +30,8 @@ pub(super) struct Op {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) random: Arc<dyn Random>,
     pub(super) ping_hook: Option<PingHook>,
+    /// By how many seconds the wall clock is wrong.
+    pub(super) clock_offset: AtomicI64,
     pub(super) state: Mutex<State>,
     /// Wakes polls that are being held.
     pub(super) changed: Notify,
@@ -72,6 +75,8 @@ pub(super) struct AccessToken {
 pub(super) struct RefreshToken {
     pub(super) process: usize,
     pub(super) key: Option<String>,
+    /// Whether a newer one has taken its place.
+    pub(super) used: bool,
 }
 
 /// The two servers in one that a provider is; each has DPoP nonces of its own.
@@ -111,6 +116,12 @@ impl State {
         self.keys.push(ProviderKey::generate(algorithm, format!("key-{}", self.keys_made)));
     }
 
+    /// Takes back everything that was issued in a process.
+    pub(super) fn revoke_all(&mut self, process: usize) {
+        self.access_tokens.retain(|_, token| token.process != process);
+        self.refresh_tokens.retain(|_, token| token.process != process);
+    }
+
     pub(super) fn process_by_id(&self, deferred_auth_id: &str) -> Option<usize> {
         self.by_deferred_auth_id.get(deferred_auth_id).copied()
     }
@@ -139,8 +150,9 @@ impl Op {
 
     /// The wall clock as the provider believes it to be.
     pub(super) fn now(&self) -> SystemTime {
-        let offset = Duration::from_secs(self.settings.clock_offset.unsigned_abs());
-        match self.settings.clock_offset < 0 {
+        let offset = self.clock_offset.load(Ordering::Relaxed);
+        let (is_behind, offset) = (offset < 0, Duration::from_secs(offset.unsigned_abs()));
+        match is_behind {
             true => self.clock.now() - offset,
             false => self.clock.now() + offset,
         }
@@ -182,6 +194,7 @@ impl Op {
             "/userinfo" => Endpoint::UserInfo,
             "/resource" => Endpoint::Resource,
             "/revoke" => Endpoint::Revocation,
+            "/introspect" => Endpoint::Introspection,
             _ => Endpoint::Unknown,
         }
     }
@@ -443,6 +456,7 @@ impl Turn<'_> {
             Endpoint::UserInfo => self.userinfo(),
             Endpoint::Resource => self.resource(),
             Endpoint::Revocation => self.revocation(),
+            Endpoint::Introspection => self.introspection(),
             Endpoint::Unknown => {
                 let url = self.request.url.as_str();
                 // An OP has only one form of discovery document, so a client has to try.

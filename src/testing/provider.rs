@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use http::{HeaderMap, Method};
 use url::Url;
@@ -193,6 +194,11 @@ impl TestProvider {
     /// Forgets the current DPoP nonces, so that the next proof is challenged.
     pub fn rotate_nonces(&self) {
         self.op.state().nonces.iter_mut().for_each(|nonces| nonces.current = None);
+    }
+
+    /// Lets the provider's wall clock be wrong by so many seconds from now on: positive is ahead.
+    pub fn set_clock_offset(&self, seconds: i64) {
+        self.op.clock_offset.store(seconds, Ordering::Relaxed);
     }
 
     /// Every request so far, in the order of arrival.

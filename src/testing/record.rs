@@ -38,6 +38,8 @@ pub enum Endpoint {
     Resource,
     /// The revocation endpoint.
     Revocation,
+    /// The introspection endpoint.
+    Introspection,
     /// Anything else.
     Unknown,
 }
@@ -64,6 +66,7 @@ impl fmt::Display for Endpoint {
             Self::UserInfo => "UserInfo",
             Self::Resource => "resource",
             Self::Revocation => "revocation",
+            Self::Introspection => "introspection",
             Self::Unknown => "unknown",
         })
     }
@@ -215,7 +218,8 @@ rules! {
     RetryAfterIgnored = "the poll came before the time that `Retry-After` had named", "RFC 9110 §10.2.3";
     PolledInParallel = "two polls for one process were under way at the same time", "DTR §Successful Deferred Code Exchange Response";
     PolledAfterEnd = "the process had already ended, and the client had been told", "DTR §Token Request Error Response";
-    UnknownRefreshToken = "the refresh token is unknown, used or revoked", "RFC 6749 §6";
+    UnknownRefreshToken = "the refresh token is unknown or revoked", "RFC 6749 §6";
+    RefreshTokenReplayed = "the refresh token was used before, and has been replaced", "RFC 9700 §4.14.2";
 
     DpopMissing = "there is no DPoP proof where one is required", "RFC 9449 §5; DTR §Token Request Validation";
     DpopInvalid = "the DPoP proof does not hold", "RFC 9449 §4.3";

@@ -15,6 +15,7 @@ mod lost_answers;
 mod network;
 mod outages;
 mod polling;
+mod refresh;
 mod resource;
 mod sealing;
 mod secrets;

@@ -1,0 +1,127 @@
+//! One request for all who refresh the same tokens.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_core::future::BoxFuture;
+
+use super::{Refreshed, Tokens};
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::jose;
+use crate::secret::Secret;
+
+/// For this long a copy of the old tokens still gets the answer that replaced them, instead of presenting a refresh
+/// token that the OP would take for stolen.
+const LATECOMERS: Duration = Duration::from_secs(60);
+/// After this long nobody comes back for a request whose callers were all dropped.
+const ABANDONED: Duration = Duration::from_secs(600);
+/// More answers are not remembered. Each has a few kilobytes.
+const LANDED_LIMIT: usize = 1_000;
+
+/// The refreshes that are under way or have just come to an end, by the hash of the refresh token.
+#[derive(Default)]
+pub(in crate::client) struct Flights(Mutex<BTreeMap<[u8; 32], Entry>>);
+
+struct Entry {
+    flight: Arc<Flight>,
+    began: Duration,
+    landed: Option<Duration>,
+}
+
+/// One request. Whoever waits for it drives it, and the next one goes on where the last one was dropped: a browser that
+/// hangs up must not cost the user the new refresh token.
+struct Flight(tokio::sync::Mutex<State>);
+
+enum State {
+    UnderWay(BoxFuture<'static, Result<Refreshed, Error>>),
+    Landed(Result<Refreshed, Error>),
+}
+
+impl Flights {
+    /// The answer to the refresh with this token: of the one that is under way or has just ended, or of a new one.
+    pub(super) async fn join<F>(
+        &self,
+        clock: &dyn Clock,
+        refresh_token: &Secret,
+        begin: impl FnOnce(Secret) -> F + Send,
+    ) -> Result<Refreshed, Error>
+    where
+        F: Future<Output = Result<Refreshed, Error>> + Send + 'static,
+    {
+        let name = jose::sha256(refresh_token.expose().as_bytes());
+        let flight = {
+            let mut entries = self.entries();
+            let now = clock.monotonic();
+            entries.retain(|_, entry| entry.is_wanted(now));
+            let entry = entries.entry(name).or_insert_with(|| Entry {
+                flight: Arc::new(Flight(tokio::sync::Mutex::new(State::UnderWay(Box::pin(begin(
+                    refresh_token.clone(),
+                )))))),
+                began: now,
+                landed: None,
+            });
+            entry.flight.clone()
+        };
+        let result = flight.land().await;
+        self.landed(
+            name,
+            &flight,
+            clock.monotonic(),
+            result.as_ref().is_ok_and(|answer| replaces(answer, refresh_token)),
+        );
+        result
+    }
+
+    /// Forgets a flight, unless latecomers need its answer.
+    fn landed(&self, name: [u8; 32], flight: &Arc<Flight>, now: Duration, keep: bool) {
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(&name).filter(|entry| Arc::ptr_eq(&entry.flight, flight)) else { return };
+        entry.landed.get_or_insert(now);
+        if !keep {
+            entries.remove(&name);
+        }
+        if entries.values().filter(|entry| entry.landed.is_some()).count() > LANDED_LIMIT {
+            let oldest = entries.iter().filter_map(|(name, entry)| Some((entry.landed?, *name))).min();
+            oldest.map(|(_, name)| entries.remove(&name));
+        }
+    }
+
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<[u8; 32], Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn is_wanted(&self, now: Duration) -> bool {
+        match self.landed {
+            Some(landed) => now.saturating_sub(landed) < LATECOMERS,
+            None => Arc::strong_count(&self.flight) > 1 || now.saturating_sub(self.began) < ABANDONED,
+        }
+    }
+}
+
+impl Flight {
+    async fn land(&self) -> Result<Refreshed, Error> {
+        let mut state = self.0.lock().await;
+        match &mut *state {
+            State::UnderWay(request) => {
+                let result = request.await;
+                *state = State::Landed(to_shared(&result));
+                result
+            }
+            State::Landed(result) => to_shared(result),
+        }
+    }
+}
+
+fn to_shared(result: &Result<Refreshed, Error>) -> Result<Refreshed, Error> {
+    result.as_ref().map(Refreshed::clone).map_err(Error::to_shared)
+}
+
+/// Whether the answer has a refresh token that takes the old one's place. Otherwise the old one may be used again.
+fn replaces(answer: &Refreshed, refresh_token: &Secret) -> bool {
+    Tokens::parse(&answer.body).is_ok_and(|tokens| tokens.refresh_token.is_some_and(|new| new != *refresh_token))
+}
