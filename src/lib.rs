@@ -13,6 +13,7 @@
 //! | the user comes back | [`Client::authorization_response`] | [`SignIn::Deferred`] with a [`PendingAuthentication`], or [`SignIn::Complete`] |
 //! | wait | [`Client::wait`], or [`Client::poll`] from a job system of your own | an [`Outcome`] |
 //! | go on | [`Authentication::claims`], [`Client::userinfo`], [`Client::resource`] | who the user is, and calls to APIs |
+//! | keep going | [`Client::refresh`], [`Client::introspect`], [`Client::revoke`] | new tokens, what is left of them, and their end |
 //!
 //! This whole example runs, against the OP of the [`testing`] module:
 //!
@@ -144,8 +145,8 @@ mod transport;
 
 pub use client::{
     AssertionAudience, Authentication, AuthorizationGrant, AuthorizationRequest, AuthorizationSession, Cancelled,
-    Client, ClientBuilder, Denial, DpopMode, Expiry, Outcome, Poll, PollCredential, ResponseMode, ResponseType, SignIn,
-    UserInfo, Wait, WaitEvent,
+    Client, ClientBuilder, Denial, DpopMode, Expiry, Introspection, Outcome, Poll, PollCredential, ResponseMode,
+    ResponseType, SignIn, TokenTypeHint, UserInfo, Wait, WaitEvent,
 };
 pub use clock::{Clock, SystemClock};
 pub use dpop::DpopKey;

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::Client;
 use super::authentication::{self, Authentication, TokenType};
+use super::revoke::TokenTypeHint;
 use crate::dpop::DpopKey;
 use crate::error::{Document, Error, Rule, Violation};
 use crate::id_token::{self, IdToken, InterimState};
@@ -182,16 +183,16 @@ impl Tokens {
 }
 
 /// The tokens of a response that is not believed, for revoking them: access token and refresh token.
-pub(super) fn tokens_to_revoke(body: &[u8]) -> Vec<(Secret, &'static str)> {
+pub(super) fn tokens_to_revoke(body: &[u8]) -> Vec<(Secret, TokenTypeHint)> {
     let Ok(Value::Object(mut response)) = serde_json::from_slice(body) else {
         return Vec::new();
     };
-    let mut token = |name: &'static str| match response.remove(name) {
-        Some(Value::String(token)) if !token.is_empty() => Some((Secret::new(token), name)),
+    let mut token = |kind: TokenTypeHint| match response.remove(kind.as_str()) {
+        Some(Value::String(token)) if !token.is_empty() => Some((Secret::new(token), kind)),
         _ => None,
     };
     // The refresh token first: revoking it takes the access token along at many OPs.
-    [token("refresh_token"), token("access_token")].into_iter().flatten().collect()
+    [token(TokenTypeHint::RefreshToken), token(TokenTypeHint::AccessToken)].into_iter().flatten().collect()
 }
 
 /// Makes sense of a number of seconds in any form that OPs have been seen to send: integers, integral and fractional

@@ -245,6 +245,8 @@ pub enum Document {
     CancellationResponse,
     /// The answer of the revocation endpoint (RFC 7009 §2.2).
     RevocationResponse,
+    /// The answer of the introspection endpoint (RFC 7662 §2.2).
+    IntrospectionResponse,
     /// The answer of a protected resource.
     Resource,
     /// An ID Token's claims.
@@ -262,6 +264,7 @@ impl fmt::Display for Document {
             Self::UserInfo => "the UserInfo response",
             Self::CancellationResponse => "the cancellation response",
             Self::RevocationResponse => "the revocation response",
+            Self::IntrospectionResponse => "the introspection response",
             Self::Resource => "the resource's response",
             Self::IdToken => "the ID Token",
         })
