@@ -23,13 +23,14 @@ impl Client {
             return;
         }
         let Ok(metadata) = self.0.provider.metadata().await else { return };
-        let Some(url) = metadata.revocation_endpoint() else { return };
+        let Ok(client) = self.identity_at(&metadata) else { return };
+        let Some(url) = self.endpoints(&metadata, client).revocation() else { return };
         for (token, hint) in &tokens {
             let request = EndpointRequest {
                 url,
                 document: Document::RevocationResponse,
                 form: vec![("token", Cow::Borrowed(token.expose())), ("token_type_hint", Cow::Borrowed(*hint))],
-                client: &self.0.identity,
+                client,
                 dpop: dpop_key,
                 access_token: None,
                 timeout: REVOCATION_TIMEOUT.min(self.0.options.request_timeout),

@@ -11,7 +11,7 @@ use super::{DPOP, Endpoints, Failure, Role, authorization, challenge};
 use crate::dpop::DpopKey;
 use crate::error::{Document, Error};
 use crate::secret::Secret;
-use crate::transport::{HttpRequest, HttpResponse};
+use crate::transport::{ClientCertificate, HttpRequest, HttpResponse};
 
 /// One request to a protected resource.
 pub(crate) struct ResourceRequest<'a> {
@@ -33,6 +33,8 @@ pub(crate) enum Presentation<'a> {
     Bearer,
     /// With a proof by the key to which the token is bound.
     Dpop(&'a DpopKey),
+    /// Over connections with the certificate to which the token is bound (RFC 8705 §3).
+    WithCertificate(&'a ClientCertificate),
 }
 
 impl Endpoints {
@@ -40,7 +42,7 @@ impl Endpoints {
     /// resource's response.
     pub(crate) async fn resource(&self, request: ResourceRequest<'_>) -> Result<HttpResponse, Failure> {
         let nonce = match request.presentation {
-            Presentation::Bearer => None,
+            Presentation::Bearer | Presentation::WithCertificate(_) => None,
             Presentation::Dpop(_) => self.nonces.latest(Role::ResourceServer, request.url),
         };
         let first = self.call(&request, nonce.as_deref()).await?;
@@ -63,7 +65,7 @@ impl Endpoints {
         let mut headers = request.headers.clone();
         headers.remove(DPOP);
         let scheme = match request.presentation {
-            Presentation::Bearer => "Bearer",
+            Presentation::Bearer | Presentation::WithCertificate(_) => "Bearer",
             Presentation::Dpop(key) => {
                 let now = self.offsets.apply(request.url, self.clock.now());
                 let token = Some(request.access_token);
@@ -80,6 +82,10 @@ impl Endpoints {
             timeout: request.timeout,
             body_limit: request.body_limit,
             document: request.document,
+            client_certificate: match request.presentation {
+                Presentation::WithCertificate(certificate) => Some(certificate.current()),
+                Presentation::Bearer | Presentation::Dpop(_) => None,
+            },
         })
     }
 }

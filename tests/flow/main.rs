@@ -3,6 +3,7 @@
 mod support;
 
 mod authorization;
+mod client_authentication;
 mod discovery;
 mod dpop;
 mod exchange;
