@@ -1,7 +1,7 @@
 //! The protocol floor: every step of the flow is a method that takes and returns values.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::clock::{Clock, Moment};
@@ -22,6 +22,7 @@ mod authorize;
 mod builder;
 mod cancel;
 mod exchange;
+mod identity;
 mod introspect;
 mod options;
 mod outcome;
@@ -52,6 +53,7 @@ pub use wait::{Wait, WaitEvent};
 pub(crate) use poll::finish;
 pub(crate) use stored::StoredOutcome;
 
+use identity::Credentials;
 use options::Options;
 use refresh::Flights;
 
@@ -71,7 +73,11 @@ pub struct Client(Arc<Inner>);
 
 struct Inner {
     issuer: Issuer,
-    identity: Arc<ClientIdentity>,
+    client_id: String,
+    credentials: Credentials,
+    assertion_audience: Option<String>,
+    /// Settled at once where the method was named, else with the first metadata.
+    identity: OnceLock<ClientIdentity>,
     redirect_uri: Option<String>,
     allow_insecure_loopback: bool,
     provider: Provider,
@@ -97,7 +103,7 @@ impl Client {
 
     /// The client identifier.
     pub fn client_id(&self) -> &str {
-        &self.0.identity.client_id
+        &self.0.client_id
     }
 
     /// The OP's metadata as of now: from the cache, or fetched.
@@ -115,7 +121,10 @@ impl Client {
         if !self.0.options.unadvertised {
             let response_type = self.0.options.response_type;
             check_support(&metadata, response_type.as_str(), &[response_type.grant_type()], false)?;
+            self.check_authentication(&metadata)?;
         }
+        let identity = self.identity_at(&metadata)?;
+        builder::check_poll_credential(&self.0.options, &identity.authentication)?;
         if metadata.require_pushed_authorization_requests() {
             return Err(ConfigurationProblem::Unsupported("pushed authorization requests (RFC 9126)").into());
         }
@@ -133,14 +142,15 @@ impl Client {
         if self.0.options.unadvertised {
             return;
         }
-        if let Err(problem) = check_support(metadata, response_type.as_str(), &[response_type.grant_type()], false) {
+        let supported = check_support(metadata, response_type.as_str(), &[response_type.grant_type()], false);
+        if let Err(problem) = supported.and_then(|()| self.check_authentication(metadata)) {
             tracing::warn!(issuer = self.issuer(), %problem, "the OP's metadata no longer offers what this client needs");
         }
     }
 
     /// The key for a new authentication process.
     async fn new_dpop_key(&self, metadata: &ProviderMetadata) -> Result<Option<DpopKey>, Error> {
-        match (&self.0.options.dpop, self.dpop_algorithm(metadata)?) {
+        match (self.0.options.dpop(), self.dpop_algorithm(metadata)?) {
             (DpopMode::Shared(key), _) => Ok(Some(key.clone())),
             // Finding the primes of an RSA key takes a tenth of a second, which would hold up other tasks.
             (_, Some(algorithm @ SigningAlgorithm::Ps256)) => {
@@ -158,7 +168,7 @@ impl Client {
         const PREFERRED: [SigningAlgorithm; 4] =
             [SigningAlgorithm::Es256, SigningAlgorithm::EdDsa, SigningAlgorithm::Ed25519, SigningAlgorithm::Ps256];
         let shared;
-        let usable: &[SigningAlgorithm] = match &self.0.options.dpop {
+        let usable: &[SigningAlgorithm] = match self.0.options.dpop() {
             DpopMode::Off => return Ok(None),
             DpopMode::PerProcess => &PREFERRED,
             DpopMode::Shared(key) => {
@@ -228,7 +238,7 @@ impl Client {
             client_id: self.client_id(),
             trusted_audiences: &self.0.options.trusted_audiences,
             algorithms,
-            hmac_secret: self.0.identity.authentication.secret(),
+            hmac_secret: self.0.credentials.secret(),
             nonce: Some(&checks.nonce),
             max_age: checks.max_age(),
             require_auth_time: checks.require_auth_time,

@@ -16,7 +16,7 @@ use crate::dpop::{DpopKey, ProofParts};
 use crate::error::{Document, Error, Rule, TransportProblem, Violation};
 use crate::random::{self, Random};
 use crate::secret::Secret;
-use crate::transport::{HttpClient, HttpError, HttpRequest, HttpResponse};
+use crate::transport::{ClientCertificate, HttpClient, HttpError, HttpRequest, HttpResponse};
 
 mod answer;
 mod challenge;
@@ -31,6 +31,7 @@ mod tests;
 pub use client_authentication::ClientAuthentication;
 
 pub(crate) use answer::{Answer, is_json};
+pub(crate) use client_authentication::{GivenCredentials, Offer};
 pub(crate) use resource::{Presentation, ResourceRequest, stated_error};
 
 use clock_offset::ClockOffsets;
@@ -64,6 +65,15 @@ pub(crate) struct ClientIdentity {
     /// The `aud` of client assertions, one string: the issuer, or `None` for the URL of the endpoint that is called,
     /// where the OP insists.
     pub(crate) assertion_audience: Option<String>,
+    /// Presented in TLS at every endpoint of the OP: it authenticates the client, or its tokens are bound to it.
+    pub(crate) certificate: Option<ClientCertificate>,
+}
+
+impl ClientIdentity {
+    /// Whether the OP's endpoints are called with a certificate, and so by their aliases (RFC 8705 §5).
+    pub(crate) fn uses_mutual_tls(&self) -> bool {
+        self.certificate.is_some()
+    }
 }
 
 /// One request to an endpoint of the OP, as a form.
@@ -148,7 +158,10 @@ impl Endpoints {
     ) -> Result<HttpResponse, HttpError> {
         let headers = HeaderMap::from_iter([(ACCEPT, JSON)]);
         let (method, url, body) = (Method::GET, url.clone(), Bytes::new());
-        self.http.send(HttpRequest { method, url, headers, body, timeout, body_limit, document }).await
+        let client_certificate = None;
+        self.http
+            .send(HttpRequest { method, url, headers, body, timeout, body_limit, document, client_certificate })
+            .await
     }
 
     /// One request with everything that must be new in each: proof and client assertion.
@@ -174,6 +187,7 @@ impl Endpoints {
             timeout: request.timeout,
             body_limit: request.body_limit,
             document: request.document,
+            client_certificate: request.client.certificate.as_ref().map(ClientCertificate::current),
         })
     }
 

@@ -163,7 +163,7 @@ pub use poller::{Accepted, Delivery, Poller};
 pub use provider::ProviderMetadata;
 pub use random::{Random, SystemRandom};
 pub use secret::Secret;
-pub use transport::{HttpClient, HttpError, HttpRequest, HttpResponse};
+pub use transport::{ClientCertificate, HttpClient, HttpError, HttpRequest, HttpResponse, PresentedCertificate};
 
 /// The code in README.md compiles.
 #[cfg(doctest)]

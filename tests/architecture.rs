@@ -23,7 +23,7 @@ const ROOMS: [(&str, &[&str]); 13] = [
     ("id_token", &["jose"]),
     ("dpop", &["jose"]),
     ("keyring", &["jose"]),
-    ("transport", &[]),
+    ("transport", &["jose"]),
     ("endpoint", &["jose", "dpop", "transport"]),
     ("provider", &["jose", "transport", "endpoint"]),
     ("pending", &["jose", "id_token", "dpop", "keyring"]),

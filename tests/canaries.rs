@@ -74,7 +74,7 @@ async fn nothing_shows_a_secret_when_the_libraries_below_log_all_that_they_do() 
         .authentication(ClientAuthentication::client_secret_basic(CLIENT_SECRET))
         .redirect_uri(REDIRECT_URI)
         .clock(Arc::new(clock.clone()))
-        .configure_http(|http| http.no_proxy().tls_certs_only([authority]).connection_verbose(true))
+        .configure_http(move |http| http.no_proxy().tls_certs_only([authority.clone()]).connection_verbose(true))
         .build()
         .unwrap();
     let (url, session) = client.authorize().start().await.unwrap();

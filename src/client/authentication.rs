@@ -52,6 +52,9 @@ pub(crate) struct Body {
     pub(super) extra: Map<String, Value>,
     #[serde(rename = "key", with = "pending::dpop_key", default, skip_serializing_if = "Option::is_none")]
     pub(super) dpop_key: Option<DpopKey>,
+    /// The client was registered for tokens that are bound to its certificate.
+    #[serde(rename = "crt", default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) certificate_bound: bool,
     #[serde(rename = "cnl", default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) after_cancellation: bool,
     /// The newest one that a refresh brought. The one of the sign-in stays, because others are held against it.
@@ -164,9 +167,11 @@ impl Authentication {
     }
 
     /// Whether the access token is bound to [`dpop_key`](Self::dpop_key), so that a thief of the token alone cannot use
-    /// it (RFC 9449 §5). If not, the OP answered with `token_type` `Bearer`.
+    /// it (RFC 9449 §5), or to the client certificate, as was
+    /// [registered](crate::ClientBuilder::certificate_bound_access_tokens) (RFC 8705 §3). If not, the OP answered with
+    /// `token_type` `Bearer`.
     pub fn is_sender_constrained(&self) -> bool {
-        self.0.token_type == TokenType::Dpop && self.0.dpop_key.is_some()
+        (self.0.token_type == TokenType::Dpop && self.0.dpop_key.is_some()) || self.0.certificate_bound
     }
 
     /// The key that this sign-in was bound to from its first request on.

@@ -244,6 +244,8 @@ impl AuthorizationRequest<'_> {
 
         let metadata = client.0.provider.metadata().await?;
         client.warn_if_unsupported(&metadata, self.response_type);
+        // A client that could not exchange the code must not send the user out.
+        client.identity_at(&metadata)?;
         let dpop_key = client.new_dpop_key(&metadata).await?;
         let state = random::base64url::<32>(random)?;
         let nonce = random::base64url::<32>(random)?;

@@ -56,7 +56,7 @@ impl Client {
             url,
             document: Document::CancellationResponse,
             form: vec![("deferred_auth_id", Cow::Borrowed(pending.0.deferred_auth_id.expose()))],
-            client: &self.0.identity,
+            client: self.identity().await?,
             dpop: pending.0.dpop_key.as_ref(),
             access_token: None,
             timeout: self.0.options.request_timeout,

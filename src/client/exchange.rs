@@ -120,7 +120,8 @@ impl Client {
     /// Row by row the same request for both kinds of code. Gives the body of the answer and when the request left.
     async fn send_code(&self, grant: &mut AuthorizationGrant) -> Result<(Zeroizing<Vec<u8>>, SystemTime), Error> {
         let metadata = self.0.provider.metadata().await?;
-        let url = metadata.token_endpoint();
+        let client = self.identity_at(&metadata)?;
+        let url = self.endpoints(&metadata, client).token();
         let started = self.0.clock.monotonic();
         let mut attempt = 1;
         loop {
@@ -130,7 +131,7 @@ impl Client {
                 url,
                 document: Document::ExchangeResponse,
                 form: self.code_form(grant),
-                client: &self.0.identity,
+                client,
                 dpop: grant.session.dpop_key.as_ref(),
                 access_token: None,
                 timeout: self.0.options.request_timeout,

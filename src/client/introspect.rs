@@ -61,12 +61,13 @@ impl Client {
 
     async fn request_introspection(&self, token: &Secret, hint: Option<TokenTypeHint>) -> Result<Introspection, Error> {
         let metadata = self.0.provider.metadata().await?;
-        let url = metadata.introspection_endpoint();
+        let client = self.identity_at(&metadata)?;
+        let url = self.endpoints(&metadata, client).introspection();
         let request = EndpointRequest {
             url: url.ok_or(ConfigurationProblem::NoEndpoint("introspection_endpoint"))?,
             document: Document::IntrospectionResponse,
             form: token_form(token, hint),
-            client: &self.0.identity,
+            client,
             dpop: None,
             access_token: None,
             timeout: self.0.options.request_timeout,

@@ -19,7 +19,9 @@ pub(crate) struct Options {
     pub(crate) id_token_algorithms: Option<Vec<SigningAlgorithm>>,
     pub(crate) trusted_audiences: Vec<String>,
     pub(crate) notification_token: Option<Secret>,
-    pub(crate) dpop: DpopMode,
+    /// `None` where nothing was said.
+    pub(crate) dpop: Option<DpopMode>,
+    pub(crate) certificate_bound: bool,
     pub(crate) poll_credential: PollCredential,
     pub(crate) pkce: bool,
     pub(crate) redirect_uri_in_exchange: bool,
@@ -44,7 +46,8 @@ impl Default for Options {
             id_token_algorithms: None,
             trusted_audiences: Vec::new(),
             notification_token: None,
-            dpop: DpopMode::PerProcess,
+            dpop: None,
+            certificate_bound: false,
             poll_credential: PollCredential::ClientAuthentication,
             pkce: true,
             redirect_uri_in_exchange: true,
@@ -55,6 +58,18 @@ impl Default for Options {
             immediate_answers: false,
             cancellation_endpoint: None,
             identity_without_binding: false,
+        }
+    }
+}
+
+impl Options {
+    /// Which DPoP keys are used. Where tokens are bound to the client certificate there are none: an OP that sees both
+    /// may use up a grant and refuse.
+    pub(crate) fn dpop(&self) -> &DpopMode {
+        match &self.dpop {
+            Some(mode) => mode,
+            None if self.certificate_bound => &DpopMode::Off,
+            None => &DpopMode::PerProcess,
         }
     }
 }

@@ -151,6 +151,7 @@ impl Client {
     ) -> Result<Sent, Failure> {
         let not_sent = |error| Failure { error, may_have_been_sent: false };
         let metadata = metadata.map_err(not_sent)?;
+        let client = self.identity_at(&metadata).map_err(not_sent)?;
         let access_token = match self.0.options.poll_credential {
             PollCredential::ClientAuthentication => None,
             PollCredential::AccessToken => {
@@ -163,10 +164,10 @@ impl Client {
             ("deferred_auth_id", pending.0.deferred_auth_id.expose().into()),
         ];
         let request = EndpointRequest {
-            url: metadata.token_endpoint(),
+            url: self.endpoints(&metadata, client).token(),
             document: Document::TokenResponse,
             form,
-            client: &self.0.identity,
+            client,
             dpop: pending.0.dpop_key.as_ref(),
             access_token,
             timeout: self.0.options.poll_timeout,

@@ -96,7 +96,7 @@ impl Client {
     /// DPoP.
     pub async fn refresh_with_new_key(&self, authentication: &mut Authentication) -> Result<(), Error> {
         const SETTING: &str = "refresh_with_new_key";
-        if self.0.identity.authentication.method() == "none" {
+        if self.identity().await?.authentication.method() == "none" {
             return Err(setting(SETTING, "the refresh tokens of a public client are bound to their key"));
         }
         self.refresh_with(authentication, async |client| {
@@ -127,11 +127,13 @@ impl Client {
 
     /// Sends the request, or waits for the one that is under way.
     async fn request_refresh(&self, refresh_token: Secret, dpop_key: Option<DpopKey>) -> Result<Refreshed, Error> {
-        let url = self.0.provider.metadata().await?.token_endpoint().clone();
+        let metadata = self.0.provider.metadata().await?;
+        let identity = self.identity_at(&metadata)?.clone();
+        let url = self.endpoints(&metadata, &identity).token().clone();
         let request = Request {
             endpoints: self.0.endpoints.clone(),
             clock: self.0.clock.clone(),
-            identity: self.0.identity.clone(),
+            identity,
             url,
             timeout: self.0.options.request_timeout,
             dpop_key,
@@ -163,8 +165,9 @@ impl Client {
                 return Err(violation.into());
             }
         };
-        let bound = tokens.token_type == TokenType::Dpop && refreshed.dpop_key.is_some();
-        let keep_tokens = bound || !self.0.options.identity_without_binding;
+        let key_bound = tokens.token_type == TokenType::Dpop && refreshed.dpop_key.is_some();
+        let certificate_bound = self.0.options.certificate_bound && refreshed.dpop_key.is_none();
+        let keep_tokens = key_bound || certificate_bound || !self.0.options.identity_without_binding;
         if !keep_tokens {
             self.revoke_quietly(&refreshed.body, refreshed.dpop_key.as_ref()).await;
         }
@@ -178,6 +181,7 @@ impl Client {
         body.authorization_details = tokens.authorization_details.or(body.authorization_details.take());
         body.extra = tokens.rest;
         body.dpop_key = refreshed.dpop_key;
+        body.certificate_bound = certificate_bound;
         if let Some(id_token) = id_token {
             body.refreshed_id_token = Some(id_token);
         }
@@ -210,7 +214,7 @@ impl Client {
 struct Request {
     endpoints: Arc<Endpoints>,
     clock: Arc<dyn Clock>,
-    identity: Arc<ClientIdentity>,
+    identity: ClientIdentity,
     url: Url,
     timeout: Duration,
     dpop_key: Option<DpopKey>,

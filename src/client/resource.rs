@@ -6,9 +6,10 @@ use url::Url;
 
 use super::Client;
 use super::authentication::{Authentication, TokenType};
+use super::builder::setting;
 use crate::endpoint::{Failure, Presentation, ResourceRequest, stated_error};
 use crate::error::{ConfigurationProblem, Document, Error, Misuse};
-use crate::transport::{HttpResponse, may_be_called};
+use crate::transport::{ClientCertificate, HttpResponse, may_be_called};
 
 /// More than an application should get through this door; larger things are fetched with its own HTTP client.
 const RESOURCE_RESPONSE_LIMIT: usize = 16 * 1024 * 1024;
@@ -25,7 +26,7 @@ pub(super) struct Call<'a> {
 
 impl Client {
     /// Sends a request to a protected resource with the access token, and with a DPoP proof where the token is bound
-    /// to a key. A challenge for a nonce is answered once; nonces of resource servers are kept apart from the OP's.
+    /// to a key, or over a connection with the client certificate where it is bound to that. A challenge for a nonce is answered once; nonces of resource servers are kept apart from the OP's.
     ///
     /// Only `https:` URLs are called (or plain loopback ones where the client allows them), redirects are not followed,
     /// and the response has at most 16 MiB. Its status is not judged; where the resource refuses the request and says
@@ -103,11 +104,18 @@ impl Client {
             access_token,
             presentation: match (tokens.token_type, &tokens.dpop_key) {
                 (TokenType::Dpop, Some(key)) => Presentation::Dpop(key),
+                _ if tokens.certificate_bound => Presentation::WithCertificate(self.token_certificate()?),
                 _ => Presentation::Bearer,
             },
             timeout: self.0.options.request_timeout,
             body_limit,
         };
         self.0.endpoints.resource(request).await.map_err(|Failure { error, .. }| error)
+    }
+
+    /// The certificate to which the OP binds this client's tokens.
+    fn token_certificate(&self) -> Result<&ClientCertificate, Error> {
+        let problem = "the access token is bound to a certificate, which this client does not have";
+        self.0.credentials.certificate().ok_or_else(|| setting("client_certificate", problem))
     }
 }

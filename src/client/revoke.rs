@@ -9,7 +9,7 @@ use super::Client;
 use super::authentication::Authentication;
 use super::token_response::tokens_to_revoke;
 use crate::dpop::DpopKey;
-use crate::endpoint::{Answer, EndpointRequest};
+use crate::endpoint::{Answer, ClientIdentity, EndpointRequest};
 use crate::error::{ConfigurationProblem, Document, Error};
 use crate::secret::Secret;
 
@@ -94,8 +94,10 @@ impl Client {
     ) -> Result<(), Error> {
         let revoked = async {
             let metadata = self.0.provider.metadata().await?;
-            let url = metadata.revocation_endpoint().ok_or(ConfigurationProblem::NoEndpoint("revocation_endpoint"))?;
-            self.send_revocation(url, token, hint, dpop_key, self.0.options.request_timeout).await
+            let client = self.identity_at(&metadata)?;
+            let url = self.endpoints(&metadata, client).revocation();
+            let url = url.ok_or(ConfigurationProblem::NoEndpoint("revocation_endpoint"))?;
+            self.send_revocation(url, client, token, hint, dpop_key, self.0.options.request_timeout).await
         };
         revoked.await.map_err(|error: Error| error.in_step(STEP))
     }
@@ -108,10 +110,11 @@ impl Client {
             return;
         }
         let Ok(metadata) = self.0.provider.metadata().await else { return };
-        let Some(url) = metadata.revocation_endpoint() else { return };
+        let Ok(client) = self.identity_at(&metadata) else { return };
+        let Some(url) = self.endpoints(&metadata, client).revocation() else { return };
         let timeout = QUIET_TIMEOUT.min(self.0.options.request_timeout);
         for (token, hint) in &tokens {
-            match self.send_revocation(url, token, Some(*hint), dpop_key, timeout).await {
+            match self.send_revocation(url, client, token, Some(*hint), dpop_key, timeout).await {
                 Ok(()) => tracing::debug!(token = hint.as_str(), "a token was revoked"),
                 Err(error) => tracing::warn!(token = hint.as_str(), %error, "a token could not be revoked"),
             }
@@ -121,6 +124,7 @@ impl Client {
     async fn send_revocation(
         &self,
         url: &Url,
+        client: &ClientIdentity,
         token: &Secret,
         hint: Option<TokenTypeHint>,
         dpop: Option<&DpopKey>,
@@ -130,7 +134,7 @@ impl Client {
             url,
             document: Document::RevocationResponse,
             form: token_form(token, hint),
-            client: &self.0.identity,
+            client,
             dpop,
             access_token: None,
             timeout,

@@ -55,8 +55,10 @@ impl Client {
             Ok(id_token) => id_token,
             Err(violation) => return Ok(Err(violation)),
         };
-        let bound = tokens.token_type == TokenType::Dpop && received.dpop_key.is_some();
-        let keep_tokens = bound || !self.0.options.identity_without_binding;
+        let key_bound = tokens.token_type == TokenType::Dpop && received.dpop_key.is_some();
+        // What the OP wrote into its token is for resource servers; the registration says that it does.
+        let certificate_bound = self.0.options.certificate_bound && received.dpop_key.is_none();
+        let keep_tokens = key_bound || certificate_bound || !self.0.options.identity_without_binding;
         if !keep_tokens {
             self.revoke_quietly(received.body, received.dpop_key).await;
         }
@@ -74,6 +76,7 @@ impl Client {
             authorization_details: tokens.authorization_details,
             extra: tokens.rest,
             dpop_key: received.dpop_key.cloned(),
+            certificate_bound,
             after_cancellation: false,
             refreshed_id_token: None,
             refreshed: None,

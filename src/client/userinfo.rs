@@ -70,7 +70,9 @@ impl Client {
 
     async fn ask_userinfo(&self, authentication: &Authentication) -> Result<UserInfo, Error> {
         let metadata = self.0.provider.metadata().await?;
-        let url = metadata.userinfo_endpoint().ok_or(ConfigurationProblem::NoEndpoint("userinfo_endpoint"))?;
+        // A token that is not bound to the certificate is shown without one, and so not at the alias.
+        let endpoints = metadata.endpoints(authentication.body().certificate_bound);
+        let url = endpoints.userinfo().ok_or(ConfigurationProblem::NoEndpoint("userinfo_endpoint"))?;
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, application/jwt"));
         let call = Call {

@@ -11,7 +11,7 @@ use super::{DPOP, Endpoints, Failure, Role, authorization, challenge, clock_offs
 use crate::dpop::DpopKey;
 use crate::error::{Document, Error, ErrorResponse};
 use crate::secret::Secret;
-use crate::transport::{HttpRequest, HttpResponse};
+use crate::transport::{ClientCertificate, HttpRequest, HttpResponse};
 
 /// One request to a protected resource.
 pub(crate) struct ResourceRequest<'a> {
@@ -33,6 +33,8 @@ pub(crate) enum Presentation<'a> {
     Bearer,
     /// With a proof by the key to which the token is bound.
     Dpop(&'a DpopKey),
+    /// Over connections with the certificate to which the token is bound (RFC 8705 §3).
+    WithCertificate(&'a ClientCertificate),
 }
 
 impl Endpoints {
@@ -80,7 +82,7 @@ impl Endpoints {
         let mut headers = request.headers.clone();
         headers.remove(DPOP);
         let scheme = match request.presentation {
-            Presentation::Bearer => "Bearer",
+            Presentation::Bearer | Presentation::WithCertificate(_) => "Bearer",
             Presentation::Dpop(key) => {
                 let now = self.offsets.apply(request.url, self.clock.now());
                 let token = Some(request.access_token);
@@ -97,6 +99,10 @@ impl Endpoints {
             timeout: request.timeout,
             body_limit: request.body_limit,
             document: request.document,
+            client_certificate: match request.presentation {
+                Presentation::WithCertificate(certificate) => Some(certificate.current()),
+                Presentation::Bearer | Presentation::Dpop(_) => None,
+            },
         })
     }
 }

@@ -35,6 +35,9 @@ pub enum ConfigurationProblem {
     /// A private key cannot be used.
     #[error("the private key cannot be used: {0}")]
     Key(&'static str),
+    /// A client certificate cannot be used.
+    #[error("the client certificate cannot be used: {0}")]
+    Certificate(&'static str),
     /// The OP requires something that this crate does not do.
     #[error("the OP requires {0}, which this version does not do")]
     Unsupported(&'static str),

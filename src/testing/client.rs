@@ -2,9 +2,11 @@
 
 use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
+use tokio_rustls::rustls::pki_types::CertificateDer;
 use url::Url;
 
 use super::keys;
+use super::mutual_tls::TestCertificate;
 
 /// A client as the provider has registered it.
 ///
@@ -23,6 +25,8 @@ pub struct TestClient {
     pub(super) id_token_algorithm: Algorithm,
     pub(super) signed_userinfo: bool,
     pub(super) requires_dpop: bool,
+    pub(super) certificate_bound: bool,
+    pub(super) requires_pushed: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -30,7 +34,11 @@ pub(super) enum RegisteredAuthentication {
     None,
     SecretBasic(String),
     SecretPost(String),
+    SecretJwt(String),
     PrivateKeyJwt(Value),
+    /// With the DNS name in the certificate.
+    TlsClientAuth(String),
+    SelfSignedTlsClientAuth(Vec<CertificateDer<'static>>),
 }
 
 impl TestClient {
@@ -47,6 +55,45 @@ impl TestClient {
     /// A client with `client_secret_post`.
     pub fn secret_post(id: &str, secret: &str) -> Self {
         Self::new(id, RegisteredAuthentication::SecretPost(secret.to_owned()))
+    }
+
+    /// A client with `client_secret_jwt`. The secret has at least 32 bytes for HS256, 48 for HS384 and 64 for HS512.
+    pub fn secret_jwt(id: &str, secret: &str) -> Self {
+        Self::new(id, RegisteredAuthentication::SecretJwt(secret.to_owned()))
+    }
+
+    /// A client with `tls_client_auth` that is known by this DNS name in its certificate (`tls_client_auth_san_dns`,
+    /// RFC 8705 §2.1.2). The provider has to be set up with
+    /// [`mutual_tls`](super::TestProviderBuilder::mutual_tls), and issues such certificates:
+    /// [`TestProvider::client_certificate`](super::TestProvider::client_certificate).
+    pub fn tls_client_auth(id: &str, dns_name: &str) -> Self {
+        Self::new(id, RegisteredAuthentication::TlsClientAuth(dns_name.to_owned()))
+    }
+
+    /// A client with `self_signed_tls_client_auth` and this certificate (RFC 8705 §2.2). The provider has to be set up
+    /// with [`mutual_tls`](super::TestProviderBuilder::mutual_tls).
+    pub fn self_signed_tls_client_auth(id: &str, certificate: &TestCertificate) -> Self {
+        Self::new(id, RegisteredAuthentication::SelfSignedTlsClientAuth(vec![certificate.der.clone()]))
+    }
+
+    /// Registers one more certificate for `self_signed_tls_client_auth`, as for a renewal.
+    ///
+    /// # Panics
+    ///
+    /// If the client is registered with another method.
+    pub fn further_certificate(mut self, certificate: &TestCertificate) -> Self {
+        let RegisteredAuthentication::SelfSignedTlsClientAuth(certificates) = &mut self.authentication else {
+            panic!("the client is not registered with self_signed_tls_client_auth")
+        };
+        certificates.push(certificate.der.clone());
+        self
+    }
+
+    /// Binds this client's access tokens to its certificate (`tls_client_certificate_bound_access_tokens`, RFC 8705
+    /// §3.4). Every request to the token endpoint then needs one, and none may have a DPoP proof.
+    pub fn certificate_bound_access_tokens(mut self) -> Self {
+        self.certificate_bound = true;
+        self
     }
 
     /// A client with `private_key_jwt` and this public key, a JWK in JSON.
@@ -68,6 +115,8 @@ impl TestClient {
             id_token_algorithm: Algorithm::RS256,
             signed_userinfo: false,
             requires_dpop: false,
+            certificate_bound: false,
+            requires_pushed: false,
         }
     }
 
@@ -109,6 +158,13 @@ impl TestClient {
     /// Refuses this client's token requests without a DPoP proof (`dpop_bound_access_tokens`).
     pub fn require_dpop(mut self) -> Self {
         self.requires_dpop = true;
+        self
+    }
+
+    /// Refuses this client's authorization requests unless they were pushed (`require_pushed_authorization_requests`,
+    /// RFC 9126 §6).
+    pub fn require_pushed_authorization_requests(mut self) -> Self {
+        self.requires_pushed = true;
         self
     }
 

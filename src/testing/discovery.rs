@@ -14,7 +14,7 @@ impl Turn<'_> {
         Ok(Reply::json(200, &self.metadata_document()).with(http::header::CACHE_CONTROL, "max-age=3600"))
     }
 
-    fn metadata_document(&self) -> Value {
+    pub(super) fn metadata_document(&self) -> Value {
         let op = self.op;
         let algorithms: Vec<_> = self.id_token_algorithms().into_iter().map(keys::name).collect();
         let mut document = json!({
@@ -24,6 +24,7 @@ impl Turn<'_> {
             "userinfo_endpoint": op.url("/userinfo"),
             "revocation_endpoint": op.url("/revoke"),
             "introspection_endpoint": op.url("/introspect"),
+            "pushed_authorization_request_endpoint": op.url("/par"),
             "jwks_uri": op.url("/jwks"),
             "response_types_supported": ["code", "deferred_code", "deferred_code code"],
             "response_modes_supported": ["query", "form_post"],
@@ -34,8 +35,9 @@ impl Turn<'_> {
             "id_token_signing_alg_values_supported": algorithms,
             "userinfo_signing_alg_values_supported": algorithms,
             "token_endpoint_auth_methods_supported":
-                ["none", "client_secret_basic", "client_secret_post", "private_key_jwt"],
-            "token_endpoint_auth_signing_alg_values_supported": ["ES256", "ES384", "EdDSA", "PS256", "RS256"],
+                ["none", "client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt"],
+            "token_endpoint_auth_signing_alg_values_supported":
+                ["ES256", "ES384", "EdDSA", "PS256", "RS256", "HS256", "HS384", "HS512"],
             "code_challenge_methods_supported": ["S256"],
         });
         if op.settings.supports_dpop {
@@ -43,6 +45,23 @@ impl Turn<'_> {
         }
         if op.settings.sends_iss {
             document["authorization_response_iss_parameter_supported"] = json!(true);
+        }
+        if op.settings.requires_pushed {
+            document["require_pushed_authorization_requests"] = json!(true);
+        }
+        if op.settings.mutual_tls {
+            let methods = document["token_endpoint_auth_methods_supported"].as_array_mut().expect("it is an array");
+            methods.extend([json!("tls_client_auth"), json!("self_signed_tls_client_auth")]);
+            document["tls_client_certificate_bound_access_tokens"] = json!(true);
+        }
+        if let Some(base) = &op.alias_base {
+            let alias = |path: &str| json!(format!("{}{path}", base.as_str().trim_end_matches('/')));
+            document["mtls_endpoint_aliases"] = json!({
+                "token_endpoint": alias("/token"),
+                "userinfo_endpoint": alias("/userinfo"),
+                "revocation_endpoint": alias("/revoke"),
+                "pushed_authorization_request_endpoint": alias("/par"),
+            });
         }
         let Value::Object(members) = &mut document else { unreachable!("the document is an object") };
         for editor in &op.settings.edit_metadata {

@@ -133,6 +133,25 @@ impl<'a> Jwt<'a> {
         jsonwebtoken::signature::Verifier::verify(&*verifier, message, &self.signature).is_ok()
     }
 
+    /// Whether an HMAC by this secret stands under it. "A key of the same size as the hash output [...] or larger MUST
+    /// be used with this algorithm" (RFC 7518 §3.2).
+    pub(super) fn verifies_with_secret(&self, secret: &[u8]) -> bool {
+        let name = self.header.get("alg").and_then(Value::as_str).unwrap_or_default();
+        let (algorithm, length) = match name {
+            "HS256" => (Algorithm::HS256, 32),
+            "HS384" => (Algorithm::HS384, 48),
+            "HS512" => (Algorithm::HS512, 64),
+            _ => return false,
+        };
+        if secret.len() < length {
+            return false;
+        }
+        let key = DecodingKey::from_secret(secret);
+        let Ok(verifier) = (CRYPTO.verifier_factory)(&algorithm, &key) else { return false };
+        let message = self.message.as_bytes();
+        jsonwebtoken::signature::Verifier::verify(&*verifier, message, &self.signature).is_ok()
+    }
+
     pub(super) fn claim(&self, name: &str) -> Option<&str> {
         self.claims.get(name)?.as_str()
     }

@@ -17,8 +17,10 @@ use super::builder::{DecisionPolicy, DiscoveryForm, NoncePolicy, Settings};
 use super::client::{TestClient, TestUser};
 use super::fault::{Action, Fault};
 use super::keys::ProviderKey;
+use super::mutual_tls::ClientAuthority;
 use super::ping::{PingHook, SentPing};
 use super::process::{Decision, Process};
+use super::pushed::PushedRequest;
 use super::record::{Endpoint, Log, RecordedRequest, RequestRule, RequestViolation};
 use super::wire::{Delivery, Incoming, Parameters, Rejection, Reply};
 use crate::clock::Clock;
@@ -27,6 +29,9 @@ use crate::random::Random;
 pub(super) struct Op {
     pub(super) settings: Settings,
     pub(super) base: Url,
+    /// Like `base`, for clients with certificates.
+    pub(super) alias_base: Option<Url>,
+    pub(super) authority: ClientAuthority,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) random: Arc<dyn Random>,
     pub(super) ping_hook: Option<PingHook>,
@@ -41,6 +46,7 @@ pub(super) struct Op {
 pub(super) struct State {
     pub(super) clients: BTreeMap<String, TestClient>,
     pub(super) processes: Vec<Process>,
+    pub(super) pushed: BTreeMap<String, PushedRequest>,
     pub(super) by_code: BTreeMap<String, usize>,
     pub(super) by_deferred_auth_id: BTreeMap<String, usize>,
     /// The processes that will be decided by time, and when.
@@ -67,6 +73,8 @@ pub(super) struct State {
 pub(super) struct AccessToken {
     pub(super) process: usize,
     pub(super) key: Option<String>,
+    /// The thumbprint of the certificate that it is bound to.
+    pub(super) certificate: Option<String>,
     pub(super) expires_at: Duration,
     /// Good for polling only.
     pub(super) is_early: bool,
@@ -169,6 +177,11 @@ impl Op {
         format!("{}{path}", self.settings.issuer)
     }
 
+    /// Whether this URL is one of the provider's.
+    pub(super) fn is_at(&self, url: &Url) -> bool {
+        std::iter::once(&self.base).chain(&self.alias_base).any(|base| base.origin() == url.origin())
+    }
+
     fn endpoint(&self, request: &Incoming, parameters: &Parameters) -> Endpoint {
         let issuer_path = self.base.path().trim_end_matches('/');
         let path = request.url.path();
@@ -195,6 +208,7 @@ impl Op {
             "/resource" => Endpoint::Resource,
             "/revoke" => Endpoint::Revocation,
             "/introspect" => Endpoint::Introspection,
+            "/par" => Endpoint::PushedAuthorization,
             _ => Endpoint::Unknown,
         }
     }
@@ -339,6 +353,7 @@ impl Op {
             headers: request.headers.clone(),
             parameters: parameters.0.clone(),
             body: request.body.clone(),
+            client_certificate: request.certificates.first().map(|der| Bytes::copy_from_slice(der)),
             status: None,
             response_headers: HeaderMap::new(),
             response_body: Bytes::new(),
@@ -442,6 +457,7 @@ impl State {
 
 impl Turn<'_> {
     fn answer(&mut self, early: bool, first: bool) -> Answer {
+        self.check_alias();
         let result = match self.endpoint {
             Endpoint::Metadata => self.metadata(),
             Endpoint::Keys => self.key_set(),
@@ -452,6 +468,7 @@ impl Turn<'_> {
                 Err(rejection) => Err(rejection),
             },
             Endpoint::Token | Endpoint::Exchange | Endpoint::Code | Endpoint::Refresh => self.token(),
+            Endpoint::PushedAuthorization => self.push(),
             Endpoint::Cancellation => self.cancellation(),
             Endpoint::UserInfo => self.userinfo(),
             Endpoint::Resource => self.resource(),

@@ -40,6 +40,8 @@ pub enum Endpoint {
     Revocation,
     /// The introspection endpoint.
     Introspection,
+    /// The pushed authorization request endpoint (RFC 9126).
+    PushedAuthorization,
     /// Anything else.
     Unknown,
 }
@@ -67,6 +69,7 @@ impl fmt::Display for Endpoint {
             Self::Resource => "resource",
             Self::Revocation => "revocation",
             Self::Introspection => "introspection",
+            Self::PushedAuthorization => "pushed authorization request",
             Self::Unknown => "unknown",
         })
     }
@@ -94,6 +97,8 @@ pub struct RecordedRequest {
     pub parameters: Vec<(String, String)>,
     /// The body.
     pub body: Bytes,
+    /// The client certificate of the connection in DER, where one was presented.
+    pub client_certificate: Option<Bytes>,
     /// The status of the response; `None` while there is none, or where the connection was reset or left to stall.
     pub status: Option<u16>,
     /// The headers of the response.
@@ -208,6 +213,16 @@ rules! {
     SeveralAuthentications = "the client authenticates in more than one way", "RFC 6749 §2.3";
     AssertionInvalid = "the client assertion does not hold", "RFC 7523 §3";
     AssertionReplayed = "the client assertion's `jti` was used before", "OpenID Connect Core 1.0 §9";
+
+    CertificateMissing = "no client certificate was presented", "RFC 8705 §3";
+    CertificateChanged = "the client certificate is not the one that the access token is bound to", "RFC 8705 §3";
+    DpopWithCertificate = "there is a DPoP proof although the client's tokens are bound to its certificate", "RFC 8705 §3; RFC 9449 §5";
+    AliasIgnored = "a client with a certificate called an endpoint that has an mTLS alias under its other URL", "RFC 8705 §5";
+    AliasWithoutCertificate = "an mTLS alias was called without a client certificate", "RFC 8705 §5";
+
+    NotPushed = "the authorization request was not pushed, although the client has to", "RFC 9126 §5";
+    UnknownRequestUri = "the `request_uri` is unknown, was used before, has expired or belongs to another client", "RFC 9126 §4";
+    ParameterBesideRequestUri = "the authorization request has more than `client_id` and `request_uri`", "RFC 9126 §4";
 
     UnknownCode = "the code was never issued", "DTR §Deferred Code Exchange Request Validation";
     CodeReplayed = "the code was used before", "DTR §Deferred Code Exchange Request Validation";

@@ -45,7 +45,8 @@ impl Turn<'_> {
         let (scheme, token) = header.split_once(' ').unwrap_or_default();
         let now = self.op.clock.monotonic();
         let found = self.state.access_tokens.get(token).filter(|found| !found.is_early && now < found.expires_at);
-        let Some((process, key)) = found.map(|found| (found.process, found.key.clone())) else {
+        let found = found.map(|found| (found.process, found.key.clone(), found.certificate.clone()));
+        let Some((process, key, certificate)) = found else {
             return Err(Rejection::new(401, "invalid_token", RequestRule::AccessTokenInvalid, "")
                 .header(header::WWW_AUTHENTICATE, "DPoP error=\"invalid_token\""));
         };
@@ -54,6 +55,13 @@ impl Turn<'_> {
             // RFC 9449 §7.2: a bound token must not be accepted as a bearer token.
             return Err(Rejection::new(401, "invalid_token", RequestRule::AccessTokenScheme, scheme)
                 .header(header::WWW_AUTHENTICATE, "DPoP error=\"invalid_token\""));
+        }
+        if let Some(certificate) = certificate {
+            if self.certificate_thumbprint() != Some(certificate) {
+                return Err(Rejection::new(401, "invalid_token", RequestRule::CertificateChanged, "")
+                    .header(header::WWW_AUTHENTICATE, "Bearer error=\"invalid_token\""));
+            }
+            self.must_use_alias();
         }
         if let Some(key) = key {
             let token = token.to_owned();

@@ -295,6 +295,10 @@ impl Turn<'_> {
         if let Some(scope) = self.state.processes[process].request.get("scope") {
             response["scope"] = json!(scope);
         }
+        // RFC 9396 §7: what was granted, which is here what was asked for.
+        if let Some(details) = self.state.processes[process].request.get("authorization_details") {
+            response["authorization_details"] = serde_json::from_str(details).unwrap_or_default();
+        }
         let keeps_the_old = self.endpoint == Endpoint::Refresh && !self.op.settings.rotates_refresh_tokens;
         if self.op.settings.refresh_tokens && !keeps_the_old {
             let token = self.op.token();
@@ -310,7 +314,9 @@ impl Turn<'_> {
     fn access_token(&mut self, process: usize, key: Option<&str>, is_early: bool) -> String {
         let token = self.op.token();
         let expires_at = self.op.clock.monotonic() + ACCESS_TOKEN_LIFETIME;
-        let record = AccessToken { process, key: key.map(str::to_owned), expires_at, is_early };
+        let client = &self.state.clients[&self.state.processes[process].client_id];
+        let certificate = if client.certificate_bound { self.certificate_thumbprint() } else { None };
+        let record = AccessToken { process, key: key.map(str::to_owned), certificate, expires_at, is_early };
         self.state.access_tokens.insert(token.clone(), record);
         token
     }

@@ -3,6 +3,7 @@
 mod support;
 
 mod authorization;
+mod client_authentication;
 mod code_flow;
 mod discovery;
 mod dpop;

@@ -6,7 +6,11 @@ import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { createServer } from 'node:https';
 import { createInterface } from 'node:readline';
 
-import Provider, { errors } from 'oidc-provider';
+import Provider from 'oidc-provider';
+
+// Standard output is for one line; what the library says goes to standard error.
+console.log = console.error;
+console.info = console.error;
 
 const [settings, input] = await new Promise((resolve) => {
   const lines = createInterface({ input: process.stdin });
@@ -108,4 +112,4 @@ for (const name of ['authorization', 'pushed_authorization_request', 'grant', 'u
 provider.on('server_error', (ctx, error) => console.error(error));
 
 server.on('request', provider.callback());
-console.log(JSON.stringify({ issuer }));
+process.stdout.write(`${JSON.stringify({ issuer })}\n`);

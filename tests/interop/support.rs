@@ -56,7 +56,7 @@ pub(crate) fn client_of(op: &Provider) -> ClientBuilder {
         .authentication(ClientAuthentication::client_secret_basic(CLIENT_SECRET))
         .redirect_uri(REDIRECT_URI)
         .response_type(ResponseType::Code)
-        .configure_http(|http| http.no_proxy().tls_certs_only([authority]))
+        .configure_http(move |http| http.no_proxy().tls_certs_only([authority.clone()]))
 }
 
 impl World {
