@@ -14,6 +14,7 @@ use crate::pending::{Checks, Jitter};
 use crate::provider::{Issuer, Provider, ProviderMetadata, check_support};
 use crate::random::{self, Random};
 use crate::secret::Secret;
+use serde_json::Value;
 use url::Url;
 
 mod authentication;
@@ -26,6 +27,7 @@ mod identity;
 mod options;
 mod outcome;
 mod poll;
+mod pushed;
 mod resource;
 mod revoke;
 mod session;
@@ -119,8 +121,11 @@ impl Client {
         }
         let identity = self.identity_at(&metadata)?;
         builder::check_poll_credential(&self.0.options, &identity.authentication)?;
-        if metadata.require_pushed_authorization_requests() {
-            return Err(ConfigurationProblem::Unsupported("pushed authorization requests (RFC 9126)").into());
+        if metadata.extra("require_signed_request_object") == Some(&Value::Bool(true)) {
+            return Err(ConfigurationProblem::Unsupported("signed request objects (RFC 9101)").into());
+        }
+        if self.pushes(&metadata) {
+            self.push_endpoint(&metadata)?;
         }
         self.dpop_algorithm(&metadata)?;
         // An OP whose tokens are authenticated with the client secret may have no keys at all.

@@ -81,8 +81,8 @@ pub(crate) struct EndpointRequest<'a> {
     pub(crate) url: &'a Url,
     /// Names the response in errors.
     pub(crate) document: Document,
-    /// What the endpoint is asked. `client_id` and the credentials are added.
-    pub(crate) form: Vec<(&'static str, Cow<'a, str>)>,
+    /// What the endpoint is asked. The credentials are added, and `client_id` where it does not stand here.
+    pub(crate) form: Vec<(&'a str, Cow<'a, str>)>,
     pub(crate) client: &'a ClientIdentity,
     pub(crate) dpop: Option<&'a DpopKey>,
     /// Takes the `Authorization` header, with `ath` in the proof. A client that authenticates in the body still does;
@@ -167,7 +167,9 @@ impl Endpoints {
     /// One request with everything that must be new in each: proof and client assertion.
     async fn form_request(&self, request: &EndpointRequest<'_>, nonce: Option<&str>) -> Result<HttpRequest, Error> {
         let now = self.offsets.apply(request.url, self.clock.now());
-        let credentials = self.credentials(request, now).await?;
+        let mut credentials = self.credentials(request, now).await?;
+        // It is also a parameter of requests that are pushed, and none may stand twice.
+        credentials.form.retain(|(name, _)| !request.form.iter().any(|(present, _)| present == name));
         let mut headers = HeaderMap::with_capacity(4);
         headers.insert(ACCEPT, JSON);
         headers.insert(CONTENT_TYPE, FORM);

@@ -269,6 +269,15 @@ impl ClientBuilder {
         self
     }
 
+    /// Pushes every authorization request to the OP and sends the browser out with a reference to it (RFC 9126), so that
+    /// nobody on its way can read or change what is asked. Where the OP requires that it happens without this setting;
+    /// [`AuthorizationRequest::pushed`](super::AuthorizationRequest::pushed) is for a single request.
+    #[must_use]
+    pub fn pushed_authorization_requests(mut self) -> Self {
+        self.options.pushed_requests = true;
+        self
+    }
+
     /// Sends no PKCE parameters (RFC 7636), for OPs that refuse what they do not know.
     #[must_use]
     pub fn without_pkce(mut self) -> Self {

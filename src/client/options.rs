@@ -20,6 +20,7 @@ pub(crate) struct Options {
     /// `None` where nothing was said.
     pub(crate) dpop: Option<DpopMode>,
     pub(crate) certificate_bound: bool,
+    pub(crate) pushed_requests: bool,
     pub(crate) poll_credential: PollCredential,
     pub(crate) pkce: bool,
     pub(crate) redirect_uri_in_exchange: bool,
@@ -45,6 +46,7 @@ impl Default for Options {
             notification_token: None,
             dpop: None,
             certificate_bound: false,
+            pushed_requests: false,
             poll_credential: PollCredential::ClientAuthentication,
             pkce: true,
             redirect_uri_in_exchange: true,

@@ -54,6 +54,9 @@ rules! {
     TooManyKeys = "too_many_keys", "the key set holds more keys than any OP needs", "RFC 7517 §5";
     NoUsableKey = "no_usable_key", "the key set holds no key that can be used", "RFC 7517 §5";
 
+    // Pushed authorization requests
+    RequestUriExpired = "request_uri_expired", "the request URI had expired before the browser could use it", "RFC 9126 §2.2";
+
     // Authorization response
     RepeatedParameter = "repeated_parameter", "a parameter stands in the response more than once", "RFC 6749 §3.1";
     OversizedResponse = "oversized_response", "the response is longer than any genuine one", "RFC 9700 §4";
@@ -115,6 +118,7 @@ impl Rule {
                 | Self::UnexpectedContentType
                 | Self::MalformedJson
                 | Self::SecondNonceChallenge
+                | Self::RequestUriExpired
                 | Self::UnknownError
         )
     }
@@ -232,6 +236,8 @@ pub enum Document {
     Metadata,
     /// The OP's key set (RFC 7517).
     KeySet,
+    /// The answer to a pushed authorization request (RFC 9126 §2.2).
+    PushedAuthorizationResponse,
     /// The authorization response, as the browser brings it.
     AuthorizationResponse,
     /// The answer to a Deferred Code Exchange Request.
@@ -255,6 +261,7 @@ impl fmt::Display for Document {
         formatter.write_str(match self {
             Self::Metadata => "the OP's metadata",
             Self::KeySet => "the OP's key set",
+            Self::PushedAuthorizationResponse => "the answer to the pushed authorization request",
             Self::AuthorizationResponse => "the authorization response",
             Self::ExchangeResponse => "the exchange response",
             Self::TokenResponse => "the token response",
