@@ -10,10 +10,11 @@ use crate::endpoint::{ClientIdentity, Endpoints};
 use crate::error::{ConfigurationProblem, Error, ErrorKind, Misuse};
 use crate::id_token::Expectations;
 use crate::jose::{self, KeySet, SigningAlgorithm};
-use crate::pending::{Checks, Jitter};
+use crate::pending::{Checks, Jitter, Pace};
 use crate::provider::{Issuer, Provider, ProviderMetadata, check_support};
 use crate::random::{self, Random};
 use crate::secret::Secret;
+use serde_json::Value;
 use url::Url;
 
 mod authentication;
@@ -27,6 +28,7 @@ mod introspect;
 mod options;
 mod outcome;
 mod poll;
+mod pushed;
 mod refresh;
 mod resource;
 mod revoke;
@@ -42,7 +44,7 @@ pub use authorize::{AuthorizationRequest, ResponseMode, ResponseType};
 pub use builder::{AssertionAudience, ClientBuilder};
 pub use cancel::Cancelled;
 pub use introspect::Introspection;
-pub use options::{DpopMode, PollCredential};
+pub use options::{Backoff, DpopMode, PollCredential};
 pub use outcome::{Denial, Expiry, Outcome};
 pub use poll::Poll;
 pub use revoke::TokenTypeHint;
@@ -115,6 +117,17 @@ impl Client {
         self.0.provider.metadata().await
     }
 
+    /// The redirect URI of its sign-ins, unless they choose another one.
+    pub(crate) fn redirect_uri(&self) -> Option<&str> {
+        self.0.redirect_uri.as_deref()
+    }
+
+    /// Whether it is known already that the OP's responses do not say whose they are (RFC 9207).
+    pub(crate) fn is_known_to_lack_iss(&self) -> bool {
+        let metadata = self.0.provider.known_metadata();
+        metadata.is_some_and(|metadata| !metadata.authorization_response_iss_parameter_supported())
+    }
+
     /// Discovery's checks: everything that would otherwise fail in front of a user.
     async fn check_provider(&self) -> Result<(), Error> {
         let metadata = self.0.provider.metadata().await?;
@@ -125,8 +138,11 @@ impl Client {
         }
         let identity = self.identity_at(&metadata)?;
         builder::check_poll_credential(&self.0.options, &identity.authentication)?;
-        if metadata.require_pushed_authorization_requests() {
-            return Err(ConfigurationProblem::Unsupported("pushed authorization requests (RFC 9126)").into());
+        if metadata.extra("require_signed_request_object") == Some(&Value::Bool(true)) {
+            return Err(ConfigurationProblem::Unsupported("signed request objects (RFC 9101)").into());
+        }
+        if self.pushes(&metadata) {
+            self.push_endpoint(&metadata)?;
         }
         self.dpop_algorithm(&metadata)?;
         // An OP whose tokens are authenticated with the client secret may have no keys at all.
@@ -212,9 +228,15 @@ impl Client {
         Moment::of(&*self.0.clock)
     }
 
-    /// Jitter is no secret, and nobody may lose a process for the lack of it: without randomness there is none.
-    pub(crate) fn jitter(&self) -> Jitter {
-        Jitter(random::bytes(&*self.0.random).map_or(0, u16::from_be_bytes))
+    /// How fast to poll. Jitter is no secret, and nobody may lose a process for the lack of it: without randomness there
+    /// is none.
+    pub(crate) fn pace(&self) -> Pace {
+        let jitter = Jitter(random::bytes(&*self.0.random).map_or(0, u16::from_be_bytes));
+        Pace {
+            jitter,
+            longest_wait: self.0.options.backoff.longest_wait(),
+            give_up_after: self.0.options.give_up_after,
+        }
     }
 
     /// Refuses a value that another client made: its credentials would go to the wrong OP.

@@ -156,7 +156,8 @@ impl Authentication {
         self.0.scope.as_deref()
     }
 
-    /// The authorization details that were granted (RFC 9396 §7).
+    /// The authorization details that were granted (RFC 9396 §7), an array: the OP may grant less than was asked for, or
+    /// add to it. `None` where it says nothing.
     pub fn authorization_details(&self) -> Option<&Value> {
         self.0.authorization_details.as_ref()
     }

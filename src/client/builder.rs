@@ -8,7 +8,7 @@ use url::Url;
 
 use super::authorize::ResponseType;
 use super::identity::Credentials;
-use super::options::{DpopMode, Options, PollCredential};
+use super::options::{Backoff, DpopMode, Options, PollCredential};
 use super::refresh::Flights;
 use super::{Client, Inner};
 use crate::clock::{Clock, SystemClock};
@@ -280,6 +280,15 @@ impl ClientBuilder {
         self
     }
 
+    /// Pushes every authorization request to the OP and sends the browser out with a reference to it (RFC 9126), so that
+    /// nobody on its way can read or change what is asked. Where the OP requires that it happens without this setting;
+    /// [`AuthorizationRequest::pushed`](super::AuthorizationRequest::pushed) is for a single request.
+    #[must_use]
+    pub fn pushed_authorization_requests(mut self) -> Self {
+        self.options.pushed_requests = true;
+        self
+    }
+
     /// Sends no PKCE parameters (RFC 7636), for OPs that refuse what they do not know.
     #[must_use]
     pub fn without_pkce(mut self) -> Self {
@@ -307,6 +316,23 @@ impl ClientBuilder {
     #[must_use]
     pub fn strict_times(mut self) -> Self {
         self.options.strict_times = true;
+        self
+    }
+
+    /// How long the OP is left alone after it has said that it has not decided: for its interval unless set.
+    /// [`Backoff::Growing`] spares an OP that pings most of the polls.
+    #[must_use]
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.options.backoff = backoff;
+        self
+    }
+
+    /// Ends a process as expired (not [confirmed](super::Expiry::is_confirmed)) when polls have met nothing but trouble
+    /// for this long, or as unknown where an answer may have been lost. By default an OP is asked until the process
+    /// expires: an outage, however long, is no reason to send a user away.
+    #[must_use]
+    pub fn give_up_after(mut self, silence: Duration) -> Self {
+        self.options.give_up_after = Some(silence);
         self
     }
 

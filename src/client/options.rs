@@ -22,11 +22,14 @@ pub(crate) struct Options {
     /// `None` where nothing was said.
     pub(crate) dpop: Option<DpopMode>,
     pub(crate) certificate_bound: bool,
+    pub(crate) pushed_requests: bool,
     pub(crate) poll_credential: PollCredential,
     pub(crate) pkce: bool,
     pub(crate) redirect_uri_in_exchange: bool,
     pub(crate) subject_may_change: bool,
     pub(crate) strict_times: bool,
+    pub(crate) backoff: Backoff,
+    pub(crate) give_up_after: Option<Duration>,
     pub(crate) final_poll_margin: Option<Duration>,
     pub(crate) unadvertised: bool,
     pub(crate) immediate_answers: bool,
@@ -48,11 +51,14 @@ impl Default for Options {
             notification_token: None,
             dpop: None,
             certificate_bound: false,
+            pushed_requests: false,
             poll_credential: PollCredential::ClientAuthentication,
             pkce: true,
             redirect_uri_in_exchange: true,
             subject_may_change: false,
             strict_times: false,
+            backoff: Backoff::Fixed,
+            give_up_after: None,
             final_poll_margin: Some(FINAL_POLL_MARGIN),
             unadvertised: false,
             immediate_answers: false,
@@ -101,4 +107,30 @@ pub enum PollCredential {
     /// the DPoP-secured Access Token". It excludes `client_secret_basic`, since a request has one `Authorization`
     /// header, and DPoP cannot be off.
     AccessToken,
+}
+
+/// How long the OP is left alone after it has said that it has not decided (DTR §Design Considerations for Poll and
+/// Ping). The OP's interval is the shortest wait in any case, a poll shortly before the end of the process is made in
+/// any case, and trouble has a backoff of its own.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Backoff {
+    /// For one interval, as the OP asked.
+    #[default]
+    Fixed,
+    /// For one interval at first, then for twice as long each time, up to a limit. It suits OPs that ping: a ping
+    /// brings the next poll forward, and the wait after that is one interval again.
+    Growing {
+        /// No wait is longer, unless the OP's interval is.
+        up_to: Duration,
+    },
+}
+
+impl Backoff {
+    pub(crate) fn longest_wait(self) -> Option<Duration> {
+        match self {
+            Self::Fixed => None,
+            Self::Growing { up_to } => Some(up_to),
+        }
+    }
 }

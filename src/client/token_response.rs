@@ -179,10 +179,18 @@ impl Tokens {
             // An absurd lifetime is no reason to refuse a user: it is left out, as RFC 6749 §5.1 allows the OP to do.
             expires_in: duration(response.expires_in.as_ref(), "expires_in", false, false).unwrap_or(None),
             scope: text(response.scope),
-            authorization_details: response.authorization_details,
+            authorization_details: response.authorization_details.filter(are_details),
             rest: response.rest,
         })
     }
+}
+
+/// RFC 9396 §7: an array, as in the request. What is none grants nothing that an application could read.
+fn are_details(details: &Value) -> bool {
+    if !details.is_array() {
+        tracing::warn!("the OP's `authorization_details` are no array; they are left out");
+    }
+    details.is_array()
 }
 
 /// The tokens of a response that is not believed, for revoking them: access token and refresh token.

@@ -82,6 +82,17 @@ impl ClientAuthentication {
         Self(Method::SelfSignedTlsClientAuth(certificate))
     }
 
+    /// Whether its proof stands in the body of requests, as a parameter.
+    pub(crate) fn is_in_body(&self) -> bool {
+        match &self.0 {
+            Method::ClientSecretPost(_) | Method::ClientSecretJwt(..) | Method::PrivateKeyJwt(_) => true,
+            Method::None
+            | Method::ClientSecretBasic(_)
+            | Method::TlsClientAuth(_)
+            | Method::SelfSignedTlsClientAuth(_) => false,
+        }
+    }
+
     /// The registered name of the method, such as `private_key_jwt`.
     pub fn method(&self) -> &'static str {
         match &self.0 {

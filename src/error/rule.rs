@@ -54,6 +54,9 @@ rules! {
     TooManyKeys = "too_many_keys", "the key set holds more keys than any OP needs", "RFC 7517 §5";
     NoUsableKey = "no_usable_key", "the key set holds no key that can be used", "RFC 7517 §5";
 
+    // Pushed authorization requests
+    RequestUriExpired = "request_uri_expired", "the request URI had expired before the browser could use it", "RFC 9126 §2.2";
+
     // Authorization response
     RepeatedParameter = "repeated_parameter", "a parameter stands in the response more than once", "RFC 6749 §3.1";
     OversizedResponse = "oversized_response", "the response is longer than any genuine one", "RFC 9700 §4";
@@ -61,6 +64,7 @@ rules! {
     StateMismatch = "state_mismatch", "the `state` is not the one of this session", "RFC 6749 §10.12";
     IssMissing = "iss_missing", "the OP advertises `iss` in its responses but this one has none", "RFC 9207 §2.4";
     IssMismatch = "iss_mismatch", "the response's `iss` is not this OP", "RFC 9207 §2.4";
+    WrongRedirectUri = "wrong_redirect_uri", "the response came to another redirect URI than the one of this session", "RFC 9700 §4.4.2.2";
     BothCodes = "both_codes", "`code` and `deferred_code` came together", "DTR §Authentication Request Acknowledgment Validation";
     NoCode = "no_code", "neither a code nor an error came back", "DTR §Authentication Request Acknowledgment Validation";
     UnrequestedCode = "unrequested_code", "a code of a kind came back that was not asked for", "DTR §Authentication Request Acknowledgment Validation";
@@ -116,6 +120,7 @@ impl Rule {
                 | Self::UnexpectedContentType
                 | Self::MalformedJson
                 | Self::SecondNonceChallenge
+                | Self::RequestUriExpired
                 | Self::UnknownError
         )
     }
@@ -123,7 +128,10 @@ impl Rule {
     /// Whether the response may come from an attack on the user's browser (cross-site request forgery or mix-up)
     /// rather than from the OP that the user was sent to.
     pub fn is_forgery(self) -> bool {
-        matches!(self, Self::StateMissing | Self::StateMismatch | Self::IssMissing | Self::IssMismatch)
+        matches!(
+            self,
+            Self::StateMissing | Self::StateMismatch | Self::IssMissing | Self::IssMismatch | Self::WrongRedirectUri
+        )
     }
 }
 
@@ -233,6 +241,8 @@ pub enum Document {
     Metadata,
     /// The OP's key set (RFC 7517).
     KeySet,
+    /// The answer to a pushed authorization request (RFC 9126 §2.2).
+    PushedAuthorizationResponse,
     /// The authorization response, as the browser brings it.
     AuthorizationResponse,
     /// The answer to a Deferred Code Exchange Request.
@@ -258,6 +268,7 @@ impl fmt::Display for Document {
         formatter.write_str(match self {
             Self::Metadata => "the OP's metadata",
             Self::KeySet => "the OP's key set",
+            Self::PushedAuthorizationResponse => "the answer to the pushed authorization request",
             Self::AuthorizationResponse => "the authorization response",
             Self::ExchangeResponse => "the exchange response",
             Self::TokenResponse => "the token response",

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::Poller;
 use super::event::Event;
-use super::job::schedule_text;
+use super::job::{VERIFICATION_PAUSE, schedule_text};
 use super::record::{Record, Stage};
 use super::shared::{Shared, StoreClock, Tenant, store_error};
 use crate::client::{Authentication, AuthorizationGrant, AuthorizationSession, SignIn};
@@ -29,7 +29,9 @@ const LONGEST_COMMIT_PAUSE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 #[must_use = "it may hold the user's authentication, or the name of the process to wait for"]
 pub enum Accepted {
-    /// The OP takes its time. One [`Delivery`](super::Delivery) with this name comes when it has decided.
+    /// The OP takes its time, or its answer came but cannot be verified while its keys are out of reach. One [`Delivery`](super::Delivery) with this name comes when it has decided. For a second
+    /// response of the same session it is the name of the first one's process, whose outcome may have been delivered
+    /// and acknowledged by then.
     Deferred(ProcessId),
     /// The OP answered at once: the user is signed in, and nothing will be delivered.
     Complete(Box<Authentication>),
@@ -51,7 +53,10 @@ impl Poller {
     /// then [`Outcome::Unknown`](crate::Outcome::Unknown) comes. [`Store`](crate::ErrorKind::Store): the code is
     /// unspent and the user can reload. Otherwise those of
     /// [`Client::authorization_response`](crate::Client::authorization_response), and
-    /// [`Misuse::UnknownClient`] for a session of a client that this poller does not have.
+    /// [`Misuse::UnknownClient`] for a session of a client that this poller does not have, [`Misuse::ShutDown`] after
+    /// [`shutdown`](Self::shutdown), and
+    /// [`SharedRedirectUri`](crate::ConfigurationProblem::SharedRedirectUri) where neither the response nor the place
+    /// that it came to tells which OP sent it. In these three nothing was sent.
     pub async fn authorization_response(
         &self,
         response: &str,
@@ -62,6 +67,7 @@ impl Poller {
         let (issuer, client_id) = session.owner();
         let tenant = shared.tenant_of(issuer, client_id)?;
         let grant = tenant.client.check_authorization_response(response, session)?;
+        shared.check_mix_up(&tenant, &grant)?;
         let acceptance = Acceptance {
             id: ProcessId::mint(&*shared.random)?,
             context: Zeroizing::new(context.into()),
@@ -85,8 +91,8 @@ impl Poller {
     ///
     /// # Errors
     ///
-    /// [`Misuse::UnknownClient`], [`Misuse::NothingToPoll`] for a process that has ended,
-    /// [`Store`](crate::ErrorKind::Store).
+    /// [`Misuse::UnknownClient`], [`Misuse::NothingToPoll`] for a process that has ended, [`Misuse::ShutDown`] after
+    /// [`shutdown`](Self::shutdown), [`Store`](crate::ErrorKind::Store).
     pub async fn track(
         &self,
         pending: &PendingAuthentication,
@@ -95,6 +101,9 @@ impl Poller {
         let shared = self.shared();
         if pending.has_ended() {
             return Err(Misuse::NothingToPoll.into());
+        }
+        if shared.stop.borrow().is_some() {
+            return Err(Misuse::ShutDown.into());
         }
         let tenant = shared.tenant_of(pending.issuer(), pending.client_id())?;
         let id = ProcessId::mint(&*shared.random)?;
@@ -170,6 +179,9 @@ impl Acceptance {
                 Ok(Accepted::Complete(Box::new(authentication)))
             }
             Err(error) if grant.is_spent() => {
+                if let Some(pending) = client.keep_answer(&mut grant) {
+                    return self.keep(pending, error).await;
+                }
                 self.settle(self.ended(), ENDED_PATIENCE).await;
                 Err(error)
             }
@@ -229,6 +241,18 @@ impl Acceptance {
             Stage::Process(pending) => Ok(pending),
             Stage::Exchanging | Stage::Outcome(_) => Err(Misuse::NothingToPoll.into()),
         }
+    }
+
+    /// The OP answered at once, but its answer cannot be verified now. It is kept like any other success response.
+    async fn keep(&self, pending: PendingAuthentication, error: Error) -> Result<Accepted, Error> {
+        tracing::warn!(process = %self.id, error = %error, "the OP's answer cannot be verified yet; it is kept");
+        let (body, _) = self.seal(Stage::Process(pending))?;
+        let settlement =
+            Settlement { next: Next::Answered, due_in: VERIFICATION_PAUSE, body: Some(body), ..self.ended() };
+        self.settle(settlement, Duration::MAX).await;
+        self.shared.tell(Event::Accepted { id: self.id });
+        self.shared.nudge.notify_one();
+        Ok(Accepted::Deferred(self.id))
     }
 
     /// Verifies the interim ID Token, for those who ask for the status. If that fails now, the end of the process

@@ -363,6 +363,18 @@ pub struct Reseal {
     pub body: SealedBody,
 }
 
+/// How many rows need a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyStats {
+    /// The key.
+    pub key: [u8; 4],
+    /// Rows with a body that it sealed.
+    pub bodies: u64,
+    /// Rows in [`State::Exchanging`] or [`State::Waiting`] that were inserted under it (`first_key`): what was made with
+    /// them, such as their fingerprints and the tokens of their pings, is verified with it.
+    pub waiting: u64,
+}
+
 /// How the rows of a partition stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartitionStats {

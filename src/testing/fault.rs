@@ -304,7 +304,7 @@ impl Fault {
         let is_for_minting = matches!(self.action, Action::IdToken(_) | Action::Authorization(_));
         self.after_processing
             && !is_for_minting
-            && (!self.successes_only || status == StatusCode::OK)
+            && (!self.successes_only || status.is_success())
             && self.applies(request)
     }
 

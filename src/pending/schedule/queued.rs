@@ -59,6 +59,7 @@ impl Schedule {
         let waiting = |due: Due| Due { wall: saturating_add(to, due.remaining(from)), wait: due.wait, monotonic: None };
         self.exchange_sent_at = moved(self.exchange_sent_at);
         self.exchange_answered_at = moved(self.exchange_answered_at);
+        self.heard_at = self.heard_at.map(moved);
         self.due = waiting(self.due);
         self.not_before = self.not_before.map(waiting);
     }

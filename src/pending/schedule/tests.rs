@@ -5,9 +5,14 @@ use zeroize::Zeroizing;
 
 use super::super::answer::SuccessBody;
 use super::*;
+use crate::clock::from_unix_seconds;
 use crate::error::ErrorResponse;
 
-const NO_JITTER: Jitter = Jitter(0);
+const NO_JITTER: Pace = steady(0);
+
+const fn steady(jitter: u16) -> Pace {
+    Pace { jitter: Jitter(jitter), longest_wait: None, give_up_after: None }
+}
 
 fn moment(seconds: f64) -> Moment {
     let since = Duration::from_secs_f64(seconds);
@@ -323,10 +328,10 @@ fn a_ten_year_deferral_without_an_end_works() {
 #[test]
 fn absurd_times_saturate() {
     let times = Times { interval: Some(Duration::MAX), expires_in: Some(Duration::MAX) };
-    let mut schedule = Schedule::new(times, moment(0.0).wall, moment(0.0), Some(FINAL_POLL_MARGIN), Jitter(u16::MAX));
+    let mut schedule = Schedule::new(times, moment(0.0).wall, moment(0.0), Some(FINAL_POLL_MARGIN), steady(u16::MAX));
     assert!(matches!(schedule.step(moment(0.0)), Step::Wait(_)));
     schedule.sending(moment(1.0));
-    schedule.answered(&error("slow_down"), moment(1.0), Jitter(u16::MAX));
+    schedule.answered(&error("slow_down"), moment(1.0), steady(u16::MAX));
     assert!(matches!(reopen(&schedule).step(moment(2.0)), Step::Wait(_)));
 }
 
@@ -397,7 +402,7 @@ fn a_success_wins_whatever_was_before() {
 fn jitter_only_lengthens_and_by_a_tenth_or_thirty_seconds_at_most() {
     for (interval, most) in [(10, 11.0), (300, 330.0), (100_000, 100_030.0)] {
         let times = Times { interval: Some(Duration::from_secs(interval)), expires_in: None };
-        let mut schedule = Schedule::new(times, moment(0.0).wall, moment(0.0), None, Jitter(u16::MAX));
+        let mut schedule = Schedule::new(times, moment(0.0).wall, moment(0.0), None, steady(u16::MAX));
         let Step::Wait(wait) = schedule.step(moment(0.0)) else { panic!("due at once") };
         assert!((wait.as_secs_f64() - most).abs() < 0.001, "{wait:?}");
     }
@@ -427,6 +432,93 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
+/// Lets the OP answer once more, with waits that grow up to `longest` seconds, and gives the wait that follows.
+fn grown(schedule: &mut Schedule, now: &mut f64, answer: &Answer, longest: u64) -> u64 {
+    let pace = Pace { longest_wait: Some(Duration::from_secs(longest)), ..NO_JITTER };
+    while let Step::Wait(wait) = schedule.step(moment(*now)) {
+        *now += wait.as_secs_f64();
+    }
+    schedule.sending(moment(*now));
+    schedule.answered(answer, moment(*now), pace);
+    schedule.until_due(moment(*now)).as_secs()
+}
+
+#[test]
+fn a_growing_wait_doubles_up_to_its_limit_and_never_falls_below_the_interval() {
+    let (mut schedule, mut now) = (schedule(Some(5), None), 0.0);
+    let waits: Vec<u64> = (0..5).map(|_| grown(&mut schedule, &mut now, &pending(), 60)).collect();
+    assert_eq!(waits, [10, 20, 40, 60, 60]);
+    assert_eq!(grown(&mut schedule, &mut now, &error("slow_down"), 60), 60);
+    let (mut slow, mut now) = (self::schedule(Some(600), None), 0.0);
+    assert_eq!(grown(&mut slow, &mut now, &pending(), 60), 600, "the OP's interval is longer than the limit");
+    assert_eq!(grown(&mut slow, &mut now, &error("slow_down"), 60), 605);
+}
+
+#[test]
+fn trouble_never_shortens_a_wait_that_has_grown() {
+    let (mut schedule, mut now) = (schedule(Some(5), None), 0.0);
+    for _ in 0..4 {
+        grown(&mut schedule, &mut now, &pending(), 80);
+    }
+    assert_eq!(grown(&mut schedule, &mut now, &unavailable(None), 80), 80);
+    for _ in 0..4 {
+        grown(&mut schedule, &mut now, &unavailable(None), 80);
+    }
+    assert_eq!(
+        grown(&mut schedule, &mut now, &unavailable(None), 80),
+        160,
+        "the backoff from trouble has its own limit"
+    );
+}
+
+#[test]
+fn patience_ends_only_with_trouble_and_never_hides_doubt() {
+    let pace = Pace { give_up_after: Some(Duration::from_secs(3600)), ..NO_JITTER };
+    let ended = |answers: &[Answer]| {
+        let (mut schedule, mut now) = (schedule(Some(60), None), 0.0);
+        let mut standing = Standing::Open;
+        for answer in answers {
+            now += 1_900.0;
+            schedule.sending(moment(now));
+            standing = schedule.answered(answer, moment(now), pace);
+        }
+        standing
+    };
+    assert_eq!(ended(&[unavailable(None), unavailable(None)]), Standing::Ended(End::Expired { confirmed: false }));
+    assert_eq!(ended(&[lost(), unavailable(None)]), Standing::Ended(End::Unknown));
+    assert_eq!(ended(&[unavailable(None), pending(), unavailable(None)]), Standing::Open);
+    assert_eq!(ended(&[pending(), pending(), pending(), pending()]), Standing::Open);
+    assert_eq!(ended(&[error("invalid_client"), error("invalid_client")]), Standing::Open, "the OP answers");
+}
+
+#[test]
+fn the_poll_before_the_end_is_made_however_long_the_wait_has_grown() {
+    let (mut schedule, mut now) = (schedule(Some(5), Some(100)), 0.0);
+    let waits: Vec<u64> = (0..4).map(|_| grown(&mut schedule, &mut now, &pending(), 3600)).collect();
+    assert_eq!(waits, [10, 20, 40, 20], "5 s before 100 s have passed");
+}
+
+#[test]
+fn an_op_that_is_silent_for_ninety_days_about_a_process_without_a_deadline_is_told_of_once() {
+    const DAY: f64 = 86_400.0;
+    let mut schedule = schedule(Some(60), None);
+    ask(&mut schedule, 10.0 * DAY, &pending());
+    for day in [50.0, 99.0] {
+        ask(&mut schedule, day * DAY, &unavailable(None));
+        assert_eq!(schedule.turns_stale(moment(day * DAY)), None, "{day}");
+    }
+    ask(&mut schedule, 101.0 * DAY, &unavailable(None));
+    let silence = schedule.turns_stale(moment(101.0 * DAY)).unwrap();
+    assert_eq!(silence.as_secs() / 86_400, 91);
+    assert_eq!(schedule.turns_stale(moment(102.0 * DAY)), None, "it was told");
+    ask(&mut schedule, 103.0 * DAY, &pending());
+    ask(&mut schedule, 194.0 * DAY, &unavailable(None));
+    assert!(schedule.turns_stale(moment(194.0 * DAY)).is_some(), "a second silence");
+    let times = Times { interval: None, expires_in: Some(Duration::from_secs(400 * 86_400)) };
+    let mut limited = Schedule::new(times, moment(0.0).wall, moment(0.0), None, NO_JITTER);
+    assert_eq!(limited.turns_stale(moment(200.0 * DAY)), None, "its deadline ends it");
+}
+
 proptest! {
     /// Over any history, two requests for one id are never closer than the interval in force (but for the one before
     /// the end and the one after it), nothing is asked after a terminal answer, and a doubtful end is never a denial
@@ -440,7 +532,7 @@ proptest! {
     ) {
         let times = Times { interval: interval.map(Duration::from_secs), expires_in: expires_in.map(Duration::from_secs) };
         let mut now = moment(0.0);
-        let mut schedule = Schedule::new(times, now.wall, now, Some(FINAL_POLL_MARGIN), Jitter(jitter));
+        let mut schedule = Schedule::new(times, now.wall, now, Some(FINAL_POLL_MARGIN), steady(jitter));
         let mut last: Option<(Duration, Duration)> = None;
         let mut exceptions = 0;
         // A wall clock that jumps while the process is down cannot be told from time that has passed.
@@ -502,7 +594,7 @@ proptest! {
                         6 => error("access_denied"),
                         _ => Answer::Error { response: ErrorResponse::new("authorization_pending", None, Some(400)), retry_after },
                     };
-                    let standing = schedule.answered(&answer, now, Jitter(jitter));
+                    let standing = schedule.answered(&answer, now, steady(jitter));
                     let expected = match kind {
                         0 => Standing::Succeeded,
                         1 => Standing::Ended(if doubt { End::Unknown } else { End::Failed }),

@@ -32,13 +32,13 @@ found AS MATERIALIZED (
 ),
 added AS (
     INSERT INTO @.process (id, partition, state, session, lookup, due_at, leased_until, not_before, poll_interval,
-                           schedule, format, key)
+                           schedule, format, key, first_key)
     SELECT $1::bytea, $2::bigint, $3::smallint, ($4::bytea[])[1], ($5::bytea[])[1],
            now + $6::bigint * interval '1 microsecond',
            CASE WHEN $3::smallint = 0 THEN now + $6::bigint * interval '1 microsecond' END,
            now + $7::bigint * interval '1 microsecond',
            $8::bigint * interval '1 microsecond',
-           $9::text, $10::smallint, $11::bigint
+           $9::text, $10::smallint, $11::bigint, $11::bigint
     FROM clock WHERE NOT EXISTS (SELECT FROM found)
     RETURNING id
 ),

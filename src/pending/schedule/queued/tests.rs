@@ -5,7 +5,10 @@ use zeroize::Zeroizing;
 
 use super::super::super::answer::SuccessBody;
 use super::*;
+use crate::clock::from_unix_seconds;
 use crate::error::ErrorResponse;
+
+const STEADY: Pace = Pace { jitter: Jitter(0), longest_wait: None, give_up_after: None };
 
 fn moment(milliseconds: u64) -> Moment {
     let since = Duration::from_millis(milliseconds);
@@ -15,7 +18,7 @@ fn moment(milliseconds: u64) -> Moment {
 fn schedule(interval: u64, expires_in: Option<u64>) -> Schedule {
     let times =
         Times { interval: Some(Duration::from_secs(interval)), expires_in: expires_in.map(Duration::from_secs) };
-    Schedule::new(times, moment(0).wall, moment(0), Some(FINAL_POLL_MARGIN), Jitter(0))
+    Schedule::new(times, moment(0).wall, moment(0), Some(FINAL_POLL_MARGIN), STEADY)
 }
 
 /// What a store gives back.
@@ -30,7 +33,7 @@ fn error(code: &str, retry_after: Option<u64>) -> Answer {
 
 fn answered(schedule: &mut Schedule, answer: &Answer, now: Moment) -> Standing {
     schedule.sending(now);
-    schedule.answered(answer, now, Jitter(0))
+    schedule.answered(answer, now, STEADY)
 }
 
 #[test]
@@ -139,13 +142,13 @@ proptest! {
             match happening {
                 Happening::Answer(code, retry_after) => {
                     let answer = error(code, retry_after);
-                    prop_assert_eq!(schedule.answered(&answer, moment(now), Jitter(0)), Standing::Open);
+                    prop_assert_eq!(schedule.answered(&answer, moment(now), STEADY), Standing::Open);
                     slow_downs += u64::from(code == "slow_down");
                     held_until = now + retry_after.unwrap_or(0) * 1_000;
                 }
                 Happening::Lost => {
                     let lost = Answer::Trouble { unanswered: true, retry_after: None };
-                    prop_assert_eq!(schedule.answered(&lost, moment(now), Jitter(0)), Standing::Open);
+                    prop_assert_eq!(schedule.answered(&lost, moment(now), STEADY), Standing::Open);
                 }
                 // Nothing of this claim is kept; the row comes back after its lease and an interval.
                 Happening::Crash => {
@@ -163,4 +166,33 @@ proptest! {
         let success = Answer::Success(SuccessBody(Zeroizing::new(b"{}".to_vec())));
         prop_assert_eq!(answered(&mut schedule, &success, moment(now.max(due))), Standing::Succeeded);
     }
+}
+
+#[test]
+fn a_ping_shortens_the_wait_that_has_grown_and_the_next_one_is_an_interval_again() {
+    let pace = Pace { longest_wait: Some(Duration::from_secs(3600)), ..STEADY };
+    let mut schedule = schedule(5, None);
+    let mut now = 0;
+    for expected in [5, 10, 20, 40] {
+        let due_in = schedule.due_in(moment(now));
+        assert_eq!(due_in, Duration::from_secs(expected));
+        now += due_in.as_millis() as u64;
+        assert_eq!(schedule.claimed(moment(now)), Step::Ask);
+        schedule.sending(moment(now));
+        assert_eq!(schedule.answered(&error("authorization_pending", None), moment(now), pace), Standing::Open);
+    }
+    assert_eq!(schedule.due_in(moment(now)), Duration::from_secs(80));
+    assert_eq!(schedule.ping_in(moment(now)), Some(Duration::from_secs(1)));
+    now += 1_000;
+    assert_eq!(schedule.claimed(moment(now)), Step::Ask);
+    schedule.sending(moment(now));
+    schedule.answered(&error("authorization_pending", None), moment(now), pace);
+    assert_eq!(schedule.due_in(moment(now)), Duration::from_secs(5), "the OP has woken up");
+    assert_eq!(schedule.ping_in(moment(now)), None, "one ping for each interval");
+    now += 5_000;
+    assert_eq!(schedule.claimed(moment(now)), Step::Ask);
+    schedule.sending(moment(now));
+    schedule.answered(&error("authorization_pending", None), moment(now), pace);
+    assert_eq!(schedule.due_in(moment(now)), Duration::from_secs(10));
+    assert_eq!(schedule.ping_in(moment(now)), Some(Duration::from_secs(1)));
 }

@@ -25,9 +25,9 @@ pub(in crate::store::sqlite) fn insert(
     let due_at = now.plus(process.due_in);
     let mut add = connection.prepare_cached(
         "INSERT INTO process (id, partition, state, session, lookup, due_at, leased_until, not_before, interval,
-                              schedule, format, key)
+                              schedule, format, key, first_key)
          VALUES (:id, :partition, :state, :session, :lookup, :due_at, :leased_until, :not_before, :interval,
-                 :schedule, :format, :key)",
+                 :schedule, :format, :key, :key)",
     )?;
     let slot = add.insert(named_params! {
         ":id": process.id.to_bytes(),
