@@ -1,7 +1,7 @@
 //! The protocol floor: every step of the flow is a method that takes and returns values.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use crate::clock::{Clock, Moment};
@@ -9,7 +9,7 @@ use crate::dpop::DpopKey;
 use crate::endpoint::{ClientIdentity, Endpoints};
 use crate::error::{ConfigurationProblem, Error, ErrorKind, Misuse};
 use crate::id_token::Expectations;
-use crate::jose::{self, KeySet, SigningAlgorithm};
+use crate::jose::{self, DecryptionKey, KeySet, SigningAlgorithm};
 use crate::pending::{Checks, Jitter};
 use crate::provider::{Issuer, Provider, ProviderMetadata, check_support};
 use crate::random::{self, Random};
@@ -21,6 +21,7 @@ mod authorization_response;
 mod authorize;
 mod builder;
 mod cancel;
+mod encryption;
 mod exchange;
 mod options;
 mod outcome;
@@ -75,6 +76,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     cancellation_endpoint: Option<Url>,
+    /// In a lock because keys rotate while the application runs.
+    decryption_keys: RwLock<Arc<[DecryptionKey]>>,
     options: Options,
 }
 
@@ -114,6 +117,7 @@ impl Client {
             return Err(ConfigurationProblem::Unsupported("pushed authorization requests (RFC 9126)").into());
         }
         self.dpop_algorithm(&metadata)?;
+        self.check_encryption(&metadata)?;
         // An OP whose tokens are authenticated with the client secret may have no keys at all.
         if !self.id_token_algorithms().await?.iter().all(|algorithm| algorithm.is_symmetric()) {
             self.0.provider.keys().await?;

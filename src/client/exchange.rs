@@ -241,9 +241,14 @@ impl Client {
         };
         let body = &pending.0;
         let algorithms = self.id_token_algorithms().await?;
-        let verified = match id_token::header(token.expose()) {
+        let opened = match self.decrypted_id_token(token) {
+            // Another instance of the application may have the key.
+            Err(violation) if violation.rule() == Rule::NoDecryptionKey => return Err(Error::new(violation)),
+            opened => opened.and_then(|token| Ok((id_token::header(token.expose())?, token))),
+        };
+        let verified = match opened {
             Err(violation) => Err(violation),
-            Ok((algorithm, kid)) => {
+            Ok(((algorithm, kid), token)) => {
                 let keys = self.keys_for(algorithm, kid.as_deref()).await?;
                 let received_at = body.schedule.exchange_answered_at();
                 let expectations =

@@ -212,7 +212,9 @@ impl Client {
                 body.schedule.postpone(pause.max(error.retry_after().unwrap_or_default()), self.now());
                 match error.rule() {
                     _ if waited < VALIDATION_PATIENCE => return Err(error),
-                    Some(rule @ Rule::IdTokenNoKey) => Violation::new(rule).in_document(Document::IdToken),
+                    Some(rule @ (Rule::IdTokenNoKey | Rule::NoDecryptionKey)) => {
+                        Violation::new(rule).in_document(Document::IdToken)
+                    }
                     _ => Violation::new(Rule::KeysUnavailable),
                 }
             }

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 use serde::Serialize;
-use serde_json::Map;
+use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use super::{EndpointRequest, Endpoints, sensitive};
@@ -66,6 +66,14 @@ impl ClientAuthentication {
         match &self.0 {
             Method::ClientSecretBasic(secret) | Method::ClientSecretPost(secret) => Some(secret),
             Method::None | Method::PrivateKeyJwt(_) => None,
+        }
+    }
+
+    /// The public key that the OP verifies this client with, where there is one and its signer knows it.
+    pub(crate) fn public_jwk(&self) -> Option<Map<String, Value>> {
+        match &self.0 {
+            Method::PrivateKeyJwt(signer) => signer.verification_jwk(),
+            _ => None,
         }
     }
 
