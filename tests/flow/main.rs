@@ -5,6 +5,7 @@ mod support;
 mod authorization;
 mod discovery;
 mod dpop;
+mod encryption;
 mod exchange;
 mod id_token;
 mod immediate;
