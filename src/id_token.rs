@@ -101,7 +101,7 @@ pub enum InterimState {
     Verified(InterimIdToken),
     /// It broke this rule, so nothing in it was believed.
     Rejected(Rule),
-    /// The OP's keys could not be fetched, so nobody can tell.
+    /// The OP's keys could not be fetched, or the key to decrypt it is missing, so nobody can tell.
     NotYetVerifiable,
 }
 

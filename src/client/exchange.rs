@@ -37,8 +37,8 @@ impl Client {
     ///
     /// The code goes out once. Where no connection comes about it is tried three times, and `grant` stays usable, as
     /// it does when the OP refuses our credentials or our DPoP proof; in every other case it is spent. Final tokens that
-    /// have come but cannot be validated, because the OP's keys are out of reach, stay in the grant too: exchange it
-    /// again later, and nothing is sent.
+    /// have come but cannot be validated, because the OP's keys are out of reach or a decryption key is missing, stay in
+    /// the grant too: exchange it again later, and nothing is sent.
     ///
     /// # Errors
     ///
@@ -228,12 +228,12 @@ impl Client {
         Ok(SignIn::Complete(judged?))
     }
 
-    /// Tries to verify an interim ID Token that could not be verified before because the OP's keys were out of reach;
-    /// [`PendingAuthentication::interim`] has the result. Does nothing in any other state.
+    /// Tries to verify an interim ID Token that could not be verified before because the OP's keys were out of reach, or
+    /// a decryption key was missing; [`PendingAuthentication::interim`] has the result. Does nothing in any other state.
     ///
     /// # Errors
     ///
-    /// When the keys are still out of reach. The process itself is not touched.
+    /// When the keys are still out of reach or missing. The process itself is not touched.
     pub async fn verify_interim(&self, pending: &mut PendingAuthentication) -> Result<(), Error> {
         self.check_ownership(&pending.0.issuer, &pending.0.client_id)?;
         let Some(UnverifiedInterim { token, member }) = &pending.0.unverified_interim else {

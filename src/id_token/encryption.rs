@@ -44,7 +44,13 @@ pub(crate) fn decrypted(
     let jwe = CompactJwe::parse(text).map_err(refused)?;
     let as_registered = registered.alg.is_none_or(|alg| alg == jwe.algorithm())
         && registered.enc.is_none_or(|enc| enc == jwe.content_encryption());
-    if !as_registered {
+    // RFC 7519 §5.2: a JWT in a JWT says so. Many forget it, and what is inside has to be one anyway.
+    let is_for_us = match jwe.content_type().as_deref() {
+        None | Some("jwt") => true,
+        Some("json") => document == Document::UserInfo,
+        Some(_) => false,
+    };
+    if !as_registered || !is_for_us {
         return Err(violation(Rule::EncryptionHeader));
     }
     let mut plaintext = jwe.decrypt(keys).map_err(refused)?;

@@ -90,6 +90,12 @@ impl<'a> CompactJwe<'a> {
         self.header.enc
     }
 
+    /// What it says that its content is, in the short form without `application/` (RFC 7515 §4.1.10), where it says so.
+    pub(crate) fn content_type(&self) -> Option<String> {
+        let media_type = self.header.cty.as_ref()?.split(';').next()?.trim().to_ascii_lowercase();
+        Some(media_type.strip_prefix("application/").map(str::to_owned).unwrap_or(media_type))
+    }
+
     /// The plaintext, with the key that the token names, or else with the first of those for its algorithm that opens
     /// it.
     pub(crate) fn decrypt(&self, keys: &[DecryptionKey]) -> Result<Zeroizing<Vec<u8>>, Undecryptable> {

@@ -166,7 +166,8 @@ impl TestClient {
 fn encrypt(inside: &str, key: &Value, encryption: &Encryption, forgery: Option<&EncryptionForgery>) -> String {
     let forgery = forgery.map(|forgery| &forgery.0);
     let Encryption { alg, enc } = encryption;
-    let mut header = json!({ "alg": alg, "enc": enc, "cty": "JWT" });
+    let content = if inside.starts_with('{') { "json" } else { "JWT" };
+    let mut header = json!({ "alg": alg, "enc": enc, "cty": content });
     if let Some(kid) = key.get("kid") {
         header["kid"] = kid.clone();
     }

@@ -287,6 +287,7 @@ async fn algorithms_and_parameters_that_are_never_accepted_are_refused() {
         header("alg", json!("PBES2-HS512+A256KW")),
         header("enc", json!("none")),
         header("cty", json!("logout+jwt")),
+        header("cty", json!("json")),
         EncryptionForgery::header(|header| drop(header.remove("enc"))),
     ] {
         is_refused(&world, Rule::EncryptionHeader, forgery).await;

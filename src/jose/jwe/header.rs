@@ -15,6 +15,7 @@ pub(super) struct Header {
     pub(super) alg: KeyManagementAlgorithm,
     pub(super) enc: ContentEncryptionAlgorithm,
     pub(super) kid: Option<String>,
+    pub(super) cty: Option<String>,
     /// There with every algorithm that agrees on a key, and with no other.
     pub(super) agreement: Option<Agreement>,
 }
@@ -34,15 +35,11 @@ impl Header {
         }
         let alg = text(&members, "alg")?.and_then(KeyManagementAlgorithm::from_name).ok_or(Undecryptable::Header)?;
         let enc = text(&members, "enc")?.and_then(ContentEncryptionAlgorithm::from_name);
-        // RFC 7519 §5.2: a JWT in a JWT says so. What is inside is looked at anyway, so that the many who forget it do
-        // no harm; but what claims to be something else is not for us.
-        if text(&members, "cty")?.is_some_and(|cty| !cty.eq_ignore_ascii_case("JWT")) {
-            return Err(Undecryptable::Header);
-        }
         Ok(Self {
             alg,
             enc: enc.ok_or(Undecryptable::Header)?,
             kid: text(&members, "kid")?.map(str::to_owned),
+            cty: text(&members, "cty")?.map(str::to_owned),
             agreement: if alg.is_rsa() { None } else { Some(agreement(&members)?) },
         })
     }

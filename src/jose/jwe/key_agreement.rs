@@ -1,7 +1,8 @@
 //! ECDH-ES (RFC 7518 §4.6): from the sender's ephemeral key and our own to the key of the content.
 
-use openssl::aes::{AesKey, unwrap_key};
 use openssl::bn::BigNum;
+use openssl::cipher::Cipher;
+use openssl::cipher_ctx::{CipherCtx, CipherCtxFlags};
 use openssl::derive::Deriver;
 use openssl::ec::{EcGroup, EcKey};
 use openssl::error::ErrorStack;
@@ -83,7 +84,7 @@ pub(super) fn content_key(
         None => Some(concat_kdf(&shared, header.enc.as_str(), agreement, header.enc.key_length())),
         Some(length) => {
             let wrapping_key = concat_kdf(&shared, header.alg.as_str(), agreement, length);
-            unwrap(&wrapping_key, encrypted_key, header.enc.key_length())
+            unwrap(&wrapping_key, encrypted_key).ok().filter(|key| key.len() == header.enc.key_length())
         }
     }
 }
@@ -131,13 +132,18 @@ pub(super) fn concat_kdf(shared: &[u8], algorithm: &str, agreement: &Agreement, 
 }
 
 /// AES Key Wrap (RFC 3394 §2.2.2), which is authenticated by its initial value.
-fn unwrap(wrapping_key: &[u8], wrapped: &[u8], length: usize) -> Option<Zeroizing<Vec<u8>>> {
-    // OpenSSL's binding panics on other lengths.
-    if wrapped.len() != length + 8 {
-        return None;
-    }
-    let mut key = Zeroizing::new(vec![0; length]);
-    let wrapping_key = AesKey::new_decrypt(wrapping_key).ok()?;
-    let written = unwrap_key(&wrapping_key, None, &mut key, wrapped).ok()?;
-    (written == length).then_some(key)
+fn unwrap(wrapping_key: &[u8], wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>, ErrorStack> {
+    let cipher = match wrapping_key.len() {
+        16 => Cipher::aes_128_wrap(),
+        24 => Cipher::aes_192_wrap(),
+        _ => Cipher::aes_256_wrap(),
+    };
+    let mut context = CipherCtx::new()?;
+    context.set_flags(CipherCtxFlags::FLAG_WRAP_ALLOW);
+    context.decrypt_init(Some(cipher), Some(wrapping_key), None)?;
+    // OpenSSL's binding panics where there is less room than for the input and a block.
+    let mut key = Zeroizing::new(vec![0; wrapped.len() + 16]);
+    let written = context.cipher_update(wrapped, Some(&mut key))?;
+    key.truncate(written);
+    Ok(key)
 }

@@ -184,13 +184,21 @@ fn parameters_that_change_what_a_token_is_are_refused_even_where_they_are_authen
 }
 
 #[test]
-fn what_is_inside_must_not_claim_to_be_something_else_than_a_jwt() {
+fn the_type_of_the_content_is_read_in_all_its_forms() {
     let key = DecryptionKey::generate(KeyManagementAlgorithm::EcdhEs).unwrap();
-    let of = |cty: &str| encrypted(&key, ContentEncryptionAlgorithm::A256Gcm, json!({ "cty": cty }));
-    for good in ["JWT", "jwt"] {
-        assert_eq!(decrypted(&of(good), std::slice::from_ref(&key)).unwrap(), PLAINTEXT);
+    for (header, read) in [
+        (json!({}), None),
+        (json!({ "cty": "JWT" }), Some("jwt")),
+        (json!({ "cty": "application/jwt" }), Some("jwt")),
+        (json!({ "cty": "json; charset=utf-8" }), Some("json")),
+        (json!({ "cty": "" }), Some("")),
+    ] {
+        let token = encrypted(&key, ContentEncryptionAlgorithm::A256Gcm, header);
+        assert_eq!(CompactJwe::parse(&token).unwrap().content_type().as_deref(), read);
     }
-    assert_eq!(decrypted(&of("logout+jwt"), &[key]), Err(Undecryptable::Header));
+    let token = encrypted(&key, ContentEncryptionAlgorithm::A256Gcm, json!({}));
+    let token = with_header(&token, |header| drop(header.insert("cty".into(), json!(["JWT"]))));
+    assert_eq!(decrypted(&token, &[key]), Err(Undecryptable::Header));
 }
 
 #[test]
