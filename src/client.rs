@@ -1,7 +1,7 @@
 //! The protocol floor: every step of the flow is a method that takes and returns values.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
 use crate::clock::{Clock, Moment};
@@ -9,7 +9,7 @@ use crate::dpop::DpopKey;
 use crate::endpoint::{ClientIdentity, Endpoints};
 use crate::error::{ConfigurationProblem, Error, ErrorKind, Misuse};
 use crate::id_token::Expectations;
-use crate::jose::{self, KeySet, SigningAlgorithm};
+use crate::jose::{self, DecryptionKey, KeySet, SigningAlgorithm};
 use crate::pending::{Checks, Jitter, Pace};
 use crate::provider::{Issuer, Provider, ProviderMetadata, check_support};
 use crate::random::{self, Random};
@@ -22,6 +22,7 @@ mod authorization_response;
 mod authorize;
 mod builder;
 mod cancel;
+mod encryption;
 mod exchange;
 mod identity;
 mod introspect;
@@ -88,6 +89,8 @@ struct Inner {
     random: Arc<dyn Random>,
     cancellation_endpoint: Option<Url>,
     refreshes: Flights,
+    /// In a lock because keys rotate while the application runs.
+    decryption_keys: RwLock<Arc<[DecryptionKey]>>,
     options: Options,
 }
 
@@ -145,6 +148,7 @@ impl Client {
             self.push_endpoint(&metadata)?;
         }
         self.dpop_algorithm(&metadata)?;
+        self.check_encryption(&metadata)?;
         // An OP whose tokens are authenticated with the client secret may have no keys at all.
         if !self.id_token_algorithms().await?.iter().all(|algorithm| algorithm.is_symmetric()) {
             self.0.provider.keys().await?;

@@ -156,7 +156,9 @@ pub use error::{
     Violation,
 };
 pub use id_token::{Address, Claims, IdToken, InterimIdToken, InterimState};
-pub use jose::{Signer, SigningAlgorithm, SigningKey};
+pub use jose::{
+    ContentEncryptionAlgorithm, DecryptionKey, KeyManagementAlgorithm, Signer, SigningAlgorithm, SigningKey,
+};
 pub use keyring::{Keyring, SealingKey};
 pub use pending::PendingAuthentication;
 pub use poller::{Accepted, Delivery, Poller};

@@ -1,7 +1,7 @@
 //! Building a client: who it is, whom it talks to, and what it chooses.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
 use url::Url;
@@ -10,11 +10,11 @@ use super::authorize::ResponseType;
 use super::identity::Credentials;
 use super::options::{Backoff, DpopMode, Options, PollCredential};
 use super::refresh::Flights;
-use super::{Client, Inner};
+use super::{Client, Inner, encryption};
 use crate::clock::{Clock, SystemClock};
 use crate::endpoint::{ClientAuthentication, Endpoints};
 use crate::error::{ConfigurationProblem, Error};
-use crate::jose::{Signer, SigningAlgorithm};
+use crate::jose::{ContentEncryptionAlgorithm, DecryptionKey, KeyManagementAlgorithm, Signer, SigningAlgorithm};
 use crate::provider::{Issuer, Provider, ProviderPolicy};
 use crate::random::{Random, SystemRandom};
 use crate::secret::Secret;
@@ -242,6 +242,80 @@ impl ClientBuilder {
         self
     }
 
+    /// The algorithm that was registered as `id_token_encrypted_response_alg`: ID Tokens, interim and final, that are in
+    /// clear or encrypted in another way are refused. It needs a [`decryption_key`](Self::decryption_key).
+    ///
+    /// Unless set, ID Tokens may be in clear, or encrypted for one of the decryption keys.
+    #[must_use]
+    pub fn id_token_encrypted_response_alg(mut self, algorithm: KeyManagementAlgorithm) -> Self {
+        self.options.id_token_encryption.alg = Some(algorithm);
+        self
+    }
+
+    /// The algorithm that was registered as `id_token_encrypted_response_enc`. Unless set, every
+    /// [`ContentEncryptionAlgorithm`] is accepted.
+    #[must_use]
+    pub fn id_token_encrypted_response_enc(mut self, algorithm: ContentEncryptionAlgorithm) -> Self {
+        self.options.id_token_encryption.enc = Some(algorithm);
+        self
+    }
+
+    /// The algorithm that was registered as `userinfo_signed_response_alg`: UserInfo responses that are not signed, or
+    /// with another one, are refused. An HMAC algorithm needs a client secret that is at least as long as its hash.
+    ///
+    /// Unless set, they may be plain JSON, or signed by one of the OP's keys.
+    #[must_use]
+    pub fn userinfo_signed_response_alg(mut self, algorithm: SigningAlgorithm) -> Self {
+        self.options.userinfo_algorithm = Some(algorithm);
+        self
+    }
+
+    /// The algorithm that was registered as `userinfo_encrypted_response_alg`: UserInfo responses that are in clear or
+    /// encrypted in another way are refused. It needs a [`decryption_key`](Self::decryption_key).
+    ///
+    /// Encryption alone says nothing about who made a response, so demand a
+    /// [signature](Self::userinfo_signed_response_alg) too where more than TLS is to vouch for it.
+    #[must_use]
+    pub fn userinfo_encrypted_response_alg(mut self, algorithm: KeyManagementAlgorithm) -> Self {
+        self.options.userinfo_encryption.alg = Some(algorithm);
+        self
+    }
+
+    /// The algorithm that was registered as `userinfo_encrypted_response_enc`. Unless set, every
+    /// [`ContentEncryptionAlgorithm`] is accepted.
+    #[must_use]
+    pub fn userinfo_encrypted_response_enc(mut self, algorithm: ContentEncryptionAlgorithm) -> Self {
+        self.options.userinfo_encryption.enc = Some(algorithm);
+        self
+    }
+
+    /// A private key that the OP may encrypt ID Tokens and UserInfo responses for, beside those that were given before;
+    /// [`Client::jwks`] is what to publish. While keys rotate there are two: the new one first, then the old one. Keys
+    /// can be [replaced](Client::replace_decryption_keys) later.
+    ///
+    /// ```no_run
+    /// use openid_deferred::{Client, DecryptionKey, KeyManagementAlgorithm, SigningAlgorithm};
+    ///
+    /// # async fn example(new_pem: &str, old_pem: &str) -> Result<(), openid_deferred::Error> {
+    /// let algorithm = KeyManagementAlgorithm::EcdhEsA256Kw;
+    /// let client = Client::builder("https://op.example", "my-client")
+    ///     .redirect_uri("https://rp.example/callback")
+    ///     .decryption_key(DecryptionKey::from_pem(algorithm, new_pem, None)?)
+    ///     .decryption_key(DecryptionKey::from_pem(algorithm, old_pem, None)?)
+    ///     .id_token_signed_response_alg(SigningAlgorithm::Es256)
+    ///     .id_token_encrypted_response_alg(algorithm)
+    ///     .discover()
+    ///     .await?;
+    /// println!("serve this at the jwks_uri: {}", client.jwks());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn decryption_key(mut self, key: DecryptionKey) -> Self {
+        self.options.decryption_keys.push(key);
+        self
+    }
+
     /// Audiences that an ID Token may name beside this client.
     #[must_use]
     pub fn trusted_audiences<S: Into<String>>(mut self, audiences: impl IntoIterator<Item = S>) -> Self {
@@ -438,6 +512,7 @@ impl ClientBuilder {
             random: self.random,
             cancellation_endpoint,
             refreshes: Flights::default(),
+            decryption_keys: RwLock::new(self.options.decryption_keys.as_slice().into()),
             options: self.options,
         };
         // A method that was named is not for the OP's metadata to choose, so that what does not need the OP works.
@@ -464,7 +539,12 @@ impl ClientBuilder {
         if self.options.poll_credential == PollCredential::AccessToken && matches!(self.options.dpop(), DpopMode::Off) {
             return Err(setting("poll_credential", "`AccessToken` is DPoP-bound; do not turn DPoP off"));
         }
-        for algorithm in self.options.id_token_algorithms.iter().flatten() {
+        encryption::check_settings(&self.options)?;
+        let id_token = self.options.id_token_algorithms.iter().flatten();
+        let id_token = id_token.map(|algorithm| ("id_token_signed_response_alg", algorithm));
+        let userinfo = self.options.userinfo_algorithm.iter();
+        let userinfo = userinfo.map(|algorithm| ("userinfo_signed_response_alg", algorithm));
+        for (name, algorithm) in id_token.chain(userinfo) {
             if !algorithm.is_symmetric() {
                 continue;
             }
@@ -472,10 +552,7 @@ impl ClientBuilder {
             // hash.
             let needed = algorithm.hash().length();
             if self.credentials.secret().is_none_or(|secret| secret.expose().len() < needed) {
-                return Err(setting(
-                    "id_token_signed_response_alg",
-                    "HMAC needs a client secret that is at least as long as its hash",
-                ));
+                return Err(setting(name, "HMAC needs a client secret that is at least as long as its hash"));
             }
         }
         Ok(())

@@ -1,5 +1,7 @@
 //! Who the client is to the OP: how it authenticates, and with which certificate it connects.
 
+use serde_json::{Map, Value};
+
 use super::{Client, DpopMode};
 use crate::endpoint::{ClientAuthentication, ClientIdentity, GivenCredentials, Offer};
 use crate::error::{ConfigurationProblem, Error};
@@ -23,6 +25,12 @@ impl Credentials {
     /// The client secret, which is also the key of ID Tokens that are signed with an HMAC.
     pub(super) fn secret(&self) -> Option<&Secret> {
         self.named.as_ref().and_then(ClientAuthentication::secret).or(self.given.secret.as_ref())
+    }
+
+    /// The public key of client assertions, where there is one and its signer knows it.
+    pub(super) fn public_jwk(&self) -> Option<Map<String, Value>> {
+        let given = || self.given.signer.as_ref().and_then(|signer| signer.verification_jwk());
+        self.named.as_ref().and_then(ClientAuthentication::public_jwk).or_else(given)
     }
 
     /// The certificate, if there is one.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::authorize::ResponseType;
 use crate::dpop::DpopKey;
-use crate::jose::SigningAlgorithm;
+use crate::id_token::RegisteredEncryption;
+use crate::jose::{DecryptionKey, SigningAlgorithm};
 use crate::pending::FINAL_POLL_MARGIN;
 use crate::secret::Secret;
 
@@ -17,6 +18,10 @@ pub(crate) struct Options {
     pub(crate) leeway: Duration,
     pub(crate) session_lifetime: Duration,
     pub(crate) id_token_algorithms: Option<Vec<SigningAlgorithm>>,
+    pub(crate) id_token_encryption: RegisteredEncryption,
+    pub(crate) userinfo_algorithm: Option<SigningAlgorithm>,
+    pub(crate) userinfo_encryption: RegisteredEncryption,
+    pub(crate) decryption_keys: Vec<DecryptionKey>,
     pub(crate) trusted_audiences: Vec<String>,
     pub(crate) notification_token: Option<Secret>,
     /// `None` where nothing was said.
@@ -47,6 +52,10 @@ impl Default for Options {
             leeway: Duration::from_secs(60),
             session_lifetime: Duration::from_secs(3600),
             id_token_algorithms: None,
+            id_token_encryption: RegisteredEncryption::default(),
+            userinfo_algorithm: None,
+            userinfo_encryption: RegisteredEncryption::default(),
+            decryption_keys: Vec::new(),
             trusted_audiences: Vec::new(),
             notification_token: None,
             dpop: None,

@@ -32,7 +32,7 @@ pub enum Poll {
     Finished(Outcome),
 }
 
-/// For this long a success response is kept whose signature cannot be checked because keys are out of reach.
+/// For this long a success response is kept that cannot be decrypted or verified because keys are out of reach.
 pub(super) const VALIDATION_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 /// How long after the first failed try to validate it the next one is due, and how far doubling takes that.
 const VALIDATION_PAUSE: Duration = Duration::from_secs(30);
@@ -213,7 +213,9 @@ impl Client {
                 body.schedule.postpone(pause.max(error.retry_after().unwrap_or_default()), self.now());
                 match error.rule() {
                     _ if waited < VALIDATION_PATIENCE => return Err(error),
-                    Some(rule @ Rule::IdTokenNoKey) => Violation::new(rule).in_document(Document::IdToken),
+                    Some(rule @ (Rule::IdTokenNoKey | Rule::NoDecryptionKey)) => {
+                        Violation::new(rule).in_document(Document::IdToken)
+                    }
                     _ => Violation::new(Rule::KeysUnavailable),
                 }
             }

@@ -151,7 +151,9 @@ impl Client {
                 let waited = self.0.clock.now().duration_since(refreshed.received_at).unwrap_or(Duration::ZERO);
                 match error.rule() {
                     _ if waited < VALIDATION_PATIENCE => return Err(error.that_passes()),
-                    Some(rule @ Rule::IdTokenNoKey) => Err(Violation::new(rule).in_document(Document::IdToken)),
+                    Some(rule @ (Rule::IdTokenNoKey | Rule::NoDecryptionKey)) => {
+                        Err(Violation::new(rule).in_document(Document::IdToken))
+                    }
                     _ => Err(Violation::new(Rule::KeysUnavailable)),
                 }
             }
@@ -200,11 +202,11 @@ impl Client {
         };
         let Some(token) = &tokens.id_token else { return Ok(Ok((tokens, None))) };
         let checks = Checks::of_a_refresh(refreshed.received_at);
-        let verified = self.verify_by_keys(token.expose(), |keys, algorithms| {
+        let verified = self.verify_by_keys(token, |token, keys, algorithms| {
             let mut expectations =
                 self.expectations(&checks, algorithms, Some(&tokens.access_token), refreshed.received_at);
             expectations.nonce = None;
-            id_token::verify_refreshed(token.expose(), &body.id_token, keys, &expectations)
+            id_token::verify_refreshed(token, &body.id_token, keys, &expectations)
         });
         Ok(verified.await?.map(|id_token| (tokens, Some(id_token))))
     }

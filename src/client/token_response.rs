@@ -92,25 +92,32 @@ impl Client {
             let violation = Violation::new(Rule::NoIdToken).in_document(Document::TokenResponse);
             return Ok(Err(violation.at_member("id_token")));
         };
-        let verified = self.verify_by_keys(token.expose(), |keys, algorithms| {
+        let verified = self.verify_by_keys(token, |token, keys, algorithms| {
             let mut expectations =
                 self.expectations(received.checks, algorithms, Some(&tokens.access_token), received.received_at);
             expectations.code = received.code;
             if !self.0.options.subject_may_change {
                 expectations.interim_subject = received.interim.verified().map(|interim| interim.claims().subject());
             }
-            id_token::verify_final(token.expose(), keys, &expectations)
+            id_token::verify_final(token, keys, &expectations)
         });
         verified.await
     }
 
-    /// Verifies an ID Token by `verify`, with the keys that may have signed it and the algorithms that it may use. The
-    /// outer error passes, the inner one does not.
+    /// Decrypts an ID Token and verifies what is inside by `verify`, with the keys that may have signed it and the
+    /// algorithms that it may use. The outer error passes, the inner one does not.
     pub(super) async fn verify_by_keys(
         &self,
-        token: &str,
-        verify: impl Fn(&KeySet, &[SigningAlgorithm]) -> Result<IdToken, Violation>,
+        token: &Secret,
+        verify: impl Fn(&str, &KeySet, &[SigningAlgorithm]) -> Result<IdToken, Violation>,
     ) -> Result<Result<IdToken, Violation>, Error> {
+        let token = match self.decrypted_id_token(token) {
+            Ok(token) => token,
+            // An instance of the application that has the key may come along.
+            Err(violation) if violation.rule() == Rule::NoDecryptionKey => return Err(Error::new(violation)),
+            Err(violation) => return Ok(Err(violation)),
+        };
+        let token = token.expose();
         let (algorithm, kid) = match id_token::header(token) {
             Ok(header) => header,
             Err(violation) => return Ok(Err(violation)),
@@ -120,12 +127,12 @@ impl Client {
             return Ok(Err(Violation::new(Rule::IdTokenAlgorithm).in_document(Document::IdToken)));
         }
         let keys = self.keys_for(algorithm, kid.as_deref()).await?;
-        let mut verified = verify(&keys, &algorithms);
+        let mut verified = verify(token, &keys, &algorithms);
         let unverified = verified.as_ref().is_err_and(|violation| violation.rule() == Rule::IdTokenSignature);
         if unverified && !algorithm.is_symmetric() {
             // Keys without a `kid` rotate unseen, so a signature that does not verify is tried with newer ones.
             if let Some(newer) = self.0.provider.keys_newer_than(&keys).await? {
-                verified = verify(&newer, &algorithms);
+                verified = verify(token, &newer, &algorithms);
             }
         }
         match verified {

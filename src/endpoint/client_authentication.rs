@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
+
 use crate::jose::{Signer, SigningAlgorithm};
 use crate::secret::Secret;
 use crate::transport::ClientCertificate;
@@ -90,6 +92,14 @@ impl ClientAuthentication {
             | Method::ClientSecretBasic(_)
             | Method::TlsClientAuth(_)
             | Method::SelfSignedTlsClientAuth(_) => false,
+        }
+    }
+
+    /// The public key that the OP verifies this client with, where there is one and its signer knows it.
+    pub(crate) fn public_jwk(&self) -> Option<Map<String, Value>> {
+        match &self.0 {
+            Method::PrivateKeyJwt(signer) => signer.verification_jwk(),
+            _ => None,
         }
     }
 

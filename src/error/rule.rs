@@ -81,9 +81,14 @@ rules! {
     SecondNonceChallenge = "second_nonce_challenge", "the OP refused the DPoP nonce that it had just given", "RFC 9449 §8";
     UnknownError = "unknown_error", "the OP answered with an error code that no specification of this flow knows", "RFC 6749 §5.2";
 
+    // Encrypted ID Tokens and UserInfo responses
+    NotEncrypted = "not_encrypted", "it came in clear, although its encryption is registered", "OpenID Connect Core 1.0 §3.1.3.7, 1 and §5.3.2";
+    EncryptionHeader = "encryption_header", "its encryption uses an algorithm or a header parameter that this client does not accept", "RFC 7516 §5.2; RFC 8725 §3.1";
+    NoDecryptionKey = "no_decryption_key", "the client has no decryption key that it may be encrypted for", "OpenID Connect Core 1.0 §10.2";
+    Decryption = "decryption", "it cannot be decrypted", "RFC 7516 §5.2";
+
     // ID Tokens
     IdTokenMalformed = "id_token_malformed", "the ID Token is not a JWT that can be read", "RFC 7519 §7.2";
-    IdTokenEncrypted = "id_token_encrypted", "the ID Token is encrypted, which was not registered", "OpenID Connect Core 1.0 §3.1.3.7, 1";
     IdTokenAlgorithm = "id_token_algorithm", "the ID Token is signed with an algorithm that this client does not accept", "OpenID Connect Core 1.0 §3.1.3.7, 7";
     IdTokenNoKey = "id_token_no_key", "no key of the OP fits the ID Token", "OpenID Connect Core 1.0 §10.1";
     IdTokenSignature = "id_token_signature", "the ID Token's signature does not verify", "OpenID Connect Core 1.0 §3.1.3.7, 6";
@@ -106,6 +111,7 @@ rules! {
     // UserInfo and protected resources
     RefreshedIdToken = "refreshed_id_token", "the ID Token of a refresh contradicts the one of the sign-in", "OpenID Connect Core 1.0 §12.2";
     UserInfoSubject = "userinfo_sub", "the UserInfo response's `sub` is missing or not the one of the ID Token", "OpenID Connect Core 1.0 §5.3.2";
+    UserInfoUnsigned = "userinfo_unsigned", "the UserInfo response is not signed, although its signature is registered", "OpenID Connect Core 1.0 §5.3.2";
     UserInfoSigned = "userinfo_signed", "the signed UserInfo response does not verify", "OpenID Connect Core 1.0 §5.3.2";
 }
 

@@ -83,7 +83,6 @@ fn take_apart(token: &str) -> Result<CompactJws<'_>, Violation> {
     CompactJws::parse(token).map_err(|problem| {
         violation(match problem {
             Unreadable::Malformed => Rule::IdTokenMalformed,
-            Unreadable::Encrypted => Rule::IdTokenEncrypted,
             Unreadable::Critical => Rule::IdTokenHeader,
         })
     })

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use url::Url;
 
+use super::encryption::Encryption;
 use super::keys;
 use super::mutual_tls::TestCertificate;
 
@@ -24,6 +25,9 @@ pub struct TestClient {
     pub(super) notification_endpoint: Option<Url>,
     pub(super) id_token_algorithm: Algorithm,
     pub(super) signed_userinfo: bool,
+    pub(super) jwks: Value,
+    pub(super) id_token_encryption: Option<Encryption>,
+    pub(super) userinfo_encryption: Option<Encryption>,
     pub(super) requires_dpop: bool,
     pub(super) certificate_bound: bool,
     pub(super) requires_pushed: bool,
@@ -114,6 +118,9 @@ impl TestClient {
             notification_endpoint: None,
             id_token_algorithm: Algorithm::RS256,
             signed_userinfo: false,
+            jwks: Value::Null,
+            id_token_encryption: None,
+            userinfo_encryption: None,
             requires_dpop: false,
             certificate_bound: false,
             requires_pushed: false,
@@ -137,21 +144,63 @@ impl TestClient {
     }
 
     /// The algorithm of this client's ID Tokens (`id_token_signed_response_alg`): `RS256` (the default), `RS384`,
-    /// `RS512`, `PS256`, `PS384`, `PS512`, `ES256`, `ES384` or `EdDSA`.
+    /// `RS512`, `PS256`, `PS384`, `PS512`, `ES256`, `ES384` or `EdDSA`; or `HS256`, `HS384` or `HS512` with the client
+    /// secret.
     ///
     /// # Panics
     ///
-    /// For any other name.
+    /// For any other name, and for an HMAC without a client secret.
     pub fn signing_algorithm(mut self, name: &str) -> Self {
         let algorithm: Algorithm = name.parse().expect("the algorithm is one that the test provider has");
-        assert!(!keys::name(algorithm).starts_with("HS"), "the test provider signs with private keys only");
         self.id_token_algorithm = algorithm;
+        let has_key = !keys::name(algorithm).starts_with("HS") || self.hmac_secret().is_some();
+        assert!(has_key, "an HMAC needs a client secret");
         self
     }
 
     /// Signs this client's UserInfo responses (`userinfo_signed_response_alg`), with the algorithm of its ID Tokens.
     pub fn signed_userinfo(mut self) -> Self {
         self.signed_userinfo = true;
+        self
+    }
+
+    /// The client's public keys (`jwks`), such as [`Client::jwks`](crate::Client::jwks) gives them. Of those, the first that
+    /// fits is encrypted for. A client whose keys rotate is [registered](super::TestProvider::register) again.
+    pub fn jwks(mut self, jwks: &Value) -> Self {
+        self.jwks = jwks.clone();
+        self
+    }
+
+    /// Encrypts this client's ID Tokens, interim and final, for a key of its [`jwks`](Self::jwks)
+    /// (`id_token_encrypted_response_alg` and `_enc`).
+    ///
+    /// ```
+    /// use openid_deferred::testing::TestClient;
+    /// use openid_deferred::{DecryptionKey, KeyManagementAlgorithm};
+    ///
+    /// let key = DecryptionKey::generate(KeyManagementAlgorithm::EcdhEsA256Kw)?;
+    /// let registered = TestClient::secret_basic("my-app", "s3cret")
+    ///     .jwks(&serde_json::json!({ "keys": [key.public_jwk()] }))
+    ///     .encrypted_id_token("ECDH-ES+A256KW", "A256GCM");
+    /// # Ok::<(), openid_deferred::Error>(())
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// For algorithms that the provider does not have: it has RSA-OAEP(-256) and ECDH-ES with or without a key wrap, and
+    /// AES in GCM and CBC-HS. Tokens are refused with a panic where the client has no key for them.
+    pub fn encrypted_id_token(mut self, alg: &str, enc: &str) -> Self {
+        self.id_token_encryption = Some(Encryption::new(alg, enc));
+        self
+    }
+
+    /// Encrypts this client's UserInfo responses, signed or not, likewise (`userinfo_encrypted_response_alg` and `_enc`).
+    ///
+    /// # Panics
+    ///
+    /// As [`encrypted_id_token`](Self::encrypted_id_token) does.
+    pub fn encrypted_userinfo(mut self, alg: &str, enc: &str) -> Self {
+        self.userinfo_encryption = Some(Encryption::new(alg, enc));
         self
     }
 
@@ -166,6 +215,16 @@ impl TestClient {
     pub fn require_pushed_authorization_requests(mut self) -> Self {
         self.requires_pushed = true;
         self
+    }
+
+    /// The client secret, where ID Tokens are authenticated with it.
+    pub(super) fn hmac_secret(&self) -> Option<&str> {
+        match &self.authentication {
+            RegisteredAuthentication::SecretBasic(secret) | RegisteredAuthentication::SecretPost(secret) => {
+                keys::name(self.id_token_algorithm).starts_with("HS").then_some(secret)
+            }
+            _ => None,
+        }
     }
 
     pub(super) fn accepts_redirect_uri(&self, uri: &str) -> bool {

@@ -3,6 +3,7 @@
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 
+use super::encryption;
 use super::keys;
 use super::op::Turn;
 use super::token::DEFERRED_GRANT;
@@ -34,6 +35,10 @@ impl Turn<'_> {
             "claims_parameter_supported": true,
             "id_token_signing_alg_values_supported": algorithms,
             "userinfo_signing_alg_values_supported": algorithms,
+            "id_token_encryption_alg_values_supported": encryption::ALGORITHMS,
+            "id_token_encryption_enc_values_supported": encryption::CONTENT_ENCRYPTIONS,
+            "userinfo_encryption_alg_values_supported": encryption::ALGORITHMS,
+            "userinfo_encryption_enc_values_supported": encryption::CONTENT_ENCRYPTIONS,
             "token_endpoint_auth_methods_supported":
                 ["none", "client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt"],
             "token_endpoint_auth_signing_alg_values_supported":
@@ -84,7 +89,8 @@ impl Turn<'_> {
     pub(super) fn key_set(&mut self) -> Result<Reply, Rejection> {
         self.must_be_get()?;
         // A client may fetch the keys before the first token is signed, and has to find the right ones.
-        let used: Vec<_> = self.state.clients.values().map(|client| client.id_token_algorithm).collect();
+        let clients = self.state.clients.values().filter(|client| client.hmac_secret().is_none());
+        let used: Vec<_> = clients.map(|client| client.id_token_algorithm).collect();
         for algorithm in used {
             self.state.signing_key(algorithm);
         }

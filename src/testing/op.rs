@@ -119,6 +119,14 @@ impl State {
         self.keys.iter().rev().find(|key| key.algorithm == algorithm).expect("it was just added")
     }
 
+    /// The key that a client's tokens are signed with: one of the provider's, or the client's secret.
+    pub(super) fn key_for(&mut self, client: &TestClient) -> ProviderKey {
+        match client.hmac_secret() {
+            Some(secret) => ProviderKey::of_secret(client.id_token_algorithm, secret),
+            None => self.signing_key(client.id_token_algorithm).clone(),
+        }
+    }
+
     pub(super) fn add_key(&mut self, algorithm: Algorithm) {
         self.keys_made += 1;
         self.keys.push(ProviderKey::generate(algorithm, format!("key-{}", self.keys_made)));

@@ -15,12 +15,17 @@ impl Turn<'_> {
         let mut claims = record.user.claims.clone();
         claims.insert("sub".into(), json!(record.user.sub));
         let client = self.state.clients[&record.client_id].clone();
-        if !client.signed_userinfo {
+        if !client.signed_userinfo && client.userinfo_encryption.is_none() {
             return Ok(Reply::json(200, &Value::Object(claims)));
         }
-        claims.insert("iss".into(), json!(self.op.settings.issuer));
-        claims.insert("aud".into(), json!(client.id));
-        let token = self.signed(&client, &Value::Object(claims));
+        let inside = if client.signed_userinfo {
+            claims.insert("iss".into(), json!(self.op.settings.issuer));
+            claims.insert("aud".into(), json!(client.id));
+            self.signed(&client, &Value::Object(claims))
+        } else {
+            Value::Object(claims).to_string()
+        };
+        let token = self.encrypted(&client, client.userinfo_encryption.as_ref(), inside);
         Ok(Reply::new(200, "application/jwt", token).with(header::CACHE_CONTROL, "no-store"))
     }
 

@@ -7,6 +7,7 @@ mod client_authentication;
 mod code_flow;
 mod discovery;
 mod dpop;
+mod encryption;
 mod exchange;
 mod id_token;
 mod immediate;

@@ -24,12 +24,13 @@ impl Browser {
         Self { http, cookies: BTreeMap::new() }
     }
 
-    /// Opens a page and goes wherever it leads, up to where the user is back at `redirect_uri`: that URL.
-    pub(crate) async fn visit(&mut self, url: Url, redirect_uri: &str) -> Url {
+    /// Opens a page and goes wherever it leads, up to where the user is back at `redirect_uri`: that URL, or the form
+    /// that the browser posts there.
+    pub(crate) async fn visit(&mut self, url: Url, redirect_uri: &str) -> String {
         let mut url = url;
         for _ in 0..20 {
             if url.as_str().starts_with(redirect_uri) {
-                return url;
+                return url.into();
             }
             let response = self.open(&url).await;
             let status = response.status();
@@ -37,7 +38,11 @@ impl Browser {
                 Some(location) if status.is_redirection() => {
                     url = url.join(location.to_str().expect("a location is text")).expect("a location is a URL");
                 }
-                _ => panic!("the user sees a page with status {status}: {}", response.text().await.unwrap_or_default()),
+                _ => {
+                    let page = response.text().await.unwrap_or_default();
+                    return form(&page, redirect_uri)
+                        .unwrap_or_else(|| panic!("the user sees a page with status {status}: {page}"));
+                }
             }
         }
         panic!("the browser is sent in circles");
@@ -60,4 +65,17 @@ impl Browser {
         let path = parts.find_map(|part| part.strip_prefix("path=")).unwrap_or("/");
         self.cookies.insert((name.to_owned(), path.to_owned()), value.to_owned());
     }
+}
+
+/// The body of the form on a page that submits itself (OAuth 2.0 Form Post Response Mode).
+fn form(page: &str, action: &str) -> Option<String> {
+    page.split_once(&format!("<form method=\"post\" action=\"{action}\">"))?;
+    let mut body = form_urlencoded::Serializer::new(String::new());
+    for input in page.split("<input type=\"hidden\" name=\"").skip(1) {
+        let (name, rest) = input.split_once("\" value=\"")?;
+        let (value, _) = rest.split_once('"')?;
+        // A code, a state and an issuer have nothing else that has to be escaped.
+        body.append_pair(name, &value.replace("&amp;", "&"));
+    }
+    Some(body.finish())
 }

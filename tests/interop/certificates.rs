@@ -1,13 +1,17 @@
 //! Certificates that are thrown away after the test.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use openid_deferred::ClientCertificate;
 use openssl::asn1::Asn1Time;
-use openssl::bn::BigNum;
+use openssl::bn::{BigNum, BigNumContext};
 use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
 use openssl::x509::extension::{BasicConstraints, KeyUsage, SubjectAlternativeName};
 use openssl::x509::{X509, X509Builder, X509NameBuilder};
+use serde_json::{Value, json};
 
 pub(crate) struct Identity {
     certificate: X509,
@@ -52,6 +56,31 @@ impl Identity {
         extend(&mut builder);
         builder.sign(authority.map_or(&key, |authority| &authority.key), MessageDigest::sha256()).unwrap();
         Self { certificate: builder.build(), key }
+    }
+
+    /// The public key as a JWK with the certificate in it, as a client registers one that vouches for itself.
+    pub(crate) fn jwk(&self) -> Value {
+        let key = self.key.ec_key().unwrap();
+        let (mut x, mut y) = (BigNum::new().unwrap(), BigNum::new().unwrap());
+        let mut context = BigNumContext::new().unwrap();
+        key.public_key().affine_coordinates(key.group(), &mut x, &mut y, &mut context).unwrap();
+        let coordinate = |number: &BigNum| URL_SAFE_NO_PAD.encode(number.to_vec_padded(32).unwrap());
+        json!({
+            "kty": "EC",
+            "crv": "P-256",
+            "x": coordinate(&x),
+            "y": coordinate(&y),
+            "x5c": [STANDARD.encode(self.certificate.to_der().unwrap())],
+        })
+    }
+
+    pub(crate) fn client_certificate(&self) -> ClientCertificate {
+        ClientCertificate::from_pem(self.certificate_pem(), self.key_pem()).unwrap()
+    }
+
+    /// The SHA-256 thumbprint (RFC 8705 §3.1).
+    pub(crate) fn thumbprint(&self) -> String {
+        URL_SAFE_NO_PAD.encode(self.certificate.digest(MessageDigest::sha256()).unwrap())
     }
 
     pub(crate) fn certificate_pem(&self) -> String {

@@ -3,7 +3,8 @@
 use openid_deferred::{ClientAuthentication, SigningAlgorithm, SigningKey};
 use serde_json::{Value, json};
 
-use crate::support::{CLIENT_SECRET, registration, with, world};
+use crate::provider::Provider;
+use crate::support::{CLIENT_SECRET, World, registration, unauthenticated_client_of, with, world};
 
 /// A sign-in with everything that follows it and needs the client's authentication.
 async fn works(registered: Value, authentication: ClientAuthentication) {
@@ -35,6 +36,26 @@ async fn client_secret_basic() {
 #[tokio::test]
 async fn client_secret_post() {
     works(json!({}), ClientAuthentication::client_secret_post(CLIENT_SECRET)).await;
+}
+
+#[tokio::test]
+async fn client_secret_jwt() {
+    works(json!({}), ClientAuthentication::client_secret_jwt(CLIENT_SECRET)).await;
+}
+
+#[tokio::test]
+async fn the_best_method_that_the_op_lists_is_found() {
+    let key = SigningKey::generate(SigningAlgorithm::Es256).unwrap();
+    let registered = json!({
+        "jwks": { "keys": [key.public_jwk()] },
+        "token_endpoint_auth_method": "private_key_jwt",
+        "token_endpoint_auth_signing_alg": "ES256",
+    });
+    let Some(op) = Provider::start(json!({ "clients": [with(registration(), registered)] })) else { return };
+    let client = unauthenticated_client_of(&op).signing_key(key).discover().await.unwrap();
+    assert_eq!(client.authentication_method(), Some("private_key_jwt"));
+    let world = World { op, client };
+    assert_eq!(world.sign_in().await.claims().subject(), "user-1");
 }
 
 #[tokio::test]

@@ -9,5 +9,8 @@ mod provider;
 mod support;
 
 mod client_authentication;
+mod encryption;
+mod mutual_tls;
+mod pushed;
 mod sign_in;
 mod tokens;

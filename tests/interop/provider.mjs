@@ -51,6 +51,14 @@ const provider = new Provider(issuer, {
   ],
   cookies: { keys: [randomBytes(32).toString('hex')] },
   jwks: { keys },
+  enabledJWA: {
+    ...Object.fromEntries(
+      ['idToken', 'userinfo'].map((token) => [
+        `${token}EncryptionAlgValues`,
+        ['RSA-OAEP', 'RSA-OAEP-256', 'ECDH-ES', 'ECDH-ES+A128KW', 'ECDH-ES+A256KW'],
+      ]),
+    ),
+  },
   claims: { openid: ['sub'], profile: ['name'], email: ['email', 'email_verified'] },
   findAccount: (ctx, id) => ({
     accountId: id,

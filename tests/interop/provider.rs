@@ -31,9 +31,13 @@ pub(crate) struct Provider {
 
 impl Provider {
     /// Starts a provider with these settings, see `provider.mjs`; `None` where that cannot be done here.
-    pub(crate) fn start(mut settings: Value) -> Option<Self> {
+    pub(crate) fn start(settings: Value) -> Option<Self> {
+        Self::start_with(Identity::authority(), settings)
+    }
+
+    /// The same with an authority that has signed certificates of clients.
+    pub(crate) fn start_with(authority: Identity, mut settings: Value) -> Option<Self> {
         let folder = installed()?;
-        let authority = Identity::authority();
         let host = Identity::host("localhost", Some(&authority));
         settings["tls"] = json!({
             "authority": authority.certificate_pem(),

@@ -1,6 +1,8 @@
 //! A client and the provider that belongs to it.
 
-use openid_deferred::{Authentication, Client, ClientAuthentication, ClientBuilder, Error, ResponseType, SignIn};
+use openid_deferred::{
+    Authentication, AuthorizationRequest, Client, ClientAuthentication, ClientBuilder, Error, ResponseType, SignIn,
+};
 use serde_json::{Value, json};
 use url::Url;
 
@@ -50,10 +52,14 @@ pub(crate) async fn world(
 
 /// The client of a provider, before it is built.
 pub(crate) fn client_of(op: &Provider) -> ClientBuilder {
+    unauthenticated_client_of(op).authentication(ClientAuthentication::client_secret_basic(CLIENT_SECRET))
+}
+
+/// The same without a word about how it authenticates.
+pub(crate) fn unauthenticated_client_of(op: &Provider) -> ClientBuilder {
     let authority = op.authority.certificate_pem();
     let authority = reqwest::Certificate::from_pem(authority.as_bytes()).expect("the authority is a certificate");
     Client::builder(&op.issuer, CLIENT_ID)
-        .authentication(ClientAuthentication::client_secret_basic(CLIENT_SECRET))
         .redirect_uri(REDIRECT_URI)
         .response_type(ResponseType::Code)
         .configure_http(move |http| http.no_proxy().tls_certs_only([authority.clone()]))
@@ -67,19 +73,20 @@ impl World {
 
     /// Signs a user in who behaves as the hint says.
     pub(crate) async fn try_to_sign_in(&self, login_hint: Option<&str>) -> Result<Authentication, Error> {
-        let mut request = self.client.authorize().scopes(["profile", "email"]);
-        if let Some(hint) = login_hint {
-            request = request.login_hint(hint);
-        }
+        let request = self.client.authorize().scopes(["profile", "email"]);
+        self.sign_in_by(if let Some(hint) = login_hint { request.login_hint(hint) } else { request }).await
+    }
+
+    pub(crate) async fn sign_in_by(&self, request: AuthorizationRequest<'_>) -> Result<Authentication, Error> {
         let (url, session) = request.start().await?;
         let back = self.visit(url).await;
-        match self.client.authorization_response(back.as_str(), session).await? {
+        match self.client.authorization_response(&back, session).await? {
             SignIn::Complete(authentication) => Ok(authentication),
             other => panic!("not signed in: {other:?}"),
         }
     }
 
-    pub(crate) async fn visit(&self, url: Url) -> Url {
+    pub(crate) async fn visit(&self, url: Url) -> String {
         Browser::new(&self.op.authority.certificate_pem()).visit(url, REDIRECT_URI).await
     }
 }
