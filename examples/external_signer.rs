@@ -78,11 +78,8 @@ impl PipeSigner {
     /// Starts the keeper, and the thread that talks to it. The keeper ends when its input does, which is when the last
     /// signer is dropped.
     fn start() -> io::Result<(Self, String)> {
-        let mut keeper = Command::new(std::env::current_exe()?)
-            .arg(KEEPER)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
+        let mut keeper =
+            Command::new(std::env::current_exe()?).arg(KEEPER).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut output = BufReader::new(keeper.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?);
         let mut public_jwk = String::new();
         output.read_line(&mut public_jwk)?;

@@ -8,8 +8,14 @@ fn a_client_signs_in_with_a_key_that_another_process_keeps() {
     let run = Command::new(example()).output().expect("the example starts");
     let (stdout, stderr) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
     assert!(run.status.success(), "{stderr}");
-    assert!(stdout.contains("authenticates with private_key_jwt") && stdout.contains("Signed in: Jane Doe"), "{stdout}");
-    assert!(stdout.contains("\"crv\":\"P-256\"") && !stdout.contains("\"d\":"), "the public half, and no more: {stdout}");
+    assert!(
+        stdout.contains("authenticates with private_key_jwt") && stdout.contains("Signed in: Jane Doe"),
+        "{stdout}"
+    );
+    assert!(
+        stdout.contains("\"crv\":\"P-256\"") && !stdout.contains("\"d\":"),
+        "the public half, and no more: {stdout}"
+    );
 }
 
 /// `cargo test` builds the examples beside the folder that holds the tests.
