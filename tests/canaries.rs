@@ -18,12 +18,12 @@ use openid_deferred::ping::Receiver;
 use openid_deferred::store::{MemoryStore, SealedBody, Store};
 use openid_deferred::testing::{
     DecisionPolicy, Endpoint, Fault, IdTokenForgery, InterimToken, NoncePolicy, RecordedRequest, SeededRandom,
-    TestClient, TestClock, TestProvider, TestProviderBuilder, TestUser,
+    TestCertificate, TestClient, TestClock, TestProvider, TestProviderBuilder, TestUser,
 };
 use openid_deferred::{
-    Accepted, AuthorizationSession, Client, ClientAuthentication, ClientBuilder, Clock as _, Error, HttpClient,
-    HttpError, HttpRequest, HttpResponse, Keyring, Outcome, Poll, Poller, SealingKey, SignIn, SigningAlgorithm,
-    SigningKey, TransportProblem,
+    Accepted, AuthorizationSession, Client, ClientAuthentication, ClientBuilder, ClientCertificate, Clock as _, Error,
+    HttpClient, HttpError, HttpRequest, HttpResponse, Keyring, Outcome, Poll, Poller, SealingKey, SignIn,
+    SigningAlgorithm, SigningKey, TransportProblem,
 };
 use openssl::hash::MessageDigest;
 use openssl::pkey::PKey;
@@ -47,7 +47,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 #[tokio::test]
 async fn nothing_that_is_logged_formatted_or_stored_shows_a_secret_of_a_flow_that_succeeds() {
     let (log, _guard) = Log::start();
-    for world in [basic(&log), by_key(&log)] {
+    for world in [basic(&log), by_key(&log), by_secret_jwt(&log), by_certificate(&log)] {
         world.sign_in_and_wait().await;
         assert!(log.text.lock().unwrap().contains(" DEBUG openid_deferred"), "tracing is on");
         world.assert_nothing_shows();
@@ -278,9 +278,28 @@ fn by_key(log: &Log) -> World {
     let public = Value::Object(key.public_jwk()).to_string();
     let client = TestClient::private_key_jwt(CLIENT_ID, &public);
     let world = world(log, client, ClientAuthentication::private_key_jwt(key), |client| client);
-    for line in pem.lines().filter(|line| !line.starts_with('-')) {
-        world.secret(line);
-    }
+    world.secret_pem(&pem);
+    world
+}
+
+fn by_secret_jwt(log: &Log) -> World {
+    let client = TestClient::secret_jwt(CLIENT_ID, CLIENT_SECRET);
+    world(log, client, ClientAuthentication::client_secret_jwt(CLIENT_SECRET), |client| {
+        client.pushed_authorization_requests()
+    })
+}
+
+fn by_certificate(log: &Log) -> World {
+    let files = TestCertificate::self_signed("client.rp.test");
+    let certificate = ClientCertificate::from_pem(files.certificate_pem(), files.key_pem()).unwrap();
+    log.show(&files);
+    log.show(&certificate);
+    log.show(&ClientCertificate::from_pem(files.certificate_pem(), files.certificate_pem()).unwrap_err());
+    let registered = TestClient::self_signed_tls_client_auth(CLIENT_ID, &files);
+    let authentication = ClientAuthentication::self_signed_tls_client_auth(certificate.clone());
+    let world = world(log, registered, authentication, |client| client);
+    world.secret_pem(files.key_pem());
+    world.secret_pem(certificate.current().private_key_pem().expose());
     world
 }
 
@@ -311,6 +330,7 @@ fn world(
 fn provider(clock: &TestClock) -> TestProviderBuilder {
     TestProvider::builder()
         .in_process()
+        .mutual_tls()
         .clock(Arc::new(clock.clone()))
         .random(Arc::new(SeededRandom::new(1)))
         .user(TestUser::new("canary-of-a-subject").claim("name", CLAIM))
@@ -454,6 +474,11 @@ impl World {
         self.secrets.lock().unwrap().push(secret.as_ref().to_vec());
     }
 
+    /// Every line of a private key.
+    fn secret_pem(&self, pem: &str) {
+        pem.lines().filter(|line| !line.starts_with('-')).for_each(|line| self.secret(line));
+    }
+
     /// Looks into the rows, and, with the key, into what they hide.
     async fn search_rows(&self) {
         let rows = self.store.sealed_otherwise([0; 4], None, usize::MAX).await.unwrap();
@@ -576,7 +601,7 @@ fn forms(secret: &[u8]) -> Vec<Vec<u8>> {
 
 /// The parameters, headers and members of one exchange with the OP that nobody else may see.
 fn said_in_confidence(request: &RecordedRequest) -> Vec<String> {
-    const PARAMETERS: [&str; 12] = [
+    const PARAMETERS: [&str; 13] = [
         "state",
         "nonce",
         "code_verifier",
@@ -589,9 +614,17 @@ fn said_in_confidence(request: &RecordedRequest) -> Vec<String> {
         "client_secret",
         "client_assertion",
         "access_token",
+        "request_uri",
     ];
-    const MEMBERS: [&str; 6] =
-        ["access_token", "refresh_token", "id_token", "interim_id_token", "deferred_auth_id", "error_description"];
+    const MEMBERS: [&str; 7] = [
+        "access_token",
+        "refresh_token",
+        "id_token",
+        "interim_id_token",
+        "deferred_auth_id",
+        "error_description",
+        "request_uri",
+    ];
     let mut said: Vec<String> =
         PARAMETERS.iter().filter_map(|name| request.parameter(name)).map(str::to_owned).collect();
     said.extend(request.header("authorization").and_then(|value| Some(value.split_once(' ')?.1.to_owned())));
@@ -694,6 +727,10 @@ impl HttpClient for ShownNetwork {
             }
             answered
         })
+    }
+
+    fn presents_client_certificates(&self) -> bool {
+        self.inner.presents_client_certificates()
     }
 }
 

@@ -68,7 +68,8 @@ impl ClientAuthentication {
     }
 
     /// An assertion signed with a private key, new for each request (RFC 7523 §2.2). The key is a
-    /// [`SigningKey`](crate::SigningKey) in memory, or any [`Signer`].
+    /// [`SigningKey`](crate::SigningKey) in memory, or any [`Signer`]: the example `external_signer` has one in another
+    /// process.
     pub fn private_key_jwt(signer: impl Signer + 'static) -> Self {
         Self(Method::PrivateKeyJwt(Arc::new(signer)))
     }
