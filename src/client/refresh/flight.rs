@@ -118,7 +118,10 @@ impl Flight {
 }
 
 fn to_shared(result: &Result<Refreshed, Error>) -> Result<Refreshed, Error> {
-    result.as_ref().map(Refreshed::clone).map_err(Error::to_shared)
+    match result {
+        Ok(refreshed) => Ok(refreshed.clone()),
+        Err(error) => Err(error.to_shared()),
+    }
 }
 
 /// Whether the answer has a refresh token that takes the old one's place. Otherwise the old one may be used again.
