@@ -21,9 +21,9 @@ use openid_deferred::testing::{
     TestCertificate, TestClient, TestClock, TestProvider, TestProviderBuilder, TestUser,
 };
 use openid_deferred::{
-    Accepted, AuthorizationSession, Client, ClientAuthentication, ClientBuilder, ClientCertificate, Clock as _, Error,
-    HttpClient, HttpError, HttpRequest, HttpResponse, Keyring, Outcome, Poll, Poller, SealingKey, SignIn,
-    SigningAlgorithm, SigningKey, TransportProblem,
+    Accepted, Authentication, AuthorizationSession, Client, ClientAuthentication, ClientBuilder, ClientCertificate,
+    Clock as _, Error, ErrorResponse, HttpClient, HttpError, HttpRequest, HttpResponse, Keyring, Outcome, Poll, Poller,
+    SealingKey, SignIn, SigningAlgorithm, SigningKey, TokenTypeHint, TransportProblem,
 };
 use openssl::hash::MessageDigest;
 use openssl::pkey::PKey;
@@ -113,6 +113,19 @@ async fn nothing_shows_a_secret_when_the_exchange_fails() {
         world.op.misbehave(fault);
         world.sign_in_and_wait().await;
         world.assert_nothing_shows();
+    }
+}
+
+#[tokio::test]
+async fn nothing_shows_a_secret_when_a_refresh_an_introspection_or_a_revocation_fails() {
+    let (log, _guard) = Log::start();
+    for endpoint in [Endpoint::Refresh, Endpoint::Introspection, Endpoint::Revocation, Endpoint::Resource] {
+        for fault in faults(endpoint) {
+            let world = basic(&log);
+            world.op.misbehave(fault);
+            world.sign_in_and_wait().await;
+            world.assert_nothing_shows();
+        }
     }
 }
 
@@ -436,11 +449,32 @@ impl World {
                 self.show_result(&self.client.userinfo(authentication).await);
                 let sealed = authentication.seal(&keyring()).unwrap();
                 self.assert_no_canary(&sealed, "a sealed authentication");
+                self.show_what_comes_after(Authentication::open(&keyring(), &sealed).unwrap()).await;
             }
             Outcome::Invalid(violation) => self.log.show_text(&violation.to_string()),
             Outcome::Failed(response) => self.log.show_text(&response.to_string()),
             _ => {}
         }
+    }
+
+    /// New tokens, what the OP says about them, a call with them, and their end.
+    async fn show_what_comes_after(&self, mut authentication: Authentication) {
+        self.show_result(&self.client.refresh(&mut authentication).await);
+        self.log.show(&authentication);
+        self.log.show(&authentication.refreshed_id_token());
+        if let Some(token) = authentication.access_token() {
+            self.show_result(&self.client.introspect(token, TokenTypeHint::AccessToken).await);
+        }
+        let request = http::Request::get(self.op.resource()).body(Bytes::new()).unwrap();
+        match self.client.resource(&authentication, request).await {
+            Ok(response) => self.log.show(&response.extensions().get::<ErrorResponse>()),
+            Err(error) => self.log.show_error(&error),
+        }
+        self.show_result(&self.client.revoke(&authentication).await);
+        self.show_result(&self.client.userinfo(&authentication).await);
+        self.show_result(&self.client.refresh(&mut authentication).await);
+        let sealed = authentication.seal(&keyring()).unwrap();
+        self.assert_no_canary(&sealed, "a sealed authentication after a refresh");
     }
 
     /// Genuine and forged pings.

@@ -128,3 +128,83 @@ fn to_shared(result: &Result<Refreshed, Error>) -> Result<Refreshed, Error> {
 fn replaces(answer: &Refreshed, refresh_token: &Secret) -> bool {
     Tokens::parse(&answer.body).is_ok_and(|tokens| tokens.refresh_token.is_some_and(|new| new != *refresh_token))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::clock::from_unix_seconds;
+    use crate::error::TransportProblem;
+
+    #[derive(Debug, Default)]
+    struct Stopped(AtomicU64);
+
+    impl Clock for Stopped {
+        fn now(&self) -> std::time::SystemTime {
+            from_unix_seconds(0)
+        }
+
+        fn monotonic(&self) -> Duration {
+            Duration::from_secs(self.0.load(Ordering::Relaxed))
+        }
+
+        fn sleep(&self, _: Duration) -> BoxFuture<'static, ()> {
+            Box::pin(pending())
+        }
+    }
+
+    fn answer(refresh_token: &str) -> Refreshed {
+        let body = format!(r#"{{"access_token":"a","token_type":"Bearer","refresh_token":"{refresh_token}"}}"#);
+        Refreshed { body: Zeroizing::new(body.into_bytes()), received_at: from_unix_seconds(0), dpop_key: None }
+    }
+
+    async fn join(flights: &Flights, clock: &Stopped, token: &str, gives: Result<Refreshed, Error>) {
+        let _ = flights.join(clock, &Secret::new(token), async |_| gives).await;
+    }
+
+    #[tokio::test]
+    async fn only_an_answer_that_replaces_the_refresh_token_is_remembered_and_for_a_minute_only() {
+        let (flights, clock) = (Flights::default(), Stopped::default());
+        join(&flights, &clock, "kept", Ok(answer("kept"))).await;
+        join(&flights, &clock, "failed", Err(TransportProblem::Timeout.into())).await;
+        assert_eq!(flights.entries().len(), 0);
+        join(&flights, &clock, "old", Ok(answer("new"))).await;
+        assert_eq!(flights.entries().len(), 1);
+        clock.0.store(60, Ordering::Relaxed);
+        join(&flights, &clock, "kept", Ok(answer("kept"))).await;
+        assert_eq!(flights.entries().len(), 0);
+    }
+
+    #[tokio::test]
+    async fn no_more_than_a_thousand_answers_are_remembered_and_the_oldest_goes_first() {
+        let (flights, clock) = (Flights::default(), Stopped::default());
+        for number in 0..=LANDED_LIMIT {
+            clock.0.store(number as u64 / 100, Ordering::Relaxed);
+            join(&flights, &clock, &format!("old {number}"), Ok(answer("new"))).await;
+        }
+        let entries = flights.entries();
+        assert_eq!(entries.len(), LANDED_LIMIT);
+        assert_eq!(entries.values().filter(|entry| entry.landed == Some(Duration::ZERO)).count(), 99);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_everybody_gave_up_is_forgotten_after_ten_minutes() {
+        let (flights, clock) = (Flights::default(), Stopped::default());
+        let secret = Secret::new("old");
+        let waiting = flights.join(&clock, &secret, |_| pending());
+        tokio::select! {
+            biased;
+            _ = waiting => panic!("nothing ever answers"),
+            () = std::future::ready(()) => {}
+        }
+        for (seconds, left) in [(0, 1), (599, 1), (600, 0)] {
+            clock.0.store(seconds, Ordering::Relaxed);
+            join(&flights, &clock, "kept", Ok(answer("kept"))).await;
+            assert_eq!(flights.entries().len(), left, "{seconds}");
+        }
+    }
+}
