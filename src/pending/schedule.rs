@@ -31,6 +31,9 @@ const LONGEST_DEFAULT_INTERVAL: Duration = Duration::from_secs(300);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(3600);
 /// After the OP's own deadline it gets this long to say `expired_token` itself.
 const DEADLINE_GRACE: Duration = Duration::from_secs(60);
+/// A request whose answer was given up may be held for so long, by a network or by an OP that answers late, and be
+/// answered after a later one.
+const LONGEST_HELD: Duration = Duration::from_secs(300);
 /// How long before its end a process is asked about one last time.
 pub(crate) const FINAL_POLL_MARGIN: Duration = Duration::from_secs(5);
 /// Jitter adds at most a tenth of the wait, and at most this.
@@ -136,6 +139,9 @@ pub(crate) struct Schedule {
     /// the OP gives once only.
     #[serde(rename = "lost", default, skip_serializing_if = "is_false")]
     answer_lost: bool,
+    /// Until when the request without an answer may still be under way.
+    #[serde(rename = "held", default, skip_serializing_if = "Option::is_none")]
+    held_until: Option<Due>,
     /// A ping has brought the last request forward, and none can do so again before a scheduled one.
     #[serde(rename = "png", default, skip_serializing_if = "is_false")]
     ping_spent: bool,
@@ -185,6 +191,7 @@ impl Schedule {
             in_flight: false,
             announced: false,
             answer_lost: false,
+            held_until: None,
             ping_spent: false,
             undecided: 0,
             heard_at: None,
@@ -268,7 +275,10 @@ impl Schedule {
     /// Notes that a request is about to leave. Whoever is dropped between here and [`answered`](Self::answered) has
     /// left a request whose answer is lost, and the interval counts from now.
     pub(crate) fn sending(&mut self, now: Moment) {
-        self.answer_lost |= self.in_flight && !self.announced;
+        if self.in_flight && !self.announced {
+            self.lose_answer(now);
+        }
+        self.held_until = self.held_until.filter(|held_until| !held_until.remaining(now).is_zero());
         self.in_flight = true;
         self.announced = false;
         self.not_before = None;
@@ -289,8 +299,8 @@ impl Schedule {
         let reading = answer.reading();
         match reading {
             Reading::Pending | Reading::SlowDown => {
-                // The process is open, so no earlier request can have fetched its success.
-                self.answer_lost = false;
+                // The process is open, so no earlier request has fetched its success, nor will one that is over.
+                self.answer_lost &= self.held_until.is_some();
                 self.troubles = 0;
                 self.heard_at = Some(now.wall);
                 self.stale_told = false;
@@ -301,7 +311,9 @@ impl Schedule {
                 }
             }
             Reading::Trouble { unanswered } => {
-                self.answer_lost |= unanswered;
+                if unanswered {
+                    self.lose_answer(now);
+                }
                 self.troubles = self.troubles.saturating_add(1);
                 if pace.give_up_after.is_some_and(|patience| self.silence(now) >= patience) {
                     return Standing::Ended(self.unconfirmed_end());
@@ -338,6 +350,11 @@ impl Schedule {
     fn silence(&self, now: Moment) -> Duration {
         let since = self.heard_at.unwrap_or(self.exchange_answered_at);
         now.wall.duration_since(since).unwrap_or(Duration::ZERO)
+    }
+
+    fn lose_answer(&mut self, now: Moment) {
+        self.answer_lost = true;
+        self.held_until = Some(Due::after(LONGEST_HELD, now));
     }
 
     /// Whether the answer of an earlier request may have been the success.

@@ -15,10 +15,14 @@ use crate::client::{Authentication, AuthorizationGrant, AuthorizationSession, Si
 use crate::clock::Moment;
 use crate::error::{Error, Misuse};
 use crate::pending::PendingAuthentication;
-use crate::store::{Fingerprint, Insertion, NewProcess, Next, ProcessId, Reseal, SealedBody, Settlement, State};
+use crate::store::{
+    Fingerprint, Insertion, NewProcess, Next, Process, ProcessId, Reseal, SealedBody, Settlement, State,
+};
 
 /// How long a store that is out of reach after an exchange is waited for before the process counts as lost to others.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(600);
+/// How long after the longest exchange it may take to remove the row of one that came to nothing.
+const FORGET_PATIENCE: Duration = Duration::from_secs(10);
 /// How long somebody who only learns that the sign-in failed waits for the store.
 const ENDED_PATIENCE: Duration = Duration::from_secs(2);
 const COMMIT_PAUSE: Duration = Duration::from_millis(200);
@@ -43,7 +47,8 @@ impl Poller {
     /// the process, exchanges the code, stores the answer, and polls. `context` is whatever the application wants to
     /// find with the outcome; it is sealed.
     ///
-    /// A second response for one session sends nothing: the name of the first one's process comes back.
+    /// A second response for one session sends nothing: the name of the first one's process comes back, once its exchange
+    /// has been answered. Where that came to nothing before the code was looked at, the second one takes its place.
     ///
     /// The exchange goes on when this future is dropped, for instance because the browser hung up.
     ///
@@ -143,6 +148,12 @@ impl Poller {
     }
 }
 
+/// Who exchanges the code of a session.
+enum Begun {
+    Here(StoreClock),
+    ByOthers(ProcessId),
+}
+
 /// One authorization response on its way from the browser into the store.
 struct Acceptance {
     id: ProcessId,
@@ -160,12 +171,10 @@ impl Acceptance {
             let token = shared.keyring.notification_token(&*shared.random, partition, id, issuer, client_id)?;
             grant.set_notification_token(token);
         }
-        let began = shared.clock.monotonic();
-        let now = match shared.store.insert(self.exchanging(&grant)?).await.map_err(store_error)? {
-            Insertion::Exists(existing) => return Ok(Accepted::Deferred(existing)),
-            Insertion::Inserted { now } => now,
+        let store_clock = match self.begin(&grant).await? {
+            Begun::ByOthers(existing) => return Ok(Accepted::Deferred(existing)),
+            Begun::Here(store_clock) => store_clock,
         };
-        let store_clock = StoreClock::new(now, began);
         match client.exchange_unverified(&mut grant).await {
             Ok(SignIn::Deferred(pending)) => {
                 let pending = self.commit(pending, store_clock).await?;
@@ -192,6 +201,29 @@ impl Acceptance {
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// Takes the session's place in the store. Somebody else may have it; but while that exchange can still come to
+    /// nothing, nobody is told its name, because the place would be free again and no outcome would come.
+    async fn begin(&self, grant: &AuthorizationGrant) -> Result<Begun, Error> {
+        let (store, clock) = (&self.shared.store, &self.shared.clock);
+        let mut pause = COMMIT_PAUSE;
+        loop {
+            let began = clock.monotonic();
+            let existing = match store.insert(self.exchanging(grant)?).await.map_err(store_error)? {
+                Insertion::Inserted { now } => return Ok(Begun::Here(StoreClock::new(now, began))),
+                Insertion::Exists(existing) => existing,
+            };
+            let process = store.load(existing).await.map_err(store_error)?;
+            let has_begun = |process: Process| {
+                process.state != State::Exchanging || process.due_in.saturating_add(FORGET_PATIENCE) < COMMIT_PATIENCE
+            };
+            if process.is_some_and(has_begun) {
+                return Ok(Begun::ByOthers(existing));
+            }
+            clock.sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_COMMIT_PAUSE);
         }
     }
 

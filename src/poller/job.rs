@@ -54,10 +54,10 @@ impl Job {
             return Some(self.settlement(state_again(self.claimed.state)?, Duration::ZERO));
         }
         let mut schedule: Schedule = pending::from_json(self.claimed.schedule.as_bytes()).ok()?;
-        if self.claimed.orphaned {
-            schedule.orphaned();
-        }
         let now = self.store_clock.moment(&*self.shared.clock);
+        if self.claimed.orphaned {
+            schedule.orphaned(now);
+        }
         let interval = schedule.interval(now);
         let schedule = schedule_text(&schedule).ok()?;
         Some(Settlement { interval, schedule, ..self.settlement(Next::Waiting, interval) })
@@ -84,12 +84,12 @@ impl Job {
             return self.answered(pending, context).map(Some);
         }
         let mut schedule: Schedule = pending::from_json(self.claimed.schedule.as_bytes())?;
+        let now = self.store_clock.moment(&*self.shared.clock);
         if self.claimed.orphaned {
-            schedule.orphaned();
+            schedule.orphaned(now);
         }
         let untouched = schedule.clone();
-        let now = self.store_clock.moment(&*self.shared.clock);
-        let step = schedule.claimed(now);
+        let step = schedule.claimed(now, self.store_clock.said(), self.claimed.pinged);
         pending.0.schedule = schedule;
         match step {
             Step::Wait(wait) => return self.waiting(pending, now, wait, None, false).map(Some),
@@ -112,7 +112,7 @@ impl Job {
             () = clock.sleep(left) => Some((Answer::Trouble { unanswered: true, retry_after: None }, None)),
         };
         let Some((answer, error)) = asked else {
-            pending.0.schedule = untouched;
+            pending.0.schedule = pending.0.schedule.given_back(untouched);
             let now = self.store_clock.moment(clock);
             return self.waiting(pending, now, Duration::ZERO, None, told).map(Some);
         };

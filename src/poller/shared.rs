@@ -127,6 +127,11 @@ impl StoreClock {
         Self { now, at }
     }
 
+    /// What the store's clock showed when it carried the call out.
+    pub(super) fn said(&self) -> SystemTime {
+        self.now
+    }
+
     /// By how much the two clocks have moved apart between two readings.
     pub(super) fn apart(&self, later: &Self) -> Duration {
         let expected = saturating_add(self.now, later.at.saturating_sub(self.at));

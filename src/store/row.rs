@@ -223,6 +223,8 @@ pub struct Claimed {
     pub epoch: i64,
     /// Its former holder never settled, so a request may have been sent whose answer is lost.
     pub orphaned: bool,
+    /// A ping was noted since the claim before, so it may be due earlier than was settled.
+    pub pinged: bool,
     /// How often it was claimed in this state, this time included.
     pub attempts: u32,
     /// Whether the application wants it to end.

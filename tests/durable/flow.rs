@@ -86,6 +86,27 @@ async fn an_exchange_that_never_left_leaves_the_code_unspent() {
 }
 
 #[tokio::test]
+async fn nobody_is_told_the_name_of_a_process_whose_exchange_may_come_to_nothing() {
+    let world = world().await;
+    let replica = world.replica(5).await;
+    let (query, session) = world.user_returns().await;
+    let keyring = crate::support::keyring();
+    let again = openid_deferred::AuthorizationSession::open(&keyring, &session.seal(&keyring).unwrap()).unwrap();
+    world.op.misbehave(Fault::delay(Endpoint::Exchange, SECOND));
+    world.op.misbehave(Fault::error_with_status(Endpoint::Exchange, 401, "invalid_client"));
+    let reload = async {
+        world.sleep(SECOND / 2).await;
+        replica.authorization_response(&query, again, "again").await
+    };
+    let (first, second) = tokio::join!(world.poller.authorization_response(&query, session, "first"), reload);
+    first.unwrap_err();
+    let Ok(Accepted::Deferred(id)) = second else { panic!("the code was unspent: {second:?}") };
+    let delivery = world.outcome().await;
+    assert_eq!((delivery.id(), delivery.context()), (id, b"again".as_slice()));
+    assert_eq!(world.op.requests_to(Endpoint::Exchange).len(), 2);
+}
+
+#[tokio::test]
 async fn an_exchange_whose_answer_is_lost_is_an_error_and_is_never_sent_again() {
     let world = world().await;
     let (query, session) = world.user_returns().await;

@@ -96,7 +96,7 @@ async fn start(world: &Arc<World>, life: &Arc<Life>, is_first: bool) -> Result<R
     }
     let client = client.build()?;
     let store = SimulatedStore { world: world.clone(), life: life.clone() };
-    let builder = Poller::builder(store, world.keyring())
+    let builder = Poller::builder(store, world.keyring.clone())
         .client(client.clone())
         .clock(clock.clone())
         .random(random())

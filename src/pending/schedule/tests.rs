@@ -288,27 +288,34 @@ fn our_own_mistake_after_the_deadline_does_not_end_the_process() {
     assert!(matches!(found.step(moment(5_000.0)), Step::Wait(_)));
 }
 
+/// Taken from the queue, after a ping if that was before its time.
+fn claimed(schedule: &mut Schedule, now: Moment) -> Step {
+    schedule.claimed(now, now.wall, true)
+}
+
 #[test]
 fn a_process_that_is_taken_from_a_queue_at_its_end_is_not_asked_about_before_its_time() {
     let mut answered = schedule(Some(3_600), Some(100));
     assert_eq!(answered.due_in(moment(0.0)), Duration::from_secs(95));
     let mut answered = reopen(&answered);
-    assert_eq!(answered.claimed(moment(95.0)), Step::Ask);
+    assert_eq!(claimed(&mut answered, moment(95.0)), Step::Ask);
     answered.sending(moment(95.0));
     answered.answered(&pending(), moment(95.0), NO_JITTER);
     assert_eq!(answered.due_in(moment(95.0)), Duration::from_secs(65));
     let expired = Step::End(End::Expired { confirmed: false });
-    assert_eq!(reopen(&answered).claimed(moment(160.0)), expired, "the last poll was answered");
-    let Step::Wait(wait) = reopen(&answered).claimed(moment(159.5)) else { panic!("the queue's clock is a bit fast") };
+    assert_eq!(claimed(&mut reopen(&answered), moment(160.0)), expired, "the last poll was answered");
+    let Step::Wait(wait) = claimed(&mut reopen(&answered), moment(159.5)) else {
+        panic!("the queue's clock is a bit fast")
+    };
     assert_eq!(wait, Duration::from_millis(500));
-    assert_eq!(reopen(&answered).claimed(moment(5_000.0)), Step::Ask, "it was found late");
+    assert_eq!(claimed(&mut reopen(&answered), moment(5_000.0)), Step::Ask, "it was found late");
 
     let mut held = reopen(&schedule(Some(10), Some(100)));
-    assert_eq!(held.claimed(moment(10.0)), Step::Ask);
+    assert_eq!(claimed(&mut held, moment(10.0)), Step::Ask);
     held.sending(moment(10.0));
     held.answered(&unavailable(Some(1_000)), moment(10.0), NO_JITTER);
-    assert_eq!(reopen(&held).claimed(moment(160.0)), Step::Wait(Duration::from_secs(850)), "`Retry-After` holds");
-    assert_eq!(reopen(&held).claimed(moment(1_010.0)), Step::Ask);
+    assert_eq!(claimed(&mut reopen(&held), moment(160.0)), Step::Wait(Duration::from_secs(850)), "`Retry-After` holds");
+    assert_eq!(claimed(&mut reopen(&held), moment(1_010.0)), Step::Ask);
 }
 
 #[test]
@@ -357,11 +364,20 @@ fn a_denial_after_a_lost_answer_is_a_denial() {
 fn only_an_open_process_shows_that_a_lost_answer_was_not_the_success() {
     let mut schedule = schedule(Some(5), None);
     let (at, _) = ask(&mut schedule, 0.0, &lost());
-    let (at, _) = ask(&mut schedule, at, &error("server_error"));
+    let (at, _) = ask(&mut schedule, at + 300.0, &error("server_error"));
     assert!(schedule.answer_lost());
     let (at, _) = ask(&mut schedule, at, &pending());
     assert!(!schedule.answer_lost());
     assert_eq!(ask(&mut schedule, at, &error("invalid_grant")).1, Standing::Ended(End::Failed));
+}
+
+#[test]
+fn a_request_that_was_given_up_may_fetch_the_success_after_a_later_one_was_answered() {
+    let mut schedule = schedule(Some(5), None);
+    let (at, _) = ask(&mut schedule, 0.0, &lost());
+    let (at, _) = ask(&mut reopen(&schedule), at, &pending());
+    assert!(schedule.answer_lost());
+    assert_eq!(ask(&mut schedule, at, &error("invalid_grant")).1, Standing::Ended(End::Unknown));
 }
 
 #[test]
@@ -538,7 +554,7 @@ proptest! {
         // A wall clock that jumps while the process is down cannot be told from time that has passed.
         let (mut jumped, mut restarted) = (false, false);
         let mut ever_jumped = false;
-        let mut doubt = false;
+        let (mut doubt, mut dropped, mut held_until) = (false, false, Duration::ZERO);
         for event in events {
             match event {
                 Event::Restart => {
@@ -578,8 +594,11 @@ proptest! {
                         }
                     }
                     schedule.sending(now);
+                    if std::mem::take(&mut dropped) {
+                        held_until = now.monotonic + LONGEST_HELD;
+                    }
                     let Event::Answer(kind, retry_after) = event else {
-                        doubt = true;
+                        (doubt, dropped) = (true, true);
                         last = Some((now.monotonic, schedule.interval(now)));
                         continue;
                     };
@@ -606,8 +625,10 @@ proptest! {
                         return Ok(());
                     }
                     match kind {
-                        3 => doubt = true,
-                        2 | 7 => doubt = false,
+                        3 => (doubt, held_until) = (true, now.monotonic + LONGEST_HELD),
+                        // Who has slept through a jump of the clock cannot know how long ago it was.
+                        2 | 7 if ever_jumped => doubt = schedule.answer_lost(),
+                        2 | 7 => doubt &= now.monotonic < held_until,
                         _ => {}
                     }
                     last = Some((now.monotonic, schedule.interval(now)));

@@ -360,13 +360,14 @@ impl Row {
         self.due_at = leased_until.saturating_add(self.interval);
         self.epoch += 1;
         self.attempts = self.attempts.saturating_add(1);
-        self.pinged_at = None;
+        let pinged = self.pinged_at.take().is_some();
         Some(Claimed {
             id,
             partition: self.partition,
             state: self.state,
             epoch: self.epoch,
             orphaned,
+            pinged,
             attempts: self.attempts,
             cancellation: self.cancellation,
             schedule: self.schedule.clone(),
