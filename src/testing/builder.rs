@@ -494,6 +494,10 @@ impl TestProviderBuilder {
     /// # Errors
     ///
     /// If no loopback socket can be opened. In process it cannot fail.
+    ///
+    /// # Panics
+    ///
+    /// If client certificates were asked for over plain HTTP, which has none.
     pub fn start(self) -> io::Result<TestProvider> {
         let (has_tls, mutual_tls) = (self.transport != Transport::Http, self.settings.mutual_tls);
         assert!(has_tls || !mutual_tls, "client certificates need `https` or `in_process`");
