@@ -17,7 +17,7 @@ use crate::dpop::{DpopKey, ProofParts};
 use crate::error::{Document, Error, Rule, TransportProblem, Violation};
 use crate::random::{self, Random};
 use crate::secret::Secret;
-use crate::transport::{ClientCertificate, HttpClient, HttpError, HttpRequest, HttpResponse};
+use crate::transport::{ClientCertificate, HttpClient, HttpError, HttpRequest, HttpResponse, PresentedCertificate};
 
 mod answer;
 mod challenge;
@@ -215,8 +215,18 @@ impl Endpoints {
             timeout: request.timeout,
             body_limit: request.body_limit,
             document: request.document,
-            client_certificate: request.client.certificate.as_ref().map(ClientCertificate::current),
+            client_certificate: request.client.certificate.as_ref().map(|certificate| self.certificate(certificate)),
         })
+    }
+
+    /// The certificate of now. One that has expired is presented all the same: whether it still counts is for the
+    /// server to say, whose refusal may not say why.
+    fn certificate(&self, certificate: &ClientCertificate) -> PresentedCertificate {
+        let certificate = certificate.current();
+        if certificate.expires_at() < self.clock.now() {
+            tracing::warn!("the client certificate has expired; replace it");
+        }
+        certificate
     }
 
     fn proof(

@@ -99,7 +99,8 @@
 //!
 //! Time, chance and the network are traits ([`Clock`], [`Random`], [`HttpClient`]), and private keys may live outside
 //! of the process ([`Signer`]). Applications rarely replace the first three; their tests do. The
-//! [`Store`](store::Store) of the durable floor is one too.
+//! [`Store`](store::Store) of the durable floor is one too. A client certificate is a handle ([`ClientCertificate`]):
+//! it is renewed while users wait.
 //!
 //! # Features
 //!

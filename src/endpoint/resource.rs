@@ -100,7 +100,7 @@ impl Endpoints {
             body_limit: request.body_limit,
             document: request.document,
             client_certificate: match request.presentation {
-                Presentation::WithCertificate(certificate) => Some(certificate.current()),
+                Presentation::WithCertificate(certificate) => Some(self.certificate(certificate)),
                 Presentation::Bearer | Presentation::Dpop(_) => None,
             },
         })

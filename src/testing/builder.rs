@@ -34,6 +34,7 @@ pub struct TestProviderBuilder {
     keep_requests: Option<usize>,
     clock_offset: i64,
     mtls_endpoint_aliases: bool,
+    insists_on_certificates: bool,
     settings: Settings,
 }
 
@@ -208,6 +209,7 @@ impl TestProviderBuilder {
                 request_uri_lifetime: Duration::from_secs(60),
             },
             mtls_endpoint_aliases: false,
+            insists_on_certificates: false,
         }
     }
 
@@ -256,6 +258,13 @@ impl TestProviderBuilder {
     pub fn mtls_endpoint_aliases(mut self) -> Self {
         self.mtls_endpoint_aliases = true;
         self.mutual_tls()
+    }
+
+    /// The same, and at that address TLS itself ends with everybody who has no valid certificate by the provider's
+    /// [authority](TestProvider::client_certificate), as many servers are set up. It needs [`https`](Self::https).
+    pub fn insist_on_certificates(mut self) -> Self {
+        self.insists_on_certificates = true;
+        self.mtls_endpoint_aliases()
     }
 
     /// Opens no socket: requests arrive through [`TestProvider::http_client`] alone, and the issuer is
@@ -494,6 +503,10 @@ impl TestProviderBuilder {
     /// # Errors
     ///
     /// If no loopback socket can be opened. In process it cannot fail.
+    ///
+    /// # Panics
+    ///
+    /// If client certificates were asked for over plain HTTP, which has none.
     pub fn start(self) -> io::Result<TestProvider> {
         let (has_tls, mutual_tls) = (self.transport != Transport::Http, self.settings.mutual_tls);
         assert!(has_tls || !mutual_tls, "client certificates need `https` or `in_process`");
@@ -507,8 +520,12 @@ impl TestProviderBuilder {
             Transport::InProcess => None,
             _ => Some(Listener::bind(tls.clone())?),
         };
+        let alias_tls = match &tls {
+            Some(tls) if self.insists_on_certificates => Some(tls.insisting_on(authority.own_certificates())),
+            tls => tls.clone(),
+        };
         let alias_listener = match self.transport {
-            Transport::Https if self.mtls_endpoint_aliases => Some(Listener::bind(tls)?),
+            Transport::Https if self.mtls_endpoint_aliases => Some(Listener::bind(alias_tls)?),
             _ => None,
         };
         let origin = listener.as_ref().map_or_else(|| format!("https://{}", self.host), Listener::origin);

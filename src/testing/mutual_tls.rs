@@ -121,6 +121,11 @@ impl ClientAuthority {
                 .is_ok_and(|parsed| rustls::client::verify_server_name(&parsed, &name).is_ok())
     }
 
+    /// For a listener that ends the handshake with everybody whom this authority does not vouch for.
+    pub(super) fn own_certificates(&self) -> Arc<dyn ClientCertVerifier> {
+        Arc::clone(&self.verifier)
+    }
+
     /// For the listener: asks for a certificate, insists on none, and leaves it to the endpoints whom it stands for.
     pub(super) fn any_certificate(&self) -> Arc<dyn ClientCertVerifier> {
         Arc::new(AnyCertificate(Arc::clone(&self.verifier)))

@@ -43,6 +43,8 @@ pub(super) struct Listener {
 pub(super) struct Tls {
     acceptor: TlsAcceptor,
     ca_pem: String,
+    chain: Vec<CertificateDer<'static>>,
+    private: Arc<PrivateKeyDer<'static>>,
 }
 
 impl Listener {
@@ -77,16 +79,32 @@ impl Tls {
         let certificate = rcgen::CertificateParams::new(names)?.signed_by(&key, &issuer)?;
         let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
 
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-        let config = match clients {
-            Some(verifier) => config.with_client_cert_verifier(verifier),
-            None => config.with_no_client_auth(),
-        };
-        let mut config = config.with_single_cert(vec![certificate.der().clone()], private)?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), ca_pem })
+        let chain = vec![certificate.der().clone()];
+        let acceptor = acceptor(&chain, &private, clients)?;
+        Ok(Self { acceptor, ca_pem, chain, private: Arc::new(private) })
     }
+
+    /// The same server, with clients whose certificates this one takes and with no others.
+    pub(super) fn insisting_on(&self, clients: Arc<dyn ClientCertVerifier>) -> Self {
+        let acceptor = acceptor(&self.chain, &self.private, Some(clients)).expect("the certificate was good before");
+        Self { acceptor, ..self.clone() }
+    }
+}
+
+fn acceptor(
+    chain: &[CertificateDer<'static>],
+    private: &PrivateKeyDer<'static>,
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+) -> Result<TlsAcceptor, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let config = match clients {
+        Some(verifier) => config.with_client_cert_verifier(verifier),
+        None => config.with_no_client_auth(),
+    };
+    let mut config = config.with_single_cert(chain.to_vec(), private.clone_key())?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 /// The thread that serves. Dropping it stops it and closes all connections.

@@ -210,7 +210,7 @@ fn before_response(error: ::reqwest::Error) -> HttpError {
         TransportProblem::Connect
     } else if error.is_builder() {
         TransportProblem::Refused
-    } else if h2_error(&error).is_some_and(is_unprocessed) {
+    } else if h2_error(&error).is_some_and(is_unprocessed) || never_started(&error) || certificate_refused(&error) {
         TransportProblem::Broken
     } else {
         return after_response(error);
@@ -223,8 +223,39 @@ fn after_response(error: ::reqwest::Error) -> HttpError {
     HttpError::maybe_sent(problem).with_source(harmless(error))
 }
 
+/// Whether the connection ended before it took the request: hyper calls those requests, and no others, canceled.
+fn never_started(error: &::reqwest::Error) -> bool {
+    sources(error).any(|error| error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled))
+}
+
+/// Whether the server ended the handshake because of our certificate. In TLS 1.3 that shows only after the client has
+/// finished its part and sent the request along, which a server then does not look at (RFC 8446 §4.4.2.4 and §6.2).
+///
+/// The TLS libraries say so in texts of their own, and not all that carries them keeps their types.
+fn certificate_refused(error: &::reqwest::Error) -> bool {
+    const ALERTS: [&str; 8] = [
+        "badcertificate",
+        "unsupportedcertificate",
+        "certificaterevoked",
+        "certificateexpired",
+        "certificateunknown",
+        "certificaterequired",
+        "unknownca",
+        "accessdenied",
+    ];
+    sources(error).any(|error| {
+        let text: String = error.to_string().chars().filter(char::is_ascii_alphabetic).collect();
+        let text = text.to_ascii_lowercase();
+        text.split_once("alert").is_some_and(|(_, alert)| ALERTS.iter().any(|known| alert.starts_with(known)))
+    })
+}
+
+fn sources(error: &::reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(error.source(), |&error| error.source())
+}
+
 fn h2_error(error: &::reqwest::Error) -> Option<&h2::Error> {
-    std::iter::successors(error.source(), |&error| error.source()).find_map(|error| error.downcast_ref())
+    sources(error).find_map(|error| error.downcast_ref())
 }
 
 /// Whether an HTTP/2 server said that it did nothing with the request (RFC 9113 §8.7): it reset the stream with

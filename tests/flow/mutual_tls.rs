@@ -601,4 +601,30 @@ mod connections {
         assert!(!grant.is_spent());
         world.assert_nothing_sent();
     }
+
+    /// Over HTTP/2 it depends on who is faster: the alert, or the stream on which the request leaves.
+    #[tokio::test]
+    async fn a_certificate_that_tls_refuses_leaves_the_grant_usable() {
+        for library in LIBRARIES {
+            let (op, clock) = op_with(TestClient::tls_client_auth(CLIENT_ID, NAME), |op| op.insist_on_certificates());
+            let certificate = handle(&op.client_certificate(NAME));
+            let authority = reqwest::Certificate::from_pem(op.ca_certificate_pem().unwrap().as_bytes()).unwrap();
+            let client = client_of(&op, &clock, library)
+                .client_certificate(certificate.clone())
+                .configure_http(move |http| library(http.no_proxy()).tls_certs_only([authority.clone()]).http1_only());
+            let world = World { client: client.discover().await.unwrap(), op, clock };
+            let mut grant = world.grant().await;
+            for stranger in [world.op.expired_client_certificate(NAME), TestCertificate::self_signed(NAME)] {
+                certificate.replace(stranger.certificate_pem(), stranger.key_pem()).unwrap();
+                let error = world.client.exchange(&mut grant).await.unwrap_err();
+                assert_eq!(*error.kind(), ErrorKind::Transport(TransportProblem::Broken), "{error:?}");
+                assert!(!grant.is_spent());
+                world.assert_nothing_sent();
+            }
+            let renewed = world.op.client_certificate(NAME);
+            certificate.replace(renewed.certificate_pem(), renewed.key_pem()).unwrap();
+            assert!(matches!(world.client.exchange(&mut grant).await, Ok(SignIn::Deferred(_))));
+            world.op.assert_clean();
+        }
+    }
 }
