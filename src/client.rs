@@ -10,7 +10,7 @@ use crate::endpoint::{ClientIdentity, Endpoints};
 use crate::error::{ConfigurationProblem, Error, ErrorKind, Misuse};
 use crate::id_token::Expectations;
 use crate::jose::{self, DecryptionKey, KeySet, SigningAlgorithm};
-use crate::pending::{Checks, Jitter};
+use crate::pending::{Checks, Jitter, Pace};
 use crate::provider::{Issuer, Provider, ProviderMetadata, check_support};
 use crate::random::{self, Random};
 use crate::secret::Secret;
@@ -39,7 +39,7 @@ pub use authorization_response::{AuthorizationGrant, SignIn};
 pub use authorize::{AuthorizationRequest, ResponseMode, ResponseType};
 pub use builder::{AssertionAudience, ClientBuilder};
 pub use cancel::Cancelled;
-pub use options::{DpopMode, PollCredential};
+pub use options::{Backoff, DpopMode, PollCredential};
 pub use outcome::{Denial, Expiry, Outcome};
 pub use poll::Poll;
 pub use session::AuthorizationSession;
@@ -105,6 +105,17 @@ impl Client {
     /// When none has been fetched yet and the OP cannot be reached or its document breaks a rule.
     pub async fn provider_metadata(&self) -> Result<ProviderMetadata, Error> {
         self.0.provider.metadata().await
+    }
+
+    /// The redirect URI of its sign-ins, unless they choose another one.
+    pub(crate) fn redirect_uri(&self) -> Option<&str> {
+        self.0.redirect_uri.as_deref()
+    }
+
+    /// Whether it is known already that the OP's responses do not say whose they are (RFC 9207).
+    pub(crate) fn is_known_to_lack_iss(&self) -> bool {
+        let metadata = self.0.provider.known_metadata();
+        metadata.is_some_and(|metadata| !metadata.authorization_response_iss_parameter_supported())
     }
 
     /// Discovery's checks: everything that would otherwise fail in front of a user.
@@ -200,9 +211,15 @@ impl Client {
         Moment::of(&*self.0.clock)
     }
 
-    /// Jitter is no secret, and nobody may lose a process for the lack of it: without randomness there is none.
-    pub(crate) fn jitter(&self) -> Jitter {
-        Jitter(random::bytes(&*self.0.random).map_or(0, u16::from_be_bytes))
+    /// How fast to poll. Jitter is no secret, and nobody may lose a process for the lack of it: without randomness there
+    /// is none.
+    pub(crate) fn pace(&self) -> Pace {
+        let jitter = Jitter(random::bytes(&*self.0.random).map_or(0, u16::from_be_bytes));
+        Pace {
+            jitter,
+            longest_wait: self.0.options.backoff.longest_wait(),
+            give_up_after: self.0.options.give_up_after,
+        }
     }
 
     /// Refuses a value that another client made: its credentials would go to the wrong OP.

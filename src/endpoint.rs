@@ -1,6 +1,7 @@
 //! The one sender for the OP's endpoints: client authentication, DPoP with its nonces, and the reading of answers.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -83,6 +84,13 @@ pub(crate) struct EndpointRequest<'a> {
     pub(crate) body_limit: usize,
 }
 
+/// How parameters stand in a request's body.
+#[derive(Debug, Clone, Copy)]
+enum Encoding {
+    Form,
+    Json,
+}
+
 /// No answer came.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -103,10 +111,19 @@ impl Endpoints {
     /// client assertion (RFC 9449 §8). `invalid_dpop_proof` is not one either where the response's `Date` shows that
     /// the two clocks differ: it is sent once more with the OP's time.
     pub(crate) async fn post(&self, request: EndpointRequest<'_>) -> Result<Answer, Failure> {
+        self.post_as(Encoding::Form, request).await
+    }
+
+    /// The same with the parameters as members of a JSON object.
+    pub(crate) async fn post_json(&self, request: EndpointRequest<'_>) -> Result<Answer, Failure> {
+        self.post_as(Encoding::Json, request).await
+    }
+
+    async fn post_as(&self, encoding: Encoding, request: EndpointRequest<'_>) -> Result<Answer, Failure> {
         let mut nonce = request.dpop.and_then(|_| self.nonces.latest(Role::AuthorizationServer, request.url));
         let (mut challenged, mut clock_corrected) = (false, false);
         loop {
-            let outgoing = self.form_request(&request, nonce.as_deref()).await.map_err(Failure::before_sending)?;
+            let outgoing = self.request(encoding, &request, nonce.as_deref()).await.map_err(Failure::before_sending)?;
             let response = self.http.send(outgoing).await?;
             let now = self.clock.now();
             let given = self.nonces.learn(Role::AuthorizationServer, request.url, &response.headers);
@@ -152,12 +169,21 @@ impl Endpoints {
     }
 
     /// One request with everything that must be new in each: proof and client assertion.
-    async fn form_request(&self, request: &EndpointRequest<'_>, nonce: Option<&str>) -> Result<HttpRequest, Error> {
+    async fn request(
+        &self,
+        encoding: Encoding,
+        request: &EndpointRequest<'_>,
+        nonce: Option<&str>,
+    ) -> Result<HttpRequest, Error> {
         let now = self.offsets.apply(request.url, self.clock.now());
         let credentials = self.credentials(request, now).await?;
         let mut headers = HeaderMap::with_capacity(4);
         headers.insert(ACCEPT, JSON);
-        headers.insert(CONTENT_TYPE, FORM);
+        let (media_type, body) = match encoding {
+            Encoding::Form => (FORM, form_body(&request.form, &credentials.form)),
+            Encoding::Json => (JSON, json_body(&request.form, &credentials.form)),
+        };
+        headers.insert(CONTENT_TYPE, media_type);
         match request.access_token {
             Some(token) => headers.insert(AUTHORIZATION, authorization("DPoP", token)?),
             None => credentials.header.and_then(|header| headers.insert(AUTHORIZATION, header)),
@@ -170,7 +196,7 @@ impl Endpoints {
             method: Method::POST,
             url: request.url.clone(),
             headers,
-            body: form_body(&request.form, &credentials.form),
+            body,
             timeout: request.timeout,
             body_limit: request.body_limit,
             document: request.document,
@@ -224,6 +250,15 @@ fn form_body(parameters: &[(&str, Cow<'_, str>)], credentials: &[(&str, Secret)]
     let mut serializer = form_urlencoded::Serializer::new(String::with_capacity(capacity));
     serializer.extend_pairs(pairs());
     Bytes::from_owner(Zeroizing::new(serializer.finish().into_bytes()))
+}
+
+/// The parameters as a JSON object in a body that is overwritten in memory once it is sent.
+fn json_body(parameters: &[(&str, Cow<'_, str>)], credentials: &[(&str, Secret)]) -> Bytes {
+    let parameters = parameters.iter().map(|(name, value)| (*name, value.as_ref()));
+    let pairs = parameters.chain(credentials.iter().map(|(name, value)| (*name, value.expose())));
+    let object: BTreeMap<&str, &str> = pairs.collect();
+    // A map of strings always is JSON.
+    Bytes::from_owner(Zeroizing::new(serde_json::to_vec(&object).unwrap_or_default()))
 }
 
 fn authorization(scheme: &str, token: &Secret) -> Result<HeaderValue, Error> {

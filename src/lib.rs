@@ -143,9 +143,9 @@ mod text;
 mod transport;
 
 pub use client::{
-    AssertionAudience, Authentication, AuthorizationGrant, AuthorizationRequest, AuthorizationSession, Cancelled,
-    Client, ClientBuilder, Denial, DpopMode, Expiry, Outcome, Poll, PollCredential, ResponseMode, ResponseType, SignIn,
-    UserInfo, Wait, WaitEvent,
+    AssertionAudience, Authentication, AuthorizationGrant, AuthorizationRequest, AuthorizationSession, Backoff,
+    Cancelled, Client, ClientBuilder, Denial, DpopMode, Expiry, Outcome, Poll, PollCredential, ResponseMode,
+    ResponseType, SignIn, UserInfo, Wait, WaitEvent,
 };
 pub use clock::{Clock, SystemClock};
 pub use dpop::DpopKey;

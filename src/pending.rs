@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use crate::clock::Moment;
 use crate::dpop::DpopKey;
 use crate::error::{Error, ErrorKind, ErrorResponse};
-use crate::id_token::{InterimMember, InterimState};
+use crate::id_token::InterimMember;
 use crate::keyring::{Keyring, Purpose};
 use crate::random::{Random, SystemRandom};
 use crate::secret::Secret;
@@ -19,9 +19,10 @@ mod checks;
 mod schedule;
 mod stored;
 
+pub(crate) use crate::id_token::InterimState;
 pub(crate) use answer::{Answer, End, Standing, SuccessBody, is_known_error};
 pub(crate) use checks::Checks;
-pub(crate) use schedule::{FINAL_POLL_MARGIN, Jitter, Schedule, Step, Times};
+pub(crate) use schedule::{FINAL_POLL_MARGIN, Jitter, Pace, Schedule, Step, Times};
 pub(crate) use stored::{dpop_key, from_json, id_token, optional_secret, seconds, secret, secret_bytes, to_json};
 
 /// One authentication process that the OP has not decided yet: the `deferred_auth_id`, the DPoP key that it is bound
@@ -260,8 +261,8 @@ impl PendingAuthentication {
     }
 
     /// Takes the answer to a poll: the schedule moves on, progress is kept, a success is put in safe keeping.
-    pub(crate) fn answered(&mut self, answer: Answer, now: Moment, jitter: Jitter) -> Standing {
-        let standing = self.0.schedule.answered(&answer, now, jitter);
+    pub(crate) fn answered(&mut self, answer: Answer, now: Moment, pace: Pace) -> Standing {
+        let standing = self.0.schedule.answered(&answer, now, pace);
         match standing {
             Standing::Open => {
                 if let Answer::Error { response, .. } = &answer {
@@ -276,6 +277,14 @@ impl PendingAuthentication {
             Standing::Ended(_) => self.0.phase = Phase::Ended,
         }
         standing
+    }
+
+    /// The success response that waits for its validation, as text.
+    pub(crate) fn success_response(&self) -> Option<Secret> {
+        match &self.0.phase {
+            Phase::Answered(answered) => Some(Secret::new(String::from_utf8_lossy(&answered.body))),
+            Phase::Waiting | Phase::Ended => None,
+        }
     }
 
     /// A second one, for a keeper that this one is handed over to.

@@ -1,4 +1,13 @@
 //! DTR §Ping Callback: the OP says that it has something to say.
+//!
+//! An OP that pings calls the Deferred Client Notification Endpoint that was registered for the client, as soon as it has
+//! decided. A [`Receiver`] stands there. It needs a [`Poller`] that [gives the OP a token for
+//! it](crate::poller::PollerBuilder::receives_pings), on the same store as those that poll; which replica a ping reaches
+//! does not matter. With a `Client` alone, serve an endpoint of your own and call
+//! [`Client::poll`](crate::Client::poll) when its interval allows.
+//!
+//! With pings, [`Backoff::Growing`](crate::Backoff::Growing) spares the OP most polls. A ping that is lost costs time only:
+//! polling finishes the job.
 
 use std::fmt;
 
@@ -7,7 +16,7 @@ use http::{HeaderMap, Method, StatusCode};
 use serde::Deserialize;
 
 use crate::client::Client;
-use crate::error::Error;
+use crate::error::{ConfigurationProblem, Error};
 use crate::keyring::NotificationToken;
 use crate::poller::Poller;
 use crate::secret::{Secret, constant_time_eq};
@@ -65,15 +74,21 @@ impl Receiver {
     ///
     /// # Errors
     ///
-    /// [`Misuse::UnknownClient`](crate::Misuse::UnknownClient).
+    /// [`Misuse::UnknownClient`](crate::Misuse::UnknownClient);
+    /// [`Configuration`](crate::ErrorKind::Configuration) for a token that a header cannot carry (RFC 6750 §2.1) or that
+    /// is empty.
     pub fn with_static_token(
         poller: Poller,
         issuer: &str,
         client_id: &str,
         token: impl Into<Secret>,
     ) -> Result<Self, Error> {
-        let client = poller.client_named(issuer, client_id)?;
-        Ok(Self { poller, mode: Mode::Static { client, token: token.into() } })
+        let (client, token) = (poller.client_named(issuer, client_id)?, token.into());
+        if token.expose().is_empty() || !token.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
+            let problem = "it is empty or has characters that no `Authorization` header carries";
+            return Err(ConfigurationProblem::Setting { setting: "token", problem }.into());
+        }
+        Ok(Self { poller, mode: Mode::Static { client, token } })
     }
 
     /// A receiver for the pings of one client that were authenticated before they get here, for instance by mutual TLS

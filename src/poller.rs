@@ -1,4 +1,38 @@
 //! The durable floor: processes that outlive restarts, outages and machines.
+//!
+//! A [`Poller`] stands on a [`Store`] and has one [`Client`] or many. What goes in and comes out:
+//!
+//! | | |
+//! |---|---|
+//! | a user comes back | [`Poller::authorization_response`] stores the process, exchanges the code, stores the answer |
+//! | a process from elsewhere | [`Poller::track`] |
+//! | a Ping Callback | [`ping::Receiver`](crate::ping::Receiver), which brings the next poll forward |
+//! | the outcome | [`Poller::outcomes`], a [`Delivery`] until it is [acknowledged](Delivery::acknowledge) |
+//! | the page that the user looks at | [`Poller::status`] |
+//! | logs, metrics, alerts | [`Poller::events`], [`Poller::stats`] |
+//! | second thoughts | [`Poller::cancel`], [`Poller::forget`] |
+//! | a new sealing key | [`Poller::rotate`] |
+//!
+//! Any number of replicas share a store; they claim rows and exchange no messages. A replica that only
+//! [connects](PollerBuilder::connect) takes users and pings and leaves polling to the others. [`Limits`] bound how hard
+//! each replica leans on an OP.
+//!
+//! # Alerts
+//!
+//! Somebody should be told of these [events](Event), each of which is also logged as an error or a warning:
+//!
+//! | event | what to do |
+//! |---|---|
+//! | [`GateClosed`](Event::GateClosed) | put the client's credentials or registration right, then [`resume`](Poller::resume); its users wait meanwhile |
+//! | [`StoreTrouble`](Event::StoreTrouble) | bring the database back; nothing is lost |
+//! | [`ClockJumped`](Event::ClockJumped) | look after the clock of the store's machine |
+//! | [`UnknownClient`](Event::UnknownClient) | add the client whose processes wait in the store |
+//! | [`Unreadable`](Event::Unreadable) | give the keyring the key that sealed the row, or deploy the release that wrote it |
+//! | [`UnknownError`](Event::UnknownError) | ask the OP what it means |
+//! | [`Stale`](Event::Stale) | ask the OP what became of the process, or [forget](Poller::forget) it |
+//!
+//! The age of the oldest overdue row of a client, in [`Poller::stats`], is the one number that shows whether polling keeps
+//! up.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +44,7 @@ use tokio::task::JoinHandle;
 use crate::client::{Cancelled, Client};
 use crate::error::{ConfigurationProblem, Error, Misuse};
 use crate::keyring::Keyring;
-use crate::pending::PendingAuthentication;
+use crate::pending::{InterimState, PendingAuthentication};
 use crate::store::{Cancellation, PartitionStats, ProcessId, State, Store};
 
 mod accept;
@@ -20,6 +54,7 @@ mod engine;
 mod event;
 mod gate;
 mod job;
+mod limits;
 mod ping;
 mod record;
 mod rotate;
@@ -30,7 +65,8 @@ pub use accept::Accepted;
 pub use builder::PollerBuilder;
 pub use delivery::{Delivery, Outcomes};
 pub use event::{Event, ProgressText};
-pub use rotate::Rotation;
+pub use limits::Limits;
+pub use rotate::{KeyUse, Rotation};
 pub use status::{ProcessPhase, Status};
 
 use record::{Record, Stage};
@@ -80,13 +116,24 @@ impl Poller {
         PollerBuilder::new(Arc::new(store), keyring)
     }
 
-    /// Adds a client while the poller runs.
+    /// Adds a client while the poller runs, with the limits of all clients.
     ///
     /// # Errors
     ///
-    /// [`Configuration`](crate::ErrorKind::Configuration): there is one with this issuer and client identifier.
+    /// [`Configuration`](crate::ErrorKind::Configuration): there is one with this issuer and client identifier, or one of
+    /// another OP with the same redirect URI, and the responses of one of the two are known not to say whose they are
+    /// ([`SharedRedirectUri`](crate::ConfigurationProblem::SharedRedirectUri)).
     pub fn add_client(&self, client: Client) -> Result<(), Error> {
-        self.shared().add(client)?;
+        self.add_client_with(client, self.shared().settings.limits)
+    }
+
+    /// Adds a client while the poller runs, with limits of its own.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`add_client`](Self::add_client).
+    pub fn add_client_with(&self, client: Client, limits: Limits) -> Result<(), Error> {
+        self.shared().add(client, limits)?;
         self.shared().nudge.notify_one();
         Ok(())
     }
@@ -104,13 +151,12 @@ impl Poller {
             Stage::Process(pending) => Some(pending),
             Stage::Exchanging | Stage::Outcome(_) => None,
         });
-        let interim = pending.as_ref().and_then(|pending| pending.interim().verified());
         Ok(Some(Status {
             id,
             phase: row.state.into(),
             progress: pending.as_ref().and_then(PendingAuthentication::progress).map(str::to_owned),
             due_in: (row.state == State::Waiting).then_some(row.due_in),
-            interim_subject: interim.map(|interim| interim.claims().subject().to_owned()),
+            interim: pending.as_ref().map_or(InterimState::Absent, |pending| pending.interim().clone()),
             is_cancelled: row.cancellation != Cancellation::None,
         }))
     }
@@ -230,12 +276,15 @@ impl Poller {
 }
 
 impl Shared {
-    fn add(&self, client: Client) -> Result<(), Error> {
-        let tenant = Tenant::new(client);
+    fn add(&self, client: Client, limits: Limits) -> Result<(), Error> {
+        let tenant = Tenant::new(client, limits);
         let mut tenants = self.tenants();
         if tenants.contains_key(&tenant.partition) {
             let problem = "there is one with this issuer and client identifier already";
             return Err(ConfigurationProblem::Setting { setting: "client", problem }.into());
+        }
+        for other in tenants.values() {
+            other.check_mix_up(&tenant)?;
         }
         tenants.insert(tenant.partition, Arc::new(tenant));
         Ok(())

@@ -102,6 +102,11 @@ impl Provider {
         self.metadata.get(&*self.clock, |_| true, self.fetch_metadata()).await
     }
 
+    /// The metadata that was fetched last, if any was.
+    pub(crate) fn known_metadata(&self) -> Option<ProviderMetadata> {
+        self.metadata.latest(&*self.clock)
+    }
+
     /// The OP's keys, fetched at the first call and again when they have aged or the metadata names another place.
     ///
     /// # Errors

@@ -28,7 +28,7 @@ pub use postgres::{PostgresStore, PostgresStoreBuilder};
 pub use process_id::{ParseProcessIdError, ProcessId};
 pub use row::{
     Acknowledged, Acknowledgement, Cancellation, Claim, Claimed, ClaimedOutcome, Fingerprint, HeldOutcome, Insertion,
-    Lane, NewProcess, Next, OutcomeClaim, Outcomes, Partition, PartitionStats, Ping, Pinged, Process, Reseal,
+    KeyStats, Lane, NewProcess, Next, OutcomeClaim, Outcomes, Partition, PartitionStats, Ping, Pinged, Process, Reseal,
     SealedBody, Settled, Settlement, State, Work,
 };
 #[cfg(feature = "sqlite")]
@@ -39,7 +39,7 @@ pub use sqlite::{SqliteStore, SqliteStoreBuilder};
 ///
 /// The store is the queue: replicas exchange no messages, they claim rows. It knows nothing of OAuth. A row has a body
 /// that only the keyring opens, a [schedule](Settlement::schedule) that it keeps as text without reading it, and
-/// columns that the database itself works on. [`MemoryStore`] is a complete implementation in one file, and
+/// columns that the database itself works on. [`MemoryStore`] is the smallest complete implementation, and
 /// `store::contract` (feature `testing`) is the test suite that every implementation has to pass.
 ///
 /// # A row
@@ -62,6 +62,7 @@ pub use sqlite::{SqliteStore, SqliteStoreBuilder};
 /// | `cancellation` | [`Cancellation`] |
 /// | `schedule` | text of some hundred bytes, opaque, not secret |
 /// | `format`, `key` | of the body; claims name those that they can open |
+/// | `first_key` | the `key` that the row was inserted with; it does not change |
 ///
 /// The body, about a kilobyte, belongs in a table of its own beside a `revision` that counts its changes: most
 /// settlements do not touch it.
@@ -157,9 +158,10 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Erases up to `limit` rows that are `Acknowledged` with `due_at <= now`, and says how many.
     fn purge(&self, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>>;
 
-    /// Spreads the rows of a partition that are `Waiting`, not leased and due: `due_at = now + x`, where `x` is
-    /// `over` times the first four bytes of the `id` as a fraction (big endian, divided by 2³²). Says how many.
-    fn spread(&self, partition: Partition, over: Duration) -> BoxFuture<'_, Result<usize, StoreError>>;
+    /// Spreads the rows of a partition that are `Waiting`, not leased and due over an interval: `due_at = now + x`, where
+    /// `x` is the row's `interval` times the first four bytes of the `id` as a fraction (big endian, divided by 2³²).
+    /// Says how many.
+    fn spread(&self, partition: Partition) -> BoxFuture<'_, Result<usize, StoreError>>;
 
     /// Up to `limit` rows with bodies that another key than `key` sealed, in the order of their `id` and beginning
     /// after `after`, for sealing them again.
@@ -172,6 +174,9 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// Replaces bodies whose `revision` is still the given one. Says for each whether it was, in the same order.
     fn reseal(&self, reseals: Vec<Reseal>) -> BoxFuture<'_, Result<Vec<bool>, StoreError>>;
+
+    /// Which rows need which key, the keys that none needs left out. It may take a while.
+    fn keys(&self) -> BoxFuture<'_, Result<Vec<KeyStats>, StoreError>>;
 
     /// How many rows there are of each partition, those without rows left out.
     fn stats(&self) -> BoxFuture<'_, Result<Vec<PartitionStats>, StoreError>>;

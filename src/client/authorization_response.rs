@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
+use url::{Position, Url};
 use zeroize::Zeroizing;
 
 use super::Client;
@@ -35,6 +36,8 @@ pub enum SignIn {
 pub struct AuthorizationGrant {
     pub(super) session: Box<session::Body>,
     pub(super) code: Code,
+    /// The response carried the `iss` of this OP (RFC 9207).
+    names_issuer: bool,
     pub(super) spent: bool,
     /// For the pings of this process alone.
     pub(super) notification_token: Option<Secret>,
@@ -65,6 +68,12 @@ impl AuthorizationGrant {
         &self.session.state
     }
 
+    /// The redirect URI that the response came to, unless the response itself says whose it is: then nobody can have
+    /// passed another OP's off as this one's.
+    pub(crate) fn redirect_uri_that_tells(&self) -> Option<&str> {
+        (!self.names_issuer).then_some(&self.session.redirect_uri)
+    }
+
     /// Gives the OP a bearer token for the Ping Callbacks of this process.
     pub(crate) fn set_notification_token(&mut self, token: Secret) {
         self.notification_token = Some(token);
@@ -77,8 +86,9 @@ impl AuthorizationGrant {
 }
 
 impl Client {
-    /// Takes the authorization response, as the query string of the request to the redirect URI (the whole URL does as
-    /// well) or as the body of a `form_post`, together with the session of the browser that brought it; checks it, and exchanges the code.
+    /// Takes the authorization response, as the query string of the request to the redirect URI or as the body of a
+    /// `form_post`, together with the session of the browser that brought it; checks it, and exchanges the code. The
+    /// whole URL, as the browser called it, does as well; then it must be the redirect URI of the session.
     ///
     /// This is [`check_authorization_response`](Self::check_authorization_response) and
     /// [`exchange`](Self::exchange) in one.
@@ -118,11 +128,16 @@ impl Client {
         }
         let session = session.0;
         let parameters = Parameters::parse(response)?;
+        let came_elsewhere =
+            parameters.arrived_at.as_ref().is_some_and(|url| !is_same_place(url, &session.redirect_uri));
 
         // First whether this is an answer to our request at all; until then nothing in it is worth reporting.
         let state = parameters.state.as_deref().ok_or(broken(Rule::StateMissing, "state"))?;
         if !constant_time_eq(state.as_bytes(), session.state.expose().as_bytes()) {
             return Err(broken(Rule::StateMismatch, "state"));
+        }
+        if came_elsewhere {
+            return Err(broken(Rule::WrongRedirectUri, "redirect_uri"));
         }
         match parameters.iss.as_deref() {
             Some(iss) if iss != self.issuer() => return Err(broken(Rule::IssMismatch, "iss")),
@@ -132,8 +147,9 @@ impl Client {
         if let Some(name) = parameters.repeated {
             return Err(broken(Rule::RepeatedParameter, name));
         }
+        let names_issuer = parameters.iss.is_some();
         let code = parameters.code(session.response_type)?;
-        Ok(AuthorizationGrant { session, code, spent: false, notification_token: None, received: None })
+        Ok(AuthorizationGrant { session, code, names_issuer, spent: false, notification_token: None, received: None })
     }
 
     /// Refuses a grant that was exchanged before or belongs to another client.
@@ -159,6 +175,8 @@ struct Parameters {
     access_token: Option<String>,
     /// The first of these that stands in the response more than once.
     repeated: Option<&'static str>,
+    /// Where the browser brought it, if the caller says so.
+    arrived_at: Option<Url>,
 }
 
 impl Parameters {
@@ -166,8 +184,13 @@ impl Parameters {
         if response.len() > LONGEST_RESPONSE {
             return Err(Violation::new(Rule::OversizedResponse).in_document(Document::AuthorizationResponse).into());
         }
-        let response = query_of(response);
-        let mut parameters = Self::default();
+        let is_url = response.starts_with("https://") || response.starts_with("http://");
+        let arrived_at = Url::parse(response).ok().filter(|_| is_url);
+        let response = match &arrived_at {
+            Some(url) => url.query().unwrap_or_default(),
+            None => response.strip_prefix('?').unwrap_or(response),
+        };
+        let mut parameters = Self { arrived_at: arrived_at.clone(), ..Self::default() };
         for (name, value) in form_urlencoded::parse(response.as_bytes()) {
             let (slot, name) = match &*name {
                 "state" => (&mut parameters.state, "state"),
@@ -218,12 +241,9 @@ impl Parameters {
     }
 }
 
-/// The query, where a whole URL or one with its question mark was given.
-fn query_of(response: &str) -> &str {
-    let is_url = response.starts_with("https://") || response.starts_with("http://");
-    let query = if is_url { response.split_once('?').map_or("", |(_, query)| query) } else { response };
-    let query = query.strip_prefix('?').unwrap_or(query);
-    if is_url { query.split('#').next().unwrap_or_default() } else { query }
+/// Whether a URL is a redirect URI with parameters added to it.
+fn is_same_place(url: &Url, redirect_uri: &str) -> bool {
+    Url::parse(redirect_uri).is_ok_and(|registered| url[..Position::AfterPath] == registered[..Position::AfterPath])
 }
 
 /// A code is opaque, but it is neither empty nor endless, and has RFC 6749's `VSCHAR` only.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::options::{DpopMode, Options, PollCredential};
+use super::options::{Backoff, DpopMode, Options, PollCredential};
 use super::{Client, Inner, encryption};
 use crate::clock::{Clock, SystemClock};
 use crate::endpoint::{ClientAuthentication, ClientIdentity, Endpoints};
@@ -305,6 +305,23 @@ impl ClientBuilder {
     #[must_use]
     pub fn strict_times(mut self) -> Self {
         self.options.strict_times = true;
+        self
+    }
+
+    /// How long the OP is left alone after it has said that it has not decided: for its interval unless set.
+    /// [`Backoff::Growing`] spares an OP that pings most of the polls.
+    #[must_use]
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.options.backoff = backoff;
+        self
+    }
+
+    /// Ends a process as expired (not [confirmed](super::Expiry::is_confirmed)) when polls have met nothing but trouble
+    /// for this long, or as unknown where an answer may have been lost. By default an OP is asked until the process
+    /// expires: an outage, however long, is no reason to send a user away.
+    #[must_use]
+    pub fn give_up_after(mut self, silence: Duration) -> Self {
+        self.options.give_up_after = Some(silence);
         self
     }
 

@@ -52,7 +52,7 @@ impl Client {
 
     pub(crate) async fn request_cancellation(&self, pending: &PendingAuthentication) -> Result<Cancelled, Error> {
         let Some(url) = &self.0.cancellation_endpoint else { return Ok(Cancelled::LocallyOnly) };
-        let request = EndpointRequest {
+        let request = || EndpointRequest {
             url,
             document: Document::CancellationResponse,
             form: vec![("deferred_auth_id", Cow::Borrowed(pending.0.deferred_auth_id.expose()))],
@@ -62,7 +62,15 @@ impl Client {
             timeout: self.0.options.request_timeout,
             body_limit: CANCELLATION_RESPONSE_LIMIT,
         };
-        let told = match self.0.endpoints.post(request).await {
+        let told = async {
+            let answer = self.0.endpoints.post(request()).await?;
+            // The draft's text asks for a form, but its example shows JSON, which has no place for a client's proof.
+            if status(&answer) == Some(415) && !self.0.identity.authentication.is_in_body() {
+                return self.0.endpoints.post_json(request()).await;
+            }
+            Ok(answer)
+        };
+        let told = match told.await {
             // An empty answer is no JSON document, and the text asks for no body.
             Ok(Answer::Success { .. } | Answer::Unusable { status: 200 | 204, .. }) => Ok(Cancelled::Told),
             Ok(Answer::Error(answer)) => Err(Error::new(answer.response).with_retry_after(answer.retry_after)),
@@ -72,5 +80,13 @@ impl Client {
             Err(failure) => Err(failure.error),
         };
         told.map_err(|error| error.in_step("cancelling"))
+    }
+}
+
+fn status(answer: &Answer) -> Option<u16> {
+    match answer {
+        Answer::Success { .. } => Some(200),
+        Answer::Error(answer) => answer.response.status(),
+        Answer::Unusable { status, .. } => Some(*status),
     }
 }

@@ -14,7 +14,7 @@ use super::token_response::{self, ReceivedTokens};
 use crate::endpoint::{Answer, EndpointRequest, Failure};
 use crate::error::{Document, Error, ErrorKind, Misuse, Rule, TransportProblem, Violation};
 use crate::id_token::{self, InterimMember, InterimState};
-use crate::pending::{Opened, PendingAuthentication, Schedule, Times, UnverifiedInterim};
+use crate::pending::{Answered, Opened, PendingAuthentication, Phase, Schedule, Times, UnverifiedInterim};
 use crate::secret::Secret;
 
 /// DTR §Deferred Code Exchange Request.
@@ -95,9 +95,25 @@ impl Client {
                     return Err(violation.into());
                 }
             };
-        let schedule = Schedule::new(times, sent_at, answered, self.0.options.final_poll_margin, self.jitter());
-        let session = &mut grant.session;
-        let mut pending = PendingAuthentication::new(Opened {
+        let schedule = Schedule::new(times, sent_at, answered, self.0.options.final_poll_margin, self.pace());
+        let mut pending = self.opened(grant, deferred_auth_id, access_token, schedule);
+        if interim.is_some() {
+            pending.0.unverified_interim = interim;
+            pending.0.interim = InterimState::NotYetVerifiable;
+        }
+        tracing::debug!(issuer = self.issuer(), client_id = self.client_id(), "a deferred code was exchanged");
+        Ok(SignIn::Deferred(pending))
+    }
+
+    fn opened(
+        &self,
+        grant: &AuthorizationGrant,
+        deferred_auth_id: Secret,
+        access_token: Option<Secret>,
+        schedule: Schedule,
+    ) -> PendingAuthentication {
+        let session = &grant.session;
+        PendingAuthentication::new(Opened {
             issuer: session.issuer.clone(),
             client_id: session.client_id.clone(),
             deferred_auth_id,
@@ -106,13 +122,19 @@ impl Client {
             access_token,
             checks: session.checks.clone(),
             schedule,
-        });
-        if interim.is_some() {
-            pending.0.unverified_interim = interim;
-            pending.0.interim = InterimState::NotYetVerifiable;
-        }
-        tracing::debug!(issuer = self.issuer(), client_id = self.client_id(), "a deferred code was exchanged");
-        Ok(SignIn::Deferred(pending))
+        })
+    }
+
+    /// Final tokens that came at once and cannot be validated yet, as a process that has its answer, for a keeper that
+    /// goes on trying.
+    pub(crate) fn keep_answer(&self, grant: &mut AuthorizationGrant) -> Option<PendingAuthentication> {
+        let received = grant.received.take()?;
+        let now = self.now();
+        let schedule = Schedule::new(Times::default(), received.at, now, None, self.pace());
+        // Nobody will ever ask, so there is nothing to ask by.
+        let mut pending = self.opened(grant, Secret::default(), None, schedule);
+        pending.0.phase = Phase::Answered(Answered { body: received.body, received_at: received.at, attempts: 0 });
+        Some(pending)
     }
 
     /// Row by row the same request for both kinds of code. Gives the body of the answer and when the request left.

@@ -28,6 +28,8 @@ pub(crate) struct Options {
     pub(crate) redirect_uri_in_exchange: bool,
     pub(crate) subject_may_change: bool,
     pub(crate) strict_times: bool,
+    pub(crate) backoff: Backoff,
+    pub(crate) give_up_after: Option<Duration>,
     pub(crate) final_poll_margin: Option<Duration>,
     pub(crate) unadvertised: bool,
     pub(crate) immediate_answers: bool,
@@ -56,6 +58,8 @@ impl Default for Options {
             redirect_uri_in_exchange: true,
             subject_may_change: false,
             strict_times: false,
+            backoff: Backoff::Fixed,
+            give_up_after: None,
             final_poll_margin: Some(FINAL_POLL_MARGIN),
             unadvertised: false,
             immediate_answers: false,
@@ -92,4 +96,30 @@ pub enum PollCredential {
     /// the DPoP-secured Access Token". It excludes `client_secret_basic`, since a request has one `Authorization`
     /// header, and DPoP cannot be off.
     AccessToken,
+}
+
+/// How long the OP is left alone after it has said that it has not decided (DTR §Design Considerations for Poll and
+/// Ping). The OP's interval is the shortest wait in any case, a poll shortly before the end of the process is made in
+/// any case, and trouble has a backoff of its own.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Backoff {
+    /// For one interval, as the OP asked.
+    #[default]
+    Fixed,
+    /// For one interval at first, then for twice as long each time, up to a limit. It suits OPs that ping: a ping
+    /// brings the next poll forward, and the wait after that is one interval again.
+    Growing {
+        /// No wait is longer, unless the OP's interval is.
+        up_to: Duration,
+    },
+}
+
+impl Backoff {
+    pub(crate) fn longest_wait(self) -> Option<Duration> {
+        match self {
+            Self::Fixed => None,
+            Self::Growing { up_to } => Some(up_to),
+        }
+    }
 }

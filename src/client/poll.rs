@@ -88,7 +88,7 @@ impl Client {
             Step::End(end) => return Ok(Asked::Said(Poll::Finished(finish(pending, end, None)))),
             Step::Ask => {}
         }
-        let jitter = self.jitter();
+        let pace = self.pace();
         let metadata = self.0.provider.metadata().await;
         pending.0.schedule.sending(self.now());
         let (answer, trouble) = self.send_poll(pending, metadata).await;
@@ -96,7 +96,7 @@ impl Client {
             Answer::Error { response, .. } => Some(response.clone()),
             _ => None,
         };
-        let standing = pending.answered(answer, self.now(), jitter);
+        let standing = pending.answered(answer, self.now(), pace);
         match (standing, trouble) {
             (Standing::Succeeded, _) => Ok(Asked::Answered),
             (Standing::Ended(end), _) => Ok(Asked::Said(Poll::Finished(finish(pending, end, response)))),

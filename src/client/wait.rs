@@ -45,6 +45,9 @@ pub enum WaitEvent<'a> {
     SlowDown,
     /// A poll met trouble that can pass. The next one is planned with backoff.
     Trouble(&'a Error),
+    /// The OP has given no answer for this long, which is more than 90 days, and set no time at which the process ends.
+    /// It is asked all the same; tell somebody. It comes once for each silence.
+    Stale(Duration),
 }
 
 impl Client {
@@ -114,7 +117,13 @@ impl<'a> Wait<'a> {
                 }
                 Ok(Poll::Pending) => self.tell(WaitEvent::Pending),
                 Ok(Poll::SlowDown) => self.tell(WaitEvent::SlowDown),
-                Err(error) if passes(&error) => self.tell(WaitEvent::Trouble(&error)),
+                Err(error) if passes(&error) => {
+                    let silence = self.pending.0.schedule.turns_stale(self.client.now());
+                    self.tell(WaitEvent::Trouble(&error));
+                    if let Some(silence) = silence {
+                        self.tell(WaitEvent::Stale(silence));
+                    }
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -77,6 +77,14 @@ impl ClientAuthentication {
         }
     }
 
+    /// Whether its proof stands in the body of requests, as a parameter.
+    pub(crate) fn is_in_body(&self) -> bool {
+        match &self.0 {
+            Method::ClientSecretPost(_) | Method::PrivateKeyJwt(_) => true,
+            Method::None | Method::ClientSecretBasic(_) => false,
+        }
+    }
+
     /// The registered name of the method, such as `private_key_jwt`.
     pub fn method(&self) -> &'static str {
         match &self.0 {

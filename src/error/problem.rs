@@ -29,6 +29,18 @@ pub enum ConfigurationProblem {
         /// The value that is missing in it.
         value: String,
     },
+    /// Clients of several OPs have the same redirect URI, and one of the OPs does not say in its responses who it is
+    /// (`iss`, RFC 9207), so that one could pass the other's code off as its own (RFC 9700 §4.4). Give that client a
+    /// redirect URI of its own.
+    #[error(
+        "the clients of {issuer} and {other} share a redirect URI, and `iss` does not tell their responses apart: give each a redirect URI of its own"
+    )]
+    SharedRedirectUri {
+        /// One of the two issuers.
+        issuer: String,
+        /// The other one.
+        other: String,
+    },
     /// The OP's metadata lacks an endpoint that this call needs.
     #[error("the OP's metadata has no `{0}`")]
     NoEndpoint(&'static str),

@@ -61,6 +61,7 @@ rules! {
     StateMismatch = "state_mismatch", "the `state` is not the one of this session", "RFC 6749 §10.12";
     IssMissing = "iss_missing", "the OP advertises `iss` in its responses but this one has none", "RFC 9207 §2.4";
     IssMismatch = "iss_mismatch", "the response's `iss` is not this OP", "RFC 9207 §2.4";
+    WrongRedirectUri = "wrong_redirect_uri", "the response came to another redirect URI than the one of this session", "RFC 9700 §4.4.2.2";
     BothCodes = "both_codes", "`code` and `deferred_code` came together", "DTR §Authentication Request Acknowledgment Validation";
     NoCode = "no_code", "neither a code nor an error came back", "DTR §Authentication Request Acknowledgment Validation";
     UnrequestedCode = "unrequested_code", "`code` came back where only `deferred_code` was asked for", "DTR §Authentication Request Acknowledgment Validation";
@@ -128,7 +129,10 @@ impl Rule {
     /// Whether the response may come from an attack on the user's browser (cross-site request forgery or mix-up)
     /// rather than from the OP that the user was sent to.
     pub fn is_forgery(self) -> bool {
-        matches!(self, Self::StateMissing | Self::StateMismatch | Self::IssMissing | Self::IssMismatch)
+        matches!(
+            self,
+            Self::StateMissing | Self::StateMismatch | Self::IssMissing | Self::IssMismatch | Self::WrongRedirectUri
+        )
     }
 }
 

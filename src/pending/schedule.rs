@@ -8,7 +8,14 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::answer::{Answer, End, Reading, Standing};
-use crate::clock::{Moment, from_unix_seconds, saturating_add, unix_seconds};
+use crate::clock::{Moment, saturating_add};
+
+mod json;
+mod queued;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use json::seconds;
 
 /// DTR §Token Request Error Response: with `slow_down` "the interval between requests MUST be increased by at least
 /// 5 seconds".
@@ -24,19 +31,24 @@ const LONGEST_DEFAULT_INTERVAL: Duration = Duration::from_secs(300);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(3600);
 /// After the OP's own deadline it gets this long to say `expired_token` itself.
 const DEADLINE_GRACE: Duration = Duration::from_secs(60);
+/// A request whose answer was given up may be held for so long, by a network or by an OP that answers late, and be
+/// answered after a later one.
+const LONGEST_HELD: Duration = Duration::from_secs(300);
 /// How long before its end a process is asked about one last time.
 pub(crate) const FINAL_POLL_MARGIN: Duration = Duration::from_secs(5);
 /// Jitter adds at most a tenth of the wait, and at most this.
 const LONGEST_JITTER: Duration = Duration::from_secs(30);
+/// Where the OP set no deadline, somebody has to look at a process that it has been silent about for this long.
+const STALE: Duration = Duration::from_secs(90 * 86_400);
 
 /// A point in time to wait for. It is kept on the wall clock, which survives a restart, and within one process on the
 /// monotonic clock, which does not jump.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Due {
-    #[serde(rename = "at", with = "milliseconds")]
+    #[serde(rename = "at", with = "json::milliseconds")]
     wall: SystemTime,
     /// How long the wait was when it began: a wall clock that was set back cannot make it longer.
-    #[serde(rename = "of", with = "duration_milliseconds")]
+    #[serde(rename = "of", with = "json::duration_milliseconds")]
     wait: Duration,
     #[serde(skip)]
     monotonic: Option<Duration>,
@@ -74,21 +86,36 @@ pub(crate) struct Times {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Schedule {
     /// The OP's interval; where it gave none, a default that grows with age stands in.
-    #[serde(rename = "int", with = "optional_duration_milliseconds", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "int",
+        with = "json::optional_duration_milliseconds",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     interval: Option<Duration>,
     /// How often the OP said `slow_down`: each adds five seconds for good.
     #[serde(rename = "slow", default, skip_serializing_if = "is_zero")]
     slow_downs: u32,
     /// When the exchange was sent: from here the OP's `expires_in` counts at the earliest.
-    #[serde(rename = "sent", with = "seconds")]
+    #[serde(rename = "sent", with = "json::seconds")]
     exchange_sent_at: SystemTime,
     /// When its response came: from here it counts at the latest.
-    #[serde(rename = "recv", with = "seconds")]
+    #[serde(rename = "recv", with = "json::seconds")]
     exchange_answered_at: SystemTime,
-    #[serde(rename = "exp", with = "optional_duration_milliseconds", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "exp",
+        with = "json::optional_duration_milliseconds",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     expires_in: Option<Duration>,
     /// How long before the end the last poll goes out; `None`: no such poll.
-    #[serde(rename = "fin", with = "optional_duration_milliseconds", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "fin",
+        with = "json::optional_duration_milliseconds",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     final_margin: Option<Duration>,
     due: Due,
     /// What `Retry-After` forbids.
@@ -112,9 +139,21 @@ pub(crate) struct Schedule {
     /// the OP gives once only.
     #[serde(rename = "lost", default, skip_serializing_if = "is_false")]
     answer_lost: bool,
+    /// Until when the request without an answer may still be under way.
+    #[serde(rename = "held", default, skip_serializing_if = "Option::is_none")]
+    held_until: Option<Due>,
     /// A ping has brought the last request forward, and none can do so again before a scheduled one.
     #[serde(rename = "png", default, skip_serializing_if = "is_false")]
     ping_spent: bool,
+    /// Polls in a row that the OP answered without having decided, since the last one that a ping brought forward.
+    #[serde(rename = "und", default, skip_serializing_if = "is_zero")]
+    undecided: u32,
+    /// When the OP last said that it has not decided; before it first did, the exchange counts.
+    #[serde(rename = "hrd", with = "json::optional_seconds", default, skip_serializing_if = "Option::is_none")]
+    heard_at: Option<SystemTime>,
+    /// The present silence has been told of.
+    #[serde(rename = "stl", default, skip_serializing_if = "is_false")]
+    stale_told: bool,
 }
 
 /// What to do now.
@@ -135,7 +174,7 @@ impl Schedule {
         exchange_sent_at: SystemTime,
         answered: Moment,
         final_margin: Option<Duration>,
-        jitter: Jitter,
+        pace: Pace,
     ) -> Self {
         let mut schedule = Self {
             interval: times.interval.map(|interval| interval.max(SHORTEST_INTERVAL)),
@@ -152,9 +191,13 @@ impl Schedule {
             in_flight: false,
             announced: false,
             answer_lost: false,
+            held_until: None,
             ping_spent: false,
+            undecided: 0,
+            heard_at: None,
+            stale_told: false,
         };
-        schedule.plan(answered, jitter);
+        schedule.plan(answered, pace);
         schedule
     }
 
@@ -232,7 +275,10 @@ impl Schedule {
     /// Notes that a request is about to leave. Whoever is dropped between here and [`answered`](Self::answered) has
     /// left a request whose answer is lost, and the interval counts from now.
     pub(crate) fn sending(&mut self, now: Moment) {
-        self.answer_lost |= self.in_flight && !self.announced;
+        if self.in_flight && !self.announced {
+            self.lose_answer(now);
+        }
+        self.held_until = self.held_until.filter(|held_until| !held_until.remaining(now).is_zero());
         self.in_flight = true;
         self.announced = false;
         self.not_before = None;
@@ -246,23 +292,32 @@ impl Schedule {
     }
 
     /// Takes the answer to the request that was noted by [`sending`](Self::sending), and plans the next one.
-    pub(crate) fn answered(&mut self, answer: &Answer, now: Moment, jitter: Jitter) -> Standing {
+    pub(crate) fn answered(&mut self, answer: &Answer, now: Moment, pace: Pace) -> Standing {
         let lost_before = self.answer_lost;
         self.in_flight = false;
         self.announced = false;
         let reading = answer.reading();
         match reading {
             Reading::Pending | Reading::SlowDown => {
-                // The process is open, so no earlier request can have fetched its success.
-                self.answer_lost = false;
+                // The process is open, so no earlier request has fetched its success, nor will one that is over.
+                self.answer_lost &= self.held_until.is_some();
                 self.troubles = 0;
+                self.heard_at = Some(now.wall);
+                self.stale_told = false;
+                // An OP that pings has something to say, so the next look is not put off by those before.
+                self.undecided = if self.ping_spent { 0 } else { self.undecided.saturating_add(1) };
                 if reading == Reading::SlowDown {
                     self.slow_downs = self.slow_downs.saturating_add(1);
                 }
             }
             Reading::Trouble { unanswered } => {
-                self.answer_lost |= unanswered;
+                if unanswered {
+                    self.lose_answer(now);
+                }
                 self.troubles = self.troubles.saturating_add(1);
+                if pace.give_up_after.is_some_and(|patience| self.silence(now) >= patience) {
+                    return Standing::Ended(self.unconfirmed_end());
+                }
             }
             Reading::OurMistake => {
                 self.troubles = self.troubles.saturating_add(1);
@@ -278,8 +333,28 @@ impl Schedule {
             Reading::End(end) => return Standing::Ended(end),
         }
         self.not_before = answer.retry_after().map(|wait| Due::after(wait, now));
-        self.plan(now, jitter);
+        self.plan(now, pace);
         Standing::Open
+    }
+
+    /// For how long the OP has been silent about a process without a deadline, once it is so long that somebody has to
+    /// look. It is told once for each silence.
+    pub(crate) fn turns_stale(&mut self, now: Moment) -> Option<Duration> {
+        let silence = self.silence(now);
+        let is_news = self.expires_in.is_none() && !self.stale_told && silence >= STALE;
+        self.stale_told |= is_news;
+        is_news.then_some(silence)
+    }
+
+    /// How long it is ago that the OP said that it has not decided, or deferred its answer in the first place.
+    fn silence(&self, now: Moment) -> Duration {
+        let since = self.heard_at.unwrap_or(self.exchange_answered_at);
+        now.wall.duration_since(since).unwrap_or(Duration::ZERO)
+    }
+
+    fn lose_answer(&mut self, now: Moment) {
+        self.answer_lost = true;
+        self.held_until = Some(Due::after(LONGEST_HELD, now));
     }
 
     /// Whether the answer of an earlier request may have been the success.
@@ -289,16 +364,13 @@ impl Schedule {
     }
 
     /// Sets the next due time, counted from `now`.
-    fn plan(&mut self, now: Moment, jitter: Jitter) {
+    fn plan(&mut self, now: Moment, pace: Pace) {
         let interval = self.interval(now);
-        let wait = match self.troubles {
-            0 => interval,
-            troubles => {
-                let doublings = (troubles - 1).min(31);
-                interval.saturating_mul(1_u32 << doublings).min(interval.max(LONGEST_BACKOFF))
-            }
-        };
-        let mut wait = wait.saturating_add(jitter.of(wait));
+        let doubled = |times: u32, longest| interval.saturating_mul(1 << times.min(31)).min(interval.max(longest));
+        let undecided = pace.longest_wait.map_or(interval, |longest| doubled(self.undecided, longest));
+        let troubled = doubled(self.troubles.saturating_sub(1), LONGEST_BACKOFF);
+        let wait = undecided.max(troubled);
+        let mut wait = wait.saturating_add(pace.jitter.of(wait));
         if let Some(final_wait) = self.until_final_poll(now) {
             // DTR §Design Considerations for Poll and Ping: one request slightly before the required interval, as
             // close as possible to the expiration.
@@ -352,6 +424,16 @@ impl Schedule {
     }
 }
 
+/// How fast a client polls, beyond what the OP and the draft demand.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    pub(crate) jitter: Jitter,
+    /// The wait doubles with every answer that the OP has not decided, up to this; `None` keeps to the OP's interval.
+    pub(crate) longest_wait: Option<Duration>,
+    /// An OP that has given no answer for so long is not asked any more; `None`: it is asked for ever.
+    pub(crate) give_up_after: Option<Duration>,
+}
+
 /// A random share of a wait, which spreads requests that would otherwise go out together. It only ever lengthens.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Jitter(pub(crate) u16);
@@ -369,60 +451,3 @@ fn is_zero(value: &u32) -> bool {
 fn is_false(value: &bool) -> bool {
     !*value
 }
-
-/// Seconds since 1970, as JSON.
-pub(crate) mod seconds {
-    use super::*;
-
-    pub(crate) fn serialize<S: serde::Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u64(unix_seconds(*time))
-    }
-
-    pub(crate) fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<SystemTime, D::Error> {
-        Ok(from_unix_seconds(u64::deserialize(deserializer)?))
-    }
-}
-
-mod milliseconds {
-    use super::*;
-
-    pub(super) fn serialize<S: serde::Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        duration_milliseconds::serialize(&since, serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<SystemTime, D::Error> {
-        Ok(saturating_add(SystemTime::UNIX_EPOCH, duration_milliseconds::deserialize(deserializer)?))
-    }
-}
-
-mod duration_milliseconds {
-    use super::*;
-
-    pub(super) fn serialize<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
-    }
-
-    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        Ok(Duration::from_millis(u64::deserialize(deserializer)?))
-    }
-}
-
-mod optional_duration_milliseconds {
-    use super::*;
-
-    pub(super) fn serialize<S: serde::Serializer>(value: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-        match value {
-            Some(duration) => duration_milliseconds::serialize(duration, serializer),
-            None => serializer.serialize_none(),
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-        Ok(Option::<u64>::deserialize(deserializer)?.map(Duration::from_millis))
-    }
-}
-
-mod queued;
-#[cfg(test)]
-mod tests;

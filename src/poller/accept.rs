@@ -8,17 +8,21 @@ use zeroize::Zeroizing;
 
 use super::Poller;
 use super::event::Event;
-use super::job::schedule_text;
+use super::job::{VERIFICATION_PAUSE, schedule_text};
 use super::record::{Record, Stage};
 use super::shared::{Shared, StoreClock, Tenant, store_error};
 use crate::client::{Authentication, AuthorizationGrant, AuthorizationSession, SignIn};
 use crate::clock::Moment;
 use crate::error::{Error, Misuse};
 use crate::pending::PendingAuthentication;
-use crate::store::{Fingerprint, Insertion, NewProcess, Next, ProcessId, Reseal, SealedBody, Settlement, State};
+use crate::store::{
+    Fingerprint, Insertion, NewProcess, Next, Process, ProcessId, Reseal, SealedBody, Settlement, State,
+};
 
 /// How long a store that is out of reach after an exchange is waited for before the process counts as lost to others.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(600);
+/// How long after the longest exchange it may take to remove the row of one that came to nothing.
+const FORGET_PATIENCE: Duration = Duration::from_secs(10);
 /// How long somebody who only learns that the sign-in failed waits for the store.
 const ENDED_PATIENCE: Duration = Duration::from_secs(2);
 const COMMIT_PAUSE: Duration = Duration::from_millis(200);
@@ -29,7 +33,9 @@ const LONGEST_COMMIT_PAUSE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 #[must_use = "it may hold the user's authentication, or the name of the process to wait for"]
 pub enum Accepted {
-    /// The OP takes its time. One [`Delivery`](super::Delivery) with this name comes when it has decided.
+    /// The OP takes its time, or its answer came but cannot be verified while its keys are out of reach. One [`Delivery`](super::Delivery) with this name comes when it has decided. For a second
+    /// response of the same session it is the name of the first one's process, whose outcome may have been delivered
+    /// and acknowledged by then.
     Deferred(ProcessId),
     /// The OP answered at once: the user is signed in, and nothing will be delivered.
     Complete(Box<Authentication>),
@@ -41,7 +47,8 @@ impl Poller {
     /// the process, exchanges the code, stores the answer, and polls. `context` is whatever the application wants to
     /// find with the outcome; it is sealed.
     ///
-    /// A second response for one session sends nothing: the name of the first one's process comes back.
+    /// A second response for one session sends nothing: the name of the first one's process comes back, once its exchange
+    /// has been answered. Where that came to nothing before the code was looked at, the second one takes its place.
     ///
     /// The exchange goes on when this future is dropped, for instance because the browser hung up.
     ///
@@ -51,7 +58,10 @@ impl Poller {
     /// then [`Outcome::Unknown`](crate::Outcome::Unknown) comes. [`Store`](crate::ErrorKind::Store): the code is
     /// unspent and the user can reload. Otherwise those of
     /// [`Client::authorization_response`](crate::Client::authorization_response), and
-    /// [`Misuse::UnknownClient`] for a session of a client that this poller does not have.
+    /// [`Misuse::UnknownClient`] for a session of a client that this poller does not have, [`Misuse::ShutDown`] after
+    /// [`shutdown`](Self::shutdown), and
+    /// [`SharedRedirectUri`](crate::ConfigurationProblem::SharedRedirectUri) where neither the response nor the place
+    /// that it came to tells which OP sent it. In these three nothing was sent.
     pub async fn authorization_response(
         &self,
         response: &str,
@@ -62,6 +72,7 @@ impl Poller {
         let (issuer, client_id) = session.owner();
         let tenant = shared.tenant_of(issuer, client_id)?;
         let grant = tenant.client.check_authorization_response(response, session)?;
+        shared.check_mix_up(&tenant, &grant)?;
         let acceptance = Acceptance {
             id: ProcessId::mint(&*shared.random)?,
             context: Zeroizing::new(context.into()),
@@ -85,8 +96,8 @@ impl Poller {
     ///
     /// # Errors
     ///
-    /// [`Misuse::UnknownClient`], [`Misuse::NothingToPoll`] for a process that has ended,
-    /// [`Store`](crate::ErrorKind::Store).
+    /// [`Misuse::UnknownClient`], [`Misuse::NothingToPoll`] for a process that has ended, [`Misuse::ShutDown`] after
+    /// [`shutdown`](Self::shutdown), [`Store`](crate::ErrorKind::Store).
     pub async fn track(
         &self,
         pending: &PendingAuthentication,
@@ -95,6 +106,9 @@ impl Poller {
         let shared = self.shared();
         if pending.has_ended() {
             return Err(Misuse::NothingToPoll.into());
+        }
+        if shared.stop.borrow().is_some() {
+            return Err(Misuse::ShutDown.into());
         }
         let tenant = shared.tenant_of(pending.issuer(), pending.client_id())?;
         let id = ProcessId::mint(&*shared.random)?;
@@ -134,6 +148,12 @@ impl Poller {
     }
 }
 
+/// Who exchanges the code of a session.
+enum Begun {
+    Here(StoreClock),
+    ByOthers(ProcessId),
+}
+
 /// One authorization response on its way from the browser into the store.
 struct Acceptance {
     id: ProcessId,
@@ -151,12 +171,10 @@ impl Acceptance {
             let token = shared.keyring.notification_token(&*shared.random, partition, id, issuer, client_id)?;
             grant.set_notification_token(token);
         }
-        let began = shared.clock.monotonic();
-        let now = match shared.store.insert(self.exchanging(&grant)?).await.map_err(store_error)? {
-            Insertion::Exists(existing) => return Ok(Accepted::Deferred(existing)),
-            Insertion::Inserted { now } => now,
+        let store_clock = match self.begin(&grant).await? {
+            Begun::ByOthers(existing) => return Ok(Accepted::Deferred(existing)),
+            Begun::Here(store_clock) => store_clock,
         };
-        let store_clock = StoreClock::new(now, began);
         match client.exchange_unverified(&mut grant).await {
             Ok(SignIn::Deferred(pending)) => {
                 let pending = self.commit(pending, store_clock).await?;
@@ -170,6 +188,9 @@ impl Acceptance {
                 Ok(Accepted::Complete(Box::new(authentication)))
             }
             Err(error) if grant.is_spent() => {
+                if let Some(pending) = client.keep_answer(&mut grant) {
+                    return self.keep(pending, error).await;
+                }
                 self.settle(self.ended(), ENDED_PATIENCE).await;
                 Err(error)
             }
@@ -180,6 +201,29 @@ impl Acceptance {
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// Takes the session's place in the store. Somebody else may have it; but while that exchange can still come to
+    /// nothing, nobody is told its name, because the place would be free again and no outcome would come.
+    async fn begin(&self, grant: &AuthorizationGrant) -> Result<Begun, Error> {
+        let (store, clock) = (&self.shared.store, &self.shared.clock);
+        let mut pause = COMMIT_PAUSE;
+        loop {
+            let began = clock.monotonic();
+            let existing = match store.insert(self.exchanging(grant)?).await.map_err(store_error)? {
+                Insertion::Inserted { now } => return Ok(Begun::Here(StoreClock::new(now, began))),
+                Insertion::Exists(existing) => existing,
+            };
+            let process = store.load(existing).await.map_err(store_error)?;
+            let has_begun = |process: Process| {
+                process.state != State::Exchanging || process.due_in.saturating_add(FORGET_PATIENCE) < COMMIT_PATIENCE
+            };
+            if process.is_some_and(has_begun) {
+                return Ok(Begun::ByOthers(existing));
+            }
+            clock.sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_COMMIT_PAUSE);
         }
     }
 
@@ -229,6 +273,18 @@ impl Acceptance {
             Stage::Process(pending) => Ok(pending),
             Stage::Exchanging | Stage::Outcome(_) => Err(Misuse::NothingToPoll.into()),
         }
+    }
+
+    /// The OP answered at once, but its answer cannot be verified now. It is kept like any other success response.
+    async fn keep(&self, pending: PendingAuthentication, error: Error) -> Result<Accepted, Error> {
+        tracing::warn!(process = %self.id, error = %error, "the OP's answer cannot be verified yet; it is kept");
+        let (body, _) = self.seal(Stage::Process(pending))?;
+        let settlement =
+            Settlement { next: Next::Answered, due_in: VERIFICATION_PAUSE, body: Some(body), ..self.ended() };
+        self.settle(settlement, Duration::MAX).await;
+        self.shared.tell(Event::Accepted { id: self.id });
+        self.shared.nudge.notify_one();
+        Ok(Accepted::Deferred(self.id))
     }
 
     /// Verifies the interim ID Token, for those who ask for the status. If that fails now, the end of the process

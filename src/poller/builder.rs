@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 
 use super::engine::Engine;
+use super::limits::Limits;
 use super::record::Record;
 use super::shared::{Settings, Shared, store_error};
 use super::{Handle, Poller};
@@ -30,7 +31,7 @@ const TRIED_ROWS: usize = 16;
 pub struct PollerBuilder {
     store: Arc<dyn Store>,
     keyring: Keyring,
-    clients: Vec<Client>,
+    clients: Vec<(Client, Option<Limits>)>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     settings: Settings,
@@ -46,7 +47,7 @@ impl PollerBuilder {
             random: Arc::new(SystemRandom),
             settings: Settings {
                 polls: true,
-                in_flight: 64,
+                limits: Limits::new(),
                 prefetch: 64,
                 delivery_lease: DELIVERY_LEASE,
                 keep_tombstones: Duration::from_secs(7 * 86_400),
@@ -58,14 +59,21 @@ impl PollerBuilder {
     /// Adds a client. [`Poller::add_client`] does so later.
     #[must_use]
     pub fn client(mut self, client: Client) -> Self {
-        self.clients.push(client);
+        self.clients.push((client, None));
         self
     }
 
-    /// How many polls may be under way for each client; 64 unless set, and at least one.
+    /// Adds a client with limits of its own. [`Poller::add_client_with`] does so later.
     #[must_use]
-    pub fn in_flight(mut self, polls: usize) -> Self {
-        self.settings.in_flight = polls.max(1);
+    pub fn client_with(mut self, client: Client, limits: Limits) -> Self {
+        self.clients.push((client, Some(limits)));
+        self
+    }
+
+    /// How hard this replica leans on the OP of each client: with 64 polls under way and no ceiling unless set.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.settings.limits = limits;
         self
     }
 
@@ -119,8 +127,9 @@ impl PollerBuilder {
     ///
     /// # Errors
     ///
-    /// [`Configuration`](crate::ErrorKind::Configuration) where the keyring does not open what the store holds, or two
-    /// clients are the same; [`Store`](crate::ErrorKind::Store) where the store is out of reach.
+    /// [`Configuration`](crate::ErrorKind::Configuration) where the keyring does not open what the store holds, two
+    /// clients are the same, or clients of two OPs share a redirect URI although one of the OPs is known not to name
+    /// itself in its responses; [`Store`](crate::ErrorKind::Store) where the store is out of reach.
     pub async fn start(self) -> Result<Poller, Error> {
         self.build().await
     }
@@ -158,8 +167,8 @@ impl PollerBuilder {
             stop,
         });
         let engine = Engine::new(shared.clone(), receiver, stopped);
-        for client in self.clients {
-            shared.add(client)?;
+        for (client, limits) in self.clients {
+            shared.add(client, limits.unwrap_or(self.settings.limits))?;
         }
         let task = tokio::spawn(engine.run());
         Ok(Poller(Arc::new(Handle { shared, task: tokio::sync::Mutex::new(Some(task)) })))
@@ -189,7 +198,7 @@ impl fmt::Debug for PollerBuilder {
             .debug_struct("PollerBuilder")
             .field("store", &self.store)
             .field("keyring", &self.keyring)
-            .field("clients", &self.clients)
+            .field("clients", &self.clients.iter().map(|(client, _)| client).collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }

@@ -13,6 +13,7 @@ use super::record::{FORMAT, Record, Stage};
 use super::shared::{Shared, store_error};
 use crate::client::Outcome;
 use crate::error::Error;
+use crate::secret::Secret;
 use crate::store::{
     Acknowledgement, Cancellation, ClaimedOutcome, HeldOutcome, OutcomeClaim, Outcomes as Claim, ProcessId, StoreError,
 };
@@ -174,6 +175,7 @@ pub struct Delivery {
     provisional: bool,
     outcome: Outcome,
     context: Vec<u8>,
+    rejected: Option<Secret>,
     is_settled: AtomicBool,
 }
 
@@ -192,6 +194,7 @@ impl Delivery {
             provisional: claimed.provisional,
             outcome,
             context: record.context.to_vec(),
+            rejected: record.rejected,
             is_settled: AtomicBool::new(false),
         })
     }
@@ -209,6 +212,13 @@ impl Delivery {
     /// What the application gave along when the process was accepted.
     pub fn context(&self) -> &[u8] {
         &self.context
+    }
+
+    /// For [`Outcome::Invalid`]: the OP's response as it came, for whoever finds out with the OP what is wrong with it.
+    /// It is erased with the acknowledgement. Nobody may be signed in by it, its tokens were revoked as far as the OP
+    /// lets them be, and it must not get into logs.
+    pub fn rejected_response(&self) -> Option<&Secret> {
+        self.rejected.as_ref()
     }
 
     /// How often it has been delivered, this time included.

@@ -15,10 +15,9 @@ use crate::store::{Claim, Lane, Next, Settled, Settlement, Work};
 
 const FIRST_STORE_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_STORE_PAUSE: Duration = Duration::from_secs(30);
-/// What has been due for longer has been waiting for an outage to end, with many others.
+/// What has been due for longer has been waiting for an outage to end, with many others. It is spread over an interval,
+/// which is the load that the OP has asked for.
 const OUTAGE: Duration = Duration::from_secs(60);
-/// Over this time it is spread.
-const SPREAD: Duration = Duration::from_secs(60);
 /// The store's clock may be corrected by this much at once.
 const LARGEST_DRIFT: Duration = Duration::from_secs(5);
 /// How often tombstones are looked for.
@@ -143,8 +142,7 @@ impl Engine {
     }
 
     fn start_one(&mut self, job: Job) {
-        job.tenant.gate().probes(job.began);
-        let in_flight = job.tenant.enter();
+        let in_flight = job.tenant.enter(job.began);
         self.jobs.spawn(async move {
             let settlement = job.run().await;
             drop(in_flight);
@@ -184,7 +182,7 @@ impl Engine {
         }
     }
 
-    /// For whom there is room, and when a closed gate has to be looked at again.
+    /// For whom there is room, and when there may be room again for those without.
     fn lanes(&self) -> (Vec<Lane>, Option<Duration>) {
         let (mut lanes, mut gates_in) = (Vec::new(), None);
         if !self.shared.settings.polls {
@@ -192,8 +190,7 @@ impl Engine {
         }
         let now = self.shared.clock.monotonic();
         for tenant in self.shared.tenants().values() {
-            let room = self.shared.settings.in_flight.saturating_sub(tenant.in_flight());
-            let (limit, wait) = tenant.gate().admits(room, now);
+            let (limit, wait) = tenant.admits(now);
             gates_in = [gates_in, wait].into_iter().flatten().min();
             if limit > 0 {
                 lanes.push(Lane { partition: tenant.partition, limit });
@@ -220,7 +217,7 @@ impl Engine {
                 shared.tell(Event::UnknownClient { processes });
             } else if is_late {
                 // If it fails they go out as they come, a few at a time.
-                let _ = shared.store.spread(stats.partition, SPREAD).await;
+                let _ = shared.store.spread(stats.partition).await;
             }
         }
     }

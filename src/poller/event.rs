@@ -43,6 +43,22 @@ pub enum Event {
         /// What went wrong.
         error: Arc<Error>,
     },
+    /// The OP answered with an error code that no specification of this flow knows. It is taken for trouble that passes.
+    /// Alert somebody: the OP means something by it.
+    UnknownError {
+        /// The process.
+        id: ProcessId,
+        /// The code.
+        code: Arc<str>,
+    },
+    /// The OP has given no answer about a process for 90 days, and set no time at which it ends. It is still asked
+    /// about. Alert somebody: ask the OP by other means, or [forget](crate::Poller::forget) the process.
+    Stale {
+        /// The process.
+        id: ProcessId,
+        /// For how long the OP has been silent.
+        silence: Duration,
+    },
     /// A Ping Callback was taken.
     Pinged {
         /// The process.

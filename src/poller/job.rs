@@ -12,6 +12,7 @@ use crate::client::{self, Outcome, Poll};
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind, ErrorResponse};
 use crate::pending::{self, Answer, End, PendingAuthentication, Schedule, Standing, Step};
+use crate::secret::Secret;
 use crate::store::{Cancellation, Claimed, Next, ProcessId, SealedBody, Settlement, State};
 
 /// A poll leaves within this time, counted from before the claim, or not at all: so nobody who has been asleep sends
@@ -19,7 +20,7 @@ use crate::store::{Cancellation, Claimed, Next, ProcessId, SealedBody, Settlemen
 pub(super) const SEND_WINDOW: Duration = Duration::from_secs(5);
 
 /// How long to wait before a success response is verified again that could not be because keys were out of reach.
-const VERIFICATION_PAUSE: Duration = Duration::from_secs(30);
+pub(super) const VERIFICATION_PAUSE: Duration = Duration::from_secs(30);
 const LONGEST_VERIFICATION_PAUSE: Duration = Duration::from_secs(600);
 
 /// One claimed row with everything that working on it needs.
@@ -53,10 +54,10 @@ impl Job {
             return Some(self.settlement(state_again(self.claimed.state)?, Duration::ZERO));
         }
         let mut schedule: Schedule = pending::from_json(self.claimed.schedule.as_bytes()).ok()?;
-        if self.claimed.orphaned {
-            schedule.orphaned();
-        }
         let now = self.store_clock.moment(&*self.shared.clock);
+        if self.claimed.orphaned {
+            schedule.orphaned(now);
+        }
         let interval = schedule.interval(now);
         let schedule = schedule_text(&schedule).ok()?;
         Some(Settlement { interval, schedule, ..self.settlement(Next::Waiting, interval) })
@@ -83,12 +84,12 @@ impl Job {
             return self.answered(pending, context).map(Some);
         }
         let mut schedule: Schedule = pending::from_json(self.claimed.schedule.as_bytes())?;
+        let now = self.store_clock.moment(&*self.shared.clock);
         if self.claimed.orphaned {
-            schedule.orphaned();
+            schedule.orphaned(now);
         }
         let untouched = schedule.clone();
-        let now = self.store_clock.moment(&*self.shared.clock);
-        let step = schedule.claimed(now);
+        let step = schedule.claimed(now, self.store_clock.said(), self.claimed.pinged);
         pending.0.schedule = schedule;
         match step {
             Step::Wait(wait) => return self.waiting(pending, now, wait, None, false).map(Some),
@@ -111,7 +112,7 @@ impl Job {
             () = clock.sleep(left) => Some((Answer::Trouble { unanswered: true, retry_after: None }, None)),
         };
         let Some((answer, error)) = asked else {
-            pending.0.schedule = untouched;
+            pending.0.schedule = pending.0.schedule.given_back(untouched);
             let now = self.store_clock.moment(clock);
             return self.waiting(pending, now, Duration::ZERO, None, told).map(Some);
         };
@@ -135,8 +136,8 @@ impl Job {
         };
         let progress = pending.progress().map(str::to_owned);
         let now = self.store_clock.moment(&*self.shared.clock);
-        let jitter = self.tenant.client.jitter();
-        match pending.answered(answer, now, jitter) {
+        let pace = self.tenant.client.pace();
+        match pending.answered(answer, now, pace) {
             Standing::Succeeded => {
                 pending.received_at(self.tenant.client.clock().now());
                 self.answered(pending, context)
@@ -145,6 +146,7 @@ impl Job {
             Standing::Open => {
                 let progressed = pending.progress() != progress.as_deref();
                 self.tell(id, &pending, response.as_ref(), error, progressed);
+                self.tell_silence(pending.0.schedule.turns_stale(now));
                 let due_in = pending.0.schedule.due_in(now);
                 let body = progressed.then_some(context);
                 let settlement = self.waiting(pending, now, due_in, body, told);
@@ -165,6 +167,9 @@ impl Job {
         if response.is_some_and(|response| response.code() == "slow_down") {
             self.shared.tell(Event::SlowedDown { id });
         }
+        if let Some(response) = response.filter(|response| !pending::is_known_error(response.code())) {
+            self.shared.tell(Event::UnknownError { id, code: response.code().into() });
+        }
         if let Some(error) = error {
             tracing::debug!(process = %id, error = %error, "a poll met trouble");
             self.shared.tell(Event::Trouble { id, error: Arc::new(error) });
@@ -174,13 +179,24 @@ impl Job {
         }
     }
 
+    fn tell_silence(&self, silence: Option<Duration>) {
+        let Some(silence) = silence else { return };
+        let (id, days) = (self.claimed.id, silence.as_secs() / 86_400);
+        tracing::error!(process = %id, days, "the OP has long been silent about a process that has no end");
+        self.shared.tell(Event::Stale { id, silence });
+    }
+
     /// Tells the OP that the outcome is no longer wanted, if it can be told now.
     async fn cancel(&self, pending: &PendingAuthentication) -> bool {
         match self.tenant.client.request_cancellation(pending).await {
             Ok(_) => true,
             Err(error) => {
+                // An OP that refuses the request itself will do so every time.
+                let is_refusal = error
+                    .error_response()
+                    .is_some_and(|response| matches!(response.code(), "invalid_request" | "invalid_grant"));
                 self.shared.tell(Event::Trouble { id: self.claimed.id, error: Arc::new(error) });
-                false
+                is_refusal
             }
         }
     }
@@ -193,13 +209,18 @@ impl Job {
     ) -> Result<Option<Settlement>, Error> {
         let clock = &*self.shared.clock;
         let left = self.lease.saturating_sub(clock.monotonic().saturating_sub(self.began));
+        // What is not valid is kept: the OP gives it once only, and somebody will want to know what was wrong with it.
+        let response = pending.success_response();
         let concluded = tokio::select! {
             biased;
             concluded = self.tenant.client.conclude(&mut pending) => concluded,
             () = clock.sleep(left) => return Ok(None),
         };
         match concluded {
-            Ok(Poll::Finished(outcome)) => self.decided(outcome, context).map(Some),
+            Ok(Poll::Finished(outcome)) => {
+                let rejected = response.filter(|_| matches!(outcome, Outcome::Invalid(_)));
+                self.decided_on(outcome, context, rejected).map(Some)
+            }
             Ok(_) => Ok(None),
             Err(error) => {
                 let doublings = self.claimed.attempts.saturating_sub(1).min(8);
@@ -250,8 +271,17 @@ impl Job {
     }
 
     fn decided(&self, outcome: Outcome, context: Zeroizing<Vec<u8>>) -> Result<Settlement, Error> {
+        self.decided_on(outcome, context, None)
+    }
+
+    fn decided_on(
+        &self,
+        outcome: Outcome,
+        context: Zeroizing<Vec<u8>>,
+        rejected: Option<Secret>,
+    ) -> Result<Settlement, Error> {
         let provisional = matches!(outcome, Outcome::Unknown | Outcome::Failed(_));
-        let body = self.seal(Record::new(context, Stage::Outcome(outcome.into())))?;
+        let body = self.seal(Record { rejected, ..Record::new(context, Stage::Outcome(outcome.into())) })?;
         Ok(Settlement { body: Some(body), ..self.settlement(Next::Decided { provisional }, Duration::ZERO) })
     }
 

@@ -8,6 +8,7 @@ use crate::error::{Error, ErrorKind};
 use crate::keyring::{Keyring, Purpose};
 use crate::pending::{self, PendingAuthentication};
 use crate::random::Random;
+use crate::secret::Secret;
 use crate::store::{ProcessId, SealedBody};
 
 /// The format of what is sealed. Stores do not give newer ones to older releases.
@@ -21,6 +22,9 @@ pub(super) struct Record {
     pub(super) context: Zeroizing<Vec<u8>>,
     #[serde(rename = "is")]
     pub(super) stage: Stage,
+    /// The OP's success response that is not valid, for whoever looks into it.
+    #[serde(rename = "rej", with = "pending::optional_secret", default, skip_serializing_if = "Option::is_none")]
+    pub(super) rejected: Option<Secret>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -37,7 +41,7 @@ pub(super) enum Stage {
 
 impl Record {
     pub(super) fn new(context: Zeroizing<Vec<u8>>, stage: Stage) -> Self {
-        Self { context, stage }
+        Self { context, stage, rejected: None }
     }
 
     /// Seals it for the row with this name alone.

@@ -4,14 +4,14 @@ use super::Poller;
 use super::record::Record;
 use super::shared::store_error;
 use crate::error::Error;
-use crate::store::Reseal;
+use crate::store::{KeyStats, Reseal};
 
 /// How many rows are read at once.
 const BATCH: usize = 200;
 
 /// What a rotation came to.
 #[non_exhaustive]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rotation {
     /// So many rows were sealed again.
     pub resealed: usize,
@@ -19,15 +19,46 @@ pub struct Rotation {
     pub changed_meanwhile: usize,
     /// So many rows cannot be opened: their key is not in the keyring.
     pub unreadable: usize,
+    /// What each key is still needed for: those of the keyring, and those that it lacks but the store's rows need. The
+    /// primary key is the first.
+    pub keys: Vec<KeyUse>,
+}
+
+/// What one key is needed for after a rotation, as far as the store can tell.
+///
+/// Keep it in the keyring while [`is_needed`](Self::is_needed), and for as long as authorization sessions live (an hour,
+/// unless the client is set otherwise) after it was the primary key anywhere: those are in browsers, where nobody can
+/// count them.
+#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyUse {
+    /// The identifier of the key, as the `Debug` output of a [`SealingKey`](crate::SealingKey) shows it.
+    pub key_id: String,
+    /// Whether the keyring has the key.
+    pub is_known: bool,
+    /// Whether it is the key that seals.
+    pub is_primary: bool,
+    /// So many rows are sealed with it.
+    pub sealed: u64,
+    /// So many processes began under it and wait. The tokens of their pings and the hashes by which they are found
+    /// verify with it alone.
+    pub waiting: u64,
+}
+
+impl KeyUse {
+    /// Whether anything in the store is lost, or any ping refused, without it.
+    pub fn is_needed(&self) -> bool {
+        self.is_primary || self.sealed > 0 || self.waiting > 0
+    }
 }
 
 impl Poller {
-    /// Seals everything in the store again that the primary key of the keyring has not sealed. Do so when every replica
-    /// has the new primary key; with nothing [unreadable](Rotation::unreadable) and nothing left to reseal on a second
-    /// run, no row needs an older key any more.
+    /// Seals everything in the store again that the primary key of the keyring has not sealed, and says what each key is
+    /// still needed for. Do so when every replica has the new primary key.
     ///
-    /// An older key may still be needed for what is not in the store: the authorization sessions in browsers, for an
-    /// hour, and the notification tokens that OPs hold, for as long as processes from before the rotation wait.
+    /// An older key that sealed nothing any more is still needed while processes wait that began under it: OPs hold their
+    /// notification tokens. Call again later; it is retired by taking it out of the keyring once it
+    /// [is not needed](KeyUse::is_needed).
     ///
     /// # Errors
     ///
@@ -38,7 +69,7 @@ impl Poller {
         let (mut rotation, mut after) = (Rotation::default(), None);
         loop {
             let rows = shared.store.sealed_otherwise(primary, after, BATCH).await.map_err(store_error)?;
-            let Some(last) = rows.last() else { return Ok(rotation) };
+            let Some(last) = rows.last() else { break };
             after = Some(last.id);
             let mut reseals = Vec::with_capacity(rows.len());
             for row in &rows {
@@ -57,5 +88,29 @@ impl Poller {
             rotation.resealed += resealed;
             rotation.changed_meanwhile += tried.saturating_sub(resealed);
         }
+        rotation.keys = key_uses(&shared.keyring.ids(), &shared.store.keys().await.map_err(store_error)?);
+        Ok(rotation)
     }
+}
+
+fn key_uses(known: &[[u8; 4]], stats: &[KeyStats]) -> Vec<KeyUse> {
+    let strange = stats.iter().map(|stats| stats.key).filter(|key| !known.contains(key));
+    let key_use = |key: [u8; 4]| {
+        let stats = stats.iter().find(|stats| stats.key == key);
+        KeyUse {
+            key_id: format!("{:08x}", u32::from_be_bytes(key)),
+            is_known: known.contains(&key),
+            is_primary: known.first() == Some(&key),
+            sealed: stats.map_or(0, |stats| stats.bodies),
+            waiting: stats.map_or(0, |stats| stats.waiting),
+        }
+    };
+    let mut keys: Vec<[u8; 4]> = Vec::new();
+    for key in known.iter().copied().chain(strange) {
+        // A keyring may hold one key twice.
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    keys.into_iter().map(key_use).collect()
 }

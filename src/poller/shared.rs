@@ -10,9 +10,10 @@ use tokio::sync::{Notify, broadcast, mpsc, watch};
 
 use super::event::Event;
 use super::gate::{Gate, Turn};
-use crate::client::Client;
+use super::limits::{Limits, Meter};
+use crate::client::{AuthorizationGrant, Client};
 use crate::clock::{Clock, Moment, saturating_add};
-use crate::error::{Error, ErrorKind, Misuse};
+use crate::error::{ConfigurationProblem, Error, ErrorKind, Misuse};
 use crate::keyring::Keyring;
 use crate::pending::Answer;
 use crate::random::Random;
@@ -38,7 +39,8 @@ pub(super) struct Shared {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Settings {
     pub(super) polls: bool,
-    pub(super) in_flight: usize,
+    /// For clients without limits of their own.
+    pub(super) limits: Limits,
     pub(super) prefetch: usize,
     pub(super) delivery_lease: Duration,
     pub(super) keep_tombstones: Duration,
@@ -49,6 +51,8 @@ pub(super) struct Settings {
 pub(super) struct Tenant {
     pub(super) client: Client,
     pub(super) partition: Partition,
+    limits: Limits,
+    meter: Mutex<Meter>,
     gate: Mutex<Gate>,
     in_flight: AtomicUsize,
 }
@@ -57,9 +61,42 @@ pub(super) struct Tenant {
 pub(super) struct InFlight(Arc<Tenant>);
 
 impl Tenant {
-    pub(super) fn new(client: Client) -> Self {
+    pub(super) fn new(client: Client, limits: Limits) -> Self {
         let partition = Partition(client.partition());
-        Self { client, partition, gate: Mutex::default(), in_flight: AtomicUsize::new(0) }
+        let (meter, gate, in_flight) = (Mutex::default(), Mutex::default(), AtomicUsize::new(0));
+        Self { client, partition, limits, meter, gate, in_flight }
+    }
+
+    /// How many more may begin now, and if that may change by itself, when.
+    pub(super) fn admits(&self, now: Duration) -> (usize, Option<Duration>) {
+        let room = self.limits.in_flight.saturating_sub(self.in_flight());
+        let (room, metered) = self.meter().admits(self.limits.ceiling, room, now);
+        let (room, gated) = self.gate().admits(room, now);
+        (room, gated.max(metered))
+    }
+
+    /// One begins; it counts as in flight until what is returned is dropped.
+    pub(super) fn enter(self: &Arc<Self>, now: Duration) -> InFlight {
+        self.gate().probes(now);
+        self.meter().takes(self.limits.ceiling, now);
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(self.clone())
+    }
+
+    /// One OP must not be able to pass another one's code off as its own (RFC 9700 §4.4): where a response does not say
+    /// whose it is, the redirect URI has to.
+    pub(super) fn check_mix_up(&self, other: &Self) -> Result<(), Error> {
+        let (ours, theirs) = (&self.client, &other.client);
+        let share = ours.redirect_uri().is_some_and(|uri| theirs.redirect_uri() == Some(uri));
+        let lacks_iss = ours.is_known_to_lack_iss() || theirs.is_known_to_lack_iss();
+        if share && lacks_iss && ours.issuer() != theirs.issuer() {
+            return Err(shared_redirect_uri(ours, theirs));
+        }
+        Ok(())
+    }
+
+    fn meter(&self) -> MutexGuard<'_, Meter> {
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn gate(&self) -> MutexGuard<'_, Gate> {
@@ -68,11 +105,6 @@ impl Tenant {
 
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn enter(self: &Arc<Self>) -> InFlight {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(self.clone())
     }
 }
 
@@ -93,6 +125,11 @@ impl StoreClock {
     /// The store said `now` in answer to a call that began at `at` on the monotonic clock.
     pub(super) fn new(now: SystemTime, at: Duration) -> Self {
         Self { now, at }
+    }
+
+    /// What the store's clock showed when it carried the call out.
+    pub(super) fn said(&self) -> SystemTime {
+        self.now
     }
 
     /// By how much the two clocks have moved apart between two readings.
@@ -139,6 +176,18 @@ impl Shared {
         owner.ok_or_else(|| Misuse::UnknownClient.into())
     }
 
+    /// The same as [`Tenant::check_mix_up`] for a response that has come, when nothing was known of the OPs before.
+    pub(super) fn check_mix_up(&self, tenant: &Tenant, grant: &AuthorizationGrant) -> Result<(), Error> {
+        let Some(redirect_uri) = grant.redirect_uri_that_tells() else { return Ok(()) };
+        let issuer = tenant.client.issuer();
+        let tenants = self.tenants();
+        let mut others = tenants.values().map(|other| &other.client).filter(|other| other.issuer() != issuer);
+        match others.find(|other| other.redirect_uri() == Some(redirect_uri)) {
+            Some(other) => Err(shared_redirect_uri(&tenant.client, other)),
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn tell(&self, event: Event) {
         // Nobody has to listen.
         let _ = self.events.send(event);
@@ -183,6 +232,11 @@ impl Shared {
             }
         }
     }
+}
+
+fn shared_redirect_uri(one: &Client, other: &Client) -> Error {
+    let (issuer, other) = (one.issuer().to_owned(), other.issuer().to_owned());
+    ConfigurationProblem::SharedRedirectUri { issuer, other }.into()
 }
 
 pub(super) fn store_error(error: StoreError) -> Error {

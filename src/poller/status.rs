@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::pending::InterimState;
 use crate::store::{ProcessId, State};
 
 /// Where a process stands, from [`Poller::status`](super::Poller::status): for the page that the user looks at.
@@ -12,7 +13,7 @@ pub struct Status {
     pub(super) phase: ProcessPhase,
     pub(super) progress: Option<String>,
     pub(super) due_in: Option<Duration>,
-    pub(super) interim_subject: Option<String>,
+    pub(super) interim: InterimState,
     pub(super) is_cancelled: bool,
 }
 
@@ -65,10 +66,10 @@ impl Status {
         self.due_in
     }
 
-    /// The subject of the verified interim ID Token, which the OP may not have verified yet
-    /// (DTR §Interim ID Tokens).
-    pub fn interim_subject(&self) -> Option<&str> {
-        self.interim_subject.as_deref()
+    /// What came early, while the process waits: the interim ID Token's claims, which the OP may not have verified yet
+    /// (DTR §Interim ID Tokens). Show them as unverified, and give nobody access by them.
+    pub fn interim(&self) -> &InterimState {
+        &self.interim
     }
 
     /// Whether the application has cancelled it.

@@ -97,6 +97,7 @@ pub async fn check<S: Subject>(make: impl AsyncFn() -> S) {
         upkeep::a_cancellation_moves_forward_only_and_before_the_answer_only,
         upkeep::overdue_rows_are_spread_by_their_id,
         upkeep::bodies_are_sealed_again_by_compare_and_swap,
+        upkeep::keys_are_counted_by_what_they_sealed_and_by_what_was_inserted_under_them,
         upkeep::statistics_count_rows_and_the_age_of_what_is_due,
         upkeep::waiters_are_told_of_changes_or_look_often,
     }

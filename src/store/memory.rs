@@ -8,8 +8,8 @@ use futures_core::future::BoxFuture;
 use tokio::sync::watch;
 
 use super::{
-    Acknowledged, Acknowledgement, Cancellation, Claim, HeldOutcome, Insertion, NewProcess, OutcomeClaim, Outcomes,
-    Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal, Settlement, Store, StoreError, Work,
+    Acknowledged, Acknowledgement, Cancellation, Claim, HeldOutcome, Insertion, KeyStats, NewProcess, OutcomeClaim,
+    Outcomes, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal, Settlement, Store, StoreError, Work,
 };
 use crate::clock::{Clock, SystemClock, saturating_add};
 
@@ -134,8 +134,12 @@ impl Store for MemoryStore {
         self.run(move |table, now| table.purge(limit, now))
     }
 
-    fn spread(&self, partition: Partition, over: Duration) -> BoxFuture<'_, Result<usize, StoreError>> {
-        self.run(move |table, now| table.spread(partition, over, now))
+    fn spread(&self, partition: Partition) -> BoxFuture<'_, Result<usize, StoreError>> {
+        self.run(move |table, now| table.spread(partition, now))
+    }
+
+    fn keys(&self) -> BoxFuture<'_, Result<Vec<KeyStats>, StoreError>> {
+        self.run(|table, _| table.keys())
     }
 
     fn sealed_otherwise(

@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use tokio_postgres::Config;
 
 use super::{
-    Acknowledged, Acknowledgement, Cancellation, Claim, HeldOutcome, Insertion, NewProcess, OutcomeClaim, Outcomes,
-    Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal, Settlement, Store, StoreError, Work,
+    Acknowledged, Acknowledgement, Cancellation, Claim, HeldOutcome, Insertion, KeyStats, NewProcess, OutcomeClaim,
+    Outcomes, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal, Settlement, Store, StoreError, Work,
 };
 use crate::clock::{Clock as _, SystemClock};
 
@@ -338,10 +338,10 @@ impl Store for PostgresStore {
         }))
     }
 
-    fn spread(&self, partition: Partition, over: Duration) -> BoxFuture<'_, Result<usize, StoreError>> {
+    fn spread(&self, partition: Partition) -> BoxFuture<'_, Result<usize, StoreError>> {
         Box::pin(self.bounded(async move {
             let session = self.session().await?;
-            let spread = upkeep::spread(&session, partition, over).await?;
+            let spread = upkeep::spread(&session, partition).await?;
             session.finish();
             Ok(spread)
         }))
@@ -367,6 +367,15 @@ impl Store for PostgresStore {
             let resealed = upkeep::reseal(&session, &reseals).await?;
             session.commit().await?;
             Ok(resealed)
+        }))
+    }
+
+    fn keys(&self) -> BoxFuture<'_, Result<Vec<KeyStats>, StoreError>> {
+        Box::pin(self.bounded(async move {
+            let session = self.session().await?;
+            let keys = upkeep::keys(&session).await?;
+            session.finish();
+            Ok(keys)
         }))
     }
 

@@ -223,6 +223,8 @@ pub struct Claimed {
     pub epoch: i64,
     /// Its former holder never settled, so a request may have been sent whose answer is lost.
     pub orphaned: bool,
+    /// A ping was noted since the claim before, so it may be due earlier than was settled.
+    pub pinged: bool,
     /// How often it was claimed in this state, this time included.
     pub attempts: u32,
     /// Whether the application wants it to end.
@@ -361,6 +363,18 @@ pub struct Reseal {
     pub revision: i64,
     /// The same body under another key.
     pub body: SealedBody,
+}
+
+/// How many rows need a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyStats {
+    /// The key.
+    pub key: [u8; 4],
+    /// Rows with a body that it sealed.
+    pub bodies: u64,
+    /// Rows in [`State::Exchanging`] or [`State::Waiting`] that were inserted under it (`first_key`): what was made with
+    /// them, such as their fingerprints and the tokens of their pings, is verified with it.
+    pub waiting: u64,
 }
 
 /// How the rows of a partition stand.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 
 use super::{
-    Acknowledged, Acknowledgement, Cancellation, Claim, HeldOutcome, Insertion, NewProcess, OutcomeClaim, Outcomes,
-    Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal, Settlement, Store, StoreError, Work,
+    Acknowledged, Acknowledgement, Cancellation, Claim, HeldOutcome, Insertion, KeyStats, NewProcess, OutcomeClaim,
+    Outcomes, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal, Settlement, Store, StoreError, Work,
 };
 
 macro_rules! forward {
@@ -30,9 +30,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         acknowledge(acknowledgements: Vec<Acknowledgement>) -> Vec<Acknowledged>;
         forget(id: ProcessId) -> bool;
         purge(limit: usize) -> usize;
-        spread(partition: Partition, over: Duration) -> usize;
+        spread(partition: Partition) -> usize;
         sealed_otherwise(key: [u8; 4], after: Option<ProcessId>, limit: usize) -> Vec<Process>;
         reseal(reseals: Vec<Reseal>) -> Vec<bool>;
+        keys() -> Vec<KeyStats>;
         stats() -> Vec<PartitionStats>;
     }
 

@@ -10,8 +10,8 @@ use rusqlite::Connection;
 use tokio::sync::watch;
 
 use super::{
-    Acknowledged, Acknowledgement, Cancellation, Claim, HeldOutcome, Insertion, NewProcess, OutcomeClaim, Outcomes,
-    Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal, Settlement, Store, StoreError, Work,
+    Acknowledged, Acknowledgement, Cancellation, Claim, HeldOutcome, Insertion, KeyStats, NewProcess, OutcomeClaim,
+    Outcomes, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal, Settlement, Store, StoreError, Work,
 };
 use crate::clock::{Clock, SystemClock};
 
@@ -205,8 +205,8 @@ impl Store for SqliteStore {
         Box::pin(self.write(move |file, now| table::purge(file, now, limit)))
     }
 
-    fn spread(&self, partition: Partition, over: Duration) -> BoxFuture<'_, Result<usize, StoreError>> {
-        Box::pin(self.write(move |file, now| table::spread(file, now, partition, over)))
+    fn spread(&self, partition: Partition) -> BoxFuture<'_, Result<usize, StoreError>> {
+        Box::pin(self.write(move |file, now| table::spread(file, now, partition)))
     }
 
     fn sealed_otherwise(
@@ -220,6 +220,10 @@ impl Store for SqliteStore {
 
     fn reseal(&self, reseals: Vec<Reseal>) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
         Box::pin(self.write(move |file, _| table::reseal(file, &reseals)))
+    }
+
+    fn keys(&self) -> BoxFuture<'_, Result<Vec<KeyStats>, StoreError>> {
+        Box::pin(self.read(|file, _| table::keys(file)))
     }
 
     fn stats(&self) -> BoxFuture<'_, Result<Vec<PartitionStats>, StoreError>> {

@@ -60,6 +60,7 @@ pub(super) struct Settings {
     pub(super) allows_key_reuse: bool,
     pub(super) requires_pkce: bool,
     pub(super) sends_iss: bool,
+    pub(super) cancellation_in_json: bool,
     pub(super) refresh_tokens: bool,
     pub(super) discovery: DiscoveryForm,
     pub(super) clock_offset: i64,
@@ -191,6 +192,7 @@ impl TestProviderBuilder {
                 allows_key_reuse: false,
                 requires_pkce: true,
                 sends_iss: true,
+                cancellation_in_json: false,
                 refresh_tokens: true,
                 discovery: DiscoveryForm::default(),
                 clock_offset: 0,
@@ -373,6 +375,12 @@ impl TestProviderBuilder {
     /// Sends no `iss` in authorization responses and does not advertise it (RFC 9207).
     pub fn without_iss(mut self) -> Self {
         self.settings.sends_iss = false;
+        self
+    }
+
+    /// Takes cancellation requests in JSON, as the draft's example shows them, and answers forms with 415.
+    pub fn cancellation_in_json(mut self) -> Self {
+        self.settings.cancellation_in_json = true;
         self
     }
 

@@ -10,7 +10,12 @@ use super::wire::{Rejection, Reply};
 impl Turn<'_> {
     /// DTR §Authentication Cancellation Request Validation.
     pub(super) fn cancellation(&mut self) -> Result<Reply, Rejection> {
-        let form = self.request.form()?;
+        let in_json = self.op.settings.cancellation_in_json;
+        if in_json && self.request.is_form() {
+            // Nobody can know before asking.
+            return Ok(Reply::new(415, "application/json", r#"{"error":"invalid_request"}"#));
+        }
+        let form = if in_json { self.request.json_parameters()? } else { self.request.form()? };
         let client = self.client(&form)?;
         let id = form.required("deferred_auth_id")?;
         let done = Reply::new(200, "application/json", "").with(header::CACHE_CONTROL, "no-store");

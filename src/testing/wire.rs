@@ -1,5 +1,7 @@
 //! Requests and responses inside the provider, whichever way they travel.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
@@ -21,7 +23,7 @@ impl Incoming {
         self.headers.get(name)?.to_str().ok()
     }
 
-    fn is_form(&self) -> bool {
+    pub(super) fn is_form(&self) -> bool {
         let media_type = self.header(header::CONTENT_TYPE).unwrap_or_default().split(';').next().unwrap_or_default();
         media_type.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
     }
@@ -49,6 +51,20 @@ impl Incoming {
             return Err(Rejection::bad("invalid_request", RequestRule::TokenInQuery, "parameters in the query"));
         }
         self.parameters().unrepeated()
+    }
+}
+
+impl Incoming {
+    /// The parameters of a request that must be a POST with a JSON object of strings.
+    pub(super) fn json_parameters(&self) -> Result<Parameters, Rejection> {
+        let media_type = self.header(header::CONTENT_TYPE).unwrap_or("no Content-Type");
+        if !media_type.starts_with("application/json") {
+            return Err(Rejection::new(415, "invalid_request", RequestRule::WrongContentType, media_type));
+        }
+        let members = serde_json::from_slice::<BTreeMap<String, String>>(&self.body);
+        let members = members
+            .map_err(|_| Rejection::bad("invalid_request", RequestRule::WrongContentType, "no object of strings"))?;
+        Ok(Parameters(members.into_iter().collect()))
     }
 }
 

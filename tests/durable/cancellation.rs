@@ -1,15 +1,21 @@
 //! DTR §Canceling an Ongoing Authentication Process.
 
 use openid_deferred::store::ProcessId;
-use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, TestProvider};
-use openid_deferred::{Cancelled, ClientBuilder, Misuse, Outcome};
+use openid_deferred::testing::{
+    DecisionPolicy, Endpoint, Fault, TestClient, TestClock, TestProvider, TestProviderBuilder,
+};
+use openid_deferred::{Cancelled, Client, ClientAuthentication, ClientBuilder, Misuse, Outcome, SignIn};
 
-use crate::support::{SECOND, World, client_of, poller_of, provider, world_of};
+use crate::support::{CLIENT_SECRET, REDIRECT_URI, SECOND, World, client_of, poller_of, provider, world_of};
 
 /// A world whose client knows the cancellation endpoint.
 async fn cancellable() -> World {
-    let clock = openid_deferred::testing::TestClock::automatic();
-    let op = provider(&clock).decisions(DecisionPolicy::scripted()).start().unwrap();
+    cancellable_at(|op| op).await
+}
+
+async fn cancellable_at(op: impl FnOnce(TestProviderBuilder) -> TestProviderBuilder) -> World {
+    let clock = TestClock::automatic();
+    let op = op(provider(&clock).decisions(DecisionPolicy::scripted())).start().unwrap();
     let with_endpoint =
         |op: &TestProvider, client: ClientBuilder| client.cancellation_endpoint(op.cancellation_endpoint());
     let client = with_endpoint(&op, client_of(&op, &clock)).build().unwrap();
@@ -79,8 +85,7 @@ async fn a_decided_process_cannot_be_cancelled_and_an_unknown_one_is_an_error() 
 async fn the_protocol_floor_cancels_too_and_the_mark_survives_sealing() {
     let world = cancellable().await;
     let (query, session) = world.user_returns().await;
-    let Ok(openid_deferred::SignIn::Deferred(mut pending)) = world.client.authorization_response(&query, session).await
-    else {
+    let Ok(SignIn::Deferred(mut pending)) = world.client.authorization_response(&query, session).await else {
         panic!("not deferred")
     };
     world.op.misbehave(Fault::status(Endpoint::Cancellation, 503));
@@ -101,4 +106,53 @@ async fn a_cancellation_endpoint_without_tls_is_refused() {
     let world = cancellable().await;
     let client = client_of(&world.op, &world.clock).cancellation_endpoint("http://op.test/cancel");
     assert!(client.build().is_err());
+}
+
+#[tokio::test]
+async fn an_op_that_takes_json_alone_is_told_in_json_once_the_form_was_refused() {
+    let world = cancellable_at(|op| op.cancellation_in_json()).await;
+    let id = world.waiting().await;
+    assert_eq!(world.poller.cancel(id).await.unwrap(), Cancelled::Told);
+    let requests = world.op.requests_to(Endpoint::Cancellation);
+    let types: Vec<_> = requests.iter().map(|request| request.header("content-type").unwrap_or_default()).collect();
+    assert_eq!(types, ["application/x-www-form-urlencoded", "application/json"]);
+    assert!(matches!(world.outcome().await.outcome(), Outcome::Cancelled));
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_client_that_authenticates_in_the_form_has_no_json_to_send() {
+    let clock = TestClock::automatic();
+    let registered = TestClient::secret_post("poster", CLIENT_SECRET).redirect_uri(REDIRECT_URI);
+    let op = provider(&clock).client(registered).decisions(DecisionPolicy::scripted()).cancellation_in_json();
+    let op = op.start().unwrap();
+    let client = Client::builder(op.issuer(), "poster")
+        .authentication(ClientAuthentication::client_secret_post(CLIENT_SECRET))
+        .redirect_uri(REDIRECT_URI)
+        .http_client(op.http_client())
+        .clock(std::sync::Arc::new(clock.clone()))
+        .cancellation_endpoint(op.cancellation_endpoint())
+        .build()
+        .unwrap();
+    let (url, session) = client.authorize().start().await.unwrap();
+    let query = op.visit(url).query();
+    let SignIn::Deferred(mut pending) = client.authorization_response(&query, session).await.unwrap() else {
+        panic!("not deferred")
+    };
+    let error = client.cancel(&mut pending).await.unwrap_err();
+    assert_eq!(error.error_response().and_then(|response| response.status()), Some(415));
+    assert_eq!(op.requests_to(Endpoint::Cancellation).len(), 1, "its secret is not sent in a form that nobody defined");
+    assert!(pending.is_cancelled());
+}
+
+#[tokio::test]
+async fn a_cancellation_that_the_op_refuses_for_good_is_not_repeated() {
+    let world = cancellable().await;
+    let id = world.waiting().await;
+    world.op.misbehave(Fault::error(Endpoint::Cancellation, "invalid_request").always());
+    assert_eq!(world.poller.cancel(id).await.unwrap(), Cancelled::Noted);
+    world.sleep(60 * SECOND).await;
+    assert_eq!(world.op.requests_to(Endpoint::Cancellation).len(), 2, "once by the caller and once with a poll");
+    world.op.last_process().deny();
+    assert!(matches!(world.outcome().await.outcome(), Outcome::Cancelled));
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use openid_deferred::Outcome;
+use openid_deferred::testing::{Endpoint, Fault, IdTokenForgery};
+use openid_deferred::{Outcome, Rule};
 
 use crate::support::{HOUR, SECOND, next, world, world_with};
 
@@ -96,4 +97,33 @@ async fn several_streams_share_the_outcomes_and_end_at_shutdown() {
     let (one, other, ()) = tokio::join!(take(&mut first), take(&mut second), shutdown);
     assert_eq!(one + other, 10);
     world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_valid_is_kept_for_whoever_looks_into_it_until_the_acknowledgement() {
+    let mut world = world().await;
+    let id = world.waiting().await;
+    world.op.misbehave(Fault::id_token(Endpoint::Poll, IdTokenForgery::broken_signature()).after_success());
+    let delivery = world.outcome().await;
+    let Outcome::Invalid(violation) = delivery.outcome() else { panic!("{delivery:?}") };
+    assert_eq!(violation.rule(), Rule::IdTokenSignature);
+    let response = delivery.rejected_response().expect("the response is kept").expose().to_owned();
+    let members: serde_json::Value = serde_json::from_str(&response).expect("as it came");
+    assert!(members["id_token"].is_string());
+    assert!(!format!("{delivery:?}").contains(members["id_token"].as_str().unwrap()));
+    world.restart().await;
+    let again = world.outcome().await;
+    assert_eq!(again.rejected_response().unwrap().expose(), response);
+    again.acknowledge().await.unwrap();
+    assert_eq!(
+        world.poller.status(id).await.unwrap().unwrap().phase(),
+        openid_deferred::poller::ProcessPhase::Acknowledged
+    );
+}
+
+#[tokio::test]
+async fn an_approved_outcome_has_no_rejected_response() {
+    let world = world().await;
+    world.waiting().await;
+    assert!(world.outcome().await.rejected_response().is_none());
 }

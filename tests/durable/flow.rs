@@ -2,7 +2,7 @@
 
 use openid_deferred::poller::ProcessPhase;
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault};
-use openid_deferred::{Accepted, ErrorKind, Outcome, SignIn};
+use openid_deferred::{Accepted, ErrorKind, Outcome, ResponseType, SignIn};
 
 use crate::support::{HOUR, SECOND, world, world_of};
 
@@ -11,7 +11,8 @@ async fn a_deferred_sign_in_is_stored_polled_delivered_and_acknowledged() {
     let world = world().await;
     let id = world.waiting().await;
     let status = world.poller.status(id).await.unwrap().unwrap();
-    assert_eq!((status.phase(), status.interim_subject()), (ProcessPhase::Waiting, Some("user-1")));
+    assert_eq!(status.phase(), ProcessPhase::Waiting);
+    assert_eq!(status.interim().verified().map(|interim| interim.claims().subject()), Some("user-1"));
 
     let delivery = world.outcome().await;
     assert_eq!((delivery.id(), delivery.context(), delivery.attempt()), (id, b"context".as_slice(), 1));
@@ -39,13 +40,8 @@ async fn a_denial_is_delivered_with_its_reason() {
 #[tokio::test]
 async fn an_answer_that_the_op_gives_at_once_comes_back_at_once_and_is_not_delivered() {
     let world = world_of(|op| op.answer_with_code()).await;
-    let (url, session) = world
-        .client
-        .authorize()
-        .response_type(openid_deferred::ResponseType::DeferredCodeOrCode)
-        .start()
-        .await
-        .unwrap();
+    let (url, session) =
+        world.client.authorize().response_type(ResponseType::DeferredCodeOrCode).start().await.unwrap();
     let query = world.op.visit(url).query();
     let accepted = world.poller.authorization_response(&query, session, "context").await.unwrap();
     let Accepted::Complete(authentication) = accepted else { panic!("{accepted:?}") };
@@ -87,6 +83,27 @@ async fn an_exchange_that_never_left_leaves_the_code_unspent() {
     let error = world.poller.authorization_response(&query, session, "").await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::ErrorResponse(_)), "{error:?}");
     assert!(matches!(world.poller.authorization_response(&query, again, "").await, Ok(Accepted::Deferred(_))));
+}
+
+#[tokio::test]
+async fn nobody_is_told_the_name_of_a_process_whose_exchange_may_come_to_nothing() {
+    let world = world().await;
+    let replica = world.replica(5).await;
+    let (query, session) = world.user_returns().await;
+    let keyring = crate::support::keyring();
+    let again = openid_deferred::AuthorizationSession::open(&keyring, &session.seal(&keyring).unwrap()).unwrap();
+    world.op.misbehave(Fault::delay(Endpoint::Exchange, SECOND));
+    world.op.misbehave(Fault::error_with_status(Endpoint::Exchange, 401, "invalid_client"));
+    let reload = async {
+        world.sleep(SECOND / 2).await;
+        replica.authorization_response(&query, again, "again").await
+    };
+    let (first, second) = tokio::join!(world.poller.authorization_response(&query, session, "first"), reload);
+    first.unwrap_err();
+    let Ok(Accepted::Deferred(id)) = second else { panic!("the code was unspent: {second:?}") };
+    let delivery = world.outcome().await;
+    assert_eq!((delivery.id(), delivery.context()), (id, b"again".as_slice()));
+    assert_eq!(world.op.requests_to(Endpoint::Exchange).len(), 2);
 }
 
 #[tokio::test]
@@ -149,5 +166,26 @@ async fn a_process_from_elsewhere_is_tracked_once_and_delivered() {
     assert_eq!((delivery.id(), delivery.context()), (id, b"from elsewhere".as_slice()));
     assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
     assert!(world.gaps().iter().all(|gap| (5.0..=5.5).contains(gap)), "{:?}", world.gaps());
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn an_immediate_answer_that_cannot_be_verified_is_kept_until_it_can() {
+    let mut world = world_of(|op| op.answer_with_code()).await;
+    world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
+    let request = world.client.authorize().response_type(ResponseType::DeferredCodeOrCode);
+    let (url, session) = request.start().await.unwrap();
+    let query = world.op.visit(url).query();
+    let accepted = world.poller.authorization_response(&query, session, "context").await.unwrap();
+    let Accepted::Deferred(id) = accepted else { panic!("{accepted:?}") };
+    assert_eq!(world.poller.status(id).await.unwrap().unwrap().phase(), ProcessPhase::Verifying);
+    world.restart().await;
+    world.sleep(HOUR).await;
+    world.op.behave();
+    let delivery = world.outcome().await;
+    assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
+    assert_eq!((delivery.id(), delivery.context()), (id, b"context".as_slice()));
+    assert_eq!(world.op.requests_to(Endpoint::Code).len(), 1, "a code is sent once");
+    assert!(world.polls().is_empty());
     world.op.assert_clean();
 }

@@ -1,7 +1,7 @@
 //! Not the user's fault, not the user's end.
 
 use openid_deferred::Outcome;
-use openid_deferred::poller::Event;
+use openid_deferred::poller::{Event, Limits};
 use openid_deferred::testing::{Endpoint, Fault};
 
 use crate::support::{CLIENT_ID, HOUR, SECOND, next, world, world_with};
@@ -44,7 +44,7 @@ async fn a_gate_opens_by_itself_when_a_probe_is_answered() {
 
 #[tokio::test]
 async fn a_client_whose_every_process_is_an_invalid_request_loses_three() {
-    let world = world_with(|op| op, |client| client, |poller| poller.in_flight(1)).await;
+    let world = world_with(|op| op, |client| client, |poller| poller.limits(Limits::new().in_flight(1))).await;
     for _ in 0..10 {
         world.waiting().await;
     }
@@ -65,7 +65,7 @@ async fn a_client_whose_every_process_is_an_invalid_request_loses_three() {
 
 #[tokio::test]
 async fn an_overloaded_op_is_left_alone_by_all_processes_for_as_long_as_it_asks() {
-    let world = world_with(|op| op, |client| client, |poller| poller.in_flight(1)).await;
+    let world = world_with(|op| op, |client| client, |poller| poller.limits(Limits::new().in_flight(1))).await;
     for _ in 0..5 {
         world.waiting().await;
     }

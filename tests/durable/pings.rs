@@ -264,3 +264,12 @@ async fn a_lost_ping_costs_time_and_nothing_else() {
     assert!(matches!(pinged.world.outcome().await.outcome(), Outcome::Approved(_)));
     assert!(pinged.world.gaps()[0] >= 3600.0);
 }
+
+#[tokio::test]
+async fn a_static_token_that_anybody_could_present_is_refused() {
+    let world = world_with(|op| op, |client| client, |poller| poller).await;
+    for token in ["", "two words", "line\nend"] {
+        let receiver = Receiver::with_static_token(world.poller.clone(), world.op.issuer(), CLIENT_ID, token);
+        assert!(receiver.unwrap_err().to_string().contains("token"), "{token:?}");
+    }
+}

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use openid_deferred::poller::ProcessPhase;
+use openid_deferred::poller::{Event, Limits, ProcessPhase};
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault};
-use openid_deferred::{Clock, Outcome};
+use openid_deferred::{Backoff, ClientBuilder, Clock, Outcome};
 
 use crate::support::{HOUR, SECOND, next, world, world_of, world_with};
 
@@ -127,7 +127,7 @@ async fn a_success_waits_in_the_store_while_the_keys_are_out_of_reach() {
 
 #[tokio::test]
 async fn no_more_polls_are_under_way_than_was_set() {
-    let world = world_with(|op| op, |client| client, |poller| poller.in_flight(7)).await;
+    let world = world_with(|op| op, |client| client, |poller| poller.limits(Limits::new().in_flight(7))).await;
     for _ in 0..50 {
         world.waiting().await;
     }
@@ -144,6 +144,93 @@ async fn no_more_polls_are_under_way_than_was_set() {
     };
     assert_eq!(watch.await, 7);
     world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn no_more_polls_begin_than_the_ceiling_of_a_client_allows() {
+    let limits = Limits::new().ceiling(20, 10 * SECOND);
+    let world = world_with(|op| op, |client| client, |poller| poller.limits(limits)).await;
+    for _ in 0..100 {
+        world.waiting().await;
+    }
+    let mut outcomes = world.poller.outcomes();
+    for _ in 0..100 {
+        next(&mut outcomes).await.acknowledge().await.unwrap();
+    }
+    let times: Vec<_> = world.polls().iter().map(|poll| poll.arrived).collect();
+    for (index, start) in times.iter().enumerate() {
+        let within = times[index..].iter().take_while(|time| **time < *start + 10 * SECOND).count();
+        assert!(within <= 20, "{within} within 10 s");
+    }
+    let took = *times.last().unwrap() - times[0];
+    assert!(took < 12 * times.len() as u32 / 20 * SECOND, "nine tenths of the ceiling are used: {took:?}");
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_growing_backoff_asks_seldom_and_a_restart_does_not_forget_it() {
+    let up_to = 640 * SECOND;
+    let mut world = world_with(
+        |op| op.decisions(DecisionPolicy::scripted()).no_expiry(),
+        |client| client.backoff(Backoff::Growing { up_to }),
+        |poller| poller,
+    )
+    .await;
+    world.waiting().await;
+    world.sleep(700 * SECOND).await;
+    let client = world.client.clone();
+    world.poller.shutdown(Duration::ZERO).await;
+    let builder = crate::support::poller_of(&world.store, &world.clock, 9).client(client);
+    world.poller = builder.start().await.unwrap();
+    world.sleep(HOUR).await;
+    let rounded: Vec<_> = world.gaps().iter().take(9).map(|gap| gap.log2().floor()).collect();
+    assert_eq!(rounded, [2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 9.0], "5, 10, 20 .. 640 s: {:?}", world.gaps());
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn an_op_that_is_silent_for_longer_than_the_application_cares_is_given_up() {
+    let patience = |client: ClientBuilder| client.give_up_after(24 * HOUR);
+    let world = world_with(|op| op.no_expiry(), patience, |poller| poller).await;
+    world.waiting().await;
+    world.op.misbehave(Fault::error(Endpoint::Poll, "temporarily_unavailable").always());
+    let began = world.clock.monotonic();
+    let delivery = world.outcome().await;
+    let Outcome::Expired(expiry) = delivery.outcome() else { panic!("{delivery:?}") };
+    assert!(!expiry.is_confirmed());
+    assert!((24 * HOUR..26 * HOUR).contains(&(world.clock.monotonic() - began)));
+}
+
+#[tokio::test]
+async fn an_error_code_that_nobody_knows_is_told_and_ends_nothing() {
+    let world = world().await;
+    let mut events = world.poller.events();
+    let id = world.waiting().await;
+    world.op.misbehave(Fault::error(Endpoint::Poll, "committee_in_recess"));
+    assert!(matches!(world.outcome().await.outcome(), Outcome::Approved(_)));
+    let told = std::iter::from_fn(|| events.try_recv().ok()).find_map(|event| match event {
+        Event::UnknownError { id, code } => Some((id, code.to_string())),
+        _ => None,
+    });
+    assert_eq!(told, Some((id, "committee_in_recess".to_owned())));
+}
+
+#[tokio::test]
+async fn an_op_that_is_silent_for_ninety_days_is_told_of_once_and_still_asked() {
+    let world = world_of(|op| op.no_expiry().interval(6 * HOUR)).await;
+    let mut events = world.poller.events();
+    let id = world.waiting().await;
+    world.op.misbehave(Fault::status(Endpoint::Poll, 502).always());
+    world.sleep(100 * 24 * HOUR).await;
+    let silences: Vec<_> = std::iter::from_fn(|| events.try_recv().ok())
+        .filter_map(|event| match event {
+            Event::Stale { id, silence } => Some((id, silence.as_secs() / 86_400)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(silences, [(id, 90)]);
+    world.op.behave();
+    assert!(matches!(world.outcome().await.outcome(), Outcome::Approved(_)));
 }
 
 #[tokio::test]

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use openid_deferred::store::{ProcessId, StoreError, StoreProblem};
-use openid_deferred::testing::{Endpoint, Fault, SeededRandom};
-use openid_deferred::{Accepted, ErrorKind, Keyring, Misuse, Outcome, Poller, SealingKey};
+use openid_deferred::testing::{Endpoint, Fault, SeededRandom, TestProvider};
+use openid_deferred::{
+    Accepted, Client, ConfigurationProblem, ErrorKind, Keyring, Misuse, Outcome, Poller, SealingKey, SignIn,
+};
 
-use crate::support::{HOUR, SECOND, client_of, poller_of, provider, world, world_of};
+use crate::support::{HOUR, SECOND, World, client_of, poller_of, provider, world, world_of};
 
 #[tokio::test]
 async fn a_wrong_keyring_is_one_clear_error_at_start() {
@@ -36,7 +38,12 @@ async fn a_rotation_seals_everything_again_so_that_the_old_key_can_go() {
     let rotating = start(Keyring::new(key(99)).also_opens(key(7))).await.unwrap();
     let rotation = rotating.rotate().await.unwrap();
     assert_eq!((rotation.resealed, rotation.changed_meanwhile, rotation.unreadable), (3, 0, 0));
-    assert_eq!(rotating.rotate().await.unwrap().resealed, 0);
+    let [new, old] = &rotation.keys[..] else { panic!("{:?}", rotation.keys) };
+    assert_eq!((new.is_primary, new.is_known, new.sealed, new.waiting), (true, true, 3, 0));
+    assert_eq!((old.is_primary, old.is_known, old.sealed, old.waiting), (false, true, 0, 3));
+    assert!(old.is_needed(), "the OP holds notification tokens that were made under it");
+    let again = rotating.rotate().await.unwrap();
+    assert_eq!((again.resealed, &again.keys), (0, &rotation.keys));
     rotating.shutdown(SECOND).await;
     let rotated = start(Keyring::new(key(99))).await.unwrap();
     let mut outcomes = rotated.outcomes();
@@ -45,6 +52,8 @@ async fn a_rotation_seals_everything_again_so_that_the_old_key_can_go() {
         assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
         delivery.acknowledge().await.unwrap();
     }
+    let keys = rotated.rotate().await.unwrap().keys;
+    assert!(matches!(&keys[..], [only] if only.is_primary), "nothing needs the old key: {keys:?}");
     world.op.assert_clean();
 }
 
@@ -118,4 +127,58 @@ fn an_error_of_a_store_says_whether_it_passes() {
     let error = StoreError::new(StoreProblem::Unavailable).with_source("connection refused");
     assert_eq!((error.to_string().as_str(), error.problem()), ("the store is out of reach", StoreProblem::Unavailable));
     assert!(std::error::Error::source(&error).is_some());
+}
+
+/// A second OP with a client of the same redirect URI as the first one's.
+fn neighbour(world: &World, sends_iss: bool) -> (TestProvider, Client) {
+    let op = provider(&world.clock).host("neighbour.test");
+    let op = if sends_iss { op } else { op.without_iss() }.start().unwrap();
+    let client = client_of(&op, &world.clock).build().unwrap();
+    (op, client)
+}
+
+#[tokio::test]
+async fn ops_that_do_not_name_themselves_need_redirect_uris_of_their_own() {
+    let world = world().await;
+    let (op, client) = neighbour(&world, false);
+    client.provider_metadata().await.unwrap();
+    let error = world.poller.add_client(client).unwrap_err();
+    let shared =
+        ConfigurationProblem::SharedRedirectUri { issuer: world.op.issuer().to_owned(), other: op.issuer().to_owned() };
+    assert_eq!(error.kind(), &ErrorKind::Configuration(shared));
+    let client = client_of(&op, &world.clock).redirect_uri("https://rp.test/callback/neighbour").build().unwrap();
+    client.provider_metadata().await.unwrap();
+    world.poller.add_client(client).unwrap();
+    let (_, named) = neighbour(&world, true);
+    assert!(world.poller.add_client(named).is_err(), "the first neighbour has this issuer");
+}
+
+#[tokio::test]
+async fn a_response_that_nothing_tells_from_another_ops_is_refused_before_its_code_is_sent() {
+    let world = world().await;
+    let (op, client) = neighbour(&world, false);
+    // Nobody knew at this time.
+    world.poller.add_client(client.clone()).unwrap();
+    let (url, session) = client.authorize().start().await.unwrap();
+    let query = op.visit(url).query();
+    let error = world.poller.authorization_response(&query, session, "").await.unwrap_err();
+    assert!(
+        matches!(error.kind(), ErrorKind::Configuration(ConfigurationProblem::SharedRedirectUri { .. })),
+        "{error:?}"
+    );
+    assert!(op.requests_to(Endpoint::Exchange).is_empty());
+    // The one that names itself is as safe as it was.
+    assert!(matches!(world.accept().await, Ok(Accepted::Deferred(_))));
+}
+
+#[tokio::test]
+async fn nothing_is_tracked_after_the_shutdown() {
+    let world = world().await;
+    let (query, session) = world.user_returns().await;
+    let SignIn::Deferred(pending) = world.client.authorization_response(&query, session).await.unwrap() else {
+        panic!("not deferred")
+    };
+    world.poller.shutdown(SECOND).await;
+    let error = world.poller.track(&pending, "").await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::Misuse(Misuse::ShutDown));
 }

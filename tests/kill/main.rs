@@ -2,6 +2,7 @@
 //! runs in the test, and its log says what really happened.
 
 mod outage;
+mod server;
 mod service;
 mod trial;
 mod verdict;

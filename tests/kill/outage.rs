@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openid_deferred::testing::Endpoint;
+use openid_deferred::testing::{Endpoint, Fault, TestProcess};
 use openid_deferred::{Clock as _, SystemClock};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use url::Url;
 
+use crate::server::{Server, Stop};
 use crate::service::{MOMENT, Service, StoreOf, database_url};
 
 const USERS: u32 = 20;
@@ -32,13 +33,28 @@ async fn nothing_is_lost_or_early_while_somebody_else_locks_the_sqlite_file() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_or_early_while_postgresql_is_down() {
+async fn nothing_is_lost_or_early_while_the_wire_to_postgresql_is_cut() {
     let mut url = Url::parse(&database_url()).expect("DATABASE_URL is a URL");
     let server = url.socket_addrs(|| Some(5432)).expect("DATABASE_URL names a host")[0];
     let wire = Wire::to(server).await;
     url.set_ip_host(wire.address.ip()).unwrap();
     url.set_port(Some(wire.address.port())).unwrap();
     outage(StoreOf::postgres_at(url.to_string()), |_| wire.cut()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_or_early_while_postgresql_is_shut_down() {
+    while_postgresql_is_down(Stop::Fast).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_or_early_when_postgresql_has_crashed_and_comes_back() {
+    while_postgresql_is_down(Stop::Immediate).await;
+}
+
+async fn while_postgresql_is_down(stop: Stop) {
+    let mut server = Server::start();
+    outage(StoreOf::postgres_at(server.url.clone()), |_| server.stop(stop)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -64,7 +80,8 @@ async fn a_worker_that_is_told_to_stop_leaves_everything_in_order_for_the_next_o
 }
 
 /// Some users wait, the store is gone until what `take_away` gives is dropped, and in the end everybody has their
-/// outcome.
+/// outcome: one whose success is on its way to the worker when the store goes, those who were decided meanwhile, those
+/// decided afterwards, and one who came back meanwhile.
 async fn outage<T>(store: StoreOf, take_away: impl FnOnce(&Service) -> T) {
     let service = Service::start(store).await;
     let _worker = service.worker();
@@ -74,6 +91,10 @@ async fn outage<T>(store: StoreOf, take_away: impl FnOnce(&Service) -> T) {
     }
     until("everybody is polled", || processes.iter().all(|process| process.polls() > 0)).await;
 
+    // The OP sends this once, and it arrives when there is nowhere to put it.
+    service.op.misbehave(Fault::delay(Endpoint::Poll, Duration::from_secs(2)).after_success());
+    processes[0].approve();
+    until("a success is on its way", || processes[0].is_redeemed()).await;
     let gone = take_away(&service);
     let (since, polls) = (SystemClock.monotonic(), polls(&service));
     let (decided, undecided) = processes.split_at(processes.len() / 2);
@@ -83,10 +104,13 @@ async fn outage<T>(store: StoreOf, take_away: impl FnOnce(&Service) -> T) {
     let door = service.clone();
     late.spawn(async move { door.sign_in(USERS).await });
     until("some time has passed", || SystemClock.monotonic() - since > OUTAGE).await;
+    assert_eq!(service.ping(&undecided[0]).await, 503);
     let asked = self::polls(&service) - polls;
     assert!(asked <= processes.len(), "{asked} polls went out, though what they brought could not be stored");
+    assert_eq!(service.lines().len(), 0, "nothing was delivered that could not be acknowledged");
     drop(gone);
 
+    until_taken(&service, &undecided[0]).await;
     let process = late.join_next().await.expect("there is one").expect("the late user is taken back in the end");
     process.approve();
     undecided.iter().for_each(|process| process.approve());
@@ -103,6 +127,18 @@ async fn outage<T>(store: StoreOf, take_away: impl FnOnce(&Service) -> T) {
     assert_eq!(lines.len(), USERS as usize + 1, "each outcome once");
     assert!(lines.iter().all(|line| line["outcome"] == "approved"), "{lines:?}");
     service.op.assert_clean();
+}
+
+/// The OP pings again for as long as it gets 503.
+async fn until_taken(service: &Service, process: &TestProcess) {
+    let began = SystemClock.monotonic();
+    loop {
+        match service.ping(process).await {
+            503 => assert!(SystemClock.monotonic() - began < DEADLINE, "pings are still refused"),
+            status => return assert_eq!(status, 204),
+        }
+        SystemClock.sleep(MOMENT).await;
+    }
 }
 
 async fn until(what: &str, is_so: impl Fn() -> bool) {

@@ -110,8 +110,8 @@ impl Service {
     pub async fn open_store(&self) -> Arc<dyn Store> {
         match &self.store {
             StoreOf::Sqlite => Arc::new(SqliteStore::open(self.sqlite_file()).await.expect("the file opens")),
-            StoreOf::Postgres { schema, .. } => {
-                let store = PostgresStore::builder(&database_url()).schema(schema).connect().await;
+            StoreOf::Postgres { url, schema } => {
+                let store = PostgresStore::builder(url).schema(schema).connect().await;
                 let store = store.expect("the database is there");
                 store.migrate().await.expect("the tables can be made");
                 Arc::new(store)

@@ -17,6 +17,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const CLOCK_ERROR: Duration = Duration::from_secs(5);
 const FINAL_MARGIN: Duration = Duration::from_secs(5);
 const DEADLINE_GRACE: Duration = Duration::from_secs(60);
+/// So long after it was given up a request may still be answered, which nobody hears.
+const LONGEST_HELD: Duration = Duration::from_secs(300);
 const SLOW_DOWN_STEP: Duration = Duration::from_secs(5);
 
 /// Everything that was seen of one process.
@@ -30,7 +32,6 @@ struct Watched {
     slow_downs: u32,
     pinged_at: Option<Duration>,
     claimed_at: Duration,
-    claimed_by: u32,
     /// The claim that the last poll belonged to.
     polled_from: Duration,
     /// The last poll came early because of a ping.
@@ -38,8 +39,8 @@ struct Watched {
     end_polls: u32,
     /// The last poll was sent again so often, after challenges.
     repeats: u32,
-    /// An answer was lost, and none since shows that it was not the success.
-    lost: bool,
+    /// When an answer was last lost, if none since shows that it was not the success.
+    lost_at: Option<Duration>,
     terminal: Option<Terminal>,
     cancelled: bool,
     forgotten: bool,
@@ -93,6 +94,11 @@ struct Terminal {
     store_faults: u32,
 }
 
+struct Claimed {
+    at: Duration,
+    by: u32,
+}
+
 /// What the application was told when the user came back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accepted {
@@ -118,6 +124,8 @@ pub struct Counts {
 pub struct Oracle {
     watched: Vec<Watched>,
     labels: BTreeMap<ProcessId, usize>,
+    /// The last claim on each row, whether or not it is known yet whose row it is.
+    claims: BTreeMap<ProcessId, Claimed>,
     /// When each replica last heard from the store that an outcome is its own: executed there, answered here.
     holds: BTreeMap<(u32, ProcessId), (Duration, Duration)>,
     acknowledged: BTreeMap<ProcessId, Duration>,
@@ -163,12 +171,11 @@ impl Oracle {
             slow_downs: 0,
             pinged_at: None,
             claimed_at: Duration::ZERO,
-            claimed_by: 0,
             polled_from: Duration::ZERO,
             was_early: false,
             end_polls: 0,
             repeats: 0,
-            lost: false,
+            lost_at: None,
             terminal: None,
             cancelled: false,
             forgotten: false,
@@ -252,7 +259,9 @@ impl Oracle {
         let watched = &mut self.watched[label];
         watched.flights.retain(|known| known.number != flight);
         watched.last = Some(Last { life: life.clone(), sent_at, ended_at: now, said, retry_after, committed: false });
-        watched.lost |= sent && matches!(said, None | Some(Said::Nonsense));
+        if sent && matches!(said, None | Some(Said::Nonsense)) {
+            watched.lost_at = Some(now);
+        }
         if let Some(said) = said.filter(|said| said.is_terminal()) {
             let store_faults = life.store_faults();
             watched.terminal = Some(Terminal { said, life: life.clone(), committed: false, store_faults });
@@ -268,7 +277,7 @@ impl Oracle {
                     continue;
                 }
                 flight.dead = true;
-                watched.lost = true;
+                watched.lost_at = Some(now);
             }
             watched.flights.retain(|flight| flight.on_the_wire || !flight.dead);
         }
@@ -285,9 +294,18 @@ impl Oracle {
     // The store.
 
     fn is_row_of(&mut self, id: ProcessId, label: usize) {
-        self.labels.insert(id, label);
+        self.is_named(id, label);
         self.watched[label].id = Some(id);
         self.watched[label].has_failed = false;
+    }
+
+    /// Tells whose row this was taken for before.
+    fn is_named(&mut self, id: ProcessId, label: usize) -> Option<usize> {
+        let known = self.labels.insert(id, label);
+        if let (None, Some(claimed)) = (known, self.claims.get(&id)) {
+            self.watched[label].claimed_at = claimed.at;
+        }
+        known
     }
 
     /// A process from elsewhere is in the store.
@@ -297,20 +315,27 @@ impl Oracle {
     }
 
     pub fn claimed(&mut self, now: Duration, life: &Arc<Life>, id: ProcessId, orphaned: bool) {
-        let Some(&label) = self.labels.get(&id) else { return };
-        self.say(now, || format!("{label} is claimed{}", if orphaned { ", orphaned" } else { "" }));
+        self.claims.insert(id, Claimed { at: now, by: life.number });
+        let orphan = if orphaned { ", orphaned" } else { "" };
+        let Some(&label) = self.labels.get(&id) else {
+            // Nothing was sent for it yet, so nothing is lost.
+            return self.say(now, || format!("{id} is claimed by {}{orphan}", life.number));
+        };
+        self.say(now, || format!("{label} is claimed by {}{orphan}", life.number));
         let watched = &mut self.watched[label];
         watched.claimed_at = now;
-        watched.claimed_by = life.number;
-        watched.lost |= orphaned;
+        if orphaned {
+            watched.lost_at = Some(now);
+        }
     }
 
     pub fn settled(&mut self, now: Duration, life: &Arc<Life>, id: ProcessId, next: Next, by_claim: bool) {
+        let holder = self.claims.get(&id).map(|claimed| claimed.by);
+        self.must(now, !by_claim || holder == Some(life.number), || {
+            format!("{id} is settled by {} on a claim, but was last claimed by {holder:?}", life.number)
+        });
         let Some(&label) = self.labels.get(&id) else { return };
         self.say(now, || format!("{label} is settled by {}: {next:?}", life.number));
-        let watched = &mut self.watched[label];
-        let claimed_by = watched.claimed_by;
-        self.must(now, !by_claim || claimed_by == life.number, || format!("{label} was claimed by {claimed_by} since"));
         let watched = &mut self.watched[label];
         watched.in_store |= next == Next::Waiting;
         watched.has_failed |= next == Next::Ended;
@@ -318,13 +343,10 @@ impl Oracle {
             return;
         };
         last.committed = true;
-        match last.said {
-            Some(Said::Pending) => watched.lost = false,
-            Some(Said::SlowDown) => {
-                watched.lost = false;
-                watched.slow_downs += 1;
-            }
-            _ => {}
+        if matches!(last.said, Some(Said::Pending | Said::SlowDown)) {
+            let asked_at = last.sent_at;
+            watched.lost_at = watched.lost_at.filter(|lost_at| asked_at < *lost_at + LONGEST_HELD + CLOCK_ERROR);
+            watched.slow_downs += u32::from(last.said == Some(Said::SlowDown));
         }
         if let Some(terminal) = watched.terminal.as_mut().filter(|terminal| terminal.life.number == life.number) {
             terminal.committed = true;
@@ -375,7 +397,7 @@ impl Oracle {
         if let Accepted::Deferred(id) = accepted {
             // The row may have been made by somebody who never got as far as sending the code.
             watched.adrift |= watched.id != Some(id);
-            self.labels.insert(id, label);
+            self.is_named(id, label);
         }
         self.must(now, other.is_none(), || format!("{label} has two names: {other:?} and {accepted:?}"));
     }
@@ -401,7 +423,7 @@ impl Oracle {
         let label: usize = String::from_utf8_lossy(delivery.context()).parse().expect("the context is a label");
         let name = name(delivery.outcome());
         self.say(now, || format!("{label} is delivered to {}: {name}, attempt {}", life.number, delivery.attempt()));
-        let known = self.labels.insert(id, label);
+        let known = self.is_named(id, label);
         self.must(now, known.is_none_or(|known| known == label), || format!("{id} has the context of {label}"));
         let hold = self.holds.get(&(life.number, id)).copied();
         self.must(now, hold.is_some_and(|(_, answered)| answered == now), || {
@@ -510,9 +532,10 @@ impl Watched {
         {
             return Err(format!("it is asked {gap:?} after `Retry-After: {:?}`", last.retry_after));
         }
-        let interval = self.plan.interval.unwrap_or_else(|| {
-            (from.saturating_sub(answered) / 100).clamp(Duration::from_secs(5), Duration::from_secs(300))
-        });
+        // The default grows with age, and how old it is nobody knows whose clock was set.
+        let age = if self.exchange.clock_was_set { Duration::ZERO } else { from.saturating_sub(answered) };
+        let default = (age / 100).clamp(Duration::from_secs(5), Duration::from_secs(300));
+        let interval = self.plan.interval.unwrap_or(default);
         let interval = interval + SLOW_DOWN_STEP * self.slow_downs;
         let was_early = std::mem::replace(&mut self.was_early, false);
         let polled_from = std::mem::replace(&mut self.polled_from, self.claimed_at);
@@ -604,7 +627,7 @@ impl Watched {
             Outcome::Failed(_) if process.served => Err("the success was lost".to_owned()),
             Outcome::Failed(_) => told(&[Said::InvalidGrant, Said::InvalidRequest]),
             Outcome::Unknown => {
-                let known = self.exchange.answered_at.is_some() && !self.lost && !self.adrift;
+                let known = self.exchange.answered_at.is_some() && self.lost_at.is_none() && !self.adrift;
                 let began = self.last.is_some();
                 if known && began { Err("no answer was lost".to_owned()) } else { Ok(()) }
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openid_deferred::ping::Receiver;
-use openid_deferred::poller::Outcomes;
+use openid_deferred::poller::{Limits, Outcomes};
 use openid_deferred::testing::SeededRandom;
 use openid_deferred::{Client, ClientAuthentication, Delivery, DpopMode, Error, Poller};
 
@@ -96,11 +96,11 @@ async fn start(world: &Arc<World>, life: &Arc<Life>, is_first: bool) -> Result<R
     }
     let client = client.build()?;
     let store = SimulatedStore { world: world.clone(), life: life.clone() };
-    let builder = Poller::builder(store, world.keyring())
+    let builder = Poller::builder(store, world.keyring.clone())
         .client(client.clone())
         .clock(clock.clone())
         .random(random())
-        .in_flight(chance.pick(&[1, 4, 64]))
+        .limits(Limits::new().in_flight(chance.pick(&[1, 4, 64])))
         .prefetch(chance.pick(&[1, 3, 64]))
         .receives_pings();
     let poller = if is_first || chance.odds(0.7) { builder.start().await? } else { builder.connect().await? };

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use openid_deferred::store::{
-    Acknowledged, Acknowledgement, Cancellation, Claim, HeldOutcome, Insertion, NewProcess, OutcomeClaim, Outcomes,
-    Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal, Settled, Settlement, State, Store, StoreError,
-    StoreProblem, Work,
+    Acknowledged, Acknowledgement, Cancellation, Claim, HeldOutcome, Insertion, KeyStats, NewProcess, OutcomeClaim,
+    Outcomes, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal, Settled, Settlement, State, Store,
+    StoreError, StoreProblem, Work,
 };
 
 use crate::life::{Life, mortal};
@@ -165,8 +165,12 @@ impl Store for SimulatedStore {
         self.call(move |world| world.memory.purge(limit), |_, _| ())
     }
 
-    fn spread(&self, partition: Partition, over: Duration) -> BoxFuture<'_, Result<usize, StoreError>> {
-        self.call(move |world| world.memory.spread(partition, over), |_, _| ())
+    fn spread(&self, partition: Partition) -> BoxFuture<'_, Result<usize, StoreError>> {
+        self.call(move |world| world.memory.spread(partition), |_, _| ())
+    }
+
+    fn keys(&self) -> BoxFuture<'_, Result<Vec<KeyStats>, StoreError>> {
+        self.call(|world| world.memory.keys(), |_, _| ())
     }
 
     fn sealed_otherwise(

@@ -48,7 +48,7 @@ async fn go_out(world: &World, label: usize) -> Option<(String, String)> {
         if let Ok((url, session)) = started {
             let parameters: BTreeMap<_, _> = url.query_pairs().into_owned().collect();
             let query = world.op().visit(label, &parameters, &world.chance);
-            return Some((query, session.seal(&world.keyring()).expect("it is small")));
+            return Some((query, session.seal(&world.keyring).expect("it is small")));
         }
         world.sleep(world.chance.between(MINUTE, 30 * MINUTE)).await;
     }
@@ -71,7 +71,7 @@ async fn come_back(world: &World, label: usize, query: &str, session: &str) -> O
     let mut named = None;
     for _ in 0..4 {
         let replica = running(world).await?;
-        let session = AuthorizationSession::open(&world.keyring(), session).expect("it was sealed here");
+        let session = AuthorizationSession::open(&world.keyring, session).expect("it was sealed here");
         let poller = replica.poller.clone();
         let patience = if world.strikes(0.2) { chance.up_to(2 * MINUTE) } else { Duration::MAX };
         let accepted = tokio::select! {
@@ -99,7 +99,7 @@ async fn come_back(world: &World, label: usize, query: &str, session: &str) -> O
 /// By a client of the application's own, which hands the process over afterwards.
 async fn come_back_elsewhere(world: &World, label: usize, query: &str, session: &str) -> Option<ProcessId> {
     let replica = running(world).await?;
-    let session = AuthorizationSession::open(&world.keyring(), session).expect("it was sealed here");
+    let session = AuthorizationSession::open(&world.keyring, session).expect("it was sealed here");
     let exchanged = tokio::select! {
         biased;
         () = replica.life.ended() => return None,

@@ -10,22 +10,30 @@ mod tests;
 
 impl Schedule {
     /// Whoever had the process before never came back, so a request may have been sent whose answer is lost.
-    pub(crate) fn orphaned(&mut self) {
-        self.answer_lost = true;
+    pub(crate) fn orphaned(&mut self, now: Moment) {
+        self.lose_answer(now);
     }
 
-    /// What to do with a process that was taken from the queue because it is due there.
+    /// What to do with a process that was taken from the queue because it is due there. `taken_at` is what the queue's
+    /// clock showed then, and `pinged` whether a ping had come since the time before.
     ///
     /// Taken before its time, it was brought forward by a ping, which uses the pings of this interval up; or its end has
-    /// come, which is no reason to ask early.
-    pub(crate) fn claimed(&mut self, now: Moment) -> Step {
-        self.ping_spent = now.wall < self.due_at();
+    /// come, which is no reason to ask early. Its time may have come by now, for the queue's answer takes a while: that
+    /// gives no ping back.
+    pub(crate) fn claimed(&mut self, now: Moment, taken_at: SystemTime, pinged: bool) -> Step {
+        self.ping_spent = taken_at < self.due_at() && (pinged || self.ping_spent);
+        let is_early = now.wall < self.due_at();
         let has_ended = self.until_deadline(now).is_some_and(|left| left <= CLOCK_ERROR);
-        if !(self.ping_spent && has_ended) {
+        if !(is_early && has_ended) {
             self.due = Due::after(Duration::ZERO, now);
             self.not_before = None;
         }
         self.step(now)
+    }
+
+    /// Nothing was sent after it was [taken](Self::claimed): all is as `before`, but for the ping that it was taken for.
+    pub(crate) fn given_back(&self, before: Self) -> Self {
+        Self { ping_spent: self.ping_spent, ..before }
     }
 
     /// How soon after `now` a ping may bring the next request forward; `None` if it may not.
@@ -59,7 +67,9 @@ impl Schedule {
         let waiting = |due: Due| Due { wall: saturating_add(to, due.remaining(from)), wait: due.wait, monotonic: None };
         self.exchange_sent_at = moved(self.exchange_sent_at);
         self.exchange_answered_at = moved(self.exchange_answered_at);
+        self.heard_at = self.heard_at.map(moved);
         self.due = waiting(self.due);
         self.not_before = self.not_before.map(waiting);
+        self.held_until = self.held_until.map(waiting);
     }
 }

@@ -5,9 +5,14 @@ use zeroize::Zeroizing;
 
 use super::super::answer::SuccessBody;
 use super::*;
+use crate::clock::from_unix_seconds;
 use crate::error::ErrorResponse;
 
-const NO_JITTER: Jitter = Jitter(0);
+const NO_JITTER: Pace = steady(0);
+
+const fn steady(jitter: u16) -> Pace {
+    Pace { jitter: Jitter(jitter), longest_wait: None, give_up_after: None }
+}
 
 fn moment(seconds: f64) -> Moment {
     let since = Duration::from_secs_f64(seconds);
@@ -283,27 +288,34 @@ fn our_own_mistake_after_the_deadline_does_not_end_the_process() {
     assert!(matches!(found.step(moment(5_000.0)), Step::Wait(_)));
 }
 
+/// Taken from the queue, after a ping if that was before its time.
+fn claimed(schedule: &mut Schedule, now: Moment) -> Step {
+    schedule.claimed(now, now.wall, true)
+}
+
 #[test]
 fn a_process_that_is_taken_from_a_queue_at_its_end_is_not_asked_about_before_its_time() {
     let mut answered = schedule(Some(3_600), Some(100));
     assert_eq!(answered.due_in(moment(0.0)), Duration::from_secs(95));
     let mut answered = reopen(&answered);
-    assert_eq!(answered.claimed(moment(95.0)), Step::Ask);
+    assert_eq!(claimed(&mut answered, moment(95.0)), Step::Ask);
     answered.sending(moment(95.0));
     answered.answered(&pending(), moment(95.0), NO_JITTER);
     assert_eq!(answered.due_in(moment(95.0)), Duration::from_secs(65));
     let expired = Step::End(End::Expired { confirmed: false });
-    assert_eq!(reopen(&answered).claimed(moment(160.0)), expired, "the last poll was answered");
-    let Step::Wait(wait) = reopen(&answered).claimed(moment(159.5)) else { panic!("the queue's clock is a bit fast") };
+    assert_eq!(claimed(&mut reopen(&answered), moment(160.0)), expired, "the last poll was answered");
+    let Step::Wait(wait) = claimed(&mut reopen(&answered), moment(159.5)) else {
+        panic!("the queue's clock is a bit fast")
+    };
     assert_eq!(wait, Duration::from_millis(500));
-    assert_eq!(reopen(&answered).claimed(moment(5_000.0)), Step::Ask, "it was found late");
+    assert_eq!(claimed(&mut reopen(&answered), moment(5_000.0)), Step::Ask, "it was found late");
 
     let mut held = reopen(&schedule(Some(10), Some(100)));
-    assert_eq!(held.claimed(moment(10.0)), Step::Ask);
+    assert_eq!(claimed(&mut held, moment(10.0)), Step::Ask);
     held.sending(moment(10.0));
     held.answered(&unavailable(Some(1_000)), moment(10.0), NO_JITTER);
-    assert_eq!(reopen(&held).claimed(moment(160.0)), Step::Wait(Duration::from_secs(850)), "`Retry-After` holds");
-    assert_eq!(reopen(&held).claimed(moment(1_010.0)), Step::Ask);
+    assert_eq!(claimed(&mut reopen(&held), moment(160.0)), Step::Wait(Duration::from_secs(850)), "`Retry-After` holds");
+    assert_eq!(claimed(&mut reopen(&held), moment(1_010.0)), Step::Ask);
 }
 
 #[test]
@@ -323,10 +335,10 @@ fn a_ten_year_deferral_without_an_end_works() {
 #[test]
 fn absurd_times_saturate() {
     let times = Times { interval: Some(Duration::MAX), expires_in: Some(Duration::MAX) };
-    let mut schedule = Schedule::new(times, moment(0.0).wall, moment(0.0), Some(FINAL_POLL_MARGIN), Jitter(u16::MAX));
+    let mut schedule = Schedule::new(times, moment(0.0).wall, moment(0.0), Some(FINAL_POLL_MARGIN), steady(u16::MAX));
     assert!(matches!(schedule.step(moment(0.0)), Step::Wait(_)));
     schedule.sending(moment(1.0));
-    schedule.answered(&error("slow_down"), moment(1.0), Jitter(u16::MAX));
+    schedule.answered(&error("slow_down"), moment(1.0), steady(u16::MAX));
     assert!(matches!(reopen(&schedule).step(moment(2.0)), Step::Wait(_)));
 }
 
@@ -352,11 +364,20 @@ fn a_denial_after_a_lost_answer_is_a_denial() {
 fn only_an_open_process_shows_that_a_lost_answer_was_not_the_success() {
     let mut schedule = schedule(Some(5), None);
     let (at, _) = ask(&mut schedule, 0.0, &lost());
-    let (at, _) = ask(&mut schedule, at, &error("server_error"));
+    let (at, _) = ask(&mut schedule, at + 300.0, &error("server_error"));
     assert!(schedule.answer_lost());
     let (at, _) = ask(&mut schedule, at, &pending());
     assert!(!schedule.answer_lost());
     assert_eq!(ask(&mut schedule, at, &error("invalid_grant")).1, Standing::Ended(End::Failed));
+}
+
+#[test]
+fn a_request_that_was_given_up_may_fetch_the_success_after_a_later_one_was_answered() {
+    let mut schedule = schedule(Some(5), None);
+    let (at, _) = ask(&mut schedule, 0.0, &lost());
+    let (at, _) = ask(&mut reopen(&schedule), at, &pending());
+    assert!(schedule.answer_lost());
+    assert_eq!(ask(&mut schedule, at, &error("invalid_grant")).1, Standing::Ended(End::Unknown));
 }
 
 #[test]
@@ -397,7 +418,7 @@ fn a_success_wins_whatever_was_before() {
 fn jitter_only_lengthens_and_by_a_tenth_or_thirty_seconds_at_most() {
     for (interval, most) in [(10, 11.0), (300, 330.0), (100_000, 100_030.0)] {
         let times = Times { interval: Some(Duration::from_secs(interval)), expires_in: None };
-        let mut schedule = Schedule::new(times, moment(0.0).wall, moment(0.0), None, Jitter(u16::MAX));
+        let mut schedule = Schedule::new(times, moment(0.0).wall, moment(0.0), None, steady(u16::MAX));
         let Step::Wait(wait) = schedule.step(moment(0.0)) else { panic!("due at once") };
         assert!((wait.as_secs_f64() - most).abs() < 0.001, "{wait:?}");
     }
@@ -427,6 +448,93 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
+/// Lets the OP answer once more, with waits that grow up to `longest` seconds, and gives the wait that follows.
+fn grown(schedule: &mut Schedule, now: &mut f64, answer: &Answer, longest: u64) -> u64 {
+    let pace = Pace { longest_wait: Some(Duration::from_secs(longest)), ..NO_JITTER };
+    while let Step::Wait(wait) = schedule.step(moment(*now)) {
+        *now += wait.as_secs_f64();
+    }
+    schedule.sending(moment(*now));
+    schedule.answered(answer, moment(*now), pace);
+    schedule.until_due(moment(*now)).as_secs()
+}
+
+#[test]
+fn a_growing_wait_doubles_up_to_its_limit_and_never_falls_below_the_interval() {
+    let (mut schedule, mut now) = (schedule(Some(5), None), 0.0);
+    let waits: Vec<u64> = (0..5).map(|_| grown(&mut schedule, &mut now, &pending(), 60)).collect();
+    assert_eq!(waits, [10, 20, 40, 60, 60]);
+    assert_eq!(grown(&mut schedule, &mut now, &error("slow_down"), 60), 60);
+    let (mut slow, mut now) = (self::schedule(Some(600), None), 0.0);
+    assert_eq!(grown(&mut slow, &mut now, &pending(), 60), 600, "the OP's interval is longer than the limit");
+    assert_eq!(grown(&mut slow, &mut now, &error("slow_down"), 60), 605);
+}
+
+#[test]
+fn trouble_never_shortens_a_wait_that_has_grown() {
+    let (mut schedule, mut now) = (schedule(Some(5), None), 0.0);
+    for _ in 0..4 {
+        grown(&mut schedule, &mut now, &pending(), 80);
+    }
+    assert_eq!(grown(&mut schedule, &mut now, &unavailable(None), 80), 80);
+    for _ in 0..4 {
+        grown(&mut schedule, &mut now, &unavailable(None), 80);
+    }
+    assert_eq!(
+        grown(&mut schedule, &mut now, &unavailable(None), 80),
+        160,
+        "the backoff from trouble has its own limit"
+    );
+}
+
+#[test]
+fn patience_ends_only_with_trouble_and_never_hides_doubt() {
+    let pace = Pace { give_up_after: Some(Duration::from_secs(3600)), ..NO_JITTER };
+    let ended = |answers: &[Answer]| {
+        let (mut schedule, mut now) = (schedule(Some(60), None), 0.0);
+        let mut standing = Standing::Open;
+        for answer in answers {
+            now += 1_900.0;
+            schedule.sending(moment(now));
+            standing = schedule.answered(answer, moment(now), pace);
+        }
+        standing
+    };
+    assert_eq!(ended(&[unavailable(None), unavailable(None)]), Standing::Ended(End::Expired { confirmed: false }));
+    assert_eq!(ended(&[lost(), unavailable(None)]), Standing::Ended(End::Unknown));
+    assert_eq!(ended(&[unavailable(None), pending(), unavailable(None)]), Standing::Open);
+    assert_eq!(ended(&[pending(), pending(), pending(), pending()]), Standing::Open);
+    assert_eq!(ended(&[error("invalid_client"), error("invalid_client")]), Standing::Open, "the OP answers");
+}
+
+#[test]
+fn the_poll_before_the_end_is_made_however_long_the_wait_has_grown() {
+    let (mut schedule, mut now) = (schedule(Some(5), Some(100)), 0.0);
+    let waits: Vec<u64> = (0..4).map(|_| grown(&mut schedule, &mut now, &pending(), 3600)).collect();
+    assert_eq!(waits, [10, 20, 40, 20], "5 s before 100 s have passed");
+}
+
+#[test]
+fn an_op_that_is_silent_for_ninety_days_about_a_process_without_a_deadline_is_told_of_once() {
+    const DAY: f64 = 86_400.0;
+    let mut schedule = schedule(Some(60), None);
+    ask(&mut schedule, 10.0 * DAY, &pending());
+    for day in [50.0, 99.0] {
+        ask(&mut schedule, day * DAY, &unavailable(None));
+        assert_eq!(schedule.turns_stale(moment(day * DAY)), None, "{day}");
+    }
+    ask(&mut schedule, 101.0 * DAY, &unavailable(None));
+    let silence = schedule.turns_stale(moment(101.0 * DAY)).unwrap();
+    assert_eq!(silence.as_secs() / 86_400, 91);
+    assert_eq!(schedule.turns_stale(moment(102.0 * DAY)), None, "it was told");
+    ask(&mut schedule, 103.0 * DAY, &pending());
+    ask(&mut schedule, 194.0 * DAY, &unavailable(None));
+    assert!(schedule.turns_stale(moment(194.0 * DAY)).is_some(), "a second silence");
+    let times = Times { interval: None, expires_in: Some(Duration::from_secs(400 * 86_400)) };
+    let mut limited = Schedule::new(times, moment(0.0).wall, moment(0.0), None, NO_JITTER);
+    assert_eq!(limited.turns_stale(moment(200.0 * DAY)), None, "its deadline ends it");
+}
+
 proptest! {
     /// Over any history, two requests for one id are never closer than the interval in force (but for the one before
     /// the end and the one after it), nothing is asked after a terminal answer, and a doubtful end is never a denial
@@ -440,13 +548,13 @@ proptest! {
     ) {
         let times = Times { interval: interval.map(Duration::from_secs), expires_in: expires_in.map(Duration::from_secs) };
         let mut now = moment(0.0);
-        let mut schedule = Schedule::new(times, now.wall, now, Some(FINAL_POLL_MARGIN), Jitter(jitter));
+        let mut schedule = Schedule::new(times, now.wall, now, Some(FINAL_POLL_MARGIN), steady(jitter));
         let mut last: Option<(Duration, Duration)> = None;
         let mut exceptions = 0;
         // A wall clock that jumps while the process is down cannot be told from time that has passed.
         let (mut jumped, mut restarted) = (false, false);
         let mut ever_jumped = false;
-        let mut doubt = false;
+        let (mut doubt, mut dropped, mut held_until) = (false, false, Duration::ZERO);
         for event in events {
             match event {
                 Event::Restart => {
@@ -486,8 +594,11 @@ proptest! {
                         }
                     }
                     schedule.sending(now);
+                    if std::mem::take(&mut dropped) {
+                        held_until = now.monotonic + LONGEST_HELD;
+                    }
                     let Event::Answer(kind, retry_after) = event else {
-                        doubt = true;
+                        (doubt, dropped) = (true, true);
                         last = Some((now.monotonic, schedule.interval(now)));
                         continue;
                     };
@@ -502,7 +613,7 @@ proptest! {
                         6 => error("access_denied"),
                         _ => Answer::Error { response: ErrorResponse::new("authorization_pending", None, Some(400)), retry_after },
                     };
-                    let standing = schedule.answered(&answer, now, Jitter(jitter));
+                    let standing = schedule.answered(&answer, now, steady(jitter));
                     let expected = match kind {
                         0 => Standing::Succeeded,
                         1 => Standing::Ended(if doubt { End::Unknown } else { End::Failed }),
@@ -514,8 +625,10 @@ proptest! {
                         return Ok(());
                     }
                     match kind {
-                        3 => doubt = true,
-                        2 | 7 => doubt = false,
+                        3 => (doubt, held_until) = (true, now.monotonic + LONGEST_HELD),
+                        // Who has slept through a jump of the clock cannot know how long ago it was.
+                        2 | 7 if ever_jumped => doubt = schedule.answer_lost(),
+                        2 | 7 => doubt &= now.monotonic < held_until,
                         _ => {}
                     }
                     last = Some((now.monotonic, schedule.interval(now)));

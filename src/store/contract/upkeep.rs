@@ -1,7 +1,7 @@
 //! Tombstones, cancellation, spreading, sealing again, statistics.
 
 use super::*;
-use crate::store::{Acknowledgement, Cancellation, Reseal};
+use crate::store::{Acknowledgement, Cancellation, KeyStats, Reseal};
 
 pub(super) async fn tombstones_are_purged_when_their_time_has_come(case: Case<'_>) {
     let mut tombstones = Vec::new();
@@ -53,7 +53,7 @@ pub(super) async fn overdue_rows_are_spread_by_their_id(case: Case<'_>) {
     }
     case.inserted(NewProcess { partition: Partition(3), ..waiting(2) }).await;
     case.inserted(NewProcess { due_in: HOUR, ..waiting(3) }).await;
-    assert_eq!(case.store().spread(PARTITION, HOUR).await.unwrap(), 3);
+    assert_eq!(case.store().spread(PARTITION).await.unwrap(), 3);
     assert!(case.claim(10).await.is_empty());
     case.advance(MINUTE).await;
     assert_eq!(ids(&case.claim(10).await), [id(1)]);
@@ -86,6 +86,30 @@ pub(super) async fn bodies_are_sealed_again_by_compare_and_swap(case: Case<'_>) 
     assert_eq!((resealed.body.unwrap().bytes, resealed.revision), (b"resealed".to_vec(), 1));
     let work = store.work(vec![], Some(Claim { keys: vec![[2; 4]], ..claim(9) })).await.unwrap();
     assert_eq!(ids(&work.claimed), [id(2), id(4)], "claims go by the new key");
+}
+
+pub(super) async fn keys_are_counted_by_what_they_sealed_and_by_what_was_inserted_under_them(case: Case<'_>) {
+    const NEW: [u8; 4] = [2; 4];
+    assert!(case.store().keys().await.unwrap().is_empty());
+    for number in 1..=3 {
+        case.inserted(waiting(number)).await;
+    }
+    let state = State::Exchanging;
+    case.inserted(NewProcess { state, due_in: HOUR, body: SealedBody { key: NEW, ..body("new") }, ..waiting(4) }).await;
+    let claimed = case.claim(2).await;
+    case.settle(settlement(&claimed[0], Next::Decided { provisional: false })).await;
+    let resealed = SealedBody { key: NEW, ..body("resealed") };
+    case.settle(Settlement { body: Some(resealed), ..settlement(&claimed[1], Next::Waiting) }).await;
+    let mut keys = case.store().keys().await.unwrap();
+    keys.sort_by_key(|stats| stats.key);
+    let stats = |key, bodies, waiting| KeyStats { key, bodies, waiting };
+    assert_eq!(keys, [stats(NEW, 2, 1), stats(KEY, 2, 2)], "the resealed one still has a token of the old key");
+    case.store()
+        .acknowledge(vec![Acknowledgement { id: claimed[0].id, provisional: false, keep: HOUR }])
+        .await
+        .unwrap();
+    let keys = case.store().keys().await.unwrap();
+    assert!(keys.contains(&stats(KEY, 1, 2)), "a tombstone needs no key: {keys:?}");
 }
 
 pub(super) async fn statistics_count_rows_and_the_age_of_what_is_due(case: Case<'_>) {

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::store::{
-    Acknowledged, Acknowledgement, Cancellation, Claim, Claimed, ClaimedOutcome, Fingerprint, HeldOutcome, NewProcess,
-    Next, OutcomeClaim, Outcomes, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal, SealedBody,
-    Settled, Settlement, State,
+    Acknowledged, Acknowledgement, Cancellation, Claim, Claimed, ClaimedOutcome, Fingerprint, HeldOutcome, KeyStats,
+    NewProcess, Next, OutcomeClaim, Outcomes, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal,
+    SealedBody, Settled, Settlement, State,
 };
 
 #[derive(Default)]
@@ -42,6 +42,7 @@ struct Row {
     provisional: bool,
     cancellation: Cancellation,
     schedule: String,
+    first_key: [u8; 4],
     body: Option<SealedBody>,
     revision: i64,
 }
@@ -76,6 +77,7 @@ impl Table {
             provisional: false,
             cancellation: Cancellation::None,
             schedule: process.schedule,
+            first_key: process.body.key,
             body: Some(process.body),
             revision: 0,
         };
@@ -148,7 +150,7 @@ impl Table {
         self.update(acknowledgement.id, acknowledge).unwrap_or(Acknowledged::Already)
     }
 
-    pub(super) fn spread(&mut self, partition: Partition, over: Duration, now: Duration) -> usize {
+    pub(super) fn spread(&mut self, partition: Partition, now: Duration) -> usize {
         let due = self.due_in_queue(Queue::Work(partition)).take_while(|(due_at, _)| *due_at <= now);
         let waiting = due.filter(|(_, id)| {
             self.rows.get(id).is_some_and(|row| row.state == State::Waiting && row.leased_until.is_none())
@@ -157,7 +159,7 @@ impl Table {
         for id in &ids {
             let [a, b, c, d, ..] = id.to_bytes();
             let share = f64::from(u32::from_be_bytes([a, b, c, d])) / (f64::from(u32::MAX) + 1.0);
-            self.update(*id, |row| row.due_at = now.saturating_add(over.mul_f64(share)));
+            self.update(*id, |row| row.due_at = now.saturating_add(row.interval.mul_f64(share)));
         }
         ids.len()
     }
@@ -170,6 +172,24 @@ impl Table {
             row.revision += 1;
         }
         is_current
+    }
+
+    pub(super) fn keys(&self) -> Vec<KeyStats> {
+        let mut keys: BTreeMap<[u8; 4], KeyStats> = BTreeMap::new();
+        let mut of = |key, bodies, waiting| {
+            let stats = keys.entry(key).or_insert(KeyStats { key, bodies: 0, waiting: 0 });
+            stats.bodies += bodies;
+            stats.waiting += waiting;
+        };
+        for row in self.rows.values() {
+            if let Some(body) = &row.body {
+                of(body.key, 1, 0);
+            }
+            if row.state <= State::Waiting {
+                of(row.first_key, 0, 1);
+            }
+        }
+        keys.into_values().collect()
     }
 
     pub(super) fn stats(&self, now: Duration) -> Vec<PartitionStats> {
@@ -340,13 +360,14 @@ impl Row {
         self.due_at = leased_until.saturating_add(self.interval);
         self.epoch += 1;
         self.attempts = self.attempts.saturating_add(1);
-        self.pinged_at = None;
+        let pinged = self.pinged_at.take().is_some();
         Some(Claimed {
             id,
             partition: self.partition,
             state: self.state,
             epoch: self.epoch,
             orphaned,
+            pinged,
             attempts: self.attempts,
             cancellation: self.cancellation,
             schedule: self.schedule.clone(),

@@ -41,8 +41,11 @@ pub(super) fn attempts_in(row: &Row) -> Result<u32, StoreError> {
 /// A body under the format and key that the row names.
 pub(super) fn body_in(row: &Row, bytes: Vec<u8>) -> Result<SealedBody, StoreError> {
     let format = u8::try_from(value::<i16>(row, "format")?).map_err(|_| Refusal::Row("format"))?;
-    let key = key_of(value(row, "key")?).ok_or(Refusal::Row("key"))?;
-    Ok(SealedBody { format, key, bytes })
+    Ok(SealedBody { format, key: key_in(row)?, bytes })
+}
+
+pub(super) fn key_in(row: &Row) -> Result<[u8; 4], StoreError> {
+    Ok(key_of(value(row, "key")?).ok_or(Refusal::Row("key"))?)
 }
 
 /// From `now` until the moment in this column; zero if it is past.

@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS process (
     schedule      text        NOT NULL,
     format        smallint    NOT NULL,
     key           bigint      NOT NULL,
+    first_key     bigint      NOT NULL,
     revision      bigint      NOT NULL DEFAULT 0
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02);
 

@@ -1,14 +1,14 @@
 //! Reading rows, cancellation, erasure, spreading, sealing again, statistics.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::row::{body_in, bytes_of, cancellation_in, id_in, partition_in, rounds, state_in, until};
+use super::row::{body_in, bytes_of, cancellation_in, id_in, key_in, partition_in, rounds, state_in, until};
 use super::session::{Session, value};
-use crate::store::column::{key_number, limit, micros};
-use crate::store::{Cancellation, Partition, PartitionStats, Process, ProcessId, Reseal, StoreError};
+use crate::store::column::{key_number, limit};
+use crate::store::{Cancellation, KeyStats, Partition, PartitionStats, Process, ProcessId, Reseal, StoreError};
 
 const LOAD: &str = "
 SELECT id, partition, state, epoch, provisional, cancellation, due_at, schedule, format, key, revision, body, clock.now,
@@ -79,17 +79,17 @@ due AS MATERIALIZED (
     FOR UPDATE SKIP LOCKED
 ),
 spread AS (
-    UPDATE @.process AS process SET due_at = now + interval '1 microsecond' * (
-        $2::bigint * ((get_byte(process.id, 0) * 256.0 + get_byte(process.id, 1)) * 256.0 * 256.0
-                      + get_byte(process.id, 2) * 256.0 + get_byte(process.id, 3)) / 4294967296.0
+    UPDATE @.process AS process SET due_at = now + poll_interval * (
+        ((get_byte(process.id, 0) * 256.0 + get_byte(process.id, 1)) * 256.0 * 256.0
+         + get_byte(process.id, 2) * 256.0 + get_byte(process.id, 3)) / 4294967296.0
     )::double precision
     FROM due, clock WHERE process.id = due.id
     RETURNING 1
 )
 SELECT count(*) AS count FROM spread";
 
-pub(super) async fn spread(session: &Session<'_>, partition: Partition, over: Duration) -> Result<usize, StoreError> {
-    let rows = session.query(SPREAD, &[(&partition.0, Type::INT8), (&micros(over), Type::INT8)]).await?;
+pub(super) async fn spread(session: &Session<'_>, partition: Partition) -> Result<usize, StoreError> {
+    let rows = session.query(SPREAD, &[(&partition.0, Type::INT8)]).await?;
     let count: i64 = rows.first().map_or(Ok(0), |row| value(row, "count"))?;
     Ok(usize::try_from(count).unwrap_or(0))
 }
@@ -156,6 +156,20 @@ pub(super) async fn reseal(session: &Session<'_>, reseals: &[Reseal]) -> Result<
         }
     }
     Ok(resealed)
+}
+
+const KEYS: &str = "
+SELECT key, sum(bodies)::bigint AS bodies, sum(waiting)::bigint AS waiting FROM (
+    SELECT key, 1 AS bodies, 0 AS waiting FROM @.process JOIN @.sealed USING (id)
+    UNION ALL SELECT first_key, 0, 1 FROM @.process WHERE state <= 1
+) AS uses GROUP BY key";
+
+pub(super) async fn keys(session: &Session<'_>) -> Result<Vec<KeyStats>, StoreError> {
+    let stats_in = |row: &Row| {
+        let count = |column| value::<i64>(row, column).map(|count| u64::try_from(count).unwrap_or(0));
+        Ok(KeyStats { key: key_in(row)?, bodies: count("bodies")?, waiting: count("waiting")? })
+    };
+    session.query(KEYS, &[]).await?.iter().map(stats_in).collect()
 }
 
 const STATS: &str = "

@@ -32,13 +32,13 @@ found AS MATERIALIZED (
 ),
 added AS (
     INSERT INTO @.process (id, partition, state, session, lookup, due_at, leased_until, not_before, poll_interval,
-                           schedule, format, key)
+                           schedule, format, key, first_key)
     SELECT $1::bytea, $2::bigint, $3::smallint, ($4::bytea[])[1], ($5::bytea[])[1],
            now + $6::bigint * interval '1 microsecond',
            CASE WHEN $3::smallint = 0 THEN now + $6::bigint * interval '1 microsecond' END,
            now + $7::bigint * interval '1 microsecond',
            $8::bigint * interval '1 microsecond',
-           $9::text, $10::smallint, $11::bigint
+           $9::text, $10::smallint, $11::bigint, $11::bigint
     FROM clock WHERE NOT EXISTS (SELECT FROM found)
     RETURNING id
 ),
@@ -211,10 +211,11 @@ fn outcome(next: Next) -> (i16, bool) {
 const CLAIM: &str = "
 WITH clock AS MATERIALIZED (SELECT @.clock() AS now),
 due AS MATERIALIZED (
-    SELECT found.id, found.due_at, found.orphaned
+    SELECT found.id, found.due_at, found.orphaned, found.pinged
     FROM UNNEST($1::bigint[], $2::bigint[]) AS lane (partition, most)
     CROSS JOIN LATERAL (
-        SELECT id, due_at, leased_until IS NOT NULL AS orphaned FROM @.process AS process
+        SELECT id, due_at, leased_until IS NOT NULL AS orphaned, pinged_at IS NOT NULL AS pinged
+        FROM @.process AS process
         WHERE process.partition = lane.partition AND state <= 2 AND due_at <= (SELECT now FROM clock)
           AND format <= $3::smallint AND key = ANY($4::bigint[])
         ORDER BY due_at LIMIT lane.most FOR UPDATE SKIP LOCKED
@@ -228,8 +229,8 @@ claimed AS (
         attempts = attempts + 1,
         pinged_at = NULL
     FROM due, clock WHERE process.id = due.id
-    RETURNING process.id, partition, state, epoch, orphaned, attempts, cancellation, schedule, format, key,
-              due.due_at AS was_due_at
+    RETURNING process.id, partition, state, epoch, orphaned, pinged, attempts, cancellation, schedule, format,
+              key, due.due_at AS was_due_at
 )
 SELECT * FROM claimed ORDER BY partition, was_due_at";
 
@@ -256,6 +257,7 @@ async fn claim_work(session: &Session<'_>, claim: &Claim) -> Result<Vec<Claimed>
             state: state_in(row)?,
             epoch: value(row, "epoch")?,
             orphaned: value(row, "orphaned")?,
+            pinged: value(row, "pinged")?,
             attempts: attempts_in(row)?,
             cancellation: cancellation_in(row)?,
             schedule: value(row, "schedule")?,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::problem::{self, Refusal};
+use super::table;
 use crate::store::StoreError;
 
 /// "OIDd": marks a file as one of this crate.
@@ -73,6 +74,7 @@ fn connect(path: &Path, busy_timeout: Duration) -> rusqlite::Result<Connection> 
     connection.busy_timeout(busy_timeout)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.pragma_update(None, "trusted_schema", false)?;
+    table::add_functions(&connection)?;
     Ok(connection)
 }
 

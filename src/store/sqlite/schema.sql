@@ -20,6 +20,7 @@ CREATE TABLE process (
     schedule     TEXT    NOT NULL,
     format       INTEGER NOT NULL,
     key          INTEGER NOT NULL,
+    first_key    INTEGER NOT NULL,
     revision     INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 

@@ -5,7 +5,7 @@ mod upkeep;
 mod work;
 
 pub(super) use outcomes::{acknowledge, claim_outcomes, hold};
-pub(super) use upkeep::{cancel, forget, load, purge, reseal, sealed_otherwise, spread, stats};
+pub(super) use upkeep::{add_functions, cancel, forget, keys, load, purge, reseal, sealed_otherwise, spread, stats};
 pub(super) use work::{insert, ping, work};
 
 use rusqlite::Row;
@@ -45,9 +45,12 @@ fn lookup_in(row: &Row<'_>) -> rusqlite::Result<Option<Fingerprint>> {
 /// The body, where the row was joined with one.
 fn body_in(row: &Row<'_>) -> rusqlite::Result<Option<SealedBody>> {
     let Some(bytes) = row.get("body")? else { return Ok(None) };
+    Ok(Some(SealedBody { format: row.get("format")?, key: key_in(row)?, bytes }))
+}
+
+fn key_in(row: &Row<'_>) -> rusqlite::Result<[u8; 4]> {
     let number: i64 = row.get("key")?;
-    let key = key_of(number).ok_or(FromSqlError::OutOfRange(number)).map_err(conversion)?;
-    Ok(Some(SealedBody { format: row.get("format")?, key, bytes }))
+    key_of(number).ok_or(FromSqlError::OutOfRange(number)).map_err(conversion)
 }
 
 /// A row that is claimed has a body; without one it has been tampered with.

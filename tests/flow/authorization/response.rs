@@ -272,3 +272,21 @@ async fn form_post_brings_an_error() {
     assert_eq!(error.error_response().map(|response| response.code()), Some("login_required"));
     world.assert_nothing_sent();
 }
+
+#[tokio::test]
+async fn a_response_that_came_to_another_redirect_uri_is_refused() {
+    let world = world().await;
+    for elsewhere in ["https://rp.test/other", "https://other.test/callback", "https://rp.test:8443/callback"] {
+        let (url, session) = started(world.client.authorize()).await;
+        let query = world.op.visit(url).query();
+        let error = world.client.authorization_response(&format!("{elsewhere}?{query}"), session).await.unwrap_err();
+        assert_eq!(error.rule(), Some(Rule::WrongRedirectUri), "{elsewhere}");
+        assert!(Rule::WrongRedirectUri.is_forgery());
+    }
+    assert!(world.op.requests_to(Endpoint::Exchange).is_empty());
+    let (url, session) = started(world.client.authorize()).await;
+    let query = world.op.visit(url).query();
+    let here = format!("{REDIRECT_URI}?{query}#fragment");
+    assert!(matches!(world.client.authorization_response(&here, session).await.unwrap(), SignIn::Deferred(_)));
+    world.op.assert_clean();
+}

@@ -5,7 +5,10 @@ use zeroize::Zeroizing;
 
 use super::super::super::answer::SuccessBody;
 use super::*;
+use crate::clock::from_unix_seconds;
 use crate::error::ErrorResponse;
+
+const STEADY: Pace = Pace { jitter: Jitter(0), longest_wait: None, give_up_after: None };
 
 fn moment(milliseconds: u64) -> Moment {
     let since = Duration::from_millis(milliseconds);
@@ -15,7 +18,7 @@ fn moment(milliseconds: u64) -> Moment {
 fn schedule(interval: u64, expires_in: Option<u64>) -> Schedule {
     let times =
         Times { interval: Some(Duration::from_secs(interval)), expires_in: expires_in.map(Duration::from_secs) };
-    Schedule::new(times, moment(0).wall, moment(0), Some(FINAL_POLL_MARGIN), Jitter(0))
+    Schedule::new(times, moment(0).wall, moment(0), Some(FINAL_POLL_MARGIN), STEADY)
 }
 
 /// What a store gives back.
@@ -30,21 +33,54 @@ fn error(code: &str, retry_after: Option<u64>) -> Answer {
 
 fn answered(schedule: &mut Schedule, answer: &Answer, now: Moment) -> Standing {
     schedule.sending(now);
-    schedule.answered(answer, now, Jitter(0))
+    schedule.answered(answer, now, STEADY)
+}
+
+/// Taken from the queue, after a ping if that was before its time.
+fn claimed(schedule: &mut Schedule, milliseconds: u64) -> Step {
+    schedule.claimed(moment(milliseconds), moment(milliseconds).wall, true)
 }
 
 #[test]
 fn a_claim_before_its_time_came_from_a_ping_and_uses_the_pings_of_the_interval_up() {
     let mut schedule = schedule(60, None);
     assert_eq!(schedule.ping_in(moment(0)), Some(Duration::from_secs(1)));
-    assert_eq!(schedule.claimed(moment(20_000)), Step::Ask);
+    assert_eq!(claimed(&mut schedule, 20_000), Step::Ask);
     answered(&mut schedule, &error("authorization_pending", None), moment(20_000));
     assert_eq!(schedule.ping_in(moment(20_000)), None);
     let mut schedule = stored(&schedule);
     assert_eq!(schedule.due_in(moment(20_000)), Duration::from_secs(60));
-    assert_eq!(schedule.claimed(moment(80_000)), Step::Ask);
+    assert_eq!(claimed(&mut schedule, 80_000), Step::Ask);
     answered(&mut schedule, &error("authorization_pending", None), moment(80_000));
     assert_eq!(schedule.ping_in(moment(80_000)), Some(Duration::from_secs(1)));
+}
+
+#[test]
+fn a_claim_for_a_ping_uses_the_pings_up_although_its_answer_comes_when_the_time_has_come() {
+    let mut schedule = schedule(60, None);
+    assert_eq!(schedule.claimed(moment(60_500), moment(59_500).wall, true), Step::Ask);
+    answered(&mut schedule, &error("authorization_pending", None), moment(60_500));
+    assert_eq!(schedule.ping_in(moment(60_500)), None);
+}
+
+#[test]
+fn a_claim_that_is_early_by_an_error_of_the_clocks_leaves_the_pings_of_the_interval() {
+    let mut schedule = schedule(60, None);
+    assert_eq!(schedule.claimed(moment(60_500), moment(59_500).wall, false), Step::Ask);
+    answered(&mut schedule, &error("authorization_pending", None), moment(60_500));
+    assert_eq!(schedule.ping_in(moment(60_500)), Some(Duration::from_secs(1)));
+}
+
+#[test]
+fn a_claim_for_a_ping_that_came_to_nothing_has_used_the_pings_up_all_the_same() {
+    let mut schedule = schedule(60, None);
+    let before = schedule.clone();
+    assert_eq!(claimed(&mut schedule, 20_000), Step::Ask);
+    let mut schedule = stored(&schedule.given_back(before));
+    assert_eq!(schedule.due_at(), moment(60_000).wall);
+    assert_eq!(schedule.claimed(moment(21_000), moment(21_000).wall, false), Step::Ask);
+    answered(&mut schedule, &error("authorization_pending", None), moment(21_000));
+    assert_eq!(schedule.ping_in(moment(21_000)), None);
 }
 
 #[test]
@@ -60,16 +96,16 @@ fn retry_after_holds_pings_back_and_slow_down_ends_them() {
 fn a_process_whose_holder_died_may_have_lost_its_success() {
     for code in ["invalid_grant", "expired_token", "invalid_request"] {
         let mut schedule = schedule(60, None);
-        schedule.orphaned();
+        schedule.orphaned(moment(90_000));
         let mut schedule = stored(&schedule);
-        assert_eq!(schedule.claimed(moment(90_000)), Step::Ask);
+        assert_eq!(claimed(&mut schedule, 90_000), Step::Ask);
         let standing = answered(&mut schedule, &error(code, None), moment(90_000));
         assert_eq!(standing, Standing::Ended(End::Unknown), "{code}");
     }
     let mut schedule = schedule(60, None);
-    schedule.orphaned();
-    answered(&mut schedule, &error("authorization_pending", None), moment(90_000));
-    let standing = answered(&mut schedule, &error("invalid_grant", None), moment(180_000));
+    schedule.orphaned(moment(90_000));
+    answered(&mut schedule, &error("authorization_pending", None), moment(390_000));
+    let standing = answered(&mut stored(&schedule), &error("invalid_grant", None), moment(450_000));
     assert_eq!(standing, Standing::Ended(End::Failed), "a pending answer shows that nothing was lost");
 }
 
@@ -119,9 +155,10 @@ proptest! {
         let mut due = interval * 1_000;
         let mut not_before = schedule.ping_in(moment(0)).map(|wait| wait.as_millis() as u64);
         let (mut last, mut slow_downs, mut held_until, mut early_before) = (0_u64, 0_u64, 0_u64, false);
+        let mut pinged = false;
         for happening in happenings {
             if let Happening::Ping(after) = happening {
-                now = (now + after).min(due);
+                (now, pinged) = ((now + after).min(due), true);
                 if let Some(not_before) = not_before {
                     due = due.min(now.max(not_before));
                 }
@@ -129,7 +166,7 @@ proptest! {
             }
             now = now.max(due);
             schedule = stored(&schedule);
-            prop_assert_eq!(schedule.claimed(moment(now)), Step::Ask);
+            prop_assert_eq!(schedule.claimed(moment(now), moment(now).wall, std::mem::take(&mut pinged)), Step::Ask);
             let in_force = (interval + 5 * slow_downs) * 1_000;
             let early = now < last + in_force;
             prop_assert!(now >= held_until, "before the time that Retry-After named");
@@ -139,17 +176,17 @@ proptest! {
             match happening {
                 Happening::Answer(code, retry_after) => {
                     let answer = error(code, retry_after);
-                    prop_assert_eq!(schedule.answered(&answer, moment(now), Jitter(0)), Standing::Open);
+                    prop_assert_eq!(schedule.answered(&answer, moment(now), STEADY), Standing::Open);
                     slow_downs += u64::from(code == "slow_down");
                     held_until = now + retry_after.unwrap_or(0) * 1_000;
                 }
                 Happening::Lost => {
                     let lost = Answer::Trouble { unanswered: true, retry_after: None };
-                    prop_assert_eq!(schedule.answered(&lost, moment(now), Jitter(0)), Standing::Open);
+                    prop_assert_eq!(schedule.answered(&lost, moment(now), STEADY), Standing::Open);
                 }
                 // Nothing of this claim is kept; the row comes back after its lease and an interval.
                 Happening::Crash => {
-                    schedule.orphaned();
+                    schedule.orphaned(moment(now));
                     last = now;
                     (due, not_before) = (now + 300_000 + in_force, None);
                     continue;
@@ -163,4 +200,33 @@ proptest! {
         let success = Answer::Success(SuccessBody(Zeroizing::new(b"{}".to_vec())));
         prop_assert_eq!(answered(&mut schedule, &success, moment(now.max(due))), Standing::Succeeded);
     }
+}
+
+#[test]
+fn a_ping_shortens_the_wait_that_has_grown_and_the_next_one_is_an_interval_again() {
+    let pace = Pace { longest_wait: Some(Duration::from_secs(3600)), ..STEADY };
+    let mut schedule = schedule(5, None);
+    let mut now = 0;
+    for expected in [5, 10, 20, 40] {
+        let due_in = schedule.due_in(moment(now));
+        assert_eq!(due_in, Duration::from_secs(expected));
+        now += due_in.as_millis() as u64;
+        assert_eq!(claimed(&mut schedule, now), Step::Ask);
+        schedule.sending(moment(now));
+        assert_eq!(schedule.answered(&error("authorization_pending", None), moment(now), pace), Standing::Open);
+    }
+    assert_eq!(schedule.due_in(moment(now)), Duration::from_secs(80));
+    assert_eq!(schedule.ping_in(moment(now)), Some(Duration::from_secs(1)));
+    now += 1_000;
+    assert_eq!(claimed(&mut schedule, now), Step::Ask);
+    schedule.sending(moment(now));
+    schedule.answered(&error("authorization_pending", None), moment(now), pace);
+    assert_eq!(schedule.due_in(moment(now)), Duration::from_secs(5), "the OP has woken up");
+    assert_eq!(schedule.ping_in(moment(now)), None, "one ping for each interval");
+    now += 5_000;
+    assert_eq!(claimed(&mut schedule, now), Step::Ask);
+    schedule.sending(moment(now));
+    schedule.answered(&error("authorization_pending", None), moment(now), pace);
+    assert_eq!(schedule.due_in(moment(now)), Duration::from_secs(10));
+    assert_eq!(schedule.ping_in(moment(now)), Some(Duration::from_secs(1)));
 }

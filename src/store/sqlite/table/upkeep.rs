@@ -1,13 +1,12 @@
 //! Reading rows, cancellation, erasure, spreading, sealing again, statistics.
 
-use std::time::Duration;
-
+use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
-use super::{body_in, cancellation_in, id_in, partition_in, state_in};
-use crate::store::column::{key_number, limit, micros};
+use super::{body_in, cancellation_in, id_in, key_in, partition_in, state_in};
+use crate::store::column::{key_number, limit};
 use crate::store::sqlite::moment::Moment;
-use crate::store::{Cancellation, Partition, PartitionStats, Process, ProcessId, Reseal};
+use crate::store::{Cancellation, KeyStats, Partition, PartitionStats, Process, ProcessId, Reseal};
 
 pub(in crate::store::sqlite) fn load(
     connection: &Connection,
@@ -61,27 +60,28 @@ pub(in crate::store::sqlite) fn purge(connection: &Connection, now: Moment, most
     purge.execute(named_params! { ":now": now.0, ":limit": limit(most) })
 }
 
+/// What [`spread`] adds to a due time: the share of an interval that stands in an identifier. SQL has no way to read a
+/// number from bytes.
+pub(in crate::store::sqlite) fn add_functions(connection: &Connection) -> rusqlite::Result<()> {
+    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
+    connection.create_scalar_function("share", 2, flags, |values| {
+        let (id, interval): (Vec<u8>, i64) = (values.get(0)?, values.get(1)?);
+        let fraction = id.first_chunk().map_or(0, |first| u32::from_be_bytes(*first));
+        let share = (i128::from(interval) * i128::from(fraction)) >> 32;
+        Ok(i64::try_from(share).unwrap_or(i64::MAX))
+    })
+}
+
 pub(in crate::store::sqlite) fn spread(
     connection: &Connection,
     now: Moment,
     partition: Partition,
-    over: Duration,
 ) -> rusqlite::Result<usize> {
-    let mut due = connection.prepare_cached(
-        "SELECT slot, id FROM process
+    let mut spread = connection.prepare_cached(
+        "UPDATE process SET due_at = :now + share(id, interval)
          WHERE partition = :partition AND state <= 2 AND due_at <= :now AND state = 1 AND leased_until IS NULL",
     )?;
-    let values = named_params! { ":partition": partition.0, ":now": now.0 };
-    let rows = due.query_map(values, |row| Ok((row.get::<_, i64>("slot")?, id_in(row, "id")?)))?;
-    let rows: Vec<_> = rows.collect::<Result<_, _>>()?;
-    let mut postpone = connection.prepare_cached("UPDATE process SET due_at = ? WHERE slot = ?")?;
-    for (slot, id) in &rows {
-        let [a, b, c, d, ..] = id.to_bytes();
-        let share = (i128::from(micros(over)) * i128::from(u32::from_be_bytes([a, b, c, d]))) >> 32;
-        let due_at = now.0.saturating_add(i64::try_from(share).unwrap_or(i64::MAX));
-        postpone.execute([due_at, *slot])?;
-    }
-    Ok(rows.len())
+    spread.execute(named_params! { ":partition": partition.0, ":now": now.0 })
 }
 
 pub(in crate::store::sqlite) fn sealed_otherwise(
@@ -122,6 +122,20 @@ pub(in crate::store::sqlite) fn reseal(connection: &Connection, reseals: &[Resea
         }
     };
     reseals.iter().map(reseal_one).collect()
+}
+
+pub(in crate::store::sqlite) fn keys(connection: &Connection) -> rusqlite::Result<Vec<KeyStats>> {
+    let mut count = connection.prepare_cached(
+        "SELECT key, sum(bodies), sum(waiting) FROM (
+             SELECT key, 1 AS bodies, 0 AS waiting FROM process JOIN sealed USING (slot)
+             UNION ALL SELECT first_key, 0, 1 FROM process WHERE state <= 1
+         ) GROUP BY key",
+    )?;
+    let keys = count.query_map([], |row| {
+        let count = |column| Ok::<_, rusqlite::Error>(u64::try_from(row.get::<_, i64>(column)?).unwrap_or(0));
+        Ok(KeyStats { key: key_in(row)?, bodies: count(1)?, waiting: count(2)? })
+    })?;
+    keys.collect()
 }
 
 pub(in crate::store::sqlite) fn stats(connection: &Connection, now: Moment) -> rusqlite::Result<Vec<PartitionStats>> {

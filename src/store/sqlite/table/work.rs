@@ -25,9 +25,9 @@ pub(in crate::store::sqlite) fn insert(
     let due_at = now.plus(process.due_in);
     let mut add = connection.prepare_cached(
         "INSERT INTO process (id, partition, state, session, lookup, due_at, leased_until, not_before, interval,
-                              schedule, format, key)
+                              schedule, format, key, first_key)
          VALUES (:id, :partition, :state, :session, :lookup, :due_at, :leased_until, :not_before, :interval,
-                 :schedule, :format, :key)",
+                 :schedule, :format, :key, :key)",
     )?;
     let slot = add.insert(named_params! {
         ":id": process.id.to_bytes(),
@@ -162,7 +162,8 @@ fn claim_lane(
     claimed: &mut Vec<Claimed>,
 ) -> rusqlite::Result<()> {
     let mut due = connection.prepare_cached(
-        "SELECT slot, id, partition, state, leased_until, epoch, attempts, cancellation, schedule, format, key, body
+        "SELECT slot, id, partition, state, leased_until, pinged_at, epoch, attempts, cancellation, schedule, format, key,
+                body
          FROM process JOIN sealed USING (slot)
          WHERE partition = :partition AND state <= 2 AND due_at <= :now
            AND format <= :format AND key IN (SELECT value FROM json_each(:keys))
@@ -198,6 +199,7 @@ fn claimed_in(row: &Row<'_>) -> rusqlite::Result<Claimed> {
         state: state_in(row)?,
         epoch: row.get::<_, i64>("epoch")? + 1,
         orphaned: row.get::<_, Option<i64>>("leased_until")?.is_some(),
+        pinged: row.get::<_, Option<i64>>("pinged_at")?.is_some(),
         attempts: row.get::<_, u32>("attempts")?.saturating_add(1),
         cancellation: cancellation_in(row)?,
         schedule: row.get("schedule")?,

@@ -1,0 +1,149 @@
+//! How hard one client's OP is leaned on by one replica.
+
+use std::time::Duration;
+
+/// How many polls of one client may be under way at a time, and how many may begin in a given time. They hold for each
+/// replica: divide what the OP allows by the number of replicas that poll.
+///
+/// ```
+/// use std::time::Duration;
+/// use openid_deferred::poller::Limits;
+///
+/// let limits = Limits::new().in_flight(16).ceiling(100, Duration::from_secs(1));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    pub(super) in_flight: usize,
+    pub(super) ceiling: Option<Ceiling>,
+}
+
+/// So many polls in any time of this length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ceiling {
+    polls: u32,
+    per: Duration,
+}
+
+impl Limits {
+    /// 64 polls under way, and no ceiling.
+    pub fn new() -> Self {
+        Self { in_flight: 64, ceiling: None }
+    }
+
+    /// How many polls may be under way; at least one.
+    #[must_use]
+    pub fn in_flight(mut self, polls: usize) -> Self {
+        self.in_flight = polls.max(1);
+        self
+    }
+
+    /// How many polls may begin in any time of the length `per`; at least one. A poll is one request, or two where the
+    /// OP wants another DPoP nonce. Processes that are due beyond it wait for their turn, the longest overdue first.
+    #[must_use]
+    pub fn ceiling(mut self, polls: u32, per: Duration) -> Self {
+        self.ceiling = Some(Ceiling { polls: polls.max(1), per });
+        self
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Ceiling {
+    /// So many may begin at once: rows are claimed in batches.
+    fn burst(self) -> u32 {
+        (self.polls / 10).max(1)
+    }
+
+    /// The time that one poll uses up. With it, a burst and what follows in the rest of the time stay below the ceiling.
+    fn spacing(self) -> Duration {
+        // Rounded up, or rounding would let one more in at the end.
+        (self.per / (self.polls - (self.burst() - 1))).saturating_add(Duration::from_nanos(1))
+    }
+}
+
+/// How much of a ceiling is used, on the monotonic clock.
+#[derive(Debug, Default)]
+pub(super) struct Meter {
+    /// When everything that has begun is paid for.
+    paid_at: Duration,
+}
+
+impl Meter {
+    /// How many of `room` may begin now, and if none may, when to come again.
+    pub(super) fn admits(&self, ceiling: Option<Ceiling>, room: usize, now: Duration) -> (usize, Option<Duration>) {
+        let Some(ceiling) = ceiling else { return (room, None) };
+        let (burst, spacing) = (ceiling.burst(), ceiling.spacing());
+        let debt = self.paid_at.saturating_sub(now);
+        let credit = spacing.saturating_mul(burst).saturating_sub(debt);
+        let admitted = usize::try_from(credit.as_nanos() / spacing.as_nanos()).unwrap_or(usize::MAX);
+        if admitted == 0 {
+            // Until half a burst may begin, so that the store is not asked for every single one.
+            let enough = spacing.saturating_mul(burst.div_ceil(2)).saturating_sub(credit);
+            return (0, Some(enough));
+        }
+        (room.min(admitted), None)
+    }
+
+    /// Notes that one begins.
+    pub(super) fn takes(&mut self, ceiling: Option<Ceiling>, now: Duration) {
+        if let Some(ceiling) = ceiling {
+            self.paid_at = self.paid_at.max(now).saturating_add(ceiling.spacing());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn without_a_ceiling_all_room_is_used() {
+        assert_eq!(Meter::default().admits(None, 64, Duration::from_secs(9)), (64, None));
+    }
+
+    #[test]
+    fn one_in_a_while_waits_for_the_while_to_pass() {
+        let ceiling = Limits::new().ceiling(1, Duration::from_secs(10)).ceiling;
+        let (mut meter, now) = (Meter::default(), Duration::from_secs(100));
+        assert_eq!(meter.admits(ceiling, 64, now), (1, None));
+        meter.takes(ceiling, now);
+        let (admitted, wait) = meter.admits(ceiling, 64, now);
+        assert_eq!((admitted, wait.map(|wait| wait.as_secs())), (0, Some(10)));
+        assert_eq!(meter.admits(ceiling, 64, now + wait.unwrap()), (1, None));
+    }
+
+    proptest! {
+        /// Whenever one looks, and however much there is to do.
+        #[test]
+        fn never_do_more_begin_in_any_window(
+            polls in 1..500_u32,
+            per in 100..5_000_u64,
+            pauses in prop::collection::vec(0..300_u64, 1..200),
+        ) {
+            let per = Duration::from_millis(per);
+            let ceiling = Limits::new().ceiling(polls, per).ceiling;
+            let (mut meter, mut now) = (Meter::default(), Duration::from_secs(1));
+            let mut begun: Vec<Duration> = Vec::new();
+            for pause in pauses {
+                let (admitted, wait) = meter.admits(ceiling, 10_000, now);
+                prop_assert_eq!(admitted == 0, wait.is_some());
+                for _ in 0..admitted {
+                    meter.takes(ceiling, now);
+                    begun.push(now);
+                }
+                // Nobody comes earlier than told.
+                now += wait.unwrap_or_default().max(Duration::from_millis(pause));
+            }
+            for (index, start) in begun.iter().enumerate() {
+                let within = begun[index..].iter().take_while(|time| **time < *start + per).count();
+                prop_assert!(within <= polls as usize, "{within} of {polls} within {per:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! A PostgreSQL server that the test may stop.
+
+use std::io::{BufRead as _, BufReader, Lines, Write as _};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+/// How a server is stopped.
+#[derive(Debug, Clone, Copy)]
+pub enum Stop {
+    /// Connections are closed and everything is written, as when its machine is shut down.
+    Fast,
+    /// Its processes are gone at once, and what was committed is recovered from the log at the next start.
+    Immediate,
+}
+
+/// A server of this test's own, under `scripts/postgres control`, which takes it away when the test ends in whatever way:
+/// its standard input ends too.
+pub struct Server {
+    pub url: String,
+    control: Child,
+    orders: Option<ChildStdin>,
+    answers: Lines<BufReader<ChildStdout>>,
+}
+
+impl Server {
+    pub fn start() -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/postgres");
+        let mut control = Command::new(script)
+            .arg("control")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the script can be run");
+        let orders = control.stdin.take();
+        let mut answers = BufReader::new(control.stdout.take().expect("it is piped")).lines();
+        let url = answers.next().expect("the server starts").expect("it is text");
+        Self { url, control, orders, answers }
+    }
+
+    /// Stops it, until what this gives is dropped.
+    pub fn stop(&mut self, how: Stop) -> Stopped<'_> {
+        self.order(match how {
+            Stop::Fast => "fast",
+            Stop::Immediate => "immediate",
+        });
+        Stopped(self)
+    }
+
+    fn order(&mut self, order: &str) {
+        let orders = self.orders.as_mut().expect("it is there until the end");
+        writeln!(orders, "{order}").expect("somebody reads it");
+        let answer = self.answers.next().expect("it is obeyed").expect("it is text");
+        assert_eq!(answer, "done", "{order}");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.orders = None;
+        let _ = self.control.wait();
+    }
+}
+
+/// The server is down. It is started again when this is dropped.
+pub struct Stopped<'a>(&'a mut Server);
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        self.0.order("start");
+    }
+}
