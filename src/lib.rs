@@ -170,3 +170,20 @@ pub use transport::{HttpClient, HttpError, HttpRequest, HttpResponse};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// So does the code in the guides.
+#[cfg(all(doctest, feature = "axum", feature = "postgres", feature = "testing"))]
+mod guides {
+    #[doc = include_str!("../docs/extending.md")]
+    struct Extending;
+    #[doc = include_str!("../docs/first-sign-in.md")]
+    struct FirstSignIn;
+    #[doc = include_str!("../docs/migrating.md")]
+    struct Migrating;
+    #[doc = include_str!("../docs/production.md")]
+    struct Production;
+    #[doc = include_str!("../docs/security.md")]
+    struct Security;
+    #[doc = include_str!("../docs/testing.md")]
+    struct Testing;
+}

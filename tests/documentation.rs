@@ -139,6 +139,47 @@ fn every_link_leads_somewhere() {
 }
 
 #[test]
+fn every_link_of_the_readme_and_the_guides_leads_somewhere() {
+    let guides = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let guides = guides.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    let (mut pages, mut links) = (0, 0);
+    for page in guides.chain([root().join("README.md")]) {
+        pages += 1;
+        let text = fs::read_to_string(&page).unwrap();
+        for target in between(&text, "](", ")").iter().filter(|target| !target.starts_with("https://")) {
+            links += 1;
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let file = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
+            assert!(file.exists(), "{}: {target} is not there", page.display());
+            if !anchor.is_empty() {
+                let known = anchors(&fs::read_to_string(&file).unwrap());
+                assert!(known.contains(anchor), "{}: nothing is called {target}", page.display());
+            }
+        }
+    }
+    assert!(pages >= 8 && links >= 30, "{links} links on {pages} pages");
+}
+
+#[test]
+fn every_alert_is_in_the_guide_for_operations() {
+    let alerts = read("src/poller/event.rs");
+    let guide = read("docs/production.md");
+    let alerts = alerts.split("\n    /// ").collect::<Vec<_>>();
+    let mut count = 0;
+    for (index, line) in alerts.iter().enumerate() {
+        // The variant stands behind the last line of its comment.
+        if let Some(rest) =
+            alerts[index..].iter().find(|line| line.contains(" {\n")).filter(|_| line.contains("Alert somebody"))
+        {
+            let variant = rest.split_once('\n').unwrap().1.trim_start().split([' ', '{']).next().unwrap();
+            assert!(guide.contains(&format!("| `{variant}` |")), "{variant} is not in the table of alerts");
+            count += 1;
+        }
+    }
+    assert!(count >= 7, "{count} alerts");
+}
+
+#[test]
 fn every_question_has_an_anchor_of_its_own() {
     let document = document();
     let mut questions = between(&document, "<a id=\"", "\"></a>");
