@@ -210,6 +210,13 @@ impl Client {
                 let doublings = answered.attempts.min(8);
                 let pause = VALIDATION_PAUSE.saturating_mul(1 << doublings).min(LONGEST_VALIDATION_PAUSE);
                 answered.attempts = answered.attempts.saturating_add(1);
+                if error.rule() == Some(Rule::NoDecryptionKey) {
+                    tracing::error!(
+                        issuer = self.issuer(),
+                        client_id = self.client_id(),
+                        "a final ID Token is encrypted for a key that this client does not have; it is kept for a day"
+                    );
+                }
                 body.schedule.postpone(pause.max(error.retry_after().unwrap_or_default()), self.now());
                 match error.rule() {
                     _ if waited < VALIDATION_PATIENCE => return Err(error),

@@ -188,7 +188,7 @@ impl TestClient {
     /// # Panics
     ///
     /// For algorithms that the provider does not have: it has RSA-OAEP(-256) and ECDH-ES with or without a key wrap, and
-    /// AES in GCM and CBC-HS. Tokens are refused with a panic where the client has no key for them.
+    /// AES in GCM and CBC-HS. It also panics when it issues a token and the client has no key for it.
     pub fn encrypted_id_token(mut self, alg: &str, enc: &str) -> Self {
         self.id_token_encryption = Some(Encryption::new(alg, enc));
         self
