@@ -65,6 +65,7 @@ impl Turn<'_> {
                 "token_endpoint": alias("/token"),
                 "userinfo_endpoint": alias("/userinfo"),
                 "revocation_endpoint": alias("/revoke"),
+                "introspection_endpoint": alias("/introspect"),
                 "pushed_authorization_request_endpoint": alias("/par"),
             });
         }

@@ -18,12 +18,15 @@ impl Turn<'_> {
         let access = self.state.access_tokens.get(token).filter(|found| now < found.expires_at);
         let refresh = self.state.refresh_tokens.get(token).filter(|found| !found.used);
         let found = match (access, refresh) {
-            (Some(access), _) => Some((access.process, access.key.clone(), Some(access.expires_at))),
-            (None, Some(refresh)) => Some((refresh.process, refresh.key.clone(), None)),
+            (Some(access), _) => {
+                let bound_to = (access.key.clone(), access.certificate.clone());
+                Some((access.process, bound_to, Some(access.expires_at)))
+            }
+            (None, Some(refresh)) => Some((refresh.process, (refresh.key.clone(), None), None)),
             (None, None) => None,
         };
         let owned = found.filter(|(process, ..)| self.state.processes[*process].client_id == client.id);
-        let Some((process, key, expires_at)) = owned else {
+        let Some((process, (key, certificate), expires_at)) = owned else {
             return Ok(Reply::json(200, &json!({ "active": false })));
         };
         let record = &self.state.processes[process];
@@ -43,6 +46,8 @@ impl Turn<'_> {
         }
         if let Some(key) = key {
             response["cnf"] = json!({ "jkt": key });
+        } else if let Some(certificate) = certificate {
+            response["cnf"] = json!({ "x5t#S256": certificate });
         }
         Ok(Reply::json(200, &response))
     }

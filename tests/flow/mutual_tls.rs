@@ -428,6 +428,29 @@ mod bound_tokens {
     }
 
     #[tokio::test]
+    async fn bound_tokens_are_refreshed_described_and_revoked_with_the_certificate() {
+        for op in [|op: TestProviderBuilder| op, TestProviderBuilder::mtls_endpoint_aliases] {
+            let (world, _) = bound(op).await;
+            let mut authentication = world.approved().await;
+            world.client.refresh(&mut authentication).await.unwrap();
+            assert!(authentication.is_sender_constrained() && authentication.dpop_key().is_none());
+            world.client.userinfo(&authentication).await.unwrap();
+            let token = authentication.access_token().unwrap();
+            let answer = world.client.introspect(token, None).await.unwrap();
+            assert!(answer.confirmation().unwrap().contains_key("x5t#S256"));
+            let error = world.client.refresh_with_new_key(&mut authentication).await.unwrap_err();
+            assert!(matches!(error.kind(), ErrorKind::Configuration(_)), "{error:?}");
+            world.client.revoke(&authentication).await.unwrap();
+            let (with, _) = world.requests_with_certificate();
+            for endpoint in [Endpoint::Refresh, Endpoint::Introspection, Endpoint::Revocation] {
+                let request = with.iter().find(|request| request.endpoint == endpoint).unwrap();
+                assert!(request.header("dpop").is_none(), "{endpoint}");
+            }
+            world.op.assert_clean();
+        }
+    }
+
+    #[tokio::test]
     async fn bound_tokens_survive_drop_unbound_tokens() {
         let registered = TestClient::tls_client_auth(CLIENT_ID, NAME).certificate_bound_access_tokens();
         let (op, clock) = op_with(registered, |op| op);
