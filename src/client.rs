@@ -1,7 +1,7 @@
 //! The protocol floor: every step of the flow is a method that takes and returns values.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
 use crate::clock::{Clock, Moment};
@@ -9,11 +9,12 @@ use crate::dpop::DpopKey;
 use crate::endpoint::{ClientIdentity, Endpoints};
 use crate::error::{ConfigurationProblem, Error, ErrorKind, Misuse};
 use crate::id_token::Expectations;
-use crate::jose::{self, KeySet, SigningAlgorithm};
+use crate::jose::{self, DecryptionKey, KeySet, SigningAlgorithm};
 use crate::pending::{Checks, Jitter, Pace};
 use crate::provider::{Issuer, Provider, ProviderMetadata, check_support};
 use crate::random::{self, Random};
 use crate::secret::Secret;
+use serde_json::Value;
 use url::Url;
 
 mod authentication;
@@ -21,10 +22,15 @@ mod authorization_response;
 mod authorize;
 mod builder;
 mod cancel;
+mod encryption;
 mod exchange;
+mod identity;
+mod introspect;
 mod options;
 mod outcome;
 mod poll;
+mod pushed;
+mod refresh;
 mod resource;
 mod revoke;
 mod session;
@@ -38,9 +44,11 @@ pub use authorization_response::{AuthorizationGrant, SignIn};
 pub use authorize::{AuthorizationRequest, ResponseMode, ResponseType};
 pub use builder::{AssertionAudience, ClientBuilder};
 pub use cancel::Cancelled;
+pub use introspect::Introspection;
 pub use options::{Backoff, DpopMode, PollCredential};
 pub use outcome::{Denial, Expiry, Outcome};
 pub use poll::Poll;
+pub use revoke::TokenTypeHint;
 pub use session::AuthorizationSession;
 pub use userinfo::UserInfo;
 pub use wait::{Wait, WaitEvent};
@@ -48,8 +56,9 @@ pub use wait::{Wait, WaitEvent};
 pub(crate) use poll::finish;
 pub(crate) use stored::StoredOutcome;
 
-use exchange::DEFERRED_GRANT;
+use identity::Credentials;
 use options::Options;
+use refresh::Flights;
 
 /// A relying party at one OP: the entrance to the protocol floor.
 ///
@@ -67,7 +76,11 @@ pub struct Client(Arc<Inner>);
 
 struct Inner {
     issuer: Issuer,
-    identity: ClientIdentity,
+    client_id: String,
+    credentials: Credentials,
+    assertion_audience: Option<String>,
+    /// Settled at once where the method was named, else with the first metadata.
+    identity: OnceLock<ClientIdentity>,
     redirect_uri: Option<String>,
     allow_insecure_loopback: bool,
     provider: Provider,
@@ -75,6 +88,9 @@ struct Inner {
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     cancellation_endpoint: Option<Url>,
+    refreshes: Flights,
+    /// In a lock because keys rotate while the application runs.
+    decryption_keys: RwLock<Arc<[DecryptionKey]>>,
     options: Options,
 }
 
@@ -92,7 +108,7 @@ impl Client {
 
     /// The client identifier.
     pub fn client_id(&self) -> &str {
-        &self.0.identity.client_id
+        &self.0.client_id
     }
 
     /// The OP's metadata as of now: from the cache, or fetched.
@@ -119,12 +135,20 @@ impl Client {
     async fn check_provider(&self) -> Result<(), Error> {
         let metadata = self.0.provider.metadata().await?;
         if !self.0.options.unadvertised {
-            check_support(&metadata, ResponseType::DeferredCode.as_str(), &[DEFERRED_GRANT], false)?;
+            let response_type = self.0.options.response_type;
+            check_support(&metadata, response_type.as_str(), &[response_type.grant_type()], false)?;
+            self.check_authentication(&metadata)?;
         }
-        if metadata.require_pushed_authorization_requests() {
-            return Err(ConfigurationProblem::Unsupported("pushed authorization requests (RFC 9126)").into());
+        let identity = self.identity_at(&metadata)?;
+        builder::check_poll_credential(&self.0.options, &identity.authentication)?;
+        if metadata.extra("require_signed_request_object") == Some(&Value::Bool(true)) {
+            return Err(ConfigurationProblem::Unsupported("signed request objects (RFC 9101)").into());
+        }
+        if self.pushes(&metadata) {
+            self.push_endpoint(&metadata)?;
         }
         self.dpop_algorithm(&metadata)?;
+        self.check_encryption(&metadata)?;
         // An OP whose tokens are authenticated with the client secret may have no keys at all.
         if !self.id_token_algorithms().await?.iter().all(|algorithm| algorithm.is_symmetric()) {
             self.0.provider.keys().await?;
@@ -138,14 +162,15 @@ impl Client {
         if self.0.options.unadvertised {
             return;
         }
-        if let Err(problem) = check_support(metadata, response_type.as_str(), &[DEFERRED_GRANT], false) {
+        let supported = check_support(metadata, response_type.as_str(), &[response_type.grant_type()], false);
+        if let Err(problem) = supported.and_then(|()| self.check_authentication(metadata)) {
             tracing::warn!(issuer = self.issuer(), %problem, "the OP's metadata no longer offers what this client needs");
         }
     }
 
     /// The key for a new authentication process.
     async fn new_dpop_key(&self, metadata: &ProviderMetadata) -> Result<Option<DpopKey>, Error> {
-        match (&self.0.options.dpop, self.dpop_algorithm(metadata)?) {
+        match (self.0.options.dpop(), self.dpop_algorithm(metadata)?) {
             (DpopMode::Shared(key), _) => Ok(Some(key.clone())),
             // Finding the primes of an RSA key takes a tenth of a second, which would hold up other tasks.
             (_, Some(algorithm @ SigningAlgorithm::Ps256)) => {
@@ -163,7 +188,7 @@ impl Client {
         const PREFERRED: [SigningAlgorithm; 4] =
             [SigningAlgorithm::Es256, SigningAlgorithm::EdDsa, SigningAlgorithm::Ed25519, SigningAlgorithm::Ps256];
         let shared;
-        let usable: &[SigningAlgorithm] = match &self.0.options.dpop {
+        let usable: &[SigningAlgorithm] = match self.0.options.dpop() {
             DpopMode::Off => return Ok(None),
             DpopMode::PerProcess => &PREFERRED,
             DpopMode::Shared(key) => {
@@ -239,7 +264,7 @@ impl Client {
             client_id: self.client_id(),
             trusted_audiences: &self.0.options.trusted_audiences,
             algorithms,
-            hmac_secret: self.0.identity.authentication.secret(),
+            hmac_secret: self.0.credentials.secret(),
             nonce: Some(&checks.nonce),
             max_age: checks.max_age(),
             require_auth_time: checks.require_auth_time,

@@ -17,7 +17,7 @@ use crate::dpop::{DpopKey, ProofParts};
 use crate::error::{Document, Error, Rule, TransportProblem, Violation};
 use crate::random::{self, Random};
 use crate::secret::Secret;
-use crate::transport::{HttpClient, HttpError, HttpRequest, HttpResponse};
+use crate::transport::{ClientCertificate, HttpClient, HttpError, HttpRequest, HttpResponse, PresentedCertificate};
 
 mod answer;
 mod challenge;
@@ -32,7 +32,8 @@ mod tests;
 pub use client_authentication::ClientAuthentication;
 
 pub(crate) use answer::{Answer, is_json};
-pub(crate) use resource::{Presentation, ResourceRequest};
+pub(crate) use client_authentication::{GivenCredentials, Offer};
+pub(crate) use resource::{Presentation, ResourceRequest, stated_error};
 
 use clock_offset::ClockOffsets;
 use nonces::NonceCache;
@@ -65,6 +66,15 @@ pub(crate) struct ClientIdentity {
     /// The `aud` of client assertions, one string: the issuer, or `None` for the URL of the endpoint that is called,
     /// where the OP insists.
     pub(crate) assertion_audience: Option<String>,
+    /// Presented in TLS at every endpoint of the OP: it authenticates the client, or its tokens are bound to it.
+    pub(crate) certificate: Option<ClientCertificate>,
+}
+
+impl ClientIdentity {
+    /// Whether the OP's endpoints are called with a certificate, and so by their aliases (RFC 8705 §5).
+    pub(crate) fn uses_mutual_tls(&self) -> bool {
+        self.certificate.is_some()
+    }
 }
 
 /// One request to an endpoint of the OP, as a form.
@@ -72,8 +82,8 @@ pub(crate) struct EndpointRequest<'a> {
     pub(crate) url: &'a Url,
     /// Names the response in errors.
     pub(crate) document: Document,
-    /// What the endpoint is asked. `client_id` and the credentials are added.
-    pub(crate) form: Vec<(&'static str, Cow<'a, str>)>,
+    /// What the endpoint is asked. The credentials are added, and `client_id` where it does not stand here.
+    pub(crate) form: Vec<(&'a str, Cow<'a, str>)>,
     pub(crate) client: &'a ClientIdentity,
     pub(crate) dpop: Option<&'a DpopKey>,
     /// Takes the `Authorization` header, with `ath` in the proof. A client that authenticates in the body still does;
@@ -165,7 +175,10 @@ impl Endpoints {
     ) -> Result<HttpResponse, HttpError> {
         let headers = HeaderMap::from_iter([(ACCEPT, JSON)]);
         let (method, url, body) = (Method::GET, url.clone(), Bytes::new());
-        self.http.send(HttpRequest { method, url, headers, body, timeout, body_limit, document }).await
+        let client_certificate = None;
+        self.http
+            .send(HttpRequest { method, url, headers, body, timeout, body_limit, document, client_certificate })
+            .await
     }
 
     /// One request with everything that must be new in each: proof and client assertion.
@@ -176,7 +189,9 @@ impl Endpoints {
         nonce: Option<&str>,
     ) -> Result<HttpRequest, Error> {
         let now = self.offsets.apply(request.url, self.clock.now());
-        let credentials = self.credentials(request, now).await?;
+        let mut credentials = self.credentials(request, now).await?;
+        // It is also a parameter of requests that are pushed, and none may stand twice.
+        credentials.form.retain(|(name, _)| !request.form.iter().any(|(present, _)| present == name));
         let mut headers = HeaderMap::with_capacity(4);
         headers.insert(ACCEPT, JSON);
         let (media_type, body) = match encoding {
@@ -200,7 +215,18 @@ impl Endpoints {
             timeout: request.timeout,
             body_limit: request.body_limit,
             document: request.document,
+            client_certificate: request.client.certificate.as_ref().map(|certificate| self.certificate(certificate)),
         })
+    }
+
+    /// The certificate of now. One that has expired is presented all the same: whether it still counts is for the
+    /// server to say, whose refusal may not say why.
+    fn certificate(&self, certificate: &ClientCertificate) -> PresentedCertificate {
+        let certificate = certificate.current();
+        if certificate.expires_at() < self.clock.now() {
+            tracing::warn!("the client certificate has expired; replace it");
+        }
+        certificate
     }
 
     fn proof(

@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 mod problem;
@@ -22,12 +23,13 @@ pub use rule::{Document, Rule, Violation};
 /// No response body, token, code, `state` or key is part of an error, in `Display` or in `Debug`.
 pub struct Error(Box<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
     step: Option<&'static str>,
     retry_after: Option<Duration>,
     passes: bool,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 /// The kinds of [`Error`].
@@ -52,9 +54,10 @@ pub enum ErrorKind {
     /// The network did not carry a request or its response.
     #[error("{0}")]
     Transport(TransportProblem),
-    /// The code was sent, and what the OP made of it is unknown: no answer came, or none that can be read. The code may
-    /// be spent and is never sent again. Start a new sign-in.
-    #[error("the code was sent but no usable answer came back, so what the OP made of it is unknown")]
+    /// A code or a refresh token was sent, and what the OP made of it is unknown: no answer came, or none that can be
+    /// read. The code may be spent and is never sent again: start a new sign-in. A refresh may be tried again; see
+    /// [`Client::refresh`](crate::Client::refresh).
+    #[error("the request was sent but no usable answer came back, so what the OP made of it is unknown")]
     OutcomeUnknown,
     /// A signer outside the process, such as a key management service, did not sign.
     #[error("the signer did not sign")]
@@ -105,8 +108,13 @@ impl Error {
     }
 
     pub(crate) fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.0.source = Some(source.into());
+        self.0.source = Some(source.into().into());
         self
+    }
+
+    /// The same error for somebody else who waited for the same thing.
+    pub(crate) fn to_shared(&self) -> Self {
+        Self(self.0.clone())
     }
 
     pub(crate) fn with_retry_after(mut self, retry_after: Option<Duration>) -> Self {

@@ -4,6 +4,7 @@
 //! kinds differ in what they must contain and in what they may be used for, and nothing converts one into the other.
 
 mod claims;
+mod encryption;
 mod expectations;
 mod own_checks;
 mod stored;
@@ -20,9 +21,10 @@ use crate::secret::Secret;
 
 pub use claims::{Address, Claims};
 
+pub(crate) use encryption::{RegisteredEncryption, decrypted};
 pub(crate) use expectations::Expectations;
 pub(crate) use stored::{StoredIdToken, StoredInterim};
-pub(crate) use verification::{header, verify_final, verify_interim};
+pub(crate) use verification::{header, verify_final, verify_interim, verify_refreshed};
 
 /// The final ID Token, verified: the OP's statement about who the user is (OpenID Connect Core 1.0 §2).
 ///
@@ -40,8 +42,8 @@ impl IdToken {
         &self.claims
     }
 
-    /// The token as it came, for an `id_token_hint` (OpenID Connect Core 1.0 §3.1.2.1). It holds personal data and must
-    /// not be logged.
+    /// The token as it came, for an `id_token_hint` (OpenID Connect Core 1.0 §3.1.2.1); where it came encrypted, the
+    /// signed token that was inside. It holds personal data and must not be logged.
     pub fn token(&self) -> &Secret {
         &self.token
     }
@@ -99,7 +101,7 @@ pub enum InterimState {
     Verified(InterimIdToken),
     /// It broke this rule, so nothing in it was believed.
     Rejected(Rule),
-    /// The OP's keys could not be fetched, so nobody can tell.
+    /// The OP's keys could not be fetched, or the key to decrypt it is missing, so nobody can tell.
     NotYetVerifiable,
 }
 

@@ -4,8 +4,11 @@
 //! canonical parameters, a token as canonical segments with a header that has nothing critical.
 
 mod algorithm;
+mod certificate;
 mod compact;
 mod digest;
+mod hmac_signer;
+mod jwe;
 mod key_set;
 mod openid;
 mod raw_key;
@@ -18,10 +21,14 @@ pub(crate) mod aead;
 pub(crate) mod test_keys;
 
 pub use algorithm::SigningAlgorithm;
+pub use jwe::{ContentEncryptionAlgorithm, DecryptionKey, KeyManagementAlgorithm};
 pub use signer::{Signer, SigningKey};
 
+pub(crate) use certificate::CertifiedKey;
 pub(crate) use compact::{CompactJws, Unreadable};
 pub(crate) use digest::{hash, hmac_sha256, sha256};
+pub(crate) use hmac_signer::HmacSigner;
+pub(crate) use jwe::{CompactJwe, Undecryptable};
 pub(crate) use key_set::KeySet;
 pub(crate) use openid::{NoEncryption, OpenIdAlgorithm};
 pub(crate) use raw_key::{PublicParts, RawKey, RawKeyType};

@@ -13,6 +13,7 @@
 //! | the user comes back | [`Client::authorization_response`] | [`SignIn::Deferred`] with a [`PendingAuthentication`], or [`SignIn::Complete`] |
 //! | wait | [`Client::wait`], or [`Client::poll`] from a job system of your own | an [`Outcome`] |
 //! | go on | [`Authentication::claims`], [`Client::userinfo`], [`Client::resource`] | who the user is, and calls to APIs |
+//! | keep going | [`Client::refresh`], [`Client::introspect`], [`Client::revoke`] | new tokens, what is left of them, and their end |
 //!
 //! This whole example runs, against the OP of the [`testing`] module:
 //!
@@ -98,7 +99,8 @@
 //!
 //! Time, chance and the network are traits ([`Clock`], [`Random`], [`HttpClient`]), and private keys may live outside
 //! of the process ([`Signer`]). Applications rarely replace the first three; their tests do. The
-//! [`Store`](store::Store) of the durable floor is one too.
+//! [`Store`](store::Store) of the durable floor is one too. A client certificate is a handle ([`ClientCertificate`]):
+//! it is renewed while users wait.
 //!
 //! # Features
 //!
@@ -144,8 +146,8 @@ mod transport;
 
 pub use client::{
     AssertionAudience, Authentication, AuthorizationGrant, AuthorizationRequest, AuthorizationSession, Backoff,
-    Cancelled, Client, ClientBuilder, Denial, DpopMode, Expiry, Outcome, Poll, PollCredential, ResponseMode,
-    ResponseType, SignIn, UserInfo, Wait, WaitEvent,
+    Cancelled, Client, ClientBuilder, Denial, DpopMode, Expiry, Introspection, Outcome, Poll, PollCredential,
+    ResponseMode, ResponseType, SignIn, TokenTypeHint, UserInfo, Wait, WaitEvent,
 };
 pub use clock::{Clock, SystemClock};
 pub use dpop::DpopKey;
@@ -155,14 +157,16 @@ pub use error::{
     Violation,
 };
 pub use id_token::{Address, Claims, IdToken, InterimIdToken, InterimState};
-pub use jose::{Signer, SigningAlgorithm, SigningKey};
+pub use jose::{
+    ContentEncryptionAlgorithm, DecryptionKey, KeyManagementAlgorithm, Signer, SigningAlgorithm, SigningKey,
+};
 pub use keyring::{Keyring, SealingKey};
 pub use pending::PendingAuthentication;
 pub use poller::{Accepted, Delivery, Poller};
 pub use provider::ProviderMetadata;
 pub use random::{Random, SystemRandom};
 pub use secret::Secret;
-pub use transport::{HttpClient, HttpError, HttpRequest, HttpResponse};
+pub use transport::{ClientCertificate, HttpClient, HttpError, HttpRequest, HttpResponse, PresentedCertificate};
 
 /// The code in README.md compiles.
 #[cfg(doctest)]

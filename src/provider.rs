@@ -14,6 +14,7 @@ use crate::transport::HttpResponse;
 
 mod cache;
 mod discovery;
+mod endpoint_urls;
 mod issuer;
 mod metadata;
 mod support;
@@ -22,6 +23,7 @@ mod tests;
 
 pub use metadata::ProviderMetadata;
 
+pub(crate) use endpoint_urls::EndpointUrls;
 pub(crate) use issuer::Issuer;
 pub(crate) use support::check_support;
 

@@ -10,15 +10,19 @@ use url::{Host, Url};
 
 use crate::error::{Document, Error};
 
+mod client_certificate;
 mod reqwest;
 
-pub(crate) use reqwest::{ReqwestClient, TransportPolicy};
+pub use client_certificate::{ClientCertificate, PresentedCertificate};
+
+pub(crate) use reqwest::{Configure, ReqwestClient, TransportPolicy};
 
 /// How requests reach the OP.
 ///
 /// The crate brings an implementation on reqwest, which a client uses unless it is given another one. An own
 /// implementation must not follow redirects, must stop reading at [`body_limit`](HttpRequest::body_limit), must give
-/// up at [`timeout`](HttpRequest::timeout), and must never send a request twice on its own.
+/// up at [`timeout`](HttpRequest::timeout), and must never send a request twice on its own. A request that names a
+/// [`client_certificate`](HttpRequest::client_certificate) must go over a connection on which that one is presented.
 pub trait HttpClient: fmt::Debug + Send + Sync {
     /// Sends one request and reads the whole response.
     ///
@@ -27,6 +31,12 @@ pub trait HttpClient: fmt::Debug + Send + Sync {
     /// [`HttpError`], whose [`may_have_been_sent`](HttpError::may_have_been_sent) decides whether a request that may
     /// be processed only once can be sent again.
     fn send(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, HttpError>>;
+
+    /// Whether it presents the [`client_certificate`](HttpRequest::client_certificate) of a request. A client that needs
+    /// one is not built with an `HttpClient` that does not, which is what this says unless it is implemented.
+    fn presents_client_certificates(&self) -> bool {
+        false
+    }
 }
 
 /// Whether credentials and tokens may be sent to `url`: over HTTPS, or, where that was allowed, over plain HTTP to this
@@ -68,6 +78,9 @@ pub struct HttpRequest {
     pub body_limit: usize,
     /// Which document is expected; it names the response in errors.
     pub document: Document,
+    /// The certificate to present in the TLS handshake (RFC 8705). Connections on which another one or none was
+    /// presented must not carry this request, and requests without one not those of one.
+    pub client_certificate: Option<PresentedCertificate>,
 }
 
 /// One response.

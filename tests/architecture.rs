@@ -23,7 +23,7 @@ const ROOMS: [(&str, &[&str]); 13] = [
     ("id_token", &["jose"]),
     ("dpop", &["jose"]),
     ("keyring", &["jose"]),
-    ("transport", &[]),
+    ("transport", &["jose"]),
     ("endpoint", &["jose", "dpop", "transport"]),
     ("provider", &["jose", "transport", "endpoint"]),
     ("pending", &["jose", "id_token", "dpop", "keyring"]),
@@ -35,10 +35,11 @@ const ROOMS: [(&str, &[&str]); 13] = [
 ];
 
 /// Crates that belong to one room, or to two.
-const CRATES: [(&str, &[&str]); 7] = [
+const CRATES: [(&str, &[&str]); 8] = [
     ("josekit", &["jose"]),
     // PostgreSQL's TLS takes a connector of it.
     ("openssl", &["jose", "store"]),
+    ("aws_lc_rs", &["testing"]),
     ("jsonwebtoken", &["testing"]),
     ("rusqlite", &["store"]),
     ("deadpool_postgres", &["store"]),

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::refresh::Refreshed;
 use crate::clock::saturating_add;
 use crate::dpop::DpopKey;
 use crate::error::{Error, ErrorKind};
@@ -18,7 +19,8 @@ use crate::secret::Secret;
 /// A user whom the OP has authenticated, with the tokens that came with it.
 ///
 /// Everything in it was verified. [`claims`](Self::claims) say who the user is; `Client::userinfo` asks for more;
-/// `Client::resource` calls an API with the access token and the key that it is bound to. [Seal](Self::seal) it if the
+/// `Client::resource` calls an API with the access token and the key that it is bound to, `Client::refresh` gets a new
+/// one. [Seal](Self::seal) it if the
 /// tokens are needed later: the key that they are bound to is part of it.
 pub struct Authentication(Box<Body>);
 
@@ -50,8 +52,35 @@ pub(crate) struct Body {
     pub(super) extra: Map<String, Value>,
     #[serde(rename = "key", with = "pending::dpop_key", default, skip_serializing_if = "Option::is_none")]
     pub(super) dpop_key: Option<DpopKey>,
+    /// The client was registered for tokens that are bound to its certificate.
+    #[serde(rename = "crt", default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) certificate_bound: bool,
     #[serde(rename = "cnl", default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) after_cancellation: bool,
+    /// The newest one that a refresh brought. The one of the sign-in stays, because others are held against it.
+    #[serde(rename = "rid", with = "optional_id_token", default, skip_serializing_if = "Option::is_none")]
+    pub(super) refreshed_id_token: Option<IdToken>,
+    /// The answer to a refresh, which the OP may give once only, while it cannot be validated.
+    #[serde(rename = "rfr", default, skip_serializing_if = "Option::is_none")]
+    pub(super) refreshed: Option<Refreshed>,
+}
+
+mod optional_id_token {
+    use serde::{Deserializer, Serializer};
+
+    use crate::id_token::IdToken;
+    use crate::pending::id_token;
+
+    pub(super) fn serialize<S: Serializer>(token: &Option<IdToken>, serializer: S) -> Result<S::Ok, S::Error> {
+        match token {
+            Some(token) => id_token::serialize(token, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IdToken>, D::Error> {
+        id_token::deserialize(deserializer).map(Some)
+    }
 }
 
 pub(super) const VERSION: u8 = 1;
@@ -82,14 +111,24 @@ impl Authentication {
         &self.0
     }
 
+    pub(super) fn body_mut(&mut self) -> &mut Body {
+        &mut self.0
+    }
+
     /// The verified claims of the final ID Token.
     pub fn claims(&self) -> &Claims {
         self.0.id_token.claims()
     }
 
-    /// The final ID Token.
+    /// The final ID Token of the sign-in.
     pub fn id_token(&self) -> &IdToken {
         &self.0.id_token
+    }
+
+    /// The ID Token of the latest [refresh](super::Client::refresh) that brought one. It is about the same user and the
+    /// same authentication as [`id_token`](Self::id_token); its other claims are newer, and there may be fewer of them.
+    pub fn refreshed_id_token(&self) -> Option<&IdToken> {
+        self.0.refreshed_id_token.as_ref()
     }
 
     /// The access token; `None` where it was not sender-constrained and the client was told to drop such tokens.
@@ -102,7 +141,7 @@ impl Authentication {
         self.0.refresh_token.as_ref()
     }
 
-    /// When the tokens came.
+    /// When the tokens came: with the sign-in, or with the latest refresh.
     pub fn received_at(&self) -> SystemTime {
         self.0.received_at
     }
@@ -117,7 +156,8 @@ impl Authentication {
         self.0.scope.as_deref()
     }
 
-    /// The authorization details that were granted (RFC 9396 §7).
+    /// The authorization details that were granted (RFC 9396 §7), an array: the OP may grant less than was asked for, or
+    /// add to it. `None` where it says nothing.
     pub fn authorization_details(&self) -> Option<&Value> {
         self.0.authorization_details.as_ref()
     }
@@ -128,9 +168,11 @@ impl Authentication {
     }
 
     /// Whether the access token is bound to [`dpop_key`](Self::dpop_key), so that a thief of the token alone cannot use
-    /// it (RFC 9449 §5). If not, the OP answered with `token_type` `Bearer`.
+    /// it (RFC 9449 §5), or to the client certificate, as was
+    /// [registered](crate::ClientBuilder::certificate_bound_access_tokens) (RFC 8705 §3). If not, the OP answered with
+    /// `token_type` `Bearer`.
     pub fn is_sender_constrained(&self) -> bool {
-        self.0.token_type == TokenType::Dpop && self.0.dpop_key.is_some()
+        (self.0.token_type == TokenType::Dpop && self.0.dpop_key.is_some()) || self.0.certificate_bound
     }
 
     /// The key that this sign-in was bound to from its first request on.

@@ -230,12 +230,16 @@ impl Parameters {
         match (self.deferred_code, self.code) {
             // "Responses containing both `code` and `deferred_code` parameters MUST be considered invalid."
             (Some(_), Some(_)) => Err(broken(Rule::BothCodes, "deferred_code")),
+            (Some(_), None) if response_type == ResponseType::Code => {
+                Err(broken(Rule::UnrequestedCode, "deferred_code"))
+            }
             (Some(code), None) => Ok(Code::Deferred(checked_code(code, "deferred_code")?)),
             // "Verify that a `code` parameter is not present."
             (None, Some(_)) if response_type == ResponseType::DeferredCode => {
                 Err(broken(Rule::UnrequestedCode, "code"))
             }
             (None, Some(code)) => Ok(Code::Authorization(checked_code(code, "code")?)),
+            (None, None) if response_type == ResponseType::Code => Err(broken(Rule::NoCode, "code")),
             (None, None) => Err(broken(Rule::NoCode, "deferred_code")),
         }
     }

@@ -7,7 +7,9 @@ use url::Url;
 
 use super::Client;
 use super::builder::{check_redirect_uri, setting};
+use super::exchange::{CODE_GRANT, DEFERRED_GRANT};
 use super::session::{self, AuthorizationSession};
+use crate::clock::unix_seconds;
 use crate::error::{Error, Misuse};
 use crate::jose;
 use crate::pending::Checks;
@@ -16,7 +18,7 @@ use crate::secret::Secret;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// Which codes the OP may answer with (DTR §Deferred Code Response Type).
+/// Which codes the OP may answer with (DTR §Deferred Code Response Type; OpenID Connect Core 1.0 §3.1).
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum ResponseType {
@@ -27,6 +29,10 @@ pub enum ResponseType {
     /// `deferred_code code`: the OP signs the user in at once where it can and defers where it must.
     #[serde(rename = "dc")]
     DeferredCodeOrCode,
+    /// `code`: the ordinary code flow, in which the OP never defers. For OPs without the deferred flow, so that one
+    /// client does for them too.
+    #[serde(rename = "c")]
+    Code,
 }
 
 impl ResponseType {
@@ -34,6 +40,15 @@ impl ResponseType {
         match self {
             Self::DeferredCode => "deferred_code",
             Self::DeferredCodeOrCode => "deferred_code code",
+            Self::Code => "code",
+        }
+    }
+
+    /// The grant type that the flow cannot do without.
+    pub(super) fn grant_type(self) -> &'static str {
+        match self {
+            Self::DeferredCode | Self::DeferredCodeOrCode => DEFERRED_GRANT,
+            Self::Code => CODE_GRANT,
         }
     }
 }
@@ -44,7 +59,8 @@ impl ResponseType {
 pub enum ResponseMode {
     /// In the query of the redirect URI.
     Query,
-    /// In the body of a POST to the redirect URI. The session's cookie then needs `SameSite=None`.
+    /// In the body of a POST to the redirect URI, which `Client::authorization_response` takes like a query. The
+    /// session's cookie then needs `SameSite=None`.
     FormPost,
 }
 
@@ -95,15 +111,16 @@ pub struct AuthorizationRequest<'a> {
     details: Option<Value>,
     parameters: Vec<(&'static str, String)>,
     extra: Vec<(String, String)>,
+    pushed: bool,
 }
 
 impl Client {
-    /// Starts an authorization request (DTR §Authentication Request). The defaults ask for `openid` and a
-    /// `deferred_code`, with PKCE and a DPoP key of its own.
+    /// Starts an authorization request (DTR §Authentication Request). The defaults ask for `openid` and the client's
+    /// [response type](super::ClientBuilder::response_type), with PKCE and a DPoP key of its own.
     pub fn authorize(&self) -> AuthorizationRequest<'_> {
         AuthorizationRequest {
             client: self,
-            response_type: ResponseType::default(),
+            response_type: self.0.options.response_type,
             response_mode: None,
             redirect_uri: None,
             scopes: vec!["openid".to_owned()],
@@ -112,12 +129,14 @@ impl Client {
             details: None,
             parameters: Vec::new(),
             extra: Vec::new(),
+            pushed: false,
         }
     }
 }
 
 impl AuthorizationRequest<'_> {
-    /// Which codes the OP may answer with; `deferred_code` alone unless set.
+    /// Which codes the OP may answer with; the client's [response type](super::ClientBuilder::response_type) unless
+    /// set.
     pub fn response_type(mut self, response_type: ResponseType) -> Self {
         self.response_type = response_type;
         self
@@ -181,7 +200,8 @@ impl AuthorizationRequest<'_> {
         self
     }
 
-    /// The `authorization_details` parameter (RFC 9396): an array of objects that each have a `type`.
+    /// The `authorization_details` parameter (RFC 9396): an array of objects that each have a `type`. What the OP granted
+    /// of it is in [`Authentication::authorization_details`](super::Authentication::authorization_details).
     pub fn authorization_details(mut self, details: Value) -> Self {
         self.details = Some(details);
         self
@@ -199,12 +219,44 @@ impl AuthorizationRequest<'_> {
         self
     }
 
+    /// Pushes this request to the OP and sends the browser out with a reference to it (RFC 9126), which is done for all
+    /// requests where the OP requires it or the client is
+    /// [set so](super::ClientBuilder::pushed_authorization_requests). The URL of [`start`](Self::start) then works once,
+    /// and [for a short time](AuthorizationSession::url_expires_at).
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use openid_deferred::testing::{TestClient, TestProvider};
+    /// # use openid_deferred::Client;
+    /// # let op = TestProvider::builder().in_process().client(TestClient::public("my-client")).start()?;
+    /// # let client = Client::builder(op.issuer(), "my-client")
+    /// #     .redirect_uri("https://rp.example/callback").http_client(op.http_client()).discover().await?;
+    /// let (url, session) = client.authorize().scopes(["profile"]).pushed().start().await?;
+    /// assert!(url.query_pairs().all(|(name, _)| name == "client_id" || name == "request_uri"));
+    /// # let _ = op.visit(url);
+    /// # op.assert_clean();
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "testing"))]
+    /// # fn main() {}
+    /// ```
+    pub fn pushed(mut self) -> Self {
+        self.pushed = true;
+        self
+    }
+
     /// Makes the URL to send the browser to and the session to keep until it comes back.
     ///
     /// # Errors
     ///
     /// [`Configuration`](crate::ErrorKind::Configuration) or [`Misuse`](crate::ErrorKind::Misuse) for parameters that cannot
     /// be sent; and what [`Client::provider_metadata`] says where the OP's metadata is not there yet.
+    ///
+    /// Where the request is pushed also [`ErrorResponse`](crate::ErrorKind::ErrorResponse) with what the OP has against
+    /// it, [`Protocol`](crate::ErrorKind::Protocol) for an answer that breaks a rule, and
+    /// [`Transport`](crate::ErrorKind::Transport) where none came. None of them has used anything up: start again.
     pub async fn start(self) -> Result<(Url, AuthorizationSession), Error> {
         self.prepare().await.map_err(|error| error.in_step("starting the authorization request"))
     }
@@ -222,66 +274,74 @@ impl AuthorizationRequest<'_> {
         if self.claims.as_ref().is_some_and(|claims| !claims.is_object()) {
             return Err(setting("claims", "it must be a JSON object (OpenID Connect Core 1.0 §5.5)"));
         }
-        if self.details.as_ref().is_some_and(|details| !details.is_array()) {
-            return Err(setting("authorization_details", "it must be a JSON array (RFC 9396 §2)"));
+        if self.details.as_ref().is_some_and(|details| !are_details(details)) {
+            let problem = "it must be a JSON array of objects that each have a `type` (RFC 9396 §2)";
+            return Err(setting("authorization_details", problem));
         }
         let (require_auth_time, essential_acr) = essential_claims(self.claims.as_ref());
 
         let metadata = client.0.provider.metadata().await?;
         client.warn_if_unsupported(&metadata, self.response_type);
+        // A client that could not exchange the code must not send the user out.
+        client.identity_at(&metadata)?;
         let dpop_key = client.new_dpop_key(&metadata).await?;
         let state = random::base64url::<32>(random)?;
         let nonce = random::base64url::<32>(random)?;
         let code_verifier = if client.0.options.pkce { Some(random::base64url::<32>(random)?) } else { None };
 
-        let mut url = metadata.authorization_endpoint().clone();
-        {
-            let mut query = url.query_pairs_mut();
-            query
-                .append_pair("response_type", self.response_type.as_str())
-                .append_pair("client_id", client.client_id())
-                .append_pair("redirect_uri", &redirect_uri)
-                .append_pair("scope", &self.scopes.join(" "))
-                .append_pair("state", &state)
-                .append_pair("nonce", &nonce);
-            // The default mode of a multi-valued response type is the fragment, which no server sees, so the query is
-            // asked for by name (OAuth 2.0 Multiple Response Type Encoding Practices §2.1).
-            let mode = match self.response_type {
-                ResponseType::DeferredCode => self.response_mode.filter(|mode| *mode != ResponseMode::Query),
-                ResponseType::DeferredCodeOrCode => Some(self.response_mode.unwrap_or(ResponseMode::Query)),
-            };
-            if let Some(mode) = mode {
-                query.append_pair("response_mode", mode.as_str());
+        let mut parameters = vec![
+            ("response_type", self.response_type.as_str().to_owned()),
+            ("client_id", client.client_id().to_owned()),
+            ("redirect_uri", redirect_uri.clone()),
+            ("scope", self.scopes.join(" ")),
+            ("state", state.clone()),
+            ("nonce", nonce.clone()),
+        ];
+        // The default mode of a multi-valued response type is the fragment, which no server sees, so the query is
+        // asked for by name (OAuth 2.0 Multiple Response Type Encoding Practices §2.1).
+        let mode = match self.response_type {
+            ResponseType::DeferredCode | ResponseType::Code => {
+                self.response_mode.filter(|mode| *mode != ResponseMode::Query)
             }
-            if let Some(verifier) = &code_verifier {
-                let challenge = URL_SAFE_NO_PAD.encode(jose::sha256(verifier.as_bytes()));
-                query.append_pair("code_challenge", &challenge).append_pair("code_challenge_method", "S256");
-            }
-            if let Some(key) = &dpop_key {
-                query.append_pair("dpop_jkt", key.thumbprint());
-            }
-            if let Some(max_age) = self.max_age {
-                query.append_pair("max_age", &max_age.to_string());
-            }
-            if let Some(claims) = &self.claims {
-                query.append_pair("claims", &claims.to_string());
-            }
-            if let Some(details) = &self.details {
-                query.append_pair("authorization_details", &details.to_string());
-            }
-            for (name, value) in &self.parameters {
-                query.append_pair(name, value);
-            }
-            for (name, value) in &self.extra {
-                query.append_pair(name, value);
-            }
+            ResponseType::DeferredCodeOrCode => Some(self.response_mode.unwrap_or(ResponseMode::Query)),
+        };
+        if let Some(mode) = mode {
+            parameters.push(("response_mode", mode.as_str().to_owned()));
         }
+        if let Some(verifier) = &code_verifier {
+            let challenge = URL_SAFE_NO_PAD.encode(jose::sha256(verifier.as_bytes()));
+            parameters.extend([("code_challenge", challenge), ("code_challenge_method", "S256".to_owned())]);
+        }
+        if let Some(key) = &dpop_key {
+            parameters.push(("dpop_jkt", key.thumbprint().to_owned()));
+        }
+        if let Some(max_age) = self.max_age {
+            parameters.push(("max_age", max_age.to_string()));
+        }
+        if let Some(claims) = &self.claims {
+            parameters.push(("claims", claims.to_string()));
+        }
+        if let Some(details) = &self.details {
+            parameters.push(("authorization_details", details.to_string()));
+        }
+        parameters.extend(self.parameters);
+        parameters.extend(self.extra.iter().map(|(name, value)| (name.as_str(), value.clone())));
+
+        let (url, url_expires_at) = if self.pushed || client.pushes(&metadata) {
+            let pushed = client.push(&metadata, &parameters, dpop_key.as_ref()).await?;
+            (pushed.url(&metadata, client.client_id()), Some(unix_seconds(pushed.expires_at)))
+        } else {
+            let mut url = metadata.authorization_endpoint().clone();
+            url.query_pairs_mut().extend_pairs(&parameters);
+            (url, None)
+        };
 
         let session = AuthorizationSession(Box::new(session::Body {
             version: session::VERSION,
             issuer: client.issuer().to_owned(),
             client_id: client.client_id().to_owned(),
             redirect_uri,
+            url_expires_at,
             response_type: self.response_type,
             iss_required: metadata.authorization_response_iss_parameter_supported(),
             state: Secret::new(state),
@@ -314,6 +374,12 @@ impl AuthorizationRequest<'_> {
         }
         self.set(name, joined)
     }
+}
+
+/// RFC 9396 §2: "an array of JSON objects", of which each has a "type" that is a string.
+fn are_details(details: &Value) -> bool {
+    let has_type = |detail: &Value| detail.get("type").is_some_and(Value::is_string);
+    details.as_array().is_some_and(|details| !details.is_empty() && details.iter().all(has_type))
 }
 
 /// What the `claims` parameter makes essential in the ID Token, as far as it has to be checked afterwards: whether

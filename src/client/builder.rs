@@ -1,28 +1,31 @@
 //! Building a client: who it is, whom it talks to, and what it chooses.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
 use url::Url;
 
+use super::authorize::ResponseType;
+use super::identity::Credentials;
 use super::options::{Backoff, DpopMode, Options, PollCredential};
-use super::{Client, Inner};
+use super::refresh::Flights;
+use super::{Client, Inner, encryption};
 use crate::clock::{Clock, SystemClock};
-use crate::endpoint::{ClientAuthentication, ClientIdentity, Endpoints};
+use crate::endpoint::{ClientAuthentication, Endpoints};
 use crate::error::{ConfigurationProblem, Error};
-use crate::jose::SigningAlgorithm;
+use crate::jose::{ContentEncryptionAlgorithm, DecryptionKey, KeyManagementAlgorithm, Signer, SigningAlgorithm};
 use crate::provider::{Issuer, Provider, ProviderPolicy};
 use crate::random::{Random, SystemRandom};
 use crate::secret::Secret;
-use crate::transport::{HttpClient, ReqwestClient, TransportPolicy, may_be_called};
+use crate::transport::{ClientCertificate, Configure, HttpClient, ReqwestClient, TransportPolicy, may_be_called};
 
 /// Settings of a [`Client`]. Finish with [`discover`](Self::discover), or with [`build`](Self::build) where the OP may
 /// be unreachable at start.
 pub struct ClientBuilder {
     issuer: String,
     client_id: String,
-    authentication: ClientAuthentication,
+    credentials: Credentials,
     assertion_audience: AssertionAudience,
     redirect_uri: Option<String>,
     allow_insecure_loopback: bool,
@@ -36,7 +39,7 @@ pub struct ClientBuilder {
 /// Unless `configure_http` sets another one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-struct ConfigureHttp(Box<dyn FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send>);
+struct ConfigureHttp(Box<Configure>);
 
 /// Whom a client assertion is for (RFC 7523 §3; OpenID Connect Core 1.0 §9).
 #[non_exhaustive]
@@ -55,7 +58,7 @@ impl ClientBuilder {
         Self {
             issuer,
             client_id,
-            authentication: ClientAuthentication::none(),
+            credentials: Credentials::default(),
             assertion_audience: AssertionAudience::Issuer,
             redirect_uri: None,
             allow_insecure_loopback: false,
@@ -67,10 +70,72 @@ impl ClientBuilder {
         }
     }
 
-    /// How the client proves who it is; a public client, which is the default, does not.
+    /// How the client proves who it is: the method that was registered as `token_endpoint_auth_method`, with its
+    /// credentials. Discovery refuses one that the OP does not list.
+    ///
+    /// Without it the method is chosen when the OP's metadata is there, from what
+    /// [`client_certificate`](Self::client_certificate), [`signing_key`](Self::signing_key) and
+    /// [`client_secret`](Self::client_secret) allow: the first that the OP lists of `tls_client_auth` or
+    /// `self_signed_tls_client_auth`, `private_key_jwt`, `client_secret_jwt`, `client_secret_basic`,
+    /// `client_secret_post`. [`Client::authentication_method`] tells which one it is. A client without any of them is
+    /// a public one.
     #[must_use]
     pub fn authentication(mut self, authentication: ClientAuthentication) -> Self {
-        self.authentication = authentication;
+        self.credentials.named = Some(authentication);
+        self
+    }
+
+    /// The client secret, for the best method that the OP lists. Beside [`authentication`](Self::authentication) it is
+    /// only the key of ID Tokens that are signed with an HMAC.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use openid_deferred::testing::{TestClient, TestProvider};
+    /// # use openid_deferred::Client;
+    /// # const SECRET: &str = "a secret of at least thirty-two bytes";
+    /// # let op = TestProvider::builder().in_process().client(TestClient::secret_jwt("my-client", SECRET)).start()?;
+    /// # let network = op.http_client();
+    /// let client = Client::builder(op.issuer(), "my-client")
+    ///     .client_secret(SECRET)
+    ///     .redirect_uri("https://rp.example/callback")
+    /// #   .http_client(network)
+    ///     .discover()
+    ///     .await?;
+    /// assert_eq!(client.authentication_method(), Some("client_secret_jwt"));
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "testing"))]
+    /// # fn main() {}
+    /// ```
+    #[must_use]
+    pub fn client_secret(mut self, secret: impl Into<Secret>) -> Self {
+        self.credentials.given.secret = Some(secret.into());
+        self
+    }
+
+    /// The key of client assertions, in memory or behind any [`Signer`], for `private_key_jwt` if the OP lists it.
+    #[must_use]
+    pub fn signing_key(mut self, signer: impl Signer + 'static) -> Self {
+        self.credentials.set_signer(signer);
+        self
+    }
+
+    /// The certificate of the client, for `tls_client_auth` if the OP lists it, or for `self_signed_tls_client_auth` if
+    /// it vouches for itself; and for [`certificate_bound_access_tokens`](Self::certificate_bound_access_tokens).
+    #[must_use]
+    pub fn client_certificate(mut self, certificate: ClientCertificate) -> Self {
+        self.credentials.given.certificate = Some(certificate);
+        self
+    }
+
+    /// The client was registered with `tls_client_certificate_bound_access_tokens`: the OP binds its tokens to the
+    /// certificate (RFC 8705 §3). Then nothing of this client uses DPoP, since an OP that sees both may use up a grant
+    /// and refuse, and [`dpop`](Self::dpop) must not ask for it.
+    #[must_use]
+    pub fn certificate_bound_access_tokens(mut self) -> Self {
+        self.options.certificate_bound = true;
         self
     }
 
@@ -78,6 +143,15 @@ impl ClientBuilder {
     #[must_use]
     pub fn redirect_uri(mut self, redirect_uri: impl Into<String>) -> Self {
         self.redirect_uri = Some(redirect_uri.into());
+        self
+    }
+
+    /// Which codes authorization requests ask for unless they are told otherwise; `deferred_code` unless set. It is
+    /// what [`discover`](Self::discover) looks for in the OP's metadata, so with [`ResponseType::Code`] the client works
+    /// with OPs that know nothing of the deferred flow.
+    #[must_use]
+    pub fn response_type(mut self, response_type: ResponseType) -> Self {
+        self.options.response_type = response_type;
         self
     }
 
@@ -97,17 +171,19 @@ impl ClientBuilder {
 
     /// Adjusts the reqwest client: proxies, root certificates, connect timeout, DNS. Redirects stay off, plain HTTP
     /// stays refused and bodies stay bounded whatever is set here. It has no effect beside
-    /// [`http_client`](Self::http_client).
+    /// [`http_client`](Self::http_client). It is called for each reqwest client that is built: one, and one more for each
+    /// [`ClientCertificate`] and each renewal of it.
     #[must_use]
     pub fn configure_http(
         mut self,
-        configure: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + 'static,
+        configure: impl Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + Sync + 'static,
     ) -> Self {
         self.configure_http = Some(ConfigureHttp(Box::new(configure)));
         self
     }
 
-    /// Sends requests through this instead of reqwest.
+    /// Sends requests through this instead of reqwest. If the client has a certificate, this has to present it; see
+    /// [`HttpClient::presents_client_certificates`].
     #[must_use]
     pub fn http_client(mut self, http_client: Arc<dyn HttpClient>) -> Self {
         self.http_client = Some(http_client);
@@ -166,6 +242,80 @@ impl ClientBuilder {
         self
     }
 
+    /// The algorithm that was registered as `id_token_encrypted_response_alg`: ID Tokens, interim and final, that are in
+    /// clear or encrypted in another way are refused. It needs a [`decryption_key`](Self::decryption_key).
+    ///
+    /// Unless set, ID Tokens may be in clear, or encrypted for one of the decryption keys.
+    #[must_use]
+    pub fn id_token_encrypted_response_alg(mut self, algorithm: KeyManagementAlgorithm) -> Self {
+        self.options.id_token_encryption.alg = Some(algorithm);
+        self
+    }
+
+    /// The algorithm that was registered as `id_token_encrypted_response_enc`. Unless set, every
+    /// [`ContentEncryptionAlgorithm`] is accepted.
+    #[must_use]
+    pub fn id_token_encrypted_response_enc(mut self, algorithm: ContentEncryptionAlgorithm) -> Self {
+        self.options.id_token_encryption.enc = Some(algorithm);
+        self
+    }
+
+    /// The algorithm that was registered as `userinfo_signed_response_alg`: UserInfo responses that are not signed, or
+    /// with another one, are refused. An HMAC algorithm needs a client secret that is at least as long as its hash.
+    ///
+    /// Unless set, they may be plain JSON, or signed by one of the OP's keys.
+    #[must_use]
+    pub fn userinfo_signed_response_alg(mut self, algorithm: SigningAlgorithm) -> Self {
+        self.options.userinfo_algorithm = Some(algorithm);
+        self
+    }
+
+    /// The algorithm that was registered as `userinfo_encrypted_response_alg`: UserInfo responses that are in clear or
+    /// encrypted in another way are refused. It needs a [`decryption_key`](Self::decryption_key).
+    ///
+    /// Encryption alone says nothing about who made a response, so demand a
+    /// [signature](Self::userinfo_signed_response_alg) too where more than TLS is to vouch for it.
+    #[must_use]
+    pub fn userinfo_encrypted_response_alg(mut self, algorithm: KeyManagementAlgorithm) -> Self {
+        self.options.userinfo_encryption.alg = Some(algorithm);
+        self
+    }
+
+    /// The algorithm that was registered as `userinfo_encrypted_response_enc`. Unless set, every
+    /// [`ContentEncryptionAlgorithm`] is accepted.
+    #[must_use]
+    pub fn userinfo_encrypted_response_enc(mut self, algorithm: ContentEncryptionAlgorithm) -> Self {
+        self.options.userinfo_encryption.enc = Some(algorithm);
+        self
+    }
+
+    /// A private key that the OP may encrypt ID Tokens and UserInfo responses for, beside those that were given before;
+    /// [`Client::jwks`] is what to publish. While keys rotate there are two: the new one first, then the old one. Keys
+    /// can be [replaced](Client::replace_decryption_keys) later.
+    ///
+    /// ```no_run
+    /// use openid_deferred::{Client, DecryptionKey, KeyManagementAlgorithm, SigningAlgorithm};
+    ///
+    /// # async fn example(new_pem: &str, old_pem: &str) -> Result<(), openid_deferred::Error> {
+    /// let algorithm = KeyManagementAlgorithm::EcdhEsA256Kw;
+    /// let client = Client::builder("https://op.example", "my-client")
+    ///     .redirect_uri("https://rp.example/callback")
+    ///     .decryption_key(DecryptionKey::from_pem(algorithm, new_pem, None)?)
+    ///     .decryption_key(DecryptionKey::from_pem(algorithm, old_pem, None)?)
+    ///     .id_token_signed_response_alg(SigningAlgorithm::Es256)
+    ///     .id_token_encrypted_response_alg(algorithm)
+    ///     .discover()
+    ///     .await?;
+    /// println!("serve this at the jwks_uri: {}", client.jwks());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn decryption_key(mut self, key: DecryptionKey) -> Self {
+        self.options.decryption_keys.push(key);
+        self
+    }
+
     /// Audiences that an ID Token may name beside this client.
     #[must_use]
     pub fn trusted_audiences<S: Into<String>>(mut self, audiences: impl IntoIterator<Item = S>) -> Self {
@@ -193,7 +343,7 @@ impl ClientBuilder {
     /// Which DPoP keys are used; a new one for every process unless set.
     #[must_use]
     pub fn dpop(mut self, mode: DpopMode) -> Self {
-        self.options.dpop = mode;
+        self.options.dpop = Some(mode);
         self
     }
 
@@ -201,6 +351,15 @@ impl ClientBuilder {
     #[must_use]
     pub fn poll_credential(mut self, credential: PollCredential) -> Self {
         self.options.poll_credential = credential;
+        self
+    }
+
+    /// Pushes every authorization request to the OP and sends the browser out with a reference to it (RFC 9126), so that
+    /// nobody on its way can read or change what is asked. Where the OP requires that it happens without this setting;
+    /// [`AuthorizationRequest::pushed`](super::AuthorizationRequest::pushed) is for a single request.
+    #[must_use]
+    pub fn pushed_authorization_requests(mut self) -> Self {
+        self.options.pushed_requests = true;
         self
     }
 
@@ -311,29 +470,40 @@ impl ClientBuilder {
         self.check_combinations()?;
         let issuer = Issuer::new(&self.issuer, self.allow_insecure_loopback)?;
         let http_client = match self.http_client {
-            Some(http_client) => http_client,
+            Some(http_client) => {
+                if self.credentials.certificate().is_some() && !http_client.presents_client_certificates() {
+                    return Err(setting(
+                        "http_client",
+                        "it does not present client certificates; implement `presents_client_certificates`, and send \
+                         requests with a `client_certificate` over connections with that one",
+                    ));
+                }
+                http_client
+            }
             None => {
                 let policy = TransportPolicy {
                     allow_insecure_loopback: self.allow_insecure_loopback,
                     connect_timeout: CONNECT_TIMEOUT,
                 };
-                Arc::new(ReqwestClient::new(policy, self.configure_http.map(|configure| configure.0))?)
+                let client = ReqwestClient::new(policy, self.configure_http.map(|configure| configure.0))?;
+                if let Some(certificate) = self.credentials.certificate() {
+                    client.prepare(&certificate.current())?;
+                }
+                Arc::new(client)
             }
         };
         let endpoints = Arc::new(Endpoints::new(http_client, self.clock.clone(), self.random.clone()));
         let policy = ProviderPolicy { allow_insecure_loopback: self.allow_insecure_loopback };
         let provider = Provider::new(issuer.clone(), endpoints.clone(), policy, self.clock.clone());
-        let identity = ClientIdentity {
-            client_id: self.client_id,
-            authentication: self.authentication,
+        let inner = Inner {
             assertion_audience: match self.assertion_audience {
                 AssertionAudience::Issuer => Some(issuer.as_str().to_owned()),
                 AssertionAudience::TokenEndpoint => None,
             },
-        };
-        Ok(Client(Arc::new(Inner {
             issuer,
-            identity,
+            client_id: self.client_id,
+            credentials: self.credentials,
+            identity: OnceLock::new(),
             redirect_uri: self.redirect_uri,
             allow_insecure_loopback: self.allow_insecure_loopback,
             provider,
@@ -341,8 +511,15 @@ impl ClientBuilder {
             clock: self.clock,
             random: self.random,
             cancellation_endpoint,
+            refreshes: Flights::default(),
+            decryption_keys: RwLock::new(self.options.decryption_keys.as_slice().into()),
             options: self.options,
-        })))
+        };
+        // A method that was named is not for the OP's metadata to choose, so that what does not need the OP works.
+        if let Some(named) = inner.credentials.named.clone().filter(ClientAuthentication::is_settled) {
+            inner.identity.get_or_init(|| inner.identity_with(named));
+        }
+        Ok(Client(Arc::new(inner)))
     }
 
     fn cancellation_url(&self) -> Result<Option<Url>, Error> {
@@ -355,33 +532,42 @@ impl ClientBuilder {
     }
 
     fn check_combinations(&self) -> Result<(), Error> {
-        if self.options.poll_credential == PollCredential::AccessToken {
-            if self.authentication.method() == "client_secret_basic" {
-                return Err(setting(
-                    "poll_credential",
-                    "`AccessToken` and `client_secret_basic` both need the `Authorization` header; use another method",
-                ));
-            }
-            if matches!(self.options.dpop, DpopMode::Off) {
-                return Err(setting("poll_credential", "`AccessToken` is DPoP-bound; do not turn DPoP off"));
-            }
+        self.credentials.check(&self.options)?;
+        if let Some(named) = &self.credentials.named {
+            check_poll_credential(&self.options, named)?;
         }
-        for algorithm in self.options.id_token_algorithms.iter().flatten() {
+        if self.options.poll_credential == PollCredential::AccessToken && matches!(self.options.dpop(), DpopMode::Off) {
+            return Err(setting("poll_credential", "`AccessToken` is DPoP-bound; do not turn DPoP off"));
+        }
+        encryption::check_settings(&self.options)?;
+        let id_token = self.options.id_token_algorithms.iter().flatten();
+        let id_token = id_token.map(|algorithm| ("id_token_signed_response_alg", algorithm));
+        let userinfo = self.options.userinfo_algorithm.iter();
+        let userinfo = userinfo.map(|algorithm| ("userinfo_signed_response_alg", algorithm));
+        for (name, algorithm) in id_token.chain(userinfo) {
             if !algorithm.is_symmetric() {
                 continue;
             }
             // OpenID Connect Core 1.0 §16.19: a secret used as an HMAC key must have at least as many octets as the
             // hash.
             let needed = algorithm.hash().length();
-            if self.authentication.secret().is_none_or(|secret| secret.expose().len() < needed) {
-                return Err(setting(
-                    "id_token_signed_response_alg",
-                    "HMAC needs a client secret that is at least as long as its hash",
-                ));
+            if self.credentials.secret().is_none_or(|secret| secret.expose().len() < needed) {
+                return Err(setting(name, "HMAC needs a client secret that is at least as long as its hash"));
             }
         }
         Ok(())
     }
+}
+
+/// A request has one `Authorization` header.
+pub(super) fn check_poll_credential(options: &Options, authentication: &ClientAuthentication) -> Result<(), Error> {
+    if options.poll_credential == PollCredential::AccessToken && authentication.method() == "client_secret_basic" {
+        return Err(setting(
+            "poll_credential",
+            "`AccessToken` and `client_secret_basic` both need the `Authorization` header; use another method",
+        ));
+    }
+    Ok(())
 }
 
 /// RFC 6749 §3.1.2: an absolute URI without a fragment. Custom schemes are for native applications.

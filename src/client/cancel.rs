@@ -52,11 +52,12 @@ impl Client {
 
     pub(crate) async fn request_cancellation(&self, pending: &PendingAuthentication) -> Result<Cancelled, Error> {
         let Some(url) = &self.0.cancellation_endpoint else { return Ok(Cancelled::LocallyOnly) };
+        let client = self.identity().await?;
         let request = || EndpointRequest {
             url,
             document: Document::CancellationResponse,
             form: vec![("deferred_auth_id", Cow::Borrowed(pending.0.deferred_auth_id.expose()))],
-            client: &self.0.identity,
+            client,
             dpop: pending.0.dpop_key.as_ref(),
             access_token: None,
             timeout: self.0.options.request_timeout,
@@ -65,7 +66,7 @@ impl Client {
         let told = async {
             let answer = self.0.endpoints.post(request()).await?;
             // The draft's text asks for a form, but its example shows JSON, which has no place for a client's proof.
-            if status(&answer) == Some(415) && !self.0.identity.authentication.is_in_body() {
+            if status(&answer) == Some(415) && !client.authentication.is_in_body() {
                 return self.0.endpoints.post_json(request()).await;
             }
             Ok(answer)

@@ -19,6 +19,8 @@ use crate::secret::Secret;
 
 /// DTR §Deferred Code Exchange Request.
 pub(super) const DEFERRED_GRANT: &str = "urn:openid:params:grant-type:deferred";
+/// RFC 6749 §4.1.3.
+pub(super) const CODE_GRANT: &str = "authorization_code";
 
 /// Where no connection comes about the code is unspent, and the user waits in front of the page: a few quick tries.
 const CONNECTION_ATTEMPTS: u32 = 3;
@@ -37,8 +39,8 @@ impl Client {
     ///
     /// The code goes out once. Where no connection comes about it is tried three times, and `grant` stays usable, as
     /// it does when the OP refuses our credentials or our DPoP proof; in every other case it is spent. Final tokens that
-    /// have come but cannot be validated, because the OP's keys are out of reach, stay in the grant too: exchange it
-    /// again later, and nothing is sent.
+    /// have come but cannot be validated, because the OP's keys are out of reach or a decryption key is missing, stay in
+    /// the grant too: exchange it again later, and nothing is sent.
     ///
     /// # Errors
     ///
@@ -140,7 +142,8 @@ impl Client {
     /// Row by row the same request for both kinds of code. Gives the body of the answer and when the request left.
     async fn send_code(&self, grant: &mut AuthorizationGrant) -> Result<(Zeroizing<Vec<u8>>, SystemTime), Error> {
         let metadata = self.0.provider.metadata().await?;
-        let url = metadata.token_endpoint();
+        let client = self.identity_at(&metadata)?;
+        let url = self.endpoints(&metadata, client).token();
         let started = self.0.clock.monotonic();
         let mut attempt = 1;
         loop {
@@ -150,7 +153,7 @@ impl Client {
                 url,
                 document: Document::ExchangeResponse,
                 form: self.code_form(grant),
-                client: &self.0.identity,
+                client,
                 dpop: grant.session.dpop_key.as_ref(),
                 access_token: None,
                 timeout: self.0.options.request_timeout,
@@ -205,7 +208,7 @@ impl Client {
                 }
             }
             Code::Authorization(code) => {
-                form.push(("grant_type", "authorization_code".into()));
+                form.push(("grant_type", CODE_GRANT.into()));
                 form.push(("code", code.expose().into()));
             }
         }
@@ -250,12 +253,12 @@ impl Client {
         Ok(SignIn::Complete(judged?))
     }
 
-    /// Tries to verify an interim ID Token that could not be verified before because the OP's keys were out of reach;
-    /// [`PendingAuthentication::interim`] has the result. Does nothing in any other state.
+    /// Tries to verify an interim ID Token that could not be verified before because the OP's keys were out of reach, or
+    /// a decryption key was missing; [`PendingAuthentication::interim`] has the result. Does nothing in any other state.
     ///
     /// # Errors
     ///
-    /// When the keys are still out of reach. The process itself is not touched.
+    /// When the keys are still out of reach or missing. The process itself is not touched.
     pub async fn verify_interim(&self, pending: &mut PendingAuthentication) -> Result<(), Error> {
         self.check_ownership(&pending.0.issuer, &pending.0.client_id)?;
         let Some(UnverifiedInterim { token, member }) = &pending.0.unverified_interim else {
@@ -263,9 +266,14 @@ impl Client {
         };
         let body = &pending.0;
         let algorithms = self.id_token_algorithms().await?;
-        let verified = match id_token::header(token.expose()) {
+        let opened = match self.decrypted_id_token(token) {
+            // Another instance of the application may have the key.
+            Err(violation) if violation.rule() == Rule::NoDecryptionKey => return Err(Error::new(violation)),
+            opened => opened.and_then(|token| Ok((id_token::header(token.expose())?, token))),
+        };
+        let verified = match opened {
             Err(violation) => Err(violation),
-            Ok((algorithm, kid)) => {
+            Ok(((algorithm, kid), token)) => {
                 let keys = self.keys_for(algorithm, kid.as_deref()).await?;
                 let received_at = body.schedule.exchange_answered_at();
                 let expectations =

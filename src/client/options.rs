@@ -2,22 +2,32 @@
 
 use std::time::Duration;
 
+use super::authorize::ResponseType;
 use crate::dpop::DpopKey;
-use crate::jose::SigningAlgorithm;
+use crate::id_token::RegisteredEncryption;
+use crate::jose::{DecryptionKey, SigningAlgorithm};
 use crate::pending::FINAL_POLL_MARGIN;
 use crate::secret::Secret;
 
 /// Everything that can be chosen beyond who the client is and whom it talks to. Each has a setter on the builder.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
+    pub(crate) response_type: ResponseType,
     pub(crate) request_timeout: Duration,
     pub(crate) poll_timeout: Duration,
     pub(crate) leeway: Duration,
     pub(crate) session_lifetime: Duration,
     pub(crate) id_token_algorithms: Option<Vec<SigningAlgorithm>>,
+    pub(crate) id_token_encryption: RegisteredEncryption,
+    pub(crate) userinfo_algorithm: Option<SigningAlgorithm>,
+    pub(crate) userinfo_encryption: RegisteredEncryption,
+    pub(crate) decryption_keys: Vec<DecryptionKey>,
     pub(crate) trusted_audiences: Vec<String>,
     pub(crate) notification_token: Option<Secret>,
-    pub(crate) dpop: DpopMode,
+    /// `None` where nothing was said.
+    pub(crate) dpop: Option<DpopMode>,
+    pub(crate) certificate_bound: bool,
+    pub(crate) pushed_requests: bool,
     pub(crate) poll_credential: PollCredential,
     pub(crate) pkce: bool,
     pub(crate) redirect_uri_in_exchange: bool,
@@ -35,15 +45,22 @@ pub(crate) struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            response_type: ResponseType::default(),
             request_timeout: Duration::from_secs(30),
             // An OP may hold a poll open until something happens, which is why it has a timeout of its own.
             poll_timeout: Duration::from_secs(90),
             leeway: Duration::from_secs(60),
             session_lifetime: Duration::from_secs(3600),
             id_token_algorithms: None,
+            id_token_encryption: RegisteredEncryption::default(),
+            userinfo_algorithm: None,
+            userinfo_encryption: RegisteredEncryption::default(),
+            decryption_keys: Vec::new(),
             trusted_audiences: Vec::new(),
             notification_token: None,
-            dpop: DpopMode::PerProcess,
+            dpop: None,
+            certificate_bound: false,
+            pushed_requests: false,
             poll_credential: PollCredential::ClientAuthentication,
             pkce: true,
             redirect_uri_in_exchange: true,
@@ -56,6 +73,18 @@ impl Default for Options {
             immediate_answers: false,
             cancellation_endpoint: None,
             identity_without_binding: false,
+        }
+    }
+}
+
+impl Options {
+    /// Which DPoP keys are used. Where tokens are bound to the client certificate there are none: an OP that sees both
+    /// may use up a grant and refuse.
+    pub(crate) fn dpop(&self) -> &DpopMode {
+        match &self.dpop {
+            Some(mode) => mode,
+            None if self.certificate_bound => &DpopMode::Off,
+            None => &DpopMode::PerProcess,
         }
     }
 }

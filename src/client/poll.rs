@@ -32,8 +32,8 @@ pub enum Poll {
     Finished(Outcome),
 }
 
-/// For this long a success response is kept whose signature cannot be checked because keys are out of reach.
-const VALIDATION_PATIENCE: Duration = Duration::from_secs(24 * 3600);
+/// For this long a success response is kept that cannot be decrypted or verified because keys are out of reach.
+pub(super) const VALIDATION_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 /// How long after the first failed try to validate it the next one is due, and how far doubling takes that.
 const VALIDATION_PAUSE: Duration = Duration::from_secs(30);
 const LONGEST_VALIDATION_PAUSE: Duration = Duration::from_secs(600);
@@ -151,6 +151,7 @@ impl Client {
     ) -> Result<Sent, Failure> {
         let not_sent = |error| Failure { error, may_have_been_sent: false };
         let metadata = metadata.map_err(not_sent)?;
+        let client = self.identity_at(&metadata).map_err(not_sent)?;
         let access_token = match self.0.options.poll_credential {
             PollCredential::ClientAuthentication => None,
             PollCredential::AccessToken => {
@@ -163,10 +164,10 @@ impl Client {
             ("deferred_auth_id", pending.0.deferred_auth_id.expose().into()),
         ];
         let request = EndpointRequest {
-            url: metadata.token_endpoint(),
+            url: self.endpoints(&metadata, client).token(),
             document: Document::TokenResponse,
             form,
-            client: &self.0.identity,
+            client,
             dpop: pending.0.dpop_key.as_ref(),
             access_token,
             timeout: self.0.options.poll_timeout,
@@ -209,10 +210,19 @@ impl Client {
                 let doublings = answered.attempts.min(8);
                 let pause = VALIDATION_PAUSE.saturating_mul(1 << doublings).min(LONGEST_VALIDATION_PAUSE);
                 answered.attempts = answered.attempts.saturating_add(1);
+                if error.rule() == Some(Rule::NoDecryptionKey) {
+                    tracing::error!(
+                        issuer = self.issuer(),
+                        client_id = self.client_id(),
+                        "a final ID Token is encrypted for a key that this client does not have; it is kept for a day"
+                    );
+                }
                 body.schedule.postpone(pause.max(error.retry_after().unwrap_or_default()), self.now());
                 match error.rule() {
                     _ if waited < VALIDATION_PATIENCE => return Err(error),
-                    Some(rule @ Rule::IdTokenNoKey) => Violation::new(rule).in_document(Document::IdToken),
+                    Some(rule @ (Rule::IdTokenNoKey | Rule::NoDecryptionKey)) => {
+                        Violation::new(rule).in_document(Document::IdToken)
+                    }
                     _ => Violation::new(Rule::KeysUnavailable),
                 }
             }

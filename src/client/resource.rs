@@ -6,26 +6,45 @@ use url::Url;
 
 use super::Client;
 use super::authentication::{Authentication, TokenType};
-use crate::endpoint::{Failure, Presentation, ResourceRequest};
+use super::builder::setting;
+use crate::endpoint::{Failure, Presentation, ResourceRequest, stated_error};
 use crate::error::{ConfigurationProblem, Document, Error, Misuse};
-use crate::transport::{HttpResponse, may_be_called};
+use crate::transport::{ClientCertificate, HttpResponse, may_be_called};
 
 /// More than an application should get through this door; larger things are fetched with its own HTTP client.
 const RESOURCE_RESPONSE_LIMIT: usize = 16 * 1024 * 1024;
 
+/// A request that an access token goes with.
+pub(super) struct Call<'a> {
+    pub(super) method: Method,
+    pub(super) url: &'a Url,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+    pub(super) document: Document,
+    pub(super) body_limit: usize,
+}
+
 impl Client {
     /// Sends a request to a protected resource with the access token, and with a DPoP proof where the token is bound
-    /// to a key. A challenge for a nonce is answered once; nonces of resource servers are kept apart from the OP's.
+    /// to a key, or over a connection with the client certificate where it is bound to that. A challenge for a nonce is answered once; nonces of resource servers are kept apart from the OP's.
     ///
     /// Only `https:` URLs are called (or plain loopback ones where the client allows them), redirects are not followed,
-    /// and the response has at most 16 MiB. Its status is not judged.
+    /// and the response has at most 16 MiB. Its status is not judged; where the resource refuses the request and says
+    /// why in a challenge (RFC 6750 §3), the response's extensions have that as an
+    /// [`ErrorResponse`](crate::ErrorResponse).
     ///
     /// ```
     /// # async fn example(client: &openid_deferred::Client, authentication: &openid_deferred::Authentication)
     /// # -> Result<(), Box<dyn std::error::Error>> {
+    /// use openid_deferred::ErrorResponse;
+    ///
     /// let request = http::Request::get("https://api.example/accounts").body(Default::default())?;
     /// let response = client.resource(authentication, request).await?;
-    /// println!("{}: {} bytes", response.status(), response.body().len());
+    /// match response.extensions().get::<ErrorResponse>() {
+    ///     Some(error) if error.code() == "insufficient_scope" => println!("ask for {:?}", error.scope()),
+    ///     Some(error) => println!("refused: {error}"), // after `invalid_token`, `Client::refresh` may help
+    ///     None => println!("{}: {} bytes", response.status(), response.body().len()),
+    /// }
     /// # Ok(())
     /// # }
     /// ```
@@ -48,9 +67,20 @@ impl Client {
         if !may_be_called(&url, self.0.allow_insecure_loopback) {
             return Err(ConfigurationProblem::InsecureUrl { name: "request" }.into());
         }
-        let sent = self.with_access_token(authentication, parts.method, &url, parts.headers, body, Document::Resource);
+        let call = Call {
+            method: parts.method,
+            url: &url,
+            headers: parts.headers,
+            body,
+            document: Document::Resource,
+            body_limit: RESOURCE_RESPONSE_LIMIT,
+        };
+        let sent = self.with_access_token(authentication, call);
         let received = sent.await.map_err(|error| error.in_step("calling a protected resource"))?;
         let mut response = http::Response::new(received.body);
+        if let Some(error) = stated_error(received.status, &received.headers) {
+            response.extensions_mut().insert(error);
+        }
         *response.status_mut() = received.status;
         *response.headers_mut() = received.headers;
         Ok(response)
@@ -59,12 +89,9 @@ impl Client {
     pub(super) async fn with_access_token(
         &self,
         authentication: &Authentication,
-        method: Method,
-        url: &Url,
-        headers: HeaderMap,
-        body: Bytes,
-        document: Document,
+        call: Call<'_>,
     ) -> Result<HttpResponse, Error> {
+        let Call { method, url, headers, body, document, body_limit } = call;
         let tokens = authentication.body();
         self.check_ownership(&tokens.issuer, &tokens.client_id)?;
         let access_token = tokens.access_token.as_ref().ok_or(Misuse::NoAccessToken)?;
@@ -77,11 +104,18 @@ impl Client {
             access_token,
             presentation: match (tokens.token_type, &tokens.dpop_key) {
                 (TokenType::Dpop, Some(key)) => Presentation::Dpop(key),
+                _ if tokens.certificate_bound => Presentation::WithCertificate(self.token_certificate()?),
                 _ => Presentation::Bearer,
             },
             timeout: self.0.options.request_timeout,
-            body_limit: RESOURCE_RESPONSE_LIMIT,
+            body_limit,
         };
         self.0.endpoints.resource(request).await.map_err(|Failure { error, .. }| error)
+    }
+
+    /// The certificate to which the OP binds this client's tokens.
+    fn token_certificate(&self) -> Result<&ClientCertificate, Error> {
+        let problem = "the access token is bound to a certificate, which this client does not have";
+        self.0.credentials.certificate().ok_or_else(|| setting("client_certificate", problem))
     }
 }

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
 use super::authorize::ResponseType;
-use crate::clock::saturating_add;
+use crate::clock::{from_unix_seconds, saturating_add};
 use crate::dpop::DpopKey;
 use crate::error::{Error, Misuse, SessionProblem};
 use crate::jose;
@@ -45,6 +45,9 @@ pub(super) struct Body {
     pub(super) client_id: String,
     #[serde(rename = "uri")]
     pub(super) redirect_uri: String,
+    /// In seconds since 1970, where the request was pushed.
+    #[serde(rename = "ux", default, skip_serializing_if = "Option::is_none")]
+    pub(super) url_expires_at: Option<u64>,
     #[serde(rename = "rt")]
     pub(super) response_type: ResponseType,
     /// The OP had said that its responses carry `iss` (RFC 9207).
@@ -81,6 +84,13 @@ impl AuthorizationSession {
     /// When it was started, and so when the user was sent out.
     pub fn started_at(&self) -> SystemTime {
         self.0.checks.requested_at
+    }
+
+    /// Until when the browser has to be at the OP with the URL of the request, if the request was
+    /// [pushed](super::AuthorizationRequest::pushed): OPs keep such requests for a minute or so, and for one use (RFC
+    /// 9126 §2.2). Whoever comes later gets an error from the OP, and signs in anew.
+    pub fn url_expires_at(&self) -> Option<SystemTime> {
+        self.0.url_expires_at.map(from_unix_seconds)
     }
 
     /// A name for the cookie that carries the sealed session. It depends on `state` alone, so that several tabs do not

@@ -7,9 +7,11 @@ use serde_json::{Map, Value};
 
 use super::Client;
 use super::authentication::{self, Authentication, TokenType};
+use super::revoke::TokenTypeHint;
 use crate::dpop::DpopKey;
 use crate::error::{Document, Error, Rule, Violation};
 use crate::id_token::{self, IdToken, InterimState};
+use crate::jose::{KeySet, SigningAlgorithm};
 use crate::pending::Checks;
 use crate::secret::Secret;
 
@@ -53,8 +55,10 @@ impl Client {
             Ok(id_token) => id_token,
             Err(violation) => return Ok(Err(violation)),
         };
-        let bound = tokens.token_type == TokenType::Dpop && received.dpop_key.is_some();
-        let keep_tokens = bound || !self.0.options.identity_without_binding;
+        let key_bound = tokens.token_type == TokenType::Dpop && received.dpop_key.is_some();
+        // What the OP wrote into its token is for resource servers; the registration says that it does.
+        let certificate_bound = self.0.options.certificate_bound && received.dpop_key.is_none();
+        let keep_tokens = key_bound || certificate_bound || !self.0.options.identity_without_binding;
         if !keep_tokens {
             self.revoke_quietly(received.body, received.dpop_key).await;
         }
@@ -72,7 +76,10 @@ impl Client {
             authorization_details: tokens.authorization_details,
             extra: tokens.rest,
             dpop_key: received.dpop_key.cloned(),
+            certificate_bound,
             after_cancellation: false,
+            refreshed_id_token: None,
+            refreshed: None,
         })))
     }
 
@@ -81,7 +88,36 @@ impl Client {
         received: &ReceivedTokens<'_>,
         tokens: &Tokens,
     ) -> Result<Result<IdToken, Violation>, Error> {
-        let token = tokens.id_token.expose();
+        let Some(token) = &tokens.id_token else {
+            let violation = Violation::new(Rule::NoIdToken).in_document(Document::TokenResponse);
+            return Ok(Err(violation.at_member("id_token")));
+        };
+        let verified = self.verify_by_keys(token, |token, keys, algorithms| {
+            let mut expectations =
+                self.expectations(received.checks, algorithms, Some(&tokens.access_token), received.received_at);
+            expectations.code = received.code;
+            if !self.0.options.subject_may_change {
+                expectations.interim_subject = received.interim.verified().map(|interim| interim.claims().subject());
+            }
+            id_token::verify_final(token, keys, &expectations)
+        });
+        verified.await
+    }
+
+    /// Decrypts an ID Token and verifies what is inside by `verify`, with the keys that may have signed it and the
+    /// algorithms that it may use. The outer error passes, the inner one does not.
+    pub(super) async fn verify_by_keys(
+        &self,
+        token: &Secret,
+        verify: impl Fn(&str, &KeySet, &[SigningAlgorithm]) -> Result<IdToken, Violation>,
+    ) -> Result<Result<IdToken, Violation>, Error> {
+        let token = match self.decrypted_id_token(token) {
+            Ok(token) => token,
+            // An instance of the application that has the key may come along.
+            Err(violation) if violation.rule() == Rule::NoDecryptionKey => return Err(Error::new(violation)),
+            Err(violation) => return Ok(Err(violation)),
+        };
+        let token = token.expose();
         let (algorithm, kid) = match id_token::header(token) {
             Ok(header) => header,
             Err(violation) => return Ok(Err(violation)),
@@ -91,18 +127,12 @@ impl Client {
             return Ok(Err(Violation::new(Rule::IdTokenAlgorithm).in_document(Document::IdToken)));
         }
         let keys = self.keys_for(algorithm, kid.as_deref()).await?;
-        let mut expectations =
-            self.expectations(received.checks, &algorithms, Some(&tokens.access_token), received.received_at);
-        expectations.code = received.code;
-        if !self.0.options.subject_may_change {
-            expectations.interim_subject = received.interim.verified().map(|interim| interim.claims().subject());
-        }
-        let mut verified = id_token::verify_final(token, &keys, &expectations);
+        let mut verified = verify(token, &keys, &algorithms);
         let unverified = verified.as_ref().is_err_and(|violation| violation.rule() == Rule::IdTokenSignature);
         if unverified && !algorithm.is_symmetric() {
             // Keys without a `kid` rotate unseen, so a signature that does not verify is tried with newer ones.
             if let Some(newer) = self.0.provider.keys_newer_than(&keys).await? {
-                verified = id_token::verify_final(token, &newer, &expectations);
+                verified = verify(token, &newer, &algorithms);
             }
         }
         match verified {
@@ -114,19 +144,20 @@ impl Client {
 }
 
 /// A token response whose members have the shape that they must have.
-struct Tokens {
-    access_token: Secret,
-    token_type: TokenType,
-    id_token: Secret,
-    refresh_token: Option<Secret>,
-    expires_in: Option<Duration>,
-    scope: Option<String>,
-    authorization_details: Option<Value>,
-    rest: Map<String, Value>,
+pub(super) struct Tokens {
+    pub(super) access_token: Secret,
+    pub(super) token_type: TokenType,
+    /// A refresh may come without one (OpenID Connect Core 1.0 §12.2).
+    pub(super) id_token: Option<Secret>,
+    pub(super) refresh_token: Option<Secret>,
+    pub(super) expires_in: Option<Duration>,
+    pub(super) scope: Option<String>,
+    pub(super) authorization_details: Option<Value>,
+    pub(super) rest: Map<String, Value>,
 }
 
 impl Tokens {
-    fn parse(body: &[u8]) -> Result<Self, Violation> {
+    pub(super) fn parse(body: &[u8]) -> Result<Self, Violation> {
         const DOCUMENT: Document = Document::TokenResponse;
         let response: TokenResponse =
             serde_json::from_slice(body).map_err(|error| Violation::malformed_json(DOCUMENT, &error))?;
@@ -145,30 +176,41 @@ impl Tokens {
             _ => return Err(Violation::new(Rule::UnknownTokenType).in_document(DOCUMENT).at_member("token_type")),
         };
         Ok(Self {
-            id_token: required(response.id_token, Rule::NoIdToken, "id_token")?,
+            id_token: match response.id_token {
+                None | Some(Value::Null) => None,
+                id_token => Some(required(id_token, Rule::NoIdToken, "id_token")?),
+            },
             access_token: required(response.access_token, Rule::NoAccessToken, "access_token")?,
             token_type,
             refresh_token: text(response.refresh_token).map(Secret::new),
             // An absurd lifetime is no reason to refuse a user: it is left out, as RFC 6749 §5.1 allows the OP to do.
             expires_in: duration(response.expires_in.as_ref(), "expires_in", false, false).unwrap_or(None),
             scope: text(response.scope),
-            authorization_details: response.authorization_details,
+            authorization_details: response.authorization_details.filter(are_details),
             rest: response.rest,
         })
     }
 }
 
+/// RFC 9396 §7: an array, as in the request. What is none grants nothing that an application could read.
+fn are_details(details: &Value) -> bool {
+    if !details.is_array() {
+        tracing::warn!("the OP's `authorization_details` are no array; they are left out");
+    }
+    details.is_array()
+}
+
 /// The tokens of a response that is not believed, for revoking them: access token and refresh token.
-pub(super) fn tokens_to_revoke(body: &[u8]) -> Vec<(Secret, &'static str)> {
+pub(super) fn tokens_to_revoke(body: &[u8]) -> Vec<(Secret, TokenTypeHint)> {
     let Ok(Value::Object(mut response)) = serde_json::from_slice(body) else {
         return Vec::new();
     };
-    let mut token = |name: &'static str| match response.remove(name) {
-        Some(Value::String(token)) if !token.is_empty() => Some((Secret::new(token), name)),
+    let mut token = |kind: TokenTypeHint| match response.remove(kind.as_str()) {
+        Some(Value::String(token)) if !token.is_empty() => Some((Secret::new(token), kind)),
         _ => None,
     };
     // The refresh token first: revoking it takes the access token along at many OPs.
-    [token("refresh_token"), token("access_token")].into_iter().flatten().collect()
+    [token(TokenTypeHint::RefreshToken), token(TokenTypeHint::AccessToken)].into_iter().flatten().collect()
 }
 
 /// Makes sense of a number of seconds in any form that OPs have been seen to send: integers, integral and fractional
@@ -271,7 +313,8 @@ mod tests {
 
     #[test]
     fn a_final_response_needs_tokens_and_a_known_type() {
-        assert_eq!(rule(json!({"access_token": "a", "token_type": "DPoP"})), Rule::NoIdToken);
+        assert_eq!(rule(json!({"access_token": "a", "token_type": "DPoP", "id_token": ""})), Rule::NoIdToken);
+        assert_eq!(rule(json!({"access_token": "a", "token_type": "DPoP", "id_token": 7})), Rule::NoIdToken);
         assert_eq!(rule(json!({"id_token": "i", "token_type": "DPoP"})), Rule::NoAccessToken);
         assert_eq!(rule(json!({"id_token": "i", "access_token": "a"})), Rule::UnknownTokenType);
         assert_eq!(rule(json!({"id_token": "i", "access_token": "a", "token_type": "mac"})), Rule::UnknownTokenType);

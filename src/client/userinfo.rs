@@ -1,6 +1,7 @@
 //! OpenID Connect Core 1.0 §5.3: the UserInfo endpoint.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -9,13 +10,20 @@ use serde_json::{Map, Value};
 
 use super::Client;
 use super::authentication::Authentication;
+use super::resource::Call;
+use crate::clock::unix_seconds;
+use crate::endpoint::stated_error;
 use crate::error::{ConfigurationProblem, Document, Error, Rule, Violation};
 use crate::id_token;
-use crate::jose::{CompactJws, strict_object};
+use crate::jose::{CompactJws, KeySet, strict_object};
+
+/// Claims about one user, with a picture among them perhaps.
+const USERINFO_LIMIT: usize = 1024 * 1024;
 
 /// What the UserInfo endpoint says about a user, compared with whom the final ID Token is about.
 ///
-/// It came over TLS from the OP; unless the OP signs these responses it is not signed.
+/// It came over TLS from the OP; unless [a signature is demanded](super::ClientBuilder::userinfo_signed_response_alg), it
+/// may not be signed.
 #[derive(Clone)]
 pub struct UserInfo {
     claims: Map<String, Value>,
@@ -54,6 +62,8 @@ impl Client {
     /// # Errors
     ///
     /// [`Configuration`](crate::ErrorKind::Configuration) where the OP has no such endpoint;
+    /// [`ErrorResponse`](crate::ErrorKind::ErrorResponse) where the OP refused: after `invalid_token` the access token has
+    /// expired or was revoked, and [`Client::refresh`] may bring a new one;
     /// [`Protocol`](crate::ErrorKind::Protocol) where its answer is no UserInfo response or about somebody else;
     /// [`Misuse`](crate::ErrorKind::Misuse) without an access token;
     /// [`Transport`](crate::ErrorKind::Transport) where no answer came.
@@ -63,18 +73,33 @@ impl Client {
 
     async fn ask_userinfo(&self, authentication: &Authentication) -> Result<UserInfo, Error> {
         let metadata = self.0.provider.metadata().await?;
-        let url = metadata.userinfo_endpoint().ok_or(ConfigurationProblem::NoEndpoint("userinfo_endpoint"))?;
+        // A token that is not bound to the certificate is shown without one, and so not at the alias.
+        let endpoints = metadata.endpoints(authentication.body().certificate_bound);
+        let url = endpoints.userinfo().ok_or(ConfigurationProblem::NoEndpoint("userinfo_endpoint"))?;
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, application/jwt"));
-        let response =
-            self.with_access_token(authentication, Method::GET, url, headers, Bytes::new(), Document::UserInfo).await?;
+        let call = Call {
+            method: Method::GET,
+            url,
+            headers,
+            body: Bytes::new(),
+            document: Document::UserInfo,
+            body_limit: USERINFO_LIMIT,
+        };
+        let response = self.with_access_token(authentication, call).await?;
         if response.status != StatusCode::OK {
+            if let Some(error) = stated_error(response.status, &response.headers) {
+                return Err(match error.code() {
+                    "use_dpop_nonce" => invalid(Rule::SecondNonceChallenge),
+                    _ => error.into(),
+                });
+            }
             let violation = Violation::new(Rule::UnexpectedStatus).in_document(Document::UserInfo);
             return Err(violation.with_status(response.status.as_u16()).into());
         }
         let claims = match media_type(&response.headers).as_deref() {
-            Some("application/json") => strict_object(&response.body).ok_or_else(|| malformed(&response.body))?,
-            Some("application/jwt") => self.signed_claims(&response.body).await?,
+            Some("application/json") => self.plain_claims(&response.body)?,
+            Some("application/jwt") => self.protected_claims(&response.body).await?,
             _ => return Err(invalid(Rule::UnexpectedContentType)),
         };
         // "The sub Claim in the UserInfo Response MUST be verified to exactly match the sub Claim in the ID Token; if
@@ -85,14 +110,48 @@ impl Client {
         Ok(UserInfo { claims })
     }
 
-    /// A response that the OP signs: by one of its keys, with `iss` and `aud` as they must be where they are there.
-    async fn signed_claims(&self, body: &[u8]) -> Result<Map<String, Value>, Error> {
+    /// A response for which TLS alone vouches.
+    fn plain_claims(&self, body: &[u8]) -> Result<Map<String, Value>, Error> {
+        if self.0.options.userinfo_encryption.alg.is_some() {
+            return Err(invalid(Rule::NotEncrypted));
+        }
+        self.unsigned_claims(body)
+    }
+
+    fn unsigned_claims(&self, body: &[u8]) -> Result<Map<String, Value>, Error> {
+        if self.0.options.userinfo_algorithm.is_some() {
+            return Err(invalid(Rule::UserInfoUnsigned));
+        }
+        strict_object(body).ok_or_else(|| malformed(body))
+    }
+
+    /// A response that is signed, encrypted, or first one and then the other (§5.3.2).
+    async fn protected_claims(&self, body: &[u8]) -> Result<Map<String, Value>, Error> {
         let token = std::str::from_utf8(body).map_err(|_| invalid(Rule::UserInfoSigned))?.trim();
+        let opened = self.decrypted_userinfo(token)?;
+        let inside = opened.expose().trim();
+        // A token cannot begin with a brace, and claims in clear are only what was encrypted.
+        if inside.starts_with('{') && inside != token {
+            return self.unsigned_claims(inside.as_bytes());
+        }
+        self.signed_claims(inside).await
+    }
+
+    /// A response that is signed by the OP: with one of its keys, or with the client secret where that was registered.
+    /// `iss`, `aud` and `exp` are as they must be where they are there.
+    async fn signed_claims(&self, token: &str) -> Result<Map<String, Value>, Error> {
         let (algorithm, kid) = id_token::header(token).map_err(|_| invalid(Rule::UserInfoSigned))?;
-        if algorithm.is_symmetric() {
+        let accepted = match self.0.options.userinfo_algorithm {
+            Some(registered) => algorithm == registered,
+            None => !algorithm.is_symmetric(),
+        };
+        if !accepted {
             return Err(invalid(Rule::UserInfoSigned));
         }
-        let keys = self.0.provider.keys_with(algorithm, kid.as_deref()).await?;
+        let keys = match self.0.credentials.secret() {
+            Some(secret) if algorithm.is_symmetric() => Arc::new(KeySet::of_secret(secret)),
+            _ => self.0.provider.keys_with(algorithm, kid.as_deref()).await?,
+        };
         let jws = CompactJws::parse(token).map_err(|_| invalid(Rule::UserInfoSigned))?;
         let candidates = keys.candidates(algorithm, kid.as_deref());
         if !candidates.iter().any(|key| key.verify(algorithm, jws.signing_input(), jws.signature())) {
@@ -105,7 +164,9 @@ impl Client {
             Value::Array(several) => several.iter().any(|one| one.as_str() == Some(self.client_id())),
             _ => false,
         });
-        if issuer_fits && audience_fits { Ok(claims) } else { Err(invalid(Rule::UserInfoSigned)) }
+        let earliest = unix_seconds(self.0.clock.now()).saturating_sub(self.0.options.leeway.as_secs());
+        let is_current = claims.get("exp").is_none_or(|time| time.as_f64().is_some_and(|time| time > earliest as f64));
+        if issuer_fits && audience_fits && is_current { Ok(claims) } else { Err(invalid(Rule::UserInfoSigned)) }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::transport::HttpResponse;
 
 /// A response, classified. Every response has its place here.
 pub(crate) enum Answer {
-    /// Status 200 with a JSON object that is not an error.
+    /// A JSON object that is not an error, with status 200 or the one that the endpoint has for success.
     Success {
         body: Zeroizing<Vec<u8>>,
         retry_after: Option<Duration>,
@@ -40,7 +40,7 @@ impl Answer {
     pub(super) fn of(response: HttpResponse, document: Document, now: SystemTime) -> Self {
         let retry_after = retry_after::retry_after(&response.headers, now);
         let status = response.status;
-        let judged = if status == StatusCode::OK {
+        let judged = if status == success_status(document) {
             success(&response, document).map(|()| None)
         } else if status.is_client_error() || status.is_server_error() {
             error(&response, document).map(Some)
@@ -109,6 +109,14 @@ impl Members {
             return Err(Violation::new(Rule::MalformedJson).at_position(1, 1));
         }
         serde_json::from_slice(body).map_err(|error| Violation::malformed_json(document, &error))
+    }
+}
+
+/// RFC 9126 §2.2: "the server generates a request URI and provides it in the response with a 201 HTTP status code".
+fn success_status(document: Document) -> StatusCode {
+    match document {
+        Document::PushedAuthorizationResponse => StatusCode::CREATED,
+        _ => StatusCode::OK,
     }
 }
 

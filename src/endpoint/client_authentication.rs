@@ -1,21 +1,17 @@
-//! How a client proves to an endpoint who it is (OpenID Connect Core 1.0 §9).
+//! How a client proves to an endpoint who it is (OpenID Connect Core 1.0 §9; RFC 8705 §2).
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use http::HeaderValue;
-use serde::Serialize;
-use serde_json::Map;
-use zeroize::Zeroizing;
+use serde_json::{Map, Value};
 
-use super::{EndpointRequest, Endpoints, sensitive};
-use crate::clock::unix_seconds;
-use crate::error::{Error, ErrorKind};
-use crate::jose::{Signer, sign_compact};
-use crate::random;
+use crate::jose::{Signer, SigningAlgorithm};
 use crate::secret::Secret;
+use crate::transport::ClientCertificate;
+
+mod choice;
+mod credentials;
+
+pub(crate) use choice::{GivenCredentials, Offer};
 
 /// How the client authenticates at the OP's endpoints, as registered there under `token_endpoint_auth_method`.
 ///
@@ -35,7 +31,11 @@ enum Method {
     None,
     ClientSecretBasic(Secret),
     ClientSecretPost(Secret),
+    /// The algorithm is open until the OP's metadata is there.
+    ClientSecretJwt(Secret, Option<SigningAlgorithm>),
     PrivateKeyJwt(Arc<dyn Signer>),
+    TlsClientAuth(ClientCertificate),
+    SelfSignedTlsClientAuth(ClientCertificate),
 }
 
 impl ClientAuthentication {
@@ -55,25 +55,52 @@ impl ClientAuthentication {
         Self(Method::ClientSecretPost(secret.into()))
     }
 
+    /// An assertion with an HMAC by the secret, new for each request (OpenID Connect Core 1.0 §9): the secret itself does
+    /// not travel. The algorithm is the first of HS256, HS384 and HS512 that the OP lists in
+    /// `token_endpoint_auth_signing_alg_values_supported` and for which the secret is long enough: 32, 48 or 64 bytes.
+    pub fn client_secret_jwt(secret: impl Into<Secret>) -> Self {
+        Self(Method::ClientSecretJwt(secret.into(), None))
+    }
+
+    /// The same with the algorithm that was registered as `token_endpoint_auth_signing_alg`.
+    pub fn client_secret_jwt_with(secret: impl Into<Secret>, algorithm: SigningAlgorithm) -> Self {
+        Self(Method::ClientSecretJwt(secret.into(), Some(algorithm)))
+    }
+
     /// An assertion signed with a private key, new for each request (RFC 7523 §2.2). The key is a
-    /// [`SigningKey`](crate::SigningKey) in memory, or any [`Signer`].
+    /// [`SigningKey`](crate::SigningKey) in memory, or any [`Signer`]: the example `external_signer` has one in another
+    /// process.
     pub fn private_key_jwt(signer: impl Signer + 'static) -> Self {
         Self(Method::PrivateKeyJwt(Arc::new(signer)))
     }
 
-    /// The client secret, where there is one: it is the key of ID Tokens that are signed with an HMAC.
-    pub(crate) fn secret(&self) -> Option<&Secret> {
-        match &self.0 {
-            Method::ClientSecretBasic(secret) | Method::ClientSecretPost(secret) => Some(secret),
-            Method::None | Method::PrivateKeyJwt(_) => None,
-        }
+    /// The certificate that the client presents in TLS, by an authority that the OP trusts (RFC 8705 §2.1).
+    pub fn tls_client_auth(certificate: ClientCertificate) -> Self {
+        Self(Method::TlsClientAuth(certificate))
+    }
+
+    /// The certificate that the client presents in TLS, which vouches for itself and was registered as such
+    /// (RFC 8705 §2.2).
+    pub fn self_signed_tls_client_auth(certificate: ClientCertificate) -> Self {
+        Self(Method::SelfSignedTlsClientAuth(certificate))
     }
 
     /// Whether its proof stands in the body of requests, as a parameter.
     pub(crate) fn is_in_body(&self) -> bool {
         match &self.0 {
-            Method::ClientSecretPost(_) | Method::PrivateKeyJwt(_) => true,
-            Method::None | Method::ClientSecretBasic(_) => false,
+            Method::ClientSecretPost(_) | Method::ClientSecretJwt(..) | Method::PrivateKeyJwt(_) => true,
+            Method::None
+            | Method::ClientSecretBasic(_)
+            | Method::TlsClientAuth(_)
+            | Method::SelfSignedTlsClientAuth(_) => false,
+        }
+    }
+
+    /// The public key that the OP verifies this client with, where there is one and its signer knows it.
+    pub(crate) fn public_jwk(&self) -> Option<Map<String, Value>> {
+        match &self.0 {
+            Method::PrivateKeyJwt(signer) => signer.verification_jwk(),
+            _ => None,
         }
     }
 
@@ -83,88 +110,30 @@ impl ClientAuthentication {
             Method::None => "none",
             Method::ClientSecretBasic(_) => "client_secret_basic",
             Method::ClientSecretPost(_) => "client_secret_post",
+            Method::ClientSecretJwt(..) => "client_secret_jwt",
             Method::PrivateKeyJwt(_) => "private_key_jwt",
+            Method::TlsClientAuth(_) => "tls_client_auth",
+            Method::SelfSignedTlsClientAuth(_) => "self_signed_tls_client_auth",
         }
     }
-}
 
-/// What one request carries to authenticate the client.
-pub(super) struct Credentials {
-    pub(super) header: Option<HeaderValue>,
-    pub(super) form: Vec<(&'static str, Secret)>,
-}
-
-impl Endpoints {
-    pub(super) async fn credentials(
-        &self,
-        request: &EndpointRequest<'_>,
-        now: SystemTime,
-    ) -> Result<Credentials, Error> {
-        let client = request.client;
-        let client_id = || ("client_id", Secret::from(client.client_id.as_str()));
-        let in_form = |form| Credentials { header: None, form };
-        Ok(match &client.authentication.0 {
-            Method::None => in_form(vec![client_id()]),
-            Method::ClientSecretBasic(secret) => {
-                Credentials { header: Some(basic(&client.client_id, secret)?), form: Vec::new() }
+    /// The client secret, where there is one: it is the key of ID Tokens that are signed with an HMAC.
+    pub(crate) fn secret(&self) -> Option<&Secret> {
+        match &self.0 {
+            Method::ClientSecretBasic(secret)
+            | Method::ClientSecretPost(secret)
+            | Method::ClientSecretJwt(secret, _) => Some(secret),
+            Method::None | Method::PrivateKeyJwt(_) | Method::TlsClientAuth(_) | Method::SelfSignedTlsClientAuth(_) => {
+                None
             }
-            Method::ClientSecretPost(secret) => in_form(vec![client_id(), ("client_secret", secret.clone())]),
-            Method::PrivateKeyJwt(signer) => {
-                let assertion = tokio::select! {
-                    biased;
-                    assertion = self.assertion(request, signer.as_ref(), now) => assertion?,
-                    // A key management service that never answers must not hold the request for ever.
-                    () = self.clock.sleep(request.timeout) => {
-                        return Err(Error::new(ErrorKind::Signer).with_source("the signer took too long"));
-                    }
-                };
-                let assertion_type = Secret::from("urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
-                in_form(vec![client_id(), ("client_assertion_type", assertion_type), ("client_assertion", assertion)])
-            }
-        })
+        }
     }
 
-    /// A client assertion (RFC 7523 §3; OpenID Connect Core 1.0 §9).
-    async fn assertion(
-        &self,
-        request: &EndpointRequest<'_>,
-        signer: &dyn Signer,
-        now: SystemTime,
-    ) -> Result<Secret, Error> {
-        let client = request.client;
-        let issued_at = unix_seconds(now);
-        let claims = AssertionClaims {
-            iss: &client.client_id,
-            sub: &client.client_id,
-            aud: client.assertion_audience.as_deref().unwrap_or(request.url.as_str()),
-            jti: random::base64url::<16>(&*self.random)?,
-            iat: issued_at,
-            exp: issued_at + ASSERTION_LIFETIME,
-        };
-        sign_compact(signer, Map::new(), &claims).await
+    /// The certificate that authenticates the client, where one does.
+    pub(crate) fn certificate(&self) -> Option<&ClientCertificate> {
+        match &self.0 {
+            Method::TlsClientAuth(certificate) | Method::SelfSignedTlsClientAuth(certificate) => Some(certificate),
+            _ => None,
+        }
     }
-}
-
-/// In seconds. It is used at once, and each request has its own.
-const ASSERTION_LIFETIME: u64 = 60;
-
-#[derive(Serialize)]
-struct AssertionClaims<'a> {
-    iss: &'a str,
-    sub: &'a str,
-    /// One string: several audiences would let one of them use the assertion at the others.
-    aud: &'a str,
-    jti: String,
-    iat: u64,
-    exp: u64,
-}
-
-/// RFC 6749 §2.3.1: "The client identifier is encoded using the "application/x-www-form-urlencoded" encoding algorithm
-/// [...], and the encoded value is used as the username; the client password is encoded using the same algorithm".
-fn basic(client_id: &str, secret: &Secret) -> Result<HeaderValue, Error> {
-    let mut pair = Zeroizing::new(String::with_capacity(3 * (client_id.len() + secret.expose().len()) + 1));
-    pair.extend(form_urlencoded::byte_serialize(client_id.as_bytes()));
-    pair.push(':');
-    pair.extend(form_urlencoded::byte_serialize(secret.expose().as_bytes()));
-    sensitive(format!("Basic {}", STANDARD.encode(pair.as_bytes())))
 }

@@ -7,11 +7,11 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method, StatusCode};
 use url::Url;
 
-use super::{DPOP, Endpoints, Failure, Role, authorization, challenge};
+use super::{DPOP, Endpoints, Failure, Role, authorization, challenge, clock_offset, origin};
 use crate::dpop::DpopKey;
-use crate::error::{Document, Error};
+use crate::error::{Document, Error, ErrorResponse};
 use crate::secret::Secret;
-use crate::transport::{HttpRequest, HttpResponse};
+use crate::transport::{ClientCertificate, HttpRequest, HttpResponse};
 
 /// One request to a protected resource.
 pub(crate) struct ResourceRequest<'a> {
@@ -33,25 +33,44 @@ pub(crate) enum Presentation<'a> {
     Bearer,
     /// With a proof by the key to which the token is bound.
     Dpop(&'a DpopKey),
+    /// Over connections with the certificate to which the token is bound (RFC 8705 §3).
+    WithCertificate(&'a ClientCertificate),
 }
 
 impl Endpoints {
-    /// Calls a protected resource. A nonce challenge is answered once (RFC 9449 §9); whatever comes after that is the
-    /// resource's response.
+    /// Calls a protected resource. A nonce challenge is answered once (RFC 9449 §9), and so is a proof that was refused
+    /// where the response's `Date` shows that the two clocks differ; whatever comes after that is the resource's
+    /// response.
     pub(crate) async fn resource(&self, request: ResourceRequest<'_>) -> Result<HttpResponse, Failure> {
-        let nonce = match request.presentation {
-            Presentation::Bearer => None,
-            Presentation::Dpop(_) => self.nonces.latest(Role::ResourceServer, request.url),
-        };
-        let first = self.call(&request, nonce.as_deref()).await?;
-        let given = self.nonces.learn(Role::ResourceServer, request.url, &first.headers);
-        let (Presentation::Dpop(_), Some(given), true) = (request.presentation, given, is_nonce_challenge(&first))
-        else {
-            return Ok(first);
-        };
-        let second = self.call(&request, Some(&given)).await?;
-        self.nonces.learn(Role::ResourceServer, request.url, &second.headers);
-        Ok(second)
+        let Presentation::Dpop(_) = request.presentation else { return self.call(&request, None).await };
+        let mut nonce = self.nonces.latest(Role::ResourceServer, request.url);
+        let (mut challenged, mut clock_corrected) = (false, false);
+        loop {
+            let response = self.call(&request, nonce.as_deref()).await?;
+            let given = self.nonces.learn(Role::ResourceServer, request.url, &response.headers);
+            match (refusal_of_the_proof(&response).as_deref(), given) {
+                (Some("use_dpop_nonce"), Some(given)) if !challenged => {
+                    challenged = true;
+                    nonce = Some(given);
+                }
+                (Some("invalid_dpop_proof"), given)
+                    if !clock_corrected
+                        && self.offsets.correct(
+                            request.url,
+                            clock_offset::date(&response.headers),
+                            self.clock.now(),
+                        ) =>
+                {
+                    tracing::warn!(
+                        origin = origin(request.url),
+                        "the resource's clock differs from ours; using its time"
+                    );
+                    clock_corrected = true;
+                    nonce = given.or(nonce);
+                }
+                _ => return Ok(response),
+            }
+        }
     }
 
     async fn call(&self, request: &ResourceRequest<'_>, nonce: Option<&str>) -> Result<HttpResponse, Failure> {
@@ -63,7 +82,7 @@ impl Endpoints {
         let mut headers = request.headers.clone();
         headers.remove(DPOP);
         let scheme = match request.presentation {
-            Presentation::Bearer => "Bearer",
+            Presentation::Bearer | Presentation::WithCertificate(_) => "Bearer",
             Presentation::Dpop(key) => {
                 let now = self.offsets.apply(request.url, self.clock.now());
                 let token = Some(request.access_token);
@@ -80,11 +99,21 @@ impl Endpoints {
             timeout: request.timeout,
             body_limit: request.body_limit,
             document: request.document,
+            client_certificate: match request.presentation {
+                Presentation::WithCertificate(certificate) => Some(self.certificate(certificate)),
+                Presentation::Bearer | Presentation::Dpop(_) => None,
+            },
         })
     }
 }
 
-fn is_nonce_challenge(response: &HttpResponse) -> bool {
-    response.status == StatusCode::UNAUTHORIZED
-        && challenge::error(&response.headers, &["DPoP"]).as_deref() == Some("use_dpop_nonce")
+/// The error of the DPoP challenge in a 401.
+fn refusal_of_the_proof(response: &HttpResponse) -> Option<String> {
+    (response.status == StatusCode::UNAUTHORIZED).then(|| challenge::error(&response.headers, &["DPoP"]))?
+}
+
+/// What a protected resource says that is wrong, in its challenge (RFC 6750 §3): with 401 about the token or the proof,
+/// with 403 about the scope, with 400 about the request.
+pub(crate) fn stated_error(status: StatusCode, headers: &HeaderMap) -> Option<ErrorResponse> {
+    status.is_client_error().then(|| challenge::error_response(headers, status.as_u16()))?
 }

@@ -139,6 +139,7 @@ fn client(authentication: ClientAuthentication) -> ClientIdentity {
         client_id: "my client:1".to_owned(),
         authentication,
         assertion_audience: Some("https://op.example".to_owned()),
+        certificate: None,
     }
 }
 

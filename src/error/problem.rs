@@ -47,6 +47,9 @@ pub enum ConfigurationProblem {
     /// A private key cannot be used.
     #[error("the private key cannot be used: {0}")]
     Key(&'static str),
+    /// A client certificate cannot be used.
+    #[error("the client certificate cannot be used: {0}")]
+    Certificate(&'static str),
     /// The OP requires something that this crate does not do.
     #[error("the OP requires {0}, which this version does not do")]
     Unsupported(&'static str),
@@ -77,6 +80,9 @@ pub enum Misuse {
     /// The poller was shut down.
     #[error("the poller was shut down")]
     ShutDown,
+    /// There is no refresh token: the OP gave none. Ask for the scope `offline_access` where the OP has it.
+    #[error("there is no refresh token")]
+    NoRefreshToken,
     /// There is no access token to use.
     #[error("there is no access token")]
     NoAccessToken,

@@ -4,7 +4,8 @@ use std::fmt;
 
 use crate::text;
 
-/// An error that the OP stated (RFC 6749 §4.1.2.1 and §5.2; DTR §Token Request Error Response).
+/// An error that the OP stated (RFC 6749 §4.1.2.1 and §5.2; DTR §Token Request Error Response), or a protected resource
+/// (RFC 6750 §3.1).
 ///
 /// `Display` and `Debug` show the code and the HTTP status; the description is untrusted text that could repeat
 /// anything, so it is only there for those who ask for it.
@@ -13,11 +14,13 @@ pub struct ErrorResponse {
     code: String,
     description: Option<String>,
     status: Option<u16>,
+    scope: Option<String>,
 }
 
 /// Codes longer than this, or with characters outside of RFC 6749's `NQSCHAR`, are shown as this.
 const UNPRINTABLE: &str = "unprintable_error_code";
 const CODE_LIMIT: usize = 64;
+const SCOPE_LIMIT: usize = 1_000;
 
 impl ErrorResponse {
     /// Takes what came over the wire. The code is bounded and limited to the characters that RFC 6749 allows.
@@ -30,7 +33,20 @@ impl ErrorResponse {
             code: if well_formed { code } else { UNPRINTABLE }.to_owned(),
             description: description.and_then(text::untrusted),
             status,
+            scope: None,
         }
+    }
+
+    /// Adds the scope that a protected resource wants, if it is one.
+    pub(crate) fn with_scope(mut self, scope: Option<&str>) -> Self {
+        // RFC 6749 §3.3: space-delimited tokens of %x21 / %x23-5B / %x5D-7E.
+        let well_formed = |scope: &&str| {
+            let bytes = scope.as_bytes();
+            (1..=SCOPE_LIMIT).contains(&bytes.len())
+                && bytes.iter().all(|byte| matches!(byte, 0x20..=0x21 | 0x23..=0x5b | 0x5d..=0x7e))
+        };
+        self.scope = scope.filter(well_formed).map(str::to_owned);
+        self
     }
 
     /// The error code, such as `invalid_grant`.
@@ -47,6 +63,11 @@ impl ErrorResponse {
     /// The HTTP status that came with it; `None` for an error that the browser brought.
     pub fn status(&self) -> Option<u16> {
         self.status
+    }
+
+    /// The scope that would be needed, where a protected resource said so (RFC 6750 §3).
+    pub fn scope(&self) -> Option<&str> {
+        self.scope.as_deref()
     }
 
     /// Whether the status says that something in front of the OP, or its overload, answered. RFC 6749 §5.2 sends errors

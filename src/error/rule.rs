@@ -54,6 +54,9 @@ rules! {
     TooManyKeys = "too_many_keys", "the key set holds more keys than any OP needs", "RFC 7517 §5";
     NoUsableKey = "no_usable_key", "the key set holds no key that can be used", "RFC 7517 §5";
 
+    // Pushed authorization requests
+    RequestUriExpired = "request_uri_expired", "the request URI had expired before the browser could use it", "RFC 9126 §2.2";
+
     // Authorization response
     RepeatedParameter = "repeated_parameter", "a parameter stands in the response more than once", "RFC 6749 §3.1";
     OversizedResponse = "oversized_response", "the response is longer than any genuine one", "RFC 9700 §4";
@@ -64,7 +67,7 @@ rules! {
     WrongRedirectUri = "wrong_redirect_uri", "the response came to another redirect URI than the one of this session", "RFC 9700 §4.4.2.2";
     BothCodes = "both_codes", "`code` and `deferred_code` came together", "DTR §Authentication Request Acknowledgment Validation";
     NoCode = "no_code", "neither a code nor an error came back", "DTR §Authentication Request Acknowledgment Validation";
-    UnrequestedCode = "unrequested_code", "`code` came back where only `deferred_code` was asked for", "DTR §Authentication Request Acknowledgment Validation";
+    UnrequestedCode = "unrequested_code", "a code of a kind came back that was not asked for", "DTR §Authentication Request Acknowledgment Validation";
     UnrequestedToken = "unrequested_token", "a token came back that was not asked for", "DTR §Deferred Code Response Type";
     InvalidCode = "invalid_code", "the code is empty, too long or has characters that no code may have", "DTR §Authentication Request Acknowledgment";
     CodeAndError = "code_and_error", "a code and an error came together", "RFC 6749 §4.1.2.1";
@@ -78,9 +81,14 @@ rules! {
     SecondNonceChallenge = "second_nonce_challenge", "the OP refused the DPoP nonce that it had just given", "RFC 9449 §8";
     UnknownError = "unknown_error", "the OP answered with an error code that no specification of this flow knows", "RFC 6749 §5.2";
 
+    // Encrypted ID Tokens and UserInfo responses
+    NotEncrypted = "not_encrypted", "it came in clear, although its encryption is registered", "OpenID Connect Core 1.0 §3.1.3.7, 1 and §5.3.2";
+    EncryptionHeader = "encryption_header", "its encryption uses an algorithm or a header parameter that this client does not accept", "RFC 7516 §5.2; RFC 8725 §3.1";
+    NoDecryptionKey = "no_decryption_key", "the client has no decryption key that it may be encrypted for", "OpenID Connect Core 1.0 §10.2";
+    Decryption = "decryption", "it cannot be decrypted", "RFC 7516 §5.2";
+
     // ID Tokens
     IdTokenMalformed = "id_token_malformed", "the ID Token is not a JWT that can be read", "RFC 7519 §7.2";
-    IdTokenEncrypted = "id_token_encrypted", "the ID Token is encrypted, which was not registered", "OpenID Connect Core 1.0 §3.1.3.7, 1";
     IdTokenAlgorithm = "id_token_algorithm", "the ID Token is signed with an algorithm that this client does not accept", "OpenID Connect Core 1.0 §3.1.3.7, 7";
     IdTokenNoKey = "id_token_no_key", "no key of the OP fits the ID Token", "OpenID Connect Core 1.0 §10.1";
     IdTokenSignature = "id_token_signature", "the ID Token's signature does not verify", "OpenID Connect Core 1.0 §3.1.3.7, 6";
@@ -101,7 +109,9 @@ rules! {
     SubjectChanged = "subject_changed", "the final ID Token is about another `iss` or `sub` than the interim one", "DTR §Interim ID Tokens";
 
     // UserInfo and protected resources
+    RefreshedIdToken = "refreshed_id_token", "the ID Token of a refresh contradicts the one of the sign-in", "OpenID Connect Core 1.0 §12.2";
     UserInfoSubject = "userinfo_sub", "the UserInfo response's `sub` is missing or not the one of the ID Token", "OpenID Connect Core 1.0 §5.3.2";
+    UserInfoUnsigned = "userinfo_unsigned", "the UserInfo response is not signed, although its signature is registered", "OpenID Connect Core 1.0 §5.3.2";
     UserInfoSigned = "userinfo_signed", "the signed UserInfo response does not verify", "OpenID Connect Core 1.0 §5.3.2";
 }
 
@@ -116,6 +126,7 @@ impl Rule {
                 | Self::UnexpectedContentType
                 | Self::MalformedJson
                 | Self::SecondNonceChallenge
+                | Self::RequestUriExpired
                 | Self::UnknownError
         )
     }
@@ -236,6 +247,8 @@ pub enum Document {
     Metadata,
     /// The OP's key set (RFC 7517).
     KeySet,
+    /// The answer to a pushed authorization request (RFC 9126 §2.2).
+    PushedAuthorizationResponse,
     /// The authorization response, as the browser brings it.
     AuthorizationResponse,
     /// The answer to a Deferred Code Exchange Request.
@@ -248,6 +261,8 @@ pub enum Document {
     CancellationResponse,
     /// The answer of the revocation endpoint (RFC 7009 §2.2).
     RevocationResponse,
+    /// The answer of the introspection endpoint (RFC 7662 §2.2).
+    IntrospectionResponse,
     /// The answer of a protected resource.
     Resource,
     /// An ID Token's claims.
@@ -259,12 +274,14 @@ impl fmt::Display for Document {
         formatter.write_str(match self {
             Self::Metadata => "the OP's metadata",
             Self::KeySet => "the OP's key set",
+            Self::PushedAuthorizationResponse => "the answer to the pushed authorization request",
             Self::AuthorizationResponse => "the authorization response",
             Self::ExchangeResponse => "the exchange response",
             Self::TokenResponse => "the token response",
             Self::UserInfo => "the UserInfo response",
             Self::CancellationResponse => "the cancellation response",
             Self::RevocationResponse => "the revocation response",
+            Self::IntrospectionResponse => "the introspection response",
             Self::Resource => "the resource's response",
             Self::IdToken => "the ID Token",
         })

@@ -1,5 +1,7 @@
 //! The checks that `openidconnect` leaves to its caller.
 
+use std::collections::BTreeSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
@@ -83,6 +85,41 @@ pub(super) fn of_final(claims: &Claims, e: &Expectations<'_>) -> Result<(), Viol
     authentication_time(claims, e)?;
     if e.interim_subject.is_some_and(|interim| interim != claims.subject()) {
         return Err(at(Rule::SubjectChanged, "sub"));
+    }
+    Ok(())
+}
+
+/// OpenID Connect Core 1.0 §12.2: what the ID Token of a refresh has in common with that of the authentication. `iss`
+/// has been compared already.
+pub(super) fn of_refreshed(
+    claims: &Claims,
+    nonce: Option<Value>,
+    original: &Claims,
+    original_nonce: Option<Value>,
+) -> Result<(), Violation> {
+    let contradiction = |claim| Err(at(Rule::RefreshedIdToken, claim));
+    if claims.subject() != original.subject() {
+        return contradiction("sub");
+    }
+    // "its aud Claim Value MUST be the same as in the ID Token issued when the original authentication occurred"; it is
+    // a set.
+    let audience = |claims: &Claims| claims.audience().into_iter().map(str::to_owned).collect::<BTreeSet<_>>();
+    if audience(claims) != audience(original) {
+        return contradiction("aud");
+    }
+    // "if the ID Token contains an auth_time Claim, its value MUST represent the time of the original authentication"
+    let (time, original_time) = (claims.times().auth_time, original.times().auth_time);
+    if time.is_some() && original_time.is_some() && time != original_time {
+        return contradiction("auth_time");
+    }
+    // "it SHOULD NOT have a nonce Claim [...]; however, if it is present, its value MUST be the same"
+    if nonce.is_some() && nonce != original_nonce {
+        return contradiction("nonce");
+    }
+    // "its azp Claim Value MUST be the same [...]; if no azp Claim was present in the original ID Token, one MUST NOT be
+    // present in the new ID Token"
+    if claims.azp() != original.azp() {
+        return contradiction("azp");
     }
     Ok(())
 }

@@ -39,6 +39,23 @@ pub(crate) fn verify_interim(
     Ok(InterimIdToken { claims, member })
 }
 
+/// Verifies the ID Token of a refresh, which continues the authentication that `original` is about.
+pub(crate) fn verify_refreshed(
+    token: &str,
+    original: &IdToken,
+    keys: &KeySet,
+    e: &Expectations<'_>,
+) -> Result<IdToken, Violation> {
+    let (claims, algorithm) = verify(token, keys, e)?;
+    own_checks::of_refreshed(&claims, nonce(token)?, original.claims(), nonce(original.token.expose())?)?;
+    Ok(IdToken { claims, token: Secret::new(token), algorithm })
+}
+
+/// The `nonce` of a token, which verified claims no longer have.
+fn nonce(token: &str) -> Result<Option<Value>, Violation> {
+    Ok(members(take_apart(token)?.payload())?.shift_remove("nonce").filter(|nonce| !nonce.is_null()))
+}
+
 /// What a token's header says about the key that signed it, so that the key can be fetched. Nothing is verified.
 pub(crate) fn header(token: &str) -> Result<(SigningAlgorithm, Option<String>), Violation> {
     let jws = take_apart(token)?;
@@ -66,7 +83,6 @@ fn take_apart(token: &str) -> Result<CompactJws<'_>, Violation> {
     CompactJws::parse(token).map_err(|problem| {
         violation(match problem {
             Unreadable::Malformed => Rule::IdTokenMalformed,
-            Unreadable::Encrypted => Rule::IdTokenEncrypted,
             Unreadable::Critical => Rule::IdTokenHeader,
         })
     })

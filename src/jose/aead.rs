@@ -29,17 +29,18 @@ pub(crate) fn seal(key: &[u8; 32], nonce: &[u8; 12], aad: &[u8], plaintext: &[u8
 pub(crate) fn open(key: &[u8; 32], nonce: &[u8; 12], aad: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
     // OpenSSL would also accept a shorter tag, so the split leaves it no choice.
     let (ciphertext, tag) = sealed.split_last_chunk::<TAG_LENGTH>().ok_or_else(|| Error::new(ErrorKind::Sealed))?;
-    decrypt(key, nonce, aad, ciphertext, tag).map_err(|_| Error::new(ErrorKind::Sealed))
+    decrypt(Cipher::aes_256_gcm(), key, nonce, aad, ciphertext, tag).map_err(|_| Error::new(ErrorKind::Sealed))
 }
 
-fn decrypt(
-    key: &[u8; 32],
-    nonce: &[u8; 12],
+/// AES-GCM with a key of the cipher's length and a nonce of 12 bytes.
+pub(super) fn decrypt(
+    cipher: Cipher,
+    key: &[u8],
+    nonce: &[u8],
     aad: &[u8],
     ciphertext: &[u8],
     tag: &[u8; TAG_LENGTH],
 ) -> Result<Zeroizing<Vec<u8>>, openssl::error::ErrorStack> {
-    let cipher = Cipher::aes_256_gcm();
     let mut crypter = Crypter::new(cipher, Mode::Decrypt, key, Some(nonce))?;
     crypter.aad_update(aad)?;
     // `decrypt_aead` would leave what it decrypted in freed memory when the tag turns out to be wrong.

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::algorithm::SigningAlgorithm;
 use super::verification_key::VerificationKey;
 use crate::error::{Document, Error, Rule, Violation};
+use crate::secret::Secret;
 
 /// More keys than this are refused as a whole.
 const KEY_LIMIT: usize = 100;
@@ -57,6 +58,11 @@ impl KeySet {
     /// A set without keys, for clients whose tokens are authenticated with the client secret.
     pub(crate) fn empty() -> Self {
         Self { keys: Vec::new() }
+    }
+
+    /// The client secret as the one key, for what is authenticated with an HMAC.
+    pub(crate) fn of_secret(secret: &Secret) -> Self {
+        Self { keys: vec![VerificationKey::from_secret(secret.expose().as_bytes().to_vec())] }
     }
 
     /// The keys that may have made a signature: of the right kind, with this `kid` where the token has one. Where no

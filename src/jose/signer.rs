@@ -34,6 +34,12 @@ pub trait Signer: fmt::Debug + Send + Sync {
     /// The `kid` under which the OP knows the public key, if it has one.
     fn key_id(&self) -> Option<&str>;
 
+    /// The public key as a JWK (RFC 7517), for [`Client::jwks`](crate::Client::jwks). `None`, which is the default,
+    /// leaves it out there.
+    fn verification_jwk(&self) -> Option<Map<String, Value>> {
+        None
+    }
+
     /// Signs `message` and gives the signature in the form that JWS uses (RFC 7518 §3): for ECDSA the two integers
     /// side by side in their full length, not the DER structure that most services return.
     ///
@@ -50,6 +56,10 @@ impl<S: Signer + ?Sized> Signer for Arc<S> {
 
     fn key_id(&self) -> Option<&str> {
         (**self).key_id()
+    }
+
+    fn verification_jwk(&self) -> Option<Map<String, Value>> {
+        (**self).verification_jwk()
     }
 
     fn sign<'a>(&'a self, message: &'a [u8]) -> BoxFuture<'a, Result<Vec<u8>, Error>> {
@@ -177,6 +187,10 @@ impl Signer for SigningKey {
 
     fn key_id(&self) -> Option<&str> {
         self.key_id.as_deref()
+    }
+
+    fn verification_jwk(&self) -> Option<Map<String, Value>> {
+        Some(self.public_jwk())
     }
 
     fn sign<'a>(&'a self, message: &'a [u8]) -> BoxFuture<'a, Result<Vec<u8>, Error>> {

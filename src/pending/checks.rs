@@ -22,6 +22,17 @@ pub(crate) struct Checks {
 }
 
 impl Checks {
+    /// A refresh answers no authentication request, so nothing was asked for.
+    pub(crate) fn of_a_refresh(at: SystemTime) -> Self {
+        Self {
+            nonce: String::new(),
+            requested_at: at,
+            max_age: None,
+            require_auth_time: false,
+            essential_acr: Vec::new(),
+        }
+    }
+
     /// `max_age` with the time that it counts from, as the verifier takes them.
     pub(crate) fn max_age(&self) -> Option<(Duration, SystemTime)> {
         self.max_age.map(|seconds| (Duration::from_secs(seconds), self.requested_at))

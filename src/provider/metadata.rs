@@ -34,6 +34,7 @@ struct Inner {
     response_modes_supported: Vec<String>,
     grant_types_supported: Vec<String>,
     token_endpoint_auth_methods_supported: Vec<String>,
+    token_endpoint_auth_signing_alg_values_supported: Vec<String>,
     id_token_signing_alg_values_supported: Vec<String>,
     dpop_signing_alg_values_supported: Vec<String>,
     code_challenge_methods_supported: Vec<String>,
@@ -42,6 +43,7 @@ struct Inner {
     claims_supported: Vec<String>,
     authorization_response_iss_parameter_supported: bool,
     require_pushed_authorization_requests: bool,
+    tls_client_certificate_bound_access_tokens: bool,
     members: Map<String, Value>,
 }
 
@@ -104,6 +106,8 @@ accessors! {
     grant_types_supported: texts;
     /// Client authentication methods at the token endpoint; `client_secret_basic` where the OP lists none.
     token_endpoint_auth_methods_supported: texts;
+    /// Algorithms of client assertions; empty where the OP lists none.
+    token_endpoint_auth_signing_alg_values_supported: texts;
     /// Algorithms of ID Tokens.
     id_token_signing_alg_values_supported: texts;
     /// Algorithms of DPoP proofs (RFC 9449 §5.1); empty where the OP says nothing about DPoP.
@@ -120,6 +124,8 @@ accessors! {
     authorization_response_iss_parameter_supported: flag;
     /// Whether the OP takes pushed authorization requests only (RFC 9126 §5).
     require_pushed_authorization_requests: flag;
+    /// Whether the OP can bind access tokens to a client certificate (RFC 8705 §3.3).
+    tls_client_certificate_bound_access_tokens: flag;
 }
 
 impl ProviderMetadata {
@@ -166,6 +172,8 @@ impl ProviderMetadata {
             grant_types_supported: read.texts("grant_types_supported", &["authorization_code", "implicit"]),
             token_endpoint_auth_methods_supported: read
                 .texts("token_endpoint_auth_methods_supported", &["client_secret_basic"]),
+            token_endpoint_auth_signing_alg_values_supported: read
+                .texts("token_endpoint_auth_signing_alg_values_supported", &[]),
             id_token_signing_alg_values_supported: read.texts("id_token_signing_alg_values_supported", &[]),
             dpop_signing_alg_values_supported: read.texts("dpop_signing_alg_values_supported", &[]),
             code_challenge_methods_supported: read.texts("code_challenge_methods_supported", &[]),
@@ -175,6 +183,7 @@ impl ProviderMetadata {
             authorization_response_iss_parameter_supported: read
                 .flag("authorization_response_iss_parameter_supported")?,
             require_pushed_authorization_requests: read.flag("require_pushed_authorization_requests")?,
+            tls_client_certificate_bound_access_tokens: read.flag("tls_client_certificate_bound_access_tokens")?,
             members: Map::new(),
         };
         Ok(Self(Arc::new(Inner { members, ..inner })))

@@ -17,8 +17,10 @@ impl Turn<'_> {
             return Err(Rejection::new(405, "invalid_request", RequestRule::WrongMethod, method));
         }
         let request = self.request.parameters().unrepeated()?;
+        let (request, problem) = self.pushed_or_plain(request)?;
         let redirect_uri = self.redirect_target(&request)?;
-        let mut response = match self.authorize(&request, &redirect_uri) {
+        let authorized = problem.map_or(Ok(()), Err).and_then(|()| self.authorize(&request, &redirect_uri));
+        let mut response = match authorized {
             Ok(response) => response,
             Err(rejection) => {
                 self.rejected(&rejection);
@@ -53,7 +55,7 @@ impl Turn<'_> {
     }
 
     /// Errors in these two parameters are shown to the user: nobody knows yet where to send them back.
-    fn redirect_target(&self, request: &Parameters) -> Result<String, Rejection> {
+    pub(super) fn redirect_target(&self, request: &Parameters) -> Result<String, Rejection> {
         let client_id = request.required("client_id")?;
         let Some(client) = self.state.clients.get(client_id) else {
             return Err(Rejection::bad("invalid_request", RequestRule::UnknownClient, client_id));
@@ -65,15 +67,16 @@ impl Turn<'_> {
         }
     }
 
-    /// DTR §Authentication Request Validation, then the user's part.
-    fn authorize(&mut self, request: &Parameters, redirect_uri: &str) -> Result<Vec<(String, String)>, Rejection> {
+    /// DTR §Authentication Request Validation. Whether the answer is a `deferred_code`.
+    pub(super) fn check_request(&self, request: &Parameters) -> Result<bool, Rejection> {
         let invalid = |detail: &str| Rejection::bad("invalid_request", RequestRule::InvalidParameter, detail);
         let response_type = request.required("response_type")?;
         let mut types: Vec<_> = response_type.split(' ').collect();
         types.sort_unstable();
-        let allows_code = match *types.as_slice() {
-            ["deferred_code"] => false,
-            ["code", "deferred_code"] => true,
+        let is_deferred = match *types.as_slice() {
+            ["deferred_code"] => true,
+            ["code", "deferred_code"] => !self.op.settings.answers_with_code,
+            ["code"] => false,
             _ => {
                 let rule = RequestRule::WrongResponseType;
                 return Err(Rejection::bad("unsupported_response_type", rule, response_type));
@@ -97,12 +100,20 @@ impl Turn<'_> {
         if request.get("dpop_jkt").is_some_and(|thumbprint| thumbprint.len() != 43) {
             return Err(invalid("dpop_jkt"));
         }
-        for name in ["claims", "authorization_details"] {
-            let is_json = |text: &str| serde_json::from_str::<serde_json::Value>(text).is_ok();
-            if request.get(name).is_some_and(|text| !is_json(text)) {
-                return Err(invalid(name));
-            }
+        let is_json = |text: &str| serde_json::from_str::<serde_json::Value>(text).is_ok();
+        if request.get("claims").is_some_and(|text| !is_json(text)) {
+            return Err(invalid("claims"));
         }
+        if request.get("authorization_details").is_some_and(|text| !are_details(text)) {
+            let rule = RequestRule::InvalidParameter;
+            return Err(Rejection::bad("invalid_authorization_details", rule, "authorization_details"));
+        }
+        Ok(is_deferred)
+    }
+
+    /// The user's part.
+    fn authorize(&mut self, request: &Parameters, redirect_uri: &str) -> Result<Vec<(String, String)>, Rejection> {
+        let is_deferred = self.check_request(request)?;
         if request.get("prompt") == Some("none") {
             return Err(Rejection::innocent("login_required", "the user is not signed in"));
         }
@@ -111,7 +122,6 @@ impl Turn<'_> {
             return Err(Rejection::innocent("access_denied", "the user declined"));
         }
 
-        let is_deferred = !(allows_code && self.op.settings.answers_with_code);
         let code = self.op.token();
         let now = self.op.clock.monotonic();
         self.state.by_code.insert(code.clone(), self.state.processes.len());
@@ -140,6 +150,12 @@ impl Turn<'_> {
         });
         Ok(vec![(if is_deferred { "deferred_code" } else { "code" }.to_owned(), code)])
     }
+}
+
+/// RFC 9396 §2: an array of objects that each have a `type`.
+fn are_details(text: &str) -> bool {
+    let details: Vec<serde_json::Map<String, serde_json::Value>> = serde_json::from_str(text).unwrap_or_default();
+    !details.is_empty() && details.iter().all(|detail| detail.get("type").is_some_and(serde_json::Value::is_string))
 }
 
 fn redirect(redirect_uri: &str, response: &[(String, String)]) -> Reply {

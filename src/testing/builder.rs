@@ -11,10 +11,11 @@ use url::Url;
 
 use super::client::{TestClient, TestUser};
 use super::fault::Editor;
+use super::mutual_tls::ClientAuthority;
 use super::op::{Op, State};
 use super::ping::{Ping, PingHook};
 use super::provider::TestProvider;
-use super::server::{Listener, Server};
+use super::server::{Listener, Server, Tls};
 use crate::clock::{Clock, SystemClock};
 use crate::random::{Random, SystemRandom};
 
@@ -31,6 +32,9 @@ pub struct TestProviderBuilder {
     user: TestUser,
     decisions: DecisionPolicy,
     keep_requests: Option<usize>,
+    clock_offset: i64,
+    mtls_endpoint_aliases: bool,
+    insists_on_certificates: bool,
     settings: Settings,
 }
 
@@ -62,8 +66,11 @@ pub(super) struct Settings {
     pub(super) sends_iss: bool,
     pub(super) cancellation_in_json: bool,
     pub(super) refresh_tokens: bool,
+    pub(super) rotates_refresh_tokens: bool,
     pub(super) discovery: DiscoveryForm,
-    pub(super) clock_offset: i64,
+    pub(super) mutual_tls: bool,
+    pub(super) requires_pushed: bool,
+    pub(super) request_uri_lifetime: Duration,
 }
 
 /// Who decides when a process ends, and how.
@@ -175,6 +182,7 @@ impl TestProviderBuilder {
             user: TestUser::default(),
             decisions: DecisionPolicy::default(),
             keep_requests: None,
+            clock_offset: 0,
             settings: Settings {
                 issuer: String::new(),
                 edit_metadata: Vec::new(),
@@ -194,9 +202,14 @@ impl TestProviderBuilder {
                 sends_iss: true,
                 cancellation_in_json: false,
                 refresh_tokens: true,
+                rotates_refresh_tokens: true,
                 discovery: DiscoveryForm::default(),
-                clock_offset: 0,
+                mutual_tls: false,
+                requires_pushed: false,
+                request_uri_lifetime: Duration::from_secs(60),
             },
+            mtls_endpoint_aliases: false,
+            insists_on_certificates: false,
         }
     }
 
@@ -205,6 +218,53 @@ impl TestProviderBuilder {
     pub fn https(mut self) -> Self {
         self.transport = Transport::Https;
         self
+    }
+
+    /// Asks clients for certificates (RFC 8705), without insisting on them, and takes them for `tls_client_auth`,
+    /// `self_signed_tls_client_auth` and certificate-bound access tokens. It needs [`https`](Self::https) or
+    /// [`in_process`](Self::in_process).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use openid_deferred::testing::{TestClient, TestProvider};
+    /// use openid_deferred::{Client, ClientCertificate};
+    ///
+    /// let op = TestProvider::builder()
+    ///     .https()
+    ///     .mutual_tls()
+    ///     .client(TestClient::tls_client_auth("my-client", "client.rp.test"))
+    ///     .start()?;
+    /// let files = op.client_certificate("client.rp.test");
+    /// let authority = reqwest::Certificate::from_pem(op.ca_certificate_pem().unwrap_or_default().as_bytes())?;
+    ///
+    /// let client = Client::builder(op.issuer(), "my-client")
+    ///     .client_certificate(ClientCertificate::from_pem(files.certificate_pem(), files.key_pem())?)
+    ///     .redirect_uri("https://rp.test/callback")
+    ///     .configure_http(move |http| http.tls_certs_only([authority.clone()]))
+    ///     .discover()
+    ///     .await?;
+    /// assert_eq!(client.authentication_method(), Some("tls_client_auth"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn mutual_tls(mut self) -> Self {
+        self.settings.mutual_tls = true;
+        self
+    }
+
+    /// The same, with a second address for clients with certificates, which the metadata names in
+    /// `mtls_endpoint_aliases` (RFC 8705 §5). [`metadata`](Self::metadata) can remove single ones.
+    pub fn mtls_endpoint_aliases(mut self) -> Self {
+        self.mtls_endpoint_aliases = true;
+        self.mutual_tls()
+    }
+
+    /// The same, and at that address TLS itself ends with everybody who has no valid certificate by the provider's
+    /// [authority](TestProvider::client_certificate), as many servers are set up. It needs [`https`](Self::https).
+    pub fn insist_on_certificates(mut self) -> Self {
+        self.insists_on_certificates = true;
+        self.mtls_endpoint_aliases()
     }
 
     /// Opens no socket: requests arrive through [`TestProvider::http_client`] alone, and the issuer is
@@ -239,7 +299,7 @@ impl TestProviderBuilder {
 
     /// Lets the provider's wall clock be wrong by so many seconds: positive is ahead.
     pub fn clock_offset(mut self, seconds: i64) -> Self {
-        self.settings.clock_offset = seconds;
+        self.clock_offset = seconds;
         self
     }
 
@@ -372,6 +432,18 @@ impl TestProviderBuilder {
         self
     }
 
+    /// Takes authorization requests only if they were pushed, of every client (RFC 9126 §5).
+    pub fn require_pushed_authorization_requests(mut self) -> Self {
+        self.settings.requires_pushed = true;
+        self
+    }
+
+    /// How long a pushed request can be used; whole seconds. The default is one minute.
+    pub fn request_uri_lifetime(mut self, lifetime: Duration) -> Self {
+        self.settings.request_uri_lifetime = lifetime;
+        self
+    }
+
     /// Sends no `iss` in authorization responses and does not advertise it (RFC 9207).
     pub fn without_iss(mut self) -> Self {
         self.settings.sends_iss = false;
@@ -387,6 +459,13 @@ impl TestProviderBuilder {
     /// Issues no refresh tokens.
     pub fn without_refresh_tokens(mut self) -> Self {
         self.settings.refresh_tokens = false;
+        self
+    }
+
+    /// Lets refresh tokens be used again. By default each is replaced when it is used, and whoever presents a replaced
+    /// one has all tokens of its process revoked (RFC 9700 §4.14.2).
+    pub fn without_refresh_rotation(mut self) -> Self {
+        self.settings.rotates_refresh_tokens = false;
         self
     }
 
@@ -424,24 +503,53 @@ impl TestProviderBuilder {
     /// # Errors
     ///
     /// If no loopback socket can be opened. In process it cannot fail.
+    ///
+    /// # Panics
+    ///
+    /// If client certificates were asked for over plain HTTP, which has none.
     pub fn start(self) -> io::Result<TestProvider> {
+        let (has_tls, mutual_tls) = (self.transport != Transport::Http, self.settings.mutual_tls);
+        assert!(has_tls || !mutual_tls, "client certificates need `https` or `in_process`");
+        let authority = ClientAuthority::new();
+        let tls = match self.transport {
+            Transport::Https => Some(Tls::for_loopback(mutual_tls.then(|| authority.any_certificate()))),
+            Transport::Http | Transport::InProcess => None,
+        };
+        let tls = tls.transpose().map_err(io::Error::other)?;
         let listener = match self.transport {
             Transport::InProcess => None,
-            transport => Some(Listener::bind(transport == Transport::Https)?),
+            _ => Some(Listener::bind(tls.clone())?),
+        };
+        let alias_tls = match &tls {
+            Some(tls) if self.insists_on_certificates => Some(tls.insisting_on(authority.own_certificates())),
+            tls => tls.clone(),
+        };
+        let alias_listener = match self.transport {
+            Transport::Https if self.mtls_endpoint_aliases => Some(Listener::bind(alias_tls)?),
+            _ => None,
         };
         let origin = listener.as_ref().map_or_else(|| format!("https://{}", self.host), Listener::origin);
+        let alias_origin = self
+            .mtls_endpoint_aliases
+            .then(|| alias_listener.as_ref().map_or_else(|| format!("https://mtls.{}", self.host), Listener::origin));
+        let path = &self.path;
+        let alias_base = alias_origin.map(|origin| format!("{origin}{path}").parse().expect("the alias is a URL"));
         let settings = Settings { issuer: format!("{origin}{}", self.path), ..self.settings };
         let base = Url::parse(&settings.issuer).expect("the issuer is a URL");
         let op = Arc::new(Op {
             state: Mutex::new(State::new(self.clients, self.user, self.decisions, self.keep_requests)),
             settings,
             base,
+            alias_base,
+            authority,
             clock: self.clock,
             random: self.random,
             ping_hook: self.ping_hook,
+            clock_offset: self.clock_offset.into(),
             changed: Notify::new(),
         });
-        let server = listener.map(|listener| Server::start(listener, Arc::clone(&op))).transpose()?;
+        let listeners: Vec<_> = listener.into_iter().chain(alias_listener).collect();
+        let server = if listeners.is_empty() { None } else { Some(Server::start(listeners, Arc::clone(&op))?) };
         Ok(TestProvider::new(op, server))
     }
 }

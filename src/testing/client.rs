@@ -2,9 +2,12 @@
 
 use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
+use tokio_rustls::rustls::pki_types::CertificateDer;
 use url::Url;
 
+use super::encryption::Encryption;
 use super::keys;
+use super::mutual_tls::TestCertificate;
 
 /// A client as the provider has registered it.
 ///
@@ -22,7 +25,12 @@ pub struct TestClient {
     pub(super) notification_endpoint: Option<Url>,
     pub(super) id_token_algorithm: Algorithm,
     pub(super) signed_userinfo: bool,
+    pub(super) jwks: Value,
+    pub(super) id_token_encryption: Option<Encryption>,
+    pub(super) userinfo_encryption: Option<Encryption>,
     pub(super) requires_dpop: bool,
+    pub(super) certificate_bound: bool,
+    pub(super) requires_pushed: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -30,7 +38,11 @@ pub(super) enum RegisteredAuthentication {
     None,
     SecretBasic(String),
     SecretPost(String),
+    SecretJwt(String),
     PrivateKeyJwt(Value),
+    /// With the DNS name in the certificate.
+    TlsClientAuth(String),
+    SelfSignedTlsClientAuth(Vec<CertificateDer<'static>>),
 }
 
 impl TestClient {
@@ -47,6 +59,45 @@ impl TestClient {
     /// A client with `client_secret_post`.
     pub fn secret_post(id: &str, secret: &str) -> Self {
         Self::new(id, RegisteredAuthentication::SecretPost(secret.to_owned()))
+    }
+
+    /// A client with `client_secret_jwt`. The secret has at least 32 bytes for HS256, 48 for HS384 and 64 for HS512.
+    pub fn secret_jwt(id: &str, secret: &str) -> Self {
+        Self::new(id, RegisteredAuthentication::SecretJwt(secret.to_owned()))
+    }
+
+    /// A client with `tls_client_auth` that is known by this DNS name in its certificate (`tls_client_auth_san_dns`,
+    /// RFC 8705 §2.1.2). The provider has to be set up with
+    /// [`mutual_tls`](super::TestProviderBuilder::mutual_tls), and issues such certificates:
+    /// [`TestProvider::client_certificate`](super::TestProvider::client_certificate).
+    pub fn tls_client_auth(id: &str, dns_name: &str) -> Self {
+        Self::new(id, RegisteredAuthentication::TlsClientAuth(dns_name.to_owned()))
+    }
+
+    /// A client with `self_signed_tls_client_auth` and this certificate (RFC 8705 §2.2). The provider has to be set up
+    /// with [`mutual_tls`](super::TestProviderBuilder::mutual_tls).
+    pub fn self_signed_tls_client_auth(id: &str, certificate: &TestCertificate) -> Self {
+        Self::new(id, RegisteredAuthentication::SelfSignedTlsClientAuth(vec![certificate.der.clone()]))
+    }
+
+    /// Registers one more certificate for `self_signed_tls_client_auth`, as for a renewal.
+    ///
+    /// # Panics
+    ///
+    /// If the client is registered with another method.
+    pub fn further_certificate(mut self, certificate: &TestCertificate) -> Self {
+        let RegisteredAuthentication::SelfSignedTlsClientAuth(certificates) = &mut self.authentication else {
+            panic!("the client is not registered with self_signed_tls_client_auth")
+        };
+        certificates.push(certificate.der.clone());
+        self
+    }
+
+    /// Binds this client's access tokens to its certificate (`tls_client_certificate_bound_access_tokens`, RFC 8705
+    /// §3.4). Every request to the token endpoint then needs one, and none may have a DPoP proof.
+    pub fn certificate_bound_access_tokens(mut self) -> Self {
+        self.certificate_bound = true;
+        self
     }
 
     /// A client with `private_key_jwt` and this public key, a JWK in JSON.
@@ -67,7 +118,12 @@ impl TestClient {
             notification_endpoint: None,
             id_token_algorithm: Algorithm::RS256,
             signed_userinfo: false,
+            jwks: Value::Null,
+            id_token_encryption: None,
+            userinfo_encryption: None,
             requires_dpop: false,
+            certificate_bound: false,
+            requires_pushed: false,
         }
     }
 
@@ -88,15 +144,17 @@ impl TestClient {
     }
 
     /// The algorithm of this client's ID Tokens (`id_token_signed_response_alg`): `RS256` (the default), `RS384`,
-    /// `RS512`, `PS256`, `PS384`, `PS512`, `ES256`, `ES384` or `EdDSA`.
+    /// `RS512`, `PS256`, `PS384`, `PS512`, `ES256`, `ES384` or `EdDSA`; or `HS256`, `HS384` or `HS512` with the client
+    /// secret.
     ///
     /// # Panics
     ///
-    /// For any other name.
+    /// For any other name, and for an HMAC without a client secret.
     pub fn signing_algorithm(mut self, name: &str) -> Self {
         let algorithm: Algorithm = name.parse().expect("the algorithm is one that the test provider has");
-        assert!(!keys::name(algorithm).starts_with("HS"), "the test provider signs with private keys only");
         self.id_token_algorithm = algorithm;
+        let has_key = !keys::name(algorithm).starts_with("HS") || self.hmac_secret().is_some();
+        assert!(has_key, "an HMAC needs a client secret");
         self
     }
 
@@ -106,10 +164,67 @@ impl TestClient {
         self
     }
 
+    /// The client's public keys (`jwks`), such as [`Client::jwks`](crate::Client::jwks) gives them. Of those, the first that
+    /// fits is encrypted for. A client whose keys rotate is [registered](super::TestProvider::register) again.
+    pub fn jwks(mut self, jwks: &Value) -> Self {
+        self.jwks = jwks.clone();
+        self
+    }
+
+    /// Encrypts this client's ID Tokens, interim and final, for a key of its [`jwks`](Self::jwks)
+    /// (`id_token_encrypted_response_alg` and `_enc`).
+    ///
+    /// ```
+    /// use openid_deferred::testing::TestClient;
+    /// use openid_deferred::{DecryptionKey, KeyManagementAlgorithm};
+    ///
+    /// let key = DecryptionKey::generate(KeyManagementAlgorithm::EcdhEsA256Kw)?;
+    /// let registered = TestClient::secret_basic("my-app", "s3cret")
+    ///     .jwks(&serde_json::json!({ "keys": [key.public_jwk()] }))
+    ///     .encrypted_id_token("ECDH-ES+A256KW", "A256GCM");
+    /// # Ok::<(), openid_deferred::Error>(())
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// For algorithms that the provider does not have: it has RSA-OAEP(-256) and ECDH-ES with or without a key wrap, and
+    /// AES in GCM and CBC-HS. It also panics when it issues a token and the client has no key for it.
+    pub fn encrypted_id_token(mut self, alg: &str, enc: &str) -> Self {
+        self.id_token_encryption = Some(Encryption::new(alg, enc));
+        self
+    }
+
+    /// Encrypts this client's UserInfo responses, signed or not, likewise (`userinfo_encrypted_response_alg` and `_enc`).
+    ///
+    /// # Panics
+    ///
+    /// As [`encrypted_id_token`](Self::encrypted_id_token) does.
+    pub fn encrypted_userinfo(mut self, alg: &str, enc: &str) -> Self {
+        self.userinfo_encryption = Some(Encryption::new(alg, enc));
+        self
+    }
+
     /// Refuses this client's token requests without a DPoP proof (`dpop_bound_access_tokens`).
     pub fn require_dpop(mut self) -> Self {
         self.requires_dpop = true;
         self
+    }
+
+    /// Refuses this client's authorization requests unless they were pushed (`require_pushed_authorization_requests`,
+    /// RFC 9126 §6).
+    pub fn require_pushed_authorization_requests(mut self) -> Self {
+        self.requires_pushed = true;
+        self
+    }
+
+    /// The client secret, where ID Tokens are authenticated with it.
+    pub(super) fn hmac_secret(&self) -> Option<&str> {
+        match &self.authentication {
+            RegisteredAuthentication::SecretBasic(secret) | RegisteredAuthentication::SecretPost(secret) => {
+                keys::name(self.id_token_algorithm).starts_with("HS").then_some(secret)
+            }
+            _ => None,
+        }
     }
 
     pub(super) fn accepts_redirect_uri(&self, uri: &str) -> bool {

@@ -21,6 +21,12 @@ const LONGEST_ASSERTION: Duration = Duration::from_secs(600);
 impl Turn<'_> {
     /// The client, once it has proven to be the one, by exactly the method that it is registered with.
     pub(super) fn client(&mut self, form: &Parameters) -> Result<TestClient, Rejection> {
+        let client = self.authenticated_client(form)?;
+        self.check_certificate_binding(&client)?;
+        Ok(client)
+    }
+
+    fn authenticated_client(&mut self, form: &Parameters) -> Result<TestClient, Rejection> {
         // An early access token takes the header, so that the client authenticates in the body.
         let is_token = |value: &&str| self.op.settings.early_access_token && value.starts_with("DPoP ");
         let header = self.request.header(header::AUTHORIZATION).filter(|value| !is_token(value));
@@ -46,9 +52,12 @@ impl Turn<'_> {
         if form.get("client_id").is_some_and(|stated| stated != id) {
             return Err(refused("`client_id` is not the authenticated client", by_header));
         }
-        let Some(client) = self.state.clients.get(&id) else { return Err(refused("no such client", by_header)) };
-        match client.authentication == presented {
-            true => Ok(client.clone()),
+        let Some(client) = self.state.clients.get(&id).cloned() else {
+            return Err(refused("no such client", by_header));
+        };
+        let by_certificate = presented == RegisteredAuthentication::None && self.certificate_authenticates(&client)?;
+        match by_certificate || client.authentication == presented {
+            true => Ok(client),
             false => Err(refused("not the registered method or not the registered secret", by_header)),
         }
     }
@@ -66,10 +75,12 @@ impl Turn<'_> {
             return Err(invalid("`iss`, `sub` and `client_id` differ"));
         }
         let client = self.state.clients.get(id).cloned().ok_or_else(|| refused("no such client", false))?;
-        let RegisteredAuthentication::PrivateKeyJwt(key) = &client.authentication else {
-            return Err(refused("the client is not registered with private_key_jwt", false));
+        let verifies = match &client.authentication {
+            RegisteredAuthentication::PrivateKeyJwt(key) => jwt.verifies(key),
+            RegisteredAuthentication::SecretJwt(secret) => jwt.verifies_with_secret(secret.as_bytes()),
+            _ => return Err(refused("the client is not registered with a method that has assertions", false)),
         };
-        if !jwt.verifies(key) {
+        if !verifies {
             return Err(invalid("the signature does not verify"));
         }
         if jwt.claims.get("aud") != Some(&Value::from(self.op.settings.issuer.as_str())) {

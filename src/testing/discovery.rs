@@ -3,6 +3,7 @@
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 
+use super::encryption;
 use super::keys;
 use super::op::Turn;
 use super::token::DEFERRED_GRANT;
@@ -14,7 +15,7 @@ impl Turn<'_> {
         Ok(Reply::json(200, &self.metadata_document()).with(http::header::CACHE_CONTROL, "max-age=3600"))
     }
 
-    fn metadata_document(&self) -> Value {
+    pub(super) fn metadata_document(&self) -> Value {
         let op = self.op;
         let algorithms: Vec<_> = self.id_token_algorithms().into_iter().map(keys::name).collect();
         let mut document = json!({
@@ -23,6 +24,8 @@ impl Turn<'_> {
             "token_endpoint": op.url("/token"),
             "userinfo_endpoint": op.url("/userinfo"),
             "revocation_endpoint": op.url("/revoke"),
+            "introspection_endpoint": op.url("/introspect"),
+            "pushed_authorization_request_endpoint": op.url("/par"),
             "jwks_uri": op.url("/jwks"),
             "response_types_supported": ["code", "deferred_code", "deferred_code code"],
             "response_modes_supported": ["query", "form_post"],
@@ -32,9 +35,14 @@ impl Turn<'_> {
             "claims_parameter_supported": true,
             "id_token_signing_alg_values_supported": algorithms,
             "userinfo_signing_alg_values_supported": algorithms,
+            "id_token_encryption_alg_values_supported": encryption::ALGORITHMS,
+            "id_token_encryption_enc_values_supported": encryption::CONTENT_ENCRYPTIONS,
+            "userinfo_encryption_alg_values_supported": encryption::ALGORITHMS,
+            "userinfo_encryption_enc_values_supported": encryption::CONTENT_ENCRYPTIONS,
             "token_endpoint_auth_methods_supported":
-                ["none", "client_secret_basic", "client_secret_post", "private_key_jwt"],
-            "token_endpoint_auth_signing_alg_values_supported": ["ES256", "ES384", "EdDSA", "PS256", "RS256"],
+                ["none", "client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt"],
+            "token_endpoint_auth_signing_alg_values_supported":
+                ["ES256", "ES384", "EdDSA", "PS256", "RS256", "HS256", "HS384", "HS512"],
             "code_challenge_methods_supported": ["S256"],
         });
         if op.settings.supports_dpop {
@@ -42,6 +50,24 @@ impl Turn<'_> {
         }
         if op.settings.sends_iss {
             document["authorization_response_iss_parameter_supported"] = json!(true);
+        }
+        if op.settings.requires_pushed {
+            document["require_pushed_authorization_requests"] = json!(true);
+        }
+        if op.settings.mutual_tls {
+            let methods = document["token_endpoint_auth_methods_supported"].as_array_mut().expect("it is an array");
+            methods.extend([json!("tls_client_auth"), json!("self_signed_tls_client_auth")]);
+            document["tls_client_certificate_bound_access_tokens"] = json!(true);
+        }
+        if let Some(base) = &op.alias_base {
+            let alias = |path: &str| json!(format!("{}{path}", base.as_str().trim_end_matches('/')));
+            document["mtls_endpoint_aliases"] = json!({
+                "token_endpoint": alias("/token"),
+                "userinfo_endpoint": alias("/userinfo"),
+                "revocation_endpoint": alias("/revoke"),
+                "introspection_endpoint": alias("/introspect"),
+                "pushed_authorization_request_endpoint": alias("/par"),
+            });
         }
         let Value::Object(members) = &mut document else { unreachable!("the document is an object") };
         for editor in &op.settings.edit_metadata {
@@ -64,7 +90,8 @@ impl Turn<'_> {
     pub(super) fn key_set(&mut self) -> Result<Reply, Rejection> {
         self.must_be_get()?;
         // A client may fetch the keys before the first token is signed, and has to find the right ones.
-        let used: Vec<_> = self.state.clients.values().map(|client| client.id_token_algorithm).collect();
+        let clients = self.state.clients.values().filter(|client| client.hmac_secret().is_none());
+        let used: Vec<_> = clients.map(|client| client.id_token_algorithm).collect();
         for algorithm in used {
             self.state.signing_key(algorithm);
         }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
 
+use super::encryption::EncryptionForgery;
 use super::record::{Endpoint, RecordedRequest};
 use super::wire::{Delivery, Reply};
 
@@ -59,6 +60,7 @@ pub(super) enum Action {
     EditJson(Editor<Map<String, Value>>),
     EditHeaders(Editor<HeaderMap>),
     IdToken(IdTokenForgery),
+    Encryption(EncryptionForgery),
     Authorization(Editor<Vec<(String, String)>>),
     ForgetNonces,
 }
@@ -192,6 +194,18 @@ impl Fault {
         Self::edit(endpoint, "forged ID Token", Action::IdToken(forgery), true)
     }
 
+    /// Spoils the encryption of the next ID Token or UserInfo response that this endpoint encrypts. What is inside is
+    /// genuine, unless [`id_token`](Self::id_token) spoils that.
+    ///
+    /// ```
+    /// use openid_deferred::testing::{EncryptionForgery, Endpoint, Fault};
+    ///
+    /// let in_clear = Fault::encryption(Endpoint::Poll, EncryptionForgery::in_clear());
+    /// ```
+    pub fn encryption(endpoint: Endpoint, forgery: EncryptionForgery) -> Self {
+        Self::edit(endpoint, "forged encryption", Action::Encryption(forgery), true)
+    }
+
     /// Edits the parameters of the next authorization response, after `state` and `iss` have been added.
     ///
     /// ```
@@ -301,16 +315,24 @@ impl Fault {
 
     /// Whether it strikes this answer.
     pub(super) fn strikes_answer(&mut self, request: &RecordedRequest, status: StatusCode) -> bool {
-        let is_for_minting = matches!(self.action, Action::IdToken(_) | Action::Authorization(_));
+        let is_for_minting =
+            matches!(self.action, Action::IdToken(_) | Action::Encryption(_) | Action::Authorization(_));
         self.after_processing
             && !is_for_minting
-            && (!self.successes_only || status == StatusCode::OK)
+            && (!self.successes_only || status.is_success())
             && self.applies(request)
     }
 
     /// The forgery for an ID Token that is being issued.
     pub(super) fn forges_id_token(&mut self, request: &RecordedRequest) -> Option<IdTokenForgery> {
         let Action::IdToken(forgery) = &self.action else { return None };
+        let forgery = forgery.clone();
+        self.applies(request).then_some(forgery)
+    }
+
+    /// The forgery for something that is being encrypted.
+    pub(super) fn forges_encryption(&mut self, request: &RecordedRequest) -> Option<EncryptionForgery> {
+        let Action::Encryption(forgery) = &self.action else { return None };
         let forgery = forgery.clone();
         self.applies(request).then_some(forgery)
     }
@@ -340,7 +362,7 @@ impl Action {
             }
             Self::EditHeaders(editor) => (editor.0)(&mut reply.headers),
             Self::Truncate => reply.body = reply.body.slice(..reply.body.len() / 2),
-            Self::Delay(_) | Self::ForgetNonces | Self::IdToken(_) | Self::Authorization(_) => {}
+            Self::Delay(_) | Self::ForgetNonces | Self::IdToken(_) | Self::Encryption(_) | Self::Authorization(_) => {}
         }
         Delivery::Whole(reply)
     }

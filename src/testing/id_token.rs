@@ -9,6 +9,7 @@ use super::fault::{ForgeryKind, IdTokenForgery};
 use super::keys::{self, ProviderKey};
 use super::op::{State, Turn};
 use super::process::Process;
+use super::record::Endpoint;
 
 /// How long an ID Token is good for.
 const LIFETIME: u64 = 600;
@@ -18,7 +19,13 @@ impl Turn<'_> {
     pub(super) fn id_token(&mut self, process: usize, client: &TestClient, access_token: Option<&str>) -> String {
         let now = unix(self.op.now());
         let issuer = self.op.settings.issuer.clone();
-        let claims = claims(&self.state.processes[process], client, &issuer, now, access_token);
+        let mut claims = claims(&self.state.processes[process], client, &issuer, now, access_token);
+        if let Value::Object(members) = &mut claims
+            && self.endpoint == Endpoint::Refresh
+        {
+            // OpenID Connect Core §12.2: "it SHOULD NOT have a nonce Claim".
+            members.shift_remove("nonce");
+        }
         let State { faults, requests, .. } = &mut *self.state;
         let struck = faults.iter_mut().find_map(|fault| {
             let forgery = fault.forges_id_token(requests.get(self.number)?)?;
@@ -26,18 +33,20 @@ impl Turn<'_> {
         });
         let (forgery, name) = struck.unzip();
         self.state.note_faults(self.number, name.into_iter().collect());
-        let key = self.state.signing_key(client.id_token_algorithm);
-        let header = json!({ "alg": keys::name(key.algorithm), "typ": "JWT", "kid": key.kid });
-        match forgery {
+        let key = self.state.key_for(client);
+        let mut header = key.header();
+        header["typ"] = json!("JWT");
+        let token = match forgery {
             None => key.sign(&header, &claims),
-            Some(forgery) => forged(forgery, key, header, claims),
-        }
+            Some(forgery) => forged(forgery, &key, header, claims),
+        };
+        self.encrypted(client, client.id_token_encryption.as_ref(), token)
     }
 
     /// A JWT with other claims, such as a UserInfo response.
     pub(super) fn signed(&mut self, client: &TestClient, claims: &Value) -> String {
-        let key = self.state.signing_key(client.id_token_algorithm);
-        key.sign(&json!({ "alg": keys::name(key.algorithm), "kid": key.kid }), claims)
+        let key = self.state.key_for(client);
+        key.sign(&key.header(), claims)
     }
 }
 
@@ -90,7 +99,7 @@ fn forged(forgery: IdTokenForgery, key: &ProviderKey, mut header: Value, mut cla
             header["alg"] = json!("HS256");
             keys::sign_with_secret(key.public_pem().as_bytes(), &header, &claims)
         }
-        ForgeryKind::ForeignKey => ProviderKey::generate(key.algorithm, key.kid.clone()).sign(&header, &claims),
+        ForgeryKind::ForeignKey => key.foreign().sign(&header, &claims),
         ForgeryKind::BrokenSignature => {
             let genuine = key.sign(&header, &claims);
             claims["sub"] = json!("somebody else");

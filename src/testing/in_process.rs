@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures_core::future::BoxFuture;
 use http::header;
 
+use super::mutual_tls;
 use super::op::Op;
 use super::wire::{Delivery, Incoming, Reply};
 use crate::error::TransportProblem;
@@ -21,7 +22,7 @@ pub(super) struct InProcess(pub(super) Vec<Arc<Op>>);
 impl HttpClient for InProcess {
     fn send(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, HttpError>> {
         Box::pin(async move {
-            let Some(op) = self.0.iter().find(|op| op.base.origin() == request.url.origin()) else {
+            let Some(op) = self.0.iter().find(|op| op.is_at(&request.url)) else {
                 return Err(HttpError::not_sent(TransportProblem::Connect));
             };
             let incoming = Incoming {
@@ -29,6 +30,10 @@ impl HttpClient for InProcess {
                 url: request.url.clone(),
                 headers: request.headers.clone(),
                 body: request.body.clone(),
+                certificates: match &request.client_certificate {
+                    Some(certificate) if op.settings.mutual_tls => mutual_tls::from_pem(certificate.certificates_pem()),
+                    _ => Vec::new(),
+                },
             };
             let delivery = tokio::select! {
                 biased;
@@ -40,6 +45,10 @@ impl HttpClient for InProcess {
             op.send_due_pings();
             received(delivery, &request)
         })
+    }
+
+    fn presents_client_certificates(&self) -> bool {
+        true
     }
 }
 

@@ -10,8 +10,10 @@ use serde_json::{Map, Value, json};
 /// Named here, so that another crate's features cannot leave `jsonwebtoken` without a provider.
 const CRYPTO: &CryptoProvider = &aws_lc::DEFAULT_PROVIDER;
 
-/// A key pair of the provider.
+/// A key pair of the provider, or a secret that it shares with a client.
+#[derive(Clone)]
 pub(super) struct ProviderKey {
+    /// Empty for a secret.
     pub(super) kid: String,
     pub(super) algorithm: Algorithm,
     pub(super) published: bool,
@@ -40,6 +42,30 @@ impl ProviderKey {
         public.insert("use".into(), json!("sig"));
         public.insert("alg".into(), json!(name(algorithm)));
         Self { kid, algorithm, published: true, private, public, public_pem: pair.public_key_pem() }
+    }
+
+    /// A client secret as the key of an HMAC. It is never published.
+    pub(super) fn of_secret(algorithm: Algorithm, secret: &str) -> Self {
+        let private = EncodingKey::from_secret(secret.as_bytes());
+        let (kid, public, public_pem) = (String::new(), Map::new(), String::new());
+        Self { kid, algorithm, published: false, private, public, public_pem }
+    }
+
+    /// A key of the same kind under the same name that is somebody else's.
+    pub(super) fn foreign(&self) -> Self {
+        match self.kid.is_empty() {
+            true => Self::of_secret(self.algorithm, "the secret of somebody else, which is as long as one has to be"),
+            false => Self::generate(self.algorithm, self.kid.clone()),
+        }
+    }
+
+    /// What a header says about the key.
+    pub(super) fn header(&self) -> Value {
+        let mut header = json!({ "alg": name(self.algorithm) });
+        if !self.kid.is_empty() {
+            header["kid"] = json!(self.kid);
+        }
+        header
     }
 
     pub(super) fn public_jwk(&self) -> Value {
@@ -133,6 +159,25 @@ impl<'a> Jwt<'a> {
         jsonwebtoken::signature::Verifier::verify(&*verifier, message, &self.signature).is_ok()
     }
 
+    /// Whether an HMAC by this secret stands under it. "A key of the same size as the hash output [...] or larger MUST
+    /// be used with this algorithm" (RFC 7518 §3.2).
+    pub(super) fn verifies_with_secret(&self, secret: &[u8]) -> bool {
+        let name = self.header.get("alg").and_then(Value::as_str).unwrap_or_default();
+        let (algorithm, length) = match name {
+            "HS256" => (Algorithm::HS256, 32),
+            "HS384" => (Algorithm::HS384, 48),
+            "HS512" => (Algorithm::HS512, 64),
+            _ => return false,
+        };
+        if secret.len() < length {
+            return false;
+        }
+        let key = DecodingKey::from_secret(secret);
+        let Ok(verifier) = (CRYPTO.verifier_factory)(&algorithm, &key) else { return false };
+        let message = self.message.as_bytes();
+        jsonwebtoken::signature::Verifier::verify(&*verifier, message, &self.signature).is_ok()
+    }
+
     pub(super) fn claim(&self, name: &str) -> Option<&str> {
         self.claims.get(name)?.as_str()
     }
@@ -170,8 +215,8 @@ pub(super) fn sha256(data: &[u8]) -> String {
 /// The left half of the hash that belongs to an algorithm, for `at_hash` and `c_hash` (OpenID Connect Core §3.1.3.6).
 pub(super) fn half_hash(algorithm: Algorithm, data: &str) -> String {
     let hash = match algorithm {
-        Algorithm::ES384 | Algorithm::RS384 | Algorithm::PS384 => ThumbprintHash::SHA384,
-        Algorithm::EdDSA | Algorithm::RS512 | Algorithm::PS512 => ThumbprintHash::SHA512,
+        Algorithm::ES384 | Algorithm::RS384 | Algorithm::PS384 | Algorithm::HS384 => ThumbprintHash::SHA384,
+        Algorithm::EdDSA | Algorithm::RS512 | Algorithm::PS512 | Algorithm::HS512 => ThumbprintHash::SHA512,
         _ => ThumbprintHash::SHA256,
     };
     let digest = digest(data.as_bytes(), hash);

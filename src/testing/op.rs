@@ -1,6 +1,7 @@
 //! The provider behind all its doors: a request comes in, a delivery goes out.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -16,8 +17,10 @@ use super::builder::{DecisionPolicy, DiscoveryForm, NoncePolicy, Settings};
 use super::client::{TestClient, TestUser};
 use super::fault::{Action, Fault};
 use super::keys::ProviderKey;
+use super::mutual_tls::ClientAuthority;
 use super::ping::{PingHook, SentPing};
 use super::process::{Decision, Process};
+use super::pushed::PushedRequest;
 use super::record::{Endpoint, Log, RecordedRequest, RequestRule, RequestViolation};
 use super::wire::{Delivery, Incoming, Parameters, Rejection, Reply};
 use crate::clock::Clock;
@@ -26,9 +29,14 @@ use crate::random::Random;
 pub(super) struct Op {
     pub(super) settings: Settings,
     pub(super) base: Url,
+    /// Like `base`, for clients with certificates.
+    pub(super) alias_base: Option<Url>,
+    pub(super) authority: ClientAuthority,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) random: Arc<dyn Random>,
     pub(super) ping_hook: Option<PingHook>,
+    /// By how many seconds the wall clock is wrong.
+    pub(super) clock_offset: AtomicI64,
     pub(super) state: Mutex<State>,
     /// Wakes polls that are being held.
     pub(super) changed: Notify,
@@ -38,6 +46,7 @@ pub(super) struct Op {
 pub(super) struct State {
     pub(super) clients: BTreeMap<String, TestClient>,
     pub(super) processes: Vec<Process>,
+    pub(super) pushed: BTreeMap<String, PushedRequest>,
     pub(super) by_code: BTreeMap<String, usize>,
     pub(super) by_deferred_auth_id: BTreeMap<String, usize>,
     /// The processes that will be decided by time, and when.
@@ -64,6 +73,8 @@ pub(super) struct State {
 pub(super) struct AccessToken {
     pub(super) process: usize,
     pub(super) key: Option<String>,
+    /// The thumbprint of the certificate that it is bound to.
+    pub(super) certificate: Option<String>,
     pub(super) expires_at: Duration,
     /// Good for polling only.
     pub(super) is_early: bool,
@@ -72,6 +83,8 @@ pub(super) struct AccessToken {
 pub(super) struct RefreshToken {
     pub(super) process: usize,
     pub(super) key: Option<String>,
+    /// Whether a newer one has taken its place.
+    pub(super) used: bool,
 }
 
 /// The two servers in one that a provider is; each has DPoP nonces of its own.
@@ -106,9 +119,23 @@ impl State {
         self.keys.iter().rev().find(|key| key.algorithm == algorithm).expect("it was just added")
     }
 
+    /// The key that a client's tokens are signed with: one of the provider's, or the client's secret.
+    pub(super) fn key_for(&mut self, client: &TestClient) -> ProviderKey {
+        match client.hmac_secret() {
+            Some(secret) => ProviderKey::of_secret(client.id_token_algorithm, secret),
+            None => self.signing_key(client.id_token_algorithm).clone(),
+        }
+    }
+
     pub(super) fn add_key(&mut self, algorithm: Algorithm) {
         self.keys_made += 1;
         self.keys.push(ProviderKey::generate(algorithm, format!("key-{}", self.keys_made)));
+    }
+
+    /// Takes back everything that was issued in a process.
+    pub(super) fn revoke_all(&mut self, process: usize) {
+        self.access_tokens.retain(|_, token| token.process != process);
+        self.refresh_tokens.retain(|_, token| token.process != process);
     }
 
     pub(super) fn process_by_id(&self, deferred_auth_id: &str) -> Option<usize> {
@@ -139,8 +166,9 @@ impl Op {
 
     /// The wall clock as the provider believes it to be.
     pub(super) fn now(&self) -> SystemTime {
-        let offset = Duration::from_secs(self.settings.clock_offset.unsigned_abs());
-        match self.settings.clock_offset < 0 {
+        let offset = self.clock_offset.load(Ordering::Relaxed);
+        let (is_behind, offset) = (offset < 0, Duration::from_secs(offset.unsigned_abs()));
+        match is_behind {
             true => self.clock.now() - offset,
             false => self.clock.now() + offset,
         }
@@ -155,6 +183,11 @@ impl Op {
 
     pub(super) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.settings.issuer)
+    }
+
+    /// Whether this URL is one of the provider's.
+    pub(super) fn is_at(&self, url: &Url) -> bool {
+        std::iter::once(&self.base).chain(&self.alias_base).any(|base| base.origin() == url.origin())
     }
 
     fn endpoint(&self, request: &Incoming, parameters: &Parameters) -> Endpoint {
@@ -182,6 +215,8 @@ impl Op {
             "/userinfo" => Endpoint::UserInfo,
             "/resource" => Endpoint::Resource,
             "/revoke" => Endpoint::Revocation,
+            "/introspect" => Endpoint::Introspection,
+            "/par" => Endpoint::PushedAuthorization,
             _ => Endpoint::Unknown,
         }
     }
@@ -326,6 +361,7 @@ impl Op {
             headers: request.headers.clone(),
             parameters: parameters.0.clone(),
             body: request.body.clone(),
+            client_certificate: request.certificates.first().map(|der| Bytes::copy_from_slice(der)),
             status: None,
             response_headers: HeaderMap::new(),
             response_body: Bytes::new(),
@@ -429,6 +465,7 @@ impl State {
 
 impl Turn<'_> {
     fn answer(&mut self, early: bool, first: bool) -> Answer {
+        self.check_alias();
         let result = match self.endpoint {
             Endpoint::Metadata => self.metadata(),
             Endpoint::Keys => self.key_set(),
@@ -439,10 +476,12 @@ impl Turn<'_> {
                 Err(rejection) => Err(rejection),
             },
             Endpoint::Token | Endpoint::Exchange | Endpoint::Code | Endpoint::Refresh => self.token(),
+            Endpoint::PushedAuthorization => self.push(),
             Endpoint::Cancellation => self.cancellation(),
             Endpoint::UserInfo => self.userinfo(),
             Endpoint::Resource => self.resource(),
             Endpoint::Revocation => self.revocation(),
+            Endpoint::Introspection => self.introspection(),
             Endpoint::Unknown => {
                 let url = self.request.url.as_str();
                 // An OP has only one form of discovery document, so a client has to try.

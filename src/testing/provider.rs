@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use http::{HeaderMap, Method};
 use url::Url;
@@ -11,6 +12,7 @@ use super::builder::{DecisionPolicy, TestProviderBuilder};
 use super::client::{TestClient, TestUser};
 use super::fault::Fault;
 use super::in_process::InProcess;
+use super::mutual_tls::TestCertificate;
 use super::op::Op;
 use super::ping::{PingForgery, SentPing};
 use super::process::{Decision, Process};
@@ -74,6 +76,17 @@ impl TestProvider {
         self.server.as_ref()?.ca_pem.as_deref()
     }
 
+    /// A certificate for a client, by an authority that this provider trusts and with this DNS name in it, for
+    /// [`TestClient::tls_client_auth`]. Each call gives a new one with a new key, as a renewal does.
+    pub fn client_certificate(&self, name: &str) -> TestCertificate {
+        self.op.authority.issue(name, false)
+    }
+
+    /// The same one, but it has expired long ago.
+    pub fn expired_client_certificate(&self, name: &str) -> TestCertificate {
+        self.op.authority.issue(name, true)
+    }
+
     /// A way to the provider without a socket, through the very same code, on the provider's clock. Requests to
     /// anywhere else find nobody.
     pub fn http_client(&self) -> Arc<dyn HttpClient> {
@@ -101,7 +114,13 @@ impl TestProvider {
     pub fn visit(&self, authorization_url: impl AsRef<str>) -> BrowserReturn {
         let url = Url::parse(authorization_url.as_ref()).expect("the authorization request is a URL");
         assert_eq!(url.origin(), self.op.base.origin(), "the authorization request goes to another server");
-        let request = Incoming { method: Method::GET, url, headers: HeaderMap::new(), body: bytes::Bytes::new() };
+        let request = Incoming {
+            method: Method::GET,
+            url,
+            headers: HeaderMap::new(),
+            body: bytes::Bytes::new(),
+            certificates: Vec::new(),
+        };
         match self.op.browse(&request) {
             Delivery::Whole(reply) => reply.browser.clone().unwrap_or_else(|| {
                 let page = String::from_utf8_lossy(&reply.body).into_owned();
@@ -193,6 +212,11 @@ impl TestProvider {
     /// Forgets the current DPoP nonces, so that the next proof is challenged.
     pub fn rotate_nonces(&self) {
         self.op.state().nonces.iter_mut().for_each(|nonces| nonces.current = None);
+    }
+
+    /// Lets the provider's wall clock be wrong by so many seconds from now on: positive is ahead.
+    pub fn set_clock_offset(&self, seconds: i64) {
+        self.op.clock_offset.store(seconds, Ordering::Relaxed);
     }
 
     /// Every request so far, in the order of arrival.

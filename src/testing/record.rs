@@ -38,6 +38,10 @@ pub enum Endpoint {
     Resource,
     /// The revocation endpoint.
     Revocation,
+    /// The introspection endpoint.
+    Introspection,
+    /// The pushed authorization request endpoint (RFC 9126).
+    PushedAuthorization,
     /// Anything else.
     Unknown,
 }
@@ -64,6 +68,8 @@ impl fmt::Display for Endpoint {
             Self::UserInfo => "UserInfo",
             Self::Resource => "resource",
             Self::Revocation => "revocation",
+            Self::Introspection => "introspection",
+            Self::PushedAuthorization => "pushed authorization request",
             Self::Unknown => "unknown",
         })
     }
@@ -91,6 +97,8 @@ pub struct RecordedRequest {
     pub parameters: Vec<(String, String)>,
     /// The body.
     pub body: Bytes,
+    /// The client certificate of the connection in DER, where one was presented.
+    pub client_certificate: Option<Bytes>,
     /// The status of the response; `None` while there is none, or where the connection was reset or left to stall.
     pub status: Option<u16>,
     /// The headers of the response.
@@ -196,7 +204,7 @@ rules! {
 
     UnknownClient = "the client is not registered", "RFC 6749 §2.2";
     WrongRedirectUri = "the redirect URI is not registered", "OpenID Connect Core 1.0 §3.1.2.1";
-    WrongResponseType = "the response type is neither `deferred_code` nor `deferred_code code`", "DTR §Authentication Request";
+    WrongResponseType = "the response type is none of `deferred_code`, `deferred_code code` and `code`", "DTR §Authentication Request";
     NoOpenidScope = "`openid` is not in the scope", "OpenID Connect Core 1.0 §3.1.2.1";
     NoPkce = "there is no PKCE challenge with `S256`", "RFC 9700 §2.1.1";
     WrongVerifier = "the `code_verifier` does not fit the challenge", "RFC 7636 §4.6";
@@ -205,6 +213,16 @@ rules! {
     SeveralAuthentications = "the client authenticates in more than one way", "RFC 6749 §2.3";
     AssertionInvalid = "the client assertion does not hold", "RFC 7523 §3";
     AssertionReplayed = "the client assertion's `jti` was used before", "OpenID Connect Core 1.0 §9";
+
+    CertificateMissing = "no client certificate was presented", "RFC 8705 §3";
+    CertificateChanged = "the client certificate is not the one that the access token is bound to", "RFC 8705 §3";
+    DpopWithCertificate = "there is a DPoP proof although the client's tokens are bound to its certificate", "RFC 8705 §3; RFC 9449 §5";
+    AliasIgnored = "a client with a certificate called an endpoint that has an mTLS alias under its other URL", "RFC 8705 §5";
+    AliasWithoutCertificate = "an mTLS alias was called without a client certificate", "RFC 8705 §5";
+
+    NotPushed = "the authorization request was not pushed, although the client has to", "RFC 9126 §5";
+    UnknownRequestUri = "the `request_uri` is unknown, was used before, has expired or belongs to another client", "RFC 9126 §4";
+    ParameterBesideRequestUri = "the authorization request has more than `client_id` and `request_uri`", "RFC 9126 §4";
 
     UnknownCode = "the code was never issued", "DTR §Deferred Code Exchange Request Validation";
     CodeReplayed = "the code was used before", "DTR §Deferred Code Exchange Request Validation";
@@ -215,7 +233,8 @@ rules! {
     RetryAfterIgnored = "the poll came before the time that `Retry-After` had named", "RFC 9110 §10.2.3";
     PolledInParallel = "two polls for one process were under way at the same time", "DTR §Successful Deferred Code Exchange Response";
     PolledAfterEnd = "the process had already ended, and the client had been told", "DTR §Token Request Error Response";
-    UnknownRefreshToken = "the refresh token is unknown, used or revoked", "RFC 6749 §6";
+    UnknownRefreshToken = "the refresh token is unknown or revoked", "RFC 6749 §6";
+    RefreshTokenReplayed = "the refresh token was used before, and has been replaced", "RFC 9700 §4.14.2";
 
     DpopMissing = "there is no DPoP proof where one is required", "RFC 9449 §5; DTR §Token Request Validation";
     DpopInvalid = "the DPoP proof does not hold", "RFC 9449 §4.3";

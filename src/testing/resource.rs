@@ -15,12 +15,17 @@ impl Turn<'_> {
         let mut claims = record.user.claims.clone();
         claims.insert("sub".into(), json!(record.user.sub));
         let client = self.state.clients[&record.client_id].clone();
-        if !client.signed_userinfo {
+        if !client.signed_userinfo && client.userinfo_encryption.is_none() {
             return Ok(Reply::json(200, &Value::Object(claims)));
         }
-        claims.insert("iss".into(), json!(self.op.settings.issuer));
-        claims.insert("aud".into(), json!(client.id));
-        let token = self.signed(&client, &Value::Object(claims));
+        let inside = if client.signed_userinfo {
+            claims.insert("iss".into(), json!(self.op.settings.issuer));
+            claims.insert("aud".into(), json!(client.id));
+            self.signed(&client, &Value::Object(claims))
+        } else {
+            Value::Object(claims).to_string()
+        };
+        let token = self.encrypted(&client, client.userinfo_encryption.as_ref(), inside);
         Ok(Reply::new(200, "application/jwt", token).with(header::CACHE_CONTROL, "no-store"))
     }
 
@@ -45,7 +50,8 @@ impl Turn<'_> {
         let (scheme, token) = header.split_once(' ').unwrap_or_default();
         let now = self.op.clock.monotonic();
         let found = self.state.access_tokens.get(token).filter(|found| !found.is_early && now < found.expires_at);
-        let Some((process, key)) = found.map(|found| (found.process, found.key.clone())) else {
+        let found = found.map(|found| (found.process, found.key.clone(), found.certificate.clone()));
+        let Some((process, key, certificate)) = found else {
             return Err(Rejection::new(401, "invalid_token", RequestRule::AccessTokenInvalid, "")
                 .header(header::WWW_AUTHENTICATE, "DPoP error=\"invalid_token\""));
         };
@@ -54,6 +60,13 @@ impl Turn<'_> {
             // RFC 9449 §7.2: a bound token must not be accepted as a bearer token.
             return Err(Rejection::new(401, "invalid_token", RequestRule::AccessTokenScheme, scheme)
                 .header(header::WWW_AUTHENTICATE, "DPoP error=\"invalid_token\""));
+        }
+        if let Some(certificate) = certificate {
+            if self.certificate_thumbprint() != Some(certificate) {
+                return Err(Rejection::new(401, "invalid_token", RequestRule::CertificateChanged, "")
+                    .header(header::WWW_AUTHENTICATE, "Bearer error=\"invalid_token\""));
+            }
+            self.must_use_alias();
         }
         if let Some(key) = key {
             let token = token.to_owned();

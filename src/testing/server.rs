@@ -21,8 +21,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::{self, ServerConfig};
+use url::Url;
 
 use super::op::Op;
 use super::wire::{Delivery, Incoming, Reply};
@@ -37,17 +39,19 @@ pub(super) struct Listener {
     tls: Option<Tls>,
 }
 
-struct Tls {
+#[derive(Clone)]
+pub(super) struct Tls {
     acceptor: TlsAcceptor,
     ca_pem: String,
+    chain: Vec<CertificateDer<'static>>,
+    private: Arc<PrivateKeyDer<'static>>,
 }
 
 impl Listener {
-    pub(super) fn bind(https: bool) -> io::Result<Self> {
+    pub(super) fn bind(tls: Option<Tls>) -> io::Result<Self> {
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?;
-        let tls = https.then(Tls::for_loopback).transpose().map_err(io::Error::other)?;
         Ok(Self { socket, address, tls })
     }
 
@@ -58,8 +62,11 @@ impl Listener {
 }
 
 impl Tls {
-    /// A certificate authority of its own, and a certificate by it for loopback.
-    fn for_loopback() -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+    /// A certificate authority of its own, and a certificate by it for loopback. `clients` judges the certificates of
+    /// clients, where they are asked for any.
+    pub(super) fn for_loopback(
+        clients: Option<Arc<dyn ClientCertVerifier>>,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let mut authority = rcgen::CertificateParams::new(Vec::new())?;
         authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         authority.distinguished_name.push(rcgen::DnType::CommonName, "openid-deferred test CA");
@@ -72,14 +79,32 @@ impl Tls {
         let certificate = rcgen::CertificateParams::new(names)?.signed_by(&key, &issuer)?;
         let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
 
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], private)?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), ca_pem })
+        let chain = vec![certificate.der().clone()];
+        let acceptor = acceptor(&chain, &private, clients)?;
+        Ok(Self { acceptor, ca_pem, chain, private: Arc::new(private) })
     }
+
+    /// The same server, with clients whose certificates this one takes and with no others.
+    pub(super) fn insisting_on(&self, clients: Arc<dyn ClientCertVerifier>) -> Self {
+        let acceptor = acceptor(&self.chain, &self.private, Some(clients)).expect("the certificate was good before");
+        Self { acceptor, ..self.clone() }
+    }
+}
+
+fn acceptor(
+    chain: &[CertificateDer<'static>],
+    private: &PrivateKeyDer<'static>,
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+) -> Result<TlsAcceptor, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let config = match clients {
+        Some(verifier) => config.with_client_cert_verifier(verifier),
+        None => config.with_no_client_auth(),
+    };
+    let mut config = config.with_single_cert(chain.to_vec(), private.clone_key())?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 /// The thread that serves. Dropping it stops it and closes all connections.
@@ -90,9 +115,10 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) fn start(listener: Listener, op: Arc<Op>) -> io::Result<Self> {
+    /// The first listener is for everybody, a second one for clients with certificates.
+    pub(super) fn start(listeners: Vec<Listener>, op: Arc<Op>) -> io::Result<Self> {
         let (stop, stopped) = oneshot::channel();
-        let ca_pem = listener.tls.as_ref().map(|tls| tls.ca_pem.clone());
+        let ca_pem = listeners.first().and_then(|listener| listener.tls.as_ref()).map(|tls| tls.ca_pem.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("test-provider".into()).spawn(move || {
             runtime.block_on(async {
@@ -100,7 +126,7 @@ impl Server {
                     biased;
                     _ = stopped => {}
                     () = op.decide_on_time() => {}
-                    () = accept(listener, Arc::clone(&op)) => {}
+                    () = accept_all(listeners, Arc::clone(&op)) => {}
                 }
             });
         })?;
@@ -120,8 +146,34 @@ impl Drop for Server {
     }
 }
 
+async fn accept_all(listeners: Vec<Listener>, op: Arc<Op>) {
+    let bases = [Some(op.base.clone()), op.alias_base.clone()];
+    let mut listeners = listeners.into_iter().zip(bases.into_iter().flatten());
+    match (listeners.next(), listeners.next()) {
+        (Some((first, base)), Some((second, alias))) => {
+            tokio::join!(accept(first, Door::new(&op, base)), accept(second, Door::new(&op, alias)));
+        }
+        (Some((only, base)), None) => accept(only, Door::new(&op, base)).await,
+        (None, _) => {}
+    }
+}
+
+/// Where a request came in.
+#[derive(Clone)]
+struct Door {
+    op: Arc<Op>,
+    base: Url,
+    certificates: Vec<CertificateDer<'static>>,
+}
+
+impl Door {
+    fn new(op: &Arc<Op>, base: Url) -> Self {
+        Self { op: Arc::clone(op), base, certificates: Vec::new() }
+    }
+}
+
 #[expect(clippy::disallowed_methods, reason = "each connection is a task that ends with the server's runtime")]
-async fn accept(listener: Listener, op: Arc<Op>) {
+async fn accept(listener: Listener, door: Door) {
     let socket = tokio::net::TcpListener::from_std(listener.socket).expect("the socket is a listening one");
     let acceptor = listener.tls.map(|tls| tls.acceptor);
     loop {
@@ -130,18 +182,18 @@ async fn accept(listener: Listener, op: Arc<Op>) {
             continue;
         };
         let _ = stream.set_nodelay(true);
-        tokio::spawn(connection(stream, acceptor.clone(), Arc::clone(&op)));
+        tokio::spawn(connection(stream, acceptor.clone(), door.clone()));
     }
 }
 
-async fn connection(stream: TcpStream, acceptor: Option<TlsAcceptor>, op: Arc<Op>) {
+async fn connection(stream: TcpStream, acceptor: Option<TlsAcceptor>, door: Door) {
     // A second handle on the socket, to change how it closes while TLS or hyper own the first.
     let Ok((stream, handle)) = duplicate(stream) else { return };
     let reset = Arc::new(Notify::new());
     let is_reset = tokio::select! {
         biased;
         () = reset.notified() => true,
-        () = serve_either(stream, acceptor, op, &reset) => false,
+        () = serve_either(stream, acceptor, door, &reset) => false,
     };
     if is_reset {
         // With no time to linger, closing sends RST instead of FIN. The last handle to go is this one.
@@ -155,19 +207,21 @@ fn duplicate(stream: TcpStream) -> io::Result<(TcpStream, std::net::TcpStream)> 
     Ok((TcpStream::from_std(stream)?, handle))
 }
 
-async fn serve_either(stream: TcpStream, acceptor: Option<TlsAcceptor>, op: Arc<Op>, reset: &Arc<Notify>) {
+async fn serve_either(stream: TcpStream, acceptor: Option<TlsAcceptor>, mut door: Door, reset: &Arc<Notify>) {
     match acceptor {
-        None => serve(stream, op, reset).await,
+        None => serve(stream, door, reset).await,
         Some(acceptor) => {
             if let Ok(stream) = acceptor.accept(stream).await {
-                serve(stream, op, reset).await;
+                let presented = stream.get_ref().1.peer_certificates().unwrap_or_default();
+                door.certificates = presented.iter().cloned().map(CertificateDer::into_owned).collect();
+                serve(stream, door, reset).await;
             }
         }
     }
 }
 
-async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, op: Arc<Op>, reset: &Arc<Notify>) {
-    let service = service_fn(move |request| answer(request, Arc::clone(&op), Arc::clone(reset)));
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, door: Door, reset: &Arc<Notify>) {
+    let service = service_fn(move |request| answer(request, door.clone(), Arc::clone(reset)));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new());
     // A client that hangs up is no news.
@@ -176,17 +230,17 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, op: Arc<Op
 
 async fn answer(
     request: Request<HyperBody>,
-    op: Arc<Op>,
+    Door { op, base: mut url, certificates }: Door,
     reset: Arc<Notify>,
 ) -> Result<Response<BoxBody<Bytes, io::Error>>, Infallible> {
     let (head, body) = request.into_parts();
     let Ok(body) = Limited::new(body, REQUEST_LIMIT).collect().await else {
         return Ok(response(Reply::new(413, "", ""), Tail::None));
     };
-    let mut url = op.base.clone();
     url.set_path(head.uri.path());
     url.set_query(head.uri.query());
-    let incoming = Incoming { method: head.method, url, headers: head.headers, body: body.to_bytes() };
+    let body = body.to_bytes();
+    let incoming = Incoming { method: head.method, url, headers: head.headers, body, certificates };
     let delivery = op.handle(incoming).await;
     op.send_due_pings();
     match delivery {

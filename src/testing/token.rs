@@ -264,13 +264,21 @@ impl Turn<'_> {
         let Some(token) = self.state.refresh_tokens.get(presented) else {
             return Err(Rejection::bad("invalid_grant", RequestRule::UnknownRefreshToken, ""));
         };
-        let (process, key) = (token.process, token.key.clone());
+        let (process, key, used) = (token.process, token.key.clone(), token.used);
         if self.state.processes[process].client_id != client.id {
             return Err(Rejection::bad("invalid_grant", RequestRule::ForeignGrant, client.id.as_str()));
         }
+        if used {
+            // RFC 9700 §4.14.2: one of the two who have it is a thief, and nobody knows which one.
+            self.state.revoke_all(process);
+            return Err(Rejection::bad("invalid_grant", RequestRule::RefreshTokenReplayed, ""));
+        }
         let required = client.requires_dpop || self.op.settings.requires_dpop;
         let proven = self.grant_proof(required, key.as_deref())?;
-        self.state.refresh_tokens.remove(presented);
+        let rotates = self.op.settings.rotates_refresh_tokens;
+        if let Some(token) = self.state.refresh_tokens.get_mut(presented) {
+            token.used = rotates;
+        }
         Ok(Reply::json(200, &self.tokens(process, &client, proven.as_deref())))
     }
 
@@ -287,12 +295,17 @@ impl Turn<'_> {
         if let Some(scope) = self.state.processes[process].request.get("scope") {
             response["scope"] = json!(scope);
         }
-        if self.op.settings.refresh_tokens {
+        // RFC 9396 §7: what was granted, which is here what was asked for.
+        if let Some(details) = self.state.processes[process].request.get("authorization_details") {
+            response["authorization_details"] = serde_json::from_str(details).unwrap_or_default();
+        }
+        let keeps_the_old = self.endpoint == Endpoint::Refresh && !self.op.settings.rotates_refresh_tokens;
+        if self.op.settings.refresh_tokens && !keeps_the_old {
             let token = self.op.token();
             // RFC 9449 §5: refresh tokens of public clients are bound to the key, those of others to the client.
             let is_public = client.authentication == super::client::RegisteredAuthentication::None;
             let key = key.filter(|_| is_public).map(str::to_owned);
-            self.state.refresh_tokens.insert(token.clone(), RefreshToken { process, key });
+            self.state.refresh_tokens.insert(token.clone(), RefreshToken { process, key, used: false });
             response["refresh_token"] = json!(token);
         }
         response
@@ -301,7 +314,9 @@ impl Turn<'_> {
     fn access_token(&mut self, process: usize, key: Option<&str>, is_early: bool) -> String {
         let token = self.op.token();
         let expires_at = self.op.clock.monotonic() + ACCESS_TOKEN_LIFETIME;
-        let record = AccessToken { process, key: key.map(str::to_owned), expires_at, is_early };
+        let client = &self.state.clients[&self.state.processes[process].client_id];
+        let certificate = if client.certificate_bound { self.certificate_thumbprint() } else { None };
+        let record = AccessToken { process, key: key.map(str::to_owned), certificate, expires_at, is_early };
         self.state.access_tokens.insert(token.clone(), record);
         token
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
+use tokio_rustls::rustls::pki_types::CertificateDer;
 use url::Url;
 
 use super::browser::BrowserReturn;
@@ -16,6 +17,8 @@ pub(super) struct Incoming {
     pub(super) url: Url,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// What the client presented in TLS, its own certificate first.
+    pub(super) certificates: Vec<CertificateDer<'static>>,
 }
 
 impl Incoming {

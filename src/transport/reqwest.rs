@@ -3,14 +3,17 @@
 use std::error::Error as _;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use ::reqwest::{Client, ClientBuilder, Response, redirect, retry};
 use bytes::{Bytes, BytesMut};
 use futures_core::future::BoxFuture;
 
-use super::{HttpClient, HttpError, HttpRequest, HttpResponse, may_be_called};
+use super::{HttpClient, HttpError, HttpRequest, HttpResponse, PresentedCertificate, may_be_called};
 use crate::error::{ConfigurationProblem, Document, Error, TransportProblem};
+
+mod identity;
 
 /// What the caller decides about connections, apart from the configuration of reqwest itself.
 #[derive(Debug, Clone, Copy)]
@@ -23,11 +26,22 @@ pub(crate) struct TransportPolicy {
 
 /// The client that is used unless the caller brings an own [`HttpClient`].
 pub(crate) struct ReqwestClient {
+    policy: TransportPolicy,
+    configure: Option<Box<Configure>>,
     https: Client,
+    /// One for each certificate that is presented, the latest last, since reqwest ties a certificate to a client and
+    /// its connections.
+    certified: Mutex<Vec<(PresentedCertificate, Client)>>,
     /// For plain HTTP to this machine. It knows no proxy: one from the environment would carry credentials in clear
     /// text to another machine.
     loopback: Option<Client>,
 }
+
+/// How the caller sets up a client; called once for each that is built.
+pub(crate) type Configure = dyn Fn(ClientBuilder) -> ClientBuilder + Send + Sync;
+
+/// Around a renewal, requests under way still have the certificate of before.
+const CERTIFICATES_KEPT: usize = 2;
 
 impl ReqwestClient {
     /// Builds the client. `configure` is for proxies, certificates, timeouts and default headers of HTTPS
@@ -36,25 +50,43 @@ impl ReqwestClient {
     /// # Errors
     ///
     /// [`ConfigurationProblem::HttpClient`] with reqwest's error as source.
-    pub(crate) fn new(
-        policy: TransportPolicy,
-        configure: Option<Box<dyn FnOnce(ClientBuilder) -> ClientBuilder + Send>>,
-    ) -> Result<Self, Error> {
-        let builder = with_defaults(Client::builder(), policy);
-        let builder = match configure {
-            Some(configure) => configure(builder),
-            None => builder,
-        };
+    pub(crate) fn new(policy: TransportPolicy, configure: Option<Box<Configure>>) -> Result<Self, Error> {
         let loopback = || build(only_loopback(with_rules(with_defaults(Client::builder(), policy))));
         Ok(Self {
-            https: build(with_rules(builder).https_only(true))?,
+            https: build(https(policy, configure.as_deref()))?,
             loopback: policy.allow_insecure_loopback.then(loopback).transpose()?,
+            certified: Mutex::new(Vec::new()),
+            policy,
+            configure,
         })
+    }
+
+    /// Finds out whether connections with this certificate can be made, as far as that shows without making one.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigurationProblem::Certificate`] where the TLS library refuses it.
+    pub(crate) fn prepare(&self, certificate: &PresentedCertificate) -> Result<(), Error> {
+        self.certified(certificate).map(drop)
+    }
+
+    /// The client for one certificate. Building it holds up other tasks for a few milliseconds, once per renewal.
+    fn certified(&self, certificate: &PresentedCertificate) -> Result<Client, Error> {
+        let mut clients = self.certified.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, client)) = clients.iter().find(|(present, _)| present == certificate) {
+            return Ok(client.clone());
+        }
+        let client = identity::build(certificate, || https(self.policy, self.configure.as_deref()))?;
+        if clients.len() == CERTIFICATES_KEPT {
+            clients.remove(0);
+        }
+        clients.push((certificate.clone(), client.clone()));
+        Ok(client)
     }
 
     async fn exchange(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let client = self.client_for(&request)?;
-        let HttpRequest { method, url, headers, body, timeout, body_limit, document } = request;
+        let HttpRequest { method, url, headers, body, timeout, body_limit, document, client_certificate: _ } = request;
         let mut outgoing = ::reqwest::Request::new(method, url);
         *outgoing.headers_mut() = headers;
         *outgoing.timeout_mut() = Some(timeout);
@@ -66,13 +98,16 @@ impl ReqwestClient {
         Ok(HttpResponse { status: response.status(), headers: std::mem::take(response.headers_mut()), body })
     }
 
-    fn client_for(&self, request: &HttpRequest) -> Result<&Client, HttpError> {
+    fn client_for(&self, request: &HttpRequest) -> Result<Client, HttpError> {
         if !may_be_called(&request.url, self.loopback.is_some()) {
             return Err(HttpError::not_sent(TransportProblem::Refused));
         }
-        match &self.loopback {
-            Some(loopback) if request.url.scheme() == "http" => Ok(loopback),
-            _ => Ok(&self.https),
+        match (&self.loopback, &request.client_certificate) {
+            // Without TLS there is nothing to present a certificate in, and the request would arrive unauthenticated.
+            (Some(_), Some(_)) if request.url.scheme() == "http" => Err(HttpError::not_sent(TransportProblem::Refused)),
+            (Some(loopback), None) if request.url.scheme() == "http" => Ok(loopback.clone()),
+            (_, Some(certificate)) => self.certified(certificate).map_err(HttpError::not_sent),
+            (_, None) => Ok(self.https.clone()),
         }
     }
 }
@@ -80,6 +115,10 @@ impl ReqwestClient {
 impl HttpClient for ReqwestClient {
     fn send(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, HttpError>> {
         Box::pin(self.exchange(request))
+    }
+
+    fn presents_client_certificates(&self) -> bool {
+        true
     }
 }
 
@@ -91,6 +130,16 @@ impl fmt::Debug for ReqwestClient {
             .field("allow_insecure_loopback", &self.loopback.is_some())
             .finish_non_exhaustive()
     }
+}
+
+/// A client for everything but plain HTTP, before it is built.
+fn https(policy: TransportPolicy, configure: Option<&Configure>) -> ClientBuilder {
+    let builder = with_defaults(Client::builder(), policy);
+    let builder = match configure {
+        Some(configure) => configure(builder),
+        None => builder,
+    };
+    with_rules(builder).https_only(true)
 }
 
 /// What the caller may change.
@@ -161,7 +210,7 @@ fn before_response(error: ::reqwest::Error) -> HttpError {
         TransportProblem::Connect
     } else if error.is_builder() {
         TransportProblem::Refused
-    } else if h2_error(&error).is_some_and(is_unprocessed) {
+    } else if h2_error(&error).is_some_and(is_unprocessed) || never_started(&error) || certificate_refused(&error) {
         TransportProblem::Broken
     } else {
         return after_response(error);
@@ -174,8 +223,39 @@ fn after_response(error: ::reqwest::Error) -> HttpError {
     HttpError::maybe_sent(problem).with_source(harmless(error))
 }
 
+/// Whether the connection ended before it took the request: hyper calls those requests, and no others, canceled.
+fn never_started(error: &::reqwest::Error) -> bool {
+    sources(error).any(|error| error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled))
+}
+
+/// Whether the server ended the handshake because of our certificate. In TLS 1.3 that shows only after the client has
+/// finished its part and sent the request along, which a server then does not look at (RFC 8446 §4.4.2.4 and §6.2).
+///
+/// The TLS libraries say so in texts of their own, and not all that carries them keeps their types.
+fn certificate_refused(error: &::reqwest::Error) -> bool {
+    const ALERTS: [&str; 8] = [
+        "badcertificate",
+        "unsupportedcertificate",
+        "certificaterevoked",
+        "certificateexpired",
+        "certificateunknown",
+        "certificaterequired",
+        "unknownca",
+        "accessdenied",
+    ];
+    sources(error).any(|error| {
+        let text: String = error.to_string().chars().filter(char::is_ascii_alphabetic).collect();
+        let text = text.to_ascii_lowercase();
+        text.split_once("alert").is_some_and(|(_, alert)| ALERTS.iter().any(|known| alert.starts_with(known)))
+    })
+}
+
+fn sources(error: &::reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(error.source(), |&error| error.source())
+}
+
 fn h2_error(error: &::reqwest::Error) -> Option<&h2::Error> {
-    std::iter::successors(error.source(), |&error| error.source()).find_map(|error| error.downcast_ref())
+    sources(error).find_map(|error| error.downcast_ref())
 }
 
 /// Whether an HTTP/2 server said that it did nothing with the request (RFC 9113 §8.7): it reset the stream with

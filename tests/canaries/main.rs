@@ -38,6 +38,11 @@ async fn nothing_shows_a_secret_when_the_exchange_fails() {
 }
 
 #[tokio::test]
+async fn nothing_shows_a_secret_when_a_refresh_an_introspection_or_a_revocation_fails() {
+    scenarios::when_what_comes_after_fails(&Ground::of_files()).await;
+}
+
+#[tokio::test]
 async fn nothing_shows_a_secret_when_the_metadata_or_the_keys_fail() {
     scenarios::when_the_metadata_or_the_keys_fail(&Ground::of_files()).await;
 }
@@ -101,7 +106,7 @@ async fn nothing_shows_a_secret_when_the_libraries_below_log_all_that_they_do() 
         .authentication(ClientAuthentication::client_secret_basic(CLIENT_SECRET))
         .redirect_uri(REDIRECT_URI)
         .clock(Arc::new(clock.clone()))
-        .configure_http(|http| http.no_proxy().tls_certs_only([authority]).connection_verbose(true))
+        .configure_http(move |http| http.no_proxy().tls_certs_only([authority.clone()]).connection_verbose(true))
         .build()
         .unwrap();
     let (url, session) = client.authorize().start().await.unwrap();

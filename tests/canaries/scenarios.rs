@@ -9,7 +9,9 @@ use crate::show::Echo;
 use crate::world::{CLAIM, CLIENT_SECRET, CONTEXT, Ground, SECOND, keyring};
 
 pub async fn of_a_flow_that_succeeds(ground: &Ground) {
-    for world in [ground.basic().await, ground.by_key().await] {
+    let worlds =
+        [ground.basic().await, ground.by_key().await, ground.by_secret_jwt().await, ground.by_certificate().await];
+    for world in worlds {
         world.sign_in_and_wait().await;
         assert!(ground.log.text.lock().unwrap().contains(" DEBUG openid_deferred"), "tracing is on");
         world.assert_nothing_shows();
@@ -31,6 +33,17 @@ pub async fn when_the_exchange_fails(ground: &Ground) {
         world.op.misbehave(fault);
         world.sign_in_and_wait().await;
         world.assert_nothing_shows();
+    }
+}
+
+pub async fn when_what_comes_after_fails(ground: &Ground) {
+    for endpoint in [Endpoint::Refresh, Endpoint::Introspection, Endpoint::Revocation, Endpoint::Resource] {
+        for fault in faults(endpoint) {
+            let world = ground.basic().await;
+            world.op.misbehave(fault);
+            world.sign_in_and_wait().await;
+            world.assert_nothing_shows();
+        }
     }
 }
 

@@ -105,6 +105,10 @@ impl HttpClient for ShownNetwork {
             answered
         })
     }
+
+    fn presents_client_certificates(&self) -> bool {
+        self.inner.presents_client_certificates()
+    }
 }
 
 impl Debug for ShownNetwork {

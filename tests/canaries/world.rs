@@ -6,16 +6,18 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use openid_deferred::ping::Receiver;
 use openid_deferred::store::{SealedBody, Store};
 use openid_deferred::testing::{
-    DecisionPolicy, InterimToken, NoncePolicy, RecordedRequest, SeededRandom, TestClient, TestClock, TestProvider,
-    TestProviderBuilder, TestUser,
+    DecisionPolicy, InterimToken, NoncePolicy, RecordedRequest, SeededRandom, TestCertificate, TestClient, TestClock,
+    TestProvider, TestProviderBuilder, TestUser,
 };
 use openid_deferred::{
-    Accepted, AuthorizationSession, Client, ClientAuthentication, Clock as _, Error, Keyring, Outcome, Poller,
-    SealingKey, SigningAlgorithm, SigningKey,
+    Accepted, Authentication, AuthorizationSession, Client, ClientAuthentication, ClientBuilder, ClientCertificate,
+    Clock as _, Error, ErrorResponse, Keyring, Outcome, Poller, SealingKey, SigningAlgorithm, SigningKey,
+    TokenTypeHint,
 };
 use openssl::hash::MessageDigest;
 use openssl::pkey::PKey;
@@ -71,7 +73,7 @@ impl Ground {
 
     pub async fn basic(&self) -> World {
         let client = TestClient::secret_basic(CLIENT_ID, CLIENT_SECRET);
-        self.world(client, ClientAuthentication::client_secret_basic(CLIENT_SECRET)).await
+        self.world(client, ClientAuthentication::client_secret_basic(CLIENT_SECRET), |client| client).await
     }
 
     pub async fn by_key(&self) -> World {
@@ -81,14 +83,37 @@ impl Ground {
         self.log.show(&key);
         let public = Value::Object(key.public_jwk()).to_string();
         let client = TestClient::private_key_jwt(CLIENT_ID, &public);
-        let world = self.world(client, ClientAuthentication::private_key_jwt(key)).await;
-        for line in pem.lines().filter(|line| !line.starts_with('-')) {
-            world.secret(line);
-        }
+        let world = self.world(client, ClientAuthentication::private_key_jwt(key), |client| client).await;
+        world.secret_pem(&pem);
         world
     }
 
-    async fn world(&self, registered: TestClient, authentication: ClientAuthentication) -> World {
+    pub async fn by_secret_jwt(&self) -> World {
+        let client = TestClient::secret_jwt(CLIENT_ID, CLIENT_SECRET);
+        let pushes = |client: ClientBuilder| client.pushed_authorization_requests();
+        self.world(client, ClientAuthentication::client_secret_jwt(CLIENT_SECRET), pushes).await
+    }
+
+    pub async fn by_certificate(&self) -> World {
+        let files = TestCertificate::self_signed("client.rp.test");
+        let certificate = ClientCertificate::from_pem(files.certificate_pem(), files.key_pem()).unwrap();
+        self.log.show(&files);
+        self.log.show(&certificate);
+        self.log.show(&ClientCertificate::from_pem(files.certificate_pem(), files.certificate_pem()).unwrap_err());
+        let registered = TestClient::self_signed_tls_client_auth(CLIENT_ID, &files);
+        let authentication = ClientAuthentication::self_signed_tls_client_auth(certificate.clone());
+        let world = self.world(registered, authentication, |client| client).await;
+        world.secret_pem(files.key_pem());
+        world.secret_pem(certificate.current().private_key_pem().expose());
+        world
+    }
+
+    async fn world(
+        &self,
+        registered: TestClient,
+        authentication: ClientAuthentication,
+        settings: impl FnOnce(ClientBuilder) -> ClientBuilder,
+    ) -> World {
         let log = &self.log;
         let clock = TestClock::automatic();
         let op = provider(&clock).client(registered.redirect_uri(REDIRECT_URI)).start().unwrap();
@@ -101,6 +126,7 @@ impl Ground {
             .cancellation_endpoint(op.cancellation_endpoint())
             .http_client(Arc::new(shown))
             .clock(Arc::new(clock.clone()));
+        let builder = settings(builder);
         log.show(&builder);
         let client = builder.build().unwrap();
         let place = if self.is_database { Place::Database(Database::new().await) } else { Place::file() };
@@ -116,6 +142,7 @@ impl Ground {
 fn provider(clock: &TestClock) -> TestProviderBuilder {
     TestProvider::builder()
         .in_process()
+        .mutual_tls()
         .clock(Arc::new(clock.clone()))
         .random(Arc::new(SeededRandom::new(1)))
         .user(TestUser::new("canary-of-a-subject").claim("name", CLAIM))
@@ -221,11 +248,32 @@ impl World {
                 self.show_result(&self.client.userinfo(authentication).await);
                 let sealed = authentication.seal(&keyring()).unwrap();
                 self.assert_no_canary(&sealed, "a sealed authentication");
+                self.show_what_comes_after(Authentication::open(&keyring(), &sealed).unwrap()).await;
             }
             Outcome::Invalid(violation) => self.log.show_text(&violation.to_string()),
             Outcome::Failed(response) => self.log.show_text(&response.to_string()),
             _ => {}
         }
+    }
+
+    /// New tokens, what the OP says about them, a call with them, and their end.
+    async fn show_what_comes_after(&self, mut authentication: Authentication) {
+        self.show_result(&self.client.refresh(&mut authentication).await);
+        self.log.show(&authentication);
+        self.log.show(&authentication.refreshed_id_token());
+        if let Some(token) = authentication.access_token() {
+            self.show_result(&self.client.introspect(token, TokenTypeHint::AccessToken).await);
+        }
+        let request = http::Request::get(self.op.resource()).body(Bytes::new()).unwrap();
+        match self.client.resource(&authentication, request).await {
+            Ok(response) => self.log.show(&response.extensions().get::<ErrorResponse>()),
+            Err(error) => self.log.show_error(&error),
+        }
+        self.show_result(&self.client.revoke(&authentication).await);
+        self.show_result(&self.client.userinfo(&authentication).await);
+        self.show_result(&self.client.refresh(&mut authentication).await);
+        let sealed = authentication.seal(&keyring()).unwrap();
+        self.assert_no_canary(&sealed, "a sealed authentication after a refresh");
     }
 
     /// Genuine and forged pings.
@@ -257,6 +305,11 @@ impl World {
 
     pub fn secret(&self, secret: impl AsRef<[u8]>) {
         self.secrets.lock().unwrap().push(secret.as_ref().to_vec());
+    }
+
+    /// Every line of a private key.
+    pub fn secret_pem(&self, pem: &str) {
+        pem.lines().filter(|line| !line.starts_with('-')).for_each(|line| self.secret(line));
     }
 
     /// Looks into the rows, and, with the key, into what they hide.
@@ -338,7 +391,7 @@ impl World {
 
 /// The parameters, headers and members of one exchange with the OP that nobody else may see.
 fn said_in_confidence(request: &RecordedRequest) -> Vec<String> {
-    const PARAMETERS: [&str; 12] = [
+    const PARAMETERS: [&str; 13] = [
         "state",
         "nonce",
         "code_verifier",
@@ -351,9 +404,17 @@ fn said_in_confidence(request: &RecordedRequest) -> Vec<String> {
         "client_secret",
         "client_assertion",
         "access_token",
+        "request_uri",
     ];
-    const MEMBERS: [&str; 6] =
-        ["access_token", "refresh_token", "id_token", "interim_id_token", "deferred_auth_id", "error_description"];
+    const MEMBERS: [&str; 7] = [
+        "access_token",
+        "refresh_token",
+        "id_token",
+        "interim_id_token",
+        "deferred_auth_id",
+        "error_description",
+        "request_uri",
+    ];
     let mut said: Vec<String> =
         PARAMETERS.iter().filter_map(|name| request.parameter(name)).map(str::to_owned).collect();
     said.extend(request.header("authorization").and_then(|value| Some(value.split_once(' ')?.1.to_owned())));

@@ -6,6 +6,7 @@ mod axum;
 mod cancellation;
 mod crashes;
 mod delivery;
+mod encryption;
 mod flow;
 mod gates;
 mod pings;

@@ -1,5 +1,6 @@
 //! DTR §Authentication Request and §Authentication Request Acknowledgment Validation.
 
+mod details;
 mod either_code;
 mod request;
 mod response;
@@ -7,7 +8,7 @@ mod session;
 
 use std::time::Duration;
 
-use openid_deferred::testing::{Endpoint, Fault, IdTokenForgery, TestClient};
+use openid_deferred::testing::{Endpoint, Fault, IdTokenForgery, RequestRule, TestClient};
 use openid_deferred::{
     AuthorizationRequest, AuthorizationSession, ConfigurationProblem, Error, ErrorKind, Keyring, Misuse, ResponseMode,
     ResponseType, Rule, SealingKey, SessionProblem, SignIn,

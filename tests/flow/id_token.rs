@@ -121,12 +121,6 @@ async fn what_is_no_signed_token_is_refused() {
 }
 
 #[tokio::test]
-async fn an_encrypted_token_that_was_not_registered_is_refused() {
-    let jwe = "eyJhbGciOiJSU0EtT0FFUCIsImVuYyI6IkEyNTZHQ00ifQ.AAAA.AAAA.AAAA.AAAA";
-    breaks(Rule::IdTokenEncrypted, IdTokenForgery::raw(jwe)).await;
-}
-
-#[tokio::test]
 async fn a_header_that_an_id_token_cannot_have_is_refused() {
     all_break(Rule::IdTokenHeader, [header("crit", json!(["exp"])), header("typ", json!("at+jwt"))]).await;
 }

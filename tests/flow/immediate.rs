@@ -59,10 +59,10 @@ async fn tokens_beside_an_exchange_response_that_breaks_a_rule_are_given_back() 
 }
 
 #[tokio::test]
-async fn an_op_that_wants_pushed_requests_only_is_refused_before_a_user_meets_its_error() {
+async fn an_op_that_wants_signed_requests_only_is_refused_before_a_user_meets_its_error() {
     let clock = openid_deferred::testing::TestClock::automatic();
     let op = provider(&clock).metadata(|metadata| {
-        metadata.insert("require_pushed_authorization_requests".into(), json!(true));
+        metadata.insert("require_signed_request_object".into(), json!(true));
     });
     let op = op.start().unwrap();
     let error = client_of(&op, &clock).discover().await.unwrap_err();
@@ -75,6 +75,9 @@ async fn parameters_that_are_no_json_of_their_kind_are_refused() {
     for request in [
         world.client.authorize().claims(json!(["acr"])),
         world.client.authorize().authorization_details(json!({"type": "payment"})),
+        world.client.authorize().authorization_details(json!([{"amount": 1}])),
+        world.client.authorize().authorization_details(json!(["payment"])),
+        world.client.authorize().authorization_details(json!([])),
     ] {
         let error = request.start().await.unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::Configuration(ConfigurationProblem::Setting { .. })), "{error}");

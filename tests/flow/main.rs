@@ -3,18 +3,26 @@
 mod support;
 
 mod authorization;
+mod client_authentication;
+mod code_flow;
 mod discovery;
 mod dpop;
+mod encryption;
 mod exchange;
 mod id_token;
 mod immediate;
 mod interim;
+mod introspection;
 mod keys;
 mod lost_answers;
+mod mutual_tls;
 mod network;
 mod outages;
 mod polling;
+mod pushed;
+mod refresh;
 mod resource;
+mod revocation;
 mod sealing;
 mod secrets;
 mod steps;

@@ -52,7 +52,7 @@ fn client_of(op: &TestProvider, clock: &TestClock) -> ClientBuilder {
         None => builder.allow_insecure_loopback(),
         Some(pem) => {
             let authority = reqwest::Certificate::from_pem(pem.as_bytes()).expect("the provider's CA");
-            builder.configure_http(|http| http.no_proxy().tls_certs_only([authority]))
+            builder.configure_http(move |http| http.no_proxy().tls_certs_only([authority.clone()]))
         }
     }
 }
@@ -126,9 +126,9 @@ async fn an_op_whose_certificate_nobody_vouches_for_gets_no_request() {
     let op = provider(Scheme::Https, &clock).start().unwrap();
     let stranger = provider(Scheme::Https, &clock).start().unwrap();
     let authority = reqwest::Certificate::from_pem(stranger.ca_certificate_pem().unwrap().as_bytes()).unwrap();
-    let client = Client::builder(op.issuer(), CLIENT_ID).configure_http(|http| {
+    let client = Client::builder(op.issuer(), CLIENT_ID).configure_http(move |http| {
         http.no_proxy()
-            .tls_certs_only([authority])
+            .tls_certs_only([authority.clone()])
             .tls_danger_accept_invalid_certs(true)
             .tls_danger_accept_invalid_hostnames(true)
     });
@@ -154,8 +154,11 @@ async fn a_redirect_is_not_followed_whatever_the_caller_configures() {
     let clock = TestClock::automatic();
     let op = provider(Scheme::Https, &clock).start().unwrap();
     let authority = reqwest::Certificate::from_pem(op.ca_certificate_pem().unwrap().as_bytes()).unwrap();
-    let configured = client_of(&op, &clock).configure_http(|http| {
-        http.no_proxy().tls_certs_only([authority]).redirect(reqwest::redirect::Policy::limited(10)).https_only(false)
+    let configured = client_of(&op, &clock).configure_http(move |http| {
+        http.no_proxy()
+            .tls_certs_only([authority.clone()])
+            .redirect(reqwest::redirect::Policy::limited(10))
+            .https_only(false)
     });
     let client = in_time(configured.discover()).await.unwrap();
     let world = World { op, clock, client };

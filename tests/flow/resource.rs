@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{Method, Request};
 use openid_deferred::testing::{Endpoint, Fault, NoncePolicy, TestProviderBuilder};
-use openid_deferred::{Authentication, ErrorKind, Misuse, TransportProblem};
+use openid_deferred::{Authentication, ErrorKind, ErrorResponse, Misuse, TransportProblem};
 use serde_json::Value;
 
 use crate::support::{World, world, world_with};
@@ -77,6 +77,47 @@ async fn the_status_of_a_resource_is_the_applications_to_judge() {
         assert_eq!(response.status(), status);
     }
     assert_eq!(world.op.requests_to(Endpoint::Resource).len(), 5, "nothing is repeated or followed");
+}
+
+#[tokio::test]
+async fn what_the_challenge_of_a_refusal_says_is_in_the_extensions() {
+    let world = world().await;
+    let authentication = world.approved().await;
+    let challenge = r#"DPoP error="insufficient_scope", scope="payments", error_description="not these""#;
+    world.op.misbehave(Fault::status(Endpoint::Resource, 403).header("www-authenticate", challenge));
+    let response = world.client.resource(&authentication, request(&world, Method::GET, "", "")).await.unwrap();
+    let error = response.extensions().get::<ErrorResponse>().unwrap();
+    assert_eq!((error.code(), error.scope(), error.status()), ("insufficient_scope", Some("payments"), Some(403)));
+    assert_eq!(error.description(), Some("not these"));
+    assert_eq!(response.status(), 403);
+
+    for fault in [
+        Fault::status(Endpoint::Resource, 401),
+        Fault::status(Endpoint::Resource, 401).header("www-authenticate", "Basic error=\"invalid_token\""),
+        Fault::status(Endpoint::Resource, 200).header("www-authenticate", challenge),
+    ] {
+        world.op.misbehave(fault);
+        let response = world.client.resource(&authentication, request(&world, Method::GET, "", "")).await.unwrap();
+        assert!(response.extensions().get::<ErrorResponse>().is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_proof_that_was_refused_for_its_time_is_sent_once_more_with_the_time_of_the_resource() {
+    for (offset, requests) in [(300, 2), (-300, 2), (100_000, 1)] {
+        let (world, authentication) = clocks_apart(offset).await;
+        let response = world.client.resource(&authentication, request(&world, Method::PUT, "", "body")).await.unwrap();
+        assert_eq!(response.status(), if requests == 2 { 200 } else { 401 }, "{offset}");
+        assert_eq!(world.op.requests_to(Endpoint::Resource).len(), requests, "{offset}");
+    }
+}
+
+/// A user who signed in before the clocks of the two went apart.
+async fn clocks_apart(offset: i64) -> (World, Authentication) {
+    let world = world().await;
+    let authentication = world.approved().await;
+    world.op.set_clock_offset(offset);
+    (world, authentication)
 }
 
 #[tokio::test]

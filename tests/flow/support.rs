@@ -221,7 +221,12 @@ impl World {
 
     /// The application starts again: it has nothing but what it sealed.
     pub(crate) fn restarted(self, seed: u64) -> Self {
-        let client = client_of(&self.op, &self.clock).random(Arc::new(SeededRandom::new(seed)));
+        self.restarted_with(seed, |client| client)
+    }
+
+    /// The same with other settings of the client.
+    pub(crate) fn restarted_with(self, seed: u64, client: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Self {
+        let client = client(client_of(&self.op, &self.clock).random(Arc::new(SeededRandom::new(seed))));
         Self { client: client.build().expect("the settings are right"), ..self }
     }
 }

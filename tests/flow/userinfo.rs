@@ -3,11 +3,12 @@
 use http::HeaderValue;
 use openid_deferred::testing::{Endpoint, Fault, NoncePolicy, TestClient, TestUser};
 use openid_deferred::{
-    ClientBuilder, ConfigurationProblem, Document, Error, ErrorKind, Misuse, Outcome, Rule, TransportProblem, UserInfo,
+    ClientBuilder, Clock as _, ConfigurationProblem, Document, Error, ErrorKind, Misuse, Outcome, Rule,
+    TransportProblem, UserInfo,
 };
 use serde_json::json;
 
-use crate::support::{CLIENT_ID, CLIENT_SECRET, REDIRECT_URI, World, world, world_with};
+use crate::support::{CLIENT_ID, CLIENT_SECRET, HOUR, REDIRECT_URI, World, seconds, world, world_with};
 
 /// UserInfo responses are signed.
 async fn signing() -> World {
@@ -92,6 +93,45 @@ async fn userinfo_with_another_status_than_200_is_refused() {
     for status in [201, 302, 401, 403, 404, 500, 503] {
         is_refused(Fault::status(Endpoint::UserInfo, status), Rule::UnexpectedStatus).await;
     }
+}
+
+#[tokio::test]
+async fn what_the_challenge_of_a_refusal_says_is_the_error() {
+    for (status, challenge, code, scope) in [
+        (401, r#"DPoP error="invalid_token", error_description="it has expired""#, "invalid_token", None),
+        (403, r#"Bearer error="insufficient_scope", scope="openid email""#, "insufficient_scope", Some("openid email")),
+    ] {
+        let fault = Fault::status(Endpoint::UserInfo, status).header("www-authenticate", challenge);
+        let error = answered_with(&world().await, fault).await.unwrap_err();
+        let response = error.error_response().unwrap();
+        assert_eq!((response.code(), response.status(), response.scope()), (code, Some(status), scope));
+        assert_eq!(response.description(), (status == 401).then_some("it has expired"));
+        assert!(!error.is_transient());
+    }
+}
+
+#[tokio::test]
+async fn an_expired_access_token_is_refused_and_a_refresh_helps() {
+    let world = world().await;
+    let mut authentication = world.approved().await;
+    world.clock.sleep(2 * HOUR).await;
+    let error = world.client.userinfo(&authentication).await.unwrap_err();
+    assert_eq!(error.error_response().unwrap().code(), "invalid_token");
+    world.client.refresh(&mut authentication).await.unwrap();
+    assert_eq!(world.client.userinfo(&authentication).await.unwrap().subject(), "user-1");
+}
+
+#[tokio::test]
+async fn a_proof_that_was_refused_for_its_time_is_sent_once_more_with_the_time_of_the_op() {
+    let world = world_with(|op| op.clock_offset(300), |client| client.leeway(seconds(310))).await;
+    let authentication = world.approved().await;
+    // A replica whose clock has not been corrected yet.
+    let world = world.restarted(7);
+    assert_eq!(world.client.userinfo(&authentication).await.unwrap().subject(), "user-1");
+    assert_eq!(world.op.requests_to(Endpoint::UserInfo).len(), 2);
+    world.client.userinfo(&authentication).await.unwrap();
+    assert_eq!(world.op.requests_to(Endpoint::UserInfo).len(), 3, "the difference is remembered");
+    world.op.assert_clean();
 }
 
 #[tokio::test]
@@ -184,7 +224,7 @@ async fn a_challenge_at_the_userinfo_endpoint_is_answered_once() {
     assert_eq!(world.op.requests_to(Endpoint::UserInfo).len(), 2);
     world.op.misbehave(Fault::forget_nonces(Endpoint::UserInfo).times(2));
     let error = world.client.userinfo(&authentication).await.unwrap_err();
-    assert_eq!(error.rule(), Some(Rule::UnexpectedStatus));
+    assert_eq!((error.rule(), error.is_transient()), (Some(Rule::SecondNonceChallenge), true));
     assert_eq!(world.op.requests_to(Endpoint::UserInfo).len(), 4);
     world.op.assert_clean();
 }

@@ -204,7 +204,7 @@ async fn access_tokens_are_bound_refreshed_and_revoked() {
     assert_eq!(rp.send(Method::GET, &url, &headers, String::new()).await.status, 401);
     let (_, again) = rp.token(&[("grant_type", "refresh_token"), ("refresh_token", &refresh)]).await;
     assert_eq!(again["error"], "invalid_grant");
-    let rules = [RequestRule::AccessTokenScheme, RequestRule::AccessTokenInvalid, RequestRule::UnknownRefreshToken];
+    let rules = [RequestRule::AccessTokenScheme, RequestRule::AccessTokenInvalid, RequestRule::RefreshTokenReplayed];
     assert_eq!(rp.broken_rules(), rules);
 }
 

@@ -223,6 +223,7 @@ pub(crate) fn request(method: Method, url: &str, headers: &[(&str, String)], bod
         timeout: Duration::from_secs(30),
         body_limit: 100_000,
         document: Document::TokenResponse,
+        client_certificate: None,
     }
 }
 

@@ -30,6 +30,7 @@ fn post(address: std::net::SocketAddr) -> HttpRequest {
         timeout: Duration::from_secs(20),
         body_limit: 1_000,
         document: Document::TokenResponse,
+        client_certificate: None,
     }
 }
 

@@ -33,6 +33,7 @@ fn post(url: &str) -> HttpRequest {
         timeout: Duration::from_secs(20),
         body_limit: LIMIT,
         document: Document::TokenResponse,
+        client_certificate: None,
     }
 }
 

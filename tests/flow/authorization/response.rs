@@ -263,6 +263,19 @@ async fn form_post_brings_a_code() {
 }
 
 #[tokio::test]
+async fn tokens_in_a_form_post_are_refused() {
+    let world = world().await;
+    for name in ["id_token", "access_token"] {
+        let (url, session) = started(world.client.authorize().response_mode(ResponseMode::FormPost)).await;
+        world.op.misbehave(Fault::authorization_response(move |response| replace(response, name, "a.b.c")));
+        let form = world.op.visit(url).form();
+        let error = world.client.authorization_response(&form, session).await.unwrap_err();
+        assert_eq!(error.rule(), Some(Rule::UnrequestedToken), "{name}");
+    }
+    world.assert_nothing_sent();
+}
+
+#[tokio::test]
 async fn form_post_brings_an_error() {
     let world = world().await;
     let request = world.client.authorize().response_mode(ResponseMode::FormPost).prompt(["none"]);

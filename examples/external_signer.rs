@@ -1,0 +1,163 @@
+//! A private key that this process never sees: `private_key_jwt` with a [`Signer`] on the other side of a pipe.
+//!
+//! Run it with `cargo run --features testing --example external_signer`. It starts itself a second time as the keeper of
+//! the key, which makes one, tells its public half and from then on signs what comes through its standard input. A
+//! key management service or a hardware module takes that place in production; the shape stays: one thread talks to it,
+//! and each signature is awaited without holding up anything else.
+
+use std::io::{self, BufRead as _, BufReader, Read, Write};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use openid_deferred::testing::{TestClient, TestProvider};
+use openid_deferred::{Client, Error, Outcome, SignIn, Signer, SigningAlgorithm, SigningKey};
+use tokio::sync::oneshot;
+
+/// What tells the second process that it is the keeper.
+const KEEPER: &str = "--keep-the-key";
+
+fn main() -> ExitCode {
+    let run = if std::env::args().any(|argument| argument == KEEPER) { keeper() } else { application() };
+    match run {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The application: it registers the public key at an OP and signs a user in.
+#[tokio::main(flavor = "current_thread")]
+async fn application() -> anyhow::Result<()> {
+    let (signer, public_jwk) = PipeSigner::start().context("the keeper of the key does not start")?;
+    println!("The keeper's public key, to be registered at the OP: {public_jwk}");
+
+    let op = TestProvider::builder()
+        .client(TestClient::private_key_jwt("my-client", &public_jwk))
+        .interval(Duration::from_secs(1))
+        .start()?;
+    let client = Client::builder(op.issuer(), "my-client")
+        .signing_key(signer)
+        .redirect_uri("http://127.0.0.1:8080/callback")
+        .allow_insecure_loopback()
+        .discover()
+        .await?;
+    println!("The client authenticates with {}.", client.authentication_method().unwrap_or("nothing"));
+
+    let (url, session) = client.authorize().start().await?;
+    let query = op.visit(url).query();
+    let SignIn::Deferred(mut pending) = client.authorization_response(&query, session).await? else {
+        bail!("the OP answered at once");
+    };
+    println!("The code is exchanged; every poll has an assertion of its own.");
+    let Outcome::Approved(authentication) = client.wait(&mut pending).await? else {
+        bail!("the OP did not approve");
+    };
+    println!("Signed in: {}", authentication.claims().name().unwrap_or("somebody"));
+    op.assert_clean();
+    Ok(())
+}
+
+/// A key on the other side of a pipe.
+#[derive(Debug)]
+struct PipeSigner {
+    requests: mpsc::Sender<Request>,
+}
+
+struct Request {
+    message: Vec<u8>,
+    reply: oneshot::Sender<io::Result<Vec<u8>>>,
+}
+
+impl PipeSigner {
+    /// Starts the keeper, and the thread that talks to it. The keeper ends when its input does, which is when the last
+    /// signer is dropped.
+    fn start() -> io::Result<(Self, String)> {
+        let mut keeper =
+            Command::new(std::env::current_exe()?).arg(KEEPER).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut output = BufReader::new(keeper.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?);
+        let mut public_jwk = String::new();
+        output.read_line(&mut public_jwk)?;
+        let (requests, received) = mpsc::channel();
+        std::thread::Builder::new().name("signer".into()).spawn(move || converse(keeper, output, &received))?;
+        Ok((Self { requests }, public_jwk.trim().to_owned()))
+    }
+}
+
+impl Signer for PipeSigner {
+    fn algorithm(&self) -> SigningAlgorithm {
+        SigningAlgorithm::Es256
+    }
+
+    fn key_id(&self) -> Option<&str> {
+        None
+    }
+
+    /// The request goes to the thread whole, so a caller that stops waiting leaves no half of an answer in the pipe.
+    fn sign<'a>(&'a self, message: &'a [u8]) -> BoxFuture<'a, Result<Vec<u8>, Error>> {
+        let (reply, replied) = oneshot::channel();
+        let sent = self.requests.send(Request { message: message.to_vec(), reply });
+        async move {
+            sent.map_err(|_| Error::signer("the keeper of the key has gone"))?;
+            let signature = replied.await.map_err(|_| Error::signer("the keeper of the key has gone"))?;
+            signature.map_err(Error::signer)
+        }
+        .boxed()
+    }
+}
+
+/// One message, one signature, in turn.
+fn converse(mut keeper: Child, mut output: impl Read, requests: &mpsc::Receiver<Request>) {
+    let Some(mut input) = keeper.stdin.take() else { return };
+    for Request { message, reply } in requests {
+        let signature = write_frame(&mut input, &message).and_then(|()| read_frame(&mut output));
+        // Nobody may be waiting any more.
+        let _ = reply.send(signature);
+    }
+    drop(input);
+    let _ = keeper.wait();
+}
+
+/// The other process: the only one that has the key.
+#[tokio::main(flavor = "current_thread")]
+async fn keeper() -> anyhow::Result<()> {
+    let key = SigningKey::generate(SigningAlgorithm::Es256)?;
+    let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());
+    writeln!(output, "{}", serde_json::to_string(&key.public_jwk())?)?;
+    output.flush()?;
+    loop {
+        match read_frame(&mut input) {
+            // RFC 7518 §3.4: for ECDSA the two integers side by side, which is what `SigningKey` gives.
+            Ok(message) => write_frame(&mut output, &key.sign(&message).await?)?,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Frames are their length in four bytes, then themselves. Messages are client assertions; none is longer than this.
+const LONGEST_FRAME: usize = 64 * 1024;
+
+fn write_frame(output: &mut impl Write, frame: &[u8]) -> io::Result<()> {
+    let length = u32::try_from(frame.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    output.write_all(&length.to_be_bytes())?;
+    output.write_all(frame)?;
+    output.flush()
+}
+
+fn read_frame(input: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut length = [0; 4];
+    input.read_exact(&mut length)?;
+    let length = u32::from_be_bytes(length) as usize;
+    if length > LONGEST_FRAME {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut frame = vec![0; length];
+    input.read_exact(&mut frame)?;
+    Ok(frame)
+}

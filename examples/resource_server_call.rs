@@ -1,0 +1,67 @@
+//! What comes after a sign-in: calling an API with tokens that are bound to a key, finding out why a call is refused,
+//! refreshing the tokens, and giving them back.
+//!
+//! `cargo run --example resource_server_call --features testing` runs it against an OpenID Provider of its own, on a
+//! clock that skips the hour in which the access token expires.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use openid_deferred::testing::{NoncePolicy, TestClient, TestClock, TestProvider};
+use openid_deferred::{Authentication, Client, ClientAuthentication, ErrorResponse, Outcome, SignIn, TokenTypeHint};
+
+/// Calls the API, and once more with new tokens where the old ones have expired.
+async fn call(client: &Client, tokens: &mut Authentication, url: &str) -> anyhow::Result<Bytes> {
+    for attempt in ["with the tokens as they are", "with new ones"] {
+        let request = Request::post(url).header("content-type", "text/plain").body(Bytes::from("a payment"))?;
+        let response = client.resource(tokens, request).await?;
+        match response.extensions().get::<ErrorResponse>() {
+            None => {
+                println!("{attempt}: {}", response.status());
+                return Ok(response.into_body());
+            }
+            Some(error) if error.code() == "invalid_token" => println!("{attempt}: {error}"),
+            Some(error) => anyhow::bail!("the API wants the scope {:?}: {error}", error.scope()),
+        }
+        client.refresh(tokens).await?;
+        // An application seals and stores `tokens` here: the old refresh token is used up.
+    }
+    anyhow::bail!("the API does not even take new tokens")
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let clock = TestClock::automatic();
+    let op = TestProvider::builder()
+        .in_process()
+        .clock(Arc::new(clock.clone()))
+        .client(TestClient::secret_basic("my-app", "s3cret").redirect_uri("https://rp.example/callback"))
+        .dpop_nonces(NoncePolicy::Required)
+        .start()?;
+    let client = Client::builder(op.issuer(), "my-app")
+        .authentication(ClientAuthentication::client_secret_basic("s3cret"))
+        .redirect_uri("https://rp.example/callback")
+        .http_client(op.http_client()) // these two lines
+        .clock(Arc::new(clock.clone())) // are for the demonstration only
+        .discover()
+        .await?;
+    let (url, session) = client.authorize().start().await?;
+    let SignIn::Deferred(mut pending) = client.authorization_response(&op.visit(url).query(), session).await? else {
+        anyhow::bail!("the provider answered at once");
+    };
+    let Outcome::Approved(mut tokens) = client.wait(&mut pending).await? else { anyhow::bail!("not approved") };
+
+    call(&client, &mut tokens, &op.resource()).await?;
+    clock.advance(Duration::from_secs(2 * 3600));
+    let answer = call(&client, &mut tokens, &op.resource()).await?;
+    println!("the API says: {}", String::from_utf8_lossy(&answer));
+
+    if let Some(token) = tokens.access_token() {
+        let described = client.introspect(token, TokenTypeHint::AccessToken).await?;
+        println!("the token is good for {:?} until {:?}", described.scope(), described.expires_at());
+    }
+    client.revoke(&tokens).await?;
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! OpenID Connect Core 1.0 §10: the client's own keys, and what it registered about encryption.
+
+use std::sync::{Arc, PoisonError};
+
+use serde_json::{Map, Value, json};
+
+use super::Client;
+use super::builder::setting;
+use super::options::Options;
+use crate::error::{ConfigurationProblem, Document, Error, Violation};
+use crate::id_token::{self, RegisteredEncryption};
+use crate::jose::DecryptionKey;
+use crate::provider::ProviderMetadata;
+use crate::secret::Secret;
+
+/// For a token that names no key, each of them may be tried.
+const KEY_LIMIT: usize = 16;
+
+impl Client {
+    /// The client's public keys as a JWK Set, to be served as `application/json` at the client's `jwks_uri` or registered
+    /// as `jwks`: the halves of its [decryption keys](super::ClientBuilder::decryption_key) (`use` `enc`) and the key of
+    /// `private_key_jwt` (`use` `sig`), where its [`Signer`](crate::Signer) knows it.
+    ///
+    /// ```
+    /// use openid_deferred::{Client, DecryptionKey, KeyManagementAlgorithm};
+    ///
+    /// let client = Client::builder("https://op.example", "my-client")
+    ///     .decryption_key(DecryptionKey::generate(KeyManagementAlgorithm::EcdhEs)?)
+    ///     .build()?;
+    /// let served = client.jwks().to_string();
+    /// assert!(served.contains(r#""alg":"ECDH-ES""#) && !served.contains(r#""d""#));
+    /// # Ok::<(), openid_deferred::Error>(())
+    /// ```
+    pub fn jwks(&self) -> Value {
+        let decryption_keys = self.decryption_keys();
+        let encryption = decryption_keys.iter().map(DecryptionKey::public_jwk);
+        let signature = self.0.credentials.public_jwk().map(|mut jwk: Map<String, Value>| {
+            jwk.insert("use".to_owned(), "sig".into());
+            jwk
+        });
+        json!({ "keys": encryption.chain(signature).collect::<Vec<_>>() })
+    }
+
+    /// Replaces the decryption keys while the client is in use, for it and all its clones; [`jwks`](Self::jwks) follows.
+    /// Tokens are on their way that were encrypted for the old keys, so give those along for as long as the OP may have
+    /// them in its cache.
+    ///
+    /// # Errors
+    ///
+    /// [`Configuration`](crate::ErrorKind::Configuration) for keys that the other settings cannot work with. The old
+    /// keys then stay.
+    pub fn replace_decryption_keys(&self, keys: impl IntoIterator<Item = DecryptionKey>) -> Result<(), Error> {
+        let keys: Arc<[DecryptionKey]> = keys.into_iter().collect();
+        check_keys(&self.0.options, &keys)?;
+        *self.0.decryption_keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        Ok(())
+    }
+
+    fn decryption_keys(&self) -> Arc<[DecryptionKey]> {
+        self.0.decryption_keys.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The signed token inside of an ID Token, which is the ID Token itself where it is not encrypted. Nothing about it
+    /// is verified.
+    pub(super) fn decrypted_id_token(&self, token: &Secret) -> Result<Secret, Violation> {
+        let registered = self.0.options.id_token_encryption;
+        id_token::decrypted(token.expose(), Document::IdToken, registered, &self.decryption_keys())
+    }
+
+    /// The same for a UserInfo response of the type `application/jwt`.
+    pub(super) fn decrypted_userinfo(&self, token: &str) -> Result<Secret, Violation> {
+        let registered = self.0.options.userinfo_encryption;
+        id_token::decrypted(token, Document::UserInfo, registered, &self.decryption_keys())
+    }
+
+    /// Whether the OP lists what was registered. Who lists nothing may still do it.
+    pub(super) fn check_encryption(&self, metadata: &ProviderMetadata) -> Result<(), Error> {
+        let Options { id_token_encryption, userinfo_encryption, userinfo_algorithm, unadvertised, .. } =
+            &self.0.options;
+        let encryption = |registered: &RegisteredEncryption| {
+            (registered.alg.map(|alg| alg.as_str()), registered.enc.map(|enc| enc.as_str()))
+        };
+        let (id_token_alg, id_token_enc) = encryption(id_token_encryption);
+        let (userinfo_alg, userinfo_enc) = encryption(userinfo_encryption);
+        for (member, value) in [
+            ("id_token_encryption_alg_values_supported", id_token_alg),
+            ("id_token_encryption_enc_values_supported", id_token_enc),
+            ("userinfo_signing_alg_values_supported", userinfo_algorithm.map(|algorithm| algorithm.as_str())),
+            ("userinfo_encryption_alg_values_supported", userinfo_alg),
+            ("userinfo_encryption_enc_values_supported", userinfo_enc),
+        ] {
+            let Some(value) = value else { continue };
+            match metadata.extra(member) {
+                Some(Value::Array(listed)) if listed.iter().any(|listed| listed == value) => {}
+                Some(Value::Array(_)) if !unadvertised => {
+                    return Err(ConfigurationProblem::NotAdvertised { member, value: value.to_owned() }.into());
+                }
+                _ => tracing::warn!(issuer = self.issuer(), member, value, "the OP does not say that it can do this"),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the settings about encryption work together.
+pub(super) fn check_settings(options: &Options) -> Result<(), Error> {
+    for (name, registered) in [
+        ("id_token_encrypted_response_enc", options.id_token_encryption),
+        ("userinfo_encrypted_response_enc", options.userinfo_encryption),
+    ] {
+        // OpenID Connect Registration 1.0 §2: "When id_token_encrypted_response_enc is included,
+        // id_token_encrypted_response_alg MUST also be provided."
+        if registered.enc.is_some() && registered.alg.is_none() {
+            return Err(setting(name, "it is registered together with an algorithm for the key; set that too"));
+        }
+    }
+    check_keys(options, &options.decryption_keys)
+}
+
+fn check_keys(options: &Options, keys: &[DecryptionKey]) -> Result<(), Error> {
+    if keys.len() > KEY_LIMIT {
+        return Err(setting("decryption_key", "there are more than 16; drop those that rotated out long ago"));
+    }
+    for (number, key) in keys.iter().enumerate() {
+        let is_same = |other: &DecryptionKey| other.key_id() == key.key_id() && other.algorithm() == key.algorithm();
+        if keys.iter().take(number).any(is_same) {
+            return Err(setting("decryption_key", "two keys for one algorithm have the same `kid`"));
+        }
+    }
+    for (name, registered) in [
+        ("id_token_encrypted_response_alg", options.id_token_encryption),
+        ("userinfo_encrypted_response_alg", options.userinfo_encryption),
+    ] {
+        if registered.alg.is_some_and(|alg| keys.iter().all(|key| key.algorithm() != alg)) {
+            return Err(setting(name, "there is no `decryption_key` for this algorithm"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! Who the client is to the OP: how it authenticates, and with which certificate it connects.
+
+use serde_json::{Map, Value};
+
+use super::{Client, DpopMode};
+use crate::endpoint::{ClientAuthentication, ClientIdentity, GivenCredentials, Offer};
+use crate::error::{ConfigurationProblem, Error};
+use crate::jose::Signer;
+use crate::provider::{EndpointUrls, ProviderMetadata};
+use crate::secret::Secret;
+use crate::transport::ClientCertificate;
+
+use super::builder::setting;
+use super::options::Options;
+
+/// What the builder was told about authentication.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Credentials {
+    /// The method that was registered, where it was named.
+    pub(super) named: Option<ClientAuthentication>,
+    pub(super) given: GivenCredentials,
+}
+
+impl Credentials {
+    /// The client secret, which is also the key of ID Tokens that are signed with an HMAC.
+    pub(super) fn secret(&self) -> Option<&Secret> {
+        self.named.as_ref().and_then(ClientAuthentication::secret).or(self.given.secret.as_ref())
+    }
+
+    /// The public key of client assertions, where there is one and its signer knows it.
+    pub(super) fn public_jwk(&self) -> Option<Map<String, Value>> {
+        let given = || self.given.signer.as_ref().and_then(|signer| signer.verification_jwk());
+        self.named.as_ref().and_then(ClientAuthentication::public_jwk).or_else(given)
+    }
+
+    /// The certificate, if there is one.
+    pub(super) fn certificate(&self) -> Option<&ClientCertificate> {
+        self.named.as_ref().and_then(ClientAuthentication::certificate).or(self.given.certificate.as_ref())
+    }
+
+    /// Refuses credentials that contradict each other or the other settings.
+    pub(super) fn check(&self, options: &Options) -> Result<(), Error> {
+        if options.certificate_bound && matches!(options.dpop, Some(DpopMode::PerProcess | DpopMode::Shared(_))) {
+            return Err(setting(
+                "dpop",
+                "access tokens are bound to a DPoP key or to the client certificate, not to both; ask for one of them",
+            ));
+        }
+        if options.certificate_bound && self.certificate().is_none() {
+            return Err(setting("certificate_bound_access_tokens", "set the certificate with `client_certificate`"));
+        }
+        let Some(named) = &self.named else { return Ok(()) };
+        named.check()?;
+        if self.given.signer.is_some() {
+            return Err(setting("signing_key", "`authentication` already names a method with its credentials"));
+        }
+        if self.given.certificate.is_some() && (named.certificate().is_some() || !options.certificate_bound) {
+            return Err(setting(
+                "client_certificate",
+                "`authentication` names a method with its credentials, and `certificate_bound_access_tokens` is not \
+                 set, so nothing would use it",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The signer of client assertions as the builder takes it.
+    pub(super) fn set_signer(&mut self, signer: impl Signer + 'static) {
+        self.given.signer = Some(std::sync::Arc::new(signer));
+    }
+}
+
+impl Client {
+    /// How this client authenticates at the OP's endpoints, such as `private_key_jwt`: the method that was named, or the
+    /// one that was chosen from what the OP lists. `None` while that choice waits for the OP's metadata.
+    ///
+    /// A choice stays for as long as the client lives, whatever the OP lists later.
+    pub fn authentication_method(&self) -> Option<&'static str> {
+        let chosen = self.0.identity.get().map(|identity| &identity.authentication);
+        chosen.or(self.0.credentials.named.as_ref()).map(ClientAuthentication::method)
+    }
+
+    /// Who this client is. Where that depends on what the OP lists, its metadata is fetched.
+    pub(crate) async fn identity(&self) -> Result<&ClientIdentity, Error> {
+        match self.0.identity.get() {
+            Some(identity) => Ok(identity),
+            None => self.identity_at(&self.0.provider.metadata().await?),
+        }
+    }
+
+    /// Who this client is at an OP with this metadata. The first answer stays.
+    pub(super) fn identity_at(&self, metadata: &ProviderMetadata) -> Result<&ClientIdentity, Error> {
+        if let Some(identity) = self.0.identity.get() {
+            return Ok(identity);
+        }
+        let credentials = &self.0.credentials;
+        let settled = match &credentials.named {
+            Some(named) => named.settled(offer(metadata)),
+            None => credentials.given.best(offer(metadata)),
+        };
+        let authentication = match settled {
+            Ok(authentication) => authentication,
+            Err(ConfigurationProblem::NotAdvertised { .. }) if self.0.options.unadvertised => {
+                credentials.named.clone().unwrap_or_else(|| credentials.given.first())
+            }
+            Err(problem) => return Err(problem.into()),
+        };
+        tracing::debug!(
+            issuer = self.issuer(),
+            method = authentication.method(),
+            "the client authentication is settled"
+        );
+        Ok(self.0.identity.get_or_init(|| self.0.identity_with(authentication)))
+    }
+
+    /// The OP's endpoints as this client calls them to authenticate itself there.
+    pub(super) fn endpoints<'a>(&self, metadata: &'a ProviderMetadata, identity: &ClientIdentity) -> EndpointUrls<'a> {
+        metadata.endpoints(identity.uses_mutual_tls())
+    }
+
+    /// Whether the OP lists how this client authenticates and how its tokens are to be bound.
+    pub(super) fn check_authentication(&self, metadata: &ProviderMetadata) -> Result<(), ConfigurationProblem> {
+        if let Some(named) = &self.0.credentials.named {
+            named.settled(offer(metadata))?;
+        }
+        if self.0.options.certificate_bound && !metadata.tls_client_certificate_bound_access_tokens() {
+            let (member, value) = ("tls_client_certificate_bound_access_tokens", "true".to_owned());
+            return Err(ConfigurationProblem::NotAdvertised { member, value });
+        }
+        Ok(())
+    }
+}
+
+impl super::Inner {
+    /// The identity with a method that has nothing left open.
+    pub(super) fn identity_with(&self, authentication: ClientAuthentication) -> ClientIdentity {
+        let bound_to = self.credentials.certificate().filter(|_| self.options.certificate_bound);
+        ClientIdentity {
+            client_id: self.client_id.clone(),
+            certificate: authentication.certificate().or(bound_to).cloned(),
+            authentication,
+            assertion_audience: self.assertion_audience.clone(),
+        }
+    }
+}
+
+fn offer(metadata: &ProviderMetadata) -> Offer<'_> {
+    Offer {
+        methods: metadata.token_endpoint_auth_methods_supported(),
+        algorithms: metadata.token_endpoint_auth_signing_alg_values_supported(),
+    }
+}

@@ -1,0 +1,308 @@
+//! RFC 7662: what the OP says about a token.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::Client;
+use super::revoke::{TokenTypeHint, token_form};
+use crate::clock::from_unix_seconds;
+use crate::endpoint::{Answer, EndpointRequest};
+use crate::error::{ConfigurationProblem, Document, Error, Rule, Violation};
+use crate::jose::strict_object;
+use crate::secret::Secret;
+
+/// An answer about one token has a few hundred bytes, with `authorization_details` a few thousand.
+const INTROSPECTION_RESPONSE_LIMIT: usize = 256 * 1024;
+
+/// What the OP says about a token (RFC 7662 §2.2). Ask [`is_active`](Self::is_active) first: of a token that is not,
+/// nothing else is known.
+///
+/// `Debug` shows the names of the members and no values.
+#[derive(Clone)]
+pub struct Introspection {
+    active: bool,
+    members: Map<String, Value>,
+}
+
+impl Client {
+    /// Asks the OP about a token (RFC 7662), with the client's authentication.
+    ///
+    /// ```
+    /// # async fn example(client: &openid_deferred::Client, authentication: openid_deferred::Authentication)
+    /// # -> Result<(), openid_deferred::Error> {
+    /// use openid_deferred::TokenTypeHint;
+    ///
+    /// if let Some(token) = authentication.access_token() {
+    ///     let answer = client.introspect(token, TokenTypeHint::AccessToken).await?;
+    ///     println!("active: {}, until {:?}", answer.is_active(), answer.expires_at());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Configuration`](crate::ErrorKind::Configuration) where the OP has no introspection endpoint;
+    /// [`ErrorResponse`](crate::ErrorKind::ErrorResponse) where it refused;
+    /// [`Protocol`](crate::ErrorKind::Protocol) where its answer is no introspection response;
+    /// [`Transport`](crate::ErrorKind::Transport) where none came. [`is_transient`](Error::is_transient) says whether
+    /// to try again. None of them says anything about the token.
+    pub async fn introspect(
+        &self,
+        token: &Secret,
+        hint: impl Into<Option<TokenTypeHint>> + Send,
+    ) -> Result<Introspection, Error> {
+        let hint = hint.into();
+        self.request_introspection(token, hint).await.map_err(|error| error.in_step("asking about a token"))
+    }
+
+    async fn request_introspection(&self, token: &Secret, hint: Option<TokenTypeHint>) -> Result<Introspection, Error> {
+        let metadata = self.0.provider.metadata().await?;
+        let client = self.identity_at(&metadata)?;
+        let url = self.endpoints(&metadata, client).introspection();
+        let request = EndpointRequest {
+            url: url.ok_or(ConfigurationProblem::NoEndpoint("introspection_endpoint"))?,
+            document: Document::IntrospectionResponse,
+            form: token_form(token, hint),
+            client,
+            dpop: None,
+            access_token: None,
+            timeout: self.0.options.request_timeout,
+            body_limit: INTROSPECTION_RESPONSE_LIMIT,
+        };
+        match self.0.endpoints.post(request).await {
+            Ok(Answer::Success { body, .. }) => Ok(Introspection::parse(&body)?),
+            Ok(Answer::Error(answer)) => Err(Error::new(answer.response).with_retry_after(answer.retry_after)),
+            Ok(Answer::Unusable { violation, retry_after, .. }) => {
+                Err(Error::new(violation).with_retry_after(retry_after))
+            }
+            Err(failure) => Err(failure.error),
+        }
+    }
+}
+
+impl Introspection {
+    fn parse(body: &[u8]) -> Result<Self, Violation> {
+        let violation = |rule| Violation::new(rule).in_document(Document::IntrospectionResponse);
+        let mut members = strict_object(body).ok_or_else(|| violation(Rule::MalformedJson))?;
+        members.retain(|_, value| !value.is_null());
+        let active = match members.get("active") {
+            Some(Value::Bool(active)) => *active,
+            Some(_) => return Err(violation(Rule::InvalidMember).at_member("active")),
+            None => return Err(violation(Rule::MissingMember).at_member("active")),
+        };
+        if !active {
+            // RFC 7662 §2.2: "the authorization server SHOULD NOT include any additional information"; what comes all
+            // the same is about a token that does not count.
+            members.clear();
+        }
+        for name in ["scope", "client_id", "username", "token_type", "sub", "iss", "jti"] {
+            if members.get(name).is_some_and(|value| !value.is_string()) {
+                return Err(violation(Rule::InvalidMember).at_member(name));
+            }
+        }
+        for name in ["exp", "iat", "nbf"] {
+            if members.get(name).is_some_and(|value| seconds(value).is_none()) {
+                return Err(violation(Rule::InvalidMember).at_member(name));
+            }
+        }
+        let audience_fits = match members.get("aud") {
+            None | Some(Value::String(_)) => true,
+            Some(Value::Array(audiences)) => audiences.iter().all(Value::is_string),
+            Some(_) => false,
+        };
+        if !audience_fits {
+            return Err(violation(Rule::InvalidMember).at_member("aud"));
+        }
+        if members.get("cnf").is_some_and(|value| !value.is_object()) {
+            return Err(violation(Rule::InvalidMember).at_member("cnf"));
+        }
+        Ok(Self { active, members })
+    }
+
+    /// `active`: whether the token was issued by this OP, is within its time and has not been revoked.
+    pub fn is_active(&self) -> bool {
+        self.active
+    }
+
+    /// `scope`: the scopes of the token, separated by spaces.
+    pub fn scope(&self) -> Option<&str> {
+        self.text("scope")
+    }
+
+    /// `client_id`: the client that asked for the token.
+    pub fn client_id(&self) -> Option<&str> {
+        self.text("client_id")
+    }
+
+    /// `username`: a name of the user for humans.
+    pub fn username(&self) -> Option<&str> {
+        self.text("username")
+    }
+
+    /// `token_type`: how the token is presented, such as `DPoP` or `Bearer`.
+    pub fn token_type(&self) -> Option<&str> {
+        self.text("token_type")
+    }
+
+    /// `exp`: when the token expires.
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        self.time("exp")
+    }
+
+    /// `iat`: when the token was issued.
+    pub fn issued_at(&self) -> Option<SystemTime> {
+        self.time("iat")
+    }
+
+    /// `nbf`: before when the token is not to be used.
+    pub fn not_before(&self) -> Option<SystemTime> {
+        self.time("nbf")
+    }
+
+    /// `sub`: whom the token is about.
+    pub fn subject(&self) -> Option<&str> {
+        self.text("sub")
+    }
+
+    /// `aud`: whom the token is for.
+    pub fn audience(&self) -> Vec<&str> {
+        match self.get("aud") {
+            Some(Value::Array(audiences)) => audiences.iter().filter_map(Value::as_str).collect(),
+            Some(Value::String(audience)) => vec![audience],
+            _ => Vec::new(),
+        }
+    }
+
+    /// `iss`: who issued the token.
+    pub fn issuer(&self) -> Option<&str> {
+        self.text("iss")
+    }
+
+    /// `jti`: the token's identifier.
+    pub fn jti(&self) -> Option<&str> {
+        self.text("jti")
+    }
+
+    /// `cnf`: what the token is bound to, such as `jkt`, the thumbprint of a DPoP key (RFC 9449 §6.2), or `x5t#S256`,
+    /// that of a certificate (RFC 8705 §3.2).
+    pub fn confirmation(&self) -> Option<&Map<String, Value>> {
+        self.get("cnf")?.as_object()
+    }
+
+    /// Any member by its name.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.members.get(name)
+    }
+
+    /// All members; none where the token is not active.
+    pub fn as_json(&self) -> &Map<String, Value> {
+        &self.members
+    }
+
+    /// All members as a type of your own.
+    ///
+    /// # Errors
+    ///
+    /// [`Rule::InvalidMember`] where they do not fit the type.
+    pub fn deserialize<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        T::deserialize(&self.members)
+            .map_err(|_| Violation::new(Rule::InvalidMember).in_document(Document::IntrospectionResponse).into())
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.get(name)?.as_str()
+    }
+
+    fn time(&self, name: &str) -> Option<SystemTime> {
+        self.get(name).and_then(seconds).map(from_unix_seconds)
+    }
+}
+
+/// A time in seconds since 1970 (RFC 7519 §2, NumericDate).
+fn seconds(value: &Value) -> Option<u64> {
+    let fractional = || value.as_f64().filter(|seconds| *seconds >= 0.0);
+    // Casting saturates.
+    value.as_u64().or_else(|| fractional().map(|seconds| seconds as u64))
+}
+
+impl fmt::Debug for Introspection {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Introspection")
+            .field("active", &self.active)
+            .field("members", &self.members.keys().collect::<Vec<_>>())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn parse(value: Value) -> Result<Introspection, (Rule, Option<&'static str>)> {
+        Introspection::parse(value.to_string().as_bytes()).map_err(|violation| (violation.rule(), violation.member()))
+    }
+
+    #[test]
+    fn every_member_is_read() {
+        let answer = parse(json!({
+            "active": true, "scope": "a b", "client_id": "c", "username": "jane", "token_type": "DPoP", "exp": 100,
+            "iat": 50.9, "nbf": 60, "sub": "s", "aud": ["x", "y"], "iss": "https://op.test", "jti": "j",
+            "cnf": {"jkt": "t"}, "acr": "high",
+        }))
+        .unwrap();
+        assert!(answer.is_active());
+        assert_eq!((answer.scope(), answer.client_id(), answer.username()), (Some("a b"), Some("c"), Some("jane")));
+        assert_eq!((answer.token_type(), answer.subject(), answer.jti()), (Some("DPoP"), Some("s"), Some("j")));
+        assert_eq!((answer.audience(), answer.issuer()), (vec!["x", "y"], Some("https://op.test")));
+        assert_eq!(answer.expires_at(), Some(from_unix_seconds(100)));
+        assert_eq!(
+            (answer.issued_at(), answer.not_before()),
+            (Some(from_unix_seconds(50)), Some(from_unix_seconds(60)))
+        );
+        assert_eq!(answer.confirmation().unwrap()["jkt"], "t");
+        assert_eq!(answer.get("acr"), Some(&json!("high")));
+        assert_eq!(format!("{answer:?}").matches("jane").count(), 0);
+    }
+
+    #[test]
+    fn of_a_token_that_is_not_active_nothing_is_known() {
+        let answer = parse(json!({ "active": false, "sub": "s", "exp": "odd" })).unwrap();
+        assert!(!answer.is_active() && answer.subject().is_none() && answer.as_json().is_empty());
+    }
+
+    #[test]
+    fn active_must_be_there_and_a_truth_value() {
+        assert_eq!(parse(json!({})).err(), Some((Rule::MissingMember, Some("active"))));
+        assert_eq!(parse(json!({ "active": null })).err(), Some((Rule::MissingMember, Some("active"))));
+        for value in [json!("true"), json!(1), json!([true])] {
+            assert_eq!(parse(json!({ "active": value })).err(), Some((Rule::InvalidMember, Some("active"))));
+        }
+    }
+
+    #[test]
+    fn a_member_of_another_type_is_refused() {
+        for (name, value) in [
+            ("scope", json!(["a"])),
+            ("sub", json!(7)),
+            ("exp", json!("100")),
+            ("exp", json!(-1)),
+            ("aud", json!([1])),
+            ("aud", json!({})),
+            ("cnf", json!("t")),
+        ] {
+            assert_eq!(parse(json!({ "active": true, name: value })).err(), Some((Rule::InvalidMember, Some(name))));
+        }
+    }
+
+    #[test]
+    fn a_member_that_stands_twice_is_refused() {
+        let violation = Introspection::parse(br#"{"active":false,"active":true}"#).err().unwrap();
+        assert_eq!(violation.rule(), Rule::MalformedJson);
+    }
+}

@@ -1,0 +1,161 @@
+//! RFC 9126: the authorization request goes to the OP directly, and the browser carries a reference to it.
+
+use std::borrow::Cow;
+use std::time::{Duration, SystemTime};
+
+use serde::Deserialize;
+use serde_json::Value;
+use url::Url;
+
+use super::Client;
+use super::token_response;
+use crate::clock::saturating_add;
+use crate::dpop::DpopKey;
+use crate::endpoint::{Answer, EndpointRequest, Failure};
+use crate::error::{ConfigurationProblem, Document, Error, Rule, Violation};
+use crate::provider::ProviderMetadata;
+
+/// The answer is a URN and a number.
+const RESPONSE_LIMIT: usize = 64 * 1024;
+/// It stands in a URL, and browsers and servers bound those.
+const LONGEST_REQUEST_URI: usize = 2_000;
+
+/// What the OP gave for a request that was pushed to it.
+pub(super) struct Pushed {
+    request_uri: String,
+    /// Until when the browser has to be there.
+    pub(super) expires_at: SystemTime,
+}
+
+impl Client {
+    /// Whether the request of this client has to be pushed: because the OP takes no others, or because the client was
+    /// told to.
+    pub(super) fn pushes(&self, metadata: &ProviderMetadata) -> bool {
+        self.0.options.pushed_requests || metadata.require_pushed_authorization_requests()
+    }
+
+    /// Where requests are pushed to.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigurationProblem::NoEndpoint`].
+    pub(super) fn push_endpoint<'a>(&self, metadata: &'a ProviderMetadata) -> Result<&'a Url, Error> {
+        let endpoint = self.endpoints(metadata, self.identity_at(metadata)?).pushed_authorization_request();
+        endpoint.ok_or_else(|| ConfigurationProblem::NoEndpoint("pushed_authorization_request_endpoint").into())
+    }
+
+    /// Sends the parameters to the OP, with the client's authentication and a proof by the key of the process (RFC 9126
+    /// §2.1, RFC 9449 §10.1).
+    pub(super) async fn push(
+        &self,
+        metadata: &ProviderMetadata,
+        parameters: &[(&str, String)],
+        dpop_key: Option<&DpopKey>,
+    ) -> Result<Pushed, Error> {
+        let request = EndpointRequest {
+            url: self.push_endpoint(metadata)?,
+            document: Document::PushedAuthorizationResponse,
+            form: parameters.iter().map(|(name, value)| (*name, Cow::Borrowed(value.as_str()))).collect(),
+            client: self.identity_at(metadata)?,
+            dpop: dpop_key,
+            access_token: None,
+            timeout: self.0.options.request_timeout,
+            body_limit: RESPONSE_LIMIT,
+        };
+        // The lifetime counts from the answer, which was on its way for no longer than this.
+        let sent_at = self.0.clock.now();
+        match self.0.endpoints.post(request).await {
+            Ok(Answer::Success { body, .. }) => Ok(self.pushed(&body, sent_at)?),
+            Ok(Answer::Error(answer)) => Err(Error::new(answer.response).with_retry_after(answer.retry_after)),
+            Ok(Answer::Unusable { violation, retry_after, .. }) => {
+                Err(Error::new(violation).with_retry_after(retry_after))
+            }
+            // Nothing has been used up, whether the OP saw it or not: the next request has everything anew.
+            Err(Failure { error, .. }) => Err(error),
+        }
+    }
+
+    /// RFC 9126 §2.2.
+    fn pushed(&self, body: &[u8], sent_at: SystemTime) -> Result<Pushed, Violation> {
+        let (request_uri, lifetime) = read(body)?;
+        // A session that is older than this is refused, so a longer life of the reference is of no use.
+        let expires_at = saturating_add(sent_at, lifetime.min(self.0.options.session_lifetime));
+        if expires_at <= self.0.clock.now() {
+            return Err(violation(Rule::RequestUriExpired).at_member("expires_in"));
+        }
+        Ok(Pushed { request_uri, expires_at })
+    }
+}
+
+impl Pushed {
+    /// Where the browser is sent: the request is with the OP, so nothing but its name and whose it is goes along (RFC
+    /// 9126 §4).
+    pub(super) fn url(&self, metadata: &ProviderMetadata, client_id: &str) -> Url {
+        let mut url = metadata.authorization_endpoint().clone();
+        url.query_pairs_mut().append_pair("client_id", client_id).append_pair("request_uri", &self.request_uri);
+        url
+    }
+}
+
+#[derive(Deserialize)]
+struct Members {
+    request_uri: Option<Value>,
+    expires_in: Option<Value>,
+}
+
+fn read(body: &[u8]) -> Result<(String, Duration), Violation> {
+    let members: Members = serde_json::from_slice(body)
+        .map_err(|error| Violation::malformed_json(Document::PushedAuthorizationResponse, &error))?;
+    let request_uri = match members.request_uri {
+        None => return Err(violation(Rule::MissingMember).at_member("request_uri")),
+        Some(Value::String(uri)) if is_reference(&uri) => uri,
+        Some(_) => return Err(violation(Rule::InvalidMember).at_member("request_uri")),
+    };
+    let lifetime = match members.expires_in {
+        None => return Err(violation(Rule::MissingMember).at_member("expires_in")),
+        Some(value) => token_response::duration(Some(&value), "expires_in", false, false)?,
+    };
+    Ok((request_uri, lifetime.ok_or_else(|| violation(Rule::InvalidMember).at_member("expires_in"))?))
+}
+
+/// "The format of the `request_uri` value is at the discretion of the authorization server", but it is a URI.
+fn is_reference(uri: &str) -> bool {
+    uri.len() <= LONGEST_REQUEST_URI && uri.bytes().all(|byte| byte.is_ascii_graphic()) && Url::parse(uri).is_ok()
+}
+
+fn violation(rule: Rule) -> Violation {
+    Violation::new(rule).in_document(Document::PushedAuthorizationResponse)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const URI: &str = "urn:ietf:params:oauth:request_uri:6esc_11ACC5bwc014ltc14eY22c";
+
+    fn problem(json: &str) -> (Rule, Option<&'static str>) {
+        let violation = read(json.as_bytes()).unwrap_err();
+        (violation.rule(), violation.member())
+    }
+
+    #[test]
+    fn the_answer_of_rfc_9126_is_read() {
+        let (uri, lifetime) = read(format!(r#"{{"request_uri": "{URI}", "expires_in": 60}}"#).as_bytes()).unwrap();
+        assert_eq!((uri.as_str(), lifetime.as_secs()), (URI, 60));
+    }
+
+    #[test]
+    fn what_is_missing_or_cannot_be_is_named() {
+        let with = |uri: &str| format!(r#"{{"request_uri": {uri}, "expires_in": 60}}"#);
+        assert_eq!(problem(r#"{"expires_in": 60}"#), (Rule::MissingMember, Some("request_uri")));
+        let long = format!("\"urn:x:{}\"", "a".repeat(LONGEST_REQUEST_URI));
+        for uri in ["7", "\"\"", "\"not a uri\"", "\"urn:a b\"", "\"urn:a\\n\"", "\"urn:ä\"", &long] {
+            assert_eq!(problem(&with(uri)), (Rule::InvalidMember, Some("request_uri")), "{uri}");
+        }
+        let with = |lifetime: &str| format!(r#"{{"request_uri": "{URI}", "expires_in": {lifetime}}}"#);
+        assert_eq!(problem(&format!(r#"{{"request_uri": "{URI}"}}"#)), (Rule::MissingMember, Some("expires_in")));
+        for lifetime in ["0", "-1", "\"soon\"", "{}", "0.4"] {
+            assert_eq!(problem(&with(lifetime)), (Rule::InvalidMember, Some("expires_in")), "{lifetime}");
+        }
+    }
+}

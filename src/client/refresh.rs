@@ -1,0 +1,264 @@
+//! RFC 6749 §6 and OpenID Connect Core 1.0 §12: new tokens for a user who signed in before.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::Client;
+use super::authentication::{Authentication, Body, TokenType};
+use super::builder::setting;
+use super::exchange::TOKEN_RESPONSE_LIMIT;
+use super::poll::VALIDATION_PATIENCE;
+use super::token_response::Tokens;
+use crate::clock::Clock;
+use crate::dpop::DpopKey;
+use crate::endpoint::{Answer, ClientIdentity, EndpointRequest, Endpoints, Failure};
+use crate::error::{Document, Error, ErrorKind, Misuse, Rule, Violation};
+use crate::id_token::{self, IdToken};
+use crate::pending::{self, Checks};
+use crate::secret::Secret;
+
+mod flight;
+
+pub(super) use flight::Flights;
+
+const STEP: &str = "refreshing the tokens";
+
+/// The answer to a refresh as it came, with the key that its tokens are bound to.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Refreshed {
+    #[serde(rename = "b", with = "pending::secret_bytes")]
+    body: Zeroizing<Vec<u8>>,
+    #[serde(rename = "t", with = "pending::seconds")]
+    received_at: SystemTime,
+    #[serde(rename = "key", with = "pending::dpop_key", default, skip_serializing_if = "Option::is_none")]
+    dpop_key: Option<DpopKey>,
+}
+
+impl Client {
+    /// Gets new tokens with the refresh token, bound to the same DPoP key, and puts them into `authentication`. A
+    /// refresh token that the OP replaces is replaced; where the answer has none, the old one stays. Seal and store the
+    /// authentication again at once: an OP that replaces refresh tokens takes a second use of the old one for theft.
+    ///
+    /// Callers that refresh the same tokens at the same time, each with a copy of their own, share one request and its
+    /// answer. So does a copy that comes up to a minute late, and one that comes after a caller was dropped in
+    /// mid-request. Among several processes the application has to see to that itself, with a lock of its database for
+    /// instance.
+    ///
+    /// A new ID Token is held against the one of the sign-in: it must be about the same user and the same
+    /// authentication (OpenID Connect Core 1.0 §12.2).
+    ///
+    /// ```
+    /// # use openid_deferred::{Authentication, Client, Error, ErrorKind};
+    /// # async fn example(client: &Client, authentication: &mut Authentication) -> Result<(), Error> {
+    /// match client.refresh(authentication).await {
+    ///     Ok(()) => {} // seal and store `authentication`
+    ///     Err(error) if error.is_transient() => {} // later again; store it all the same
+    ///     Err(error) if error.error_response().is_some_and(|answer| answer.code() == "invalid_grant") => {
+    ///         // expired, revoked or used before: the user has to sign in again
+    ///     }
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// After each of them the tokens are the old ones, and [`is_transient`](Error::is_transient) says whether to try
+    /// again.
+    ///
+    /// - [`Transport`](ErrorKind::Transport): nothing was sent.
+    /// - [`OutcomeUnknown`](ErrorKind::OutcomeUnknown): the request may have been processed and the answer is lost. It
+    ///   is transient, because trying again is all that can be done; an OP that replaces refresh tokens may then answer
+    ///   `invalid_grant`.
+    /// - [`ErrorResponse`](ErrorKind::ErrorResponse): the OP refused. After `invalid_grant` the user has to sign in
+    ///   again.
+    /// - [`Protocol`](ErrorKind::Protocol): the answer broke a rule. Where that can pass, as with
+    ///   [`Rule::KeysUnavailable`], the answer is kept in `authentication`, sealed as well, and the next call sends
+    ///   nothing but judges it again. Where it cannot, the new tokens were revoked.
+    /// - [`Misuse`](ErrorKind::Misuse): there is no refresh token, or `authentication` is another client's.
+    pub async fn refresh(&self, authentication: &mut Authentication) -> Result<(), Error> {
+        let key = authentication.body().dpop_key.clone();
+        self.refresh_with(authentication, async |_| Ok(key)).await
+    }
+
+    /// The same with a new DPoP key, where the client authenticates: its refresh tokens are bound to the client and not
+    /// to the key (RFC 9449 §5). The new tokens are bound to the new key.
+    ///
+    /// # Errors
+    ///
+    /// As [`refresh`](Self::refresh), and [`Configuration`](ErrorKind::Configuration) for a public client or one without
+    /// DPoP.
+    pub async fn refresh_with_new_key(&self, authentication: &mut Authentication) -> Result<(), Error> {
+        const SETTING: &str = "refresh_with_new_key";
+        if self.identity().await?.authentication.method() == "none" {
+            return Err(setting(SETTING, "the refresh tokens of a public client are bound to their key"));
+        }
+        self.refresh_with(authentication, async |client| {
+            let metadata = client.0.provider.metadata().await?;
+            let key = client.new_dpop_key(&metadata).await?;
+            key.map(Some).ok_or_else(|| setting(SETTING, "DPoP is off"))
+        })
+        .await
+    }
+
+    async fn refresh_with(
+        &self,
+        authentication: &mut Authentication,
+        key: impl AsyncFnOnce(&Self) -> Result<Option<DpopKey>, Error>,
+    ) -> Result<(), Error> {
+        let body = authentication.body_mut();
+        self.check_ownership(&body.issuer, &body.client_id)?;
+        let refreshed = async {
+            if body.refreshed.is_none() {
+                let refresh_token = body.refresh_token.clone().ok_or(Misuse::NoRefreshToken)?;
+                let key = key(self).await?;
+                body.refreshed = Some(self.request_refresh(refresh_token, key).await?);
+            }
+            self.conclude_refresh(body).await
+        };
+        refreshed.await.map_err(|error| error.in_step(STEP))
+    }
+
+    /// Sends the request, or waits for the one that is under way.
+    async fn request_refresh(&self, refresh_token: Secret, dpop_key: Option<DpopKey>) -> Result<Refreshed, Error> {
+        let metadata = self.0.provider.metadata().await?;
+        let identity = self.identity_at(&metadata)?.clone();
+        let url = self.endpoints(&metadata, &identity).token().clone();
+        let request = Request {
+            endpoints: self.0.endpoints.clone(),
+            clock: self.0.clock.clone(),
+            identity,
+            url,
+            timeout: self.0.options.request_timeout,
+            dpop_key,
+        };
+        let (flights, clock) = (&self.0.refreshes, &*self.0.clock);
+        flights.join(clock, &refresh_token, |refresh_token| request.send(refresh_token)).await
+    }
+
+    /// Judges the answer that is in safe keeping, as of when it came, and takes its tokens.
+    async fn conclude_refresh(&self, body: &mut Body) -> Result<(), Error> {
+        let Some(refreshed) = &body.refreshed else { return Ok(()) };
+        let judged = match self.judge_refresh(body, refreshed).await {
+            Ok(judged) => judged,
+            Err(error) => {
+                let waited = self.0.clock.now().duration_since(refreshed.received_at).unwrap_or(Duration::ZERO);
+                match error.rule() {
+                    _ if waited < VALIDATION_PATIENCE => return Err(error.that_passes()),
+                    Some(rule @ (Rule::IdTokenNoKey | Rule::NoDecryptionKey)) => {
+                        Err(Violation::new(rule).in_document(Document::IdToken))
+                    }
+                    _ => Err(Violation::new(Rule::KeysUnavailable)),
+                }
+            }
+        };
+        let Some(refreshed) = body.refreshed.take() else { return Ok(()) };
+        let (tokens, id_token) = match judged {
+            Ok(judged) => judged,
+            Err(violation) => {
+                tracing::warn!(rule = violation.rule().code(), "the answer to a refresh is not valid");
+                self.revoke_quietly(&refreshed.body, refreshed.dpop_key.as_ref()).await;
+                return Err(violation.into());
+            }
+        };
+        let key_bound = tokens.token_type == TokenType::Dpop && refreshed.dpop_key.is_some();
+        let certificate_bound = self.0.options.certificate_bound && refreshed.dpop_key.is_none();
+        let keep_tokens = key_bound || certificate_bound || !self.0.options.identity_without_binding;
+        if !keep_tokens {
+            self.revoke_quietly(&refreshed.body, refreshed.dpop_key.as_ref()).await;
+        }
+        body.received_at = refreshed.received_at;
+        body.access_token = keep_tokens.then_some(tokens.access_token);
+        body.token_type = tokens.token_type;
+        body.refresh_token = tokens.refresh_token.or(body.refresh_token.take()).filter(|_| keep_tokens);
+        body.expires_in = tokens.expires_in;
+        // RFC 6749 §6: where it is omitted, it is what was granted before.
+        body.scope = tokens.scope.or(body.scope.take());
+        body.authorization_details = tokens.authorization_details.or(body.authorization_details.take());
+        body.extra = tokens.rest;
+        body.dpop_key = refreshed.dpop_key;
+        body.certificate_bound = certificate_bound;
+        if let Some(id_token) = id_token {
+            body.refreshed_id_token = Some(id_token);
+        }
+        Ok(())
+    }
+
+    /// The outer error passes, the inner one does not.
+    async fn judge_refresh(
+        &self,
+        body: &Body,
+        refreshed: &Refreshed,
+    ) -> Result<Result<(Tokens, Option<IdToken>), Violation>, Error> {
+        let tokens = match Tokens::parse(&refreshed.body) {
+            Ok(tokens) => tokens,
+            Err(violation) => return Ok(Err(violation)),
+        };
+        let Some(token) = &tokens.id_token else { return Ok(Ok((tokens, None))) };
+        let checks = Checks::of_a_refresh(refreshed.received_at);
+        let verified = self.verify_by_keys(token, |token, keys, algorithms| {
+            let mut expectations =
+                self.expectations(&checks, algorithms, Some(&tokens.access_token), refreshed.received_at);
+            expectations.nonce = None;
+            id_token::verify_refreshed(token, &body.id_token, keys, &expectations)
+        });
+        Ok(verified.await?.map(|id_token| (tokens, Some(id_token))))
+    }
+}
+
+/// Everything that a request needs, so that it can outlive the call that began it.
+struct Request {
+    endpoints: Arc<Endpoints>,
+    clock: Arc<dyn Clock>,
+    identity: ClientIdentity,
+    url: Url,
+    timeout: Duration,
+    dpop_key: Option<DpopKey>,
+}
+
+impl Request {
+    async fn send(self, refresh_token: Secret) -> Result<Refreshed, Error> {
+        let request = EndpointRequest {
+            url: &self.url,
+            document: Document::TokenResponse,
+            form: vec![
+                ("grant_type", Cow::Borrowed("refresh_token")),
+                ("refresh_token", refresh_token.expose().into()),
+            ],
+            client: &self.identity,
+            dpop: self.dpop_key.as_ref(),
+            access_token: None,
+            timeout: self.timeout,
+            body_limit: TOKEN_RESPONSE_LIMIT,
+        };
+        match self.endpoints.post(request).await {
+            Ok(Answer::Success { body, .. }) => {
+                Ok(Refreshed { body, received_at: self.clock.now(), dpop_key: self.dpop_key })
+            }
+            Ok(Answer::Error(answer)) => Err(Error::new(answer.response).with_retry_after(answer.retry_after)),
+            Ok(Answer::Unusable { violation, status, retry_after }) => {
+                let error = Error::new(violation).that_passes().with_retry_after(retry_after);
+                let processed = may_have_been_processed(status, violation.rule());
+                Err(if processed { unknown(error).with_retry_after(retry_after) } else { error })
+            }
+            Err(Failure { error, may_have_been_sent: true }) => Err(unknown(error)),
+            Err(Failure { error, may_have_been_sent: false }) => Err(error),
+        }
+    }
+}
+
+/// Whether an answer that is none hides a refresh that took place: a gateway that lost the OP's answer says 500, 502 or
+/// 504, and what says 200 and is broken may have begun as a token response.
+fn may_have_been_processed(status: u16, rule: Rule) -> bool {
+    rule != Rule::SecondNonceChallenge && matches!(status, 200..=299 | 500 | 502 | 504)
+}
+
+fn unknown(error: Error) -> Error {
+    Error::new(ErrorKind::OutcomeUnknown).that_passes().with_source(error)
+}

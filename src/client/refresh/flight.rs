@@ -1,0 +1,210 @@
+//! One request for all who refresh the same tokens.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_core::future::BoxFuture;
+
+use super::{Refreshed, Tokens};
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::jose;
+use crate::secret::Secret;
+
+/// For this long a copy of the old tokens still gets the answer that replaced them, instead of presenting a refresh
+/// token that the OP would take for stolen.
+const LATECOMERS: Duration = Duration::from_secs(60);
+/// After this long nobody comes back for a request whose callers were all dropped.
+const ABANDONED: Duration = Duration::from_secs(600);
+/// More answers are not remembered. Each has a few kilobytes.
+const LANDED_LIMIT: usize = 1_000;
+
+/// The refreshes that are under way or have just come to an end, by the hash of the refresh token.
+#[derive(Default)]
+pub(in crate::client) struct Flights(Mutex<BTreeMap<[u8; 32], Entry>>);
+
+struct Entry {
+    flight: Arc<Flight>,
+    began: Duration,
+    landed: Option<Duration>,
+}
+
+/// One request. Whoever waits for it drives it, and the next one goes on where the last one was dropped: a browser that
+/// hangs up must not cost the user the new refresh token.
+struct Flight(tokio::sync::Mutex<State>);
+
+enum State {
+    UnderWay(BoxFuture<'static, Result<Refreshed, Error>>),
+    Landed(Result<Refreshed, Error>),
+}
+
+impl Flights {
+    /// The answer to the refresh with this token: of the one that is under way or has just ended, or of a new one.
+    pub(super) async fn join<F>(
+        &self,
+        clock: &dyn Clock,
+        refresh_token: &Secret,
+        begin: impl FnOnce(Secret) -> F + Send,
+    ) -> Result<Refreshed, Error>
+    where
+        F: Future<Output = Result<Refreshed, Error>> + Send + 'static,
+    {
+        let name = jose::sha256(refresh_token.expose().as_bytes());
+        let flight = {
+            let mut entries = self.entries();
+            let now = clock.monotonic();
+            entries.retain(|_, entry| entry.is_wanted(now));
+            let entry = entries.entry(name).or_insert_with(|| Entry {
+                flight: Arc::new(Flight(tokio::sync::Mutex::new(State::UnderWay(Box::pin(begin(
+                    refresh_token.clone(),
+                )))))),
+                began: now,
+                landed: None,
+            });
+            entry.flight.clone()
+        };
+        let result = flight.land().await;
+        self.landed(
+            name,
+            &flight,
+            clock.monotonic(),
+            result.as_ref().is_ok_and(|answer| replaces(answer, refresh_token)),
+        );
+        result
+    }
+
+    /// Forgets a flight, unless latecomers need its answer.
+    fn landed(&self, name: [u8; 32], flight: &Arc<Flight>, now: Duration, keep: bool) {
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(&name).filter(|entry| Arc::ptr_eq(&entry.flight, flight)) else { return };
+        entry.landed.get_or_insert(now);
+        if !keep {
+            entries.remove(&name);
+        }
+        if entries.values().filter(|entry| entry.landed.is_some()).count() > LANDED_LIMIT {
+            let oldest = entries.iter().filter_map(|(name, entry)| Some((entry.landed?, *name))).min();
+            oldest.map(|(_, name)| entries.remove(&name));
+        }
+    }
+
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<[u8; 32], Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn is_wanted(&self, now: Duration) -> bool {
+        match self.landed {
+            Some(landed) => now.saturating_sub(landed) < LATECOMERS,
+            None => Arc::strong_count(&self.flight) > 1 || now.saturating_sub(self.began) < ABANDONED,
+        }
+    }
+}
+
+impl Flight {
+    async fn land(&self) -> Result<Refreshed, Error> {
+        let mut state = self.0.lock().await;
+        match &mut *state {
+            State::UnderWay(request) => {
+                let result = request.await;
+                *state = State::Landed(to_shared(&result));
+                result
+            }
+            State::Landed(result) => to_shared(result),
+        }
+    }
+}
+
+fn to_shared(result: &Result<Refreshed, Error>) -> Result<Refreshed, Error> {
+    match result {
+        Ok(refreshed) => Ok(refreshed.clone()),
+        Err(error) => Err(error.to_shared()),
+    }
+}
+
+/// Whether the answer has a refresh token that takes the old one's place. Otherwise the old one may be used again.
+fn replaces(answer: &Refreshed, refresh_token: &Secret) -> bool {
+    Tokens::parse(&answer.body).is_ok_and(|tokens| tokens.refresh_token.is_some_and(|new| new != *refresh_token))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::clock::from_unix_seconds;
+    use crate::error::TransportProblem;
+
+    #[derive(Debug, Default)]
+    struct Stopped(AtomicU64);
+
+    impl Clock for Stopped {
+        fn now(&self) -> std::time::SystemTime {
+            from_unix_seconds(0)
+        }
+
+        fn monotonic(&self) -> Duration {
+            Duration::from_secs(self.0.load(Ordering::Relaxed))
+        }
+
+        fn sleep(&self, _: Duration) -> BoxFuture<'static, ()> {
+            Box::pin(pending())
+        }
+    }
+
+    fn answer(refresh_token: &str) -> Refreshed {
+        let body = format!(r#"{{"access_token":"a","token_type":"Bearer","refresh_token":"{refresh_token}"}}"#);
+        Refreshed { body: Zeroizing::new(body.into_bytes()), received_at: from_unix_seconds(0), dpop_key: None }
+    }
+
+    async fn join(flights: &Flights, clock: &Stopped, token: &str, gives: Result<Refreshed, Error>) {
+        let _ = flights.join(clock, &Secret::new(token), async |_| gives).await;
+    }
+
+    #[tokio::test]
+    async fn only_an_answer_that_replaces_the_refresh_token_is_remembered_and_for_a_minute_only() {
+        let (flights, clock) = (Flights::default(), Stopped::default());
+        join(&flights, &clock, "kept", Ok(answer("kept"))).await;
+        join(&flights, &clock, "failed", Err(TransportProblem::Timeout.into())).await;
+        assert_eq!(flights.entries().len(), 0);
+        join(&flights, &clock, "old", Ok(answer("new"))).await;
+        assert_eq!(flights.entries().len(), 1);
+        clock.0.store(60, Ordering::Relaxed);
+        join(&flights, &clock, "kept", Ok(answer("kept"))).await;
+        assert_eq!(flights.entries().len(), 0);
+    }
+
+    #[tokio::test]
+    async fn no_more_than_a_thousand_answers_are_remembered_and_the_oldest_goes_first() {
+        let (flights, clock) = (Flights::default(), Stopped::default());
+        for number in 0..=LANDED_LIMIT {
+            clock.0.store(number as u64 / 100, Ordering::Relaxed);
+            join(&flights, &clock, &format!("old {number}"), Ok(answer("new"))).await;
+        }
+        let entries = flights.entries();
+        assert_eq!(entries.len(), LANDED_LIMIT);
+        assert_eq!(entries.values().filter(|entry| entry.landed == Some(Duration::ZERO)).count(), 99);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_everybody_gave_up_is_forgotten_after_ten_minutes() {
+        let (flights, clock) = (Flights::default(), Stopped::default());
+        let secret = Secret::new("old");
+        let waiting = flights.join(&clock, &secret, |_| pending());
+        tokio::select! {
+            biased;
+            _ = waiting => panic!("nothing ever answers"),
+            () = std::future::ready(()) => {}
+        }
+        for (seconds, left) in [(0, 1), (599, 1), (600, 0)] {
+            clock.0.store(seconds, Ordering::Relaxed);
+            join(&flights, &clock, "kept", Ok(answer("kept"))).await;
+            assert_eq!(flights.entries().len(), left, "{seconds}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What one request carries to authenticate the client.
+
+use std::time::SystemTime;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderValue;
+use serde::Serialize;
+use serde_json::Map;
+use zeroize::Zeroizing;
+
+use super::super::{EndpointRequest, Endpoints, sensitive};
+use super::Method;
+use crate::clock::unix_seconds;
+use crate::error::{Error, ErrorKind};
+use crate::jose::{HmacSigner, Signer, SigningAlgorithm, sign_compact};
+use crate::random;
+use crate::secret::Secret;
+
+/// Header and parameters; a certificate is presented below them.
+pub(in super::super) struct Credentials {
+    pub(in super::super) header: Option<HeaderValue>,
+    pub(in super::super) form: Vec<(&'static str, Secret)>,
+}
+
+impl Endpoints {
+    pub(in super::super) async fn credentials(
+        &self,
+        request: &EndpointRequest<'_>,
+        now: SystemTime,
+    ) -> Result<Credentials, Error> {
+        let client = request.client;
+        let client_id = || ("client_id", Secret::from(client.client_id.as_str()));
+        let in_form = |form| Credentials { header: None, form };
+        let signer: &dyn Signer = match &client.authentication.0 {
+            // RFC 8705 §2: "the client MUST include the `client_id` parameter".
+            Method::None | Method::TlsClientAuth(_) | Method::SelfSignedTlsClientAuth(_) => {
+                return Ok(in_form(vec![client_id()]));
+            }
+            Method::ClientSecretBasic(secret) => {
+                return Ok(Credentials { header: Some(basic(&client.client_id, secret)?), form: Vec::new() });
+            }
+            Method::ClientSecretPost(secret) => {
+                return Ok(in_form(vec![client_id(), ("client_secret", secret.clone())]));
+            }
+            Method::PrivateKeyJwt(signer) => signer.as_ref(),
+            Method::ClientSecretJwt(secret, algorithm) => {
+                &HmacSigner::new(algorithm.unwrap_or(SigningAlgorithm::Hs256), secret)
+                    .ok_or_else(|| Error::new(ErrorKind::Signer).with_source("the client secret is too short"))?
+            }
+        };
+        let assertion = tokio::select! {
+            biased;
+            assertion = self.assertion(request, signer, now) => assertion?,
+            // A key management service that never answers must not hold the request for ever.
+            () = self.clock.sleep(request.timeout) => {
+                return Err(Error::new(ErrorKind::Signer).with_source("the signer took too long"));
+            }
+        };
+        let assertion_type = Secret::from("urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
+        Ok(in_form(vec![client_id(), ("client_assertion_type", assertion_type), ("client_assertion", assertion)]))
+    }
+
+    /// A client assertion (RFC 7523 §3; OpenID Connect Core 1.0 §9).
+    async fn assertion(
+        &self,
+        request: &EndpointRequest<'_>,
+        signer: &dyn Signer,
+        now: SystemTime,
+    ) -> Result<Secret, Error> {
+        let client = request.client;
+        let issued_at = unix_seconds(now);
+        let claims = AssertionClaims {
+            iss: &client.client_id,
+            sub: &client.client_id,
+            aud: client.assertion_audience.as_deref().unwrap_or(request.url.as_str()),
+            jti: random::base64url::<16>(&*self.random)?,
+            iat: issued_at,
+            exp: issued_at + ASSERTION_LIFETIME,
+        };
+        sign_compact(signer, Map::new(), &claims).await
+    }
+}
+
+/// In seconds. It is used at once, and each request has its own.
+const ASSERTION_LIFETIME: u64 = 60;
+
+#[derive(Serialize)]
+struct AssertionClaims<'a> {
+    iss: &'a str,
+    sub: &'a str,
+    /// One string: several audiences would let one of them use the assertion at the others.
+    aud: &'a str,
+    jti: String,
+    iat: u64,
+    exp: u64,
+}
+
+/// RFC 6749 §2.3.1: "The client identifier is encoded using the "application/x-www-form-urlencoded" encoding algorithm
+/// [...], and the encoded value is used as the username; the client password is encoded using the same algorithm".
+fn basic(client_id: &str, secret: &Secret) -> Result<HeaderValue, Error> {
+    let mut pair = Zeroizing::new(String::with_capacity(3 * (client_id.len() + secret.expose().len()) + 1));
+    pair.extend(form_urlencoded::byte_serialize(client_id.as_bytes()));
+    pair.push(':');
+    pair.extend(form_urlencoded::byte_serialize(secret.expose().as_bytes()));
+    sensitive(format!("Basic {}", STANDARD.encode(pair.as_bytes())))
+}

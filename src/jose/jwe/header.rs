@@ -1,0 +1,82 @@
+//! The header of an encrypted token (RFC 7516 §4), read before any key is touched.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Map, Value};
+
+use super::Undecryptable;
+use super::algorithm::{ContentEncryptionAlgorithm, KeyManagementAlgorithm};
+use super::key_agreement::{Agreement, Curve, EphemeralKey};
+use crate::jose::strict_object;
+
+/// The header parameters that this crate acts on. Keys that a header brings along (`jwk`, `jku`, `x5u`, `x5c`) are never
+/// looked at.
+pub(super) struct Header {
+    pub(super) alg: KeyManagementAlgorithm,
+    pub(super) enc: ContentEncryptionAlgorithm,
+    pub(super) kid: Option<String>,
+    pub(super) cty: Option<String>,
+    /// There with every algorithm that agrees on a key, and with no other.
+    pub(super) agreement: Option<Agreement>,
+}
+
+/// Parameters that no token may have here: `zip` makes a small token a huge one, nothing that is `crit` is understood
+/// (RFC 7516 §4.1.13), and the others let a sender choose how long deriving a key from a password takes.
+const REFUSED: [&str; 4] = ["zip", "crit", "p2c", "p2s"];
+
+/// What `apu` and `apv` may hold: names and nonces, which are hashed.
+const PARTY_LIMIT: usize = 1024;
+
+impl Header {
+    pub(super) fn parse(json: &[u8]) -> Result<Self, Undecryptable> {
+        let members = strict_object(json).ok_or(Undecryptable::Malformed)?;
+        if REFUSED.iter().any(|&name| members.contains_key(name)) {
+            return Err(Undecryptable::Header);
+        }
+        let alg = text(&members, "alg")?.and_then(KeyManagementAlgorithm::from_name).ok_or(Undecryptable::Header)?;
+        let enc = text(&members, "enc")?.and_then(ContentEncryptionAlgorithm::from_name);
+        Ok(Self {
+            alg,
+            enc: enc.ok_or(Undecryptable::Header)?,
+            kid: text(&members, "kid")?.map(str::to_owned),
+            cty: text(&members, "cty")?.map(str::to_owned),
+            agreement: if alg.is_rsa() { None } else { Some(agreement(&members)?) },
+        })
+    }
+}
+
+/// RFC 7518 §4.6.1.
+fn agreement(members: &Map<String, Value>) -> Result<Agreement, Undecryptable> {
+    let key = members.get("epk").and_then(Value::as_object).ok_or(Undecryptable::Header)?;
+    let party = |name| match text(members, name)? {
+        None => Ok(Vec::new()),
+        Some(text) => octets(text, PARTY_LIMIT),
+    };
+    Ok(Agreement { ephemeral: ephemeral_key(key)?, apu: party("apu")?, apv: party("apv")? })
+}
+
+fn ephemeral_key(jwk: &Map<String, Value>) -> Result<EphemeralKey, Undecryptable> {
+    let curve = match (text(jwk, "kty")?, text(jwk, "crv")?) {
+        (Some("EC"), Some("P-256")) => Curve::P256,
+        (Some("EC"), Some("P-384")) => Curve::P384,
+        (Some("EC"), Some("P-521")) => Curve::P521,
+        (Some("OKP"), Some("X25519")) => Curve::X25519,
+        _ => return Err(Undecryptable::Header),
+    };
+    // A coordinate has all its leading zeros (RFC 7518 §6.2.1.2).
+    let coordinate = |name| {
+        let octets = octets(text(jwk, name)?.ok_or(Undecryptable::Header)?, curve.width())?;
+        if octets.len() == curve.width() { Ok(octets) } else { Err(Undecryptable::Header) }
+    };
+    let y = if curve == Curve::X25519 { Vec::new() } else { coordinate("y")? };
+    Ok(EphemeralKey { curve, x: coordinate("x")?, y })
+}
+
+fn text<'a>(members: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, Undecryptable> {
+    members.get(name).map(|value| value.as_str().ok_or(Undecryptable::Header)).transpose()
+}
+
+fn octets(text: &str, limit: usize) -> Result<Vec<u8>, Undecryptable> {
+    let octets = URL_SAFE_NO_PAD.decode(text).map_err(|_| Undecryptable::Header)?;
+    if octets.len() <= limit { Ok(octets) } else { Err(Undecryptable::Header) }
+}

@@ -1,0 +1,149 @@
+//! ECDH-ES (RFC 7518 §4.6): from the sender's ephemeral key and our own to the key of the content.
+
+use openssl::bn::BigNum;
+use openssl::cipher::Cipher;
+use openssl::cipher_ctx::{CipherCtx, CipherCtxFlags};
+use openssl::derive::Deriver;
+use openssl::ec::{EcGroup, EcKey};
+use openssl::error::ErrorStack;
+use openssl::nid::Nid;
+use openssl::pkey::{Id, PKey, PKeyRef, Private, Public};
+use openssl::sha::Sha256;
+use zeroize::Zeroizing;
+
+use super::header::Header;
+
+/// The curves that keys can be agreed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Curve {
+    P256,
+    P384,
+    P521,
+    X25519,
+}
+
+/// The sender's part of an agreement.
+pub(super) struct Agreement {
+    pub(super) ephemeral: EphemeralKey,
+    pub(super) apu: Vec<u8>,
+    pub(super) apv: Vec<u8>,
+}
+
+/// A public key that a sender made for one token. Whether it is a point of its curve is not yet known.
+pub(super) struct EphemeralKey {
+    pub(super) curve: Curve,
+    pub(super) x: Vec<u8>,
+    /// Empty on X25519.
+    pub(super) y: Vec<u8>,
+}
+
+impl Curve {
+    /// How many bytes a coordinate has.
+    pub(super) fn width(self) -> usize {
+        match self {
+            Self::P256 | Self::X25519 => 32,
+            Self::P384 => 48,
+            Self::P521 => 66,
+        }
+    }
+
+    /// The curve of a key; `None` for keys that agree on nothing.
+    pub(super) fn of(key: &PKeyRef<Private>) -> Option<Self> {
+        if key.id() == Id::X25519 {
+            return Some(Self::X25519);
+        }
+        match key.ec_key().ok()?.group().curve_name()? {
+            Nid::X9_62_PRIME256V1 => Some(Self::P256),
+            Nid::SECP384R1 => Some(Self::P384),
+            Nid::SECP521R1 => Some(Self::P521),
+            _ => None,
+        }
+    }
+
+    fn group(self) -> Option<Nid> {
+        match self {
+            Self::P256 => Some(Nid::X9_62_PRIME256V1),
+            Self::P384 => Some(Nid::SECP384R1),
+            Self::P521 => Some(Nid::SECP521R1),
+            Self::X25519 => None,
+        }
+    }
+}
+
+/// The content's key; `None` where anything does not fit.
+pub(super) fn content_key(
+    key: &PKeyRef<Private>,
+    curve: Curve,
+    header: &Header,
+    encrypted_key: &[u8],
+) -> Option<Zeroizing<Vec<u8>>> {
+    let agreement = header.agreement.as_ref().filter(|agreement| agreement.ephemeral.curve == curve)?;
+    let ephemeral = agreement.ephemeral.to_public_key().ok()?;
+    let shared = shared_secret(key, &ephemeral).ok()?;
+    match header.alg.wraps_key() {
+        None => Some(concat_kdf(&shared, header.enc.as_str(), agreement, header.enc.key_length())),
+        Some(length) => {
+            let wrapping_key = concat_kdf(&shared, header.alg.as_str(), agreement, length);
+            unwrap(&wrapping_key, encrypted_key).ok().filter(|key| key.len() == header.enc.key_length())
+        }
+    }
+}
+
+impl EphemeralKey {
+    fn to_public_key(&self) -> Result<PKey<Public>, ErrorStack> {
+        let Some(group) = self.curve.group() else {
+            return PKey::public_key_from_raw_bytes(&self.x, Id::X25519);
+        };
+        let group = EcGroup::from_curve_name(group)?;
+        let (x, y) = (BigNum::from_slice(&self.x)?, BigNum::from_slice(&self.y)?);
+        // Fails for what is no point of the curve: on another curve, the answers would give our key away bit by bit.
+        PKey::from_ec_key(EcKey::from_public_key_affine_coordinates(&group, &x, &y)?)
+    }
+}
+
+/// On X25519, OpenSSL refuses points of low order, with which everybody could know the result.
+fn shared_secret(key: &PKeyRef<Private>, peer: &PKeyRef<Public>) -> Result<Zeroizing<Vec<u8>>, ErrorStack> {
+    let mut deriver = Deriver::new(key)?;
+    deriver.set_peer(peer)?;
+    deriver.derive_to_vec().map(Zeroizing::new)
+}
+
+/// The Concat KDF with SHA-256 (NIST SP 800-56A §5.8.1 as RFC 7518 §4.6.2 uses it) for a key of `length` bytes.
+pub(super) fn concat_kdf(shared: &[u8], algorithm: &str, agreement: &Agreement, length: usize) -> Zeroizing<Vec<u8>> {
+    // All of these are bounded by the header's own length.
+    let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX).to_be_bytes();
+    let mut derived = Zeroizing::new(Vec::with_capacity(length.next_multiple_of(32)));
+    for round in 1.. {
+        let mut hash = Sha256::new();
+        hash.update(&number(round));
+        hash.update(shared);
+        for part in [algorithm.as_bytes(), &agreement.apu, &agreement.apv] {
+            hash.update(&number(part.len()));
+            hash.update(part);
+        }
+        hash.update(&number(length * 8));
+        derived.extend_from_slice(&hash.finish());
+        if derived.len() >= length {
+            break;
+        }
+    }
+    derived.truncate(length);
+    derived
+}
+
+/// AES Key Wrap (RFC 3394 §2.2.2), which is authenticated by its initial value.
+fn unwrap(wrapping_key: &[u8], wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>, ErrorStack> {
+    let cipher = match wrapping_key.len() {
+        16 => Cipher::aes_128_wrap(),
+        24 => Cipher::aes_192_wrap(),
+        _ => Cipher::aes_256_wrap(),
+    };
+    let mut context = CipherCtx::new()?;
+    context.set_flags(CipherCtxFlags::FLAG_WRAP_ALLOW);
+    context.decrypt_init(Some(cipher), Some(wrapping_key), None)?;
+    // OpenSSL's binding panics where there is less room than for the input and a block.
+    let mut key = Zeroizing::new(vec![0; wrapped.len() + 16]);
+    let written = context.cipher_update(wrapped, Some(&mut key))?;
+    key.truncate(written);
+    Ok(key)
+}

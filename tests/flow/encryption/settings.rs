@@ -1,0 +1,136 @@
+//! Settings that cannot work, alone or with an OP, and the key set to publish.
+
+use openid_deferred::testing::TestClock;
+use openid_deferred::{
+    Client, ClientAuthentication, ConfigurationProblem, ErrorKind, Signer as _, SigningAlgorithm, SigningKey,
+};
+
+use super::*;
+use crate::support::provider;
+
+fn built(settings: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Result<Client, &'static str> {
+    let builder = Client::builder("https://op.test", "app")
+        .authentication(ClientAuthentication::client_secret_basic("s3cret"))
+        .redirect_uri(REDIRECT_URI);
+    settings(builder).build().map_err(|error| match error.kind() {
+        ErrorKind::Configuration(ConfigurationProblem::Setting { setting, .. }) => *setting,
+        kind => panic!("{kind:?}"),
+    })
+}
+
+#[test]
+fn settings_about_encryption_that_cannot_work_are_refused() {
+    let key = key();
+    let refused = [
+        ("id_token_encrypted_response_alg", built(|client| client.id_token_encrypted_response_alg(ALG))),
+        ("userinfo_encrypted_response_alg", built(|client| client.userinfo_encrypted_response_alg(ALG))),
+        (
+            "id_token_encrypted_response_alg",
+            built(|client| {
+                let other = KeyManagementAlgorithm::EcdhEs;
+                client.decryption_key(key.clone()).id_token_encrypted_response_alg(other)
+            }),
+        ),
+        (
+            "id_token_encrypted_response_enc",
+            built(|client| client.id_token_encrypted_response_enc(ContentEncryptionAlgorithm::A256Gcm)),
+        ),
+        (
+            "userinfo_encrypted_response_enc",
+            built(|client| client.userinfo_encrypted_response_enc(ContentEncryptionAlgorithm::A256Gcm)),
+        ),
+        ("userinfo_signed_response_alg", built(|client| client.userinfo_signed_response_alg(SigningAlgorithm::Hs256))),
+        ("decryption_key", built(|client| client.decryption_key(key.clone()).decryption_key(key.clone()))),
+        ("decryption_key", built(|client| (0..17).fold(client, |client, _| client.decryption_key(super::key())))),
+    ];
+    for (setting, result) in refused {
+        assert_eq!(result.err(), Some(setting));
+    }
+    assert!(built(|client| client.decryption_key(key.clone()).id_token_encrypted_response_alg(ALG)).is_ok());
+}
+
+#[test]
+fn keys_that_the_settings_need_cannot_be_taken_away() {
+    let key = key();
+    let client =
+        built(|client| client.decryption_key(key.clone()).id_token_encrypted_response_alg(ALG)).expect("it works");
+    assert!(client.replace_decryption_keys([]).is_err());
+    assert_eq!(client.jwks()["keys"][0]["kid"], key.key_id(), "the old ones stay");
+}
+
+#[test]
+fn the_key_set_to_publish_has_every_public_key_and_nothing_else() {
+    let empty = built(|client| client).unwrap();
+    assert_eq!(empty.jwks(), json!({ "keys": [] }));
+
+    let (ours, rsa) = (key(), DecryptionKey::generate(KeyManagementAlgorithm::RsaOaep256).unwrap());
+    let signing = Arc::new(SigningKey::generate(SigningAlgorithm::Es256).unwrap());
+    let client = built(|client| {
+        client
+            .authentication(ClientAuthentication::private_key_jwt(Arc::clone(&signing)))
+            .decryption_key(ours.clone())
+            .decryption_key(rsa.clone())
+    });
+    let jwks = client.unwrap().jwks();
+    let keys = jwks["keys"].as_array().unwrap();
+    let uses: Vec<_> = keys.iter().map(|key| (key["use"].as_str().unwrap(), key["alg"].as_str().unwrap())).collect();
+    assert_eq!(uses, [("enc", "ECDH-ES+A256KW"), ("enc", "RSA-OAEP-256"), ("sig", "ES256")]);
+    assert_eq!(keys[2]["x"], signing.verification_jwk().unwrap()["x"]);
+    for private in ["d", "p", "q", "dp", "dq", "qi", "k"] {
+        assert!(keys.iter().all(|key| key.get(private).is_none()), "{private}");
+    }
+}
+
+const LISTS: [&str; 5] = [
+    "id_token_encryption_alg_values_supported",
+    "id_token_encryption_enc_values_supported",
+    "userinfo_signing_alg_values_supported",
+    "userinfo_encryption_alg_values_supported",
+    "userinfo_encryption_enc_values_supported",
+];
+
+/// A client that registered everything, at an OP that lists this instead.
+async fn discovered(
+    member: &'static str,
+    listed: Option<Value>,
+    lenient: bool,
+) -> Result<Client, openid_deferred::Error> {
+    let clock = TestClock::automatic();
+    let op = provider(&clock).metadata(move |members| {
+        members.remove(member);
+        if let Some(listed) = &listed {
+            members.insert(member.to_owned(), listed.clone());
+        }
+    });
+    let op = op.start().unwrap();
+    let mut client = client_of(&op, &clock)
+        .decryption_key(key())
+        .id_token_encrypted_response_alg(ALG)
+        .id_token_encrypted_response_enc(ContentEncryptionAlgorithm::A256Gcm)
+        .userinfo_signed_response_alg(SigningAlgorithm::Es256)
+        .userinfo_encrypted_response_alg(ALG)
+        .userinfo_encrypted_response_enc(ContentEncryptionAlgorithm::A128CbcHs256);
+    if lenient {
+        client = client.allow_unadvertised();
+    }
+    client.discover().await
+}
+
+#[tokio::test]
+async fn what_is_registered_and_not_listed_by_the_op_is_a_configuration_error() {
+    for member in LISTS {
+        let error = discovered(member, Some(json!(["something else"])), false).await.unwrap_err();
+        let ErrorKind::Configuration(ConfigurationProblem::NotAdvertised { member: named, .. }) = error.kind() else {
+            panic!("{error:?}")
+        };
+        assert_eq!(*named, member);
+        discovered(member, Some(json!(["something else"])), true).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_op_that_lists_nothing_about_encryption_may_do_it_all_the_same() {
+    for member in LISTS {
+        discovered(member, None, false).await.unwrap();
+    }
+}

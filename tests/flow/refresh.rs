@@ -1,0 +1,483 @@
+//! RFC 6749 §6, RFC 9449 §5 and OpenID Connect Core 1.0 §12: new tokens for a user who signed in before.
+
+use openid_deferred::testing::{
+    Endpoint, Fault, IdTokenForgery, NoncePolicy, RequestRule, TestClient, TestProviderBuilder,
+};
+use openid_deferred::{
+    Authentication, ClientAuthentication, ClientBuilder, Clock as _, DpopMode, Error, ErrorKind, Misuse, Rule,
+    TransportProblem,
+};
+use serde_json::{Value, json};
+
+use crate::support::{CLIENT_ID, HOUR, REDIRECT_URI, World, keyring, seconds, world, world_on_a_cable, world_with};
+
+fn copy(authentication: &Authentication) -> Authentication {
+    let keyring = keyring();
+    Authentication::open(&keyring, &authentication.seal(&keyring).unwrap()).unwrap()
+}
+
+fn tokens(authentication: &Authentication) -> (String, String) {
+    let text = |token: Option<&openid_deferred::Secret>| token.expect("the token is there").expose().to_owned();
+    (text(authentication.access_token()), text(authentication.refresh_token()))
+}
+
+/// A client that does not authenticate.
+async fn public_world(op: impl FnOnce(TestProviderBuilder) -> TestProviderBuilder) -> World {
+    let registered = TestClient::public(CLIENT_ID).redirect_uri(REDIRECT_URI).signing_algorithm("ES256");
+    world_with(|builder| op(builder.client(registered)), |client| client.authentication(ClientAuthentication::none()))
+        .await
+}
+
+async fn refreshed_after(fault: Fault) -> (World, Authentication, Error) {
+    let world = world().await;
+    let mut authentication = world.approved().await;
+    let before = tokens(&authentication);
+    world.op.misbehave(fault);
+    let error = world.client.refresh(&mut authentication).await.unwrap_err();
+    assert_eq!(world.op.faults_left(), 0, "the fault struck");
+    assert_eq!(tokens(&authentication), before, "the tokens are the old ones");
+    assert_eq!(error.step(), Some("refreshing the tokens"));
+    (world, authentication, error)
+}
+
+#[tokio::test]
+async fn a_refresh_brings_new_tokens_bound_to_the_same_key() {
+    for world in [world().await, public_world(|op| op).await] {
+        let mut authentication = world.approved().await;
+        let (before, key) = (tokens(&authentication), authentication.dpop_key().unwrap().thumbprint().to_owned());
+        world.clock.sleep(HOUR).await;
+        world.client.refresh(&mut authentication).await.unwrap();
+        let after = tokens(&authentication);
+        assert!(before.0 != after.0 && before.1 != after.1, "both tokens are new");
+        assert_eq!(authentication.dpop_key().unwrap().thumbprint(), key);
+        assert!(authentication.is_sender_constrained());
+        assert_eq!(authentication.access_token_expires_at(), Some(authentication.received_at() + HOUR));
+        assert_eq!(world.client.userinfo(&authentication).await.unwrap().subject(), "user-1");
+        let request = &world.op.requests_to(Endpoint::Refresh)[0];
+        assert_eq!(request.parameter("grant_type"), Some("refresh_token"));
+        assert_eq!(request.parameter("refresh_token"), Some(before.1.as_str()));
+        world.op.assert_clean();
+    }
+}
+
+#[tokio::test]
+async fn a_refreshed_authentication_survives_sealing_and_refreshes_again() {
+    let world = world().await;
+    let mut authentication = world.approved().await;
+    for _ in 0..3 {
+        world.client.refresh(&mut authentication).await.unwrap();
+        let opened = copy(&authentication);
+        assert_eq!(tokens(&opened), tokens(&authentication));
+        assert_eq!(opened.refreshed_id_token().unwrap().token(), authentication.refreshed_id_token().unwrap().token());
+        authentication = opened;
+        world.clock.sleep(HOUR).await;
+    }
+    assert_eq!(world.op.requests_to(Endpoint::Refresh).len(), 3);
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_refresh_token_that_is_not_replaced_stays() {
+    let world = world_with(|op| op.without_refresh_rotation(), |client| client).await;
+    let mut authentication = world.approved().await;
+    let before = tokens(&authentication);
+    for _ in 0..2 {
+        world.client.refresh(&mut authentication).await.unwrap();
+    }
+    assert_eq!(tokens(&authentication).1, before.1);
+    assert_eq!(world.op.requests_to(Endpoint::Refresh).len(), 2, "each call brings new tokens");
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn what_the_answer_leaves_out_stays_as_it_was() {
+    let world = world().await;
+    let mut authentication = world.approved().await;
+    let scope = authentication.scope().unwrap().to_owned();
+    world.op.misbehave(Fault::edit_json(Endpoint::Refresh, |members| {
+        members.retain(|name, _| matches!(name.as_str(), "access_token" | "token_type"));
+    }));
+    let before = tokens(&authentication);
+    world.client.refresh(&mut authentication).await.unwrap();
+    assert_ne!(tokens(&authentication).0, before.0);
+    assert_eq!((tokens(&authentication).1, authentication.scope()), (before.1, Some(scope.as_str())));
+    assert_eq!(authentication.access_token_expires_at(), None);
+    assert!(authentication.refreshed_id_token().is_none());
+}
+
+#[tokio::test]
+async fn a_nonce_challenge_to_a_refresh_is_answered_once() {
+    let world = world_with(|op| op.dpop_nonces(NoncePolicy::RotateEveryRequest), |client| client).await;
+    let mut authentication = world.approved().await;
+    world.op.rotate_nonces();
+    world.client.refresh(&mut authentication).await.unwrap();
+    assert_eq!(world.op.requests_to(Endpoint::Refresh).len(), 2);
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_second_challenge_to_a_refresh_passes_and_the_refresh_token_is_not_lost() {
+    let world = world_with(|op| op.dpop_nonces(NoncePolicy::Required), |client| client).await;
+    let mut authentication = world.approved().await;
+    world.op.misbehave(Fault::forget_nonces(Endpoint::Refresh).times(2));
+    let error = world.client.refresh(&mut authentication).await.unwrap_err();
+    assert_eq!((error.rule(), error.is_transient()), (Some(Rule::SecondNonceChallenge), true));
+    world.client.refresh(&mut authentication).await.unwrap();
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_wrong_clock_costs_a_refresh_one_more_request() {
+    let world = world_with(
+        |op| op.clock_offset(-300).decisions(openid_deferred::testing::DecisionPolicy::immediately()),
+        |client| client.leeway(seconds(310)),
+    )
+    .await;
+    let mut authentication = world.approved().await;
+    // A replica that has not been corrected yet.
+    let restarted = world.restarted_with(7, |client| client.leeway(seconds(310)));
+    restarted.client.refresh(&mut authentication).await.unwrap();
+    assert_eq!(restarted.op.requests_to(Endpoint::Refresh).len(), 2);
+    restarted.op.assert_clean();
+}
+
+#[tokio::test]
+async fn the_leeway_holds_for_the_id_token_of_a_refresh() {
+    for (ahead, accepted) in [(59, true), (120, false)] {
+        let world = world().await;
+        let mut authentication = world.approved().await;
+        let iat = move |claims: &mut serde_json::Map<String, Value>| {
+            let iat = claims["iat"].as_u64().unwrap();
+            claims.insert("iat".into(), json!(iat + ahead));
+        };
+        world.op.misbehave(Fault::id_token(Endpoint::Refresh, IdTokenForgery::claims(iat)));
+        let refreshed = world.client.refresh(&mut authentication).await;
+        let expected = (!accepted).then_some(Rule::IdTokenIssuedAt);
+        assert_eq!(refreshed.err().and_then(|error| error.rule()), expected);
+    }
+}
+
+#[tokio::test]
+async fn the_id_token_of_a_refresh_stands_beside_the_one_of_the_sign_in() {
+    let world = world().await;
+    let mut authentication = world.approved().await;
+    let original = authentication.id_token().token().clone();
+    world.clock.sleep(HOUR).await;
+    world.op.misbehave(Fault::id_token(
+        Endpoint::Refresh,
+        IdTokenForgery::claims(|claims| {
+            claims.insert("name".into(), json!("Jane Smith"));
+        }),
+    ));
+    world.client.refresh(&mut authentication).await.unwrap();
+    assert_eq!(*authentication.id_token().token(), original);
+    assert_eq!(authentication.claims().name(), Some("Jane Doe"));
+    assert_eq!(authentication.refreshed_id_token().unwrap().claims().name(), Some("Jane Smith"));
+}
+
+#[tokio::test]
+async fn an_id_token_that_contradicts_the_sign_in_is_refused_and_its_tokens_are_revoked() {
+    for (claim, value) in [
+        ("sub", json!("user-2")),
+        ("aud", json!([CLIENT_ID, "another"])),
+        ("auth_time", json!(1)),
+        ("nonce", json!("another")),
+        ("azp", json!(CLIENT_ID)),
+    ] {
+        let (world, _, error) = refreshed_after(Fault::id_token(
+            Endpoint::Refresh,
+            IdTokenForgery::claims(move |claims| {
+                claims.insert(claim.into(), value.clone());
+                if claim == "aud" {
+                    claims.insert("azp".into(), json!(CLIENT_ID));
+                }
+            }),
+        ))
+        .await;
+        // An audience that nobody trusts is refused before it is compared.
+        let expected = if claim == "aud" { Rule::IdTokenAudience } else { Rule::RefreshedIdToken };
+        assert_eq!(error.rule(), Some(expected), "{claim}");
+        assert!(!error.is_transient(), "{claim}");
+        assert_eq!(world.op.requests_to(Endpoint::Revocation).len(), 2, "{claim}");
+        world.op.assert_clean();
+    }
+}
+
+#[tokio::test]
+async fn an_audience_that_the_sign_in_did_not_have_is_a_contradiction_although_it_is_trusted() {
+    let world = world_with(|op| op, |client| client.trusted_audiences(["another"])).await;
+    let mut authentication = world.approved().await;
+    world.op.misbehave(Fault::id_token(
+        Endpoint::Refresh,
+        IdTokenForgery::claims(|claims| {
+            claims.insert("aud".into(), json!([CLIENT_ID, "another"]));
+            claims.insert("azp".into(), json!(CLIENT_ID));
+        }),
+    ));
+    let error = world.client.refresh(&mut authentication).await.unwrap_err();
+    let ErrorKind::Protocol(violation) = error.kind() else { panic!("{error:?}") };
+    assert_eq!((violation.rule(), violation.member()), (Rule::RefreshedIdToken, Some("aud")));
+}
+
+#[tokio::test]
+async fn an_id_token_that_repeats_the_nonce_or_leaves_auth_time_out_is_taken() {
+    let world = world().await;
+    let mut authentication = world.approved().await;
+    let nonce = world.op.last_process().authorization_parameter("nonce").unwrap();
+    world.op.misbehave(Fault::id_token(
+        Endpoint::Refresh,
+        IdTokenForgery::claims(move |claims| {
+            claims.insert("nonce".into(), json!(nonce));
+            claims.remove("auth_time");
+        }),
+    ));
+    world.client.refresh(&mut authentication).await.unwrap();
+    world.client.refresh(&mut authentication).await.unwrap();
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn every_check_of_an_id_token_holds_for_that_of_a_refresh() {
+    let claim = |name: &'static str, value: Value| {
+        IdTokenForgery::claims(move |claims| {
+            claims.insert(name.into(), value.clone());
+        })
+    };
+    for (forgery, rule) in [
+        (IdTokenForgery::algorithm_none(), Rule::IdTokenAlgorithm),
+        (IdTokenForgery::broken_signature(), Rule::IdTokenSignature),
+        (claim("iss", json!("https://evil.test")), Rule::IdTokenIssuer),
+        (claim("aud", json!("another-app")), Rule::IdTokenAudience),
+        (claim("exp", json!(1)), Rule::IdTokenExpired),
+        (claim("at_hash", json!("AAAAAAAAAAAAAAAAAAAAAA")), Rule::IdTokenAccessTokenHash),
+    ] {
+        let (_, _, error) = refreshed_after(Fault::id_token(Endpoint::Refresh, forgery)).await;
+        assert_eq!((error.rule(), error.is_transient()), (Some(rule), false));
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_token_response_is_refused() {
+    for (member, value, rule) in [
+        ("access_token", Value::Null, Rule::NoAccessToken),
+        ("token_type", json!("mac"), Rule::UnknownTokenType),
+        ("id_token", json!(7), Rule::NoIdToken),
+        ("id_token", json!("a.b.c"), Rule::IdTokenMalformed),
+    ] {
+        let edit = Fault::edit_json(Endpoint::Refresh, move |members| {
+            members.insert(member.into(), value.clone());
+        });
+        let (_, _, error) = refreshed_after(edit).await;
+        assert_eq!((error.rule(), error.is_transient()), (Some(rule), false), "{member}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_refresh_token_is_the_ops_answer() {
+    let (world, mut authentication, error) = refreshed_after(Fault::error(Endpoint::Refresh, "invalid_grant")).await;
+    assert_eq!(error.error_response().unwrap().code(), "invalid_grant");
+    assert!(!error.is_transient());
+    world.client.refresh(&mut authentication).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_op_that_is_overloaded_or_down_can_be_asked_again() {
+    for (fault, unknown) in [
+        (Fault::status(Endpoint::Refresh, 503).header("Retry-After", "120"), false),
+        (Fault::status(Endpoint::Refresh, 429), false),
+        (Fault::status(Endpoint::Refresh, 404), false),
+        (Fault::redirect(Endpoint::Refresh, "https://op.test/elsewhere"), false),
+        (Fault::error_with_status(Endpoint::Refresh, 503, "temporarily_unavailable"), false),
+        (Fault::status(Endpoint::Refresh, 502), true),
+        (Fault::status(Endpoint::Refresh, 504), true),
+        (Fault::reset(Endpoint::Refresh), true),
+        (Fault::stall(Endpoint::Refresh), true),
+        (Fault::truncated_json(Endpoint::Refresh), true),
+        (Fault::cut_body(Endpoint::Refresh), true),
+        (Fault::endless_body(Endpoint::Refresh), true),
+    ] {
+        let name = format!("{fault:?}");
+        let (_, _, error) = refreshed_after(fault).await;
+        assert_eq!(*error.kind() == ErrorKind::OutcomeUnknown, unknown, "{name}: {error:?}");
+        assert!(error.is_transient(), "{name}: {error:?}");
+        if name.contains("503") && !name.contains("temporarily") {
+            assert_eq!(error.retry_after(), Some(seconds(120)), "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refresh_whose_answer_is_lost_says_so_and_the_second_use_is_the_ops_to_judge() {
+    let (world, mut authentication, error) = refreshed_after(Fault::reset(Endpoint::Refresh).after_processing()).await;
+    assert_eq!((error.kind(), error.is_transient()), (&ErrorKind::OutcomeUnknown, true));
+    let error = world.client.refresh(&mut authentication).await.unwrap_err();
+    assert_eq!(error.error_response().unwrap().code(), "invalid_grant");
+    assert_eq!(world.op.violations()[0].rule, RequestRule::RefreshTokenReplayed);
+    world.op.forgive();
+}
+
+#[tokio::test]
+async fn a_refresh_that_found_no_connection_sent_nothing() {
+    let (world, cable) = world_on_a_cable(|op| op).await;
+    let mut authentication = world.approved().await;
+    cable.unplug();
+    let error = world.client.refresh(&mut authentication).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Transport(TransportProblem::Connect));
+    assert!(error.is_transient());
+    cable.plug_in();
+    world.client.refresh(&mut authentication).await.unwrap();
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn callers_that_refresh_the_same_tokens_at_once_share_one_request() {
+    let world = world().await;
+    let mut first = world.approved().await;
+    let (mut second, mut third) = (copy(&first), copy(&first));
+    world.op.misbehave(Fault::delay(Endpoint::Refresh, seconds(3)));
+    let (one, two, three) = tokio::join!(
+        world.client.refresh(&mut first),
+        world.client.refresh(&mut second),
+        world.client.refresh(&mut third)
+    );
+    assert!(one.is_ok() && two.is_ok() && three.is_ok());
+    assert_eq!(world.op.requests_to(Endpoint::Refresh).len(), 1);
+    assert_eq!(tokens(&first), tokens(&second));
+    assert_eq!(tokens(&first), tokens(&third));
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn callers_that_refresh_the_same_tokens_at_once_share_an_error_too() {
+    let world = world().await;
+    let mut first = world.approved().await;
+    let mut second = copy(&first);
+    world.op.misbehave(Fault::delay(Endpoint::Refresh, seconds(3)));
+    world.op.misbehave(Fault::error(Endpoint::Refresh, "invalid_grant").after_processing());
+    let (one, two) = tokio::join!(world.client.refresh(&mut first), world.client.refresh(&mut second));
+    for refused in [one, two] {
+        assert_eq!(refused.unwrap_err().error_response().unwrap().code(), "invalid_grant");
+    }
+    assert_eq!(world.op.requests_to(Endpoint::Refresh).len(), 1);
+}
+
+#[tokio::test]
+async fn a_copy_that_comes_a_little_late_gets_the_answer_that_replaced_its_tokens() {
+    let world = world().await;
+    let mut first = world.approved().await;
+    let (mut late, mut too_late) = (copy(&first), copy(&first));
+    world.client.refresh(&mut first).await.unwrap();
+    world.clock.sleep(seconds(50)).await;
+    world.client.refresh(&mut late).await.unwrap();
+    assert_eq!(tokens(&late), tokens(&first));
+    assert_eq!(world.op.requests_to(Endpoint::Refresh).len(), 1);
+    world.op.assert_clean();
+    world.clock.sleep(seconds(20)).await;
+    let error = world.client.refresh(&mut too_late).await.unwrap_err();
+    assert_eq!(error.error_response().unwrap().code(), "invalid_grant");
+    world.op.forgive();
+}
+
+#[tokio::test]
+async fn a_refresh_that_is_dropped_in_mid_request_is_taken_up_by_the_next_caller() {
+    let world = world().await;
+    let mut authentication = world.approved().await;
+    world.op.misbehave(Fault::delay(Endpoint::Refresh, seconds(5)));
+    tokio::select! {
+        biased;
+        _ = world.client.refresh(&mut authentication) => panic!("it ended before it could be dropped"),
+        () = world.clock.sleep(seconds(1)) => {}
+    }
+    world.client.refresh(&mut authentication).await.unwrap();
+    assert_eq!(world.op.requests_to(Endpoint::Refresh).len(), 1);
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_while_the_keys_are_out_of_reach_is_kept_and_judged_later() {
+    let world = world().await;
+    let authentication = world.approved().await;
+    let before = tokens(&authentication);
+    world.op.rotate_keys(false);
+    world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
+    let mut restarted = copy(&authentication);
+    let error = world.client.refresh(&mut restarted).await.unwrap_err();
+    assert!(error.is_transient(), "{error:?}");
+    assert_eq!(tokens(&restarted), before);
+    let mut restarted = copy(&restarted);
+    world.op.behave();
+    world.clock.sleep(HOUR).await;
+    world.client.refresh(&mut restarted).await.unwrap();
+    assert_ne!(tokens(&restarted), before);
+    assert_eq!(world.op.requests_to(Endpoint::Refresh).len(), 1, "it was not asked for again");
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_confidential_client_can_refresh_with_a_new_key_and_a_public_one_cannot() {
+    let world = world().await;
+    let mut authentication = world.approved().await;
+    let old = authentication.dpop_key().unwrap().thumbprint().to_owned();
+    world.client.refresh_with_new_key(&mut authentication).await.unwrap();
+    assert_ne!(authentication.dpop_key().unwrap().thumbprint(), old);
+    assert!(authentication.is_sender_constrained());
+    assert_eq!(world.client.userinfo(&authentication).await.unwrap().subject(), "user-1");
+    world.op.assert_clean();
+
+    let world = public_world(|op| op).await;
+    let mut authentication = world.approved().await;
+    let error = world.client.refresh_with_new_key(&mut authentication).await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Configuration(_)), "{error:?}");
+    assert!(world.op.requests_to(Endpoint::Refresh).is_empty());
+}
+
+#[tokio::test]
+async fn a_refresh_without_dpop_sends_no_proof_and_gives_bearer_tokens() {
+    let world = world_with(|op| op, |client| client.dpop(DpopMode::Off)).await;
+    let mut authentication = world.approved().await;
+    world.client.refresh(&mut authentication).await.unwrap();
+    assert!(!authentication.is_sender_constrained());
+    assert!(world.op.requests_to(Endpoint::Refresh)[0].header("dpop").is_none());
+    let error = world.client.refresh_with_new_key(&mut authentication).await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Configuration(_)), "{error:?}");
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn tokens_that_come_back_unbound_are_told_or_dropped_as_was_set() {
+    let unbound = || {
+        Fault::edit_json(Endpoint::Refresh, |members| {
+            members.insert("token_type".into(), json!("Bearer"));
+        })
+    };
+    let world = world().await;
+    let mut authentication = world.approved().await;
+    world.op.misbehave(unbound());
+    world.client.refresh(&mut authentication).await.unwrap();
+    assert!(!authentication.is_sender_constrained() && authentication.access_token().is_some());
+
+    let world = world_with(|op| op, ClientBuilder::drop_unbound_tokens).await;
+    let mut authentication = world.approved().await;
+    world.op.misbehave(unbound());
+    world.client.refresh(&mut authentication).await.unwrap();
+    assert!(authentication.access_token().is_none() && authentication.refresh_token().is_none());
+    assert_eq!(world.op.requests_to(Endpoint::Revocation).len(), 2);
+}
+
+#[tokio::test]
+async fn without_a_refresh_token_nothing_is_sent() {
+    let world = world_with(|op| op.without_refresh_tokens(), |client| client).await;
+    let mut authentication = world.approved().await;
+    let error = world.client.refresh(&mut authentication).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::NoRefreshToken));
+    assert!(world.op.requests_to(Endpoint::Refresh).is_empty());
+}
+
+#[tokio::test]
+async fn the_tokens_of_another_client_are_not_sent() {
+    let (mine, other) = (world().await, world_with(|op| op.path("/other"), |client| client).await);
+    let mut authentication = other.approved().await;
+    let error = mine.client.refresh(&mut authentication).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::ForeignValue));
+    assert!(mine.op.requests_to(Endpoint::Refresh).is_empty());
+}

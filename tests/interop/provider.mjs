@@ -1,0 +1,123 @@
+// An OpenID Provider that nobody here wrote, for the tests beside it. It takes its settings as one line of JSON on
+// standard input, says where it is in one line of JSON on standard output, and ends with its input.
+//
+// Whoever comes to log in is user-1 and consents, unless the request says otherwise in `login_hint`.
+import { generateKeyPairSync, randomBytes } from 'node:crypto';
+import { createServer } from 'node:https';
+import { createInterface } from 'node:readline';
+
+import Provider from 'oidc-provider';
+
+// Standard output is for one line; what the library says goes to standard error.
+console.log = console.error;
+console.info = console.error;
+
+const [settings, input] = await new Promise((resolve) => {
+  const lines = createInterface({ input: process.stdin });
+  lines.once('line', (line) => resolve([JSON.parse(line), lines]));
+});
+input.on('close', () => process.exit(0));
+
+const privateJwk = (type, options) => generateKeyPairSync(type, options).privateKey.export({ format: 'jwk' });
+const keys = [
+  { use: 'sig', ...privateJwk('rsa', { modulusLength: 2048 }) },
+  { use: 'sig', ...privateJwk('ec', { namedCurve: 'P-256' }) },
+  { use: 'sig', ...privateJwk('ed25519') },
+];
+
+const server = createServer({
+  key: settings.tls.key,
+  cert: settings.tls.certificate,
+  // Which certificate is whose is for the provider to say.
+  ca: settings.tls.authority,
+  requestCert: true,
+  rejectUnauthorized: false,
+});
+await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+const issuer = `https://localhost:${server.address().port}`;
+
+const certificate = (ctx) => ctx.socket.getPeerX509Certificate();
+
+const provider = new Provider(issuer, {
+  clients: settings.clients,
+  clientAuthMethods: [
+    'none',
+    'client_secret_basic',
+    'client_secret_post',
+    'client_secret_jwt',
+    'private_key_jwt',
+    'tls_client_auth',
+    'self_signed_tls_client_auth',
+  ],
+  cookies: { keys: [randomBytes(32).toString('hex')] },
+  jwks: { keys },
+  enabledJWA: {
+    ...Object.fromEntries(
+      ['idToken', 'userinfo'].map((token) => [
+        `${token}EncryptionAlgValues`,
+        ['RSA-OAEP', 'RSA-OAEP-256', 'ECDH-ES', 'ECDH-ES+A128KW', 'ECDH-ES+A256KW'],
+      ]),
+    ),
+  },
+  claims: { openid: ['sub'], profile: ['name'], email: ['email', 'email_verified'] },
+  findAccount: (ctx, id) => ({
+    accountId: id,
+    claims: () => ({ sub: id, name: 'Jane Doe', email: 'jane@example.com', email_verified: true }),
+  }),
+  interactions: { url: (ctx, interaction) => `/interaction/${interaction.uid}` },
+  issueRefreshToken: (ctx, client) => client.grantTypeAllowed('refresh_token'),
+  rotateRefreshToken: true,
+  features: {
+    devInteractions: { enabled: false },
+    dPoP: { enabled: true, nonceSecret: randomBytes(32), requireNonce: () => settings.requireNonce ?? false },
+    encryption: { enabled: true },
+    introspection: { enabled: true },
+    jwtUserinfo: { enabled: true },
+    mTLS: {
+      enabled: true,
+      certificateBoundAccessTokens: true,
+      selfSignedTlsClientAuth: true,
+      tlsClientAuth: true,
+      getCertificate: (ctx) => certificate(ctx)?.toString(),
+      certificateAuthorized: (ctx) => ctx.socket.authorized,
+      certificateSubjectMatches: (ctx, property, expected) =>
+        property === 'tls_client_auth_san_dns' && certificate(ctx).subjectAltName === `DNS:${expected}`,
+    },
+    pushedAuthorizationRequests: {
+      enabled: true,
+      requirePushedAuthorizationRequests: settings.requirePushedAuthorizationRequests ?? false,
+    },
+    revocation: { enabled: true },
+    ...settings.features,
+  },
+  ...settings.configuration,
+});
+
+// In place of a person in front of pages.
+provider.use(async (ctx, next) => {
+  if (!ctx.path.startsWith('/interaction/')) return next();
+  const { prompt, params, session, grantId } = await provider.interactionDetails(ctx.req, ctx.res);
+  let result;
+  if (params.login_hint === 'declines') {
+    result = { error: 'access_denied', error_description: 'the user declined' };
+  } else if (prompt.name === 'login') {
+    result = { login: { accountId: 'user-1' } };
+  } else {
+    const grant = grantId
+      ? await provider.Grant.find(grantId)
+      : new provider.Grant({ accountId: session.accountId, clientId: params.client_id });
+    grant.addOIDCScope(params.scope);
+    result = { consent: { grantId: await grant.save() } };
+  }
+  ctx.respond = false;
+  return provider.interactionFinished(ctx.req, ctx.res, result, { mergeWithLastSubmission: true });
+});
+
+// What the provider thinks of a request that it refused, for whoever reads the test's output.
+for (const name of ['authorization', 'pushed_authorization_request', 'grant', 'userinfo', 'introspection', 'revocation']) {
+  provider.on(`${name}.error`, (ctx, error) => console.error(`${name}: ${error.message}: ${error.error_description}`));
+}
+provider.on('server_error', (ctx, error) => console.error(error));
+
+server.on('request', provider.callback());
+process.stdout.write(`${JSON.stringify({ issuer })}\n`);

@@ -1,0 +1,46 @@
+//! Pushed authorization requests (RFC 9126) and `response_mode=form_post`.
+
+use openid_deferred::{ClientAuthentication, ResponseMode, SigningAlgorithm, SigningKey};
+use serde_json::json;
+
+use crate::support::{chain, registration, with, world};
+
+#[tokio::test]
+async fn requests_are_pushed_where_the_op_requires_it() {
+    for nonces in [false, true] {
+        let settings = json!({ "requirePushedAuthorizationRequests": true, "requireNonce": nonces });
+        let Some(world) = world(settings, registration(), |client| client).await else { return };
+        assert!(world.client.provider_metadata().await.unwrap().require_pushed_authorization_requests());
+        let (url, _) = world.client.authorize().start().await.unwrap();
+        assert!(url.query_pairs().any(|(name, _)| name == "request_uri"));
+        assert!(world.sign_in().await.is_sender_constrained());
+    }
+}
+
+#[tokio::test]
+async fn requests_are_pushed_where_the_client_wants_it() {
+    let key = SigningKey::generate(SigningAlgorithm::Es256).unwrap();
+    let registered = json!({
+        "jwks": { "keys": [key.public_jwk()] },
+        "token_endpoint_auth_method": "private_key_jwt",
+        "token_endpoint_auth_signing_alg": "ES256",
+    });
+    let authentication = ClientAuthentication::private_key_jwt(key);
+    let pushing = world(json!({}), with(registration(), registered), |client| {
+        client.authentication(authentication).pushed_authorization_requests()
+    });
+    let Some(world) = pushing.await else { return };
+    assert_eq!(world.sign_in().await.claims().subject(), "user-1");
+}
+
+#[tokio::test]
+async fn a_user_returns_by_form_post() {
+    let Some(world) = world(json!({}), registration(), |client| client).await else { return };
+    let request = world.client.authorize().response_mode(ResponseMode::FormPost);
+    let signed_in = world.sign_in_by(request).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    assert_eq!(signed_in.claims().subject(), "user-1");
+
+    let request = world.client.authorize().response_mode(ResponseMode::FormPost).login_hint("declines");
+    let error = world.sign_in_by(request).await.unwrap_err();
+    assert_eq!(error.error_response().unwrap().code(), "access_denied");
+}

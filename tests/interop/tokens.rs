@@ -1,0 +1,81 @@
+//! Refresh, introspection and revocation.
+
+use openid_deferred::{Authentication, Keyring, SealingKey, Secret, SystemRandom, TokenTypeHint};
+use serde_json::json;
+
+use crate::support::{CLIENT_ID, registration, world};
+
+#[tokio::test]
+async fn tokens_are_refreshed_and_the_refresh_token_is_replaced() {
+    let Some(world) = world(json!({}), registration(), |client| client).await else { return };
+    let mut authentication = world.sign_in().await;
+    let keyring = Keyring::new(SealingKey::generate(&SystemRandom).unwrap());
+    for _ in 0..3 {
+        let before = authentication.refresh_token().map(Secret::expose).unwrap().to_owned();
+        world.client.refresh(&mut authentication).await.unwrap();
+        assert_ne!(authentication.refresh_token().map(Secret::expose), Some(before.as_str()));
+        assert!(authentication.is_sender_constrained());
+        assert_eq!(authentication.refreshed_id_token().unwrap().claims().subject(), "user-1");
+        assert_eq!(world.client.userinfo(&authentication).await.unwrap().subject(), "user-1");
+        authentication = Authentication::open(&keyring, &authentication.seal(&keyring).unwrap()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_refresh_with_a_new_key_binds_the_tokens_to_it() {
+    let Some(world) = world(json!({}), registration(), |client| client).await else { return };
+    let mut authentication = world.sign_in().await;
+    let before = authentication.dpop_key().unwrap().thumbprint().to_owned();
+    world.client.refresh_with_new_key(&mut authentication).await.unwrap();
+    let key = authentication.dpop_key().unwrap().thumbprint().to_owned();
+    assert_ne!(key, before);
+    let token = authentication.access_token().unwrap();
+    let answer = world.client.introspect(token, TokenTypeHint::AccessToken).await.unwrap();
+    assert_eq!(answer.confirmation().unwrap()["jkt"], json!(key));
+}
+
+#[tokio::test]
+async fn a_refresh_token_that_was_replaced_is_refused_and_takes_its_successors_along() {
+    let Some(world) = world(json!({}), registration(), |client| client).await else { return };
+    let mut authentication = world.sign_in().await;
+    let keyring = Keyring::new(SealingKey::generate(&SystemRandom).unwrap());
+    let old = authentication.seal(&keyring).unwrap();
+    world.client.refresh(&mut authentication).await.unwrap();
+    // Another replica, which knows nothing of this one's refresh.
+    let replica = crate::support::client_of(&world.op).discover().await.unwrap();
+    let mut stale = Authentication::open(&keyring, &old).unwrap();
+    let error = replica.refresh(&mut stale).await.unwrap_err();
+    assert_eq!(error.error_response().unwrap().code(), "invalid_grant");
+    let error = world.client.refresh(&mut authentication).await.unwrap_err();
+    assert_eq!(error.error_response().unwrap().code(), "invalid_grant");
+}
+
+#[tokio::test]
+async fn tokens_are_described() {
+    let Some(world) = world(json!({}), registration(), |client| client).await else { return };
+    let authentication = world.sign_in().await;
+    let token = authentication.access_token().unwrap();
+    let answer = world.client.introspect(token, TokenTypeHint::AccessToken).await.unwrap();
+    assert!(answer.is_active());
+    assert_eq!((answer.client_id(), answer.subject()), (Some(CLIENT_ID), Some("user-1")));
+    assert_eq!((answer.issuer(), answer.token_type()), (Some(world.op.issuer.as_str()), Some("DPoP")));
+    let key = authentication.dpop_key().unwrap().thumbprint();
+    assert_eq!(answer.confirmation().unwrap()["jkt"], json!(key));
+    assert!(answer.expires_at() > answer.issued_at());
+    let unknown = world.client.introspect(&Secret::new("unknown"), None).await.unwrap();
+    assert!(!unknown.is_active());
+}
+
+#[tokio::test]
+async fn revoked_tokens_are_refused() {
+    let Some(world) = world(json!({}), registration(), |client| client).await else { return };
+    let mut authentication = world.sign_in().await;
+    world.client.revoke(&authentication).await.unwrap();
+    let token = authentication.access_token().unwrap().clone();
+    assert!(!world.client.introspect(&token, None).await.unwrap().is_active());
+    let error = world.client.userinfo(&authentication).await.unwrap_err();
+    assert_eq!(error.error_response().unwrap().code(), "invalid_token");
+    let error = world.client.refresh(&mut authentication).await.unwrap_err();
+    assert_eq!(error.error_response().unwrap().code(), "invalid_grant");
+    world.client.revoke(&authentication).await.unwrap();
+}
