@@ -84,6 +84,7 @@ async fn nothing_of_all_that_is_in_a_dump_of_postgresql_shows_a_secret() {
     scenarios::when_a_token_is_forged(&ground).await;
     scenarios::when_the_users_return_is_wrong(&ground).await;
     scenarios::when_sealed_values_are_opened_with_another_key(&ground).await;
+    scenarios::when_the_store_fails(&ground).await;
 }
 
 #[tokio::test]

@@ -89,7 +89,7 @@ impl Place {
                 Spoilt(self, Some(other))
             }
             Self::Database(database) => {
-                database.execute("ALTER TABLE process RENAME COLUMN schedule TO elsewhere").await;
+                database.execute("ALTER TABLE process RENAME TO elsewhere").await;
                 Spoilt(self, None)
             }
         }
@@ -102,7 +102,7 @@ pub struct Spoilt<'a>(&'a Place, Option<rusqlite::Connection>);
 impl Spoilt<'_> {
     pub async fn mend(self) {
         if let Place::Database(database) = self.0 {
-            database.execute("ALTER TABLE process RENAME COLUMN elsewhere TO schedule").await;
+            database.execute("ALTER TABLE elsewhere RENAME TO process").await;
         }
         drop(self.1);
     }
