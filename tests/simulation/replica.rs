@@ -6,7 +6,7 @@ use std::time::Duration;
 use openid_deferred::ping::Receiver;
 use openid_deferred::poller::{Limits, Outcomes};
 use openid_deferred::testing::SeededRandom;
-use openid_deferred::{Client, ClientAuthentication, Delivery, DpopMode, Error, Poller};
+use openid_deferred::{Backoff, Client, ClientAuthentication, Delivery, DpopMode, Error, Poller};
 
 use crate::life::{Life, ReplicaClock, mortal};
 use crate::network::Network;
@@ -94,13 +94,20 @@ async fn start(world: &Arc<World>, life: &Arc<Life>, is_first: bool) -> Result<R
     if world.weather.jumps > 0 {
         client = client.leeway(24 * HOUR).session_lifetime(24 * HOUR);
     }
+    if chance.odds(0.3) {
+        client = client.backoff(Backoff::Growing { up_to: chance.pick(&[MINUTE, HOUR, 24 * HOUR]) });
+    }
     let client = client.build()?;
+    let mut limits = Limits::new().in_flight(chance.pick(&[1, 4, 64]));
+    if chance.odds(0.2) {
+        limits = limits.ceiling(chance.pick(&[1, 7, 50]), Duration::from_secs(1));
+    }
     let store = SimulatedStore { world: world.clone(), life: life.clone() };
     let builder = Poller::builder(store, world.keyring.clone())
         .client(client.clone())
         .clock(clock.clone())
         .random(random())
-        .limits(Limits::new().in_flight(chance.pick(&[1, 4, 64])))
+        .limits(limits)
         .prefetch(chance.pick(&[1, 3, 64]))
         .receives_pings();
     let poller = if is_first || chance.odds(0.7) { builder.start().await? } else { builder.connect().await? };
