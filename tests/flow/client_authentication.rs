@@ -156,7 +156,6 @@ async fn client_secret_jwt_with_a_wrong_secret_is_refused_and_the_grant_stays() 
 #[tokio::test]
 async fn a_named_method_that_the_op_does_not_list_is_refused_at_discovery() {
     let methods = [
-        (ClientAuthentication::none(), "none"),
         (ClientAuthentication::client_secret_basic(SECRET), "client_secret_basic"),
         (ClientAuthentication::client_secret_post(SECRET), "client_secret_post"),
         (ClientAuthentication::client_secret_jwt(SECRET), "client_secret_jwt"),
@@ -170,6 +169,16 @@ async fn a_named_method_that_the_op_does_not_list_is_refused_at_discovery() {
         let client = bare(&op, &clock).authentication(named).allow_unadvertised().discover().await.unwrap();
         assert_eq!(client.authentication_method(), Some(name));
         op.assert_clean();
+    }
+}
+
+#[tokio::test]
+async fn a_public_client_may_go_on_where_the_op_does_not_list_the_absence_of_a_method() {
+    for listed in [&["private_key_jwt"][..], &[]] {
+        let (op, clock) = op_listing(TestClient::public(CLIENT_ID), listed, &[]);
+        let client = bare(&op, &clock).discover().await.unwrap();
+        assert_eq!(client.authentication_method(), Some("none"));
+        signs_in(op, clock, client).await;
     }
 }
 

@@ -91,14 +91,17 @@ impl ClientAuthentication {
         !matches!(self.0, Method::ClientSecretJwt(_, None))
     }
 
-    /// The same method with nothing left open, if the OP lists it.
+    /// The same method with nothing left open, if the OP lists it. A public client may go on where `none` is not listed.
     ///
     /// # Errors
     ///
     /// [`ConfigurationProblem::NotAdvertised`], or [`ConfigurationProblem::Setting`] for a secret that is too short for
     /// the algorithms that the OP lists.
     pub(crate) fn settled(&self, offer: Offer<'_>) -> Result<Self, ConfigurationProblem> {
-        if !offer.methods.iter().any(|listed| listed == self.method()) {
+        if matches!(self.0, Method::None) && !offer.methods.iter().any(|listed| listed == "none") {
+            // There is nothing to prove, and OPs that take public clients often do not list the absence of a method.
+            tracing::warn!("the OP does not list `none`; a public client may be refused");
+        } else if !offer.methods.iter().any(|listed| listed == self.method()) {
             return Err(ConfigurationProblem::NotAdvertised { member: METHODS, value: self.method().to_owned() });
         }
         let is_listed = |algorithm: &SigningAlgorithm| {
