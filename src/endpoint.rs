@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use tracing::Instrument as _;
 use url::{Position, Url};
 use zeroize::Zeroizing;
 
@@ -134,7 +135,7 @@ impl Endpoints {
         let (mut challenged, mut clock_corrected) = (false, false);
         loop {
             let outgoing = self.request(encoding, &request, nonce.as_deref()).await.map_err(Failure::before_sending)?;
-            let response = self.http.send(outgoing).await?;
+            let response = self.send(outgoing).await?;
             let now = self.clock.now();
             let given = self.nonces.learn(Role::AuthorizationServer, request.url, &response.headers);
             let server_time = clock_offset::date(&response.headers);
@@ -163,6 +164,26 @@ impl Endpoints {
                 _ => return Ok(answer),
             }
         }
+    }
+
+    /// Sends one request, in a span of its own that says neither what was sent nor what came back.
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let span = tracing::debug_span!(
+            "openid_deferred.request",
+            otel.kind = "client",
+            http.request.method = request.method.as_str(),
+            server.address = request.url.host_str(),
+            server.port = request.url.port_or_known_default(),
+            document = %request.document,
+            http.response.status_code = tracing::field::Empty,
+            error.type = tracing::field::Empty,
+        );
+        let sent = self.http.send(request).instrument(span.clone()).await;
+        match &sent {
+            Ok(response) => span.record("http.response.status_code", response.status.as_u16()),
+            Err(error) => span.record("error.type", tracing::field::display(error)),
+        };
+        sent
     }
 
     /// Fetches a public document.

@@ -109,6 +109,7 @@
 //! - `sqlite`: [`SqliteStore`], waiting processes in a file. SQLite is compiled in, and a program can
 //!   hold it once only, so other uses of `rusqlite` in it have to be of the same release.
 //! - `postgres`: [`PostgresStore`], waiting processes in a PostgreSQL database.
+//! - `metrics`: what the poller does, as counters, gauges and histograms of the `metrics` facade.
 //! - `testing`: the module [`testing`], with an OP and a clock for tests, and `store::contract`, the tests for stores.
 #![cfg_attr(not(feature = "testing"), doc = "", doc = "[`testing`]: https://docs.rs/openid-deferred")]
 #![cfg_attr(feature = "sqlite", doc = "", doc = "[`SqliteStore`]: store::SqliteStore")]

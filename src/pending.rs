@@ -20,7 +20,7 @@ mod schedule;
 mod stored;
 
 pub(crate) use crate::id_token::InterimState;
-pub(crate) use answer::{Answer, End, Standing, SuccessBody, is_known_error};
+pub(crate) use answer::{Answer, End, Reading, Standing, SuccessBody, is_known_error};
 pub(crate) use checks::Checks;
 pub(crate) use schedule::{FINAL_POLL_MARGIN, Jitter, Pace, Schedule, Step, Times};
 pub(crate) use stored::{dpop_key, from_json, id_token, optional_secret, seconds, secret, secret_bytes, to_json};

@@ -105,6 +105,12 @@ impl Receiver {
     /// Takes one request and gives the status to answer with; the answer has no body. Read no more of the request's
     /// body than [`BODY_LIMIT`] and one byte.
     pub async fn receive(&self, method: &Method, headers: &HeaderMap, body: &[u8]) -> StatusCode {
+        let status = self.answer(method, headers, body).await;
+        self.poller.count_ping(status.as_u16());
+        status
+    }
+
+    async fn answer(&self, method: &Method, headers: &HeaderMap, body: &[u8]) -> StatusCode {
         if method != Method::POST {
             return StatusCode::METHOD_NOT_ALLOWED;
         }

@@ -55,6 +55,7 @@ mod event;
 mod gate;
 mod job;
 mod limits;
+mod measure;
 mod ping;
 mod record;
 mod rotate;

@@ -35,12 +35,13 @@ const ROOMS: [(&str, &[&str]); 13] = [
 ];
 
 /// Crates that belong to one room, or to two.
-const CRATES: [(&str, &[&str]); 8] = [
+const CRATES: [(&str, &[&str]); 9] = [
     ("josekit", &["jose"]),
     // PostgreSQL's TLS takes a connector of it.
     ("openssl", &["jose", "store"]),
     ("aws_lc_rs", &["testing"]),
     ("jsonwebtoken", &["testing"]),
+    ("metrics", &["poller"]),
     ("rusqlite", &["store"]),
     ("deadpool_postgres", &["store"]),
     ("postgres_openssl", &["store"]),

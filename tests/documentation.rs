@@ -180,6 +180,19 @@ fn every_alert_is_in_the_guide_for_operations() {
 }
 
 #[test]
+fn every_span_and_metric_is_in_the_guide_for_operations() {
+    let guide = read("docs/production.md");
+    let mut named = BTreeSet::new();
+    for file in rust_files("src").iter().filter(|file| !file.starts_with("src/store")) {
+        named.extend(between(&read(file), "\"openid_deferred", "\"").into_iter().filter(|rest| !rest.is_empty()));
+    }
+    for rest in &named {
+        assert!(guide.contains(&format!("| `openid_deferred{rest}` |")), "openid_deferred{rest} is not in a table");
+    }
+    assert_eq!(named.len(), 13, "{named:?}");
+}
+
+#[test]
 fn every_question_has_an_anchor_of_its_own() {
     let document = document();
     let mut questions = between(&document, "<a id=\"", "\"></a>");

@@ -75,7 +75,7 @@ impl Endpoints {
 
     async fn call(&self, request: &ResourceRequest<'_>, nonce: Option<&str>) -> Result<HttpResponse, Failure> {
         let outgoing = self.resource_request(request, nonce).map_err(Failure::before_sending)?;
-        Ok(self.http.send(outgoing).await?)
+        Ok(self.send(outgoing).await?)
     }
 
     fn resource_request(&self, request: &ResourceRequest<'_>, nonce: Option<&str>) -> Result<HttpRequest, Error> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tracing::Instrument as _;
 use zeroize::Zeroizing;
 
 use super::Poller;
@@ -13,7 +14,7 @@ use super::record::{Record, Stage};
 use super::shared::{Shared, StoreClock, Tenant, store_error};
 use crate::client::{Authentication, AuthorizationGrant, AuthorizationSession, SignIn};
 use crate::clock::Moment;
-use crate::error::{Error, Misuse};
+use crate::error::{Error, ErrorKind, Misuse};
 use crate::pending::PendingAuthentication;
 use crate::store::{
     Fingerprint, Insertion, NewProcess, Next, Process, ProcessId, Reseal, SealedBody, Settlement, State,
@@ -82,7 +83,8 @@ impl Poller {
         let (sender, receiver) = oneshot::channel();
         let errand = Box::pin(async move {
             // If nobody waits for it any more, the store has it all the same.
-            let _ = sender.send(acceptance.run(grant).await);
+            let span = acceptance.span();
+            let _ = sender.send(acceptance.run(grant).instrument(span).await);
         });
         if !shared.run(errand) {
             return Err(Misuse::ShutDown.into());
@@ -163,6 +165,23 @@ struct Acceptance {
 }
 
 impl Acceptance {
+    fn span(&self) -> tracing::Span {
+        let client = &self.tenant.client;
+        tracing::info_span!(
+            "openid_deferred.exchange",
+            process = %self.id,
+            issuer = client.issuer(),
+            client_id = client.client_id(),
+            result = tracing::field::Empty,
+        )
+    }
+
+    /// What came of the exchange, for logs and measures.
+    fn exchanged(&self, result: &'static str) {
+        self.tenant.measure.exchanged(result);
+        tracing::Span::current().record("result", result);
+    }
+
     async fn run(self, mut grant: AuthorizationGrant) -> Result<Accepted, Error> {
         let (shared, client) = (&self.shared, &self.tenant.client);
         if shared.settings.pings {
@@ -177,6 +196,7 @@ impl Acceptance {
         };
         match client.exchange_unverified(&mut grant).await {
             Ok(SignIn::Deferred(pending)) => {
+                self.exchanged("deferred");
                 let pending = self.commit(pending, store_clock).await?;
                 shared.tell(Event::Accepted { id: self.id });
                 shared.nudge.notify_one();
@@ -184,17 +204,22 @@ impl Acceptance {
                 Ok(Accepted::Deferred(self.id))
             }
             Ok(SignIn::Complete(authentication)) => {
+                self.exchanged("complete");
                 self.settle(self.ended(), ENDED_PATIENCE).await;
                 Ok(Accepted::Complete(Box::new(authentication)))
             }
             Err(error) if grant.is_spent() => {
                 if let Some(pending) = client.keep_answer(&mut grant) {
+                    self.exchanged("kept");
                     return self.keep(pending, error).await;
                 }
+                let is_unknown = error.kind() == &ErrorKind::OutcomeUnknown;
+                self.exchanged(if is_unknown { "unknown" } else { "refused" });
                 self.settle(self.ended(), ENDED_PATIENCE).await;
                 Err(error)
             }
             Err(error) => {
+                self.exchanged("unsent");
                 // The code is unspent, so the same response may be tried again.
                 if let Err(problem) = shared.store.forget(self.id).await {
                     tracing::warn!(error = %problem, "a process that never began could not be removed");

@@ -9,6 +9,7 @@ use tokio::sync::{Notify, broadcast, mpsc, watch};
 
 use super::engine::Engine;
 use super::limits::Limits;
+use super::measure;
 use super::record::Record;
 use super::shared::{Settings, Shared, store_error};
 use super::{Handle, Poller};
@@ -166,6 +167,7 @@ impl PollerBuilder {
             nudge: Notify::new(),
             stop,
         });
+        measure::describe();
         let engine = Engine::new(shared.clone(), receiver, stopped);
         for (client, limits) in self.clients {
             shared.add(client, limits.unwrap_or(self.settings.limits))?;

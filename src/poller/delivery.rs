@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 
 use super::event::Event;
+use super::measure;
 use super::record::{FORMAT, Record, Stage};
 use super::shared::{Shared, store_error};
 use crate::client::Outcome;
@@ -239,6 +240,7 @@ impl Delivery {
         acknowledged.map_err(|error| store_error(error).in_step("acknowledging an outcome"))?;
         self.is_settled.store(true, Ordering::Relaxed);
         self.shared.let_go(self.held);
+        measure::acknowledged();
         self.shared.tell(Event::Acknowledged { id: self.held.id });
         Ok(())
     }

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::Instrument as _;
 use zeroize::Zeroizing;
 
 use super::event::{Event, ProgressText};
+use super::measure;
 use super::record::{Record, Stage};
 use super::shared::{Shared, StoreClock, Tenant};
 use crate::client::{self, Outcome, Poll};
@@ -37,7 +39,8 @@ pub(super) struct Job {
 impl Job {
     /// Works on the row. `None` leaves the lease to run out: nothing that could be settled is known.
     pub(super) async fn run(self) -> Option<Settlement> {
-        match self.work().await {
+        let span = self.span();
+        match self.work().instrument(span).await {
             Ok(settlement) => settlement,
             Err(error) => {
                 tracing::error!(process = %self.claimed.id, error = %error, "a process cannot be read; it is left alone");
@@ -45,6 +48,22 @@ impl Job {
                 None
             }
         }
+    }
+
+    /// The span around everything that is done with the row.
+    fn span(&self) -> tracing::Span {
+        let client = &self.tenant.client;
+        tracing::debug_span!(
+            "openid_deferred.process",
+            process = %self.claimed.id,
+            issuer = client.issuer(),
+            client_id = client.client_id(),
+            state = ?self.claimed.state,
+            attempt = self.claimed.attempts,
+            orphaned = self.claimed.orphaned,
+            answer = tracing::field::Empty,
+            outcome = tracing::field::Empty,
+        )
     }
 
     /// Gives the row back without a request, because the store's clock cannot be trusted to have said that it is due. A
@@ -89,6 +108,7 @@ impl Job {
             schedule.orphaned(now);
         }
         let untouched = schedule.clone();
+        let late = now.wall.duration_since(schedule.due_at()).unwrap_or_default();
         let step = schedule.claimed(now, self.store_clock.said(), self.claimed.pinged);
         pending.0.schedule = schedule;
         match step {
@@ -102,7 +122,9 @@ impl Job {
         let told = self.claimed.cancellation == Cancellation::Requested && self.cancel(&pending).await;
 
         pending.0.schedule.sending(now);
+        self.tenant.measure.poll_leaves(late);
         let clock = &*self.shared.clock;
+        let sent_at = clock.monotonic();
         let may_send = || clock.monotonic().saturating_sub(self.began) <= SEND_WINDOW;
         let left = self.lease.saturating_sub(clock.monotonic().saturating_sub(self.began));
         let asked = tokio::select! {
@@ -116,6 +138,8 @@ impl Job {
             let now = self.store_clock.moment(clock);
             return self.waiting(pending, now, Duration::ZERO, None, told).map(Some);
         };
+        self.tenant.measure.polled(&answer, clock.monotonic().saturating_sub(sent_at));
+        tracing::Span::current().record("answer", measure::answer_name(&answer));
         self.shared.answered(&self.tenant, &answer);
         self.take(pending, context, answer, error, told).map(Some)
     }
@@ -280,6 +304,8 @@ impl Job {
         context: Zeroizing<Vec<u8>>,
         rejected: Option<Secret>,
     ) -> Result<Settlement, Error> {
+        self.tenant.measure.decided(&outcome);
+        tracing::Span::current().record("outcome", measure::outcome_name(&outcome));
         let provisional = matches!(outcome, Outcome::Unknown | Outcome::Failed(_));
         let body = self.seal(Record { rejected, ..Record::new(context, Stage::Outcome(outcome.into())) })?;
         Ok(Settlement { body: Some(body), ..self.settlement(Next::Decided { provisional }, Duration::ZERO) })

@@ -2,6 +2,7 @@
 
 use super::Poller;
 use super::event::Event;
+use super::measure;
 use super::shared::store_error;
 use crate::client::Client;
 use crate::error::Error;
@@ -11,6 +12,11 @@ use crate::store::{Partition, Ping, Pinged, ProcessId};
 impl Poller {
     pub(crate) fn keyring(&self) -> &Keyring {
         &self.shared().keyring
+    }
+
+    /// Counts an answer of the receiver.
+    pub(crate) fn count_ping(&self, status: u16) {
+        measure::pinged(status);
     }
 
     /// The client that a notification token names.

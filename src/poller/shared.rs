@@ -11,6 +11,7 @@ use tokio::sync::{Notify, broadcast, mpsc, watch};
 use super::event::Event;
 use super::gate::{Gate, Turn};
 use super::limits::{Limits, Meter};
+use super::measure::{self, Measure};
 use crate::client::{AuthorizationGrant, Client};
 use crate::clock::{Clock, Moment, saturating_add};
 use crate::error::{ConfigurationProblem, Error, ErrorKind, Misuse};
@@ -51,6 +52,7 @@ pub(super) struct Settings {
 pub(super) struct Tenant {
     pub(super) client: Client,
     pub(super) partition: Partition,
+    pub(super) measure: Measure,
     limits: Limits,
     meter: Mutex<Meter>,
     gate: Mutex<Gate>,
@@ -64,7 +66,9 @@ impl Tenant {
     pub(super) fn new(client: Client, limits: Limits) -> Self {
         let partition = Partition(client.partition());
         let (meter, gate, in_flight) = (Mutex::default(), Mutex::default(), AtomicUsize::new(0));
-        Self { client, partition, limits, meter, gate, in_flight }
+        let measure = Measure::of(&client);
+        measure.gate(false);
+        Self { client, partition, measure, limits, meter, gate, in_flight }
     }
 
     /// How many more may begin now, and if that may change by itself, when.
@@ -79,7 +83,8 @@ impl Tenant {
     pub(super) fn enter(self: &Arc<Self>, now: Duration) -> InFlight {
         self.gate().probes(now);
         self.meter().takes(self.limits.ceiling, now);
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.measure.in_flight(before + 1);
         InFlight(self.clone())
     }
 
@@ -110,7 +115,8 @@ impl Tenant {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        let before = self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.measure.in_flight(before.saturating_sub(1));
     }
 }
 
@@ -189,6 +195,9 @@ impl Shared {
     }
 
     pub(super) fn tell(&self, event: Event) {
+        if matches!(event, Event::StoreTrouble { .. }) {
+            measure::store_failed();
+        }
         // Nobody has to listen.
         let _ = self.events.send(event);
     }
@@ -213,6 +222,7 @@ impl Shared {
         match turn {
             Turn::Stays => {}
             Turn::Closes { probe_in } => {
+                tenant.measure.gate(true);
                 tracing::error!(
                     issuer = tenant.client.issuer(),
                     client_id = tenant.client.client_id(),
@@ -222,6 +232,7 @@ impl Shared {
                 self.tell(Event::GateClosed { issuer, client_id, code: code.into(), probe_in });
             }
             Turn::Opens => {
+                tenant.measure.gate(false);
                 tracing::info!(
                     issuer = tenant.client.issuer(),
                     client_id = tenant.client.client_id(),

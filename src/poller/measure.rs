@@ -1,0 +1,164 @@
+//! What is counted, for whoever installs a recorder of the `metrics` facade (feature `metrics`); nothing without it.
+
+use std::time::Duration;
+
+use crate::client::{Client, Outcome};
+use crate::pending::{Answer, End, Reading};
+
+/// How often the OP was asked, by what it answered.
+#[cfg(feature = "metrics")]
+const POLLS: &str = "openid_deferred_polls_total";
+/// How long polls took.
+#[cfg(feature = "metrics")]
+const POLL_SECONDS: &str = "openid_deferred_poll_seconds";
+/// How late they went out.
+#[cfg(feature = "metrics")]
+const LATENESS_SECONDS: &str = "openid_deferred_lateness_seconds";
+/// How many are under way.
+#[cfg(feature = "metrics")]
+const POLLS_IN_FLIGHT: &str = "openid_deferred_polls_in_flight";
+/// Codes that were exchanged, by what came of it.
+#[cfg(feature = "metrics")]
+const EXCHANGES: &str = "openid_deferred_exchanges_total";
+/// How processes ended.
+#[cfg(feature = "metrics")]
+const OUTCOMES: &str = "openid_deferred_outcomes_total";
+/// Outcomes that the application has acknowledged.
+#[cfg(feature = "metrics")]
+const ACKNOWLEDGED: &str = "openid_deferred_acknowledged_total";
+/// Whether the OP refuses the client.
+#[cfg(feature = "metrics")]
+const GATE_CLOSED: &str = "openid_deferred_gate_closed";
+/// Ping Callbacks, by the status that they were answered with.
+#[cfg(feature = "metrics")]
+const PINGS: &str = "openid_deferred_pings_total";
+/// Calls to the store that failed.
+#[cfg(feature = "metrics")]
+const STORE_ERRORS: &str = "openid_deferred_store_errors_total";
+
+/// The measures of one client.
+pub(super) struct Measure {
+    #[cfg(feature = "metrics")]
+    labels: [metrics::Label; 2],
+}
+
+// Without the feature the arguments have nobody to go to.
+#[cfg_attr(not(feature = "metrics"), expect(unused_variables, clippy::unused_self))]
+impl Measure {
+    pub(super) fn of(client: &Client) -> Self {
+        Self {
+            #[cfg(feature = "metrics")]
+            labels: [
+                metrics::Label::new("issuer", client.issuer().to_owned()),
+                metrics::Label::new("client_id", client.client_id().to_owned()),
+            ],
+        }
+    }
+
+    /// A poll leaves, so much later than it was due.
+    pub(super) fn poll_leaves(&self, late: Duration) {
+        #[cfg(feature = "metrics")]
+        metrics::histogram!(LATENESS_SECONDS, self.labels.iter()).record(late);
+    }
+
+    /// A poll came back.
+    pub(super) fn polled(&self, answer: &Answer, took: Duration) {
+        #[cfg(feature = "metrics")]
+        {
+            metrics::histogram!(POLL_SECONDS, self.labels.iter()).record(took);
+            self.count(POLLS, "answer", answer_name(answer));
+        }
+    }
+
+    pub(super) fn in_flight(&self, polls: usize) {
+        #[cfg(feature = "metrics")]
+        metrics::gauge!(POLLS_IN_FLIGHT, self.labels.iter()).set(u32::try_from(polls).unwrap_or(u32::MAX));
+    }
+
+    /// A code was exchanged: `deferred`, `complete`, `kept`, `refused`, `unknown`, or `unsent`.
+    pub(super) fn exchanged(&self, result: &'static str) {
+        #[cfg(feature = "metrics")]
+        self.count(EXCHANGES, "result", result);
+    }
+
+    pub(super) fn decided(&self, outcome: &Outcome) {
+        #[cfg(feature = "metrics")]
+        self.count(OUTCOMES, "outcome", outcome_name(outcome));
+    }
+
+    pub(super) fn gate(&self, is_closed: bool) {
+        #[cfg(feature = "metrics")]
+        metrics::gauge!(GATE_CLOSED, self.labels.iter()).set(u32::from(is_closed));
+    }
+
+    #[cfg(feature = "metrics")]
+    fn count(&self, name: &'static str, label: &'static str, value: &'static str) {
+        let [issuer, client_id] = self.labels.clone();
+        metrics::counter!(name, [issuer, client_id, metrics::Label::from_static_parts(label, value)].iter())
+            .increment(1);
+    }
+}
+
+/// An outcome was acknowledged.
+pub(super) fn acknowledged() {
+    #[cfg(feature = "metrics")]
+    metrics::counter!(ACKNOWLEDGED).increment(1);
+}
+
+/// A Ping Callback was answered with this status.
+#[cfg_attr(not(feature = "metrics"), expect(unused_variables))]
+pub(super) fn pinged(status: u16) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!(PINGS, "status" => status.to_string()).increment(1);
+}
+
+/// The store did not do its part.
+pub(super) fn store_failed() {
+    #[cfg(feature = "metrics")]
+    metrics::counter!(STORE_ERRORS).increment(1);
+}
+
+/// Tells a recorder what the measures are. Call it once a recorder may be there.
+pub(super) fn describe() {
+    #[cfg(feature = "metrics")]
+    {
+        use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+        describe_counter!(POLLS, Unit::Count, "How often the OP was asked, by what it answered");
+        describe_histogram!(POLL_SECONDS, Unit::Seconds, "How long polls took");
+        describe_histogram!(LATENESS_SECONDS, Unit::Seconds, "How much later than they were due polls went out");
+        describe_gauge!(POLLS_IN_FLIGHT, Unit::Count, "Polls under way in this replica");
+        describe_counter!(EXCHANGES, Unit::Count, "Codes that were exchanged, by what came of it");
+        describe_counter!(OUTCOMES, Unit::Count, "Processes that ended, by how");
+        describe_counter!(ACKNOWLEDGED, Unit::Count, "Outcomes that the application has acknowledged");
+        describe_gauge!(GATE_CLOSED, Unit::Count, "1 while the OP refuses the client, as far as this replica knows");
+        describe_counter!(PINGS, Unit::Count, "Ping Callbacks, by the status that they were answered with");
+        describe_counter!(STORE_ERRORS, Unit::Count, "Calls to the store that failed");
+    }
+}
+
+/// What an answer to a poll is called in logs and measures.
+pub(super) fn answer_name(answer: &Answer) -> &'static str {
+    match answer.reading() {
+        Reading::Success => "success",
+        Reading::Pending => "pending",
+        Reading::SlowDown => "slow_down",
+        Reading::End(End::Denied) => "denied",
+        Reading::End(End::Expired { .. }) => "expired",
+        Reading::End(End::Failed | End::Unknown) => "failed",
+        Reading::Trouble { .. } => "trouble",
+        Reading::OurMistake => "refused",
+    }
+}
+
+/// What an outcome is called in logs and measures.
+pub(super) fn outcome_name(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Approved(_) => "approved",
+        Outcome::Denied(_) => "denied",
+        Outcome::Expired(_) => "expired",
+        Outcome::Failed(_) => "failed",
+        Outcome::Invalid(_) => "invalid",
+        Outcome::Unknown => "unknown",
+        Outcome::Cancelled => "cancelled",
+    }
+}

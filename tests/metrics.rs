@@ -1,0 +1,138 @@
+//! What a recorder of the `metrics` facade hears of a poller, and what a subscriber of `tracing`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::{HeaderMap, Method};
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use openid_deferred::ping::Receiver;
+use openid_deferred::store::MemoryStore;
+use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, TestClient, TestClock, TestProvider, TestUser};
+use openid_deferred::{Accepted, Client, ClientAuthentication, Keyring, Poller};
+
+const CALLBACK: &str = "https://rp.test/callback";
+
+/// Whether anybody listens to a line of code is remembered for all threads, so those who do take turns.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// A sign-in with an outage in it, a ping that is none, and an acknowledged outcome.
+async fn sign_in() -> TestProvider {
+    let clock = TestClock::automatic();
+    let op = TestProvider::builder()
+        .in_process()
+        .clock(Arc::new(clock.clone()))
+        .client(TestClient::secret_basic("the-app", "secret").redirect_uri(CALLBACK))
+        .user(TestUser::new("jane"))
+        .interval(Duration::from_secs(60))
+        .decisions(DecisionPolicy::after_polls(2))
+        .start()
+        .unwrap();
+    let client = Client::builder(op.issuer(), "the-app")
+        .authentication(ClientAuthentication::client_secret_basic("secret"))
+        .redirect_uri(CALLBACK)
+        .http_client(op.http_client())
+        .clock(Arc::new(clock.clone()))
+        .build()
+        .unwrap();
+    let store = MemoryStore::with_clock(Arc::new(clock.clone()));
+    let builder = Poller::builder(store, Keyring::ephemeral().unwrap()).clock(Arc::new(clock)).client(client.clone());
+    let poller = builder.receives_pings().start().await.unwrap();
+    let (url, session) = client.authorize().start().await.unwrap();
+    op.misbehave(Fault::status(Endpoint::Poll, 502));
+    let accepted = poller.authorization_response(&op.visit(url).query(), session, "").await.unwrap();
+    assert!(matches!(accepted, Accepted::Deferred(_)));
+    Receiver::new(poller.clone()).receive(&Method::GET, &HeaderMap::new(), b"").await;
+    let delivery = poller.outcomes().next().await.unwrap();
+    delivery.acknowledge().await.unwrap();
+    poller.shutdown(Duration::from_secs(60)).await;
+    op
+}
+
+#[tokio::test]
+async fn a_recorder_hears_of_polls_exchanges_outcomes_pings_and_gates() {
+    let _turn = TURN.lock().await;
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let op = sign_in().await;
+
+    let mut counted = BTreeMap::new();
+    for (key, _, description, value) in snapshotter.snapshot().into_vec() {
+        let labels: BTreeMap<_, _> = key.key().labels().map(|label| (label.key(), label.value())).collect();
+        if let (Some(issuer), Some(client_id)) = (labels.get("issuer"), labels.get("client_id")) {
+            assert_eq!((*issuer, *client_id), (op.issuer(), "the-app"));
+        }
+        assert!(description.is_some(), "{} is described", key.key().name());
+        let value = match value {
+            DebugValue::Counter(count) => count as f64,
+            DebugValue::Gauge(value) => value.into_inner(),
+            DebugValue::Histogram(values) => values.len() as f64,
+        };
+        let special = ["answer", "result", "outcome", "status"].into_iter().find_map(|name| labels.get(name));
+        let name = key.key().name().strip_prefix("openid_deferred_").expect("all names begin like that").to_owned();
+        counted.insert((name, special.copied().unwrap_or_default().to_owned()), value);
+    }
+    let counted: Vec<_> = counted.iter().map(|((name, special), value)| (&**name, &**special, *value)).collect();
+    let expected = [
+        ("acknowledged_total", "", 1.0),
+        ("exchanges_total", "deferred", 1.0),
+        ("gate_closed", "", 0.0),
+        ("lateness_seconds", "", 4.0),
+        ("outcomes_total", "approved", 1.0),
+        ("pings_total", "405", 1.0),
+        ("poll_seconds", "", 4.0),
+        ("polls_in_flight", "", 0.0),
+        ("polls_total", "pending", 2.0),
+        ("polls_total", "success", 1.0),
+        ("polls_total", "trouble", 1.0),
+    ];
+    assert_eq!(counted, expected);
+}
+
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn spans_say_which_process_and_client_and_what_came_of_it() {
+    let _turn = TURN.lock().await;
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::DEBUG)
+        .with_ansi(false)
+        .with_span_events(tracing_subscriber::fmt::format::FmtSpan::CLOSE)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let op = sign_in().await;
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let closed: Vec<_> = text.lines().filter(|line| line.contains(": close ")).collect();
+    let with = |parts: &[&str]| closed.iter().filter(|line| parts.iter().all(|part| line.contains(part))).count();
+    let issuer = format!("issuer=\"{}\"", op.issuer());
+    assert_eq!(
+        with(&["openid_deferred.exchange{process=", &issuer, "client_id=\"the-app\"", "result=\"deferred\""]),
+        1
+    );
+    assert_eq!(with(&["openid_deferred.process{process=", &issuer, "state=Waiting", "answer=\"pending\""]), 2);
+    assert_eq!(with(&["openid_deferred.process{process=", "answer=\"trouble\""]), 1);
+    assert_eq!(with(&["openid_deferred.process{process=", "state=Answered", "outcome=\"approved\""]), 1);
+    let request =
+        "openid_deferred.request{otel.kind=\"client\" http.request.method=\"POST\" server.address=\"op.test\"";
+    assert!(with(&[request, "http.response.status_code=502"]) >= 1, "{text}");
+    let processes: BTreeSet<_> =
+        closed.iter().filter_map(|line| line.split_once("{process=")?.1.split_once(' ')).map(|(id, _)| id).collect();
+    assert_eq!(processes.len(), 1, "one process has one name: {processes:?}");
+}
