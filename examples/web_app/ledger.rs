@@ -99,7 +99,8 @@ impl Ledger {
         let booking = booking.to_owned();
         self.run(move |connection| {
             let transaction = connection.transaction()?;
-            let query = "UPDATE bookings SET is_used = 1 WHERE id = ?1 AND browser = ?2 AND is_used = 0 RETURNING ending";
+            let query =
+                "UPDATE bookings SET is_used = 1 WHERE id = ?1 AND browser = ?2 AND is_used = 0 RETURNING ending";
             let ending = |row: &Row<'_>| from_json(row, 0);
             let ending = transaction.query_row(query, params![booking, browser], ending).optional()?.flatten();
             let Some(Ending::Approved(person)) = ending else { return Ok(false) };

@@ -10,8 +10,8 @@ use axum::response::sse::{self, KeepAlive};
 use axum_extra::extract::CookieJar;
 use futures_util::Stream;
 use futures_util::stream::unfold;
-use openid_deferred::store::ProcessId;
 use openid_deferred::poller::{Event, ProcessPhase, Status};
+use openid_deferred::store::ProcessId;
 use openid_deferred::{Clock as _, SystemClock};
 use tokio::sync::broadcast;
 

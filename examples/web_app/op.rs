@@ -28,10 +28,10 @@ pub struct OpSettings {
     /// Where the pages of the OP are served; any free port unless told.
     #[arg(long, default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))]
     pub listen: SocketAddr,
-    /// Tell the application when there is news, at its /deferred/ping. It then asks by itself only every minute.
+    /// Tell the application when there is news, at its /deferred/ping. It then asks by itself less often.
     #[arg(long)]
     pub pings: bool,
-    /// How long the application has to wait between two questions, in seconds; 2, or 60 with pings, unless told.
+    /// How long the application has to wait between two questions, in seconds; 2, or 15 with pings, unless told.
     #[arg(long)]
     pub interval: Option<u64>,
 }
@@ -56,16 +56,15 @@ pub async fn open(settings: &OpSettings) -> anyhow::Result<(Front, TcpListener)>
     let listener = TcpListener::bind(settings.listen).await.context("the OP cannot listen")?;
     let base = format!("http://{}", listener.local_addr()?);
     let redirect_uri = format!("{}/callback", settings.app);
-    let mut client = TestClient::secret_basic(CLIENT_ID, CLIENT_SECRET)
-        .redirect_uri(&redirect_uri)
-        .signing_algorithm("ES256");
+    let mut client =
+        TestClient::secret_basic(CLIENT_ID, CLIENT_SECRET).redirect_uri(&redirect_uri).signing_algorithm("ES256");
     if settings.pings {
         client = client.notification_endpoint(&format!("{}/deferred/ping", settings.app));
     }
     let authorization_endpoint = format!("{base}/authorize");
     let op = TestProvider::builder()
         .client(client)
-        .interval(Duration::from_secs(settings.interval.unwrap_or(if settings.pings { 60 } else { 2 })))
+        .interval(Duration::from_secs(settings.interval.unwrap_or(if settings.pings { 15 } else { 2 })))
         .decisions(DecisionPolicy::scripted())
         .metadata(move |members| {
             members.insert("authorization_endpoint".into(), authorization_endpoint.clone().into());

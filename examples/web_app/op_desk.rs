@@ -4,8 +4,8 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::extract::{Form, Path, State};
-use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::http::StatusCode;
+use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::response::sse::{self, KeepAlive};
 use axum::response::{IntoResponse, Redirect, Response, Sse};
 use futures_util::Stream;
@@ -49,7 +49,8 @@ pub async fn picture(State(front): State<Front>, Path(case): Path<usize>) -> Res
         None => StatusCode::NOT_FOUND.into_response(),
         Some(Case { picture, .. }) => {
             // Whatever is in it, it is a picture and runs nothing.
-            let headers = [(CONTENT_TYPE, picture.media_type), (CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox")];
+            let headers =
+                [(CONTENT_TYPE, picture.media_type), (CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox")];
             (headers, picture.bytes.clone()).into_response()
         }
     }
@@ -103,8 +104,8 @@ impl Case {
                 let text = text.unwrap_or("Somebody is looking at your passport.");
                 process.progress(text);
                 self.progress = Some(text.to_owned());
-                // An application that waits for pings hears of it now.
-                return process.send_ping(PingForgery::Genuine);
+                // Pings are for decisions. This is for whoever asks.
+                return;
             }
             Verdict::SlowDown => return process.slow_down_next(),
             Verdict::Approve => {

@@ -105,7 +105,10 @@ impl Answer {
         }
         let has_sane_name = (1..=80).contains(&answer.name.chars().count());
         let has_sane_date = answer.birthdate.len() == 10;
-        anyhow::ensure!(answer.declines || (has_sane_name && has_sane_date), "Please give your name and date of birth.");
+        anyhow::ensure!(
+            answer.declines || (has_sane_name && has_sane_date),
+            "Please give your name and date of birth."
+        );
         Ok(answer)
     }
 }

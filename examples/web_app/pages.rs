@@ -12,9 +12,9 @@ const BRAND: Brand = Brand { name: "Fairwater Boats", home: "/", class: "fairwat
 
 /// What can be had.
 pub const BOATS: [Boat; 3] = [
-    Boat { name: "Marlin", about: "Sloop, 9 m, sleeps four", price: "€ 140 a day", colour: "#0b5563" },
-    Boat { name: "Puffin", about: "Dinghy, 4 m, for two", price: "€ 35 a day", colour: "#c2410c" },
-    Boat { name: "Otter", about: "Motor boat, 6 m, for five", price: "€ 90 a day", colour: "#4d7c0f" },
+    Boat { name: "Marlin", about: "Sloop for four", price: "€ 140 a day", colour: "#0b5563" },
+    Boat { name: "Puffin", about: "Dinghy for two", price: "€ 35 a day", colour: "#c2410c" },
+    Boat { name: "Otter", about: "Ketch for six", price: "€ 190 a day", colour: "#4d7c0f" },
 ];
 
 pub struct Boat {

@@ -74,7 +74,11 @@ impl Browser {
             capabilities.add_arg(flag).expect("it is a flag");
         }
         let driver = WebDriver::builder(&chromedriver.url, capabilities).client(http_client()).await;
-        Self { driver: driver.expect("the browser starts"), _profile: profile }
+        let driver = driver.expect("the browser starts");
+        // It ends with its chromedriver, in a test that fails too. Left to itself it would say goodbye when it is
+        // dropped, and block the runtime that should carry the goodbye.
+        driver.clone().leak().expect("it was only just started");
+        Self { driver, _profile: profile }
     }
 
     pub async fn goto(&self, url: &str) {

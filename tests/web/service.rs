@@ -17,7 +17,7 @@ const MOMENT: std::time::Duration = std::time::Duration::from_millis(50);
 pub enum Mode {
     /// It asks every second.
     Polls,
-    /// The OP pings, and the application asks by itself only every minute: too late for any test.
+    /// The OP pings, and the application asks by itself only every two minutes: too late for any test.
     Pings,
 }
 
@@ -40,7 +40,7 @@ impl Services {
         command.args(["op", "--app", &app_url]);
         match mode {
             Mode::Polls => command.args(["--interval", "1"]),
-            Mode::Pings => command.arg("--pings"),
+            Mode::Pings => command.args(["--pings", "--interval", "120"]),
         };
         let mut op = command.stdout(Stdio::piped()).spawn().expect("the OP starts");
         let mut lines = BufReader::new(op.stdout.take().expect("it is a pipe")).lines().map_while(Result::ok);
