@@ -1,4 +1,5 @@
-//! What the application itself remembers: browsers, and the bookings that they made.
+//! What the application itself remembers: browsers, and the bookings that they made. A real one would sweep out those
+//! that nobody came back for.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -145,6 +146,16 @@ impl Ledger {
         .await?;
         self.tell(booking);
         Ok(())
+    }
+
+    /// How a booking ended, if it has.
+    pub async fn ending(&self, booking: &str) -> anyhow::Result<Option<Ending>> {
+        let id = booking.to_owned();
+        self.run(move |connection| {
+            let ending = |row: &Row<'_>| from_json(row, 0);
+            Ok(connection.query_row("SELECT ending FROM bookings WHERE id = ?1", [id], ending).optional()?.flatten())
+        })
+        .await
     }
 
     /// A booking, for the browser that made it and for no other.

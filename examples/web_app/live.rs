@@ -41,18 +41,26 @@ pub enum Stage {
 }
 
 impl View {
-    pub async fn of(app: &App, booking: Booking) -> Result<Self, openid_deferred::Error> {
+    pub async fn of(app: &App, booking: Booking) -> Result<Self, Problem> {
         let stage = match (&booking.ending, booking.process) {
             (Some(ending), _) => Stage::Ended(ending.clone()),
             (None, None) => Stage::Away,
             (None, Some(process)) => match app.poller.status(process).await? {
-                Some(status) if matches!(status.phase(), ProcessPhase::Exchanging | ProcessPhase::Waiting) => {
-                    Stage::Waiting(status)
-                }
-                _ => Stage::Arriving,
+                Some(status) => match status.phase() {
+                    ProcessPhase::Exchanging | ProcessPhase::Waiting => Stage::Waiting(status),
+                    ProcessPhase::Acknowledged => Self::acknowledged(app, &booking).await?,
+                    _ => Stage::Arriving,
+                },
+                None => Self::acknowledged(app, &booking).await?,
             },
         };
         Ok(Self { booking, stage })
+    }
+
+    /// Outcomes are written down before they are acknowledged, so it is there by now. Otherwise there was none: the
+    /// sign-in had failed, and the application was killed before it could note that.
+    async fn acknowledged(app: &App, booking: &Booking) -> Result<Stage, Problem> {
+        Ok(Stage::Ended(app.ledger.ending(&booking.id).await?.unwrap_or(Ending::Failed)))
     }
 
     /// Whether nothing else can follow.

@@ -1,4 +1,4 @@
-//! The reviewers' desk: who waits, and what is decided.
+//! The reviewers' desk: who waits, and what is decided. Whoever reaches the page may decide; there is no login here.
 
 use std::convert::Infallible;
 use std::time::Duration;

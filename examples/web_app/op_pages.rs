@@ -80,8 +80,11 @@ fn waiting_case(number: usize, case: &Case) -> Markup {
                 h2 id={ "name-" (number) } tabindex="-1" { (case.name) }
                 p.quiet data-part="asked" {
                     "Born " (case.birthdate) " · "
-                    @if has_come_back { "the application has asked " (case.process.polls()) " times" }
-                    @else { "the application has not come for it yet" }
+                    @match case.process.polls() {
+                        _ if !has_come_back => { "the application has not come for it yet" }
+                        1 => { "the application has asked once" }
+                        polls => { "the application has asked " (polls) " times" }
+                    }
                 }
                 div data-part="progress" {
                     @if let Some(progress) = &case.progress { p.says { span.label { "You told them" } (progress) } }
