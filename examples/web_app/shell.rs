@@ -73,6 +73,7 @@ impl IntoResponse for Page {
 /// A part of a page that `live.js` replaces with whatever the stream at `source` sends.
 pub fn live(source: &str, content: Markup) -> Markup {
     html! {
+        noscript { p.offline { "Reload this page to see whether anything has changed." } }
         p.offline #offline hidden { "The connection was lost. Trying again, nothing is lost." }
         // Screen readers are told the headline of each change, not the whole page once more.
         p.unseen #announcement role="status" {}

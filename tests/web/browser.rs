@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
@@ -135,6 +136,11 @@ impl Browser {
             field.send_keys(text).await.ok()
         })
         .await;
+    }
+
+    pub async fn choose_file(&self, css: &str, file: &Path) {
+        let field = self.find(css).await.expect("there is such a field");
+        field.send_keys(file.display().to_string()).await.expect("it takes files");
     }
 
     /// A mark that a reload would take away.

@@ -126,7 +126,11 @@ async fn with_pings_an_approval_arrives_long_before_the_next_poll() {
 async fn a_page_outlives_the_application_that_served_it() {
     let mut world = World::new(Mode::Polls).await;
     let user = world.user().await;
-    world.book(&user, "Otter", "Jane Doe").await;
+    world.begin(&user, "Otter").await;
+    world.services.kill_application();
+    world.services.restart_application().await;
+    user.submit("#continue").await;
+    user.sees("h1", "Your provider is checking who you are").await;
     user.mark_page().await;
 
     world.services.kill_application();

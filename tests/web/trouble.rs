@@ -46,6 +46,33 @@ async fn a_user_who_declines_at_the_op_is_told_that_nothing_was_sent() {
 }
 
 #[tokio::test]
+async fn a_passport_is_a_picture_and_nothing_else() {
+    let world = World::new(Mode::Polls).await;
+    let user = world.user().await;
+    let folder = tempfile::tempdir().expect("there is room for a folder");
+    let (picture, program) = (folder.path().join("picture.png"), folder.path().join("program.png"));
+    std::fs::write(&program, "<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>")
+        .expect("it fits");
+    std::fs::write(&picture, user.screenshot(500).await).expect("it fits");
+
+    world.begin(&user, "Puffin").await;
+    user.choose_file("#picture", &program).await;
+    user.submit("#continue").await;
+    user.sees("h1", "We could not read that").await;
+
+    world.begin(&user, "Puffin").await;
+    user.choose_file("#picture", &picture).await;
+    user.submit("#continue").await;
+    user.sees("h1", "Your provider is checking who you are").await;
+    world.reviewer.sees("#name-0", "Jane Doe").await;
+    let url = format!("{}/desk/0/picture", world.services.op_url);
+    let answer = http_client().get(&url).send().await.expect("there is an answer");
+    assert_eq!(answer.headers()["content-type"], "image/png");
+    assert!(answer.headers()["content-security-policy"].to_str().is_ok_and(|policy| policy.contains("sandbox")));
+    assert_eq!(answer.bytes().await.expect("it comes").to_vec(), std::fs::read(&picture).expect("it is there"));
+}
+
+#[tokio::test]
 async fn each_way_to_fail_has_a_page_that_says_what_to_do() {
     let world = World::new(Mode::Polls).await;
     let user = world.user().await;
