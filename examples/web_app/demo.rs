@@ -40,10 +40,14 @@ pub async fn demo(settings: DemoSettings) -> anyhow::Result<()> {
     println!("The application      {app}/");
     println!("The reviewers' desk  {}/desk", front.base);
     eprintln!("Kill the application with `kill -9` and the number that it says. It is started again and carries on.");
+    let op = front.op.clone();
     tokio::select! {
         failed = keep_running(listen, data, &arguments) => failed,
         failed = op::serve(front, listener) => failed,
-        stopped = stop::requested() => stopped,
+        stopped = stop::requested() => {
+            op::report(&op);
+            stopped
+        }
     }
 }
 

@@ -45,9 +45,20 @@ pub async fn run(settings: OpSettings) -> anyhow::Result<()> {
     println!("pages {}", front.base);
     eprintln!("Start the application with {}='{CLIENT_SECRET}' and", settings::SECRET_VARIABLE);
     eprintln!("web_app run --listen … {}", front.application_arguments(settings.pings).join(" "));
+    let op = front.op.clone();
     tokio::select! {
         served = serve(front, listener) => served,
-        stopped = stop::requested() => stopped,
+        stopped = stop::requested() => {
+            report(&op);
+            stopped
+        }
+    }
+}
+
+/// The OP notes every request that breaks a rule, down to polls that come too early.
+pub fn report(op: &TestProvider) {
+    for violation in op.violations() {
+        println!("the OP noted: {violation}");
     }
 }
 

@@ -62,7 +62,7 @@ impl World {
 
 #[tokio::test]
 async fn a_page_follows_the_reviewer_without_a_reload() {
-    let world = World::new(Mode::Polls).await;
+    let mut world = World::new(Mode::Polls).await;
     let user = world.user().await;
     world.book(&user, "Puffin", "Jane Doe").await;
     user.mark_page().await;
@@ -99,11 +99,12 @@ async fn a_page_follows_the_reviewer_without_a_reload() {
     user.click("#bookings + ul a").await;
     user.submit("#enter").await;
     user.sees("nav", "Not signed in").await;
+    world.services.assert_clean();
 }
 
 #[tokio::test]
 async fn with_pings_a_refusal_arrives_long_before_the_next_poll() {
-    let world = World::new(Mode::Pings).await;
+    let mut world = World::new(Mode::Pings).await;
     let user = world.user().await;
     world.book(&user, "Marlin", "Jane Doe").await;
     world.reviewer.fill("#text-0", "This is a picture of a cat").await;
@@ -111,15 +112,17 @@ async fn with_pings_a_refusal_arrives_long_before_the_next_poll() {
     user.sees("h1", "Your provider could not confirm who you are").await;
     user.sees("#reason", "This is a picture of a cat").await;
     assert!(user.text("#enter").await.is_none());
+    world.services.assert_clean();
 }
 
 #[tokio::test]
 async fn with_pings_an_approval_arrives_long_before_the_next_poll() {
-    let world = World::new(Mode::Pings).await;
+    let mut world = World::new(Mode::Pings).await;
     let user = world.user().await;
     world.book(&user, "Marlin", "Jane Doe").await;
     world.decides("approve", 0).await;
     user.sees("h1", "Your identity is verified").await;
+    world.services.assert_clean();
 }
 
 #[tokio::test]
@@ -148,7 +151,7 @@ async fn a_page_outlives_the_application_that_served_it() {
 
 #[tokio::test]
 async fn each_browser_sees_only_its_own_bookings() {
-    let world = World::new(Mode::Polls).await;
+    let mut world = World::new(Mode::Polls).await;
     let (jane, john) = (world.user().await, world.user().await);
     world.book(&jane, "Puffin", "Jane Doe").await;
     world.book(&john, "Marlin", "John Roe").await;
@@ -164,11 +167,12 @@ async fn each_browser_sees_only_its_own_bookings() {
     john.goto(&world.services.app_url).await;
     john.sees("#bookings + ul", "Marlin").await;
     assert!(!john.text("#bookings + ul").await.unwrap_or_default().contains("Puffin"));
+    world.services.assert_clean();
 }
 
 #[tokio::test]
 async fn several_tabs_wait_for_several_decisions() {
-    let world = World::new(Mode::Polls).await;
+    let mut world = World::new(Mode::Polls).await;
     let user = world.user().await;
     // Both are at the OP before either comes back.
     world.begin(&user, "Puffin").await;
@@ -186,16 +190,18 @@ async fn several_tabs_wait_for_several_decisions() {
     user.switch_to_tab(0).await;
     user.sees("h1", "Your identity is verified").await;
     user.sees("#booking", "Puffin").await;
+    world.services.assert_clean();
 }
 
 #[tokio::test]
 async fn a_user_calls_it_off() {
-    let world = World::new(Mode::Polls).await;
+    let mut world = World::new(Mode::Polls).await;
     let user = world.user().await;
     world.book(&user, "Otter", "Jane Doe").await;
     user.submit("#cancel").await;
     user.sees("h1", "You called it off").await;
     world.reviewer.sees("#case-0", "called off by the application").await;
+    world.services.assert_clean();
 }
 
 #[tokio::test]

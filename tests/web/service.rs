@@ -1,9 +1,9 @@
 //! The example's real processes: the OP with its pages, and the application, which can be killed.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Lines};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use openid_deferred::{Clock as _, SystemClock};
 use tempfile::TempDir;
@@ -24,6 +24,7 @@ pub enum Mode {
 /// An OP and an application, on loopback ports of their own.
 pub struct Services {
     op: Child,
+    said_by_op: Lines<BufReader<ChildStdout>>,
     app: Child,
     arguments: Vec<String>,
     pub app_url: String,
@@ -43,9 +44,9 @@ impl Services {
             Mode::Pings => command.args(["--pings", "--interval", "120"]),
         };
         let mut op = command.stdout(Stdio::piped()).spawn().expect("the OP starts");
-        let mut lines = BufReader::new(op.stdout.take().expect("it is a pipe")).lines().map_while(Result::ok);
+        let mut said_by_op = BufReader::new(op.stdout.take().expect("it is a pipe")).lines();
         let mut said = |name: &str| {
-            let line = lines.next().expect("the OP says where it is");
+            let line = said_by_op.next().and_then(Result::ok).expect("the OP says where it is");
             line.strip_prefix(name).expect("in this order").trim().to_owned()
         };
         let (issuer, cancellation, op_url) = (said("issuer"), said("cancellation"), said("pages"));
@@ -56,7 +57,7 @@ impl Services {
         arguments.extend(["--data".to_owned(), data.path().display().to_string()]);
         arguments.extend((mode == Mode::Pings).then(|| "--pings".to_owned()));
         let app = application(&arguments);
-        let services = Self { op, app, arguments, app_url, op_url, _data: data };
+        let services = Self { op, said_by_op, app, arguments, app_url, op_url, _data: data };
         services.until_it_serves().await;
         services
     }
@@ -71,6 +72,14 @@ impl Services {
     pub async fn restart_application(&mut self) {
         self.app = application(&self.arguments);
         self.until_it_serves().await;
+    }
+
+    /// Ends the OP, which then says whether any request has broken a rule.
+    pub fn assert_clean(&mut self) {
+        let status = Command::new("kill").args(["-TERM", &self.op.id().to_string()]).status();
+        assert!(status.is_ok_and(|status| status.success()), "the OP was running");
+        let noted: Vec<_> = self.said_by_op.by_ref().map_while(Result::ok).collect();
+        assert!(noted.is_empty(), "{noted:#?}");
     }
 
     async fn until_it_serves(&self) {
