@@ -71,8 +71,10 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
 
     // 2. A client of the OP, and the poller that waits for its decisions.
     let client = settings.client()?;
-    let mut builder =
-        Poller::builder(store, keyring.clone()).client(client.clone()).delivery_lease(Duration::from_secs(10));
+    let mut builder = Poller::builder(store, keyring.clone())
+        .client(client.clone())
+        // Writing an outcome down takes a moment, so nobody has to wait long for one that was held when we were killed.
+        .delivery_lease(Duration::from_secs(10));
     if settings.pings {
         builder = builder.receives_pings();
     }
