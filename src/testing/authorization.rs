@@ -124,6 +124,8 @@ impl Turn<'_> {
 
         let code = self.op.token();
         let now = self.op.clock.monotonic();
+        let mut interim_claims = self.op.settings.interim_claims.clone();
+        interim_claims.extend(self.state.user.interim_claims.clone());
         self.state.by_code.insert(code.clone(), self.state.processes.len());
         self.state.processes.push(Process {
             client_id: request.required("client_id")?.to_owned(),
@@ -131,7 +133,7 @@ impl Turn<'_> {
             redirect_uri: redirect_uri.to_owned(),
             authenticated_at: self.op.now(),
             user: self.state.user.clone(),
-            interim_claims: self.op.settings.interim_claims.clone(),
+            interim_claims,
             code: Code { is_deferred, issued_at: now, used: false },
             deferred_auth_id: None,
             key: None,

@@ -246,17 +246,25 @@ impl TestClient {
 pub struct TestUser {
     pub(super) sub: String,
     pub(super) claims: Map<String, Value>,
+    pub(super) interim_claims: Map<String, Value>,
 }
 
 impl TestUser {
     /// A user with this subject identifier and no further claims.
     pub fn new(sub: &str) -> Self {
-        Self { sub: sub.to_owned(), claims: Map::new() }
+        Self { sub: sub.to_owned(), claims: Map::new(), interim_claims: Map::new() }
     }
 
     /// Adds a claim, to ID Tokens and UserInfo alike.
     pub fn claim(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.claims.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Adds a claim to this user's interim ID Tokens, where it goes before one of
+    /// [`TestProviderBuilder::interim_claim`](super::TestProviderBuilder::interim_claim).
+    pub fn interim_claim(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.interim_claims.insert(name.to_owned(), value.into());
         self
     }
 }

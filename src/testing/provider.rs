@@ -318,6 +318,12 @@ impl TestProcess {
         self.with(|process| process.redeemed)
     }
 
+    /// Whether it was approved, denied or cancelled, or has expired.
+    pub fn is_decided(&self) -> bool {
+        let now = self.op.clock.monotonic();
+        self.with(|process| process.decision.is_some() || process.has_expired(now))
+    }
+
     /// Whether the client cancelled it.
     pub fn is_cancelled(&self) -> bool {
         self.with(|process| process.cancelled)
@@ -341,7 +347,12 @@ impl TestProcess {
 
     /// Denies. A Ping Callback goes out.
     pub fn deny(&self) {
-        self.decide(Decision::Denied("the identity could not be attested".into()));
+        self.deny_with("the identity could not be attested");
+    }
+
+    /// Denies, with this reason in `error_description`.
+    pub fn deny_with(&self, reason: &str) {
+        self.decide(Decision::Denied(reason.to_owned()));
     }
 
     /// Lets the process expire now. No Ping Callback goes out.

@@ -1,0 +1,132 @@
+//! A web application whose users wait for their OP, and an OP with pages of its own: the user shows a passport, and
+//! somebody at the reviewer's desk decides.
+//!
+//! `scripts/demo web` runs `web_app demo`, which starts both and prints where they are. Kill the application with
+//! `kill -9` while a page is open: it is started again, and the page carries on by itself.
+//!
+//! The parts can also be run one by one:
+//!
+//! ```sh
+//! web_app op --app http://127.0.0.1:8080    # says how to start the application
+//! web_app run --listen 127.0.0.1:8080 …     # the application
+//! ```
+//!
+//! What an application team would write is in `app.rs` (the handlers), `browser.rs` (cookies), `ledger.rs` (its own
+//! tables), `ending.rs` (outcomes), `live.rs` (pages that change by themselves), `guard.rs` and `pages.rs`. Files that
+//! begin with `op` are the OP's.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use openid_deferred::Poller;
+use openid_deferred::store::SqliteStore;
+use tokio::net::TcpListener;
+
+#[path = "web_app/app.rs"]
+mod app;
+#[path = "web_app/browser.rs"]
+mod browser;
+#[path = "web_app/demo.rs"]
+mod demo;
+#[path = "web_app/ending.rs"]
+mod ending;
+#[path = "web_app/guard.rs"]
+mod guard;
+#[path = "web_app/ledger.rs"]
+mod ledger;
+#[path = "web_app/live.rs"]
+mod live;
+#[path = "web_app/op.rs"]
+mod op;
+#[path = "web_app/op_desk.rs"]
+mod op_desk;
+#[path = "web_app/op_pages.rs"]
+mod op_pages;
+#[path = "web_app/op_user.rs"]
+mod op_user;
+#[path = "web_app/pages.rs"]
+mod pages;
+#[path = "web_app/settings.rs"]
+mod settings;
+#[path = "web_app/shell.rs"]
+mod shell;
+#[path = "worker/stop.rs"]
+mod stop;
+
+use app::App;
+use ledger::Ledger;
+use settings::Settings;
+
+/// How long polls that are under way may take to finish when the application is told to stop.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// The application.
+async fn run(settings: Settings) -> anyhow::Result<()> {
+    // 1. What waits is in one file, what the application knows in another; both outlive it.
+    let keyring = settings.keyring()?;
+    let store = SqliteStore::open(settings.data.join("pending.db")).await?;
+    let ledger = Ledger::open(&settings.data.join("fairwater.db"))?;
+
+    // 2. A client of the OP, and the poller that waits for its decisions.
+    let client = settings.client()?;
+    let mut builder = Poller::builder(store, keyring.clone())
+        .client(client.clone())
+        // Writing an outcome down takes a moment, so nobody has to wait long for one that was held when we were killed.
+        .delivery_lease(Duration::from_secs(10));
+    if settings.pings {
+        builder = builder.receives_pings();
+    }
+    let poller = builder.start().await?;
+
+    // 3. Pages are served and outcomes written down until somebody says stop.
+    let listener = TcpListener::bind(settings.listen).await;
+    let listener = listener.with_context(|| format!("cannot listen at {}", settings.listen))?;
+    let app = App { client, poller: poller.clone(), keyring, ledger: ledger.clone() };
+    let router = app.router(settings.pings);
+    eprintln!("The application {} is ready at http://{}", std::process::id(), settings.listen);
+    let until_stopped = async {
+        let served = tokio::select! {
+            served = axum::serve(listener, router) => served.context("pages cannot be served"),
+            stopped = stop::requested() => stopped,
+        };
+        poller.shutdown(GRACE).await;
+        served
+    };
+    tokio::try_join!(until_stopped, ending::take(&poller, &ledger))?;
+    Ok(())
+}
+
+/// A web application with users who wait for their OP, and an OP with a reviewer's desk.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the OP, and the application beside it, which may be killed.
+    Demo(demo::DemoSettings),
+    /// Run only the OP.
+    Op(op::OpSettings),
+    /// Run only the application.
+    Run(Settings),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let ran = match Arguments::parse().command {
+        Command::Demo(settings) => demo::demo(settings).await.context("the demonstration failed"),
+        Command::Op(settings) => op::run(settings).await.context("the OP failed"),
+        Command::Run(settings) => run(settings).await.context("the application failed"),
+    };
+    match ran {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

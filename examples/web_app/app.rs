@@ -1,0 +1,235 @@
+//! The application: users come, are sent to the OP, come back, and wait.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Form, Path, RawQuery, State};
+use axum::http::StatusCode;
+use axum::middleware::from_fn;
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::{get, post};
+use axum_extra::extract::CookieJar;
+use openid_deferred::{Accepted, AuthorizationSession, Client, Error, ErrorKind, Keyring, Poller, ping};
+use serde::Deserialize;
+
+use super::browser::{self, cookie, random_text, recognise, welcome};
+use super::ending::Ending;
+use super::guard::guard;
+use super::ledger::{Booking, Browser, Ledger};
+use super::{live, pages, shell};
+
+/// How long a user may stay at the OP; the client's `session_lifetime`, unless set.
+const AT_THE_OP: Duration = Duration::from_secs(3600);
+
+#[derive(Clone)]
+pub struct App {
+    pub client: Client,
+    pub poller: Poller,
+    pub keyring: Keyring,
+    pub ledger: Ledger,
+}
+
+impl App {
+    pub fn router(self, pings: bool) -> Router {
+        let poller = self.poller.clone();
+        let router = Router::new()
+            .route("/", get(home))
+            .route("/book", post(book))
+            .route("/callback", get(callback))
+            .route("/booking/{id}", get(booking))
+            .route("/booking/{id}/live", get(live::stream))
+            .route("/booking/{id}/cancel", post(cancel))
+            .route("/booking/{id}/enter", post(enter))
+            .route("/account", get(account))
+            .route("/sign-out", post(sign_out))
+            .fallback(async || Problem::NotFound)
+            .with_state(self)
+            .merge(shell::assets())
+            .layer(from_fn(guard));
+        match pings {
+            // The notification endpoint that is registered at the OP. It has a token of its own instead of the guard.
+            true => router.route("/deferred/ping", ping::axum::route(poller)),
+            false => router,
+        }
+    }
+
+    /// A booking, for the browser that made it.
+    pub async fn booking(&self, jar: &CookieJar, id: &str) -> Result<(Browser, Booking), Problem> {
+        let browser = recognise(&self.ledger, jar).await?.ok_or(Problem::NotFound)?;
+        let booking = self.ledger.booking(id, browser.id).await?.ok_or(Problem::NotFound)?;
+        Ok((browser, booking))
+    }
+}
+
+async fn home(State(app): State<App>, jar: CookieJar) -> Result<Response, Problem> {
+    let browser = recognise(&app.ledger, &jar).await?;
+    let bookings = match &browser {
+        Some(browser) => app.ledger.bookings(browser.id).await?,
+        None => Vec::new(),
+    };
+    // The form leads to the OP. While nobody knows where that is, it could not be sent anyway.
+    let op = app.client.provider_metadata().await.ok();
+    let op = op.map(|metadata| metadata.authorization_endpoint().origin().ascii_serialization());
+    Ok(pages::home(browser.and_then(|browser| browser.person).as_ref(), &bookings, op).into_response())
+}
+
+#[derive(Deserialize)]
+struct Order {
+    boat: String,
+}
+
+/// Sends the user to the OP. What they come back for is written down now, under the browser that they are sitting at.
+async fn book(
+    State(app): State<App>,
+    jar: CookieJar,
+    Form(order): Form<Order>,
+) -> Result<(CookieJar, Redirect), Problem> {
+    let boat = pages::BOATS.iter().find(|boat| boat.name == order.boat).ok_or(Problem::NotFound)?;
+    let (browser, jar) = welcome(&app.ledger, jar).await?;
+    let (url, session) = app.client.authorize().scopes(["profile", "email"]).start().await?;
+    // Each sign-in has a cookie of its own, so that several tabs do not get in each other's way.
+    let name = session.cookie_name();
+    app.ledger.book(&random_text()?, browser.id, boat.name, name.clone()).await?;
+    let jar = jar.add(cookie(&name, &session.seal(&app.keyring)?, AT_THE_OP)?);
+    Ok((jar, Redirect::to(url.as_str())))
+}
+
+/// Takes the user back. From here on the poller sees to it.
+async fn callback(
+    State(app): State<App>,
+    jar: CookieJar,
+    RawQuery(query): RawQuery,
+) -> Result<(CookieJar, Redirect), Problem> {
+    let query = query.unwrap_or_default();
+    // The response belongs to the browser that was sent out: by the application's own session, and by the cookie.
+    // Otherwise somebody could finish their own sign-in in a browser of somebody else.
+    let name = AuthorizationSession::cookie_name_for(&query).ok_or(Problem::OtherBrowser)?;
+    let browser = recognise(&app.ledger, &jar).await?.ok_or(Problem::OtherBrowser)?;
+    let booking = app.ledger.booking_by_cookie(&name, browser.id).await?.ok_or(Problem::OtherBrowser)?;
+    let page = Redirect::to(&format!("/booking/{}", booking.id));
+    let Some(sealed) = jar.get(&name) else {
+        // The first return took the cookie away; this is the same one, reloaded.
+        let is_known = booking.process.is_some() || booking.ending.is_some();
+        return if is_known { Ok((jar, page)) } else { Err(Problem::OtherBrowser) };
+    };
+    let session = AuthorizationSession::open(&app.keyring, sealed.value())?;
+    match app.poller.authorization_response(&query, session, booking.id.as_str()).await {
+        Ok(Accepted::Deferred(process)) => app.ledger.set_process(&booking.id, process).await?,
+        Ok(Accepted::Complete(authentication)) => app.ledger.end(&booking.id, (&*authentication).into()).await?,
+        Ok(_) => app.ledger.end(&booking.id, Ending::Unknown).await?,
+        // The store is out of reach, and the code is not spent: the cookie stays, and the user may reload.
+        Err(error) if *error.kind() == ErrorKind::Store => return Err(error.into()),
+        Err(error) => app.ledger.end(&booking.id, never_began(&error)).await?,
+    }
+    Ok((jar.remove(cookie(&name, "", Duration::ZERO)?), page))
+}
+
+/// What became of a sign-in that brought no process.
+fn never_began(error: &Error) -> Ending {
+    if error.error_response().is_some_and(|response| response.code() == "access_denied") {
+        return Ending::Declined;
+    }
+    eprintln!("a sign-in failed: {error}");
+    Ending::Failed
+}
+
+async fn booking(State(app): State<App>, jar: CookieJar, Path(id): Path<String>) -> Result<Response, Problem> {
+    let (browser, booking) = app.booking(&jar, &id).await?;
+    let view = live::View::of(&app, booking).await?;
+    Ok(pages::booking(browser.person.as_ref(), &view).into_response())
+}
+
+/// The user no longer wants to wait. The OP has the last word, and what it says comes like any other outcome.
+async fn cancel(State(app): State<App>, jar: CookieJar, Path(id): Path<String>) -> Result<Redirect, Problem> {
+    let (_, booking) = app.booking(&jar, &id).await?;
+    match booking.process {
+        Some(process) if booking.ending.is_none() => {
+            app.poller.cancel(process).await?;
+        }
+        _ => {}
+    }
+    Ok(Redirect::to(&format!("/booking/{id}")))
+}
+
+/// Signs the user in, in the browser that made the booking and because they asked for it.
+async fn enter(
+    State(app): State<App>,
+    jar: CookieJar,
+    Path(id): Path<String>,
+) -> Result<(CookieJar, Redirect), Problem> {
+    let (browser, _) = app.booking(&jar, &id).await?;
+    let (is_in, jar) = browser::sign_in(&app.ledger, jar, &browser, &id).await?;
+    Ok((jar, Redirect::to(if is_in || browser.person.is_some() { "/account" } else { "/" })))
+}
+
+async fn account(State(app): State<App>, jar: CookieJar) -> Result<Response, Problem> {
+    let browser = recognise(&app.ledger, &jar).await?;
+    let Some(Browser { id, person: Some(person) }) = browser else { return Ok(Redirect::to("/").into_response()) };
+    let bookings = app.ledger.bookings(id).await?;
+    Ok(pages::account(&person, &bookings).into_response())
+}
+
+async fn sign_out(State(app): State<App>, jar: CookieJar) -> Result<(CookieJar, Redirect), Problem> {
+    let jar = match recognise(&app.ledger, &jar).await? {
+        Some(browser) => browser::sign_out(&app.ledger, jar, &browser).await?,
+        None => jar,
+    };
+    Ok((jar, Redirect::to("/")))
+}
+
+/// What a user is told who cannot be helped now.
+pub enum Problem {
+    NotFound,
+    /// A return from the OP that this browser has not been sent out for.
+    OtherBrowser,
+    /// Trouble that passes.
+    TryAgain,
+    Ours,
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        // Errors of the crate hold no secrets, so they can be logged.
+        eprintln!("error: {error}");
+        if error.is_transient() { Self::TryAgain } else { Self::Ours }
+    }
+}
+
+impl From<anyhow::Error> for Problem {
+    fn from(error: anyhow::Error) -> Self {
+        eprintln!("error: {error:#}");
+        Self::Ours
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (status, title, text) = match self {
+            Self::NotFound => (
+                StatusCode::NOT_FOUND,
+                "There is nothing here",
+                "The page does not exist, or it belongs to another browser. Bookings can be seen only in the browser \
+                 in which they were made.",
+            ),
+            Self::OtherBrowser => (
+                StatusCode::FORBIDDEN,
+                "This sign-in was started somewhere else",
+                "Nothing was done. If it was you, open the link in the browser in which you began, or begin again \
+                 here. If somebody sent you the link, close this page.",
+            ),
+            Self::TryAgain => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "We cannot do this right now",
+                "Something that we depend on does not answer. Please reload this page in a minute.",
+            ),
+            Self::Ours => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "Something went wrong on our side",
+                "We have made a note of it. Please begin again.",
+            ),
+        };
+        let mut page = pages::problem(title, text);
+        page.status = status;
+        page.into_response()
+    }
+}

@@ -1,0 +1,82 @@
+//! Which browser it is: the application's own session cookie.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use axum_extra::extract::CookieJar;
+use axum_extra::extract::cookie::Cookie;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use openid_deferred::{Random as _, SystemRandom};
+
+use super::ledger::{Browser, Ledger};
+
+/// With `__Host-` no other host can set it, not even a subdomain of ours.
+const NAME: &str = "__Host-fairwater";
+
+/// As long as anybody might have to wait.
+const LIFETIME: Duration = Duration::from_secs(60 * 86_400);
+
+/// The browser that sent these cookies.
+pub async fn recognise(ledger: &Ledger, jar: &CookieJar) -> anyhow::Result<Option<Browser>> {
+    match jar.get(NAME) {
+        Some(cookie) => ledger.browser(hash(cookie.value())).await,
+        None => Ok(None),
+    }
+}
+
+/// The same; one that is not known yet gets a session in which nobody is signed in.
+pub async fn welcome(ledger: &Ledger, jar: CookieJar) -> anyhow::Result<(Browser, CookieJar)> {
+    if let Some(browser) = recognise(ledger, &jar).await? {
+        return Ok((browser, jar));
+    }
+    let token = random_text()?;
+    let browser = ledger.new_browser(hash(&token)).await?;
+    Ok((browser, jar.add(session(&token)?)))
+}
+
+/// Signs in whom a booking is about. The session's token changes: one that somebody may have seen or planted before is
+/// worth nothing now.
+pub async fn sign_in(
+    ledger: &Ledger,
+    jar: CookieJar,
+    browser: &Browser,
+    booking: &str,
+) -> anyhow::Result<(bool, CookieJar)> {
+    let token = random_text()?;
+    match ledger.sign_in(booking, browser.id, hash(&token)).await? {
+        true => Ok((true, jar.add(session(&token)?))),
+        false => Ok((false, jar)),
+    }
+}
+
+/// Signs out. The bookings stay, for they are the browser's.
+pub async fn sign_out(ledger: &Ledger, jar: CookieJar, browser: &Browser) -> anyhow::Result<CookieJar> {
+    let token = random_text()?;
+    ledger.sign_out(browser.id, hash(&token)).await?;
+    Ok(jar.add(session(&token)?))
+}
+
+fn session(token: &str) -> anyhow::Result<Cookie<'static>> {
+    cookie(NAME, token, LIFETIME)
+}
+
+/// A cookie for this host, this scheme and this browser alone. `Lax` lets it come along when the OP sends the browser
+/// back, and not when another site posts a form. Chromium and Firefox take `Secure` cookies from loopback addresses
+/// without TLS, which is what the demonstration needs; Safari does not.
+pub fn cookie(name: &str, value: &str, lifetime: Duration) -> anyhow::Result<Cookie<'static>> {
+    let seconds = lifetime.as_secs();
+    let text = format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={seconds}");
+    Cookie::parse(text).context("this is no cookie")
+}
+
+/// 128 bits that nobody can guess.
+pub fn random_text() -> anyhow::Result<String> {
+    let mut bytes = [0; 16];
+    SystemRandom.fill(&mut bytes).context("there is no randomness")?;
+    Ok(URL_SAFE_NO_PAD.encode(bytes))
+}
+
+fn hash(token: &str) -> [u8; 32] {
+    openssl::sha::sha256(token.as_bytes())
+}

@@ -1,0 +1,155 @@
+//! Where a booking stands, and a stream of server-sent events that tells of every change.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::response::Sse;
+use axum::response::sse::{self, KeepAlive};
+use axum_extra::extract::CookieJar;
+use futures_util::Stream;
+use futures_util::stream::unfold;
+use openid_deferred::poller::{Event, ProcessPhase, Status};
+use openid_deferred::store::ProcessId;
+use openid_deferred::{Clock as _, SystemClock};
+use tokio::sync::broadcast;
+
+use super::app::{App, Problem};
+use super::ending::Ending;
+use super::ledger::Booking;
+use super::pages;
+
+/// How often a page is looked at that nothing was heard of: another replica may have polled for it, or an event was
+/// missed.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// What a user sees of a booking.
+pub struct View {
+    pub booking: Booking,
+    pub stage: Stage,
+}
+
+pub enum Stage {
+    /// The user has not come back from the OP.
+    Away,
+    /// The OP takes its time.
+    Waiting(Status),
+    /// The OP has decided; its answer is being verified and written down.
+    Arriving,
+    Ended(Ending),
+}
+
+impl View {
+    pub async fn of(app: &App, booking: Booking) -> Result<Self, Problem> {
+        let stage = match (&booking.ending, booking.process) {
+            (Some(ending), _) => Stage::Ended(ending.clone()),
+            (None, None) => Stage::Away,
+            (None, Some(process)) => match app.poller.status(process).await? {
+                Some(status) => match status.phase() {
+                    ProcessPhase::Exchanging | ProcessPhase::Waiting => Stage::Waiting(status),
+                    ProcessPhase::Acknowledged => Self::acknowledged(app, &booking).await?,
+                    _ => Stage::Arriving,
+                },
+                None => Self::acknowledged(app, &booking).await?,
+            },
+        };
+        Ok(Self { booking, stage })
+    }
+
+    /// Outcomes are written down before they are acknowledged, so it is there by now. Otherwise there was none: the
+    /// sign-in had failed, and the application was killed before it could note that.
+    async fn acknowledged(app: &App, booking: &Booking) -> Result<Stage, Problem> {
+        Ok(Stage::Ended(app.ledger.ending(&booking.id).await?.unwrap_or(Ending::Failed)))
+    }
+
+    /// Whether nothing else can follow.
+    fn is_final(&self) -> bool {
+        matches!(&self.stage, Stage::Ended(ending) if ending.is_final())
+    }
+}
+
+/// The page's middle part, now and after each change. The browser connects again by itself when the stream breaks, so it
+/// bears a restart of the application.
+///
+/// Each open page is a connection: serve HTTP/2, for browsers have no more than six of HTTP/1.1 per host.
+pub async fn stream(
+    State(app): State<App>,
+    jar: CookieJar,
+    Path(id): Path<String>,
+) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Problem> {
+    let (browser, _) = app.booking(&jar, &id).await?;
+    let watch = Watch {
+        // Listen first and look then, so that nothing falls between the two.
+        events: app.poller.events(),
+        changes: app.ledger.changes(),
+        app,
+        browser: browser.id,
+        booking: id,
+        process: None,
+        shown: None,
+        is_over: false,
+    };
+    let events = unfold(watch, |mut watch| async { Some((Ok(watch.next().await?), watch)) });
+    Ok(Sse::new(events).keep_alive(KeepAlive::default()))
+}
+
+/// One page that somebody is looking at.
+struct Watch {
+    app: App,
+    events: broadcast::Receiver<Event>,
+    changes: broadcast::Receiver<Arc<str>>,
+    browser: i64,
+    booking: String,
+    process: Option<ProcessId>,
+    shown: Option<String>,
+    is_over: bool,
+}
+
+impl Watch {
+    /// The next thing to show; `None` when there will be nothing more.
+    async fn next(&mut self) -> Option<sse::Event> {
+        while !self.is_over {
+            // Where the store is out of reach the page stays as it is.
+            if let Some(view) = self.look().await {
+                let html = pages::view(&view).into_string();
+                if self.shown.as_ref() != Some(&html) {
+                    self.is_over = view.is_final();
+                    let name = if self.is_over { "last" } else { "message" };
+                    // As JSON, because a line break would end the event's data.
+                    let event = sse::Event::default().retry(Duration::from_secs(1)).event(name).json_data(&html);
+                    self.shown = Some(html);
+                    return event.ok();
+                }
+            }
+            self.wait().await;
+        }
+        None
+    }
+
+    async fn look(&mut self) -> Option<View> {
+        let booking = self.app.ledger.booking(&self.booking, self.browser).await.ok()??;
+        self.process = booking.process;
+        View::of(&self.app, booking).await.ok()
+    }
+
+    /// Until there may be something new: the OP says something else, or the booking has changed.
+    async fn wait(&mut self) {
+        let progress = async {
+            loop {
+                match self.events.recv().await {
+                    Ok(Event::Progress { id, .. }) if Some(id) == self.process => break,
+                    Ok(_) => {}
+                    // Whoever was too slow to hear everything looks.
+                    Err(_) => break,
+                }
+            }
+        };
+        let change = async { while self.changes.recv().await.is_ok_and(|booking| *booking != self.booking) {} };
+        tokio::select! {
+            () = progress => {}
+            () = change => {}
+            () = SystemClock.sleep(LOOK_EVERY) => {}
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The OP: a `TestProvider` that does the protocol, and in front of it the pages that people see, one for users and one
+//! for the people who review them.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use axum::middleware::from_fn;
+use axum::routing::{get, post};
+use bytes::Bytes;
+use openid_deferred::testing::{DecisionPolicy, TestClient, TestProcess, TestProvider};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::guard::guard;
+use super::{op_desk, op_user, settings, shell, stop};
+
+pub const CLIENT_ID: &str = "fairwater";
+pub const CLIENT_SECRET: &str = "a secret of the demo application";
+
+#[derive(clap::Args)]
+pub struct OpSettings {
+    /// Where the application is, as in http://127.0.0.1:8080.
+    #[arg(long)]
+    pub app: String,
+    /// Where the pages of the OP are served; any free port unless told.
+    #[arg(long, default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))]
+    pub listen: SocketAddr,
+    /// Tell the application when there is news, at its /deferred/ping. It then asks by itself less often.
+    #[arg(long)]
+    pub pings: bool,
+    /// How long the application has to wait between two questions, in seconds; 2, or 15 with pings, unless told.
+    #[arg(long)]
+    pub interval: Option<u64>,
+}
+
+/// The OP until somebody says stop.
+pub async fn run(settings: OpSettings) -> anyhow::Result<()> {
+    let (front, listener) = open(&settings).await?;
+    // For whoever starts the application; see `Urls` in tests/web.
+    println!("issuer {}", front.op.issuer());
+    println!("cancellation {}", front.op.cancellation_endpoint());
+    println!("pages {}", front.base);
+    eprintln!("Start the application with {}='{CLIENT_SECRET}' and", settings::SECRET_VARIABLE);
+    eprintln!("web_app run --listen … {}", front.application_arguments(settings.pings).join(" "));
+    let op = front.op.clone();
+    tokio::select! {
+        served = serve(front, listener) => served,
+        stopped = stop::requested() => {
+            report(&op);
+            stopped
+        }
+    }
+}
+
+/// The OP notes every request that breaks a rule, down to polls that come too early.
+pub fn report(op: &TestProvider) {
+    for violation in op.violations() {
+        println!("the OP noted: {violation}");
+    }
+}
+
+/// A strict OP on a loopback port, whose authorization endpoint is a page of ours.
+pub async fn open(settings: &OpSettings) -> anyhow::Result<(Front, TcpListener)> {
+    let listener = TcpListener::bind(settings.listen).await.context("the OP cannot listen")?;
+    let base = format!("http://{}", listener.local_addr()?);
+    let redirect_uri = format!("{}/callback", settings.app);
+    let mut client =
+        TestClient::secret_basic(CLIENT_ID, CLIENT_SECRET).redirect_uri(&redirect_uri).signing_algorithm("ES256");
+    if settings.pings {
+        client = client.notification_endpoint(&format!("{}/deferred/ping", settings.app));
+    }
+    let authorization_endpoint = format!("{base}/authorize");
+    let op = TestProvider::builder()
+        .client(client)
+        .interval(Duration::from_secs(settings.interval.unwrap_or(if settings.pings { 15 } else { 2 })))
+        .decisions(DecisionPolicy::scripted())
+        .metadata(move |members| {
+            members.insert("authorization_endpoint".into(), authorization_endpoint.clone().into());
+        })
+        .start()?;
+    let cases = Arc::default();
+    Ok((Front { op, base, redirect_uri, cases, changed: watch::Sender::new(()) }, listener))
+}
+
+/// Serves the OP's pages for ever.
+pub async fn serve(front: Front, listener: TcpListener) -> anyhow::Result<()> {
+    let router = Router::new()
+        .route("/authorize", get(op_user::ask).post(op_user::answer))
+        .route("/desk", get(op_desk::desk))
+        .route("/desk/live", get(op_desk::stream))
+        .route("/desk/{case}", post(op_desk::decide))
+        .route("/desk/{case}/picture", get(op_desk::picture))
+        .with_state(front)
+        .merge(shell::assets())
+        .layer(from_fn(guard));
+    axum::serve(listener, router).await.context("the OP's pages cannot be served")
+}
+
+/// What the pages share. Clones are the same.
+#[derive(Clone)]
+pub struct Front {
+    pub op: TestProvider,
+    /// Where the pages are.
+    pub base: String,
+    pub redirect_uri: String,
+    cases: Arc<Mutex<Vec<Case>>>,
+    /// Wakes the desk.
+    pub changed: watch::Sender<()>,
+}
+
+/// Somebody who wants to be known.
+#[derive(Clone)]
+pub struct Case {
+    pub process: TestProcess,
+    pub name: String,
+    pub birthdate: String,
+    pub picture: Picture,
+    /// What the reviewers last said to the application.
+    pub progress: Option<String>,
+    /// What they decided.
+    pub verdict: Option<&'static str>,
+}
+
+#[derive(Clone)]
+pub struct Picture {
+    pub media_type: &'static str,
+    pub bytes: Bytes,
+}
+
+impl Front {
+    /// The cases in the order in which they came. Whoever holds this keeps other users waiting at the door.
+    pub fn cases(&self) -> MutexGuard<'_, Vec<Case>> {
+        self.cases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How the application is started.
+    pub fn application_arguments(&self, pings: bool) -> Vec<String> {
+        let mut arguments = vec!["--issuer".to_owned(), self.op.issuer().to_owned()];
+        arguments.extend(["--cancellation-endpoint".to_owned(), self.op.cancellation_endpoint()]);
+        arguments.extend(pings.then(|| "--pings".to_owned()));
+        arguments
+    }
+}

@@ -1,0 +1,292 @@
+//! The application's pages.
+
+use maud::{Markup, html};
+use openid_deferred::Claims;
+
+use super::ending::{Ending, Person};
+use super::ledger::Booking;
+use super::live::{Stage, View};
+use super::shell::{self, Brand, Page};
+
+const BRAND: Brand = Brand { name: "Fairwater Boats", home: "/", class: "fairwater" };
+
+/// What can be had.
+pub const BOATS: [Boat; 3] = [
+    Boat { name: "Marlin", about: "Sloop for four", price: "€ 140 a day", colour: "#0b5563" },
+    Boat { name: "Puffin", about: "Dinghy for two", price: "€ 35 a day", colour: "#c2410c" },
+    Boat { name: "Otter", about: "Ketch for six", price: "€ 190 a day", colour: "#4d7c0f" },
+];
+
+pub struct Boat {
+    pub name: &'static str,
+    about: &'static str,
+    price: &'static str,
+    colour: &'static str,
+}
+
+/// The start page. `op` is the origin that the form leads to.
+pub fn home(person: Option<&Person>, bookings: &[Booking], op: Option<String>) -> Page {
+    let body = html! {
+        section.hero {
+            h1 { "Take a boat out this weekend" }
+            p.lead {
+                "We hand out the keys as soon as we know who you are. Your identity provider looks at your passport; \
+                 we never see it."
+            }
+        }
+        @if op.is_none() {
+            p.note.warn role="alert" { "The identity provider does not answer right now. Please try again in a minute." }
+        }
+        form.card method="post" action="/book" {
+            fieldset {
+                legend { h2 { "Which boat?" } }
+                div.choices {
+                    @for (number, boat) in BOATS.iter().enumerate() {
+                        label.choice {
+                            input type="radio" name="boat" value=(boat.name) checked[number == 0] required;
+                            (picture(boat.colour))
+                            span { strong { (boat.name) } br; (boat.about) br; span.quiet { (boat.price) } }
+                        }
+                    }
+                }
+            }
+            button.primary type="submit" { "Prove who I am" }
+            p.quiet { "You are sent to your provider and come back. Checking takes from minutes to days." }
+        }
+        (list("Your bookings in this browser", bookings))
+    };
+    framed("Boats to rent", person, body, op)
+}
+
+/// Where one booking stands.
+pub fn booking(person: Option<&Person>, view: &View) -> Page {
+    let source = format!("/booking/{}/live", view.booking.id);
+    framed(heading(&view.stage).0, person, shell::live(&source, self::view(view)), None)
+}
+
+/// The part of it that changes.
+pub fn view(view: &View) -> Markup {
+    let (title, kind) = heading(&view.stage);
+    let id = &view.booking.id;
+    html! {
+        article.card.status.(kind) #booking data-title={ (title) " – " (BRAND.name) } {
+            (steps(&view.stage))
+            div.headline {
+                span.sign aria-hidden="true" {}
+                div data-announce data-part="headline" {
+                    h1 #headline tabindex="-1" { (title) }
+                    (explanation(&view.stage))
+                }
+            }
+            @match &view.stage {
+                Stage::Waiting(status) => {
+                    div data-part="claims" {
+                        @if let Some(token) = status.interim().verified() { (unverified(token.claims())) }
+                    }
+                    @if !status.is_cancelled() {
+                        form method="post" action={ "/booking/" (id) "/cancel" } {
+                            button #cancel type="submit" { "I no longer want this" }
+                        }
+                    }
+                }
+                Stage::Ended(Ending::Approved(person)) => {
+                    (verified(person))
+                    form method="post" action={ "/booking/" (id) "/enter" } {
+                        button.primary #enter type="submit" { "Continue as " (person.called()) }
+                    }
+                }
+                Stage::Ended(_) => a.button.primary #again href="/" { "Start again" },
+                Stage::Away | Stage::Arriving => {}
+            }
+            p.quiet { "Booking of the " strong { (view.booking.boat) } ". You may close this page: it is kept under "
+                a href="/" { "your bookings" } " in this browser." }
+        }
+    }
+}
+
+/// Who is signed in.
+pub fn account(person: &Person, bookings: &[Booking]) -> Page {
+    let body = html! {
+        section.hero { h1 { "Welcome aboard, " (person.called()) } p.lead { "The keys are waiting at the pier." } }
+        article.card {
+            h2 { "What we know about you" }
+            (verified(person))
+            form method="post" action="/sign-out" { button type="submit" { "Sign out" } }
+        }
+        (list("Your bookings", bookings))
+    };
+    framed("Your account", Some(person), body, None)
+}
+
+pub fn problem(title: &str, text: &str) -> Page {
+    let body = html! {
+        article.card.status.bad {
+            div.headline { span.sign aria-hidden="true" {} div { h1 { (title) } p { (text) } } }
+            a.button.primary href="/" { "To the start page" }
+        }
+    };
+    framed(title, None, body, None)
+}
+
+fn framed(title: &str, person: Option<&Person>, body: Markup, form_to: Option<String>) -> Page {
+    let menu = html! {
+        a href="/" { "Boats" }
+        @match person {
+            Some(person) => a href="/account" { (person.called()) },
+            None => span.quiet { "Not signed in" },
+        }
+    };
+    Page { menu, form_to, ..Page::new(BRAND, title, body) }
+}
+
+/// The headline of a stage, and the class that colours it.
+fn heading(stage: &Stage) -> (&'static str, &'static str) {
+    match stage {
+        Stage::Away => ("You have not come back from your provider yet", "calm"),
+        Stage::Waiting(status) if status.is_cancelled() => ("We are calling it off", "calm"),
+        Stage::Waiting(_) => ("Your provider is checking who you are", "busy"),
+        Stage::Arriving => ("Your provider has answered", "busy"),
+        Stage::Ended(ending) => match ending {
+            Ending::Approved(_) => ("Your identity is verified", "good"),
+            Ending::Declined => ("You stopped at your provider", "calm"),
+            Ending::Denied { .. } => ("Your provider could not confirm who you are", "bad"),
+            Ending::Expired => ("Time ran out", "bad"),
+            Ending::Failed => ("The check came to nothing", "bad"),
+            Ending::Invalid => ("We could not trust the answer", "bad"),
+            Ending::Unknown => ("The answer was lost on its way", "bad"),
+            Ending::Cancelled => ("You called it off", "calm"),
+        },
+    }
+}
+
+/// What it means in plain words, and what to do next.
+fn explanation(stage: &Stage) -> Markup {
+    let plain = |text: &str| html! { p { (text) } };
+    match stage {
+        Stage::Away => plain("Finish there, or start again. This page changes by itself when you are back."),
+        Stage::Waiting(status) => html! {
+            @if status.is_cancelled() {
+                p { "Your provider is being told. There is nothing left for you to do." }
+            } @else {
+                p { "This can take minutes or days. There is nothing left for you to do." }
+            }
+            @if let Some(text) = status.progress() {
+                p.says #progress { span.label { "Your provider says" } (text) }
+            }
+        },
+        Stage::Arriving => plain("We are checking the answer. This takes a moment."),
+        Stage::Ended(ending) => match ending {
+            Ending::Approved(person) => html! { p { "You are " strong { (person.called()) } ". The boat is yours." } },
+            Ending::Declined => plain("Nothing was sent to us. Start again whenever you like."),
+            Ending::Denied { reason } => html! {
+                p { "No boat is booked. If you think that this is a mistake, ask your provider, and then start again." }
+                @if let Some(reason) = reason {
+                    p.says #reason { span.label { "Your provider says" } (reason) }
+                }
+            },
+            Ending::Expired => plain("Your provider did not decide in time. That says nothing about you. Start again."),
+            Ending::Failed => {
+                plain("Your provider ended the check, or it never began. That says nothing about you. Start again.")
+            }
+            Ending::Invalid => plain(
+                "An answer came, but it did not stand up to our checks, so we did not use it. We have made a note of \
+                 it. Start again, and call us if it happens twice.",
+            ),
+            Ending::Unknown => plain(
+                "Your provider may have answered, but the answer did not reach us, and it is given only once. You were \
+                 neither confirmed nor refused. Start again.",
+            ),
+            Ending::Cancelled => plain("No boat is booked, and nothing about you was used. Start again at any time."),
+        },
+    }
+}
+
+fn steps(stage: &Stage) -> Markup {
+    let now = match stage {
+        Stage::Away => 0,
+        Stage::Waiting(_) => 1,
+        Stage::Arriving | Stage::Ended(_) => 2,
+    };
+    html! {
+        ol.steps aria-label="How far it is" {
+            @for (number, name) in ["At your provider", "Being checked", "Decided"].into_iter().enumerate() {
+                li.done[number < now].now[number == now] aria-current=[(number == now).then_some("step")] { (name) }
+            }
+        }
+    }
+}
+
+/// Interim claims: the OP may not have verified any of them, and nobody gets anything by them.
+fn unverified(claims: &Claims) -> Markup {
+    let rows = [("Name", claims.name()), ("Date of birth", claims.birthdate())];
+    html! {
+        @if rows.iter().any(|(_, value)| value.is_some()) {
+            section.claims.unverified #unverified aria-label="Not verified yet" {
+                h2 { "What you told your provider " span.badge { "not verified" } }
+                (facts(&rows))
+            }
+        }
+    }
+}
+
+fn verified(person: &Person) -> Markup {
+    html! {
+        section.claims.verified #verified aria-label="Verified" {
+            h2 { "What your provider confirms " span.badge { "verified" } }
+            (facts(&[
+                ("Name", person.name.as_deref()),
+                ("Date of birth", person.birthdate.as_deref()),
+                ("E-mail", person.email.as_deref()),
+            ]))
+        }
+    }
+}
+
+fn facts(rows: &[(&str, Option<&str>)]) -> Markup {
+    html! {
+        dl {
+            @for (name, value) in rows {
+                @if let Some(value) = value { div { dt { (name) } dd { (value) } } }
+            }
+        }
+    }
+}
+
+fn list(title: &str, bookings: &[Booking]) -> Markup {
+    html! {
+        @if !bookings.is_empty() {
+            section.card aria-labelledby="bookings" {
+                h2 #bookings { (title) }
+                ul.list {
+                    @for booking in bookings {
+                        @let (word, class) = word(booking);
+                        li { a href={ "/booking/" (booking.id) } { (booking.boat) } span.badge.(class) { (word) } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn word(booking: &Booking) -> (&'static str, &'static str) {
+    match &booking.ending {
+        None if booking.process.is_none() => ("at your provider", "calm"),
+        None => ("being checked", "busy"),
+        Some(Ending::Approved(_)) => ("verified", "good"),
+        Some(Ending::Denied { .. }) => ("refused", "bad"),
+        Some(Ending::Declined | Ending::Cancelled) => ("called off", "calm"),
+        Some(Ending::Expired) => ("expired", "bad"),
+        Some(Ending::Failed | Ending::Invalid | Ending::Unknown) => ("start again", "bad"),
+    }
+}
+
+fn picture(colour: &str) -> Markup {
+    html! {
+        svg viewBox="0 0 64 48" aria-hidden="true" {
+            path d="M30 4v26H12z" fill=(colour) opacity="0.35" {}
+            path d="M34 8v22h16z" fill=(colour) opacity="0.6" {}
+            path d="M6 33h52l-7 10H13z" fill=(colour) {}
+            path d="M2 46q5-4 10 0t10 0 10 0 10 0 10 0 10 0" fill="none" stroke="#7dd3d8" stroke-width="2" {}
+        }
+    }
+}

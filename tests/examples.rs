@@ -1,0 +1,29 @@
+//! The short examples run to their end and say what they should. The long ones have tests of their own: `quickstart`,
+//! `kill` for `worker`, `web` for `web_app`; `application_test` is a test itself.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+#[test]
+fn one_process_is_waited_for_out_of_a_file() {
+    let said = run("one_process");
+    assert!(said.contains("not yet: a person is looking at the passport"), "{said}");
+    assert!(said.ends_with("welcome, 248289761001\n"), "{said}");
+}
+
+#[test]
+fn a_ping_is_taken_without_axum() {
+    assert_eq!(run("ping_without_axum"), "welcome, 248289761001, an hour before the next poll\n");
+}
+
+/// What the example prints. `cargo test` builds the examples beside the folder that holds the tests.
+fn run(example: &str) -> String {
+    let mut path: PathBuf = std::env::current_exe().expect("this test has a path");
+    path.pop();
+    path.pop();
+    path.push(format!("examples/{example}"));
+    assert!(path.exists(), "build it with `cargo test --all-features` or `cargo build --examples`: {}", path.display());
+    let output = Command::new(path).output().expect("the example runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("it says something")
+}

@@ -1,0 +1,229 @@
+//! The example `web_app` in real browsers: two processes on loopback ports, Chromium in front of them.
+//!
+//! They need Debian's packages `chromium` and `chromium-driver`, which `scripts/test` installs. With
+//! `WEB_SCREENSHOTS=docs/images` the pictures of the documentation are drawn anew.
+
+mod browser;
+mod pictures;
+mod service;
+mod trouble;
+
+use browser::{Browser, Chromedriver};
+use service::{Mode, Services};
+use thirtyfour::common::cookie::SameSite;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// Two tests at a time: each has browsers enough of its own.
+static TURNS: Semaphore = Semaphore::const_new(2);
+
+/// An OP, an application, the browser of somebody at the reviewers' desk, and users with theirs.
+struct World {
+    services: Services,
+    reviewer: Browser,
+    chromedriver: Chromedriver,
+    _turn: SemaphorePermit<'static>,
+}
+
+impl World {
+    async fn new(mode: Mode) -> Self {
+        let turn = TURNS.acquire().await.expect("it is never closed");
+        let (services, chromedriver) = (Services::start(mode).await, Chromedriver::start());
+        let reviewer = Browser::open(&chromedriver).await;
+        reviewer.goto(&format!("{}/desk", services.op_url)).await;
+        Self { services, reviewer, chromedriver, _turn: turn }
+    }
+
+    async fn user(&self) -> Browser {
+        Browser::open(&self.chromedriver).await
+    }
+
+    /// The user books a boat and shows a passport, and is where they wait.
+    async fn book(&self, user: &Browser, boat: &str, name: &str) {
+        self.begin(user, boat).await;
+        user.fill("#name", name).await;
+        user.submit("#continue").await;
+        user.sees("h1", "Your provider is checking who you are").await;
+    }
+
+    /// The user books a boat and is at the OP.
+    async fn begin(&self, user: &Browser, boat: &str) {
+        user.goto(&self.services.app_url).await;
+        user.click(&format!("input[value={boat}]")).await;
+        user.submit("form[action='/book'] button").await;
+        user.sees("h1", "wants to know who you are").await;
+    }
+
+    /// The reviewer presses a button in the case with this number, as soon as the application has come for it.
+    async fn decides(&self, decision: &str, case: usize) {
+        self.reviewer.sees(&format!("#case-{case}"), "the application has asked").await;
+        self.reviewer.submit(&format!("#{decision}-{case}")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_page_follows_the_reviewer_without_a_reload() {
+    let mut world = World::new(Mode::Polls).await;
+    let user = world.user().await;
+    world.book(&user, "Puffin", "Jane Doe").await;
+    user.mark_page().await;
+    user.sees("#unverified .badge", "not verified").await;
+    user.sees("#unverified dd", "Jane Doe").await;
+    assert!(user.text("#verified").await.is_none());
+
+    // What the OP says is text, whatever it looks like.
+    world.reviewer.fill("#text-0", "Comparing <b>the photo</b>").await;
+    world.decides("progress", 0).await;
+    user.sees("#progress", "Comparing <b>the photo</b>").await;
+
+    world.decides("approve", 0).await;
+    user.sees("h1", "Your identity is verified").await;
+    user.sees("#verified", "somebody@example.com").await;
+    assert!(user.text("#unverified").await.is_none());
+    assert!(user.is_marked().await, "the page was not loaded again");
+    assert_eq!(user.script("return document.title").await, "Your identity is verified – Fairwater Boats");
+
+    // Nobody is signed in by an outcome alone.
+    user.sees("nav", "Not signed in").await;
+    user.goto(&format!("{}/account", world.services.app_url)).await;
+    user.sees("h1", "Take a boat out").await;
+    user.sees("#bookings + ul", "verified").await;
+    user.click("#bookings + ul a").await;
+    let before = session_cookie(&user).await;
+    user.submit("#enter").await;
+    user.sees("h1", "Welcome aboard, Jane Doe").await;
+    assert_ne!(session_cookie(&user).await, before, "a session changes its name when somebody signs in");
+
+    user.submit("form[action='/sign-out'] button").await;
+    user.sees("nav", "Not signed in").await;
+    // An outcome signs in once.
+    user.click("#bookings + ul a").await;
+    user.submit("#enter").await;
+    user.sees("nav", "Not signed in").await;
+    world.services.assert_clean();
+}
+
+#[tokio::test]
+async fn with_pings_a_refusal_arrives_long_before_the_next_poll() {
+    let mut world = World::new(Mode::Pings).await;
+    let user = world.user().await;
+    world.book(&user, "Marlin", "Jane Doe").await;
+    world.reviewer.fill("#text-0", "This is a picture of a cat").await;
+    world.decides("refuse", 0).await;
+    user.sees("h1", "Your provider could not confirm who you are").await;
+    user.sees("#reason", "This is a picture of a cat").await;
+    assert!(user.text("#enter").await.is_none());
+    world.services.assert_clean();
+}
+
+#[tokio::test]
+async fn with_pings_an_approval_arrives_long_before_the_next_poll() {
+    let mut world = World::new(Mode::Pings).await;
+    let user = world.user().await;
+    world.book(&user, "Marlin", "Jane Doe").await;
+    world.decides("approve", 0).await;
+    user.sees("h1", "Your identity is verified").await;
+    world.services.assert_clean();
+}
+
+#[tokio::test]
+async fn a_page_outlives_the_application_that_served_it() {
+    let mut world = World::new(Mode::Polls).await;
+    let user = world.user().await;
+    world.begin(&user, "Otter").await;
+    world.services.kill_application();
+    world.services.restart_application().await;
+    user.submit("#continue").await;
+    user.sees("h1", "Your provider is checking who you are").await;
+    user.mark_page().await;
+
+    world.services.kill_application();
+    user.sees("#offline", "The connection was lost").await;
+    world.decides("approve", 0).await;
+    world.services.restart_application().await;
+    user.sees("h1", "Your identity is verified").await;
+    assert!(user.is_marked().await, "the page was not loaded again");
+    assert_eq!(user.text("#offline").await.as_deref(), Some(""), "it is hidden again");
+
+    // Whoever had closed the page finds it again.
+    user.goto(&world.services.app_url).await;
+    user.sees("#bookings + ul", "Otter").await;
+}
+
+#[tokio::test]
+async fn each_browser_sees_only_its_own_bookings() {
+    let mut world = World::new(Mode::Polls).await;
+    let (jane, john) = (world.user().await, world.user().await);
+    world.book(&jane, "Puffin", "Jane Doe").await;
+    world.book(&john, "Marlin", "John Roe").await;
+    world.decides("approve", 0).await;
+    world.decides("refuse", 1).await;
+    jane.sees("h1", "Your identity is verified").await;
+    jane.sees("#verified", "Jane Doe").await;
+    john.sees("h1", "Your provider could not confirm who you are").await;
+
+    let page_of_jane = jane.url().await;
+    john.goto(&page_of_jane).await;
+    john.sees("h1", "There is nothing here").await;
+    john.goto(&world.services.app_url).await;
+    john.sees("#bookings + ul", "Marlin").await;
+    assert!(!john.text("#bookings + ul").await.unwrap_or_default().contains("Puffin"));
+    world.services.assert_clean();
+}
+
+#[tokio::test]
+async fn several_tabs_wait_for_several_decisions() {
+    let mut world = World::new(Mode::Polls).await;
+    let user = world.user().await;
+    // Both are at the OP before either comes back.
+    world.begin(&user, "Puffin").await;
+    user.new_tab().await;
+    world.begin(&user, "Otter").await;
+    for tab in [0, 1] {
+        user.switch_to_tab(tab).await;
+        user.submit("#continue").await;
+        user.sees("h1", "Your provider is checking who you are").await;
+    }
+    world.decides("refuse", 1).await;
+    world.decides("approve", 0).await;
+    user.sees("h1", "Your provider could not confirm who you are").await;
+    user.sees("#booking", "Otter").await;
+    user.switch_to_tab(0).await;
+    user.sees("h1", "Your identity is verified").await;
+    user.sees("#booking", "Puffin").await;
+    world.services.assert_clean();
+}
+
+#[tokio::test]
+async fn a_user_calls_it_off() {
+    let mut world = World::new(Mode::Polls).await;
+    let user = world.user().await;
+    world.book(&user, "Otter", "Jane Doe").await;
+    user.submit("#cancel").await;
+    user.sees("h1", "You called it off").await;
+    world.reviewer.sees("#case-0", "called off by the application").await;
+    world.services.assert_clean();
+}
+
+#[tokio::test]
+async fn cookies_are_for_this_host_alone_and_out_of_reach_for_scripts() {
+    let world = World::new(Mode::Polls).await;
+    let user = world.user().await;
+    world.begin(&user, "Puffin").await;
+    // Ports do not matter to cookies, so this page shows those of the application.
+    let cookies = user.cookies().await;
+    assert_eq!(cookies.len(), 2, "one for the browser, one for the sign-in that is under way");
+    for cookie in &cookies {
+        assert!(cookie.name.starts_with("__Host-"), "{}", cookie.name);
+        assert_eq!((cookie.secure, cookie.path.as_deref()), (Some(true), Some("/")), "{}", cookie.name);
+        assert!(matches!(cookie.same_site, Some(SameSite::Lax)), "{}", cookie.name);
+    }
+    assert_eq!(user.script("return document.cookie").await, "", "no script reads them");
+    user.submit("#continue").await;
+    user.sees("h1", "Your provider is checking who you are").await;
+    assert_eq!(user.cookies().await.len(), 1, "the second one has done its work");
+}
+
+async fn session_cookie(user: &Browser) -> String {
+    let cookies = user.cookies().await;
+    cookies.into_iter().find(|cookie| cookie.name == "__Host-fairwater").expect("the browser is known").value
+}
