@@ -28,7 +28,8 @@ struct Inner {
     kind: ErrorKind,
     step: Option<&'static str>,
     retry_after: Option<Duration>,
-    passes: bool,
+    /// Whether the same call can succeed later, where that is known better than from the kind.
+    passes: Option<bool>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
@@ -80,7 +81,7 @@ pub enum ErrorKind {
 
 impl Error {
     pub(crate) fn new(kind: impl Into<ErrorKind>) -> Self {
-        Self(Box::new(Inner { kind: kind.into(), step: None, retry_after: None, passes: false, source: None }))
+        Self(Box::new(Inner { kind: kind.into(), step: None, retry_after: None, passes: None, source: None }))
     }
 
     /// For a [`Signer`](crate::Signer) of your own: it did not sign, for this reason. The error is transient, so whatever
@@ -103,7 +104,13 @@ impl Error {
     /// Says that the same call can succeed later, where the kind alone does not: one broken answer to a poll, say, in a
     /// process that goes on.
     pub(crate) fn that_passes(mut self) -> Self {
-        self.0.passes = true;
+        self.0.passes = Some(true);
+        self
+    }
+
+    /// Says that the same call cannot succeed later, although the kind of thing that went wrong passes.
+    pub(crate) fn that_stays(mut self) -> Self {
+        self.0.passes = Some(false);
         self
     }
 
@@ -135,8 +142,8 @@ impl Error {
     /// Whether the same call can succeed later with nothing changed: the network, an overloaded OP, keys that cannot
     /// be fetched right now, a signer that does not answer.
     ///
-    /// It says nothing about whether a retry is *allowed*: a deferred code whose exchange may have reached the OP must
-    /// not be sent twice, and this crate does not.
+    /// An exchange whose code may have reached the OP is never worth a retry: a code must not be sent twice, and this
+    /// crate does not.
     pub fn is_transient(&self) -> bool {
         let kind_passes = match &self.0.kind {
             // Refused by our own rules, and so it will be the next time.
@@ -146,7 +153,7 @@ impl Error {
             ErrorKind::Protocol(violation) => violation.is_transient(),
             _ => false,
         };
-        self.0.passes || kind_passes
+        self.0.passes.unwrap_or(kind_passes)
     }
 
     /// How long the OP asked to wait before the next request (`Retry-After`, RFC 9110 §10.2.3).

@@ -279,6 +279,13 @@ impl PendingAuthentication {
         standing
     }
 
+    /// How often others have tried to validate the success response, for a keeper that counts on its own.
+    pub(crate) fn tried(&mut self, attempts: u32) {
+        if let Phase::Answered(answered) = &mut self.0.phase {
+            answered.attempts = attempts;
+        }
+    }
+
     /// The success response that waits for its validation, as text.
     pub(crate) fn success_response(&self) -> Option<Secret> {
         match &self.0.phase {

@@ -7,7 +7,8 @@
 //! [`Client::poll`](crate::Client::poll) when its interval allows.
 //!
 //! With pings, [`Backoff::Growing`](crate::Backoff::Growing) spares the OP most polls. A ping that is lost costs time only:
-//! polling finishes the job.
+//! polling finishes the job. One ping counts for each interval: of an OP that pings for progress as well, the ping with
+//! the decision may have to wait for the scheduled poll.
 
 use std::fmt;
 

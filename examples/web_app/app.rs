@@ -114,7 +114,11 @@ async fn callback(
     };
     let session = AuthorizationSession::open(&app.keyring, sealed.value())?;
     match app.poller.authorization_response(&query, session, booking.id.as_str()).await {
-        Ok(Accepted::Deferred(process)) => app.ledger.set_process(&booking.id, process).await?,
+        // One that has ended is in the ledger, unless this application died before it was written down; the booking's page
+        // tells the two apart.
+        Ok(Accepted::Deferred(process) | Accepted::Ended(process)) => {
+            app.ledger.set_process(&booking.id, process).await?
+        }
         Ok(Accepted::Complete(authentication)) => app.ledger.end(&booking.id, (&*authentication).into()).await?,
         Ok(_) => app.ledger.end(&booking.id, Ending::Unknown).await?,
         // The store is out of reach, and the code is not spent: the cookie stays, and the user may reload.

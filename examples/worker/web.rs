@@ -78,6 +78,7 @@ async fn callback(State(app): State<App>, RawQuery(query): RawQuery, headers: He
     Ok(match app.poller.authorization_response(&query, session, user).await? {
         Accepted::Deferred(id) => (StatusCode::ACCEPTED, format!("{id}\n")),
         Accepted::Complete(authentication) => (StatusCode::OK, format!("{}\n", authentication.claims().subject())),
+        Accepted::Ended(id) => (StatusCode::GONE, format!("{id} has ended; start again\n")),
         _ => (StatusCode::NOT_IMPLEMENTED, "this example is older than the library\n".to_owned()),
     }
     .into_response())

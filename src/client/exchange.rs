@@ -79,7 +79,12 @@ impl Client {
             Code::Deferred(_) => self.exchange_deferred_code(grant).await,
             Code::Authorization(_) => self.exchange_authorization_code(grant).await,
         };
-        exchanged.map_err(|error| error.in_step("exchanging the code"))
+        exchanged.map_err(|error| {
+            // What passes for a request does not for this call: its code is gone.
+            let is_over = grant.spent && grant.received.is_none();
+            let error = if is_over { error.that_stays() } else { error };
+            error.in_step("exchanging the code")
+        })
     }
 
     async fn exchange_deferred_code(&self, grant: &mut AuthorizationGrant) -> Result<SignIn, Error> {

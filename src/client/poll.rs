@@ -34,6 +34,8 @@ pub enum Poll {
 
 /// For this long a success response is kept that cannot be decrypted or verified because keys are out of reach.
 pub(super) const VALIDATION_PATIENCE: Duration = Duration::from_secs(24 * 3600);
+/// And for so many tries, which take most of that time: the application may have been down for the rest of it.
+const VALIDATION_TRIES: u32 = 100;
 /// How long after the first failed try to validate it the next one is due, and how far doubling takes that.
 const VALIDATION_PAUSE: Duration = Duration::from_secs(30);
 const LONGEST_VALIDATION_PAUSE: Duration = Duration::from_secs(600);
@@ -219,7 +221,7 @@ impl Client {
                 }
                 body.schedule.postpone(pause.max(error.retry_after().unwrap_or_default()), self.now());
                 match error.rule() {
-                    _ if waited < VALIDATION_PATIENCE => return Err(error),
+                    _ if waited < VALIDATION_PATIENCE || answered.attempts < VALIDATION_TRIES => return Err(error),
                     Some(rule @ (Rule::IdTokenNoKey | Rule::NoDecryptionKey)) => {
                         Violation::new(rule).in_document(Document::IdToken)
                     }

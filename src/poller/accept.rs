@@ -34,12 +34,16 @@ const LONGEST_COMMIT_PAUSE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 #[must_use = "it may hold the user's authentication, or the name of the process to wait for"]
 pub enum Accepted {
-    /// The OP takes its time, or its answer came but cannot be verified while its keys are out of reach. One [`Delivery`](super::Delivery) with this name comes when it has decided. For a second
-    /// response of the same session it is the name of the first one's process, whose outcome may have been delivered
-    /// and acknowledged by then.
+    /// The OP takes its time, or its answer came but cannot be verified while its keys are out of reach. One
+    /// [`Delivery`](super::Delivery) with this name comes when it has decided. For a second response of the same session
+    /// it is the name of the first one's process.
     Deferred(ProcessId),
     /// The OP answered at once: the user is signed in, and nothing will be delivered.
     Complete(Box<Authentication>),
+    /// A second response of a session whose process, which had this name, has ended: its outcome was acknowledged, its
+    /// exchange failed, or the OP had answered it at once. Nothing was sent, and nothing will be delivered. Where your
+    /// own records have no outcome under this name, let the user start again.
+    Ended(ProcessId),
 }
 
 impl Poller {
@@ -49,7 +53,7 @@ impl Poller {
     /// find with the outcome; it is sealed.
     ///
     /// A second response for one session sends nothing: the name of the first one's process comes back, once its exchange
-    /// has been answered. Where that came to nothing before the code was looked at, the second one takes its place.
+    /// has been answered, as [`Accepted::Deferred`] or, where it has ended, [`Accepted::Ended`]. Where that came to nothing before the code was looked at, the second one takes its place.
     ///
     /// The exchange goes on when this future is dropped, for instance because the browser hung up.
     ///
@@ -154,6 +158,7 @@ impl Poller {
 enum Begun {
     Here(StoreClock),
     ByOthers(ProcessId),
+    Over(ProcessId),
 }
 
 /// One authorization response on its way from the browser into the store.
@@ -192,6 +197,7 @@ impl Acceptance {
         }
         let store_clock = match self.begin(&grant).await? {
             Begun::ByOthers(existing) => return Ok(Accepted::Deferred(existing)),
+            Begun::Over(existing) => return Ok(Accepted::Ended(existing)),
             Begun::Here(store_clock) => store_clock,
         };
         match client.exchange_unverified(&mut grant).await {
@@ -241,6 +247,9 @@ impl Acceptance {
                 Insertion::Exists(existing) => existing,
             };
             let process = store.load(existing).await.map_err(store_error)?;
+            if process.as_ref().is_some_and(|process| process.state == State::Acknowledged) {
+                return Ok(Begun::Over(existing));
+            }
             let has_begun = |process: Process| {
                 process.state != State::Exchanging || process.due_in.saturating_add(FORGET_PATIENCE) < COMMIT_PATIENCE
             };

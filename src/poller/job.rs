@@ -233,6 +233,7 @@ impl Job {
     ) -> Result<Option<Settlement>, Error> {
         let clock = &*self.shared.clock;
         let left = self.lease.saturating_sub(clock.monotonic().saturating_sub(self.began));
+        pending.tried(self.claimed.attempts.saturating_sub(1));
         // What is not valid is kept: the OP gives it once only, and somebody will want to know what was wrong with it.
         let response = pending.success_response();
         let concluded = tokio::select! {

@@ -115,7 +115,7 @@ async fn an_exchange_whose_answer_is_lost_is_an_error_and_is_never_sent_again() 
     world.op.misbehave(Fault::reset(Endpoint::Exchange).after_processing());
     let error = world.poller.authorization_response(&query, session, "").await.unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::OutcomeUnknown);
-    let Ok(Accepted::Deferred(id)) = world.poller.authorization_response(&query, again, "").await else {
+    let Ok(Accepted::Ended(id)) = world.poller.authorization_response(&query, again, "").await else {
         panic!("the session is remembered")
     };
     assert_eq!(world.poller.status(id).await.unwrap().unwrap().phase(), ProcessPhase::Acknowledged);
@@ -188,4 +188,28 @@ async fn an_immediate_answer_that_cannot_be_verified_is_kept_until_it_can() {
     assert_eq!(world.op.requests_to(Endpoint::Code).len(), 1, "a code is sent once");
     assert!(world.polls().is_empty());
     world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_second_response_for_a_session_whose_exchange_failed_or_whose_outcome_was_taken_says_that_it_is_over() {
+    let world = world().await;
+    let keyring = crate::support::keyring();
+    for fails in [true, false] {
+        let (query, session) = world.user_returns().await;
+        let sealed = session.seal(&keyring).unwrap();
+        if fails {
+            world.op.misbehave(Fault::error_with_status(Endpoint::Exchange, 503, "temporarily_unavailable"));
+            let error = world.poller.authorization_response(&query, session, "").await.unwrap_err();
+            assert!(!error.is_transient(), "a reload would help nobody: {error:?}");
+        } else {
+            assert!(world.poller.authorization_response(&query, session, "").await.is_ok());
+            world.outcome().await.acknowledge().await.unwrap();
+        }
+        let again = openid_deferred::AuthorizationSession::open(&keyring, &sealed).unwrap();
+        let Ok(Accepted::Ended(id)) = world.poller.authorization_response(&query, again, "").await else {
+            panic!("not over")
+        };
+        assert_eq!(world.poller.status(id).await.unwrap().unwrap().phase(), ProcessPhase::Acknowledged);
+    }
+    assert_eq!(world.op.requests_to(Endpoint::Exchange).len(), 2);
 }

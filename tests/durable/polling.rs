@@ -126,6 +126,22 @@ async fn a_success_waits_in_the_store_while_the_keys_are_out_of_reach() {
 }
 
 #[tokio::test]
+async fn a_success_that_waited_while_nobody_was_there_gets_its_tries_all_the_same() {
+    let mut world = world().await;
+    world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
+    let id = world.waiting().await;
+    world.sleep(HOUR / 2).await;
+    assert_eq!(world.poller.status(id).await.unwrap().unwrap().phase(), ProcessPhase::Verifying);
+    world.poller.shutdown(SECOND).await;
+    world.sleep(30 * HOUR).await;
+    world.op.behave();
+    world.op.misbehave(Fault::status(Endpoint::Keys, 503).times(3));
+    world.restart().await;
+    let delivery = world.outcome().await;
+    assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
+}
+
+#[tokio::test]
 async fn no_more_polls_are_under_way_than_was_set() {
     let world = world_with(|op| op, |client| client, |poller| poller.limits(Limits::new().in_flight(7))).await;
     for _ in 0..50 {

@@ -79,7 +79,9 @@ async fn come_back(world: &World, label: usize, query: &str, session: &str) -> O
             () = replica.life.ended() => Accepted::Nothing,
             accepted = poller.authorization_response(query, session, label.to_string()) => match accepted {
                 Ok(openid_deferred::Accepted::Deferred(id)) => Accepted::Deferred(id),
-                Ok(_) => Accepted::Complete,
+                Ok(openid_deferred::Accepted::Complete(_)) => Accepted::Complete,
+                // What became of it was said before.
+                Ok(_) => Accepted::Nothing,
                 Err(_) => Accepted::Error,
             },
             () = world.sleep(patience) => Accepted::Nothing,
