@@ -136,7 +136,8 @@ impl Client {
         let metadata = self.0.provider.metadata().await?;
         if !self.0.options.unadvertised {
             let response_type = self.0.options.response_type;
-            check_support(&metadata, response_type.as_str(), &[response_type.grant_type()], false)?;
+            let strict = self.0.options.strict_response_types;
+            check_support(&metadata, response_type.as_str(), &[response_type.grant_type()], strict)?;
             self.check_authentication(&metadata)?;
         }
         let identity = self.identity_at(&metadata)?;

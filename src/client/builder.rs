@@ -418,6 +418,14 @@ impl ClientBuilder {
         self
     }
 
+    /// Refuses an OP whose metadata lists `deferred_code` only in other combinations than the response type of this
+    /// client, such as `deferred_code code` alone. By default that is a warning. The order of the values never matters.
+    #[must_use]
+    pub fn strict_response_types(mut self) -> Self {
+        self.options.strict_response_types = true;
+        self
+    }
+
     /// Goes on where the OP's metadata does not list the response type or grant type of this flow.
     #[must_use]
     pub fn allow_unadvertised(mut self) -> Self {

@@ -387,6 +387,17 @@ mod advertised {
     }
 
     #[tokio::test]
+    async fn another_combination_is_a_warning_unless_the_application_is_strict() {
+        let other = |members: &mut Map<String, Value>| {
+            set(members, "response_types_supported", json!(["deferred_code code"]));
+        };
+        accepted(other, |client| client).await;
+        let (op, clock) = op_with(|op| op.metadata(other));
+        let error = client_of(&op, &clock).strict_response_types().discover().await.unwrap_err();
+        assert_eq!(*problem(&error), not_advertised("response_types_supported", "deferred_code"));
+    }
+
+    #[tokio::test]
     async fn the_first_of_our_dpop_algorithms_that_the_op_lists_is_used() {
         for (listed, chosen) in [
             (json!(["PS256", "EdDSA"]), SigningAlgorithm::EdDsa),
