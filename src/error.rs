@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod advice;
 mod problem;
 mod response;
 mod rule;

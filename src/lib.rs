@@ -69,6 +69,19 @@
 //!
 //! # Two floors
 //!
+//! ```text
+//!   your application
+//!      │ authorize   │ authorization_response   │ wait, poll       │ outcomes, status, cancel
+//!      ▼             ▼                          ▼                  ▼
+//! ┌─────────────────────────── Client ────────────────────┐  ┌── Poller ─────────────────────────┐
+//! │ protocol floor: values in, values out, no state       │◀─│ durable floor: any number of      │
+//! │ session ─▶ grant ─▶ PendingAuthentication ─▶ Outcome  │  │ clients, processes and replicas   │
+//! └───────────────┬───────────────────────────────────────┘  └──────┬──────────────────▲─────────┘
+//!                 │ HTTPS, a DPoP proof for each request            │ sealed rows      │ pings
+//!                 ▼                                                 ▼                  │
+//!          OpenID Provider ─────────────────────────────────────▶ Store        ping::Receiver
+//! ```
+//!
 //! The steps above are the protocol floor: values that the application keeps and polls itself. On it stands the durable
 //! floor, which keeps and polls many processes, on several machines, and sees that every outcome arrives.
 //!

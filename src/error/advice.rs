@@ -1,0 +1,173 @@
+//! What an operator should do about an error.
+
+use super::{ConfigurationProblem, Error, ErrorKind, ErrorResponse, Rule, SessionProblem, TransportProblem, Violation};
+
+impl Error {
+    /// What should be done about it, in a sentence or two for whoever reads the log. It depends on nothing but the kind
+    /// of error, so it can also stand in a runbook.
+    ///
+    /// ```
+    /// # async fn example(client: openid_deferred::Client) {
+    /// if let Err(error) = client.provider_metadata().await {
+    ///     eprintln!("{error}. {}", error.advice());
+    /// }
+    /// # }
+    /// ```
+    pub fn advice(&self) -> &'static str {
+        match self.kind() {
+            ErrorKind::Configuration(problem) => configuration(problem),
+            ErrorKind::Misuse(_) => "The application calls this crate in a way that cannot work: change its code.",
+            ErrorKind::Session(problem) => session(*problem),
+            ErrorKind::ErrorResponse(response) => response_advice(response),
+            ErrorKind::Protocol(violation) => violation.advice(),
+            ErrorKind::Transport(problem) => transport(*problem),
+            ErrorKind::OutcomeUnknown => {
+                "Let the user start again, or repeat the refresh. If it happens often, something between us and the OP \
+                 loses its answers."
+            }
+            ErrorKind::Signer => "Look after the service or the module that keeps the private key; it is tried again.",
+            ErrorKind::Store => "Bring the database back. Nothing is lost meanwhile, and nothing is asked.",
+            ErrorKind::Sealed => {
+                "Give the keyring the key that sealed it, or deploy the release that wrote it. If neither helps, it was \
+                 altered."
+            }
+            ErrorKind::Randomness => {
+                "The operating system gives no randomness. Nothing safe can be done until it does."
+            }
+            ErrorKind::Cryptography => "OpenSSL has failed. Look at its version and configuration (FIPS, providers).",
+        }
+    }
+}
+
+impl Violation {
+    /// What should be done about it, as [`Error::advice`] says.
+    pub fn advice(&self) -> &'static str {
+        rule(self.rule())
+    }
+}
+
+fn configuration(problem: &ConfigurationProblem) -> &'static str {
+    match problem {
+        ConfigurationProblem::NotAdvertised { .. } => {
+            "Choose what the OP lists, ask it to list what it offers, or override the check with `allow_unadvertised`."
+        }
+        ConfigurationProblem::NoEndpoint(_) => "The OP does not offer this. Ask it, or do without.",
+        ConfigurationProblem::SharedRedirectUri { .. } => {
+            "Register a redirect URI of its own for one of the two clients, and route it there."
+        }
+        _ => "Change the settings that the error names, and start again.",
+    }
+}
+
+fn session(problem: SessionProblem) -> &'static str {
+    match problem {
+        SessionProblem::Expired => "Let the user start again: they were away for longer than a session lives.",
+        SessionProblem::Foreign => {
+            "Let the user start again. If it happens often, cookies of two clients are mixed up in the application."
+        }
+        SessionProblem::Unreadable => {
+            "Let the user start again. If it happens often, instances of the application have different keyrings."
+        }
+    }
+}
+
+fn response_advice(response: &ErrorResponse) -> &'static str {
+    match response.code() {
+        "invalid_client" => {
+            "Compare the client's identifier, secret, key or certificate and its method with what the OP registered."
+        }
+        "unauthorized_client" | "unsupported_grant_type" | "unsupported_response_type" => {
+            "Ask the OP to register the client for this grant and response type."
+        }
+        "invalid_scope" => "Ask for scopes that the OP registered for this client.",
+        "invalid_dpop_proof" => {
+            "Compare this machine's clock with the OP's, and the proof's algorithm with its metadata."
+        }
+        "invalid_token" | "insufficient_scope" => "Refresh the access token, or ask for the scope that is missing.",
+        "invalid_grant" => "It was used, has expired or belongs to another client or key. Let the user start again.",
+        "invalid_request" | "invalid_target" | "invalid_authorization_details" => {
+            "The OP does not accept the request as it is. Its description says why; compare the settings with its guide."
+        }
+        "access_denied"
+        | "login_required"
+        | "consent_required"
+        | "interaction_required"
+        | "account_selection_required" => "The user or the OP declined. Let the user start again if they want to.",
+        _ if response.is_transient() => "Wait: the OP has trouble or too much to do.",
+        _ => "Ask the OP what it means by this code.",
+    }
+}
+
+fn transport(problem: TransportProblem) -> &'static str {
+    match problem {
+        TransportProblem::Connect => {
+            "Check that this machine reaches the OP: name resolution, firewall, proxy, and the certificate authorities \
+             that it trusts."
+        }
+        TransportProblem::Timeout | TransportProblem::Broken => {
+            "Wait. If it lasts, look at the OP's status and at the proxies in between."
+        }
+        TransportProblem::BodyTooLarge(_) => "No genuine answer is as large: ask the OP what it sends.",
+        TransportProblem::Refused => {
+            "Use `https:` URLs without user names; plain HTTP needs a loopback address and `allow_insecure_loopback`."
+        }
+    }
+}
+
+fn rule(rule: Rule) -> &'static str {
+    match rule {
+        Rule::StateMissing | Rule::StateMismatch | Rule::IssMissing | Rule::IssMismatch | Rule::WrongRedirectUri => {
+            "Let the user start again. Many of these at once are an attack, or a callback that is routed to the wrong \
+             client."
+        }
+        Rule::IssuerMismatch => "Set the issuer exactly as the OP's metadata spells it, to the last slash.",
+        Rule::KeysUnavailable => "Wait: the OP's keys are out of reach, and what needs them is kept.",
+        Rule::IdTokenNoKey => "Wait for the OP to publish its key, or ask whether it rotated keys too fast.",
+        Rule::NoDecryptionKey => {
+            "Give the client the decryption key that was published, also the one before a rotation."
+        }
+        Rule::Decryption | Rule::EncryptionHeader | Rule::NotEncrypted | Rule::UserInfoUnsigned => {
+            "Compare the registered algorithms for encryption and signatures with the client's settings and keys."
+        }
+        Rule::IdTokenAlgorithm => {
+            "Register `id_token_signed_response_alg` with the OP and set the same one here; they differ."
+        }
+        Rule::IdTokenExpired | Rule::IdTokenIssuedAt | Rule::IdTokenNotBefore | Rule::IdTokenAuthTime => {
+            "Compare this machine's clock with the OP's. If they agree, the OP issues tokens with wrong times."
+        }
+        Rule::RequestUriExpired => "Send the user out as soon as the request was pushed, or start again.",
+        Rule::UnknownError => "Ask the OP what it means by this code; meanwhile it is asked again.",
+        rule if rule.is_transient() => {
+            "Wait. If it lasts, something between us and the OP answers in its place, or the OP is broken."
+        }
+        _ => "Nobody was signed in by it. Show the OP the rule and its section: its answer breaks them.",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Misuse;
+
+    #[test]
+    fn every_rule_and_kind_has_advice_that_is_a_sentence() {
+        let rules = Rule::ALL.iter().map(|rule| Error::from(Violation::new(*rule)));
+        let codes = ["invalid_client", "invalid_grant", "access_denied", "server_error", "committee_in_recess"];
+        let responses = codes.iter().map(|code| Error::new(ErrorResponse::new(code, None, Some(400))));
+        let others: [Error; 9] = [
+            Error::new(ErrorKind::Store),
+            Error::new(ErrorKind::Signer),
+            Error::new(ErrorKind::Sealed),
+            Error::new(ErrorKind::Randomness),
+            Error::new(ErrorKind::Cryptography),
+            Error::new(ErrorKind::OutcomeUnknown),
+            Misuse::CodeSpent.into(),
+            SessionProblem::Expired.into(),
+            TransportProblem::Timeout.into(),
+        ];
+        for error in rules.chain(responses).chain(others) {
+            let advice = error.advice();
+            assert!(advice.ends_with('.') && advice.len() > 30 && !advice.contains("  "), "{error}: {advice:?}");
+        }
+    }
+}
