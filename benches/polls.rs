@@ -1,0 +1,237 @@
+//! What a poll costs beside a bare loop that sends the same bytes: `scripts/bench`.
+//!
+//! A server in a process of its own answers `authorization_pending` at once and verifies nothing. Then 64 polls at a time
+//! are sent over kept connections, alternately by a loop on reqwest and OpenSSL with a fresh proof for each and by
+//! `Client::poll`. What counts is this process's own CPU time for each poll, and of it the ratio: the machine and what
+//! else runs on it weigh on all.
+
+use std::error::Error;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use futures_util::future::join_all;
+use openid_deferred::testing::TestClock;
+use openid_deferred::{Client, ClientAuthentication, PendingAuthentication, Poll, SignIn};
+use openssl::bn::{BigNum, BigNumContext};
+use openssl::ec::{EcGroup, EcKey, EcPoint, PointConversionForm};
+use openssl::ecdsa::EcdsaSig;
+use openssl::nid::Nid;
+use openssl::pkey::Private;
+use serde_json::{Value, json};
+
+type Failed = Box<dyn Error + Send + Sync>;
+
+const IN_FLIGHT: usize = 64;
+const ROUNDS: usize = 60;
+const POLLS: usize = ROUNDS * IN_FLIGHT;
+const REPETITIONS: usize = 7;
+const GRANT: &str = "urn:openid:params:grant-type:deferred";
+
+fn main() -> Result<(), Failed> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    if std::env::args().any(|argument| argument == "--serve") {
+        return runtime.block_on(serve());
+    }
+    runtime.block_on(compare())
+}
+
+/// An OP of few words.
+async fn serve() -> Result<(), Failed> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let issuer = format!("http://{}", listener.local_addr()?);
+    let metadata = json!({
+        "issuer": issuer,
+        "authorization_endpoint": format!("{issuer}/authorize"),
+        "token_endpoint": format!("{issuer}/token"),
+        "jwks_uri": format!("{issuer}/jwks"),
+        "response_types_supported": ["deferred_code"],
+        "grant_types_supported": [GRANT],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["ES256"],
+        "token_endpoint_auth_methods_supported": ["client_secret_basic"],
+        "authorization_response_iss_parameter_supported": true,
+    });
+    println!("{issuer}");
+    let token = post(|form: String| async move {
+        if form.contains("deferred_code=") {
+            let id = URL_SAFE_NO_PAD.encode(form.as_bytes().last_chunk::<12>().copied().unwrap_or_default());
+            let body = json!({"deferred_auth_id": id, "expires_in": 1_000_000_000, "interval": 1});
+            return (StatusCode::OK, Json(body));
+        }
+        (StatusCode::BAD_REQUEST, Json(json!({"error": "authorization_pending"})))
+    });
+    let routes = Router::new()
+        .route("/.well-known/openid-configuration", get(async move || Json(metadata)))
+        .route("/token", token);
+    Ok(axum::serve(listener, routes).await?)
+}
+
+async fn compare() -> Result<(), Failed> {
+    let mut server = Command::new(std::env::current_exe()?).arg("--serve").stdout(Stdio::piped()).spawn()?;
+    let mut issuer = String::new();
+    BufReader::new(server.stdout.take().ok_or("no output")?).read_line(&mut issuer)?;
+    let measured = measure(issuer.trim()).await;
+    server.kill()?;
+    server.wait()?;
+    println!(
+        "{:<50} {:>10} {:>15} {:>9}",
+        "one poll, 64 in flight, kept connections", "µs of CPU", "per CPU second", "of bare"
+    );
+    for Row { name, micros, of } in measured? {
+        println!("{name:<50} {micros:>10.1} {:>15.0} {:>9.2}", 1e6 / micros, of / micros);
+    }
+    Ok(())
+}
+
+/// What one way of polling costs, and what its bare counterpart.
+struct Row {
+    name: &'static str,
+    micros: f64,
+    of: f64,
+}
+
+/// Microseconds of CPU for each poll, the medians.
+async fn measure(issuer: &str) -> Result<Vec<Row>, Failed> {
+    let bare = Bare::new(issuer)?;
+    let clock = TestClock::new();
+    let client = Client::builder(issuer, "bench")
+        .authentication(ClientAuthentication::client_secret_basic("a secret of some length"))
+        .redirect_uri("https://rp.example/callback")
+        .allow_insecure_loopback()
+        .clock(Arc::new(clock.clone()))
+        .build()?;
+    let mut pending = Vec::with_capacity(IN_FLIGHT);
+    for _ in 0..IN_FLIGHT {
+        pending.push(sign_in(&client, issuer).await?);
+    }
+    let mut times: [Vec<f64>; 3] = Default::default();
+    for repetition in 0..=REPETITIONS {
+        let mut marks = vec![cpu_time()?];
+        for brings_key_back in [false, true] {
+            for _ in 0..ROUNDS {
+                let polls = (0..IN_FLIGHT).map(|_| bare.poll(brings_key_back));
+                join_all(polls).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+            }
+            marks.push(cpu_time()?);
+        }
+        for _ in 0..ROUNDS {
+            clock.advance(Duration::from_secs(5));
+            for polled in join_all(pending.iter_mut().map(|pending| client.poll(pending))).await {
+                if !matches!(polled?, Poll::Pending) {
+                    return Err("the server says pending".into());
+                }
+            }
+        }
+        marks.push(cpu_time()?);
+        // The first time warms connections and caches up.
+        if repetition > 0 {
+            for (time, mark) in times.iter_mut().zip(marks.windows(2)) {
+                time.push((mark[1] - mark[0]).as_secs_f64() * 1e6 / POLLS as f64);
+            }
+        }
+    }
+    let [alive, brought_back, ours] = times.map(median);
+    Ok(vec![
+        Row { name: "bare loop, its key alive", micros: alive, of: alive },
+        Row { name: "Client::poll", micros: ours, of: alive },
+        Row { name: "bare loop, its key from raw bytes for each poll", micros: brought_back, of: alive },
+    ])
+}
+
+async fn sign_in(client: &Client, issuer: &str) -> Result<PendingAuthentication, Failed> {
+    let (_, session) = client.authorize().start().await?;
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("deferred_code", "a deferred code").append_pair("state", session.state().expose());
+    query.append_pair("iss", issuer);
+    match client.authorization_response(&query.finish(), session).await? {
+        SignIn::Deferred(pending) => Ok(pending),
+        other => Err(format!("not deferred: {other:?}").into()),
+    }
+}
+
+/// What somebody would write who wants nothing but speed.
+struct Bare {
+    http: reqwest::Client,
+    url: reqwest::Url,
+    authorization: String,
+    key: EcKey<Private>,
+    /// The same as it would stand in a row: the scalar and the point.
+    raw_key: (Vec<u8>, Vec<u8>),
+    header: String,
+    proofs: AtomicU64,
+}
+
+impl Bare {
+    fn new(issuer: &str) -> Result<Self, Failed> {
+        let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
+        let key = EcKey::generate(&group)?;
+        let (mut x, mut y, mut context) = (BigNum::new()?, BigNum::new()?, BigNumContext::new()?);
+        key.public_key().affine_coordinates(&group, &mut x, &mut y, &mut context)?;
+        let coordinate = |number: &BigNum| number.to_vec_padded(32).map(|octets| URL_SAFE_NO_PAD.encode(octets));
+        let jwk = json!({"kty": "EC", "crv": "P-256", "x": coordinate(&x)?, "y": coordinate(&y)?});
+        let header = json!({"typ": "dpop+jwt", "alg": "ES256", "jwk": jwk}).to_string();
+        let point = key.public_key().to_bytes(&group, PointConversionForm::UNCOMPRESSED, &mut context)?;
+        Ok(Self {
+            raw_key: (key.private_key().to_vec_padded(32)?, point),
+            http: reqwest::Client::builder().no_proxy().build()?,
+            url: format!("{issuer}/token").parse()?,
+            authorization: format!("Basic {}", STANDARD.encode("bench:a+secret+of+some+length")),
+            key,
+            header: URL_SAFE_NO_PAD.encode(header),
+            proofs: AtomicU64::new(0),
+        })
+    }
+
+    async fn poll(&self, brings_key_back: bool) -> Result<(), Failed> {
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.append_pair("grant_type", GRANT).append_pair("deferred_auth_id", "YSBkZWZlcnJlZCBh");
+        let request = self.http.post(self.url.clone()).header("authorization", &self.authorization);
+        let request = request.header("content-type", "application/x-www-form-urlencoded").body(form.finish());
+        let response = request.header("dpop", self.proof(brings_key_back)?).send().await?;
+        let body: Value = serde_json::from_slice(&response.bytes().await?)?;
+        if body["error"] == "authorization_pending" { Ok(()) } else { Err("the server says pending".into()) }
+    }
+
+    fn proof(&self, brings_key_back: bool) -> Result<String, Failed> {
+        let brought_back = if brings_key_back { Some(self.brought_back()?) } else { None };
+        let key = brought_back.as_ref().unwrap_or(&self.key);
+        let number = self.proofs.fetch_add(1, Ordering::Relaxed);
+        let issued_at = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        let claims = json!({"jti": format!("{number:022}"), "htm": "POST", "htu": self.url.as_str(), "iat": issued_at});
+        let input = format!("{}.{}", self.header, URL_SAFE_NO_PAD.encode(claims.to_string()));
+        let signature = EcdsaSig::sign(&openssl::sha::sha256(input.as_bytes()), key)?;
+        let raw = [signature.r().to_vec_padded(32)?, signature.s().to_vec_padded(32)?].concat();
+        Ok(format!("{input}.{}", URL_SAFE_NO_PAD.encode(raw)))
+    }
+}
+
+impl Bare {
+    fn brought_back(&self) -> Result<EcKey<Private>, Failed> {
+        let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
+        let mut context = BigNumContext::new()?;
+        let point = EcPoint::from_bytes(&group, &self.raw_key.1, &mut context)?;
+        let scalar = BigNum::from_slice(&self.raw_key.0)?;
+        Ok(EcKey::from_private_components(&group, &scalar, &point)?)
+    }
+}
+
+/// Of this process, user and system, in the kernel's ticks of 10 ms.
+fn cpu_time() -> Result<Duration, Failed> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let fields = stat.rsplit_once(')').ok_or("no fields")?.1.split_whitespace().skip(11).take(2);
+    let ticks: u64 = fields.map(str::parse::<u64>).sum::<Result<_, _>>()?;
+    Ok(Duration::from_millis(ticks * 10))
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
