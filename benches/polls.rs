@@ -10,7 +10,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use axum::http::StatusCode;
 use axum::routing::{get, post};
@@ -19,7 +19,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use futures_util::future::join_all;
 use openid_deferred::testing::TestClock;
-use openid_deferred::{Client, ClientAuthentication, PendingAuthentication, Poll, SignIn};
+use openid_deferred::{Client, ClientAuthentication, Clock as _, PendingAuthentication, Poll, SignIn, SystemClock};
 use openssl::bn::{BigNum, BigNumContext};
 use openssl::ec::{EcGroup, EcKey, EcPoint, PointConversionForm};
 use openssl::ecdsa::EcdsaSig;
@@ -204,7 +204,7 @@ impl Bare {
         let brought_back = if brings_key_back { Some(self.brought_back()?) } else { None };
         let key = brought_back.as_ref().unwrap_or(&self.key);
         let number = self.proofs.fetch_add(1, Ordering::Relaxed);
-        let issued_at = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        let issued_at = SystemClock.now().duration_since(UNIX_EPOCH)?.as_secs();
         let claims = json!({"jti": format!("{number:022}"), "htm": "POST", "htu": self.url.as_str(), "iat": issued_at});
         let input = format!("{}.{}", self.header, URL_SAFE_NO_PAD.encode(claims.to_string()));
         let signature = EcdsaSig::sign(&openssl::sha::sha256(input.as_bytes()), key)?;
