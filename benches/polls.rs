@@ -2,8 +2,9 @@
 //!
 //! A server in a process of its own answers `authorization_pending` at once and verifies nothing. Then 64 polls at a time
 //! are sent over kept connections, alternately by a loop on reqwest and OpenSSL with a fresh proof for each and by
-//! `Client::poll`. What counts is this process's own CPU time for each poll, and of it the ratio: the machine and what
-//! else runs on it weigh on all.
+//! `Client::poll`, and then by a `Poller` on each store. A poller has its keys from storage, so it is compared with a loop
+//! that brings its key back from raw bytes for each poll. What counts is this process's own CPU time for each poll, stores
+//! included, and of it the ratio: the machine and what else runs on it weigh on all.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader};
@@ -18,8 +19,13 @@ use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use futures_util::future::join_all;
+use openid_deferred::poller::Event;
+use openid_deferred::store::{MemoryStore, SqliteStore, Store};
 use openid_deferred::testing::TestClock;
-use openid_deferred::{Client, ClientAuthentication, Clock as _, PendingAuthentication, Poll, SignIn, SystemClock};
+use openid_deferred::{
+    Client, ClientAuthentication, Clock as _, Keyring, PendingAuthentication, Poll, Poller, SealingKey, SignIn,
+    SystemClock, SystemRandom,
+};
 use openssl::bn::{BigNum, BigNumContext};
 use openssl::ec::{EcGroup, EcKey, EcPoint, PointConversionForm};
 use openssl::ecdsa::EcdsaSig;
@@ -139,11 +145,72 @@ async fn measure(issuer: &str) -> Result<Vec<Row>, Failed> {
         }
     }
     let [alive, brought_back, ours] = times.map(median);
+    let in_memory = {
+        let store = MemoryStore::with_clock(Arc::new(clock.clone()));
+        Waiting::new(&client, issuer, &clock, store).await?.measure(&clock).await?
+    };
+    let in_file = {
+        let folder = tempfile::tempdir()?;
+        let builder = SqliteStore::builder(folder.path().join("bench.db")).clock(Arc::new(clock.clone()));
+        Waiting::new(&client, issuer, &clock, builder.open().await?).await?.measure(&clock).await?
+    };
     Ok(vec![
         Row { name: "bare loop, its key alive", micros: alive, of: alive },
         Row { name: "Client::poll", micros: ours, of: alive },
-        Row { name: "bare loop, its key from raw bytes for each poll", micros: brought_back, of: alive },
+        Row { name: "bare loop, its key from raw bytes for each poll", micros: brought_back, of: brought_back },
+        Row { name: "Poller on MemoryStore", micros: in_memory, of: brought_back },
+        Row { name: "Poller on SqliteStore", micros: in_file, of: brought_back },
     ])
+}
+
+/// As many processes as the others make polls, in a poller.
+struct Waiting(Poller);
+
+impl Waiting {
+    async fn new(
+        client: &Client,
+        issuer: &str,
+        clock: &TestClock,
+        store: impl Store + 'static,
+    ) -> Result<Self, Failed> {
+        let builder = Poller::builder(store, Keyring::new(SealingKey::generate(&SystemRandom)?));
+        let poller = builder.clock(Arc::new(clock.clone())).client(client.clone()).start().await?;
+        for _ in 0..POLLS {
+            poller.track(&sign_in(client, issuer).await?, "").await?;
+        }
+        Ok(Self(poller))
+    }
+
+    /// Microseconds of CPU for each poll, the store's included.
+    async fn measure(self, clock: &TestClock) -> Result<f64, Failed> {
+        let mut times = Vec::new();
+        for repetition in 0..=REPETITIONS {
+            let began = cpu_time()?;
+            self.polled(clock).await?;
+            if repetition > 0 {
+                times.push((cpu_time()? - began).as_secs_f64() * 1e6 / POLLS as f64);
+            }
+        }
+        self.0.shutdown(Duration::ZERO).await;
+        Ok(median(times))
+    }
+
+    /// Waits for so many polls, and lets an interval pass whenever nobody is due.
+    #[expect(clippy::disallowed_methods, reason = "real time shows that nothing happens on the simulated one")]
+    async fn polled(&self, clock: &TestClock) -> Result<(), Failed> {
+        let mut events = self.0.events();
+        let mut polled = 0;
+        while polled < POLLS {
+            match tokio::time::timeout(Duration::from_millis(20), events.recv()).await {
+                Ok(Ok(Event::Polled { .. })) => polled += 1,
+                Ok(Ok(Event::Trouble { error, .. })) => return Err(error.to_string().into()),
+                Ok(Ok(_)) => {}
+                Ok(Err(missed)) => return Err(missed.into()),
+                Err(_) => clock.advance(Duration::from_secs(2)),
+            }
+        }
+        Ok(())
+    }
 }
 
 async fn sign_in(client: &Client, issuer: &str) -> Result<PendingAuthentication, Failed> {
