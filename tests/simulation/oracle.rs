@@ -262,7 +262,10 @@ impl Oracle {
         if sent && matches!(said, None | Some(Said::Nonsense)) {
             watched.lost_at = Some(now);
         }
-        if let Some(said) = said.filter(|said| said.is_terminal()) {
+        // A success that somebody who lives has not stored yet wins over whatever is said after it.
+        let is_held = |terminal: &Terminal| terminal.said == Said::Success && terminal.life.is_alive();
+        let has_success = watched.terminal.as_ref().is_some_and(is_held);
+        if let Some(said) = said.filter(|said| said.is_terminal() && !has_success) {
             let store_faults = life.store_faults();
             watched.terminal = Some(Terminal { said, life: life.clone(), committed: false, store_faults });
         }
