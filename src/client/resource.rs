@@ -26,7 +26,8 @@ pub(super) struct Call<'a> {
 
 impl Client {
     /// Sends a request to a protected resource with the access token, and with a DPoP proof where the token is bound
-    /// to a key, or over a connection with the client certificate where it is bound to that. A challenge for a nonce is answered once; nonces of resource servers are kept apart from the OP's.
+    /// to a key, or over a connection with the client certificate where it is bound to that. A challenge for a nonce is
+    /// answered once; nonces of resource servers are kept apart from the OP's.
     ///
     /// Only `https:` URLs are called (or plain loopback ones where the client allows them), redirects are not followed,
     /// and the response has at most 16 MiB. Its status is not judged; where the resource refuses the request and says

@@ -430,7 +430,7 @@ pub(crate) struct Pace {
     pub(crate) jitter: Jitter,
     /// The wait doubles with every answer that the OP has not decided, up to this; `None` keeps to the OP's interval.
     pub(crate) longest_wait: Option<Duration>,
-    /// An OP that has given no answer for so long is not asked any more; `None`: it is asked for ever.
+    /// An OP that has given no answer for so long is not asked any more; `None`: it is asked until the process ends.
     pub(crate) give_up_after: Option<Duration>,
 }
 

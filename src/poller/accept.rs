@@ -53,7 +53,8 @@ impl Poller {
     /// find with the outcome; it is sealed.
     ///
     /// A second response for one session sends nothing: the name of the first one's process comes back, once its exchange
-    /// has been answered, as [`Accepted::Deferred`] or, where it has ended, [`Accepted::Ended`]. Where that came to nothing before the code was looked at, the second one takes its place.
+    /// has been answered, as [`Accepted::Deferred`] or, where it has ended, [`Accepted::Ended`]. Where that came to
+    /// nothing before the code was looked at, the second one takes its place.
     ///
     /// The exchange goes on when this future is dropped, for instance because the browser hung up.
     ///
@@ -158,6 +159,7 @@ impl Poller {
 enum Begun {
     Here(StoreClock),
     ByOthers(ProcessId),
+    /// Somebody did, and nothing is left to come of it.
     Over(ProcessId),
 }
 

@@ -166,8 +166,8 @@ impl fmt::Debug for Outcomes {
 /// An outcome, to be dealt with and then [acknowledged](Self::acknowledge).
 ///
 /// While it lives nobody else gets it. Dropped without an acknowledgement it comes again after 30 seconds, later with
-/// each attempt; so it does when this process dies, after the lease (five minutes unless set). Deal with it in a way that may happen twice, or
-/// remember [`id`](Self::id) together with what was done.
+/// each attempt; so it does when this process dies, after the lease (five minutes unless set). Deal with it in a way
+/// that may happen twice, or remember [`id`](Self::id) together with what was done.
 #[must_use = "an outcome that is not acknowledged is delivered again"]
 pub struct Delivery {
     shared: Arc<Shared>,
