@@ -4,10 +4,14 @@
 //! are sent over kept connections, alternately by a loop on reqwest and OpenSSL with a fresh proof for each and by
 //! `Client::poll`, and then by a `Poller` on each store. A poller has its keys from storage, so it is compared with a loop
 //! that brings its key back from raw bytes for each poll. What counts is this process's own CPU time for each poll, stores
-//! included, and of it the ratio: the machine and what else runs on it weigh on all.
+//! included but for a database server's, and of it the ratio: the machine and what else runs on it weigh on all.
+//!
+//! With `DATABASE_URL` set, as `scripts/postgres run` sets it, PostgreSQL is measured too. Words on the command line choose
+//! among `memory`, `sqlite` and `postgres`, for a profiler.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,11 +24,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use futures_util::future::join_all;
 use openid_deferred::poller::Event;
-use openid_deferred::store::{MemoryStore, SqliteStore, Store};
+use openid_deferred::store::{MemoryStore, PostgresStore, SqliteStore, Store};
 use openid_deferred::testing::TestClock;
 use openid_deferred::{
-    Client, ClientAuthentication, Clock as _, Keyring, PendingAuthentication, Poll, Poller, SealingKey, SignIn,
-    SystemClock, SystemRandom,
+    Client, ClientAuthentication, Clock, Keyring, PendingAuthentication, Poll, Poller, SealingKey, SignIn, SystemClock,
+    SystemRandom,
 };
 use openssl::bn::{BigNum, BigNumContext};
 use openssl::ec::{EcGroup, EcKey, EcPoint, PointConversionForm};
@@ -32,6 +36,7 @@ use openssl::ecdsa::EcdsaSig;
 use openssl::nid::Nid;
 use openssl::pkey::Private;
 use serde_json::{Value, json};
+use tokio::sync::broadcast::Receiver;
 
 type Failed = Box<dyn Error + Send + Sync>;
 
@@ -92,132 +97,214 @@ async fn compare() -> Result<(), Failed> {
         "one poll, 64 in flight, kept connections", "µs of CPU", "per CPU second", "of bare"
     );
     for Row { name, micros, of } in measured? {
-        println!("{name:<50} {micros:>10.1} {:>15.0} {:>9.2}", 1e6 / micros, of / micros);
+        let ratio = of.map_or("-".to_owned(), |of| format!("{:.2}", of / micros));
+        println!("{name:<50} {micros:>10.1} {:>15.0} {ratio:>9}", 1e6 / micros);
     }
     Ok(())
 }
 
-/// What one way of polling costs, and what its bare counterpart.
+/// What one way of polling costs, and what its bare counterpart, if that was measured.
 struct Row {
     name: &'static str,
     micros: f64,
-    of: f64,
+    of: Option<f64>,
 }
 
-/// Microseconds of CPU for each poll, the medians.
+/// A way to make [`POLLS`] polls.
+enum Contender {
+    Bare { bare: Arc<Bare>, brings_key_back: bool },
+    Client { client: Client, clock: TestClock, pending: Vec<PendingAuthentication> },
+    Simulated(Waiting),
+    Real(RealTime),
+}
+
+/// Microseconds of CPU for each poll, the medians. All take turns, so that what else runs on the machine weighs on all.
 async fn measure(issuer: &str) -> Result<Vec<Row>, Failed> {
-    let bare = Bare::new(issuer)?;
-    let clock = TestClock::new();
-    let client = Client::builder(issuer, "bench")
-        .authentication(ClientAuthentication::client_secret_basic("a secret of some length"))
-        .redirect_uri("https://rp.example/callback")
-        .allow_insecure_loopback()
-        .clock(Arc::new(clock.clone()))
-        .build()?;
-    let mut pending = Vec::with_capacity(IN_FLIGHT);
-    for _ in 0..IN_FLIGHT {
-        pending.push(sign_in(&client, issuer).await?);
-    }
-    let mut times: [Vec<f64>; 3] = Default::default();
+    let folder = tempfile::tempdir()?;
+    let mut contenders = contenders(issuer, folder.path()).await?;
+    let mut times: Vec<Vec<f64>> = contenders.iter().map(|_| Vec::new()).collect();
     for repetition in 0..=REPETITIONS {
-        let mut marks = vec![cpu_time()?];
-        for brings_key_back in [false, true] {
-            for _ in 0..ROUNDS {
-                let polls = (0..IN_FLIGHT).map(|_| bare.poll(brings_key_back));
-                join_all(polls).await.into_iter().collect::<Result<Vec<_>, _>>()?;
-            }
-            marks.push(cpu_time()?);
-        }
-        for _ in 0..ROUNDS {
-            clock.advance(Duration::from_secs(5));
-            for polled in join_all(pending.iter_mut().map(|pending| client.poll(pending))).await {
-                if !matches!(polled?, Poll::Pending) {
-                    return Err("the server says pending".into());
-                }
-            }
-        }
-        marks.push(cpu_time()?);
-        // The first time warms connections and caches up.
-        if repetition > 0 {
-            for (time, mark) in times.iter_mut().zip(marks.windows(2)) {
-                time.push((mark[1] - mark[0]).as_secs_f64() * 1e6 / POLLS as f64);
-            }
-        }
-    }
-    let [alive, brought_back, ours] = times.map(median);
-    let in_memory = {
-        let store = MemoryStore::with_clock(Arc::new(clock.clone()));
-        Waiting::new(&client, issuer, &clock, store).await?.measure(&clock).await?
-    };
-    let in_file = {
-        let folder = tempfile::tempdir()?;
-        let builder = SqliteStore::builder(folder.path().join("bench.db")).clock(Arc::new(clock.clone()));
-        Waiting::new(&client, issuer, &clock, builder.open().await?).await?.measure(&clock).await?
-    };
-    Ok(vec![
-        Row { name: "bare loop, its key alive", micros: alive, of: alive },
-        Row { name: "Client::poll", micros: ours, of: alive },
-        Row { name: "bare loop, its key from raw bytes for each poll", micros: brought_back, of: brought_back },
-        Row { name: "Poller on MemoryStore", micros: in_memory, of: brought_back },
-        Row { name: "Poller on SqliteStore", micros: in_file, of: brought_back },
-    ])
-}
-
-/// As many processes as the others make polls, in a poller.
-struct Waiting(Poller);
-
-impl Waiting {
-    async fn new(
-        client: &Client,
-        issuer: &str,
-        clock: &TestClock,
-        store: impl Store + 'static,
-    ) -> Result<Self, Failed> {
-        let builder = Poller::builder(store, Keyring::new(SealingKey::generate(&SystemRandom)?));
-        let poller = builder.clock(Arc::new(clock.clone())).client(client.clone()).start().await?;
-        for _ in 0..POLLS {
-            poller.track(&sign_in(client, issuer).await?, "").await?;
-        }
-        Ok(Self(poller))
-    }
-
-    /// Microseconds of CPU for each poll, the store's included.
-    async fn measure(self, clock: &TestClock) -> Result<f64, Failed> {
-        let mut times = Vec::new();
-        for repetition in 0..=REPETITIONS {
+        for ((_, contender), times) in contenders.iter_mut().zip(&mut times) {
             let began = cpu_time()?;
-            self.polled(clock).await?;
+            contender.poll().await?;
+            // The first time warms connections and caches up.
             if repetition > 0 {
                 times.push((cpu_time()? - began).as_secs_f64() * 1e6 / POLLS as f64);
             }
         }
-        self.0.shutdown(Duration::ZERO).await;
-        Ok(median(times))
     }
+    let medians: Vec<_> = times.into_iter().map(median).collect();
+    let bare = |brings: bool| {
+        let is_it = |contender: &Contender| matches!(contender, Contender::Bare { brings_key_back, .. } if *brings_key_back == brings);
+        contenders.iter().zip(&medians).find(|((_, contender), _)| is_it(contender)).map(|(_, micros)| *micros)
+    };
+    let row = |((name, contender), micros): (&(&'static str, Contender), &f64)| {
+        let brings_key_back = match contender {
+            Contender::Bare { brings_key_back, .. } => *brings_key_back,
+            Contender::Client { .. } => false,
+            Contender::Simulated(_) | Contender::Real(_) => true,
+        };
+        Row { name, micros: *micros, of: bare(brings_key_back) }
+    };
+    Ok(contenders.iter().zip(&medians).map(row).collect())
+}
 
-    /// Waits for so many polls, and lets an interval pass whenever nobody is due.
-    #[expect(clippy::disallowed_methods, reason = "real time shows that nothing happens on the simulated one")]
-    async fn polled(&self, clock: &TestClock) -> Result<(), Failed> {
-        let mut events = self.0.events();
-        let mut polled = 0;
-        while polled < POLLS {
-            match tokio::time::timeout(Duration::from_millis(20), events.recv()).await {
-                Ok(Ok(Event::Polled { .. })) => polled += 1,
-                Ok(Ok(Event::Trouble { error, .. })) => return Err(error.to_string().into()),
-                Ok(Ok(_)) => {}
-                Ok(Err(missed)) => return Err(missed.into()),
-                Err(_) => clock.advance(Duration::from_secs(2)),
+/// Those that the command line names, or all.
+async fn contenders(issuer: &str, folder: &Path) -> Result<Vec<(&'static str, Contender)>, Failed> {
+    let mut contenders = Vec::new();
+    if is_chosen("bare") {
+        let bare = Arc::new(Bare::new(issuer)?);
+        contenders.push(("bare loop, its key alive", Contender::Bare { bare: bare.clone(), brings_key_back: false }));
+        let name = "bare loop, its key from raw bytes for each poll";
+        contenders.push((name, Contender::Bare { bare, brings_key_back: true }));
+    }
+    if is_chosen("client") {
+        let clock = TestClock::new();
+        let (client, mut pending) = (client(issuer, &clock)?, Vec::with_capacity(IN_FLIGHT));
+        for _ in 0..IN_FLIGHT {
+            pending.push(sign_in(&client).await?);
+        }
+        contenders.push(("Client::poll", Contender::Client { client, clock, pending }));
+    }
+    if is_chosen("memory") {
+        let clock = TestClock::new();
+        let store = MemoryStore::with_clock(Arc::new(clock.clone()));
+        contenders.push(("Poller on MemoryStore", Contender::Simulated(Waiting::new(issuer, clock, store).await?)));
+    }
+    if is_chosen("sqlite") {
+        let clock = TestClock::new();
+        let builder = SqliteStore::builder(folder.join("bench.db")).clock(Arc::new(clock.clone()));
+        let waiting = Waiting::new(issuer, clock, builder.open().await?).await?;
+        contenders.push(("Poller on SqliteStore", Contender::Simulated(waiting)));
+    }
+    if let Ok(url) = std::env::var("DATABASE_URL")
+        && is_chosen("postgres")
+    {
+        let store = PostgresStore::builder(&url).schema("polls_bench").connect().await?;
+        store.migrate().await?;
+        contenders.push(("Poller on PostgresStore", Contender::Real(RealTime::new(issuer, store).await?)));
+    }
+    Ok(contenders)
+}
+
+impl Contender {
+    async fn poll(&mut self) -> Result<(), Failed> {
+        match self {
+            Self::Bare { bare, brings_key_back } => {
+                for _ in 0..ROUNDS {
+                    let polls = (0..IN_FLIGHT).map(|_| bare.poll(*brings_key_back));
+                    join_all(polls).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+                }
             }
+            Self::Client { client, clock, pending } => {
+                for _ in 0..ROUNDS {
+                    clock.advance(Duration::from_secs(5));
+                    for polled in join_all(pending.iter_mut().map(|pending| client.poll(pending))).await {
+                        if !matches!(polled?, Poll::Pending) {
+                            return Err("the server says pending".into());
+                        }
+                    }
+                }
+            }
+            Self::Simulated(waiting) => waiting.poll().await?,
+            Self::Real(waiting) => waiting.poll().await?,
         }
         Ok(())
     }
 }
 
-async fn sign_in(client: &Client, issuer: &str) -> Result<PendingAuthentication, Failed> {
+fn client(issuer: &str, clock: &(impl Clock + Clone + 'static)) -> Result<Client, Failed> {
+    Ok(Client::builder(issuer, "bench")
+        .authentication(ClientAuthentication::client_secret_basic("a secret of some length"))
+        .redirect_uri("https://rp.example/callback")
+        .allow_insecure_loopback()
+        .clock(Arc::new(clock.clone()))
+        .build()?)
+}
+
+/// Whether the command line names it, or nothing.
+fn is_chosen(name: &str) -> bool {
+    let mut words = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).peekable();
+    words.peek().is_none() || words.any(|word| word == name)
+}
+
+/// A poller with as many processes as there are polls in a round, on a clock that stands still between rounds.
+struct Waiting {
+    poller: Poller,
+    clock: TestClock,
+}
+
+impl Waiting {
+    async fn new(issuer: &str, clock: TestClock, store: impl Store + 'static) -> Result<Self, Failed> {
+        let client = client(issuer, &clock)?;
+        let builder = Poller::builder(store, Keyring::new(SealingKey::generate(&SystemRandom)?));
+        let poller = builder.clock(Arc::new(clock.clone())).client(client.clone()).start().await?;
+        track(&client, &poller).await?;
+        Ok(Self { poller, clock })
+    }
+
+    async fn poll(&self) -> Result<(), Failed> {
+        let events = self.poller.events();
+        // Longer than the interval and its jitter, shorter than two of them: all are due, and once.
+        self.clock.advance(Duration::from_millis(1_500));
+        polled(events).await
+    }
+}
+
+/// The same on the time of a database, which does not stand still: there is a poller only while it is measured.
+struct RealTime {
+    client: Client,
+    store: Arc<PostgresStore>,
+    keyring: Keyring,
+}
+
+impl RealTime {
+    async fn new(issuer: &str, store: PostgresStore) -> Result<Self, Failed> {
+        let keyring = Keyring::new(SealingKey::generate(&SystemRandom)?);
+        let waiting = Self { client: client(issuer, &SystemClock)?, store: Arc::new(store), keyring };
+        let poller = Poller::builder(waiting.store.clone(), waiting.keyring.clone()).client(waiting.client.clone());
+        track(&waiting.client, &poller.connect().await?).await?;
+        Ok(waiting)
+    }
+
+    async fn poll(&self) -> Result<(), Failed> {
+        let builder = Poller::builder(self.store.clone(), self.keyring.clone()).client(self.client.clone());
+        let poller = builder.start().await?;
+        polled(poller.events()).await?;
+        poller.shutdown(Duration::from_secs(5)).await;
+        Ok(())
+    }
+}
+
+async fn track(client: &Client, poller: &Poller) -> Result<(), Failed> {
+    for _ in 0..ROUNDS {
+        let tracked = (0..IN_FLIGHT).map(async |_| {
+            poller.track(&sign_in(client).await?, "").await?;
+            Ok::<_, Failed>(())
+        });
+        join_all(tracked).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+    }
+    Ok(())
+}
+
+/// Waits for a round of polls.
+async fn polled(mut events: Receiver<Event>) -> Result<(), Failed> {
+    let mut polled = 0;
+    while polled < POLLS {
+        match events.recv().await? {
+            Event::Polled { .. } => polled += 1,
+            Event::Trouble { error, .. } => return Err(error.to_string().into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+async fn sign_in(client: &Client) -> Result<PendingAuthentication, Failed> {
     let (_, session) = client.authorize().start().await?;
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.append_pair("deferred_code", "a deferred code").append_pair("state", session.state().expose());
-    query.append_pair("iss", issuer);
+    query.append_pair("iss", client.issuer());
     match client.authorization_response(&query.finish(), session).await? {
         SignIn::Deferred(pending) => Ok(pending),
         other => Err(format!("not deferred: {other:?}").into()),
@@ -290,12 +377,9 @@ impl Bare {
     }
 }
 
-/// Of this process, user and system, in the kernel's ticks of 10 ms.
+/// Of this process, user and system.
 fn cpu_time() -> Result<Duration, Failed> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let fields = stat.rsplit_once(')').ok_or("no fields")?.1.split_whitespace().skip(11).take(2);
-    let ticks: u64 = fields.map(str::parse::<u64>).sum::<Result<_, _>>()?;
-    Ok(Duration::from_millis(ticks * 10))
+    Ok(rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime).try_into()?)
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
