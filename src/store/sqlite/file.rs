@@ -17,6 +17,12 @@ const APPLICATION: i64 = 0x4f49_4464;
 /// What each release has added. Only ever append: the number of steps that a file has seen is its `user_version`.
 const STEPS: [&str; 1] = [include_str!("schema.sql")];
 
+/// How long the write-ahead log gets, of 4 KiB each.
+const LOG_PAGES: i64 = 4_000;
+
+/// What the writer keeps in memory: the index by due time of some hundred thousand processes, and what is in use.
+const CACHE_KIBIBYTES: i64 = 16 * 1024;
+
 /// How many statements stay compiled.
 const STATEMENTS: usize = 64;
 
@@ -109,6 +115,9 @@ fn set_up(connection: &Connection, path: &Path) -> Result<(), StoreError> {
         // Erased bodies are overwritten where that costs no further input or output.
         connection.pragma_update(None, "secure_delete", "fast")?;
         connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
+        // A page that many transactions change goes into the database once for all of them.
+        connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
+        connection.pragma_update(None, "cache_size", -CACHE_KIBIBYTES)?;
         connection.execute_batch("BEGIN IMMEDIATE")
     };
     configure().map_err(failed)?;

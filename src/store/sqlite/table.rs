@@ -10,8 +10,8 @@ pub(super) use upkeep::{
 };
 pub(super) use work::{insert, ping, work};
 
-use rusqlite::Row;
 use rusqlite::types::{FromSqlError, Type};
+use rusqlite::{Row, RowIndex};
 
 use crate::store::column::{key_number, key_of};
 use crate::store::{Cancellation, Fingerprint, Partition, ProcessId, SealedBody, State};
@@ -31,12 +31,20 @@ fn partition_in(row: &Row<'_>) -> rusqlite::Result<Partition> {
 }
 
 fn state_in(row: &Row<'_>) -> rusqlite::Result<State> {
-    let number = row.get("state")?;
+    state_at(row, "state")
+}
+
+fn state_at(row: &Row<'_>, column: impl RowIndex) -> rusqlite::Result<State> {
+    let number = row.get(column)?;
     State::from_number(number).ok_or_else(|| unknown(number))
 }
 
 fn cancellation_in(row: &Row<'_>) -> rusqlite::Result<Cancellation> {
-    let number = row.get("cancellation")?;
+    cancellation_at(row, "cancellation")
+}
+
+fn cancellation_at(row: &Row<'_>, column: impl RowIndex) -> rusqlite::Result<Cancellation> {
+    let number = row.get(column)?;
     Cancellation::from_number(number).ok_or_else(|| unknown(number))
 }
 
@@ -51,7 +59,11 @@ fn body_in(row: &Row<'_>) -> rusqlite::Result<Option<SealedBody>> {
 }
 
 fn key_in(row: &Row<'_>) -> rusqlite::Result<[u8; 4]> {
-    let number: i64 = row.get("key")?;
+    key_at(row, "key")
+}
+
+fn key_at(row: &Row<'_>, column: impl RowIndex) -> rusqlite::Result<[u8; 4]> {
+    let number: i64 = row.get(column)?;
     key_of(number).ok_or(FromSqlError::OutOfRange(number)).map_err(conversion)
 }
 

@@ -15,7 +15,7 @@ pub(in crate::store::sqlite) fn load(
     now: Moment,
     id: ProcessId,
 ) -> rusqlite::Result<Option<Process>> {
-    let mut find = connection.prepare_cached("SELECT * FROM process LEFT JOIN sealed USING (slot) WHERE id = ?")?;
+    let mut find = connection.prepare_cached("SELECT * FROM current LEFT JOIN sealed USING (slot) WHERE id = ?")?;
     find.query_row([id.to_bytes()], |row| process_in(row, now)).optional()
 }
 
@@ -81,7 +81,8 @@ pub(in crate::store::sqlite) fn spread(
 ) -> rusqlite::Result<usize> {
     let mut spread = connection.prepare_cached(
         "UPDATE process SET due_at = :now + share(id, interval)
-         WHERE partition = :partition AND state <= 2 AND due_at <= :now AND state = 1 AND leased_until IS NULL",
+         WHERE partition = :partition AND state <= 2 AND due_at <= :now AND state = 1
+           AND NOT EXISTS (SELECT 1 FROM lease WHERE lease.slot = process.slot)",
     )?;
     spread.execute(named_params! { ":partition": partition.0, ":now": now.0 })
 }
@@ -91,13 +92,21 @@ pub(in crate::store::sqlite) fn hasten(
     now: Moment,
     longest: Duration,
 ) -> rusqlite::Result<usize> {
-    let mut hasten = connection.prepare_cached(
-        "UPDATE process SET
+    let mut hasten_leased = connection.prepare_cached(
+        "UPDATE lease SET
              leased_until = min(leased_until, :lease_end),
-             due_at = min(due_at, :lease_end + interval + share(id, interval))
-         WHERE state <> 4 AND (leased_until > :lease_end OR due_at > :lease_end + interval + share(id, interval))",
+             due_at = min(lease.due_at, :lease_end + interval + share(id, interval))
+         FROM process
+         WHERE process.slot = lease.slot
+           AND (leased_until > :lease_end OR lease.due_at > :lease_end + interval + share(id, interval))",
     )?;
-    hasten.execute(named_params! { ":lease_end": now.plus(longest) })
+    let mut hasten = connection.prepare_cached(
+        "UPDATE process SET due_at = :lease_end + interval + share(id, interval)
+         WHERE state <> 4 AND due_at > :lease_end + interval + share(id, interval)
+           AND NOT EXISTS (SELECT 1 FROM lease WHERE lease.slot = process.slot)",
+    )?;
+    let values = named_params! { ":lease_end": now.plus(longest) };
+    Ok(hasten_leased.execute(values)? + hasten.execute(values)?)
 }
 
 pub(in crate::store::sqlite) fn sealed_otherwise(
@@ -108,7 +117,7 @@ pub(in crate::store::sqlite) fn sealed_otherwise(
     most: usize,
 ) -> rusqlite::Result<Vec<Process>> {
     let mut find = connection.prepare_cached(
-        "SELECT * FROM process JOIN sealed USING (slot)
+        "SELECT * FROM current JOIN sealed USING (slot)
          WHERE key <> :key AND id > coalesce(:after, x'') ORDER BY id LIMIT :limit",
     )?;
     let values = named_params! {
@@ -162,7 +171,7 @@ pub(in crate::store::sqlite) fn stats(connection: &Connection, now: Moment) -> r
                 count(*) FILTER (WHERE state = 4),
                 min(due_at) FILTER (WHERE state <= 2 AND (leased_until IS NULL OR leased_until <= :now)),
                 min(due_at) FILTER (WHERE state = 3)
-         FROM process GROUP BY partition",
+         FROM current GROUP BY partition",
     )?;
     let stats = count.query_map(named_params! { ":now": now.0 }, |row| {
         let mut states = [0; 5];

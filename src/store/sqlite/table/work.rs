@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
-use super::{body_of_claimed, cancellation_in, id_in, lookup_in, numbers, partition_in, state_in};
+use super::{cancellation_at, id_in, key_at, lookup_in, numbers, state_at, state_in};
 use crate::store::column::{key_number, limit, micros};
 use crate::store::sqlite::moment::Moment;
 use crate::store::{
-    Claim, Claimed, Fingerprint, Insertion, Lane, NewProcess, Next, Ping, Pinged, ProcessId, Settled, Settlement,
-    State, Work,
+    Cancellation, Claim, Claimed, Fingerprint, Insertion, Lane, NewProcess, Next, Partition, Ping, Pinged, ProcessId,
+    SealedBody, Settled, Settlement, State, Work,
 };
 
 pub(in crate::store::sqlite) fn insert(
@@ -24,10 +24,10 @@ pub(in crate::store::sqlite) fn insert(
     }
     let due_at = now.plus(process.due_in);
     let mut add = connection.prepare_cached(
-        "INSERT INTO process (id, partition, state, session, lookup, due_at, leased_until, not_before, interval,
-                              schedule, format, key, first_key)
-         VALUES (:id, :partition, :state, :session, :lookup, :due_at, :leased_until, :not_before, :interval,
-                 :schedule, :format, :key, :key)",
+        "INSERT INTO process (id, partition, state, session, lookup, due_at, not_before, interval, schedule, format, key,
+                              first_key)
+         VALUES (:id, :partition, :state, :session, :lookup, :due_at, :not_before, :interval, :schedule, :format, :key,
+                 :key)",
     )?;
     let slot = add.insert(named_params! {
         ":id": process.id.to_bytes(),
@@ -36,7 +36,6 @@ pub(in crate::store::sqlite) fn insert(
         ":session": process.sessions.first().map(|session| session.0),
         ":lookup": process.lookups.first().map(|lookup| lookup.0),
         ":due_at": due_at,
-        ":leased_until": (process.state == State::Exchanging).then_some(due_at),
         ":not_before": process.ping_in.map(|wait| now.plus(wait)),
         ":interval": micros(process.interval),
         ":schedule": process.schedule,
@@ -45,6 +44,10 @@ pub(in crate::store::sqlite) fn insert(
     })?;
     let mut add_body = connection.prepare_cached("INSERT INTO sealed (slot, body) VALUES (?, ?)")?;
     add_body.execute(params![slot, process.body.bytes])?;
+    if process.state == State::Exchanging {
+        let lease = Lease { leased_until: due_at, due_at, epoch: 0, attempts: 0 };
+        lease.write(connection, slot, process.partition)?;
+    }
     Ok(Insertion::Inserted { now: now.wall() })
 }
 
@@ -97,60 +100,131 @@ pub(in crate::store::sqlite) fn work(
     Ok(work)
 }
 
+/// What a claim writes; see `schema.sql`.
+struct Lease {
+    leased_until: i64,
+    due_at: i64,
+    epoch: i64,
+    attempts: u32,
+}
+
+impl Lease {
+    fn write(&self, connection: &Connection, slot: i64, partition: Partition) -> rusqlite::Result<()> {
+        let mut write = connection.prepare_cached("REPLACE INTO lease VALUES (?, ?, ?, ?, ?, ?)")?;
+        write.execute(params![slot, partition.0, self.leased_until, self.due_at, self.epoch, self.attempts]).map(drop)
+    }
+}
+
+/// What a settlement has to know of its row.
+struct Found {
+    slot: i64,
+    state: State,
+    provisional: bool,
+    has_lookup: bool,
+    pinged: bool,
+    cancellation: Cancellation,
+    leased: bool,
+    epoch: i64,
+    attempts: u32,
+}
+
+impl Found {
+    fn with(connection: &Connection, id: ProcessId) -> rusqlite::Result<Option<Self>> {
+        let mut find = connection.prepare_cached(
+            "SELECT slot, state, provisional, lookup IS NOT NULL, pinged_at IS NOT NULL, cancellation, lease.epoch,
+                    process.epoch, coalesce(lease.attempts, process.attempts)
+             FROM process LEFT JOIN lease USING (slot) WHERE id = ?",
+        )?;
+        let read = |row: &Row<'_>| {
+            let claimed: Option<i64> = row.get(6)?;
+            Ok(Self {
+                slot: row.get(0)?,
+                state: state_at(row, 1)?,
+                provisional: row.get(2)?,
+                has_lookup: row.get(3)?,
+                pinged: row.get(4)?,
+                cancellation: cancellation_at(row, 5)?,
+                leased: claimed.is_some(),
+                epoch: claimed.map_or_else(|| row.get(7), Ok)?,
+                attempts: row.get(8)?,
+            })
+        };
+        find.query_row([id.to_bytes()], read).optional()
+    }
+
+    fn takes(&self, settlement: &Settlement) -> bool {
+        let fits = match settlement.epoch {
+            Some(epoch) => self.state <= State::Answered && self.epoch == epoch,
+            None => self.state <= State::Waiting || (self.state == State::Decided && self.provisional),
+        };
+        fits && !(settlement.lookup.is_some() && self.has_lookup)
+    }
+}
+
 fn settle(connection: &Connection, now: Moment, settlement: &Settlement) -> rusqlite::Result<Settled> {
+    let Some(found) = Found::with(connection, settlement.id)?.filter(|found| found.takes(settlement)) else {
+        return Ok(Settled::Stale);
+    };
     let (state, provisional) = match settlement.next {
         Next::Waiting => (State::Waiting, false),
         Next::Answered => (State::Answered, false),
         Next::Decided { provisional } => (State::Decided, provisional),
         Next::Ended => (State::Acknowledged, false),
     };
-    let mut update = connection.prepare_cached(
-        "UPDATE process SET
-             state = :state,
-             provisional = :provisional,
-             leased_until = NULL,
-             schedule = :schedule,
-             interval = :interval,
-             attempts = CASE WHEN state = :state THEN attempts ELSE 0 END,
-             epoch = epoch + (:epoch IS NULL),
-             not_before = :not_before,
-             due_at = CASE WHEN :state = 1 AND pinged_at IS NOT NULL AND :not_before IS NOT NULL
-                           THEN min(:due_at, :not_before) ELSE :due_at END,
-             lookup = coalesce(:lookup, lookup),
-             format = coalesce(:format, format),
-             key = coalesce(:key, key),
-             revision = revision + (:format IS NOT NULL),
-             cancellation = CASE WHEN :told AND cancellation = 1 THEN 2 ELSE cancellation END
-         WHERE id = :id
-           AND (:lookup IS NULL OR lookup IS NULL)
-           AND CASE WHEN :epoch IS NULL THEN state <= 1 OR (state = 3 AND provisional)
-                    ELSE state <= 2 AND epoch = :epoch END
-         RETURNING slot",
+    let not_before = settlement.ping_in.map(|wait| now.plus(wait));
+    let due_at = now.plus(settlement.due_in);
+    let due_at = match not_before {
+        Some(not_before) if state == State::Waiting && found.pinged => due_at.min(not_before),
+        _ => due_at,
+    };
+    // Most answers of an OP change nothing else, and the indexes on what does not stand here are left alone.
+    let mut reschedule = connection.prepare_cached(
+        "UPDATE process SET due_at = ?, not_before = ?, schedule = ?, interval = ?, epoch = ?, attempts = ?
+         WHERE slot = ?",
     )?;
-    let values = named_params! {
-        ":id": settlement.id.to_bytes(),
-        ":state": state as u8,
-        ":provisional": provisional,
-        ":schedule": settlement.schedule,
-        ":interval": micros(settlement.interval),
-        ":epoch": settlement.epoch,
-        ":not_before": settlement.ping_in.map(|wait| now.plus(wait)),
-        ":due_at": now.plus(settlement.due_in),
-        ":lookup": settlement.lookup.map(|lookup| lookup.0),
-        ":format": settlement.body.as_ref().map(|body| body.format),
-        ":key": settlement.body.as_ref().map(|body| key_number(body.key)),
-        ":told": settlement.cancellation_told,
-    };
-    let Some(slot) = update.query_row(values, |row| row.get::<_, i64>(0)).optional()? else {
-        return Ok(Settled::Stale);
-    };
-    if state == State::Acknowledged {
-        connection.prepare_cached("DELETE FROM sealed WHERE slot = ?")?.execute([slot])?;
-    } else if let Some(body) = &settlement.body {
+    reschedule.execute(params![
+        due_at,
+        not_before,
+        settlement.schedule,
+        micros(settlement.interval),
+        found.epoch + i64::from(settlement.epoch.is_none()),
+        if state == found.state { found.attempts } else { 0 },
+        found.slot,
+    ])?;
+    if found.leased {
+        connection.prepare_cached("DELETE FROM lease WHERE slot = ?")?.execute([found.slot])?;
+    }
+    if (state, provisional) != (found.state, found.provisional) {
+        let mut change = connection.prepare_cached("UPDATE process SET state = ?, provisional = ? WHERE slot = ?")?;
+        change.execute(params![state as u8, provisional, found.slot])?;
+    }
+    if let Some(lookup) = settlement.lookup {
+        let mut name = connection.prepare_cached("UPDATE process SET lookup = ? WHERE slot = ?")?;
+        name.execute(params![lookup.0, found.slot])?;
+    }
+    if settlement.cancellation_told && found.cancellation == Cancellation::Requested {
+        let mut tell = connection.prepare_cached("UPDATE process SET cancellation = ? WHERE slot = ?")?;
+        tell.execute(params![Cancellation::Told as u8, found.slot])?;
+    }
+    if let Some(body) = &settlement.body {
+        let mut label = connection
+            .prepare_cached("UPDATE process SET format = ?, key = ?, revision = revision + 1 WHERE slot = ?")?;
+        label.execute(params![body.format, key_number(body.key), found.slot])?;
         let mut replace = connection.prepare_cached("UPDATE sealed SET body = ? WHERE slot = ?")?;
-        replace.execute(params![body.bytes, slot])?;
+        replace.execute(params![body.bytes, found.slot])?;
+    }
+    if state == State::Acknowledged {
+        connection.prepare_cached("DELETE FROM sealed WHERE slot = ?")?.execute([found.slot])?;
     }
     Ok(Settled::Done)
+}
+
+/// A row that a claim can take.
+struct Due {
+    slot: i64,
+    due_at: i64,
+    interval: i64,
+    row: Claimed,
 }
 
 fn claim_lane(
@@ -161,14 +235,6 @@ fn claim_lane(
     keys: &str,
     claimed: &mut Vec<Claimed>,
 ) -> rusqlite::Result<()> {
-    let mut due = connection.prepare_cached(
-        "SELECT slot, id, partition, state, leased_until, pinged_at, epoch, attempts, cancellation, schedule, format, key,
-                body
-         FROM process JOIN sealed USING (slot)
-         WHERE partition = :partition AND state <= 2 AND due_at <= :now
-           AND format <= :format AND key IN (SELECT value FROM json_each(:keys))
-         ORDER BY due_at LIMIT :limit",
-    )?;
     let values = named_params! {
         ":partition": lane.partition.0,
         ":now": now.0,
@@ -176,35 +242,63 @@ fn claim_lane(
         ":keys": keys,
         ":limit": limit(lane.limit),
     };
-    let rows: Vec<_> =
-        due.query_map(values, |row| Ok((row.get::<_, i64>("slot")?, claimed_in(row)?)))?.collect::<Result<_, _>>()?;
-    let leased_until = now.plus(claim.lease);
-    let mut lease = connection.prepare_cached(
-        "UPDATE process SET leased_until = :leased_until, due_at = :leased_until + interval, epoch = epoch + 1,
-                            attempts = :attempts, pinged_at = NULL
-         WHERE slot = :slot",
+    let mut free = connection.prepare_cached(
+        "SELECT slot, id, state, pinged_at IS NOT NULL, cancellation, schedule, format, key, body, interval, due_at, epoch,
+                attempts, 0
+         FROM process JOIN sealed USING (slot)
+         WHERE partition = :partition AND state <= 2 AND due_at <= :now
+           AND format <= :format AND key IN (SELECT value FROM json_each(:keys))
+           AND NOT EXISTS (SELECT 1 FROM lease WHERE lease.slot = process.slot)
+         ORDER BY due_at LIMIT :limit",
     )?;
-    for (slot, row) in rows {
-        lease.execute(named_params! { ":leased_until": leased_until, ":attempts": row.attempts, ":slot": slot })?;
+    let mut due: Vec<_> =
+        free.query_map(values, |row| due_in(row, lane.partition))?.collect::<rusqlite::Result<_>>()?;
+    let mut orphaned = connection.prepare_cached(
+        "SELECT slot, id, state, pinged_at IS NOT NULL, cancellation, schedule, format, key, body, interval, lease.due_at,
+                lease.epoch, lease.attempts, 1
+         FROM lease JOIN process USING (slot) JOIN sealed USING (slot)
+         WHERE lease.partition = :partition AND lease.due_at <= :now
+           AND format <= :format AND key IN (SELECT value FROM json_each(:keys))
+         ORDER BY lease.due_at LIMIT :limit",
+    )?;
+    let free = due.len();
+    for row in orphaned.query_map(values, |row| due_in(row, lane.partition))? {
+        due.push(row?);
+    }
+    if due.len() > free {
+        due.sort_by_key(|row| row.due_at);
+        due.truncate(lane.limit);
+    }
+    let leased_until = now.plus(claim.lease);
+    let mut take_ping = connection.prepare_cached("UPDATE process SET pinged_at = NULL WHERE slot = ?")?;
+    for Due { slot, interval, row, .. } in due {
+        let due_at = leased_until.saturating_add(interval);
+        let lease = Lease { leased_until, due_at, epoch: row.epoch, attempts: row.attempts };
+        lease.write(connection, slot, lane.partition)?;
+        if row.pinged {
+            take_ping.execute([slot])?;
+        }
         claimed.push(row);
     }
     Ok(())
 }
 
-/// A row as it is once it has been claimed.
-fn claimed_in(row: &Row<'_>) -> rusqlite::Result<Claimed> {
-    Ok(Claimed {
-        id: id_in(row, "id")?,
-        partition: partition_in(row)?,
-        state: state_in(row)?,
-        epoch: row.get::<_, i64>("epoch")? + 1,
-        orphaned: row.get::<_, Option<i64>>("leased_until")?.is_some(),
-        pinged: row.get::<_, Option<i64>>("pinged_at")?.is_some(),
-        attempts: row.get::<_, u32>("attempts")?.saturating_add(1),
-        cancellation: cancellation_in(row)?,
-        schedule: row.get("schedule")?,
-        body: body_of_claimed(row)?,
-    })
+/// A row as it is once it has been claimed. Columns are known by their places here: rows come by the thousand, and names are
+/// looked up each time.
+fn due_in(row: &Row<'_>, partition: Partition) -> rusqlite::Result<Due> {
+    let claimed = Claimed {
+        id: ProcessId::from_bytes(row.get(1)?),
+        partition,
+        state: state_at(row, 2)?,
+        epoch: row.get::<_, i64>(11)? + 1,
+        orphaned: row.get(13)?,
+        pinged: row.get(3)?,
+        attempts: row.get::<_, u32>(12)?.saturating_add(1),
+        cancellation: cancellation_at(row, 4)?,
+        schedule: row.get(5)?,
+        body: SealedBody { format: row.get(6)?, key: key_at(row, 7)?, bytes: row.get(8)? },
+    };
+    Ok(Due { slot: row.get(0)?, due_at: row.get(10)?, interval: row.get(9)?, row: claimed })
 }
 
 fn next_in_lane(
@@ -214,15 +308,21 @@ fn next_in_lane(
     lane: Lane,
     keys: &str,
 ) -> rusqlite::Result<Option<Duration>> {
-    let mut next = connection.prepare_cached(
+    let values = named_params! { ":partition": lane.partition.0, ":format": format, ":keys": keys };
+    let mut free = connection.prepare_cached(
         "SELECT due_at FROM process
          WHERE partition = :partition AND state <= 2
            AND format <= :format AND key IN (SELECT value FROM json_each(:keys))
+           AND NOT EXISTS (SELECT 1 FROM lease WHERE lease.slot = process.slot)
          ORDER BY due_at LIMIT 1",
     )?;
-    let values = named_params! { ":partition": lane.partition.0, ":format": format, ":keys": keys };
-    let due_at = next.query_row(values, |row| row.get(0)).optional()?;
-    Ok(due_at.map(|due_at| now.until(due_at)))
+    let free: Option<i64> = free.query_row(values, |row| row.get(0)).optional()?;
+    let mut leased = connection.prepare_cached(
+        "SELECT min(lease.due_at) FROM lease JOIN process USING (slot)
+         WHERE lease.partition = :partition AND format <= :format AND key IN (SELECT value FROM json_each(:keys))",
+    )?;
+    let leased: Option<i64> = leased.query_row(values, |row| row.get(0))?;
+    Ok([free, leased].into_iter().flatten().min().map(|due_at| now.until(due_at)))
 }
 
 pub(in crate::store::sqlite) fn ping(connection: &Connection, now: Moment, ping: &Ping) -> rusqlite::Result<Pinged> {
@@ -242,7 +342,7 @@ pub(in crate::store::sqlite) fn ping(connection: &Connection, now: Moment, ping:
     let mut note = connection.prepare_cached(
         "UPDATE process SET
              pinged_at = :now,
-             due_at = CASE WHEN leased_until IS NULL AND not_before IS NOT NULL
+             due_at = CASE WHEN not_before IS NOT NULL AND NOT EXISTS (SELECT 1 FROM lease WHERE lease.slot = process.slot)
                            THEN min(due_at, max(:now, not_before)) ELSE due_at END
          WHERE id = :id",
     )?;
