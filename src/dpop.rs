@@ -1,7 +1,7 @@
 //! DPoP (RFC 9449): the key of an authentication process and the proofs made with it.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -32,7 +32,8 @@ struct Inner {
     algorithm: SigningAlgorithm,
     key: RawKey,
     public_jwk: String,
-    thumbprint: String,
+    /// Computed when it is asked for, which no poll does.
+    thumbprint: OnceLock<String>,
     /// The first segment of every proof of this key: its `typ`, `alg` and `jwk` never change.
     header: String,
 }
@@ -62,7 +63,7 @@ impl DpopKey {
     /// The JWK thumbprint with SHA-256 in base64url (RFC 7638), which is `dpop_jkt` in an authorization request
     /// (RFC 9449 §10) and `cnf.jkt` in an access token.
     pub fn thumbprint(&self) -> &str {
-        &self.0.thumbprint
+        self.0.thumbprint.get_or_init(|| URL_SAFE_NO_PAD.encode(sha256(self.0.public_jwk.as_bytes())))
     }
 
     /// The public key as a JWK, in the canonical JSON of RFC 7638 §3.
@@ -93,15 +94,14 @@ impl DpopKey {
 
     fn new(algorithm: SigningAlgorithm, key: RawKey) -> Self {
         let public_jwk = jwk::canonical(key.public_parts());
-        let thumbprint = URL_SAFE_NO_PAD.encode(sha256(public_jwk.as_bytes()));
         let header = proof::header(algorithm, &public_jwk);
-        Self(Arc::new(Inner { algorithm, key, public_jwk, thumbprint, header }))
+        Self(Arc::new(Inner { algorithm, key, public_jwk, thumbprint: OnceLock::new(), header }))
     }
 }
 
 impl fmt::Debug for DpopKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("DpopKey").field("thumbprint", &self.0.thumbprint).finish_non_exhaustive()
+        formatter.debug_struct("DpopKey").field("thumbprint", &self.thumbprint()).finish_non_exhaustive()
     }
 }
 

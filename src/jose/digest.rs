@@ -9,15 +9,18 @@ use openssl::sign::Signer;
 use super::algorithm::HashFunction;
 use crate::error::{Error, ErrorKind};
 
-/// SHA-256.
+/// SHA-256. In one call OpenSSL 3 would look the algorithm up by its name each time, which takes longer than hashing a
+/// kilobyte.
 pub(crate) fn sha256(data: &[u8]) -> [u8; 32] {
-    sha::sha256(data)
+    let mut hasher = sha::Sha256::new();
+    hasher.update(data);
+    hasher.finish()
 }
 
 /// The hash function that a signature algorithm implies.
 pub(crate) fn hash(function: HashFunction, data: &[u8]) -> Vec<u8> {
     match function {
-        HashFunction::Sha256 => sha::sha256(data).to_vec(),
+        HashFunction::Sha256 => sha256(data).to_vec(),
         HashFunction::Sha384 => sha::sha384(data).to_vec(),
         HashFunction::Sha512 => sha::sha512(data).to_vec(),
     }

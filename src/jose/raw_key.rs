@@ -14,10 +14,10 @@ use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{Id, PKey, Private};
 use openssl::rsa::{Padding, Rsa, RsaPrivateKeyBuilder};
-use openssl::sha::sha256;
 use openssl::sign::{RsaPssSaltlen, Signer};
 use zeroize::Zeroizing;
 
+use super::digest::sha256;
 use crate::error::{Error, ErrorKind};
 
 /// The kinds of key that DPoP proofs are signed with here.

@@ -22,6 +22,10 @@ const OUTAGE: Duration = Duration::from_secs(60);
 const LARGEST_DRIFT: Duration = Duration::from_secs(5);
 /// No lease is meant to be longer, not even that of an exchange whose answer waits for the store.
 const LONGEST_LEASE: Duration = Duration::from_secs(15 * 60);
+/// For so long the result of a poll waits for others: what a transaction costs is shared by all that is settled in it.
+const LINGER: Duration = Duration::from_millis(5);
+/// So many results are enough.
+const BATCH: usize = 32;
 /// How often tombstones are looked for.
 const PURGE_EVERY: Duration = Duration::from_secs(600);
 const PURGE_BATCH: usize = 1_000;
@@ -33,6 +37,8 @@ pub(super) struct Engine {
     jobs: JoinSet<Option<Settlement>>,
     /// Results that are not in the store yet.
     results: Vec<Settlement>,
+    /// When the first of them came.
+    results_since: Duration,
     store_pause: Option<Duration>,
     /// Since when the store has been failing.
     failing_since: Option<Duration>,
@@ -60,6 +66,7 @@ impl Engine {
             stop,
             jobs: JoinSet::new(),
             results: Vec::new(),
+            results_since: now,
             store_pause: None,
             failing_since: None,
             last_seen: None,
@@ -84,6 +91,9 @@ impl Engine {
         let shared = self.shared.clone();
         self.upkeep().await;
         self.gather();
+        if let Some(left) = self.lingers() {
+            return left;
+        }
         let (lanes, gates_in) = self.lanes();
         let mut wait = shared.store.look_every();
         if self.results.is_empty() && lanes.is_empty() {
@@ -113,6 +123,28 @@ impl Engine {
             }
         }
         gates_in.map_or(wait, |gate| gate.min(wait))
+    }
+
+    /// How long to wait for more results before they are settled, if that is worth it.
+    fn lingers(&self) -> Option<Duration> {
+        let is_urgent = |settlement: &Settlement| settlement.next != Next::Waiting;
+        if self.results.is_empty()
+            || self.results.len() >= BATCH
+            || self.jobs.is_empty()
+            || self.results.iter().any(is_urgent)
+        {
+            return None;
+        }
+        let waited = self.shared.clock.monotonic().saturating_sub(self.results_since);
+        LINGER.checked_sub(waited).filter(|left| !left.is_zero())
+    }
+
+    /// Keeps what came of a job until it is settled.
+    fn keep(&mut self, settlement: Option<Settlement>) {
+        if self.results.is_empty() {
+            self.results_since = self.shared.clock.monotonic();
+        }
+        self.results.extend(settlement);
     }
 
     fn tell_decided(&self, settled: &[Settled]) {
@@ -168,7 +200,7 @@ impl Engine {
             _ = self.stop.changed() => {}
             Some(errand) = self.errands.recv() => self.start_errand(errand),
             Some(joined) = self.jobs.join_next(), if !self.jobs.is_empty() && !is_failing => {
-                self.results.extend(joined.ok().flatten());
+                self.keep(joined.ok().flatten());
             }
             () = shared.nudge.notified() => {}
             () = changed, if self.shared.settings.polls && !is_failing => {}
@@ -185,7 +217,7 @@ impl Engine {
 
     fn gather(&mut self) {
         while let Some(joined) = self.jobs.try_join_next() {
-            self.results.extend(joined.ok().flatten());
+            self.keep(joined.ok().flatten());
         }
     }
 

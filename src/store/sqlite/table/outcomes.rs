@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 
-use super::{body_of_claimed, cancellation_in, id_in, numbers, partition_in, state_in};
+use super::{body_of_claimed, cancellation_in, id_in, partition_in, state_in, with_keys};
 use crate::store::column::limit;
 use crate::store::sqlite::moment::Moment;
 use crate::store::{Acknowledged, Acknowledgement, ClaimedOutcome, HeldOutcome, OutcomeClaim, Outcomes, State};
@@ -14,17 +14,16 @@ pub(in crate::store::sqlite) fn claim_outcomes(
     now: Moment,
     claim: &OutcomeClaim,
 ) -> rusqlite::Result<Outcomes> {
-    let keys = numbers(&claim.keys);
-    let mut due = connection.prepare_cached(
+    let mut due = connection.prepare_cached(&with_keys(
         "SELECT slot, id, partition, epoch, attempts, provisional, cancellation, format, key, body
          FROM process JOIN sealed USING (slot)
-         WHERE state = 3 AND due_at <= :now AND format <= :format AND key IN (SELECT value FROM json_each(:keys))
+         WHERE state = 3 AND due_at <= :now AND format <= :format AND key IN (:keys)
          ORDER BY due_at LIMIT :limit",
-    )?;
+        &claim.keys,
+    ))?;
     let values = named_params! {
         ":now": now.0,
         ":format": claim.format,
-        ":keys": keys,
         ":limit": limit(claim.limit),
     };
     let rows = due.query_map(values, |row| Ok((row.get::<_, i64>("slot")?, claimed_in(row)?)))?;
@@ -38,12 +37,13 @@ pub(in crate::store::sqlite) fn claim_outcomes(
         hold.execute(named_params! { ":due_at": due_at, ":attempts": row.attempts, ":slot": slot })?;
         claimed.push(row);
     }
-    let mut next = connection.prepare_cached(
+    let mut next = connection.prepare_cached(&with_keys(
         "SELECT due_at FROM process
-         WHERE state = 3 AND format <= :format AND key IN (SELECT value FROM json_each(:keys))
+         WHERE state = 3 AND format <= :format AND key IN (:keys)
          ORDER BY due_at LIMIT 1",
-    )?;
-    let values = named_params! { ":format": claim.format, ":keys": keys };
+        &claim.keys,
+    ))?;
+    let values = named_params! { ":format": claim.format };
     let due_at = next.query_row(values, |row| row.get(0)).optional()?;
     Ok(Outcomes { claimed, next_in: due_at.map(|due_at| now.until(due_at)) })
 }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, ToSql, named_params, params};
 
-use super::{cancellation_at, id_in, key_at, lookup_in, numbers, state_at, state_in};
+use super::{cancellation_at, id_in, key_at, lookup_in, state_at, state_in, with_keys};
 use crate::store::column::{key_number, limit, micros};
 use crate::store::sqlite::moment::Moment;
 use crate::store::{
@@ -45,8 +45,7 @@ pub(in crate::store::sqlite) fn insert(
     let mut add_body = connection.prepare_cached("INSERT INTO sealed (slot, body) VALUES (?, ?)")?;
     add_body.execute(params![slot, process.body.bytes])?;
     if process.state == State::Exchanging {
-        let lease = Lease { leased_until: due_at, due_at, epoch: 0, attempts: 0 };
-        lease.write(connection, slot, process.partition)?;
+        connection.prepare_cached(LEASE)?.execute(params![slot, process.partition.0, due_at, due_at, 0, 0])?;
     }
     Ok(Insertion::Inserted { now: now.wall() })
 }
@@ -83,17 +82,19 @@ pub(in crate::store::sqlite) fn work(
 ) -> rusqlite::Result<Work> {
     let mut work =
         Work { now: now.wall(), settled: Vec::with_capacity(settlements.len()), claimed: vec![], next_in: None };
-    for settlement in settlements {
-        work.settled.push(settle(connection, now, settlement)?);
+    if !settlements.is_empty() {
+        let mut settling = Settling::new(connection, now)?;
+        for settlement in settlements {
+            work.settled.push(settling.settle(settlement)?);
+        }
     }
     if let Some(claim) = claim {
-        let keys = numbers(&claim.keys);
         for lane in &claim.lanes {
-            claim_lane(connection, now, claim, *lane, &keys, &mut work.claimed)?;
+            claim_lane(connection, now, claim, *lane, &mut work.claimed)?;
         }
         // After all claims, for they move the rows that come next.
         for lane in &claim.lanes {
-            let next = next_in_lane(connection, now, claim.format, *lane, &keys)?;
+            let next = next_in_lane(connection, now, claim, *lane)?;
             work.next_in = [work.next_in, next].into_iter().flatten().min();
         }
     }
@@ -101,19 +102,8 @@ pub(in crate::store::sqlite) fn work(
 }
 
 /// What a claim writes; see `schema.sql`.
-struct Lease {
-    leased_until: i64,
-    due_at: i64,
-    epoch: i64,
-    attempts: u32,
-}
-
-impl Lease {
-    fn write(&self, connection: &Connection, slot: i64, partition: Partition) -> rusqlite::Result<()> {
-        let mut write = connection.prepare_cached("REPLACE INTO lease VALUES (?, ?, ?, ?, ?, ?)")?;
-        write.execute(params![slot, partition.0, self.leased_until, self.due_at, self.epoch, self.attempts]).map(drop)
-    }
-}
+const LEASE: &str =
+    "REPLACE INTO lease (slot, partition, leased_until, due_at, epoch, attempts) VALUES (?, ?, ?, ?, ?, ?)";
 
 /// What a settlement has to know of its row.
 struct Found {
@@ -129,27 +119,19 @@ struct Found {
 }
 
 impl Found {
-    fn with(connection: &Connection, id: ProcessId) -> rusqlite::Result<Option<Self>> {
-        let mut find = connection.prepare_cached(
-            "SELECT slot, state, provisional, lookup IS NOT NULL, pinged_at IS NOT NULL, cancellation, lease.epoch,
-                    process.epoch, coalesce(lease.attempts, process.attempts)
-             FROM process LEFT JOIN lease USING (slot) WHERE id = ?",
-        )?;
-        let read = |row: &Row<'_>| {
-            let claimed: Option<i64> = row.get(6)?;
-            Ok(Self {
-                slot: row.get(0)?,
-                state: state_at(row, 1)?,
-                provisional: row.get(2)?,
-                has_lookup: row.get(3)?,
-                pinged: row.get(4)?,
-                cancellation: cancellation_at(row, 5)?,
-                leased: claimed.is_some(),
-                epoch: claimed.map_or_else(|| row.get(7), Ok)?,
-                attempts: row.get(8)?,
-            })
-        };
-        find.query_row([id.to_bytes()], read).optional()
+    fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let claimed: Option<i64> = row.get(6)?;
+        Ok(Self {
+            slot: row.get(0)?,
+            state: state_at(row, 1)?,
+            provisional: row.get(2)?,
+            has_lookup: row.get(3)?,
+            pinged: row.get(4)?,
+            cancellation: cancellation_at(row, 5)?,
+            leased: claimed.is_some(),
+            epoch: claimed.map_or_else(|| row.get(7), Ok)?,
+            attempts: row.get(8)?,
+        })
     }
 
     fn takes(&self, settlement: &Settlement) -> bool {
@@ -161,62 +143,87 @@ impl Found {
     }
 }
 
-fn settle(connection: &Connection, now: Moment, settlement: &Settlement) -> rusqlite::Result<Settled> {
-    let Some(found) = Found::with(connection, settlement.id)?.filter(|found| found.takes(settlement)) else {
-        return Ok(Settled::Stale);
-    };
-    let (state, provisional) = match settlement.next {
-        Next::Waiting => (State::Waiting, false),
-        Next::Answered => (State::Answered, false),
-        Next::Decided { provisional } => (State::Decided, provisional),
-        Next::Ended => (State::Acknowledged, false),
-    };
-    let not_before = settlement.ping_in.map(|wait| now.plus(wait));
-    let due_at = now.plus(settlement.due_in);
-    let due_at = match not_before {
-        Some(not_before) if state == State::Waiting && found.pinged => due_at.min(not_before),
-        _ => due_at,
-    };
-    // Most answers of an OP change nothing else, and the indexes on what does not stand here are left alone.
-    let mut reschedule = connection.prepare_cached(
-        "UPDATE process SET due_at = ?, not_before = ?, schedule = ?, interval = ?, epoch = ?, attempts = ?
-         WHERE slot = ?",
-    )?;
-    reschedule.execute(params![
-        due_at,
-        not_before,
-        settlement.schedule,
-        micros(settlement.interval),
-        found.epoch + i64::from(settlement.epoch.is_none()),
-        if state == found.state { found.attempts } else { 0 },
-        found.slot,
-    ])?;
-    if found.leased {
-        connection.prepare_cached("DELETE FROM lease WHERE slot = ?")?.execute([found.slot])?;
+/// The statements that every settlement needs, taken out of the cache once for all of them.
+struct Settling<'c> {
+    connection: &'c Connection,
+    now: Moment,
+    find: CachedStatement<'c>,
+    reschedule: CachedStatement<'c>,
+    release: CachedStatement<'c>,
+}
+
+impl<'c> Settling<'c> {
+    fn new(connection: &'c Connection, now: Moment) -> rusqlite::Result<Self> {
+        Ok(Self {
+            connection,
+            now,
+            find: connection.prepare_cached(
+                "SELECT slot, state, provisional, lookup IS NOT NULL, pinged_at IS NOT NULL, cancellation, lease.epoch,
+                        process.epoch, coalesce(lease.attempts, process.attempts)
+                 FROM process LEFT JOIN lease USING (slot) WHERE id = ?",
+            )?,
+            // Most answers of an OP change nothing else, and the indexes on what does not stand here are left alone.
+            reschedule: connection.prepare_cached(
+                "UPDATE process SET due_at = ?, not_before = ?, schedule = ?, interval = ?, epoch = ?, attempts = ?
+                 WHERE slot = ?",
+            )?,
+            release: connection.prepare_cached("DELETE FROM lease WHERE slot = ?")?,
+        })
     }
-    if (state, provisional) != (found.state, found.provisional) {
-        let mut change = connection.prepare_cached("UPDATE process SET state = ?, provisional = ? WHERE slot = ?")?;
-        change.execute(params![state as u8, provisional, found.slot])?;
+
+    fn settle(&mut self, settlement: &Settlement) -> rusqlite::Result<Settled> {
+        let found = self.find.query_row([settlement.id.to_bytes()], Found::of).optional()?;
+        let Some(found) = found.filter(|found| found.takes(settlement)) else { return Ok(Settled::Stale) };
+        let (state, provisional) = match settlement.next {
+            Next::Waiting => (State::Waiting, false),
+            Next::Answered => (State::Answered, false),
+            Next::Decided { provisional } => (State::Decided, provisional),
+            Next::Ended => (State::Acknowledged, false),
+        };
+        let not_before = settlement.ping_in.map(|wait| self.now.plus(wait));
+        let due_at = self.now.plus(settlement.due_in);
+        let due_at = match not_before {
+            Some(not_before) if state == State::Waiting && found.pinged => due_at.min(not_before),
+            _ => due_at,
+        };
+        self.reschedule.execute(params![
+            due_at,
+            not_before,
+            settlement.schedule,
+            micros(settlement.interval),
+            found.epoch + i64::from(settlement.epoch.is_none()),
+            if state == found.state { found.attempts } else { 0 },
+            found.slot,
+        ])?;
+        if found.leased {
+            self.release.execute([found.slot])?;
+        }
+        if (state, provisional) != (found.state, found.provisional) {
+            self.change("state = ?, provisional = ?", params![state as u8, provisional, found.slot])?;
+        }
+        if let Some(lookup) = settlement.lookup {
+            self.change("lookup = ?", params![lookup.0, found.slot])?;
+        }
+        if settlement.cancellation_told && found.cancellation == Cancellation::Requested {
+            self.change("cancellation = ?", params![Cancellation::Told as u8, found.slot])?;
+        }
+        if let Some(body) = &settlement.body {
+            let label = params![body.format, key_number(body.key), found.slot];
+            self.change("format = ?, key = ?, revision = revision + 1", label)?;
+            let mut replace = self.connection.prepare_cached("UPDATE sealed SET body = ? WHERE slot = ?")?;
+            replace.execute(params![body.bytes, found.slot])?;
+        }
+        if state == State::Acknowledged {
+            self.connection.prepare_cached("DELETE FROM sealed WHERE slot = ?")?.execute([found.slot])?;
+        }
+        Ok(Settled::Done)
     }
-    if let Some(lookup) = settlement.lookup {
-        let mut name = connection.prepare_cached("UPDATE process SET lookup = ? WHERE slot = ?")?;
-        name.execute(params![lookup.0, found.slot])?;
+
+    /// Changes columns that few settlements change. The last of the values is the slot.
+    fn change(&self, columns: &str, values: &[&dyn ToSql]) -> rusqlite::Result<()> {
+        let sql = format!("UPDATE process SET {columns} WHERE slot = ?");
+        self.connection.prepare_cached(&sql)?.execute(values).map(drop)
     }
-    if settlement.cancellation_told && found.cancellation == Cancellation::Requested {
-        let mut tell = connection.prepare_cached("UPDATE process SET cancellation = ? WHERE slot = ?")?;
-        tell.execute(params![Cancellation::Told as u8, found.slot])?;
-    }
-    if let Some(body) = &settlement.body {
-        let mut label = connection
-            .prepare_cached("UPDATE process SET format = ?, key = ?, revision = revision + 1 WHERE slot = ?")?;
-        label.execute(params![body.format, key_number(body.key), found.slot])?;
-        let mut replace = connection.prepare_cached("UPDATE sealed SET body = ? WHERE slot = ?")?;
-        replace.execute(params![body.bytes, found.slot])?;
-    }
-    if state == State::Acknowledged {
-        connection.prepare_cached("DELETE FROM sealed WHERE slot = ?")?.execute([found.slot])?;
-    }
-    Ok(Settled::Done)
 }
 
 /// A row that a claim can take.
@@ -232,35 +239,35 @@ fn claim_lane(
     now: Moment,
     claim: &Claim,
     lane: Lane,
-    keys: &str,
     claimed: &mut Vec<Claimed>,
 ) -> rusqlite::Result<()> {
     let values = named_params! {
         ":partition": lane.partition.0,
         ":now": now.0,
         ":format": claim.format,
-        ":keys": keys,
         ":limit": limit(lane.limit),
     };
-    let mut free = connection.prepare_cached(
+    let mut free = connection.prepare_cached(&with_keys(
         "SELECT slot, id, state, pinged_at IS NOT NULL, cancellation, schedule, format, key, body, interval, due_at, epoch,
                 attempts, 0
          FROM process JOIN sealed USING (slot)
          WHERE partition = :partition AND state <= 2 AND due_at <= :now
-           AND format <= :format AND key IN (SELECT value FROM json_each(:keys))
+           AND format <= :format AND key IN (:keys)
            AND NOT EXISTS (SELECT 1 FROM lease WHERE lease.slot = process.slot)
          ORDER BY due_at LIMIT :limit",
-    )?;
+        &claim.keys,
+    ))?;
     let mut due: Vec<_> =
         free.query_map(values, |row| due_in(row, lane.partition))?.collect::<rusqlite::Result<_>>()?;
-    let mut orphaned = connection.prepare_cached(
+    let mut orphaned = connection.prepare_cached(&with_keys(
         "SELECT slot, id, state, pinged_at IS NOT NULL, cancellation, schedule, format, key, body, interval, lease.due_at,
                 lease.epoch, lease.attempts, 1
          FROM lease JOIN process USING (slot) JOIN sealed USING (slot)
          WHERE lease.partition = :partition AND lease.due_at <= :now
-           AND format <= :format AND key IN (SELECT value FROM json_each(:keys))
+           AND format <= :format AND key IN (:keys)
          ORDER BY lease.due_at LIMIT :limit",
-    )?;
+        &claim.keys,
+    ))?;
     let free = due.len();
     for row in orphaned.query_map(values, |row| due_in(row, lane.partition))? {
         due.push(row?);
@@ -270,11 +277,11 @@ fn claim_lane(
         due.truncate(lane.limit);
     }
     let leased_until = now.plus(claim.lease);
+    let mut lease = connection.prepare_cached(LEASE)?;
     let mut take_ping = connection.prepare_cached("UPDATE process SET pinged_at = NULL WHERE slot = ?")?;
     for Due { slot, interval, row, .. } in due {
         let due_at = leased_until.saturating_add(interval);
-        let lease = Lease { leased_until, due_at, epoch: row.epoch, attempts: row.attempts };
-        lease.write(connection, slot, lane.partition)?;
+        lease.execute(params![slot, lane.partition.0, leased_until, due_at, row.epoch, row.attempts])?;
         if row.pinged {
             take_ping.execute([slot])?;
         }
@@ -301,26 +308,22 @@ fn due_in(row: &Row<'_>, partition: Partition) -> rusqlite::Result<Due> {
     Ok(Due { slot: row.get(0)?, due_at: row.get(10)?, interval: row.get(9)?, row: claimed })
 }
 
-fn next_in_lane(
-    connection: &Connection,
-    now: Moment,
-    format: u8,
-    lane: Lane,
-    keys: &str,
-) -> rusqlite::Result<Option<Duration>> {
-    let values = named_params! { ":partition": lane.partition.0, ":format": format, ":keys": keys };
-    let mut free = connection.prepare_cached(
+fn next_in_lane(connection: &Connection, now: Moment, claim: &Claim, lane: Lane) -> rusqlite::Result<Option<Duration>> {
+    let values = named_params! { ":partition": lane.partition.0, ":format": claim.format };
+    let mut free = connection.prepare_cached(&with_keys(
         "SELECT due_at FROM process
          WHERE partition = :partition AND state <= 2
-           AND format <= :format AND key IN (SELECT value FROM json_each(:keys))
+           AND format <= :format AND key IN (:keys)
            AND NOT EXISTS (SELECT 1 FROM lease WHERE lease.slot = process.slot)
          ORDER BY due_at LIMIT 1",
-    )?;
+        &claim.keys,
+    ))?;
     let free: Option<i64> = free.query_row(values, |row| row.get(0)).optional()?;
-    let mut leased = connection.prepare_cached(
+    let mut leased = connection.prepare_cached(&with_keys(
         "SELECT min(lease.due_at) FROM lease JOIN process USING (slot)
-         WHERE lease.partition = :partition AND format <= :format AND key IN (SELECT value FROM json_each(:keys))",
-    )?;
+         WHERE lease.partition = :partition AND format <= :format AND key IN (:keys)",
+        &claim.keys,
+    ))?;
     let leased: Option<i64> = leased.query_row(values, |row| row.get(0))?;
     Ok([free, leased].into_iter().flatten().min().map(|due_at| now.until(due_at)))
 }
