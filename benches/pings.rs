@@ -104,7 +104,9 @@ async fn main() -> Result<(), Failed> {
         Some(Order::Forged) => forged(arguments.seconds).await,
         Some(Order::Op) => ends_with_input(Op::new()?.serve()).await,
         Some(Order::Receiver) => ends_with_input(serve_receiver()).await,
-        Some(Order::Bare) => ends_with_input(serve(Router::new().route("/ping", any(async || StatusCode::UNAUTHORIZED)), "")).await,
+        Some(Order::Bare) => {
+            ends_with_input(serve(Router::new().route("/ping", any(async || StatusCode::UNAUTHORIZED)), "")).await
+        }
         Some(Order::Load { url, token }) => load(url, token, Duration::from_secs(arguments.seconds)).await,
     }
 }
@@ -190,7 +192,8 @@ async fn from_pings(
     let (mut total, mut posts, mut commits) = (Vec::new(), Vec::new(), Vec::new());
     let bar = ProgressBar::new(pings as u64);
     for (id, waiting) in &tokens {
-        let request = http.post(&url).bearer_auth(&waiting.notification_token).header("content-type", "application/json");
+        let request =
+            http.post(&url).bearer_auth(&waiting.notification_token).header("content-type", "application/json");
         let request = request.body(json!({"deferred_auth_id": id}).to_string());
         let (answered, delivery) = tokio::join!(request.send(), outcomes.next());
         let delivered = SystemClock.monotonic();
@@ -474,7 +477,8 @@ async fn get_json<T: serde::de::DeserializeOwned>(http: &reqwest::Client, url: &
 
 /// Keeps results beside those of other measurements.
 fn keep(kind: &str, results: Value) -> Result<(), Failed> {
-    let mut all: Value = fs::read(RESULTS).ok().and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or(json!({}));
+    let mut all: Value =
+        fs::read(RESULTS).ok().and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or(json!({}));
     all[kind] = results;
     if let Some(folder) = Path::new(RESULTS).parent() {
         fs::create_dir_all(folder)?;

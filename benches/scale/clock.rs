@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::BoxFuture;
-use openid_deferred::{Clock, SystemClock};
+use openid_deferred::{Clock, Error, Random, SystemClock, SystemRandom};
 
 /// Where it stands: a day after its origin.
 pub(crate) const PREPARED: Duration = Duration::from_secs(86_400);
@@ -45,5 +45,18 @@ impl Clock for BenchClock {
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         SystemClock.sleep(duration)
+    }
+}
+
+/// Randomness without jitter, the only thing that two bytes are drawn for: so the OP knows when each poll is due.
+#[derive(Debug)]
+pub(crate) struct WithoutJitter;
+
+impl Random for WithoutJitter {
+    fn fill(&self, bytes: &mut [u8]) -> Result<(), Error> {
+        match bytes.len() {
+            2 => Ok(bytes.fill(0)),
+            _ => SystemRandom.fill(bytes),
+        }
     }
 }

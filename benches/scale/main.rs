@@ -329,9 +329,8 @@ impl Arguments {
 
 /// Without a database there is nothing to be measured on it.
 fn available(stores: Vec<StoreKind>) -> Vec<StoreKind> {
-    let (with, without): (Vec<_>, Vec<_>) = stores
-        .into_iter()
-        .partition(|store| *store != StoreKind::Postgres || population::has_database());
+    let (with, without): (Vec<_>, Vec<_>) =
+        stores.into_iter().partition(|store| *store != StoreKind::Postgres || population::has_database());
     if !without.is_empty() {
         eprintln!("DATABASE_URL names no database, so PostgreSQL is left out: scripts/postgres run ...");
     }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use crate::Failed;
-use crate::clock::{BenchClock, PREPARED, SIGN_IN};
+use crate::clock::{BenchClock, PREPARED, SIGN_IN, WithoutJitter};
 use crate::op::{Op, signed_in};
 
 /// Where processes wait.
@@ -127,8 +127,7 @@ impl Population {
     pub(crate) async fn fill(&self, store: Arc<dyn Store>, clock: &Arc<BenchClock>) -> Result<(), Failed> {
         let op = Arc::new(Op::new(&self.address, clock.clone(), 0, self.interval));
         let client = self.client(clock, Some(op))?;
-        let poller =
-            Poller::builder(store, keyring()?).clock(clock.clone()).client(client.clone()).connect().await?;
+        let poller = Poller::builder(store, keyring()?).clock(clock.clone()).client(client.clone()).connect().await?;
         let bar = ProgressBar::new(self.pending as u64);
         let style = "{msg:10} {wide_bar} {human_pos} of {human_len}, {elapsed}, {eta} to go";
         bar.set_style(ProgressStyle::with_template(style)?);
@@ -162,7 +161,8 @@ impl Population {
             .authentication(ClientAuthentication::client_secret_basic("a secret of some length"))
             .redirect_uri("https://rp.example/callback")
             .allow_insecure_loopback()
-            .clock(clock.clone());
+            .clock(clock.clone())
+            .random(Arc::new(WithoutJitter));
         let builder = match op {
             Some(op) => builder.http_client(op),
             None => builder.configure_http(|http| http.no_proxy()),

@@ -45,8 +45,7 @@ impl Results {
 
     /// Keeps one at once, in the place of an older one with the same settings.
     pub(crate) fn add(&mut self, measured: Measured) -> Result<(), Failed> {
-        let settings =
-            |of: &Measured| (of.store, of.transport, of.pending, of.interval_s, of.outage_s, of.in_flight);
+        let settings = |of: &Measured| (of.store, of.transport, of.pending, of.interval_s, of.outage_s, of.in_flight);
         self.all.retain(|kept| kept.kind != self.kind || settings(&kept.measured) != settings(&measured));
         let at = SystemClock.now().duration_since(UNIX_EPOCH)?.as_secs();
         self.all.push(Kept { kind: self.kind.to_owned(), at, processors: machine::processors(), measured });
