@@ -54,9 +54,10 @@ pub(crate) struct WithoutJitter;
 
 impl Random for WithoutJitter {
     fn fill(&self, bytes: &mut [u8]) -> Result<(), Error> {
-        match bytes.len() {
-            2 => Ok(bytes.fill(0)),
-            _ => SystemRandom.fill(bytes),
+        if bytes.len() == 2 {
+            bytes.fill(0);
+            return Ok(());
         }
+        SystemRandom.fill(bytes)
     }
 }

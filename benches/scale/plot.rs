@@ -6,6 +6,7 @@ use std::path::Path;
 
 use plotters::coord::combinators::LogCoord;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::Failed;
 use crate::population::StoreKind;
@@ -24,7 +25,8 @@ const STORES: [(StoreKind, &str, RGBColor); 3] = [
 
 /// One line: what it is of, and how it is drawn.
 struct Line<'a> {
-    label: String,
+    /// In the legend, if it has a place there.
+    label: Option<&'a str>,
     color: RGBColor,
     is_dashed: bool,
     value: &'a dyn Fn(&Measured) -> f64,
@@ -48,17 +50,11 @@ pub(crate) fn draw(results: &Results, into: &Path) -> Result<(), Failed> {
     fs::create_dir_all(into)?;
     let (median, late) = (|of: &Measured| of.punctuality.p50_ms, |of: &Measured| of.punctuality.p99_ms);
     let halves = STORES.iter().flat_map(|(store, name, color)| {
-        let line = |share: &str, is_dashed, value| Line {
-            label: format!("{name}, {share}"),
-            color: *color,
-            is_dashed,
-            value,
-            store: *store,
-        };
-        [line("99 of 100 within", false, &late as &dyn Fn(&Measured) -> f64), line("half within", true, &median)]
+        let line = |label, is_dashed, value| Line { label, color: *color, is_dashed, value, store: *store };
+        [line(Some(*name), false, &late as &dyn Fn(&Measured) -> f64), line(None, true, &median)]
     });
     let lateness = Image {
-        title: "How much later than due polls arrive at the OP",
+        title: "How late polls reach the OP (dashed: half of them, solid: 99 of 100)",
         unit: "milliseconds",
         range: 0.1..10_000.0,
         limit: (1_000.0, "goal: 99 of 100 within 1 s"),
@@ -67,7 +63,7 @@ pub(crate) fn draw(results: &Results, into: &Path) -> Result<(), Failed> {
     lateness.draw(&measured, &into.join("lateness.svg"))?;
     let polling = |of: &Measured| of.polling_mb;
     let lines = STORES.iter().map(|(store, name, color)| Line {
-        label: (*name).to_owned(),
+        label: Some(name),
         color: *color,
         is_dashed: false,
         value: &polling,
@@ -91,11 +87,11 @@ impl Image<'_> {
         root.fill(&WHITE)?;
         let font = |size: u32| ("system-ui, sans-serif", size).into_font().color(&INK);
         let mut chart = ChartBuilder::on(&root)
-            .caption(self.title, font(19))
+            .caption(self.title, font(22))
             .margin(14)
             .margin_right(24)
-            .x_label_area_size(46)
-            .y_label_area_size(66)
+            .x_label_area_size(52)
+            .y_label_area_size(76)
             .build_cartesian_2d((least * 0.9..most * 1.1).log_scale(), self.range.clone().log_scale())?;
         chart
             .configure_mesh()
@@ -109,22 +105,23 @@ impl Image<'_> {
             .y_labels(6)
             .x_label_formatter(&|number| grouped(*number))
             .y_label_formatter(&|number| if *number < 1.0 { number.to_string() } else { grouped(*number) })
-            .label_style(font(13))
-            .axis_desc_style(font(14))
+            .label_style(font(16))
+            .axis_desc_style(font(17))
             .draw()?;
         let ends = [least * 0.9, most * 1.1];
         let goal = ends.map(|end| (end, self.limit.0));
         chart.draw_series(DashedLineSeries::new(goal, 2, 4, LIMIT.stroke_width(1)))?;
-        let label = Text::new(self.limit.1.to_owned(), (ends[0] * 1.05, self.limit.0 * 1.35), font(12).color(&LIMIT));
+        let words = font(15).color(&LIMIT).pos(Pos::new(HPos::Right, VPos::Bottom));
+        let label = Text::new(self.limit.1.to_owned(), (ends[1] * 0.97, self.limit.0 * 1.06), words);
         chart.draw_series([label])?;
         for line in &self.lines {
             line.draw(&mut chart, measured, self.range.start)?;
         }
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
+            .position(SeriesLabelPosition::UpperLeft)
             .background_style(WHITE)
-            .label_font(font(12))
+            .label_font(font(16))
             .draw()?;
         Ok(root.present()?)
     }
@@ -145,11 +142,9 @@ impl Line<'_> {
             true => chart.draw_series(DashedLineSeries::new(points.iter().copied(), 6, 4, style))?,
             false => chart.draw_series(LineSeries::new(points.iter().copied(), style))?,
         };
-        let is_dashed = self.is_dashed;
-        drawn.label(&self.label).legend(move |(x, y)| {
-            let end = if is_dashed { x + 8 } else { x + 18 };
-            PathElement::new([(x, y), (end, y)], style)
-        });
+        if let Some(label) = self.label {
+            drawn.label(label).legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+        }
         chart.draw_series(points.iter().map(|point| Circle::new(*point, 3, self.color.filled())))?;
         Ok(())
     }

@@ -64,10 +64,11 @@ impl Population {
                 remove(&unfinished)?;
                 let builder = SqliteStore::builder(&unfinished).clock(clock.clone());
                 self.fill(Arc::new(builder.open().await?), &clock).await?;
-                // The last connection to close moves what stands in the log into the file.
-                while companion(&unfinished, "wal").exists() {
-                    clock.sleep(Duration::from_millis(20)).await;
-                }
+                // What stands in the log goes into the file, which is copied without it.
+                let connection = rusqlite::Connection::open(&unfinished)?;
+                connection.busy_timeout(Duration::from_secs(60))?;
+                connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+                drop(connection);
                 fs::rename(&unfinished, self.prepared_file())?;
             }
             StoreKind::Postgres => {

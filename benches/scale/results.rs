@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Failed;
 use crate::machine;
+use crate::population::StoreKind;
 use crate::run::Measured;
 
 /// All that was ever measured with one file, the latest of each kind.
@@ -56,6 +57,18 @@ impl Results {
         Ok(fs::write(&self.file, serde_json::to_vec_pretty(&self.all)?)?)
     }
 
+    /// What a waiting process takes in memory, beside one elsewhere.
+    pub(crate) fn compare_memory(&self, peer_bytes: usize) {
+        let new = self.all[self.all.len() - self.new..].iter().map(|kept| &kept.measured);
+        if let Some(most) = new.filter(|of| of.store == StoreKind::Memory).max_by_key(|of| of.pending) {
+            let (ours, peer) = (most.bytes_each(), peer_bytes as f64);
+            let (ours, share, peer) = (grouped(ours), ours / peer, grouped(peer));
+            println!(
+                "\nEach of the most in memory takes {ours} bytes, {share:.2} of the {peer} without a key elsewhere."
+            );
+        }
+    }
+
     /// A table of the new ones, in Markdown.
     pub(crate) fn show(&self) {
         println!("\n{}, {}, load average {}\n", self.kind, machine::processors(), machine::load());
@@ -65,7 +78,7 @@ impl Results {
         );
         println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|");
         for Kept { measured, .. } in &self.all[self.all.len() - self.new..] {
-            let is_in_memory = measured.store == crate::population::StoreKind::Memory;
+            let is_in_memory = measured.store == StoreKind::Memory;
             let punctuality = &measured.punctuality;
             let cells = [
                 format!("{:?}", measured.store),
