@@ -132,7 +132,7 @@ impl Op {
         }
     }
 
-    /// In a process of its own: prints a line when it can be reached, lets its clock go when it reads one, says
+    /// In a process of its own: prints a line when it can be reached, lets its clock go when it reads how late, says
     /// so, and ends with its input.
     pub(crate) async fn serve(self) -> Result<(), Failed> {
         let listener = tokio::net::TcpListener::bind(&self.address).await?;
@@ -152,9 +152,9 @@ impl Op {
             );
         println!("ready");
         let input = tokio::task::spawn_blocking(move || {
-            let mut input = std::io::stdin().lock();
-            input.read_line(&mut String::new())?;
-            op.clock.release(Duration::ZERO);
+            let (mut input, mut late) = (std::io::stdin().lock(), String::new());
+            input.read_line(&mut late)?;
+            op.clock.release(Duration::from_secs(late.trim().parse().unwrap_or_default()));
             println!("released");
             // It ends with the one who started it.
             std::io::copy(&mut input, &mut std::io::sink())

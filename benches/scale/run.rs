@@ -89,7 +89,7 @@ pub(crate) async fn run(population: &Population, plan: Plan, file: &std::path::P
     let waiting_mb = memory()?;
 
     let mut op = Provider::begin(population, plan.transport, &clock)?;
-    op.release().await?;
+    op.release(plan.outage)?;
     clock.release(plan.outage);
     population.release_database_clock(&clock).await?;
     let client = population.client(&clock, op.in_process())?;
@@ -107,8 +107,6 @@ pub(crate) async fn run(population: &Population, plan: Plan, file: &std::path::P
         polling_mb = memory()?.max(polling_mb);
         clock.sleep(Duration::from_millis(20)).await;
     };
-    // The OP's own clock did not stand still during the outage.
-    let first = if plan.transport == Transport::Http { first + plan.outage } else { first };
 
     let settled = clock.monotonic() + plan.settles;
     while !plan.lasts.is_zero() && clock.monotonic() < settled {
@@ -169,9 +167,9 @@ impl Provider {
     }
 
     /// Lets its clock go on, before ours does: so nobody seems early who is not.
-    async fn release(&mut self) -> Result<(), Failed> {
+    fn release(&mut self, late: Duration) -> Result<(), Failed> {
         if let Self::Http { process, .. } = self {
-            process.stdin.as_mut().ok_or("no input")?.write_all(b"go\n")?;
+            writeln!(process.stdin.as_mut().ok_or("no input")?, "{}", late.as_secs())?;
             self.expect("released")?;
         }
         Ok(())
