@@ -154,7 +154,7 @@ fn keys() -> &'static KeySet {
 fn hmac_token(secret: &[u8], claims: &Value) -> String {
     let encode = |text: String| URL_SAFE_NO_PAD.encode(text);
     let message = format!("{}.{}", encode(json!({"alg": "HS256"}).to_string()), encode(claims.to_string()));
-    let signature = crate::jose::hmac_sha256(secret, &[message.as_bytes()]).unwrap();
+    let signature = crate::jose::hmac_sha256(secret, &[message.as_bytes()]);
     format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 

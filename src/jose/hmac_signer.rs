@@ -58,6 +58,6 @@ mod tests {
     async fn the_signature_is_the_hmac_of_the_message() {
         let signer = HmacSigner::new(SigningAlgorithm::Hs256, &"k".repeat(32).into()).unwrap();
         let mac = signer.sign(b"message").await.unwrap();
-        assert_eq!(mac, digest::hmac_sha256("k".repeat(32).as_bytes(), &[b"message"]).unwrap());
+        assert_eq!(mac, digest::hmac_sha256("k".repeat(32).as_bytes(), &[b"message"]));
     }
 }

@@ -41,7 +41,7 @@ impl NotificationToken {
         (format == FORMAT).then_some(Self { key_id, client, process, random, mac })
     }
 
-    fn mac(&self, key: &[u8; 32], issuer: &str, client_id: &str) -> Result<[u8; 32], Error> {
+    fn mac(&self, key: &[u8; 32], issuer: &str, client_id: &str) -> [u8; 32] {
         let length = |text: &str| (text.len() as u64).to_be_bytes();
         let parts: [&[u8]; 9] = [
             b"notification token",
@@ -70,7 +70,7 @@ impl Keyring {
     ) -> Result<Secret, Error> {
         let random = random::bytes(random)?;
         let mut token = NotificationToken { key_id: self.primary.id, client, process, random, mac: [0; 32] };
-        token.mac = token.mac(&self.primary.notification_token, issuer, client_id)?;
+        token.mac = token.mac(&self.primary.notification_token, issuer, client_id);
         let bytes =
             [&[FORMAT], token.key_id.as_slice(), &client.to_be_bytes(), &process, &token.random, &token.mac].concat();
         Ok(Secret::new(URL_SAFE_NO_PAD.encode(bytes)))
@@ -79,10 +79,7 @@ impl Keyring {
     /// Whether this keyring issued the token for a process of this client.
     pub(crate) fn verifies(&self, token: &NotificationToken, issuer: &str, client_id: &str) -> bool {
         let mut keys = self.keys().filter(|keys| keys.id == token.key_id);
-        keys.any(|keys| {
-            let mac = token.mac(&keys.notification_token, issuer, client_id);
-            mac.is_ok_and(|mac| constant_time_eq(&mac, &token.mac))
-        })
+        keys.any(|keys| constant_time_eq(&token.mac(&keys.notification_token, issuer, client_id), &token.mac))
     }
 }
 

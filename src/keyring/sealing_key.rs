@@ -35,7 +35,6 @@ impl SealingKey {
     /// # Errors
     ///
     /// [`ConfigurationProblem::Setting`] if all bytes are equal: that is a placeholder and not a key.
-    /// [`ErrorKind::Cryptography`](crate::ErrorKind::Cryptography) when OpenSSL fails, as in every constructor.
     pub fn from_bytes(bytes: [u8; LENGTH]) -> Result<Self, Error> {
         Self::checked(Zeroizing::new(bytes))
     }
@@ -105,7 +104,7 @@ impl SealingKey {
     ///
     /// # Errors
     ///
-    /// When `random` or OpenSSL fails.
+    /// When `random` fails.
     pub fn generate(random: &dyn Random) -> Result<Self, Error> {
         Self::checked(Zeroizing::new(random::bytes(random)?))
     }
@@ -119,7 +118,7 @@ impl SealingKey {
         if bytes.first().is_some_and(|first| bytes.iter().all(|byte| byte == first)) {
             return Err(refused("all of its bytes are equal; make one with `openssl rand -base64 32`"));
         }
-        Ok(Self { subkeys: Subkeys::derive(&bytes)?, bytes })
+        Ok(Self { subkeys: Subkeys::derive(&bytes), bytes })
     }
 
     /// The keys that are used, one for each purpose.
@@ -148,18 +147,18 @@ pub(super) struct Subkeys {
 }
 
 impl Subkeys {
-    fn derive(key: &[u8; LENGTH]) -> Result<Self, Error> {
-        let derive = |purpose| hmac_sha256(key, &[b"seal ", label(purpose)]).map(Zeroizing::new);
-        let [a, b, c, d, ..] = hmac_sha256(key, &[b"key id"])?;
-        Ok(Self {
+    fn derive(key: &[u8; LENGTH]) -> Self {
+        let derive = |purpose| Zeroizing::new(hmac_sha256(key, &[b"seal ", label(purpose)]));
+        let [a, b, c, d, ..] = hmac_sha256(key, &[b"key id"]);
+        Self {
             id: [a, b, c, d],
-            authorization_session: derive(Purpose::AuthorizationSession)?,
-            pending_authentication: derive(Purpose::PendingAuthentication)?,
-            authentication: derive(Purpose::Authentication)?,
-            process: derive(Purpose::Process)?,
-            notification_token: hmac_sha256(key, &[b"use notification token"]).map(Zeroizing::new)?,
-            fingerprint: hmac_sha256(key, &[b"use fingerprint"]).map(Zeroizing::new)?,
-        })
+            authorization_session: derive(Purpose::AuthorizationSession),
+            pending_authentication: derive(Purpose::PendingAuthentication),
+            authentication: derive(Purpose::Authentication),
+            process: derive(Purpose::Process),
+            notification_token: Zeroizing::new(hmac_sha256(key, &[b"use notification token"])),
+            fingerprint: Zeroizing::new(hmac_sha256(key, &[b"use fingerprint"])),
+        }
     }
 
     /// The key for one purpose.

@@ -267,7 +267,7 @@ impl Acceptance {
     fn exchanging(&self, grant: &AuthorizationGrant) -> Result<NewProcess, Error> {
         let client = &self.tenant.client;
         let parts = [client.issuer().as_bytes(), client.client_id().as_bytes(), grant.state().expose().as_bytes()];
-        let sessions = self.shared.keyring.fingerprints("session", &parts)?;
+        let sessions = self.shared.keyring.fingerprints("session", &parts);
         Ok(NewProcess {
             id: self.id,
             partition: self.tenant.partition,
@@ -383,6 +383,6 @@ impl Shared {
     pub(super) fn lookups(&self, tenant: &Tenant, deferred_auth_id: &str) -> Result<Vec<Fingerprint>, Error> {
         let (issuer, client_id) = (tenant.client.issuer(), tenant.client.client_id());
         let parts = [issuer.as_bytes(), client_id.as_bytes(), deferred_auth_id.as_bytes()];
-        Ok(self.keyring.fingerprints("deferred_auth_id", &parts)?.into_iter().map(Fingerprint).collect())
+        Ok(self.keyring.fingerprints("deferred_auth_id", &parts).into_iter().map(Fingerprint).collect())
     }
 }

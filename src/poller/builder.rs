@@ -185,7 +185,9 @@ async fn check_keyring(store: &dyn Store, keyring: &Keyring) -> Result<(), Error
             keyring_problem("an ephemeral one would lose what the store keeps; give it a key that stays").into()
         );
     }
-    let rows = store.sealed_otherwise(keyring.primary_id(), None, TRIED_ROWS).await.map_err(store_error)?;
+    // Not those that the primary key did not seal: where that one sealed a million, a store looks through all of them.
+    let hardly_any_key = keyring.primary_id().map(|byte| !byte);
+    let rows = store.sealed_otherwise(hardly_any_key, None, TRIED_ROWS).await.map_err(store_error)?;
     let bodies = || rows.iter().filter_map(|row| Some((row.id, row.body.as_ref()?)));
     let opens = bodies().any(|(id, body)| Record::open(keyring, id, body).is_ok());
     if bodies().next().is_some() && !opens {

@@ -15,6 +15,7 @@ use crate::store::{
     Acknowledged, Acknowledgement, ClaimedOutcome, HeldOutcome, OutcomeClaim, Outcomes, State, StoreError,
 };
 
+/// An array names the rows to update, as when [work](super::work) is claimed.
 const CLAIM: &str = "
 WITH clock AS MATERIALIZED (SELECT @.clock() AS now),
 due AS MATERIALIZED (
@@ -27,10 +28,10 @@ claimed AS (
         due_at = now + $4::bigint * interval '1 microsecond',
         epoch = epoch + 1,
         attempts = attempts + 1
-    FROM due, clock WHERE process.id = due.id
-    RETURNING process.id, partition, epoch, attempts, provisional, cancellation, format, key, due.due_at AS was_due_at
+    FROM clock WHERE process.id = ANY(ARRAY(SELECT id FROM due))
+    RETURNING process.id, partition, epoch, attempts, provisional, cancellation, format, key
 )
-SELECT * FROM claimed ORDER BY was_due_at";
+SELECT claimed.* FROM claimed JOIN due USING (id) ORDER BY due.due_at";
 
 const NEXT: &str = "
 WITH clock AS MATERIALIZED (SELECT @.clock() AS now)

@@ -208,6 +208,8 @@ fn outcome(next: Next) -> (i16, bool) {
     (state as i16, provisional)
 }
 
+/// An array names the rows to update: joined with `due`, whose size nobody can guess, they would be looked for in all of
+/// the table.
 const CLAIM: &str = "
 WITH clock AS MATERIALIZED (SELECT @.clock() AS now),
 due AS MATERIALIZED (
@@ -228,11 +230,10 @@ claimed AS (
         epoch = epoch + 1,
         attempts = attempts + 1,
         pinged_at = NULL
-    FROM due, clock WHERE process.id = due.id
-    RETURNING process.id, partition, state, epoch, orphaned, pinged, attempts, cancellation, schedule, format,
-              key, due.due_at AS was_due_at
+    FROM clock WHERE process.id = ANY(ARRAY(SELECT id FROM due))
+    RETURNING process.id, partition, state, epoch, attempts, cancellation, schedule, format, key
 )
-SELECT * FROM claimed ORDER BY partition, was_due_at";
+SELECT claimed.*, due.orphaned, due.pinged FROM claimed JOIN due USING (id) ORDER BY partition, due.due_at";
 
 async fn claim_work(session: &Session<'_>, claim: &Claim) -> Result<Vec<Claimed>, StoreError> {
     let rows = session

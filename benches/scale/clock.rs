@@ -1,0 +1,63 @@
+//! A clock that stands while processes are prepared, so that their due times are spread evenly over one interval however
+//! long that takes, and then goes on as the machine's does.
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use futures_util::future::BoxFuture;
+use openid_deferred::{Clock, Error, Random, SystemClock, SystemRandom};
+
+/// Where it stands: a day after its origin.
+pub(crate) const PREPARED: Duration = Duration::from_secs(86_400);
+/// Its origin, 2026-01-01T00:00:00Z.
+const ORIGIN: Duration = Duration::from_secs(1_767_225_600);
+
+tokio::task_local! {
+    /// What it shows to a task that signs somebody in, in the past.
+    pub(crate) static SIGN_IN: Duration;
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct BenchClock(OnceLock<(Instant, Duration)>);
+
+impl BenchClock {
+    /// Lets it go on, as if it had stood for no longer than `late`.
+    #[expect(clippy::disallowed_methods, reason = "the real clock is what is measured by")]
+    pub(crate) fn release(&self, late: Duration) {
+        self.0.get_or_init(|| (Instant::now(), late));
+    }
+
+    /// What it shows as the wall clock at `monotonic`.
+    pub(crate) fn wall(monotonic: Duration) -> SystemTime {
+        UNIX_EPOCH + ORIGIN + monotonic
+    }
+}
+
+impl Clock for BenchClock {
+    fn now(&self) -> SystemTime {
+        Self::wall(self.monotonic())
+    }
+
+    fn monotonic(&self) -> Duration {
+        let since = || self.0.get().map_or(Duration::ZERO, |(start, late)| start.elapsed() + *late);
+        SIGN_IN.try_with(|moment| *moment).unwrap_or_else(|_| PREPARED + since())
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        SystemClock.sleep(duration)
+    }
+}
+
+/// Randomness without jitter, the only thing that two bytes are drawn for: so the OP knows when each poll is due.
+#[derive(Debug)]
+pub(crate) struct WithoutJitter;
+
+impl Random for WithoutJitter {
+    fn fill(&self, bytes: &mut [u8]) -> Result<(), Error> {
+        if bytes.len() == 2 {
+            bytes.fill(0);
+            return Ok(());
+        }
+        SystemRandom.fill(bytes)
+    }
+}

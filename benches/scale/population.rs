@@ -1,0 +1,236 @@
+//! Stores with many waiting processes in them, each of which has signed in and was tracked through the public interface.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use clap::ValueEnum;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use indicatif::{ProgressBar, ProgressStyle};
+use openid_deferred::store::{MemoryStore, PostgresStore, SqliteStore, Store};
+use openid_deferred::{
+    Client, ClientAuthentication, Clock as _, Keyring, PendingAuthentication, Poller, SealingKey, SignIn, SystemClock,
+};
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
+
+use crate::Failed;
+use crate::clock::{BenchClock, PREPARED, SIGN_IN, WithoutJitter};
+use crate::op::{Op, signed_in};
+
+/// Where processes wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum StoreKind {
+    Memory,
+    Sqlite,
+    Postgres,
+}
+
+/// So many processes, and how often each is polled.
+#[derive(Debug, Clone)]
+pub(crate) struct Population {
+    pub(crate) store: StoreKind,
+    pub(crate) pending: usize,
+    pub(crate) interval: Duration,
+    /// Of the OP. It is sealed into every process.
+    pub(crate) address: String,
+    /// The schema in the database.
+    pub(crate) schema: String,
+    /// The folder of prepared files.
+    pub(crate) data: PathBuf,
+}
+
+/// How many tasks sign in, and how many processes each of them has under way, so that commits are shared.
+const TASKS: usize = 4;
+const UNDER_WAY: usize = 64;
+
+impl Population {
+    /// A file with all processes in it. It is made once; runs use copies.
+    pub(crate) fn prepared_file(&self) -> PathBuf {
+        let name = format!("{}-at-{}s.sqlite", self.pending, self.interval.as_secs());
+        self.data.join(name)
+    }
+
+    /// Fills a store of its own, and waits until what was stored is where it belongs.
+    pub(crate) async fn prepare(&self) -> Result<(), Failed> {
+        let clock = Arc::new(BenchClock::default());
+        match self.store {
+            StoreKind::Memory => {}
+            StoreKind::Sqlite => {
+                fs::create_dir_all(&self.data)?;
+                let unfinished = self.data.join("unfinished.sqlite");
+                remove(&unfinished)?;
+                let builder = SqliteStore::builder(&unfinished).clock(clock.clone());
+                self.fill(Arc::new(builder.open().await?), &clock).await?;
+                // What stands in the log goes into the file, which is copied without it.
+                let connection = rusqlite::Connection::open(&unfinished)?;
+                connection.busy_timeout(Duration::from_secs(60))?;
+                connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+                drop(connection);
+                fs::rename(&unfinished, self.prepared_file())?;
+            }
+            StoreKind::Postgres => {
+                let store = PostgresStore::builder(&database_url()?).schema(&self.schema).connect().await?;
+                store.migrate().await?;
+                let stands = BenchClock::wall(PREPARED).duration_since(UNIX_EPOCH)?.as_secs();
+                self.set_database_clock(&format!("pg_catalog.to_timestamp({stands})")).await?;
+                self.fill(Arc::new(store), &clock).await?;
+                // As the server does by itself sooner or later.
+                for table in ["process", "sealed"] {
+                    execute(&format!("VACUUM (ANALYZE) \"{}\".{table}", self.schema)).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The store with its processes, for a poller on this clock.
+    pub(crate) async fn open(&self, clock: &Arc<BenchClock>, file: &Path) -> Result<Arc<dyn Store>, Failed> {
+        Ok(match self.store {
+            StoreKind::Memory => Arc::new(MemoryStore::with_clock(clock.clone())),
+            StoreKind::Sqlite => Arc::new(SqliteStore::builder(file).clock(clock.clone()).open().await?),
+            StoreKind::Postgres => {
+                Arc::new(PostgresStore::builder(&database_url()?).schema(&self.schema).connect().await?)
+            }
+        })
+    }
+
+    /// Lets the database's clock go on from what `clock` shows.
+    pub(crate) async fn release_database_clock(&self, clock: &BenchClock) -> Result<(), Failed> {
+        if self.store == StoreKind::Postgres {
+            let behind = SystemClock.now().duration_since(clock.now())?.as_micros();
+            let expression = format!("pg_catalog.clock_timestamp() - interval ''{behind} microseconds''");
+            self.set_database_clock(&expression).await?;
+        }
+        Ok(())
+    }
+
+    /// The store in the database takes the time from a function that may be replaced.
+    async fn set_database_clock(&self, expression: &str) -> Result<(), Failed> {
+        let statement = format!(
+            "CREATE OR REPLACE FUNCTION \"{}\".clock() RETURNS timestamptz LANGUAGE sql VOLATILE AS 'SELECT {expression}'",
+            self.schema
+        );
+        execute(&statement).await
+    }
+
+    /// Takes what a run has used away.
+    pub(crate) async fn clear(&self) -> Result<(), Failed> {
+        match self.store {
+            StoreKind::Postgres => execute(&format!("DROP SCHEMA IF EXISTS \"{}\" CASCADE", self.schema)).await,
+            StoreKind::Memory | StoreKind::Sqlite => Ok(()),
+        }
+    }
+
+    /// Signs everybody in and tracks them.
+    pub(crate) async fn fill(&self, store: Arc<dyn Store>, clock: &Arc<BenchClock>) -> Result<(), Failed> {
+        let op = Arc::new(Op::new(&self.address, clock.clone(), 0, self.interval));
+        let client = self.client(clock, Some(op))?;
+        let poller = Poller::builder(store, keyring()?).clock(clock.clone()).client(client.clone()).connect().await?;
+        let bar = ProgressBar::new(self.pending as u64);
+        let style = "{msg:10} {wide_bar} {human_pos} of {human_len}, {elapsed}, {eta} to go";
+        bar.set_style(ProgressStyle::with_template(style)?);
+        bar.set_message("signing in");
+        let mut tasks = JoinSet::new();
+        for task in 0..TASKS {
+            let (client, poller, bar, population) = (client.clone(), poller.clone(), bar.clone(), self.clone());
+            tasks.spawn(async move {
+                let add = async |number| {
+                    let moment = signed_in(number, population.pending, population.interval);
+                    let pending = SIGN_IN.scope(moment, sign_in(&client, number)).await?;
+                    poller.track(&pending, "").await?;
+                    bar.inc(1);
+                    Ok::<_, Failed>(())
+                };
+                let numbers = (task..population.pending).step_by(TASKS);
+                stream::iter(numbers.map(add)).buffer_unordered(UNDER_WAY).try_collect::<()>().await
+            });
+        }
+        while let Some(joined) = tasks.join_next().await {
+            joined??;
+        }
+        bar.finish_and_clear();
+        poller.shutdown(Duration::ZERO).await;
+        Ok(())
+    }
+
+    /// The client, which reaches the OP over HTTP unless it is given one here.
+    pub(crate) fn client(&self, clock: &Arc<BenchClock>, op: Option<Arc<Op>>) -> Result<Client, Failed> {
+        let builder = Client::builder(format!("http://{}", self.address), "bench")
+            .authentication(ClientAuthentication::client_secret_basic("a secret of some length"))
+            .redirect_uri("https://rp.example/callback")
+            .allow_insecure_loopback()
+            .clock(clock.clone())
+            .random(Arc::new(WithoutJitter));
+        let builder = match op {
+            Some(op) => builder.http_client(op),
+            None => builder.configure_http(|http| http.no_proxy()),
+        };
+        Ok(builder.build()?)
+    }
+}
+
+/// Takes one user to the OP and back.
+async fn sign_in(client: &Client, number: usize) -> Result<PendingAuthentication, Failed> {
+    let (_, session) = client.authorize().start().await?;
+    let query = {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        // As long as identifiers are that nobody can guess.
+        query.append_pair("deferred_code", &format!("{number:022}")).append_pair("state", session.state().expose());
+        query.append_pair("iss", client.issuer()).finish()
+    };
+    match client.authorization_response(&query, session).await? {
+        SignIn::Deferred(pending) => Ok(pending),
+        other => Err(format!("not deferred: {other:?}").into()),
+    }
+}
+
+/// The same in all runs, for they share files.
+pub(crate) fn keyring() -> Result<Keyring, Failed> {
+    Ok(Keyring::new(SealingKey::from_bytes(std::array::from_fn(|index| index as u8))?))
+}
+
+pub(crate) fn has_database() -> bool {
+    database_url().is_ok()
+}
+
+fn database_url() -> Result<String, Failed> {
+    std::env::var("DATABASE_URL").map_err(|_| "DATABASE_URL names no database: scripts/postgres run ...".into())
+}
+
+async fn execute(statement: &str) -> Result<(), Failed> {
+    let (client, connection) = tokio_postgres::connect(&database_url()?, tokio_postgres::NoTls).await?;
+    let execute = async {
+        let executed = client.batch_execute(statement).await;
+        drop(client);
+        executed
+    };
+    let (executed, connection) = tokio::join!(execute, connection);
+    Ok(executed.and(connection)?)
+}
+
+/// A copy of a prepared file to run on; the prepared one has to be closed.
+pub(crate) fn copy(prepared: &Path) -> Result<PathBuf, Failed> {
+    let used = prepared.with_file_name("used.sqlite");
+    remove(&used)?;
+    fs::copy(prepared, &used)?;
+    Ok(used)
+}
+
+pub(crate) fn remove(file: &Path) -> Result<(), Failed> {
+    for path in [file.to_owned(), companion(file, "wal"), companion(file, "shm")] {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn companion(file: &Path, kind: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(format!("-{kind}"));
+    name.into()
+}
