@@ -339,6 +339,5 @@ fn state_again(state: State) -> Option<Next> {
 
 /// The schedule as the store keeps it. There is no secret in it.
 pub(super) fn schedule_text(schedule: &Schedule) -> Result<String, Error> {
-    let json = pending::to_json(schedule)?;
-    Ok(String::from_utf8_lossy(&json).into_owned())
+    serde_json::to_string(schedule).map_err(|_| Error::new(ErrorKind::Sealed))
 }

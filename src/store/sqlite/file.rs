@@ -80,6 +80,8 @@ fn connect(path: &Path, busy_timeout: Duration) -> rusqlite::Result<Connection> 
     connection.busy_timeout(busy_timeout)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.pragma_update(None, "trusted_schema", false)?;
+    // Copies of pages for savepoints would otherwise go through files.
+    connection.pragma_update(None, "temp_store", "memory")?;
     table::add_functions(&connection)?;
     Ok(connection)
 }

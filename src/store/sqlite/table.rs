@@ -1,4 +1,6 @@
 //! The calls of the contract as SQL. Each runs inside a transaction that the thread opens and ends.
+//!
+//! Statements say `LIMIT :limit + 0`: SQLite compiles one with a bare parameter there anew for each value that is bound.
 
 mod outcomes;
 mod upkeep;

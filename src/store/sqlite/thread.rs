@@ -193,9 +193,15 @@ impl Thread {
             Role::Writer => "BEGIN IMMEDIATE",
             Role::Reader => "BEGIN DEFERRED",
         })?;
+        let now = || Moment::of(self.clock.as_ref());
+        if let [call] = group {
+            // The transaction does for one what a savepoint would, which keeps a copy of every page that changes.
+            call.run(&self.connection, now())?;
+            return self.execute("COMMIT");
+        }
         for call in group {
             self.execute("SAVEPOINT call")?;
-            if let Err(error) = call.run(&self.connection, Moment::of(self.clock.as_ref())) {
+            if let Err(error) = call.run(&self.connection, now()) {
                 if self.connection.is_autocommit() {
                     // SQLite has rolled everything back, the calls before this one included.
                     return Err(error);

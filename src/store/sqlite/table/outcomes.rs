@@ -18,7 +18,7 @@ pub(in crate::store::sqlite) fn claim_outcomes(
         "SELECT slot, id, partition, epoch, attempts, provisional, cancellation, format, key, body
          FROM process JOIN sealed USING (slot)
          WHERE state = 3 AND due_at <= :now AND format <= :format AND key IN (:keys)
-         ORDER BY due_at LIMIT :limit",
+         ORDER BY due_at LIMIT :limit + 0",
         &claim.keys,
     ))?;
     let values = named_params! {

@@ -57,7 +57,7 @@ pub(in crate::store::sqlite) fn forget(connection: &Connection, id: ProcessId) -
 pub(in crate::store::sqlite) fn purge(connection: &Connection, now: Moment, most: usize) -> rusqlite::Result<usize> {
     let mut purge = connection.prepare_cached(
         "DELETE FROM process WHERE slot IN
-             (SELECT slot FROM process WHERE state = 4 AND due_at <= :now ORDER BY due_at LIMIT :limit)",
+             (SELECT slot FROM process WHERE state = 4 AND due_at <= :now ORDER BY due_at LIMIT :limit + 0)",
     )?;
     purge.execute(named_params! { ":now": now.0, ":limit": limit(most) })
 }
@@ -118,7 +118,7 @@ pub(in crate::store::sqlite) fn sealed_otherwise(
 ) -> rusqlite::Result<Vec<Process>> {
     let mut find = connection.prepare_cached(
         "SELECT * FROM current JOIN sealed USING (slot)
-         WHERE key <> :key AND id > coalesce(:after, x'') ORDER BY id LIMIT :limit",
+         WHERE key <> :key AND id > coalesce(:after, x'') ORDER BY id LIMIT :limit + 0",
     )?;
     let values = named_params! {
         ":key": key_number(key),

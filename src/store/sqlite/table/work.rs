@@ -254,7 +254,7 @@ fn claim_lane(
          WHERE partition = :partition AND state <= 2 AND due_at <= :now
            AND format <= :format AND key IN (:keys)
            AND NOT EXISTS (SELECT 1 FROM lease WHERE lease.slot = process.slot)
-         ORDER BY due_at LIMIT :limit",
+         ORDER BY due_at LIMIT :limit + 0",
         &claim.keys,
     ))?;
     let mut due: Vec<_> =
@@ -265,7 +265,7 @@ fn claim_lane(
          FROM lease JOIN process USING (slot) JOIN sealed USING (slot)
          WHERE lease.partition = :partition AND lease.due_at <= :now
            AND format <= :format AND key IN (:keys)
-         ORDER BY lease.due_at LIMIT :limit",
+         ORDER BY lease.due_at LIMIT :limit + 0",
         &claim.keys,
     ))?;
     let free = due.len();
