@@ -5,6 +5,10 @@
 //! `Client::poll`, and then by a `Poller` on each store. A poller has its keys from storage, so it is compared with a loop
 //! that brings its key back from raw bytes for each poll. What counts is this process's own CPU time for each poll, stores
 //! included, and of it the ratio: the machine and what else runs on it weigh on all.
+//!
+//! `--peer <name>=<program> <argument>` has another program do the same work, against the same server: it is started
+//! with the issuer, polls in flight, rounds and repetitions as further arguments and prints the median of its own CPU
+//! time for each poll, in microseconds. Those in `benches/peers` are such programs.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader};
@@ -31,6 +35,7 @@ use openssl::ec::{EcGroup, EcKey, EcPoint, PointConversionForm};
 use openssl::ecdsa::EcdsaSig;
 use openssl::nid::Nid;
 use openssl::pkey::Private;
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
 type Failed = Box<dyn Error + Send + Sync>;
@@ -57,6 +62,7 @@ async fn serve() -> Result<(), Failed> {
         "issuer": issuer,
         "authorization_endpoint": format!("{issuer}/authorize"),
         "token_endpoint": format!("{issuer}/token"),
+        "device_authorization_endpoint": format!("{issuer}/device"),
         "jwks_uri": format!("{issuer}/jwks"),
         "response_types_supported": ["deferred_code"],
         "grant_types_supported": [GRANT],
@@ -74,7 +80,12 @@ async fn serve() -> Result<(), Failed> {
         }
         (StatusCode::BAD_REQUEST, Json(json!({"error": "authorization_pending"})))
     });
+    let device = json!({
+        "device_code": "YSBkZWZlcnJlZCBh", "user_code": "WDJB-MJHT", "verification_uri": format!("{issuer}/device"),
+        "expires_in": 1_000_000_000,
+    });
     let routes = Router::new()
+        .route("/device", post(async move || Json(device)))
         .route("/.well-known/openid-configuration", get(async move || Json(metadata)))
         .route("/token", token);
     Ok(axum::serve(listener, routes).await?)
@@ -84,17 +95,48 @@ async fn compare() -> Result<(), Failed> {
     let mut server = Command::new(std::env::current_exe()?).arg("--serve").stdout(Stdio::piped()).spawn()?;
     let mut issuer = String::new();
     BufReader::new(server.stdout.take().ok_or("no output")?).read_line(&mut issuer)?;
-    let measured = measure(issuer.trim()).await;
+    let measured = async {
+        let own = measure(issuer.trim()).await?;
+        let peers = peers(issuer.trim())?;
+        Ok::<_, Failed>((own, peers))
+    };
+    let measured = measured.await;
     server.kill()?;
     server.wait()?;
+    let (own, peers) = measured?;
     println!(
         "{:<50} {:>10} {:>15} {:>9}",
         "one poll, 64 in flight, kept connections", "µs of CPU", "per CPU second", "of bare"
     );
-    for Row { name, micros, of } in measured? {
+    for Row { name, micros, of } in &own {
         println!("{name:<50} {micros:>10.1} {:>15.0} {:>9.2}", 1e6 / micros, of / micros);
     }
+    for (peer, theirs) in peers {
+        println!("{peer:<50} {theirs:>10.1} {:>15.0}", 1e6 / theirs);
+        for Row { name, micros, .. } in own.iter().filter(|row| !row.name.starts_with("bare")) {
+            println!("{:>50} {:>36.2} of it", *name, theirs / micros);
+        }
+    }
     Ok(())
+}
+
+/// Microseconds of CPU for each poll of other programs, with their names.
+fn peers(issuer: &str) -> Result<Vec<(String, f64)>, Failed> {
+    let mut arguments = std::env::args();
+    let mut measured = Vec::new();
+    while arguments.by_ref().any(|argument| argument == "--peer") {
+        let peer = arguments.next().ok_or("no peer")?;
+        let (name, command) = peer.split_once('=').ok_or("a peer is <name>=<program>")?;
+        let mut words = command.split(' ');
+        let mut program = Command::new(words.next().unwrap_or_default());
+        let numbers = [IN_FLIGHT, ROUNDS, REPETITIONS].map(|number| number.to_string());
+        let output = program.args(words).arg(issuer).args(numbers).stderr(Stdio::inherit()).output()?;
+        if !output.status.success() {
+            return Err(format!("{name} failed").into());
+        }
+        measured.push((name.to_owned(), String::from_utf8(output.stdout)?.trim().parse()?));
+    }
+    Ok(measured)
 }
 
 /// What one way of polling costs, and what its bare counterpart.
@@ -290,12 +332,9 @@ impl Bare {
     }
 }
 
-/// Of this process, user and system, in the kernel's ticks of 10 ms.
+/// Of all threads of this process, user and system.
 fn cpu_time() -> Result<Duration, Failed> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let fields = stat.rsplit_once(')').ok_or("no fields")?.1.split_whitespace().skip(11).take(2);
-    let ticks: u64 = fields.map(str::parse::<u64>).sum::<Result<_, _>>()?;
-    Ok(Duration::from_millis(ticks * 10))
+    Ok(clock_gettime(ClockId::ProcessCPUTime).try_into()?)
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -13,7 +13,8 @@ use super::{IdToken, InterimIdToken, InterimMember, own_checks};
 use crate::clock::from_unix_seconds;
 use crate::error::{Document, Rule, Violation};
 use crate::jose::{
-    CompactJws, KeySet, NoEncryption, OpenIdAlgorithm, SigningAlgorithm, Unreadable, VerificationKey, strict_object,
+    CompactJws, Header, KeySet, NoEncryption, OpenIdAlgorithm, SigningAlgorithm, Unreadable, VerificationKey,
+    strict_object,
 };
 use crate::secret::Secret;
 
@@ -58,14 +59,14 @@ fn nonce(token: &str) -> Result<Option<Value>, Violation> {
 
 /// What a token's header says about the key that signed it, so that the key can be fetched. Nothing is verified.
 pub(crate) fn header(token: &str) -> Result<(SigningAlgorithm, Option<String>), Violation> {
-    let jws = take_apart(token)?;
-    Ok((algorithm(&jws)?, jws.header().kid.clone()))
+    let header = Header::of(token).map_err(unreadable)?;
+    Ok((algorithm(&header)?, header.kid))
 }
 
 /// What both kinds of tokens have in common.
 fn verify(token: &str, keys: &KeySet, e: &Expectations<'_>) -> Result<(Claims, SigningAlgorithm), Violation> {
     let jws = take_apart(token)?;
-    let algorithm = algorithm(&jws)?;
+    let algorithm = algorithm(jws.header())?;
     if !e.algorithms.contains(&algorithm) {
         return Err(violation(Rule::IdTokenAlgorithm));
     }
@@ -80,17 +81,19 @@ fn verify(token: &str, keys: &KeySet, e: &Expectations<'_>) -> Result<(Claims, S
 }
 
 fn take_apart(token: &str) -> Result<CompactJws<'_>, Violation> {
-    CompactJws::parse(token).map_err(|problem| {
-        violation(match problem {
-            Unreadable::Malformed => Rule::IdTokenMalformed,
-            Unreadable::Critical => Rule::IdTokenHeader,
-        })
+    CompactJws::parse(token).map_err(unreadable)
+}
+
+fn unreadable(problem: Unreadable) -> Violation {
+    violation(match problem {
+        Unreadable::Malformed => Rule::IdTokenMalformed,
+        Unreadable::Critical => Rule::IdTokenHeader,
     })
 }
 
 /// `none` and every unknown name end here.
-fn algorithm(jws: &CompactJws<'_>) -> Result<SigningAlgorithm, Violation> {
-    SigningAlgorithm::from_name(&jws.header().alg).ok_or_else(|| violation(Rule::IdTokenAlgorithm))
+fn algorithm(header: &Header) -> Result<SigningAlgorithm, Violation> {
+    SigningAlgorithm::from_name(&header.alg).ok_or_else(|| violation(Rule::IdTokenAlgorithm))
 }
 
 /// The claims as they stand. RFC 7519 §4: "The Claim Names within a JWT Claims Set MUST be unique".

@@ -1,6 +1,7 @@
 //! JSON in which no object names a member twice.
 
-use std::collections::HashSet;
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -67,8 +68,9 @@ impl<'de> Visitor<'de> for UnrepeatedVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Unrepeated, A::Error> {
-        let mut names = HashSet::new();
-        while let Some((name, Unrepeated)) = members.next_entry::<String, Unrepeated>()? {
+        // A tree, as most objects have few members: it takes less memory than a table and hashes nothing.
+        let mut names = BTreeSet::new();
+        while let Some((Name(name), Unrepeated)) = members.next_entry()? {
             if !names.insert(name) {
                 return Err(de::Error::custom("a member name is repeated"));
             }
@@ -76,6 +78,10 @@ impl<'de> Visitor<'de> for UnrepeatedVisitor {
         Ok(Unrepeated)
     }
 }
+
+/// A member name, borrowed unless something in it is escaped.
+#[derive(serde::Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[cfg(test)]
 mod tests {
