@@ -123,14 +123,14 @@ fn authenticate(
         let secret = ClientSecret::new(secret.expose().to_owned());
         let no_keys = JsonWebKeySet::new(Vec::new());
         let verifier = IdTokenVerifier::new_confidential_client(client_id, secret, issuer, no_keys);
-        return with_verifier(token, verifier, e).map_err(|error| rule_of(&error));
+        return with_verifier(token, verifier, algorithm, e).map_err(|error| rule_of(&error));
     }
     let mut failure = violation(Rule::IdTokenNoKey);
     // Several keys fit where tokens have no `kid` or two keys share one. `openidconnect` would call that ambiguous.
     for key in keys.candidates(algorithm, kid) {
         let keys = JsonWebKeySet::new(vec![key.with_kid(kid)]);
         let verifier = IdTokenVerifier::new_public_client(client_id.clone(), issuer.clone(), keys);
-        match with_verifier(token, verifier, e) {
+        match with_verifier(token, verifier, algorithm, e) {
             Ok(times) => return Ok(times),
             Err(error) => failure = rule_of(&error),
         }
@@ -144,12 +144,13 @@ fn authenticate(
 fn with_verifier(
     token: &OpenIdToken<EmptyAdditionalClaims, CoreGenderClaim, NoEncryption, OpenIdAlgorithm>,
     verifier: IdTokenVerifier<'_, VerificationKey>,
+    algorithm: SigningAlgorithm,
     e: &Expectations<'_>,
 ) -> Result<Times, ClaimsVerificationError> {
     // Captured by value: the verifier wants its own lifetime for what it borrows.
     let (trusted, earliest) = (e.trusted_audiences.to_vec(), from_unix_seconds(e.earliest()));
     let verifier = verifier
-        .set_allowed_algs(e.algorithms.iter().copied().map(OpenIdAlgorithm))
+        .set_allowed_algs([OpenIdAlgorithm(algorithm)])
         .set_other_audience_verifier_fn(move |audience| trusted.contains(audience))
         .set_time_fn(move || earliest.into());
     let claims = match e.nonce {
