@@ -113,7 +113,7 @@ impl VerificationKey {
                 .iter()
                 .find(|verifier| verifier.algorithm() == algorithm)
                 .is_some_and(|verifier| verifier.verify(message, signature)),
-            // josekit compares with `==`, so HMAC does not go through it.
+            // In constant time: here the expected value is a secret.
             Material::Secret(secret) => {
                 algorithm.is_symmetric()
                     && digest::hmac(algorithm.hash(), secret, &[message])
