@@ -114,7 +114,7 @@ async fn compare() -> Result<(), Failed> {
     for (peer, theirs) in peers {
         println!("{peer:<50} {theirs:>10.1} {:>15.0}", 1e6 / theirs);
         for Row { name, micros, .. } in own.iter().filter(|row| !row.name.starts_with("bare")) {
-            println!("{:>50} {:>36.2} of it", *name, theirs / micros);
+            println!("{name:>50} makes {:.2} times as many", theirs / micros);
         }
     }
     Ok(())
