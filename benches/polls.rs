@@ -7,7 +7,11 @@
 //! included but for a database server's, and of it the ratio: the machine and what else runs on it weigh on all.
 //!
 //! With `DATABASE_URL` set, as `scripts/postgres run` sets it, PostgreSQL is measured too. Words on the command line choose
-//! among `memory`, `sqlite` and `postgres`, for a profiler.
+//! among `bare`, `client`, `memory`, `sqlite` and `postgres`, for a profiler.
+//!
+//! `--peer <name>=<program> <argument>` has another program do the same work, against the same server: it is started
+//! with the issuer, polls in flight, rounds and repetitions as further arguments and prints the median of its own CPU
+//! time for each poll, in microseconds. Those in `benches/peers` are such programs.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader};
@@ -35,6 +39,7 @@ use openssl::ec::{EcGroup, EcKey, EcPoint, PointConversionForm};
 use openssl::ecdsa::EcdsaSig;
 use openssl::nid::Nid;
 use openssl::pkey::Private;
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use tokio::sync::broadcast::Receiver;
 
@@ -62,6 +67,7 @@ async fn serve() -> Result<(), Failed> {
         "issuer": issuer,
         "authorization_endpoint": format!("{issuer}/authorize"),
         "token_endpoint": format!("{issuer}/token"),
+        "device_authorization_endpoint": format!("{issuer}/device"),
         "jwks_uri": format!("{issuer}/jwks"),
         "response_types_supported": ["deferred_code"],
         "grant_types_supported": [GRANT],
@@ -79,7 +85,12 @@ async fn serve() -> Result<(), Failed> {
         }
         (StatusCode::BAD_REQUEST, Json(json!({"error": "authorization_pending"})))
     });
+    let device = json!({
+        "device_code": "YSBkZWZlcnJlZCBh", "user_code": "WDJB-MJHT", "verification_uri": format!("{issuer}/device"),
+        "expires_in": 1_000_000_000,
+    });
     let routes = Router::new()
+        .route("/device", post(async move || Json(device)))
         .route("/.well-known/openid-configuration", get(async move || Json(metadata)))
         .route("/token", token);
     Ok(axum::serve(listener, routes).await?)
@@ -89,18 +100,49 @@ async fn compare() -> Result<(), Failed> {
     let mut server = Command::new(std::env::current_exe()?).arg("--serve").stdout(Stdio::piped()).spawn()?;
     let mut issuer = String::new();
     BufReader::new(server.stdout.take().ok_or("no output")?).read_line(&mut issuer)?;
-    let measured = measure(issuer.trim()).await;
+    let measured = async {
+        let own = measure(issuer.trim()).await?;
+        let peers = peers(issuer.trim())?;
+        Ok::<_, Failed>((own, peers))
+    };
+    let measured = measured.await;
     server.kill()?;
     server.wait()?;
+    let (own, peers) = measured?;
     println!(
         "{:<50} {:>10} {:>15} {:>9}",
         "one poll, 64 in flight, kept connections", "µs of CPU", "per CPU second", "of bare"
     );
-    for Row { name, micros, of } in measured? {
+    for Row { name, micros, of } in &own {
         let ratio = of.map_or("-".to_owned(), |of| format!("{:.2}", of / micros));
         println!("{name:<50} {micros:>10.1} {:>15.0} {ratio:>9}", 1e6 / micros);
     }
+    for (peer, theirs) in peers {
+        println!("{peer:<50} {theirs:>10.1} {:>15.0}", 1e6 / theirs);
+        for Row { name, micros, .. } in own.iter().filter(|row| !row.name.starts_with("bare")) {
+            println!("{name:>50} makes {:.2} times as many", theirs / micros);
+        }
+    }
     Ok(())
+}
+
+/// Microseconds of CPU for each poll of other programs, with their names.
+fn peers(issuer: &str) -> Result<Vec<(String, f64)>, Failed> {
+    let mut arguments = std::env::args();
+    let mut measured = Vec::new();
+    while arguments.by_ref().any(|argument| argument == "--peer") {
+        let peer = arguments.next().ok_or("no peer")?;
+        let (name, command) = peer.split_once('=').ok_or("a peer is <name>=<program>")?;
+        let mut words = command.split(' ');
+        let mut program = Command::new(words.next().unwrap_or_default());
+        let numbers = [IN_FLIGHT, ROUNDS, REPETITIONS].map(|number| number.to_string());
+        let output = program.args(words).arg(issuer).args(numbers).stderr(Stdio::inherit()).output()?;
+        if !output.status.success() {
+            return Err(format!("{name} failed").into());
+        }
+        measured.push((name.to_owned(), String::from_utf8(output.stdout)?.trim().parse()?));
+    }
+    Ok(measured)
 }
 
 /// What one way of polling costs, and what its bare counterpart, if that was measured.
@@ -224,7 +266,7 @@ fn client(issuer: &str, clock: &(impl Clock + Clone + 'static)) -> Result<Client
 
 /// Whether the command line names it, or nothing.
 fn is_chosen(name: &str) -> bool {
-    let mut words = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).peekable();
+    let mut words = std::env::args().skip(1).filter(|argument| !argument.contains(['-', '='])).peekable();
     words.peek().is_none() || words.any(|word| word == name)
 }
 
@@ -383,9 +425,9 @@ impl Bare {
     }
 }
 
-/// Of this process, user and system.
+/// Of all threads of this process, user and system.
 fn cpu_time() -> Result<Duration, Failed> {
-    Ok(rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime).try_into()?)
+    Ok(clock_gettime(ClockId::ProcessCPUTime).try_into()?)
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -1,6 +1,6 @@
-//! Signed tokens, keys and the cryptographic primitives: the only code that touches josekit and OpenSSL.
+//! Signed tokens, keys and the cryptographic primitives: the only code that touches josekit, OpenSSL and ed25519-dalek.
 //!
-//! What comes from the network is taken apart and measured here, before either library sees it: a key as a bare set of
+//! What comes from the network is taken apart and measured here, before any library sees it: a key as a bare set of
 //! canonical parameters, a token as canonical segments with a header that has nothing critical.
 
 mod algorithm;
@@ -15,6 +15,7 @@ mod raw_key;
 mod signer;
 mod strict_json;
 mod verification_key;
+mod verifier;
 
 pub(crate) mod aead;
 #[cfg(test)]
@@ -25,7 +26,7 @@ pub use jwe::{ContentEncryptionAlgorithm, DecryptionKey, KeyManagementAlgorithm}
 pub use signer::{Signer, SigningKey};
 
 pub(crate) use certificate::CertifiedKey;
-pub(crate) use compact::{CompactJws, Unreadable};
+pub(crate) use compact::{CompactJws, Header, Unreadable};
 pub(crate) use digest::{hash, hmac_sha256, sha256};
 pub(crate) use hmac_signer::HmacSigner;
 pub(crate) use jwe::{CompactJwe, Undecryptable};

@@ -145,6 +145,9 @@ mod error;
 mod id_token;
 mod jose;
 mod keyring;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod measured;
 mod pending;
 pub mod ping;
 pub mod poller;

@@ -13,7 +13,8 @@ use super::{IdToken, InterimIdToken, InterimMember, own_checks};
 use crate::clock::from_unix_seconds;
 use crate::error::{Document, Rule, Violation};
 use crate::jose::{
-    CompactJws, KeySet, NoEncryption, OpenIdAlgorithm, SigningAlgorithm, Unreadable, VerificationKey, strict_object,
+    CompactJws, Header, KeySet, NoEncryption, OpenIdAlgorithm, SigningAlgorithm, Unreadable, VerificationKey,
+    strict_object,
 };
 use crate::secret::Secret;
 
@@ -58,14 +59,14 @@ fn nonce(token: &str) -> Result<Option<Value>, Violation> {
 
 /// What a token's header says about the key that signed it, so that the key can be fetched. Nothing is verified.
 pub(crate) fn header(token: &str) -> Result<(SigningAlgorithm, Option<String>), Violation> {
-    let jws = take_apart(token)?;
-    Ok((algorithm(&jws)?, jws.header().kid.clone()))
+    let header = Header::of(token).map_err(unreadable)?;
+    Ok((algorithm(&header)?, header.kid))
 }
 
 /// What both kinds of tokens have in common.
 fn verify(token: &str, keys: &KeySet, e: &Expectations<'_>) -> Result<(Claims, SigningAlgorithm), Violation> {
     let jws = take_apart(token)?;
-    let algorithm = algorithm(&jws)?;
+    let algorithm = algorithm(jws.header())?;
     if !e.algorithms.contains(&algorithm) {
         return Err(violation(Rule::IdTokenAlgorithm));
     }
@@ -80,17 +81,19 @@ fn verify(token: &str, keys: &KeySet, e: &Expectations<'_>) -> Result<(Claims, S
 }
 
 fn take_apart(token: &str) -> Result<CompactJws<'_>, Violation> {
-    CompactJws::parse(token).map_err(|problem| {
-        violation(match problem {
-            Unreadable::Malformed => Rule::IdTokenMalformed,
-            Unreadable::Critical => Rule::IdTokenHeader,
-        })
+    CompactJws::parse(token).map_err(unreadable)
+}
+
+fn unreadable(problem: Unreadable) -> Violation {
+    violation(match problem {
+        Unreadable::Malformed => Rule::IdTokenMalformed,
+        Unreadable::Critical => Rule::IdTokenHeader,
     })
 }
 
 /// `none` and every unknown name end here.
-fn algorithm(jws: &CompactJws<'_>) -> Result<SigningAlgorithm, Violation> {
-    SigningAlgorithm::from_name(&jws.header().alg).ok_or_else(|| violation(Rule::IdTokenAlgorithm))
+fn algorithm(header: &Header) -> Result<SigningAlgorithm, Violation> {
+    SigningAlgorithm::from_name(&header.alg).ok_or_else(|| violation(Rule::IdTokenAlgorithm))
 }
 
 /// The claims as they stand. RFC 7519 §4: "The Claim Names within a JWT Claims Set MUST be unique".
@@ -120,14 +123,14 @@ fn authenticate(
         let secret = ClientSecret::new(secret.expose().to_owned());
         let no_keys = JsonWebKeySet::new(Vec::new());
         let verifier = IdTokenVerifier::new_confidential_client(client_id, secret, issuer, no_keys);
-        return with_verifier(token, verifier, e).map_err(|error| rule_of(&error));
+        return with_verifier(token, verifier, algorithm, e).map_err(|error| rule_of(&error));
     }
     let mut failure = violation(Rule::IdTokenNoKey);
     // Several keys fit where tokens have no `kid` or two keys share one. `openidconnect` would call that ambiguous.
     for key in keys.candidates(algorithm, kid) {
         let keys = JsonWebKeySet::new(vec![key.with_kid(kid)]);
         let verifier = IdTokenVerifier::new_public_client(client_id.clone(), issuer.clone(), keys);
-        match with_verifier(token, verifier, e) {
+        match with_verifier(token, verifier, algorithm, e) {
             Ok(times) => return Ok(times),
             Err(error) => failure = rule_of(&error),
         }
@@ -141,12 +144,13 @@ fn authenticate(
 fn with_verifier(
     token: &OpenIdToken<EmptyAdditionalClaims, CoreGenderClaim, NoEncryption, OpenIdAlgorithm>,
     verifier: IdTokenVerifier<'_, VerificationKey>,
+    algorithm: SigningAlgorithm,
     e: &Expectations<'_>,
 ) -> Result<Times, ClaimsVerificationError> {
     // Captured by value: the verifier wants its own lifetime for what it borrows.
     let (trusted, earliest) = (e.trusted_audiences.to_vec(), from_unix_seconds(e.earliest()));
     let verifier = verifier
-        .set_allowed_algs(e.algorithms.iter().copied().map(OpenIdAlgorithm))
+        .set_allowed_algs([OpenIdAlgorithm(algorithm)])
         .set_other_audience_verifier_fn(move |audience| trusted.contains(audience))
         .set_time_fn(move || earliest.into());
     let claims = match e.nonce {

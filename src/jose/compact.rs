@@ -41,12 +41,8 @@ impl<'a> CompactJws<'a> {
     /// Takes a token apart. Verify its [`signature`](Self::signature) over its [`signing_input`](Self::signing_input)
     /// before believing its [`payload`](Self::payload).
     pub(crate) fn parse(token: &'a str) -> Result<Self, Unreadable> {
-        if token.len() > LENGTH_LIMIT {
-            return Err(Unreadable::Malformed);
-        }
-        let (signing_input, signature) = token.rsplit_once('.').ok_or(Unreadable::Malformed)?;
-        let (header, payload) = signing_input.split_once('.').ok_or(Unreadable::Malformed)?;
-        // A third dot ends up in the payload, where it is not base64url.
+        let [header, payload, signature] = segments(token)?;
+        let signing_input = token.get(..header.len() + 1 + payload.len()).ok_or(Unreadable::Malformed)?;
         Ok(Self {
             header: Header::parse(&segment(header)?)?,
             payload: segment(payload)?,
@@ -74,6 +70,12 @@ impl<'a> CompactJws<'a> {
 }
 
 impl Header {
+    /// The header of a token, of which the rest is not looked at yet.
+    pub(crate) fn of(token: &str) -> Result<Self, Unreadable> {
+        let [header, ..] = segments(token)?;
+        Self::parse(&segment(header)?)
+    }
+
     fn parse(json: &[u8]) -> Result<Self, Unreadable> {
         let members = strict_object(json).ok_or(Unreadable::Malformed)?;
         // RFC 7515 §4.1.11: "If any of the listed extension Header Parameters are not understood and supported by the
@@ -96,6 +98,17 @@ fn text(members: &Map<String, Value>, name: &str) -> Result<Option<String>, Unre
         Some(Value::String(text)) => Ok(Some(text.clone())),
         Some(_) => Err(Unreadable::Malformed),
     }
+}
+
+/// The three segments, still encoded.
+fn segments(token: &str) -> Result<[&str; 3], Unreadable> {
+    if token.len() > LENGTH_LIMIT {
+        return Err(Unreadable::Malformed);
+    }
+    let (signing_input, signature) = token.rsplit_once('.').ok_or(Unreadable::Malformed)?;
+    let (header, payload) = signing_input.split_once('.').ok_or(Unreadable::Malformed)?;
+    // A third dot is in what seems to be the payload.
+    if payload.contains('.') { Err(Unreadable::Malformed) } else { Ok([header, payload, signature]) }
 }
 
 /// Unpadded base64url. The engine refuses padding and stray bits at the end, so that one signature has one spelling.

@@ -1,6 +1,7 @@
 //! JSON in which no object names a member twice.
 
-use std::collections::HashSet;
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -10,12 +11,52 @@ use serde_json::{Map, Value};
 /// counts, and a signature covers both (RFC 7515 §4, RFC 7519 §4). `None` for anything else that is not one JSON
 /// object.
 pub(crate) fn strict_object(json: &[u8]) -> Option<Map<String, Value>> {
-    // Names are looked at in a pass of their own and values are left to serde_json: how it hands out a number depends on
-    // features that any crate of the program can switch on (`arbitrary_precision`).
-    serde_json::from_slice::<Unrepeated>(json).ok()?;
-    match serde_json::from_slice(json) {
-        Ok(Value::Object(members)) => Some(members),
-        _ => None,
+    let StrictObject(members) = serde_json::from_slice(json).ok()?;
+    // Most headers and claims are flat, and then everything has been looked at.
+    if members.values().any(holds_object) {
+        serde_json::from_slice::<Unrepeated>(json).ok()?;
+    }
+    Some(members)
+}
+
+fn holds_object(value: &Value) -> bool {
+    match value {
+        Value::Object(_) => true,
+        Value::Array(elements) => elements.iter().any(holds_object),
+        _ => false,
+    }
+}
+
+/// How many members there is room for at first, which is enough for most tokens.
+const USUAL_MEMBERS: usize = 20;
+
+/// An object whose own members are not repeated. Their values are left to serde_json: how it hands out a number depends on
+/// features that any crate of the program can switch on (`arbitrary_precision`).
+struct StrictObject(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for StrictObject {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(StrictObjectVisitor)
+    }
+}
+
+struct StrictObjectVisitor;
+
+impl<'de> Visitor<'de> for StrictObjectVisitor {
+    type Value = StrictObject;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a JSON object without repeated member names")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<StrictObject, A::Error> {
+        let mut unrepeated = Map::with_capacity(USUAL_MEMBERS);
+        while let Some((name, value)) = members.next_entry()? {
+            if unrepeated.insert(name, value).is_some() {
+                return Err(repeated());
+            }
+        }
+        Ok(StrictObject(unrepeated))
     }
 }
 
@@ -67,15 +108,24 @@ impl<'de> Visitor<'de> for UnrepeatedVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Unrepeated, A::Error> {
-        let mut names = HashSet::new();
-        while let Some((name, Unrepeated)) = members.next_entry::<String, Unrepeated>()? {
+        // A tree, as most objects have few members: it takes less memory than a table and hashes nothing.
+        let mut names = BTreeSet::new();
+        while let Some((Name(name), Unrepeated)) = members.next_entry()? {
             if !names.insert(name) {
-                return Err(de::Error::custom("a member name is repeated"));
+                return Err(repeated());
             }
         }
         Ok(Unrepeated)
     }
 }
+
+fn repeated<E: de::Error>() -> E {
+    E::custom("a member name is repeated")
+}
+
+/// A member name, borrowed unless something in it is escaped.
+#[derive(serde::Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[cfg(test)]
 mod tests {
@@ -94,6 +144,7 @@ mod tests {
             r#"{"a":1,"b":2,"a":null}"#,
             r#"{"a":{"b":1,"b":2}}"#,
             r#"{"a":[{"b":1,"b":2}]}"#,
+            r#"{"a":1,"b":[[],["c",{"d":{"e":1,"e":2}}]],"f":2}"#,
             r#"{"a":1,"\u0061":2}"#,
         ] {
             assert!(strict_object(json.as_bytes()).is_none(), "{json}");

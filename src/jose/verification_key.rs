@@ -1,18 +1,17 @@
 //! One public key of the OP, taken from a JWK (RFC 7517) that nobody has checked yet.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use josekit::jwk::Jwk;
-use josekit::jws::{ES256, ES256K, ES384, ES512, EdDSA, JwsVerifier, PS256, PS384, PS512, RS256, RS384, RS512};
 use openidconnect::JsonWebKeyId;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::algorithm::SigningAlgorithm;
 use super::digest;
+use super::verifier::{PublicKey, Verifier};
 use crate::secret::constant_time_eq;
 
 /// The sizes of RSA moduli that are worth anything and do not cost too much.
@@ -33,16 +32,10 @@ pub(super) enum Material {
         /// `kty` and the public parameters, in their canonical spelling, and nothing else.
         jwk: Map<String, Value>,
         /// One for each algorithm that the key may be used with.
-        verifiers: Vec<LazyVerifier>,
+        verifiers: Vec<Verifier>,
     },
     /// The bytes of a client secret. Never from a JWK.
     Secret(Zeroizing<Vec<u8>>),
-}
-
-/// josekit's verifier, built at first use: building one costs as much as a few verifications.
-pub(super) struct LazyVerifier {
-    algorithm: SigningAlgorithm,
-    verifier: OnceLock<Option<Box<dyn JwsVerifier>>>,
 }
 
 /// The type of a key with its curve, so that each signature algorithm fits exactly one.
@@ -64,7 +57,7 @@ impl VerificationKey {
         if !is_for_signatures(jwk)? {
             return None;
         }
-        let (kind, parameters) = public_parameters(jwk)?;
+        let (kind, parameters, public) = public_parts(jwk)?;
         let algorithms = match optional_text(jwk, "alg")? {
             None => kind.algorithms().to_vec(),
             Some(name) => {
@@ -77,14 +70,8 @@ impl VerificationKey {
             }
         };
         let kid = optional_text(jwk, "kid")?.map(|kid| JsonWebKeyId::new(kid.to_owned()));
-        let verifiers =
-            algorithms.into_iter().map(|algorithm| LazyVerifier { algorithm, verifier: OnceLock::new() }).collect();
-        let key = Self { kid, material: Arc::new(Material::Public { kind, jwk: parameters, verifiers }) };
-        // Only OpenSSL knows whether a point is on its curve. An RSA key has nothing of that sort and up to six
-        // algorithms, so there it can wait.
-        let usable =
-            kind == KeyKind::Rsa || kind.algorithms().first().is_some_and(|&first| key.verifier(first).is_some());
-        usable.then_some(key)
+        let verifiers = algorithms.into_iter().map(|algorithm| Verifier::new(algorithm, public.clone())).collect();
+        Some(Self { kid, material: Arc::new(Material::Public { kind, jwk: parameters, verifiers }) })
     }
 
     /// The key for HS256, HS384 and HS512.
@@ -111,7 +98,7 @@ impl VerificationKey {
     /// Whether signatures of this algorithm can be verified with this key.
     pub(crate) fn supports(&self, algorithm: SigningAlgorithm) -> bool {
         match &*self.material {
-            Material::Public { verifiers, .. } => verifiers.iter().any(|lazy| lazy.algorithm == algorithm),
+            Material::Public { verifiers, .. } => verifiers.iter().any(|verifier| verifier.algorithm() == algorithm),
             Material::Secret(_) => algorithm.is_symmetric(),
         }
     }
@@ -122,10 +109,11 @@ impl VerificationKey {
             return false;
         }
         match &*self.material {
-            Material::Public { .. } => {
-                self.verifier(algorithm).is_some_and(|verifier| verifier.verify(message, signature).is_ok())
-            }
-            // josekit compares with `==`, so HMAC does not go through it.
+            Material::Public { verifiers, .. } => verifiers
+                .iter()
+                .find(|verifier| verifier.algorithm() == algorithm)
+                .is_some_and(|verifier| verifier.verify(message, signature)),
+            // In constant time: here the expected value is a secret.
             Material::Secret(secret) => {
                 algorithm.is_symmetric()
                     && digest::hmac(algorithm.hash(), secret, &[message])
@@ -144,17 +132,9 @@ impl VerificationKey {
             jwk.insert("kid".to_owned(), kid.into());
         }
         if let ([only], KeyKind::Rsa) = (verifiers.as_slice(), kind) {
-            jwk.insert("alg".to_owned(), only.algorithm.as_str().into());
+            jwk.insert("alg".to_owned(), only.algorithm().as_str().into());
         }
         Some(jwk)
-    }
-
-    fn verifier(&self, algorithm: SigningAlgorithm) -> Option<&dyn JwsVerifier> {
-        let Material::Public { jwk, verifiers, .. } = &*self.material else {
-            return None;
-        };
-        let lazy = verifiers.iter().find(|lazy| lazy.algorithm == algorithm)?;
-        lazy.verifier.get_or_init(|| build_verifier(algorithm, jwk)).as_deref()
     }
 }
 
@@ -203,13 +183,15 @@ fn is_for_signatures(jwk: &Map<String, Value>) -> Option<bool> {
     Some(by_use && by_operations)
 }
 
-/// The kind of key and its public parameters, spelled canonically. This is the guard in front of josekit: it sees
-/// nothing of the JWK but this.
-fn public_parameters(jwk: &Map<String, Value>) -> Option<(KeyKind, Map<String, Value>)> {
-    let (kind, parameters) = match (jwk.get("kty")?.as_str()?, optional_text(jwk, "crv")?) {
+/// The kind of key, its public parameters in their canonical spelling, and the key that they make. This is the guard in
+/// front of the cryptographic libraries: they see nothing of the JWK but this.
+fn public_parts(jwk: &Map<String, Value>) -> Option<(KeyKind, Map<String, Value>, PublicKey)> {
+    let spelled = |octets: &[u8]| URL_SAFE_NO_PAD.encode(octets);
+    let (kind, parameters, public) = match (jwk.get("kty")?.as_str()?, optional_text(jwk, "crv")?) {
         ("RSA", _) => {
             let (n, e) = (rsa_modulus(jwk)?, rsa_exponent(jwk)?);
-            (KeyKind::Rsa, json!({"kty": "RSA", "n": n, "e": e}))
+            let parameters = json!({"kty": "RSA", "n": spelled(&n), "e": spelled(&e)});
+            (KeyKind::Rsa, parameters, PublicKey::rsa(&n, &e)?)
         }
         ("EC", Some(curve)) => {
             let (kind, length) = match curve {
@@ -220,32 +202,34 @@ fn public_parameters(jwk: &Map<String, Value>) -> Option<(KeyKind, Map<String, V
                 _ => return None,
             };
             let (x, y) = (coordinate(jwk, "x", length)?, coordinate(jwk, "y", length)?);
-            (kind, json!({"kty": "EC", "crv": curve, "x": x, "y": y}))
+            let parameters = json!({"kty": "EC", "crv": curve, "x": spelled(&x), "y": spelled(&y)});
+            (kind, parameters, PublicKey::ec(kind, &x, &y)?)
         }
         ("OKP", Some("Ed25519")) => {
             let x = coordinate(jwk, "x", 32)?;
-            (KeyKind::Ed25519, json!({"kty": "OKP", "crv": "Ed25519", "x": x}))
+            let parameters = json!({"kty": "OKP", "crv": "Ed25519", "x": spelled(&x)});
+            (KeyKind::Ed25519, parameters, PublicKey::ed25519(&x)?)
         }
         _ => return None,
     };
     match parameters {
-        Value::Object(parameters) => Some((kind, parameters)),
+        Value::Object(parameters) => Some((kind, parameters, public)),
         _ => None,
     }
 }
 
-fn rsa_modulus(jwk: &Map<String, Value>) -> Option<String> {
+fn rsa_modulus(jwk: &Map<String, Value>) -> Option<Vec<u8>> {
     let modulus = unsigned_integer(jwk, "n", RSA_BITS.end() / 8 + 1)?;
     let leading_zeros = modulus.first()?.leading_zeros() as usize;
     let odd = modulus.last()? & 1 == 1;
-    (odd && RSA_BITS.contains(&(modulus.len() * 8 - leading_zeros))).then(|| URL_SAFE_NO_PAD.encode(modulus))
+    (odd && RSA_BITS.contains(&(modulus.len() * 8 - leading_zeros))).then_some(modulus)
 }
 
-fn rsa_exponent(jwk: &Map<String, Value>) -> Option<String> {
+fn rsa_exponent(jwk: &Map<String, Value>) -> Option<Vec<u8>> {
     let exponent = unsigned_integer(jwk, "e", 8)?;
     let value = exponent.iter().fold(0_u64, |value, &byte| value << 8 | u64::from(byte));
     let bits = u64::BITS - value.leading_zeros();
-    (value > 2 && value & 1 == 1 && bits <= RSA_EXPONENT_BITS).then(|| URL_SAFE_NO_PAD.encode(exponent))
+    (value > 2 && value & 1 == 1 && bits <= RSA_EXPONENT_BITS).then_some(exponent)
 }
 
 /// A `Base64urlUInt` (RFC 7518 §2) of at most `limit` bytes. Leading zeros are wrong but common, so they are dropped.
@@ -255,9 +239,8 @@ fn unsigned_integer(jwk: &Map<String, Value>, name: &str, limit: usize) -> Optio
 }
 
 /// A coordinate, which has all its leading zeros (RFC 7518 §6.2.1.2, RFC 8037 §2).
-fn coordinate(jwk: &Map<String, Value>, name: &str, length: usize) -> Option<String> {
-    let bytes = binary(jwk, name, length)?;
-    (bytes.len() == length).then(|| URL_SAFE_NO_PAD.encode(bytes))
+fn coordinate(jwk: &Map<String, Value>, name: &str, length: usize) -> Option<Vec<u8>> {
+    binary(jwk, name, length).filter(|bytes| bytes.len() == length)
 }
 
 fn binary(jwk: &Map<String, Value>, name: &str, limit: usize) -> Option<Vec<u8>> {
@@ -273,25 +256,6 @@ fn optional_text<'a>(jwk: &'a Map<String, Value>, name: &str) -> Option<Option<&
         None => Some(None),
         Some(value) => value.as_str().map(Some),
     }
-}
-
-fn build_verifier(algorithm: SigningAlgorithm, parameters: &Map<String, Value>) -> Option<Box<dyn JwsVerifier>> {
-    use SigningAlgorithm as A;
-    let jwk = &Jwk::from_map(parameters.clone()).ok()?;
-    Some(match algorithm {
-        A::Rs256 => Box::new(RS256.verifier_from_jwk(jwk).ok()?),
-        A::Rs384 => Box::new(RS384.verifier_from_jwk(jwk).ok()?),
-        A::Rs512 => Box::new(RS512.verifier_from_jwk(jwk).ok()?),
-        A::Ps256 => Box::new(PS256.verifier_from_jwk(jwk).ok()?),
-        A::Ps384 => Box::new(PS384.verifier_from_jwk(jwk).ok()?),
-        A::Ps512 => Box::new(PS512.verifier_from_jwk(jwk).ok()?),
-        A::Es256 => Box::new(ES256.verifier_from_jwk(jwk).ok()?),
-        A::Es384 => Box::new(ES384.verifier_from_jwk(jwk).ok()?),
-        A::Es512 => Box::new(ES512.verifier_from_jwk(jwk).ok()?),
-        A::Es256k => Box::new(ES256K.verifier_from_jwk(jwk).ok()?),
-        A::EdDsa | A::Ed25519 => Box::new(EdDSA.verifier_from_jwk(jwk).ok()?),
-        A::Hs256 | A::Hs384 | A::Hs512 => return None,
-    })
 }
 
 #[cfg(test)]

@@ -167,6 +167,38 @@ fn an_ed25519_key_verifies_under_both_names_whichever_it_is_published_with() {
 }
 
 #[test]
+fn a_good_signature_verifies_after_bad_ones_and_beside_others() {
+    for algorithm in ASYMMETRIC {
+        let (key, good) = (&key(algorithm), &sign(algorithm, b"message"));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(move || {
+                    for _ in 0..4 {
+                        assert!(key.verify(algorithm, b"message", good), "{algorithm:?}");
+                        assert!(!key.verify(algorithm, b"massage", good), "{algorithm:?}");
+                        assert!(!key.verify(algorithm, b"message", &vec![1; good.len()]), "{algorithm:?}");
+                    }
+                });
+            }
+        });
+    }
+}
+
+#[test]
+fn an_ed25519_key_of_small_order_is_refused() {
+    let mut one = [0; 32];
+    one[0] = 1;
+    let mut minus_one = [0xff; 32];
+    (minus_one[0], minus_one[31]) = (0xec, 0x7f);
+    let mut of_order_8 = [0; 32];
+    of_order_8.copy_from_slice(&URL_SAFE_NO_PAD.decode("JuiVj8KyJ7BFw_SJ8u-Y8NXfrAXTxjM5sTgCiG1T_AU").unwrap());
+    // Zero is of order four.
+    for point in [[0; 32], one, minus_one, of_order_8] {
+        assert!(with(SigningAlgorithm::EdDsa, "x", URL_SAFE_NO_PAD.encode(point)).is_none());
+    }
+}
+
+#[test]
 fn a_key_of_one_curve_is_not_taken_for_one_of_another() {
     use SigningAlgorithm as A;
     let curves = [(A::Es256, "P-256"), (A::Es384, "P-384"), (A::Es512, "P-521"), (A::Es256k, "secp256k1")];
