@@ -1,0 +1,56 @@
+//! Every input that is committed, once more.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::TARGETS;
+
+/// The folder of the fuzzer, which a package does not have.
+pub(super) fn fuzz() -> Option<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // Cargo puts this file into packages, and only there.
+    let is_package = root.join(".cargo_vcs_info.json").exists();
+    let fuzz = root.join("fuzz");
+    assert!(fuzz.exists() || is_package, "fuzz/ is missing");
+    fuzz.exists().then_some(fuzz)
+}
+
+fn inputs(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let mut inputs: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    inputs.sort();
+    inputs
+}
+
+#[test]
+fn every_committed_input_holds_what_must_hold() {
+    let Some(fuzz) = fuzz() else { return };
+    let mut broken = Vec::new();
+    for (target, run) in TARGETS {
+        let corpus = inputs(&fuzz.join("corpus").join(target));
+        assert!(!corpus.is_empty(), "{target} has no corpus");
+        for path in corpus.into_iter().chain(inputs(&fuzz.join("regressions").join(target))) {
+            let input = fs::read(&path).unwrap();
+            if std::panic::catch_unwind(|| run(&input)).is_err() {
+                broken.push(path);
+            }
+        }
+    }
+    assert!(broken.is_empty(), "these break what must hold: {broken:#?}");
+}
+
+#[test]
+fn every_target_of_the_fuzzer_is_replayed() {
+    let Some(fuzz) = fuzz() else { return };
+    let mut named: Vec<_> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    named.sort();
+    for (folder, ending) in [("fuzz_targets", ".rs"), ("corpus", ""), ("regressions", "")] {
+        for path in inputs(&fuzz.join(folder)) {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            let name = name.strip_suffix(ending).unwrap_or(&name).to_owned();
+            assert!(named.contains(&name), "fuzz/{folder}/{name} is of no target in src/fuzzing.rs");
+        }
+    }
+    let targets = inputs(&fuzz.join("fuzz_targets"));
+    assert_eq!(targets.len(), named.len(), "a target in src/fuzzing.rs has no file in fuzz/fuzz_targets");
+}
