@@ -6,10 +6,12 @@
 //! An input is text as far as it can be, so that seeds can be read and written by hand: answers of the OP look like
 //! HTTP (see [`world`]), everything else is what comes over the wire as it comes.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod answers;
 mod authorization_response;
+#[cfg(test)]
+mod caps;
 mod encrypted_token;
 mod id_token;
 mod ping;

@@ -14,6 +14,8 @@ pub fn authorization_response(input: &[u8]) {
     let mut session = session_json();
     session["rt"] = asked_for.into();
     session["ir"] = iss_required.into();
+    // Bringing it back costs as much as everything else.
+    session.as_object_mut().unwrap().remove("key");
     let bytes = sealed(Purpose::AuthorizationSession, &[], session.to_string().as_bytes());
     let sealed = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, bytes);
     let session = AuthorizationSession::open(&keyring(), &sealed).unwrap();

@@ -6,6 +6,8 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, Method};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde_json::Value;
 
 use super::world::{CLIENT_ID, Chance, DEFERRED_AUTH_ID, ISSUER, Site, World, keyring, run};
 use crate::client::Client;
@@ -76,33 +78,37 @@ pub fn ping(input: &[u8]) {
     }
 }
 
-/// The rule once more, in other words: one JSON object with one `deferred_auth_id`, which is a string.
+/// The rule once more, in other words: one JSON object with one `deferred_auth_id`, which is a string. What else stands
+/// in it is anybody's.
 fn deferred_auth_id(body: &[u8]) -> Option<String> {
-    struct Members(Vec<(String, serde_json::Value)>);
-    impl<'de> serde::Deserialize<'de> for Members {
-        fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            struct Visitor;
-            impl<'de> serde::de::Visitor<'de> for Visitor {
-                type Value = Members;
-                fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                    formatter.write_str("an object")
-                }
-                fn visit_map<A: serde::de::MapAccess<'de>>(self, mut members: A) -> Result<Members, A::Error> {
-                    let mut all = Vec::new();
-                    while let Some(member) = members.next_entry()? {
-                        all.push(member);
-                    }
-                    Ok(Members(all))
-                }
-            }
-            deserializer.deserialize_map(Visitor)
-        }
-    }
-    let members = serde_json::from_slice::<Members>(body).ok()?.0;
-    let mut named = members.into_iter().filter(|(name, _)| name == "deferred_auth_id").map(|(_, value)| value);
-    match (named.next(), named.next()) {
-        (Some(serde_json::Value::String(id)), None) => Some(id),
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let named = serde::Deserializer::deserialize_map(&mut reader, Named).ok()?;
+    reader.end().ok()?;
+    match <[Value; 1]>::try_from(named) {
+        Ok([Value::String(id)]) => Some(id),
         _ => None,
+    }
+}
+
+/// Reads every `deferred_auth_id` of an object.
+struct Named;
+
+impl<'de> Visitor<'de> for Named {
+    type Value = Vec<Value>;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Vec<Value>, A::Error> {
+        let mut named = Vec::new();
+        while let Some(name) = members.next_key::<String>()? {
+            match &*name {
+                "deferred_auth_id" => named.push(members.next_value()?),
+                _ => _ = members.next_value::<IgnoredAny>()?,
+            }
+        }
+        Ok(named)
     }
 }
 

@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::world::{
-    FIXED, ISSUER, KEYS_URL, METADATA, METADATA_URL, NOW, STATE, Served, Site, World, answers, check_debug,
-    check_error, fixed, keyring, run,
+    FIXED, ISSUER, KEYS_URL, METADATA, METADATA_URL, STATE, Served, Site, World, answers, check_debug, check_error,
+    fixed, keyring, run,
 };
 use crate::client::{Client, ResponseType};
 use crate::error::{ConfigurationProblem, ErrorKind, Misuse};
@@ -150,5 +150,4 @@ fn check_keys(keys: &KeySet, body: &[u8]) {
             assert!(!candidate.verify(algorithm, b"another message", jws.signature()));
         }
     }
-    let _ = NOW;
 }

@@ -74,7 +74,8 @@ pub fn exchange(input: &[u8]) {
     let seen = world.site.seen.lock().unwrap();
     let sent = seen.iter().filter(|request| request.url.path() == "/token").count();
     drop(seen);
-    assert!(sent <= MOST_REQUESTS + 2, "{sent} requests for one code");
+    // Three attempts, where a request did not leave. Each may have been challenged before.
+    assert!(sent <= 3 * MOST_REQUESTS, "{sent} requests for one code");
     if grant.is_spent() {
         // Nothing is sent for it any more but revocations of what is not believed.
         let again = run(client.exchange(&mut grant));
