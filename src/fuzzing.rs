@@ -33,20 +33,28 @@ pub use provider::{discovery, key_set};
 pub use stored::{sealed_value, stored};
 pub use tokens::{exchange, poll};
 
-/// Every target by the name of its folder in `fuzz/corpus`.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
-    ("authorization_response", authorization_response),
-    ("discovery", discovery),
-    ("key_set", key_set),
-    ("exchange", exchange),
-    ("poll", poll),
-    ("response_headers", response_headers),
-    ("id_token", id_token),
-    ("encrypted_token", encrypted_token),
-    ("userinfo", userinfo),
-    ("introspection", introspection),
-    ("pushed_request", pushed_request),
-    ("ping", ping),
-    ("sealed_value", sealed_value),
-    ("stored", stored),
+/// A target of the fuzzer.
+pub struct Target {
+    /// The name of its file in `fuzz/fuzz_targets` and of its folder in `fuzz/corpus`.
+    pub name: &'static str,
+    /// What it does with an input.
+    pub run: fn(&[u8]),
+}
+
+/// Every target.
+pub const TARGETS: [Target; 14] = [
+    Target { name: "authorization_response", run: authorization_response },
+    Target { name: "discovery", run: discovery },
+    Target { name: "key_set", run: key_set },
+    Target { name: "exchange", run: exchange },
+    Target { name: "poll", run: poll },
+    Target { name: "response_headers", run: response_headers },
+    Target { name: "id_token", run: id_token },
+    Target { name: "encrypted_token", run: encrypted_token },
+    Target { name: "userinfo", run: userinfo },
+    Target { name: "introspection", run: introspection },
+    Target { name: "pushed_request", run: pushed_request },
+    Target { name: "ping", run: ping },
+    Target { name: "sealed_value", run: sealed_value },
+    Target { name: "stored", run: stored },
 ];

@@ -25,7 +25,7 @@ fn answered(body: &str) -> String {
 #[test]
 fn the_largest_inputs_are_judged_as_well() {
     let cases = [browser(), documents(), headers(), tokens()];
-    for (name, target, input) in cases.into_iter().flatten() {
+    for Case { name, target, input } in cases.into_iter().flatten() {
         let began = SystemClock.monotonic();
         target(&input.into_bytes());
         let took: Duration = SystemClock.monotonic() - began;
@@ -34,14 +34,22 @@ fn the_largest_inputs_are_judged_as_well() {
     assert_eq!(StoppedClock::default().monotonic(), Duration::from_secs(1_000), "no target knows the real time");
 }
 
-type Case = (&'static str, fn(&[u8]), String);
+struct Case {
+    name: &'static str,
+    target: fn(&[u8]),
+    input: String,
+}
+
+fn case(name: &'static str, target: fn(&[u8]), input: String) -> Case {
+    Case { name, target, input }
+}
 
 fn browser() -> Vec<Case> {
     vec![
-        ("a query of ampersands", authorization_response, format!("0{}", "&".repeat(16_383))),
-        ("a query of states", authorization_response, format!("0{}", "state=a&".repeat(2_047))),
-        ("a query of escapes", authorization_response, format!("0{}", "%41".repeat(5_461))),
-        (
+        case("a query of ampersands", authorization_response, format!("0{}", "&".repeat(16_383))),
+        case("a query of states", authorization_response, format!("0{}", "state=a&".repeat(2_047))),
+        case("a query of escapes", authorization_response, format!("0{}", "%41".repeat(5_461))),
+        case(
             "a ping with many members",
             ping,
             format!("0POST\nAuthorization: Bearer %P\nContent-Type: application/json\n\n{{{}}}", members(1_200)),
@@ -56,26 +64,26 @@ fn documents() -> Vec<Case> {
     let rsa = format!("{{\"kty\":\"RSA\",\"e\":\"AQAB\",\"n\":\"{}f\"}}", "_w".repeat(682));
     let nested = format!("{}1", "{\"a\":".repeat(MEGABYTE / 5 - 1));
     vec![
-        ("metadata with many members", discovery, metadata(&members(60_000))),
-        ("metadata that nests", discovery, format!("0{}", answered(&nested))),
-        (
+        case("metadata with many members", discovery, metadata(&members(60_000))),
+        case("metadata that nests", discovery, format!("0{}", answered(&nested))),
+        case(
             "metadata with many algorithms",
             discovery,
             metadata(&format!("\"id_token_signing_alg_values_supported\":[{}\"ES256\"]", "\"RS256\",".repeat(100_000))),
         ),
-        (
+        case(
             "metadata with many aliases",
             discovery,
             metadata(&format!("\"mtls_endpoint_aliases\":{{{aliases}\"z\":\"https://a\"}}")),
         ),
-        ("a hundred keys on P-256", key_set, keys(&FIXED["signing_keys"]["keys"][0].to_string())),
-        ("a hundred large RSA keys", key_set, keys(&rsa)),
-        (
+        case("a hundred keys on P-256", key_set, keys(&FIXED["signing_keys"]["keys"][0].to_string())),
+        case("a hundred large RSA keys", key_set, keys(&rsa)),
+        case(
             "UserInfo with many claims",
             userinfo,
             format!("0{}", answered(&format!("{{\"sub\":\"user-1\",{}}}", members(65_000)))),
         ),
-        (
+        case(
             "an introspection with many members",
             introspection,
             answered(&format!("{{\"active\":true,{}}}", members(15_000))),
@@ -86,10 +94,10 @@ fn documents() -> Vec<Case> {
 fn headers() -> Vec<Case> {
     let challenge = |value: String| format!("1401\nWWW-Authenticate: {value}\n\n");
     vec![
-        ("a challenge of commas", response_headers, challenge(",".repeat(60_000))),
-        ("a challenge of challenges", response_headers, challenge("DPoP a=b,".repeat(7_000))),
-        ("a challenge of quotes", response_headers, challenge(format!("DPoP {}", "a=\"\\\"\",".repeat(7_000)))),
-        ("a pause with many digits", response_headers, format!("0503\nRetry-After: {}\n\n", "9".repeat(60_000))),
+        case("a challenge of commas", response_headers, challenge(",".repeat(60_000))),
+        case("a challenge of challenges", response_headers, challenge("DPoP a=b,".repeat(7_000))),
+        case("a challenge of quotes", response_headers, challenge(format!("DPoP {}", "a=\"\\\"\",".repeat(7_000)))),
+        case("a pause with many digits", response_headers, format!("0503\nRetry-After: {}\n\n", "9".repeat(60_000))),
     ]
 }
 
@@ -99,18 +107,22 @@ fn tokens() -> Vec<Case> {
     let authentic = |more: String| format!("1{{\"alg\":\"HS256\"}}\n{{{claims},{more}}}");
     let description = "\u{200b}".repeat(300_000);
     vec![
-        ("an exchange with many members", exchange, format!("0{}", answered(&format!("{{{id},{}}}", members(60_000))))),
-        (
+        case(
+            "an exchange with many members",
+            exchange,
+            format!("0{}", answered(&format!("{{{id},{}}}", members(60_000)))),
+        ),
+        case(
             "an exchange with a long array",
             exchange,
             format!("0{}", answered(&format!("{{{id},\"x\":[{}0]}}", "0,".repeat(500_000)))),
         ),
-        (
+        case(
             "a long and hidden description",
             poll,
             format!("0400 application/json\n\n{{\"error\":\"slow_down\",\"error_description\":\"{description}\"}}"),
         ),
-        (
+        case(
             "tokens with many members",
             poll,
             format!(
@@ -121,14 +133,14 @@ fn tokens() -> Vec<Case> {
                 ))
             ),
         ),
-        ("a long token", id_token, format!("0eyJhbGciOiJFUzI1NiJ9.{}.YQ", "A".repeat(256 * 1024 - 40))),
-        ("a token with many claims", id_token, authentic(format!("\"aud\":\"app\",{}", members(9_000)))),
-        (
+        case("a long token", id_token, format!("0eyJhbGciOiJFUzI1NiJ9.{}.YQ", "A".repeat(256 * 1024 - 40))),
+        case("a token with many claims", id_token, authentic(format!("\"aud\":\"app\",{}", members(9_000)))),
+        case(
             "a token for many",
             id_token,
             authentic(format!("\"azp\":\"app\",\"aud\":[{}\"app\"]", "\"other\",".repeat(18_000))),
         ),
-        ("a long encrypted token", encrypted_token, format!("2\n{}", "a".repeat(200 * 1024))),
-        ("an encrypted token of dots", encrypted_token, format!("0{}", ".".repeat(390_000))),
+        case("a long encrypted token", encrypted_token, format!("2\n{}", "a".repeat(200 * 1024))),
+        case("an encrypted token of dots", encrypted_token, format!("0{}", ".".repeat(390_000))),
     ]
 }

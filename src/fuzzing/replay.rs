@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::TARGETS;
+use super::{TARGETS, Target};
 
 /// The folder of the fuzzer, which a package does not have.
 pub(super) fn fuzz() -> Option<PathBuf> {
@@ -26,10 +26,10 @@ fn inputs(folder: &Path) -> Vec<PathBuf> {
 fn every_committed_input_holds_what_must_hold() {
     let Some(fuzz) = fuzz() else { return };
     let mut broken = Vec::new();
-    for (target, run) in TARGETS {
-        let corpus = inputs(&fuzz.join("corpus").join(target));
-        assert!(!corpus.is_empty(), "{target} has no corpus");
-        for path in corpus.into_iter().chain(inputs(&fuzz.join("regressions").join(target))) {
+    for Target { name, run } in TARGETS {
+        let corpus = inputs(&fuzz.join("corpus").join(name));
+        assert!(!corpus.is_empty(), "{name} has no corpus");
+        for path in corpus.into_iter().chain(inputs(&fuzz.join("regressions").join(name))) {
             let input = fs::read(&path).unwrap();
             if std::panic::catch_unwind(|| run(&input)).is_err() {
                 broken.push(path);
@@ -42,7 +42,7 @@ fn every_committed_input_holds_what_must_hold() {
 #[test]
 fn every_target_of_the_fuzzer_is_replayed() {
     let Some(fuzz) = fuzz() else { return };
-    let mut named: Vec<_> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let mut named: Vec<_> = TARGETS.iter().map(|target| target.name.to_owned()).collect();
     named.sort();
     for (folder, ending) in [("fuzz_targets", ".rs"), ("corpus", ""), ("regressions", "")] {
         for path in inputs(&fuzz.join(folder)) {
