@@ -141,7 +141,7 @@ pub fn userinfo(input: &[u8]) {
     for key in super::encrypted_token::decryption_keys().iter().take(if choice & 2 != 0 { 6 } else { 0 }) {
         builder = builder.decryption_key(key.clone());
     }
-    let client = builder.build().unwrap();
+    let client = World::client(builder);
     let bytes = sealed(Purpose::Authentication, &[], authentication_json().to_string().as_bytes());
     let authentication = Authentication::open(&keyring(), &bytes).unwrap();
     match run(client.userinfo(&authentication)) {
@@ -163,7 +163,7 @@ pub fn userinfo(input: &[u8]) {
 /// What the introspection endpoint answers.
 pub fn introspection(input: &[u8]) {
     let world = World::new(Site::new(answers(input)));
-    let client = world.with_secret().build().unwrap();
+    let client = World::client(world.with_secret());
     match run(client.introspect(&Secret::new(ACCESS_TOKEN), None)) {
         Ok(answer) => {
             assert!(answer.is_active() || answer.as_json().is_empty());
@@ -180,7 +180,7 @@ pub fn introspection(input: &[u8]) {
 /// What the pushed authorization request endpoint answers.
 pub fn pushed_request(input: &[u8]) {
     let world = World::new(Site::new(answers(input)));
-    let client = world.with_secret().pushed_authorization_requests().build().unwrap();
+    let client = World::client(world.with_secret().pushed_authorization_requests());
     match run(client.authorize().start()) {
         Ok((url, session)) => {
             check_debug(&session);

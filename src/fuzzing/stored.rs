@@ -96,7 +96,7 @@ fn process(plaintext: &[u8], is_answered: bool) {
         false => Served::json("{}"),
     };
     let world = World::new(Site::new([answer].into()));
-    let client = world.with_secret().cancellation_endpoint("https://op.example/cancel").build().unwrap();
+    let client = World::client(world.with_secret().cancellation_endpoint("https://op.example/cancel"));
     pending.announce_poll();
     let _ = run(client.poll(&mut pending));
     let _ = run(client.poll(&mut pending));
@@ -114,7 +114,7 @@ fn authentication(plaintext: &[u8]) {
     check_time(authentication.claims().expires_at());
     let _ = format!("{authentication:?}");
     let world = World::new(Site::new([Served::json("{}"), Served::json("{}"), Served::json("{}")].into()));
-    let client = world.with_secret().build().unwrap();
+    let client = World::client(world.with_secret());
     let _ = run(client.userinfo(&authentication));
     let _ = run(client.refresh(&mut authentication));
     let _ = run(client.revoke(&authentication));
@@ -132,7 +132,7 @@ fn session(plaintext: &[u8]) {
         assert_eq!(open(&again).unwrap().state(), &state);
     }
     let world = World::new(Site::new([Served::json(format!(r#"{{"deferred_auth_id":"{DEFERRED_AUTH_ID}"}}"#))].into()));
-    let client = world.with_secret().build().unwrap();
+    let client = World::client(world.with_secret());
     let mut response = form_urlencoded::Serializer::new(String::new());
     let response = response.append_pair("deferred_code", "c").append_pair("state", state.expose()).finish();
     if let Ok(mut grant) = client.check_authorization_response(&response, session) {

@@ -33,7 +33,7 @@ pub fn exchange(input: &[u8]) {
     if choice & 8 != 0 {
         builder = builder.drop_unbound_tokens();
     }
-    let client = builder.build().unwrap();
+    let client = World::client(builder);
     let mut session = session_json();
     session["rt"] = "dc".into();
     let session = sealed(Purpose::AuthorizationSession, &[], session.to_string().as_bytes());
@@ -103,7 +103,7 @@ pub fn poll(input: &[u8]) {
         builder = builder.dpop(DpopMode::Off);
         process.as_object_mut().unwrap().remove("key");
     }
-    let client = builder.build().unwrap();
+    let client = World::client(builder);
     let process = sealed(Purpose::PendingAuthentication, &[], process.to_string().as_bytes());
     let mut pending = PendingAuthentication::open(&keyring(), &process).unwrap();
     // One more than there can be answers.

@@ -22,6 +22,7 @@ use crate::dpop::DpopKey;
 use crate::endpoint::ClientAuthentication;
 use crate::error::{Error, TransportProblem};
 use crate::keyring::{Keyring, Purpose, SealingKey};
+use crate::provider::ProviderMetadata;
 use crate::random::Random;
 use crate::transport::{HttpClient, HttpError, HttpRequest, HttpResponse};
 
@@ -333,6 +334,17 @@ impl World {
         self.builder()
             .authentication(ClientAuthentication::client_secret_basic(CLIENT_SECRET))
             .id_token_signed_response_alg(crate::jose::SigningAlgorithm::Hs256)
+    }
+
+    /// The client, which has fetched the genuine metadata before.
+    pub(super) fn client(builder: ClientBuilder) -> Client {
+        static METADATA: LazyLock<ProviderMetadata> = LazyLock::new(|| {
+            let client = World::new(Site::new(VecDeque::new())).builder().build().expect("the settings work");
+            run(client.provider_metadata()).expect("the metadata are good")
+        });
+        let client = builder.build().expect("the settings work");
+        run(client.provider().knows(METADATA.clone())).expect("nothing is fetched");
+        client
     }
 
     pub(super) fn now(&self) -> SystemTime {
