@@ -5,8 +5,8 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::world::{
-    CODE, PLANT, STATE, Served, Site, World, answers, check_debug, check_error, check_time, fixed, keyring,
-    pending_json, run, sealed, session_json,
+    CODE, PLANT, STATE, Site, World, answers, check_debug, check_error, check_time, fixed, keyring, pending_json, run,
+    sealed, session_json,
 };
 use crate::client::{AuthorizationSession, Backoff, Client, DpopMode, Outcome, Poll, SignIn};
 use crate::error::{ErrorKind, Misuse};
@@ -201,6 +201,7 @@ fn check_pending(pending: &PendingAuthentication, world: &World) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::world::Served;
     use super::*;
 
     #[test]
