@@ -261,8 +261,8 @@ fn encrypted(seeds: &mut Seeds) {
         seeds.add("encrypted_token", &format!("{number}-in-segments"), "1", parts);
     }
     seeds.add("encrypted_token", "known-key", "2", format!("\n{}", fixed("/tokens/es256")));
-    let header =
-        fixed("/known_content_key/header").replace('{', "{\"cty\":\"json\",").replacen("{\"cty\":\"json\",", "{", 1);
+    let mut header: Value = serde_json::from_str(fixed("/known_content_key/header")).unwrap();
+    header["cty"] = json!("json");
     seeds.add("encrypted_token", "known-key-other-header", "2", format!("{header}\n{{}}"));
     seeds.add("encrypted_token", "not-encrypted", "0", fixed("/tokens/es256"));
     seeds.add("encrypted_token", "zip", "1", "{\"alg\":\"ECDH-ES\",\"enc\":\"A128GCM\",\"zip\":\"DEF\",\"epk\":{}}\n");
