@@ -120,6 +120,12 @@ impl Client {
         self.0.provider.metadata().await
     }
 
+    /// The OP, for the fuzzer.
+    #[cfg(any(fuzzing, test))]
+    pub(crate) fn provider(&self) -> &Provider {
+        &self.0.provider
+    }
+
     /// The redirect URI of its sign-ins, unless they choose another one.
     pub(crate) fn redirect_uri(&self) -> Option<&str> {
         self.0.redirect_uri.as_deref()

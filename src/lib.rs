@@ -142,6 +142,8 @@ mod clock;
 mod dpop;
 mod endpoint;
 mod error;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 mod id_token;
 mod jose;
 mod keyring;

@@ -122,7 +122,7 @@ impl Receiver {
             return StatusCode::PAYLOAD_TOO_LARGE;
         }
         let Some((client, process)) = self.authenticate(headers) else { return StatusCode::UNAUTHORIZED };
-        let Ok(callback) = serde_json::from_slice::<Callback<'_>>(body) else { return StatusCode::BAD_REQUEST };
+        let Some(callback) = Callback::read(body) else { return StatusCode::BAD_REQUEST };
         match self.poller.pinged(&client, process, &callback.deferred_auth_id).await {
             Ok(true) => StatusCode::NO_CONTENT,
             Ok(false) => StatusCode::UNAUTHORIZED,
@@ -165,6 +165,14 @@ struct Callback<'a> {
     deferred_auth_id: std::borrow::Cow<'a, str>,
 }
 
+impl<'a> Callback<'a> {
+    fn read(body: &'a [u8]) -> Option<Self> {
+        // serde would take an array for the members in their order.
+        let is_object = body.trim_ascii_start().starts_with(b"{");
+        is_object.then(|| serde_json::from_slice(body).ok())?
+    }
+}
+
 /// The one bearer token (RFC 6750 §2.1). The scheme is case-insensitive (RFC 9110 §11.1).
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
@@ -198,6 +206,14 @@ mod tests {
         assert_eq!(bearer(&headers(&[(AUTHORIZATION, "Basic abc")])), None);
         assert_eq!(bearer(&headers(&[(AUTHORIZATION, "Bearer a"), (AUTHORIZATION, "Bearer a")])), None);
         assert_eq!(bearer(&headers(&[])), None);
+    }
+
+    #[test]
+    fn an_array_with_an_identifier_in_it_is_no_callback() {
+        assert_eq!(Callback::read(br#" {"deferred_auth_id":"a"}"#).unwrap().deferred_auth_id, "a");
+        for body in [r#"["a"]"#, r#" ["a"]"#, r#""a""#, "{}", r#"{"deferred_auth_id":7}"#, ""] {
+            assert!(Callback::read(body.as_bytes()).is_none(), "{body}");
+        }
     }
 
     #[test]

@@ -111,6 +111,17 @@ struct Handle {
     task: tokio::sync::Mutex<Option<JoinHandle<()>>>,
 }
 
+/// Opens what is sealed for a row and seals it again, for the fuzzer.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn reopened(
+    keyring: &Keyring,
+    random: &dyn crate::random::Random,
+    id: ProcessId,
+    body: &crate::store::SealedBody,
+) -> Result<crate::store::SealedBody, Error> {
+    Record::open(keyring, id, body)?.seal(keyring, random, id)
+}
+
 impl Poller {
     /// Starts setting a poller up.
     pub fn builder(store: impl Store + 'static, keyring: Keyring) -> PollerBuilder {

@@ -2,7 +2,7 @@
 //!
 //! A room is a module of the crate root: `src/<room>.rs` with `src/<room>/`. Every `use` in any form, every path
 //! beginning with `crate`, `self` or `super` in expressions, types, attributes and macros, is resolved to the room that
-//! it names. Code under `cfg(test)` may import anything, and `src/lib.rs` is the door and no room.
+//! it names. Code under `cfg(test)` or `cfg(fuzzing)` may import anything, and `src/lib.rs` is the door and no room.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -104,12 +104,15 @@ impl House {
     fn read() -> Self {
         let source = source();
         let door = syn::parse_file(&fs::read_to_string(source.join("lib.rs")).unwrap()).unwrap();
-        let rooms = door.items.iter().filter_map(|item| match item {
-            syn::Item::Mod(module) if !is_for_tests(&module.attrs) => Some(module.ident.to_string()),
-            _ => None,
-        });
-        let mut house = Self { rooms: rooms.collect(), checked: BTreeMap::new() };
+        let mut house = Self { rooms: BTreeSet::new(), checked: BTreeMap::new() };
         let mut for_tests = Vec::new();
+        for item in door.items {
+            match item {
+                syn::Item::Mod(module) if is_for_tests(&module.attrs) => for_tests.push(vec![module.ident.to_string()]),
+                syn::Item::Mod(module) => drop(house.rooms.insert(module.ident.to_string())),
+                _ => {}
+            }
+        }
         for path in rust_files(&source) {
             let module = module_of(path.strip_prefix(&source).unwrap());
             if module != ["lib"] {
@@ -407,14 +410,20 @@ fn attributes_of_item(item: &syn::Item) -> Option<&[syn::Attribute]> {
     attributes!(Const Enum ExternCrate Fn ForeignMod Impl Macro Mod Static Struct Trait TraitAlias Type Union Use)
 }
 
-/// Whether something is compiled for tests only: `cfg(test)`, or `cfg(all(test, …))`.
+/// Whether something is compiled for tests only: `cfg(test)`, `cfg(all(test, …))`, or for the fuzzer, which looks behind
+/// every door: `cfg(any(fuzzing, test))`. It is in no application.
 fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
     fn needs_test(meta: &syn::Meta) -> bool {
+        let parts = |list: &syn::MetaList| {
+            let parser = syn::punctuated::Punctuated::<syn::Meta, syn::Token![,]>::parse_terminated;
+            list.parse_args_with(parser).into_iter().flatten().collect::<Vec<_>>()
+        };
         match meta {
-            syn::Meta::Path(path) => path.is_ident("test"),
-            syn::Meta::List(list) if list.path.is_ident("all") => {
-                let parser = syn::punctuated::Punctuated::<syn::Meta, syn::Token![,]>::parse_terminated;
-                list.parse_args_with(parser).is_ok_and(|all| all.iter().any(needs_test))
+            syn::Meta::Path(path) => path.is_ident("test") || path.is_ident("fuzzing"),
+            syn::Meta::List(list) if list.path.is_ident("all") => parts(list).iter().any(needs_test),
+            syn::Meta::List(list) if list.path.is_ident("any") => {
+                let parts = parts(list);
+                !parts.is_empty() && parts.iter().all(needs_test)
             }
             _ => false,
         }
@@ -540,11 +549,18 @@ mod checker {
             "#[cfg(test)] impl X { fn f() { crate::client::start(); } }",
             "impl X { #[cfg(test)] fn f() { crate::client::start(); } }",
             "#![cfg(test)] use crate::client::Client;",
+            "#[cfg(any(fuzzing, test))] fn f() { crate::client::start(); }",
         ] {
             assert_eq!(findings(code), <[String; 0]>::default(), "{code}");
         }
         let declared = checked("#[cfg(test)] mod tests; mod other;").modules_for_tests;
         assert_eq!(declared, [["dpop", "proof", "tests"]]);
+        for code in [
+            "#[cfg(any(test, feature = \"testing\"))] use crate::client::Client;",
+            "#[cfg(any())] use crate::client::Client;",
+        ] {
+            assert_eq!(findings(code).len(), 1, "{code}");
+        }
     }
 
     #[test]

@@ -111,6 +111,11 @@ impl Authentication {
         &self.0
     }
 
+    #[cfg(any(fuzzing, test))]
+    pub(crate) fn body_for_fuzzing(&self) -> &Body {
+        &self.0
+    }
+
     pub(super) fn body_mut(&mut self) -> &mut Body {
         &mut self.0
     }

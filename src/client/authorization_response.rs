@@ -184,8 +184,7 @@ impl Parameters {
         if response.len() > LONGEST_RESPONSE {
             return Err(Violation::new(Rule::OversizedResponse).in_document(Document::AuthorizationResponse).into());
         }
-        let is_url = response.starts_with("https://") || response.starts_with("http://");
-        let arrived_at = Url::parse(response).ok().filter(|_| is_url);
+        let arrived_at = whole_url(response);
         let response = match &arrived_at {
             Some(url) => url.query().unwrap_or_default(),
             None => response.strip_prefix('?').unwrap_or(response),
@@ -243,6 +242,12 @@ impl Parameters {
             (None, None) => Err(broken(Rule::NoCode, "deferred_code")),
         }
     }
+}
+
+/// The response as the URL that the browser called, where it was given as that.
+pub(super) fn whole_url(response: &str) -> Option<Url> {
+    let is_url = response.starts_with("https://") || response.starts_with("http://");
+    is_url.then(|| Url::parse(response).ok())?
 }
 
 /// Whether a URL is a redirect URI with parameters added to it.

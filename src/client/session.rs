@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
+use super::authorization_response::whole_url;
 use super::authorize::ResponseType;
 use crate::clock::{from_unix_seconds, saturating_add};
 use crate::dpop::DpopKey;
@@ -99,11 +100,15 @@ impl AuthorizationSession {
         cookie_name(self.0.state.expose())
     }
 
-    /// The name of the cookie that belongs to an authorization response, given as its query string or form body;
-    /// `None` if the response has no `state`. Whether it is genuine is for `Client::authorization_response` to find
-    /// out.
+    /// The name of the cookie that belongs to an authorization response, given as its query string, its form body or the
+    /// whole URL; `None` if the response has no `state`. Whether it is genuine is for `Client::authorization_response`
+    /// to find out.
     pub fn cookie_name_for(response: &str) -> Option<String> {
-        let response = response.strip_prefix('?').unwrap_or(response);
+        let url = whole_url(response);
+        let response = match &url {
+            Some(url) => url.query().unwrap_or_default(),
+            None => response.strip_prefix('?').unwrap_or(response),
+        };
         let mut parameters = form_urlencoded::parse(response.as_bytes());
         parameters.find(|(name, _)| name == "state").map(|(_, state)| cookie_name(&state))
     }

@@ -208,7 +208,8 @@ impl Schedule {
             let age = now.wall.duration_since(self.exchange_answered_at).unwrap_or(Duration::ZERO);
             (age / 100).clamp(DEFAULT_INTERVAL, LONGEST_DEFAULT_INTERVAL)
         });
-        given.saturating_add(SLOW_DOWN_STEP.saturating_mul(self.slow_downs))
+        // What a store gave back was not checked, nor is it sealed.
+        given.max(SHORTEST_INTERVAL).saturating_add(SLOW_DOWN_STEP.saturating_mul(self.slow_downs))
     }
 
     /// When the OP's answer expires, counted from the sending of the exchange; `None` where the OP set no limit.

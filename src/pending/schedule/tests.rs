@@ -79,6 +79,16 @@ fn an_interval_under_a_second_becomes_a_second() {
 }
 
 #[test]
+fn an_interval_that_a_store_has_lost_is_a_second_still() {
+    let mut stored = serde_json::to_value(schedule(Some(60), None)).unwrap();
+    stored["int"] = 0.into();
+    let mut schedule: Schedule = serde_json::from_value(stored).unwrap();
+    schedule.sending(moment(60.0));
+    schedule.answered(&pending(), moment(60.0), NO_JITTER);
+    assert_eq!(schedule.step(moment(60.0)), Step::Wait(Duration::from_secs(1)));
+}
+
+#[test]
 fn without_an_interval_the_wait_grows_with_age_from_five_seconds_to_five_minutes() {
     let mut schedule = schedule(None, None);
     assert_eq!(schedule.interval(moment(0.0)), Duration::from_secs(5));

@@ -116,6 +116,8 @@ async fn the_response_names_the_cookie_of_its_session() {
     assert!(!name.contains(session.state().expose()));
     assert_eq!(AuthorizationSession::cookie_name_for(&response.query()), Some(name.clone()));
     assert_eq!(AuthorizationSession::cookie_name_for(&format!("?{}", response.query())), Some(name.clone()));
+    let whole_url = format!("https://rp.example/callback?{}#_=_", response.query());
+    assert_eq!(AuthorizationSession::cookie_name_for(&whole_url), Some(name.clone()));
     assert_eq!(AuthorizationSession::cookie_name_for("deferred_code=abc"), None);
     let (_, other) = started(world.client.authorize()).await;
     assert_ne!(other.cookie_name(), name);

@@ -1,0 +1,282 @@
+//! Ping Callbacks, through the receiver that no framework stands before.
+
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_core::future::BoxFuture;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName};
+use http::{HeaderMap, HeaderValue, Method};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde_json::Value;
+
+use super::world::{CLIENT_ID, Chance, DEFERRED_AUTH_ID, ISSUER, Site, World, keyring, run};
+use crate::client::Client;
+use crate::ping::{BODY_LIMIT, Receiver};
+use crate::poller::Poller;
+use crate::store::{
+    Acknowledged, Acknowledgement, Cancellation, Claim, Fingerprint, HeldOutcome, Insertion, KeyStats, NewProcess,
+    OutcomeClaim, Outcomes, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal, Settlement, Store,
+    StoreError, StoreProblem, Work,
+};
+
+const PROCESS: [u8; 16] = *b"the only process";
+
+/// A line with the method, lines with headers, an empty line, the body. `%P` in a header stands for the genuine token
+/// of the process, `%C` for one of another client, `%K` for one under another key. The first byte chooses
+/// whether one token serves all processes.
+pub fn ping(input: &[u8]) {
+    let Some((choice, rest)) = input.split_first() else { return };
+    let desk = &*DESK;
+    let is_static = choice & 1 != 0;
+    let receiver = if is_static { &desk.with_static_token } else { &desk.per_process };
+    let end = rest.windows(2).position(|pair| pair == b"\n\n");
+    let (head, body) = end.map_or((rest, &[][..]), |end| (&rest[..end], &rest[end + 2..]));
+    let mut lines = head.split(|&byte| byte == b'\n');
+    let method = Method::from_bytes(lines.next().unwrap_or_default()).unwrap_or(Method::POST);
+    let mut headers = HeaderMap::new();
+    for line in lines.take(100) {
+        let Some(colon) = line.iter().position(|&byte| byte == b':') else { continue };
+        let value = desk.with_tokens(line[colon + 1..].trim_ascii());
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(&line[..colon]), HeaderValue::from_bytes(&value)) {
+            headers.append(name, value);
+        }
+    }
+
+    let _alone = desk.alone.lock().unwrap_or_else(PoisonError::into_inner);
+    desk.pings.lock().unwrap().clear();
+    let status = run(receiver.receive(&method, &headers, body)).as_u16();
+    let pings = std::mem::take(&mut *desk.pings.lock().unwrap());
+
+    let named = deferred_auth_id(body);
+    let is_genuine = desk.is_genuine(&headers, is_static);
+    assert!([204, 400, 401, 405, 413, 415].contains(&status), "{status}");
+    assert!(pings.len() <= 1);
+    match pings.first() {
+        // The store hears of a ping only if its token is genuine and it names something.
+        Some(ping) => {
+            assert!(is_genuine && method == Method::POST && body.len() <= BODY_LIMIT);
+            assert_eq!(ping.id, (!is_static).then(|| ProcessId::from_bytes(PROCESS)));
+            let named = named.expect("the body names no process");
+            assert_eq!(status, if is_static || named == DEFERRED_AUTH_ID { 204 } else { 401 });
+        }
+        None => assert_ne!(status, 204),
+    }
+    let is_json = headers.get(CONTENT_TYPE).is_some_and(|value| value == "application/json");
+    if method == Method::POST && is_json && body.len() <= BODY_LIMIT {
+        let expected = match (is_genuine, deferred_auth_id(body)) {
+            (false, _) => 401,
+            (true, None) => 400,
+            (true, Some(named)) => {
+                if is_static || named == DEFERRED_AUTH_ID {
+                    204
+                } else {
+                    401
+                }
+            }
+        };
+        assert_eq!(status, expected, "{:?}", String::from_utf8_lossy(body));
+    }
+}
+
+/// The rule once more, in other words: one JSON object with one `deferred_auth_id`, which is a string. What else stands
+/// in it is anybody's.
+fn deferred_auth_id(body: &[u8]) -> Option<String> {
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let named = serde::Deserializer::deserialize_map(&mut reader, Named).ok()?;
+    reader.end().ok()?;
+    match <[Value; 1]>::try_from(named) {
+        Ok([Value::String(id)]) => Some(id),
+        _ => None,
+    }
+}
+
+/// Reads every `deferred_auth_id` of an object.
+struct Named;
+
+impl<'de> Visitor<'de> for Named {
+    type Value = Vec<Value>;
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Vec<Value>, A::Error> {
+        let mut named = Vec::new();
+        while let Some(name) = members.next_key::<String>()? {
+            match &*name {
+                "deferred_auth_id" => named.push(members.next_value()?),
+                _ => _ = members.next_value::<IgnoredAny>()?,
+            }
+        }
+        Ok(named)
+    }
+}
+
+/// The receivers, set up once.
+struct Desk {
+    per_process: Receiver,
+    with_static_token: Receiver,
+    tokens: [(&'static [u8], String); 3],
+    pings: Arc<Mutex<Vec<Ping>>>,
+    alone: Mutex<()>,
+    /// The poller's own task belongs to it. It is never run.
+    _runtime: tokio::runtime::Runtime,
+}
+
+const STATIC_TOKEN: &str = "pl4nt-static-token";
+
+static DESK: LazyLock<Desk> = LazyLock::new(|| {
+    let world = World::new(Site::default());
+    let client = world.with_secret().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let pings = Arc::<Mutex<Vec<Ping>>>::default();
+    let parts = [ISSUER, CLIENT_ID, DEFERRED_AUTH_ID].map(str::as_bytes);
+    let genuine = keyring().fingerprints("deferred_auth_id", &parts).unwrap().into_iter().map(Fingerprint).collect();
+    let store = Notebook { pings: pings.clone(), genuine };
+    let builder = Poller::builder(store, keyring()).client(client.clone()).clock(world.clock.clone());
+    let poller = {
+        let _entered = runtime.enter();
+        run(builder.random(world.random.clone()).receives_pings().connect()).unwrap()
+    };
+    let token = |keyring: &crate::keyring::Keyring, client: &Client, process| {
+        let numbered = client.partition();
+        let token = keyring.notification_token(&Chance::default(), numbered, process, ISSUER, client.client_id());
+        token.unwrap().expose().to_owned()
+    };
+    let stranger = Client::builder(ISSUER, "stranger").http_client(world.site.clone()).build().unwrap();
+    let other_key = crate::keyring::SealingKey::from_bytes(*b"another key, of nobody's concern").unwrap();
+    Desk {
+        per_process: Receiver::new(poller.clone()),
+        with_static_token: Receiver::with_static_token(poller, ISSUER, CLIENT_ID, STATIC_TOKEN).unwrap(),
+        tokens: [
+            (b"%P", token(&keyring(), &client, PROCESS)),
+            (b"%C", token(&keyring(), &stranger, PROCESS)),
+            (b"%K", token(&crate::keyring::Keyring::new(other_key), &client, PROCESS)),
+        ],
+        pings,
+        alone: Mutex::new(()),
+        _runtime: runtime,
+    }
+});
+
+impl Desk {
+    fn with_tokens(&self, value: &[u8]) -> Vec<u8> {
+        let mut written = value.to_vec();
+        for (name, token) in &self.tokens {
+            if let Some(at) = written.windows(name.len()).position(|bytes| bytes == *name) {
+                written.splice(at..at + name.len(), token.bytes());
+            }
+        }
+        written
+    }
+
+    /// RFC 6750 §2.1 once more, in other words.
+    fn is_genuine(&self, headers: &HeaderMap, is_static: bool) -> bool {
+        let token = if is_static { STATIC_TOKEN } else { &self.tokens[0].1 };
+        let mut values = headers.get_all(AUTHORIZATION).iter();
+        let (Some(value), None) = (values.next(), values.next()) else { return false };
+        let value = value.as_bytes();
+        value.len() >= 7
+            && value[..7].eq_ignore_ascii_case(b"Bearer ")
+            && value[7..].iter().copied().skip_while(|&byte| byte == b' ').eq(token.bytes())
+    }
+}
+
+/// A store that writes down what it is told of pings.
+#[derive(Debug)]
+struct Notebook {
+    pings: Arc<Mutex<Vec<Ping>>>,
+    /// How its process is looked for.
+    genuine: Vec<Fingerprint>,
+}
+
+impl Notebook {
+    fn unused<T: Send + 'static>() -> BoxFuture<'static, Result<T, StoreError>> {
+        Box::pin(std::future::ready(Err(StoreError::new(StoreProblem::Unusable))))
+    }
+}
+
+impl Store for Notebook {
+    fn ping(&self, ping: Ping) -> BoxFuture<'_, Result<Pinged, StoreError>> {
+        let pinged = match (ping.lookups == self.genuine, ping.id) {
+            (true, id) => Pinged::Noted(id.unwrap_or(ProcessId::from_bytes(PROCESS))),
+            (false, Some(_)) => Pinged::Foreign,
+            (false, None) => Pinged::NotFound,
+        };
+        self.pings.lock().unwrap().push(ping);
+        Box::pin(std::future::ready(Ok(pinged)))
+    }
+
+    fn sealed_otherwise(
+        &self,
+        _: [u8; 4],
+        _: Option<ProcessId>,
+        _: usize,
+    ) -> BoxFuture<'_, Result<Vec<Process>, StoreError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    fn insert(&self, _: NewProcess) -> BoxFuture<'_, Result<Insertion, StoreError>> {
+        Self::unused()
+    }
+
+    fn work(&self, _: Vec<Settlement>, _: Option<Claim>) -> BoxFuture<'_, Result<Work, StoreError>> {
+        Self::unused()
+    }
+
+    fn load(&self, _: ProcessId) -> BoxFuture<'_, Result<Option<Process>, StoreError>> {
+        Self::unused()
+    }
+
+    fn cancel(&self, _: ProcessId, _: Cancellation) -> BoxFuture<'_, Result<Option<Cancellation>, StoreError>> {
+        Self::unused()
+    }
+
+    fn claim_outcomes(&self, _: OutcomeClaim) -> BoxFuture<'_, Result<Outcomes, StoreError>> {
+        Self::unused()
+    }
+
+    fn hold_outcomes(&self, _: Vec<HeldOutcome>, _: Duration) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
+        Self::unused()
+    }
+
+    fn acknowledge(&self, _: Vec<Acknowledgement>) -> BoxFuture<'_, Result<Vec<Acknowledged>, StoreError>> {
+        Self::unused()
+    }
+
+    fn forget(&self, _: ProcessId) -> BoxFuture<'_, Result<bool, StoreError>> {
+        Self::unused()
+    }
+
+    fn purge(&self, _: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
+        Self::unused()
+    }
+
+    fn spread(&self, _: Partition) -> BoxFuture<'_, Result<usize, StoreError>> {
+        Self::unused()
+    }
+
+    fn hasten(&self, _: Duration) -> BoxFuture<'_, Result<usize, StoreError>> {
+        Self::unused()
+    }
+
+    fn reseal(&self, _: Vec<Reseal>) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
+        Self::unused()
+    }
+
+    fn keys(&self) -> BoxFuture<'_, Result<Vec<KeyStats>, StoreError>> {
+        Self::unused()
+    }
+
+    fn stats(&self) -> BoxFuture<'_, Result<Vec<PartitionStats>, StoreError>> {
+        Self::unused()
+    }
+
+    fn changed(&self) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::pending())
+    }
+
+    fn look_every(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+}
