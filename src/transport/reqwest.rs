@@ -10,7 +10,12 @@ use ::reqwest::{Client, ClientBuilder, Response, redirect, retry};
 use bytes::{Bytes, BytesMut};
 use futures_core::future::BoxFuture;
 
-use super::{HttpClient, HttpError, HttpRequest, HttpResponse, PresentedCertificate, may_be_called};
+use super::address::UrlProblem;
+use super::public_addresses::OnlyPrivateAddresses;
+use super::{
+    HttpClient, HttpError, HttpRequest, HttpResponse, PresentedCertificate, PrivateAddresses, PublicAddresses,
+    UrlPolicy,
+};
 use crate::error::{ConfigurationProblem, Document, Error, TransportProblem};
 
 mod identity;
@@ -18,8 +23,8 @@ mod identity;
 /// What the caller decides about connections, apart from the configuration of reqwest itself.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TransportPolicy {
-    /// Whether plain HTTP to a loopback address is possible.
-    pub(crate) allow_insecure_loopback: bool,
+    /// Which URLs may be called.
+    pub(crate) urls: UrlPolicy,
     /// The time for name resolution, TCP and TLS together, unless the caller's own configuration sets one.
     pub(crate) connect_timeout: Duration,
 }
@@ -54,7 +59,7 @@ impl ReqwestClient {
         let loopback = || build(only_loopback(with_rules(with_defaults(Client::builder(), policy))));
         Ok(Self {
             https: build(https(policy, configure.as_deref()))?,
-            loopback: policy.allow_insecure_loopback.then(loopback).transpose()?,
+            loopback: policy.urls.allow_insecure_loopback.then(loopback).transpose()?,
             certified: Mutex::new(Vec::new()),
             policy,
             configure,
@@ -99,9 +104,12 @@ impl ReqwestClient {
     }
 
     fn client_for(&self, request: &HttpRequest) -> Result<Client, HttpError> {
-        if !may_be_called(&request.url, self.loopback.is_some()) {
-            return Err(HttpError::not_sent(TransportProblem::Refused));
-        }
+        self.policy.urls.check_own(&request.url).map_err(|problem| {
+            HttpError::not_sent(match problem {
+                UrlProblem::Insecure => TransportProblem::Refused,
+                UrlProblem::Private => TransportProblem::PrivateAddress,
+            })
+        })?;
         match (&self.loopback, &request.client_certificate) {
             // Without TLS there is nothing to present a certificate in, and the request would arrive unauthenticated.
             (Some(_), Some(_)) if request.url.scheme() == "http" => Err(HttpError::not_sent(TransportProblem::Refused)),
@@ -149,6 +157,13 @@ fn with_defaults(builder: ClientBuilder, policy: TransportPolicy) -> ClientBuild
         "/",
         env!("CARGO_PKG_VERSION")
     ));
+    // A proxy would resolve names where nobody looks at the addresses.
+    let builder = match policy.urls.private_addresses {
+        PrivateAddresses::Refused => builder
+            .no_proxy()
+            .dns_resolver(PublicAddresses::of_system().and_localhost(policy.urls.allow_insecure_loopback)),
+        PrivateAddresses::RefusedInDocuments | PrivateAddresses::Allowed => builder,
+    };
     // The operating system's library would otherwise still speak TLS 1.0 (RFC 9325 §3.1.1).
     #[cfg(any(feature = "rustls", feature = "native-tls"))]
     let builder = builder.tls_version_min(::reqwest::tls::Version::TLS_1_2);
@@ -206,7 +221,9 @@ async fn read(response: &mut Response, limit: usize, document: Document) -> Resu
 
 /// Judges an error that came instead of a response. What cannot be told apart counts as sent.
 fn before_response(error: ::reqwest::Error) -> HttpError {
-    let not_sent = if error.is_connect() {
+    let not_sent = if sources(&error).any(|error| error.is::<OnlyPrivateAddresses>()) {
+        TransportProblem::PrivateAddress
+    } else if error.is_connect() {
         TransportProblem::Connect
     } else if error.is_builder() {
         TransportProblem::Refused
@@ -279,6 +296,8 @@ fn harmless(error: ::reqwest::Error) -> Box<dyn std::error::Error + Send + Sync>
     }
 }
 
+#[cfg(test)]
+mod address_tests;
 #[cfg(test)]
 mod http2_tests;
 #[cfg(test)]

@@ -17,7 +17,8 @@ use crate::error::ErrorKind;
 const LIMIT: usize = 64 * 1024;
 
 fn policy(allow_insecure_loopback: bool) -> TransportPolicy {
-    TransportPolicy { allow_insecure_loopback, connect_timeout: Duration::from_secs(5) }
+    let urls = UrlPolicy { allow_insecure_loopback, ..UrlPolicy::default() };
+    TransportPolicy { urls, connect_timeout: Duration::from_secs(5) }
 }
 
 fn client() -> ReqwestClient {
