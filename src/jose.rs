@@ -10,6 +10,7 @@ mod digest;
 mod hmac_signer;
 mod jwe;
 mod key_set;
+mod key_use;
 mod openid;
 mod raw_key;
 mod signer;

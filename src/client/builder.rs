@@ -578,7 +578,7 @@ impl ClientBuilder {
         if self.options.poll_credential == PollCredential::AccessToken && matches!(self.options.dpop(), DpopMode::Off) {
             return Err(setting("poll_credential", "`AccessToken` is DPoP-bound; do not turn DPoP off"));
         }
-        encryption::check_settings(&self.options)?;
+        encryption::check_settings(&self.options, &self.credentials)?;
         let id_token = self.options.id_token_algorithms.iter().flatten();
         let id_token = id_token.map(|algorithm| ("id_token_signed_response_alg", algorithm));
         let userinfo = self.options.userinfo_algorithm.iter();

@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use super::algorithm::SigningAlgorithm;
+use super::key_use::KeyUse;
 use super::verification_key::KeyKind;
 use crate::error::{ConfigurationProblem, Error, ErrorKind};
 use crate::secret::Secret;
@@ -98,8 +99,8 @@ impl SigningKey {
     ///
     /// # Errors
     ///
-    /// [`ConfigurationProblem::Key`] where the JWK cannot be read, has no private part, or is an RSA key of fewer than
-    /// 2048 bits.
+    /// [`ConfigurationProblem::Key`] where the JWK cannot be read, has no private part, is for something else by its
+    /// `use` or `key_ops`, or is an RSA key of fewer than 2048 bits.
     pub fn from_jwk(json: &str) -> Result<Self, Error> {
         let malformed = || problem("it is not a private key as a JWK");
         let members: Map<String, Value> = serde_json::from_str(json).map_err(|_| malformed())?;
@@ -114,6 +115,9 @@ impl SigningKey {
             _ => None,
         }
         .ok_or_else(|| problem("the JWK has no `alg` that names a signature algorithm"))?;
+        if KeyUse::Sign.is_allowed_by(&members) != Some(true) {
+            return Err(problem("the JWK is not for signatures, by its `use` or `key_ops`"));
+        }
         let key_id = text("kid").map(str::to_owned);
         // `from_map` checks the shapes that josekit's accessors rely on.
         let jwk = Jwk::from_map(members.clone()).map_err(|_| malformed())?;
@@ -382,6 +386,26 @@ mod tests {
         }
         let authentication = crate::ClientAuthentication::private_key_jwt(shared);
         assert_eq!(authentication.method(), "private_key_jwt");
+    }
+
+    #[test]
+    fn a_private_jwk_for_another_use_is_refused() {
+        let good = r#"{"alg":"EdDSA","kty":"OKP","crv":"Ed25519","d":"nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+        for (members, fits) in [
+            (r#""use":"sig","key_ops":["sign","verify"],"#, true),
+            (r#""use":"enc","#, false),
+            (r#""use":7,"#, false),
+            (r#""key_ops":["decrypt"],"#, false),
+            (r#""key_ops":["verify"],"#, false),
+            (r#""key_ops":"sign","#, false),
+            (r#""use":"sig","key_ops":[],"#, false),
+        ] {
+            let jwk = good.replacen(r#""alg""#, &format!(r#"{members}"alg""#), 1);
+            match fits {
+                true => assert!(SigningKey::from_jwk(&jwk).is_ok(), "{members}"),
+                false => assert!(refusal(SigningKey::from_jwk(&jwk)).contains("`use`"), "{members}"),
+            }
+        }
     }
 
     #[test]

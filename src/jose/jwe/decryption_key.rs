@@ -24,6 +24,7 @@ use super::header::Header;
 use super::key_agreement::{self, Curve};
 use crate::error::{ConfigurationProblem, Error, ErrorKind};
 use crate::jose::digest::sha256;
+use crate::jose::key_use::KeyUse;
 
 /// The sizes of RSA keys: the smallest that RFC 7518 §4.3 allows, and the largest that does not cost too much.
 const RSA_BITS: std::ops::RangeInclusive<u32> = 2048..=8192;
@@ -79,7 +80,7 @@ impl DecryptionKey {
     /// # Errors
     ///
     /// [`ConfigurationProblem::Key`] where the JWK cannot be read, has no private part, names no algorithm for
-    /// encryption in `alg`, has another `use`, or is an RSA key of fewer than 2048 bits.
+    /// encryption in `alg`, is for something else by its `use` or `key_ops`, or is an RSA key of fewer than 2048 bits.
     pub fn from_jwk(json: &str) -> Result<Self, Error> {
         let malformed = || problem("it is not a private key as a JWK");
         let members: Map<String, Value> = serde_json::from_str(json).map_err(|_| malformed())?;
@@ -87,8 +88,8 @@ impl DecryptionKey {
         let algorithm = text("alg")
             .and_then(KeyManagementAlgorithm::from_name)
             .ok_or_else(|| problem("the JWK has no `alg` that names a supported algorithm for encryption"))?;
-        if text("use").is_some_and(|purpose| purpose != "enc") {
-            return Err(problem("the JWK is not for encryption: its `use` is not `enc`"));
+        if KeyUse::Decrypt.is_allowed_by(&members) != Some(true) {
+            return Err(problem("the JWK is not for decryption, by its `use` or `key_ops`"));
         }
         let key_id = text("kid").map(str::to_owned);
         // `from_map` checks the shapes that josekit's accessors rely on.
@@ -137,6 +138,11 @@ impl DecryptionKey {
         jwk.insert("alg".to_owned(), self.0.algorithm.as_str().into());
         jwk.insert("kid".to_owned(), self.0.key_id.as_str().into());
         jwk
+    }
+
+    /// Whether the other half of a public JWK is this very key, whatever that one is for.
+    pub(crate) fn is_the_key_of(&self, jwk: &Map<String, Value>) -> bool {
+        self.0.public.iter().all(|(name, value)| jwk.get(name) == Some(value))
     }
 
     fn new(algorithm: KeyManagementAlgorithm, private: PKey<Private>, key_id: Option<String>) -> Result<Self, Error> {
