@@ -12,6 +12,7 @@ mod jwe;
 mod key_set;
 mod key_use;
 mod openid;
+mod private_jwk;
 mod raw_key;
 mod signer;
 mod strict_json;

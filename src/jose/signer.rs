@@ -6,8 +6,8 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_core::future::BoxFuture;
+use josekit::jwk::KeyPair;
 use josekit::jwk::alg::{ec::EcKeyPair, ed::EdKeyPair, rsa::RsaKeyPair};
-use josekit::jwk::{Jwk, KeyPair};
 use josekit::jws::{ES256, ES256K, ES384, ES512, EdDSA, JwsSigner, PS256, PS384, PS512, RS256, RS384, RS512};
 use openssl::pkey::{Id, PKey, Private};
 use serde::Serialize;
@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use super::algorithm::SigningAlgorithm;
 use super::key_use::KeyUse;
+use super::private_jwk::PrivateJwk;
 use super::verification_key::KeyKind;
 use crate::error::{ConfigurationProblem, Error, ErrorKind};
 use crate::secret::Secret;
@@ -103,7 +104,7 @@ impl SigningKey {
     /// `use` or `key_ops`, or is an RSA key of fewer than 2048 bits.
     pub fn from_jwk(json: &str) -> Result<Self, Error> {
         let malformed = || problem("it is not a private key as a JWK");
-        let members: Map<String, Value> = serde_json::from_str(json).map_err(|_| malformed())?;
+        let members = PrivateJwk::read(json).ok_or_else(malformed)?;
         let text = |name: &str| members.get(name).and_then(Value::as_str);
         let algorithm = match (text("alg"), text("crv")) {
             (Some(name), _) => SigningAlgorithm::from_name(name),
@@ -119,15 +120,13 @@ impl SigningKey {
             return Err(problem("the JWK is not for signatures, by its `use` or `key_ops`"));
         }
         let key_id = text("kid").map(str::to_owned);
-        // `from_map` checks the shapes that josekit's accessors rely on.
-        let jwk = Jwk::from_map(members.clone()).map_err(|_| malformed())?;
-        let der = match text("kty") {
-            Some("RSA") => RsaKeyPair::from_jwk(&jwk).map(|pair| pair.to_der_private_key()),
-            Some("EC") => EcKeyPair::from_jwk(&jwk).map(|pair| pair.to_der_private_key()),
-            Some("OKP") => EdKeyPair::from_jwk(&jwk).map(|pair| pair.to_der_private_key()),
-            _ => return Err(malformed()),
-        };
-        let der = Zeroizing::new(der.map_err(|_| malformed())?);
+        let der = members.with_josekit(|jwk| match text("kty") {
+            Some("RSA") => RsaKeyPair::from_jwk(jwk).map(|pair| pair.to_der_private_key()).ok(),
+            Some("EC") => EcKeyPair::from_jwk(jwk).map(|pair| pair.to_der_private_key()).ok(),
+            Some("OKP") => EdKeyPair::from_jwk(jwk).map(|pair| pair.to_der_private_key()).ok(),
+            _ => None,
+        });
+        let der = Zeroizing::new(der.ok_or_else(malformed)?);
         let key = PKey::private_key_from_der(&der).map_err(|_| malformed())?;
         Self::new(algorithm, &key, key_id)
     }

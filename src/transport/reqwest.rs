@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use ::reqwest::{Client, ClientBuilder, Response, redirect, retry};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_core::future::BoxFuture;
 
 use super::address::UrlProblem;
@@ -17,6 +17,7 @@ use super::{
     UrlPolicy,
 };
 use crate::error::{ConfigurationProblem, Document, Error, TransportProblem};
+use crate::secret::SecretBuffer;
 
 mod identity;
 
@@ -47,6 +48,8 @@ pub(crate) type Configure = dyn Fn(ClientBuilder) -> ClientBuilder + Send + Sync
 
 /// Around a renewal, requests under way still have the certificate of before.
 const CERTIFICATES_KEPT: usize = 2;
+/// Room for the body of a response before any of it has come.
+const FIRST_CAPACITY: usize = 64 * 1024;
 
 impl ReqwestClient {
     /// Builds the client. `configure` is for proxies, certificates, timeouts and default headers of HTTPS
@@ -202,21 +205,23 @@ fn build(builder: ClientBuilder) -> Result<Client, Error> {
 }
 
 /// Reads the body and hangs up as soon as it is too large. What is counted is what memory must hold: the body after
-/// decompression.
+/// decompression. It may be tokens, so it is overwritten in memory when nobody needs it any more.
 async fn read(response: &mut Response, limit: usize, document: Document) -> Result<Bytes, HttpError> {
     let too_large = || HttpError::maybe_sent(TransportProblem::BodyTooLarge(document));
     let announced = response.content_length().unwrap_or(0);
     if announced > limit as u64 {
         return Err(too_large());
     }
-    let mut body = BytesMut::new();
+    // A length that was only announced takes no memory to speak of.
+    let expected = usize::try_from(announced).unwrap_or(limit).min(FIRST_CAPACITY);
+    let mut body = SecretBuffer::with_capacity(expected);
     while let Some(chunk) = response.chunk().await.map_err(after_response)? {
         if chunk.len() > limit - body.len() {
             return Err(too_large());
         }
-        body.extend_from_slice(&chunk);
+        body.extend(&chunk);
     }
-    Ok(body.freeze())
+    Ok(Bytes::from_owner(body.into_bytes()))
 }
 
 /// Judges an error that came instead of a response. What cannot be told apart counts as sent.
