@@ -48,6 +48,8 @@ pub(crate) type Configure = dyn Fn(ClientBuilder) -> ClientBuilder + Send + Sync
 
 /// Around a renewal, requests under way still have the certificate of before.
 const CERTIFICATES_KEPT: usize = 2;
+/// Connections that wait for a next request to the same server. Further ones are closed when theirs has ended.
+const IDLE_CONNECTIONS: usize = 256;
 /// Room for the body of a response before any of it has come.
 const FIRST_CAPACITY: usize = 64 * 1024;
 
@@ -155,11 +157,10 @@ fn https(policy: TransportPolicy, configure: Option<&Configure>) -> ClientBuilde
 
 /// What the caller may change.
 fn with_defaults(builder: ClientBuilder, policy: TransportPolicy) -> ClientBuilder {
-    let builder = builder.connect_timeout(policy.connect_timeout).user_agent(concat!(
-        env!("CARGO_PKG_NAME"),
-        "/",
-        env!("CARGO_PKG_VERSION")
-    ));
+    let builder = builder
+        .connect_timeout(policy.connect_timeout)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")));
     // A proxy would resolve names where nobody looks at the addresses.
     let builder = match policy.urls.private_addresses {
         PrivateAddresses::Refused => builder
