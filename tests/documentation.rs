@@ -143,7 +143,7 @@ fn every_link_of_the_readme_and_the_guides_leads_somewhere() {
     let guides = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
     let guides = guides.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
     let (mut pages, mut links) = (0, 0);
-    for page in guides.chain([root().join("README.md")]) {
+    for page in guides.chain(["README.md", "SECURITY.md"].map(|page| root().join(page))) {
         pages += 1;
         let text = fs::read_to_string(&page).unwrap();
         for target in between(&text, "](", ")").iter().filter(|target| !target.starts_with("https://")) {
@@ -360,6 +360,42 @@ fn quantities(text: &str) -> Vec<u64> {
     };
     let number = |word: &str| word.replace(',', "").parse::<u64>().ok();
     words.iter().enumerate().filter_map(|(index, word)| Some(number(word)? * unit(index))).collect()
+}
+
+#[test]
+fn every_dependency_has_a_reason_in_the_section_where_it_belongs() {
+    let manifest = read("Cargo.toml");
+    let mut declared: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    let mut table = "";
+    for line in manifest.lines() {
+        match line.strip_prefix('[') {
+            Some(rest) => table = rest.trim_end_matches(']'),
+            None => {
+                let Some((name, rest)) = line.split_once(" = ") else { continue };
+                let section = match table {
+                    "dependencies" if rest.contains("optional = true") => "With a feature",
+                    "dependencies" => "Always",
+                    "dev-dependencies" => "For tests and examples",
+                    _ => continue,
+                };
+                declared.entry(section).or_default().insert(name.to_owned());
+            }
+        }
+    }
+    let repeated: BTreeSet<_> = declared.iter().filter(|(section, _)| **section != "For tests and examples").collect();
+    let repeated: BTreeSet<_> = repeated.into_iter().flat_map(|(_, names)| names.clone()).collect();
+    declared.get_mut("For tests and examples").unwrap().retain(|name| !repeated.contains(name));
+
+    let page = read("docs/dependencies.md");
+    for (section, names) in &declared {
+        let (_, rest) =
+            page.split_once(&format!("\n## {section}\n")).unwrap_or_else(|| panic!("there is no {section}"));
+        let rows = rest.split("\n## ").next().unwrap().lines().filter_map(|line| line.strip_prefix("| `"));
+        let named = rows.flat_map(|row| row.split(" | ").next().unwrap().split(", ").map(|name| name.replace('`', "")));
+        assert_eq!(&named.collect::<BTreeSet<_>>(), names, "{section}");
+    }
+    assert_eq!(declared.len(), 3);
+    assert!(declared.values().map(BTreeSet::len).sum::<usize>() >= 45);
 }
 
 /// A link from the document to something in a Rust file.
