@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use openid_deferred::testing::{Endpoint, TestClock, TestProvider, TestProviderBuilder};
+use openid_deferred::testing::{
+    DecisionPolicy, Endpoint, TestClient, TestClock, TestProvider, TestProviderBuilder, TestUser,
+};
 use openid_deferred::{
-    Client, ClientBuilder, ConfigurationProblem, Error, ErrorKind, Outcome, PublicAddresses, Rule, TransportProblem,
+    Client, ClientAuthentication, ClientBuilder, ConfigurationProblem, Error, ErrorKind, Outcome, PublicAddresses,
+    Rule, TransportProblem,
 };
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use serde_json::{Value, json};
 
-use crate::support::{CLIENT_ID, DAY, REDIRECT_URI, World, client_of, provider, world, world_with};
+use crate::support::{CLIENT_ID, CLIENT_SECRET, DAY, REDIRECT_URI, World, client_of, provider, world, world_with};
 
 /// Every member of the metadata that holds a URL which somebody is sent to.
 const ENDPOINTS: [&str; 9] = [
@@ -218,4 +221,25 @@ async fn a_name_that_leads_inside_gets_no_connection_where_private_addresses_are
     assert!(error.is_transient(), "what a name means can be put right");
     assert!(error.advice().contains("`refuse_private_addresses`"));
     assert!(op.requests().is_empty());
+}
+
+#[tokio::test]
+async fn an_application_that_refuses_private_addresses_can_be_tested_on_this_machine() {
+    let clock = TestClock::automatic();
+    let op = provider_on_loopback(&clock);
+    let client = Client::builder(op.issuer(), CLIENT_ID)
+        .authentication(ClientAuthentication::client_secret_basic(CLIENT_SECRET))
+        .redirect_uri(REDIRECT_URI)
+        .clock(Arc::new(clock.clone()))
+        .refuse_private_addresses();
+    let client = client.allow_insecure_loopback().discover().await.unwrap();
+    let world = World { op, clock, client };
+    assert!(matches!(world.outcome().await, Outcome::Approved(_)));
+    world.op.assert_clean();
+}
+
+fn provider_on_loopback(clock: &TestClock) -> TestProvider {
+    let client = TestClient::secret_basic(CLIENT_ID, CLIENT_SECRET).redirect_uri(REDIRECT_URI);
+    let op = TestProvider::builder().clock(Arc::new(clock.clone())).client(client).user(TestUser::new("user-1"));
+    op.decisions(DecisionPolicy::after_polls(1)).start().expect("a loopback socket can be opened")
 }
