@@ -14,6 +14,7 @@ use crate::pending::{Checks, Jitter, Pace};
 use crate::provider::{Issuer, Provider, ProviderMetadata, check_support};
 use crate::random::{self, Random};
 use crate::secret::Secret;
+use crate::transport::UrlPolicy;
 use serde_json::Value;
 use url::Url;
 
@@ -82,7 +83,7 @@ struct Inner {
     /// Settled at once where the method was named, else with the first metadata.
     identity: OnceLock<ClientIdentity>,
     redirect_uri: Option<String>,
-    allow_insecure_loopback: bool,
+    urls: UrlPolicy,
     provider: Provider,
     endpoints: Arc<Endpoints>,
     clock: Arc<dyn Clock>,

@@ -17,7 +17,7 @@ use crate::clock::{Clock, unix_seconds};
 use crate::dpop::{DpopKey, ProofParts};
 use crate::error::{Document, Error, Rule, TransportProblem, Violation};
 use crate::random::{self, Random};
-use crate::secret::Secret;
+use crate::secret::{Secret, SecretBuffer};
 use crate::transport::{ClientCertificate, HttpClient, HttpError, HttpRequest, HttpResponse, PresentedCertificate};
 
 mod answer;
@@ -304,18 +304,21 @@ fn json_body(parameters: &[(&str, Cow<'_, str>)], credentials: &[(&str, Secret)]
     let parameters = parameters.iter().map(|(name, value)| (*name, value.as_ref()));
     let pairs = parameters.chain(credentials.iter().map(|(name, value)| (*name, value.expose())));
     let object: BTreeMap<&str, &str> = pairs.collect();
-    // A map of strings always is JSON.
-    Bytes::from_owner(Zeroizing::new(serde_json::to_vec(&object).unwrap_or_default()))
+    let mut body = SecretBuffer::with_capacity(1024);
+    // A map of strings always is JSON, and memory does not fail to be written.
+    let _ = serde_json::to_writer(&mut body, &object);
+    Bytes::from_owner(body.into_bytes())
 }
 
 fn authorization(scheme: &str, token: &Secret) -> Result<HeaderValue, Error> {
-    sensitive(format!("{scheme} {}", token.expose()))
+    sensitive([scheme, " ", token.expose()].concat())
 }
 
-/// A header value that no log shows and HPACK does not index. A token with characters that no header can carry is
-/// refused.
+/// A header value that no log shows, HPACK does not index, and is overwritten in memory once it is sent. A token with
+/// characters that no header can carry is refused.
 fn sensitive(value: String) -> Result<HeaderValue, Error> {
-    let mut value = HeaderValue::try_from(value).map_err(|_| Error::new(TransportProblem::Refused))?;
+    let value = Bytes::from_owner(Zeroizing::new(value.into_bytes()));
+    let mut value = HeaderValue::from_maybe_shared(value).map_err(|_| Error::new(TransportProblem::Refused))?;
     value.set_sensitive(true);
     Ok(value)
 }

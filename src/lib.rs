@@ -185,7 +185,9 @@ pub use poller::{Accepted, Delivery, Poller};
 pub use provider::ProviderMetadata;
 pub use random::{Random, SystemRandom};
 pub use secret::Secret;
-pub use transport::{ClientCertificate, HttpClient, HttpError, HttpRequest, HttpResponse, PresentedCertificate};
+pub use transport::{
+    ClientCertificate, HttpClient, HttpError, HttpRequest, HttpResponse, PresentedCertificate, PublicAddresses,
+};
 
 /// The code in README.md compiles.
 #[cfg(doctest)]

@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::endpoint::Endpoints;
 use crate::error::{Document, Error, Rule, Violation};
 use crate::jose::{KeySet, SigningAlgorithm};
-use crate::transport::HttpResponse;
+use crate::transport::{HttpResponse, UrlPolicy};
 
 mod cache;
 mod discovery;
@@ -40,18 +40,11 @@ const REFETCH_COOLDOWN: Duration = Duration::from_secs(60);
 /// The same where the keys could not be fetched.
 const FAILED_REFETCH_COOLDOWN: Duration = Duration::from_secs(30);
 
-/// What the caller decides about the OP.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ProviderPolicy {
-    /// Whether the OP's endpoints may be plain HTTP on a loopback address.
-    pub(crate) allow_insecure_loopback: bool,
-}
-
 /// One OP. It fetches nothing until it is asked.
 pub(crate) struct Provider {
     issuer: Issuer,
     endpoints: Arc<Endpoints>,
-    policy: ProviderPolicy,
+    urls: UrlPolicy,
     clock: Arc<dyn Clock>,
     metadata: Cached<ProviderMetadata>,
     keys: Cached<Keys>,
@@ -84,14 +77,9 @@ enum Question {
 }
 
 impl Provider {
-    pub(crate) fn new(
-        issuer: Issuer,
-        endpoints: Arc<Endpoints>,
-        policy: ProviderPolicy,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
+    pub(crate) fn new(issuer: Issuer, endpoints: Arc<Endpoints>, urls: UrlPolicy, clock: Arc<dyn Clock>) -> Self {
         let (metadata, keys) = (Cached::new(None), Cached::new(Some(KEYS_SERVE)));
-        Self { issuer, endpoints, policy, clock, metadata, keys, refetch: Mutex::new(None) }
+        Self { issuer, endpoints, urls, clock, metadata, keys, refetch: Mutex::new(None) }
     }
 
     /// The OP's metadata: fetched at the first call and again when it has aged. What was fetched once serves until

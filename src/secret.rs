@@ -1,9 +1,10 @@
 //! Values that must not leak: zeroized when dropped, redacted when formatted, compared in constant time.
 
 use std::fmt;
+use std::io;
 
 use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
 
 /// A text that must not leak: a client secret, a token, a code.
 ///
@@ -57,6 +58,58 @@ impl fmt::Debug for Secret {
     }
 }
 
+impl ZeroizeOnDrop for Secret {}
+
+/// Bytes that are overwritten in memory when they are dropped, and also when they grow: a `Vec` that moves leaves what
+/// it held behind.
+pub(crate) struct SecretBuffer(Zeroizing<Vec<u8>>);
+
+impl SecretBuffer {
+    pub(crate) fn with_capacity(capacity: usize) -> Self {
+        Self(Zeroizing::new(Vec::with_capacity(capacity)))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn extend(&mut self, bytes: &[u8]) {
+        let needed = self.0.len().saturating_add(bytes.len());
+        if needed > self.0.capacity() {
+            let mut larger = Zeroizing::new(Vec::with_capacity(needed.max(self.0.capacity().saturating_mul(2))));
+            larger.extend_from_slice(&self.0);
+            // The old bytes are overwritten here.
+            self.0 = larger;
+        }
+        self.0.extend_from_slice(bytes);
+    }
+
+    pub(crate) fn into_bytes(self) -> Zeroizing<Vec<u8>> {
+        self.0
+    }
+}
+
+impl io::Write for SecretBuffer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Overwrites every text in a JSON value, such as the private parts of a JWK.
+pub(crate) fn erase(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::String(text) => text.zeroize(),
+        serde_json::Value::Array(values) => values.iter_mut().for_each(erase),
+        serde_json::Value::Object(members) => members.values_mut().for_each(erase),
+        serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_) => {}
+    }
+}
+
 /// Whether two byte strings are equal, in a time that depends on their lengths alone.
 pub(crate) fn constant_time_eq(left: &[u8], right: &[u8]) -> bool {
     left.ct_eq(right).into()
@@ -70,6 +123,22 @@ mod tests {
     fn a_secret_is_redacted_in_debug_output_even_inside_other_types() {
         let wrapped = Some(vec![Secret::new("hunter2")]);
         assert!(!format!("{wrapped:?} {wrapped:#?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_buffer_has_what_was_written_however_often_it_grew() {
+        let mut buffer = SecretBuffer::with_capacity(3);
+        let pieces: Vec<Vec<u8>> = (0..40).map(|length| vec![length; length.into()]).collect();
+        pieces.iter().for_each(|piece| buffer.extend(piece));
+        assert_eq!(buffer.len(), 780);
+        assert_eq!(*buffer.into_bytes(), pieces.concat());
+    }
+
+    #[test]
+    fn erasing_a_value_leaves_no_text_in_it() {
+        let mut value = serde_json::json!({"d": "private", "others": [{"deep": "private"}], "n": 7});
+        erase(&mut value);
+        assert_eq!(value, serde_json::json!({"d": "", "others": [{"deep": ""}], "n": 7}));
     }
 
     #[test]

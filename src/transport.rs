@@ -6,15 +6,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_core::future::BoxFuture;
 use http::{HeaderMap, Method, StatusCode};
-use url::{Host, Url};
+use url::Url;
 
 use crate::error::{Document, Error};
 
+mod address;
 mod client_certificate;
+mod public_addresses;
 mod reqwest;
 
 pub use client_certificate::{ClientCertificate, PresentedCertificate};
+pub use public_addresses::PublicAddresses;
 
+pub(crate) use address::{PrivateAddresses, UrlPolicy};
 pub(crate) use reqwest::{Configure, ReqwestClient, TransportPolicy};
 
 /// How requests reach the OP.
@@ -36,29 +40,6 @@ pub trait HttpClient: fmt::Debug + Send + Sync {
     /// one is not built with an `HttpClient` that does not, which is what this says unless it is implemented.
     fn presents_client_certificates(&self) -> bool {
         false
-    }
-}
-
-/// Whether credentials and tokens may be sent to `url`: over HTTPS, or, where that was allowed, over plain HTTP to this
-/// very machine. A user name or password in it is refused, because it would become an `Authorization` header.
-pub(crate) fn may_be_called(url: &Url, allow_insecure_loopback: bool) -> bool {
-    url.username().is_empty()
-        && url.password().is_none()
-        && match url.scheme() {
-            "https" => url.has_host(),
-            "http" => allow_insecure_loopback && is_loopback(url),
-            _ => false,
-        }
-}
-
-/// Whether the host is a literal loopback address or `localhost`. Other names are not looked up: their meaning can
-/// change between the check and the connection.
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
     }
 }
 
@@ -159,35 +140,5 @@ impl fmt::Debug for HttpResponse {
             .field("status", &self.status)
             .field("body_length", &self.body.len())
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn callable(url: &str, allow_insecure_loopback: bool) -> bool {
-        may_be_called(&Url::parse(url).unwrap(), allow_insecure_loopback)
-    }
-
-    #[test]
-    fn plain_http_is_for_this_machine_alone_and_only_when_allowed() {
-        for url in
-            ["http://127.0.0.1:8080/", "http://127.9.9.9/", "http://[::1]/", "http://localhost/", "http://LOCALHOST/"]
-        {
-            assert!(callable(url, true), "{url}");
-            assert!(!callable(url, false), "{url}");
-        }
-        for url in ["http://op.example/", "http://localhost.example/", "http://10.0.0.1/", "http://[::ffff:7f00:1]/"] {
-            assert!(!callable(url, true), "{url}");
-        }
-    }
-
-    #[test]
-    fn a_url_with_a_user_name_or_another_scheme_is_refused() {
-        assert!(callable("https://op.example/token", false));
-        for url in ["https://user@op.example/", "https://:secret@op.example/", "ftp://op.example/", "data:,x"] {
-            assert!(!callable(url, true), "{url}");
-        }
     }
 }

@@ -143,7 +143,7 @@ fn every_link_of_the_readme_and_the_guides_leads_somewhere() {
     let guides = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
     let guides = guides.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
     let (mut pages, mut links) = (0, 0);
-    for page in guides.chain([root().join("README.md")]) {
+    for page in guides.chain(["README.md", "SECURITY.md"].map(|page| root().join(page))) {
         pages += 1;
         let text = fs::read_to_string(&page).unwrap();
         for target in between(&text, "](", ")").iter().filter(|target| !target.starts_with("https://")) {
@@ -231,6 +231,171 @@ fn the_settings_that_are_named_are_those_that_exist() {
     for named in paths(&document, "ClientBuilder::") {
         assert!(has_item(&source, &named), "there is no `ClientBuilder::{named}`");
     }
+}
+
+/// Constants that are no limit of what comes from the network, or of what it can cost.
+const NO_LIMITS: [&str; 24] = [
+    "BATCH",
+    "CALLS_PER_TRANSACTION",
+    "COMMIT_PAUSE",
+    "ENDED_PATIENCE",
+    "FIRST_STORE_PAUSE",
+    "FORGET_PATIENCE",
+    "FORMAT",
+    "LENGTH",
+    "LONGEST",
+    "LONGEST_COMMIT_PAUSE",
+    "LONGEST_SIGNATURE",
+    "LOOK_EVERY",
+    "OUTAGE",
+    "PRIME_WIDTH",
+    "PURGE_BATCH",
+    "PURGE_EVERY",
+    "RSA_EXPONENT",
+    "STATEMENTS",
+    "STORE_PAUSE",
+    "TAG_LENGTH",
+    "TRIED_ROWS",
+    "VERSION",
+    "WIDTH",
+    "YEAR",
+];
+
+#[test]
+fn every_limit_is_in_the_table_with_the_value_that_the_code_has() {
+    let mut listed = BTreeSet::new();
+    for (number, line) in numbered(&read("docs/limits.md")) {
+        let cells: Vec<_> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [_, value, place] = cells[..] else { continue };
+        let Some((name, file)) = place.strip_prefix("[`").and_then(|place| place.split_once("`](../")) else {
+            continue;
+        };
+        let file = file.split(')').next().unwrap();
+        let source = read(file);
+        let item = name.rsplit("::").next().unwrap();
+        assert!(has_item(&source, item), "line {number}: {file} has no item `{item}`");
+        let Some(constant) = constants(&source).into_iter().find(|constant| constant.name == name) else {
+            assert!(!name.chars().all(|character| character.is_uppercase() || character == '_'), "{name} is not read");
+            continue;
+        };
+        let stated = if name == "FAR_FUTURE" { constant.value.clone() } else { quantities(value) };
+        // Lifetimes in tokens are numbers of seconds.
+        let seconds = constant.value.iter().map(|value| value * 1_000).collect::<Vec<_>>();
+        assert!(
+            stated == constant.value || stated == seconds,
+            "line {number}: `{name}` is {:?} and not {stated:?}",
+            constant.value
+        );
+        listed.insert((file.to_owned(), name.to_owned()));
+    }
+    assert!(listed.len() >= 70, "only {} limits are listed", listed.len());
+
+    let mut no_limits = BTreeSet::from(NO_LIMITS);
+    for file in rust_files("src") {
+        let is_for_tests = ["src/testing", "src/store/contract"].iter().any(|room| file.starts_with(room));
+        if is_for_tests || file.ends_with("tests.rs") || file.contains("/tests/") {
+            continue;
+        }
+        for Constant { name, .. } in constants(&read(&file)) {
+            no_limits.remove(name.as_str());
+            let known = NO_LIMITS.contains(&name.as_str()) || listed.contains(&(file.clone(), name.clone()));
+            assert!(
+                known,
+                "`{name}` of {file} is not in docs/limits.md; give it a row, or say here that it is no limit"
+            );
+        }
+    }
+}
+
+/// A constant that is a number or a time, which is in milliseconds here.
+struct Constant {
+    name: String,
+    value: Vec<u64>,
+}
+
+/// The constants of a file that hold numbers or times, those of its tests aside.
+fn constants(source: &str) -> Vec<Constant> {
+    let code = source.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    let declarations = code.split("const ").skip(1).filter_map(|rest| rest.split_once(';')).map(|(one, _)| one);
+    declarations
+        .filter_map(|declaration| {
+            let (name, rest) = declaration.split_once(": ")?;
+            let (kind, expression) = rest.split_once(" = ")?;
+            let factor = match kind {
+                "usize"
+                | "u64"
+                | "u32"
+                | "u8"
+                | "std::ops::RangeInclusive<usize>"
+                | "std::ops::RangeInclusive<u32>" => 1,
+                "Duration" if expression.starts_with("Duration::from_secs(") => 1_000,
+                "Duration" if expression.starts_with("Duration::from_millis(") => 1,
+                "Duration" => panic!("{name}: what is {expression}?"),
+                _ => return None,
+            };
+            let expression = expression.rsplit_once('(').map_or(expression, |(_, inside)| inside.trim_end_matches(')'));
+            let product = |product: &str| {
+                let factors = product.split(['*', '+']).map(|factor| factor.trim().replace('_', "").parse::<u64>());
+                // Lengths of layouts are sums.
+                let factors = factors.collect::<Result<Vec<_>, _>>().ok()?;
+                Some(if product.contains('+') { factors.iter().sum() } else { factors.iter().product::<u64>() })
+            };
+            let value = expression.split("..=").map(product).collect::<Option<Vec<_>>>()?;
+            Some(Constant { name: name.to_owned(), value: value.into_iter().map(|value| value * factor).collect() })
+        })
+        .collect()
+}
+
+/// The numbers that a text states, with their units: sizes in bytes, times in milliseconds.
+fn quantities(text: &str) -> Vec<u64> {
+    let words: Vec<_> = text.split_whitespace().collect();
+    let unit = |index: usize| match words.get(index + 1).map(|word| word.trim_end_matches(',')) {
+        Some("KiB") => 1_024,
+        Some("MiB") => 1_024 * 1_024,
+        Some("s") => 1_000,
+        Some("min") => 60_000,
+        Some("h") => 3_600_000,
+        Some("d") => 86_400_000,
+        _ => 1,
+    };
+    let number = |word: &str| word.replace(',', "").parse::<u64>().ok();
+    words.iter().enumerate().filter_map(|(index, word)| Some(number(word)? * unit(index))).collect()
+}
+
+#[test]
+fn every_dependency_has_a_reason_in_the_section_where_it_belongs() {
+    let manifest = read("Cargo.toml");
+    let mut declared: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    let mut table = "";
+    for line in manifest.lines() {
+        match line.strip_prefix('[') {
+            Some(rest) => table = rest.trim_end_matches(']'),
+            None => {
+                let Some((name, rest)) = line.split_once(" = ") else { continue };
+                let section = match table {
+                    "dependencies" if rest.contains("optional = true") => "With a feature",
+                    "dependencies" => "Always",
+                    "dev-dependencies" => "For tests and examples",
+                    _ => continue,
+                };
+                declared.entry(section).or_default().insert(name.to_owned());
+            }
+        }
+    }
+    let repeated: BTreeSet<_> = declared.iter().filter(|(section, _)| **section != "For tests and examples").collect();
+    let repeated: BTreeSet<_> = repeated.into_iter().flat_map(|(_, names)| names.clone()).collect();
+    declared.get_mut("For tests and examples").unwrap().retain(|name| !repeated.contains(name));
+
+    let page = read("docs/dependencies.md");
+    for (section, names) in &declared {
+        let (_, rest) =
+            page.split_once(&format!("\n## {section}\n")).unwrap_or_else(|| panic!("there is no {section}"));
+        let rows = rest.split("\n## ").next().unwrap().lines().filter_map(|line| line.strip_prefix("| `"));
+        let named = rows.flat_map(|row| row.split(" | ").next().unwrap().split(", ").map(|name| name.replace('`', "")));
+        assert_eq!(&named.collect::<BTreeSet<_>>(), names, "{section}");
+    }
+    assert_eq!(declared.len(), 3);
+    assert!(declared.values().map(BTreeSet::len).sum::<usize>() >= 45);
 }
 
 /// A link from the document to something in a Rust file.

@@ -15,10 +15,11 @@ use crate::clock::{Clock, SystemClock};
 use crate::endpoint::{ClientAuthentication, Endpoints};
 use crate::error::{ConfigurationProblem, Error};
 use crate::jose::{ContentEncryptionAlgorithm, DecryptionKey, KeyManagementAlgorithm, Signer, SigningAlgorithm};
-use crate::provider::{Issuer, Provider, ProviderPolicy};
+use crate::provider::{Issuer, Provider};
 use crate::random::{Random, SystemRandom};
 use crate::secret::Secret;
-use crate::transport::{ClientCertificate, Configure, HttpClient, ReqwestClient, TransportPolicy, may_be_called};
+use crate::transport::PrivateAddresses;
+use crate::transport::{ClientCertificate, Configure, HttpClient, ReqwestClient, TransportPolicy, UrlPolicy};
 
 /// Settings of a [`Client`]. Finish with [`discover`](Self::discover), or with [`build`](Self::build) where the OP may
 /// be unreachable at start.
@@ -28,7 +29,7 @@ pub struct ClientBuilder {
     credentials: Credentials,
     assertion_audience: AssertionAudience,
     redirect_uri: Option<String>,
-    allow_insecure_loopback: bool,
+    urls: UrlPolicy,
     http_client: Option<Arc<dyn HttpClient>>,
     configure_http: Option<ConfigureHttp>,
     clock: Arc<dyn Clock>,
@@ -61,7 +62,7 @@ impl ClientBuilder {
             credentials: Credentials::default(),
             assertion_audience: AssertionAudience::Issuer,
             redirect_uri: None,
-            allow_insecure_loopback: false,
+            urls: UrlPolicy::default(),
             http_client: None,
             configure_http: None,
             clock: Arc::new(SystemClock),
@@ -162,10 +163,46 @@ impl ClientBuilder {
         self
     }
 
-    /// Permits plain HTTP to loopback addresses, for development and tests. Everything else stays HTTPS.
+    /// Permits plain HTTP to loopback addresses and `localhost`, for development and tests, and an OP's metadata to name
+    /// them. Everything else stays HTTPS.
     #[must_use]
     pub fn allow_insecure_loopback(mut self) -> Self {
-        self.allow_insecure_loopback = true;
+        self.urls.allow_insecure_loopback = true;
+        self
+    }
+
+    /// Lets the OP's metadata name endpoints at addresses of private networks and of this machine: for an OP in your own
+    /// network whose endpoints are written as addresses. All of them still need HTTPS.
+    ///
+    /// By default such metadata is refused ([`Rule::PrivateEndpoint`](crate::Rule::PrivateEndpoint)), because whoever
+    /// writes it could make this client connect to what only this client reaches. That is about addresses (in any
+    /// spelling, and in any IPv6 address that stands for an IPv4 one) and about `localhost`. Names may mean private
+    /// addresses: `https://op.corp.example` needs no setting. Nor does the host of the issuer, which you chose.
+    #[must_use]
+    pub fn allow_private_addresses(mut self) -> Self {
+        self.urls.private_addresses = PrivateAddresses::Allowed;
+        self
+    }
+
+    /// Connects to public addresses only, whoever names them: an OP's metadata, this builder, or a call to
+    /// [`Client::resource`]. For applications whose issuers come from people who must not reach into the network that
+    /// the application runs in, such as the customers of a service.
+    ///
+    /// Names are resolved first, and connections go to those of their addresses that were found to be public, so a name
+    /// server that changes its answer (DNS rebinding) gains nothing. A name without a public address is a
+    /// [`TransportProblem::PrivateAddress`](crate::TransportProblem::PrivateAddress).
+    ///
+    /// Proxies of the environment are not used, because a proxy resolves names where this crate cannot look. A proxy
+    /// that [`configure_http`](Self::configure_http) sets is used, and then has to refuse private addresses itself; it is
+    /// named by its address if that is private. A resolver set there replaces the one of this crate: wrap it into
+    /// [`PublicAddresses`](crate::PublicAddresses). An [own HTTP client](Self::http_client) has to look at addresses
+    /// itself; this crate then sees only those that stand in URLs.
+    ///
+    /// [`allow_insecure_loopback`](Self::allow_insecure_loopback) still allows this machine. Of this setting and
+    /// [`allow_private_addresses`](Self::allow_private_addresses) the later one counts.
+    #[must_use]
+    pub fn refuse_private_addresses(mut self) -> Self {
+        self.urls.private_addresses = PrivateAddresses::Refused;
         self
     }
 
@@ -476,7 +513,7 @@ impl ClientBuilder {
         }
         let cancellation_endpoint = self.cancellation_url()?;
         self.check_combinations()?;
-        let issuer = Issuer::new(&self.issuer, self.allow_insecure_loopback)?;
+        let issuer = Issuer::new(&self.issuer, self.urls)?;
         let http_client = match self.http_client {
             Some(http_client) => {
                 if self.credentials.certificate().is_some() && !http_client.presents_client_certificates() {
@@ -489,10 +526,7 @@ impl ClientBuilder {
                 http_client
             }
             None => {
-                let policy = TransportPolicy {
-                    allow_insecure_loopback: self.allow_insecure_loopback,
-                    connect_timeout: CONNECT_TIMEOUT,
-                };
+                let policy = TransportPolicy { urls: self.urls, connect_timeout: CONNECT_TIMEOUT };
                 let client = ReqwestClient::new(policy, self.configure_http.map(|configure| configure.0))?;
                 if let Some(certificate) = self.credentials.certificate() {
                     client.prepare(&certificate.current())?;
@@ -501,8 +535,7 @@ impl ClientBuilder {
             }
         };
         let endpoints = Arc::new(Endpoints::new(http_client, self.clock.clone(), self.random.clone()));
-        let policy = ProviderPolicy { allow_insecure_loopback: self.allow_insecure_loopback };
-        let provider = Provider::new(issuer.clone(), endpoints.clone(), policy, self.clock.clone());
+        let provider = Provider::new(issuer.clone(), endpoints.clone(), self.urls, self.clock.clone());
         let inner = Inner {
             assertion_audience: match self.assertion_audience {
                 AssertionAudience::Issuer => Some(issuer.as_str().to_owned()),
@@ -513,7 +546,7 @@ impl ClientBuilder {
             credentials: self.credentials,
             identity: OnceLock::new(),
             redirect_uri: self.redirect_uri,
-            allow_insecure_loopback: self.allow_insecure_loopback,
+            urls: self.urls,
             provider,
             endpoints,
             clock: self.clock,
@@ -533,9 +566,7 @@ impl ClientBuilder {
     fn cancellation_url(&self) -> Result<Option<Url>, Error> {
         let Some(url) = &self.options.cancellation_endpoint else { return Ok(None) };
         let url = Url::parse(url).map_err(|_| setting("cancellation_endpoint", "it is not an absolute URL"))?;
-        if !may_be_called(&url, self.allow_insecure_loopback) {
-            return Err(ConfigurationProblem::InsecureUrl { name: "cancellation_endpoint" }.into());
-        }
+        self.urls.check_own(&url).map_err(|problem| problem.of_setting("cancellation_endpoint"))?;
         Ok(Some(url))
     }
 
@@ -547,7 +578,7 @@ impl ClientBuilder {
         if self.options.poll_credential == PollCredential::AccessToken && matches!(self.options.dpop(), DpopMode::Off) {
             return Err(setting("poll_credential", "`AccessToken` is DPoP-bound; do not turn DPoP off"));
         }
-        encryption::check_settings(&self.options)?;
+        encryption::check_settings(&self.options, &self.credentials)?;
         let id_token = self.options.id_token_algorithms.iter().flatten();
         let id_token = id_token.map(|algorithm| ("id_token_signed_response_alg", algorithm));
         let userinfo = self.options.userinfo_algorithm.iter();

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::Client;
 use super::builder::setting;
+use super::identity::Credentials;
 use super::options::Options;
 use crate::error::{ConfigurationProblem, Document, Error, Violation};
 use crate::id_token::{self, RegisteredEncryption};
@@ -51,7 +52,7 @@ impl Client {
     /// keys then stay.
     pub fn replace_decryption_keys(&self, keys: impl IntoIterator<Item = DecryptionKey>) -> Result<(), Error> {
         let keys: Arc<[DecryptionKey]> = keys.into_iter().collect();
-        check_keys(&self.0.options, &keys)?;
+        check_keys(&self.0.options, self.0.credentials.public_jwk().as_ref(), &keys)?;
         *self.0.decryption_keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
         Ok(())
     }
@@ -103,7 +104,7 @@ impl Client {
 }
 
 /// Whether the settings about encryption work together.
-pub(super) fn check_settings(options: &Options) -> Result<(), Error> {
+pub(super) fn check_settings(options: &Options, credentials: &Credentials) -> Result<(), Error> {
     for (name, registered) in [
         ("id_token_encrypted_response_enc", options.id_token_encryption),
         ("userinfo_encrypted_response_enc", options.userinfo_encryption),
@@ -114,10 +115,14 @@ pub(super) fn check_settings(options: &Options) -> Result<(), Error> {
             return Err(setting(name, "it is registered together with an algorithm for the key; set that too"));
         }
     }
-    check_keys(options, &options.decryption_keys)
+    check_keys(options, credentials.public_jwk().as_ref(), &options.decryption_keys)
 }
 
-fn check_keys(options: &Options, keys: &[DecryptionKey]) -> Result<(), Error> {
+fn check_keys(options: &Options, signing: Option<&Map<String, Value>>, keys: &[DecryptionKey]) -> Result<(), Error> {
+    // NIST SP 800-57 part 1, §5.2: "In general, a single key shall be used for only one purpose".
+    if keys.iter().any(|key| signing.is_some_and(|jwk| key.is_the_key_of(jwk))) {
+        return Err(setting("decryption_key", "it is the key of client assertions too; make one for each"));
+    }
     if keys.len() > KEY_LIMIT {
         return Err(setting("decryption_key", "there are more than 16; drop those that rotated out long ago"));
     }

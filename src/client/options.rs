@@ -43,15 +43,20 @@ pub(crate) struct Options {
     pub(crate) identity_without_binding: bool,
 }
 
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// An OP may hold a poll open until something happens, which is why it has a timeout of its own.
+const POLL_TIMEOUT: Duration = Duration::from_secs(90);
+const LEEWAY: Duration = Duration::from_secs(60);
+const SESSION_LIFETIME: Duration = Duration::from_secs(60 * 60);
+
 impl Default for Options {
     fn default() -> Self {
         Self {
             response_type: ResponseType::default(),
-            request_timeout: Duration::from_secs(30),
-            // An OP may hold a poll open until something happens, which is why it has a timeout of its own.
-            poll_timeout: Duration::from_secs(90),
-            leeway: Duration::from_secs(60),
-            session_lifetime: Duration::from_secs(3600),
+            request_timeout: REQUEST_TIMEOUT,
+            poll_timeout: POLL_TIMEOUT,
+            leeway: LEEWAY,
+            session_lifetime: SESSION_LIFETIME,
             id_token_algorithms: None,
             id_token_encryption: RegisteredEncryption::default(),
             userinfo_algorithm: None,

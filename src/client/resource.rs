@@ -9,7 +9,7 @@ use super::authentication::{Authentication, TokenType};
 use super::builder::setting;
 use crate::endpoint::{Failure, Presentation, ResourceRequest, stated_error};
 use crate::error::{ConfigurationProblem, Document, Error, Misuse};
-use crate::transport::{ClientCertificate, HttpResponse, may_be_called};
+use crate::transport::{ClientCertificate, HttpResponse};
 
 /// More than an application should get through this door; larger things are fetched with its own HTTP client.
 const RESOURCE_RESPONSE_LIMIT: usize = 16 * 1024 * 1024;
@@ -54,7 +54,8 @@ impl Client {
     ///
     /// [`Misuse`](crate::ErrorKind::Misuse) without an access token or with another client's;
     /// [`Transport`](crate::ErrorKind::Transport) where no response came;
-    /// [`Configuration`](crate::ErrorKind::Configuration) for a URL that is not absolute or not `https:`.
+    /// [`Configuration`](crate::ErrorKind::Configuration) for a URL that is not absolute or not `https:`, or at an address
+    /// that [`refuse_private_addresses`](super::ClientBuilder::refuse_private_addresses) rules out.
     pub async fn resource(
         &self,
         authentication: &Authentication,
@@ -65,9 +66,7 @@ impl Client {
             setting: "request",
             problem: "its URI is not an absolute URL",
         })?;
-        if !may_be_called(&url, self.0.allow_insecure_loopback) {
-            return Err(ConfigurationProblem::InsecureUrl { name: "request" }.into());
-        }
+        self.0.urls.check_own(&url).map_err(|problem| problem.of_setting("request"))?;
         let call = Call {
             method: parts.method,
             url: &url,

@@ -55,6 +55,9 @@ fn configuration(problem: &ConfigurationProblem) -> &'static str {
         ConfigurationProblem::SharedRedirectUri { .. } => {
             "Register a redirect URI of its own for one of the two clients, and route it there."
         }
+        ConfigurationProblem::PrivateAddress { .. } => {
+            "Take this OP or API out, or remove `refuse_private_addresses` if it belongs in your own network."
+        }
         _ => "Change the settings that the error names, and start again.",
     }
 }
@@ -108,6 +111,10 @@ fn transport(problem: TransportProblem) -> &'static str {
             "Wait. If it lasts, look at the OP's status and at the proxies in between."
         }
         TransportProblem::BodyTooLarge(_) => "No genuine answer is as large: ask the OP what it sends.",
+        TransportProblem::PrivateAddress => {
+            "If the server belongs in your own network, remove `refuse_private_addresses`. If not, somebody may be trying \
+             to reach into it, or the name service is broken."
+        }
         TransportProblem::Refused => {
             "Use `https:` URLs without user names; plain HTTP needs a loopback address and `allow_insecure_loopback`."
         }
@@ -121,6 +128,11 @@ fn rule(rule: Rule) -> &'static str {
              client."
         }
         Rule::IssuerMismatch => "Set the issuer exactly as the OP's metadata spells it, to the last slash.",
+        Rule::InsecureEndpoint => "Ask the OP to name its endpoints with `https:` URLs that have no user name.",
+        Rule::PrivateEndpoint => {
+            "If the OP is in your own network, set `allow_private_addresses`. If not, ask it: its metadata points into \
+             yours."
+        }
         Rule::KeysUnavailable => "Wait: the OP's keys are out of reach, and what needs them is kept.",
         Rule::IdTokenNoKey => "Wait for the OP to publish its key, or ask whether it rotated keys too fast.",
         Rule::NoDecryptionKey => {

@@ -21,6 +21,13 @@ pub enum ConfigurationProblem {
         /// The metadata member or setting that holds the URL.
         name: &'static str,
     },
+    /// A URL of the OP or of an API names an address that is not on the public internet, after
+    /// `refuse_private_addresses`.
+    #[error("`{name}` names an address that is not public, which `refuse_private_addresses()` rules out")]
+    PrivateAddress {
+        /// The setting or argument that holds the URL.
+        name: &'static str,
+    },
     /// The OP's metadata does not list something that these settings need.
     #[error("the OP's `{member}` does not list `{value}`; if it works all the same, override the check")]
     NotAdvertised {
@@ -132,6 +139,10 @@ pub enum TransportProblem {
     /// The body was larger than this document may be. The transfer was cut off.
     #[error("the body of {0} is too large")]
     BodyTooLarge(Document),
+    /// The address is not on the public internet, or the name has no address that is, which
+    /// `refuse_private_addresses` rules out. The request was not sent.
+    #[error("the server is not at a public address, so nothing was sent to it")]
+    PrivateAddress,
     /// The request could not be built or was refused by policy, such as plain HTTP. It was not sent.
     #[error("the request was refused before it was sent")]
     Refused,

@@ -50,6 +50,7 @@ rules! {
     // Discovery and keys
     IssuerMismatch = "issuer_mismatch", "the metadata's `issuer` is not, character by character, the issuer that was asked", "OpenID Connect Discovery 1.0 §4.3";
     InsecureEndpoint = "insecure_endpoint", "the metadata names an endpoint that is not `https:`", "RFC 8414 §2";
+    PrivateEndpoint = "private_endpoint", "the metadata names an endpoint on this machine or in a private network, at another host than the issuer's", "RFC 9728 §7.7";
     KeysUnavailable = "keys_unavailable", "the OP's keys cannot be fetched right now", "OpenID Connect Core 1.0 §10.1.1";
     TooManyKeys = "too_many_keys", "the key set holds more keys than any OP needs", "RFC 7517 §5";
     NoUsableKey = "no_usable_key", "the key set holds no key that can be used", "RFC 7517 §5";

@@ -28,7 +28,7 @@ pub fn id_token(input: &[u8]) {
             let mut parts = rest.splitn(2, |&byte| byte == b'\n');
             let (header, claims) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
             let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
-            let mac = hmac_sha256(CLIENT_SECRET.as_bytes(), &[message.as_bytes()]).unwrap();
+            let mac = hmac_sha256(CLIENT_SECRET.as_bytes(), &[message.as_bytes()]);
             authentic(&format!("{message}.{}", URL_SAFE_NO_PAD.encode(mac)), header, claims, choice & 2 != 0);
         }
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_core::future::BoxFuture;
+use josekit::jwk::KeyPair;
 use josekit::jwk::alg::{ec::EcKeyPair, ed::EdKeyPair, rsa::RsaKeyPair};
-use josekit::jwk::{Jwk, KeyPair};
 use josekit::jws::{ES256, ES256K, ES384, ES512, EdDSA, JwsSigner, PS256, PS384, PS512, RS256, RS384, RS512};
 use openssl::pkey::{Id, PKey, Private};
 use serde::Serialize;
@@ -15,6 +15,8 @@ use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use super::algorithm::SigningAlgorithm;
+use super::key_use::KeyUse;
+use super::private_jwk::PrivateJwk;
 use super::verification_key::KeyKind;
 use crate::error::{ConfigurationProblem, Error, ErrorKind};
 use crate::secret::Secret;
@@ -98,11 +100,11 @@ impl SigningKey {
     ///
     /// # Errors
     ///
-    /// [`ConfigurationProblem::Key`] where the JWK cannot be read, has no private part, or is an RSA key of fewer than
-    /// 2048 bits.
+    /// [`ConfigurationProblem::Key`] where the JWK cannot be read, has no private part, is for something else by its
+    /// `use` or `key_ops`, or is an RSA key of fewer than 2048 bits.
     pub fn from_jwk(json: &str) -> Result<Self, Error> {
         let malformed = || problem("it is not a private key as a JWK");
-        let members: Map<String, Value> = serde_json::from_str(json).map_err(|_| malformed())?;
+        let members = PrivateJwk::read(json).ok_or_else(malformed)?;
         let text = |name: &str| members.get(name).and_then(Value::as_str);
         let algorithm = match (text("alg"), text("crv")) {
             (Some(name), _) => SigningAlgorithm::from_name(name),
@@ -114,16 +116,17 @@ impl SigningKey {
             _ => None,
         }
         .ok_or_else(|| problem("the JWK has no `alg` that names a signature algorithm"))?;
+        if KeyUse::Sign.is_allowed_by(&members) != Some(true) {
+            return Err(problem("the JWK is not for signatures, by its `use` or `key_ops`"));
+        }
         let key_id = text("kid").map(str::to_owned);
-        // `from_map` checks the shapes that josekit's accessors rely on.
-        let jwk = Jwk::from_map(members.clone()).map_err(|_| malformed())?;
-        let der = match text("kty") {
-            Some("RSA") => RsaKeyPair::from_jwk(&jwk).map(|pair| pair.to_der_private_key()),
-            Some("EC") => EcKeyPair::from_jwk(&jwk).map(|pair| pair.to_der_private_key()),
-            Some("OKP") => EdKeyPair::from_jwk(&jwk).map(|pair| pair.to_der_private_key()),
-            _ => return Err(malformed()),
-        };
-        let der = Zeroizing::new(der.map_err(|_| malformed())?);
+        let der = members.with_josekit(|jwk| match text("kty") {
+            Some("RSA") => RsaKeyPair::from_jwk(jwk).map(|pair| pair.to_der_private_key()).ok(),
+            Some("EC") => EcKeyPair::from_jwk(jwk).map(|pair| pair.to_der_private_key()).ok(),
+            Some("OKP") => EdKeyPair::from_jwk(jwk).map(|pair| pair.to_der_private_key()).ok(),
+            _ => None,
+        });
+        let der = Zeroizing::new(der.ok_or_else(malformed)?);
         let key = PKey::private_key_from_der(&der).map_err(|_| malformed())?;
         Self::new(algorithm, &key, key_id)
     }
@@ -382,6 +385,26 @@ mod tests {
         }
         let authentication = crate::ClientAuthentication::private_key_jwt(shared);
         assert_eq!(authentication.method(), "private_key_jwt");
+    }
+
+    #[test]
+    fn a_private_jwk_for_another_use_is_refused() {
+        let good = r#"{"alg":"EdDSA","kty":"OKP","crv":"Ed25519","d":"nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+        for (members, fits) in [
+            (r#""use":"sig","key_ops":["sign","verify"],"#, true),
+            (r#""use":"enc","#, false),
+            (r#""use":7,"#, false),
+            (r#""key_ops":["decrypt"],"#, false),
+            (r#""key_ops":["verify"],"#, false),
+            (r#""key_ops":"sign","#, false),
+            (r#""use":"sig","key_ops":[],"#, false),
+        ] {
+            let jwk = good.replacen(r#""alg""#, &format!(r#"{members}"alg""#), 1);
+            match fits {
+                true => assert!(SigningKey::from_jwk(&jwk).is_ok(), "{members}"),
+                false => assert!(refusal(SigningKey::from_jwk(&jwk)).contains("`use`"), "{members}"),
+            }
+        }
     }
 
     #[test]

@@ -138,6 +138,17 @@ mod tests {
     }
 
     #[test]
+    fn json_that_is_nested_too_deep_is_refused_and_costs_no_stack() {
+        let nested = |depth: usize| {
+            let (open, close) = ("[".repeat(depth), "]".repeat(depth));
+            strict_object(format!(r#"{{"a":{open}{close}}}"#).as_bytes())
+        };
+        assert!(nested(126).is_some());
+        assert!(nested(128).is_none());
+        assert!(nested(400_000).is_none());
+    }
+
+    #[test]
     fn a_repeated_member_is_refused_at_any_depth_and_in_any_spelling() {
         for json in [
             r#"{"a":1,"a":1}"#,

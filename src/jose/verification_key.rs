@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::algorithm::SigningAlgorithm;
 use super::digest;
+use super::key_use::KeyUse;
 use super::verifier::{PublicKey, Verifier};
 use crate::secret::constant_time_eq;
 
@@ -54,7 +55,7 @@ impl VerificationKey {
     /// The key in a JWK, or `None` where it cannot verify signatures: of an unknown kind, meant for something else,
     /// malformed, weak, or so large that it would be a burden.
     pub(crate) fn from_jwk(jwk: &Map<String, Value>) -> Option<Self> {
-        if !is_for_signatures(jwk)? {
+        if !KeyUse::Verify.is_allowed_by(jwk)? {
             return None;
         }
         let (kind, parameters, public) = public_parts(jwk)?;
@@ -171,16 +172,6 @@ impl fmt::Debug for VerificationKey {
         let mut shown = formatter.debug_struct("VerificationKey");
         shown.field("kid", &self.kid()).field("kind", &self.kind()).finish_non_exhaustive()
     }
-}
-
-/// Whether `use` and `key_ops` allow to verify signatures; `None` where they are malformed (RFC 7517 §4.2 and §4.3).
-fn is_for_signatures(jwk: &Map<String, Value>) -> Option<bool> {
-    let by_use = optional_text(jwk, "use")?.is_none_or(|purpose| purpose == "sig");
-    let by_operations = match jwk.get("key_ops") {
-        None => true,
-        Some(operations) => operations.as_array()?.iter().any(|operation| operation == "verify"),
-    };
-    Some(by_use && by_operations)
 }
 
 /// The kind of key, its public parameters in their canonical spelling, and the key that they make. This is the guard in

@@ -8,15 +8,16 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, ErrorKind};
+use crate::secret::SecretBuffer;
 
 pub(crate) use super::schedule::seconds;
 
 /// The plaintext of an envelope; it is overwritten when dropped.
 pub(crate) fn to_json(value: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, Error> {
-    let mut json = Zeroizing::new(Vec::with_capacity(2048));
+    let mut json = SecretBuffer::with_capacity(2048);
     // The error is left out: it could quote the value.
-    serde_json::to_writer(&mut *json, value).map_err(|_| Error::new(ErrorKind::Sealed))?;
-    Ok(json)
+    serde_json::to_writer(&mut json, value).map_err(|_| Error::new(ErrorKind::Sealed))?;
+    Ok(json.into_bytes())
 }
 
 pub(crate) fn from_json<T: DeserializeOwned>(json: &[u8]) -> Result<T, Error> {

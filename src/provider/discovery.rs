@@ -37,7 +37,7 @@ impl Provider {
             Some(_) => return Err(violation(Rule::InvalidMember, "issuer")),
             None => return Err(violation(Rule::MissingMember, "issuer")),
         }
-        ProviderMetadata::parse(members, self.policy.allow_insecure_loopback)
+        ProviderMetadata::parse(members, self.issuer.url(), self.urls)
     }
 }
 

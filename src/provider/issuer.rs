@@ -3,7 +3,7 @@
 use url::Url;
 
 use crate::error::ConfigurationProblem;
-use crate::transport::may_be_called;
+use crate::transport::UrlPolicy;
 
 /// The identifier of an OP: a URL without query and fragment, compared as the text that it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,8 +16,10 @@ impl Issuer {
     /// # Errors
     ///
     /// [`ConfigurationProblem::Setting`] for what is no such URL, [`ConfigurationProblem::InsecureUrl`] for one that is
-    /// neither `https:` nor an allowed loopback address.
-    pub(crate) fn new(text: &str, allow_insecure_loopback: bool) -> Result<Self, ConfigurationProblem> {
+    /// neither `https:` nor an allowed loopback address, [`ConfigurationProblem::PrivateAddress`] for one that the
+    /// application itself has ruled out. Otherwise it may be anywhere: who it is comes from the application and not from
+    /// the network.
+    pub(crate) fn new(text: &str, urls: UrlPolicy) -> Result<Self, ConfigurationProblem> {
         let problem = |problem| ConfigurationProblem::Setting { setting: "issuer", problem };
         let url = Url::parse(text).map_err(|_| problem("it is not a URL"))?;
         if text.contains(['?', '#']) {
@@ -26,9 +28,7 @@ impl Issuer {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(problem("an issuer has no user name and no password"));
         }
-        if !may_be_called(&url, allow_insecure_loopback) {
-            return Err(ConfigurationProblem::InsecureUrl { name: "issuer" });
-        }
+        urls.check_own(&url).map_err(|problem| problem.of_setting("issuer"))?;
         // A URL parser repairs such texts, but the OP's `iss` is compared with the text.
         if text.contains(|character: char| character.is_whitespace() || character.is_control()) {
             return Err(problem("it contains white space"));
@@ -38,6 +38,10 @@ impl Issuer {
 
     pub(crate) fn as_str(&self) -> &str {
         &self.text
+    }
+
+    pub(super) fn url(&self) -> &Url {
+        &self.url
     }
 
     /// Where its metadata may be, the most likely place first.
@@ -61,9 +65,13 @@ impl Issuer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::PrivateAddresses;
+
+    const PLAIN: UrlPolicy =
+        UrlPolicy { allow_insecure_loopback: true, private_addresses: PrivateAddresses::RefusedInDocuments };
 
     fn urls(issuer: &str) -> Vec<String> {
-        Issuer::new(issuer, false).unwrap().metadata_urls().into_iter().map(String::from).collect()
+        Issuer::new(issuer, UrlPolicy::default()).unwrap().metadata_urls().into_iter().map(String::from).collect()
     }
 
     #[test]
@@ -91,13 +99,23 @@ mod tests {
     fn what_is_no_issuer_is_refused() {
         for text in ["", "op.example", "https://", "https://op.example?a", "https://op.example#", " https://op.example"]
         {
-            assert!(matches!(Issuer::new(text, true), Err(ConfigurationProblem::Setting { .. })), "{text}");
+            assert!(matches!(Issuer::new(text, PLAIN), Err(ConfigurationProblem::Setting { .. })), "{text}");
         }
         for text in ["http://op.example", "ftp://op.example", "http://127.0.0.1.example"] {
-            assert!(matches!(Issuer::new(text, true), Err(ConfigurationProblem::InsecureUrl { .. })), "{text}");
+            assert!(matches!(Issuer::new(text, PLAIN), Err(ConfigurationProblem::InsecureUrl { .. })), "{text}");
         }
-        assert!(Issuer::new("http://127.0.0.1:8080", false).is_err());
-        assert!(Issuer::new("http://127.0.0.1:8080", true).is_ok());
-        assert!(Issuer::new("https://user:secret@op.example", true).is_err());
+        assert!(Issuer::new("http://127.0.0.1:8080", UrlPolicy::default()).is_err());
+        assert!(Issuer::new("http://127.0.0.1:8080", PLAIN).is_ok());
+        assert!(Issuer::new("https://user:secret@op.example", PLAIN).is_err());
+    }
+
+    #[test]
+    fn a_private_address_is_an_issuer_unless_the_application_refuses_them() {
+        for text in ["https://10.0.0.5", "https://localhost:8443", "https://[fd00::1]/realms/a"] {
+            assert!(Issuer::new(text, UrlPolicy::default()).is_ok(), "{text}");
+            let refusing = UrlPolicy { private_addresses: PrivateAddresses::Refused, ..UrlPolicy::default() };
+            let refused = Issuer::new(text, refusing);
+            assert_eq!(refused, Err(ConfigurationProblem::PrivateAddress { name: "issuer" }), "{text}");
+        }
     }
 }

@@ -9,10 +9,10 @@ use url::Url;
 
 use super::discovery::violation;
 use crate::error::{Rule, Violation};
-use crate::transport::may_be_called;
+use crate::transport::UrlPolicy;
 
 /// The metadata of an OP, checked: the issuer is the one that was asked, and every endpoint is `https:` (or on a
-/// loopback address, where that was allowed).
+/// loopback address, where that was allowed) and none leads into a private network that the issuer does not lead to.
 ///
 /// A clone shares its contents. Members that this type does not know are in [`extra`](Self::extra).
 #[derive(Clone)]
@@ -153,8 +153,8 @@ impl ProviderMetadata {
     }
 
     /// Reads a document whose issuer was compared.
-    pub(super) fn parse(members: Map<String, Value>, allow_insecure_loopback: bool) -> Result<Self, Violation> {
-        let read = Reader { members: &members, allow_insecure_loopback };
+    pub(super) fn parse(members: Map<String, Value>, issuer: &Url, urls: UrlPolicy) -> Result<Self, Violation> {
+        let read = Reader { members: &members, issuer, urls };
         let inner = Inner {
             issuer: members.get("issuer").and_then(Value::as_str).unwrap_or_default().to_owned(),
             authorization_endpoint: read.url("authorization_endpoint")?,
@@ -202,7 +202,8 @@ pub(super) fn values(response_type: &str) -> BTreeSet<&str> {
 
 struct Reader<'a> {
     members: &'a Map<String, Value>,
-    allow_insecure_loopback: bool,
+    issuer: &'a Url,
+    urls: UrlPolicy,
 }
 
 impl Reader<'_> {
@@ -219,14 +220,12 @@ impl Reader<'_> {
         self.member(name).map(|value| self.checked(value, name)).transpose()
     }
 
-    /// An insecure endpoint is an error even where it would not be called: it shows that something stands between
+    /// An insecure or private endpoint is an error even where it would not be called: it shows that something stands between
     /// the OP and us that rewrites its metadata, or an OP that does not know how it is reached.
     fn checked(&self, value: &Value, name: &'static str) -> Result<Url, Violation> {
         let url = value.as_str().and_then(|url| Url::parse(url).ok());
         let url = url.filter(|url| url.fragment().is_none()).ok_or_else(|| violation(Rule::InvalidMember, name))?;
-        if !may_be_called(&url, self.allow_insecure_loopback) {
-            return Err(violation(Rule::InsecureEndpoint, name));
-        }
+        self.urls.check_named_by(self.issuer, &url).map_err(|problem| violation(problem.rule(), name))?;
         Ok(url)
     }
 
@@ -235,7 +234,7 @@ impl Reader<'_> {
         match self.member(NAME) {
             None => Ok(BTreeMap::new()),
             Some(Value::Object(aliases)) => {
-                aliases.iter().map(|(name, url)| Ok((name.clone(), self.checked(url, NAME)?))).collect()
+                aliases.iter().map(|(name, url)| Ok((name.clone(), self.checked(url, alias(name))?))).collect()
             }
             Some(_) => {
                 ignored(NAME);
@@ -269,6 +268,18 @@ impl Reader<'_> {
             Some(Value::String(flag)) if flag == "true" || flag == "false" => Ok(flag == "true"),
             Some(_) => Err(violation(Rule::InvalidMember, name)),
         }
+    }
+}
+
+/// How errors name an alias.
+fn alias(name: &str) -> &'static str {
+    match name {
+        "token_endpoint" => "mtls_endpoint_aliases.token_endpoint",
+        "userinfo_endpoint" => "mtls_endpoint_aliases.userinfo_endpoint",
+        "revocation_endpoint" => "mtls_endpoint_aliases.revocation_endpoint",
+        "introspection_endpoint" => "mtls_endpoint_aliases.introspection_endpoint",
+        "pushed_authorization_request_endpoint" => "mtls_endpoint_aliases.pushed_authorization_request_endpoint",
+        _ => "mtls_endpoint_aliases",
     }
 }
 

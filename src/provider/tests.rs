@@ -76,8 +76,9 @@ impl Op {
         let site = Arc::new(Site { pages: Mutex::default(), visits: Mutex::default(), gate: Semaphore::new(PERMITS) });
         let clock = Arc::new(ManualClock::default());
         let endpoints = Arc::new(Endpoints::new(site.clone(), clock.clone(), Arc::new(SystemRandom)));
-        let (issuer, policy) = (Issuer::new(issuer, false).unwrap(), ProviderPolicy { allow_insecure_loopback: false });
-        Self { provider: Provider::new(issuer, endpoints, policy, clock.clone()), site, clock }
+        let (urls, clients_clock) = (UrlPolicy::default(), clock.clone());
+        let issuer = Issuer::new(issuer, urls).unwrap();
+        Self { provider: Provider::new(issuer, endpoints, urls, clients_clock), site, clock }
     }
 
     /// An OP that works.

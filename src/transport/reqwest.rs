@@ -7,19 +7,25 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use ::reqwest::{Client, ClientBuilder, Response, redirect, retry};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_core::future::BoxFuture;
 
-use super::{HttpClient, HttpError, HttpRequest, HttpResponse, PresentedCertificate, may_be_called};
+use super::address::UrlProblem;
+use super::public_addresses::OnlyPrivateAddresses;
+use super::{
+    HttpClient, HttpError, HttpRequest, HttpResponse, PresentedCertificate, PrivateAddresses, PublicAddresses,
+    UrlPolicy,
+};
 use crate::error::{ConfigurationProblem, Document, Error, TransportProblem};
+use crate::secret::SecretBuffer;
 
 mod identity;
 
 /// What the caller decides about connections, apart from the configuration of reqwest itself.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TransportPolicy {
-    /// Whether plain HTTP to a loopback address is possible.
-    pub(crate) allow_insecure_loopback: bool,
+    /// Which URLs may be called.
+    pub(crate) urls: UrlPolicy,
     /// The time for name resolution, TCP and TLS together, unless the caller's own configuration sets one.
     pub(crate) connect_timeout: Duration,
 }
@@ -42,6 +48,10 @@ pub(crate) type Configure = dyn Fn(ClientBuilder) -> ClientBuilder + Send + Sync
 
 /// Around a renewal, requests under way still have the certificate of before.
 const CERTIFICATES_KEPT: usize = 2;
+/// Connections that wait for a next request to the same server. Further ones are closed when theirs has ended.
+const IDLE_CONNECTIONS: usize = 256;
+/// Room for the body of a response before any of it has come.
+const FIRST_CAPACITY: usize = 64 * 1024;
 
 impl ReqwestClient {
     /// Builds the client. `configure` is for proxies, certificates, timeouts and default headers of HTTPS
@@ -54,7 +64,7 @@ impl ReqwestClient {
         let loopback = || build(only_loopback(with_rules(with_defaults(Client::builder(), policy))));
         Ok(Self {
             https: build(https(policy, configure.as_deref()))?,
-            loopback: policy.allow_insecure_loopback.then(loopback).transpose()?,
+            loopback: policy.urls.allow_insecure_loopback.then(loopback).transpose()?,
             certified: Mutex::new(Vec::new()),
             policy,
             configure,
@@ -99,9 +109,12 @@ impl ReqwestClient {
     }
 
     fn client_for(&self, request: &HttpRequest) -> Result<Client, HttpError> {
-        if !may_be_called(&request.url, self.loopback.is_some()) {
-            return Err(HttpError::not_sent(TransportProblem::Refused));
-        }
+        self.policy.urls.check_own(&request.url).map_err(|problem| {
+            HttpError::not_sent(match problem {
+                UrlProblem::Insecure => TransportProblem::Refused,
+                UrlProblem::Private => TransportProblem::PrivateAddress,
+            })
+        })?;
         match (&self.loopback, &request.client_certificate) {
             // Without TLS there is nothing to present a certificate in, and the request would arrive unauthenticated.
             (Some(_), Some(_)) if request.url.scheme() == "http" => Err(HttpError::not_sent(TransportProblem::Refused)),
@@ -144,11 +157,17 @@ fn https(policy: TransportPolicy, configure: Option<&Configure>) -> ClientBuilde
 
 /// What the caller may change.
 fn with_defaults(builder: ClientBuilder, policy: TransportPolicy) -> ClientBuilder {
-    let builder = builder.connect_timeout(policy.connect_timeout).user_agent(concat!(
-        env!("CARGO_PKG_NAME"),
-        "/",
-        env!("CARGO_PKG_VERSION")
-    ));
+    let builder = builder
+        .connect_timeout(policy.connect_timeout)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")));
+    // A proxy would resolve names where nobody looks at the addresses.
+    let builder = match policy.urls.private_addresses {
+        PrivateAddresses::Refused => builder
+            .no_proxy()
+            .dns_resolver(PublicAddresses::of_system().and_localhost(policy.urls.allow_insecure_loopback)),
+        PrivateAddresses::RefusedInDocuments | PrivateAddresses::Allowed => builder,
+    };
     // The operating system's library would otherwise still speak TLS 1.0 (RFC 9325 §3.1.1).
     #[cfg(any(feature = "rustls", feature = "native-tls"))]
     let builder = builder.tls_version_min(::reqwest::tls::Version::TLS_1_2);
@@ -187,26 +206,30 @@ fn build(builder: ClientBuilder) -> Result<Client, Error> {
 }
 
 /// Reads the body and hangs up as soon as it is too large. What is counted is what memory must hold: the body after
-/// decompression.
+/// decompression. It may be tokens, so it is overwritten in memory when nobody needs it any more.
 async fn read(response: &mut Response, limit: usize, document: Document) -> Result<Bytes, HttpError> {
     let too_large = || HttpError::maybe_sent(TransportProblem::BodyTooLarge(document));
     let announced = response.content_length().unwrap_or(0);
     if announced > limit as u64 {
         return Err(too_large());
     }
-    let mut body = BytesMut::new();
+    // A length that was only announced takes no memory to speak of.
+    let expected = usize::try_from(announced).unwrap_or(limit).min(FIRST_CAPACITY);
+    let mut body = SecretBuffer::with_capacity(expected);
     while let Some(chunk) = response.chunk().await.map_err(after_response)? {
         if chunk.len() > limit - body.len() {
             return Err(too_large());
         }
-        body.extend_from_slice(&chunk);
+        body.extend(&chunk);
     }
-    Ok(body.freeze())
+    Ok(Bytes::from_owner(body.into_bytes()))
 }
 
 /// Judges an error that came instead of a response. What cannot be told apart counts as sent.
 fn before_response(error: ::reqwest::Error) -> HttpError {
-    let not_sent = if error.is_connect() {
+    let not_sent = if sources(&error).any(|error| error.is::<OnlyPrivateAddresses>()) {
+        TransportProblem::PrivateAddress
+    } else if error.is_connect() {
         TransportProblem::Connect
     } else if error.is_builder() {
         TransportProblem::Refused
@@ -279,6 +302,8 @@ fn harmless(error: ::reqwest::Error) -> Box<dyn std::error::Error + Send + Sync>
     }
 }
 
+#[cfg(test)]
+mod address_tests;
 #[cfg(test)]
 mod http2_tests;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod addresses;
 mod authorization;
 mod client_authentication;
 mod code_flow;

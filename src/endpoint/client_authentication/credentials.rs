@@ -103,5 +103,6 @@ fn basic(client_id: &str, secret: &Secret) -> Result<HeaderValue, Error> {
     pair.extend(form_urlencoded::byte_serialize(client_id.as_bytes()));
     pair.push(':');
     pair.extend(form_urlencoded::byte_serialize(secret.expose().as_bytes()));
-    sensitive(format!("Basic {}", STANDARD.encode(pair.as_bytes())))
+    let encoded = Zeroizing::new(STANDARD.encode(pair.as_bytes()));
+    sensitive(["Basic ", &encoded].concat())
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use josekit::jwk::Jwk;
 use josekit::jwk::alg::{ec::EcKeyPair, ecx::EcxKeyPair, rsa::RsaKeyPair};
 use openssl::bn::{BigNum, BigNumContext};
 use openssl::ec::{EcGroup, EcKey};
@@ -24,6 +23,8 @@ use super::header::Header;
 use super::key_agreement::{self, Curve};
 use crate::error::{ConfigurationProblem, Error, ErrorKind};
 use crate::jose::digest::sha256;
+use crate::jose::key_use::KeyUse;
+use crate::jose::private_jwk::PrivateJwk;
 
 /// The sizes of RSA keys: the smallest that RFC 7518 §4.3 allows, and the largest that does not cost too much.
 const RSA_BITS: std::ops::RangeInclusive<u32> = 2048..=8192;
@@ -79,27 +80,25 @@ impl DecryptionKey {
     /// # Errors
     ///
     /// [`ConfigurationProblem::Key`] where the JWK cannot be read, has no private part, names no algorithm for
-    /// encryption in `alg`, has another `use`, or is an RSA key of fewer than 2048 bits.
+    /// encryption in `alg`, is for something else by its `use` or `key_ops`, or is an RSA key of fewer than 2048 bits.
     pub fn from_jwk(json: &str) -> Result<Self, Error> {
         let malformed = || problem("it is not a private key as a JWK");
-        let members: Map<String, Value> = serde_json::from_str(json).map_err(|_| malformed())?;
+        let members = PrivateJwk::read(json).ok_or_else(malformed)?;
         let text = |name: &str| members.get(name).and_then(Value::as_str);
         let algorithm = text("alg")
             .and_then(KeyManagementAlgorithm::from_name)
             .ok_or_else(|| problem("the JWK has no `alg` that names a supported algorithm for encryption"))?;
-        if text("use").is_some_and(|purpose| purpose != "enc") {
-            return Err(problem("the JWK is not for encryption: its `use` is not `enc`"));
+        if KeyUse::Decrypt.is_allowed_by(&members) != Some(true) {
+            return Err(problem("the JWK is not for decryption, by its `use` or `key_ops`"));
         }
         let key_id = text("kid").map(str::to_owned);
-        // `from_map` checks the shapes that josekit's accessors rely on.
-        let jwk = Jwk::from_map(members.clone()).map_err(|_| malformed())?;
-        let der = match text("kty") {
-            Some("RSA") => RsaKeyPair::from_jwk(&jwk).map(|pair| pair.to_der_private_key()),
-            Some("EC") => EcKeyPair::from_jwk(&jwk).map(|pair| pair.to_der_private_key()),
-            Some("OKP") => EcxKeyPair::from_jwk(&jwk).map(|pair| pair.to_der_private_key()),
-            _ => return Err(malformed()),
-        };
-        let der = Zeroizing::new(der.map_err(|_| malformed())?);
+        let der = members.with_josekit(|jwk| match text("kty") {
+            Some("RSA") => RsaKeyPair::from_jwk(jwk).map(|pair| pair.to_der_private_key()).ok(),
+            Some("EC") => EcKeyPair::from_jwk(jwk).map(|pair| pair.to_der_private_key()).ok(),
+            Some("OKP") => EcxKeyPair::from_jwk(jwk).map(|pair| pair.to_der_private_key()).ok(),
+            _ => None,
+        });
+        let der = Zeroizing::new(der.ok_or_else(malformed)?);
         let key = PKey::private_key_from_der(&der).map_err(|_| malformed())?;
         Self::new(algorithm, key, key_id)
     }
@@ -137,6 +136,11 @@ impl DecryptionKey {
         jwk.insert("alg".to_owned(), self.0.algorithm.as_str().into());
         jwk.insert("kid".to_owned(), self.0.key_id.as_str().into());
         jwk
+    }
+
+    /// Whether the other half of a public JWK is this very key, whatever that one is for.
+    pub(crate) fn is_the_key_of(&self, jwk: &Map<String, Value>) -> bool {
+        self.0.public.iter().all(|(name, value)| jwk.get(name) == Some(value))
     }
 
     fn new(algorithm: KeyManagementAlgorithm, private: PKey<Private>, key_id: Option<String>) -> Result<Self, Error> {

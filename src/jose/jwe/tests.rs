@@ -389,11 +389,16 @@ fn keys_that_do_not_fit_are_refused() {
     }
     let good = r#"{"kty":"OKP","crv":"X25519","alg":"ECDH-ES","d":"dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo","x":"hSDwCYkwp1R0i33ctD73Wg2_Og0mOBr066SpjqqbTmo"}"#;
     assert!(DecryptionKey::from_jwk(good).is_ok());
+    let meant = good.replacen(r#""alg""#, r#""use":"enc","key_ops":["deriveKey","deriveBits"],"alg""#, 1);
+    assert!(DecryptionKey::from_jwk(&meant).is_ok());
     for (old, new) in [
         (r#""alg":"ECDH-ES","#, ""),
         ("ECDH-ES", "ES256"),
         ("ECDH-ES", "RSA-OAEP"),
         (r#""alg""#, r#""use":"sig","alg""#),
+        (r#""alg""#, r#""use":7,"alg""#),
+        (r#""alg""#, r#""key_ops":["sign"],"alg""#),
+        (r#""alg""#, r#""key_ops":"deriveKey","alg""#),
         (r#""d":"dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo","#, ""),
         (r#""kty":"OKP","#, r#""kty":5,"#),
         (r#""kty":"OKP","#, ""),

@@ -16,7 +16,8 @@ use super::*;
 const DEBUG_DATA: &[u8] = b"code=secret";
 
 fn client() -> ReqwestClient {
-    let policy = TransportPolicy { allow_insecure_loopback: true, connect_timeout: Duration::from_secs(5) };
+    let urls = UrlPolicy { allow_insecure_loopback: true, ..UrlPolicy::default() };
+    let policy = TransportPolicy { urls, connect_timeout: Duration::from_secs(5) };
     let loopback = with_rules(with_defaults(Client::builder(), policy)).http2_prior_knowledge();
     ReqwestClient { loopback: Some(build(loopback).unwrap()), ..ReqwestClient::new(policy, None).unwrap() }
 }

@@ -17,7 +17,8 @@ use crate::error::ErrorKind;
 const LIMIT: usize = 64 * 1024;
 
 fn policy(allow_insecure_loopback: bool) -> TransportPolicy {
-    TransportPolicy { allow_insecure_loopback, connect_timeout: Duration::from_secs(5) }
+    let urls = UrlPolicy { allow_insecure_loopback, ..UrlPolicy::default() };
+    TransportPolicy { urls, connect_timeout: Duration::from_secs(5) }
 }
 
 fn client() -> ReqwestClient {
@@ -172,6 +173,27 @@ async fn a_compressed_body_counts_after_inflation() {
     let error = client().send(post(&url)).await.unwrap_err();
     server.join().unwrap();
     assert_eq!(problem(error), TransportProblem::BodyTooLarge(Document::TokenResponse));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_response_with_too_many_or_too_long_headers_is_refused() {
+    let many: String = (0..101).map(|number| format!("x-{number}: a\r\n")).collect();
+    let long = format!("x: {}\r\n", "a".repeat(2_000_000));
+    for headers in [many, long] {
+        let (url, server) = serve_one(move |stream| {
+            // The client hangs up before the end of the long one.
+            let _ = write!(stream, "HTTP/1.1 200 OK\r\n{headers}content-length: 2\r\n\r\n{{}}");
+        });
+        let error = client().send(post(&url)).await.err().unwrap();
+        server.join().unwrap();
+        assert_eq!(problem(error), TransportProblem::Broken);
+    }
+    let (url, server) = serve_one(|stream| {
+        let headers: String = (0..99).map(|number| format!("x-{number}: a\r\n")).collect();
+        write!(stream, "HTTP/1.1 200 OK\r\n{headers}content-length: 2\r\n\r\n{{}}").unwrap();
+    });
+    assert_eq!(client().send(post(&url)).await.unwrap().headers.len(), 100);
+    server.join().unwrap();
 }
 
 /// A gzip stream without an end (RFC 1952) that inflates to at least `size` zeros: a deflate block of fixed Huffman codes

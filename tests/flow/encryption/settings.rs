@@ -134,3 +134,29 @@ async fn an_op_that_lists_nothing_about_encryption_may_do_it_all_the_same() {
         discovered(member, None, false).await.unwrap();
     }
 }
+
+#[test]
+fn one_key_for_signatures_and_encryption_is_refused_however_it_is_given() {
+    let pem = |key: openssl::pkey::PKey<openssl::pkey::Private>| {
+        String::from_utf8(key.private_key_to_pem_pkcs8().unwrap()).unwrap()
+    };
+    let rsa = pem(openssl::pkey::PKey::from_rsa(openssl::rsa::Rsa::generate(2048).unwrap()).unwrap());
+    let group = openssl::ec::EcGroup::from_curve_name(openssl::nid::Nid::X9_62_PRIME256V1).unwrap();
+    let ec = pem(openssl::pkey::PKey::from_ec_key(openssl::ec::EcKey::generate(&group).unwrap()).unwrap());
+    for (pem, signing, encryption) in [
+        (&rsa, SigningAlgorithm::Ps256, KeyManagementAlgorithm::RsaOaep256),
+        (&rsa, SigningAlgorithm::Rs256, KeyManagementAlgorithm::RsaOaep),
+        (&ec, SigningAlgorithm::Es256, KeyManagementAlgorithm::EcdhEs),
+    ] {
+        let signer = || SigningKey::from_pem(signing, pem, Some("signs".into())).unwrap();
+        let shared = DecryptionKey::from_pem(encryption, pem, Some("decrypts".into())).unwrap();
+        let named = |client: ClientBuilder| client.authentication(ClientAuthentication::private_key_jwt(signer()));
+        assert_eq!(built(|client| named(client).decryption_key(shared.clone())).unwrap_err(), "decryption_key");
+        let unnamed = || Client::builder("https://op.test", "app").signing_key(signer());
+        assert!(unnamed().decryption_key(shared.clone()).build().is_err());
+        assert!(unnamed().decryption_key(key()).build().is_ok());
+        let client = built(|client| named(client).decryption_key(key())).unwrap();
+        let error = client.replace_decryption_keys([key(), shared]).unwrap_err();
+        assert!(error.to_string().contains("client assertions"), "{error}");
+    }
+}

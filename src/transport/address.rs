@@ -1,0 +1,175 @@
+//! Which addresses are on the public internet, and which URLs a client may therefore call.
+//!
+//! An OP's documents name URLs that this side connects to, with credentials. Without a look at the address, whoever can
+//! write such a document reaches what only this side reaches (RFC 9728 §7.7): a service on the same machine, or the
+//! metadata service of a cloud at 169.254.169.254.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use url::{Host, Url};
+
+use crate::error::{ConfigurationProblem, Rule};
+
+/// What the application has decided about the URLs that its client calls.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct UrlPolicy {
+    /// Whether plain HTTP to this very machine is possible.
+    pub(crate) allow_insecure_loopback: bool,
+    /// What is done about addresses that are not public.
+    pub(crate) private_addresses: PrivateAddresses,
+}
+
+/// What is done about addresses that are not on the public internet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum PrivateAddresses {
+    /// An OP's documents may not name them. What the application names itself may be anywhere, and so may what the
+    /// network's own name servers say.
+    #[default]
+    RefusedInDocuments,
+    /// Nothing is done.
+    Allowed,
+    /// No connection goes there, whoever names them and under whatever name.
+    Refused,
+}
+
+/// Why a URL is not called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UrlProblem {
+    /// It is not `https:`, or has a user name or password, which would become an `Authorization` header.
+    Insecure,
+    /// It names an address that is not public.
+    Private,
+}
+
+impl UrlPolicy {
+    /// Whether credentials and tokens may be sent to a URL that the application named.
+    pub(crate) fn check_own(self, url: &Url) -> Result<(), UrlProblem> {
+        self.check(url, self.private_addresses == PrivateAddresses::Refused)
+    }
+
+    /// The same for a URL that a document of the OP names. The host of the `issuer` is as good as the issuer, which the
+    /// application named: on every port, since endpoints for client certificates often have one of their own.
+    pub(crate) fn check_named_by(self, issuer: &Url, url: &Url) -> Result<(), UrlProblem> {
+        self.check(
+            url,
+            match self.private_addresses {
+                PrivateAddresses::Allowed => false,
+                PrivateAddresses::Refused => true,
+                PrivateAddresses::RefusedInDocuments => url.host() != issuer.host(),
+            },
+        )
+    }
+
+    fn check(self, url: &Url, public_only: bool) -> Result<(), UrlProblem> {
+        let loopback = self.allow_insecure_loopback && is_loopback(url);
+        let secure = match url.scheme() {
+            "https" => url.has_host(),
+            "http" => loopback,
+            _ => false,
+        };
+        if !secure || !url.username().is_empty() || url.password().is_some() {
+            return Err(UrlProblem::Insecure);
+        }
+        if public_only && !loopback && names_private_address(url) {
+            return Err(UrlProblem::Private);
+        }
+        Ok(())
+    }
+}
+
+impl UrlProblem {
+    /// The problem of a setting or argument.
+    pub(crate) fn of_setting(self, name: &'static str) -> ConfigurationProblem {
+        match self {
+            Self::Insecure => ConfigurationProblem::InsecureUrl { name },
+            Self::Private => ConfigurationProblem::PrivateAddress { name },
+        }
+    }
+
+    /// The rule that a document of the OP breaks.
+    pub(crate) fn rule(self) -> Rule {
+        match self {
+            Self::Insecure => Rule::InsecureEndpoint,
+            Self::Private => Rule::PrivateEndpoint,
+        }
+    }
+}
+
+/// Whether the host is a literal loopback address or `localhost`. Other names are not looked up: their meaning can
+/// change between the check and the connection.
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+/// Whether the host is, in so many words, not on the public internet. The parser of [`Url`] has turned `0x7f.1`,
+/// `2130706433` and `127.0.0.1.` into the address that a resolver would make of them.
+fn names_private_address(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => !is_public_v4(address),
+        Some(Host::Ipv6(address)) => !is_public_v6(address),
+        Some(Host::Domain(name)) => is_localhost(name),
+        None => false,
+    }
+}
+
+/// RFC 6761 §6.3: these names are this machine, and some resolvers answer so without asking anybody.
+pub(super) fn is_localhost(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let last = name.rsplit('.').next().unwrap_or(name);
+    last.eq_ignore_ascii_case("localhost")
+}
+
+/// Whether an address belongs to a host on the public internet, by the registries of special-purpose addresses (RFC
+/// 6890, as IANA keeps them). `IpAddr::is_global` will say so once it is stable; this is stricter where an address
+/// stands for another one.
+pub(super) fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => is_public_v4(address),
+        IpAddr::V6(address) => is_public_v6(address),
+    }
+}
+
+fn is_public_v4(address: Ipv4Addr) -> bool {
+    let special = match address.octets() {
+        // "This network" (RFC 791), which several systems take for this machine.
+        [0, ..] => true,
+        // Shared by the customers of a provider (RFC 6598); some clouds have their metadata services there.
+        [100, 64..=127, ..] => true,
+        // IETF protocol assignments (RFC 6890) and the relays of 6to4 (RFC 7526).
+        [192, 0, 0, _] | [192, 88, 99, _] => true,
+        // Benchmarks (RFC 2544).
+        [198, 18..=19, ..] => true,
+        // Multicast, reserved and broadcast (RFC 1112, RFC 919).
+        [224..=255, ..] => true,
+        _ => address.is_private() || address.is_loopback() || address.is_link_local() || address.is_documentation(),
+    };
+    !special
+}
+
+fn is_public_v6(address: Ipv6Addr) -> bool {
+    match address.segments() {
+        // IPv4-mapped addresses (RFC 4291 §2.5.5.2) and those of translators (RFC 6052), which DNS64 makes for every
+        // host that has an IPv4 address only.
+        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => is_public_v4(embedded(high, low)),
+        // 6to4 (RFC 3056).
+        [0x2002, high, low, ..] => is_public_v4(embedded(high, low)),
+        // IETF protocol assignments (RFC 2928), Teredo among them, and documentation (RFC 3849, RFC 9637).
+        [0x2001, 0..=0x1ff, ..] | [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => false,
+        // Global unicast (RFC 4291 §2.4): all that is handed out to hosts. Unspecified, loopback, IPv4-compatible,
+        // link-local, site-local, unique local and multicast addresses lie outside.
+        [0x2000..=0x3fff, ..] => true,
+        _ => false,
+    }
+}
+
+fn embedded(high: u16, low: u16) -> Ipv4Addr {
+    Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low))
+}
+
+#[cfg(test)]
+mod tests;

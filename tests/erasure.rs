@@ -1,0 +1,199 @@
+//! What is left of secrets in this process's memory when everything that held them was dropped: nothing.
+//!
+//! The secrets go all the way that they go in an application, but for the network below `HttpClient`: TLS and HTTP
+//! libraries copy what they send into buffers of their own. One test alone, so that nobody else's memory is searched.
+#![cfg(target_os = "linux")]
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use futures_core::future::BoxFuture;
+use http::{HeaderMap, StatusCode};
+use openid_deferred::{
+    Client, ClientAuthentication, HttpClient, HttpError, HttpRequest, HttpResponse, Keyring, PendingAuthentication,
+    SignIn, SigningKey,
+};
+use zeroize::Zeroizing;
+
+const MASK: u8 = 0x5a;
+const CLIENT_ID: &str = "my-client";
+
+/// How often the letters of a secret repeat. Long secrets have blocks of memory that little else uses again, and where
+/// a part is used again, the letters are still in the rest.
+const REPEATED: usize = 100;
+/// The same for the client secret, so that nothing else is as long.
+const SECRET_REPEATED: usize = 700;
+
+/// Letters that stand in memory masked only, except where this test shows them.
+struct Masked(Vec<u8>);
+
+impl Masked {
+    /// Letters that no program has by chance.
+    fn new(seed: u32) -> Self {
+        let mut state = seed;
+        let letters = (0..30).map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (b'a' + (state >> 24) as u8 % 26) ^ MASK
+        });
+        Self(letters.collect())
+    }
+
+    fn shown(&self, times: usize) -> Zeroizing<String> {
+        let mut text = Zeroizing::new(String::with_capacity(times * self.0.len()));
+        (0..times).for_each(|_| text.extend(self.0.iter().map(|byte| char::from(byte ^ MASK))));
+        text
+    }
+}
+
+/// Which of them stand in the memory of this process that can be written.
+fn found<'a>(secrets: &[(&'a str, &Masked)]) -> BTreeSet<&'a str> {
+    let mut memory = File::open("/proc/self/mem").unwrap();
+    let mut found = BTreeSet::new();
+    for line in fs::read_to_string("/proc/self/maps").unwrap().lines() {
+        let mut columns = line.split(' ');
+        let (range, rights) = (columns.next().unwrap(), columns.next().unwrap());
+        if !rights.starts_with("rw") {
+            continue;
+        }
+        let (start, end) = range.split_once('-').unwrap();
+        let (start, end) = (u64::from_str_radix(start, 16).unwrap(), u64::from_str_radix(end, 16).unwrap());
+        let mut bytes = Zeroizing::new(vec![0; (end - start) as usize]);
+        memory.seek(SeekFrom::Start(start)).unwrap();
+        // Guard pages and what was unmapped by now cannot be read.
+        if memory.read_exact(&mut bytes).is_err() {
+            continue;
+        }
+        for (at, first) in bytes.iter().enumerate() {
+            for (name, Masked(masked)) in secrets.iter().filter(|(_, secret)| secret.0[0] == first ^ MASK) {
+                let here = bytes[at..].iter().map(|byte| byte ^ MASK).take(masked.len());
+                if here.eq(masked.iter().copied()) {
+                    found.insert(*name);
+                }
+            }
+        }
+    }
+    found
+}
+
+/// An OP behind no network. What it answers is erased with the answer.
+#[derive(Debug)]
+struct Op {
+    id: Masked,
+    access_token: Masked,
+    basic: Masked,
+    exchanges: AtomicUsize,
+}
+
+impl std::fmt::Debug for Masked {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("masked")
+    }
+}
+
+const METADATA: &str = r#"{
+    "issuer": "https://op.example",
+    "authorization_endpoint": "https://op.example/authorize",
+    "token_endpoint": "https://op.example/token",
+    "jwks_uri": "https://op.example/keys",
+    "response_types_supported": ["deferred_code"],
+    "grant_types_supported": ["urn:openid:params:grant-type:deferred"]
+}"#;
+
+impl HttpClient for Op {
+    fn send(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, HttpError>> {
+        Box::pin(async move {
+            let body = match request.url.path() {
+                "/token" => {
+                    assert!(request.headers.contains_key("authorization") && !request.body.is_empty());
+                    drop(request);
+                    self.exchanges.fetch_add(1, Ordering::Relaxed);
+                    let left = found(&[("the client secret in a Basic header", &self.basic)]);
+                    assert!(left.is_empty(), "{left:?} is still in memory when the request has been dropped");
+                    let mut answer = joined(&[
+                        r#"{"deferred_auth_id":""#,
+                        &self.id.shown(REPEATED),
+                        r#"","access_token":""#,
+                        &self.access_token.shown(REPEATED),
+                        r#"","expires_in":86400,"interval":60}"#,
+                    ]);
+                    Bytes::from_owner(Zeroizing::new(std::mem::take(&mut *answer).into_bytes()))
+                }
+                _ => Bytes::from_static(METADATA.as_bytes()),
+            };
+            let headers = HeaderMap::from_iter([(http::header::CONTENT_TYPE, "application/json".parse().unwrap())]);
+            Ok(HttpResponse { status: StatusCode::OK, headers, body })
+        })
+    }
+}
+
+fn joined(pieces: &[&str]) -> Zeroizing<String> {
+    let mut text = Zeroizing::new(String::with_capacity(pieces.iter().map(|piece| piece.len()).sum()));
+    pieces.iter().for_each(|piece| text.push_str(piece));
+    text
+}
+
+#[tokio::test]
+async fn no_secret_is_left_in_memory_when_everything_that_held_it_was_dropped() {
+    let [secret, code] = [1, 2].map(Masked::new);
+    // The letters repeat in base64 too, as three of them are four characters there.
+    let basic = {
+        let pair = joined(&[CLIENT_ID, ":", &secret.shown(SECRET_REPEATED)]);
+        let encoded = Zeroizing::new(STANDARD.encode(pair.as_bytes()));
+        Masked(encoded.bytes().skip(40).take(40).map(|byte| byte ^ MASK).collect())
+    };
+    let (id, access_token) = (Masked::new(3), Masked::new(4));
+    let op = Arc::new(Op { id, access_token, basic, exchanges: AtomicUsize::new(0) });
+    let keyring = Keyring::ephemeral().unwrap();
+
+    let client = Client::builder("https://op.example", CLIENT_ID)
+        .authentication(ClientAuthentication::client_secret_basic(std::mem::take(&mut *secret.shown(SECRET_REPEATED))))
+        .redirect_uri("https://rp.example/callback")
+        .http_client(op.clone())
+        .build()
+        .unwrap();
+    let (url, session) = client.authorize().start().await.unwrap();
+    let state = url.query_pairs().find(|(name, _)| name == "state").unwrap().1.into_owned();
+    let query = joined(&["deferred_code=", &code.shown(REPEATED), "&state=", &state]);
+    let SignIn::Deferred(pending) = client.authorization_response(&query, session).await.unwrap() else {
+        panic!("a deferral was expected")
+    };
+    let sealed = pending.seal(&keyring).unwrap();
+    let opened = PendingAuthentication::open(&keyring, &sealed).unwrap();
+    assert_eq!(op.exchanges.load(Ordering::Relaxed), 1);
+
+    let (jwk_key, jwk) = private_jwk();
+    let signing_key = SigningKey::from_jwk(&jwk).unwrap();
+
+    let secrets = [
+        ("the client secret", &secret),
+        ("the deferred code", &code),
+        ("deferred_auth_id", &op.id),
+        ("the access token", &op.access_token),
+        ("a private key as a JWK", &jwk_key),
+        ("the client secret in a Basic header", &op.basic),
+    ];
+    // The search does find what is there. The header has been sent, and is gone by now.
+    assert_eq!(found(&secrets), BTreeSet::from_iter(secrets[..5].iter().map(|(name, _)| *name)));
+    drop((client, query, pending, opened, signing_key, jwk));
+    assert_eq!(found(&secrets), BTreeSet::new(), "is still in memory");
+}
+
+/// The key of RFC 8037 §A.1, and its private part in base64url.
+fn private_jwk() -> (Masked, Zeroizing<String>) {
+    // Masked by hand, since the text of a constant would be in memory.
+    let masked = Masked(MASKED_KEY.to_vec());
+    let start = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","d":""#;
+    let jwk = joined(&[start, &masked.shown(1), "\"}"]);
+    (masked, jwk)
+}
+
+const MASKED_KEY: [u8; 43] = [
+    52, 13, 29, 34, 52, 63, 5, 99, 13, 55, 25, 108, 50, 31, 40, 106, 49, 47, 45, 41, 34, 31, 8, 16, 34, 13, 54, 109,
+    23, 55, 49, 0, 57, 30, 47, 41, 27, 34, 35, 47, 60, 104, 27,
+];

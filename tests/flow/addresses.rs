@@ -1,0 +1,245 @@
+//! Where an OP's metadata may make the client connect to, and where it may not (RFC 9728 §7.7).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use openid_deferred::testing::{
+    DecisionPolicy, Endpoint, TestClient, TestClock, TestProvider, TestProviderBuilder, TestUser,
+};
+use openid_deferred::{
+    Client, ClientAuthentication, ClientBuilder, ConfigurationProblem, Error, ErrorKind, Outcome, PublicAddresses,
+    Rule, TransportProblem,
+};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use serde_json::{Value, json};
+
+use crate::support::{CLIENT_ID, CLIENT_SECRET, DAY, REDIRECT_URI, World, client_of, provider, world, world_with};
+
+/// Every member of the metadata that holds a URL which somebody is sent to.
+const ENDPOINTS: [&str; 9] = [
+    "authorization_endpoint",
+    "token_endpoint",
+    "jwks_uri",
+    "userinfo_endpoint",
+    "revocation_endpoint",
+    "introspection_endpoint",
+    "pushed_authorization_request_endpoint",
+    "end_session_endpoint",
+    "registration_endpoint",
+];
+
+/// The endpoints that can have an alias (RFC 8705 §5) which this client would call.
+const ALIASES: [&str; 5] = [
+    "token_endpoint",
+    "userinfo_endpoint",
+    "revocation_endpoint",
+    "introspection_endpoint",
+    "pushed_authorization_request_endpoint",
+];
+
+const PRIVATE: [&str; 5] = [
+    "https://169.254.169.254/latest/meta-data",
+    "https://0x7f.1/x",
+    "https://[::ffff:10.0.0.1]/x",
+    "https://localhost./x",
+    "https://[64:ff9b::a00:1]:8443/x",
+];
+
+/// What comes of metadata with one member changed.
+async fn discovered(
+    name: &'static str,
+    value: Value,
+    client: impl FnOnce(ClientBuilder) -> ClientBuilder,
+) -> (TestProvider, Result<Client, Error>) {
+    let clock = TestClock::automatic();
+    let op = provider(&clock).metadata(move |members| drop(members.insert(name.to_owned(), value.clone())));
+    let op = op.start().expect("a provider in process starts");
+    let client = client(client_of(&op, &clock)).discover().await;
+    (op, client)
+}
+
+#[track_caller]
+fn is_private_endpoint(error: &Error, member: &str) {
+    let ErrorKind::Protocol(violation) = error.kind() else { panic!("{error:?}") };
+    assert_eq!((violation.rule(), violation.member()), (Rule::PrivateEndpoint, Some(member)));
+    assert!(!error.is_transient());
+    assert!(error.to_string().contains(member), "{error}");
+    assert!(error.advice().contains("`allow_private_addresses`"), "{}", error.advice());
+}
+
+#[track_caller]
+fn is_private_setting(error: &Error, setting: &'static str) {
+    let expected = ConfigurationProblem::PrivateAddress { name: setting };
+    assert_eq!(*error.kind(), ErrorKind::Configuration(expected));
+    assert!(error.advice().contains("`refuse_private_addresses`"), "{}", error.advice());
+}
+
+#[tokio::test]
+async fn no_endpoint_of_the_metadata_may_lead_into_the_own_network_and_none_is_called() {
+    for name in ENDPOINTS {
+        for url in PRIVATE {
+            let (op, client) = discovered(name, json!(url), |client| client).await;
+            is_private_endpoint(&client.unwrap_err(), name);
+            assert!(op.requests().iter().all(|request| request.endpoint == Endpoint::Metadata), "{name} {url}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn neither_may_an_alias_for_clients_with_a_certificate() {
+    for name in ALIASES {
+        let aliases = json!({ name: "https://10.0.0.1/x" });
+        let (_, client) = discovered("mtls_endpoint_aliases", aliases, |client| client).await;
+        is_private_endpoint(&client.unwrap_err(), &format!("mtls_endpoint_aliases.{name}"));
+    }
+    let aliases = json!({ "surprise_endpoint": "https://10.0.0.1/x" });
+    let (_, client) = discovered("mtls_endpoint_aliases", aliases, |client| client).await;
+    is_private_endpoint(&client.unwrap_err(), "mtls_endpoint_aliases");
+}
+
+#[tokio::test]
+async fn an_application_can_allow_endpoints_at_private_addresses_but_not_plain_http() {
+    let allow = |client: ClientBuilder| client.allow_private_addresses();
+    for url in PRIVATE {
+        let (_, client) = discovered("userinfo_endpoint", json!(url), allow).await;
+        assert!(client.is_ok(), "{url}");
+    }
+    let (_, client) = discovered("userinfo_endpoint", json!("http://10.0.0.1/userinfo"), allow).await;
+    assert_eq!(client.unwrap_err().rule(), Some(Rule::InsecureEndpoint));
+}
+
+#[tokio::test]
+async fn public_addresses_and_names_need_no_setting() {
+    for url in ["https://93.184.216.34/x", "https://[2606:4700:4700::1111]/x", "https://op.corp.internal/x"] {
+        for strict in [false, true] {
+            let refuse = |client: ClientBuilder| if strict { client.refuse_private_addresses() } else { client };
+            let (_, client) = discovered("userinfo_endpoint", json!(url), refuse).await;
+            assert!(client.is_ok(), "{url}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_op_at_a_private_address_that_the_application_named_works_and_stays_at_its_host() {
+    let clock = TestClock::automatic();
+    let on_private_host = |op: TestProviderBuilder| op.host("10.0.0.5");
+    let world = world_with(on_private_host, |client| client).await;
+    assert_eq!(world.op.issuer(), "https://10.0.0.5");
+    assert!(matches!(world.outcome().await, Outcome::Approved(_)));
+    world.op.assert_clean();
+
+    // Another port of that host is where endpoints for certificates may be; another host is somebody else.
+    for (alias, fits) in [("https://10.0.0.5:8443/token", true), ("https://10.0.0.6/token", false)] {
+        let op = on_private_host(provider(&clock)).metadata(move |members| {
+            members.insert("mtls_endpoint_aliases".into(), json!({ "token_endpoint": alias }));
+        });
+        let client = client_of(&op.start().unwrap(), &clock).discover().await;
+        match fits {
+            true => assert!(client.is_ok()),
+            false => is_private_endpoint(&client.unwrap_err(), "mtls_endpoint_aliases.token_endpoint"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn metadata_that_begins_to_lead_inside_is_not_believed_and_the_old_one_serves() {
+    let clock = TestClock::automatic();
+    let hostile = Arc::new(AtomicBool::new(false));
+    let turns = hostile.clone();
+    let op = provider(&clock)
+        .metadata(move |members| {
+            if turns.load(Ordering::Relaxed) {
+                members.insert("token_endpoint".into(), json!("https://169.254.169.254/token"));
+            }
+        })
+        .start()
+        .unwrap();
+    let client = client_of(&op, &clock).discover().await.unwrap();
+    let world = World { op, clock, client };
+    let mut pending = world.pending().await;
+    hostile.store(true, Ordering::Relaxed);
+    world.clock.advance(DAY);
+    assert!(matches!(world.wait(&mut pending).await, Outcome::Approved(_)));
+    assert!(world.op.requests_to(Endpoint::Metadata).len() >= 2, "it was asked for again");
+    let metadata = world.client.provider_metadata().await.unwrap();
+    assert_eq!(metadata.token_endpoint().host_str(), Some("op.test"));
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn an_application_can_refuse_private_addresses_in_its_own_settings_too() {
+    let builder =
+        |issuer: &str| Client::builder(issuer, CLIENT_ID).redirect_uri(REDIRECT_URI).refuse_private_addresses();
+    for issuer in ["https://10.0.0.5", "https://localhost:8443", "https://[::ffff:7f00:1]"] {
+        is_private_setting(&builder(issuer).build().unwrap_err(), "issuer");
+    }
+    let cancelling = builder("https://op.test").cancellation_endpoint("https://192.168.1.1/cancel");
+    is_private_setting(&cancelling.build().unwrap_err(), "cancellation_endpoint");
+    assert!(builder("https://10.0.0.5").allow_private_addresses().build().is_ok(), "the later setting counts");
+
+    let world = world_with(|op| op, |client| client.refuse_private_addresses()).await;
+    let authentication = world.approved().await;
+    let request = http::Request::get("https://169.254.169.254/latest").body(Default::default()).unwrap();
+    let error = world.client.resource(&authentication, request).await.unwrap_err();
+    is_private_setting(&error, "request");
+}
+
+#[tokio::test]
+async fn what_the_application_names_itself_may_be_private_unless_it_refuses_that() {
+    let world = world().await;
+    let authentication = world.approved().await;
+    let request = http::Request::get("https://10.0.0.7/accounts").body(Default::default()).unwrap();
+    let error = world.client.resource(&authentication, request).await.unwrap_err();
+    // Nobody is there in the network of this test.
+    assert_eq!(*error.kind(), ErrorKind::Transport(TransportProblem::Connect));
+    let client = Client::builder("https://op.test", CLIENT_ID).redirect_uri(REDIRECT_URI);
+    assert!(client.cancellation_endpoint("https://10.0.0.7/cancel").build().is_ok());
+}
+
+/// A name server of somebody who wants to reach into the application's network.
+struct LeadsInside;
+
+impl Resolve for LeadsInside {
+    fn resolve(&self, _: Name) -> Resolving {
+        let inside = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        Box::pin(async move { Ok(Box::new([inside].into_iter()) as Addrs) })
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_leads_inside_gets_no_connection_where_private_addresses_are_refused() {
+    let op = TestProvider::builder().https().start().unwrap();
+    let port = url::Url::parse(op.issuer()).unwrap().port().unwrap();
+    let authority = reqwest::Certificate::from_pem(op.ca_certificate_pem().unwrap().as_bytes()).unwrap();
+    let client = Client::builder(format!("https://op.example:{port}"), CLIENT_ID).redirect_uri(REDIRECT_URI);
+    let refusing = client.refuse_private_addresses().configure_http(move |http| {
+        let resolver = PublicAddresses::among(Arc::new(LeadsInside));
+        http.dns_resolver(resolver).tls_certs_only([authority.clone()])
+    });
+    let error = refusing.discover().await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Transport(TransportProblem::PrivateAddress));
+    assert!(error.is_transient(), "what a name means can be put right");
+    assert!(error.advice().contains("`refuse_private_addresses`"));
+    assert!(op.requests().is_empty());
+}
+
+#[tokio::test]
+async fn an_application_that_refuses_private_addresses_can_be_tested_on_this_machine() {
+    let clock = TestClock::automatic();
+    let op = provider_on_loopback(&clock);
+    let client = Client::builder(op.issuer(), CLIENT_ID)
+        .authentication(ClientAuthentication::client_secret_basic(CLIENT_SECRET))
+        .redirect_uri(REDIRECT_URI)
+        .clock(Arc::new(clock.clone()))
+        .refuse_private_addresses();
+    let client = client.allow_insecure_loopback().discover().await.unwrap();
+    let world = World { op, clock, client };
+    assert!(matches!(world.outcome().await, Outcome::Approved(_)));
+    world.op.assert_clean();
+}
+
+fn provider_on_loopback(clock: &TestClock) -> TestProvider {
+    let client = TestClient::secret_basic(CLIENT_ID, CLIENT_SECRET).redirect_uri(REDIRECT_URI);
+    let op = TestProvider::builder().clock(Arc::new(clock.clone())).client(client).user(TestUser::new("user-1"));
+    op.decisions(DecisionPolicy::after_polls(1)).start().expect("a loopback socket can be opened")
+}
