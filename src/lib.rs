@@ -159,9 +159,11 @@ mod text;
 mod transport;
 
 pub use client::{
-    AssertionAudience, Authentication, AuthorizationGrant, AuthorizationRequest, AuthorizationSession, Backoff,
-    Cancelled, Client, ClientBuilder, Denial, DpopMode, Expiry, Introspection, Outcome, Poll, PollCredential,
-    ResponseMode, ResponseType, SignIn, TokenTypeHint, UserInfo, Wait, WaitEvent,
+    ApplicationType, AssertionAudience, Authentication, AuthorizationGrant, AuthorizationRequest, AuthorizationSession,
+    Backoff, Cancelled, CertificateSubject, Client, ClientBuilder, ClientMetadata, Denial, DifferenceEffect, DpopMode,
+    Expiry, Introspection, Outcome, Poll, PollCredential, Registrar, RegistrarBuilder, Registration,
+    RegistrationDifference, RegistrationRefusal, RegistrationRequest, ResponseMode, ResponseType, SignIn, SubjectType,
+    TokenTypeHint, UserInfo, Wait, WaitEvent,
 };
 pub use clock::{Clock, SystemClock};
 pub use dpop::DpopKey;

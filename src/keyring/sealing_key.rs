@@ -141,6 +141,7 @@ pub(super) struct Subkeys {
     pending_authentication: Zeroizing<[u8; LENGTH]>,
     authentication: Zeroizing<[u8; LENGTH]>,
     process: Zeroizing<[u8; LENGTH]>,
+    registration: Zeroizing<[u8; LENGTH]>,
     /// Authenticates the bearer tokens of Ping Callbacks.
     pub(super) notification_token: Zeroizing<[u8; LENGTH]>,
     /// Makes hashes by which something is found.
@@ -157,6 +158,7 @@ impl Subkeys {
             pending_authentication: derive(Purpose::PendingAuthentication)?,
             authentication: derive(Purpose::Authentication)?,
             process: derive(Purpose::Process)?,
+            registration: derive(Purpose::Registration)?,
             notification_token: hmac_sha256(key, &[b"use notification token"]).map(Zeroizing::new)?,
             fingerprint: hmac_sha256(key, &[b"use fingerprint"]).map(Zeroizing::new)?,
         })
@@ -169,6 +171,7 @@ impl Subkeys {
             Purpose::PendingAuthentication => &self.pending_authentication,
             Purpose::Authentication => &self.authentication,
             Purpose::Process => &self.process,
+            Purpose::Registration => &self.registration,
         }
     }
 }
