@@ -85,6 +85,7 @@ mod provider;
 mod pushed;
 mod random;
 mod record;
+mod registration;
 mod resource;
 mod revocation;
 mod server;

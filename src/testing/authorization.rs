@@ -114,6 +114,7 @@ impl Turn<'_> {
     /// The user's part.
     fn authorize(&mut self, request: &Parameters, redirect_uri: &str) -> Result<Vec<(String, String)>, Rejection> {
         let is_deferred = self.check_request(request)?;
+        self.check_registered(request.required("client_id")?, request)?;
         if request.get("prompt") == Some("none") {
             return Err(Rejection::innocent("login_required", "the user is not signed in"));
         }

@@ -202,7 +202,11 @@ fn effect(
         "token_endpoint_auth_signing_alg" | "request_object_signing_alg" => {
             (Breaks, "what the client signs has another algorithm, and the OP refuses it")
         }
-        "id_token_signed_response_alg" | "userinfo_signed_response_alg" => signature(asked, answer),
+        "id_token_signed_response_alg" | "userinfo_signed_response_alg" => match signature(asked, answer) {
+            // ID Tokens are always signed, and where nothing was asked for the OP has to choose.
+            (Harmless, _) if asked.is_none() && name == "id_token_signed_response_alg" => return None,
+            effect => effect,
+        },
         "id_token_encrypted_response_alg" | "userinfo_encrypted_response_alg" => match text {
             None => (Weakens, "what was to be encrypted comes in clear"),
             Some(name) if KeyManagementAlgorithm::from_name(name).is_none() => {
