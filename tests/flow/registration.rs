@@ -12,7 +12,7 @@ use openid_deferred::{Client, ClientBuilder, Error, Outcome, Registrar, Registra
 
 use crate::support::REDIRECT_URI;
 
-pub(crate) const INITIAL_ACCESS_TOKEN: &str = "let me in";
+pub(crate) const INITIAL_ACCESS_TOKEN: &str = "let-me-in";
 
 /// A provider at which clients register, and somebody who registers them.
 pub(crate) struct Office {

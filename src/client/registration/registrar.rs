@@ -33,11 +33,11 @@ const CLIENT_INFORMATION_LIMIT: usize = 256 * 1024;
 /// # use openid_deferred::testing::TestProvider;
 /// # use openid_deferred::{Keyring, SealingKey};
 /// # let keyring = Keyring::new(SealingKey::from_base64("CVh2hmGkm7dpPYHCxQeQWzB4jLYHG8xQbD3c3bqFUZc=")?);
-/// # let op = TestProvider::builder().in_process().registration().initial_access_token("let me in").start()?;
+/// # let op = TestProvider::builder().in_process().registration().initial_access_token("let-me-in").start()?;
 /// # let network = op.http_client();
 ///
 /// let registrar = Registrar::builder(op.issuer())
-///     .initial_access_token("let me in")
+///     .initial_access_token("let-me-in")
 /// #   .http_client(network.clone())
 ///     .build()?;
 /// let request = RegistrationRequest::new("https://rp.example/callback").client_name("Example");

@@ -20,7 +20,7 @@ async fn a_registration_has_exactly_what_was_asked_for() {
     let registration = office.register(request()).await;
     let sent = &office.op.requests_to(Endpoint::Registration)[0];
     assert_eq!((sent.method.as_str(), sent.status), ("POST", Some(201)));
-    assert_eq!(sent.header("authorization"), Some("Bearer let me in"));
+    assert_eq!(sent.header("authorization"), Some("Bearer let-me-in"));
     assert_eq!(sent.header("content-type"), Some("application/json"));
     let body: Value = serde_json::from_slice(&sent.body).unwrap();
     let expected =
