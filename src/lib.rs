@@ -160,10 +160,10 @@ mod transport;
 
 pub use client::{
     ApplicationType, AssertionAudience, Authentication, AuthorizationGrant, AuthorizationRequest, AuthorizationSession,
-    Backoff, Cancelled, CertificateSubject, Client, ClientBuilder, ClientMetadata, Denial, DifferenceEffect, DpopMode,
-    Expiry, Introspection, Outcome, Poll, PollCredential, Registrar, RegistrarBuilder, Registration,
-    RegistrationDifference, RegistrationRefusal, RegistrationRequest, ResponseMode, ResponseType, SignIn, SubjectType,
-    TokenTypeHint, UserInfo, Wait, WaitEvent,
+    Backoff, Cancelled, CertificateSubject, ClaimRequest, ClaimsRequest, Client, ClientBuilder, ClientMetadata, Denial,
+    DifferenceEffect, DpopMode, EvidenceRequest, Expiry, Introspection, Outcome, Poll, PollCredential, Registrar,
+    RegistrarBuilder, Registration, RegistrationDifference, RegistrationRefusal, RegistrationRequest, ResponseMode,
+    ResponseType, SignIn, SubjectType, TokenTypeHint, UserInfo, VerifiedClaimsRequest, Wait, WaitEvent,
 };
 pub use clock::{Clock, SystemClock};
 pub use dpop::DpopKey;
@@ -172,7 +172,11 @@ pub use error::{
     ConfigurationProblem, Document, Error, ErrorKind, ErrorResponse, Misuse, Rule, SessionProblem, TransportProblem,
     Violation,
 };
-pub use id_token::{Address, Claims, IdToken, InterimIdToken, InterimState};
+pub use id_token::{
+    Address, AssuranceProcess, Claims, DocumentEvidence, ElectronicRecordEvidence, ElectronicSignatureEvidence,
+    Evidence, EvidenceCheck, IdToken, InterimIdToken, InterimState, MalformedVerifiedClaims, OtherEvidence,
+    Verification, VerifiedClaims, VerifiedClaimsProblem, VerifiedClaimsSet, VouchEvidence,
+};
 pub use jose::{
     ContentEncryptionAlgorithm, DecryptionKey, KeyManagementAlgorithm, Signer, SigningAlgorithm, SigningKey,
 };

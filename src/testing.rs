@@ -73,6 +73,7 @@ mod dpop;
 mod encryption;
 mod fault;
 mod id_token;
+mod identity_assurance;
 mod in_process;
 mod introspection;
 mod keys;

@@ -21,8 +21,6 @@ mod refusal;
 mod registrar;
 mod request;
 mod response;
-#[cfg(test)]
-mod tests;
 mod to_client;
 
 pub use difference::{DifferenceEffect, RegistrationDifference};

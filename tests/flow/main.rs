@@ -28,3 +28,4 @@ mod sealing;
 mod secrets;
 mod steps;
 mod userinfo;
+mod verified_claims;
