@@ -8,11 +8,12 @@
 //!
 //! | step | call | gives |
 //! |---|---|---|
+//! | register, where nobody did it by hand | [`Registrar::register`], [`Registration::client`] | a [`Registration`] to store, and a [`ClientBuilder`] |
 //! | know the OP | [`Client::builder`], [`discover`](ClientBuilder::discover) | [`Client`] |
 //! | send the user out | [`Client::authorize`], [`start`](AuthorizationRequest::start) | a URL and an [`AuthorizationSession`] for the browser's cookie |
 //! | the user comes back | [`Client::authorization_response`] | [`SignIn::Deferred`] with a [`PendingAuthentication`], or [`SignIn::Complete`] |
 //! | wait | [`Client::wait`], or [`Client::poll`] from a job system of your own | an [`Outcome`] |
-//! | go on | [`Authentication::claims`], [`Client::userinfo`], [`Client::resource`] | who the user is, and calls to APIs |
+//! | go on | [`Authentication::claims`], [`Claims::verified_claims`], [`Client::userinfo`], [`Client::resource`] | who the user is, and calls to APIs |
 //! | keep going | [`Client::refresh`], [`Client::introspect`], [`Client::revoke`] | new tokens, what is left of them, and their end |
 //!
 //! This whole example runs, against the OP of the [`testing`] module:
@@ -207,6 +208,8 @@ guides! {
     FirstSignInGuide = "../docs/first-sign-in.md";
     MigratingGuide = "../docs/migrating.md";
     ProductionGuide = "../docs/production.md";
+    RegistrationGuide = "../docs/registration.md";
     SecurityGuide = "../docs/security.md";
     TestingGuide = "../docs/testing.md";
+    VerifiedClaimsGuide = "../docs/verified-claims.md";
 }

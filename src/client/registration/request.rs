@@ -402,3 +402,48 @@ pub(super) const SUBJECTS: [&str; 5] = [
 fn texts<S: Into<String>>(values: impl IntoIterator<Item = S>) -> Value {
     Value::Array(values.into_iter().map(|value| Value::String(value.into())).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use openidconnect::core::{
+        CoreApplicationType, CoreClientAuthMethod, CoreClientMetadata, CoreGrantType, CoreJwsSigningAlgorithm,
+        CoreResponseType,
+    };
+    use openidconnect::{LanguageTag, ResponseTypes};
+
+    use super::*;
+    use crate::jose::SigningKey;
+
+    #[test]
+    fn another_library_reads_the_same_metadata() {
+        let key = SigningKey::generate(SigningAlgorithm::Es256).unwrap();
+        let request = RegistrationRequest::new("https://rp.test/callback")
+            .private_key_jwt(&key)
+            .application_type(ApplicationType::Native)
+            .client_name("Example")
+            .client_name_in("ja", "例")
+            .contacts(["ops@rp.test"])
+            .id_token_signed_response_alg(SigningAlgorithm::Ps256)
+            .default_max_age(Duration::from_secs(60))
+            .require_auth_time()
+            .subject_type(SubjectType::Pairwise)
+            .initiate_login_uri("https://rp.test/login");
+        let json = serde_json::to_string(request.metadata()).unwrap();
+        let read: CoreClientMetadata = serde_json::from_str(&json).unwrap();
+        assert_eq!(read.redirect_uris()[0].as_str(), "https://rp.test/callback");
+        let deferred = CoreResponseType::Extension("deferred_code".to_owned());
+        assert_eq!(read.response_types(), Some(&vec![ResponseTypes::new(vec![deferred])]));
+        assert_eq!(read.grant_types(), Some(&vec![CoreGrantType::Extension(DEFERRED_GRANT.to_owned())]));
+        assert_eq!(read.token_endpoint_auth_method(), Some(&CoreClientAuthMethod::PrivateKeyJwt));
+        assert_eq!(read.token_endpoint_auth_signing_alg(), Some(&CoreJwsSigningAlgorithm::EcdsaP256Sha256));
+        assert_eq!(read.id_token_signed_response_alg(), Some(&CoreJwsSigningAlgorithm::RsaSsaPssSha256));
+        assert_eq!(read.application_type(), Some(&CoreApplicationType::Native));
+        let names = read.client_name().unwrap();
+        assert_eq!(names.get(None).unwrap().as_str(), "Example");
+        assert_eq!(names.get(Some(&LanguageTag::new("ja".to_owned()))).unwrap().as_str(), "例");
+        assert_eq!(read.contacts().unwrap()[0].as_str(), "ops@rp.test");
+        assert_eq!((read.default_max_age(), read.require_auth_time()), (Some(&Duration::from_secs(60)), Some(true)));
+        assert_eq!(read.jwks().unwrap().keys().len(), 1);
+        assert_eq!(read.initiate_login_uri().unwrap().as_str(), "https://rp.test/login");
+    }
+}

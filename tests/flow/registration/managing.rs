@@ -91,7 +91,7 @@ async fn a_registration_survives_a_restart_with_the_newest_token() {
 
     let mut altered = stored.clone();
     *altered.last_mut().unwrap() ^= 1;
-    for sealed in [&altered, &[] as &[u8] as _, &b"anything".to_vec()] as [&[u8]; 3] {
+    for sealed in [altered.as_slice(), b"", b"anything"] {
         assert_eq!(*Registration::open(&keyring, sealed).unwrap_err().kind(), ErrorKind::Sealed);
     }
     assert!(Registration::open(&super::super::support::keyring(), &stored).is_err());

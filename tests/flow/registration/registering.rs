@@ -26,7 +26,7 @@ async fn a_registration_has_exactly_what_was_asked_for() {
     let expected =
         json!({ "redirect_uris": [REDIRECT_URI], "grant_types": [GRANT], "response_types": ["deferred_code"] });
     assert_eq!(body, expected);
-    assert_eq!(sent.headers.contains_key("dpop"), false);
+    assert!(!sent.headers.contains_key("dpop"));
 
     assert!(registration.client_secret().is_some() && registration.registration_access_token().is_some());
     assert_eq!(registration.client_secret_expires_at(), None);
