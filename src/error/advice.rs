@@ -22,7 +22,8 @@ impl Error {
             ErrorKind::Protocol(violation) => violation.advice(),
             ErrorKind::Transport(problem) => transport(*problem),
             ErrorKind::OutcomeUnknown => {
-                "Let the user start again, or repeat the refresh. If it happens often, something between us and the OP \
+                "Let the user start again, or repeat the refresh; after a registration ask the OP what it has. If it \
+                 happens often, something between us and the OP \
                  loses its answers."
             }
             ErrorKind::Signer => "Look after the service or the module that keeps the private key; it is tried again.",

@@ -223,6 +223,9 @@ fn effect(
         "authorization_encrypted_response_alg" if asked.is_none() => {
             (Harmless, "authorization responses that are JWTs come encrypted, for which the client needs a key")
         }
+        "require_signed_request_object" if asked.is_none() => {
+            (Weakens, "the OP takes signed authorization requests only, so the client has to sign them")
+        }
         "dpop_bound_access_tokens"
         | "tls_client_certificate_bound_access_tokens"
         | "require_pushed_authorization_requests"

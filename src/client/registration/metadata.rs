@@ -201,6 +201,15 @@ impl ClientMetadata {
         self.response_types().iter().any(|&listed| words(listed) == words(response_type.as_str()))
     }
 
+    /// Whether such a client has a secret: to authenticate with, or as the key of what the OP signs for it.
+    pub(super) fn needs_secret(&self) -> bool {
+        let is_hmac = |name| self.text(name).is_some_and(|algorithm| algorithm.starts_with("HS"));
+        self.token_endpoint_auth_method().unwrap_or(DEFAULT_METHOD).starts_with("client_secret_")
+            || is_hmac("id_token_signed_response_alg")
+            || is_hmac("userinfo_signed_response_alg")
+            || is_hmac("authorization_signed_response_alg")
+    }
+
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.get(name)?.as_str()
     }

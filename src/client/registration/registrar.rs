@@ -116,8 +116,8 @@ impl Registrar {
     /// [`Misuse`](ErrorKind::Misuse) for a registration at another OP; [`Transport`](ErrorKind::Transport) where no answer
     /// came. The registration then is as it was.
     ///
-    /// An OP that replaces the registration access token when it is used may have done so before its answer was lost:
-    /// where the next call is refused for the token, the OP has to be asked for help.
+    /// An OP that replaces the registration access token when it is used may have done so before its answer was lost, or
+    /// before this future was dropped: where the next call is refused for the token, the OP has to be asked for help.
     pub async fn read(&self, registration: &mut Registration) -> Result<(), Error> {
         let information = self.manage(registration, Method::GET, None).await;
         let information = information.map_err(|error| error.in_step("reading the registration"))?;
@@ -283,6 +283,10 @@ impl Registration {
         if let Some(secret) = information.client_secret {
             body.client_secret = Some(secret);
             body.secret_expires_at = information.secret_expires_at;
+        } else if !information.metadata.needs_secret() {
+            // The next update would present a secret that is no longer the client's.
+            body.client_secret = None;
+            body.secret_expires_at = None;
         } else if information.secret_expires_at.is_some() {
             body.secret_expires_at = information.secret_expires_at;
         }

@@ -3,7 +3,7 @@
 use openid_deferred::testing::{Endpoint, Fault, RequestRule};
 use openid_deferred::{
     Clock as _, ConfigurationProblem, ErrorKind, Misuse, Registrar, Registration, RegistrationRefusal, Rule,
-    TransportProblem,
+    SigningAlgorithm, SigningKey, TransportProblem,
 };
 use serde_json::{Value, json};
 
@@ -117,6 +117,27 @@ async fn a_secret_that_expires_is_renewed_by_reading() {
     assert!(registration.client_secret_expires_at().unwrap() > expiry);
     let client = office.client_of(&registration).unwrap().discover().await.unwrap();
     crate::support::assert_approved(&office.outcome(&client).await.unwrap());
+    office.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_secret_goes_with_the_method_that_needed_it() {
+    let office = office();
+    let mut registration = office.register(request()).await;
+    assert!(registration.client_secret().is_some());
+    let key = SigningKey::generate(SigningAlgorithm::Es256).unwrap();
+    let with_key = registration.metadata().to_request().private_key_jwt(&key);
+    office.registrar.update(&mut registration, with_key).await.unwrap();
+    assert_eq!(registration.client_secret(), None);
+    let renamed = registration.metadata().to_request().client_name("Renamed");
+    office.registrar.update(&mut registration, renamed).await.unwrap();
+    let client = office.client_of(&registration).unwrap().signing_key(key).discover().await.unwrap();
+    crate::support::assert_approved(&office.outcome(&client).await.unwrap());
+
+    let with_secret = registration.metadata().to_request().token_endpoint_auth_method("client_secret_post");
+    let with_secret = with_secret.without("token_endpoint_auth_signing_alg");
+    office.registrar.update(&mut registration, with_secret).await.unwrap();
+    assert!(registration.client_secret().is_some());
     office.op.assert_clean();
 }
 
