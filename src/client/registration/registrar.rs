@@ -202,6 +202,7 @@ impl Registrar {
         if endpoint.is_some() != information.access_token.is_some() {
             tracing::warn!("the OP gave half of what managing the registration needs; it cannot be managed");
         }
+        tracing::info!(issuer = self.issuer(), client_id = information.client_id, "the client was registered");
         Ok(Registration(Box::new(Body {
             version: VERSION,
             issuer: self.issuer().to_owned(),
