@@ -185,3 +185,90 @@ impl fmt::Debug for Registration {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::response::ClientInformation;
+    use super::*;
+
+    /// It lies in databases: every later release opens it.
+    #[test]
+    fn a_registration_that_was_stored_before_opens() {
+        let keyring = Keyring::ephemeral().unwrap();
+        let stored = json!({
+            "v": 1, "iss": "https://op.test", "cid": "the-app", "sec": "s3cret", "iat": 5, "exp": 7,
+            "uri": "https://op.test/register/the-app", "rat": "token",
+            "req": { "redirect_uris": ["https://rp.test/"] }, "reg": { "client_name": "Example", "new": [1] },
+        });
+        let open = |stored: &Value| {
+            let sealed =
+                keyring.seal(&SystemRandom, Purpose::Registration, &[], stored.to_string().as_bytes()).unwrap();
+            Registration::open(&keyring, &sealed)
+        };
+        let registration = open(&stored).unwrap();
+        assert_eq!((registration.issuer(), registration.client_id()), ("https://op.test", "the-app"));
+        assert_eq!(registration.client_secret().unwrap().expose(), "s3cret");
+        assert_eq!(registration.client_id_issued_at(), Some(from_unix_seconds(5)));
+        assert_eq!(registration.client_secret_expires_at(), Some(from_unix_seconds(7)));
+        assert_eq!(registration.registration_client_uri().unwrap().path(), "/register/the-app");
+        assert_eq!(registration.registration_access_token().unwrap().expose(), "token");
+        assert_eq!(registration.requested().redirect_uris(), ["https://rp.test/"]);
+        assert_eq!(registration.metadata().get("new"), Some(&json!([1])));
+        assert_eq!(serde_json::to_value(&registration.0).unwrap(), stored);
+
+        let smallest = json!({ "v": 1, "iss": "i", "cid": "c", "req": {}, "reg": {} });
+        assert!(open(&smallest).unwrap().client_secret().is_none());
+        let newer = json!({ "v": 2, "iss": "i", "cid": "c", "req": {}, "reg": {} });
+        assert_eq!(*open(&newer).unwrap_err().kind(), ErrorKind::Sealed);
+    }
+
+    #[test]
+    fn whatever_an_op_answers_is_read_or_refused_and_can_be_compared() {
+        let odd = [
+            json!(null),
+            json!(true),
+            json!(-1),
+            json!(1e300),
+            json!(""),
+            json!("x"),
+            json!("\u{0}"),
+            json!("é"),
+            json!("a".repeat(10_000)),
+            json!([]),
+            json!([null, 7, "a b"]),
+            json!({}),
+            json!({ "keys": [7, {}] }),
+        ];
+        let good = json!({
+            "client_id": "a", "client_secret": "s", "client_secret_expires_at": 0, "client_id_issued_at": 1,
+            "registration_access_token": "t", "registration_client_uri": "https://op.test/a",
+            "redirect_uris": ["https://rp.test/"], "grant_types": ["a"], "response_types": ["code"], "scope": "openid",
+            "jwks": { "keys": [] }, "token_endpoint_auth_method": "none", "id_token_signed_response_alg": "RS256",
+            "default_max_age": 1, "client_name#de": "B", "dpop_bound_access_tokens": true,
+        });
+        let requested = RegistrationRequest::new("https://rp.test/").metadata().clone();
+        let (mut read, mut refused) = (0, 0);
+        for name in good.as_object().unwrap().keys() {
+            for value in &odd {
+                let mut answer = good.clone();
+                answer[name] = value.clone();
+                match ClientInformation::parse(answer.to_string().as_bytes(), false) {
+                    Ok(information) => {
+                        read += 1;
+                        assert!(!information.client_id.is_empty());
+                        let shown = format!("{:?}", difference::differences(&requested, &information.metadata));
+                        assert!(!shown.contains("https://rp.test/"), "values do not show");
+                        assert!(ISSUED.iter().all(|issued| information.metadata.get(issued).is_none()));
+                    }
+                    Err(violation) => {
+                        refused += 1;
+                        assert_eq!(violation.member(), Some(name.as_str()));
+                    }
+                }
+            }
+        }
+        assert!(read > 150 && refused > 30, "{read} {refused}");
+    }
+}

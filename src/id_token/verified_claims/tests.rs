@@ -224,3 +224,67 @@ fn times_are_read_in_every_form_and_nothing_else_is_a_time() {
         assert_eq!(seconds(text), None, "{text}");
     }
 }
+
+/// Every part of an element, replaced by everything that JSON has.
+#[test]
+fn whatever_an_op_writes_is_read_or_reported() {
+    let odd = [
+        json!(null),
+        json!(true),
+        json!(-1),
+        json!(1e300),
+        json!(""),
+        json!("x"),
+        json!([]),
+        json!([[]]),
+        json!({}),
+        json!([{ "type": "document", "document_details": 7 }]),
+    ];
+    let good = json!({
+        "verification": {
+            "trust_framework": "eidas", "assurance_level": "high", "assurance_process": { "policy": "p", "assurance_details": [] },
+            "time": "2012-04-23T18:25Z", "verification_process": "v",
+            "evidence": [{ "type": "document", "check_details": [{ "time": "2012-04-23T18:25Z" }], "document_details": { "issuer": {} }, "attachments": [] }],
+        },
+        "claims": { "name": "Max", "address": {}, "nationalities": ["DEU"], "place_of_birth": {} },
+    });
+    let places = [
+        "",
+        "/verification",
+        "/claims",
+        "/verification/trust_framework",
+        "/verification/assurance_level",
+        "/verification/assurance_process",
+        "/verification/assurance_process/assurance_details",
+        "/verification/time",
+        "/verification/verification_process",
+        "/verification/evidence",
+        "/verification/evidence/0",
+        "/verification/evidence/0/type",
+        "/verification/evidence/0/check_details",
+        "/verification/evidence/0/check_details/0",
+        "/verification/evidence/0/document_details",
+        "/verification/evidence/0/document_details/issuer",
+        "/verification/evidence/0/attachments",
+        "/claims/name",
+        "/claims/address",
+        "/claims/nationalities",
+        "/claims/place_of_birth",
+    ];
+    for place in places {
+        for value in &odd {
+            let mut claim = good.clone();
+            *claim.pointer_mut(place).unwrap() = value.clone();
+            let set = set(&claim);
+            assert!(set.len() + set.malformed().len() == usize::from(!claim.is_null()), "{place} {value}");
+            for element in set {
+                assert!(!element.verification().trust_framework().is_empty() && !element.as_json().is_empty());
+                let _ = (element.name(), element.address(), element.nationalities(), element.place_of_birth());
+                for evidence in element.verification().evidence() {
+                    let _ = (evidence.checks().iter().map(EvidenceCheck::time).count(), evidence.attachments());
+                    assert!(!evidence.evidence_type().is_empty() && !format!("{evidence:?}").contains("DEU"));
+                }
+            }
+        }
+    }
+}
