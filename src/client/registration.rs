@@ -254,7 +254,7 @@ mod tests {
             for value in &odd {
                 let mut answer = good.clone();
                 answer[name] = value.clone();
-                match ClientInformation::parse(answer.to_string().as_bytes(), false) {
+                match ClientInformation::parse(answer.to_string().as_bytes(), |_| Ok(())) {
                     Ok(information) => {
                         read += 1;
                         assert!(!information.client_id.is_empty());

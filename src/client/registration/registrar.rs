@@ -18,7 +18,7 @@ use crate::endpoint::{Answer, Failure, RegistrationCall};
 use crate::error::{ConfigurationProblem, Document, Error, ErrorKind, Misuse, Rule, Violation};
 use crate::random::Random;
 use crate::secret::Secret;
-use crate::transport::{ClientCertificate, HttpClient};
+use crate::transport::{ClientCertificate, HttpClient, may_be_called};
 
 /// Client metadata with a key set, and perhaps certificates.
 const CLIENT_INFORMATION_LIMIT: usize = 256 * 1024;
@@ -266,14 +266,20 @@ impl Registrar {
 
     /// A stored registration may have been made under other settings.
     fn allowed<'a>(&self, url: &'a Url) -> Result<&'a Url, Error> {
-        match crate::transport::may_be_called(url, self.client.0.allow_insecure_loopback) {
-            true => Ok(url),
-            false => Err(ConfigurationProblem::InsecureUrl { name: "registration_client_uri" }.into()),
+        let insecure = ConfigurationProblem::InsecureUrl { name: "registration_client_uri" };
+        self.judge(url).map(|()| url).map_err(|_| insecure.into())
+    }
+
+    /// Which rule a URL breaks that the OP named, if it may not be called.
+    fn judge(&self, url: &Url) -> Result<(), Rule> {
+        match may_be_called(url, self.client.0.allow_insecure_loopback) {
+            true => Ok(()),
+            false => Err(Rule::InsecureEndpoint),
         }
     }
 
     fn parse(&self, body: &[u8]) -> Result<ClientInformation, Violation> {
-        ClientInformation::parse(body, self.client.0.allow_insecure_loopback)
+        ClientInformation::parse(body, |url| self.judge(url))
     }
 }
 

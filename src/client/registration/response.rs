@@ -8,7 +8,6 @@ use super::metadata::ClientMetadata;
 use crate::error::{Document, Rule, Violation};
 use crate::jose::strict_object;
 use crate::secret::Secret;
-use crate::transport::may_be_called;
 
 /// No OP needs longer ones, and they go into headers and rows.
 const LONGEST_VALUE: usize = 8 * 1024;
@@ -27,7 +26,9 @@ pub(super) struct ClientInformation {
 impl ClientInformation {
     /// Reads it leniently where it does not matter: a client that an OP has registered comes about once only, and is
     /// not thrown away for a member that nobody needs.
-    pub(super) fn parse(body: &[u8], allow_insecure_loopback: bool) -> Result<Self, Violation> {
+    ///
+    /// `judge` says which rule a URL of the OP breaks, if it may not be called.
+    pub(super) fn parse(body: &[u8], judge: impl Fn(&Url) -> Result<(), Rule>) -> Result<Self, Violation> {
         let mut members = strict_object(body).ok_or_else(|| violation(Rule::MalformedJson))?;
         members.retain(|_, value| !value.is_null());
         let client_id = match members.get("client_id") {
@@ -42,7 +43,7 @@ impl ClientInformation {
         }
         let access_token = secret(&members, "registration_access_token")?;
         let endpoint = members.get("registration_client_uri");
-        let configuration_endpoint = endpoint.map(|value| endpoint_url(value, allow_insecure_loopback));
+        let configuration_endpoint = endpoint.map(|value| endpoint_url(value, judge));
         Ok(Self {
             client_secret,
             issued_at: members.get("client_id_issued_at").and_then(seconds),
@@ -78,11 +79,12 @@ fn secret(members: &Map<String, Value>, name: &'static str) -> Result<Option<Sec
 }
 
 /// The token goes there, and then the client secret: it has to be as good as every other endpoint of the OP.
-fn endpoint_url(value: &Value, allow_insecure_loopback: bool) -> Result<Url, Violation> {
+fn endpoint_url(value: &Value, judge: impl Fn(&Url) -> Result<(), Rule>) -> Result<Url, Violation> {
     let at = |rule| violation(rule).at_member("registration_client_uri");
     let url = text(value).and_then(|text| Url::parse(text).ok()).filter(|url| url.fragment().is_none());
     let url = url.ok_or_else(|| at(Rule::InvalidMember))?;
-    if may_be_called(&url, allow_insecure_loopback) { Ok(url) } else { Err(at(Rule::InsecureEndpoint)) }
+    judge(&url).map_err(at)?;
+    Ok(url)
 }
 
 /// Seconds since 1970, whichever way the OP wrote them.
