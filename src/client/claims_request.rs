@@ -241,7 +241,7 @@ impl VerifiedClaimsRequest {
         self
     }
 
-    /// Verified by this evidence; several ones are alternatives or complements, as the OP sees fit.
+    /// Verified by this evidence; several ones are alternatives.
     pub fn evidence(mut self, evidence: EvidenceRequest) -> Self {
         self.evidence.push(Value::Object(evidence.0));
         self

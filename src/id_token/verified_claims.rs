@@ -71,7 +71,8 @@ pub enum VerifiedClaimsProblem {
     /// It has no `claims`, or none that is an object.
     #[error("`claims` is missing or not an object")]
     NoClaims,
-    /// Nothing was verified.
+    /// No claim was verified. The newer text of the schema lets an OP say that much, that somebody was verified and nothing
+    /// about them; as there is nothing in it to use, it is reported here and not among the usable elements.
     #[error("`claims` is empty")]
     EmptyClaims,
     /// A member of `verification` has a value that it cannot have.

@@ -38,9 +38,14 @@ lists! {
 }
 
 impl ProviderMetadata {
-    /// Whether the OP delivers `verified_claims`.
+    /// Whether the OP delivers `verified_claims`: it says so, or it says nothing but lists
+    /// [trust frameworks](Self::trust_frameworks_supported). Drafts of the specification had the first, and its newer text
+    /// has only the second.
     pub fn verified_claims_supported(&self) -> bool {
-        self.extra("verified_claims_supported") == Some(&Value::Bool(true))
+        match self.extra("verified_claims_supported") {
+            Some(Value::Bool(supported)) => *supported,
+            _ => !self.trust_frameworks_supported().is_empty(),
+        }
     }
 
     /// Whether the OP reads the `claims` parameter (OpenID Connect Discovery 1.0 §3), by which verified claims are asked

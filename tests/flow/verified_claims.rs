@@ -168,6 +168,18 @@ async fn what_the_op_can_verify_is_read_from_its_metadata() {
     );
     assert_eq!(metadata.documents_check_methods_supported(), ["vpip"]);
     assert!(metadata.electronic_records_supported().is_empty() && metadata.attachments_supported().is_empty());
+    for (flag, supported) in [(json!(false), false), (Value::Null, true), (json!("yes"), true)] {
+        let flagged = world_with(
+            |op| {
+                op.identity_assurance(&["eidas"]).metadata(move |members| {
+                    members.insert("verified_claims_supported".into(), flag.clone());
+                })
+            },
+            |client| client,
+        );
+        let metadata = flagged.await.client.provider_metadata().await.unwrap();
+        assert_eq!(metadata.verified_claims_supported(), supported);
+    }
     let without = world().await.client.provider_metadata().await.unwrap();
     assert!(!without.verified_claims_supported() && without.trust_frameworks_supported().is_empty());
 }
