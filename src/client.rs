@@ -23,6 +23,7 @@ mod authorization_response;
 mod authorize;
 mod builder;
 mod cancel;
+mod claims_request;
 mod encryption;
 mod exchange;
 mod identity;
@@ -32,6 +33,7 @@ mod outcome;
 mod poll;
 mod pushed;
 mod refresh;
+mod registration;
 mod resource;
 mod revoke;
 mod session;
@@ -45,10 +47,15 @@ pub use authorization_response::{AuthorizationGrant, SignIn};
 pub use authorize::{AuthorizationRequest, ResponseMode, ResponseType};
 pub use builder::{AssertionAudience, ClientBuilder};
 pub use cancel::Cancelled;
+pub use claims_request::{ClaimRequest, ClaimsRequest, EvidenceRequest, VerifiedClaimsRequest};
 pub use introspect::Introspection;
 pub use options::{Backoff, DpopMode, PollCredential};
 pub use outcome::{Denial, Expiry, Outcome};
 pub use poll::Poll;
+pub use registration::{
+    ApplicationType, CertificateSubject, ClientMetadata, DifferenceEffect, Registrar, RegistrarBuilder, Registration,
+    RegistrationDifference, RegistrationRefusal, RegistrationRequest, SubjectType,
+};
 pub use revoke::TokenTypeHint;
 pub use session::AuthorizationSession;
 pub use userinfo::UserInfo;
@@ -149,6 +156,7 @@ impl Client {
         }
         let identity = self.identity_at(&metadata)?;
         builder::check_poll_credential(&self.0.options, &identity.authentication)?;
+        self.check_secret(&identity.authentication)?;
         if metadata.extra("require_signed_request_object") == Some(&Value::Bool(true)) {
             return Err(ConfigurationProblem::Unsupported("signed request objects (RFC 9101)").into());
         }

@@ -25,6 +25,7 @@ mod challenge;
 mod client_authentication;
 mod clock_offset;
 mod nonces;
+mod registration;
 mod resource;
 mod retry_after;
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub use client_authentication::ClientAuthentication;
 
 pub(crate) use answer::{Answer, is_json};
 pub(crate) use client_authentication::{GivenCredentials, Offer};
+pub(crate) use registration::RegistrationCall;
 pub(crate) use resource::{Presentation, ResourceRequest, stated_error};
 
 use clock_offset::ClockOffsets;

@@ -58,7 +58,8 @@ pub enum ErrorKind {
     Transport(TransportProblem),
     /// A code or a refresh token was sent, and what the OP made of it is unknown: no answer came, or none that can be
     /// read. The code may be spent and is never sent again: start a new sign-in. A refresh may be tried again; see
-    /// [`Client::refresh`](crate::Client::refresh).
+    /// [`Client::refresh`](crate::Client::refresh). Of a [registration](crate::Registrar::register) it says that the OP may
+    /// have a client now of which nobody knows the secret.
     #[error("the request was sent but no usable answer came back, so what the OP made of it is unknown")]
     OutcomeUnknown,
     /// A signer outside the process, such as a key management service, did not sign.

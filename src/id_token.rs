@@ -9,6 +9,7 @@ mod expectations;
 mod own_checks;
 mod stored;
 mod verification;
+mod verified_claims;
 
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,11 @@ use crate::jose::SigningAlgorithm;
 use crate::secret::Secret;
 
 pub use claims::{Address, Claims};
+pub use verified_claims::{
+    AssuranceProcess, DocumentEvidence, ElectronicRecordEvidence, ElectronicSignatureEvidence, Evidence, EvidenceCheck,
+    MalformedVerifiedClaims, OtherEvidence, Verification, VerifiedClaims, VerifiedClaimsProblem, VerifiedClaimsSet,
+    VouchEvidence,
+};
 
 pub(crate) use encryption::{RegisteredEncryption, decrypted};
 pub(crate) use expectations::Expectations;

@@ -61,6 +61,8 @@ pub(crate) enum Purpose {
     Authentication,
     /// A row of the durable floor.
     Process,
+    /// What the OP gave a client that was registered.
+    Registration,
 }
 
 impl Keyring {

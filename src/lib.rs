@@ -8,11 +8,12 @@
 //!
 //! | step | call | gives |
 //! |---|---|---|
+//! | register, where nobody did it by hand | [`Registrar::register`], [`Registration::client`] | a [`Registration`] to store, and a [`ClientBuilder`] |
 //! | know the OP | [`Client::builder`], [`discover`](ClientBuilder::discover) | [`Client`] |
 //! | send the user out | [`Client::authorize`], [`start`](AuthorizationRequest::start) | a URL and an [`AuthorizationSession`] for the browser's cookie |
 //! | the user comes back | [`Client::authorization_response`] | [`SignIn::Deferred`] with a [`PendingAuthentication`], or [`SignIn::Complete`] |
 //! | wait | [`Client::wait`], or [`Client::poll`] from a job system of your own | an [`Outcome`] |
-//! | go on | [`Authentication::claims`], [`Client::userinfo`], [`Client::resource`] | who the user is, and calls to APIs |
+//! | go on | [`Authentication::claims`], [`Claims::verified_claims`], [`Client::userinfo`], [`Client::resource`] | who the user is, and calls to APIs |
 //! | keep going | [`Client::refresh`], [`Client::introspect`], [`Client::revoke`] | new tokens, what is left of them, and their end |
 //!
 //! This whole example runs, against the OP of the [`testing`] module:
@@ -164,9 +165,11 @@ mod text;
 mod transport;
 
 pub use client::{
-    AssertionAudience, Authentication, AuthorizationGrant, AuthorizationRequest, AuthorizationSession, Backoff,
-    Cancelled, Client, ClientBuilder, Denial, DpopMode, Expiry, Introspection, Outcome, Poll, PollCredential,
-    ResponseMode, ResponseType, SignIn, TokenTypeHint, UserInfo, Wait, WaitEvent,
+    ApplicationType, AssertionAudience, Authentication, AuthorizationGrant, AuthorizationRequest, AuthorizationSession,
+    Backoff, Cancelled, CertificateSubject, ClaimRequest, ClaimsRequest, Client, ClientBuilder, ClientMetadata, Denial,
+    DifferenceEffect, DpopMode, EvidenceRequest, Expiry, Introspection, Outcome, Poll, PollCredential, Registrar,
+    RegistrarBuilder, Registration, RegistrationDifference, RegistrationRefusal, RegistrationRequest, ResponseMode,
+    ResponseType, SignIn, SubjectType, TokenTypeHint, UserInfo, VerifiedClaimsRequest, Wait, WaitEvent,
 };
 pub use clock::{Clock, SystemClock};
 pub use dpop::DpopKey;
@@ -175,7 +178,11 @@ pub use error::{
     ConfigurationProblem, Document, Error, ErrorKind, ErrorResponse, Misuse, Rule, SessionProblem, TransportProblem,
     Violation,
 };
-pub use id_token::{Address, Claims, IdToken, InterimIdToken, InterimState};
+pub use id_token::{
+    Address, AssuranceProcess, Claims, DocumentEvidence, ElectronicRecordEvidence, ElectronicSignatureEvidence,
+    Evidence, EvidenceCheck, IdToken, InterimIdToken, InterimState, MalformedVerifiedClaims, OtherEvidence,
+    Verification, VerifiedClaims, VerifiedClaimsProblem, VerifiedClaimsSet, VouchEvidence,
+};
 pub use jose::{
     ContentEncryptionAlgorithm, DecryptionKey, KeyManagementAlgorithm, Signer, SigningAlgorithm, SigningKey,
 };
@@ -208,6 +215,8 @@ guides! {
     FirstSignInGuide = "../docs/first-sign-in.md";
     MigratingGuide = "../docs/migrating.md";
     ProductionGuide = "../docs/production.md";
+    RegistrationGuide = "../docs/registration.md";
     SecurityGuide = "../docs/security.md";
     TestingGuide = "../docs/testing.md";
+    VerifiedClaimsGuide = "../docs/verified-claims.md";
 }

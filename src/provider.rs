@@ -15,6 +15,7 @@ use crate::transport::{HttpResponse, UrlPolicy};
 mod cache;
 mod discovery;
 mod endpoint_urls;
+mod identity_assurance;
 mod issuer;
 mod metadata;
 mod support;

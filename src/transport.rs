@@ -18,7 +18,7 @@ mod reqwest;
 pub use client_certificate::{ClientCertificate, PresentedCertificate};
 pub use public_addresses::PublicAddresses;
 
-pub(crate) use address::{PrivateAddresses, UrlPolicy};
+pub(crate) use address::{PrivateAddresses, UrlPolicy, UrlProblem};
 pub(crate) use reqwest::{Configure, ReqwestClient, TransportPolicy};
 
 /// How requests reach the OP.

@@ -16,6 +16,19 @@ fn a_ping_is_taken_without_axum() {
     assert_eq!(run("ping_without_axum"), "welcome, 248289761001, an hour before the next poll\n");
 }
 
+#[test]
+fn a_client_registers_itself_is_used_and_deleted() {
+    let said = run("register");
+    let expected = [
+        "registered for urn:openid:params:grant-type:deferred and refresh_token",
+        "look at `dpop_bound_access_tokens`: the OP does not insist on it, so it is on the client alone to do it",
+        "welcome, 248289761001",
+        "now called Example Bank & Sons",
+        "deleted",
+    ];
+    assert_eq!(said.lines().collect::<Vec<_>>(), expected);
+}
+
 /// What the example prints. `cargo test` builds the examples beside the folder that holds the tests.
 fn run(example: &str) -> String {
     let mut path: PathBuf = std::env::current_exe().expect("this test has a path");

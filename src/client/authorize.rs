@@ -7,6 +7,7 @@ use url::Url;
 
 use super::Client;
 use super::builder::{check_redirect_uri, setting};
+use super::claims_request::ClaimsRequest;
 use super::exchange::{CODE_GRANT, DEFERRED_GRANT};
 use super::session::{self, AuthorizationSession};
 use crate::clock::unix_seconds;
@@ -108,6 +109,7 @@ pub struct AuthorizationRequest<'a> {
     scopes: Vec<String>,
     max_age: Option<u64>,
     claims: Option<Value>,
+    typed_claims: Option<ClaimsRequest>,
     details: Option<Value>,
     parameters: Vec<(&'static str, String)>,
     extra: Vec<(String, String)>,
@@ -126,6 +128,7 @@ impl Client {
             scopes: vec!["openid".to_owned()],
             max_age: None,
             claims: None,
+            typed_claims: None,
             details: None,
             parameters: Vec::new(),
             extra: Vec::new(),
@@ -200,6 +203,22 @@ impl AuthorizationRequest<'_> {
         self
     }
 
+    /// The same in typed form, with verified claims (OpenID Connect for Identity Assurance 1.0). Beside
+    /// [`claims`](Self::claims) the two are joined: of a claim that both ask for, this one counts.
+    ///
+    /// ```
+    /// # fn example(client: &openid_deferred::Client) {
+    /// use openid_deferred::{ClaimRequest, ClaimsRequest, VerifiedClaimsRequest};
+    ///
+    /// let adult = VerifiedClaimsRequest::under("de_aml").claim("birthdate", ClaimRequest::essential());
+    /// let request = client.authorize().request_claims(ClaimsRequest::new().verified_in_id_token(adult));
+    /// # }
+    /// ```
+    pub fn request_claims(mut self, claims: ClaimsRequest) -> Self {
+        self.typed_claims = Some(claims);
+        self
+    }
+
     /// The `authorization_details` parameter (RFC 9396): an array of objects that each have a `type`. What the OP granted
     /// of it is in [`Authentication::authorization_details`](super::Authentication::authorization_details).
     pub fn authorization_details(mut self, details: Value) -> Self {
@@ -271,14 +290,15 @@ impl AuthorizationRequest<'_> {
         let redirect_uri =
             redirect_uri.ok_or_else(|| setting("redirect_uri", "set the registered one on the client"))?;
         check_redirect_uri(&redirect_uri)?;
-        if self.claims.as_ref().is_some_and(|claims| !claims.is_object()) {
-            return Err(setting("claims", "it must be a JSON object (OpenID Connect Core 1.0 §5.5)"));
-        }
+        let claims = match (self.claims, self.typed_claims) {
+            (None, None) => None,
+            (claims, typed) => Some(typed.unwrap_or_default().over(claims)?),
+        };
         if self.details.as_ref().is_some_and(|details| !are_details(details)) {
             let problem = "it must be a JSON array of objects that each have a `type` (RFC 9396 §2)";
             return Err(setting("authorization_details", problem));
         }
-        let (require_auth_time, essential_acr) = essential_claims(self.claims.as_ref());
+        let (require_auth_time, essential_acr) = essential_claims(claims.as_ref());
 
         let metadata = client.0.provider.metadata().await?;
         client.warn_if_unsupported(&metadata, self.response_type);
@@ -318,7 +338,7 @@ impl AuthorizationRequest<'_> {
         if let Some(max_age) = self.max_age {
             parameters.push(("max_age", max_age.to_string()));
         }
-        if let Some(claims) = &self.claims {
+        if let Some(claims) = &claims {
             parameters.push(("claims", claims.to_string()));
         }
         if let Some(details) = &self.details {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, OnceLock, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use url::Url;
 
@@ -10,6 +10,7 @@ use super::authorize::ResponseType;
 use super::identity::Credentials;
 use super::options::{Backoff, DpopMode, Options, PollCredential};
 use super::refresh::Flights;
+use super::registration::RegisteredMethod;
 use super::{Client, Inner, encryption};
 use crate::clock::{Clock, SystemClock};
 use crate::endpoint::{ClientAuthentication, Endpoints};
@@ -504,7 +505,8 @@ impl ClientBuilder {
     /// # Errors
     ///
     /// [`Configuration`](crate::ErrorKind::Configuration) for settings that cannot work.
-    pub fn build(self) -> Result<Client, Error> {
+    pub fn build(mut self) -> Result<Client, Error> {
+        self.credentials.settle_registered()?;
         if self.client_id.is_empty() {
             return Err(setting("client_id", "it is empty; take the one that the OP registered"));
         }
@@ -561,6 +563,18 @@ impl ClientBuilder {
             inner.identity.get_or_init(|| inner.identity_with(named));
         }
         Ok(Client(Arc::new(inner)))
+    }
+
+    /// How the client was registered to authenticate, with a key that is still to be given.
+    pub(super) fn registered_method(mut self, method: RegisteredMethod) -> Self {
+        self.credentials.registered = Some(method);
+        self
+    }
+
+    /// When the client secret expires.
+    pub(super) fn secret_expires_at(mut self, expiry: SystemTime) -> Self {
+        self.options.secret_expires_at = Some(expiry);
+        self
     }
 
     fn cancellation_url(&self) -> Result<Option<Url>, Error> {

@@ -12,12 +12,15 @@ use crate::transport::ClientCertificate;
 
 use super::builder::setting;
 use super::options::Options;
+use super::registration::RegisteredMethod;
 
 /// What the builder was told about authentication.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Credentials {
     /// The method that was registered, where it was named.
     pub(super) named: Option<ClientAuthentication>,
+    /// The method that the client was registered for, where it has to be named with a key that is given separately.
+    pub(super) registered: Option<RegisteredMethod>,
     pub(super) given: GivenCredentials,
 }
 

@@ -1,6 +1,6 @@
 //! The choices of a client, with the defaults that this crate recommends.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::authorize::ResponseType;
 use crate::dpop::DpopKey;
@@ -41,6 +41,8 @@ pub(crate) struct Options {
     pub(crate) immediate_answers: bool,
     pub(crate) cancellation_endpoint: Option<String>,
     pub(crate) identity_without_binding: bool,
+    /// Where the client was made from a registration that says so.
+    pub(crate) secret_expires_at: Option<SystemTime>,
 }
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -80,6 +82,7 @@ impl Default for Options {
             immediate_answers: false,
             cancellation_endpoint: None,
             identity_without_binding: false,
+            secret_expires_at: None,
         }
     }
 }

@@ -14,7 +14,7 @@ use super::resource::Call;
 use crate::clock::unix_seconds;
 use crate::endpoint::stated_error;
 use crate::error::{ConfigurationProblem, Document, Error, Rule, Violation};
-use crate::id_token;
+use crate::id_token::{self, VerifiedClaimsSet};
 use crate::jose::{CompactJws, KeySet, strict_object};
 
 /// Claims about one user, with a picture among them perhaps.
@@ -38,6 +38,12 @@ impl UserInfo {
     /// One claim.
     pub fn claim(&self, name: &str) -> Option<&Value> {
         self.claims.get(name)
+    }
+
+    /// `verified_claims`: what the OP has verified, how, and by which rules (OpenID Connect for Identity Assurance 1.0).
+    /// Nothing that [`claim`](Self::claim) returns is.
+    pub fn verified_claims(&self) -> VerifiedClaimsSet<'_> {
+        VerifiedClaimsSet::of(self.claim("verified_claims"))
     }
 
     /// All claims.

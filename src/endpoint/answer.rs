@@ -40,7 +40,7 @@ impl Answer {
     pub(super) fn of(response: HttpResponse, document: Document, now: SystemTime) -> Self {
         let retry_after = retry_after::retry_after(&response.headers, now);
         let status = response.status;
-        let judged = if status == success_status(document) {
+        let judged = if is_success(status, document) {
             success(&response, document).map(|()| None)
         } else if status.is_client_error() || status.is_server_error() {
             error(&response, document).map(Some)
@@ -112,11 +112,15 @@ impl Members {
     }
 }
 
-/// RFC 9126 §2.2: "the server generates a request URI and provides it in the response with a 201 HTTP status code".
-fn success_status(document: Document) -> StatusCode {
+fn is_success(status: StatusCode, document: Document) -> bool {
     match document {
-        Document::PushedAuthorizationResponse => StatusCode::CREATED,
-        _ => StatusCode::OK,
+        // RFC 9126 §2.2: "the server generates a request URI and provides it in the response with a 201 HTTP status
+        // code".
+        Document::PushedAuthorizationResponse => status == StatusCode::CREATED,
+        // RFC 7591 §3.2.1 has 201 for a registration and RFC 7592 §3 has 200 for the rest. What a registration brings
+        // comes once only, so the other of the two is no reason to throw it away.
+        Document::ClientInformation => status == StatusCode::CREATED || status == StatusCode::OK,
+        _ => status == StatusCode::OK,
     }
 }
 

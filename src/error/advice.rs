@@ -22,7 +22,8 @@ impl Error {
             ErrorKind::Protocol(violation) => violation.advice(),
             ErrorKind::Transport(problem) => transport(*problem),
             ErrorKind::OutcomeUnknown => {
-                "Let the user start again, or repeat the refresh. If it happens often, something between us and the OP \
+                "Let the user start again, or repeat the refresh; after a registration ask the OP what it has. If it \
+                 happens often, something between us and the OP \
                  loses its answers."
             }
             ErrorKind::Signer => "Look after the service or the module that keeps the private key; it is tried again.",
@@ -50,6 +51,9 @@ fn configuration(problem: &ConfigurationProblem) -> &'static str {
     match problem {
         ConfigurationProblem::NotAdvertised { .. } => {
             "Choose what the OP lists, ask it to list what it offers, or override the check with `allow_unadvertised`."
+        }
+        ConfigurationProblem::Registered { .. } => {
+            "Ask for what the OP registers, or ask the OP to allow it, and update the registration or register again."
         }
         ConfigurationProblem::NoEndpoint(_) => "The OP does not offer this. Ask it, or do without.",
         ConfigurationProblem::SharedRedirectUri { .. } => {
@@ -85,6 +89,13 @@ fn response_advice(response: &ErrorResponse) -> &'static str {
         "invalid_scope" => "Ask for scopes that the OP registered for this client.",
         "invalid_dpop_proof" => {
             "Compare this machine's clock with the OP's, and the proof's algorithm with its metadata."
+        }
+        "invalid_redirect_uri" => "Ask for redirect URIs that the OP accepts; its description may say which.",
+        "invalid_client_metadata" => {
+            "Change what is asked for: the OP does not register it like that. Its description may say what it minds."
+        }
+        "invalid_software_statement" | "unapproved_software_statement" => {
+            "Get a software statement from an issuer that the OP trusts, and one that has not expired."
         }
         "invalid_token" | "insufficient_scope" => "Refresh the access token, or ask for the scope that is missing.",
         "invalid_grant" => "It was used, has expired or belongs to another client or key. Let the user start again.",
@@ -164,7 +175,14 @@ mod tests {
     #[test]
     fn every_rule_and_kind_has_advice_that_is_a_sentence() {
         let rules = Rule::ALL.iter().map(|rule| Error::from(Violation::new(*rule)));
-        let codes = ["invalid_client", "invalid_grant", "access_denied", "server_error", "committee_in_recess"];
+        let codes = [
+            "invalid_client",
+            "invalid_grant",
+            "access_denied",
+            "server_error",
+            "invalid_client_metadata",
+            "committee_in_recess",
+        ];
         let responses = codes.iter().map(|code| Error::new(ErrorResponse::new(code, None, Some(400))));
         let others: [Error; 9] = [
             Error::new(ErrorKind::Store),

@@ -60,6 +60,14 @@ pub enum ConfigurationProblem {
     /// The OP requires something that this crate does not do.
     #[error("the OP requires {0}, which this version does not do")]
     Unsupported(&'static str),
+    /// The OP registered the client otherwise than was asked, and it cannot work like that (RFC 7591 §3.2.1).
+    #[error("the client was registered with another `{member}` than was asked for: {problem}")]
+    Registered {
+        /// The member of the client metadata.
+        member: String,
+        /// Why that does not work.
+        problem: &'static str,
+    },
     /// The HTTP client cannot be built with these settings.
     #[error("the HTTP client cannot be built")]
     HttpClient,

@@ -264,6 +264,8 @@ pub enum Document {
     RevocationResponse,
     /// The answer of the introspection endpoint (RFC 7662 §2.2).
     IntrospectionResponse,
+    /// What the OP says about a client that is registered (RFC 7591 §3.2.1, RFC 7592 §3).
+    ClientInformation,
     /// The answer of a protected resource.
     Resource,
     /// An ID Token's claims.
@@ -283,6 +285,7 @@ impl fmt::Display for Document {
             Self::CancellationResponse => "the cancellation response",
             Self::RevocationResponse => "the revocation response",
             Self::IntrospectionResponse => "the introspection response",
+            Self::ClientInformation => "the client information response",
             Self::Resource => "the resource's response",
             Self::IdToken => "the ID Token",
         })

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::verified_claims::VerifiedClaimsSet;
 use crate::clock::from_unix_seconds;
 use crate::error::{Document, Error, Rule, Violation};
 
@@ -183,6 +184,13 @@ impl Claims {
         self.times.updated_at.map(from_unix_seconds)
     }
 
+    /// `verified_claims`: what the OP has verified, how, and by which rules (OpenID Connect for Identity Assurance 1.0). In
+    /// an interim ID Token they are the claims that are verified already; nothing that the other methods return is, in any
+    /// token, unless the OP documents it.
+    pub fn verified_claims(&self) -> VerifiedClaimsSet<'_> {
+        VerifiedClaimsSet::of(self.get("verified_claims"))
+    }
+
     /// Any claim by its name.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.members.get(name)
@@ -231,7 +239,7 @@ impl fmt::Debug for Claims {
 
 /// A postal address (OpenID Connect Core 1.0 §5.1.1). `Debug` shows the names of its parts only.
 #[derive(Clone, Copy)]
-pub struct Address<'a>(&'a Map<String, Value>);
+pub struct Address<'a>(pub(super) &'a Map<String, Value>);
 
 impl<'a> Address<'a> {
     /// The whole address as it stands on an envelope, in several lines.

@@ -40,5 +40,6 @@ pub(super) fn label(purpose: Purpose) -> &'static [u8] {
         Purpose::PendingAuthentication => b"pending authentication",
         Purpose::Authentication => b"authentication",
         Purpose::Process => b"process",
+        Purpose::Registration => b"registration",
     }
 }

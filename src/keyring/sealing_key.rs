@@ -140,6 +140,7 @@ pub(super) struct Subkeys {
     pending_authentication: Zeroizing<[u8; LENGTH]>,
     authentication: Zeroizing<[u8; LENGTH]>,
     process: Zeroizing<[u8; LENGTH]>,
+    registration: Zeroizing<[u8; LENGTH]>,
     /// Authenticates the bearer tokens of Ping Callbacks.
     pub(super) notification_token: Zeroizing<[u8; LENGTH]>,
     /// Makes hashes by which something is found.
@@ -156,6 +157,7 @@ impl Subkeys {
             pending_authentication: derive(Purpose::PendingAuthentication),
             authentication: derive(Purpose::Authentication),
             process: derive(Purpose::Process),
+            registration: derive(Purpose::Registration),
             notification_token: Zeroizing::new(hmac_sha256(key, &[b"use notification token"])),
             fingerprint: Zeroizing::new(hmac_sha256(key, &[b"use fingerprint"])),
         }
@@ -168,6 +170,7 @@ impl Subkeys {
             Purpose::PendingAuthentication => &self.pending_authentication,
             Purpose::Authentication => &self.authentication,
             Purpose::Process => &self.process,
+            Purpose::Registration => &self.registration,
         }
     }
 }

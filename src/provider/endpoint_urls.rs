@@ -42,6 +42,10 @@ impl<'a> EndpointUrls<'a> {
         self.alias("pushed_authorization_request_endpoint").or(self.metadata.pushed_authorization_request_endpoint())
     }
 
+    pub(crate) fn registration(self) -> Option<&'a Url> {
+        self.alias("registration_endpoint").or(self.metadata.registration_endpoint())
+    }
+
     fn alias(self, name: &str) -> Option<&'a Url> {
         self.metadata.mtls_endpoint_aliases().get(name).filter(|_| self.mutual_tls)
     }

@@ -3,6 +3,7 @@
 use http::{Method, header};
 
 use super::browser::BrowserReturn;
+use super::identity_assurance;
 use super::op::{State, Turn};
 use super::pace::Pace;
 use super::process::{Code, Process};
@@ -100,8 +101,9 @@ impl Turn<'_> {
         if request.get("dpop_jkt").is_some_and(|thumbprint| thumbprint.len() != 43) {
             return Err(invalid("dpop_jkt"));
         }
-        let is_json = |text: &str| serde_json::from_str::<serde_json::Value>(text).is_ok();
-        if request.get("claims").is_some_and(|text| !is_json(text)) {
+        let is_request =
+            |text: &str| serde_json::from_str(text).is_ok_and(|claims| identity_assurance::is_request(&claims));
+        if request.get("claims").is_some_and(|text| !is_request(text)) {
             return Err(invalid("claims"));
         }
         if request.get("authorization_details").is_some_and(|text| !are_details(text)) {
@@ -114,6 +116,7 @@ impl Turn<'_> {
     /// The user's part.
     fn authorize(&mut self, request: &Parameters, redirect_uri: &str) -> Result<Vec<(String, String)>, Rejection> {
         let is_deferred = self.check_request(request)?;
+        self.check_registered(request.required("client_id")?, request)?;
         if request.get("prompt") == Some("none") {
             return Err(Rejection::innocent("login_required", "the user is not signed in"));
         }

@@ -15,6 +15,7 @@ use super::mutual_tls::ClientAuthority;
 use super::op::{Op, State};
 use super::ping::{Ping, PingHook};
 use super::provider::TestProvider;
+use super::registration::RegistrationSettings;
 use super::server::{Listener, Server, Tls};
 use crate::clock::{Clock, SystemClock};
 use crate::random::{Random, SystemRandom};
@@ -35,7 +36,7 @@ pub struct TestProviderBuilder {
     clock_offset: i64,
     mtls_endpoint_aliases: bool,
     insists_on_certificates: bool,
-    settings: Settings,
+    pub(super) settings: Settings,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -71,6 +72,7 @@ pub(super) struct Settings {
     pub(super) mutual_tls: bool,
     pub(super) requires_pushed: bool,
     pub(super) request_uri_lifetime: Duration,
+    pub(super) registration: RegistrationSettings,
 }
 
 /// Who decides when a process ends, and how.
@@ -207,6 +209,7 @@ impl TestProviderBuilder {
                 mutual_tls: false,
                 requires_pushed: false,
                 request_uri_lifetime: Duration::from_secs(60),
+                registration: RegistrationSettings::default(),
             },
             mtls_endpoint_aliases: false,
             insists_on_certificates: false,

@@ -45,6 +45,12 @@ pub(super) enum RegisteredAuthentication {
     SelfSignedTlsClientAuth(Vec<CertificateDer<'static>>),
 }
 
+impl RegisteredAuthentication {
+    pub(super) fn has_secret(&self) -> bool {
+        matches!(self, Self::SecretBasic(_) | Self::SecretPost(_) | Self::SecretJwt(_))
+    }
+}
+
 impl TestClient {
     /// A public client: it does not authenticate.
     pub fn public(id: &str) -> Self {

@@ -23,6 +23,10 @@ impl Turn<'_> {
     pub(super) fn client(&mut self, form: &Parameters) -> Result<TestClient, Rejection> {
         let client = self.authenticated_client(form)?;
         self.check_certificate_binding(&client)?;
+        if client.authentication.has_secret() && self.has_expired_secret(&client.id) {
+            return Err(Rejection::new(401, "invalid_client", RequestRule::ClientSecretExpired, &client.id));
+        }
+        self.check_registered(&client.id, form)?;
         Ok(client)
     }
 

@@ -51,6 +51,9 @@ impl Turn<'_> {
         if op.settings.sends_iss {
             document["authorization_response_iss_parameter_supported"] = json!(true);
         }
+        if op.settings.registration.is_offered() {
+            document["registration_endpoint"] = json!(op.url("/register"));
+        }
         if op.settings.requires_pushed {
             document["require_pushed_authorization_requests"] = json!(true);
         }
@@ -68,6 +71,9 @@ impl Turn<'_> {
                 "introspection_endpoint": alias("/introspect"),
                 "pushed_authorization_request_endpoint": alias("/par"),
             });
+            if op.settings.registration.is_offered() {
+                document["mtls_endpoint_aliases"]["registration_endpoint"] = alias("/register");
+            }
         }
         let Value::Object(members) = &mut document else { unreachable!("the document is an object") };
         for editor in &op.settings.edit_metadata {

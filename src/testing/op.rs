@@ -22,6 +22,7 @@ use super::ping::{PingHook, SentPing};
 use super::process::{Decision, Process};
 use super::pushed::PushedRequest;
 use super::record::{Endpoint, Log, RecordedRequest, RequestRule, RequestViolation};
+use super::registration::Registered;
 use super::wire::{Delivery, Incoming, Parameters, Rejection, Reply};
 use crate::clock::Clock;
 use crate::random::Random;
@@ -45,6 +46,8 @@ pub(super) struct Op {
 #[derive(Default)]
 pub(super) struct State {
     pub(super) clients: BTreeMap<String, TestClient>,
+    /// Those of them that registered themselves.
+    pub(super) registrations: BTreeMap<String, Registered>,
     pub(super) processes: Vec<Process>,
     pub(super) pushed: BTreeMap<String, PushedRequest>,
     pub(super) by_code: BTreeMap<String, usize>,
@@ -217,6 +220,10 @@ impl Op {
             "/revoke" => Endpoint::Revocation,
             "/introspect" => Endpoint::Introspection,
             "/par" => Endpoint::PushedAuthorization,
+            "/register" if self.settings.registration.is_offered() => Endpoint::Registration,
+            path if path.starts_with("/register/") && self.settings.registration.is_offered() => {
+                Endpoint::ClientConfiguration
+            }
             _ => Endpoint::Unknown,
         }
     }
@@ -482,6 +489,8 @@ impl Turn<'_> {
             Endpoint::Resource => self.resource(),
             Endpoint::Revocation => self.revocation(),
             Endpoint::Introspection => self.introspection(),
+            Endpoint::Registration => self.registration(),
+            Endpoint::ClientConfiguration => self.client_configuration(),
             Endpoint::Unknown => {
                 let url = self.request.url.as_str();
                 // An OP has only one form of discovery document, so a client has to try.
@@ -518,6 +527,8 @@ fn role_of(endpoint: Endpoint) -> Option<Role> {
     match endpoint {
         Endpoint::UserInfo | Endpoint::Resource => Some(Role::Resource),
         Endpoint::Metadata | Endpoint::Keys | Endpoint::Authorization | Endpoint::Unknown => None,
+        // Nothing there has to do with DPoP.
+        Endpoint::Registration | Endpoint::ClientConfiguration => None,
         _ => Some(Role::AuthorizationServer),
     }
 }

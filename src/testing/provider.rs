@@ -41,7 +41,7 @@ use crate::transport::HttpClient;
 /// ```
 #[derive(Clone)]
 pub struct TestProvider {
-    op: Arc<Op>,
+    pub(super) op: Arc<Op>,
     server: Option<Arc<Server>>,
 }
 

@@ -42,6 +42,10 @@ pub enum Endpoint {
     Introspection,
     /// The pushed authorization request endpoint (RFC 9126).
     PushedAuthorization,
+    /// The client registration endpoint (RFC 7591).
+    Registration,
+    /// The configuration endpoint of a client that registered itself (RFC 7592).
+    ClientConfiguration,
     /// Anything else.
     Unknown,
 }
@@ -70,6 +74,8 @@ impl fmt::Display for Endpoint {
             Self::Revocation => "revocation",
             Self::Introspection => "introspection",
             Self::PushedAuthorization => "pushed authorization request",
+            Self::Registration => "registration",
+            Self::ClientConfiguration => "client configuration",
             Self::Unknown => "unknown",
         })
     }
@@ -244,6 +250,13 @@ rules! {
     DpopKeyReused = "the DPoP key was already used for another process", "DTR §Deferred Code Exchange Request";
     DpopNonceUnknown = "the DPoP nonce never came from this provider", "RFC 9449 §8";
     DpopNonceOfOtherRole = "the DPoP nonce came from the other role of this provider", "RFC 9449 §9";
+
+    ClientMetadata = "the client metadata cannot be registered", "RFC 7591 §2; DTR §Client Registration Metadata";
+    InitialAccessToken = "the initial access token is missing or unknown", "RFC 7591 §3";
+    RegistrationAccessToken = "the registration access token is missing or not the client's", "RFC 7592 §2";
+    RegistrationAccessTokenReplaced = "the registration access token had been replaced by a newer one", "RFC 7592 §3";
+    NotRegisteredForThis = "the client is not registered for this response type or grant type", "RFC 7591 §2";
+    ClientSecretExpired = "the client secret has expired", "RFC 7591 §3.2.1";
 
     AccessTokenInvalid = "the access token is missing, unknown, expired or revoked", "RFC 6750 §3.1";
     AccessTokenScheme = "the access token came under the wrong scheme", "RFC 9449 §7.1";

@@ -68,6 +68,11 @@ async fn nothing_shows_a_secret_when_sealed_values_are_opened_with_another_key()
 }
 
 #[tokio::test]
+async fn nothing_shows_a_secret_when_a_client_registers_itself() {
+    scenarios::when_a_client_registers_itself(&Ground::of_files()).await;
+}
+
+#[tokio::test]
 async fn nothing_shows_a_secret_when_the_store_fails() {
     scenarios::when_the_store_fails(&Ground::of_files()).await;
 }

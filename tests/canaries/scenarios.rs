@@ -1,12 +1,17 @@
 //! What goes well and what goes wrong, each in worlds of its own.
 
+use std::sync::Arc;
+
 use http::HeaderValue;
-use openid_deferred::testing::{Endpoint, Fault, IdTokenForgery};
-use openid_deferred::{AuthorizationSession, Clock as _, Keyring, Poller, SealingKey, SigningAlgorithm, SigningKey};
+use openid_deferred::testing::{Endpoint, Fault, IdTokenForgery, TestClock, TestProvider};
+use openid_deferred::{
+    AuthorizationSession, Clock as _, Keyring, Poller, Registrar, Registration, RegistrationRequest, SealingKey,
+    SigningAlgorithm, SigningKey,
+};
 use serde_json::json;
 
-use crate::show::Echo;
-use crate::world::{CLAIM, CLIENT_SECRET, CONTEXT, Ground, SECOND, keyring};
+use crate::show::{Echo, ShownNetwork};
+use crate::world::{CLAIM, CLIENT_SECRET, CONTEXT, Ground, REDIRECT_URI, SECOND, keyring};
 
 pub async fn of_a_flow_that_succeeds(ground: &Ground) {
     let worlds =
@@ -124,6 +129,61 @@ pub async fn when_sealed_values_are_opened_with_another_key(ground: &Ground) {
     world.sign_in().await;
     world.show_result(&Poller::builder(world.store.clone(), other).start().await);
     drop(poller);
+    world.assert_nothing_shows();
+}
+
+pub async fn when_a_client_registers_itself(ground: &Ground) {
+    const TOKEN: &str = "canary-of-an-initial-access-token";
+    let world = ground.basic().await;
+    world.secret(TOKEN);
+    for place in [Endpoint::Registration, Endpoint::ClientConfiguration] {
+        for fault in faults(place) {
+            let clock = Arc::new(TestClock::automatic());
+            let op = TestProvider::builder().in_process().clock(clock.clone()).initial_access_token(TOKEN).start();
+            let op = op.unwrap();
+            let network = ShownNetwork { inner: op.http_client(), log: ground.log.clone(), echo: Arc::default() };
+            let builder = Registrar::builder(op.issuer()).initial_access_token(TOKEN).clock(clock);
+            let builder = builder.http_client(Arc::new(network));
+            ground.log.show(&builder);
+            let registrar = builder.build().unwrap();
+            ground.log.show(&registrar);
+            let request = RegistrationRequest::new(REDIRECT_URI)
+                .contacts(["canary-of-a-contact@rp.test"])
+                .member("canary", CLIENT_SECRET);
+            world.secret("canary-of-a-contact@rp.test");
+            ground.log.show(&request);
+            op.misbehave(fault);
+            world.show_result(&registrar.register(request.clone()).await);
+            let mut registration = match registrar.register(request).await {
+                Ok(registration) => registration,
+                // Some faults last for two requests.
+                Err(error) => {
+                    ground.log.show_error(&error);
+                    continue;
+                }
+            };
+            world.show_result(&registrar.read(&mut registration).await);
+            let update = registration.metadata().to_request().client_name("canary of a client's name");
+            world.show_result(&registrar.update(&mut registration, update).await);
+            ground.log.show(&registration);
+            ground.log.show(&registration.differences());
+            ground.log.show(&registration.client());
+            world.show_result(&Registration::open(&keyring(), &[]));
+            world.secret("canary of a client's name");
+            let sealed = registration.seal(&keyring()).unwrap();
+            world.secret(&sealed);
+            world.secret(registration.client_secret().unwrap().expose());
+            world.show_result(&registrar.delete(&registration).await);
+            for request in op.requests() {
+                let answer = request.response_json();
+                for name in ["client_secret", "registration_access_token"] {
+                    if let Some(issued) = answer[name].as_str() {
+                        world.secret(issued);
+                    }
+                }
+            }
+        }
+    }
     world.assert_nothing_shows();
 }
 

@@ -12,5 +12,6 @@ mod client_authentication;
 mod encryption;
 mod mutual_tls;
 mod pushed;
+mod registration;
 mod sign_in;
 mod tokens;

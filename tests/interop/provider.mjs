@@ -114,7 +114,7 @@ provider.use(async (ctx, next) => {
 });
 
 // What the provider thinks of a request that it refused, for whoever reads the test's output.
-for (const name of ['authorization', 'pushed_authorization_request', 'grant', 'userinfo', 'introspection', 'revocation']) {
+for (const name of ['authorization', 'pushed_authorization_request', 'grant', 'userinfo', 'introspection', 'revocation', 'registration_create', 'registration_read', 'registration_update', 'registration_delete']) {
   provider.on(`${name}.error`, (ctx, error) => console.error(`${name}: ${error.message}: ${error.error_description}`));
 }
 provider.on('server_error', (ctx, error) => console.error(error));

@@ -4,5 +4,6 @@ mod clients;
 mod faults;
 mod flow;
 mod pings;
+mod registration;
 mod rp;
 mod rules;

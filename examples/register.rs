@@ -1,0 +1,79 @@
+//! A client that registers itself: what the OP made of it, a user who signs in through it, and its end.
+//!
+//! `cargo run --features testing --example register`
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openid_deferred::testing::{DecisionPolicy, TestClock, TestProvider};
+use openid_deferred::{
+    DifferenceEffect, Keyring, Outcome, Registrar, Registration, RegistrationRefusal, RegistrationRequest, SignIn,
+    SigningAlgorithm, SigningKey,
+};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    // An OP that registers whoever has the token, never binds access tokens, and takes a week to decide.
+    let clock = TestClock::automatic();
+    let op = TestProvider::builder()
+        .in_process()
+        .clock(Arc::new(clock.clone()))
+        .initial_access_token("taken-from-the-console")
+        .registers(|metadata| {
+            metadata.insert("dpop_bound_access_tokens".into(), false.into());
+        })
+        .interval(Duration::from_secs(3_600))
+        .decisions(DecisionPolicy::after(Duration::from_secs(7 * 86_400)))
+        .start()?;
+    let keyring = Keyring::ephemeral()?; // an application has one that lasts
+
+    let registrar = Registrar::builder(op.issuer())
+        .initial_access_token("taken-from-the-console")
+        .http_client(op.http_client()) // these two lines
+        .clock(Arc::new(clock.clone())) // are for the example only
+        .build()?;
+    let key = SigningKey::generate(SigningAlgorithm::Es256)?; // an application keeps it
+    let request = RegistrationRequest::new("https://rp.example/callback")
+        .private_key_jwt(&key)
+        .grant_type("refresh_token")
+        .id_token_signed_response_alg(SigningAlgorithm::Es256)
+        .deferred_client_notification_endpoint("https://rp.example/deferred/ping")
+        .dpop_bound_access_tokens()
+        .client_name("Example Bank")
+        .client_name_in("de", "Beispielbank");
+    let registration = registrar.register(request).await?;
+    let stored = registration.seal(&keyring)?; // before anything else: nobody can ask for it a second time
+    println!("registered for {}", registration.metadata().grant_types().join(" and "));
+    for difference in registration.differences() {
+        if difference.effect() >= DifferenceEffect::Weakens {
+            println!("look at {difference}");
+        }
+    }
+
+    // Later, perhaps in another process: the client is set as it was registered.
+    let mut registration = Registration::open(&keyring, &stored)?;
+    let client =
+        registration.client()?.signing_key(key).http_client(op.http_client()).clock(Arc::new(clock)).discover().await?;
+    let (url, session) = client.authorize().scopes(["profile"]).start().await?;
+    let query = op.visit(url).query(); // the user's browser goes there and comes back
+    let SignIn::Deferred(mut pending) = client.authorization_response(&query, session).await? else {
+        anyhow::bail!("the OP answered at once");
+    };
+    match client.wait(&mut pending).await? {
+        Outcome::Approved(authentication) => println!("welcome, {}", authentication.claims().subject()),
+        other => println!("not approved: {other:?}"),
+    }
+
+    // An update says everything anew, and the OP replaces the token with which it was made.
+    let update = registration.metadata().to_request().client_name("Example Bank & Sons");
+    registrar.update(&mut registration, update).await?;
+    let stored = registration.seal(&keyring)?;
+    println!("now called {}", registration.metadata().client_name().unwrap_or_default());
+
+    registrar.delete(&Registration::open(&keyring, &stored)?).await?;
+    let Err(error) = registrar.read(&mut registration).await else { anyhow::bail!("it is still there") };
+    assert_eq!(RegistrationRefusal::of(&error), Some(RegistrationRefusal::AccessToken));
+    println!("deleted");
+    op.assert_clean();
+    Ok(())
+}

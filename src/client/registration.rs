@@ -1,0 +1,274 @@
+//! RFC 7591, RFC 7592 and OpenID Connect Dynamic Client Registration 1.0: a client that registers itself (DTR §Client
+//! Registration Metadata).
+
+use std::fmt;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::clock::from_unix_seconds;
+use crate::error::{Error, ErrorKind};
+use crate::keyring::{Keyring, Purpose};
+use crate::pending;
+use crate::random::SystemRandom;
+use crate::secret::Secret;
+
+mod checks;
+mod difference;
+mod metadata;
+mod refusal;
+mod registrar;
+mod request;
+mod response;
+mod to_client;
+
+pub use difference::{DifferenceEffect, RegistrationDifference};
+pub use metadata::ClientMetadata;
+pub use refusal::RegistrationRefusal;
+pub use registrar::{Registrar, RegistrarBuilder};
+pub(super) use to_client::RegisteredMethod;
+
+pub use request::{ApplicationType, CertificateSubject, RegistrationRequest, SubjectType};
+
+/// What an OP issues with a registration, beside the metadata (RFC 7591 §3.2.1, RFC 7592 §3). RFC 7592 §2.2: a request
+/// for an update "MUST NOT include the "registration_access_token", "registration_client_uri",
+/// "client_secret_expires_at", or "client_id_issued_at" fields".
+const ISSUED: [&str; 6] = [
+    "client_id",
+    "client_secret",
+    "client_id_issued_at",
+    "client_secret_expires_at",
+    "registration_access_token",
+    "registration_client_uri",
+];
+
+/// A client as it is registered at an OP: its identifier and secret, what was asked for and what was registered, and the
+/// means to manage it. A [`Registrar`] makes it; [`client`](Self::client) starts a client from it.
+///
+/// [Seal](Self::seal) it and store it before it is used, and again after each [`Registrar::read`] and
+/// [`Registrar::update`]: the OP may have replaced the secret and the registration access token, and no longer know the
+/// old ones.
+///
+/// `Debug` shows neither the secret nor the token nor values of the metadata.
+#[derive(Clone)]
+pub struct Registration(Box<Body>);
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Body {
+    #[serde(rename = "v")]
+    version: u8,
+    #[serde(rename = "iss")]
+    issuer: String,
+    #[serde(rename = "cid")]
+    client_id: String,
+    #[serde(rename = "sec", with = "pending::optional_secret", default, skip_serializing_if = "Option::is_none")]
+    client_secret: Option<Secret>,
+    /// In seconds since 1970.
+    #[serde(rename = "iat", default, skip_serializing_if = "Option::is_none")]
+    issued_at: Option<u64>,
+    /// In seconds since 1970; `None` where it does not expire or the OP did not say.
+    #[serde(rename = "exp", default, skip_serializing_if = "Option::is_none")]
+    secret_expires_at: Option<u64>,
+    #[serde(rename = "uri", default, skip_serializing_if = "Option::is_none")]
+    configuration_endpoint: Option<Url>,
+    #[serde(rename = "rat", with = "pending::optional_secret", default, skip_serializing_if = "Option::is_none")]
+    access_token: Option<Secret>,
+    #[serde(rename = "req")]
+    requested: ClientMetadata,
+    #[serde(rename = "reg")]
+    registered: ClientMetadata,
+}
+
+const VERSION: u8 = 1;
+
+impl Registration {
+    /// The issuer identifier of the OP.
+    pub fn issuer(&self) -> &str {
+        &self.0.issuer
+    }
+
+    /// The client identifier that the OP chose.
+    pub fn client_id(&self) -> &str {
+        &self.0.client_id
+    }
+
+    /// The client secret, if the OP issued one.
+    pub fn client_secret(&self) -> Option<&Secret> {
+        self.0.client_secret.as_ref()
+    }
+
+    /// When the client secret expires. [Read](Registrar::read) the registration before that: OPs that let secrets expire
+    /// then issue a new one. `None` where it does not expire, or there is none.
+    pub fn client_secret_expires_at(&self) -> Option<SystemTime> {
+        self.0.secret_expires_at.map(from_unix_seconds)
+    }
+
+    /// When the client was registered, if the OP said so.
+    pub fn client_id_issued_at(&self) -> Option<SystemTime> {
+        self.0.issued_at.map(from_unix_seconds)
+    }
+
+    /// Where the registration is managed (`registration_client_uri`, RFC 7592 §3), if the OP offers that. It has been
+    /// checked like every endpoint of the OP.
+    pub fn registration_client_uri(&self) -> Option<&Url> {
+        self.0.configuration_endpoint.as_ref()
+    }
+
+    /// What it is managed with (`registration_access_token`, RFC 7592 §3): whoever has it can take the client over.
+    pub fn registration_access_token(&self) -> Option<&Secret> {
+        self.0.access_token.as_ref()
+    }
+
+    /// What the OP says that it has registered.
+    pub fn metadata(&self) -> &ClientMetadata {
+        &self.0.registered
+    }
+
+    /// What was asked for, in the registration or in the last update.
+    pub fn requested(&self) -> &ClientMetadata {
+        &self.0.requested
+    }
+
+    /// What the OP registered otherwise than it was asked, the worst first (RFC 7591 §3.2.1). Those that
+    /// [break](DifferenceEffect::Breaks) the client are also errors of [`client`](Self::client); those that
+    /// [weaken](DifferenceEffect::Weakens) it are for the application to judge.
+    ///
+    /// ```
+    /// # fn example(registration: &openid_deferred::Registration) {
+    /// use openid_deferred::DifferenceEffect;
+    ///
+    /// for difference in registration.differences() {
+    ///     if difference.effect() >= DifferenceEffect::Weakens {
+    ///         eprintln!("{difference}");
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn differences(&self) -> Vec<RegistrationDifference> {
+        difference::differences(&self.0.requested, &self.0.registered)
+    }
+
+    /// Seals everything into bytes that can be stored anywhere; [`open`](Self::open) is the way back.
+    ///
+    /// # Errors
+    ///
+    /// Only when randomness or the cryptographic library fail.
+    pub fn seal(&self, keyring: &Keyring) -> Result<Vec<u8>, Error> {
+        keyring.seal(&SystemRandom, Purpose::Registration, &[], &pending::to_json(&self.0)?)
+    }
+
+    /// Opens what [`seal`](Self::seal) made.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Sealed`]: the bytes were altered, are of another kind or a newer format, or were sealed with a key that
+    /// the keyring does not have.
+    pub fn open(keyring: &Keyring, sealed: &[u8]) -> Result<Self, Error> {
+        let plain = keyring.open(Purpose::Registration, &[], sealed)?;
+        let body: Body = pending::from_json(&plain)?;
+        if body.version != VERSION {
+            return Err(Error::new(ErrorKind::Sealed));
+        }
+        Ok(Self(Box::new(body)))
+    }
+}
+
+impl fmt::Debug for Registration {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Registration")
+            .field("issuer", &self.0.issuer)
+            .field("client_id", &self.0.client_id)
+            .field("metadata", &self.0.registered)
+            .field("is_manageable", &(self.0.configuration_endpoint.is_some() && self.0.access_token.is_some()))
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::response::ClientInformation;
+    use super::*;
+
+    /// It lies in databases: every later release opens it.
+    #[test]
+    fn a_registration_that_was_stored_before_opens() {
+        let keyring = Keyring::ephemeral().unwrap();
+        let stored = json!({
+            "v": 1, "iss": "https://op.test", "cid": "the-app", "sec": "s3cret", "iat": 5, "exp": 7,
+            "uri": "https://op.test/register/the-app", "rat": "token",
+            "req": { "redirect_uris": ["https://rp.test/"] }, "reg": { "client_name": "Example", "new": [1] },
+        });
+        let open = |stored: &Value| {
+            let sealed =
+                keyring.seal(&SystemRandom, Purpose::Registration, &[], stored.to_string().as_bytes()).unwrap();
+            Registration::open(&keyring, &sealed)
+        };
+        let registration = open(&stored).unwrap();
+        assert_eq!((registration.issuer(), registration.client_id()), ("https://op.test", "the-app"));
+        assert_eq!(registration.client_secret().unwrap().expose(), "s3cret");
+        assert_eq!(registration.client_id_issued_at(), Some(from_unix_seconds(5)));
+        assert_eq!(registration.client_secret_expires_at(), Some(from_unix_seconds(7)));
+        assert_eq!(registration.registration_client_uri().unwrap().path(), "/register/the-app");
+        assert_eq!(registration.registration_access_token().unwrap().expose(), "token");
+        assert_eq!(registration.requested().redirect_uris(), ["https://rp.test/"]);
+        assert_eq!(registration.metadata().get("new"), Some(&json!([1])));
+        assert_eq!(serde_json::to_value(&registration.0).unwrap(), stored);
+
+        let smallest = json!({ "v": 1, "iss": "i", "cid": "c", "req": {}, "reg": {} });
+        assert!(open(&smallest).unwrap().client_secret().is_none());
+        let newer = json!({ "v": 2, "iss": "i", "cid": "c", "req": {}, "reg": {} });
+        assert_eq!(*open(&newer).unwrap_err().kind(), ErrorKind::Sealed);
+    }
+
+    #[test]
+    fn whatever_an_op_answers_is_read_or_refused_and_can_be_compared() {
+        let odd = [
+            json!(null),
+            json!(true),
+            json!(-1),
+            json!(1e300),
+            json!(""),
+            json!("x"),
+            json!("\u{0}"),
+            json!("é"),
+            json!("a".repeat(10_000)),
+            json!([]),
+            json!([null, 7, "a b"]),
+            json!({}),
+            json!({ "keys": [7, {}] }),
+        ];
+        let good = json!({
+            "client_id": "a", "client_secret": "s", "client_secret_expires_at": 0, "client_id_issued_at": 1,
+            "registration_access_token": "t", "registration_client_uri": "https://op.test/a",
+            "redirect_uris": ["https://rp.test/"], "grant_types": ["a"], "response_types": ["code"], "scope": "openid",
+            "jwks": { "keys": [] }, "token_endpoint_auth_method": "none", "id_token_signed_response_alg": "RS256",
+            "default_max_age": 1, "client_name#de": "B", "dpop_bound_access_tokens": true,
+        });
+        let requested = RegistrationRequest::new("https://rp.test/").metadata().clone();
+        let (mut read, mut refused) = (0, 0);
+        for name in good.as_object().unwrap().keys() {
+            for value in &odd {
+                let mut answer = good.clone();
+                answer[name] = value.clone();
+                match ClientInformation::parse(answer.to_string().as_bytes(), |_| Ok(())) {
+                    Ok(information) => {
+                        read += 1;
+                        assert!(!information.client_id.is_empty());
+                        let shown = format!("{:?}", difference::differences(&requested, &information.metadata));
+                        assert!(!shown.contains("https://rp.test/"), "values do not show");
+                        assert!(ISSUED.iter().all(|issued| information.metadata.get(issued).is_none()));
+                    }
+                    Err(violation) => {
+                        refused += 1;
+                        assert_eq!(violation.member(), Some(name.as_str()));
+                    }
+                }
+            }
+        }
+        assert!(read > 150 && refused > 30, "{read} {refused}");
+    }
+}

@@ -1,0 +1,183 @@
+//! What would be refused, or would not work, and shows before anything is sent.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+use url::Url;
+
+use super::metadata::{ClientMetadata, DEFAULT_METHOD};
+use super::request::SUBJECTS;
+use crate::client::authorize::ResponseType;
+use crate::client::builder::{check_redirect_uri, setting};
+use crate::client::exchange::{CODE_GRANT, DEFERRED_GRANT};
+use crate::error::{Error, Misuse};
+
+/// Members of a JWK that only the owner of the key may have (RFC 7518 §6).
+const PRIVATE: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
+
+/// The members that say how something is encrypted, in pairs.
+const ENCRYPTION: [(&str, &str); 4] = [
+    ("id_token_encrypted_response_alg", "id_token_encrypted_response_enc"),
+    ("userinfo_encrypted_response_alg", "userinfo_encrypted_response_enc"),
+    ("authorization_encrypted_response_alg", "authorization_encrypted_response_enc"),
+    ("request_object_encryption_alg", "request_object_encryption_enc"),
+];
+
+impl super::RegistrationRequest {
+    /// Whether this can be sent.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        if let Some(name) = &self.reserved {
+            return Err(Misuse::ReservedParameter(name.clone()).into());
+        }
+        let metadata = self.metadata();
+        redirect_uris(metadata)?;
+        urls(metadata)?;
+        grants(metadata)?;
+        keys(metadata)?;
+        authentication(metadata)?;
+        encryption(metadata)?;
+        sector(metadata)?;
+        languages(metadata)?;
+        if metadata.dpop_bound_access_tokens() && metadata.tls_client_certificate_bound_access_tokens() {
+            return Err(setting(
+                "dpop_bound_access_tokens",
+                "access tokens are bound to a DPoP key or to the client certificate, not to both; ask for one of them",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn redirect_uris(metadata: &ClientMetadata) -> Result<(), Error> {
+    if metadata.redirect_uris().is_empty() {
+        return Err(setting("redirect_uri", "there is none; users could not come back"));
+    }
+    metadata.redirect_uris().into_iter().try_for_each(check_redirect_uri)
+}
+
+fn urls(metadata: &ClientMetadata) -> Result<(), Error> {
+    // DTR §Client Registration Metadata: "It MUST be an HTTPS URL." OpenID Connect Dynamic Client Registration 1.0 §2 says
+    // the same of the others.
+    for name in ["deferred_client_notification_endpoint", "jwks_uri", "sector_identifier_uri", "initiate_login_uri"] {
+        let Some(value) = metadata.get(name) else { continue };
+        if !url(value).is_some_and(|url| url.scheme() == "https" && url.fragment().is_none() && is_anonymous(&url)) {
+            return Err(setting(name, "it must be an absolute `https:` URL, without a user name and a fragment"));
+        }
+    }
+    for name in ["client_uri", "logo_uri", "policy_uri", "tos_uri"] {
+        let shown = |text: &str| Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "https" | "http"));
+        if !metadata.in_languages(name).all(|(_, text)| shown(text)) {
+            return Err(setting(name, "it must be the absolute URL of a web page or a picture"));
+        }
+    }
+    Ok(())
+}
+
+/// RFC 7591 §2.1: an OP "SHOULD take steps to ensure that a client cannot register itself into an inconsistent state".
+fn grants(metadata: &ClientMetadata) -> Result<(), Error> {
+    if metadata.response_types().is_empty() {
+        return Err(setting("response_types", "there is none; name the codes that the client asks for"));
+    }
+    let grants = metadata.grant_types();
+    for kind in ResponseType::ALL.into_iter().filter(|kind| metadata.allows_response_type(*kind)) {
+        for needed in [DEFERRED_GRANT, CODE_GRANT] {
+            if kind.needs(needed) && !grants.contains(&needed) {
+                return Err(setting("grant_types", "a response type needs a grant type that is not among them"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn keys(metadata: &ClientMetadata) -> Result<(), Error> {
+    let Some(jwks) = metadata.get("jwks") else { return Ok(()) };
+    // RFC 7591 §2: "The "jwks_uri" and "jwks" parameters MUST NOT both be present in the same request or response."
+    if metadata.jwks_uri().is_some() {
+        return Err(setting("jwks", "keys are registered themselves or at a `jwks_uri`, not both"));
+    }
+    let Some(keys) = jwks.get("keys").and_then(Value::as_array) else {
+        return Err(setting("jwks", "it is no JWK Set: an object with an array `keys`"));
+    };
+    if keys.iter().any(|key| !key.is_object() || PRIVATE.iter().any(|&member| key.get(member).is_some())) {
+        return Err(setting("jwks", "a key in it is private or symmetric, and not for others to know"));
+    }
+    Ok(())
+}
+
+fn authentication(metadata: &ClientMetadata) -> Result<(), Error> {
+    let method = metadata.token_endpoint_auth_method().unwrap_or(DEFAULT_METHOD);
+    let has_keys = metadata.jwks().is_some() || metadata.jwks_uri().is_some();
+    if matches!(method, "private_key_jwt" | "self_signed_tls_client_auth") && !has_keys {
+        return Err(setting(
+            "token_endpoint_auth_method",
+            "the OP has to know the public key: set `jwks` or `jwks_uri`",
+        ));
+    }
+    // RFC 8705 §2.1.2: "A client using the "tls_client_auth" authentication method MUST use exactly one of the below
+    // metadata parameters".
+    let subjects = SUBJECTS.iter().filter(|&&name| metadata.get(name).is_some()).count();
+    if method == "tls_client_auth" && subjects != 1 {
+        return Err(setting("tls_client_auth", "the OP has to know the certificate by exactly one of its names"));
+    }
+    if metadata.get("token_endpoint_auth_signing_alg").is_some_and(|algorithm| algorithm == "none") {
+        return Err(setting("token_endpoint_auth_signing_alg", "an assertion without a signature proves nothing"));
+    }
+    Ok(())
+}
+
+fn encryption(metadata: &ClientMetadata) -> Result<(), Error> {
+    let has_keys = metadata.jwks().is_some() || metadata.jwks_uri().is_some();
+    for (alg, enc) in ENCRYPTION {
+        // OpenID Connect Dynamic Client Registration 1.0 §2: "When id_token_encrypted_response_enc is included,
+        // id_token_encrypted_response_alg MUST also be provided."
+        if metadata.get(enc).is_some() && metadata.get(alg).is_none() {
+            return Err(setting(enc, "it is registered together with an algorithm for the key; set that too"));
+        }
+        // What a client encrypts is for a key of the OP.
+        if metadata.get(alg).is_some() && alg != "request_object_encryption_alg" && !has_keys {
+            return Err(setting(
+                alg,
+                "the OP has to know a public key to encrypt for: set `decryption_key` or `jwks_uri`",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// OpenID Connect Core 1.0 §8.1: "If there are multiple hostnames in the registered redirect_uris, the Client MUST
+/// register a sector_identifier_uri."
+fn sector(metadata: &ClientMetadata) -> Result<(), Error> {
+    if metadata.subject_type() != Some("pairwise") || metadata.sector_identifier_uri().is_some() {
+        return Ok(());
+    }
+    let hosts: BTreeSet<_> = metadata
+        .redirect_uris()
+        .into_iter()
+        .filter_map(|uri| Url::parse(uri).ok()?.host_str().map(str::to_owned))
+        .collect();
+    match hosts.len() {
+        0 | 1 => Ok(()),
+        _ => Err(setting("sector_identifier_uri", "pairwise subjects need it where redirect URIs have several hosts")),
+    }
+}
+
+/// RFC 7591 §2.2: names have a BCP 47 language tag behind a `#`.
+fn languages(metadata: &ClientMetadata) -> Result<(), Error> {
+    let is_tag = |tag: &str| {
+        let is_subtag =
+            |part: &str| (1..=8).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        tag.split('-').all(is_subtag)
+    };
+    if metadata.as_json().keys().filter_map(|name| name.split_once('#')).all(|(_, tag)| is_tag(tag)) {
+        return Ok(());
+    }
+    Err(setting("language", "it is no BCP 47 language tag, such as `de` or `zh-Hant`"))
+}
+
+fn url(value: &Value) -> Option<Url> {
+    Url::parse(value.as_str()?).ok().filter(Url::has_host)
+}
+
+fn is_anonymous(url: &Url) -> bool {
+    url.username().is_empty() && url.password().is_none()
+}

@@ -1,0 +1,302 @@
+//! What the OP registered otherwise than it was asked. RFC 7591 §3.2.1: "The authorization server MAY reject or replace
+//! any of the client's requested metadata values submitted during the registration and substitute them with suitable
+//! values."
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+use super::metadata::{ClientMetadata, DEFAULT_METHOD, words};
+use super::request::SUBJECTS;
+use crate::client::authorize::ResponseType;
+use crate::client::exchange::{CODE_GRANT, DEFERRED_GRANT};
+use crate::jose::{ContentEncryptionAlgorithm, KeyManagementAlgorithm, SigningAlgorithm};
+
+/// One member of the client metadata that is not as it was asked for.
+///
+/// `Debug` shows the name of the member and what the difference does, and no values.
+#[derive(Clone, PartialEq)]
+pub struct RegistrationDifference {
+    member: String,
+    requested: Option<Value>,
+    registered: Option<Value>,
+    effect: DifferenceEffect,
+    problem: &'static str,
+}
+
+/// What a [`RegistrationDifference`] does to the client.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DifferenceEffect {
+    /// The client works as it should. A client that is made from the registration follows the OP.
+    Harmless,
+    /// The client works, but something that protects it or its users is not there, or pings will not come: look at it
+    /// before users are sent out.
+    Weakens,
+    /// The client would be refused, or could not read an answer. No client is made from such a registration.
+    Breaks,
+}
+
+use DifferenceEffect::{Breaks, Harmless, Weakens};
+
+impl RegistrationDifference {
+    /// The name of the member, with its language tag where it has one.
+    pub fn member(&self) -> &str {
+        &self.member
+    }
+
+    /// What was asked for; `None` where nothing was, and the OP asks something of the client.
+    pub fn requested(&self) -> Option<&Value> {
+        self.requested.as_ref()
+    }
+
+    /// What the OP registered; `None` where it does not say.
+    pub fn registered(&self) -> Option<&Value> {
+        self.registered.as_ref()
+    }
+
+    /// What it does.
+    pub fn effect(&self) -> DifferenceEffect {
+        self.effect
+    }
+
+    /// What it means for the client, in a few words.
+    pub fn problem(&self) -> &'static str {
+        self.problem
+    }
+}
+
+impl fmt::Display for RegistrationDifference {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "`{}`: {}", self.member, self.problem)
+    }
+}
+
+impl fmt::Debug for RegistrationDifference {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("RegistrationDifference")
+            .field("member", &self.member)
+            .field("effect", &self.effect)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What an OP may demand of a client that did not ask for it, so that the client has to do something about it.
+const DEMANDS: [&str; 12] = [
+    "token_endpoint_auth_method",
+    "id_token_signed_response_alg",
+    "id_token_encrypted_response_alg",
+    "id_token_encrypted_response_enc",
+    "userinfo_signed_response_alg",
+    "userinfo_encrypted_response_alg",
+    "userinfo_encrypted_response_enc",
+    "dpop_bound_access_tokens",
+    "tls_client_certificate_bound_access_tokens",
+    "require_pushed_authorization_requests",
+    "require_signed_request_object",
+    "authorization_encrypted_response_alg",
+];
+
+/// All differences, the worst first.
+pub(super) fn differences(requested: &ClientMetadata, registered: &ClientMetadata) -> Vec<RegistrationDifference> {
+    let asked = requested.as_json().iter();
+    let asked = asked.filter(|(_, value)| !is_nothing(value)).map(|(name, value)| (name.as_str(), Some(value)));
+    let is_new = |name: &&str| requested.get(name).is_none_or(is_nothing);
+    let demanded = DEMANDS.into_iter().filter(is_new).map(|name| (name, None));
+    let mut differences: Vec<_> = asked
+        .chain(demanded)
+        .filter_map(|(name, value)| {
+            let answer = registered.get(name);
+            if is_same(name, value, answer) {
+                return None;
+            }
+            let (effect, problem) = effect(name, value, requested, registered)?;
+            let (requested, registered) = (value.cloned(), answer.cloned());
+            Some(RegistrationDifference { member: name.to_owned(), requested, registered, effect, problem })
+        })
+        .collect();
+    // The sort is stable: members stay in the order of the request.
+    differences.sort_by_key(|difference| std::cmp::Reverse(difference.effect));
+    differences
+}
+
+/// What OPs mean by leaving a member out.
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Array(values) => values.is_empty(),
+        _ => false,
+    }
+}
+
+fn is_same(name: &str, requested: Option<&Value>, registered: Option<&Value>) -> bool {
+    match (requested, registered) {
+        (None, None) => true,
+        (None, Some(value)) => is_nothing(value),
+        // RFC 7591 §2 has defaults, which not every OP repeats.
+        (Some(value), None) => match name {
+            "token_endpoint_auth_method" => value == DEFAULT_METHOD,
+            "id_token_signed_response_alg" => value == "RS256",
+            "application_type" => value == "web",
+            "response_types" => set(value) == BTreeSet::from(["code".to_owned()]),
+            "grant_types" => set(value) == BTreeSet::from([CODE_GRANT.to_owned()]),
+            _ => false,
+        },
+        (Some(Value::String(left)), Some(Value::String(right))) if name == "scope" => words(left) == words(right),
+        (Some(left), Some(right)) if name == "jwks" => public_keys(left) == public_keys(right),
+        // `default_acr_values` is the one list with an order.
+        (Some(left @ Value::Array(_)), Some(right @ Value::Array(_))) if name != "default_acr_values" => {
+            set(left) == set(right)
+        }
+        (Some(left), Some(right)) => left == right,
+    }
+}
+
+/// A list in which order and repetitions mean nothing, and in each value neither the order of its words.
+fn set(value: &Value) -> BTreeSet<String> {
+    let normal = |value: &Value| match value.as_str() {
+        Some(text) => words(text).into_iter().collect::<Vec<_>>().join(" "),
+        None => value.to_string(),
+    };
+    value.as_array().into_iter().flatten().map(normal).collect()
+}
+
+/// The keys themselves, without what is said about them.
+fn public_keys(jwks: &Value) -> BTreeSet<String> {
+    const MATERIAL: [&str; 6] = ["kty", "crv", "x", "y", "n", "e"];
+    let keys = jwks.get("keys").and_then(Value::as_array);
+    let material = |key: &Value| {
+        let members = MATERIAL.iter().filter_map(|&name| Some((name.to_owned(), key.get(name)?.clone())));
+        Value::Object(members.collect::<Map<_, _>>()).to_string()
+    };
+    keys.into_iter().flatten().map(material).collect()
+}
+
+/// What the difference does, and what to say about it; `None` for no difference after all.
+fn effect(
+    name: &str,
+    asked: Option<&Value>,
+    requested: &ClientMetadata,
+    registered: &ClientMetadata,
+) -> Option<(DifferenceEffect, &'static str)> {
+    let answer = registered.get(name);
+    let text = answer.and_then(Value::as_str);
+    Some(match name {
+        "redirect_uris" => {
+            let registered = registered.redirect_uris();
+            match requested.redirect_uris().iter().all(|uri| registered.contains(uri)) {
+                true => (Weakens, "the OP would send users to further redirect URIs"),
+                false => (Breaks, "a redirect URI is missing, and the OP refuses requests that name it"),
+            }
+        }
+        "response_types" => response_types(requested, registered),
+        "grant_types" => grant_types(requested, registered),
+        "token_endpoint_auth_method" if asked.is_none() => match text {
+            Some(method) if METHODS.contains(&method) => return None,
+            _ => (Breaks, "the client is to authenticate in a way that this crate does not have"),
+        },
+        "token_endpoint_auth_method" => (Breaks, "the client would authenticate in a way that the OP refuses"),
+        "token_endpoint_auth_signing_alg" if answer.is_none() => (Harmless, "the OP takes any algorithm that it lists"),
+        "token_endpoint_auth_signing_alg" | "request_object_signing_alg" => {
+            (Breaks, "what the client signs has another algorithm, and the OP refuses it")
+        }
+        "id_token_signed_response_alg" | "userinfo_signed_response_alg" => match signature(asked, answer) {
+            // ID Tokens are always signed, and where nothing was asked for the OP has to choose.
+            (Harmless, _) if asked.is_none() && name == "id_token_signed_response_alg" => return None,
+            effect => effect,
+        },
+        "id_token_encrypted_response_alg" | "userinfo_encrypted_response_alg" => match text {
+            None => (Weakens, "what was to be encrypted comes in clear"),
+            Some(name) if KeyManagementAlgorithm::from_name(name).is_none() => {
+                (Breaks, "it comes encrypted in a way that this crate cannot or will not decrypt")
+            }
+            Some(_) => (Harmless, "it comes encrypted in another way, for which the client needs a key"),
+        },
+        "id_token_encrypted_response_enc" | "userinfo_encrypted_response_enc" => match text {
+            Some(name) if ContentEncryptionAlgorithm::from_name(name).is_none() => {
+                (Breaks, "it comes encrypted in a way that this crate cannot or will not decrypt")
+            }
+            _ => (Harmless, "its contents are encrypted in another way"),
+        },
+        "authorization_encrypted_response_alg" if asked.is_none() => {
+            (Harmless, "authorization responses that are JWTs come encrypted, for which the client needs a key")
+        }
+        "require_signed_request_object" if asked.is_none() => {
+            (Weakens, "the OP takes signed authorization requests only, so the client has to sign them")
+        }
+        "dpop_bound_access_tokens"
+        | "tls_client_certificate_bound_access_tokens"
+        | "require_pushed_authorization_requests"
+        | "require_signed_request_object" => match asked {
+            None => (Harmless, "the OP insists on it, although it was not asked to"),
+            Some(_) => (Weakens, "the OP does not insist on it, so it is on the client alone to do it"),
+        },
+        "jwks" | "jwks_uri" => match answer {
+            None => (Weakens, "the OP does not say that it knows the client's keys"),
+            Some(_) => (Breaks, "the OP took other keys for those of the client"),
+        },
+        "deferred_client_notification_endpoint" => (Weakens, "pings do not come, and only polls find the outcome"),
+        "subject_type" | "sector_identifier_uri" => (Weakens, "users have a `sub` of another kind"),
+        "default_max_age" | "require_auth_time" => (Weakens, "the OP does not say when users authenticated"),
+        "scope" => match registered.scope().is_some_and(|scopes| !scopes.contains(&"openid")) {
+            true => (Breaks, "`openid` is missing, so there are no ID Tokens"),
+            false => (Harmless, "the client may ask for other scopes"),
+        },
+        name if SUBJECTS.contains(&name) => (Breaks, "the OP does not recognise the client's certificate"),
+        _ => (Harmless, "the OP keeps something else"),
+    })
+}
+
+/// The methods that this crate has.
+pub(super) const METHODS: [&str; 7] = [
+    "none",
+    "client_secret_basic",
+    "client_secret_post",
+    "client_secret_jwt",
+    "private_key_jwt",
+    "tls_client_auth",
+    "self_signed_tls_client_auth",
+];
+
+fn response_types(requested: &ClientMetadata, registered: &ClientMetadata) -> (DifferenceEffect, &'static str) {
+    let asked = || ResponseType::ALL.into_iter().filter(|kind| requested.allows_response_type(*kind));
+    let left = || asked().filter(|kind| registered.allows_response_type(*kind));
+    let deferred = |kind: ResponseType| kind.needs(DEFERRED_GRANT);
+    if left().next().is_none() || (asked().any(deferred) && !left().any(deferred)) {
+        return (Breaks, "the OP refuses every authorization request of the flow");
+    }
+    (Harmless, "the client may ask for other response types")
+}
+
+fn grant_types(requested: &ClientMetadata, registered: &ClientMetadata) -> (DifferenceEffect, &'static str) {
+    let (asked, left) = (requested.grant_types(), registered.grant_types());
+    let missing = |grant: &str| asked.contains(&grant) && !left.contains(&grant);
+    if missing(DEFERRED_GRANT) {
+        return (Breaks, "the deferred grant is missing, and no deferred code can be exchanged");
+    }
+    if missing(CODE_GRANT) {
+        return (Breaks, "the code grant is missing, and no code can be exchanged");
+    }
+    if missing("refresh_token") {
+        return (Weakens, "there are no refresh tokens");
+    }
+    (Harmless, "the client may use other grant types")
+}
+
+/// An HMAC that nobody asked for lets everybody who knows the client secret sign ID Tokens.
+fn signature(asked: Option<&Value>, answer: Option<&Value>) -> (DifferenceEffect, &'static str) {
+    let Some(answer) = answer else {
+        return (Weakens, "the OP does not say that it will sign with the algorithm that was asked for");
+    };
+    let algorithm = |value: Option<&Value>| value.and_then(Value::as_str).and_then(SigningAlgorithm::from_name);
+    let asked_for_hmac = algorithm(asked).is_some_and(SigningAlgorithm::is_symmetric);
+    match algorithm(Some(answer)) {
+        None => (Breaks, "it comes unsigned, or signed with an algorithm that this crate does not have"),
+        Some(registered) if registered.is_symmetric() && !asked_for_hmac => {
+            (Breaks, "it comes signed with an HMAC, which is only ever accepted when it was asked for")
+        }
+        Some(_) => (Harmless, "it comes signed with another algorithm"),
+    }
+}

@@ -1,0 +1,247 @@
+//! What an OP has registered about a client (RFC 7591 §2; OpenID Connect Dynamic Client Registration 1.0 §2).
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::request::RegistrationRequest;
+use crate::client::authorize::ResponseType;
+use crate::client::exchange::{CODE_GRANT, DEFERRED_GRANT};
+use crate::jose::SigningAlgorithm;
+
+/// The metadata of a client, as the OP says it has registered them. [`to_request`](Self::to_request) starts an update.
+///
+/// A member that the OP wrote in another type than it must have reads as if it were missing; [`get`](Self::get) shows
+/// it. `Debug` shows the names of the members and no values.
+#[derive(Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ClientMetadata(pub(super) Map<String, Value>);
+
+macro_rules! accessors {
+    ($($(#[$attribute:meta])* $name:ident: $kind:ident;)*) => {
+        impl ClientMetadata {
+            $(accessors!(@$kind $(#[$attribute])* $name);)*
+        }
+    };
+    (@text $(#[$attribute:meta])* $name:ident) => {
+        $(#[$attribute])*
+        pub fn $name(&self) -> Option<&str> {
+            self.text(stringify!($name))
+        }
+    };
+    (@texts $(#[$attribute:meta])* $name:ident) => {
+        $(#[$attribute])*
+        pub fn $name(&self) -> Vec<&str> {
+            self.texts(stringify!($name))
+        }
+    };
+    (@algorithm $(#[$attribute:meta])* $name:ident) => {
+        $(#[$attribute])*
+        /// `None` also for an algorithm that this crate does not have; [`get`](Self::get) shows its name.
+        pub fn $name(&self) -> Option<SigningAlgorithm> {
+            SigningAlgorithm::from_name(self.text(stringify!($name))?)
+        }
+    };
+    (@flag $(#[$attribute:meta])* $name:ident) => {
+        $(#[$attribute])*
+        pub fn $name(&self) -> bool {
+            self.get(stringify!($name)) == Some(&Value::Bool(true))
+        }
+    };
+}
+
+accessors! {
+    /// Where the OP may send users back to.
+    redirect_uris: texts;
+    /// Who answers for the client: e-mail addresses.
+    contacts: texts;
+    /// The name that users see. [`in_languages`](Self::in_languages) has the others.
+    client_name: text;
+    /// A page about the client.
+    client_uri: text;
+    /// A logo that users see.
+    logo_uri: text;
+    /// What happens to users' data.
+    policy_uri: text;
+    /// The terms of service.
+    tos_uri: text;
+    /// Where the client publishes its keys.
+    jwks_uri: text;
+    /// Whether the client is a `web` or a `native` one.
+    application_type: text;
+    /// How the client authenticates.
+    token_endpoint_auth_method: text;
+    /// The algorithm of client assertions.
+    token_endpoint_auth_signing_alg: algorithm;
+    /// The algorithm of ID Tokens.
+    id_token_signed_response_alg: algorithm;
+    /// How the keys of encrypted ID Tokens are encrypted.
+    id_token_encrypted_response_alg: text;
+    /// How the contents of encrypted ID Tokens are encrypted.
+    id_token_encrypted_response_enc: text;
+    /// The algorithm of UserInfo responses.
+    userinfo_signed_response_alg: algorithm;
+    /// How the keys of encrypted UserInfo responses are encrypted.
+    userinfo_encrypted_response_alg: text;
+    /// How the contents of encrypted UserInfo responses are encrypted.
+    userinfo_encrypted_response_enc: text;
+    /// The algorithm of request objects (RFC 9101).
+    request_object_signing_alg: algorithm;
+    /// How the keys of encrypted request objects are encrypted.
+    request_object_encryption_alg: text;
+    /// How the contents of encrypted request objects are encrypted.
+    request_object_encryption_enc: text;
+    /// The algorithm of authorization responses that are JWTs (JARM §3).
+    authorization_signed_response_alg: algorithm;
+    /// How the keys of encrypted authorization responses are encrypted.
+    authorization_encrypted_response_alg: text;
+    /// How the contents of encrypted authorization responses are encrypted.
+    authorization_encrypted_response_enc: text;
+    /// Whether token requests need a DPoP proof (RFC 9449 §5.2).
+    dpop_bound_access_tokens: flag;
+    /// Whether access tokens are bound to the client certificate (RFC 8705 §3.4).
+    tls_client_certificate_bound_access_tokens: flag;
+    /// Whether authorization requests have to be pushed (RFC 9126 §6).
+    require_pushed_authorization_requests: flag;
+    /// Whether authorization requests have to be signed (RFC 9101 §10.5).
+    require_signed_request_object: flag;
+    /// Whether ID Tokens always have `auth_time`.
+    require_auth_time: flag;
+    /// Whether users have another `sub` at every client (`pairwise`) or the same one (`public`).
+    subject_type: text;
+    /// What makes several clients share the `sub` of their users.
+    sector_identifier_uri: text;
+    /// Authentication context classes that are asked for where a request names none.
+    default_acr_values: texts;
+    /// Where others may send users to sign in at the OP.
+    initiate_login_uri: text;
+    /// Where request objects may lie.
+    request_uris: texts;
+    /// Where users may be sent after a logout.
+    post_logout_redirect_uris: texts;
+    /// What software the client runs.
+    software_id: text;
+    /// Which version of it.
+    software_version: text;
+    /// Where Ping Callbacks go (DTR §Client Registration Metadata).
+    deferred_client_notification_endpoint: text;
+}
+
+/// What stands for a member that the OP does not mention (RFC 7591 §2).
+pub(super) const DEFAULT_METHOD: &str = "client_secret_basic";
+
+impl ClientMetadata {
+    /// `response_types`; `code` where the OP does not mention them.
+    pub fn response_types(&self) -> Vec<&str> {
+        if self.0.contains_key("response_types") { self.texts("response_types") } else { vec!["code"] }
+    }
+
+    /// `grant_types`; `authorization_code` where the OP does not mention them.
+    pub fn grant_types(&self) -> Vec<&str> {
+        if self.0.contains_key("grant_types") { self.texts("grant_types") } else { vec!["authorization_code"] }
+    }
+
+    /// `scope`: the scopes that the client may ask for. `None` where the OP does not restrict them.
+    pub fn scope(&self) -> Option<Vec<&str>> {
+        Some(self.text("scope")?.split_ascii_whitespace().collect())
+    }
+
+    /// `jwks`: the client's public keys, where they were registered themselves.
+    pub fn jwks(&self) -> Option<&Value> {
+        self.get("jwks").filter(|keys| keys.is_object())
+    }
+
+    /// `default_max_age`: how long ago users may have authenticated where a request does not say.
+    pub fn default_max_age(&self) -> Option<Duration> {
+        self.get("default_max_age")?.as_u64().map(Duration::from_secs)
+    }
+
+    /// A member for humans, such as `client_name`, in every language that it was registered in, with the language tag;
+    /// the one for all other languages has none (RFC 7591 §2.2).
+    ///
+    /// ```
+    /// use openid_deferred::RegistrationRequest;
+    ///
+    /// let request = RegistrationRequest::new("https://rp.example/callback")
+    ///     .client_name("Example")
+    ///     .client_name_in("ja", "例");
+    /// let names: Vec<_> = request.metadata().in_languages("client_name").collect();
+    /// assert_eq!(names, [(None, "Example"), (Some("ja"), "例")]);
+    /// ```
+    pub fn in_languages<'a>(&'a self, member: &'a str) -> impl Iterator<Item = (Option<&'a str>, &'a str)> {
+        self.0.iter().filter_map(move |(name, value)| {
+            let tag = match name.strip_prefix(member)? {
+                "" => None,
+                rest => Some(rest.strip_prefix('#')?),
+            };
+            Some((tag, value.as_str()?))
+        })
+    }
+
+    /// Any member by its name.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
+    /// All members.
+    pub fn as_json(&self) -> &Map<String, Value> {
+        &self.0
+    }
+
+    /// A request that says the same, to be changed and sent as an [update](super::Registrar::update). An update replaces
+    /// everything, so what it leaves out is deleted.
+    pub fn to_request(&self) -> RegistrationRequest {
+        RegistrationRequest::of(self.clone())
+    }
+
+    /// Whether this response type is registered. Its values have no order.
+    pub(super) fn allows_response_type(&self, response_type: ResponseType) -> bool {
+        self.response_types().iter().any(|&listed| words(listed) == words(response_type.as_str()))
+    }
+
+    /// Whether such a client has a secret: to authenticate with, or as the key of what the OP signs for it.
+    pub(super) fn needs_secret(&self) -> bool {
+        let is_hmac = |name| self.text(name).is_some_and(|algorithm| algorithm.starts_with("HS"));
+        self.token_endpoint_auth_method().unwrap_or(DEFAULT_METHOD).starts_with("client_secret_")
+            || is_hmac("id_token_signed_response_alg")
+            || is_hmac("userinfo_signed_response_alg")
+            || is_hmac("authorization_signed_response_alg")
+    }
+
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        self.get(name)?.as_str()
+    }
+
+    fn texts(&self, name: &str) -> Vec<&str> {
+        self.get(name).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect()
+    }
+}
+
+/// What a text lists that has no order.
+pub(super) fn words(text: &str) -> std::collections::BTreeSet<&str> {
+    text.split_ascii_whitespace().collect()
+}
+
+impl fmt::Debug for ClientMetadata {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("ClientMetadata ")?;
+        formatter.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl ResponseType {
+    /// Whether this grant type has to be registered with it (RFC 7591 §2.1; DTR §Deferred Code Response Type).
+    pub(super) fn needs(self, grant_type: &str) -> bool {
+        let (deferred, code) = (grant_type == DEFERRED_GRANT, grant_type == CODE_GRANT);
+        match self {
+            Self::DeferredCode => deferred,
+            Self::DeferredCodeOrCode => deferred || code,
+            Self::Code => code,
+        }
+    }
+
+    /// The response types that this crate has.
+    pub(super) const ALL: [Self; 3] = [Self::DeferredCode, Self::DeferredCodeOrCode, Self::Code];
+}

@@ -1,0 +1,62 @@
+//! Why an OP does not register a client (RFC 7591 §3.2.2), or does not let it manage its registration (RFC 7592 §2).
+
+use crate::error::{Error, ErrorKind, Rule};
+
+/// Why the OP refused a request about a registration. [`of`](Self::of) finds it in an error.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RegistrationRefusal {
+    /// `invalid_redirect_uri`: it does not take a redirect URI.
+    InvalidRedirectUri,
+    /// `invalid_client_metadata`: it does not take another member. The error's description may say which.
+    InvalidClientMetadata,
+    /// `invalid_software_statement`: it cannot verify the software statement.
+    InvalidSoftwareStatement,
+    /// `unapproved_software_statement`: it does not know the software, or not from this issuer.
+    UnapprovedSoftwareStatement,
+    /// 401: the initial access token, or the registration access token, is missing, expired or revoked. OPs say the same
+    /// of a client that they no longer know (RFC 7592 §2.1).
+    AccessToken,
+    /// 403: the token is good, but not for this.
+    NotPermitted,
+    /// 405: the OP does not offer this. Many let clients read and not delete themselves.
+    NotOffered,
+}
+
+impl RegistrationRefusal {
+    /// The refusal that an error of a [`Registrar`](super::Registrar) is; `None` if it is something else, such as trouble
+    /// on the way.
+    ///
+    /// ```
+    /// # async fn example(registrar: &openid_deferred::Registrar, request: openid_deferred::RegistrationRequest) {
+    /// use openid_deferred::RegistrationRefusal;
+    ///
+    /// if let Err(error) = registrar.register(request).await {
+    ///     match RegistrationRefusal::of(&error) {
+    ///         Some(RegistrationRefusal::AccessToken) => println!("get a new initial access token"),
+    ///         Some(refusal) => println!("the OP does not register it: {refusal:?}"),
+    ///         None => println!("{error}"),
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn of(error: &Error) -> Option<Self> {
+        let (code, status) = match error.kind() {
+            ErrorKind::ErrorResponse(response) => (Some(response.code()), response.status()),
+            ErrorKind::Protocol(violation) if violation.rule() == Rule::UnexpectedStatus => (None, violation.status()),
+            // A 401 whose body is JSON without an error.
+            ErrorKind::Protocol(violation) if violation.member() == Some("error") => (None, violation.status()),
+            _ => return None,
+        };
+        match (code, status) {
+            (Some("invalid_redirect_uri"), _) => Some(Self::InvalidRedirectUri),
+            (Some("invalid_client_metadata"), _) => Some(Self::InvalidClientMetadata),
+            (Some("invalid_software_statement"), _) => Some(Self::InvalidSoftwareStatement),
+            (Some("unapproved_software_statement"), _) => Some(Self::UnapprovedSoftwareStatement),
+            (_, Some(401)) => Some(Self::AccessToken),
+            (_, Some(403)) => Some(Self::NotPermitted),
+            (_, Some(405)) => Some(Self::NotOffered),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,449 @@
+//! What a client asks to be registered with (RFC 7591 §2; OpenID Connect Dynamic Client Registration 1.0 §2).
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::metadata::ClientMetadata;
+use crate::client::authorize::ResponseType;
+use crate::client::exchange::{CODE_GRANT, DEFERRED_GRANT};
+use crate::jose::{ContentEncryptionAlgorithm, DecryptionKey, KeyManagementAlgorithm, Signer, SigningAlgorithm};
+use crate::secret::Secret;
+
+/// What a client asks to be registered with: the client metadata of RFC 7591 §2, of OpenID Connect Dynamic Client
+/// Registration 1.0 §2 and of the specifications that build on them. Give it to
+/// [`Registrar::register`](super::Registrar::register) or [`update`](super::Registrar::update), which check it first.
+///
+/// ```
+/// use openid_deferred::{RegistrationRequest, SigningAlgorithm, SigningKey};
+///
+/// # fn main() -> Result<(), openid_deferred::Error> {
+/// let key = SigningKey::generate(SigningAlgorithm::Es256)?;
+/// let request = RegistrationRequest::new("https://rp.example/callback")
+///     .deferred_client_notification_endpoint("https://rp.example/deferred/ping")
+///     .grant_type("refresh_token")
+///     .private_key_jwt(&key)
+///     .id_token_signed_response_alg(SigningAlgorithm::Es256)
+///     .dpop_bound_access_tokens()
+///     .client_name("Example Bank")
+///     .client_name_in("de", "Beispielbank");
+/// assert_eq!(request.metadata().grant_types(), ["urn:openid:params:grant-type:deferred", "refresh_token"]);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// What has no method here is a [`member`](Self::member). `Debug` shows the names of the members and no values.
+#[derive(Debug, Clone)]
+#[must_use = "a request does nothing until a `Registrar` sends it"]
+pub struct RegistrationRequest {
+    metadata: ClientMetadata,
+    /// Names that an extra member cannot have; noticed when the request is sent.
+    pub(super) reserved: Option<String>,
+}
+
+/// Whether users meet the client in a browser or as a program of their own (OpenID Connect Dynamic Client Registration
+/// 1.0 §2).
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ApplicationType {
+    /// `web`, which is also the default of OPs.
+    Web,
+    /// `native`.
+    Native,
+}
+
+/// Whether a user has one `sub` for all clients (OpenID Connect Core 1.0 §8).
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubjectType {
+    /// `public`: the same for all clients.
+    Public,
+    /// `pairwise`: another one for every sector, so that clients cannot compare their users.
+    Pairwise,
+}
+
+/// By what the OP recognises the certificate of `tls_client_auth` (RFC 8705 §2.1.2).
+#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CertificateSubject {
+    /// The distinguished name of its subject, in the text form of RFC 4514.
+    DistinguishedName(String),
+    /// A DNS name among its subject alternative names.
+    DnsName(String),
+    /// A URI among its subject alternative names.
+    Uri(String),
+    /// An IP address among its subject alternative names.
+    IpAddress(String),
+    /// An e-mail address among its subject alternative names.
+    Email(String),
+}
+
+macro_rules! setters {
+    ($($(#[$attribute:meta])* $name:ident: $kind:ident;)*) => {
+        impl RegistrationRequest {
+            $(setters!(@$kind $(#[$attribute])* $name);)*
+        }
+    };
+    (@text $(#[$attribute:meta])* $name:ident) => {
+        $(#[$attribute])*
+        pub fn $name(self, value: impl Into<String>) -> Self {
+            self.set(stringify!($name), value.into())
+        }
+    };
+    (@texts $(#[$attribute:meta])* $name:ident) => {
+        $(#[$attribute])*
+        pub fn $name<S: Into<String>>(self, values: impl IntoIterator<Item = S>) -> Self {
+            self.set(stringify!($name), texts(values))
+        }
+    };
+    (@signature $(#[$attribute:meta])* $name:ident) => {
+        $(#[$attribute])*
+        pub fn $name(self, algorithm: SigningAlgorithm) -> Self {
+            self.set(stringify!($name), algorithm.as_str())
+        }
+    };
+    (@key $(#[$attribute:meta])* $name:ident) => {
+        $(#[$attribute])*
+        pub fn $name(self, algorithm: KeyManagementAlgorithm) -> Self {
+            self.set(stringify!($name), algorithm.as_str())
+        }
+    };
+    (@content $(#[$attribute:meta])* $name:ident) => {
+        $(#[$attribute])*
+        pub fn $name(self, algorithm: ContentEncryptionAlgorithm) -> Self {
+            self.set(stringify!($name), algorithm.as_str())
+        }
+    };
+    (@flag $(#[$attribute:meta])* $name:ident) => {
+        $(#[$attribute])*
+        pub fn $name(self) -> Self {
+            self.set(stringify!($name), true)
+        }
+    };
+}
+
+setters! {
+    /// Where the client publishes its keys, by HTTPS, instead of registering them: then they can rotate without an update.
+    jwks_uri: text;
+    /// How the client authenticates: `none`, `client_secret_basic`, `client_secret_post` or `client_secret_jwt`; for the
+    /// others there are [`private_key_jwt`](Self::private_key_jwt), [`tls_client_auth`](Self::tls_client_auth) and
+    /// [`self_signed_tls_client_auth`](Self::self_signed_tls_client_auth). OPs take `client_secret_basic` unless set.
+    token_endpoint_auth_method: text;
+    /// The algorithm of client assertions.
+    token_endpoint_auth_signing_alg: signature;
+    /// The algorithm of ID Tokens. OPs take `RS256` unless set.
+    id_token_signed_response_alg: signature;
+    /// Encrypts ID Tokens, interim and final, for a [`decryption_key`](Self::decryption_key).
+    id_token_encrypted_response_alg: key;
+    /// How their contents are encrypted. OPs take `A128CBC-HS256` unless set.
+    id_token_encrypted_response_enc: content;
+    /// Has UserInfo responses signed.
+    userinfo_signed_response_alg: signature;
+    /// Has UserInfo responses encrypted.
+    userinfo_encrypted_response_alg: key;
+    /// How their contents are encrypted.
+    userinfo_encrypted_response_enc: content;
+    /// The algorithm of request objects (RFC 9101).
+    request_object_signing_alg: signature;
+    /// How the keys of encrypted request objects are encrypted.
+    request_object_encryption_alg: key;
+    /// How their contents are encrypted.
+    request_object_encryption_enc: content;
+    /// The algorithm of authorization responses that are JWTs (JARM §3).
+    authorization_signed_response_alg: signature;
+    /// How the keys of encrypted authorization responses are encrypted (JARM §3).
+    authorization_encrypted_response_alg: key;
+    /// How their contents are encrypted (JARM §3).
+    authorization_encrypted_response_enc: content;
+    /// Has the OP insist on DPoP in every token request of this client (RFC 9449 §5.2).
+    dpop_bound_access_tokens: flag;
+    /// Has access tokens bound to the client certificate (RFC 8705 §3.4). It excludes DPoP; see
+    /// [`ClientBuilder::certificate_bound_access_tokens`](crate::ClientBuilder::certificate_bound_access_tokens).
+    tls_client_certificate_bound_access_tokens: flag;
+    /// Has the OP take pushed authorization requests only (RFC 9126 §6).
+    require_pushed_authorization_requests: flag;
+    /// Has the OP take signed authorization requests only (RFC 9101 §10.5).
+    require_signed_request_object: flag;
+    /// Has ID Tokens always carry `auth_time`.
+    require_auth_time: flag;
+    /// What makes several clients share the `sub` of their users: the HTTPS URL of a list of their redirect URIs.
+    sector_identifier_uri: text;
+    /// Authentication context classes that are asked for where a request names none.
+    default_acr_values: texts;
+    /// Where others may send users to sign in at the OP, by HTTPS (OpenID Connect Core 1.0 §4).
+    initiate_login_uri: text;
+    /// Where request objects may lie (OpenID Connect Core 1.0 §6.2).
+    request_uris: texts;
+    /// Where users may be sent after a logout (OpenID Connect RP-Initiated Logout 1.0 §3.1).
+    post_logout_redirect_uris: texts;
+    /// Types of `authorization_details` that the client uses (RFC 9396 §10).
+    authorization_details_types: texts;
+    /// What software the client runs: the same for all its installations and versions.
+    software_id: text;
+    /// Which version of it.
+    software_version: text;
+    /// Who answers for the client: e-mail addresses.
+    contacts: texts;
+    /// Where the OP sends Ping Callbacks, by HTTPS (DTR §Client Registration Metadata); see [`ping`](crate::ping) for what
+    /// receives them. Without it the OP never pings.
+    deferred_client_notification_endpoint: text;
+}
+
+macro_rules! for_humans {
+    ($($(#[$attribute:meta])* $name:ident, $in_language:ident;)*) => {
+        impl RegistrationRequest {
+            $(
+                $(#[$attribute])*
+                pub fn $name(self, value: impl Into<String>) -> Self {
+                    self.set(stringify!($name), value.into())
+                }
+
+                /// The same in one language, by its BCP 47 tag (RFC 7591 §2.2).
+                pub fn $in_language(self, language: &str, value: impl Into<String>) -> Self {
+                    self.set(&format!("{}#{language}", stringify!($name)), value.into())
+                }
+            )*
+        }
+    };
+}
+
+for_humans! {
+    /// The name that users see.
+    client_name, client_name_in;
+    /// A page about the client.
+    client_uri, client_uri_in;
+    /// A logo that users see.
+    logo_uri, logo_uri_in;
+    /// What happens to users' data.
+    policy_uri, policy_uri_in;
+    /// The terms of service.
+    tos_uri, tos_uri_in;
+}
+
+impl RegistrationRequest {
+    /// A client of the deferred flow that returns to this redirect URI: with the response type `deferred_code` and the
+    /// deferred grant.
+    pub fn new(redirect_uri: impl Into<String>) -> Self {
+        let request = Self::of(ClientMetadata::default());
+        request.redirect_uri(redirect_uri).response_types([ResponseType::DeferredCode])
+    }
+
+    pub(super) fn of(metadata: ClientMetadata) -> Self {
+        Self { metadata, reserved: None }
+    }
+
+    /// What is asked for so far.
+    pub fn metadata(&self) -> &ClientMetadata {
+        &self.metadata
+    }
+
+    /// Adds a redirect URI. A client that is made from the registration returns to the first one.
+    pub fn redirect_uri(self, redirect_uri: impl Into<String>) -> Self {
+        self.push("redirect_uris", redirect_uri.into())
+    }
+
+    /// Which codes the client asks for, in place of `deferred_code`, with the grant types that these need. A client that
+    /// is made from the registration asks for the first one.
+    pub fn response_types(mut self, response_types: impl IntoIterator<Item = ResponseType>) -> Self {
+        const OF_CODES: [&str; 2] = [DEFERRED_GRANT, CODE_GRANT];
+        let response_types: Vec<_> = response_types.into_iter().collect();
+        let needed = OF_CODES.into_iter().filter(|&grant| response_types.iter().any(|kind| kind.needs(grant)));
+        let kept = self.metadata.grant_types().into_iter().filter(|grant| !OF_CODES.contains(grant));
+        let grants = texts(needed.chain(kept));
+        self.metadata.0.insert("grant_types".to_owned(), grants);
+        self.set("response_types", texts(response_types.iter().map(|kind| kind.as_str())))
+    }
+
+    /// Adds a grant type, such as `refresh_token`. Those that the response types need are there already.
+    pub fn grant_type(self, grant_type: impl Into<String>) -> Self {
+        self.push("grant_types", grant_type.into())
+    }
+
+    /// The scopes that the client may ask for, in place of those that the OP chooses.
+    pub fn scope<S: AsRef<str>>(self, scopes: impl IntoIterator<Item = S>) -> Self {
+        let scopes: Vec<_> = scopes.into_iter().map(|scope| scope.as_ref().to_owned()).collect();
+        self.set("scope", scopes.join(" "))
+    }
+
+    /// Authenticates with assertions by this key (`private_key_jwt`): the method, its algorithm, and the public key where
+    /// the signer knows it. Set the same key on the client that is made from the registration.
+    pub fn private_key_jwt(self, signer: &impl Signer) -> Self {
+        let request =
+            self.token_endpoint_auth_method("private_key_jwt").token_endpoint_auth_signing_alg(signer.algorithm());
+        match signer.verification_jwk() {
+            Some(mut key) => {
+                key.insert("use".to_owned(), "sig".into());
+                request.key(key)
+            }
+            None => request,
+        }
+    }
+
+    /// Authenticates with a certificate by an authority that the OP trusts (RFC 8705 §2.1). Set it on the client that is
+    /// made from the registration.
+    pub fn tls_client_auth(mut self, subject: CertificateSubject) -> Self {
+        for member in SUBJECTS {
+            self.metadata.0.shift_remove(member);
+        }
+        let [dn, dns, uri, ip, email] = SUBJECTS;
+        let (member, value) = match subject {
+            CertificateSubject::DistinguishedName(value) => (dn, value),
+            CertificateSubject::DnsName(value) => (dns, value),
+            CertificateSubject::Uri(value) => (uri, value),
+            CertificateSubject::IpAddress(value) => (ip, value),
+            CertificateSubject::Email(value) => (email, value),
+        };
+        self.set(member, value).token_endpoint_auth_method("tls_client_auth")
+    }
+
+    /// Authenticates with a certificate that vouches for itself (RFC 8705 §2.2): the `x5c` of a key in
+    /// [`jwks`](Self::jwks), or at [`jwks_uri`](Self::jwks_uri).
+    pub fn self_signed_tls_client_auth(self) -> Self {
+        self.token_endpoint_auth_method("self_signed_tls_client_auth")
+    }
+
+    /// Lets the OP encrypt for this key: its public half joins `jwks`. Set the key on the client that is made from the
+    /// registration.
+    pub fn decryption_key(self, key: &DecryptionKey) -> Self {
+        self.key(key.public_jwk())
+    }
+
+    /// The client's public keys, such as [`Client::jwks`](crate::Client::jwks) gives them, in place of those so far. They
+    /// exclude [`jwks_uri`](Self::jwks_uri).
+    pub fn jwks(self, jwks: Value) -> Self {
+        self.set("jwks", jwks)
+    }
+
+    /// Whether users meet the client in a browser or as a program of their own.
+    pub fn application_type(self, application_type: ApplicationType) -> Self {
+        let name = match application_type {
+            ApplicationType::Web => "web",
+            ApplicationType::Native => "native",
+        };
+        self.set("application_type", name)
+    }
+
+    /// Whether users have another `sub` at every client.
+    pub fn subject_type(self, subject_type: SubjectType) -> Self {
+        let name = match subject_type {
+            SubjectType::Public => "public",
+            SubjectType::Pairwise => "pairwise",
+        };
+        self.set("subject_type", name)
+    }
+
+    /// How long ago users may have authenticated where a request does not say; whole seconds.
+    pub fn default_max_age(self, age: Duration) -> Self {
+        self.set("default_max_age", age.as_secs())
+    }
+
+    /// What somebody whom the OP trusts states about the software (RFC 7591 §2.3): a signed JWT.
+    pub fn software_statement(self, statement: &Secret) -> Self {
+        self.set("software_statement", statement.expose())
+    }
+
+    /// Any other member. What only an OP can set is refused when the request is sent: `client_id`, `client_secret` and
+    /// the members of RFC 7591 §3.2.1 that go with them.
+    pub fn member(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
+        let name = name.into();
+        if super::ISSUED.contains(&name.as_str()) {
+            self.reserved = Some(name);
+            return self;
+        }
+        self.set(&name, value)
+    }
+
+    /// Leaves a member out. In an update it is deleted by that.
+    pub fn without(mut self, name: &str) -> Self {
+        self.metadata.0.shift_remove(name);
+        self
+    }
+
+    fn set(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.metadata.0.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Adds to a list, once.
+    fn push(mut self, name: &str, value: String) -> Self {
+        let value = Value::String(value);
+        match self.metadata.0.get_mut(name) {
+            Some(Value::Array(values)) => {
+                if !values.contains(&value) {
+                    values.push(value);
+                }
+                self
+            }
+            _ => self.set(name, vec![value]),
+        }
+    }
+
+    fn key(mut self, key: Map<String, Value>) -> Self {
+        let key = Value::Object(key);
+        if let Some(Value::Array(keys)) = self.metadata.0.get_mut("jwks").and_then(|jwks| jwks.get_mut("keys")) {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+            return self;
+        }
+        self.set("jwks", json!({ "keys": [key] }))
+    }
+}
+
+/// The members for [`CertificateSubject`], in its order. A client has one of them.
+pub(super) const SUBJECTS: [&str; 5] = [
+    "tls_client_auth_subject_dn",
+    "tls_client_auth_san_dns",
+    "tls_client_auth_san_uri",
+    "tls_client_auth_san_ip",
+    "tls_client_auth_san_email",
+];
+
+fn texts<S: Into<String>>(values: impl IntoIterator<Item = S>) -> Value {
+    Value::Array(values.into_iter().map(|value| Value::String(value.into())).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use openidconnect::core::{
+        CoreApplicationType, CoreClientAuthMethod, CoreClientMetadata, CoreGrantType, CoreJwsSigningAlgorithm,
+        CoreResponseType,
+    };
+    use openidconnect::{LanguageTag, ResponseTypes};
+
+    use super::*;
+    use crate::jose::SigningKey;
+
+    #[test]
+    fn another_library_reads_the_same_metadata() {
+        let key = SigningKey::generate(SigningAlgorithm::Es256).unwrap();
+        let request = RegistrationRequest::new("https://rp.test/callback")
+            .private_key_jwt(&key)
+            .application_type(ApplicationType::Native)
+            .client_name("Example")
+            .client_name_in("ja", "例")
+            .contacts(["ops@rp.test"])
+            .id_token_signed_response_alg(SigningAlgorithm::Ps256)
+            .default_max_age(Duration::from_secs(60))
+            .require_auth_time()
+            .subject_type(SubjectType::Pairwise)
+            .initiate_login_uri("https://rp.test/login");
+        let json = serde_json::to_string(request.metadata()).unwrap();
+        let read: CoreClientMetadata = serde_json::from_str(&json).unwrap();
+        assert_eq!(read.redirect_uris()[0].as_str(), "https://rp.test/callback");
+        let deferred = CoreResponseType::Extension("deferred_code".to_owned());
+        assert_eq!(read.response_types(), Some(&vec![ResponseTypes::new(vec![deferred])]));
+        assert_eq!(read.grant_types(), Some(&vec![CoreGrantType::Extension(DEFERRED_GRANT.to_owned())]));
+        assert_eq!(read.token_endpoint_auth_method(), Some(&CoreClientAuthMethod::PrivateKeyJwt));
+        assert_eq!(read.token_endpoint_auth_signing_alg(), Some(&CoreJwsSigningAlgorithm::EcdsaP256Sha256));
+        assert_eq!(read.id_token_signed_response_alg(), Some(&CoreJwsSigningAlgorithm::RsaSsaPssSha256));
+        assert_eq!(read.application_type(), Some(&CoreApplicationType::Native));
+        let names = read.client_name().unwrap();
+        assert_eq!(names.get(None).unwrap().as_str(), "Example");
+        assert_eq!(names.get(Some(&LanguageTag::new("ja".to_owned()))).unwrap().as_str(), "例");
+        assert_eq!(read.contacts().unwrap()[0].as_str(), "ops@rp.test");
+        assert_eq!((read.default_max_age(), read.require_auth_time()), (Some(&Duration::from_secs(60)), Some(true)));
+        assert_eq!(read.jwks().unwrap().keys().len(), 1);
+        assert_eq!(read.initiate_login_uri().unwrap().as_str(), "https://rp.test/login");
+    }
+}

@@ -1,0 +1,211 @@
+//! From a registration to a client that is set as the OP registered it.
+
+use std::time::SystemTime;
+
+use super::Registration;
+use super::difference::{DifferenceEffect, METHODS};
+use super::metadata::DEFAULT_METHOD;
+use crate::client::Client;
+use crate::client::authorize::ResponseType;
+use crate::client::builder::{ClientBuilder, setting};
+use crate::client::identity::Credentials;
+use crate::endpoint::ClientAuthentication;
+use crate::error::{ConfigurationProblem, Error};
+use crate::jose::{ContentEncryptionAlgorithm, KeyManagementAlgorithm, SigningAlgorithm};
+
+/// How a client was registered to authenticate, where that needs a key which is not in the registration.
+#[derive(Debug, Clone)]
+pub(in crate::client) struct RegisteredMethod {
+    method: String,
+    /// `token_endpoint_auth_signing_alg`, where there is one.
+    algorithm: Option<SigningAlgorithm>,
+}
+
+impl Registration {
+    /// Starts a client as it was registered: issuer, client identifier, authentication, the first redirect URI that was
+    /// asked for, response type, algorithms, and what the OP insists on.
+    ///
+    /// Keys are not part of a registration. A client that was registered for `private_key_jwt` needs its
+    /// [`signing_key`](ClientBuilder::signing_key), one with a certificate its
+    /// [`client_certificate`](ClientBuilder::client_certificate), one whose tokens are encrypted its
+    /// [`decryption_key`](ClientBuilder::decryption_key). Everything else can be set as on any other client.
+    ///
+    /// ```
+    /// # async fn example(registration: &openid_deferred::Registration, pem: &str) -> Result<(), openid_deferred::Error> {
+    /// use openid_deferred::{SigningAlgorithm, SigningKey};
+    ///
+    /// let key = SigningKey::from_pem(SigningAlgorithm::Es256, pem, None)?;
+    /// let client = registration.client()?.signing_key(key).discover().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigurationProblem::Registered`] for the worst [difference](Self::differences) that
+    /// [breaks](DifferenceEffect::Breaks) the client.
+    pub fn client(&self) -> Result<ClientBuilder, Error> {
+        let broken = self.differences().into_iter().find(|difference| difference.effect() == DifferenceEffect::Breaks);
+        match broken {
+            Some(difference) => {
+                let (member, problem) = (difference.member().to_owned(), difference.problem());
+                Err(ConfigurationProblem::Registered { member, problem }.into())
+            }
+            None => self.client_despite_differences(),
+        }
+    }
+
+    /// The same, whatever the OP registered. Only for OPs that do otherwise than they say: a client that breaks a
+    /// registration fails in front of users.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigurationProblem::Registered`] for a method of authentication that this crate does not have or for which the
+    /// OP issued no secret, and for algorithms that it does not have.
+    pub fn client_despite_differences(&self) -> Result<ClientBuilder, Error> {
+        let metadata = self.metadata();
+        let mut builder = self.authenticated(Client::builder(self.issuer(), self.client_id()))?;
+        let requested = self.requested().redirect_uris();
+        let registered = metadata.redirect_uris();
+        let redirect_uri = requested.iter().find(|uri| registered.contains(uri)).or(requested.first());
+        if let Some(redirect_uri) = redirect_uri.or(registered.first()) {
+            builder = builder.redirect_uri(*redirect_uri);
+        }
+        if let Some(response_type) = self.response_type() {
+            builder = builder.response_type(response_type);
+        }
+        if let Some(algorithm) = self.signature("id_token_signed_response_alg")? {
+            builder = builder.id_token_signed_response_alg(algorithm);
+        }
+        if let Some(algorithm) = self.key_management("id_token_encrypted_response_alg")? {
+            builder = builder.id_token_encrypted_response_alg(algorithm);
+        }
+        if let Some(algorithm) = self.content_encryption("id_token_encrypted_response_enc")? {
+            builder = builder.id_token_encrypted_response_enc(algorithm);
+        }
+        if let Some(algorithm) = self.signature("userinfo_signed_response_alg")? {
+            builder = builder.userinfo_signed_response_alg(algorithm);
+        }
+        if let Some(algorithm) = self.key_management("userinfo_encrypted_response_alg")? {
+            builder = builder.userinfo_encrypted_response_alg(algorithm);
+        }
+        if let Some(algorithm) = self.content_encryption("userinfo_encrypted_response_enc")? {
+            builder = builder.userinfo_encrypted_response_enc(algorithm);
+        }
+        if metadata.tls_client_certificate_bound_access_tokens() {
+            builder = builder.certificate_bound_access_tokens();
+        }
+        if metadata.require_pushed_authorization_requests() {
+            builder = builder.pushed_authorization_requests();
+        }
+        Ok(builder)
+    }
+
+    fn authenticated(&self, mut builder: ClientBuilder) -> Result<ClientBuilder, Error> {
+        let method = self.metadata().token_endpoint_auth_method().unwrap_or(DEFAULT_METHOD);
+        let algorithm = self.metadata().token_endpoint_auth_signing_alg();
+        let member = "token_endpoint_auth_method";
+        if !METHODS.contains(&method) {
+            return Err(registered(member, "the client is to authenticate in a way that this crate does not have"));
+        }
+        let secret = self.client_secret().cloned();
+        let issued =
+            || secret.clone().ok_or_else(|| registered(member, "it needs a client secret, and the OP issued none"));
+        let authentication = match method {
+            "none" => ClientAuthentication::none(),
+            "client_secret_basic" => ClientAuthentication::client_secret_basic(issued()?),
+            "client_secret_post" => ClientAuthentication::client_secret_post(issued()?),
+            "client_secret_jwt" => match algorithm {
+                Some(algorithm) => ClientAuthentication::client_secret_jwt_with(issued()?, algorithm),
+                None => ClientAuthentication::client_secret_jwt(issued()?),
+            },
+            _ => {
+                // The secret can still be the key of ID Tokens.
+                builder = secret.into_iter().fold(builder, ClientBuilder::client_secret);
+                return Ok(builder.registered_method(RegisteredMethod { method: method.to_owned(), algorithm }));
+            }
+        };
+        if method == "none" {
+            builder = secret.into_iter().fold(builder, ClientBuilder::client_secret);
+        } else if let Some(expiry) = self.client_secret_expires_at() {
+            builder = builder.secret_expires_at(expiry);
+        }
+        Ok(builder.authentication(authentication))
+    }
+
+    /// The first one that was asked for and is registered.
+    fn response_type(&self) -> Option<ResponseType> {
+        let listed = self.requested().response_types();
+        let kinds = listed.into_iter().filter_map(|listed| {
+            let named = |kind: &ResponseType| super::metadata::words(kind.as_str()) == super::metadata::words(listed);
+            ResponseType::ALL.into_iter().find(named)
+        });
+        let kinds: Vec<_> = kinds.collect();
+        kinds.iter().copied().find(|kind| self.metadata().allows_response_type(*kind)).or(kinds.first().copied())
+    }
+
+    fn signature(&self, member: &'static str) -> Result<Option<SigningAlgorithm>, Error> {
+        self.named(member, SigningAlgorithm::from_name)
+    }
+
+    fn key_management(&self, member: &'static str) -> Result<Option<KeyManagementAlgorithm>, Error> {
+        self.named(member, KeyManagementAlgorithm::from_name)
+    }
+
+    fn content_encryption(&self, member: &'static str) -> Result<Option<ContentEncryptionAlgorithm>, Error> {
+        self.named(member, ContentEncryptionAlgorithm::from_name)
+    }
+
+    fn named<T>(&self, member: &'static str, find: impl Fn(&str) -> Option<T>) -> Result<Option<T>, Error> {
+        let Some(name) = self.metadata().text(member) else { return Ok(None) };
+        find(name).map(Some).ok_or_else(|| registered(member, "this crate does not have the algorithm"))
+    }
+}
+
+impl Credentials {
+    /// Names the method that was registered, with the key that the application gave.
+    pub(in crate::client) fn settle_registered(&mut self) -> Result<(), Error> {
+        let Some(RegisteredMethod { method, algorithm }) = self.registered.take() else { return Ok(()) };
+        if let Some(named) = &self.named {
+            return match named.method() == method {
+                true => Ok(()),
+                false => Err(setting("authentication", "the client was registered for another method")),
+            };
+        }
+        let certificate = self.given.certificate.clone();
+        let certificate =
+            || certificate.ok_or_else(|| setting("client_certificate", "the client was registered with one"));
+        self.named = Some(match method.as_str() {
+            "private_key_jwt" => {
+                let signer = self.given.signer.take();
+                let signer = signer.ok_or_else(|| setting("signing_key", "the client was registered with one"))?;
+                if algorithm.is_some_and(|algorithm| algorithm != signer.algorithm()) {
+                    return Err(setting("signing_key", "the client was registered for another algorithm"));
+                }
+                ClientAuthentication::private_key_jwt(signer)
+            }
+            "tls_client_auth" => ClientAuthentication::tls_client_auth(certificate()?),
+            _ => ClientAuthentication::self_signed_tls_client_auth(certificate()?),
+        });
+        if method != "private_key_jwt" {
+            self.given.certificate = None;
+        }
+        Ok(())
+    }
+}
+
+impl Client {
+    /// A secret that has expired would be refused in front of a user.
+    pub(in crate::client) fn check_secret(&self, authentication: &ClientAuthentication) -> Result<(), Error> {
+        let expired = |expiry: SystemTime| expiry <= self.0.clock.now();
+        if authentication.secret().is_some() && self.0.options.secret_expires_at.is_some_and(expired) {
+            let problem = "it has expired: read the registration again, and make the client from what that brings";
+            return Err(setting("client_secret", problem));
+        }
+        Ok(())
+    }
+}
+
+fn registered(member: &str, problem: &'static str) -> Error {
+    ConfigurationProblem::Registered { member: member.to_owned(), problem }.into()
+}

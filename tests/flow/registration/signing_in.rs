@@ -1,0 +1,144 @@
+//! From a registration to a user who is signed in.
+
+use openid_deferred::testing::{Endpoint, RequestRule, TestCertificate};
+use openid_deferred::{
+    CertificateSubject, ClientAuthentication, ClientCertificate, ConfigurationProblem, DecryptionKey, ErrorKind,
+    KeyManagementAlgorithm, Outcome, ResponseType, SigningAlgorithm, SigningKey,
+};
+
+use super::{office, office_with, request};
+use crate::support::{REDIRECT_URI, assert_approved};
+
+#[tokio::test]
+async fn a_client_with_each_kind_of_secret_signs_users_in_as_it_was_registered() {
+    for method in ["client_secret_basic", "client_secret_post", "client_secret_jwt", "none"] {
+        let office = office();
+        let registration = office.register(request().token_endpoint_auth_method(method)).await;
+        let client = office.client_of(&registration).unwrap().discover().await.unwrap();
+        assert_eq!(client.authentication_method(), Some(method));
+        assert_eq!(client.client_id(), registration.client_id());
+        assert_approved(&office.outcome(&client).await.unwrap());
+        office.op.assert_clean();
+    }
+}
+
+#[tokio::test]
+async fn a_client_with_a_key_signs_users_in_as_it_was_registered() {
+    let office = office();
+    let signing = || SigningKey::from_jwk(SIGNING_KEY).unwrap();
+    let encryption = DecryptionKey::generate(KeyManagementAlgorithm::EcdhEsA256Kw).unwrap();
+    let asked = request()
+        .private_key_jwt(&signing())
+        .decryption_key(&encryption)
+        .id_token_signed_response_alg(SigningAlgorithm::Ps256)
+        .id_token_encrypted_response_alg(KeyManagementAlgorithm::EcdhEsA256Kw)
+        .userinfo_signed_response_alg(SigningAlgorithm::Ps256)
+        .grant_type("refresh_token")
+        .require_pushed_authorization_requests()
+        .dpop_bound_access_tokens();
+    let registration = office.register(asked).await;
+    let keys = registration.metadata().jwks().unwrap()["keys"].as_array().unwrap().clone();
+    assert_eq!(keys.iter().map(|key| key["use"].as_str().unwrap()).collect::<Vec<_>>(), ["sig", "enc"]);
+
+    let builder = office.client_of(&registration).unwrap().signing_key(signing()).decryption_key(encryption);
+    let client = builder.discover().await.unwrap();
+    let Outcome::Approved(mut authentication) = office.outcome(&client).await.unwrap() else { panic!("not approved") };
+    assert_eq!(authentication.id_token().algorithm(), SigningAlgorithm::Ps256);
+    client.userinfo(&authentication).await.unwrap();
+    client.refresh(&mut authentication).await.unwrap();
+    assert_eq!(office.op.requests_to(Endpoint::PushedAuthorization).len(), 1);
+    office.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_key_that_is_missing_or_another_shows_before_anything_is_sent() {
+    let office = office();
+    let registration = office.register(request().private_key_jwt(&SigningKey::from_jwk(SIGNING_KEY).unwrap())).await;
+    let client = || office.client_of(&registration).unwrap();
+    let other = SigningKey::generate(SigningAlgorithm::EdDsa).unwrap();
+    for (builder, named) in [
+        (client(), "signing_key"),
+        (client().signing_key(other), "signing_key"),
+        (client().authentication(ClientAuthentication::none()), "authentication"),
+    ] {
+        let error = builder.build().unwrap_err();
+        let ErrorKind::Configuration(ConfigurationProblem::Setting { setting, .. }) = error.kind() else {
+            panic!("{error:?}")
+        };
+        assert_eq!(*setting, named);
+    }
+    let same = SigningKey::from_jwk(SIGNING_KEY).unwrap();
+    assert!(client().authentication(ClientAuthentication::private_key_jwt(same)).build().is_ok());
+}
+
+#[tokio::test]
+async fn a_client_with_a_certificate_signs_users_in_as_it_was_registered() {
+    let office = office_with(|op| op.mutual_tls());
+    let registered = office.op.client_certificate("client.rp.test");
+    let self_signed = TestCertificate::self_signed("the-app");
+    let by_name = request()
+        .tls_client_auth(CertificateSubject::DnsName("client.rp.test".to_owned()))
+        .tls_client_certificate_bound_access_tokens();
+    let der = self_signed.certificate_pem().lines().filter(|line| !line.starts_with('-')).collect::<String>();
+    let by_itself =
+        request().jwks(serde_json::json!({ "keys": [{ "kty": "EC", "x5c": [der] }] })).self_signed_tls_client_auth();
+    for (request, files) in [(by_name, registered), (by_itself, self_signed)] {
+        let registration = office.register(request).await;
+        let certificate = ClientCertificate::from_pem(files.certificate_pem(), files.key_pem()).unwrap();
+        let without = office.client_of(&registration).unwrap().build().unwrap_err();
+        assert!(without.to_string().contains("client_certificate"), "{without}");
+        let client = office.client_of(&registration).unwrap().client_certificate(certificate);
+        let client = client.discover().await.unwrap();
+        let Outcome::Approved(authentication) = office.outcome(&client).await.unwrap() else { panic!("not approved") };
+        assert!(authentication.is_sender_constrained());
+    }
+    office.op.assert_clean();
+}
+
+#[tokio::test]
+async fn the_client_asks_for_the_first_response_type_and_returns_to_the_first_redirect_uri() {
+    let office = office();
+    let asked = request()
+        .redirect_uri("https://rp.test/other")
+        .response_types([ResponseType::DeferredCodeOrCode, ResponseType::Code]);
+    let registration = office.register(asked).await;
+    let client = office.client_of(&registration).unwrap().discover().await.unwrap();
+    let (url, session) = client.authorize().start().await.unwrap();
+    let parameter = |name: &str| url.query_pairs().find(|(key, _)| key == name).unwrap().1.into_owned();
+    assert_eq!(parameter("response_type"), "deferred_code code");
+    assert_eq!(session.redirect_uri(), REDIRECT_URI);
+}
+
+#[tokio::test]
+async fn the_test_provider_lets_a_client_do_only_what_it_is_registered_for() {
+    let office = office();
+    let registration = office.register(request()).await;
+    let client = office.client_of(&registration).unwrap().discover().await.unwrap();
+    let request = client.authorize().response_type(ResponseType::Code);
+    let (url, _) = request.start().await.unwrap();
+    assert!(office.op.visit(url).query().contains("error=unauthorized_client"));
+    assert_eq!(office.op.violations()[0].rule, RequestRule::NotRegisteredForThis);
+}
+
+#[tokio::test]
+async fn a_registrar_with_a_certificate_presents_it_at_the_alias() {
+    let office = office_with(|op| op.mutual_tls().mtls_endpoint_aliases());
+    let files = office.op.client_certificate("client.rp.test");
+    let certificate = ClientCertificate::from_pem(files.certificate_pem(), files.key_pem()).unwrap();
+    let registrar = openid_deferred::Registrar::builder(office.op.issuer())
+        .initial_access_token(super::INITIAL_ACCESS_TOKEN)
+        .client_certificate(certificate)
+        .http_client(office.op.http_client())
+        .build()
+        .unwrap();
+    let mut registration = registrar.register(request()).await.unwrap();
+    registrar.read(&mut registration).await.unwrap();
+    let requests = [Endpoint::Registration, Endpoint::ClientConfiguration].map(|place| office.op.requests_to(place));
+    assert!(requests.iter().flatten().all(|request| request.client_certificate.is_some()));
+    assert!(requests[0][0].url.starts_with("https://mtls."), "{}", requests[0][0].url);
+    office.op.assert_clean();
+}
+
+const SIGNING_KEY: &str = r#"{"kty":"EC","crv":"P-256","alg":"ES256","kid":"rp-1",
+    "x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
+    "d":"jpsQnnGQmL-YBIffH1136cspYG6-0iY7X1fCE9-E9LI"}"#;

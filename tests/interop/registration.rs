@@ -1,0 +1,146 @@
+//! Registration and its management (RFC 7591, RFC 7592), with tokens that are replaced at every update.
+
+use openid_deferred::{
+    DifferenceEffect, ErrorKind, Registrar, RegistrarBuilder, Registration, RegistrationRefusal, RegistrationRequest,
+    ResponseType, SigningAlgorithm, SigningKey,
+};
+use serde_json::json;
+
+use crate::provider::Provider;
+use crate::support::{REDIRECT_URI, World, chain};
+
+const INITIAL_ACCESS_TOKEN: &str = "let-me-in";
+
+/// The provider, with the registration of clients switched on; `None` where it cannot run here.
+fn office() -> Option<Provider> {
+    Provider::start(json!({
+        "clients": [],
+        "features": {
+            "registration": { "enabled": true, "initialAccessToken": INITIAL_ACCESS_TOKEN },
+            "registrationManagement": { "enabled": true, "rotateRegistrationAccessToken": true },
+        },
+    }))
+}
+
+fn registrar(op: &Provider) -> RegistrarBuilder {
+    let authority = op.authority.certificate_pem();
+    let authority = reqwest::Certificate::from_pem(authority.as_bytes()).expect("the authority is a certificate");
+    Registrar::builder(&op.issuer).configure_http(move |http| http.no_proxy().tls_certs_only([authority.clone()]))
+}
+
+fn permitted(op: &Provider) -> Registrar {
+    registrar(op).initial_access_token(INITIAL_ACCESS_TOKEN).build().expect("the settings are right")
+}
+
+/// The provider knows nothing of the deferred flow.
+fn request() -> RegistrationRequest {
+    RegistrationRequest::new(REDIRECT_URI)
+        .response_types([ResponseType::Code])
+        .grant_type("refresh_token")
+        .id_token_signed_response_alg(SigningAlgorithm::Es256)
+        .client_name("Example")
+        .client_name_in("ja", "例")
+        .contacts(["ops@rp.test"])
+}
+
+/// The provider has names in one language only, and says so by leaving the others out.
+fn assert_as_asked(registration: &Registration) {
+    let differences = registration.differences();
+    let named: Vec<_> = differences.iter().map(|found| (found.member(), found.effect())).collect();
+    assert_eq!(named, [("client_name#ja", DifferenceEffect::Harmless)]);
+}
+
+async fn registered(registrar: &Registrar, request: RegistrationRequest) -> Registration {
+    registrar.register(request).await.unwrap_or_else(|error| panic!("{}", chain(&error)))
+}
+
+/// A user signs in with a client as it was registered.
+async fn signs_in(op: Provider, registration: &Registration, key: Option<SigningKey>) -> Provider {
+    let authority = op.authority.certificate_pem();
+    let authority = reqwest::Certificate::from_pem(authority.as_bytes()).expect("the authority is a certificate");
+    let client = registration.client().unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let client = client.configure_http(move |http| http.no_proxy().tls_certs_only([authority.clone()]));
+    let client = key.into_iter().fold(client, |client, key| client.signing_key(key));
+    let client = client.discover().await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let world = World { op, client };
+    let authentication = world.sign_in().await;
+    assert_eq!(authentication.claims().subject(), "user-1");
+    assert!(authentication.refresh_token().is_some());
+    world.op
+}
+
+#[tokio::test]
+async fn a_client_registers_itself_and_signs_users_in() {
+    let Some(op) = office() else { return };
+    let registration = registered(&permitted(&op), request()).await;
+    assert_as_asked(&registration);
+    assert!(registration.client_secret().is_some());
+    assert_eq!(registration.client_secret_expires_at(), None);
+    signs_in(op, &registration, None).await;
+}
+
+#[tokio::test]
+async fn a_client_registers_its_key_and_what_the_provider_is_to_insist_on() {
+    let Some(op) = office() else { return };
+    let key = SigningKey::generate(SigningAlgorithm::Es256).unwrap();
+    let request = request()
+        .private_key_jwt(&key)
+        .dpop_bound_access_tokens()
+        .require_pushed_authorization_requests()
+        .default_max_age(std::time::Duration::from_secs(3_600))
+        .require_auth_time();
+    let registration = registered(&permitted(&op), request).await;
+    assert_as_asked(&registration);
+    assert_eq!(registration.client_secret(), None);
+    signs_in(op, &registration, Some(key)).await;
+}
+
+#[tokio::test]
+async fn a_registration_is_read_updated_and_deleted_while_its_token_is_replaced() {
+    let Some(op) = office() else { return };
+    let registrar = permitted(&op);
+    let mut registration = registered(&registrar, request()).await;
+    let outdated = registration.clone();
+    let token = |registration: &Registration| registration.registration_access_token().cloned().expect("there is one");
+
+    registrar.read(&mut registration).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    assert_as_asked(&registration);
+
+    let renamed = registration.metadata().to_request().client_name("Renamed").without("contacts");
+    registrar.update(&mut registration, renamed).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    assert_eq!(registration.metadata().client_name(), Some("Renamed"));
+    assert!(registration.metadata().contacts().is_empty());
+    assert_ne!(token(&registration), token(&outdated));
+    assert!(registration.differences().is_empty(), "{:?}", registration.differences());
+
+    let error = registrar.read(&mut outdated.clone()).await.unwrap_err();
+    assert_eq!(RegistrationRefusal::of(&error), Some(RegistrationRefusal::AccessToken), "{}", chain(&error));
+
+    let op = signs_in(op, &registration, None).await;
+    registrar.delete(&registration).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let error = registrar.read(&mut registration).await.unwrap_err();
+    assert_eq!(RegistrationRefusal::of(&error), Some(RegistrationRefusal::AccessToken), "{}", chain(&error));
+    drop(op);
+}
+
+#[tokio::test]
+async fn what_the_provider_refuses_has_its_name() {
+    let Some(op) = office() else { return };
+    let stranger = registrar(&op).build().unwrap();
+    let error = stranger.register(request()).await.unwrap_err();
+    assert!(RegistrationRefusal::of(&error).is_some() || error.error_response().is_some(), "{}", chain(&error));
+
+    let registrar = permitted(&op);
+    for (request, refusal) in [
+        (
+            request().redirect_uri("http://rp.test/callback").member("application_type", "native"),
+            RegistrationRefusal::InvalidRedirectUri,
+        ),
+        (request().member("subject_type", "unheard of"), RegistrationRefusal::InvalidClientMetadata),
+        (RegistrationRequest::new(REDIRECT_URI), RegistrationRefusal::InvalidClientMetadata),
+    ] {
+        let error = registrar.register(request).await.unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::ErrorResponse(_)), "{}", chain(&error));
+        assert_eq!(RegistrationRefusal::of(&error), Some(refusal), "{}", chain(&error));
+    }
+}
