@@ -14,7 +14,6 @@ use crate::pending::{Checks, Jitter, Pace};
 use crate::provider::{Issuer, Provider, ProviderMetadata, check_support};
 use crate::random::{self, Random};
 use crate::secret::Secret;
-use serde_json::Value;
 use url::Url;
 
 mod authentication;
@@ -31,6 +30,7 @@ mod outcome;
 mod poll;
 mod pushed;
 mod refresh;
+mod request_object;
 mod resource;
 mod revoke;
 mod session;
@@ -142,14 +142,12 @@ impl Client {
         }
         let identity = self.identity_at(&metadata)?;
         builder::check_poll_credential(&self.0.options, &identity.authentication)?;
-        if metadata.extra("require_signed_request_object") == Some(&Value::Bool(true)) {
-            return Err(ConfigurationProblem::Unsupported("signed request objects (RFC 9101)").into());
-        }
         if self.pushes(&metadata) {
             self.push_endpoint(&metadata)?;
         }
         self.dpop_algorithm(&metadata)?;
         self.check_encryption(&metadata)?;
+        self.check_request_objects(&metadata).await?;
         // An OP whose tokens are authenticated with the client secret may have no keys at all.
         if !self.id_token_algorithms().await?.iter().all(|algorithm| algorithm.is_symmetric()) {
             self.0.provider.keys().await?;

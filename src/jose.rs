@@ -28,7 +28,7 @@ pub(crate) use certificate::CertifiedKey;
 pub(crate) use compact::{CompactJws, Unreadable};
 pub(crate) use digest::{hash, hmac_sha256, sha256};
 pub(crate) use hmac_signer::HmacSigner;
-pub(crate) use jwe::{CompactJwe, EncryptionKey, Undecryptable};
+pub(crate) use jwe::{CompactJwe, Undecryptable};
 pub(crate) use key_set::KeySet;
 pub(crate) use openid::{NoEncryption, OpenIdAlgorithm};
 pub(crate) use raw_key::{PublicParts, RawKey, RawKeyType};

@@ -112,6 +112,7 @@ pub struct AuthorizationRequest<'a> {
     parameters: Vec<(&'static str, String)>,
     extra: Vec<(String, String)>,
     pushed: bool,
+    signed: bool,
 }
 
 impl Client {
@@ -130,6 +131,7 @@ impl Client {
             parameters: Vec::new(),
             extra: Vec::new(),
             pushed: false,
+            signed: false,
         }
     }
 }
@@ -247,6 +249,36 @@ impl AuthorizationRequest<'_> {
         self
     }
 
+    /// Signs this request (RFC 9101): all its parameters go into a JWT by the client's key, of which the URL, or the
+    /// request that is [pushed](Self::pushed), carries nothing but `client_id` and `request`. That is done for all requests
+    /// where the OP requires it or the client is [set so](super::ClientBuilder::require_signed_request_object). The OP
+    /// takes the request for ten minutes ([`AuthorizationSession::url_expires_at`]).
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use openid_deferred::testing::{TestClient, TestProvider};
+    /// # use openid_deferred::{Client, ClientAuthentication, SigningAlgorithm, SigningKey};
+    /// # let key = SigningKey::generate(SigningAlgorithm::Es256)?;
+    /// # let jwk = serde_json::to_string(&key.public_jwk())?;
+    /// # let op = TestProvider::builder().in_process().client(TestClient::private_key_jwt("my-client", &jwk)).start()?;
+    /// # let client = Client::builder(op.issuer(), "my-client").authentication(ClientAuthentication::private_key_jwt(key))
+    /// #     .redirect_uri("https://rp.example/callback").http_client(op.http_client()).discover().await?;
+    /// let (url, session) = client.authorize().scopes(["profile"]).signed().start().await?;
+    /// assert!(url.query_pairs().all(|(name, _)| name == "client_id" || name == "request"));
+    /// # let _ = op.visit(url);
+    /// # op.assert_clean();
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "testing"))]
+    /// # fn main() {}
+    /// ```
+    pub fn signed(mut self) -> Self {
+        self.signed = true;
+        self
+    }
+
     /// Makes the URL to send the browser to and the session to keep until it comes back.
     ///
     /// # Errors
@@ -256,7 +288,9 @@ impl AuthorizationRequest<'_> {
     ///
     /// Where the request is pushed also [`ErrorResponse`](crate::ErrorKind::ErrorResponse) with what the OP has against
     /// it, [`Protocol`](crate::ErrorKind::Protocol) for an answer that breaks a rule, and
-    /// [`Transport`](crate::ErrorKind::Transport) where none came. None of them has used anything up: start again.
+    /// [`Transport`](crate::ErrorKind::Transport) where none came. Where it is signed also
+    /// [`Signer`](crate::ErrorKind::Signer), [`Misuse::RequestTooLong`] for one that should be pushed, and what the OP's
+    /// keys say where it is encrypted. None of them has used anything up: start again.
     pub async fn start(self) -> Result<(Url, AuthorizationSession), Error> {
         self.prepare().await.map_err(|error| error.in_step("starting the authorization request"))
     }
@@ -282,6 +316,10 @@ impl AuthorizationRequest<'_> {
 
         let metadata = client.0.provider.metadata().await?;
         client.warn_if_unsupported(&metadata, self.response_type);
+        let signed = self.signed || client.signs_requests(&metadata);
+        if signed {
+            client.check_request_object_parameters(&self.extra)?;
+        }
         // A client that could not exchange the code must not send the user out.
         client.identity_at(&metadata)?;
         let dpop_key = client.new_dpop_key(&metadata).await?;
@@ -327,9 +365,16 @@ impl AuthorizationRequest<'_> {
         parameters.extend(self.parameters);
         parameters.extend(self.extra.iter().map(|(name, value)| (name.as_str(), value.clone())));
 
+        let request_object = if signed { Some(client.request_object(&parameters).await?) } else { None };
+        let signed_until = request_object.as_ref().map(|object| object.expires_at);
         let (url, url_expires_at) = if self.pushed || client.pushes(&metadata) {
+            // RFC 9126 §3: "all other request parameters [...] MUST appear as claims of the JWT".
+            let parameters = request_object.map_or(parameters, |object| object.parameters(client.client_id()).into());
             let pushed = client.push(&metadata, &parameters, dpop_key.as_ref()).await?;
-            (pushed.url(&metadata, client.client_id()), Some(unix_seconds(pushed.expires_at)))
+            let expires_at = signed_until.map_or(pushed.expires_at, |until| until.min(pushed.expires_at));
+            (pushed.url(&metadata, client.client_id()), Some(unix_seconds(expires_at)))
+        } else if let Some(object) = request_object {
+            (object.url(&metadata, client.client_id())?, signed_until.map(unix_seconds))
         } else {
             let mut url = metadata.authorization_endpoint().clone();
             url.query_pairs_mut().extend_pairs(&parameters);

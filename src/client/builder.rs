@@ -363,6 +363,42 @@ impl ClientBuilder {
         self
     }
 
+    /// Signs every authorization request (`require_signed_request_object`, RFC 9101 §10.5), so that the OP knows who
+    /// made it and that nobody on its way changed it.
+    /// [`AuthorizationRequest::signed`](super::AuthorizationRequest::signed) is for a single request. Where the OP requires it, it happens without
+    /// this setting.
+    #[must_use]
+    pub fn require_signed_request_object(mut self) -> Self {
+        self.options.signed_requests = true;
+        self
+    }
+
+    /// The key that authorization requests are signed with, in memory or behind any [`Signer`]; the one of client
+    /// assertions unless set. Its algorithm is what was registered as `request_object_signing_alg`, and
+    /// [`Client::jwks`] has its public half.
+    #[must_use]
+    pub fn request_object_signing_key(mut self, signer: impl Signer + 'static) -> Self {
+        self.credentials.request_object_signer = Some(Arc::new(signer));
+        self
+    }
+
+    /// The algorithm that was registered as `request_object_encryption_alg`: authorization requests are signed, and then
+    /// encrypted for a key of the OP, so that the browser and what logs URLs see nothing of them. Discovery refuses an OP
+    /// that publishes no such key.
+    #[must_use]
+    pub fn request_object_encryption_alg(mut self, algorithm: KeyManagementAlgorithm) -> Self {
+        self.options.request_object_encryption.alg = Some(algorithm);
+        self
+    }
+
+    /// The algorithm that was registered as `request_object_encryption_enc`; `A128CBC-HS256` unless set, as the
+    /// registration has it.
+    #[must_use]
+    pub fn request_object_encryption_enc(mut self, algorithm: ContentEncryptionAlgorithm) -> Self {
+        self.options.request_object_encryption.enc = Some(algorithm);
+        self
+    }
+
     /// Sends no PKCE parameters (RFC 7636), for OPs that refuse what they do not know.
     #[must_use]
     pub fn without_pkce(mut self) -> Self {

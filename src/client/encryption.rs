@@ -18,8 +18,8 @@ const KEY_LIMIT: usize = 16;
 
 impl Client {
     /// The client's public keys as a JWK Set, to be served as `application/json` at the client's `jwks_uri` or registered
-    /// as `jwks`: the halves of its [decryption keys](super::ClientBuilder::decryption_key) (`use` `enc`) and the key of
-    /// `private_key_jwt` (`use` `sig`), where its [`Signer`](crate::Signer) knows it.
+    /// as `jwks`: the halves of its [decryption keys](super::ClientBuilder::decryption_key) (`use` `enc`) and the keys of
+    /// `private_key_jwt` and of signed requests (`use` `sig`), where their [`Signer`](crate::Signer) knows them.
     ///
     /// ```
     /// use openid_deferred::{Client, DecryptionKey, KeyManagementAlgorithm};
@@ -34,7 +34,10 @@ impl Client {
     pub fn jwks(&self) -> Value {
         let decryption_keys = self.decryption_keys();
         let encryption = decryption_keys.iter().map(DecryptionKey::public_jwk);
-        let signature = self.0.credentials.public_jwk().map(|mut jwk: Map<String, Value>| {
+        let credentials = &self.0.credentials;
+        let of_requests = credentials.request_object_signer.as_ref().and_then(|signer| signer.verification_jwk());
+        let of_assertions = credentials.public_jwk().filter(|jwk| Some(jwk) != of_requests.as_ref());
+        let signature = of_assertions.into_iter().chain(of_requests).map(|mut jwk: Map<String, Value>| {
             jwk.insert("use".to_owned(), "sig".into());
             jwk
         });
@@ -77,17 +80,21 @@ impl Client {
     pub(super) fn check_encryption(&self, metadata: &ProviderMetadata) -> Result<(), Error> {
         let Options { id_token_encryption, userinfo_encryption, userinfo_algorithm, unadvertised, .. } =
             &self.0.options;
+        let request_object_encryption = &self.0.options.request_object_encryption;
         let encryption = |registered: &RegisteredEncryption| {
             (registered.alg.map(|alg| alg.as_str()), registered.enc.map(|enc| enc.as_str()))
         };
         let (id_token_alg, id_token_enc) = encryption(id_token_encryption);
         let (userinfo_alg, userinfo_enc) = encryption(userinfo_encryption);
+        let (request_alg, request_enc) = encryption(request_object_encryption);
         for (member, value) in [
             ("id_token_encryption_alg_values_supported", id_token_alg),
             ("id_token_encryption_enc_values_supported", id_token_enc),
             ("userinfo_signing_alg_values_supported", userinfo_algorithm.map(|algorithm| algorithm.as_str())),
             ("userinfo_encryption_alg_values_supported", userinfo_alg),
             ("userinfo_encryption_enc_values_supported", userinfo_enc),
+            ("request_object_encryption_alg_values_supported", request_alg),
+            ("request_object_encryption_enc_values_supported", request_enc),
         ] {
             let Some(value) = value else { continue };
             match metadata.extra(member) {
@@ -107,6 +114,7 @@ pub(super) fn check_settings(options: &Options) -> Result<(), Error> {
     for (name, registered) in [
         ("id_token_encrypted_response_enc", options.id_token_encryption),
         ("userinfo_encrypted_response_enc", options.userinfo_encryption),
+        ("request_object_encryption_enc", options.request_object_encryption),
     ] {
         // OpenID Connect Registration 1.0 §2: "When id_token_encrypted_response_enc is included,
         // id_token_encrypted_response_alg MUST also be provided."

@@ -28,6 +28,8 @@ pub(crate) struct Options {
     pub(crate) dpop: Option<DpopMode>,
     pub(crate) certificate_bound: bool,
     pub(crate) pushed_requests: bool,
+    pub(crate) signed_requests: bool,
+    pub(crate) request_object_encryption: RegisteredEncryption,
     pub(crate) poll_credential: PollCredential,
     pub(crate) pkce: bool,
     pub(crate) redirect_uri_in_exchange: bool,
@@ -62,6 +64,8 @@ impl Default for Options {
             dpop: None,
             certificate_bound: false,
             pushed_requests: false,
+            signed_requests: false,
+            request_object_encryption: RegisteredEncryption::default(),
             poll_credential: PollCredential::ClientAuthentication,
             pkce: true,
             redirect_uri_in_exchange: true,
@@ -88,6 +92,11 @@ impl Options {
             None if self.certificate_bound => &DpopMode::Off,
             None => &DpopMode::PerProcess,
         }
+    }
+
+    /// Whether authorization requests are signed. Only what is signed is encrypted.
+    pub(crate) fn signs_requests(&self) -> bool {
+        self.signed_requests || self.request_object_encryption.alg.is_some()
     }
 }
 

@@ -45,7 +45,7 @@ pub(super) struct Body {
     pub(super) client_id: String,
     #[serde(rename = "uri")]
     pub(super) redirect_uri: String,
-    /// In seconds since 1970, where the request was pushed.
+    /// In seconds since 1970, where the request was pushed or signed.
     #[serde(rename = "ux", default, skip_serializing_if = "Option::is_none")]
     pub(super) url_expires_at: Option<u64>,
     #[serde(rename = "rt")]
@@ -86,9 +86,10 @@ impl AuthorizationSession {
         self.0.checks.requested_at
     }
 
-    /// Until when the browser has to be at the OP with the URL of the request, if the request was
-    /// [pushed](super::AuthorizationRequest::pushed): OPs keep such requests for a minute or so, and for one use (RFC
-    /// 9126 §2.2). Whoever comes later gets an error from the OP, and signs in anew.
+    /// Until when the browser has to be at the OP with the URL of the request. If the request was
+    /// [pushed](super::AuthorizationRequest::pushed), OPs keep it for a minute or so, and for one use (RFC 9126 §2.2); if
+    /// it was [signed](super::AuthorizationRequest::signed), its signature is good for ten minutes. Whoever comes later
+    /// gets an error from the OP, and signs in anew.
     pub fn url_expires_at(&self) -> Option<SystemTime> {
         self.0.url_expires_at.map(from_unix_seconds)
     }

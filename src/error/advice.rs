@@ -52,6 +52,9 @@ fn configuration(problem: &ConfigurationProblem) -> &'static str {
             "Choose what the OP lists, ask it to list what it offers, or override the check with `allow_unadvertised`."
         }
         ConfigurationProblem::NoEndpoint(_) => "The OP does not offer this. Ask it, or do without.",
+        ConfigurationProblem::NoEncryptionKey(_) => {
+            "Ask the OP to publish a key for encryption, or register an algorithm that it has one for."
+        }
         ConfigurationProblem::SharedRedirectUri { .. } => {
             "Register a redirect URI of its own for one of the two clients, and route it there."
         }

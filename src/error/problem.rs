@@ -44,6 +44,9 @@ pub enum ConfigurationProblem {
     /// The OP's metadata lacks an endpoint that this call needs.
     #[error("the OP's metadata has no `{0}`")]
     NoEndpoint(&'static str),
+    /// The OP publishes no key that something can be encrypted for with this algorithm: one whose `use` is `enc`.
+    #[error("the OP's key set has no key (`use`: `enc`) for `{0}`")]
+    NoEncryptionKey(&'static str),
     /// A private key cannot be used.
     #[error("the private key cannot be used: {0}")]
     Key(&'static str),
@@ -89,6 +92,16 @@ pub enum Misuse {
     /// A request that the crate builds itself was to be changed in a part that it needs as it is.
     #[error("`{0}` is set by this crate and cannot be given as an extra parameter")]
     ReservedParameter(String),
+    /// A signed authorization request is too long for a URL. [Push](crate::AuthorizationRequest::pushed) it.
+    #[error(
+        "the URL with the signed request has {actual} bytes, more than the {limit} that every server takes: push the request (RFC 9126)"
+    )]
+    RequestTooLong {
+        /// How long it is.
+        actual: usize,
+        /// How long it may be.
+        limit: usize,
+    },
     /// The sealed form is too large for a cookie.
     #[error(
         "the sealed authorization session has {actual} bytes, more than the {limit} that fit a cookie: shorten the redirect URI, or ask for fewer essential `acr` values"

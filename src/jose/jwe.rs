@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 pub use algorithm::{ContentEncryptionAlgorithm, KeyManagementAlgorithm};
 pub use decryption_key::DecryptionKey;
 
-pub(crate) use encryption_key::EncryptionKey;
+pub(super) use encryption_key::EncryptionKey;
 
 use header::Header;
 

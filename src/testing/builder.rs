@@ -70,6 +70,7 @@ pub(super) struct Settings {
     pub(super) discovery: DiscoveryForm,
     pub(super) mutual_tls: bool,
     pub(super) requires_pushed: bool,
+    pub(super) requires_signed: bool,
     pub(super) request_uri_lifetime: Duration,
 }
 
@@ -206,6 +207,7 @@ impl TestProviderBuilder {
                 discovery: DiscoveryForm::default(),
                 mutual_tls: false,
                 requires_pushed: false,
+                requires_signed: false,
                 request_uri_lifetime: Duration::from_secs(60),
             },
             mtls_endpoint_aliases: false,
@@ -435,6 +437,12 @@ impl TestProviderBuilder {
     /// Takes authorization requests only if they were pushed, of every client (RFC 9126 §5).
     pub fn require_pushed_authorization_requests(mut self) -> Self {
         self.settings.requires_pushed = true;
+        self
+    }
+
+    /// Takes authorization requests only if they are signed, of every client (RFC 9101 §10.5).
+    pub fn require_signed_request_object(mut self) -> Self {
+        self.settings.requires_signed = true;
         self
     }
 

@@ -31,6 +31,8 @@ pub struct TestClient {
     pub(super) requires_dpop: bool,
     pub(super) certificate_bound: bool,
     pub(super) requires_pushed: bool,
+    pub(super) requires_signed: bool,
+    pub(super) request_object_encryption: Option<Encryption>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -124,6 +126,8 @@ impl TestClient {
             requires_dpop: false,
             certificate_bound: false,
             requires_pushed: false,
+            requires_signed: false,
+            request_object_encryption: None,
         }
     }
 
@@ -214,6 +218,24 @@ impl TestClient {
     /// RFC 9126 §6).
     pub fn require_pushed_authorization_requests(mut self) -> Self {
         self.requires_pushed = true;
+        self
+    }
+
+    /// Refuses this client's authorization requests unless they are signed with a key of its `private_key_jwt` or its
+    /// [`jwks`](Self::jwks) (`require_signed_request_object`, RFC 9101 §10.5).
+    pub fn require_signed_request_object(mut self) -> Self {
+        self.requires_signed = true;
+        self
+    }
+
+    /// Refuses this client's authorization requests unless they are signed, and then encrypted with these algorithms for
+    /// the provider's keys, which it publishes then (`request_object_encryption_alg` and `_enc`).
+    ///
+    /// # Panics
+    ///
+    /// For algorithms that the provider does not have.
+    pub fn encrypted_request_object(mut self, alg: &str, enc: &str) -> Self {
+        self.request_object_encryption = Some(Encryption::new(alg, enc));
         self
     }
 

@@ -39,6 +39,10 @@ impl Turn<'_> {
             "id_token_encryption_enc_values_supported": encryption::CONTENT_ENCRYPTIONS,
             "userinfo_encryption_alg_values_supported": encryption::ALGORITHMS,
             "userinfo_encryption_enc_values_supported": encryption::CONTENT_ENCRYPTIONS,
+            "request_parameter_supported": true,
+            "request_object_signing_alg_values_supported": ["ES256", "ES384", "EdDSA", "PS256", "RS256"],
+            "request_object_encryption_alg_values_supported": encryption::ALGORITHMS,
+            "request_object_encryption_enc_values_supported": encryption::CONTENT_ENCRYPTIONS,
             "token_endpoint_auth_methods_supported":
                 ["none", "client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt"],
             "token_endpoint_auth_signing_alg_values_supported":
@@ -53,6 +57,9 @@ impl Turn<'_> {
         }
         if op.settings.requires_pushed {
             document["require_pushed_authorization_requests"] = json!(true);
+        }
+        if op.settings.requires_signed {
+            document["require_signed_request_object"] = json!(true);
         }
         if op.settings.mutual_tls {
             let methods = document["token_endpoint_auth_methods_supported"].as_array_mut().expect("it is an array");
@@ -96,7 +103,10 @@ impl Turn<'_> {
             self.state.signing_key(algorithm);
         }
         let published = self.state.keys.iter().filter(|key| key.published);
-        let keys: Vec<_> = published.map(keys::ProviderKey::public_jwk).collect();
+        let mut keys: Vec<_> = published.map(keys::ProviderKey::public_jwk).collect();
+        if self.state.clients.values().any(|client| client.request_object_encryption.is_some()) {
+            keys.extend(self.state.decryption_keys().public_jwks());
+        }
         Ok(Reply::json(200, &json!({ "keys": keys })).with(http::header::CACHE_CONTROL, "max-age=3600"))
     }
 }

@@ -224,6 +224,11 @@ rules! {
     UnknownRequestUri = "the `request_uri` is unknown, was used before, has expired or belongs to another client", "RFC 9126 §4";
     ParameterBesideRequestUri = "the authorization request has more than `client_id` and `request_uri`", "RFC 9126 §4";
 
+    NotSigned = "the authorization request is not signed, although the client has to", "RFC 9101 §10.5";
+    RequestObjectInvalid = "the request object does not hold", "RFC 9101 §6; FAPI 2.0 Message Signing §5.3.1";
+    RequestObjectReplayed = "the request object's `jti` was used before", "RFC 7519 §4.1.7";
+    ParameterBesideRequest = "the authorization request has more than `client_id` and `request`", "RFC 9101 §5; RFC 9126 §3";
+
     UnknownCode = "the code was never issued", "DTR §Deferred Code Exchange Request Validation";
     CodeReplayed = "the code was used before", "DTR §Deferred Code Exchange Request Validation";
     ForeignGrant = "the grant was issued to another client", "DTR §Deferred Code Exchange Request Validation";

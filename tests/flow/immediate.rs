@@ -59,17 +59,6 @@ async fn tokens_beside_an_exchange_response_that_breaks_a_rule_are_given_back() 
 }
 
 #[tokio::test]
-async fn an_op_that_wants_signed_requests_only_is_refused_before_a_user_meets_its_error() {
-    let clock = openid_deferred::testing::TestClock::automatic();
-    let op = provider(&clock).metadata(|metadata| {
-        metadata.insert("require_signed_request_object".into(), json!(true));
-    });
-    let op = op.start().unwrap();
-    let error = client_of(&op, &clock).discover().await.unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::Configuration(ConfigurationProblem::Unsupported(_))), "{error}");
-}
-
-#[tokio::test]
 async fn parameters_that_are_no_json_of_their_kind_are_refused() {
     let world = world().await;
     for request in [

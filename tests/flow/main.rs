@@ -21,6 +21,7 @@ mod outages;
 mod polling;
 mod pushed;
 mod refresh;
+mod request_objects;
 mod resource;
 mod revocation;
 mod sealing;
