@@ -25,6 +25,7 @@ mod encryption;
 mod exchange;
 mod identity;
 mod introspect;
+mod jwt_response;
 mod options;
 mod outcome;
 mod poll;
@@ -125,8 +126,11 @@ impl Client {
         self.0.redirect_uri.as_deref()
     }
 
-    /// Whether it is known already that the OP's responses do not say whose they are (RFC 9207).
+    /// Whether it is known already that the OP's responses do not say whose they are (RFC 9207). A JWT always does.
     pub(crate) fn is_known_to_lack_iss(&self) -> bool {
+        if self.0.options.response_mode.is_some_and(ResponseMode::is_jwt) {
+            return false;
+        }
         let metadata = self.0.provider.known_metadata();
         metadata.is_some_and(|metadata| !metadata.authorization_response_iss_parameter_supported())
     }
@@ -146,6 +150,7 @@ impl Client {
             self.push_endpoint(&metadata)?;
         }
         self.dpop_algorithm(&metadata)?;
+        self.check_response_mode(&metadata)?;
         self.check_encryption(&metadata)?;
         self.check_request_objects(&metadata).await?;
         // An OP whose tokens are authenticated with the client secret may have no keys at all.

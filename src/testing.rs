@@ -76,6 +76,7 @@ mod fault;
 mod id_token;
 mod in_process;
 mod introspection;
+mod jwt_response;
 mod keys;
 mod mutual_tls;
 mod op;

@@ -53,7 +53,7 @@ impl ResponseType {
     }
 }
 
-/// How the OP returns its answer (OAuth 2.0 Multiple Response Type Encoding Practices; Form Post Response Mode).
+/// How the OP returns its answer (OAuth 2.0 Multiple Response Type Encoding Practices; Form Post Response Mode; JARM).
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResponseMode {
@@ -62,14 +62,28 @@ pub enum ResponseMode {
     /// In the body of a POST to the redirect URI, which `Client::authorization_response` takes like a query. The
     /// session's cookie then needs `SameSite=None`.
     FormPost,
+    /// In the query as a JWT that the OP signed, and encrypted where that was registered (JARM §2.3.1). A response in
+    /// another form is refused.
+    QueryJwt,
+    /// The same in the body of a POST (JARM §2.3.3).
+    FormPostJwt,
 }
 
 impl ResponseMode {
-    fn as_str(self) -> &'static str {
+    // The shorthand `jwt` is not here: what it stands for depends on the response type, and for `deferred_code` no text
+    // says what that is.
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Query => "query",
             Self::FormPost => "form_post",
+            Self::QueryJwt => "query.jwt",
+            Self::FormPostJwt => "form_post.jwt",
         }
+    }
+
+    /// Whether the OP answers with a JWT.
+    pub(super) fn is_jwt(self) -> bool {
+        matches!(self, Self::QueryJwt | Self::FormPostJwt)
     }
 }
 
@@ -144,7 +158,7 @@ impl AuthorizationRequest<'_> {
         self
     }
 
-    /// How the answer comes back; in the query unless set.
+    /// How the answer comes back; as [the client is set](super::ClientBuilder::response_mode) unless set here.
     pub fn response_mode(mut self, response_mode: ResponseMode) -> Self {
         self.response_mode = Some(response_mode);
         self
@@ -337,11 +351,10 @@ impl AuthorizationRequest<'_> {
         ];
         // The default mode of a multi-valued response type is the fragment, which no server sees, so the query is
         // asked for by name (OAuth 2.0 Multiple Response Type Encoding Practices §2.1).
+        let chosen = self.response_mode.or(client.0.options.response_mode);
         let mode = match self.response_type {
-            ResponseType::DeferredCode | ResponseType::Code => {
-                self.response_mode.filter(|mode| *mode != ResponseMode::Query)
-            }
-            ResponseType::DeferredCodeOrCode => Some(self.response_mode.unwrap_or(ResponseMode::Query)),
+            ResponseType::DeferredCode | ResponseType::Code => chosen.filter(|mode| *mode != ResponseMode::Query),
+            ResponseType::DeferredCodeOrCode => Some(chosen.unwrap_or(ResponseMode::Query)),
         };
         if let Some(mode) = mode {
             parameters.push(("response_mode", mode.as_str().to_owned()));
@@ -381,13 +394,14 @@ impl AuthorizationRequest<'_> {
             (url, None)
         };
 
-        let session = AuthorizationSession(Box::new(session::Body {
+        let session = AuthorizationSession::new(session::Body {
             version: session::VERSION,
             issuer: client.issuer().to_owned(),
             client_id: client.client_id().to_owned(),
             redirect_uri,
             url_expires_at,
             response_type: self.response_type,
+            jwt_response: mode.is_some_and(ResponseMode::is_jwt),
             iss_required: metadata.authorization_response_iss_parameter_supported(),
             state: Secret::new(state),
             code_verifier: code_verifier.map(Secret::new),
@@ -399,7 +413,7 @@ impl AuthorizationRequest<'_> {
                 require_auth_time,
                 essential_acr,
             },
-        }));
+        });
         Ok((url, session))
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::authorize::ResponseType;
+use super::authorize::{ResponseMode, ResponseType};
 use super::identity::Credentials;
 use super::options::{Backoff, DpopMode, Options, PollCredential};
 use super::refresh::Flights;
@@ -155,6 +155,74 @@ impl ClientBuilder {
         self
     }
 
+    /// How the OP answers authorization requests unless they are told otherwise; in the query unless set. Discovery refuses
+    /// an OP that does not list it.
+    ///
+    /// With [`ResponseMode::QueryJwt`] or [`ResponseMode::FormPostJwt`] the answer is a JWT that the OP signed (JARM), and
+    /// one in another form is refused.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use openid_deferred::testing::{TestClient, TestProvider};
+    /// use openid_deferred::{Client, ResponseMode, SignIn, SigningAlgorithm};
+    ///
+    /// # let registered = TestClient::public("my-client").authorization_signed_response_alg("ES256");
+    /// # let op = TestProvider::builder().in_process().client(registered).start()?;
+    /// let client = Client::builder(op.issuer(), "my-client")
+    ///     .response_mode(ResponseMode::QueryJwt)
+    ///     .authorization_signed_response_alg(SigningAlgorithm::Es256)
+    ///     .redirect_uri("https://rp.example/callback")
+    /// #   .http_client(op.http_client())
+    ///     .discover()
+    ///     .await?;
+    /// let (url, session) = client.authorize().start().await?;
+    /// let query = op.visit(url).query(); // response=eyJhbGciOiJFUzI1NiIs…
+    /// let SignIn::Deferred(pending) = client.authorization_response(&query, session).await? else {
+    ///     return Err("the OP answered at once".into());
+    /// };
+    /// # drop(pending);
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "testing"))]
+    /// # fn main() {}
+    /// ```
+    #[must_use]
+    pub fn response_mode(mut self, response_mode: ResponseMode) -> Self {
+        self.options.response_mode = Some(response_mode);
+        self
+    }
+
+    /// The algorithm that was registered as `authorization_signed_response_alg`: authorization responses as JWTs that are
+    /// signed with another one are refused. Unless set, the asymmetric algorithms that the OP lists are accepted, or RS256
+    /// where it lists none. An HMAC algorithm is only ever accepted when it is named here, and needs a client secret that
+    /// is at least as long as its hash.
+    #[must_use]
+    pub fn authorization_signed_response_alg(mut self, algorithm: SigningAlgorithm) -> Self {
+        self.options.authorization_response_algorithm = Some(algorithm);
+        self
+    }
+
+    /// The algorithm that was registered as `authorization_encrypted_response_alg`: authorization responses as JWTs that
+    /// are in clear or encrypted in another way are refused. It needs a [`decryption_key`](Self::decryption_key), and the
+    /// cookie of the session is found by [`Client::cookie_name_for`].
+    ///
+    /// Unless set, they may be in clear, or encrypted for one of the decryption keys.
+    #[must_use]
+    pub fn authorization_encrypted_response_alg(mut self, algorithm: KeyManagementAlgorithm) -> Self {
+        self.options.authorization_response_encryption.alg = Some(algorithm);
+        self
+    }
+
+    /// The algorithm that was registered as `authorization_encrypted_response_enc`. Unless set, every
+    /// [`ContentEncryptionAlgorithm`] is accepted.
+    #[must_use]
+    pub fn authorization_encrypted_response_enc(mut self, algorithm: ContentEncryptionAlgorithm) -> Self {
+        self.options.authorization_response_encryption.enc = Some(algorithm);
+        self
+    }
+
     /// Whom client assertions are for; the issuer unless set.
     #[must_use]
     pub fn assertion_audience(mut self, audience: AssertionAudience) -> Self {
@@ -289,7 +357,7 @@ impl ClientBuilder {
         self
     }
 
-    /// A private key that the OP may encrypt ID Tokens and UserInfo responses for, beside those that were given before;
+    /// A private key that the OP may encrypt ID Tokens, UserInfo and authorization responses for, beside those that were given before;
     /// [`Client::jwks`] is what to publish. While keys rotate there are two: the new one first, then the old one. Keys
     /// can be [replaced](Client::replace_decryption_keys) later.
     ///
@@ -588,7 +656,9 @@ impl ClientBuilder {
         let id_token = id_token.map(|algorithm| ("id_token_signed_response_alg", algorithm));
         let userinfo = self.options.userinfo_algorithm.iter();
         let userinfo = userinfo.map(|algorithm| ("userinfo_signed_response_alg", algorithm));
-        for (name, algorithm) in id_token.chain(userinfo) {
+        let response = self.options.authorization_response_algorithm.iter();
+        let response = response.map(|algorithm| ("authorization_signed_response_alg", algorithm));
+        for (name, algorithm) in id_token.chain(userinfo).chain(response) {
             if !algorithm.is_symmetric() {
                 continue;
             }

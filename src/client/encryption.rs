@@ -66,33 +66,44 @@ impl Client {
     /// The signed token inside of an ID Token, which is the ID Token itself where it is not encrypted. Nothing about it
     /// is verified.
     pub(super) fn decrypted_id_token(&self, token: &Secret) -> Result<Secret, Violation> {
-        let registered = self.0.options.id_token_encryption;
-        id_token::decrypted(token.expose(), Document::IdToken, registered, &self.decryption_keys())
+        self.decrypted(token.expose(), Document::IdToken, self.0.options.id_token_encryption)
     }
 
     /// The same for a UserInfo response of the type `application/jwt`.
     pub(super) fn decrypted_userinfo(&self, token: &str) -> Result<Secret, Violation> {
-        let registered = self.0.options.userinfo_encryption;
-        id_token::decrypted(token, Document::UserInfo, registered, &self.decryption_keys())
+        self.decrypted(token, Document::UserInfo, self.0.options.userinfo_encryption)
+    }
+
+    /// What is inside of a document, held against what was registered.
+    pub(super) fn decrypted(
+        &self,
+        text: &str,
+        document: Document,
+        registered: RegisteredEncryption,
+    ) -> Result<Secret, Violation> {
+        id_token::decrypted(text, document, registered, &self.decryption_keys())
     }
 
     /// Whether the OP lists what was registered. Who lists nothing may still do it.
     pub(super) fn check_encryption(&self, metadata: &ProviderMetadata) -> Result<(), Error> {
         let Options { id_token_encryption, userinfo_encryption, userinfo_algorithm, unadvertised, .. } =
             &self.0.options;
-        let request_object_encryption = &self.0.options.request_object_encryption;
+        let Options { request_object_encryption, authorization_response_encryption, .. } = &self.0.options;
         let encryption = |registered: &RegisteredEncryption| {
             (registered.alg.map(|alg| alg.as_str()), registered.enc.map(|enc| enc.as_str()))
         };
         let (id_token_alg, id_token_enc) = encryption(id_token_encryption);
         let (userinfo_alg, userinfo_enc) = encryption(userinfo_encryption);
         let (request_alg, request_enc) = encryption(request_object_encryption);
+        let (response_alg, response_enc) = encryption(authorization_response_encryption);
         for (member, value) in [
             ("id_token_encryption_alg_values_supported", id_token_alg),
             ("id_token_encryption_enc_values_supported", id_token_enc),
             ("userinfo_signing_alg_values_supported", userinfo_algorithm.map(|algorithm| algorithm.as_str())),
             ("userinfo_encryption_alg_values_supported", userinfo_alg),
             ("userinfo_encryption_enc_values_supported", userinfo_enc),
+            ("authorization_encryption_alg_values_supported", response_alg),
+            ("authorization_encryption_enc_values_supported", response_enc),
             ("request_object_encryption_alg_values_supported", request_alg),
             ("request_object_encryption_enc_values_supported", request_enc),
         ] {
@@ -114,6 +125,7 @@ pub(super) fn check_settings(options: &Options) -> Result<(), Error> {
     for (name, registered) in [
         ("id_token_encrypted_response_enc", options.id_token_encryption),
         ("userinfo_encrypted_response_enc", options.userinfo_encryption),
+        ("authorization_encrypted_response_enc", options.authorization_response_encryption),
         ("request_object_encryption_enc", options.request_object_encryption),
     ] {
         // OpenID Connect Registration 1.0 §2: "When id_token_encrypted_response_enc is included,
@@ -138,6 +150,7 @@ fn check_keys(options: &Options, keys: &[DecryptionKey]) -> Result<(), Error> {
     for (name, registered) in [
         ("id_token_encrypted_response_alg", options.id_token_encryption),
         ("userinfo_encrypted_response_alg", options.userinfo_encryption),
+        ("authorization_encrypted_response_alg", options.authorization_response_encryption),
     ] {
         if registered.alg.is_some_and(|alg| keys.iter().all(|key| key.algorithm() != alg)) {
             return Err(setting(name, "there is no `decryption_key` for this algorithm"));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::authorize::ResponseType;
+use super::authorize::{ResponseMode, ResponseType};
 use crate::dpop::DpopKey;
 use crate::id_token::RegisteredEncryption;
 use crate::jose::{DecryptionKey, SigningAlgorithm};
@@ -13,6 +13,9 @@ use crate::secret::Secret;
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
     pub(crate) response_type: ResponseType,
+    pub(crate) response_mode: Option<ResponseMode>,
+    pub(crate) authorization_response_algorithm: Option<SigningAlgorithm>,
+    pub(crate) authorization_response_encryption: RegisteredEncryption,
     pub(crate) request_timeout: Duration,
     pub(crate) poll_timeout: Duration,
     pub(crate) leeway: Duration,
@@ -49,6 +52,9 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             response_type: ResponseType::default(),
+            response_mode: None,
+            authorization_response_algorithm: None,
+            authorization_response_encryption: RegisteredEncryption::default(),
             request_timeout: Duration::from_secs(30),
             // An OP may hold a poll open until something happens, which is why it has a timeout of its own.
             poll_timeout: Duration::from_secs(90),

@@ -119,13 +119,19 @@ fn transport(problem: TransportProblem) -> &'static str {
 
 fn rule(rule: Rule) -> &'static str {
     match rule {
-        Rule::StateMissing | Rule::StateMismatch | Rule::IssMissing | Rule::IssMismatch | Rule::WrongRedirectUri => {
+        Rule::ResponseNotJwt | Rule::UnrequestedJwt => {
+            "Let the user start again. If it happens always, the OP does not do as the `response_mode` asks, or the callback \
+             is routed to another client."
+        }
+        rule if rule.is_forgery() => {
             "Let the user start again. Many of these at once are an attack, or a callback that is routed to the wrong \
              client."
         }
         Rule::IssuerMismatch => "Set the issuer exactly as the OP's metadata spells it, to the last slash.",
         Rule::KeysUnavailable => "Wait: the OP's keys are out of reach, and what needs them is kept.",
-        Rule::IdTokenNoKey => "Wait for the OP to publish its key, or ask whether it rotated keys too fast.",
+        Rule::IdTokenNoKey | Rule::JwtResponseNoKey => {
+            "Wait for the OP to publish its key, or ask whether it rotated keys too fast."
+        }
         Rule::NoDecryptionKey => {
             "Give the client the decryption key that was published, also the one before a rotation."
         }
@@ -135,7 +141,14 @@ fn rule(rule: Rule) -> &'static str {
         Rule::IdTokenAlgorithm => {
             "Register `id_token_signed_response_alg` with the OP and set the same one here; they differ."
         }
-        Rule::IdTokenExpired | Rule::IdTokenIssuedAt | Rule::IdTokenNotBefore | Rule::IdTokenAuthTime => {
+        Rule::JwtResponseAlgorithm => {
+            "Register `authorization_signed_response_alg` with the OP and set the same one here; they differ."
+        }
+        Rule::JwtResponseExpired
+        | Rule::IdTokenExpired
+        | Rule::IdTokenIssuedAt
+        | Rule::IdTokenNotBefore
+        | Rule::IdTokenAuthTime => {
             "Compare this machine's clock with the OP's. If they agree, the OP issues tokens with wrong times."
         }
         Rule::RequestUriExpired => "Send the user out as soon as the request was pushed, or start again.",

@@ -74,6 +74,9 @@ pub enum Misuse {
     /// The code of this grant has been sent to the OP and must not be sent again. Start a new sign-in.
     #[error("the code of this grant has been sent already; start a new sign-in")]
     CodeSpent,
+    /// The OP's answer to this authorization session has been taken. Start a new sign-in.
+    #[error("the answer to this authorization session has been taken already; start a new sign-in")]
+    SessionSpent,
     /// No client of this issuer and client identifier was given to the poller.
     #[error("the poller has no client for this; add it")]
     UnknownClient,

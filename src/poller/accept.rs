@@ -62,7 +62,9 @@ impl Poller {
     ///
     /// After an error nothing will be delivered, unless this machine or the store fails before that could be noted;
     /// then [`Outcome::Unknown`](crate::Outcome::Unknown) comes. [`Store`](crate::ErrorKind::Store): the code is
-    /// unspent and the user can reload. Otherwise those of
+    /// unspent and the user can reload. The same holds where a response is a JWT and the OP's keys are out of reach
+    /// ([`Rule::KeysUnavailable`](crate::Rule::KeysUnavailable)): nothing was stored or sent, so keep the cookie where an
+    /// error [passes](Error::is_transient). Otherwise those of
     /// [`Client::authorization_response`](crate::Client::authorization_response), and
     /// [`Misuse::UnknownClient`] for a session of a client that this poller does not have, [`Misuse::ShutDown`] after
     /// [`shutdown`](Self::shutdown), and
@@ -71,13 +73,13 @@ impl Poller {
     pub async fn authorization_response(
         &self,
         response: &str,
-        session: AuthorizationSession,
+        mut session: AuthorizationSession,
         context: impl Into<Vec<u8>>,
     ) -> Result<Accepted, Error> {
         let shared = self.shared().clone();
         let (issuer, client_id) = session.owner();
         let tenant = shared.tenant_of(issuer, client_id)?;
-        let grant = tenant.client.check_authorization_response(response, session)?;
+        let grant = tenant.client.check_authorization_response(response, &mut session).await?;
         shared.check_mix_up(&tenant, &grant)?;
         let acceptance = Acceptance {
             id: ProcessId::mint(&*shared.random)?,

@@ -39,6 +39,7 @@ struct Inner {
     dpop_signing_alg_values_supported: Vec<String>,
     code_challenge_methods_supported: Vec<String>,
     request_object_signing_alg_values_supported: Vec<String>,
+    authorization_signing_alg_values_supported: Vec<String>,
     scopes_supported: Vec<String>,
     acr_values_supported: Vec<String>,
     claims_supported: Vec<String>,
@@ -119,6 +120,8 @@ accessors! {
     code_challenge_methods_supported: texts;
     /// Algorithms of signed authorization requests (RFC 9101); empty where the OP lists none.
     request_object_signing_alg_values_supported: texts;
+    /// Algorithms of authorization responses as JWTs (JARM §4); empty where the OP lists none.
+    authorization_signing_alg_values_supported: texts;
     /// Scopes that the OP likes to name.
     scopes_supported: texts;
     /// Authentication context classes.
@@ -191,6 +194,7 @@ impl ProviderMetadata {
             dpop_signing_alg_values_supported: read.texts("dpop_signing_alg_values_supported", &[]),
             code_challenge_methods_supported: read.texts("code_challenge_methods_supported", &[]),
             request_object_signing_alg_values_supported: read.texts("request_object_signing_alg_values_supported", &[]),
+            authorization_signing_alg_values_supported: read.texts("authorization_signing_alg_values_supported", &[]),
             scopes_supported: read.texts("scopes_supported", &[]),
             acr_values_supported: read.texts("acr_values_supported", &[]),
             claims_supported: read.texts("claims_supported", &[]),

@@ -28,7 +28,10 @@ impl Turn<'_> {
             "pushed_authorization_request_endpoint": op.url("/par"),
             "jwks_uri": op.url("/jwks"),
             "response_types_supported": ["code", "deferred_code", "deferred_code code"],
-            "response_modes_supported": ["query", "form_post"],
+            "response_modes_supported": ["query", "form_post", "query.jwt", "form_post.jwt"],
+            "authorization_signing_alg_values_supported": self.response_algorithms(),
+            "authorization_encryption_alg_values_supported": encryption::ALGORITHMS,
+            "authorization_encryption_enc_values_supported": encryption::CONTENT_ENCRYPTIONS,
             "grant_types_supported": ["authorization_code", "refresh_token", DEFERRED_GRANT],
             "subject_types_supported": ["public"],
             "scopes_supported": ["openid", "profile", "email", "offline_access"],
@@ -83,6 +86,17 @@ impl Turn<'_> {
         document
     }
 
+    fn response_algorithms(&self) -> Vec<String> {
+        let mut algorithms = vec![keys::name(Algorithm::RS256)];
+        for client in self.state.clients.values() {
+            let algorithm = keys::name(client.authorization_response_algorithm());
+            if !algorithms.contains(&algorithm) {
+                algorithms.push(algorithm);
+            }
+        }
+        algorithms
+    }
+
     fn id_token_algorithms(&self) -> Vec<Algorithm> {
         // OpenID Connect Discovery §3: "The algorithm RS256 MUST be included."
         let mut algorithms = vec![Algorithm::RS256];
@@ -97,8 +111,10 @@ impl Turn<'_> {
     pub(super) fn key_set(&mut self) -> Result<Reply, Rejection> {
         self.must_be_get()?;
         // A client may fetch the keys before the first token is signed, and has to find the right ones.
-        let clients = self.state.clients.values().filter(|client| client.hmac_secret().is_none());
-        let used: Vec<_> = clients.map(|client| client.id_token_algorithm).collect();
+        let clients = self.state.clients.values();
+        let of_id_tokens = clients.clone().filter(|client| client.hmac_secret().is_none());
+        let of_responses = clients.filter_map(|client| client.authorization_response_algorithm);
+        let used: Vec<_> = of_id_tokens.map(|client| client.id_token_algorithm).chain(of_responses).collect();
         for algorithm in used {
             self.state.signing_key(algorithm);
         }

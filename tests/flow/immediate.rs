@@ -6,15 +6,15 @@ use openid_deferred::testing::{Endpoint, Fault};
 use openid_deferred::{ConfigurationProblem, ErrorKind, InterimState, Misuse, ResponseType, Rule, SignIn};
 use serde_json::json;
 
-use crate::support::{World, client_of, provider, world, world_with};
+use crate::support::{World, world, world_with};
 
 /// A user whom the OP authenticates at once, with a code that has not been exchanged.
 async fn grant_of_an_immediate_answer() -> (World, openid_deferred::AuthorizationGrant) {
     let world = world_with(|op| op.answer_with_code(), |client| client).await;
     let request = world.client.authorize().response_type(ResponseType::DeferredCodeOrCode);
-    let (url, session) = request.start().await.unwrap();
+    let (url, mut session) = request.start().await.unwrap();
     let query = world.op.visit(url).query();
-    let grant = world.client.check_authorization_response(&query, session).unwrap();
+    let grant = world.client.check_authorization_response(&query, &mut session).await.unwrap();
     (world, grant)
 }
 

@@ -13,6 +13,7 @@ mod id_token;
 mod immediate;
 mod interim;
 mod introspection;
+mod jwt_responses;
 mod keys;
 mod lost_answers;
 mod mutual_tls;

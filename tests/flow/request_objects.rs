@@ -104,7 +104,7 @@ async fn an_op_that_requires_it_gets_a_signed_request_without_any_setting() {
     assert!(claims.get("sub").is_none(), "with `sub` it could pass for a client assertion");
     assert_eq!(session.url_expires_at(), Some(world.clock.now() + seconds(600)));
     let query = world.op.visit(url).query();
-    world.client.authorization_response(&query, session).await.unwrap();
+    let _ = world.client.authorization_response(&query, session).await.unwrap();
     world.op.assert_clean();
 }
 
@@ -229,7 +229,7 @@ async fn a_request_is_encrypted_with_every_combination_of_algorithms() {
             assert_eq!(object.matches('.').count(), 4, "{alg:?} {enc:?}");
             assert!(!url.as_str().contains(session.state().expose()));
             let query = world.op.visit(url).query();
-            world.client.authorization_response(&query, session).await.unwrap();
+            let _ = world.client.authorization_response(&query, session).await.unwrap();
             world.op.assert_clean();
         }
     }
