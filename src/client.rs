@@ -23,6 +23,7 @@ mod builder;
 mod cancel;
 mod encryption;
 mod exchange;
+mod fapi;
 mod identity;
 mod introspect;
 mod jwt_response;
@@ -149,6 +150,7 @@ impl Client {
         if self.pushes(&metadata) {
             self.push_endpoint(&metadata)?;
         }
+        self.check_fapi(&metadata)?;
         self.dpop_algorithm(&metadata)?;
         self.check_response_mode(&metadata)?;
         self.check_encryption(&metadata)?;
@@ -294,13 +296,19 @@ impl Client {
         if let Some(chosen) = &self.0.options.id_token_algorithms {
             return Ok(chosen.clone());
         }
-        let metadata = self.0.provider.metadata().await?;
-        let listed = metadata.id_token_signing_alg_values_supported();
-        if listed.is_empty() {
-            return Ok(vec![SigningAlgorithm::Rs256]);
-        }
+        Ok(self.listed_id_token_algorithms(&self.0.provider.metadata().await?))
+    }
+
+    fn listed_id_token_algorithms(&self, metadata: &ProviderMetadata) -> Vec<SigningAlgorithm> {
+        self.asymmetric(metadata.id_token_signing_alg_values_supported())
+    }
+
+    /// The asymmetric algorithms among those that the OP lists; RS256, the default of every such list, where it has none.
+    fn asymmetric(&self, listed: &[String]) -> Vec<SigningAlgorithm> {
         let known = listed.iter().filter_map(|name| SigningAlgorithm::from_name(name));
-        Ok(known.filter(|algorithm| !algorithm.is_symmetric()).collect())
+        let default = listed.is_empty().then_some(SigningAlgorithm::Rs256);
+        let known = known.chain(default).filter(|algorithm| !algorithm.is_symmetric());
+        known.filter(|&algorithm| self.0.options.allows(algorithm)).collect()
     }
 }
 

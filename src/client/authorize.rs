@@ -319,6 +319,7 @@ impl AuthorizationRequest<'_> {
         let redirect_uri =
             redirect_uri.ok_or_else(|| setting("redirect_uri", "set the registered one on the client"))?;
         check_redirect_uri(&redirect_uri)?;
+        client.0.options.check_fapi_redirect_uri(&redirect_uri)?;
         if self.claims.as_ref().is_some_and(|claims| !claims.is_object()) {
             return Err(setting("claims", "it must be a JSON object (OpenID Connect Core 1.0 §5.5)"));
         }
@@ -329,6 +330,7 @@ impl AuthorizationRequest<'_> {
         let (require_auth_time, essential_acr) = essential_claims(self.claims.as_ref());
 
         let metadata = client.0.provider.metadata().await?;
+        client.check_fapi(&metadata)?;
         client.warn_if_unsupported(&metadata, self.response_type);
         let signed = self.signed || client.signs_requests(&metadata);
         if signed {
@@ -352,6 +354,7 @@ impl AuthorizationRequest<'_> {
         // The default mode of a multi-valued response type is the fragment, which no server sees, so the query is
         // asked for by name (OAuth 2.0 Multiple Response Type Encoding Practices §2.1).
         let chosen = self.response_mode.or(client.0.options.response_mode);
+        client.0.options.check_fapi_response_mode(chosen)?;
         let mode = match self.response_type {
             ResponseType::DeferredCode | ResponseType::Code => chosen.filter(|mode| *mode != ResponseMode::Query),
             ResponseType::DeferredCodeOrCode => Some(chosen.unwrap_or(ResponseMode::Query)),
@@ -402,7 +405,7 @@ impl AuthorizationRequest<'_> {
             url_expires_at,
             response_type: self.response_type,
             jwt_response: mode.is_some_and(ResponseMode::is_jwt),
-            iss_required: metadata.authorization_response_iss_parameter_supported(),
+            iss_required: client.0.options.fapi.is_some() || metadata.authorization_response_iss_parameter_supported(),
             state: Secret::new(state),
             code_verifier: code_verifier.map(Secret::new),
             dpop_key,

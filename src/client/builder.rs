@@ -7,6 +7,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::authorize::{ResponseMode, ResponseType};
+use super::fapi::{self, FapiProfile};
 use super::identity::Credentials;
 use super::options::{Backoff, DpopMode, Options, PollCredential};
 use super::refresh::Flights;
@@ -467,6 +468,63 @@ impl ClientBuilder {
         self
     }
 
+    /// Holds the client to the rules of the FAPI 2.0 Security Profile, as far as they apply to this flow: requests are
+    /// pushed and have a PKCE challenge, the client authenticates with `private_key_jwt` or a certificate, tokens are bound
+    /// to a DPoP key or the certificate (others are given back, as with
+    /// [`drop_unbound_tokens`](Self::drop_unbound_tokens)), responses have to name their issuer, every signature is by
+    /// PS256, ES256 or Ed25519, and everything goes over TLS. What contradicts them is an error here
+    /// ([`ConfigurationProblem::Fapi`]), an OP that lacks what they need one at discovery and before a user is sent out.
+    /// [`allow_unadvertised`](Self::allow_unadvertised) does not change that.
+    ///
+    /// **This is not FAPI conformance.** FAPI 2.0 knows `response_type=code` and nothing else; it says nothing about
+    /// deferred codes, polls and pings, and no test suite for it covers them. It is the same protection for another flow.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use openid_deferred::testing::{TestClient, TestProvider};
+    /// use openid_deferred::{Client, SigningAlgorithm, SigningKey};
+    ///
+    /// let key = SigningKey::generate(SigningAlgorithm::Ps256)?;
+    /// # let jwk = serde_json::to_string(&key.public_jwk())?;
+    /// # let registered = TestClient::private_key_jwt("my-client", &jwk).signing_algorithm("PS256");
+    /// # let op = TestProvider::builder().in_process().fapi2().client(registered).start()?;
+    /// let client = Client::builder(op.issuer(), "my-client")
+    ///     .fapi2()
+    ///     .signing_key(key)
+    ///     .redirect_uri("https://rp.example/callback")
+    /// #   .http_client(op.http_client())
+    ///     .discover()
+    ///     .await?;
+    /// let (url, session) = client.authorize().start().await?; // pushed
+    /// # let _ = client.authorization_response(&op.visit(url).query(), session).await?;
+    /// # op.assert_clean();
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "testing"))]
+    /// # fn main() {}
+    /// ```
+    #[must_use]
+    pub fn fapi2(mut self) -> Self {
+        self.options.fapi.get_or_insert(FapiProfile::Security);
+        self
+    }
+
+    /// The rules of [`fapi2`](Self::fapi2) together with those of FAPI 2.0 Message Signing for authorization requests and
+    /// responses: requests are [signed](Self::require_signed_request_object) before they are pushed, and responses are
+    /// JWTs ([`ResponseMode::QueryJwt`] unless [`response_mode`](Self::response_mode) says
+    /// [`ResponseMode::FormPostJwt`]).
+    ///
+    /// Signed introspection responses and HTTP message signatures, which that profile has too, are not part of it, and
+    /// it asks for the mode by its name where the profile has the shorthand `jwt`. What is said there about conformance
+    /// holds here as well.
+    #[must_use]
+    pub fn fapi2_message_signing(mut self) -> Self {
+        self.options.fapi = Some(FapiProfile::MessageSigning);
+        self
+    }
+
     /// Sends no PKCE parameters (RFC 7636), for OPs that refuse what they do not know.
     #[must_use]
     pub fn without_pkce(mut self) -> Self {
@@ -571,7 +629,16 @@ impl ClientBuilder {
     /// # Errors
     ///
     /// [`Configuration`](crate::ErrorKind::Configuration) for settings that cannot work.
-    pub fn build(self) -> Result<Client, Error> {
+    pub fn build(mut self) -> Result<Client, Error> {
+        let settings = fapi::Settings {
+            options: &self.options,
+            credentials: &self.credentials,
+            assertion_audience: self.assertion_audience,
+            allow_insecure_loopback: self.allow_insecure_loopback,
+            redirect_uri: self.redirect_uri.as_deref(),
+        };
+        settings.check()?;
+        self.options.apply_fapi();
         if self.client_id.is_empty() {
             return Err(setting("client_id", "it is empty; take the one that the OP registered"));
         }

@@ -144,13 +144,8 @@ impl Client {
         if let Some(chosen) = self.0.options.authorization_response_algorithm {
             return vec![chosen];
         }
-        let listed = metadata.authorization_signing_alg_values_supported();
-        if listed.is_empty() {
-            // JARM §3: "If omitted, the default [...] is RS256."
-            return vec![SigningAlgorithm::Rs256];
-        }
-        let known = listed.iter().filter_map(|name| SigningAlgorithm::from_name(name));
-        known.filter(|algorithm| !algorithm.is_symmetric()).collect()
+        // JARM §3: "If omitted, the default [...] is RS256."
+        self.asymmetric(metadata.authorization_signing_alg_values_supported())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::authorize::{ResponseMode, ResponseType};
+use super::fapi::FapiProfile;
 use crate::dpop::DpopKey;
 use crate::id_token::RegisteredEncryption;
 use crate::jose::{DecryptionKey, SigningAlgorithm};
@@ -46,6 +47,7 @@ pub(crate) struct Options {
     pub(crate) immediate_answers: bool,
     pub(crate) cancellation_endpoint: Option<String>,
     pub(crate) identity_without_binding: bool,
+    pub(crate) fapi: Option<FapiProfile>,
 }
 
 impl Default for Options {
@@ -85,6 +87,7 @@ impl Default for Options {
             immediate_answers: false,
             cancellation_endpoint: None,
             identity_without_binding: false,
+            fapi: None,
         }
     }
 }

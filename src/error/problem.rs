@@ -47,6 +47,15 @@ pub enum ConfigurationProblem {
     /// The OP publishes no key that something can be encrypted for with this algorithm: one whose `use` is `enc`.
     #[error("the OP's key set has no key (`use`: `enc`) for `{0}`")]
     NoEncryptionKey(&'static str),
+    /// A setting is not possible under the rules of FAPI 2.0, which [`fapi2`](crate::ClientBuilder::fapi2) or
+    /// [`fapi2_message_signing`](crate::ClientBuilder::fapi2_message_signing) asked for.
+    #[error("`{setting}`: under FAPI 2.0, {rule}")]
+    Fapi {
+        /// The builder method or argument.
+        setting: &'static str,
+        /// What the profile demands.
+        rule: &'static str,
+    },
     /// A private key cannot be used.
     #[error("the private key cannot be used: {0}")]
     Key(&'static str),

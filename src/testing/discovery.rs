@@ -43,13 +43,17 @@ impl Turn<'_> {
             "userinfo_encryption_alg_values_supported": encryption::ALGORITHMS,
             "userinfo_encryption_enc_values_supported": encryption::CONTENT_ENCRYPTIONS,
             "request_parameter_supported": true,
-            "request_object_signing_alg_values_supported": ["ES256", "ES384", "EdDSA", "PS256", "RS256"],
+            "request_object_signing_alg_values_supported":
+                op.settings.allowed(&["ES256", "ES384", "EdDSA", "PS256", "RS256"]),
             "request_object_encryption_alg_values_supported": encryption::ALGORITHMS,
             "request_object_encryption_enc_values_supported": encryption::CONTENT_ENCRYPTIONS,
             "token_endpoint_auth_methods_supported":
-                ["none", "client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt"],
+                match op.settings.fapi {
+                    true => &["private_key_jwt"][..],
+                    false => &["none", "client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt"],
+                },
             "token_endpoint_auth_signing_alg_values_supported":
-                ["ES256", "ES384", "EdDSA", "PS256", "RS256", "HS256", "HS384", "HS512"],
+                op.settings.allowed(&["ES256", "ES384", "EdDSA", "PS256", "RS256", "HS256", "HS384", "HS512"]),
             "code_challenge_methods_supported": ["S256"],
         });
         if op.settings.supports_dpop {
@@ -88,6 +92,7 @@ impl Turn<'_> {
 
     fn response_algorithms(&self) -> Vec<String> {
         let mut algorithms = vec![keys::name(Algorithm::RS256)];
+        algorithms.retain(|name| self.op.settings.allows(name));
         for client in self.state.clients.values() {
             let algorithm = keys::name(client.authorization_response_algorithm());
             if !algorithms.contains(&algorithm) {
@@ -99,7 +104,7 @@ impl Turn<'_> {
 
     fn id_token_algorithms(&self) -> Vec<Algorithm> {
         // OpenID Connect Discovery §3: "The algorithm RS256 MUST be included."
-        let mut algorithms = vec![Algorithm::RS256];
+        let mut algorithms = if self.op.settings.fapi { Vec::new() } else { vec![Algorithm::RS256] };
         for client in self.state.clients.values() {
             if !algorithms.contains(&client.id_token_algorithm) {
                 algorithms.push(client.id_token_algorithm);

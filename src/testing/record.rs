@@ -214,6 +214,9 @@ rules! {
     AssertionInvalid = "the client assertion does not hold", "RFC 7523 §3";
     AssertionReplayed = "the client assertion's `jti` was used before", "OpenID Connect Core 1.0 §9";
 
+    FapiAuthentication = "the client authenticates in a way that FAPI 2.0 does not know", "FAPI 2.0 Security Profile §5.3.2";
+    FapiAlgorithm = "a signature is by an algorithm that FAPI 2.0 does not allow", "FAPI 2.0 Security Profile §5.4";
+
     CertificateMissing = "no client certificate was presented", "RFC 8705 §3";
     CertificateChanged = "the client certificate is not the one that the access token is bound to", "RFC 8705 §3";
     DpopWithCertificate = "there is a DPoP proof although the client's tokens are bound to its certificate", "RFC 8705 §3; RFC 9449 §5";

@@ -9,6 +9,7 @@ mod discovery;
 mod dpop;
 mod encryption;
 mod exchange;
+mod fapi;
 mod id_token;
 mod immediate;
 mod interim;
