@@ -13,4 +13,5 @@ mod encryption;
 mod mutual_tls;
 mod pushed;
 mod sign_in;
+mod signing;
 mod tokens;
