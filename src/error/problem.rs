@@ -62,9 +62,6 @@ pub enum ConfigurationProblem {
     /// A client certificate cannot be used.
     #[error("the client certificate cannot be used: {0}")]
     Certificate(&'static str),
-    /// The OP requires something that this crate does not do.
-    #[error("the OP requires {0}, which this version does not do")]
-    Unsupported(&'static str),
     /// The HTTP client cannot be built with these settings.
     #[error("the HTTP client cannot be built")]
     HttpClient,
