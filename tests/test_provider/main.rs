@@ -6,3 +6,4 @@ mod flow;
 mod pings;
 mod rp;
 mod rules;
+mod signing;
