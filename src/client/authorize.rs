@@ -65,7 +65,7 @@ pub enum ResponseMode {
     /// In the query as a JWT that the OP signed, and encrypted where that was registered (JARM §2.3.1). A response in
     /// another form is refused.
     QueryJwt,
-    /// The same in the body of a POST (JARM §2.3.3).
+    /// The same in the body of a POST (JARM §2.3.3). The session's cookie then needs `SameSite=None`.
     FormPostJwt,
 }
 

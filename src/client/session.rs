@@ -28,7 +28,7 @@ const SEALED_LIMIT: usize = 2_000;
 ///
 /// It must come back together with the browser that it was made for: [seal](Self::seal) it into a cookie of that
 /// browser, one for each `state` ([`cookie_name`](Self::cookie_name)), with `Secure`, `HttpOnly`, `Path=/` and
-/// `SameSite=Lax` (`None` for `form_post`). That is what keeps an attacker from finishing their own sign-in in somebody
+/// `SameSite=Lax` (`None` for `form_post` and `form_post.jwt`). That is what keeps an attacker from finishing their own sign-in in somebody
 /// else's browser. Any instance of the application that has the keyring can [open](Self::open) it.
 ///
 /// It is used once, so it is not `Clone`, `Client::authorization_response` takes it by value, and

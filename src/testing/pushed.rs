@@ -44,6 +44,7 @@ impl Turn<'_> {
         {
             request.0.push(("dpop_jkt".into(), key));
         }
+        self.use_up(&mut request);
         // What authenticates the client is no part of the request.
         request.0.retain(|(name, _)| !CREDENTIALS.contains(&name.as_str()));
         let lifetime = self.op.settings.request_uri_lifetime;
@@ -65,7 +66,9 @@ impl Turn<'_> {
             let has_to_push = self.op.settings.requires_pushed || client.is_some_and(|client| client.requires_pushed);
             let problem = has_to_push.then(|| Rejection::bad("invalid_request", RequestRule::NotPushed, ""));
             let problem = problem.or_else(|| self.unsigned(&request));
-            return Ok((self.unpacked(request, &[])?, problem));
+            let mut request = self.unpacked(request, &[])?;
+            self.use_up(&mut request);
+            return Ok((request, problem));
         };
         if request.0.iter().any(|(name, _)| !["client_id", "request_uri"].contains(&name.as_str())) {
             self.violate(RequestRule::ParameterBesideRequestUri, "");

@@ -35,6 +35,14 @@ impl Turn<'_> {
         Ok(parameters)
     }
 
+    /// Notes that a request object was used. One that only led to a challenge for a DPoP nonce was not.
+    pub(super) fn use_up(&mut self, request: &mut Parameters) {
+        let Some(position) = request.0.iter().position(|(name, _)| name == "jti") else { return };
+        let (_, jti) = request.0.remove(position);
+        let client_id = request.get("client_id").unwrap_or_default();
+        self.state.seen_ids.insert(format!("request {client_id} {jti}"));
+    }
+
     /// What is wrong with a request that has no request object, if anything is.
     pub(super) fn unsigned(&self, request: &Parameters) -> Option<Rejection> {
         let client = request.get("client_id").and_then(|id| self.state.clients.get(id));
@@ -92,11 +100,11 @@ impl Turn<'_> {
             return Err(invalid("it has a claim that no request object may have (RFC 9101 §4 and §10.8)"));
         }
         let jti = jwt.claim("jti").ok_or_else(|| invalid("`jti` is missing"))?;
-        if !self.state.seen_ids.insert(format!("request {} {jti}", client.id)) {
+        if self.state.seen_ids.contains(&format!("request {} {jti}", client.id)) {
             return Err(Rejection::bad("invalid_request_object", RequestRule::RequestObjectReplayed, ""));
         }
-        let claims =
-            jwt.claims.iter().filter(|(name, _)| !["iss", "aud", "exp", "nbf", "iat", "jti"].contains(&name.as_str()));
+        let of_the_jwt = ["iss", "aud", "exp", "nbf", "iat"];
+        let claims = jwt.claims.iter().filter(|(name, _)| !of_the_jwt.contains(&name.as_str()));
         Ok(Parameters(claims.flat_map(|(name, value)| parameters(name, value)).collect()))
     }
 }

@@ -9,8 +9,13 @@ use crate::show::Echo;
 use crate::world::{CLAIM, CLIENT_SECRET, CONTEXT, Ground, SECOND, keyring};
 
 pub async fn of_a_flow_that_succeeds(ground: &Ground) {
-    let worlds =
-        [ground.basic().await, ground.by_key().await, ground.by_secret_jwt().await, ground.by_certificate().await];
+    let worlds = [
+        ground.basic().await,
+        ground.by_key().await,
+        ground.by_signed_messages().await,
+        ground.by_secret_jwt().await,
+        ground.by_certificate().await,
+    ];
     for world in worlds {
         world.sign_in_and_wait().await;
         assert!(ground.log.text.lock().unwrap().contains(" DEBUG openid_deferred"), "tracing is on");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_core::future::BoxFuture;
-use openid_deferred::testing::{Endpoint, RequestRule, TestClient, TestProviderBuilder};
+use openid_deferred::testing::{Endpoint, NoncePolicy, RequestRule, TestClient, TestProviderBuilder};
 use openid_deferred::{
     AuthorizationSession, Client, ClientAuthentication, ClientBuilder, Clock as _, ConfigurationProblem,
     ContentEncryptionAlgorithm, Error, ErrorKind, KeyManagementAlgorithm, Misuse, ResponseType, Rule, Signer,
@@ -157,6 +157,20 @@ async fn a_pushed_request_can_be_signed_and_has_nothing_beside_the_request_objec
     let signed_in = world.client.authorization_response(&query, session).await.unwrap();
     let openid_deferred::SignIn::Deferred(mut pending) = signed_in else { panic!("{signed_in:?}") };
     assert_approved(&world.wait(&mut pending).await);
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_challenge_for_a_nonce_is_answered_with_the_same_request_object() {
+    let key = signing_key(SigningAlgorithm::Es256);
+    let nonces = |op: TestProviderBuilder| op.require_signed_request_object().dpop_nonces(NoncePolicy::Required);
+    let world = world_of(&key, |at_op| at_op, nonces, ClientBuilder::pushed_authorization_requests).await;
+    assert_approved(&world.outcome().await);
+    let pushes = world.op.requests_to(Endpoint::PushedAuthorization);
+    assert_eq!(pushes.iter().map(|push| push.status).collect::<Vec<_>>(), [Some(400), Some(201)]);
+    // It was not looked at the first time, and a signer need not be asked twice.
+    assert_eq!(pushes[0].parameter("request"), pushes[1].parameter("request"));
+    assert_ne!(pushes[0].parameter("client_assertion"), pushes[1].parameter("client_assertion"));
     world.op.assert_clean();
 }
 
