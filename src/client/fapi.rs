@@ -157,7 +157,7 @@ impl Client {
             (id_token, "id_token_signing_alg_values_supported", NAMES),
         ] {
             if !is_listed {
-                return Err(ConfigurationProblem::NotAdvertised { member, value: value.to_owned() }.into());
+                return Err(ConfigurationProblem::FapiNotAdvertised { member, value }.into());
             }
         }
         self.push_endpoint(metadata).map(drop)

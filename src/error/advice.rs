@@ -51,6 +51,9 @@ fn configuration(problem: &ConfigurationProblem) -> &'static str {
         ConfigurationProblem::NotAdvertised { .. } => {
             "Choose what the OP lists, ask it to list what it offers, or override the check with `allow_unadvertised`."
         }
+        ConfigurationProblem::FapiNotAdvertised { .. } => {
+            "Ask the OP whether it keeps to FAPI 2.0 and why it does not say so, or do without `fapi2` there."
+        }
         ConfigurationProblem::NoEndpoint(_) => "The OP does not offer this. Ask it, or do without.",
         ConfigurationProblem::NoEncryptionKey(_) => {
             "Ask the OP to publish a key for encryption, or register an algorithm that it has one for."

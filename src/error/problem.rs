@@ -56,6 +56,15 @@ pub enum ConfigurationProblem {
         /// What the profile demands.
         rule: &'static str,
     },
+    /// The OP's metadata lacks what the rules of FAPI 2.0 need, which
+    /// [`allow_unadvertised`](crate::ClientBuilder::allow_unadvertised) does not override.
+    #[error("under FAPI 2.0, the OP's `{member}` has to list `{value}`")]
+    FapiNotAdvertised {
+        /// The member of the metadata.
+        member: &'static str,
+        /// The value that is missing in it.
+        value: &'static str,
+    },
     /// A private key cannot be used.
     #[error("the private key cannot be used: {0}")]
     Key(&'static str),

@@ -251,7 +251,7 @@ async fn an_op_that_lacks_what_the_rules_need_is_refused_at_discovery() {
         // Not even whoever trusts an OP that forgot to advertise the flow gets around it.
         let error = discovered(edit, |client| client.fapi2().allow_unadvertised()).await.unwrap_err();
         match error.kind() {
-            ErrorKind::Configuration(ConfigurationProblem::NotAdvertised { member, .. }) => *member,
+            ErrorKind::Configuration(ConfigurationProblem::FapiNotAdvertised { member, .. }) => *member,
             ErrorKind::Configuration(ConfigurationProblem::NoEndpoint(member)) => *member,
             other => panic!("{other:?}"),
         }
@@ -290,7 +290,10 @@ async fn a_client_that_was_built_while_the_op_was_away_checks_it_before_a_user_g
     let op = provider(&clock).client(registered(&key)).without_iss().start().unwrap();
     let client = client_of(&op, &clock).authentication(ClientAuthentication::private_key_jwt(key));
     let error = client.fapi2().build().unwrap().authorize().start().await.unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::Configuration(ConfigurationProblem::NotAdvertised { .. })), "{error}");
+    let ErrorKind::Configuration(ConfigurationProblem::FapiNotAdvertised { member, .. }) = error.kind() else {
+        panic!("{error}")
+    };
+    assert_eq!(*member, "authorization_response_iss_parameter_supported");
 }
 
 #[tokio::test]

@@ -579,3 +579,49 @@ async fn settings_that_cannot_work_are_refused_at_once() {
     let enc = base().authorization_encrypted_response_enc(ContentEncryptionAlgorithm::A128Gcm);
     assert_eq!(setting(enc), "authorization_encrypted_response_enc");
 }
+
+#[test]
+fn no_jwt_that_a_stranger_makes_is_taken_or_makes_the_client_panic() {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use proptest::prelude::*;
+
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let world = runtime.block_on(jwt_world());
+    let (_, session) = runtime.block_on(returns(&world));
+    let state = session.state().expose().to_owned();
+    let value = prop_oneof![
+        Just(json!(null)),
+        any::<bool>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        ".{0,20}".prop_map(Value::from),
+        Just(json!([])),
+        Just(json!({})),
+    ];
+    let session = std::cell::RefCell::new(session);
+    let names =
+        ["state", "iss", "aud", "exp", "nbf", "iat", "code", "deferred_code", "error", "error_description", "x"];
+    let strange = (prop::sample::select(names.to_vec()), value);
+    proptest!(|(
+        header in prop_oneof![Just(r#"{"alg":"ES256"}"#.to_owned()), Just(r#"{"alg":"none"}"#.to_owned()), ".{0,40}"],
+        odd in prop::collection::vec(strange, 0..4),
+        signature in prop::collection::vec(any::<u8>(), 0..80),
+        junk in "[ -~]{0,200}",
+    )| {
+        let mut claims = json!({
+            "state": state, "iss": world.op.issuer(), "aud": CLIENT_ID, "deferred_code": "x", "exp": 4_000_000_000_u64,
+        });
+        for (name, value) in odd {
+            claims[name] = value;
+        }
+        let [header, claims] = [header, claims.to_string()].map(|part| URL_SAFE_NO_PAD.encode(part));
+        let token = format!("{header}.{claims}.{}", URL_SAFE_NO_PAD.encode(signature));
+        for response in [token, junk] {
+            let query = form_urlencoded::Serializer::new(String::new()).append_pair("response", &response).finish();
+            let _ = world.client.cookie_name_for(&query);
+            let taken = runtime.block_on(world.client.check_authorization_response(&query, &mut session.borrow_mut()));
+            prop_assert!(taken.is_err() && !session.borrow().is_spent());
+        }
+    });
+}
