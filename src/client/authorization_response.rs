@@ -17,6 +17,7 @@ use crate::secret::{Secret, constant_time_eq};
 
 /// No genuine response is longer.
 const LONGEST_RESPONSE: usize = 16 * 1024;
+const STEP: &str = "checking the authorization response";
 const LONGEST_CODE: usize = 4 * 1024;
 
 /// Where the sign-in stands after the user came back.
@@ -39,6 +40,8 @@ pub struct AuthorizationGrant {
     pub(super) code: Code,
     /// The response carried the `iss` of this OP (RFC 9207).
     names_issuer: bool,
+    /// It came in a JWT that had expired by then, so the code is not to be sent.
+    late: bool,
     pub(super) spent: bool,
     /// For the pings of this process alone.
     pub(super) notification_token: Option<Secret>,
@@ -73,6 +76,11 @@ impl AuthorizationGrant {
     /// passed another OP's off as this one's.
     pub(crate) fn redirect_uri_that_tells(&self) -> Option<&str> {
         (!self.names_issuer).then_some(&self.session.redirect_uri)
+    }
+
+    /// Why the code of a response that came too late must not be sent, if it did.
+    pub(crate) fn lateness(&self) -> Option<Error> {
+        self.late.then(|| broken(Rule::JwtResponseExpired, "exp").in_step(STEP))
     }
 
     /// Gives the OP a bearer token for the Ping Callbacks of this process.
@@ -128,13 +136,24 @@ impl Client {
         response: &str,
         session: &mut AuthorizationSession,
     ) -> Result<AuthorizationGrant, Error> {
-        let checked = self.check_response(response, session).await;
+        let checked = self.check_late_response(response, session).await;
+        let checked = checked.and_then(|grant| grant.lateness().map_or(Ok(grant), Err));
         // An error of the OP is its answer too.
         session.spent |= match &checked {
             Ok(_) => true,
             Err(error) => error.error_response().is_some(),
         };
-        checked.map_err(|error| error.in_step("checking the authorization response"))
+        checked
+    }
+
+    /// The same for a caller that remembers sessions: of those it knows, a JWT that has expired meanwhile, such as that of
+    /// a page that was reloaded, only has to say which one it is for.
+    pub(crate) async fn check_late_response(
+        &self,
+        response: &str,
+        session: &AuthorizationSession,
+    ) -> Result<AuthorizationGrant, Error> {
+        self.check_response(response, session).await.map_err(|error| error.in_step(STEP))
     }
 
     async fn check_response(
@@ -183,9 +202,13 @@ impl Client {
         if let Some(&name) = parameters.repeated.first() {
             return Err(broken(Rule::RepeatedParameter, name));
         }
-        let names_issuer = parameters.iss.is_some();
-        let code = parameters.code(session.response_type)?;
-        Ok(AuthorizationGrant { session, code, names_issuer, spent: false, notification_token: None, received: None })
+        let (names_issuer, late) = (parameters.iss.is_some(), parameters.late);
+        let code = match parameters.code(session.response_type) {
+            Err(_) if late => return Err(broken(Rule::JwtResponseExpired, "exp")),
+            code => code?,
+        };
+        let (notification_token, received) = (None, None);
+        Ok(AuthorizationGrant { session, code, names_issuer, late, spent: false, notification_token, received })
     }
 
     /// Refuses a grant that was exchanged before or belongs to another client.
@@ -211,6 +234,8 @@ pub(super) struct Parameters {
     access_token: Option<String>,
     /// All of them in a JWT.
     response: Option<String>,
+    /// They came in a JWT that has expired.
+    pub(super) late: bool,
     /// Those that stand in the response more than once.
     repeated: Vec<&'static str>,
     /// Where the browser brought it, if the caller says so.

@@ -68,7 +68,7 @@ impl Client {
             Unreadable::Critical => broken(Rule::JwtResponseHeader, "response"),
         })?;
         let claims = strict_object(jws.payload()).ok_or_else(|| broken(Rule::JwtResponseMalformed, "response"))?;
-        let parameters = Parameters::of_claims(&claims)?;
+        let mut parameters = Parameters::of_claims(&claims)?;
         // "The client obtains the state parameter from the JWT and checks its binding to the user agent."
         let state = parameters.state.as_deref().ok_or_else(|| broken(Rule::StateMissing, "state"))?;
         if !constant_time_eq(state.as_bytes(), session.state.expose().as_bytes()) {
@@ -81,7 +81,7 @@ impl Client {
             return Err(broken(Rule::JwtResponseAudience, "aud"));
         }
         self.verify_response(&jws).await?;
-        self.check_times(&claims)?;
+        parameters.late = self.is_late(&claims)?;
         Ok(parameters)
     }
 
@@ -115,23 +115,21 @@ impl Client {
         }
     }
 
-    fn check_times(&self, claims: &Map<String, Value>) -> Result<(), Error> {
+    /// Whether the response has expired, if its times are such as they have to be.
+    fn is_late(&self, claims: &Map<String, Value>) -> Result<bool, Error> {
         let (now, leeway) = (unix_seconds(self.0.clock.now()), self.0.options.leeway.as_secs());
         let (earliest, latest) = (now.saturating_sub(leeway), now.saturating_add(leeway));
         let time = |name: &str| claims.get(name).map(|time| time.as_f64());
-        let ends_in_time = match time("exp") {
-            Some(Some(end)) => end > earliest as f64 && end <= latest.saturating_add(LONGEST_LIFE.as_secs()) as f64,
-            _ => false,
+        let end = match time("exp") {
+            Some(Some(end)) if end <= latest.saturating_add(LONGEST_LIFE.as_secs()) as f64 => end,
+            _ => return Err(broken(Rule::JwtResponseExpired, "exp")),
         };
-        if !ends_in_time {
-            return Err(broken(Rule::JwtResponseExpired, "exp"));
-        }
         for name in ["nbf", "iat"] {
             if time(name).is_some_and(|time| time.is_none_or(|time| time > latest as f64)) {
                 return Err(broken(Rule::JwtResponseClaims, name));
             }
         }
-        Ok(())
+        Ok(end <= earliest as f64)
     }
 
     /// The signed response inside of an encrypted one, or the response itself where it is not encrypted.

@@ -73,13 +73,13 @@ impl Poller {
     pub async fn authorization_response(
         &self,
         response: &str,
-        mut session: AuthorizationSession,
+        session: AuthorizationSession,
         context: impl Into<Vec<u8>>,
     ) -> Result<Accepted, Error> {
         let shared = self.shared().clone();
         let (issuer, client_id) = session.owner();
         let tenant = shared.tenant_of(issuer, client_id)?;
-        let grant = tenant.client.check_authorization_response(response, &mut session).await?;
+        let grant = tenant.client.check_late_response(response, &session).await?;
         shared.check_mix_up(&tenant, &grant)?;
         let acceptance = Acceptance {
             id: ProcessId::mint(&*shared.random)?,
@@ -204,6 +204,11 @@ impl Acceptance {
             Begun::Over(existing) => return Ok(Accepted::Ended(existing)),
             Begun::Here(store_clock) => store_clock,
         };
+        if let Some(late) = grant.lateness() {
+            self.exchanged("unsent");
+            self.forget().await;
+            return Err(late);
+        }
         match client.exchange_unverified(&mut grant).await {
             Ok(SignIn::Deferred(pending)) => {
                 self.exchanged("deferred");
@@ -231,11 +236,15 @@ impl Acceptance {
             Err(error) => {
                 self.exchanged("unsent");
                 // The code is unspent, so the same response may be tried again.
-                if let Err(problem) = shared.store.forget(self.id).await {
-                    tracing::warn!(error = %problem, "a process that never began could not be removed");
-                }
+                self.forget().await;
                 Err(error)
             }
+        }
+    }
+
+    async fn forget(&self) {
+        if let Err(problem) = self.shared.store.forget(self.id).await {
+            tracing::warn!(error = %problem, "a process that never began could not be removed");
         }
     }
 

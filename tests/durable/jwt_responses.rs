@@ -62,3 +62,28 @@ async fn a_plain_or_forged_response_does_not_take_the_sessions_place() {
     let accepted = world.poller.authorization_response(&query, session(), "").await;
     assert!(matches!(accepted, Ok(Accepted::Deferred(_))), "{accepted:?}");
 }
+
+#[tokio::test]
+async fn a_response_that_comes_late_sends_nothing_and_names_the_process_if_there_is_one() {
+    let world = jwt_world().await;
+    let (query, session) = returned(&world).await;
+    let (late, late_session) = returned(&world).await;
+    let first = world.poller.authorization_response(&query, session(), "").await;
+    let Ok(Accepted::Deferred(first)) = first else { panic!("{first:?}") };
+    world.sleep(crate::support::SECOND * 700).await;
+    // A page that is reloaded after a quarter of an hour.
+    let again = world.poller.authorization_response(&query, session(), "").await;
+    assert!(matches!(again, Ok(Accepted::Deferred(again)) if again == first), "{again:?}");
+    let error = world.poller.authorization_response(&late, late_session(), "").await.unwrap_err();
+    assert_eq!(error.rule(), Some(Rule::JwtResponseExpired));
+    assert_eq!(world.op.requests_to(Endpoint::Exchange).len(), 1);
+    // Nothing ever comes of that one.
+    let mut outcomes = world.poller.outcomes();
+    next(&mut outcomes).await.acknowledge().await.unwrap();
+    tokio::select! {
+        biased;
+        delivery = next(&mut outcomes) => panic!("{delivery:?}"),
+        () = world.sleep(crate::support::HOUR * 24) => {}
+    }
+    world.op.assert_clean();
+}
