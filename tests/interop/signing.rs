@@ -195,7 +195,9 @@ async fn signed_requests_and_responses_go_with_the_fapi_profile() {
         "id_token_signed_response_alg": "PS256",
         "dpop_bound_access_tokens": true,
     });
-    let signing = signing_world(fapi(), &key, more, |client| {
+    // The request object goes out twice where the provider asks for a nonce.
+    let settings = with(fapi(), json!({ "requireNonce": true }));
+    let signing = signing_world(settings, &key, more, |client| {
         client
             .fapi2_message_signing()
             .id_token_signed_response_alg(SigningAlgorithm::Ps256)
