@@ -56,6 +56,8 @@
 //!
 //! - Who decides, and when: [`DecisionPolicy`], or [`TestProvider::process`] step by step.
 //! - What goes wrong: [`Fault`], before or after a request is processed.
+//! - What clients have to do: [`TestClient`] for one of them, such as signed requests or encrypted responses;
+//!   [`TestProviderBuilder::fapi2`] for all.
 //! - What went over the wire: [`TestProvider::requests`].
 //! - Weeks in a moment: [`TestClock`].
 // In a test a panic is the right answer.
