@@ -384,7 +384,7 @@ impl AuthorizationRequest<'_> {
         let request_object = if signed { Some(client.request_object(&parameters).await?) } else { None };
         let signed_until = request_object.as_ref().map(|object| object.expires_at);
         let (url, url_expires_at) = if self.pushed || client.pushes(&metadata) {
-            // RFC 9126 §3: "all other request parameters [...] MUST appear as claims of the JWT".
+            // RFC 9126 §3: "All other request parameters [...] MUST appear as claims of the JWT".
             let parameters = request_object.map_or(parameters, |object| object.parameters(client.client_id()).into());
             let pushed = client.push(&metadata, &parameters, dpop_key.as_ref()).await?;
             let expires_at = signed_until.map_or(pushed.expires_at, |until| until.min(pushed.expires_at));

@@ -42,7 +42,7 @@ impl Options {
     pub(super) fn apply_fapi(&mut self) {
         let Some(profile) = self.fapi else { return };
         self.pushed_requests = true;
-        // "shall only use sender-constrained access tokens": others are given back.
+        // Access tokens are sender-constrained (§5.3): others are given back.
         self.identity_without_binding = true;
         if profile == FapiProfile::MessageSigning {
             self.signed_requests = true;
@@ -102,7 +102,7 @@ impl Settings<'_> {
         self.check_algorithms()
     }
 
-    /// "shall authenticate [...] using one of the following methods: mTLS [...]; `private_key_jwt`".
+    /// Mutual TLS or `private_key_jwt` (§5.3).
     fn check_authentication(&self) -> Result<(), Error> {
         const RULE: &str = "clients authenticate with `private_key_jwt` or a certificate";
         let Credentials { named, given, .. } = self.credentials;

@@ -85,7 +85,7 @@ impl Client {
         Ok(parameters)
     }
 
-    /// "The client obtains the key needed to check the signature [...] and checks the signature." `none` is no algorithm
+    /// "The client obtains the key needed to check the signature [...] and checks its signature." `none` is no algorithm
     /// here.
     async fn verify_response(&self, jws: &CompactJws<'_>) -> Result<(), Error> {
         let metadata = self.0.provider.metadata().await?;
@@ -142,7 +142,7 @@ impl Client {
         if let Some(chosen) = self.0.options.authorization_response_algorithm {
             return vec![chosen];
         }
-        // JARM §3: "If omitted, the default [...] is RS256."
+        // RS256 is also the default of `authorization_signed_response_alg` (JARM §3).
         self.asymmetric(metadata.authorization_signing_alg_values_supported())
     }
 }

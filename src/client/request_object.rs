@@ -83,7 +83,7 @@ impl Client {
         let mut claims = request_claims(parameters);
         for (name, value) in [
             ("iss", json!(self.client_id())),
-            // One string: RFC 9101 §4 asks for the issuer, and FAPI 2.0 Message Signing §5.3.2 for a string.
+            // The issuer and nobody else (RFC 9101 §4, FAPI 2.0 Message Signing §5.3.2).
             ("aud", json!(self.issuer())),
             ("iat", json!(unix_seconds(now))),
             ("nbf", json!(unix_seconds(now))),
@@ -154,8 +154,8 @@ impl RequestObject {
     }
 }
 
-/// RFC 9101 §4: "the parameter names and string values MUST be included as JSON strings [...] Numerical values MUST be
-/// included as JSON numbers", and what is JSON already stands as it is (OpenID Connect Core 1.0 §6.1, RFC 9396 §3). A
+/// RFC 9101 §4: "Parameter names and string values MUST be included as JSON strings. [...] Numerical values MUST be
+/// included as JSON numbers." What is JSON already stands as it is (OpenID Connect Core 1.0 §6.1, RFC 9396 §3), and a
 /// parameter that stands several times is an array (RFC 8707 §2).
 fn request_claims(parameters: &[(&str, String)]) -> Map<String, Value> {
     let mut claims: Map<String, Value> = Map::new();

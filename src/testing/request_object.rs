@@ -12,7 +12,7 @@ use super::wire::{Parameters, Rejection};
 
 /// FAPI 2.0 Message Signing §5.3.1: neither older nor good for longer than this.
 const LONGEST_LIFE: Duration = Duration::from_secs(3600);
-/// The same: "shall accept [...] up to 10 seconds in the future".
+/// FAPI 2.0 Security Profile §5.3.2: what is from this far in the future is taken all the same.
 const CLOCK_SKEW: Duration = Duration::from_secs(10);
 
 impl Turn<'_> {
@@ -74,12 +74,18 @@ impl Turn<'_> {
         if !client.signature_keys().any(|key| jwt.verifies(key)) {
             return Err(invalid("the signature does not verify with a key of the client"));
         }
-        for (claim, expected) in
-            [("iss", client.id.as_str()), ("client_id", &client.id), ("aud", &self.op.settings.issuer)]
-        {
-            if jwt.claim(claim) != Some(expected) {
-                return Err(invalid(&format!("`{claim}` is not `{expected}`")));
+        for claim in ["iss", "client_id"] {
+            if jwt.claim(claim) != Some(&client.id) {
+                return Err(invalid(&format!("`{claim}` is not `{}`", client.id)));
             }
+        }
+        let issuer = Value::from(self.op.settings.issuer.as_str());
+        let is_for_us = match jwt.claims.get("aud") {
+            Some(Value::Array(audiences)) => audiences.contains(&issuer),
+            audience => audience == Some(&issuer),
+        };
+        if !is_for_us {
+            return Err(invalid("`aud` is not the issuer"));
         }
         let now = self.op.now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let time = |name: &str| jwt.claims.get(name).and_then(Value::as_u64).map(Duration::from_secs);

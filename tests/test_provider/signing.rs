@@ -62,6 +62,10 @@ async fn a_request_object_by_the_clients_key_is_taken() {
     let back = rp.op.visit(url(&rp, &object));
     assert!(back.parameter("deferred_code").is_some(), "{:?}", back.parameters());
     assert_eq!(back.parameter("state"), Some("the-state"));
+    let mut several = claims(&rp, "2");
+    several["aud"] = json!([rp.op.issuer(), "https://other.test"]);
+    let object = rp.key.sign(&header(), &several);
+    assert!(rp.op.visit(url(&rp, &object)).parameter("deferred_code").is_some());
     rp.op.assert_clean();
 }
 
@@ -73,7 +77,7 @@ async fn a_request_object_that_does_not_hold_is_refused_and_noted() {
         ("iss", Some(json!("app"))),
         ("client_id", Some(json!("app"))),
         ("aud", Some(json!("https://other.test"))),
-        ("aud", Some(json!([rp.op.issuer()]))),
+        ("aud", Some(json!(["https://other.test"]))),
         ("aud", None),
         ("nbf", None),
         ("nbf", Some(json!(now + 60))),
