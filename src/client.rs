@@ -15,7 +15,6 @@ use crate::provider::{Issuer, Provider, ProviderMetadata, check_support};
 use crate::random::{self, Random};
 use crate::secret::Secret;
 use crate::transport::UrlPolicy;
-use serde_json::Value;
 use url::Url;
 
 mod authentication;
@@ -26,14 +25,17 @@ mod cancel;
 mod claims_request;
 mod encryption;
 mod exchange;
+mod fapi;
 mod identity;
 mod introspect;
+mod jwt_response;
 mod options;
 mod outcome;
 mod poll;
 mod pushed;
 mod refresh;
 mod registration;
+mod request_object;
 mod resource;
 mod revoke;
 mod session;
@@ -139,8 +141,11 @@ impl Client {
         self.0.redirect_uri.as_deref()
     }
 
-    /// Whether it is known already that the OP's responses do not say whose they are (RFC 9207).
+    /// Whether it is known already that the OP's responses do not say whose they are (RFC 9207). A JWT always does.
     pub(crate) fn is_known_to_lack_iss(&self) -> bool {
+        if self.0.options.response_mode.is_some_and(ResponseMode::is_jwt) {
+            return false;
+        }
         let metadata = self.0.provider.known_metadata();
         metadata.is_some_and(|metadata| !metadata.authorization_response_iss_parameter_supported())
     }
@@ -157,14 +162,14 @@ impl Client {
         let identity = self.identity_at(&metadata)?;
         builder::check_poll_credential(&self.0.options, &identity.authentication)?;
         self.check_secret(&identity.authentication)?;
-        if metadata.extra("require_signed_request_object") == Some(&Value::Bool(true)) {
-            return Err(ConfigurationProblem::Unsupported("signed request objects (RFC 9101)").into());
-        }
         if self.pushes(&metadata) {
             self.push_endpoint(&metadata)?;
         }
+        self.check_fapi(&metadata)?;
         self.dpop_algorithm(&metadata)?;
+        self.check_response_mode(&metadata)?;
         self.check_encryption(&metadata)?;
+        self.check_request_objects(&metadata).await?;
         // An OP whose tokens are authenticated with the client secret may have no keys at all.
         if !self.id_token_algorithms().await?.iter().all(|algorithm| algorithm.is_symmetric()) {
             self.0.provider.keys().await?;
@@ -306,13 +311,19 @@ impl Client {
         if let Some(chosen) = &self.0.options.id_token_algorithms {
             return Ok(chosen.clone());
         }
-        let metadata = self.0.provider.metadata().await?;
-        let listed = metadata.id_token_signing_alg_values_supported();
-        if listed.is_empty() {
-            return Ok(vec![SigningAlgorithm::Rs256]);
-        }
+        Ok(self.listed_id_token_algorithms(&self.0.provider.metadata().await?))
+    }
+
+    fn listed_id_token_algorithms(&self, metadata: &ProviderMetadata) -> Vec<SigningAlgorithm> {
+        self.asymmetric(metadata.id_token_signing_alg_values_supported())
+    }
+
+    /// The asymmetric algorithms among those that the OP lists; RS256, the default of every such list, where it has none.
+    fn asymmetric(&self, listed: &[String]) -> Vec<SigningAlgorithm> {
         let known = listed.iter().filter_map(|name| SigningAlgorithm::from_name(name));
-        Ok(known.filter(|algorithm| !algorithm.is_symmetric()).collect())
+        let default = listed.is_empty().then_some(SigningAlgorithm::Rs256);
+        let known = known.chain(default).filter(|algorithm| !algorithm.is_symmetric());
+        known.filter(|&algorithm| self.0.options.allows(algorithm)).collect()
     }
 }
 

@@ -56,6 +56,8 @@
 //!
 //! - Who decides, and when: [`DecisionPolicy`], or [`TestProvider::process`] step by step.
 //! - What goes wrong: [`Fault`], before or after a request is processed.
+//! - What clients have to do: [`TestClient`] for one of them, such as signed requests or encrypted responses;
+//!   [`TestProviderBuilder::fapi2`] for all.
 //! - What went over the wire: [`TestProvider::requests`].
 //! - Weeks in a moment: [`TestClock`].
 // In a test a panic is the right answer.
@@ -68,6 +70,7 @@ mod cancellation;
 mod client;
 mod client_authentication;
 mod clock;
+mod decryption;
 mod discovery;
 mod dpop;
 mod encryption;
@@ -76,6 +79,7 @@ mod id_token;
 mod identity_assurance;
 mod in_process;
 mod introspection;
+mod jwt_response;
 mod keys;
 mod mutual_tls;
 mod op;
@@ -87,6 +91,7 @@ mod pushed;
 mod random;
 mod record;
 mod registration;
+mod request_object;
 mod resource;
 mod revocation;
 mod server;

@@ -219,7 +219,8 @@ fn the_rules_that_are_named_are_those_that_exist() {
 
 #[test]
 fn the_settings_that_are_named_are_those_that_exist() {
-    let source = read("src/client/builder.rs");
+    let files = rust_files("src/client").into_iter().filter(|file| file.starts_with("src/client/builder"));
+    let source: String = files.map(|file| read(&file)).collect();
     let public = ["    pub fn ", "    pub async fn "];
     let declared = source.lines().filter_map(|line| public.iter().find_map(|start| line.strip_prefix(start)));
     let declared: BTreeSet<_> = declared.map(identifier).collect();

@@ -1,6 +1,7 @@
 //! DTR §Authentication Request Acknowledgment Validation: what the browser brings back.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use url::{Position, Url};
@@ -16,6 +17,7 @@ use crate::secret::{Secret, constant_time_eq};
 
 /// No genuine response is longer.
 const LONGEST_RESPONSE: usize = 16 * 1024;
+const STEP: &str = "checking the authorization response";
 const LONGEST_CODE: usize = 4 * 1024;
 
 /// Where the sign-in stands after the user came back.
@@ -34,10 +36,12 @@ pub enum SignIn {
 /// [`Client::exchange`] is next. It leaves the grant usable where the request did not reach the OP, and where final
 /// tokens have come that cannot be validated yet.
 pub struct AuthorizationGrant {
-    pub(super) session: Box<session::Body>,
+    pub(super) session: Arc<session::Body>,
     pub(super) code: Code,
     /// The response carried the `iss` of this OP (RFC 9207).
     names_issuer: bool,
+    /// It came in a JWT that had expired by then, so the code is not to be sent.
+    late: bool,
     pub(super) spent: bool,
     /// For the pings of this process alone.
     pub(super) notification_token: Option<Secret>,
@@ -74,6 +78,11 @@ impl AuthorizationGrant {
         (!self.names_issuer).then_some(&self.session.redirect_uri)
     }
 
+    /// Why the code of a response that came too late must not be sent, if it did.
+    pub(crate) fn lateness(&self) -> Option<Error> {
+        self.late.then(|| broken(Rule::JwtResponseExpired, "exp").in_step(STEP))
+    }
+
     /// Gives the OP a bearer token for the Ping Callbacks of this process.
     pub(crate) fn set_notification_token(&mut self, token: Secret) {
         self.notification_token = Some(token);
@@ -95,41 +104,87 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Those of both steps. After an error start a new sign-in; to repeat an exchange that did not reach the OP, call
-    /// the two steps yourself.
-    pub async fn authorization_response(&self, response: &str, session: AuthorizationSession) -> Result<SignIn, Error> {
-        let mut grant = self.check_authorization_response(response, session)?;
+    /// Those of both steps. After an error start a new sign-in; to repeat an exchange that did not reach the OP, or to
+    /// check a response again whose signature could not be verified yet, call the two steps yourself.
+    pub async fn authorization_response(
+        &self,
+        response: &str,
+        mut session: AuthorizationSession,
+    ) -> Result<SignIn, Error> {
+        let mut grant = self.check_authorization_response(response, &mut session).await?;
         self.exchange(&mut grant).await
     }
 
-    /// Checks the authorization response without any request (DTR §Authentication Request Acknowledgment Validation;
-    /// RFC 9207). [`exchange`](Self::exchange) is next.
+    /// Checks the authorization response (DTR §Authentication Request Acknowledgment Validation; RFC 9207; JARM §2.4).
+    /// [`exchange`](Self::exchange) is next.
+    ///
+    /// Nothing is sent for a plain response. A [JWT](super::ResponseMode::QueryJwt) is verified with the OP's keys, which
+    /// may have to be fetched. The session is [spent](AuthorizationSession::is_spent) when the OP's answer was taken; a
+    /// response that is refused leaves it as it was.
     ///
     /// # Errors
     ///
     /// [`Session`](crate::ErrorKind::Session) when the session expired or is another client's;
     /// [`Protocol`](crate::ErrorKind::Protocol) with the rule that the response broke, where
     /// [`Rule::is_forgery`] tells attacks on the browser from mistakes of the OP;
-    /// [`ErrorResponse`](crate::ErrorKind::ErrorResponse) when the OP refused, or the user declined.
-    pub fn check_authorization_response(
+    /// [`ErrorResponse`](crate::ErrorKind::ErrorResponse) when the OP refused, or the user declined;
+    /// [`Misuse`](crate::ErrorKind::Misuse) for a session that is spent. With [`Rule::KeysUnavailable`], which
+    /// [passes](Error::is_transient), a JWT cannot be verified because the OP's keys are out of reach: check the same
+    /// response again later.
+    pub async fn check_authorization_response(
         &self,
         response: &str,
-        session: AuthorizationSession,
+        session: &mut AuthorizationSession,
     ) -> Result<AuthorizationGrant, Error> {
-        self.check_response(response, session).map_err(|error| error.in_step("checking the authorization response"))
+        let checked = self.check_late_response(response, session).await;
+        let checked = checked.and_then(|grant| grant.lateness().map_or(Ok(grant), Err));
+        // An error of the OP is its answer too.
+        session.spent |= match &checked {
+            Ok(_) => true,
+            Err(error) => error.error_response().is_some(),
+        };
+        checked
     }
 
-    fn check_response(&self, response: &str, session: AuthorizationSession) -> Result<AuthorizationGrant, Error> {
-        if session.0.issuer != self.issuer() || session.0.client_id != self.client_id() {
+    /// The same for a caller that remembers sessions: of those it knows, a JWT that has expired meanwhile, such as that of
+    /// a page that was reloaded, only has to say which one it is for.
+    pub(crate) async fn check_late_response(
+        &self,
+        response: &str,
+        session: &AuthorizationSession,
+    ) -> Result<AuthorizationGrant, Error> {
+        self.check_response(response, session).await.map_err(|error| error.in_step(STEP))
+    }
+
+    async fn check_response(
+        &self,
+        response: &str,
+        session: &AuthorizationSession,
+    ) -> Result<AuthorizationGrant, Error> {
+        if session.body.issuer != self.issuer() || session.body.client_id != self.client_id() {
             return Err(SessionProblem::Foreign.into());
+        }
+        if session.spent {
+            return Err(Misuse::SessionSpent.into());
         }
         if session.has_expired(self.0.clock.now(), self.0.options.session_lifetime) {
             return Err(SessionProblem::Expired.into());
         }
-        let session = session.0;
-        let parameters = Parameters::parse(response)?;
+        let session = session.body.clone();
+        let mut parameters = Parameters::parse(response)?;
         let came_elsewhere =
             parameters.arrived_at.as_ref().is_some_and(|url| !is_same_place(url, &session.redirect_uri));
+        match (session.jwt_response, parameters.response.take()) {
+            (true, None) => return Err(broken(Rule::ResponseNotJwt, "response")),
+            (true, Some(_)) if parameters.repeated.contains(&"response") => {
+                return Err(broken(Rule::RepeatedParameter, "response"));
+            }
+            // Whatever else stands beside it is not read.
+            (true, Some(token)) => parameters = self.opened_response(&token, &session).await?,
+            (false, Some(_)) if parameters.state.is_none() => return Err(broken(Rule::UnrequestedJwt, "response")),
+            // Some parameter that nobody asked for.
+            (false, _) => parameters.repeated.retain(|name| *name != "response"),
+        }
 
         // First whether this is an answer to our request at all; until then nothing in it is worth reporting.
         let state = parameters.state.as_deref().ok_or(broken(Rule::StateMissing, "state"))?;
@@ -144,12 +199,16 @@ impl Client {
             None if session.iss_required => return Err(broken(Rule::IssMissing, "iss")),
             _ => {}
         }
-        if let Some(name) = parameters.repeated {
+        if let Some(&name) = parameters.repeated.first() {
             return Err(broken(Rule::RepeatedParameter, name));
         }
-        let names_issuer = parameters.iss.is_some();
-        let code = parameters.code(session.response_type)?;
-        Ok(AuthorizationGrant { session, code, names_issuer, spent: false, notification_token: None, received: None })
+        let (names_issuer, late) = (parameters.iss.is_some(), parameters.late);
+        let code = match parameters.code(session.response_type) {
+            Err(_) if late => return Err(broken(Rule::JwtResponseExpired, "exp")),
+            code => code?,
+        };
+        let (notification_token, received) = (None, None);
+        Ok(AuthorizationGrant { session, code, names_issuer, late, spent: false, notification_token, received })
     }
 
     /// Refuses a grant that was exchanged before or belongs to another client.
@@ -164,17 +223,21 @@ impl Client {
 
 /// The parameters that matter. Everything else "MUST be ignored by the Client".
 #[derive(Default)]
-struct Parameters {
-    state: Option<String>,
-    iss: Option<String>,
+pub(super) struct Parameters {
+    pub(super) state: Option<String>,
+    pub(super) iss: Option<String>,
     code: Option<String>,
     deferred_code: Option<String>,
     error: Option<String>,
     error_description: Option<String>,
     id_token: Option<String>,
     access_token: Option<String>,
-    /// The first of these that stands in the response more than once.
-    repeated: Option<&'static str>,
+    /// All of them in a JWT.
+    response: Option<String>,
+    /// They came in a JWT that has expired.
+    pub(super) late: bool,
+    /// Those that stand in the response more than once.
+    repeated: Vec<&'static str>,
     /// Where the browser brought it, if the caller says so.
     arrived_at: Option<Url>,
 }
@@ -192,23 +255,34 @@ impl Parameters {
         let mut parameters = Self { arrived_at: arrived_at.clone(), ..Self::default() };
         for (name, value) in form_urlencoded::parse(response.as_bytes()) {
             let (slot, name) = match &*name {
-                "state" => (&mut parameters.state, "state"),
-                "iss" => (&mut parameters.iss, "iss"),
-                "code" => (&mut parameters.code, "code"),
-                "deferred_code" => (&mut parameters.deferred_code, "deferred_code"),
-                "error" => (&mut parameters.error, "error"),
-                "error_description" => (&mut parameters.error_description, "error_description"),
-                "id_token" => (&mut parameters.id_token, "id_token"),
-                "access_token" => (&mut parameters.access_token, "access_token"),
-                _ => continue,
+                "response" => (&mut parameters.response, "response"),
+                name => match parameters.slot(name) {
+                    Some(slot) => slot,
+                    None => continue,
+                },
             };
             if slot.is_some() {
-                parameters.repeated.get_or_insert(name);
+                parameters.repeated.push(name);
             } else {
                 *slot = Some(value.into_owned());
             }
         }
         Ok(parameters)
+    }
+
+    /// Where a parameter is kept, if it matters.
+    pub(super) fn slot(&mut self, name: &str) -> Option<(&mut Option<String>, &'static str)> {
+        Some(match name {
+            "state" => (&mut self.state, "state"),
+            "iss" => (&mut self.iss, "iss"),
+            "code" => (&mut self.code, "code"),
+            "deferred_code" => (&mut self.deferred_code, "deferred_code"),
+            "error" => (&mut self.error, "error"),
+            "error_description" => (&mut self.error_description, "error_description"),
+            "id_token" => (&mut self.id_token, "id_token"),
+            "access_token" => (&mut self.access_token, "access_token"),
+            _ => return None,
+        })
     }
 
     /// The code, if exactly the right one came and nothing else did.
@@ -262,7 +336,7 @@ fn checked_code(code: String, name: &'static str) -> Result<Secret, Error> {
     if fits { Ok(code) } else { Err(broken(Rule::InvalidCode, name)) }
 }
 
-fn broken(rule: Rule, parameter: &'static str) -> Error {
+pub(super) fn broken(rule: Rule, parameter: &'static str) -> Error {
     Violation::new(rule).in_document(Document::AuthorizationResponse).at_member(parameter).into()
 }
 

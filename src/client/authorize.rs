@@ -54,7 +54,7 @@ impl ResponseType {
     }
 }
 
-/// How the OP returns its answer (OAuth 2.0 Multiple Response Type Encoding Practices; Form Post Response Mode).
+/// How the OP returns its answer (OAuth 2.0 Multiple Response Type Encoding Practices; Form Post Response Mode; JARM).
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResponseMode {
@@ -63,14 +63,28 @@ pub enum ResponseMode {
     /// In the body of a POST to the redirect URI, which `Client::authorization_response` takes like a query. The
     /// session's cookie then needs `SameSite=None`.
     FormPost,
+    /// In the query as a JWT that the OP signed, and encrypted where that was registered (JARM §2.3.1). A response in
+    /// another form is refused.
+    QueryJwt,
+    /// The same in the body of a POST (JARM §2.3.3). The session's cookie then needs `SameSite=None`.
+    FormPostJwt,
 }
 
 impl ResponseMode {
-    fn as_str(self) -> &'static str {
+    // The shorthand `jwt` is not here: what it stands for depends on the response type, and for `deferred_code` no text
+    // says what that is.
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Query => "query",
             Self::FormPost => "form_post",
+            Self::QueryJwt => "query.jwt",
+            Self::FormPostJwt => "form_post.jwt",
         }
+    }
+
+    /// Whether the OP answers with a JWT.
+    pub(super) fn is_jwt(self) -> bool {
+        matches!(self, Self::QueryJwt | Self::FormPostJwt)
     }
 }
 
@@ -114,6 +128,7 @@ pub struct AuthorizationRequest<'a> {
     parameters: Vec<(&'static str, String)>,
     extra: Vec<(String, String)>,
     pushed: bool,
+    signed: bool,
 }
 
 impl Client {
@@ -133,6 +148,7 @@ impl Client {
             parameters: Vec::new(),
             extra: Vec::new(),
             pushed: false,
+            signed: false,
         }
     }
 }
@@ -145,7 +161,7 @@ impl AuthorizationRequest<'_> {
         self
     }
 
-    /// How the answer comes back; in the query unless set.
+    /// How the answer comes back; as [the client is set](super::ClientBuilder::response_mode) unless set here.
     pub fn response_mode(mut self, response_mode: ResponseMode) -> Self {
         self.response_mode = Some(response_mode);
         self
@@ -266,6 +282,36 @@ impl AuthorizationRequest<'_> {
         self
     }
 
+    /// Signs this request (RFC 9101): all its parameters go into a JWT by the client's key, of which the URL, or the
+    /// request that is [pushed](Self::pushed), carries nothing but `client_id` and `request`. That is done for all requests
+    /// where the OP requires it or the client is [set so](super::ClientBuilder::require_signed_request_object). The OP
+    /// takes the request for ten minutes ([`AuthorizationSession::url_expires_at`]).
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use openid_deferred::testing::{TestClient, TestProvider};
+    /// # use openid_deferred::{Client, ClientAuthentication, SigningAlgorithm, SigningKey};
+    /// # let key = SigningKey::generate(SigningAlgorithm::Es256)?;
+    /// # let jwk = serde_json::to_string(&key.public_jwk())?;
+    /// # let op = TestProvider::builder().in_process().client(TestClient::private_key_jwt("my-client", &jwk)).start()?;
+    /// # let client = Client::builder(op.issuer(), "my-client").authentication(ClientAuthentication::private_key_jwt(key))
+    /// #     .redirect_uri("https://rp.example/callback").http_client(op.http_client()).discover().await?;
+    /// let (url, session) = client.authorize().scopes(["profile"]).signed().start().await?;
+    /// assert!(url.query_pairs().all(|(name, _)| name == "client_id" || name == "request"));
+    /// # let _ = op.visit(url);
+    /// # op.assert_clean();
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "testing"))]
+    /// # fn main() {}
+    /// ```
+    pub fn signed(mut self) -> Self {
+        self.signed = true;
+        self
+    }
+
     /// Makes the URL to send the browser to and the session to keep until it comes back.
     ///
     /// # Errors
@@ -275,7 +321,9 @@ impl AuthorizationRequest<'_> {
     ///
     /// Where the request is pushed also [`ErrorResponse`](crate::ErrorKind::ErrorResponse) with what the OP has against
     /// it, [`Protocol`](crate::ErrorKind::Protocol) for an answer that breaks a rule, and
-    /// [`Transport`](crate::ErrorKind::Transport) where none came. None of them has used anything up: start again.
+    /// [`Transport`](crate::ErrorKind::Transport) where none came. Where it is signed also
+    /// [`Signer`](crate::ErrorKind::Signer), [`Misuse::RequestTooLong`] for one that should be pushed, and what the OP's
+    /// keys say where it is encrypted. None of them has used anything up: start again.
     pub async fn start(self) -> Result<(Url, AuthorizationSession), Error> {
         self.prepare().await.map_err(|error| error.in_step("starting the authorization request"))
     }
@@ -294,6 +342,7 @@ impl AuthorizationRequest<'_> {
             (None, None) => None,
             (claims, typed) => Some(typed.unwrap_or_default().over(claims)?),
         };
+        client.0.options.check_fapi_redirect_uri(&redirect_uri)?;
         if self.details.as_ref().is_some_and(|details| !are_details(details)) {
             let problem = "it must be a JSON array of objects that each have a `type` (RFC 9396 §2)";
             return Err(setting("authorization_details", problem));
@@ -301,7 +350,12 @@ impl AuthorizationRequest<'_> {
         let (require_auth_time, essential_acr) = essential_claims(claims.as_ref());
 
         let metadata = client.0.provider.metadata().await?;
+        client.check_fapi(&metadata)?;
         client.warn_if_unsupported(&metadata, self.response_type);
+        let signed = self.signed || client.signs_requests(&metadata);
+        if signed {
+            client.check_request_object_parameters(&self.extra)?;
+        }
         // A client that could not exchange the code must not send the user out.
         client.identity_at(&metadata)?;
         let dpop_key = client.new_dpop_key(&metadata).await?;
@@ -319,11 +373,11 @@ impl AuthorizationRequest<'_> {
         ];
         // The default mode of a multi-valued response type is the fragment, which no server sees, so the query is
         // asked for by name (OAuth 2.0 Multiple Response Type Encoding Practices §2.1).
+        let chosen = self.response_mode.or(client.0.options.response_mode);
+        client.0.options.check_fapi_response_mode(chosen)?;
         let mode = match self.response_type {
-            ResponseType::DeferredCode | ResponseType::Code => {
-                self.response_mode.filter(|mode| *mode != ResponseMode::Query)
-            }
-            ResponseType::DeferredCodeOrCode => Some(self.response_mode.unwrap_or(ResponseMode::Query)),
+            ResponseType::DeferredCode | ResponseType::Code => chosen.filter(|mode| *mode != ResponseMode::Query),
+            ResponseType::DeferredCodeOrCode => Some(chosen.unwrap_or(ResponseMode::Query)),
         };
         if let Some(mode) = mode {
             parameters.push(("response_mode", mode.as_str().to_owned()));
@@ -347,23 +401,31 @@ impl AuthorizationRequest<'_> {
         parameters.extend(self.parameters);
         parameters.extend(self.extra.iter().map(|(name, value)| (name.as_str(), value.clone())));
 
+        let request_object = if signed { Some(client.request_object(&parameters).await?) } else { None };
+        let signed_until = request_object.as_ref().map(|object| object.expires_at);
         let (url, url_expires_at) = if self.pushed || client.pushes(&metadata) {
+            // RFC 9126 §3: "All other request parameters [...] MUST appear as claims of the JWT".
+            let parameters = request_object.map_or(parameters, |object| object.parameters(client.client_id()).into());
             let pushed = client.push(&metadata, &parameters, dpop_key.as_ref()).await?;
-            (pushed.url(&metadata, client.client_id()), Some(unix_seconds(pushed.expires_at)))
+            let expires_at = signed_until.map_or(pushed.expires_at, |until| until.min(pushed.expires_at));
+            (pushed.url(&metadata, client.client_id()), Some(unix_seconds(expires_at)))
+        } else if let Some(object) = request_object {
+            (object.url(&metadata, client.client_id())?, signed_until.map(unix_seconds))
         } else {
             let mut url = metadata.authorization_endpoint().clone();
             url.query_pairs_mut().extend_pairs(&parameters);
             (url, None)
         };
 
-        let session = AuthorizationSession(Box::new(session::Body {
+        let session = AuthorizationSession::new(session::Body {
             version: session::VERSION,
             issuer: client.issuer().to_owned(),
             client_id: client.client_id().to_owned(),
             redirect_uri,
             url_expires_at,
             response_type: self.response_type,
-            iss_required: metadata.authorization_response_iss_parameter_supported(),
+            jwt_response: mode.is_some_and(ResponseMode::is_jwt),
+            iss_required: client.0.options.fapi.is_some() || metadata.authorization_response_iss_parameter_supported(),
             state: Secret::new(state),
             code_verifier: code_verifier.map(Secret::new),
             dpop_key,
@@ -374,7 +436,7 @@ impl AuthorizationRequest<'_> {
                 require_auth_time,
                 essential_acr,
             },
-        }));
+        });
         Ok((url, session))
     }
 

@@ -6,7 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use url::Url;
 
+mod signing;
+
 use super::authorize::ResponseType;
+use super::fapi;
 use super::identity::Credentials;
 use super::options::{Backoff, DpopMode, Options, PollCredential};
 use super::refresh::Flights;
@@ -327,7 +330,7 @@ impl ClientBuilder {
         self
     }
 
-    /// A private key that the OP may encrypt ID Tokens and UserInfo responses for, beside those that were given before;
+    /// A private key that the OP may encrypt ID Tokens, UserInfo and authorization responses for, beside those that were given before;
     /// [`Client::jwks`] is what to publish. While keys rotate there are two: the new one first, then the old one. Keys
     /// can be [replaced](Client::replace_decryption_keys) later.
     ///
@@ -507,6 +510,15 @@ impl ClientBuilder {
     /// [`Configuration`](crate::ErrorKind::Configuration) for settings that cannot work.
     pub fn build(mut self) -> Result<Client, Error> {
         self.credentials.settle_registered()?;
+        let settings = fapi::Settings {
+            options: &self.options,
+            credentials: &self.credentials,
+            assertion_audience: self.assertion_audience,
+            allow_insecure_loopback: self.urls.allow_insecure_loopback,
+            redirect_uri: self.redirect_uri.as_deref(),
+        };
+        settings.check()?;
+        self.options.apply_fapi();
         if self.client_id.is_empty() {
             return Err(setting("client_id", "it is empty; take the one that the OP registered"));
         }
@@ -597,7 +609,9 @@ impl ClientBuilder {
         let id_token = id_token.map(|algorithm| ("id_token_signed_response_alg", algorithm));
         let userinfo = self.options.userinfo_algorithm.iter();
         let userinfo = userinfo.map(|algorithm| ("userinfo_signed_response_alg", algorithm));
-        for (name, algorithm) in id_token.chain(userinfo) {
+        let response = self.options.authorization_response_algorithm.iter();
+        let response = response.map(|algorithm| ("authorization_signed_response_alg", algorithm));
+        for (name, algorithm) in id_token.chain(userinfo).chain(response) {
             if !algorithm.is_symmetric() {
                 continue;
             }

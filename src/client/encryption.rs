@@ -19,8 +19,8 @@ const KEY_LIMIT: usize = 16;
 
 impl Client {
     /// The client's public keys as a JWK Set, to be served as `application/json` at the client's `jwks_uri` or registered
-    /// as `jwks`: the halves of its [decryption keys](super::ClientBuilder::decryption_key) (`use` `enc`) and the key of
-    /// `private_key_jwt` (`use` `sig`), where its [`Signer`](crate::Signer) knows it.
+    /// as `jwks`: the halves of its [decryption keys](super::ClientBuilder::decryption_key) (`use` `enc`) and the keys of
+    /// `private_key_jwt` and of signed requests (`use` `sig`), where their [`Signer`](crate::Signer) knows them.
     ///
     /// ```
     /// use openid_deferred::{Client, DecryptionKey, KeyManagementAlgorithm};
@@ -35,7 +35,10 @@ impl Client {
     pub fn jwks(&self) -> Value {
         let decryption_keys = self.decryption_keys();
         let encryption = decryption_keys.iter().map(DecryptionKey::public_jwk);
-        let signature = self.0.credentials.public_jwk().map(|mut jwk: Map<String, Value>| {
+        let credentials = &self.0.credentials;
+        let of_requests = credentials.request_object_signer.as_ref().and_then(|signer| signer.verification_jwk());
+        let of_assertions = credentials.public_jwk().filter(|jwk| Some(jwk) != of_requests.as_ref());
+        let signature = of_assertions.into_iter().chain(of_requests).map(|mut jwk: Map<String, Value>| {
             jwk.insert("use".to_owned(), "sig".into());
             jwk
         });
@@ -64,31 +67,46 @@ impl Client {
     /// The signed token inside of an ID Token, which is the ID Token itself where it is not encrypted. Nothing about it
     /// is verified.
     pub(super) fn decrypted_id_token(&self, token: &Secret) -> Result<Secret, Violation> {
-        let registered = self.0.options.id_token_encryption;
-        id_token::decrypted(token.expose(), Document::IdToken, registered, &self.decryption_keys())
+        self.decrypted(token.expose(), Document::IdToken, self.0.options.id_token_encryption)
     }
 
     /// The same for a UserInfo response of the type `application/jwt`.
     pub(super) fn decrypted_userinfo(&self, token: &str) -> Result<Secret, Violation> {
-        let registered = self.0.options.userinfo_encryption;
-        id_token::decrypted(token, Document::UserInfo, registered, &self.decryption_keys())
+        self.decrypted(token, Document::UserInfo, self.0.options.userinfo_encryption)
+    }
+
+    /// What is inside of a document, held against what was registered.
+    pub(super) fn decrypted(
+        &self,
+        text: &str,
+        document: Document,
+        registered: RegisteredEncryption,
+    ) -> Result<Secret, Violation> {
+        id_token::decrypted(text, document, registered, &self.decryption_keys())
     }
 
     /// Whether the OP lists what was registered. Who lists nothing may still do it.
     pub(super) fn check_encryption(&self, metadata: &ProviderMetadata) -> Result<(), Error> {
         let Options { id_token_encryption, userinfo_encryption, userinfo_algorithm, unadvertised, .. } =
             &self.0.options;
+        let Options { request_object_encryption, authorization_response_encryption, .. } = &self.0.options;
         let encryption = |registered: &RegisteredEncryption| {
             (registered.alg.map(|alg| alg.as_str()), registered.enc.map(|enc| enc.as_str()))
         };
         let (id_token_alg, id_token_enc) = encryption(id_token_encryption);
         let (userinfo_alg, userinfo_enc) = encryption(userinfo_encryption);
+        let (request_alg, request_enc) = encryption(request_object_encryption);
+        let (response_alg, response_enc) = encryption(authorization_response_encryption);
         for (member, value) in [
             ("id_token_encryption_alg_values_supported", id_token_alg),
             ("id_token_encryption_enc_values_supported", id_token_enc),
             ("userinfo_signing_alg_values_supported", userinfo_algorithm.map(|algorithm| algorithm.as_str())),
             ("userinfo_encryption_alg_values_supported", userinfo_alg),
             ("userinfo_encryption_enc_values_supported", userinfo_enc),
+            ("authorization_encryption_alg_values_supported", response_alg),
+            ("authorization_encryption_enc_values_supported", response_enc),
+            ("request_object_encryption_alg_values_supported", request_alg),
+            ("request_object_encryption_enc_values_supported", request_enc),
         ] {
             let Some(value) = value else { continue };
             match metadata.extra(member) {
@@ -108,6 +126,8 @@ pub(super) fn check_settings(options: &Options, credentials: &Credentials) -> Re
     for (name, registered) in [
         ("id_token_encrypted_response_enc", options.id_token_encryption),
         ("userinfo_encrypted_response_enc", options.userinfo_encryption),
+        ("authorization_encrypted_response_enc", options.authorization_response_encryption),
+        ("request_object_encryption_enc", options.request_object_encryption),
     ] {
         // OpenID Connect Registration 1.0 §2: "When id_token_encrypted_response_enc is included,
         // id_token_encrypted_response_alg MUST also be provided."
@@ -135,6 +155,7 @@ fn check_keys(options: &Options, signing: Option<&Map<String, Value>>, keys: &[D
     for (name, registered) in [
         ("id_token_encrypted_response_alg", options.id_token_encryption),
         ("userinfo_encrypted_response_alg", options.userinfo_encryption),
+        ("authorization_encrypted_response_alg", options.authorization_response_encryption),
     ] {
         if registered.alg.is_some_and(|alg| keys.iter().all(|key| key.algorithm() != alg)) {
             return Err(setting(name, "there is no `decryption_key` for this algorithm"));

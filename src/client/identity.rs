@@ -1,5 +1,7 @@
 //! Who the client is to the OP: how it authenticates, and with which certificate it connects.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use super::{Client, DpopMode};
@@ -22,6 +24,8 @@ pub(super) struct Credentials {
     /// The method that the client was registered for, where it has to be named with a key that is given separately.
     pub(super) registered: Option<RegisteredMethod>,
     pub(super) given: GivenCredentials,
+    /// The key of signed requests, where it is not the one of client assertions.
+    pub(super) request_object_signer: Option<Arc<dyn Signer>>,
 }
 
 impl Credentials {
@@ -34,6 +38,12 @@ impl Credentials {
     pub(super) fn public_jwk(&self) -> Option<Map<String, Value>> {
         let given = || self.given.signer.as_ref().and_then(|signer| signer.verification_jwk());
         self.named.as_ref().and_then(ClientAuthentication::public_jwk).or_else(given)
+    }
+
+    /// What authorization requests are signed with: a key for that alone, or else that of client assertions.
+    pub(super) fn request_object_signer(&self) -> Option<&Arc<dyn Signer>> {
+        let of_assertions = || self.named.as_ref().map_or(self.given.signer.as_ref(), ClientAuthentication::signer);
+        self.request_object_signer.as_ref().or_else(of_assertions)
     }
 
     /// The certificate, if there is one.
@@ -52,6 +62,19 @@ impl Credentials {
         if options.certificate_bound && self.certificate().is_none() {
             return Err(setting("certificate_bound_access_tokens", "set the certificate with `client_certificate`"));
         }
+        match self.request_object_signer() {
+            None if options.signs_requests() => {
+                return Err(setting(
+                    "require_signed_request_object",
+                    "there is no key to sign with; set `request_object_signing_key`, or authenticate with \
+                     `private_key_jwt`",
+                ));
+            }
+            Some(signer) if options.signs_requests() && signer.algorithm().is_symmetric() => {
+                return Err(setting("request_object_signing_key", "an HMAC does not say who made it; use a key pair"));
+            }
+            _ => {}
+        }
         let Some(named) = &self.named else { return Ok(()) };
         named.check()?;
         if self.given.signer.is_some() {
@@ -69,7 +92,7 @@ impl Credentials {
 
     /// The signer of client assertions as the builder takes it.
     pub(super) fn set_signer(&mut self, signer: impl Signer + 'static) {
-        self.given.signer = Some(std::sync::Arc::new(signer));
+        self.given.signer = Some(Arc::new(signer));
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::authorize::ResponseType;
+use super::authorize::{ResponseMode, ResponseType};
+use super::fapi::FapiProfile;
 use crate::dpop::DpopKey;
 use crate::id_token::RegisteredEncryption;
 use crate::jose::{DecryptionKey, SigningAlgorithm};
@@ -13,6 +14,9 @@ use crate::secret::Secret;
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
     pub(crate) response_type: ResponseType,
+    pub(crate) response_mode: Option<ResponseMode>,
+    pub(crate) authorization_response_algorithm: Option<SigningAlgorithm>,
+    pub(crate) authorization_response_encryption: RegisteredEncryption,
     pub(crate) request_timeout: Duration,
     pub(crate) poll_timeout: Duration,
     pub(crate) leeway: Duration,
@@ -28,6 +32,8 @@ pub(crate) struct Options {
     pub(crate) dpop: Option<DpopMode>,
     pub(crate) certificate_bound: bool,
     pub(crate) pushed_requests: bool,
+    pub(crate) signed_requests: bool,
+    pub(crate) request_object_encryption: RegisteredEncryption,
     pub(crate) poll_credential: PollCredential,
     pub(crate) pkce: bool,
     pub(crate) redirect_uri_in_exchange: bool,
@@ -43,6 +49,7 @@ pub(crate) struct Options {
     pub(crate) identity_without_binding: bool,
     /// Where the client was made from a registration that says so.
     pub(crate) secret_expires_at: Option<SystemTime>,
+    pub(crate) fapi: Option<FapiProfile>,
 }
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -59,6 +66,9 @@ impl Default for Options {
             poll_timeout: POLL_TIMEOUT,
             leeway: LEEWAY,
             session_lifetime: SESSION_LIFETIME,
+            response_mode: None,
+            authorization_response_algorithm: None,
+            authorization_response_encryption: RegisteredEncryption::default(),
             id_token_algorithms: None,
             id_token_encryption: RegisteredEncryption::default(),
             userinfo_algorithm: None,
@@ -69,6 +79,8 @@ impl Default for Options {
             dpop: None,
             certificate_bound: false,
             pushed_requests: false,
+            signed_requests: false,
+            request_object_encryption: RegisteredEncryption::default(),
             poll_credential: PollCredential::ClientAuthentication,
             pkce: true,
             redirect_uri_in_exchange: true,
@@ -83,6 +95,7 @@ impl Default for Options {
             cancellation_endpoint: None,
             identity_without_binding: false,
             secret_expires_at: None,
+            fapi: None,
         }
     }
 }
@@ -96,6 +109,11 @@ impl Options {
             None if self.certificate_bound => &DpopMode::Off,
             None => &DpopMode::PerProcess,
         }
+    }
+
+    /// Whether authorization requests are signed. Only what is signed is encrypted.
+    pub(crate) fn signs_requests(&self) -> bool {
+        self.signed_requests || self.request_object_encryption.alg.is_some()
     }
 }
 

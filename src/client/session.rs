@@ -1,6 +1,7 @@
 //! What the application keeps while the user is at the OP.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::authorization_response::whole_url;
 use super::authorize::ResponseType;
+use super::jwt_response;
 use crate::clock::{from_unix_seconds, saturating_add};
 use crate::dpop::DpopKey;
 use crate::error::{Error, Misuse, SessionProblem};
@@ -27,14 +29,19 @@ const SEALED_LIMIT: usize = 2_000;
 ///
 /// It must come back together with the browser that it was made for: [seal](Self::seal) it into a cookie of that
 /// browser, one for each `state` ([`cookie_name`](Self::cookie_name)), with `Secure`, `HttpOnly`, `Path=/` and
-/// `SameSite=Lax` (`None` for `form_post`). That is what keeps an attacker from finishing their own sign-in in somebody
+/// `SameSite=Lax` (`None` for `form_post` and `form_post.jwt`). That is what keeps an attacker from finishing their own sign-in in somebody
 /// else's browser. Any instance of the application that has the keyring can [open](Self::open) it.
 ///
-/// It is used once, so it is not `Clone` and `Client::authorization_response` takes it by value. Delete the cookie with
+/// It is used once, so it is not `Clone`, `Client::authorization_response` takes it by value, and
+/// `Client::check_authorization_response` marks it. Delete the cookie with
 /// the answer to the user's return: a reloaded page would otherwise send the code a second time, and OPs that see that
 /// may revoke what the first one brought (RFC 6749 §4.1.2). A session lives for an hour unless the client is set
 /// otherwise.
-pub struct AuthorizationSession(pub(super) Box<Body>);
+pub struct AuthorizationSession {
+    pub(super) body: Arc<Body>,
+    /// An authentic response was taken for it.
+    pub(super) spent: bool,
+}
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct Body {
@@ -46,11 +53,14 @@ pub(super) struct Body {
     pub(super) client_id: String,
     #[serde(rename = "uri")]
     pub(super) redirect_uri: String,
-    /// In seconds since 1970, where the request was pushed.
+    /// In seconds since 1970, where the request was pushed or signed.
     #[serde(rename = "ux", default, skip_serializing_if = "Option::is_none")]
     pub(super) url_expires_at: Option<u64>,
     #[serde(rename = "rt")]
     pub(super) response_type: ResponseType,
+    /// The response has to be a JWT.
+    #[serde(rename = "jw", default, skip_serializing_if = "is_false")]
+    pub(super) jwt_response: bool,
     /// The OP had said that its responses carry `iss` (RFC 9207).
     #[serde(rename = "ir")]
     pub(super) iss_required: bool,
@@ -67,50 +77,59 @@ pub(super) struct Body {
 pub(super) const VERSION: u8 = 1;
 
 impl AuthorizationSession {
+    pub(super) fn new(body: Body) -> Self {
+        Self { body: Arc::new(body), spent: false }
+    }
+
+    /// Whether the OP's answer to it, a code or an error, has been taken. A response that was refused does not spend it,
+    /// whoever made it.
+    pub fn is_spent(&self) -> bool {
+        self.spent
+    }
+
     /// The `state` of the request, by which the return can be matched with its session.
     pub fn state(&self) -> &Secret {
-        &self.0.state
+        &self.body.state
     }
 
     /// Issuer and client identifier of the client that started it.
     pub(crate) fn owner(&self) -> (&str, &str) {
-        (&self.0.issuer, &self.0.client_id)
+        (&self.body.issuer, &self.body.client_id)
     }
 
     /// Where the OP sends the user back to.
     pub fn redirect_uri(&self) -> &str {
-        &self.0.redirect_uri
+        &self.body.redirect_uri
     }
 
     /// When it was started, and so when the user was sent out.
     pub fn started_at(&self) -> SystemTime {
-        self.0.checks.requested_at
+        self.body.checks.requested_at
     }
 
-    /// Until when the browser has to be at the OP with the URL of the request, if the request was
-    /// [pushed](super::AuthorizationRequest::pushed): OPs keep such requests for a minute or so, and for one use (RFC
-    /// 9126 §2.2). Whoever comes later gets an error from the OP, and signs in anew.
+    /// Until when the browser has to be at the OP with the URL of the request. If the request was
+    /// [pushed](super::AuthorizationRequest::pushed), OPs keep it for a minute or so, and for one use (RFC 9126 §2.2); if
+    /// it was [signed](super::AuthorizationRequest::signed), its signature is good for ten minutes. Whoever comes later
+    /// gets an error from the OP, and signs in anew.
     pub fn url_expires_at(&self) -> Option<SystemTime> {
-        self.0.url_expires_at.map(from_unix_seconds)
+        self.body.url_expires_at.map(from_unix_seconds)
     }
 
     /// A name for the cookie that carries the sealed session. It depends on `state` alone, so that several tabs do not
     /// get in each other's way; [`cookie_name_for`](Self::cookie_name_for) finds it again from the return.
     pub fn cookie_name(&self) -> String {
-        cookie_name(self.0.state.expose())
+        cookie_name(self.body.state.expose())
     }
 
     /// The name of the cookie that belongs to an authorization response, given as its query string, its form body or the
-    /// whole URL; `None` if the response has no `state`. Whether it is genuine is for `Client::authorization_response`
-    /// to find out.
+    /// whole URL; `None` if the response has no `state`, or is an encrypted JWT: then
+    /// [`Client::cookie_name_for`](super::Client::cookie_name_for) finds it. Whether the response is genuine is for
+    /// `Client::authorization_response` to find out.
     pub fn cookie_name_for(response: &str) -> Option<String> {
-        let url = whole_url(response);
-        let response = match &url {
-            Some(url) => url.query().unwrap_or_default(),
-            None => response.strip_prefix('?').unwrap_or(response),
-        };
-        let mut parameters = form_urlencoded::parse(response.as_bytes());
-        parameters.find(|(name, _)| name == "state").map(|(_, state)| cookie_name(&state))
+        let plain = || parameter(response, "state").map(|state| cookie_name(&state));
+        // In a JWT response nothing outside of the JWT counts.
+        let jwt = parameter(response, "response").and_then(|token| cookie_name_of_jwt(&token));
+        jwt.or_else(plain)
     }
 
     /// Seals the session into text that fits a cookie: encrypted, authenticated, at most 2,000 characters.
@@ -120,7 +139,7 @@ impl AuthorizationSession {
     /// [`Misuse::SealedTooLarge`] when the request carried too much to be judged by later (many essential `acr` values);
     /// otherwise only when randomness or the cryptographic library fail.
     pub fn seal(&self, keyring: &Keyring) -> Result<String, Error> {
-        let plain = pending::to_json(&self.0)?;
+        let plain = pending::to_json(&*self.body)?;
         let sealed = keyring.seal(&SystemRandom, Purpose::AuthorizationSession, &[], &plain)?;
         let text = URL_SAFE_NO_PAD.encode(sealed);
         if text.len() > SEALED_LIMIT {
@@ -146,13 +165,33 @@ impl AuthorizationSession {
         if body.version != VERSION {
             return Err(unreadable());
         }
-        Ok(Self(Box::new(body)))
+        Ok(Self::new(body))
     }
 
     /// Whether the user took longer than the session lives.
     pub(super) fn has_expired(&self, now: SystemTime, lifetime: Duration) -> bool {
         saturating_add(self.started_at(), lifetime) < now
     }
+}
+
+/// One parameter of a query string or form body.
+pub(super) fn parameter(response: &str, name: &str) -> Option<String> {
+    let url = whole_url(response);
+    let response = match &url {
+        Some(url) => url.query().unwrap_or_default(),
+        None => response.strip_prefix('?').unwrap_or(response),
+    };
+    let mut parameters = form_urlencoded::parse(response.as_bytes());
+    parameters.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+}
+
+/// The cookie's name by the state in a signed response.
+pub(super) fn cookie_name_of_jwt(token: &str) -> Option<String> {
+    jwt_response::unverified_state(token).map(|state| cookie_name(state.expose()))
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// `__Host-` makes browsers insist on `Secure`, `Path=/` and no `Domain` (RFC 6265bis §4.1.3.2). The `state` itself is
@@ -167,9 +206,9 @@ impl fmt::Debug for AuthorizationSession {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("AuthorizationSession")
-            .field("issuer", &self.0.issuer)
-            .field("client_id", &self.0.client_id)
-            .field("redirect_uri", &self.0.redirect_uri)
+            .field("issuer", &self.body.issuer)
+            .field("client_id", &self.body.client_id)
+            .field("redirect_uri", &self.body.redirect_uri)
             .field("started_at", &self.started_at())
             .finish_non_exhaustive()
     }

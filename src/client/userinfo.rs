@@ -149,7 +149,7 @@ impl Client {
         let (algorithm, kid) = id_token::header(token).map_err(|_| invalid(Rule::UserInfoSigned))?;
         let accepted = match self.0.options.userinfo_algorithm {
             Some(registered) => algorithm == registered,
-            None => !algorithm.is_symmetric(),
+            None => !algorithm.is_symmetric() && self.0.options.allows(algorithm),
         };
         if !accepted {
             return Err(invalid(Rule::UserInfoSigned));

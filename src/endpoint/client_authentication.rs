@@ -104,6 +104,14 @@ impl ClientAuthentication {
         }
     }
 
+    /// The private key of client assertions, where there is one.
+    pub(crate) fn signer(&self) -> Option<&Arc<dyn Signer>> {
+        match &self.0 {
+            Method::PrivateKeyJwt(signer) => Some(signer),
+            _ => None,
+        }
+    }
+
     /// The registered name of the method, such as `private_key_jwt`.
     pub fn method(&self) -> &'static str {
         match &self.0 {

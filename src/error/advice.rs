@@ -55,7 +55,13 @@ fn configuration(problem: &ConfigurationProblem) -> &'static str {
         ConfigurationProblem::Registered { .. } => {
             "Ask for what the OP registers, or ask the OP to allow it, and update the registration or register again."
         }
+        ConfigurationProblem::FapiNotAdvertised { .. } => {
+            "Ask the OP whether it keeps to FAPI 2.0 and why it does not say so, or do without `fapi2` there."
+        }
         ConfigurationProblem::NoEndpoint(_) => "The OP does not offer this. Ask it, or do without.",
+        ConfigurationProblem::NoEncryptionKey(_) => {
+            "Ask the OP to publish a key for encryption, or register an algorithm that it has one for."
+        }
         ConfigurationProblem::SharedRedirectUri { .. } => {
             "Register a redirect URI of its own for one of the two clients, and route it there."
         }
@@ -134,7 +140,11 @@ fn transport(problem: TransportProblem) -> &'static str {
 
 fn rule(rule: Rule) -> &'static str {
     match rule {
-        Rule::StateMissing | Rule::StateMismatch | Rule::IssMissing | Rule::IssMismatch | Rule::WrongRedirectUri => {
+        Rule::ResponseNotJwt | Rule::UnrequestedJwt => {
+            "Let the user start again. If it happens always, the OP does not do as the `response_mode` asks, or the callback \
+             is routed to another client."
+        }
+        rule if rule.is_forgery() => {
             "Let the user start again. Many of these at once are an attack, or a callback that is routed to the wrong \
              client."
         }
@@ -145,7 +155,9 @@ fn rule(rule: Rule) -> &'static str {
              yours."
         }
         Rule::KeysUnavailable => "Wait: the OP's keys are out of reach, and what needs them is kept.",
-        Rule::IdTokenNoKey => "Wait for the OP to publish its key, or ask whether it rotated keys too fast.",
+        Rule::IdTokenNoKey | Rule::JwtResponseNoKey => {
+            "Wait for the OP to publish its key, or ask whether it rotated keys too fast."
+        }
         Rule::NoDecryptionKey => {
             "Give the client the decryption key that was published, also the one before a rotation."
         }
@@ -155,7 +167,14 @@ fn rule(rule: Rule) -> &'static str {
         Rule::IdTokenAlgorithm => {
             "Register `id_token_signed_response_alg` with the OP and set the same one here; they differ."
         }
-        Rule::IdTokenExpired | Rule::IdTokenIssuedAt | Rule::IdTokenNotBefore | Rule::IdTokenAuthTime => {
+        Rule::JwtResponseAlgorithm => {
+            "Register `authorization_signed_response_alg` with the OP and set the same one here; they differ."
+        }
+        Rule::JwtResponseExpired
+        | Rule::IdTokenExpired
+        | Rule::IdTokenIssuedAt
+        | Rule::IdTokenNotBefore
+        | Rule::IdTokenAuthTime => {
             "Compare this machine's clock with the OP's. If they agree, the OP issues tokens with wrong times."
         }
         Rule::RequestUriExpired => "Send the user out as soon as the request was pushed, or start again.",

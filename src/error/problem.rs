@@ -51,15 +51,33 @@ pub enum ConfigurationProblem {
     /// The OP's metadata lacks an endpoint that this call needs.
     #[error("the OP's metadata has no `{0}`")]
     NoEndpoint(&'static str),
+    /// The OP publishes no key that something can be encrypted for with this algorithm: one whose `use` is `enc`.
+    #[error("the OP's key set has no key (`use`: `enc`) for `{0}`")]
+    NoEncryptionKey(&'static str),
+    /// A setting is not possible under the rules of FAPI 2.0, which [`fapi2`](crate::ClientBuilder::fapi2) or
+    /// [`fapi2_message_signing`](crate::ClientBuilder::fapi2_message_signing) asked for.
+    #[error("`{setting}`: under FAPI 2.0, {rule}")]
+    Fapi {
+        /// The builder method or argument.
+        setting: &'static str,
+        /// What the profile demands.
+        rule: &'static str,
+    },
+    /// The OP's metadata lacks what the rules of FAPI 2.0 need, which
+    /// [`allow_unadvertised`](crate::ClientBuilder::allow_unadvertised) does not override.
+    #[error("under FAPI 2.0, the OP's `{member}` has to list `{value}`")]
+    FapiNotAdvertised {
+        /// The member of the metadata.
+        member: &'static str,
+        /// The value that is missing in it.
+        value: &'static str,
+    },
     /// A private key cannot be used.
     #[error("the private key cannot be used: {0}")]
     Key(&'static str),
     /// A client certificate cannot be used.
     #[error("the client certificate cannot be used: {0}")]
     Certificate(&'static str),
-    /// The OP requires something that this crate does not do.
-    #[error("the OP requires {0}, which this version does not do")]
-    Unsupported(&'static str),
     /// The OP registered the client otherwise than was asked, and it cannot work like that (RFC 7591 §3.2.1).
     #[error("the client was registered with another `{member}` than was asked for: {problem}")]
     Registered {
@@ -86,6 +104,9 @@ pub enum Misuse {
     /// The code of this grant has been sent to the OP and must not be sent again. Start a new sign-in.
     #[error("the code of this grant has been sent already; start a new sign-in")]
     CodeSpent,
+    /// The OP's answer to this authorization session has been taken. Start a new sign-in.
+    #[error("the answer to this authorization session has been taken already; start a new sign-in")]
+    SessionSpent,
     /// No client of this issuer and client identifier was given to the poller.
     #[error("the poller has no client for this; add it")]
     UnknownClient,
@@ -104,6 +125,16 @@ pub enum Misuse {
     /// A request that the crate builds itself was to be changed in a part that it needs as it is.
     #[error("`{0}` is set by this crate and cannot be given as an extra parameter")]
     ReservedParameter(String),
+    /// A signed authorization request is too long for a URL. [Push](crate::AuthorizationRequest::pushed) it.
+    #[error(
+        "the URL with the signed request has {actual} bytes, more than the {limit} that every server takes: push the request (RFC 9126)"
+    )]
+    RequestTooLong {
+        /// How long it is.
+        actual: usize,
+        /// How long it may be.
+        limit: usize,
+    },
     /// The sealed form is too large for a cookie.
     #[error(
         "the sealed authorization session has {actual} bytes, more than the {limit} that fit a cookie: shorten the redirect URI, or ask for fewer essential `acr` values"

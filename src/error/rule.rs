@@ -73,6 +73,19 @@ rules! {
     InvalidCode = "invalid_code", "the code is empty, too long or has characters that no code may have", "DTR §Authentication Request Acknowledgment";
     CodeAndError = "code_and_error", "a code and an error came together", "RFC 6749 §4.1.2.1";
 
+    // Authorization responses as JWTs
+    ResponseNotJwt = "response_not_jwt", "the response is not the JWT that was asked for", "JARM §2.3";
+    UnrequestedJwt = "unrequested_jwt", "the response is a JWT, which was not asked for", "JARM §2.3";
+    JwtResponseMalformed = "jwt_response_malformed", "the response is not a JWT that can be read", "JARM §2.1; RFC 7519 §7.2";
+    JwtResponseHeader = "jwt_response_header", "the response JWT has a critical header parameter", "RFC 7515 §4.1.11";
+    JwtResponseClaims = "jwt_response_claims", "a claim of the response JWT has a value that it cannot have", "JARM §2.1";
+    JwtResponseIssuer = "jwt_response_iss", "the response JWT's `iss` is missing or not this OP", "JARM §2.4, 3";
+    JwtResponseAudience = "jwt_response_aud", "the response JWT's `aud` is missing or not this client alone", "JARM §2.4, 4";
+    JwtResponseExpired = "jwt_response_exp", "the response JWT has expired, does not say when, or is good for more than an hour", "JARM §2.4, 5";
+    JwtResponseAlgorithm = "jwt_response_algorithm", "the response JWT is signed with an algorithm that this client does not accept", "JARM §2.4, 6";
+    JwtResponseNoKey = "jwt_response_no_key", "no key of the OP fits the response JWT", "JARM §2.4, 6";
+    JwtResponseSignature = "jwt_response_signature", "the response JWT's signature does not verify", "JARM §2.4, 6";
+
     // Exchange and token responses
     NoDeferredAuthId = "no_deferred_auth_id", "the exchange response has no `deferred_auth_id`", "DTR §Deferred Code Exchange Response Validation";
     TwoInterimIdTokens = "two_interim_id_tokens", "`id_token` and `interim_id_token` differ", "DTR §Successful Deferred Code Exchange Response";
@@ -137,7 +150,15 @@ impl Rule {
     pub fn is_forgery(self) -> bool {
         matches!(
             self,
-            Self::StateMissing | Self::StateMismatch | Self::IssMissing | Self::IssMismatch | Self::WrongRedirectUri
+            Self::StateMissing
+                | Self::StateMismatch
+                | Self::IssMissing
+                | Self::IssMismatch
+                | Self::WrongRedirectUri
+                | Self::ResponseNotJwt
+                | Self::JwtResponseIssuer
+                | Self::JwtResponseAudience
+                | Self::JwtResponseSignature
         )
     }
 }

@@ -2,7 +2,9 @@
 
 use url::Url;
 
-use super::world::{ISSUER, REDIRECT_URI, STATE, Site, World, check_debug, check_error, keyring, sealed, session_json};
+use super::world::{
+    ISSUER, REDIRECT_URI, STATE, Site, World, check_debug, check_error, keyring, run, sealed, session_json,
+};
 use crate::client::AuthorizationSession;
 use crate::keyring::Purpose;
 
@@ -18,11 +20,12 @@ pub fn authorization_response(input: &[u8]) {
     session.as_object_mut().unwrap().remove("key");
     let bytes = sealed(Purpose::AuthorizationSession, &[], session.to_string().as_bytes());
     let sealed = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, bytes);
-    let session = AuthorizationSession::open(&keyring(), &sealed).unwrap();
+    let mut session = AuthorizationSession::open(&keyring(), &sealed).unwrap();
     let cookie = session.cookie_name();
 
     let world = World::new(Site::default());
-    let checked = world.with_secret().build().unwrap().check_authorization_response(response, session);
+    let client = world.with_secret().build().unwrap();
+    let checked = run(client.check_authorization_response(response, &mut session));
     assert_eq!(world.site.requests(), 0);
     let expected = expected(response, asked_for, iss_required);
     match checked {

@@ -123,7 +123,7 @@ fn authentication(plaintext: &[u8]) {
 fn session(plaintext: &[u8]) {
     let open = |text: &str| AuthorizationSession::open(&keyring(), text);
     let bytes = sealed(Purpose::AuthorizationSession, &[], plaintext);
-    let Ok(session) = open(&URL_SAFE_NO_PAD.encode(bytes)) else { return };
+    let Ok(mut session) = open(&URL_SAFE_NO_PAD.encode(bytes)) else { return };
     let state = session.state().clone();
     check_time(session.started_at());
     session.url_expires_at().into_iter().for_each(check_time);
@@ -135,7 +135,7 @@ fn session(plaintext: &[u8]) {
     let client = World::client(world.with_secret());
     let mut response = form_urlencoded::Serializer::new(String::new());
     let response = response.append_pair("deferred_code", "c").append_pair("state", state.expose()).finish();
-    if let Ok(mut grant) = client.check_authorization_response(&response, session) {
+    if let Ok(mut grant) = run(client.check_authorization_response(&response, &mut session)) {
         check_debug(&run(client.exchange(&mut grant)).map(|_| ()));
     }
 }

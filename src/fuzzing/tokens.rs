@@ -38,9 +38,10 @@ pub fn exchange(input: &[u8]) {
     session["rt"] = "dc".into();
     let session = sealed(Purpose::AuthorizationSession, &[], session.to_string().as_bytes());
     let session = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, session);
-    let session = AuthorizationSession::open(&keyring(), &session).unwrap();
+    let mut session = AuthorizationSession::open(&keyring(), &session).unwrap();
     let code = if is_deferred { "deferred_code" } else { "code" };
-    let mut grant = client.check_authorization_response(&format!("{code}={CODE}&state={STATE}"), session).unwrap();
+    let response = format!("{code}={CODE}&state={STATE}");
+    let mut grant = run(client.check_authorization_response(&response, &mut session)).unwrap();
 
     let exchanged = run(client.exchange(&mut grant));
     check_debug(&grant);

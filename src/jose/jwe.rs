@@ -1,6 +1,6 @@
 //! The compact serialization of an encrypted token (RFC 7516 §7.1), read strictly and decrypted on OpenSSL directly.
 //!
-//! josekit is not asked. Version 0.10.3 panics on empty IVs and short wrapped keys, accepts AES-GCM tags of one byte,
+//! josekit encrypts, but it is not asked to decrypt. Version 0.10.3 panics on empty IVs and short wrapped keys, accepts AES-GCM tags of one byte,
 //! inflates `zip` without limit, and undoes the padding of AES-CBC before it has looked at the MAC. Here a token is
 //! measured to the byte before a private key is touched, and whatever goes wrong after that is one and the same error:
 //! who sends forged tokens learns nothing from how they are refused (RFC 7516 §11.5).
@@ -11,6 +11,7 @@
 mod algorithm;
 mod content;
 mod decryption_key;
+mod encryption_key;
 mod header;
 mod key_agreement;
 
@@ -23,6 +24,8 @@ use zeroize::Zeroizing;
 
 pub use algorithm::{ContentEncryptionAlgorithm, KeyManagementAlgorithm};
 pub use decryption_key::DecryptionKey;
+
+pub(super) use encryption_key::EncryptionKey;
 
 use header::Header;
 

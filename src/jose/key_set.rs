@@ -5,6 +5,7 @@ use std::fmt;
 use serde_json::Value;
 
 use super::algorithm::SigningAlgorithm;
+use super::jwe::{EncryptionKey, KeyManagementAlgorithm};
 use super::verification_key::VerificationKey;
 use crate::error::{Document, Error, Rule, Violation};
 use crate::secret::Secret;
@@ -12,9 +13,10 @@ use crate::secret::Secret;
 /// More keys than this are refused as a whole.
 const KEY_LIMIT: usize = 100;
 
-/// The keys of an OP that can verify signatures.
+/// The keys of an OP that can verify signatures, and those that requests can be encrypted for.
 pub(crate) struct KeySet {
     keys: Vec<VerificationKey>,
+    encryption: Vec<EncryptionKey>,
 }
 
 impl KeySet {
@@ -48,21 +50,23 @@ impl KeySet {
         if keys.len() > KEY_LIMIT {
             return Err(violation(Rule::TooManyKeys).into());
         }
+        let encryption = keys.iter().filter_map(|key| EncryptionKey::from_jwk(key.as_object()?)).collect();
         let keys: Vec<_> = keys.iter().filter_map(|key| VerificationKey::from_jwk(key.as_object()?)).collect();
         if keys.is_empty() {
             return Err(violation(Rule::NoUsableKey).into());
         }
-        Ok(Self { keys })
+        Ok(Self { keys, encryption })
     }
 
     /// A set without keys, for clients whose tokens are authenticated with the client secret.
     pub(crate) fn empty() -> Self {
-        Self { keys: Vec::new() }
+        Self { keys: Vec::new(), encryption: Vec::new() }
     }
 
     /// The client secret as the one key, for what is authenticated with an HMAC.
     pub(crate) fn of_secret(secret: &Secret) -> Self {
-        Self { keys: vec![VerificationKey::from_secret(secret.expose().as_bytes().to_vec())] }
+        let key = VerificationKey::from_secret(secret.expose().as_bytes().to_vec());
+        Self { keys: vec![key], encryption: Vec::new() }
     }
 
     /// The keys that may have made a signature: of the right kind, with this `kid` where the token has one. Where no
@@ -74,6 +78,11 @@ impl KeySet {
         };
         let named: Vec<_> = fitting().filter(|key| key.kid() == Some(kid)).collect();
         if named.is_empty() { fitting().filter(|key| key.kid().is_none()).collect() } else { named }
+    }
+
+    /// The first key that something can be encrypted for with this algorithm.
+    pub(crate) fn encryption_key(&self, algorithm: KeyManagementAlgorithm) -> Option<&EncryptionKey> {
+        self.encryption.iter().find(|key| key.supports(algorithm))
     }
 
     /// Whether any key may have made such a signature; otherwise it is time to fetch the keys again.

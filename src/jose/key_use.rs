@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 pub(super) enum KeyUse {
     Sign,
     Verify,
+    Encrypt,
     Decrypt,
 }
 
@@ -17,6 +18,7 @@ impl KeyUse {
         let (purpose, operations): (_, &[&str]) = match self {
             Self::Sign => ("sig", &["sign"]),
             Self::Verify => ("sig", &["verify"]),
+            Self::Encrypt => ("enc", &["encrypt", "wrapKey", "deriveKey", "deriveBits"]),
             Self::Decrypt => ("enc", &["decrypt", "unwrapKey", "deriveKey", "deriveBits"]),
         };
         let by_use = match jwk.get("use") {

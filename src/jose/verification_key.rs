@@ -209,14 +209,14 @@ fn public_parts(jwk: &Map<String, Value>) -> Option<(KeyKind, Map<String, Value>
     }
 }
 
-fn rsa_modulus(jwk: &Map<String, Value>) -> Option<Vec<u8>> {
+pub(super) fn rsa_modulus(jwk: &Map<String, Value>) -> Option<Vec<u8>> {
     let modulus = unsigned_integer(jwk, "n", RSA_BITS.end() / 8 + 1)?;
     let leading_zeros = modulus.first()?.leading_zeros() as usize;
     let odd = modulus.last()? & 1 == 1;
     (odd && RSA_BITS.contains(&(modulus.len() * 8 - leading_zeros))).then_some(modulus)
 }
 
-fn rsa_exponent(jwk: &Map<String, Value>) -> Option<Vec<u8>> {
+pub(super) fn rsa_exponent(jwk: &Map<String, Value>) -> Option<Vec<u8>> {
     let exponent = unsigned_integer(jwk, "e", 8)?;
     let value = exponent.iter().fold(0_u64, |value, &byte| value << 8 | u64::from(byte));
     let bits = u64::BITS - value.leading_zeros();
@@ -230,7 +230,7 @@ fn unsigned_integer(jwk: &Map<String, Value>, name: &str, limit: usize) -> Optio
 }
 
 /// A coordinate, which has all its leading zeros (RFC 7518 §6.2.1.2, RFC 8037 §2).
-fn coordinate(jwk: &Map<String, Value>, name: &str, length: usize) -> Option<Vec<u8>> {
+pub(super) fn coordinate(jwk: &Map<String, Value>, name: &str, length: usize) -> Option<Vec<u8>> {
     binary(jwk, name, length).filter(|bytes| bytes.len() == length)
 }
 
@@ -242,7 +242,7 @@ fn binary(jwk: &Map<String, Value>, name: &str, limit: usize) -> Option<Vec<u8>>
 }
 
 /// An optional text; the outer `None` says that it is there and not a text.
-fn optional_text<'a>(jwk: &'a Map<String, Value>, name: &str) -> Option<Option<&'a str>> {
+pub(super) fn optional_text<'a>(jwk: &'a Map<String, Value>, name: &str) -> Option<Option<&'a str>> {
     match jwk.get(name) {
         None => Some(None),
         Some(value) => value.as_str().map(Some),

@@ -62,7 +62,9 @@ impl Poller {
     ///
     /// After an error nothing will be delivered, unless this machine or the store fails before that could be noted;
     /// then [`Outcome::Unknown`](crate::Outcome::Unknown) comes. [`Store`](crate::ErrorKind::Store): the code is
-    /// unspent and the user can reload. Otherwise those of
+    /// unspent and the user can reload. The same holds where a response is a JWT and the OP's keys are out of reach
+    /// ([`Rule::KeysUnavailable`](crate::Rule::KeysUnavailable)): nothing was stored or sent, so keep the cookie where an
+    /// error [passes](Error::is_transient). Otherwise those of
     /// [`Client::authorization_response`](crate::Client::authorization_response), and
     /// [`Misuse::UnknownClient`] for a session of a client that this poller does not have, [`Misuse::ShutDown`] after
     /// [`shutdown`](Self::shutdown), and
@@ -77,7 +79,7 @@ impl Poller {
         let shared = self.shared().clone();
         let (issuer, client_id) = session.owner();
         let tenant = shared.tenant_of(issuer, client_id)?;
-        let grant = tenant.client.check_authorization_response(response, session)?;
+        let grant = tenant.client.check_late_response(response, &session).await?;
         shared.check_mix_up(&tenant, &grant)?;
         let acceptance = Acceptance {
             id: ProcessId::mint(&*shared.random)?,
@@ -202,6 +204,11 @@ impl Acceptance {
             Begun::Over(existing) => return Ok(Accepted::Ended(existing)),
             Begun::Here(store_clock) => store_clock,
         };
+        if let Some(late) = grant.lateness() {
+            self.exchanged("unsent");
+            self.forget().await;
+            return Err(late);
+        }
         match client.exchange_unverified(&mut grant).await {
             Ok(SignIn::Deferred(pending)) => {
                 self.exchanged("deferred");
@@ -229,11 +236,15 @@ impl Acceptance {
             Err(error) => {
                 self.exchanged("unsent");
                 // The code is unspent, so the same response may be tried again.
-                if let Err(problem) = shared.store.forget(self.id).await {
-                    tracing::warn!(error = %problem, "a process that never began could not be removed");
-                }
+                self.forget().await;
                 Err(error)
             }
+        }
+    }
+
+    async fn forget(&self) {
+        if let Err(problem) = self.shared.store.forget(self.id).await {
+            tracing::warn!(error = %problem, "a process that never began could not be removed");
         }
     }
 

@@ -38,11 +38,15 @@ struct Inner {
     id_token_signing_alg_values_supported: Vec<String>,
     dpop_signing_alg_values_supported: Vec<String>,
     code_challenge_methods_supported: Vec<String>,
+    request_object_signing_alg_values_supported: Vec<String>,
+    authorization_signing_alg_values_supported: Vec<String>,
     scopes_supported: Vec<String>,
     acr_values_supported: Vec<String>,
     claims_supported: Vec<String>,
     authorization_response_iss_parameter_supported: bool,
     require_pushed_authorization_requests: bool,
+    require_signed_request_object: bool,
+    request_parameter_supported: Option<bool>,
     tls_client_certificate_bound_access_tokens: bool,
     members: Map<String, Value>,
 }
@@ -114,6 +118,10 @@ accessors! {
     dpop_signing_alg_values_supported: texts;
     /// PKCE methods (RFC 8414 §2); empty where the OP says nothing about PKCE.
     code_challenge_methods_supported: texts;
+    /// Algorithms of signed authorization requests (RFC 9101); empty where the OP lists none.
+    request_object_signing_alg_values_supported: texts;
+    /// Algorithms of authorization responses as JWTs (JARM §4); empty where the OP lists none.
+    authorization_signing_alg_values_supported: texts;
     /// Scopes that the OP likes to name.
     scopes_supported: texts;
     /// Authentication context classes.
@@ -124,6 +132,8 @@ accessors! {
     authorization_response_iss_parameter_supported: flag;
     /// Whether the OP takes pushed authorization requests only (RFC 9126 §5).
     require_pushed_authorization_requests: flag;
+    /// Whether the OP takes signed authorization requests only (RFC 9101 §10.5).
+    require_signed_request_object: flag;
     /// Whether the OP can bind access tokens to a client certificate (RFC 8705 §3.3).
     tls_client_certificate_bound_access_tokens: flag;
 }
@@ -132,6 +142,12 @@ impl ProviderMetadata {
     /// The issuer identifier.
     pub fn issuer(&self) -> &str {
         &self.0.issuer
+    }
+
+    /// Whether the OP takes the `request` parameter at its authorization endpoint (OpenID Connect Discovery 1.0 §3), if
+    /// it says so either way.
+    pub fn request_parameter_supported(&self) -> Option<bool> {
+        self.0.request_parameter_supported
     }
 
     /// The endpoints for clients that authenticate with a certificate, by the names of the members that they replace
@@ -177,12 +193,19 @@ impl ProviderMetadata {
             id_token_signing_alg_values_supported: read.texts("id_token_signing_alg_values_supported", &[]),
             dpop_signing_alg_values_supported: read.texts("dpop_signing_alg_values_supported", &[]),
             code_challenge_methods_supported: read.texts("code_challenge_methods_supported", &[]),
+            request_object_signing_alg_values_supported: read.texts("request_object_signing_alg_values_supported", &[]),
+            authorization_signing_alg_values_supported: read.texts("authorization_signing_alg_values_supported", &[]),
             scopes_supported: read.texts("scopes_supported", &[]),
             acr_values_supported: read.texts("acr_values_supported", &[]),
             claims_supported: read.texts("claims_supported", &[]),
             authorization_response_iss_parameter_supported: read
                 .flag("authorization_response_iss_parameter_supported")?,
             require_pushed_authorization_requests: read.flag("require_pushed_authorization_requests")?,
+            require_signed_request_object: read.flag("require_signed_request_object")?,
+            request_parameter_supported: match read.member("request_parameter_supported") {
+                None => None,
+                Some(_) => Some(read.flag("request_parameter_supported")?),
+            },
             tls_client_certificate_bound_access_tokens: read.flag("tls_client_certificate_bound_access_tokens")?,
             members: Map::new(),
         };

@@ -47,8 +47,12 @@ impl Turn<'_> {
             }
         }
         self.state.note_faults(self.number, names);
+        let response = match request.get("response_mode") {
+            Some("query.jwt" | "form_post.jwt") => self.jwt_response(&request, response)?,
+            _ => response,
+        };
         let mut reply = match request.get("response_mode") {
-            Some("form_post") => form_post(&redirect_uri, &response),
+            Some("form_post" | "form_post.jwt") => form_post(&redirect_uri, &response),
             _ => redirect(&redirect_uri, &response),
         };
         reply.browser = Some(BrowserReturn::new(&redirect_uri, response));
@@ -92,7 +96,8 @@ impl Turn<'_> {
             (None, None) if !self.op.settings.requires_pkce => {}
             _ => return Err(Rejection::bad("invalid_request", RequestRule::NoPkce, "")),
         }
-        if !matches!(request.get("response_mode"), None | Some("query" | "form_post")) {
+        let modes = ["query", "form_post", "query.jwt", "form_post.jwt"];
+        if request.get("response_mode").is_some_and(|mode| !modes.contains(&mode)) {
             return Err(invalid("response_mode"));
         }
         if request.get("max_age").is_some_and(|age| age.parse::<u64>().is_err()) {

@@ -71,8 +71,27 @@ pub(super) struct Settings {
     pub(super) discovery: DiscoveryForm,
     pub(super) mutual_tls: bool,
     pub(super) requires_pushed: bool,
+    pub(super) requires_signed: bool,
+    pub(super) fapi: bool,
     pub(super) request_uri_lifetime: Duration,
     pub(super) registration: RegistrationSettings,
+}
+
+impl Settings {
+    /// Whether token requests of this client need a DPoP proof.
+    pub(super) fn requires_dpop_of(&self, client: &TestClient) -> bool {
+        client.requires_dpop || self.requires_dpop || (self.fapi && !client.certificate_bound)
+    }
+
+    /// The algorithms of signatures among these that the provider takes and makes.
+    pub(super) fn allowed<'a>(&self, names: &[&'a str]) -> Vec<&'a str> {
+        names.iter().copied().filter(|name| self.allows(name)).collect()
+    }
+
+    /// FAPI 2.0 Security Profile §5.4.
+    pub(super) fn allows(&self, algorithm: &str) -> bool {
+        !self.fapi || ["PS256", "ES256", "EdDSA"].contains(&algorithm)
+    }
 }
 
 /// Who decides when a process ends, and how.
@@ -208,6 +227,8 @@ impl TestProviderBuilder {
                 discovery: DiscoveryForm::default(),
                 mutual_tls: false,
                 requires_pushed: false,
+                requires_signed: false,
+                fapi: false,
                 request_uri_lifetime: Duration::from_secs(60),
                 registration: RegistrationSettings::default(),
             },
@@ -438,6 +459,22 @@ impl TestProviderBuilder {
     /// Takes authorization requests only if they were pushed, of every client (RFC 9126 §5).
     pub fn require_pushed_authorization_requests(mut self) -> Self {
         self.settings.requires_pushed = true;
+        self
+    }
+
+    /// Holds every client to the rules of the FAPI 2.0 Security Profile: requests are pushed, clients authenticate with
+    /// `private_key_jwt` or a certificate, tokens are bound to a DPoP key or the certificate, and signatures are by PS256,
+    /// ES256 or EdDSA. Together with [`require_signed_request_object`](Self::require_signed_request_object) and a client
+    /// that asks for responses as JWTs these are the rules of FAPI 2.0 Message Signing. ID Tokens need a
+    /// [`signing_algorithm`](TestClient::signing_algorithm) out of these.
+    pub fn fapi2(mut self) -> Self {
+        self.settings.fapi = true;
+        self.require_pushed_authorization_requests()
+    }
+
+    /// Takes authorization requests only if they are signed, of every client (RFC 9101 §10.5).
+    pub fn require_signed_request_object(mut self) -> Self {
+        self.settings.requires_signed = true;
         self
     }
 

@@ -31,6 +31,10 @@ pub struct TestClient {
     pub(super) requires_dpop: bool,
     pub(super) certificate_bound: bool,
     pub(super) requires_pushed: bool,
+    pub(super) authorization_response_algorithm: Option<Algorithm>,
+    pub(super) authorization_response_encryption: Option<Encryption>,
+    pub(super) requires_signed: bool,
+    pub(super) request_object_encryption: Option<Encryption>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -130,6 +134,10 @@ impl TestClient {
             requires_dpop: false,
             certificate_bound: false,
             requires_pushed: false,
+            authorization_response_algorithm: None,
+            authorization_response_encryption: None,
+            requires_signed: false,
+            request_object_encryption: None,
         }
     }
 
@@ -210,6 +218,30 @@ impl TestClient {
         self
     }
 
+    /// How this client's authorization responses are signed where they are JWTs (`authorization_signed_response_alg`):
+    /// `RS256`, `ES256`, `ES384`, `EdDSA` or `PS256`. Unless set, like its ID Tokens.
+    ///
+    /// # Panics
+    ///
+    /// For any other name.
+    pub fn authorization_signed_response_alg(mut self, name: &str) -> Self {
+        assert!(!name.starts_with("HS"), "responses are not signed with a secret here");
+        let algorithm = name.parse().expect("the algorithm is one that the test provider has");
+        self.authorization_response_algorithm = Some(algorithm);
+        self
+    }
+
+    /// Encrypts this client's authorization responses where they are JWTs (`authorization_encrypted_response_alg` and
+    /// `_enc`).
+    ///
+    /// # Panics
+    ///
+    /// As [`encrypted_id_token`](Self::encrypted_id_token) does.
+    pub fn encrypted_authorization_response(mut self, alg: &str, enc: &str) -> Self {
+        self.authorization_response_encryption = Some(Encryption::new(alg, enc));
+        self
+    }
+
     /// Refuses this client's token requests without a DPoP proof (`dpop_bound_access_tokens`).
     pub fn require_dpop(mut self) -> Self {
         self.requires_dpop = true;
@@ -223,6 +255,24 @@ impl TestClient {
         self
     }
 
+    /// Refuses this client's authorization requests unless they are signed with a key of its `private_key_jwt` or its
+    /// [`jwks`](Self::jwks) (`require_signed_request_object`, RFC 9101 §10.5).
+    pub fn require_signed_request_object(mut self) -> Self {
+        self.requires_signed = true;
+        self
+    }
+
+    /// Refuses this client's authorization requests unless they are signed, and then encrypted with these algorithms for
+    /// the provider's keys, which it publishes then (`request_object_encryption_alg` and `_enc`).
+    ///
+    /// # Panics
+    ///
+    /// For algorithms that the provider does not have.
+    pub fn encrypted_request_object(mut self, alg: &str, enc: &str) -> Self {
+        self.request_object_encryption = Some(Encryption::new(alg, enc));
+        self
+    }
+
     /// The client secret, where ID Tokens are authenticated with it.
     pub(super) fn hmac_secret(&self) -> Option<&str> {
         match &self.authentication {
@@ -230,6 +280,14 @@ impl TestClient {
                 keys::name(self.id_token_algorithm).starts_with("HS").then_some(secret)
             }
             _ => None,
+        }
+    }
+
+    pub(super) fn authorization_response_algorithm(&self) -> Algorithm {
+        match (self.authorization_response_algorithm, self.hmac_secret()) {
+            (Some(algorithm), _) => algorithm,
+            (None, None) => self.id_token_algorithm,
+            (None, Some(_)) => Algorithm::RS256,
         }
     }
 

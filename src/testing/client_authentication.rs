@@ -22,6 +22,9 @@ impl Turn<'_> {
     /// The client, once it has proven to be the one, by exactly the method that it is registered with.
     pub(super) fn client(&mut self, form: &Parameters) -> Result<TestClient, Rejection> {
         let client = self.authenticated_client(form)?;
+        if self.op.settings.fapi && !client.authentication.is_asymmetric() {
+            return Err(Rejection::new(401, "invalid_client", RequestRule::FapiAuthentication, ""));
+        }
         self.check_certificate_binding(&client)?;
         if client.authentication.has_secret() && self.has_expired_secret(&client.id) {
             return Err(Rejection::new(401, "invalid_client", RequestRule::ClientSecretExpired, &client.id));
@@ -87,6 +90,9 @@ impl Turn<'_> {
         if !verifies {
             return Err(invalid("the signature does not verify"));
         }
+        if !self.op.settings.allows(jwt.header.get("alg").and_then(Value::as_str).unwrap_or_default()) {
+            return Err(Rejection::new(401, "invalid_client", RequestRule::FapiAlgorithm, "client assertion"));
+        }
         if jwt.claims.get("aud") != Some(&Value::from(self.op.settings.issuer.as_str())) {
             return Err(invalid("`aud` is not the issuer as one string"));
         }
@@ -103,6 +109,12 @@ impl Turn<'_> {
             return Err(Rejection::new(401, "invalid_client", RequestRule::AssertionReplayed, ""));
         }
         Ok(client)
+    }
+}
+
+impl RegisteredAuthentication {
+    fn is_asymmetric(&self) -> bool {
+        matches!(self, Self::PrivateKeyJwt(_) | Self::TlsClientAuth(_) | Self::SelfSignedTlsClientAuth(_))
     }
 }
 

@@ -28,7 +28,10 @@ impl Turn<'_> {
             "pushed_authorization_request_endpoint": op.url("/par"),
             "jwks_uri": op.url("/jwks"),
             "response_types_supported": ["code", "deferred_code", "deferred_code code"],
-            "response_modes_supported": ["query", "form_post"],
+            "response_modes_supported": ["query", "form_post", "query.jwt", "form_post.jwt"],
+            "authorization_signing_alg_values_supported": self.response_algorithms(),
+            "authorization_encryption_alg_values_supported": encryption::ALGORITHMS,
+            "authorization_encryption_enc_values_supported": encryption::CONTENT_ENCRYPTIONS,
             "grant_types_supported": ["authorization_code", "refresh_token", DEFERRED_GRANT],
             "subject_types_supported": ["public"],
             "scopes_supported": ["openid", "profile", "email", "offline_access"],
@@ -39,10 +42,18 @@ impl Turn<'_> {
             "id_token_encryption_enc_values_supported": encryption::CONTENT_ENCRYPTIONS,
             "userinfo_encryption_alg_values_supported": encryption::ALGORITHMS,
             "userinfo_encryption_enc_values_supported": encryption::CONTENT_ENCRYPTIONS,
+            "request_parameter_supported": true,
+            "request_object_signing_alg_values_supported":
+                op.settings.allowed(&["ES256", "ES384", "EdDSA", "PS256", "RS256"]),
+            "request_object_encryption_alg_values_supported": encryption::ALGORITHMS,
+            "request_object_encryption_enc_values_supported": encryption::CONTENT_ENCRYPTIONS,
             "token_endpoint_auth_methods_supported":
-                ["none", "client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt"],
+                match op.settings.fapi {
+                    true => &["private_key_jwt"][..],
+                    false => &["none", "client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt"],
+                },
             "token_endpoint_auth_signing_alg_values_supported":
-                ["ES256", "ES384", "EdDSA", "PS256", "RS256", "HS256", "HS384", "HS512"],
+                op.settings.allowed(&["ES256", "ES384", "EdDSA", "PS256", "RS256", "HS256", "HS384", "HS512"]),
             "code_challenge_methods_supported": ["S256"],
         });
         if op.settings.supports_dpop {
@@ -56,6 +67,9 @@ impl Turn<'_> {
         }
         if op.settings.requires_pushed {
             document["require_pushed_authorization_requests"] = json!(true);
+        }
+        if op.settings.requires_signed {
+            document["require_signed_request_object"] = json!(true);
         }
         if op.settings.mutual_tls {
             let methods = document["token_endpoint_auth_methods_supported"].as_array_mut().expect("it is an array");
@@ -82,9 +96,21 @@ impl Turn<'_> {
         document
     }
 
+    fn response_algorithms(&self) -> Vec<String> {
+        let mut algorithms = vec![keys::name(Algorithm::RS256)];
+        algorithms.retain(|name| self.op.settings.allows(name));
+        for client in self.state.clients.values() {
+            let algorithm = keys::name(client.authorization_response_algorithm());
+            if !algorithms.contains(&algorithm) {
+                algorithms.push(algorithm);
+            }
+        }
+        algorithms
+    }
+
     fn id_token_algorithms(&self) -> Vec<Algorithm> {
         // OpenID Connect Discovery §3: "The algorithm RS256 MUST be included."
-        let mut algorithms = vec![Algorithm::RS256];
+        let mut algorithms = if self.op.settings.fapi { Vec::new() } else { vec![Algorithm::RS256] };
         for client in self.state.clients.values() {
             if !algorithms.contains(&client.id_token_algorithm) {
                 algorithms.push(client.id_token_algorithm);
@@ -96,13 +122,18 @@ impl Turn<'_> {
     pub(super) fn key_set(&mut self) -> Result<Reply, Rejection> {
         self.must_be_get()?;
         // A client may fetch the keys before the first token is signed, and has to find the right ones.
-        let clients = self.state.clients.values().filter(|client| client.hmac_secret().is_none());
-        let used: Vec<_> = clients.map(|client| client.id_token_algorithm).collect();
+        let clients = self.state.clients.values();
+        let of_id_tokens = clients.clone().filter(|client| client.hmac_secret().is_none());
+        let of_responses = clients.filter_map(|client| client.authorization_response_algorithm);
+        let used: Vec<_> = of_id_tokens.map(|client| client.id_token_algorithm).chain(of_responses).collect();
         for algorithm in used {
             self.state.signing_key(algorithm);
         }
         let published = self.state.keys.iter().filter(|key| key.published);
-        let keys: Vec<_> = published.map(keys::ProviderKey::public_jwk).collect();
+        let mut keys: Vec<_> = published.map(keys::ProviderKey::public_jwk).collect();
+        if self.state.clients.values().any(|client| client.request_object_encryption.is_some()) {
+            keys.extend(self.state.decryption_keys().public_jwks());
+        }
         Ok(Reply::json(200, &json!({ "keys": keys })).with(http::header::CACHE_CONTROL, "max-age=3600"))
     }
 }

@@ -242,7 +242,7 @@ fn foreign_key(key: &Value) -> Value {
 }
 
 /// The modulus in a PKCS#1 public key of 2048 bits: after two headers and a leading zero, before the exponent.
-fn rsa_modulus(der: &[u8]) -> Vec<u8> {
+pub(super) fn rsa_modulus(der: &[u8]) -> Vec<u8> {
     der[9..9 + 256].to_vec()
 }
 
@@ -290,7 +290,7 @@ fn rsa_encrypt(scheme: &str, key: &Value, plaintext: &[u8]) -> Vec<u8> {
     ciphertext
 }
 
-fn curve_algorithm(curve: &str) -> &'static agreement::Algorithm {
+pub(super) fn curve_algorithm(curve: &str) -> &'static agreement::Algorithm {
     match curve {
         "P-256" => &agreement::ECDH_P256,
         "P-384" => &agreement::ECDH_P384,
@@ -315,7 +315,7 @@ fn ephemeral(curve: &str) -> (agreement::PrivateKey, Map<String, Value>) {
     (private, members)
 }
 
-fn public_octets(key: &Value) -> Vec<u8> {
+pub(super) fn public_octets(key: &Value) -> Vec<u8> {
     match key["crv"].as_str() {
         Some("X25519") => octets(&key["x"]),
         _ => [vec![4], octets(&key["x"]), octets(&key["y"])].concat(),
@@ -323,7 +323,7 @@ fn public_octets(key: &Value) -> Vec<u8> {
 }
 
 /// RFC 7518 §4.6.2.
-fn derive(shared: &[u8], algorithm: &str, length: usize) -> Vec<u8> {
+pub(super) fn derive(shared: &[u8], algorithm: &str, length: usize) -> Vec<u8> {
     let mut info = Vec::new();
     info.extend((algorithm.len() as u32).to_be_bytes());
     info.extend(algorithm.as_bytes());
@@ -395,7 +395,7 @@ fn seal_gcm(algorithm: &'static aead::Algorithm, key: &[u8], aad: &[u8], mut pla
     Sealed { iv, ciphertext: plaintext, tag: tag.as_ref().to_vec() }
 }
 
-fn cipher_key(key: &[u8]) -> UnboundCipherKey {
+pub(super) fn cipher_key(key: &[u8]) -> UnboundCipherKey {
     let algorithm = match key.len() {
         16 => &cipher::AES_128,
         24 => &cipher::AES_192,
@@ -404,7 +404,7 @@ fn cipher_key(key: &[u8]) -> UnboundCipherKey {
     UnboundCipherKey::new(algorithm, key).expect("the key has a length of AES")
 }
 
-fn key_length(enc: &str) -> usize {
+pub(super) fn key_length(enc: &str) -> usize {
     match enc {
         "A128GCM" => 16,
         "A192GCM" => 24,
@@ -424,6 +424,6 @@ fn octets(member: &Value) -> Vec<u8> {
     URL_SAFE_NO_PAD.decode(member.as_str().unwrap_or_default()).expect("the members of a JWK are base64url")
 }
 
-fn text(octets: &[u8]) -> String {
+pub(super) fn text(octets: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(octets)
 }

@@ -62,6 +62,7 @@ pub(super) enum Action {
     IdToken(IdTokenForgery),
     Encryption(EncryptionForgery),
     Authorization(Editor<Vec<(String, String)>>),
+    JwtResponse(IdTokenForgery),
     ForgetNonces,
 }
 
@@ -219,6 +220,18 @@ impl Fault {
         Self::edit(Endpoint::Authorization, "forged authorization response", action, false)
     }
 
+    /// Spoils the next authorization response that is a JWT (JARM), as an ID Token can be spoilt. To spoil its encryption,
+    /// see [`encryption`](Self::encryption), and what is in it, [`authorization_response`](Self::authorization_response).
+    ///
+    /// ```
+    /// use openid_deferred::testing::{Fault, IdTokenForgery};
+    ///
+    /// let unsigned = Fault::jwt_response(IdTokenForgery::algorithm_none());
+    /// ```
+    pub fn jwt_response(forgery: IdTokenForgery) -> Self {
+        Self::edit(Endpoint::Authorization, "forged response JWT", Action::JwtResponse(forgery), false)
+    }
+
     /// Forgets all DPoP nonces just before the request is looked at, so that it is challenged although its nonce was
     /// good a moment ago. Two in a row make a challenge to the retry as well.
     pub fn forget_nonces(endpoint: Endpoint) -> Self {
@@ -315,8 +328,10 @@ impl Fault {
 
     /// Whether it strikes this answer.
     pub(super) fn strikes_answer(&mut self, request: &RecordedRequest, status: StatusCode) -> bool {
-        let is_for_minting =
-            matches!(self.action, Action::IdToken(_) | Action::Encryption(_) | Action::Authorization(_));
+        let is_for_minting = matches!(
+            self.action,
+            Action::IdToken(_) | Action::Encryption(_) | Action::Authorization(_) | Action::JwtResponse(_)
+        );
         self.after_processing
             && !is_for_minting
             && (!self.successes_only || status.is_success())
@@ -326,6 +341,13 @@ impl Fault {
     /// The forgery for an ID Token that is being issued.
     pub(super) fn forges_id_token(&mut self, request: &RecordedRequest) -> Option<IdTokenForgery> {
         let Action::IdToken(forgery) = &self.action else { return None };
+        let forgery = forgery.clone();
+        self.applies(request).then_some(forgery)
+    }
+
+    /// The forgery for an authorization response that is being signed.
+    pub(super) fn forges_jwt_response(&mut self, request: &RecordedRequest) -> Option<IdTokenForgery> {
+        let Action::JwtResponse(forgery) = &self.action else { return None };
         let forgery = forgery.clone();
         self.applies(request).then_some(forgery)
     }
@@ -362,7 +384,12 @@ impl Action {
             }
             Self::EditHeaders(editor) => (editor.0)(&mut reply.headers),
             Self::Truncate => reply.body = reply.body.slice(..reply.body.len() / 2),
-            Self::Delay(_) | Self::ForgetNonces | Self::IdToken(_) | Self::Encryption(_) | Self::Authorization(_) => {}
+            Self::Delay(_)
+            | Self::ForgetNonces
+            | Self::IdToken(_)
+            | Self::Encryption(_)
+            | Self::Authorization(_)
+            | Self::JwtResponse(_) => {}
         }
         Delivery::Whole(reply)
     }

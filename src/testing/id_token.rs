@@ -89,7 +89,7 @@ fn requested_acr(process: &Process) -> Option<String> {
     process.request.get("acr_values")?.split(' ').next().map(str::to_owned)
 }
 
-fn forged(forgery: IdTokenForgery, key: &ProviderKey, mut header: Value, mut claims: Value) -> String {
+pub(super) fn forged(forgery: IdTokenForgery, key: &ProviderKey, mut header: Value, mut claims: Value) -> String {
     match forgery.0 {
         ForgeryKind::AlgorithmNone => {
             header["alg"] = json!("none");

@@ -15,6 +15,7 @@ use url::Url;
 
 use super::builder::{DecisionPolicy, DiscoveryForm, NoncePolicy, Settings};
 use super::client::{TestClient, TestUser};
+use super::decryption::DecryptionKeys;
 use super::fault::{Action, Fault};
 use super::keys::ProviderKey;
 use super::mutual_tls::ClientAuthority;
@@ -61,6 +62,7 @@ pub(super) struct State {
     pub(super) user_declines: bool,
     pub(super) keys: Vec<ProviderKey>,
     pub(super) keys_made: usize,
+    decryption_keys: Option<DecryptionKeys>,
     pub(super) access_tokens: BTreeMap<String, AccessToken>,
     pub(super) refresh_tokens: BTreeMap<String, RefreshToken>,
     pub(super) seen_ids: BTreeSet<String>,
@@ -128,6 +130,11 @@ impl State {
             Some(secret) => ProviderKey::of_secret(client.id_token_algorithm, secret),
             None => self.signing_key(client.id_token_algorithm).clone(),
         }
+    }
+
+    /// The keys that requests are encrypted for, made when they are first needed.
+    pub(super) fn decryption_keys(&mut self) -> &DecryptionKeys {
+        self.decryption_keys.get_or_insert_with(DecryptionKeys::generate)
     }
 
     pub(super) fn add_key(&mut self, algorithm: Algorithm) {

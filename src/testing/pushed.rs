@@ -16,6 +16,9 @@ pub(super) struct PushedRequest {
     used: bool,
 }
 
+/// Parameters that prove who the client is.
+const CREDENTIALS: [&str; 3] = ["client_secret", "client_assertion", "client_assertion_type"];
+
 const PREFIX: &str = "urn:ietf:params:oauth:request_uri:";
 
 impl Turn<'_> {
@@ -29,6 +32,10 @@ impl Turn<'_> {
         if request.required("client_id")? != client.id {
             return Err(Rejection::bad("invalid_request", RequestRule::InvalidParameter, "client_id"));
         }
+        if let Some(rejection) = self.unsigned(&request) {
+            return Err(rejection);
+        }
+        request = self.unpacked(request, &CREDENTIALS)?;
         self.redirect_target(&request)?;
         self.check_request(&request)?;
         let announced = request.get("dpop_jkt").map(str::to_owned);
@@ -37,9 +44,9 @@ impl Turn<'_> {
         {
             request.0.push(("dpop_jkt".into(), key));
         }
+        self.use_up(&mut request);
         // What authenticates the client is no part of the request.
-        let credentials = ["client_secret", "client_assertion", "client_assertion_type"];
-        request.0.retain(|(name, _)| !credentials.contains(&name.as_str()));
+        request.0.retain(|(name, _)| !CREDENTIALS.contains(&name.as_str()));
         let lifetime = self.op.settings.request_uri_lifetime;
         let request_uri = format!("{PREFIX}{}", self.op.token());
         let expires_at = self.op.clock.monotonic() + lifetime;
@@ -58,6 +65,9 @@ impl Turn<'_> {
             let client = request.get("client_id").and_then(|id| self.state.clients.get(id));
             let has_to_push = self.op.settings.requires_pushed || client.is_some_and(|client| client.requires_pushed);
             let problem = has_to_push.then(|| Rejection::bad("invalid_request", RequestRule::NotPushed, ""));
+            let problem = problem.or_else(|| self.unsigned(&request));
+            let mut request = self.unpacked(request, &[])?;
+            self.use_up(&mut request);
             return Ok((request, problem));
         };
         if request.0.iter().any(|(name, _)| !["client_id", "request_uri"].contains(&name.as_str())) {

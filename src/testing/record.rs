@@ -220,6 +220,9 @@ rules! {
     AssertionInvalid = "the client assertion does not hold", "RFC 7523 §3";
     AssertionReplayed = "the client assertion's `jti` was used before", "OpenID Connect Core 1.0 §9";
 
+    FapiAuthentication = "the client authenticates in a way that FAPI 2.0 does not know", "FAPI 2.0 Security Profile §5.3.2";
+    FapiAlgorithm = "a signature is by an algorithm that FAPI 2.0 does not allow", "FAPI 2.0 Security Profile §5.4";
+
     CertificateMissing = "no client certificate was presented", "RFC 8705 §3";
     CertificateChanged = "the client certificate is not the one that the access token is bound to", "RFC 8705 §3";
     DpopWithCertificate = "there is a DPoP proof although the client's tokens are bound to its certificate", "RFC 8705 §3; RFC 9449 §5";
@@ -229,6 +232,11 @@ rules! {
     NotPushed = "the authorization request was not pushed, although the client has to", "RFC 9126 §5";
     UnknownRequestUri = "the `request_uri` is unknown, was used before, has expired or belongs to another client", "RFC 9126 §4";
     ParameterBesideRequestUri = "the authorization request has more than `client_id` and `request_uri`", "RFC 9126 §4";
+
+    NotSigned = "the authorization request is not signed, although the client has to", "RFC 9101 §10.5";
+    RequestObjectInvalid = "the request object does not hold", "RFC 9101 §6; FAPI 2.0 Message Signing §5.3.1";
+    RequestObjectReplayed = "the request object's `jti` was used before", "RFC 7519 §4.1.7";
+    ParameterBesideRequest = "the authorization request has more than `client_id` and `request`", "RFC 9101 §5; RFC 9126 §3";
 
     UnknownCode = "the code was never issued", "DTR §Deferred Code Exchange Request Validation";
     CodeReplayed = "the code was used before", "DTR §Deferred Code Exchange Request Validation";

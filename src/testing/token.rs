@@ -122,7 +122,7 @@ impl Turn<'_> {
             return Err(grant(RequestRule::UnknownCode, ""));
         };
         let bound = self.state.processes[process].request.get("dpop_jkt").map(str::to_owned);
-        let required = client.requires_dpop || self.op.settings.requires_dpop;
+        let required = self.op.settings.requires_dpop_of(client);
         let record = &self.state.processes[process];
         if record.client_id != client.id {
             return Err(grant(RequestRule::ForeignGrant, &client.id));
@@ -273,7 +273,7 @@ impl Turn<'_> {
             self.state.revoke_all(process);
             return Err(Rejection::bad("invalid_grant", RequestRule::RefreshTokenReplayed, ""));
         }
-        let required = client.requires_dpop || self.op.settings.requires_dpop;
+        let required = self.op.settings.requires_dpop_of(&client);
         let proven = self.grant_proof(required, key.as_deref())?;
         let rotates = self.op.settings.rotates_refresh_tokens;
         if let Some(token) = self.state.refresh_tokens.get_mut(presented) {

@@ -14,8 +14,13 @@ use crate::show::{Echo, ShownNetwork};
 use crate::world::{CLAIM, CLIENT_SECRET, CONTEXT, Ground, REDIRECT_URI, SECOND, keyring};
 
 pub async fn of_a_flow_that_succeeds(ground: &Ground) {
-    let worlds =
-        [ground.basic().await, ground.by_key().await, ground.by_secret_jwt().await, ground.by_certificate().await];
+    let worlds = [
+        ground.basic().await,
+        ground.by_key().await,
+        ground.by_signed_messages().await,
+        ground.by_secret_jwt().await,
+        ground.by_certificate().await,
+    ];
     for world in worlds {
         world.sign_in_and_wait().await;
         assert!(ground.log.text.lock().unwrap().contains(" DEBUG openid_deferred"), "tracing is on");
@@ -111,6 +116,27 @@ pub async fn when_the_users_return_is_wrong(ground: &Ground) {
         }
         let failed = world.poller().await.authorization_response(&query, session, CONTEXT).await;
         world.show_result(&failed);
+    }
+    world.assert_nothing_shows();
+
+    let world = ground.by_signed_messages().await;
+    for forgery in [
+        IdTokenForgery::algorithm_none(),
+        IdTokenForgery::foreign_key(),
+        IdTokenForgery::claims(|claims| drop(claims.insert("state".into(), json!("canary-of-another-state")))),
+        IdTokenForgery::claims(|claims| drop(claims.insert("deferred_code".into(), json!(["canary-of-a-list"])))),
+        IdTokenForgery::claims(|claims| drop(claims.insert("exp".into(), json!("canary-of-a-time")))),
+        IdTokenForgery::raw("canary.of.garbage"),
+    ] {
+        world.op.misbehave(Fault::jwt_response(forgery));
+        let (query, session) = world.user_returns().await;
+        world.secret(query.trim_start_matches("response="));
+        let failed = world.poller().await.authorization_response(&query, session, CONTEXT).await;
+        assert!(failed.is_err());
+        world.show_result(&failed);
+    }
+    for canary in ["canary-of-another-state", "canary-of-a-list", "canary-of-a-time", "canary.of.garbage"] {
+        world.secret(canary);
     }
     world.assert_nothing_shows();
 }

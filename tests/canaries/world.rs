@@ -16,8 +16,8 @@ use openid_deferred::testing::{
 };
 use openid_deferred::{
     Accepted, Authentication, AuthorizationSession, Client, ClientAuthentication, ClientBuilder, ClientCertificate,
-    Clock as _, Error, ErrorResponse, Keyring, Outcome, Poller, SealingKey, SigningAlgorithm, SigningKey,
-    TokenTypeHint,
+    Clock as _, DecryptionKey, Error, ErrorResponse, KeyManagementAlgorithm, Keyring, Outcome, Poller, SealingKey,
+    SigningAlgorithm, SigningKey, TokenTypeHint,
 };
 use openssl::hash::MessageDigest;
 use openssl::pkey::PKey;
@@ -85,6 +85,28 @@ impl Ground {
         let client = TestClient::private_key_jwt(CLIENT_ID, &public);
         let world = self.world(client, ClientAuthentication::private_key_jwt(key), |client| client).await;
         world.secret_pem(&pem);
+        world
+    }
+
+    /// Signed requests, and responses that are signed and encrypted, under the rules of FAPI 2.0.
+    pub async fn by_signed_messages(&self) -> World {
+        let pairs = [rcgen::KeyPair::generate().unwrap(), rcgen::KeyPair::generate().unwrap()];
+        let [signing, decryption] = pairs.map(|pair| pair.serialize_pem());
+        let key = SigningKey::from_pem(SigningAlgorithm::Es256, &signing, None).unwrap();
+        let alg = KeyManagementAlgorithm::EcdhEsA256Kw;
+        let decryption_key = DecryptionKey::from_pem(alg, &decryption, None).unwrap();
+        self.log.show(&decryption_key);
+        let client = TestClient::private_key_jwt(CLIENT_ID, &Value::Object(key.public_jwk()).to_string())
+            .jwks(&json!({ "keys": [decryption_key.public_jwk()] }))
+            .signing_algorithm("ES256")
+            .require_signed_request_object()
+            .encrypted_authorization_response(alg.as_str(), "A256GCM");
+        let signs = |client: ClientBuilder| {
+            client.fapi2_message_signing().decryption_key(decryption_key).authorization_encrypted_response_alg(alg)
+        };
+        let world = self.world(client, ClientAuthentication::private_key_jwt(key), signs).await;
+        world.secret_pem(&signing);
+        world.secret_pem(&decryption);
         world
     }
 
@@ -391,7 +413,8 @@ impl World {
 
 /// The parameters, headers and members of one exchange with the OP that nobody else may see.
 fn said_in_confidence(request: &RecordedRequest) -> Vec<String> {
-    const PARAMETERS: [&str; 13] = [
+    const PARAMETERS: [&str; 14] = [
+        "request",
         "state",
         "nonce",
         "code_verifier",

@@ -9,6 +9,7 @@ mod delivery;
 mod encryption;
 mod flow;
 mod gates;
+mod jwt_responses;
 mod pings;
 mod polling;
 mod start;

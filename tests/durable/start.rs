@@ -154,6 +154,19 @@ async fn ops_that_do_not_name_themselves_need_redirect_uris_of_their_own() {
 }
 
 #[tokio::test]
+async fn an_op_whose_responses_are_jwts_names_itself_in_them() {
+    let world = world().await;
+    let op = provider(&world.clock).host("jwt.test").without_iss().start().unwrap();
+    let client = client_of(&op, &world.clock).response_mode(openid_deferred::ResponseMode::QueryJwt).build().unwrap();
+    client.provider_metadata().await.unwrap();
+    world.poller.add_client(client.clone()).unwrap();
+    let (url, session) = client.authorize().start().await.unwrap();
+    let query = op.visit(url).query();
+    let accepted = world.poller.authorization_response(&query, session, "").await;
+    assert!(matches!(accepted, Ok(Accepted::Deferred(_))), "{accepted:?}");
+}
+
+#[tokio::test]
 async fn a_response_that_nothing_tells_from_another_ops_is_refused_before_its_code_is_sent() {
     let world = world().await;
     let (op, client) = neighbour(&world, false);

@@ -6,15 +6,15 @@ use openid_deferred::testing::{Endpoint, Fault};
 use openid_deferred::{ConfigurationProblem, ErrorKind, InterimState, Misuse, ResponseType, Rule, SignIn};
 use serde_json::json;
 
-use crate::support::{World, client_of, provider, world, world_with};
+use crate::support::{World, world, world_with};
 
 /// A user whom the OP authenticates at once, with a code that has not been exchanged.
 async fn grant_of_an_immediate_answer() -> (World, openid_deferred::AuthorizationGrant) {
     let world = world_with(|op| op.answer_with_code(), |client| client).await;
     let request = world.client.authorize().response_type(ResponseType::DeferredCodeOrCode);
-    let (url, session) = request.start().await.unwrap();
+    let (url, mut session) = request.start().await.unwrap();
     let query = world.op.visit(url).query();
-    let grant = world.client.check_authorization_response(&query, session).unwrap();
+    let grant = world.client.check_authorization_response(&query, &mut session).await.unwrap();
     (world, grant)
 }
 
@@ -56,17 +56,6 @@ async fn tokens_beside_an_exchange_response_that_breaks_a_rule_are_given_back() 
     }));
     assert_eq!(world.sign_in().await.unwrap_err().rule(), Some(Rule::InvalidMember));
     assert_eq!(world.op.requests_to(Endpoint::Revocation).len(), 1);
-}
-
-#[tokio::test]
-async fn an_op_that_wants_signed_requests_only_is_refused_before_a_user_meets_its_error() {
-    let clock = openid_deferred::testing::TestClock::automatic();
-    let op = provider(&clock).metadata(|metadata| {
-        metadata.insert("require_signed_request_object".into(), json!(true));
-    });
-    let op = op.start().unwrap();
-    let error = client_of(&op, &clock).discover().await.unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::Configuration(ConfigurationProblem::Unsupported(_))), "{error}");
 }
 
 #[tokio::test]

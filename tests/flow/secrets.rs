@@ -59,10 +59,10 @@ async fn no_value_of_a_whole_flow_shows_a_secret_or_a_claim() {
     .await;
     let request = world.client.authorize();
     let mut text = shown(&[&world.client, &request]);
-    let (url, session) = request.start().await.unwrap();
+    let (url, mut session) = request.start().await.unwrap();
     text += &shown(&[&session]);
     let query = world.op.visit(url).query();
-    let mut grant = world.client.check_authorization_response(&query, session).unwrap();
+    let mut grant = world.client.check_authorization_response(&query, &mut session).await.unwrap();
     text += &shown(&[&grant]);
     let sign_in = world.client.exchange(&mut grant).await.unwrap();
     text += &shown(&[&sign_in, &grant]);

@@ -14,8 +14,8 @@ use crate::support::World;
 impl World {
     /// The checked return of a user whose code has not been exchanged.
     pub(crate) async fn grant(&self) -> AuthorizationGrant {
-        let (query, session) = self.user_returns().await;
-        self.client.check_authorization_response(&query, session).expect("the response is genuine")
+        let (query, mut session) = self.user_returns().await;
+        self.client.check_authorization_response(&query, &mut session).await.expect("the response is genuine")
     }
 
     pub(crate) fn exchanges(&self) -> Vec<RecordedRequest> {

@@ -14,4 +14,5 @@ mod mutual_tls;
 mod pushed;
 mod registration;
 mod sign_in;
+mod signing;
 mod tokens;

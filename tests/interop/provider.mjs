@@ -23,6 +23,8 @@ const keys = [
   { use: 'sig', ...privateJwk('rsa', { modulusLength: 2048 }) },
   { use: 'sig', ...privateJwk('ec', { namedCurve: 'P-256' }) },
   { use: 'sig', ...privateJwk('ed25519') },
+  { use: 'enc', ...privateJwk('rsa', { modulusLength: 2048 }) },
+  { use: 'enc', ...privateJwk('ec', { namedCurve: 'P-256' }) },
 ];
 
 const server = createServer({
@@ -53,7 +55,7 @@ const provider = new Provider(issuer, {
   jwks: { keys },
   enabledJWA: {
     ...Object.fromEntries(
-      ['idToken', 'userinfo'].map((token) => [
+      ['idToken', 'userinfo', 'authorization', 'requestObject'].map((token) => [
         `${token}EncryptionAlgValues`,
         ['RSA-OAEP', 'RSA-OAEP-256', 'ECDH-ES', 'ECDH-ES+A128KW', 'ECDH-ES+A256KW'],
       ]),
@@ -72,6 +74,7 @@ const provider = new Provider(issuer, {
     dPoP: { enabled: true, nonceSecret: randomBytes(32), requireNonce: () => settings.requireNonce ?? false },
     encryption: { enabled: true },
     introspection: { enabled: true },
+    jwtResponseModes: { enabled: true },
     jwtUserinfo: { enabled: true },
     mTLS: {
       enabled: true,
@@ -86,6 +89,10 @@ const provider = new Provider(issuer, {
     pushedAuthorizationRequests: {
       enabled: true,
       requirePushedAuthorizationRequests: settings.requirePushedAuthorizationRequests ?? false,
+    },
+    requestObjects: {
+      enabled: true,
+      requireSignedRequestObject: settings.requireSignedRequestObject ?? false,
     },
     revocation: { enabled: true },
     ...settings.features,

@@ -7,3 +7,4 @@ mod pings;
 mod registration;
 mod rp;
 mod rules;
+mod signing;

@@ -202,27 +202,33 @@ fn effect(
         "token_endpoint_auth_signing_alg" | "request_object_signing_alg" => {
             (Breaks, "what the client signs has another algorithm, and the OP refuses it")
         }
-        "id_token_signed_response_alg" | "userinfo_signed_response_alg" => match signature(asked, answer) {
-            // ID Tokens are always signed, and where nothing was asked for the OP has to choose.
-            (Harmless, _) if asked.is_none() && name == "id_token_signed_response_alg" => return None,
-            effect => effect,
-        },
-        "id_token_encrypted_response_alg" | "userinfo_encrypted_response_alg" => match text {
+        "id_token_signed_response_alg" | "userinfo_signed_response_alg" | "authorization_signed_response_alg" => {
+            match signature(asked, answer) {
+                // ID Tokens are always signed, and where nothing was asked for the OP has to choose.
+                (Harmless, _) if asked.is_none() && name == "id_token_signed_response_alg" => return None,
+                effect => effect,
+            }
+        }
+        "authorization_encrypted_response_alg" if asked.is_none() => {
+            (Harmless, "authorization responses that are JWTs come encrypted, for which the client needs a key")
+        }
+        "id_token_encrypted_response_alg"
+        | "userinfo_encrypted_response_alg"
+        | "authorization_encrypted_response_alg" => match text {
             None => (Weakens, "what was to be encrypted comes in clear"),
             Some(name) if KeyManagementAlgorithm::from_name(name).is_none() => {
                 (Breaks, "it comes encrypted in a way that this crate cannot or will not decrypt")
             }
             Some(_) => (Harmless, "it comes encrypted in another way, for which the client needs a key"),
         },
-        "id_token_encrypted_response_enc" | "userinfo_encrypted_response_enc" => match text {
+        "id_token_encrypted_response_enc"
+        | "userinfo_encrypted_response_enc"
+        | "authorization_encrypted_response_enc" => match text {
             Some(name) if ContentEncryptionAlgorithm::from_name(name).is_none() => {
                 (Breaks, "it comes encrypted in a way that this crate cannot or will not decrypt")
             }
             _ => (Harmless, "its contents are encrypted in another way"),
         },
-        "authorization_encrypted_response_alg" if asked.is_none() => {
-            (Harmless, "authorization responses that are JWTs come encrypted, for which the client needs a key")
-        }
         "require_signed_request_object" if asked.is_none() => {
             (Weakens, "the OP takes signed authorization requests only, so the client has to sign them")
         }

@@ -92,6 +92,21 @@ impl Registration {
         if let Some(algorithm) = self.content_encryption("userinfo_encrypted_response_enc")? {
             builder = builder.userinfo_encrypted_response_enc(algorithm);
         }
+        if let Some(algorithm) = self.signature("authorization_signed_response_alg")? {
+            builder = builder.authorization_signed_response_alg(algorithm);
+        }
+        // Without a key of its own a client could not be built, and what was not asked for concerns JWT responses alone.
+        if self.requested().get("authorization_encrypted_response_alg").is_some() {
+            if let Some(algorithm) = self.key_management("authorization_encrypted_response_alg")? {
+                builder = builder.authorization_encrypted_response_alg(algorithm);
+            }
+            if let Some(algorithm) = self.content_encryption("authorization_encrypted_response_enc")? {
+                builder = builder.authorization_encrypted_response_enc(algorithm);
+            }
+        }
+        if metadata.require_signed_request_object() {
+            builder = builder.require_signed_request_object();
+        }
         if metadata.tls_client_certificate_bound_access_tokens() {
             builder = builder.certificate_bound_access_tokens();
         }

@@ -410,3 +410,87 @@ fn keys_that_do_not_fit_are_refused() {
     }
     assert!(DecryptionKey::from_jwk(r#"{"kid":5}"#).is_err());
 }
+
+#[test]
+fn what_is_encrypted_for_a_published_key_is_decrypted_with_its_private_half() {
+    for key in keys() {
+        let public = EncryptionKey::from_jwk(&key.public_jwk()).unwrap();
+        for enc in ContentEncryptionAlgorithm::ALL {
+            let token = public.encrypt(key.algorithm(), enc, "a.b.c").unwrap();
+            let jwe = CompactJwe::parse(&token).unwrap();
+            assert_eq!((jwe.algorithm(), jwe.content_encryption()), (key.algorithm(), enc));
+            assert_eq!(jwe.content_type().as_deref(), Some("jwt"));
+            assert_eq!(jwe.header.kid.as_deref(), Some(key.key_id()));
+            assert_eq!(decrypted(&token, std::slice::from_ref(&key)).unwrap(), b"a.b.c", "{key:?} {enc:?}");
+        }
+    }
+}
+
+#[test]
+fn no_two_encrypted_tokens_share_anything_random() {
+    for key in keys() {
+        let public = EncryptionKey::from_jwk(&key.public_jwk()).unwrap();
+        let token = || public.encrypt(key.algorithm(), ContentEncryptionAlgorithm::A256Gcm, "a.b.c").unwrap();
+        let (one, other) = (token(), token());
+        let differ = |number: usize| one.split('.').nth(number) != other.split('.').nth(number);
+        assert!(differ(2) && differ(3) && differ(4), "{key:?}");
+        // The key of the content is new, or the agreement that it comes from.
+        assert!(differ(0) || differ(1), "{key:?}");
+    }
+}
+
+#[test]
+fn a_key_for_encryption_says_so_and_is_sound() {
+    let key = key_on(Curve::P256, KeyManagementAlgorithm::EcdhEs);
+    let edited = |edit: &dyn Fn(&mut serde_json::Map<String, Value>)| {
+        let mut jwk = key.public_jwk();
+        edit(&mut jwk);
+        EncryptionKey::from_jwk(&jwk)
+    };
+    let with = |name: &'static str, value: Value| edited(&move |jwk| drop(jwk.insert(name.to_owned(), value.clone())));
+    let without = |name: &'static str| edited(&move |jwk| drop(jwk.shift_remove(name)));
+    assert!(without("use").is_some(), "its algorithm says what it is for");
+    assert!(without("alg").is_some_and(|key| key.supports(KeyManagementAlgorithm::EcdhEsA256Kw)));
+    assert!(without("kid").is_some());
+    assert!(with("key_ops", json!(["deriveKey"])).is_some());
+    assert!(edited(&|_| {}).is_some_and(|key| !key.supports(KeyManagementAlgorithm::EcdhEsA256Kw)));
+    let neither = edited(&|jwk| {
+        jwk.shift_remove("use");
+        jwk.shift_remove("alg");
+    });
+    assert!(neither.is_none(), "it may be a key for signatures");
+    for (name, value) in [
+        ("use", json!("sig")),
+        ("use", json!(5)),
+        ("alg", json!("ES256")),
+        ("alg", json!("RSA1_5")),
+        ("alg", json!("RSA-OAEP")),
+        ("alg", json!(1)),
+        ("key_ops", json!(["verify"])),
+        ("key_ops", json!("deriveKey")),
+        ("kty", json!(null)),
+        ("kty", json!("oct")),
+        ("crv", json!("secp256k1")),
+        ("x", json!("AAAA")),
+        ("y", key.public_jwk()["x"].clone()),
+        ("kid", json!(7)),
+    ] {
+        assert!(with(name, value.clone()).is_none(), "{name} {value}");
+    }
+}
+
+#[test]
+fn no_key_of_the_op_makes_encryption_panic() {
+    use proptest::prelude::*;
+    proptest!(|(
+        kty in "(RSA|EC|OKP|oct|)", crv in "(P-256|P-384|P-521|secp256k1|Ed25519|X25519|)",
+        n in "[A-Za-z0-9_=-]{0,400}", e in "[A-Za-z0-9_-]{0,12}", x in "[A-Za-z0-9_-]{40,90}", y in "[A-Za-z0-9_-]{43}",
+    )| {
+        let jwk = json!({"kty": kty, "crv": crv, "n": n, "e": e, "x": x, "y": y, "use": "enc"});
+        if let Some(key) = EncryptionKey::from_jwk(jwk.as_object().unwrap()) {
+            for alg in KeyManagementAlgorithm::ALL {
+                let _ = key.encrypt(alg, ContentEncryptionAlgorithm::A128Gcm, "a.b.c");
+            }
+        }
+    });
+}

@@ -226,16 +226,16 @@ async fn a_code_is_opaque_and_goes_back_to_the_op_as_it_came() {
 #[tokio::test]
 async fn the_whole_url_does_as_well_as_its_query() {
     let world = world().await;
-    let (query, session) = world.user_returns().await;
+    let (query, mut session) = world.user_returns().await;
     let url = format!("{REDIRECT_URI}?{query}#_=_");
-    assert!(world.client.check_authorization_response(&url, session).is_ok());
+    assert!(world.client.check_authorization_response(&url, &mut session).await.is_ok());
 }
 
 #[tokio::test]
 async fn the_query_may_come_with_its_question_mark() {
     let world = world().await;
-    let (query, session) = world.user_returns().await;
-    let grant = world.client.check_authorization_response(&format!("?{query}"), session).unwrap();
+    let (query, mut session) = world.user_returns().await;
+    let grant = world.client.check_authorization_response(&format!("?{query}"), &mut session).await.unwrap();
     assert!(grant.is_deferred() && !grant.is_spent());
     world.assert_nothing_sent();
 }
@@ -244,8 +244,8 @@ async fn the_query_may_come_with_its_question_mark() {
 async fn junk_in_place_of_a_response_is_refused() {
     let world = world().await;
     for junk in ["", "?", "&&&===", "%zz=%", "\u{0}", "{\"state\":1}", "state", "state=&state="] {
-        let (_, session) = world.user_returns().await;
-        let error = world.client.check_authorization_response(junk, session).unwrap_err();
+        let (_, mut session) = world.user_returns().await;
+        let error = world.client.check_authorization_response(junk, &mut session).await.unwrap_err();
         assert!(error.rule().is_some(), "{junk}: {error:?}");
     }
     world.assert_nothing_sent();

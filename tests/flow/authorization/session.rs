@@ -126,9 +126,9 @@ async fn the_response_names_the_cookie_of_its_session() {
 #[tokio::test]
 async fn a_session_lives_for_an_hour_and_not_longer() {
     let world = world().await;
-    let (query, session) = world.user_returns().await;
+    let (query, mut session) = world.user_returns().await;
     world.clock.advance(Duration::from_secs(3_600));
-    let _ = world.client.check_authorization_response(&query, session).unwrap();
+    let _ = world.client.check_authorization_response(&query, &mut session).await.unwrap();
     let (query, session) = world.user_returns().await;
     world.clock.advance(Duration::from_secs(3_601));
     let error = world.client.authorization_response(&query, session).await.unwrap_err();
@@ -184,4 +184,24 @@ async fn a_grant_of_another_client_is_refused_and_stays_usable() {
     assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::ForeignValue));
     world.assert_nothing_sent();
     assert!(world.client.exchange(&mut grant).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_session_takes_one_answer_and_forgeries_do_not_count() {
+    let world = world().await;
+    let (query, mut session) = world.user_returns().await;
+    let forged = query.replace("state=", "state=x");
+    let error = world.client.check_authorization_response(&forged, &mut session).await.unwrap_err();
+    assert!(error.rule().is_some_and(Rule::is_forgery) && !session.is_spent());
+    let grant = world.client.check_authorization_response(&query, &mut session).await.unwrap();
+    assert!(session.is_spent() && !grant.is_spent());
+    let error = world.client.check_authorization_response(&query, &mut session).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::SessionSpent));
+
+    // An error of the OP is its answer too.
+    let (url, mut session) = world.client.authorize().start().await.unwrap();
+    let query = world.op.visit_and_decline(url).query();
+    let error = world.client.check_authorization_response(&query, &mut session).await.unwrap_err();
+    assert!(error.error_response().is_some() && session.is_spent());
+    world.assert_nothing_sent();
 }

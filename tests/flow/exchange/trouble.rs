@@ -124,10 +124,10 @@ async fn a_grant_stays_usable_where_no_connection_comes_about() {
 #[tokio::test]
 async fn an_instance_that_has_not_found_the_op_yet_leaves_the_grant_usable() {
     let mut world = world().await;
-    let (query, session) = world.user_returns().await;
+    let (query, mut session) = world.user_returns().await;
     world.client = client_of(&world.op, &world.clock).build().unwrap();
     world.op.misbehave(Fault::status(Endpoint::Metadata, 503));
-    let mut grant = world.client.check_authorization_response(&query, session).unwrap();
+    let mut grant = world.client.check_authorization_response(&query, &mut session).await.unwrap();
     let error = world.client.exchange(&mut grant).await.unwrap_err();
     assert!(error.is_transient() && !grant.is_spent());
     world.assert_nothing_sent();

@@ -1,0 +1,171 @@
+//! Settings about signed and encrypted requests and responses, and the rules of FAPI 2.0.
+
+use std::sync::Arc;
+
+use super::ClientBuilder;
+use crate::client::authorize::ResponseMode;
+use crate::client::fapi::FapiProfile;
+use crate::jose::{ContentEncryptionAlgorithm, KeyManagementAlgorithm, Signer, SigningAlgorithm};
+
+impl ClientBuilder {
+    /// Signs every authorization request (`require_signed_request_object`, RFC 9101 §10.5), so that the OP knows who
+    /// made it and that nobody on its way changed it.
+    /// [`AuthorizationRequest::signed`](crate::AuthorizationRequest::signed) is for a single request. Where the OP
+    /// requires it, it happens without this setting.
+    #[must_use]
+    pub fn require_signed_request_object(mut self) -> Self {
+        self.options.signed_requests = true;
+        self
+    }
+
+    /// The key that authorization requests are signed with, in memory or behind any [`Signer`]; the one of client
+    /// assertions unless set. Its algorithm is what was registered as `request_object_signing_alg`, and
+    /// [`Client::jwks`](crate::Client::jwks) has its public half.
+    #[must_use]
+    pub fn request_object_signing_key(mut self, signer: impl Signer + 'static) -> Self {
+        self.credentials.request_object_signer = Some(Arc::new(signer));
+        self
+    }
+
+    /// The algorithm that was registered as `request_object_encryption_alg`: authorization requests are signed, and then
+    /// encrypted for a key of the OP, so that the browser and what logs URLs see nothing of them. Discovery refuses an OP
+    /// that publishes no such key.
+    #[must_use]
+    pub fn request_object_encryption_alg(mut self, algorithm: KeyManagementAlgorithm) -> Self {
+        self.options.request_object_encryption.alg = Some(algorithm);
+        self
+    }
+
+    /// The algorithm that was registered as `request_object_encryption_enc`; `A128CBC-HS256` unless set, as the
+    /// registration has it.
+    #[must_use]
+    pub fn request_object_encryption_enc(mut self, algorithm: ContentEncryptionAlgorithm) -> Self {
+        self.options.request_object_encryption.enc = Some(algorithm);
+        self
+    }
+
+    /// How the OP answers authorization requests unless they are told otherwise; in the query unless set. Discovery refuses
+    /// an OP that does not list it.
+    ///
+    /// With [`ResponseMode::QueryJwt`] or [`ResponseMode::FormPostJwt`] the answer is a JWT that the OP signed (JARM), and
+    /// one in another form is refused.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use openid_deferred::testing::{TestClient, TestProvider};
+    /// use openid_deferred::{Client, ResponseMode, SignIn, SigningAlgorithm};
+    ///
+    /// # let registered = TestClient::public("my-client").authorization_signed_response_alg("ES256");
+    /// # let op = TestProvider::builder().in_process().client(registered).start()?;
+    /// let client = Client::builder(op.issuer(), "my-client")
+    ///     .response_mode(ResponseMode::QueryJwt)
+    ///     .authorization_signed_response_alg(SigningAlgorithm::Es256)
+    ///     .redirect_uri("https://rp.example/callback")
+    /// #   .http_client(op.http_client())
+    ///     .discover()
+    ///     .await?;
+    /// let (url, session) = client.authorize().start().await?;
+    /// let query = op.visit(url).query(); // response=eyJhbGciOiJFUzI1NiIs…
+    /// let SignIn::Deferred(pending) = client.authorization_response(&query, session).await? else {
+    ///     return Err("the OP answered at once".into());
+    /// };
+    /// # drop(pending);
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "testing"))]
+    /// # fn main() {}
+    /// ```
+    #[must_use]
+    pub fn response_mode(mut self, response_mode: ResponseMode) -> Self {
+        self.options.response_mode = Some(response_mode);
+        self
+    }
+
+    /// The algorithm that was registered as `authorization_signed_response_alg`: authorization responses as JWTs that are
+    /// signed with another one are refused. Unless set, the asymmetric algorithms that the OP lists are accepted, or RS256
+    /// where it lists none. An HMAC algorithm is only ever accepted when it is named here, and needs a client secret that
+    /// is at least as long as its hash.
+    #[must_use]
+    pub fn authorization_signed_response_alg(mut self, algorithm: SigningAlgorithm) -> Self {
+        self.options.authorization_response_algorithm = Some(algorithm);
+        self
+    }
+
+    /// The algorithm that was registered as `authorization_encrypted_response_alg`: authorization responses as JWTs that
+    /// are in clear or encrypted in another way are refused. It needs a [`decryption_key`](Self::decryption_key), and the
+    /// cookie of the session is found by [`Client::cookie_name_for`](crate::Client::cookie_name_for).
+    ///
+    /// Unless set, they may be in clear, or encrypted for one of the decryption keys.
+    #[must_use]
+    pub fn authorization_encrypted_response_alg(mut self, algorithm: KeyManagementAlgorithm) -> Self {
+        self.options.authorization_response_encryption.alg = Some(algorithm);
+        self
+    }
+
+    /// The algorithm that was registered as `authorization_encrypted_response_enc`. Unless set, every
+    /// [`ContentEncryptionAlgorithm`] is accepted.
+    #[must_use]
+    pub fn authorization_encrypted_response_enc(mut self, algorithm: ContentEncryptionAlgorithm) -> Self {
+        self.options.authorization_response_encryption.enc = Some(algorithm);
+        self
+    }
+
+    /// Holds the client to the rules of the FAPI 2.0 Security Profile, as far as they apply to this flow: requests are
+    /// pushed and have a PKCE challenge, the client authenticates with `private_key_jwt` or a certificate, tokens are bound
+    /// to a DPoP key or the certificate (others are given back, as with
+    /// [`drop_unbound_tokens`](Self::drop_unbound_tokens)), responses have to name their issuer, every signature is by
+    /// PS256, ES256 or Ed25519, and everything goes over TLS. What contradicts them is an error when the client is built
+    /// ([`ConfigurationProblem::Fapi`](crate::ConfigurationProblem::Fapi)), an OP that lacks what they need one at
+    /// discovery and before a user is sent out. [`allow_unadvertised`](Self::allow_unadvertised) does not change that.
+    ///
+    /// **This is not FAPI conformance.** FAPI 2.0 knows `response_type=code` and nothing else; it says nothing about
+    /// deferred codes, polls and pings, and no test suite for it covers them. It is the same protection for another flow.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use openid_deferred::testing::{TestClient, TestProvider};
+    /// use openid_deferred::{Client, SigningAlgorithm, SigningKey};
+    ///
+    /// let key = SigningKey::generate(SigningAlgorithm::Ps256)?;
+    /// # let jwk = serde_json::to_string(&key.public_jwk())?;
+    /// # let registered = TestClient::private_key_jwt("my-client", &jwk).signing_algorithm("PS256");
+    /// # let op = TestProvider::builder().in_process().fapi2().client(registered).start()?;
+    /// let client = Client::builder(op.issuer(), "my-client")
+    ///     .fapi2()
+    ///     .signing_key(key)
+    ///     .redirect_uri("https://rp.example/callback")
+    /// #   .http_client(op.http_client())
+    ///     .discover()
+    ///     .await?;
+    /// let (url, session) = client.authorize().start().await?; // pushed
+    /// # let _ = client.authorization_response(&op.visit(url).query(), session).await?;
+    /// # op.assert_clean();
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "testing"))]
+    /// # fn main() {}
+    /// ```
+    #[must_use]
+    pub fn fapi2(mut self) -> Self {
+        self.options.fapi.get_or_insert(FapiProfile::Security);
+        self
+    }
+
+    /// The rules of [`fapi2`](Self::fapi2) together with those of FAPI 2.0 Message Signing for authorization requests and
+    /// responses: requests are [signed](Self::require_signed_request_object) before they are pushed, and responses are
+    /// JWTs ([`ResponseMode::QueryJwt`] unless [`response_mode`](Self::response_mode) says
+    /// [`ResponseMode::FormPostJwt`]).
+    ///
+    /// Signed introspection responses and HTTP message signatures, which that profile has too, are not part of it, and
+    /// it asks for the mode by its name where the profile has the shorthand `jwt`. What is said there about conformance
+    /// holds here as well.
+    #[must_use]
+    pub fn fapi2_message_signing(mut self) -> Self {
+        self.options.fapi = Some(FapiProfile::MessageSigning);
+        self
+    }
+}

@@ -1,0 +1,169 @@
+//! What the FAPI 2.0 Security Profile and FAPI 2.0 Message Signing demand of clients, applied to this flow.
+
+use url::Url;
+
+use super::authorize::ResponseMode;
+use super::builder::AssertionAudience;
+use super::identity::Credentials;
+use super::options::{DpopMode, Options};
+use super::{Client, Inner};
+use crate::endpoint::ClientAuthentication;
+use crate::error::{ConfigurationProblem, Error};
+use crate::jose::{Signer, SigningAlgorithm};
+use crate::provider::ProviderMetadata;
+
+/// Which of the two a client keeps to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FapiProfile {
+    /// FAPI 2.0 Security Profile.
+    Security,
+    /// The same with signed requests and responses.
+    MessageSigning,
+}
+
+/// FAPI 2.0 Security Profile §5.4: "use PS256, ES256, or EdDSA (using the Ed25519 variant) algorithms".
+const ALGORITHMS: [SigningAlgorithm; 4] =
+    [SigningAlgorithm::Es256, SigningAlgorithm::EdDsa, SigningAlgorithm::Ed25519, SigningAlgorithm::Ps256];
+const METHODS: [&str; 3] = ["private_key_jwt", "tls_client_auth", "self_signed_tls_client_auth"];
+/// How a problem names them.
+const NAMES: &str = "PS256` or `ES256` or `EdDSA";
+
+/// The settings that the rules are about.
+pub(super) struct Settings<'a> {
+    pub(super) options: &'a Options,
+    pub(super) credentials: &'a Credentials,
+    pub(super) assertion_audience: AssertionAudience,
+    pub(super) allow_insecure_loopback: bool,
+    pub(super) redirect_uri: Option<&'a str>,
+}
+
+impl Options {
+    /// Turns on what the profile demands and the application need not ask for.
+    pub(super) fn apply_fapi(&mut self) {
+        let Some(profile) = self.fapi else { return };
+        self.pushed_requests = true;
+        // Access tokens are sender-constrained (§5.3): others are given back.
+        self.identity_without_binding = true;
+        if profile == FapiProfile::MessageSigning {
+            self.signed_requests = true;
+            self.response_mode.get_or_insert(ResponseMode::QueryJwt);
+        }
+    }
+
+    /// Whether signatures of this algorithm are made and believed.
+    pub(super) fn allows(&self, algorithm: SigningAlgorithm) -> bool {
+        self.fapi.is_none() || ALGORITHMS.contains(&algorithm)
+    }
+
+    /// Whether a request may be answered like this.
+    pub(super) fn check_fapi_response_mode(&self, mode: Option<ResponseMode>) -> Result<(), Error> {
+        if self.fapi == Some(FapiProfile::MessageSigning) && !mode.is_some_and(ResponseMode::is_jwt) {
+            return forbidden("response_mode", "authorization responses are JWTs: `query.jwt` or `form_post.jwt`");
+        }
+        Ok(())
+    }
+
+    /// Whether users may be sent back there.
+    pub(super) fn check_fapi_redirect_uri(&self, redirect_uri: &str) -> Result<(), Error> {
+        let is_plain = Url::parse(redirect_uri).is_ok_and(|url| url.scheme() == "http");
+        match self.fapi {
+            Some(_) if is_plain => forbidden("redirect_uri", "users come back over TLS, to an `https:` URL"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Settings<'_> {
+    /// Refuses what the profile forbids, as far as it shows without the OP.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let options = self.options;
+        if options.fapi.is_none() {
+            return Ok(());
+        }
+        if self.allow_insecure_loopback {
+            return forbidden("allow_insecure_loopback", "the OP is called over TLS");
+        }
+        if !options.pkce {
+            return forbidden("without_pkce", "every request has a PKCE challenge");
+        }
+        if matches!(options.dpop(), DpopMode::Off) && !options.certificate_bound {
+            return forbidden("dpop", "access tokens are bound to a DPoP key or to the client certificate");
+        }
+        if self.assertion_audience != AssertionAudience::Issuer {
+            return forbidden("assertion_audience", "client assertions are for the issuer");
+        }
+        if let Some(redirect_uri) = self.redirect_uri {
+            options.check_fapi_redirect_uri(redirect_uri)?;
+        }
+        if options.response_mode.is_some() {
+            options.check_fapi_response_mode(options.response_mode)?;
+        }
+        self.check_authentication()?;
+        self.check_algorithms()
+    }
+
+    /// Mutual TLS or `private_key_jwt` (§5.3).
+    fn check_authentication(&self) -> Result<(), Error> {
+        const RULE: &str = "clients authenticate with `private_key_jwt` or a certificate";
+        let Credentials { named, given, .. } = self.credentials;
+        match named.as_ref().map(ClientAuthentication::method) {
+            Some(method) if !METHODS.contains(&method) => forbidden("authentication", RULE),
+            None if given.secret.is_some() => forbidden("client_secret", RULE),
+            None if given.signer.is_none() && given.certificate.is_none() => forbidden("authentication", RULE),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_algorithms(&self) -> Result<(), Error> {
+        let Credentials { named, given, request_object_signer, .. } = self.credentials;
+        let named = named.as_ref().and_then(ClientAuthentication::signer);
+        let id_token = self.options.id_token_algorithms.iter().flatten().copied();
+        let algorithms = [
+            ("authentication", named.map(|signer| signer.algorithm())),
+            ("signing_key", given.signer.as_ref().map(|signer| signer.algorithm())),
+            ("request_object_signing_key", request_object_signer.as_ref().map(|signer| signer.algorithm())),
+            ("userinfo_signed_response_alg", self.options.userinfo_algorithm),
+            ("authorization_signed_response_alg", self.options.authorization_response_algorithm),
+        ];
+        let named = algorithms.into_iter().filter_map(|(name, algorithm)| Some((name, algorithm?)));
+        let all = named.chain(id_token.map(|algorithm| ("id_token_signed_response_alg", algorithm)));
+        for (name, algorithm) in all {
+            if !self.options.allows(algorithm) {
+                return forbidden(name, "signatures are by PS256, ES256 or Ed25519 (`EdDSA`)");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Client {
+    /// Refuses an OP that lacks what the profile demands. It is asked before every request, since a client can be built
+    /// while the OP is away.
+    pub(super) fn check_fapi(&self, metadata: &ProviderMetadata) -> Result<(), Error> {
+        let Inner { options, .. } = &*self.0;
+        if options.fapi.is_none() {
+            return Ok(());
+        }
+        let lists = |listed: &[String], value: &str| listed.iter().any(|listed| listed == value);
+        // A JWT always says whose response it is.
+        let names_issuer = metadata.authorization_response_iss_parameter_supported()
+            || options.response_mode.is_some_and(ResponseMode::is_jwt);
+        let dpop = metadata.dpop_signing_alg_values_supported();
+        let id_token = options.id_token_algorithms.is_some() || !self.listed_id_token_algorithms(metadata).is_empty();
+        for (is_listed, member, value) in [
+            (names_issuer, "authorization_response_iss_parameter_supported", "true"),
+            (lists(metadata.code_challenge_methods_supported(), "S256"), "code_challenge_methods_supported", "S256"),
+            (options.certificate_bound || !dpop.is_empty(), "dpop_signing_alg_values_supported", "ES256"),
+            (id_token, "id_token_signing_alg_values_supported", NAMES),
+        ] {
+            if !is_listed {
+                return Err(ConfigurationProblem::FapiNotAdvertised { member, value }.into());
+            }
+        }
+        self.push_endpoint(metadata).map(drop)
+    }
+}
+
+fn forbidden(setting: &'static str, rule: &'static str) -> Result<(), Error> {
+    Err(ConfigurationProblem::Fapi { setting, rule }.into())
+}

@@ -1,0 +1,179 @@
+//! JARM: the authorization response as a JWT that the OP signed, and encrypted where that was registered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::Client;
+use super::authorization_response::{Parameters, broken};
+use super::authorize::ResponseMode;
+use super::session::{self, AuthorizationSession};
+use crate::clock::unix_seconds;
+use crate::error::{ConfigurationProblem, Document, Error, Rule, Violation};
+use crate::jose::{CompactJws, KeySet, SigningAlgorithm, Unreadable, strict_object};
+use crate::provider::ProviderMetadata;
+use crate::secret::{Secret, constant_time_eq};
+
+/// JARM §2.1: "A maximum JWT lifetime of 10 minutes is RECOMMENDED." One that is good for hours was not made for a
+/// browser on its way back.
+const LONGEST_LIFE: Duration = Duration::from_secs(3600);
+
+impl Client {
+    /// The name of the cookie that belongs to an authorization response, as
+    /// [`AuthorizationSession::cookie_name_for`] finds it, for encrypted responses too: only the client can look into
+    /// those.
+    pub fn cookie_name_for(&self, response: &str) -> Option<String> {
+        AuthorizationSession::cookie_name_for(response).or_else(|| {
+            let token = session::parameter(response, "response")?;
+            session::cookie_name_of_jwt(self.decrypted_response(&token).ok()?.expose())
+        })
+    }
+
+    /// Discovery's checks: whether the OP answers as this client asks it to.
+    pub(super) fn check_response_mode(&self, metadata: &ProviderMetadata) -> Result<(), Error> {
+        const MODES: &str = "response_modes_supported";
+        const ALGORITHMS: &str = "authorization_signing_alg_values_supported";
+        let options = &self.0.options;
+        let mode = options.response_mode.unwrap_or(ResponseMode::Query);
+        if mode == ResponseMode::Query || options.unadvertised {
+            return Ok(());
+        }
+        let not_advertised = |member, value: &str| {
+            let value = value.to_owned();
+            Err(ConfigurationProblem::NotAdvertised { member, value }.into())
+        };
+        if !metadata.response_modes_supported().iter().any(|listed| listed == mode.as_str()) {
+            return not_advertised(MODES, mode.as_str());
+        }
+        if !mode.is_jwt() {
+            return Ok(());
+        }
+        let listed = metadata.authorization_signing_alg_values_supported();
+        match options.authorization_response_algorithm {
+            Some(chosen) if !listed.is_empty() && !listed.iter().any(|listed| listed == chosen.as_str()) => {
+                not_advertised(ALGORITHMS, chosen.as_str())
+            }
+            None if self.response_algorithms(metadata).is_empty() => not_advertised(ALGORITHMS, "PS256` or `ES256"),
+            _ => Ok(()),
+        }
+    }
+
+    /// The parameters of the response, once it is known that the OP made it, for this client and this session (JARM
+    /// §2.4). What shows without a key comes first, so that nobody but the OP can make us fetch its keys.
+    pub(super) async fn opened_response(&self, token: &str, session: &session::Body) -> Result<Parameters, Error> {
+        let token = self.decrypted_response(token)?;
+        let jws = CompactJws::parse(token.expose()).map_err(|problem| match problem {
+            Unreadable::Malformed => broken(Rule::JwtResponseMalformed, "response"),
+            Unreadable::Critical => broken(Rule::JwtResponseHeader, "response"),
+        })?;
+        let claims = strict_object(jws.payload()).ok_or_else(|| broken(Rule::JwtResponseMalformed, "response"))?;
+        let mut parameters = Parameters::of_claims(&claims)?;
+        // "The client obtains the state parameter from the JWT and checks its binding to the user agent."
+        let state = parameters.state.as_deref().ok_or_else(|| broken(Rule::StateMissing, "state"))?;
+        if !constant_time_eq(state.as_bytes(), session.state.expose().as_bytes()) {
+            return Err(broken(Rule::StateMismatch, "state"));
+        }
+        if parameters.iss.as_deref() != Some(self.issuer()) {
+            return Err(broken(Rule::JwtResponseIssuer, "iss"));
+        }
+        if !is_for(&claims, self.client_id()) {
+            return Err(broken(Rule::JwtResponseAudience, "aud"));
+        }
+        self.verify_response(&jws).await?;
+        parameters.late = self.is_late(&claims)?;
+        Ok(parameters)
+    }
+
+    /// "The client obtains the key needed to check the signature [...] and checks its signature." `none` is no algorithm
+    /// here.
+    async fn verify_response(&self, jws: &CompactJws<'_>) -> Result<(), Error> {
+        let metadata = self.0.provider.metadata().await?;
+        let algorithm = SigningAlgorithm::from_name(&jws.header().alg)
+            .filter(|algorithm| self.response_algorithms(&metadata).contains(algorithm))
+            .ok_or_else(|| broken(Rule::JwtResponseAlgorithm, "response"))?;
+        let kid = jws.header().kid.as_deref();
+        let verifies = |keys: &KeySet| {
+            let mut candidates = keys.candidates(algorithm, kid).into_iter();
+            candidates.any(|key| key.verify(algorithm, jws.signing_input(), jws.signature()))
+        };
+        let keys = match self.0.credentials.secret() {
+            Some(secret) if algorithm.is_symmetric() => Arc::new(KeySet::of_secret(secret)),
+            _ => self.0.provider.keys_with(algorithm, kid).await?,
+        };
+        if !keys.has(kid, algorithm) {
+            return Err(broken(Rule::JwtResponseNoKey, "response"));
+        }
+        if verifies(&keys) {
+            return Ok(());
+        }
+        // Keys without a `kid` rotate unseen, so a signature that does not verify is tried with newer ones.
+        let newer = if algorithm.is_symmetric() { None } else { self.0.provider.keys_newer_than(&keys).await? };
+        match newer {
+            Some(newer) if verifies(&newer) => Ok(()),
+            _ => Err(broken(Rule::JwtResponseSignature, "response")),
+        }
+    }
+
+    /// Whether the response has expired, if its times are such as they have to be.
+    fn is_late(&self, claims: &Map<String, Value>) -> Result<bool, Error> {
+        let (now, leeway) = (unix_seconds(self.0.clock.now()), self.0.options.leeway.as_secs());
+        let (earliest, latest) = (now.saturating_sub(leeway), now.saturating_add(leeway));
+        let time = |name: &str| claims.get(name).map(|time| time.as_f64());
+        let end = match time("exp") {
+            Some(Some(end)) if end <= latest.saturating_add(LONGEST_LIFE.as_secs()) as f64 => end,
+            _ => return Err(broken(Rule::JwtResponseExpired, "exp")),
+        };
+        for name in ["nbf", "iat"] {
+            if time(name).is_some_and(|time| time.is_none_or(|time| time > latest as f64)) {
+                return Err(broken(Rule::JwtResponseClaims, name));
+            }
+        }
+        Ok(end <= earliest as f64)
+    }
+
+    /// The signed response inside of an encrypted one, or the response itself where it is not encrypted.
+    fn decrypted_response(&self, token: &str) -> Result<Secret, Violation> {
+        self.decrypted(token, Document::AuthorizationResponse, self.0.options.authorization_response_encryption)
+    }
+
+    /// What was registered, or the asymmetric algorithms that the OP lists.
+    fn response_algorithms(&self, metadata: &ProviderMetadata) -> Vec<SigningAlgorithm> {
+        if let Some(chosen) = self.0.options.authorization_response_algorithm {
+            return vec![chosen];
+        }
+        // RS256 is also the default of `authorization_signed_response_alg` (JARM §3).
+        self.asymmetric(metadata.authorization_signing_alg_values_supported())
+    }
+}
+
+impl Parameters {
+    /// The parameters among the claims. Each is a text, and none is read from anywhere else.
+    fn of_claims(claims: &Map<String, Value>) -> Result<Self, Error> {
+        let mut parameters = Self::default();
+        for (name, value) in claims {
+            let Some((slot, name)) = parameters.slot(name) else { continue };
+            let Value::String(text) = value else { return Err(broken(Rule::JwtResponseClaims, name)) };
+            *slot = Some(text.clone());
+        }
+        Ok(parameters)
+    }
+}
+
+/// RFC 7519 §4.1.3: one text, or an array of them. Nobody else may be named: whom else the response is for has no
+/// business with it.
+fn is_for(claims: &Map<String, Value>, client_id: &str) -> bool {
+    match claims.get("aud") {
+        Some(Value::String(audience)) => audience == client_id,
+        Some(Value::Array(audiences)) => !audiences.is_empty() && audiences.iter().all(|one| one == client_id),
+        _ => false,
+    }
+}
+
+/// The state that a response JWT claims to have. Nothing about it is verified.
+pub(super) fn unverified_state(token: &str) -> Option<Secret> {
+    match strict_object(CompactJws::parse(token).ok()?.payload())?.get("state")? {
+        Value::String(state) => Some(Secret::new(state.as_str())),
+        _ => None,
+    }
+}

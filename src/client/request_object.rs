@@ -1,0 +1,204 @@
+//! RFC 9101: the authorization request as a JWT that the client signed, and encrypted where that was registered.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Map, Value, json};
+use url::Url;
+
+use super::Client;
+use super::builder::setting;
+use crate::clock::{saturating_add, unix_seconds};
+use crate::error::{ConfigurationProblem, Error, ErrorKind, Misuse};
+use crate::jose::{ContentEncryptionAlgorithm, KeyManagementAlgorithm, KeySet, Signer, sign_compact};
+use crate::provider::ProviderMetadata;
+use crate::random;
+use crate::secret::Secret;
+
+/// FAPI 2.0 Message Signing §5.3 allows an hour; the user is sent out with it at once.
+const LIFETIME: Duration = Duration::from_secs(600);
+/// What every HTTP server has to be able to read (RFC 9110 §4.1).
+const LONGEST_URL: usize = 8_000;
+/// Claims that say something about the JWT and not about the request. RFC 9101 §10.8 has `sub` among them: with one, a
+/// request could be passed off as a client assertion.
+const CLAIMS: [&str; 7] = ["iss", "sub", "aud", "exp", "nbf", "iat", "jti"];
+
+/// A signed request, and until when it is good.
+pub(super) struct RequestObject {
+    pub(super) token: Secret,
+    pub(super) expires_at: SystemTime,
+}
+
+impl Client {
+    /// Whether the requests of this client have to be signed: because the OP takes no others, or because the client was
+    /// told to.
+    pub(super) fn signs_requests(&self, metadata: &ProviderMetadata) -> bool {
+        self.0.options.signs_requests() || metadata.require_signed_request_object()
+    }
+
+    fn request_object_signer(&self) -> Result<&Arc<dyn Signer>, Error> {
+        let signer = self.0.credentials.request_object_signer();
+        signer.ok_or_else(|| setting("request_object_signing_key", "requests have to be signed; set the key for it"))
+    }
+
+    /// Discovery's checks: whether the OP takes requests as this client signs and encrypts them.
+    pub(super) async fn check_request_objects(&self, metadata: &ProviderMetadata) -> Result<(), Error> {
+        const ALGORITHMS: &str = "request_object_signing_alg_values_supported";
+        if !self.signs_requests(metadata) {
+            return Ok(());
+        }
+        let algorithm = self.request_object_signer()?.algorithm();
+        let unadvertised = self.0.options.unadvertised;
+        let listed = metadata.request_object_signing_alg_values_supported();
+        if !listed.is_empty() && !listed.iter().any(|listed| listed == algorithm.as_str()) && !unadvertised {
+            let value = algorithm.as_str().to_owned();
+            return Err(ConfigurationProblem::NotAdvertised { member: ALGORITHMS, value }.into());
+        }
+        // OpenID Connect Discovery 1.0 §3: "If omitted, the default value is false." RFC 9101 has no such member, so an
+        // OP that lists algorithms may do without it; and a pushed request does not depend on it (RFC 9126 §3).
+        let by_value = metadata.request_parameter_supported().unwrap_or(!listed.is_empty());
+        if !by_value && !self.pushes(metadata) && !unadvertised {
+            let (member, value) = ("request_parameter_supported", "true".to_owned());
+            return Err(ConfigurationProblem::NotAdvertised { member, value }.into());
+        }
+        if self.request_object_encryption().is_some() {
+            self.keys_to_encrypt_for().await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the parameters can stand in a request object: some names are claims of the JWT itself.
+    pub(super) fn check_request_object_parameters(&self, extra: &[(String, String)]) -> Result<(), Error> {
+        match extra.iter().find(|(name, _)| CLAIMS.contains(&name.as_str())) {
+            Some((name, _)) => Err(Misuse::ReservedParameter(name.clone()).into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Signs the parameters, and encrypts the result where that was registered (RFC 9101 §4 and §6.1).
+    pub(super) async fn request_object(&self, parameters: &[(&str, String)]) -> Result<RequestObject, Error> {
+        let signer = self.request_object_signer()?;
+        let now = self.0.clock.now();
+        let expires_at = saturating_add(now, LIFETIME.min(self.0.options.session_lifetime));
+        let mut claims = request_claims(parameters);
+        for (name, value) in [
+            ("iss", json!(self.client_id())),
+            // The issuer and nobody else (RFC 9101 §4, FAPI 2.0 Message Signing §5.3.2).
+            ("aud", json!(self.issuer())),
+            ("iat", json!(unix_seconds(now))),
+            ("nbf", json!(unix_seconds(now))),
+            ("exp", json!(unix_seconds(expires_at))),
+            ("jti", json!(random::base64url::<16>(&*self.0.random)?)),
+        ] {
+            claims.insert(name.to_owned(), value);
+        }
+        // RFC 9101 §10.8: an explicit type keeps a request from being taken for another kind of JWT.
+        let header = Map::from_iter([("typ".to_owned(), json!("oauth-authz-req+jwt"))]);
+        let signed = tokio::select! {
+            biased;
+            signed = sign_compact(&**signer, header, &claims) => signed?,
+            // A key management service that never answers must not hold the user for ever.
+            () = self.0.clock.sleep(self.0.options.request_timeout) => {
+                return Err(Error::new(ErrorKind::Signer).with_source("the signer took too long"));
+            }
+        };
+        let token = match self.request_object_encryption() {
+            None => signed,
+            Some((alg, enc)) => {
+                let keys = self.keys_to_encrypt_for().await?;
+                let key = keys.encryption_key(alg).ok_or(ConfigurationProblem::NoEncryptionKey(alg.as_str()))?;
+                Secret::new(key.encrypt(alg, enc, signed.expose())?)
+            }
+        };
+        Ok(RequestObject { token, expires_at })
+    }
+
+    /// The algorithms that were registered for encrypting requests.
+    fn request_object_encryption(&self) -> Option<(KeyManagementAlgorithm, ContentEncryptionAlgorithm)> {
+        let registered = self.0.options.request_object_encryption;
+        // OpenID Connect Registration 1.0 §2: "the default for this value is A128CBC-HS256".
+        Some((registered.alg?, registered.enc.unwrap_or(ContentEncryptionAlgorithm::A128CbcHs256)))
+    }
+
+    /// The OP's keys, with one among them that requests can be encrypted for. It may have been published a moment ago.
+    async fn keys_to_encrypt_for(&self) -> Result<Arc<KeySet>, Error> {
+        let keys = self.0.provider.keys().await?;
+        let Some((alg, _)) = self.request_object_encryption().filter(|(alg, _)| keys.encryption_key(*alg).is_none())
+        else {
+            return Ok(keys);
+        };
+        let newer = self.0.provider.keys_newer_than(&keys).await?;
+        let fitting = newer.filter(|keys| keys.encryption_key(alg).is_some());
+        fitting.ok_or_else(|| ConfigurationProblem::NoEncryptionKey(alg.as_str()).into())
+    }
+}
+
+impl RequestObject {
+    /// What the OP gets of a signed request, in a URL or pushed to it: RFC 9101 §5 and RFC 9126 §3.
+    pub(super) fn parameters(&self, client_id: &str) -> [(&'static str, String); 2] {
+        [("client_id", client_id.to_owned()), ("request", self.token.expose().to_owned())]
+    }
+
+    /// Where the browser is sent with a signed request in the URL.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::RequestTooLong`].
+    pub(super) fn url(&self, metadata: &ProviderMetadata, client_id: &str) -> Result<Url, Error> {
+        let mut url = metadata.authorization_endpoint().clone();
+        url.query_pairs_mut().extend_pairs(self.parameters(client_id));
+        match url.as_str().len() {
+            actual if actual > LONGEST_URL => Err(Misuse::RequestTooLong { actual, limit: LONGEST_URL }.into()),
+            _ => Ok(url),
+        }
+    }
+}
+
+/// RFC 9101 §4: "Parameter names and string values MUST be included as JSON strings. [...] Numerical values MUST be
+/// included as JSON numbers." What is JSON already stands as it is (OpenID Connect Core 1.0 §6.1, RFC 9396 §3), and a
+/// parameter that stands several times is an array (RFC 8707 §2).
+fn request_claims(parameters: &[(&str, String)]) -> Map<String, Value> {
+    let mut claims: Map<String, Value> = Map::new();
+    for (name, text) in parameters {
+        let value = match *name {
+            "max_age" => text.parse::<u64>().map_or_else(|_| json!(text), |number| json!(number)),
+            "claims" | "authorization_details" => serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
+            _ => json!(text),
+        };
+        match claims.get_mut(*name) {
+            None => drop(claims.insert((*name).to_owned(), value)),
+            Some(Value::Array(values)) => values.push(value),
+            Some(first) => *first = json!([first.take(), value]),
+        }
+    }
+    claims
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_stand_in_the_request_object_as_what_they_are() {
+        let text = |text: &str| text.to_owned();
+        let claims = request_claims(&[
+            ("scope", text("openid profile")),
+            ("max_age", text("600")),
+            ("claims", text(r#"{"id_token":{"acr":{"essential":true}}}"#)),
+            ("authorization_details", text(r#"[{"type":"account"}]"#)),
+            ("resource", text("https://one.example")),
+            ("resource", text("https://two.example")),
+            ("resource", text("https://three.example")),
+            ("login_hint", text("12")),
+        ]);
+        let expected = json!({
+            "scope": "openid profile",
+            "max_age": 600,
+            "claims": { "id_token": { "acr": { "essential": true } } },
+            "authorization_details": [{ "type": "account" }],
+            "resource": ["https://one.example", "https://two.example", "https://three.example"],
+            "login_hint": "12",
+        });
+        assert_eq!(Value::Object(claims), expected);
+    }
+}

@@ -1,0 +1,141 @@
+//! Signed authorization requests (RFC 9101).
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde_json::Value;
+
+use super::client::{RegisteredAuthentication, TestClient};
+use super::keys::Jwt;
+use super::op::Turn;
+use super::record::RequestRule;
+use super::wire::{Parameters, Rejection};
+
+/// FAPI 2.0 Message Signing §5.3.1: neither older nor good for longer than this.
+const LONGEST_LIFE: Duration = Duration::from_secs(3600);
+/// FAPI 2.0 Security Profile §5.3.2: what is from this far in the future is taken all the same.
+const CLOCK_SKEW: Duration = Duration::from_secs(10);
+
+impl Turn<'_> {
+    /// The parameters of an authorization request: those in its request object, where it has one, and then no others.
+    /// `outside` are those that may stand beside it.
+    pub(super) fn unpacked(&mut self, request: Parameters, outside: &[&str]) -> Result<Parameters, Rejection> {
+        let Some(object) = request.get("request") else { return Ok(request) };
+        let client_id = request.required("client_id")?;
+        let Some(client) = self.state.clients.get(client_id).cloned() else {
+            return Err(Rejection::bad("invalid_request", RequestRule::UnknownClient, client_id));
+        };
+        let parameters = self.verified_request(&client, object)?;
+        if request
+            .0
+            .iter()
+            .any(|(name, _)| !["client_id", "request"].contains(&name.as_str()) && !outside.contains(&name.as_str()))
+        {
+            self.violate(RequestRule::ParameterBesideRequest, "");
+        }
+        Ok(parameters)
+    }
+
+    /// Notes that a request object was used. One that only led to a challenge for a DPoP nonce was not.
+    pub(super) fn use_up(&mut self, request: &mut Parameters) {
+        let Some(position) = request.0.iter().position(|(name, _)| name == "jti") else { return };
+        let (_, jti) = request.0.remove(position);
+        let client_id = request.get("client_id").unwrap_or_default();
+        self.state.seen_ids.insert(format!("request {client_id} {jti}"));
+    }
+
+    /// What is wrong with a request that has no request object, if anything is.
+    pub(super) fn unsigned(&self, request: &Parameters) -> Option<Rejection> {
+        let client = request.get("client_id").and_then(|id| self.state.clients.get(id));
+        let has_to_sign = self.op.settings.requires_signed || client.is_some_and(TestClient::has_to_sign);
+        let is_unsigned = has_to_sign && request.get("request").is_none();
+        is_unsigned.then(|| Rejection::bad("invalid_request", RequestRule::NotSigned, ""))
+    }
+
+    /// RFC 9101 §6, with what FAPI 2.0 Message Signing §5.3.1 demands on top.
+    fn verified_request(&mut self, client: &TestClient, object: &str) -> Result<Parameters, Rejection> {
+        let invalid =
+            |detail: &str| Rejection::bad("invalid_request_object", RequestRule::RequestObjectInvalid, detail);
+        let decrypted;
+        let object = match &client.request_object_encryption {
+            None => object,
+            Some(encryption) => {
+                let keys = self.state.decryption_keys();
+                decrypted = keys.decrypt(object, &encryption.alg, &encryption.enc).map_err(invalid)?;
+                &decrypted
+            }
+        };
+        let jwt = Jwt::parse(object).ok_or_else(|| invalid("not a signed JWT"))?;
+        if jwt.header.get("typ").and_then(Value::as_str) != Some("oauth-authz-req+jwt") {
+            return Err(invalid("`typ` is not `oauth-authz-req+jwt`"));
+        }
+        if !self.op.settings.allows(jwt.header.get("alg").and_then(Value::as_str).unwrap_or_default()) {
+            return Err(Rejection::bad("invalid_request_object", RequestRule::FapiAlgorithm, "request object"));
+        }
+        if !client.signature_keys().any(|key| jwt.verifies(key)) {
+            return Err(invalid("the signature does not verify with a key of the client"));
+        }
+        for claim in ["iss", "client_id"] {
+            if jwt.claim(claim) != Some(&client.id) {
+                return Err(invalid(&format!("`{claim}` is not `{}`", client.id)));
+            }
+        }
+        let issuer = Value::from(self.op.settings.issuer.as_str());
+        let is_for_us = match jwt.claims.get("aud") {
+            Some(Value::Array(audiences)) => audiences.contains(&issuer),
+            audience => audience == Some(&issuer),
+        };
+        if !is_for_us {
+            return Err(invalid("`aud` is not the issuer"));
+        }
+        let now = self.op.now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let time = |name: &str| jwt.claims.get(name).and_then(Value::as_u64).map(Duration::from_secs);
+        let (Some(not_before), Some(expires_at)) = (time("nbf"), time("exp")) else {
+            return Err(invalid("`nbf` or `exp` is missing"));
+        };
+        if not_before > now + CLOCK_SKEW || now > not_before + LONGEST_LIFE {
+            return Err(invalid("`nbf` lies in the future or too far back"));
+        }
+        if expires_at > not_before + LONGEST_LIFE {
+            return Err(invalid("`exp` lies too far ahead"));
+        }
+        if expires_at <= now {
+            // Users take their time, which is nobody's mistake.
+            return Err(Rejection::innocent("invalid_request_object", "it has expired"));
+        }
+        if ["sub", "request", "request_uri"].iter().any(|&name| jwt.claims.contains_key(name)) {
+            return Err(invalid("it has a claim that no request object may have (RFC 9101 §4 and §10.8)"));
+        }
+        let jti = jwt.claim("jti").ok_or_else(|| invalid("`jti` is missing"))?;
+        if self.state.seen_ids.contains(&format!("request {} {jti}", client.id)) {
+            return Err(Rejection::bad("invalid_request_object", RequestRule::RequestObjectReplayed, ""));
+        }
+        let of_the_jwt = ["iss", "aud", "exp", "nbf", "iat"];
+        let claims = jwt.claims.iter().filter(|(name, _)| !of_the_jwt.contains(&name.as_str()));
+        Ok(Parameters(claims.flat_map(|(name, value)| parameters(name, value)).collect()))
+    }
+}
+
+impl TestClient {
+    fn has_to_sign(&self) -> bool {
+        self.requires_signed || self.request_object_encryption.is_some()
+    }
+
+    /// The keys that its signatures verify with.
+    fn signature_keys(&self) -> impl Iterator<Item = &Value> {
+        let of_assertions = match &self.authentication {
+            RegisteredAuthentication::PrivateKeyJwt(key) => Some(key),
+            _ => None,
+        };
+        let registered = self.jwks["keys"].as_array().into_iter().flatten();
+        of_assertions.into_iter().chain(registered.filter(|key| key["use"] != "enc"))
+    }
+}
+
+/// A claim as the parameters that it stands for.
+fn parameters(name: &str, value: &Value) -> Vec<(String, String)> {
+    let parameter = |value: &Value| (name.to_owned(), value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+    match value {
+        Value::Array(values) if name == "resource" => values.iter().map(parameter).collect(),
+        value => vec![parameter(value)],
+    }
+}
