@@ -242,23 +242,26 @@ impl Engine {
         self.shared.tenants().values().map(|tenant| tenant.client.longest_poll()).max().unwrap_or_default()
     }
 
-    /// After an outage, ours or the store's: what is long overdue does not all go out at once.
-    async fn spread(&mut self) {
-        let shared = self.shared.clone();
-        let Ok(stats) = shared.store.stats().await else { return };
+    /// After an outage, ours or the store's: what is long overdue does not all go out at once. A store takes its time to
+    /// count, during which the first polls go out.
+    fn spread(&mut self) {
         self.spread_due = false;
-        for stats in stats {
-            let is_late = stats.overdue.is_some_and(|overdue| overdue >= OUTAGE);
-            let [exchanging, waiting, answered, ..] = stats.states;
-            let processes = exchanging + waiting + answered;
-            if shared.tenant(stats.partition).is_none() && processes > 0 {
-                tracing::warn!(processes, "the store holds processes of a client that this poller does not have");
-                shared.tell(Event::UnknownClient { processes });
-            } else if is_late {
-                // If it fails they go out as they come, a few at a time.
-                let _ = shared.store.spread(stats.partition).await;
+        let shared = self.shared.clone();
+        self.jobs.spawn(async move {
+            // If this fails they go out as they come, a few at a time.
+            for stats in shared.store.stats().await.into_iter().flatten() {
+                let is_late = stats.overdue.is_some_and(|overdue| overdue >= OUTAGE);
+                let [exchanging, waiting, answered, ..] = stats.states;
+                let processes = exchanging + waiting + answered;
+                if shared.tenant(stats.partition).is_none() && processes > 0 {
+                    tracing::warn!(processes, "the store holds processes of a client that this poller does not have");
+                    shared.tell(Event::UnknownClient { processes });
+                } else if is_late {
+                    let _ = shared.store.spread(stats.partition).await;
+                }
             }
-        }
+            None
+        });
     }
 
     /// Renews the claims of deliveries, and clears tombstones away. What fails is tried again the next time.
@@ -266,7 +269,7 @@ impl Engine {
         let shared = self.shared.clone();
         let now = shared.clock.monotonic();
         if self.spread_due && shared.settings.polls {
-            self.spread().await;
+            self.spread();
         }
         if self.hasten_due {
             match shared.store.hasten(LONGEST_LEASE).await {
