@@ -158,10 +158,11 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Erases up to `limit` rows that are `Acknowledged` with `due_at <= now`, and says how many.
     fn purge(&self, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>>;
 
-    /// Spreads the rows of a partition that are `Waiting`, not leased and due over an interval: `due_at = now + x`, where
-    /// `x` is the row's `interval` times the first four bytes of the `id` as a fraction (big endian, divided by 2³²).
-    /// Says how many.
-    fn spread(&self, partition: Partition) -> BoxFuture<'_, Result<usize, StoreError>>;
+    /// Spreads rows of a partition that are `Waiting`, not leased and due over an interval, up to `limit` of them, earliest
+    /// `due_at` first: `due_at = now + x`, where `x` is the row's `interval` times the first four bytes of the `id` as a
+    /// fraction (big endian, divided by 2³²). Says how many. There may be a million of them after an outage, and others
+    /// have to get their turn between two calls.
+    fn spread(&self, partition: Partition, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>>;
 
     /// Repairs due times after the store's clock was set back. For each row of any partition that is not `Acknowledged`,
     /// `leased_until` becomes `now + longest` if it is later, and `due_at` becomes `now + longest + interval + x` if it is

@@ -136,6 +136,7 @@ impl Op {
 
 fn client(authentication: ClientAuthentication) -> ClientIdentity {
     ClientIdentity {
+        basic: OnceLock::new(),
         client_id: "my client:1".to_owned(),
         authentication,
         assertion_audience: Some("https://op.example".to_owned()),

@@ -252,7 +252,7 @@ impl Store for Notebook {
         Self::unused()
     }
 
-    fn spread(&self, _: Partition) -> BoxFuture<'_, Result<usize, StoreError>> {
+    fn spread(&self, _: Partition, _: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
         Self::unused()
     }
 

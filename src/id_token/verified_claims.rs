@@ -71,10 +71,6 @@ pub enum VerifiedClaimsProblem {
     /// It has no `claims`, or none that is an object.
     #[error("`claims` is missing or not an object")]
     NoClaims,
-    /// No claim was verified. The newer text of the schema lets an OP say that much, that somebody was verified and nothing
-    /// about them; as there is nothing in it to use, it is reported here and not among the usable elements.
-    #[error("`claims` is empty")]
-    EmptyClaims,
     /// A member of `verification` has a value that it cannot have.
     #[error("`{0}` has a value that it cannot have")]
     InvalidMember(&'static str),
@@ -162,7 +158,8 @@ impl<'a> IntoIterator for VerifiedClaimsSet<'a> {
 /// Claims that the OP has verified together, with how it did that.
 ///
 /// Only what stands in this element is verified. A claim of the same name elsewhere in the token is not, even if it is
-/// the same text, and no method here looks there. `Debug` shows names and no values.
+/// the same text, and no method here looks there. There may be none at all: then the OP says that somebody was verified, and
+/// nothing about them. `Debug` shows names and no values.
 #[derive(Clone, Copy)]
 pub struct VerifiedClaims<'a> {
     verification: Verification<'a>,
@@ -175,9 +172,6 @@ impl<'a> VerifiedClaims<'a> {
         let verification = element.get("verification").and_then(Value::as_object);
         let verification = Verification::of(verification.ok_or(VerifiedClaimsProblem::NoVerification)?)?;
         let claims = element.get("claims").and_then(Value::as_object).ok_or(VerifiedClaimsProblem::NoClaims)?;
-        if claims.is_empty() {
-            return Err(VerifiedClaimsProblem::EmptyClaims);
-        }
         Ok(Self { verification, claims })
     }
 

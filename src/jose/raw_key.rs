@@ -150,6 +150,16 @@ fn p256() -> Result<&'static EcGroupRef, ErrorStack> {
     P256.as_deref().map_err(Clone::clone)
 }
 
+/// The order of the curve, which every private key is below.
+fn p256_order() -> Result<&'static BigNumRef, ErrorStack> {
+    static ORDER: LazyLock<Result<BigNum, ErrorStack>> = LazyLock::new(|| {
+        let mut order = BigNum::new()?;
+        p256()?.order(&mut order, &mut *BigNumContext::new()?)?;
+        Ok(order)
+    });
+    ORDER.as_deref().map_err(Clone::clone)
+}
+
 fn restore_p256(bytes: &[u8]) -> Option<RawKey> {
     let (scalar, public) = bytes.split_at_checked(WIDTH)?;
     let (x, y) = public.split_at_checked(WIDTH).filter(|(_, y)| y.len() == WIDTH)?;
@@ -162,9 +172,8 @@ fn restore_p256(bytes: &[u8]) -> Option<RawKey> {
 
 /// `None` for a scalar that is zero or not below the order of the group.
 fn build_p256(scalar: &BigNumRef, x: &[u8], y: &[u8]) -> Result<Option<EcKey<Private>>, ErrorStack> {
-    let (group, mut context, mut order) = (p256()?, BigNumContext::new()?, BigNum::new()?);
-    group.order(&mut order, &mut context)?;
-    if scalar.num_bits() == 0 || *scalar >= *order {
+    let (group, mut context) = (p256()?, BigNumContext::new()?);
+    if scalar.num_bits() == 0 || *scalar >= *p256_order()? {
         return Ok(None);
     }
     let (x, y, mut public) = (BigNum::from_slice(x)?, BigNum::from_slice(y)?, EcPoint::new(group)?);

@@ -18,14 +18,17 @@ const LONGEST_STORE_PAUSE: Duration = Duration::from_secs(30);
 /// What has been due for longer has been waiting for an outage to end, with many others. It is spread over an interval,
 /// which is the load that the OP has asked for.
 const OUTAGE: Duration = Duration::from_secs(60);
+/// So many rows are spread in one call, for pings and settlements to get their turn.
+const SPREAD_BATCH: usize = 1_000;
 /// The store's clock may be corrected by this much at once.
 const LARGEST_DRIFT: Duration = Duration::from_secs(5);
 /// No lease is meant to be longer, not even that of an exchange whose answer waits for the store.
 const LONGEST_LEASE: Duration = Duration::from_secs(15 * 60);
 /// For so long the result of a poll waits for others: what a transaction costs is shared by all that is settled in it.
 const LINGER: Duration = Duration::from_millis(5);
-/// So many results are enough.
-const BATCH: usize = 32;
+/// So many results are enough. More than are under way for one client by default: with half of them a transaction would
+/// settle the one half while the other is asked about, and there would be twice as many.
+const BATCH: usize = 128;
 /// How often tombstones are looked for.
 const PURGE_EVERY: Duration = Duration::from_secs(600);
 const PURGE_BATCH: usize = 1_000;
@@ -257,7 +260,7 @@ impl Engine {
                     tracing::warn!(processes, "the store holds processes of a client that this poller does not have");
                     shared.tell(Event::UnknownClient { processes });
                 } else if is_late {
-                    let _ = shared.store.spread(stats.partition).await;
+                    while matches!(shared.store.spread(stats.partition, SPREAD_BATCH).await, Ok(SPREAD_BATCH)) {}
                 }
             }
             None

@@ -134,8 +134,8 @@ impl Store for MemoryStore {
         self.run(move |table, now| table.purge(limit, now))
     }
 
-    fn spread(&self, partition: Partition) -> BoxFuture<'_, Result<usize, StoreError>> {
-        self.run(move |table, now| table.spread(partition, now))
+    fn spread(&self, partition: Partition, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
+        self.run(move |table, now| table.spread(partition, limit, now))
     }
 
     fn hasten(&self, longest: Duration) -> BoxFuture<'_, Result<usize, StoreError>> {

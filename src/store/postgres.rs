@@ -338,10 +338,10 @@ impl Store for PostgresStore {
         }))
     }
 
-    fn spread(&self, partition: Partition) -> BoxFuture<'_, Result<usize, StoreError>> {
+    fn spread(&self, partition: Partition, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
         Box::pin(self.bounded(async move {
             let session = self.session().await?;
-            let spread = upkeep::spread(&session, partition).await?;
+            let spread = upkeep::spread(&session, partition, limit).await?;
             session.finish();
             Ok(spread)
         }))

@@ -30,7 +30,7 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         acknowledge(acknowledgements: Vec<Acknowledgement>) -> Vec<Acknowledged>;
         forget(id: ProcessId) -> bool;
         purge(limit: usize) -> usize;
-        spread(partition: Partition) -> usize;
+        spread(partition: Partition, limit: usize) -> usize;
         hasten(longest: Duration) -> usize;
         sealed_otherwise(key: [u8; 4], after: Option<ProcessId>, limit: usize) -> Vec<Process>;
         reseal(reseals: Vec<Reseal>) -> Vec<bool>;

@@ -205,8 +205,8 @@ impl Store for SqliteStore {
         Box::pin(self.write(move |file, now| table::purge(file, now, limit)))
     }
 
-    fn spread(&self, partition: Partition) -> BoxFuture<'_, Result<usize, StoreError>> {
-        Box::pin(self.write(move |file, now| table::spread(file, now, partition)))
+    fn spread(&self, partition: Partition, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
+        Box::pin(self.write(move |file, now| table::spread(file, now, partition, limit)))
     }
 
     fn sealed_otherwise(

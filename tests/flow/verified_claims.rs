@@ -75,9 +75,9 @@ async fn a_malformed_element_is_reported_and_never_ends_a_process() {
             VerifiedClaimsProblem::NoTrustFramework,
         ),
         (
-            json!([good, { "verification": { "trust_framework": "eidas" }, "claims": {} }]),
-            1,
-            VerifiedClaimsProblem::EmptyClaims,
+            json!([good, { "verification": { "trust_framework": "eidas" }, "claims": {} }, {}]),
+            2,
+            VerifiedClaimsProblem::NoVerification,
         ),
     ] {
         let user =

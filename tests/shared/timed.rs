@@ -84,8 +84,8 @@ impl Store for Timed {
         self.hold(move |store| store.purge(limit))
     }
 
-    fn spread(&self, partition: Partition) -> BoxFuture<'_, Result<usize, StoreError>> {
-        self.hold(move |store| store.spread(partition))
+    fn spread(&self, partition: Partition, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
+        self.hold(move |store| store.spread(partition, limit))
     }
 
     fn sealed_otherwise(

@@ -165,8 +165,8 @@ impl Store for SimulatedStore {
         self.call(move |world| world.memory.purge(limit), |_, _| ())
     }
 
-    fn spread(&self, partition: Partition) -> BoxFuture<'_, Result<usize, StoreError>> {
-        self.call(move |world| world.memory.spread(partition), |_, _| ())
+    fn spread(&self, partition: Partition, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
+        self.call(move |world| world.memory.spread(partition, limit), |_, _| ())
     }
 
     fn hasten(&self, longest: Duration) -> BoxFuture<'_, Result<usize, StoreError>> {

@@ -38,7 +38,14 @@ impl Endpoints {
                 return Ok(in_form(vec![client_id()]));
             }
             Method::ClientSecretBasic(secret) => {
-                return Ok(Credentials { header: Some(basic(&client.client_id, secret)?), form: Vec::new() });
+                let header = match client.basic.get() {
+                    Some(header) => header.clone(),
+                    None => {
+                        let header = basic(&client.client_id, secret)?;
+                        client.basic.get_or_init(|| header).clone()
+                    }
+                };
+                return Ok(Credentials { header: Some(header), form: Vec::new() });
             }
             Method::ClientSecretPost(secret) => {
                 return Ok(in_form(vec![client_id(), ("client_secret", secret.clone())]));

@@ -53,7 +53,8 @@ pub(super) async fn overdue_rows_are_spread_by_their_id(case: Case<'_>) {
     }
     case.inserted(NewProcess { partition: Partition(3), ..waiting(2) }).await;
     case.inserted(NewProcess { due_in: HOUR, ..waiting(3) }).await;
-    assert_eq!(case.store().spread(PARTITION).await.unwrap(), 3);
+    assert_eq!(case.store().spread(PARTITION, 2).await.unwrap(), 2);
+    assert_eq!(case.store().spread(PARTITION, 2).await.unwrap(), 1);
     assert!(case.claim(10).await.is_empty());
     case.advance(MINUTE).await;
     assert_eq!(ids(&case.claim(10).await), [id(1)]);

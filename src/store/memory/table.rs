@@ -150,12 +150,12 @@ impl Table {
         self.update(acknowledgement.id, acknowledge).unwrap_or(Acknowledged::Already)
     }
 
-    pub(super) fn spread(&mut self, partition: Partition, now: Duration) -> usize {
+    pub(super) fn spread(&mut self, partition: Partition, limit: usize, now: Duration) -> usize {
         let due = self.due_in_queue(Queue::Work(partition)).take_while(|(due_at, _)| *due_at <= now);
         let waiting = due.filter(|(_, id)| {
             self.rows.get(id).is_some_and(|row| row.state == State::Waiting && row.leased_until.is_none())
         });
-        let ids: Vec<_> = waiting.map(|(_, id)| id).collect();
+        let ids: Vec<_> = waiting.map(|(_, id)| id).take(limit).collect();
         for id in &ids {
             self.update(*id, |row| row.due_at = now.saturating_add(row.share_of_interval(*id)));
         }

@@ -76,6 +76,7 @@ due AS MATERIALIZED (
     SELECT id FROM @.process
     WHERE partition = $1::bigint AND state <= 2 AND state = 1 AND leased_until IS NULL
       AND due_at <= (SELECT now FROM clock)
+    ORDER BY due_at LIMIT $2::bigint
     FOR UPDATE SKIP LOCKED
 ),
 spread AS (
@@ -83,13 +84,13 @@ spread AS (
         ((get_byte(process.id, 0) * 256.0 + get_byte(process.id, 1)) * 256.0 * 256.0
          + get_byte(process.id, 2) * 256.0 + get_byte(process.id, 3)) / 4294967296.0
     )::double precision
-    FROM due, clock WHERE process.id = due.id
+    FROM clock WHERE process.id = ANY(ARRAY(SELECT id FROM due))
     RETURNING 1
 )
 SELECT count(*) AS count FROM spread";
 
-pub(super) async fn spread(session: &Session<'_>, partition: Partition) -> Result<usize, StoreError> {
-    let rows = session.query(SPREAD, &[(&partition.0, Type::INT8)]).await?;
+pub(super) async fn spread(session: &Session<'_>, partition: Partition, most: usize) -> Result<usize, StoreError> {
+    let rows = session.query(SPREAD, &[(&partition.0, Type::INT8), (&limit(most), Type::INT8)]).await?;
     let count: i64 = rows.first().map_or(Ok(0), |row| value(row, "count"))?;
     Ok(usize::try_from(count).unwrap_or(0))
 }

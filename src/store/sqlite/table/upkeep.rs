@@ -78,13 +78,18 @@ pub(in crate::store::sqlite) fn spread(
     connection: &Connection,
     now: Moment,
     partition: Partition,
+    most: usize,
 ) -> rusqlite::Result<usize> {
     let mut spread = connection.prepare_cached(
         "UPDATE process SET due_at = :now + share(id, interval)
-         WHERE partition = :partition AND state <= 2 AND due_at <= :now AND state = 1
-           AND NOT EXISTS (SELECT 1 FROM lease WHERE lease.slot = process.slot)",
+         WHERE slot IN (
+             SELECT slot FROM process
+             WHERE partition = :partition AND state <= 2 AND due_at <= :now AND state = 1
+               AND NOT EXISTS (SELECT 1 FROM lease WHERE lease.slot = process.slot)
+             ORDER BY due_at LIMIT :limit + 0
+         )",
     )?;
-    spread.execute(named_params! { ":partition": partition.0, ":now": now.0 })
+    spread.execute(named_params! { ":partition": partition.0, ":now": now.0, ":limit": limit(most) })
 }
 
 pub(in crate::store::sqlite) fn hasten(
