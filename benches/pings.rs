@@ -47,10 +47,11 @@ use tokio::task::JoinSet;
 
 #[path = "support/machine.rs"]
 mod machine;
+#[path = "support/op.rs"]
+mod op;
 
 type Failed = Box<dyn Error + Send + Sync>;
 
-const GRANT: &str = "urn:openid:params:grant-type:deferred";
 /// A ping does not bring a poll forward before this time has passed since the answer before.
 const PINGS_COUNT_AFTER: Duration = Duration::from_millis(1_500);
 const RESULTS: &str = "target/bench/pings.json";
@@ -293,18 +294,7 @@ impl Op {
     async fn serve(self) -> Result<(), Failed> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let issuer = format!("http://{}", listener.local_addr()?);
-        let metadata = json!({
-            "issuer": issuer,
-            "authorization_endpoint": format!("{issuer}/authorize"),
-            "token_endpoint": format!("{issuer}/token"),
-            "jwks_uri": format!("{issuer}/jwks"),
-            "response_types_supported": ["deferred_code"],
-            "grant_types_supported": [GRANT],
-            "subject_types_supported": ["public"],
-            "id_token_signing_alg_values_supported": ["ES256"],
-            "token_endpoint_auth_methods_supported": ["client_secret_basic"],
-            "authorization_response_iss_parameter_supported": true,
-        });
+        let metadata = op::metadata(&issuer);
         let keys = json!({"keys": [self.jwk()?]});
         let op = Arc::new(self);
         let (tokens, waiting, times, name) = (op.clone(), op.clone(), op.clone(), issuer.clone());

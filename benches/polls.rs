@@ -43,13 +43,17 @@ use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use tokio::sync::broadcast::Receiver;
 
+use op::GRANT;
+
+#[path = "support/op.rs"]
+mod op;
+
 type Failed = Box<dyn Error + Send + Sync>;
 
 const IN_FLIGHT: usize = 64;
 const ROUNDS: usize = 60;
 const POLLS: usize = ROUNDS * IN_FLIGHT;
 const REPETITIONS: usize = 7;
-const GRANT: &str = "urn:openid:params:grant-type:deferred";
 
 fn main() -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -63,19 +67,7 @@ fn main() -> Result<(), Failed> {
 async fn serve() -> Result<(), Failed> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let issuer = format!("http://{}", listener.local_addr()?);
-    let metadata = json!({
-        "issuer": issuer,
-        "authorization_endpoint": format!("{issuer}/authorize"),
-        "token_endpoint": format!("{issuer}/token"),
-        "device_authorization_endpoint": format!("{issuer}/device"),
-        "jwks_uri": format!("{issuer}/jwks"),
-        "response_types_supported": ["deferred_code"],
-        "grant_types_supported": [GRANT],
-        "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": ["ES256"],
-        "token_endpoint_auth_methods_supported": ["client_secret_basic"],
-        "authorization_response_iss_parameter_supported": true,
-    });
+    let metadata = op::metadata(&issuer);
     println!("{issuer}");
     let token = post(|form: String| async move {
         if form.contains("deferred_code=") {

@@ -21,6 +21,8 @@ use serde::de::DeserializeOwned;
 
 #[path = "../support/machine.rs"]
 mod machine;
+#[path = "../support/op.rs"]
+mod words;
 
 mod clock;
 mod op;

@@ -17,8 +17,7 @@ use serde_json::{Value, json};
 
 use crate::Failed;
 use crate::clock::{BenchClock, PREPARED};
-
-pub(crate) const GRANT: &str = "urn:openid:params:grant-type:deferred";
+use crate::words::metadata;
 
 /// The OP without its transport.
 pub(crate) struct Op {
@@ -65,22 +64,6 @@ impl Op {
 
     pub(crate) fn issuer(&self) -> String {
         format!("http://{}", self.address)
-    }
-
-    fn metadata(&self) -> Value {
-        let issuer = self.issuer();
-        json!({
-            "issuer": issuer,
-            "authorization_endpoint": format!("{issuer}/authorize"),
-            "token_endpoint": format!("{issuer}/token"),
-            "jwks_uri": format!("{issuer}/jwks"),
-            "response_types_supported": ["deferred_code"],
-            "grant_types_supported": [GRANT],
-            "subject_types_supported": ["public"],
-            "id_token_signing_alg_values_supported": ["ES256"],
-            "token_endpoint_auth_methods_supported": ["client_secret_basic"],
-            "authorization_response_iss_parameter_supported": true,
-        })
     }
 
     fn token(&self, form: &str) -> (StatusCode, Value) {
@@ -138,7 +121,7 @@ impl Op {
         let listener = tokio::net::TcpListener::bind(&self.address).await?;
         let op = Arc::new(self);
         let (reports, resets, tokens) = (op.clone(), op.clone(), op.clone());
-        let metadata = op.metadata();
+        let metadata = metadata(&op.issuer());
         let routes = Router::new()
             .route("/.well-known/openid-configuration", get(async move || Json(metadata)))
             .route("/report", get(async move || Json(reports.punctuality())))
@@ -180,7 +163,7 @@ impl HttpClient for Op {
     fn send(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, HttpError>> {
         let (status, body) = match request.url.path() {
             "/token" => self.token(&String::from_utf8_lossy(&request.body)),
-            _ => (StatusCode::OK, self.metadata()),
+            _ => (StatusCode::OK, metadata(&self.issuer())),
         };
         let headers = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))].into_iter().collect();
         let response = HttpResponse { status, headers, body: body.to_string().into() };
