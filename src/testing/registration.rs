@@ -356,10 +356,20 @@ impl Turn<'_> {
         }
         client.id_token_encryption = encryption("id_token_encrypted_response_alg", "id_token_encrypted_response_enc")?;
         client.userinfo_encryption = encryption("userinfo_encrypted_response_alg", "userinfo_encrypted_response_enc")?;
+        client.authorization_response_encryption =
+            encryption("authorization_encrypted_response_alg", "authorization_encrypted_response_enc")?;
+        client.request_object_encryption =
+            encryption("request_object_encryption_alg", "request_object_encryption_enc")?;
+        if let Some(name) = text("authorization_signed_response_alg") {
+            let algorithm = signature(name).filter(|_| !name.starts_with("HS"));
+            client.authorization_response_algorithm =
+                Some(algorithm.ok_or_else(|| unsupported("the signature of responses is not supported"))?);
+        }
         client.jwks = jwks;
         client.requires_dpop = flag("dpop_bound_access_tokens");
         client.certificate_bound = flag("tls_client_certificate_bound_access_tokens");
         client.requires_pushed = flag("require_pushed_authorization_requests");
+        client.requires_signed = flag("require_signed_request_object");
         Ok(client)
     }
 

@@ -3,7 +3,7 @@
 use openid_deferred::testing::{Endpoint, RequestRule, TestCertificate};
 use openid_deferred::{
     CertificateSubject, ClientAuthentication, ClientCertificate, ConfigurationProblem, DecryptionKey, ErrorKind,
-    KeyManagementAlgorithm, Outcome, ResponseType, SigningAlgorithm, SigningKey,
+    KeyManagementAlgorithm, Outcome, ResponseMode, ResponseType, Rule, SignIn, SigningAlgorithm, SigningKey,
 };
 
 use super::{office, office_with, request};
@@ -48,6 +48,46 @@ async fn a_client_with_a_key_signs_users_in_as_it_was_registered() {
     client.refresh(&mut authentication).await.unwrap();
     assert_eq!(office.op.requests_to(Endpoint::PushedAuthorization).len(), 1);
     office.op.assert_clean();
+}
+
+#[tokio::test]
+async fn signed_requests_and_responses_are_made_as_they_were_registered() {
+    let office = office();
+    let signing = || SigningKey::from_jwk(SIGNING_KEY).unwrap();
+    let encryption = DecryptionKey::generate(KeyManagementAlgorithm::EcdhEs).unwrap();
+    let asked = request()
+        .private_key_jwt(&signing())
+        .decryption_key(&encryption)
+        .require_signed_request_object()
+        .authorization_signed_response_alg(SigningAlgorithm::Ps256)
+        .authorization_encrypted_response_alg(KeyManagementAlgorithm::EcdhEs);
+    let registration = office.register(asked).await;
+    let builder = office.client_of(&registration).unwrap().signing_key(signing()).decryption_key(encryption);
+    let client = builder.response_mode(ResponseMode::QueryJwt).discover().await.unwrap();
+
+    let (url, session) = client.authorize().start().await.unwrap();
+    let names: Vec<_> = url.query_pairs().map(|(name, _)| name.into_owned()).collect();
+    assert!(names.contains(&"request".to_owned()), "{names:?}");
+    let query = office.op.visit(url).query();
+    assert!(query.starts_with("response="), "{query}");
+    let SignIn::Deferred(mut pending) = client.authorization_response(&query, session).await.unwrap() else {
+        panic!("not deferred")
+    };
+    assert_approved(&client.wait(&mut pending).await.unwrap());
+    office.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_response_by_another_algorithm_than_the_registered_one_is_refused() {
+    let office = office();
+    let asked = request().authorization_signed_response_alg(SigningAlgorithm::Ps256);
+    let registration = office.register(asked).await;
+    let builder = office.client_of(&registration).unwrap().response_mode(ResponseMode::QueryJwt);
+    let client = builder.authorization_signed_response_alg(SigningAlgorithm::Es256).build().unwrap();
+    let (url, session) = client.authorize().start().await.unwrap();
+    let query = office.op.visit(url).query();
+    let error = client.authorization_response(&query, session).await.unwrap_err();
+    assert_eq!(error.rule(), Some(Rule::JwtResponseAlgorithm));
 }
 
 #[tokio::test]
