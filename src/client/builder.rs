@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use url::Url;
 
+mod connections;
 mod signing;
+mod tokens;
 
 use super::authorize::ResponseType;
 use super::fapi;
@@ -18,11 +20,10 @@ use super::{Client, Inner, encryption};
 use crate::clock::{Clock, SystemClock};
 use crate::endpoint::{ClientAuthentication, Endpoints};
 use crate::error::{ConfigurationProblem, Error};
-use crate::jose::{ContentEncryptionAlgorithm, DecryptionKey, KeyManagementAlgorithm, Signer, SigningAlgorithm};
+use crate::jose::Signer;
 use crate::provider::{Issuer, Provider};
 use crate::random::{Random, SystemRandom};
 use crate::secret::Secret;
-use crate::transport::PrivateAddresses;
 use crate::transport::{ClientCertificate, Configure, HttpClient, ReqwestClient, TransportPolicy, UrlPolicy};
 
 /// Settings of a [`Client`]. Finish with [`discover`](Self::discover), or with [`build`](Self::build) where the OP may
@@ -167,84 +168,6 @@ impl ClientBuilder {
         self
     }
 
-    /// Permits plain HTTP to loopback addresses and `localhost`, for development and tests, and an OP's metadata to name
-    /// them. Everything else stays HTTPS.
-    #[must_use]
-    pub fn allow_insecure_loopback(mut self) -> Self {
-        self.urls.allow_insecure_loopback = true;
-        self
-    }
-
-    /// Lets the OP's metadata name endpoints at addresses of private networks and of this machine: for an OP in your own
-    /// network whose endpoints are written as addresses. All of them still need HTTPS.
-    ///
-    /// By default such metadata is refused ([`Rule::PrivateEndpoint`](crate::Rule::PrivateEndpoint)), because whoever
-    /// writes it could make this client connect to what only this client reaches. That is about addresses (in any
-    /// spelling, and in any IPv6 address that stands for an IPv4 one) and about `localhost`. Names may mean private
-    /// addresses: `https://op.corp.example` needs no setting. Nor does the host of the issuer, which you chose.
-    #[must_use]
-    pub fn allow_private_addresses(mut self) -> Self {
-        self.urls.private_addresses = PrivateAddresses::Allowed;
-        self
-    }
-
-    /// Connects to public addresses only, whoever names them: an OP's metadata, this builder, or a call to
-    /// [`Client::resource`]. For applications whose issuers come from people who must not reach into the network that
-    /// the application runs in, such as the customers of a service.
-    ///
-    /// Names are resolved first, and connections go to those of their addresses that were found to be public, so a name
-    /// server that changes its answer (DNS rebinding) gains nothing. A name without a public address is a
-    /// [`TransportProblem::PrivateAddress`](crate::TransportProblem::PrivateAddress).
-    ///
-    /// Proxies of the environment are not used, because a proxy resolves names where this crate cannot look. A proxy
-    /// that [`configure_http`](Self::configure_http) sets is used, and then has to refuse private addresses itself; it is
-    /// named by its address if that is private. A resolver set there replaces the one of this crate: wrap it into
-    /// [`PublicAddresses`](crate::PublicAddresses). An [own HTTP client](Self::http_client) has to look at addresses
-    /// itself; this crate then sees only those that stand in URLs.
-    ///
-    /// [`allow_insecure_loopback`](Self::allow_insecure_loopback) still allows this machine. Of this setting and
-    /// [`allow_private_addresses`](Self::allow_private_addresses) the later one counts.
-    #[must_use]
-    pub fn refuse_private_addresses(mut self) -> Self {
-        self.urls.private_addresses = PrivateAddresses::Refused;
-        self
-    }
-
-    /// Adjusts the reqwest client: proxies, root certificates, connect timeout, DNS. Redirects stay off, plain HTTP
-    /// stays refused and bodies stay bounded whatever is set here. It has no effect beside
-    /// [`http_client`](Self::http_client). It is called for each reqwest client that is built: one, and one more for each
-    /// [`ClientCertificate`] and each renewal of it.
-    #[must_use]
-    pub fn configure_http(
-        mut self,
-        configure: impl Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + Sync + 'static,
-    ) -> Self {
-        self.configure_http = Some(ConfigureHttp(Box::new(configure)));
-        self
-    }
-
-    /// Sends requests through this instead of reqwest. If the client has a certificate, this has to present it; see
-    /// [`HttpClient::presents_client_certificates`].
-    #[must_use]
-    pub fn http_client(mut self, http_client: Arc<dyn HttpClient>) -> Self {
-        self.http_client = Some(http_client);
-        self
-    }
-
-    /// Takes the time from this instead of the machine's clock.
-    #[must_use]
-    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
-        self
-    }
-
-    /// Takes randomness from this instead of the operating system. For simulations only.
-    #[must_use]
-    pub fn random(mut self, random: Arc<dyn Random>) -> Self {
-        self.random = random;
-        self
-    }
-
     /// How long a request may take from connecting to the last byte of its response; 30 s unless set. Polls have
     /// [`poll_timeout`](Self::poll_timeout).
     #[must_use]
@@ -271,89 +194,6 @@ impl ClientBuilder {
     #[must_use]
     pub fn session_lifetime(mut self, lifetime: Duration) -> Self {
         self.options.session_lifetime = lifetime;
-        self
-    }
-
-    /// The algorithm that was registered as `id_token_signed_response_alg`; ID Tokens signed with another one are
-    /// refused. Unless set, the asymmetric algorithms that the OP lists are accepted. An HMAC algorithm is only ever
-    /// accepted when it is named here, and needs a client secret that is at least as long as its hash.
-    #[must_use]
-    pub fn id_token_signed_response_alg(mut self, algorithm: SigningAlgorithm) -> Self {
-        self.options.id_token_algorithms = Some(vec![algorithm]);
-        self
-    }
-
-    /// The algorithm that was registered as `id_token_encrypted_response_alg`: ID Tokens, interim and final, that are in
-    /// clear or encrypted in another way are refused. It needs a [`decryption_key`](Self::decryption_key).
-    ///
-    /// Unless set, ID Tokens may be in clear, or encrypted for one of the decryption keys.
-    #[must_use]
-    pub fn id_token_encrypted_response_alg(mut self, algorithm: KeyManagementAlgorithm) -> Self {
-        self.options.id_token_encryption.alg = Some(algorithm);
-        self
-    }
-
-    /// The algorithm that was registered as `id_token_encrypted_response_enc`. Unless set, every
-    /// [`ContentEncryptionAlgorithm`] is accepted.
-    #[must_use]
-    pub fn id_token_encrypted_response_enc(mut self, algorithm: ContentEncryptionAlgorithm) -> Self {
-        self.options.id_token_encryption.enc = Some(algorithm);
-        self
-    }
-
-    /// The algorithm that was registered as `userinfo_signed_response_alg`: UserInfo responses that are not signed, or
-    /// with another one, are refused. An HMAC algorithm needs a client secret that is at least as long as its hash.
-    ///
-    /// Unless set, they may be plain JSON, or signed by one of the OP's keys.
-    #[must_use]
-    pub fn userinfo_signed_response_alg(mut self, algorithm: SigningAlgorithm) -> Self {
-        self.options.userinfo_algorithm = Some(algorithm);
-        self
-    }
-
-    /// The algorithm that was registered as `userinfo_encrypted_response_alg`: UserInfo responses that are in clear or
-    /// encrypted in another way are refused. It needs a [`decryption_key`](Self::decryption_key).
-    ///
-    /// Encryption alone says nothing about who made a response, so demand a
-    /// [signature](Self::userinfo_signed_response_alg) too where more than TLS is to vouch for it.
-    #[must_use]
-    pub fn userinfo_encrypted_response_alg(mut self, algorithm: KeyManagementAlgorithm) -> Self {
-        self.options.userinfo_encryption.alg = Some(algorithm);
-        self
-    }
-
-    /// The algorithm that was registered as `userinfo_encrypted_response_enc`. Unless set, every
-    /// [`ContentEncryptionAlgorithm`] is accepted.
-    #[must_use]
-    pub fn userinfo_encrypted_response_enc(mut self, algorithm: ContentEncryptionAlgorithm) -> Self {
-        self.options.userinfo_encryption.enc = Some(algorithm);
-        self
-    }
-
-    /// A private key that the OP may encrypt ID Tokens, UserInfo and authorization responses for, beside those that were given before;
-    /// [`Client::jwks`] is what to publish. While keys rotate there are two: the new one first, then the old one. Keys
-    /// can be [replaced](Client::replace_decryption_keys) later.
-    ///
-    /// ```no_run
-    /// use openid_deferred::{Client, DecryptionKey, KeyManagementAlgorithm, SigningAlgorithm};
-    ///
-    /// # async fn example(new_pem: &str, old_pem: &str) -> Result<(), openid_deferred::Error> {
-    /// let algorithm = KeyManagementAlgorithm::EcdhEsA256Kw;
-    /// let client = Client::builder("https://op.example", "my-client")
-    ///     .redirect_uri("https://rp.example/callback")
-    ///     .decryption_key(DecryptionKey::from_pem(algorithm, new_pem, None)?)
-    ///     .decryption_key(DecryptionKey::from_pem(algorithm, old_pem, None)?)
-    ///     .id_token_signed_response_alg(SigningAlgorithm::Es256)
-    ///     .id_token_encrypted_response_alg(algorithm)
-    ///     .discover()
-    ///     .await?;
-    /// println!("serve this at the jwks_uri: {}", client.jwks());
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn decryption_key(mut self, key: DecryptionKey) -> Self {
-        self.options.decryption_keys.push(key);
         self
     }
 
