@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -71,8 +71,6 @@ pub(crate) struct ClientIdentity {
     pub(crate) assertion_audience: Option<String>,
     /// Presented in TLS at every endpoint of the OP: it authenticates the client, or its tokens are bound to it.
     pub(crate) certificate: Option<ClientCertificate>,
-    /// The `Authorization` header of `client_secret_basic`, once it was needed: it is the same in every request.
-    pub(crate) basic: OnceLock<HeaderValue>,
 }
 
 impl ClientIdentity {

@@ -1,6 +1,6 @@
 //! Who the client is to the OP: how it authenticates, and with which certificate it connects.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
@@ -162,7 +162,6 @@ impl super::Inner {
     pub(super) fn identity_with(&self, authentication: ClientAuthentication) -> ClientIdentity {
         let bound_to = self.credentials.certificate().filter(|_| self.options.certificate_bound);
         ClientIdentity {
-            basic: OnceLock::new(),
             client_id: self.client_id.clone(),
             certificate: authentication.certificate().or(bound_to).cloned(),
             authentication,

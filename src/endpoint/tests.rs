@@ -136,7 +136,6 @@ impl Op {
 
 fn client(authentication: ClientAuthentication) -> ClientIdentity {
     ClientIdentity {
-        basic: OnceLock::new(),
         client_id: "my client:1".to_owned(),
         authentication,
         assertion_audience: Some("https://op.example".to_owned()),

@@ -1,6 +1,5 @@
 //! What the other endpoints answer, and what stands in the headers of every answer.
 
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -48,7 +47,6 @@ pub fn response_headers(input: &[u8]) {
 
 fn post(endpoints: &Endpoints, url: &Url) {
     let client = ClientIdentity {
-        basic: OnceLock::new(),
         client_id: CLIENT_ID.to_owned(),
         authentication: ClientAuthentication::client_secret_basic(CLIENT_SECRET),
         assertion_audience: None,

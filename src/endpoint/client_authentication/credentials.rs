@@ -38,14 +38,8 @@ impl Endpoints {
                 return Ok(in_form(vec![client_id()]));
             }
             Method::ClientSecretBasic(secret) => {
-                let header = match client.basic.get() {
-                    Some(header) => header.clone(),
-                    None => {
-                        let header = basic(&client.client_id, secret)?;
-                        client.basic.get_or_init(|| header).clone()
-                    }
-                };
-                return Ok(Credentials { header: Some(header), form: Vec::new() });
+                // Made anew each time, because it is erased with the request.
+                return Ok(Credentials { header: Some(basic(&client.client_id, secret)?), form: Vec::new() });
             }
             Method::ClientSecretPost(secret) => {
                 return Ok(in_form(vec![client_id(), ("client_secret", secret.clone())]));
