@@ -34,7 +34,7 @@ pub(crate) fn hash(function: HashFunction, data: &[u8]) -> Vec<u8> {
 /// rest of refusing a ping.
 pub(crate) fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
     const BLOCK: usize = 64;
-    let digest = if key.len() > BLOCK { sha::sha256(key).to_vec() } else { key.to_vec() };
+    let digest = if key.len() > BLOCK { sha256(key).to_vec() } else { key.to_vec() };
     let (digest, mut inner, mut outer) = (Zeroizing::new(digest), sha::Sha256::new(), sha::Sha256::new());
     for (hash, pad) in [(&mut inner, 0x36), (&mut outer, 0x5c)] {
         let mut block = Zeroizing::new([pad; BLOCK]);

@@ -1,6 +1,7 @@
 //! The one task behind a poller: it settles and claims in batches, owns every job and errand, and keeps claims alive.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
@@ -48,7 +49,7 @@ pub(super) struct Engine {
     /// What the store's clock and the monotonic one last showed.
     last_seen: Option<StoreClock>,
     /// Whether rows may have become overdue while nobody looked.
-    spread_due: bool,
+    spread_due: Arc<AtomicBool>,
     /// Whether rows may be due later than they were meant to be.
     hasten_due: bool,
     renew_at: Duration,
@@ -73,7 +74,7 @@ impl Engine {
             store_pause: None,
             failing_since: None,
             last_seen: None,
-            spread_due: true,
+            spread_due: Arc::new(AtomicBool::new(true)),
             hasten_due: false,
             renew_at,
             purge_at: now,
@@ -109,7 +110,9 @@ impl Engine {
             Ok(work) => {
                 self.store_pause = None;
                 let failing_since = self.failing_since.take();
-                self.spread_due |= failing_since.is_some_and(|since| began.saturating_sub(since) >= OUTAGE);
+                if failing_since.is_some_and(|since| began.saturating_sub(since) >= OUTAGE) {
+                    self.spread_due.store(true, Ordering::Relaxed);
+                }
                 self.tell_decided(&work.settled);
                 self.results.clear();
                 wait = wait.min(work.next_in.unwrap_or(Duration::MAX));
@@ -248,11 +251,13 @@ impl Engine {
     /// After an outage, ours or the store's: what is long overdue does not all go out at once. A store takes its time to
     /// count, during which the first polls go out.
     fn spread(&mut self) {
-        self.spread_due = false;
-        let shared = self.shared.clone();
+        let (shared, spread_due) = (self.shared.clone(), self.spread_due.clone());
         self.jobs.spawn(async move {
-            // If this fails they go out as they come, a few at a time.
-            for stats in shared.store.stats().await.into_iter().flatten() {
+            let Ok(stats) = shared.store.stats().await else {
+                spread_due.store(true, Ordering::Relaxed);
+                return None;
+            };
+            for stats in stats {
                 let is_late = stats.overdue.is_some_and(|overdue| overdue >= OUTAGE);
                 let [exchanging, waiting, answered, ..] = stats.states;
                 let processes = exchanging + waiting + answered;
@@ -260,6 +265,7 @@ impl Engine {
                     tracing::warn!(processes, "the store holds processes of a client that this poller does not have");
                     shared.tell(Event::UnknownClient { processes });
                 } else if is_late {
+                    // If this fails the rest goes out as it comes, a few at a time.
                     while matches!(shared.store.spread(stats.partition, SPREAD_BATCH).await, Ok(SPREAD_BATCH)) {}
                 }
             }
@@ -271,7 +277,7 @@ impl Engine {
     async fn upkeep(&mut self) {
         let shared = self.shared.clone();
         let now = shared.clock.monotonic();
-        if self.spread_due && shared.settings.polls {
+        if shared.settings.polls && self.spread_due.swap(false, Ordering::Relaxed) {
             self.spread();
         }
         if self.hasten_due {
