@@ -1,11 +1,22 @@
 //! AES-256-GCM, for values that this crate seals for itself.
 
-use openssl::symm::{Cipher, Crypter, Mode, encrypt_aead};
+use std::cell::Cell;
+
+use openssl::cipher;
+use openssl::cipher_ctx::CipherCtx;
+use openssl::error::ErrorStack;
+use openssl::symm::{Cipher, Crypter, Mode};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, ErrorKind};
 
 const TAG_LENGTH: usize = 16;
+
+thread_local! {
+    /// What the last call in this thread has worked with. To set up a new one, OpenSSL 3 looks the cipher up by its name,
+    /// which takes longer than to open a record.
+    static CONTEXT: Cell<Option<CipherCtx>> = const { Cell::new(None) };
+}
 
 /// Encrypts `plaintext` and authenticates it together with `aad`. The 16 bytes of the tag stand at the end. A nonce
 /// must never be used twice with one key.
@@ -14,11 +25,19 @@ const TAG_LENGTH: usize = 16;
 ///
 /// [`ErrorKind::Cryptography`] where OpenSSL refuses.
 pub(crate) fn seal(key: &[u8; 32], nonce: &[u8; 12], aad: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, Error> {
-    let mut tag = [0; TAG_LENGTH];
-    let mut sealed = encrypt_aead(Cipher::aes_256_gcm(), key, Some(nonce), aad, plaintext, &mut tag)
-        .map_err(|error| Error::new(ErrorKind::Cryptography).with_source(error))?;
-    sealed.extend_from_slice(&tag);
-    Ok(sealed)
+    let sealed = with_context(|context| {
+        context.encrypt_init(None, Some(key), Some(nonce))?;
+        context.cipher_update(aad, None)?;
+        let mut sealed = vec![0; plaintext.len() + TAG_LENGTH];
+        let written = context.cipher_update(plaintext, Some(&mut sealed))?;
+        context.cipher_final(&mut [0; TAG_LENGTH])?;
+        sealed.truncate(written);
+        let mut tag = [0; TAG_LENGTH];
+        context.tag(&mut tag)?;
+        sealed.extend_from_slice(&tag);
+        Ok(sealed)
+    });
+    sealed.map_err(|error| Error::new(ErrorKind::Cryptography).with_source(error))
 }
 
 /// The reverse of [`seal`].
@@ -29,7 +48,38 @@ pub(crate) fn seal(key: &[u8; 32], nonce: &[u8; 12], aad: &[u8], plaintext: &[u8
 pub(crate) fn open(key: &[u8; 32], nonce: &[u8; 12], aad: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
     // OpenSSL would also accept a shorter tag, so the split leaves it no choice.
     let (ciphertext, tag) = sealed.split_last_chunk::<TAG_LENGTH>().ok_or_else(|| Error::new(ErrorKind::Sealed))?;
-    decrypt(Cipher::aes_256_gcm(), key, nonce, aad, ciphertext, tag).map_err(|_| Error::new(ErrorKind::Sealed))
+    let opened = with_context(|context| {
+        context.decrypt_init(None, Some(key), Some(nonce))?;
+        context.cipher_update(aad, None)?;
+        let mut plaintext = Zeroizing::new(vec![0; ciphertext.len()]);
+        let written = context.cipher_update(ciphertext, Some(&mut plaintext))?;
+        context.set_tag(tag)?;
+        // GCM has no padding: nothing comes out at the end, only the tag is checked.
+        context.cipher_final(&mut [0; TAG_LENGTH])?;
+        plaintext.truncate(written);
+        Ok(plaintext)
+    });
+    opened.map_err(|_| Error::new(ErrorKind::Sealed))
+}
+
+/// Works with a context for AES-256-GCM that has no key.
+fn with_context<T>(work: impl FnOnce(&mut CipherCtx) -> Result<T, ErrorStack>) -> Result<T, ErrorStack> {
+    const NO_KEY: [u8; 32] = [0; 32];
+    let mut context = match CONTEXT.try_with(Cell::take) {
+        Ok(Some(context)) => context,
+        // The first call in this thread, or its last moments.
+        Ok(None) | Err(_) => {
+            let mut context = CipherCtx::new()?;
+            context.encrypt_init(Some(cipher::Cipher::aes_256_gcm()), None, None)?;
+            context
+        }
+    };
+    let result = work(&mut context);
+    // No key stays behind. A context with which something went wrong is not used again; OpenSSL erases what it frees.
+    if result.is_ok() && context.encrypt_init(None, Some(&NO_KEY), None).is_ok() {
+        let _ = CONTEXT.try_with(|last| last.set(Some(context)));
+    }
+    result
 }
 
 /// AES-GCM with a key of the cipher's length and a nonce of 12 bytes.
@@ -40,7 +90,7 @@ pub(super) fn decrypt(
     aad: &[u8],
     ciphertext: &[u8],
     tag: &[u8; TAG_LENGTH],
-) -> Result<Zeroizing<Vec<u8>>, openssl::error::ErrorStack> {
+) -> Result<Zeroizing<Vec<u8>>, ErrorStack> {
     let mut crypter = Crypter::new(cipher, Mode::Decrypt, key, Some(nonce))?;
     crypter.aad_update(aad)?;
     // `decrypt_aead` would leave what it decrypted in freed memory when the tag turns out to be wrong.
@@ -78,6 +128,20 @@ mod tests {
         let sealed = seal(&[0; 32], &[0; 12], b"", &[0; 16]).unwrap();
         let hex: String = sealed.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, "cea7403d4d606b6e074ec5d3baf39d18d0d1c8a799996bf0265b98b5d48ab919");
+    }
+
+    #[test]
+    fn a_context_that_was_used_before_in_any_way_leaves_no_trace() {
+        let (one, two) = (seal(&KEY, &NONCE, b"aad", b"one").unwrap(), seal(&[8; 32], &[1; 12], b"", b"two").unwrap());
+        for _ in 0..3 {
+            assert_eq!(*open(&KEY, &NONCE, b"aad", &one).unwrap(), b"one");
+            assert!(open(&KEY, &NONCE, b"", &one).is_err());
+            assert_eq!(*open(&[8; 32], &[1; 12], b"", &two).unwrap(), b"two");
+            assert_eq!(seal(&KEY, &NONCE, b"aad", b"one").unwrap(), one);
+            // Without data, and without anything to authenticate beside it.
+            let nothing = seal(&KEY, &NONCE, b"", b"").unwrap();
+            assert_eq!((nothing.len(), open(&KEY, &NONCE, b"", &nothing).unwrap().len()), (TAG_LENGTH, 0));
+        }
     }
 
     #[test]
