@@ -25,7 +25,8 @@ const SPREAD_BATCH: usize = 1_000;
 const LARGEST_DRIFT: Duration = Duration::from_secs(5);
 /// No lease is meant to be longer, not even that of an exchange whose answer waits for the store.
 const LONGEST_LEASE: Duration = Duration::from_secs(15 * 60);
-/// For so long the result of a poll waits for others: what a transaction costs is shared by all that is settled in it.
+/// For so long the result of a poll waits for others, and what is due for more that is, when the store was called just
+/// now: what a transaction costs is shared by all that is settled and claimed in it.
 const LINGER: Duration = Duration::from_millis(5);
 /// So many results are enough. More than are under way for one client by default: with half of them a transaction would
 /// settle the one half while the other is asked about, and there would be twice as many.
@@ -43,6 +44,12 @@ pub(super) struct Engine {
     results: Vec<Settlement>,
     /// When the first of them came.
     results_since: Duration,
+    /// When the store was last called to settle and claim.
+    called_at: Option<Duration>,
+    /// Whether something has come that should not wait for others, such as a ping.
+    is_nudged: bool,
+    /// Whether more was due than there was room for.
+    is_behind: bool,
     store_pause: Option<Duration>,
     /// Since when the store has been failing.
     failing_since: Option<Duration>,
@@ -71,6 +78,9 @@ impl Engine {
             jobs: JoinSet::new(),
             results: Vec::new(),
             results_since: now,
+            called_at: None,
+            is_nudged: false,
+            is_behind: false,
             store_pause: None,
             failing_since: None,
             last_seen: None,
@@ -104,8 +114,14 @@ impl Engine {
             return gates_in.map_or(wait, |gate| gate.min(wait));
         }
         let lease = SEND_WINDOW + self.longest_attempt();
-        let claim = (!lanes.is_empty()).then(|| Claim { lanes, lease, format: FORMAT, keys: shared.keyring.ids() });
+        let claim = (!lanes.is_empty()).then(|| Claim {
+            lanes: lanes.clone(),
+            lease,
+            format: FORMAT,
+            keys: shared.keyring.ids(),
+        });
         let began = shared.clock.monotonic();
+        (self.called_at, self.is_nudged) = (Some(began), false);
         match shared.store.work(self.results.clone(), claim).await {
             Ok(work) => {
                 self.store_pause = None;
@@ -115,6 +131,11 @@ impl Engine {
                 }
                 self.tell_decided(&work.settled);
                 self.results.clear();
+                if !lanes.is_empty() {
+                    let claimed =
+                        |lane: &Lane| work.claimed.iter().filter(|one| one.partition == lane.partition).count();
+                    self.is_behind = lanes.iter().any(|lane| claimed(lane) >= lane.limit);
+                }
                 wait = wait.min(work.next_in.unwrap_or(Duration::MAX));
                 self.start(work, began, lease);
             }
@@ -131,17 +152,19 @@ impl Engine {
         gates_in.map_or(wait, |gate| gate.min(wait))
     }
 
-    /// How long to wait for more results before they are settled, if that is worth it.
+    /// How long to wait for more to settle and to claim, if that is worth it. Where little is going on, nothing waits, nor
+    /// where there is more to do than there is room for.
     fn lingers(&self) -> Option<Duration> {
         let is_urgent = |settlement: &Settlement| settlement.next != Next::Waiting;
-        if self.results.is_empty()
-            || self.results.len() >= BATCH
-            || self.jobs.is_empty()
-            || self.results.iter().any(is_urgent)
-        {
+        if self.results.len() >= BATCH || self.results.iter().any(is_urgent) {
             return None;
         }
-        let waited = self.shared.clock.monotonic().saturating_sub(self.results_since);
+        let since = match self.results.is_empty() || self.jobs.is_empty() {
+            true if self.is_nudged || self.is_behind => return None,
+            true => self.called_at?,
+            false => self.results_since,
+        };
+        let waited = self.shared.clock.monotonic().saturating_sub(since);
         LINGER.checked_sub(waited).filter(|left| !left.is_zero())
     }
 
@@ -204,11 +227,17 @@ impl Engine {
         tokio::select! {
             biased;
             _ = self.stop.changed() => {}
-            Some(errand) = self.errands.recv() => self.start_errand(errand),
+            Some(errand) = self.errands.recv() => {
+                self.start_errand(errand);
+                // They come in crowds, and what follows here costs a call to the store.
+                while let Ok(errand) = self.errands.try_recv() {
+                    self.start_errand(errand);
+                }
+            }
             Some(joined) = self.jobs.join_next(), if !self.jobs.is_empty() && !is_failing => {
                 self.keep(joined.ok().flatten());
             }
-            () = shared.nudge.notified() => {}
+            () = shared.nudge.notified() => self.is_nudged = true,
             () = changed, if self.shared.settings.polls && !is_failing => {}
             () = shared.clock.sleep(wait.min(chores)) => {}
         }
