@@ -69,6 +69,10 @@ pub enum ErrorKind {
     /// could not be remembered.
     #[error("the store did not do its part")]
     Store,
+    /// So many exchanges of this client are under way in this process that the turn of this one has not come. Nothing was
+    /// sent: let the user reload. See [`Limits::exchanges`](crate::poller::Limits::exchanges).
+    #[error("too many exchanges are under way, so this one was not begun")]
+    Busy,
     /// A sealed value cannot be opened: it was altered, or sealed for another purpose, or with a key that the keyring
     /// does not have.
     #[error("the sealed value cannot be opened: it was altered, is not of this kind, or its key is not in the keyring")]
@@ -150,7 +154,11 @@ impl Error {
         let kind_passes = match &self.0.kind {
             // Refused by our own rules, and so it will be the next time.
             ErrorKind::Transport(TransportProblem::Refused) => false,
-            ErrorKind::Transport(_) | ErrorKind::Signer | ErrorKind::Randomness | ErrorKind::Store => true,
+            ErrorKind::Transport(_)
+            | ErrorKind::Signer
+            | ErrorKind::Randomness
+            | ErrorKind::Store
+            | ErrorKind::Busy => true,
             ErrorKind::ErrorResponse(response) => response.is_transient(),
             ErrorKind::Protocol(violation) => violation.is_transient(),
             _ => false,

@@ -28,6 +28,7 @@ impl Error {
             }
             ErrorKind::Signer => "Look after the service or the module that keeps the private key; it is tried again.",
             ErrorKind::Store => "Bring the database back. Nothing is lost meanwhile, and nothing is asked.",
+            ErrorKind::Busy => "Let the user reload. If it happens often, ask the OP why it is slow, or add replicas.",
             ErrorKind::Sealed => {
                 "Give the keyring the key that sealed it, or deploy the release that wrote it. If neither helps, it was \
                  altered."
@@ -203,8 +204,9 @@ mod tests {
             "committee_in_recess",
         ];
         let responses = codes.iter().map(|code| Error::new(ErrorResponse::new(code, None, Some(400))));
-        let others: [Error; 9] = [
+        let others: [Error; 10] = [
             Error::new(ErrorKind::Store),
+            Error::new(ErrorKind::Busy),
             Error::new(ErrorKind::Signer),
             Error::new(ErrorKind::Sealed),
             Error::new(ErrorKind::Randomness),

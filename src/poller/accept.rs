@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{SemaphorePermit, oneshot};
 use tracing::Instrument as _;
 use zeroize::Zeroizing;
 
@@ -20,6 +20,8 @@ use crate::store::{
     Fingerprint, Insertion, NewProcess, Next, Process, ProcessId, Reseal, SealedBody, Settlement, State,
 };
 
+/// How long a user who came back with many others waits for their turn to be exchanged.
+const QUEUE_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a store that is out of reach after an exchange is waited for before the process counts as lost to others.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(600);
 /// How long after the longest exchange it may take to remove the row of one that came to nothing.
@@ -63,8 +65,9 @@ impl Poller {
     /// After an error nothing will be delivered, unless this machine or the store fails before that could be noted;
     /// then [`Outcome::Unknown`](crate::Outcome::Unknown) comes. [`Store`](crate::ErrorKind::Store): the code is
     /// unspent and the user can reload. The same holds where a response is a JWT and the OP's keys are out of reach
-    /// ([`Rule::KeysUnavailable`](crate::Rule::KeysUnavailable)): nothing was stored or sent, so keep the cookie where an
-    /// error [passes](Error::is_transient). Otherwise those of
+    /// ([`Rule::KeysUnavailable`](crate::Rule::KeysUnavailable)), and where so many came back at once that this one's turn
+    /// has not come ([`Busy`](crate::ErrorKind::Busy), see [`Limits::exchanges`](super::Limits::exchanges)): nothing was
+    /// sent, so keep the cookie where an error [passes](Error::is_transient). Otherwise those of
     /// [`Client::authorization_response`](crate::Client::authorization_response), and
     /// [`Misuse::UnknownClient`] for a session of a client that this poller does not have, [`Misuse::ShutDown`] after
     /// [`shutdown`](Self::shutdown), and
@@ -204,12 +207,17 @@ impl Acceptance {
             Begun::Over(existing) => return Ok(Accepted::Ended(existing)),
             Begun::Here(store_clock) => store_clock,
         };
-        if let Some(late) = grant.lateness() {
-            self.exchanged("unsent");
-            self.forget().await;
-            return Err(late);
-        }
-        match client.exchange_unverified(&mut grant).await {
+        let exchanged = {
+            let turn = self.turn().await;
+            let refusal = if turn.is_none() { Some(Error::new(ErrorKind::Busy)) } else { grant.lateness() };
+            if let Some(refusal) = refusal {
+                self.exchanged("unsent");
+                self.forget().await;
+                return Err(refusal);
+            }
+            client.exchange_unverified(&mut grant).await
+        };
+        match exchanged {
             Ok(SignIn::Deferred(pending)) => {
                 self.exchanged("deferred");
                 let pending = self.commit(pending, store_clock).await?;
@@ -239,6 +247,16 @@ impl Acceptance {
                 self.forget().await;
                 Err(error)
             }
+        }
+    }
+
+    /// What lets one exchange be under way, unless it takes too long. The row is there already, so that a second response
+    /// of this session waits for this one instead of taking a turn too.
+    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        tokio::select! {
+            biased;
+            turn = self.tenant.exchanges.acquire() => turn.ok(),
+            () = self.shared.clock.sleep(QUEUE_PATIENCE) => None,
         }
     }
 
@@ -285,7 +303,7 @@ impl Acceptance {
             state: State::Exchanging,
             sessions: sessions.into_iter().map(Fingerprint).collect(),
             lookups: Vec::new(),
-            due_in: client.longest_exchange().saturating_add(COMMIT_PATIENCE),
+            due_in: client.longest_exchange().saturating_add(QUEUE_PATIENCE).saturating_add(COMMIT_PATIENCE),
             ping_in: None,
             interval: Duration::ZERO,
             schedule: String::new(),

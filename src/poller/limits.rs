@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// How many polls of one client may be under way at a time, and how many may begin in a given time. They hold for each
-/// replica: divide what the OP allows by the number of replicas that poll.
+/// How many polls and exchanges of one client may be under way at a time, and how many polls may begin in a given time.
+/// They hold for each replica: divide what the OP allows by the number of replicas.
 ///
 /// ```
 /// use std::time::Duration;
@@ -15,6 +15,7 @@ use std::time::Duration;
 pub struct Limits {
     pub(super) in_flight: usize,
     pub(super) ceiling: Option<Ceiling>,
+    pub(super) exchanges: usize,
 }
 
 /// So many polls in any time of this length.
@@ -25,9 +26,9 @@ pub(super) struct Ceiling {
 }
 
 impl Limits {
-    /// 64 polls under way, and no ceiling.
+    /// 64 polls and 256 exchanges under way, and no ceiling.
     pub fn new() -> Self {
-        Self { in_flight: 64, ceiling: None }
+        Self { in_flight: 64, ceiling: None, exchanges: 256 }
     }
 
     /// How many polls may be under way; at least one.
@@ -42,6 +43,15 @@ impl Limits {
     #[must_use]
     pub fn ceiling(mut self, polls: u32, per: Duration) -> Self {
         self.ceiling = Some(Ceiling { polls: polls.max(1), per });
+        self
+    }
+
+    /// How many exchanges may be under way; at least one. When many users come back at once, the others wait for their
+    /// turn in the order in which they came, for 30 s at most: then
+    /// [`Poller::authorization_response`](super::Poller::authorization_response) says [`Busy`](crate::ErrorKind::Busy).
+    #[must_use]
+    pub fn exchanges(mut self, exchanges: usize) -> Self {
+        self.exchanges = exchanges.max(1);
         self
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use futures_core::future::BoxFuture;
-use tokio::sync::{Notify, broadcast, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, broadcast, mpsc, watch};
 
 use super::event::Event;
 use super::gate::{Gate, Turn};
@@ -57,6 +57,8 @@ pub(super) struct Tenant {
     meter: Mutex<Meter>,
     gate: Mutex<Gate>,
     in_flight: AtomicUsize,
+    /// What exchanges need, one for each. Those who wait for one are served in their order.
+    pub(super) exchanges: Semaphore,
 }
 
 /// One poll under way; it counts until it is dropped.
@@ -66,9 +68,10 @@ impl Tenant {
     pub(super) fn new(client: Client, limits: Limits) -> Self {
         let partition = Partition(client.partition());
         let (meter, gate, in_flight) = (Mutex::default(), Mutex::default(), AtomicUsize::new(0));
+        let exchanges = Semaphore::new(limits.exchanges.min(Semaphore::MAX_PERMITS));
         let measure = Measure::of(&client);
         measure.gate(false);
-        Self { client, partition, measure, limits, meter, gate, in_flight }
+        Self { client, partition, measure, limits, meter, gate, in_flight, exchanges }
     }
 
     /// How many more may begin now, and if that may change by itself, when.

@@ -5,6 +5,7 @@ mod support;
 mod axum;
 mod cancellation;
 mod crashes;
+mod crowds;
 mod delivery;
 mod encryption;
 mod flow;

@@ -1,0 +1,142 @@
+//! Many at once, and one provider that is slow.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use openid_deferred::poller::Limits;
+use openid_deferred::store::MemoryStore;
+use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, RecordedRequest, TestClient, TestClock, TestProvider};
+use openid_deferred::{Accepted, AuthorizationSession, Clock as _, Error, ErrorKind};
+use tokio::task::JoinSet;
+
+use crate::support::{CLIENT_ID, CLIENT_SECRET, SECOND, World, client_of, keyring, poller_of, provider, world_with};
+
+/// So many users come back at the same moment. What each is told, the first first.
+async fn return_together(world: &World, users: usize) -> Vec<Result<Accepted, Error>> {
+    let mut crowd = JoinSet::new();
+    for _ in 0..users {
+        let (query, session) = world.user_returns().await;
+        let poller = world.poller.clone();
+        crowd.spawn(async move { poller.authorization_response(&query, session, "context").await });
+    }
+    let mut told = Vec::new();
+    while let Some(user) = crowd.join_next().await {
+        told.push(user.expect("nobody panics"));
+    }
+    told
+}
+
+#[tokio::test]
+async fn no_more_exchanges_are_under_way_than_was_set() {
+    let limits = Limits::new().exchanges(10);
+    let world = world_with(|op| op, |client| client, |poller| poller.limits(limits)).await;
+    world.op.misbehave(Fault::delay(Endpoint::Exchange, SECOND).always());
+    let told = return_together(&world, 100).await;
+    let ids: BTreeSet<_> = told
+        .into_iter()
+        .map(|told| match told {
+            Ok(Accepted::Deferred(id)) => id.to_string(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(ids.len(), 100);
+    let arrived: Vec<_> = world.op.requests_to(Endpoint::Exchange).iter().map(|request| request.arrived).collect();
+    assert_eq!(arrived.len(), 100);
+    assert!(arrived.windows(11).all(|eleven| eleven[10] - eleven[0] >= SECOND), "{arrived:?}");
+    assert!(arrived[99] - arrived[0] < 12 * SECOND, "the limit is used");
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_user_whose_turn_does_not_come_is_told_to_reload_and_nothing_is_spent() {
+    let limits = Limits::new().exchanges(1);
+    let world = world_with(|op| op, |client| client, |poller| poller.limits(limits)).await;
+    world.op.misbehave(Fault::delay(Endpoint::Exchange, 20 * SECOND).times(2));
+    let (query, session) = world.user_returns().await;
+    let sealed = session.seal(&keyring()).unwrap();
+    let first = return_together(&world, 2);
+    let last = async {
+        // Behind the two others.
+        world.sleep(SECOND).await;
+        world.poller.authorization_response(&query, session, "context").await
+    };
+    let (first, last) = tokio::join!(first, last);
+    assert!(first.iter().all(|told| matches!(told, Ok(Accepted::Deferred(_)))), "{first:?}");
+    let error = last.expect_err("the two others take 40 s");
+    assert_eq!((error.kind(), error.is_transient()), (&ErrorKind::Busy, true));
+    assert_eq!(world.op.requests_to(Endpoint::Exchange).len(), 2);
+
+    // The same cookie once more.
+    world.sleep(20 * SECOND).await;
+    let session = AuthorizationSession::open(&keyring(), &sealed).unwrap();
+    let told = world.poller.authorization_response(&query, session, "context").await;
+    assert!(matches!(told, Ok(Accepted::Deferred(_))), "{told:?}");
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_provider_that_takes_ten_seconds_to_answer_holds_nobody_up_at_another_one() {
+    const PROCESSES: usize = 250;
+    const INTERVAL: Duration = Duration::from_secs(30);
+    let clock = TestClock::automatic();
+    let provider = |host: &str| {
+        let op = provider(&clock).host(host).interval(INTERVAL).decisions(DecisionPolicy::scripted());
+        op.start().expect("a provider in process starts")
+    };
+    let (slow, fast) = (provider("slow.test"), provider("fast.test"));
+    slow.misbehave(Fault::delay(Endpoint::Poll, 10 * SECOND).always());
+    let clients = [&slow, &fast].map(|op| {
+        let redirect_uri = format!("https://rp.test/callback?op={}", op.issuer());
+        op.register(TestClient::secret_basic(CLIENT_ID, CLIENT_SECRET).redirect_uri(&redirect_uri));
+        client_of(op, &clock).redirect_uri(redirect_uri).build().expect("the settings work")
+    });
+    let store = Arc::new(MemoryStore::with_clock(Arc::new(clock.clone())));
+    let builder = poller_of(&store, &clock, 3).client(clients[0].clone()).client(clients[1].clone());
+    let poller = builder.start().await.expect("the poller starts");
+    for (op, client) in [&slow, &fast].into_iter().zip(&clients) {
+        for _ in 0..PROCESSES {
+            let (url, session) = client.authorize().start().await.expect("the request can be made");
+            let accepted = poller.authorization_response(&op.visit(url).query(), session, "context").await;
+            assert!(matches!(accepted, Ok(Accepted::Deferred(_))), "{accepted:?}");
+        }
+    }
+
+    // 64 polls of 10 s each at a time are 192 in an interval, of 250 that are due.
+    let (mut most, end) = (0, clock.monotonic() + 10 * INTERVAL);
+    while clock.monotonic() < end {
+        most = most.max(poller.stats().await.unwrap().iter().map(|client| client.in_flight).max().unwrap_or_default());
+        clock.sleep(SECOND).await;
+    }
+    assert_eq!(most, 64, "what is due beyond it waits in the store");
+    let asked_slow = slow.requests_to(Endpoint::Poll);
+    assert!((1_500..=2_000).contains(&asked_slow.len()), "{}", asked_slow.len());
+    assert_eq!(gaps(&slow, end).len(), PROCESSES, "nobody at the slow one starves");
+    let fast_gaps = gaps(&fast, end);
+    assert_eq!(fast_gaps.len(), PROCESSES);
+    // Jitter adds a tenth.
+    let longest = fast_gaps.values().max().unwrap();
+    assert!(*longest < INTERVAL + INTERVAL / 5, "a user of the fast provider had to wait for {longest:?}");
+    slow.assert_clean();
+    fast.assert_clean();
+}
+
+/// For each process that was polled the longest time without a poll, from the exchange to `end`.
+fn gaps(op: &TestProvider, end: Duration) -> BTreeMap<String, Duration> {
+    let of_exchange = |exchange: &RecordedRequest| {
+        let id = exchange.response_json()["deferred_auth_id"].as_str().expect("it succeeded").to_owned();
+        (id, exchange.arrived)
+    };
+    let mut last: BTreeMap<_, _> = op.requests_to(Endpoint::Exchange).iter().map(of_exchange).collect();
+    let mut longest: BTreeMap<String, Duration> = BTreeMap::new();
+    for poll in op.requests_to(Endpoint::Poll) {
+        let id = poll.parameter("deferred_auth_id").expect("a poll has one");
+        let before = last.insert(id.to_owned(), poll.arrived).expect("it was exchanged");
+        let gap = longest.entry(id.to_owned()).or_default();
+        *gap = (*gap).max(poll.arrived - before);
+    }
+    for (id, gap) in &mut longest {
+        *gap = (*gap).max(end.saturating_sub(last[id]));
+    }
+    longest
+}
