@@ -1,0 +1,56 @@
+//! Many users who come back from the provider at the same moment.
+
+use std::collections::BTreeSet;
+
+use openid_deferred::{Accepted, ErrorKind};
+use tokio::task::JoinSet;
+
+use crate::service::Service;
+use crate::{ALONE, memory};
+
+const USERS: usize = 10_000;
+/// For each of them some 15 kB, while they wait and at the provider, which is in the same process; and as much again for
+/// allocators that take their time to give back.
+const MOST_MEMORY: u64 = 300;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_users_who_come_back_at_once_are_all_taken_and_no_code_is_sent_twice() {
+    let _alone = ALONE.lock().await;
+    let service = Service::start(|poller| poller).await;
+    let mut returns = Vec::new();
+    for _ in 0..USERS {
+        returns.push(service.user_returns().await);
+    }
+    let (ids, grown) = memory::growth_during(async {
+        let mut crowd = JoinSet::new();
+        for (query, cookie) in returns {
+            let (poller, keyring) = (service.poller.clone(), service.keyring.clone());
+            crowd.spawn(async move {
+                loop {
+                    let session = openid_deferred::AuthorizationSession::open(&keyring, &cookie).expect("it is ours");
+                    match poller.authorization_response(&query, session, "context").await {
+                        Ok(Accepted::Deferred(id)) => return id,
+                        // On a slow machine the last ones have to reload.
+                        Err(error) if error.kind() == &ErrorKind::Busy => {}
+                        other => panic!("{other:?}"),
+                    }
+                }
+            });
+        }
+        let mut ids = BTreeSet::new();
+        while let Some(id) = crowd.join_next().await {
+            ids.insert(id.expect("nobody panics").to_string());
+        }
+        ids
+    })
+    .await;
+    println!("{USERS} authorization responses at once: {grown} MiB more memory at the most");
+    assert_eq!(ids.len(), USERS);
+    assert_eq!(service.waiting().await, (USERS as u64, USERS as u64));
+    let exchanged: BTreeSet<_> =
+        service.op.processes().iter().filter_map(|process| process.deferred_auth_id()).collect();
+    assert_eq!(exchanged.len(), USERS);
+    // A code that comes twice is one of the things that the provider would have noted.
+    service.op.assert_clean();
+    assert!(grown < MOST_MEMORY, "{grown} MiB");
+}
