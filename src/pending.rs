@@ -193,10 +193,14 @@ impl PendingAuthentication {
         self.0.schedule.expires_at()
     }
 
-    /// When `Client::poll` is due next, by the wall clock: to ask the OP, or to try again to validate a success response
-    /// that is here already. Called earlier it does nothing.
+    /// When `Client::poll` is due next, by the wall clock: to ask the OP, to try again to validate a success response that
+    /// is here already, or to say that the process is over where its end comes before the next poll. Called earlier it does
+    /// nothing.
     pub fn due_at(&self) -> SystemTime {
-        self.0.schedule.due_at()
+        match self.0.phase {
+            Phase::Waiting => self.0.schedule.acts_at(),
+            Phase::Answered(_) | Phase::Ended => self.0.schedule.due_at(),
+        }
     }
 
     /// Notes that a poll is about to be sent. Seal and store the process after this and before `Client::poll`, and a

@@ -227,6 +227,14 @@ impl Schedule {
         self.not_before.map_or(self.due.wall, |not_before| not_before.wall.max(self.due.wall))
     }
 
+    /// When there is something to do, by the wall clock: a request, or the end where that comes first.
+    pub(crate) fn acts_at(&self) -> SystemTime {
+        let due = self.due_at();
+        let Some(deadline) = self.deadline() else { return due };
+        let ends_first = self.final_poll_answered() && due > saturating_add(deadline, SHORTEST_GAP);
+        if self.late_poll_made || ends_first { deadline } else { due }
+    }
+
     /// What to do now.
     pub(crate) fn step(&mut self, now: Moment) -> Step {
         let remaining = self.until_due(now);
@@ -409,11 +417,14 @@ impl Schedule {
         Some(expires_at.checked_sub(self.final_margin?).unwrap_or(self.exchange_sent_at))
     }
 
-    /// How long until the process counts as expired even if the OP does not say so.
-    fn until_deadline(&self, now: Moment) -> Option<Duration> {
+    /// When the process counts as expired even if the OP does not say so.
+    fn deadline(&self) -> Option<SystemTime> {
         let lifetime = self.expires_in?.saturating_add(DEADLINE_GRACE);
-        let deadline = saturating_add(self.exchange_answered_at, lifetime);
-        Some(deadline.duration_since(now.wall).unwrap_or(Duration::ZERO))
+        Some(saturating_add(self.exchange_answered_at, lifetime))
+    }
+
+    fn until_deadline(&self, now: Moment) -> Option<Duration> {
+        Some(self.deadline()?.duration_since(now.wall).unwrap_or(Duration::ZERO))
     }
 
     fn unconfirmed_end(&self) -> End {

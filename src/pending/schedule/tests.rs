@@ -221,6 +221,26 @@ fn after_the_end_at_most_one_poll_is_made() {
 }
 
 #[test]
+fn a_process_whose_end_comes_before_its_next_poll_acts_at_its_end() {
+    let held = Answer::Error {
+        response: ErrorResponse::new("slow_down", None, Some(400)),
+        retry_after: Some(Duration::from_secs(86_400)),
+    };
+    // The last poll before the end, or the one after it, is answered: come again tomorrow.
+    for last in [95.0, 120.0] {
+        let mut schedule = schedule(Some(10), Some(100));
+        schedule.sending(moment(last));
+        schedule.answered(&held, moment(last), NO_JITTER);
+        assert_eq!(schedule.acts_at(), moment(160.0).wall);
+        assert!(matches!(schedule.step(moment(159.9)), Step::Wait(_)));
+        assert_eq!(schedule.step(moment(160.0)), Step::End(End::Expired { confirmed: false }));
+    }
+    let mut schedule = schedule(Some(10), Some(1_000));
+    let (at, _) = ask(&mut schedule, 0.0, &pending());
+    assert_eq!(schedule.acts_at(), moment(at + 10.0).wall);
+}
+
+#[test]
 fn backoff_does_not_move_the_poll_before_the_end() {
     let mut schedule = schedule(Some(10), Some(1_000));
     let mut at = 0.0;
