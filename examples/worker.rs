@@ -125,7 +125,7 @@ enum Command {
     /// Run only an OP whose users come to an application.
     Op(demo::OpSettings),
     /// Run only a worker.
-    Run(Settings),
+    Run(Box<Settings>),
 }
 
 #[tokio::main]
@@ -133,7 +133,7 @@ async fn main() -> ExitCode {
     let ran = match Arguments::parse().command {
         Command::Demo(settings) => demo::demo(settings).await.context("the demonstration failed"),
         Command::Op(settings) => demo::op(settings).await.context("the OP failed"),
-        Command::Run(settings) => run(settings).await.context("the worker failed"),
+        Command::Run(settings) => run(*settings).await.context("the worker failed"),
     };
     match ran {
         Ok(()) => ExitCode::SUCCESS,

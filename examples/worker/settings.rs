@@ -49,6 +49,10 @@ pub struct Settings {
     /// How long one request to the OP may take, in seconds.
     #[arg(long, default_value_t = 30)]
     timeout: u64,
+    /// A PEM file with the certificate authorities that alone may have issued the OP's certificate. Without it, those of
+    /// this machine may.
+    #[arg(long)]
+    ca_file: Option<PathBuf>,
     /// How soon others get the outcomes that this worker was dealing with when it died, in seconds.
     #[arg(long, default_value_t = 300)]
     pub delivery_lease: u64,
@@ -107,6 +111,12 @@ impl Settings {
             .allow_insecure_loopback();
         if let Ok(secret) = std::env::var(SECRET_VARIABLE) {
             builder = builder.authentication(ClientAuthentication::client_secret_basic(secret));
+        }
+        if let Some(file) = &self.ca_file {
+            let pem = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+            let authorities = reqwest::Certificate::from_pem_bundle(&pem);
+            let authorities = authorities.with_context(|| format!("no certificates in {}", file.display()))?;
+            builder = builder.configure_http(move |http| http.tls_certs_only(authorities.clone()));
         }
         if let Some(address) = self.listen {
             builder = builder.redirect_uri(format!("http://{address}/callback"));

@@ -1,41 +1,53 @@
 //! Real worker processes, killed with SIGKILL at random moments, and databases that are gone for a while. The provider
 //! runs in the test, and its log says what really happened.
 
+mod chance;
 mod outage;
 mod server;
 mod service;
 mod trial;
 mod verdict;
+mod weather;
 
 use std::time::Duration;
 
-use service::StoreOf;
+use service::{Setting, StoreOf};
 use trial::Trial;
 
 /// What `scripts/test` runs. `scripts/soak` asks for more.
-fn trial(name: &'static str, store: StoreOf, workers: usize) -> Trial {
-    let number = |name: &str, usual: u64| {
-        std::env::var(name).map_or(usual, |value| value.parse().unwrap_or_else(|_| panic!("{name} is no number")))
-    };
+fn trial(name: &'static str, setting: Setting, workers: usize) -> Trial {
     Trial {
         name,
-        store,
+        setting,
         workers,
         processes: number("SOAK_PROCESSES", 200) as u32,
         kills: number("SOAK_KILLS", 5) as usize,
         kills_front: number("SOAK_KILLS_FRONT", 0) == 1,
+        trouble_every: None,
         seed: number("SOAK_SEED", 1),
         review: Duration::from_secs(number("SOAK_REVIEW", 14)),
         deadline: Duration::from_secs(number("SOAK_DEADLINE", 90)),
     }
 }
 
+fn number(name: &str, usual: u64) -> u64 {
+    std::env::var(name).map_or(usual, |value| value.parse().unwrap_or_else(|_| panic!("{name} is no number")))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_is_killed_again_and_again_loses_no_outcome_in_sqlite() {
-    trial("SQLite, 1 worker", StoreOf::sqlite(), 1).run().await;
+    trial("SQLite, 1 worker", Setting::plain(StoreOf::sqlite()), 1).run().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_workers_that_are_killed_again_and_again_lose_no_outcome_in_postgresql() {
-    trial("PostgreSQL, 3 workers", StoreOf::postgres(), 3).run().await;
+    trial("PostgreSQL, 3 workers", Setting::plain(StoreOf::postgres()), 3).run().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_in_a_storm_lose_no_outcome_that_the_provider_still_has() {
+    let interval = Duration::from_secs(number("SOAK_INTERVAL", 1));
+    let setting = Setting { store: StoreOf::postgres(), https: true, interval };
+    let trouble_every = Some(Duration::from_millis(number("SOAK_TROUBLE_MS", 300)));
+    Trial { trouble_every, ..trial("PostgreSQL, 3 workers, TLS, faults", setting, 3) }.run().await;
 }

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use url::Url;
 
 use crate::server::{Server, Stop};
-use crate::service::{MOMENT, Service, StoreOf, database_url};
+use crate::service::{MOMENT, Service, Setting, StoreOf, database_url};
 
 const USERS: u32 = 20;
 /// Some intervals, and longer than `SqliteStore` waits for a lock.
@@ -59,7 +59,7 @@ async fn while_postgresql_is_down(stop: Stop) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_is_told_to_stop_leaves_everything_in_order_for_the_next_one() {
-    let service = Service::start(StoreOf::sqlite()).await;
+    let service = Service::start(Setting::plain(StoreOf::sqlite())).await;
     let worker = service.worker();
     let mut processes = Vec::new();
     for user in 0..USERS {
@@ -83,7 +83,7 @@ async fn a_worker_that_is_told_to_stop_leaves_everything_in_order_for_the_next_o
 /// outcome: one whose success is on its way to the worker when the store goes, those who were decided meanwhile, those
 /// decided afterwards, and one who came back meanwhile.
 async fn outage<T>(store: StoreOf, take_away: impl FnOnce(&Service) -> T) {
-    let service = Service::start(store).await;
+    let service = Service::start(Setting::plain(store)).await;
     let _worker = service.worker();
     let mut processes = Vec::new();
     for user in 0..USERS {

@@ -5,14 +5,15 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use openid_deferred::store::{PostgresStore, SqliteStore, Store};
-use openid_deferred::testing::{DecisionPolicy, TestClient, TestProcess, TestProvider, TestUser};
+use openid_deferred::testing::{DecisionPolicy, NoncePolicy, TestClient, TestProcess, TestProvider, TestUser};
 use openid_deferred::{Clock as _, SystemClock};
 use serde_json::Value;
 use tempfile::TempDir;
+use url::Url;
 
 const CLIENT_SECRET: &str = "the secret of a worker that dies a lot";
 
@@ -21,6 +22,8 @@ const TIMEOUT: &str = "3";
 /// So soon outcomes come again that a dead worker held.
 const DELIVERY_LEASE: &str = "3";
 pub const MOMENT: Duration = Duration::from_millis(20);
+/// The file with the certificate of whoever vouches for the provider.
+const AUTHORITY: &str = "authority.pem";
 
 /// Which store the workers share.
 pub enum StoreOf {
@@ -46,6 +49,22 @@ impl StoreOf {
     }
 }
 
+/// What the service is made of.
+pub struct Setting {
+    pub store: StoreOf,
+    /// Whether the provider is reached over TLS, and so over HTTP/2. It asks for DPoP nonces then, too.
+    pub https: bool,
+    /// How often the provider lets itself be asked.
+    pub interval: Duration,
+}
+
+impl Setting {
+    /// Plain HTTP, and a second between polls.
+    pub fn plain(store: StoreOf) -> Self {
+        Self { store, https: false, interval: Duration::from_secs(1) }
+    }
+}
+
 pub fn database_url() -> String {
     std::env::var("DATABASE_URL").expect(
         "the tests of PostgreSQL need DATABASE_URL: run scripts/test, or scripts/postgres run cargo test --all-features",
@@ -61,12 +80,22 @@ pub struct Service {
     browser: reqwest::Client,
     /// One user at a time is at the OP, so that their process can be told.
     turnstile: Mutex<()>,
-    processes: Mutex<BTreeMap<u32, TestProcess>>,
+    visits: Mutex<BTreeMap<u32, Visit>>,
     front: Mutex<Worker>,
 }
 
+/// A user who has been at the provider and came back.
+#[derive(Clone)]
+pub struct Visit {
+    /// The provider's side of it.
+    pub process: TestProcess,
+    pub deferred_code: String,
+    /// What the application said to them.
+    pub status: u16,
+}
+
 impl Service {
-    pub async fn start(store: StoreOf) -> Arc<Self> {
+    pub async fn start(Setting { store, https, interval }: Setting) -> Arc<Self> {
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
         let app = free.local_addr().expect("it is bound");
         drop(free);
@@ -74,13 +103,13 @@ impl Service {
             .redirect_uri(&format!("http://{app}/callback"))
             .notification_endpoint(&format!("http://{app}/ping"))
             .signing_algorithm("ES256");
-        let op = TestProvider::builder()
-            .client(client)
-            .interval(Duration::from_secs(1))
-            .decisions(DecisionPolicy::scripted())
-            .start()
-            .expect("the provider starts");
+        let op = TestProvider::builder().client(client).interval(interval).decisions(DecisionPolicy::scripted());
+        let op = if https { op.https().dpop_nonces(NoncePolicy::Required) } else { op };
+        let op = op.start().expect("the provider starts");
         let folder = tempfile::tempdir().expect("a folder");
+        if let Some(authority) = op.ca_certificate_pem() {
+            std::fs::write(folder.path().join(AUTHORITY), authority).expect("the folder takes it");
+        }
         let browser = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
         let mut front = command(&op, &folder, &store);
         front.args(["--listen", &app.to_string(), "--serve-only"]);
@@ -92,7 +121,7 @@ impl Service {
             store,
             browser: browser.build().expect("a browser"),
             turnstile: Mutex::default(),
-            processes: Mutex::default(),
+            visits: Mutex::default(),
         })
     }
 
@@ -101,9 +130,9 @@ impl Service {
         Worker::start(command(&self.op, &self.folder, &self.store))
     }
 
-    /// Kills the replica that takes users, whatever it is doing for them.
-    pub fn kill_front(&self) {
-        self.front.lock().unwrap().kill_and_start_again();
+    /// The replica that takes users.
+    pub fn front(&self) -> MutexGuard<'_, Worker> {
+        self.front.lock().unwrap()
     }
 
     /// The test's own view of the store.
@@ -123,8 +152,15 @@ impl Service {
         self.folder.path().join("pending.db")
     }
 
-    /// A user goes to the OP and comes back, and reloads until somebody is there to take them.
+    /// A user goes to the OP and comes back, and reloads until somebody is there to take them, and does.
     pub async fn sign_in(&self, user: u32) -> TestProcess {
+        let visit = self.visit(user).await;
+        assert_eq!(visit.status, 202, "user {user} came back");
+        visit.process
+    }
+
+    /// The same, for users who may be told that they have to start again.
+    pub async fn visit(&self, user: u32) -> Visit {
         let start = self.load(&format!("http://{}/start/{user}", self.app), "").await;
         let header = |name| start.headers().get(name).and_then(|value| value.to_str().ok()).expect("a redirect");
         let (url, cookie) = (header("location"), header("set-cookie"));
@@ -134,9 +170,11 @@ impl Service {
             (self.op.visit(url).url(), self.op.last_process())
         };
         let page = self.load(&back, cookie.split(';').next().unwrap_or_default()).await;
-        assert_eq!(page.status(), 202, "user {user} came back: {:?}", page.text().await);
-        self.processes.lock().unwrap().insert(user, process.clone());
-        process
+        let url = Url::parse(&back).expect("the provider sends browsers to URLs");
+        let code = url.query_pairs().find(|(name, _)| name == "deferred_code").expect("the user did their part").1;
+        let visit = Visit { process, deferred_code: code.into_owned(), status: page.status().as_u16() };
+        self.visits.lock().unwrap().insert(user, visit.clone());
+        visit
     }
 
     async fn load(&self, url: &str, cookie: &str) -> reqwest::Response {
@@ -157,9 +195,9 @@ impl Service {
         answer.expect("somebody is there").status().as_u16()
     }
 
-    /// The OP's side of each user's process.
-    pub fn processes(&self) -> BTreeMap<u32, TestProcess> {
-        self.processes.lock().unwrap().clone()
+    /// Every user who has come back so far.
+    pub fn visits(&self) -> MutexGuard<'_, BTreeMap<u32, Visit>> {
+        self.visits.lock().unwrap()
     }
 
     /// The lines that the workers have written.
@@ -185,6 +223,9 @@ fn command(op: &TestProvider, folder: &TempDir, store: &StoreOf) -> Command {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::inherit());
+    if op.ca_certificate_pem().is_some() {
+        command.args(["--ca-file", &file(AUTHORITY)]);
+    }
     match store {
         StoreOf::Sqlite => command.args(["--store", &file("pending.db")]),
         StoreOf::Postgres { url, schema } => command.args(["--store", url, "--schema", schema]),
@@ -204,16 +245,18 @@ impl Worker {
         Self { command, child }
     }
 
-    /// SIGKILL, and the next one is started at once.
-    pub fn kill_and_start_again(&mut self) {
+    /// SIGKILL.
+    pub fn kill(&mut self) {
         assert_eq!(self.child.try_wait().expect("it can be asked"), None, "a worker ended by itself");
         self.child.kill().expect("it can be killed");
         self.child.wait().expect("it has ended");
+    }
+
+    /// After it was killed.
+    pub fn start_again(&mut self) {
         self.child = self.command.spawn().expect("the worker starts");
     }
-}
 
-impl Worker {
     /// SIGTERM, as a service manager sends it. Gives whether the worker said that all is well.
     pub async fn stop(mut self) -> bool {
         let kill = format!("kill -TERM {}", self.child.id());

@@ -1,28 +1,32 @@
 //! Many processes, few workers, and somebody with SIGKILL.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use openid_deferred::testing::{SeededRandom, TestProcess};
-use openid_deferred::{Clock as _, Random as _, SystemClock};
+use openid_deferred::testing::TestProcess;
+use openid_deferred::{Clock as _, SystemClock};
 use tokio::task::JoinSet;
 
-use crate::service::{MOMENT, Service, StoreOf, Worker};
+use crate::chance::Chance;
+use crate::service::{MOMENT, Service, Setting, Worker};
 use crate::verdict::{Decision, Verdict};
+use crate::weather::Weather;
 
 /// So many users are on their way at a time.
 const CROWD: u32 = 8;
 
 pub struct Trial {
     pub name: &'static str,
-    pub store: StoreOf,
+    pub setting: Setting,
     pub workers: usize,
     pub processes: u32,
     pub kills: usize,
     /// Whether the replica that takes users dies as well. Exchanges that die with it are given up by the others after
     /// more than ten minutes, so it takes at least as long.
     pub kills_front: bool,
+    /// How often something else goes wrong, if anything does.
+    pub trouble_every: Option<Duration>,
     pub seed: u64,
     /// How long a reviewer takes at the longest; for as long workers are killed.
     pub review: Duration,
@@ -33,13 +37,20 @@ impl Trial {
     /// Runs it, and judges what has come out by what the provider knows.
     pub async fn run(self) {
         let began = SystemClock.monotonic();
-        let service = Service::start(self.store).await;
-        let random = SeededRandom::new(self.seed);
+        let service = Service::start(self.setting).await;
+        let chance = Chance::new(self.seed);
         let workers: Vec<_> = (0..self.workers).map(|_| service.worker()).collect();
-        let pause = self.review / self.kills as u32;
-        let mut killer =
-            Killer { workers, front: self.kills_front, left: self.kills, pause, next: None, deaths: Vec::new() };
-        let mut reviewers = Reviewers { longest: self.review, plans: BTreeMap::new() };
+        let mut killer = Killer {
+            workers,
+            front: self.kills_front,
+            left: self.kills,
+            pause: self.review / self.kills as u32,
+            next: None,
+            down: BTreeSet::new(),
+            deaths: Vec::new(),
+        };
+        let mut weather = self.trouble_every.map(|pause| Weather::every(pause, self.review));
+        let mut reviewers = Reviewers { longest: self.review, decisions: BTreeMap::new(), plans: BTreeSet::new() };
         let mut users = crowd(&service, self.processes);
         let store = service.open_store().await;
         let mut looked = Duration::ZERO;
@@ -48,21 +59,29 @@ impl Trial {
             while let Some(user) = users.try_join_next() {
                 user.expect("every user is taken back");
             }
-            reviewers.work(&service, &random, now);
-            killer.work(&service, &random, now);
+            reviewers.work(&service, &chance, now);
+            killer.work(&service, &chance, now);
+            if killer.left == 0 {
+                // Towards the end there are too few polls for all trouble to strike.
+                weather = None;
+                service.op.behave();
+            }
+            if let Some(weather) = &mut weather {
+                weather.work(&service.op, &chance, now);
+            }
             if now - looked > Duration::from_millis(250) {
                 looked = now;
                 let states: Vec<_> =
                     store.stats().await.map(|all| all.into_iter().map(|one| one.states).collect()).unwrap_or_default();
-                if killer.left == 0 && states == [[0, 0, 0, 0, u64::from(self.processes)]] {
+                let is_over = states.iter().all(|states| matches!(states, [0, 0, 0, 0, _]));
+                if killer.is_done() && users.is_empty() && reviewers.are_done() && !states.is_empty() && is_over {
                     break;
                 }
                 assert!(now - began < self.deadline, "{}: {states:?} after {:?}", self.name, self.deadline);
             }
             SystemClock.sleep(MOMENT).await;
         }
-        let decisions = reviewers.plans.into_iter().map(|(user, plan)| (user, plan.decision)).collect();
-        let verdict = Verdict::of(&service, &decisions, &killer.deaths);
+        let verdict = Verdict::of(&service, &reviewers.decisions, &killer.deaths);
         let took = SystemClock.monotonic() - began;
         eprintln!("| {} | {} | {} | {verdict} | {} s |", self.name, self.processes, self.kills, took.as_secs());
     }
@@ -75,7 +94,7 @@ fn crowd(service: &Arc<Service>, users: u32) -> JoinSet<()> {
         let service = service.clone();
         crowd.spawn(async move {
             for user in (first..users).step_by(CROWD as usize) {
-                service.sign_in(user).await;
+                service.visit(user).await;
             }
         });
     }
@@ -85,25 +104,30 @@ fn crowd(service: &Arc<Service>, users: u32) -> JoinSet<()> {
 /// Decides over each process some time after it began.
 struct Reviewers {
     longest: Duration,
-    plans: BTreeMap<u32, Plan>,
-}
-
-struct Plan {
-    at: Option<Duration>,
-    decision: Decision,
+    decisions: BTreeMap<u32, Decision>,
+    plans: BTreeSet<(Duration, u32)>,
 }
 
 impl Reviewers {
-    fn work(&mut self, service: &Service, random: &SeededRandom, now: Duration) {
-        for (user, process) in service.processes() {
-            let plan = self.plans.entry(user).or_insert_with(|| Plan {
-                at: Some(now + share(random, self.longest)),
-                decision: Decision::for_user(user),
-            });
-            if plan.at.take_if(|at| now >= *at).is_some() {
-                carry_out(plan.decision, &process);
+    fn work(&mut self, service: &Service, chance: &Chance, now: Duration) {
+        let visits = service.visits();
+        if visits.len() > self.decisions.len() {
+            for user in visits.keys().filter(|user| !self.decisions.contains_key(user)) {
+                self.plans.insert((now + chance.share(self.longest), *user));
             }
+            self.decisions.extend(visits.keys().map(|user| (*user, Decision::for_user(*user))));
         }
+        let mut due = Vec::new();
+        while let Some((_, user)) = self.plans.first().copied().filter(|(at, _)| *at <= now) {
+            self.plans.pop_first();
+            due.push((self.decisions[&user], visits[&user].process.clone()));
+        }
+        drop(visits);
+        due.iter().for_each(|(decision, process)| carry_out(*decision, process));
+    }
+
+    fn are_done(&self) -> bool {
+        self.plans.is_empty()
     }
 }
 
@@ -121,31 +145,44 @@ struct Killer {
     left: usize,
     pause: Duration,
     next: Option<Duration>,
+    /// Which workers are dead, and when each is started again.
+    down: BTreeSet<(Duration, usize)>,
     deaths: Vec<Duration>,
 }
 
 impl Killer {
-    /// Kills one of the workers, at a random moment of each of as many equal stretches of time as there are kills.
-    fn work(&mut self, service: &Service, random: &SeededRandom, now: Duration) {
-        let next = *self.next.get_or_insert_with(|| now + share(random, self.pause * 2));
+    /// Kills one of the workers, at a random moment of each of as many equal stretches of time as there are kills, and
+    /// starts it again a while later.
+    fn work(&mut self, service: &Service, chance: &Chance, now: Duration) {
+        while let Some((_, which)) = self.down.first().copied().filter(|(at, _)| *at <= now) {
+            self.down.pop_first();
+            self.workers[which].start_again();
+        }
+        let next = *self.next.get_or_insert_with(|| now + chance.share(self.pause * 2));
         if self.left == 0 || now < next {
             return;
         }
-        let victims = self.workers.len() + usize::from(self.front);
-        let which = share(random, Duration::from_secs(victims as u64)).as_secs() as usize;
+        let which = chance.below(self.workers.len() + usize::from(self.front));
         match self.workers.get_mut(which) {
-            Some(worker) => worker.kill_and_start_again(),
-            None => service.kill_front(),
+            // It is dead already.
+            Some(_) if self.down.iter().any(|(_, dead)| *dead == which) => return,
+            Some(worker) => {
+                worker.kill();
+                self.down.insert((now + chance.share(self.pause), which));
+            }
+            // Users see nobody else, so that this one comes back at once.
+            None => {
+                let mut front = service.front();
+                front.kill();
+                front.start_again();
+            }
         }
         self.deaths.push(SystemClock.monotonic());
         self.left -= 1;
         self.next = None;
     }
-}
 
-/// A random part of it.
-fn share(random: &SeededRandom, of: Duration) -> Duration {
-    let mut bytes = [0; 2];
-    random.fill(&mut bytes).expect("it is seeded");
-    of.mul_f64(f64::from(u16::from_be_bytes(bytes)) / 65_536.0)
+    fn is_done(&self) -> bool {
+        self.left == 0 && self.down.is_empty()
+    }
 }

@@ -1,13 +1,14 @@
 //! What came out, judged by what the provider knows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use openid_deferred::testing::{Endpoint, RecordedRequest, RequestRule, TestProcess};
+use openid_deferred::testing::{Endpoint, RecordedRequest, RequestRule};
 use serde_json::Value;
 
-use crate::service::Service;
+use crate::service::{Service, Visit};
+use crate::weather::{DELAY, breaks_connections, is_delayed, is_spoilt};
 
 /// What the reviewer of a process decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,26 +43,38 @@ impl Verdict {
     /// If anything was lost, made up, told in two ways or asked too early.
     pub fn of(service: &Service, decisions: &BTreeMap<u32, Decision>, deaths: &[Duration]) -> Self {
         let mut verdict = Self::default();
-        let mut histories: BTreeMap<String, History<'_>> = BTreeMap::new();
-        for exchange in service.op.requests_to(Endpoint::Exchange) {
-            let answer = exchange.response_json();
-            let id = answer["deferred_auth_id"].as_str().expect("exchanges succeed").to_owned();
-            histories.insert(id, History { exchanged: exchange.arrived, polls: Vec::new(), deaths });
+        let requests = service.op.requests();
+        let breaks: Vec<_> = requests.iter().filter(|one| breaks_connections(one)).map(|one| one.arrived).collect();
+        let mut exchanges: BTreeMap<String, Vec<RecordedRequest>> = BTreeMap::new();
+        let mut polls: BTreeMap<String, Vec<RecordedRequest>> = BTreeMap::new();
+        for request in requests {
+            let (of_kind, name) = match request.endpoint {
+                Endpoint::Exchange => (&mut exchanges, "deferred_code"),
+                Endpoint::Poll => (&mut polls, "deferred_auth_id"),
+                _ => continue,
+            };
+            let name = request.parameter(name).expect("it has one").to_owned();
+            of_kind.entry(name).or_default().push(request);
         }
-        for poll in service.op.requests_to(Endpoint::Poll) {
-            verdict.polls += 1;
-            let id = poll.parameter("deferred_auth_id").expect("a poll has one");
-            histories.get_mut(id).expect("it was exchanged").polls.push(poll);
-        }
+        verdict.polls = polls.values().map(Vec::len).sum();
         let outcomes = verdict.delivered(&service.lines());
-        for (user, process) in service.processes() {
-            let outcome = outcomes.get(&user).unwrap_or_else(|| panic!("user {user} has no outcome"));
-            let history = process.deferred_auth_id().and_then(|id| histories.get(&id));
-            let is_right = is_right(decisions[&user], outcome, &process, history);
-            assert!(is_right, "user {user}: {outcome} for {:?} after {history:?}", decisions[&user]);
-            *verdict.outcomes.entry(outcome["outcome"].to_string()).or_default() += 1;
+        let mut histories = Vec::new();
+        for (user, visit) in service.visits().iter() {
+            let exchanges = exchanges.remove(&visit.deferred_code).unwrap_or_default();
+            let id = visit.process.deferred_auth_id();
+            let polls = id.and_then(|id| polls.remove(&id)).unwrap_or_default();
+            let history = History { exchanges, polls, deaths, breaks: &breaks };
+            let outcome = outcomes.get(user).map_or("none", |line| line["outcome"].as_str().expect("it is text"));
+            let detail = outcomes.get(user).map_or(&Value::Null, |line| &line["detail"]);
+            let is_right = is_right(decisions[user], outcome, visit, &history)
+                && (outcome != "approved" || *detail == format!("user-{user}"));
+            let decision = decisions[user];
+            assert!(is_right, "user {user}, {}: {outcome} ({detail}) for {decision:?} after {history:?}", visit.status);
+            *verdict.outcomes.entry(outcome.to_owned()).or_default() += 1;
+            histories.push(history);
         }
-        assert_eq!(outcomes.len(), decisions.len());
+        assert_eq!(polls.len() + exchanges.len(), 0, "somebody asked about processes that nobody began");
+        assert!(outcomes.keys().all(|user| decisions.contains_key(user)), "an outcome is nobody's");
         verdict.look_at_violations(service, &histories);
         verdict
     }
@@ -81,66 +94,103 @@ impl Verdict {
         outcomes
     }
 
-    /// A poll whose answer died with its worker has to be made once more. Nothing else is forgiven: not one poll came
-    /// early, and no two at the same time.
-    fn look_at_violations(&mut self, service: &Service, histories: &BTreeMap<String, History<'_>>) {
+    /// A poll whose answer did not arrive has to be made once more. Nothing else is forgiven: not one poll came early, and
+    /// no two at the same time.
+    fn look_at_violations(&mut self, service: &Service, histories: &[History<'_>]) {
+        let mut forgiven = BTreeSet::new();
+        for history in histories {
+            let lost = (1..history.polls.len()).filter(|index| !history.has_answered(index - 1));
+            forgiven.extend(lost.map(|index| history.polls[index].number));
+        }
         for violation in service.op.violations() {
-            let is_forgiven = violation.rule == RequestRule::PolledAfterEnd
-                && histories.values().any(|history| history.is_after_a_death(violation.request));
+            let is_forgiven = violation.rule == RequestRule::PolledAfterEnd && forgiven.contains(&violation.request);
             assert!(is_forgiven, "{violation}");
             self.asked_after_the_end += 1;
         }
     }
 }
 
-/// What the provider saw of one process, and when workers died.
+/// How long an answer may be on its way when its connection breaks.
+const ON_ITS_WAY: Duration = Duration::from_millis(500);
+/// How long after the request that was to break a connection it may break.
+const BREAKING: Duration = Duration::from_millis(100);
+
+/// So long after it was given up a request may still reach the provider: what it says meanwhile proves nothing.
+const LONGEST_HELD: Duration = Duration::from_secs(300);
+
+/// What the provider saw of one process, and when workers died and connections broke.
 struct History<'a> {
-    exchanged: Duration,
+    exchanges: Vec<RecordedRequest>,
     polls: Vec<RecordedRequest>,
     deaths: &'a [Duration],
+    breaks: &'a [Duration],
 }
 
 impl History<'_> {
-    /// Whether a worker has died between the poll of this number and the one before it.
-    fn is_after_a_death(&self, number: usize) -> bool {
-        let pair = self.polls.windows(2).find(|pair| pair[1].number == number);
-        pair.is_some_and(|pair| self.has_death(pair[0].arrived, pair[1].arrived))
+    /// Whether the answer to this poll came to somebody who lived to store it, for certain.
+    fn has_answered(&self, poll: usize) -> bool {
+        let next = self.polls.get(poll + 1).map_or(Duration::MAX, |next| next.arrived);
+        self.has_arrived(&self.polls[poll], next)
     }
 
-    /// Whether the success went out, and whoever should have taken it died.
-    fn has_lost_success(&self) -> bool {
-        let success = self.polls.iter().position(|poll| poll.status == Some(200));
-        success.and_then(|success| self.polls.get(success + 1)).is_some_and(|next| self.is_after_a_death(next.number))
+    fn has_arrived(&self, request: &RecordedRequest, next: Duration) -> bool {
+        let sent = request.arrived + if is_delayed(request) { DELAY } else { Duration::ZERO };
+        !is_spoilt(request)
+            && !happened(self.deaths, request.arrived, next)
+            && !happened(self.breaks, request.arrived.saturating_sub(BREAKING), sent + ON_ITS_WAY)
     }
 
-    /// Whether a worker has died while this process was waiting, so that an answer may have died with it.
+    /// Whether an answer was lost that may have been the success: none that came long enough after it said for certain
+    /// that the process goes on.
     fn may_have_lost_an_answer(&self) -> bool {
-        self.polls.last().is_some_and(|last| self.has_death(self.exchanged, last.arrived))
+        let goes_on = |poll: &RecordedRequest| {
+            poll.error().is_some_and(|error| matches!(error.as_str(), "authorization_pending" | "slow_down"))
+        };
+        let certain = |poll: &usize| self.has_answered(*poll);
+        let last = (0..self.polls.len()).rev().find(|poll| certain(poll) && goes_on(&self.polls[*poll]));
+        let cleared = last.and_then(|last| self.polls[last].arrived.checked_sub(LONGEST_HELD)).unwrap_or_default();
+        (0..self.polls.len()).any(|poll| self.polls[poll].arrived >= cleared && !certain(&poll))
     }
 
-    fn has_death(&self, after: Duration, before: Duration) -> bool {
-        self.deaths.iter().any(|death| (after..before).contains(death))
+    /// Whether the success went out, and did not arrive for certain.
+    fn may_have_lost_the_success(&self, visit: &Visit) -> bool {
+        let arrived = (0..self.polls.len()).any(|poll| self.polls[poll].status == Some(200) && self.has_answered(poll));
+        visit.process.is_redeemed() && !arrived && self.may_have_lost_an_answer()
     }
+
+    /// Whether the exchange died with the replica that made it or was spoilt, before or after the provider got it.
+    fn may_have_lost_the_exchange(&self) -> bool {
+        self.polls.is_empty() && self.exchanges.last().is_none_or(|last| !self.has_arrived(last, Duration::MAX))
+    }
+}
+
+/// Whether one of these times, which are in order, lies between the two.
+fn happened(times: &[Duration], after: Duration, before: Duration) -> bool {
+    times.get(times.partition_point(|time| *time < after)).is_some_and(|time| *time < before)
 }
 
 impl fmt::Debug for History<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let polls: Vec<_> = self.polls.iter().map(|poll| (poll.arrived, poll.status, poll.error())).collect();
-        write!(formatter, "the exchange at {:?}, polls {polls:?} and deaths at {:?}", self.exchanged, self.deaths)
+        let list = |requests: &[RecordedRequest]| -> Vec<_> {
+            requests.iter().map(|one| (one.arrived, one.status, one.error(), one.fault.clone())).collect()
+        };
+        let (exchanges, polls) = (list(&self.exchanges), list(&self.polls));
+        write!(formatter, "exchanges {exchanges:?}, polls {polls:?}, deaths at {:?}", self.deaths)?;
+        write!(formatter, " and broken connections at {:?}", self.breaks)
     }
 }
 
-fn is_right(decision: Decision, outcome: &Value, process: &TestProcess, history: Option<&History<'_>>) -> bool {
-    let user = outcome["context"].as_str().unwrap_or_default();
-    match (decision, outcome["outcome"].as_str().unwrap_or_default()) {
-        (Decision::Approve, "approved") => process.is_redeemed() && outcome["detail"] == format!("user-{user}"),
-        (Decision::Deny, "denied") | (Decision::Expire, "expired") => !process.is_redeemed(),
-        // The exchange died with the replica that made it, before or after the provider got it.
-        (_, "unknown") if history.is_none_or(|history| history.polls.is_empty()) => !process.is_redeemed(),
+fn is_right(decision: Decision, outcome: &str, visit: &Visit, history: &History<'_>) -> bool {
+    match (decision, outcome) {
+        (Decision::Approve, "approved") => visit.process.is_redeemed(),
+        (Decision::Deny, "denied") | (Decision::Expire, "expired") => !visit.process.is_redeemed(),
+        // The user was told that nothing comes, because the exchange had failed.
+        (_, "none") => visit.status != 202 && history.may_have_lost_the_exchange(),
+        (_, "unknown") if history.polls.is_empty() => history.may_have_lost_the_exchange(),
         // The provider sent the success, nobody lived to take it, and the provider gives it once only.
-        (Decision::Approve, "unknown") => history.is_some_and(History::has_lost_success),
-        // Time ran out, and an earlier poll had died with its worker: its answer may have been the success.
-        (Decision::Expire, "unknown") => history.is_some_and(History::may_have_lost_an_answer),
+        (Decision::Approve, "unknown") => history.may_have_lost_the_success(visit),
+        // Time ran out, and the answer to an earlier poll was lost: it may have been the success.
+        (Decision::Expire, "unknown") => history.may_have_lost_an_answer(),
         _ => false,
     }
 }
@@ -148,8 +198,8 @@ fn is_right(decision: Decision, outcome: &Value, process: &TestProcess, history:
 /// The cells of the table in `docs/reliability.md`.
 impl fmt::Display for Verdict {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = |name: &str| self.outcomes.get(&format!("\"{name}\"")).copied().unwrap_or_default();
-        for name in ["approved", "denied", "expired", "unknown"] {
+        let count = |name: &str| self.outcomes.get(name).copied().unwrap_or_default();
+        for name in ["approved", "denied", "expired", "unknown", "none"] {
             write!(formatter, "{} | ", count(name))?;
         }
         write!(formatter, "{} | {} | {}", self.repeated, self.asked_after_the_end, self.polls)

@@ -1,0 +1,90 @@
+//! What goes wrong on the way to a provider, and there.
+
+use std::time::Duration;
+
+use openid_deferred::testing::{Endpoint, Fault, RecordedRequest, TestProvider};
+
+use crate::chance::Chance;
+
+/// So many polls meet a proxy that has nobody behind it, when there is one.
+const STORM: usize = 100;
+/// Shorter than workers wait for an answer, and longer than most others take.
+pub const DELAY: Duration = Duration::from_secs(1);
+
+/// Something else every now and then.
+pub struct Weather {
+    pause: Duration,
+    next: Duration,
+    kinds: usize,
+}
+
+impl Weather {
+    /// Something happens about as often. For a trial that has `time`, it may be trouble that takes minutes to get over.
+    pub fn every(pause: Duration, time: Duration) -> Self {
+        let kinds = if time > Duration::from_secs(300) { KINDS } else { QUICK_KINDS };
+        Self { pause, next: Duration::ZERO, kinds }
+    }
+
+    pub fn work(&mut self, op: &TestProvider, chance: &Chance, now: Duration) {
+        if self.next <= now {
+            self.next = now + self.pause / 2 + chance.share(self.pause);
+            trouble(op, chance.below(self.kinds));
+        }
+    }
+}
+
+const KINDS: usize = 24;
+/// Without those that have to do with keys: these are not fetched again at once.
+const QUICK_KINDS: usize = 22;
+
+fn trouble(op: &TestProvider, kind: usize) {
+    use Endpoint::{Exchange, Keys, Poll, Token};
+    op.misbehave(match kind {
+        // A proxy or a provider that is out of order, before or after the work is done.
+        0 => Fault::status(Poll, 503).header("Retry-After", "2"),
+        1 => Fault::status(Poll, 502),
+        2 => Fault::status(Poll, 502).after_processing(),
+        3 => Fault::error_with_status(Poll, 500, "server_error"),
+        4 => Fault::response(Poll, 429, "application/json", "{}").header("Retry-After", "3"),
+        5 => Fault::response(Poll, 200, "text/html", "<h1>Please sign in to this network</h1>"),
+        6 => Fault::status(Poll, 503).times(STORM),
+        // A wire that breaks. Over HTTP/2 everything else on it breaks too.
+        7 => Fault::reset(Poll),
+        8 => Fault::reset(Poll).after_processing(),
+        9 => Fault::reset(Poll).after_success(),
+        10 => Fault::cut_body(Poll),
+        11 => Fault::cut_body(Poll).after_success(),
+        12 => Fault::status(Poll, 504).after_success(),
+        // Answers that take too long, or long.
+        13 => Fault::stall(Poll),
+        14 => Fault::stall(Poll).after_success(),
+        15 => Fault::delay(Poll, DELAY),
+        16 => Fault::delay(Poll, DELAY).after_success(),
+        // Codes that are spent for nothing.
+        17 => Fault::reset(Exchange),
+        18 => Fault::cut_body(Exchange),
+        19 => Fault::status(Exchange, 503),
+        // What a provider may do at any time.
+        20 => Fault::forget_nonces(Token),
+        21 => return op.rotate_nonces(),
+        22 => return op.rotate_keys(true),
+        23 => Fault::status(Keys, 503).times(3),
+        kind => unreachable!("there are {KINDS} kinds of trouble, not {kind}"),
+    });
+}
+
+/// Whether what a provider answered came to the client, as far as the provider had been told to do anything about it.
+pub fn is_spoilt(request: &RecordedRequest) -> bool {
+    let faults = request.fault.as_deref().unwrap_or_default();
+    !faults.split(", ").all(|name| matches!(name, "" | "delay" | "nonces forgotten"))
+}
+
+/// Whether this request's connection was broken, and with it all others on it.
+pub fn breaks_connections(request: &RecordedRequest) -> bool {
+    request.fault.as_deref().is_some_and(|faults| faults.split(", ").any(|name| name == "reset"))
+}
+
+/// Whether the answer was held back for [`DELAY`].
+pub fn is_delayed(request: &RecordedRequest) -> bool {
+    request.fault.as_deref().is_some_and(|faults| faults.split(", ").any(|name| name == "delay"))
+}
