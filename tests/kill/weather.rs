@@ -15,30 +15,37 @@ pub const DELAY: Duration = Duration::from_secs(1);
 pub struct Weather {
     pause: Duration,
     next: Duration,
-    kinds: usize,
+    /// How often the keys change or are out of reach, and when that happens next.
+    keys: Option<(Duration, Duration)>,
 }
 
 impl Weather {
-    /// Something happens about as often. For a trial that has `time`, it may be trouble that takes minutes to get over.
+    /// Something happens about as often. In a trial that has `time` the keys are in for it as well, a few times: nobody
+    /// fetches keys again at once, so that takes minutes to get over.
     pub fn every(pause: Duration, time: Duration) -> Self {
-        let kinds = if time > Duration::from_secs(300) { KINDS } else { QUICK_KINDS };
-        Self { pause, next: Duration::ZERO, kinds }
+        let keys = (time > Duration::from_secs(300)).then_some((time / 10, Duration::ZERO));
+        Self { pause, next: Duration::ZERO, keys }
     }
 
     pub fn work(&mut self, op: &TestProvider, chance: &Chance, now: Duration) {
         if self.next <= now {
             self.next = now + self.pause / 2 + chance.share(self.pause);
-            trouble(op, chance.below(self.kinds));
+            trouble(op, chance.below(KINDS));
+        }
+        if let Some((pause, next)) = &mut self.keys
+            && *next <= now
+        {
+            *next = now + *pause / 2 + chance.share(*pause);
+            op.rotate_keys(true);
+            op.misbehave(Fault::status(Endpoint::Keys, 503).times(chance.below(3)));
         }
     }
 }
 
-const KINDS: usize = 24;
-/// Without those that have to do with keys: these are not fetched again at once.
-const QUICK_KINDS: usize = 22;
+const KINDS: usize = 22;
 
 fn trouble(op: &TestProvider, kind: usize) {
-    use Endpoint::{Exchange, Keys, Poll, Token};
+    use Endpoint::{Exchange, Poll, Token};
     op.misbehave(match kind {
         // A proxy or a provider that is out of order, before or after the work is done.
         0 => Fault::status(Poll, 503).header("Retry-After", "2"),
@@ -67,8 +74,6 @@ fn trouble(op: &TestProvider, kind: usize) {
         // What a provider may do at any time.
         20 => Fault::forget_nonces(Token),
         21 => return op.rotate_nonces(),
-        22 => return op.rotate_keys(true),
-        23 => Fault::status(Keys, 503).times(3),
         kind => unreachable!("there are {KINDS} kinds of trouble, not {kind}"),
     });
 }
