@@ -99,12 +99,13 @@ impl Verdict {
     fn look_at_violations(&mut self, service: &Service, histories: &[History<'_>]) {
         let mut forgiven = BTreeSet::new();
         for history in histories {
-            let lost = (1..history.polls.len()).filter(|index| !history.has_answered(index - 1));
-            forgiven.extend(lost.map(|index| history.polls[index].number));
+            let again = (1..history.polls.len()).filter(|poll| history.was_told_nothing_before(*poll));
+            forgiven.extend(again.map(|poll| history.polls[poll].number));
         }
         for violation in service.op.violations() {
             let is_forgiven = violation.rule == RequestRule::PolledAfterEnd && forgiven.contains(&violation.request);
-            assert!(is_forgiven, "{violation}");
+            let asked = |history: &&History<'_>| history.polls.iter().any(|poll| poll.number == violation.request);
+            assert!(is_forgiven, "{violation}: {:?}", histories.iter().find(asked));
             self.asked_after_the_end += 1;
         }
     }
@@ -138,6 +139,13 @@ impl History<'_> {
         !is_spoilt(request)
             && !happened(self.deaths, request.arrived, next)
             && !happened(self.breaks, request.arrived.saturating_sub(BREAKING), sent + ON_ITS_WAY)
+    }
+
+    /// Whether the answer before this poll was lost. A challenge for a nonce in between says nothing.
+    fn was_told_nothing_before(&self, poll: usize) -> bool {
+        let is_challenge = |poll: &RecordedRequest| poll.error().as_deref() == Some("use_dpop_nonce");
+        let before = (0..poll).rev().find(|before| !self.has_answered(*before) || !is_challenge(&self.polls[*before]));
+        before.is_some_and(|before| !self.has_answered(before))
     }
 
     /// Whether an answer was lost that may have been the success: none that came long enough after it said for certain
