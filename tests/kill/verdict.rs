@@ -94,16 +94,23 @@ impl Verdict {
         outcomes
     }
 
-    /// A poll whose answer did not arrive has to be made once more. Nothing else is forgiven: not one poll came early, and
-    /// no two at the same time.
+    /// A poll whose answer did not arrive has to be made once more, and a rest that was asked for in an answer that did not
+    /// arrive is not kept. Nothing else is forgiven: not one poll came early, and no two at the same time.
     fn look_at_violations(&mut self, service: &Service, histories: &[History<'_>]) {
         let mut forgiven = BTreeSet::new();
         for history in histories {
-            let again = (1..history.polls.len()).filter(|poll| history.was_told_nothing_before(*poll));
-            forgiven.extend(again.map(|poll| history.polls[poll].number));
+            for poll in 1..history.polls.len() {
+                let number = history.polls[poll].number;
+                if history.was_told_nothing_before(poll) {
+                    forgiven.insert((RequestRule::PolledAfterEnd, number));
+                }
+                if history.was_cut_off(poll - 1) {
+                    forgiven.insert((RequestRule::RetryAfterIgnored, number));
+                }
+            }
         }
         for violation in service.op.violations() {
-            let is_forgiven = violation.rule == RequestRule::PolledAfterEnd && forgiven.contains(&violation.request);
+            let is_forgiven = forgiven.contains(&(violation.rule, violation.request));
             let asked = |history: &&History<'_>| history.polls.iter().any(|poll| poll.number == violation.request);
             assert!(is_forgiven, "{violation}: {:?}", histories.iter().find(asked));
             self.asked_after_the_end += 1;
@@ -130,15 +137,19 @@ struct History<'a> {
 impl History<'_> {
     /// Whether the answer to this poll came to somebody who lived to store it, for certain.
     fn has_answered(&self, poll: usize) -> bool {
-        let next = self.polls.get(poll + 1).map_or(Duration::MAX, |next| next.arrived);
-        self.has_arrived(&self.polls[poll], next)
+        !is_spoilt(&self.polls[poll]) && !self.was_cut_off(poll)
     }
 
-    fn has_arrived(&self, request: &RecordedRequest, next: Duration) -> bool {
+    /// Whether whatever was answered to this poll may have been lost on its way, or with the worker that took it.
+    fn was_cut_off(&self, poll: usize) -> bool {
+        let next = self.polls.get(poll + 1).map_or(Duration::MAX, |next| next.arrived);
+        self.is_cut_off(&self.polls[poll], next)
+    }
+
+    fn is_cut_off(&self, request: &RecordedRequest, next: Duration) -> bool {
         let sent = request.arrived + if is_delayed(request) { DELAY } else { Duration::ZERO };
-        !is_spoilt(request)
-            && !happened(self.deaths, request.arrived, next)
-            && !happened(self.breaks, request.arrived.saturating_sub(BREAKING), sent + ON_ITS_WAY)
+        happened(self.deaths, request.arrived, next)
+            || happened(self.breaks, request.arrived.saturating_sub(BREAKING), sent + ON_ITS_WAY)
     }
 
     /// Whether the answer before this poll was lost. A challenge for a nonce in between says nothing.
@@ -168,7 +179,8 @@ impl History<'_> {
 
     /// Whether the exchange died with the replica that made it or was spoilt, before or after the provider got it.
     fn may_have_lost_the_exchange(&self) -> bool {
-        self.polls.is_empty() && self.exchanges.last().is_none_or(|last| !self.has_arrived(last, Duration::MAX))
+        let is_lost = |last: &RecordedRequest| is_spoilt(last) || self.is_cut_off(last, Duration::MAX);
+        self.polls.is_empty() && self.exchanges.last().is_none_or(is_lost)
     }
 }
 
