@@ -49,5 +49,7 @@ async fn workers_in_a_storm_lose_no_outcome_that_the_provider_still_has() {
     let interval = Duration::from_secs(number("SOAK_INTERVAL", 1));
     let setting = Setting { store: StoreOf::postgres(), https: true, interval };
     let trouble_every = Some(Duration::from_millis(number("SOAK_TROUBLE_MS", 300)));
-    Trial { trouble_every, ..trial("PostgreSQL, 3 workers, TLS, faults", setting, 3) }.run().await;
+    // Who is in trouble five times in a row is left alone for half a minute.
+    let deadline = Duration::from_secs(number("SOAK_DEADLINE", 240));
+    Trial { trouble_every, deadline, ..trial("PostgreSQL, 3 workers, TLS, faults", setting, 3) }.run().await;
 }
