@@ -37,12 +37,13 @@ pub fn discovery(input: &[u8]) {
     if let Err(error) = &discovered {
         check_error(error);
     }
-    // The keys count where they are at a place of their own.
-    assert!(world.site.requests() <= 3, "an issuer without a path has two places");
+    assert!(world.site.requests() <= 3, "two places for the metadata, and one for the keys");
 
     let world = World::new(site());
     let client = client(&world).build().unwrap();
-    match run(client.provider_metadata()) {
+    let published = run(client.provider_metadata());
+    assert!(world.site.requests() <= 2, "an issuer without a path has two places");
+    match published {
         Ok(metadata) => {
             check_metadata(&metadata);
             start(&client, &metadata);

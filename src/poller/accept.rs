@@ -207,16 +207,16 @@ impl Acceptance {
             Begun::Over(existing) => return Ok(Accepted::Ended(existing)),
             Begun::Here(store_clock) => store_clock,
         };
-        let exchanged = {
-            let turn = self.turn().await;
-            let refusal = if turn.is_none() { Some(Error::new(ErrorKind::Busy)) } else { grant.lateness() };
-            if let Some(refusal) = refusal {
-                self.exchanged("unsent");
-                self.forget().await;
-                return Err(refusal);
-            }
-            client.exchange_unverified(&mut grant).await
-        };
+        let turn = self.turn().await;
+        let refusal = if turn.is_none() { Some(Error::new(ErrorKind::Busy)) } else { grant.lateness() };
+        if let Some(refusal) = refusal {
+            self.exchanged("unsent");
+            self.forget().await;
+            return Err(refusal);
+        }
+        let exchanged = client.exchange_unverified(&mut grant).await;
+        // The store may make this one wait for minutes; the OP is free for the next.
+        drop(turn);
         match exchanged {
             Ok(SignIn::Deferred(pending)) => {
                 self.exchanged("deferred");

@@ -119,7 +119,7 @@ impl Verdict {
             let is_forgiven = is_hastened || forgiven.contains(&(violation.rule, violation.request));
             let asked = |history: &&History<'_>| history.polls.iter().any(|poll| poll.number == violation.request);
             assert!(is_forgiven, "{violation}: {:?}", histories.iter().find(asked));
-            self.asked_after_the_end += 1;
+            self.asked_after_the_end += usize::from(violation.rule == RequestRule::PolledAfterEnd);
         }
     }
 }
@@ -128,7 +128,6 @@ impl Verdict {
 const ON_ITS_WAY: Duration = Duration::from_millis(500);
 /// How long after the request that was to break a connection it may break.
 const BREAKING: Duration = Duration::from_millis(100);
-
 /// The least time between two polls, whatever brings the second one forward.
 const SHORTEST_GAP: Duration = Duration::from_secs(1);
 /// So long after it was given up a request may still reach the provider: what it says meanwhile proves nothing.

@@ -80,16 +80,19 @@ fn trouble(op: &TestProvider, kind: usize) {
 
 /// Whether what a provider answered came to the client, as far as the provider had been told to do anything about it.
 pub fn is_spoilt(request: &RecordedRequest) -> bool {
-    let faults = request.fault.as_deref().unwrap_or_default();
-    !faults.split(", ").all(|name| matches!(name, "" | "delay" | "nonces forgotten"))
+    faults(request).any(|name| !matches!(name, "delay" | "nonces forgotten"))
 }
 
 /// Whether this request's connection was broken, and with it all others on it.
 pub fn breaks_connections(request: &RecordedRequest) -> bool {
-    request.fault.as_deref().is_some_and(|faults| faults.split(", ").any(|name| name == "reset"))
+    faults(request).any(|name| name == "reset")
 }
 
 /// Whether the answer was held back for [`DELAY`].
 pub fn is_delayed(request: &RecordedRequest) -> bool {
-    request.fault.as_deref().is_some_and(|faults| faults.split(", ").any(|name| name == "delay"))
+    faults(request).any(|name| name == "delay")
+}
+
+fn faults(request: &RecordedRequest) -> impl Iterator<Item = &str> {
+    request.fault.iter().flat_map(|faults| faults.split(", "))
 }

@@ -20,7 +20,6 @@ const CONNECTIONS: usize = 64;
 const MOST_MEMORY: u64 = 50;
 
 /// What one ping says, and what the answer has to be.
-#[derive(Clone)]
 struct Ping {
     bearer: Option<String>,
     body: String,
@@ -75,7 +74,7 @@ async fn fifty_thousand_pings_half_of_them_forged_bring_each_process_one_poll() 
     assert!(grown < MOST_MEMORY, "{grown} MiB");
 }
 
-/// The same, but for its last character, which is part of the checksum.
+/// The same, but for its end, which is part of the checksum.
 fn with_another_end(token: &str) -> String {
     let (start, end) = token.split_at(token.len() - 2);
     format!("{start}{}", if end == "AA" { "BB" } else { "AA" })

@@ -14,9 +14,9 @@ const REDIRECT_URI: &str = "https://rp.test/callback";
 
 pub struct Service {
     pub op: TestProvider,
-    pub client: Client,
     pub poller: Poller,
-    pub keyring: Keyring,
+    client: Client,
+    keyring: Keyring,
     _folder: TempDir,
 }
 
@@ -43,7 +43,7 @@ impl Service {
         let keyring = Keyring::new(SealingKey::generate(&SeededRandom::new(7)).expect("a key"));
         let builder = Poller::builder(Arc::new(store), keyring.clone()).client(client.clone());
         let poller = poller(builder).start().await.expect("the poller starts");
-        Self { op, client, poller, keyring, _folder: folder }
+        Self { op, poller, client, keyring, _folder: folder }
     }
 
     /// Sends a user out and back: the query string, and the session as it lies in the cookie.

@@ -1,6 +1,7 @@
 //! Many users who come back from the provider at the same moment.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use openid_deferred::{Accepted, ErrorKind};
 use tokio::task::JoinSet;
@@ -16,7 +17,7 @@ const MOST_MEMORY: u64 = 300;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_users_who_come_back_at_once_are_all_taken_and_no_code_is_sent_twice() {
     let _alone = ALONE.lock().await;
-    let service = Service::start(|poller| poller).await;
+    let service = Arc::new(Service::start(|poller| poller).await);
     let mut returns = Vec::new();
     for _ in 0..USERS {
         returns.push(service.user_returns().await);
@@ -24,11 +25,11 @@ async fn ten_thousand_users_who_come_back_at_once_are_all_taken_and_no_code_is_s
     let (ids, grown) = memory::growth_during(async {
         let mut crowd = JoinSet::new();
         for (query, cookie) in returns {
-            let (poller, keyring) = (service.poller.clone(), service.keyring.clone());
+            let service = service.clone();
             crowd.spawn(async move {
                 loop {
-                    let session = openid_deferred::AuthorizationSession::open(&keyring, &cookie).expect("it is ours");
-                    match poller.authorization_response(&query, session, "context").await {
+                    let session = service.open(&cookie);
+                    match service.poller.authorization_response(&query, session, "context").await {
                         Ok(Accepted::Deferred(id)) => return id,
                         // On a slow machine the last ones have to reload.
                         Err(error) if error.kind() == &ErrorKind::Busy => {}

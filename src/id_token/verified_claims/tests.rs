@@ -224,7 +224,6 @@ fn times_are_read_in_every_form_and_nothing_else_is_a_time() {
     }
 }
 
-/// Every part of an element, replaced by everything that JSON has.
 #[test]
 fn an_op_may_say_that_somebody_was_verified_and_nothing_about_them() {
     let claim = json!({ "verification": { "trust_framework": "eidas" }, "claims": {} });
@@ -233,6 +232,7 @@ fn an_op_may_say_that_somebody_was_verified_and_nothing_about_them() {
     assert!(set.under("eidas").next().unwrap().as_json().is_empty());
 }
 
+/// Every part of an element, replaced by everything that JSON has.
 #[test]
 fn whatever_an_op_writes_is_read_or_reported() {
     let odd = [

@@ -1,5 +1,6 @@
 //! Content encryption (RFC 7518 §5). The lengths of all that comes in here have been checked.
 
+use openssl::cipher;
 use openssl::error::ErrorStack;
 use openssl::symm::{Cipher, Crypter, Mode};
 use zeroize::Zeroizing;
@@ -23,9 +24,9 @@ pub(super) fn decrypt(
     let cbc = |cipher, hash| decrypt_cbc(cipher, hash, key, aad, iv, ciphertext, tag);
     let gcm = |cipher| aead::decrypt(cipher, key, iv, aad, ciphertext, tag.first_chunk()?).ok();
     match enc {
-        A::A128Gcm => gcm(Cipher::aes_128_gcm()),
-        A::A192Gcm => gcm(Cipher::aes_192_gcm()),
-        A::A256Gcm => gcm(Cipher::aes_256_gcm()),
+        A::A128Gcm => gcm(cipher::Cipher::aes_128_gcm()),
+        A::A192Gcm => gcm(cipher::Cipher::aes_192_gcm()),
+        A::A256Gcm => gcm(cipher::Cipher::aes_256_gcm()),
         A::A128CbcHs256 => cbc(Cipher::aes_128_cbc(), HashFunction::Sha256),
         A::A192CbcHs384 => cbc(Cipher::aes_192_cbc(), HashFunction::Sha384),
         A::A256CbcHs512 => cbc(Cipher::aes_256_cbc(), HashFunction::Sha512),
