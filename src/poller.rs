@@ -234,7 +234,7 @@ impl Poller {
 
     /// What happens from now on, in this replica. Who is slow misses some, which the receiver says.
     pub fn events(&self) -> broadcast::Receiver<Event> {
-        self.shared().events.subscribe()
+        self.shared().listen()
     }
 
     /// How many processes there are, and how long the oldest have been waiting for something to be done.

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::{Notify, broadcast, mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::engine::Engine;
 use super::limits::Limits;
@@ -20,8 +20,6 @@ use crate::keyring::Keyring;
 use crate::random::{Random, SystemRandom};
 use crate::store::Store;
 
-/// How many events a slow listener may be behind before it misses some.
-const EVENTS: usize = 4_096;
 /// How long a delivery's claim lasts without being renewed, unless set.
 const DELIVERY_LEASE: Duration = Duration::from_secs(300);
 /// How many rows are tried with the keyring at start.
@@ -162,7 +160,7 @@ impl PollerBuilder {
             settings: self.settings,
             tenants: Mutex::new(BTreeMap::new()),
             held: Mutex::new(BTreeMap::new()),
-            events: broadcast::Sender::new(EVENTS),
+            events: OnceLock::new(),
             errands,
             nudge: Notify::new(),
             stop,

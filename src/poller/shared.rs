@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use futures_core::future::BoxFuture;
@@ -20,6 +20,9 @@ use crate::pending::Answer;
 use crate::random::Random;
 use crate::store::{HeldOutcome, Partition, ProcessId, Store, StoreError};
 
+/// How many events a slow listener may be behind before it misses some.
+const EVENTS: usize = 4_096;
+
 pub(super) struct Shared {
     pub(super) store: Arc<dyn Store>,
     pub(super) keyring: Keyring,
@@ -29,7 +32,8 @@ pub(super) struct Shared {
     pub(super) tenants: Mutex<BTreeMap<Partition, Arc<Tenant>>>,
     /// Outcomes that somebody in this process has, whose claims are renewed.
     pub(super) held: Mutex<BTreeMap<ProcessId, HeldOutcome>>,
-    pub(super) events: broadcast::Sender<Event>,
+    /// Made for the first who listens: it has room for thousands.
+    pub(super) events: OnceLock<broadcast::Sender<Event>>,
     /// Work for the engine to own, so that it outlives whoever asked for it.
     pub(super) errands: mpsc::UnboundedSender<BoxFuture<'static, ()>>,
     /// Something changed here that no store tells of.
@@ -197,12 +201,18 @@ impl Shared {
         }
     }
 
+    pub(super) fn listen(&self) -> broadcast::Receiver<Event> {
+        self.events.get_or_init(|| broadcast::Sender::new(EVENTS)).subscribe()
+    }
+
     pub(super) fn tell(&self, event: Event) {
         if matches!(event, Event::StoreTrouble { .. }) {
             measure::store_failed();
         }
         // Nobody has to listen.
-        let _ = self.events.send(event);
+        if let Some(events) = self.events.get() {
+            let _ = events.send(event);
+        }
     }
 
     /// Lets the engine see an errand through. It comes back by other means; `false` after the shutdown.
