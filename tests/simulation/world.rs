@@ -230,8 +230,13 @@ fn weather(chance: &Chance, horizon: Duration) -> Weather {
     for of in [Part::Op, Part::Keys, Part::Store, Part::Line, Part::Registration, Part::Nonces] {
         for _ in 0..chance.pick(&[0, 0, 0, 1, 2]) {
             let from = chance.up_to(horizon);
-            // Keys that are out of reach for a day are given up.
-            let longest = if of == Part::Keys { 18 * HOUR } else { 2 * DAY };
+            let longest = match of {
+                // Keys that are out of reach for a day are given up.
+                Part::Keys => 18 * HOUR,
+                // Beyond every lease it is only one more failed try after the other.
+                Part::Store | Part::Line => chance.pick(&[6 * HOUR, 6 * HOUR, 6 * HOUR, 2 * DAY]),
+                _ => 2 * DAY,
+            };
             outages.push(Outage { of, from, to: from + chance.between(Duration::from_secs(1), longest.min(horizon)) });
         }
     }
@@ -254,7 +259,7 @@ fn weather(chance: &Chance, horizon: Duration) -> Weather {
         jumps: if big_jumps { 6 * 3_600_000 } else { 0 },
         calm_at: horizon + chance.up_to(horizon),
         store_tells: chance.odds(0.6),
-        look_every: chance.between(Duration::from_secs(1), Duration::from_secs(60)).max(horizon / 2000),
+        look_every: chance.between(Duration::from_secs(1), Duration::from_secs(60)).max(horizon / 500),
     }
 }
 
