@@ -3,6 +3,7 @@
 
 mod chance;
 mod outage;
+#[path = "../shared/server.rs"]
 mod server;
 mod service;
 mod trial;

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use url::Url;
 
-use crate::server::{Server, Stop};
+use crate::server::Server;
 use crate::service::{MOMENT, Service, Setting, StoreOf, database_url};
 
 const USERS: u32 = 20;
@@ -44,17 +44,33 @@ async fn nothing_is_lost_or_early_while_the_wire_to_postgresql_is_cut() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_or_early_while_postgresql_is_shut_down() {
-    while_postgresql_is_down(Stop::Fast).await;
+    while_postgresql_is_down("fast").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_or_early_when_postgresql_has_crashed_and_comes_back() {
-    while_postgresql_is_down(Stop::Immediate).await;
+    while_postgresql_is_down("immediate").await;
 }
 
-async fn while_postgresql_is_down(stop: Stop) {
+/// `stop` is "fast", as when its machine is shut down, or "immediate": its processes are gone at once, and what was
+/// committed is recovered from the log at the next start.
+async fn while_postgresql_is_down(stop: &str) {
     let mut server = Server::start();
-    outage(StoreOf::postgres_at(server.url.clone()), |_| server.stop(stop)).await;
+    let url = server.url.clone();
+    outage(StoreOf::postgres_at(url), |_| {
+        server.order(stop);
+        Stopped(&mut server)
+    })
+    .await;
+}
+
+/// The server is down. It is started again when this is dropped.
+struct Stopped<'a>(&'a mut Server);
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        self.0.order("start");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,9 +6,12 @@
 mod clock;
 mod postgres;
 mod processes;
+#[path = "../shared/server.rs"]
+mod server;
 mod sqlite;
 #[path = "../shared/timed.rs"]
 mod timed;
+mod tls;
 
 use std::time::Duration;
 

@@ -49,16 +49,25 @@ fn unavailable(why: String) -> StoreError {
     StoreError::new(StoreProblem::Unavailable).with_source(why)
 }
 
+/// Whether it is not the wire that has failed: one side does not take the other for what it says.
+fn is_refusal(tls: &ErrorStack) -> bool {
+    // What the other side says in an alert is numbered from 1000 on.
+    tls.errors().iter().any(|error| error.reason() == Some("certificate verify failed") || error.reason_code() >= 1_000)
+}
+
 /// An error of the database or of the way to it. The details that a server adds quote rows, so they stay behind.
 pub(super) fn of_database(error: &tokio_postgres::Error) -> StoreError {
     let Some(database) = error.as_db_error() else {
-        let mut text = error.to_string();
+        let (mut text, mut problem) = (error.to_string(), StoreProblem::Unavailable);
         let mut source = error.source();
         while let Some(error) = source {
             text = format!("{text}: {error}");
+            if error.downcast_ref().is_some_and(is_refusal) {
+                problem = StoreProblem::Unusable;
+            }
             source = error.source();
         }
-        return unavailable(text);
+        return StoreError::new(problem).with_source(text);
     };
     let code = database.code().code();
     let hint = match code {

@@ -1,17 +1,8 @@
-//! A PostgreSQL server that the test may stop.
+//! A PostgreSQL server that obeys the test.
 
 use std::io::{BufRead as _, BufReader, Lines, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-
-/// How a server is stopped.
-#[derive(Debug, Clone, Copy)]
-pub enum Stop {
-    /// Connections are closed and everything is written, as when its machine is shut down.
-    Fast,
-    /// Its processes are gone at once, and what was committed is recovered from the log at the next start.
-    Immediate,
-}
 
 /// A server of this test's own, under `scripts/postgres control`, which takes it away when the test ends in whatever way:
 /// its standard input ends too.
@@ -37,16 +28,8 @@ impl Server {
         Self { url, control, orders, answers }
     }
 
-    /// Stops it, until what this gives is dropped.
-    pub fn stop(&mut self, how: Stop) -> Stopped<'_> {
-        self.order(match how {
-            Stop::Fast => "fast",
-            Stop::Immediate => "immediate",
-        });
-        Stopped(self)
-    }
-
-    fn order(&mut self, order: &str) {
+    /// Returns when it has been obeyed.
+    pub fn order(&mut self, order: &str) {
         let orders = self.orders.as_mut().expect("it is there until the end");
         writeln!(orders, "{order}").expect("somebody reads it");
         let answer = self.answers.next().expect("it is obeyed").expect("it is text");
@@ -58,14 +41,5 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.orders = None;
         let _ = self.control.wait();
-    }
-}
-
-/// The server is down. It is started again when this is dropped.
-pub struct Stopped<'a>(&'a mut Server);
-
-impl Drop for Stopped<'_> {
-    fn drop(&mut self) {
-        self.0.order("start");
     }
 }
