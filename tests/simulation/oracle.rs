@@ -80,6 +80,8 @@ struct Flight {
 struct Last {
     life: Arc<Life>,
     sent_at: Duration,
+    /// When its poll began, which counts for those who send it once more with a nonce or the OP's time.
+    began_at: Duration,
     ended_at: Duration,
     said: Option<Said>,
     retry_after: Option<Duration>,
@@ -258,7 +260,13 @@ impl Oracle {
         self.say(now, || format!("the poll of {label} ends: {said:?}"));
         let watched = &mut self.watched[label];
         watched.flights.retain(|known| known.number != flight);
-        watched.last = Some(Last { life: life.clone(), sent_at, ended_at: now, said, retry_after, committed: false });
+        let first = watched.last.as_ref().filter(|last| {
+            let asks_for_more = matches!(last.said, Some(Said::Challenge | Said::WrongClock));
+            asks_for_more && !last.committed && last.life.number == life.number
+        });
+        let began_at = first.map_or(sent_at, |first| first.began_at);
+        watched.last =
+            Some(Last { life: life.clone(), sent_at, began_at, ended_at: now, said, retry_after, committed: false });
         if sent && matches!(said, None | Some(Said::Nonsense)) {
             watched.lost_at = Some(now);
         }
@@ -347,7 +355,7 @@ impl Oracle {
         };
         last.committed = true;
         if matches!(last.said, Some(Said::Pending | Said::SlowDown)) {
-            let asked_at = last.sent_at;
+            let asked_at = last.began_at;
             watched.lost_at = watched.lost_at.filter(|lost_at| asked_at < *lost_at + LONGEST_HELD + CLOCK_ERROR);
             watched.slow_downs += u32::from(last.said == Some(Said::SlowDown));
         }
