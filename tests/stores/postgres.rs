@@ -136,7 +136,7 @@ async fn it_keeps_the_contract_behind_pgbouncer() {
     contract::check(async || database.emptied().await).await;
 }
 
-fn assert_refused<T: std::fmt::Debug>(result: Result<T, StoreError>, problem: StoreProblem, why: &str) {
+pub fn assert_refused<T: std::fmt::Debug>(result: Result<T, StoreError>, problem: StoreProblem, why: &str) {
     let error = result.unwrap_err();
     let source = error.source().unwrap().to_string();
     assert!(source.contains(why), "{source}");

@@ -1,15 +1,15 @@
 //! `PostgresStore` over TLS, at a server whose certificate an authority of the test has signed.
 
-use std::error::Error as _;
 use std::fs;
 
-use openid_deferred::store::{PostgresStore, Store as _, StoreError, StoreProblem};
+use openid_deferred::store::{PostgresStore, Store as _, StoreProblem};
 use openssl::pkey::PKey;
 use openssl::ssl::{SslConnector, SslConnectorBuilder, SslMethod};
 use openssl::x509::X509;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tokio_postgres::Config;
 
+use crate::postgres::assert_refused;
 use crate::server::Server;
 use crate::{id, waiting};
 
@@ -68,13 +68,6 @@ fn address(server: &Server, host: &str, role: Option<&str>) -> String {
         Some(role) => format!("{address} user={role}"),
         None => format!("{address} user=test password={}", str::from_utf8(config.get_password().unwrap()).unwrap()),
     }
-}
-
-fn assert_refused(connected: Result<PostgresStore, StoreError>, problem: StoreProblem, why: &str) {
-    let error = connected.unwrap_err();
-    let source = error.source().unwrap().to_string();
-    assert!(source.contains(why), "{source}");
-    assert_eq!(error.problem(), problem, "{source}");
 }
 
 #[tokio::test]
