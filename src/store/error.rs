@@ -17,8 +17,9 @@ pub enum StoreProblem {
     /// It cannot be reached, is locked, overloaded or shutting down. The same call can succeed later, and is repeated.
     #[error("the store is out of reach")]
     Unavailable,
-    /// It is reached but cannot be used as it is: its schema is missing or of another release, it may not be written
-    /// to, or it holds what this release cannot read. Somebody has to put that right; meanwhile calls are repeated.
+    /// It is reached but cannot be used as it is: it takes neither password nor certificate, or its own is not trusted;
+    /// its schema is missing or of another release, it may not be written to, or it holds what this release cannot read.
+    /// Somebody has to put that right; meanwhile calls are repeated.
     #[error("the store cannot be used as it is")]
     Unusable,
 }
