@@ -124,6 +124,9 @@ pub(crate) struct Schedule {
     /// Polls in a row without a usable answer.
     #[serde(rename = "trb", default, skip_serializing_if = "is_zero")]
     troubles: u32,
+    /// What is due is the poll shortly before the end, and not a whole interval after the one before.
+    #[serde(rename = "fdue", default, skip_serializing_if = "is_false")]
+    final_poll_due: bool,
     /// The poll shortly before the end has been made, or one after the end.
     #[serde(rename = "fdone", default, skip_serializing_if = "is_false")]
     final_poll_made: bool,
@@ -186,6 +189,7 @@ impl Schedule {
             due: Due::after(Duration::ZERO, answered),
             not_before: None,
             troubles: 0,
+            final_poll_due: false,
             final_poll_made: false,
             late_poll_made: false,
             in_flight: false,
@@ -291,6 +295,9 @@ impl Schedule {
         self.in_flight = true;
         self.announced = false;
         self.not_before = None;
+        // By a clock that was set back meanwhile its time may not have come, and then it would go out twice.
+        self.final_poll_made |= self.final_poll_due && self.due.remaining(now).is_zero();
+        self.final_poll_due = false;
         if let Some(expires_at) = self.expires_at() {
             self.late_poll_made = now.wall >= expires_at;
             // Clocks are read with an error, and another one right after it would be no better.
@@ -380,10 +387,12 @@ impl Schedule {
         let troubled = doubled(self.troubles.saturating_sub(1), LONGEST_BACKOFF);
         let wait = undecided.max(troubled);
         let mut wait = wait.saturating_add(pace.jitter.of(wait));
-        if let Some(final_wait) = self.until_final_poll(now) {
+        let final_wait = self.until_final_poll(now).filter(|final_wait| *final_wait < wait);
+        self.final_poll_due = final_wait.is_some();
+        if let Some(final_wait) = final_wait {
             // DTR §Design Considerations for Poll and Ping: one request slightly before the required interval, as
             // close as possible to the expiration.
-            wait = wait.min(final_wait);
+            wait = final_wait;
         }
         if let (Some(expires_at), Some(left)) = (self.expires_at(), self.until_deadline(now)) {
             let after_the_end = now.plus(wait).wall >= expires_at;

@@ -21,7 +21,9 @@ impl Schedule {
     /// come, which is no reason to ask early. Its time may have come by now, for the queue's answer takes a while: that
     /// gives no ping back.
     pub(crate) fn claimed(&mut self, now: Moment, taken_at: SystemTime, pinged: bool) -> Step {
-        self.ping_spent = taken_at < self.due_at() && (pinged || self.ping_spent);
+        let is_premature = taken_at < self.due_at();
+        self.ping_spent = is_premature && (pinged || self.ping_spent);
+        self.final_poll_due &= !(is_premature && pinged);
         let is_early = now.wall < self.due_at();
         let has_ended = self.until_deadline(now).is_some_and(|left| left <= CLOCK_ERROR);
         if !(is_early && has_ended) {

@@ -199,6 +199,17 @@ fn one_last_poll_goes_out_five_seconds_before_the_end() {
 }
 
 #[test]
+fn a_clock_that_was_set_back_brings_no_second_poll_before_the_end() {
+    let mut schedule = schedule(Some(20), Some(21));
+    assert_eq!(schedule.step(moment(0.0)), Step::Wait(Duration::from_secs(16)));
+    let set_back = Moment { wall: moment(8.0).wall, ..moment(16.0) };
+    assert_eq!(schedule.step(set_back), Step::Ask);
+    schedule.sending(set_back);
+    schedule.answered(&pending(), set_back, NO_JITTER);
+    assert!(schedule.until_due(set_back) >= Duration::from_secs(20), "{schedule:?}");
+}
+
+#[test]
 fn after_the_end_at_most_one_poll_is_made() {
     let mut schedule = schedule(Some(10), Some(100));
     let mut polls = Vec::new();
