@@ -47,7 +47,7 @@ pub(crate) fn seal(key: &[u8; 32], nonce: &[u8; 12], aad: &[u8], plaintext: &[u8
 pub(crate) fn open(key: &[u8; 32], nonce: &[u8; 12], aad: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
     // OpenSSL would also accept a shorter tag, so the split leaves it no choice.
     let (ciphertext, tag) = sealed.split_last_chunk::<TAG_LENGTH>().ok_or_else(|| Error::new(ErrorKind::Sealed))?;
-    let opened = with_context(|context| decrypt_with(context, key, nonce, aad, ciphertext, tag));
+    let opened = with_context(|context| decrypt(context, key, nonce, aad, ciphertext, tag));
     opened.map_err(|_| Error::new(ErrorKind::Sealed))
 }
 
@@ -57,11 +57,7 @@ fn with_context<T>(work: impl FnOnce(&mut CipherCtx) -> Result<T, ErrorStack>) -
     let mut context = match CONTEXT.try_with(Cell::take) {
         Ok(Some(context)) => context,
         // The first call in this thread, or its last moments.
-        Ok(None) | Err(_) => {
-            let mut context = CipherCtx::new()?;
-            context.encrypt_init(Some(Cipher::aes_256_gcm()), None, None)?;
-            context
-        }
+        Ok(None) | Err(_) => context_for(Cipher::aes_256_gcm())?,
     };
     let result = work(&mut context);
     // No key stays behind. A context with which something went wrong is not used again; OpenSSL erases what it frees.
@@ -71,21 +67,15 @@ fn with_context<T>(work: impl FnOnce(&mut CipherCtx) -> Result<T, ErrorStack>) -
     result
 }
 
-/// AES-GCM with a key of the cipher's length and a nonce of 12 bytes.
-pub(super) fn decrypt(
-    cipher: &CipherRef,
-    key: &[u8],
-    nonce: &[u8],
-    aad: &[u8],
-    ciphertext: &[u8],
-    tag: &[u8; TAG_LENGTH],
-) -> Result<Zeroizing<Vec<u8>>, ErrorStack> {
+/// What a cipher works with, without a key.
+pub(super) fn context_for(cipher: &CipherRef) -> Result<CipherCtx, ErrorStack> {
     let mut context = CipherCtx::new()?;
-    context.decrypt_init(Some(cipher), None, None)?;
-    decrypt_with(&mut context, key, nonce, aad, ciphertext, tag)
+    context.encrypt_init(Some(cipher), None, None)?;
+    Ok(context)
 }
 
-fn decrypt_with(
+/// AES-GCM with a key of the length of the context's cipher and a nonce of 12 bytes.
+pub(super) fn decrypt(
     context: &mut CipherCtx,
     key: &[u8],
     nonce: &[u8],

@@ -22,7 +22,10 @@ pub(super) fn decrypt(
 ) -> Option<Zeroizing<Vec<u8>>> {
     use ContentEncryptionAlgorithm as A;
     let cbc = |cipher, hash| decrypt_cbc(cipher, hash, key, aad, iv, ciphertext, tag);
-    let gcm = |cipher| aead::decrypt(cipher, key, iv, aad, ciphertext, tag.first_chunk()?).ok();
+    let gcm = |cipher| {
+        let mut context = aead::context_for(cipher).ok()?;
+        aead::decrypt(&mut context, key, iv, aad, ciphertext, tag.first_chunk()?).ok()
+    };
     match enc {
         A::A128Gcm => gcm(cipher::Cipher::aes_128_gcm()),
         A::A192Gcm => gcm(cipher::Cipher::aes_192_gcm()),
