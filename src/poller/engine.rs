@@ -57,6 +57,8 @@ pub(super) struct Engine {
     last_seen: Option<StoreClock>,
     /// Whether rows may have become overdue while nobody looked.
     spread_due: Arc<AtomicBool>,
+    /// Not before this: a store that is gone fails at once, and would be asked again without a pause.
+    spread_at: Duration,
     /// Whether rows may be due later than they were meant to be.
     hasten_due: bool,
     renew_at: Duration,
@@ -85,6 +87,7 @@ impl Engine {
             failing_since: None,
             last_seen: None,
             spread_due: Arc::new(AtomicBool::new(true)),
+            spread_at: now,
             hasten_due: false,
             renew_at,
             purge_at: now,
@@ -221,7 +224,9 @@ impl Engine {
     /// Waits for whatever comes first.
     async fn rest(&mut self, changed: BoxFuture<'static, ()>, wait: Duration) {
         let now = self.shared.clock.monotonic();
-        let chores = self.renew_at.min(self.purge_at).saturating_sub(now);
+        let spreads = self.shared.settings.polls && self.spread_due.load(Ordering::Relaxed);
+        let spread_at = if spreads { self.spread_at } else { Duration::MAX };
+        let chores = self.renew_at.min(self.purge_at).min(spread_at).saturating_sub(now);
         let is_failing = self.store_pause.is_some();
         let shared = self.shared.clone();
         tokio::select! {
@@ -306,7 +311,8 @@ impl Engine {
     async fn upkeep(&mut self) {
         let shared = self.shared.clone();
         let now = shared.clock.monotonic();
-        if shared.settings.polls && self.spread_due.swap(false, Ordering::Relaxed) {
+        if shared.settings.polls && now >= self.spread_at && self.spread_due.swap(false, Ordering::Relaxed) {
+            self.spread_at = now.saturating_add(FIRST_STORE_PAUSE);
             self.spread();
         }
         if self.hasten_due {
