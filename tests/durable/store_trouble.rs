@@ -240,3 +240,21 @@ async fn a_keyring_that_ends_with_the_process_is_refused_for_a_store_that_does_n
     assert!(matches!(error.kind(), ErrorKind::Configuration(_)), "{error:?}");
     assert!(Poller::builder(MemoryStore::new(), ephemeral).start().await.is_ok());
 }
+
+#[tokio::test]
+async fn a_store_that_is_gone_is_not_counted_again_and_again_without_a_pause() {
+    let clock = Arc::new(TestClock::new());
+    let store = Troubled(Arc::new(Trouble {
+        store: MemoryStore::with_clock(clock.clone()),
+        is_down: AtomicBool::new(false),
+        ahead: AtomicU64::new(0),
+        calls: Mutex::default(),
+    }));
+    let _poller = Poller::builder(store.clone(), keyring()).clock(clock).start().await.unwrap();
+    store.set_down(true);
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+    let counts = store.0.calls.lock().unwrap().iter().filter(|call| **call == "stats").count();
+    assert_eq!(counts, 1);
+}
