@@ -57,7 +57,7 @@ pub(super) struct Engine {
     last_seen: Option<StoreClock>,
     /// Whether rows may have become overdue while nobody looked.
     spread_due: Arc<AtomicBool>,
-    /// Not before this: a store that is gone fails at once, and would be asked again without a pause.
+    /// Not before this: a store that is gone fails at once, and the end of a count wakes the engine.
     spread_at: Duration,
     /// Whether rows may be due later than they were meant to be.
     hasten_due: bool,

@@ -32,6 +32,15 @@ struct Trouble {
 }
 
 impl Troubled {
+    fn on(clock: &TestClock) -> Self {
+        Self(Arc::new(Trouble {
+            store: MemoryStore::with_clock(Arc::new(clock.clone())),
+            is_down: AtomicBool::new(false),
+            ahead: AtomicU64::new(0),
+            calls: Mutex::default(),
+        }))
+    }
+
     fn fails(&self, call: &'static str) -> Result<(), StoreError> {
         self.0.calls.lock().unwrap().push(call);
         match self.0.is_down.load(Ordering::Relaxed) {
@@ -105,12 +114,7 @@ async fn world(decisions: DecisionPolicy) -> World {
     let clock = TestClock::automatic();
     let op = provider(&clock).decisions(decisions).start().unwrap();
     let client = client_of(&op, &clock).build().unwrap();
-    let store = Troubled(Arc::new(Trouble {
-        store: MemoryStore::with_clock(Arc::new(clock.clone())),
-        is_down: AtomicBool::new(false),
-        ahead: AtomicU64::new(0),
-        calls: Mutex::default(),
-    }));
+    let store = Troubled::on(&clock);
     let builder = Poller::builder(store.clone(), keyring()).receives_pings().client(client.clone());
     let (seconds, random) = (Arc::new(clock.clone()), Arc::new(SeededRandom::new(3)));
     let poller = builder.clock(seconds).random(random).start().await.unwrap();
@@ -243,14 +247,9 @@ async fn a_keyring_that_ends_with_the_process_is_refused_for_a_store_that_does_n
 
 #[tokio::test]
 async fn a_store_that_is_gone_is_not_counted_again_and_again_without_a_pause() {
-    let clock = Arc::new(TestClock::new());
-    let store = Troubled(Arc::new(Trouble {
-        store: MemoryStore::with_clock(clock.clone()),
-        is_down: AtomicBool::new(false),
-        ahead: AtomicU64::new(0),
-        calls: Mutex::default(),
-    }));
-    let _poller = Poller::builder(store.clone(), keyring()).clock(clock).start().await.unwrap();
+    let clock = TestClock::new();
+    let store = Troubled::on(&clock);
+    let _poller = Poller::builder(store.clone(), keyring()).clock(Arc::new(clock)).start().await.unwrap();
     store.set_down(true);
     for _ in 0..1_000 {
         tokio::task::yield_now().await;
