@@ -1,11 +1,12 @@
 //! What must hold, whatever fails. It watches the wire, the store and the application, and knows what the OP decided.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use openid_deferred::store::{Acknowledged, Next, Pinged, ProcessId};
-use openid_deferred::{Delivery, Outcome};
+use openid_deferred::{Delivery, Outcome, Rule};
 
 use crate::life::Life;
 use crate::op::{Op, Plan, Said};
@@ -20,6 +21,9 @@ const DEADLINE_GRACE: Duration = Duration::from_secs(60);
 /// So long after it was given up a request may still be answered, which nobody hears.
 const LONGEST_HELD: Duration = Duration::from_secs(300);
 const SLOW_DOWN_STEP: Duration = Duration::from_secs(5);
+/// The hundred tries after which an answer without keys may be given up take sixteen hours. Between two outages a few of
+/// them may fail for other reasons.
+const KEYS_AWAY: Duration = Duration::from_secs(14 * 3600);
 
 /// Everything that was seen of one process.
 struct Watched {
@@ -91,6 +95,7 @@ struct Last {
 
 struct Terminal {
     said: Said,
+    at: Duration,
     life: Arc<Life>,
     committed: bool,
     store_faults: u32,
@@ -134,6 +139,8 @@ pub struct Oracle {
     /// Who has a delivery in hand, and how often the store had failed it before.
     hands: Vec<(ProcessId, Arc<Life>, u32)>,
     next_flight: u64,
+    /// When the OP's keys are out of reach, in order.
+    pub keys_away: Vec<Range<Duration>>,
     pub counts: Counts,
     pub genuine_pings: u64,
     pub store_pings: u64,
@@ -275,7 +282,7 @@ impl Oracle {
         let has_success = watched.terminal.as_ref().is_some_and(is_held);
         if let Some(said) = said.filter(|said| said.is_terminal() && !has_success) {
             let store_faults = life.store_faults();
-            watched.terminal = Some(Terminal { said, life: life.clone(), committed: false, store_faults });
+            watched.terminal = Some(Terminal { said, at: now, life: life.clone(), committed: false, store_faults });
         }
     }
 
@@ -448,16 +455,29 @@ impl Oracle {
         });
         let in_hand = in_hand.map(|(_, holder, _)| holder.number);
         self.hands.push((id, life.clone(), life.store_faults()));
+        let answered_at = self.watched[label].terminal.as_ref().map(|terminal| terminal.at);
+        let keys_away = answered_at.map_or(Duration::ZERO, |at| self.keys_away_within(at..now));
         let watched = &mut self.watched[label];
         let before = watched.delivered.replace((name.to_owned(), matches!(name, "unknown" | "failed")));
         let is_new = before.as_ref().is_none_or(|(before, _)| before != name);
         let changed = before.filter(|(before, provisional)| before != name && !(*provisional && name == "approved"));
-        let judged = watched.judge_outcome(now, label, delivery.outcome(), op);
+        let judged = watched.judge_outcome(now, label, delivery.outcome(), op, keys_away);
         self.must(now, is_new || in_hand.is_none(), || format!("{label} is delivered although {in_hand:?} has it"));
         self.must(now, changed.is_none(), || format!("{label} was {changed:?} and is {name}"));
         if let Err(problem) = judged {
             self.must(now, false, || format!("{label} is {name}, but {problem}"));
         }
+    }
+
+    fn keys_away_within(&self, time: Range<Duration>) -> Duration {
+        let mut seen = time.start;
+        let mut away = Duration::ZERO;
+        for outage in &self.keys_away {
+            let to = outage.end.min(time.end);
+            away += to.saturating_sub(outage.start.max(seen));
+            seen = seen.max(to);
+        }
+        away
     }
 
     /// The application has let go of a delivery, or says how it wants it again.
@@ -587,13 +607,24 @@ impl Watched {
         }
     }
 
-    fn judge_outcome(&mut self, now: Duration, label: usize, outcome: &Outcome, op: &Op) -> Result<(), String> {
+    fn judge_outcome(
+        &self,
+        now: Duration,
+        label: usize,
+        outcome: &Outcome,
+        op: &Op,
+        keys_away: Duration,
+    ) -> Result<(), String> {
         let process = &op.processes[label];
         let said = self.terminal.as_ref().map(|terminal| terminal.said);
         let told = |expected: &[Said]| match said.is_some_and(|said| expected.contains(&said)) {
             true => Ok(()),
             false => Err(format!("the OP said {said:?}")),
         };
+        let is_unread = |outcome: &Outcome| matches!(outcome, Outcome::Invalid(violation) if violation.rule() == Rule::KeysUnavailable);
+        if is_unread(outcome) && keys_away >= KEYS_AWAY {
+            return told(&[Said::Success]);
+        }
         if said == Some(Said::Success) && self.terminal.as_ref().is_some_and(|terminal| terminal.committed) {
             let fits = match outcome {
                 Outcome::Approved(_) => !process.plan.forged,

@@ -1,6 +1,7 @@
 //! One simulated world: a provider, a network, a store, some replicas and users, and everything that befalls them.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -41,6 +42,16 @@ pub struct Weather {
     /// Whether the store tells replicas of each other's changes.
     pub store_tells: bool,
     pub look_every: Duration,
+}
+
+impl Weather {
+    fn keys_away(&self) -> Vec<Range<Duration>> {
+        let hides_keys = |outage: &&Outage| matches!(outage.of, Part::Op | Part::Keys) && outage.from < self.calm_at;
+        let mut away: Vec<_> =
+            self.outages.iter().filter(hides_keys).map(|of| of.from..of.to.min(self.calm_at)).collect();
+        away.sort_by_key(|outage| outage.start);
+        away
+    }
 }
 
 pub struct Outage {
@@ -164,6 +175,7 @@ impl World {
         let weather = weather(&chance, horizon);
         let mut oracle = Oracle::default();
         oracle.trace = traced.then(Vec::new);
+        oracle.keys_away = weather.keys_away();
         let mut op = Op::new();
         op.forgets_cancelled = chance.odds(0.3);
         op.nonce = chance.odds(0.5).then(|| "nonce-0".to_owned());
@@ -231,7 +243,7 @@ fn weather(chance: &Chance, horizon: Duration) -> Weather {
         for _ in 0..chance.pick(&[0, 0, 0, 1, 2]) {
             let from = chance.up_to(horizon);
             let longest = match of {
-                // Keys that are out of reach for a day are given up.
+                // Alone it does not take an answer's keys away for the day after which it is given up.
                 Part::Keys => 18 * HOUR,
                 // Beyond every lease it is only one more failed try after the other.
                 Part::Store | Part::Line => chance.pick(&[6 * HOUR, 6 * HOUR, 6 * HOUR, 2 * DAY]),
