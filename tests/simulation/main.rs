@@ -14,6 +14,7 @@ mod oracle;
 mod replica;
 mod store;
 mod users;
+mod watched;
 mod world;
 
 use std::cell::Cell;

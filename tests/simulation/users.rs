@@ -11,8 +11,8 @@ use serde_json::json;
 
 use crate::life::mortal;
 use crate::op::Plan;
-use crate::oracle::Accepted;
 use crate::replica::Replica;
+use crate::watched::Accepted;
 use crate::world::{World, spawn};
 
 const MINUTE: Duration = Duration::from_secs(60);

@@ -1,0 +1,306 @@
+//! What was seen of one process, and what may be asked and said of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openid_deferred::store::ProcessId;
+use openid_deferred::{Outcome, Rule};
+
+use crate::life::Life;
+use crate::op::{Op, Plan, Said};
+
+/// Schedules are kept in milliseconds, and the age of a process in seconds.
+const TOLERANCE: Duration = Duration::from_millis(20);
+const SECOND: Duration = Duration::from_secs(1);
+/// What the store's clock shows is known only as well as its answers are fast.
+pub const CLOCK_ERROR: Duration = Duration::from_secs(5);
+const FINAL_MARGIN: Duration = Duration::from_secs(5);
+const DEADLINE_GRACE: Duration = Duration::from_secs(60);
+const SLOW_DOWN_STEP: Duration = Duration::from_secs(5);
+/// The hundred tries after which an answer without keys may be given up take sixteen hours. Between two outages a few of
+/// them may fail for other reasons.
+const KEYS_AWAY: Duration = Duration::from_secs(14 * 3600);
+
+/// Everything that was seen of one process.
+pub struct Watched {
+    pub plan: Plan,
+    pub id: Option<ProcessId>,
+    pub exchange: Exchange,
+    pub flights: Vec<Flight>,
+    pub last: Option<Last>,
+    /// Those that are in the store.
+    pub slow_downs: u32,
+    pub pinged_at: Option<Duration>,
+    pub claimed_at: Duration,
+    /// The claim that the last poll belonged to.
+    pub polled_from: Duration,
+    /// The last poll came early because of a ping.
+    pub was_early: bool,
+    pub end_polls: u32,
+    /// The last poll was sent again so often, after challenges.
+    pub repeats: u32,
+    /// When an answer was last lost, if none since shows that it was not the success.
+    pub lost_at: Option<Duration>,
+    pub terminal: Option<Terminal>,
+    pub cancelled: bool,
+    pub forgotten: bool,
+    /// With its `deferred_auth_id`.
+    pub in_store: bool,
+    /// Its exchange has failed for good.
+    pub has_failed: bool,
+    pub accepted: Vec<Accepted>,
+    /// What was delivered, and whether it could still give way.
+    pub delivered: Option<(String, bool)>,
+    pub acknowledged: u32,
+    pub acknowledged_at: Option<Duration>,
+    /// A row with a code that may never have left.
+    pub adrift: bool,
+}
+
+#[derive(Default)]
+pub struct Exchange {
+    pub sent_at: Option<Duration>,
+    pub answered_at: Option<Duration>,
+    pub ended_at: Duration,
+    pub was_challenged: bool,
+    /// The code may be sent again: the last time it was not looked at.
+    pub may_repeat: bool,
+    /// Somebody has set the clock meanwhile.
+    pub clock_was_set: bool,
+}
+
+pub struct Flight {
+    pub number: u64,
+    pub life: Arc<Life>,
+    /// Nobody waits for the answer any more, as the machine is dead.
+    pub dead: bool,
+    pub on_the_wire: bool,
+}
+
+pub struct Last {
+    pub life: Arc<Life>,
+    pub sent_at: Duration,
+    /// When its poll began, which counts for those who send it once more with a nonce or the OP's time.
+    pub began_at: Duration,
+    pub ended_at: Duration,
+    pub said: Option<Said>,
+    pub retry_after: Option<Duration>,
+    /// What was answered is in the store.
+    pub committed: bool,
+}
+
+pub struct Terminal {
+    pub said: Said,
+    pub at: Duration,
+    pub life: Arc<Life>,
+    pub committed: bool,
+    pub store_faults: u32,
+}
+
+/// What the application was told when the user came back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepted {
+    Deferred(ProcessId),
+    Complete,
+    Error,
+    /// It died, or the browser hung up.
+    Nothing,
+}
+
+impl Watched {
+    pub fn new(plan: Plan) -> Self {
+        Self {
+            plan,
+            id: None,
+            exchange: Exchange::default(),
+            flights: Vec::new(),
+            last: None,
+            slow_downs: 0,
+            pinged_at: None,
+            claimed_at: Duration::ZERO,
+            polled_from: Duration::ZERO,
+            was_early: false,
+            end_polls: 0,
+            repeats: 0,
+            lost_at: None,
+            terminal: None,
+            cancelled: false,
+            forgotten: false,
+            in_store: false,
+            has_failed: false,
+            accepted: Vec::new(),
+            delivered: None,
+            acknowledged: 0,
+            acknowledged_at: None,
+            adrift: false,
+        }
+    }
+
+    /// Whether an outcome has to come.
+    pub fn is_owed(&self) -> bool {
+        if self.has_failed {
+            return false;
+        }
+        let told_otherwise = |accepted: &Accepted| matches!(accepted, Accepted::Error | Accepted::Complete);
+        if self.accepted.iter().any(|accepted| matches!(accepted, Accepted::Deferred(_))) {
+            return true;
+        }
+        // Whoever got nothing is owed an outcome once the code has left.
+        self.id.is_some() && self.exchange.sent_at.is_some() && !self.accepted.iter().any(told_otherwise)
+    }
+
+    pub fn judge_poll(&mut self, now: Duration, life: &Arc<Life>) -> Result<(), String> {
+        let again = self.last.as_ref().is_some_and(|last| {
+            matches!(last.said, Some(Said::Challenge | Said::WrongClock))
+                && last.life.number == life.number
+                && last.ended_at == now
+        });
+        if again {
+            self.repeats += 1;
+            return if self.repeats <= 2 { Ok(()) } else { Err("it is repeated a third time".to_owned()) };
+        }
+        self.repeats = 0;
+        if !self.flights.is_empty() {
+            return Err("two requests are in flight".to_owned());
+        }
+        if let Some(terminal) = &self.terminal {
+            let safe = terminal.life.is_alive() && terminal.life.store_faults() == terminal.store_faults;
+            if terminal.committed || safe {
+                return Err(format!("it is asked again after {:?}", terminal.said));
+            }
+        }
+        if self.acknowledged_at.is_some_and(|at| at < self.claimed_at) {
+            return Err("it is asked again after its acknowledgement".to_owned());
+        }
+        self.judge_gap(now)
+    }
+
+    fn judge_gap(&mut self, now: Duration) -> Result<(), String> {
+        let Some(answered) = self.exchange.answered_at else { return Err("it is asked before it began".to_owned()) };
+        let from = match &self.last {
+            None => answered,
+            Some(last) if last.committed => last.ended_at,
+            Some(last) => last.sent_at,
+        };
+        let gap = now.saturating_sub(from) + TOLERANCE;
+        if let Some(last) = self.last.as_ref().filter(|last| last.committed)
+            && last.retry_after.is_some_and(|wait| gap < wait)
+        {
+            return Err(format!("it is asked {gap:?} after `Retry-After: {:?}`", last.retry_after));
+        }
+        // The default grows with age, and how old it is nobody knows whose clock was set.
+        let age = if self.exchange.clock_was_set { Duration::ZERO } else { from.saturating_sub(answered) };
+        let default = (age / 100).clamp(Duration::from_secs(5), Duration::from_secs(300));
+        let interval = self.plan.interval.unwrap_or(default);
+        let interval = interval + SLOW_DOWN_STEP * self.slow_downs;
+        let was_early = std::mem::replace(&mut self.was_early, false);
+        let polled_from = std::mem::replace(&mut self.polled_from, self.claimed_at);
+        if gap >= interval {
+            return Ok(());
+        }
+        let pinged = self.pinged_at.is_some_and(|at| at >= polled_from);
+        if pinged && !was_early && self.slow_downs == 0 && gap >= SECOND {
+            self.was_early = true;
+            self.pinged_at = None;
+            return Ok(());
+        }
+        if gap >= SECOND && self.is_end_poll(now) {
+            self.end_polls += 1;
+            return Ok(());
+        }
+        Err(format!(
+            "it is asked after {gap:?}, but the interval is {interval:?} (pinged {pinged}, early before {was_early}, \
+             {} polls near its end)",
+            self.end_polls
+        ))
+    }
+
+    /// One slightly before the end; and one when it is over, if the one before was not answered.
+    fn is_end_poll(&self, now: Duration) -> bool {
+        let Some(lifetime) = self.plan.expires_in else { return false };
+        let Exchange { sent_at, answered_at, clock_was_set, .. } = &self.exchange;
+        let final_at = (sent_at.unwrap_or_default() + lifetime).saturating_sub(FINAL_MARGIN + CLOCK_ERROR);
+        let deadline = answered_at.unwrap_or_default() + lifetime + DEADLINE_GRACE;
+        let answered = self
+            .last
+            .as_ref()
+            .is_some_and(|last| last.committed && matches!(last.said, Some(Said::Pending | Said::SlowDown)));
+        match self.end_polls {
+            0 => *clock_was_set || now >= final_at,
+            1 => !answered && (*clock_was_set || now + CLOCK_ERROR >= deadline),
+            _ => false,
+        }
+    }
+
+    pub fn judge_outcome(
+        &self,
+        now: Duration,
+        label: usize,
+        outcome: &Outcome,
+        op: &Op,
+        keys_away: Duration,
+    ) -> Result<(), String> {
+        let process = &op.processes[label];
+        let said = self.terminal.as_ref().map(|terminal| terminal.said);
+        let told = |expected: &[Said]| match said.is_some_and(|said| expected.contains(&said)) {
+            true => Ok(()),
+            false => Err(format!("the OP said {said:?}")),
+        };
+        let is_unread = |outcome: &Outcome| matches!(outcome, Outcome::Invalid(violation) if violation.rule() == Rule::KeysUnavailable);
+        if is_unread(outcome) && keys_away >= KEYS_AWAY {
+            return told(&[Said::Success]);
+        }
+        if said == Some(Said::Success) && self.terminal.as_ref().is_some_and(|terminal| terminal.committed) {
+            let fits = match outcome {
+                Outcome::Approved(_) => !process.plan.forged,
+                Outcome::Invalid(_) => process.plan.forged,
+                _ => false,
+            };
+            if !fits {
+                return Err("its success is in the store".to_owned());
+            }
+        }
+        match outcome {
+            Outcome::Approved(authentication) => {
+                if authentication.claims().subject() != format!("user-{label}") {
+                    return Err("it is somebody else".to_owned());
+                }
+                if process.plan.forged {
+                    return Err("its token is forged".to_owned());
+                }
+                if authentication.is_after_cancellation() && !self.cancelled {
+                    return Err("nobody has cancelled".to_owned());
+                }
+                told(&[Said::Success])
+            }
+            Outcome::Invalid(violation) if process.plan.forged => match violation.rule().code() {
+                "id_token_nonce" => told(&[Said::Success]),
+                rule => Err(format!("by another rule: {rule}")),
+            },
+            Outcome::Invalid(violation) => Err(format!("its token is good: {violation}")),
+            Outcome::Denied(_) => told(&[Said::Denied]),
+            Outcome::Expired(expiry) if expiry.is_confirmed() => told(&[Said::Expired]),
+            Outcome::Expired(_) => {
+                let lifetime = self.plan.expires_in.ok_or("it does not expire")?;
+                let deadline = self.exchange.answered_at.unwrap_or_default() + lifetime + DEADLINE_GRACE;
+                if process.served {
+                    Err("the success was lost".to_owned())
+                } else if now + CLOCK_ERROR < deadline && !self.exchange.clock_was_set {
+                    Err("its time is not over".to_owned())
+                } else {
+                    Ok(())
+                }
+            }
+            Outcome::Failed(_) if process.served => Err("the success was lost".to_owned()),
+            Outcome::Failed(_) => told(&[Said::InvalidGrant, Said::InvalidRequest]),
+            Outcome::Unknown => {
+                let known = self.exchange.answered_at.is_some() && self.lost_at.is_none() && !self.adrift;
+                let began = self.last.is_some();
+                if known && began { Err("no answer was lost".to_owned()) } else { Ok(()) }
+            }
+            Outcome::Cancelled if !self.cancelled => Err("nobody has cancelled".to_owned()),
+            Outcome::Cancelled => told(&[Said::Denied, Said::InvalidGrant]),
+            _ => Err("nobody knows what that is".to_owned()),
+        }
+    }
+}
