@@ -4,7 +4,7 @@ use std::fs;
 
 use openid_deferred::store::{PostgresStore, Store as _, StoreProblem};
 use openssl::pkey::PKey;
-use openssl::ssl::{SslConnector, SslConnectorBuilder, SslMethod};
+use openssl::ssl::{SslConnector, SslConnectorBuilder, SslMethod, SslVersion};
 use openssl::x509::X509;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tokio_postgres::Config;
@@ -122,18 +122,22 @@ async fn a_client_certificate_signs_in_where_the_server_asks_for_one() {
         created = admin.batch_execute("CREATE ROLE banker LOGIN SUPERUSER") => created.unwrap(),
         closed = connection => panic!("{closed:?}"),
     }
-    let with = |issued: Option<(String, String)>| {
+    let with = |newest: Option<SslVersion>, issued: Option<(String, String)>| {
         let mut connector = authority.trust();
+        connector.set_max_proto_version(newest).unwrap();
         if let Some((certificate, key)) = issued {
             connector.set_certificate(&X509::from_pem(certificate.as_bytes()).unwrap()).unwrap();
             connector.set_private_key(&PKey::private_key_from_pem(key.as_bytes()).unwrap()).unwrap();
         }
         PostgresStore::builder(&address(&server, NAME, Some(ROLE))).tls(connector.build()).connect()
     };
-    assert_refused(with(None).await, StoreProblem::Unusable, "connection requires a valid client certificate");
-    let anothers = with(Some(authority.issue("clerk"))).await;
+    assert_refused(with(None, None).await, StoreProblem::Unusable, "connection requires a valid client certificate");
+    let anothers = with(None, Some(authority.issue("clerk"))).await;
     assert_refused(anothers, StoreProblem::Unusable, "certificate authentication failed");
-    let forged = with(Some(stranger.issue(ROLE))).await;
+    with(None, Some(authority.issue(ROLE))).await.unwrap().migrate().await.unwrap();
+
+    // Under TLS 1.3 a client has written its first message before it can hear of its certificate, so that as often as
+    // not it hears of nothing but a connection that was reset.
+    let forged = with(Some(SslVersion::TLS1_2), Some(stranger.issue(ROLE))).await;
     assert_refused(forged, StoreProblem::Unusable, "unknown ca");
-    with(Some(authority.issue(ROLE))).await.unwrap().migrate().await.unwrap();
 }

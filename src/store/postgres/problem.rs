@@ -51,8 +51,16 @@ fn unavailable(why: String) -> StoreError {
 
 /// Whether it is not the wire that has failed: one side does not take the other for what it says.
 fn is_refusal(tls: &ErrorStack) -> bool {
-    // What the other side says in an alert is numbered from 1000 on.
-    tls.errors().iter().any(|error| error.reason() == Some("certificate verify failed") || error.reason_code() >= 1_000)
+    tls.errors()
+        .iter()
+        .any(|error| error.reason() == Some("certificate verify failed") || is_lasting_alert(error.reason_code()))
+}
+
+/// Whether the other side has said in an alert (RFC 8446 §6.2) that certificates, versions or ciphers do not suit it.
+/// Others, such as `internal_error`, come from servers that are starting or ending, and from broken wires.
+fn is_lasting_alert(reason_code: i32) -> bool {
+    // OpenSSL numbers the alerts that it receives from 1000 on.
+    matches!(reason_code.saturating_sub(1_000), 40..=49 | 70 | 71 | 109..=120)
 }
 
 /// An error of the database or of the way to it. The details that a server adds quote rows, so they stay behind.
@@ -83,4 +91,19 @@ pub(super) fn of_database(error: &tokio_postgres::Error) -> StoreError {
         _ => StoreProblem::Unusable,
     };
     StoreError::new(problem).with_source(format!("{code}: {}{hint}", database.message()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alert_that_passes_does_not_make_a_store_unusable() {
+        // handshake_failure, bad_certificate, unknown_ca, protocol_version, certificate_required.
+        assert!([40, 42, 48, 70, 116].into_iter().all(|alert| is_lasting_alert(1_000 + alert)));
+        // close_notify, unexpected_message, bad_record_mac, internal_error.
+        assert!(![0, 10, 20, 80].into_iter().any(|alert| is_lasting_alert(1_000 + alert)));
+        // A reason of our own side, by whatever number.
+        assert!(!is_lasting_alert(48) && !is_lasting_alert(i32::MIN));
+    }
 }
