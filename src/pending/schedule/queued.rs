@@ -15,7 +15,8 @@ impl Schedule {
     }
 
     /// What to do with a process that was taken from the queue because it is due there. `taken_at` is what the queue's
-    /// clock showed then, and `pinged` whether a ping had come since the time before.
+    /// clock showed then, `now` what it may show by now at the latest, and `pinged` whether a ping had come since the time
+    /// before.
     ///
     /// Taken before its time, it was brought forward by a ping, which uses the pings of this interval up; or its end has
     /// come, which is no reason to ask early. Its time may have come by now, for the queue's answer takes a while: that
@@ -24,12 +25,13 @@ impl Schedule {
         let is_premature = taken_at < self.due_at();
         self.ping_spent = is_premature && (pinged || self.ping_spent);
         self.final_poll_due &= !(is_premature && pinged);
-        let is_early = now.wall < self.due_at();
         let has_ended = self.until_deadline(now).is_some_and(|left| left <= CLOCK_ERROR);
-        if !(is_early && has_ended) {
-            self.due = Due::after(Duration::ZERO, now);
-            self.not_before = None;
+        if is_premature && has_ended {
+            // `now` may be ahead of the queue's clock by as long as its answer took, and would ask early.
+            return self.step(Moment { wall: taken_at, ..now });
         }
+        self.due = Due::after(Duration::ZERO, now);
+        self.not_before = None;
         self.step(now)
     }
 

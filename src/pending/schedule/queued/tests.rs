@@ -72,6 +72,24 @@ fn a_claim_that_is_early_by_an_error_of_the_clocks_leaves_the_pings_of_the_inter
 }
 
 #[test]
+fn a_claim_for_the_end_does_not_ask_early_because_the_store_was_slow_to_answer() {
+    let after_the_last_poll = |interval| {
+        let mut schedule = schedule(interval, Some(90));
+        assert_eq!(claimed(&mut schedule, 85_300), Step::Ask);
+        answered(&mut schedule, &error("authorization_pending", None), moment(85_300));
+        assert_eq!(schedule.due_in(moment(85_300)), Duration::from_millis(64_700), "its end comes first");
+        stored(&schedule)
+    };
+    let mut soon = after_the_last_poll(65);
+    let wait = Duration::from_millis(300);
+    assert_eq!(soon.claimed(moment(152_500), moment(150_000).wall, false), Step::Wait(wait));
+    assert_eq!(stored(&soon).claimed(moment(150_300), moment(150_300).wall, false), Step::Ask);
+    let mut later = after_the_last_poll(67);
+    let end = End::Expired { confirmed: false };
+    assert_eq!(later.claimed(moment(152_500), moment(150_000).wall, false), Step::End(end));
+}
+
+#[test]
 fn a_claim_for_a_ping_that_came_to_nothing_has_used_the_pings_up_all_the_same() {
     let mut schedule = schedule(60, None);
     let before = schedule.clone();
