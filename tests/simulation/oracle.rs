@@ -222,6 +222,8 @@ impl Oracle {
         self.say(now, || format!("{label} is claimed by {}{orphan}", life.number));
         let watched = &mut self.watched[label];
         watched.claimed_at = now;
+        let has_ended = watched.terminal.as_ref().is_some_and(|terminal| terminal.committed);
+        watched.claimants.insert(life.number, has_ended);
         if orphaned {
             watched.lost_at = Some(now);
         }
@@ -246,7 +248,9 @@ impl Oracle {
             watched.lost_at = watched.lost_at.filter(|lost_at| asked_at < *lost_at + LONGEST_HELD + CLOCK_ERROR);
             watched.slow_downs += u32::from(last.said == Some(Said::SlowDown));
         }
-        if let Some(terminal) = watched.terminal.as_mut().filter(|terminal| terminal.life.number == life.number) {
+        // An end that came too late to be stored is not stored by a later poll of the same replica.
+        let is_end = |terminal: &&mut Terminal| terminal.life.number == life.number && next != Next::Waiting;
+        if let Some(terminal) = watched.terminal.as_mut().filter(is_end) {
             terminal.committed = true;
         }
     }

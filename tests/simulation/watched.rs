@@ -1,5 +1,6 @@
 //! What was seen of one process, and what may be asked and said of it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub struct Watched {
     pub slow_downs: u32,
     pub pinged_at: Option<Duration>,
     pub claimed_at: Duration,
+    /// By whom it was claimed, and whether its end was in the store then.
+    pub claimants: BTreeMap<u32, bool>,
     /// The claim that the last poll belonged to.
     pub polled_from: Duration,
     /// The last poll came early because of a ping.
@@ -118,6 +121,7 @@ impl Watched {
             slow_downs: 0,
             pinged_at: None,
             claimed_at: Duration::ZERO,
+            claimants: BTreeMap::new(),
             polled_from: Duration::ZERO,
             was_early: false,
             end_polls: 0,
@@ -165,7 +169,9 @@ impl Watched {
         }
         if let Some(terminal) = &self.terminal {
             let safe = terminal.life.is_alive() && terminal.life.store_faults() == terminal.store_faults;
-            if terminal.committed || safe {
+            // Whoever claimed it before cannot know.
+            let could_know = self.claimants.get(&life.number) == Some(&true);
+            if (terminal.committed && could_know) || safe {
                 return Err(format!("it is asked again after {:?}", terminal.said));
             }
         }
