@@ -10,7 +10,7 @@ use openid_deferred::{Delivery, Outcome};
 
 use crate::life::Life;
 use crate::op::{Op, Plan, Said};
-use crate::watched::{Accepted, CLOCK_ERROR, Flight, Last, Terminal, Watched};
+use crate::watched::{Accepted, CLOCK_ERROR, Claim, Flight, Last, Terminal, Watched};
 
 /// So long after it was given up a request may still be answered, which nobody hears.
 const LONGEST_HELD: Duration = Duration::from_secs(300);
@@ -222,8 +222,8 @@ impl Oracle {
         self.say(now, || format!("{label} is claimed by {}{orphan}", life.number));
         let watched = &mut self.watched[label];
         watched.claimed_at = now;
-        let has_ended = watched.terminal.as_ref().is_some_and(|terminal| terminal.committed);
-        watched.claimants.insert(life.number, has_ended);
+        let had_ended = watched.terminal.as_ref().is_some_and(|terminal| terminal.committed);
+        watched.claims.insert(life.number, Claim { at: now, had_ended });
         if orphaned {
             watched.lost_at = Some(now);
         }

@@ -17,6 +17,8 @@ const SECOND: Duration = Duration::from_secs(1);
 pub const CLOCK_ERROR: Duration = Duration::from_secs(5);
 const FINAL_MARGIN: Duration = Duration::from_secs(5);
 const DEADLINE_GRACE: Duration = Duration::from_secs(60);
+/// So long after it was claimed a poll may leave.
+const SEND_WINDOW: Duration = Duration::from_secs(5);
 const SLOW_DOWN_STEP: Duration = Duration::from_secs(5);
 /// The hundred tries after which an answer without keys may be given up take sixteen hours. Between two outages a few of
 /// them may fail for other reasons.
@@ -33,8 +35,8 @@ pub struct Watched {
     pub slow_downs: u32,
     pub pinged_at: Option<Duration>,
     pub claimed_at: Duration,
-    /// By whom it was claimed, and whether its end was in the store then.
-    pub claimants: BTreeMap<u32, bool>,
+    /// The last claim of each replica.
+    pub claims: BTreeMap<u32, Claim>,
     /// The claim that the last poll belonged to.
     pub polled_from: Duration,
     /// The last poll came early because of a ping.
@@ -92,6 +94,12 @@ pub struct Last {
     pub committed: bool,
 }
 
+pub struct Claim {
+    pub at: Duration,
+    /// Its end was in the store.
+    pub had_ended: bool,
+}
+
 pub struct Terminal {
     pub said: Said,
     pub at: Duration,
@@ -121,7 +129,7 @@ impl Watched {
             slow_downs: 0,
             pinged_at: None,
             claimed_at: Duration::ZERO,
-            claimants: BTreeMap::new(),
+            claims: BTreeMap::new(),
             polled_from: Duration::ZERO,
             was_early: false,
             end_polls: 0,
@@ -167,10 +175,14 @@ impl Watched {
         if !self.flights.is_empty() {
             return Err("two requests are in flight".to_owned());
         }
+        let claim = self.claims.get(&life.number);
+        if claim.is_some_and(|claim| now > claim.at + SEND_WINDOW + TOLERANCE) {
+            return Err("its claim was too long ago".to_owned());
+        }
         if let Some(terminal) = &self.terminal {
             let safe = terminal.life.is_alive() && terminal.life.store_faults() == terminal.store_faults;
             // Whoever claimed it before cannot know.
-            let could_know = self.claimants.get(&life.number) == Some(&true);
+            let could_know = claim.is_some_and(|claim| claim.had_ended);
             if (terminal.committed && could_know) || safe {
                 return Err(format!("it is asked again after {:?}", terminal.said));
             }
