@@ -182,7 +182,7 @@ impl Watched {
         if let Some(terminal) = &self.terminal {
             let safe = terminal.life.is_alive() && terminal.life.store_faults() == terminal.store_faults;
             // Whoever claimed it before cannot know.
-            let could_know = claim.is_some_and(|claim| claim.had_ended);
+            let could_know = claim.is_none_or(|claim| claim.had_ended);
             if (terminal.committed && could_know) || safe {
                 return Err(format!("it is asked again after {:?}", terminal.said));
             }
