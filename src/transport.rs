@@ -8,7 +8,7 @@ use futures_core::future::BoxFuture;
 use http::{HeaderMap, Method, StatusCode};
 use url::Url;
 
-use crate::error::{Document, Error};
+use crate::error::{Document, Error, ErrorKind, TransportProblem};
 
 mod address;
 mod client_certificate;
@@ -25,7 +25,8 @@ pub(crate) use reqwest::{Configure, ReqwestClient, TransportPolicy};
 ///
 /// The crate brings an implementation on reqwest, which a client uses unless it is given another one. An own
 /// implementation must not follow redirects, must stop reading at [`body_limit`](HttpRequest::body_limit), must give
-/// up at [`timeout`](HttpRequest::timeout), and must never send a request twice on its own. A request that names a
+/// up at [`timeout`](HttpRequest::timeout), and must never send a request twice on its own. It should not use a connection
+/// again on which a request timed out: proxies and firewalls forget connections without closing them. A request that names a
 /// [`client_certificate`](HttpRequest::client_certificate) must go over a connection on which that one is presented.
 pub trait HttpClient: fmt::Debug + Send + Sync {
     /// Sends one request and reads the whole response.
@@ -101,6 +102,11 @@ impl HttpError {
     /// Whether the server may have seen the request.
     pub fn may_have_been_sent(&self) -> bool {
         self.may_have_been_sent
+    }
+
+    /// Whether a connection was there, and the answer did not come over it in time.
+    pub(crate) fn is_timeout_of_a_connection(&self) -> bool {
+        self.may_have_been_sent && self.error.kind() == &ErrorKind::Transport(TransportProblem::Timeout)
     }
 
     /// What went wrong.

@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ::reqwest::{Client, ClientBuilder, Response, redirect, retry};
@@ -19,7 +19,10 @@ use super::{
 use crate::error::{ConfigurationProblem, Document, Error, TransportProblem};
 use crate::secret::SecretBuffer;
 
+mod connections;
 mod identity;
+
+use connections::Connections;
 
 /// What the caller decides about connections, apart from the configuration of reqwest itself.
 #[derive(Debug, Clone, Copy)]
@@ -33,24 +36,36 @@ pub(crate) struct TransportPolicy {
 /// The client that is used unless the caller brings an own [`HttpClient`].
 pub(crate) struct ReqwestClient {
     policy: TransportPolicy,
-    configure: Option<Box<Configure>>,
-    https: Client,
-    /// One for each certificate that is presented, the latest last, since reqwest ties a certificate to a client and
+    configure: Option<Arc<Configure>>,
+    https: Arc<Connections>,
+    /// Those of each certificate that is presented, the latest last, since reqwest ties a certificate to a client and
     /// its connections.
-    certified: Mutex<Vec<(PresentedCertificate, Client)>>,
+    certified: Mutex<Vec<(PresentedCertificate, Arc<Connections>)>>,
     /// For plain HTTP to this machine. It knows no proxy: one from the environment would carry credentials in clear
     /// text to another machine.
-    loopback: Option<Client>,
+    loopback: Option<Arc<Connections>>,
 }
 
-/// How the caller sets up a client; called once for each that is built.
+/// How the caller sets up a reqwest client; called for each that is built.
 pub(crate) type Configure = dyn Fn(ClientBuilder) -> ClientBuilder + Send + Sync;
 
 /// Around a renewal, requests under way still have the certificate of before.
 const CERTIFICATES_KEPT: usize = 2;
 /// Connections that wait for a next request to the same server. Further ones are closed when theirs has ended.
 const IDLE_CONNECTIONS: usize = 256;
-/// Room for the body of a response before any of it has come.
+/// An idle connection is not used after this time. Most servers and load balancers keep one for a minute or longer, so
+/// few requests are sent just as the server closes it.
+const IDLE_LIFE: Duration = Duration::from_secs(30);
+/// A peer that has not acknowledged anything for this long is gone. Where a proxy acknowledges and passes nothing on, only
+/// the pings of HTTP/2 notice that, or the timeout of a request.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(15);
+/// An idle TCP connection is probed after this time, and then as often.
+const TCP_PROBE: Duration = Duration::from_secs(10);
+/// An HTTP/2 connection on which nothing has come for this long is asked for a sign of life.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// If it gives none for this long, it is closed, and its requests fail.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// How much memory is reserved for the body of a response before any of it has come.
 const FIRST_CAPACITY: usize = 64 * 1024;
 
 impl ReqwestClient {
@@ -61,9 +76,14 @@ impl ReqwestClient {
     ///
     /// [`ConfigurationProblem::HttpClient`] with reqwest's error as source.
     pub(crate) fn new(policy: TransportPolicy, configure: Option<Box<Configure>>) -> Result<Self, Error> {
-        let loopback = || build(only_loopback(with_rules(with_defaults(Client::builder(), policy))));
+        let configure: Option<Arc<Configure>> = configure.map(Arc::from);
+        let configured = configure.clone();
+        let loopback = || {
+            let build = move || build(only_loopback(with_rules(with_defaults(Client::builder(), policy))));
+            Connections::new(build).map(Arc::new)
+        };
         Ok(Self {
-            https: build(https(policy, configure.as_deref()))?,
+            https: Arc::new(Connections::new(move || build(https(policy, configured.as_deref())))?),
             loopback: policy.urls.allow_insecure_loopback.then(loopback).transpose()?,
             certified: Mutex::new(Vec::new()),
             policy,
@@ -80,35 +100,34 @@ impl ReqwestClient {
         self.certified(certificate).map(drop)
     }
 
-    /// The client for one certificate. Building it holds up other tasks for a few milliseconds, once per renewal.
-    fn certified(&self, certificate: &PresentedCertificate) -> Result<Client, Error> {
-        let mut clients = self.certified.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, client)) = clients.iter().find(|(present, _)| present == certificate) {
-            return Ok(client.clone());
+    /// The connections on which one certificate is presented. Building their client holds up other tasks for a few
+    /// milliseconds, once per renewal of the certificate.
+    fn certified(&self, certificate: &PresentedCertificate) -> Result<Arc<Connections>, Error> {
+        let mut all = self.certified.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, connections)) = all.iter().find(|(present, _)| present == certificate) {
+            return Ok(connections.clone());
         }
-        let client = identity::build(certificate, || https(self.policy, self.configure.as_deref()))?;
-        if clients.len() == CERTIFICATES_KEPT {
-            clients.remove(0);
+        let (policy, configure, presented) = (self.policy, self.configure.clone(), certificate.clone());
+        let build = move || identity::build(&presented, || https(policy, configure.as_deref()));
+        let connections = Arc::new(Connections::new(build)?);
+        if all.len() == CERTIFICATES_KEPT {
+            all.remove(0);
         }
-        clients.push((certificate.clone(), client.clone()));
-        Ok(client)
+        all.push((certificate.clone(), connections.clone()));
+        Ok(connections)
     }
 
     async fn exchange(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let client = self.client_for(&request)?;
-        let HttpRequest { method, url, headers, body, timeout, body_limit, document, client_certificate: _ } = request;
-        let mut outgoing = ::reqwest::Request::new(method, url);
-        *outgoing.headers_mut() = headers;
-        *outgoing.timeout_mut() = Some(timeout);
-        if !body.is_empty() {
-            *outgoing.body_mut() = Some(body.into());
+        let connections = self.connections_for(&request)?;
+        let leased = connections.lease().await;
+        let sent = send_over(&leased.client, request).await;
+        if sent.as_ref().is_err_and(HttpError::is_timeout_of_a_connection) {
+            connections.condemn(leased.generation());
         }
-        let mut response = client.execute(outgoing).await.map_err(before_response)?;
-        let body = read(&mut response, body_limit, document).await?;
-        Ok(HttpResponse { status: response.status(), headers: std::mem::take(response.headers_mut()), body })
+        sent
     }
 
-    fn client_for(&self, request: &HttpRequest) -> Result<Client, HttpError> {
+    fn connections_for(&self, request: &HttpRequest) -> Result<Arc<Connections>, HttpError> {
         self.policy.urls.check_own(&request.url).map_err(|problem| {
             HttpError::not_sent(match problem {
                 UrlProblem::Insecure => TransportProblem::Refused,
@@ -145,6 +164,20 @@ impl fmt::Debug for ReqwestClient {
     }
 }
 
+/// Sends one request and reads the whole response.
+async fn send_over(client: &Client, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+    let HttpRequest { method, url, headers, body, timeout, body_limit, document, client_certificate: _ } = request;
+    let mut outgoing = ::reqwest::Request::new(method, url);
+    *outgoing.headers_mut() = headers;
+    *outgoing.timeout_mut() = Some(timeout);
+    if !body.is_empty() {
+        *outgoing.body_mut() = Some(body.into());
+    }
+    let mut response = client.execute(outgoing).await.map_err(before_response)?;
+    let body = read(&mut response, body_limit, document).await?;
+    Ok(HttpResponse { status: response.status(), headers: std::mem::take(response.headers_mut()), body })
+}
+
 /// A client for everything but plain HTTP, before it is built.
 fn https(policy: TransportPolicy, configure: Option<&Configure>) -> ClientBuilder {
     let builder = with_defaults(Client::builder(), policy);
@@ -160,6 +193,9 @@ fn with_defaults(builder: ClientBuilder, policy: TransportPolicy) -> ClientBuild
     let builder = builder
         .connect_timeout(policy.connect_timeout)
         .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .pool_idle_timeout(IDLE_LIFE)
+        .tcp_keepalive(TCP_PROBE)
+        .tcp_keepalive_interval(TCP_PROBE)
         .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")));
     // A proxy would resolve names where nobody looks at the addresses.
     let builder = match policy.urls.private_addresses {
@@ -168,6 +204,8 @@ fn with_defaults(builder: ClientBuilder, policy: TransportPolicy) -> ClientBuild
             .dns_resolver(PublicAddresses::of_system().and_localhost(policy.urls.allow_insecure_loopback)),
         PrivateAddresses::RefusedInDocuments | PrivateAddresses::Allowed => builder,
     };
+    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+    let builder = builder.tcp_user_timeout(UNACKNOWLEDGED);
     // The operating system's library would otherwise still speak TLS 1.0 (RFC 9325 §3.1.1).
     #[cfg(any(feature = "rustls", feature = "native-tls"))]
     let builder = builder.tls_version_min(::reqwest::tls::Version::TLS_1_2);
@@ -184,6 +222,10 @@ fn with_rules(builder: ClientBuilder) -> ClientBuilder {
         .retry(retry::never())
         // It would write whole requests, credentials included, to the log.
         .connection_verbose(false)
+        // A connection that a proxy or a firewall has silently dropped would otherwise swallow every further request.
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .http2_keep_alive_timeout(PING_TIMEOUT)
+        .http2_keep_alive_while_idle(true)
         .gzip(true)
         // Other crates of the program can switch these features of reqwest on.
         .no_brotli()
@@ -304,6 +346,8 @@ fn harmless(error: ::reqwest::Error) -> Box<dyn std::error::Error + Send + Sync>
 
 #[cfg(test)]
 mod address_tests;
+#[cfg(test)]
+mod dead_connection_tests;
 #[cfg(test)]
 mod http2_tests;
 #[cfg(test)]

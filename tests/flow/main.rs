@@ -6,6 +6,7 @@ mod addresses;
 mod authorization;
 mod client_authentication;
 mod code_flow;
+mod dead_connections;
 mod discovery;
 mod dpop;
 mod encryption;

@@ -52,9 +52,13 @@ impl ClientBuilder {
     }
 
     /// Adjusts the reqwest client: proxies, root certificates, connect timeout, DNS. Redirects stay off, plain HTTP
-    /// stays refused and bodies stay bounded whatever is set here. It has no effect beside
-    /// [`http_client`](Self::http_client). It is called for each reqwest client that is built: one, and one more for each
-    /// [`ClientCertificate`](crate::ClientCertificate) and each renewal of it.
+    /// stays refused, bodies stay bounded and HTTP/2 connections are pinged whatever is set here. It has no effect beside
+    /// [`http_client`](Self::http_client).
+    ///
+    /// It is called for each reqwest client that is built: the first one, and one for each
+    /// [`ClientCertificate`](crate::ClientCertificate) and each renewal of it. Each of them is replaced every five minutes,
+    /// and after a request that timed out, so that no connection is used for ever and a name that has moved is noticed.
+    /// Later calls run on a thread for blocking work.
     #[must_use]
     pub fn configure_http(
         mut self,

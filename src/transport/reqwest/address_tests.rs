@@ -2,7 +2,6 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -135,7 +134,8 @@ async fn the_resolver_of_the_system_is_asked_unless_there_is_another_one() {
     let policy = TransportPolicy { urls, connect_timeout: SHORT };
     // Past the look at the URL, which would refuse this name before it is resolved.
     let client = ReqwestClient::new(policy, None).unwrap();
-    let error = client.https.get("https://localhost:9/").send().await.unwrap_err();
+    let https = client.https.lease().await.client;
+    let error = https.get("https://localhost:9/").send().await.unwrap_err();
     assert_eq!(problem(&before_response(error)), TransportProblem::PrivateAddress);
 }
 

@@ -18,8 +18,9 @@ const DEBUG_DATA: &[u8] = b"code=secret";
 fn client() -> ReqwestClient {
     let urls = UrlPolicy { allow_insecure_loopback: true, ..UrlPolicy::default() };
     let policy = TransportPolicy { urls, connect_timeout: Duration::from_secs(5) };
-    let loopback = with_rules(with_defaults(Client::builder(), policy)).http2_prior_knowledge();
-    ReqwestClient { loopback: Some(build(loopback).unwrap()), ..ReqwestClient::new(policy, None).unwrap() }
+    let loopback = move || build(with_rules(with_defaults(Client::builder(), policy)).http2_prior_knowledge());
+    let loopback = Some(Arc::new(Connections::new(loopback).unwrap()));
+    ReqwestClient { loopback, ..ReqwestClient::new(policy, None).unwrap() }
 }
 
 fn post(address: std::net::SocketAddr) -> HttpRequest {

@@ -3,7 +3,6 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
@@ -107,11 +106,14 @@ async fn what_the_caller_configures_does_not_undo_the_rules() {
             .unwrap();
         assert_eq!(read_request(stream), "");
     });
-    let configured = with_defaults(Client::builder(), policy(true))
-        .redirect(redirect::Policy::limited(5))
-        .retry(retry::for_host("127.0.0.1").classify_fn(|sent| sent.retryable()))
-        .no_gzip();
-    let client = ReqwestClient { loopback: Some(build(with_rules(configured)).unwrap()), ..client() };
+    let configured = || {
+        let builder = with_defaults(Client::builder(), policy(true))
+            .redirect(redirect::Policy::limited(5))
+            .retry(retry::for_host("127.0.0.1").classify_fn(|sent| sent.retryable()))
+            .no_gzip();
+        build(with_rules(builder))
+    };
+    let client = ReqwestClient { loopback: Some(Arc::new(Connections::new(configured).unwrap())), ..client() };
     let response = client.send(post(&url)).await.unwrap();
     drop(client);
     server.join().unwrap();
@@ -126,7 +128,7 @@ async fn https_only_stays_whatever_the_caller_configures() {
     assert_eq!(problem(error), TransportProblem::Refused);
     // reqwest itself refuses as well, should a URL ever get past our own check.
     let request = ::reqwest::Request::new(Method::GET, Url::parse("http://127.0.0.1:9/").unwrap());
-    assert!(client.https.execute(request).await.unwrap_err().is_builder());
+    assert!(client.https.lease().await.client.execute(request).await.unwrap_err().is_builder());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

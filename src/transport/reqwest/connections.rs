@@ -1,0 +1,199 @@
+//! One reqwest client after another, so that no connection is used for ever.
+//!
+//! reqwest cannot be asked to drop one connection. A new client has none, resolves names again and reads the roots of
+//! trust again; requests under way end on the connections that they have.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ::reqwest::Client;
+
+use crate::clock::{Clock, SystemClock};
+use crate::error::Error;
+
+/// No new request goes over an older connection, so that a name that has moved is noticed.
+const LONGEST_LIFE: Duration = Duration::from_secs(300);
+
+pub(super) type Build = dyn Fn() -> Result<Client, Error> + Send + Sync;
+
+/// The connections that new requests may use, by way of the client that owns them.
+pub(super) struct Connections {
+    build: Arc<Build>,
+    clock: Arc<dyn Clock>,
+    current: Mutex<Current>,
+    /// Held while the next client is built.
+    renewal: tokio::sync::Mutex<()>,
+}
+
+struct Current {
+    client: Client,
+    generation: u64,
+    built_at: Duration,
+    /// A request over one of its connections timed out.
+    condemned: bool,
+}
+
+/// A client, and which one of a row it is.
+pub(super) struct Leased {
+    pub(super) client: Client,
+    generation: u64,
+}
+
+impl Connections {
+    /// Builds the first client.
+    ///
+    /// # Errors
+    ///
+    /// Those of `build`.
+    pub(super) fn new(build: impl Fn() -> Result<Client, Error> + Send + Sync + 'static) -> Result<Self, Error> {
+        // Connections live in the machine's time, whichever clock the protocol goes by.
+        Self::with_clock(Arc::new(build), Arc::new(SystemClock))
+    }
+
+    fn with_clock(build: Arc<Build>, clock: Arc<dyn Clock>) -> Result<Self, Error> {
+        let current = Current { client: build()?, generation: 0, built_at: clock.monotonic(), condemned: false };
+        Ok(Self { build, clock, current: Mutex::new(current), renewal: tokio::sync::Mutex::new(()) })
+    }
+
+    /// The client for the next request.
+    pub(super) async fn lease(&self) -> Leased {
+        let (leased, condemned) = {
+            let current = self.current();
+            let aged = self.clock.monotonic().saturating_sub(current.built_at) >= LONGEST_LIFE;
+            if !aged && !current.condemned {
+                return current.lease();
+            }
+            (current.lease(), current.condemned)
+        };
+        let _renewal = if condemned {
+            self.renewal.lock().await
+        } else {
+            match self.renewal.try_lock() {
+                Ok(renewal) => renewal,
+                // Its age alone is no reason to wait.
+                Err(_) => return leased,
+            }
+        };
+        if self.current().generation == leased.generation {
+            self.renew().await;
+        }
+        self.current().lease()
+    }
+
+    /// Keeps further requests off the connections of this client, because a request over one of them timed out. Of many
+    /// requests that time out together the first one counts.
+    pub(super) fn condemn(&self, generation: u64) {
+        let mut current = self.current();
+        current.condemned |= current.generation == generation;
+    }
+
+    /// Building takes milliseconds, and with the TLS library of the system many of them.
+    async fn renew(&self) {
+        let build = self.build.clone();
+        let built = tokio::task::spawn_blocking(move || build()).await;
+        let mut current = self.current();
+        current.built_at = self.clock.monotonic();
+        match built {
+            Ok(Ok(client)) => {
+                current.client = client;
+                current.generation += 1;
+                current.condemned = false;
+            }
+            // The next request tries again, or the next one after a while where it is only about age.
+            Ok(Err(error)) => tracing::error!(%error, "the HTTP client cannot be built anew; the old one stays in use"),
+            Err(error) => tracing::error!(%error, "the HTTP client cannot be built anew; the old one stays in use"),
+        }
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Current {
+    fn lease(&self) -> Leased {
+        Leased { client: self.client.clone(), generation: self.generation }
+    }
+}
+
+impl Leased {
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+    use std::time::SystemTime;
+
+    use futures_core::future::BoxFuture;
+
+    use super::*;
+    use crate::error::ConfigurationProblem;
+
+    #[derive(Debug, Default)]
+    struct Seconds(AtomicU64);
+
+    impl Clock for Seconds {
+        fn now(&self) -> SystemTime {
+            SystemTime::UNIX_EPOCH
+        }
+
+        fn monotonic(&self) -> Duration {
+            Duration::from_secs(self.0.load(Ordering::Relaxed))
+        }
+
+        fn sleep(&self, _: Duration) -> BoxFuture<'static, ()> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    /// Connections that count how often their client is built, with the clock that they go by.
+    fn counted() -> (Connections, Arc<Seconds>, Arc<AtomicUsize>) {
+        let (clock, built) = (Arc::new(Seconds::default()), Arc::new(AtomicUsize::new(0)));
+        let counter = built.clone();
+        let build = move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+            Ok(Client::new())
+        };
+        (Connections::with_clock(Arc::new(build), clock.clone()).unwrap(), clock, built)
+    }
+
+    #[tokio::test]
+    async fn a_client_is_replaced_when_it_is_five_minutes_old() {
+        let (connections, clock, built) = counted();
+        for (seconds, expected) in [(0, 1), (299, 1), (300, 2), (599, 2), (600, 3)] {
+            clock.0.store(seconds, Ordering::Relaxed);
+            connections.lease().await;
+            assert_eq!(built.load(Ordering::Relaxed), expected, "{seconds}");
+        }
+    }
+
+    #[tokio::test]
+    async fn many_requests_that_time_out_together_replace_their_client_once() {
+        let (connections, _, built) = counted();
+        let mut leased = Vec::new();
+        for _ in 0..64 {
+            leased.push(connections.lease().await);
+        }
+        for one in &leased {
+            connections.condemn(one.generation());
+            connections.lease().await;
+        }
+        assert_eq!(built.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn the_old_client_stays_where_no_new_one_can_be_built() {
+        let (clock, tries) = (Arc::new(Seconds::default()), AtomicUsize::new(0));
+        let build = move || match tries.fetch_add(1, Ordering::Relaxed) {
+            1 => Err(Error::new(ConfigurationProblem::HttpClient)),
+            _ => Ok(Client::new()),
+        };
+        let connections = Connections::with_clock(Arc::new(build), clock).unwrap();
+        connections.condemn(connections.lease().await.generation());
+        assert_eq!(connections.lease().await.generation(), 0);
+        assert_eq!(connections.lease().await.generation(), 1);
+    }
+}
