@@ -1,17 +1,17 @@
-//! Ping Callbacks under any web framework, here plain hyper: `ping::Receiver` takes the parts of a request and gives the
-//! status of the answer.
+//! Ping Callbacks under any web framework, here plain hyper: `ping::Receiver` takes a request and gives the response. It
+//! looks at the bearer token before it reads the body, and bounds how much of it is read and for how long.
 
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::Context;
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::Empty;
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode, server::conn::http1};
-use hyper_util::rt::TokioIo;
-use openid_deferred::ping::{BODY_LIMIT, Receiver};
+use hyper::{Request, Response, server::conn::http1};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use openid_deferred::ping::Receiver;
 use openid_deferred::store::MemoryStore;
 use openid_deferred::testing::{DecisionPolicy, TestClient, TestProvider};
 use openid_deferred::{Client, ClientAuthentication, Keyring, Outcome, Poller};
@@ -20,14 +20,7 @@ use tokio::task::JoinSet;
 
 /// One request to the registered Deferred Client Notification Endpoint.
 async fn notified(receiver: Receiver, request: Request<Incoming>) -> Result<Response<Empty<Bytes>>, Infallible> {
-    let (parts, body) = request.into_parts();
-    let status = match Limited::new(body, BODY_LIMIT).collect().await {
-        Ok(body) => receiver.receive(&parts.method, &parts.headers, &body.to_bytes()).await,
-        Err(_) => StatusCode::PAYLOAD_TOO_LARGE,
-    };
-    let mut response = Response::new(Empty::new());
-    *response.status_mut() = status;
-    Ok(response)
+    Ok(receiver.receive(request).await.map(|()| Empty::new()))
 }
 
 async fn serve(listener: TcpListener, receiver: Receiver) -> anyhow::Result<()> {
@@ -36,7 +29,9 @@ async fn serve(listener: TcpListener, receiver: Receiver) -> anyhow::Result<()> 
         let (stream, _) = listener.accept().await?;
         let receiver = receiver.clone();
         let service = service_fn(move |request| notified(receiver.clone(), request));
-        connections.spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        // The receiver bounds how long a body may take; the head is the server's to bound, and hyper does with a timer.
+        let server = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
+        connections.spawn(server);
         while connections.try_join_next().is_some() {}
     }
 }

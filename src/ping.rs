@@ -11,9 +11,11 @@
 //! the decision may have to wait for the scheduled poll.
 
 use std::fmt;
+use std::time::Duration;
 
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderMap, Method, StatusCode};
+use http::header::{ALLOW, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body;
 use serde::Deserialize;
 
 use crate::client::Client;
@@ -22,16 +24,24 @@ use crate::keyring::NotificationToken;
 use crate::poller::Poller;
 use crate::secret::{Secret, constant_time_eq};
 
+mod body;
+
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub mod axum;
 
-/// A Ping Callback names one identifier. Whatever is larger is none.
+/// How many bytes the body of a Ping Callback may have. A genuine one names one identifier.
 pub const BODY_LIMIT: usize = 16 * 1024;
 
-/// Takes Ping Callbacks: the parts of a request in, the status of the answer out. Serve it under the Deferred Client
-/// Notification Endpoint that the OP has registered, with any web framework; `ping::axum` (feature `axum`) does so
-/// for that one.
+/// How long the body of a genuine ping may take to arrive after its head.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// RFC 6750 §3: the scheme "MUST be followed by one or more auth-param values".
+const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"ping\"");
+const INVALID_TOKEN: HeaderValue = HeaderValue::from_static("Bearer realm=\"ping\", error=\"invalid_token\"");
+
+/// Takes Ping Callbacks: a request in, a response without a body out. Serve it under the Deferred Client Notification
+/// Endpoint that the OP has registered, with any web framework; `ping::axum` (feature `axum`) does so for that one.
 ///
 /// A ping changes when the OP is asked, never what is believed: the answer to the poll that follows decides. It is
 /// answered before that poll.
@@ -39,12 +49,15 @@ pub const BODY_LIMIT: usize = 16 * 1024;
 /// | status | when |
 /// |---|---|
 /// | 204 | the ping is genuine, whether or not it is of any use |
-/// | 400 | the body is not JSON with a `deferred_auth_id` that is a string |
-/// | 401 | the bearer token is missing or wrong, or not the one of this `deferred_auth_id` |
-/// | 405 | the method is not `POST` |
+/// | 400 | the body is not JSON with a `deferred_auth_id` that is a string, or it broke off |
+/// | 401 | the bearer token is missing or wrong, or not the one of this `deferred_auth_id`; `WWW-Authenticate` says what is wanted (RFC 6750 §3) |
+/// | 405 | the method is not `POST`; `Allow` says so |
+/// | 408 | the body did not arrive within [`BODY_TIMEOUT`] |
 /// | 413 | the body is larger than [`BODY_LIMIT`] |
 /// | 415 | the body is not said to be JSON |
 /// | 503 | the store is out of reach; the OP may try again |
+///
+/// The head of a request is judged first. Nothing is read of the body of a request that is not authenticated.
 #[derive(Clone)]
 pub struct Receiver {
     poller: Poller,
@@ -60,6 +73,16 @@ enum Mode {
     Static { client: Client, token: Secret },
     /// By means that are not visible here, such as a client certificate.
     Elsewhere { client: Client },
+}
+
+/// A Ping Callback whose head is in order and whose sender is the OP. Its body has not been read yet: give it to
+/// [`receive`](Self::receive). Made by [`Receiver::authenticate`].
+#[must_use = "the ping counts when its body has been received"]
+pub struct AuthenticatedPing {
+    poller: Poller,
+    client: Client,
+    /// The process, if the token names one.
+    process: Option<[u8; 16]>,
 }
 
 impl Receiver {
@@ -103,39 +126,63 @@ impl Receiver {
         Ok(Self { poller, mode: Mode::Elsewhere { client } })
     }
 
-    /// Takes one request and gives the status to answer with; the answer has no body. Read no more of the request's
-    /// body than [`BODY_LIMIT`] and one byte.
-    pub async fn receive(&self, method: &Method, headers: &HeaderMap, body: &[u8]) -> StatusCode {
-        let status = self.answer(method, headers, body).await;
-        self.poller.count_ping(status.as_u16());
-        status
+    /// Takes one request and gives the response to send. It judges the head, then reads at most [`BODY_LIMIT`] bytes of
+    /// the body for at most [`BODY_TIMEOUT`], by the poller's clock. Every body that implements [`http_body::Body`]
+    /// will do: those of hyper, axum and warp, or a `String`, where a server has read the request already.
+    ///
+    /// ```
+    /// use http::{Request, Response};
+    /// use openid_deferred::ping::Receiver;
+    ///
+    /// async fn notified(receiver: &Receiver, request: Request<hyper::body::Incoming>) -> Response<String> {
+    ///     receiver.receive(request).await.map(|()| String::new())
+    /// }
+    /// ```
+    ///
+    /// [`authenticate`](Self::authenticate) is for servers with other types of bodies.
+    pub async fn receive<B: Body>(&self, request: Request<B>) -> Response<()> {
+        let (head, body) = request.into_parts();
+        match self.authenticate(&head.method, &head.headers) {
+            Ok(ping) => ping.read(body).await,
+            Err(refusal) => refusal,
+        }
     }
 
-    async fn answer(&self, method: &Method, headers: &HeaderMap, body: &[u8]) -> StatusCode {
+    /// Judges the head of a request: method, bearer token, type and announced length of the body. Call
+    /// [`AuthenticatedPing::receive`] next, with the body: read at most [`BODY_LIMIT`] bytes and one of it, and answer 408
+    /// where it takes longer than [`BODY_TIMEOUT`].
+    ///
+    /// # Errors
+    ///
+    /// The response to send instead. Do not read the body.
+    pub fn authenticate(&self, method: &Method, headers: &HeaderMap) -> Result<AuthenticatedPing, Response<()>> {
+        let refused = |refusal: Response<()>| {
+            self.poller.count_ping(refusal.status().as_u16());
+            refusal
+        };
+        self.judge(method, headers).map_err(refused)
+    }
+
+    fn judge(&self, method: &Method, headers: &HeaderMap) -> Result<AuthenticatedPing, Response<()>> {
         if method != Method::POST {
-            return StatusCode::METHOD_NOT_ALLOWED;
+            let mut refusal = response(StatusCode::METHOD_NOT_ALLOWED);
+            refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+            return Err(refusal);
         }
+        let Some((client, process)) = self.sender(headers) else { return Err(unauthorized(headers)) };
         if !is_json(headers) {
-            return StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return Err(response(StatusCode::UNSUPPORTED_MEDIA_TYPE));
         }
-        if body.len() > BODY_LIMIT {
-            return StatusCode::PAYLOAD_TOO_LARGE;
+        let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+        if announced.is_some_and(|length| length > BODY_LIMIT) {
+            return Err(response(StatusCode::PAYLOAD_TOO_LARGE));
         }
-        let Some((client, process)) = self.authenticate(headers) else { return StatusCode::UNAUTHORIZED };
-        let Some(callback) = Callback::read(body) else { return StatusCode::BAD_REQUEST };
-        match self.poller.pinged(&client, process, &callback.deferred_auth_id).await {
-            Ok(true) => StatusCode::NO_CONTENT,
-            Ok(false) => StatusCode::UNAUTHORIZED,
-            Err(error) => {
-                tracing::error!(error = %error, "a ping could not be noted");
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-        }
+        Ok(AuthenticatedPing { poller: self.poller.clone(), client, process })
     }
 
     /// DTR §Ping Callback: an OP that was given a `deferred_notification_token` presents it as a bearer token, and what
     /// does not is refused. Gives the client, and the process if the token names one.
-    fn authenticate(&self, headers: &HeaderMap) -> Option<(Client, Option<[u8; 16]>)> {
+    fn sender(&self, headers: &HeaderMap) -> Option<(Client, Option<[u8; 16]>)> {
         match &self.mode {
             Mode::PerProcess => {
                 let token = NotificationToken::parse(bearer(headers)?)?;
@@ -150,6 +197,65 @@ impl Receiver {
             Mode::Elsewhere { client } => Some((client.clone(), None)),
         }
     }
+}
+
+impl AuthenticatedPing {
+    /// Takes the body and gives the response to send.
+    pub async fn receive(self, body: &[u8]) -> Response<()> {
+        let response = self.answer(body).await;
+        self.poller.count_ping(response.status().as_u16());
+        response
+    }
+
+    /// Reads the body within its bounds, and takes it.
+    async fn read<B: Body>(self, body: B) -> Response<()> {
+        let read = tokio::select! {
+            biased;
+            read = body::read(body, BODY_LIMIT) => read,
+            () = self.poller.clock().sleep(BODY_TIMEOUT) => Err(StatusCode::REQUEST_TIMEOUT),
+        };
+        match read {
+            Ok(body) => self.receive(&body).await,
+            Err(status) => {
+                self.poller.count_ping(status.as_u16());
+                response(status)
+            }
+        }
+    }
+
+    async fn answer(&self, body: &[u8]) -> Response<()> {
+        if body.len() > BODY_LIMIT {
+            return response(StatusCode::PAYLOAD_TOO_LARGE);
+        }
+        let Some(callback) = Callback::read(body) else { return response(StatusCode::BAD_REQUEST) };
+        match self.poller.pinged(&self.client, self.process, &callback.deferred_auth_id).await {
+            Ok(true) => response(StatusCode::NO_CONTENT),
+            Ok(false) => challenged(INVALID_TOKEN),
+            Err(error) => {
+                tracing::error!(error = %error, "a ping could not be noted");
+                response(StatusCode::SERVICE_UNAVAILABLE)
+            }
+        }
+    }
+}
+
+fn response(status: StatusCode) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    response
+}
+
+/// RFC 6750 §3.1: "If the request lacks any authentication information [...], the resource server SHOULD NOT include an
+/// error code".
+fn unauthorized(headers: &HeaderMap) -> Response<()> {
+    let has_token = headers.get_all(AUTHORIZATION).iter().any(|value| value.to_str().is_ok_and(is_bearer));
+    challenged(if has_token { INVALID_TOKEN } else { CHALLENGE })
+}
+
+fn challenged(challenge: HeaderValue) -> Response<()> {
+    let mut response = response(StatusCode::UNAUTHORIZED);
+    response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    response
 }
 
 impl From<Poller> for Receiver {
@@ -177,8 +283,12 @@ impl<'a> Callback<'a> {
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };
-    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("Bearer").then(|| token.trim_matches(' '))
+    let value = value.to_str().ok().filter(|value| is_bearer(value))?;
+    value.split_once(' ').map(|(_, token)| token.trim_matches(' '))
+}
+
+fn is_bearer(credentials: &str) -> bool {
+    credentials.split(' ').next().is_some_and(|scheme| scheme.eq_ignore_ascii_case("Bearer"))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -189,6 +299,12 @@ fn is_json(headers: &HeaderMap) -> bool {
 impl fmt::Debug for Receiver {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Receiver").field("poller", &self.poller).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for AuthenticatedPing {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("AuthenticatedPing").field("client_id", &self.client.client_id()).finish_non_exhaustive()
     }
 }
 

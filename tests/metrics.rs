@@ -5,7 +5,6 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::{HeaderMap, Method};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use openid_deferred::ping::Receiver;
 use openid_deferred::store::MemoryStore;
@@ -43,7 +42,7 @@ async fn sign_in() -> TestProvider {
     op.misbehave(Fault::status(Endpoint::Poll, 502));
     let accepted = poller.authorization_response(&op.visit(url).query(), session, "").await.unwrap();
     assert!(matches!(accepted, Accepted::Deferred(_)));
-    Receiver::new(poller.clone()).receive(&Method::GET, &HeaderMap::new(), b"").await;
+    Receiver::new(poller.clone()).receive(http::Request::get("/").body(String::new()).unwrap()).await;
     let delivery = poller.outcomes().next().await.unwrap();
     delivery.acknowledge().await.unwrap();
     poller.shutdown(Duration::from_secs(60)).await;

@@ -1,11 +1,16 @@
 //! Ping Callbacks, through the receiver that no framework stands before.
 
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_core::future::BoxFuture;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName};
+use http::header::{ALLOW, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method};
+use http_body::{Body, Frame};
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
@@ -22,8 +27,8 @@ use crate::store::{
 const PROCESS: [u8; 16] = *b"the only process";
 
 /// A line with the method, lines with headers, an empty line, the body. `%P` in a header stands for the genuine token
-/// of the process, `%C` for one of another client, `%K` for one under another key. The first byte chooses
-/// whether one token serves all processes.
+/// of the process, `%C` for one of another client, `%K` for one under another key. The lowest bit of the first byte
+/// chooses whether one token serves all processes, the others how long the frames of the body are.
 pub fn ping(input: &[u8]) {
     let Some((choice, rest)) = input.split_first() else { return };
     let desk = &*DESK;
@@ -44,7 +49,11 @@ pub fn ping(input: &[u8]) {
 
     let _alone = desk.alone.lock().unwrap_or_else(PoisonError::into_inner);
     desk.pings.lock().unwrap().clear();
-    let status = run(receiver.receive(&method, &headers, body)).as_u16();
+    let mut request =
+        http::Request::new(Frames { left: Bytes::copy_from_slice(body), length: usize::from(choice >> 1) });
+    (*request.method_mut(), *request.headers_mut()) = (method.clone(), headers.clone());
+    let response = run(receiver.receive(request));
+    let status = response.status().as_u16();
     let pings = std::mem::take(&mut *desk.pings.lock().unwrap());
 
     let named = deferred_auth_id(body);
@@ -61,8 +70,13 @@ pub fn ping(input: &[u8]) {
         }
         None => assert_ne!(status, 204),
     }
+    assert_eq!(status == 405, method != Method::POST);
+    assert_eq!(status == 405, response.headers().contains_key(ALLOW));
+    assert_eq!(status == 401, response.headers().contains_key(WWW_AUTHENTICATE));
+    assert!(is_genuine || [401, 405].contains(&status), "a stranger learned more than that: {status}");
     let is_json = headers.get(CONTENT_TYPE).is_some_and(|value| value == "application/json");
-    if method == Method::POST && is_json && body.len() <= BODY_LIMIT {
+    let announces = headers.contains_key(CONTENT_LENGTH);
+    if method == Method::POST && is_json && !announces && body.len() <= BODY_LIMIT {
         let expected = match (is_genuine, deferred_auth_id(body)) {
             (false, _) => 401,
             (true, None) => 400,
@@ -75,6 +89,24 @@ pub fn ping(input: &[u8]) {
             }
         };
         assert_eq!(status, expected, "{:?}", String::from_utf8_lossy(body));
+    }
+}
+
+/// The body of a request, in frames.
+struct Frames {
+    left: Bytes,
+    /// 0 for the whole at once.
+    length: usize,
+}
+
+impl Body for Frames {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let length = if self.length == 0 { self.left.len() } else { self.length.min(self.left.len()) };
+        let data = self.left.split_to(length);
+        Poll::Ready((!data.is_empty()).then(|| Ok(Frame::data(data))))
     }
 }
 

@@ -5,6 +5,7 @@ use super::event::Event;
 use super::measure;
 use super::shared::store_error;
 use crate::client::Client;
+use crate::clock::Clock;
 use crate::error::Error;
 use crate::keyring::Keyring;
 use crate::store::{Partition, Ping, Pinged, ProcessId};
@@ -12,6 +13,10 @@ use crate::store::{Partition, Ping, Pinged, ProcessId};
 impl Poller {
     pub(crate) fn keyring(&self) -> &Keyring {
         &self.shared().keyring
+    }
+
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.shared().clock
     }
 
     /// Counts an answer of the receiver.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue};
 use openid_deferred::ping::Receiver;
 use openid_deferred::store::{SealedBody, Store};
 use openid_deferred::testing::{
@@ -313,8 +313,10 @@ impl World {
             let mut headers = HeaderMap::new();
             headers.insert("authorization", format!("Bearer {token}").parse().unwrap());
             headers.insert("content-type", HeaderValue::from_static("application/json"));
-            let status: StatusCode = receiver.receive(&Method::POST, &headers, body.as_bytes()).await;
-            self.log.show(&status);
+            let mut request = http::Request::post("/").body(body.to_owned()).unwrap();
+            *request.headers_mut() = headers;
+            self.log.show(&receiver.authenticate(request.method(), request.headers()));
+            self.log.show(&receiver.receive(request).await);
         }
     }
 

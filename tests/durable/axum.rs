@@ -1,41 +1,170 @@
 //! The receiver as a route of axum, over a socket.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
-use openid_deferred::ping;
+use openid_deferred::testing::{DecisionPolicy, TestClock};
+use openid_deferred::{Clock as _, SystemClock, ping};
 
-use crate::support::world;
+use crate::support::{HOUR, SECOND, World, world_with};
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn the_route_answers_every_method_with_a_status_and_no_redirect() {
-    let world = world().await;
+/// Longer than any answer takes on a machine that has other things to do.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A world with a waiting process, whose clock moves only when it is told to, the parts of its genuine ping, and the
+/// address of the route. `client` runs on a thread of its own.
+async fn served<T: Send + 'static>(client: impl FnOnce(Caller) -> T + Send + 'static) -> T {
+    let world = world_with(
+        |op| op.interval(HOUR).decisions(DecisionPolicy::scripted()).on_ping(|_| 204),
+        |client| client,
+        |poller| poller.receives_pings(),
+    )
+    .await;
+    world.waiting().await;
+    let _still = world.clock.hold();
     let app: axum::Router = axum::Router::new().route("/deferred/ping", ping::axum::route(world.poller.clone()));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let caller = Caller::new(&world, listener.local_addr().unwrap());
     tokio::select! {
         biased;
-        () = ask(address) => {}
+        result = tokio::task::spawn_blocking(move || client(caller)) => result.unwrap(),
         served = axum::serve(listener, app) => panic!("{served:?}"),
     }
 }
 
-async fn ask(address: std::net::SocketAddr) {
-    let large = "x".repeat(ping::BODY_LIMIT + 1);
-    let requests = [("GET", "", "405"), ("PUT", "{}", "405"), ("POST", "{}", "401"), ("POST", large.as_str(), "413")];
-    for (method, body, status) in requests {
-        let request = format!(
-            "{method} /deferred/ping HTTP/1.1\r\nHost: rp.test\r\nConnection: close\r\n\
-             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        let answer = tokio::task::spawn_blocking(move || {
-            let mut stream = std::net::TcpStream::connect(address).unwrap();
-            stream.write_all(request.as_bytes()).unwrap();
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).unwrap();
-            answer
-        });
-        let answer = answer.await.unwrap();
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{method}: {answer}");
+struct Caller {
+    address: SocketAddr,
+    clock: TestClock,
+    token: String,
+    body: String,
+}
+
+impl Caller {
+    fn new(world: &World, address: SocketAddr) -> Self {
+        let process = world.op.last_process();
+        let (token, id) = (process.notification_token().unwrap(), process.deferred_auth_id().unwrap());
+        Self { address, clock: world.clock.clone(), token, body: format!("{{\"deferred_auth_id\":\"{id}\"}}") }
     }
+
+    fn forged(&self) -> String {
+        let other = if &self.token[90..91] == "A" { "B" } else { "A" };
+        format!("{}{other}{}", &self.token[..90], &self.token[91..])
+    }
+
+    /// A connection over which the head of a request has gone out. `authorization` is a whole line, or nothing.
+    fn started(&self, method: &str, authorization: &str, length: usize) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let head = format!(
+            "{method} /deferred/ping HTTP/1.1\r\nHost: rp.test\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {length}\r\n{authorization}\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream
+    }
+
+    fn asked(&self, method: &str, authorization: &str, body: &str) -> String {
+        let mut stream = self.started(method, authorization, body.len());
+        // The answer may come, and the connection end, before all of the body has gone out.
+        let _ = stream.write_all(body.as_bytes());
+        answer(stream)
+    }
+}
+
+/// The answer up to the end of the connection, or as much of it as came before that broke.
+fn answer(mut stream: TcpStream) -> String {
+    let (mut answer, mut buffer) = (Vec::new(), [0; 1024]);
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(length) => answer.extend_from_slice(&buffer[..length]),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
+            Err(error) => panic!("no answer came: {error}"),
+        }
+    }
+    String::from_utf8(answer).unwrap().to_ascii_lowercase()
+}
+
+fn bearer(token: &str) -> String {
+    format!("Authorization: Bearer {token}\r\n")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_route_answers_every_method_with_a_status_and_no_redirect() {
+    served(|caller| {
+        let genuine = bearer(&caller.token);
+        let large = "x".repeat(ping::BODY_LIMIT + 1);
+        for (method, body, status) in
+            [("GET", "", "405"), ("PUT", "{}", "405"), ("POST", "{}", "400"), ("POST", large.as_str(), "413")]
+        {
+            let answer = caller.asked(method, &genuine, body);
+            assert!(answer.starts_with(&format!("http/1.1 {status} ")), "{method}: {answer}");
+        }
+        let answer = caller.asked("POST", &genuine, &caller.body);
+        assert!(answer.starts_with("http/1.1 204 "), "{answer}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_refusal_says_which_method_and_which_credentials_are_wanted() {
+    served(|caller| {
+        let answer = caller.asked("GET", &bearer(&caller.token), "");
+        assert!(answer.contains("\r\nallow: post\r\n"), "{answer}");
+        for unauthenticated in ["", "Authorization: Basic YTpi\r\n"] {
+            let answer = caller.asked("POST", unauthenticated, &caller.body);
+            assert!(answer.starts_with("http/1.1 401 "), "{answer}");
+            assert!(answer.contains("\r\nwww-authenticate: bearer realm=\"ping\"\r\n"), "{answer}");
+        }
+        let answer = caller.asked("POST", &bearer(&caller.forged()), &caller.body);
+        assert!(answer.starts_with("http/1.1 401 "), "{answer}");
+        assert!(
+            answer.contains("\r\nwww-authenticate: bearer realm=\"ping\", error=\"invalid_token\"\r\n"),
+            "{answer}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_forged_ping_is_refused_while_its_body_has_not_come() {
+    served(|caller| {
+        let stream = caller.started("POST", &bearer(&caller.forged()), 100);
+        let answer = answer(stream);
+        assert!(answer.starts_with("http/1.1 401 "), "{answer}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_body_that_is_announced_as_too_large_is_not_waited_for() {
+    served(|caller| {
+        let stream = caller.started("POST", &bearer(&caller.token), ping::BODY_LIMIT + 1);
+        let answer = answer(stream);
+        assert!(answer.starts_with("http/1.1 413 "), "{answer}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_genuine_ping_whose_body_trickles_in_is_given_up() {
+    served(|caller| {
+        let mut stream = caller.started("POST", &bearer(&caller.token), 10_000);
+        stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        let (started, mut first) = (SystemClock.monotonic(), [0; 12]);
+        let status = loop {
+            assert!(SystemClock.monotonic() - started < DEADLINE, "the route still waits for the body");
+            // After the answer nobody reads this any more.
+            let _ = stream.write_all(b" ");
+            caller.clock.advance(SECOND);
+            match stream.read_exact(&mut first) {
+                Ok(()) => break first,
+                Err(error) if [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind()) => {}
+                Err(error) => panic!("no answer came: {error}"),
+            }
+        };
+        assert_eq!(&status, b"HTTP/1.1 408");
+    })
+    .await;
 }

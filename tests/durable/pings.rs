@@ -1,14 +1,21 @@
 //! DTR §Ping Callback.
 
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderMap, Method, StatusCode};
-use openid_deferred::Outcome;
-use openid_deferred::ping::{BODY_LIMIT, Receiver};
-use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, Ping, PingForgery};
+use bytes::Bytes;
+use futures_core::future::BoxFuture;
+use http::header::{ALLOW, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::{Body, Frame};
+use openid_deferred::ping::{BODY_LIMIT, BODY_TIMEOUT, Receiver};
+use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, Ping, PingForgery, TestClock};
+use openid_deferred::{Clock as _, Outcome};
 
-use crate::support::{CLIENT_ID, HOUR, SECOND, World, next, world_with};
+use crate::support::{CLIENT_ID, HOUR, SECOND, World, next, ping_request, world_with};
 
 /// A world whose OP takes its time and pings; the pings wait until the test delivers them.
 struct Pinged {
@@ -65,7 +72,7 @@ fn headers(bearer: Option<&str>) -> HeaderMap {
 }
 
 async fn deliver(receiver: &Receiver, ping: &Ping) -> StatusCode {
-    receiver.receive(&Method::POST, &headers(ping.bearer.as_deref()), ping.body.as_bytes()).await
+    receiver.receive(ping_request(Method::POST, &headers(ping.bearer.as_deref()), &*ping.body)).await.status()
 }
 
 #[tokio::test]
@@ -188,7 +195,7 @@ async fn a_ping_that_overtakes_the_exchange_response_is_remembered() {
         let token = pinged.world.op.last_process().notification_token().expect("the exchange was received");
         let id = pinged.world.op.last_process().deferred_auth_id().unwrap();
         let body = format!("{{\"deferred_auth_id\":\"{id}\",\"unknown\":1}}");
-        pinged.receiver.receive(&Method::POST, &headers(Some(&token)), body.as_bytes()).await
+        pinged.receiver.receive(ping_request(Method::POST, &headers(Some(&token)), body)).await.status()
     };
     let (accepted, status) = tokio::join!(pinged.world.poller.authorization_response(&query, session, ""), overtaking);
     assert!(accepted.is_ok(), "{accepted:?}");
@@ -222,7 +229,7 @@ async fn requests_that_are_no_pings_get_the_status_that_says_why() {
     let ping = pinged.ping(PingForgery::Genuine);
     let genuine = headers(ping.bearer.as_deref());
     let receive = async |method: Method, headers: &HeaderMap, body: &str| {
-        pinged.receiver.receive(&method, headers, body.as_bytes()).await.as_u16()
+        pinged.receiver.receive(ping_request(method, headers, body)).await.status().as_u16()
     };
     assert_eq!(receive(Method::GET, &genuine, "").await, 405);
     let mut form = genuine.clone();
@@ -245,10 +252,10 @@ async fn a_static_token_serves_all_processes_of_a_client() {
         Receiver::with_static_token(pinged.world.poller.clone(), pinged.world.op.issuer(), CLIENT_ID, "static")
             .unwrap();
     pinged.world.op.last_process().approve();
-    let genuine = Ping::clone(&pinged.pings.lock().unwrap().pop().unwrap());
+    let mut genuine = Ping::clone(&pinged.pings.lock().unwrap().pop().unwrap());
     assert_eq!(deliver(&receiver, &genuine).await, StatusCode::UNAUTHORIZED);
-    let body = genuine.body.as_bytes();
-    assert_eq!(receiver.receive(&Method::POST, &headers(Some("static")), body).await, StatusCode::NO_CONTENT);
+    genuine.bearer = Some("static".into());
+    assert_eq!(deliver(&receiver, &genuine).await, StatusCode::NO_CONTENT);
     assert!(matches!(pinged.world.outcome().await.outcome(), Outcome::Approved(_)));
     assert!(pinged.world.gaps()[0] < 60.0);
     assert!(
@@ -272,4 +279,128 @@ async fn a_static_token_that_anybody_could_present_is_refused() {
         let receiver = Receiver::with_static_token(world.poller.clone(), world.op.issuer(), CLIENT_ID, token);
         assert!(receiver.unwrap_err().to_string().contains("token"), "{token:?}");
     }
+}
+
+fn head(response: &Response<()>, name: http::HeaderName) -> Option<&str> {
+    response.headers().get(name).map(|value| value.to_str().unwrap())
+}
+
+#[tokio::test]
+async fn a_refusal_tells_the_op_what_is_wanted() {
+    let pinged = pinged().await;
+    pinged.world.waiting().await;
+    let ping = pinged.ping(PingForgery::Genuine);
+    let receive = async |method: Method, headers: &HeaderMap| {
+        pinged.receiver.receive(ping_request(method, headers, &*ping.body)).await
+    };
+    let genuine = headers(ping.bearer.as_deref());
+    let refusal = receive(Method::DELETE, &genuine).await;
+    assert_eq!((refusal.status(), head(&refusal, ALLOW)), (StatusCode::METHOD_NOT_ALLOWED, Some("POST")));
+
+    let mut by_password = headers(None);
+    by_password.insert(AUTHORIZATION, "Basic YTpi".parse().unwrap());
+    for unauthenticated in [headers(None), by_password] {
+        let refusal = receive(Method::POST, &unauthenticated).await;
+        assert_eq!(refusal.status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(head(&refusal, WWW_AUTHENTICATE), Some("Bearer realm=\"ping\""));
+    }
+
+    let mut twice = genuine.clone();
+    twice.append(AUTHORIZATION, genuine[AUTHORIZATION].clone());
+    let other = pinged.world.op.last_process().deferred_auth_id().unwrap();
+    pinged.world.waiting().await;
+    let mut refusals = Vec::new();
+    for wrong in [headers(Some("x")), headers(Some("")), twice] {
+        refusals.push(receive(Method::POST, &wrong).await);
+    }
+    // The token of another process than the one that the body names.
+    let foreign = pinged.ping(PingForgery::DeferredAuthId(other));
+    let foreign = ping_request(Method::POST, &headers(foreign.bearer.as_deref()), foreign.body);
+    refusals.push(pinged.receiver.receive(foreign).await);
+    for refusal in refusals {
+        assert_eq!(refusal.status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(head(&refusal, WWW_AUTHENTICATE), Some("Bearer realm=\"ping\", error=\"invalid_token\""));
+    }
+}
+
+/// A body that brings one byte now and then, for ever, and says whether it was asked for any.
+struct Trickle {
+    clock: TestClock,
+    pause: Duration,
+    sleep: Option<BoxFuture<'static, ()>>,
+    was_read: Arc<Mutex<bool>>,
+}
+
+impl Trickle {
+    fn new(clock: &TestClock, pause: Duration) -> Self {
+        Self { clock: clock.clone(), pause, sleep: None, was_read: Arc::default() }
+    }
+}
+
+impl Body for Trickle {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        *self.was_read.lock().unwrap() = true;
+        let (clock, pause) = (self.clock.clone(), self.pause);
+        let sleep = self.sleep.get_or_insert_with(|| clock.sleep(pause));
+        std::task::ready!(sleep.as_mut().poll(context));
+        self.sleep = None;
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b" ")))))
+    }
+}
+
+fn trickling(headers: HeaderMap, body: Trickle) -> Request<Trickle> {
+    let mut request = Request::post("/").body(body).unwrap();
+    *request.headers_mut() = headers;
+    request
+}
+
+#[tokio::test]
+async fn a_genuine_ping_whose_body_does_not_arrive_in_time_is_given_up() {
+    let pinged = pinged().await;
+    pinged.world.waiting().await;
+    let ping = pinged.ping(PingForgery::Genuine);
+    for pause in [Duration::from_millis(300), HOUR] {
+        let started = pinged.world.clock.monotonic();
+        let body = Trickle::new(&pinged.world.clock, pause);
+        let response = pinged.receiver.receive(trickling(headers(ping.bearer.as_deref()), body)).await;
+        assert_eq!(response.status(), StatusCode::REQUEST_TIMEOUT);
+        assert_eq!(pinged.world.clock.monotonic() - started, BODY_TIMEOUT, "{pause:?}");
+    }
+    assert_eq!(pinged.deliver(&ping).await, StatusCode::NO_CONTENT);
+}
+
+#[tokio::test]
+async fn nothing_is_read_of_the_body_of_a_request_that_is_refused_by_its_head() {
+    let pinged = pinged().await;
+    pinged.world.waiting().await;
+    let ping = pinged.ping(PingForgery::Genuine);
+    let mut announced = headers(ping.bearer.as_deref());
+    announced.insert(CONTENT_LENGTH, (BODY_LIMIT + 1).into());
+    let mut as_text = headers(ping.bearer.as_deref());
+    as_text.insert(CONTENT_TYPE, "text/plain".parse().unwrap());
+    for (headers, status) in [(headers(None), 401), (headers(Some("forged")), 401), (announced, 413), (as_text, 415)] {
+        let body = Trickle::new(&pinged.world.clock, SECOND);
+        let was_read = body.was_read.clone();
+        let response = pinged.receiver.receive(trickling(headers, body)).await;
+        assert_eq!((response.status().as_u16(), *was_read.lock().unwrap()), (status, false));
+    }
+}
+
+#[tokio::test]
+async fn a_server_with_its_own_kind_of_body_judges_the_head_before_it_reads() {
+    let pinged = pinged().await;
+    pinged.world.waiting().await;
+    let ping = pinged.ping(PingForgery::Genuine);
+    let refusal = pinged.receiver.authenticate(&Method::POST, &headers(Some("forged"))).err().unwrap();
+    assert_eq!(refusal.status(), StatusCode::UNAUTHORIZED);
+    let authenticated = || pinged.receiver.authenticate(&Method::POST, &headers(ping.bearer.as_deref())).unwrap();
+    assert_eq!(authenticated().receive(b"{}").await.status(), StatusCode::BAD_REQUEST);
+    assert_eq!(authenticated().receive(&[b' '; BODY_LIMIT + 1]).await.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(authenticated().receive(ping.body.as_bytes()).await.status(), StatusCode::NO_CONTENT);
 }

@@ -17,7 +17,7 @@ use openid_deferred::store::{
 use openid_deferred::testing::{DecisionPolicy, Endpoint, SeededRandom, TestClock, TestProvider};
 use openid_deferred::{Accepted, AuthorizationSession, Client, ErrorKind, Outcome, Poller};
 
-use crate::support::{HOUR, SECOND, client_of, keyring, next, provider};
+use crate::support::{HOUR, SECOND, client_of, keyring, next, ping_request, provider};
 
 /// A store that the test can take out of reach, and whose clock it can move.
 #[derive(Debug, Clone)]
@@ -205,7 +205,7 @@ async fn the_receiver_says_503_while_the_store_is_down_and_refuses_forgeries_wit
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, "application/json".parse().unwrap());
         headers.insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
-        receiver.receive(&Method::POST, &headers, body.as_bytes()).await
+        receiver.receive(ping_request(Method::POST, &headers, &*body)).await.status()
     };
     world.store.set_down(true);
     assert_eq!(receive(&token).await, StatusCode::SERVICE_UNAVAILABLE);

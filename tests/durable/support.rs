@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderMap, Method, Request};
 use openid_deferred::poller::{Outcomes, PollerBuilder};
 use openid_deferred::store::{MemoryStore, ProcessId};
 use openid_deferred::testing::{
@@ -138,6 +139,14 @@ impl World {
         let times: Vec<_> = std::iter::once(exchange).chain(self.polls().iter().map(|poll| poll.arrived)).collect();
         times.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect()
     }
+}
+
+/// A request to the Deferred Client Notification Endpoint.
+pub fn ping_request(method: Method, headers: &HeaderMap, body: impl Into<String>) -> Request<String> {
+    let mut request = Request::new(body.into());
+    *request.method_mut() = method;
+    *request.headers_mut() = headers.clone();
+    request
 }
 
 pub async fn next(outcomes: &mut Outcomes) -> Delivery {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, StatusCode};
 use openid_deferred::store::ProcessId;
 use openid_deferred::{AuthorizationSession, PendingAuthentication, SignIn};
 use serde_json::json;
@@ -199,11 +199,13 @@ async fn ping(world: &World, token: &str, auth_id: &str, genuine: bool) -> Optio
     headers.insert("authorization", format!("Bearer {token}").parse().expect("a header"));
     headers.insert("content-type", "application/json".parse().expect("a header"));
     let body = json!({"deferred_auth_id": auth_id}).to_string();
+    let mut request = http::Request::post("/").body(body).expect("a request");
+    *request.headers_mut() = headers;
     let receiver = replica.receiver.clone();
     tokio::select! {
         biased;
         () = replica.life.ended() => None,
-        status = mortal(replica.life.clone(), receiver.receive(&Method::POST, &headers, body.as_bytes())) => Some(status),
+        response = mortal(replica.life.clone(), receiver.receive(request)) => Some(response.status()),
     }
 }
 

@@ -1,0 +1,108 @@
+//! The body of a request, read within bounds.
+
+use std::future::poll_fn;
+use std::pin::pin;
+
+use bytes::BufMut as _;
+use http::StatusCode;
+use http_body::Body;
+
+/// The whole body, or the status that says why there is none: 413 where it has more bytes than `limit` or says so in
+/// advance, 400 where it broke off. A body that does not end has to be timed out by the caller.
+pub(super) async fn read<B: Body>(body: B, limit: usize) -> Result<Vec<u8>, StatusCode> {
+    let most = u64::try_from(limit).unwrap_or(u64::MAX);
+    if body.size_hint().lower() > most {
+        return Err(StatusCode::PAYLOAD_TOO_LARGE);
+    }
+    let mut body = pin!(body);
+    let mut read = Vec::new();
+    // Frames may be empty, so their number is bounded as well: in one that is always ready no timer would be heard.
+    for _ in 0..=most {
+        let Some(frame) = poll_fn(|context| body.as_mut().poll_frame(context)).await else { return Ok(read) };
+        // Trailers mean nothing here.
+        let Ok(data) = frame.map_err(|_| StatusCode::BAD_REQUEST)?.into_data() else { continue };
+        if bytes::Buf::remaining(&data) > limit.saturating_sub(read.len()) {
+            break;
+        }
+        read.put(data);
+    }
+    Err(StatusCode::PAYLOAD_TOO_LARGE)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use bytes::Bytes;
+    use http_body::{Frame, SizeHint};
+
+    use super::*;
+
+    /// Frames without an announced length.
+    struct Frames(Vec<Result<Frame<Bytes>, &'static str>>);
+
+    impl Body for Frames {
+        type Data = Bytes;
+        type Error = &'static str;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
+            Poll::Ready(self.0.pop())
+        }
+    }
+
+    fn data(text: &'static str) -> Result<Frame<Bytes>, &'static str> {
+        Ok(Frame::data(Bytes::from_static(text.as_bytes())))
+    }
+
+    #[tokio::test]
+    async fn a_body_is_put_together_from_its_frames_up_to_the_limit() {
+        let trailers = || Ok(Frame::trailers(http::HeaderMap::new()));
+        let frames = || Frames(vec![trailers(), data("cde"), data(""), data("ab")]);
+        assert_eq!(read(frames(), 5).await.unwrap(), b"abcde");
+        assert_eq!(read(frames(), 4).await, Err(StatusCode::PAYLOAD_TOO_LARGE));
+        assert_eq!(read(Frames(vec![Err("gone"), data("ab")]), 5).await, Err(StatusCode::BAD_REQUEST));
+    }
+
+    /// Always ready, and never done.
+    struct Endless;
+
+    impl Body for Endless {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Ready(Some(Ok(Frame::data(Bytes::new()))))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_of_nothing_but_empty_frames_comes_to_an_end() {
+        assert_eq!(read(Endless, 100).await, Err(StatusCode::PAYLOAD_TOO_LARGE));
+    }
+
+    /// A body that says how long it is.
+    struct Announced(u64);
+
+    impl Body for Announced {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            panic!("it is not to be read")
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact(self.0)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_announces_too_much_is_not_read() {
+        assert_eq!(read(Announced(6), 5).await, Err(StatusCode::PAYLOAD_TOO_LARGE));
+    }
+}
