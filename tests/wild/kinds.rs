@@ -1,0 +1,251 @@
+//! What is done with the files of each kind. Each function gives what is wrong, for all of it to be shown at once.
+
+use std::sync::Arc;
+
+use openid_deferred::{Authentication, ConfigurationProblem, ErrorKind, Outcome, SignIn};
+use serde_json::{Map, Value, json};
+use url::Url;
+
+use crate::answer::{Answer, Values};
+use crate::op::Op;
+use crate::relying_party::{ISSUER, World, usual_exchange, usual_tokens, with_code};
+use crate::signing;
+use crate::table::{self, Row, Sign};
+use crate::verdict;
+
+const TEN_DAYS: u64 = 864_000;
+
+/// A client is made, and where that works a user signs in with an ordinary code: the OPs that the documents are shaped
+/// after know nothing of the deferred flow.
+pub async fn discovery(row: &Row) -> Vec<String> {
+    let issuer = row.issuer.as_deref().expect("the row has an issuer");
+    let path = Url::parse(issuer).expect("the issuer is a URL").path().trim_end_matches('/').to_owned();
+    let op = Arc::new(Op::default());
+    {
+        let mut script = op.script();
+        let at = row.served_at.clone().unwrap_or(format!("{path}/.well-known/openid-configuration"));
+        script.documents.push((at, Answer::of(row, &Values::default())));
+        if row.fallback {
+            let document = json!({
+                "issuer": issuer,
+                "authorization_endpoint": format!("{issuer}/authorize"),
+                "token_endpoint": format!("{issuer}/token"),
+                "jwks_uri": format!("{issuer}/jwks"),
+                "response_types_supported": ["code"],
+            });
+            let at = format!("/.well-known/oauth-authorization-server{path}");
+            script.documents.push((at, Answer::json(&document)));
+        }
+        script.keys = Some(Answer::json(&signing::usual_keys()));
+    }
+    let rsa = Sign { key: "rsa".to_owned(), alg: "RS256".to_owned(), header: json!({"alg": "RS256", "kid": "rsa-1"}) };
+    let mut world = match World::with(row, op, issuer, rsa, with_code).await {
+        Ok(world) => world,
+        Err(error) => return differs(row, &format!("error: {}", verdict::of_error(&error))),
+    };
+    let mut grant = world.grant(row, "code").await;
+    world.op.script().code.push_back(Answer::json(&usual_tokens(&world.values)));
+    world.op.script().userinfo = Some(Answer::json(&json!({"sub": "user-1"})));
+    let authentication = match world.client.exchange(&mut grant).await {
+        Ok(SignIn::Complete(authentication)) => authentication,
+        other => return vec![format!("discovered, but the exchange came to {other:?}")],
+    };
+    let mut problems = differs(row, "signs in");
+    let metadata = world.client.provider_metadata().await.expect("the metadata are known");
+    let has_userinfo = verdict::member(&metadata, "userinfo_endpoint").is_some();
+    match world.client.userinfo(&authentication).await {
+        Ok(_) if has_userinfo => {}
+        Err(error) if !has_userinfo => {
+            let expected = ErrorKind::Configuration(ConfigurationProblem::NoEndpoint("userinfo_endpoint"));
+            problems.extend((error.kind() != &expected).then(|| format!("UserInfo came to {error:?}")));
+        }
+        other => problems.push(format!("UserInfo came to {other:?}")),
+    }
+    problems
+}
+
+/// A final ID Token is signed by a key of the set.
+pub async fn keys(row: &Row) -> Vec<String> {
+    let op = Arc::new(Op::default());
+    let file = Answer::of(row, &Values::default());
+    {
+        let mut script = op.script();
+        let metadata = crate::relying_party::usual_metadata(row);
+        script.documents.push(("/.well-known/openid-configuration".to_owned(), Answer::json(&metadata)));
+        script.keys = Some(row.known_before.as_ref().map_or_else(|| file.clone(), Answer::json));
+    }
+    let sign = row.sign.clone().expect("the row says how the token is signed");
+    let mut world = match World::with(row, op, ISSUER, sign, |client| client).await {
+        Ok(world) => world,
+        Err(error) => return differs(row, &format!("error: {}", verdict::of_error(&error))),
+    };
+    let mut pending = world.pending(row, TEN_DAYS).await;
+    world.op.script().keys = Some(file);
+    world.op.script().poll.push_back(Answer::json(&usual_tokens(&world.values)));
+    differs(row, &verdict::of_outcome(&world.outcome(&mut pending).await))
+}
+
+/// The answer to the exchange of a deferred code. An approval follows, where a process came about.
+pub async fn exchange(row: &Row) -> Vec<String> {
+    let mut world = World::of(row).await.expect("a client can be made");
+    let mut grant = world.grant(row, "deferred_code").await;
+    let final_tokens = Answer::json(&usual_tokens(&world.values));
+    world.values.id_token = world.id_token(&row.id_token, &row.without, true);
+    let file = Answer::of(row, &world.values);
+    world.op.script().exchange.extend([file, Answer::json(&usual_exchange(TEN_DAYS))]);
+    world.op.script().poll.push_back(final_tokens);
+
+    let exchanged = world.client.exchange(&mut grant).await;
+    let mut problems = differs(row, &verdict::of_exchange(&exchanged));
+    let mut pending = match exchanged {
+        Ok(SignIn::Deferred(pending)) => pending,
+        _ => {
+            let code = if grant.is_spent() { "spent" } else { "unspent" };
+            problems.extend(compare("the code is", row.code.as_deref(), code));
+            let again = verdict::of_exchange(&world.client.exchange(&mut grant).await);
+            let expected = if code == "spent" { "error: Misuse(CodeSpent)" } else { "deferred" };
+            problems.extend(compare("a second exchange", Some(expected), &again));
+            return problems;
+        }
+    };
+    let interim = verdict::of_interim(pending.interim());
+    problems.extend(row.interim.as_ref().and_then(|expected| compare("the interim token", Some(expected), &interim)));
+    let outcome = verdict::of_outcome(&world.outcome(&mut pending).await);
+    problems.extend(compare("the process ends", Some("approved"), &outcome));
+    problems
+}
+
+/// The answer to one poll. Where the process goes on, an approval follows.
+pub async fn poll(row: &Row) -> Vec<String> {
+    let mut world = World::of(row).await.expect("a client can be made");
+    let mut pending = world.pending(row, TEN_DAYS).await;
+    let file = Answer::of(row, &world.values);
+    world.op.script().poll.extend([file, Answer::json(&usual_tokens(&world.values))]);
+
+    let polled = world.poll(&mut pending).await;
+    let mut problems = differs(row, &verdict::of_poll(&polled));
+    if let Ok(openid_deferred::Poll::Finished(Outcome::Approved(authentication))) = &polled {
+        problems.extend(differing_tokens(row, authentication));
+    }
+    if !pending.has_ended() {
+        let outcome = verdict::of_outcome(&world.outcome(&mut pending).await);
+        problems.extend(compare("the process ends", Some("approved"), &outcome));
+    }
+    if row.revoked {
+        let revoked = world.op.script().revoked.clone();
+        problems.extend((!revoked.contains(&"the-access-token".to_owned())).then(|| "nothing was revoked".to_owned()));
+    }
+    if let Some(lost) = row.lost {
+        let expected = if lost { "unknown" } else { "expired" };
+        problems.extend(compare("silence until the end", Some(expected), &followed_by_silence(row).await));
+    }
+    problems
+}
+
+/// The outcome of a process whose OP cannot be reached any more after the answer, until the time is up.
+async fn followed_by_silence(row: &Row) -> String {
+    let mut world = World::of(row).await.expect("a client can be made");
+    let mut pending = world.pending(row, 120).await;
+    let file = Answer::of(row, &world.values);
+    world.op.script().poll.extend([file, Answer::Nothing]);
+    verdict::of_outcome(&world.outcome(&mut pending).await)
+}
+
+/// The answer to a refresh.
+pub async fn refresh(row: &Row) -> Vec<String> {
+    let mut world = World::of(row).await.expect("a client can be made");
+    let mut authentication = world.authentication(row).await;
+    world.values.id_token = world.id_token(&row.id_token, &row.without, false);
+    let file = Answer::of(row, &world.values);
+    world.op.script().refresh.push_back(file);
+
+    let came_to = match world.client.refresh(&mut authentication).await {
+        Ok(()) => "refreshed".to_owned(),
+        Err(error) => verdict::of_call(&error),
+    };
+    let mut problems = differs(row, &came_to);
+    let access_token = authentication.access_token().map(|token| token.expose().to_owned()).unwrap_or_default();
+    let expected = if came_to == "refreshed" { "the-new-access-token" } else { "the-access-token" };
+    problems.extend(compare("the access token is", Some(expected), &access_token));
+    problems.extend(differing_tokens(row, &authentication));
+    problems
+}
+
+/// The payload of a final ID Token.
+pub async fn claims(row: &Row) -> Vec<String> {
+    let mut world = World::of(row).await.expect("a client can be made");
+    let mut pending = world.pending(row, TEN_DAYS).await;
+    let payload = table::read(&row.file);
+    world.values.id_token = world.jwt(&payload);
+    world.op.script().poll.push_back(Answer::json(&usual_tokens(&world.values)));
+
+    let outcome = world.outcome(&mut pending).await;
+    let mut problems = differs(row, &verdict::of_outcome(&outcome));
+    let Outcome::Approved(authentication) = outcome else { return problems };
+    for (name, expected) in &row.accessors {
+        let actual = verdict::of_accessor(authentication.claims(), name);
+        problems.extend((actual != *expected).then(|| format!("{name}: {actual} instead of {expected}")));
+    }
+    // Everything is handed over as it is, but the nonce, which has served its purpose.
+    let mut sent: Map<String, Value> = serde_json::from_str(&payload).expect("what is approved is JSON");
+    sent.shift_remove("nonce");
+    if authentication.claims().as_json() != &sent {
+        problems.push(format!("handed over: {:?}", authentication.claims().as_json()));
+    }
+    problems
+}
+
+/// The answer of the UserInfo endpoint after a sign-in.
+pub async fn userinfo(row: &Row) -> Vec<String> {
+    let mut world = World::of(row).await.expect("a client can be made");
+    let authentication = world.authentication(row).await;
+    if let Some(claims) = &row.jwt {
+        world.values.jwt = signing::jwt(row.sign.as_ref().unwrap_or(&world.sign), &claims.to_string());
+    }
+    world.op.script().userinfo = Some(Answer::of(row, &world.values));
+
+    let answered = world.client.userinfo(&authentication).await;
+    let came_to = match &answered {
+        Ok(_) => "taken".to_owned(),
+        Err(error) => format!("error: {}", verdict::of_error(error)),
+    };
+    let mut problems = differs(row, &came_to);
+    if let (Ok(userinfo), Answer::Response { body, .. }) = (answered, Answer::of(row, &world.values)) {
+        let body = body.trim_start_matches('\u{feff}');
+        let sent = row.jwt.clone().unwrap_or_else(|| serde_json::from_str(body).expect("what is taken is JSON"));
+        let handed_over = Value::Object(userinfo.as_json().clone());
+        problems.extend((handed_over != sent).then(|| format!("handed over: {handed_over}")));
+    }
+    problems
+}
+
+fn differing_tokens(row: &Row, authentication: &Authentication) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (name, expected) in &row.tokens {
+        let actual = match name.as_str() {
+            "expires_in" => {
+                let received_at = verdict::seconds(authentication.received_at());
+                json!(authentication.access_token_expires_at().map(|time| verdict::seconds(time) - received_at))
+            }
+            "refresh_token" => json!(authentication.refresh_token().map(|token| token.expose())),
+            "scope" => json!(authentication.scope()),
+            "sender_constrained" => json!(authentication.is_sender_constrained()),
+            "extra" => {
+                let names = expected.as_object().into_iter().flatten().map(|(name, _)| name);
+                let found = names.filter_map(|name| Some((name.clone(), authentication.extra(name)?.clone())));
+                Value::Object(found.collect())
+            }
+            other => panic!("{}: nothing of the tokens is called {other}", row.file),
+        };
+        problems.extend((actual != *expected).then(|| format!("{name}: {actual} instead of {expected}")));
+    }
+    problems
+}
+
+fn differs(row: &Row, actual: &str) -> Vec<String> {
+    compare("came to", Some(&row.expect), actual).into_iter().collect()
+}
+
+fn compare(what: &str, expected: Option<&str>, actual: &str) -> Option<String> {
+    (expected != Some(actual)).then(|| format!("{what} `{actual}` instead of `{}`", expected.unwrap_or_default()))
+}

@@ -1,0 +1,113 @@
+//! What OPs send in the wild, and what each of it must come to.
+//!
+//! The files in the folders beside this one have the shapes that bug reports and documentation of OpenID Connect tell
+//! about real OPs: discovery documents, key sets, answers of the token endpoint, claims of ID Tokens and UserInfo
+//! responses. Only the shapes are real; every value is made up. `expectations.json` says for each file where the shape
+//! was seen, what it must come to, and why.
+//!
+//! A file `*.json` is a body with status 200 and the media type `application/json`. A file `*.http` is a whole response.
+//! In both, `@nonce@`, `@id_token@`, `@jwt@` and `@bom@` stand for the nonce of the request, for an ID Token, for another
+//! JWT and for a byte order mark. Each file is served by a scripted OP to a client that is used as an application uses
+//! it.
+
+mod answer;
+mod kinds;
+mod op;
+mod relying_party;
+mod signing;
+mod table;
+mod verdict;
+
+use std::collections::BTreeSet;
+
+use table::{Kind, Row, Source};
+
+#[test]
+fn every_file_has_a_row_and_every_row_has_a_file() {
+    let rows: Vec<_> = table::rows().into_iter().map(|row| row.file).collect();
+    let listed: BTreeSet<_> = rows.iter().cloned().collect();
+    assert_eq!(rows.len(), listed.len(), "a file has two rows");
+    let files = table::files();
+    let without_row: Vec<_> = files.difference(&listed).collect();
+    assert!(without_row.is_empty(), "files without a row in expectations.json: {without_row:?}");
+    let without_file: Vec<_> = listed.difference(&files).collect();
+    assert!(without_file.is_empty(), "rows in expectations.json without a file: {without_file:?}");
+}
+
+#[test]
+fn there_are_at_least_150_files_and_20_of_each_kind() {
+    let rows = table::rows();
+    assert!(rows.len() >= 150, "{}", rows.len());
+    for kind in Kind::ALL {
+        let of_kind = rows.iter().filter(|row| row.kind() == kind).count();
+        assert!(of_kind >= 20, "{kind:?}: {of_kind}");
+    }
+}
+
+#[test]
+fn every_row_says_where_the_shape_was_seen_and_why_it_comes_to_that() {
+    for row in table::rows() {
+        assert_eq!(row.seen_at.is_none(), row.source == Source::Variation, "{}", row.file);
+        assert!(row.why.ends_with('.'), "{}: `why` is a sentence", row.file);
+    }
+}
+
+/// The names of real hosts are somebody's. RFC 2606 §2 keeps `.example` for this.
+#[test]
+fn every_host_is_made_up() {
+    for file in table::files() {
+        let text = table::read(&file);
+        for (position, _) in text.match_indices("://") {
+            let host: String =
+                text[position + 3..].chars().take_while(|c| c.is_ascii_alphanumeric() || "-._".contains(*c)).collect();
+            let is_made_up = host.is_empty() || host.ends_with(".example") || host == "10.42.0.17";
+            assert!(is_made_up, "{file}: {host}");
+        }
+    }
+}
+
+/// Runs every row of one kind, so that one failure does not hide the others.
+async fn run(kind: Kind, came_to: impl AsyncFn(&Row) -> Vec<String>) {
+    let mut failures = Vec::new();
+    for row in table::rows().iter().filter(|row| row.kind() == kind) {
+        for problem in came_to(row).await {
+            failures.push(format!("{}: {problem}\n    {}", row.file, row.why));
+        }
+    }
+    assert!(failures.is_empty(), "{} of the {kind:?} files:\n{}\n", failures.len(), failures.join("\n"));
+}
+
+#[tokio::test]
+async fn discovery_documents_come_to_what_the_table_says() {
+    run(Kind::Discovery, kinds::discovery).await;
+}
+
+#[tokio::test]
+async fn key_sets_come_to_what_the_table_says() {
+    run(Kind::Keys, kinds::keys).await;
+}
+
+#[tokio::test]
+async fn answers_to_exchanges_come_to_what_the_table_says() {
+    run(Kind::Exchange, kinds::exchange).await;
+}
+
+#[tokio::test]
+async fn answers_to_polls_come_to_what_the_table_says() {
+    run(Kind::Poll, kinds::poll).await;
+}
+
+#[tokio::test]
+async fn answers_to_refreshes_come_to_what_the_table_says() {
+    run(Kind::Refresh, kinds::refresh).await;
+}
+
+#[tokio::test]
+async fn claims_of_id_tokens_come_to_what_the_table_says() {
+    run(Kind::Claims, kinds::claims).await;
+}
+
+#[tokio::test]
+async fn userinfo_responses_come_to_what_the_table_says() {
+    run(Kind::UserInfo, kinds::userinfo).await;
+}
