@@ -20,6 +20,7 @@ pub enum Answer {
 /// What the placeholders in a file stand for.
 #[derive(Debug, Clone, Default)]
 pub struct Values {
+    pub state: String,
     pub nonce: String,
     pub id_token: String,
     pub jwt: String,
@@ -27,7 +28,8 @@ pub struct Values {
 
 impl Values {
     pub fn fill(&self, text: &str) -> String {
-        let filled = text.replace("@nonce@", &self.nonce).replace("@id_token@", &self.id_token);
+        let filled =
+            text.replace("@state@", &self.state).replace("@nonce@", &self.nonce).replace("@id_token@", &self.id_token);
         filled.replace("@jwt@", &self.jwt).replace("@bom@", "\u{feff}")
     }
 }

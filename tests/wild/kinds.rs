@@ -8,7 +8,7 @@ use url::Url;
 
 use crate::answer::{Answer, Values};
 use crate::op::Op;
-use crate::relying_party::{ISSUER, World, usual_exchange, usual_tokens, with_code};
+use crate::relying_party::{ISSUER, World, parameter, usual_exchange, usual_metadata, usual_tokens, with_code};
 use crate::signing;
 use crate::table::{self, Row, Sign};
 use crate::verdict;
@@ -70,7 +70,7 @@ pub async fn keys(row: &Row) -> Vec<String> {
     let file = Answer::of(row, &Values::default());
     {
         let mut script = op.script();
-        let metadata = crate::relying_party::usual_metadata(row);
+        let metadata = usual_metadata(row);
         script.documents.push(("/.well-known/openid-configuration".to_owned(), Answer::json(&metadata)));
         script.keys = Some(row.known_before.as_ref().map_or_else(|| file.clone(), Answer::json));
     }
@@ -85,9 +85,42 @@ pub async fn keys(row: &Row) -> Vec<String> {
     differs(row, &verdict::of_outcome(&world.outcome(&mut pending).await))
 }
 
+/// The answer to a pushed authorization request.
+pub async fn pushed(row: &Row) -> Vec<String> {
+    let world = World::set_up(row, |client| client.pushed_authorization_requests()).await;
+    let file = Answer::of(row, &world.values);
+    world.op.script().pushed = Some(file);
+    let (url, _) = match world.client.authorize().start().await {
+        Ok(started) => started,
+        Err(error) => return differs(row, &format!("error: {}", verdict::of_error(&error))),
+    };
+    let mut problems = differs(row, "sent out");
+    let sent = table::read(&row.file);
+    let reference = parameter(&url, "request_uri");
+    problems.extend((!sent.contains(&format!("\"{reference}\""))).then(|| format!("sent out with {reference}")));
+    problems
+}
+
+/// What comes back in the browser. An exchange follows where it is a code.
+pub async fn callback(row: &Row) -> Vec<String> {
+    let mut world = World::of(row).await;
+    let session = world.user_leaves(row).await;
+    world.op.script().exchange.push_back(Answer::json(&usual_exchange(TEN_DAYS)));
+    let response = world.values.fill(table::read(&row.file).trim_end());
+    let exchanged = world.client.authorization_response(&response, session).await;
+    let mut problems = differs(row, &verdict::of_exchange(&exchanged));
+    // What was escaped in the response is not escaped twice.
+    let pairs = form_urlencoded::parse(response.rsplit('?').next().unwrap_or_default().as_bytes());
+    let codes: Vec<_> = pairs.filter(|(name, _)| name == "deferred_code").map(|(_, code)| code.into_owned()).collect();
+    if exchanged.is_ok() && world.op.script().codes != codes {
+        problems.push(format!("the codes that were sent: {:?}", world.op.script().codes));
+    }
+    problems
+}
+
 /// The answer to the exchange of a deferred code. An approval follows, where a process came about.
 pub async fn exchange(row: &Row) -> Vec<String> {
-    let mut world = World::of(row).await.expect("a client can be made");
+    let mut world = World::of(row).await;
     let mut grant = world.grant(row, "deferred_code").await;
     let final_tokens = Answer::json(&usual_tokens(&world.values));
     world.values.id_token = world.id_token(&row.id_token, &row.without, true);
@@ -117,7 +150,7 @@ pub async fn exchange(row: &Row) -> Vec<String> {
 
 /// The answer to one poll. Where the process goes on, an approval follows.
 pub async fn poll(row: &Row) -> Vec<String> {
-    let mut world = World::of(row).await.expect("a client can be made");
+    let mut world = World::of(row).await;
     let mut pending = world.pending(row, TEN_DAYS).await;
     let file = Answer::of(row, &world.values);
     world.op.script().poll.extend([file, Answer::json(&usual_tokens(&world.values))]);
@@ -144,7 +177,7 @@ pub async fn poll(row: &Row) -> Vec<String> {
 
 /// The outcome of a process whose OP cannot be reached any more after the answer, until the time is up.
 async fn followed_by_silence(row: &Row) -> String {
-    let mut world = World::of(row).await.expect("a client can be made");
+    let mut world = World::of(row).await;
     let mut pending = world.pending(row, 120).await;
     let file = Answer::of(row, &world.values);
     world.op.script().poll.extend([file, Answer::Nothing]);
@@ -153,7 +186,7 @@ async fn followed_by_silence(row: &Row) -> String {
 
 /// The answer to a refresh.
 pub async fn refresh(row: &Row) -> Vec<String> {
-    let mut world = World::of(row).await.expect("a client can be made");
+    let mut world = World::of(row).await;
     let mut authentication = world.authentication(row).await;
     world.values.id_token = world.id_token(&row.id_token, &row.without, false);
     let file = Answer::of(row, &world.values);
@@ -173,7 +206,7 @@ pub async fn refresh(row: &Row) -> Vec<String> {
 
 /// The payload of a final ID Token.
 pub async fn claims(row: &Row) -> Vec<String> {
-    let mut world = World::of(row).await.expect("a client can be made");
+    let mut world = World::of(row).await;
     let mut pending = world.pending(row, TEN_DAYS).await;
     let payload = table::read(&row.file);
     world.values.id_token = world.jwt(&payload);
@@ -197,7 +230,7 @@ pub async fn claims(row: &Row) -> Vec<String> {
 
 /// The answer of the UserInfo endpoint after a sign-in.
 pub async fn userinfo(row: &Row) -> Vec<String> {
-    let mut world = World::of(row).await.expect("a client can be made");
+    let mut world = World::of(row).await;
     let authentication = world.authentication(row).await;
     if let Some(claims) = &row.jwt {
         world.values.jwt = signing::jwt(row.sign.as_ref().unwrap_or(&world.sign), &claims.to_string());

@@ -6,8 +6,8 @@
 //! was seen, what it must come to, and why.
 //!
 //! A file `*.json` is a body with status 200 and the media type `application/json`. A file `*.http` is a whole response.
-//! In both, `@nonce@`, `@id_token@`, `@jwt@` and `@bom@` stand for the nonce of the request, for an ID Token, for another
-//! JWT and for a byte order mark. Each file is served by a scripted OP to a client that is used as an application uses
+//! A file `*.txt` is what comes back in the browser. In them, `@state@`, `@nonce@`, `@id_token@`, `@jwt@` and `@bom@` stand
+//! for the two values of the request, for an ID Token, for another JWT and for a byte order mark. Each file is served by a scripted OP to a client that is used as an application uses
 //! it.
 
 mod answer;
@@ -85,6 +85,16 @@ async fn discovery_documents_come_to_what_the_table_says() {
 #[tokio::test]
 async fn key_sets_come_to_what_the_table_says() {
     run(Kind::Keys, kinds::keys).await;
+}
+
+#[tokio::test]
+async fn answers_to_pushed_requests_come_to_what_the_table_says() {
+    run(Kind::Pushed, kinds::pushed).await;
+}
+
+#[tokio::test]
+async fn authorization_responses_come_to_what_the_table_says() {
+    run(Kind::Callback, kinds::callback).await;
 }
 
 #[tokio::test]

@@ -24,6 +24,9 @@ pub struct Script {
     pub poll: VecDeque<Answer>,
     pub refresh: VecDeque<Answer>,
     pub userinfo: Option<Answer>,
+    pub pushed: Option<Answer>,
+    /// The deferred codes that were sent.
+    pub codes: Vec<String>,
     /// The tokens that were revoked.
     pub revoked: Vec<String>,
 }
@@ -46,6 +49,10 @@ impl Op {
         if is_of_discovery(&request.url) {
             let document = script.documents.iter().find(|(path, _)| path == request.url.path());
             return document.map_or_else(Answer::not_found, |(_, answer)| answer.clone());
+        }
+        script.codes.extend(form("deferred_code"));
+        if request.url.path().ends_with("/par") {
+            return script.pushed.clone().unwrap_or_else(Answer::not_found);
         }
         let answer = match (form("grant_type").as_deref(), request.method == Method::GET) {
             (Some("authorization_code"), _) => next(&mut script.code),

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use openid_deferred::testing::{SeededRandom, TestClock};
 use openid_deferred::{
-    Authentication, AuthorizationGrant, Client, ClientBuilder, Clock as _, DpopMode, Error, Outcome,
-    PendingAuthentication, Poll, ResponseType, SignIn, SigningAlgorithm, SigningKey,
+    Authentication, AuthorizationGrant, AuthorizationSession, Client, ClientBuilder, Clock as _, DpopMode, Error,
+    Outcome, PendingAuthentication, Poll, ResponseType, SignIn, SigningAlgorithm, SigningKey,
 };
 use serde_json::{Map, Value, json};
 use url::Url;
@@ -44,6 +44,7 @@ pub fn usual_metadata(row: &Row) -> Value {
         "token_endpoint": format!("{ISSUER}/token"),
         "userinfo_endpoint": format!("{ISSUER}/userinfo"),
         "revocation_endpoint": format!("{ISSUER}/revoke"),
+        "pushed_authorization_request_endpoint": format!("{ISSUER}/par"),
         "jwks_uri": format!("{ISSUER}/jwks"),
         "response_types_supported": ["deferred_code"],
         "grant_types_supported": ["urn:openid:params:grant-type:deferred", "refresh_token"],
@@ -76,12 +77,17 @@ pub fn usual_exchange(lifetime: u64) -> Value {
 
 impl World {
     /// A client of an OP whose deferred flow does nothing odd yet.
-    pub async fn of(row: &Row) -> Result<Self, Error> {
+    pub async fn of(row: &Row) -> Self {
+        Self::set_up(row, |client| client).await
+    }
+
+    /// The same with more settings.
+    pub async fn set_up(row: &Row, settings: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Self {
         let op = Arc::new(Op::default());
         op.script().documents.push((DISCOVERY.to_owned(), Answer::json(&usual_metadata(row))));
         op.script().keys = Some(Answer::json(&signing::usual_keys()));
         let ec = Sign { key: "ec".to_owned(), alg: "ES256".to_owned(), header: json!({"alg": "ES256", "kid": "ec-1"}) };
-        Self::with(row, op, ISSUER, ec, |client| client).await
+        Self::with(row, op, ISSUER, ec, settings).await.unwrap_or_else(|error| panic!("{}: {error:?}", row.file))
     }
 
     /// A client of this OP.
@@ -114,8 +120,8 @@ impl World {
         Ok(Self { op, clock, client, values: Values::default(), sign, id_token })
     }
 
-    /// Sends the user out and back with a code, and makes the tokens that belong to this request.
-    pub async fn grant(&mut self, row: &Row, code: &str) -> AuthorizationGrant {
+    /// Sends the user out, and makes the tokens that belong to this request.
+    pub async fn user_leaves(&mut self, row: &Row) -> AuthorizationSession {
         let mut request = self.client.authorize();
         if let Some(seconds) = row.settings.max_age {
             request = request.max_age(Duration::from_secs(seconds));
@@ -123,11 +129,18 @@ impl World {
         if let Some(acr) = &row.settings.essential_acr {
             request = request.claims(json!({"id_token": {"acr": {"essential": true, "values": [acr]}}}));
         }
-        let (url, mut session) = request.start().await.expect("the request can be made");
+        let (url, session) = request.start().await.expect("the request can be made");
         self.check_endpoint(&url).await;
+        self.values.state = parameter(&url, "state");
         self.values.nonce = parameter(&url, "nonce");
         self.values.id_token = self.id_token(&Map::new(), &[], true);
-        let mut query = format!("{code}=the-code&state={}", parameter(&url, "state"));
+        session
+    }
+
+    /// Sends the user out and back with a code.
+    pub async fn grant(&mut self, row: &Row, code: &str) -> AuthorizationGrant {
+        let mut session = self.user_leaves(row).await;
+        let mut query = format!("{code}=the-code&state={}", self.values.state);
         if self.metadata().await.authorization_response_iss_parameter_supported() {
             query += &format!("&iss={}", self.client.issuer());
         }
@@ -231,7 +244,7 @@ pub fn with_code(builder: ClientBuilder) -> ClientBuilder {
 }
 
 /// One parameter of a URL.
-fn parameter(url: &Url, name: &str) -> String {
+pub fn parameter(url: &Url, name: &str) -> String {
     let value = url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned());
     value.unwrap_or_else(|| panic!("the request has no `{name}`"))
 }

@@ -12,6 +12,8 @@ use serde_json::{Map, Value};
 pub enum Kind {
     Discovery,
     Keys,
+    Pushed,
+    Callback,
     Exchange,
     Poll,
     Refresh,
@@ -20,13 +22,24 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 7] =
-        [Self::Discovery, Self::Keys, Self::Exchange, Self::Poll, Self::Refresh, Self::Claims, Self::UserInfo];
+    pub const ALL: [Self; 9] = [
+        Self::Discovery,
+        Self::Keys,
+        Self::Pushed,
+        Self::Callback,
+        Self::Exchange,
+        Self::Poll,
+        Self::Refresh,
+        Self::Claims,
+        Self::UserInfo,
+    ];
 
     fn folder(self) -> &'static str {
         match self {
             Self::Discovery => "discovery",
             Self::Keys => "keys",
+            Self::Pushed => "pushed",
+            Self::Callback => "callback",
             Self::Exchange => "exchange",
             Self::Poll => "poll",
             Self::Refresh => "refresh",
