@@ -15,7 +15,6 @@ mod openid;
 mod private_jwk;
 mod raw_key;
 mod signer;
-mod strict_json;
 mod verification_key;
 mod verifier;
 
@@ -36,5 +35,4 @@ pub(crate) use key_set::KeySet;
 pub(crate) use openid::{NoEncryption, OpenIdAlgorithm};
 pub(crate) use raw_key::{PublicParts, RawKey, RawKeyType};
 pub(crate) use signer::sign_compact;
-pub(crate) use strict_json::strict_object;
 pub(crate) use verification_key::VerificationKey;

@@ -147,6 +147,7 @@ mod error;
 pub mod fuzzing;
 mod id_token;
 mod jose;
+mod json;
 mod keyring;
 #[cfg(feature = "testing")]
 #[doc(hidden)]

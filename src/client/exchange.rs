@@ -14,6 +14,7 @@ use super::token_response::{self, ReceivedTokens};
 use crate::endpoint::{Answer, EndpointRequest, Failure};
 use crate::error::{Document, Error, ErrorKind, Misuse, Rule, TransportProblem, Violation};
 use crate::id_token::{self, InterimMember, InterimState};
+use crate::json::Object;
 use crate::pending::{Answered, Opened, PendingAuthentication, Phase, Schedule, Times, UnverifiedInterim};
 use crate::secret::Secret;
 
@@ -327,8 +328,10 @@ struct ExchangeResponse {
 impl Exchanged {
     fn parse(body: &[u8], strict: bool) -> Result<Self, Violation> {
         const DOCUMENT: Document = Document::ExchangeResponse;
-        let response: ExchangeResponse =
-            serde_json::from_slice(body).map_err(|error| Violation::malformed_json(DOCUMENT, &error))?;
+        const NEEDED: [&str; 3] = ["deferred_auth_id", "id_token", "interim_id_token"];
+        let members = Object::read(body, DOCUMENT, &NEEDED)?;
+        let response =
+            ExchangeResponse::deserialize(members).map_err(|error| Violation::malformed_json(DOCUMENT, &error))?;
         let deferred_auth_id = match response.deferred_auth_id {
             // DTR §Deferred Code Exchange Response Validation: "Ensure that the `deferred_auth_id` parameter is present."
             None => return Err(Violation::new(Rule::NoDeferredAuthId).in_document(DOCUMENT)),
@@ -383,9 +386,10 @@ mod tests {
     }
 
     #[test]
-    fn a_member_that_stands_twice_is_refused() {
+    fn a_member_that_stands_twice_with_different_values_is_refused() {
         let error = parse(r#"{"deferred_auth_id": "a", "deferred_auth_id": "b"}"#).err().unwrap();
-        assert_eq!(error.rule(), Rule::MalformedJson);
+        assert_eq!((error.rule(), error.member()), (Rule::RepeatedMember, Some("deferred_auth_id")));
+        assert!(parse(r#"{"deferred_auth_id": "a", "deferred_auth_id": "a"}"#).is_ok());
     }
 
     #[test]

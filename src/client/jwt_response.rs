@@ -11,13 +11,30 @@ use super::authorize::ResponseMode;
 use super::session::{self, AuthorizationSession};
 use crate::clock::unix_seconds;
 use crate::error::{ConfigurationProblem, Document, Error, Rule, Violation};
-use crate::jose::{CompactJws, KeySet, SigningAlgorithm, Unreadable, strict_object};
+use crate::jose::{CompactJws, KeySet, SigningAlgorithm, Unreadable};
+use crate::json::Object;
 use crate::provider::ProviderMetadata;
 use crate::secret::{Secret, constant_time_eq};
 
 /// JARM §2.1: "A maximum JWT lifetime of 10 minutes is RECOMMENDED." One that is good for hours was not made for a
 /// browser on its way back.
 const LONGEST_LIFE: Duration = Duration::from_secs(3600);
+
+/// The claims that are checked, and the parameters among them.
+const CHECKED: [&str; 12] = [
+    "state",
+    "iss",
+    "aud",
+    "exp",
+    "nbf",
+    "iat",
+    "code",
+    "deferred_code",
+    "error",
+    "error_description",
+    "id_token",
+    "access_token",
+];
 
 impl Client {
     /// The name of the cookie that belongs to an authorization response, as
@@ -66,8 +83,10 @@ impl Client {
         let jws = CompactJws::parse(token.expose()).map_err(|problem| match problem {
             Unreadable::Malformed => broken(Rule::JwtResponseMalformed, "response"),
             Unreadable::Critical => broken(Rule::JwtResponseHeader, "response"),
+            Unreadable::Repeated(parameter) => broken(Rule::RepeatedMember, parameter),
         })?;
-        let claims = strict_object(jws.payload()).ok_or_else(|| broken(Rule::JwtResponseMalformed, "response"))?;
+        let object = Object::parse(jws.payload()).map_err(|_| broken(Rule::JwtResponseMalformed, "response"))?;
+        let claims = object.needing(&CHECKED).map_err(|name| broken(Rule::RepeatedMember, name))?;
         let mut parameters = Parameters::of_claims(&claims)?;
         // "The client obtains the state parameter from the JWT and checks its binding to the user agent."
         let state = parameters.state.as_deref().ok_or_else(|| broken(Rule::StateMissing, "state"))?;
@@ -172,7 +191,8 @@ fn is_for(claims: &Map<String, Value>, client_id: &str) -> bool {
 
 /// The state that a response JWT claims to have. Nothing about it is verified.
 pub(super) fn unverified_state(token: &str) -> Option<Secret> {
-    match strict_object(CompactJws::parse(token).ok()?.payload())?.get("state")? {
+    let object = Object::parse(CompactJws::parse(token).ok()?.payload()).ok()?;
+    match object.needing(&["state"]).ok()?.get("state")? {
         Value::String(state) => Some(Secret::new(state.as_str())),
         _ => None,
     }

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
-use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
 
@@ -13,6 +12,7 @@ use crate::clock::saturating_add;
 use crate::dpop::DpopKey;
 use crate::endpoint::{Answer, EndpointRequest, Failure};
 use crate::error::{ConfigurationProblem, Document, Error, Rule, Violation};
+use crate::json::Object;
 use crate::provider::ProviderMetadata;
 
 /// The answer is a URN and a number.
@@ -97,21 +97,15 @@ impl Pushed {
     }
 }
 
-#[derive(Deserialize)]
-struct Members {
-    request_uri: Option<Value>,
-    expires_in: Option<Value>,
-}
-
 fn read(body: &[u8]) -> Result<(String, Duration), Violation> {
-    let members: Members = serde_json::from_slice(body)
-        .map_err(|error| Violation::malformed_json(Document::PushedAuthorizationResponse, &error))?;
-    let request_uri = match members.request_uri {
+    let mut members = Object::read(body, Document::PushedAuthorizationResponse, &["request_uri", "expires_in"])?;
+    let mut member = |name| members.shift_remove(name).filter(|value| !value.is_null());
+    let request_uri = match member("request_uri") {
         None => return Err(violation(Rule::MissingMember).at_member("request_uri")),
         Some(Value::String(uri)) if is_reference(&uri) => uri,
         Some(_) => return Err(violation(Rule::InvalidMember).at_member("request_uri")),
     };
-    let lifetime = match members.expires_in {
+    let lifetime = match member("expires_in") {
         None => return Err(violation(Rule::MissingMember).at_member("expires_in")),
         Some(value) => token_response::duration(Some(&value), "expires_in", false, false)?,
     };

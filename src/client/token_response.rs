@@ -12,6 +12,7 @@ use crate::dpop::DpopKey;
 use crate::error::{Document, Error, Rule, Violation};
 use crate::id_token::{self, IdToken, InterimState};
 use crate::jose::{KeySet, SigningAlgorithm};
+use crate::json::Object;
 use crate::pending::Checks;
 use crate::secret::Secret;
 
@@ -159,8 +160,9 @@ pub(super) struct Tokens {
 impl Tokens {
     pub(super) fn parse(body: &[u8]) -> Result<Self, Violation> {
         const DOCUMENT: Document = Document::TokenResponse;
-        let response: TokenResponse =
-            serde_json::from_slice(body).map_err(|error| Violation::malformed_json(DOCUMENT, &error))?;
+        let members = Object::read(body, DOCUMENT, &["access_token", "token_type", "id_token"])?;
+        let response =
+            TokenResponse::deserialize(members).map_err(|error| Violation::malformed_json(DOCUMENT, &error))?;
         let required = |value, rule, member| match value {
             Some(Value::String(text)) if !text.is_empty() => Ok(Secret::new(text)),
             _ => Err(Violation::new(rule).in_document(DOCUMENT).at_member(member)),

@@ -15,10 +15,14 @@ use crate::clock::unix_seconds;
 use crate::endpoint::stated_error;
 use crate::error::{ConfigurationProblem, Document, Error, Rule, Violation};
 use crate::id_token::{self, VerifiedClaimsSet};
-use crate::jose::{CompactJws, KeySet, strict_object};
+use crate::jose::{CompactJws, KeySet};
+use crate::json::{self, Object};
 
 /// Claims about one user, with a picture among them perhaps.
 const USERINFO_LIMIT: usize = 1024 * 1024;
+
+/// The claims that checks need.
+const CHECKED: [&str; 4] = ["sub", "iss", "aud", "exp"];
 
 /// What the UserInfo endpoint says about a user, compared with whom the final ID Token is about.
 ///
@@ -128,7 +132,7 @@ impl Client {
         if self.0.options.userinfo_algorithm.is_some() {
             return Err(invalid(Rule::UserInfoUnsigned));
         }
-        strict_object(body).ok_or_else(|| malformed(body))
+        Ok(Object::read(body, Document::UserInfo, &CHECKED)?)
     }
 
     /// A response that is signed, encrypted, or first one and then the other (§5.3.2).
@@ -163,7 +167,8 @@ impl Client {
         if !candidates.iter().any(|key| key.verify(algorithm, jws.signing_input(), jws.signature())) {
             return Err(invalid(Rule::UserInfoSigned));
         }
-        let claims = strict_object(jws.payload()).ok_or_else(|| invalid(Rule::UserInfoSigned))?;
+        let object = Object::parse(jws.payload()).map_err(|_| invalid(Rule::UserInfoSigned))?;
+        let claims = object.needing(&CHECKED).map_err(|name| json::repeated(Document::UserInfo, name))?;
         let issuer_fits = claims.get("iss").is_none_or(|issuer| issuer.as_str() == Some(self.issuer()));
         let audience_fits = claims.get("aud").is_none_or(|audience| match audience {
             Value::String(one) => one == self.client_id(),
@@ -179,14 +184,6 @@ impl Client {
 fn media_type(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     Some(value.split(';').next()?.trim().to_ascii_lowercase())
-}
-
-/// No JSON object, or one that says something twice: readers would disagree about whom it is about.
-fn malformed(body: &[u8]) -> Error {
-    match serde_json::from_slice::<Map<String, Value>>(body) {
-        Err(error) => Violation::malformed_json(Document::UserInfo, &error).into(),
-        Ok(_) => invalid(Rule::MalformedJson),
-    }
 }
 
 fn invalid(rule: Rule) -> Error {

@@ -5,12 +5,12 @@ use std::time::{Duration, SystemTime};
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
-use serde::Deserialize;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::{challenge, retry_after};
 use crate::error::{Document, ErrorResponse, Rule, Violation};
+use crate::json::Object;
 use crate::transport::HttpResponse;
 
 /// A response, classified. Every response has its place here.
@@ -94,9 +94,7 @@ impl fmt::Debug for Answer {
     }
 }
 
-/// The members that tell an error from a success. serde refuses a document that repeats one of them: readers would
-/// disagree about which one counts.
-#[derive(Deserialize)]
+/// The members that tell an error from a success.
 struct Members {
     error: Option<Value>,
     error_description: Option<Value>,
@@ -108,7 +106,9 @@ impl Members {
         if body.trim_ascii_start().first().is_some_and(|&first| first != b'{') {
             return Err(Violation::new(Rule::MalformedJson).at_position(1, 1));
         }
-        serde_json::from_slice(body).map_err(|error| Violation::malformed_json(document, &error))
+        let mut members = Object::read(body, document, &["error"])?;
+        let mut member = |name| members.shift_remove(name).filter(|value| !value.is_null());
+        Ok(Self { error: member("error"), error_description: member("error_description") })
     }
 }
 

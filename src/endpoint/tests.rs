@@ -385,7 +385,11 @@ async fn what_cannot_be_an_answer_is_named_by_the_rule_that_it_breaks() {
         (answer(200, &[AS_JSON], r#"{"access_token":"#), Rule::MalformedJson, None),
         (answer(200, &[AS_JSON], r#"{"error":"slow_down"}"#), Rule::ErrorResponseWithSuccessStatus, None),
         (answer(400, &[AS_JSON], r#"{"error":"invalid_gr"#), Rule::MalformedJson, None),
-        (answer(400, &[AS_JSON], r#"{"error":"slow_down","error":"access_denied"}"#), Rule::MalformedJson, None),
+        (
+            answer(400, &[AS_JSON], r#"{"error":"slow_down","error":"access_denied"}"#),
+            Rule::RepeatedMember,
+            Some("error"),
+        ),
         (answer(400, &[AS_JSON], r#"["access_denied",null]"#), Rule::MalformedJson, None),
         (answer(400, &[AS_JSON], r#"{"error":7}"#), Rule::InvalidMember, Some("error")),
         (answer(400, &[AS_JSON], r#"{"error":{"code":"access_denied"}}"#), Rule::InvalidMember, Some("error")),

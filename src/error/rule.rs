@@ -44,6 +44,7 @@ rules! {
     UnexpectedContentType = "unexpected_content_type", "the response is not of the media type that it must have", "RFC 6749 §5.1";
     MalformedJson = "malformed_json", "the document is not the JSON that it must be", "RFC 8259";
     MissingMember = "missing_member", "a required member is missing", "RFC 6749 §5.1";
+    RepeatedMember = "repeated_member", "a member that a check needs is repeated with another value", "RFC 8259 §4";
     InvalidMember = "invalid_member", "a member has a value that it cannot have", "RFC 6749 §5.1";
     ErrorResponseWithSuccessStatus = "error_with_success_status", "an error came with a status of success", "RFC 6749 §5.2";
 

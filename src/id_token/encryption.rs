@@ -26,12 +26,14 @@ pub(crate) fn decrypted(
 ) -> Result<Secret, Violation> {
     let violation = |rule| Violation::new(rule).in_document(document);
     let refused = |problem| {
-        violation(match problem {
+        let rule = match problem {
+            Undecryptable::Repeated(parameter) => return violation(Rule::RepeatedMember).at_member(parameter),
             Undecryptable::Malformed if document == Document::IdToken => Rule::IdTokenMalformed,
             Undecryptable::Malformed | Undecryptable::Failed => Rule::Decryption,
             Undecryptable::Header => Rule::EncryptionHeader,
             Undecryptable::NoKey => Rule::NoDecryptionKey,
-        })
+        };
+        violation(rule)
     };
     if !CompactJwe::is_one(text) {
         // "If encryption was negotiated with the OP at Registration time and the ID Token is not encrypted, the RP

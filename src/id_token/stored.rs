@@ -7,7 +7,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use super::claims::{Claims, Times};
 use super::{IdToken, InterimIdToken, InterimMember, InterimState};
 use crate::error::{Error, ErrorKind, Rule};
-use crate::jose::{CompactJws, SigningAlgorithm, strict_object};
+use crate::jose::{CompactJws, SigningAlgorithm};
+use crate::json::Object;
 use crate::secret::Secret;
 
 /// A verified ID Token in storage. It counts as verified, so it must only ever stand inside something sealed.
@@ -31,7 +32,7 @@ impl IdToken {
         let parts = || {
             let jws = CompactJws::parse(&stored.token).ok()?;
             let algorithm = SigningAlgorithm::from_name(&jws.header().alg)?;
-            Some((Claims::new(strict_object(jws.payload())?, stored.times), algorithm))
+            Some((Claims::new(Object::parse(jws.payload()).ok()?.members().clone(), stored.times), algorithm))
         };
         let (claims, algorithm) = parts().ok_or_else(|| Error::new(ErrorKind::Sealed))?;
         Ok(Self { claims, token: Secret::new(stored.token.as_str()), algorithm })

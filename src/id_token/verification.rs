@@ -14,8 +14,8 @@ use crate::clock::from_unix_seconds;
 use crate::error::{Document, Rule, Violation};
 use crate::jose::{
     CompactJws, Header, KeySet, NoEncryption, OpenIdAlgorithm, SigningAlgorithm, Unreadable, VerificationKey,
-    strict_object,
 };
+use crate::json::Object;
 use crate::secret::Secret;
 
 /// Verifies the ID Token of a final response.
@@ -85,10 +85,11 @@ fn take_apart(token: &str) -> Result<CompactJws<'_>, Violation> {
 }
 
 fn unreadable(problem: Unreadable) -> Violation {
-    violation(match problem {
-        Unreadable::Malformed => Rule::IdTokenMalformed,
-        Unreadable::Critical => Rule::IdTokenHeader,
-    })
+    match problem {
+        Unreadable::Malformed => violation(Rule::IdTokenMalformed),
+        Unreadable::Critical => violation(Rule::IdTokenHeader),
+        Unreadable::Repeated(parameter) => at(Rule::RepeatedMember, parameter),
+    }
 }
 
 /// `none` and every unknown name end here.
@@ -96,12 +97,15 @@ fn algorithm(header: &Header) -> Result<SigningAlgorithm, Violation> {
     SigningAlgorithm::from_name(&header.alg).ok_or_else(|| violation(Rule::IdTokenAlgorithm))
 }
 
-/// The claims as they stand. RFC 7519 §4: "The Claim Names within a JWT Claims Set MUST be unique".
+/// The claims that checks need.
+const CHECKED: [&str; 13] =
+    ["iss", "sub", "aud", "exp", "iat", "nbf", "nonce", "azp", "at_hash", "c_hash", "auth_time", "acr", "jti"];
+
+/// The claims as they stand. RFC 7519 §4: "The Claim Names within a JWT Claims Set MUST be unique; JWT parsers MUST either
+/// reject JWTs with duplicate Claim Names or use a JSON parser that returns only the lexically last duplicate member name".
 fn members(payload: &[u8]) -> Result<Map<String, Value>, Violation> {
-    strict_object(payload).ok_or_else(|| {
-        let repeated = serde_json::from_slice::<Map<String, Value>>(payload).is_ok();
-        violation(if repeated { Rule::IdTokenClaims } else { Rule::IdTokenMalformed })
-    })
+    let object = Object::parse(payload).map_err(|_| violation(Rule::IdTokenMalformed))?;
+    object.needing(&CHECKED).map_err(|name| at(Rule::RepeatedMember, name))
 }
 
 /// The part that `openidconnect` checks: `typ`, `cty`, `iss`, `aud`, the algorithm, the signature, `exp` and `nonce`.

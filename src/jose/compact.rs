@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
-use super::strict_json::strict_object;
+use crate::json::Object;
 
 /// Longer tokens are not looked at.
 const LENGTH_LIMIT: usize = 256 * 1024;
@@ -27,6 +27,9 @@ pub(crate) struct Header {
     pub(crate) cty: Option<String>,
 }
 
+/// The header parameters that decide what is verified and how.
+const PARAMETERS: [&str; 6] = ["alg", "kid", "typ", "cty", "crit", "b64"];
+
 /// Why a text is not a signed token that can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unreadable {
@@ -35,6 +38,8 @@ pub(crate) enum Unreadable {
     /// The header has a `crit`, or a `b64` of `false` (RFC 7797): parameters that change what the signature covers
     /// and that no token of this flow may use.
     Critical,
+    /// This header parameter is repeated with another value.
+    Repeated(&'static str),
 }
 
 impl<'a> CompactJws<'a> {
@@ -77,7 +82,8 @@ impl Header {
     }
 
     fn parse(json: &[u8]) -> Result<Self, Unreadable> {
-        let members = strict_object(json).ok_or(Unreadable::Malformed)?;
+        let object = Object::parse(json).map_err(|_| Unreadable::Malformed)?;
+        let members = object.needing(&PARAMETERS).map_err(Unreadable::Repeated)?;
         // RFC 7515 §4.1.11: "If any of the listed extension Header Parameters are not understood and supported by the
         // recipient, then the JWS is invalid." None is.
         if members.contains_key("crit") || members.get("b64").is_some_and(|b64| *b64 != Value::Bool(true)) {
@@ -92,9 +98,10 @@ impl Header {
     }
 }
 
+/// What is `null` is absent: some serializers write it so.
 fn text(members: &Map<String, Value>, name: &str) -> Result<Option<String>, Unreadable> {
     match members.get(name) {
-        None => Ok(None),
+        None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),
         Some(_) => Err(Unreadable::Malformed),
     }
@@ -173,10 +180,25 @@ mod tests {
             r#"{"alg":"ES256","kid":5}"#,
             r#"{"alg":"ES256","typ":[]}"#,
             r#"{"alg":"ES256","cty":{}}"#,
-            r#"{"alg":"ES256","alg":"none"}"#,
         ] {
             assert_eq!(refusal(&token(header)), Unreadable::Malformed, "{header}");
         }
+    }
+
+    #[test]
+    fn a_header_parameter_that_contradicts_itself_is_named_unless_nothing_needs_it() {
+        let repeated = token(r#"{"alg":"none","kid":"1","alg":"ES256"}"#);
+        assert_eq!(refusal(&repeated), Unreadable::Repeated("alg"));
+        for header in [r#"{"alg":"ES256","alg":"ES256"}"#, r#"{"x5t":"a","alg":"ES256","x5t":"b"}"#] {
+            assert_eq!(CompactJws::parse(&token(header)).unwrap().header().alg, "ES256");
+        }
+    }
+
+    #[test]
+    fn header_parameters_that_are_null_are_absent() {
+        let text = token(r#"{"alg":"ES256","kid":null,"typ":null,"cty":null}"#);
+        let header = Header { alg: "ES256".into(), kid: None, typ: None, cty: None };
+        assert_eq!(CompactJws::parse(&text).unwrap().header(), &header);
     }
 
     #[test]

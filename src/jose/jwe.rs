@@ -50,6 +50,8 @@ pub(crate) enum Undecryptable {
     Malformed,
     /// The header has an algorithm that is not used here, or a parameter that no token of this flow may have.
     Header,
+    /// This header parameter is repeated with another value.
+    Repeated(&'static str),
     /// None of the keys may be the one that it is encrypted for.
     NoKey,
     /// Everything else. It does not say more on purpose.

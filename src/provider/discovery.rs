@@ -7,8 +7,27 @@ use super::cache::{self, Fetched};
 use super::{Provider, ProviderMetadata};
 use crate::endpoint::is_json;
 use crate::error::{Document, Error, ErrorKind, Rule, Violation};
-use crate::jose::strict_object;
+use crate::json::Object;
 use crate::transport::HttpResponse;
+
+/// The members that say whose metadata they are, where requests go, and what this client must do.
+const NEEDED: [&str; 15] = [
+    "issuer",
+    "authorization_endpoint",
+    "token_endpoint",
+    "jwks_uri",
+    "userinfo_endpoint",
+    "revocation_endpoint",
+    "introspection_endpoint",
+    "pushed_authorization_request_endpoint",
+    "end_session_endpoint",
+    "registration_endpoint",
+    "mtls_endpoint_aliases",
+    "authorization_response_iss_parameter_supported",
+    "require_pushed_authorization_requests",
+    "require_signed_request_object",
+    "tls_client_certificate_bound_access_tokens",
+];
 
 impl Provider {
     pub(super) async fn fetch_metadata(&self) -> Result<Fetched<ProviderMetadata>, Error> {
@@ -42,17 +61,12 @@ impl Provider {
 }
 
 fn members(response: &HttpResponse) -> Result<Map<String, Value>, Violation> {
-    if let Some(members) = strict_object(&response.body) {
-        return Ok(members);
+    match Object::read(&response.body, Document::Metadata, &NEEDED) {
+        Err(violation) if violation.rule() == Rule::MalformedJson && !is_json(&response.headers) => {
+            Err(Violation::new(Rule::UnexpectedContentType))
+        }
+        read => read,
     }
-    if !is_json(&response.headers) {
-        return Err(Violation::new(Rule::UnexpectedContentType));
-    }
-    Err(match serde_json::from_slice::<Map<String, Value>>(&response.body) {
-        Err(error) => Violation::malformed_json(Document::Metadata, &error),
-        // A member name is repeated, and nobody can say which of the two counts.
-        Ok(_) => Violation::new(Rule::MalformedJson),
-    })
 }
 
 pub(super) fn violation(rule: Rule, member: &'static str) -> Violation {

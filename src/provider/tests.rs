@@ -221,7 +221,7 @@ async fn a_document_that_is_no_metadata_is_named_with_the_place_where_it_stops()
         (200, html, "<html>", Rule::UnexpectedContentType, None),
         (200, json, "[]", Rule::MalformedJson, Some((1, 0))),
         (200, json, "{\n\"issuer\": x}", Rule::MalformedJson, Some((2, 11))),
-        (200, json, r#"{"issuer":"https://op.example","issuer":"https://op.example"}"#, Rule::MalformedJson, None),
+        (200, json, r#"{"issuer":"https://op.example","issuer":"https://evil.example"}"#, Rule::RepeatedMember, None),
     ] {
         let op = Op::working();
         op.page(METADATA, status, &[content_type], body);

@@ -58,6 +58,7 @@ pub(super) enum Action {
     Cut,
     Truncate,
     EditJson(Editor<Map<String, Value>>),
+    EditBody(Editor<String>),
     EditHeaders(Editor<HeaderMap>),
     IdToken(IdTokenForgery),
     Encryption(EncryptionForgery),
@@ -182,6 +183,18 @@ impl Fault {
     /// Edits the members of the next JSON answer, successful or not.
     pub fn edit_any_json(endpoint: Endpoint, edit: impl Fn(&mut Map<String, Value>) + Send + Sync + 'static) -> Self {
         Self::edit(endpoint, "edited JSON", Action::EditJson(Editor(Arc::new(edit))), false)
+    }
+
+    /// Edits the body of the next *successful* answer as text: for what [`edit_json`](Self::edit_json) cannot write, such
+    /// as a member that is repeated.
+    ///
+    /// ```
+    /// use openid_deferred::testing::{Endpoint, Fault};
+    ///
+    /// let repeated = Fault::edit_body(Endpoint::Poll, |body| body.insert_str(1, r#""token_type":"Bearer","#));
+    /// ```
+    pub fn edit_body(endpoint: Endpoint, edit: impl Fn(&mut String) + Send + Sync + 'static) -> Self {
+        Self::edit(endpoint, "edited body", Action::EditBody(Editor(Arc::new(edit))), true)
     }
 
     /// Edits the headers of the next answer.
@@ -382,6 +395,12 @@ impl Action {
                     reply.body = Value::Object(members).to_string().into();
                 }
             }
+            Self::EditBody(editor) => {
+                if let Ok(mut text) = String::from_utf8(reply.body.to_vec()) {
+                    (editor.0)(&mut text);
+                    reply.body = text.into();
+                }
+            }
             Self::EditHeaders(editor) => (editor.0)(&mut reply.headers),
             Self::Truncate => reply.body = reply.body.slice(..reply.body.len() / 2),
             Self::Delay(_)
@@ -418,6 +437,7 @@ pub(super) enum ForgeryKind {
     BrokenSignature,
     Header(Editor<Map<String, Value>>),
     Claims(Editor<Map<String, Value>>),
+    ClaimsText(Editor<String>),
     Raw(String),
 }
 
@@ -456,6 +476,18 @@ impl IdTokenForgery {
     /// ```
     pub fn claims(edit: impl Fn(&mut Map<String, Value>) + Send + Sync + 'static) -> Self {
         Self(ForgeryKind::Claims(Editor(Arc::new(edit))))
+    }
+
+    /// Edits the JSON text of the claims before signing: for what [`claims`](Self::claims) cannot write, such as a claim
+    /// that is repeated.
+    ///
+    /// ```
+    /// use openid_deferred::testing::IdTokenForgery;
+    ///
+    /// let repeated = IdTokenForgery::claims_text(|claims| claims.insert_str(1, r#""sub":"somebody else","#));
+    /// ```
+    pub fn claims_text(edit: impl Fn(&mut String) + Send + Sync + 'static) -> Self {
+        Self(ForgeryKind::ClaimsText(Editor(Arc::new(edit))))
     }
 
     /// This text in place of the token.

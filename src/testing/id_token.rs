@@ -120,6 +120,11 @@ pub(super) fn forged(forgery: IdTokenForgery, key: &ProviderKey, mut header: Val
             }
             key.sign(&header, &claims)
         }
+        ForgeryKind::ClaimsText(editor) => {
+            let mut text = claims.to_string();
+            (editor.0)(&mut text);
+            key.sign_text(&header, &text)
+        }
         ForgeryKind::Raw(text) => text,
     }
 }

@@ -79,6 +79,11 @@ impl ProviderKey {
 
     /// A JWT by this key; `alg` in the header is as given there.
     pub(super) fn sign(&self, header: &Value, claims: &Value) -> String {
+        self.sign_text(header, &claims.to_string())
+    }
+
+    /// The same with claims that are JSON already.
+    pub(super) fn sign_text(&self, header: &Value, claims: &str) -> String {
         sign(self.algorithm, &self.private, header, claims)
     }
 }
@@ -107,7 +112,7 @@ fn public_members(algorithm: Algorithm, pair: &rcgen::KeyPair, private: &Encodin
 
 /// A JWT signed with a shared secret.
 pub(super) fn sign_with_secret(secret: &[u8], header: &Value, claims: &Value) -> String {
-    sign(Algorithm::HS256, &EncodingKey::from_secret(secret), header, claims)
+    sign(Algorithm::HS256, &EncodingKey::from_secret(secret), header, &claims.to_string())
 }
 
 /// A JWT with an empty signature, as `alg: none` has it.
@@ -115,8 +120,8 @@ pub(super) fn unsigned(header: &Value, claims: &Value) -> String {
     format!("{}.{}.", segment(header), segment(claims))
 }
 
-fn sign(algorithm: Algorithm, key: &EncodingKey, header: &Value, claims: &Value) -> String {
-    let message = format!("{}.{}", segment(header), segment(claims));
+fn sign(algorithm: Algorithm, key: &EncodingKey, header: &Value, claims: &str) -> String {
+    let message = format!("{}.{}", segment(header), URL_SAFE_NO_PAD.encode(claims));
     let signer = (CRYPTO.signer_factory)(&algorithm, key).expect("the key fits its algorithm");
     let signature = jsonwebtoken::signature::Signer::try_sign(&*signer, message.as_bytes()).expect("the key signs");
     format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))

@@ -76,7 +76,7 @@ async fn an_answer_that_is_no_introspection_response_is_refused() {
         (r#"{"active":"true"}"#, Rule::InvalidMember),
         (r#"{"active":true,"exp":"soon"}"#, Rule::InvalidMember),
         (r#"{"active":true,"aud":[7]}"#, Rule::InvalidMember),
-        (r#"{"active":true,"sub":"a","sub":"b"}"#, Rule::MalformedJson),
+        (r#"{"active":true,"sub":"a","sub":"b"}"#, Rule::RepeatedMember),
         ("[true]", Rule::MalformedJson),
         (r#"{"active":true"#, Rule::MalformedJson),
         (r#"{"error":"invalid_request"}"#, Rule::ErrorResponseWithSuccessStatus),

@@ -26,6 +26,7 @@ mod polling;
 mod pushed;
 mod refresh;
 mod registration;
+mod repeated_members;
 mod request_objects;
 mod resource;
 mod revocation;

@@ -64,7 +64,7 @@ async fn userinfo_without_sub_is_refused() {
 #[tokio::test]
 async fn userinfo_that_names_two_subjects_is_refused() {
     let body = r#"{"sub":"user-2","sub":"user-1"}"#;
-    is_refused(Fault::response(Endpoint::UserInfo, 200, "application/json", body), Rule::MalformedJson).await;
+    is_refused(Fault::response(Endpoint::UserInfo, 200, "application/json", body), Rule::RepeatedMember).await;
 }
 
 #[tokio::test]

@@ -6,11 +6,14 @@ use url::Url;
 use super::ISSUED;
 use super::metadata::ClientMetadata;
 use crate::error::{Document, Rule, Violation};
-use crate::jose::strict_object;
+use crate::json::Object;
 use crate::secret::Secret;
 
 /// No OP needs longer ones, and they go into headers and rows.
 const LONGEST_VALUE: usize = 8 * 1024;
+
+/// The members that the client is used and managed with.
+const NEEDED: [&str; 4] = ["client_id", "client_secret", "registration_access_token", "registration_client_uri"];
 
 /// What the OP says, read and not yet held against what is known.
 pub(super) struct ClientInformation {
@@ -29,7 +32,7 @@ impl ClientInformation {
     ///
     /// `judge` says which rule a URL of the OP breaks, if it may not be called.
     pub(super) fn parse(body: &[u8], judge: impl Fn(&Url) -> Result<(), Rule>) -> Result<Self, Violation> {
-        let mut members = strict_object(body).ok_or_else(|| violation(Rule::MalformedJson))?;
+        let mut members = Object::read(body, Document::ClientInformation, &NEEDED)?;
         members.retain(|_, value| !value.is_null());
         let client_id = match members.get("client_id") {
             None => return Err(violation(Rule::MissingMember).at_member("client_id")),

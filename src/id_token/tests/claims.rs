@@ -195,14 +195,21 @@ fn a_final_subject_that_differs_from_the_interim_one_is_refused() {
 }
 
 #[test]
-fn a_repeated_claim_is_refused_whether_registered_or_not() {
+fn a_claim_that_is_repeated_with_another_value_is_refused_where_a_check_needs_it() {
     let case = Case::good();
     let claims = case.claims.to_string();
-    for repeated in
-        [r#""sub":"user-2""#, r#""aud":"other""#, r#""\u0073ub":"user-2""#, r#""x":1,"x":2"#, r#""x":{"y":1,"y":2}"#]
-    {
-        let claims = format!("{},{repeated}}}", claims.strip_suffix('}').unwrap());
-        assert_eq!(case.verify_token(&case.token_of(&claims)).unwrap_err().rule(), Rule::IdTokenClaims, "{repeated}");
+    let with = |repeated: &str| case.verify_token(&case.token_of(&format!("{{{repeated},{}", &claims[1..])));
+    for (repeated, claim) in [
+        (r#""sub":"user-2""#, "sub"),
+        (r#""aud":"other""#, "aud"),
+        (r#""\u0073ub":"user-2""#, "sub"),
+        (r#""exp":1"#, "exp"),
+    ] {
+        let violation = with(repeated).unwrap_err();
+        assert_eq!((violation.rule(), violation.member()), (Rule::RepeatedMember, Some(claim)), "{repeated}");
+    }
+    for repeated in [r#""x":1,"x":2"#, r#""x":{"y":1,"y":2}"#] {
+        assert!(with(repeated).is_ok(), "{repeated}");
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::Undecryptable;
 use super::algorithm::{ContentEncryptionAlgorithm, KeyManagementAlgorithm};
 use super::key_agreement::{Agreement, Curve, EphemeralKey};
-use crate::jose::strict_object;
+use crate::json::Object;
 
 /// The header parameters that this crate acts on. Keys that a header brings along (`jwk`, `jku`, `x5u`, `x5c`) are never
 /// looked at.
@@ -24,12 +24,16 @@ pub(super) struct Header {
 /// (RFC 7516 §4.1.13), and the others let a sender choose how long deriving a key from a password takes.
 const REFUSED: [&str; 4] = ["zip", "crit", "p2c", "p2s"];
 
+/// Everything that is looked at.
+const PARAMETERS: [&str; 11] = ["alg", "enc", "kid", "cty", "epk", "apu", "apv", "zip", "crit", "p2c", "p2s"];
+
 /// What `apu` and `apv` may hold: names and nonces, which are hashed.
 const PARTY_LIMIT: usize = 1024;
 
 impl Header {
     pub(super) fn parse(json: &[u8]) -> Result<Self, Undecryptable> {
-        let members = strict_object(json).ok_or(Undecryptable::Malformed)?;
+        let object = Object::parse(json).map_err(|_| Undecryptable::Malformed)?;
+        let members = object.needing(&PARAMETERS).map_err(Undecryptable::Repeated)?;
         if REFUSED.iter().any(|&name| members.contains_key(name)) {
             return Err(Undecryptable::Header);
         }
@@ -73,7 +77,8 @@ fn ephemeral_key(jwk: &Map<String, Value>) -> Result<EphemeralKey, Undecryptable
 }
 
 fn text<'a>(members: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, Undecryptable> {
-    members.get(name).map(|value| value.as_str().ok_or(Undecryptable::Header)).transpose()
+    let value = members.get(name).filter(|value| !value.is_null());
+    value.map(|value| value.as_str().ok_or(Undecryptable::Header)).transpose()
 }
 
 fn octets(text: &str, limit: usize) -> Result<Vec<u8>, Undecryptable> {

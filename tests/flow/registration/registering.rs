@@ -246,7 +246,7 @@ async fn an_answer_that_is_no_registration_is_refused() {
     let repeated = r#"{"client_id":"a","client_id":"b"}"#;
     let office = office();
     office.op.misbehave(Fault::response(Endpoint::Registration, 201, "application/json", repeated));
-    assert_eq!(office.registrar.register(request()).await.unwrap_err().rule(), Some(Rule::MalformedJson));
+    assert_eq!(office.registrar.register(request()).await.unwrap_err().rule(), Some(Rule::RepeatedMember));
     let moved = Fault::status(Endpoint::Registration, 307).header("location", "https://elsewhere.test/register");
     office.op.misbehave(moved);
     assert_eq!(office.registrar.register(request()).await.unwrap_err().rule(), Some(Rule::UnexpectedRedirect));
