@@ -247,7 +247,7 @@ async fn sign_in(poller: &Poller, client: &Client, number: usize) -> Result<(), 
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.append_pair("deferred_code", &format!("{number:022}.{nonce}"));
     query.append_pair("state", session.state().expose()).append_pair("iss", client.issuer());
-    match poller.authorization_response(&query.finish(), session, "").await? {
+    match poller.authorization_response(&query.finish(), session).await? {
         Accepted::Deferred(_) => Ok(()),
         other => Err(format!("not deferred: {other:?}").into()),
     }

@@ -310,7 +310,7 @@ impl RealTime {
 async fn track(client: &Client, poller: &Poller) -> Result<(), Failed> {
     for _ in 0..ROUNDS {
         let tracked = (0..IN_FLIGHT).map(async |_| {
-            poller.track(&sign_in(client).await?, "").await?;
+            poller.track(&sign_in(client).await?).await?;
             Ok::<_, Failed>(())
         });
         join_all(tracked).await.into_iter().collect::<Result<Vec<_>, _>>()?;

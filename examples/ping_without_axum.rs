@@ -54,8 +54,8 @@ async fn main() -> anyhow::Result<()> {
     let poller = Poller::builder(MemoryStore::new(), Keyring::ephemeral()?).client(client.clone()).receives_pings();
     let poller = poller.start().await?;
 
-    let (url, session) = client.authorize().start().await?;
-    let _process = poller.authorization_response(&op.visit(url).query(), session, "order 4711").await?;
+    let (url, session) = client.authorize().context("order 4711").start().await?;
+    let _process = poller.authorization_response(&op.visit(url).query(), session).await?;
     let mut outcomes = poller.outcomes();
     let delivery = tokio::select! {
         delivery = outcomes.next() => delivery.context("the poller was shut down")?,

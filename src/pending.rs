@@ -23,7 +23,9 @@ pub(crate) use crate::id_token::InterimState;
 pub(crate) use answer::{Answer, End, Reading, Standing, SuccessBody, is_known_error};
 pub(crate) use checks::Checks;
 pub(crate) use schedule::{FINAL_POLL_MARGIN, Jitter, Pace, Schedule, Step, Times};
-pub(crate) use stored::{dpop_key, from_json, id_token, optional_secret, seconds, secret, secret_bytes, to_json};
+pub(crate) use stored::{
+    dpop_key, from_json, id_token, no_bytes, optional_secret, seconds, secret, secret_bytes, to_json,
+};
 
 /// One authentication process that the OP has not decided yet: the `deferred_auth_id`, the DPoP key that it is bound
 /// to, what the final ID Token will be judged by, and when the OP may be asked again.
@@ -52,6 +54,8 @@ pub(crate) struct Body {
     pub(crate) notification_token: Option<Secret>,
     #[serde(rename = "at", with = "stored::optional_secret", default, skip_serializing_if = "Option::is_none")]
     pub(crate) access_token: Option<Secret>,
+    #[serde(rename = "ctx", with = "stored::secret_bytes", default, skip_serializing_if = "no_bytes")]
+    pub(crate) context: Zeroizing<Vec<u8>>,
     #[serde(rename = "chk")]
     pub(crate) checks: Checks,
     #[serde(rename = "int", with = "stored::interim")]
@@ -120,6 +124,7 @@ pub(crate) struct Opened {
     pub(crate) dpop_key: Option<DpopKey>,
     pub(crate) notification_token: Option<Secret>,
     pub(crate) access_token: Option<Secret>,
+    pub(crate) context: Zeroizing<Vec<u8>>,
     pub(crate) checks: Checks,
     pub(crate) schedule: Schedule,
 }
@@ -134,6 +139,7 @@ impl PendingAuthentication {
             dpop_key: opened.dpop_key,
             notification_token: opened.notification_token,
             access_token: opened.access_token,
+            context: opened.context,
             checks: opened.checks,
             interim: InterimState::Absent,
             unverified_interim: None,
@@ -169,6 +175,12 @@ impl PendingAuthentication {
     /// before its decision; the tokens of the outcome replace it.
     pub fn access_token(&self) -> Option<&Secret> {
         self.0.access_token.as_ref()
+    }
+
+    /// What the application gave to `AuthorizationRequest::context` when the user was sent out: whatever the outcome is,
+    /// it is the outcome of that.
+    pub fn context(&self) -> &[u8] {
+        &self.0.context
     }
 
     /// The key that this process is bound to (RFC 9449; DTR §Token Request using the Authentication Request ID).

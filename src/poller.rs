@@ -79,15 +79,16 @@ use shared::{Shared, Tenant, store_error};
 /// delivered until it is [acknowledged](Delivery::acknowledge): at least once, and not again after that.
 ///
 /// ```no_run
-/// # async fn example(client: openid_deferred::Client, query: &str, session: openid_deferred::AuthorizationSession)
+/// # async fn example(client: openid_deferred::Client, query: &str)
 /// # -> Result<(), openid_deferred::Error> {
 /// use openid_deferred::store::MemoryStore;
 /// use openid_deferred::{Keyring, Outcome, Poller};
 ///
-/// let poller = Poller::builder(MemoryStore::new(), Keyring::ephemeral()?).client(client).start().await?;
+/// let poller = Poller::builder(MemoryStore::new(), Keyring::ephemeral()?).client(client.clone()).start().await?;
 ///
-/// // When the user comes back:
-/// let accepted = poller.authorization_response(query, session, "order 4711").await?;
+/// // When the user is sent out, and when they come back:
+/// let (url, session) = client.authorize().context("order 4711").start().await?;
+/// let accepted = poller.authorization_response(query, session).await?;
 ///
 /// // And somewhere else, for as long as the application runs:
 /// let mut outcomes = poller.outcomes();

@@ -40,7 +40,7 @@ async fn sign_in() -> TestProvider {
     let poller = builder.receives_pings().start().await.unwrap();
     let (url, session) = client.authorize().start().await.unwrap();
     op.misbehave(Fault::status(Endpoint::Poll, 502));
-    let accepted = poller.authorization_response(&op.visit(url).query(), session, "").await.unwrap();
+    let accepted = poller.authorization_response(&op.visit(url).query(), session).await.unwrap();
     assert!(matches!(accepted, Accepted::Deferred(_)));
     Receiver::new(poller.clone()).receive(http::Request::get("/").body(String::new()).unwrap()).await;
     let delivery = poller.outcomes().next().await.unwrap();

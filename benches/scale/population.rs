@@ -140,7 +140,7 @@ impl Population {
                 let add = async |number| {
                     let moment = signed_in(number, population.pending, population.interval);
                     let pending = SIGN_IN.scope(moment, sign_in(&client, number)).await?;
-                    poller.track(&pending, "").await?;
+                    poller.track(&pending).await?;
                     bar.inc(1);
                     Ok::<_, Failed>(())
                 };

@@ -86,10 +86,13 @@ async fn book(
 ) -> Result<(CookieJar, Redirect), Problem> {
     let boat = pages::BOATS.iter().find(|boat| boat.name == order.boat).ok_or(Problem::NotFound)?;
     let (browser, jar) = welcome(&app.ledger, jar).await?;
-    let (url, session) = app.client.authorize().scopes(["profile", "email"]).start().await?;
+    let id = random_text()?;
+    // The outcome will name this booking, whichever of the browser's tabs comes back.
+    let request = app.client.authorize().scopes(["profile", "email"]).context(id.as_str());
+    let (url, session) = request.start().await?;
     // Each sign-in has a cookie of its own, so that several tabs do not get in each other's way.
     let name = session.cookie_name();
-    app.ledger.book(&random_text()?, browser.id, boat.name, name.clone()).await?;
+    app.ledger.book(&id, browser.id, boat.name, name.clone()).await?;
     let jar = jar.add(cookie(&name, &session.seal(&app.keyring)?, AT_THE_OP)?);
     Ok((jar, Redirect::to(url.as_str())))
 }
@@ -113,7 +116,7 @@ async fn callback(
         return if is_known { Ok((jar, page)) } else { Err(Problem::OtherBrowser) };
     };
     let session = AuthorizationSession::open(&app.keyring, sealed.value())?;
-    match app.poller.authorization_response(&query, session, booking.id.as_str()).await {
+    match app.poller.authorization_response(&query, session).await {
         // One that has ended is in the ledger, unless this application died before it was written down; the booking's page
         // tells the two apart.
         Ok(Accepted::Deferred(process) | Accepted::Ended(process)) => {

@@ -52,12 +52,13 @@ impl Door {
     }
 }
 
-/// Sends a user to the OP. The sealed session waits in a cookie until they come back. A real application knows its user
-/// from its own login; here the user's number travels along in the cookie.
+/// Sends a user to the OP. The sealed session waits in a cookie until they come back, and the user's number is sealed into
+/// it, so the outcome is this user's whatever the browser does meanwhile. A real application knows its user from its own
+/// login.
 async fn start(State(app): State<App>, Path(user): Path<u32>) -> Result<Response, Refusal> {
-    let (url, session) = app.client.authorize().start().await?;
+    let (url, session) = app.client.authorize().context(user.to_string()).start().await?;
     let cookie = format!(
-        "{}={user}.{}; Path=/callback; HttpOnly; SameSite=Lax",
+        "{}={}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=3600",
         session.cookie_name(),
         session.seal(&app.keyring)?
     );
@@ -68,14 +69,11 @@ async fn start(State(app): State<App>, Path(user): Path<u32>) -> Result<Response
 /// Takes a user back and lets them go: from here on the poller sees to it.
 async fn callback(State(app): State<App>, RawQuery(query): RawQuery, headers: HeaderMap) -> Result<Response, Refusal> {
     let query = query.unwrap_or_default();
-    let Some((user, sealed)) = AuthorizationSession::cookie_name_for(&query)
-        .and_then(|name| cookie(&headers, &name))
-        .and_then(|value| value.split_once('.'))
-    else {
+    let Some(sealed) = AuthorizationSession::cookie_name_for(&query).and_then(|name| cookie(&headers, &name)) else {
         return Err(Refusal(StatusCode::BAD_REQUEST, "this browser has not started a sign-in".to_owned()));
     };
     let session = AuthorizationSession::open(&app.keyring, sealed)?;
-    Ok(match app.poller.authorization_response(&query, session, user).await? {
+    Ok(match app.poller.authorization_response(&query, session).await? {
         Accepted::Deferred(id) => (StatusCode::ACCEPTED, format!("{id}\n")),
         Accepted::Complete(authentication) => (StatusCode::OK, format!("{}\n", authentication.claims().subject())),
         Accepted::Ended(id) => (StatusCode::GONE, format!("{id} has ended; start again\n")),

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use zeroize::Zeroizing;
 
 use super::refresh::Refreshed;
 use crate::clock::saturating_add;
@@ -57,6 +58,8 @@ pub(crate) struct Body {
     pub(super) certificate_bound: bool,
     #[serde(rename = "cnl", default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) after_cancellation: bool,
+    #[serde(rename = "ctx", with = "pending::secret_bytes", default, skip_serializing_if = "pending::no_bytes")]
+    pub(super) context: Zeroizing<Vec<u8>>,
     /// The newest one that a refresh brought. The one of the sign-in stays, because others are held against it.
     #[serde(rename = "rid", with = "optional_id_token", default, skip_serializing_if = "Option::is_none")]
     pub(super) refreshed_id_token: Option<IdToken>,
@@ -118,6 +121,17 @@ impl Authentication {
 
     pub(super) fn body_mut(&mut self) -> &mut Body {
         &mut self.0
+    }
+
+    /// The same with what the application gave along when the sign-in was started.
+    pub(crate) fn with_context(mut self, context: Zeroizing<Vec<u8>>) -> Self {
+        self.0.context = context;
+        self
+    }
+
+    /// What the application gave to [`context`](super::AuthorizationRequest::context) when the sign-in was started.
+    pub fn context(&self) -> &[u8] {
+        &self.0.context
     }
 
     /// The verified claims of the final ID Token.

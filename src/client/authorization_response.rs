@@ -67,6 +67,11 @@ impl AuthorizationGrant {
         matches!(self.code, Code::Deferred(_))
     }
 
+    /// What the application gave to [`context`](super::AuthorizationRequest::context) when this sign-in was started.
+    pub fn context(&self) -> &[u8] {
+        &self.session.context
+    }
+
     /// What tells this sign-in from all others: the `state`, which is used once.
     pub(crate) fn state(&self) -> &Secret {
         &self.session.state

@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::fmt;
 use std::time::Duration;
 use url::Url;
+use zeroize::Zeroizing;
 
 use super::Client;
 use super::builder::{check_redirect_uri, setting};
@@ -112,8 +114,10 @@ const RESERVED: [&str; 20] = [
     "request_uri",
 ];
 
+/// How many bytes the application's context may have: with them a session still fits a cookie.
+const LONGEST_CONTEXT: usize = 256;
+
 /// An authorization request in the making. Finish with [`start`](Self::start).
-#[derive(Debug)]
 #[must_use = "an authorization request does nothing until `start` gives its URL"]
 pub struct AuthorizationRequest<'a> {
     client: &'a Client,
@@ -127,6 +131,7 @@ pub struct AuthorizationRequest<'a> {
     details: Option<Value>,
     parameters: Vec<(&'static str, String)>,
     extra: Vec<(String, String)>,
+    context: Zeroizing<Vec<u8>>,
     pushed: bool,
     signed: bool,
 }
@@ -147,6 +152,7 @@ impl Client {
             details: None,
             parameters: Vec::new(),
             extra: Vec::new(),
+            context: Zeroizing::default(),
             pushed: false,
             signed: false,
         }
@@ -254,6 +260,35 @@ impl AuthorizationRequest<'_> {
         self
     }
 
+    /// What this sign-in is for, such as the key of an order or of the account that is being opened: at most 256 bytes,
+    /// which come back with the outcome ([`Delivery::context`](crate::Delivery::context),
+    /// [`PendingAuthentication::context`](crate::PendingAuthentication::context),
+    /// [`Authentication::context`](super::Authentication::context)). They are sealed into the
+    /// [`AuthorizationSession`], so neither the browser nor the code that handles its return can change them: an outcome
+    /// is always that of the sign-in it was asked for. The OP never sees them.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use openid_deferred::testing::{TestClient, TestProvider};
+    /// # use openid_deferred::Client;
+    /// # let op = TestProvider::builder().in_process().client(TestClient::public("my-client")).start()?;
+    /// # let client = Client::builder(op.issuer(), "my-client")
+    /// #     .redirect_uri("https://rp.example/callback").http_client(op.http_client()).discover().await?;
+    /// let (url, session) = client.authorize().context("order 4711").start().await?;
+    /// assert_eq!(session.context(), b"order 4711");
+    /// # let _ = op.visit(url);
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "testing"))]
+    /// # fn main() {}
+    /// ```
+    pub fn context(mut self, context: impl Into<Vec<u8>>) -> Self {
+        self.context = Zeroizing::new(context.into());
+        self
+    }
+
     /// Pushes this request to the OP and sends the browser out with a reference to it (RFC 9126), which is done for all
     /// requests where the OP requires it or the client is
     /// [set so](super::ClientBuilder::pushed_authorization_requests). The URL of [`start`](Self::start) then works once,
@@ -317,7 +352,7 @@ impl AuthorizationRequest<'_> {
     /// # Errors
     ///
     /// [`Configuration`](crate::ErrorKind::Configuration) or [`Misuse`](crate::ErrorKind::Misuse) for parameters that cannot
-    /// be sent; and what [`Client::provider_metadata`] says where the OP's metadata is not there yet.
+    /// be sent, and for a context that is too long ([`Misuse::ContextTooLong`]); and what [`Client::provider_metadata`] says where the OP's metadata is not there yet.
     ///
     /// Where the request is pushed also [`ErrorResponse`](crate::ErrorKind::ErrorResponse) with what the OP has against
     /// it, [`Protocol`](crate::ErrorKind::Protocol) for an answer that breaks a rule, and
@@ -333,6 +368,9 @@ impl AuthorizationRequest<'_> {
         let random = &*client.0.random;
         if let Some((name, _)) = self.extra.iter().find(|(name, _)| RESERVED.contains(&name.as_str())) {
             return Err(Misuse::ReservedParameter(name.clone()).into());
+        }
+        if self.context.len() > LONGEST_CONTEXT {
+            return Err(Misuse::ContextTooLong { actual: self.context.len(), limit: LONGEST_CONTEXT }.into());
         }
         let redirect_uri = self.redirect_uri.or_else(|| client.0.redirect_uri.clone());
         let redirect_uri =
@@ -429,6 +467,7 @@ impl AuthorizationRequest<'_> {
             state: Secret::new(state),
             code_verifier: code_verifier.map(Secret::new),
             dpop_key,
+            context: self.context,
             checks: Checks {
                 nonce,
                 requested_at: client.0.clock.now(),
@@ -455,6 +494,22 @@ impl AuthorizationRequest<'_> {
             joined.push_str(value.as_ref());
         }
         self.set(name, joined)
+    }
+}
+
+/// The parameters may be about the user, so they are left out.
+impl fmt::Debug for AuthorizationRequest<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("AuthorizationRequest")
+            .field("issuer", &self.client.issuer())
+            .field("client_id", &self.client.client_id())
+            .field("response_type", &self.response_type)
+            .field("response_mode", &self.response_mode)
+            .field("scopes", &self.scopes)
+            .field("pushed", &self.pushed)
+            .field("signed", &self.signed)
+            .finish_non_exhaustive()
     }
 }
 

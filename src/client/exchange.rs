@@ -128,6 +128,7 @@ impl Client {
             dpop_key: session.dpop_key.clone(),
             notification_token: grant.notification_token.clone().or(self.0.options.notification_token.clone()),
             access_token,
+            context: session.context.clone(),
             checks: session.checks.clone(),
             schedule,
         })
@@ -255,8 +256,9 @@ impl Client {
         if judged.is_err() {
             self.revoke_quietly(&received.body, session.dpop_key.as_ref()).await;
         }
+        let context = session.context.clone();
         grant.received = None;
-        Ok(SignIn::Complete(judged?))
+        Ok(SignIn::Complete(judged?.with_context(context)))
     }
 
     /// Tries to verify an interim ID Token that could not be verified before because the OP's keys were out of reach, or

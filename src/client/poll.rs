@@ -199,7 +199,8 @@ impl Client {
             code: None,
         };
         let violation = match self.authenticate(received).await {
-            Ok(Ok(mut authentication)) => {
+            Ok(Ok(authentication)) => {
+                let mut authentication = authentication.with_context(body.context.clone());
                 if body.cancelled {
                     authentication.came_after_cancellation();
                 }

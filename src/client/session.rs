@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::authorization_response::whole_url;
 use super::authorize::ResponseType;
@@ -28,9 +29,11 @@ const SEALED_LIMIT: usize = 2_000;
 /// final ID Token will be judged by.
 ///
 /// It must come back together with the browser that it was made for: [seal](Self::seal) it into a cookie of that
-/// browser, one for each `state` ([`cookie_name`](Self::cookie_name)), with `Secure`, `HttpOnly`, `Path=/` and
-/// `SameSite=Lax` (`None` for `form_post` and `form_post.jwt`). That is what keeps an attacker from finishing their own sign-in in somebody
-/// else's browser. Any instance of the application that has the keyring can [open](Self::open) it.
+/// browser, one for each `state` ([`cookie_name`](Self::cookie_name)), with `Secure`, `HttpOnly`, `Path=/`,
+/// `SameSite=Lax` (`None` for `form_post` and `form_post.jwt`) and `Max-Age=3600`, the lifetime of a session: a cookie
+/// without `Max-Age` is gone when a mobile browser is put away, which happens while the user is at the OP. That is what
+/// keeps an attacker from finishing their own sign-in in somebody else's browser. Any instance of the application that has
+/// the keyring can [open](Self::open) it.
 ///
 /// It is used once, so it is not `Clone`, `Client::authorization_response` takes it by value, and
 /// `Client::check_authorization_response` marks it. Delete the cookie with
@@ -70,6 +73,9 @@ pub(super) struct Body {
     pub(super) code_verifier: Option<Secret>,
     #[serde(rename = "key", with = "pending::dpop_key", default, skip_serializing_if = "Option::is_none")]
     pub(super) dpop_key: Option<DpopKey>,
+    /// What the application wants to find with the outcome.
+    #[serde(rename = "ctx", with = "pending::secret_bytes", default, skip_serializing_if = "pending::no_bytes")]
+    pub(super) context: Zeroizing<Vec<u8>>,
     #[serde(rename = "chk")]
     pub(super) checks: Checks,
 }
@@ -105,6 +111,11 @@ impl AuthorizationSession {
     /// When it was started, and so when the user was sent out.
     pub fn started_at(&self) -> SystemTime {
         self.body.checks.requested_at
+    }
+
+    /// What the application gave to [`context`](super::AuthorizationRequest::context) when it was started.
+    pub fn context(&self) -> &[u8] {
+        &self.body.context
     }
 
     /// Until when the browser has to be at the OP with the URL of the request. If the request was

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use zeroize::Zeroizing;
 
 use super::Client;
 use super::authentication::{self, Authentication, TokenType};
@@ -79,6 +80,7 @@ impl Client {
             dpop_key: received.dpop_key.cloned(),
             certificate_bound,
             after_cancellation: false,
+            context: Zeroizing::default(),
             refreshed_id_token: None,
             refreshed: None,
         })))

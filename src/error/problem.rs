@@ -135,9 +135,20 @@ pub enum Misuse {
         /// How long it may be.
         limit: usize,
     },
+    /// The context of an authorization request is too long for the session, which has to fit a cookie. Keep what it says
+    /// yourself and give the [context](crate::AuthorizationRequest::context) its key.
+    #[error(
+        "the `context` of the authorization request has {actual} bytes, more than {limit}: store the data and give its key"
+    )]
+    ContextTooLong {
+        /// How long it is.
+        actual: usize,
+        /// How long it may be.
+        limit: usize,
+    },
     /// The sealed form is too large for a cookie.
     #[error(
-        "the sealed authorization session has {actual} bytes, more than the {limit} that fit a cookie: shorten the redirect URI, or ask for fewer essential `acr` values"
+        "the sealed authorization session has {actual} bytes, more than the {limit} that fit a cookie: shorten the redirect URI or the `context`, or ask for fewer essential `acr` values"
     )]
     SealedTooLarge {
         /// How large it is.

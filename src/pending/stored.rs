@@ -63,6 +63,11 @@ pub(crate) mod secret_bytes {
     }
 }
 
+/// For members that are left out where they are empty.
+pub(crate) fn no_bytes(bytes: &Zeroizing<Vec<u8>>) -> bool {
+    bytes.is_empty()
+}
+
 pub(crate) mod dpop_key {
     use super::*;
     use crate::dpop::DpopKey;

@@ -51,8 +51,8 @@ pub enum Accepted {
 impl Poller {
     /// Takes the authorization response together with the session of the browser that brought it, as
     /// [`Client::authorization_response`](crate::Client::authorization_response) does, and sees to the rest: it stores
-    /// the process, exchanges the code, stores the answer, and polls. `context` is whatever the application wants to
-    /// find with the outcome; it is sealed.
+    /// the process, exchanges the code, stores the answer, and polls. The outcome comes with the
+    /// [`context`](crate::AuthorizationRequest::context) that was fixed when the user was sent out.
     ///
     /// A second response for one session sends nothing: the name of the first one's process comes back, once its exchange
     /// has been answered, as [`Accepted::Deferred`] or, where it has ended, [`Accepted::Ended`]. Where that came to
@@ -77,7 +77,6 @@ impl Poller {
         &self,
         response: &str,
         session: AuthorizationSession,
-        context: impl Into<Vec<u8>>,
     ) -> Result<Accepted, Error> {
         let shared = self.shared().clone();
         let (issuer, client_id) = session.owner();
@@ -86,7 +85,7 @@ impl Poller {
         shared.check_mix_up(&tenant, &grant)?;
         let acceptance = Acceptance {
             id: ProcessId::mint(&*shared.random)?,
-            context: Zeroizing::new(context.into()),
+            context: Zeroizing::new(grant.context().to_vec()),
             shared: shared.clone(),
             tenant,
         };
@@ -103,18 +102,14 @@ impl Poller {
     }
 
     /// Takes a process that was started elsewhere, such as by a [`Client`](crate::Client) of your own, and waits for
-    /// its outcome. Drop `pending` afterwards and whatever was sealed of it: nobody else may poll it any more. A
+    /// its outcome, which comes with the [`context`](PendingAuthentication::context) of `pending`. Drop `pending` afterwards and whatever was sealed of it: nobody else may poll it any more. A
     /// process that is here already is not taken twice; its name comes back.
     ///
     /// # Errors
     ///
     /// [`Misuse::UnknownClient`], [`Misuse::NothingToPoll`] for a process that has ended, [`Misuse::ShutDown`] after
     /// [`shutdown`](Self::shutdown), [`Store`](crate::ErrorKind::Store).
-    pub async fn track(
-        &self,
-        pending: &PendingAuthentication,
-        context: impl Into<Vec<u8>>,
-    ) -> Result<ProcessId, Error> {
+    pub async fn track(&self, pending: &PendingAuthentication) -> Result<ProcessId, Error> {
         let shared = self.shared();
         if pending.has_ended() {
             return Err(Misuse::NothingToPoll.into());
@@ -143,7 +138,7 @@ impl Poller {
             ping_in: pending.0.schedule.ping_in(moment),
             interval: pending.0.schedule.interval(moment),
             schedule: schedule_text(&pending.0.schedule)?,
-            body: Record::new(Zeroizing::new(context.into()), Stage::Process(pending)).seal(
+            body: Record::new(pending.0.context.clone(), Stage::Process(pending)).seal(
                 &shared.keyring,
                 &*shared.random,
                 id,

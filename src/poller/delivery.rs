@@ -185,6 +185,9 @@ impl Delivery {
         let record = Record::open(&shared.keyring, claimed.held.id, &claimed.body).ok()?;
         let Stage::Outcome(stored) = record.stage else { return None };
         let mut outcome = Outcome::from(stored);
+        if let Outcome::Approved(authentication) = outcome {
+            outcome = Outcome::Approved(authentication.with_context(record.context.clone()));
+        }
         if claimed.cancellation != Cancellation::None {
             outcome = outcome.after_cancellation();
         }
@@ -210,7 +213,8 @@ impl Delivery {
         &self.outcome
     }
 
-    /// What the application gave along when the process was accepted.
+    /// What the application gave to [`context`](crate::AuthorizationRequest::context) when the user was sent out: it is the
+    /// outcome of that, whichever page the user has come back to.
     pub fn context(&self) -> &[u8] {
         &self.context
     }

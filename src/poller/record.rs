@@ -17,7 +17,7 @@ pub(super) const FORMAT: u8 = 1;
 /// The plaintext of a row's body.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Record {
-    /// What the application gave along.
+    /// What the application gave along when the user was sent out, whatever stage the process is in.
     #[serde(rename = "ctx", with = "pending::secret_bytes")]
     pub(super) context: Zeroizing<Vec<u8>>,
     #[serde(rename = "is")]
@@ -40,7 +40,11 @@ pub(super) enum Stage {
 }
 
 impl Record {
-    pub(super) fn new(context: Zeroizing<Vec<u8>>, stage: Stage) -> Self {
+    pub(super) fn new(context: Zeroizing<Vec<u8>>, mut stage: Stage) -> Self {
+        if let Stage::Process(pending) = &mut stage {
+            // Once in a row is enough.
+            pending.0.context = Zeroizing::default();
+        }
         Self { context, stage, rejected: None }
     }
 

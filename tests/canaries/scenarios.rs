@@ -11,7 +11,7 @@ use openid_deferred::{
 use serde_json::json;
 
 use crate::show::{Echo, ShownNetwork};
-use crate::world::{CLAIM, CLIENT_SECRET, CONTEXT, Ground, REDIRECT_URI, SECOND, keyring};
+use crate::world::{CLAIM, CLIENT_SECRET, Ground, REDIRECT_URI, SECOND, keyring};
 
 pub async fn of_a_flow_that_succeeds(ground: &Ground) {
     let worlds = [
@@ -114,7 +114,7 @@ pub async fn when_the_users_return_is_wrong(ground: &Ground) {
                 world.secret(value.as_bytes());
             }
         }
-        let failed = world.poller().await.authorization_response(&query, session, CONTEXT).await;
+        let failed = world.poller().await.authorization_response(&query, session).await;
         world.show_result(&failed);
     }
     world.assert_nothing_shows();
@@ -131,7 +131,7 @@ pub async fn when_the_users_return_is_wrong(ground: &Ground) {
         world.op.misbehave(Fault::jwt_response(forgery));
         let (query, session) = world.user_returns().await;
         world.secret(query.trim_start_matches("response="));
-        let failed = world.poller().await.authorization_response(&query, session, CONTEXT).await;
+        let failed = world.poller().await.authorization_response(&query, session).await;
         assert!(failed.is_err());
         world.show_result(&failed);
     }
@@ -219,7 +219,7 @@ pub async fn when_the_store_fails(ground: &Ground) {
     let id = id.expect("it is deferred");
     let (query, session) = world.user_returns().await;
     let spoilt = world.place.spoil().await;
-    world.show_result(&poller.authorization_response(&query, session, CONTEXT).await);
+    world.show_result(&poller.authorization_response(&query, session).await);
     world.show_result(&poller.status(id).await);
     world.show_result(&poller.cancel(id).await);
     world.show_result(&poller.forget(id).await);

@@ -194,7 +194,7 @@ impl World {
 
     pub async fn user_returns(&self) -> (String, AuthorizationSession) {
         loop {
-            let request = self.client.authorize().scopes(["offline_access"]);
+            let request = self.client.authorize().scopes(["offline_access"]).context(CONTEXT);
             self.log.show(&request);
             match request.start().await {
                 Ok((url, session)) => {
@@ -216,7 +216,7 @@ impl World {
     pub async fn sign_in(&self) -> (Poller, Option<openid_deferred::store::ProcessId>) {
         let poller = self.poller().await;
         let (query, session) = self.user_returns().await;
-        let accepted = poller.authorization_response(&query, session, CONTEXT).await;
+        let accepted = poller.authorization_response(&query, session).await;
         self.show_result(&accepted);
         self.search_rows().await;
         let id = match accepted {

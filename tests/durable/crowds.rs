@@ -18,7 +18,7 @@ async fn return_together(world: &World, users: usize) -> Vec<Result<Accepted, Er
     for _ in 0..users {
         let (query, session) = world.user_returns().await;
         let poller = world.poller.clone();
-        crowd.spawn(async move { poller.authorization_response(&query, session, "context").await });
+        crowd.spawn(async move { poller.authorization_response(&query, session).await });
     }
     let mut told = Vec::new();
     while let Some(user) = crowd.join_next().await {
@@ -59,7 +59,7 @@ async fn a_user_whose_turn_does_not_come_is_told_to_reload_and_nothing_is_spent(
     let last = async {
         // Behind the two others.
         world.sleep(SECOND).await;
-        world.poller.authorization_response(&query, session, "context").await
+        world.poller.authorization_response(&query, session).await
     };
     let (first, last) = tokio::join!(first, last);
     assert!(first.iter().all(|told| matches!(told, Ok(Accepted::Deferred(_)))), "{first:?}");
@@ -70,7 +70,7 @@ async fn a_user_whose_turn_does_not_come_is_told_to_reload_and_nothing_is_spent(
     // The same cookie once more.
     world.sleep(20 * SECOND).await;
     let session = AuthorizationSession::open(&keyring(), &sealed).unwrap();
-    let told = world.poller.authorization_response(&query, session, "context").await;
+    let told = world.poller.authorization_response(&query, session).await;
     assert!(matches!(told, Ok(Accepted::Deferred(_))), "{told:?}");
     world.op.assert_clean();
 }
@@ -97,7 +97,7 @@ async fn a_provider_that_takes_ten_seconds_to_answer_holds_nobody_up_at_another_
     for (op, client) in [&slow, &fast].into_iter().zip(&clients) {
         for _ in 0..PROCESSES {
             let (url, session) = client.authorize().start().await.expect("the request can be made");
-            let accepted = poller.authorization_response(&op.visit(url).query(), session, "context").await;
+            let accepted = poller.authorization_response(&op.visit(url).query(), session).await;
             assert!(matches!(accepted, Ok(Accepted::Deferred(_))), "{accepted:?}");
         }
     }

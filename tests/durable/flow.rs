@@ -2,7 +2,7 @@
 
 use openid_deferred::poller::ProcessPhase;
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault};
-use openid_deferred::{Accepted, ErrorKind, Outcome, ResponseType, SignIn};
+use openid_deferred::{Accepted, AuthorizationSession, ErrorKind, Outcome, ResponseType, Rule, SignIn};
 
 use crate::support::{HOUR, SECOND, world, world_of};
 
@@ -28,10 +28,32 @@ async fn a_deferred_sign_in_is_stored_polled_delivered_and_acknowledged() {
 }
 
 #[tokio::test]
+async fn of_two_tabs_the_outcome_is_that_of_the_one_that_came_back() {
+    let mut world = world().await;
+    let (url, first) = world.client.authorize().context("case A").start().await.unwrap();
+    let (_, second) = world.client.authorize().context("case B").start().await.unwrap();
+    let query = world.op.visit(url).query();
+    // The browser brings both cookies, and only the session that the response belongs to is taken.
+    let error = world.poller.authorization_response(&query, second).await.unwrap_err();
+    assert_eq!(error.rule(), Some(Rule::StateMismatch));
+    let keyring = crate::support::keyring();
+    let first = AuthorizationSession::open(&keyring, &first.seal(&keyring).unwrap()).unwrap();
+    let Ok(Accepted::Deferred(id)) = world.poller.authorization_response(&query, first).await else {
+        panic!("not deferred")
+    };
+    world.restart().await;
+    let delivery = world.outcome().await;
+    assert_eq!((delivery.id(), delivery.context()), (id, b"case A".as_slice()));
+    let Outcome::Approved(authentication) = delivery.outcome() else { panic!("{delivery:?}") };
+    assert_eq!(authentication.context(), b"case A");
+}
+
+#[tokio::test]
 async fn a_denial_is_delivered_with_its_reason() {
     let world = world_of(|op| op.decisions(DecisionPolicy::immediately().deny())).await;
     world.waiting().await;
     let delivery = world.outcome().await;
+    assert_eq!(delivery.context(), b"context");
     let Outcome::Denied(denial) = delivery.outcome() else { panic!("{delivery:?}") };
     assert!(denial.description().is_some());
     world.op.assert_clean();
@@ -40,12 +62,12 @@ async fn a_denial_is_delivered_with_its_reason() {
 #[tokio::test]
 async fn an_answer_that_the_op_gives_at_once_comes_back_at_once_and_is_not_delivered() {
     let world = world_of(|op| op.answer_with_code()).await;
-    let (url, session) =
-        world.client.authorize().response_type(ResponseType::DeferredCodeOrCode).start().await.unwrap();
+    let request = world.client.authorize().context("context").response_type(ResponseType::DeferredCodeOrCode);
+    let (url, session) = request.start().await.unwrap();
     let query = world.op.visit(url).query();
-    let accepted = world.poller.authorization_response(&query, session, "context").await.unwrap();
+    let accepted = world.poller.authorization_response(&query, session).await.unwrap();
     let Accepted::Complete(authentication) = accepted else { panic!("{accepted:?}") };
-    assert_eq!(authentication.claims().subject(), "user-1");
+    assert_eq!((authentication.claims().subject(), authentication.context()), ("user-1", b"context".as_slice()));
     let mut outcomes = world.poller.outcomes();
     tokio::select! {
         biased;
@@ -60,12 +82,12 @@ async fn a_second_response_for_one_session_sends_nothing_and_names_the_first_pro
     let world = world().await;
     let (query, session) = world.user_returns().await;
     let keyring = crate::support::keyring();
-    let again = openid_deferred::AuthorizationSession::open(&keyring, &session.seal(&keyring).unwrap()).unwrap();
-    let Ok(Accepted::Deferred(first)) = world.poller.authorization_response(&query, session, "a").await else {
+    let again = AuthorizationSession::open(&keyring, &session.seal(&keyring).unwrap()).unwrap();
+    let Ok(Accepted::Deferred(first)) = world.poller.authorization_response(&query, session).await else {
         panic!("not deferred")
     };
     let replica = world.replica(5).await;
-    let Ok(Accepted::Deferred(second)) = replica.authorization_response(&query, again, "b").await else {
+    let Ok(Accepted::Deferred(second)) = replica.authorization_response(&query, again).await else {
         panic!("not deferred")
     };
     assert_eq!(first, second);
@@ -78,11 +100,11 @@ async fn an_exchange_that_never_left_leaves_the_code_unspent() {
     let world = world().await;
     let (query, session) = world.user_returns().await;
     let keyring = crate::support::keyring();
-    let again = openid_deferred::AuthorizationSession::open(&keyring, &session.seal(&keyring).unwrap()).unwrap();
+    let again = AuthorizationSession::open(&keyring, &session.seal(&keyring).unwrap()).unwrap();
     world.op.misbehave(Fault::error_with_status(Endpoint::Exchange, 401, "invalid_client"));
-    let error = world.poller.authorization_response(&query, session, "").await.unwrap_err();
+    let error = world.poller.authorization_response(&query, session).await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::ErrorResponse(_)), "{error:?}");
-    assert!(matches!(world.poller.authorization_response(&query, again, "").await, Ok(Accepted::Deferred(_))));
+    assert!(matches!(world.poller.authorization_response(&query, again).await, Ok(Accepted::Deferred(_))));
 }
 
 #[tokio::test]
@@ -91,18 +113,18 @@ async fn nobody_is_told_the_name_of_a_process_whose_exchange_may_come_to_nothing
     let replica = world.replica(5).await;
     let (query, session) = world.user_returns().await;
     let keyring = crate::support::keyring();
-    let again = openid_deferred::AuthorizationSession::open(&keyring, &session.seal(&keyring).unwrap()).unwrap();
+    let again = AuthorizationSession::open(&keyring, &session.seal(&keyring).unwrap()).unwrap();
     world.op.misbehave(Fault::delay(Endpoint::Exchange, SECOND));
     world.op.misbehave(Fault::error_with_status(Endpoint::Exchange, 401, "invalid_client"));
     let reload = async {
         world.sleep(SECOND / 2).await;
-        replica.authorization_response(&query, again, "again").await
+        replica.authorization_response(&query, again).await
     };
-    let (first, second) = tokio::join!(world.poller.authorization_response(&query, session, "first"), reload);
+    let (first, second) = tokio::join!(world.poller.authorization_response(&query, session), reload);
     first.unwrap_err();
     let Ok(Accepted::Deferred(id)) = second else { panic!("the code was unspent: {second:?}") };
     let delivery = world.outcome().await;
-    assert_eq!((delivery.id(), delivery.context()), (id, b"again".as_slice()));
+    assert_eq!((delivery.id(), delivery.context()), (id, b"context".as_slice()));
     assert_eq!(world.op.requests_to(Endpoint::Exchange).len(), 2);
 }
 
@@ -111,11 +133,11 @@ async fn an_exchange_whose_answer_is_lost_is_an_error_and_is_never_sent_again() 
     let world = world().await;
     let (query, session) = world.user_returns().await;
     let keyring = crate::support::keyring();
-    let again = openid_deferred::AuthorizationSession::open(&keyring, &session.seal(&keyring).unwrap()).unwrap();
+    let again = AuthorizationSession::open(&keyring, &session.seal(&keyring).unwrap()).unwrap();
     world.op.misbehave(Fault::reset(Endpoint::Exchange).after_processing());
-    let error = world.poller.authorization_response(&query, session, "").await.unwrap_err();
+    let error = world.poller.authorization_response(&query, session).await.unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::OutcomeUnknown);
-    let Ok(Accepted::Ended(id)) = world.poller.authorization_response(&query, again, "").await else {
+    let Ok(Accepted::Ended(id)) = world.poller.authorization_response(&query, again).await else {
         panic!("the session is remembered")
     };
     assert_eq!(world.poller.status(id).await.unwrap().unwrap().phase(), ProcessPhase::Acknowledged);
@@ -129,7 +151,7 @@ async fn an_exchange_that_died_half_way_is_delivered_as_unknown() {
     world.op.misbehave(Fault::delay(Endpoint::Exchange, SECOND).after_processing());
     tokio::select! {
         biased;
-        accepted = world.poller.authorization_response(&query, session, "context") => panic!("{accepted:?}"),
+        accepted = world.poller.authorization_response(&query, session) => panic!("{accepted:?}"),
         () = world.sleep(SECOND / 2) => {}
     }
     world.restart().await;
@@ -146,7 +168,7 @@ async fn an_exchange_goes_on_when_the_browser_has_hung_up() {
     world.op.misbehave(Fault::delay(Endpoint::Exchange, SECOND).after_processing());
     tokio::select! {
         biased;
-        accepted = world.poller.authorization_response(&query, session, "context") => panic!("{accepted:?}"),
+        accepted = world.poller.authorization_response(&query, session) => panic!("{accepted:?}"),
         () = world.sleep(SECOND / 2) => {}
     }
     let delivery = world.outcome().await;
@@ -160,10 +182,10 @@ async fn a_process_from_elsewhere_is_tracked_once_and_delivered() {
     let Ok(SignIn::Deferred(pending)) = world.client.authorization_response(&query, session).await else {
         panic!("not deferred")
     };
-    let id = world.poller.track(&pending, "from elsewhere").await.unwrap();
-    assert_eq!(world.poller.track(&pending, "again").await.unwrap(), id);
+    let id = world.poller.track(&pending).await.unwrap();
+    assert_eq!(world.poller.track(&pending).await.unwrap(), id);
     let delivery = world.outcome().await;
-    assert_eq!((delivery.id(), delivery.context()), (id, b"from elsewhere".as_slice()));
+    assert_eq!((delivery.id(), delivery.context()), (id, b"context".as_slice()));
     assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
     assert!(world.gaps().iter().all(|gap| (5.0..=5.5).contains(gap)), "{:?}", world.gaps());
     world.op.assert_clean();
@@ -173,10 +195,10 @@ async fn a_process_from_elsewhere_is_tracked_once_and_delivered() {
 async fn an_immediate_answer_that_cannot_be_verified_is_kept_until_it_can() {
     let mut world = world_of(|op| op.answer_with_code()).await;
     world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
-    let request = world.client.authorize().response_type(ResponseType::DeferredCodeOrCode);
+    let request = world.client.authorize().context("context").response_type(ResponseType::DeferredCodeOrCode);
     let (url, session) = request.start().await.unwrap();
     let query = world.op.visit(url).query();
-    let accepted = world.poller.authorization_response(&query, session, "context").await.unwrap();
+    let accepted = world.poller.authorization_response(&query, session).await.unwrap();
     let Accepted::Deferred(id) = accepted else { panic!("{accepted:?}") };
     assert_eq!(world.poller.status(id).await.unwrap().unwrap().phase(), ProcessPhase::Verifying);
     world.restart().await;
@@ -199,14 +221,14 @@ async fn a_second_response_for_a_session_whose_exchange_failed_or_whose_outcome_
         let sealed = session.seal(&keyring).unwrap();
         if fails {
             world.op.misbehave(Fault::error_with_status(Endpoint::Exchange, 503, "temporarily_unavailable"));
-            let error = world.poller.authorization_response(&query, session, "").await.unwrap_err();
+            let error = world.poller.authorization_response(&query, session).await.unwrap_err();
             assert!(!error.is_transient(), "a reload would help nobody: {error:?}");
         } else {
-            assert!(world.poller.authorization_response(&query, session, "").await.is_ok());
+            assert!(world.poller.authorization_response(&query, session).await.is_ok());
             world.outcome().await.acknowledge().await.unwrap();
         }
-        let again = openid_deferred::AuthorizationSession::open(&keyring, &sealed).unwrap();
-        let Ok(Accepted::Ended(id)) = world.poller.authorization_response(&query, again, "").await else {
+        let again = AuthorizationSession::open(&keyring, &sealed).unwrap();
+        let Ok(Accepted::Ended(id)) = world.poller.authorization_response(&query, again).await else {
             panic!("not over")
         };
         assert_eq!(world.poller.status(id).await.unwrap().unwrap().phase(), ProcessPhase::Acknowledged);

@@ -20,9 +20,9 @@ async fn returned(world: &World) -> (String, impl Fn() -> AuthorizationSession) 
 async fn a_signed_response_becomes_a_process_and_a_second_one_names_it() {
     let world = jwt_world().await;
     let (query, session) = returned(&world).await;
-    let first = world.poller.authorization_response(&query, session(), "a").await;
+    let first = world.poller.authorization_response(&query, session()).await;
     let Ok(Accepted::Deferred(first)) = first else { panic!("{first:?}") };
-    let second = world.poller.authorization_response(&query, session(), "b").await;
+    let second = world.poller.authorization_response(&query, session()).await;
     assert!(matches!(second, Ok(Accepted::Deferred(second)) if second == first), "{second:?}");
     let delivery = next(&mut world.poller.outcomes()).await;
     assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
@@ -36,13 +36,13 @@ async fn a_response_whose_key_is_out_of_reach_leaves_the_session_unspent_and_can
     let (query, session) = returned(&world).await;
     world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
     for _ in 0..2 {
-        let error = world.poller.authorization_response(&query, session(), "").await.unwrap_err();
+        let error = world.poller.authorization_response(&query, session()).await.unwrap_err();
         assert!(error.rule() == Some(Rule::KeysUnavailable) && error.is_transient(), "{error}");
     }
     assert!(world.op.requests_to(Endpoint::Token).is_empty(), "nothing was sent");
     world.op.behave();
     world.sleep(crate::support::SECOND * 60).await;
-    let accepted = world.poller.authorization_response(&query, session(), "").await;
+    let accepted = world.poller.authorization_response(&query, session()).await;
     assert!(matches!(accepted, Ok(Accepted::Deferred(_))), "{accepted:?}");
     world.op.assert_clean();
 }
@@ -55,11 +55,11 @@ async fn a_plain_or_forged_response_does_not_take_the_sessions_place() {
     let (query, session) = returned(&world).await;
     let plain = format!("deferred_code=x&state={}", session().state().expose());
     for (response, rule) in [(&plain, Rule::ResponseNotJwt), (&forged, Rule::StateMismatch)] {
-        let error = world.poller.authorization_response(response, session(), "").await.unwrap_err();
+        let error = world.poller.authorization_response(response, session()).await.unwrap_err();
         assert_eq!(error.rule(), Some(rule));
     }
     assert!(world.op.requests_to(Endpoint::Token).is_empty(), "nothing was sent");
-    let accepted = world.poller.authorization_response(&query, session(), "").await;
+    let accepted = world.poller.authorization_response(&query, session()).await;
     assert!(matches!(accepted, Ok(Accepted::Deferred(_))), "{accepted:?}");
 }
 
@@ -68,13 +68,13 @@ async fn a_response_that_comes_late_sends_nothing_and_names_the_process_if_there
     let world = jwt_world().await;
     let (query, session) = returned(&world).await;
     let (late, late_session) = returned(&world).await;
-    let first = world.poller.authorization_response(&query, session(), "").await;
+    let first = world.poller.authorization_response(&query, session()).await;
     let Ok(Accepted::Deferred(first)) = first else { panic!("{first:?}") };
     world.sleep(crate::support::SECOND * 700).await;
     // A page that is reloaded after a quarter of an hour.
-    let again = world.poller.authorization_response(&query, session(), "").await;
+    let again = world.poller.authorization_response(&query, session()).await;
     assert!(matches!(again, Ok(Accepted::Deferred(again)) if again == first), "{again:?}");
-    let error = world.poller.authorization_response(&late, late_session(), "").await.unwrap_err();
+    let error = world.poller.authorization_response(&late, late_session()).await.unwrap_err();
     assert_eq!(error.rule(), Some(Rule::JwtResponseExpired));
     assert_eq!(world.op.requests_to(Endpoint::Exchange).len(), 1);
     // Nothing ever comes of that one.

@@ -197,7 +197,7 @@ async fn a_ping_that_overtakes_the_exchange_response_is_remembered() {
         let body = format!("{{\"deferred_auth_id\":\"{id}\",\"unknown\":1}}");
         pinged.receiver.receive(ping_request(Method::POST, &headers(Some(&token)), body)).await.status()
     };
-    let (accepted, status) = tokio::join!(pinged.world.poller.authorization_response(&query, session, ""), overtaking);
+    let (accepted, status) = tokio::join!(pinged.world.poller.authorization_response(&query, session), overtaking);
     assert!(accepted.is_ok(), "{accepted:?}");
     assert_eq!(status, StatusCode::NO_CONTENT);
     assert!(matches!(pinged.world.outcome().await.outcome(), Outcome::Approved(_)));

@@ -74,7 +74,7 @@ async fn a_replica_that_only_serves_polls_nothing() {
     world.poller.shutdown(SECOND).await;
     let serving = poller_of(&world.store, &world.clock, 8).client(world.client.clone()).connect().await.unwrap();
     let (query, session) = world.user_returns().await;
-    let Accepted::Deferred(id) = serving.authorization_response(&query, session, "").await.unwrap() else {
+    let Accepted::Deferred(id) = serving.authorization_response(&query, session).await.unwrap() else {
         panic!("not deferred")
     };
     world.sleep(HOUR).await;
@@ -107,7 +107,7 @@ async fn a_session_of_an_unknown_client_is_refused_with_nothing_sent() {
     let world = world_of(|op| op).await;
     let (query, session) = world.user_returns().await;
     let other = poller_of(&world.store, &world.clock, 8).start().await.unwrap();
-    let error = other.authorization_response(&query, session, "").await.unwrap_err();
+    let error = other.authorization_response(&query, session).await.unwrap_err();
     assert_eq!(error.kind(), &Misuse::UnknownClient.into());
     assert!(world.op.requests_to(Endpoint::Exchange).is_empty());
 }
@@ -117,7 +117,7 @@ async fn after_the_shutdown_nothing_is_taken_and_streams_end() {
     let world = world().await;
     let (query, session) = world.user_returns().await;
     world.poller.shutdown(SECOND).await;
-    let error = world.poller.authorization_response(&query, session, "").await.unwrap_err();
+    let error = world.poller.authorization_response(&query, session).await.unwrap_err();
     assert_eq!(error.kind(), &Misuse::ShutDown.into());
     assert!(world.poller.outcomes().next().await.is_none());
 }
@@ -162,7 +162,7 @@ async fn an_op_whose_responses_are_jwts_names_itself_in_them() {
     world.poller.add_client(client.clone()).unwrap();
     let (url, session) = client.authorize().start().await.unwrap();
     let query = op.visit(url).query();
-    let accepted = world.poller.authorization_response(&query, session, "").await;
+    let accepted = world.poller.authorization_response(&query, session).await;
     assert!(matches!(accepted, Ok(Accepted::Deferred(_))), "{accepted:?}");
 }
 
@@ -174,7 +174,7 @@ async fn a_response_that_nothing_tells_from_another_ops_is_refused_before_its_co
     world.poller.add_client(client.clone()).unwrap();
     let (url, session) = client.authorize().start().await.unwrap();
     let query = op.visit(url).query();
-    let error = world.poller.authorization_response(&query, session, "").await.unwrap_err();
+    let error = world.poller.authorization_response(&query, session).await.unwrap_err();
     assert!(
         matches!(error.kind(), ErrorKind::Configuration(ConfigurationProblem::SharedRedirectUri { .. })),
         "{error:?}"
@@ -192,6 +192,6 @@ async fn nothing_is_tracked_after_the_shutdown() {
         panic!("not deferred")
     };
     world.poller.shutdown(SECOND).await;
-    let error = world.poller.track(&pending, "").await.unwrap_err();
+    let error = world.poller.track(&pending).await.unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::Misuse(Misuse::ShutDown));
 }

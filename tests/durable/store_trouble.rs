@@ -129,7 +129,7 @@ impl World {
 
     async fn waiting(&self) -> ProcessId {
         let (query, session) = self.user_returns().await;
-        match self.poller.authorization_response(&query, session, "").await {
+        match self.poller.authorization_response(&query, session).await {
             Ok(Accepted::Deferred(id)) => id,
             other => panic!("expected a deferral, got {other:?}"),
         }
@@ -146,12 +146,12 @@ async fn a_store_that_is_down_before_the_exchange_leaves_the_code_unspent() {
     let (query, session) = world.user_returns().await;
     let sealed = session.seal(&keyring()).unwrap();
     world.store.set_down(true);
-    let error = world.poller.authorization_response(&query, session, "").await.unwrap_err();
+    let error = world.poller.authorization_response(&query, session).await.unwrap_err();
     assert_eq!((error.kind(), error.is_transient()), (&ErrorKind::Store, true));
     assert!(world.op.requests_to(Endpoint::Exchange).is_empty());
     world.store.set_down(false);
     let session = AuthorizationSession::open(&keyring(), &sealed).unwrap();
-    assert!(world.poller.authorization_response(&query, session, "").await.is_ok());
+    assert!(world.poller.authorization_response(&query, session).await.is_ok());
     world.op.assert_clean();
 }
 

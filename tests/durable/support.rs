@@ -89,14 +89,14 @@ pub fn keyring() -> Keyring {
 impl World {
     /// Sends the user out and back: the query string with its session.
     pub async fn user_returns(&self) -> (String, AuthorizationSession) {
-        let (url, session) = self.client.authorize().start().await.expect("the request can be made");
+        let (url, session) = self.client.authorize().context("context").start().await.expect("the request can be made");
         (self.op.visit(url).query(), session)
     }
 
     /// Hands a user's return to the poller.
     pub async fn accept(&self) -> Result<Accepted, Error> {
         let (query, session) = self.user_returns().await;
-        self.poller.authorization_response(&query, session, "context").await
+        self.poller.authorization_response(&query, session).await
     }
 
     /// A process that waits for its outcome.

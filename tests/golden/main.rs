@@ -50,6 +50,7 @@ fn values_open(release: &Release) {
     let keyring = keyring();
     let session = AuthorizationSession::open(&keyring, &release.session).unwrap();
     assert_eq!((session.state().expose(), session.redirect_uri()), (&*release.state, write::REDIRECT_URI));
+    assert!(session.context().is_empty(), "release 0.1.0 took it with the response");
 
     let pending = PendingAuthentication::open(&keyring, &release.pending.0).unwrap();
     assert_eq!(pending.deferred_auth_id().expose(), release.deferred_auth_id);

@@ -53,7 +53,7 @@ struct Writer {
 
 impl Writer {
     async fn user_returns(&self) -> (String, AuthorizationSession) {
-        let (url, session) = self.client.authorize().start().await.unwrap();
+        let (url, session) = self.client.authorize().context("context").start().await.unwrap();
         (self.op.visit(url).query(), session)
     }
 
@@ -67,7 +67,7 @@ impl Writer {
 
     async fn waiting(&self) -> ProcessId {
         let (query, session) = self.user_returns().await;
-        match self.poller.authorization_response(&query, session, "context").await.unwrap() {
+        match self.poller.authorization_response(&query, session).await.unwrap() {
             Accepted::Deferred(id) => id,
             other => panic!("{other:?}"),
         }
@@ -166,14 +166,14 @@ pub async fn release() -> String {
 
     let mut late = writer.pending().await;
     let answered = writer.answered(&mut late).await;
-    let id = writer.poller.track(&late, "context").await.unwrap();
+    let id = writer.poller.track(&late).await.unwrap();
     writer.keep("answered", id, State::Answered).await;
 
     writer.op.misbehave(Fault::stall(Endpoint::Exchange));
     let (query, session_that_dies) = writer.user_returns().await;
     tokio::select! {
         biased;
-        accepted = writer.poller.authorization_response(&query, session_that_dies, "context") => panic!("{accepted:?}"),
+        accepted = writer.poller.authorization_response(&query, session_that_dies) => panic!("{accepted:?}"),
         () = writer.clock.sleep(SECOND) => {}
     }
     let row = writer.store.sealed_otherwise([0; 4], None, 1).await.unwrap().remove(0);

@@ -33,7 +33,7 @@ async fn fifty_thousand_pings_half_of_them_forged_bring_each_process_one_poll() 
     for _ in 0..PROCESSES {
         let (query, cookie) = service.user_returns().await;
         let session = service.open(&cookie);
-        let accepted = service.poller.authorization_response(&query, session, "context").await;
+        let accepted = service.poller.authorization_response(&query, session).await;
         assert!(matches!(accepted, Ok(Accepted::Deferred(_))), "{accepted:?}");
     }
     let processes = service.op.processes();

@@ -29,7 +29,7 @@ async fn ten_thousand_users_who_come_back_at_once_are_all_taken_and_no_code_is_s
             crowd.spawn(async move {
                 loop {
                     let session = service.open(&cookie);
-                    match service.poller.authorization_response(&query, session, "context").await {
+                    match service.poller.authorization_response(&query, session).await {
                         Ok(Accepted::Deferred(id)) => return id,
                         // On a slow machine the last ones have to reload.
                         Err(error) if error.kind() == &ErrorKind::Busy => {}

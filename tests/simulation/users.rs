@@ -39,7 +39,7 @@ pub async fn sign_in(world: Arc<World>, label: usize, plan: Plan) {
 async fn go_out(world: &World, label: usize) -> Option<(String, String)> {
     for _ in 0..10 {
         let Some(replica) = running(world).await else { continue };
-        let request = replica.client.authorize().start();
+        let request = replica.client.authorize().context(label.to_string()).start();
         let started = tokio::select! {
             biased;
             () = replica.life.ended() => continue,
@@ -77,7 +77,7 @@ async fn come_back(world: &World, label: usize, query: &str, session: &str) -> O
         let accepted = tokio::select! {
             biased;
             () = replica.life.ended() => Accepted::Nothing,
-            accepted = poller.authorization_response(query, session, label.to_string()) => match accepted {
+            accepted = poller.authorization_response(query, session) => match accepted {
                 Ok(openid_deferred::Accepted::Deferred(id)) => Accepted::Deferred(id),
                 Ok(openid_deferred::Accepted::Complete(_)) => Accepted::Complete,
                 // What became of it was said before.
@@ -121,7 +121,7 @@ async fn hand_over(world: &World, label: usize, replica: &Replica, pending: Pend
     let _turn = replica.tracks.lock().await;
     world.tracking.lock().unwrap().insert(replica.life.number, label);
     loop {
-        if let Ok(id) = replica.poller.track(&pending, label.to_string()).await {
+        if let Ok(id) = replica.poller.track(&pending).await {
             world.oracle().accepted(world.now(), label, Accepted::Deferred(id));
             return id;
         }

@@ -62,7 +62,7 @@ async fn while_waiting(set: impl Fn(&TestClock), least: usize) {
     for _ in 0..USERS {
         let (url, session) = client.authorize().start().await.unwrap();
         let query = op.visit(url).query();
-        let accepted = poller.authorization_response(&query, session, "").await;
+        let accepted = poller.authorization_response(&query, session).await;
         assert!(matches!(accepted, Ok(Accepted::Deferred(_))), "{accepted:?}");
         processes.push(op.last_process());
         clock.sleep(7 * Duration::from_secs(1)).await;

@@ -76,6 +76,55 @@ async fn a_session_of_a_full_request_fits_a_cookie() {
 }
 
 #[tokio::test]
+async fn the_longest_context_fits_a_cookie_and_a_longer_one_is_refused_before_anything_is_sent() {
+    let redirect_uri = format!("https://rp.test/{}", "x".repeat(100));
+    let world = world_with(|op| op.path("/tenants/0123456789"), |client| client.redirect_uri(redirect_uri)).await;
+    let acr = json!({ "essential": true, "values": ["urn:mace:incommon:iap:silver", "urn:mace:incommon:iap:gold"] });
+    let request = world.client.authorize().claims(json!({ "id_token": { "acr": acr } })).context([255; 256]);
+    let (_, session) = started(request).await;
+    let sealed = session.seal(&Keyring::new(key(1))).unwrap();
+    let opened = AuthorizationSession::open(&Keyring::new(key(1)), &sealed).unwrap();
+    assert_eq!(opened.context(), [255; 256]);
+
+    let error = world.client.authorize().pushed().context([255; 257]).start().await.unwrap_err();
+    let too_long = Misuse::ContextTooLong { actual: 257, limit: 256 };
+    assert_eq!(*error.kind(), ErrorKind::Misuse(too_long));
+    world.assert_nothing_sent();
+}
+
+#[tokio::test]
+async fn the_context_goes_along_from_the_request_to_the_outcome() {
+    let keyring = Keyring::new(key(1));
+    let world = world().await;
+    let (url, session) = started(world.client.authorize().context("order 4711")).await;
+    let query = world.op.visit(url).query();
+    let mut session = AuthorizationSession::open(&keyring, &session.seal(&keyring).unwrap()).unwrap();
+    let mut grant = world.client.check_authorization_response(&query, &mut session).await.unwrap();
+    assert_eq!((session.context(), grant.context()), (b"order 4711".as_slice(), b"order 4711".as_slice()));
+    let Ok(SignIn::Deferred(pending)) = world.client.exchange(&mut grant).await else { panic!("not deferred") };
+    let mut pending = crate::support::reopened(pending, &keyring);
+    assert_eq!(pending.context(), b"order 4711");
+    let openid_deferred::Outcome::Approved(authentication) = world.wait(&mut pending).await else {
+        panic!("not approved")
+    };
+    let sealed = authentication.seal(&keyring).unwrap();
+    let authentication = openid_deferred::Authentication::open(&keyring, &sealed).unwrap();
+    assert_eq!((authentication.context(), pending.context()), (b"order 4711".as_slice(), b"order 4711".as_slice()));
+}
+
+#[tokio::test]
+async fn the_context_is_with_a_user_who_is_signed_in_at_once() {
+    let world = world_with(|op| op.answer_with_code(), |client| client).await;
+    let request = world.client.authorize().response_type(ResponseType::DeferredCodeOrCode).context("order 4711");
+    let (url, session) = started(request).await;
+    let query = world.op.visit(url).query();
+    let Ok(SignIn::Complete(authentication)) = world.client.authorization_response(&query, session).await else {
+        panic!("not complete")
+    };
+    assert_eq!(authentication.context(), b"order 4711");
+}
+
+#[tokio::test]
 async fn a_session_fits_a_cookie_whatever_kind_of_dpop_key_the_op_wants() {
     for algorithm in ["ES256", "EdDSA", "PS256"] {
         let world = world_with(
