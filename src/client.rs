@@ -289,11 +289,13 @@ impl Client {
             nonce: Some(&checks.nonce),
             max_age: checks.max_age(),
             require_auth_time: checks.require_auth_time,
+            require_acr: checks.require_acr,
             essential_acr: &checks.essential_acr,
             access_token,
             code: None,
             leeway: self.0.options.leeway,
             received_at,
+            interim_fingerprint: None,
             interim_subject: None,
         }
     }

@@ -3,13 +3,19 @@
 //! A token is judged by the time at which it was received, so that a stored response can be validated later. The two
 //! kinds differ in what they must contain and in what they may be used for, and nothing converts one into the other.
 
+mod address;
 mod claims;
 mod encryption;
 mod expectations;
+mod interim_fingerprint;
 mod own_checks;
+mod protocol_claims;
+mod rfc_3339;
+mod standard_claims;
 mod stored;
 mod verification;
 mod verified_claims;
+mod violation;
 
 #[cfg(test)]
 mod tests;
@@ -20,7 +26,8 @@ use crate::error::Rule;
 use crate::jose::SigningAlgorithm;
 use crate::secret::Secret;
 
-pub use claims::{Address, Claims};
+pub use address::Address;
+pub use claims::Claims;
 pub use verified_claims::{
     AssuranceProcess, DocumentEvidence, ElectronicRecordEvidence, ElectronicSignatureEvidence, Evidence, EvidenceCheck,
     MalformedVerifiedClaims, OtherEvidence, Verification, VerifiedClaims, VerifiedClaimsProblem, VerifiedClaimsSet,
@@ -29,6 +36,12 @@ pub use verified_claims::{
 
 pub(crate) use encryption::{RegisteredEncryption, decrypted};
 pub(crate) use expectations::Expectations;
+pub(crate) use interim_fingerprint::InterimFingerprint;
+pub(crate) use protocol_claims::numeric_date;
+pub(crate) use standard_claims::{
+    ClaimType, ClaimTypes, STANDARD, claim_accessor, claim_accessors, flag, in_languages, malformed_claims,
+    standard_claims, time_or_text, warn_about_malformed,
+};
 pub(crate) use stored::{StoredIdToken, StoredInterim};
 pub(crate) use verification::{header, verify_final, verify_interim, verify_refreshed};
 

@@ -32,7 +32,6 @@ pub(crate) use digest::{hash, hmac_sha256, sha256};
 pub(crate) use hmac_signer::HmacSigner;
 pub(crate) use jwe::{CompactJwe, Undecryptable};
 pub(crate) use key_set::KeySet;
-pub(crate) use openid::{NoEncryption, OpenIdAlgorithm};
+pub(crate) use openid::{KeyOfToken, NoEncryption, OpenIdAlgorithm};
 pub(crate) use raw_key::{PublicParts, RawKey, RawKeyType};
 pub(crate) use signer::sign_compact;
-pub(crate) use verification_key::VerificationKey;

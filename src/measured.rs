@@ -75,11 +75,13 @@ impl TokenCheck {
             nonce: Some(&self.nonce),
             max_age: None,
             require_auth_time: false,
+            require_acr: false,
             essential_acr: &[],
             access_token: Some(&self.access_token),
             code: None,
             leeway: Duration::from_secs(60),
             received_at: self.received_at,
+            interim_fingerprint: None,
             interim_subject: None,
         };
         Ok(verify_final(token, &self.keys, &expectations)?)

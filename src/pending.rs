@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use crate::clock::Moment;
 use crate::dpop::DpopKey;
 use crate::error::{Error, ErrorKind, ErrorResponse};
-use crate::id_token::InterimMember;
+use crate::id_token::{InterimFingerprint, InterimMember};
 use crate::keyring::{Keyring, Purpose};
 use crate::random::{Random, SystemRandom};
 use crate::secret::Secret;
@@ -62,6 +62,9 @@ pub(crate) struct Body {
     pub(crate) interim: InterimState,
     #[serde(rename = "raw", default, skip_serializing_if = "Option::is_none")]
     pub(crate) unverified_interim: Option<UnverifiedInterim>,
+    /// By what the interim ID Token is recognised, whatever became of it. Processes that were stored by 0.1.0 have none.
+    #[serde(rename = "itf", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) interim_fingerprint: Option<InterimFingerprint>,
     #[serde(rename = "prg", default, skip_serializing_if = "Option::is_none")]
     pub(crate) progress: Option<String>,
     #[serde(rename = "sch")]
@@ -143,6 +146,7 @@ impl PendingAuthentication {
             checks: opened.checks,
             interim: InterimState::Absent,
             unverified_interim: None,
+            interim_fingerprint: None,
             progress: None,
             schedule: opened.schedule,
             phase: Phase::Waiting,

@@ -191,7 +191,8 @@ impl AuthorizationRequest<'_> {
     }
 
     /// The user must have authenticated at most this long before the request; whole seconds. The final ID Token must
-    /// then carry `auth_time` (OpenID Connect Core 1.0 §3.1.2.1).
+    /// then carry `auth_time` (OpenID Connect Core 1.0 §3.1.2.1). It overrides
+    /// [what was registered](super::ClientBuilder::default_max_age).
     pub fn max_age(mut self, max_age: Duration) -> Self {
         self.max_age = Some(max_age.as_secs());
         self
@@ -219,7 +220,8 @@ impl AuthorizationRequest<'_> {
     }
 
     /// The `claims` parameter (OpenID Connect Core 1.0 §5.5). If it asks for `id_token.acr` as essential, the final ID
-    /// Token must have one of the values asked for; if it asks for `id_token.auth_time` as essential, it must have one.
+    /// Token must have one of the values asked for, or any where none is given; if it asks for `id_token.auth_time` as
+    /// essential, it must have one.
     pub fn claims(mut self, claims: Value) -> Self {
         self.claims = Some(claims);
         self
@@ -385,7 +387,7 @@ impl AuthorizationRequest<'_> {
             let problem = "it must be a JSON array of objects that each have a `type` (RFC 9396 §2)";
             return Err(setting("authorization_details", problem));
         }
-        let (require_auth_time, essential_acr) = essential_claims(claims.as_ref());
+        let essential = EssentialClaims::of(claims.as_ref());
 
         let metadata = client.0.provider.metadata().await?;
         client.check_fapi(&metadata)?;
@@ -471,9 +473,11 @@ impl AuthorizationRequest<'_> {
             checks: Checks {
                 nonce,
                 requested_at: client.0.clock.now(),
-                max_age: self.max_age,
-                require_auth_time,
-                essential_acr,
+                // OpenID Connect Core 1.0 §3.1.2.1: the request's `max_age` overrides what was registered.
+                max_age: self.max_age.or(client.0.options.default_max_age.map(|max_age| max_age.as_secs())),
+                require_auth_time: essential.auth_time || client.0.options.require_auth_time,
+                require_acr: essential.acr,
+                essential_acr: essential.acr_values,
             },
         });
         Ok((url, session))
@@ -519,15 +523,23 @@ fn are_details(details: &Value) -> bool {
     details.as_array().is_some_and(|details| !details.is_empty() && details.iter().all(has_type))
 }
 
-/// What the `claims` parameter makes essential in the ID Token, as far as it has to be checked afterwards: whether
-/// `auth_time` must be there, and which values `acr` may have (OpenID Connect Core 1.0 §5.5.1 and §5.5.1.1).
-fn essential_claims(claims: Option<&Value>) -> (bool, Vec<String>) {
-    let request = |name: &str| claims.and_then(|claims| claims.get("id_token")).and_then(|claims| claims.get(name));
-    let essential = |name: &str| request(name).filter(|claim| claim.get("essential") == Some(&Value::Bool(true)));
-    let acr = essential("acr").map_or_else(Vec::new, |acr| {
-        let one = acr.get("value").into_iter();
-        let several = acr.get("values").and_then(Value::as_array).into_iter().flatten();
-        one.chain(several).filter_map(Value::as_str).map(str::to_owned).collect()
-    });
-    (essential("auth_time").is_some(), acr)
+/// What the `claims` parameter makes essential in the ID Token, as far as it has to be checked afterwards (OpenID Connect
+/// Core 1.0 §5.5.1 and §5.5.1.1).
+struct EssentialClaims {
+    auth_time: bool,
+    acr: bool,
+    /// Which values `acr` may have; empty where any one will do.
+    acr_values: Vec<String>,
+}
+
+impl EssentialClaims {
+    fn of(claims: Option<&Value>) -> Self {
+        let request = |name: &str| claims.and_then(|claims| claims.get("id_token")).and_then(|claims| claims.get(name));
+        let essential = |name: &str| request(name).filter(|claim| claim.get("essential") == Some(&Value::Bool(true)));
+        let acr = essential("acr");
+        let one = acr.and_then(|acr| acr.get("value")).into_iter();
+        let several = acr.and_then(|acr| acr.get("values")).and_then(Value::as_array).into_iter().flatten();
+        let acr_values = one.chain(several).filter_map(Value::as_str).map(str::to_owned).collect();
+        Self { auth_time: essential("auth_time").is_some(), acr: acr.is_some(), acr_values }
+    }
 }

@@ -13,7 +13,7 @@ use super::authorization_response::{AuthorizationGrant, Code, Received, SignIn};
 use super::token_response::{self, ReceivedTokens};
 use crate::endpoint::{Answer, EndpointRequest, Failure};
 use crate::error::{Document, Error, ErrorKind, Misuse, Rule, TransportProblem, Violation};
-use crate::id_token::{self, InterimMember, InterimState};
+use crate::id_token::{self, InterimFingerprint, InterimMember, InterimState};
 use crate::json::Object;
 use crate::pending::{Answered, Opened, PendingAuthentication, Phase, Schedule, Times, UnverifiedInterim};
 use crate::secret::Secret;
@@ -105,8 +105,9 @@ impl Client {
             };
         let schedule = Schedule::new(times, sent_at, answered, self.0.options.final_poll_margin, self.pace());
         let mut pending = self.opened(grant, deferred_auth_id, access_token, schedule);
-        if interim.is_some() {
-            pending.0.unverified_interim = interim;
+        if let Some(interim) = interim {
+            pending.0.interim_fingerprint = Some(InterimFingerprint::new(interim.token.expose()));
+            pending.0.unverified_interim = Some(interim);
             pending.0.interim = InterimState::NotYetVerifiable;
         }
         tracing::debug!(issuer = self.issuer(), client_id = self.client_id(), "a deferred code was exchanged");
@@ -247,6 +248,7 @@ impl Client {
             checks: &session.checks,
             dpop_key: session.dpop_key.as_ref(),
             interim: &InterimState::Absent,
+            interim_fingerprint: None,
             code: match &grant.code {
                 Code::Authorization(code) => Some(code),
                 Code::Deferred(_) => None,
@@ -272,13 +274,20 @@ impl Client {
         let Some(UnverifiedInterim { token, member }) = &pending.0.unverified_interim else {
             return Ok(());
         };
-        let body = &pending.0;
-        let algorithms = self.id_token_algorithms().await?;
-        let opened = match self.decrypted_id_token(token) {
+        let decrypted = match self.decrypted_id_token(token) {
             // Another instance of the application may have the key.
             Err(violation) if violation.rule() == Rule::NoDecryptionKey => return Err(Error::new(violation)),
-            opened => opened.and_then(|token| Ok((id_token::header(token.expose())?, token))),
+            decrypted => decrypted,
         };
+        // Before anything can fail: the final ID Token is compared with this one whether or not it can be verified.
+        let fingerprint = &mut pending.0.interim_fingerprint;
+        let fingerprint = fingerprint.get_or_insert_with(|| InterimFingerprint::new(token.expose()));
+        if let Ok(decrypted) = &decrypted {
+            fingerprint.add_decrypted(decrypted.expose());
+        }
+        let opened = decrypted.and_then(|token| Ok((id_token::header(token.expose())?, token)));
+        let body = &pending.0;
+        let algorithms = self.id_token_algorithms().await?;
         let verified = match opened {
             Err(violation) => Err(violation),
             Ok(((algorithm, kid), token)) => {

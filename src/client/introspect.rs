@@ -11,6 +11,7 @@ use super::revoke::{TokenTypeHint, token_form};
 use crate::clock::from_unix_seconds;
 use crate::endpoint::{Answer, EndpointRequest};
 use crate::error::{ConfigurationProblem, Document, Error, Rule, Violation};
+use crate::id_token::{ClaimType, ClaimTypes, malformed_claims, numeric_date, warn_about_malformed};
 use crate::json::Object;
 use crate::secret::Secret;
 
@@ -22,7 +23,8 @@ const MEMBERS: [&str; 13] =
     ["active", "scope", "client_id", "username", "token_type", "exp", "iat", "nbf", "sub", "aud", "iss", "jti", "cnf"];
 
 /// What the OP says about a token (RFC 7662 §2.2). Ask [`is_active`](Self::is_active) first: of a token that is not,
-/// nothing else is known.
+/// nothing else is known. A member of another type than it must have is handed over as it is;
+/// [`malformed`](Self::malformed) names it.
 ///
 /// `Debug` shows the names of the members and no values.
 #[derive(Clone)]
@@ -30,6 +32,22 @@ pub struct Introspection {
     active: bool,
     members: Map<String, Value>,
 }
+
+/// RFC 7662 §2.2. No check needs any of them.
+const OF_INTROSPECTION: &ClaimTypes = &[
+    ("scope", ClaimType::Text),
+    ("client_id", ClaimType::Text),
+    ("username", ClaimType::Text),
+    ("token_type", ClaimType::Text),
+    ("exp", ClaimType::Time),
+    ("iat", ClaimType::Time),
+    ("nbf", ClaimType::Time),
+    ("sub", ClaimType::Text),
+    ("aud", ClaimType::Audience),
+    ("iss", ClaimType::Text),
+    ("jti", ClaimType::Text),
+    ("cnf", ClaimType::Object),
+];
 
 impl Client {
     /// Asks the OP about a token (RFC 7662), with the client's authentication.
@@ -103,28 +121,9 @@ impl Introspection {
             // the same is about a token that does not count.
             members.clear();
         }
-        for name in ["scope", "client_id", "username", "token_type", "sub", "iss", "jti"] {
-            if members.get(name).is_some_and(|value| !value.is_string()) {
-                return Err(violation(Rule::InvalidMember).at_member(name));
-            }
-        }
-        for name in ["exp", "iat", "nbf"] {
-            if members.get(name).is_some_and(|value| seconds(value).is_none()) {
-                return Err(violation(Rule::InvalidMember).at_member(name));
-            }
-        }
-        let audience_fits = match members.get("aud") {
-            None | Some(Value::String(_)) => true,
-            Some(Value::Array(audiences)) => audiences.iter().all(Value::is_string),
-            Some(_) => false,
-        };
-        if !audience_fits {
-            return Err(violation(Rule::InvalidMember).at_member("aud"));
-        }
-        if members.get("cnf").is_some_and(|value| !value.is_object()) {
-            return Err(violation(Rule::InvalidMember).at_member("cnf"));
-        }
-        Ok(Self { active, members })
+        let introspection = Self { active, members };
+        warn_about_malformed(Document::IntrospectionResponse, introspection.malformed());
+        Ok(introspection)
     }
 
     /// `active`: whether the token was issued by this OP, is within its time and has not been revoked.
@@ -197,6 +196,12 @@ impl Introspection {
         self.get("cnf")?.as_object()
     }
 
+    /// The names of the members whose value is not of the type that RFC 7662 §2.2 gives them, such as an `exp` that is a
+    /// text. Their methods give `None`, and [`get`](Self::get) shows them.
+    pub fn malformed(&self) -> impl Iterator<Item = &str> {
+        malformed_claims(&self.members, [OF_INTROSPECTION])
+    }
+
     /// Any member by its name.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.members.get(name)
@@ -222,15 +227,8 @@ impl Introspection {
     }
 
     fn time(&self, name: &str) -> Option<SystemTime> {
-        self.get(name).and_then(seconds).map(from_unix_seconds)
+        self.get(name).and_then(numeric_date).map(from_unix_seconds)
     }
-}
-
-/// A time in seconds since 1970 (RFC 7519 §2, NumericDate).
-fn seconds(value: &Value) -> Option<u64> {
-    let fractional = || value.as_f64().filter(|seconds| *seconds >= 0.0);
-    // Casting saturates.
-    value.as_u64().or_else(|| fractional().map(|seconds| seconds as u64))
 }
 
 impl fmt::Debug for Introspection {
@@ -290,17 +288,20 @@ mod tests {
     }
 
     #[test]
-    fn a_member_of_another_type_is_refused() {
+    fn a_member_of_another_type_is_handed_over_and_named() {
         for (name, value) in [
             ("scope", json!(["a"])),
             ("sub", json!(7)),
             ("exp", json!("100")),
-            ("exp", json!(-1)),
             ("aud", json!([1])),
             ("aud", json!({})),
             ("cnf", json!("t")),
         ] {
-            assert_eq!(parse(json!({ "active": true, name: value })).err(), Some((Rule::InvalidMember, Some(name))));
+            let answer = parse(json!({ "active": true, name: value, "jti": "j" })).unwrap();
+            assert_eq!((answer.get(name), answer.jti()), (Some(&value), Some("j")));
+            assert_eq!(answer.malformed().collect::<Vec<_>>(), [name], "{value}");
+            let read = (answer.scope(), answer.subject(), answer.expires_at(), answer.confirmation());
+            assert_eq!((read, answer.audience()), ((None, None, None, None), vec![]));
         }
     }
 

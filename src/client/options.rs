@@ -27,6 +27,8 @@ pub(crate) struct Options {
     pub(crate) userinfo_encryption: RegisteredEncryption,
     pub(crate) decryption_keys: Vec<DecryptionKey>,
     pub(crate) trusted_audiences: Vec<String>,
+    pub(crate) default_max_age: Option<Duration>,
+    pub(crate) require_auth_time: bool,
     pub(crate) notification_token: Option<Secret>,
     /// `None` where nothing was said.
     pub(crate) dpop: Option<DpopMode>,
@@ -75,6 +77,8 @@ impl Default for Options {
             userinfo_encryption: RegisteredEncryption::default(),
             decryption_keys: Vec::new(),
             trusted_audiences: Vec::new(),
+            default_max_age: None,
+            require_auth_time: false,
             notification_token: None,
             dpop: None,
             certificate_bound: false,

@@ -181,7 +181,7 @@ impl Client {
     /// Validates the success response that is in safe keeping, as of when it came.
     pub(crate) async fn conclude(&self, pending: &mut PendingAuthentication) -> Result<Poll, Error> {
         if pending.0.unverified_interim.is_some() {
-            // Only the comparison of the two subjects needs it; its failure is not the final token's.
+            // Only the comparison with the final token needs it; its failure is not the final token's.
             if let Err(error) = self.verify_interim(pending).await {
                 tracing::debug!(error = %error, "the interim ID Token cannot be verified yet");
             }
@@ -196,6 +196,7 @@ impl Client {
             checks: &body.checks,
             dpop_key: body.dpop_key.as_ref(),
             interim: &body.interim,
+            interim_fingerprint: body.interim_fingerprint.as_ref(),
             code: None,
         };
         let violation = match self.authenticate(received).await {

@@ -11,7 +11,7 @@ use super::authentication::{self, Authentication, TokenType};
 use super::revoke::TokenTypeHint;
 use crate::dpop::DpopKey;
 use crate::error::{Document, Error, Rule, Violation};
-use crate::id_token::{self, IdToken, InterimState};
+use crate::id_token::{self, IdToken, InterimFingerprint, InterimState};
 use crate::jose::{KeySet, SigningAlgorithm};
 use crate::json::Object;
 use crate::pending::Checks;
@@ -24,6 +24,7 @@ pub(super) struct ReceivedTokens<'a> {
     pub(super) checks: &'a Checks,
     pub(super) dpop_key: Option<&'a DpopKey>,
     pub(super) interim: &'a InterimState,
+    pub(super) interim_fingerprint: Option<&'a InterimFingerprint>,
     /// The authorization code that they came for, where they did not come for a `deferred_auth_id`.
     pub(super) code: Option<&'a Secret>,
 }
@@ -95,10 +96,15 @@ impl Client {
             let violation = Violation::new(Rule::NoIdToken).in_document(Document::TokenResponse);
             return Ok(Err(violation.at_member("id_token")));
         };
+        // Looked at as it came too, since an interim token may be encrypted for a key that this client does not have.
+        if received.interim_fingerprint.is_some_and(|interim| interim.is_of(token.expose())) {
+            return Ok(Err(Violation::new(Rule::InterimIdTokenAsFinal).in_document(Document::IdToken)));
+        }
         let verified = self.verify_by_keys(token, |token, keys, algorithms| {
             let mut expectations =
                 self.expectations(received.checks, algorithms, Some(&tokens.access_token), received.received_at);
             expectations.code = received.code;
+            expectations.interim_fingerprint = received.interim_fingerprint;
             if !self.0.options.subject_may_change {
                 expectations.interim_subject = received.interim.verified().map(|interim| interim.claims().subject());
             }

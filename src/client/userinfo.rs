@@ -14,7 +14,10 @@ use super::resource::Call;
 use crate::clock::unix_seconds;
 use crate::endpoint::stated_error;
 use crate::error::{ConfigurationProblem, Document, Error, Rule, Violation};
-use crate::id_token::{self, VerifiedClaimsSet};
+use crate::id_token::{
+    self, STANDARD, VerifiedClaimsSet, claim_accessors, in_languages, malformed_claims, standard_claims,
+    warn_about_malformed,
+};
 use crate::jose::{CompactJws, KeySet};
 use crate::json::{self, Object};
 
@@ -25,6 +28,10 @@ const USERINFO_LIMIT: usize = 1024 * 1024;
 const CHECKED: [&str; 4] = ["sub", "iss", "aud", "exp"];
 
 /// What the UserInfo endpoint says about a user, compared with whom the final ID Token is about.
+///
+/// The standard claims (OpenID Connect Core 1.0 §5.1) have methods. A claim of another type than the specification gives it
+/// is handed over as it is: its method gives `None`, [`claim`](Self::claim) shows it, and [`malformed`](Self::malformed)
+/// names it.
 ///
 /// It came over TLS from the OP; unless [a signature is demanded](super::ClientBuilder::userinfo_signed_response_alg), it
 /// may not be signed.
@@ -37,6 +44,18 @@ impl UserInfo {
     /// The user's identifier at the OP, equal to the final ID Token's `sub`.
     pub fn subject(&self) -> &str {
         self.claims.get("sub").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// The names of the standard claims whose value is not of the type that the specification gives them, such as an
+    /// `email_verified` of `"perhaps"`. `null` counts as absent.
+    pub fn malformed(&self) -> impl Iterator<Item = &str> {
+        malformed_claims(&self.claims, [STANDARD])
+    }
+
+    /// A claim of text, such as `name`, in every language that it came in, with the language tag; the one for all other
+    /// languages has none (OpenID Connect Core 1.0 §5.2).
+    pub fn in_languages<'a>(&'a self, claim: &'a str) -> impl Iterator<Item = (Option<&'a str>, &'a str)> {
+        in_languages(&self.claims, claim)
     }
 
     /// One claim.
@@ -64,6 +83,8 @@ impl UserInfo {
         serde_json::from_value(Value::Object(self.claims.clone())).map_err(|_| invalid(Rule::InvalidMember))
     }
 }
+
+standard_claims!(claim_accessors! UserInfo);
 
 impl Client {
     /// Asks the UserInfo endpoint about the user who was authenticated. The answer is refused unless it is about the
@@ -117,7 +138,9 @@ impl Client {
         if claims.get("sub").and_then(Value::as_str) != Some(authentication.claims().subject()) {
             return Err(invalid(Rule::UserInfoSubject));
         }
-        Ok(UserInfo { claims })
+        let userinfo = UserInfo { claims };
+        warn_about_malformed(Document::UserInfo, userinfo.malformed());
+        Ok(userinfo)
     }
 
     /// A response for which TLS alone vouches.

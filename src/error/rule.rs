@@ -111,16 +111,17 @@ rules! {
     IdTokenIssuer = "id_token_iss", "the ID Token's `iss` is not this OP", "OpenID Connect Core 1.0 §3.1.3.7, 2";
     IdTokenAudience = "id_token_aud", "the ID Token's `aud` lacks this client or names one that is not trusted", "OpenID Connect Core 1.0 §3.1.3.7, 3";
     IdTokenAuthorizedParty = "id_token_azp", "the ID Token's `azp` is not this client, or is missing beside several audiences", "OpenID Connect Core 1.0 §3.1.3.7, 4 and 5";
-    IdTokenExpired = "id_token_exp", "the ID Token had expired when it was received", "OpenID Connect Core 1.0 §3.1.3.7, 9";
-    IdTokenIssuedAt = "id_token_iat", "the ID Token's `iat` is missing or in the future", "OpenID Connect Core 1.0 §3.1.3.7, 10";
-    IdTokenNotBefore = "id_token_nbf", "the ID Token's `nbf` is in the future", "RFC 7519 §4.1.5";
+    IdTokenExpired = "id_token_exp", "the ID Token's `exp` is missing or not a number, or the token had expired when it was received", "OpenID Connect Core 1.0 §3.1.3.7, 9";
+    IdTokenIssuedAt = "id_token_iat", "the ID Token's `iat` is missing, not a number, or in the future", "OpenID Connect Core 1.0 §3.1.3.7, 10";
+    IdTokenNotBefore = "id_token_nbf", "the ID Token's `nbf` is not a number or in the future", "RFC 7519 §4.1.5";
     IdTokenNonce = "id_token_nonce", "the ID Token's `nonce` is missing or not the one that was sent", "OpenID Connect Core 1.0 §3.1.3.7, 11";
     IdTokenSubject = "id_token_sub", "the ID Token's `sub` is missing, empty or longer than 255 characters", "OpenID Connect Core 1.0 §2";
     IdTokenAccessTokenHash = "id_token_at_hash", "the ID Token's `at_hash` does not fit the access token", "OpenID Connect Core 1.0 §3.1.3.8";
     IdTokenCodeHash = "id_token_c_hash", "the ID Token's `c_hash` does not fit the code", "OpenID Connect Core 1.0 §3.3.2.11";
-    IdTokenAcr = "id_token_acr", "the ID Token's `acr` is none of those that were essential", "OpenID Connect Core 1.0 §3.1.3.7, 12 and §5.5.1.1";
-    IdTokenAuthTime = "id_token_auth_time", "the ID Token's `auth_time` is missing, too old for `max_age`, or in the future", "OpenID Connect Core 1.0 §3.1.3.7, 13";
+    IdTokenAcr = "id_token_acr", "the ID Token's `acr` was essential and is missing, or is none of those that were asked for", "OpenID Connect Core 1.0 §3.1.3.7, 12 and §5.5.1.1";
+    IdTokenAuthTime = "id_token_auth_time", "the ID Token's `auth_time` is missing, not a number, too old for `max_age`, or in the future", "OpenID Connect Core 1.0 §3.1.3.7, 13";
     IdTokenClaims = "id_token_claims", "a claim of the ID Token has a value that it cannot have", "OpenID Connect Core 1.0 §5.1";
+    InterimIdTokenAsFinal = "interim_id_token_as_final", "the final ID Token is the interim one again, or has its `jti`", "DTR §Interim ID Tokens; RFC 7519 §4.1.7";
     SubjectChanged = "subject_changed", "the final ID Token is about another `iss` or `sub` than the interim one", "DTR §Interim ID Tokens";
 
     // UserInfo and protected resources

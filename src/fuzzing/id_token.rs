@@ -9,9 +9,10 @@ use serde_json::{Map, Value};
 
 use super::world::{ACCESS_TOKEN, CLIENT_ID, CLIENT_SECRET, CODE, FIXED, ISSUER, NONCE, NOW, PLANT, check_time, keys};
 use crate::clock::from_unix_seconds;
-use crate::error::Violation;
+use crate::error::{Rule, Violation};
 use crate::id_token::{
-    Claims, Expectations, IdToken, InterimMember, header, verify_final, verify_interim, verify_refreshed,
+    Claims, Expectations, IdToken, InterimFingerprint, InterimMember, header, verify_final, verify_interim,
+    verify_refreshed,
 };
 use crate::jose::{KeySet, SigningAlgorithm, hmac_sha256};
 use crate::secret::Secret;
@@ -57,11 +58,13 @@ fn expecting<T>(is_strict: bool, then: impl FnOnce(&Expectations<'_>) -> T) -> T
         nonce: Some(NONCE),
         max_age: is_strict.then(|| (Duration::from_secs(3_600), from_unix_seconds(NOW))),
         require_auth_time: is_strict,
+        require_acr: is_strict,
         essential_acr: &acr,
         access_token: Some(&access_token),
         code: Some(&code),
         leeway: Duration::from_secs(LEEWAY),
         received_at: from_unix_seconds(NOW),
+        interim_fingerprint: None,
         interim_subject: is_strict.then_some("user-1"),
     })
 }
@@ -85,6 +88,11 @@ fn verified(token: &str, is_strict: bool) -> Result<IdToken, Violation> {
             assert_eq!(interim.unwrap().claims().as_json(), verified.claims().as_json());
             let refreshed = expecting(is_strict, |e| verify_refreshed(token, verified, key_set(), e));
             assert!(refreshed.is_ok(), "a token contradicts itself");
+            let interim = InterimFingerprint::new(token);
+            let again = expecting(is_strict, |e| {
+                verify_final(token, key_set(), &Expectations { interim_fingerprint: Some(&interim), ..*e })
+            });
+            assert_eq!(again.unwrap_err().rule(), Rule::InterimIdTokenAsFinal);
             read(verified);
         }
         Err(violation) => assert!(!format!("{violation} {violation:?}").contains(PLANT)),
@@ -103,7 +111,14 @@ fn read(token: &IdToken) {
     claims.auth_time().into_iter().chain(claims.updated_at()).for_each(check_time);
     let _ = (claims.amr(), claims.email_verified(), claims.phone_number_verified(), claims.azp(), claims.name());
     let _ = claims.address().map(|address| (address.formatted().is_some(), format!("{address:?}")));
-    let _ = (claims.deserialize::<Map<String, Value>>().unwrap(), format!("{token:?}"));
+    for name in claims.malformed() {
+        assert!(!claims.as_json()[name].is_null());
+    }
+    let _ = (
+        claims.in_languages("name").count(),
+        claims.deserialize::<Map<String, Value>>().unwrap(),
+        format!("{token:?}"),
+    );
 }
 
 /// The token is authentic, so it counts exactly if its header and its claims are what they must be.
@@ -120,6 +135,7 @@ fn authentic(token: &str, header: &[u8], claims: &[u8], is_strict: bool) {
     assert!((1..=255).contains(&token.claims().subject().chars().count()));
     assert!(token.claims().expires_at() > from_unix_seconds(NOW - LEEWAY));
     assert!(token.claims().issued_at() <= from_unix_seconds(NOW + LEEWAY));
+    assert!(claims["exp"].is_number() && claims["iat"].is_number());
     // Numbers are compared once more as they stand, apart from the library that reads them.
     for (name, is_good) in [
         ("exp", (|time| time > (NOW - LEEWAY - 1) as f64) as fn(f64) -> bool),

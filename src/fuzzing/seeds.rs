@@ -237,7 +237,14 @@ fn signed(seeds: &mut Seeds) {
     add("texts", "1", |claims| {
         claims["updated_at"] = json!("2027-01-14T08:00:00Z");
         claims["email_verified"] = json!("true");
-        claims["exp"] = json!("2027-01-15T09:00:00+00:00");
+    });
+    add("text-times", "1", |claims| claims["exp"] = json!("2027-01-15T09:00:00+00:00"));
+    add("odd-types", "1", |claims| {
+        claims["amr"] = json!("pwd");
+        claims["address"] = json!([]);
+        claims["given_name#ja"] = json!({ "jti": 1 });
+        claims["updated_at"] = json!("");
+        claims["jti"] = json!(7);
     });
     add("floats", "1", |claims| {
         claims["exp"] = json!(1e300);
@@ -380,6 +387,8 @@ fn kept(seeds: &mut Seeds) {
         "members": claims(), "member": "IdToken",
         "times": { "issued_at": NOW, "expires_at": NOW, "auth_time": null, "updated_at": 7 },
     } });
+    rich["itf"] = json!({ "t": ["RIzsLESY7kXJPNj5_uOeEA"], "j": "WizquLxBGN5FWNFPaRbDtA" });
+    rich["chk"]["ra"] = json!(true);
     rich["prg"] = json!("step 2 of 3");
     rich["cnl"] = json!(true);
     rich["ans"] = json!({ "a": { "b": "e30", "t": NOW, "n": 3 } });

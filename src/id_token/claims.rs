@@ -6,6 +6,9 @@ use std::time::SystemTime;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::standard_claims::{
+    ClaimType, ClaimTypes, STANDARD, claim_accessors, in_languages, malformed_claims, standard_claims,
+};
 use super::verified_claims::VerifiedClaimsSet;
 use crate::clock::from_unix_seconds;
 use crate::error::{Document, Error, Rule, Violation};
@@ -14,7 +17,22 @@ use crate::error::{Document, Error, Rule, Violation};
 ///
 /// The standard claims (OpenID Connect Core 1.0 §2 and §5.1) have methods; all of them, and every other one, are in
 /// [`get`](Self::get), [`as_json`](Self::as_json) and [`deserialize`](Self::deserialize). A claim in another language
-/// has its tag in its name, such as `name#ja` (§5.2). `nonce` served its purpose and is left out.
+/// has its tag in its name, such as `name#ja` (§5.2); see [`in_languages`](Self::in_languages). `nonce` served its purpose
+/// and is left out.
+///
+/// A token is refused for a claim that a check needs, and for no other. OPs write the others in many ways: a claim of
+/// another type than the specification gives it is handed over as it is. Its method gives `None`, [`get`](Self::get) shows
+/// it, and [`malformed`](Self::malformed) names it.
+///
+/// ```
+/// # fn example(claims: &openid_deferred::Claims) {
+/// match claims.email_verified() {
+///     Some(true) => println!("a verified address: {:?}", claims.email()),
+///     None if claims.malformed().any(|name| name == "email_verified") => println!("ask the OP what it means by this"),
+///     _ => println!("the address is not verified"),
+/// }
+/// # }
+/// ```
 ///
 /// Claims are personal data: `Debug` shows their names and no values.
 #[derive(Clone)]
@@ -23,14 +41,24 @@ pub struct Claims {
     times: Times,
 }
 
-/// The standard claims that are points in time, in seconds since 1970, whichever way the OP wrote them.
+/// The claims that are points in time and that checks need, in seconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Times {
     pub(super) issued_at: u64,
     pub(super) expires_at: u64,
     pub(super) auth_time: Option<u64>,
-    pub(super) updated_at: Option<u64>,
 }
+
+/// The claims of ID Tokens that may have any type where no check needs them.
+const OF_ID_TOKENS: &ClaimTypes = &[
+    ("auth_time", ClaimType::Time),
+    ("acr", ClaimType::Text),
+    ("amr", ClaimType::Texts),
+    ("at_hash", ClaimType::Text),
+    ("c_hash", ClaimType::Text),
+    ("jti", ClaimType::Text),
+    ("sid", ClaimType::Text),
+];
 
 impl Claims {
     /// Takes what was verified: `iss` and `sub` are strings, `aud` is one or several.
@@ -89,106 +117,23 @@ impl Claims {
         self.text("azp")
     }
 
-    /// `name`: the full name.
-    pub fn name(&self) -> Option<&str> {
-        self.text("name")
-    }
-
-    /// `given_name`: given or first names.
-    pub fn given_name(&self) -> Option<&str> {
-        self.text("given_name")
-    }
-
-    /// `family_name`: surnames.
-    pub fn family_name(&self) -> Option<&str> {
-        self.text("family_name")
-    }
-
-    /// `middle_name`: middle names.
-    pub fn middle_name(&self) -> Option<&str> {
-        self.text("middle_name")
-    }
-
-    /// `nickname`: the casual name.
-    pub fn nickname(&self) -> Option<&str> {
-        self.text("nickname")
-    }
-
-    /// `preferred_username`: how the user wants to be called. It is not unique and may change.
-    pub fn preferred_username(&self) -> Option<&str> {
-        self.text("preferred_username")
-    }
-
-    /// `profile`: the URL of the profile page.
-    pub fn profile(&self) -> Option<&str> {
-        self.text("profile")
-    }
-
-    /// `picture`: the URL of a picture.
-    pub fn picture(&self) -> Option<&str> {
-        self.text("picture")
-    }
-
-    /// `website`: the URL of a web page or blog.
-    pub fn website(&self) -> Option<&str> {
-        self.text("website")
-    }
-
-    /// `email`: the e-mail address. It is not unique and may change.
-    pub fn email(&self) -> Option<&str> {
-        self.text("email")
-    }
-
-    /// `email_verified`: whether the OP made sure that the address is the user's.
-    pub fn email_verified(&self) -> Option<bool> {
-        self.flag("email_verified")
-    }
-
-    /// `gender`: the gender, `female`, `male` or something else.
-    pub fn gender(&self) -> Option<&str> {
-        self.text("gender")
-    }
-
-    /// `birthdate`: as `YYYY-MM-DD`, with the year `0000` where it is left out, or `YYYY` alone.
-    pub fn birthdate(&self) -> Option<&str> {
-        self.text("birthdate")
-    }
-
-    /// `zoneinfo`: the time zone, such as `Europe/Paris`.
-    pub fn zoneinfo(&self) -> Option<&str> {
-        self.text("zoneinfo")
-    }
-
-    /// `locale`: the language, such as `en-US`.
-    pub fn locale(&self) -> Option<&str> {
-        self.text("locale")
-    }
-
-    /// `phone_number`: the telephone number.
-    pub fn phone_number(&self) -> Option<&str> {
-        self.text("phone_number")
-    }
-
-    /// `phone_number_verified`: whether the OP made sure that the number is the user's.
-    pub fn phone_number_verified(&self) -> Option<bool> {
-        self.flag("phone_number_verified")
-    }
-
-    /// `address`: the postal address.
-    pub fn address(&self) -> Option<Address<'_>> {
-        self.get("address").and_then(Value::as_object).map(Address)
-    }
-
-    /// `updated_at`: when these data last changed.
-    pub fn updated_at(&self) -> Option<SystemTime> {
-        self.times.updated_at.map(from_unix_seconds)
-    }
-
     /// `verified_claims`: what the OP has verified, how, and by which rules (OpenID Connect for Identity Assurance 1.0). In
     /// an interim ID Token they are the claims that are verified already; nothing that the other methods return is, in any
     /// token, unless the OP documents it.
     pub fn verified_claims(&self) -> VerifiedClaimsSet<'_> {
         VerifiedClaimsSet::of(self.get("verified_claims"))
+    }
+
+    /// The names of the claims whose value is not of the type that the specification gives them, such as an
+    /// `email_verified` of `"perhaps"`. `null` counts as absent.
+    pub fn malformed(&self) -> impl Iterator<Item = &str> {
+        malformed_claims(&self.members, [STANDARD, OF_ID_TOKENS])
+    }
+
+    /// A claim of text, such as `name`, in every language that it came in, with the language tag; the one for all other
+    /// languages has none (OpenID Connect Core 1.0 §5.2).
+    pub fn in_languages<'a>(&'a self, claim: &'a str) -> impl Iterator<Item = (Option<&'a str>, &'a str)> {
+        in_languages(&self.members, claim)
     }
 
     /// Any claim by its name.
@@ -219,67 +164,13 @@ impl Claims {
     fn text(&self, name: &str) -> Option<&str> {
         self.get(name)?.as_str()
     }
-
-    /// Some OPs write truth values as strings.
-    fn flag(&self, name: &str) -> Option<bool> {
-        match self.get(name)? {
-            Value::Bool(flag) => Some(*flag),
-            Value::String(text) => text.parse().ok(),
-            _ => None,
-        }
-    }
 }
+
+standard_claims!(claim_accessors! Claims);
 
 impl fmt::Debug for Claims {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Claims ")?;
         formatter.debug_set().entries(self.members.keys()).finish()
-    }
-}
-
-/// A postal address (OpenID Connect Core 1.0 §5.1.1). `Debug` shows the names of its parts only.
-#[derive(Clone, Copy)]
-pub struct Address<'a>(pub(super) &'a Map<String, Value>);
-
-impl<'a> Address<'a> {
-    /// The whole address as it stands on an envelope, in several lines.
-    pub fn formatted(&self) -> Option<&'a str> {
-        self.text("formatted")
-    }
-
-    /// Street and house number, in one or several lines.
-    pub fn street_address(&self) -> Option<&'a str> {
-        self.text("street_address")
-    }
-
-    /// The city or place.
-    pub fn locality(&self) -> Option<&'a str> {
-        self.text("locality")
-    }
-
-    /// The state, province or region.
-    pub fn region(&self) -> Option<&'a str> {
-        self.text("region")
-    }
-
-    /// The postal code.
-    pub fn postal_code(&self) -> Option<&'a str> {
-        self.text("postal_code")
-    }
-
-    /// The country.
-    pub fn country(&self) -> Option<&'a str> {
-        self.text("country")
-    }
-
-    fn text(&self, name: &str) -> Option<&'a str> {
-        self.0.get(name)?.as_str()
-    }
-}
-
-impl fmt::Debug for Address<'_> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Address ")?;
-        formatter.debug_set().entries(self.0.keys()).finish()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::interim_fingerprint::InterimFingerprint;
 use crate::clock::unix_seconds;
 use crate::jose::SigningAlgorithm;
 use crate::secret::Secret;
@@ -21,9 +22,11 @@ pub(crate) struct Expectations<'a> {
     pub(crate) nonce: Option<&'a str>,
     /// `max_age` of the request, and when the request was sent.
     pub(crate) max_age: Option<(Duration, SystemTime)>,
-    /// Whether `auth_time` was asked for as an essential claim.
+    /// Whether `auth_time` has to be there: it was asked for as an essential claim, or registered as required.
     pub(crate) require_auth_time: bool,
-    /// The values of `acr` that were asked for as essential; empty where none was.
+    /// Whether `acr` was asked for as an essential claim.
+    pub(crate) require_acr: bool,
+    /// The values of `acr` that were asked for as essential; empty where any one will do.
     pub(crate) essential_acr: &'a [String],
     /// The access token that came in the same response.
     pub(crate) access_token: Option<&'a Secret>,
@@ -33,6 +36,8 @@ pub(crate) struct Expectations<'a> {
     pub(crate) leeway: Duration,
     /// When the response came in.
     pub(crate) received_at: SystemTime,
+    /// By what the interim ID Token is recognised, where there was one.
+    pub(crate) interim_fingerprint: Option<&'a InterimFingerprint>,
     /// The `sub` of the interim ID Token, where it must be the same.
     pub(crate) interim_subject: Option<&'a str>,
 }

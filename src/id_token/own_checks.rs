@@ -4,58 +4,15 @@ use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::claims::Claims;
 use super::expectations::Expectations;
-use super::verification::at;
+use super::violation::{at, violation};
 use crate::clock::unix_seconds;
 use crate::error::{Rule, Violation};
 use crate::jose::{self, SigningAlgorithm};
 use crate::secret::{Secret, constant_time_eq};
-
-/// OpenID Connect Core 1.0 §2: `sub` "MUST NOT exceed 255 ASCII characters in length". Other characters occur, so
-/// characters are counted and not bytes.
-const SUBJECT_LIMIT: usize = 255;
-
-/// Whether the claims that every ID Token has are there, so that a missing one is reported as what it is.
-pub(super) fn of_shape(members: &Map<String, Value>, e: &Expectations<'_>) -> Result<(), Violation> {
-    // §3.1.3.7, 2: "The Issuer Identifier for the OpenID Provider [...] MUST exactly match the value of the iss
-    // (issuer) Claim."
-    if members.get("iss").and_then(Value::as_str) != Some(e.issuer) {
-        return Err(at(Rule::IdTokenIssuer, "iss"));
-    }
-    let subject = members.get("sub").and_then(Value::as_str).unwrap_or_default();
-    if subject.is_empty() || subject.chars().count() > SUBJECT_LIMIT {
-        return Err(at(Rule::IdTokenSubject, "sub"));
-    }
-    let audience_is_text = match members.get("aud") {
-        Some(Value::String(_)) => true,
-        Some(Value::Array(audiences)) => audiences.iter().all(Value::is_string),
-        _ => false,
-    };
-    if !audience_is_text {
-        return Err(at(Rule::IdTokenAudience, "aud"));
-    }
-    let is_time = |name| members.get(name).is_some_and(|time| time.is_number() || time.is_string());
-    if !is_time("exp") {
-        return Err(at(Rule::IdTokenExpired, "exp"));
-    }
-    if !is_time("iat") {
-        return Err(at(Rule::IdTokenIssuedAt, "iat"));
-    }
-    for (name, rule) in [
-        ("nonce", Rule::IdTokenNonce),
-        ("azp", Rule::IdTokenAuthorizedParty),
-        ("at_hash", Rule::IdTokenAccessTokenHash),
-        ("c_hash", Rule::IdTokenCodeHash),
-    ] {
-        if !matches!(members.get(name), None | Some(Value::Null | Value::String(_))) {
-            return Err(at(rule, name));
-        }
-    }
-    Ok(())
-}
 
 /// `azp`, `iat`, `nbf`, `at_hash` and `c_hash`.
 pub(super) fn of_both(claims: &Claims, algorithm: SigningAlgorithm, e: &Expectations<'_>) -> Result<(), Violation> {
@@ -76,12 +33,15 @@ pub(super) fn of_both(claims: &Claims, algorithm: SigningAlgorithm, e: &Expectat
     Ok(())
 }
 
-/// `acr`, `auth_time`, and the subject of the interim ID Token.
-pub(super) fn of_final(claims: &Claims, e: &Expectations<'_>) -> Result<(), Violation> {
-    if !e.essential_acr.is_empty() && !claims.acr().is_some_and(|acr| e.essential_acr.iter().any(|asked| asked == acr))
-    {
-        return Err(at(Rule::IdTokenAcr, "acr"));
+/// That it is not the interim ID Token; `acr`, `auth_time`, and the subject of the interim ID Token.
+pub(super) fn of_final(token: &str, claims: &Claims, e: &Expectations<'_>) -> Result<(), Violation> {
+    if e.interim_fingerprint.is_some_and(|interim| interim.is_of(token)) {
+        return Err(violation(Rule::InterimIdTokenAsFinal));
     }
+    if e.interim_fingerprint.is_some_and(|interim| interim.has_jti(claims.get("jti"))) {
+        return Err(at(Rule::InterimIdTokenAsFinal, "jti"));
+    }
+    authentication_context(claims, e)?;
     authentication_time(claims, e)?;
     if e.interim_subject.is_some_and(|interim| interim != claims.subject()) {
         return Err(at(Rule::SubjectChanged, "sub"));
@@ -142,6 +102,18 @@ fn not_before(claims: &Claims, e: &Expectations<'_>) -> Result<(), Violation> {
         Some(time) => time.as_f64().is_some_and(|time| time <= e.latest() as f64),
     };
     if fits { Ok(()) } else { Err(at(Rule::IdTokenNotBefore, "nbf")) }
+}
+
+/// §5.5.1.1: "If the Claim is requested as an Essential Claim [...] and the requirement cannot be met, then the
+/// Authorization Server MUST treat that outcome as a failed authentication attempt." Without values in the request it has
+/// to be there.
+fn authentication_context(claims: &Claims, e: &Expectations<'_>) -> Result<(), Violation> {
+    let is_wanted = |acr: &str| e.essential_acr.is_empty() || e.essential_acr.iter().any(|asked| asked == acr);
+    let is_essential = e.require_acr || !e.essential_acr.is_empty();
+    if is_essential && !claims.acr().is_some_and(|acr| !acr.is_empty() && is_wanted(acr)) {
+        return Err(at(Rule::IdTokenAcr, "acr"));
+    }
+    Ok(())
 }
 
 /// `max_age` counts from the request: the user was away while the OP was checking, for days perhaps, so the time of

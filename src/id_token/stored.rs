@@ -15,7 +15,7 @@ use crate::secret::Secret;
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 pub(crate) struct StoredIdToken {
     token: String,
-    /// Beside the token because an OP may write times as text, which is read only once.
+    /// As they were read when the token was verified.
     #[zeroize(skip)]
     times: Times,
 }

@@ -1,6 +1,7 @@
 mod claims;
 mod header;
 mod hostile;
+mod interim;
 mod output;
 mod signature;
 
@@ -37,9 +38,11 @@ struct Case {
     nonce: Option<&'static str>,
     max_age: Option<Duration>,
     require_auth_time: bool,
+    require_acr: bool,
     essential_acr: Vec<String>,
     access_token: Option<Secret>,
     code: Option<Secret>,
+    interim_fingerprint: Option<InterimFingerprint>,
     interim_subject: Option<&'static str>,
     received_at: u64,
 }
@@ -60,9 +63,11 @@ impl Case {
             nonce: Some(NONCE),
             max_age: None,
             require_auth_time: false,
+            require_acr: false,
             essential_acr: Vec::new(),
             access_token: Some(Secret::new(ACCESS_TOKEN)),
             code: None,
+            interim_fingerprint: None,
             interim_subject: None,
             received_at: RECEIVED,
         }
@@ -108,11 +113,13 @@ impl Case {
             nonce: self.nonce,
             max_age: self.max_age.map(|max_age| (max_age, from_unix_seconds(SENT))),
             require_auth_time: self.require_auth_time,
+            require_acr: self.require_acr,
             essential_acr: &self.essential_acr,
             access_token: self.access_token.as_ref(),
             code: self.code.as_ref(),
             leeway: Duration::from_secs(LEEWAY),
             received_at: from_unix_seconds(self.received_at),
+            interim_fingerprint: self.interim_fingerprint.as_ref(),
             interim_subject: self.interim_subject,
         })
     }

@@ -2,18 +2,21 @@
 
 use openidconnect::core::CoreGenderClaim;
 use openidconnect::{
-    ClaimsVerificationError, ClientId, ClientSecret, EmptyAdditionalClaims, IdToken as OpenIdToken, IdTokenClaims,
-    IdTokenVerifier, IssuerUrl, JsonWebKeySet, Nonce, SignatureVerificationError,
+    ClaimsVerificationError, ClientId, EmptyAdditionalClaims, IdToken as OpenIdToken, IdTokenVerifier, IssuerUrl,
+    JsonWebKeySet, Nonce, SignatureVerificationError,
 };
 use serde_json::{Map, Value};
 
 use super::claims::{Claims, Times};
 use super::expectations::Expectations;
+use super::protocol_claims::ProtocolClaims;
+use super::standard_claims::warn_about_malformed;
+use super::violation::{at, violation};
 use super::{IdToken, InterimIdToken, InterimMember, own_checks};
 use crate::clock::from_unix_seconds;
 use crate::error::{Document, Rule, Violation};
 use crate::jose::{
-    CompactJws, Header, KeySet, NoEncryption, OpenIdAlgorithm, SigningAlgorithm, Unreadable, VerificationKey,
+    CompactJws, Header, KeyOfToken, KeySet, NoEncryption, OpenIdAlgorithm, SigningAlgorithm, Unreadable,
 };
 use crate::json::Object;
 use crate::secret::Secret;
@@ -21,7 +24,7 @@ use crate::secret::Secret;
 /// Verifies the ID Token of a final response.
 pub(crate) fn verify_final(token: &str, keys: &KeySet, e: &Expectations<'_>) -> Result<IdToken, Violation> {
     let (claims, algorithm) = verify(token, keys, e)?;
-    own_checks::of_final(&claims, e)?;
+    own_checks::of_final(token, &claims, e)?;
     Ok(IdToken { claims, token: Secret::new(token), algorithm })
 }
 
@@ -71,12 +74,12 @@ fn verify(token: &str, keys: &KeySet, e: &Expectations<'_>) -> Result<(Claims, S
         return Err(violation(Rule::IdTokenAlgorithm));
     }
     let members = members(jws.payload())?;
-    own_checks::of_shape(&members, e)?;
-    // Strict about the type of every standard claim.
-    let token = token.parse().map_err(|_| violation(Rule::IdTokenClaims))?;
-    let times = authenticate(&token, jws.header().kid.as_deref(), algorithm, keys, e)?;
+    let deciding = ProtocolClaims::of(&members, e)?;
+    authenticate(&jws, &deciding, algorithm, keys, e)?;
+    let times = Times { issued_at: deciding.iat, expires_at: deciding.exp, auth_time: deciding.auth_time };
     let claims = Claims::new(members, times);
     own_checks::of_both(&claims, algorithm, e)?;
+    warn_about_malformed(Document::IdToken, claims.malformed());
     Ok((claims, algorithm))
 }
 
@@ -108,34 +111,26 @@ fn members(payload: &[u8]) -> Result<Map<String, Value>, Violation> {
     object.needing(&CHECKED).map_err(|name| at(Rule::RepeatedMember, name))
 }
 
+/// An ID Token as `openidconnect` reads it.
+type Token = OpenIdToken<EmptyAdditionalClaims, CoreGenderClaim, NoEncryption, OpenIdAlgorithm>;
+
 /// The part that `openidconnect` checks: `typ`, `cty`, `iss`, `aud`, the algorithm, the signature, `exp` and `nonce`.
 fn authenticate(
-    token: &OpenIdToken<EmptyAdditionalClaims, CoreGenderClaim, NoEncryption, OpenIdAlgorithm>,
-    kid: Option<&str>,
+    jws: &CompactJws<'_>,
+    claims: &ProtocolClaims<'_>,
     algorithm: SigningAlgorithm,
     keys: &KeySet,
     e: &Expectations<'_>,
-) -> Result<Times, Violation> {
+) -> Result<(), Violation> {
     let issuer = IssuerUrl::new(e.issuer.to_owned()).map_err(|_| at(Rule::IdTokenIssuer, "iss"))?;
-    let client_id = ClientId::new(e.client_id.to_owned());
-    if algorithm.is_symmetric() {
-        // RFC 7518 §3.2: "A key of the same size as the hash output [...] or larger MUST be used with this algorithm."
-        let secret = e
-            .hmac_secret
-            .filter(|secret| secret.expose().len() >= algorithm.hash().length())
-            .ok_or_else(|| violation(Rule::IdTokenAlgorithm))?;
-        let secret = ClientSecret::new(secret.expose().to_owned());
-        let no_keys = JsonWebKeySet::new(Vec::new());
-        let verifier = IdTokenVerifier::new_confidential_client(client_id, secret, issuer, no_keys);
-        return with_verifier(token, verifier, algorithm, e).map_err(|error| rule_of(&error));
-    }
+    let token = claims.reduced_token(jws.header(), jws.signature())?;
+    let token: Token = token.parse().map_err(|_| violation(Rule::IdTokenHeader))?;
+    let by_secret = if algorithm.is_symmetric() { Some(secret_key(algorithm, e)?) } else { None };
     let mut failure = violation(Rule::IdTokenNoKey);
     // Several keys fit where tokens have no `kid` or two keys share one. `openidconnect` would call that ambiguous.
-    for key in keys.candidates(algorithm, kid) {
-        let keys = JsonWebKeySet::new(vec![key.with_kid(kid)]);
-        let verifier = IdTokenVerifier::new_public_client(client_id.clone(), issuer.clone(), keys);
-        match with_verifier(token, verifier, algorithm, e) {
-            Ok(times) => return Ok(times),
+    for key in by_secret.as_ref().unwrap_or(keys).candidates(algorithm, jws.header().kid.as_deref()) {
+        match with_key(&token, KeyOfToken::new(key, jws), issuer.clone(), algorithm, e) {
+            Ok(()) => return Ok(()),
             Err(error) => failure = rule_of(&error),
         }
         if failure.rule() != Rule::IdTokenSignature {
@@ -145,15 +140,24 @@ fn authenticate(
     Err(failure)
 }
 
-fn with_verifier(
-    token: &OpenIdToken<EmptyAdditionalClaims, CoreGenderClaim, NoEncryption, OpenIdAlgorithm>,
-    verifier: IdTokenVerifier<'_, VerificationKey>,
+/// The client secret as the key of an HMAC. RFC 7518 §3.2: "A key of the same size as the hash output [...] or larger MUST
+/// be used with this algorithm."
+fn secret_key(algorithm: SigningAlgorithm, e: &Expectations<'_>) -> Result<KeySet, Violation> {
+    let secret = e.hmac_secret.filter(|secret| secret.expose().len() >= algorithm.hash().length());
+    secret.map(KeySet::of_secret).ok_or_else(|| violation(Rule::IdTokenAlgorithm))
+}
+
+fn with_key(
+    token: &Token,
+    key: KeyOfToken,
+    issuer: IssuerUrl,
     algorithm: SigningAlgorithm,
     e: &Expectations<'_>,
-) -> Result<Times, ClaimsVerificationError> {
+) -> Result<(), ClaimsVerificationError> {
+    let keys = JsonWebKeySet::new(vec![key]);
     // Captured by value: the verifier wants its own lifetime for what it borrows.
     let (trusted, earliest) = (e.trusted_audiences.to_vec(), from_unix_seconds(e.earliest()));
-    let verifier = verifier
+    let verifier = IdTokenVerifier::new_public_client(ClientId::new(e.client_id.to_owned()), issuer, keys)
         .set_allowed_algs([OpenIdAlgorithm(algorithm)])
         .set_other_audience_verifier_fn(move |audience| trusted.contains(audience))
         .set_time_fn(move || earliest.into());
@@ -161,7 +165,7 @@ fn with_verifier(
         Some(nonce) => token.claims(&verifier, &Nonce::new(nonce.to_owned())),
         None => token.claims(&verifier, |_: Option<&Nonce>| Ok(())),
     };
-    claims.map(times)
+    claims.map(|_| ())
 }
 
 fn rule_of(error: &ClaimsVerificationError) -> Violation {
@@ -185,23 +189,4 @@ fn rule_of(error: &ClaimsVerificationError) -> Violation {
         E::SignatureVerification(_) => violation(Rule::IdTokenSignature),
         _ => violation(Rule::IdTokenClaims),
     }
-}
-
-fn times(claims: &IdTokenClaims<EmptyAdditionalClaims, CoreGenderClaim>) -> Times {
-    // Before 1970 is as good as 1970: too early for every check.
-    let seconds = |seconds: i64| u64::try_from(seconds).unwrap_or(0);
-    Times {
-        issued_at: seconds(claims.issue_time().timestamp()),
-        expires_at: seconds(claims.expiration().timestamp()),
-        auth_time: claims.auth_time().map(|time| seconds(time.timestamp())),
-        updated_at: claims.updated_at().map(|time| seconds(time.timestamp())),
-    }
-}
-
-pub(super) fn violation(rule: Rule) -> Violation {
-    Violation::new(rule).in_document(Document::IdToken)
-}
-
-pub(super) fn at(rule: Rule, claim: &'static str) -> Violation {
-    violation(rule).at_member(claim)
 }

@@ -7,13 +7,13 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::claims::Address;
+use super::address::Address;
+use super::standard_claims::{ClaimType, ClaimTypes, STANDARD, malformed_claims};
 use crate::error::{Document, Error, Rule, Violation};
 
 mod evidence;
 #[cfg(test)]
 mod tests;
-mod time;
 mod verification;
 
 pub use evidence::{
@@ -166,6 +166,19 @@ pub struct VerifiedClaims<'a> {
     claims: &'a Map<String, Value>,
 }
 
+/// OpenID Connect for Identity Assurance Claims Registration 1.0 §Additional claims about end-users.
+const OF_IDENTITY_ASSURANCE: &ClaimTypes = &[
+    ("birth_family_name", ClaimType::Text),
+    ("birth_given_name", ClaimType::Text),
+    ("birth_middle_name", ClaimType::Text),
+    ("place_of_birth", ClaimType::Object),
+    ("nationalities", ClaimType::Texts),
+    ("salutation", ClaimType::Text),
+    ("title", ClaimType::Text),
+    ("msisdn", ClaimType::Text),
+    ("also_known_as", ClaimType::Text),
+];
+
 impl<'a> VerifiedClaims<'a> {
     fn of(element: &'a Value) -> Result<Self, VerifiedClaimsProblem> {
         let element = element.as_object().ok_or(VerifiedClaimsProblem::NotAnObject)?;
@@ -217,7 +230,7 @@ impl<'a> VerifiedClaims<'a> {
 
     /// `address`: the postal address.
     pub fn address(&self) -> Option<Address<'a>> {
-        self.get("address").and_then(Value::as_object).map(Address)
+        self.get("address").and_then(Address::of)
     }
 
     /// `email`: the e-mail address.
@@ -228,6 +241,12 @@ impl<'a> VerifiedClaims<'a> {
     /// `phone_number`: the telephone number.
     pub fn phone_number(&self) -> Option<&'a str> {
         self.text("phone_number")
+    }
+
+    /// The names of those of these claims whose value is not of the type that the specification gives them. `null` counts
+    /// as absent.
+    pub fn malformed(&self) -> impl Iterator<Item = &'a str> {
+        malformed_claims(self.claims, [STANDARD, OF_IDENTITY_ASSURANCE])
     }
 
     /// Any of these claims by its name.

@@ -1,14 +1,17 @@
 //! What `openidconnect` needs to verify with our keys.
 
+use std::fmt;
+use std::sync::Arc;
+
 use openidconnect::{
     JsonWebKey, JsonWebKeyAlgorithm, JsonWebKeyId, JsonWebKeyType, JsonWebKeyUse, JweContentEncryptionAlgorithm,
     JwsSigningAlgorithm, SignatureVerificationError,
 };
 use serde::de::{Deserialize, Deserializer, Error as _};
 use serde::ser::{Error as _, Serialize, Serializer};
-use serde_json::{Map, Value};
 
 use super::algorithm::SigningAlgorithm;
+use super::compact::CompactJws;
 use super::digest;
 use super::verification_key::{KeyKind, VerificationKey};
 
@@ -36,8 +39,9 @@ impl JwsSigningAlgorithm for OpenIdAlgorithm {
         Some(KeyKind::of(self.0))
     }
 
+    /// Never: the key of an HMAC is handed in like any other key.
     fn uses_shared_secret(&self) -> bool {
-        self.0.is_symmetric()
+        false
     }
 
     fn rsa_sha_256() -> Self {
@@ -73,16 +77,33 @@ impl JsonWebKeyUse for SignatureUse {
     }
 }
 
-impl JsonWebKey for VerificationKey {
+/// A key together with the one token that it is to verify.
+///
+/// `openidconnect` gets the claims that decide, and nothing else. The signature is over all of them, so it is verified
+/// over the token as it came, whatever bytes the verifier hands in.
+#[derive(Clone)]
+pub(crate) struct KeyOfToken {
+    key: VerificationKey,
+    signing_input: Arc<[u8]>,
+    signature: Arc<[u8]>,
+}
+
+impl KeyOfToken {
+    pub(crate) fn new(key: &VerificationKey, token: &CompactJws<'_>) -> Self {
+        Self { key: key.clone(), signing_input: token.signing_input().into(), signature: token.signature().into() }
+    }
+}
+
+impl JsonWebKey for KeyOfToken {
     type KeyUse = SignatureUse;
     type SigningAlgorithm = OpenIdAlgorithm;
 
     fn key_id(&self) -> Option<&JsonWebKeyId> {
-        self.kid.as_ref()
+        self.key.kid.as_ref()
     }
 
     fn key_type(&self) -> &KeyKind {
-        self.kind()
+        self.key.kind()
     }
 
     fn key_use(&self) -> Option<&SignatureUse> {
@@ -94,17 +115,18 @@ impl JsonWebKey for VerificationKey {
         JsonWebKeyAlgorithm::Unspecified
     }
 
+    /// Not called: see [`OpenIdAlgorithm::uses_shared_secret`]. Nothing verifies with what it gives.
     fn new_symmetric(key: Vec<u8>) -> Self {
-        Self::from_secret(key)
+        Self { key: VerificationKey::from_secret(key), signing_input: Arc::default(), signature: Arc::default() }
     }
 
     fn verify_signature(
         &self,
         algorithm: &OpenIdAlgorithm,
-        message: &[u8],
-        signature: &[u8],
+        _reduced: &[u8],
+        _signature: &[u8],
     ) -> Result<(), SignatureVerificationError> {
-        if self.verify(algorithm.0, message, signature) {
+        if self.key.verify(algorithm.0, &self.signing_input, &self.signature) {
             Ok(())
         } else {
             Err(SignatureVerificationError::CryptoError("the signature does not verify".to_owned()))
@@ -116,16 +138,21 @@ impl JsonWebKey for VerificationKey {
     }
 }
 
-// `JsonWebKey` asks for both; nothing here calls them.
-impl Serialize for VerificationKey {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.to_jwk().ok_or_else(|| S::Error::custom("a secret is not serialized"))?.serialize(serializer)
+impl fmt::Debug for KeyOfToken {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.key.fmt(formatter)
     }
 }
 
-impl<'de> Deserialize<'de> for VerificationKey {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let jwk = Map::<String, Value>::deserialize(deserializer)?;
-        Self::from_jwk(&jwk).ok_or_else(|| D::Error::custom("not a key that verifies signatures"))
+// `JsonWebKey` asks for both; nothing here calls them.
+impl Serialize for KeyOfToken {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.key.to_jwk().ok_or_else(|| S::Error::custom("a secret is not serialized"))?.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyOfToken {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(D::Error::custom("a key without its token"))
     }
 }

@@ -303,7 +303,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::jose::{CompactJws, VerificationKey, test_keys};
+    use crate::jose::verification_key::VerificationKey;
+    use crate::jose::{CompactJws, test_keys};
 
     fn pem(key: PKey<Private>) -> String {
         String::from_utf8(key.private_key_to_pem_pkcs8().unwrap()).unwrap()

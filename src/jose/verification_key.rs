@@ -80,11 +80,6 @@ impl VerificationKey {
         Self { kid: None, material: Arc::new(Material::Secret(Zeroizing::new(secret))) }
     }
 
-    /// The same key under the `kid` of a token. Key sets of one key often leave it without a `kid`.
-    pub(crate) fn with_kid(&self, kid: Option<&str>) -> Self {
-        Self { kid: kid.map(|kid| JsonWebKeyId::new(kid.to_owned())), material: Arc::clone(&self.material) }
-    }
-
     pub(crate) fn kid(&self) -> Option<&str> {
         self.kid.as_ref().map(|kid| kid.as_str())
     }

@@ -17,6 +17,9 @@ pub(crate) struct Checks {
     pub(crate) max_age: Option<u64>,
     #[serde(rename = "a", default, skip_serializing_if = "is_false")]
     pub(crate) require_auth_time: bool,
+    /// Whether an `acr` has to be there, whichever it is.
+    #[serde(rename = "ra", default, skip_serializing_if = "is_false")]
+    pub(crate) require_acr: bool,
     #[serde(rename = "c", default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) essential_acr: Vec<String>,
 }
@@ -29,6 +32,7 @@ impl Checks {
             requested_at: at,
             max_age: None,
             require_auth_time: false,
+            require_acr: false,
             essential_acr: Vec::new(),
         }
     }

@@ -235,3 +235,24 @@ async fn a_second_response_for_a_session_whose_exchange_failed_or_whose_outcome_
     }
     assert_eq!(world.op.requests_to(Endpoint::Exchange).len(), 2);
 }
+
+#[tokio::test]
+async fn the_interim_token_that_comes_again_as_the_final_one_is_invalid_after_a_restart_too() {
+    for restarts in [false, true] {
+        let mut world = world_of(|op| op.decisions(DecisionPolicy::after_polls(2))).await;
+        world.waiting().await;
+        let response = world.op.requests_to(Endpoint::Exchange)[0].response_json();
+        let interim =
+            ["id_token", "interim_id_token"].iter().find_map(|name| response[name].as_str()).unwrap().to_owned();
+        let fault = Fault::edit_json(Endpoint::Poll, move |members| {
+            members.insert("id_token".into(), serde_json::json!(interim));
+        });
+        world.op.misbehave(fault.after_success());
+        if restarts {
+            world.restart().await;
+        }
+        let delivery = world.outcome().await;
+        let Outcome::Invalid(violation) = delivery.outcome() else { panic!("{delivery:?}") };
+        assert_eq!(violation.rule(), Rule::InterimIdTokenAsFinal);
+    }
+}

@@ -1,12 +1,17 @@
 //! DTR §Interim ID Tokens.
 
-use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, IdTokenForgery, InterimToken};
-use openid_deferred::{Clock as _, InterimState, Outcome, Rule, SignIn};
-use serde_json::json;
+use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, IdTokenForgery, InterimToken, TestClient};
+use openid_deferred::{
+    Clock as _, DecryptionKey, Document, InterimState, KeyManagementAlgorithm, Outcome, Rule, SignIn,
+};
+use serde_json::{Value, json};
 
 use crate::id_token::{claim, moved, without};
 use crate::keys::without_keys;
-use crate::support::{DAY, HOUR, broken_rule, world, world_with};
+use crate::support::{
+    CLIENT_ID, CLIENT_SECRET, DAY, HOUR, REDIRECT_URI, World, broken_rule, keyring, reopened, world, world_with,
+};
+
 #[tokio::test]
 async fn an_interim_token_that_is_no_text_is_rejected_and_the_process_lives() {
     let world = world().await;
@@ -135,4 +140,111 @@ async fn a_rejected_interim_token_is_not_compared_with() {
     });
     world.op.misbehave(Fault::id_token(Endpoint::Exchange, forgery));
     assert_eq!(broken_rule(&world.outcome().await), None);
+}
+
+// The interim token as the final one.
+
+/// The interim ID Token of the latest exchange, as it came.
+fn interim_token(world: &World) -> String {
+    let response = world.op.requests_to(Endpoint::Exchange).last().expect("there was an exchange").response_json();
+    ["id_token", "interim_id_token"].iter().find_map(|name| response[name].as_str()).expect("it has one").to_owned()
+}
+
+/// The OP's next final response carries this as the ID Token.
+fn final_token(world: &World, token: String) {
+    world.op.misbehave(
+        Fault::edit_json(Endpoint::Poll, move |members| {
+            members.insert("id_token".into(), json!(token));
+        })
+        .after_success(),
+    );
+}
+
+#[tokio::test]
+async fn the_interim_token_that_comes_again_as_the_final_one_is_refused_and_its_tokens_revoked() {
+    let world = world().await;
+    let mut pending = world.pending().await;
+    assert!(pending.interim().verified().is_some());
+    final_token(&world, interim_token(&world));
+    let Outcome::Invalid(violation) = world.wait(&mut pending).await else { panic!("it is accepted") };
+    assert_eq!((violation.rule(), violation.document()), (Rule::InterimIdTokenAsFinal, Some(Document::IdToken)));
+    assert_eq!(world.op.requests_to(Endpoint::Revocation).len(), 2);
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn the_interim_token_is_recognised_after_a_restart_whatever_had_become_of_it() {
+    let unverifiable = without_keys().await;
+    let rejected = world().await;
+    rejected.op.misbehave(Fault::id_token(Endpoint::Exchange, claim("aud", json!("another-app"))));
+    for world in [world().await, unverifiable, rejected] {
+        let pending = world.pending().await;
+        world.op.behave();
+        final_token(&world, interim_token(&world));
+        world.op.last_process().approve();
+        let mut pending = reopened(pending, &keyring());
+        assert_eq!(broken_rule(&world.wait(&mut pending).await), Some(Rule::InterimIdTokenAsFinal));
+    }
+}
+
+#[tokio::test]
+async fn a_final_token_with_the_jti_of_the_interim_one_is_refused() {
+    for (interim, last, accepted) in [
+        (json!("one"), json!("one"), false),
+        (json!(7), json!(7), false),
+        (json!("one"), json!("two"), true),
+        (json!("one"), Value::Null, true),
+        (Value::Null, json!("one"), true),
+        // Nothing that identifies a token.
+        (json!(""), json!(""), true),
+        (json!({}), json!({}), true),
+    ] {
+        let world = world().await;
+        world.op.misbehave(Fault::id_token(Endpoint::Exchange, claim("jti", interim.clone())));
+        world.op.misbehave(Fault::id_token(Endpoint::Poll, claim("jti", last.clone())));
+        let expected = (!accepted).then_some(Rule::InterimIdTokenAsFinal);
+        assert_eq!(broken_rule(&world.outcome().await), expected, "{interim} {last}");
+    }
+}
+
+#[tokio::test]
+async fn the_jti_of_an_interim_token_counts_although_the_token_was_rejected() {
+    let world = world().await;
+    let forgery = IdTokenForgery::claims(|claims| {
+        claims.insert("jti".into(), json!("one"));
+        claims.insert("aud".into(), json!("another-app"));
+    });
+    world.op.misbehave(Fault::id_token(Endpoint::Exchange, forgery));
+    world.op.misbehave(Fault::id_token(Endpoint::Poll, claim("jti", json!("one"))));
+    assert_eq!(broken_rule(&world.outcome().await), Some(Rule::InterimIdTokenAsFinal));
+}
+
+#[tokio::test]
+async fn an_encrypted_interim_token_is_recognised_as_it_came_and_by_what_is_inside() {
+    let key = DecryptionKey::generate(KeyManagementAlgorithm::EcdhEs).unwrap();
+    let registered = TestClient::secret_basic(CLIENT_ID, CLIENT_SECRET).redirect_uri(REDIRECT_URI);
+    let registered = registered.jwks(&json!({ "keys": [key.public_jwk()] }));
+    let encrypting = registered.clone().encrypted_id_token("ECDH-ES", "A256GCM");
+
+    // As it came, before this client could decrypt it.
+    let world = world_with(|op| op.client(encrypting.clone()), |client| client).await;
+    let mut pending = world.pending().await;
+    assert!(matches!(pending.interim(), InterimState::NotYetVerifiable), "{:?}", pending.interim());
+    final_token(&world, interim_token(&world));
+    assert_eq!(broken_rule(&world.wait(&mut pending).await), Some(Rule::InterimIdTokenAsFinal));
+
+    // The signed token came in clear, and comes encrypted.
+    let world = world_with(|op| op.client(registered), |client| client.decryption_key(key.clone())).await;
+    let mut pending = world.pending().await;
+    world.op.register(encrypting.clone());
+    world.op.misbehave(Fault::id_token(Endpoint::Poll, IdTokenForgery::raw(&interim_token(&world))));
+    assert_eq!(broken_rule(&world.wait(&mut pending).await), Some(Rule::InterimIdTokenAsFinal));
+
+    // What is inside can be read only when the final token is here.
+    let world = world_with(|op| op.client(encrypting), |client| client).await;
+    world.op.misbehave(Fault::id_token(Endpoint::Token, claim("jti", json!("one"))).always());
+    let mut pending = world.pending().await;
+    assert!(matches!(pending.interim(), InterimState::NotYetVerifiable), "{:?}", pending.interim());
+    world.client.replace_decryption_keys([key]).unwrap();
+    assert_eq!(broken_rule(&world.wait(&mut pending).await), Some(Rule::InterimIdTokenAsFinal));
 }

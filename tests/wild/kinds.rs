@@ -123,7 +123,10 @@ pub async fn exchange(row: &Row) -> Vec<String> {
     let mut world = World::of(row).await;
     let mut grant = world.grant(row, "deferred_code").await;
     let final_tokens = Answer::json(&usual_tokens(&world.values));
-    world.values.id_token = world.id_token(&row.id_token, &row.without, true);
+    // Another token than the final one.
+    let mut interim = Map::from_iter([("jti".to_owned(), json!("interim"))]);
+    interim.extend(row.id_token.clone());
+    world.values.id_token = world.id_token(&interim, &row.without, true);
     let file = Answer::of(row, &world.values);
     world.op.script().exchange.extend([file, Answer::json(&usual_exchange(TEN_DAYS))]);
     world.op.script().poll.push_back(final_tokens);

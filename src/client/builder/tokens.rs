@@ -1,4 +1,6 @@
-//! Settings about how tokens and UserInfo responses are signed and encrypted.
+//! Settings about how tokens and UserInfo responses are signed and encrypted, and what ID Tokens must carry.
+
+use std::time::Duration;
 
 use super::ClientBuilder;
 use crate::jose::{ContentEncryptionAlgorithm, DecryptionKey, KeyManagementAlgorithm, SigningAlgorithm};
@@ -57,6 +59,24 @@ impl ClientBuilder {
     #[must_use]
     pub fn userinfo_encrypted_response_enc(mut self, algorithm: ContentEncryptionAlgorithm) -> Self {
         self.options.userinfo_encryption.enc = Some(algorithm);
+        self
+    }
+
+    /// What was registered as `default_max_age`: the user must have authenticated at most this long before a request that
+    /// has no [`max_age`](crate::AuthorizationRequest::max_age) of its own; whole seconds. The OP knows it from the
+    /// registration, so it is not sent; the final ID Token is held to it, and must carry `auth_time` (OpenID Connect Core
+    /// 1.0 §2; OpenID Connect Dynamic Client Registration 1.0 §2).
+    #[must_use]
+    pub fn default_max_age(mut self, max_age: Duration) -> Self {
+        self.options.default_max_age = Some(max_age);
+        self
+    }
+
+    /// The client was registered with `require_auth_time`: every final ID Token must carry `auth_time` (OpenID Connect
+    /// Dynamic Client Registration 1.0 §2).
+    #[must_use]
+    pub fn require_auth_time(mut self) -> Self {
+        self.options.require_auth_time = true;
         self
     }
 

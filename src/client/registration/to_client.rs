@@ -104,6 +104,12 @@ impl Registration {
                 builder = builder.authorization_encrypted_response_enc(algorithm);
             }
         }
+        if let Some(max_age) = metadata.default_max_age() {
+            builder = builder.default_max_age(max_age);
+        }
+        if metadata.require_auth_time() {
+            builder = builder.require_auth_time();
+        }
         if metadata.require_signed_request_object() {
             builder = builder.require_signed_request_object();
         }

@@ -70,6 +70,9 @@ proptest! {
             prop_assert!(!claims.subject().is_empty());
             prop_assert!(claims.audience().contains(&CLIENT));
             let _ = (claims.updated_at(), claims.auth_time(), claims.expires_at(), format!("{token:?}"));
+            for name in claims.malformed() {
+                prop_assert!(!claims.as_json()[name].is_null());
+            }
         }
         let _ = case.verify_interim();
     }

@@ -43,6 +43,9 @@ fn the_standard_claims_are_typed() {
     assert_eq!((address.formatted(), address.street_address()), (Some("F"), Some("S")));
     assert_eq!((address.locality(), address.region()), (Some("L"), Some("R")));
     assert_eq!((address.postal_code(), address.country()), (Some("P"), Some("C")));
+    assert_eq!(claims.malformed().count(), 0);
+    let names: Vec<_> = claims.in_languages("name").collect();
+    assert_eq!(names, [(None, "Jane Doe"), (Some("ja"), "ジェーン")]);
 }
 
 #[test]

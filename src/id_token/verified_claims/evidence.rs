@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
-use super::time;
+use crate::id_token::rfc_3339;
 
 /// A piece of evidence, by its type. Types that this crate does not know are [`Other`](Self::Other), and of each one all
 /// members are in [`as_json`](Self::as_json).
@@ -196,7 +196,7 @@ impl<'a> EvidenceCheck<'a> {
 
     /// `time`: when.
     pub fn time(&self) -> Option<SystemTime> {
-        time::parse(text(self.0, &["time"])?)
+        rfc_3339::parse(text(self.0, &["time"])?)
     }
 
     /// All members.

@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Map, Value};
 
 use super::evidence::Evidence;
-use super::{LIMIT, VerifiedClaimsProblem, time};
+use super::{LIMIT, VerifiedClaimsProblem};
+use crate::id_token::rfc_3339;
 
 /// How, when and by which rules claims were verified. `Debug` shows names and no values.
 #[derive(Clone, Copy)]
@@ -33,9 +34,9 @@ impl<'a> Verification<'a> {
         fits("assurance_process", Value::is_object)?;
         fits("verification_process", Value::is_string)?;
         // Who limits the age of a verification must not take one of unknown age for one without a time.
-        fits("time", |value| value.as_str().and_then(time::parse).is_some())?;
+        fits("time", |value| value.as_str().and_then(rfc_3339::parse).is_some())?;
         fits("evidence", |value| value.as_array().is_some_and(|all| are_evidence(all)))?;
-        let time = members.get("time").and_then(Value::as_str).and_then(time::parse);
+        let time = members.get("time").and_then(Value::as_str).and_then(rfc_3339::parse);
         Ok(Self { members, trust_framework, time })
     }
 

@@ -117,7 +117,7 @@ fn a_secret_verifies_hmacs_and_nothing_else() {
         let hmac = digest::hmac(algorithm.hash(), b"a secret of thirty-two characters", &[b"message"]).unwrap();
         assert!(!key.verify(algorithm, b"message", &hmac), "an HMAC taken for {algorithm:?}");
     }
-    assert!(serde_json::to_string(&key).is_err());
+    assert!(key.to_jwk().is_none());
     assert!(!format!("{key:?}").contains("thirty"));
 }
 

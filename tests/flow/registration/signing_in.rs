@@ -1,13 +1,17 @@
 //! From a registration to a user who is signed in.
 
-use openid_deferred::testing::{Endpoint, RequestRule, TestCertificate};
+use std::time::Duration;
+
+use openid_deferred::testing::{Endpoint, Fault, RequestRule, TestCertificate};
 use openid_deferred::{
     CertificateSubject, ClientAuthentication, ClientCertificate, ConfigurationProblem, DecryptionKey, ErrorKind,
-    KeyManagementAlgorithm, Outcome, ResponseMode, ResponseType, Rule, SignIn, SigningAlgorithm, SigningKey,
+    KeyManagementAlgorithm, Outcome, RegistrationRequest, ResponseMode, ResponseType, Rule, SignIn, SigningAlgorithm,
+    SigningKey,
 };
 
 use super::{office, office_with, request};
-use crate::support::{REDIRECT_URI, assert_approved};
+use crate::id_token::{moved, without};
+use crate::support::{REDIRECT_URI, assert_approved, broken_rule};
 
 #[tokio::test]
 async fn a_client_with_each_kind_of_secret_signs_users_in_as_it_was_registered() {
@@ -88,6 +92,55 @@ async fn a_response_by_another_algorithm_than_the_registered_one_is_refused() {
     let query = office.op.visit(url).query();
     let error = client.authorization_response(&query, session).await.unwrap_err();
     assert_eq!(error.rule(), Some(Rule::JwtResponseAlgorithm));
+}
+
+/// Signs a user in at the client of a registration; the final ID Token's `auth_time` is so old, or missing.
+async fn aged(asked: RegistrationRequest, age: Option<i64>, max_age: Option<Duration>) -> Outcome {
+    let office = office();
+    let client = office.client_of(&office.register(asked).await).unwrap().discover().await.unwrap();
+    let request = client.authorize();
+    let request = match max_age {
+        Some(max_age) => request.max_age(max_age),
+        None => request,
+    };
+    let (url, session) = request.start().await.unwrap();
+    let query = office.op.visit(url).query();
+    office.op.misbehave(Fault::id_token(
+        Endpoint::Poll,
+        match age {
+            Some(age) => moved("auth_time", -age),
+            None => without("auth_time"),
+        },
+    ));
+    let SignIn::Deferred(mut pending) = client.authorization_response(&query, session).await.unwrap() else {
+        panic!("not deferred")
+    };
+    client.wait(&mut pending).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_registered_default_max_age_holds_for_requests_that_do_not_say() {
+    let registered = || request().default_max_age(Duration::from_secs(300));
+    for (age, max_age, accepted) in [
+        (Some(200), None, true),
+        (Some(400), None, false),
+        (None, None, false),
+        // The request overrides it, in both directions.
+        (Some(400), Some(Duration::from_secs(3_600)), true),
+        (Some(200), Some(Duration::from_secs(10)), false),
+    ] {
+        let outcome = aged(registered(), age, max_age).await;
+        assert_eq!(broken_rule(&outcome), (!accepted).then_some(Rule::IdTokenAuthTime), "{age:?} {max_age:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_registered_require_auth_time_makes_the_final_token_have_one() {
+    for (age, accepted) in [(Some(1_000_000), true), (None, false)] {
+        let outcome = aged(request().require_auth_time(), age, None).await;
+        assert_eq!(broken_rule(&outcome), (!accepted).then_some(Rule::IdTokenAuthTime), "{age:?}");
+    }
+    assert_eq!(broken_rule(&aged(request(), None, None).await), None);
 }
 
 #[tokio::test]
