@@ -17,6 +17,7 @@ use crate::secret::Secret;
 use crate::transport::UrlPolicy;
 use url::Url;
 
+mod arrival;
 mod authentication;
 mod authorization_response;
 mod authorize;

@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use url::{Position, Url};
 use zeroize::Zeroizing;
 
 use super::Client;
+use super::arrival::Arrival;
 use super::authentication::Authentication;
 use super::authorize::ResponseType;
 use super::session::{self, AuthorizationSession};
@@ -101,8 +101,11 @@ impl AuthorizationGrant {
 
 impl Client {
     /// Takes the authorization response, as the query string of the request to the redirect URI or as the body of a
-    /// `form_post`, together with the session of the browser that brought it; checks it, and exchanges the code. The
-    /// whole URL, as the browser called it, does as well; then it must be the redirect URI of the session.
+    /// `form_post`, together with the session of the browser that brought it; checks it, and exchanges the code.
+    ///
+    /// The whole URL does as well, `https:` or of a native application's own scheme, and so does the path with the query,
+    /// such as axum's `Uri` shows it. The place then has to be the redirect URI of the session. Of a path only the last
+    /// segments have to fit, since routers take the first ones off.
     ///
     /// This is [`check_authorization_response`](Self::check_authorization_response) and
     /// [`exchange`](Self::exchange) in one.
@@ -177,8 +180,7 @@ impl Client {
         }
         let session = session.body.clone();
         let mut parameters = Parameters::parse(response)?;
-        let came_elsewhere =
-            parameters.arrived_at.as_ref().is_some_and(|url| !is_same_place(url, &session.redirect_uri));
+        let came_elsewhere = parameters.arrival.is_elsewhere(&session.redirect_uri);
         match (session.jwt_response, parameters.response.take()) {
             (true, None) => return Err(broken(Rule::ResponseNotJwt, "response")),
             (true, Some(_)) if parameters.repeated.contains(&"response") => {
@@ -243,8 +245,7 @@ pub(super) struct Parameters {
     pub(super) late: bool,
     /// Those that stand in the response more than once.
     repeated: Vec<&'static str>,
-    /// Where the browser brought it, if the caller says so.
-    arrived_at: Option<Url>,
+    arrival: Arrival,
 }
 
 impl Parameters {
@@ -252,12 +253,8 @@ impl Parameters {
         if response.len() > LONGEST_RESPONSE {
             return Err(Violation::new(Rule::OversizedResponse).in_document(Document::AuthorizationResponse).into());
         }
-        let arrived_at = whole_url(response);
-        let response = match &arrived_at {
-            Some(url) => url.query().unwrap_or_default(),
-            None => response.strip_prefix('?').unwrap_or(response),
-        };
-        let mut parameters = Self { arrived_at: arrived_at.clone(), ..Self::default() };
+        let (arrival, response) = Arrival::of(response);
+        let mut parameters = Self { arrival, ..Self::default() };
         for (name, value) in form_urlencoded::parse(response.as_bytes()) {
             let (slot, name) = match &*name {
                 "response" => (&mut parameters.response, "response"),
@@ -321,17 +318,6 @@ impl Parameters {
             (None, None) => Err(broken(Rule::NoCode, "deferred_code")),
         }
     }
-}
-
-/// The response as the URL that the browser called, where it was given as that.
-pub(super) fn whole_url(response: &str) -> Option<Url> {
-    let is_url = response.starts_with("https://") || response.starts_with("http://");
-    is_url.then(|| Url::parse(response).ok())?
-}
-
-/// Whether a URL is a redirect URI with parameters added to it.
-fn is_same_place(url: &Url, redirect_uri: &str) -> bool {
-    Url::parse(redirect_uri).is_ok_and(|registered| url[..Position::AfterPath] == registered[..Position::AfterPath])
 }
 
 /// A code is opaque, but it is neither empty nor endless, and has RFC 6749's `VSCHAR` only.

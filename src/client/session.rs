@@ -9,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::authorization_response::whole_url;
+use super::arrival::Arrival;
 use super::authorize::ResponseType;
 use super::jwt_response;
 use crate::clock::{from_unix_seconds, saturating_add};
@@ -132,8 +132,8 @@ impl AuthorizationSession {
         cookie_name(self.body.state.expose())
     }
 
-    /// The name of the cookie that belongs to an authorization response, given as its query string, its form body or the
-    /// whole URL; `None` if the response has no `state`, or is an encrypted JWT: then
+    /// The name of the cookie that belongs to an authorization response, given as its query string, its form body, the
+    /// whole URL or path and query; `None` if the response has no `state`, or is an encrypted JWT: then
     /// [`Client::cookie_name_for`](super::Client::cookie_name_for) finds it. Whether the response is genuine is for
     /// `Client::authorization_response` to find out.
     pub fn cookie_name_for(response: &str) -> Option<String> {
@@ -187,11 +187,7 @@ impl AuthorizationSession {
 
 /// One parameter of a query string or form body.
 pub(super) fn parameter(response: &str, name: &str) -> Option<String> {
-    let url = whole_url(response);
-    let response = match &url {
-        Some(url) => url.query().unwrap_or_default(),
-        None => response.strip_prefix('?').unwrap_or(response),
-    };
+    let (_, response) = Arrival::of(response);
     let mut parameters = form_urlencoded::parse(response.as_bytes());
     parameters.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
 }

@@ -47,7 +47,13 @@ fn expected(response: &str, asked_for: &str, iss_required: bool) -> Option<bool>
     if response.len() > 16 * 1024 {
         return None;
     }
-    let url = ["https://", "http://"].iter().any(|scheme| response.starts_with(scheme)).then(|| Url::parse(response));
+    let place = response.split('?').next().unwrap_or_default();
+    let is_web = ["https://", "http://"].iter().any(|scheme| response.starts_with(scheme));
+    let scheme = place.split_once(':').map_or("", |(scheme, _)| scheme);
+    let has_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'));
+    let is_url = is_web || (has_scheme && !place.contains(['=', '&']));
+    let url = is_url.then(|| Url::parse(response));
     let query = match &url {
         Some(Ok(url)) => {
             let mut bare = url.clone();
@@ -57,6 +63,12 @@ fn expected(response: &str, asked_for: &str, iss_required: bool) -> Option<bool>
                 return None;
             }
             url.query().unwrap_or_default()
+        }
+        _ if place.starts_with('/') => {
+            if !matches!(place, "/" | "/callback") {
+                return None;
+            }
+            response.split_once('?').map_or("", |(_, query)| query).split('#').next().unwrap_or_default()
         }
         _ => response.strip_prefix('?').unwrap_or(response),
     };

@@ -287,9 +287,41 @@ async fn form_post_brings_an_error() {
 }
 
 #[tokio::test]
+async fn the_request_line_and_the_url_of_a_native_application_do_as_well() {
+    for (redirect_uri, arrival) in [
+        ("https://rp.test/callback", "/callback"),
+        ("https://rp.test/auth/callback", "/auth/callback"),
+        ("https://rp.test/auth/callback", "/callback"),
+        ("https://rp.test/auth/callback", "/"),
+        ("com.example.app:/cb", "com.example.app:/cb"),
+        ("com.example.app://cb", "com.example.app://cb"),
+        ("com.example.app:cb", "com.example.app:cb"),
+        ("http://127.0.0.1/callback", "http://127.0.0.1/callback"),
+    ] {
+        let at_op = openid_deferred::testing::TestClient::secret_basic(CLIENT_ID, crate::support::CLIENT_SECRET);
+        let world =
+            world_with(|op| op.client(at_op.redirect_uri(redirect_uri)), |client| client.redirect_uri(redirect_uri))
+                .await;
+        let (url, session) = started(world.client.authorize()).await;
+        let response = format!("{arrival}?{}", world.op.visit(url).query());
+        assert_eq!(AuthorizationSession::cookie_name_for(&response), Some(session.cookie_name()), "{response}");
+        let taken = world.client.authorization_response(&response, session).await;
+        assert!(matches!(taken, Ok(SignIn::Deferred(_))), "{response}: {taken:?}");
+        world.op.assert_clean();
+    }
+}
+
+#[tokio::test]
 async fn a_response_that_came_to_another_redirect_uri_is_refused() {
     let world = world().await;
-    for elsewhere in ["https://rp.test/other", "https://other.test/callback", "https://rp.test:8443/callback"] {
+    for elsewhere in [
+        "https://rp.test/other",
+        "https://other.test/callback",
+        "https://rp.test:8443/callback",
+        "/other",
+        "/callback/more",
+        "com.example.app:/callback",
+    ] {
         let (url, session) = started(world.client.authorize()).await;
         let query = world.op.visit(url).query();
         let error = world.client.authorization_response(&format!("{elsewhere}?{query}"), session).await.unwrap_err();
