@@ -71,6 +71,9 @@ use identity::Credentials;
 use options::Options;
 use refresh::Flights;
 
+/// Where the OP lists the algorithms of its ID Tokens.
+const ID_TOKEN_ALGORITHMS: &str = "id_token_signing_alg_values_supported";
+
 /// A relying party at one OP: the entrance to the protocol floor.
 ///
 /// It holds no state of any user. What a step needs later it returns as a value, for the application to keep:
@@ -168,6 +171,7 @@ impl Client {
         }
         self.check_fapi(&metadata)?;
         self.dpop_algorithm(&metadata)?;
+        self.check_id_token_algorithms(&metadata)?;
         self.check_response_mode(&metadata)?;
         self.check_encryption(&metadata)?;
         self.check_request_objects(&metadata).await?;
@@ -185,7 +189,8 @@ impl Client {
             return;
         }
         let supported = check_support(metadata, response_type.as_str(), &[response_type.grant_type()], false);
-        if let Err(problem) = supported.and_then(|()| self.check_authentication(metadata)) {
+        let supported = supported.and_then(|()| self.check_authentication(metadata));
+        if let Err(problem) = supported.and_then(|()| self.check_id_token_algorithms(metadata)) {
             tracing::warn!(issuer = self.issuer(), %problem, "the OP's metadata no longer offers what this client needs");
         }
     }
@@ -218,12 +223,17 @@ impl Client {
                 &shared
             }
         };
+        const MEMBER: &str = "dpop_signing_alg_values_supported";
         let listed = metadata.dpop_signing_alg_values_supported();
         let is_listed = |ours: &SigningAlgorithm| listed.is_empty() || listed.iter().any(|name| name == ours.as_str());
-        usable.iter().copied().find(is_listed).map(Some).ok_or_else(|| {
-            let value = usable.iter().map(|algorithm| algorithm.as_str()).collect::<Vec<_>>().join(", ");
-            ConfigurationProblem::NotAdvertised { member: "dpop_signing_alg_values_supported", value }.into()
-        })
+        let first = usable.first().filter(|_| self.0.options.unadvertised);
+        usable
+            .iter()
+            .copied()
+            .find(is_listed)
+            .or(first.copied())
+            .map(Some)
+            .ok_or_else(|| ConfigurationProblem::NotAdvertised { member: MEMBER, value: names(usable) }.into())
     }
 
     /// A stable number for this client at this OP: the same in every release, whatever its settings.
@@ -318,16 +328,55 @@ impl Client {
     }
 
     fn listed_id_token_algorithms(&self, metadata: &ProviderMetadata) -> Vec<SigningAlgorithm> {
-        self.asymmetric(metadata.id_token_signing_alg_values_supported())
+        self.asymmetric(metadata, ID_TOKEN_ALGORITHMS, metadata.id_token_signing_alg_values_supported())
     }
 
-    /// The asymmetric algorithms among those that the OP lists; RS256, the default of every such list, where it has none.
-    fn asymmetric(&self, listed: &[String]) -> Vec<SigningAlgorithm> {
-        let known = listed.iter().filter_map(|name| SigningAlgorithm::from_name(name));
-        let default = listed.is_empty().then_some(SigningAlgorithm::Rs256);
-        let known = known.chain(default).filter(|algorithm| !algorithm.is_symmetric());
-        known.filter(|&algorithm| self.0.options.allows(algorithm)).collect()
+    /// Whether the OP lists an algorithm that its ID Tokens may be signed with here. Otherwise none of them would be
+    /// believed, which would show when the users have waited.
+    fn check_id_token_algorithms(&self, metadata: &ProviderMetadata) -> Result<(), ConfigurationProblem> {
+        let listed = metadata.id_token_signing_alg_values_supported();
+        let value = match &self.0.options.id_token_algorithms {
+            _ if self.0.options.unadvertised => return Ok(()),
+            Some(_) if metadata.is_silent_about(ID_TOKEN_ALGORITHMS) => return Ok(()),
+            Some(chosen) if chosen.iter().any(|chosen| listed.iter().any(|name| name == chosen.as_str())) => {
+                return Ok(());
+            }
+            Some(chosen) => names(chosen),
+            None if !self.listed_id_token_algorithms(metadata).is_empty() => return Ok(()),
+            None => SIGNATURES.into(),
+        };
+        Err(ConfigurationProblem::NotAdvertised { member: ID_TOKEN_ALGORITHMS, value })
     }
+
+    /// Refuses to send a user out whose ID Token would be refused whatever it is. That an algorithm which was set is not
+    /// listed any more is only a warning at that point.
+    fn check_id_tokens_can_be_believed(&self, metadata: &ProviderMetadata) -> Result<(), ConfigurationProblem> {
+        if self.0.options.id_token_algorithms.is_some() {
+            return Ok(());
+        }
+        self.check_id_token_algorithms(metadata)
+    }
+
+    /// The asymmetric algorithms among those that the OP lists in a member. RS256, the default of every such list, is what
+    /// an OP may do that says nothing, or whose list is not to be believed.
+    fn asymmetric(&self, metadata: &ProviderMetadata, member: &str, listed: &[String]) -> Vec<SigningAlgorithm> {
+        let usable = |algorithm: &SigningAlgorithm| !algorithm.is_symmetric() && self.0.options.allows(*algorithm);
+        let known = listed.iter().filter_map(|name| SigningAlgorithm::from_name(name)).filter(usable);
+        let mut algorithms: Vec<_> = known.collect();
+        if algorithms.is_empty() && (self.0.options.unadvertised || metadata.is_silent_about(member)) {
+            algorithms.extend([SigningAlgorithm::Rs256].into_iter().filter(usable));
+        }
+        algorithms
+    }
+}
+
+/// What can be listed so that something signed by the OP is believed, as a problem names it.
+const SIGNATURES: &str = "RS256` or `PS256` or `ES256` or `EdDSA";
+
+/// Several algorithms as a problem names them.
+fn names(algorithms: &[SigningAlgorithm]) -> String {
+    let names: Vec<_> = algorithms.iter().map(|algorithm| algorithm.as_str()).collect();
+    names.join("` or `")
 }
 
 impl fmt::Debug for Client {

@@ -16,6 +16,7 @@ use crate::clock::unix_seconds;
 use crate::error::{Error, Misuse};
 use crate::jose;
 use crate::pending::Checks;
+use crate::provider::ProviderMetadata;
 use crate::random;
 use crate::secret::Secret;
 use base64::Engine as _;
@@ -70,23 +71,45 @@ pub enum ResponseMode {
     QueryJwt,
     /// The same in the body of a POST (JARM §2.3.3). The session's cookie then needs `SameSite=None`.
     FormPostJwt,
+    /// `jwt`, the shorthand for a JWT in the place that is the response type's default (JARM §2.3.4): the query for
+    /// [`ResponseType::Code`] and [`ResponseType::DeferredCode`]. With [`ResponseType::DeferredCodeOrCode`] it would be
+    /// the fragment, which no server sees, so that is an error. [`QueryJwt`](Self::QueryJwt) is sent under this name to an
+    /// OP that lists `jwt` and not `query.jwt`, so this one is needed only where the OP lists neither, or wants it so.
+    Jwt,
 }
 
 impl ResponseMode {
-    // The shorthand `jwt` is not here: what it stands for depends on the response type, and for `deferred_code` no text
-    // says what that is.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Query => "query",
             Self::FormPost => "form_post",
             Self::QueryJwt => "query.jwt",
             Self::FormPostJwt => "form_post.jwt",
+            Self::Jwt => "jwt",
+        }
+    }
+
+    /// The mode by a name that the OP lists. FAPI 2.0 Message Signing has OPs that know the shorthand alone.
+    pub(super) fn at(self, metadata: &ProviderMetadata, response_type: ResponseType) -> Result<Self, Error> {
+        let lists = |mode: Self| metadata.response_modes_supported().iter().any(|listed| listed == mode.as_str());
+        match (self, response_type) {
+            (Self::Jwt, ResponseType::DeferredCodeOrCode) => Err(setting(
+                "response_mode",
+                "for `deferred_code code` the shorthand `jwt` means the fragment, which no server sees; set `QueryJwt` or \
+                 `FormPostJwt`",
+            )),
+            (Self::QueryJwt, ResponseType::DeferredCode | ResponseType::Code)
+                if lists(Self::Jwt) && !lists(Self::QueryJwt) =>
+            {
+                Ok(Self::Jwt)
+            }
+            _ => Ok(self),
         }
     }
 
     /// Whether the OP answers with a JWT.
     pub(super) fn is_jwt(self) -> bool {
-        matches!(self, Self::QueryJwt | Self::FormPostJwt)
+        matches!(self, Self::QueryJwt | Self::FormPostJwt | Self::Jwt)
     }
 }
 
@@ -392,6 +415,7 @@ impl AuthorizationRequest<'_> {
         let metadata = client.0.provider.metadata().await?;
         client.check_fapi(&metadata)?;
         client.warn_if_unsupported(&metadata, self.response_type);
+        client.check_id_tokens_can_be_believed(&metadata)?;
         let signed = self.signed || client.signs_requests(&metadata);
         if signed {
             client.check_request_object_parameters(&self.extra)?;
@@ -419,6 +443,7 @@ impl AuthorizationRequest<'_> {
             ResponseType::DeferredCode | ResponseType::Code => chosen.filter(|mode| *mode != ResponseMode::Query),
             ResponseType::DeferredCodeOrCode => Some(chosen.unwrap_or(ResponseMode::Query)),
         };
+        let mode = mode.map(|mode| mode.at(&metadata, self.response_type)).transpose()?;
         if let Some(mode) = mode {
             parameters.push(("response_mode", mode.as_str().to_owned()));
         }

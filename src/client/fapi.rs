@@ -58,7 +58,10 @@ impl Options {
     /// Whether a request may be answered like this.
     pub(super) fn check_fapi_response_mode(&self, mode: Option<ResponseMode>) -> Result<(), Error> {
         if self.fapi == Some(FapiProfile::MessageSigning) && !mode.is_some_and(ResponseMode::is_jwt) {
-            return forbidden("response_mode", "authorization responses are JWTs: `query.jwt` or `form_post.jwt`");
+            return forbidden(
+                "response_mode",
+                "authorization responses are JWTs: `query.jwt`, `form_post.jwt` or `jwt`",
+            );
         }
         Ok(())
     }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::Client;
 use super::authorization_response::{Parameters, broken};
 use super::authorize::ResponseMode;
 use super::session::{self, AuthorizationSession};
+use super::{Client, SIGNATURES};
 use crate::clock::unix_seconds;
 use crate::error::{ConfigurationProblem, Document, Error, Rule, Violation};
 use crate::jose::{CompactJws, KeySet, SigningAlgorithm, Unreadable};
@@ -36,6 +36,9 @@ const CHECKED: [&str; 12] = [
     "access_token",
 ];
 
+/// Where the OP lists the algorithms of its responses.
+const ALGORITHMS: &str = "authorization_signing_alg_values_supported";
+
 impl Client {
     /// The name of the cookie that belongs to an authorization response, as
     /// [`AuthorizationSession::cookie_name_for`] finds it, for encrypted responses too: only the client can look into
@@ -50,9 +53,8 @@ impl Client {
     /// Discovery's checks: whether the OP answers as this client asks it to.
     pub(super) fn check_response_mode(&self, metadata: &ProviderMetadata) -> Result<(), Error> {
         const MODES: &str = "response_modes_supported";
-        const ALGORITHMS: &str = "authorization_signing_alg_values_supported";
         let options = &self.0.options;
-        let mode = options.response_mode.unwrap_or(ResponseMode::Query);
+        let mode = options.response_mode.unwrap_or(ResponseMode::Query).at(metadata, options.response_type)?;
         if mode == ResponseMode::Query || options.unadvertised {
             return Ok(());
         }
@@ -68,10 +70,11 @@ impl Client {
         }
         let listed = metadata.authorization_signing_alg_values_supported();
         match options.authorization_response_algorithm {
-            Some(chosen) if !listed.is_empty() && !listed.iter().any(|listed| listed == chosen.as_str()) => {
+            Some(_) if metadata.is_silent_about(ALGORITHMS) => Ok(()),
+            Some(chosen) if !listed.iter().any(|listed| listed == chosen.as_str()) => {
                 not_advertised(ALGORITHMS, chosen.as_str())
             }
-            None if self.response_algorithms(metadata).is_empty() => not_advertised(ALGORITHMS, "PS256` or `ES256"),
+            None if self.response_algorithms(metadata).is_empty() => not_advertised(ALGORITHMS, SIGNATURES),
             _ => Ok(()),
         }
     }
@@ -162,7 +165,7 @@ impl Client {
             return vec![chosen];
         }
         // RS256 is also the default of `authorization_signed_response_alg` (JARM §3).
-        self.asymmetric(metadata.authorization_signing_alg_values_supported())
+        self.asymmetric(metadata, ALGORITHMS, metadata.authorization_signing_alg_values_supported())
     }
 }
 

@@ -50,7 +50,10 @@ impl Client {
         let algorithm = self.request_object_signer()?.algorithm();
         let unadvertised = self.0.options.unadvertised;
         let listed = metadata.request_object_signing_alg_values_supported();
-        if !listed.is_empty() && !listed.iter().any(|listed| listed == algorithm.as_str()) && !unadvertised {
+        if !metadata.is_silent_about(ALGORITHMS)
+            && !listed.iter().any(|listed| listed == algorithm.as_str())
+            && !unadvertised
+        {
             let value = algorithm.as_str().to_owned();
             return Err(ConfigurationProblem::NotAdvertised { member: ALGORITHMS, value }.into());
         }

@@ -29,7 +29,9 @@ pub enum ConfigurationProblem {
         name: &'static str,
     },
     /// The OP's metadata does not list something that these settings need.
-    #[error("the OP's `{member}` does not list `{value}`; if it works all the same, override the check")]
+    #[error(
+        "the OP's `{member}` does not list `{value}`; if it works all the same, override the check with `allow_unadvertised()`"
+    )]
     NotAdvertised {
         /// The member of the metadata.
         member: &'static str,
@@ -108,7 +110,7 @@ pub enum Misuse {
     #[error("the answer to this authorization session has been taken already; start a new sign-in")]
     SessionSpent,
     /// No client of this issuer and client identifier was given to the poller.
-    #[error("the poller has no client for this; add it")]
+    #[error("the poller has no client for this; add it with `Poller::add_client`")]
     UnknownClient,
     /// The store has no such process, or no longer.
     #[error("there is no such process, or no longer")]
@@ -127,7 +129,7 @@ pub enum Misuse {
     ReservedParameter(String),
     /// A signed authorization request is too long for a URL. [Push](crate::AuthorizationRequest::pushed) it.
     #[error(
-        "the URL with the signed request has {actual} bytes, more than the {limit} that every server takes: push the request (RFC 9126)"
+        "the URL with the signed request has {actual} bytes, more than the {limit} that every server takes: push the request with `pushed()` (RFC 9126)"
     )]
     RequestTooLong {
         /// How long it is.

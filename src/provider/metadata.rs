@@ -112,7 +112,7 @@ accessors! {
     token_endpoint_auth_methods_supported: texts;
     /// Algorithms of client assertions; empty where the OP lists none.
     token_endpoint_auth_signing_alg_values_supported: texts;
-    /// Algorithms of ID Tokens.
+    /// Algorithms of ID Tokens; `RS256`, which every OP has to know, where the OP lists none.
     id_token_signing_alg_values_supported: texts;
     /// Algorithms of DPoP proofs (RFC 9449 §5.1); empty where the OP says nothing about DPoP.
     dpop_signing_alg_values_supported: texts;
@@ -163,6 +163,11 @@ impl ProviderMetadata {
         self.0.response_types_supported.iter().any(|listed| values(listed) == asked_for)
     }
 
+    /// Whether the OP says nothing in a member that lists something. One that is there and empty says that it has nothing.
+    pub(crate) fn is_silent_about(&self, member: &str) -> bool {
+        !matches!(self.extra(member), Some(Value::Array(_)))
+    }
+
     /// A member by its name, as it stands in the document.
     pub fn extra(&self, name: &str) -> Option<&Value> {
         self.0.members.get(name)
@@ -190,7 +195,7 @@ impl ProviderMetadata {
                 .texts("token_endpoint_auth_methods_supported", &["client_secret_basic"]),
             token_endpoint_auth_signing_alg_values_supported: read
                 .texts("token_endpoint_auth_signing_alg_values_supported", &[]),
-            id_token_signing_alg_values_supported: read.texts("id_token_signing_alg_values_supported", &[]),
+            id_token_signing_alg_values_supported: read.texts("id_token_signing_alg_values_supported", &["RS256"]),
             dpop_signing_alg_values_supported: read.texts("dpop_signing_alg_values_supported", &[]),
             code_challenge_methods_supported: read.texts("code_challenge_methods_supported", &[]),
             request_object_signing_alg_values_supported: read.texts("request_object_signing_alg_values_supported", &[]),

@@ -48,7 +48,7 @@ impl Turn<'_> {
         }
         self.state.note_faults(self.number, names);
         let response = match request.get("response_mode") {
-            Some("query.jwt" | "form_post.jwt") => self.jwt_response(&request, response)?,
+            Some("query.jwt" | "form_post.jwt" | "jwt") => self.jwt_response(&request, response)?,
             _ => response,
         };
         let mut reply = match request.get("response_mode") {
@@ -96,7 +96,11 @@ impl Turn<'_> {
             (None, None) if !self.op.settings.requires_pkce => {}
             _ => return Err(Rejection::bad("invalid_request", RequestRule::NoPkce, "")),
         }
-        let modes = ["query", "form_post", "query.jwt", "form_post.jwt"];
+        let mut modes = vec!["query", "form_post", "query.jwt", "form_post.jwt"];
+        if types.len() == 1 {
+            // JARM §2.3.4: the default of several values is the fragment, which this provider does not have.
+            modes.push("jwt");
+        }
         if request.get("response_mode").is_some_and(|mode| !modes.contains(&mode)) {
             return Err(invalid("response_mode"));
         }

@@ -28,7 +28,7 @@ impl Turn<'_> {
             "pushed_authorization_request_endpoint": op.url("/par"),
             "jwks_uri": op.url("/jwks"),
             "response_types_supported": ["code", "deferred_code", "deferred_code code"],
-            "response_modes_supported": ["query", "form_post", "query.jwt", "form_post.jwt"],
+            "response_modes_supported": ["query", "form_post", "query.jwt", "form_post.jwt", "jwt"],
             "authorization_signing_alg_values_supported": self.response_algorithms(),
             "authorization_encryption_alg_values_supported": encryption::ALGORITHMS,
             "authorization_encryption_enc_values_supported": encryption::CONTENT_ENCRYPTIONS,

@@ -416,6 +416,56 @@ mod advertised {
     }
 
     #[tokio::test]
+    async fn an_op_with_no_id_token_algorithm_that_would_be_believed_is_refused_before_anybody_waits() {
+        const MEMBER: &str = "id_token_signing_alg_values_supported";
+        for listed in [json!(["HS256"]), json!(["none"]), json!(["Ed448"]), json!([]), json!(["HS256", "none", "XY"])] {
+            let edit = move |members: &mut Map<String, Value>| set(members, MEMBER, listed.clone());
+            let error = refusal(edit.clone()).await;
+            let ConfigurationProblem::NotAdvertised { member, .. } = problem(&error) else { panic!("{error:?}") };
+            assert_eq!(*member, MEMBER);
+            assert!(error.to_string().contains("`allow_unadvertised()`"), "{error}");
+
+            // A client that was built while the OP was away finds out before it sends a user out.
+            let (op, clock) = op_with(|op| op.metadata(edit));
+            let error = client_of(&op, &clock).build().unwrap().authorize().start().await.unwrap_err();
+            assert!(matches!(problem(&error), ConfigurationProblem::NotAdvertised { member: MEMBER, .. }), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_id_token_algorithm_that_was_set_has_to_be_listed_unless_the_op_says_nothing() {
+        const MEMBER: &str = "id_token_signing_alg_values_supported";
+        let es256 = |client: ClientBuilder| client.id_token_signed_response_alg(SigningAlgorithm::Es256);
+        for listed in [json!(["RS256"]), json!([]), json!(["HS256"])] {
+            let edit = move |members: &mut Map<String, Value>| set(members, MEMBER, listed.clone());
+            let (op, clock) = op_with(|op| op.metadata(edit.clone()));
+            let error = es256(client_of(&op, &clock)).discover().await.unwrap_err();
+            assert_eq!(*problem(&error), not_advertised(MEMBER, "ES256"));
+            accepted(edit, |client| es256(client).allow_unadvertised()).await;
+        }
+        accepted(|members| drop(members.remove(MEMBER)), es256).await;
+        accepted(|members| set(members, MEMBER, json!(["RS256", "ES256"])), es256).await;
+    }
+
+    #[tokio::test]
+    async fn every_list_of_algorithms_can_be_overridden_as_its_error_says() {
+        for member in [
+            "token_endpoint_auth_methods_supported",
+            "dpop_signing_alg_values_supported",
+            "id_token_signing_alg_values_supported",
+        ] {
+            let edit = move |members: &mut Map<String, Value>| set(members, member, json!(["XY"]));
+            let error = refusal(edit).await;
+            let ConfigurationProblem::NotAdvertised { member: named, .. } = problem(&error) else {
+                panic!("{error:?}")
+            };
+            assert_eq!(*named, member);
+            let (op, clock) = op_with(|op| op.metadata(edit));
+            client_of(&op, &clock).allow_unadvertised().discover().await.unwrap();
+        }
+    }
+
+    #[tokio::test]
     async fn an_op_with_none_of_our_dpop_algorithms_is_refused_unless_dpop_is_off() {
         let edit = |members: &mut Map<String, Value>| {
             set(members, "dpop_signing_alg_values_supported", json!(["ES512"]));
@@ -526,7 +576,10 @@ mod settings {
 
     #[tokio::test]
     async fn an_op_whose_tokens_need_the_client_secret_only_may_have_no_keys() {
-        let (op, clock) = op_with(|op| op);
+        let listed = json!(["RS256", "ES256", "HS256"]);
+        let (op, clock) = op_with(|op| {
+            op.metadata(move |members| set(members, "id_token_signing_alg_values_supported", listed.clone()))
+        });
         let no_keys = || Fault::response(Endpoint::Keys, 200, "application/json", r#"{"keys":[]}"#).always();
         op.misbehave(no_keys());
         let secret = openid_deferred::ClientAuthentication::client_secret_basic("s".repeat(32));

@@ -94,6 +94,26 @@ async fn under_message_signing_the_request_is_signed_and_the_response_is_a_jwt()
 }
 
 #[tokio::test]
+async fn message_signing_works_with_an_op_that_lists_the_shorthand_alone() {
+    let shorthand = |metadata: &mut serde_json::Map<String, serde_json::Value>| {
+        metadata.insert("response_modes_supported".into(), json!(["jwt"]));
+    };
+    let world = fapi_world(
+        SigningAlgorithm::Ps256,
+        |op| op.require_signed_request_object().metadata(shorthand),
+        ClientBuilder::fapi2_message_signing,
+    )
+    .await;
+    let (url, session) = world.client.authorize().start().await.unwrap();
+    let pushed = &world.op.requests_to(Endpoint::PushedAuthorization)[0];
+    assert_eq!(claims_of(pushed.parameter("request").unwrap())["response_mode"], json!("jwt"));
+    let back = world.op.visit(url);
+    assert!(back.parameter("response").is_some());
+    assert!(world.client.authorization_response(&back.query(), session).await.is_ok());
+    world.op.assert_clean();
+}
+
+#[tokio::test]
 async fn message_signing_goes_with_form_post_and_with_the_key_given_apart() {
     let clock = TestClock::automatic();
     let key = key(SigningAlgorithm::Es256);

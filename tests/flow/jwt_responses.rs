@@ -97,6 +97,79 @@ async fn form_post_brings_a_signed_response_too() {
     world.op.assert_clean();
 }
 
+/// An OP that has these modes alone.
+fn modes(listed: &'static [&'static str]) -> impl Fn(&mut Map<String, Value>) + Send + Sync + 'static {
+    move |metadata| drop(metadata.insert("response_modes_supported".into(), json!(listed)))
+}
+
+#[tokio::test]
+async fn an_op_that_lists_only_the_shorthand_is_asked_by_it() {
+    for (listed, sent) in [
+        (&["query", "jwt"][..], "jwt"),
+        (&["jwt", "form_post.jwt"], "jwt"),
+        (&["jwt", "query.jwt"], "query.jwt"),
+        (&["query.jwt"], "query.jwt"),
+    ] {
+        for response_type in [ResponseType::DeferredCode, ResponseType::Code] {
+            let world =
+                world_with(|op| op.metadata(modes(listed)), |client| client.response_mode(ResponseMode::QueryJwt))
+                    .await;
+            let (url, session) = world.client.authorize().response_type(response_type).start().await.unwrap();
+            assert_eq!(parameters(&url, "response_mode"), [sent], "{listed:?}");
+            let back = world.op.visit(url);
+            assert_eq!(back.parameters().len(), 1);
+            assert!(world.client.authorization_response(&back.url(), session).await.is_ok());
+            world.op.assert_clean();
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_shorthand_can_be_asked_for_plain_pushed_and_signed() {
+    let key = openid_deferred::SigningKey::generate(SigningAlgorithm::Es256).unwrap();
+    let at_op = registered().jwks(&json!({ "keys": [key.public_jwk()] }));
+    let settings = |client: ClientBuilder| client.response_mode(ResponseMode::Jwt).request_object_signing_key(key);
+    let world = world_with(|op| op.client(at_op), settings).await;
+    for (pushed, signed) in [(false, false), (true, false), (false, true), (true, true)] {
+        let mut request = world.client.authorize();
+        if pushed {
+            request = request.pushed();
+        }
+        if signed {
+            request = request.signed();
+        }
+        let (url, session) = request.start().await.unwrap();
+        if !pushed && !signed {
+            assert_eq!(parameters(&url, "response_mode"), ["jwt"]);
+        }
+        let back = world.op.visit(url);
+        assert!(back.parameter("response").is_some(), "{pushed} {signed}");
+        let taken = world.client.authorization_response(&back.url(), session).await;
+        assert!(matches!(taken, Ok(SignIn::Deferred(_))), "{taken:?}");
+    }
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn the_shorthand_is_refused_where_it_would_mean_the_fragment_or_is_not_listed() {
+    let world = world_with(|op| op, |client| client.response_mode(ResponseMode::Jwt)).await;
+    let request = world.client.authorize().response_type(ResponseType::DeferredCodeOrCode);
+    let error = request.start().await.unwrap_err();
+    let ErrorKind::Configuration(ConfigurationProblem::Setting { setting, .. }) = error.kind() else {
+        panic!("{error:?}")
+    };
+    assert_eq!(*setting, "response_mode");
+    world.assert_nothing_sent();
+
+    let plain = || modes(&["query", "query.jwt"]);
+    let error = discovered(plain(), |client| client.response_mode(ResponseMode::Jwt)).await.unwrap_err();
+    assert_eq!(unlisted(&error), ("response_modes_supported", "jwt"));
+    discovered(plain(), |client| client.response_mode(ResponseMode::Jwt).allow_unadvertised()).await.unwrap();
+    let shorthand = || modes(&["jwt"]);
+    let either = |client: ClientBuilder| client.response_type(ResponseType::DeferredCodeOrCode);
+    assert_eq!(unlisted(&discovered(shorthand(), either).await.unwrap_err()).1, "query.jwt");
+}
+
 #[tokio::test]
 async fn a_single_request_can_ask_for_a_jwt_or_against_the_clients_setting_for_none() {
     let world = world().await;

@@ -173,7 +173,7 @@ async fn a_pushed_request_object_is_judged_when_it_is_pushed() {
 #[tokio::test]
 async fn a_response_is_a_jwt_by_the_published_key_where_it_was_asked_for() {
     let mut rp = rp(|op| op);
-    for mode in ["query.jwt", "form_post.jwt"] {
+    for mode in ["query.jwt", "form_post.jwt", "jwt"] {
         let back = rp.op.visit(rp.authorization_url(&[("response_mode", mode)]));
         assert_eq!(back.parameters().len(), 1, "{mode}");
         let claims = rp.verified(&json!(back.parameter("response").unwrap())).await;
@@ -181,9 +181,10 @@ async fn a_response_is_a_jwt_by_the_published_key_where_it_was_asked_for() {
         assert_eq!((&claims["state"], claims["deferred_code"].is_string()), (&json!("the-state"), true));
         assert_eq!(claims["exp"], rp.now() + 600);
     }
-    // The shorthand is not one of the modes that it lists.
-    let back = rp.op.visit(rp.authorization_url(&[("response_mode", "jwt")]));
-    assert_eq!(back.parameter("error"), Some("invalid_request"));
+    // The shorthand means the fragment where the response type has several values.
+    let either = [("response_mode", "jwt"), ("response_type", "deferred_code code")];
+    let back = rp.op.visit(rp.authorization_url(&either));
+    assert_eq!(rp.verified(&json!(back.parameter("response").unwrap())).await["error"], "invalid_request");
     rp.op.forgive();
 
     rp.op.misbehave(Fault::jwt_response(IdTokenForgery::raw("spoilt")));

@@ -47,8 +47,8 @@ impl ClientBuilder {
     /// How the OP answers authorization requests unless they are told otherwise; in the query unless set. Discovery refuses
     /// an OP that does not list it.
     ///
-    /// With [`ResponseMode::QueryJwt`] or [`ResponseMode::FormPostJwt`] the answer is a JWT that the OP signed (JARM), and
-    /// one in another form is refused.
+    /// With [`ResponseMode::QueryJwt`], [`ResponseMode::FormPostJwt`] or [`ResponseMode::Jwt`] the answer is a JWT that the
+    /// OP signed (JARM), and one in another form is refused.
     ///
     /// ```
     /// # #[cfg(feature = "testing")]
@@ -157,12 +157,11 @@ impl ClientBuilder {
 
     /// The rules of [`fapi2`](Self::fapi2) together with those of FAPI 2.0 Message Signing for authorization requests and
     /// responses: requests are [signed](Self::require_signed_request_object) before they are pushed, and responses are
-    /// JWTs ([`ResponseMode::QueryJwt`] unless [`response_mode`](Self::response_mode) says
-    /// [`ResponseMode::FormPostJwt`]).
+    /// JWTs ([`ResponseMode::QueryJwt`], or its shorthand [`ResponseMode::Jwt`] where the OP lists that alone, unless
+    /// [`response_mode`](Self::response_mode) sets another one).
     ///
-    /// Signed introspection responses and HTTP message signatures, which that profile has too, are not part of it, and
-    /// it asks for the mode by its name where the profile has the shorthand `jwt`. What is said there about conformance
-    /// holds here as well.
+    /// Signed introspection responses and HTTP message signatures, which that profile has too, are not part of it. What is
+    /// said there about conformance holds here as well.
     #[must_use]
     pub fn fapi2_message_signing(mut self) -> Self {
         self.options.fapi = Some(FapiProfile::MessageSigning);
