@@ -1,6 +1,9 @@
 //! The authorization endpoint: the user and their browser are played by the provider.
 
-use http::{Method, header};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::header;
+use url::Url;
 
 use super::browser::BrowserReturn;
 use super::identity_assurance;
@@ -13,12 +16,12 @@ use super::wire::{Parameters, Rejection, Reply};
 impl Turn<'_> {
     /// An authorization request, by GET or POST (OpenID Connect Core §3.1.2.1). The answer sends the browser back.
     pub(super) fn authorization(&mut self) -> Result<Reply, Rejection> {
-        if self.request.method != Method::GET && self.request.method != Method::POST {
-            let method = self.request.method.as_str();
-            return Err(Rejection::new(405, "invalid_request", RequestRule::WrongMethod, method));
-        }
+        self.request.check_method("GET, POST")?;
         let request = self.request.parameters().unrepeated()?;
+        let exposed = BACK_CHANNEL.into_iter().find(|name| request.get(name).is_some());
         let (request, problem) = self.pushed_or_plain(request)?;
+        let exposed = exposed.map(|name| Rejection::bad("invalid_request", RequestRule::TokenInQuery, name));
+        let problem = exposed.or(problem);
         let redirect_uri = self.redirect_target(&request)?;
         let authorized = problem.map_or(Ok(()), Err).and_then(|()| self.authorize(&request, &redirect_uri));
         let mut response = match authorized {
@@ -87,12 +90,21 @@ impl Turn<'_> {
                 return Err(Rejection::bad("unsupported_response_type", rule, response_type));
             }
         };
-        if !request.get("scope").unwrap_or_default().split(' ').any(|scope| scope == "openid") {
+        // Both are optional by the letter of their specifications. They protect the user, so a client has no reason to
+        // leave them out.
+        for name in ["state", "nonce"] {
+            request.required(name)?;
+        }
+        let scope = request.get("scope").unwrap_or_default();
+        if !scope.split(' ').any(|scope| scope == "openid") {
             return Err(Rejection::bad("invalid_scope", RequestRule::NoOpenidScope, ""));
+        }
+        if !scope.split(' ').all(is_scope_token) {
+            return Err(Rejection::bad("invalid_scope", RequestRule::InvalidParameter, "scope"));
         }
         let challenge = (request.get("code_challenge"), request.get("code_challenge_method"));
         match challenge {
-            (Some(challenge), Some("S256")) if challenge.len() == 43 => {}
+            (Some(challenge), Some("S256")) if is_sha256(challenge) => {}
             (None, None) if !self.op.settings.requires_pkce => {}
             _ => return Err(Rejection::bad("invalid_request", RequestRule::NoPkce, "")),
         }
@@ -107,8 +119,16 @@ impl Turn<'_> {
         if request.get("max_age").is_some_and(|age| age.parse::<u64>().is_err()) {
             return Err(invalid("max_age"));
         }
-        if request.get("dpop_jkt").is_some_and(|thumbprint| thumbprint.len() != 43) {
+        if request.get("dpop_jkt").is_some_and(|thumbprint| !is_sha256(thumbprint)) {
             return Err(invalid("dpop_jkt"));
+        }
+        // OpenID Connect Core §3.1.2.1: "If this parameter contains none with any other value, an error is returned."
+        let prompts: Vec<_> = request.get("prompt").unwrap_or_default().split(' ').collect();
+        if prompts.len() > 1 && prompts.contains(&"none") {
+            return Err(invalid("prompt"));
+        }
+        if request.0.iter().any(|(name, value)| name == "resource" && !is_resource(value)) {
+            return Err(Rejection::bad("invalid_target", RequestRule::InvalidParameter, "resource"));
         }
         let is_request =
             |text: &str| serde_json::from_str(text).is_ok_and(|claims| identity_assurance::is_request(&claims));
@@ -164,6 +184,32 @@ impl Turn<'_> {
         });
         Ok(vec![(if is_deferred { "deferred_code" } else { "code" }.to_owned(), code)])
     }
+}
+
+/// Parameters that only the client and the provider may see, so that a browser must not carry them.
+const BACK_CHANNEL: [&str; 7] = [
+    "client_secret",
+    "client_assertion",
+    "code_verifier",
+    "access_token",
+    "refresh_token",
+    "deferred_auth_id",
+    "deferred_notification_token",
+];
+
+/// RFC 6749 §3.3.
+pub(super) fn is_scope_token(token: &str) -> bool {
+    !token.is_empty() && token.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
+}
+
+/// A SHA-256 hash in base64url, as PKCE challenges and thumbprints of keys are.
+fn is_sha256(text: &str) -> bool {
+    URL_SAFE_NO_PAD.decode(text).is_ok_and(|hash| hash.len() == 32)
+}
+
+/// RFC 8707 §2: an absolute URI without a fragment.
+fn is_resource(uri: &str) -> bool {
+    Url::parse(uri).is_ok_and(|uri| uri.fragment().is_none())
 }
 
 /// RFC 9396 §2: an array of objects that each have a `type`.

@@ -46,6 +46,9 @@ impl Turn<'_> {
         if ways.iter().filter(|&&used| used).count() > 1 {
             return Err(Rejection::bad("invalid_request", RequestRule::SeveralAuthentications, ""));
         }
+        if form.get("client_assertion_type").is_some() && form.get("client_assertion").is_none() {
+            return Err(refused("`client_assertion_type` without a `client_assertion`", false));
+        }
         let (id, presented) = match (basic, form.get("client_secret"), form.get("client_assertion")) {
             (Some(Some((id, secret))), _, _) => (id, RegisteredAuthentication::SecretBasic(secret)),
             (Some(None), _, _) => return Err(refused("`Authorization` is no Basic credential", true)),
@@ -90,8 +93,12 @@ impl Turn<'_> {
         if !verifies {
             return Err(invalid("the signature does not verify"));
         }
-        if !self.op.settings.allows(jwt.header.get("alg").and_then(Value::as_str).unwrap_or_default()) {
+        let algorithm = jwt.header.get("alg").and_then(Value::as_str).unwrap_or_default();
+        if !self.op.settings.allows(algorithm) {
             return Err(Rejection::new(401, "invalid_client", RequestRule::FapiAlgorithm, "client assertion"));
+        }
+        if !self.lists("token_endpoint_auth_signing_alg_values_supported", algorithm) {
+            return Err(invalid("`alg` is none of those advertised"));
         }
         if jwt.claims.get("aud") != Some(&Value::from(self.op.settings.issuer.as_str())) {
             return Err(invalid("`aud` is not the issuer as one string"));
@@ -103,6 +110,9 @@ impl Turn<'_> {
         }
         if jwt.claims.get("iat").and_then(Value::as_u64).is_some_and(|issued| issued > now.as_secs() + 60) {
             return Err(invalid("`iat` is in the future"));
+        }
+        if jwt.claims.get("nbf").is_some_and(|time| time.as_u64().is_none_or(|time| time > now.as_secs() + 60)) {
+            return Err(invalid("`nbf` is no time, or in the future"));
         }
         let jti = jwt.claim("jti").ok_or_else(|| invalid("`jti` is missing"))?;
         if !self.state.seen_ids.insert(format!("assertion {id} {jti}")) {

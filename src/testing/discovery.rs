@@ -11,7 +11,7 @@ use super::wire::{Rejection, Reply};
 
 impl Turn<'_> {
     pub(super) fn metadata(&mut self) -> Result<Reply, Rejection> {
-        self.must_be_get()?;
+        self.request.check_method("GET")?;
         Ok(Reply::json(200, &self.metadata_document()).with(http::header::CACHE_CONTROL, "max-age=3600"))
     }
 
@@ -96,6 +96,12 @@ impl Turn<'_> {
         document
     }
 
+    /// Whether a list of the metadata, as it is served, has this value. An OP that has no such list does not tell.
+    pub(super) fn lists(&self, member: &str, value: &str) -> bool {
+        let listed = &self.metadata_document()[member];
+        listed.as_array().is_none_or(|listed| listed.iter().any(|listed| listed == value))
+    }
+
     fn response_algorithms(&self) -> Vec<String> {
         let mut algorithms = vec![keys::name(Algorithm::RS256)];
         algorithms.retain(|name| self.op.settings.allows(name));
@@ -120,7 +126,7 @@ impl Turn<'_> {
     }
 
     pub(super) fn key_set(&mut self) -> Result<Reply, Rejection> {
-        self.must_be_get()?;
+        self.request.check_method("GET")?;
         // A client may fetch the keys before the first token is signed, and has to find the right ones.
         let clients = self.state.clients.values();
         let of_id_tokens = clients.clone().filter(|client| client.hmac_secret().is_none());

@@ -42,13 +42,14 @@ impl Turn<'_> {
         if jwt.header.get("typ").and_then(Value::as_str) != Some("dpop+jwt") {
             return Err(invalid(role, "`typ` is not `dpop+jwt`"));
         }
-        if !matches!(jwt.header.get("alg").and_then(Value::as_str), Some("ES256" | "EdDSA" | "PS256")) {
+        let algorithm = jwt.header.get("alg").and_then(Value::as_str).unwrap_or_default();
+        if !["ES256", "EdDSA", "PS256"].contains(&algorithm) {
             return Err(invalid(role, "`alg` is none of those advertised"));
         }
         let Some(jwk) = jwt.header.get("jwk").filter(|jwk| jwk.is_object()) else {
             return Err(invalid(role, "`jwk` is missing"));
         };
-        if ["d", "p", "q", "dp", "dq", "qi", "k"].iter().any(|private| jwk.get(private).is_some()) {
+        if keys::is_private(jwk) {
             return Err(rejection(role, "invalid_dpop_proof", Some(RequestRule::DpopPrivateKey), ""));
         }
         if !jwt.verifies(jwk) {
@@ -111,6 +112,13 @@ impl Turn<'_> {
         let role = Role::AuthorizationServer;
         let proven = self.proof(role, None)?;
         self.check_binding(role, proven, required, bound_to)
+    }
+
+    /// The proof of a request that needs none: where it has one, that holds, and is by the key that what it is about is
+    /// bound to.
+    pub(super) fn optional_proof(&mut self, bound_to: Option<&str>) -> Result<Option<String>, Rejection> {
+        let has_proof = self.request.headers.contains_key("dpop");
+        self.grant_proof(false, bound_to.filter(|_| has_proof))
     }
 
     pub(super) fn check_binding(

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::client::RegisteredAuthentication;
 use super::id_token::unix;
 use super::op::Turn;
+use super::record::RequestRule;
 use super::wire::{Rejection, Reply};
 
 impl Turn<'_> {
@@ -13,7 +15,14 @@ impl Turn<'_> {
     pub(super) fn introspection(&mut self) -> Result<Reply, Rejection> {
         let form = self.request.form()?;
         let client = self.client(&form)?;
+        if client.authentication == RegisteredAuthentication::None {
+            // RFC 7662 §2.1: "the endpoint MUST also require some form of authorization to access this endpoint".
+            let detail = "a client that does not authenticate cannot ask about tokens";
+            return Err(Rejection::new(401, "invalid_client", RequestRule::ClientAuthentication, detail));
+        }
         let token = form.required("token")?;
+        self.check_hint(&form, token);
+        self.optional_proof(None)?;
         let now = self.op.clock.monotonic();
         let access = self.state.access_tokens.get(token).filter(|found| now < found.expires_at);
         let refresh = self.state.refresh_tokens.get(token).filter(|found| !found.used);

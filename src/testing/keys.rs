@@ -143,8 +143,13 @@ impl<'a> Jwt<'a> {
     pub(super) fn parse(token: &'a str) -> Option<Self> {
         let (message, signature) = token.rsplit_once('.')?;
         let (header, claims) = message.split_once('.')?;
-        let object = |segment: &str| serde_json::from_slice(&URL_SAFE_NO_PAD.decode(segment).ok()?).ok();
+        let object =
+            |segment: &str| serde_json::from_slice::<Map<String, Value>>(&URL_SAFE_NO_PAD.decode(segment).ok()?).ok();
         let (header, claims) = (object(header)?, object(claims)?);
+        if header.contains_key("crit") {
+            // RFC 7515 §4.1.11: nothing that it could list is understood here.
+            return None;
+        }
         Some(Self { header, claims, message, signature: URL_SAFE_NO_PAD.decode(signature).ok()? })
     }
 
@@ -155,8 +160,17 @@ impl<'a> Jwt<'a> {
         (!name.starts_with("HS")).then_some(algorithm)
     }
 
+    /// Whether this key made the signature, and may have: with the algorithm, for the use and under the name that it was
+    /// registered with (RFC 7517 §4).
     pub(super) fn verifies(&self, jwk: &Value) -> bool {
         let Some(algorithm) = self.algorithm() else { return false };
+        let same = |left: Option<&Value>, right: Option<&Value>| left.is_none() || right.is_none() || left == right;
+        let is_meant = same(jwk.get("alg"), self.header.get("alg"))
+            && same(jwk.get("kid"), self.header.get("kid"))
+            && same(jwk.get("use"), Some(&json!("sig")));
+        if !is_meant {
+            return false;
+        }
         let Some(key) = serde_json::from_value::<Jwk>(jwk.clone()).ok() else { return false };
         let Ok(key) = DecodingKey::from_jwk(&key) else { return false };
         let Ok(verifier) = (CRYPTO.verifier_factory)(&algorithm, &key) else { return false };
@@ -186,6 +200,11 @@ impl<'a> Jwt<'a> {
     pub(super) fn claim(&self, name: &str) -> Option<&str> {
         self.claims.get(name)?.as_str()
     }
+}
+
+/// Whether a JWK has anything of a private or symmetric key in it (RFC 7518 §6).
+pub(super) fn is_private(jwk: &Value) -> bool {
+    ["d", "p", "q", "dp", "dq", "qi", "oth", "k"].iter().any(|member| jwk.get(member).is_some())
 }
 
 /// The RFC 7638 thumbprint of a public key.

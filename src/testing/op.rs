@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, header};
 use jsonwebtoken::Algorithm;
 use tokio::sync::Notify;
 use url::Url;
@@ -479,17 +479,21 @@ impl State {
 
 impl Turn<'_> {
     fn answer(&mut self, early: bool, first: bool) -> Answer {
-        self.check_alias();
-        let result = match self.endpoint {
+        // Of a request whose answer was held the head has been looked at.
+        let head = if first { self.check_head() } else { Ok(()) };
+        let answer = head.and_then(|()| match self.endpoint {
+            Endpoint::Poll => self.poll(early, first),
+            _ => self.reply().map(Answer::Reply),
+        });
+        answer.unwrap_or_else(|rejection| Answer::Reply(self.rejected(&rejection)))
+    }
+
+    fn reply(&mut self) -> Result<Reply, Rejection> {
+        match self.endpoint {
             Endpoint::Metadata => self.metadata(),
             Endpoint::Keys => self.key_set(),
             Endpoint::Authorization => self.authorization(),
-            Endpoint::Poll => match self.poll(early, first) {
-                Ok(Answer::Hold(until)) => return Answer::Hold(until),
-                Ok(Answer::Reply(reply)) => Ok(reply),
-                Err(rejection) => Err(rejection),
-            },
-            Endpoint::Token | Endpoint::Exchange | Endpoint::Code | Endpoint::Refresh => self.token(),
+            Endpoint::Poll | Endpoint::Token | Endpoint::Exchange | Endpoint::Code | Endpoint::Refresh => self.token(),
             Endpoint::PushedAuthorization => self.push(),
             Endpoint::Cancellation => self.cancellation(),
             Endpoint::UserInfo => self.userinfo(),
@@ -506,8 +510,26 @@ impl Turn<'_> {
                     false => Err(Rejection::new(404, "invalid_request", RequestRule::UnknownEndpoint, url)),
                 }
             }
-        };
-        Answer::Reply(result.unwrap_or_else(|rejection| self.rejected(&rejection)))
+        }
+    }
+
+    /// What holds for every request, whatever it asks for.
+    fn check_head(&mut self) -> Result<(), Rejection> {
+        self.check_alias();
+        let request = self.request;
+        // RFC 9110 §5.3: a field that is no list stands in a message once.
+        if request.headers.get_all(header::AUTHORIZATION).iter().count() > 1 {
+            let rule = RequestRule::SeveralAuthentications;
+            return Err(Rejection::bad("invalid_request", rule, "there is more than one `Authorization` header"));
+        }
+        if matches!(self.endpoint, Endpoint::Metadata | Endpoint::Keys | Endpoint::Authorization) {
+            for name in [header::AUTHORIZATION, http::HeaderName::from_static("dpop")] {
+                if request.headers.contains_key(&name) {
+                    self.violate(RequestRule::UnneededCredential, name.as_str());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// An error response; the rule that the request broke is noted.
@@ -520,13 +542,6 @@ impl Turn<'_> {
 
     pub(super) fn violate(&mut self, rule: RequestRule, detail: impl Into<String>) {
         self.state.violate(rule, self.number, self.endpoint, detail.into());
-    }
-
-    pub(super) fn must_be_get(&self) -> Result<(), Rejection> {
-        match self.request.method {
-            Method::GET => Ok(()),
-            _ => Err(Rejection::new(405, "invalid_request", RequestRule::WrongMethod, self.request.method.as_str())),
-        }
     }
 }
 

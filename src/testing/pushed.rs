@@ -39,7 +39,7 @@ impl Turn<'_> {
         self.redirect_target(&request)?;
         self.check_request(&request)?;
         let announced = request.get("dpop_jkt").map(str::to_owned);
-        if let Some(key) = self.grant_proof(false, announced.as_deref().filter(|_| self.has_proof()))?
+        if let Some(key) = self.optional_proof(announced.as_deref())?
             && announced.is_none()
         {
             request.0.push(("dpop_jkt".into(), key));
@@ -86,9 +86,5 @@ impl Turn<'_> {
             (false, true) => None,
         };
         Ok((pushed.parameters.clone(), problem))
-    }
-
-    fn has_proof(&self) -> bool {
-        self.request.headers.contains_key("dpop")
     }
 }

@@ -207,6 +207,7 @@ rules! {
     InvalidParameter = "a parameter has a value that it cannot have", "RFC 6749 §5.2";
     UnsupportedGrantType = "the grant type is unknown", "RFC 6749 §5.2";
     TokenInQuery = "a credential stands in the URL", "RFC 6749 §2.3.1; RFC 6750 §5.3";
+    UnneededCredential = "a credential was sent to an endpoint that asks for none", "OpenID Connect Discovery 1.0 §4.1";
 
     UnknownClient = "the client is not registered", "RFC 6749 §2.2";
     WrongRedirectUri = "the redirect URI is not registered", "OpenID Connect Core 1.0 §3.1.2.1";

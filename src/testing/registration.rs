@@ -164,10 +164,7 @@ const SIGNATURES: [Algorithm; 12] = [
 impl Turn<'_> {
     /// RFC 7591 §3.
     pub(super) fn registration(&mut self) -> Result<Reply, Rejection> {
-        if self.request.method != Method::POST {
-            let method = self.request.method.as_str();
-            return Err(Rejection::new(405, "invalid_request", RequestRule::WrongMethod, method));
-        }
+        self.request.check_method("POST")?;
         let permitted = &self.op.settings.registration.initial_access_tokens;
         if !permitted.is_empty() && !permitted.iter().any(|token| self.bearer() == Some(token)) {
             return Err(unauthorized(RequestRule::InitialAccessToken));
@@ -217,7 +214,7 @@ impl Turn<'_> {
             }
             Method::GET => Ok(()),
             Method::PUT => self.replace_metadata(&client_id, &mut registered),
-            _ => Err(Rejection::new(405, "invalid_request", RequestRule::WrongMethod, self.request.method.as_str())),
+            _ => self.request.check_method("DELETE, GET, PUT"),
         };
         let managed = managed.and_then(|()| {
             if needs_secret(&registered.metadata) && self.is_secret_old(&registered) {
@@ -261,10 +258,7 @@ impl Turn<'_> {
 
     /// The client metadata of the request, as they are registered.
     fn client_metadata(&mut self) -> Result<Map<String, Value>, Rejection> {
-        let media_type = self.request.header(header::CONTENT_TYPE).unwrap_or("no Content-Type");
-        if !media_type.starts_with("application/json") {
-            return Err(Rejection::new(415, "invalid_request", RequestRule::WrongContentType, media_type));
-        }
+        self.request.check_json()?;
         let metadata = serde_json::from_slice::<Map<String, Value>>(&self.request.body);
         let mut metadata = metadata.map_err(|_| invalid("no JSON object"))?;
         metadata.retain(|name, _| !ISSUED.contains(&name.as_str()));
@@ -460,7 +454,7 @@ fn check(metadata: &Map<String, Value>) -> Result<(), Rejection> {
         return Err(unsupported("the test provider fetches no keys; register them as `jwks`"));
     }
     let keys = metadata.get("jwks").and_then(|jwks| jwks["keys"].as_array());
-    if keys.into_iter().flatten().any(|key| key.get("d").is_some() || key.get("k").is_some()) {
+    if keys.into_iter().flatten().any(keys::is_private) {
         return Err(invalid("`jwks` has a private key"));
     }
     // DTR §Client Registration Metadata: "It MUST be an HTTPS URL."

@@ -68,8 +68,12 @@ impl Turn<'_> {
         if jwt.header.get("typ").and_then(Value::as_str) != Some("oauth-authz-req+jwt") {
             return Err(invalid("`typ` is not `oauth-authz-req+jwt`"));
         }
-        if !self.op.settings.allows(jwt.header.get("alg").and_then(Value::as_str).unwrap_or_default()) {
+        let algorithm = jwt.header.get("alg").and_then(Value::as_str).unwrap_or_default();
+        if !self.op.settings.allows(algorithm) {
             return Err(Rejection::bad("invalid_request_object", RequestRule::FapiAlgorithm, "request object"));
+        }
+        if !self.lists("request_object_signing_alg_values_supported", algorithm) {
+            return Err(invalid("`alg` is none of those advertised"));
         }
         if !client.signature_keys().any(|key| jwt.verifies(key)) {
             return Err(invalid("the signature does not verify with a key of the client"));

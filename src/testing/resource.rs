@@ -10,6 +10,7 @@ use super::wire::{Rejection, Reply};
 impl Turn<'_> {
     /// OpenID Connect Core §5.3.
     pub(super) fn userinfo(&mut self) -> Result<Reply, Rejection> {
+        self.request.check_method("GET, POST")?;
         let process = self.authorized()?;
         let record = &self.state.processes[process];
         let mut claims = record.user.claims.clone();
@@ -46,6 +47,10 @@ impl Turn<'_> {
 
     /// The process whose access token the request carries (RFC 6750 §2.1, RFC 9449 §7.1).
     fn authorized(&mut self) -> Result<usize, Rejection> {
+        if self.request.parameters().get("access_token").is_some() {
+            // RFC 6750 §2: "Clients MUST NOT use more than one method to transmit the token in each request."
+            return Err(Rejection::bad("invalid_request", RequestRule::TokenInQuery, "access_token"));
+        }
         let header = self.request.header(header::AUTHORIZATION).unwrap_or_default();
         let (scheme, token) = header.split_once(' ').unwrap_or_default();
         let now = self.op.clock.monotonic();
@@ -72,6 +77,8 @@ impl Turn<'_> {
             let token = token.to_owned();
             let proven = self.proof(Role::Resource, Some(&token))?;
             self.check_binding(Role::Resource, proven, true, Some(&key))?;
+        } else if self.op.settings.supports_dpop && self.request.headers.contains_key("dpop") {
+            self.violate(RequestRule::AccessTokenScheme, "a DPoP proof beside a token that is bound to no key");
         }
         Ok(process)
     }

@@ -2,7 +2,7 @@
 
 use super::op::Turn;
 use super::record::RequestRule;
-use super::wire::{Rejection, Reply};
+use super::wire::{Parameters, Rejection, Reply};
 
 impl Turn<'_> {
     /// RFC 7009: the answer is the same whether the token was known or not.
@@ -10,9 +10,12 @@ impl Turn<'_> {
         let form = self.request.form()?;
         let client = self.client(&form)?;
         let token = form.required("token")?;
-        let access = self.state.access_tokens.get(token).map(|found| found.process);
-        let refresh = self.state.refresh_tokens.get(token).map(|found| found.process);
-        if let Some(process) = access.or(refresh) {
+        self.check_hint(&form, token);
+        let access = self.state.access_tokens.get(token).map(|found| (found.process, found.key.clone()));
+        let refresh = self.state.refresh_tokens.get(token).map(|found| (found.process, found.key.clone()));
+        let (process, key) = access.or(refresh).unzip();
+        self.optional_proof(key.flatten().as_deref())?;
+        if let Some(process) = process {
             if self.state.processes[process].client_id != client.id {
                 return Err(Rejection::bad("invalid_grant", RequestRule::ForeignGrant, client.id.as_str()));
             }
@@ -20,5 +23,18 @@ impl Turn<'_> {
             self.state.refresh_tokens.remove(token);
         }
         Ok(Reply::new(200, "", ""))
+    }
+
+    /// RFC 7009 §2.1, RFC 7662 §2.1: a wrong hint is no reason to refuse a request, but it is wrong.
+    pub(super) fn check_hint(&mut self, form: &Parameters, token: &str) {
+        let fits = match form.get("token_type_hint") {
+            None => true,
+            Some("access_token") => !self.state.refresh_tokens.contains_key(token),
+            Some("refresh_token") => !self.state.access_tokens.contains_key(token),
+            Some(_) => false,
+        };
+        if !fits {
+            self.violate(RequestRule::InvalidParameter, "token_type_hint");
+        }
     }
 }

@@ -45,6 +45,9 @@ impl Turn<'_> {
             return Err(Rejection::bad("invalid_request", RequestRule::InvalidParameter, detail));
         }
         let (process, key) = self.spend_code(form, &client, "deferred_code", true)?;
+        if form.get("deferred_notification_token").is_some_and(|token| !is_bearer_token(token)) {
+            self.violate(RequestRule::InvalidParameter, "deferred_notification_token");
+        }
         if let Some(key) = &key
             && !self.op.settings.allows_key_reuse
             && self.state.used_keys.contains(key)
@@ -275,6 +278,12 @@ impl Turn<'_> {
         }
         let required = self.op.settings.requires_dpop_of(&client);
         let proven = self.grant_proof(required, key.as_deref())?;
+        // RFC 6749 §6: "MUST NOT include any scope not originally granted by the resource owner".
+        let granted = self.state.processes[process].request.get("scope").unwrap_or_default();
+        let is_granted = |asked: &str| granted.split(' ').any(|granted| granted == asked);
+        if !form.get("scope").is_none_or(|asked| asked.split(' ').all(is_granted)) {
+            return Err(Rejection::bad("invalid_scope", RequestRule::InvalidParameter, "scope"));
+        }
         let rotates = self.op.settings.rotates_refresh_tokens;
         if let Some(token) = self.state.refresh_tokens.get_mut(presented) {
             token.used = rotates;
@@ -324,6 +333,13 @@ impl Turn<'_> {
 
 fn token_type(key: Option<&str>) -> &'static str {
     if key.is_some() { "DPoP" } else { "Bearer" }
+}
+
+/// RFC 6750 §2.1: `b64token`.
+fn is_bearer_token(token: &str) -> bool {
+    let characters = token.trim_end_matches('=');
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
+    !characters.is_empty() && characters.bytes().all(is_allowed)
 }
 
 /// RFC 7636 §4.1: 43 to 128 unreserved characters.

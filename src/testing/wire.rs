@@ -27,8 +27,29 @@ impl Incoming {
     }
 
     pub(super) fn is_form(&self) -> bool {
+        self.is_of_type("application/x-www-form-urlencoded")
+    }
+
+    fn is_of_type(&self, expected: &str) -> bool {
         let media_type = self.header(header::CONTENT_TYPE).unwrap_or_default().split(';').next().unwrap_or_default();
-        media_type.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
+        media_type.trim().eq_ignore_ascii_case(expected)
+    }
+
+    /// The methods that an endpoint takes, as `Allow` lists them (RFC 9110 §10.2.1).
+    pub(super) fn check_method(&self, allowed: &str) -> Result<(), Rejection> {
+        match allowed.split(", ").any(|method| method == self.method.as_str()) {
+            true => Ok(()),
+            false => Err(Rejection::new(405, "invalid_request", RequestRule::WrongMethod, self.method.as_str())
+                .header(header::ALLOW, allowed)),
+        }
+    }
+
+    fn check_type(&self, expected: &str) -> Result<(), Rejection> {
+        let media_type = self.header(header::CONTENT_TYPE).unwrap_or("no Content-Type");
+        match self.is_of_type(expected) {
+            true => Ok(()),
+            false => Err(Rejection::new(415, "invalid_request", RequestRule::WrongContentType, media_type)),
+        }
     }
 
     /// The parameters: of the form where there is one, else of the query.
@@ -42,33 +63,50 @@ impl Incoming {
 
     /// The parameters of a request that must be a POST with a form and with nothing in the URL.
     pub(super) fn form(&self) -> Result<Parameters, Rejection> {
-        if self.method != Method::POST {
-            return Err(Rejection::new(405, "invalid_request", RequestRule::WrongMethod, self.method.as_str())
-                .header(header::ALLOW, "POST"));
-        }
-        if !self.is_form() {
-            let media_type = self.header(header::CONTENT_TYPE).unwrap_or("no Content-Type");
-            return Err(Rejection::new(415, "invalid_request", RequestRule::WrongContentType, media_type));
-        }
-        if self.url.query().is_some() {
-            return Err(Rejection::bad("invalid_request", RequestRule::TokenInQuery, "parameters in the query"));
+        self.check_method("POST")?;
+        self.check_type("application/x-www-form-urlencoded")?;
+        self.has_no_query()?;
+        if !is_form_encoded(&self.body) {
+            return Err(Rejection::bad("invalid_request", RequestRule::WrongContentType, "it is not form-urlencoded"));
         }
         self.parameters().unrepeated()
     }
-}
 
-impl Incoming {
+    fn has_no_query(&self) -> Result<(), Rejection> {
+        match self.url.query() {
+            None => Ok(()),
+            Some(_) => Err(Rejection::bad("invalid_request", RequestRule::TokenInQuery, "parameters in the query")),
+        }
+    }
+
     /// The parameters of a request that must be a POST with a JSON object of strings.
     pub(super) fn json_parameters(&self) -> Result<Parameters, Rejection> {
-        let media_type = self.header(header::CONTENT_TYPE).unwrap_or("no Content-Type");
-        if !media_type.starts_with("application/json") {
-            return Err(Rejection::new(415, "invalid_request", RequestRule::WrongContentType, media_type));
-        }
+        self.check_method("POST")?;
+        self.check_json()?;
+        self.has_no_query()?;
         let members = serde_json::from_slice::<BTreeMap<String, String>>(&self.body);
         let members = members
             .map_err(|_| Rejection::bad("invalid_request", RequestRule::WrongContentType, "no object of strings"))?;
         Ok(Parameters(members.into_iter().collect()))
     }
+
+    pub(super) fn check_json(&self) -> Result<(), Rejection> {
+        self.check_type("application/json")
+    }
+}
+
+/// Whether a body can be application/x-www-form-urlencoded: visible ASCII characters, and two digits after each `%`.
+/// Lenient parsers take more than that.
+fn is_form_encoded(body: &[u8]) -> bool {
+    let mut rest = body;
+    while let Some((&first, after)) = rest.split_first() {
+        rest = match (first, after) {
+            (b'%', [high, low, after @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => after,
+            (b'!'..=b'~', after) if first != b'%' => after,
+            _ => return false,
+        };
+    }
+    true
 }
 
 /// Parameters in their order.

@@ -64,7 +64,7 @@ async fn the_same_flow_runs_over_http_and_over_https() {
 
         let mut url = Url::parse(metadata["authorization_endpoint"].as_str().unwrap()).unwrap();
         url.set_query(Some(
-            "response_type=deferred_code&client_id=app&redirect_uri=https://rp.test/&scope=openid&state=1",
+            "response_type=deferred_code&client_id=app&redirect_uri=https://rp.test/&scope=openid&state=1&nonce=2",
         ));
         let redirect = client.get(url).send().await.unwrap();
         assert_eq!(redirect.status(), 303);

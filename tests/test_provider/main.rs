@@ -8,3 +8,4 @@ mod registration;
 mod rp;
 mod rules;
 mod signing;
+mod strictness;
