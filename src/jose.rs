@@ -21,6 +21,8 @@ mod verifier;
 pub(crate) mod aead;
 #[cfg(test)]
 pub(crate) mod test_keys;
+#[cfg(test)]
+mod wycheproof;
 
 pub use algorithm::SigningAlgorithm;
 pub use jwe::{ContentEncryptionAlgorithm, DecryptionKey, KeyManagementAlgorithm};

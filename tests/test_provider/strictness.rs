@@ -233,7 +233,7 @@ async fn every_refusal_of_a_method_names_those_that_are_allowed() {
 
 #[tokio::test]
 async fn what_is_said_to_be_json_is_said_so_exactly() {
-    let mut rp = rp(|op| op.cancellation_in_json().registration());
+    let rp = rp(|op| op.cancellation_in_json().registration());
     let issuer = rp.op.issuer().to_owned();
     for path in ["/cancel", "/register"] {
         let mut asked = request(Method::POST, &format!("{issuer}{path}"), &[], "{}".into());
