@@ -159,6 +159,7 @@ mod provider;
 mod random;
 mod secret;
 pub mod store;
+mod task;
 #[cfg(feature = "testing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod testing;

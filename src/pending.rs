@@ -13,6 +13,7 @@ use crate::id_token::{InterimFingerprint, InterimMember};
 use crate::keyring::{Keyring, Purpose};
 use crate::random::{Random, SystemRandom};
 use crate::secret::Secret;
+use crate::task::Task;
 
 mod answer;
 mod checks;
@@ -20,7 +21,7 @@ mod schedule;
 mod stored;
 
 pub(crate) use crate::id_token::InterimState;
-pub(crate) use answer::{Answer, End, Reading, Standing, SuccessBody, is_known_error};
+pub(crate) use answer::{Answer, End, Polled, Reading, Standing, SuccessBody, is_known_error};
 pub(crate) use checks::Checks;
 pub(crate) use schedule::{FINAL_POLL_MARGIN, Jitter, Pace, Schedule, Step, Times};
 pub(crate) use stored::{
@@ -32,7 +33,8 @@ pub(crate) use stored::{
 ///
 /// It comes from the exchange of a deferred code, and goes to `Client::wait`, or to `Client::poll` from a job system
 /// of your own. Both leave it usable whatever happens: after an error, after the future was dropped in mid-request,
-/// and after a restart if it was [sealed](Self::seal). The interval that the OP asked for is kept through all of
+/// and after a restart if it was [sealed](Self::seal). A request that was sent goes on when the future is dropped, and the
+/// next call takes its answer. The interval that the OP asked for is kept through all of
 /// these. It is not `Clone`, because two copies would poll side by side.
 pub struct PendingAuthentication(pub(crate) Box<Body>);
 
@@ -74,6 +76,9 @@ pub(crate) struct Body {
     /// The application wants it to end.
     #[serde(rename = "cnl", default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) cancelled: bool,
+    /// The poll under way, or what has come of it. It is not stored: a sealed copy counts its answer as lost.
+    #[serde(skip)]
+    pub(crate) in_flight: Option<Task<Polled>>,
 }
 
 /// Bumped when a sealed form changes so that older code must not open it.
@@ -151,6 +156,7 @@ impl PendingAuthentication {
             schedule: opened.schedule,
             phase: Phase::Waiting,
             cancelled: false,
+            in_flight: None,
         }))
     }
 
@@ -225,14 +231,15 @@ impl PendingAuthentication {
     ///
     /// `Client::wait` does this by itself and says so with `WaitEvent::Asking`.
     pub fn announce_poll(&mut self) {
-        if matches!(self.0.phase, Phase::Waiting) {
+        if matches!(self.0.phase, Phase::Waiting) && self.0.in_flight.is_none() {
             self.0.schedule.announce();
         }
     }
 
     /// Whether a request would go out now.
     pub(crate) fn is_due(&mut self, now: Moment) -> bool {
-        matches!(self.0.phase, Phase::Waiting) && self.0.schedule.step(now) == Step::Ask
+        let is_waiting = matches!(self.0.phase, Phase::Waiting) && self.0.in_flight.is_none();
+        is_waiting && self.0.schedule.step(now) == Step::Ask
     }
 
     /// Whether the process has ended, so that nothing is left to poll.
@@ -242,7 +249,9 @@ impl PendingAuthentication {
 
     /// Seals everything into bytes that can be stored anywhere: encrypted, authenticated, and useless without the
     /// keyring. [`open`](Self::open) is the way back. Seal again after every poll: the schedule changes, and a success
-    /// response, which the OP gives once only, is part of it.
+    /// response, which the OP gives once only, is part of it. The answer to a poll under way is not: where a future of
+    /// `Client::poll` or `Client::wait` was dropped in mid-request, call it again before you seal, or the copy counts the
+    /// answer as lost.
     ///
     /// # Errors
     ///

@@ -11,9 +11,11 @@ use super::arrival::Arrival;
 use super::authentication::Authentication;
 use super::authorize::ResponseType;
 use super::session::{self, AuthorizationSession};
+use crate::clock::Moment;
 use crate::error::{Document, Error, ErrorResponse, Misuse, Rule, SessionProblem, Violation};
 use crate::pending::PendingAuthentication;
 use crate::secret::{Secret, constant_time_eq};
+use crate::task::Task;
 
 /// No genuine response is longer.
 const LONGEST_RESPONSE: usize = 16 * 1024;
@@ -33,8 +35,8 @@ pub enum SignIn {
 
 /// An authorization response that was checked, with a code that has not been exchanged yet.
 ///
-/// [`Client::exchange`] is next. It leaves the grant usable where the request did not reach the OP, and where final
-/// tokens have come that cannot be validated yet.
+/// [`Client::exchange`] is next. It leaves the grant usable where the request did not reach the OP, where final tokens have
+/// come that cannot be validated yet, and where its future was dropped: the grant keeps the request and its answer.
 pub struct AuthorizationGrant {
     pub(super) session: Arc<session::Body>,
     pub(super) code: Code,
@@ -45,8 +47,22 @@ pub struct AuthorizationGrant {
     pub(super) spent: bool,
     /// For the pings of this process alone.
     pub(super) notification_token: Option<Secret>,
+    /// The request with the code, or what has come of it, while no caller has taken that.
+    pub(super) in_flight: Option<Task<CodeAnswer>>,
     /// The answer with final tokens, which the OP gives once only, while it cannot be validated.
     pub(super) received: Option<Received>,
+    /// The process that the code was exchanged for, while its interim ID Token is verified.
+    pub(super) deferred: Option<PendingAuthentication>,
+}
+
+/// What came of sending a code.
+pub(super) struct CodeAnswer {
+    /// The body of a successful response.
+    pub(super) body: Result<Zeroizing<Vec<u8>>, Error>,
+    /// Whether the OP may have used the code up.
+    pub(super) spent: bool,
+    pub(super) sent_at: SystemTime,
+    pub(super) answered_at: Moment,
 }
 
 /// A token response and when it came, by which it is judged.
@@ -91,6 +107,11 @@ impl AuthorizationGrant {
     /// Gives the OP a bearer token for the Ping Callbacks of this process.
     pub(crate) fn set_notification_token(&mut self, token: Secret) {
         self.notification_token = Some(token);
+    }
+
+    /// Whether the code was sent and somebody can still take what came of that.
+    pub(super) fn keeps_answer(&self) -> bool {
+        self.in_flight.is_some() || self.received.is_some() || self.deferred.is_some()
     }
 
     /// Whether the code has been sent, so that it must not be sent again.
@@ -214,14 +235,23 @@ impl Client {
             Err(_) if late => return Err(broken(Rule::JwtResponseExpired, "exp")),
             code => code?,
         };
-        let (notification_token, received) = (None, None);
-        Ok(AuthorizationGrant { session, code, names_issuer, late, spent: false, notification_token, received })
+        Ok(AuthorizationGrant {
+            session,
+            code,
+            names_issuer,
+            late,
+            spent: false,
+            notification_token: None,
+            in_flight: None,
+            received: None,
+            deferred: None,
+        })
     }
 
     /// Refuses a grant that was exchanged before or belongs to another client.
     pub(super) fn check_grant(&self, grant: &AuthorizationGrant) -> Result<(), Error> {
         self.check_ownership(&grant.session.issuer, &grant.session.client_id)?;
-        if grant.spent && grant.received.is_none() {
+        if grant.spent && !grant.keeps_answer() {
             return Err(Misuse::CodeSpent.into());
         }
         Ok(())

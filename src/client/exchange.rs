@@ -2,21 +2,25 @@
 //! signed the user in at once.
 
 use std::borrow::Cow;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::Client;
-use super::authorization_response::{AuthorizationGrant, Code, Received, SignIn};
+use super::authorization_response::{AuthorizationGrant, Code, CodeAnswer, Received, SignIn};
 use super::token_response::{self, ReceivedTokens};
-use crate::endpoint::{Answer, EndpointRequest, Failure};
+use crate::dpop::DpopKey;
+use crate::endpoint::{Answer, ClientIdentity, EndpointRequest, Failure};
 use crate::error::{Document, Error, ErrorKind, Misuse, Rule, TransportProblem, Violation};
 use crate::id_token::{self, InterimFingerprint, InterimMember, InterimState};
 use crate::json::Object;
 use crate::pending::{Answered, Opened, PendingAuthentication, Phase, Schedule, Times, UnverifiedInterim};
 use crate::secret::Secret;
+use crate::task::Task;
+use futures_core::future::BoxFuture;
+use url::Url;
 
 /// DTR §Deferred Code Exchange Request.
 pub(super) const DEFERRED_GRANT: &str = "urn:openid:params:grant-type:deferred";
@@ -43,6 +47,9 @@ impl Client {
     /// have come but cannot be validated, because the OP's keys are out of reach or a decryption key is missing, stay in
     /// the grant too: exchange it again later, and nothing is sent.
     ///
+    /// If the future is dropped, for instance because a browser hangs up, the request goes on. Exchange the same grant
+    /// again, and its answer is taken.
+    ///
     /// # Errors
     ///
     /// [`is_spent`](AuthorizationGrant::is_spent) says whether the grant can be exchanged again, whatever the error is.
@@ -51,11 +58,18 @@ impl Client {
     /// [`Protocol`](ErrorKind::Protocol) when its answer broke a rule; [`Misuse`](ErrorKind::Misuse) for a grant that
     /// was spent or belongs to another client.
     pub async fn exchange(&self, grant: &mut AuthorizationGrant) -> Result<SignIn, Error> {
-        let mut exchanged = self.exchange_unverified(grant).await?;
-        if let SignIn::Deferred(pending) = &mut exchanged {
+        if grant.deferred.is_none() {
+            match self.exchange_driven(grant, Task::spawn).await? {
+                SignIn::Deferred(pending) => grant.deferred = Some(pending),
+                complete @ SignIn::Complete(_) => return Ok(complete),
+            }
+        }
+        self.check_grant(grant)?;
+        // The process stays in the grant for as long as this can be dropped.
+        if let Some(pending) = &mut grant.deferred {
             self.try_to_verify_interim(pending).await;
         }
-        Ok(exchanged)
+        grant.deferred.take().map(SignIn::Deferred).ok_or_else(|| Misuse::CodeSpent.into())
     }
 
     /// Verifies the interim ID Token if that can be done soon. Nothing may fail any more: the code is spent and the
@@ -72,25 +86,29 @@ impl Client {
         }
     }
 
-    /// The exchange without a look at the interim ID Token, for a caller that stores the process first.
+    /// The exchange without a look at the interim ID Token, for a caller that stores the process first and is not dropped.
     pub(crate) async fn exchange_unverified(&self, grant: &mut AuthorizationGrant) -> Result<SignIn, Error> {
+        self.exchange_driven(grant, Task::held).await
+    }
+
+    async fn exchange_driven(&self, grant: &mut AuthorizationGrant, drive: Drive) -> Result<SignIn, Error> {
         self.check_grant(grant)?;
         let exchanged = match &grant.code {
             _ if grant.received.is_some() => self.complete(grant).await,
-            Code::Deferred(_) => self.exchange_deferred_code(grant).await,
-            Code::Authorization(_) => self.exchange_authorization_code(grant).await,
+            Code::Deferred(_) => self.exchange_deferred_code(grant, drive).await,
+            Code::Authorization(_) => self.exchange_authorization_code(grant, drive).await,
         };
         exchanged.map_err(|error| {
             // What passes for a request does not for this call: its code is gone.
-            let is_over = grant.spent && grant.received.is_none();
+            let is_over = grant.spent && !grant.keeps_answer();
             let error = if is_over { error.that_stays() } else { error };
             error.in_step("exchanging the code")
         })
     }
 
-    async fn exchange_deferred_code(&self, grant: &mut AuthorizationGrant) -> Result<SignIn, Error> {
-        let (body, sent_at) = self.send_code(grant).await?;
-        let answered = self.now();
+    async fn exchange_deferred_code(&self, grant: &mut AuthorizationGrant, drive: Drive) -> Result<SignIn, Error> {
+        let CodeAnswer { body, sent_at, answered_at: answered, .. } = self.send_code(grant, drive).await?;
+        let body = body?;
         let Exchanged { deferred_auth_id, times, interim, access_token } =
             match Exchanged::parse(&body, self.0.options.strict_times) {
                 Ok(exchanged) => exchanged,
@@ -147,93 +165,62 @@ impl Client {
         Some(pending)
     }
 
-    /// Row by row the same request for both kinds of code. Gives the body of the answer and when the request left.
-    async fn send_code(&self, grant: &mut AuthorizationGrant) -> Result<(Zeroizing<Vec<u8>>, SystemTime), Error> {
-        let metadata = self.0.provider.metadata().await?;
-        let client = self.identity_at(&metadata)?;
-        let url = self.endpoints(&metadata, client).token();
-        let started = self.0.clock.monotonic();
-        let mut attempt = 1;
-        loop {
-            // Whoever is dropped from here on has left a code that may be spent.
-            grant.spent = true;
-            let request = EndpointRequest {
-                url,
-                document: Document::ExchangeResponse,
+    /// Sends the code, or waits for the request with it that is under way. The answer is taken out of the grant.
+    async fn send_code(&self, grant: &mut AuthorizationGrant, drive: Drive) -> Result<CodeAnswer, Error> {
+        if grant.in_flight.is_none() {
+            let metadata = self.0.provider.metadata().await?;
+            let identity = self.identity_at(&metadata)?.clone();
+            let request = CodeRequest {
+                url: self.endpoints(&metadata, &identity).token().clone(),
+                identity,
                 form: self.code_form(grant),
-                client,
-                dpop: grant.session.dpop_key.as_ref(),
-                access_token: None,
-                timeout: self.0.options.request_timeout,
-                body_limit: TOKEN_RESPONSE_LIMIT,
+                dpop_key: grant.session.dpop_key.clone(),
+                client: self.clone(),
             };
-            let sent_at = self.0.clock.now();
-            match self.0.endpoints.post(request).await {
-                Ok(Answer::Success { body, .. }) => return Ok((body, sent_at)),
-                Ok(Answer::Error(answer)) => {
-                    // The OP looks at the client before it looks at the code, so a refused client has not spent it.
-                    grant.spent = !is_refusal_of_the_client(answer.response.code());
-                    return Err(Error::new(answer.response).with_retry_after(answer.retry_after));
-                }
-                // RFC 9449 §8: an OP that asks for another nonce has not looked at the code.
-                Ok(Answer::Unusable { violation, retry_after, .. })
-                    if violation.rule() == Rule::SecondNonceChallenge =>
-                {
-                    grant.spent = false;
-                    return Err(Error::new(violation).with_retry_after(retry_after));
-                }
-                Ok(Answer::Unusable { violation, retry_after, .. }) => {
-                    let error = Error::new(ErrorKind::OutcomeUnknown).with_retry_after(retry_after);
-                    return Err(error.with_source(Error::new(violation)));
-                }
-                Err(Failure { error, may_have_been_sent: true }) => {
-                    return Err(Error::new(ErrorKind::OutcomeUnknown).with_source(error));
-                }
-                Err(Failure { error, may_have_been_sent: false }) => {
-                    grant.spent = false;
-                    let waited = self.0.clock.monotonic().saturating_sub(started);
-                    let enough = attempt == CONNECTION_ATTEMPTS || waited >= CONNECTION_PATIENCE;
-                    let refused = error.kind() == &ErrorKind::Transport(TransportProblem::Refused);
-                    if enough || refused || !matches!(error.kind(), ErrorKind::Transport(_)) {
-                        return Err(error);
-                    }
-                }
-            }
-            self.0.clock.sleep(CONNECTION_PAUSE * attempt).await;
-            attempt += 1;
+            grant.in_flight = Some(drive(Box::pin(request.send())));
+            // From here on the code may be spent.
+            grant.spent = true;
         }
+        if let Some(task) = &grant.in_flight {
+            task.finish().await;
+        }
+        // Nothing is known of a request whose runtime was shut down.
+        let answer = grant.in_flight.take().and_then(Task::into_result);
+        let answer = answer.ok_or_else(|| Error::new(ErrorKind::OutcomeUnknown))?;
+        grant.spent = answer.spent;
+        Ok(answer)
     }
 
-    fn code_form<'a>(&'a self, grant: &'a AuthorizationGrant) -> Vec<(&'static str, Cow<'a, str>)> {
+    fn code_form(&self, grant: &AuthorizationGrant) -> Vec<(&'static str, Secret)> {
         let session = &grant.session;
-        let mut form: Vec<(&'static str, Cow<'a, str>)> = Vec::with_capacity(6);
+        let mut form = Vec::with_capacity(6);
         match &grant.code {
             Code::Deferred(code) => {
-                form.push(("grant_type", DEFERRED_GRANT.into()));
-                form.push(("deferred_code", code.expose().into()));
+                form.push(("grant_type", Secret::new(DEFERRED_GRANT)));
+                form.push(("deferred_code", code.clone()));
                 if let Some(token) = grant.notification_token.as_ref().or(self.0.options.notification_token.as_ref()) {
-                    form.push(("deferred_notification_token", token.expose().into()));
+                    form.push(("deferred_notification_token", token.clone()));
                 }
             }
             Code::Authorization(code) => {
-                form.push(("grant_type", CODE_GRANT.into()));
-                form.push(("code", code.expose().into()));
+                form.push(("grant_type", Secret::new(CODE_GRANT)));
+                form.push(("code", code.clone()));
             }
         }
         // RFC 6749 §4.1.3 requires it for `code`; the base draft shows it for `deferred_code`.
         if self.0.options.redirect_uri_in_exchange || !grant.is_deferred() {
-            form.push(("redirect_uri", session.redirect_uri.as_str().into()));
+            form.push(("redirect_uri", Secret::new(session.redirect_uri.as_str())));
         }
         if let Some(verifier) = &session.code_verifier {
-            form.push(("code_verifier", verifier.expose().into()));
+            form.push(("code_verifier", verifier.clone()));
         }
         form
     }
 
     /// OpenID Connect Core 1.0 §3.1.3, where `code` came back.
-    async fn exchange_authorization_code(&self, grant: &mut AuthorizationGrant) -> Result<SignIn, Error> {
-        let (body, _) = self.send_code(grant).await?;
-        grant.received = Some(Received { body, at: self.0.clock.now() });
+    async fn exchange_authorization_code(&self, grant: &mut AuthorizationGrant, drive: Drive) -> Result<SignIn, Error> {
+        let answer = self.send_code(grant, drive).await?;
+        grant.received = Some(Received { body: answer.body?, at: answer.answered_at.wall });
         self.complete(grant).await
     }
 
@@ -307,6 +294,82 @@ impl Client {
             }
         };
         Ok(())
+    }
+}
+
+/// Who drives the request with the code.
+type Drive = fn(BoxFuture<'static, CodeAnswer>) -> Task<CodeAnswer>;
+
+/// The request with a code, which is the same for both kinds: everything that it needs, so that it can outlive the call
+/// that began it.
+struct CodeRequest {
+    client: Client,
+    url: Url,
+    identity: ClientIdentity,
+    form: Vec<(&'static str, Secret)>,
+    dpop_key: Option<DpopKey>,
+}
+
+impl CodeRequest {
+    async fn send(self) -> CodeAnswer {
+        let clock = &*self.client.0.clock;
+        let started = clock.monotonic();
+        let mut attempt = 1;
+        loop {
+            let sent_at = clock.now();
+            let (body, spent) = self.send_once().await;
+            if let Err(error) = &body
+                && !spent
+                && self.may_be_repeated(error, attempt, started)
+            {
+                clock.sleep(CONNECTION_PAUSE * attempt).await;
+                attempt += 1;
+                continue;
+            }
+            return CodeAnswer { body, spent, sent_at, answered_at: self.client.now() };
+        }
+    }
+
+    /// Whether no connection came about, and another try is worth it.
+    fn may_be_repeated(&self, error: &Error, attempt: u32, started: Duration) -> bool {
+        let waited = self.client.0.clock.monotonic().saturating_sub(started);
+        let enough = attempt == CONNECTION_ATTEMPTS || waited >= CONNECTION_PATIENCE;
+        let refused = error.kind() == &ErrorKind::Transport(TransportProblem::Refused);
+        !enough && !refused && matches!(error.kind(), ErrorKind::Transport(_))
+    }
+
+    /// One request: the body of a successful response, and whether the OP may have used the code up.
+    async fn send_once(&self) -> (Result<Zeroizing<Vec<u8>>, Error>, bool) {
+        let request = EndpointRequest {
+            url: &self.url,
+            document: Document::ExchangeResponse,
+            form: self.form.iter().map(|(name, value)| (*name, Cow::Borrowed(value.expose()))).collect(),
+            client: &self.identity,
+            dpop: self.dpop_key.as_ref(),
+            access_token: None,
+            timeout: self.client.0.options.request_timeout,
+            body_limit: TOKEN_RESPONSE_LIMIT,
+        };
+        match self.client.0.endpoints.post(request).await {
+            Ok(Answer::Success { body, .. }) => (Ok(body), true),
+            Ok(Answer::Error(answer)) => {
+                // The OP looks at the client before it looks at the code, so a refused client has not spent it.
+                let spent = !is_refusal_of_the_client(answer.response.code());
+                (Err(Error::new(answer.response).with_retry_after(answer.retry_after)), spent)
+            }
+            // RFC 9449 §8: an OP that asks for another nonce has not looked at the code.
+            Ok(Answer::Unusable { violation, retry_after, .. }) if violation.rule() == Rule::SecondNonceChallenge => {
+                (Err(Error::new(violation).with_retry_after(retry_after)), false)
+            }
+            Ok(Answer::Unusable { violation, retry_after, .. }) => {
+                let error = Error::new(ErrorKind::OutcomeUnknown).with_retry_after(retry_after);
+                (Err(error.with_source(Error::new(violation))), true)
+            }
+            Err(Failure { error, may_have_been_sent: true }) => {
+                (Err(Error::new(ErrorKind::OutcomeUnknown).with_source(error)), true)
+            }
+            Err(Failure { error, may_have_been_sent: false }) => (Err(error), false),
+        }
     }
 }
 

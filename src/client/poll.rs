@@ -1,6 +1,7 @@
 //! DTR §Token Request using the Authentication Request ID: asking once.
 
 use std::borrow::Cow;
+use std::future::Future;
 use std::time::Duration;
 
 use super::Client;
@@ -8,10 +9,13 @@ use super::exchange::{DEFERRED_GRANT, TOKEN_RESPONSE_LIMIT};
 use super::options::PollCredential;
 use super::outcome::{Denial, Expiry, Outcome};
 use super::token_response::ReceivedTokens;
+use crate::dpop::DpopKey;
 use crate::endpoint::{Answer as Sent, EndpointRequest, Failure};
-use crate::error::{Document, Error, ErrorResponse, Misuse, Rule, Violation};
-use crate::pending::{Answer, End, PendingAuthentication, Phase, Standing, Step, SuccessBody, is_known_error};
+use crate::error::{Document, Error, ErrorResponse, Misuse, Rule, TransportProblem, Violation};
+use crate::pending::{Answer, End, PendingAuthentication, Phase, Polled, Standing, Step, SuccessBody, is_known_error};
 use crate::provider::ProviderMetadata;
+use crate::secret::Secret;
+use crate::task::Task;
 
 /// What one poll came to.
 #[non_exhaustive]
@@ -53,8 +57,8 @@ impl Client {
     /// Asks the OP once whether it has decided, if the interval has passed; otherwise sends nothing and says when to
     /// ask. For job systems of your own; [`wait`](Self::wait) is the loop around it.
     ///
-    /// `pending` takes in what happened and stays usable whatever that was, also when the future is dropped. Seal it
-    /// again after each call if it is stored: most of all after an error, because a success response that could not
+    /// `pending` takes in what happened and stays usable whatever that was. When the future is dropped in mid-request, the
+    /// request goes on, and the next call waits for its answer instead of sending another one. Seal it again after each call if it is stored: most of all after an error, because a success response that could not
     /// be validated yet is kept in it, and the OP gives it once only. Delete what is stored once the outcome is in safe
     /// keeping: an older copy would ask again and find the process ended. To tell a crash in mid-poll from one that
     /// lost nothing, store the process between [`announce_poll`](PendingAuthentication::announce_poll) and this.
@@ -85,20 +89,27 @@ impl Client {
             }
             Phase::Waiting => {}
         }
-        match pending.0.schedule.step(self.now()) {
-            Step::Wait(due_in) => return Ok(Asked::Said(Poll::NotDue { due_in })),
-            Step::End(end) => return Ok(Asked::Said(Poll::Finished(finish(pending, end, None)))),
-            Step::Ask => {}
+        if pending.0.in_flight.is_none() {
+            match pending.0.schedule.step(self.now()) {
+                Step::Wait(due_in) => return Ok(Asked::Said(Poll::NotDue { due_in })),
+                Step::End(end) => return Ok(Asked::Said(Poll::Finished(finish(pending, end, None)))),
+                Step::Ask => {}
+            }
+            let metadata = self.0.provider.metadata().await;
+            pending.0.schedule.sending(self.now());
+            pending.0.in_flight = Some(Task::spawn(self.poll_once(pending, metadata)));
         }
-        let pace = self.pace();
-        let metadata = self.0.provider.metadata().await;
-        pending.0.schedule.sending(self.now());
-        let (answer, trouble) = self.send_poll(pending, metadata).await;
+        // The success is given once only, so neither the request nor its answer may depend on who waits here.
+        if let Some(task) = &pending.0.in_flight {
+            task.finish().await;
+        }
+        let polled = pending.0.in_flight.take().and_then(Task::into_result);
+        let Polled { answer, error: trouble, at } = polled.unwrap_or_else(|| self.poll_cut_off());
         let response = match &answer {
             Answer::Error { response, .. } => Some(response.clone()),
             _ => None,
         };
-        let standing = pending.answered(answer, self.now(), pace);
+        let standing = pending.answered(answer, at, self.pace());
         match (standing, trouble) {
             (Standing::Succeeded, _) => Ok(Asked::Answered),
             (Standing::Ended(end), _) => Ok(Asked::Said(Poll::Finished(finish(pending, end, response)))),
@@ -115,67 +126,48 @@ impl Client {
         self.conclude(pending).await.map_err(|error| error.in_step("validating the OP's final answer"))
     }
 
-    /// Sends one poll, whatever the schedule says: for a caller that keeps it by other means. `may_send` is asked when
-    /// all is ready, right before the request leaves; `None` if it refuses.
-    pub(crate) async fn ask_now(
+    /// One poll, ready to leave, whatever the schedule says: for a caller that keeps it by other means. It needs neither
+    /// this client nor `pending` any more.
+    pub(crate) async fn poll_now(
         &self,
         pending: &PendingAuthentication,
-        may_send: impl FnOnce() -> bool + Send,
-    ) -> Option<(Answer, Option<Error>)> {
+    ) -> impl Future<Output = Polled> + Send + use<> {
         let metadata = self.0.provider.metadata().await;
-        if !may_send() {
-            return None;
+        let polled = self.poll_once(pending, metadata);
+        async move {
+            let Polled { answer, error, at } = polled.await;
+            Polled { answer, error: error.map(|error| error.in_step(STEP)), at }
         }
-        let (answer, trouble) = self.send_poll(pending, metadata).await;
-        Some((answer, trouble.map(|error| error.in_step(STEP))))
     }
 
     /// Sends a poll, and sorts what came back or why nothing did.
-    async fn send_poll(
+    fn poll_once(
         &self,
         pending: &PendingAuthentication,
         metadata: Result<ProviderMetadata, Error>,
-    ) -> (Answer, Option<Error>) {
-        match self.request_tokens(pending, metadata).await {
-            Ok(answer) => judge(answer),
-            Err(Failure { error, may_have_been_sent }) => {
-                let retry_after = error.retry_after();
-                (Answer::Trouble { unanswered: may_have_been_sent, retry_after }, Some(error))
-            }
+    ) -> impl Future<Output = Polled> + Send + use<> {
+        let request = TokenRequest {
+            client: self.clone(),
+            deferred_auth_id: pending.0.deferred_auth_id.clone(),
+            dpop_key: pending.0.dpop_key.clone(),
+            access_token: pending.0.access_token.clone(),
+        };
+        async move {
+            let (answer, error) = match request.send(metadata).await {
+                Ok(answer) => judge(answer),
+                Err(Failure { error, may_have_been_sent }) => {
+                    let retry_after = error.retry_after();
+                    (Answer::Trouble { unanswered: may_have_been_sent, retry_after }, Some(error))
+                }
+            };
+            Polled { answer, error, at: request.client.now() }
         }
     }
 
-    /// DTR §Token Request using the Authentication Request ID.
-    async fn request_tokens(
-        &self,
-        pending: &PendingAuthentication,
-        metadata: Result<ProviderMetadata, Error>,
-    ) -> Result<Sent, Failure> {
-        let not_sent = |error| Failure { error, may_have_been_sent: false };
-        let metadata = metadata.map_err(not_sent)?;
-        let client = self.identity_at(&metadata).map_err(not_sent)?;
-        let access_token = match self.0.options.poll_credential {
-            PollCredential::ClientAuthentication => None,
-            PollCredential::AccessToken => {
-                let token = pending.0.access_token.as_ref();
-                Some(token.ok_or_else(|| not_sent(Misuse::NoAccessToken.into()))?)
-            }
-        };
-        let form = vec![
-            ("grant_type", Cow::Borrowed(DEFERRED_GRANT)),
-            ("deferred_auth_id", pending.0.deferred_auth_id.expose().into()),
-        ];
-        let request = EndpointRequest {
-            url: self.endpoints(&metadata, client).token(),
-            document: Document::TokenResponse,
-            form,
-            client,
-            dpop: pending.0.dpop_key.as_ref(),
-            access_token,
-            timeout: self.0.options.poll_timeout,
-            body_limit: TOKEN_RESPONSE_LIMIT,
-        };
-        self.0.endpoints.post(request).await
+    /// The runtime that drove the poll was shut down.
+    fn poll_cut_off(&self) -> Polled {
+        let answer = Answer::Trouble { unanswered: true, retry_after: None };
+        Polled { answer, error: Some(TransportProblem::Broken.into()), at: self.now() }
     }
 
     /// Validates the success response that is in safe keeping, as of when it came.
@@ -235,6 +227,46 @@ impl Client {
         self.revoke_quietly(&answered.body, body.dpop_key.as_ref()).await;
         body.phase = Phase::Ended;
         Ok(Poll::Finished(Outcome::Invalid(violation)))
+    }
+}
+
+/// DTR §Token Request using the Authentication Request ID: everything that the request needs, so that it can outlive the
+/// call that began it.
+struct TokenRequest {
+    client: Client,
+    deferred_auth_id: Secret,
+    dpop_key: Option<DpopKey>,
+    access_token: Option<Secret>,
+}
+
+impl TokenRequest {
+    async fn send(&self, metadata: Result<ProviderMetadata, Error>) -> Result<Sent, Failure> {
+        let not_sent = |error| Failure { error, may_have_been_sent: false };
+        let options = &self.client.0.options;
+        let metadata = metadata.map_err(not_sent)?;
+        let client = self.client.identity_at(&metadata).map_err(not_sent)?;
+        let access_token = match options.poll_credential {
+            PollCredential::ClientAuthentication => None,
+            PollCredential::AccessToken => {
+                let token = self.access_token.as_ref();
+                Some(token.ok_or_else(|| not_sent(Misuse::NoAccessToken.into()))?)
+            }
+        };
+        let form = vec![
+            ("grant_type", Cow::Borrowed(DEFERRED_GRANT)),
+            ("deferred_auth_id", self.deferred_auth_id.expose().into()),
+        ];
+        let request = EndpointRequest {
+            url: self.client.endpoints(&metadata, client).token(),
+            document: Document::TokenResponse,
+            form,
+            client,
+            dpop: self.dpop_key.as_ref(),
+            access_token,
+            timeout: options.poll_timeout,
+            body_limit: TOKEN_RESPONSE_LIMIT,
+        };
+        self.client.0.endpoints.post(request).await
     }
 }
 

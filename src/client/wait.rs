@@ -74,7 +74,8 @@ impl Client {
     /// ```
     ///
     /// Dropping the future cancels the wait promptly. `pending` stays usable after that and after an error, and the
-    /// interval goes on from where it was: call `wait` again.
+    /// interval goes on from where it was: call `wait` again. A request under way is not cut off; the next `wait` takes its
+    /// answer.
     ///
     /// # Errors
     ///

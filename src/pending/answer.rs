@@ -4,10 +4,20 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use crate::error::ErrorResponse;
+use crate::clock::Moment;
+use crate::error::{Error, ErrorResponse};
+
+/// What came of one poll, and when.
+#[derive(Debug)]
+pub(crate) struct Polled {
+    pub(crate) answer: Answer,
+    /// What the caller is told where the answer is not simply "not yet".
+    pub(crate) error: Option<Error>,
+    pub(crate) at: Moment,
+}
 
 /// What came back for one poll.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Answer {
     /// The Successful Token Response, as it came.
     Success(SuccessBody),

@@ -11,11 +11,11 @@ use super::Poller;
 use super::event::Event;
 use super::job::{VERIFICATION_PAUSE, schedule_text};
 use super::record::{Record, Stage};
-use super::shared::{Shared, StoreClock, Tenant, store_error};
+use super::shared::{COMMIT_PAUSE, LONGEST_COMMIT_PAUSE, Shared, StoreClock, Tenant, store_error};
 use crate::client::{Authentication, AuthorizationGrant, AuthorizationSession, SignIn};
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind, Misuse};
-use crate::pending::PendingAuthentication;
+use crate::pending::{PendingAuthentication, Standing};
 use crate::store::{
     Fingerprint, Insertion, NewProcess, Next, Process, ProcessId, Reseal, SealedBody, Settlement, State,
 };
@@ -28,8 +28,6 @@ const COMMIT_PATIENCE: Duration = Duration::from_secs(600);
 const FORGET_PATIENCE: Duration = Duration::from_secs(10);
 /// How long somebody who only learns that the sign-in failed waits for the store.
 const ENDED_PATIENCE: Duration = Duration::from_secs(2);
-const COMMIT_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_COMMIT_PAUSE: Duration = Duration::from_secs(5);
 
 /// Where a sign-in stands after the user came back.
 #[non_exhaustive]
@@ -105,9 +103,13 @@ impl Poller {
     /// its outcome, which comes with the [`context`](PendingAuthentication::context) of `pending`. Drop `pending` afterwards and whatever was sealed of it: nobody else may poll it any more. A
     /// process that is here already is not taken twice; its name comes back.
     ///
+    /// If a future of [`Client::poll`](crate::Client::poll) or [`Client::wait`](crate::Client::wait) was dropped in
+    /// mid-request, this waits for the answer to that request, and takes it along.
+    ///
     /// # Errors
     ///
-    /// [`Misuse::UnknownClient`], [`Misuse::NothingToPoll`] for a process that has ended, [`Misuse::ShutDown`] after
+    /// [`Misuse::UnknownClient`], [`Misuse::NothingToPoll`] for a process that has ended (if the request under way ended it,
+    /// [`Client::poll`](crate::Client::poll) gives the outcome), [`Misuse::ShutDown`] after
     /// [`shutdown`](Self::shutdown), [`Store`](crate::ErrorKind::Store).
     pub async fn track(&self, pending: &PendingAuthentication) -> Result<ProcessId, Error> {
         let shared = self.shared();
@@ -118,15 +120,13 @@ impl Poller {
             return Err(Misuse::ShutDown.into());
         }
         let tenant = shared.tenant_of(pending.issuer(), pending.client_id())?;
+        let mut pending = with_late_answer(pending, &tenant).await?;
         let id = ProcessId::mint(&*shared.random)?;
         let began = shared.clock.monotonic();
         let now = shared.store.work(Vec::new(), None).await.map_err(store_error)?.now;
         let store_clock = StoreClock::new(now, began);
-        let mut schedule = pending.0.schedule.clone();
-        let mut pending = pending.duplicate()?;
         let moment = store_clock.moment(&*shared.clock);
-        schedule.move_to_clock(Moment::of(&**tenant.client.clock()), moment.wall);
-        pending.0.schedule = schedule;
+        pending.0.schedule.move_to_clock(Moment::of(&**tenant.client.clock()), moment.wall);
         let lookups = shared.lookups(&tenant, pending.deferred_auth_id().expose())?;
         let process = NewProcess {
             id,
@@ -152,6 +152,21 @@ impl Poller {
                 Ok(id)
             }
         }
+    }
+}
+
+/// A copy of a process, with the answer to the poll that is under way for it: two at a time are never sent, and that one
+/// may bring the success.
+async fn with_late_answer(pending: &PendingAuthentication, tenant: &Tenant) -> Result<PendingAuthentication, Error> {
+    let mut copy = pending.duplicate()?;
+    // What is stored has no monotonic clock.
+    copy.0.schedule = pending.0.schedule.clone();
+    let Some(task) = &pending.0.in_flight else { return Ok(copy) };
+    let polled = task.look(|polled| polled.map(|polled| (polled.answer.clone(), polled.at))).await;
+    let Some((answer, at)) = polled else { return Ok(copy) };
+    match copy.answered(answer, at, tenant.client.pace()) {
+        Standing::Open | Standing::Succeeded => Ok(copy),
+        Standing::Ended(_) => Err(Misuse::NothingToPoll.into()),
     }
 }
 
@@ -223,7 +238,7 @@ impl Acceptance {
             }
             Ok(SignIn::Complete(authentication)) => {
                 self.exchanged("complete");
-                self.settle(self.ended(), ENDED_PATIENCE).await;
+                shared.settle(self.ended(), ENDED_PATIENCE).await;
                 Ok(Accepted::Complete(Box::new(authentication)))
             }
             Err(error) if grant.is_spent() => {
@@ -233,7 +248,7 @@ impl Acceptance {
                 }
                 let is_unknown = error.kind() == &ErrorKind::OutcomeUnknown;
                 self.exchanged(if is_unknown { "unknown" } else { "refused" });
-                self.settle(self.ended(), ENDED_PATIENCE).await;
+                shared.settle(self.ended(), ENDED_PATIENCE).await;
                 Err(error)
             }
             Err(error) => {
@@ -328,7 +343,7 @@ impl Acceptance {
         settlement.lookup = shared.lookups(&self.tenant, pending.deferred_auth_id().expose())?.into_iter().next();
         let (body, stage) = self.seal(Stage::Process(pending))?;
         settlement.body = Some(body);
-        self.settle(settlement, Duration::MAX).await;
+        self.shared.settle(settlement, Duration::MAX).await;
         match stage {
             Stage::Process(pending) => Ok(pending),
             Stage::Exchanging | Stage::Outcome(_) => Err(Misuse::NothingToPoll.into()),
@@ -341,7 +356,7 @@ impl Acceptance {
         let (body, _) = self.seal(Stage::Process(pending))?;
         let settlement =
             Settlement { next: Next::Answered, due_in: VERIFICATION_PAUSE, body: Some(body), ..self.ended() };
-        self.settle(settlement, Duration::MAX).await;
+        self.shared.settle(settlement, Duration::MAX).await;
         self.shared.tell(Event::Accepted { id: self.id });
         self.shared.nudge.notify_one();
         Ok(Accepted::Deferred(self.id))
@@ -360,23 +375,6 @@ impl Acceptance {
             if let Err(error) = self.shared.store.reseal(vec![reseal]).await {
                 tracing::warn!(error = %error, "the verified interim ID Token could not be stored");
             }
-        }
-    }
-
-    /// The OP has acted on the exchange, so this has to get into the store. Whoever has no patience leaves the row to
-    /// its lease.
-    async fn settle(&self, settlement: Settlement, patience: Duration) {
-        let mut pause = COMMIT_PAUSE;
-        let end = self.shared.clock.monotonic().saturating_add(patience);
-        while let Err(error) = self.shared.store.work(vec![settlement.clone()], None).await {
-            let error = store_error(error);
-            tracing::error!(error = %error, "the result of an exchange cannot be stored yet");
-            self.shared.tell(Event::StoreTrouble { error: Arc::new(error) });
-            if self.shared.clock.monotonic() >= end {
-                return;
-            }
-            self.shared.clock.sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_COMMIT_PAUSE);
         }
     }
 

@@ -1,5 +1,6 @@
 //! What is done with one claimed row: one poll, one verification, or the end.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::shared::{Shared, StoreClock, Tenant};
 use crate::client::{self, Outcome, Poll};
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind, ErrorResponse};
-use crate::pending::{self, Answer, End, PendingAuthentication, Schedule, Standing, Step};
+use crate::pending::{self, Answer, End, PendingAuthentication, Polled, Schedule, Standing, Step};
 use crate::secret::Secret;
 use crate::store::{Cancellation, Claimed, Next, ProcessId, SealedBody, Settlement, State};
 
@@ -25,7 +26,11 @@ pub(super) const SEND_WINDOW: Duration = Duration::from_secs(5);
 pub(super) const VERIFICATION_PAUSE: Duration = Duration::from_secs(30);
 const LONGEST_VERIFICATION_PAUSE: Duration = Duration::from_secs(600);
 
+/// How long a poll is still waited for that outlasted its lease, as none does whose HTTP client keeps to its timeouts.
+const LATE_ANSWER: Duration = Duration::from_secs(600);
+
 /// One claimed row with everything that working on it needs.
+#[derive(Clone)]
 pub(super) struct Job {
     pub(super) shared: Arc<Shared>,
     pub(super) tenant: Arc<Tenant>,
@@ -125,23 +130,69 @@ impl Job {
         self.tenant.measure.poll_leaves(late);
         let clock = &*self.shared.clock;
         let sent_at = clock.monotonic();
-        let may_send = || clock.monotonic().saturating_sub(self.began) <= SEND_WINDOW;
-        let left = self.lease.saturating_sub(clock.monotonic().saturating_sub(self.began));
-        let asked = tokio::select! {
+        let poll = tokio::select! {
             biased;
-            asked = self.tenant.client.ask_now(&pending, may_send) => asked,
-            // The lease ends here, and with it the right to be sending.
-            () = clock.sleep(left) => Some((Answer::Trouble { unanswered: true, retry_after: None }, None)),
+            poll = self.tenant.client.poll_now(&pending) => Some(poll),
+            () = clock.sleep(self.left()) => None,
         };
-        let Some((answer, error)) = asked else {
+        let is_in_time = || clock.monotonic().saturating_sub(self.began) <= SEND_WINDOW;
+        let Some(poll) = poll.filter(|_| is_in_time()) else {
             pending.0.schedule = pending.0.schedule.given_back(untouched);
             let now = self.store_clock.moment(clock);
             return self.waiting(pending, now, Duration::ZERO, None, told).map(Some);
+        };
+        let mut poll = Box::pin(poll);
+        let polled = tokio::select! {
+            biased;
+            polled = &mut poll => Some(polled),
+            // The lease ends here, and with it the right to be sending.
+            () = clock.sleep(self.left()) => None,
+        };
+        let (answer, error) = match polled {
+            Some(Polled { answer, error, at: _ }) => (answer, error),
+            None => {
+                self.await_late_answer(poll, &pending, &context)?;
+                (Answer::Trouble { unanswered: true, retry_after: None }, None)
+            }
         };
         self.tenant.measure.polled(&answer, clock.monotonic().saturating_sub(sent_at));
         tracing::Span::current().record("answer", measure::answer_name(&answer));
         self.shared.answered(&self.tenant, &answer);
         self.take(pending, context, answer, error, told).map(Some)
+    }
+
+    /// How much of the lease is left.
+    fn left(&self) -> Duration {
+        self.lease.saturating_sub(self.shared.clock.monotonic().saturating_sub(self.began))
+    }
+
+    /// Goes on waiting for a request that outlasted the lease. Only the success counts then, which the OP gives once: it
+    /// is stored whoever has the row by then.
+    fn await_late_answer(
+        &self,
+        poll: impl Future<Output = Polled> + Send + 'static,
+        pending: &PendingAuthentication,
+        context: &Zeroizing<Vec<u8>>,
+    ) -> Result<(), Error> {
+        let job = self.clone();
+        let (mut pending, context) = (pending.duplicate()?, context.clone());
+        let errand = async move {
+            let polled = tokio::select! {
+                biased;
+                polled = poll => polled,
+                () = job.shared.clock.sleep(LATE_ANSWER) => return,
+            };
+            let Answer::Success(_) = &polled.answer else { return };
+            let now = job.store_clock.moment(&*job.shared.clock);
+            let _ = pending.answered(polled.answer, now, job.tenant.client.pace());
+            pending.received_at(polled.at.wall);
+            let Ok(settlement) = job.answered(pending, context) else { return };
+            job.shared.settle(settlement, Duration::MAX).await;
+            job.shared.nudge.notify_one();
+        };
+        // A poller that is shutting down has no time for it.
+        self.shared.run(Box::pin(errand));
+        Ok(())
     }
 
     /// Takes in what the OP answered.
@@ -231,15 +282,13 @@ impl Job {
         mut pending: PendingAuthentication,
         context: Zeroizing<Vec<u8>>,
     ) -> Result<Option<Settlement>, Error> {
-        let clock = &*self.shared.clock;
-        let left = self.lease.saturating_sub(clock.monotonic().saturating_sub(self.began));
         pending.tried(self.claimed.attempts.saturating_sub(1));
         // What is not valid is kept: the OP gives it once only, and somebody will want to know what was wrong with it.
         let response = pending.success_response();
         let concluded = tokio::select! {
             biased;
             concluded = self.tenant.client.conclude(&mut pending) => concluded,
-            () = clock.sleep(left) => return Ok(None),
+            () = self.shared.clock.sleep(self.left()) => return Ok(None),
         };
         match concluded {
             Ok(Poll::Finished(outcome)) => {

@@ -18,10 +18,13 @@ use crate::error::{ConfigurationProblem, Error, ErrorKind, Misuse};
 use crate::keyring::Keyring;
 use crate::pending::Answer;
 use crate::random::Random;
-use crate::store::{HeldOutcome, Partition, ProcessId, Store, StoreError};
+use crate::store::{HeldOutcome, Partition, ProcessId, Settlement, Store, StoreError};
 
 /// How many events a slow listener may be behind before it misses some.
 const EVENTS: usize = 4_096;
+/// Between two tries to store what the OP has given.
+pub(super) const COMMIT_PAUSE: Duration = Duration::from_millis(200);
+pub(super) const LONGEST_COMMIT_PAUSE: Duration = Duration::from_secs(5);
 
 pub(super) struct Shared {
     pub(super) store: Arc<dyn Store>,
@@ -218,6 +221,23 @@ impl Shared {
     /// Lets the engine see an errand through. It comes back by other means; `false` after the shutdown.
     pub(super) fn run(&self, errand: BoxFuture<'static, ()>) -> bool {
         self.stop.borrow().is_none() && self.errands.send(errand).is_ok()
+    }
+
+    /// Stores what the OP has given and gives no second time, however long the store is out of reach. `patience` is for
+    /// what can be left to the lease of its row instead.
+    pub(super) async fn settle(&self, settlement: Settlement, patience: Duration) {
+        let mut pause = COMMIT_PAUSE;
+        let end = self.clock.monotonic().saturating_add(patience);
+        while let Err(error) = self.store.work(vec![settlement.clone()], None).await {
+            let error = store_error(error);
+            tracing::error!(error = %error, "an answer of the OP cannot be stored yet");
+            self.tell(Event::StoreTrouble { error: Arc::new(error) });
+            if self.clock.monotonic() >= end {
+                return;
+            }
+            self.clock.sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_COMMIT_PAUSE);
+        }
     }
 
     /// Takes an answer to a poll to the gate of its client.

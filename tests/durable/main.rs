@@ -11,6 +11,7 @@ mod encryption;
 mod flow;
 mod gates;
 mod jwt_responses;
+mod late_answers;
 mod pings;
 mod polling;
 mod start;

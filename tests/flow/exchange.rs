@@ -17,9 +17,9 @@ use openid_deferred::testing::{
     Endpoint, Fault, IdTokenForgery, InterimToken, NoncePolicy, RequestRule, TestClient, TestProviderBuilder,
 };
 use openid_deferred::{
-    AssertionAudience, ClientAuthentication, ClientBuilder, Clock as _, Document, DpopMode, Error, ErrorKind,
-    InterimState, Misuse, Outcome, PendingAuthentication, Rule, SignIn, Signer, SigningAlgorithm, SigningKey,
-    TransportProblem,
+    AssertionAudience, AuthorizationGrant, ClientAuthentication, ClientBuilder, Clock as _, Document, DpopMode, Error,
+    ErrorKind, InterimState, Misuse, Outcome, PendingAuthentication, Rule, SignIn, Signer, SigningAlgorithm,
+    SigningKey, TransportProblem,
 };
 use serde_json::{Map, Value, json};
 

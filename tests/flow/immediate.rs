@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use openid_deferred::testing::{Endpoint, Fault};
-use openid_deferred::{ConfigurationProblem, ErrorKind, InterimState, Misuse, ResponseType, Rule, SignIn};
+use openid_deferred::{Clock as _, ConfigurationProblem, ErrorKind, InterimState, Misuse, ResponseType, Rule, SignIn};
 use serde_json::json;
 
 use crate::support::{World, world, world_with};
@@ -33,6 +33,22 @@ async fn final_tokens_that_came_while_the_keys_are_out_of_reach_are_kept_and_not
 
     let again = world.client.exchange(&mut grant).await.unwrap_err();
     assert_eq!(again.kind(), &ErrorKind::Misuse(Misuse::CodeSpent));
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn an_exchange_of_an_ordinary_code_that_is_dropped_in_the_middle_is_taken_up_by_the_next_call() {
+    let (world, mut grant) = grant_of_an_immediate_answer().await;
+    world.op.misbehave(Fault::delay(Endpoint::Code, Duration::from_secs(10)));
+    tokio::select! {
+        biased;
+        _ = world.client.exchange(&mut grant) => panic!("it ended before it could be dropped"),
+        () = world.clock.sleep(Duration::from_secs(1)) => {}
+    }
+    world.clock.sleep(Duration::from_secs(600)).await;
+    let signed_in = world.client.exchange(&mut grant).await;
+    assert!(matches!(signed_in, Ok(SignIn::Complete(_))), "{signed_in:?}");
+    assert_eq!(world.op.requests_to(Endpoint::Code).len(), 1);
     world.op.assert_clean();
 }
 

@@ -3,7 +3,10 @@
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault};
 use openid_deferred::{Clock as _, Outcome, Poll};
 
-use crate::support::{assert_approved, seconds, undecided, world, world_on_a_cable, world_with};
+use crate::support::{
+    HOUR, assert_approved, keyring, reopened, seconds, undecided, world, world_on_a_cable, world_with,
+};
+
 #[tokio::test]
 async fn dropping_the_wait_in_its_sleep_loses_nothing_and_keeps_the_interval() {
     let world = world().await;
@@ -32,23 +35,75 @@ async fn dropping_the_wait_in_mid_request_is_prompt_and_keeps_the_interval() {
 }
 
 #[tokio::test]
-async fn invalid_grant_after_a_poll_that_was_dropped_in_mid_request_is_an_unknown_outcome() {
+async fn a_poll_that_is_dropped_in_mid_request_goes_on_and_the_next_wait_takes_its_answer() {
+    for absence in [seconds(0), seconds(5), HOUR] {
+        let world = world_with(|op| op.decisions(DecisionPolicy::immediately()), |client| client).await;
+        let mut pending = world.pending().await;
+        world.op.misbehave(Fault::delay(Endpoint::Poll, seconds(3)));
+        world.drop_wait_after(seconds(6), &mut pending).await;
+        assert_eq!(world.polls().len(), 1);
+        world.clock.sleep(absence).await;
+        assert_approved(&world.wait(&mut pending).await);
+        assert_eq!(world.polls().len(), 1);
+        world.op.assert_clean();
+    }
+}
+
+#[tokio::test]
+async fn a_poll_under_way_is_what_the_next_poll_waits_for_whether_or_not_it_is_due() {
+    let world = undecided().await;
+    let mut pending = world.pending().await;
+    world.op.misbehave(Fault::delay(Endpoint::Poll, seconds(30)));
+    world.drop_wait_after(seconds(6), &mut pending).await;
+    for _ in 0..3 {
+        tokio::select! {
+            biased;
+            polled = world.client.poll(&mut pending) => panic!("it ended before it could be dropped: {polled:?}"),
+            () = world.clock.sleep(seconds(2)) => {}
+        }
+    }
+    assert!(matches!(world.client.poll(&mut pending).await, Ok(Poll::Pending)));
+    assert_eq!(world.polls().len(), 1);
+    // The interval counts from when the answer came.
+    world.clock.sleep(seconds(2)).await;
+    let Ok(Poll::NotDue { due_in }) = world.client.poll(&mut pending).await else { panic!("it is not due") };
+    assert!(due_in <= seconds(4), "{due_in:?}");
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_terminal_answer_to_a_dropped_poll_ends_the_process() {
+    let world = undecided().await;
+    let mut pending = world.pending().await;
+    world.op.misbehave(Fault::delay(Endpoint::Poll, seconds(3)));
+    world.op.last_process().deny();
+    world.drop_wait_after(seconds(6), &mut pending).await;
+    world.clock.sleep(HOUR).await;
+    assert!(matches!(world.wait(&mut pending).await, Outcome::Denied(_)));
+    assert_eq!(world.polls().len(), 1);
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn invalid_grant_after_a_poll_that_a_restart_cut_off_is_an_unknown_outcome() {
     let world = undecided().await;
     let mut pending = world.pending().await;
     world.op.misbehave(Fault::stall(Endpoint::Poll));
     world.drop_wait_after(seconds(7), &mut pending).await;
+    let mut pending = reopened(pending, &keyring());
     world.op.misbehave(Fault::error(Endpoint::Poll, "invalid_grant"));
     let outcome = world.wait(&mut pending).await;
     assert!(matches!(outcome, Outcome::Unknown), "{outcome:?}");
 }
 
 #[tokio::test]
-async fn an_open_process_shows_that_a_dropped_poll_lost_nothing() {
+async fn an_open_process_shows_that_a_poll_which_a_restart_cut_off_lost_nothing() {
     let world = undecided().await;
     let mut pending = world.pending().await;
     world.op.misbehave(Fault::stall(Endpoint::Poll));
     world.drop_wait_after(seconds(7), &mut pending).await;
-    // For five minutes the dropped request may still be under way, and fetch the success after this answer.
+    let mut pending = reopened(pending, &keyring());
+    // For five minutes that request may still be under way, and fetch the success after this answer.
     assert!(matches!(world.poll_when_due(&mut pending).await, Ok(Poll::Pending)));
     world.clock.sleep(seconds(300)).await;
     assert!(matches!(world.client.poll(&mut pending).await, Ok(Poll::Pending)));
@@ -57,11 +112,12 @@ async fn an_open_process_shows_that_a_dropped_poll_lost_nothing() {
 }
 
 #[tokio::test]
-async fn an_open_process_says_little_while_a_dropped_poll_may_still_be_under_way() {
+async fn an_open_process_says_little_while_a_poll_that_a_restart_cut_off_may_still_be_under_way() {
     let world = undecided().await;
     let mut pending = world.pending().await;
     world.op.misbehave(Fault::stall(Endpoint::Poll));
     world.drop_wait_after(seconds(7), &mut pending).await;
+    let mut pending = reopened(pending, &keyring());
     assert!(matches!(world.poll_when_due(&mut pending).await, Ok(Poll::Pending)));
     world.op.misbehave(Fault::error(Endpoint::Poll, "invalid_grant"));
     assert!(matches!(world.wait(&mut pending).await, Outcome::Unknown));

@@ -244,6 +244,29 @@ async fn polls_survive_resets_and_silence() {
     }
 }
 
+#[tokio::test]
+async fn a_refresh_that_is_dropped_in_mid_request_is_there_after_the_timeout_of_its_request() {
+    let world = world_with(Scheme::Http, |op| op, |client| client.request_timeout(SHORT * 4)).await;
+    let Outcome::Approved(mut authentication) = in_time(world.outcome()).await else { panic!("not approved") };
+    // While the clock stands, the answer waits.
+    let hold = world.clock.hold();
+    world.op.misbehave(Fault::delay(Endpoint::Refresh, Duration::from_secs(1)).after_processing());
+    let arrival = async {
+        while world.op.requests_to(Endpoint::Refresh).is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        refreshed = world.client.refresh(&mut authentication) => panic!("it was not dropped: {refreshed:?}"),
+        () = in_time(arrival) => {}
+    }
+    drop(hold);
+    tokio::time::sleep(SHORT * 5).await;
+    in_time(world.client.refresh(&mut authentication)).await.unwrap();
+    assert_eq!(world.op.requests_to(Endpoint::Refresh).len(), 1);
+    world.op.assert_clean();
+}
+
 /// The provider behind an address of its own, for what happens on the way to it. DPoP is off, since a proof names the
 /// address that the client knows.
 async fn behind(address: SocketAddr, client: impl FnOnce(ClientBuilder) -> ClientBuilder) -> World {

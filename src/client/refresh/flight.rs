@@ -5,13 +5,12 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_core::future::BoxFuture;
-
-use super::{Refreshed, Tokens};
+use super::{Refreshed, Tokens, unknown};
 use crate::clock::Clock;
-use crate::error::Error;
+use crate::error::{Error, TransportProblem};
 use crate::jose;
 use crate::secret::Secret;
+use crate::task::Task;
 
 /// For this long a copy of the old tokens still gets the answer that replaced them, instead of presenting a refresh
 /// token that the OP would take for stolen.
@@ -31,14 +30,9 @@ struct Entry {
     landed: Option<Duration>,
 }
 
-/// One request. Whoever waits for it drives it, and the next one goes on where the last one was dropped: a browser that
-/// hangs up must not cost the user the new refresh token.
-struct Flight(tokio::sync::Mutex<State>);
-
-enum State {
-    UnderWay(BoxFuture<'static, Result<Refreshed, Error>>),
-    Landed(Result<Refreshed, Error>),
-}
+/// One request, which goes on when a caller is dropped: a browser that hangs up must not cost the user the new refresh
+/// token.
+type Flight = Task<Result<Refreshed, Error>>;
 
 impl Flights {
     /// The answer to the refresh with this token: of the one that is under way or has just ended, or of a new one.
@@ -57,15 +51,13 @@ impl Flights {
             let now = clock.monotonic();
             entries.retain(|_, entry| entry.is_wanted(now));
             let entry = entries.entry(name).or_insert_with(|| Entry {
-                flight: Arc::new(Flight(tokio::sync::Mutex::new(State::UnderWay(Box::pin(begin(
-                    refresh_token.clone(),
-                )))))),
+                flight: Arc::new(Task::spawn(begin(refresh_token.clone()))),
                 began: now,
                 landed: None,
             });
             entry.flight.clone()
         };
-        let result = flight.land().await;
+        let result = flight.look(to_shared).await;
         self.landed(
             name,
             &flight,
@@ -103,24 +95,12 @@ impl Entry {
     }
 }
 
-impl Flight {
-    async fn land(&self) -> Result<Refreshed, Error> {
-        let mut state = self.0.lock().await;
-        match &mut *state {
-            State::UnderWay(request) => {
-                let result = request.await;
-                *state = State::Landed(to_shared(&result));
-                result
-            }
-            State::Landed(result) => to_shared(result),
-        }
-    }
-}
-
-fn to_shared(result: &Result<Refreshed, Error>) -> Result<Refreshed, Error> {
+fn to_shared(result: Option<&Result<Refreshed, Error>>) -> Result<Refreshed, Error> {
     match result {
-        Ok(refreshed) => Ok(refreshed.clone()),
-        Err(error) => Err(error.to_shared()),
+        Some(Ok(refreshed)) => Ok(refreshed.clone()),
+        Some(Err(error)) => Err(error.to_shared()),
+        // The runtime that drove the request was shut down.
+        None => Err(unknown(TransportProblem::Broken.into())),
     }
 }
 
@@ -134,6 +114,7 @@ mod tests {
     use std::future::pending;
     use std::sync::atomic::{AtomicU64, Ordering};
 
+    use futures_core::future::BoxFuture;
     use zeroize::Zeroizing;
 
     use super::*;

@@ -82,18 +82,56 @@ async fn an_answer_that_is_too_large_is_no_answer() {
 }
 
 #[tokio::test]
-async fn an_exchange_that_is_dropped_in_the_middle_is_never_repeated() {
+async fn an_exchange_that_is_dropped_in_the_middle_goes_on_and_the_next_call_takes_its_answer() {
+    for absence in [2, 10, 600] {
+        let world = world().await;
+        let mut grant = world.grant().await;
+        world.op.misbehave(Fault::delay(Endpoint::Exchange, Duration::from_secs(10)));
+        drop_exchange_after(&world, &mut grant, 1).await;
+        assert!(grant.is_spent());
+        world.clock.sleep(Duration::from_secs(absence)).await;
+        let signed_in = world.client.exchange(&mut grant).await;
+        assert!(matches!(signed_in, Ok(SignIn::Deferred(_))), "{absence}: {signed_in:?}");
+        let error = world.client.exchange(&mut grant).await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::CodeSpent));
+        assert_eq!(world.exchanges().len(), 1);
+        world.op.assert_clean();
+    }
+}
+
+#[tokio::test]
+async fn an_exchange_that_is_dropped_and_then_fails_tells_the_next_call_why() {
     let world = world().await;
     let mut grant = world.grant().await;
-    world.op.misbehave(Fault::delay(Endpoint::Exchange, Duration::from_secs(10)));
-    tokio::select! {
-        biased;
-        _ = world.client.exchange(&mut grant) => panic!("the answer takes longer"),
-        () = world.clock.sleep(Duration::from_secs(1)) => {}
-    }
+    world.op.misbehave(Fault::stall(Endpoint::Exchange));
+    drop_exchange_after(&world, &mut grant, 1).await;
+    let error = world.client.exchange(&mut grant).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::OutcomeUnknown);
+    assert_eq!(world.exchanges().len(), 1);
+    assert!(grant.is_spent());
+}
+
+#[tokio::test]
+async fn an_exchange_that_is_dropped_while_the_interim_token_is_verified_keeps_the_process() {
+    let world = world().await;
+    let mut grant = world.grant().await;
+    world.op.rotate_keys(false);
+    world.op.misbehave(Fault::stall(Endpoint::Keys));
+    drop_exchange_after(&world, &mut grant, 1).await;
+    let Ok(SignIn::Deferred(mut pending)) = world.client.exchange(&mut grant).await else { panic!("it was lost") };
     let error = world.client.exchange(&mut grant).await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::CodeSpent));
     assert_eq!(world.exchanges().len(), 1);
+    assert!(matches!(world.wait(&mut pending).await, Outcome::Approved(_)));
+    world.op.assert_clean();
+}
+
+async fn drop_exchange_after(world: &World, grant: &mut AuthorizationGrant, seconds: u64) {
+    tokio::select! {
+        biased;
+        _ = world.client.exchange(grant) => panic!("it ended before it could be dropped"),
+        () = world.clock.sleep(Duration::from_secs(seconds)) => {}
+    }
 }
 
 #[tokio::test]

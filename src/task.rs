@@ -1,0 +1,82 @@
+//! Work that goes on when the caller that began it has gone away.
+
+use std::future::Future;
+use std::panic;
+
+use futures_core::future::BoxFuture;
+use tokio::runtime::Handle;
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+use tracing::Instrument as _;
+
+/// A request that has been sent, or is about to be: it is driven to its end, and its result stays here until somebody
+/// takes it. Any number of callers may wait, and each of them may be dropped.
+///
+/// If this is dropped itself, the work still goes on to its end, and the result is lost.
+pub(crate) struct Task<T>(Mutex<State<T>>);
+
+enum State<T> {
+    /// It runs by itself.
+    Spawned(JoinHandle<T>),
+    /// The callers that wait for it drive it.
+    Held(BoxFuture<'static, T>),
+    /// `None`: the runtime was shut down before.
+    Ended(Option<T>),
+}
+
+impl<T: Send + 'static> Task<T> {
+    /// Begins work that does not need anybody to wait for it.
+    pub(crate) fn spawn(work: impl Future<Output = T> + Send + 'static) -> Self {
+        let work = work.in_current_span();
+        // This value owns the task and awaits it. Outside of tokio, where nothing can run by itself, the callers drive it.
+        Self(Mutex::new(match Handle::try_current() {
+            Ok(runtime) => State::Spawned(runtime.spawn(work)),
+            Err(_) => State::Held(Box::pin(work)),
+        }))
+    }
+
+    /// Work that the callers drive, where they are known not to go away.
+    pub(crate) fn held(work: impl Future<Output = T> + Send + 'static) -> Self {
+        Self(Mutex::new(State::Held(Box::pin(work))))
+    }
+
+    /// Waits for the end.
+    ///
+    /// # Panics
+    ///
+    /// If the work panics, the first caller that waits for it does.
+    pub(crate) async fn finish(&self) {
+        self.look(|_| ()).await;
+    }
+
+    /// Waits for the end, and looks at the result without taking it. There is none if the runtime was shut down before.
+    pub(crate) async fn look<R>(&self, look: impl FnOnce(Option<&T>) -> R) -> R {
+        let mut state = self.0.lock().await;
+        let ended = match &mut *state {
+            State::Spawned(task) => task.await,
+            State::Held(work) => Ok(work.await),
+            State::Ended(result) => return look(result.as_ref()),
+        };
+        let result = match ended {
+            Ok(result) => Some(result),
+            Err(failure) => match failure.try_into_panic() {
+                Ok(cause) => {
+                    *state = State::Ended(None);
+                    panic::resume_unwind(cause)
+                }
+                Err(_) => None,
+            },
+        };
+        let looked = look(result.as_ref());
+        *state = State::Ended(result);
+        looked
+    }
+
+    /// The result, if it has [ended](Self::finish).
+    pub(crate) fn into_result(self) -> Option<T> {
+        match self.0.into_inner() {
+            State::Ended(result) => result,
+            State::Spawned(_) | State::Held(_) => None,
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Answers that come after whoever asked has gone away.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_core::future::BoxFuture;
+use openid_deferred::store::MemoryStore;
+use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, TestClock};
+use openid_deferred::{
+    Clock as _, HttpClient, HttpError, HttpRequest, HttpResponse, Outcome, PendingAuthentication, SignIn,
+};
+
+use crate::support::{HOUR, SECOND, World, client_of, poller_of, provider, world, world_of};
+
+/// A process of a client's own whose first poll, which brings the success, is under way and waited for by nobody.
+async fn with_a_poll_under_way(world: &World) -> PendingAuthentication {
+    let (query, session) = world.user_returns().await;
+    let Ok(SignIn::Deferred(mut pending)) = world.client.authorization_response(&query, session).await else {
+        panic!("it was not deferred")
+    };
+    world.op.misbehave(Fault::delay(Endpoint::Poll, 10 * SECOND));
+    world.sleep(6 * SECOND).await;
+    tokio::select! {
+        biased;
+        polled = world.client.poll(&mut pending) => panic!("it ended before it could be dropped: {polled:?}"),
+        () = world.sleep(SECOND) => {}
+    }
+    assert_eq!(world.polls().len(), 1);
+    pending
+}
+
+#[tokio::test]
+async fn a_process_is_tracked_with_the_success_that_a_dropped_poll_brings() {
+    for absence in [Duration::ZERO, HOUR] {
+        let world = world_of(|op| op.decisions(DecisionPolicy::immediately())).await;
+        let pending = with_a_poll_under_way(&world).await;
+        world.sleep(absence).await;
+        world.poller.track(&pending, "").await.unwrap();
+        drop(pending);
+        let delivery = world.outcome().await;
+        assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
+        assert_eq!(world.polls().len(), 1);
+        world.op.assert_clean();
+    }
+}
+
+#[tokio::test]
+async fn a_process_whose_dropped_poll_is_answered_with_pending_is_tracked_and_asked_on() {
+    let world = world().await;
+    let pending = with_a_poll_under_way(&world).await;
+    world.poller.track(&pending, "").await.unwrap();
+    drop(pending);
+    let delivery = world.outcome().await;
+    assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
+    assert_eq!(world.polls().len(), 2);
+    world.op.assert_clean();
+}
+
+/// A network that holds the answer to the first poll for longer than any timeout.
+#[derive(Debug)]
+struct Holding {
+    behind: Arc<dyn HttpClient>,
+    clock: TestClock,
+    has_held: AtomicBool,
+}
+
+/// A poll's lease ends after three poll timeouts and a request timeout, and the time to send it.
+const LEASE: Duration = Duration::from_secs(3 * 90 + 30 + 5);
+
+impl HttpClient for Holding {
+    fn send(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, HttpError>> {
+        let body = String::from_utf8_lossy(&request.body);
+        let is_poll = body.contains("deferred_auth_id=");
+        Box::pin(async move {
+            let response = self.behind.send(request).await;
+            if is_poll && !self.has_held.swap(true, Ordering::Relaxed) {
+                self.clock.sleep(LEASE + SECOND).await;
+            }
+            response
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_success_that_comes_after_the_lease_of_its_poll_is_stored_all_the_same() {
+    let clock = TestClock::automatic();
+    let op = provider(&clock).decisions(DecisionPolicy::immediately()).start().unwrap();
+    let network = Holding { behind: op.http_client(), clock: clock.clone(), has_held: AtomicBool::new(false) };
+    let client = client_of(&op, &clock).http_client(Arc::new(network)).build().unwrap();
+    let store = Arc::new(MemoryStore::with_clock(Arc::new(clock.clone())));
+    let poller = poller_of(&store, &clock, 3).client(client.clone()).start().await.unwrap();
+    let world = World { op, clock, client, store, poller };
+    world.waiting().await;
+    let delivery = world.outcome().await;
+    assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
+    assert_eq!(world.polls().len(), 1);
+    world.op.assert_clean();
+}
