@@ -319,7 +319,8 @@ impl Parameters {
 
     /// The code, if exactly the right one came and nothing else did.
     fn code(self, response_type: ResponseType) -> Result<Code, Error> {
-        if let Some(error) = self.error {
+        // Some OPs write every parameter that they know, and leave those without a value empty.
+        if let Some(error) = self.error.filter(|error| !error.is_empty()) {
             if self.code.is_some() || self.deferred_code.is_some() {
                 return Err(broken(Rule::CodeAndError, "error"));
             }
