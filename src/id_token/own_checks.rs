@@ -138,5 +138,6 @@ fn hash_fits(claim: Option<&Value>, hashed: Option<&Secret>, algorithm: SigningA
     };
     let mut hash = jose::hash(algorithm.hash(), hashed.expose().as_bytes());
     hash.truncate(hash.len() / 2);
-    constant_time_eq(URL_SAFE_NO_PAD.encode(hash).as_bytes(), claim.as_bytes())
+    // Some OPs pad the hash; it is the same hash.
+    constant_time_eq(URL_SAFE_NO_PAD.encode(hash).as_bytes(), claim.trim_end_matches('=').as_bytes())
 }

@@ -1,5 +1,6 @@
 //! What is done with the files of each kind. Each function gives what is wrong, for all of it to be shown at once.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use openid_deferred::{Authentication, ConfigurationProblem, ErrorKind, Outcome, SignIn};
@@ -222,6 +223,7 @@ pub async fn claims(row: &Row) -> Vec<String> {
         let actual = verdict::of_accessor(authentication.claims(), name);
         problems.extend((actual != *expected).then(|| format!("{name}: {actual} instead of {expected}")));
     }
+    problems.extend(other_malformed(row, authentication.claims().malformed()));
     // Everything is handed over as it is, but the nonce, which has served its purpose.
     let mut sent: Map<String, Value> = serde_json::from_str(&payload).expect("what is approved is JSON");
     sent.shift_remove("nonce");
@@ -249,10 +251,18 @@ pub async fn userinfo(row: &Row) -> Vec<String> {
     if let (Ok(userinfo), Answer::Response { body, .. }) = (answered, Answer::of(row, &world.values)) {
         let body = body.trim_start_matches('\u{feff}');
         let sent = row.jwt.clone().unwrap_or_else(|| serde_json::from_str(body).expect("what is taken is JSON"));
+        problems.extend(other_malformed(row, userinfo.malformed()));
         let handed_over = Value::Object(userinfo.as_json().clone());
         problems.extend((handed_over != sent).then(|| format!("handed over: {handed_over}")));
     }
     problems
+}
+
+/// Whether other claims are malformed than the row says.
+fn other_malformed<'a>(row: &Row, malformed: impl Iterator<Item = &'a str>) -> Option<String> {
+    let malformed: BTreeSet<_> = malformed.collect();
+    let expected: BTreeSet<_> = row.malformed.iter().map(String::as_str).collect();
+    (malformed != expected).then(|| format!("malformed: {malformed:?} instead of {expected:?}"))
 }
 
 fn differing_tokens(row: &Row, authentication: &Authentication) -> Vec<String> {

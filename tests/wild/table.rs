@@ -102,6 +102,9 @@ pub struct Row {
     /// What the accessors of the claims return.
     #[serde(default)]
     pub accessors: Map<String, Value>,
+    /// The claims that are handed over with a type that they must not have.
+    #[serde(default)]
+    pub malformed: Vec<String>,
     /// What the accessors of the tokens return.
     #[serde(default)]
     pub tokens: Map<String, Value>,
