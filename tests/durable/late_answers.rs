@@ -36,7 +36,7 @@ async fn a_process_is_tracked_with_the_success_that_a_dropped_poll_brings() {
         let world = world_of(|op| op.decisions(DecisionPolicy::immediately())).await;
         let pending = with_a_poll_under_way(&world).await;
         world.sleep(absence).await;
-        world.poller.track(&pending, "").await.unwrap();
+        world.poller.track(&pending).await.unwrap();
         drop(pending);
         let delivery = world.outcome().await;
         assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
@@ -49,7 +49,7 @@ async fn a_process_is_tracked_with_the_success_that_a_dropped_poll_brings() {
 async fn a_process_whose_dropped_poll_is_answered_with_pending_is_tracked_and_asked_on() {
     let world = world().await;
     let pending = with_a_poll_under_way(&world).await;
-    world.poller.track(&pending, "").await.unwrap();
+    world.poller.track(&pending).await.unwrap();
     drop(pending);
     let delivery = world.outcome().await;
     assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
