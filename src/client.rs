@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Moment};
 use crate::dpop::DpopKey;
-use crate::endpoint::{ClientIdentity, Endpoints};
+use crate::endpoint::{ClientIdentity, Endpoints, REQUESTS_AT_MOST, SIGNER_TIMEOUT};
 use crate::error::{ConfigurationProblem, Error, ErrorKind, Misuse};
 use crate::id_token::Expectations;
 use crate::jose::{self, DecryptionKey, KeySet, SigningAlgorithm};
 use crate::pending::{Checks, Jitter, Pace};
-use crate::provider::{Issuer, Provider, ProviderMetadata, check_support};
+use crate::provider::{Issuer, LONGEST_FETCH, Provider, ProviderMetadata, check_support};
 use crate::random::{self, Random};
 use crate::secret::Secret;
 use crate::transport::UrlPolicy;
@@ -45,7 +45,7 @@ mod token_response;
 mod userinfo;
 mod wait;
 
-pub use authentication::Authentication;
+pub use authentication::{Authentication, GrantedScope};
 pub use authorization_response::{AuthorizationGrant, SignIn};
 pub use authorize::{AuthorizationRequest, ResponseMode, ResponseType};
 pub use builder::{AssertionAudience, ClientBuilder};
@@ -92,7 +92,7 @@ struct Inner {
     issuer: Issuer,
     client_id: String,
     credentials: Credentials,
-    assertion_audience: Option<String>,
+    assertion_audience: AssertionAudience,
     /// Settled at once where the method was named, else with the first metadata.
     identity: OnceLock<ClientIdentity>,
     redirect_uri: Option<String>,
@@ -248,16 +248,25 @@ impl Client {
         &self.0.clock
     }
 
-    /// How long one poll can take at the longest: the metadata may have to be fetched, and a nonce challenge and a
-    /// wrong clock each cost one more request.
+    /// How long one poll can take at the longest, from when it is allowed to leave: a nonce challenge and a wrong clock
+    /// each cost one more request, and each request its own client assertion.
     pub(crate) fn longest_poll(&self) -> Duration {
-        let Options { poll_timeout, request_timeout, .. } = &self.0.options;
-        poll_timeout.saturating_mul(3).saturating_add(*request_timeout)
+        self.longest_request(self.0.options.poll_timeout)
     }
 
-    /// How long an exchange can take at the longest.
+    /// How long an exchange can take at the longest, with the OP's metadata and the tries to connect.
     pub(crate) fn longest_exchange(&self) -> Duration {
-        self.0.options.request_timeout.saturating_mul(5)
+        let request = self.longest_request(self.0.options.request_timeout);
+        request.saturating_add(LONGEST_FETCH).saturating_add(exchange::longest_connecting())
+    }
+
+    /// How long a request with its repetitions can take.
+    fn longest_request(&self, timeout: Duration) -> Duration {
+        let signing = match self.0.credentials.assertion_signer() {
+            Some(_) => timeout.min(SIGNER_TIMEOUT),
+            None => Duration::ZERO,
+        };
+        timeout.saturating_add(signing).saturating_mul(REQUESTS_AT_MOST)
     }
 
     fn now(&self) -> Moment {

@@ -33,8 +33,9 @@ mod tests;
 
 pub use client_authentication::ClientAuthentication;
 
-pub(crate) use answer::{Answer, is_json};
-pub(crate) use client_authentication::{GivenCredentials, Offer};
+pub(crate) use answer::{Answer, ErrorAnswer, is_json, without_byte_order_mark};
+pub(crate) use client_authentication::{GivenCredentials, Offer, SIGNER_TIMEOUT};
+pub(crate) use nonces::gives_nonce;
 pub(crate) use registration::RegistrationCall;
 pub(crate) use resource::{Presentation, ResourceRequest, stated_error};
 
@@ -66,9 +67,6 @@ pub(crate) enum Role {
 pub(crate) struct ClientIdentity {
     pub(crate) client_id: String,
     pub(crate) authentication: ClientAuthentication,
-    /// The `aud` of client assertions, one string: the issuer, or `None` for the URL of the endpoint that is called,
-    /// where the OP insists.
-    pub(crate) assertion_audience: Option<String>,
     /// Presented in TLS at every endpoint of the OP: it authenticates the client, or its tokens are bound to it.
     pub(crate) certificate: Option<ClientCertificate>,
 }
@@ -88,6 +86,8 @@ pub(crate) struct EndpointRequest<'a> {
     /// What the endpoint is asked. The credentials are added, and `client_id` where it does not stand here.
     pub(crate) form: Vec<(&'a str, Cow<'a, str>)>,
     pub(crate) client: &'a ClientIdentity,
+    /// The `aud` of a client assertion, one string.
+    pub(crate) assertion_audience: &'a str,
     pub(crate) dpop: Option<&'a DpopKey>,
     /// Takes the `Authorization` header, with `ath` in the proof. A client that authenticates in the body still does;
     /// one that authenticates with `client_secret_basic` cannot.
@@ -96,6 +96,9 @@ pub(crate) struct EndpointRequest<'a> {
     pub(crate) timeout: Duration,
     pub(crate) body_limit: usize,
 }
+
+/// How often one request may be sent: once, once more with the nonce that the OP asks for, and once more with its time.
+pub(crate) const REQUESTS_AT_MOST: u32 = 3;
 
 /// How parameters stand in a request's body.
 #[derive(Debug, Clone, Copy)]
@@ -142,19 +145,16 @@ impl Endpoints {
             let given = self.nonces.learn(Role::AuthorizationServer, request.url, &response.headers);
             let server_time = clock_offset::date(&response.headers);
             let answer = Answer::of(response, request.document, now);
-            let code = answer.error_code().filter(|_| request.dpop.is_some());
-            match (code, given) {
+            let refusal = answer.refusal_of_the_proof().filter(|_| request.dpop.is_some());
+            match (refusal, given) {
                 (Some("use_dpop_nonce"), Some(given)) if !challenged => {
                     tracing::debug!(origin = origin(request.url), "the OP asks for its DPoP nonce");
                     challenged = true;
                     nonce = Some(given);
                 }
                 (Some("use_dpop_nonce"), given) => {
-                    let violation = match given {
-                        Some(_) => Violation::new(Rule::SecondNonceChallenge),
-                        None => Violation::new(Rule::MissingMember).at_member("DPoP-Nonce"),
-                    };
-                    return Ok(answer.into_unusable(violation.in_document(request.document)));
+                    let rule = if given.is_some() { Rule::SecondNonceChallenge } else { Rule::NonceMissing };
+                    return Ok(answer.into_failed_challenge(Violation::new(rule).in_document(request.document)));
                 }
                 (Some("invalid_dpop_proof"), given)
                     if !clock_corrected && self.offsets.correct(request.url, server_time, now) =>

@@ -9,10 +9,13 @@ mod advice;
 mod problem;
 mod response;
 mod rule;
+mod verdict;
 
 pub use problem::{ConfigurationProblem, Misuse, SessionProblem, TransportProblem};
 pub use response::ErrorResponse;
 pub use rule::{Document, Rule, Violation};
+
+pub(crate) use verdict::Verdict;
 
 /// What went wrong, in which step, and why.
 ///

@@ -169,9 +169,9 @@ mod transport;
 pub use client::{
     ApplicationType, AssertionAudience, Authentication, AuthorizationGrant, AuthorizationRequest, AuthorizationSession,
     Backoff, Cancelled, CertificateSubject, ClaimRequest, ClaimsRequest, Client, ClientBuilder, ClientMetadata, Denial,
-    DifferenceEffect, DpopMode, EvidenceRequest, Expiry, Introspection, Outcome, Poll, PollCredential, Registrar,
-    RegistrarBuilder, Registration, RegistrationDifference, RegistrationRefusal, RegistrationRequest, ResponseMode,
-    ResponseType, SignIn, SubjectType, TokenTypeHint, UserInfo, VerifiedClaimsRequest, Wait, WaitEvent,
+    DifferenceEffect, DpopMode, EvidenceRequest, Expiry, GrantedScope, Introspection, Outcome, Poll, PollCredential,
+    Registrar, RegistrarBuilder, Registration, RegistrationDifference, RegistrationRefusal, RegistrationRequest,
+    ResponseMode, ResponseType, SignIn, SubjectType, TokenTypeHint, UserInfo, VerifiedClaimsRequest, Wait, WaitEvent,
 };
 pub use clock::{Clock, SystemClock};
 pub use dpop::DpopKey;

@@ -32,6 +32,9 @@ use cache::{Cached, Fetched};
 
 /// The time for fetching metadata or keys. They are small and public, and someone waits.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long the metadata can take: they may be at the second of two places, and somebody else's failed fetch is waited for
+/// before.
+pub(crate) const LONGEST_FETCH: Duration = Duration::from_secs(60);
 /// A hundred RSA keys with their certificate chains fit in.
 const BODY_LIMIT: usize = 1024 * 1024;
 /// How long keys serve that cannot be fetched again. An OP may have withdrawn them for a reason.

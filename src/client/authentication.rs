@@ -47,6 +47,9 @@ pub(crate) struct Body {
     pub(super) expires_in: Option<Duration>,
     #[serde(rename = "scp", default, skip_serializing_if = "Option::is_none")]
     pub(super) scope: Option<String>,
+    /// The OP said something about the scope that cannot be read.
+    #[serde(rename = "scu", default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) scope_unknown: bool,
     #[serde(rename = "ad", default, skip_serializing_if = "Option::is_none")]
     pub(super) authorization_details: Option<Value>,
     #[serde(rename = "ext", default, skip_serializing_if = "Map::is_empty")]
@@ -87,6 +90,18 @@ mod optional_id_token {
 }
 
 pub(super) const VERSION: u8 = 1;
+
+/// What an OP said about the scopes that it granted.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GrantedScope<'a> {
+    /// It said nothing, which means that all that were asked for were granted (RFC 6749 §5.1).
+    AsRequested,
+    /// These, separated by spaces. An OP that answers with an array of strings is understood.
+    Listed(&'a str),
+    /// It said something that names no scopes: an empty text, an empty array, a number. Do not count on any scope.
+    Unknown,
+}
 
 /// How an access token is presented (RFC 6749 §7.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,9 +185,33 @@ impl Authentication {
         self.0.expires_in.map(|lifetime| saturating_add(self.0.received_at, lifetime))
     }
 
-    /// The scopes that were granted; `None` means those that were asked for (RFC 6749 §5.1).
+    /// The scopes that the OP listed as granted, separated by spaces. `None` alone does not tell whether those that were
+    /// asked for were granted: [`granted_scope`](Self::granted_scope) does.
     pub fn scope(&self) -> Option<&str> {
         self.0.scope.as_deref()
+    }
+
+    /// What the OP said about the scopes that it granted (RFC 6749 §5.1), with the sign-in or with the latest refresh that
+    /// said something.
+    pub fn granted_scope(&self) -> GrantedScope<'_> {
+        match &self.0.scope {
+            _ if self.0.scope_unknown => GrantedScope::Unknown,
+            Some(scope) => GrantedScope::Listed(scope),
+            None => GrantedScope::AsRequested,
+        }
+    }
+
+    /// The type of the access token, as the OP named it (RFC 6749 §7.1): `DPoP` or `Bearer`, in this spelling.
+    ///
+    /// A token of the type `DPoP` without a [`dpop_key`](Self::dpop_key) is from an OP that was sent no proof and answered
+    /// as if it had been. The identity is good, but the token cannot be used: [`Client::resource`](super::Client::resource)
+    /// and [`Client::userinfo`](super::Client::userinfo) refuse it with
+    /// [`Misuse::NoDpopKey`](crate::Misuse::NoDpopKey).
+    pub fn token_type(&self) -> &'static str {
+        match self.0.token_type {
+            TokenType::Dpop => "DPoP",
+            TokenType::Bearer => "Bearer",
+        }
     }
 
     /// The authorization details that were granted (RFC 9396 §7), an array: the OP may grant less than was asked for, or
@@ -188,8 +227,8 @@ impl Authentication {
 
     /// Whether the access token is bound to [`dpop_key`](Self::dpop_key), so that a thief of the token alone cannot use
     /// it (RFC 9449 §5), or to the client certificate, as was
-    /// [registered](crate::ClientBuilder::certificate_bound_access_tokens) (RFC 8705 §3). If not, the OP answered with
-    /// `token_type` `Bearer`.
+    /// [registered](crate::ClientBuilder::certificate_bound_access_tokens) (RFC 8705 §3). If not, it is a bearer token, or
+    /// one of the [type](Self::token_type) `DPoP` that is bound to no key of this application.
     pub fn is_sender_constrained(&self) -> bool {
         (self.0.token_type == TokenType::Dpop && self.0.dpop_key.is_some()) || self.0.certificate_bound
     }

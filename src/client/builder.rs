@@ -55,7 +55,9 @@ pub enum AssertionAudience {
     /// cannot be replayed elsewhere.
     #[default]
     Issuer,
-    /// The URL of the token endpoint, for OPs of before 2025.
+    /// The URL of the token endpoint, at every endpoint, for OPs of before 2025. It is the `token_endpoint` of the OP's
+    /// metadata, also where a client with a certificate calls its alias for mutual TLS: the OP's name for the endpoint
+    /// does not depend on the way there.
     TokenEndpoint,
 }
 
@@ -391,10 +393,7 @@ impl ClientBuilder {
         let endpoints = Arc::new(Endpoints::new(http_client, self.clock.clone(), self.random.clone()));
         let provider = Provider::new(issuer.clone(), endpoints.clone(), self.urls, self.clock.clone());
         let inner = Inner {
-            assertion_audience: match self.assertion_audience {
-                AssertionAudience::Issuer => Some(issuer.as_str().to_owned()),
-                AssertionAudience::TokenEndpoint => None,
-            },
+            assertion_audience: self.assertion_audience,
             issuer,
             client_id: self.client_id,
             credentials: self.credentials,

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::Client;
+use super::{AssertionAudience, Client};
 use crate::endpoint::{Answer, EndpointRequest};
 use crate::error::{Document, Error, Misuse};
 use crate::pending::PendingAuthentication;
@@ -52,12 +52,18 @@ impl Client {
 
     pub(crate) async fn request_cancellation(&self, pending: &PendingAuthentication) -> Result<Cancelled, Error> {
         let Some(url) = &self.0.cancellation_endpoint else { return Ok(Cancelled::LocallyOnly) };
+        // Where the endpoint is configured and the client's authentication settled, nothing else is asked of the metadata.
+        let metadata = match self.0.assertion_audience {
+            AssertionAudience::Issuer => None,
+            AssertionAudience::TokenEndpoint => Some(self.0.provider.metadata().await?),
+        };
         let client = self.identity().await?;
         let request = || EndpointRequest {
             url,
             document: Document::CancellationResponse,
             form: vec![("deferred_auth_id", Cow::Borrowed(pending.0.deferred_auth_id.expose()))],
             client,
+            assertion_audience: metadata.as_ref().map_or(self.issuer(), |metadata| self.assertion_audience(metadata)),
             dpop: pending.0.dpop_key.as_ref(),
             access_token: None,
             timeout: self.0.options.request_timeout,
@@ -73,7 +79,7 @@ impl Client {
         };
         let told = match told.await {
             // An empty answer is no JSON document, and the text asks for no body.
-            Ok(Answer::Success { .. } | Answer::Unusable { status: 200 | 204, .. }) => Ok(Cancelled::Told),
+            Ok(Answer::Success { .. } | Answer::Unusable { status: 200..=204, .. }) => Ok(Cancelled::Told),
             Ok(Answer::Error(answer)) => Err(Error::new(answer.response).with_retry_after(answer.retry_after)),
             Ok(Answer::Unusable { violation, retry_after, .. }) => {
                 Err(Error::new(violation).with_retry_after(retry_after))

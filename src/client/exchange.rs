@@ -13,7 +13,7 @@ use super::authorization_response::{AuthorizationGrant, Code, CodeAnswer, Receiv
 use super::token_response::{self, ReceivedTokens};
 use crate::dpop::DpopKey;
 use crate::endpoint::{Answer, ClientIdentity, EndpointRequest, Failure};
-use crate::error::{Document, Error, ErrorKind, Misuse, Rule, TransportProblem, Violation};
+use crate::error::{Document, Error, ErrorKind, Misuse, Rule, TransportProblem, Verdict, Violation};
 use crate::id_token::{self, InterimFingerprint, InterimMember, InterimState};
 use crate::json::Object;
 use crate::pending::{Answered, Opened, PendingAuthentication, Phase, Schedule, Times, UnverifiedInterim};
@@ -42,10 +42,12 @@ impl Client {
     /// A deferred code gives a [`PendingAuthentication`], whatever its interim ID Token is like: the code is spent, and
     /// the process lives. An ordinary code gives the verified [`Authentication`](super::Authentication).
     ///
-    /// The code goes out once. Where no connection comes about it is tried three times, and `grant` stays usable, as
-    /// it does when the OP refuses our credentials or our DPoP proof; in every other case it is spent. Final tokens that
-    /// have come but cannot be validated, because the OP's keys are out of reach or a decryption key is missing, stay in
-    /// the grant too: exchange it again later, and nothing is sent.
+    /// The code goes out once. Where no connection comes about it is tried three times, and `grant` stays usable. It also
+    /// stays usable where the OP has not looked at the code: when it refuses our credentials or our DPoP proof, asks for
+    /// a DPoP nonce that it does not give, redirects, or turns the request away with a page (401, 403) or with a status
+    /// such as 404, 405, 413 or 429. In every other case the code is spent. Final tokens that have come but cannot be
+    /// validated, because the OP's keys are out of reach or a decryption key is missing, stay in the grant too: exchange it
+    /// again later, and nothing is sent.
     ///
     /// If the future is dropped, for instance because a browser hangs up, the request goes on. Exchange the same grant
     /// again, and its answer is taken.
@@ -172,6 +174,7 @@ impl Client {
             let identity = self.identity_at(&metadata)?.clone();
             let request = CodeRequest {
                 url: self.endpoints(&metadata, &identity).token().clone(),
+                assertion_audience: self.assertion_audience(&metadata).to_owned(),
                 identity,
                 form: self.code_form(grant),
                 dpop_key: grant.session.dpop_key.clone(),
@@ -306,6 +309,7 @@ struct CodeRequest {
     client: Client,
     url: Url,
     identity: ClientIdentity,
+    assertion_audience: String,
     form: Vec<(&'static str, Secret)>,
     dpop_key: Option<DpopKey>,
 }
@@ -345,6 +349,7 @@ impl CodeRequest {
             document: Document::ExchangeResponse,
             form: self.form.iter().map(|(name, value)| (*name, Cow::Borrowed(value.expose()))).collect(),
             client: &self.identity,
+            assertion_audience: &self.assertion_audience,
             dpop: self.dpop_key.as_ref(),
             access_token: None,
             timeout: self.client.0.options.request_timeout,
@@ -353,31 +358,34 @@ impl CodeRequest {
         match self.client.0.endpoints.post(request).await {
             Ok(Answer::Success { body, .. }) => (Ok(body), true),
             Ok(Answer::Error(answer)) => {
-                // The OP looks at the client before it looks at the code, so a refused client has not spent it.
-                let spent = !is_refusal_of_the_client(answer.response.code());
-                (Err(Error::new(answer.response).with_retry_after(answer.retry_after)), spent)
+                let verdict = answer.response.verdict();
+                if let Some(tokens) = &answer.tokens {
+                    self.client.revoke_quietly(tokens, self.dpop_key.as_ref()).await;
+                }
+                refused(verdict, Error::new(answer.response), answer.retry_after)
             }
-            // RFC 9449 §8: an OP that asks for another nonce has not looked at the code.
-            Ok(Answer::Unusable { violation, retry_after, .. }) if violation.rule() == Rule::SecondNonceChallenge => {
-                (Err(Error::new(violation).with_retry_after(retry_after)), false)
+            Ok(Answer::Unusable { violation, verdict, retry_after, .. }) => {
+                refused(verdict, Error::new(violation), retry_after)
             }
-            Ok(Answer::Unusable { violation, retry_after, .. }) => {
-                let error = Error::new(ErrorKind::OutcomeUnknown).with_retry_after(retry_after);
-                (Err(error.with_source(Error::new(violation))), true)
-            }
-            Err(Failure { error, may_have_been_sent: true }) => {
-                (Err(Error::new(ErrorKind::OutcomeUnknown).with_source(error)), true)
-            }
+            Err(Failure { error, may_have_been_sent: true }) => (Err(unknown(error)), true),
             Err(Failure { error, may_have_been_sent: false }) => (Err(error), false),
         }
     }
 }
 
-fn is_refusal_of_the_client(code: &str) -> bool {
-    matches!(
-        code,
-        "invalid_client" | "unauthorized_client" | "unsupported_grant_type" | "invalid_dpop_proof" | "use_dpop_nonce"
-    )
+/// What an answer without a success comes to, and whether the code is spent.
+fn refused<T>(verdict: Verdict, error: Error, retry_after: Option<Duration>) -> (Result<T, Error>, bool) {
+    let error = if verdict == Verdict::MayBeLost { unknown(error) } else { error };
+    (Err(error.with_retry_after(retry_after)), !verdict.leaves_the_grant())
+}
+
+fn unknown(error: Error) -> Error {
+    Error::new(ErrorKind::OutcomeUnknown).with_source(error)
+}
+
+/// How long after the first try to connect the last one begins at the latest.
+pub(super) fn longest_connecting() -> Duration {
+    CONNECTION_PATIENCE.saturating_add(CONNECTION_PAUSE * (CONNECTION_ATTEMPTS - 1))
 }
 
 /// A Successful Deferred Code Exchange Response, made sense of.

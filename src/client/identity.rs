@@ -12,7 +12,7 @@ use crate::provider::{EndpointUrls, ProviderMetadata};
 use crate::secret::Secret;
 use crate::transport::ClientCertificate;
 
-use super::builder::setting;
+use super::builder::{AssertionAudience, setting};
 use super::options::Options;
 use super::registration::RegisteredMethod;
 
@@ -42,8 +42,12 @@ impl Credentials {
 
     /// What authorization requests are signed with: a key for that alone, or else that of client assertions.
     pub(super) fn request_object_signer(&self) -> Option<&Arc<dyn Signer>> {
-        let of_assertions = || self.named.as_ref().map_or(self.given.signer.as_ref(), ClientAuthentication::signer);
-        self.request_object_signer.as_ref().or_else(of_assertions)
+        self.request_object_signer.as_ref().or_else(|| self.assertion_signer())
+    }
+
+    /// What client assertions are signed with, where the client makes some or may come to.
+    pub(super) fn assertion_signer(&self) -> Option<&Arc<dyn Signer>> {
+        self.named.as_ref().map_or(self.given.signer.as_ref(), ClientAuthentication::signer)
     }
 
     /// The certificate, if there is one.
@@ -144,6 +148,14 @@ impl Client {
         metadata.endpoints(identity.uses_mutual_tls())
     }
 
+    /// Whom a client assertion is for, whichever endpoint it is sent to.
+    pub(super) fn assertion_audience<'a>(&'a self, metadata: &'a ProviderMetadata) -> &'a str {
+        match self.0.assertion_audience {
+            AssertionAudience::Issuer => self.issuer(),
+            AssertionAudience::TokenEndpoint => metadata.token_endpoint().as_str(),
+        }
+    }
+
     /// Whether the OP lists how this client authenticates and how its tokens are to be bound.
     pub(super) fn check_authentication(&self, metadata: &ProviderMetadata) -> Result<(), ConfigurationProblem> {
         if let Some(named) = &self.0.credentials.named {
@@ -165,7 +177,6 @@ impl super::Inner {
             client_id: self.client_id.clone(),
             certificate: authentication.certificate().or(bound_to).cloned(),
             authentication,
-            assertion_audience: self.assertion_audience.clone(),
         }
     }
 }

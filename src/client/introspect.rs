@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::Client;
 use super::revoke::{TokenTypeHint, token_form};
+use super::token_response::Scope;
 use crate::clock::from_unix_seconds;
 use crate::endpoint::{Answer, EndpointRequest};
 use crate::error::{ConfigurationProblem, Document, Error, Rule, Violation};
@@ -30,6 +31,7 @@ const MEMBERS: [&str; 13] =
 #[derive(Clone)]
 pub struct Introspection {
     active: bool,
+    scope: Option<String>,
     members: Map<String, Value>,
 }
 
@@ -90,6 +92,7 @@ impl Client {
             document: Document::IntrospectionResponse,
             form: token_form(token, hint),
             client,
+            assertion_audience: self.assertion_audience(&metadata),
             dpop: None,
             access_token: None,
             timeout: self.0.options.request_timeout,
@@ -121,7 +124,11 @@ impl Introspection {
             // the same is about a token that does not count.
             members.clear();
         }
-        let introspection = Self { active, members };
+        let scope = match Scope::read(members.get("scope").cloned()) {
+            Scope::Listed(scope) => Some(scope),
+            Scope::Absent | Scope::Unknown => None,
+        };
+        let introspection = Self { active, scope, members };
         warn_about_malformed(Document::IntrospectionResponse, introspection.malformed());
         Ok(introspection)
     }
@@ -131,9 +138,9 @@ impl Introspection {
         self.active
     }
 
-    /// `scope`: the scopes of the token, separated by spaces.
+    /// `scope`: the scopes of the token, separated by spaces, also where the OP sent an array. `None` where it named none.
     pub fn scope(&self) -> Option<&str> {
-        self.text("scope")
+        self.scope.as_deref()
     }
 
     /// `client_id`: the client that asked for the token.
@@ -197,7 +204,7 @@ impl Introspection {
     }
 
     /// The names of the members whose value is not of the type that RFC 7662 §2.2 gives them, such as an `exp` that is a
-    /// text. Their methods give `None`, and [`get`](Self::get) shows them.
+    /// text. Their methods give `None`, except for a `scope` that is an array of texts, and [`get`](Self::get) shows them.
     pub fn malformed(&self) -> impl Iterator<Item = &str> {
         malformed_claims(&self.members, [OF_INTROSPECTION])
     }
@@ -273,6 +280,13 @@ mod tests {
     }
 
     #[test]
+    fn scopes_in_an_array_are_read_and_no_other_form_refuses_the_answer() {
+        for (scope, expected) in [(json!(["a", "b"]), Some("a b")), (json!("a b"), Some("a b")), (json!(7), None)] {
+            assert_eq!(parse(json!({ "active": true, "scope": scope })).unwrap().scope(), expected);
+        }
+    }
+
+    #[test]
     fn of_a_token_that_is_not_active_nothing_is_known() {
         let answer = parse(json!({ "active": false, "sub": "s", "exp": "odd" })).unwrap();
         assert!(!answer.is_active() && answer.subject().is_none() && answer.as_json().is_empty());
@@ -289,14 +303,9 @@ mod tests {
 
     #[test]
     fn a_member_of_another_type_is_handed_over_and_named() {
-        for (name, value) in [
-            ("scope", json!(["a"])),
-            ("sub", json!(7)),
-            ("exp", json!("100")),
-            ("aud", json!([1])),
-            ("aud", json!({})),
-            ("cnf", json!("t")),
-        ] {
+        for (name, value) in
+            [("sub", json!(7)), ("exp", json!("100")), ("aud", json!([1])), ("aud", json!({})), ("cnf", json!("t"))]
+        {
             let answer = parse(json!({ "active": true, name: value, "jti": "j" })).unwrap();
             assert_eq!((answer.get(name), answer.jti()), (Some(&value), Some("j")));
             assert_eq!(answer.malformed().collect::<Vec<_>>(), [name], "{value}");

@@ -9,9 +9,10 @@ use super::exchange::{DEFERRED_GRANT, TOKEN_RESPONSE_LIMIT};
 use super::options::PollCredential;
 use super::outcome::{Denial, Expiry, Outcome};
 use super::token_response::ReceivedTokens;
+use crate::clock::Moment;
 use crate::dpop::DpopKey;
 use crate::endpoint::{Answer as Sent, EndpointRequest, Failure};
-use crate::error::{Document, Error, ErrorResponse, Misuse, Rule, TransportProblem, Violation};
+use crate::error::{Document, Error, ErrorResponse, Misuse, Rule, TransportProblem, Verdict, Violation};
 use crate::pending::{Answer, End, PendingAuthentication, Phase, Polled, Standing, Step, SuccessBody, is_known_error};
 use crate::provider::ProviderMetadata;
 use crate::secret::Secret;
@@ -97,14 +98,22 @@ impl Client {
             }
             let metadata = self.0.provider.metadata().await;
             pending.0.schedule.sending(self.now());
-            pending.0.in_flight = Some(Task::spawn(self.poll_once(pending, metadata)));
+            let (client, polled) = (self.clone(), self.poll_once(pending, metadata));
+            let dpop_key = pending.0.dpop_key.clone();
+            pending.0.in_flight = Some(Task::spawn(async move {
+                let polled = polled.await;
+                if let Some(SuccessBody(tokens)) = &polled.unwanted {
+                    client.revoke_quietly(tokens, dpop_key.as_ref()).await;
+                }
+                polled
+            }));
         }
         // The success is given once only, so neither the request nor its answer may depend on who waits here.
         if let Some(task) = &pending.0.in_flight {
             task.finish().await;
         }
         let polled = pending.0.in_flight.take().and_then(Task::into_result);
-        let Polled { answer, error: trouble, at } = polled.unwrap_or_else(|| self.poll_cut_off());
+        let Polled { answer, error: trouble, at, .. } = polled.unwrap_or_else(|| self.poll_cut_off());
         let response = match &answer {
             Answer::Error { response, .. } => Some(response.clone()),
             _ => None,
@@ -135,8 +144,8 @@ impl Client {
         let metadata = self.0.provider.metadata().await;
         let polled = self.poll_once(pending, metadata);
         async move {
-            let Polled { answer, error, at } = polled.await;
-            Polled { answer, error: error.map(|error| error.in_step(STEP)), at }
+            let polled = polled.await;
+            Polled { error: polled.error.map(|error| error.in_step(STEP)), ..polled }
         }
     }
 
@@ -153,21 +162,22 @@ impl Client {
             access_token: pending.0.access_token.clone(),
         };
         async move {
-            let (answer, error) = match request.send(metadata).await {
-                Ok(answer) => judge(answer),
+            let sent = request.send(metadata).await;
+            let at = request.client.now();
+            match sent {
+                Ok(answer) => judge(answer, at),
                 Err(Failure { error, may_have_been_sent }) => {
-                    let retry_after = error.retry_after();
-                    (Answer::Trouble { unanswered: may_have_been_sent, retry_after }, Some(error))
+                    let answer = Answer::Trouble { unanswered: may_have_been_sent, retry_after: error.retry_after() };
+                    Polled { answer, error: Some(error), at, unwanted: None }
                 }
-            };
-            Polled { answer, error, at: request.client.now() }
+            }
         }
     }
 
     /// The runtime that drove the poll was shut down.
     fn poll_cut_off(&self) -> Polled {
         let answer = Answer::Trouble { unanswered: true, retry_after: None };
-        Polled { answer, error: Some(TransportProblem::Broken.into()), at: self.now() }
+        Polled { answer, error: Some(TransportProblem::Broken.into()), at: self.now(), unwanted: None }
     }
 
     /// Validates the success response that is in safe keeping, as of when it came.
@@ -261,6 +271,7 @@ impl TokenRequest {
             document: Document::TokenResponse,
             form,
             client,
+            assertion_audience: self.client.assertion_audience(&metadata),
             dpop: self.dpop_key.as_ref(),
             access_token,
             timeout: options.poll_timeout,
@@ -270,16 +281,17 @@ impl TokenRequest {
     }
 }
 
-/// Sorts what the token endpoint said, with the error that the caller is told where it is not simply "not yet".
-fn judge(sent: Sent) -> (Answer, Option<Error>) {
+/// Sorts what the token endpoint said.
+fn judge(sent: Sent, at: Moment) -> Polled {
+    let polled = |answer, error| Polled { answer, error, at, unwanted: None };
     match sent {
         Sent::Success { body, .. } => match looks_final(&body) {
-            true => (Answer::Success(SuccessBody(body)), None),
+            true => polled(Answer::Success(SuccessBody(body)), None),
             // A proxy's or captive portal's JSON must not end a process that took three weeks.
             false => {
                 let violation = Violation::new(Rule::NoIdToken).in_document(Document::TokenResponse);
                 let error = Error::new(violation).that_passes();
-                (Answer::Trouble { unanswered: true, retry_after: None }, Some(error))
+                polled(Answer::Trouble { unanswered: true, retry_after: None }, Some(error))
             }
         },
         Sent::Error(answer) => {
@@ -287,7 +299,8 @@ fn judge(sent: Sent) -> (Answer, Option<Error>) {
             if !is_known_error(code) {
                 tracing::warn!(code, "the OP answered a poll with an error code that no specification knows");
             }
-            let waiting = matches!(code, "authorization_pending" | "slow_down");
+            let verdict = answer.response.verdict();
+            let waiting = matches!(verdict, Verdict::Pending | Verdict::SlowDown);
             let error = (!waiting).then(|| {
                 let error = if is_known_error(code) {
                     Error::new(answer.response.clone())
@@ -297,18 +310,19 @@ fn judge(sent: Sent) -> (Answer, Option<Error>) {
                 };
                 error.with_retry_after(answer.retry_after)
             });
-            (Answer::Error { response: answer.response, retry_after: answer.retry_after }, error)
+            let unwanted = answer.tokens.filter(|_| verdict.is_end()).map(SuccessBody);
+            let answer = Answer::Error { response: answer.response, retry_after: answer.retry_after };
+            Polled { unwanted, ..polled(answer, error) }
         }
-        Sent::Unusable { violation, retry_after, .. } => {
-            // A second nonce challenge is an answer: the grant was not looked at.
-            let unanswered = violation.rule() != Rule::SecondNonceChallenge;
+        Sent::Unusable { violation, verdict, retry_after, .. } => {
+            let unanswered = verdict == Verdict::MayBeLost;
             let error = Error::new(violation).that_passes().with_retry_after(retry_after);
-            (Answer::Trouble { unanswered, retry_after }, Some(error))
+            polled(Answer::Trouble { unanswered, retry_after }, Some(error))
         }
     }
 }
 
-/// Whether a document with status 200 is a token response at all. Which of its members are missing or wrong is for the
+/// Whether a document with a status of success is a token response at all. Which of its members are missing or wrong is for the
 /// validation to say, after it was put in safe keeping.
 fn looks_final(body: &[u8]) -> bool {
     #[derive(serde::Deserialize)]

@@ -57,6 +57,7 @@ impl Client {
             document: Document::PushedAuthorizationResponse,
             form: parameters.iter().map(|(name, value)| (*name, Cow::Borrowed(value.as_str()))).collect(),
             client: self.identity_at(metadata)?,
+            assertion_audience: self.assertion_audience(metadata),
             dpop: dpop_key,
             access_token: None,
             timeout: self.0.options.request_timeout,

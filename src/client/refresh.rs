@@ -13,11 +13,12 @@ use super::authentication::{Authentication, Body, TokenType};
 use super::builder::setting;
 use super::exchange::TOKEN_RESPONSE_LIMIT;
 use super::poll::VALIDATION_PATIENCE;
-use super::token_response::Tokens;
+use super::revoke::Revocation;
+use super::token_response::{Tokens, tokens_to_revoke};
 use crate::clock::Clock;
 use crate::dpop::DpopKey;
-use crate::endpoint::{Answer, ClientIdentity, EndpointRequest, Endpoints, Failure};
-use crate::error::{Document, Error, ErrorKind, Misuse, Rule, Violation};
+use crate::endpoint::{Answer, ClientIdentity, EndpointRequest, Endpoints, ErrorAnswer, Failure};
+use crate::error::{Document, Error, ErrorKind, Misuse, Rule, Verdict, Violation};
 use crate::id_token::{self, IdToken};
 use crate::pending::{self, Checks};
 use crate::secret::Secret;
@@ -129,12 +130,15 @@ impl Client {
     async fn request_refresh(&self, refresh_token: Secret, dpop_key: Option<DpopKey>) -> Result<Refreshed, Error> {
         let metadata = self.0.provider.metadata().await?;
         let identity = self.identity_at(&metadata)?.clone();
-        let url = self.endpoints(&metadata, &identity).token().clone();
+        let urls = self.endpoints(&metadata, &identity);
+        let (url, revocation) = (urls.token().clone(), urls.revocation().cloned());
         let request = Request {
             endpoints: self.0.endpoints.clone(),
             clock: self.0.clock.clone(),
+            assertion_audience: self.assertion_audience(&metadata).to_owned(),
             identity,
             url,
+            revocation,
             timeout: self.0.options.request_timeout,
             dpop_key,
         };
@@ -168,7 +172,7 @@ impl Client {
             }
         };
         let key_bound = tokens.token_type == TokenType::Dpop && refreshed.dpop_key.is_some();
-        let certificate_bound = self.0.options.certificate_bound && refreshed.dpop_key.is_none();
+        let certificate_bound = self.binds_to_certificate(&tokens, refreshed.dpop_key.as_ref());
         let keep_tokens = key_bound || certificate_bound || !self.0.options.identity_without_binding;
         if !keep_tokens {
             self.revoke_quietly(&refreshed.body, refreshed.dpop_key.as_ref()).await;
@@ -178,8 +182,7 @@ impl Client {
         body.token_type = tokens.token_type;
         body.refresh_token = tokens.refresh_token.or(body.refresh_token.take()).filter(|_| keep_tokens);
         body.expires_in = tokens.expires_in;
-        // RFC 6749 §6: where it is omitted, it is what was granted before.
-        body.scope = tokens.scope.or(body.scope.take());
+        tokens.scope.replace(&mut body.scope, &mut body.scope_unknown);
         body.authorization_details = tokens.authorization_details.or(body.authorization_details.take());
         body.extra = tokens.rest;
         body.dpop_key = refreshed.dpop_key;
@@ -217,7 +220,10 @@ struct Request {
     endpoints: Arc<Endpoints>,
     clock: Arc<dyn Clock>,
     identity: ClientIdentity,
+    assertion_audience: String,
     url: Url,
+    /// Where tokens go back that came with a refusal, if anywhere.
+    revocation: Option<Url>,
     timeout: Duration,
     dpop_key: Option<DpopKey>,
 }
@@ -232,6 +238,7 @@ impl Request {
                 ("refresh_token", refresh_token.expose().into()),
             ],
             client: &self.identity,
+            assertion_audience: &self.assertion_audience,
             dpop: self.dpop_key.as_ref(),
             access_token: None,
             timeout: self.timeout,
@@ -241,22 +248,35 @@ impl Request {
             Ok(Answer::Success { body, .. }) => {
                 Ok(Refreshed { body, received_at: self.clock.now(), dpop_key: self.dpop_key })
             }
-            Ok(Answer::Error(answer)) => Err(Error::new(answer.response).with_retry_after(answer.retry_after)),
-            Ok(Answer::Unusable { violation, status, retry_after }) => {
-                let error = Error::new(violation).that_passes().with_retry_after(retry_after);
-                let processed = may_have_been_processed(status, violation.rule());
-                Err(if processed { unknown(error).with_retry_after(retry_after) } else { error })
+            Ok(Answer::Error(answer)) => Err(self.refused(answer).await),
+            Ok(Answer::Unusable { violation, verdict, retry_after, .. }) => {
+                let error = Error::new(violation).that_passes();
+                let error = if verdict == Verdict::MayBeLost { unknown(error) } else { error };
+                Err(error.with_retry_after(retry_after))
             }
             Err(Failure { error, may_have_been_sent: true }) => Err(unknown(error)),
             Err(Failure { error, may_have_been_sent: false }) => Err(error),
         }
     }
-}
 
-/// Whether an answer that is none hides a refresh that took place: a gateway that lost the OP's answer says 500, 502 or
-/// 504, and what says 200 and is broken may have begun as a token response.
-fn may_have_been_processed(status: u16, rule: Rule) -> bool {
-    rule != Rule::SecondNonceChallenge && matches!(status, 200..=299 | 500 | 502 | 504)
+    /// The error that an answer without a success is. Tokens that came with it are given back.
+    async fn refused(&self, answer: ErrorAnswer) -> Error {
+        let tokens = answer.tokens.map(|body| tokens_to_revoke(&body)).unwrap_or_default();
+        if let (false, Some(url)) = (tokens.is_empty(), &self.revocation) {
+            let revocation = Revocation {
+                url,
+                client: &self.identity,
+                assertion_audience: &self.assertion_audience,
+                dpop_key: self.dpop_key.as_ref(),
+                timeout: self.timeout,
+            };
+            revocation.send_quietly(&self.endpoints, &tokens).await;
+        }
+        let is_lost = answer.response.verdict() == Verdict::MayBeLost;
+        let error = Error::new(answer.response);
+        let error = if is_lost { unknown(error) } else { error };
+        error.with_retry_after(answer.retry_after)
+    }
 }
 
 fn unknown(error: Error) -> Error {

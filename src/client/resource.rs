@@ -52,7 +52,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Misuse`](crate::ErrorKind::Misuse) without an access token or with another client's;
+    /// [`Misuse`](crate::ErrorKind::Misuse) without an access token, with one of the type `DPoP` that came although the
+    /// client sends no proofs ([`NoDpopKey`](crate::Misuse::NoDpopKey)), or with another client's;
     /// [`Transport`](crate::ErrorKind::Transport) where no response came;
     /// [`Configuration`](crate::ErrorKind::Configuration) for a URL that is not absolute or not `https:`, or at an address
     /// that [`refuse_private_addresses`](super::ClientBuilder::refuse_private_addresses) rules out.
@@ -104,6 +105,8 @@ impl Client {
             access_token,
             presentation: match (tokens.token_type, &tokens.dpop_key) {
                 (TokenType::Dpop, Some(key)) => Presentation::Dpop(key),
+                // Shown as a bearer token it would be refused, and given away to somebody who cannot tell.
+                (TokenType::Dpop, None) => return Err(Misuse::NoDpopKey.into()),
                 _ if tokens.certificate_bound => Presentation::WithCertificate(self.token_certificate()?),
                 _ => Presentation::Bearer,
             },

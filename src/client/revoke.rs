@@ -9,7 +9,7 @@ use super::Client;
 use super::authentication::Authentication;
 use super::token_response::tokens_to_revoke;
 use crate::dpop::DpopKey;
-use crate::endpoint::{Answer, ClientIdentity, EndpointRequest};
+use crate::endpoint::{Answer, ClientIdentity, EndpointRequest, Endpoints};
 use crate::error::{ConfigurationProblem, Document, Error};
 use crate::secret::Secret;
 
@@ -97,14 +97,17 @@ impl Client {
             let client = self.identity_at(&metadata)?;
             let url = self.endpoints(&metadata, client).revocation();
             let url = url.ok_or(ConfigurationProblem::NoEndpoint("revocation_endpoint"))?;
-            self.send_revocation(url, client, token, hint, dpop_key, self.0.options.request_timeout).await
+            let timeout = self.0.options.request_timeout;
+            let (assertion_audience, form) = (self.assertion_audience(&metadata), token_form(token, hint));
+            let revocation = Revocation { url, client, assertion_audience, dpop_key, timeout };
+            revocation.send(&self.0.endpoints, form).await
         };
         revoked.await.map_err(|error: Error| error.in_step(STEP))
     }
 
     /// Revokes the tokens of a response that is not believed, as far as the OP lets them be: they must not lie around
     /// because we refused to use them. Nobody waits for the result, so failures are logged only.
-    pub(super) async fn revoke_quietly(&self, token_response: &[u8], dpop_key: Option<&DpopKey>) {
+    pub(crate) async fn revoke_quietly(&self, token_response: &[u8], dpop_key: Option<&DpopKey>) {
         let tokens = tokens_to_revoke(token_response);
         if tokens.is_empty() {
             return;
@@ -112,38 +115,49 @@ impl Client {
         let Ok(metadata) = self.0.provider.metadata().await else { return };
         let Ok(client) = self.identity_at(&metadata) else { return };
         let Some(url) = self.endpoints(&metadata, client).revocation() else { return };
-        let timeout = QUIET_TIMEOUT.min(self.0.options.request_timeout);
-        for (token, hint) in &tokens {
-            match self.send_revocation(url, client, token, Some(*hint), dpop_key, timeout).await {
+        let timeout = self.0.options.request_timeout;
+        let assertion_audience = self.assertion_audience(&metadata);
+        Revocation { url, client, assertion_audience, dpop_key, timeout }
+            .send_quietly(&self.0.endpoints, &tokens)
+            .await;
+    }
+}
+
+/// Where and how tokens are revoked.
+pub(super) struct Revocation<'a> {
+    pub(super) url: &'a Url,
+    pub(super) client: &'a ClientIdentity,
+    pub(super) assertion_audience: &'a str,
+    pub(super) dpop_key: Option<&'a DpopKey>,
+    pub(super) timeout: Duration,
+}
+
+impl Revocation<'_> {
+    /// Revokes tokens for which nobody waits.
+    pub(super) async fn send_quietly(mut self, endpoints: &Endpoints, tokens: &[(Secret, TokenTypeHint)]) {
+        self.timeout = self.timeout.min(QUIET_TIMEOUT);
+        for (token, hint) in tokens {
+            match self.send(endpoints, token_form(token, Some(*hint))).await {
                 Ok(()) => tracing::debug!(token = hint.as_str(), "a token was revoked"),
                 Err(error) => tracing::warn!(token = hint.as_str(), %error, "a token could not be revoked"),
             }
         }
     }
 
-    async fn send_revocation(
-        &self,
-        url: &Url,
-        client: &ClientIdentity,
-        token: &Secret,
-        hint: Option<TokenTypeHint>,
-        dpop: Option<&DpopKey>,
-        timeout: Duration,
-    ) -> Result<(), Error> {
+    async fn send(&self, endpoints: &Endpoints, form: Vec<(&'static str, Cow<'_, str>)>) -> Result<(), Error> {
         let request = EndpointRequest {
-            url,
+            url: self.url,
             document: Document::RevocationResponse,
-            form: token_form(token, hint),
-            client,
-            dpop,
+            form,
+            client: self.client,
+            assertion_audience: self.assertion_audience,
+            dpop: self.dpop_key,
             access_token: None,
-            timeout,
+            timeout: self.timeout,
             body_limit: REVOCATION_RESPONSE_LIMIT,
         };
-        match self.0.endpoints.post(request).await {
-            // RFC 7009 §2.2: "The content of the response body is ignored by the client as all necessary information is
-            // conveyed in the response code."
-            Ok(Answer::Success { .. } | Answer::Unusable { status: 200 | 204, .. }) => Ok(()),
+        match endpoints.post(request).await {
+            Ok(Answer::Success { .. }) => Ok(()),
             Ok(Answer::Error(answer)) => Err(Error::new(answer.response).with_retry_after(answer.retry_after)),
             Ok(Answer::Unusable { violation, retry_after, .. }) => {
                 Err(Error::new(violation).with_retry_after(retry_after))

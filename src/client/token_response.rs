@@ -60,7 +60,7 @@ impl Client {
         };
         let key_bound = tokens.token_type == TokenType::Dpop && received.dpop_key.is_some();
         // What the OP wrote into its token is for resource servers; the registration says that it does.
-        let certificate_bound = self.0.options.certificate_bound && received.dpop_key.is_none();
+        let certificate_bound = self.binds_to_certificate(&tokens, received.dpop_key);
         let keep_tokens = key_bound || certificate_bound || !self.0.options.identity_without_binding;
         if !keep_tokens {
             self.revoke_quietly(received.body, received.dpop_key).await;
@@ -75,7 +75,8 @@ impl Client {
             token_type: tokens.token_type,
             refresh_token: tokens.refresh_token.filter(|_| keep_tokens),
             expires_in: tokens.expires_in,
-            scope: tokens.scope,
+            scope_unknown: tokens.scope == Scope::Unknown,
+            scope: tokens.scope.listed(),
             authorization_details: tokens.authorization_details,
             extra: tokens.rest,
             dpop_key: received.dpop_key.cloned(),
@@ -85,6 +86,17 @@ impl Client {
             refreshed_id_token: None,
             refreshed: None,
         })))
+    }
+
+    /// Whether tokens are bound to the client certificate, as was registered. Those that the OP calls DPoP-bound are not.
+    pub(super) fn binds_to_certificate(&self, tokens: &Tokens, dpop_key: Option<&DpopKey>) -> bool {
+        if tokens.token_type == TokenType::Dpop && dpop_key.is_none() {
+            tracing::warn!(
+                "the OP answered with `token_type` `DPoP` to a request without a proof; nobody can use the token"
+            );
+            return false;
+        }
+        self.0.options.certificate_bound && dpop_key.is_none()
     }
 
     async fn verify(
@@ -160,7 +172,7 @@ pub(super) struct Tokens {
     pub(super) id_token: Option<Secret>,
     pub(super) refresh_token: Option<Secret>,
     pub(super) expires_in: Option<Duration>,
-    pub(super) scope: Option<String>,
+    pub(super) scope: Scope,
     pub(super) authorization_details: Option<Value>,
     pub(super) rest: Map<String, Value>,
 }
@@ -195,10 +207,56 @@ impl Tokens {
             refresh_token: text(response.refresh_token).map(Secret::new),
             // An absurd lifetime is no reason to refuse a user: it is left out, as RFC 6749 §5.1 allows the OP to do.
             expires_in: duration(response.expires_in.as_ref(), "expires_in", false, false).unwrap_or(None),
-            scope: text(response.scope),
+            scope: Scope::read(response.scope),
             authorization_details: response.authorization_details.filter(are_details),
             rest: response.rest,
         })
+    }
+}
+
+/// The `scope` of a response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// "OPTIONAL, if identical to the scope requested by the client" (RFC 6749 §5.1).
+    Absent,
+    Listed(String),
+    /// There is one, and it names no scopes.
+    Unknown,
+}
+
+impl Scope {
+    /// A text, or an array of them, which some OPs send instead.
+    pub(super) fn read(value: Option<Value>) -> Self {
+        let listed = match value {
+            None | Some(Value::Null) => return Self::Absent,
+            Some(Value::String(scope)) => Some(scope),
+            Some(Value::Array(scopes)) => {
+                scopes.iter().map(Value::as_str).collect::<Option<Vec<_>>>().map(|scopes| scopes.join(" "))
+            }
+            Some(_) => None,
+        };
+        match listed.filter(|scope| !scope.trim().is_empty()) {
+            Some(scope) => Self::Listed(scope),
+            None => {
+                tracing::warn!("the OP sent a `scope` that names none; it counts as unknown");
+                Self::Unknown
+            }
+        }
+    }
+
+    fn listed(self) -> Option<String> {
+        match self {
+            Self::Listed(scope) => Some(scope),
+            Self::Absent | Self::Unknown => None,
+        }
+    }
+
+    /// Takes the place of what was said before. RFC 6749 §6: where a refresh omits it, it is what was granted before.
+    pub(super) fn replace(self, listed: &mut Option<String>, unknown: &mut bool) {
+        if self != Self::Absent {
+            *unknown = self == Self::Unknown;
+            *listed = self.listed();
+        }
     }
 }
 
@@ -335,7 +393,29 @@ mod tests {
         for token_type in ["dpop", "DPOP", "DPoP"] {
             let json = json!({"id_token": "i", "access_token": "a", "token_type": token_type, "scope": ""});
             let tokens = Tokens::parse(json.to_string().as_bytes()).unwrap();
-            assert_eq!((tokens.token_type, tokens.scope, tokens.expires_in), (TokenType::Dpop, None, None));
+            let expected = (TokenType::Dpop, Scope::Unknown, None);
+            assert_eq!((tokens.token_type, tokens.scope, tokens.expires_in), expected);
         }
+    }
+
+    #[test]
+    fn a_scope_is_listed_absent_or_unknown() {
+        let listed = |scope: &str| Scope::Listed(scope.to_owned());
+        for (value, expected) in [
+            (json!("openid profile"), listed("openid profile")),
+            (json!(["openid", "profile"]), listed("openid profile")),
+            (json!(["openid profile"]), listed("openid profile")),
+            (Value::Null, Scope::Absent),
+            (json!(""), Scope::Unknown),
+            (json!(" "), Scope::Unknown),
+            (json!([]), Scope::Unknown),
+            (json!([""]), Scope::Unknown),
+            (json!(["openid", 7]), Scope::Unknown),
+            (json!(true), Scope::Unknown),
+            (json!({ "openid": true }), Scope::Unknown),
+        ] {
+            assert_eq!(Scope::read(Some(value.clone())), expected, "{value}");
+        }
+        assert_eq!(Scope::read(None), Scope::Absent);
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -12,7 +12,7 @@ use super::Client;
 use super::authentication::Authentication;
 use super::resource::Call;
 use crate::clock::unix_seconds;
-use crate::endpoint::stated_error;
+use crate::endpoint::{gives_nonce, stated_error, without_byte_order_mark};
 use crate::error::{ConfigurationProblem, Document, Error, Rule, Violation};
 use crate::id_token::{
     self, STANDARD, VerifiedClaimsSet, claim_accessors, in_languages, malformed_claims, standard_claims,
@@ -118,20 +118,22 @@ impl Client {
             body_limit: USERINFO_LIMIT,
         };
         let response = self.with_access_token(authentication, call).await?;
-        if response.status != StatusCode::OK {
+        if !matches!(response.status.as_u16(), 200..=203) {
             if let Some(error) = stated_error(response.status, &response.headers) {
                 return Err(match error.code() {
-                    "use_dpop_nonce" => invalid(Rule::SecondNonceChallenge),
+                    "use_dpop_nonce" if gives_nonce(&response.headers) => invalid(Rule::SecondNonceChallenge),
+                    "use_dpop_nonce" => invalid(Rule::NonceMissing),
                     _ => error.into(),
                 });
             }
             let violation = Violation::new(Rule::UnexpectedStatus).in_document(Document::UserInfo);
             return Err(violation.with_status(response.status.as_u16()).into());
         }
-        let claims = match media_type(&response.headers).as_deref() {
-            Some("application/json") => self.plain_claims(&response.body)?,
-            Some("application/jwt") => self.protected_claims(&response.body).await?,
-            _ => return Err(invalid(Rule::UnexpectedContentType)),
+        let body = without_byte_order_mark(response.body);
+        let claims = match Form::of(media_type(&response.headers).as_deref(), &body) {
+            Some(Form::Json) => self.plain_claims(&body)?,
+            Some(Form::Jwt) => self.protected_claims(&body).await?,
+            None => return Err(invalid(Rule::UnexpectedContentType)),
         };
         // "The sub Claim in the UserInfo Response MUST be verified to exactly match the sub Claim in the ID Token; if
         // they do not match, the UserInfo Response values MUST NOT be used."
@@ -201,6 +203,31 @@ impl Client {
         let earliest = unix_seconds(self.0.clock.now()).saturating_sub(self.0.options.leeway.as_secs());
         let is_current = claims.get("exp").is_none_or(|time| time.as_f64().is_some_and(|time| time > earliest as f64));
         if issuer_fits && audience_fits && is_current { Ok(claims) } else { Err(invalid(Rule::UserInfoSigned)) }
+    }
+}
+
+/// What a UserInfo response is.
+enum Form {
+    Json,
+    /// Signed, encrypted or both.
+    Jwt,
+}
+
+impl Form {
+    /// What the body is says more than its label, which some OPs leave out or misspell: an object begins with a brace,
+    /// and a JWT cannot. Nothing depends on who is right, because a signature or encryption that is registered is
+    /// demanded of either. Where the body is neither, the label says which of the two is broken.
+    fn of(media_type: Option<&str>, body: &[u8]) -> Option<Self> {
+        let body = body.trim_ascii();
+        let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        let separators = body.iter().filter(|byte| **byte == b'.').count();
+        match media_type {
+            _ if body.starts_with(b"{") => Some(Self::Json),
+            _ if matches!(separators, 2 | 4) && body.iter().all(is_token) => Some(Self::Jwt),
+            Some("application/json") => Some(Self::Json),
+            Some("application/jwt") => Some(Self::Jwt),
+            _ => None,
+        }
     }
 }
 

@@ -3,19 +3,21 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::{challenge, retry_after};
-use crate::error::{Document, ErrorResponse, Rule, Violation};
+use crate::error::{Document, ErrorResponse, Rule, Verdict, Violation};
 use crate::json::Object;
 use crate::transport::HttpResponse;
 
 /// A response, classified. Every response has its place here.
 pub(crate) enum Answer {
-    /// A JSON object that is not an error, with status 200 or the one that the endpoint has for success.
+    /// A JSON object without an error, with a status of success. A byte order mark before it is gone: it is no part of
+    /// the JSON text, and older releases cannot read past it.
     Success {
         body: Zeroizing<Vec<u8>>,
         retry_after: Option<Duration>,
@@ -25,23 +27,31 @@ pub(crate) enum Answer {
     Unusable {
         violation: Violation,
         status: u16,
+        /// What it says all the same about what was sent.
+        verdict: Verdict,
         retry_after: Option<Duration>,
     },
 }
 
-/// An error that the OP stated (RFC 6749 §5.2), whatever its status of failure.
-#[derive(Debug)]
+/// An error that the OP stated (RFC 6749 §5.2), whatever its status.
 pub(crate) struct ErrorAnswer {
     pub(crate) response: ErrorResponse,
     pub(crate) retry_after: Option<Duration>,
+    /// The body, where tokens came with the error. They are of no use to anybody and should be revoked.
+    pub(crate) tokens: Option<Zeroizing<Vec<u8>>>,
 }
 
 impl Answer {
-    pub(super) fn of(response: HttpResponse, document: Document, now: SystemTime) -> Self {
+    pub(super) fn of(mut response: HttpResponse, document: Document, now: SystemTime) -> Self {
         let retry_after = retry_after::retry_after(&response.headers, now);
         let status = response.status;
-        let judged = if is_success(status, document) {
-            success(&response, document).map(|()| None)
+        response.body = without_byte_order_mark(response.body);
+        let judged = if document == Document::RevocationResponse && status.is_success() {
+            // RFC 7009 §2.2: "The content of the response body is ignored by the client as all necessary information is
+            // conveyed in the response code."
+            Ok(None)
+        } else if is_success(status) {
+            success(&response, document)
         } else if status.is_client_error() || status.is_server_error() {
             error(&response, document).map(Some)
         } else if status.is_redirection() {
@@ -51,29 +61,36 @@ impl Answer {
         };
         match judged {
             Ok(None) => Self::Success { body: Zeroizing::new(response.body.into()), retry_after },
-            Ok(Some(response)) => Self::Error(ErrorAnswer { response, retry_after }),
+            Ok(Some(Stated { response: stated, has_tokens })) => {
+                let tokens = has_tokens.then(|| Zeroizing::new(response.body.into()));
+                Self::Error(ErrorAnswer { response: stated, retry_after, tokens })
+            }
             Err(violation) => {
                 let (violation, status) = (violation.in_document(document), status.as_u16());
-                Self::Unusable { violation: violation.with_status(status), status, retry_after }
+                let verdict = Verdict::of(status, None);
+                Self::Unusable { violation: violation.with_status(status), status, verdict, retry_after }
             }
         }
     }
 
-    pub(super) fn error_code(&self) -> Option<&str> {
+    /// The error code for which the request may be sent again at once. A gateway's answer is none: behind it the OP may
+    /// have acted on the request.
+    pub(super) fn refusal_of_the_proof(&self) -> Option<&str> {
         match self {
-            Self::Error(answer) => Some(answer.response.code()),
+            Self::Error(answer) if answer.response.verdict() == Verdict::ClientRefused => Some(answer.response.code()),
             _ => None,
         }
     }
 
-    /// The same response, seen as one that broke a rule.
-    pub(super) fn into_unusable(self, violation: Violation) -> Self {
+    /// The same response, seen as one that broke a rule of nonces. The OP did not look at anything else in the request.
+    pub(super) fn into_failed_challenge(self, violation: Violation) -> Self {
         let (status, retry_after) = match self {
             Self::Success { retry_after, .. } => (StatusCode::OK.as_u16(), retry_after),
             Self::Error(answer) => (answer.response.status().unwrap_or_default(), answer.retry_after),
             Self::Unusable { status, retry_after, .. } => (status, retry_after),
         };
-        Self::Unusable { violation: violation.with_status(status), status, retry_after }
+        let violation = violation.with_status(status);
+        Self::Unusable { violation, status, verdict: Verdict::TurnedAway, retry_after }
     }
 }
 
@@ -85,12 +102,24 @@ impl fmt::Debug for Answer {
                 formatter.debug_struct("Success").field("retry_after", retry_after).finish_non_exhaustive()
             }
             Self::Error(answer) => answer.fmt(formatter),
-            Self::Unusable { violation, retry_after, .. } => formatter
+            Self::Unusable { violation, verdict, retry_after, .. } => formatter
                 .debug_struct("Unusable")
                 .field("violation", violation)
+                .field("verdict", verdict)
                 .field("retry_after", retry_after)
                 .finish_non_exhaustive(),
         }
+    }
+}
+
+impl fmt::Debug for ErrorAnswer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("ErrorAnswer")
+            .field("response", &self.response)
+            .field("retry_after", &self.retry_after)
+            .field("has_tokens", &self.tokens.is_some())
+            .finish()
     }
 }
 
@@ -98,6 +127,13 @@ impl fmt::Debug for Answer {
 struct Members {
     error: Option<Value>,
     error_description: Option<Value>,
+    has_tokens: bool,
+}
+
+/// An error that a response states.
+struct Stated {
+    response: ErrorResponse,
+    has_tokens: bool,
 }
 
 impl Members {
@@ -107,24 +143,49 @@ impl Members {
             return Err(Violation::new(Rule::MalformedJson).at_position(1, 1));
         }
         let mut members = Object::read(body, document, &["error"])?;
+        let tokens = ["deferred_auth_id", "access_token", "refresh_token", "id_token"];
+        let is_token = |value: &Value| value.as_str().is_some_and(|token| !token.is_empty());
+        let has_tokens = tokens.iter().any(|name| members.get(*name).is_some_and(is_token));
         let mut member = |name| members.shift_remove(name).filter(|value| !value.is_null());
-        Ok(Self { error: member("error"), error_description: member("error_description") })
+        Ok(Self { error: member("error"), error_description: member("error_description"), has_tokens })
+    }
+
+    /// The error, if there is one. Serializers that write every member write an absent error as null or as an empty
+    /// value.
+    fn stated(&self, status: StatusCode) -> Result<Option<Stated>, Violation> {
+        match self.error.as_ref().filter(|error| !is_empty(error)) {
+            None => Ok(None),
+            Some(Value::String(code)) => {
+                let description = self.error_description.as_ref().and_then(Value::as_str);
+                let response = ErrorResponse::new(code, description, Some(status.as_u16()));
+                Ok(Some(Stated { response, has_tokens: self.has_tokens }))
+            }
+            Some(_) => Err(Violation::new(Rule::InvalidMember).at_member("error")),
+        }
     }
 }
 
-fn is_success(status: StatusCode, document: Document) -> bool {
-    match document {
-        // RFC 9126 §2.2: "the server generates a request URI and provides it in the response with a 201 HTTP status
-        // code".
-        Document::PushedAuthorizationResponse => status == StatusCode::CREATED,
-        // RFC 7591 §3.2.1 has 201 for a registration and RFC 7592 §3 has 200 for the rest. What a registration brings
-        // comes once only, so the other of the two is no reason to throw it away.
-        Document::ClientInformation => status == StatusCode::CREATED || status == StatusCode::OK,
-        _ => status == StatusCode::OK,
+/// Whether a value says nothing.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Bool(true) => false,
+        Value::Number(number) => number.as_u64() == Some(0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(elements) => elements.is_empty(),
+        Value::Object(members) => members.is_empty(),
     }
 }
 
-fn success(response: &HttpResponse, document: Document) -> Result<(), Violation> {
+/// The statuses that come with a whole body. Most endpoints have one of their own for success (RFC 6749 §5.1: 200; RFC
+/// 9126 §2.2 and RFC 7591 §3.2.1: 201), but the answer is given once only, so one that is whole is not thrown away for
+/// another one. 204, 205 and 206 say themselves that the body is not whole.
+fn is_success(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 200..=203)
+}
+
+/// The error, where the response is none of the successes that its status says it is.
+fn success(response: &HttpResponse, document: Document) -> Result<Option<Stated>, Violation> {
     if !is_json(&response.headers) {
         // The answer is given once only, so one that is whole is not thrown away for its label.
         if !response.body.trim_ascii_start().starts_with(b"{") {
@@ -132,35 +193,44 @@ fn success(response: &HttpResponse, document: Document) -> Result<(), Violation>
         }
         tracing::warn!(%document, "the OP's answer is JSON under another media type");
     }
-    match Members::read(&response.body, document)?.error {
-        Some(_) => Err(Violation::new(Rule::ErrorResponseWithSuccessStatus)),
-        None => Ok(()),
+    let stated = Members::read(&response.body, document)?.stated(response.status)?;
+    match stated {
+        // An end is an end. Anything else contradicts the tokens, and nobody can say which of the two counts.
+        Some(Stated { response, has_tokens: true }) if !response.verdict().is_end() => {
+            tracing::warn!(%document, code = response.code(), "the OP's answer has both tokens and an error");
+            Err(Violation::new(Rule::ErrorResponseWithSuccessStatus).at_member("error"))
+        }
+        stated => Ok(stated),
     }
 }
 
-fn error(response: &HttpResponse, document: Document) -> Result<ErrorResponse, Violation> {
+fn error(response: &HttpResponse, document: Document) -> Result<Stated, Violation> {
     let status = response.status;
     let challenged = |schemes: &[&str]| {
         let code = (status == StatusCode::UNAUTHORIZED).then(|| challenge::error(&response.headers, schemes))?;
-        code.map(|code| ErrorResponse::new(&code, None, Some(status.as_u16())))
+        let response = code.map(|code| ErrorResponse::new(&code, None, Some(status.as_u16())));
+        response.map(|response| Stated { response, has_tokens: false })
     };
     // A server may say it in the header only, or put an error of another kind into the body.
-    if let Some(challenge) = challenged(&["DPoP"]).filter(|challenge| challenge.code() == "use_dpop_nonce") {
+    if let Some(challenge) = challenged(&["DPoP"]).filter(|stated| stated.response.code() == "use_dpop_nonce") {
         return Ok(challenge);
     }
     let stated = if is_json(&response.headers) || response.body.trim_ascii_start().starts_with(b"{") {
-        Members::read(&response.body, document).and_then(|members| match &members.error {
-            Some(Value::String(code)) => {
-                let description = members.error_description.as_ref().and_then(Value::as_str);
-                Ok(ErrorResponse::new(code, description, Some(status.as_u16())))
-            }
-            Some(_) => Err(Violation::new(Rule::InvalidMember).at_member("error")),
-            None => Err(Violation::new(Rule::MissingMember).at_member("error")),
-        })
+        Members::read(&response.body, document)
+            .and_then(|members| members.stated(status))
+            .and_then(|stated| stated.ok_or_else(|| Violation::new(Rule::MissingMember).at_member("error")))
     } else {
         Err(Violation::new(Rule::UnexpectedStatus))
     };
     stated.or_else(|violation| challenged(&["DPoP", "Bearer"]).ok_or(violation))
+}
+
+/// RFC 8259 §8.1: "implementations that parse JSON texts MAY ignore the presence of a byte order mark".
+pub(crate) fn without_byte_order_mark(body: Bytes) -> Bytes {
+    match body.starts_with(b"\xef\xbb\xbf") {
+        true => body.slice(3..),
+        false => body,
+    }
 }
 
 /// Whether the media type is `application/json` or a type built on it, with any parameters.

@@ -12,6 +12,7 @@ mod choice;
 mod credentials;
 
 pub(crate) use choice::{GivenCredentials, Offer};
+pub(crate) use credentials::SIGNER_TIMEOUT;
 
 /// How the client authenticates at the OP's endpoints, as registered there under `token_endpoint_auth_method`.
 ///

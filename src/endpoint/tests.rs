@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::answer::ErrorAnswer;
 use super::*;
-use crate::error::{ErrorKind, TransportProblem};
+use crate::error::{ErrorKind, TransportProblem, Verdict};
 use crate::jose::{Signer, SigningAlgorithm, SigningKey};
 use crate::random::SystemRandom;
 
@@ -84,6 +84,7 @@ impl Op {
             document: Document::TokenResponse,
             form: vec![("grant_type", "urn:x".into()), ("deferred_auth_id", "a b&c".into())],
             client: &self.client,
+            assertion_audience: "https://op.example",
             dpop: Some(&self.key),
             access_token: None,
             timeout: Duration::from_secs(90),
@@ -135,12 +136,7 @@ impl Op {
 }
 
 fn client(authentication: ClientAuthentication) -> ClientIdentity {
-    ClientIdentity {
-        client_id: "my client:1".to_owned(),
-        authentication,
-        assertion_audience: Some("https://op.example".to_owned()),
-        certificate: None,
-    }
+    ClientIdentity { client_id: "my client:1".to_owned(), authentication, certificate: None }
 }
 
 fn claims(jwt: &str) -> Value {
@@ -240,9 +236,43 @@ async fn a_second_challenge_is_not_answered() {
 
 #[tokio::test]
 async fn a_challenge_without_a_nonce_that_can_be_used_is_not_answered() {
-    for nonce in [&[AS_JSON][..], &[AS_JSON, ("dpop-nonce", "a b")]] {
+    let long = "n".repeat(4_097);
+    for nonce in [
+        &[AS_JSON][..],
+        &[AS_JSON, ("dpop-nonce", "a b")],
+        &[AS_JSON, ("dpop-nonce", &long)],
+        &[AS_JSON, ("dpop-nonce", "a"), ("dpop-nonce", "b")],
+    ] {
         let op = Op::answering([answer(400, nonce, r#"{"error":"use_dpop_nonce"}"#)]);
-        assert_eq!(unusable(op.post().await).member(), Some("DPoP-Nonce"));
+        let answer = op.post().await;
+        assert!(matches!(answer, Answer::Unusable { verdict: Verdict::TurnedAway, .. }), "{answer:?}");
+        let violation = unusable(answer);
+        assert_eq!((violation.rule(), violation.is_transient()), (Rule::NonceMissing, true));
+        assert_eq!(op.sent(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_nonce_of_four_kilobytes_or_one_that_a_proxy_has_repeated_is_used() {
+    let long = "n".repeat(4_096);
+    for (headers, nonce) in [
+        (&[AS_JSON, ("dpop-nonce", &long)][..], long.as_str()),
+        (&[AS_JSON, ("dpop-nonce", "twice"), ("dpop-nonce", "twice")], "twice"),
+    ] {
+        let op = Op::answering([answer(400, headers, r#"{"error":"use_dpop_nonce"}"#), success()]);
+        assert!(matches!(op.post().await, Answer::Success { .. }));
+        assert_eq!(op.proof(1)["nonce"], json!(nonce));
+    }
+}
+
+#[tokio::test]
+async fn behind_a_gateway_no_request_is_repeated_whatever_code_it_writes() {
+    let date = ("date", "Sun, 06 Nov 1994 09:49:37 GMT");
+    for (status, code) in [(504, "use_dpop_nonce"), (502, "invalid_dpop_proof"), (503, "unauthorized_client")] {
+        let headers = [AS_JSON, ("dpop-nonce", "n1"), date];
+        let op = Op::answering([answer(status, &headers, &json!({ "error": code }).to_string())]);
+        assert_eq!(stated(op.post().await).response.verdict(), Verdict::MayBeLost, "{status} {code}");
+        assert_eq!(op.sent(), 1);
     }
 }
 
@@ -372,9 +402,9 @@ async fn only_the_last_request_decides_whether_something_may_have_been_sent() {
 async fn what_cannot_be_an_answer_is_named_by_the_rule_that_it_breaks() {
     let html = ("content-type", "text/html");
     for (response, rule, member) in [
-        (answer(201, &[AS_JSON], "{}"), Rule::UnexpectedStatus, None),
-        (answer(202, &[AS_JSON], "{}"), Rule::UnexpectedStatus, None),
         (answer(204, &[], ""), Rule::UnexpectedStatus, None),
+        (answer(206, &[AS_JSON], "{}"), Rule::UnexpectedStatus, None),
+        (answer(202, &[AS_JSON], ""), Rule::MalformedJson, None),
         (answer(302, &[("location", "/login")], ""), Rule::UnexpectedRedirect, None),
         (answer(307, &[AS_JSON], r#"{"error":"invalid_grant"}"#), Rule::UnexpectedRedirect, None),
         (answer(200, &[html], "<html>"), Rule::UnexpectedContentType, None),
@@ -383,7 +413,9 @@ async fn what_cannot_be_an_answer_is_named_by_the_rule_that_it_breaks() {
         (answer(200, &[AS_JSON], ""), Rule::MalformedJson, None),
         (answer(200, &[AS_JSON], "[null,null]"), Rule::MalformedJson, None),
         (answer(200, &[AS_JSON], r#"{"access_token":"#), Rule::MalformedJson, None),
-        (answer(200, &[AS_JSON], r#"{"error":"slow_down"}"#), Rule::ErrorResponseWithSuccessStatus, None),
+        (answer(200, &[AS_JSON], r#"{"error":7,"access_token":"a"}"#), Rule::InvalidMember, Some("error")),
+        (answer(200, &[AS_JSON], "\u{feff}\u{feff}{}"), Rule::MalformedJson, None),
+        (answer(400, &[AS_JSON], r#"{"error":""}"#), Rule::MissingMember, Some("error")),
         (answer(400, &[AS_JSON], r#"{"error":"invalid_gr"#), Rule::MalformedJson, None),
         (
             answer(400, &[AS_JSON], r#"{"error":"slow_down","error":"access_denied"}"#),
@@ -412,8 +444,61 @@ async fn a_success_that_is_whole_is_not_thrown_away_for_its_label() {
 }
 
 #[tokio::test]
-async fn an_error_is_read_at_any_status_of_failure() {
-    for status in [400, 401, 403, 404, 429, 500, 503] {
+async fn a_success_that_is_whole_is_taken_in_every_wrapping() {
+    for status in [200, 201, 202, 203] {
+        for (before, error) in [
+            ("", ""),
+            ("\u{feff}", ""),
+            (" ", r#","error":null"#),
+            ("\u{feff}\r\n", r#","error":"""#),
+            ("", r#","error":[]"#),
+        ] {
+            let tokens = format!(r#"{{"access_token":"a"{error}}}"#);
+            let answered = Op::answering([answer(status, &[AS_JSON], &format!("{before}{tokens}"))]).post().await;
+            let Answer::Success { body, .. } = answered else { panic!("{status} {before:?} {error}: {answered:?}") };
+            // Whoever reads it later, in this release or in an older one, finds JSON.
+            let read: Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(read["access_token"], "a");
+        }
+    }
+}
+
+#[tokio::test]
+async fn beside_tokens_an_end_is_an_end_and_any_other_error_a_contradiction() {
+    for token in ["access_token", "id_token", "refresh_token", "deferred_auth_id"] {
+        let with = |code: &str| answer(200, &[AS_JSON], &json!({ "error": code, token: "secret" }).to_string());
+        for code in ["access_denied", "expired_token", "invalid_grant", "invalid_request"] {
+            let ended = stated(Op::answering([with(code)]).post().await);
+            assert_eq!(ended.response.code(), code);
+            assert!(ended.tokens.is_some() && !format!("{ended:?}").contains("secret"));
+        }
+        for code in
+            ["authorization_pending", "slow_down", "invalid_client", "use_dpop_nonce", "server_error", "warning"]
+        {
+            let op = Op::answering([with(code)]);
+            let answered = op.post().await;
+            assert!(matches!(answered, Answer::Unusable { verdict: Verdict::MayBeLost, .. }), "{code}: {answered:?}");
+            assert_eq!(unusable(answered).rule(), Rule::ErrorResponseWithSuccessStatus);
+            assert_eq!(op.sent(), 1);
+        }
+    }
+    let empty = r#"{"error":"authorization_pending","access_token":null,"id_token":""}"#;
+    let pending = stated(Op::answering([answer(200, &[AS_JSON], empty)]).post().await);
+    assert!(pending.tokens.is_none(), "members without a value are no tokens");
+}
+
+#[tokio::test]
+async fn the_body_of_a_revocation_is_not_read() {
+    for (status, body) in [(200, r#"{"error":"invalid_request"}"#), (204, ""), (202, "<html>")] {
+        let op = Op::answering([answer(status, &[], body)]);
+        let request = EndpointRequest { document: Document::RevocationResponse, ..op.request() };
+        assert!(matches!(op.endpoints.post(request).await, Ok(Answer::Success { .. })), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn an_error_is_read_at_any_status_but_a_redirect() {
+    for status in [200, 201, 202, 400, 401, 403, 404, 428, 429, 500, 503] {
         let response = answer(status, &[AS_JSON], r#"{"error":"access_denied","error_description":"no"}"#);
         let error = stated(Op::answering([response]).post().await);
         assert_eq!((error.response.code(), error.response.status()), ("access_denied", Some(status)));

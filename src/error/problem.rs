@@ -124,6 +124,13 @@ pub enum Misuse {
     /// There is no access token to use.
     #[error("there is no access token")]
     NoAccessToken,
+    /// The access token has the `token_type` `DPoP`, but the client has [DPoP off](crate::DpopMode::Off) and sent no proof
+    /// with the request that brought it: there is no key to use it with. Turn DPoP on, or have the OP register the client
+    /// for bearer tokens.
+    #[error(
+        "the OP answered with `token_type` `DPoP` to a request without a proof, so there is no key to use the access token with: turn DPoP on, or have the OP register the client for bearer tokens"
+    )]
+    NoDpopKey,
     /// A request that the crate builds itself was to be changed in a part that it needs as it is.
     #[error("`{0}` is set by this crate and cannot be given as an extra parameter")]
     ReservedParameter(String),

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::Verdict;
 use crate::text;
 
 /// An error that the OP stated (RFC 6749 §4.1.2.1 and §5.2; DTR §Token Request Error Response), or a protected resource
@@ -70,16 +71,17 @@ impl ErrorResponse {
         self.scope.as_deref()
     }
 
-    /// Whether the status says that something in front of the OP, or its overload, answered. RFC 6749 §5.2 sends errors
-    /// with 400 or 401, so a gateway that dresses its own trouble up as JSON says nothing about what was asked.
-    pub(crate) fn is_gateway_trouble(&self) -> bool {
-        matches!(self.status, Some(404 | 405 | 408 | 500..)) || (self.status == Some(429) && self.code != "slow_down")
+    /// What it says about the grant that was sent. An error that the browser brought has no status.
+    pub(crate) fn verdict(&self) -> Verdict {
+        Verdict::of(self.status.unwrap_or(400), Some(&self.code))
     }
 
     /// Whether this is a passing state.
     pub(crate) fn is_transient(&self) -> bool {
-        self.is_gateway_trouble()
-            || matches!(self.code(), "temporarily_unavailable" | "server_error" | "slow_down" | "authorization_pending")
+        match self.verdict() {
+            Verdict::Pending | Verdict::SlowDown | Verdict::TurnedAway | Verdict::MayBeLost => true,
+            _ => matches!(self.code(), "temporarily_unavailable" | "server_error"),
+        }
     }
 }
 

@@ -46,7 +46,7 @@ rules! {
     MissingMember = "missing_member", "a required member is missing", "RFC 6749 §5.1";
     RepeatedMember = "repeated_member", "a member that a check needs is repeated with another value", "RFC 8259 §4";
     InvalidMember = "invalid_member", "a member has a value that it cannot have", "RFC 6749 §5.1";
-    ErrorResponseWithSuccessStatus = "error_with_success_status", "an error came with a status of success", "RFC 6749 §5.2";
+    ErrorResponseWithSuccessStatus = "error_with_success_status", "an error and tokens came together, and contradict each other", "RFC 6749 §5.2";
 
     // Discovery and keys
     IssuerMismatch = "issuer_mismatch", "the metadata's `issuer` is not, character by character, the issuer that was asked", "OpenID Connect Discovery 1.0 §4.3";
@@ -94,6 +94,7 @@ rules! {
     NoIdToken = "no_id_token", "the final token response has no `id_token`", "OpenID Connect Core 1.0 §3.1.3.3";
     UnknownTokenType = "unknown_token_type", "the `token_type` is neither `DPoP` nor `Bearer`", "RFC 6749 §7.1; RFC 9449 §5";
     SecondNonceChallenge = "second_nonce_challenge", "the OP refused the DPoP nonce that it had just given", "RFC 9449 §8";
+    NonceMissing = "nonce_missing", "the OP asks for a DPoP nonce and gives none that can be used: the `DPoP-Nonce` header is missing, repeated with different values, malformed or longer than 4,096 bytes", "RFC 9449 §8";
     UnknownError = "unknown_error", "the OP answered with an error code that no specification of this flow knows", "RFC 6749 §5.2";
 
     // Encrypted ID Tokens and UserInfo responses
@@ -142,6 +143,7 @@ impl Rule {
                 | Self::UnexpectedContentType
                 | Self::MalformedJson
                 | Self::SecondNonceChallenge
+                | Self::NonceMissing
                 | Self::RequestUriExpired
                 | Self::UnknownError
         )

@@ -5,7 +5,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::clock::Moment;
-use crate::error::{Error, ErrorResponse};
+use crate::error::{Error, ErrorResponse, Verdict};
 
 /// What came of one poll, and when.
 #[derive(Debug)]
@@ -14,6 +14,8 @@ pub(crate) struct Polled {
     /// What the caller is told where the answer is not simply "not yet".
     pub(crate) error: Option<Error>,
     pub(crate) at: Moment,
+    /// The body of an answer that ends the process and has tokens all the same, which are to be revoked.
+    pub(crate) unwanted: Option<SuccessBody>,
 }
 
 /// What came back for one poll.
@@ -97,28 +99,20 @@ impl Answer {
 
 /// DTR §Token Request Error Response, with RFC 6749 §5.2, RFC 8628 §3.5 and RFC 9449 §5.
 fn reading_of(response: &ErrorResponse) -> Reading {
-    match response.code() {
-        // A process must not end because a gateway in between makes up an error.
-        _ if response.is_gateway_trouble() => {
-            // What stands behind it may have answered all the same, unless the request was turned away.
-            let turned_away = matches!(response.status(), Some(404 | 405 | 429));
-            Reading::Trouble { unanswered: !turned_away }
-        }
-        "authorization_pending" => Reading::Pending,
-        "slow_down" => Reading::SlowDown,
-        "access_denied" => Reading::End(End::Denied),
+    match response.verdict() {
+        Verdict::Pending => Reading::Pending,
+        Verdict::SlowDown => Reading::SlowDown,
+        Verdict::Denied => Reading::End(End::Denied),
         // "The Client MUST stop polling with this `deferred_auth_id`."
-        "expired_token" => Reading::End(End::Expired { confirmed: true }),
+        Verdict::Expired => Reading::End(End::Expired { confirmed: true }),
         // "If a Client receives an `invalid_request` error, it MUST not make any further requests for the same
         // `deferred_auth_id`."
-        "invalid_grant" | "invalid_request" => Reading::End(End::Failed),
-        "invalid_client"
-        | "unauthorized_client"
-        | "unsupported_grant_type"
-        | "invalid_scope"
-        | "invalid_dpop_proof" => Reading::OurMistake,
+        Verdict::GrantRefused => Reading::End(End::Failed),
+        Verdict::ClientRefused | Verdict::ScopeRefused => Reading::OurMistake,
         // `temporarily_unavailable`, `server_error`, and codes that nobody has told us about.
-        _ => Reading::Trouble { unanswered: false },
+        verdict @ (Verdict::OtherwiseRefused | Verdict::TurnedAway | Verdict::MayBeLost) => {
+            Reading::Trouble { unanswered: verdict == Verdict::MayBeLost }
+        }
     }
 }
 
@@ -137,6 +131,7 @@ pub(crate) fn is_known_error(code: &str) -> bool {
             | "unsupported_grant_type"
             | "invalid_scope"
             | "invalid_dpop_proof"
+            | "use_dpop_nonce"
             | "temporarily_unavailable"
             | "server_error"
     )
@@ -160,9 +155,13 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_code_from_a_broken_gateway_ends_nothing() {
-        for status in [404, 429, 500, 502, 503] {
-            assert!(matches!(reading("invalid_request", status), Reading::Trouble { .. }), "{status}");
+    fn a_terminal_code_counts_with_every_status_that_gateways_do_not_make() {
+        for status in [200, 401, 403, 404, 428, 429, 500] {
+            assert_eq!(reading("access_denied", status), Reading::End(End::Denied), "{status}");
+            assert_eq!(reading("invalid_grant", status), Reading::End(End::Failed), "{status}");
+        }
+        for status in [408, 502, 503, 504] {
+            assert_eq!(reading("access_denied", status), Reading::Trouble { unanswered: true }, "{status}");
         }
     }
 
@@ -174,8 +173,11 @@ mod tests {
     }
 
     #[test]
-    fn slow_down_counts_with_429_too() {
-        assert_eq!(reading("slow_down", 429), Reading::SlowDown);
+    fn pending_and_slow_down_count_with_every_status() {
+        for status in [200, 400, 403, 404, 428, 429, 500, 503] {
+            assert_eq!(reading("authorization_pending", status), Reading::Pending, "{status}");
+            assert_eq!(reading("slow_down", status), Reading::SlowDown, "{status}");
+        }
     }
 
     #[test]

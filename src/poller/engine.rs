@@ -23,7 +23,8 @@ const OUTAGE: Duration = Duration::from_secs(60);
 const SPREAD_BATCH: usize = 1_000;
 /// The store's clock may be corrected by this much at once.
 const LARGEST_DRIFT: Duration = Duration::from_secs(5);
-/// No lease is meant to be longer, not even that of an exchange whose answer waits for the store.
+/// No lease is meant to be longer, not even that of an exchange whose answer waits for the store; only that of a poll can
+/// be, where the client has a long poll timeout.
 const LONGEST_LEASE: Duration = Duration::from_secs(15 * 60);
 /// For so long the result of a poll waits for others, and what is due for more that is, when the store was called just
 /// now: what a transaction costs is shared by all that is settled and claimed in it.
@@ -116,7 +117,7 @@ impl Engine {
         if self.results.is_empty() && lanes.is_empty() {
             return gates_in.map_or(wait, |gate| gate.min(wait));
         }
-        let lease = SEND_WINDOW + self.longest_attempt();
+        let lease = SEND_WINDOW.saturating_add(self.longest_attempt());
         let claim = (!lanes.is_empty()).then(|| Claim {
             lanes: lanes.clone(),
             lease,
@@ -316,7 +317,8 @@ impl Engine {
             self.spread();
         }
         if self.hasten_due {
-            match shared.store.hasten(LONGEST_LEASE).await {
+            let longest = LONGEST_LEASE.max(SEND_WINDOW.saturating_add(self.longest_attempt()));
+            match shared.store.hasten(longest).await {
                 Ok(_) => self.hasten_due = false,
                 Err(error) => {
                     tracing::warn!(error = %error, "due times could not be put right after a jump of the clock")

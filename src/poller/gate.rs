@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::error::ErrorResponse;
+use crate::error::{ErrorResponse, Verdict};
 use crate::pending::Answer;
 
 /// So many processes in a row that end in a way that points to us close the gate.
@@ -55,20 +55,18 @@ impl Gate {
     /// Takes in what the OP answered to a poll.
     pub(super) fn answered(&mut self, answer: &Answer, now: Duration) -> Turn {
         match answer {
-            Answer::Error { response, retry_after } => {
-                if response.is_gateway_trouble() {
+            Answer::Error { response, retry_after } => match response.verdict() {
+                Verdict::TurnedAway | Verdict::MayBeLost => {
                     self.pause(*retry_after, now);
-                    return Turn::Stays;
+                    Turn::Stays
                 }
-                if refuses_the_client(response) {
-                    return self.close(now);
-                }
-                if matches!(response.code(), "invalid_request" | "invalid_grant") {
+                Verdict::ClientRefused if refuses_the_client(response) => self.close(now),
+                Verdict::GrantRefused => {
                     self.suspicious_ends = self.suspicious_ends.saturating_add(1);
-                    return if self.suspicious_ends >= SUSPICIOUS_ENDS { self.close(now) } else { Turn::Stays };
+                    if self.suspicious_ends >= SUSPICIOUS_ENDS { self.close(now) } else { Turn::Stays }
                 }
-                self.open()
-            }
+                _ => self.open(),
+            },
             Answer::Trouble { retry_after, .. } => {
                 self.pause(*retry_after, now);
                 Turn::Stays

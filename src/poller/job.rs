@@ -14,7 +14,7 @@ use super::shared::{Shared, StoreClock, Tenant};
 use crate::client::{self, Outcome, Poll};
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind, ErrorResponse};
-use crate::pending::{self, Answer, End, PendingAuthentication, Polled, Schedule, Standing, Step};
+use crate::pending::{self, Answer, End, PendingAuthentication, Polled, Schedule, Standing, Step, SuccessBody};
 use crate::secret::Secret;
 use crate::store::{Cancellation, Claimed, Next, ProcessId, SealedBody, Settlement, State};
 
@@ -148,16 +148,21 @@ impl Job {
             // The lease ends here, and with it the right to be sending.
             () = clock.sleep(self.left()) => None,
         };
-        let (answer, error) = match polled {
-            Some(Polled { answer, error, at: _ }) => (answer, error),
+        let (answer, error, unwanted) = match polled {
+            Some(Polled { answer, error, at: _, unwanted }) => (answer, error, unwanted),
             None => {
                 self.await_late_answer(poll, &pending, &context)?;
-                (Answer::Trouble { unanswered: true, retry_after: None }, None)
+                (Answer::Trouble { unanswered: true, retry_after: None }, None, None)
             }
         };
         self.tenant.measure.polled(&answer, clock.monotonic().saturating_sub(sent_at));
         tracing::Span::current().record("answer", measure::answer_name(&answer));
         self.shared.answered(&self.tenant, &answer);
+        if let Some(SuccessBody(tokens)) = unwanted {
+            let (client, key) = (self.tenant.client.clone(), pending.dpop_key().cloned());
+            // After a shutdown they are left to expire.
+            self.shared.run(Box::pin(async move { client.revoke_quietly(&tokens, key.as_ref()).await }));
+        }
         self.take(pending, context, answer, error, told).map(Some)
     }
 

@@ -66,6 +66,7 @@ pub(super) struct Settings {
     pub(super) requires_pkce: bool,
     pub(super) sends_iss: bool,
     pub(super) cancellation_in_json: bool,
+    pub(super) assertions_for_token_endpoint: bool,
     pub(super) refresh_tokens: bool,
     pub(super) rotates_refresh_tokens: bool,
     pub(super) discovery: DiscoveryForm,
@@ -222,6 +223,7 @@ impl TestProviderBuilder {
                 requires_pkce: true,
                 sends_iss: true,
                 cancellation_in_json: false,
+                assertions_for_token_endpoint: false,
                 refresh_tokens: true,
                 rotates_refresh_tokens: true,
                 discovery: DiscoveryForm::default(),
@@ -487,6 +489,14 @@ impl TestProviderBuilder {
     /// Sends no `iss` in authorization responses and does not advertise it (RFC 9207).
     pub fn without_iss(mut self) -> Self {
         self.settings.sends_iss = false;
+        self
+    }
+
+    /// Takes client assertions only for the URL of the token endpoint, at every endpoint, as OPs of before 2025 do; not for
+    /// the issuer. The client then needs
+    /// [`AssertionAudience::TokenEndpoint`](crate::AssertionAudience::TokenEndpoint).
+    pub fn assertions_for_token_endpoint(mut self) -> Self {
+        self.settings.assertions_for_token_endpoint = true;
         self
     }
 

@@ -72,7 +72,7 @@ impl Turn<'_> {
         }
     }
 
-    /// RFC 7523 §3 and OpenID Connect Core §9, with the issuer as the one audience.
+    /// RFC 7523 §3 and OpenID Connect Core §9, with the issuer as the one audience, or the token endpoint.
     fn client_by_assertion(&mut self, form: &Parameters, assertion: &str) -> Result<TestClient, Rejection> {
         let invalid =
             |detail: &str| Rejection::new(401, "invalid_client", RequestRule::AssertionInvalid, detail.to_owned());
@@ -100,8 +100,12 @@ impl Turn<'_> {
         if !self.lists("token_endpoint_auth_signing_alg_values_supported", algorithm) {
             return Err(invalid("`alg` is none of those advertised"));
         }
-        if jwt.claims.get("aud") != Some(&Value::from(self.op.settings.issuer.as_str())) {
-            return Err(invalid("`aud` is not the issuer as one string"));
+        let (audience, problem) = match self.op.settings.assertions_for_token_endpoint {
+            true => (self.op.url("/token"), "`aud` is not the token endpoint as one string"),
+            false => (self.op.settings.issuer.clone(), "`aud` is not the issuer as one string"),
+        };
+        if jwt.claims.get("aud") != Some(&Value::from(audience)) {
+            return Err(invalid(problem));
         }
         let now = self.op.now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let expiry = jwt.claims.get("exp").and_then(Value::as_u64).map(Duration::from_secs);

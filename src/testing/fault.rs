@@ -65,6 +65,8 @@ pub(super) enum Action {
     Authorization(Editor<Vec<(String, String)>>),
     JwtResponse(IdTokenForgery),
     ForgetNonces,
+    ByteOrderMark,
+    Status(StatusCode),
 }
 
 /// A change to something that the provider would otherwise have sent.
@@ -245,6 +247,21 @@ impl Fault {
         Self::edit(Endpoint::Authorization, "forged response JWT", Action::JwtResponse(forgery), false)
     }
 
+    /// Puts a UTF-8 byte order mark before the next *successful* answer.
+    pub fn byte_order_mark(endpoint: Endpoint) -> Self {
+        Self::edit(endpoint, "byte order mark", Action::ByteOrderMark, true)
+    }
+
+    /// Sends the next *successful* answer with another status, such as 201 or 202.
+    ///
+    /// # Panics
+    ///
+    /// If the status has not three digits.
+    pub fn success_status(endpoint: Endpoint, status: u16) -> Self {
+        let status = StatusCode::from_u16(status).expect("a status has three digits");
+        Self::edit(endpoint, "another status of success", Action::Status(status), true)
+    }
+
     /// Forgets all DPoP nonces just before the request is looked at, so that it is challenged although its nonce was
     /// good a moment ago. Two in a row make a challenge to the retry as well.
     pub fn forget_nonces(endpoint: Endpoint) -> Self {
@@ -402,6 +419,8 @@ impl Action {
                 }
             }
             Self::EditHeaders(editor) => (editor.0)(&mut reply.headers),
+            Self::ByteOrderMark => reply.body = [b"\xef\xbb\xbf", &*reply.body].concat().into(),
+            Self::Status(status) => reply.status = *status,
             Self::Truncate => reply.body = reply.body.slice(..reply.body.len() / 2),
             Self::Delay(_)
             | Self::ForgetNonces

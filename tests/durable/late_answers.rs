@@ -65,8 +65,8 @@ struct Holding {
     has_held: AtomicBool,
 }
 
-/// A poll's lease ends after three poll timeouts and a request timeout, and the time to send it.
-const LEASE: Duration = Duration::from_secs(3 * 90 + 30 + 5);
+/// The lease of a poll that needs no signer ends after three poll timeouts and the time to send it.
+const LEASE: Duration = Duration::from_secs(3 * 90 + 5);
 
 impl HttpClient for Holding {
     fn send(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, HttpError>> {

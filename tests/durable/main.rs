@@ -12,6 +12,7 @@ mod flow;
 mod gates;
 mod jwt_responses;
 mod late_answers;
+mod odd_answers;
 mod pings;
 mod polling;
 mod start;

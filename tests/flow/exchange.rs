@@ -17,14 +17,14 @@ use openid_deferred::testing::{
     Endpoint, Fault, IdTokenForgery, InterimToken, NoncePolicy, RequestRule, TestClient, TestProviderBuilder,
 };
 use openid_deferred::{
-    AssertionAudience, AuthorizationGrant, ClientAuthentication, ClientBuilder, Clock as _, Document, DpopMode, Error,
-    ErrorKind, InterimState, Misuse, Outcome, PendingAuthentication, Rule, SignIn, Signer, SigningAlgorithm,
-    SigningKey, TransportProblem,
+    AssertionAudience, Authentication, AuthorizationGrant, ClientAuthentication, ClientBuilder, Clock as _, Document,
+    DpopMode, Error, ErrorKind, GrantedScope, InterimState, Misuse, Outcome, PendingAuthentication, Rule, SignIn,
+    Signer, SigningAlgorithm, SigningKey, TransportProblem,
 };
 use serde_json::{Map, Value, json};
 
 use crate::steps::{RefusingNetwork, cause, claims_of};
-use crate::support::{CLIENT_ID, REDIRECT_URI, World, client_of, world, world_with};
+use crate::support::{CLIENT_ID, REDIRECT_URI, World, client_of, keyring, world, world_with};
 
 async fn op_with(op: impl FnOnce(TestProviderBuilder) -> TestProviderBuilder) -> World {
     world_with(op, |client| client).await

@@ -95,7 +95,7 @@ async fn under_message_signing_the_request_is_signed_and_the_response_is_a_jwt()
 
 #[tokio::test]
 async fn message_signing_works_with_an_op_that_lists_the_shorthand_alone() {
-    let shorthand = |metadata: &mut serde_json::Map<String, serde_json::Value>| {
+    let shorthand = |metadata: &mut Map<String, Value>| {
         metadata.insert("response_modes_supported".into(), json!(["jwt"]));
     };
     let world = fapi_world(

@@ -145,7 +145,6 @@ async fn a_success_that_was_lost_on_its_way_followed_by_invalid_grant_is_an_unkn
         Fault::stall(Endpoint::Poll),
         Fault::truncated_json(Endpoint::Poll),
         Fault::status(Endpoint::Poll, 502),
-        Fault::redirect(Endpoint::Poll, "https://op.test/elsewhere"),
         Fault::response(Endpoint::Poll, 200, "text/html", "<html>please log in</html>"),
         Fault::response(Endpoint::Poll, 200, "application/json", "{}"),
         Fault::endless_body(Endpoint::Poll),

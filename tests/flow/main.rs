@@ -21,6 +21,7 @@ mod keys;
 mod lost_answers;
 mod mutual_tls;
 mod network;
+mod odd_answers;
 mod odd_claims;
 mod outages;
 mod polling;

@@ -142,8 +142,9 @@ async fn a_redirect_is_not_followed() {
     for scheme in BOTH {
         let world = world_with(scheme, |op| op, |client| client).await;
         let fault = Fault::redirect(Endpoint::Exchange, &world.op.resource());
-        let error = lost(&world, fault).await;
-        assert_eq!(cause(&error).rule(), Some(Rule::UnexpectedRedirect));
+        world.op.misbehave(fault);
+        let error = in_time(world.sign_in()).await.unwrap_err();
+        assert_eq!(error.rule(), Some(Rule::UnexpectedRedirect));
         assert!(world.op.requests_to(Endpoint::Resource).is_empty());
         world.op.assert_clean();
     }
@@ -163,8 +164,9 @@ async fn a_redirect_is_not_followed_whatever_the_caller_configures() {
     let client = in_time(configured.discover()).await.unwrap();
     let world = World { op, clock, client };
     let fault = Fault::redirect(Endpoint::Exchange, &world.op.resource());
-    let error = lost(&world, fault).await;
-    assert_eq!(cause(&error).rule(), Some(Rule::UnexpectedRedirect));
+    world.op.misbehave(fault);
+    let error = in_time(world.sign_in()).await.unwrap_err();
+    assert_eq!(error.rule(), Some(Rule::UnexpectedRedirect));
     assert!(world.op.requests_to(Endpoint::Resource).is_empty());
     world.op.assert_clean();
 }

@@ -82,6 +82,7 @@ async fn redirects_are_survived_and_never_followed() {
 #[tokio::test]
 async fn a_404_201_or_empty_body_is_survived() {
     is_survived_for_a_day(Fault::status(Endpoint::Poll, 404)).await;
+    is_survived_for_a_day(Fault::response(Endpoint::Poll, 202, "", "")).await;
     is_survived_for_a_day(Fault::response(Endpoint::Poll, 201, "application/json", "{}")).await;
     is_survived_for_a_day(Fault::response(Endpoint::Poll, 200, "application/json", "")).await;
 }
@@ -95,8 +96,15 @@ async fn server_error_temporarily_unavailable_and_unknown_errors_are_survived() 
 
 #[tokio::test]
 async fn terminal_errors_made_up_by_a_gateway_end_nothing() {
-    for status in [404, 429, 500, 502, 503] {
-        is_survived_for_a_day(Fault::error_with_status(Endpoint::Poll, status, "invalid_request")).await;
+    for (status, code) in [
+        (404, "invalid_request"),
+        (429, "invalid_request"),
+        (500, "invalid_request"),
+        (502, "access_denied"),
+        (503, "invalid_grant"),
+        (504, "expired_token"),
+    ] {
+        is_survived_for_a_day(Fault::error_with_status(Endpoint::Poll, status, code)).await;
     }
 }
 

@@ -283,11 +283,12 @@ async fn a_refused_refresh_token_is_the_ops_answer() {
 #[tokio::test]
 async fn an_op_that_is_overloaded_or_down_can_be_asked_again() {
     for (fault, unknown) in [
-        (Fault::status(Endpoint::Refresh, 503).header("Retry-After", "120"), false),
+        (Fault::status(Endpoint::Refresh, 503).header("Retry-After", "120"), true),
         (Fault::status(Endpoint::Refresh, 429), false),
         (Fault::status(Endpoint::Refresh, 404), false),
         (Fault::redirect(Endpoint::Refresh, "https://op.test/elsewhere"), false),
-        (Fault::error_with_status(Endpoint::Refresh, 503, "temporarily_unavailable"), false),
+        (Fault::error_with_status(Endpoint::Refresh, 503, "temporarily_unavailable"), true),
+        (Fault::error_with_status(Endpoint::Refresh, 504, "invalid_grant"), true),
         (Fault::status(Endpoint::Refresh, 502), true),
         (Fault::status(Endpoint::Refresh, 504), true),
         (Fault::reset(Endpoint::Refresh), true),

@@ -4,7 +4,7 @@ use http::HeaderValue;
 use openid_deferred::testing::{Endpoint, Fault, NoncePolicy, TestClient, TestUser};
 use openid_deferred::{
     ClientBuilder, Clock as _, ConfigurationProblem, Document, Error, ErrorKind, Misuse, Outcome, Rule,
-    TransportProblem, UserInfo,
+    SigningAlgorithm, TransportProblem, UserInfo,
 };
 use serde_json::json;
 
@@ -82,15 +82,15 @@ async fn userinfo_is_compared_with_the_final_subject_and_never_with_the_interim_
 #[tokio::test]
 async fn userinfo_that_is_no_json_is_refused() {
     is_refused(Fault::status(Endpoint::UserInfo, 200), Rule::UnexpectedContentType).await;
-    is_refused(Fault::response(Endpoint::UserInfo, 200, "", r#"{"sub":"user-1"}"#), Rule::UnexpectedContentType).await;
+    is_refused(Fault::response(Endpoint::UserInfo, 200, "", "user-1"), Rule::UnexpectedContentType).await;
     for body in ["[]", "null", "", r#"{"sub":"user-1""#, "\"user-1\""] {
         is_refused(Fault::response(Endpoint::UserInfo, 200, "application/json", body), Rule::MalformedJson).await;
     }
 }
 
 #[tokio::test]
-async fn userinfo_with_another_status_than_200_is_refused() {
-    for status in [201, 302, 401, 403, 404, 500, 503] {
+async fn userinfo_with_a_status_that_is_no_success_is_refused() {
+    for status in [204, 206, 302, 401, 403, 404, 500, 503] {
         is_refused(Fault::status(Endpoint::UserInfo, status), Rule::UnexpectedStatus).await;
     }
 }
@@ -230,6 +230,14 @@ async fn a_challenge_at_the_userinfo_endpoint_is_answered_once() {
 }
 
 #[tokio::test]
+async fn a_challenge_at_the_userinfo_endpoint_without_a_nonce_passes() {
+    let without_nonce = Fault::response(Endpoint::UserInfo, 401, "", "");
+    let challenge = without_nonce.header("WWW-Authenticate", "DPoP error=\"use_dpop_nonce\"");
+    let error = answered_with(&world().await, challenge).await.unwrap_err();
+    assert_eq!((error.rule(), error.is_transient()), (Some(Rule::NonceMissing), true));
+}
+
+#[tokio::test]
 async fn an_op_without_userinfo_endpoint_is_told_apart() {
     let without = |members: &mut serde_json::Map<String, serde_json::Value>| {
         members.remove("userinfo_endpoint");
@@ -245,6 +253,29 @@ async fn tokens_of_another_client_are_not_sent() {
     let error = world.client.userinfo(&other.approved().await).await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::ForeignValue));
     assert!(world.op.requests_to(Endpoint::UserInfo).is_empty());
+}
+
+#[tokio::test]
+async fn a_response_is_known_by_its_body_and_not_by_its_label() {
+    let relabelled = |media_type: &'static str| {
+        Fault::edit_headers(Endpoint::UserInfo, move |headers| {
+            headers.insert("content-type", HeaderValue::from_static(media_type));
+        })
+    };
+    for media_type in ["text/json", "text/plain", "application/jwt", "application/octet-stream"] {
+        assert!(answered_with(&world().await, relabelled(media_type)).await.is_ok(), "{media_type}");
+    }
+    for media_type in ["application/json", "text/plain", "application/jose"] {
+        assert!(answered_with(&signing().await, relabelled(media_type)).await.is_ok(), "{media_type}");
+    }
+    let untyped = || Fault::edit_headers(Endpoint::UserInfo, |headers| drop(headers.remove("content-type")));
+    assert!(answered_with(&world().await, untyped()).await.is_ok());
+    assert!(answered_with(&signing().await, untyped()).await.is_ok());
+    // A signature that is registered is demanded whatever the label says.
+    let unsigned = Fault::response(Endpoint::UserInfo, 200, "application/jwt", r#"{"sub":"user-1"}"#);
+    let demanding = world_with(|op| op, |client| client.userinfo_signed_response_alg(SigningAlgorithm::Es256)).await;
+    let error = answered_with(&demanding, unsigned).await.unwrap_err();
+    assert_eq!(error.rule(), Some(Rule::UserInfoUnsigned));
 }
 
 #[tokio::test]

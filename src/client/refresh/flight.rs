@@ -19,6 +19,8 @@ const LATECOMERS: Duration = Duration::from_secs(60);
 const ABANDONED: Duration = Duration::from_secs(600);
 /// More answers are not remembered. Each has a few kilobytes.
 const LANDED_LIMIT: usize = 1_000;
+/// And no more bytes of them: an answer may have a megabyte.
+const LANDED_BYTES_LIMIT: usize = 8 * 1024 * 1024;
 
 /// The refreshes that are under way or have just come to an end, by the hash of the refresh token.
 #[derive(Default)]
@@ -27,7 +29,15 @@ pub(in crate::client) struct Flights(Mutex<BTreeMap<[u8; 32], Entry>>);
 struct Entry {
     flight: Arc<Flight>,
     began: Duration,
-    landed: Option<Duration>,
+    landed: Option<Landed>,
+}
+
+/// A request that came to its end.
+#[derive(Clone, Copy)]
+struct Landed {
+    at: Duration,
+    /// How large its answer is.
+    bytes: usize,
 }
 
 /// One request, which goes on when a caller is dropped: a browser that hangs up must not cost the user the new refresh
@@ -58,26 +68,27 @@ impl Flights {
             entry.flight.clone()
         };
         let result = flight.look(to_shared).await;
-        self.landed(
-            name,
-            &flight,
-            clock.monotonic(),
-            result.as_ref().is_ok_and(|answer| replaces(answer, refresh_token)),
-        );
+        let kept = result.as_ref().ok().filter(|answer| replaces(answer, refresh_token));
+        self.landed(name, &flight, clock.monotonic(), kept.map(|answer| answer.body.len()));
         result
     }
 
-    /// Forgets a flight, unless latecomers need its answer.
-    fn landed(&self, name: [u8; 32], flight: &Arc<Flight>, now: Duration, keep: bool) {
+    /// Forgets a flight, unless latecomers need its answer, which has so many bytes. The oldest answers make way for it.
+    fn landed(&self, name: [u8; 32], flight: &Arc<Flight>, now: Duration, bytes: Option<usize>) {
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(&name).filter(|entry| Arc::ptr_eq(&entry.flight, flight)) else { return };
-        entry.landed.get_or_insert(now);
-        if !keep {
+        let Some(bytes) = bytes else {
             entries.remove(&name);
-        }
-        if entries.values().filter(|entry| entry.landed.is_some()).count() > LANDED_LIMIT {
-            let oldest = entries.iter().filter_map(|(name, entry)| Some((entry.landed?, *name))).min();
-            oldest.map(|(_, name)| entries.remove(&name));
+            return;
+        };
+        entry.landed.get_or_insert(Landed { at: now, bytes });
+        let sizes = || entries.values().filter_map(|entry| entry.landed).map(|landed| landed.bytes);
+        let (mut answers, mut total) = (sizes().count(), sizes().sum::<usize>());
+        while answers > LANDED_LIMIT || total > LANDED_BYTES_LIMIT {
+            let landed = entries.iter().filter_map(|(name, entry)| Some((entry.landed?, *name)));
+            let Some((oldest, name)) = landed.min_by_key(|(landed, name)| (landed.at, *name)) else { return };
+            entries.remove(&name);
+            (answers, total) = (answers - 1, total.saturating_sub(oldest.bytes));
         }
     }
 
@@ -89,7 +100,7 @@ impl Flights {
 impl Entry {
     fn is_wanted(&self, now: Duration) -> bool {
         match self.landed {
-            Some(landed) => now.saturating_sub(landed) < LATECOMERS,
+            Some(landed) => now.saturating_sub(landed.at) < LATECOMERS,
             None => Arc::strong_count(&self.flight) > 1 || now.saturating_sub(self.began) < ABANDONED,
         }
     }
@@ -169,7 +180,21 @@ mod tests {
         }
         let entries = flights.entries();
         assert_eq!(entries.len(), LANDED_LIMIT);
-        assert_eq!(entries.values().filter(|entry| entry.landed == Some(Duration::ZERO)).count(), 99);
+        assert_eq!(entries.values().filter(|entry| entry.landed.is_some_and(|landed| landed.at.is_zero())).count(), 99);
+    }
+
+    #[tokio::test]
+    async fn large_answers_that_are_remembered_have_eight_megabytes_together() {
+        let (flights, clock) = (Flights::default(), Stopped::default());
+        for number in 0..20 {
+            clock.0.store(number, Ordering::Relaxed);
+            let mut large = answer("new");
+            large.body.resize(1024 * 1024, b' ');
+            join(&flights, &clock, &format!("old {number}"), Ok(large)).await;
+        }
+        let entries = flights.entries();
+        let newest: Vec<_> = entries.values().map(|entry| entry.landed.unwrap().at.as_secs()).collect();
+        assert_eq!((newest.len(), newest.iter().min()), (8, Some(&12)));
     }
 
     #[tokio::test]

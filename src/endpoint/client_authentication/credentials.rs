@@ -1,6 +1,6 @@
 //! What one request carries to authenticate the client.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -16,6 +16,9 @@ use crate::error::{Error, ErrorKind};
 use crate::jose::{HmacSigner, Signer, SigningAlgorithm, sign_compact};
 use crate::random;
 use crate::secret::Secret;
+
+/// How long a signer may take, where the request itself has no less time.
+pub(crate) const SIGNER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Header and parameters; a certificate is presented below them.
 pub(in super::super) struct Credentials {
@@ -54,7 +57,7 @@ impl Endpoints {
             biased;
             assertion = self.assertion(request, signer, now) => assertion?,
             // A key management service that never answers must not hold the request for ever.
-            () = self.clock.sleep(request.timeout) => {
+            () = self.clock.sleep(request.timeout.min(SIGNER_TIMEOUT)) => {
                 return Err(Error::new(ErrorKind::Signer).with_source("the signer took too long"));
             }
         };
@@ -74,7 +77,7 @@ impl Endpoints {
         let claims = AssertionClaims {
             iss: &client.client_id,
             sub: &client.client_id,
-            aud: client.assertion_audience.as_deref().unwrap_or(request.url.as_str()),
+            aud: request.assertion_audience,
             jti: random::base64url::<16>(&*self.random)?,
             iat: issued_at,
             exp: issued_at + ASSERTION_LIFETIME,

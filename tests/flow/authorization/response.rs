@@ -298,7 +298,7 @@ async fn the_request_line_and_the_url_of_a_native_application_do_as_well() {
         ("com.example.app:cb", "com.example.app:cb"),
         ("http://127.0.0.1/callback", "http://127.0.0.1/callback"),
     ] {
-        let at_op = openid_deferred::testing::TestClient::secret_basic(CLIENT_ID, crate::support::CLIENT_SECRET);
+        let at_op = TestClient::secret_basic(CLIENT_ID, crate::support::CLIENT_SECRET);
         let world =
             world_with(|op| op.client(at_op.redirect_uri(redirect_uri)), |client| client.redirect_uri(redirect_uri))
                 .await;

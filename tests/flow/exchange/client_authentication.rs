@@ -137,6 +137,36 @@ async fn a_client_assertion_can_be_for_the_token_endpoint() {
 }
 
 #[tokio::test]
+async fn at_every_endpoint_a_client_assertion_is_for_the_token_endpoint_where_the_op_wants_that() {
+    let key = SigningKey::generate(SigningAlgorithm::Es256).unwrap();
+    let registered = TestClient::private_key_jwt(CLIENT_ID, &jwk(&key)).redirect_uri(REDIRECT_URI);
+    let clock = openid_deferred::testing::TestClock::automatic();
+    let op = crate::support::provider(&clock).client(registered).assertions_for_token_endpoint();
+    let op = op.require_pushed_authorization_requests().start().unwrap();
+    let client = client_of(&op, &clock)
+        .authentication(ClientAuthentication::private_key_jwt(key))
+        .assertion_audience(AssertionAudience::TokenEndpoint)
+        .cancellation_endpoint(op.cancellation_endpoint());
+    let client = client.discover().await.unwrap();
+    let world = World { op, clock, client };
+    let mut authentication = world.approved().await;
+    world.client.refresh(&mut authentication).await.unwrap();
+    world.client.introspect(authentication.access_token().unwrap(), None).await.unwrap();
+    world.client.revoke(&authentication).await.unwrap();
+    world.client.cancel(&mut world.pending().await).await.unwrap();
+    let audience = json!(format!("{}/token", world.op.issuer()));
+    let mut seen = std::collections::BTreeSet::new();
+    for request in world.op.requests() {
+        if let Some(assertion) = request.parameter("client_assertion") {
+            assert_eq!(claims_of(assertion)["aud"], audience, "{:?}", request.endpoint);
+            seen.insert(request.endpoint);
+        }
+    }
+    assert_eq!(seen.len(), 7, "{seen:?}");
+    world.op.assert_clean();
+}
+
+#[tokio::test]
 async fn refused_credentials_leave_the_grant_usable() {
     let world = world().await;
     let mut grant = world.grant().await;

@@ -45,6 +45,37 @@ async fn a_second_challenge_is_trouble_and_leaves_the_grant_usable() {
     world.op.assert_clean();
 }
 
+/// A challenge with these values of `DPoP-Nonce`.
+fn challenge(endpoint: Endpoint, nonces: &[&str]) -> Fault {
+    let fault = Fault::error(endpoint, "use_dpop_nonce");
+    nonces.iter().fold(fault, |fault, nonce| fault.header("DPoP-Nonce", nonce))
+}
+
+#[tokio::test]
+async fn a_challenge_without_a_nonce_that_can_be_used_leaves_the_code_unspent() {
+    for nonces in [&[][..], &["one", "another"], &[&"n".repeat(4_097)]] {
+        let world = world().await;
+        let mut grant = world.grant().await;
+        world.op.misbehave(challenge(Endpoint::Exchange, nonces));
+        let error = world.client.exchange(&mut grant).await.unwrap_err();
+        assert_eq!((error.rule(), error.is_transient()), (Some(Rule::NonceMissing), true));
+        assert!(!grant.is_spent());
+        assert_eq!(world.exchanges().len(), 1);
+        assert!(matches!(world.client.exchange(&mut grant).await, Ok(SignIn::Deferred(_))));
+    }
+}
+
+#[tokio::test]
+async fn a_nonce_of_four_kilobytes_or_one_that_is_repeated_answers_the_challenge() {
+    let long = "n".repeat(4_096);
+    for nonces in [&[long.as_str()][..], &["twice", "twice"]] {
+        let world = world().await;
+        world.op.misbehave(challenge(Endpoint::Exchange, nonces));
+        assert!(matches!(world.sign_in().await, Ok(SignIn::Deferred(_))));
+        assert_eq!(proofs(&world)[1]["nonce"], json!(nonces[0]));
+    }
+}
+
 #[tokio::test]
 async fn a_wrong_clock_costs_one_more_request() {
     let world = op_with(|op| op.clock_offset(3_600)).await;

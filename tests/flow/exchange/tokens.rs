@@ -50,6 +50,7 @@ async fn expires_in_scope_and_refresh_token_may_be_absent_or_empty() {
     .await;
     let Ok(SignIn::Complete(authentication)) = result else { panic!("{result:?}") };
     assert_eq!((authentication.scope(), authentication.access_token_expires_at()), (None, None));
+    assert_eq!(authentication.granted_scope(), GrantedScope::Unknown, "an empty text is not everything");
     assert!(authentication.refresh_token().is_none());
 
     let (_, result) = answered_with(|members| {
@@ -59,6 +60,49 @@ async fn expires_in_scope_and_refresh_token_may_be_absent_or_empty() {
     .await;
     let Ok(SignIn::Complete(authentication)) = result else { panic!("{result:?}") };
     assert_eq!((authentication.scope(), authentication.access_token_expires_at()), (None, None));
+    assert_eq!(authentication.granted_scope(), GrantedScope::AsRequested);
+}
+
+#[tokio::test]
+async fn a_scope_in_an_array_is_read_and_one_that_names_none_is_no_grant_of_everything() {
+    for (scope, expected) in [
+        (json!(["openid", "profile"]), GrantedScope::Listed("openid profile")),
+        (json!("openid profile"), GrantedScope::Listed("openid profile")),
+        (json!([]), GrantedScope::Unknown),
+        (json!(["openid", 7]), GrantedScope::Unknown),
+        (json!(7), GrantedScope::Unknown),
+        (Value::Null, GrantedScope::AsRequested),
+    ] {
+        let given = scope.clone();
+        let (_, result) = answered_with(move |members| set(members, "scope", given.clone())).await;
+        let Ok(SignIn::Complete(authentication)) = result else { panic!("{result:?}") };
+        let keyring = keyring();
+        let sealed = authentication.seal(&keyring).unwrap();
+        let authentication = Authentication::open(&keyring, &sealed).unwrap();
+        assert_eq!(authentication.granted_scope(), expected, "{scope}");
+        let listed = if let GrantedScope::Listed(scope) = expected { Some(scope) } else { None };
+        assert_eq!(authentication.scope(), listed, "{scope}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_is_called_dpop_without_a_proof_is_shown_as_such_and_never_used_as_bearer() {
+    let world = world_with(|op| op.answer_with_code(), |client| client.dpop(DpopMode::Off)).await;
+    world.op.misbehave(Fault::edit_json(Endpoint::Code, |members| set(members, "token_type", json!("dpop"))));
+    let Ok(SignIn::Complete(mut authentication)) = code_flow(&world).await else { panic!("not complete") };
+    assert_eq!(authentication.claims().subject(), "user-1", "the identity is good");
+    assert_eq!((authentication.token_type(), authentication.is_sender_constrained()), ("DPoP", false));
+    assert!(authentication.access_token().is_some() && authentication.dpop_key().is_none());
+
+    let no_key = ErrorKind::Misuse(Misuse::NoDpopKey);
+    assert_eq!(*world.client.userinfo(&authentication).await.unwrap_err().kind(), no_key);
+    let request = http::Request::get(format!("{}/resource", world.op.issuer())).body(Default::default()).unwrap();
+    assert_eq!(*world.client.resource(&authentication, request).await.unwrap_err().kind(), no_key);
+    assert!(world.op.requests_to(Endpoint::UserInfo).is_empty() && world.op.requests_to(Endpoint::Resource).is_empty());
+
+    world.client.refresh(&mut authentication).await.unwrap();
+    assert_eq!(authentication.token_type(), "Bearer", "and a refresh may put it right");
+    world.client.userinfo(&authentication).await.unwrap();
 }
 
 #[tokio::test]

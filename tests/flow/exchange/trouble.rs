@@ -2,21 +2,122 @@
 
 use super::*;
 
+/// What turns a request away before the OP looks at the code leaves the code good, and nothing is sent a second time
+/// unasked.
+async fn turned_away(fault: Fault) -> Error {
+    let world = world().await;
+    let mut grant = world.grant().await;
+    world.op.misbehave(fault);
+    let error = world.client.exchange(&mut grant).await.unwrap_err();
+    assert!(!grant.is_spent(), "{error:?}");
+    let calls = world.op.requests().iter().filter(|request| request.endpoint >= Endpoint::Token).count();
+    assert_eq!(calls, 1, "nothing is followed or repeated");
+    assert!(matches!(world.client.exchange(&mut grant).await, Ok(SignIn::Deferred(_))));
+    world.op.assert_clean();
+    error
+}
+
 #[tokio::test]
-async fn a_redirect_is_not_followed_and_the_code_not_sent_again() {
+async fn a_redirect_is_not_followed_and_leaves_the_code_unspent() {
     for status in [301, 302, 303, 307, 308] {
-        let fault = Fault::status(Endpoint::Exchange, status).header("Location", "https://op.test/resource");
-        let (_, error) = lost(fault).await;
-        assert_eq!(cause(&error).rule(), Some(Rule::UnexpectedRedirect));
+        let redirect = Fault::status(Endpoint::Exchange, status).header("Location", "https://op.test/resource");
+        let error = turned_away(redirect).await;
+        assert_eq!((error.rule(), error.is_transient()), (Some(Rule::UnexpectedRedirect), true));
+    }
+    let body = r#"{"error":"invalid_grant"}"#;
+    turned_away(Fault::response(Endpoint::Exchange, 302, "application/json", body)).await;
+}
+
+#[tokio::test]
+async fn a_request_that_was_turned_away_leaves_the_code_unspent() {
+    for status in [401, 403, 404, 405, 407, 410, 413, 421, 425, 429, 431] {
+        let error = turned_away(Fault::status(Endpoint::Exchange, status)).await;
+        assert_eq!(error.rule(), Some(Rule::UnexpectedStatus), "{status}");
+        assert_eq!(error.is_transient(), !matches!(status, 401 | 403), "{status}");
+    }
+    // What some frameworks write for a route that they do not have, and others for too many requests.
+    for (status, code) in [(404, "invalid_request"), (405, "invalid_request"), (404, "Not Found"), (429, "rate_limit")]
+    {
+        let error = turned_away(Fault::error_with_status(Endpoint::Exchange, status, code)).await;
+        assert_eq!(error.error_response().map(|response| response.code()), Some(code));
+        assert!(error.is_transient(), "{status} {code}");
     }
 }
 
 #[tokio::test]
-async fn a_success_other_than_200_is_none() {
-    for status in [201, 202, 204, 206] {
+async fn a_refused_client_leaves_the_code_unspent_whatever_the_status() {
+    for status in [200, 400, 401, 403, 404, 429] {
+        for code in ["invalid_client", "unauthorized_client", "use_dpop_nonce"] {
+            turned_away(Fault::error_with_status(Endpoint::Exchange, status, code)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_error_of_a_gateway_may_hide_that_the_code_was_used() {
+    for status in [408, 502, 503, 504, 522] {
+        for code in ["unauthorized_client", "invalid_client", "invalid_dpop_proof", "use_dpop_nonce", "invalid_grant"] {
+            let fault = Fault::error_with_status(Endpoint::Exchange, status, code)
+                .header("DPoP-Nonce", "n1")
+                .header("Date", "Thu, 01 Jan 2026 01:00:00 GMT");
+            let (_, error) = lost(fault.after_processing()).await;
+            assert_eq!(cause(&error).error_response().map(|response| response.code()), Some(code), "{status}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refused_code_is_spent_whatever_the_status() {
+    for status in [200, 400, 401, 403, 404, 429, 500] {
+        let world = world().await;
+        let mut grant = world.grant().await;
+        world.op.misbehave(Fault::error_with_status(Endpoint::Exchange, status, "invalid_grant"));
+        let error = world.client.exchange(&mut grant).await.unwrap_err();
+        assert_eq!(error.error_response().map(|response| response.code()), Some("invalid_grant"), "{status}");
+        assert!(grant.is_spent() && !error.is_transient(), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_success_in_an_odd_wrapping_is_taken() {
+    for status in [201, 202, 203] {
+        let world = world().await;
+        world.op.misbehave(Fault::success_status(Endpoint::Exchange, status));
+        assert!(matches!(world.sign_in().await, Ok(SignIn::Deferred(_))), "{status}");
+    }
+    let world = world().await;
+    world.op.misbehave(Fault::byte_order_mark(Endpoint::Exchange));
+    assert!(matches!(world.sign_in().await, Ok(SignIn::Deferred(_))));
+    for empty in [json!(null), json!("")] {
+        let pending = answered_with(&world, move |members| set(members, "error", empty.clone())).await.unwrap();
+        assert!(pending.expires_at().is_some());
+    }
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_success_without_a_whole_body_is_none() {
+    for status in [204, 205, 206] {
         let body = r#"{"deferred_auth_id":"abc"}"#;
         let (_, error) = lost(Fault::response(Endpoint::Exchange, status, "application/json", body)).await;
         assert_eq!(cause(&error).rule(), Some(Rule::UnexpectedStatus));
+    }
+    let (_, error) = lost(Fault::response(Endpoint::Exchange, 202, "", "")).await;
+    assert_eq!(cause(&error).rule(), Some(Rule::UnexpectedContentType));
+}
+
+#[tokio::test]
+async fn an_exchange_response_with_an_error_is_refused_and_its_tokens_are_revoked() {
+    for (code, kind) in [("invalid_grant", true), ("authorization_pending", false), ("warning", false)] {
+        let world = op_with(|op| op.early_access_token()).await;
+        let mut grant = world.grant().await;
+        world.op.misbehave(Fault::edit_json(Endpoint::Exchange, move |members| set(members, "error", json!(code))));
+        let error = world.client.exchange(&mut grant).await.unwrap_err();
+        assert_eq!(error.error_response().is_some(), kind, "{error:?}");
+        assert_eq!(*error.kind() == ErrorKind::OutcomeUnknown, !kind, "{error:?}");
+        assert!(grant.is_spent());
+        let revocations = world.op.requests_to(Endpoint::Revocation).len();
+        assert_eq!(revocations > 0, kind, "only of an end nothing more can come");
     }
 }
 
@@ -39,13 +140,6 @@ async fn broken_json_is_no_answer() {
         let (_, error) = lost(Fault::response(Endpoint::Exchange, 200, "application/json", body)).await;
         assert_eq!(cause(&error).rule(), Some(Rule::MalformedJson), "{body}");
     }
-}
-
-#[tokio::test]
-async fn an_error_that_comes_as_success_is_no_answer() {
-    let body = r#"{"error":"invalid_grant"}"#;
-    let (_, error) = lost(Fault::response(Endpoint::Exchange, 200, "application/json", body)).await;
-    assert_eq!(cause(&error).rule(), Some(Rule::ErrorResponseWithSuccessStatus));
 }
 
 #[tokio::test]
@@ -205,6 +299,7 @@ async fn an_overloaded_op_tells_when_to_come_back() {
     let fault = Fault::error_with_status(Endpoint::Exchange, 503, "temporarily_unavailable");
     world.op.misbehave(fault.header("Retry-After", "120"));
     let error = world.sign_in().await.unwrap_err();
-    assert_eq!(error.error_response().map(|response| response.code()), Some("temporarily_unavailable"));
+    assert_eq!(*error.kind(), ErrorKind::OutcomeUnknown, "a gateway can say it after the OP has acted");
+    assert_eq!(cause(&error).error_response().map(|response| response.code()), Some("temporarily_unavailable"));
     assert_eq!(error.retry_after(), Some(Duration::from_secs(120)));
 }

@@ -235,7 +235,6 @@ async fn an_answer_that_is_no_registration_is_refused() {
             Rule::InvalidMember,
             Some("registration_access_token"),
         ),
-        (json!({ "error": "invalid_client_metadata" }), Rule::ErrorResponseWithSuccessStatus, None),
     ] {
         let error = answered(body.clone()).await.unwrap_err();
         let ErrorKind::Protocol(violation) = error.kind() else { panic!("{body}: {error:?}") };
@@ -243,6 +242,8 @@ async fn an_answer_that_is_no_registration_is_refused() {
         assert_eq!(violation.document(), Some(Document::ClientInformation));
         assert!(body == json!([]) || !error.is_transient());
     }
+    let refused = answered(json!({ "error": "invalid_client_metadata", "client_id": "a" })).await.unwrap_err();
+    assert_eq!(RegistrationRefusal::of(&refused), Some(RegistrationRefusal::InvalidClientMetadata));
     let repeated = r#"{"client_id":"a","client_id":"b"}"#;
     let office = office();
     office.op.misbehave(Fault::response(Endpoint::Registration, 201, "application/json", repeated));
@@ -273,9 +274,9 @@ async fn an_odd_answer_is_made_sense_of_because_the_client_exists() {
     let office = office();
     let body = json!({
         "client_id": "a", "client_secret": "s", "client_secret_expires_at": "1893456000", "client_id_issued_at": 1.5,
-        "client_name": null, "redirect_uris": REDIRECT_URI, "registration_access_token": "t",
+        "error": "", "client_name": null, "redirect_uris": REDIRECT_URI, "registration_access_token": "t",
     });
-    let odd = Fault::response(Endpoint::Registration, 200, "text/plain", body.to_string());
+    let odd = Fault::response(Endpoint::Registration, 202, "text/plain", format!("\u{feff}{body}"));
     office.op.misbehave(odd);
     let registration = office.register(request()).await;
     let expiry = std::time::UNIX_EPOCH + seconds(1_893_456_000);

@@ -1,0 +1,145 @@
+//! What an answer that is not a success says about the grant in the request.
+
+/// What an answer that is not a success says about what was sent: an authorization code, a `deferred_auth_id` or a
+/// refresh token.
+///
+/// A code that the OP states counts whatever the HTTP status is, with three exceptions: redirects, the statuses that
+/// gateways make, and `invalid_request`, which frameworks also write into their pages for unknown routes and methods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// `authorization_pending`.
+    Pending,
+    /// `slow_down`.
+    SlowDown,
+    /// `access_denied`.
+    Denied,
+    /// `expired_token`.
+    Expired,
+    /// `invalid_grant` or `invalid_request`.
+    GrantRefused,
+    /// The credentials, the registration or the DPoP proof of the client were refused. The OP looks at these before it
+    /// looks at the grant, which can be used again.
+    ClientRefused,
+    /// `invalid_scope`: the OP has looked at the grant, but the mistake is the client's.
+    ScopeRefused,
+    /// Another error code, or a 400 that cannot be read. No tokens were issued; whether the grant can be used again is
+    /// unknown.
+    OtherwiseRefused,
+    /// The request was turned away before the OP looked at the grant, which can be used again.
+    TurnedAway,
+    /// The OP may have acted on the request, and its answer may have been lost.
+    MayBeLost,
+}
+
+impl Verdict {
+    /// The verdict on a response with this status and this OAuth error code; `None` where the body states no code: a page
+    /// for humans, an empty or broken document.
+    pub(crate) fn of(status: u16, code: Option<&str>) -> Self {
+        let stated = code.map_or(Self::OtherwiseRefused, Self::stated_by);
+        match status {
+            300..=399 => Self::TurnedAway,
+            // Nobody but an OP says these, and they end nothing.
+            _ if matches!(stated, Self::Pending | Self::SlowDown) => stated,
+            // What stands in front of the OP answers with these when it gave up waiting, or lost the connection to it.
+            408 | 499 | 502.. => Self::MayBeLost,
+            200..=299 if code.is_none() => Self::MayBeLost,
+            401 | 403 if code.is_none() => Self::TurnedAway,
+            200..=299 | 400 | 401 | 403 | 422 => stated,
+            _ if speaks_of_the_grant(stated) && code != Some("invalid_request") => stated,
+            400..=499 => Self::TurnedAway,
+            _ => Self::MayBeLost,
+        }
+    }
+
+    /// What the code alone says.
+    fn stated_by(code: &str) -> Self {
+        match code {
+            "authorization_pending" => Self::Pending,
+            "slow_down" => Self::SlowDown,
+            "access_denied" => Self::Denied,
+            "expired_token" => Self::Expired,
+            "invalid_grant" | "invalid_request" => Self::GrantRefused,
+            "invalid_client"
+            | "unauthorized_client"
+            | "unsupported_grant_type"
+            | "invalid_dpop_proof"
+            | "use_dpop_nonce" => Self::ClientRefused,
+            "invalid_scope" => Self::ScopeRefused,
+            _ => Self::OtherwiseRefused,
+        }
+    }
+
+    /// Whether the grant can be sent again: the OP has not looked at it.
+    pub(crate) fn leaves_the_grant(self) -> bool {
+        matches!(self, Self::ClientRefused | Self::TurnedAway)
+    }
+
+    /// Whether nothing will ever come of the grant.
+    pub(crate) fn is_end(self) -> bool {
+        matches!(self, Self::Denied | Self::Expired | Self::GrantRefused)
+    }
+}
+
+fn speaks_of_the_grant(stated: Verdict) -> bool {
+    use Verdict::{ClientRefused, Denied, Expired, GrantRefused, ScopeRefused};
+    matches!(stated, Denied | Expired | GrantRefused | ClientRefused | ScopeRefused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Verdict::{self, *};
+
+    /// One row for each kind of code, one column for each kind of status.
+    #[test]
+    fn every_status_and_every_code_has_its_verdict() {
+        const SUCCESS: &[u16] = &[200, 201, 202, 206];
+        const REDIRECT: &[u16] = &[301, 302, 303, 307, 308];
+        const PLAIN: &[u16] = &[400, 422];
+        const LOCKED: &[u16] = &[401, 403];
+        const OTHER: &[u16] = &[402, 404, 405, 406, 409, 410, 411, 413, 414, 415, 418, 421, 425, 426, 428, 429, 431];
+        const OWN: &[u16] = &[500, 501];
+        const GATEWAY: &[u16] = &[408, 499, 502, 503, 504, 507, 520, 522, 524, 599];
+        let columns = [SUCCESS, REDIRECT, PLAIN, LOCKED, OTHER, OWN, GATEWAY];
+        let table: &[(&[Option<&str>], [Verdict; 7])] = &[
+            (&[Some("authorization_pending")], [Pending, TurnedAway, Pending, Pending, Pending, Pending, Pending]),
+            (&[Some("slow_down")], [SlowDown, TurnedAway, SlowDown, SlowDown, SlowDown, SlowDown, SlowDown]),
+            (&[Some("access_denied")], [Denied, TurnedAway, Denied, Denied, Denied, Denied, MayBeLost]),
+            (&[Some("expired_token")], [Expired, TurnedAway, Expired, Expired, Expired, Expired, MayBeLost]),
+            (
+                &[Some("invalid_grant")],
+                [GrantRefused, TurnedAway, GrantRefused, GrantRefused, GrantRefused, GrantRefused, MayBeLost],
+            ),
+            (
+                &[Some("invalid_request")],
+                [GrantRefused, TurnedAway, GrantRefused, GrantRefused, TurnedAway, MayBeLost, MayBeLost],
+            ),
+            (
+                &[
+                    Some("invalid_client"),
+                    Some("unauthorized_client"),
+                    Some("unsupported_grant_type"),
+                    Some("invalid_dpop_proof"),
+                    Some("use_dpop_nonce"),
+                ],
+                [ClientRefused, TurnedAway, ClientRefused, ClientRefused, ClientRefused, ClientRefused, MayBeLost],
+            ),
+            (
+                &[Some("invalid_scope")],
+                [ScopeRefused, TurnedAway, ScopeRefused, ScopeRefused, ScopeRefused, ScopeRefused, MayBeLost],
+            ),
+            (
+                &[Some("server_error"), Some("temporarily_unavailable"), Some("Not Found"), Some("")],
+                [OtherwiseRefused, TurnedAway, OtherwiseRefused, OtherwiseRefused, TurnedAway, MayBeLost, MayBeLost],
+            ),
+            (&[None], [MayBeLost, TurnedAway, OtherwiseRefused, TurnedAway, TurnedAway, MayBeLost, MayBeLost]),
+        ];
+        for (codes, verdicts) in table {
+            for (statuses, expected) in columns.iter().zip(verdicts) {
+                for (status, code) in statuses.iter().flat_map(|status| codes.iter().map(move |code| (*status, *code)))
+                {
+                    assert_eq!(Verdict::of(status, code), *expected, "{status} {code:?}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Answers that are genuine although their status or their wrapping is unusual.
+
+use std::time::Duration;
+
+use futures_core::future::BoxFuture;
+use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, TestClient, TestClock};
+use openid_deferred::{ClientAuthentication, Clock as _, Error, Outcome, Signer, SigningAlgorithm, SigningKey};
+use serde_json::json;
+
+use crate::support::{CLIENT_ID, HOUR, REDIRECT_URI, SECOND, client_of, poller_of, provider, world_of};
+
+#[tokio::test]
+async fn a_final_answer_in_an_odd_wrapping_is_committed_and_validated_on_another_day() {
+    for fault in [
+        Fault::byte_order_mark(Endpoint::Poll),
+        Fault::success_status(Endpoint::Poll, 202),
+        Fault::edit_json(Endpoint::Poll, |members| drop(members.insert("error".into(), json!("")))),
+    ] {
+        let name = format!("{fault:?}");
+        let mut world = world_of(|op| op.decisions(DecisionPolicy::immediately())).await;
+        world.waiting().await;
+        world.op.misbehave(fault);
+        world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
+        world.sleep(60 * SECOND).await;
+        world.restart().await;
+        world.op.behave();
+        world.sleep(2 * HOUR).await;
+        let delivery = world.outcome().await;
+        assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{name}: {delivery:?}");
+        assert_eq!(world.polls().len(), 1, "{name}");
+        world.op.assert_clean();
+    }
+}
+
+#[tokio::test]
+async fn tokens_that_come_with_a_denial_are_revoked_and_it_is_a_denial() {
+    let world = world_of(|op| op.decisions(DecisionPolicy::immediately())).await;
+    world.waiting().await;
+    world.op.misbehave(Fault::edit_json(Endpoint::Poll, |members| {
+        members.insert("error".into(), json!("access_denied"));
+    }));
+    let delivery = world.outcome().await;
+    assert!(matches!(delivery.outcome(), Outcome::Denied(_)), "{delivery:?}");
+    world.sleep(SECOND).await;
+    assert_eq!((world.polls().len(), world.op.requests_to(Endpoint::Revocation).len()), (1, 2));
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_denial_counts_with_any_status_and_a_gateways_does_not() {
+    for status in [200, 403, 404, 429] {
+        let world = world_of(|op| op.decisions(DecisionPolicy::scripted())).await;
+        world.waiting().await;
+        world.op.misbehave(Fault::error_with_status(Endpoint::Poll, status, "access_denied"));
+        let delivery = world.outcome().await;
+        assert!(matches!(delivery.outcome(), Outcome::Denied(_)), "{status}: {delivery:?}");
+    }
+    let world = world_of(|op| op).await;
+    world.waiting().await;
+    world.op.misbehave(Fault::error_with_status(Endpoint::Poll, 502, "access_denied"));
+    assert!(matches!(world.outcome().await.outcome(), Outcome::Approved(_)));
+}
+
+#[tokio::test]
+async fn a_user_whose_exchange_was_turned_away_can_reload() {
+    let world = world_of(|op| op).await;
+    let (query, session) = world.user_returns().await;
+    let sealed = session.seal(&crate::support::keyring()).unwrap();
+    let session = || openid_deferred::AuthorizationSession::open(&crate::support::keyring(), &sealed).unwrap();
+    world.op.misbehave(Fault::status(Endpoint::Exchange, 429));
+    let error = world.poller.authorization_response(&query, session()).await.unwrap_err();
+    assert!(error.is_transient(), "{error:?}");
+    let _ = world.poller.authorization_response(&query, session()).await.unwrap();
+    assert!(matches!(world.outcome().await.outcome(), Outcome::Approved(_)));
+    world.op.assert_clean();
+}
+
+/// A key management service that takes its time.
+#[derive(Debug)]
+struct SlowSigner(SigningKey, TestClock, Duration);
+
+impl Signer for SlowSigner {
+    fn algorithm(&self) -> SigningAlgorithm {
+        self.0.algorithm()
+    }
+
+    fn key_id(&self) -> Option<&str> {
+        None
+    }
+
+    fn sign<'a>(&'a self, message: &'a [u8]) -> BoxFuture<'a, Result<Vec<u8>, Error>> {
+        Box::pin(async move {
+            self.1.sleep(self.2).await;
+            self.0.sign(message).await
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_lease_is_long_enough_for_a_slow_signer_a_nonce_challenge_and_an_answer_that_is_held() {
+    let clock = TestClock::automatic();
+    let key = SigningKey::generate(SigningAlgorithm::Es256).unwrap();
+    let jwk = serde_json::to_string(&key.public_jwk()).unwrap();
+    let registered = TestClient::private_key_jwt(CLIENT_ID, &jwk).redirect_uri(REDIRECT_URI);
+    let op = provider(&clock).client(registered).decisions(DecisionPolicy::immediately()).start().unwrap();
+    let client = client_of(&op, &clock)
+        .authentication(ClientAuthentication::private_key_jwt(SlowSigner(key, clock.clone(), 29 * SECOND)))
+        .request_timeout(30 * SECOND)
+        .poll_timeout(30 * SECOND)
+        .build()
+        .unwrap();
+    let store =
+        std::sync::Arc::new(openid_deferred::store::MemoryStore::with_clock(std::sync::Arc::new(clock.clone())));
+    let poller = poller_of(&store, &clock, 3).client(client.clone()).start().await.unwrap();
+    let world = crate::support::World { op, clock, client, store, poller };
+    world.waiting().await;
+    world.op.misbehave(Fault::delay(Endpoint::Poll, 29 * SECOND).times(2));
+    world.op.misbehave(Fault::error(Endpoint::Poll, "use_dpop_nonce").header("DPoP-Nonce", "n1"));
+    let delivery = world.outcome().await;
+    assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
+    assert_eq!(world.polls().len(), 2, "the challenge and the answer");
+}
