@@ -38,6 +38,8 @@ const LONGEST_HELD: Duration = Duration::from_secs(300);
 pub(crate) const FINAL_POLL_MARGIN: Duration = Duration::from_secs(5);
 /// Jitter adds at most a tenth of the wait, and at most this.
 const LONGEST_JITTER: Duration = Duration::from_secs(30);
+/// The wall clock counts as set when it is further than this from where the monotonic clock says it should be.
+const CLOCK_NOISE: Duration = Duration::from_secs(1);
 /// Where the OP set no deadline, somebody has to look at a process that it has been silent about for this long.
 const STALE: Duration = Duration::from_secs(90 * 86_400);
 
@@ -67,11 +69,23 @@ impl Due {
         }
     }
 
+    /// The same point in time by a wall clock that shows `to` where it used to show `from`.
+    fn moved(self, from: SystemTime, to: SystemTime) -> Self {
+        Self { wall: moved(self.wall, from, to), ..self }
+    }
+
     /// After a restart: continues on this process's monotonic clock.
     fn anchor(&mut self, now: Moment) {
         if self.monotonic.is_none() {
             self.monotonic = Some(now.monotonic.saturating_add(self.remaining(now)));
         }
+    }
+}
+
+fn moved(time: SystemTime, from: SystemTime, to: SystemTime) -> SystemTime {
+    match to.duration_since(from) {
+        Ok(ahead) => saturating_add(time, ahead),
+        Err(behind) => time.checked_sub(behind.duration()).unwrap_or(SystemTime::UNIX_EPOCH),
     }
 }
 
@@ -130,6 +144,7 @@ pub(crate) struct Schedule {
     /// The poll shortly before the end has been made, or one after the end.
     #[serde(rename = "fdone", default, skip_serializing_if = "is_false")]
     final_poll_made: bool,
+    /// A request was sent after the deadline, and the OP has not said since that the process is open.
     #[serde(rename = "ldone", default, skip_serializing_if = "is_false")]
     late_poll_made: bool,
     /// A request went out and its answer has not been seen yet.
@@ -157,6 +172,9 @@ pub(crate) struct Schedule {
     /// The present silence has been told of.
     #[serde(rename = "stl", default, skip_serializing_if = "is_false")]
     stale_told: bool,
+    /// Both clocks as this program first saw them, or when the wall clock was last set.
+    #[serde(skip)]
+    seen: Option<Moment>,
 }
 
 /// What to do now.
@@ -200,6 +218,7 @@ impl Schedule {
             undecided: 0,
             heard_at: None,
             stale_told: false,
+            seen: Some(answered),
         };
         schedule.plan(answered, pace);
         schedule
@@ -208,8 +227,12 @@ impl Schedule {
     /// The interval in force: the OP's, or the default for a process of this age, and five seconds more for every
     /// `slow_down`.
     pub(crate) fn interval(&self, now: Moment) -> Duration {
+        self.interval_at(now.wall)
+    }
+
+    fn interval_at(&self, now: SystemTime) -> Duration {
         let given = self.interval.unwrap_or_else(|| {
-            let age = now.wall.duration_since(self.exchange_answered_at).unwrap_or(Duration::ZERO);
+            let age = now.duration_since(self.exchange_answered_at).unwrap_or(Duration::ZERO);
             (age / 100).clamp(DEFAULT_INTERVAL, LONGEST_DEFAULT_INTERVAL)
         });
         // What a store gave back was not checked, nor is it sealed.
@@ -233,37 +256,64 @@ impl Schedule {
 
     /// When there is something to do, by the wall clock: a request, or the end where that comes first.
     pub(crate) fn acts_at(&self) -> SystemTime {
-        let due = self.due_at();
-        let Some(deadline) = self.deadline() else { return due };
-        let ends_first = self.final_poll_answered() && due > saturating_add(deadline, SHORTEST_GAP);
-        if self.late_poll_made || ends_first { deadline } else { due }
+        self.deadline().filter(|_| self.awaits_end()).unwrap_or_else(|| self.due_at())
+    }
+
+    /// Whether the one request that a process gets after its deadline was not answered, so that nothing but its end is
+    /// left. An answer that it is open, which earlier releases did not let count, is followed by further requests.
+    fn awaits_end(&self) -> bool {
+        self.late_poll_made && (self.in_flight || self.troubles > 0)
+    }
+
+    /// Follows a wall clock that was set while this program runs: as much time has passed as the monotonic clock says, so
+    /// what is stored moves along.
+    fn follow(&mut self, now: Moment) {
+        let Some(seen) = self.seen else {
+            self.seen = Some(now);
+            return;
+        };
+        let expected = seen.plus(now.monotonic.saturating_sub(seen.monotonic)).wall;
+        let apart = now.wall.duration_since(expected).unwrap_or_else(|behind| behind.duration());
+        if apart > CLOCK_NOISE {
+            self.move_times(expected, now.wall);
+            self.due = self.due.moved(expected, now.wall);
+            self.not_before = self.not_before.map(|due| due.moved(expected, now.wall));
+            self.held_until = self.held_until.map(|due| due.moved(expected, now.wall));
+            self.seen = Some(now);
+        }
+    }
+
+    /// Moves what has happened to another wall clock.
+    fn move_times(&mut self, from: SystemTime, to: SystemTime) {
+        self.exchange_sent_at = moved(self.exchange_sent_at, from, to);
+        self.exchange_answered_at = moved(self.exchange_answered_at, from, to);
+        self.heard_at = self.heard_at.map(|time| moved(time, from, to));
     }
 
     /// What to do now.
     pub(crate) fn step(&mut self, now: Moment) -> Step {
-        let remaining = self.until_due(now);
-        if self.late_poll_made {
-            // The one poll that an expired process gets has been made.
+        self.follow(now);
+        self.step_at(now)
+    }
+
+    fn step_at(&mut self, now: Moment) -> Step {
+        let remaining = self.until_due_at(now);
+        if self.awaits_end() {
             return match self.until_deadline(now) {
                 Some(left) if !left.is_zero() => Step::Wait(left),
                 _ => Step::End(self.unconfirmed_end()),
             };
         }
-        if remaining.is_zero() {
-            return Step::Ask;
-        }
-        match self.until_deadline(now) {
-            // The poll before the end was answered, and the next one would come after all is over.
-            Some(Duration::ZERO) if self.final_poll_answered() && remaining > SHORTEST_GAP => {
-                Step::End(self.unconfirmed_end())
-            }
-            Some(left) if !left.is_zero() => Step::Wait(remaining.min(left)),
-            _ => Step::Wait(remaining),
-        }
+        if remaining.is_zero() { Step::Ask } else { Step::Wait(remaining) }
     }
 
     /// How long until something is due: a request, or for a process that has its answer, the next try to validate it.
     pub(crate) fn until_due(&mut self, now: Moment) -> Duration {
+        self.follow(now);
+        self.until_due_at(now)
+    }
+
+    fn until_due_at(&mut self, now: Moment) -> Duration {
         self.due.anchor(now);
         if let Some(not_before) = &mut self.not_before {
             not_before.anchor(now);
@@ -288,6 +338,7 @@ impl Schedule {
     /// Notes that a request is about to leave. Whoever is dropped between here and [`answered`](Self::answered) has
     /// left a request whose answer is lost, and the interval counts from now.
     pub(crate) fn sending(&mut self, now: Moment) {
+        self.follow(now);
         if self.in_flight && !self.announced {
             self.lose_answer(now);
         }
@@ -298,8 +349,8 @@ impl Schedule {
         // By a clock that was set back meanwhile its time may not have come, and then it would go out twice.
         self.final_poll_made |= self.final_poll_due && self.due.remaining(now).is_zero();
         self.final_poll_due = false;
-        if let Some(expires_at) = self.expires_at() {
-            self.late_poll_made = now.wall >= expires_at;
+        self.late_poll_made = self.until_deadline(now).is_some_and(|left| left.is_zero());
+        if self.expires_in.is_some() {
             // Clocks are read with an error, and another one right after it would be no better.
             let soon = saturating_add(now.wall, SHORTEST_GAP);
             self.final_poll_made |= self.final_at().is_some_and(|final_at| soon > final_at);
@@ -309,6 +360,7 @@ impl Schedule {
 
     /// Takes the answer to the request that was noted by [`sending`](Self::sending), and plans the next one.
     pub(crate) fn answered(&mut self, answer: &Answer, now: Moment, pace: Pace) -> Standing {
+        self.follow(now);
         let lost_before = self.answer_lost;
         self.in_flight = false;
         self.announced = false;
@@ -318,6 +370,8 @@ impl Schedule {
                 // The process is open, so no earlier request has fetched its success, nor will one that is over.
                 self.answer_lost &= self.held_until.is_some();
                 self.troubles = 0;
+                // What the OP says outranks our own deadline.
+                self.late_poll_made = false;
                 self.heard_at = Some(now.wall);
                 self.stale_told = false;
                 // An OP that pings has something to say, so the next look is not put off by those before.
@@ -396,17 +450,14 @@ impl Schedule {
         }
         if let (Some(expires_at), Some(left)) = (self.expires_at(), self.until_deadline(now)) {
             let after_the_end = now.plus(wait).wall >= expires_at;
-            // After the end there is one poll at most, and it says most when the OP's own patience has run out too. A
-            // process that nobody could ask about before its end gets it although the interval is longer.
-            if after_the_end && !left.is_zero() && (wait < left || !self.final_poll_answered()) {
+            let is_open = self.troubles == 0 && self.heard_at.is_some();
+            // Where the OP has not said that the process is open, one poll is made after the end, and it says most when the
+            // OP's own patience has run out too.
+            if after_the_end && !is_open && !left.is_zero() {
                 wait = left.max(SHORTEST_GAP);
             }
         }
         self.due = Due::after(wait, now);
-    }
-
-    fn final_poll_answered(&self) -> bool {
-        self.final_poll_made && self.troubles == 0
     }
 
     /// How long until the one poll that is made shortly before the end, however long the interval or a backoff is.
@@ -426,10 +477,14 @@ impl Schedule {
         Some(expires_at.checked_sub(self.final_margin?).unwrap_or(self.exchange_sent_at))
     }
 
-    /// When the process counts as expired even if the OP does not say so.
+    /// When the process counts as expired if the OP does not answer. An OP that has said that it is open is asked again,
+    /// and once more if that brings no answer.
     fn deadline(&self) -> Option<SystemTime> {
         let lifetime = self.expires_in?.saturating_add(DEADLINE_GRACE);
-        Some(saturating_add(self.exchange_answered_at, lifetime))
+        let deadline = saturating_add(self.exchange_answered_at, lifetime);
+        let Some(heard_at) = self.heard_at else { return Some(deadline) };
+        let interval = self.interval_at(heard_at).saturating_mul(2);
+        Some(deadline.max(saturating_add(heard_at, interval.saturating_add(DEADLINE_GRACE))))
     }
 
     fn until_deadline(&self, now: Moment) -> Option<Duration> {

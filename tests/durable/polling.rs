@@ -304,3 +304,24 @@ async fn what_is_forgotten_is_neither_asked_about_nor_delivered() {
     assert!(world.polls().is_empty());
     assert!(world.poller.status(id).await.unwrap().is_none());
 }
+
+#[tokio::test]
+async fn an_op_that_has_not_decided_is_asked_on_although_the_clock_says_that_the_time_is_over() {
+    let world = world_with(
+        |op| op.decisions(DecisionPolicy::scripted()),
+        |client| client.final_poll_margin(None),
+        |poller| poller,
+    )
+    .await;
+    world.op.misbehave(Fault::edit_json(Endpoint::Exchange, |members| {
+        members.insert("expires_in".into(), 600.into());
+    }));
+    world.waiting().await;
+    world.sleep(12 * SECOND).await;
+    world.clock.jump_wall_forward(HOUR);
+    world.sleep(HOUR).await;
+    world.op.last_process().approve();
+    let delivery = world.outcome().await;
+    assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
+    assert!(world.polls().len() > 600, "{} polls in an hour", world.polls().len());
+}

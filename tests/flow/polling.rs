@@ -206,16 +206,62 @@ async fn an_op_that_says_expired_token_after_the_end_is_believed_and_not_asked_a
 }
 
 #[tokio::test]
-async fn after_the_end_at_most_one_poll_is_made_even_if_the_op_stays_undecided() {
+async fn an_op_that_has_not_decided_after_the_end_is_asked_on_at_its_interval() {
     let world =
-        world_with(|op| op.expires_in(seconds(60)).decisions(DecisionPolicy::scripted()), |client| client).await;
+        world_with(|op| op.decisions(DecisionPolicy::scripted()), |client| client.final_poll_margin(None)).await;
+    // The OP takes longer than it had said.
+    world.op.misbehave(Fault::edit_json(Endpoint::Exchange, |members| {
+        members.insert("expires_in".into(), 60.into());
+    }));
     let mut pending = world.pending().await;
-    world.op.misbehave(Fault::error(Endpoint::Poll, "authorization_pending").always());
-    let Outcome::Expired(expiry) = world.wait(&mut pending).await else { panic!("not expired") };
-    assert!(!expiry.is_confirmed());
-    let exchange = world.op.requests_to(Endpoint::Exchange)[0].arrived;
-    let late = world.polls().iter().filter(|poll| poll.arrived >= exchange + seconds(60)).count();
-    assert_eq!(late, 1);
+    let decision = async {
+        world.clock.sleep(HOUR).await;
+        world.op.last_process().approve();
+    };
+    let (outcome, ()) = tokio::join!(world.wait(&mut pending), decision);
+    assert_approved(&outcome);
+    let gaps = world.gaps();
+    assert!(gaps.len() > 600, "{} polls in an hour", gaps.len());
+    assert!(gaps.iter().all(|gap| (5.0..5.6).contains(gap)), "{gaps:?}");
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_wall_clock_that_is_set_forward_by_an_hour_ends_no_process() {
+    for decides_after in [60, 700] {
+        let world = undecided().await;
+        world.op.misbehave(Fault::edit_json(Endpoint::Exchange, |members| {
+            members.insert("expires_in".into(), 600.into());
+        }));
+        let mut pending = world.pending().await;
+        let decision = async {
+            world.clock.sleep(seconds(12)).await;
+            world.clock.jump_wall_forward(HOUR);
+            world.clock.sleep(seconds(decides_after)).await;
+            world.op.last_process().approve();
+        };
+        let (outcome, ()) = tokio::join!(world.wait(&mut pending), decision);
+        assert_approved(&outcome);
+    }
+}
+
+#[tokio::test]
+async fn a_wall_clock_that_was_set_does_not_end_a_process_while_the_op_is_down() {
+    let world = undecided().await;
+    world.op.misbehave(Fault::edit_json(Endpoint::Exchange, |members| {
+        members.insert("expires_in".into(), 7_200.into());
+    }));
+    let mut pending = world.pending().await;
+    world.op.misbehave(Fault::status(Endpoint::Poll, 503).always());
+    let recovery = async {
+        world.clock.sleep(seconds(12)).await;
+        world.clock.jump_wall_forward(HOUR * 3);
+        world.clock.sleep(HOUR).await;
+        world.op.behave();
+        world.op.last_process().approve();
+    };
+    let (outcome, ()) = tokio::join!(world.wait(&mut pending), recovery);
+    assert_approved(&outcome);
 }
 
 #[tokio::test]
@@ -244,8 +290,9 @@ async fn a_process_found_long_after_its_end_whose_op_answers_expired_token_is_ex
 }
 
 #[tokio::test]
-async fn a_process_found_long_after_its_end_is_asked_only_once_whatever_comes_back() {
-    for fault in [Fault::error(Endpoint::Poll, "authorization_pending"), Fault::error(Endpoint::Poll, "server_error")] {
+async fn a_process_found_long_after_its_end_is_asked_only_once_where_the_op_does_not_answer() {
+    for code in ["temporarily_unavailable", "server_error"] {
+        let fault = Fault::error(Endpoint::Poll, code);
         let world = undecided().await;
         let mut pending = world.pending().await;
         world.clock.advance(DAY * 60);

@@ -22,13 +22,14 @@ impl Schedule {
     /// come, which is no reason to ask early. Its time may have come by now, for the queue's answer takes a while: that
     /// gives no ping back.
     pub(crate) fn claimed(&mut self, now: Moment, taken_at: SystemTime, pinged: bool) -> Step {
+        self.follow(now);
         let is_premature = taken_at < self.due_at();
         self.ping_spent = is_premature && (pinged || self.ping_spent);
         self.final_poll_due &= !(is_premature && pinged);
         let has_ended = self.until_deadline(now).is_some_and(|left| left <= CLOCK_ERROR);
         if is_premature && has_ended {
             // `now` may be ahead of the queue's clock by as long as its answer took, and would ask early.
-            return self.step(Moment { wall: taken_at, ..now });
+            return self.step_at(Moment { wall: taken_at, ..now });
         }
         self.due = Due::after(Duration::ZERO, now);
         self.not_before = None;
@@ -64,16 +65,12 @@ impl Schedule {
     /// Moves everything from the clocks of this process, as of `from`, to another wall clock, which shows `to` now. How
     /// long is left to wait is not touched by a wall clock that was set meanwhile.
     pub(crate) fn move_to_clock(&mut self, from: Moment, to: SystemTime) {
-        let moved = |time: SystemTime| match to.duration_since(from.wall) {
-            Ok(ahead) => saturating_add(time, ahead),
-            Err(behind) => time.checked_sub(behind.duration()).unwrap_or(SystemTime::UNIX_EPOCH),
-        };
+        self.follow(from);
         let waiting = |due: Due| Due { wall: saturating_add(to, due.remaining(from)), wait: due.wait, monotonic: None };
-        self.exchange_sent_at = moved(self.exchange_sent_at);
-        self.exchange_answered_at = moved(self.exchange_answered_at);
-        self.heard_at = self.heard_at.map(moved);
+        self.move_times(from.wall, to);
         self.due = waiting(self.due);
         self.not_before = self.not_before.map(waiting);
         self.held_until = self.held_until.map(waiting);
+        self.seen = None;
     }
 }

@@ -8,6 +8,8 @@ use super::*;
 use crate::clock::from_unix_seconds;
 use crate::error::ErrorResponse;
 
+mod deadline;
+
 const NO_JITTER: Pace = steady(0);
 
 const fn steady(jitter: u16) -> Pace {
@@ -191,11 +193,8 @@ fn one_last_poll_goes_out_five_seconds_before_the_end() {
     let (first, _) = ask(&mut schedule, 0.0, &pending());
     let (second, _) = ask(&mut schedule, first, &pending());
     assert_eq!((first, second), (60.0, 95.0));
-    // One more is made at the deadline a minute later, when the OP has no reason left not to say how it ended.
     let (third, standing) = ask(&mut schedule, second, &pending());
-    assert_eq!((third, standing), (160.0, Standing::Open));
-    let (end, standing) = ask(&mut schedule, third, &pending());
-    assert_eq!((end, standing), (160.0, Standing::Ended(End::Expired { confirmed: false })));
+    assert_eq!((third, standing), (155.0, Standing::Open), "the OP said that it has not decided");
 }
 
 #[test]
@@ -210,12 +209,12 @@ fn a_clock_that_was_set_back_brings_no_second_poll_before_the_end() {
 }
 
 #[test]
-fn after_the_end_at_most_one_poll_is_made() {
+fn where_the_op_does_not_answer_one_poll_is_made_after_the_end() {
     let mut schedule = schedule(Some(10), Some(100));
     let mut polls = Vec::new();
     let mut at = 0.0;
     loop {
-        let (next, standing) = ask(&mut schedule, at, &pending());
+        let (next, standing) = ask(&mut schedule, at, &unavailable(None));
         at = next;
         match standing {
             Standing::Open => polls.push(at),
@@ -232,23 +231,19 @@ fn after_the_end_at_most_one_poll_is_made() {
 }
 
 #[test]
-fn a_process_whose_end_comes_before_its_next_poll_acts_at_its_end() {
+fn an_op_that_wants_to_be_asked_after_the_end_is_asked_then() {
     let held = Answer::Error {
         response: ErrorResponse::new("slow_down", None, Some(400)),
         retry_after: Some(Duration::from_secs(86_400)),
     };
-    // The last poll before the end, or the one after it, is answered: come again tomorrow.
-    for last in [95.0, 120.0] {
+    for last in [95.0, 120.0, 200.0] {
         let mut schedule = schedule(Some(10), Some(100));
         schedule.sending(moment(last));
         schedule.answered(&held, moment(last), NO_JITTER);
-        assert_eq!(schedule.acts_at(), moment(160.0).wall);
-        assert!(matches!(schedule.step(moment(159.9)), Step::Wait(_)));
-        assert_eq!(schedule.step(moment(160.0)), Step::End(End::Expired { confirmed: false }));
+        assert_eq!(schedule.acts_at(), moment(last + 86_400.0).wall);
+        assert!(matches!(schedule.step(moment(last + 86_399.0)), Step::Wait(_)));
+        assert_eq!(schedule.step(moment(last + 86_400.0)), Step::Ask);
     }
-    let mut schedule = schedule(Some(10), Some(1_000));
-    let (at, _) = ask(&mut schedule, 0.0, &pending());
-    assert_eq!(schedule.acts_at(), moment(at + 10.0).wall);
 }
 
 #[test]
@@ -342,14 +337,14 @@ fn a_process_that_is_taken_from_a_queue_at_its_end_is_not_asked_about_before_its
     assert_eq!(claimed(&mut answered, moment(95.0)), Step::Ask);
     answered.sending(moment(95.0));
     answered.answered(&pending(), moment(95.0), NO_JITTER);
-    assert_eq!(answered.due_in(moment(95.0)), Duration::from_secs(65));
+    assert_eq!(answered.due_in(moment(95.0)), Duration::from_secs(3_600), "the OP has not decided");
+
+    let mut silent = schedule(Some(10), Some(100));
+    silent.sending(moment(160.0));
+    silent.answered(&unavailable(None), moment(160.0), NO_JITTER);
+    assert_eq!(silent.due_in(moment(160.0)), Duration::ZERO);
     let expired = Step::End(End::Expired { confirmed: false });
-    assert_eq!(claimed(&mut reopen(&answered), moment(160.0)), expired, "the last poll was answered");
-    let Step::Wait(wait) = claimed(&mut reopen(&answered), moment(159.5)) else {
-        panic!("the queue's clock is a bit fast")
-    };
-    assert_eq!(wait, Duration::from_millis(500));
-    assert_eq!(claimed(&mut reopen(&answered), moment(5_000.0)), Step::Ask, "it was found late");
+    assert_eq!(claimed(&mut reopen(&silent), moment(160.0)), expired, "the last poll was not answered");
 
     let mut held = reopen(&schedule(Some(10), Some(100)));
     assert_eq!(claimed(&mut held, moment(10.0)), Step::Ask);
@@ -363,8 +358,7 @@ fn a_process_that_is_taken_from_a_queue_at_its_end_is_not_asked_about_before_its
 fn an_interval_longer_than_the_lifetime_still_gets_its_last_poll() {
     let mut schedule = schedule(Some(3_600), Some(100));
     assert_eq!(ask(&mut schedule, 0.0, &pending()).0, 95.0);
-    let (end, standing) = ask(&mut schedule, 95.0, &pending());
-    assert_eq!((end, standing), (160.0, Standing::Ended(End::Expired { confirmed: false })));
+    assert_eq!(ask(&mut schedule, 95.0, &pending()), (3_695.0, Standing::Open));
 }
 
 #[test]

@@ -72,21 +72,28 @@ fn a_claim_that_is_early_by_an_error_of_the_clocks_leaves_the_pings_of_the_inter
 }
 
 #[test]
-fn a_claim_for_the_end_does_not_ask_early_because_the_store_was_slow_to_answer() {
-    let after_the_last_poll = |interval| {
-        let mut schedule = schedule(interval, Some(90));
-        assert_eq!(claimed(&mut schedule, 85_300), Step::Ask);
-        answered(&mut schedule, &error("authorization_pending", None), moment(85_300));
-        assert_eq!(schedule.due_in(moment(85_300)), Duration::from_millis(64_700), "its end comes first");
-        stored(&schedule)
-    };
-    let mut soon = after_the_last_poll(65);
-    let wait = Duration::from_millis(300);
-    assert_eq!(soon.claimed(moment(152_500), moment(150_000).wall, false), Step::Wait(wait));
-    assert_eq!(stored(&soon).claimed(moment(150_300), moment(150_300).wall, false), Step::Ask);
-    let mut later = after_the_last_poll(67);
+fn a_claim_for_the_poll_after_the_end_is_the_last_one_where_it_is_not_answered() {
+    let trouble = Answer::Trouble { unanswered: false, retry_after: None };
+    let mut schedule = schedule(65, Some(90));
+    assert_eq!(claimed(&mut schedule, 85_300), Step::Ask);
+    answered(&mut schedule, &trouble, moment(85_300));
+    assert_eq!(schedule.due_in(moment(85_300)), Duration::from_millis(64_700), "its end comes before its next poll");
+    let mut schedule = stored(&schedule);
+    assert_eq!(schedule.claimed(moment(152_500), moment(150_000).wall, false), Step::Ask);
+    answered(&mut schedule, &trouble, moment(152_500));
+    assert_eq!(schedule.due_in(moment(152_500)), Duration::ZERO);
     let end = End::Expired { confirmed: false };
-    assert_eq!(later.claimed(moment(152_500), moment(150_000).wall, false), Step::End(end));
+    assert_eq!(stored(&schedule).claimed(moment(152_600), moment(152_500).wall, false), Step::End(end));
+}
+
+#[test]
+fn a_ping_before_the_time_that_an_op_asked_for_does_not_end_a_process_whose_deadline_is_over() {
+    let mut held = schedule(10, Some(100));
+    assert_eq!(claimed(&mut held, 95_000), Step::Ask);
+    let busy = Answer::Trouble { unanswered: false, retry_after: Some(Duration::from_secs(1_000)) };
+    answered(&mut held, &busy, moment(95_000));
+    let step = stored(&held).claimed(moment(202_000), moment(200_000).wall, true);
+    assert_eq!(step, Step::Wait(Duration::from_secs(895)), "by the queue's clock");
 }
 
 #[test]
