@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -13,7 +13,7 @@ use super::authentication::Authentication;
 use super::resource::Call;
 use crate::clock::unix_seconds;
 use crate::endpoint::{gives_nonce, stated_error, without_byte_order_mark};
-use crate::error::{ConfigurationProblem, Document, Error, Rule, Violation};
+use crate::error::{ConfigurationProblem, Document, Error, ErrorResponse, Rule, Violation};
 use crate::id_token::{
     self, STANDARD, VerifiedClaimsSet, claim_accessors, in_languages, malformed_claims, standard_claims,
     warn_about_malformed,
@@ -118,18 +118,22 @@ impl Client {
             body_limit: USERINFO_LIMIT,
         };
         let response = self.with_access_token(authentication, call).await?;
-        if !matches!(response.status.as_u16(), 200..=203) {
-            if let Some(error) = stated_error(response.status, &response.headers) {
-                return Err(match error.code() {
-                    "use_dpop_nonce" if gives_nonce(&response.headers) => invalid(Rule::SecondNonceChallenge),
-                    "use_dpop_nonce" => invalid(Rule::NonceMissing),
-                    _ => error.into(),
-                });
-            }
+        let is_success = matches!(response.status.as_u16(), 200..=203);
+        if let Some(error) = stated_error(response.status, &response.headers) {
+            return Err(match error.code() {
+                "use_dpop_nonce" if gives_nonce(&response.headers) => invalid(Rule::SecondNonceChallenge),
+                "use_dpop_nonce" => invalid(Rule::NonceMissing),
+                _ => error.into(),
+            });
+        }
+        let body = without_byte_order_mark(response.body);
+        if let Some(error) = error_in_body(response.status, &body) {
+            return Err(error.into());
+        }
+        if !is_success {
             let violation = Violation::new(Rule::UnexpectedStatus).in_document(Document::UserInfo);
             return Err(violation.with_status(response.status.as_u16()).into());
         }
-        let body = without_byte_order_mark(response.body);
         let claims = match Form::of(media_type(&response.headers).as_deref(), &body) {
             Some(Form::Json) => self.plain_claims(&body)?,
             Some(Form::Jwt) => self.protected_claims(&body).await?,
@@ -229,6 +233,18 @@ impl Form {
             _ => None,
         }
     }
+}
+
+/// An error that stands in the body. RFC 6750 §3 has it in the challenge, but several OPs write it here alone, and some of
+/// them with a status of success.
+fn error_in_body(status: StatusCode, body: &[u8]) -> Option<ErrorResponse> {
+    if !matches!(status.as_u16(), 200..=203 | 400 | 401 | 403) {
+        return None;
+    }
+    let members: Map<String, Value> = serde_json::from_slice(body).ok()?;
+    let text = |name: &str| members.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let is_error = !members.contains_key("sub");
+    is_error.then(|| Some(ErrorResponse::new(text("error")?, text("error_description"), Some(status.as_u16()))))?
 }
 
 fn media_type(headers: &HeaderMap) -> Option<String> {

@@ -1,14 +1,22 @@
 //! What something came to, in one line. These are the words of the table.
 
+use std::error::Error as _;
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use openid_deferred::{
-    Claims, ConfigurationProblem, Error, ErrorKind, InterimState, Outcome, Poll, ProviderMetadata, SignIn, Violation,
+    Claims, ConfigurationProblem, Error, ErrorKind, InterimState, Outcome, Poll, ProviderMetadata, Rule, SignIn,
+    Violation,
 };
 use serde_json::{Value, json};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// An error: the code of a rule with the member at fault, the code of an OAuth error, or the kind.
 pub fn of_error(error: &Error) -> String {
     match error.kind() {
+        // Why the keys are out of reach is one layer below.
+        ErrorKind::Protocol(violation) if violation.rule() == Rule::KeysUnavailable => {
+            let reason = error.source().and_then(|source| source.downcast_ref()).map(of_error);
+            format!("{}: {}", of_violation(violation), reason.unwrap_or_default())
+        }
         ErrorKind::Protocol(violation) => of_violation(violation),
         ErrorKind::ErrorResponse(response) => response.code().to_owned(),
         ErrorKind::OutcomeUnknown => "outcome_unknown".to_owned(),
