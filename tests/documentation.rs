@@ -80,7 +80,8 @@ fn every_test_that_is_named_is_a_test_of_the_file_it_links_to() {
     let named: Vec<_> = code_links().into_iter().filter(|link| link.names_a_test).collect();
     for link in &named {
         let source = read(&link.file);
-        assert!(has_test(&source, &link.name), "line {}: {} has no test `{}`", link.line, link.file, link.name);
+        let is_test = has_test(&source, &link.name) || has_scenario(&source, &link.name);
+        assert!(is_test, "line {}: {} has no test `{}`", link.line, link.file, link.name);
     }
     let different: BTreeSet<_> = named.iter().map(|link| (&link.file, &link.name)).collect();
     assert!(different.len() >= 200, "only {} tests are named", different.len());
@@ -467,6 +468,12 @@ fn has_test(source: &str, name: &str) -> bool {
         line.contains(&signature)
             && above.take(4).any(|line| line.trim() == "#[test]" || line.trim().starts_with("#[tokio::test"))
     })
+}
+
+/// A function that the matrix of `tests/interop` runs against several OPs.
+fn has_scenario(source: &str, name: &str) -> bool {
+    let is_there = ["(", "<"].iter().any(|end| source.contains(&format!("pub(crate) async fn {name}{end}")));
+    is_there && read("tests/interop/matrix.rs").contains(&format!("::{name}: "))
 }
 
 /// A declaration of this name: of a function, type or constant, or of an enum's variant.

@@ -1,10 +1,22 @@
-//! A user's browser: it follows redirects and keeps cookies until it is sent back to the application.
+//! A user's browser: it follows redirects, keeps cookies and submits forms until it is sent back to the application.
 
 use std::collections::BTreeMap;
 
 use reqwest::header::{COOKIE, LOCATION, SET_COOKIE};
 use reqwest::{Certificate, Response, redirect};
 use url::Url;
+
+use crate::page::{Form, Page};
+
+/// What the user does at the OP.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Decision {
+    SignsIn,
+    Declines,
+}
+
+/// What a user does on a page of an OP: the form that is submitted, or `None` for a page that is not known.
+pub(crate) type Answer = fn(&Page, Decision) -> Option<Form>;
 
 pub(crate) struct Browser {
     http: reqwest::Client,
@@ -14,45 +26,50 @@ pub(crate) struct Browser {
 
 impl Browser {
     pub(crate) fn new(authority: &str) -> Self {
-        let authority = Certificate::from_pem(authority.as_bytes()).expect("the authority is a certificate");
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .tls_certs_only([authority])
-            .redirect(redirect::Policy::none())
-            .build()
-            .expect("the settings are right");
-        Self { http, cookies: BTreeMap::new() }
+        Self { http: http(authority), cookies: BTreeMap::new() }
     }
 
-    /// Opens a page and goes wherever it leads, up to where the user is back at `redirect_uri`: that URL, or the form
-    /// that the browser posts there.
-    pub(crate) async fn visit(&mut self, url: Url, redirect_uri: &str) -> String {
+    /// Opens a page and goes on, up to where the user is back at `redirect_uri`: that URL, or the body of the form that
+    /// the browser posts there.
+    pub(crate) async fn visit(&mut self, url: Url, redirect_uri: &str, answer: Answer, decision: Decision) -> String {
         let mut url = url;
+        let mut body = None;
         for _ in 0..20 {
             if url.as_str().starts_with(redirect_uri) {
-                return url.into();
+                return body.unwrap_or_else(|| url.into());
             }
-            let response = self.open(&url).await;
+            let response = self.open(&url, body.take()).await;
             let status = response.status();
             match response.headers().get(LOCATION) {
                 Some(location) if status.is_redirection() => {
                     url = url.join(location.to_str().expect("a location is text")).expect("a location is a URL");
                 }
                 _ => {
-                    let page = response.text().await.unwrap_or_default();
-                    return form(&page, redirect_uri)
-                        .unwrap_or_else(|| panic!("the user sees a page with status {status}: {page}"));
+                    let page = Page::new(response.text().await.unwrap_or_default());
+                    let form = page.form(|form| form.action.starts_with(redirect_uri));
+                    let Some(form) = form.or_else(|| answer(&page, decision)) else {
+                        panic!("the user sees an unexpected page at {url} with status {status}: {}", page.text())
+                    };
+                    url = url.join(&form.action).expect("the action of a form is a URL");
+                    body = Some(form.body());
                 }
             }
         }
         panic!("the browser is sent in circles");
     }
 
-    async fn open(&mut self, url: &Url) -> Response {
+    /// Gets a page, or posts a form to it.
+    async fn open(&mut self, url: &Url, body: Option<String>) -> Response {
         let fitting = self.cookies.iter().filter(|((_, path), _)| url.path().starts_with(path.as_str()));
         let cookies: Vec<_> = fitting.map(|((name, _), value)| format!("{name}={value}")).collect();
-        let request = self.http.get(url.clone()).header(COOKIE, cookies.join("; "));
-        let response = request.send().await.expect("the provider answers");
+        let request = match body {
+            None => self.http.get(url.clone()),
+            Some(body) => {
+                self.http.post(url.clone()).header("Content-Type", "application/x-www-form-urlencoded").body(body)
+            }
+        };
+        let request = request.header(COOKIE, cookies.join("; "));
+        let response = request.send().await.unwrap_or_else(|error| panic!("the provider answers: {error:?}"));
         for cookie in response.headers().get_all(SET_COOKIE) {
             self.keep(cookie.to_str().expect("a cookie is text"));
         }
@@ -62,20 +79,29 @@ impl Browser {
     fn keep(&mut self, cookie: &str) {
         let mut parts = cookie.split(';').map(str::trim);
         let (name, value) = parts.next().and_then(|pair| pair.split_once('=')).expect("a cookie has a name");
-        let path = parts.find_map(|part| part.strip_prefix("path=")).unwrap_or("/");
-        self.cookies.insert((name.to_owned(), path.to_owned()), value.to_owned());
+        let attribute = |name: &str| {
+            let mut attributes = parts.clone().filter_map(|part| part.split_once('='));
+            attributes.find_map(|(key, value)| key.eq_ignore_ascii_case(name).then_some(value))
+        };
+        let key = (name.to_owned(), attribute("path").unwrap_or("/").to_owned());
+        if attribute("max-age") == Some("0") {
+            self.cookies.remove(&key);
+        } else {
+            self.cookies.insert(key, value.to_owned());
+        }
     }
 }
 
-/// The body of the form on a page that submits itself (OAuth 2.0 Form Post Response Mode).
-fn form(page: &str, action: &str) -> Option<String> {
-    page.split_once(&format!("<form method=\"post\" action=\"{action}\">"))?;
-    let mut body = form_urlencoded::Serializer::new(String::new());
-    for input in page.split("<input type=\"hidden\" name=\"").skip(1) {
-        let (name, rest) = input.split_once("\" value=\"")?;
-        let (value, _) = rest.split_once('"')?;
-        // A code, a state and an issuer have nothing else that has to be escaped.
-        body.append_pair(name, &value.replace("&amp;", "&"));
-    }
-    Some(body.finish())
+/// An HTTP client that trusts this authority alone and follows no redirect.
+pub(crate) fn http(authority: &str) -> reqwest::Client {
+    reqwest::Client::builder()
+        .no_proxy()
+        .tls_certs_only([certificate(authority)])
+        .redirect(redirect::Policy::none())
+        .build()
+        .expect("the settings are right")
+}
+
+pub(crate) fn certificate(pem: &str) -> Certificate {
+    Certificate::from_pem(pem.as_bytes()).expect("the authority is a certificate")
 }

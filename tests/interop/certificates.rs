@@ -13,6 +13,7 @@ use openssl::x509::extension::{BasicConstraints, KeyUsage, SubjectAlternativeNam
 use openssl::x509::{X509, X509Builder, X509NameBuilder};
 use serde_json::{Value, json};
 
+#[derive(Clone)]
 pub(crate) struct Identity {
     certificate: X509,
     key: PKey<Private>,

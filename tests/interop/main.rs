@@ -1,15 +1,24 @@
-//! The crate against `oidc-provider`, a certified OpenID Provider that nobody here wrote, over plain `code`.
+//! The crate against OpenID Providers that nobody here wrote, over plain `code`: `matrix.rs` says what runs against
+//! which of them, and the module of each says what it cannot do or does in a way of its own.
 //!
-//! It needs Node.js 20 or newer with npm. Where they are missing every test here says so and passes, unless the
-//! environment variable `OPENID_DEFERRED_INTEROP` is `required`.
+//! `scripts/interop` installs them. Where it cannot, the tests say so and pass, unless the environment variable
+//! `OPENID_DEFERRED_INTEROP` is `required`.
 
 mod browser;
 mod certificates;
-mod provider;
+mod installation;
+mod op;
+mod page;
+mod process;
 mod support;
+
+// The OPs.
+mod keycloak;
+mod node;
 
 mod client_authentication;
 mod encryption;
+mod matrix;
 mod mutual_tls;
 mod pushed;
 mod registration;

@@ -1,11 +1,12 @@
 //! Clients that authenticate with a certificate, and tokens that are bound to one (RFC 8705).
 
-use openid_deferred::{ClientAuthentication, ClientCertificate};
+use openid_deferred::{ClientAuthentication, ClientCertificate, ErrorKind};
 use serde_json::{Value, json};
 
 use crate::certificates::Identity;
-use crate::provider::Provider;
-use crate::support::{World, chain, client_of, registration, with};
+use crate::node::Provider;
+use crate::op::Op;
+use crate::support::{World, chain, client_of, registration, with, world_at};
 
 /// A client with this authentication, at a provider with this authority.
 async fn world(
@@ -20,12 +21,40 @@ async fn world(
     });
     let registered = with(registration(), with(registered, method));
     let op = Provider::start_with(authority, json!({ "clients": [registered] }))?;
-    let mut client = client_of(&op).authentication(authentication);
+    let mut client = client_of(&op.site).authentication(authentication);
     if certificate_bound {
         client = client.certificate_bound_access_tokens();
     }
-    let client = client.discover().await.unwrap_or_else(|error| panic!("{}", chain(&error)));
-    Some(World { op, client })
+    Some(World::new(op, client).await)
+}
+
+/// The certificate is named by its subject, and the OP trusts the authority.
+pub(crate) async fn a_certificate_of_the_authority_authenticates_and_binds(op: &impl Op) {
+    let Some(site) = op.site().await else { return };
+    for certificate_bound in [false, true] {
+        let identity = Identity::host("client.test", Some(&site.authority));
+        let registered = json!({
+            "token_endpoint_auth_method": "tls_client_auth",
+            "tls_client_auth_subject_dn": "CN=client.test",
+            "tls_client_certificate_bound_access_tokens": certificate_bound,
+        });
+        let authentication = ClientAuthentication::tls_client_auth(identity.client_certificate());
+        let world = world_at(op, registered, |client| {
+            let client = client.authentication(authentication);
+            if certificate_bound { client.certificate_bound_access_tokens() } else { client }
+        });
+        let Some(world) = world.await else { return };
+        works(&world, certificate_bound.then(|| identity.thumbprint())).await;
+    }
+    let stranger = Identity::host("stranger.test", Some(&site.authority));
+    let registered = json!({
+        "token_endpoint_auth_method": "tls_client_auth",
+        "tls_client_auth_subject_dn": "CN=client.test",
+    });
+    let authentication = ClientAuthentication::tls_client_auth(stranger.client_certificate());
+    let Some(world) = world_at(op, registered, |client| client.authentication(authentication)).await else { return };
+    let error = world.sign_in_by(world.client.authorize()).await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::ErrorResponse(_)), "{}", chain(&error));
 }
 
 fn by_authority(authority: &Identity) -> (Identity, Value) {
@@ -62,7 +91,8 @@ async fn works(world: &World, thumbprint: Option<String>) {
     world.client.refresh(&mut authentication).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
     assert!(authentication.is_sender_constrained());
     assert_eq!(authentication.dpop_key().is_some(), thumbprint.is_none());
-    assert_eq!(world.client.userinfo(&authentication).await.unwrap().subject(), "user-1");
+    let userinfo = world.client.userinfo(&authentication).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    assert_eq!(userinfo.subject(), authentication.claims().subject());
     let token = authentication.access_token().unwrap();
     let answer = world.client.introspect(token, None).await.unwrap();
     let bound_to = answer.confirmation().and_then(|confirmation| confirmation.get("x5t#S256"));
@@ -94,6 +124,6 @@ async fn a_certificate_of_somebody_else_is_refused() {
     let stranger = Identity::host("stranger.test", Some(&authority));
     let authentication = ClientAuthentication::tls_client_auth(stranger.client_certificate());
     let Some(world) = world(authority, registered, authentication, false).await else { return };
-    let error = world.try_to_sign_in(None).await.unwrap_err();
+    let error = world.sign_in_by(world.client.authorize()).await.unwrap_err();
     assert_eq!(error.error_response().unwrap().code(), "invalid_client");
 }

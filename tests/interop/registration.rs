@@ -6,7 +6,9 @@ use openid_deferred::{
 };
 use serde_json::json;
 
-use crate::provider::Provider;
+use crate::browser::certificate;
+use crate::node::Provider;
+use crate::op::{Op, Site};
 use crate::support::{REDIRECT_URI, World, chain};
 
 const INITIAL_ACCESS_TOKEN: &str = "let-me-in";
@@ -22,14 +24,13 @@ fn office() -> Option<Provider> {
     }))
 }
 
-fn registrar(op: &Provider) -> RegistrarBuilder {
-    let authority = op.authority.certificate_pem();
-    let authority = reqwest::Certificate::from_pem(authority.as_bytes()).expect("the authority is a certificate");
-    Registrar::builder(&op.issuer).configure_http(move |http| http.no_proxy().tls_certs_only([authority.clone()]))
+fn registrar(site: &Site) -> RegistrarBuilder {
+    let authority = certificate(&site.authority.certificate_pem());
+    Registrar::builder(&site.issuer).configure_http(move |http| http.no_proxy().tls_certs_only([authority.clone()]))
 }
 
 fn permitted(op: &Provider) -> Registrar {
-    registrar(op).initial_access_token(INITIAL_ACCESS_TOKEN).build().expect("the settings are right")
+    registrar(&op.site).initial_access_token(INITIAL_ACCESS_TOKEN).build().expect("the settings are right")
 }
 
 /// The provider knows nothing of the deferred flow.
@@ -55,18 +56,44 @@ async fn registered(registrar: &Registrar, request: RegistrationRequest) -> Regi
 }
 
 /// A user signs in with a client as it was registered.
-async fn signs_in(op: Provider, registration: &Registration, key: Option<SigningKey>) -> Provider {
-    let authority = op.authority.certificate_pem();
-    let authority = reqwest::Certificate::from_pem(authority.as_bytes()).expect("the authority is a certificate");
+async fn signs_in(site: &Site, registration: &Registration, key: Option<SigningKey>) {
+    let authority = certificate(&site.authority.certificate_pem());
     let client = registration.client().unwrap_or_else(|error| panic!("{}", chain(&error)));
     let client = client.configure_http(move |http| http.no_proxy().tls_certs_only([authority.clone()]));
     let client = key.into_iter().fold(client, |client, key| client.signing_key(key));
-    let client = client.discover().await.unwrap_or_else(|error| panic!("{}", chain(&error)));
-    let world = World { op, client };
+    let world = World::of(site, client).await;
     let authentication = world.sign_in().await;
-    assert_eq!(authentication.claims().subject(), "user-1");
     assert!(authentication.refresh_token().is_some());
-    world.op
+}
+
+/// The OP may answer with members of its own.
+pub(crate) async fn a_client_registers_itself_and_manages_its_registration(op: &impl Op) {
+    let Some(site) = op.site().await else { return };
+    let token = op.initial_access_token().await.expect("the OP registers clients");
+    let registrar = registrar(&site).initial_access_token(token).build().expect("the settings are right");
+    let request = RegistrationRequest::new(REDIRECT_URI)
+        .response_types([ResponseType::Code])
+        .grant_type("refresh_token")
+        .id_token_signed_response_alg(SigningAlgorithm::Es256)
+        .client_name("Example");
+    let mut registration = registered(&registrar, request).await;
+    let harmful = |registration: &Registration| {
+        let mut found = registration.differences();
+        found.retain(|difference| difference.effect() != DifferenceEffect::Harmless);
+        found
+    };
+    assert!(harmful(&registration).is_empty(), "{:?}", harmful(&registration));
+    signs_in(&site, &registration, None).await;
+
+    registrar.read(&mut registration).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let renamed = registration.metadata().to_request().client_name("Renamed");
+    registrar.update(&mut registration, renamed).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    assert_eq!(registration.metadata().client_name(), Some("Renamed"));
+    signs_in(&site, &registration, None).await;
+
+    registrar.delete(&registration).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let error = registrar.read(&mut registration).await.unwrap_err();
+    assert_eq!(RegistrationRefusal::of(&error), Some(RegistrationRefusal::AccessToken), "{}", chain(&error));
 }
 
 #[tokio::test]
@@ -76,7 +103,7 @@ async fn a_client_registers_itself_and_signs_users_in() {
     assert_as_asked(&registration);
     assert!(registration.client_secret().is_some());
     assert_eq!(registration.client_secret_expires_at(), None);
-    signs_in(op, &registration, None).await;
+    signs_in(&op.site, &registration, None).await;
 }
 
 #[tokio::test]
@@ -92,7 +119,7 @@ async fn a_client_registers_its_key_and_what_the_provider_is_to_insist_on() {
     let registration = registered(&permitted(&op), request).await;
     assert_as_asked(&registration);
     assert_eq!(registration.client_secret(), None);
-    signs_in(op, &registration, Some(key)).await;
+    signs_in(&op.site, &registration, Some(key)).await;
 }
 
 #[tokio::test]
@@ -116,17 +143,16 @@ async fn a_registration_is_read_updated_and_deleted_while_its_token_is_replaced(
     let error = registrar.read(&mut outdated.clone()).await.unwrap_err();
     assert_eq!(RegistrationRefusal::of(&error), Some(RegistrationRefusal::AccessToken), "{}", chain(&error));
 
-    let op = signs_in(op, &registration, None).await;
+    signs_in(&op.site, &registration, None).await;
     registrar.delete(&registration).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
     let error = registrar.read(&mut registration).await.unwrap_err();
     assert_eq!(RegistrationRefusal::of(&error), Some(RegistrationRefusal::AccessToken), "{}", chain(&error));
-    drop(op);
 }
 
 #[tokio::test]
 async fn what_the_provider_refuses_has_its_name() {
     let Some(op) = office() else { return };
-    let stranger = registrar(&op).build().unwrap();
+    let stranger = registrar(&op.site).build().unwrap();
     let error = stranger.register(request()).await.unwrap_err();
     assert!(RegistrationRefusal::of(&error).is_some() || error.error_response().is_some(), "{}", chain(&error));
 

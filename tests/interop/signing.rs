@@ -2,24 +2,11 @@
 
 use std::sync::Arc;
 
-use openid_deferred::{
-    ClientAuthentication, ClientBuilder, ContentEncryptionAlgorithm, DecryptionKey, ErrorKind, KeyManagementAlgorithm,
-    ResponseMode, SigningAlgorithm, SigningKey,
-};
+use openid_deferred::{ClientAuthentication, ClientBuilder, DecryptionKey, ErrorKind, SigningAlgorithm, SigningKey};
 use serde_json::{Value, json};
 
-use crate::support::{World, chain, registration, with, world};
-
-use ContentEncryptionAlgorithm as Enc;
-use KeyManagementAlgorithm as Alg;
-
-const ENCRYPTIONS: [(Alg, Enc); 5] = [
-    (Alg::RsaOaep, Enc::A128Gcm),
-    (Alg::RsaOaep256, Enc::A256Gcm),
-    (Alg::EcdhEs, Enc::A128CbcHs256),
-    (Alg::EcdhEsA128Kw, Enc::A256CbcHs512),
-    (Alg::EcdhEsA256Kw, Enc::A256Gcm),
-];
+use crate::op::Op;
+use crate::support::{World, chain, key_set, registration, with, world, world_at};
 
 fn signing_key(algorithm: SigningAlgorithm) -> Arc<SigningKey> {
     Arc::new(SigningKey::generate(algorithm).unwrap())
@@ -28,14 +15,25 @@ fn signing_key(algorithm: SigningAlgorithm) -> Arc<SigningKey> {
 /// What is registered of a client with this key.
 fn registered(key: &SigningKey, more: Value) -> Value {
     let members = json!({
-        "jwks": { "keys": [key.public_jwk()] },
+        "jwks": key_set(key.public_jwk()),
         "token_endpoint_auth_method": "private_key_jwt",
         "token_endpoint_auth_signing_alg": key.public_jwk()["alg"],
     });
-    with(with(registration(), members), more)
+    with(members, more)
 }
 
-/// A provider, and a client that authenticates with the key.
+/// A client that authenticates with the key.
+async fn signing_world_at(
+    op: &impl Op,
+    key: &Arc<SigningKey>,
+    more: Value,
+    client: impl FnOnce(ClientBuilder) -> ClientBuilder,
+) -> Option<World> {
+    let authentication = ClientAuthentication::private_key_jwt(key.clone());
+    world_at(op, registered(key, more), |builder| client(builder.authentication(authentication))).await
+}
+
+/// The same at Node.js' provider with these settings.
 async fn signing_world(
     settings: Value,
     key: &Arc<SigningKey>,
@@ -43,26 +41,106 @@ async fn signing_world(
     client: impl FnOnce(ClientBuilder) -> ClientBuilder,
 ) -> Option<World> {
     let authentication = ClientAuthentication::private_key_jwt(key.clone());
-    world(settings, registered(key, more), |builder| client(builder.authentication(authentication))).await
+    let members = with(registration(), registered(key, more));
+    world(settings, members, |builder| client(builder.authentication(authentication))).await
 }
 
-#[tokio::test]
-async fn requests_are_signed_in_the_url_and_pushed_with_every_algorithm() {
-    use SigningAlgorithm as A;
-    for algorithm in [A::Es256, A::EdDsa, A::Ps256, A::Rs256] {
-        let key = signing_key(algorithm);
-        let more = json!({ "request_object_signing_alg": algorithm.as_str(), "require_signed_request_object": true });
-        let Some(world) = signing_world(json!({}), &key, more, ClientBuilder::require_signed_request_object).await
-        else {
+pub(crate) async fn requests_are_signed_in_the_url_and_pushed_with_every_algorithm<O: Op>(op: &O) {
+    for name in O::ABILITIES.requests {
+        let key = signing_key(SigningAlgorithm::from_name(name).unwrap());
+        let more = json!({ "request_object_signing_alg": name, "require_signed_request_object": true });
+        let Some(world) = signing_world_at(op, &key, more, ClientBuilder::require_signed_request_object).await else {
             return;
         };
         let (url, _) = world.client.authorize().start().await.unwrap();
         let names: Vec<_> = url.query_pairs().map(|(name, _)| name.into_owned()).collect();
         assert_eq!(names, ["client_id", "request"]);
-        assert!(world.sign_in().await.is_sender_constrained(), "{algorithm:?}");
+        world.sign_in().await;
         let signed_in = world.sign_in_by(world.client.authorize().scopes(["profile"]).pushed()).await;
-        let signed_in = signed_in.unwrap_or_else(|error| panic!("{algorithm:?}: {}", chain(&error)));
-        assert_eq!(signed_in.claims().subject(), "user-1");
+        assert!(signed_in.is_ok(), "{name}: {}", chain(&signed_in.unwrap_err()));
+    }
+}
+
+pub(crate) async fn requests_are_encrypted_for_a_key_of_the_op<O: Op>(op: &O) {
+    for (alg, enc) in O::ABILITIES.request_encryption.iter().copied() {
+        let key = signing_key(SigningAlgorithm::Es256);
+        let more = json!({
+            "request_object_signing_alg": "ES256",
+            "request_object_encryption_alg": alg.as_str(),
+            "request_object_encryption_enc": enc.as_str(),
+        });
+        let encrypting = signing_world_at(op, &key, more, |client| {
+            client.request_object_encryption_alg(alg).request_object_encryption_enc(enc)
+        });
+        let Some(world) = encrypting.await else { return };
+        let (url, _) = world.client.authorize().start().await.unwrap();
+        let object = url.query_pairs().find(|(name, _)| name == "request").unwrap().1.into_owned();
+        assert_eq!(object.matches('.').count(), 4);
+        world.sign_in().await;
+        let signed_in = world.sign_in_by(world.client.authorize().pushed()).await;
+        assert!(signed_in.is_ok(), "{alg:?} {enc:?}: {}", chain(&signed_in.unwrap_err()));
+    }
+}
+
+/// Every algorithm and every mode, but not each with each.
+pub(crate) async fn responses_come_as_jwts_in_every_mode<O: Op>(op: &O) {
+    let modes = O::ABILITIES.jwt_modes.iter().copied().cycle();
+    for (name, mode) in O::ABILITIES.responses.iter().zip(modes) {
+        let algorithm = SigningAlgorithm::from_name(name).unwrap();
+        let members = json!({ "authorization_signed_response_alg": name });
+        let asking =
+            world_at(op, members, |client| client.response_mode(mode).authorization_signed_response_alg(algorithm));
+        let Some(world) = asking.await else { return };
+        world.sign_in().await;
+        // Errors come in a JWT too.
+        let error = world.decline().await;
+        let answer = error.error_response().unwrap_or_else(|| panic!("{name} {mode:?}: {}", chain(&error)));
+        assert_eq!(answer.code(), "access_denied", "{name} {mode:?}");
+    }
+}
+
+pub(crate) async fn responses_are_decrypted<O: Op>(op: &O) {
+    let modes = O::ABILITIES.jwt_modes.iter().copied().cycle();
+    for ((alg, enc), mode) in O::ABILITIES.response_encryption.iter().copied().zip(modes) {
+        let key = DecryptionKey::generate(alg).unwrap();
+        let members = json!({
+            "jwks": key_set(key.public_jwk()),
+            "authorization_signed_response_alg": "ES256",
+            "authorization_encrypted_response_alg": alg.as_str(),
+            "authorization_encrypted_response_enc": enc.as_str(),
+        });
+        let decrypting = world_at(op, members, |client| {
+            client
+                .response_mode(mode)
+                .decryption_key(key)
+                .authorization_encrypted_response_alg(alg)
+                .authorization_encrypted_response_enc(enc)
+        });
+        let Some(world) = decrypting.await else { return };
+        let (url, session) = world.client.authorize().start().await.unwrap();
+        let back = world.visit(url).await;
+        let response = back.split_once('?').map_or(back.as_str(), |(_, query)| query);
+        assert_eq!(world.client.cookie_name_for(response), Some(session.cookie_name()), "{alg:?}");
+        let signed_in = world.client.authorization_response(&back, session).await;
+        assert!(signed_in.is_ok(), "{alg:?} {enc:?}: {}", chain(&signed_in.unwrap_err()));
+    }
+}
+
+/// The OP's own FAPI profile is not switched on.
+pub(crate) async fn a_client_under_the_fapi_rules_signs_in(op: &impl Op) {
+    for algorithm in [SigningAlgorithm::Ps256, SigningAlgorithm::Es256, SigningAlgorithm::EdDsa] {
+        let key = signing_key(algorithm);
+        let more = json!({
+            "require_pushed_authorization_requests": true,
+            "dpop_bound_access_tokens": true,
+            "id_token_signed_response_alg": algorithm.as_str(),
+        });
+        let Some(world) = signing_world_at(op, &key, more, ClientBuilder::fapi2).await else { return };
+        let mut authentication = world.sign_in().await;
+        assert!(authentication.is_sender_constrained(), "{algorithm:?}");
+        world.client.refresh(&mut authentication).await.unwrap();
+        let error = world.decline().await;
+        assert_eq!(error.error_response().unwrap().code(), "access_denied");
     }
 }
 
@@ -92,75 +170,8 @@ async fn what_a_signed_request_asks_for_is_understood() {
     // The client would have refused an ID Token without it.
     assert!(signed_in.claims().auth_time().is_some());
 
-    let error = world.sign_in_by(world.client.authorize().login_hint("declines")).await.unwrap_err();
+    let error = world.decline().await;
     assert_eq!(error.error_response().unwrap().code(), "access_denied");
-}
-
-#[tokio::test]
-async fn requests_are_encrypted_for_a_key_of_the_op() {
-    for (alg, enc) in ENCRYPTIONS {
-        let key = signing_key(SigningAlgorithm::Es256);
-        let more = json!({
-            "request_object_encryption_alg": alg.as_str(),
-            "request_object_encryption_enc": enc.as_str(),
-        });
-        let encrypting = signing_world(json!({}), &key, more, |client| {
-            client.request_object_encryption_alg(alg).request_object_encryption_enc(enc)
-        });
-        let Some(world) = encrypting.await else { return };
-        let (url, _) = world.client.authorize().start().await.unwrap();
-        let object = url.query_pairs().find(|(name, _)| name == "request").unwrap().1.into_owned();
-        assert_eq!(object.matches('.').count(), 4);
-        assert_eq!(world.sign_in().await.claims().subject(), "user-1", "{alg:?}");
-        let signed_in = world.sign_in_by(world.client.authorize().pushed()).await;
-        assert!(signed_in.is_ok(), "{alg:?} {enc:?}: {}", chain(&signed_in.unwrap_err()));
-    }
-}
-
-#[tokio::test]
-async fn responses_come_as_jwts_in_the_query_and_in_a_form() {
-    for algorithm in [SigningAlgorithm::Es256, SigningAlgorithm::EdDsa, SigningAlgorithm::Ps256] {
-        for mode in [ResponseMode::QueryJwt, ResponseMode::FormPostJwt] {
-            let members = json!({ "authorization_signed_response_alg": algorithm.as_str() });
-            let asking = world(json!({}), with(registration(), members), |client| {
-                client.response_mode(mode).authorization_signed_response_alg(algorithm)
-            });
-            let Some(world) = asking.await else { return };
-            assert_eq!(world.sign_in().await.claims().subject(), "user-1", "{algorithm:?} {mode:?}");
-            // Errors come in a JWT too.
-            let error = world.try_to_sign_in(Some("declines")).await.unwrap_err();
-            assert_eq!(error.error_response().unwrap().code(), "access_denied", "{mode:?}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn responses_are_decrypted() {
-    for (alg, enc) in ENCRYPTIONS {
-        for mode in [ResponseMode::QueryJwt, ResponseMode::FormPostJwt] {
-            let key = DecryptionKey::generate(alg).unwrap();
-            let members = json!({
-                "jwks": { "keys": [key.public_jwk()] },
-                "authorization_signed_response_alg": "ES256",
-                "authorization_encrypted_response_alg": alg.as_str(),
-                "authorization_encrypted_response_enc": enc.as_str(),
-            });
-            let decrypting = world(json!({}), with(registration(), members), |client| {
-                client
-                    .response_mode(mode)
-                    .decryption_key(key)
-                    .authorization_encrypted_response_alg(alg)
-                    .authorization_encrypted_response_enc(enc)
-            });
-            let Some(world) = decrypting.await else { return };
-            let (url, session) = world.client.authorize().start().await.unwrap();
-            let back = world.visit(url).await;
-            let response = back.split_once('?').map_or(back.as_str(), |(_, query)| query);
-            assert_eq!(world.client.cookie_name_for(response), Some(session.cookie_name()), "{alg:?}");
-            let signed_in = world.client.authorization_response(&back, session).await;
-            assert!(signed_in.is_ok(), "{alg:?} {enc:?}: {}", chain(&signed_in.unwrap_err()));
-        }
-    }
 }
 
 /// The provider's FAPI 2.0 profile, in which it refuses what that forbids.
@@ -205,6 +216,6 @@ async fn signed_requests_and_responses_go_with_the_fapi_profile() {
     });
     let Some(world) = signing.await else { return };
     assert!(world.sign_in().await.is_sender_constrained());
-    let error = world.try_to_sign_in(Some("declines")).await.unwrap_err();
+    let error = world.decline().await;
     assert!(matches!(error.kind(), ErrorKind::ErrorResponse(_)), "{}", chain(&error));
 }

@@ -1,4 +1,4 @@
-//! A client and the provider that belongs to it.
+//! A client and the OP that it is registered at.
 
 use openid_deferred::{
     Authentication, AuthorizationRequest, Client, ClientAuthentication, ClientBuilder, Error, ResponseType, SignIn,
@@ -6,30 +6,44 @@ use openid_deferred::{
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::browser::Browser;
-use crate::provider::Provider;
+use crate::browser::{Browser, Decision, certificate};
+use crate::node::Provider;
+use crate::op::{Op, Registered, Site};
+use crate::process::Process;
 
 pub(crate) const CLIENT_ID: &str = "the-app";
 pub(crate) const CLIENT_SECRET: &str = "the app's secret: 100% +/?& and long enough for an HMAC";
 pub(crate) const REDIRECT_URI: &str = "https://rp.test/callback";
 
-/// A provider and a client that is registered there.
+/// An OP and a client that is registered there.
 pub(crate) struct World {
-    pub(crate) op: Provider,
     pub(crate) client: Client,
+    pub(crate) client_id: String,
+    pub(crate) site: Site,
+    /// The OP, where it runs for this client alone.
+    _process: Option<Process>,
 }
 
 /// What is registered unless a test says otherwise: `client_secret_basic`, and ID Tokens by ES256.
-pub(crate) fn registration() -> Value {
+pub(crate) fn members() -> Value {
     json!({
-        "client_id": CLIENT_ID,
-        "client_secret": CLIENT_SECRET,
         "token_endpoint_auth_method": "client_secret_basic",
         "redirect_uris": [REDIRECT_URI],
         "response_types": ["code"],
         "grant_types": ["authorization_code", "refresh_token"],
         "id_token_signed_response_alg": "ES256",
     })
+}
+
+/// The same for an OP that is started with its clients.
+pub(crate) fn registration() -> Value {
+    with(json!({ "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET }), members())
+}
+
+/// A client's key as it is registered: some OPs take none that does not say what it is for.
+pub(crate) fn key_set(key: serde_json::Map<String, Value>) -> Value {
+    let key = Value::Object(key);
+    json!({ "keys": [with(json!({ "use": "sig" }), key)] })
 }
 
 /// The members of one JSON object, over those of another.
@@ -39,47 +53,99 @@ pub(crate) fn with(mut value: Value, members: Value) -> Value {
     value
 }
 
-/// A provider with one client, and the client; `None` where the provider cannot run here.
+/// A client that is registered at an OP with these members more; `None` where the OP cannot run here.
+pub(crate) async fn world_at(
+    op: &impl Op,
+    more: Value,
+    client: impl FnOnce(ClientBuilder) -> ClientBuilder,
+) -> Option<World> {
+    world_with_secret(op, more, |builder, _| client(builder)).await
+}
+
+/// The same for a client whose settings take its secret.
+pub(crate) async fn world_with_secret(
+    op: &impl Op,
+    more: Value,
+    client: impl FnOnce(ClientBuilder, &str) -> ClientBuilder,
+) -> Option<World> {
+    let Registered { site, client_id, client_secret, process } = op.register(with(members(), more)).await?;
+    let builder = builder(&site, &client_id);
+    let builder = builder.authentication(ClientAuthentication::client_secret_basic(client_secret.as_str()));
+    let client = discovered(client(builder, &client_secret)).await;
+    Some(World { client, client_id, site, _process: process })
+}
+
+/// The same with Node.js' provider, which is started with these settings.
 pub(crate) async fn world(
     settings: Value,
     registered: Value,
     client: impl FnOnce(ClientBuilder) -> ClientBuilder,
 ) -> Option<World> {
     let op = Provider::start(with(json!({ "clients": [registered] }), settings))?;
-    let client = client(client_of(&op)).discover().await.unwrap_or_else(|error| panic!("{}", chain(&error)));
-    Some(World { op, client })
+    let client = client(client_of(&op.site));
+    Some(World::new(op, client).await)
 }
 
-/// The client of a provider, before it is built.
-pub(crate) fn client_of(op: &Provider) -> ClientBuilder {
-    unauthenticated_client_of(op).authentication(ClientAuthentication::client_secret_basic(CLIENT_SECRET))
+/// The client of Node.js' provider, before it is built.
+pub(crate) fn client_of(site: &Site) -> ClientBuilder {
+    builder(site, CLIENT_ID).authentication(ClientAuthentication::client_secret_basic(CLIENT_SECRET))
 }
 
-/// The same without a word about how it authenticates.
-pub(crate) fn unauthenticated_client_of(op: &Provider) -> ClientBuilder {
-    let authority = op.authority.certificate_pem();
-    let authority = reqwest::Certificate::from_pem(authority.as_bytes()).expect("the authority is a certificate");
-    Client::builder(&op.issuer, CLIENT_ID)
+/// A client without a word about how it authenticates.
+pub(crate) fn builder(site: &Site, client_id: &str) -> ClientBuilder {
+    let authority = certificate(&site.authority.certificate_pem());
+    Client::builder(&site.issuer, client_id)
         .redirect_uri(REDIRECT_URI)
         .response_type(ResponseType::Code)
         .configure_http(move |http| http.no_proxy().tls_certs_only([authority.clone()]))
 }
 
+async fn discovered(client: ClientBuilder) -> Client {
+    client.discover().await.unwrap_or_else(|error| panic!("{}", chain(&error)))
+}
+
 impl World {
-    /// Signs the user in.
-    pub(crate) async fn sign_in(&self) -> Authentication {
-        self.try_to_sign_in(None).await.unwrap_or_else(|error| panic!("{}", chain(&error)))
+    pub(crate) async fn new(op: Provider, client: ClientBuilder) -> Self {
+        let client = discovered(client).await;
+        Self { client, client_id: CLIENT_ID.to_owned(), site: op.site, _process: Some(op.process) }
     }
 
-    /// Signs a user in who behaves as the hint says.
-    pub(crate) async fn try_to_sign_in(&self, login_hint: Option<&str>) -> Result<Authentication, Error> {
-        let request = self.client.authorize().scopes(["profile", "email"]);
-        self.sign_in_by(if let Some(hint) = login_hint { request.login_hint(hint) } else { request }).await
+    /// A client at an OP that runs by itself.
+    pub(crate) async fn of(site: &Site, client: ClientBuilder) -> Self {
+        Self { client: discovered(client).await, client_id: String::new(), site: site.clone(), _process: None }
+    }
+
+    /// Signs the user in.
+    pub(crate) async fn sign_in(&self) -> Authentication {
+        let signed_in = self.sign_in_by(self.request()).await;
+        signed_in.unwrap_or_else(|error| panic!("{}", chain(&error)))
+    }
+
+    /// Sends a user out who declines.
+    pub(crate) async fn decline(&self) -> Error {
+        self.decline_by(self.request()).await
+    }
+
+    pub(crate) async fn decline_by(&self, request: AuthorizationRequest<'_>) -> Error {
+        // Who has consented before is asked again.
+        let request = request.login_hint("declines").prompt(["consent"]);
+        match self.complete(request, Decision::Declines).await {
+            Err(error) => error,
+            Ok(_) => panic!("the user has declined and is signed in"),
+        }
     }
 
     pub(crate) async fn sign_in_by(&self, request: AuthorizationRequest<'_>) -> Result<Authentication, Error> {
+        self.complete(request, Decision::SignsIn).await
+    }
+
+    fn request(&self) -> AuthorizationRequest<'_> {
+        self.client.authorize().scopes(["profile", "email"])
+    }
+
+    async fn complete(&self, request: AuthorizationRequest<'_>, decision: Decision) -> Result<Authentication, Error> {
         let (url, session) = request.start().await?;
-        let back = self.visit(url).await;
+        let back = self.visit_and(url, decision).await;
         match self.client.authorization_response(&back, session).await? {
             SignIn::Complete(authentication) => Ok(authentication),
             other => panic!("not signed in: {other:?}"),
@@ -87,7 +153,12 @@ impl World {
     }
 
     pub(crate) async fn visit(&self, url: Url) -> String {
-        Browser::new(&self.op.authority.certificate_pem()).visit(url, REDIRECT_URI).await
+        self.visit_and(url, Decision::SignsIn).await
+    }
+
+    async fn visit_and(&self, url: Url, decision: Decision) -> String {
+        let mut browser = Browser::new(&self.site.authority.certificate_pem());
+        browser.visit(url, REDIRECT_URI, self.site.answer, decision).await
     }
 }
 

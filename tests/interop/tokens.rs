@@ -3,7 +3,63 @@
 use openid_deferred::{Authentication, Keyring, SealingKey, Secret, SystemRandom, TokenTypeHint};
 use serde_json::json;
 
-use crate::support::{CLIENT_ID, registration, world};
+use crate::op::Op;
+use crate::support::{chain, client_of, registration, world, world_at};
+
+/// The OP may replace the refresh token or not.
+pub(crate) async fn tokens_are_refreshed(op: &impl Op) {
+    let Some(world) = world_at(op, json!({}), |client| client).await else { return };
+    let mut authentication = world.sign_in().await;
+    let keyring = Keyring::new(SealingKey::generate(&SystemRandom).unwrap());
+    for _ in 0..3 {
+        let before = authentication.access_token().map(Secret::expose).unwrap().to_owned();
+        let constrained = authentication.is_sender_constrained();
+        world.client.refresh(&mut authentication).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+        assert_ne!(authentication.access_token().map(Secret::expose), Some(before.as_str()));
+        assert_eq!(authentication.is_sender_constrained(), constrained);
+        let userinfo = world.client.userinfo(&authentication).await.unwrap();
+        assert_eq!(userinfo.subject(), authentication.claims().subject());
+        authentication = Authentication::open(&keyring, &authentication.seal(&keyring).unwrap()).unwrap();
+    }
+}
+
+pub(crate) async fn tokens_are_described(op: &impl Op) {
+    let Some(world) = world_at(op, json!({}), |client| client).await else { return };
+    let authentication = world.sign_in().await;
+    let token = authentication.access_token().unwrap();
+    let answer = world.client.introspect(token, TokenTypeHint::AccessToken).await;
+    let answer = answer.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    assert!(answer.is_active());
+    assert_eq!(answer.client_id(), Some(world.client_id.as_str()));
+    assert_eq!(answer.subject(), Some(authentication.claims().subject()));
+    assert!(answer.expires_at() > answer.issued_at());
+    let unknown = world.client.introspect(&Secret::new("unknown"), None).await.unwrap();
+    assert!(!unknown.is_active());
+}
+
+pub(crate) async fn revoked_tokens_are_refused(op: &impl Op) {
+    let Some(world) = world_at(op, json!({}), |client| client).await else { return };
+    let mut authentication = world.sign_in().await;
+    world.client.revoke(&authentication).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let token = authentication.access_token().unwrap().clone();
+    assert!(!world.client.introspect(&token, None).await.unwrap().is_active());
+    let error = world.client.userinfo(&authentication).await.unwrap_err();
+    assert_eq!(error.error_response().unwrap().code(), "invalid_token", "{}", chain(&error));
+    let error = world.client.refresh(&mut authentication).await.unwrap_err();
+    assert_eq!(error.error_response().unwrap().code(), "invalid_grant", "{}", chain(&error));
+    world.client.revoke(&authentication).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_description_of_a_token_names_its_issuer_and_its_key() {
+    let Some(world) = world(json!({}), registration(), |client| client).await else { return };
+    let authentication = world.sign_in().await;
+    let answer = world.client.introspect(authentication.access_token().unwrap(), TokenTypeHint::AccessToken).await;
+    let answer = answer.unwrap();
+    assert_eq!((answer.issuer(), answer.token_type()), (Some(world.site.issuer.as_str()), Some("DPoP")));
+    let key = authentication.dpop_key().unwrap().thumbprint();
+    assert_eq!(answer.confirmation().unwrap()["jkt"], json!(key));
+}
 
 #[tokio::test]
 async fn tokens_are_refreshed_and_the_refresh_token_is_replaced() {
@@ -42,40 +98,10 @@ async fn a_refresh_token_that_was_replaced_is_refused_and_takes_its_successors_a
     let old = authentication.seal(&keyring).unwrap();
     world.client.refresh(&mut authentication).await.unwrap();
     // Another replica, which knows nothing of this one's refresh.
-    let replica = crate::support::client_of(&world.op).discover().await.unwrap();
+    let replica = client_of(&world.site).discover().await.unwrap();
     let mut stale = Authentication::open(&keyring, &old).unwrap();
     let error = replica.refresh(&mut stale).await.unwrap_err();
     assert_eq!(error.error_response().unwrap().code(), "invalid_grant");
     let error = world.client.refresh(&mut authentication).await.unwrap_err();
     assert_eq!(error.error_response().unwrap().code(), "invalid_grant");
-}
-
-#[tokio::test]
-async fn tokens_are_described() {
-    let Some(world) = world(json!({}), registration(), |client| client).await else { return };
-    let authentication = world.sign_in().await;
-    let token = authentication.access_token().unwrap();
-    let answer = world.client.introspect(token, TokenTypeHint::AccessToken).await.unwrap();
-    assert!(answer.is_active());
-    assert_eq!((answer.client_id(), answer.subject()), (Some(CLIENT_ID), Some("user-1")));
-    assert_eq!((answer.issuer(), answer.token_type()), (Some(world.op.issuer.as_str()), Some("DPoP")));
-    let key = authentication.dpop_key().unwrap().thumbprint();
-    assert_eq!(answer.confirmation().unwrap()["jkt"], json!(key));
-    assert!(answer.expires_at() > answer.issued_at());
-    let unknown = world.client.introspect(&Secret::new("unknown"), None).await.unwrap();
-    assert!(!unknown.is_active());
-}
-
-#[tokio::test]
-async fn revoked_tokens_are_refused() {
-    let Some(world) = world(json!({}), registration(), |client| client).await else { return };
-    let mut authentication = world.sign_in().await;
-    world.client.revoke(&authentication).await.unwrap();
-    let token = authentication.access_token().unwrap().clone();
-    assert!(!world.client.introspect(&token, None).await.unwrap().is_active());
-    let error = world.client.userinfo(&authentication).await.unwrap_err();
-    assert_eq!(error.error_response().unwrap().code(), "invalid_token");
-    let error = world.client.refresh(&mut authentication).await.unwrap_err();
-    assert_eq!(error.error_response().unwrap().code(), "invalid_grant");
-    world.client.revoke(&authentication).await.unwrap();
 }

@@ -1,0 +1,287 @@
+//! Keycloak 26.7.3 (Java, with a JOSE of its own): started once, its realm set up by its admin API, its clients by its
+//! registration endpoint.
+//!
+//! What it does in a way of its own:
+//! - It signs by HS256, HS384 and HS512 with a key of the realm instead of the client's secret (OpenID Connect Core 1.0
+//!   §10.1), so that no client can verify such an ID Token.
+//! - It repeats `iss` in responses that are JWTs.
+//! - It has no `self_signed_tls_client_auth`, and names a client's certificate by its subject alone.
+//! - It refuses a registration with a member that it does not know, such as `client_name#ja` or
+//!   `require_signed_request_object`, as a whole (RFC 7591 §2 wants such members ignored), and one whose keys do not say
+//!   what they are for (`use`).
+//! - It calls a token inactive at introspection unless the client that asks is in the token's audience, which a mapper
+//!   has to put there, also for the client that the token was issued to.
+//! - It ends the user's session where a token is revoked, and then answers a second revocation with an error.
+#![expect(clippy::disallowed_methods, reason = "it starts and issues tokens in real time")]
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use openid_deferred::ResponseMode;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::sync::{Mutex, OnceCell};
+
+use crate::browser::{Decision, http};
+use crate::certificates::Identity;
+use crate::installation::installed;
+use crate::op::{ALL_ENCRYPTIONS, Abilities, Op, Registered, Site};
+use crate::page::{Form, Page};
+use crate::process::{Process, file, free_port};
+use crate::support::World;
+
+pub(crate) struct Keycloak;
+
+pub(crate) const OP: Keycloak = Keycloak;
+
+const ADMIN: &str = "admin";
+const REALM: &str = "interop";
+const USER: &str = "user-1";
+const PASSWORD: &str = "the password of user-1";
+const SIGNING: &[&str] = &["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"];
+
+struct Running {
+    site: Site,
+    /// Where all its realms are.
+    base: String,
+    initial_access_token: String,
+    /// With the time at which it was issued.
+    admin_token: Mutex<Option<(String, Instant)>>,
+    /// One at a time rotates its keys.
+    rotations: Mutex<u32>,
+    _process: Process,
+}
+
+async fn running() -> Option<&'static Running> {
+    static RUNNING: OnceCell<Result<Option<Running>, String>> = OnceCell::const_new();
+    let started = RUNNING.get_or_init(async || tokio::spawn(start()).await.map_err(|error| error.to_string())).await;
+    started.as_ref().unwrap_or_else(|error| panic!("Keycloak has not started: {error}")).as_ref()
+}
+
+async fn start() -> Option<Running> {
+    let home = installed("keycloak")?;
+    let authority = Identity::authority();
+    let host = Identity::host("localhost", Some(&authority));
+    let files = [
+        ("https-certificate-file", file("keycloak", "certificate.pem", &host.certificate_pem())),
+        ("https-certificate-key-file", file("keycloak", "key.pem", &host.key_pem())),
+        ("truststore-paths", file("keycloak", "authority.pem", &authority.certificate_pem())),
+    ];
+    let port = free_port();
+    let base = format!("https://localhost:{port}");
+    let mut process = Process::guarded("keycloak", &home.join("bin/kc.sh"), |command| {
+        environment(command, &home);
+        command.args(["start", "--optimized", "--http-enabled=false", "--http-host=127.0.0.1"]);
+        command.arg(format!("--https-port={port}")).arg(format!("--hostname={base}"));
+        command.args(files.iter().map(|(option, path)| format!("--{option}={}", path.display())));
+    });
+    process.wait_for(&format!("{base}/realms/master"), &authority.certificate_pem()).await;
+    let site = Site { issuer: format!("{base}/realms/{REALM}"), authority, answer };
+    let mut running = Running {
+        site,
+        base,
+        initial_access_token: String::new(),
+        admin_token: Mutex::new(None),
+        rotations: Mutex::new(0),
+        _process: process,
+    };
+    running.admin(Method::POST, "", Some(realm())).await;
+    let token = running.admin(Method::POST, "/interop/clients-initial-access", Some(json!({ "count": 10_000 }))).await;
+    running.initial_access_token = token["token"].as_str().expect("there is a token").to_owned();
+    Some(running)
+}
+
+/// Little memory, and no time for a compiler that pays off after minutes.
+fn environment(command: &mut Command, home: &Path) {
+    command
+        .current_dir(home)
+        .env("KC_BOOTSTRAP_ADMIN_USERNAME", ADMIN)
+        .env("KC_BOOTSTRAP_ADMIN_PASSWORD", ADMIN)
+        .env("JAVA_OPTS_KC_HEAP", "-Xms64m -Xmx512m")
+        .env("JAVA_OPTS_APPEND", "-XX:TieredStopAtLevel=1");
+}
+
+/// The realm with its user, keys for every algorithm, and a rule that the user is always asked for consent.
+fn realm() -> Value {
+    let mut keys: Vec<_> = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"]
+        .map(|name| key(name, "rsa-generated", json!({ "algorithm": [name] })))
+        .into();
+    for (name, curve) in [("ES256", "P-256"), ("ES384", "P-384"), ("ES512", "P-521")] {
+        keys.push(key(name, "ecdsa-generated", json!({ "ecdsaEllipticCurveKey": [curve] })));
+    }
+    keys.push(key("EdDSA", "eddsa-generated", json!({ "eddsaEllipticCurveKey": ["Ed25519"] })));
+    keys.push(key("HS512", "hmac-generated", json!({ "algorithm": ["HS512"] })));
+    keys.push(key("AES", "aes-generated", json!({})));
+    for name in ["RSA-OAEP", "RSA-OAEP-256"] {
+        keys.push(key(name, "rsa-enc-generated", json!({ "algorithm": [name] })));
+    }
+    for name in ["ECDH-ES", "ECDH-ES+A128KW", "ECDH-ES+A256KW"] {
+        let config = json!({ "ecdhEllipticCurveKey": ["P-256"], "ecdhAlgorithm": [name] });
+        keys.push(key(name, "ecdh-generated", config));
+    }
+    json!({
+        "realm": REALM,
+        "enabled": true,
+        // Logging in takes no time.
+        "passwordPolicy": "hashAlgorithm(pbkdf2-sha256) and hashIterations(1)",
+        "components": { "org.keycloak.keys.KeyProvider": keys },
+        "users": [{
+            "username": USER,
+            "email": "jane@example.com",
+            "emailVerified": true,
+            "firstName": "Jane",
+            "lastName": "Doe",
+            "enabled": true,
+            "credentials": [{ "type": "password", "value": PASSWORD }],
+        }],
+        "clientProfiles": { "profiles": [{
+            "name": "consent",
+            "executors": [{ "executor": "consent-required", "configuration": { "auto-configure": true } }],
+        }] },
+        "clientPolicies": { "policies": [{
+            "name": "consent",
+            "enabled": true,
+            "conditions": [{ "condition": "any-client", "configuration": {} }],
+            "profiles": ["consent"],
+        }] },
+    })
+}
+
+fn key(name: &str, provider: &str, mut config: Value) -> Value {
+    config["priority"] = json!(["100"]);
+    json!({ "name": name, "providerId": provider, "config": config })
+}
+
+impl Running {
+    /// A request to the admin API, below `/admin/realms`.
+    async fn admin(&self, method: Method, path: &str, body: Option<Value>) -> Value {
+        let http = http(&self.site.authority.certificate_pem());
+        let token = self.admin_token(&http).await;
+        let mut request = http.request(method, format!("{}/admin/realms{path}", self.base)).bearer_auth(token);
+        if let Some(body) = body {
+            request = request.header("Content-Type", "application/json").body(body.to_string());
+        }
+        let response = request.send().await.expect("it answers");
+        let status = response.status();
+        let text = response.text().await.expect("whole");
+        assert!(status.is_success(), "{path}: {status}: {text}");
+        if text.is_empty() { Value::Null } else { serde_json::from_str(&text).expect("JSON") }
+    }
+
+    /// It is good for a minute.
+    async fn admin_token(&self, http: &reqwest::Client) -> String {
+        let mut known = self.admin_token.lock().await;
+        if let Some((token, issued)) = &*known
+            && issued.elapsed() < Duration::from_secs(30)
+        {
+            return token.clone();
+        }
+        let issued = Instant::now();
+        let form = [("grant_type", "password"), ("client_id", "admin-cli"), ("username", ADMIN), ("password", ADMIN)];
+        let request = http
+            .post(format!("{}/realms/master/protocol/openid-connect/token", self.base))
+            .header("Content-Type", "application/x-www-form-urlencoded")
+            .body(form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish());
+        let answer = request.send().await.expect("it answers").bytes().await.expect("whole");
+        let answer: Value = serde_json::from_slice(&answer).expect("JSON");
+        let token = answer["access_token"].as_str().unwrap_or_else(|| panic!("no token for the admin: {answer}"));
+        *known = Some((token.to_owned(), issued));
+        token.to_owned()
+    }
+
+    /// Puts the client into the audience of its access tokens.
+    async fn add_audience(&self, client_id: &str) {
+        let mapper = json!({
+            "name": "audience",
+            "protocol": "openid-connect",
+            "protocolMapper": "oidc-audience-mapper",
+            "config": {
+                "included.client.audience": client_id,
+                "access.token.claim": "true",
+                "introspection.token.claim": "true",
+                "id.token.claim": "false",
+            },
+        });
+        // A client that registered itself has the same identifier in the admin API.
+        let path = format!("/{REALM}/clients/{client_id}/protocol-mappers/models");
+        self.admin(Method::POST, &path, Some(mapper)).await;
+    }
+}
+
+/// What the user does on its two pages.
+fn answer(page: &Page, decision: Decision) -> Option<Form> {
+    if let Some(login) = page.form(|form| form.id == "kc-form-login") {
+        return Some(login.with([("username", USER), ("password", PASSWORD)]));
+    }
+    let consent = page.form(|form| form.action.contains("login-actions/consent"))?;
+    Some(consent.with([match decision {
+        Decision::SignsIn => ("accept", "Yes"),
+        Decision::Declines => ("cancel", "No"),
+    }]))
+}
+
+impl Op for Keycloak {
+    const ABILITIES: Abilities = Abilities {
+        id_tokens: SIGNING,
+        userinfo: SIGNING,
+        responses: SIGNING,
+        assertions: SIGNING,
+        requests: SIGNING,
+        encryption: ALL_ENCRYPTIONS,
+        response_encryption: ALL_ENCRYPTIONS,
+        request_encryption: ALL_ENCRYPTIONS,
+        jwt_modes: &[ResponseMode::QueryJwt, ResponseMode::FormPostJwt, ResponseMode::Jwt],
+    };
+
+    async fn register(&self, mut members: Value) -> Option<Registered> {
+        let running = running().await?;
+        members.as_object_mut()?.remove("require_signed_request_object");
+        let http = http(&running.site.authority.certificate_pem());
+        let request = http
+            .post(format!("{}/clients-registrations/openid-connect", running.site.issuer))
+            .bearer_auth(&running.initial_access_token)
+            .header("Content-Type", "application/json");
+        let response = request.body(members.to_string()).send().await.expect("it answers");
+        let text = response.text().await.expect("whole");
+        let registered: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        let member = |name: &str| registered[name].as_str().map(str::to_owned);
+        let client_id = member("client_id").unwrap_or_else(|| panic!("{members} is refused: {text}"));
+        running.add_audience(&client_id).await;
+        Some(Registered {
+            site: running.site.clone(),
+            client_id,
+            client_secret: member("client_secret").unwrap_or_default(),
+            process: None,
+        })
+    }
+
+    async fn site(&self) -> Option<Site> {
+        Some(running().await?.site.clone())
+    }
+
+    async fn rotate_keys(&self, _: &World) {
+        let running = running().await.expect("a client has been registered");
+        let mut rotations = running.rotations.lock().await;
+        *rotations += 1;
+        let path = format!("/{REALM}/components");
+        let list = format!("{path}?type=org.keycloak.keys.KeyProvider");
+        let mut components = running.admin(Method::GET, &list, None).await;
+        let mut signing = components.as_array_mut().expect("a list").iter_mut().filter(|key| {
+            key["config"]["ecdsaEllipticCurveKey"][0] == "P-256" && key["config"]["active"][0] != "false"
+        });
+        let old = signing.next().expect("there is a key");
+        let mut new = key("ES256", "ecdsa-generated", json!({ "ecdsaEllipticCurveKey": ["P-256"] }));
+        new["name"] = json!(format!("ES256 {rotations}"));
+        new["providerType"] = json!("org.keycloak.keys.KeyProvider");
+        running.admin(Method::POST, &path, Some(new)).await;
+        // Other tests verify what it has signed.
+        old["config"]["active"] = json!(["false"]);
+        let path = format!("{path}/{}", old["id"].as_str().expect("it has a name"));
+        running.admin(Method::PUT, &path, Some(old.clone())).await;
+    }
+
+    async fn initial_access_token(&self) -> Option<String> {
+        Some(running().await?.initial_access_token.clone())
+    }
+}

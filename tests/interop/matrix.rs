@@ -1,0 +1,50 @@
+//! What runs against which OP: one line for each scenario.
+
+/// A test for each OP of a line, called `matrix::SCENARIO::OP`.
+macro_rules! matrix {
+    ($($module:ident::$scenario:ident: $($op:ident)*;)*) => {$(
+        mod $scenario {
+            $(
+                #[tokio::test]
+                async fn $op() {
+                    crate::$module::$scenario(&crate::$op::OP).await;
+                }
+            )*
+        }
+    )*};
+}
+
+matrix! {
+    sign_in::a_user_signs_in: node keycloak;
+    sign_in::a_user_who_declines_is_the_ops_answer: node keycloak;
+    sign_in::tokens_are_bound_to_a_key: node keycloak;
+    sign_in::id_tokens_by_every_algorithm_are_verified: node keycloak;
+    sign_in::userinfo_is_read_plain_and_signed: node keycloak;
+    sign_in::the_time_of_the_login_is_known_where_it_is_asked_for: node keycloak;
+    sign_in::keys_are_replaced_while_users_are_on_their_way: keycloak;
+
+    client_authentication::a_public_client: node keycloak;
+    client_authentication::client_secret_basic: node keycloak;
+    client_authentication::client_secret_post: node keycloak;
+    client_authentication::client_secret_jwt: node keycloak;
+    client_authentication::private_key_jwt: node keycloak;
+    client_authentication::a_wrong_secret_is_refused: node keycloak;
+    mutual_tls::a_certificate_of_the_authority_authenticates_and_binds: keycloak;
+
+    pushed::requests_are_pushed_where_the_client_wants_it: node keycloak;
+    pushed::a_user_returns_by_form_post: node keycloak;
+
+    signing::requests_are_signed_in_the_url_and_pushed_with_every_algorithm: node keycloak;
+    signing::requests_are_encrypted_for_a_key_of_the_op: node keycloak;
+    signing::responses_come_as_jwts_in_every_mode: node keycloak;
+    signing::responses_are_decrypted: node keycloak;
+    signing::a_client_under_the_fapi_rules_signs_in: keycloak;
+
+    encryption::id_tokens_and_userinfo_are_decrypted: node keycloak;
+
+    tokens::tokens_are_refreshed: node keycloak;
+    tokens::tokens_are_described: node keycloak;
+    tokens::revoked_tokens_are_refused: node keycloak;
+
+    registration::a_client_registers_itself_and_manages_its_registration: keycloak;
+}

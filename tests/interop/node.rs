@@ -1,0 +1,75 @@
+//! `oidc-provider` 9.13 on Node.js, a certified OP: started for each test, with the clients of that test.
+
+use std::process::Command;
+
+use openid_deferred::ResponseMode;
+use serde_json::{Value, json};
+
+use crate::certificates::Identity;
+use crate::installation::installed;
+use crate::op::{ALL_ENCRYPTIONS, Abilities, Op, Registered, Site};
+use crate::process::Process;
+use crate::support::{CLIENT_ID, CLIENT_SECRET, with};
+
+/// A provider that runs until this is dropped.
+pub(crate) struct Provider {
+    pub(crate) site: Site,
+    pub(crate) process: Process,
+}
+
+impl Provider {
+    /// Starts a provider with these settings, see `node/provider.mjs`; `None` where that cannot be done here.
+    pub(crate) fn start(settings: Value) -> Option<Self> {
+        Self::start_with(Identity::authority(), settings)
+    }
+
+    /// The same with an authority that has signed certificates of clients.
+    pub(crate) fn start_with(authority: Identity, mut settings: Value) -> Option<Self> {
+        let folder = installed("node")?;
+        let host = Identity::host("localhost", Some(&authority));
+        settings["tls"] = json!({
+            "authority": authority.certificate_pem(),
+            "certificate": host.certificate_pem(),
+            "key": host.key_pem(),
+        });
+        let mut command = Command::new("node");
+        command.arg("provider.mjs").current_dir(folder).env("NODE_NO_WARNINGS", "1");
+        let (process, said) = Process::start("node", &mut command, &settings);
+        let issuer = said["issuer"].as_str().expect("the issuer is text").to_owned();
+        // Its pages are played by the provider itself.
+        let site = Site { issuer, authority, answer: |_, _| None };
+        Some(Self { site, process })
+    }
+}
+
+pub(crate) struct Node;
+
+pub(crate) const OP: Node = Node;
+
+const ALGORITHMS: &[&str] = &["RS256", "PS256", "ES256", "EdDSA"];
+
+impl Op for Node {
+    const ABILITIES: Abilities = Abilities {
+        id_tokens: &["RS256", "PS256", "ES256", "EdDSA", "Ed25519"],
+        userinfo: ALGORITHMS,
+        responses: ALGORITHMS,
+        assertions: ALGORITHMS,
+        requests: ALGORITHMS,
+        encryption: ALL_ENCRYPTIONS,
+        response_encryption: ALL_ENCRYPTIONS,
+        request_encryption: ALL_ENCRYPTIONS,
+        jwt_modes: &[ResponseMode::QueryJwt, ResponseMode::FormPostJwt, ResponseMode::Jwt],
+    };
+
+    /// Starts a provider for this client.
+    async fn register(&self, members: Value) -> Option<Registered> {
+        let client = with(json!({ "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET }), members);
+        let Provider { site, process } = Provider::start(json!({ "clients": [client] }))?;
+        Some(Registered {
+            site,
+            client_id: CLIENT_ID.to_owned(),
+            client_secret: CLIENT_SECRET.to_owned(),
+            process: Some(process),
+        })
+    }
+}
