@@ -165,6 +165,7 @@ impl Client {
         }
         let identity = self.identity_at(&metadata)?;
         builder::check_poll_credential(&self.0.options, &identity.authentication)?;
+        self.endpoints(&metadata, identity).token()?;
         self.check_secret(&identity.authentication)?;
         if self.pushes(&metadata) {
             self.push_endpoint(&metadata)?;

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -53,6 +54,8 @@ pub(crate) struct Endpoints {
     random: Arc<dyn Random>,
     nonces: NonceCache,
     offsets: ClockOffsets,
+    /// An endpoint was not where the metadata says.
+    absent: AtomicBool,
 }
 
 /// What a server is to us. The nonces of one are not for the other, even at one origin (RFC 9449 §8.2 and §9).
@@ -118,7 +121,14 @@ pub(crate) struct Failure {
 
 impl Endpoints {
     pub(crate) fn new(http: Arc<dyn HttpClient>, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
-        Self { http, clock, random, nonces: NonceCache::default(), offsets: ClockOffsets::default() }
+        Self {
+            http,
+            clock,
+            random,
+            nonces: NonceCache::default(),
+            offsets: ClockOffsets::default(),
+            absent: AtomicBool::new(false),
+        }
     }
 
     /// Sends a form and reads the answer.
@@ -140,7 +150,9 @@ impl Endpoints {
         let (mut challenged, mut clock_corrected) = (false, false);
         loop {
             let outgoing = self.request(encoding, &request, nonce.as_deref()).await.map_err(Failure::before_sending)?;
-            let response = self.send(outgoing).await?;
+            let sent = self.send(outgoing).await;
+            self.note_absence(&sent);
+            let response = sent?;
             let now = self.clock.now();
             let given = self.nonces.learn(Role::AuthorizationServer, request.url, &response.headers);
             let server_time = clock_offset::date(&response.headers);
@@ -199,9 +211,28 @@ impl Endpoints {
         let headers = HeaderMap::from_iter([(ACCEPT, JSON)]);
         let (method, url, body) = (Method::GET, url.clone(), Bytes::new());
         let client_certificate = None;
-        self.http
-            .send(HttpRequest { method, url, headers, body, timeout, body_limit, document, client_certificate })
-            .await
+        let request = HttpRequest { method, url, headers, body, timeout, body_limit, document, client_certificate };
+        let sent = self.http.send(request).await;
+        if document == Document::KeySet {
+            self.note_absence(&sent);
+        }
+        sent
+    }
+
+    /// Whether an endpoint was not where the metadata says since this was asked last: nobody is there, or somebody who
+    /// sends requests away.
+    pub(crate) fn take_absence(&self) -> bool {
+        self.absent.swap(false, Ordering::Relaxed)
+    }
+
+    fn note_absence(&self, sent: &Result<HttpResponse, HttpError>) {
+        let is_absent = match sent {
+            Ok(response) => response.status.is_redirection() || matches!(response.status.as_u16(), 404 | 405),
+            Err(error) => error.is_without_connection(),
+        };
+        if is_absent {
+            self.absent.store(true, Ordering::Relaxed);
+        }
     }
 
     /// One request with everything that must be new in each: proof and client assertion.

@@ -86,13 +86,16 @@ impl Provider {
         Self { issuer, endpoints, urls, clock, metadata, keys, refetch: Mutex::new(None) }
     }
 
-    /// The OP's metadata: fetched at the first call and again when it has aged. What was fetched once serves until
-    /// something newer was fetched.
+    /// The OP's metadata: fetched at the first call and again when it has aged, or when an endpoint was not found where it
+    /// says, at most once a minute. What was fetched once serves until something newer was fetched.
     ///
     /// # Errors
     ///
     /// Where nothing was ever fetched: the network's error, or the rule that the metadata broke.
     pub(crate) async fn metadata(&self) -> Result<ProviderMetadata, Error> {
+        if self.endpoints.take_absence() {
+            self.metadata.doubt(&*self.clock);
+        }
         self.metadata.get(&*self.clock, |_| true, self.fetch_metadata()).await
     }
 
@@ -116,7 +119,7 @@ impl Provider {
     /// [`metadata`](Self::metadata).
     pub(crate) async fn keys(&self) -> Result<Arc<KeySet>, Error> {
         let metadata = self.metadata().await?;
-        let from = metadata.jwks_uri();
+        let from = metadata.key_set_url()?;
         let keys = self.keys.get(&*self.clock, |keys| keys.from == *from, self.fetch_keys(from)).await;
         keys.map(|keys| keys.set).map_err(keys_unavailable)
     }
@@ -166,7 +169,7 @@ impl Provider {
             }
             *last = Some(Refetch { at: now, answered: None });
         }
-        let fetched = self.keys.fetch(&*self.clock, self.fetch_keys(metadata.jwks_uri())).await;
+        let fetched = self.keys.fetch(&*self.clock, self.fetch_keys(metadata.key_set_url()?)).await;
         let keys = fetched.map_err(|error| {
             // Whoever comes back earlier finds us not asking.
             let wait = error.retry_after().unwrap_or_default().max(FAILED_REFETCH_COOLDOWN);

@@ -109,6 +109,11 @@ impl HttpError {
         self.may_have_been_sent && self.error.kind() == &ErrorKind::Transport(TransportProblem::Timeout)
     }
 
+    /// Whether no connection came about, which says something about the place and not about the request.
+    pub(crate) fn is_without_connection(&self) -> bool {
+        self.error.kind() == &ErrorKind::Transport(TransportProblem::Connect)
+    }
+
     /// What went wrong.
     pub fn into_error(self) -> Error {
         self.error

@@ -173,7 +173,7 @@ impl Client {
             let metadata = self.0.provider.metadata().await?;
             let identity = self.identity_at(&metadata)?.clone();
             let request = CodeRequest {
-                url: self.endpoints(&metadata, &identity).token().clone(),
+                url: self.endpoints(&metadata, &identity).token()?.clone(),
                 assertion_audience: self.assertion_audience(&metadata).to_owned(),
                 identity,
                 form: self.code_form(grant),

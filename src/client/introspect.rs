@@ -11,7 +11,7 @@ use super::revoke::{TokenTypeHint, token_form};
 use super::token_response::Scope;
 use crate::clock::from_unix_seconds;
 use crate::endpoint::{Answer, EndpointRequest};
-use crate::error::{ConfigurationProblem, Document, Error, Rule, Violation};
+use crate::error::{Document, Error, Rule, Violation};
 use crate::id_token::{ClaimType, ClaimTypes, malformed_claims, numeric_date, warn_about_malformed};
 use crate::json::Object;
 use crate::secret::Secret;
@@ -86,9 +86,9 @@ impl Client {
     async fn request_introspection(&self, token: &Secret, hint: Option<TokenTypeHint>) -> Result<Introspection, Error> {
         let metadata = self.0.provider.metadata().await?;
         let client = self.identity_at(&metadata)?;
-        let url = self.endpoints(&metadata, client).introspection();
+        let url = self.endpoints(&metadata, client).introspection()?;
         let request = EndpointRequest {
-            url: url.ok_or(ConfigurationProblem::NoEndpoint("introspection_endpoint"))?,
+            url,
             document: Document::IntrospectionResponse,
             form: token_form(token, hint),
             client,

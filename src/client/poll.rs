@@ -267,7 +267,7 @@ impl TokenRequest {
             ("deferred_auth_id", self.deferred_auth_id.expose().into()),
         ];
         let request = EndpointRequest {
-            url: self.client.endpoints(&metadata, client).token(),
+            url: self.client.endpoints(&metadata, client).token().map_err(not_sent)?,
             document: Document::TokenResponse,
             form,
             client,

@@ -11,7 +11,7 @@ use super::token_response;
 use crate::clock::saturating_add;
 use crate::dpop::DpopKey;
 use crate::endpoint::{Answer, EndpointRequest, Failure};
-use crate::error::{ConfigurationProblem, Document, Error, Rule, Violation};
+use crate::error::{Document, Error, Rule, Violation};
 use crate::json::Object;
 use crate::provider::ProviderMetadata;
 
@@ -38,10 +38,9 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ConfigurationProblem::NoEndpoint`].
+    /// [`ConfigurationProblem::NoEndpoint`](crate::ConfigurationProblem::NoEndpoint), or what is wrong with its URL.
     pub(super) fn push_endpoint<'a>(&self, metadata: &'a ProviderMetadata) -> Result<&'a Url, Error> {
-        let endpoint = self.endpoints(metadata, self.identity_at(metadata)?).pushed_authorization_request();
-        endpoint.ok_or_else(|| ConfigurationProblem::NoEndpoint("pushed_authorization_request_endpoint").into())
+        self.endpoints(metadata, self.identity_at(metadata)?).pushed_authorization_request()
     }
 
     /// Sends the parameters to the OP, with the client's authentication and a proof by the key of the process (RFC 9126

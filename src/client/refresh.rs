@@ -131,7 +131,7 @@ impl Client {
         let metadata = self.0.provider.metadata().await?;
         let identity = self.identity_at(&metadata)?.clone();
         let urls = self.endpoints(&metadata, &identity);
-        let (url, revocation) = (urls.token().clone(), urls.revocation().cloned());
+        let (url, revocation) = (urls.token()?.clone(), urls.revocation().ok().cloned());
         let request = Request {
             endpoints: self.0.endpoints.clone(),
             clock: self.0.clock.clone(),

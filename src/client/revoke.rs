@@ -10,7 +10,7 @@ use super::authentication::Authentication;
 use super::token_response::tokens_to_revoke;
 use crate::dpop::DpopKey;
 use crate::endpoint::{Answer, ClientIdentity, EndpointRequest, Endpoints};
-use crate::error::{ConfigurationProblem, Document, Error};
+use crate::error::{Document, Error};
 use crate::secret::Secret;
 
 /// Somebody waits for the error that comes after this.
@@ -95,8 +95,7 @@ impl Client {
         let revoked = async {
             let metadata = self.0.provider.metadata().await?;
             let client = self.identity_at(&metadata)?;
-            let url = self.endpoints(&metadata, client).revocation();
-            let url = url.ok_or(ConfigurationProblem::NoEndpoint("revocation_endpoint"))?;
+            let url = self.endpoints(&metadata, client).revocation()?;
             let timeout = self.0.options.request_timeout;
             let (assertion_audience, form) = (self.assertion_audience(&metadata), token_form(token, hint));
             let revocation = Revocation { url, client, assertion_audience, dpop_key, timeout };
@@ -114,7 +113,7 @@ impl Client {
         }
         let Ok(metadata) = self.0.provider.metadata().await else { return };
         let Ok(client) = self.identity_at(&metadata) else { return };
-        let Some(url) = self.endpoints(&metadata, client).revocation() else { return };
+        let Ok(url) = self.endpoints(&metadata, client).revocation() else { return };
         let timeout = self.0.options.request_timeout;
         let assertion_audience = self.assertion_audience(&metadata);
         Revocation { url, client, assertion_audience, dpop_key, timeout }

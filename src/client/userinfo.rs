@@ -13,7 +13,7 @@ use super::authentication::Authentication;
 use super::resource::Call;
 use crate::clock::unix_seconds;
 use crate::endpoint::{gives_nonce, stated_error, without_byte_order_mark};
-use crate::error::{ConfigurationProblem, Document, Error, ErrorResponse, Rule, Violation};
+use crate::error::{Document, Error, ErrorResponse, Rule, Violation};
 use crate::id_token::{
     self, STANDARD, VerifiedClaimsSet, claim_accessors, in_languages, malformed_claims, standard_claims,
     warn_about_malformed,
@@ -106,7 +106,7 @@ impl Client {
         let metadata = self.0.provider.metadata().await?;
         // A token that is not bound to the certificate is shown without one, and so not at the alias.
         let endpoints = metadata.endpoints(authentication.body().certificate_bound);
-        let url = endpoints.userinfo().ok_or(ConfigurationProblem::NoEndpoint("userinfo_endpoint"))?;
+        let url = endpoints.userinfo()?;
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, application/jwt"));
         let call = Call {

@@ -65,8 +65,9 @@ fn check_metadata(metadata: &ProviderMetadata) {
         metadata.pushed_authorization_request_endpoint(),
         metadata.end_session_endpoint(),
         metadata.registration_endpoint(),
+        metadata.jwks_uri(),
     ];
-    let required = [metadata.authorization_endpoint(), metadata.token_endpoint(), metadata.jwks_uri()];
+    let required = [metadata.authorization_endpoint(), metadata.token_endpoint()];
     let aliases = metadata.mtls_endpoint_aliases().values();
     for url in optional.into_iter().flatten().chain(required).chain(aliases) {
         assert!(url.scheme() == "https" && url.has_host() && url.fragment().is_none(), "{url}");

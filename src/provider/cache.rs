@@ -12,6 +12,8 @@ use crate::error::{Error, ErrorKind};
 /// How long a failure answers for the next callers, so that an OP that is down is not asked by everyone at once.
 const FAILURE_COOLDOWN: Duration = Duration::from_secs(30);
 const LIFETIME: Duration = Duration::from_secs(60 * 60);
+/// A value that is younger than this is not fetched again because of a doubt.
+const DOUBT_COOLDOWN: Duration = Duration::from_secs(60);
 const SHORTEST_LIFETIME: Duration = Duration::from_secs(5 * 60);
 const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -103,6 +105,14 @@ impl<T: Clone> Cached<T> {
                 state.failure = Some(Failed { at: clock.monotonic(), kind: error.kind().clone() });
                 Err(error)
             }
+        }
+    }
+
+    /// Lets the value be fetched again before it serves the next time, unless that was done a moment ago: something
+    /// suggests that it is no longer true.
+    pub(super) fn doubt(&self, clock: &dyn Clock) {
+        if let Some(kept) = self.state().kept.as_mut().filter(|kept| kept.age(clock) >= DOUBT_COOLDOWN) {
+            kept.lifetime = Duration::ZERO;
         }
     }
 

@@ -1,6 +1,5 @@
 //! Discovery (OpenID Connect Discovery 1.0 §4, RFC 8414 §3).
 
-use http::StatusCode;
 use serde_json::{Map, Value};
 
 use super::cache::{self, Fetched};
@@ -38,8 +37,9 @@ impl Provider {
                     let value = self.read_metadata(&response).map_err(Error::from)?;
                     return Ok(Fetched { value, lifetime: cache::lifetime(&response.headers) });
                 }
-                // Only this status says that the document is not here; anything else says nothing about other places.
-                Err(error) if is_not_found(&error) => not_found = not_found.or(Some(error)),
+                // The document is not here, or not for everybody; whose the other one is will be compared. A server in
+                // trouble says nothing about other places.
+                Err(error) if is_not_there(&error) => not_found = not_found.or(Some(error)),
                 Err(error) => return Err(error),
             }
         }
@@ -73,10 +73,10 @@ pub(super) fn violation(rule: Rule, member: &'static str) -> Violation {
     Violation::new(rule).in_document(Document::Metadata).at_member(member)
 }
 
-fn is_not_found(error: &Error) -> bool {
+fn is_not_there(error: &Error) -> bool {
     let status = match error.kind() {
         ErrorKind::Protocol(violation) => violation.status(),
         _ => None,
     };
-    status == Some(StatusCode::NOT_FOUND.as_u16())
+    matches!(status, Some(400 | 401 | 403 | 404 | 405 | 410))
 }

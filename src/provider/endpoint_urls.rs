@@ -3,6 +3,7 @@
 use url::Url;
 
 use super::ProviderMetadata;
+use crate::error::Error;
 
 /// The endpoints of the OP as one client reaches them: with a certificate by their aliases, where they have some.
 ///
@@ -22,31 +23,31 @@ impl ProviderMetadata {
 }
 
 impl<'a> EndpointUrls<'a> {
-    pub(crate) fn token(self) -> &'a Url {
-        self.alias("token_endpoint").unwrap_or_else(|| self.metadata.token_endpoint())
+    pub(crate) fn token(self) -> Result<&'a Url, Error> {
+        self.endpoint("token_endpoint")
     }
 
-    pub(crate) fn userinfo(self) -> Option<&'a Url> {
-        self.alias("userinfo_endpoint").or(self.metadata.userinfo_endpoint())
+    pub(crate) fn userinfo(self) -> Result<&'a Url, Error> {
+        self.endpoint("userinfo_endpoint")
     }
 
-    pub(crate) fn revocation(self) -> Option<&'a Url> {
-        self.alias("revocation_endpoint").or(self.metadata.revocation_endpoint())
+    pub(crate) fn revocation(self) -> Result<&'a Url, Error> {
+        self.endpoint("revocation_endpoint")
     }
 
-    pub(crate) fn introspection(self) -> Option<&'a Url> {
-        self.alias("introspection_endpoint").or(self.metadata.introspection_endpoint())
+    pub(crate) fn introspection(self) -> Result<&'a Url, Error> {
+        self.endpoint("introspection_endpoint")
     }
 
-    pub(crate) fn pushed_authorization_request(self) -> Option<&'a Url> {
-        self.alias("pushed_authorization_request_endpoint").or(self.metadata.pushed_authorization_request_endpoint())
+    pub(crate) fn pushed_authorization_request(self) -> Result<&'a Url, Error> {
+        self.endpoint("pushed_authorization_request_endpoint")
     }
 
-    pub(crate) fn registration(self) -> Option<&'a Url> {
-        self.alias("registration_endpoint").or(self.metadata.registration_endpoint())
+    pub(crate) fn registration(self) -> Result<&'a Url, Error> {
+        self.endpoint("registration_endpoint")
     }
 
-    fn alias(self, name: &str) -> Option<&'a Url> {
-        self.metadata.mtls_endpoint_aliases().get(name).filter(|_| self.mutual_tls)
+    fn endpoint(self, name: &'static str) -> Result<&'a Url, Error> {
+        self.metadata.endpoint(name, self.mutual_tls)
     }
 }

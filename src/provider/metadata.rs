@@ -8,28 +8,37 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use super::discovery::violation;
-use crate::error::{Rule, Violation};
+use crate::error::{ConfigurationProblem, Error, Rule, Violation};
 use crate::transport::UrlPolicy;
 
 /// The metadata of an OP, checked: the issuer is the one that was asked, and every endpoint is `https:` (or on a
 /// loopback address, where that was allowed) and none leads into a private network that the issuer does not lead to.
 ///
+/// The authorization endpoint and the token endpoint have to be there. Another endpoint whose URL cannot be used counts as
+/// missing here; a call that needs it fails with [`Rule::InvalidMember`](crate::Rule::InvalidMember),
+/// [`Rule::InsecureEndpoint`](crate::Rule::InsecureEndpoint) or
+/// [`Rule::PrivateEndpoint`](crate::Rule::PrivateEndpoint) and the name of the member.
+///
 /// A clone shares its contents. Members that this type does not know are in [`extra`](Self::extra).
 #[derive(Clone)]
 pub struct ProviderMetadata(Arc<Inner>);
+
+/// An endpoint that this client may never call: what is wrong with its URL counts when it is needed.
+type Endpoint = Result<Option<Url>, Violation>;
 
 struct Inner {
     issuer: String,
     authorization_endpoint: Url,
     token_endpoint: Url,
-    jwks_uri: Url,
-    userinfo_endpoint: Option<Url>,
-    revocation_endpoint: Option<Url>,
-    introspection_endpoint: Option<Url>,
-    pushed_authorization_request_endpoint: Option<Url>,
-    end_session_endpoint: Option<Url>,
-    registration_endpoint: Option<Url>,
+    jwks_uri: Endpoint,
+    userinfo_endpoint: Endpoint,
+    revocation_endpoint: Endpoint,
+    introspection_endpoint: Endpoint,
+    pushed_authorization_request_endpoint: Endpoint,
+    end_session_endpoint: Endpoint,
+    registration_endpoint: Endpoint,
     mtls_endpoint_aliases: BTreeMap<String, Url>,
+    unusable_aliases: BTreeMap<String, Violation>,
     response_types_supported: Vec<String>,
     response_modes_supported: Vec<String>,
     grant_types_supported: Vec<String>,
@@ -66,7 +75,7 @@ macro_rules! accessors {
     (@optional_url $(#[$attribute:meta])* $name:ident) => {
         $(#[$attribute])*
         pub fn $name(&self) -> Option<&Url> {
-            self.0.$name.as_ref()
+            self.0.$name.as_ref().ok().and_then(Option::as_ref)
         }
     };
     (@texts $(#[$attribute:meta])* $name:ident) => {
@@ -88,8 +97,8 @@ accessors! {
     authorization_endpoint: url;
     /// Where codes are exchanged and tokens asked for.
     token_endpoint: url;
-    /// Where the OP publishes its keys.
-    jwks_uri: url;
+    /// Where the OP publishes its keys. One that signs with client secrets alone may have none.
+    jwks_uri: optional_url;
     /// Claims about the user.
     userinfo_endpoint: optional_url;
     /// Token revocation (RFC 7009).
@@ -156,6 +165,50 @@ impl ProviderMetadata {
         &self.0.mtls_endpoint_aliases
     }
 
+    /// The endpoint of this name, for a client that presents a certificate or for one that does not.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigurationProblem::NoEndpoint`], or what is wrong with its URL.
+    pub(super) fn endpoint(&self, name: &'static str, mutual_tls: bool) -> Result<&Url, Error> {
+        let inner = &*self.0;
+        if mutual_tls {
+            if let Some(violation) = inner.unusable_aliases.get(name) {
+                return Err((*violation).into());
+            }
+            if let Some(alias) = inner.mtls_endpoint_aliases.get(name) {
+                return Ok(alias);
+            }
+        }
+        let endpoint = match name {
+            "token_endpoint" => return Ok(&inner.token_endpoint),
+            "jwks_uri" => &inner.jwks_uri,
+            "userinfo_endpoint" => &inner.userinfo_endpoint,
+            "revocation_endpoint" => &inner.revocation_endpoint,
+            "introspection_endpoint" => &inner.introspection_endpoint,
+            "pushed_authorization_request_endpoint" => &inner.pushed_authorization_request_endpoint,
+            "registration_endpoint" => &inner.registration_endpoint,
+            _ => &Ok(None),
+        };
+        match endpoint {
+            Ok(Some(url)) => Ok(url),
+            Ok(None) => Err(ConfigurationProblem::NoEndpoint(name).into()),
+            Err(violation) => Err((*violation).into()),
+        }
+    }
+
+    /// Where the keys are.
+    ///
+    /// # Errors
+    ///
+    /// [`Rule::MissingMember`], or what is wrong with the URL.
+    pub(super) fn key_set_url(&self) -> Result<&Url, Error> {
+        match &self.0.jwks_uri {
+            Ok(url) => url.as_ref().ok_or_else(|| violation(Rule::MissingMember, "jwks_uri").into()),
+            Err(violation) => Err((*violation).into()),
+        }
+    }
+
     /// Whether the OP lists a response type. Its values have no order (OAuth 2.0 Multiple Response Type Encoding
     /// Practices §3), so `code deferred_code` is `deferred_code code`.
     pub fn supports_response_type(&self, response_type: &str) -> bool {
@@ -176,18 +229,20 @@ impl ProviderMetadata {
     /// Reads a document whose issuer was compared.
     pub(super) fn parse(members: Map<String, Value>, issuer: &Url, urls: UrlPolicy) -> Result<Self, Violation> {
         let read = Reader { members: &members, issuer, urls };
+        let (mtls_endpoint_aliases, unusable_aliases) = read.aliases();
         let inner = Inner {
             issuer: members.get("issuer").and_then(Value::as_str).unwrap_or_default().to_owned(),
             authorization_endpoint: read.url("authorization_endpoint")?,
             token_endpoint: read.url("token_endpoint")?,
-            jwks_uri: read.url("jwks_uri")?,
-            userinfo_endpoint: read.optional_url("userinfo_endpoint")?,
-            revocation_endpoint: read.optional_url("revocation_endpoint")?,
-            introspection_endpoint: read.optional_url("introspection_endpoint")?,
-            pushed_authorization_request_endpoint: read.optional_url("pushed_authorization_request_endpoint")?,
-            end_session_endpoint: read.optional_url("end_session_endpoint")?,
-            registration_endpoint: read.optional_url("registration_endpoint")?,
-            mtls_endpoint_aliases: read.aliases()?,
+            jwks_uri: read.endpoint("jwks_uri"),
+            userinfo_endpoint: read.endpoint("userinfo_endpoint"),
+            revocation_endpoint: read.endpoint("revocation_endpoint"),
+            introspection_endpoint: read.endpoint("introspection_endpoint"),
+            pushed_authorization_request_endpoint: read.endpoint("pushed_authorization_request_endpoint"),
+            end_session_endpoint: read.endpoint("end_session_endpoint"),
+            registration_endpoint: read.endpoint("registration_endpoint"),
+            mtls_endpoint_aliases,
+            unusable_aliases,
             response_types_supported: read.texts("response_types_supported", &[]),
             response_modes_supported: read.texts("response_modes_supported", &["query", "fragment"]),
             grant_types_supported: read.texts("grant_types_supported", &["authorization_code", "implicit"]),
@@ -204,14 +259,14 @@ impl ProviderMetadata {
             acr_values_supported: read.texts("acr_values_supported", &[]),
             claims_supported: read.texts("claims_supported", &[]),
             authorization_response_iss_parameter_supported: read
-                .flag("authorization_response_iss_parameter_supported")?,
-            require_pushed_authorization_requests: read.flag("require_pushed_authorization_requests")?,
-            require_signed_request_object: read.flag("require_signed_request_object")?,
-            request_parameter_supported: match read.member("request_parameter_supported") {
-                None => None,
-                Some(_) => Some(read.flag("request_parameter_supported")?),
-            },
-            tls_client_certificate_bound_access_tokens: read.flag("tls_client_certificate_bound_access_tokens")?,
+                .strict_flag("authorization_response_iss_parameter_supported")?,
+            require_pushed_authorization_requests: read.strict_flag("require_pushed_authorization_requests")?,
+            require_signed_request_object: read.strict_flag("require_signed_request_object")?,
+            request_parameter_supported: read.flag("request_parameter_supported").or_ignored(),
+            tls_client_certificate_bound_access_tokens: read
+                .flag("tls_client_certificate_bound_access_tokens")
+                .or_ignored()
+                .unwrap_or(false),
             members: Map::new(),
         };
         Ok(Self(Arc::new(Inner { members, ..inner })))
@@ -241,15 +296,18 @@ impl Reader<'_> {
     }
 
     fn url(&self, name: &'static str) -> Result<Url, Violation> {
-        self.optional_url(name)?.ok_or_else(|| violation(Rule::MissingMember, name))
+        let url = self.member(name).map(|value| self.checked(value, name)).transpose()?;
+        url.ok_or_else(|| violation(Rule::MissingMember, name))
     }
 
-    fn optional_url(&self, name: &'static str) -> Result<Option<Url>, Violation> {
-        self.member(name).map(|value| self.checked(value, name)).transpose()
+    fn endpoint(&self, name: &'static str) -> Endpoint {
+        let endpoint = self.member(name).map(|value| self.checked(value, name)).transpose();
+        if let Err(violation) = &endpoint {
+            tracing::warn!(member = name, %violation, "an endpoint of the OP cannot be used; calls that need it will fail");
+        }
+        endpoint
     }
 
-    /// An insecure or private endpoint is an error even where it would not be called: it shows that something stands between
-    /// the OP and us that rewrites its metadata, or an OP that does not know how it is reached.
     fn checked(&self, value: &Value, name: &'static str) -> Result<Url, Violation> {
         let url = value.as_str().and_then(|url| Url::parse(url).ok());
         let url = url.filter(|url| url.fragment().is_none()).ok_or_else(|| violation(Rule::InvalidMember, name))?;
@@ -257,18 +315,23 @@ impl Reader<'_> {
         Ok(url)
     }
 
-    fn aliases(&self) -> Result<BTreeMap<String, Url>, Violation> {
+    /// Those that can be used, and what is wrong with the others. One that is null is none.
+    fn aliases(&self) -> (BTreeMap<String, Url>, BTreeMap<String, Violation>) {
         const NAME: &str = "mtls_endpoint_aliases";
+        let (mut usable, mut unusable) = (BTreeMap::new(), BTreeMap::new());
         match self.member(NAME) {
-            None => Ok(BTreeMap::new()),
+            None => {}
             Some(Value::Object(aliases)) => {
-                aliases.iter().map(|(name, url)| Ok((name.clone(), self.checked(url, alias(name))?))).collect()
+                for (name, url) in aliases.iter().filter(|(_, url)| !url.is_null()) {
+                    match self.checked(url, alias(name)) {
+                        Ok(url) => drop(usable.insert(name.clone(), url)),
+                        Err(violation) => drop(unusable.insert(name.clone(), violation)),
+                    }
+                }
             }
-            Some(_) => {
-                ignored(NAME);
-                Ok(BTreeMap::new())
-            }
+            Some(_) => ignored(NAME),
         }
+        (usable, unusable)
     }
 
     fn texts(&self, name: &str, default: &[&str]) -> Vec<String> {
@@ -288,13 +351,43 @@ impl Reader<'_> {
         }
     }
 
-    /// A flag that makes this client stricter must not be lost because of how it is written.
-    fn flag(&self, name: &'static str) -> Result<bool, Violation> {
+    /// A flag that makes every client stricter must not be lost because of how it is written.
+    fn strict_flag(&self, name: &'static str) -> Result<bool, Violation> {
+        match self.flag(name) {
+            Flag::Absent => Ok(false),
+            Flag::Set(flag) => Ok(flag),
+            Flag::Odd(name) => Err(violation(Rule::InvalidMember, name)),
+        }
+    }
+
+    fn flag(&self, name: &'static str) -> Flag {
         match self.member(name) {
-            None => Ok(false),
-            Some(Value::Bool(flag)) => Ok(*flag),
-            Some(Value::String(flag)) if flag == "true" || flag == "false" => Ok(flag == "true"),
-            Some(_) => Err(violation(Rule::InvalidMember, name)),
+            None => Flag::Absent,
+            Some(Value::Bool(flag)) => Flag::Set(*flag),
+            Some(Value::String(flag)) if flag.eq_ignore_ascii_case("true") => Flag::Set(true),
+            Some(Value::String(flag)) if flag.eq_ignore_ascii_case("false") => Flag::Set(false),
+            Some(_) => Flag::Odd(name),
+        }
+    }
+}
+
+/// What stands in a member that is true or false.
+enum Flag {
+    Absent,
+    Set(bool),
+    /// Something else stands in the member of this name.
+    Odd(&'static str),
+}
+
+impl Flag {
+    fn or_ignored(self) -> Option<bool> {
+        match self {
+            Self::Absent => None,
+            Self::Set(flag) => Some(flag),
+            Self::Odd(name) => {
+                ignored(name);
+                None
+            }
         }
     }
 }

@@ -192,8 +192,19 @@ async fn an_issuer_with_a_path_is_found_in_either_infix_form() {
 }
 
 #[tokio::test]
-async fn only_a_404_leads_to_the_other_forms() {
-    for status in [301, 403, 500] {
+async fn what_says_that_the_document_is_not_there_leads_to_the_other_forms() {
+    for status in [400, 401, 403, 404, 405, 410] {
+        let op = Op::new("https://op.example/t1");
+        op.page("https://op.example/t1/.well-known/openid-configuration", status, &[], "");
+        let document = with("issuer", json!("https://op.example/t1"));
+        op.serve("https://op.example/.well-known/oauth-authorization-server/t1", &document);
+        assert_eq!(op.provider.metadata().await.unwrap().issuer(), "https://op.example/t1", "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_and_a_server_in_trouble_do_not_lead_to_the_other_forms() {
+    for status in [301, 408, 429, 500, 503] {
         let op = Op::new("https://op.example/t1");
         op.page("https://op.example/t1/.well-known/openid-configuration", status, &[], "");
         op.provider.metadata().await.unwrap_err();
@@ -233,9 +244,8 @@ async fn a_document_that_is_no_metadata_is_named_with_the_place_where_it_stops()
 }
 
 #[tokio::test]
-async fn an_endpoint_that_is_not_https_is_refused_whichever_it_is() {
-    for member in ["authorization_endpoint", "token_endpoint", "jwks_uri", "userinfo_endpoint", "end_session_endpoint"]
-    {
+async fn an_endpoint_that_every_client_needs_is_refused_if_it_is_not_https() {
+    for member in ["authorization_endpoint", "token_endpoint"] {
         for url in ["http://op.example/x", "http://127.0.0.1/x", "ftp://op.example/x", "https://user@op.example/x"] {
             let (rule, at) = broken_rule(&with(member, json!(url))).await;
             assert_eq!((rule, at), (Rule::InsecureEndpoint, Some(member)), "{url}");
@@ -245,7 +255,7 @@ async fn an_endpoint_that_is_not_https_is_refused_whichever_it_is() {
 
 #[tokio::test]
 async fn a_member_that_is_needed_must_be_there_and_of_its_type() {
-    for member in ["issuer", "authorization_endpoint", "token_endpoint", "jwks_uri"] {
+    for member in ["issuer", "authorization_endpoint", "token_endpoint"] {
         let mut document = metadata();
         document.as_object_mut().unwrap().remove(member);
         assert_eq!(broken_rule(&document).await, (Rule::MissingMember, Some(member)));
@@ -268,6 +278,16 @@ async fn a_member_that_is_not_needed_may_be_of_another_type() {
     document["response_modes_supported"] = json!({});
     document["mtls_endpoint_aliases"] = json!([]);
     document["userinfo_endpoint"] = Value::Null;
+    for (member, odd) in [
+        ("revocation_endpoint", json!("")),
+        ("introspection_endpoint", json!("/introspect")),
+        ("registration_endpoint", json!(7)),
+        ("end_session_endpoint", json!("http://op.example/logout")),
+        ("tls_client_certificate_bound_access_tokens", json!("yes")),
+        ("request_parameter_supported", json!({})),
+    ] {
+        document[member] = odd;
+    }
     document["x_op_example"] = json!({"a": 1});
     op.serve(METADATA, &document);
     let metadata = op.provider.metadata().await.unwrap();
@@ -276,6 +296,16 @@ async fn a_member_that_is_not_needed_may_be_of_another_type() {
     assert_eq!(metadata.response_modes_supported(), ["query", "fragment"]);
     assert!(metadata.mtls_endpoint_aliases().is_empty());
     assert_eq!(metadata.userinfo_endpoint(), None);
+    assert_eq!((metadata.revocation_endpoint(), metadata.end_session_endpoint()), (None, None));
+    assert_eq!(metadata.request_parameter_supported(), None);
+    let endpoints = metadata.endpoints(false);
+    let member = |endpoint: Result<&Url, Error>| match endpoint.unwrap_err().kind() {
+        ErrorKind::Protocol(violation) => (violation.rule(), violation.member()),
+        other => unreachable!("{other:?}"),
+    };
+    assert_eq!(member(endpoints.revocation()), (Rule::InvalidMember, Some("revocation_endpoint")));
+    assert_eq!(member(endpoints.introspection()), (Rule::InvalidMember, Some("introspection_endpoint")));
+    assert_eq!(member(endpoints.registration()), (Rule::InvalidMember, Some("registration_endpoint")));
     assert_eq!(metadata.extra("x_op_example"), Some(&json!({"a": 1})));
 }
 
@@ -384,6 +414,33 @@ async fn nobody_waits_for_a_refresh_while_the_old_document_serves() {
         second = op.provider.metadata() => { second.unwrap(); }
     }
     assert_eq!(op.visits(METADATA), 2);
+}
+
+#[tokio::test]
+async fn an_alias_that_cannot_be_used_counts_only_where_it_would_be_called() {
+    let op = Op::working();
+    let aliases = json!({"token_endpoint": "/token", "userinfo_endpoint": null, "revocation_endpoint": "https://mtls.op.example/r"});
+    op.serve(METADATA, &with("mtls_endpoint_aliases", aliases));
+    let metadata = op.provider.metadata().await.unwrap();
+    assert!(metadata.endpoints(false).token().is_ok());
+    let error = metadata.endpoints(true).token().unwrap_err();
+    let ErrorKind::Protocol(violation) = error.kind() else { unreachable!("{error:?}") };
+    assert_eq!(violation.member(), Some("mtls_endpoint_aliases.token_endpoint"));
+    assert_eq!(metadata.endpoints(true).revocation().unwrap().host_str(), Some("mtls.op.example"));
+}
+
+#[tokio::test]
+async fn keys_that_are_no_longer_where_the_metadata_says_have_it_fetched_again() {
+    let op = Op::working();
+    op.provider.keys().await.unwrap();
+    op.page(KEYS, 404, &[], "");
+    op.serve("https://op.example/v2/keys", &key_set(&["k2"]));
+    op.serve(METADATA, &with("jwks_uri", json!("https://op.example/v2/keys")));
+    op.clock.advance(60);
+    let seen = op.provider.keys().await.unwrap();
+    op.provider.keys_newer_than(&seen).await.unwrap_err();
+    op.clock.advance(61);
+    assert!(has(&op.provider.keys().await.unwrap(), "k2"));
 }
 
 #[tokio::test]

@@ -7,8 +7,8 @@ use openid_deferred::testing::{
     DecisionPolicy, Endpoint, TestClient, TestClock, TestProvider, TestProviderBuilder, TestUser,
 };
 use openid_deferred::{
-    Client, ClientAuthentication, ClientBuilder, ConfigurationProblem, Error, ErrorKind, Outcome, PublicAddresses,
-    Rule, TransportProblem,
+    Client, ClientAuthentication, ClientBuilder, ConfigurationProblem, Error, ErrorKind, Outcome, ProviderMetadata,
+    PublicAddresses, Rule, TransportProblem,
 };
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use serde_json::{Value, json};
@@ -79,22 +79,60 @@ async fn no_endpoint_of_the_metadata_may_lead_into_the_own_network_and_none_is_c
     for name in ENDPOINTS {
         for url in PRIVATE {
             let (op, client) = discovered(name, json!(url), |client| client).await;
-            is_private_endpoint(&client.unwrap_err(), name);
-            assert!(op.requests().iter().all(|request| request.endpoint == Endpoint::Metadata), "{name} {url}");
+            match client {
+                Err(error) => is_private_endpoint(&error, name),
+                Ok(client) => {
+                    assert!(!NEEDED.contains(&name), "{name} {url}");
+                    // It counts as missing, and a call that needs it says why.
+                    let metadata = client.provider_metadata().await.unwrap();
+                    assert!(!endpoints(&metadata).iter().any(|endpoint| endpoint.as_str() == url), "{name} {url}");
+                    if let Some(error) = refused_call(&client, name).await {
+                        is_private_endpoint(&error, name);
+                    }
+                }
+            }
+            let fetched = [Endpoint::Metadata, Endpoint::Keys];
+            assert!(op.requests().iter().all(|request| fetched.contains(&request.endpoint)), "{name} {url}");
         }
     }
 }
 
 #[tokio::test]
 async fn neither_may_an_alias_for_clients_with_a_certificate() {
-    for name in ALIASES {
+    for name in ALIASES.into_iter().chain(["surprise_endpoint"]) {
         let aliases = json!({ name: "https://10.0.0.1/x" });
         let (_, client) = discovered("mtls_endpoint_aliases", aliases, |client| client).await;
-        is_private_endpoint(&client.unwrap_err(), &format!("mtls_endpoint_aliases.{name}"));
+        let metadata = client.unwrap().provider_metadata().await.unwrap();
+        assert!(metadata.mtls_endpoint_aliases().is_empty(), "{name}");
     }
-    let aliases = json!({ "surprise_endpoint": "https://10.0.0.1/x" });
-    let (_, client) = discovered("mtls_endpoint_aliases", aliases, |client| client).await;
-    is_private_endpoint(&client.unwrap_err(), "mtls_endpoint_aliases");
+}
+
+/// Those that discovery calls, or that no client can do without.
+const NEEDED: [&str; 3] = ["authorization_endpoint", "token_endpoint", "jwks_uri"];
+
+fn endpoints(metadata: &ProviderMetadata) -> Vec<&url::Url> {
+    let optional = [
+        metadata.jwks_uri(),
+        metadata.userinfo_endpoint(),
+        metadata.revocation_endpoint(),
+        metadata.introspection_endpoint(),
+        metadata.pushed_authorization_request_endpoint(),
+        metadata.end_session_endpoint(),
+        metadata.registration_endpoint(),
+    ];
+    let required = [metadata.authorization_endpoint(), metadata.token_endpoint()];
+    optional.into_iter().flatten().chain(required).collect()
+}
+
+/// What a call says that would go to this endpoint.
+async fn refused_call(client: &Client, name: &str) -> Option<Error> {
+    let token = "a token".into();
+    match name {
+        "revocation_endpoint" => client.revoke_token(&token, None).await.err(),
+        "introspection_endpoint" => client.introspect(&token, None).await.err(),
+        "pushed_authorization_request_endpoint" => client.authorize().pushed().start().await.err(),
+        _ => None,
+    }
 }
 
 #[tokio::test]
@@ -102,9 +140,10 @@ async fn an_application_can_allow_endpoints_at_private_addresses_but_not_plain_h
     let allow = |client: ClientBuilder| client.allow_private_addresses();
     for url in PRIVATE {
         let (_, client) = discovered("userinfo_endpoint", json!(url), allow).await;
-        assert!(client.is_ok(), "{url}");
+        let metadata = client.unwrap().provider_metadata().await.unwrap();
+        assert_eq!(metadata.userinfo_endpoint().map(|url| url.path()), Some(url::Url::parse(url).unwrap().path()));
     }
-    let (_, client) = discovered("userinfo_endpoint", json!("http://10.0.0.1/userinfo"), allow).await;
+    let (_, client) = discovered("token_endpoint", json!("http://10.0.0.1/token"), allow).await;
     assert_eq!(client.unwrap_err().rule(), Some(Rule::InsecureEndpoint));
 }
 
@@ -114,7 +153,8 @@ async fn public_addresses_and_names_need_no_setting() {
         for strict in [false, true] {
             let refuse = |client: ClientBuilder| if strict { client.refuse_private_addresses() } else { client };
             let (_, client) = discovered("userinfo_endpoint", json!(url), refuse).await;
-            assert!(client.is_ok(), "{url}");
+            let metadata = client.unwrap().provider_metadata().await.unwrap();
+            assert!(metadata.userinfo_endpoint().is_some(), "{url}");
         }
     }
 }
@@ -133,11 +173,9 @@ async fn an_op_at_a_private_address_that_the_application_named_works_and_stays_a
         let op = on_private_host(provider(&clock)).metadata(move |members| {
             members.insert("mtls_endpoint_aliases".into(), json!({ "token_endpoint": alias }));
         });
-        let client = client_of(&op.start().unwrap(), &clock).discover().await;
-        match fits {
-            true => assert!(client.is_ok()),
-            false => is_private_endpoint(&client.unwrap_err(), "mtls_endpoint_aliases.token_endpoint"),
-        }
+        let client = client_of(&op.start().unwrap(), &clock).discover().await.unwrap();
+        let metadata = client.provider_metadata().await.unwrap();
+        assert_eq!(metadata.mtls_endpoint_aliases().contains_key("token_endpoint"), fits, "{alias}");
     }
 }
 

@@ -115,12 +115,17 @@ mod issuer {
     }
 
     #[tokio::test]
-    async fn only_a_document_that_is_not_there_is_looked_for_elsewhere() {
-        for status in [400, 401, 403, 500, 503] {
+    async fn a_document_that_is_not_there_is_looked_for_elsewhere() {
+        for status in [400, 401, 403, 404, 405, 410] {
             let (op, clock) = op_with(|op| op.path("/tenant"));
             op.misbehave(Fault::status(Endpoint::Metadata, status));
-            let error = discovered(&op, &clock).await.unwrap_err();
-            assert_eq!(error.rule(), Some(Rule::UnexpectedStatus));
+            discovered(&op, &clock).await.unwrap_err();
+            assert_eq!(op.requests().len(), 3, "{status}");
+        }
+        for status in [301, 408, 429, 500, 503] {
+            let (op, clock) = op_with(|op| op.path("/tenant"));
+            op.misbehave(Fault::status(Endpoint::Metadata, status));
+            discovered(&op, &clock).await.unwrap_err();
             assert_eq!(op.requests().len(), 1, "{status}");
         }
     }
@@ -248,19 +253,47 @@ mod members {
 
     #[tokio::test]
     async fn an_insecure_endpoint_is_refused() {
-        for name in [
-            "authorization_endpoint",
-            "token_endpoint",
-            "jwks_uri",
-            "userinfo_endpoint",
-            "revocation_endpoint",
-            "end_session_endpoint",
-        ] {
+        for name in ["authorization_endpoint", "token_endpoint", "jwks_uri"] {
             for url in ["http://op.test/x", "http://127.0.0.1/x", "ftp://op.test/x", "https://user:pw@op.test/x"] {
                 let error = refusal(move |members| set(members, name, json!(url))).await;
                 let ErrorKind::Protocol(violation) = error.kind() else { panic!("{error:?}") };
                 assert_eq!((violation.rule(), violation.member()), (Rule::InsecureEndpoint, Some(name)), "{url}");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_nobody_calls_ends_nothing_and_a_call_that_needs_it_says_what_is_wrong() {
+        for (url, rule) in [
+            (json!(""), Rule::InvalidMember),
+            (json!("/x"), Rule::InvalidMember),
+            (json!(7), Rule::InvalidMember),
+            (json!("http://op.test/x"), Rule::InsecureEndpoint),
+            (json!("https://10.0.0.1/x"), Rule::PrivateEndpoint),
+        ] {
+            let edit = move |members: &mut Map<String, Value>| {
+                for name in
+                    ["userinfo_endpoint", "revocation_endpoint", "end_session_endpoint", "registration_endpoint"]
+                {
+                    set(members, name, url.clone());
+                }
+                set(members, "pushed_authorization_request_endpoint", url.clone());
+                set(members, "request_parameter_supported", json!("maybe"));
+            };
+            let world = world_with(|op| op.metadata(edit), |client| client).await;
+            let Outcome::Approved(authentication) = world.outcome().await else { panic!("not approved") };
+            let broken = |error: Error| match error.kind() {
+                ErrorKind::Protocol(violation) => (violation.rule(), violation.member()),
+                other => panic!("{other:?}"),
+            };
+            let error = world.client.userinfo(&authentication).await.unwrap_err();
+            assert_eq!(broken(error), (rule, Some("userinfo_endpoint")));
+            let error = world.client.authorize().pushed().start().await.unwrap_err();
+            assert_eq!(broken(error), (rule, Some("pushed_authorization_request_endpoint")));
+            let pushing = client_of(&world.op, &world.clock).pushed_authorization_requests();
+            assert_eq!(broken(pushing.discover().await.unwrap_err()).0, rule);
+            assert_eq!(world.client.provider_metadata().await.unwrap().end_session_endpoint(), None);
+            world.op.assert_clean();
         }
     }
 
@@ -501,6 +534,47 @@ mod when {
         clock.advance(Duration::from_secs(60));
         assert!(client.authorize().start().await.is_ok());
         op.assert_clean();
+    }
+
+    #[tokio::test]
+    async fn metadata_is_fetched_again_when_the_token_endpoint_is_not_where_it_says_and_once_a_minute_at_most() {
+        let fetched = |op: &TestProvider| op.requests_to(Endpoint::Metadata).len();
+        for fault in [
+            Fault::status(Endpoint::Poll, 404),
+            Fault::status(Endpoint::Poll, 405),
+            Fault::status(Endpoint::Poll, 307).header("Location", "https://op.test/new/token"),
+        ] {
+            let world = world().await;
+            let mut pending = world.pending().await;
+            world.clock.advance(Duration::from_secs(60));
+            world.op.misbehave(fault);
+            world.client.poll(&mut pending).await.unwrap_err();
+            assert_eq!(fetched(&world.op), 1);
+            assert!(matches!(world.client.wait(&mut pending).await.unwrap(), Outcome::Approved(_)));
+            assert_eq!(fetched(&world.op), 2);
+        }
+
+        let (world, cable) = crate::support::world_on_a_cable(|op| op).await;
+        let mut pending = world.pending().await;
+        world.clock.advance(Duration::from_secs(60));
+        cable.unplug();
+        world.client.poll(&mut pending).await.unwrap_err();
+        cable.plug_in();
+        assert!(matches!(world.client.wait(&mut pending).await.unwrap(), Outcome::Approved(_)));
+        assert_eq!(fetched(&world.op), 2);
+    }
+
+    #[tokio::test]
+    async fn an_op_that_is_never_where_it_says_is_asked_for_its_metadata_once_a_minute() {
+        let world = world().await;
+        world.op.misbehave(Fault::status(Endpoint::PushedAuthorization, 404).always());
+        let before = world.op.requests_to(Endpoint::Metadata).len();
+        for _ in 0..60 {
+            world.client.authorize().pushed().start().await.unwrap_err();
+            world.clock.advance(Duration::from_secs(5));
+        }
+        let fetched = world.op.requests_to(Endpoint::Metadata).len() - before;
+        assert!((4..=5).contains(&fetched), "{fetched} times in five minutes");
     }
 
     #[tokio::test]

@@ -425,7 +425,8 @@ async fn an_op_that_lists_algorithms_or_takes_pushed_requests_need_not_list_the_
 
 #[tokio::test]
 async fn metadata_that_cannot_say_whether_requests_must_be_signed_is_refused() {
-    for (member, value) in [("require_signed_request_object", json!("yes")), ("request_parameter_supported", json!(1))]
+    for (member, value) in
+        [("require_signed_request_object", json!("yes")), ("require_pushed_authorization_requests", json!(1))]
     {
         let edit = move |metadata: &mut Map<String, Value>| drop(metadata.insert(member.to_owned(), value.clone()));
         assert_eq!(discovered(edit, |client| client).await.unwrap_err().rule(), Some(Rule::InvalidMember), "{member}");

@@ -176,10 +176,10 @@ impl Registrar {
         request.check()?;
         let metadata = self.client.provider_metadata().await?;
         let certificate = self.client.0.credentials.certificate();
-        let url = metadata.endpoints(certificate.is_some()).registration();
+        let url = metadata.endpoints(certificate.is_some()).registration()?;
         let call = RegistrationCall {
             method: Method::POST,
-            url: url.ok_or(ConfigurationProblem::NoEndpoint("registration_endpoint"))?,
+            url,
             metadata: Some(request.metadata().as_json()),
             access_token: self.initial_access_token.as_ref(),
             certificate,
