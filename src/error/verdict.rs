@@ -22,8 +22,7 @@ pub(crate) enum Verdict {
     ClientRefused,
     /// `invalid_scope`: the OP has looked at the grant, but the mistake is the client's.
     ScopeRefused,
-    /// Another error code, or a 400 that cannot be read. No tokens were issued; whether the grant can be used again is
-    /// unknown.
+    /// Another error code. No tokens were issued; whether the grant can be used again is unknown.
     OtherwiseRefused,
     /// The request was turned away before the OP looked at the grant, which can be used again.
     TurnedAway,
@@ -42,7 +41,8 @@ impl Verdict {
             _ if matches!(stated, Self::Pending | Self::SlowDown) => stated,
             // What stands in front of the OP answers with these when it gave up waiting, or lost the connection to it.
             408 | 499 | 502.. => Self::MayBeLost,
-            200..=299 if code.is_none() => Self::MayBeLost,
+            // A gateway can put a broken document in place of the OP's answer.
+            200..=299 | 400 | 422 if code.is_none() => Self::MayBeLost,
             401 | 403 if code.is_none() => Self::TurnedAway,
             200..=299 | 400 | 401 | 403 | 422 => stated,
             _ if speaks_of_the_grant(stated) && code != Some("invalid_request") => stated,
@@ -131,7 +131,7 @@ mod tests {
                 &[Some("server_error"), Some("temporarily_unavailable"), Some("Not Found"), Some("")],
                 [OtherwiseRefused, TurnedAway, OtherwiseRefused, OtherwiseRefused, TurnedAway, MayBeLost, MayBeLost],
             ),
-            (&[None], [MayBeLost, TurnedAway, OtherwiseRefused, TurnedAway, TurnedAway, MayBeLost, MayBeLost]),
+            (&[None], [MayBeLost, TurnedAway, MayBeLost, TurnedAway, TurnedAway, MayBeLost, MayBeLost]),
         ];
         for (codes, verdicts) in table {
             for (statuses, expected) in columns.iter().zip(verdicts) {

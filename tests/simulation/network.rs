@@ -158,7 +158,16 @@ impl World {
             0 => page(502, "<html>Bad Gateway"),
             1 => page(200, "<html>Sign in to this network"),
             2 => Reply { retry_after: Some(self.retry_after()), ..page(503, "") },
-            3 => Reply::json(Said::Nonsense, 500, &json!({"error": "invalid_grant"})),
+            // An OP may state a code with a status of 500; that of 502 and above is a gateway's.
+            3 => {
+                let (status, code) = self.chance.pick(&[
+                    (502, "invalid_grant"),
+                    (503, "access_denied"),
+                    (504, "unauthorized_client"),
+                    (520, "invalid_request"),
+                ]);
+                Reply::json(Said::Nonsense, status, &json!({ "error": code }))
+            }
             4 => Reply { body: b"{\"error\": \"authoriz".to_vec(), ..Reply::json(Said::Nonsense, 400, &json!(null)) },
             _ => Reply::json(Said::Nonsense, 200, &json!({"status": "ok"})),
         }
