@@ -317,6 +317,7 @@ impl Client {
             leeway: self.0.options.leeway,
             received_at,
             interim_fingerprint: None,
+            interim_claims: None,
             interim_subject: None,
         }
     }

@@ -82,6 +82,7 @@ impl TokenCheck {
             leeway: Duration::from_secs(60),
             received_at: self.received_at,
             interim_fingerprint: None,
+            interim_claims: None,
             interim_subject: None,
         };
         Ok(verify_final(token, &self.keys, &expectations)?)

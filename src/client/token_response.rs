@@ -117,8 +117,9 @@ impl Client {
                 self.expectations(received.checks, algorithms, Some(&tokens.access_token), received.received_at);
             expectations.code = received.code;
             expectations.interim_fingerprint = received.interim_fingerprint;
+            expectations.interim_claims = received.interim.verified().map(|interim| interim.claims());
             if !self.0.options.subject_may_change {
-                expectations.interim_subject = received.interim.verified().map(|interim| interim.claims().subject());
+                expectations.interim_subject = expectations.interim_claims.map(|claims| claims.subject());
             }
             id_token::verify_final(token, keys, &expectations)
         });

@@ -15,7 +15,7 @@ use crate::clock::unix_seconds;
 use crate::endpoint::{gives_nonce, stated_error, without_byte_order_mark};
 use crate::error::{Document, Error, ErrorResponse, Rule, Violation};
 use crate::id_token::{
-    self, STANDARD, VerifiedClaimsSet, claim_accessors, in_languages, malformed_claims, standard_claims,
+    self, STANDARD, VerifiedClaimsSet, claim_accessors, in_languages, malformed_claims, numeric_date, standard_claims,
     warn_about_malformed,
 };
 use crate::jose::{CompactJws, KeySet};
@@ -198,15 +198,26 @@ impl Client {
         }
         let object = Object::parse(jws.payload()).map_err(|_| invalid(Rule::UserInfoSigned))?;
         let claims = object.needing(&CHECKED).map_err(|name| json::repeated(Document::UserInfo, name))?;
-        let issuer_fits = claims.get("iss").is_none_or(|issuer| issuer.as_str() == Some(self.issuer()));
-        let audience_fits = claims.get("aud").is_none_or(|audience| match audience {
-            Value::String(one) => one == self.client_id(),
-            Value::Array(several) => several.iter().any(|one| one.as_str() == Some(self.client_id())),
-            _ => false,
-        });
+        self.check_signed(&claims)?;
+        Ok(claims)
+    }
+
+    /// "If signed, the UserInfo Response SHOULD contain the Claims iss (issuer) and aud (audience) as members." They are
+    /// checked where they are there, and so is `exp`.
+    fn check_signed(&self, claims: &Map<String, Value>) -> Result<(), Violation> {
         let earliest = unix_seconds(self.0.clock.now()).saturating_sub(self.0.options.leeway.as_secs());
-        let is_current = claims.get("exp").is_none_or(|time| time.as_f64().is_some_and(|time| time > earliest as f64));
-        if issuer_fits && audience_fits && is_current { Ok(claims) } else { Err(invalid(Rule::UserInfoSigned)) }
+        let is_this_client = |audience: &Value| audience == self.client_id();
+        let fits = |name: &str, value: &Value| match (name, value) {
+            ("iss", issuer) => issuer == self.issuer(),
+            ("aud", Value::Array(several)) => several.iter().any(is_this_client),
+            ("aud", one) => is_this_client(one),
+            (_, time) => numeric_date(time).is_some_and(|time| time > earliest),
+        };
+        let is_wrong = |name: &&str| claims.get(*name).is_some_and(|value| !value.is_null() && !fits(name, value));
+        match ["iss", "aud", "exp"].into_iter().find(is_wrong) {
+            None => Ok(()),
+            Some(name) => Err(Violation::new(Rule::UserInfoSigned).in_document(Document::UserInfo).at_member(name)),
+        }
     }
 }
 

@@ -65,6 +65,7 @@ fn expecting<T>(is_strict: bool, then: impl FnOnce(&Expectations<'_>) -> T) -> T
         leeway: Duration::from_secs(LEEWAY),
         received_at: from_unix_seconds(NOW),
         interim_fingerprint: None,
+        interim_claims: None,
         interim_subject: is_strict.then_some("user-1"),
     })
 }

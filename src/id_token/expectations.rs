@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::claims::Claims;
 use super::interim_fingerprint::InterimFingerprint;
 use crate::clock::unix_seconds;
 use crate::jose::SigningAlgorithm;
@@ -38,6 +39,8 @@ pub(crate) struct Expectations<'a> {
     pub(crate) received_at: SystemTime,
     /// By what the interim ID Token is recognised, where there was one.
     pub(crate) interim_fingerprint: Option<&'a InterimFingerprint>,
+    /// The claims of the interim ID Token, where it was verified.
+    pub(crate) interim_claims: Option<&'a Claims>,
     /// The `sub` of the interim ID Token, where it must be the same.
     pub(crate) interim_subject: Option<&'a str>,
 }

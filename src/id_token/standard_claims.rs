@@ -74,6 +74,12 @@ const NAME_SHOWN: usize = 40;
 
 /// Warns about claims of other types than they must have, by their names. Their values are nobody's business.
 pub(crate) fn warn_about_malformed<'a>(document: Document, names: impl Iterator<Item = &'a str>) {
+    if let Some(claims) = shown(names) {
+        tracing::warn!(%claims, "claims in {document} do not have the type that they must have; they are handed over as they are");
+    }
+}
+
+fn shown<'a>(names: impl Iterator<Item = &'a str>) -> Option<String> {
     let mut shown = String::new();
     for (number, name) in names.enumerate() {
         if number == NAMES_SHOWN {
@@ -85,9 +91,7 @@ pub(crate) fn warn_about_malformed<'a>(document: Document, names: impl Iterator<
         }
         shown.extend(name.chars().take(NAME_SHOWN));
     }
-    if let Some(claims) = text::untrusted(&shown) {
-        tracing::warn!(%claims, "claims in {document} do not have the type that they must have; they are handed over as they are");
-    }
+    text::untrusted(&shown)
 }
 
 /// The value of a claim that is a truth value.
@@ -213,3 +217,18 @@ macro_rules! claim_accessor {
 }
 
 pub(crate) use {claim_accessor, claim_accessors, standard_claims};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_names_malformed_claims_briefly_and_in_harmless_characters() {
+        assert_eq!(shown(std::iter::empty()), None);
+        let long = format!("name#{}", "x".repeat(10_000));
+        let names = ["amr", "given_name#\u{1b}[31m\u{202e}ja\n", &long].into_iter().chain(["email#a"; 1_000]);
+        let text = shown(names).unwrap();
+        assert!(text.starts_with("amr, given_name#[31mja, name#xxx"), "{text}");
+        assert!(text.ends_with(", …") && text.len() < 200, "{text}");
+    }
+}

@@ -43,6 +43,7 @@ struct Case {
     access_token: Option<Secret>,
     code: Option<Secret>,
     interim_fingerprint: Option<InterimFingerprint>,
+    interim_claims: Option<Claims>,
     interim_subject: Option<&'static str>,
     received_at: u64,
 }
@@ -68,6 +69,7 @@ impl Case {
             access_token: Some(Secret::new(ACCESS_TOKEN)),
             code: None,
             interim_fingerprint: None,
+            interim_claims: None,
             interim_subject: None,
             received_at: RECEIVED,
         }
@@ -120,6 +122,7 @@ impl Case {
             leeway: Duration::from_secs(LEEWAY),
             received_at: from_unix_seconds(self.received_at),
             interim_fingerprint: self.interim_fingerprint.as_ref(),
+            interim_claims: self.interim_claims.as_ref(),
             interim_subject: self.interim_subject,
         })
     }

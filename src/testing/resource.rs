@@ -20,8 +20,9 @@ impl Turn<'_> {
             return Ok(Reply::json(200, &Value::Object(claims)));
         }
         let inside = if client.signed_userinfo {
-            claims.insert("iss".into(), json!(self.op.settings.issuer));
-            claims.insert("aud".into(), json!(client.id));
+            // Unless the user's claims say otherwise, as with ID Tokens.
+            claims.entry("iss").or_insert(json!(self.op.settings.issuer));
+            claims.entry("aud").or_insert(json!(client.id));
             self.signed(&client, &Value::Object(claims))
         } else {
             Value::Object(claims).to_string()

@@ -23,7 +23,9 @@ pub async fn of_a_flow_that_succeeds(ground: &Ground) {
     ];
     for world in worlds {
         world.sign_in_and_wait().await;
-        assert!(ground.log.text.lock().unwrap().contains(" DEBUG openid_deferred"), "tracing is on");
+        let log = ground.log.text.lock().unwrap().clone();
+        assert!(log.contains(" DEBUG openid_deferred"), "tracing is on");
+        assert!(log.contains("do not have the type that they must have"), "a claim of an odd type is named");
         world.assert_nothing_shows();
     }
 }

@@ -167,7 +167,7 @@ fn provider(clock: &TestClock) -> TestProviderBuilder {
         .mutual_tls()
         .clock(Arc::new(clock.clone()))
         .random(Arc::new(SeededRandom::new(1)))
-        .user(TestUser::new("canary-of-a-subject").claim("name", CLAIM))
+        .user(TestUser::new("canary-of-a-subject").claim("name", CLAIM).claim("nickname", json!([CLAIM])))
         .early_access_token()
         .interim_token(InterimToken::Both)
         .dpop_nonces(NoncePolicy::Required)

@@ -62,6 +62,14 @@ fn a_token_that_was_encrypted_is_recognised_as_it_came_and_decrypted() {
 }
 
 #[test]
+fn without_a_fingerprint_the_claims_of_a_verified_interim_token_are_recognised() {
+    let verified = Case::good().verify_interim().unwrap();
+    let case = Case { interim_claims: Some(verified.claims().clone()), ..Case::good() };
+    case.breaks_as_final_only(Rule::InterimIdTokenAsFinal);
+    Case { interim_claims: Some(verified.claims().clone()), ..Case::with("iat", RECEIVED) }.is_accepted();
+}
+
+#[test]
 fn it_is_stored_without_the_token_and_without_its_jti() {
     let seen = InterimFingerprint::new(&Case::with("jti", "a-jti-to-look-for").token());
     let stored = serde_json::to_string(&seen).unwrap();

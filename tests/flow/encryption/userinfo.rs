@@ -100,6 +100,29 @@ async fn signed_userinfo_that_has_expired_is_refused() {
 }
 
 #[tokio::test]
+async fn a_claim_of_signed_userinfo_that_a_check_needs_is_named_where_it_is_wrong_and_may_be_null() {
+    let world = signature_demanded(TestClient::signed_userinfo, SigningAlgorithm::Es256).await;
+    let authentication = world.approved().await;
+    for (name, value) in [
+        ("exp", json!("2033-05-18T03:33:20Z")),
+        ("exp", json!("4000000000")),
+        ("iss", json!("https://evil.test")),
+        ("iss", json!([])),
+        ("aud", json!(["another-app"])),
+        ("aud", json!(7)),
+    ] {
+        let mut claims = json!({ "iss": null, "aud": null, "exp": null });
+        claims[name] = value.clone();
+        world.op.last_process().approve_with(claims);
+        let error = world.client.userinfo(&authentication).await.unwrap_err();
+        let ErrorKind::Protocol(violation) = error.kind() else { panic!("{name} {value}: {error:?}") };
+        assert_eq!((violation.rule(), violation.member()), (Rule::UserInfoSigned, Some(name)), "{value}");
+    }
+    world.op.last_process().approve_with(json!({ "iss": null, "aud": null, "exp": null, "iat": "now" }));
+    world.client.userinfo(&authentication).await.unwrap();
+}
+
+#[tokio::test]
 async fn encrypted_userinfo_that_was_tampered_with_is_refused() {
     let world = strict_world().await;
     for forgery in [
