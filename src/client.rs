@@ -9,7 +9,7 @@ use crate::dpop::DpopKey;
 use crate::endpoint::{ClientIdentity, Endpoints, REQUESTS_AT_MOST, SIGNER_TIMEOUT};
 use crate::error::{ConfigurationProblem, Error, ErrorKind, Misuse};
 use crate::id_token::Expectations;
-use crate::jose::{self, DecryptionKey, KeySet, SigningAlgorithm};
+use crate::jose::{self, DecryptionKey, SigningAlgorithm};
 use crate::pending::{Checks, Jitter, Pace};
 use crate::provider::{Issuer, LONGEST_FETCH, Provider, ProviderMetadata, check_support};
 use crate::random::{self, Random};
@@ -320,14 +320,6 @@ impl Client {
             interim_claims: None,
             interim_subject: None,
         }
-    }
-
-    /// The keys that a token may be signed with. An HMAC needs none of the OP's.
-    async fn keys_for(&self, algorithm: SigningAlgorithm, kid: Option<&str>) -> Result<Arc<KeySet>, Error> {
-        if algorithm.is_symmetric() {
-            return Ok(Arc::new(KeySet::empty()));
-        }
-        self.0.provider.keys_with(algorithm, kid).await
     }
 
     /// The algorithms that an ID Token may be signed with: what was set, or the asymmetric ones that the OP lists.

@@ -235,6 +235,11 @@ impl Endpoints {
         }
     }
 
+    /// Where chance comes from.
+    pub(crate) fn random(&self) -> &dyn Random {
+        &*self.random
+    }
+
     /// One request with everything that must be new in each: proof and client assertion.
     async fn request(
         &self,

@@ -59,9 +59,17 @@ impl Object {
         document: Document,
         needed: &[&'static str],
     ) -> Result<Map<String, Value>, Violation> {
+        Self::document(body, document)?.needing(needed).map_err(|name| repeated(document, name))
+    }
+
+    /// The same, before it is known which members are needed.
+    ///
+    /// # Errors
+    ///
+    /// [`Rule::MalformedJson`].
+    pub(crate) fn document(body: &[u8], document: Document) -> Result<Self, Violation> {
         let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-        let object = Self::parse(body).map_err(|error| Violation::malformed_json(document, &error))?;
-        object.needing(needed).map_err(|name| repeated(document, name))
+        Self::parse(body).map_err(|error| Violation::malformed_json(document, &error))
     }
 
     /// The members, where none of these names is repeated with different values; otherwise the name.
@@ -76,6 +84,11 @@ impl Object {
     pub(crate) fn contradicts_itself(&self, place: &[&str]) -> bool {
         self.contradictions.len() >= PLACES
             || self.contradictions.iter().any(|found| place.iter().zip(found).all(|(name, found)| name == found))
+    }
+
+    /// Whether a member is itself repeated with different values, whatever it holds.
+    pub(crate) fn is_repeated(&self, place: &[&str]) -> bool {
+        self.contradictions.len() >= PLACES || self.contradictions.iter().any(|found| found == place)
     }
 
     /// All members. Of those that are repeated, the last one counts.

@@ -10,11 +10,12 @@ use zeroize::Zeroizing;
 
 use super::Client;
 use super::authorization_response::{AuthorizationGrant, Code, CodeAnswer, Received, SignIn};
-use super::token_response::{self, ReceivedTokens};
+use super::token_response::{self, KEYS_PATIENCE, ReceivedTokens};
 use crate::dpop::DpopKey;
 use crate::endpoint::{Answer, ClientIdentity, EndpointRequest, Failure};
 use crate::error::{Document, Error, ErrorKind, Misuse, Rule, TransportProblem, Verdict, Violation};
 use crate::id_token::{self, InterimFingerprint, InterimMember, InterimState};
+use crate::jose::{KeySet, SigningAlgorithm};
 use crate::json::Object;
 use crate::pending::{Answered, Opened, PendingAuthentication, Phase, Schedule, Times, UnverifiedInterim};
 use crate::secret::Secret;
@@ -239,6 +240,7 @@ impl Client {
             dpop_key: session.dpop_key.as_ref(),
             interim: &InterimState::Absent,
             interim_fingerprint: None,
+            patience: KEYS_PATIENCE,
             code: match &grant.code {
                 Code::Authorization(code) => Some(code),
                 Code::Deferred(_) => None,
@@ -275,17 +277,17 @@ impl Client {
         if let Ok(decrypted) = &decrypted {
             fingerprint.add_decrypted(decrypted.expose());
         }
-        let opened = decrypted.and_then(|token| Ok((id_token::header(token.expose())?, token)));
         let body = &pending.0;
-        let algorithms = self.id_token_algorithms().await?;
-        let verified = match opened {
+        let received_at = body.schedule.exchange_answered_at();
+        let verified = match decrypted {
             Err(violation) => Err(violation),
-            Ok(((algorithm, kid), token)) => {
-                let keys = self.keys_for(algorithm, kid.as_deref()).await?;
-                let received_at = body.schedule.exchange_answered_at();
-                let expectations =
-                    self.expectations(&body.checks, &algorithms, body.access_token.as_ref(), received_at);
-                id_token::verify_interim(token.expose(), *member, &keys, &expectations)
+            Ok(token) => {
+                let check = |token: &str, keys: &KeySet, algorithms: &[SigningAlgorithm]| {
+                    let expectations =
+                        self.expectations(&body.checks, algorithms, body.access_token.as_ref(), received_at);
+                    id_token::verify_interim(token, *member, keys, &expectations)
+                };
+                self.verify_signed_id_token(token.expose(), received_at, Duration::ZERO, check).await?
             }
         };
         pending.0.unverified_interim = None;

@@ -1,6 +1,5 @@
 //! JARM: the authorization response as a JWT that the OP signed, and encrypted where that was registered.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -8,12 +7,13 @@ use serde_json::{Map, Value};
 use super::authorization_response::{Parameters, broken};
 use super::authorize::ResponseMode;
 use super::session::{self, AuthorizationSession};
+use super::token_response::KEYS_PATIENCE;
 use super::{Client, SIGNATURES};
 use crate::clock::unix_seconds;
 use crate::error::{ConfigurationProblem, Document, Error, Rule, Violation};
-use crate::jose::{CompactJws, KeySet, SigningAlgorithm, Unreadable};
+use crate::jose::{CompactJws, NotVerified, SigningAlgorithm, Unreadable};
 use crate::json::Object;
-use crate::provider::ProviderMetadata;
+use crate::provider::{Channel, ProviderMetadata, SignedJwt};
 use crate::secret::{Secret, constant_time_eq};
 
 /// JARM §2.1: "A maximum JWT lifetime of 10 minutes is RECOMMENDED." One that is good for hours was not made for a
@@ -114,27 +114,23 @@ impl Client {
         let algorithm = SigningAlgorithm::from_name(&jws.header().alg)
             .filter(|algorithm| self.response_algorithms(&metadata).contains(algorithm))
             .ok_or_else(|| broken(Rule::JwtResponseAlgorithm, "response"))?;
-        let kid = jws.header().kid.as_deref();
-        let verifies = |keys: &KeySet| {
-            let mut candidates = keys.candidates(algorithm, kid).into_iter();
-            candidates.any(|key| key.verify(algorithm, jws.signing_input(), jws.signature()))
+        let jwt = SignedJwt {
+            algorithm,
+            secret: self.0.credentials.secret(),
+            received_at: self.0.clock.now(),
+            channel: Channel::Front,
+            patience: KEYS_PATIENCE,
         };
-        let keys = match self.0.credentials.secret() {
-            Some(secret) if algorithm.is_symmetric() => Arc::new(KeySet::of_secret(secret)),
-            _ => self.0.provider.keys_with(algorithm, kid).await?,
-        };
-        if !keys.has(kid, algorithm) {
-            return Err(broken(Rule::JwtResponseNoKey, "response"));
-        }
-        if verifies(&keys) {
-            return Ok(());
-        }
-        // Keys without a `kid` rotate unseen, so a signature that does not verify is tried with newer ones.
-        let newer = if algorithm.is_symmetric() { None } else { self.0.provider.keys_newer_than(&keys).await? };
-        match newer {
-            Some(newer) if verifies(&newer) => Ok(()),
-            _ => Err(broken(Rule::JwtResponseSignature, "response")),
-        }
+        let verified = self.0.provider.verify(&jwt, |keys| {
+            keys.verify(jws, algorithm).map_err(|problem| {
+                let rule = match problem {
+                    NotVerified::NoKey => Rule::JwtResponseNoKey,
+                    NotVerified::Signature => Rule::JwtResponseSignature,
+                };
+                Violation::new(rule).in_document(Document::AuthorizationResponse).at_member("response")
+            })
+        });
+        Ok(verified.await??)
     }
 
     /// Whether the response has expired, if its times are such as they have to be.

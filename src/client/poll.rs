@@ -8,12 +8,15 @@ use super::Client;
 use super::exchange::{DEFERRED_GRANT, TOKEN_RESPONSE_LIMIT};
 use super::options::PollCredential;
 use super::outcome::{Denial, Expiry, Outcome};
-use super::token_response::ReceivedTokens;
+use super::token_response::{ReceivedTokens, last_word};
 use crate::clock::Moment;
 use crate::dpop::DpopKey;
 use crate::endpoint::{Answer as Sent, EndpointRequest, Failure};
 use crate::error::{Document, Error, ErrorResponse, Misuse, Rule, TransportProblem, Verdict, Violation};
-use crate::pending::{Answer, End, PendingAuthentication, Phase, Polled, Standing, Step, SuccessBody, is_known_error};
+use crate::pending::{
+    Answer, End, PendingAuthentication, Phase, Polled, Standing, Step, SuccessBody, is_given_up, is_known_error,
+    validation_pause,
+};
 use crate::provider::ProviderMetadata;
 use crate::secret::Secret;
 use crate::task::Task;
@@ -36,14 +39,6 @@ pub enum Poll {
     /// The process has ended.
     Finished(Outcome),
 }
-
-/// For this long a success response is kept that cannot be decrypted or verified because keys are out of reach.
-pub(super) const VALIDATION_PATIENCE: Duration = Duration::from_secs(24 * 3600);
-/// And for so many tries, which take most of that time: the application may have been down for the rest of it.
-const VALIDATION_TRIES: u32 = 100;
-/// How long after the first failed try to validate it the next one is due, and how far doubling takes that.
-const VALIDATION_PAUSE: Duration = Duration::from_secs(30);
-const LONGEST_VALIDATION_PAUSE: Duration = Duration::from_secs(600);
 
 const STEP: &str = "polling";
 
@@ -199,6 +194,7 @@ impl Client {
             dpop_key: body.dpop_key.as_ref(),
             interim: &body.interim,
             interim_fingerprint: body.interim_fingerprint.as_ref(),
+            patience: Duration::ZERO,
             code: None,
         };
         let violation = match self.authenticate(received).await {
@@ -213,8 +209,7 @@ impl Client {
             Ok(Err(violation)) => violation,
             Err(error) => {
                 let waited = self.0.clock.now().duration_since(answered.received_at).unwrap_or(Duration::ZERO);
-                let doublings = answered.attempts.min(8);
-                let pause = VALIDATION_PAUSE.saturating_mul(1 << doublings).min(LONGEST_VALIDATION_PAUSE);
+                let pause = validation_pause(answered.attempts, error.retry_after());
                 answered.attempts = answered.attempts.saturating_add(1);
                 if error.rule() == Some(Rule::NoDecryptionKey) {
                     tracing::error!(
@@ -223,14 +218,11 @@ impl Client {
                         "a final ID Token is encrypted for a key that this client does not have; it is kept for a day"
                     );
                 }
-                body.schedule.postpone(pause.max(error.retry_after().unwrap_or_default()), self.now());
-                match error.rule() {
-                    _ if waited < VALIDATION_PATIENCE || answered.attempts < VALIDATION_TRIES => return Err(error),
-                    Some(rule @ (Rule::IdTokenNoKey | Rule::NoDecryptionKey)) => {
-                        Violation::new(rule).in_document(Document::IdToken)
-                    }
-                    _ => Violation::new(Rule::KeysUnavailable),
+                body.schedule.postpone(pause, self.now());
+                if !is_given_up(waited, answered.attempts) {
+                    return Err(error);
                 }
+                last_word(&error)
             }
         };
         tracing::warn!(rule = violation.rule().code(), "the final token response is not valid");

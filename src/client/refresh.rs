@@ -12,15 +12,14 @@ use super::Client;
 use super::authentication::{Authentication, Body, TokenType};
 use super::builder::setting;
 use super::exchange::TOKEN_RESPONSE_LIMIT;
-use super::poll::VALIDATION_PATIENCE;
 use super::revoke::Revocation;
-use super::token_response::{Tokens, tokens_to_revoke};
+use super::token_response::{KEYS_PATIENCE, Tokens, last_word, tokens_to_revoke};
 use crate::clock::Clock;
 use crate::dpop::DpopKey;
 use crate::endpoint::{Answer, ClientIdentity, EndpointRequest, Endpoints, ErrorAnswer, Failure};
 use crate::error::{Document, Error, ErrorKind, Misuse, Rule, Verdict, Violation};
 use crate::id_token::{self, IdToken};
-use crate::pending::{self, Checks};
+use crate::pending::{self, Checks, VALIDATION_PATIENCE};
 use crate::secret::Secret;
 
 mod flight;
@@ -153,13 +152,10 @@ impl Client {
             Ok(judged) => judged,
             Err(error) => {
                 let waited = self.0.clock.now().duration_since(refreshed.received_at).unwrap_or(Duration::ZERO);
-                match error.rule() {
-                    _ if waited < VALIDATION_PATIENCE => return Err(error.that_passes()),
-                    Some(rule @ (Rule::IdTokenNoKey | Rule::NoDecryptionKey)) => {
-                        Err(Violation::new(rule).in_document(Document::IdToken))
-                    }
-                    _ => Err(Violation::new(Rule::KeysUnavailable)),
+                if waited < VALIDATION_PATIENCE {
+                    return Err(error.that_passes());
                 }
+                Err(last_word(&error))
             }
         };
         let Some(refreshed) = body.refreshed.take() else { return Ok(()) };
@@ -205,7 +201,7 @@ impl Client {
         };
         let Some(token) = &tokens.id_token else { return Ok(Ok((tokens, None))) };
         let checks = Checks::of_a_refresh(refreshed.received_at);
-        let verified = self.verify_by_keys(token, |token, keys, algorithms| {
+        let verified = self.verify_id_token(token, refreshed.received_at, KEYS_PATIENCE, |token, keys, algorithms| {
             let mut expectations =
                 self.expectations(&checks, algorithms, Some(&tokens.access_token), refreshed.received_at);
             expectations.nonce = None;

@@ -64,8 +64,8 @@ impl Client {
             let (member, value) = ("request_parameter_supported", "true".to_owned());
             return Err(ConfigurationProblem::NotAdvertised { member, value }.into());
         }
-        if self.request_object_encryption().is_some() {
-            self.keys_to_encrypt_for().await?;
+        if let Some((alg, _)) = self.request_object_encryption() {
+            self.keys_to_encrypt_for(alg).await?;
         }
         Ok(())
     }
@@ -108,7 +108,7 @@ impl Client {
         let token = match self.request_object_encryption() {
             None => signed,
             Some((alg, enc)) => {
-                let keys = self.keys_to_encrypt_for().await?;
+                let keys = self.keys_to_encrypt_for(alg).await?;
                 let key = keys.encryption_key(alg).ok_or(ConfigurationProblem::NoEncryptionKey(alg.as_str()))?;
                 Secret::new(key.encrypt(alg, enc, signed.expose())?)
             }
@@ -124,14 +124,8 @@ impl Client {
     }
 
     /// The OP's keys, with one among them that requests can be encrypted for. It may have been published a moment ago.
-    async fn keys_to_encrypt_for(&self) -> Result<Arc<KeySet>, Error> {
-        let keys = self.0.provider.keys().await?;
-        let Some((alg, _)) = self.request_object_encryption().filter(|(alg, _)| keys.encryption_key(*alg).is_none())
-        else {
-            return Ok(keys);
-        };
-        let newer = self.0.provider.keys_newer_than(&keys).await?;
-        let fitting = newer.filter(|keys| keys.encryption_key(alg).is_some());
+    async fn keys_to_encrypt_for(&self, alg: KeyManagementAlgorithm) -> Result<Arc<KeySet>, Error> {
+        let fitting = self.0.provider.keys_to_encrypt_for(alg).await?;
         fitting.ok_or_else(|| ConfigurationProblem::NoEncryptionKey(alg.as_str()).into())
     }
 }

@@ -1,5 +1,6 @@
 //! OpenID Connect Core 1.0 §3.1.3.3 and §3.1.3.5: a final token response, and how it becomes an [`Authentication`].
 
+use std::error::Error as _;
 use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
@@ -10,12 +11,16 @@ use super::Client;
 use super::authentication::{self, Authentication, TokenType};
 use super::revoke::TokenTypeHint;
 use crate::dpop::DpopKey;
-use crate::error::{Document, Error, Rule, Violation};
+use crate::error::{Document, Error, ErrorKind, Rule, Violation};
 use crate::id_token::{self, IdToken, InterimFingerprint, InterimState};
 use crate::jose::{KeySet, SigningAlgorithm};
 use crate::json::Object;
 use crate::pending::Checks;
+use crate::provider::{Channel, SignedJwt};
 use crate::secret::Secret;
+
+/// How long a call that somebody is looking at waits for the OP's keys before it says that they are out of reach.
+pub(super) const KEYS_PATIENCE: Duration = Duration::from_secs(8);
 
 /// A final token response as it came, with everything that it is judged by.
 pub(super) struct ReceivedTokens<'a> {
@@ -25,6 +30,8 @@ pub(super) struct ReceivedTokens<'a> {
     pub(super) dpop_key: Option<&'a DpopKey>,
     pub(super) interim: &'a InterimState,
     pub(super) interim_fingerprint: Option<&'a InterimFingerprint>,
+    /// How long its caller can wait for the OP's keys.
+    pub(super) patience: Duration,
     /// The authorization code that they came for, where they did not come for a `deferred_auth_id`.
     pub(super) code: Option<&'a Secret>,
 }
@@ -112,56 +119,76 @@ impl Client {
         if received.interim_fingerprint.is_some_and(|interim| interim.is_of(token.expose())) {
             return Ok(Err(Violation::new(Rule::InterimIdTokenAsFinal).in_document(Document::IdToken)));
         }
-        let verified = self.verify_by_keys(token, |token, keys, algorithms| {
-            let mut expectations =
-                self.expectations(received.checks, algorithms, Some(&tokens.access_token), received.received_at);
-            expectations.code = received.code;
-            expectations.interim_fingerprint = received.interim_fingerprint;
-            expectations.interim_claims = received.interim.verified().map(|interim| interim.claims());
-            if !self.0.options.subject_may_change {
-                expectations.interim_subject = expectations.interim_claims.map(|claims| claims.subject());
-            }
-            id_token::verify_final(token, keys, &expectations)
-        });
+        let verified =
+            self.verify_id_token(token, received.received_at, received.patience, |token, keys, algorithms| {
+                let mut expectations =
+                    self.expectations(received.checks, algorithms, Some(&tokens.access_token), received.received_at);
+                expectations.code = received.code;
+                expectations.interim_fingerprint = received.interim_fingerprint;
+                expectations.interim_claims = received.interim.verified().map(|interim| interim.claims());
+                if !self.0.options.subject_may_change {
+                    expectations.interim_subject = expectations.interim_claims.map(|claims| claims.subject());
+                }
+                id_token::verify_final(token, keys, &expectations)
+            });
         verified.await
     }
 
     /// Decrypts an ID Token and verifies what is inside by `verify`, with the keys that may have signed it and the
     /// algorithms that it may use. The outer error passes, the inner one does not.
-    pub(super) async fn verify_by_keys(
+    pub(super) async fn verify_id_token<T>(
         &self,
         token: &Secret,
-        verify: impl Fn(&str, &KeySet, &[SigningAlgorithm]) -> Result<IdToken, Violation>,
-    ) -> Result<Result<IdToken, Violation>, Error> {
+        received_at: SystemTime,
+        patience: Duration,
+        verify: impl Fn(&str, &KeySet, &[SigningAlgorithm]) -> Result<T, Violation>,
+    ) -> Result<Result<T, Violation>, Error> {
         let token = match self.decrypted_id_token(token) {
             Ok(token) => token,
             // An instance of the application that has the key may come along.
             Err(violation) if violation.rule() == Rule::NoDecryptionKey => return Err(Error::new(violation)),
             Err(violation) => return Ok(Err(violation)),
         };
-        let token = token.expose();
-        let (algorithm, kid) = match id_token::header(token) {
-            Ok(header) => header,
+        self.verify_signed_id_token(token.expose(), received_at, patience, verify).await
+    }
+
+    /// The same for one that is not encrypted, or no longer.
+    pub(super) async fn verify_signed_id_token<T>(
+        &self,
+        token: &str,
+        received_at: SystemTime,
+        patience: Duration,
+        verify: impl Fn(&str, &KeySet, &[SigningAlgorithm]) -> Result<T, Violation>,
+    ) -> Result<Result<T, Violation>, Error> {
+        let algorithm = match id_token::header(token) {
+            Ok((algorithm, _)) => algorithm,
             Err(violation) => return Ok(Err(violation)),
         };
         let algorithms = self.id_token_algorithms().await?;
         if !algorithms.contains(&algorithm) {
             return Ok(Err(Violation::new(Rule::IdTokenAlgorithm).in_document(Document::IdToken)));
         }
-        let keys = self.keys_for(algorithm, kid.as_deref()).await?;
-        let mut verified = verify(token, &keys, &algorithms);
-        let unverified = verified.as_ref().is_err_and(|violation| violation.rule() == Rule::IdTokenSignature);
-        if unverified && !algorithm.is_symmetric() {
-            // Keys without a `kid` rotate unseen, so a signature that does not verify is tried with newer ones.
-            if let Some(newer) = self.0.provider.keys_newer_than(&keys).await? {
-                verified = verify(token, &newer, &algorithms);
-            }
-        }
-        match verified {
+        let secret = self.0.credentials.secret();
+        let jwt = SignedJwt { algorithm, secret, received_at, channel: Channel::Back, patience };
+        match self.0.provider.verify(&jwt, |keys| verify(token, keys, &algorithms)).await? {
             // The OP may be in the middle of a rotation, so this is not the last word yet.
-            Err(violation) if violation.rule() == Rule::IdTokenNoKey => Err(Error::new(violation)),
+            Err(violation) if violation.rule() == Rule::IdTokenNoKey => Err(Error::new(violation).that_passes()),
             verified => Ok(verified),
         }
+    }
+}
+
+/// What a token response is invalid for that could not be validated in all the time that it was kept.
+pub(super) fn last_word(error: &Error) -> Violation {
+    let below = || error.source().and_then(|source| source.downcast_ref::<Error>()).map(last_word);
+    match error.kind() {
+        ErrorKind::Protocol(violation) => match violation.rule() {
+            Rule::KeysOutdated => below().unwrap_or(*violation),
+            Rule::NoDecryptionKey | Rule::NoUsableKey => *violation,
+            rule if rule.depends_on_keys() => *violation,
+            _ => Violation::new(Rule::KeysUnavailable),
+        },
+        _ => Violation::new(Rule::KeysUnavailable),
     }
 }
 

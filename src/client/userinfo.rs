@@ -1,7 +1,6 @@
 //! OpenID Connect Core 1.0 §5.3: the UserInfo endpoint.
 
 use std::fmt;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -11,6 +10,7 @@ use serde_json::{Map, Value};
 use super::Client;
 use super::authentication::Authentication;
 use super::resource::Call;
+use super::token_response::KEYS_PATIENCE;
 use crate::clock::unix_seconds;
 use crate::endpoint::{gives_nonce, stated_error, without_byte_order_mark};
 use crate::error::{Document, Error, ErrorResponse, Rule, Violation};
@@ -18,8 +18,9 @@ use crate::id_token::{
     self, STANDARD, VerifiedClaimsSet, claim_accessors, in_languages, malformed_claims, numeric_date, standard_claims,
     warn_about_malformed,
 };
-use crate::jose::{CompactJws, KeySet};
+use crate::jose::{CompactJws, NotVerified};
 use crate::json::{self, Object};
+use crate::provider::{Channel, SignedJwt};
 
 /// Claims about one user, with a picture among them perhaps.
 const USERINFO_LIMIT: usize = 1024 * 1024;
@@ -179,7 +180,7 @@ impl Client {
     /// A response that is signed by the OP: with one of its keys, or with the client secret where that was registered.
     /// `iss`, `aud` and `exp` are as they must be where they are there.
     async fn signed_claims(&self, token: &str) -> Result<Map<String, Value>, Error> {
-        let (algorithm, kid) = id_token::header(token).map_err(|_| invalid(Rule::UserInfoSigned))?;
+        let (algorithm, _) = id_token::header(token).map_err(|_| invalid(Rule::UserInfoSigned))?;
         let accepted = match self.0.options.userinfo_algorithm {
             Some(registered) => algorithm == registered,
             None => !algorithm.is_symmetric() && self.0.options.allows(algorithm),
@@ -187,15 +188,23 @@ impl Client {
         if !accepted {
             return Err(invalid(Rule::UserInfoSigned));
         }
-        let keys = match self.0.credentials.secret() {
-            Some(secret) if algorithm.is_symmetric() => Arc::new(KeySet::of_secret(secret)),
-            _ => self.0.provider.keys_with(algorithm, kid.as_deref()).await?,
-        };
         let jws = CompactJws::parse(token).map_err(|_| invalid(Rule::UserInfoSigned))?;
-        let candidates = keys.candidates(algorithm, kid.as_deref());
-        if !candidates.iter().any(|key| key.verify(algorithm, jws.signing_input(), jws.signature())) {
-            return Err(invalid(Rule::UserInfoSigned));
-        }
+        let jwt = SignedJwt {
+            algorithm,
+            secret: self.0.credentials.secret(),
+            received_at: self.0.clock.now(),
+            channel: Channel::Back,
+            patience: KEYS_PATIENCE,
+        };
+        let verified = self.0.provider.verify(&jwt, |keys| {
+            keys.verify(&jws, algorithm).map_err(|problem| {
+                violation(match problem {
+                    NotVerified::NoKey => Rule::UserInfoNoKey,
+                    NotVerified::Signature => Rule::UserInfoSigned,
+                })
+            })
+        });
+        verified.await??;
         let object = Object::parse(jws.payload()).map_err(|_| invalid(Rule::UserInfoSigned))?;
         let claims = object.needing(&CHECKED).map_err(|name| json::repeated(Document::UserInfo, name))?;
         self.check_signed(&claims)?;
@@ -263,8 +272,12 @@ fn media_type(headers: &HeaderMap) -> Option<String> {
     Some(value.split(';').next()?.trim().to_ascii_lowercase())
 }
 
+fn violation(rule: Rule) -> Violation {
+    Violation::new(rule).in_document(Document::UserInfo)
+}
+
 fn invalid(rule: Rule) -> Error {
-    Violation::new(rule).in_document(Document::UserInfo).into()
+    violation(rule).into()
 }
 
 // Claims are personal data: their names show, their values do not.

@@ -156,7 +156,11 @@ fn rule(rule: Rule) -> &'static str {
              yours."
         }
         Rule::KeysUnavailable => "Wait: the OP's keys are out of reach, and what needs them is kept.",
-        Rule::IdTokenNoKey | Rule::JwtResponseNoKey => {
+        Rule::KeysOutdated => "Wait a few seconds: the OP's keys are fetched again, and what needs them is kept.",
+        Rule::NoUsableKey => {
+            "Look at the source of the error, which says why a key was left out, and at the OP's key set."
+        }
+        Rule::IdTokenNoKey | Rule::JwtResponseNoKey | Rule::UserInfoNoKey => {
             "Wait for the OP to publish its key, or ask whether it rotated keys too fast."
         }
         Rule::NoDecryptionKey => {

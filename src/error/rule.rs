@@ -53,7 +53,7 @@ rules! {
     InsecureEndpoint = "insecure_endpoint", "the metadata names an endpoint that is not `https:`", "RFC 8414 §2";
     PrivateEndpoint = "private_endpoint", "the metadata names an endpoint on this machine or in a private network, at another host than the issuer's", "RFC 9728 §7.7";
     KeysUnavailable = "keys_unavailable", "the OP's keys cannot be fetched right now", "OpenID Connect Core 1.0 §10.1.1";
-    TooManyKeys = "too_many_keys", "the key set holds more keys than any OP needs", "RFC 7517 §5";
+    KeysOutdated = "keys_outdated", "no key that was fetched so far fits, and it is too early to fetch the OP's keys again", "OpenID Connect Core 1.0 §10.1.1";
     NoUsableKey = "no_usable_key", "the key set holds no key that can be used", "RFC 7517 §5";
 
     // Pushed authorization requests
@@ -129,6 +129,7 @@ rules! {
     RefreshedIdToken = "refreshed_id_token", "the ID Token of a refresh contradicts the one of the sign-in", "OpenID Connect Core 1.0 §12.2";
     UserInfoSubject = "userinfo_sub", "the UserInfo response's `sub` is missing or not the one of the ID Token", "OpenID Connect Core 1.0 §5.3.2";
     UserInfoUnsigned = "userinfo_unsigned", "the UserInfo response is not signed, although its signature is registered", "OpenID Connect Core 1.0 §5.3.2";
+    UserInfoNoKey = "userinfo_no_key", "no key of the OP fits the signed UserInfo response", "OpenID Connect Core 1.0 §5.3.2 and §10.1";
     UserInfoSigned = "userinfo_signed", "the signed UserInfo response does not verify", "OpenID Connect Core 1.0 §5.3.2";
 }
 
@@ -138,6 +139,7 @@ impl Rule {
         matches!(
             self,
             Self::KeysUnavailable
+                | Self::KeysOutdated
                 | Self::UnexpectedStatus
                 | Self::UnexpectedRedirect
                 | Self::UnexpectedContentType
@@ -146,6 +148,19 @@ impl Rule {
                 | Self::NonceMissing
                 | Self::RequestUriExpired
                 | Self::UnknownError
+        )
+    }
+
+    /// Whether other keys of the OP may come to another result.
+    pub(crate) fn depends_on_keys(self) -> bool {
+        matches!(
+            self,
+            Self::IdTokenNoKey
+                | Self::IdTokenSignature
+                | Self::JwtResponseNoKey
+                | Self::JwtResponseSignature
+                | Self::UserInfoNoKey
+                | Self::UserInfoSigned
         )
     }
 

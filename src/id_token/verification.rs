@@ -57,7 +57,7 @@ pub(crate) fn verify_refreshed(
 
 /// The `nonce` of a token, which verified claims no longer have.
 fn nonce(token: &str) -> Result<Option<Value>, Violation> {
-    Ok(members(take_apart(token)?.payload())?.shift_remove("nonce").filter(|nonce| !nonce.is_null()))
+    Ok(members(take_apart(token)?.payload(), None)?.shift_remove("nonce").filter(|nonce| !nonce.is_null()))
 }
 
 /// What a token's header says about the key that signed it, so that the key can be fetched. Nothing is verified.
@@ -73,7 +73,7 @@ fn verify(token: &str, keys: &KeySet, e: &Expectations<'_>) -> Result<(Claims, S
     if !e.algorithms.contains(&algorithm) {
         return Err(violation(Rule::IdTokenAlgorithm));
     }
-    let members = members(jws.payload())?;
+    let members = members(jws.payload(), Some(e))?;
     let deciding = ProtocolClaims::of(&members, e)?;
     authenticate(&jws, &deciding, algorithm, keys, e)?;
     let times = Times { issued_at: deciding.iat, expires_at: deciding.exp, auth_time: deciding.auth_time };
@@ -101,14 +101,20 @@ fn algorithm(header: &Header) -> Result<SigningAlgorithm, Violation> {
 }
 
 /// The claims that checks need.
-const CHECKED: [&str; 13] =
-    ["iss", "sub", "aud", "exp", "iat", "nbf", "nonce", "azp", "at_hash", "c_hash", "auth_time", "acr", "jti"];
+const CHECKED: [&str; 11] = ["iss", "sub", "aud", "exp", "iat", "nbf", "nonce", "azp", "at_hash", "c_hash", "jti"];
 
 /// The claims as they stand. RFC 7519 §4: "The Claim Names within a JWT Claims Set MUST be unique; JWT parsers MUST either
 /// reject JWTs with duplicate Claim Names or use a JSON parser that returns only the lexically last duplicate member name".
-fn members(payload: &[u8]) -> Result<Map<String, Value>, Violation> {
+fn members(payload: &[u8], e: Option<&Expectations<'_>>) -> Result<Map<String, Value>, Violation> {
     let object = Object::parse(payload).map_err(|_| violation(Rule::IdTokenMalformed))?;
-    object.needing(&CHECKED).map_err(|name| at(Rule::RepeatedMember, name))
+    let asked_for = [
+        ("auth_time", e.is_some_and(|e| e.require_auth_time || e.max_age.is_some())),
+        ("acr", e.is_some_and(|e| e.require_acr || !e.essential_acr.is_empty())),
+    ];
+    let asked_for = asked_for.iter().filter(|(_, is_checked)| *is_checked).map(|(name, _)| *name);
+    object
+        .needing(&CHECKED.into_iter().chain(asked_for).collect::<Vec<_>>())
+        .map_err(|name| at(Rule::RepeatedMember, name))
 }
 
 /// An ID Token as `openidconnect` reads it.

@@ -2,16 +2,21 @@
 
 use std::fmt;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::algorithm::SigningAlgorithm;
+use super::compact::CompactJws;
 use super::jwe::{EncryptionKey, KeyManagementAlgorithm};
+use super::jwk::LeftOut;
 use super::verification_key::VerificationKey;
 use crate::error::{Document, Error, Rule, Violation};
+use crate::json::Object;
 use crate::secret::Secret;
 
-/// More keys than this are refused as a whole.
+/// So many keys of a set are used.
 const KEY_LIMIT: usize = 100;
+/// So many are looked at, as most may be of other kinds.
+const LISTED_LIMIT: usize = 1_000;
 
 /// The keys of an OP that can verify signatures, and those that requests can be encrypted for.
 pub(crate) struct KeySet {
@@ -19,43 +24,77 @@ pub(crate) struct KeySet {
     encryption: Vec<EncryptionKey>,
 }
 
+/// Why a key set does not verify a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotVerified {
+    /// No key may have made the signature.
+    NoKey,
+    /// None of those that may have made it did.
+    Signature,
+}
+
 impl KeySet {
-    /// Reads a key set and leaves out every key that cannot be used: an OP may publish keys for other purposes and of
-    /// kinds that do not exist yet (RFC 7517 §5).
+    /// Reads a key set. Every key that cannot be used is left out and told to `left_out`: an OP may publish keys for other
+    /// purposes and of kinds that do not exist yet (RFC 7517 §5). Of a set with more keys than are used, the first ones
+    /// are.
     ///
     /// # Errors
     ///
-    /// [`Rule::MalformedJson`], [`Rule::MissingMember`] and [`Rule::InvalidMember`] for what is not a key set,
-    /// [`Rule::TooManyKeys`], and [`Rule::NoUsableKey`].
-    pub(crate) fn parse(body: &[u8]) -> Result<Self, Error> {
-        let document: Value =
-            serde_json::from_slice(body).map_err(|error| Violation::malformed_json(Document::KeySet, &error))?;
-        Self::from_json(&document)
+    /// [`Rule::MalformedJson`], [`Rule::RepeatedMember`], [`Rule::MissingMember`] and [`Rule::InvalidMember`] for what is
+    /// not a key set; and [`Rule::NoUsableKey`] where none can verify signatures, with a [`LeftOut`] as source if there is
+    /// one.
+    pub(crate) fn read(body: &[u8], mut left_out: impl FnMut(LeftOut)) -> Result<Self, Error> {
+        let violation = |rule| Violation::new(rule).in_document(Document::KeySet);
+        let object = Object::document(body, Document::KeySet)?;
+        if object.is_repeated(&["keys"]) {
+            return Err(violation(Rule::RepeatedMember).at_member("keys").into());
+        }
+        let listed = object.members().get("keys").filter(|keys| !keys.is_null());
+        let listed = listed.ok_or_else(|| violation(Rule::MissingMember).at_member("keys"))?;
+        let listed = listed.as_array().ok_or_else(|| violation(Rule::InvalidMember).at_member("keys"))?;
+        let (mut set, mut first_left_out) = (Self::empty(), None);
+        for (number, listed_key) in listed.iter().enumerate() {
+            if set.keys.len() + set.encryption.len() >= KEY_LIMIT || number >= LISTED_LIMIT {
+                let reason = format!("{} more keys stand behind the ones that are used", listed.len() - number);
+                left_out(LeftOut { key_id: None, reason });
+                break;
+            }
+            let added = match object.contradicts_itself(&["keys", &number.to_string()]) {
+                true => Err("a member is repeated with another value".to_owned()),
+                false => set.add(listed_key),
+            };
+            if let Err(reason) = added {
+                let one = LeftOut::new(listed_key.as_object().unwrap_or(&Map::new()), reason);
+                first_left_out.get_or_insert_with(|| one.clone());
+                left_out(one);
+            }
+        }
+        if set.keys.is_empty() {
+            let error = Error::from(violation(Rule::NoUsableKey));
+            return Err(match first_left_out {
+                Some(reason) => error.with_source(reason),
+                None => error,
+            });
+        }
+        Ok(set)
     }
 
-    /// The reverse of [`to_json`](Self::to_json), by the rules of [`parse`](Self::parse).
-    ///
-    /// # Errors
-    ///
-    /// As [`parse`](Self::parse).
-    pub(crate) fn from_json(document: &Value) -> Result<Self, Error> {
-        let violation = |rule| Violation::new(rule).in_document(Document::KeySet);
-        let keys = document
-            .as_object()
-            .ok_or_else(|| violation(Rule::InvalidMember))?
-            .get("keys")
-            .ok_or_else(|| violation(Rule::MissingMember).at_member("keys"))?
-            .as_array()
-            .ok_or_else(|| violation(Rule::InvalidMember).at_member("keys"))?;
-        if keys.len() > KEY_LIMIT {
-            return Err(violation(Rule::TooManyKeys).into());
+    /// The same for those who do not want to know what is left out.
+    #[cfg(any(fuzzing, test, feature = "testing"))]
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, Error> {
+        Self::read(body, |_| ())
+    }
+
+    /// Adds a key for what it can be used for.
+    fn add(&mut self, key: &Value) -> Result<(), String> {
+        let jwk = key.as_object().ok_or("it is no object")?;
+        match (VerificationKey::from_jwk(jwk), EncryptionKey::from_jwk(jwk)) {
+            (Ok(key), _) => self.keys.push(key),
+            (Err(_), Ok(key)) => self.encryption.push(key),
+            (Err(_), Err(reason)) if jwk.get("use").is_some_and(|purpose| purpose == "enc") => return Err(reason),
+            (Err(reason), Err(_)) => return Err(reason),
         }
-        let encryption = keys.iter().filter_map(|key| EncryptionKey::from_jwk(key.as_object()?)).collect();
-        let keys: Vec<_> = keys.iter().filter_map(|key| VerificationKey::from_jwk(key.as_object()?)).collect();
-        if keys.is_empty() {
-            return Err(violation(Rule::NoUsableKey).into());
-        }
-        Ok(Self { keys, encryption })
+        Ok(())
     }
 
     /// A set without keys, for clients whose tokens are authenticated with the client secret.
@@ -80,12 +119,23 @@ impl KeySet {
         if named.is_empty() { fitting().filter(|key| key.kid().is_none()).collect() } else { named }
     }
 
+    /// Verifies a signed token.
+    pub(crate) fn verify(&self, jws: &CompactJws<'_>, algorithm: SigningAlgorithm) -> Result<(), NotVerified> {
+        let candidates = self.candidates(algorithm, jws.header().kid.as_deref());
+        let verifies = |key: &&VerificationKey| key.verify(algorithm, jws.signing_input(), jws.signature());
+        match candidates.iter().any(verifies) {
+            true => Ok(()),
+            false if candidates.is_empty() => Err(NotVerified::NoKey),
+            false => Err(NotVerified::Signature),
+        }
+    }
+
     /// The first key that something can be encrypted for with this algorithm.
     pub(crate) fn encryption_key(&self, algorithm: KeyManagementAlgorithm) -> Option<&EncryptionKey> {
         self.encryption.iter().find(|key| key.supports(algorithm))
     }
 
-    /// Whether any key may have made such a signature; otherwise it is time to fetch the keys again.
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn has(&self, kid: Option<&str>, algorithm: SigningAlgorithm) -> bool {
         !self.candidates(algorithm, kid).is_empty()
     }
@@ -104,6 +154,8 @@ impl fmt::Debug for KeySet {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -142,18 +194,77 @@ mod tests {
     fn what_is_not_a_key_set_is_refused_with_its_reason() {
         assert_eq!(rule("<html>"), Rule::MalformedJson);
         assert_eq!(rule(""), Rule::MalformedJson);
-        assert_eq!(rule("[]"), Rule::InvalidMember);
+        assert_eq!(rule("[]"), Rule::MalformedJson);
+        assert_eq!(rule(r#"{"keys":null}"#), Rule::MissingMember);
         assert_eq!(rule("{}"), Rule::MissingMember);
         assert_eq!(rule(r#"{"keys":{}}"#), Rule::InvalidMember);
         assert_eq!(rule(r#"{"keys":[]}"#), Rule::NoUsableKey);
         assert_eq!(rule(r#"{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}"#), Rule::NoUsableKey);
     }
 
+    /// What is left out of a set, in the order of the set.
+    fn left_out(keys: &[Value]) -> Vec<String> {
+        let mut all = Vec::new();
+        let _ = KeySet::read(json!({ "keys": keys }).to_string().as_bytes(), |one| all.push(one.to_string()));
+        all
+    }
+
     #[test]
-    fn a_hundred_keys_are_read_and_one_more_is_refused() {
-        let key = jwk(SigningAlgorithm::EdDsa, Some("k"));
-        assert_eq!(set(&vec![key.clone(); 100]).len(), 100);
-        assert_eq!(rule(&json!({"keys": vec![key; 101]}).to_string()), Rule::TooManyKeys);
+    fn a_hundred_keys_are_used_and_further_ones_are_ignored_and_counted() {
+        let key = |number: usize| jwk(SigningAlgorithm::EdDsa, Some(&format!("k{number}")));
+        let keys: Vec<_> = (0..150).map(key).collect();
+        let used = set(&keys);
+        assert_eq!(used.len(), 100);
+        assert!(used.has(Some("k99"), SigningAlgorithm::EdDsa) && !used.has(Some("k100"), SigningAlgorithm::EdDsa));
+        assert!(left_out(&keys[..100]).is_empty());
+        let [counted] = &left_out(&keys)[..] else { panic!("one line") };
+        assert!(counted.contains("50 more"), "{counted}");
+        // Keys that cannot be used take no room from those that can.
+        let mut mixed = vec![json!({"kty": "oct"}); 500];
+        mixed.extend(keys);
+        assert_eq!(set(&mixed).len(), 100);
+    }
+
+    #[test]
+    fn what_is_left_out_is_told_with_its_kid_and_the_reason() {
+        for (key, kid, reason) in [
+            (json!(7), "without `kid`", "no object"),
+            (json!({"kid": "a"}), "\"a\"", "no `kty`"),
+            (json!({"kid": "a", "kty": "AKP"}), "\"a\"", "`kty` is not supported"),
+            (json!({"kid": "a", "kty": "EC", "crv": "P-224"}), "\"a\"", "`crv`"),
+            (json!({"kid": "a", "kty": "EC", "crv": "P-256", "x": "AAAA"}), "\"a\"", "no `y`"),
+            (json!({"kid": "a", "kty": "EC", "crv": "P-256", "x": "AAAA", "y": "AAAA"}), "\"a\"", "no point"),
+            (json!({"kid": "a", "kty": "RSA", "n": "AQAB", "e": "AQAB"}), "\"a\"", "`n`"),
+            (json!({"kid": "a", "kty": "RSA", "use": "enc", "alg": "RSA1_5"}), "\"a\"", "`alg`"),
+            (json!({"kid": "a", "kty": "RSA", "use": "tls"}), "\"a\"", "`use`"),
+            (json!({"kid": "a", "kty": "RSA", "key_ops": ["sign"]}), "\"a\"", "`key_ops`"),
+            (json!({"kid": 5, "kty": "RSA", "n": "AQAB"}), "without `kid`", "`n`"),
+        ] {
+            let [told] = &left_out(&[key.clone()])[..] else { panic!("{key}") };
+            assert!(told.contains(kid) && told.contains(reason), "{key}: {told}");
+            assert!(!told.contains("AQAB") && !told.contains("AAAA"), "{told}");
+        }
+        let encryption = json!({"kty": "OKP", "crv": "X25519", "use": "enc", "x": URL_SAFE_NO_PAD.encode([9; 32])});
+        assert!(left_out(&[encryption, jwk(SigningAlgorithm::Es256, None)]).is_empty(), "both are of use");
+    }
+
+    #[test]
+    fn a_set_without_a_key_says_why_the_first_one_was_left_out() {
+        let error = KeySet::parse(br#"{"keys":[{"kid":"a","kty":"AKP"},{"kty":"oct"}]}"#).unwrap_err();
+        let source = std::error::Error::source(&error).unwrap().to_string();
+        assert!(error.rule() == Some(Rule::NoUsableKey) && source.contains("\"a\""), "{source}");
+    }
+
+    #[test]
+    fn a_key_that_contradicts_itself_is_left_out_alone() {
+        let good = jwk(SigningAlgorithm::Es256, Some("good")).to_string();
+        let torn = good.replacen('{', r#"{"kid":"other","#, 1);
+        let twice = good.replacen('{', r#"{"kid":"good","#, 1);
+        let mut told = Vec::new();
+        let body = format!(r#"{{"keys":[{torn},{twice}]}}"#);
+        assert_eq!(KeySet::read(body.as_bytes(), |one| told.push(one.to_string())).unwrap().len(), 1);
+        assert!(told.len() == 1 && told[0].contains("repeated"), "{told:?}");
+        assert_eq!(rule(&format!(r#"{{"keys":[],"keys":[{good}]}}"#)), Rule::RepeatedMember);
     }
 
     #[test]

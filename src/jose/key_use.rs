@@ -3,6 +3,8 @@
 
 use serde_json::{Map, Value};
 
+use super::jwk;
+
 /// What a key is for.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum KeyUse {
@@ -13,22 +15,27 @@ pub(super) enum KeyUse {
 }
 
 impl KeyUse {
-    /// Whether `use` and `key_ops` of the JWK, where they are there, allow this; `None` where they are malformed.
-    pub(super) fn is_allowed_by(self, jwk: &Map<String, Value>) -> Option<bool> {
+    /// Whether `use` and `key_ops` of the JWK, where they are set, allow this; otherwise why not.
+    pub(super) fn check(self, jwk: &Map<String, Value>) -> Result<(), String> {
         let (purpose, operations): (_, &[&str]) = match self {
             Self::Sign => ("sig", &["sign"]),
             Self::Verify => ("sig", &["verify"]),
             Self::Encrypt => ("enc", &["encrypt", "wrapKey", "deriveKey", "deriveBits"]),
             Self::Decrypt => ("enc", &["decrypt", "unwrapKey", "deriveKey", "deriveBits"]),
         };
-        let by_use = match jwk.get("use") {
-            None => true,
-            Some(listed) => listed.as_str()? == purpose,
-        };
-        let by_operations = match jwk.get("key_ops") {
-            None => true,
-            Some(listed) => listed.as_array()?.iter().filter_map(Value::as_str).any(|one| operations.contains(&one)),
-        };
-        Some(by_use && by_operations)
+        if jwk::text(jwk, "use")?.is_some_and(|listed| listed != purpose) {
+            return Err(format!("its `use` is not `{purpose}`"));
+        }
+        match jwk.get("key_ops") {
+            None | Some(Value::Null) => Ok(()),
+            Some(Value::Array(listed)) => {
+                let is_listed = listed.iter().filter_map(Value::as_str).any(|one| operations.contains(&one));
+                match is_listed || listed.is_empty() {
+                    true => Ok(()),
+                    false => Err(format!("its `key_ops` do not list `{}`", operations.join("` or `"))),
+                }
+            }
+            Some(_) => Err("its `key_ops` are not an array".to_owned()),
+        }
     }
 }

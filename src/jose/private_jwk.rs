@@ -12,7 +12,10 @@ pub(super) struct PrivateJwk(Map<String, Value>);
 impl PrivateJwk {
     /// `None` for what is no JSON object.
     pub(super) fn read(json: &str) -> Option<Self> {
-        serde_json::from_str(json).ok().map(Self)
+        let mut members: Map<String, Value> = serde_json::from_str(json).ok()?;
+        // josekit refuses what is `null`, which is absent.
+        members.retain(|_, value| !value.is_null());
+        Some(Self(members))
     }
 
     /// Lets josekit read the key. `None` where it is none, or none that `read` makes something of.

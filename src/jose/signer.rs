@@ -116,7 +116,7 @@ impl SigningKey {
             _ => None,
         }
         .ok_or_else(|| problem("the JWK has no `alg` that names a signature algorithm"))?;
-        if KeyUse::Sign.is_allowed_by(&members) != Some(true) {
+        if KeyUse::Sign.check(&members).is_err() {
             return Err(problem("the JWK is not for signatures, by its `use` or `key_ops`"));
         }
         let key_id = text("kid").map(str::to_owned);
@@ -398,7 +398,9 @@ mod tests {
             (r#""key_ops":["decrypt"],"#, false),
             (r#""key_ops":["verify"],"#, false),
             (r#""key_ops":"sign","#, false),
-            (r#""use":"sig","key_ops":[],"#, false),
+            (r#""use":"sig","key_ops":[],"#, true),
+            (r#""use":null,"key_ops":null,"#, true),
+            (r#""use":"","#, true),
         ] {
             let jwk = good.replacen(r#""alg""#, &format!(r#"{members}"alg""#), 1);
             match fits {

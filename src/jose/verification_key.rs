@@ -11,13 +11,10 @@ use zeroize::Zeroizing;
 
 use super::algorithm::SigningAlgorithm;
 use super::digest;
+use super::jwk;
 use super::key_use::KeyUse;
 use super::verifier::{PublicKey, Verifier};
 use crate::secret::constant_time_eq;
-
-/// The sizes of RSA moduli that are worth anything and do not cost too much.
-const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
-const RSA_EXPONENT_BITS: u32 = 33;
 
 /// A key that verifies signatures. Cloning it is cheap.
 #[derive(Clone)]
@@ -52,27 +49,27 @@ pub(crate) enum KeyKind {
 }
 
 impl VerificationKey {
-    /// The key in a JWK, or `None` where it cannot verify signatures: of an unknown kind, meant for something else,
-    /// malformed, weak, or so large that it would be a burden.
-    pub(crate) fn from_jwk(jwk: &Map<String, Value>) -> Option<Self> {
-        if !KeyUse::Verify.is_allowed_by(jwk)? {
-            return None;
-        }
+    /// The key in a JWK.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot verify signatures: it is of an unknown kind, meant for something else, malformed, weak, or so large
+    /// that it would be a burden.
+    pub(crate) fn from_jwk(jwk: &Map<String, Value>) -> Result<Self, String> {
+        KeyUse::Verify.check(jwk)?;
         let (kind, parameters, public) = public_parts(jwk)?;
-        let algorithms = match optional_text(jwk, "alg")? {
+        let algorithms = match jwk::text(jwk, "alg")? {
             None => kind.algorithms().to_vec(),
             Some(name) => {
-                let only = SigningAlgorithm::from_name(name)?;
-                if !kind.algorithms().contains(&only) {
-                    return None;
-                }
+                let only = SigningAlgorithm::from_name(name).filter(|only| kind.algorithms().contains(only));
+                let only = only.ok_or("its `alg` is no signature algorithm of this kind of key")?;
                 // For the other kinds there is one algorithm, if under two names on Ed25519.
                 if kind == KeyKind::Rsa { vec![only] } else { kind.algorithms().to_vec() }
             }
         };
-        let kid = optional_text(jwk, "kid")?.map(|kid| JsonWebKeyId::new(kid.to_owned()));
+        let kid = jwk::text(jwk, "kid")?.map(|kid| JsonWebKeyId::new(kid.to_owned()));
         let verifiers = algorithms.into_iter().map(|algorithm| Verifier::new(algorithm, public.clone())).collect();
-        Some(Self { kid, material: Arc::new(Material::Public { kind, jwk: parameters, verifiers }) })
+        Ok(Self { kid, material: Arc::new(Material::Public { kind, jwk: parameters, verifiers }) })
     }
 
     /// The key for HS256, HS384 and HS512.
@@ -171,13 +168,15 @@ impl fmt::Debug for VerificationKey {
 
 /// The kind of key, its public parameters in their canonical spelling, and the key that they make. This is the guard in
 /// front of the cryptographic libraries: they see nothing of the JWK but this.
-fn public_parts(jwk: &Map<String, Value>) -> Option<(KeyKind, Map<String, Value>, PublicKey)> {
+fn public_parts(jwk: &Map<String, Value>) -> Result<(KeyKind, Map<String, Value>, PublicKey), String> {
+    const NO_POINT: &str = "its coordinates are no point of its curve that is fit for signatures";
     let spelled = |octets: &[u8]| URL_SAFE_NO_PAD.encode(octets);
-    let (kind, parameters, public) = match (jwk.get("kty")?.as_str()?, optional_text(jwk, "crv")?) {
+    let key_type = jwk::text(jwk, "kty")?.ok_or("it has no `kty`")?;
+    let (kind, parameters, public) = match (key_type, jwk::text(jwk, "crv")?) {
         ("RSA", _) => {
-            let (n, e) = (rsa_modulus(jwk)?, rsa_exponent(jwk)?);
+            let (n, e) = (jwk::rsa_modulus(jwk)?, jwk::rsa_exponent(jwk)?);
             let parameters = json!({"kty": "RSA", "n": spelled(&n), "e": spelled(&e)});
-            (KeyKind::Rsa, parameters, PublicKey::rsa(&n, &e)?)
+            (KeyKind::Rsa, parameters, PublicKey::rsa(&n, &e).ok_or("its `n` and `e` make no key")?)
         }
         ("EC", Some(curve)) => {
             let (kind, length) = match curve {
@@ -185,62 +184,23 @@ fn public_parts(jwk: &Map<String, Value>) -> Option<(KeyKind, Map<String, Value>
                 "P-384" => (KeyKind::P384, 48),
                 "P-521" => (KeyKind::P521, 66),
                 "secp256k1" => (KeyKind::Secp256k1, 32),
-                _ => return None,
+                _ => return Err("its `crv` is not supported".to_owned()),
             };
-            let (x, y) = (coordinate(jwk, "x", length)?, coordinate(jwk, "y", length)?);
+            let (x, y) = (jwk::coordinate(jwk, "x", length)?, jwk::coordinate(jwk, "y", length)?);
             let parameters = json!({"kty": "EC", "crv": curve, "x": spelled(&x), "y": spelled(&y)});
-            (kind, parameters, PublicKey::ec(kind, &x, &y)?)
+            (kind, parameters, PublicKey::ec(kind, &x, &y).ok_or(NO_POINT)?)
         }
         ("OKP", Some("Ed25519")) => {
-            let x = coordinate(jwk, "x", 32)?;
+            let x = jwk::octets(jwk, "x", 32)?;
             let parameters = json!({"kty": "OKP", "crv": "Ed25519", "x": spelled(&x)});
-            (KeyKind::Ed25519, parameters, PublicKey::ed25519(&x)?)
+            (KeyKind::Ed25519, parameters, PublicKey::ed25519(&x).ok_or(NO_POINT)?)
         }
-        _ => return None,
+        ("EC" | "OKP", _) => return Err("its `crv` is missing or not supported".to_owned()),
+        _ => return Err("its `kty` is not supported".to_owned()),
     };
     match parameters {
-        Value::Object(parameters) => Some((kind, parameters, public)),
-        _ => None,
-    }
-}
-
-pub(super) fn rsa_modulus(jwk: &Map<String, Value>) -> Option<Vec<u8>> {
-    let modulus = unsigned_integer(jwk, "n", RSA_BITS.end() / 8 + 1)?;
-    let leading_zeros = modulus.first()?.leading_zeros() as usize;
-    let odd = modulus.last()? & 1 == 1;
-    (odd && RSA_BITS.contains(&(modulus.len() * 8 - leading_zeros))).then_some(modulus)
-}
-
-pub(super) fn rsa_exponent(jwk: &Map<String, Value>) -> Option<Vec<u8>> {
-    let exponent = unsigned_integer(jwk, "e", 8)?;
-    let value = exponent.iter().fold(0_u64, |value, &byte| value << 8 | u64::from(byte));
-    let bits = u64::BITS - value.leading_zeros();
-    (value > 2 && value & 1 == 1 && bits <= RSA_EXPONENT_BITS).then_some(exponent)
-}
-
-/// A `Base64urlUInt` (RFC 7518 §2) of at most `limit` bytes. Leading zeros are wrong but common, so they are dropped.
-fn unsigned_integer(jwk: &Map<String, Value>, name: &str, limit: usize) -> Option<Vec<u8>> {
-    let bytes = binary(jwk, name, limit)?;
-    Some(bytes.into_iter().skip_while(|&byte| byte == 0).collect())
-}
-
-/// A coordinate, which has all its leading zeros (RFC 7518 §6.2.1.2, RFC 8037 §2).
-pub(super) fn coordinate(jwk: &Map<String, Value>, name: &str, length: usize) -> Option<Vec<u8>> {
-    binary(jwk, name, length).filter(|bytes| bytes.len() == length)
-}
-
-fn binary(jwk: &Map<String, Value>, name: &str, limit: usize) -> Option<Vec<u8>> {
-    let text = jwk.get(name)?.as_str()?;
-    // Measured before decoding, as a key set may hold a hundred oversized keys, and after it to the byte.
-    let bytes = (text.len() <= limit.div_ceil(3) * 4).then(|| URL_SAFE_NO_PAD.decode(text).ok())??;
-    (bytes.len() <= limit).then_some(bytes)
-}
-
-/// An optional text; the outer `None` says that it is there and not a text.
-pub(super) fn optional_text<'a>(jwk: &'a Map<String, Value>, name: &str) -> Option<Option<&'a str>> {
-    match jwk.get(name) {
-        None => Some(None),
-        Some(value) => value.as_str().map(Some),
+        Value::Object(parameters) => Ok((kind, parameters, public)),
+        _ => Err("it is no object".to_owned()),
     }
 }
 

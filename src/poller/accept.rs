@@ -9,13 +9,13 @@ use zeroize::Zeroizing;
 
 use super::Poller;
 use super::event::Event;
-use super::job::{VERIFICATION_PAUSE, schedule_text};
+use super::job::schedule_text;
 use super::record::{Record, Stage};
 use super::shared::{COMMIT_PAUSE, LONGEST_COMMIT_PAUSE, Shared, StoreClock, Tenant, store_error};
 use crate::client::{Authentication, AuthorizationGrant, AuthorizationSession, SignIn};
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind, Misuse};
-use crate::pending::{PendingAuthentication, Standing};
+use crate::pending::{PendingAuthentication, Standing, validation_pause};
 use crate::store::{
     Fingerprint, Insertion, NewProcess, Next, Process, ProcessId, Reseal, SealedBody, Settlement, State,
 };
@@ -354,8 +354,8 @@ impl Acceptance {
     async fn keep(&self, pending: PendingAuthentication, error: Error) -> Result<Accepted, Error> {
         tracing::warn!(process = %self.id, error = %error, "the OP's answer cannot be verified yet; it is kept");
         let (body, _) = self.seal(Stage::Process(pending))?;
-        let settlement =
-            Settlement { next: Next::Answered, due_in: VERIFICATION_PAUSE, body: Some(body), ..self.ended() };
+        let due_in = validation_pause(0, error.retry_after());
+        let settlement = Settlement { next: Next::Answered, due_in, body: Some(body), ..self.ended() };
         self.shared.settle(settlement, Duration::MAX).await;
         self.shared.tell(Event::Accepted { id: self.id });
         self.shared.nudge.notify_one();

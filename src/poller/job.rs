@@ -14,17 +14,15 @@ use super::shared::{Shared, StoreClock, Tenant};
 use crate::client::{self, Outcome, Poll};
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind, ErrorResponse};
-use crate::pending::{self, Answer, End, PendingAuthentication, Polled, Schedule, Standing, Step, SuccessBody};
+use crate::pending::{
+    self, Answer, End, PendingAuthentication, Polled, Schedule, Standing, Step, SuccessBody, validation_pause,
+};
 use crate::secret::Secret;
 use crate::store::{Cancellation, Claimed, Next, ProcessId, SealedBody, Settlement, State};
 
 /// A poll leaves within this time, counted from before the claim, or not at all: so nobody who has been asleep sends
 /// one that others have long since taken over.
 pub(super) const SEND_WINDOW: Duration = Duration::from_secs(5);
-
-/// How long to wait before a success response is verified again that could not be because keys were out of reach.
-pub(super) const VERIFICATION_PAUSE: Duration = Duration::from_secs(30);
-const LONGEST_VERIFICATION_PAUSE: Duration = Duration::from_secs(600);
 
 /// How long a poll is still waited for that outlasted its lease, as none does whose HTTP client keeps to its timeouts.
 const LATE_ANSWER: Duration = Duration::from_secs(600);
@@ -302,8 +300,7 @@ impl Job {
             }
             Ok(_) => Ok(None),
             Err(error) => {
-                let doublings = self.claimed.attempts.saturating_sub(1).min(8);
-                let pause = VERIFICATION_PAUSE.saturating_mul(1_u32 << doublings).min(LONGEST_VERIFICATION_PAUSE);
+                let pause = validation_pause(self.claimed.attempts.saturating_sub(1), error.retry_after());
                 self.shared.tell(Event::Trouble { id: self.claimed.id, error: Arc::new(error) });
                 Ok(Some(self.settlement(Next::Answered, pause)))
             }

@@ -6,16 +6,16 @@ use std::time::Duration;
 use http::HeaderMap;
 use http::header::CACHE_CONTROL;
 
+use super::backoff::Failures;
 use crate::clock::Clock;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
+use crate::random::{self, Random};
 
-/// How long a failure answers for the next callers, so that an OP that is down is not asked by everyone at once.
-const FAILURE_COOLDOWN: Duration = Duration::from_secs(30);
 const LIFETIME: Duration = Duration::from_secs(60 * 60);
 /// A value that is younger than this is not fetched again because of a doubt.
 const DOUBT_COOLDOWN: Duration = Duration::from_secs(60);
 const SHORTEST_LIFETIME: Duration = Duration::from_secs(5 * 60);
-const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(super) struct Cached<T> {
     /// How long a value serves that cannot be fetched again. `None`: for ever.
@@ -36,9 +36,17 @@ struct Kept<T> {
     lifetime: Duration,
 }
 
+/// The last failure, which answers for the next callers, so that an OP that is down is not asked by everyone at once.
 struct Failed {
-    at: Duration,
-    kind: ErrorKind,
+    failures: Failures,
+    error: Error,
+}
+
+/// What the pauses after failed fetches are made of.
+#[derive(Clone, Copy)]
+pub(super) struct Backoff<'a> {
+    pub(super) clock: &'a dyn Clock,
+    pub(super) random: &'a dyn Random,
 }
 
 /// A document that was fetched, and for how long it is fresh.
@@ -57,10 +65,11 @@ impl<T: Clone> Cached<T> {
     /// fails, the old value serves. `fetch` is dropped unpolled where it is not needed.
     pub(super) async fn get(
         &self,
-        clock: &dyn Clock,
+        backoff: Backoff<'_>,
         current: impl Fn(&T) -> bool,
         fetch: impl Future<Output = Result<Fetched<T>, Error>>,
     ) -> Result<T, Error> {
+        let clock = backoff.clock;
         if let Some(fresh) = self.fresh(clock, &current) {
             return Ok(fresh);
         }
@@ -73,10 +82,10 @@ impl<T: Clone> Cached<T> {
         if let Some(fresh) = self.fresh(clock, &current) {
             return Ok(fresh);
         }
-        if let Some(kind) = self.recent_failure(clock) {
-            return self.latest(clock).ok_or_else(|| Error::new(kind));
+        if let Some(failure) = self.recent_failure(clock) {
+            return self.latest(clock).ok_or(failure);
         }
-        match (self.fetch(clock, fetch).await, self.latest(clock)) {
+        match (self.fetch(backoff, fetch).await, self.latest(clock)) {
             (Err(error), Some(old)) => {
                 tracing::warn!(%error, "a document of the OP could not be fetched again; the old one serves");
                 Ok(old)
@@ -85,12 +94,13 @@ impl<T: Clone> Cached<T> {
         }
     }
 
-    /// Fetches at once. The caller holds [`flight`](Self::flight).
+    /// Fetches at once. The caller holds [`flight`](Self::flight). The error says when to try again.
     pub(super) async fn fetch(
         &self,
-        clock: &dyn Clock,
+        backoff: Backoff<'_>,
         fetch: impl Future<Output = Result<Fetched<T>, Error>>,
     ) -> Result<T, Error> {
+        let Backoff { clock, random } = backoff;
         // The age counts from the request: what the OP changes while it answers is not in the answer.
         let asked_at = clock.monotonic();
         let fetched = fetch.await;
@@ -102,8 +112,11 @@ impl<T: Clone> Cached<T> {
                 Ok(value)
             }
             Err(error) => {
-                state.failure = Some(Failed { at: clock.monotonic(), kind: error.kind().clone() });
-                Err(error)
+                let now = clock.monotonic();
+                let chance = random::bytes(random).map_or(0, u8::from_be_bytes);
+                let failures = Failures::after(state.failure.as_ref().map(|failed| failed.failures), now, chance);
+                state.failure = Some(Failed { failures, error: error.to_shared() });
+                Err(error.with_retry_after(Some(failures.pause(now))))
             }
         }
     }
@@ -132,11 +145,13 @@ impl<T: Clone> Cached<T> {
         fresh.map(|kept| kept.value.clone())
     }
 
-    fn recent_failure(&self, clock: &dyn Clock) -> Option<ErrorKind> {
+    /// The last failure, while it is too early to fetch again.
+    pub(super) fn recent_failure(&self, clock: &dyn Clock) -> Option<Error> {
         let now = clock.monotonic();
         let state = self.state();
-        let recent = state.failure.as_ref().filter(|failed| now.saturating_sub(failed.at) < FAILURE_COOLDOWN);
-        recent.map(|failed| failed.kind.clone())
+        let failed = state.failure.as_ref()?;
+        let pause = failed.failures.pause(now);
+        (!pause.is_zero()).then(|| failed.error.to_shared().with_retry_after(Some(pause)))
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::error::{ConfigurationProblem, ErrorKind, TransportProblem};
-use crate::jose::test_keys;
+use crate::jose::{KeySet, SigningAlgorithm, test_keys};
 use crate::random::SystemRandom;
 use crate::transport::{HttpClient, HttpError, HttpRequest};
 
@@ -25,7 +25,11 @@ struct ManualClock(Mutex<Duration>);
 
 impl ManualClock {
     fn advance(&self, seconds: u64) {
-        *self.0.lock().unwrap() += Duration::from_secs(seconds);
+        self.advance_by(Duration::from_secs(seconds));
+    }
+
+    fn advance_by(&self, time: Duration) {
+        *self.0.lock().unwrap() += time;
     }
 }
 
@@ -120,8 +124,29 @@ impl Op {
         self.site.gate.add_permits(PERMITS);
     }
 
-    async fn keys_with(&self, kid: &str) -> Result<Arc<KeySet>, Error> {
-        self.provider.keys_with(SigningAlgorithm::Es256, Some(kid)).await
+    /// Verifies a JWT that only the key with this `kid` verifies.
+    async fn verify(&self, kid: &str, channel: Channel) -> Result<Result<(), Rule>, Error> {
+        self.verify_received(kid, channel, self.clock.now()).await
+    }
+
+    async fn verify_received(
+        &self,
+        kid: &str,
+        channel: Channel,
+        received_at: SystemTime,
+    ) -> Result<Result<(), Rule>, Error> {
+        let jwt = SignedJwt {
+            algorithm: SigningAlgorithm::Es256,
+            secret: None,
+            received_at,
+            channel,
+            patience: Duration::ZERO,
+        };
+        let verified = self.provider.verify(&jwt, |keys| match has(keys, kid) {
+            true => Ok(()),
+            false => Err(Violation::new(Rule::IdTokenSignature)),
+        });
+        Ok(verified.await?.map_err(|violation| violation.rule()))
     }
 }
 
@@ -360,16 +385,26 @@ async fn metadata_that_cannot_be_fetched_again_or_has_another_issuer_leaves_the_
 }
 
 #[tokio::test]
-async fn a_failure_answers_for_half_a_minute_before_the_op_is_asked_again() {
+async fn a_failure_answers_for_a_second_before_the_op_is_asked_again_and_longer_after_more_of_them() {
     let op = Op::new("https://op.example");
     let unreachable = ErrorKind::Transport(TransportProblem::Connect);
-    assert_eq!(*op.provider.metadata().await.unwrap_err().kind(), unreachable);
+    for pause in [1, 2, 4, 4] {
+        let asked = op.visits(METADATA);
+        let error = op.provider.metadata().await.unwrap_err();
+        assert_eq!(*error.kind(), unreachable);
+        assert_eq!(op.visits(METADATA), asked + 1);
+        let wait = error.retry_after().unwrap();
+        let longest = Duration::from_secs(pause);
+        assert!(wait <= longest && wait >= longest * 3 / 4, "{wait:?}");
+        op.clock.advance_by(wait - Duration::from_millis(1));
+        let again = op.provider.metadata().await.unwrap_err();
+        assert_eq!((again.kind(), again.retry_after()), (&unreachable, Some(Duration::from_millis(1))));
+        op.clock.advance_by(Duration::from_millis(1));
+        assert_eq!(op.visits(METADATA), asked + 1);
+    }
     op.serve(METADATA, &metadata());
-    op.clock.advance(29);
-    assert_eq!(*op.provider.metadata().await.unwrap_err().kind(), unreachable);
-    op.clock.advance(1);
     op.provider.metadata().await.unwrap();
-    assert_eq!(op.visits(METADATA), 2);
+    assert_eq!(op.visits(METADATA), 5);
 }
 
 #[tokio::test]
@@ -437,8 +472,7 @@ async fn keys_that_are_no_longer_where_the_metadata_says_have_it_fetched_again()
     op.serve("https://op.example/v2/keys", &key_set(&["k2"]));
     op.serve(METADATA, &with("jwks_uri", json!("https://op.example/v2/keys")));
     op.clock.advance(60);
-    let seen = op.provider.keys().await.unwrap();
-    op.provider.keys_newer_than(&seen).await.unwrap_err();
+    op.verify("k2", Channel::Back).await.unwrap_err();
     op.clock.advance(61);
     assert!(has(&op.provider.keys().await.unwrap(), "k2"));
 }
@@ -477,68 +511,154 @@ async fn old_keys_serve_for_a_day_when_they_cannot_be_fetched_again() {
 }
 
 #[tokio::test]
-async fn keys_that_are_no_keys_are_unavailable_and_the_reason_is_in_the_source() {
-    for (document, reason) in [
-        (json!({ "keys": [] }), Rule::NoUsableKey),
-        (json!({ "keys": vec![json!({}); 101] }), Rule::TooManyKeys),
-        (json!({}), Rule::MissingMember),
-    ] {
+async fn a_document_that_is_no_key_set_is_unavailable_and_the_reason_is_in_the_source() {
+    let op = Op::working();
+    op.serve(KEYS, &json!({}));
+    let error = op.provider.keys().await.unwrap_err();
+    assert_eq!(error.rule(), Some(Rule::KeysUnavailable));
+    assert_eq!(error.source().unwrap().downcast_ref::<Error>().unwrap().rule(), Some(Rule::MissingMember));
+}
+
+#[tokio::test]
+async fn keys_that_were_fetched_and_cannot_be_used_are_not_called_unavailable() {
+    for keys in [json!([]), json!(vec![json!({}); 101])] {
         let op = Op::working();
-        op.serve(KEYS, &document);
+        op.serve(KEYS, &json!({ "keys": keys }));
         let error = op.provider.keys().await.unwrap_err();
-        assert_eq!(error.rule(), Some(Rule::KeysUnavailable));
-        assert_eq!(error.source().unwrap().downcast_ref::<Error>().unwrap().rule(), Some(reason));
+        assert_eq!(error.rule(), Some(Rule::NoUsableKey));
+        assert!(error.is_transient() && error.retry_after().is_some());
     }
 }
 
 #[tokio::test]
-async fn an_unknown_kid_fetches_the_keys_again_at_once() {
+async fn a_key_that_is_not_there_is_fetched_at_once() {
     let op = Op::working();
     op.provider.keys().await.unwrap();
     op.serve_keys(&["k1", "k2"]);
-    assert!(has(&op.keys_with("k2").await.unwrap(), "k2"));
-    assert!(has(&op.keys_with("k1").await.unwrap(), "k1"));
+    op.clock.advance(1);
+    assert_eq!(op.verify("k2", Channel::Back).await.unwrap(), Ok(()));
+    assert_eq!(op.verify("k1", Channel::Back).await.unwrap(), Ok(()));
     assert_eq!(op.visits(KEYS), 2);
 }
 
 #[tokio::test]
-async fn a_flood_of_unknown_kids_costs_one_fetch_a_minute() {
+async fn keys_that_were_fetched_after_the_token_came_have_the_last_word() {
     let op = Op::working();
-    assert!(!has(&op.keys_with("u0").await.unwrap(), "u0"), "asked and not there");
-    for number in 1..100 {
-        let error = op.keys_with(&format!("u{number}")).await.unwrap_err();
-        assert_eq!(error.rule(), Some(Rule::KeysUnavailable), "not asked, so nobody knows");
-        assert_eq!(error.retry_after(), Some(Duration::from_secs(60)));
-    }
-    assert!(!has(&op.keys_with("u0").await.unwrap(), "u0"), "the answer of this minute stands");
-    assert!(has(&op.keys_with("k1").await.unwrap(), "k1"), "known keys are not affected");
+    op.provider.keys().await.unwrap();
+    op.clock.advance(1);
+    assert_eq!(op.verify("k2", Channel::Back).await.unwrap(), Err(Rule::IdTokenSignature));
     assert_eq!(op.visits(KEYS), 2);
-    op.clock.advance(60);
-    op.keys_with("u1").await.unwrap();
+    // A token that comes a moment later is not judged by them, nor are the keys fetched again so soon.
+    op.clock.advance_by(Duration::from_millis(100));
+    let error = op.verify("k2", Channel::Back).await.unwrap_err();
+    assert_eq!((error.rule(), error.retry_after()), (Some(Rule::KeysOutdated), Some(Duration::from_millis(900))));
+    assert!(error.is_transient() && error.source().is_some());
+    op.clock.advance_by(Duration::from_millis(900));
+    op.serve_keys(&["k2"]);
+    assert_eq!(op.verify("k2", Channel::Back).await.unwrap(), Ok(()));
     assert_eq!(op.visits(KEYS), 3);
 }
 
 #[tokio::test]
-async fn an_unknown_kid_while_the_keys_cannot_be_fetched_is_no_answer() {
+async fn a_token_of_another_day_is_judged_by_keys_that_are_some_minutes_newer() {
     let op = Op::working();
+    op.clock.advance(10_000);
     op.provider.keys().await.unwrap();
-    op.gone(KEYS);
-    for _ in 0..2 {
-        assert_eq!(op.keys_with("k2").await.unwrap_err().rule(), Some(Rule::KeysUnavailable));
-    }
-    assert_eq!(op.visits(KEYS), 2);
-    assert!(has(&op.keys_with("k1").await.unwrap(), "k1"));
+    let fetched_at = op.clock.now();
+    op.clock.advance(1);
+    let minutes = |minutes: u64| fetched_at - Duration::from_secs(minutes * 60);
+    // The clock of the machine that received it may be wrong by as much.
+    assert_eq!(op.verify_received("k2", Channel::Back, minutes(5)).await.unwrap(), Err(Rule::IdTokenSignature));
+    assert_eq!(op.visits(KEYS), 1);
+    assert_eq!(op.verify_received("k2", Channel::Back, minutes(4)).await.unwrap(), Err(Rule::IdTokenSignature));
+    assert_eq!(op.visits(KEYS), 2, "keys that are only a little newer are fetched again");
 }
 
 #[tokio::test]
-async fn a_key_without_kid_that_was_replaced_is_found_once_its_signature_fails() {
+async fn a_flood_of_tokens_without_a_key_costs_a_fetch_a_minute_and_none_of_them_is_judged_by_older_keys() {
     let op = Op::working();
-    let seen = op.provider.keys().await.unwrap();
-    let newer = op.provider.keys_newer_than(&seen).await.unwrap().unwrap();
-    assert!(!Arc::ptr_eq(&newer, &seen));
-    assert!(Arc::ptr_eq(&op.provider.keys_newer_than(&seen).await.unwrap().unwrap(), &newer));
-    assert!(op.provider.keys_newer_than(&newer).await.unwrap().is_none());
+    op.provider.keys().await.unwrap();
+    let mut judged = 0;
+    for _ in 0..6_000 {
+        op.clock.advance_by(Duration::from_millis(100));
+        let fetched = op.visits(KEYS);
+        match op.verify("u", Channel::Front).await {
+            Ok(verified) => {
+                assert_eq!((verified, op.visits(KEYS)), (Err(Rule::IdTokenSignature), fetched + 1));
+                judged += 1;
+            }
+            Err(error) => assert_eq!((error.rule(), op.visits(KEYS)), (Some(Rule::KeysOutdated), fetched)),
+        }
+    }
+    assert!((14..=17).contains(&judged), "{judged} fetches in ten minutes");
+    assert_eq!(op.verify("k1", Channel::Front).await.unwrap(), Ok(()), "known keys are not affected");
+}
+
+#[tokio::test]
+async fn what_comes_through_browsers_takes_no_fetch_from_what_the_op_sends_itself() {
+    let op = Op::working();
+    op.provider.keys().await.unwrap();
+    for _ in 0..100 {
+        op.clock.advance(1);
+        let _ = op.verify("u", Channel::Front).await;
+    }
+    op.clock.advance(1);
+    assert!(op.verify("u", Channel::Front).await.is_err(), "it is too early for one more");
+    op.serve_keys(&["k2"]);
+    assert_eq!(op.verify("k2", Channel::Back).await.unwrap(), Ok(()));
+}
+
+#[tokio::test]
+async fn a_fetch_that_had_begun_before_a_token_came_is_no_verdict_about_it() {
+    let op = Op::working();
+    op.provider.keys().await.unwrap();
+    op.close();
+    let opened = async { op.open() };
+    let (a, b, c, ()) = tokio::join!(
+        biased;
+        op.verify("u", Channel::Back),
+        op.verify("u", Channel::Back),
+        op.verify("k1", Channel::Back),
+        opened,
+    );
+    assert_eq!((a.unwrap(), c.unwrap()), (Err(Rule::IdTokenSignature), Ok(())));
+    assert_eq!(b.unwrap_err().rule(), Some(Rule::KeysOutdated), "it came after that fetch had begun");
     assert_eq!(op.visits(KEYS), 2);
+}
+
+#[tokio::test]
+async fn keys_that_cannot_be_fetched_are_no_verdict_and_are_tried_again_in_seconds() {
+    let op = Op::working();
+    op.provider.keys().await.unwrap();
+    op.gone(KEYS);
+    for _ in 0..20 {
+        op.clock.advance(4);
+        let error = op.verify("k2", Channel::Back).await.unwrap_err();
+        assert_eq!(error.rule(), Some(Rule::KeysUnavailable));
+        assert!(error.retry_after().unwrap() <= Duration::from_secs(4));
+    }
+    assert_eq!(op.visits(KEYS), 21);
+    assert_eq!(op.verify("k1", Channel::Back).await.unwrap(), Ok(()));
+    op.serve_keys(&["k2"]);
+    op.clock.advance(4);
+    assert_eq!(op.verify("k2", Channel::Back).await.unwrap(), Ok(()), "the outage left no other pause behind");
+}
+
+#[tokio::test]
+async fn keys_out_of_a_cache_are_as_old_as_it_says() {
+    let op = Op::working();
+    op.clock.advance(10_000);
+    let aged = |age: &str| {
+        let headers = [("content-type", "application/json"), ("age", age)];
+        op.page(KEYS, 200, &headers, &key_set(&["k1"]).to_string());
+    };
+    aged("3600");
+    let error = op.verify("u", Channel::Back).await.unwrap_err();
+    assert_eq!(error.rule(), Some(Rule::KeysOutdated));
+    assert_eq!(op.visits(KEYS), 2, "it was tried once more");
+    aged("junk");
+    op.clock.advance(1);
+    assert_eq!(op.verify("u", Channel::Back).await.unwrap(), Err(Rule::IdTokenSignature));
 }
 
 #[tokio::test]
@@ -547,6 +667,6 @@ async fn documents_can_be_asked_for_on_any_thread() {
         value
     }
     let op = Op::working();
-    let keys = assert_send(op.provider.keys_with(SigningAlgorithm::Es256, Some("k1"))).await.unwrap();
-    assert!(assert_send(op.provider.keys_newer_than(&keys)).await.is_ok());
+    assert!(assert_send(op.verify("k1", Channel::Back)).await.is_ok());
+    assert!(assert_send(op.provider.keys()).await.is_ok());
 }

@@ -172,14 +172,12 @@ mod documents {
             let error = failure(Fault::response(Endpoint::Metadata, 200, "application/json", body)).await;
             assert_eq!(violation(&error), (Rule::MalformedJson, Some(Document::Metadata)), "{body}");
         }
-        for body in ["", "{\"keys\":[}", "{\"keys\":", "{}{}"] {
+        for body in ["", "[]", "null", "7", "{\"keys\":[}", "{\"keys\":", "{}{}"] {
             let error = failure(Fault::response(Endpoint::Keys, 200, "application/json", body)).await;
             assert_eq!(violation(&error), (Rule::MalformedJson, Some(Document::KeySet)), "{body}");
         }
-        for body in ["[]", "null", "7", "{\"keys\":{}}"] {
-            let error = failure(Fault::response(Endpoint::Keys, 200, "application/json", body)).await;
-            assert_eq!(violation(&error), (Rule::InvalidMember, Some(Document::KeySet)), "{body}");
-        }
+        let error = failure(Fault::response(Endpoint::Keys, 200, "application/json", "{\"keys\":{}}")).await;
+        assert_eq!(violation(&error), (Rule::InvalidMember, Some(Document::KeySet)));
     }
 
     #[tokio::test]

@@ -22,11 +22,12 @@ async fn grant_of_an_immediate_answer() -> (World, openid_deferred::Authorizatio
 async fn final_tokens_that_came_while_the_keys_are_out_of_reach_are_kept_and_not_asked_for_again() {
     let (world, mut grant) = grant_of_an_immediate_answer().await;
     world.op.rotate_keys(false);
-    world.op.misbehave(Fault::status(Endpoint::Keys, 503));
+    world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
     let error = world.client.exchange(&mut grant).await.unwrap_err();
     assert_eq!(error.rule(), Some(Rule::KeysUnavailable));
     assert!(error.is_transient());
 
+    world.op.behave();
     world.clock.advance(Duration::from_secs(3_600));
     assert!(matches!(world.client.exchange(&mut grant).await.unwrap(), SignIn::Complete(_)));
     assert_eq!(world.op.requests_to(Endpoint::Code).len(), 1);

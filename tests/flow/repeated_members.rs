@@ -51,6 +51,9 @@ async fn members_that_are_repeated_with_equal_values_are_one_in_every_document()
     }
     let twice = || IdTokenForgery::claims_text(doubled);
     world.op.misbehave(Fault::jwt_response(twice()).always());
+    for endpoint in [Endpoint::Exchange, Endpoint::Poll, Endpoint::Refresh] {
+        world.op.misbehave(Fault::id_token(endpoint, twice()).always());
+    }
     let client = client_of(&world.op, &world.clock).response_mode(ResponseMode::QueryJwt).discover().await.unwrap();
     let world = World { client, ..world };
     let (url, session) = world.client.authorize().pushed().start().await.unwrap();
@@ -93,6 +96,30 @@ async fn a_claim_of_a_response_jwt_with_two_values_is_refused_and_named() {
         r#""session_state":1,"session_state":2"#,
     ))));
     assert!(world.sign_in().await.is_ok(), "nothing needs that claim");
+}
+
+#[tokio::test]
+async fn a_claim_of_an_id_token_with_two_values_ends_the_process_only_where_a_check_needs_it() {
+    for (member, rule) in [
+        (r#""sub":"other""#, Some(Rule::RepeatedMember)),
+        (r#""nonce":"other""#, Some(Rule::RepeatedMember)),
+        (r#""name":"other""#, None),
+        (r#""address":{"country":"A","country":"B"}"#, None),
+    ] {
+        let world = world().await;
+        world.op.misbehave(Fault::id_token(Endpoint::Poll, IdTokenForgery::claims_text(preceded(member))));
+        let outcome = world.outcome().await;
+        assert_eq!(broken_rule(&outcome), rule, "{member}");
+        match outcome {
+            Outcome::Approved(authentication) => {
+                assert_eq!(authentication.claims().name(), Some("Jane Doe"), "the last one counts");
+            }
+            Outcome::Invalid(violation) => {
+                assert_eq!(violation.member().map(str::len), Some(member.find(':').unwrap() - 2))
+            }
+            outcome => panic!("{outcome:?}"),
+        }
+    }
 }
 
 #[tokio::test]

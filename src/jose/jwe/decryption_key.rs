@@ -88,7 +88,7 @@ impl DecryptionKey {
         let algorithm = text("alg")
             .and_then(KeyManagementAlgorithm::from_name)
             .ok_or_else(|| problem("the JWK has no `alg` that names a supported algorithm for encryption"))?;
-        if KeyUse::Decrypt.is_allowed_by(&members) != Some(true) {
+        if KeyUse::Decrypt.check(&members).is_err() {
             return Err(problem("the JWK is not for decryption, by its `use` or `key_ops`"));
         }
         let key_id = text("kid").map(str::to_owned);

@@ -12,8 +12,8 @@ use serde_json::{Map, Value, json};
 
 use super::algorithm::{ContentEncryptionAlgorithm, KeyManagementAlgorithm};
 use crate::error::{Error, ErrorKind};
+use crate::jose::jwk;
 use crate::jose::key_use::KeyUse;
-use crate::jose::verification_key::{coordinate, optional_text, rsa_exponent, rsa_modulus};
 
 /// A key of the OP's set that is for encryption (RFC 7517 §4.2).
 ///
@@ -29,31 +29,37 @@ pub(crate) struct EncryptionKey {
 }
 
 impl EncryptionKey {
-    /// The key in a JWK, or `None` where nothing can be encrypted for it: it is for something else, of an unknown kind,
-    /// malformed, weak, or so large that it would be a burden.
-    pub(in crate::jose) fn from_jwk(jwk: &Map<String, Value>) -> Option<Self> {
-        let algorithm = match optional_text(jwk, "alg")? {
-            Some(name) => Some(KeyManagementAlgorithm::from_name(name)?),
+    /// The key in a JWK.
+    ///
+    /// # Errors
+    ///
+    /// Why nothing can be encrypted for it: it is for something else, of an unknown kind, malformed, weak, or so large that
+    /// it would be a burden.
+    pub(in crate::jose) fn from_jwk(jwk: &Map<String, Value>) -> Result<Self, String> {
+        const ALGORITHM: &str = "its `alg` is no supported algorithm for encryption by this kind of key";
+        KeyUse::Encrypt.check(jwk)?;
+        let algorithm = match jwk::text(jwk, "alg")? {
+            Some(name) => Some(KeyManagementAlgorithm::from_name(name).ok_or(ALGORITHM)?),
             None => None,
         };
         // A key that does not say what it is for may be one for signatures, unless its algorithm says it.
-        let is_for_encryption = match optional_text(jwk, "use")? {
-            Some(_) => true,
-            None => algorithm.is_some(),
-        };
-        if !is_for_encryption || !KeyUse::Encrypt.is_allowed_by(jwk)? {
-            return None;
+        if jwk::text(jwk, "use")?.is_none() && algorithm.is_none() {
+            return Err("it does not say that it is for encryption".to_owned());
         }
         let parameters = public_parameters(jwk)?;
         let is_rsa = parameters.get("kty").is_some_and(|kty| kty == "RSA");
         if algorithm.is_some_and(|algorithm| algorithm.is_rsa() != is_rsa) {
-            return None;
+            return Err(ALGORITHM.to_owned());
         }
-        let kid = optional_text(jwk, "kid")?.map(str::to_owned);
-        let key = Self { kid, algorithm, is_rsa, jwk: Jwk::from_map(parameters).ok()? };
+        let kid = jwk::text(jwk, "kid")?.map(str::to_owned);
+        let malformed = || "its parameters make no key".to_owned();
+        let key = Self { kid, algorithm, is_rsa, jwk: Jwk::from_map(parameters).map_err(|_| malformed())? };
         // Only OpenSSL knows whether a point is on its curve.
         let any = if is_rsa { KeyManagementAlgorithm::RsaOaep256 } else { KeyManagementAlgorithm::EcdhEs };
-        key.encrypter(any).map(|_| key)
+        match key.encrypter(any) {
+            Some(_) => Ok(key),
+            None => Err(malformed()),
+        }
     }
 
     /// Whether something can be encrypted for this key with that algorithm.
@@ -112,25 +118,30 @@ impl fmt::Debug for EncryptionKey {
 }
 
 /// The public parameters, spelled canonically and measured. This is the guard in front of josekit.
-fn public_parameters(jwk: &Map<String, Value>) -> Option<Map<String, Value>> {
+fn public_parameters(jwk: &Map<String, Value>) -> Result<Map<String, Value>, String> {
     let spelled = |octets: Vec<u8>| URL_SAFE_NO_PAD.encode(octets);
-    let point = |name, length| coordinate(jwk, name, length).map(spelled);
-    let parameters = match (jwk.get("kty")?.as_str()?, optional_text(jwk, "crv")?) {
-        ("RSA", _) => json!({ "kty": "RSA", "n": spelled(rsa_modulus(jwk)?), "e": spelled(rsa_exponent(jwk)?) }),
+    let point = |name, length| jwk::coordinate(jwk, name, length).map(spelled);
+    let key_type = jwk::text(jwk, "kty")?.ok_or("it has no `kty`")?;
+    let parameters = match (key_type, jwk::text(jwk, "crv")?) {
+        ("RSA", _) => {
+            json!({ "kty": "RSA", "n": spelled(jwk::rsa_modulus(jwk)?), "e": spelled(jwk::rsa_exponent(jwk)?) })
+        }
         ("EC", Some(curve)) => {
             let length = match curve {
                 "P-256" => 32,
                 "P-384" => 48,
                 "P-521" => 66,
-                _ => return None,
+                _ => return Err("its `crv` is not supported".to_owned()),
             };
             json!({ "kty": "EC", "crv": curve, "x": point("x", length)?, "y": point("y", length)? })
         }
-        ("OKP", Some("X25519")) => json!({ "kty": "OKP", "crv": "X25519", "x": point("x", 32)? }),
-        _ => return None,
+        ("OKP", Some("X25519")) => {
+            json!({ "kty": "OKP", "crv": "X25519", "x": jwk::octets(jwk, "x", 32).map(spelled)? })
+        }
+        _ => return Err("its `kty` or `crv` is not supported".to_owned()),
     };
     match parameters {
-        Value::Object(parameters) => Some(parameters),
-        _ => None,
+        Value::Object(parameters) => Ok(parameters),
+        _ => Err("it is no object".to_owned()),
     }
 }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::Undecryptable;
 use super::algorithm::{ContentEncryptionAlgorithm, KeyManagementAlgorithm};
 use super::key_agreement::{Agreement, Curve, EphemeralKey};
+use crate::jose::jwk;
 use crate::json::Object;
 
 /// The header parameters that this crate acts on. Keys that a header brings along (`jwk`, `jku`, `x5u`, `x5c`) are never
@@ -67,11 +68,8 @@ fn ephemeral_key(jwk: &Map<String, Value>) -> Result<EphemeralKey, Undecryptable
         (Some("OKP"), Some("X25519")) => Curve::X25519,
         _ => return Err(Undecryptable::Header),
     };
-    // A coordinate has all its leading zeros (RFC 7518 §6.2.1.2).
-    let coordinate = |name| {
-        let octets = octets(text(jwk, name)?.ok_or(Undecryptable::Header)?, curve.width())?;
-        if octets.len() == curve.width() { Ok(octets) } else { Err(Undecryptable::Header) }
-    };
+    let read = if curve == Curve::X25519 { jwk::octets } else { jwk::coordinate };
+    let coordinate = |name| read(jwk, name, curve.width()).map_err(|_| Undecryptable::Header);
     let y = if curve == Curve::X25519 { Vec::new() } else { coordinate("y")? };
     Ok(EphemeralKey { curve, x: coordinate("x")?, y })
 }

@@ -14,7 +14,7 @@ fn changed(algorithm: SigningAlgorithm, change: impl FnOnce(&mut Map<String, Val
     let mut jwk = public_jwk(algorithm);
     jwk.remove("alg");
     change(&mut jwk);
-    VerificationKey::from_jwk(&jwk)
+    VerificationKey::from_jwk(&jwk).ok()
 }
 
 fn with(algorithm: SigningAlgorithm, name: &str, value: impl Into<Value>) -> Option<VerificationKey> {
@@ -124,7 +124,7 @@ fn a_secret_verifies_hmacs_and_nothing_else() {
 #[test]
 fn a_symmetric_jwk_is_no_key() {
     let jwk = Map::from_iter([("kty".into(), "oct".into()), ("k".into(), "c2VjcmV0".into())]);
-    assert!(VerificationKey::from_jwk(&jwk).is_none());
+    assert!(VerificationKey::from_jwk(&jwk).is_err());
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn a_key_is_for_the_algorithm_that_it_names() {
     let pinned = with(SigningAlgorithm::Rs256, "alg", "PS256").unwrap();
     assert!(pinned.supports(SigningAlgorithm::Ps256));
     assert!(!pinned.supports(SigningAlgorithm::Rs256));
-    for name in ["ES256", "RSA-OAEP", "HS256", "none", ""] {
+    for name in ["ES256", "RSA-OAEP", "HS256", "none"] {
         assert!(with(SigningAlgorithm::Rs256, "alg", name).is_none(), "{name}");
     }
     assert!(with(SigningAlgorithm::Es256, "alg", "ES384").is_none());
@@ -219,21 +219,20 @@ fn unknown_kinds_and_curves_are_left_out() {
     assert!(with(SigningAlgorithm::EdDsa, "crv", "X25519").is_none());
     assert!(with(SigningAlgorithm::EdDsa, "crv", "Ed448").is_none());
     assert!(with(SigningAlgorithm::Es256, "kid", 5).is_none());
-    assert!(VerificationKey::from_jwk(&Map::new()).is_none());
+    assert!(VerificationKey::from_jwk(&Map::new()).is_err());
 }
 
 #[test]
-fn coordinates_have_their_exact_length_and_spelling_and_lie_on_the_curve() {
+fn coordinates_fit_their_curve_and_lie_on_it() {
     let long = URL_SAFE_NO_PAD.encode([1; 33]);
     let huge = "A".repeat(1_000_000);
     let off_curve = URL_SAFE_NO_PAD.encode([1; 32]);
-    let padded = format!("{}=", URL_SAFE_NO_PAD.encode([1; 32]));
     let short = URL_SAFE_NO_PAD.encode([1; 31]);
-    for bad in ["", "AA", "not base64!", &short, &long, &huge, &off_curve, &padded] {
+    for bad in ["", "AA", "not base64!", &short, &long, &huge, &off_curve] {
         assert!(with(SigningAlgorithm::Es256, "x", bad).is_none(), "{}", bad.len());
         assert!(with(SigningAlgorithm::Es256, "y", bad).is_none(), "{}", bad.len());
     }
-    for bad in ["", "AA", &short, &long, &huge, &padded] {
+    for bad in ["", "AA", &short, &long, &huge] {
         assert!(with(SigningAlgorithm::EdDsa, "x", bad).is_none(), "{}", bad.len());
     }
     assert!(with(SigningAlgorithm::Es256, "x", 5).is_none());
@@ -241,10 +240,80 @@ fn coordinates_have_their_exact_length_and_spelling_and_lie_on_the_curve() {
 }
 
 #[test]
+fn a_key_in_another_spelling_is_the_same_key() {
+    for algorithm in ASYMMETRIC {
+        let signature = sign(algorithm, b"message");
+        let spellings: [fn(&[u8]) -> String; 4] = [
+            |octets| base64::engine::general_purpose::URL_SAFE.encode(octets),
+            |octets| base64::engine::general_purpose::STANDARD.encode(octets),
+            |octets| URL_SAFE_NO_PAD.encode([&[0], octets].concat()),
+            |octets| URL_SAFE_NO_PAD.encode(octets.strip_prefix(&[0]).unwrap_or(octets)),
+        ];
+        for (number, spell) in spellings.into_iter().enumerate() {
+            let respelled = changed(algorithm, |jwk| {
+                for (_, value) in jwk.iter_mut().filter(|(name, _)| ["n", "e", "x", "y"].contains(&name.as_str())) {
+                    *value = spell(&URL_SAFE_NO_PAD.decode(value.as_str().unwrap()).unwrap()).into();
+                }
+            });
+            // A key of RFC 8037 is a string of bytes, to which a zero does not belong.
+            let is_number = KeyKind::of(algorithm) != KeyKind::Ed25519;
+            match respelled {
+                Some(key) => {
+                    assert!(key.verify(algorithm, b"message", &signature), "{algorithm:?} in spelling {number}");
+                    let canonical = changed(algorithm, |_| ()).unwrap();
+                    assert_eq!(key.to_jwk(), canonical.to_jwk(), "{algorithm:?} in spelling {number}");
+                }
+                None => assert!(!is_number && number == 2, "{algorithm:?} in spelling {number}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_coordinate_that_lost_its_leading_zero_is_the_same_number() {
+    // One key in 128 has a zero in front of one of its coordinates.
+    let group = openssl::ec::EcGroup::from_curve_name(openssl::nid::Nid::X9_62_PRIME256V1).unwrap();
+    let (x, y) = std::iter::repeat_with(|| {
+        let key = openssl::ec::EcKey::generate(&group).unwrap();
+        let (mut x, mut y) = (BigNum::new().unwrap(), BigNum::new().unwrap());
+        let mut context = openssl::bn::BigNumContext::new().unwrap();
+        key.public_key().affine_coordinates(&group, &mut x, &mut y, &mut context).unwrap();
+        (x.to_vec(), y.to_vec())
+    })
+    .find(|(x, y)| x.len() < 32 || y.len() < 32)
+    .unwrap();
+    let jwk = |x: &[u8], y: &[u8]| {
+        let jwk = json!({
+            "kty": "EC", "crv": "P-256", "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y)
+        });
+        VerificationKey::from_jwk(jwk.as_object().unwrap()).unwrap().to_jwk()
+    };
+    let full = |number: &[u8]| [vec![0; 32 - number.len()], number.to_vec()].concat();
+    assert_eq!(jwk(&x, &y), jwk(&full(&x), &full(&y)));
+}
+
+#[test]
+fn members_that_are_null_or_empty_say_nothing() {
+    for algorithm in [SigningAlgorithm::Rs256, SigningAlgorithm::Es256, SigningAlgorithm::EdDsa] {
+        let name_and_value = ["use", "alg", "key_ops", "kid", "x5c"]
+            .into_iter()
+            .flat_map(|name| [json!(null), json!(""), json!([])].into_iter().map(move |value| (name, value)));
+        for (name, value) in name_and_value {
+            let fits = match name {
+                "key_ops" => !value.is_string(),
+                "x5c" => true,
+                _ => !value.is_array(),
+            };
+            assert_eq!(with(algorithm, name, value.clone()).is_some(), fits, "{name}: {value}");
+        }
+    }
+}
+
+#[test]
 fn an_rsa_modulus_has_2048_to_8192_bits() {
-    assert!(VerificationKey::from_jwk(&rsa_jwk(1024, 65_537)).is_none());
-    assert!(VerificationKey::from_jwk(&rsa_jwk(2047, 65_537)).is_none());
-    assert!(VerificationKey::from_jwk(&rsa_jwk(2048, 65_537)).is_some());
+    assert!(VerificationKey::from_jwk(&rsa_jwk(1024, 65_537)).is_err());
+    assert!(VerificationKey::from_jwk(&rsa_jwk(2047, 65_537)).is_err());
+    assert!(VerificationKey::from_jwk(&rsa_jwk(2048, 65_537)).is_ok());
     // Making keys of such sizes takes seconds; an odd number of the right size is enough here.
     let modulus = |bytes: usize| {
         let mut modulus = vec![0xff; bytes];

@@ -1,0 +1,68 @@
+//! How long a success response is kept that cannot be validated yet, and how often that is tried.
+//!
+//! The OP gives it once only. What is missing is a key of the OP or one to decrypt it, and both may come.
+
+use std::time::Duration;
+
+/// For this long it is kept.
+pub(crate) const VALIDATION_PATIENCE: Duration = Duration::from_secs(24 * 3600);
+/// And for so many tries, which take some hours: the application may have been down for the rest of the time.
+const VALIDATION_TRIES: u32 = 200;
+/// So many tries follow the pace at which the OP's keys are fetched again: somebody may be waiting for the outcome.
+const QUICK_TRIES: u32 = 100;
+/// However soon that says.
+const SHORTEST_VALIDATION_PAUSE: Duration = Duration::from_millis(250);
+/// After the first failed try, where nobody can say when another one is worth it; and how far doubling takes that.
+const VALIDATION_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_VALIDATION_PAUSE: Duration = Duration::from_secs(600);
+
+/// How long to wait after a failed try, with so many failed ones before it. `retry_after` is what the error says.
+pub(crate) fn validation_pause(failed_before: u32, retry_after: Option<Duration>) -> Duration {
+    let doubled = |times: u32| VALIDATION_PAUSE.saturating_mul(1 << times.min(20)).min(LONGEST_VALIDATION_PAUSE);
+    match retry_after {
+        Some(wait) if failed_before < QUICK_TRIES => wait.max(SHORTEST_VALIDATION_PAUSE),
+        // It goes on from where the quick ones were.
+        Some(wait) => wait.max(doubled(failed_before - QUICK_TRIES + 3)),
+        None => doubled(failed_before),
+    }
+}
+
+/// Whether it is given up after so many tries.
+pub(crate) fn is_given_up(waited: Duration, tries: u32) -> bool {
+    waited >= VALIDATION_PATIENCE && tries >= VALIDATION_TRIES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn quick_tries_follow_the_fetches_of_keys_and_later_ones_grow_to_ten_minutes() {
+        for tries in 0..QUICK_TRIES {
+            assert_eq!(validation_pause(tries, Some(seconds(4))), seconds(4));
+        }
+        assert_eq!(validation_pause(0, Some(Duration::ZERO)), SHORTEST_VALIDATION_PAUSE);
+        let later: Vec<_> =
+            (0..8).map(|more| validation_pause(QUICK_TRIES + more, Some(seconds(20))).as_secs()).collect();
+        assert_eq!(later, [20, 20, 32, 64, 128, 256, 512, 600]);
+        assert_eq!(validation_pause(u32::MAX, Some(seconds(700))), seconds(700));
+    }
+
+    #[test]
+    fn without_a_hint_the_pauses_double_from_a_second_to_ten_minutes() {
+        let pauses: Vec<_> = (0..11).map(|tries| validation_pause(tries, None).as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600]);
+        assert_eq!(validation_pause(u32::MAX, None), seconds(600));
+    }
+
+    #[test]
+    fn it_is_given_up_after_a_day_and_two_hundred_tries_and_after_neither_alone() {
+        assert!(is_given_up(VALIDATION_PATIENCE, VALIDATION_TRIES));
+        assert!(!is_given_up(VALIDATION_PATIENCE * 30, VALIDATION_TRIES - 1));
+        assert!(!is_given_up(VALIDATION_PATIENCE - seconds(1), u32::MAX));
+    }
+}

@@ -1,0 +1,181 @@
+//! Keys that rotate under an unchanged or absent `kid`, and strangers who sign JWTs of their own.
+
+use std::future::IntoFuture as _;
+
+use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, IdTokenForgery, TestClient};
+use openid_deferred::{Clock as _, ErrorKind, InterimState, ResponseMode, Rule, SignIn};
+use serde_json::json;
+
+use crate::support::{CLIENT_ID, CLIENT_SECRET, DAY, REDIRECT_URI, World, broken_rule, seconds, world_with};
+
+/// A world whose OP names none of its keys, in its key set and in its JWTs. Responses come as JWTs if `jarm`.
+async fn nameless(jarm: bool) -> World {
+    let registered = TestClient::secret_basic(CLIENT_ID, CLIENT_SECRET)
+        .redirect_uri(REDIRECT_URI)
+        .signing_algorithm("ES256")
+        .signed_userinfo();
+    let mode = if jarm { ResponseMode::QueryJwt } else { ResponseMode::Query };
+    let world = world_with(|op| op.client(registered), |client| client.response_mode(mode)).await;
+    hide_names(&world);
+    // What was fetched while the keys had names is forgotten.
+    world.restarted_with(7, |client| client.response_mode(mode))
+}
+
+fn hide_names(world: &World) {
+    let without_kid = || IdTokenForgery::header(|header| drop(header.shift_remove("kid")));
+    world.op.misbehave(
+        Fault::edit_json(Endpoint::Keys, |members| {
+            for key in members["keys"].as_array_mut().unwrap() {
+                key.as_object_mut().unwrap().shift_remove("kid");
+            }
+        })
+        .always(),
+    );
+    world.op.misbehave(Fault::jwt_response(without_kid()).always());
+    world.op.misbehave(Fault::id_token(Endpoint::Exchange, without_kid()).always());
+    world.op.misbehave(Fault::id_token(Endpoint::Poll, without_kid()).always());
+}
+
+/// A stranger signs in with an authorization response that they signed themselves.
+async fn stranger(world: &World) -> openid_deferred::Error {
+    world.op.behave();
+    world.op.misbehave(Fault::jwt_response(IdTokenForgery::foreign_key()));
+    let (url, mut session) = world.client.authorize().start().await.unwrap();
+    let query = world.op.visit(url).query();
+    let refused = world.client.check_authorization_response(&query, &mut session).await.unwrap_err();
+    assert_eq!(world.op.faults_left(), 0, "the response was forged");
+    hide_names(world);
+    refused
+}
+
+#[tokio::test]
+async fn a_final_token_by_a_key_that_rotated_unseen_right_after_a_refetch_is_verified() {
+    let world = nameless(true).await;
+    let mut pending = world.pending().await;
+    // The poll that brings the tokens goes out in five seconds.
+    world.clock.sleep(seconds(4)).await;
+    assert_eq!(stranger(&world).await.rule(), Some(Rule::JwtResponseSignature));
+    world.op.rotate_keys(false);
+    assert_eq!(broken_rule(&world.wait(&mut pending).await), None);
+}
+
+#[tokio::test]
+async fn a_key_that_rotates_twice_in_a_minute_ends_nothing() {
+    let world = nameless(false).await;
+    for _ in 0..3 {
+        let mut pending = world.pending().await;
+        world.op.rotate_keys(false);
+        assert_eq!(broken_rule(&world.wait(&mut pending).await), None);
+    }
+}
+
+#[tokio::test]
+async fn a_response_jwt_by_a_key_that_rotated_unseen_right_after_a_strangers_passes() {
+    let world = nameless(true).await;
+    for _ in 0..4 {
+        let refused = stranger(&world).await.rule();
+        assert!(matches!(refused, Some(Rule::JwtResponseSignature | Rule::KeysOutdated)), "{refused:?}");
+        world.op.rotate_keys(false);
+        let (query, mut session) = world.user_returns().await;
+        let mut checked = world.client.check_authorization_response(&query, &mut session).await;
+        if let Err(error) = &checked {
+            assert!(error.is_transient() && !session.is_spent(), "{error}");
+            world.clock.sleep(error.retry_after().unwrap()).await;
+            checked = world.client.check_authorization_response(&query, &mut session).await;
+        }
+        assert!(checked.is_ok(), "{checked:?}");
+    }
+}
+
+#[tokio::test]
+async fn strangers_cause_a_bounded_number_of_fetches_and_hold_up_no_final_token() {
+    let world = nameless(true).await;
+    let mut pending = world.pending().await;
+    let before = world.op.requests_to(Endpoint::Keys).len();
+    let began = world.clock.monotonic();
+    let mut refused = 0;
+    while world.clock.monotonic() - began < seconds(600) {
+        refused += 1;
+        let error = stranger(&world).await;
+        assert!(matches!(error.kind(), ErrorKind::Protocol(_)), "{error}");
+        world.clock.sleep(seconds(1)).await;
+    }
+    let fetches = world.op.requests_to(Endpoint::Keys).len() - before;
+    assert!(refused >= 90 && fetches <= 70, "{fetches} fetches for {refused} forged responses");
+    world.op.rotate_keys(false);
+    let came = world.clock.monotonic();
+    assert_eq!(broken_rule(&world.wait(&mut pending).await), None);
+    assert!(world.clock.monotonic() - came <= seconds(10));
+}
+
+#[tokio::test]
+async fn an_interim_token_by_a_key_that_rotated_unseen_is_verified() {
+    let world = nameless(false).await;
+    // The keys are here, fetched for another process.
+    let _ = world.pending().await;
+    world.op.rotate_keys(false);
+    let pending = world.pending().await;
+    assert!(matches!(pending.interim(), InterimState::Verified(_)), "{:?}", pending.interim());
+}
+
+#[tokio::test]
+async fn signed_userinfo_by_a_key_that_rotated_under_its_old_name_is_verified() {
+    let world = nameless(false).await;
+    let authentication = world.approved().await;
+    world.op.rotate_keys(false);
+    world.op.behave();
+    // The new key has the name of the old one.
+    let renamed = Fault::edit_json(Endpoint::Keys, |members| {
+        for key in members["keys"].as_array_mut().unwrap() {
+            key.as_object_mut().unwrap().shift_remove("kid");
+        }
+    });
+    world.op.misbehave(renamed.always());
+    assert_eq!(world.client.userinfo(&authentication).await.unwrap().subject(), "user-1");
+}
+
+#[tokio::test]
+async fn a_final_token_with_a_bad_signature_is_invalid_soon_although_strangers_keep_the_keys_busy() {
+    let world = nameless(true).await;
+    let mut pending = world.pending().await;
+    world.clock.sleep(seconds(4)).await;
+    let _ = stranger(&world).await;
+    world.op.behave();
+    world.op.misbehave(Fault::id_token(Endpoint::Poll, IdTokenForgery::broken_signature()));
+    let came = world.clock.monotonic();
+    let outcome = tokio::select! {
+        outcome = world.client.wait(&mut pending).into_future() => outcome.unwrap(),
+        () = world.clock.sleep(DAY) => panic!("it is tried for ever"),
+    };
+    assert_eq!(broken_rule(&outcome), Some(Rule::IdTokenSignature));
+    assert!(world.clock.monotonic() - came <= seconds(70));
+}
+
+#[tokio::test]
+async fn a_key_set_out_of_a_cache_is_as_old_as_the_cache_says() {
+    let world = world_with(|op| op.decisions(DecisionPolicy::immediately()), |client| client).await;
+    world.op.misbehave(
+        Fault::edit_headers(Endpoint::Keys, |headers| drop(headers.insert("age", "600".parse().unwrap()))).always(),
+    );
+    world.op.misbehave(Fault::id_token(Endpoint::Poll, IdTokenForgery::broken_signature()).always());
+    let mut pending = world.pending().await;
+    let error = world.poll_when_due(&mut pending).await.unwrap_err();
+    assert!(error.is_transient() && error.rule() == Some(Rule::KeysOutdated), "{error:?}");
+    world.op.behave();
+    assert_eq!(broken_rule(&world.wait(&mut pending).await), Some(Rule::IdTokenSignature));
+}
+
+#[tokio::test]
+async fn a_kid_that_is_null_is_no_kid() {
+    let world = nameless(true).await;
+    world.op.behave();
+    let null = || IdTokenForgery::header(|header| drop(header.insert("kid".into(), json!(null))));
+    world.op.misbehave(Fault::jwt_response(null()));
+    world.op.misbehave(Fault::id_token(Endpoint::Exchange, null()));
+    world.op.misbehave(Fault::id_token(Endpoint::Poll, null()));
+    let signed_in = world.sign_in().await;
+    let Ok(SignIn::Deferred(mut pending)) = signed_in else { panic!("{signed_in:?}") };
+    assert!(matches!(pending.interim(), InterimState::Verified(_)), "{:?}", pending.interim());
+    assert_eq!(broken_rule(&world.wait(&mut pending).await), None);
+    assert_eq!(world.op.faults_left(), 0);
+}
