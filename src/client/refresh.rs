@@ -17,7 +17,7 @@ use super::token_response::{KEYS_PATIENCE, Tokens, last_word, tokens_to_revoke};
 use crate::clock::Clock;
 use crate::dpop::DpopKey;
 use crate::endpoint::{Answer, ClientIdentity, EndpointRequest, Endpoints, ErrorAnswer, Failure};
-use crate::error::{Document, Error, ErrorKind, Misuse, Rule, Verdict, Violation};
+use crate::error::{Document, Error, ErrorKind, Misuse, Verdict, Violation};
 use crate::id_token::{self, IdToken};
 use crate::pending::{self, Checks, VALIDATION_PATIENCE};
 use crate::secret::Secret;
@@ -79,7 +79,7 @@ impl Client {
     /// - [`ErrorResponse`](ErrorKind::ErrorResponse): the OP refused. After `invalid_grant` the user has to sign in
     ///   again.
     /// - [`Protocol`](ErrorKind::Protocol): the answer broke a rule. Where that can pass, as with
-    ///   [`Rule::KeysUnavailable`], the answer is kept in `authentication`, sealed as well, and the next call sends
+    ///   [`Rule::KeysUnavailable`](crate::Rule::KeysUnavailable), the answer is kept in `authentication`, sealed as well, and the next call sends
     ///   nothing but judges it again. Where it cannot, the new tokens were revoked.
     /// - [`Misuse`](ErrorKind::Misuse): there is no refresh token, or `authentication` is another client's.
     pub async fn refresh(&self, authentication: &mut Authentication) -> Result<(), Error> {
