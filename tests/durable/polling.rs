@@ -126,6 +126,25 @@ async fn a_success_waits_in_the_store_while_the_keys_are_out_of_reach() {
 }
 
 #[tokio::test]
+async fn an_outcome_comes_soon_after_the_keys_are_back() {
+    for length in [1, 3, 10, 60, 240] {
+        let world = world().await;
+        world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
+        let id = world.waiting().await;
+        while world.poller.status(id).await.unwrap().unwrap().phase() != ProcessPhase::Verifying {
+            world.sleep(SECOND / 4).await;
+        }
+        world.sleep(length * SECOND).await;
+        world.op.behave();
+        let back = world.clock.monotonic();
+        let delivery = world.outcome().await;
+        assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
+        let delay = world.clock.monotonic() - back;
+        assert!(delay <= 5 * SECOND, "{delay:?} after an outage of {length} s");
+    }
+}
+
+#[tokio::test]
 async fn a_success_that_waited_while_nobody_was_there_gets_its_tries_all_the_same() {
     let mut world = world().await;
     world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
