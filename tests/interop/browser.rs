@@ -15,8 +15,14 @@ pub(crate) enum Decision {
     Declines,
 }
 
-/// What a user does on a page of an OP: the form that is submitted, or `None` for a page that is not known.
-pub(crate) type Answer = fn(&Page, Decision) -> Option<Form>;
+/// What comes after a page.
+pub(crate) enum Step {
+    Submit(Form),
+    Open(Url),
+}
+
+/// What a user does on a page of an OP; `None` on one that is not known.
+pub(crate) type Answer = fn(&Page, Decision) -> Option<Step>;
 
 pub(crate) struct Browser {
     http: reqwest::Client,
@@ -25,8 +31,12 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
-    pub(crate) fn new(authority: &str) -> Self {
-        Self { http: http(authority), cookies: BTreeMap::new() }
+    pub(crate) fn new(authority: &str, cookie: Option<&str>) -> Self {
+        let mut browser = Self { http: http(authority), cookies: BTreeMap::new() };
+        if let Some(cookie) = cookie {
+            browser.keep(cookie);
+        }
+        browser
     }
 
     /// Opens a page and goes on, up to where the user is back at `redirect_uri`: that URL, or the body of the form that
@@ -40,16 +50,23 @@ impl Browser {
             }
             let response = self.open(&url, body.take()).await;
             let status = response.status();
-            match response.headers().get(LOCATION) {
+            let step = match response.headers().get(LOCATION) {
                 Some(location) if status.is_redirection() => {
-                    url = url.join(location.to_str().expect("a location is text")).expect("a location is a URL");
+                    let location = location.to_str().expect("a location is text");
+                    Step::Open(url.join(location).expect("a location is a URL"))
                 }
                 _ => {
-                    let page = Page::new(response.text().await.unwrap_or_default());
-                    let form = page.form(|form| form.action.starts_with(redirect_uri));
-                    let Some(form) = form.or_else(|| answer(&page, decision)) else {
-                        panic!("the user sees an unexpected page at {url} with status {status}: {}", page.text())
-                    };
+                    let page = Page::new(url.clone(), response.text().await.unwrap_or_default());
+                    let form = page.form(|form| form.action.starts_with(redirect_uri)).map(Step::Submit);
+                    let step = form.or_else(|| answer(&page, decision));
+                    step.unwrap_or_else(|| {
+                        panic!("the user sees an unexpected page at {url} with {status}: {}", page.text())
+                    })
+                }
+            };
+            match step {
+                Step::Open(next) => url = next,
+                Step::Submit(form) => {
                     url = url.join(&form.action).expect("the action of a form is a URL");
                     body = Some(form.body());
                 }

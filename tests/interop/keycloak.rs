@@ -23,11 +23,11 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, OnceCell};
 
-use crate::browser::{Decision, http};
+use crate::browser::{Decision, Step, http};
 use crate::certificates::Identity;
 use crate::installation::installed;
-use crate::op::{ALL_ENCRYPTIONS, Abilities, Op, Registered, Site};
-use crate::page::{Form, Page};
+use crate::op::{ALL_ENCRYPTIONS, Abilities, Op, Registered, SCOPES, Site};
+use crate::page::Page;
 use crate::process::{Process, file, free_port};
 use crate::support::World;
 
@@ -77,7 +77,7 @@ async fn start() -> Option<Running> {
         command.args(files.iter().map(|(option, path)| format!("--{option}={}", path.display())));
     });
     process.wait_for(&format!("{base}/realms/master"), &authority.certificate_pem()).await;
-    let site = Site { issuer: format!("{base}/realms/{REALM}"), authority, answer };
+    let site = Site { issuer: format!("{base}/realms/{REALM}"), authority, answer, scopes: SCOPES, cookie: None };
     let mut running = Running {
         site,
         base,
@@ -210,15 +210,15 @@ impl Running {
 }
 
 /// What the user does on its two pages.
-fn answer(page: &Page, decision: Decision) -> Option<Form> {
+fn answer(page: &Page, decision: Decision) -> Option<Step> {
     if let Some(login) = page.form(|form| form.id == "kc-form-login") {
-        return Some(login.with([("username", USER), ("password", PASSWORD)]));
+        return Some(Step::Submit(login.with([("username", USER), ("password", PASSWORD)])));
     }
     let consent = page.form(|form| form.action.contains("login-actions/consent"))?;
-    Some(consent.with([match decision {
+    Some(Step::Submit(consent.with([match decision {
         Decision::SignsIn => ("accept", "Yes"),
         Decision::Declines => ("cancel", "No"),
-    }]))
+    }])))
 }
 
 impl Op for Keycloak {
@@ -231,6 +231,7 @@ impl Op for Keycloak {
         encryption: ALL_ENCRYPTIONS,
         response_encryption: ALL_ENCRYPTIONS,
         request_encryption: ALL_ENCRYPTIONS,
+        no_introspection_by: &[],
         jwt_modes: &[ResponseMode::QueryJwt, ResponseMode::FormPostJwt, ResponseMode::Jwt],
     };
 
@@ -260,7 +261,7 @@ impl Op for Keycloak {
         Some(running().await?.site.clone())
     }
 
-    async fn rotate_keys(&self, _: &World) {
+    async fn rotate_keys(&self, _: &mut World) {
         let running = running().await.expect("a client has been registered");
         let mut rotations = running.rotations.lock().await;
         *rotations += 1;

@@ -15,6 +15,7 @@ mod support;
 // The OPs.
 mod keycloak;
 mod node;
+mod zitadel;
 
 mod client_authentication;
 mod encryption;

@@ -15,20 +15,20 @@ macro_rules! matrix {
 }
 
 matrix! {
-    sign_in::a_user_signs_in: node keycloak;
+    sign_in::a_user_signs_in: node keycloak zitadel;
     sign_in::a_user_who_declines_is_the_ops_answer: node keycloak;
     sign_in::tokens_are_bound_to_a_key: node keycloak;
-    sign_in::id_tokens_by_every_algorithm_are_verified: node keycloak;
-    sign_in::userinfo_is_read_plain_and_signed: node keycloak;
-    sign_in::the_time_of_the_login_is_known_where_it_is_asked_for: node keycloak;
-    sign_in::keys_are_replaced_while_users_are_on_their_way: keycloak;
+    sign_in::id_tokens_by_every_algorithm_are_verified: node keycloak zitadel;
+    sign_in::userinfo_is_read_plain_and_signed: node keycloak zitadel;
+    sign_in::the_time_of_the_login_is_known_where_it_is_asked_for: node keycloak zitadel;
+    sign_in::keys_are_replaced_while_users_are_on_their_way: keycloak zitadel;
 
-    client_authentication::a_public_client: node keycloak;
-    client_authentication::client_secret_basic: node keycloak;
-    client_authentication::client_secret_post: node keycloak;
+    client_authentication::a_public_client: node keycloak zitadel;
+    client_authentication::client_secret_basic: node keycloak zitadel;
+    client_authentication::client_secret_post: node keycloak zitadel;
     client_authentication::client_secret_jwt: node keycloak;
-    client_authentication::private_key_jwt: node keycloak;
-    client_authentication::a_wrong_secret_is_refused: node keycloak;
+    client_authentication::private_key_jwt: node keycloak zitadel;
+    client_authentication::a_wrong_secret_is_refused: node keycloak zitadel;
     mutual_tls::a_certificate_of_the_authority_authenticates_and_binds: keycloak;
 
     pushed::requests_are_pushed_where_the_client_wants_it: node keycloak;
@@ -42,9 +42,9 @@ matrix! {
 
     encryption::id_tokens_and_userinfo_are_decrypted: node keycloak;
 
-    tokens::tokens_are_refreshed: node keycloak;
-    tokens::tokens_are_described: node keycloak;
-    tokens::revoked_tokens_are_refused: node keycloak;
+    tokens::tokens_are_refreshed: node keycloak zitadel;
+    tokens::tokens_are_described: node keycloak zitadel;
+    tokens::revoked_tokens_are_refused: node keycloak zitadel;
 
     registration::a_client_registers_itself_and_manages_its_registration: keycloak;
 }

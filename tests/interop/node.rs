@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::certificates::Identity;
 use crate::installation::installed;
-use crate::op::{ALL_ENCRYPTIONS, Abilities, Op, Registered, Site};
+use crate::op::{ALL_ENCRYPTIONS, Abilities, Op, Registered, SCOPES, Site};
 use crate::process::Process;
 use crate::support::{CLIENT_ID, CLIENT_SECRET, with};
 
@@ -37,7 +37,7 @@ impl Provider {
         let (process, said) = Process::start("node", &mut command, &settings);
         let issuer = said["issuer"].as_str().expect("the issuer is text").to_owned();
         // Its pages are played by the provider itself.
-        let site = Site { issuer, authority, answer: |_, _| None };
+        let site = Site { issuer, authority, answer: |_, _| None, scopes: SCOPES, cookie: None };
         Some(Self { site, process })
     }
 }
@@ -58,6 +58,7 @@ impl Op for Node {
         encryption: ALL_ENCRYPTIONS,
         response_encryption: ALL_ENCRYPTIONS,
         request_encryption: ALL_ENCRYPTIONS,
+        no_introspection_by: &[],
         jwt_modes: &[ResponseMode::QueryJwt, ResponseMode::FormPostJwt, ResponseMode::Jwt],
     };
 

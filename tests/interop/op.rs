@@ -14,7 +14,13 @@ pub(crate) struct Site {
     pub(crate) issuer: String,
     pub(crate) authority: Identity,
     pub(crate) answer: Answer,
+    /// What is asked for, so that there is UserInfo and a refresh token.
+    pub(crate) scopes: &'static [&'static str],
+    /// `NAME=VALUE` of a user who is signed in at the OP already.
+    pub(crate) cookie: Option<String>,
 }
+
+pub(crate) const SCOPES: &[&str] = &["profile", "email"];
 
 /// A client as the OP knows it.
 pub(crate) struct Registered {
@@ -44,11 +50,26 @@ pub(crate) struct Abilities {
     pub(crate) response_encryption: Encryptions,
     /// Which it decrypts in request objects.
     pub(crate) request_encryption: Encryptions,
+    /// How a client that it knows cannot authenticate at introspection.
+    pub(crate) no_introspection_by: &'static [&'static str],
     /// In which modes it answers in a JWT.
     pub(crate) jwt_modes: &'static [ResponseMode],
 }
 
 pub(crate) type Encryptions = &'static [(KeyManagementAlgorithm, ContentEncryptionAlgorithm)];
+
+pub(crate) const NO_ABILITIES: Abilities = Abilities {
+    id_tokens: &[],
+    userinfo: &[],
+    responses: &[],
+    assertions: &[],
+    requests: &[],
+    encryption: &[],
+    response_encryption: &[],
+    request_encryption: &[],
+    no_introspection_by: &[],
+    jwt_modes: &[],
+};
 
 /// Every key management that this crate knows, and every content encryption.
 pub(crate) const ALL_ENCRYPTIONS: Encryptions = &[
@@ -72,12 +93,15 @@ pub(crate) trait Op {
     }
 
     /// Signs ID Tokens by ES256 with a new key from now on.
-    async fn rotate_keys(&self, _: &World) {
+    async fn rotate_keys(&self, _: &mut World) {
         panic!("the matrix does not ask this OP for that")
     }
 
-    /// Lets a registrar in.
+    /// What lets a registrar in, where the OP registers clients; `None` where everybody may.
     async fn initial_access_token(&self) -> Option<String> {
         panic!("the matrix does not ask this OP for that")
     }
+
+    /// Lets the user consent to a client that has registered itself, where no page asks for it.
+    async fn consent(&self, _client_id: &str) {}
 }

@@ -2,7 +2,12 @@
 
 use std::collections::BTreeMap;
 
-pub(crate) struct Page(String);
+use url::Url;
+
+pub(crate) struct Page {
+    url: Url,
+    text: String,
+}
 
 /// A form with what it submits.
 #[derive(Debug, Clone)]
@@ -13,12 +18,16 @@ pub(crate) struct Form {
 }
 
 impl Page {
-    pub(crate) fn new(text: String) -> Self {
-        Self(text)
+    pub(crate) fn new(url: Url, text: String) -> Self {
+        Self { url, text }
+    }
+
+    pub(crate) fn url(&self) -> &Url {
+        &self.url
     }
 
     pub(crate) fn text(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// The first form that is wanted.
@@ -29,7 +38,7 @@ impl Page {
     fn forms(&self) -> Vec<Form> {
         let mut forms: Vec<Form> = Vec::new();
         let mut inside = false;
-        for tag in self.0.split('<').skip(1) {
+        for tag in self.text.split('<').skip(1) {
             let (name, rest) =
                 tag.split_at(tag.find(|c: char| !c.is_ascii_alphabetic() && c != '/').unwrap_or(tag.len()));
             let attributes = attributes(rest);
@@ -114,6 +123,7 @@ fn unescaped(value: &str) -> String {
 #[test]
 fn forms_are_read_with_their_fields() {
     let page = Page::new(
+        Url::parse("https://op.test/").unwrap(),
         "<html><input name=outside><FORM id=\"login\" onsubmit=\"go(); return true;\" action='/a?b=1&amp;c=2' \
          method=\"post\"><input type=\"hidden\" name=\"state\" value=\"a&quot;b\"/><input name=user>\
          <input type=submit name=cancel value=No></form><form action=/other></form>"

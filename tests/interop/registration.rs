@@ -69,8 +69,12 @@ async fn signs_in(site: &Site, registration: &Registration, key: Option<SigningK
 /// The OP may answer with members of its own.
 pub(crate) async fn a_client_registers_itself_and_manages_its_registration(op: &impl Op) {
     let Some(site) = op.site().await else { return };
-    let token = op.initial_access_token().await.expect("the OP registers clients");
-    let registrar = registrar(&site).initial_access_token(token).build().expect("the settings are right");
+    let registrar = registrar(&site);
+    let registrar = match op.initial_access_token().await {
+        Some(token) => registrar.initial_access_token(token),
+        None => registrar,
+    };
+    let registrar = registrar.build().expect("the settings are right");
     let request = RegistrationRequest::new(REDIRECT_URI)
         .response_types([ResponseType::Code])
         .grant_type("refresh_token")
@@ -83,6 +87,7 @@ pub(crate) async fn a_client_registers_itself_and_manages_its_registration(op: &
         found
     };
     assert!(harmful(&registration).is_empty(), "{:?}", harmful(&registration));
+    op.consent(registration.client_id()).await;
     signs_in(&site, &registration, None).await;
 
     registrar.read(&mut registration).await.unwrap_or_else(|error| panic!("{}", chain(&error)));

@@ -21,7 +21,7 @@ pub(crate) struct World {
     pub(crate) client_id: String,
     pub(crate) site: Site,
     /// The OP, where it runs for this client alone.
-    _process: Option<Process>,
+    pub(crate) process: Option<Process>,
 }
 
 /// What is registered unless a test says otherwise: `client_secret_basic`, and ID Tokens by ES256.
@@ -72,7 +72,7 @@ pub(crate) async fn world_with_secret(
     let builder = builder(&site, &client_id);
     let builder = builder.authentication(ClientAuthentication::client_secret_basic(client_secret.as_str()));
     let client = discovered(client(builder, &client_secret)).await;
-    Some(World { client, client_id, site, _process: process })
+    Some(World { client, client_id, site, process })
 }
 
 /// The same with Node.js' provider, which is started with these settings.
@@ -107,12 +107,12 @@ async fn discovered(client: ClientBuilder) -> Client {
 impl World {
     pub(crate) async fn new(op: Provider, client: ClientBuilder) -> Self {
         let client = discovered(client).await;
-        Self { client, client_id: CLIENT_ID.to_owned(), site: op.site, _process: Some(op.process) }
+        Self { client, client_id: CLIENT_ID.to_owned(), site: op.site, process: Some(op.process) }
     }
 
     /// A client at an OP that runs by itself.
     pub(crate) async fn of(site: &Site, client: ClientBuilder) -> Self {
-        Self { client: discovered(client).await, client_id: String::new(), site: site.clone(), _process: None }
+        Self { client: discovered(client).await, client_id: String::new(), site: site.clone(), process: None }
     }
 
     /// Signs the user in.
@@ -140,7 +140,7 @@ impl World {
     }
 
     fn request(&self) -> AuthorizationRequest<'_> {
-        self.client.authorize().scopes(["profile", "email"])
+        self.client.authorize().scopes(self.site.scopes.iter().copied())
     }
 
     async fn complete(&self, request: AuthorizationRequest<'_>, decision: Decision) -> Result<Authentication, Error> {
@@ -157,7 +157,7 @@ impl World {
     }
 
     async fn visit_and(&self, url: Url, decision: Decision) -> String {
-        let mut browser = Browser::new(&self.site.authority.certificate_pem());
+        let mut browser = Browser::new(&self.site.authority.certificate_pem(), self.site.cookie.as_deref());
         browser.visit(url, REDIRECT_URI, self.site.answer, decision).await
     }
 }

@@ -44,7 +44,8 @@ pub(crate) async fn revoked_tokens_are_refused(op: &impl Op) {
     let token = authentication.access_token().unwrap().clone();
     assert!(!world.client.introspect(&token, None).await.unwrap().is_active());
     let error = world.client.userinfo(&authentication).await.unwrap_err();
-    assert_eq!(error.error_response().unwrap().code(), "invalid_token", "{}", chain(&error));
+    // zitadel has nothing but a status for it.
+    assert!(error.error_response().is_none_or(|answer| answer.code() == "invalid_token"), "{}", chain(&error));
     let error = world.client.refresh(&mut authentication).await.unwrap_err();
     assert_eq!(error.error_response().unwrap().code(), "invalid_grant", "{}", chain(&error));
     world.client.revoke(&authentication).await.unwrap();
