@@ -89,8 +89,8 @@ pub(crate) struct EndpointRequest<'a> {
     /// What the endpoint is asked. The credentials are added, and `client_id` where it does not stand here.
     pub(crate) form: Vec<(&'a str, Cow<'a, str>)>,
     pub(crate) client: &'a ClientIdentity,
-    /// The `aud` of a client assertion, one string.
-    pub(crate) assertion_audience: &'a str,
+    /// The `aud` of a client assertion, one string; `None` for the URL above.
+    pub(crate) assertion_audience: Option<&'a str>,
     pub(crate) dpop: Option<&'a DpopKey>,
     /// Takes the `Authorization` header, with `ath` in the proof. A client that authenticates in the body still does;
     /// one that authenticates with `client_secret_basic` cannot.

@@ -29,6 +29,7 @@ pub use algorithm::SigningAlgorithm;
 pub use jwe::{ContentEncryptionAlgorithm, DecryptionKey, KeyManagementAlgorithm};
 pub use signer::{Signer, SigningKey};
 
+pub(crate) use algorithm::HashFunction;
 pub(crate) use certificate::CertifiedKey;
 pub(crate) use compact::{CompactJws, Header, Unreadable};
 pub(crate) use digest::{hash, hmac_sha256, sha256};

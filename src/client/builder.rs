@@ -59,6 +59,9 @@ pub enum AssertionAudience {
     /// metadata, also where a client with a certificate calls its alias for mutual TLS: the OP's name for the endpoint
     /// does not depend on the way there.
     TokenEndpoint,
+    /// The URL of the endpoint to which the assertion is sent, another one at each endpoint, for OPs that compare it with
+    /// their own URL there: token, pushed authorization request, revocation, introspection and cancellation endpoint.
+    Endpoint,
 }
 
 impl ClientBuilder {

@@ -54,8 +54,12 @@ impl Client {
         let Some(url) = &self.0.cancellation_endpoint else { return Ok(Cancelled::LocallyOnly) };
         // Where the endpoint is configured and the client's authentication settled, nothing else is asked of the metadata.
         let metadata = match self.0.assertion_audience {
-            AssertionAudience::Issuer => None,
+            AssertionAudience::Issuer | AssertionAudience::Endpoint => None,
             AssertionAudience::TokenEndpoint => Some(self.0.provider.metadata().await?),
+        };
+        let assertion_audience = match &metadata {
+            Some(metadata) => self.assertion_audience(metadata),
+            None => (self.0.assertion_audience == AssertionAudience::Issuer).then(|| self.issuer()),
         };
         let client = self.identity().await?;
         let request = || EndpointRequest {
@@ -63,7 +67,7 @@ impl Client {
             document: Document::CancellationResponse,
             form: vec![("deferred_auth_id", Cow::Borrowed(pending.0.deferred_auth_id.expose()))],
             client,
-            assertion_audience: metadata.as_ref().map_or(self.issuer(), |metadata| self.assertion_audience(metadata)),
+            assertion_audience,
             dpop: pending.0.dpop_key.as_ref(),
             access_token: None,
             timeout: self.0.options.request_timeout,

@@ -175,7 +175,7 @@ impl Client {
             let identity = self.identity_at(&metadata)?.clone();
             let request = CodeRequest {
                 url: self.endpoints(&metadata, &identity).token()?.clone(),
-                assertion_audience: self.assertion_audience(&metadata).to_owned(),
+                assertion_audience: self.assertion_audience(&metadata).map(str::to_owned),
                 identity,
                 form: self.code_form(grant),
                 dpop_key: grant.session.dpop_key.clone(),
@@ -311,7 +311,7 @@ struct CodeRequest {
     client: Client,
     url: Url,
     identity: ClientIdentity,
-    assertion_audience: String,
+    assertion_audience: Option<String>,
     form: Vec<(&'static str, Secret)>,
     dpop_key: Option<DpopKey>,
 }
@@ -351,7 +351,7 @@ impl CodeRequest {
             document: Document::ExchangeResponse,
             form: self.form.iter().map(|(name, value)| (*name, Cow::Borrowed(value.expose()))).collect(),
             client: &self.identity,
-            assertion_audience: &self.assertion_audience,
+            assertion_audience: self.assertion_audience.as_deref(),
             dpop: self.dpop_key.as_ref(),
             access_token: None,
             timeout: self.client.0.options.request_timeout,

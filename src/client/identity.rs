@@ -148,11 +148,12 @@ impl Client {
         metadata.endpoints(identity.uses_mutual_tls())
     }
 
-    /// Whom a client assertion is for, whichever endpoint it is sent to.
-    pub(super) fn assertion_audience<'a>(&'a self, metadata: &'a ProviderMetadata) -> &'a str {
+    /// Whom a client assertion is for, whichever endpoint it is sent to; `None` for that endpoint itself.
+    pub(super) fn assertion_audience<'a>(&'a self, metadata: &'a ProviderMetadata) -> Option<&'a str> {
         match self.0.assertion_audience {
-            AssertionAudience::Issuer => self.issuer(),
-            AssertionAudience::TokenEndpoint => metadata.token_endpoint().as_str(),
+            AssertionAudience::Issuer => Some(self.issuer()),
+            AssertionAudience::TokenEndpoint => Some(metadata.token_endpoint().as_str()),
+            AssertionAudience::Endpoint => None,
         }
     }
 

@@ -134,7 +134,7 @@ impl Client {
         let request = Request {
             endpoints: self.0.endpoints.clone(),
             clock: self.0.clock.clone(),
-            assertion_audience: self.assertion_audience(&metadata).to_owned(),
+            assertion_audience: self.assertion_audience(&metadata).map(str::to_owned),
             identity,
             url,
             revocation,
@@ -216,7 +216,7 @@ struct Request {
     endpoints: Arc<Endpoints>,
     clock: Arc<dyn Clock>,
     identity: ClientIdentity,
-    assertion_audience: String,
+    assertion_audience: Option<String>,
     url: Url,
     /// Where tokens go back that came with a refusal, if anywhere.
     revocation: Option<Url>,
@@ -234,7 +234,7 @@ impl Request {
                 ("refresh_token", refresh_token.expose().into()),
             ],
             client: &self.identity,
-            assertion_audience: &self.assertion_audience,
+            assertion_audience: self.assertion_audience.as_deref(),
             dpop: self.dpop_key.as_ref(),
             access_token: None,
             timeout: self.timeout,
@@ -262,7 +262,7 @@ impl Request {
             let revocation = Revocation {
                 url,
                 client: &self.identity,
-                assertion_audience: &self.assertion_audience,
+                assertion_audience: self.assertion_audience.as_deref(),
                 dpop_key: self.dpop_key.as_ref(),
                 timeout: self.timeout,
             };

@@ -126,7 +126,7 @@ impl Client {
 pub(super) struct Revocation<'a> {
     pub(super) url: &'a Url,
     pub(super) client: &'a ClientIdentity,
-    pub(super) assertion_audience: &'a str,
+    pub(super) assertion_audience: Option<&'a str>,
     pub(super) dpop_key: Option<&'a DpopKey>,
     pub(super) timeout: Duration,
 }

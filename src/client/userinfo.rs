@@ -109,7 +109,7 @@ impl Client {
         let endpoints = metadata.endpoints(authentication.body().certificate_bound);
         let url = endpoints.userinfo()?;
         let mut headers = HeaderMap::new();
-        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, application/jwt"));
+        headers.insert(header::ACCEPT, HeaderValue::from_static(self.userinfo_types()));
         let call = Call {
             method: Method::GET,
             url,
@@ -148,6 +148,13 @@ impl Client {
         let userinfo = UserInfo { claims };
         warn_about_malformed(Document::UserInfo, userinfo.malformed());
         Ok(userinfo)
+    }
+
+    /// What is asked for. Some OPs sign and encrypt only where nothing else is.
+    fn userinfo_types(&self) -> &'static str {
+        let options = &self.0.options;
+        let needs_jwt = options.userinfo_encryption.alg.is_some() || options.userinfo_algorithm.is_some();
+        if needs_jwt { "application/jwt" } else { "application/json, application/jwt" }
     }
 
     /// A response for which TLS alone vouches.

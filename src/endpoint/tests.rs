@@ -84,7 +84,7 @@ impl Op {
             document: Document::TokenResponse,
             form: vec![("grant_type", "urn:x".into()), ("deferred_auth_id", "a b&c".into())],
             client: &self.client,
-            assertion_audience: "https://op.example",
+            assertion_audience: Some("https://op.example"),
             dpop: Some(&self.key),
             access_token: None,
             timeout: Duration::from_secs(90),

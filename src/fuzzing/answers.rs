@@ -57,7 +57,7 @@ fn post(endpoints: &Endpoints, url: &Url) {
         document: Document::TokenResponse,
         form: vec![("grant_type", "x".into())],
         client: &client,
-        assertion_audience: "https://op.example",
+        assertion_audience: Some("https://op.example"),
         dpop: Some(&key),
         access_token: None,
         timeout: DAY,

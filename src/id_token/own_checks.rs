@@ -11,7 +11,7 @@ use super::expectations::Expectations;
 use super::violation::{at, violation};
 use crate::clock::unix_seconds;
 use crate::error::{Rule, Violation};
-use crate::jose::{self, SigningAlgorithm};
+use crate::jose::{self, HashFunction, SigningAlgorithm};
 use crate::secret::{Secret, constant_time_eq};
 
 /// `azp`, `iat`, `nbf`, `at_hash` and `c_hash`.
@@ -138,8 +138,13 @@ fn hash_fits(claim: Option<&Value>, hashed: Option<&Secret>, algorithm: SigningA
     let (Some(claim), Some(hashed)) = (claim.and_then(Value::as_str), hashed) else {
         return true;
     };
-    let mut hash = jose::hash(algorithm.hash(), hashed.expose().as_bytes());
-    hash.truncate(hash.len() / 2);
-    // Some OPs pad the hash; it is the same hash.
-    constant_time_eq(URL_SAFE_NO_PAD.encode(hash).as_bytes(), claim.trim_end_matches('=').as_bytes())
+    let fits = |function| {
+        let mut hash = jose::hash(function, hashed.expose().as_bytes());
+        hash.truncate(hash.len() / 2);
+        // Some OPs pad the hash; it is the same hash.
+        constant_time_eq(URL_SAFE_NO_PAD.encode(hash).as_bytes(), claim.trim_end_matches('=').as_bytes())
+    };
+    // The name of this algorithm has no hash function in it, and some OPs take SHA-256.
+    let is_eddsa = matches!(algorithm, SigningAlgorithm::EdDsa | SigningAlgorithm::Ed25519);
+    fits(algorithm.hash()) || (is_eddsa && fits(HashFunction::Sha256))
 }

@@ -279,6 +279,18 @@ async fn a_response_is_known_by_its_body_and_not_by_its_label() {
 }
 
 #[tokio::test]
+async fn a_client_that_demands_a_jwt_asks_for_nothing_else() {
+    let asked_for = async |world: World| {
+        let authentication = world.approved().await;
+        let _ = world.client.userinfo(&authentication).await;
+        world.op.requests_to(Endpoint::UserInfo)[0].header("accept").unwrap().to_owned()
+    };
+    assert_eq!(asked_for(world().await).await, "application/json, application/jwt");
+    let demanding = world_with(|op| op, |client| client.userinfo_signed_response_alg(SigningAlgorithm::Es256)).await;
+    assert_eq!(asked_for(demanding).await, "application/jwt");
+}
+
+#[tokio::test]
 async fn the_media_type_may_have_parameters_and_odd_case() {
     let fault = Fault::edit_headers(Endpoint::UserInfo, |headers| {
         headers.insert("content-type", HeaderValue::from_static("Application/JSON; charset=UTF-8"));

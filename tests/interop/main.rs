@@ -13,6 +13,8 @@ mod process;
 mod support;
 
 // The OPs.
+mod glewlwyd;
+mod idpyoidc;
 mod keycloak;
 mod node;
 mod zitadel;

@@ -7,7 +7,8 @@ macro_rules! matrix {
             $(
                 #[tokio::test]
                 async fn $op() {
-                    crate::$module::$scenario(&crate::$op::OP).await;
+                    let op = crate::$op::OP;
+                    crate::$module::$scenario(&op).await;
                 }
             )*
         }
@@ -15,35 +16,35 @@ macro_rules! matrix {
 }
 
 matrix! {
-    sign_in::a_user_signs_in: node keycloak zitadel;
-    sign_in::a_user_who_declines_is_the_ops_answer: node keycloak;
-    sign_in::tokens_are_bound_to_a_key: node keycloak;
-    sign_in::id_tokens_by_every_algorithm_are_verified: node keycloak zitadel;
-    sign_in::userinfo_is_read_plain_and_signed: node keycloak zitadel;
-    sign_in::the_time_of_the_login_is_known_where_it_is_asked_for: node keycloak zitadel;
-    sign_in::keys_are_replaced_while_users_are_on_their_way: keycloak zitadel;
+    sign_in::a_user_signs_in: node keycloak zitadel glewlwyd idpyoidc;
+    sign_in::a_user_who_declines_is_the_ops_answer: node keycloak glewlwyd idpyoidc;
+    sign_in::tokens_are_bound_to_a_key: node keycloak glewlwyd;
+    sign_in::id_tokens_by_every_algorithm_are_verified: node keycloak zitadel glewlwyd idpyoidc;
+    sign_in::userinfo_is_read_plain_and_signed: node keycloak zitadel glewlwyd idpyoidc;
+    sign_in::the_time_of_the_login_is_known_where_it_is_asked_for: node keycloak zitadel idpyoidc;
+    sign_in::keys_are_replaced_while_users_are_on_their_way: keycloak zitadel glewlwyd idpyoidc;
 
-    client_authentication::a_public_client: node keycloak zitadel;
-    client_authentication::client_secret_basic: node keycloak zitadel;
-    client_authentication::client_secret_post: node keycloak zitadel;
-    client_authentication::client_secret_jwt: node keycloak;
-    client_authentication::private_key_jwt: node keycloak zitadel;
-    client_authentication::a_wrong_secret_is_refused: node keycloak zitadel;
+    client_authentication::a_public_client: node keycloak zitadel idpyoidc;
+    client_authentication::client_secret_basic: node keycloak zitadel glewlwyd idpyoidc;
+    client_authentication::client_secret_post: node keycloak zitadel glewlwyd idpyoidc;
+    client_authentication::client_secret_jwt: node keycloak glewlwyd idpyoidc;
+    client_authentication::private_key_jwt: node keycloak zitadel glewlwyd idpyoidc;
+    client_authentication::a_wrong_secret_is_refused: node keycloak zitadel glewlwyd idpyoidc;
     mutual_tls::a_certificate_of_the_authority_authenticates_and_binds: keycloak;
 
-    pushed::requests_are_pushed_where_the_client_wants_it: node keycloak;
-    pushed::a_user_returns_by_form_post: node keycloak;
+    pushed::requests_are_pushed_where_the_client_wants_it: node keycloak glewlwyd;
+    pushed::a_user_returns_by_form_post: node keycloak idpyoidc;
 
-    signing::requests_are_signed_in_the_url_and_pushed_with_every_algorithm: node keycloak;
-    signing::requests_are_encrypted_for_a_key_of_the_op: node keycloak;
-    signing::responses_come_as_jwts_in_every_mode: node keycloak;
-    signing::responses_are_decrypted: node keycloak;
+    signing::requests_are_signed_in_the_url_and_pushed_with_every_algorithm: node keycloak glewlwyd;
+    signing::requests_are_encrypted_for_a_key_of_the_op: node keycloak glewlwyd;
+    signing::responses_come_as_jwts_in_every_mode: node keycloak glewlwyd;
+    signing::responses_are_decrypted: node keycloak glewlwyd;
     signing::a_client_under_the_fapi_rules_signs_in: keycloak;
 
-    encryption::id_tokens_and_userinfo_are_decrypted: node keycloak;
+    encryption::id_tokens_and_userinfo_are_decrypted: node keycloak glewlwyd;
 
-    tokens::tokens_are_refreshed: node keycloak zitadel;
-    tokens::tokens_are_described: node keycloak zitadel;
+    tokens::tokens_are_refreshed: node keycloak zitadel glewlwyd idpyoidc;
+    tokens::tokens_are_described: node keycloak zitadel glewlwyd idpyoidc;
     tokens::revoked_tokens_are_refused: node keycloak zitadel;
 
     registration::a_client_registers_itself_and_manages_its_registration: keycloak;

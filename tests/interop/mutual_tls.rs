@@ -86,7 +86,7 @@ async fn self_signed_tls_client_auth() {
 
 /// A sign-in with everything that follows it. The tokens are bound to the certificate with this thumbprint, or to a
 /// DPoP key.
-async fn works(world: &World, thumbprint: Option<String>) {
+pub(crate) async fn works(world: &World, thumbprint: Option<String>) {
     let mut authentication = world.sign_in().await;
     world.client.refresh(&mut authentication).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
     assert!(authentication.is_sender_constrained());
@@ -96,7 +96,10 @@ async fn works(world: &World, thumbprint: Option<String>) {
     let token = authentication.access_token().unwrap();
     let answer = world.client.introspect(token, None).await.unwrap();
     let bound_to = answer.confirmation().and_then(|confirmation| confirmation.get("x5t#S256"));
-    assert_eq!(bound_to, thumbprint.map(Value::from).as_ref());
+    // Some OPs bind a token although that was not registered.
+    if thumbprint.is_some() {
+        assert_eq!(bound_to, thumbprint.map(Value::from).as_ref());
+    }
     world.client.revoke(&authentication).await.unwrap();
     assert!(world.client.userinfo(&authentication).await.is_err());
 }

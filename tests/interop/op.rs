@@ -1,6 +1,6 @@
 //! What a scenario needs of an OP, whichever it is.
 
-use openid_deferred::{ContentEncryptionAlgorithm, KeyManagementAlgorithm, ResponseMode};
+use openid_deferred::{ClientBuilder, ContentEncryptionAlgorithm, KeyManagementAlgorithm, ResponseMode};
 use serde_json::Value;
 
 use crate::browser::Answer;
@@ -83,6 +83,14 @@ pub(crate) const ALL_ENCRYPTIONS: Encryptions = &[
 /// An OP of the matrix.
 pub(crate) trait Op {
     const ABILITIES: Abilities;
+
+    /// The error with which it answers where the user declines.
+    const DECLINED: &'static str = "access_denied";
+
+    /// What every client has to be told about this OP.
+    fn configure(client: ClientBuilder) -> ClientBuilder {
+        client
+    }
 
     /// Registers a client with these members (RFC 7591); `None` where the OP cannot run here.
     async fn register(&self, members: Value) -> Option<Registered>;

@@ -23,13 +23,13 @@ pub(crate) async fn requests_are_pushed_where_the_client_wants_it(op: &impl Op) 
     assert!(world.sign_in().await.access_token().is_some());
 }
 
-pub(crate) async fn a_user_returns_by_form_post(op: &impl Op) {
+pub(crate) async fn a_user_returns_by_form_post<O: Op>(op: &O) {
     let Some(world) = world_at(op, json!({}), |client| client).await else { return };
     let request = world.client.authorize().response_mode(ResponseMode::FormPost);
     world.sign_in_by(request).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
 
     let error = world.decline_by(world.client.authorize().response_mode(ResponseMode::FormPost)).await;
-    assert_eq!(error.error_response().unwrap().code(), "access_denied");
+    assert_eq!(error.error_response().unwrap().code(), O::DECLINED);
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ fn office() -> Option<Provider> {
     }))
 }
 
-fn registrar(site: &Site) -> RegistrarBuilder {
+pub(crate) fn registrar(site: &Site) -> RegistrarBuilder {
     let authority = certificate(&site.authority.certificate_pem());
     Registrar::builder(&site.issuer).configure_http(move |http| http.no_proxy().tls_certs_only([authority.clone()]))
 }
@@ -51,12 +51,12 @@ fn assert_as_asked(registration: &Registration) {
     assert_eq!(named, [("client_name#ja", DifferenceEffect::Harmless)]);
 }
 
-async fn registered(registrar: &Registrar, request: RegistrationRequest) -> Registration {
+pub(crate) async fn registered(registrar: &Registrar, request: RegistrationRequest) -> Registration {
     registrar.register(request).await.unwrap_or_else(|error| panic!("{}", chain(&error)))
 }
 
 /// A user signs in with a client as it was registered.
-async fn signs_in(site: &Site, registration: &Registration, key: Option<SigningKey>) {
+pub(crate) async fn signs_in(site: &Site, registration: &Registration, key: Option<SigningKey>) {
     let authority = certificate(&site.authority.certificate_pem());
     let client = registration.client().unwrap_or_else(|error| panic!("{}", chain(&error)));
     let client = client.configure_http(move |http| http.no_proxy().tls_certs_only([authority.clone()]));
@@ -79,6 +79,8 @@ pub(crate) async fn a_client_registers_itself_and_manages_its_registration(op: &
         .response_types([ResponseType::Code])
         .grant_type("refresh_token")
         .id_token_signed_response_alg(SigningAlgorithm::Es256)
+        // Some OPs take a client that says nothing for one without a secret.
+        .token_endpoint_auth_method("client_secret_basic")
         .client_name("Example");
     let mut registration = registered(&registrar, request).await;
     let harmful = |registration: &Registration| {

@@ -20,10 +20,10 @@ pub(crate) async fn a_user_signs_in(op: &impl Op) {
     assert_eq!(userinfo.claim("name"), Some(&json!("Jane Doe")));
 }
 
-pub(crate) async fn a_user_who_declines_is_the_ops_answer(op: &impl Op) {
+pub(crate) async fn a_user_who_declines_is_the_ops_answer<O: Op>(op: &O) {
     let Some(world) = world_at(op, json!({}), |client| client).await else { return };
     let error = world.decline().await;
-    assert_eq!(error.error_response().unwrap().code(), "access_denied");
+    assert_eq!(error.error_response().unwrap().code(), O::DECLINED);
 }
 
 pub(crate) async fn tokens_are_bound_to_a_key(op: &impl Op) {
@@ -51,7 +51,11 @@ pub(crate) async fn userinfo_is_read_plain_and_signed<O: Op>(op: &O) {
     let signed = O::ABILITIES.userinfo.iter().copied().map(Some);
     for signed in std::iter::once(None).chain(signed) {
         let registered = signed.map_or(json!({}), |name| json!({ "userinfo_signed_response_alg": name }));
-        let Some(world) = world_at(op, registered, |client| client).await else { return };
+        let demanding = world_at(op, registered, |client| match signed.and_then(SigningAlgorithm::from_name) {
+            Some(algorithm) => client.userinfo_signed_response_alg(algorithm),
+            None => client,
+        });
+        let Some(world) = demanding.await else { return };
         let authentication = world.sign_in().await;
         let userinfo = world.client.userinfo(&authentication).await;
         let userinfo = userinfo.unwrap_or_else(|error| panic!("{signed:?}: {}", chain(&error)));

@@ -95,7 +95,7 @@ pub(crate) async fn responses_come_as_jwts_in_every_mode<O: Op>(op: &O) {
         // Errors come in a JWT too.
         let error = world.decline().await;
         let answer = error.error_response().unwrap_or_else(|| panic!("{name} {mode:?}: {}", chain(&error)));
-        assert_eq!(answer.code(), "access_denied", "{name} {mode:?}");
+        assert_eq!(answer.code(), O::DECLINED, "{name} {mode:?}");
     }
 }
 

@@ -54,8 +54,8 @@ pub(crate) fn with(mut value: Value, members: Value) -> Value {
 }
 
 /// A client that is registered at an OP with these members more; `None` where the OP cannot run here.
-pub(crate) async fn world_at(
-    op: &impl Op,
+pub(crate) async fn world_at<O: Op>(
+    op: &O,
     more: Value,
     client: impl FnOnce(ClientBuilder) -> ClientBuilder,
 ) -> Option<World> {
@@ -63,13 +63,13 @@ pub(crate) async fn world_at(
 }
 
 /// The same for a client whose settings take its secret.
-pub(crate) async fn world_with_secret(
-    op: &impl Op,
+pub(crate) async fn world_with_secret<O: Op>(
+    op: &O,
     more: Value,
     client: impl FnOnce(ClientBuilder, &str) -> ClientBuilder,
 ) -> Option<World> {
     let Registered { site, client_id, client_secret, process } = op.register(with(members(), more)).await?;
-    let builder = builder(&site, &client_id);
+    let builder = O::configure(builder(&site, &client_id));
     let builder = builder.authentication(ClientAuthentication::client_secret_basic(client_secret.as_str()));
     let client = discovered(client(builder, &client_secret)).await;
     Some(World { client, client_id, site, process })

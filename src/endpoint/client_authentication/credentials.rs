@@ -77,7 +77,7 @@ impl Endpoints {
         let claims = AssertionClaims {
             iss: &client.client_id,
             sub: &client.client_id,
-            aud: request.assertion_audience,
+            aud: request.assertion_audience.unwrap_or(request.url.as_str()),
             jti: random::base64url::<16>(&*self.random)?,
             iat: issued_at,
             exp: issued_at + ASSERTION_LIFETIME,

@@ -162,6 +162,14 @@ fn at_hash_is_checked_where_it_is_there() {
         case.claims["at_hash"] = half_hash(algorithm, "another token").into();
         case.breaks(Rule::IdTokenAccessTokenHash);
     }
+    for algorithm in [SigningAlgorithm::EdDsa, SigningAlgorithm::Ed25519] {
+        let mut case = Case::signed_with(algorithm);
+        // Whose name has no hash function in it.
+        case.claims["at_hash"] = half_hash(SigningAlgorithm::Es256, ACCESS_TOKEN).into();
+        case.is_accepted();
+        case.claims["at_hash"] = half_hash(SigningAlgorithm::Es384, ACCESS_TOKEN).into();
+        case.breaks(Rule::IdTokenAccessTokenHash);
+    }
     Case::with("at_hash", "").breaks(Rule::IdTokenAccessTokenHash);
     Case::with("at_hash", 5).breaks(Rule::IdTokenAccessTokenHash);
     Case { access_token: None, ..Case::with("at_hash", "about nothing") }.is_accepted();

@@ -137,6 +137,17 @@ async fn a_client_assertion_can_be_for_the_token_endpoint() {
 }
 
 #[tokio::test]
+async fn a_client_assertion_can_be_for_the_endpoint_that_it_is_sent_to() {
+    let (world, audience) = assertion_audience(|client| client.assertion_audience(AssertionAudience::Endpoint)).await;
+    assert_eq!(audience, json!(format!("{}/token", world.op.issuer())));
+    let _ = world.client.introspect(&Secret::new("a token"), None).await;
+    let metadata = world.client.provider_metadata().await.unwrap();
+    let asked = world.op.requests().into_iter().rfind(|request| request.endpoint == Endpoint::Introspection).unwrap();
+    let audience = &claims_of(asked.parameter("client_assertion").unwrap())["aud"];
+    assert_eq!(*audience, json!(metadata.introspection_endpoint().unwrap().as_str()));
+}
+
+#[tokio::test]
 async fn at_every_endpoint_a_client_assertion_is_for_the_token_endpoint_where_the_op_wants_that() {
     let key = SigningKey::generate(SigningAlgorithm::Es256).unwrap();
     let registered = TestClient::private_key_jwt(CLIENT_ID, &jwk(&key)).redirect_uri(REDIRECT_URI);
