@@ -140,7 +140,7 @@ async fn a_client_assertion_can_be_for_the_token_endpoint() {
 async fn a_client_assertion_can_be_for_the_endpoint_that_it_is_sent_to() {
     let (world, audience) = assertion_audience(|client| client.assertion_audience(AssertionAudience::Endpoint)).await;
     assert_eq!(audience, json!(format!("{}/token", world.op.issuer())));
-    let _ = world.client.introspect(&Secret::new("a token"), None).await;
+    let _ = world.client.introspect(&openid_deferred::Secret::new("a token"), None).await;
     let metadata = world.client.provider_metadata().await.unwrap();
     let asked = world.op.requests().into_iter().rfind(|request| request.endpoint == Endpoint::Introspection).unwrap();
     let audience = &claims_of(asked.parameter("client_assertion").unwrap())["aud"];
