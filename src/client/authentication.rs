@@ -165,7 +165,8 @@ impl Authentication {
         self.0.refreshed_id_token.as_ref()
     }
 
-    /// The access token; `None` where it was not sender-constrained and the client was told to drop such tokens.
+    /// The access token. `None` where the OP sent none, where its `token_type` is missing or unknown (RFC 6749 §7.1 forbids
+    /// to use such a token), and where it is not sender-constrained and the client was told to drop such tokens.
     pub fn access_token(&self) -> Option<&Secret> {
         self.0.access_token.as_ref()
     }
@@ -201,17 +202,18 @@ impl Authentication {
         }
     }
 
-    /// The type of the access token, as the OP named it (RFC 6749 §7.1): `DPoP` or `Bearer`, in this spelling.
+    /// The type of the access token, as the OP named it (RFC 6749 §7.1): `DPoP` or `Bearer`, in this spelling. `None` where
+    /// there is no [`access_token`](Self::access_token).
     ///
     /// A token of the type `DPoP` without a [`dpop_key`](Self::dpop_key) is from an OP that was sent no proof and answered
     /// as if it had been. The identity is good, but the token cannot be used: [`Client::resource`](super::Client::resource)
     /// and [`Client::userinfo`](super::Client::userinfo) refuse it with
     /// [`Misuse::NoDpopKey`](crate::Misuse::NoDpopKey).
-    pub fn token_type(&self) -> &'static str {
-        match self.0.token_type {
+    pub fn token_type(&self) -> Option<&'static str> {
+        self.0.access_token.as_ref().map(|_| match self.0.token_type {
             TokenType::Dpop => "DPoP",
             TokenType::Bearer => "Bearer",
-        }
+        })
     }
 
     /// The authorization details that were granted (RFC 9396 §7), an array: the OP may grant less than was asked for, or
@@ -230,7 +232,8 @@ impl Authentication {
     /// [registered](crate::ClientBuilder::certificate_bound_access_tokens) (RFC 8705 §3). If not, it is a bearer token, or
     /// one of the [type](Self::token_type) `DPoP` that is bound to no key of this application.
     pub fn is_sender_constrained(&self) -> bool {
-        (self.0.token_type == TokenType::Dpop && self.0.dpop_key.is_some()) || self.0.certificate_bound
+        let key_bound = self.0.token_type == TokenType::Dpop && self.0.dpop_key.is_some();
+        self.0.access_token.is_some() && (key_bound || self.0.certificate_bound)
     }
 
     /// The key that this sign-in was bound to from its first request on.

@@ -167,15 +167,15 @@ impl Client {
                 return Err(violation.into());
             }
         };
-        let key_bound = tokens.token_type == TokenType::Dpop && refreshed.dpop_key.is_some();
+        let key_bound = tokens.are_dpop() && refreshed.dpop_key.is_some();
         let certificate_bound = self.binds_to_certificate(&tokens, refreshed.dpop_key.as_ref());
         let keep_tokens = key_bound || certificate_bound || !self.0.options.identity_without_binding;
         if !keep_tokens {
             self.revoke_quietly(&refreshed.body, refreshed.dpop_key.as_ref()).await;
         }
         body.received_at = refreshed.received_at;
-        body.access_token = keep_tokens.then_some(tokens.access_token);
-        body.token_type = tokens.token_type;
+        body.access_token = tokens.usable().filter(|_| keep_tokens).cloned();
+        body.token_type = tokens.token_type.unwrap_or(TokenType::Bearer);
         body.refresh_token = tokens.refresh_token.or(body.refresh_token.take()).filter(|_| keep_tokens);
         body.expires_in = tokens.expires_in;
         tokens.scope.replace(&mut body.scope, &mut body.scope_unknown);
@@ -195,7 +195,7 @@ impl Client {
         body: &Body,
         refreshed: &Refreshed,
     ) -> Result<Result<(Tokens, Option<IdToken>), Violation>, Error> {
-        let tokens = match Tokens::parse(&refreshed.body) {
+        let tokens = match Tokens::parse(&refreshed.body).and_then(Tokens::with_usable_access_token) {
             Ok(tokens) => tokens,
             Err(violation) => return Ok(Err(violation)),
         };
@@ -203,7 +203,7 @@ impl Client {
         let checks = Checks::of_a_refresh(refreshed.received_at);
         let verified = self.verify_id_token(token, refreshed.received_at, KEYS_PATIENCE, |token, keys, algorithms| {
             let mut expectations =
-                self.expectations(&checks, algorithms, Some(&tokens.access_token), refreshed.received_at);
+                self.expectations(&checks, algorithms, tokens.access_token.as_ref(), refreshed.received_at);
             expectations.nonce = None;
             id_token::verify_refreshed(token, &body.id_token, keys, &expectations)
         });

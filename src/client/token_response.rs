@@ -65,7 +65,7 @@ impl Client {
             Ok(id_token) => id_token,
             Err(violation) => return Ok(Err(violation)),
         };
-        let key_bound = tokens.token_type == TokenType::Dpop && received.dpop_key.is_some();
+        let key_bound = tokens.are_dpop() && received.dpop_key.is_some();
         // What the OP wrote into its token is for resource servers; the registration says that it does.
         let certificate_bound = self.binds_to_certificate(&tokens, received.dpop_key);
         let keep_tokens = key_bound || certificate_bound || !self.0.options.identity_without_binding;
@@ -78,8 +78,8 @@ impl Client {
             client_id: self.client_id().to_owned(),
             received_at: received.received_at,
             id_token,
-            access_token: keep_tokens.then_some(tokens.access_token),
-            token_type: tokens.token_type,
+            token_type: tokens.token_type.unwrap_or(TokenType::Bearer),
+            access_token: tokens.usable().filter(|_| keep_tokens).cloned(),
             refresh_token: tokens.refresh_token.filter(|_| keep_tokens),
             expires_in: tokens.expires_in,
             scope_unknown: tokens.scope == Scope::Unknown,
@@ -97,7 +97,7 @@ impl Client {
 
     /// Whether tokens are bound to the client certificate, as was registered. Those that the OP calls DPoP-bound are not.
     pub(super) fn binds_to_certificate(&self, tokens: &Tokens, dpop_key: Option<&DpopKey>) -> bool {
-        if tokens.token_type == TokenType::Dpop && dpop_key.is_none() {
+        if tokens.are_dpop() && dpop_key.is_none() {
             tracing::warn!(
                 "the OP answered with `token_type` `DPoP` to a request without a proof; nobody can use the token"
             );
@@ -122,7 +122,7 @@ impl Client {
         let verified =
             self.verify_id_token(token, received.received_at, received.patience, |token, keys, algorithms| {
                 let mut expectations =
-                    self.expectations(received.checks, algorithms, Some(&tokens.access_token), received.received_at);
+                    self.expectations(received.checks, algorithms, tokens.access_token.as_ref(), received.received_at);
                 expectations.code = received.code;
                 expectations.interim_fingerprint = received.interim_fingerprint;
                 expectations.interim_claims = received.interim.verified().map(|interim| interim.claims());
@@ -192,10 +192,12 @@ pub(super) fn last_word(error: &Error) -> Violation {
     }
 }
 
-/// A token response whose members have the shape that they must have.
+/// The members of a token response that this crate reads.
 pub(super) struct Tokens {
-    pub(super) access_token: Secret,
-    pub(super) token_type: TokenType,
+    /// `None` where it is missing or not a string. [`usable`](Self::usable) is the one that may be used.
+    pub(super) access_token: Option<Secret>,
+    /// `None` where it is missing or unknown.
+    pub(super) token_type: Option<TokenType>,
     /// A refresh may come without one (OpenID Connect Core 1.0 §12.2).
     pub(super) id_token: Option<Secret>,
     pub(super) refresh_token: Option<Secret>,
@@ -211,27 +213,23 @@ impl Tokens {
         let members = Object::read(body, DOCUMENT, &["access_token", "token_type", "id_token"])?;
         let response =
             TokenResponse::deserialize(members).map_err(|error| Violation::malformed_json(DOCUMENT, &error))?;
-        let required = |value, rule, member| match value {
-            Some(Value::String(text)) if !text.is_empty() => Ok(Secret::new(text)),
-            _ => Err(Violation::new(rule).in_document(DOCUMENT).at_member(member)),
-        };
         let text = |value| match value {
             Some(Value::String(text)) if !text.is_empty() => Some(text),
             _ => None,
         };
-        let token_type = match text(response.token_type).as_deref() {
-            // RFC 6749 §5.1: the value is case insensitive.
-            Some(name) if name.eq_ignore_ascii_case("DPoP") => TokenType::Dpop,
-            Some(name) if name.eq_ignore_ascii_case("Bearer") => TokenType::Bearer,
-            _ => return Err(Violation::new(Rule::UnknownTokenType).in_document(DOCUMENT).at_member("token_type")),
-        };
         Ok(Self {
             id_token: match response.id_token {
                 None | Some(Value::Null) => None,
-                id_token => Some(required(id_token, Rule::NoIdToken, "id_token")?),
+                Some(Value::String(token)) if !token.is_empty() => Some(Secret::new(token)),
+                _ => return Err(Violation::new(Rule::NoIdToken).in_document(DOCUMENT).at_member("id_token")),
             },
-            access_token: required(response.access_token, Rule::NoAccessToken, "access_token")?,
-            token_type,
+            access_token: text(response.access_token).map(Secret::new),
+            // RFC 6749 §5.1: the value is case insensitive.
+            token_type: text(response.token_type).and_then(|name| match name {
+                name if name.eq_ignore_ascii_case("DPoP") => Some(TokenType::Dpop),
+                name if name.eq_ignore_ascii_case("Bearer") => Some(TokenType::Bearer),
+                _ => None,
+            }),
             refresh_token: text(response.refresh_token).map(Secret::new),
             // An absurd lifetime is no reason to refuse a user: it is left out, as RFC 6749 §5.1 allows the OP to do.
             expires_in: duration(response.expires_in.as_ref(), "expires_in", false, false).unwrap_or(None),
@@ -239,6 +237,32 @@ impl Tokens {
             authorization_details: response.authorization_details.filter(are_details),
             rest: response.rest,
         })
+    }
+
+    /// Refuses a response without an access token of a known type, where the access token is what was asked for.
+    pub(super) fn with_usable_access_token(self) -> Result<Self, Violation> {
+        let (rule, member) = match (&self.access_token, self.token_type) {
+            (Some(_), Some(_)) => return Ok(self),
+            (None, _) => (Rule::NoAccessToken, "access_token"),
+            (Some(_), None) => (Rule::UnknownTokenType, "token_type"),
+        };
+        Err(Violation::new(rule).in_document(Document::TokenResponse).at_member(member))
+    }
+
+    /// The access token. RFC 6749 §7.1: "The client MUST NOT use an access token if it does not understand the token type."
+    pub(super) fn usable(&self) -> Option<&Secret> {
+        let usable = self.access_token.as_ref().filter(|_| self.token_type.is_some());
+        if usable.is_none() {
+            tracing::warn!(
+                "the OP's answer has no access token of a known `token_type`; only the identity can be used"
+            );
+        }
+        usable
+    }
+
+    /// Whether the OP calls the access token DPoP-bound.
+    pub(super) fn are_dpop(&self) -> bool {
+        self.token_type == Some(TokenType::Dpop)
     }
 }
 
@@ -404,13 +428,18 @@ mod tests {
     }
 
     fn rule(json: Value) -> Rule {
-        Tokens::parse(json.to_string().as_bytes()).err().unwrap().rule()
+        let tokens = Tokens::parse(json.to_string().as_bytes()).and_then(Tokens::with_usable_access_token);
+        tokens.err().unwrap().rule()
     }
 
     #[test]
-    fn a_final_response_needs_tokens_and_a_known_type() {
+    fn an_id_token_that_is_no_text_is_refused() {
         assert_eq!(rule(json!({"access_token": "a", "token_type": "DPoP", "id_token": ""})), Rule::NoIdToken);
         assert_eq!(rule(json!({"access_token": "a", "token_type": "DPoP", "id_token": 7})), Rule::NoIdToken);
+    }
+
+    #[test]
+    fn a_refresh_needs_an_access_token_of_a_known_type() {
         assert_eq!(rule(json!({"id_token": "i", "token_type": "DPoP"})), Rule::NoAccessToken);
         assert_eq!(rule(json!({"id_token": "i", "access_token": "a"})), Rule::UnknownTokenType);
         assert_eq!(rule(json!({"id_token": "i", "access_token": "a", "token_type": "mac"})), Rule::UnknownTokenType);
@@ -421,7 +450,7 @@ mod tests {
         for token_type in ["dpop", "DPOP", "DPoP"] {
             let json = json!({"id_token": "i", "access_token": "a", "token_type": token_type, "scope": ""});
             let tokens = Tokens::parse(json.to_string().as_bytes()).unwrap();
-            let expected = (TokenType::Dpop, Scope::Unknown, None);
+            let expected = (Some(TokenType::Dpop), Scope::Unknown, None);
             assert_eq!((tokens.token_type, tokens.scope, tokens.expires_in), expected);
         }
     }

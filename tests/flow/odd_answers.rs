@@ -63,13 +63,22 @@ async fn a_page_that_turns_a_poll_away_loses_no_answer() {
         Fault::error_with_status(Endpoint::Poll, 429, "Too Many Requests"),
         Fault::error(Endpoint::Poll, "use_dpop_nonce"),
         Fault::error(Endpoint::Poll, "use_dpop_nonce").header("DPoP-Nonce", "a").header("DPoP-Nonce", "b"),
-        Fault::response(Endpoint::Poll, 400, "application/json", r#"{"error":"authorization_pe"#),
     ];
     for fault in pages.into_iter().chain(others) {
         let name = format!("{fault:?}");
         let (outcome, polls) = outcome_after(fault).await;
         assert!(matches!(outcome, Outcome::Failed(_)), "{name}: {outcome:?}");
         assert_eq!(polls, 2, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_or_states_no_code_may_have_been_lost() {
+    for (status, body) in [(400, r#"{"error":"authorization_pe"#), (400, ""), (422, "<html>"), (200, "{}"), (500, "")] {
+        let fault = Fault::response(Endpoint::Poll, status, "application/json", body);
+        let (outcome, polls) = outcome_after(fault).await;
+        assert!(matches!(outcome, Outcome::Unknown), "{status} {body}: {outcome:?}");
+        assert_eq!(polls, 2, "{status} {body}");
     }
 }
 
