@@ -569,3 +569,21 @@ fn rust_files(folder: &str) -> Vec<String> {
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
+
+/// What `docs/interoperability.md` says about the tests behind it.
+#[test]
+fn the_page_about_interoperability_knows_every_op_and_the_size_of_the_corpus() {
+    let page = read("docs/interoperability.md");
+    let matrix = read("tests/interop/matrix.rs");
+    for op in ["node", "keycloak", "zitadel", "glewlwyd", "idpyoidc"] {
+        assert!(matrix.contains(op), "the matrix has no {op}");
+        let name = if op == "node" { "oidc-provider" } else { op };
+        assert!(page.to_lowercase().contains(name), "docs/interoperability.md does not mention {name}");
+    }
+    let mut files = 0;
+    for kind in fs::read_dir("tests/wild").expect("the corpus is there").map(|kind| kind.expect("a folder").path()) {
+        files += if kind.is_dir() { fs::read_dir(kind).expect("a kind can be read").count() } else { 0 };
+    }
+    let stated = format!("`tests/wild` contains {files} files");
+    assert!(page.contains(&stated), "docs/interoperability.md does not say: {stated}");
+}
