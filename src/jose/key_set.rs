@@ -240,7 +240,7 @@ mod tests {
             (json!({"kid": "a", "kty": "RSA", "key_ops": ["sign"]}), "\"a\"", "`key_ops`"),
             (json!({"kid": 5, "kty": "RSA", "n": "AQAB"}), "without `kid`", "`n`"),
         ] {
-            let [told] = &left_out(&[key.clone()])[..] else { panic!("{key}") };
+            let [told] = &left_out(std::slice::from_ref(&key))[..] else { panic!("{key}") };
             assert!(told.contains(kid) && told.contains(reason), "{key}: {told}");
             assert!(!told.contains("AQAB") && !told.contains("AAAA"), "{told}");
         }
