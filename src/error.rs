@@ -44,7 +44,8 @@ pub enum ErrorKind {
     /// The settings of the client do not work, alone or with what this OP offers. Change them and start again.
     #[error("the configuration does not work: {0}")]
     Configuration(ConfigurationProblem),
-    /// A call that cannot be right at this point. Change the calling code.
+    /// A call that cannot be right at this point. Change the calling code; only [`Misuse::ShutDown`] is normal, when the
+    /// application stops.
     #[error("{0}")]
     Misuse(Misuse),
     /// The authorization session that should belong to the browser's return cannot be used. Start a new sign-in.
@@ -149,7 +150,8 @@ impl Error {
     }
 
     /// Whether the same call can succeed later with nothing changed: the network, an overloaded OP, keys that cannot
-    /// be fetched right now, a signer that does not answer.
+    /// be fetched right now, a signer that does not answer. After [`Misuse::ShutDown`] it is another replica, or the
+    /// restarted process, where it can succeed.
     ///
     /// An exchange whose code may have reached the OP is never worth a retry: a code must not be sent twice, and this
     /// crate does not.
@@ -161,7 +163,8 @@ impl Error {
             | ErrorKind::Signer
             | ErrorKind::Randomness
             | ErrorKind::Store
-            | ErrorKind::Busy => true,
+            | ErrorKind::Busy
+            | ErrorKind::Misuse(Misuse::ShutDown) => true,
             ErrorKind::ErrorResponse(response) => response.is_transient(),
             ErrorKind::Protocol(violation) => violation.is_transient(),
             _ => false,

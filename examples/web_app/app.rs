@@ -9,7 +9,7 @@ use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum_extra::extract::CookieJar;
-use openid_deferred::{Accepted, AuthorizationSession, Client, Error, ErrorKind, Keyring, Poller, ping};
+use openid_deferred::{Accepted, AuthorizationSession, Client, Error, Keyring, Poller, ping};
 use serde::Deserialize;
 
 use super::browser::{self, cookie, random_text, recognise, welcome};
@@ -124,8 +124,9 @@ async fn callback(
         }
         Ok(Accepted::Complete(authentication)) => app.ledger.end(&booking.id, (&*authentication).into()).await?,
         Ok(_) => app.ledger.end(&booking.id, Ending::Unknown).await?,
-        // The store is out of reach, and the code is not spent: the cookie stays, and the user may reload.
-        Err(error) if *error.kind() == ErrorKind::Store => return Err(error.into()),
+        // Trouble that passes before the code was sent, such as a store out of reach or a poller that was shut down: the
+        // cookie stays, and the user may reload. An error code in the response is the OP's answer and stays the same.
+        Err(error) if error.is_transient() && error.error_response().is_none() => return Err(error.into()),
         Err(error) => app.ledger.end(&booking.id, never_began(&error)).await?,
     }
     Ok((jar.remove(cookie(&name, "", Duration::ZERO)?), page))

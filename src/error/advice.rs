@@ -1,6 +1,8 @@
 //! What an operator should do about an error.
 
-use super::{ConfigurationProblem, Error, ErrorKind, ErrorResponse, Rule, SessionProblem, TransportProblem, Violation};
+use super::{
+    ConfigurationProblem, Error, ErrorKind, ErrorResponse, Misuse, Rule, SessionProblem, TransportProblem, Violation,
+};
 
 impl Error {
     /// What should be done about it, in a sentence or two for whoever reads the log. It depends on nothing but the kind
@@ -16,6 +18,9 @@ impl Error {
     pub fn advice(&self) -> &'static str {
         match self.kind() {
             ErrorKind::Configuration(problem) => configuration(problem),
+            ErrorKind::Misuse(Misuse::ShutDown) => {
+                "Let the user reload: nothing was sent, and another replica or the restarted process takes the response."
+            }
             ErrorKind::Misuse(_) => "The application calls this crate in a way that cannot work: change its code.",
             ErrorKind::Session(problem) => session(*problem),
             ErrorKind::ErrorResponse(response) => response_advice(response),
@@ -194,7 +199,6 @@ fn rule(rule: Rule) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Misuse;
 
     #[test]
     fn every_rule_and_kind_has_advice_that_is_a_sentence() {
@@ -208,7 +212,7 @@ mod tests {
             "committee_in_recess",
         ];
         let responses = codes.iter().map(|code| Error::new(ErrorResponse::new(code, None, Some(400))));
-        let others: [Error; 10] = [
+        let others: [Error; 11] = [
             Error::new(ErrorKind::Store),
             Error::new(ErrorKind::Busy),
             Error::new(ErrorKind::Signer),
@@ -217,6 +221,7 @@ mod tests {
             Error::new(ErrorKind::Cryptography),
             Error::new(ErrorKind::OutcomeUnknown),
             Misuse::CodeSpent.into(),
+            Misuse::ShutDown.into(),
             SessionProblem::Expired.into(),
             TransportProblem::Timeout.into(),
         ];

@@ -115,7 +115,9 @@ pub enum Misuse {
     /// The store has no such process, or no longer.
     #[error("there is no such process, or no longer")]
     UnknownProcess,
-    /// The poller was shut down.
+    /// The poller was shut down, and nothing was sent. It is [transient](crate::Error::is_transient): another replica or the
+    /// restarted process can do the same. So keep the cookie of a user who came back, and let them reload; do not call this
+    /// poller again.
     #[error("the poller was shut down")]
     ShutDown,
     /// There is no refresh token: the OP gave none. Ask for the scope `offline_access` where the OP has it.

@@ -1,6 +1,7 @@
 //! How a process gets into the store: by an authorization response, or from elsewhere.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{SemaphorePermit, oneshot};
@@ -28,6 +29,8 @@ const COMMIT_PATIENCE: Duration = Duration::from_secs(600);
 const FORGET_PATIENCE: Duration = Duration::from_secs(10);
 /// How long somebody who only learns that the sign-in failed waits for the store.
 const ENDED_PATIENCE: Duration = Duration::from_secs(2);
+
+const STEP: &str = "exchanging the code";
 
 /// Where a sign-in stands after the user came back.
 #[non_exhaustive]
@@ -60,17 +63,28 @@ impl Poller {
     ///
     /// # Errors
     ///
-    /// After an error nothing will be delivered, unless this machine or the store fails before that could be noted;
-    /// then [`Outcome::Unknown`](crate::Outcome::Unknown) comes. [`Store`](crate::ErrorKind::Store): the code is
-    /// unspent and the user can reload. The same holds where a response is a JWT and the OP's keys are out of reach
-    /// ([`Rule::KeysUnavailable`](crate::Rule::KeysUnavailable)), and where so many came back at once that this one's turn
-    /// has not come ([`Busy`](crate::ErrorKind::Busy), see [`Limits::exchanges`](super::Limits::exchanges)): nothing was
-    /// sent, so keep the cookie where an error [passes](Error::is_transient). Otherwise those of
-    /// [`Client::authorization_response`](crate::Client::authorization_response), and
-    /// [`Misuse::UnknownClient`] for a session of a client that this poller does not have, [`Misuse::ShutDown`] after
-    /// [`shutdown`](Self::shutdown), and
+    /// After an error nothing will be delivered, unless this machine or the store fails, or a
+    /// [`shutdown`](Self::shutdown) runs out of time, before that could be noted; then
+    /// [`Outcome::Unknown`](crate::Outcome::Unknown) comes.
+    ///
+    /// Keep the cookie where an error is [transient](Error::is_transient) and is not the OP's
+    /// [answer](Error::error_response), and let the user reload: the code was not sent. These are
+    ///
+    /// - [`Store`](crate::ErrorKind::Store): the store is out of reach;
+    /// - [`Busy`](crate::ErrorKind::Busy): so many came back at once that this one's turn has not come, see
+    ///   [`Limits::exchanges`](super::Limits::exchanges);
+    /// - [`Misuse::ShutDown`]: this poller was [shut down](Self::shutdown), and another replica or the restarted process
+    ///   takes the response;
+    /// - [`Rule::KeysUnavailable`](crate::Rule::KeysUnavailable): the response is a JWT, and the OP's keys are out of reach;
+    /// - [`Transport`](crate::ErrorKind::Transport): no connection to the OP came about.
+    ///
+    /// [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown): the code was sent, and no answer came, or a shutdown did not
+    /// wait for it. The user has to start again.
+    ///
+    /// Otherwise those of [`Client::authorization_response`](crate::Client::authorization_response), and
+    /// [`Misuse::UnknownClient`] for a session of a client that this poller does not have, and
     /// [`SharedRedirectUri`](crate::ConfigurationProblem::SharedRedirectUri) where neither the response nor the place
-    /// that it came to tells which OP sent it. In these three nothing was sent.
+    /// that it came to tells which OP sent it. In these two nothing was sent.
     pub async fn authorization_response(
         &self,
         response: &str,
@@ -86,7 +100,9 @@ impl Poller {
             context: Zeroizing::new(grant.context().to_vec()),
             shared: shared.clone(),
             tenant,
+            may_be_sent: Arc::default(),
         };
+        let may_be_sent = acceptance.may_be_sent.clone();
         let (sender, receiver) = oneshot::channel();
         let errand = Box::pin(async move {
             // If nobody waits for it any more, the store has it all the same.
@@ -96,7 +112,11 @@ impl Poller {
         if !shared.run(errand) {
             return Err(Misuse::ShutDown.into());
         }
-        receiver.await.unwrap_or_else(|_| Err(Misuse::ShutDown.into()))
+        // The engine drops what a shutdown has no time for.
+        receiver.await.unwrap_or_else(|_| match may_be_sent.load(Ordering::Acquire) {
+            true => Err(Error::new(ErrorKind::OutcomeUnknown).in_step(STEP)),
+            false => Err(Misuse::ShutDown.into()),
+        })
     }
 
     /// Takes a process that was started elsewhere, such as by a [`Client`](crate::Client) of your own, and waits for
@@ -184,6 +204,8 @@ struct Acceptance {
     context: Zeroizing<Vec<u8>>,
     shared: Arc<Shared>,
     tenant: Arc<Tenant>,
+    /// Whether the OP may have the code. It is read after this was dropped.
+    may_be_sent: Arc<AtomicBool>,
 }
 
 impl Acceptance {
@@ -217,14 +239,18 @@ impl Acceptance {
             Begun::Over(existing) => return Ok(Accepted::Ended(existing)),
             Begun::Here(store_clock) => store_clock,
         };
-        let turn = self.turn().await;
-        let refusal = if turn.is_none() { Some(Error::new(ErrorKind::Busy)) } else { grant.lateness() };
-        if let Some(refusal) = refusal {
-            self.exchanged("unsent");
-            self.forget().await;
-            return Err(refusal);
-        }
+        let turn = self.turn().await.and_then(|turn| grant.lateness().map_or(Ok(turn), Err));
+        let turn = match turn {
+            Ok(turn) => turn,
+            Err(refusal) => {
+                self.exchanged("unsent");
+                self.forget().await;
+                return Err(refusal);
+            }
+        };
+        self.may_be_sent.store(true, Ordering::Release);
         let exchanged = client.exchange_unverified(&mut grant).await;
+        self.may_be_sent.store(exchanged.is_ok() || grant.is_spent(), Ordering::Release);
         // The store may make this one wait for minutes; the OP is free for the next.
         drop(turn);
         match exchanged {
@@ -260,13 +286,16 @@ impl Acceptance {
         }
     }
 
-    /// What lets one exchange be under way, unless it takes too long. The row is there already, so that a second response
-    /// of this session waits for this one instead of taking a turn too.
-    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+    /// What lets one exchange be under way, unless it takes too long or the poller stops. The row is there already, so that
+    /// a second response of this session waits for this one instead of taking a turn too.
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, Error> {
+        let mut stop = self.shared.stop.subscribe();
         tokio::select! {
             biased;
-            turn = self.tenant.exchanges.acquire() => turn.ok(),
-            () = self.shared.clock.sleep(QUEUE_PATIENCE) => None,
+            turn = self.tenant.exchanges.acquire() => turn.map_err(|_| Error::new(ErrorKind::Busy)),
+            // Its row is removed in the time that is left, so that another replica can take the response.
+            _ = stop.wait_for(Option::is_some) => Err(Misuse::ShutDown.into()),
+            () = self.shared.clock.sleep(QUEUE_PATIENCE) => Err(Error::new(ErrorKind::Busy)),
         }
     }
 

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use openid_deferred::poller::Limits;
 use openid_deferred::store::{ProcessId, StoreError, StoreProblem};
-use openid_deferred::testing::{Endpoint, Fault, SeededRandom, TestProvider};
+use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, SeededRandom, TestProvider};
 use openid_deferred::{
-    Accepted, Client, ConfigurationProblem, ErrorKind, Keyring, Misuse, Outcome, Poller, SealingKey, SignIn,
+    Accepted, AuthorizationSession, Client, ConfigurationProblem, ErrorKind, Keyring, Misuse, Outcome, Poller,
+    SealingKey, SignIn,
 };
 
-use crate::support::{HOUR, SECOND, World, client_of, poller_of, provider, world, world_of};
+use crate::support::{HOUR, SECOND, World, client_of, keyring, poller_of, provider, world, world_of, world_with};
 
 #[tokio::test]
 async fn a_wrong_keyring_is_one_clear_error_at_start() {
@@ -119,7 +121,55 @@ async fn after_the_shutdown_nothing_is_taken_and_streams_end() {
     world.poller.shutdown(SECOND).await;
     let error = world.poller.authorization_response(&query, session).await.unwrap_err();
     assert_eq!(error.kind(), &Misuse::ShutDown.into());
+    assert!(error.is_transient(), "the cookie is still good at another replica");
     assert!(world.poller.outcomes().next().await.is_none());
+}
+
+#[tokio::test]
+async fn an_exchange_that_a_shutdown_cuts_off_after_the_code_was_sent_has_an_unknown_outcome() {
+    let mut world = world_of(|op| op.decisions(DecisionPolicy::immediately())).await;
+    world.op.misbehave(Fault::stall(Endpoint::Exchange).after_processing());
+    let (query, session) = world.user_returns().await;
+    let stopped = async {
+        world.sleep(2 * SECOND).await;
+        assert_eq!(world.op.requests_to(Endpoint::Exchange).len(), 1, "the code was sent");
+        world.poller.shutdown(5 * SECOND).await;
+    };
+    let (told, ()) = tokio::join!(world.poller.authorization_response(&query, session), stopped);
+    let error = told.unwrap_err();
+    assert_eq!((error.kind(), error.is_transient()), (&ErrorKind::OutcomeUnknown, false));
+    world.restart().await;
+    let delivery = world.outcome().await;
+    assert!(matches!(delivery.outcome(), Outcome::Unknown), "{delivery:?}");
+}
+
+#[tokio::test]
+async fn a_user_who_waits_for_a_turn_when_the_poller_stops_can_go_to_another_replica() {
+    let limits = Limits::new().exchanges(1);
+    let mut world = world_with(|op| op, |client| client, |poller| poller.limits(limits)).await;
+    world.op.misbehave(Fault::delay(Endpoint::Exchange, 10 * SECOND));
+    let (query, session) = world.user_returns().await;
+    let cookie = session.seal(&keyring()).unwrap();
+    let second = async {
+        world.sleep(SECOND).await;
+        world.poller.authorization_response(&query, session).await
+    };
+    let stopped = async {
+        world.sleep(2 * SECOND).await;
+        world.poller.shutdown(20 * SECOND).await;
+    };
+    let (first, second, ()) = tokio::join!(world.accept(), second, stopped);
+    assert!(matches!(first, Ok(Accepted::Deferred(_))), "its exchange had begun");
+    let error = second.unwrap_err();
+    assert_eq!((error.kind(), error.is_transient()), (&Misuse::ShutDown.into(), true));
+    assert_eq!(world.op.requests_to(Endpoint::Exchange).len(), 1, "the second code was not sent");
+    // The same cookie at the process that was started next.
+    world.restart().await;
+    let session = AuthorizationSession::open(&keyring(), &cookie).unwrap();
+    let told = world.poller.authorization_response(&query, session).await;
+    assert!(matches!(told, Ok(Accepted::Deferred(_))), "{told:?}");
+    assert_eq!(world.op.requests_to(Endpoint::Exchange).len(), 2);
+    world.op.assert_clean();
 }
 
 #[test]
