@@ -28,7 +28,7 @@ pub(crate) use schedule::{FINAL_POLL_MARGIN, Jitter, Pace, Schedule, Step, Times
 pub(crate) use stored::{
     dpop_key, from_json, id_token, no_bytes, optional_secret, seconds, secret, secret_bytes, to_json,
 };
-pub(crate) use validation::{VALIDATION_PATIENCE, is_given_up, validation_pause};
+pub(crate) use validation::{is_given_up, validation_pause};
 
 /// One authentication process that the OP has not decided yet: the `deferred_auth_id`, the DPoP key that it is bound
 /// to, what the final ID Token will be judged by, and when the OP may be asked again.

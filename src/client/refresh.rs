@@ -19,7 +19,7 @@ use crate::dpop::DpopKey;
 use crate::endpoint::{Answer, ClientIdentity, EndpointRequest, Endpoints, ErrorAnswer, Failure};
 use crate::error::{Document, Error, ErrorKind, Misuse, Verdict, Violation};
 use crate::id_token::{self, IdToken};
-use crate::pending::{self, Checks, VALIDATION_PATIENCE};
+use crate::pending::{self, Checks, is_given_up};
 use crate::secret::Secret;
 
 mod flight;
@@ -37,6 +37,14 @@ pub(crate) struct Refreshed {
     received_at: SystemTime,
     #[serde(rename = "key", with = "pending::dpop_key", default, skip_serializing_if = "Option::is_none")]
     dpop_key: Option<DpopKey>,
+    /// How often it could not be validated.
+    #[serde(rename = "n", default, skip_serializing_if = "is_zero")]
+    attempts: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(attempts: &u32) -> bool {
+    *attempts == 0
 }
 
 impl Client {
@@ -79,8 +87,9 @@ impl Client {
     /// - [`ErrorResponse`](ErrorKind::ErrorResponse): the OP refused. After `invalid_grant` the user has to sign in
     ///   again.
     /// - [`Protocol`](ErrorKind::Protocol): the answer broke a rule. Where that can pass, as with
-    ///   [`Rule::KeysUnavailable`](crate::Rule::KeysUnavailable), the answer is kept in `authentication`, sealed as well, and the next call sends
-    ///   nothing but judges it again. Where it cannot, the new tokens were revoked.
+    ///   [`Rule::KeysUnavailable`](crate::Rule::KeysUnavailable), the answer is kept in `authentication`, sealed as well,
+    ///   and the next call sends nothing but validates it again. It is kept for 24 hours and at least 200 calls, whichever
+    ///   ends later. Where it cannot pass, or after that time, the new tokens are revoked.
     /// - [`Misuse`](ErrorKind::Misuse): there is no refresh token, or `authentication` is another client's.
     pub async fn refresh(&self, authentication: &mut Authentication) -> Result<(), Error> {
         let key = authentication.body().dpop_key.clone();
@@ -148,23 +157,26 @@ impl Client {
     /// Judges the answer that is in safe keeping, as of when it came, and takes its tokens.
     async fn conclude_refresh(&self, body: &mut Body) -> Result<(), Error> {
         let Some(refreshed) = &body.refreshed else { return Ok(()) };
-        let judged = match self.judge_refresh(body, refreshed).await {
+        let judged = self.judge_refresh(body, refreshed).await;
+        let Some(mut refreshed) = body.refreshed.take() else { return Ok(()) };
+        let judged = match judged {
             Ok(judged) => judged,
             Err(error) => {
                 let waited = self.0.clock.now().duration_since(refreshed.received_at).unwrap_or(Duration::ZERO);
-                if waited < VALIDATION_PATIENCE {
+                refreshed.attempts = refreshed.attempts.saturating_add(1);
+                if !is_given_up(waited, refreshed.attempts) {
+                    body.refreshed = Some(refreshed);
                     return Err(error.that_passes());
                 }
                 Err(last_word(&error))
             }
         };
-        let Some(refreshed) = body.refreshed.take() else { return Ok(()) };
         let (tokens, id_token) = match judged {
             Ok(judged) => judged,
             Err(violation) => {
                 tracing::warn!(rule = violation.rule().code(), "the answer to a refresh is not valid");
                 self.revoke_quietly(&refreshed.body, refreshed.dpop_key.as_ref()).await;
-                return Err(violation.into());
+                return Err(Error::new(violation).that_stays());
             }
         };
         let key_bound = tokens.are_dpop() && refreshed.dpop_key.is_some();
@@ -242,7 +254,7 @@ impl Request {
         };
         match self.endpoints.post(request).await {
             Ok(Answer::Success { body, .. }) => {
-                Ok(Refreshed { body, received_at: self.clock.now(), dpop_key: self.dpop_key })
+                Ok(Refreshed { body, received_at: self.clock.now(), dpop_key: self.dpop_key, attempts: 0 })
             }
             Ok(Answer::Error(answer)) => Err(self.refused(answer).await),
             Ok(Answer::Unusable { violation, verdict, retry_after, .. }) => {

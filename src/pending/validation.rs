@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 /// For this long it is kept.
-pub(crate) const VALIDATION_PATIENCE: Duration = Duration::from_secs(24 * 3600);
+const VALIDATION_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 /// And for so many tries, which take some hours: the application may have been down for the rest of the time.
 const VALIDATION_TRIES: u32 = 200;
 /// So many tries follow the pace at which the OP's keys are fetched again: somebody may be waiting for the outcome.

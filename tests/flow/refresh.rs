@@ -415,6 +415,48 @@ async fn an_answer_that_comes_while_the_keys_are_out_of_reach_is_kept_and_judged
 }
 
 #[tokio::test]
+async fn an_answer_that_is_kept_survives_a_short_outage_of_the_keys_a_day_later() {
+    let world = world().await;
+    let mut authentication = world.approved().await;
+    world.clock.sleep(26 * HOUR).await;
+    world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
+    assert!(world.client.refresh(&mut authentication).await.unwrap_err().is_transient());
+    // Nobody uses the application for a day. Then the keys are out of reach again, for one call.
+    world.clock.sleep(25 * HOUR).await;
+    let mut authentication = copy(&authentication);
+    let error = world.client.refresh(&mut authentication).await.unwrap_err();
+    assert_eq!((error.rule(), error.is_transient()), (Some(Rule::KeysUnavailable), true));
+    assert!(world.op.requests_to(Endpoint::Revocation).is_empty(), "the new tokens live");
+    world.op.behave();
+    world.clock.sleep(HOUR).await;
+    world.client.refresh(&mut authentication).await.unwrap();
+    assert_eq!(world.op.requests_to(Endpoint::Refresh).len(), 1, "it was not asked for again");
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn an_answer_that_is_kept_is_given_up_after_a_day_and_two_hundred_calls() {
+    let world = world().await;
+    let mut authentication = world.approved().await;
+    world.op.rotate_keys(false);
+    world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
+    let mut calls = 0;
+    let error = loop {
+        let error = world.client.refresh(&mut authentication).await.unwrap_err();
+        calls += 1;
+        if !error.is_transient() || calls > 1_000 {
+            break error;
+        }
+        // What is stored counts too.
+        authentication = copy(&authentication);
+        world.clock.sleep(HOUR / 4).await;
+    };
+    assert_eq!((calls, error.rule(), error.is_transient()), (200, Some(Rule::KeysUnavailable), false));
+    assert_eq!(world.op.requests_to(Endpoint::Revocation).len(), 2, "both new tokens were given back");
+    assert_eq!(world.op.requests_to(Endpoint::Refresh).len(), 1);
+}
+
+#[tokio::test]
 async fn a_confidential_client_can_refresh_with_a_new_key_and_a_public_one_cannot() {
     let world = world().await;
     let mut authentication = world.approved().await;

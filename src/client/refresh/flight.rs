@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use super::{Refreshed, Tokens, unknown};
@@ -24,20 +24,17 @@ const LANDED_BYTES_LIMIT: usize = 8 * 1024 * 1024;
 
 /// The refreshes that are under way or have just come to an end, by the hash of the refresh token.
 #[derive(Default)]
-pub(in crate::client) struct Flights(Mutex<BTreeMap<[u8; 32], Entry>>);
+pub(in crate::client) struct Flights(Arc<Mutex<Entries>>);
+
+type Entries = BTreeMap<[u8; 32], Entry>;
 
 struct Entry {
     flight: Arc<Flight>,
     began: Duration,
-    landed: Option<Landed>,
-}
-
-/// A request that came to its end.
-#[derive(Clone, Copy)]
-struct Landed {
-    at: Duration,
-    /// How large its answer is.
-    bytes: usize,
+    /// How large the answer is, from the end of the request on, whether or not a caller still waits for it.
+    bytes: Arc<OnceLock<usize>>,
+    /// When a caller took the answer.
+    landed_at: Option<Duration>,
 }
 
 /// One request, which goes on when a caller is dropped: a browser that hangs up must not cost the user the new refresh
@@ -60,47 +57,73 @@ impl Flights {
             let mut entries = self.entries();
             let now = clock.monotonic();
             entries.retain(|_, entry| entry.is_wanted(now));
-            let entry = entries.entry(name).or_insert_with(|| Entry {
-                flight: Arc::new(Task::spawn(begin(refresh_token.clone()))),
-                began: now,
-                landed: None,
+            let entry = entries.entry(name).or_insert_with(|| {
+                let bytes = Arc::default();
+                let work = self.counted(begin(refresh_token.clone()), &bytes);
+                Entry { flight: Arc::new(Task::spawn(work)), began: now, bytes, landed_at: None }
             });
             entry.flight.clone()
         };
         let result = flight.look(to_shared).await;
-        let kept = result.as_ref().ok().filter(|answer| replaces(answer, refresh_token));
-        self.landed(name, &flight, clock.monotonic(), kept.map(|answer| answer.body.len()));
+        let is_kept = result.as_ref().is_ok_and(|answer| replaces(answer, refresh_token));
+        self.landed(name, &flight, clock.monotonic(), is_kept);
         result
     }
 
-    /// Forgets a flight, unless latecomers need its answer, which has so many bytes. The oldest answers make way for it.
-    fn landed(&self, name: [u8; 32], flight: &Arc<Flight>, now: Duration, bytes: Option<usize>) {
-        let mut entries = self.entries();
-        let Some(entry) = entries.get_mut(&name).filter(|entry| Arc::ptr_eq(&entry.flight, flight)) else { return };
-        let Some(bytes) = bytes else {
-            entries.remove(&name);
-            return;
-        };
-        entry.landed.get_or_insert(Landed { at: now, bytes });
-        let sizes = || entries.values().filter_map(|entry| entry.landed).map(|landed| landed.bytes);
-        let (mut answers, mut total) = (sizes().count(), sizes().sum::<usize>());
-        while answers > LANDED_LIMIT || total > LANDED_BYTES_LIMIT {
-            let landed = entries.iter().filter_map(|(name, entry)| Some((entry.landed?, *name)));
-            let Some((oldest, name)) = landed.min_by_key(|(landed, name)| (landed.at, *name)) else { return };
-            entries.remove(&name);
-            (answers, total) = (answers - 1, total.saturating_sub(oldest.bytes));
+    /// A request whose answer counts as soon as it is here, because all of its callers may have been dropped.
+    fn counted(
+        &self,
+        request: impl Future<Output = Result<Refreshed, Error>> + Send + 'static,
+        bytes: &Arc<OnceLock<usize>>,
+    ) -> impl Future<Output = Result<Refreshed, Error>> + Send + 'static {
+        let (entries, bytes): (Weak<Mutex<Entries>>, _) = (Arc::downgrade(&self.0), bytes.clone());
+        async move {
+            let result = request.await;
+            bytes.get_or_init(|| result.as_ref().map_or(0, |answer| answer.body.len()));
+            if let Some(entries) = entries.upgrade() {
+                make_room(&mut entries.lock().unwrap_or_else(PoisonError::into_inner));
+            }
+            result
         }
     }
 
-    fn entries(&self) -> MutexGuard<'_, BTreeMap<[u8; 32], Entry>> {
+    /// Forgets a flight, unless latecomers need its answer.
+    fn landed(&self, name: [u8; 32], flight: &Arc<Flight>, now: Duration, is_kept: bool) {
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(&name).filter(|entry| Arc::ptr_eq(&entry.flight, flight)) else { return };
+        if is_kept {
+            entry.landed_at.get_or_insert(now);
+        } else {
+            entries.remove(&name);
+        }
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Entries> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// Removes the oldest answers beyond the limits. A caller that waits for one of them still gets it.
+fn make_room(entries: &mut Entries) {
+    let sizes = || entries.values().filter_map(|entry| entry.bytes.get());
+    let (mut answers, mut total) = (sizes().count(), sizes().sum::<usize>());
+    while answers > LANDED_LIMIT || total > LANDED_BYTES_LIMIT {
+        let ended = entries.iter().filter_map(|(name, entry)| Some((entry.age_key(), *name, *entry.bytes.get()?)));
+        let Some((_, name, bytes)) = ended.min() else { return };
+        entries.remove(&name);
+        (answers, total) = (answers - 1, total.saturating_sub(bytes));
+    }
+}
+
 impl Entry {
+    /// By which the oldest is found.
+    fn age_key(&self) -> Duration {
+        self.landed_at.unwrap_or(self.began)
+    }
+
     fn is_wanted(&self, now: Duration) -> bool {
-        match self.landed {
-            Some(landed) => now.saturating_sub(landed.at) < LATECOMERS,
+        match self.landed_at {
+            Some(landed_at) => now.saturating_sub(landed_at) < LATECOMERS,
             None => Arc::strong_count(&self.flight) > 1 || now.saturating_sub(self.began) < ABANDONED,
         }
     }
@@ -151,7 +174,12 @@ mod tests {
 
     fn answer(refresh_token: &str) -> Refreshed {
         let body = format!(r#"{{"access_token":"a","token_type":"Bearer","refresh_token":"{refresh_token}"}}"#);
-        Refreshed { body: Zeroizing::new(body.into_bytes()), received_at: from_unix_seconds(0), dpop_key: None }
+        Refreshed {
+            body: Zeroizing::new(body.into_bytes()),
+            received_at: from_unix_seconds(0),
+            dpop_key: None,
+            attempts: 0,
+        }
     }
 
     async fn join(flights: &Flights, clock: &Stopped, token: &str, gives: Result<Refreshed, Error>) {
@@ -180,7 +208,7 @@ mod tests {
         }
         let entries = flights.entries();
         assert_eq!(entries.len(), LANDED_LIMIT);
-        assert_eq!(entries.values().filter(|entry| entry.landed.is_some_and(|landed| landed.at.is_zero())).count(), 99);
+        assert_eq!(entries.values().filter(|entry| entry.landed_at.is_some_and(|at| at.is_zero())).count(), 99);
     }
 
     #[tokio::test]
@@ -193,7 +221,30 @@ mod tests {
             join(&flights, &clock, &format!("old {number}"), Ok(large)).await;
         }
         let entries = flights.entries();
-        let newest: Vec<_> = entries.values().map(|entry| entry.landed.unwrap().at.as_secs()).collect();
+        let newest: Vec<_> = entries.values().map(|entry| entry.landed_at.unwrap().as_secs()).collect();
+        assert_eq!((newest.len(), newest.iter().min()), (8, Some(&12)));
+    }
+
+    #[tokio::test]
+    async fn answers_to_callers_that_were_dropped_count_too() {
+        let (flights, clock) = (Flights::default(), Stopped::default());
+        for number in 0..20 {
+            clock.0.store(number, Ordering::Relaxed);
+            let secret = Secret::new(format!("old {number}"));
+            let mut abandoned = Box::pin(flights.join(&clock, &secret, async |_| {
+                tokio::task::yield_now().await;
+                let mut large = answer("new");
+                large.body.resize(1024 * 1024, b' ');
+                Ok(large)
+            }));
+            let polled = std::future::poll_fn(|context| std::task::Poll::Ready(abandoned.as_mut().poll(context)));
+            assert!(polled.await.is_pending());
+        }
+        while flights.entries().values().any(|entry| entry.bytes.get().is_none()) {
+            tokio::task::yield_now().await;
+        }
+        let entries = flights.entries();
+        let newest: Vec<_> = entries.values().map(|entry| entry.began.as_secs()).collect();
         assert_eq!((newest.len(), newest.iter().min()), (8, Some(&12)));
     }
 
