@@ -149,8 +149,8 @@ impl Receiver {
     }
 
     /// Judges the head of a request: method, bearer token, type and announced length of the body. Call
-    /// [`AuthenticatedPing::receive`] next, with the body: read at most [`BODY_LIMIT`] bytes and one of it, and answer 408
-    /// where it takes longer than [`BODY_TIMEOUT`].
+    /// [`AuthenticatedPing::receive`] next, with the body: read at most [`BODY_LIMIT`] bytes and one more, and answer with
+    /// [`AuthenticatedPing::timed_out`] where it takes longer than [`BODY_TIMEOUT`].
     ///
     /// # Errors
     ///
@@ -207,6 +207,16 @@ impl AuthenticatedPing {
         response
     }
 
+    /// Gives the response to send, 408, where the body did not arrive within [`BODY_TIMEOUT`]. It counts like any other.
+    pub fn timed_out(self) -> Response<()> {
+        self.refused(StatusCode::REQUEST_TIMEOUT)
+    }
+
+    fn refused(&self, status: StatusCode) -> Response<()> {
+        self.poller.count_ping(status.as_u16());
+        response(status)
+    }
+
     /// Reads the body within its bounds, and takes it.
     async fn read<B: Body>(self, body: B) -> Response<()> {
         let read = tokio::select! {
@@ -216,10 +226,7 @@ impl AuthenticatedPing {
         };
         match read {
             Ok(body) => self.receive(&body).await,
-            Err(status) => {
-                self.poller.count_ping(status.as_u16());
-                response(status)
-            }
+            Err(status) => self.refused(status),
         }
     }
 

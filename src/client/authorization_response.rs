@@ -131,9 +131,14 @@ impl Client {
     /// This is [`check_authorization_response`](Self::check_authorization_response) and
     /// [`exchange`](Self::exchange) in one.
     ///
+    /// Do not drop the future: after the code was sent, nothing keeps the answer, and the process is lost. Where a web
+    /// framework drops the handler when the browser disconnects, run the call in a task of its own (`tokio::spawn`) that also
+    /// stores the result, or call the two steps yourself and keep the [`AuthorizationGrant`], whose exchange goes on. A
+    /// [`Poller`](crate::Poller) does that for you.
+    ///
     /// # Errors
     ///
-    /// Those of both steps. After an error start a new sign-in; to repeat an exchange that did not reach the OP, or to
+    /// Those of both steps. After an error let the user start a new sign-in; to repeat an exchange that did not reach the OP, or to
     /// check a response again whose signature could not be verified yet, call the two steps yourself.
     pub async fn authorization_response(
         &self,

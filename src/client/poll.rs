@@ -53,11 +53,20 @@ impl Client {
     /// Asks the OP once whether it has decided, if the interval has passed; otherwise sends nothing and says when to
     /// ask. For job systems of your own; [`wait`](Self::wait) is the loop around it.
     ///
-    /// `pending` takes in what happened and stays usable whatever that was. When the future is dropped in mid-request, the
-    /// request goes on, and the next call waits for its answer instead of sending another one. Seal it again after each call if it is stored: most of all after an error, because a success response that could not
-    /// be validated yet is kept in it, and the OP gives it once only. Delete what is stored once the outcome is in safe
-    /// keeping: an older copy would ask again and find the process ended. To tell a crash in mid-poll from one that
-    /// lost nothing, store the process between [`announce_poll`](PendingAuthentication::announce_poll) and this.
+    /// `pending` takes in what happened and stays usable whatever that was. Seal it again after each call if it is stored:
+    /// most of all after an error, because a success response that could not be validated yet is kept in it, and the OP
+    /// gives it once only. Delete what is stored once the outcome is in safe keeping: an older copy would ask again and find
+    /// the process ended.
+    ///
+    /// When the future is dropped in mid-request, the request goes on, and the next call *with this value* waits for its
+    /// answer instead of sending another one. A copy that is opened from what was stored does not know of that request: it
+    /// sends a second one, perhaps while the first is under way. If the first one brings the success, nobody reads it, and
+    /// the second one ends the process as [`Outcome::Failed`]. So do not drop the call, for instance by a timeout of a job
+    /// system: spawn it, or keep `pending` for the next try.
+    ///
+    /// Where the call may be dropped or the process may crash, store `pending` between
+    /// [`announce_poll`](PendingAuthentication::announce_poll) and this. The end of a process whose success may have been
+    /// lost is then [`Outcome::Unknown`]: let the user start again.
     ///
     /// # Errors
     ///

@@ -38,8 +38,8 @@ impl Limits {
         self
     }
 
-    /// How many polls may begin in any time of the length `per`; at least one. A poll is one request, or two where the
-    /// OP wants another DPoP nonce. Processes that are due beyond it wait for their turn, the longest overdue first.
+    /// How many polls may begin in any time of the length `per`; at least one. A poll is one request, and up to
+    /// three where the OP wants another DPoP nonce or the time of its own clock. Processes that are due beyond it wait for their turn, the longest overdue first.
     #[must_use]
     pub fn ceiling(mut self, polls: u32, per: Duration) -> Self {
         self.ceiling = Some(Ceiling { polls: polls.max(1), per });

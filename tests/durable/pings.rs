@@ -401,6 +401,7 @@ async fn a_server_with_its_own_kind_of_body_judges_the_head_before_it_reads() {
     assert_eq!(refusal.status(), StatusCode::UNAUTHORIZED);
     let authenticated = || pinged.receiver.authenticate(&Method::POST, &headers(ping.bearer.as_deref())).unwrap();
     assert_eq!(authenticated().receive(b"{}").await.status(), StatusCode::BAD_REQUEST);
+    assert_eq!(authenticated().timed_out().status(), StatusCode::REQUEST_TIMEOUT);
     assert_eq!(authenticated().receive(&[b' '; BODY_LIMIT + 1]).await.status(), StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(authenticated().receive(ping.body.as_bytes()).await.status(), StatusCode::NO_CONTENT);
 }
