@@ -64,6 +64,7 @@ pub use session::AuthorizationSession;
 pub use userinfo::UserInfo;
 pub use wait::{Wait, WaitEvent};
 
+pub(crate) use arrival::can_be_confused;
 pub(crate) use poll::finish;
 pub(crate) use stored::StoredOutcome;
 

@@ -68,8 +68,16 @@ impl Object {
     ///
     /// [`Rule::MalformedJson`].
     pub(crate) fn document(body: &[u8], document: Document) -> Result<Self, Violation> {
-        let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-        Self::parse(body).map_err(|error| Violation::malformed_json(document, &error))
+        Self::parse_body(body).map_err(|error| Violation::malformed_json(document, &error))
+    }
+
+    /// Reads the body of an HTTP message: one JSON object, perhaps after a byte order mark.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`parse`](Self::parse).
+    pub(crate) fn parse_body(body: &[u8]) -> Result<Self, serde_json::Error> {
+        Self::parse(body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body))
     }
 
     /// The members, where none of these names is repeated with different values; otherwise the name.

@@ -16,10 +16,10 @@ use std::time::Duration;
 use http::header::{ALLOW, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
-use serde::Deserialize;
 
 use crate::client::Client;
 use crate::error::{ConfigurationProblem, Error};
+use crate::json::Object;
 use crate::keyring::NotificationToken;
 use crate::poller::Poller;
 use crate::secret::{Secret, constant_time_eq};
@@ -49,7 +49,7 @@ const INVALID_TOKEN: HeaderValue = HeaderValue::from_static("Bearer realm=\"ping
 /// | status | when |
 /// |---|---|
 /// | 204 | the ping is genuine, whether or not it is of any use |
-/// | 400 | the body is not JSON with a `deferred_auth_id` that is a string, or it broke off |
+/// | 400 | the body is not JSON with one `deferred_auth_id` that is a string, or it broke off |
 /// | 401 | the bearer token is missing or wrong, or not the one of this `deferred_auth_id`; `WWW-Authenticate` says what is wanted (RFC 6750 §3) |
 /// | 405 | the method is not `POST`; `Allow` says so |
 /// | 408 | the body did not arrive within [`BODY_TIMEOUT`] |
@@ -272,17 +272,17 @@ impl From<Poller> for Receiver {
 }
 
 /// DTR §Ping Callback. Unknown members are ignored.
-#[derive(Deserialize)]
-struct Callback<'a> {
-    #[serde(borrow)]
-    deferred_auth_id: std::borrow::Cow<'a, str>,
+struct Callback {
+    deferred_auth_id: String,
 }
 
-impl<'a> Callback<'a> {
-    fn read(body: &'a [u8]) -> Option<Self> {
-        // serde would take an array for the members in their order.
-        let is_object = body.trim_ascii_start().starts_with(b"{");
-        is_object.then(|| serde_json::from_slice(body).ok())?
+impl Callback {
+    /// Reads it by the rules for all JSON of the OP: after a byte order mark, and with members that are repeated with equal
+    /// values.
+    fn read(body: &[u8]) -> Option<Self> {
+        const MEMBER: &str = "deferred_auth_id";
+        let members = Object::parse_body(body).ok()?.needing(&[MEMBER]).ok()?;
+        Some(Self { deferred_auth_id: members.get(MEMBER)?.as_str()?.to_owned() })
     }
 }
 
@@ -333,7 +333,10 @@ mod tests {
 
     #[test]
     fn an_array_with_an_identifier_in_it_is_no_callback() {
-        assert_eq!(Callback::read(br#" {"deferred_auth_id":"a"}"#).unwrap().deferred_auth_id, "a");
+        for body in [r#" {"deferred_auth_id":"a"}"#, "\u{feff}{\"deferred_auth_id\":\"a\",\"deferred_auth_id\":\"a\"}"]
+        {
+            assert_eq!(Callback::read(body.as_bytes()).unwrap().deferred_auth_id, "a");
+        }
         for body in [r#"["a"]"#, r#" ["a"]"#, r#""a""#, "{}", r#"{"deferred_auth_id":7}"#, ""] {
             assert!(Callback::read(body.as_bytes()).is_none(), "{body}");
         }

@@ -15,6 +15,17 @@ pub(super) enum Arrival {
     Url(Url),
 }
 
+/// How the place of a response compares with the redirect URI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// It is the redirect URI, or the caller gave the parameters alone.
+    Same,
+    /// Its path is the end of the redirect URI's path. Either a router stripped a prefix, or the response came to the
+    /// shorter redirect URI of another OP. The path alone cannot show which.
+    PathSuffix,
+    Different,
+}
+
 impl Arrival {
     /// Takes a response apart into the place and the parameters. It is a query string, with or without `?`, a form body,
     /// an absolute URL, with a scheme of a native application too, or what the request line of HTTP has: a path with a
@@ -35,20 +46,44 @@ impl Arrival {
         (Self::Unsaid, response.strip_prefix('?').unwrap_or(response).into())
     }
 
-    /// Whether it is somewhere else than at this redirect URI, which may have got parameters.
-    pub(super) fn is_elsewhere(&self, redirect_uri: &str) -> bool {
-        let Ok(mut registered) = Url::parse(redirect_uri) else { return !matches!(self, Self::Unsaid) };
-        match self {
-            Self::Unsaid => false,
-            Self::Url(url) => url[..Position::AfterPath] != registered[..Position::AfterPath],
-            Self::Path(path) => {
-                let whole = registered.path().to_owned();
-                registered.set_path(path);
-                // The root of a router that serves one path alone.
-                path != "/" && !whole.ends_with(registered.path())
+    /// Compares the place with this redirect URI, to which the OP has added parameters.
+    pub(super) fn compared_with(&self, redirect_uri: &str) -> Place {
+        let path = match self {
+            Self::Unsaid => return Place::Same,
+            Self::Path(path) => path,
+            Self::Url(url) => {
+                let is_same = Url::parse(redirect_uri)
+                    .is_ok_and(|registered| url[..Position::AfterPath] == registered[..Position::AfterPath]);
+                return if is_same { Place::Same } else { Place::Different };
             }
+        };
+        let Some(registered) = Url::parse(redirect_uri).ok().filter(|url| !url.cannot_be_a_base()) else {
+            return Place::Different;
+        };
+        let mut arrived = registered.clone();
+        arrived.set_path(path);
+        if arrived.path() == registered.path() {
+            Place::Same
+        } else if is_suffix(arrived.path(), registered.path()) {
+            Place::PathSuffix
+        } else {
+            Place::Different
         }
     }
+}
+
+/// Whether a router that strips a prefix can make the path of one of these redirect URIs look like that of the other one.
+/// Parameters do not keep two redirect URIs apart, because only paths are compared when a response comes.
+pub(crate) fn can_be_confused(one: &str, other: &str) -> bool {
+    let (Ok(one), Ok(other)) = (Url::parse(one), Url::parse(other)) else { return one == other };
+    one[..Position::BeforePath] == other[..Position::BeforePath]
+        && (one.path() == other.path() || is_suffix(one.path(), other.path()) || is_suffix(other.path(), one.path()))
+}
+
+/// Whether a path consists of the last segments of another one. The root counts: a router that serves one path alone
+/// leaves nothing else of it.
+fn is_suffix(path: &str, whole: &str) -> bool {
+    path == "/" || (path.starts_with('/') && whole.ends_with(path))
 }
 
 /// Whether what stands before the first `?` can be a URL and not the first parameter of a query string, which has a name
@@ -95,23 +130,39 @@ mod tests {
 
     #[test]
     fn a_place_is_compared_with_the_redirect_uri() {
-        let elsewhere = |response: &str, redirect_uri: &str| Arrival::of(response).0.is_elsewhere(redirect_uri);
+        let place = |response: &str, redirect_uri: &str| Arrival::of(response).0.compared_with(redirect_uri);
         let here = "https://rp.example/auth/callback";
-        for response in
-            ["a=b", "?a=b", "/auth/callback?a=b", "/callback?a=b", "/?a=b", "https://rp.example/auth/callback?a"]
-        {
-            assert!(!elsewhere(response, here), "{response}");
+        for response in ["a=b", "?a=b", "/auth/callback?a=b", "https://rp.example/auth/callback?a"] {
+            assert_eq!(place(response, here), Place::Same, "{response}");
+        }
+        for response in ["/callback?a=b", "/?a=b"] {
+            assert_eq!(place(response, here), Place::PathSuffix, "{response}");
         }
         for response in [
             "/other?a=b",
+            "/back?a",
             "/auth/callbacks?a",
+            "/more/auth/callback?a",
             "https://rp.example/callback?a",
             "https://other.example/auth/callback?a",
         ] {
-            assert!(elsewhere(response, here), "{response}");
+            assert_eq!(place(response, here), Place::Different, "{response}");
         }
-        assert!(!elsewhere("com.example.app:/cb?a=b", "com.example.app:/cb"));
-        assert!(elsewhere("com.example.other:/cb?a=b", "com.example.app:/cb"));
-        assert!(elsewhere("com.example.app:/cb?a=b", here));
+        assert_eq!(place("com.example.app:/cb?a=b", "com.example.app:/cb"), Place::Same);
+        assert_eq!(place("com.example.other:/cb?a=b", "com.example.app:/cb"), Place::Different);
+        assert_eq!(place("com.example.app:/cb?a=b", here), Place::Different);
+        assert_eq!(place("/cb?a=b", "com.example.app:cb"), Place::Different);
+    }
+
+    #[test]
+    fn redirect_uris_can_be_confused_where_one_path_is_the_end_of_the_other() {
+        let callback = "https://rp.example/callback";
+        for other in ["/callback", "/callback?op=2", "/a/callback", "/a/b/callback", "/"] {
+            let other = format!("https://rp.example{other}");
+            assert!(can_be_confused(callback, &other) && can_be_confused(&other, callback), "{other}");
+        }
+        for other in ["https://rp.example/callback/a", "https://rp.example/xcallback", "https://a.example/a/callback"] {
+            assert!(!can_be_confused(callback, other) && !can_be_confused(other, callback), "{other}");
+        }
     }
 }

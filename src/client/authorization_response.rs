@@ -1,5 +1,6 @@
 //! DTR §Authentication Request Acknowledgment Validation: what the browser brings back.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -7,7 +8,7 @@ use std::time::SystemTime;
 use zeroize::Zeroizing;
 
 use super::Client;
-use super::arrival::Arrival;
+use super::arrival::{Arrival, Place};
 use super::authentication::Authentication;
 use super::authorize::ResponseType;
 use super::session::{self, AuthorizationSession};
@@ -124,9 +125,13 @@ impl Client {
     /// Takes the authorization response, as the query string of the request to the redirect URI or as the body of a
     /// `form_post`, together with the session of the browser that brought it; checks it, and exchanges the code.
     ///
-    /// The whole URL does as well, `https:` or of a native application's own scheme, and so does the path with the query,
-    /// such as axum's `Uri` shows it. The place then has to be the redirect URI of the session. Of a path only the last
-    /// segments have to fit, since routers take the first ones off.
+    /// The whole URL does as well, `https:` or of a native application's own scheme, and so does the path with the query.
+    /// The place then has to be the redirect URI of the session. Give the path as the browser asked for it: a nested router
+    /// strips a prefix (axum: use `OriginalUri`, not `Uri`). A path that is only the end of the redirect URI's path is
+    /// accepted where the response carries `iss` or is a JWT, and is [`Rule::PathSuffix`] otherwise.
+    ///
+    /// The query alone does not show which redirect URI the response came to. Where several OPs are in use and one of them
+    /// sends no `iss`, give the path or the URL, so that no OP can pass another one's code off as its own (RFC 9700 §4.4).
     ///
     /// This is [`check_authorization_response`](Self::check_authorization_response) and
     /// [`exchange`](Self::exchange) in one.
@@ -206,7 +211,7 @@ impl Client {
         }
         let session = session.body.clone();
         let mut parameters = Parameters::parse(response)?;
-        let came_elsewhere = parameters.arrival.is_elsewhere(&session.redirect_uri);
+        let place = parameters.arrival.compared_with(&session.redirect_uri);
         match (session.jwt_response, parameters.response.take()) {
             (true, None) => return Err(broken(Rule::ResponseNotJwt, "response")),
             (true, Some(_)) if parameters.repeated.contains(&"response") => {
@@ -224,12 +229,14 @@ impl Client {
         if !constant_time_eq(state.as_bytes(), session.state.expose().as_bytes()) {
             return Err(broken(Rule::StateMismatch, "state"));
         }
-        if came_elsewhere {
+        if place == Place::Different {
             return Err(broken(Rule::WrongRedirectUri, "redirect_uri"));
         }
         match parameters.iss.as_deref() {
             Some(iss) if iss != self.issuer() => return Err(broken(Rule::IssMismatch, "iss")),
             None if session.iss_required => return Err(broken(Rule::IssMissing, "iss")),
+            // The response may have come to the redirect URI of another OP, and its code would go to the wrong one.
+            None if place == Place::PathSuffix => return Err(broken(Rule::PathSuffix, "redirect_uri")),
             _ => {}
         }
         if let Some(&name) = parameters.repeated.first() {
@@ -290,7 +297,11 @@ impl Parameters {
         }
         let (arrival, response) = Arrival::of(response);
         let mut parameters = Self { arrival, ..Self::default() };
-        for (name, value) in form_urlencoded::parse(response.as_bytes()) {
+        // RFC 6749 §3.1: "Parameters sent without a value MUST be treated as if they were omitted from the request." Some
+        // OPs write every parameter that they know. An empty `state`, code or `iss` is then missing, which is refused
+        // wherever the parameter is needed.
+        let has_value = |(_, value): &(_, Cow<'_, str>)| !value.is_empty();
+        for (name, value) in form_urlencoded::parse(response.as_bytes()).filter(has_value) {
             let (slot, name) = match &*name {
                 "response" => (&mut parameters.response, "response"),
                 name => match parameters.slot(name) {
@@ -324,8 +335,7 @@ impl Parameters {
 
     /// The code, if exactly the right one came and nothing else did.
     fn code(self, response_type: ResponseType) -> Result<Code, Error> {
-        // Some OPs write every parameter that they know, and leave those without a value empty.
-        if let Some(error) = self.error.filter(|error| !error.is_empty()) {
+        if let Some(error) = self.error {
             if self.code.is_some() || self.deferred_code.is_some() {
                 return Err(broken(Rule::CodeAndError, "error"));
             }

@@ -16,9 +16,10 @@ use crate::json::Object;
 use crate::provider::{Channel, ProviderMetadata, SignedJwt};
 use crate::secret::{Secret, constant_time_eq};
 
-/// JARM §2.1: "A maximum JWT lifetime of 10 minutes is RECOMMENDED." One that is good for hours was not made for a
-/// browser on its way back.
-const LONGEST_LIFE: Duration = Duration::from_secs(3600);
+/// JARM §2.1: "A maximum JWT lifetime of 10 minutes is RECOMMENDED." It is no more than that, and some OPs take the
+/// lifetime of another token. A short life limits replay, which the `state` of a session prevents already: it is used
+/// once, and the session has a lifetime of its own.
+const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
 
 /// The claims that are checked, and the parameters among them.
 const CHECKED: [&str; 12] = [
@@ -137,7 +138,9 @@ impl Client {
     fn is_late(&self, claims: &Map<String, Value>) -> Result<bool, Error> {
         let (now, leeway) = (unix_seconds(self.0.clock.now()), self.0.options.leeway.as_secs());
         let (earliest, latest) = (now.saturating_sub(leeway), now.saturating_add(leeway));
-        let time = |name: &str| claims.get(name).map(|time| time.as_f64());
+        // What is `null` is absent. That is refused for `exp`, the only one of the three that is required.
+        let present = |name: &str| claims.get(name).filter(|time| !time.is_null());
+        let time = |name: &str| present(name).map(Value::as_f64);
         let end = match time("exp") {
             Some(Some(end)) if end <= latest.saturating_add(LONGEST_LIFE.as_secs()) as f64 => end,
             _ => return Err(broken(Rule::JwtResponseExpired, "exp")),
@@ -166,13 +169,18 @@ impl Client {
 }
 
 impl Parameters {
-    /// The parameters among the claims. Each is a text, and none is read from anywhere else.
+    /// The parameters among the claims. Each is a text, and none is read from anywhere else. Some serializers write every
+    /// member that they know: one that is `null` or empty is absent, as in a query string. A check that needs it then
+    /// reports it as missing.
     fn of_claims(claims: &Map<String, Value>) -> Result<Self, Error> {
         let mut parameters = Self::default();
         for (name, value) in claims {
             let Some((slot, name)) = parameters.slot(name) else { continue };
-            let Value::String(text) = value else { return Err(broken(Rule::JwtResponseClaims, name)) };
-            *slot = Some(text.clone());
+            *slot = match value {
+                Value::Null => None,
+                Value::String(text) => Some(text.clone()).filter(|text| !text.is_empty()),
+                _ => return Err(broken(Rule::JwtResponseClaims, name)),
+            };
         }
         Ok(parameters)
     }

@@ -189,7 +189,8 @@ impl AuthorizationSession {
 pub(super) fn parameter(response: &str, name: &str) -> Option<String> {
     let (_, response) = Arrival::of(response);
     let mut parameters = form_urlencoded::parse(response.as_bytes());
-    parameters.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+    // A parameter without a value counts as omitted (RFC 6749 §3.1).
+    parameters.find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value.into_owned())
 }
 
 /// The cookie's name by the state in a signed response.

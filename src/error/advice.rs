@@ -187,6 +187,9 @@ fn rule(rule: Rule) -> &'static str {
         | Rule::IdTokenAuthTime => {
             "Compare this machine's clock with the OP's. If they agree, the OP issues tokens with wrong times."
         }
+        Rule::PathSuffix => {
+            "Pass the path before a nested router strips its prefix (axum: `OriginalUri`), or the whole URL. The query alone does where this is the only OP, or where all OPs send `iss`. If the path is whole, somebody tried to mix up two OPs."
+        }
         Rule::RequestUriExpired => "Send the user out as soon as the request was pushed, or start again.",
         Rule::UnknownError => "Ask the OP what it means by this code; meanwhile it is asked again.",
         rule if rule.is_transient() => {

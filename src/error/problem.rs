@@ -39,10 +39,11 @@ pub enum ConfigurationProblem {
         value: String,
     },
     /// Clients of several OPs have the same redirect URI, and one of the OPs does not say in its responses who it is
-    /// (`iss`, RFC 9207), so that one could pass the other's code off as its own (RFC 9700 §4.4). Give that client a
-    /// redirect URI of its own.
+    /// (`iss`, RFC 9207), so that one could pass the other's code off as its own (RFC 9700 §4.4). Redirect URIs that differ
+    /// in their parameters only, or of which one path is the end of the other, such as `/callback` and `/a/callback`, do
+    /// not keep responses apart either. Give that client a redirect URI of its own.
     #[error(
-        "the clients of {issuer} and {other} share a redirect URI, and `iss` does not tell their responses apart: give each a redirect URI of its own"
+        "the clients of {issuer} and {other} share a redirect URI or the end of its path, and `iss` does not tell their responses apart: give each a redirect URI with a last path segment of its own"
     )]
     SharedRedirectUri {
         /// One of the two issuers.

@@ -66,6 +66,7 @@ rules! {
     StateMismatch = "state_mismatch", "the `state` is not the one of this session", "RFC 6749 §10.12";
     IssMissing = "iss_missing", "the OP advertises `iss` in its responses but this one has none", "RFC 9207 §2.4";
     IssMismatch = "iss_mismatch", "the response's `iss` is not this OP", "RFC 9207 §2.4";
+    PathSuffix = "path_suffix", "the path of the response is only the end of the redirect URI's path, and no `iss` names the OP: pass the whole path (axum: `OriginalUri`) or the whole URL", "RFC 9700 §4.4.2.2";
     WrongRedirectUri = "wrong_redirect_uri", "the response came to another redirect URI than the one of this session", "RFC 9700 §4.4.2.2";
     BothCodes = "both_codes", "`code` and `deferred_code` came together", "DTR §Authentication Request Acknowledgment Validation";
     NoCode = "no_code", "neither a code nor an error came back", "DTR §Authentication Request Acknowledgment Validation";
@@ -82,7 +83,7 @@ rules! {
     JwtResponseClaims = "jwt_response_claims", "a claim of the response JWT has a value that it cannot have", "JARM §2.1";
     JwtResponseIssuer = "jwt_response_iss", "the response JWT's `iss` is missing or not this OP", "JARM §2.4, 3";
     JwtResponseAudience = "jwt_response_aud", "the response JWT's `aud` is missing or not this client alone", "JARM §2.4, 4";
-    JwtResponseExpired = "jwt_response_exp", "the response JWT has expired, does not say when, or is good for more than an hour", "JARM §2.4, 5";
+    JwtResponseExpired = "jwt_response_exp", "the response JWT has expired, does not say when, or is good for more than a day", "JARM §2.4, 5";
     JwtResponseAlgorithm = "jwt_response_algorithm", "the response JWT is signed with an algorithm that this client does not accept", "JARM §2.4, 6";
     JwtResponseNoKey = "jwt_response_no_key", "no key of the OP fits the response JWT", "JARM §2.4, 6";
     JwtResponseSignature = "jwt_response_signature", "the response JWT's signature does not verify", "JARM §2.4, 6";
@@ -173,6 +174,7 @@ impl Rule {
                 | Self::StateMismatch
                 | Self::IssMissing
                 | Self::IssMismatch
+                | Self::PathSuffix
                 | Self::WrongRedirectUri
                 | Self::ResponseNotJwt
                 | Self::JwtResponseIssuer

@@ -54,6 +54,7 @@ fn expected(response: &str, asked_for: &str, iss_required: bool) -> Option<bool>
         && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'));
     let is_url = is_web || (has_scheme && !place.contains(['=', '&']));
     let url = is_url.then(|| Url::parse(response));
+    let mut is_suffix = false;
     let query = match &url {
         Some(Ok(url)) => {
             let mut bare = url.clone();
@@ -68,15 +69,17 @@ fn expected(response: &str, asked_for: &str, iss_required: bool) -> Option<bool>
             if !matches!(place, "/" | "/callback") {
                 return None;
             }
+            is_suffix = place == "/";
             response.split_once('?').map_or("", |(_, query)| query).split('#').next().unwrap_or_default()
         }
         _ => response.strip_prefix('?').unwrap_or(response),
     };
-    let pairs: Vec<_> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+    let mut pairs: Vec<_> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+    pairs.retain(|(_, value)| !value.is_empty());
     let values = |name: &str| pairs.iter().filter(|pair| pair.0 == name).map(|pair| &*pair.1).collect::<Vec<_>>();
     let none = |name| values(name).is_empty();
     let iss_fits = match *values("iss") {
-        [] => !iss_required,
+        [] => !iss_required && !is_suffix,
         [iss] => iss == ISSUER,
         _ => false,
     };

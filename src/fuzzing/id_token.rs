@@ -128,7 +128,7 @@ fn authentic(token: &str, header: &[u8], claims: &[u8], is_strict: bool) {
     assert_eq!(token.algorithm(), SigningAlgorithm::Hs256);
     let object = |json: &[u8]| serde_json::from_slice::<Map<String, Value>>(json).unwrap();
     let (header, claims) = (object(header), object(claims));
-    assert!(header["alg"] == "HS256" && !header.contains_key("crit"));
+    assert!(header["alg"] == "HS256" && header.get("crit").is_none_or(Value::is_null));
     assert!(claims["iss"] == ISSUER && claims["nonce"] == NONCE);
     let audiences = token.claims().audience();
     assert!(audiences.contains(&CLIENT_ID) && audiences.iter().all(|one| [CLIENT_ID, "other"].contains(one)));
@@ -155,6 +155,6 @@ fn authentic(token: &str, header: &[u8], claims: &[u8], is_strict: bool) {
     for name in ["at_hash", "c_hash"] {
         let right = [("at_hash", "RIzsLESY7kXJPNj5_uOeEA"), ("c_hash", "WizquLxBGN5FWNFPaRbDtA")];
         let right = right.iter().find(|(known, _)| *known == name).map(|(_, hash)| *hash);
-        assert!(claims.get(name).is_none_or(|hash| hash.is_null() || hash.as_str() == right), "{name}");
+        assert!(claims.get(name).is_none_or(|hash| hash.is_null() || hash == "" || hash.as_str() == right), "{name}");
     }
 }

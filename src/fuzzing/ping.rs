@@ -11,7 +11,7 @@ use futures_core::future::BoxFuture;
 use http::header::{ALLOW, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method};
 use http_body::{Body, Frame};
-use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::de::{MapAccess, Visitor};
 use serde_json::Value;
 
 use super::world::{CLIENT_ID, Chance, DEFERRED_AUTH_ID, ISSUER, Site, World, keyring, run};
@@ -110,14 +110,15 @@ impl Body for Frames {
     }
 }
 
-/// The rule once more, in other words: one JSON object with one `deferred_auth_id`, which is a string. What else stands
-/// in it is anybody's.
+/// The rule once more, in other words: one JSON object with a `deferred_auth_id`, which is a string, or equal ones. What else
+/// stands in it is anybody's.
 fn deferred_auth_id(body: &[u8]) -> Option<String> {
+    let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
     let mut reader = serde_json::Deserializer::from_slice(body);
     let named = serde::Deserializer::deserialize_map(&mut reader, Named).ok()?;
     reader.end().ok()?;
-    match <[Value; 1]>::try_from(named) {
-        Ok([Value::String(id)]) => Some(id),
+    match named.first() {
+        Some(Value::String(id)) if named.iter().all(|other| other == id) => Some(id.clone()),
         _ => None,
     }
 }
@@ -137,7 +138,7 @@ impl<'de> Visitor<'de> for Named {
         while let Some(name) = members.next_key::<String>()? {
             match &*name {
                 "deferred_auth_id" => named.push(members.next_value()?),
-                _ => _ = members.next_value::<IgnoredAny>()?,
+                _ => _ = members.next_value::<Value>()?,
             }
         }
         Ok(named)

@@ -80,7 +80,7 @@ pub(super) fn of_refreshed(
     }
     // "its azp Claim Value MUST be the same [...]; if no azp Claim was present in the original ID Token, one MUST NOT be
     // present in the new ID Token"
-    if claims.azp() != original.azp() {
+    if authorized_party_of(claims) != authorized_party_of(original) {
         return contradiction("azp");
     }
     Ok(())
@@ -89,11 +89,17 @@ pub(super) fn of_refreshed(
 /// §3.1.3.7: "If the ID Token contains multiple audiences, the Client SHOULD verify that an azp Claim is present. If an
 /// azp (authorized party) Claim is present, the Client SHOULD verify that its client_id is the Claim Value."
 fn authorized_party(claims: &Claims, e: &Expectations<'_>) -> Result<(), Violation> {
-    let fits = match claims.azp() {
+    let fits = match authorized_party_of(claims) {
         Some(party) => party == e.client_id,
         None => claims.audience().iter().all(|audience| *audience == e.client_id),
     };
     if fits { Ok(()) } else { Err(at(Rule::IdTokenAuthorizedParty, "azp")) }
+}
+
+/// The `azp` that is there. An empty one names no party, so it counts as absent, and what is absent has to meet the
+/// stricter rule: the token is for this client alone.
+fn authorized_party_of(claims: &Claims) -> Option<&str> {
+    claims.azp().filter(|party| !party.is_empty())
 }
 
 /// RFC 7519 §4.1.5: "The "nbf" (not before) claim identifies the time before which the JWT MUST NOT be accepted for
@@ -133,9 +139,10 @@ fn authentication_time(claims: &Claims, e: &Expectations<'_>) -> Result<(), Viol
     }
 }
 
-/// Whether a hash claim is the left half of the hash of what came with it; true where one of the two is missing.
+/// Whether a hash claim is the left half of the hash of what came with it; true where one of the two is missing. An empty
+/// hash counts as missing: it binds nothing and contradicts nothing, and the OP that signed it could have left it out.
 fn hash_fits(claim: Option<&Value>, hashed: Option<&Secret>, algorithm: SigningAlgorithm) -> bool {
-    let (Some(claim), Some(hashed)) = (claim.and_then(Value::as_str), hashed) else {
+    let (Some(claim), Some(hashed)) = (claim.and_then(Value::as_str).filter(|hash| !hash.is_empty()), hashed) else {
         return true;
     };
     let fits = |function| {

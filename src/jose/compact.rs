@@ -85,15 +85,17 @@ impl Header {
         let object = Object::parse(json).map_err(|_| Unreadable::Malformed)?;
         let members = object.needing(&PARAMETERS).map_err(Unreadable::Repeated)?;
         // RFC 7515 §4.1.11: "If any of the listed extension Header Parameters are not understood and supported by the
-        // recipient, then the JWS is invalid." None is.
-        if members.contains_key("crit") || members.get("b64").is_some_and(|b64| *b64 != Value::Bool(true)) {
+        // recipient, then the JWS is invalid." None is. `null` lists no extension, and as `b64` it leaves the default,
+        // `true` (RFC 7797 §3): the signature is verified over the encoded payload in any case.
+        let present = |name| members.get(name).filter(|value| !value.is_null());
+        if present("crit").is_some() || present("b64").is_some_and(|b64| *b64 != Value::Bool(true)) {
             return Err(Unreadable::Critical);
         }
         Ok(Self {
             alg: text(&members, "alg")?.ok_or(Unreadable::Malformed)?,
-            kid: text(&members, "kid")?,
-            typ: text(&members, "typ")?,
-            cty: text(&members, "cty")?,
+            kid: value(&members, "kid")?,
+            typ: value(&members, "typ")?,
+            cty: value(&members, "cty")?,
         })
     }
 }
@@ -105,6 +107,12 @@ fn text(members: &Map<String, Value>, name: &str) -> Result<Option<String>, Unre
         Some(Value::String(text)) => Ok(Some(text.clone())),
         Some(_) => Err(Unreadable::Malformed),
     }
+}
+
+/// The same for a parameter that may be missing: an empty one is absent too. Nothing is believed for it: a token without
+/// `kid` has to be verified by one of the same keys, and one without `typ` and `cty` by the same rules.
+fn value(members: &Map<String, Value>, name: &str) -> Result<Option<String>, Unreadable> {
+    Ok(text(members, name)?.filter(|text| !text.is_empty()))
 }
 
 /// The three segments, still encoded.
@@ -195,10 +203,14 @@ mod tests {
     }
 
     #[test]
-    fn header_parameters_that_are_null_are_absent() {
-        let text = token(r#"{"alg":"ES256","kid":null,"typ":null,"cty":null}"#);
+    fn header_parameters_that_are_null_or_empty_are_absent() {
         let header = Header { alg: "ES256".into(), kid: None, typ: None, cty: None };
-        assert_eq!(CompactJws::parse(&text).unwrap().header(), &header);
+        for text in [
+            r#"{"alg":"ES256","kid":null,"typ":null,"cty":null,"crit":null,"b64":null}"#,
+            r#"{"alg":"ES256","kid":"","typ":"","cty":""}"#,
+        ] {
+            assert_eq!(CompactJws::parse(&token(text)).unwrap().header(), &header, "{text}");
+        }
     }
 
     #[test]
@@ -206,6 +218,8 @@ mod tests {
         for header in [
             r#"{"alg":"ES256","crit":["exp"]}"#,
             r#"{"alg":"ES256","crit":[]}"#,
+            r#"{"alg":"ES256","crit":""}"#,
+            r#"{"alg":"ES256","b64":false,"crit":null}"#,
             r#"{"alg":"ES256","b64":false,"crit":["b64"]}"#,
             r#"{"alg":"ES256","b64":false}"#,
             r#"{"alg":"ES256","b64":"false"}"#,

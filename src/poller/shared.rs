@@ -12,7 +12,7 @@ use super::event::Event;
 use super::gate::{Gate, Turn};
 use super::limits::{Limits, Meter};
 use super::measure::{self, Measure};
-use crate::client::{AuthorizationGrant, Client};
+use crate::client::{AuthorizationGrant, Client, can_be_confused};
 use crate::clock::{Clock, Moment, saturating_add};
 use crate::error::{ConfigurationProblem, Error, ErrorKind, Misuse};
 use crate::keyring::Keyring;
@@ -99,10 +99,14 @@ impl Tenant {
     }
 
     /// One OP must not be able to pass another one's code off as its own (RFC 9700 §4.4): where a response does not say
-    /// whose it is, the redirect URI has to.
+    /// whose it is, the redirect URI has to. Two paths of which one is the end of the other do not: behind a nested router,
+    /// a response to the longer one seems to have come to the shorter one.
     pub(super) fn check_mix_up(&self, other: &Self) -> Result<(), Error> {
         let (ours, theirs) = (&self.client, &other.client);
-        let share = ours.redirect_uri().is_some_and(|uri| theirs.redirect_uri() == Some(uri));
+        let share = match (ours.redirect_uri(), theirs.redirect_uri()) {
+            (Some(ours), Some(theirs)) => can_be_confused(ours, theirs),
+            _ => false,
+        };
         let lacks_iss = ours.is_known_to_lack_iss() || theirs.is_known_to_lack_iss();
         if share && lacks_iss && ours.issuer() != theirs.issuer() {
             return Err(shared_redirect_uri(ours, theirs));
@@ -198,7 +202,7 @@ impl Shared {
         let issuer = tenant.client.issuer();
         let tenants = self.tenants();
         let mut others = tenants.values().map(|other| &other.client).filter(|other| other.issuer() != issuer);
-        match others.find(|other| other.redirect_uri() == Some(redirect_uri)) {
+        match others.find(|other| other.redirect_uri().is_some_and(|uri| can_be_confused(uri, redirect_uri))) {
             Some(other) => Err(shared_redirect_uri(&tenant.client, other)),
             None => Ok(()),
         }

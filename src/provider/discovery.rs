@@ -1,6 +1,7 @@
 //! Discovery (OpenID Connect Discovery 1.0 §4, RFC 8414 §3).
 
 use serde_json::{Map, Value};
+use url::Url;
 
 use super::cache::{self, Fetched};
 use super::{Provider, ProviderMetadata};
@@ -30,20 +31,22 @@ const NEEDED: [&str; 15] = [
 
 impl Provider {
     pub(super) async fn fetch_metadata(&self) -> Result<Fetched<ProviderMetadata>, Error> {
-        let mut not_found = None;
+        let mut first = None;
         for url in self.issuer.metadata_urls() {
-            match self.fetch(&url, Document::Metadata).await {
-                Ok(response) => {
-                    let value = self.read_metadata(&response).map_err(Error::from)?;
-                    return Ok(Fetched { value, lifetime: cache::lifetime(&response.headers) });
-                }
-                // The document is not here, or not for everybody; whose the other one is will be compared. A server in
-                // trouble says nothing about other places.
-                Err(error) if is_not_there(&error) => not_found = not_found.or(Some(error)),
-                Err(error) => return Err(error),
+            match self.fetch_metadata_at(&url).await {
+                // The document is not here, or not for everybody. The issuer of the one at the next place is compared. A
+                // server in trouble says nothing about other places.
+                Err(error) if is_not_there(&error) => first = first.or(Some(error)),
+                fetched => return fetched,
             }
         }
-        Err(not_found.unwrap_or_else(|| Violation::new(Rule::UnexpectedStatus).in_document(Document::Metadata).into()))
+        Err(first.unwrap_or_else(|| Violation::new(Rule::UnexpectedStatus).in_document(Document::Metadata).into()))
+    }
+
+    async fn fetch_metadata_at(&self, url: &Url) -> Result<Fetched<ProviderMetadata>, Error> {
+        let response = self.fetch(url, Document::Metadata).await?;
+        let value = self.read_metadata(&response)?;
+        Ok(Fetched { value, lifetime: cache::lifetime(&response.headers) })
     }
 
     fn read_metadata(&self, response: &HttpResponse) -> Result<ProviderMetadata, Violation> {
@@ -73,10 +76,12 @@ pub(super) fn violation(rule: Rule, member: &'static str) -> Violation {
     Violation::new(rule).in_document(Document::Metadata).at_member(member)
 }
 
+/// Whether a place has no metadata. Single-page applications answer every path with their page, and other servers redirect
+/// what they do not know, to a login page for instance. A redirect is not followed.
 fn is_not_there(error: &Error) -> bool {
-    let status = match error.kind() {
-        ErrorKind::Protocol(violation) => violation.status(),
-        _ => None,
-    };
-    matches!(status, Some(400 | 401 | 403 | 404 | 405 | 410))
+    let ErrorKind::Protocol(violation) = error.kind() else { return false };
+    match violation.rule() {
+        Rule::UnexpectedContentType | Rule::UnexpectedRedirect => true,
+        _ => matches!(violation.status(), Some(400 | 401 | 403 | 404 | 405 | 410)),
+    }
 }

@@ -245,6 +245,18 @@ async fn requests_that_are_no_pings_get_the_status_that_says_why() {
 }
 
 #[tokio::test]
+async fn a_ping_may_begin_with_a_byte_order_mark_and_repeat_its_identifier() {
+    let pinged = pinged().await;
+    pinged.world.waiting().await;
+    let genuine = pinged.ping(PingForgery::Genuine);
+    let members = genuine.body.trim().strip_prefix('{').unwrap().strip_suffix('}').unwrap();
+    for body in [format!("\u{feff}{}", genuine.body), format!("{{{members},{members}}}")] {
+        let ping = ping_request(Method::POST, &headers(genuine.bearer.as_deref()), &*body);
+        assert_eq!(pinged.receiver.receive(ping).await.status(), StatusCode::NO_CONTENT, "{body}");
+    }
+}
+
+#[tokio::test]
 async fn a_static_token_serves_all_processes_of_a_client() {
     let pinged = pinged().await;
     pinged.world.waiting().await;

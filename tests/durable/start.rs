@@ -204,6 +204,30 @@ async fn ops_that_do_not_name_themselves_need_redirect_uris_of_their_own() {
 }
 
 #[tokio::test]
+async fn ops_that_do_not_name_themselves_need_paths_that_do_not_end_alike() {
+    let world = world().await;
+    let (op, _) = neighbour(&world, false);
+    for (redirect_uri, is_confused) in [
+        ("https://rp.test/a/callback", true),
+        ("https://rp.test/callback?op=neighbour", true),
+        ("https://rp.test/", true),
+        ("https://neighbour.rp.test/callback", false),
+    ] {
+        let client = client_of(&op, &world.clock).redirect_uri(redirect_uri).build().unwrap();
+        client.provider_metadata().await.unwrap();
+        match world.poller.add_client(client) {
+            Ok(()) => assert!(!is_confused, "{redirect_uri}"),
+            Err(error) => {
+                let problem = error.kind();
+                let refused =
+                    matches!(problem, ErrorKind::Configuration(ConfigurationProblem::SharedRedirectUri { .. }));
+                assert!(is_confused && refused, "{redirect_uri}: {error:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_op_whose_responses_are_jwts_names_itself_in_them() {
     let world = world().await;
     let op = provider(&world.clock).host("jwt.test").without_iss().start().unwrap();

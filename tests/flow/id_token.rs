@@ -125,7 +125,30 @@ async fn a_header_that_an_id_token_cannot_have_is_refused() {
     all_break(Rule::IdTokenHeader, [header("crit", json!(["exp"])), header("typ", json!("at+jwt"))]).await;
 }
 
+#[tokio::test]
+async fn header_parameters_without_a_value_count_as_absent() {
+    for name in ["crit", "b64", "typ", "cty", "kid"] {
+        is_accepted(header(name, json!(null))).await;
+    }
+    for name in ["typ", "cty", "kid"] {
+        is_accepted(header(name, json!(""))).await;
+    }
+    all_break(Rule::IdTokenHeader, [header("crit", json!("")), header("crit", json!([])), header("b64", json!(""))])
+        .await;
+}
+
 // Claims.
+
+#[tokio::test]
+async fn claims_without_a_value_count_as_absent() {
+    for name in ["azp", "at_hash", "nbf"] {
+        is_accepted(claim(name, json!(null))).await;
+    }
+    for name in ["azp", "at_hash"] {
+        is_accepted(claim(name, json!(""))).await;
+    }
+    all_break(Rule::IdTokenNonce, [claim("nonce", json!(null)), claim("nonce", json!(""))]).await;
+}
 
 #[tokio::test]
 async fn an_iss_that_is_wrong_or_missing_is_refused() {
@@ -149,7 +172,7 @@ async fn an_azp_that_is_wrong_is_refused() {
 
 #[tokio::test]
 async fn several_audiences_need_trust_and_an_azp() {
-    for (azp, accepted) in [(Some(CLIENT_ID), true), (Some("api"), false), (None, false)] {
+    for (azp, accepted) in [(Some(CLIENT_ID), true), (Some("api"), false), (Some(""), false), (None, false)] {
         let world = world_with(|op| op, |client| client.trusted_audiences(["api"])).await;
         let forgery = IdTokenForgery::claims(move |claims| {
             claims.insert("aud".into(), json!([CLIENT_ID, "api"]));

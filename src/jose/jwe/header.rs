@@ -35,7 +35,8 @@ impl Header {
     pub(super) fn parse(json: &[u8]) -> Result<Self, Undecryptable> {
         let object = Object::parse(json).map_err(|_| Undecryptable::Malformed)?;
         let members = object.needing(&PARAMETERS).map_err(Undecryptable::Repeated)?;
-        if REFUSED.iter().any(|&name| members.contains_key(name)) {
+        // `null` asks for nothing.
+        if REFUSED.iter().any(|&name| members.get(name).is_some_and(|value| !value.is_null())) {
             return Err(Undecryptable::Header);
         }
         let alg = text(&members, "alg")?.and_then(KeyManagementAlgorithm::from_name).ok_or(Undecryptable::Header)?;
@@ -74,9 +75,11 @@ fn ephemeral_key(jwk: &Map<String, Value>) -> Result<EphemeralKey, Undecryptable
     Ok(EphemeralKey { curve, x: coordinate("x")?, y })
 }
 
+/// What is `null` or empty is absent, as in the header of a signed token.
 fn text<'a>(members: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, Undecryptable> {
     let value = members.get(name).filter(|value| !value.is_null());
-    value.map(|value| value.as_str().ok_or(Undecryptable::Header)).transpose()
+    let text = value.map(|value| value.as_str().ok_or(Undecryptable::Header)).transpose()?;
+    Ok(text.filter(|text| !text.is_empty()))
 }
 
 fn octets(text: &str, limit: usize) -> Result<Vec<u8>, Undecryptable> {

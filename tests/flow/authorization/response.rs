@@ -12,7 +12,7 @@ async fn a_response_without_state_is_refused() {
 #[tokio::test]
 async fn a_response_with_another_state_is_refused() {
     let world = world().await;
-    for state in ["", "another", "%00"] {
+    for state in ["another", "%00"] {
         let error = refusal(&world, move |response| replace(response, "state", state)).await;
         assert_eq!(error.rule(), Some(Rule::StateMismatch), "{state}");
     }
@@ -32,7 +32,7 @@ async fn an_attackers_response_does_not_fit_the_session_of_the_victims_browser()
 #[tokio::test]
 async fn a_response_of_another_issuer_is_refused() {
     let world = world().await;
-    for issuer in ["https://evil.test", "https://op.test/", ""] {
+    for issuer in ["https://evil.test", "https://op.test/"] {
         let error = refusal(&world, move |response| replace(response, "iss", issuer)).await;
         assert_eq!(error.rule(), Some(Rule::IssMismatch), "{issuer}");
     }
@@ -201,10 +201,43 @@ async fn a_forged_response_is_a_forgery_whatever_else_is_wrong_with_it() {
 #[tokio::test]
 async fn codes_that_no_op_issues_are_refused() {
     let world = world().await;
-    for code in [String::new(), "x".repeat(4 * 1024 + 1), "tab\there".to_owned(), "ümlaut".to_owned()] {
+    for code in ["x".repeat(4 * 1024 + 1), "tab\there".to_owned(), "ümlaut".to_owned()] {
         let error = refusal(&world, move |response| replace(response, "deferred_code", &code)).await;
         assert_eq!(error.rule(), Some(Rule::InvalidCode));
     }
+}
+
+#[tokio::test]
+async fn a_parameter_without_a_value_counts_as_omitted() {
+    let world = world().await;
+    for name in ["error", "error_description", "code", "id_token", "access_token", "state", "iss", "response"] {
+        let (query, mut session) = world.user_returns().await;
+        for query in [format!("{query}&{name}="), format!("{name}=&{query}&{name}")] {
+            let checked = world.client.check_authorization_response(&query, &mut session).await;
+            assert!(checked.is_ok_and(|grant| grant.is_deferred()), "{query}");
+            assert_eq!(AuthorizationSession::cookie_name_for(&query), Some(session.cookie_name()), "{query}");
+            session = reopened(&session);
+        }
+    }
+    for (name, rule) in [("state", Rule::StateMissing), ("iss", Rule::IssMissing), ("deferred_code", Rule::NoCode)] {
+        let error = refusal(&world, move |response| replace(response, name, "")).await;
+        assert_eq!(error.rule(), Some(rule));
+    }
+}
+
+#[tokio::test]
+async fn an_empty_deferred_code_beside_the_code_that_came_instead_counts_as_omitted() {
+    let world = world_with(|op| op.answer_with_code(), |client| client).await;
+    let request = world.client.authorize().response_type(ResponseType::DeferredCodeOrCode);
+    let (url, mut session) = started(request).await;
+    let query = format!("{}&deferred_code=", world.op.visit(url).query());
+    let grant = world.client.check_authorization_response(&query, &mut session).await.unwrap();
+    assert!(!grant.is_deferred());
+}
+
+fn reopened(session: &AuthorizationSession) -> AuthorizationSession {
+    let keyring = crate::support::keyring();
+    AuthorizationSession::open(&keyring, &session.seal(&keyring).unwrap()).unwrap()
 }
 
 #[tokio::test]
@@ -334,4 +367,47 @@ async fn a_response_that_came_to_another_redirect_uri_is_refused() {
     let here = format!("{REDIRECT_URI}?{query}#fragment");
     assert!(matches!(world.client.authorization_response(&here, session).await.unwrap(), SignIn::Deferred(_)));
     world.op.assert_clean();
+}
+
+/// The test provider on this host with a client that has this redirect URI; its responses have no `iss`.
+async fn unnamed_op(host: &str, redirect_uri: &str) -> World {
+    let at_op = TestClient::secret_basic(CLIENT_ID, crate::support::CLIENT_SECRET).redirect_uri(redirect_uri);
+    world_with(|op| op.without_iss().host(host).client(at_op), |client| client.redirect_uri(redirect_uri)).await
+}
+
+#[tokio::test]
+async fn the_response_of_another_op_whose_redirect_uri_ends_like_this_one_is_refused() {
+    let hostile = unnamed_op("hostile.test", "https://rp.test/a/callback").await;
+    let honest = unnamed_op("honest.test", "https://rp.test/callback").await;
+    for arrival in ["/callback", "/", "https://rp.test/callback"] {
+        let (url_there, session) = started(hostile.client.authorize()).await;
+        // The hostile OP sends the browser on to the honest one, with the state of the session.
+        let mut url = started(honest.client.authorize()).await.0;
+        let state = parameters(&url_there, "state").remove(0);
+        let pairs: Vec<_> = url.query_pairs().into_owned().collect();
+        url.query_pairs_mut().clear().extend_pairs(pairs.into_iter().map(|(name, value)| {
+            let value = if name == "state" { state.clone() } else { value };
+            (name, value)
+        }));
+        let response = format!("{arrival}?{}", honest.op.visit(url).query());
+        let error = hostile.client.authorization_response(&response, session).await.unwrap_err();
+        let rule = if arrival.starts_with('/') { Rule::PathSuffix } else { Rule::WrongRedirectUri };
+        assert_eq!(error.rule(), Some(rule), "{arrival}");
+        assert!(rule.is_forgery());
+        hostile.assert_nothing_sent();
+    }
+}
+
+#[tokio::test]
+async fn without_iss_the_whole_path_of_the_request_or_the_query_alone_has_to_be_given() {
+    let world = unnamed_op("op.test", "https://rp.test/a/callback").await;
+    let (url, mut session) = started(world.client.authorize()).await;
+    let query = world.op.visit(url).query();
+    let stripped = format!("/callback?{query}");
+    let error = world.client.check_authorization_response(&stripped, &mut session).await.unwrap_err();
+    assert!(error.to_string().contains("OriginalUri") && !session.is_spent(), "{error}");
+    for response in [format!("/a/callback?{query}"), format!("https://rp.test/a/callback?{query}"), query] {
+        let checked = world.client.check_authorization_response(&response, &mut reopened(&session)).await;
+        assert!(checked.is_ok(), "{response}: {checked:?}");
+    }
 }
