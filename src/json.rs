@@ -1,8 +1,11 @@
-//! JSON objects of an OP, in which a member may be repeated.
+//! JSON objects of an OP, in which a member may be repeated or unclear.
 //!
 //! RFC 8259 §4 leaves open which of two members with one name counts, and RFC 7519 §4 lets a reader refuse both or take
 //! the last. OPs do repeat members, with equal values: then they are one. Where the values differ, the last one counts,
 //! unless a check needs the member: then two readers could be made to see two documents, and it is refused.
+//!
+//! The same holds for values that the grammar allows and that readers treat differently. An unpaired surrogate in a text
+//! (§8.2) is read as U+FFFD, and a number that no double can hold (§6) as `null`, unless a check needs the member.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,18 +16,45 @@ use serde_json::{Map, Value};
 
 use crate::error::{Document, Rule, Violation};
 
-/// The members of one JSON object, with the names of those that contradict themselves.
+mod repair;
+
+use repair::Substitutes;
+
+/// The members of one JSON object, with the names of those that contradict themselves or are unclear.
 #[derive(Debug)]
 pub(crate) struct Object {
     members: Map<String, Value>,
-    contradictions: Contradictions,
+    /// Of members that are repeated with different values.
+    contradictions: Places,
+    /// Of values that are not what the document says, because that cannot be held.
+    unclear: Places,
+    /// The values of outermost members that did not count, because others came later.
+    earlier: Vec<(String, Value)>,
 }
 
-/// The places of members that are repeated with different values: names and array indices from the outermost object
-/// inwards, as far as [`DEPTH`].
-type Contradictions = BTreeSet<Vec<String>>;
+/// Places in a document: names and array indices from the outermost object inwards, as far as [`DEPTH`].
+type Places = BTreeSet<Vec<String>>;
 
-/// How far inwards a contradiction is located. What lies deeper counts for the member that it lies in. Three levels name
+/// Why a needed member cannot be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flaw {
+    /// This member is repeated with different values.
+    Repeated(&'static str),
+    /// This member has an unpaired surrogate or a number out of range.
+    Unclear(&'static str),
+}
+
+impl Flaw {
+    /// The rule that is broken, with the member, where `malformed` is the rule of documents that cannot be read.
+    pub(crate) fn rule(self, malformed: Rule) -> (Rule, &'static str) {
+        match self {
+            Self::Repeated(member) => (Rule::RepeatedMember, member),
+            Self::Unclear(member) => (malformed, member),
+        }
+    }
+}
+
+/// How far inwards a place is located. What lies deeper counts for the member that it lies in. Three levels name
 /// a member of a key in a key set.
 const DEPTH: usize = 3;
 /// So many places are kept. A document with more is contradictory everywhere.
@@ -37,15 +67,29 @@ impl Object {
     ///
     /// Where it is none. The error may quote the document: use nothing of it but its line and column.
     pub(crate) fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
-        let Self { members, mut contradictions } = serde_json::from_slice(json)?;
+        Self::parse_clear(json).or_else(|error| Self::parse_unclear(json).ok_or(error))
+    }
+
+    fn parse_clear(json: &[u8]) -> Result<Self, serde_json::Error> {
+        let mut object: Self = serde_json::from_slice(json)?;
         // Most headers and claims are flat, and then everything has been looked at. Names are looked at before values,
         // which are worth the trouble only where a name is repeated.
-        if members.values().any(holds_object) && serde_json::from_slice::<Unrepeated>(json).is_err() {
+        if object.members.values().any(holds_object) && serde_json::from_slice::<Unrepeated>(json).is_err() {
             let mut path = Vec::new();
-            let search = Search { path: &mut path, found: &mut contradictions };
+            let search = Search { path: &mut path, found: &mut object.contradictions };
             search.deserialize(&mut serde_json::Deserializer::from_slice(json))?;
         }
-        Ok(Self { members, contradictions })
+        Ok(object)
+    }
+
+    /// Reads the document twice, each time with other substitutes for what cannot be held. What differs is unclear.
+    fn parse_unclear(json: &[u8]) -> Option<Self> {
+        let read = |substitutes: Substitutes| Self::parse_clear(&repair::repaired(json, &substitutes)?).ok();
+        let mut object = read(Substitutes { surrogate: *b"fffd", number: *b"null" })?;
+        let other = read(Substitutes { surrogate: *b"fffe", number: *b"true" })?;
+        object.contradictions.extend(other.contradictions);
+        note_differences(&object.members, &other.members, &mut Vec::new(), &mut object.unclear);
+        Some(object)
     }
 
     /// Reads a document of the OP of which some members are needed by a check. A byte order mark at its start is no part
@@ -53,13 +97,14 @@ impl Object {
     ///
     /// # Errors
     ///
-    /// [`Rule::MalformedJson`], and [`Rule::RepeatedMember`] with the name of the member.
+    /// [`Rule::MalformedJson`], with the name of a needed member that is unclear; and [`Rule::RepeatedMember`] with the
+    /// name of the member.
     pub(crate) fn read(
         body: &[u8],
         document: Document,
         needed: &[&'static str],
     ) -> Result<Map<String, Value>, Violation> {
-        Self::document(body, document)?.needing(needed).map_err(|name| repeated(document, name))
+        Self::document(body, document)?.needing(needed).map_err(|flaw| flawed(document, flaw))
     }
 
     /// The same, before it is known which members are needed.
@@ -80,18 +125,22 @@ impl Object {
         Self::parse(body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body))
     }
 
-    /// The members, where none of these names is repeated with different values; otherwise the name.
-    pub(crate) fn needing(self, names: &[&'static str]) -> Result<Map<String, Value>, &'static str> {
-        match names.iter().find(|name| self.contradicts_itself(&[name])) {
-            Some(name) => Err(name),
+    /// The members, where none of these is repeated with different values or unclear.
+    pub(crate) fn needing(self, names: &[&'static str]) -> Result<Map<String, Value>, Flaw> {
+        let flaw = |name| match name {
+            _ if self.contradicts_itself(&[name]) => Some(Flaw::Repeated(name)),
+            _ if lies_in(&self.unclear, &[name]) => Some(Flaw::Unclear(name)),
+            _ => None,
+        };
+        match names.iter().find_map(|name| flaw(name)) {
+            Some(flaw) => Err(flaw),
             None => Ok(self.members),
         }
     }
 
     /// Whether a member, named by its place, is repeated with different values or holds one that is.
     pub(crate) fn contradicts_itself(&self, place: &[&str]) -> bool {
-        self.contradictions.len() >= PLACES
-            || self.contradictions.iter().any(|found| place.iter().zip(found).all(|(name, found)| name == found))
+        lies_in(&self.contradictions, place)
     }
 
     /// Whether a member is itself repeated with different values, whatever it holds.
@@ -103,11 +152,52 @@ impl Object {
     pub(crate) fn members(&self) -> &Map<String, Value> {
         &self.members
     }
+
+    /// Every value that an outermost member has. Where it has more of them than are kept, it
+    /// [contradicts itself](Self::contradicts_itself).
+    pub(crate) fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Value> {
+        let earlier = self.earlier.iter().filter(move |(earlier, _)| earlier == name).map(|(_, value)| value);
+        earlier.chain(self.members.get(name))
+    }
 }
 
-/// The error about a needed member that is repeated with different values.
-pub(crate) fn repeated(document: Document, member: &'static str) -> Violation {
-    Violation::new(Rule::RepeatedMember).in_document(document).at_member(member)
+/// The error about a needed member that cannot be taken.
+pub(crate) fn flawed(document: Document, flaw: Flaw) -> Violation {
+    let (rule, member) = flaw.rule(Rule::MalformedJson);
+    Violation::new(rule).in_document(document).at_member(member)
+}
+
+/// Whether one of the places is this one, lies in it, or holds it.
+fn lies_in(places: &Places, place: &[&str]) -> bool {
+    places.len() >= PLACES || places.iter().any(|found| place.iter().zip(found).all(|(name, found)| name == found))
+}
+
+/// Finds where two readings of one document differ.
+fn note_differences(one: &Map<String, Value>, other: &Map<String, Value>, path: &mut Vec<String>, found: &mut Places) {
+    let missing = other.iter().filter(|(name, _)| !one.contains_key(*name)).map(|(name, value)| (name, value, None));
+    for (name, value, same) in one.iter().map(|(name, value)| (name, value, other.get(name))).chain(missing) {
+        path.push(name.clone());
+        note_difference(value, same, path, found);
+        path.pop();
+    }
+}
+
+fn note_difference(one: &Value, other: Option<&Value>, path: &mut Vec<String>, found: &mut Places) {
+    match (one, other) {
+        _ if found.len() >= PLACES => {}
+        (Value::Object(one), Some(Value::Object(other))) if path.len() < DEPTH => {
+            note_differences(one, other, path, found);
+        }
+        (Value::Array(one), Some(Value::Array(other))) if path.len() < DEPTH => {
+            for (number, element) in one.iter().enumerate() {
+                path.push(number.to_string());
+                note_difference(element, other.get(number), path, found);
+                path.pop();
+            }
+        }
+        (one, other) if other != Some(one) => drop(found.insert(path.clone())),
+        _ => {}
+    }
 }
 
 fn holds_object(value: &Value) -> bool {
@@ -140,14 +230,19 @@ impl<'de> Visitor<'de> for ObjectVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Object, A::Error> {
         let mut members = Map::with_capacity(USUAL_MEMBERS);
-        let mut contradictions = Contradictions::new();
+        let (mut contradictions, mut earlier) = (Places::new(), Vec::new());
         while let Some((name, value)) = entries.next_entry::<String, Value>()? {
-            if members.get(&name).is_some_and(|earlier| *earlier != value) && contradictions.len() < PLACES {
+            if members.get(&name).is_none_or(|earlier| *earlier == value) {
+                members.insert(name, value);
+                continue;
+            }
+            if contradictions.len() < PLACES {
                 contradictions.insert(vec![name.clone()]);
             }
-            members.insert(name, value);
+            let replaced = members.insert(name.clone(), value);
+            earlier.extend(replaced.map(|replaced| (name, replaced)).filter(|_| earlier.len() < PLACES));
         }
-        Ok(Object { members, contradictions })
+        Ok(Object { members, contradictions, unclear: Places::new(), earlier })
     }
 }
 
@@ -229,7 +324,7 @@ enum Shape {
 /// Looks through a value for members that are repeated with different values.
 struct Search<'a> {
     path: &'a mut Vec<String>,
-    found: &'a mut Contradictions,
+    found: &'a mut Places,
 }
 
 impl Search<'_> {
@@ -372,7 +467,7 @@ mod tests {
             let last = serde_json::from_str::<Value>(json).unwrap();
             assert_eq!(Value::Object(object.members().clone()), last, "{json}");
             assert!(parse(json).needing(&["x"]).is_ok());
-            assert_eq!(object.needing(&["x", "a"]), Err("a"), "{json}");
+            assert_eq!(object.needing(&["x", "a"]), Err(Flaw::Repeated("a")), "{json}");
         }
     }
 
@@ -381,8 +476,43 @@ mod tests {
         let pair = |number: usize| format!(r#""m{number}":1,"m{number}":2"#);
         let document = |pairs: usize| format!("{{{}}}", (0..pairs).map(pair).collect::<Vec<_>>().join(","));
         assert!(parse(&document(PLACES - 1)).needing(&["x"]).is_ok());
-        assert_eq!(parse(&document(PLACES)).needing(&["x"]), Err("x"));
+        assert_eq!(parse(&document(PLACES)).needing(&["x"]), Err(Flaw::Repeated("x")));
         assert_eq!(parse(&document(10 * PLACES)).contradictions.len(), PLACES);
+    }
+
+    #[test]
+    fn what_cannot_be_held_is_substituted_and_named_where_it_is_needed() {
+        for (json, unclear) in [
+            (r#"{"a":"\ud83d","x":0}"#, &["a"][..]),
+            (r#"{"a":1e400,"x":0}"#, &["a"]),
+            (r#"{"a":["b","\udc00"],"x":0}"#, &["a", "1"]),
+            (r#"{"a":{"b":[0,{"c":-1e400}]},"x":0}"#, &["a", "b", "1"]),
+            (r#"{"a":{"\ud83d":1},"x":0}"#, &["a", "\u{fffd}"]),
+            (r#"{"a":"\ud83d","a":"\ud83e","x":0}"#, &["a"]),
+        ] {
+            let object = parse(json);
+            assert_eq!(object.unclear.first().unwrap(), unclear, "{json}");
+            assert!(parse(json).needing(&["x"]).is_ok(), "{json}");
+            assert_eq!(object.needing(&["x", "a"]), Err(Flaw::Unclear("a")), "{json}");
+        }
+        let object = parse(r#"{"a":["\ud83d","\ud83d\ude00"],"b":1e400,"c":[1e400]}"#);
+        let expected = serde_json::json!({ "a": ["\u{fffd}", "\u{1f600}"], "b": null, "c": [null] });
+        assert_eq!(Value::Object(object.members().clone()), expected);
+    }
+
+    #[test]
+    fn a_member_that_only_looks_repeated_with_equal_values_contradicts_itself() {
+        for json in [r#"{"a":"\ud83d","a":"\ufffd"}"#, r#"{"a":1e400,"a":null}"#] {
+            assert_eq!(parse(json).needing(&["a"]), Err(Flaw::Repeated("a")), "{json}");
+        }
+    }
+
+    #[test]
+    fn every_value_of_a_repeated_member_can_be_looked_at() {
+        let object = parse(r#"{"a":1,"b":0,"a":2,"a":2,"a":3}"#);
+        assert_eq!(object.values("a").collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(object.values("b").count(), 1);
+        assert_eq!(object.values("c").count(), 0);
     }
 
     #[test]

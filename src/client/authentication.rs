@@ -11,7 +11,7 @@ use super::refresh::Refreshed;
 use crate::clock::saturating_add;
 use crate::dpop::DpopKey;
 use crate::error::{Error, ErrorKind};
-use crate::id_token::{Claims, IdToken};
+use crate::id_token::{Claims, IdToken, InterimFingerprint};
 use crate::keyring::{Keyring, Purpose};
 use crate::pending;
 use crate::random::SystemRandom;
@@ -66,6 +66,9 @@ pub(crate) struct Body {
     /// The newest one that a refresh brought. The one of the sign-in stays, because others are held against it.
     #[serde(rename = "rid", with = "optional_id_token", default, skip_serializing_if = "Option::is_none")]
     pub(super) refreshed_id_token: Option<IdToken>,
+    /// By what the interim ID Token is recognised if it comes with a refresh. Those of 0.1.0 have none.
+    #[serde(rename = "ifp", default, skip_serializing_if = "Option::is_none")]
+    pub(super) interim_fingerprint: Option<InterimFingerprint>,
     /// The answer to a refresh, which the OP may give once only, while it cannot be validated.
     #[serde(rename = "rfr", default, skip_serializing_if = "Option::is_none")]
     pub(super) refreshed: Option<Refreshed>,

@@ -4,7 +4,6 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -16,7 +15,7 @@ use crate::endpoint::{Answer, ClientIdentity, EndpointRequest, Failure};
 use crate::error::{Document, Error, ErrorKind, Misuse, Rule, TransportProblem, Verdict, Violation};
 use crate::id_token::{self, InterimFingerprint, InterimMember, InterimState};
 use crate::jose::{KeySet, SigningAlgorithm};
-use crate::json::Object;
+use crate::json::{self, Object};
 use crate::pending::{Answered, Opened, PendingAuthentication, Phase, Schedule, Times, UnverifiedInterim};
 use crate::secret::Secret;
 use crate::task::Task;
@@ -41,7 +40,7 @@ impl Client {
     /// Exchanges the code of a checked authorization response.
     ///
     /// A deferred code gives a [`PendingAuthentication`], whatever its interim ID Token is like: the code is spent, and
-    /// the process lives. An ordinary code gives the verified [`Authentication`](super::Authentication).
+    /// the process lives. Two different interim ID Tokens are both [rejected](InterimState::Rejected). An ordinary code gives the verified [`Authentication`](super::Authentication).
     ///
     /// The code goes out once. Where no connection comes about it is tried three times, and `grant` stays usable. It also
     /// stays usable where the OP has not looked at the code: when it refuses our credentials or our DPoP proof, asks for
@@ -126,11 +125,15 @@ impl Client {
             };
         let schedule = Schedule::new(times, sent_at, answered, self.0.options.final_poll_margin, self.pace());
         let mut pending = self.opened(grant, deferred_auth_id, access_token, schedule);
-        if let Some(interim) = interim {
-            pending.0.interim_fingerprint = Some(InterimFingerprint::new(interim.token.expose()));
-            pending.0.unverified_interim = Some(interim);
-            pending.0.interim = InterimState::NotYetVerifiable;
-        }
+        pending.0.interim_fingerprint = interim.fingerprint();
+        (pending.0.interim, pending.0.unverified_interim) = match interim.judged() {
+            None => (InterimState::Absent, None),
+            Some(Ok(token)) => (InterimState::NotYetVerifiable, Some(token)),
+            Some(Err(rule)) => {
+                tracing::warn!(rule = rule.code(), "the interim ID Token was rejected");
+                (InterimState::Rejected(rule), None)
+            }
+        };
         tracing::debug!(issuer = self.issuer(), client_id = self.client_id(), "a deferred code was exchanged");
         Ok(SignIn::Deferred(pending))
     }
@@ -275,7 +278,7 @@ impl Client {
         let fingerprint = &mut pending.0.interim_fingerprint;
         let fingerprint = fingerprint.get_or_insert_with(|| InterimFingerprint::new(token.expose()));
         if let Ok(decrypted) = &decrypted {
-            fingerprint.add_decrypted(decrypted.expose());
+            fingerprint.add(decrypted.expose());
         }
         let body = &pending.0;
         let received_at = body.schedule.exchange_answered_at();
@@ -394,56 +397,87 @@ pub(super) fn longest_connecting() -> Duration {
 struct Exchanged {
     deferred_auth_id: Secret,
     times: Times,
-    interim: Option<UnverifiedInterim>,
+    interim: InterimMembers,
     access_token: Option<Secret>,
 }
 
-/// The members as they came. "Clients MUST ignore unrecognized response parameters."
-#[derive(Deserialize)]
-struct ExchangeResponse {
-    deferred_auth_id: Option<Value>,
-    expires_in: Option<Value>,
-    interval: Option<Value>,
-    interim_id_token: Option<Value>,
-    id_token: Option<Value>,
-    access_token: Option<Value>,
+/// What stands in the place of the interim ID Token.
+#[derive(Default)]
+struct InterimMembers {
+    /// The different tokens of each member.
+    interim_id_token: Vec<Secret>,
+    id_token: Vec<Secret>,
+    /// There is a value that is no token.
+    has_others: bool,
+}
+
+impl InterimMembers {
+    /// The base draft calls the early token `id_token`, the text of February 2026 `interim_id_token`.
+    fn read(object: &Object) -> Self {
+        let mut members = Self::default();
+        for (name, tokens) in [("interim_id_token", &mut members.interim_id_token), ("id_token", &mut members.id_token)]
+        {
+            for value in object.values(name) {
+                match value {
+                    Value::Null => {}
+                    Value::String(text) if !text.is_empty() => {
+                        let token = Secret::new(text.as_str());
+                        if !tokens.contains(&token) {
+                            tokens.push(token);
+                        }
+                    }
+                    _ => members.has_others = true,
+                }
+            }
+        }
+        members
+    }
+
+    /// None of them may become the final one.
+    fn fingerprint(&self) -> Option<InterimFingerprint> {
+        let mut tokens = self.interim_id_token.iter().chain(&self.id_token);
+        let mut fingerprint = InterimFingerprint::new(tokens.next()?.expose());
+        tokens.for_each(|token| fingerprint.add(token.expose()));
+        Some(fingerprint)
+    }
+
+    /// The one token, or the rule that rejects what came. The code is spent, so nothing about it may end the process.
+    fn judged(self) -> Option<Result<UnverifiedInterim, Rule>> {
+        let one = |token: &Secret, member| Some(Ok(UnverifiedInterim { token: token.clone(), member }));
+        match (&*self.interim_id_token, &*self.id_token) {
+            ([], []) if self.has_others => Some(Err(Rule::IdTokenMalformed)),
+            ([], []) => None,
+            ([token], []) => one(token, InterimMember::InterimIdToken),
+            ([], [token]) => one(token, InterimMember::IdToken),
+            ([token], [other]) if token == other => one(token, InterimMember::InterimIdToken),
+            ([_], [_]) => Some(Err(Rule::TwoInterimIdTokens)),
+            _ => Some(Err(Rule::RepeatedMember)),
+        }
+    }
 }
 
 impl Exchanged {
     fn parse(body: &[u8], strict: bool) -> Result<Self, Violation> {
         const DOCUMENT: Document = Document::ExchangeResponse;
-        const NEEDED: [&str; 3] = ["deferred_auth_id", "id_token", "interim_id_token"];
-        let members = Object::read(body, DOCUMENT, &NEEDED)?;
-        let response =
-            ExchangeResponse::deserialize(members).map_err(|error| Violation::malformed_json(DOCUMENT, &error))?;
-        let deferred_auth_id = match response.deferred_auth_id {
+        let object = Object::document(body, DOCUMENT)?;
+        let interim = InterimMembers::read(&object);
+        // "Clients MUST ignore unrecognized response parameters."
+        let members = object.needing(&["deferred_auth_id"]).map_err(|flaw| json::flawed(DOCUMENT, flaw))?;
+        let member = |name: &str| members.get(name).filter(|value| !value.is_null());
+        let deferred_auth_id = match member("deferred_auth_id") {
             // DTR §Deferred Code Exchange Response Validation: "Ensure that the `deferred_auth_id` parameter is present."
             None => return Err(Violation::new(Rule::NoDeferredAuthId).in_document(DOCUMENT)),
-            Some(Value::String(id)) if !id.is_empty() => Secret::new(id),
+            Some(Value::String(id)) if !id.is_empty() => Secret::new(id.as_str()),
             Some(_) => {
                 return Err(Violation::new(Rule::InvalidMember).in_document(DOCUMENT).at_member("deferred_auth_id"));
             }
         };
-        let text = |value: Option<Value>| match value {
-            Some(Value::String(text)) if !text.is_empty() => Some(Secret::new(text)),
-            _ => None,
-        };
-        // The base draft calls the early token `id_token`, the text of February 2026 `interim_id_token`.
-        // What is no text is no token, and its check will say so: an empty one is malformed.
-        let token = |value: Option<Value>| value.map(|value| text(Some(value)).unwrap_or_default());
-        let interim = match (token(response.interim_id_token), token(response.id_token)) {
-            (Some(one), Some(other)) if one != other => {
-                return Err(Violation::new(Rule::TwoInterimIdTokens).in_document(DOCUMENT));
-            }
-            (Some(token), _) => Some(UnverifiedInterim { token, member: InterimMember::InterimIdToken }),
-            (None, Some(token)) => Some(UnverifiedInterim { token, member: InterimMember::IdToken }),
-            (None, None) => None,
-        };
         let times = Times {
-            interval: token_response::duration(response.interval.as_ref(), "interval", true, strict)?,
-            expires_in: token_response::duration(response.expires_in.as_ref(), "expires_in", false, strict)?,
+            interval: token_response::duration(member("interval"), "interval", true, strict)?,
+            expires_in: token_response::duration(member("expires_in"), "expires_in", false, strict)?,
         };
-        Ok(Self { deferred_auth_id, times, interim, access_token: text(response.access_token) })
+        let access_token = member("access_token").and_then(Value::as_str).filter(|token| !token.is_empty());
+        Ok(Self { deferred_auth_id, times, interim, access_token: access_token.map(Secret::new) })
     }
 }
 
@@ -476,20 +510,36 @@ mod tests {
         assert!(parse(r#"{"deferred_auth_id": "a", "deferred_auth_id": "a"}"#).is_ok());
     }
 
-    #[test]
-    fn the_interim_token_is_read_under_either_name() {
-        for name in ["id_token", "interim_id_token"] {
-            let exchanged = parse(&format!(r#"{{"deferred_auth_id": "a", "{name}": "x"}}"#)).ok().unwrap();
-            let interim = exchanged.interim.unwrap();
-            assert_eq!((interim.token, interim.member.as_str()), (Secret::new("x"), name));
-        }
-        let same = parse(r#"{"deferred_auth_id": "a", "id_token": "x", "interim_id_token": "x"}"#).ok().unwrap();
-        assert_eq!(same.interim.unwrap().token, Secret::new("x"));
+    fn interim(members: &str) -> Option<Result<(String, &'static str), Rule>> {
+        let exchanged = parse(&format!(r#"{{"deferred_auth_id": "a", {members}}}"#)).ok().unwrap();
+        let judged = exchanged.interim.judged()?;
+        Some(judged.map(|interim| (interim.token.expose().to_owned(), interim.member.as_str())))
     }
 
     #[test]
-    fn two_different_interim_tokens_are_refused() {
-        let error = parse(r#"{"deferred_auth_id": "a", "id_token": "x", "interim_id_token": "y"}"#).err().unwrap();
-        assert_eq!(error.rule(), Rule::TwoInterimIdTokens);
+    fn the_interim_token_is_read_under_either_name() {
+        for (members, name) in [
+            (r#""id_token": "x""#, "id_token"),
+            (r#""interim_id_token": "x""#, "interim_id_token"),
+            (r#""id_token": "x", "interim_id_token": "x""#, "interim_id_token"),
+            (r#""id_token": "x", "interim_id_token": false"#, "id_token"),
+            (r#""id_token": "", "interim_id_token": "x""#, "interim_id_token"),
+            (r#""id_token": "x", "id_token": null"#, "id_token"),
+        ] {
+            assert_eq!(interim(members), Some(Ok(("x".to_owned(), name))), "{members}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_interim_token_or_more_than_one_is_rejected_and_null_is_absent() {
+        for (members, expected) in [
+            (r#""id_token": null, "interim_id_token": null"#, None),
+            (r#""id_token": """#, Some(Err(Rule::IdTokenMalformed))),
+            (r#""interim_id_token": {}"#, Some(Err(Rule::IdTokenMalformed))),
+            (r#""id_token": "x", "interim_id_token": "y""#, Some(Err(Rule::TwoInterimIdTokens))),
+            (r#""id_token": "x", "id_token": "y""#, Some(Err(Rule::RepeatedMember))),
+        ] {
+            assert_eq!(interim(members), expected, "{members}");
+        }
     }
 }

@@ -90,7 +90,8 @@ impl Client {
             Unreadable::Repeated(parameter) => broken(Rule::RepeatedMember, parameter),
         })?;
         let object = Object::parse(jws.payload()).map_err(|_| broken(Rule::JwtResponseMalformed, "response"))?;
-        let claims = object.needing(&CHECKED).map_err(|name| broken(Rule::RepeatedMember, name))?;
+        let claims = object.needing(&CHECKED).map_err(|flaw| flaw.rule(Rule::JwtResponseMalformed));
+        let claims = claims.map_err(|(rule, claim)| broken(rule, claim))?;
         let mut parameters = Parameters::of_claims(&claims)?;
         // "The client obtains the state parameter from the JWT and checks its binding to the user agent."
         let state = parameters.state.as_deref().ok_or_else(|| broken(Rule::StateMissing, "state"))?;

@@ -13,7 +13,7 @@ use super::authentication::{Authentication, Body, TokenType};
 use super::builder::setting;
 use super::exchange::TOKEN_RESPONSE_LIMIT;
 use super::revoke::Revocation;
-use super::token_response::{KEYS_PATIENCE, Tokens, last_word, tokens_to_revoke};
+use super::token_response::{KEYS_PATIENCE, Tokens, last_word, not_interim, tokens_to_revoke};
 use crate::clock::Clock;
 use crate::dpop::DpopKey;
 use crate::endpoint::{Answer, ClientIdentity, EndpointRequest, Endpoints, ErrorAnswer, Failure};
@@ -212,11 +212,15 @@ impl Client {
             Err(violation) => return Ok(Err(violation)),
         };
         let Some(token) = &tokens.id_token else { return Ok(Ok((tokens, None))) };
+        if let Err(violation) = not_interim(token, body.interim_fingerprint.as_ref()) {
+            return Ok(Err(violation));
+        }
         let checks = Checks::of_a_refresh(refreshed.received_at);
         let verified = self.verify_id_token(token, refreshed.received_at, KEYS_PATIENCE, |token, keys, algorithms| {
             let mut expectations =
                 self.expectations(&checks, algorithms, tokens.access_token.as_ref(), refreshed.received_at);
             expectations.nonce = None;
+            expectations.interim_fingerprint = body.interim_fingerprint.as_ref();
             id_token::verify_refreshed(token, &body.id_token, keys, &expectations)
         });
         Ok(verified.await?.map(|id_token| (tokens, Some(id_token))))

@@ -91,6 +91,7 @@ impl Client {
             after_cancellation: false,
             context: Zeroizing::default(),
             refreshed_id_token: None,
+            interim_fingerprint: received.interim_fingerprint.cloned(),
             refreshed: None,
         })))
     }
@@ -115,9 +116,8 @@ impl Client {
             let violation = Violation::new(Rule::NoIdToken).in_document(Document::TokenResponse);
             return Ok(Err(violation.at_member("id_token")));
         };
-        // Looked at as it came too, since an interim token may be encrypted for a key that this client does not have.
-        if received.interim_fingerprint.is_some_and(|interim| interim.is_of(token.expose())) {
-            return Ok(Err(Violation::new(Rule::InterimIdTokenAsFinal).in_document(Document::IdToken)));
+        if let Err(violation) = not_interim(token, received.interim_fingerprint) {
+            return Ok(Err(violation));
         }
         let verified =
             self.verify_id_token(token, received.received_at, received.patience, |token, keys, algorithms| {
@@ -175,6 +175,15 @@ impl Client {
             Err(violation) if violation.rule() == Rule::IdTokenNoKey => Err(Error::new(violation).that_passes()),
             verified => Ok(verified),
         }
+    }
+}
+
+/// That a token, as it came, is not the interim one. It is looked at before it is decrypted too, since an interim token
+/// may be encrypted for a key that this client does not have.
+pub(super) fn not_interim(token: &Secret, interim: Option<&InterimFingerprint>) -> Result<(), Violation> {
+    match interim.is_some_and(|interim| interim.is_of(token.expose())) {
+        true => Err(Violation::new(Rule::InterimIdTokenAsFinal).in_document(Document::IdToken)),
+        false => Ok(()),
     }
 }
 
@@ -322,11 +331,11 @@ fn are_details(details: &Value) -> bool {
 
 /// The tokens of a response that is not believed, for revoking them: access token and refresh token.
 pub(super) fn tokens_to_revoke(body: &[u8]) -> Vec<(Secret, TokenTypeHint)> {
-    let Ok(Value::Object(mut response)) = serde_json::from_slice(body) else {
+    let Ok(response) = Object::document(body, Document::TokenResponse) else {
         return Vec::new();
     };
-    let mut token = |kind: TokenTypeHint| match response.remove(kind.as_str()) {
-        Some(Value::String(token)) if !token.is_empty() => Some((Secret::new(token), kind)),
+    let token = |kind: TokenTypeHint| match response.members().get(kind.as_str()) {
+        Some(Value::String(token)) if !token.is_empty() => Some((Secret::new(token.as_str()), kind)),
         _ => None,
     };
     // The refresh token first: revoking it takes the access token along at many OPs.

@@ -213,7 +213,7 @@ impl Client {
         });
         verified.await??;
         let object = Object::parse(jws.payload()).map_err(|_| invalid(Rule::UserInfoSigned))?;
-        let claims = object.needing(&CHECKED).map_err(|name| json::repeated(Document::UserInfo, name))?;
+        let claims = object.needing(&CHECKED).map_err(|flaw| json::flawed(Document::UserInfo, flaw))?;
         self.check_signed(&claims)?;
         Ok(claims)
     }
@@ -268,7 +268,8 @@ fn error_in_body(status: StatusCode, body: &[u8]) -> Option<ErrorResponse> {
     if !matches!(status.as_u16(), 200..=203 | 400 | 401 | 403) {
         return None;
     }
-    let members: Map<String, Value> = serde_json::from_slice(body).ok()?;
+    let object = Object::document(body, Document::UserInfo).ok()?;
+    let members = object.members();
     let text = |name: &str| members.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     let is_error = !members.contains_key("sub");
     is_error.then(|| Some(ErrorResponse::new(text("error")?, text("error_description"), Some(status.as_u16()))))?

@@ -123,7 +123,7 @@ rules! {
     IdTokenAcr = "id_token_acr", "the ID Token's `acr` was essential and is missing, or is none of those that were asked for", "OpenID Connect Core 1.0 §3.1.3.7, 12 and §5.5.1.1";
     IdTokenAuthTime = "id_token_auth_time", "the ID Token's `auth_time` is missing, not a number, too old for `max_age`, or in the future", "OpenID Connect Core 1.0 §3.1.3.7, 13";
     IdTokenClaims = "id_token_claims", "a claim of the ID Token has a value that it cannot have", "OpenID Connect Core 1.0 §5.1";
-    InterimIdTokenAsFinal = "interim_id_token_as_final", "the final ID Token is the interim one again, or has its `jti`", "DTR §Interim ID Tokens; RFC 7519 §4.1.7";
+    InterimIdTokenAsFinal = "interim_id_token_as_final", "the ID Token of the final response or of a refresh is the interim one again, or has its `jti`", "DTR §Interim ID Tokens; RFC 7519 §4.1.7";
     SubjectChanged = "subject_changed", "the final ID Token is about another `iss` or `sub` than the interim one", "DTR §Interim ID Tokens";
 
     // UserInfo and protected resources

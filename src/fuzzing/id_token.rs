@@ -15,6 +15,7 @@ use crate::id_token::{
     verify_refreshed,
 };
 use crate::jose::{KeySet, SigningAlgorithm, hmac_sha256};
+use crate::json::Object;
 use crate::secret::Secret;
 
 const LEEWAY: u64 = 60;
@@ -126,7 +127,7 @@ fn read(token: &IdToken) {
 fn authentic(token: &str, header: &[u8], claims: &[u8], is_strict: bool) {
     let Ok(token) = verified(token, is_strict) else { return };
     assert_eq!(token.algorithm(), SigningAlgorithm::Hs256);
-    let object = |json: &[u8]| serde_json::from_slice::<Map<String, Value>>(json).unwrap();
+    let object = |json: &[u8]| Object::parse(json).unwrap().members().clone();
     let (header, claims) = (object(header), object(claims));
     assert!(header["alg"] == "HS256" && header.get("crit").is_none_or(Value::is_null));
     assert!(claims["iss"] == ISSUER && claims["nonce"] == NONCE);

@@ -7,8 +7,9 @@ use super::world::{
     fixed, keyring, run,
 };
 use crate::client::{Client, ResponseType};
-use crate::error::{ConfigurationProblem, ErrorKind, Misuse};
+use crate::error::{ConfigurationProblem, Document, ErrorKind, Misuse};
 use crate::jose::{CompactJws, KeySet, SigningAlgorithm};
+use crate::json::Object;
 use crate::provider::ProviderMetadata;
 
 /// The first byte chooses the client's settings, the rest is what the OP answers to requests for its metadata.
@@ -130,7 +131,7 @@ pub fn key_set(input: &[u8]) {
 
 fn check_keys(keys: &KeySet, body: &[u8]) {
     let _ = format!("{keys:?}");
-    let document: Value = serde_json::from_slice(body).unwrap();
+    let document = Object::document(body, Document::KeySet).unwrap().members().clone();
     let published = |pointer: &str| {
         let x = FIXED.pointer(pointer).unwrap();
         let mut all = document["keys"].as_array().unwrap().iter();

@@ -1,11 +1,13 @@
 //! By what an interim ID Token is recognised if it comes back as the final one.
 
 use base64::Engine as _;
+use base64::alphabet::URL_SAFE;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::jose::{CompactJws, sha256};
+use crate::jose::sha256;
 use crate::json::Object;
 
 /// Hashes of an interim ID Token and of its `jti`. They are kept for as long as the process lives, whether the token was
@@ -13,7 +15,8 @@ use crate::json::Object;
 /// one. The token itself is not kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct InterimFingerprint {
-    /// Of the token as it came, and of the signed token inside where it came encrypted.
+    /// Of what the token says, and of what the signed token inside says where it came encrypted. Of every one where
+    /// several came.
     #[serde(rename = "t")]
     tokens: Vec<String>,
     #[serde(rename = "j", default, skip_serializing_if = "Option::is_none")]
@@ -23,21 +26,23 @@ pub(crate) struct InterimFingerprint {
 impl InterimFingerprint {
     /// Of a token as it came.
     pub(crate) fn new(token: &str) -> Self {
-        Self { tokens: vec![hash_of_token(token)], jti: jti_of_token(token).as_ref().and_then(hash_of_jti) }
+        let spelled = Spelled::of(token);
+        Self { tokens: vec![spelled.hash()], jti: spelled.jti().as_ref().and_then(hash_of_jti) }
     }
 
-    /// Takes in what was inside of its encryption.
-    pub(crate) fn add_decrypted(&mut self, token: &str) {
-        let hash = hash_of_token(token);
+    /// Takes in what was inside of its encryption, or another token that came with it.
+    pub(crate) fn add(&mut self, token: &str) {
+        let spelled = Spelled::of(token);
+        let hash = spelled.hash();
         if !self.tokens.contains(&hash) {
             self.tokens.push(hash);
-            self.jti = jti_of_token(token).as_ref().and_then(hash_of_jti);
+            self.jti = spelled.jti().as_ref().and_then(hash_of_jti).or(self.jti.take());
         }
     }
 
     /// Whether this is that token, as it came or decrypted.
     pub(crate) fn is_of(&self, token: &str) -> bool {
-        self.tokens.contains(&hash_of_token(token))
+        self.tokens.contains(&Spelled::of(token).hash())
     }
 
     /// Whether that token had this `jti`.
@@ -46,16 +51,54 @@ impl InterimFingerprint {
     }
 }
 
-/// Of all that is authenticated. The rest is left out because there can be more than one signature over the same claims:
-/// whoever has an ECDSA signature can write a second one.
-fn hash_of_token(token: &str) -> String {
-    let authenticated = token.rsplit_once('.').map_or(token, |(authenticated, _)| authenticated);
-    URL_SAFE_NO_PAD.encode(sha256(authenticated.as_bytes()))
+/// What a token says, however it is spelled. A token that is rejected for white space around it, for padding, or for the
+/// wrong alphabet of base64 is still the same token: its claims come again in a good spelling.
+struct Spelled {
+    /// The claims of a signed token.
+    payload: Option<Vec<u8>>,
+    /// All that is authenticated, for an encrypted token and for what is no token.
+    authenticated: String,
 }
 
-/// Nothing is verified: what a rejected token calls itself counts too.
-fn jti_of_token(token: &str) -> Option<Value> {
-    Object::parse(CompactJws::parse(token).ok()?.payload()).ok()?.members().get("jti").cloned()
+/// Takes last digits with bits that do not count.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &URL_SAFE,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::RequireNone),
+);
+
+impl Spelled {
+    fn of(token: &str) -> Self {
+        let digit = |character| match character {
+            '+' => Some('-'),
+            '/' => Some('_'),
+            '.' | '-' | '_' => Some(character),
+            _ => Some(character).filter(char::is_ascii_alphanumeric),
+        };
+        let token: String = token.chars().filter_map(digit).collect();
+        let segments: Vec<_> = token.split('.').filter(|segment| !segment.is_empty()).collect();
+        // The first segment is the header. Those behind it are no JSON where the token is encrypted.
+        let decoded = segments.iter().skip(1).filter_map(|segment| LENIENT.decode(segment).ok());
+        let payload = decoded.into_iter().find(|decoded| decoded.trim_ascii_start().starts_with(b"{"));
+        // Without the signature, because there can be more than one over the same claims: whoever has an ECDSA signature
+        // can write a second one.
+        let authenticated = segments.split_last().map_or_else(String::new, |(last, others)| match others {
+            [] => (*last).to_owned(),
+            others => others.join("."),
+        });
+        Self { payload, authenticated }
+    }
+
+    fn hash(&self) -> String {
+        let said = self.payload.as_deref().unwrap_or(self.authenticated.as_bytes());
+        URL_SAFE_NO_PAD.encode(sha256(said))
+    }
+
+    /// Nothing is verified: what a rejected token calls itself counts too.
+    fn jti(&self) -> Option<Value> {
+        Object::parse(self.payload.as_deref()?).ok()?.members().get("jti").cloned()
+    }
 }
 
 /// RFC 7519 §4.1.7: a string. Numbers occur. Anything else, and an empty string, identifies no token.

@@ -37,18 +37,28 @@ pub(super) fn of_both(claims: &Claims, algorithm: SigningAlgorithm, e: &Expectat
 pub(super) fn of_final(token: &str, claims: &Claims, e: &Expectations<'_>) -> Result<(), Violation> {
     // Processes that were stored by 0.1.0 have no fingerprint, but the claims of a verified token.
     let has_its_claims = e.interim_claims.is_some_and(|interim| interim.as_json() == claims.as_json());
-    if has_its_claims || e.interim_fingerprint.is_some_and(|interim| interim.is_of(token)) {
+    if has_its_claims {
         return Err(violation(Rule::InterimIdTokenAsFinal));
     }
-    if e.interim_fingerprint.is_some_and(|interim| interim.has_jti(claims.get("jti"))) {
-        return Err(at(Rule::InterimIdTokenAsFinal, "jti"));
-    }
+    not_interim(token, claims, e)?;
     authentication_context(claims, e)?;
     authentication_time(claims, e)?;
     if e.interim_subject.is_some_and(|interim| interim != claims.subject()) {
         return Err(at(Rule::SubjectChanged, "sub"));
     }
     Ok(())
+}
+
+/// That a token is not the interim ID Token, whose claims the OP may not have verified.
+pub(super) fn not_interim(token: &str, claims: &Claims, e: &Expectations<'_>) -> Result<(), Violation> {
+    let Some(interim) = e.interim_fingerprint else { return Ok(()) };
+    if interim.is_of(token) {
+        return Err(violation(Rule::InterimIdTokenAsFinal));
+    }
+    match interim.has_jti(claims.get("jti")) {
+        true => Err(at(Rule::InterimIdTokenAsFinal, "jti")),
+        false => Ok(()),
+    }
 }
 
 /// OpenID Connect Core 1.0 §12.2: what the ID Token of a refresh has in common with that of the authentication. `iss`

@@ -51,6 +51,7 @@ pub(crate) fn verify_refreshed(
     e: &Expectations<'_>,
 ) -> Result<IdToken, Violation> {
     let (claims, algorithm) = verify(token, keys, e)?;
+    own_checks::not_interim(token, &claims, e)?;
     own_checks::of_refreshed(&claims, nonce(token)?, original.claims(), nonce(original.token.expose())?)?;
     Ok(IdToken { claims, token: Secret::new(token), algorithm })
 }
@@ -114,7 +115,8 @@ fn members(payload: &[u8], e: Option<&Expectations<'_>>) -> Result<Map<String, V
     let asked_for = asked_for.iter().filter(|(_, is_checked)| *is_checked).map(|(name, _)| *name);
     object
         .needing(&CHECKED.into_iter().chain(asked_for).collect::<Vec<_>>())
-        .map_err(|name| at(Rule::RepeatedMember, name))
+        .map_err(|flaw| flaw.rule(Rule::IdTokenMalformed))
+        .map_err(|(rule, claim)| at(rule, claim))
 }
 
 /// An ID Token as `openidconnect` reads it.

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
-use crate::json::Object;
+use crate::json::{Flaw, Object};
 
 /// Longer tokens are not looked at.
 const LENGTH_LIMIT: usize = 256 * 1024;
@@ -40,6 +40,15 @@ pub(crate) enum Unreadable {
     Critical,
     /// This header parameter is repeated with another value.
     Repeated(&'static str),
+}
+
+impl From<Flaw> for Unreadable {
+    fn from(flaw: Flaw) -> Self {
+        match flaw {
+            Flaw::Repeated(parameter) => Self::Repeated(parameter),
+            Flaw::Unclear(_) => Self::Malformed,
+        }
+    }
 }
 
 impl<'a> CompactJws<'a> {
@@ -83,7 +92,7 @@ impl Header {
 
     fn parse(json: &[u8]) -> Result<Self, Unreadable> {
         let object = Object::parse(json).map_err(|_| Unreadable::Malformed)?;
-        let members = object.needing(&PARAMETERS).map_err(Unreadable::Repeated)?;
+        let members = object.needing(&PARAMETERS)?;
         // RFC 7515 §4.1.11: "If any of the listed extension Header Parameters are not understood and supported by the
         // recipient, then the JWS is invalid." None is. `null` lists no extension, and as `b64` it leaves the default,
         // `true` (RFC 7797 §3): the signature is verified over the encoded payload in any case.

@@ -1,8 +1,11 @@
 //! DTR §Interim ID Tokens.
 
+use std::sync::{Arc, Mutex};
+
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, IdTokenForgery, InterimToken, TestClient};
 use openid_deferred::{
-    Clock as _, DecryptionKey, Document, InterimState, KeyManagementAlgorithm, Outcome, Rule, SignIn,
+    Authentication, Clock as _, DecryptionKey, Document, InterimState, KeyManagementAlgorithm, Outcome,
+    PendingAuthentication, Rule, SignIn,
 };
 use serde_json::{Value, json};
 
@@ -247,4 +250,129 @@ async fn an_encrypted_interim_token_is_recognised_as_it_came_and_by_what_is_insi
     assert!(matches!(pending.interim(), InterimState::NotYetVerifiable), "{:?}", pending.interim());
     world.client.replace_decryption_keys([key]).unwrap();
     assert_eq!(broken_rule(&world.wait(&mut pending).await), Some(Rule::InterimIdTokenAsFinal));
+}
+
+/// The OP's next exchange delivers the interim ID Token in another spelling. Returns the token as it was signed.
+async fn misspelled(world: &World, spell: fn(&str) -> String) -> (PendingAuthentication, String) {
+    let signed: Arc<Mutex<Option<String>>> = Arc::default();
+    let kept = signed.clone();
+    world.op.misbehave(Fault::edit_json(Endpoint::Exchange, move |members| {
+        let token = members["interim_id_token"].as_str().expect("it has one").to_owned();
+        members.insert("interim_id_token".into(), json!(spell(&token)));
+        *kept.lock().unwrap() = Some(token);
+    }));
+    let pending = world.pending().await;
+    let signed = signed.lock().unwrap().take().expect("the exchange was edited");
+    (pending, signed)
+}
+
+#[tokio::test]
+async fn the_interim_token_is_recognised_in_another_spelling() {
+    let spellings: [fn(&str) -> String; 8] = [
+        |token| format!(" {token}"),
+        |token| format!("\n{token}\r\n"),
+        |token| token.replace('.', " . "),
+        |token| token.replace('.', "=."),
+        |token| token.replace('-', "+").replace('_', "/") + "==",
+        |token| format!("{token}."),
+        |token| format!("{token}.{token}"),
+        |token| token.rsplit_once('.').unwrap().0.to_owned(),
+    ];
+    for (number, spell) in spellings.into_iter().enumerate() {
+        let world = world().await;
+        let (pending, signed) = misspelled(&world, spell).await;
+        final_token(&world, signed);
+        let mut pending = reopened(pending, &keyring());
+        let outcome = world.wait(&mut pending).await;
+        assert_eq!(broken_rule(&outcome), Some(Rule::InterimIdTokenAsFinal), "spelling {number}");
+    }
+}
+
+#[tokio::test]
+async fn the_jti_of_an_interim_token_counts_in_another_spelling_of_the_token() {
+    let world = world().await;
+    world.op.misbehave(Fault::id_token(Endpoint::Token, claim("jti", json!("one"))).always());
+    let (mut pending, _) = misspelled(&world, |token| format!("\t{token}")).await;
+    let Outcome::Invalid(violation) = world.wait(&mut pending).await else { panic!("it is accepted") };
+    assert_eq!((violation.rule(), violation.member()), (Rule::InterimIdTokenAsFinal, Some("jti")));
+}
+
+#[tokio::test]
+async fn the_interim_token_that_comes_with_a_refresh_is_refused_and_its_tokens_revoked() {
+    for jti_only in [false, true] {
+        let world = world_with(|op| op.interim_claim("email", "unverified@example.com"), |client| client).await;
+        world.op.misbehave(Fault::id_token(Endpoint::Exchange, claim("jti", json!("one"))));
+        let authentication = world.approved().await;
+        let interim = interim_token(&world);
+        let keyring = keyring();
+        let mut authentication = Authentication::open(&keyring, &authentication.seal(&keyring).unwrap()).unwrap();
+        world.op.misbehave(match jti_only {
+            true => Fault::id_token(Endpoint::Refresh, claim("jti", json!("one"))),
+            false => Fault::edit_json(Endpoint::Refresh, move |members| {
+                members.insert("id_token".into(), json!(interim));
+            }),
+        });
+        let error = world.client.refresh(&mut authentication).await.unwrap_err();
+        assert_eq!((error.rule(), error.is_transient()), (Some(Rule::InterimIdTokenAsFinal), false));
+        assert!(authentication.refreshed_id_token().is_none());
+        assert_eq!(world.op.requests_to(Endpoint::Revocation).len(), 2);
+    }
+}
+
+// Members of the exchange response that are no interim ID Token.
+
+/// One more member in front of the others of the exchange response.
+fn preceded(world: &World, member: &'static str) {
+    world.op.misbehave(Fault::edit_body(Endpoint::Exchange, move |body| body.insert_str(1, &format!("{member},"))));
+}
+
+#[tokio::test]
+async fn a_member_without_a_token_beside_the_interim_token_is_no_token() {
+    for (interim, other) in [(InterimToken::InterimIdToken, "id_token"), (InterimToken::IdToken, "interim_id_token")] {
+        for value in [r#""""#, "null", "false", "0", "[]", "{}"] {
+            let world = world_with(|op| op.interim_token(interim), |client| client).await;
+            let member = format!(r#""{other}":{value},"#);
+            world.op.misbehave(Fault::edit_body(Endpoint::Exchange, move |body| body.insert_str(1, &member)));
+            let mut pending = world.pending().await;
+            assert!(pending.interim().verified().is_some(), "{other} {value}: {:?}", pending.interim());
+            assert_eq!(broken_rule(&world.wait(&mut pending).await), None, "{other} {value}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn interim_tokens_that_contradict_each_other_are_rejected_and_the_process_lives() {
+    for (member, rule) in
+        [(r#""id_token":"x.y.z""#, Rule::TwoInterimIdTokens), (r#""interim_id_token":"x.y.z""#, Rule::RepeatedMember)]
+    {
+        let world = world().await;
+        preceded(&world, member);
+        let mut pending = world.pending().await;
+        assert!(matches!(pending.interim(), InterimState::Rejected(broken) if *broken == rule), "{rule:?}");
+        world.client.verify_interim(&mut pending).await.unwrap();
+        assert_eq!(broken_rule(&world.wait(&mut pending).await), None, "{rule:?}");
+    }
+}
+
+#[tokio::test]
+async fn each_of_two_interim_tokens_is_refused_as_the_final_one() {
+    for name in ["id_token", "interim_id_token"] {
+        for is_first in [true, false] {
+            let world = world().await;
+            let kept: Arc<Mutex<Option<String>>> = Arc::default();
+            let signed = kept.clone();
+            world.op.misbehave(Fault::edit_body(Endpoint::Exchange, move |body| {
+                let members: Value = serde_json::from_str(body).unwrap();
+                *signed.lock().unwrap() = members["interim_id_token"].as_str().map(str::to_owned);
+                match is_first {
+                    true => body.insert_str(body.len() - 1, &format!(r#","{name}":"x.y.z""#)),
+                    false => body.insert_str(1, &format!(r#""{name}":"x.y.z","#)),
+                }
+            }));
+            let mut pending = world.pending().await;
+            final_token(&world, kept.lock().unwrap().take().unwrap());
+            let outcome = world.wait(&mut pending).await;
+            assert_eq!(broken_rule(&outcome), Some(Rule::InterimIdTokenAsFinal), "{name} {is_first}");
+        }
+    }
 }

@@ -21,6 +21,7 @@ mod key_outages;
 mod key_rotation;
 mod key_sets;
 mod keys;
+mod lone_surrogates;
 mod lost_answers;
 mod mutual_tls;
 mod network;

@@ -8,7 +8,7 @@ use super::Undecryptable;
 use super::algorithm::{ContentEncryptionAlgorithm, KeyManagementAlgorithm};
 use super::key_agreement::{Agreement, Curve, EphemeralKey};
 use crate::jose::jwk;
-use crate::json::Object;
+use crate::json::{Flaw, Object};
 
 /// The header parameters that this crate acts on. Keys that a header brings along (`jwk`, `jku`, `x5u`, `x5c`) are never
 /// looked at.
@@ -34,7 +34,10 @@ const PARTY_LIMIT: usize = 1024;
 impl Header {
     pub(super) fn parse(json: &[u8]) -> Result<Self, Undecryptable> {
         let object = Object::parse(json).map_err(|_| Undecryptable::Malformed)?;
-        let members = object.needing(&PARAMETERS).map_err(Undecryptable::Repeated)?;
+        let members = object.needing(&PARAMETERS).map_err(|flaw| match flaw {
+            Flaw::Repeated(parameter) => Undecryptable::Repeated(parameter),
+            Flaw::Unclear(_) => Undecryptable::Malformed,
+        })?;
         // `null` asks for nothing.
         if REFUSED.iter().any(|&name| members.get(name).is_some_and(|value| !value.is_null())) {
             return Err(Undecryptable::Header);
