@@ -1,7 +1,5 @@
 //! What the OP publishes: its metadata and its keys.
 
-use serde_json::Value;
-
 use super::world::{
     FIXED, ISSUER, KEYS_URL, METADATA, METADATA_URL, STATE, Served, Site, World, answers, check_debug, check_error,
     fixed, keyring, run,
