@@ -7,11 +7,11 @@ use std::time::Duration;
 use crate::clock::{Clock, Moment};
 use crate::dpop::DpopKey;
 use crate::endpoint::{ClientIdentity, Endpoints, REQUESTS_AT_MOST, SIGNER_TIMEOUT};
-use crate::error::{ConfigurationProblem, Error, ErrorKind, Misuse};
+use crate::error::{ConfigurationProblem, Document, Error, ErrorKind, Misuse, Rule, Violation};
 use crate::id_token::Expectations;
 use crate::jose::{self, DecryptionKey, SigningAlgorithm};
 use crate::pending::{Checks, Jitter, Pace};
-use crate::provider::{Issuer, LONGEST_FETCH, Provider, ProviderMetadata, check_support};
+use crate::provider::{Issuer, LONGEST_FETCH, Provider, ProviderMetadata, SignedJwt, check_support};
 use crate::random::{self, Random};
 use crate::secret::Secret;
 use crate::transport::UrlPolicy;
@@ -331,6 +331,27 @@ impl Client {
         Ok(self.listed_id_token_algorithms(&self.0.provider.metadata().await?))
     }
 
+    /// The algorithms that an ID Token may be signed with, if this one is among them. An OP may have begun to use an
+    /// algorithm after its metadata were fetched. What a client was told to accept is final, and so is that an HMAC is not
+    /// accepted because an OP lists it.
+    ///
+    /// The outer error passes, the inner one does not.
+    async fn id_token_algorithms_for(
+        &self,
+        jwt: &SignedJwt<'_>,
+    ) -> Result<Result<Vec<SigningAlgorithm>, Violation>, Error> {
+        let refused = Violation::new(Rule::IdTokenAlgorithm).in_document(Document::IdToken);
+        if let Some(chosen) = &self.0.options.id_token_algorithms {
+            return Ok(Some(chosen.clone()).filter(|chosen| chosen.contains(&jwt.algorithm)).ok_or(refused));
+        }
+        if !self.may_be_listed(jwt.algorithm) {
+            return Ok(Err(refused));
+        }
+        let fit = |metadata: &ProviderMetadata| self.listed_id_token_algorithms(metadata).contains(&jwt.algorithm);
+        let fitting = self.0.provider.metadata_fitting(jwt, refused, fit).await?;
+        Ok(fitting.map(|metadata| self.listed_id_token_algorithms(&metadata)))
+    }
+
     fn listed_id_token_algorithms(&self, metadata: &ProviderMetadata) -> Vec<SigningAlgorithm> {
         self.asymmetric(metadata, ID_TOKEN_ALGORITHMS, metadata.id_token_signing_alg_values_supported())
     }
@@ -364,13 +385,18 @@ impl Client {
     /// The asymmetric algorithms among those that the OP lists in a member. RS256, the default of every such list, is what
     /// an OP may do that says nothing, or whose list is not to be believed.
     fn asymmetric(&self, metadata: &ProviderMetadata, member: &str, listed: &[String]) -> Vec<SigningAlgorithm> {
-        let usable = |algorithm: &SigningAlgorithm| !algorithm.is_symmetric() && self.0.options.allows(*algorithm);
+        let usable = |algorithm: &SigningAlgorithm| self.may_be_listed(*algorithm);
         let known = listed.iter().filter_map(|name| SigningAlgorithm::from_name(name)).filter(usable);
         let mut algorithms: Vec<_> = known.collect();
         if algorithms.is_empty() && (self.0.options.unadvertised || metadata.is_silent_about(member)) {
             algorithms.extend([SigningAlgorithm::Rs256].into_iter().filter(usable));
         }
         algorithms
+    }
+
+    /// Whether something that the OP signs with this algorithm is believed because the OP lists the algorithm.
+    fn may_be_listed(&self, algorithm: SigningAlgorithm) -> bool {
+        !algorithm.is_symmetric() && self.0.options.allows(algorithm)
     }
 }
 

@@ -35,6 +35,7 @@ pub(crate) use compact::{CompactJws, Header, Unreadable};
 pub(crate) use digest::{hash, hmac_sha256, sha256};
 pub(crate) use hmac_signer::HmacSigner;
 pub(crate) use jwe::{CompactJwe, Undecryptable};
+pub(crate) use jwk::LeftOut;
 pub(crate) use key_set::{KeySet, NotVerified};
 pub(crate) use openid::{KeyOfToken, NoEncryption, OpenIdAlgorithm};
 pub(crate) use raw_key::{PublicParts, RawKey, RawKeyType};

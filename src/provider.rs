@@ -20,6 +20,7 @@ mod identity_assurance;
 mod issuer;
 mod keys;
 mod metadata;
+mod refetch;
 mod support;
 #[cfg(test)]
 mod tests;
@@ -28,11 +29,13 @@ pub use metadata::ProviderMetadata;
 
 pub(crate) use endpoint_urls::EndpointUrls;
 pub(crate) use issuer::Issuer;
-pub(crate) use keys::{Channel, SignedJwt};
+pub(crate) use keys::SignedJwt;
+pub(crate) use refetch::Channel;
 pub(crate) use support::check_support;
 
 use cache::{Backoff, Cached};
-use keys::{Keys, RefetchCounts};
+use keys::{Keys, LeftOutKeys};
+use refetch::{Dated, RefetchCounts};
 
 /// The time for fetching metadata or keys. They are small and public, and someone waits.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(15);
@@ -49,11 +52,14 @@ pub(crate) struct Provider {
     endpoints: Arc<Endpoints>,
     urls: UrlPolicy,
     clock: Arc<dyn Clock>,
-    metadata: Cached<ProviderMetadata>,
-    keys: Cached<Keys>,
-    /// How many fetches of the keys have begun.
-    key_fetches: AtomicU64,
-    refetches: Mutex<RefetchCounts>,
+    metadata: Cached<Dated<ProviderMetadata>>,
+    keys: Cached<Dated<Keys>>,
+    /// How many fetches of either have begun.
+    fetches: AtomicU64,
+    metadata_refetches: RefetchCounts,
+    key_refetches: RefetchCounts,
+    /// The keys that were left out of the last set, which the log has.
+    left_out_keys: Mutex<LeftOutKeys>,
 }
 
 impl Provider {
@@ -66,8 +72,10 @@ impl Provider {
             clock,
             metadata,
             keys,
-            key_fetches: AtomicU64::new(0),
-            refetches: Mutex::default(),
+            fetches: AtomicU64::new(0),
+            metadata_refetches: RefetchCounts::default(),
+            key_refetches: RefetchCounts::default(),
+            left_out_keys: Mutex::default(),
         }
     }
 
@@ -78,6 +86,10 @@ impl Provider {
     ///
     /// Where nothing was ever fetched: the network's error, or the rule that the metadata broke.
     pub(crate) async fn metadata(&self) -> Result<ProviderMetadata, Error> {
+        self.kept_metadata().await.map(|metadata| metadata.value)
+    }
+
+    async fn kept_metadata(&self) -> Result<Dated<ProviderMetadata>, Error> {
         if self.endpoints.take_absence() {
             self.metadata.doubt(&*self.clock);
         }
@@ -87,13 +99,14 @@ impl Provider {
     /// Takes metadata as if they had just been fetched: the fuzzer has no time to read the same ones each time.
     #[cfg(any(fuzzing, test))]
     pub(crate) async fn knows(&self, metadata: ProviderMetadata) -> Result<ProviderMetadata, Error> {
-        let fetched = cache::Fetched { value: metadata, lifetime: Duration::from_secs(3_600) };
-        self.metadata.fetch(self.backoff(), std::future::ready(Ok(fetched))).await
+        let value = Dated { value: metadata, fetched: self.fetch_begins() };
+        let fetched = cache::Fetched { value, lifetime: Duration::from_secs(3_600) };
+        self.metadata.fetch(self.backoff(), std::future::ready(Ok(fetched))).await.map(|metadata| metadata.value)
     }
 
     /// The metadata that was fetched last, if any was.
     pub(crate) fn known_metadata(&self) -> Option<ProviderMetadata> {
-        self.metadata.latest(&*self.clock)
+        self.metadata.latest(&*self.clock).map(|metadata| metadata.value)
     }
 
     /// How failed fetches are paced.

@@ -112,10 +112,10 @@ impl Client {
     /// "The client obtains the key needed to check the signature [...] and checks its signature." `none` is no algorithm
     /// here.
     async fn verify_response(&self, jws: &CompactJws<'_>) -> Result<(), Error> {
-        let metadata = self.0.provider.metadata().await?;
-        let algorithm = SigningAlgorithm::from_name(&jws.header().alg)
-            .filter(|algorithm| self.response_algorithms(&metadata).contains(algorithm))
-            .ok_or_else(|| broken(Rule::JwtResponseAlgorithm, "response"))?;
+        let refused = Violation::new(Rule::JwtResponseAlgorithm)
+            .in_document(Document::AuthorizationResponse)
+            .at_member("response");
+        let algorithm = SigningAlgorithm::from_name(&jws.header().alg).ok_or(refused)?;
         let jwt = SignedJwt {
             algorithm,
             secret: self.0.credentials.secret(),
@@ -123,6 +123,15 @@ impl Client {
             channel: Channel::Front,
             patience: KEYS_PATIENCE,
         };
+        match self.0.options.authorization_response_algorithm {
+            Some(chosen) if chosen == algorithm => {}
+            // An OP may have begun to use an algorithm after its metadata were fetched.
+            None if self.may_be_listed(algorithm) => {
+                let fit = |metadata: &ProviderMetadata| self.response_algorithms(metadata).contains(&algorithm);
+                self.0.provider.metadata_fitting(&jwt, refused, fit).await??;
+            }
+            _ => return Err(refused.into()),
+        }
         let verified = self.0.provider.verify(&jwt, |keys| {
             keys.verify(jws, algorithm).map_err(|problem| {
                 let rule = match problem {

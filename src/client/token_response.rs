@@ -164,12 +164,12 @@ impl Client {
             Ok((algorithm, _)) => algorithm,
             Err(violation) => return Ok(Err(violation)),
         };
-        let algorithms = self.id_token_algorithms().await?;
-        if !algorithms.contains(&algorithm) {
-            return Ok(Err(Violation::new(Rule::IdTokenAlgorithm).in_document(Document::IdToken)));
-        }
         let secret = self.0.credentials.secret();
         let jwt = SignedJwt { algorithm, secret, received_at, channel: Channel::Back, patience };
+        let algorithms = match self.id_token_algorithms_for(&jwt).await? {
+            Ok(algorithms) => algorithms,
+            Err(violation) => return Ok(Err(violation)),
+        };
         match self.0.provider.verify(&jwt, |keys| verify(token, keys, &algorithms)).await? {
             // The OP may be in the middle of a rotation, so this is not the last word yet.
             Err(violation) if violation.rule() == Rule::IdTokenNoKey => Err(Error::new(violation).that_passes()),
@@ -193,6 +193,8 @@ pub(super) fn last_word(error: &Error) -> Violation {
     match error.kind() {
         ErrorKind::Protocol(violation) => match violation.rule() {
             Rule::KeysOutdated => below().unwrap_or(*violation),
+            // Nobody could find out whether the OP has begun to list the algorithm.
+            Rule::MetadataOutdated => Violation::new(Rule::IdTokenAlgorithm).in_document(Document::IdToken),
             Rule::NoDecryptionKey | Rule::NoUsableKey => *violation,
             rule if rule.depends_on_keys() => *violation,
             _ => Violation::new(Rule::KeysUnavailable),

@@ -162,6 +162,9 @@ fn rule(rule: Rule) -> &'static str {
         }
         Rule::KeysUnavailable => "Wait: the OP's keys are out of reach, and what needs them is kept.",
         Rule::KeysOutdated => "Wait a few seconds: the OP's keys are fetched again, and what needs them is kept.",
+        Rule::MetadataOutdated => {
+            "Wait a few seconds: the OP's metadata are fetched again, and what needs them is kept."
+        }
         Rule::NoUsableKey => {
             "Look at the source of the error, which says why a key was left out, and at the OP's key set."
         }

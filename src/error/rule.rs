@@ -54,6 +54,7 @@ rules! {
     PrivateEndpoint = "private_endpoint", "the metadata names an endpoint on this machine or in a private network, at another host than the issuer's", "RFC 9728 §7.7";
     KeysUnavailable = "keys_unavailable", "the OP's keys cannot be fetched right now", "OpenID Connect Core 1.0 §10.1.1";
     KeysOutdated = "keys_outdated", "no key that was fetched so far fits, and it is too early to fetch the OP's keys again", "OpenID Connect Core 1.0 §10.1.1";
+    MetadataOutdated = "metadata_outdated", "the metadata that are here do not list the algorithm, and newer ones cannot be fetched yet", "OpenID Connect Discovery 1.0 §3";
     NoUsableKey = "no_usable_key", "the key set holds no key that can be used", "RFC 7517 §5";
 
     // Pushed authorization requests
@@ -141,6 +142,7 @@ impl Rule {
             self,
             Self::KeysUnavailable
                 | Self::KeysOutdated
+                | Self::MetadataOutdated
                 | Self::UnexpectedStatus
                 | Self::UnexpectedRedirect
                 | Self::UnexpectedContentType

@@ -9,8 +9,11 @@ const PART_OF_OUTAGE: u32 = 100;
 /// However long an outage lasts.
 const LONGEST_FAILURE_PAUSE: Duration = Duration::from_secs(30);
 
-/// Between two fetches that tokens cause, once they have begun to cause many.
-const REFETCH_COOLDOWN: Duration = Duration::from_secs(60);
+/// Between two fetches that tokens from the OP cause, once they have begun to cause many.
+pub(super) const REFETCH_COOLDOWN: Duration = Duration::from_secs(60);
+/// The same for tokens that come through browsers. A stranger can send many, so a user waits for the next fetch inside of
+/// the call: this is shorter than the calls wait.
+pub(super) const BROWSER_REFETCH_COOLDOWN: Duration = Duration::from_secs(7);
 /// After this long without a fetch that a token caused, the next ones may come quickly again.
 const QUIET: Duration = Duration::from_secs(5 * 60);
 
@@ -52,11 +55,11 @@ pub(super) struct Refetches {
 }
 
 impl Refetches {
-    /// Counts one at this moment.
-    pub(super) fn and_one(self, now: Duration) -> Self {
+    /// Counts one at this moment. The pause after it has a longest length.
+    pub(super) fn and_one(self, now: Duration, longest_pause: Duration) -> Self {
         let is_quiet = now.saturating_sub(self.last) >= QUIET;
         let number = if is_quiet { 0 } else { self.number };
-        let pause = Duration::from_secs(1).saturating_mul(1 << number.min(6)).min(REFETCH_COOLDOWN);
+        let pause = Duration::from_secs(1).saturating_mul(1 << number.min(6)).min(longest_pause);
         Self { number: number.saturating_add(1), last: now, until: now.saturating_add(pause) }
     }
 
@@ -99,15 +102,20 @@ mod tests {
 
     #[test]
     fn tokens_cause_a_fetch_at_once_and_then_ever_more_seldom_until_it_has_been_quiet() {
-        let (mut now, mut refetches, mut pauses) = (seconds(0), Refetches::default(), Vec::new());
-        for _ in 0..9 {
-            assert_eq!(refetches.pause(now), Duration::ZERO);
-            refetches = refetches.and_one(now);
-            pauses.push(refetches.pause(now).as_secs());
-            now += refetches.pause(now);
+        for (longest, expected) in [
+            (REFETCH_COOLDOWN, [1, 2, 4, 8, 16, 32, 60, 60, 60]),
+            (BROWSER_REFETCH_COOLDOWN, [1, 2, 4, 7, 7, 7, 7, 7, 7]),
+        ] {
+            let (mut now, mut refetches, mut pauses) = (seconds(0), Refetches::default(), Vec::new());
+            for _ in 0..9 {
+                assert_eq!(refetches.pause(now), Duration::ZERO);
+                refetches = refetches.and_one(now, longest);
+                pauses.push(refetches.pause(now).as_secs());
+                now += refetches.pause(now);
+            }
+            assert_eq!(pauses, expected);
+            now += QUIET;
+            assert_eq!(refetches.and_one(now, longest).pause(now), seconds(1));
         }
-        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
-        now += QUIET;
-        assert_eq!(refetches.and_one(now).pause(now), seconds(1));
     }
 }

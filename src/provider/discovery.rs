@@ -4,6 +4,8 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use super::cache::{self, Fetched};
+use super::keys::SignedJwt;
+use super::refetch::{Began, Dated, NotNewer};
 use super::{Provider, ProviderMetadata};
 use crate::endpoint::is_json;
 use crate::error::{Document, Error, ErrorKind, Rule, Violation};
@@ -30,7 +32,53 @@ const NEEDED: [&str; 15] = [
 ];
 
 impl Provider {
-    pub(super) async fn fetch_metadata(&self) -> Result<Fetched<ProviderMetadata>, Error> {
+    /// Metadata that fit a JWT. They are fetched again where the kept ones do not fit.
+    ///
+    /// The inner result is `violation` where metadata that were fetched after the JWT had been received do not fit it
+    /// either. That is the last word about the JWT.
+    ///
+    /// # Errors
+    ///
+    /// The outer result is an error where nobody can tell yet. It [passes](Error::is_transient), and its `retry_after`
+    /// says when to try again: [`Rule::MetadataOutdated`], or the error of [`metadata`](Self::metadata).
+    pub(crate) async fn metadata_fitting(
+        &self,
+        jwt: &SignedJwt<'_>,
+        violation: Violation,
+        fit: impl Fn(&ProviderMetadata) -> bool,
+    ) -> Result<Result<ProviderMetadata, Violation>, Error> {
+        let began = self.begin();
+        let until = began.at.saturating_add(jwt.patience);
+        loop {
+            match self.metadata_fitting_now(jwt, began, &fit).await {
+                Ok(fitting) => return Ok(fitting.ok_or(violation)),
+                Err(error) => self.outlast(error, until).await?,
+            }
+        }
+    }
+
+    /// The same without waiting. `None` is the last word.
+    async fn metadata_fitting_now(
+        &self,
+        jwt: &SignedJwt<'_>,
+        began: Began,
+        fit: &impl Fn(&ProviderMetadata) -> bool,
+    ) -> Result<Option<ProviderMetadata>, Error> {
+        let mut metadata = self.kept_metadata().await?;
+        loop {
+            if fit(&metadata.value) {
+                return Ok(Some(metadata.value));
+            }
+            if self.is_newer(metadata.fetched, jwt.received_at, began) {
+                return Ok(None);
+            }
+            let (cached, counts) = (&self.metadata, &self.metadata_refetches);
+            let newer = self.newer(cached, counts, &metadata, jwt.channel, self.fetch_metadata()).await;
+            metadata = newer.map_err(outdated)?;
+        }
+    }
+
+    pub(super) async fn fetch_metadata(&self) -> Result<Fetched<Dated<ProviderMetadata>>, Error> {
         let mut first = None;
         for url in self.issuer.metadata_urls() {
             match self.fetch_metadata_at(&url).await {
@@ -43,9 +91,11 @@ impl Provider {
         Err(first.unwrap_or_else(|| Violation::new(Rule::UnexpectedStatus).in_document(Document::Metadata).into()))
     }
 
-    async fn fetch_metadata_at(&self, url: &Url) -> Result<Fetched<ProviderMetadata>, Error> {
+    async fn fetch_metadata_at(&self, url: &Url) -> Result<Fetched<Dated<ProviderMetadata>>, Error> {
+        let fetched = self.fetch_begins();
         let response = self.fetch(url, Document::Metadata).await?;
         let value = self.read_metadata(&response)?;
+        let value = Dated { value, fetched: fetched.out_of_a_cache(&response.headers) };
         Ok(Fetched { value, lifetime: cache::lifetime(&response.headers) })
     }
 
@@ -60,6 +110,15 @@ impl Provider {
             None => return Err(violation(Rule::MissingMember, "issuer")),
         }
         ProviderMetadata::parse(members, self.issuer.url(), self.urls)
+    }
+}
+
+/// The metadata do not fit and cannot be fetched again yet.
+fn outdated(why: NotNewer) -> Error {
+    let outdated = Error::from(Violation::new(Rule::MetadataOutdated).in_document(Document::Metadata));
+    match why {
+        NotNewer::TooEarly(pause) => outdated.with_retry_after(Some(pause)),
+        NotNewer::Failed(reason) => outdated.with_retry_after(reason.retry_after()).with_source(reason),
     }
 }
 

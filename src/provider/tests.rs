@@ -16,6 +16,8 @@ use crate::jose::{KeySet, SigningAlgorithm, test_keys};
 use crate::random::SystemRandom;
 use crate::transport::{HttpClient, HttpError, HttpRequest};
 
+mod left_out_keys;
+
 const METADATA: &str = "https://op.example/.well-known/openid-configuration";
 const KEYS: &str = "https://op.example/keys";
 const PERMITS: usize = 100;
@@ -576,7 +578,7 @@ async fn a_token_of_another_day_is_judged_by_keys_that_are_some_minutes_newer() 
 }
 
 #[tokio::test]
-async fn a_flood_of_tokens_without_a_key_costs_a_fetch_a_minute_and_none_of_them_is_judged_by_older_keys() {
+async fn a_flood_of_tokens_without_a_key_costs_nine_fetches_a_minute_and_none_of_them_is_judged_by_older_keys() {
     let op = Op::working();
     op.provider.keys().await.unwrap();
     let mut judged = 0;
@@ -591,7 +593,7 @@ async fn a_flood_of_tokens_without_a_key_costs_a_fetch_a_minute_and_none_of_them
             Err(error) => assert_eq!((error.rule(), op.visits(KEYS)), (Some(Rule::KeysOutdated), fetched)),
         }
     }
-    assert!((14..=17).contains(&judged), "{judged} fetches in ten minutes");
+    assert!((80..=90).contains(&judged), "{judged} fetches in ten minutes");
     assert_eq!(op.verify("k1", Channel::Front).await.unwrap(), Ok(()), "known keys are not affected");
 }
 

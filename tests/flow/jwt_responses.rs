@@ -586,9 +586,10 @@ async fn an_instance_that_has_not_found_the_op_yet_leaves_the_session_good() {
     let mut world = jwt_world().await;
     let (back, mut session) = returns(&world).await;
     world.client = client_of(&world.op, &world.clock).response_mode(ResponseMode::QueryJwt).build().unwrap();
-    world.op.misbehave(Fault::status(Endpoint::Metadata, 503));
+    world.op.misbehave(Fault::status(Endpoint::Metadata, 503).always());
     let error = world.client.check_authorization_response(&back.query(), &mut session).await.unwrap_err();
     assert!(error.is_transient() && !session.is_spent(), "{error}");
+    world.op.behave();
     world.clock.advance(Duration::from_secs(60));
     assert!(world.client.check_authorization_response(&back.query(), &mut session).await.is_ok());
 }

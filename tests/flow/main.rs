@@ -3,6 +3,7 @@
 mod support;
 
 mod addresses;
+mod algorithm_migration;
 mod authorization;
 mod client_authentication;
 mod code_flow;
