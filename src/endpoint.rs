@@ -227,7 +227,7 @@ impl Endpoints {
 
     fn note_absence(&self, sent: &Result<HttpResponse, HttpError>) {
         let is_absent = match sent {
-            Ok(response) => response.status.is_redirection() || matches!(response.status.as_u16(), 404 | 405),
+            Ok(response) => response.status.is_redirection() || matches!(response.status.as_u16(), 404 | 405 | 410),
             Err(error) => error.is_without_connection(),
         };
         if is_absent {
@@ -236,8 +236,8 @@ impl Endpoints {
     }
 
     /// Where chance comes from.
-    pub(crate) fn random(&self) -> &dyn Random {
-        &*self.random
+    pub(crate) fn random(&self) -> &Arc<dyn Random> {
+        &self.random
     }
 
     /// One request with everything that must be new in each: proof and client assertion.

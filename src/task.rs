@@ -24,6 +24,11 @@ enum State<T> {
     Ended(Option<T>),
 }
 
+/// Whether work can go on here when nobody waits for it.
+pub(crate) fn can_spawn() -> bool {
+    Handle::try_current().is_ok()
+}
+
 impl<T: Send + 'static> Task<T> {
     /// Begins work that does not need anybody to wait for it.
     pub(crate) fn spawn(work: impl Future<Output = T> + Send + 'static) -> Self {

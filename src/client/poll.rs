@@ -1,6 +1,8 @@
 //! DTR §Token Request using the Authentication Request ID: asking once.
 
 use std::borrow::Cow;
+use std::error::Error as _;
+use std::fmt::Display;
 use std::future::Future;
 use std::time::Duration;
 
@@ -136,7 +138,7 @@ impl Client {
 
     /// The second half: judges the success response that is in safe keeping.
     pub(super) async fn judge_answer(&self, pending: &mut PendingAuthentication) -> Result<Poll, Error> {
-        self.conclude(pending).await.map_err(|error| error.in_step("validating the OP's final answer"))
+        self.conclude(pending, None).await.map_err(|error| error.in_step("validating the OP's final answer"))
     }
 
     /// One poll, ready to leave, whatever the schedule says: for a caller that keeps it by other means. It needs neither
@@ -184,8 +186,13 @@ impl Client {
         Polled { answer, error: Some(TransportProblem::Broken.into()), at: self.now(), unwanted: None }
     }
 
-    /// Validates the success response that is in safe keeping, as of when it came.
-    pub(crate) async fn conclude(&self, pending: &mut PendingAuthentication) -> Result<Poll, Error> {
+    /// Validates the success response that is in safe keeping, as of when it came. `process` is its name in the log, where
+    /// it has one.
+    pub(crate) async fn conclude(
+        &self,
+        pending: &mut PendingAuthentication,
+        process: Option<&(dyn Display + Sync)>,
+    ) -> Result<Poll, Error> {
         if pending.0.unverified_interim.is_some() {
             // Only the comparison with the final token needs it; its failure is not the final token's.
             if let Err(error) = self.verify_interim(pending).await {
@@ -219,25 +226,67 @@ impl Client {
             Err(error) => {
                 let waited = self.0.clock.now().duration_since(answered.received_at).unwrap_or(Duration::ZERO);
                 let pause = validation_pause(answered.attempts, error.retry_after());
+                let is_first = answered.attempts == 0;
                 answered.attempts = answered.attempts.saturating_add(1);
-                if error.rule() == Some(Rule::NoDecryptionKey) {
-                    tracing::error!(
-                        issuer = self.issuer(),
-                        client_id = self.client_id(),
-                        "a final ID Token is encrypted for a key that this client does not have; it is kept for a day"
-                    );
-                }
                 body.schedule.postpone(pause, self.now());
                 if !is_given_up(waited, answered.attempts) {
+                    self.log_that_it_waits(process, &error, pause, is_first);
                     return Err(error);
                 }
                 last_word(&error)
             }
         };
-        tracing::warn!(rule = violation.rule().code(), "the final token response is not valid");
+        tracing::warn!(
+            process = process.map(tracing::field::display),
+            issuer = self.issuer(),
+            client_id = self.client_id(),
+            rule = violation.rule().code(),
+            "the final token response is not valid"
+        );
         self.revoke_quietly(&answered.body, body.dpop_key.as_ref()).await;
         body.phase = Phase::Ended;
         Ok(Poll::Finished(Outcome::Invalid(violation)))
+    }
+
+    /// One warning for each process: an outage of the keys delays them all, and each is tried many times.
+    fn log_that_it_waits(
+        &self,
+        process: Option<&(dyn Display + Sync)>,
+        error: &Error,
+        next_try_in: Duration,
+        is_first: bool,
+    ) {
+        let process = process.map(tracing::field::display);
+        let (issuer, client_id, reason) =
+            (self.issuer(), self.client_id(), error.source().map(tracing::field::display));
+        if error.rule() == Some(Rule::NoDecryptionKey) {
+            tracing::error!(
+                process,
+                issuer,
+                client_id,
+                "a final ID Token is encrypted for a key that this client does not have; it is kept for a day"
+            );
+        } else if is_first {
+            tracing::warn!(
+                process,
+                issuer,
+                client_id,
+                %error,
+                reason,
+                ?next_try_in,
+                "the OP's success response cannot be validated yet; it is kept and tried again"
+            );
+        } else {
+            tracing::debug!(
+                process,
+                issuer,
+                client_id,
+                %error,
+                reason,
+                ?next_try_in,
+                "the OP's success response cannot be validated yet; it is kept and tried again"
+            );
+        }
     }
 }
 

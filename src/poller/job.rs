@@ -290,7 +290,7 @@ impl Job {
         let response = pending.success_response();
         let concluded = tokio::select! {
             biased;
-            concluded = self.tenant.client.conclude(&mut pending) => concluded,
+            concluded = self.tenant.client.conclude(&mut pending, Some(&self.claimed.id)) => concluded,
             () = self.shared.clock.sleep(self.left()) => return Ok(None),
         };
         match concluded {

@@ -1,39 +1,61 @@
-//! A document that is fetched when it is needed, by one caller at a time.
+//! A document that is fetched when it is needed, by one task at a time.
+//!
+//! The task belongs to no caller: a caller that goes away neither stops the fetch nor makes the next caller repeat it,
+//! and what became of it is recorded in either case.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::CACHE_CONTROL;
+use tokio::sync::watch;
 
 use super::backoff::Failures;
 use crate::clock::Clock;
-use crate::error::Error;
+use crate::error::{Document, Error, TransportProblem};
 use crate::random::{self, Random};
+use crate::task::{self, Task};
 
 const LIFETIME: Duration = Duration::from_secs(60 * 60);
 /// A value that is younger than this is not fetched again because of a doubt.
 const DOUBT_COOLDOWN: Duration = Duration::from_secs(60);
+/// How long a caller waits for a newer value where the old one serves but may be wrong.
+pub(super) const NEWER_PATIENCE: Duration = Duration::from_secs(3);
 const SHORTEST_LIFETIME: Duration = Duration::from_secs(5 * 60);
 pub(super) const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// Between two warnings that a document could not be fetched again.
+const WARNING_PAUSE: Duration = Duration::from_secs(60 * 60);
 
 pub(super) struct Cached<T> {
+    about: Arc<About>,
     /// How long a value serves that cannot be fetched again. `None`: for ever.
     serves: Option<Duration>,
-    state: Mutex<State<T>>,
-    /// Held while fetching. A caller that goes away in the middle releases it, and the next one fetches.
-    flight: tokio::sync::Mutex<()>,
+    state: Arc<Mutex<State<T>>>,
+}
+
+/// Which document it is, and what the pauses after failed fetches are made of.
+pub(super) struct About {
+    pub(super) issuer: String,
+    pub(super) document: Document,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) random: Arc<dyn Random>,
 }
 
 struct State<T> {
     kept: Option<Kept<T>>,
     failure: Option<Failed>,
+    /// The fetch that is under way. Its sender is dropped when it has ended.
+    flight: Option<watch::Receiver<()>>,
+    /// When the log was last warned of a failure.
+    warned_at: Option<Duration>,
 }
 
 struct Kept<T> {
     value: T,
     fetched_at: Duration,
     lifetime: Duration,
+    /// Something suggests that it is no longer true.
+    is_doubted: bool,
 }
 
 /// The last failure, which answers for the next callers, so that an OP that is down is not asked by everyone at once.
@@ -42,126 +64,255 @@ struct Failed {
     error: Error,
 }
 
-/// What the pauses after failed fetches are made of.
-#[derive(Clone, Copy)]
-pub(super) struct Backoff<'a> {
-    pub(super) clock: &'a dyn Clock,
-    pub(super) random: &'a dyn Random,
-}
-
 /// A document that was fetched, and for how long it is fresh.
 pub(super) struct Fetched<T> {
     pub(super) value: T,
     pub(super) lifetime: Duration,
 }
 
-impl<T: Clone> Cached<T> {
-    pub(super) fn new(serves: Option<Duration>) -> Self {
-        let state = Mutex::new(State { kept: None, failure: None });
-        Self { serves, state, flight: tokio::sync::Mutex::new(()) }
+/// What a caller is given.
+enum Step<T> {
+    Settled(Result<T, Error>),
+    Flight(Flight),
+}
+
+/// A fetch that is under way.
+enum Flight {
+    /// This caller has begun it.
+    Own(Task<()>),
+    Others(watch::Receiver<()>),
+}
+
+impl Flight {
+    /// Waits for its end.
+    async fn landed(&mut self) {
+        match self {
+            Self::Own(task) => task.finish().await,
+            // Nothing is ever sent: the sender goes when the fetch has ended.
+            Self::Others(ended) => while ended.changed().await.is_ok() {},
+        }
+    }
+}
+
+/// Ends the flight when the fetch ends in whichever way, also with the runtime that it ran on.
+struct Landing<T> {
+    state: Weak<Mutex<State<T>>>,
+    _ended: watch::Sender<()>,
+}
+
+impl<T> Drop for Landing<T> {
+    fn drop(&mut self) {
+        let Some(state) = self.state.upgrade() else { return };
+        lock(&state).flight = None;
+    }
+}
+
+impl<T: Clone + Send + 'static> Cached<T> {
+    pub(super) fn new(about: About, serves: Option<Duration>) -> Self {
+        let state = State { kept: None, failure: None, flight: None, warned_at: None };
+        Self { about: Arc::new(about), serves, state: Arc::new(Mutex::new(state)) }
     }
 
-    /// The value while it is fresh and `current`; otherwise what `fetch` brings. While that is under way, and when it
-    /// fails, the old value serves. `fetch` is dropped unpolled where it is not needed.
-    pub(super) async fn get(
+    /// The value while it is fresh and `current`; otherwise what `fetch` brings.
+    ///
+    /// Where an old value serves, it is returned if the new one has not come after `patience`, or if it cannot be had. The
+    /// patience for a value that is in doubt is [`NEWER_PATIENCE`] at least. `fetch` is dropped unpolled where it is not
+    /// needed.
+    pub(super) async fn get<F>(
         &self,
-        backoff: Backoff<'_>,
+        patience: Duration,
         current: impl Fn(&T) -> bool,
-        fetch: impl Future<Output = Result<Fetched<T>, Error>>,
-    ) -> Result<T, Error> {
-        let clock = backoff.clock;
-        if let Some(fresh) = self.fresh(clock, &current) {
-            return Ok(fresh);
-        }
-        let _flight = match (self.flight.try_lock(), self.latest(clock)) {
-            (Ok(flight), _) => flight,
-            (Err(_), Some(old)) => return Ok(old),
-            (Err(_), None) => self.flight.lock().await,
-        };
-        // Whoever fetched while we waited did it for us as well.
-        if let Some(fresh) = self.fresh(clock, &current) {
-            return Ok(fresh);
-        }
-        if let Some(failure) = self.recent_failure(clock) {
-            return self.latest(clock).ok_or(failure);
-        }
-        match (self.fetch(backoff, fetch).await, self.latest(clock)) {
-            (Err(error), Some(old)) => {
-                tracing::warn!(%error, "a document of the OP could not be fetched again; the old one serves");
-                Ok(old)
+        fetch: impl Fn() -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<Fetched<T>, Error>> + Send + 'static,
+    {
+        loop {
+            let patience = if self.is_doubted() { patience.max(NEWER_PATIENCE) } else { patience };
+            let mut flight = match self.step(&current, &fetch) {
+                Step::Settled(result) => return result,
+                Step::Flight(flight) => flight,
+            };
+            let Some(old) = self.latest() else {
+                flight.landed().await;
+                continue;
+            };
+            match (&flight, task::can_spawn()) {
+                (_, true) if patience.is_zero() => {}
+                (_, true) => tokio::select! {
+                    biased;
+                    () = flight.landed() => {}
+                    () = self.about.clock.sleep(patience) => {}
+                },
+                // The fetch goes on only as long as this caller drives it.
+                (Flight::Own(_), false) => flight.landed().await,
+                (Flight::Others(_), false) => {}
             }
-            (fetched, _) => fetched,
+            return Ok(self.latest().unwrap_or(old));
         }
     }
 
-    /// Fetches at once. The caller holds [`flight`](Self::flight). The error says when to try again.
-    pub(super) async fn fetch(
-        &self,
-        backoff: Backoff<'_>,
-        fetch: impl Future<Output = Result<Fetched<T>, Error>>,
-    ) -> Result<T, Error> {
-        let Backoff { clock, random } = backoff;
-        // The age counts from the request: what the OP changes while it answers is not in the answer.
-        let asked_at = clock.monotonic();
-        let fetched = fetch.await;
-        let mut state = self.state();
-        match fetched {
-            Ok(Fetched { value, lifetime }) => {
-                state.kept = Some(Kept { value: value.clone(), fetched_at: asked_at, lifetime });
-                state.failure = None;
-                Ok(value)
-            }
-            Err(error) => {
-                let now = clock.monotonic();
-                let chance = random::bytes(random).map_or(0, u8::from_be_bytes);
-                let failures = Failures::after(state.failure.as_ref().map(|failed| failed.failures), now, chance);
-                state.failure = Some(Failed { failures, error: error.to_shared() });
-                Err(error.with_retry_after(Some(failures.pause(now))))
-            }
+    /// What is newer than what was kept when this was called, whether or not that is fresh: fetched now, or by the fetch
+    /// that is under way. The error says when to try again.
+    pub(super) async fn fetch<F>(&self, fetch: impl Fn() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<Fetched<T>, Error>> + Send + 'static,
+    {
+        if let Step::Flight(mut flight) = self.step(|_| false, &fetch) {
+            flight.landed().await;
         }
+        match self.recent_failure() {
+            Some(failure) => Err(failure),
+            // Without either, its runtime was shut down.
+            None => self.latest().ok_or_else(|| TransportProblem::Broken.into()),
+        }
+    }
+
+    /// Waits for the end of the fetch that is under way, if one is.
+    pub(super) async fn landed(&self) {
+        let flight = self.state().flight.clone();
+        if let Some(ended) = flight {
+            Flight::Others(ended).landed().await;
+        }
+    }
+
+    /// Decides what is to be done, and begins a fetch if that is it.
+    fn step<F>(&self, current: impl Fn(&T) -> bool, fetch: impl Fn() -> F) -> Step<T>
+    where
+        F: Future<Output = Result<Fetched<T>, Error>> + Send + 'static,
+    {
+        let landing = {
+            let mut state = self.state();
+            let now = self.about.clock.monotonic();
+            if let Some(fresh) = state.kept.as_ref().filter(|kept| kept.is_fresh(now) && current(&kept.value)) {
+                return Step::Settled(Ok(fresh.value.clone()));
+            }
+            if let Some(flight) = &state.flight {
+                return Step::Flight(Flight::Others(flight.clone()));
+            }
+            if let Some(failure) = state.recent_failure(now) {
+                return Step::Settled(state.latest(now, self.serves).ok_or(failure));
+            }
+            let (sender, receiver) = watch::channel(());
+            state.flight = Some(receiver);
+            Landing { state: Arc::downgrade(&self.state), _ended: sender }
+        };
+        let (about, serves) = (self.about.clone(), self.serves);
+        // The age counts from the request: what the OP changes while it answers is not in the answer.
+        let asked_at = about.clock.monotonic();
+        let fetched = fetch();
+        Step::Flight(Flight::Own(Task::spawn(async move {
+            let fetched = fetched.await;
+            if let Some(state) = landing.state.upgrade() {
+                record(&about, serves, &state, asked_at, fetched);
+            }
+        })))
+    }
+
+    /// Takes a value as if it had just been fetched.
+    #[cfg(any(fuzzing, test))]
+    pub(super) fn put(&self, fetched: Fetched<T>) {
+        record(&self.about, self.serves, &self.state, self.about.clock.monotonic(), Ok(fetched));
     }
 
     /// Lets the value be fetched again before it serves the next time, unless that was done a moment ago: something
     /// suggests that it is no longer true.
-    pub(super) fn doubt(&self, clock: &dyn Clock) {
-        if let Some(kept) = self.state().kept.as_mut().filter(|kept| kept.age(clock) >= DOUBT_COOLDOWN) {
+    pub(super) fn doubt(&self) {
+        let now = self.about.clock.monotonic();
+        if let Some(kept) = self.state().kept.as_mut().filter(|kept| kept.age(now) >= DOUBT_COOLDOWN) {
             kept.lifetime = Duration::ZERO;
+            kept.is_doubted = true;
         }
     }
 
-    pub(super) async fn flight(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        self.flight.lock().await
+    pub(super) fn now(&self) -> Duration {
+        self.about.clock.monotonic()
+    }
+
+    fn is_doubted(&self) -> bool {
+        self.state().kept.as_ref().is_some_and(|kept| kept.is_doubted)
     }
 
     /// What was fetched last, as long as it serves.
-    pub(super) fn latest(&self, clock: &dyn Clock) -> Option<T> {
-        let serves = |kept: &&Kept<T>| self.serves.is_none_or(|limit| kept.age(clock) < limit);
-        self.state().kept.as_ref().filter(serves).map(|kept| kept.value.clone())
-    }
-
-    fn fresh(&self, clock: &dyn Clock, current: impl Fn(&T) -> bool) -> Option<T> {
-        let state = self.state();
-        let fresh = state.kept.as_ref().filter(|kept| kept.age(clock) < kept.lifetime && current(&kept.value));
-        fresh.map(|kept| kept.value.clone())
+    pub(super) fn latest(&self) -> Option<T> {
+        self.state().latest(self.about.clock.monotonic(), self.serves)
     }
 
     /// The last failure, while it is too early to fetch again.
-    pub(super) fn recent_failure(&self, clock: &dyn Clock) -> Option<Error> {
-        let now = clock.monotonic();
-        let state = self.state();
-        let failed = state.failure.as_ref()?;
-        let pause = failed.failures.pause(now);
-        (!pause.is_zero()).then(|| failed.error.to_shared().with_retry_after(Some(pause)))
+    pub(super) fn recent_failure(&self) -> Option<Error> {
+        self.state().recent_failure(self.about.clock.monotonic())
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
+    }
+}
+
+fn lock<T>(state: &Mutex<State<T>>) -> MutexGuard<'_, State<T>> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes in what a fetch came to.
+fn record<T: Clone>(
+    about: &About,
+    serves: Option<Duration>,
+    state: &Mutex<State<T>>,
+    asked_at: Duration,
+    fetched: Result<Fetched<T>, Error>,
+) {
+    let now = about.clock.monotonic();
+    let mut state = lock(state);
+    let error = match fetched {
+        Ok(Fetched { value, lifetime }) => {
+            state.kept = Some(Kept { value, fetched_at: asked_at, lifetime, is_doubted: false });
+            state.failure = None;
+            state.warned_at = None;
+            return;
+        }
+        Err(error) => error,
+    };
+    let chance = random::bytes(&*about.random).map_or(0, u8::from_be_bytes);
+    let failures = Failures::after(state.failure.as_ref().map(|failed| failed.failures), now, chance);
+    if let Some(kept) = &mut state.kept {
+        kept.is_doubted = false;
+    }
+    let serves = serves.is_none_or(|limit| state.kept.as_ref().is_some_and(|kept| kept.age(now) < limit));
+    let age = state.kept.as_ref().filter(|_| serves).map(|kept| kept.age(now));
+    if let Some(age) = age {
+        let (issuer, document) = (about.issuer.as_str(), about.document);
+        // Clocks with a resolution of nanoseconds make long lines.
+        let age = Duration::from_secs(age.as_secs());
+        let is_quiet = state.warned_at.is_none_or(|at| now.saturating_sub(at) >= WARNING_PAUSE);
+        if is_quiet {
+            state.warned_at = Some(now);
+            tracing::warn!(issuer, %error, "{document} could not be fetched again; the copy of {age:?} ago is used");
+        } else {
+            tracing::debug!(issuer, %error, "{document} could not be fetched again; the copy of {age:?} ago is used");
+        }
+    }
+    state.failure = Some(Failed { failures, error });
+}
+
+impl<T: Clone> State<T> {
+    fn latest(&self, now: Duration, serves: Option<Duration>) -> Option<T> {
+        let serves = |kept: &&Kept<T>| serves.is_none_or(|limit| kept.age(now) < limit);
+        self.kept.as_ref().filter(serves).map(|kept| kept.value.clone())
+    }
+
+    fn recent_failure(&self, now: Duration) -> Option<Error> {
+        let failed = self.failure.as_ref()?;
+        let pause = failed.failures.pause(now);
+        (!pause.is_zero()).then(|| failed.error.to_shared().with_retry_after(Some(pause)))
     }
 }
 
 impl<T> Kept<T> {
-    fn age(&self, clock: &dyn Clock) -> Duration {
-        clock.monotonic().saturating_sub(self.fetched_at)
+    fn age(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.fetched_at)
+    }
+
+    fn is_fresh(&self, now: Duration) -> bool {
+        self.age(now) < self.lifetime
     }
 }
 

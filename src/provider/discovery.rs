@@ -1,14 +1,16 @@
 //! Discovery (OpenID Connect Discovery 1.0 §4, RFC 8414 §3).
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 use url::Url;
 
 use super::cache::{self, Fetched};
 use super::keys::SignedJwt;
 use super::refetch::{Began, Dated, NotNewer};
-use super::{Provider, ProviderMetadata};
+use super::{Provider, ProviderMetadata, Source};
 use crate::endpoint::is_json;
-use crate::error::{Document, Error, ErrorKind, Rule, Violation};
+use crate::error::{Document, Error, ErrorKind, Rule, TransportProblem, Violation};
 use crate::json::Object;
 use crate::transport::HttpResponse;
 
@@ -47,14 +49,13 @@ impl Provider {
         violation: Violation,
         fit: impl Fn(&ProviderMetadata) -> bool,
     ) -> Result<Result<ProviderMetadata, Violation>, Error> {
-        let began = self.begin();
-        let until = began.at.saturating_add(jwt.patience);
-        loop {
-            match self.metadata_fitting_now(jwt, began, &fit).await {
-                Ok(fitting) => return Ok(fitting.ok_or(violation)),
-                Err(error) => self.outlast(error, until).await?,
-            }
-        }
+        let attempt = |began| self.metadata_fitting_now(jwt, began, &fit);
+        // Without metadata there is nothing that can be outdated.
+        let too_late = || match self.metadata.latest() {
+            Some(_) => Violation::new(Rule::MetadataOutdated).in_document(Document::Metadata).into(),
+            None => TransportProblem::Timeout.into(),
+        };
+        self.within_patience(jwt.patience, attempt, too_late).await.map(|fitting| fitting.ok_or(violation))
     }
 
     /// The same without waiting. `None` is the last word.
@@ -69,16 +70,18 @@ impl Provider {
             if fit(&metadata.value) {
                 return Ok(Some(metadata.value));
             }
-            if self.is_newer(metadata.fetched, jwt.received_at, began) {
+            if self.source.is_newer(metadata.fetched, jwt.received_at, began) {
                 return Ok(None);
             }
-            let (cached, counts) = (&self.metadata, &self.metadata_refetches);
-            let newer = self.newer(cached, counts, &metadata, jwt.channel, self.fetch_metadata()).await;
+            let fetch = || self.source.clone().fetch_metadata();
+            let newer = self.metadata_refetching.newer(&self.metadata, &metadata, jwt.channel, fetch).await;
             metadata = newer.map_err(outdated)?;
         }
     }
+}
 
-    pub(super) async fn fetch_metadata(&self) -> Result<Fetched<Dated<ProviderMetadata>>, Error> {
+impl Source {
+    pub(super) async fn fetch_metadata(self: Arc<Self>) -> Result<Fetched<Dated<ProviderMetadata>>, Error> {
         let mut first = None;
         for url in self.issuer.metadata_urls() {
             match self.fetch_metadata_at(&url).await {

@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime};
 
 use url::Url;
 
-use super::Provider;
-use super::cache::{self, Fetched};
+use super::cache::{self, Fetched, NEWER_PATIENCE};
 use super::refetch::{Began, Channel, Dated, NotNewer};
+use super::{Provider, Source};
 use crate::error::{Document, Error, Rule, Violation};
 use crate::jose::{KeyManagementAlgorithm, KeySet, LeftOut, SigningAlgorithm};
 use crate::secret::Secret;
@@ -83,14 +83,9 @@ impl Provider {
         if jwt.algorithm.is_symmetric() {
             return Ok(check(&jwt.secret.map_or_else(KeySet::empty, KeySet::of_secret)));
         }
-        let began = self.begin();
-        let until = began.at.saturating_add(jwt.patience);
-        loop {
-            match self.verify_now(jwt, began, &check).await {
-                Ok(verified) => return Ok(verified),
-                Err(error) => self.outlast(error, until).await?,
-            }
-        }
+        let attempt = |began| self.verify_now(jwt, began, &check);
+        let too_late = || Violation::new(Rule::KeysUnavailable).in_document(Document::KeySet).into();
+        self.within_patience(jwt.patience, attempt, too_late).await
     }
 
     /// The same without waiting.
@@ -104,7 +99,8 @@ impl Provider {
         loop {
             match check(&keys.value.set) {
                 Err(violation)
-                    if violation.rule().depends_on_keys() && !self.is_newer(keys.fetched, jwt.received_at, began) =>
+                    if violation.rule().depends_on_keys()
+                        && !self.source.is_newer(keys.fetched, jwt.received_at, began) =>
                 {
                     let newer = self.newer_keys(&keys, jwt.channel).await;
                     keys = newer.map_err(|error| match error.rule() {
@@ -142,15 +138,17 @@ impl Provider {
     async fn kept_keys(&self) -> Result<Dated<Keys>, Error> {
         let metadata = self.metadata().await?;
         let from = metadata.key_set_url()?;
-        let keys = self.keys.get(self.backoff(), |keys| keys.value.from == *from, self.fetch_keys(from)).await;
-        keys.map_err(not_there)
+        let fetch = || self.source.clone().fetch_keys(from.clone());
+        // The OP may have withdrawn one that has aged, so new ones are worth a moment.
+        self.keys.get(NEWER_PATIENCE, |keys| keys.value.from == *from, fetch).await.map_err(not_there)
     }
 
     /// Other keys than `seen`: those that somebody else has fetched meanwhile, or else new ones.
     async fn newer_keys(&self, seen: &Dated<Keys>, channel: Channel) -> Result<Dated<Keys>, Error> {
         let metadata = self.metadata().await?;
-        let fetch = self.fetch_keys(metadata.key_set_url()?);
-        self.newer(&self.keys, &self.key_refetches, seen, channel, fetch).await.map_err(|why| match why {
+        let from = metadata.key_set_url()?;
+        let fetch = || self.source.clone().fetch_keys(from.clone());
+        self.key_refetching.newer(&self.keys, seen, channel, fetch).await.map_err(|why| match why {
             NotNewer::TooEarly(pause) => {
                 let violation = Violation::new(Rule::KeysOutdated).in_document(Document::KeySet);
                 Error::new(violation).with_retry_after(Some(pause))
@@ -158,14 +156,16 @@ impl Provider {
             NotNewer::Failed(error) => not_there(error),
         })
     }
+}
 
-    async fn fetch_keys(&self, from: &Url) -> Result<Fetched<Dated<Keys>>, Error> {
+impl Source {
+    async fn fetch_keys(self: Arc<Self>, from: Url) -> Result<Fetched<Dated<Keys>>, Error> {
         let fetched = self.fetch_begins();
-        let response = self.fetch(from, Document::KeySet).await?;
+        let response = self.fetch(&from, Document::KeySet).await?;
         let mut left_out = LeftOutKeys::default();
         let set = KeySet::read(&response.body, |one| left_out.add(one));
         self.warn_about(left_out);
-        let keys = Keys { set: Arc::new(set?), from: from.clone() };
+        let keys = Keys { set: Arc::new(set?), from };
         let value = Dated { value: keys, fetched: fetched.out_of_a_cache(&response.headers) };
         Ok(Fetched { lifetime: cache::lifetime(&response.headers), value })
     }

@@ -5,21 +5,24 @@
 //! itself are counted apart, and a JWT that comes too early for a fetch waits for the next one.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 use http::header::AGE;
 
-use super::Provider;
 use super::backoff::{BROWSER_REFETCH_COOLDOWN, REFETCH_COOLDOWN, Refetches};
 use super::cache::{self, Cached, Fetched};
+use super::{Provider, Source};
 use crate::clock::Moment;
 use crate::error::Error;
 
 /// By how much the clocks of two machines may differ, and one clock from itself after it was set. By so much the wall
 /// clock has to show that a document is newer than a token that another machine or an earlier process received.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5 * 60);
+
+/// When to ask again about a JWT for which the time ran out while a document was fetched.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Through whose hands a JWT came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,15 +75,20 @@ impl FetchedAt {
 /// When the verification of a JWT began.
 #[derive(Clone, Copy)]
 pub(super) struct Began {
-    pub(super) at: Duration,
+    at: Duration,
     /// The fetch that had begun last.
     after_fetch: u64,
 }
 
-/// The fetches of one document that JWTs have caused, by where the JWTs came from.
-#[derive(Debug, Default)]
-pub(super) struct RefetchCounts(Mutex<ByChannel>);
+/// The fetches of one document that JWTs cause.
+#[derive(Default)]
+pub(super) struct Refetching {
+    /// Held by the caller that decides whether to fetch, and for as long as it waits for what it has decided.
+    turn: tokio::sync::Mutex<()>,
+    counts: Arc<Mutex<ByChannel>>,
+}
 
+/// How many fetches JWTs have caused, by where the JWTs came from.
 #[derive(Debug, Default)]
 struct ByChannel {
     back: Refetches,
@@ -96,20 +104,57 @@ impl ByChannel {
     }
 }
 
-impl RefetchCounts {
+impl Refetching {
+    /// Another version of a document than `seen`: the one that somebody else has fetched meanwhile, or else a new one.
+    pub(super) async fn newer<T, F>(
+        &self,
+        cached: &Cached<Dated<T>>,
+        seen: &Dated<T>,
+        channel: Channel,
+        fetch: impl Fn() -> F,
+    ) -> Result<Dated<T>, NotNewer>
+    where
+        T: Clone + Send + 'static,
+        F: Future<Output = Result<Fetched<Dated<T>>, Error>> + Send + 'static,
+    {
+        let _turn = self.turn.lock().await;
+        cached.landed().await;
+        let is_another = |latest: &Dated<T>| latest.fetched.number != seen.fetched.number;
+        if let Some(latest) = cached.latest().filter(is_another) {
+            return Ok(latest);
+        }
+        if let Some(failure) = cached.recent_failure() {
+            return Err(NotNewer::Failed(failure));
+        }
+        // Counted before the request leaves: a caller that goes away in the middle has caused it too.
+        let before = self.count(channel, cached.now())?;
+        let counted = || {
+            let (counts, fetching) = (self.counts.clone(), fetch());
+            async move {
+                let fetched = fetching.await;
+                if fetched.is_err() {
+                    // Failures have pauses of their own, which an outage must not make longer.
+                    *lock(&counts).of(channel) = before;
+                }
+                fetched
+            }
+        };
+        cached.fetch(counted).await.map_err(NotNewer::Failed)
+    }
+
     /// Counts a fetch, if it is not too early for one. Gives the count before it.
     fn count(&self, channel: Channel, now: Duration) -> Result<Refetches, NotNewer> {
-        let mut counts = self.lock();
+        let mut counts = lock(&self.counts);
         let count = counts.of(channel);
         match count.pause(now) {
             Duration::ZERO => Ok(std::mem::replace(count, count.and_one(now, channel.longest_pause()))),
             pause => Err(NotNewer::TooEarly(pause)),
         }
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, ByChannel> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock(counts: &Mutex<ByChannel>) -> MutexGuard<'_, ByChannel> {
+    counts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Why there is no newer document.
@@ -119,9 +164,9 @@ pub(super) enum NotNewer {
     Failed(Error),
 }
 
-impl Provider {
+impl Source {
     /// The verification of a JWT begins.
-    pub(super) fn begin(&self) -> Began {
+    fn begin(&self) -> Began {
         Began { at: self.clock.monotonic(), after_fetch: self.fetches.load(Ordering::Relaxed) }
     }
 
@@ -147,41 +192,39 @@ impl Provider {
         let after = as_of.wall.duration_since(received_at).unwrap_or_default();
         as_of.monotonic >= received && after >= CLOCK_TOLERANCE
     }
+}
 
-    /// Another version of a document than `seen`: the one that somebody else has fetched meanwhile, or else a new one.
-    pub(super) async fn newer<T: Clone>(
+impl Provider {
+    /// Makes an attempt to decide about a JWT, and further ones for as long as they can end within `patience`. An attempt
+    /// that takes longer ends with `too_late`. Without patience there is one attempt, which takes as long as it takes.
+    pub(super) async fn within_patience<R, F: Future<Output = Result<R, Error>>>(
         &self,
-        cached: &Cached<Dated<T>>,
-        counts: &RefetchCounts,
-        seen: &Dated<T>,
-        channel: Channel,
-        fetch: impl Future<Output = Result<Fetched<Dated<T>>, Error>>,
-    ) -> Result<Dated<T>, NotNewer> {
-        let _flight = cached.flight().await;
-        let is_another = |latest: &Dated<T>| latest.fetched.number != seen.fetched.number;
-        if let Some(latest) = cached.latest(&*self.clock).filter(is_another) {
-            return Ok(latest);
+        patience: Duration,
+        attempt: impl Fn(Began) -> F,
+        too_late: impl FnOnce() -> Error,
+    ) -> Result<R, Error> {
+        let (began, clock) = (self.source.begin(), &self.source.clock);
+        if patience.is_zero() {
+            return attempt(began).await;
         }
-        if let Some(failure) = cached.recent_failure(&*self.clock) {
-            return Err(NotNewer::Failed(failure));
-        }
-        // Counted before the request leaves: a caller that goes away in the middle has caused it too.
-        let before = counts.count(channel, self.clock.monotonic())?;
-        cached.fetch(self.backoff(), fetch).await.map_err(|error| {
-            // Failures have pauses of their own, which an outage must not make longer.
-            *counts.lock().of(channel) = before;
-            NotNewer::Failed(error)
-        })
-    }
-
-    /// Waits for as long as an error says, if it passes and that is not after `until`; otherwise the error is the result.
-    pub(super) async fn outlast(&self, error: Error, until: Duration) -> Result<(), Error> {
-        match error.retry_after().filter(|_| error.is_transient()) {
-            Some(wait) if self.clock.monotonic().saturating_add(wait) <= until => {
-                self.clock.sleep(wait).await;
-                Ok(())
+        let until = began.at.saturating_add(patience);
+        let attempts = async {
+            loop {
+                let error = match attempt(began).await {
+                    Ok(decided) => return Ok(decided),
+                    Err(error) => error,
+                };
+                match error.retry_after().filter(|_| error.is_transient()) {
+                    Some(wait) if clock.monotonic().saturating_add(wait) <= until => clock.sleep(wait).await,
+                    _ => return Err(error),
+                }
             }
-            _ => Err(error),
+        };
+        tokio::select! {
+            biased;
+            decided = attempts => decided,
+            // The fetch goes on, for those who ask again.
+            () = clock.sleep(patience) => Err(too_late().with_retry_after(Some(RETRY_AFTER))),
         }
     }
 }

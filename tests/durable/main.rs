@@ -7,6 +7,7 @@ mod cancellation;
 mod crashes;
 mod crowds;
 mod delivery;
+mod documents;
 mod encryption;
 mod flow;
 mod gates;

@@ -130,6 +130,26 @@ async fn metadata_out_of_reach_are_no_verdict_about_an_algorithm() {
 }
 
 #[tokio::test]
+async fn a_caller_with_a_deadline_learns_that_metadata_that_list_the_algorithm_do_not_come() {
+    let migration = Migration::new(|op| op, |client| client).await;
+    let world = &migration.world;
+    let mut authentication = world.approved().await;
+    migration.migrate();
+    world.op.misbehave(Fault::stall(Endpoint::Metadata).always());
+    for _ in 0..3 {
+        let began = world.clock.monotonic();
+        let error = world.client.refresh(&mut authentication).await.unwrap_err();
+        assert!(error.is_transient() && error.rule() == Some(Rule::MetadataOutdated), "{error:?}");
+        assert!(error.retry_after().is_some() && world.clock.monotonic() - began <= seconds(8), "{error:?}");
+    }
+    assert_eq!(world.op.requests_to(Endpoint::Refresh).len(), 1, "the answer is kept");
+    world.op.behave();
+    world.clock.sleep(seconds(60)).await;
+    world.client.refresh(&mut authentication).await.unwrap();
+    assert!(world.op.requests_to(Endpoint::Revocation).is_empty());
+}
+
+#[tokio::test]
 async fn an_algorithm_that_is_never_accepted_causes_no_fetch_of_metadata() {
     for forgery in [
         IdTokenForgery::algorithm_none,

@@ -579,6 +579,7 @@ mod when {
         for fault in [
             Fault::status(Endpoint::Poll, 404),
             Fault::status(Endpoint::Poll, 405),
+            Fault::status(Endpoint::Poll, 410),
             Fault::status(Endpoint::Poll, 307).header("Location", "https://op.test/new/token"),
         ] {
             let world = world().await;

@@ -39,6 +39,7 @@ mod resource;
 mod revocation;
 mod sealing;
 mod secrets;
+mod stalled_documents;
 mod steps;
 mod userinfo;
 mod verified_claims;

@@ -1,0 +1,88 @@
+//! Callers share fetches, and a fetch depends on none of them.
+
+use super::*;
+
+#[tokio::test]
+async fn callers_at_the_same_time_share_one_fetch() {
+    let op = Op::working();
+    op.close();
+    let opened = async { op.open() };
+    let (a, b, c, ()) =
+        tokio::join!(biased; op.provider.metadata(), op.provider.metadata(), op.provider.metadata(), opened);
+    assert!(a.is_ok() && b.is_ok() && c.is_ok());
+    assert_eq!(op.visits(METADATA), 1);
+
+    let op = Op::new("https://op.example");
+    let (a, b) = tokio::join!(op.provider.metadata(), op.provider.metadata());
+    assert!(a.is_err() && b.is_err());
+    assert_eq!(op.visits(METADATA), 1, "a failure is shared as well");
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_neither_stops_nor_repeats_the_fetch() {
+    let op = Op::working();
+    op.close();
+    tokio::select! {
+        biased;
+        _ = op.provider.metadata() => unreachable!("the answer is held back"),
+        () = tokio::task::yield_now() => {}
+    }
+    op.open();
+    op.provider.metadata().await.unwrap();
+    assert_eq!(op.visits(METADATA), 1);
+}
+
+#[tokio::test]
+async fn a_failure_is_recorded_although_its_caller_has_gone_away() {
+    let op = Op::new("https://op.example");
+    op.close();
+    tokio::select! {
+        biased;
+        _ = op.provider.metadata() => unreachable!("the answer is held back"),
+        () = tokio::task::yield_now() => {}
+    }
+    op.open();
+    op.settle().await;
+    op.provider.metadata().await.unwrap_err();
+    assert_eq!(op.visits(METADATA), 1);
+}
+
+#[test]
+fn a_fetch_that_ends_with_its_runtime_is_begun_again() {
+    let op = Op::working();
+    let runtime = || tokio::runtime::Builder::new_current_thread().build().unwrap();
+    op.close();
+    runtime().block_on(async {
+        tokio::select! {
+            biased;
+            _ = op.provider.metadata() => unreachable!("the answer is held back"),
+            () = tokio::task::yield_now() => {}
+        }
+    });
+    op.open();
+    runtime().block_on(op.provider.metadata()).unwrap();
+    assert_eq!(op.visits(METADATA), 2);
+}
+
+#[tokio::test]
+async fn metadata_in_doubt_is_waited_for() {
+    let op = Op::working();
+    op.provider.metadata().await.unwrap();
+    op.clock.advance(60);
+    op.serve(METADATA, &with("token_endpoint", json!("https://op.example/v2/token")));
+    op.provider.metadata.doubt();
+    assert_eq!(op.provider.metadata().await.unwrap().token_endpoint().path(), "/v2/token");
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_refresh_while_the_old_document_serves() {
+    let op = Op::working();
+    op.provider.metadata().await.unwrap();
+    op.clock.advance(3_600);
+    op.close();
+    for _ in 0..2 {
+        op.provider.metadata().await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(op.visits(METADATA), 2);
+}
