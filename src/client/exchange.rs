@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use serde_json::Value;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::Client;
 use super::authorization_response::{AuthorizationGrant, Code, CodeAnswer, Received, SignIn};
@@ -462,22 +462,31 @@ impl Exchanged {
         let object = Object::document(body, DOCUMENT)?;
         let interim = InterimMembers::read(&object);
         // "Clients MUST ignore unrecognized response parameters."
-        let members = object.needing(&["deferred_auth_id"]).map_err(|flaw| json::flawed(DOCUMENT, flaw))?;
-        let member = |name: &str| members.get(name).filter(|value| !value.is_null());
-        let deferred_auth_id = match member("deferred_auth_id") {
+        let mut members = object.needing(&["deferred_auth_id"]).map_err(|flaw| json::flawed(DOCUMENT, flaw))?;
+        // Secrets are moved out or overwritten, never left behind in memory.
+        for name in ["interim_id_token", "id_token"] {
+            if let Some(Value::String(mut token)) = members.shift_remove(name) {
+                token.zeroize();
+            }
+        }
+        let deferred_auth_id = match members.shift_remove("deferred_auth_id") {
             // DTR §Deferred Code Exchange Response Validation: "Ensure that the `deferred_auth_id` parameter is present."
-            None => return Err(Violation::new(Rule::NoDeferredAuthId).in_document(DOCUMENT)),
-            Some(Value::String(id)) if !id.is_empty() => Secret::new(id.as_str()),
+            None | Some(Value::Null) => return Err(Violation::new(Rule::NoDeferredAuthId).in_document(DOCUMENT)),
+            Some(Value::String(id)) if !id.is_empty() => Secret::new(id),
             Some(_) => {
                 return Err(Violation::new(Rule::InvalidMember).in_document(DOCUMENT).at_member("deferred_auth_id"));
             }
         };
+        let access_token = match members.shift_remove("access_token") {
+            Some(Value::String(token)) if !token.is_empty() => Some(Secret::new(token)),
+            _ => None,
+        };
+        let member = |name: &str| members.get(name).filter(|value| !value.is_null());
         let times = Times {
             interval: token_response::duration(member("interval"), "interval", true, strict)?,
             expires_in: token_response::duration(member("expires_in"), "expires_in", false, strict)?,
         };
-        let access_token = member("access_token").and_then(Value::as_str).filter(|token| !token.is_empty());
-        Ok(Self { deferred_auth_id, times, interim, access_token: access_token.map(Secret::new) })
+        Ok(Self { deferred_auth_id, times, interim, access_token })
     }
 }
 
