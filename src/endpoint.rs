@@ -219,8 +219,8 @@ impl Endpoints {
         sent
     }
 
-    /// Whether an endpoint was not where the metadata says since this was asked last: nobody is there, or somebody who
-    /// sends requests away.
+    /// Whether an endpoint was missing at the URL in the metadata since the last call: the connection failed, or the
+    /// server answered with a redirect or a status such as 404.
     pub(crate) fn take_absence(&self) -> bool {
         self.absent.swap(false, Ordering::Relaxed)
     }

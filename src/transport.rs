@@ -109,7 +109,7 @@ impl HttpError {
         self.may_have_been_sent && self.error.kind() == &ErrorKind::Transport(TransportProblem::Timeout)
     }
 
-    /// Whether no connection came about, which says something about the place and not about the request.
+    /// Whether the connection failed, so that the URL may be outdated.
     pub(crate) fn is_without_connection(&self) -> bool {
         self.error.kind() == &ErrorKind::Transport(TransportProblem::Connect)
     }

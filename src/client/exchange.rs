@@ -339,7 +339,7 @@ impl CodeRequest {
         }
     }
 
-    /// Whether no connection came about, and another try is worth it.
+    /// Whether the connection failed and the code may be sent again.
     fn may_be_repeated(&self, error: &Error, attempt: u32, started: Duration) -> bool {
         let waited = self.client.0.clock.monotonic().saturating_sub(started);
         let enough = attempt == CONNECTION_ATTEMPTS || waited >= CONNECTION_PATIENCE;

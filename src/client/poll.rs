@@ -60,11 +60,11 @@ impl Client {
     /// gives it once only. Delete what is stored once the outcome is in safe keeping: an older copy would ask again and find
     /// the process ended.
     ///
-    /// When the future is dropped in mid-request, the request goes on, and the next call *with this value* waits for its
-    /// answer instead of sending another one. A copy that is opened from what was stored does not know of that request: it
-    /// sends a second one, perhaps while the first is under way. If the first one brings the success, nobody reads it, and
-    /// the second one ends the process as [`Outcome::Failed`]. So do not drop the call, for instance by a timeout of a job
-    /// system: spawn it, or keep `pending` for the next try.
+    /// If the future is dropped while a request is in flight, the request continues, and the next call *with this value*
+    /// waits for its answer instead of sending another one. A copy that is opened from storage does not know about that
+    /// request. It sends a second one, possibly in parallel. If the first one returns the success, that answer is lost, and
+    /// the second one ends the process as [`Outcome::Failed`]. Do not let a job system's timeout drop the call: spawn it, or
+    /// keep `pending` for the next try.
     ///
     /// Where the call may be dropped or the process may crash, store `pending` between
     /// [`announce_poll`](PendingAuthentication::announce_poll) and this. The end of a process whose success may have been

@@ -132,7 +132,7 @@ pub(super) struct Revocation<'a> {
 }
 
 impl Revocation<'_> {
-    /// Revokes tokens for which nobody waits.
+    /// Revokes tokens with a short timeout. Failures are logged, not returned.
     pub(super) async fn send_quietly(mut self, endpoints: &Endpoints, tokens: &[(Secret, TokenTypeHint)]) {
         self.timeout = self.timeout.min(QUIET_TIMEOUT);
         for (token, hint) in tokens {

@@ -72,7 +72,7 @@ pub(crate) fn malformed_claims<'a, const N: usize>(
 const NAMES_SHOWN: usize = 10;
 const NAME_SHOWN: usize = 40;
 
-/// Warns about claims of other types than they must have, by their names. Their values are nobody's business.
+/// Logs the names of claims that have an unexpected type. Values are never logged, because they are personal data.
 pub(crate) fn warn_about_malformed<'a>(document: Document, names: impl Iterator<Item = &'a str>) {
     if let Some(claims) = shown(names) {
         tracing::warn!(%claims, "claims in {document} do not have the type that they must have; they are handed over as they are");

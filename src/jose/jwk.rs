@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 /// The sizes of RSA moduli that are worth anything and do not cost too much.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 const RSA_EXPONENT_BITS: u32 = 33;
-/// So many leading zeros more than its curve has room for may stand before a coordinate.
+/// How many surplus leading zero bytes a coordinate may have.
 const SPARE_ZEROS: usize = 8;
 /// A longer `kid` is cut off in logs.
 const SHOWN_KEY_ID: usize = 64;

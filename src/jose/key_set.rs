@@ -13,9 +13,9 @@ use crate::error::{Document, Error, Rule, Violation};
 use crate::json::Object;
 use crate::secret::Secret;
 
-/// So many keys of a set are used.
+/// How many keys of a set are used.
 const KEY_LIMIT: usize = 100;
-/// So many are looked at, as most may be of other kinds.
+/// How many are examined, because most of them may be of other kinds.
 const LISTED_LIMIT: usize = 1_000;
 
 /// The keys of an OP that can verify signatures, and those that requests can be encrypted for.
