@@ -56,11 +56,12 @@ impl Gate {
     pub(super) fn answered(&mut self, answer: &Answer, now: Duration) -> Turn {
         match answer {
             Answer::Error { response, retry_after } => match response.verdict() {
-                Verdict::TurnedAway | Verdict::MayBeLost => {
+                Verdict::ClientRefused | Verdict::ScopeRefused if refuses_the_client(response) => self.close(now),
+                // Trouble says nothing about the client, nor does one more demand for a DPoP nonce.
+                Verdict::TurnedAway | Verdict::MayBeLost | Verdict::OtherwiseRefused | Verdict::ClientRefused => {
                     self.pause(*retry_after, now);
                     Turn::Stays
                 }
-                Verdict::ClientRefused if refuses_the_client(response) => self.close(now),
                 Verdict::GrantRefused => {
                     self.suspicious_ends = self.suspicious_ends.saturating_add(1);
                     if self.suspicious_ends >= SUSPICIOUS_ENDS { self.close(now) } else { Turn::Stays }
@@ -104,7 +105,10 @@ impl Gate {
 }
 
 fn refuses_the_client(response: &ErrorResponse) -> bool {
-    matches!(response.code(), "invalid_client" | "unauthorized_client" | "unsupported_grant_type")
+    matches!(
+        response.code(),
+        "invalid_client" | "unauthorized_client" | "unsupported_grant_type" | "invalid_scope" | "invalid_dpop_proof"
+    )
 }
 
 #[cfg(test)]
@@ -136,6 +140,30 @@ mod tests {
         }
         assert_eq!(gate.answered(&error("authorization_pending"), now), Turn::Opens);
         assert_eq!(gate.admits(64, now), (64, None));
+    }
+
+    #[test]
+    fn every_mistake_of_ours_closes_the_gate() {
+        for code in
+            ["invalid_client", "unauthorized_client", "unsupported_grant_type", "invalid_scope", "invalid_dpop_proof"]
+        {
+            let mut gate = Gate::default();
+            assert_eq!(gate.answered(&error(code), NOW), Turn::Closes { probe_in: minutes(1) }, "{code}");
+            assert_eq!(gate.answered(&error(code), NOW + minutes(1)), Turn::Stays, "{code} at the probe");
+            assert!(gate.is_closed(), "{code}");
+        }
+    }
+
+    #[test]
+    fn trouble_at_a_probe_does_not_open_the_gate() {
+        let mut gate = Gate::default();
+        gate.answered(&error("invalid_client"), NOW);
+        for code in ["server_error", "temporarily_unavailable", "a_code_that_no_specification_knows", "use_dpop_nonce"]
+        {
+            assert_eq!(gate.answered(&error(code), NOW), Turn::Stays, "{code}");
+            assert!(gate.is_closed(), "{code}");
+        }
+        assert_eq!(gate.answered(&error("access_denied"), NOW), Turn::Opens);
     }
 
     #[test]

@@ -33,6 +33,34 @@ async fn a_refused_client_closes_its_gate_and_its_processes_wait() {
 }
 
 #[tokio::test]
+async fn a_refused_proof_or_scope_closes_the_gate_and_is_reported() {
+    for code in ["invalid_dpop_proof", "invalid_scope"] {
+        let world = world().await;
+        let mut events = world.poller.events();
+        for _ in 0..10 {
+            world.waiting().await;
+        }
+        world.op.misbehave(Fault::error(Endpoint::Poll, code).always());
+        world.sleep(24 * HOUR).await;
+        let polls = world.polls().len();
+        assert!((24..60).contains(&polls), "{code}: a probe an hour, not {polls} polls");
+        let mut closed = Vec::new();
+        while let Ok(event) = events.try_recv() {
+            if let Event::GateClosed { code, .. } = event {
+                closed.push(code);
+            }
+        }
+        assert_eq!(closed.iter().map(|code| &**code).collect::<Vec<_>>(), [code]);
+        world.op.behave();
+        world.poller.resume(world.op.issuer(), CLIENT_ID).unwrap();
+        let mut outcomes = world.poller.outcomes();
+        for _ in 0..10 {
+            assert!(matches!(next(&mut outcomes).await.outcome(), Outcome::Approved(_)), "{code}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_gate_opens_by_itself_when_a_probe_is_answered() {
     let world = world().await;
     world.waiting().await;
