@@ -14,12 +14,12 @@ use super::builder::setting;
 use super::exchange::TOKEN_RESPONSE_LIMIT;
 use super::revoke::Revocation;
 use super::token_response::{KEYS_PATIENCE, Tokens, last_word, not_interim, tokens_to_revoke};
-use crate::clock::Clock;
+use crate::clock::{Clock, unix_seconds};
 use crate::dpop::DpopKey;
 use crate::endpoint::{Answer, ClientIdentity, EndpointRequest, Endpoints, ErrorAnswer, Failure};
 use crate::error::{Document, Error, ErrorKind, Misuse, Verdict, Violation};
 use crate::id_token::{self, IdToken};
-use crate::pending::{self, Checks, is_given_up};
+use crate::pending::{self, Checks, is_given_up, validation_pause};
 use crate::secret::Secret;
 
 mod flight;
@@ -37,14 +37,32 @@ pub(crate) struct Refreshed {
     received_at: SystemTime,
     #[serde(rename = "key", with = "pending::dpop_key", default, skip_serializing_if = "Option::is_none")]
     dpop_key: Option<DpopKey>,
-    /// How often it could not be validated.
+    /// How often it could not be validated. Tries that follow each other faster than [`validation_pause`] count as one.
     #[serde(rename = "n", default, skip_serializing_if = "is_zero")]
     attempts: u32,
+    /// When the next failed try counts, in seconds since 1970.
+    #[serde(rename = "c", default, skip_serializing_if = "is_zero")]
+    counts_from: u64,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(attempts: &u32) -> bool {
-    *attempts == 0
+fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
+}
+
+impl Refreshed {
+    fn new(body: Zeroizing<Vec<u8>>, received_at: SystemTime, dpop_key: Option<DpopKey>) -> Self {
+        Self { body, received_at, dpop_key, attempts: 0, counts_from: 0 }
+    }
+
+    /// Counts a failed try. A caller that tries again at once must not use up the tries of an outage that lasts.
+    fn count_failure(&mut self, now: SystemTime, retry_after: Option<Duration>) {
+        let now = unix_seconds(now);
+        if now >= self.counts_from {
+            let pause = validation_pause(self.attempts, retry_after).max(Duration::from_secs(1));
+            self.attempts = self.attempts.saturating_add(1);
+            self.counts_from = now.saturating_add(pause.as_secs());
+        }
+    }
 }
 
 impl Client {
@@ -88,8 +106,9 @@ impl Client {
     ///   again.
     /// - [`Protocol`](ErrorKind::Protocol): the answer broke a rule. Where that can pass, as with
     ///   [`Rule::KeysUnavailable`](crate::Rule::KeysUnavailable), the answer is kept in `authentication`, sealed as well,
-    ///   and the next call sends nothing but validates it again. It is kept for 24 hours and at least 200 calls, whichever
-    ///   ends later. Where it cannot pass, or after that time, the new tokens are revoked.
+    ///   and the next call sends nothing but validates it again. It is kept for 24 hours and at least 200 tries, whichever
+    ///   ends later. Calls in a quick row count as one try: they count from a second apart at first, and from ten minutes
+    ///   apart in a long outage. Where it cannot pass, or after that time, the new tokens are revoked.
     /// - [`Misuse`](ErrorKind::Misuse): there is no refresh token, or `authentication` is another client's.
     pub async fn refresh(&self, authentication: &mut Authentication) -> Result<(), Error> {
         let key = authentication.body().dpop_key.clone();
@@ -99,21 +118,34 @@ impl Client {
     /// The same with a new DPoP key, where the client authenticates: its refresh tokens are bound to the client and not
     /// to the key (RFC 9449 §5). The new tokens are bound to the new key.
     ///
+    /// Callers that ask for a new key at the same time share one request and one new key. Where a
+    /// [`refresh`](Self::refresh) of the same tokens is under way or has just ended, or an answer to one is kept in
+    /// `authentication`, this takes its tokens first, and refreshes these with the new key.
+    ///
     /// # Errors
     ///
     /// As [`refresh`](Self::refresh), and [`Configuration`](ErrorKind::Configuration) for a public client or one without
-    /// DPoP.
+    /// DPoP. After an error the tokens are bound to the old key. They can be newer than before, where another refresh
+    /// brought them: seal and store the authentication after an error too.
     pub async fn refresh_with_new_key(&self, authentication: &mut Authentication) -> Result<(), Error> {
         const SETTING: &str = "refresh_with_new_key";
         if self.identity().await?.authentication.method() == "none" {
             return Err(setting(SETTING, "the refresh tokens of a public client are bound to their key"));
         }
-        self.refresh_with(authentication, async |client| {
+        let new_key = async |client: &Self| {
             let metadata = client.0.provider.metadata().await?;
             let key = client.new_dpop_key(&metadata).await?;
             key.map(Some).ok_or_else(|| setting(SETTING, "DPoP is off"))
-        })
-        .await
+        };
+        let thumbprint = |body: &Body| body.dpop_key.as_ref().map(|key| key.thumbprint().to_owned());
+        let old = thumbprint(authentication.body());
+        loop {
+            self.refresh_with(authentication, new_key).await?;
+            // Tokens bound to the old key are the answer to a request of another caller. A request of this one ends this.
+            if thumbprint(authentication.body()) != old {
+                return Ok(());
+            }
+        }
     }
 
     async fn refresh_with(
@@ -162,8 +194,9 @@ impl Client {
         let judged = match judged {
             Ok(judged) => judged,
             Err(error) => {
-                let waited = self.0.clock.now().duration_since(refreshed.received_at).unwrap_or(Duration::ZERO);
-                refreshed.attempts = refreshed.attempts.saturating_add(1);
+                let now = self.0.clock.now();
+                let waited = now.duration_since(refreshed.received_at).unwrap_or(Duration::ZERO);
+                refreshed.count_failure(now, error.retry_after());
                 if !is_given_up(waited, refreshed.attempts) {
                     body.refreshed = Some(refreshed);
                     return Err(error.that_passes());
@@ -257,9 +290,7 @@ impl Request {
             body_limit: TOKEN_RESPONSE_LIMIT,
         };
         match self.endpoints.post(request).await {
-            Ok(Answer::Success { body, .. }) => {
-                Ok(Refreshed { body, received_at: self.clock.now(), dpop_key: self.dpop_key, attempts: 0 })
-            }
+            Ok(Answer::Success { body, .. }) => Ok(Refreshed::new(body, self.clock.now(), self.dpop_key)),
             Ok(Answer::Error(answer)) => Err(self.refused(answer).await),
             Ok(Answer::Unusable { violation, verdict, retry_after, .. }) => {
                 let error = Error::new(violation).that_passes();

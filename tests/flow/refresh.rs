@@ -474,6 +474,112 @@ async fn a_confidential_client_can_refresh_with_a_new_key_and_a_public_one_canno
     assert!(world.op.requests_to(Endpoint::Refresh).is_empty());
 }
 
+fn key_of(authentication: &Authentication) -> String {
+    authentication.dpop_key().expect("the tokens are bound").thumbprint().to_owned()
+}
+
+#[tokio::test]
+async fn a_refresh_with_a_new_key_that_meets_one_without_gets_tokens_bound_to_a_new_key() {
+    for rotates in [true, false] {
+        let settings = |op: TestProviderBuilder| if rotates { op } else { op.without_refresh_rotation() };
+        let world = world_with(settings, |client| client).await;
+        let mut first = world.approved().await;
+        let mut second = copy(&first);
+        let old = key_of(&first);
+        world.op.misbehave(Fault::delay(Endpoint::Refresh, seconds(3)));
+        let (one, two) = tokio::join!(world.client.refresh(&mut first), world.client.refresh_with_new_key(&mut second));
+        one.unwrap();
+        two.unwrap();
+        assert_eq!(key_of(&first), old);
+        assert_ne!(key_of(&second), old, "it asked for a new key");
+        assert_eq!(world.op.requests_to(Endpoint::Refresh).len(), 2);
+        assert_eq!(world.client.userinfo(&second).await.unwrap().subject(), "user-1");
+        world.op.assert_clean();
+    }
+}
+
+#[tokio::test]
+async fn a_copy_that_comes_late_for_a_new_key_gets_one() {
+    let world = world().await;
+    let mut first = world.approved().await;
+    let mut late = copy(&first);
+    let old = key_of(&first);
+    world.client.refresh(&mut first).await.unwrap();
+    world.client.refresh_with_new_key(&mut late).await.unwrap();
+    assert_ne!(key_of(&late), old);
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn callers_that_want_a_new_key_at_once_share_it() {
+    let world = world().await;
+    let mut first = world.approved().await;
+    let mut second = copy(&first);
+    let old = key_of(&first);
+    world.op.misbehave(Fault::delay(Endpoint::Refresh, seconds(3)));
+    let (one, two) =
+        tokio::join!(world.client.refresh_with_new_key(&mut first), world.client.refresh_with_new_key(&mut second));
+    one.unwrap();
+    two.unwrap();
+    assert_eq!(key_of(&first), key_of(&second));
+    assert_ne!(key_of(&first), old);
+    assert_eq!(world.op.requests_to(Endpoint::Refresh).len(), 1);
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn an_answer_that_was_kept_from_before_does_not_stand_in_for_a_new_key() {
+    let world = world().await;
+    let mut authentication = world.approved().await;
+    let old = key_of(&authentication);
+    world.op.rotate_keys(false);
+    world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
+    assert!(world.client.refresh(&mut authentication).await.unwrap_err().is_transient());
+    world.op.behave();
+    world.clock.sleep(HOUR).await;
+    world.client.refresh_with_new_key(&mut authentication).await.unwrap();
+    assert_ne!(key_of(&authentication), old);
+    assert_eq!(world.op.requests_to(Endpoint::Refresh).len(), 2);
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn after_a_new_key_that_failed_the_tokens_are_those_of_the_refresh_that_came_before() {
+    let world = world().await;
+    let mut first = world.approved().await;
+    let mut second = copy(&first);
+    world.op.misbehave(Fault::delay(Endpoint::Refresh, seconds(3)));
+    world.op.misbehave(Fault::status(Endpoint::Refresh, 429).skip(1));
+    let (one, two) = tokio::join!(world.client.refresh(&mut first), world.client.refresh_with_new_key(&mut second));
+    one.unwrap();
+    assert!(two.unwrap_err().is_transient());
+    assert_eq!(tokens(&second), tokens(&first), "they are the newest that there are");
+    world.client.refresh_with_new_key(&mut second).await.unwrap();
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn calls_in_a_tight_loop_do_not_use_up_the_tries_of_an_answer_that_is_kept() {
+    let world = world().await;
+    let mut authentication = world.approved().await;
+    world.op.rotate_keys(false);
+    world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
+    for _ in 0..300 {
+        assert!(world.client.refresh(&mut authentication).await.unwrap_err().is_transient());
+    }
+    // Nobody uses the application for a day. Then the keys are out of reach again, for one call.
+    world.clock.sleep(25 * HOUR).await;
+    let mut authentication = copy(&authentication);
+    let error = world.client.refresh(&mut authentication).await.unwrap_err();
+    assert!(error.is_transient(), "{error:?}");
+    assert!(world.op.requests_to(Endpoint::Revocation).is_empty(), "the new tokens live");
+    world.op.behave();
+    world.clock.sleep(HOUR).await;
+    world.client.refresh(&mut authentication).await.unwrap();
+    assert_eq!(world.op.requests_to(Endpoint::Refresh).len(), 1, "it was not asked for again");
+    world.op.assert_clean();
+}
+
 #[tokio::test]
 async fn a_refresh_without_dpop_sends_no_proof_and_gives_bearer_tokens() {
     let world = world_with(|op| op, |client| client.dpop(DpopMode::Off)).await;

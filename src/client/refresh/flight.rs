@@ -174,12 +174,7 @@ mod tests {
 
     fn answer(refresh_token: &str) -> Refreshed {
         let body = format!(r#"{{"access_token":"a","token_type":"Bearer","refresh_token":"{refresh_token}"}}"#);
-        Refreshed {
-            body: Zeroizing::new(body.into_bytes()),
-            received_at: from_unix_seconds(0),
-            dpop_key: None,
-            attempts: 0,
-        }
+        Refreshed::new(Zeroizing::new(body.into_bytes()), from_unix_seconds(0), None)
     }
 
     async fn join(flights: &Flights, clock: &Stopped, token: &str, gives: Result<Refreshed, Error>) {
