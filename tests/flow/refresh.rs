@@ -558,6 +558,45 @@ async fn after_a_new_key_that_failed_the_tokens_are_those_of_the_refresh_that_ca
     world.op.assert_clean();
 }
 
+/// Drops a refresh that takes longer than this.
+async fn refresh_dropped_after(world: &World, time: std::time::Duration, authentication: &mut Authentication) {
+    tokio::select! {
+        biased;
+        _ = world.client.refresh(authentication) => panic!("it ended before it could be dropped"),
+        () = world.clock.sleep(time) => {}
+    }
+}
+
+#[tokio::test]
+async fn the_failure_of_a_refresh_that_was_dropped_is_not_kept_for_the_next_caller() {
+    for code in ["invalid_client", "temporarily_unavailable"] {
+        let world = world().await;
+        let mut authentication = world.approved().await;
+        world.op.misbehave(Fault::delay(Endpoint::Refresh, seconds(5)));
+        world.op.misbehave(Fault::error(Endpoint::Refresh, code));
+        refresh_dropped_after(&world, seconds(1), &mut authentication).await;
+        world.clock.sleep(seconds(60)).await;
+        assert_eq!(world.op.faults_left(), 0, "the refresh failed meanwhile");
+        world.client.refresh(&mut authentication).await.unwrap();
+        assert_eq!(world.op.requests_to(Endpoint::Refresh).len(), 2, "{code}");
+        world.op.assert_clean();
+    }
+}
+
+#[tokio::test]
+async fn that_a_refresh_which_was_dropped_may_have_used_the_token_up_is_kept_for_the_next_caller() {
+    let world = world().await;
+    let mut authentication = world.approved().await;
+    world.op.misbehave(Fault::delay(Endpoint::Refresh, seconds(5)));
+    world.op.misbehave(Fault::reset(Endpoint::Refresh).after_processing());
+    refresh_dropped_after(&world, seconds(1), &mut authentication).await;
+    world.clock.sleep(seconds(60)).await;
+    let error = world.client.refresh(&mut authentication).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::OutcomeUnknown);
+    assert_eq!(world.op.requests_to(Endpoint::Refresh).len(), 1);
+    world.op.assert_clean();
+}
+
 #[tokio::test]
 async fn calls_in_a_tight_loop_do_not_use_up_the_tries_of_an_answer_that_is_kept() {
     let world = world().await;

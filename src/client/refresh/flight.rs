@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Refreshed, Tokens, unknown};
 use crate::clock::Clock;
-use crate::error::{Error, TransportProblem};
+use crate::error::{Error, ErrorKind, TransportProblem};
 use crate::jose;
 use crate::secret::Secret;
 use crate::task::Task;
@@ -31,10 +31,27 @@ type Entries = BTreeMap<[u8; 32], Entry>;
 struct Entry {
     flight: Arc<Flight>,
     began: Duration,
-    /// How large the answer is, from the end of the request on, whether or not a caller still waits for it.
-    bytes: Arc<OnceLock<usize>>,
+    /// What the request came to, from its end on, whether or not a caller still waits for it.
+    end: Arc<OnceLock<End>>,
     /// When a caller took the answer.
     landed_at: Option<Duration>,
+}
+
+struct End {
+    /// How large the answer is.
+    bytes: usize,
+    /// It left everything as it was, so that a new request is better than this result.
+    in_vain: bool,
+}
+
+impl End {
+    fn of(result: &Result<Refreshed, Error>) -> Self {
+        match result {
+            Ok(answer) => Self { bytes: answer.body.len(), in_vain: false },
+            // The refresh token may be used up, which the next caller has to know.
+            Err(error) => Self { bytes: 0, in_vain: *error.kind() != ErrorKind::OutcomeUnknown },
+        }
+    }
 }
 
 /// One request, which goes on when a caller is dropped: a browser that hangs up must not cost the user the new refresh
@@ -58,9 +75,9 @@ impl Flights {
             let now = clock.monotonic();
             entries.retain(|_, entry| entry.is_wanted(now));
             let entry = entries.entry(name).or_insert_with(|| {
-                let bytes = Arc::default();
-                let work = self.counted(begin(refresh_token.clone()), &bytes);
-                Entry { flight: Arc::new(Task::spawn(work)), began: now, bytes, landed_at: None }
+                let end = Arc::default();
+                let work = self.counted(begin(refresh_token.clone()), &end);
+                Entry { flight: Arc::new(Task::spawn(work)), began: now, end, landed_at: None }
             });
             entry.flight.clone()
         };
@@ -74,12 +91,12 @@ impl Flights {
     fn counted(
         &self,
         request: impl Future<Output = Result<Refreshed, Error>> + Send + 'static,
-        bytes: &Arc<OnceLock<usize>>,
+        end: &Arc<OnceLock<End>>,
     ) -> impl Future<Output = Result<Refreshed, Error>> + Send + 'static {
-        let (entries, bytes): (Weak<Mutex<Entries>>, _) = (Arc::downgrade(&self.0), bytes.clone());
+        let (entries, end): (Weak<Mutex<Entries>>, _) = (Arc::downgrade(&self.0), end.clone());
         async move {
             let result = request.await;
-            bytes.get_or_init(|| result.as_ref().map_or(0, |answer| answer.body.len()));
+            end.get_or_init(|| End::of(&result));
             if let Some(entries) = entries.upgrade() {
                 make_room(&mut entries.lock().unwrap_or_else(PoisonError::into_inner));
             }
@@ -105,10 +122,10 @@ impl Flights {
 
 /// Removes the oldest answers beyond the limits. A caller that waits for one of them still gets it.
 fn make_room(entries: &mut Entries) {
-    let sizes = || entries.values().filter_map(|entry| entry.bytes.get());
+    let sizes = || entries.values().filter_map(Entry::bytes);
     let (mut answers, mut total) = (sizes().count(), sizes().sum::<usize>());
     while answers > LANDED_LIMIT || total > LANDED_BYTES_LIMIT {
-        let ended = entries.iter().filter_map(|(name, entry)| Some((entry.age_key(), *name, *entry.bytes.get()?)));
+        let ended = entries.iter().filter_map(|(name, entry)| Some((entry.age_key(), *name, entry.bytes()?)));
         let Some((_, name, bytes)) = ended.min() else { return };
         entries.remove(&name);
         (answers, total) = (answers - 1, total.saturating_sub(bytes));
@@ -116,6 +133,11 @@ fn make_room(entries: &mut Entries) {
 }
 
 impl Entry {
+    /// How large the answer is, once the request has ended.
+    fn bytes(&self) -> Option<usize> {
+        Some(self.end.get()?.bytes)
+    }
+
     /// By which the oldest is found.
     fn age_key(&self) -> Duration {
         self.landed_at.unwrap_or(self.began)
@@ -124,7 +146,8 @@ impl Entry {
     fn is_wanted(&self, now: Duration) -> bool {
         match self.landed_at {
             Some(landed_at) => now.saturating_sub(landed_at) < LATECOMERS,
-            None => Arc::strong_count(&self.flight) > 1 || now.saturating_sub(self.began) < ABANDONED,
+            None if Arc::strong_count(&self.flight) > 1 => true,
+            None => self.end.get().is_none_or(|end| !end.in_vain) && now.saturating_sub(self.began) < ABANDONED,
         }
     }
 }
@@ -235,7 +258,7 @@ mod tests {
             let polled = std::future::poll_fn(|context| std::task::Poll::Ready(abandoned.as_mut().poll(context)));
             assert!(polled.await.is_pending());
         }
-        while flights.entries().values().any(|entry| entry.bytes.get().is_none()) {
+        while flights.entries().values().any(|entry| entry.end.get().is_none()) {
             tokio::task::yield_now().await;
         }
         let entries = flights.entries();
