@@ -24,6 +24,7 @@ mod authorize;
 mod builder;
 mod cancel;
 mod claims_request;
+mod code_answer;
 mod encryption;
 mod exchange;
 mod fapi;

@@ -3,16 +3,13 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
-
-use zeroize::Zeroizing;
 
 use super::Client;
 use super::arrival::{Arrival, Place};
 use super::authentication::Authentication;
 use super::authorize::ResponseType;
+use super::code_answer::{CodeAnswer, Received};
 use super::session::{self, AuthorizationSession};
-use crate::clock::Moment;
 use crate::error::{Document, Error, ErrorResponse, Misuse, Rule, SessionProblem, Violation};
 use crate::pending::PendingAuthentication;
 use crate::secret::{Secret, constant_time_eq};
@@ -37,7 +34,9 @@ pub enum SignIn {
 /// An authorization response that was checked, with a code that has not been exchanged yet.
 ///
 /// [`Client::exchange`] is next. It leaves the grant usable where the request did not reach the OP, where final tokens have
-/// come that cannot be validated yet, and where its future was dropped: the grant keeps the request and its answer.
+/// come that cannot be validated yet, and where its future was dropped: the grant keeps the request and its answer. When the
+/// grant is dropped with it, final tokens in this answer are revoked, where the OP has a revocation endpoint and a tokio
+/// runtime is there.
 pub struct AuthorizationGrant {
     pub(super) session: Arc<session::Body>,
     pub(super) code: Code,
@@ -54,22 +53,6 @@ pub struct AuthorizationGrant {
     pub(super) received: Option<Received>,
     /// The process that the code was exchanged for, while its interim ID Token is verified.
     pub(super) deferred: Option<PendingAuthentication>,
-}
-
-/// What came of sending a code.
-pub(super) struct CodeAnswer {
-    /// The body of a successful response.
-    pub(super) body: Result<Zeroizing<Vec<u8>>, Error>,
-    /// Whether the OP may have used the code up.
-    pub(super) spent: bool,
-    pub(super) sent_at: SystemTime,
-    pub(super) answered_at: Moment,
-}
-
-/// A token response and when it came, by which it is judged.
-pub(super) struct Received {
-    pub(super) body: Zeroizing<Vec<u8>>,
-    pub(super) at: SystemTime,
 }
 
 /// The one code that came back.
@@ -136,7 +119,8 @@ impl Client {
     /// This is [`check_authorization_response`](Self::check_authorization_response) and
     /// [`exchange`](Self::exchange) in one.
     ///
-    /// Do not drop the future: after the code was sent, nothing keeps the answer, and the process is lost. Where a web
+    /// Do not drop the future: after the code was sent, nothing keeps the answer. A process is then lost, and final tokens
+    /// that come at once are revoked. Where a web
     /// framework drops the handler when the browser disconnects, run the call in a task of its own (`tokio::spawn`) that also
     /// stores the result, or call the two steps yourself and keep the [`AuthorizationGrant`], whose exchange goes on. A
     /// [`Poller`](crate::Poller) does that for you.

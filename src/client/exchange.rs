@@ -5,10 +5,11 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use serde_json::Value;
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroize as _;
 
 use super::Client;
-use super::authorization_response::{AuthorizationGrant, Code, CodeAnswer, Received, SignIn};
+use super::authorization_response::{AuthorizationGrant, Code, SignIn};
+use super::code_answer::{CodeAnswer, CodeResponse, Received};
 use super::token_response::{self, KEYS_PATIENCE, ReceivedTokens};
 use crate::dpop::DpopKey;
 use crate::endpoint::{Answer, ClientIdentity, EndpointRequest, Failure};
@@ -50,7 +51,7 @@ impl Client {
     /// again later, and nothing is sent.
     ///
     /// If the future is dropped, for instance because a browser hangs up, the request goes on. Exchange the same grant
-    /// again, and its answer is taken.
+    /// again, and its answer is taken. If the grant is dropped too, final tokens in the answer are revoked.
     ///
     /// # Errors
     ///
@@ -109,20 +110,21 @@ impl Client {
     }
 
     async fn exchange_deferred_code(&self, grant: &mut AuthorizationGrant, drive: Drive) -> Result<SignIn, Error> {
-        let CodeAnswer { body, sent_at, answered_at: answered, .. } = self.send_code(grant, drive).await?;
-        let body = body?;
+        let CodeAnswer { response, sent_at, answered_at: answered, .. } = self.send_code(grant, drive).await?;
+        let response = response?;
         let Exchanged { deferred_auth_id, times, interim, access_token } =
-            match Exchanged::parse(&body, self.0.options.strict_times) {
+            match Exchanged::parse(response.body(), self.0.options.strict_times) {
                 Ok(exchanged) => exchanged,
                 Err(violation) if violation.rule() == Rule::NoDeferredAuthId && self.0.options.immediate_answers => {
-                    grant.received = Some(Received { body, at: answered.wall });
+                    grant.received = Some(Received { response, at: answered.wall });
                     return self.complete(grant).await;
                 }
                 Err(violation) => {
-                    self.revoke_quietly(&body, grant.session.dpop_key.as_ref()).await;
+                    self.revoke_quietly(&response.take(), grant.session.dpop_key.as_ref()).await;
                     return Err(violation.into());
                 }
             };
+        drop(response.take());
         let schedule = Schedule::new(times, sent_at, answered, self.0.options.final_poll_margin, self.pace());
         let mut pending = self.opened(grant, deferred_auth_id, access_token, schedule);
         pending.0.interim_fingerprint = interim.fingerprint();
@@ -167,7 +169,8 @@ impl Client {
         let schedule = Schedule::new(Times::default(), received.at, now, None, self.pace());
         // Nobody will ever ask, so there is nothing to ask by.
         let mut pending = self.opened(grant, Secret::default(), None, schedule);
-        pending.0.phase = Phase::Answered(Answered { body: received.body, received_at: received.at, attempts: 0 });
+        pending.0.phase =
+            Phase::Answered(Answered { body: received.response.take(), received_at: received.at, attempts: 0 });
         Some(pending)
     }
 
@@ -227,7 +230,7 @@ impl Client {
     /// OpenID Connect Core 1.0 §3.1.3, where `code` came back.
     async fn exchange_authorization_code(&self, grant: &mut AuthorizationGrant, drive: Drive) -> Result<SignIn, Error> {
         let answer = self.send_code(grant, drive).await?;
-        grant.received = Some(Received { body: answer.body?, at: answer.answered_at.wall });
+        grant.received = Some(Received { response: answer.response?, at: answer.answered_at.wall });
         self.complete(grant).await
     }
 
@@ -237,7 +240,7 @@ impl Client {
             return Err(Misuse::CodeSpent.into());
         };
         let tokens = ReceivedTokens {
-            body: &received.body,
+            body: received.response.body(),
             received_at: received.at,
             checks: &session.checks,
             dpop_key: session.dpop_key.as_ref(),
@@ -251,10 +254,11 @@ impl Client {
         };
         let judged = self.authenticate(tokens).await?;
         if judged.is_err() {
-            self.revoke_quietly(&received.body, session.dpop_key.as_ref()).await;
+            self.revoke_quietly(received.response.body(), session.dpop_key.as_ref()).await;
         }
         let context = session.context.clone();
-        grant.received = None;
+        // Its tokens are handed over or revoked by now.
+        grant.received.take().map(|received| received.response.take());
         Ok(SignIn::Complete(judged?.with_context(context)))
     }
 
@@ -326,8 +330,8 @@ impl CodeRequest {
         let mut attempt = 1;
         loop {
             let sent_at = clock.now();
-            let (body, spent) = self.send_once().await;
-            if let Err(error) = &body
+            let (response, spent) = self.send_once().await;
+            if let Err(error) = &response
                 && !spent
                 && self.may_be_repeated(error, attempt, started)
             {
@@ -335,7 +339,7 @@ impl CodeRequest {
                 attempt += 1;
                 continue;
             }
-            return CodeAnswer { body, spent, sent_at, answered_at: self.client.now() };
+            return CodeAnswer { response, spent, sent_at, answered_at: self.client.now() };
         }
     }
 
@@ -347,8 +351,8 @@ impl CodeRequest {
         !enough && !refused && matches!(error.kind(), ErrorKind::Transport(_))
     }
 
-    /// One request: the body of a successful response, and whether the OP may have used the code up.
-    async fn send_once(&self) -> (Result<Zeroizing<Vec<u8>>, Error>, bool) {
+    /// One request: a successful response, and whether the OP may have used the code up.
+    async fn send_once(&self) -> (Result<CodeResponse, Error>, bool) {
         let request = EndpointRequest {
             url: &self.url,
             document: Document::ExchangeResponse,
@@ -361,7 +365,9 @@ impl CodeRequest {
             body_limit: TOKEN_RESPONSE_LIMIT,
         };
         match self.client.0.endpoints.post(request).await {
-            Ok(Answer::Success { body, .. }) => (Ok(body), true),
+            Ok(Answer::Success { body, .. }) => {
+                (Ok(CodeResponse::new(body, self.client.clone(), self.dpop_key.clone())), true)
+            }
             Ok(Answer::Error(answer)) => {
                 let verdict = answer.response.verdict();
                 if let Some(tokens) = &answer.tokens {

@@ -53,6 +53,70 @@ async fn an_exchange_of_an_ordinary_code_that_is_dropped_in_the_middle_is_taken_
     world.op.assert_clean();
 }
 
+/// Drops an exchange before the OP has answered.
+async fn exchange_dropped(world: &World, grant: &mut openid_deferred::AuthorizationGrant) {
+    tokio::select! {
+        biased;
+        _ = world.client.exchange(grant) => panic!("it ended before it could be dropped"),
+        () = world.clock.sleep(Duration::from_secs(1)) => {}
+    }
+}
+
+#[tokio::test]
+async fn final_tokens_whose_grant_is_dropped_are_revoked_whenever_they_come() {
+    for dropped_after in [Duration::ZERO, Duration::from_secs(600)] {
+        let (world, mut grant) = grant_of_an_immediate_answer().await;
+        world.op.misbehave(Fault::delay(Endpoint::Code, Duration::from_secs(10)));
+        exchange_dropped(&world, &mut grant).await;
+        world.clock.sleep(dropped_after).await;
+        drop(grant);
+        world.clock.sleep(Duration::from_secs(60)).await;
+        let revoked: Vec<_> = world.op.requests_to(Endpoint::Revocation);
+        let hints: Vec<_> = revoked.iter().filter_map(|request| request.parameter("token_type_hint")).collect();
+        assert_eq!(hints, ["refresh_token", "access_token"], "{dropped_after:?}");
+        world.op.assert_clean();
+    }
+}
+
+#[tokio::test]
+async fn final_tokens_that_could_not_be_validated_are_revoked_when_their_grant_is_dropped() {
+    let (world, mut grant) = grant_of_an_immediate_answer().await;
+    world.op.rotate_keys(false);
+    world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
+    assert!(world.client.exchange(&mut grant).await.unwrap_err().is_transient());
+    assert!(world.op.requests_to(Endpoint::Revocation).is_empty());
+    drop(grant);
+    world.clock.sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.op.requests_to(Endpoint::Revocation).len(), 2);
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn tokens_that_were_handed_over_are_not_revoked_when_their_grant_is_dropped() {
+    let (world, mut grant) = grant_of_an_immediate_answer().await;
+    let SignIn::Complete(authentication) = world.client.exchange(&mut grant).await.unwrap() else {
+        panic!("it was answered at once")
+    };
+    drop(grant);
+    world.clock.sleep(Duration::from_secs(60)).await;
+    assert!(world.op.requests_to(Endpoint::Revocation).is_empty());
+    assert_eq!(world.client.userinfo(&authentication).await.unwrap().subject(), "user-1");
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn the_early_access_token_of_a_process_whose_grant_is_dropped_is_left_alone() {
+    let world = world_with(|op| op.early_access_token(), |client| client).await;
+    let (query, mut session) = world.user_returns().await;
+    let mut grant = world.client.check_authorization_response(&query, &mut session).await.unwrap();
+    world.op.misbehave(Fault::delay(Endpoint::Exchange, Duration::from_secs(10)));
+    exchange_dropped(&world, &mut grant).await;
+    drop(grant);
+    world.clock.sleep(Duration::from_secs(60)).await;
+    assert!(world.op.requests_to(Endpoint::Revocation).is_empty());
+    world.op.assert_clean();
+}
+
 #[tokio::test]
 async fn keys_that_take_long_do_not_hold_up_an_exchange_that_has_succeeded() {
     let world = world().await;

@@ -1,0 +1,80 @@
+//! What a code was answered with.
+
+use std::mem;
+use std::time::SystemTime;
+
+use zeroize::Zeroizing;
+
+use super::Client;
+use crate::clock::Moment;
+use crate::dpop::DpopKey;
+use crate::error::Error;
+use crate::task::Task;
+
+/// What came of sending a code.
+pub(super) struct CodeAnswer {
+    /// A successful response.
+    pub(super) response: Result<CodeResponse, Error>,
+    /// Whether the OP may have used the code up.
+    pub(super) spent: bool,
+    pub(super) sent_at: SystemTime,
+    pub(super) answered_at: Moment,
+}
+
+/// A token response and when it came, by which it is judged.
+pub(super) struct Received {
+    pub(super) response: CodeResponse,
+    pub(super) at: SystemTime,
+}
+
+/// The body of a successful response to a code. The OP gives it once only, and only the grant of this code can take it.
+/// Final tokens in it are therefore revoked when it is dropped, as far as the OP lets them be.
+///
+/// The answers to polls and refreshes are not treated like this: whoever has a stored copy of the process, or of the old
+/// tokens, can still ask for them, and many OPs revoke all tokens of a sign-in along with one of them.
+pub(super) struct CodeResponse {
+    body: Zeroizing<Vec<u8>>,
+    client: Client,
+    dpop_key: Option<DpopKey>,
+}
+
+impl CodeResponse {
+    pub(super) fn new(body: Zeroizing<Vec<u8>>, client: Client, dpop_key: Option<DpopKey>) -> Self {
+        Self { body, client, dpop_key }
+    }
+
+    pub(super) fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// The body, for a caller that is responsible for its tokens from here on.
+    pub(super) fn take(mut self) -> Zeroizing<Vec<u8>> {
+        mem::take(&mut self.body)
+    }
+}
+
+impl Drop for CodeResponse {
+    fn drop(&mut self) {
+        let body = mem::take(&mut self.body);
+        if body.is_empty() || begins_process(&body) {
+            return;
+        }
+        let (client, dpop_key) = (self.client.clone(), self.dpop_key.take());
+        tracing::debug!(
+            issuer = client.issuer(),
+            client_id = client.client_id(),
+            "the answer to a code was dropped before it was taken; its tokens are revoked"
+        );
+        drop(Task::spawn(async move { client.revoke_quietly(&body, dpop_key.as_ref()).await }));
+    }
+}
+
+/// Whether the answer has a `deferred_auth_id`. An early access token beside it may be what the OP goes on with. Nothing is
+/// copied out of the body, and what cannot be read is left alone.
+fn begins_process(body: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Members {
+        deferred_auth_id: Option<serde::de::IgnoredAny>,
+    }
+    serde_json::from_slice::<Members>(body).map_or(true, |found| found.deferred_auth_id.is_some())
+}
