@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use futures_core::future::BoxFuture;
 use http::{HeaderMap, StatusCode};
@@ -86,6 +86,8 @@ fn found<'a>(secrets: &[(&'a str, &Masked)]) -> BTreeSet<&'a str> {
 struct Op {
     id: Masked,
     access_token: Masked,
+    interim: Masked,
+    claims: Masked,
     basic: Masked,
     exchanges: AtomicUsize,
 }
@@ -118,7 +120,12 @@ impl HttpClient for Op {
                     let mut answer = joined(&[
                         r#"{"deferred_auth_id":""#,
                         &self.id.shown(REPEATED),
-                        r#"","access_token":""#,
+                        r#"","id_token":""#,
+                        &self.interim.shown(REPEATED),
+                        r#".x","interim_id_token":"e30."#,
+                        // Claims that no parser takes a copy of.
+                        &encoded(&joined(&["{", &self.claims.shown(REPEATED)])),
+                        r#".x","access_token":""#,
                         &self.access_token.shown(REPEATED),
                         r#"","expires_in":86400,"interval":60}"#,
                     ]);
@@ -138,6 +145,10 @@ fn joined(pieces: &[&str]) -> Zeroizing<String> {
     text
 }
 
+fn encoded(text: &str) -> Zeroizing<String> {
+    Zeroizing::new(URL_SAFE_NO_PAD.encode(text))
+}
+
 #[tokio::test]
 async fn no_secret_is_left_in_memory_when_everything_that_held_it_was_dropped() {
     let [secret, code] = [1, 2].map(Masked::new);
@@ -147,8 +158,8 @@ async fn no_secret_is_left_in_memory_when_everything_that_held_it_was_dropped() 
         let encoded = Zeroizing::new(STANDARD.encode(pair.as_bytes()));
         Masked(encoded.bytes().skip(40).take(40).map(|byte| byte ^ MASK).collect())
     };
-    let (id, access_token) = (Masked::new(3), Masked::new(4));
-    let op = Arc::new(Op { id, access_token, basic, exchanges: AtomicUsize::new(0) });
+    let [id, access_token, interim, claims] = [3, 4, 5, 6].map(Masked::new);
+    let op = Arc::new(Op { id, access_token, interim, claims, basic, exchanges: AtomicUsize::new(0) });
     let keyring = Keyring::ephemeral().unwrap();
 
     let client = Client::builder("https://op.example", CLIENT_ID)
@@ -163,6 +174,9 @@ async fn no_secret_is_left_in_memory_when_everything_that_held_it_was_dropped() 
     let SignIn::Deferred(pending) = client.authorization_response(&query, session).await.unwrap() else {
         panic!("a deferral was expected")
     };
+    // Both are rejected, because there are two of them. Hashes are all that is kept.
+    let rejected = [("an interim ID Token", &op.interim), ("the claims of an interim ID Token", &op.claims)];
+    assert_eq!(found(&rejected), BTreeSet::new(), "is still in memory");
     let sealed = pending.seal(&keyring).unwrap();
     let opened = PendingAuthentication::open(&keyring, &sealed).unwrap();
     assert_eq!(op.exchanges.load(Ordering::Relaxed), 1);

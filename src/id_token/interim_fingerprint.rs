@@ -6,6 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use crate::jose::sha256;
 use crate::json::Object;
@@ -55,9 +56,9 @@ impl InterimFingerprint {
 /// wrong alphabet of base64 is still the same token: its claims come again in a good spelling.
 struct Spelled {
     /// The claims of a signed token.
-    payload: Option<Vec<u8>>,
+    payload: Option<Zeroizing<Vec<u8>>>,
     /// All that is authenticated, for an encrypted token and for what is no token.
-    authenticated: String,
+    authenticated: Zeroizing<String>,
 }
 
 /// Takes last digits with bits that do not count.
@@ -76,10 +77,12 @@ impl Spelled {
             '.' | '-' | '_' => Some(character),
             _ => Some(character).filter(char::is_ascii_alphanumeric),
         };
-        let token: String = token.chars().filter_map(digit).collect();
-        let segments: Vec<_> = token.split('.').filter(|segment| !segment.is_empty()).collect();
+        // With all of its capacity from the start, because a text that moves leaves what it held behind.
+        let mut digits = Zeroizing::new(String::with_capacity(token.len()));
+        digits.extend(token.chars().filter_map(digit));
+        let segments: Vec<_> = digits.split('.').filter(|segment| !segment.is_empty()).collect();
         // The first segment is the header. Those behind it are no JSON where the token is encrypted.
-        let decoded = segments.iter().skip(1).filter_map(|segment| LENIENT.decode(segment).ok());
+        let decoded = segments.iter().skip(1).filter_map(|segment| LENIENT.decode(segment).ok().map(Zeroizing::new));
         let payload = decoded.into_iter().find(|decoded| decoded.trim_ascii_start().starts_with(b"{"));
         // Without the signature, because there can be more than one over the same claims: whoever has an ECDSA signature
         // can write a second one.
@@ -87,17 +90,17 @@ impl Spelled {
             [] => (*last).to_owned(),
             others => others.join("."),
         });
-        Self { payload, authenticated }
+        Self { payload, authenticated: Zeroizing::new(authenticated) }
     }
 
     fn hash(&self) -> String {
-        let said = self.payload.as_deref().unwrap_or(self.authenticated.as_bytes());
+        let said = self.payload.as_ref().map_or(self.authenticated.as_bytes(), |payload| payload);
         URL_SAFE_NO_PAD.encode(sha256(said))
     }
 
     /// Nothing is verified: what a rejected token calls itself counts too.
     fn jti(&self) -> Option<Value> {
-        Object::parse(self.payload.as_deref()?).ok()?.members().get("jti").cloned()
+        Object::parse(self.payload.as_ref()?).ok()?.members().get("jti").cloned()
     }
 }
 
