@@ -236,11 +236,13 @@ fn the_settings_that_are_named_are_those_that_exist() {
 }
 
 /// Constants that are no limit of what comes from the network, or of what it can cost.
-const NO_LIMITS: [&str; 29] = [
+const NO_LIMITS: [&str; 33] = [
     "ESCAPE",
     "BATCH",
     "BLOCK",
     "CALLS_PER_TRANSACTION",
+    "CLAMP_BATCH",
+    "CLAMP_PAUSE",
     "COMMIT_PAUSE",
     "DAY",
     "ENDED_PATIENCE",
@@ -252,12 +254,14 @@ const NO_LIMITS: [&str; 29] = [
     "LONGEST_COMMIT_PAUSE",
     "LONGEST_SIGNATURE",
     "LOOK_EVERY",
+    "OTHERS_CLAIM",
     "OUTAGE",
     "PRIME_WIDTH",
     "PURGE_BATCH",
     "PURPOSE",
     "PURGE_EVERY",
     "RSA_EXPONENT",
+    "SOON",
     "SPREAD_BATCH",
     "STATEMENTS",
     "STORE_PAUSE",

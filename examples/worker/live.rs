@@ -15,13 +15,10 @@ pub async fn show(poller: &Poller) {
     loop {
         line.set_message(match poller.stats().await {
             Ok(clients) => {
-                let mut states = [0; 5];
-                for client in &clients {
-                    states.iter_mut().zip(client.rows.states).for_each(|(sum, rows)| *sum += rows);
-                }
-                let [exchanging, waiting, verifying, decided, done] = states;
+                let pending: u64 = clients.iter().map(|client| client.rows.open()).sum();
+                let decided: u64 = clients.iter().map(|client| client.rows.decided).sum();
+                let done: u64 = clients.iter().map(|client| client.rows.acknowledged).sum();
                 let in_flight: usize = clients.iter().map(|client| client.in_flight).sum();
-                let pending = exchanging + waiting + verifying;
                 format!("{pending} pending, {in_flight} in flight, {decided} to deliver, {done} done")
             }
             Err(error) => format!("the store is out of reach, nothing is lost: {error}"),

@@ -19,9 +19,9 @@ use crate::client::Client;
 use crate::ping::{BODY_LIMIT, Receiver};
 use crate::poller::Poller;
 use crate::store::{
-    Acknowledged, Acknowledgement, Cancellation, Claim, Fingerprint, HeldOutcome, Insertion, KeyStats, NewProcess,
-    OutcomeClaim, Outcomes, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal, Settlement, Store,
-    StoreError, StoreProblem, Work,
+    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, Fingerprint, HeldOutcome, Insertion,
+    KeyStats, NewProcess, OutcomeClaim, Outcomes, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal,
+    Settlement, Store, StoreError, StoreProblem, Work,
 };
 
 const PROCESS: [u8; 16] = *b"the only process";
@@ -232,7 +232,7 @@ impl Notebook {
 impl Store for Notebook {
     fn ping(&self, ping: Ping) -> BoxFuture<'_, Result<Pinged, StoreError>> {
         let pinged = match (ping.lookups == self.genuine, ping.id) {
-            (true, id) => Pinged::Noted(id.unwrap_or(ProcessId::from_bytes(PROCESS))),
+            (true, id) => Pinged::Noted { id: id.unwrap_or(ProcessId::from_bytes(PROCESS)), partition: Partition(0) },
             (false, Some(_)) => Pinged::Foreign,
             (false, None) => Pinged::NotFound,
         };
@@ -285,11 +285,11 @@ impl Store for Notebook {
         Self::unused()
     }
 
-    fn spread(&self, _: Partition, _: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
+    fn spread(&self, _: Partition, _: Duration, _: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
         Self::unused()
     }
 
-    fn hasten(&self, _: Duration) -> BoxFuture<'_, Result<usize, StoreError>> {
+    fn clamp_due_times(&self, _: Clamp) -> BoxFuture<'_, Result<Clamped, StoreError>> {
         Self::unused()
     }
 
@@ -305,7 +305,7 @@ impl Store for Notebook {
         Self::unused()
     }
 
-    fn changed(&self) -> BoxFuture<'static, ()> {
+    fn changed(&self) -> BoxFuture<'static, Changed> {
         Box::pin(std::future::pending())
     }
 

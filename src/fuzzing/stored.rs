@@ -190,7 +190,7 @@ fn schedule(plaintext: &[u8], events: &[u8]) {
                     assert!(wait >= Duration::from_secs(1) && wait >= retry_after.unwrap_or_default(), "{wait:?}");
                 }
             }
-            10 => drop(schedule.claimed(now, now.plus(span).wall, argument & 64 != 0)),
+            10 => drop(schedule.claimed(now, now.plus(span).wall, argument & 64 != 0, argument & 32 != 0)),
             11 => {
                 let before = schedule.until_due(now);
                 schedule.move_to_clock(now, now.plus(span).wall);

@@ -244,6 +244,11 @@ impl Schedule {
         self.expires_in.map(|lifetime| saturating_add(self.exchange_sent_at, lifetime))
     }
 
+    /// How long until then; zero if it is past.
+    pub(crate) fn expires_in(&self, now: Moment) -> Option<Duration> {
+        Some(self.expires_at()?.duration_since(now.wall).unwrap_or_default())
+    }
+
     /// When the response to the exchange came.
     pub(crate) fn exchange_answered_at(&self) -> SystemTime {
         self.exchange_answered_at

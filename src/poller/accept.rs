@@ -157,6 +157,7 @@ impl Poller {
             due_in: pending.0.schedule.due_in(moment),
             ping_in: pending.0.schedule.ping_in(moment),
             interval: pending.0.schedule.interval(moment),
+            expires_in: pending.0.schedule.expires_in(moment),
             schedule: schedule_text(&pending.0.schedule)?,
             body: Record::new(pending.0.context.clone(), Stage::Process(pending)).seal(
                 &shared.keyring,
@@ -345,6 +346,7 @@ impl Acceptance {
             due_in: client.longest_exchange().saturating_add(QUEUE_PATIENCE).saturating_add(COMMIT_PATIENCE),
             ping_in: None,
             interval: Duration::ZERO,
+            expires_in: None,
             schedule: String::new(),
             body: self.seal(Stage::Exchanging)?.0,
         })
@@ -366,6 +368,7 @@ impl Acceptance {
             due_in: schedule.due_in(moment),
             ping_in: schedule.ping_in(moment),
             interval: schedule.interval(moment),
+            expires_in: schedule.expires_in(moment),
             schedule: schedule_text(schedule)?,
             ..self.ended()
         };
@@ -415,6 +418,7 @@ impl Acceptance {
             due_in: self.shared.settings.keep_tombstones,
             ping_in: None,
             interval: Duration::ZERO,
+            expires_in: None,
             schedule: String::new(),
             lookup: None,
             body: None,

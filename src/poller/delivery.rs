@@ -11,12 +11,13 @@ use futures_core::future::BoxFuture;
 use super::event::Event;
 use super::measure;
 use super::record::{FORMAT, Record, Stage};
-use super::shared::{Shared, store_error};
+use super::shared::{Shared, store_error, until_changed};
 use crate::client::Outcome;
 use crate::error::Error;
 use crate::secret::Secret;
 use crate::store::{
-    Acknowledgement, Cancellation, ClaimedOutcome, HeldOutcome, OutcomeClaim, Outcomes as Claim, ProcessId, StoreError,
+    Acknowledgement, Cancellation, ClaimedOutcome, HeldOutcome, OutcomeClaim, Outcomes as Claim, Partition, ProcessId,
+    StoreError,
 };
 
 /// How soon an outcome comes again that was dropped without being acknowledged; it doubles with every attempt.
@@ -36,11 +37,13 @@ pub struct Outcomes {
     holding: Option<BoxFuture<'static, Result<Vec<bool>, StoreError>>>,
     /// The first of the buffer was claimed or held just now.
     is_fresh: bool,
+    /// Whose the last claimed outcome was: the next claim begins with the partition after it.
+    after: Option<Partition>,
 }
 
 impl Outcomes {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, buffer: VecDeque::new(), claiming: None, holding: None, is_fresh: false }
+        Self { shared, buffer: VecDeque::new(), claiming: None, holding: None, is_fresh: false, after: None }
     }
 
     /// The next outcome: waits until there is one, and gives `None` once the poller has been shut down. Store trouble
@@ -87,11 +90,13 @@ impl Outcomes {
         // What a claim says that was begun by an earlier call, which was dropped, may be old.
         let is_old = self.claiming.is_some();
         let changed = shared.store.changed();
+        let after = self.after;
         let claiming = self.claiming.get_or_insert_with(|| {
             let shared = shared.clone();
             Box::pin(async move {
                 let claim = OutcomeClaim {
                     limit: shared.settings.prefetch,
+                    after,
                     lease: shared.settings.delivery_lease,
                     format: FORMAT,
                     keys: shared.keyring.ids(),
@@ -101,8 +106,13 @@ impl Outcomes {
         });
         let claimed = claiming.await;
         self.claiming = None;
+        for id in claimed.iter().flat_map(|claim| &claim.set_aside) {
+            tracing::error!(process = %id, "the body of an outcome is missing from the store; it is put aside");
+            shared.tell(Event::Unreadable { id: *id });
+        }
         let wait = match claimed {
             Ok(claim) if !claim.claimed.is_empty() => {
+                self.after = claim.claimed.last().map(|claimed| claimed.partition);
                 shared.held().extend(claim.claimed.iter().map(|claimed| (claimed.held.id, claimed.held)));
                 self.buffer.extend(claim.claimed);
                 self.is_fresh = true;
@@ -119,7 +129,7 @@ impl Outcomes {
         };
         tokio::select! {
             biased;
-            () = changed => {}
+            () = until_changed(&shared, changed, |changed| changed.outcomes) => {}
             () = shared.clock.sleep(wait) => {}
         }
     }

@@ -11,8 +11,8 @@ use tokio::task::JoinSet;
 use super::event::Event;
 use super::job::{Job, SEND_WINDOW};
 use super::record::FORMAT;
-use super::shared::{Shared, StoreClock, store_error};
-use crate::store::{Claim, Lane, Next, Settled, Settlement, Work};
+use super::shared::{Shared, StoreClock, store_error, until_changed};
+use crate::store::{Changed, Claim, ClaimQuota, Clamp, Clamped, Next, NextDue, Settled, Settlement, State, Work};
 
 const FIRST_STORE_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_STORE_PAUSE: Duration = Duration::from_secs(30);
@@ -21,6 +21,12 @@ const LONGEST_STORE_PAUSE: Duration = Duration::from_secs(30);
 const OUTAGE: Duration = Duration::from_secs(60);
 /// So many rows are spread in one call, for pings and settlements to get their turn.
 const SPREAD_BATCH: usize = 1_000;
+/// So many rows of one client that wait to be verified are claimed in one call.
+const VERIFICATIONS: usize = 16;
+/// So many rows are looked at in one step of putting due times right.
+const CLAMP_BATCH: usize = 1_000;
+/// How long to leave a step of putting due times right to another replica.
+const CLAMP_PAUSE: Duration = Duration::from_secs(1);
 /// The store's clock may be corrected by this much at once.
 const LARGEST_DRIFT: Duration = Duration::from_secs(5);
 /// No lease is meant to be longer, not even that of an exchange whose answer waits for the store; only that of a poll can
@@ -56,12 +62,14 @@ pub(super) struct Engine {
     failing_since: Option<Duration>,
     /// What the store's clock and the monotonic one last showed.
     last_seen: Option<StoreClock>,
+    /// When the two last agreed, on the monotonic clock.
+    last_seen_right: Option<Duration>,
     /// Whether rows may have become overdue while nobody looked.
     spread_due: Arc<AtomicBool>,
     /// Not before this: a store that is gone fails at once, and the end of a count wakes the engine.
     spread_at: Duration,
-    /// Whether rows may be due later than they were meant to be.
-    hasten_due: bool,
+    /// Whether due times are being put right from here; nothing is claimed meanwhile.
+    is_clamping: Arc<AtomicBool>,
     renew_at: Duration,
     purge_at: Duration,
 }
@@ -87,9 +95,10 @@ impl Engine {
             store_pause: None,
             failing_since: None,
             last_seen: None,
+            last_seen_right: None,
             spread_due: Arc::new(AtomicBool::new(true)),
             spread_at: now,
-            hasten_due: false,
+            is_clamping: Arc::new(AtomicBool::new(false)),
             renew_at,
             purge_at: now,
         }
@@ -112,14 +121,15 @@ impl Engine {
         if let Some(left) = self.lingers() {
             return left;
         }
-        let (lanes, gates_in) = self.lanes();
+        let (quotas, gates_in) = self.quotas();
         let mut wait = shared.store.look_every();
-        if self.results.is_empty() && lanes.is_empty() {
+        if self.results.is_empty() && quotas.is_empty() {
             return gates_in.map_or(wait, |gate| gate.min(wait));
         }
         let lease = SEND_WINDOW.saturating_add(self.longest_attempt());
-        let claim = (!lanes.is_empty()).then(|| Claim {
-            lanes: lanes.clone(),
+        let claim = (!quotas.is_empty()).then(|| Claim {
+            quotas: quotas.clone(),
+            limit: usize::MAX,
             lease,
             format: FORMAT,
             keys: shared.keyring.ids(),
@@ -135,12 +145,14 @@ impl Engine {
                 }
                 self.tell_decided(&work.settled);
                 self.results.clear();
-                if !lanes.is_empty() {
-                    let claimed =
-                        |lane: &Lane| work.claimed.iter().filter(|one| one.partition == lane.partition).count();
-                    self.is_behind = lanes.iter().any(|lane| claimed(lane) >= lane.limit);
+                if !quotas.is_empty() {
+                    self.is_behind = next_in(&quotas, &work.due).is_zero();
                 }
-                wait = wait.min(work.next_in.unwrap_or(Duration::MAX));
+                wait = wait.min(if work.clamping { CLAMP_PAUSE } else { next_in(&quotas, &work.due) });
+                if work.clamping {
+                    // Whoever began it may have died.
+                    self.clamp(None);
+                }
                 self.start(work, began, lease);
             }
             Err(error) => {
@@ -200,8 +212,14 @@ impl Engine {
         if let Some(by) = jump.filter(|_| has_jumped) {
             tracing::error!(seconds = by.as_secs(), "the store's clock has jumped; what it says is due is put off");
             self.shared.tell(Event::ClockJumped { by });
-            // Either it was set back, and all that was stored before seems due too late, or this changes nothing.
-            self.hasten_due = true;
+            let last_right = self.last_seen_right.replace(began).unwrap_or(began);
+            self.clamp(Some(last_right));
+        } else {
+            self.last_seen_right = Some(began);
+        }
+        for id in work.set_aside {
+            tracing::error!(process = %id, "the body of a process is missing from the store; it is put aside");
+            self.shared.tell(Event::Unreadable { id });
         }
         for claimed in work.claimed {
             let Some(tenant) = self.shared.tenant(claimed.partition) else { continue };
@@ -214,7 +232,8 @@ impl Engine {
     }
 
     fn start_one(&mut self, job: Job) {
-        let in_flight = job.tenant.enter(job.began);
+        let is_poll = job.claimed.state == State::Waiting;
+        let in_flight = is_poll.then(|| job.tenant.enter(job.began));
         self.jobs.spawn(async move {
             let settlement = job.run().await;
             drop(in_flight);
@@ -223,7 +242,7 @@ impl Engine {
     }
 
     /// Waits for whatever comes first.
-    async fn rest(&mut self, changed: BoxFuture<'static, ()>, wait: Duration) {
+    async fn rest(&mut self, changed: BoxFuture<'static, Changed>, wait: Duration) {
         let now = self.shared.clock.monotonic();
         let spreads = self.shared.settings.polls && self.spread_due.load(Ordering::Relaxed);
         let spread_at = if spreads { self.spread_at } else { Duration::MAX };
@@ -244,7 +263,7 @@ impl Engine {
                 self.keep(joined.ok().flatten());
             }
             () = shared.nudge.notified() => self.is_nudged = true,
-            () = changed, if self.shared.settings.polls && !is_failing => {}
+            () = until_changed(&shared, changed, |changed| changed.work), if self.shared.settings.polls && !is_failing => {}
             () = shared.clock.sleep(wait.min(chores)) => {}
         }
     }
@@ -263,20 +282,44 @@ impl Engine {
     }
 
     /// For whom there is room, and when there may be room again for those without.
-    fn lanes(&self) -> (Vec<Lane>, Option<Duration>) {
-        let (mut lanes, mut gates_in) = (Vec::new(), None);
-        if !self.shared.settings.polls {
-            return (lanes, gates_in);
+    fn quotas(&self) -> (Vec<ClaimQuota>, Option<Duration>) {
+        let (mut quotas, mut gates_in) = (Vec::new(), None);
+        if !self.shared.settings.polls || self.is_clamping.load(Ordering::Relaxed) {
+            return (quotas, gates_in);
         }
         let now = self.shared.clock.monotonic();
         for tenant in self.shared.tenants().values() {
-            let (limit, wait) = tenant.admits(now);
+            let (polls, wait) = tenant.admits(now);
             gates_in = [gates_in, wait].into_iter().flatten().min();
-            if limit > 0 {
-                lanes.push(Lane { partition: tenant.partition, limit });
-            }
+            quotas.push(ClaimQuota { partition: tenant.partition, polls, verifications: VERIFICATIONS });
         }
-        (lanes, gates_in)
+        (quotas, gates_in)
+    }
+
+    /// Puts due times right beside the polls, after a jump of the store's clock or because another replica has begun to.
+    /// `last_right` is when the clock was last seen right.
+    fn clamp(&mut self, last_right: Option<Duration>) {
+        if self.is_clamping.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (shared, is_clamping) = (self.shared.clone(), self.is_clamping.clone());
+        let longest = LONGEST_LEASE.max(SEND_WINDOW.saturating_add(self.longest_attempt()));
+        self.jobs.spawn(async move {
+            while shared.stop.borrow().is_none() {
+                let noticed = last_right.map(|last_right| shared.clock.monotonic().saturating_sub(last_right));
+                match shared.store.clamp_due_times(Clamp { noticed, longest, limit: CLAMP_BATCH }).await {
+                    Ok(Clamped::More) => {}
+                    Ok(Clamped::Done) => break,
+                    Ok(Clamped::Busy) => shared.clock.sleep(CLAMP_PAUSE).await,
+                    Err(error) => {
+                        tracing::warn!(error = %error, "due times could not be put right after a jump of the clock");
+                        shared.clock.sleep(CLAMP_PAUSE).await;
+                    }
+                }
+            }
+            is_clamping.store(false, Ordering::Relaxed);
+            None
+        });
     }
 
     fn longest_attempt(&self) -> Duration {
@@ -294,14 +337,14 @@ impl Engine {
             };
             for stats in stats {
                 let is_late = stats.overdue.is_some_and(|overdue| overdue >= OUTAGE);
-                let [exchanging, waiting, answered, ..] = stats.states;
-                let processes = exchanging + waiting + answered;
+                let processes = stats.open();
                 if shared.tenant(stats.partition).is_none() && processes > 0 {
                     tracing::warn!(processes, "the store holds processes of a client that this poller does not have");
                     shared.tell(Event::UnknownClient { processes });
                 } else if is_late {
                     // If this fails the rest goes out as it comes, a few at a time.
-                    while matches!(shared.store.spread(stats.partition, SPREAD_BATCH).await, Ok(SPREAD_BATCH)) {}
+                    while matches!(shared.store.spread(stats.partition, OUTAGE, SPREAD_BATCH).await, Ok(SPREAD_BATCH)) {
+                    }
                 }
             }
             None
@@ -315,15 +358,6 @@ impl Engine {
         if shared.settings.polls && now >= self.spread_at && self.spread_due.swap(false, Ordering::Relaxed) {
             self.spread_at = now.saturating_add(FIRST_STORE_PAUSE);
             self.spread();
-        }
-        if self.hasten_due {
-            let longest = LONGEST_LEASE.max(SEND_WINDOW.saturating_add(self.longest_attempt()));
-            match shared.store.hasten(longest).await {
-                Ok(_) => self.hasten_due = false,
-                Err(error) => {
-                    tracing::warn!(error = %error, "due times could not be put right after a jump of the clock")
-                }
-            }
         }
         if now >= self.renew_at {
             let lease = shared.settings.delivery_lease;
@@ -372,4 +406,13 @@ impl Engine {
             }
         }
     }
+}
+
+/// When to come again, if nothing changes. Polls that there was no room for wait until there is.
+fn next_in(quotas: &[ClaimQuota], due: &[NextDue]) -> Duration {
+    let next_in = |(quota, due): (&ClaimQuota, &NextDue)| {
+        let polls_in = due.polls_in.filter(|_| quota.polls > 0);
+        [polls_in, due.verifications_in].into_iter().flatten().min()
+    };
+    quotas.iter().zip(due).filter_map(next_in).min().unwrap_or(Duration::MAX)
 }

@@ -80,9 +80,9 @@ impl Job {
         if self.claimed.orphaned {
             schedule.orphaned(now);
         }
-        let interval = schedule.interval(now);
+        let (interval, expires_in) = (schedule.interval(now), schedule.expires_in(now));
         let schedule = schedule_text(&schedule).ok()?;
-        Some(Settlement { interval, schedule, ..self.settlement(Next::Waiting, interval) })
+        Some(Settlement { interval, expires_in, schedule, ..self.settlement(Next::Waiting, interval) })
     }
 
     async fn work(&self) -> Result<Option<Settlement>, Error> {
@@ -107,12 +107,12 @@ impl Job {
         }
         let mut schedule: Schedule = pending::from_json(self.claimed.schedule.as_bytes())?;
         let now = self.store_clock.moment(&*self.shared.clock);
+        let mut untouched = schedule.clone();
         if self.claimed.orphaned {
-            schedule.orphaned(now);
+            untouched.orphaned(now);
         }
-        let untouched = schedule.clone();
         let late = now.wall.duration_since(schedule.due_at()).unwrap_or_default();
-        let step = schedule.claimed(now, self.store_clock.said(), self.claimed.pinged);
+        let step = schedule.claimed(now, self.store_clock.said(), self.claimed.pinged, self.claimed.orphaned);
         pending.0.schedule = schedule;
         match step {
             Step::Wait(wait) => return self.waiting(pending, now, wait, None, false).map(Some),
@@ -319,6 +319,7 @@ impl Job {
         let mut settlement = Settlement {
             ping_in: schedule.ping_in(now),
             interval: schedule.interval(now),
+            expires_in: schedule.expires_in(now),
             schedule: schedule_text(schedule)?,
             cancellation_told: told,
             ..self.settlement(Next::Waiting, due_in)
@@ -375,6 +376,7 @@ impl Job {
             due_in,
             ping_in: None,
             interval: Duration::ZERO,
+            expires_in: None,
             schedule: self.claimed.schedule.clone(),
             lookup: None,
             body: None,

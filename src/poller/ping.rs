@@ -46,7 +46,7 @@ impl Poller {
         let tenant = shared.tenant_of(client.issuer(), client.client_id())?;
         let ping = Ping { id: process.map(ProcessId::from_bytes), lookups: shared.lookups(&tenant, deferred_auth_id)? };
         match shared.store.ping(ping).await.map_err(store_error)? {
-            Pinged::Noted(id) => {
+            Pinged::Noted { id, .. } => {
                 shared.tell(Event::Pinged { id });
                 shared.nudge.notify_one();
                 Ok(true)

@@ -96,13 +96,13 @@ impl Poller {
 fn key_uses(known: &[[u8; 4]], stats: &[KeyStats]) -> Vec<KeyUse> {
     let strange = stats.iter().map(|stats| stats.key).filter(|key| !known.contains(key));
     let key_use = |key: [u8; 4]| {
-        let stats = stats.iter().find(|stats| stats.key == key);
+        let of_key = || stats.iter().filter(|stats| stats.key == key);
         KeyUse {
             key_id: format!("{:08x}", u32::from_be_bytes(key)),
             is_known: known.contains(&key),
             is_primary: known.first() == Some(&key),
-            sealed: stats.map_or(0, |stats| stats.bodies),
-            waiting: stats.map_or(0, |stats| stats.waiting),
+            sealed: of_key().map(|stats| stats.bodies).sum(),
+            waiting: of_key().map(|stats| stats.waiting).sum(),
         }
     };
     let mut keys: Vec<[u8; 4]> = Vec::new();

@@ -18,7 +18,7 @@ use crate::error::{ConfigurationProblem, Error, ErrorKind, Misuse};
 use crate::keyring::Keyring;
 use crate::pending::Answer;
 use crate::random::Random;
-use crate::store::{HeldOutcome, Partition, ProcessId, Settlement, Store, StoreError};
+use crate::store::{Changed, HeldOutcome, Partition, ProcessId, Settlement, Store, StoreError};
 
 /// How many events a slow listener may be behind before it misses some.
 const EVENTS: usize = 4_096;
@@ -289,4 +289,20 @@ fn shared_redirect_uri(one: &Client, other: &Client) -> Error {
 
 pub(super) fn store_error(error: StoreError) -> Error {
     Error::new(ErrorKind::Store).with_source(error)
+}
+
+/// Waits for a change that concerns the caller. `changed` was asked for before the caller looked.
+pub(super) async fn until_changed(
+    shared: &Shared,
+    mut changed: BoxFuture<'static, Changed>,
+    concerns: impl Fn(Changed) -> bool,
+) {
+    loop {
+        // Asked for before the other one completes, so that nothing is missed between the two.
+        let next = shared.store.changed();
+        if concerns(changed.await) {
+            return;
+        }
+        changed = next;
+    }
 }

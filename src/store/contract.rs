@@ -39,10 +39,11 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 
 use super::{
-    Claim, Claimed, Fingerprint, Insertion, Lane, NewProcess, Next, OutcomeClaim, Outcomes, Partition, Ping, Pinged,
-    Process, ProcessId, SealedBody, Settled, Settlement, State, Store, Work,
+    Claim, ClaimQuota, Claimed, Fingerprint, Insertion, NewProcess, Next, OutcomeClaim, Outcomes, Partition, Ping,
+    Pinged, Process, ProcessId, SealedBody, Settled, Settlement, State, Store, Work,
 };
 
+mod clamp;
 mod outcomes;
 mod upkeep;
 mod work;
@@ -57,6 +58,13 @@ pub trait Subject {
     /// to it; nothing in the suite sleeps. No case depends on the clock standing still, as long as it does not advance
     /// by a minute by itself.
     fn advance(&self, duration: Duration) -> BoxFuture<'_, ()>;
+
+    /// Deletes the body of a row behind the store's back, as a mistake of an operator does, and says whether it could.
+    /// Where it cannot, the cases of rows without a body are left out.
+    fn lose_body(&self, id: ProcessId) -> BoxFuture<'_, bool> {
+        let _ = id;
+        Box::pin(std::future::ready(false))
+    }
 }
 
 /// Runs every case, each on a subject of its own.
@@ -73,7 +81,10 @@ pub async fn check<S: Subject>(make: impl AsyncFn() -> S) {
     run! {
         work::a_row_comes_back_as_it_was_inserted,
         work::a_second_row_for_a_session_or_a_lookup_is_not_inserted,
-        work::a_claim_takes_what_is_due_of_its_lanes_and_nothing_else,
+        work::a_claim_takes_what_is_due_of_its_partitions_and_nothing_else,
+        work::a_quota_counts_polls_and_verifications_apart,
+        work::a_limit_takes_verifications_first_and_then_the_earliest_of_all_partitions,
+        work::a_row_without_its_body_is_set_aside_and_holds_nothing_up,
         work::a_claim_takes_only_bodies_that_it_can_open,
         work::a_claimed_row_is_nobody_elses_until_its_lease_and_an_interval_have_passed,
         work::a_row_whose_exchange_died_comes_back_orphaned_when_its_lease_ends,
@@ -85,6 +96,7 @@ pub async fn check<S: Subject>(make: impl AsyncFn() -> S) {
         work::attempts_count_from_the_last_change_of_state,
         work::a_ping_moves_a_row_to_the_earliest_moment_allowed,
         work::a_ping_in_flight_is_remembered_until_the_settlement,
+        work::a_ping_brings_a_row_forward_whose_lease_has_run_out,
         work::a_ping_for_another_process_or_none_changes_nothing,
         work::durations_beyond_all_calendars_are_held,
         outcomes::an_outcome_is_delivered_until_it_is_acknowledged,
@@ -92,11 +104,18 @@ pub async fn check<S: Subject>(make: impl AsyncFn() -> S) {
         outcomes::an_acknowledgement_erases_the_body_and_counts_once,
         outcomes::an_acknowledgement_of_a_provisional_outcome_spares_the_one_that_took_its_place,
         outcomes::a_row_that_ends_is_not_delivered,
+        outcomes::a_flood_of_one_partition_does_not_hold_up_the_others,
+        outcomes::an_outcome_without_its_body_is_set_aside,
         upkeep::tombstones_are_purged_when_their_time_has_come,
         upkeep::a_forgotten_row_is_gone_with_its_session,
         upkeep::a_cancellation_moves_forward_only_and_before_the_answer_only,
         upkeep::overdue_rows_are_spread_by_their_id,
-        upkeep::a_clock_that_was_set_back_holds_nothing_up_for_long,
+        upkeep::a_row_is_spread_within_the_life_that_is_left_and_once_between_settlements,
+        clamp::a_clock_that_was_set_back_holds_nothing_up_for_long,
+        clamp::a_clock_that_was_set_forward_makes_no_poll_early,
+        clamp::a_lease_is_renewed,
+        clamp::nothing_is_claimed_while_due_times_are_put_right_step_by_step,
+        clamp::one_jump_causes_one_run_however_many_notice_it,
         upkeep::bodies_are_sealed_again_by_compare_and_swap,
         upkeep::keys_are_counted_by_what_they_sealed_and_by_what_was_inserted_under_them,
         upkeep::statistics_count_rows_and_the_age_of_what_is_due,
@@ -135,6 +154,19 @@ impl Case<'_> {
         self.store().work(settlements, Some(claim(limit))).await.unwrap()
     }
 
+    /// A claim for several partitions.
+    async fn work_for(&self, quotas: Vec<ClaimQuota>, limit: usize) -> Work {
+        self.store().work(vec![], Some(Claim { quotas, limit, ..claim(limit) })).await.unwrap()
+    }
+
+    /// Claims the one row that these limits let through.
+    async fn claim_one_of(&self, polls: usize, verifications: usize) -> Claimed {
+        let quotas = vec![ClaimQuota { partition: PARTITION, polls, verifications }];
+        let mut claimed = self.work_for(quotas, 10).await.claimed;
+        assert_eq!(claimed.len(), 1, "there is room for one row");
+        claimed.remove(0)
+    }
+
     async fn claim(&self, limit: usize) -> Vec<Claimed> {
         self.work(vec![], limit).await.claimed
     }
@@ -155,7 +187,7 @@ impl Case<'_> {
     }
 
     async fn outcomes(&self, lease: Duration) -> Outcomes {
-        let claim = OutcomeClaim { limit: 10, lease, format: 1, keys: vec![KEY] };
+        let claim = OutcomeClaim { limit: 10, after: None, lease, format: 1, keys: vec![KEY] };
         self.store().claim_outcomes(claim).await.unwrap()
     }
 
@@ -175,8 +207,18 @@ impl Case<'_> {
 }
 
 fn claim(limit: usize) -> Claim {
-    let lanes = vec![Lane { partition: PARTITION, limit }];
-    Claim { lanes, lease: 5 * MINUTE, format: 1, keys: vec![[9; 4], KEY] }
+    let quotas = vec![ClaimQuota { partition: PARTITION, polls: limit, verifications: limit }];
+    Claim { quotas, limit, lease: 5 * MINUTE, format: 1, keys: vec![[9; 4], KEY] }
+}
+
+/// Until the earliest row of the one partition that was claimed for is due.
+fn next_in(work: &Work) -> Option<Duration> {
+    let [due] = work.due[..] else { panic!("one for each quota: {work:?}") };
+    due.earliest()
+}
+
+fn noted(id: ProcessId) -> Pinged {
+    Pinged::Noted { id, partition: PARTITION }
 }
 
 fn id(number: u8) -> ProcessId {
@@ -204,6 +246,7 @@ fn waiting(number: u8) -> NewProcess {
         due_in: Duration::ZERO,
         ping_in: None,
         interval: HOUR,
+        expires_in: None,
         schedule: format!("schedule {number}"),
         body: body("as inserted"),
     }
@@ -218,6 +261,7 @@ fn settlement(claimed: &Claimed, next: Next) -> Settlement {
         due_in: Duration::ZERO,
         ping_in: None,
         interval: HOUR,
+        expires_in: None,
         schedule: "settled".to_owned(),
         lookup: None,
         body: None,

@@ -5,15 +5,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use futures_core::future::BoxFuture;
-use tokio::sync::watch;
 
+use super::changes::Changes;
+use super::rules::Held;
 use super::{
-    Acknowledged, Acknowledgement, Cancellation, Claim, HeldOutcome, Insertion, KeyStats, NewProcess, OutcomeClaim,
-    Outcomes, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal, Settlement, Store, StoreError, Work,
+    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, HeldOutcome, Insertion, KeyStats,
+    NewProcess, OutcomeClaim, Outcomes, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal,
+    Settlement, Store, StoreError, Work,
 };
 use crate::clock::{Clock, SystemClock, saturating_add};
 
-use table::Table;
+use table::{Claims, Table};
 
 mod table;
 
@@ -34,7 +36,7 @@ pub struct MemoryStore {
     /// The wall clock when the monotonic one showed zero. Due times count on the monotonic one, which does not jump.
     origin: SystemTime,
     table: Mutex<Table>,
-    changes: watch::Sender<()>,
+    changes: Changes,
 }
 
 impl MemoryStore {
@@ -46,7 +48,7 @@ impl MemoryStore {
     /// An empty store on this clock.
     pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
         let origin = clock.now().checked_sub(clock.monotonic()).unwrap_or(SystemTime::UNIX_EPOCH);
-        Self { clock, origin, table: Mutex::default(), changes: watch::Sender::new(()) }
+        Self { clock, origin, table: Mutex::default(), changes: Changes::new() }
     }
 
     fn run<'a, T: Send>(
@@ -56,14 +58,14 @@ impl MemoryStore {
         Box::pin(async move { Ok(call(&mut self.table(), self.clock.monotonic())) })
     }
 
-    /// The same for calls after which somebody may have something to do.
+    /// The same for calls after which somebody may have something to do, which the call says beside its answer.
     fn run_and_tell<'a, T: Send>(
         &'a self,
-        call: impl FnOnce(&mut Table, Duration) -> T + Send + 'a,
+        call: impl FnOnce(&mut Table, Duration) -> (T, Changed) + Send + 'a,
     ) -> BoxFuture<'a, Result<T, StoreError>> {
         Box::pin(async move {
-            let answer = call(&mut self.table(), self.clock.monotonic());
-            self.changes.send_replace(());
+            let (answer, changed) = call(&mut self.table(), self.clock.monotonic());
+            self.changes.tell(changed);
             Ok(answer)
         })
     }
@@ -77,24 +79,25 @@ impl Store for MemoryStore {
     fn insert(&self, process: NewProcess) -> BoxFuture<'_, Result<Insertion, StoreError>> {
         let origin = self.origin;
         self.run_and_tell(move |table, now| match table.existing(&process) {
-            Some(existing) if existing != process.id => Insertion::Exists(existing),
+            Some(existing) if existing != process.id => (Insertion::Exists(existing), Changed::NOTHING),
             existing => {
                 if existing.is_none() {
                     table.insert(process, now);
                 }
-                Insertion::Inserted { now: saturating_add(origin, now) }
+                (Insertion::Inserted { now: saturating_add(origin, now) }, Changed::WORK)
             }
         })
     }
 
     fn work(&self, settlements: Vec<Settlement>, claim: Option<Claim>) -> BoxFuture<'_, Result<Work, StoreError>> {
-        let (origin, settles) = (self.origin, !settlements.is_empty());
-        let call = move |table: &mut Table, now| {
+        let origin = self.origin;
+        self.run_and_tell(move |table, now| {
+            let changed = Changed::after(&settlements, claim.as_ref());
             let settled = settlements.into_iter().map(|settlement| table.settle(settlement, now)).collect();
-            let (claimed, next_in) = claim.map_or_else(Default::default, |claim| table.claim(&claim, now));
-            Work { now: saturating_add(origin, now), settled, claimed, next_in }
-        };
-        if settles { self.run_and_tell(call) } else { self.run(call) }
+            let claims = claim.map_or_else(Default::default, |claim| table.claim(&claim, now));
+            let Claims { claimed, due, set_aside, clamping } = claims;
+            (Work { now: saturating_add(origin, now), settled, claimed, due, set_aside, clamping }, changed)
+        })
     }
 
     fn load(&self, id: ProcessId) -> BoxFuture<'_, Result<Option<Process>, StoreError>> {
@@ -102,7 +105,7 @@ impl Store for MemoryStore {
     }
 
     fn ping(&self, ping: Ping) -> BoxFuture<'_, Result<Pinged, StoreError>> {
-        self.run_and_tell(move |table, now| table.ping(&ping, now))
+        self.run_and_tell(move |table, now| (table.ping(&ping, now), Changed::WORK))
     }
 
     fn cancel(&self, id: ProcessId, to: Cancellation) -> BoxFuture<'_, Result<Option<Cancellation>, StoreError>> {
@@ -114,7 +117,11 @@ impl Store for MemoryStore {
     }
 
     fn hold_outcomes(&self, held: Vec<HeldOutcome>, due_in: Duration) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
-        self.run_and_tell(move |table, now| held.iter().map(|held| table.hold(held, now, due_in)).collect())
+        self.run_and_tell(move |table, now| {
+            let holds: Vec<_> = held.iter().map(|held| table.hold(held, now, due_in)).collect();
+            let outcomes = holds.contains(&Held::Sooner);
+            (holds.into_iter().map(|hold| hold != Held::NoLonger).collect(), Changed { work: false, outcomes })
+        })
     }
 
     fn acknowledge(
@@ -134,12 +141,20 @@ impl Store for MemoryStore {
         self.run(move |table, now| table.purge(limit, now))
     }
 
-    fn spread(&self, partition: Partition, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
-        self.run(move |table, now| table.spread(partition, limit, now))
+    fn spread(
+        &self,
+        partition: Partition,
+        overdue_for: Duration,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<usize, StoreError>> {
+        self.run(move |table, now| table.spread(partition, overdue_for, limit, now))
     }
 
-    fn hasten(&self, longest: Duration) -> BoxFuture<'_, Result<usize, StoreError>> {
-        self.run(move |table, now| table.hasten(longest, now))
+    fn clamp_due_times(&self, clamp: Clamp) -> BoxFuture<'_, Result<Clamped, StoreError>> {
+        self.run_and_tell(move |table, now| {
+            let clamped = table.clamp_due_times(&clamp, now);
+            (clamped, if clamped == Clamped::Done { Changed::ALL } else { Changed::NOTHING })
+        })
     }
 
     fn keys(&self) -> BoxFuture<'_, Result<Vec<KeyStats>, StoreError>> {
@@ -163,13 +178,8 @@ impl Store for MemoryStore {
         self.run(|table, now| table.stats(now))
     }
 
-    fn changed(&self) -> BoxFuture<'static, ()> {
-        let mut changes = self.changes.subscribe();
-        Box::pin(async move {
-            if changes.changed().await.is_err() {
-                std::future::pending().await
-            }
-        })
+    fn changed(&self) -> BoxFuture<'static, Changed> {
+        self.changes.next()
     }
 
     fn look_every(&self) -> Duration {
@@ -210,6 +220,11 @@ mod tests {
         fn advance(&self, duration: Duration) -> BoxFuture<'_, ()> {
             self.0.advance(duration);
             Box::pin(std::future::ready(()))
+        }
+
+        fn lose_body(&self, id: ProcessId) -> BoxFuture<'_, bool> {
+            self.1.table().lose_body(id);
+            Box::pin(std::future::ready(true))
         }
     }
 

@@ -6,15 +6,19 @@ use std::time::Duration;
 use deadpool_postgres::Pool;
 use futures_core::future::BoxFuture;
 use openssl::ssl::SslConnector;
-use tokio::sync::watch;
 use tokio_postgres::Config;
 
+use super::changes::Changes;
+use super::rules::Held;
 use super::{
-    Acknowledged, Acknowledgement, Cancellation, Claim, HeldOutcome, Insertion, KeyStats, NewProcess, OutcomeClaim,
-    Outcomes, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal, Settlement, Store, StoreError, Work,
+    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, HeldOutcome, Insertion, KeyStats,
+    NewProcess, OutcomeClaim, Outcomes, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal,
+    Settlement, Store, StoreError, Work,
 };
 use crate::clock::{Clock as _, SystemClock};
 
+mod claim;
+mod clamp;
 mod connection;
 mod migration;
 mod outcomes;
@@ -76,7 +80,7 @@ pub struct PostgresStore {
     prepares: bool,
     look_every: Duration,
     timeout: Duration,
-    changes: watch::Sender<()>,
+    changes: Changes,
 }
 
 /// Settings of a [`PostgresStore`], beginning with [`PostgresStore::builder`] and ending with
@@ -172,10 +176,14 @@ impl PostgresStore {
         }
     }
 
-    /// Runs a call after which somebody may have something to do.
-    async fn bounded_and_tell<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    /// Runs a call after which somebody may have something to do. It may have happened although the call has failed.
+    async fn bounded_and_tell<T>(
+        &self,
+        changed: impl Fn(Option<&T>) -> Changed,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
         let result = self.bounded(call).await;
-        self.changes.send_replace(());
+        self.changes.tell(changed(result.as_ref().ok()));
         result
     }
 }
@@ -235,7 +243,7 @@ impl PostgresStoreBuilder {
             prepares: self.prepares,
             look_every: self.look_every,
             timeout: self.timeout,
-            changes: watch::Sender::new(()),
+            changes: Changes::new(),
         };
         store.bounded(store.session()).await?.finish();
         Ok(store)
@@ -244,7 +252,7 @@ impl PostgresStoreBuilder {
 
 impl Store for PostgresStore {
     fn insert(&self, process: NewProcess) -> BoxFuture<'_, Result<Insertion, StoreError>> {
-        Box::pin(self.bounded_and_tell(async move {
+        Box::pin(self.bounded_and_tell(|_| Changed::WORK, async move {
             let session = self.transaction().await?;
             let insertion = work::insert(&session, &process).await?;
             session.commit().await?;
@@ -253,14 +261,14 @@ impl Store for PostgresStore {
     }
 
     fn work(&self, settlements: Vec<Settlement>, claim: Option<Claim>) -> BoxFuture<'_, Result<Work, StoreError>> {
-        let tells = !settlements.is_empty();
+        let changed = Changed::after(&settlements, claim.as_ref());
         let call = async move {
             let session = self.transaction().await?;
             let work = work::work(&session, &settlements, claim.as_ref()).await?;
             session.commit().await?;
             Ok(work)
         };
-        Box::pin(async move { if tells { self.bounded_and_tell(call).await } else { self.bounded(call).await } })
+        Box::pin(self.bounded_and_tell(move |_| changed, call))
     }
 
     fn load(&self, id: ProcessId) -> BoxFuture<'_, Result<Option<Process>, StoreError>> {
@@ -273,7 +281,7 @@ impl Store for PostgresStore {
     }
 
     fn ping(&self, ping: Ping) -> BoxFuture<'_, Result<Pinged, StoreError>> {
-        Box::pin(self.bounded_and_tell(async move {
+        Box::pin(self.bounded_and_tell(|_| Changed::WORK, async move {
             let session = self.session().await?;
             let pinged = work::ping(&session, &ping).await?;
             session.finish();
@@ -300,12 +308,20 @@ impl Store for PostgresStore {
     }
 
     fn hold_outcomes(&self, held: Vec<HeldOutcome>, due_in: Duration) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
-        Box::pin(self.bounded_and_tell(async move {
+        let changed = |holds: Option<&Vec<Held>>| Changed {
+            work: false,
+            outcomes: holds.is_none_or(|holds| holds.contains(&Held::Sooner)),
+        };
+        let call = async move {
             let session = self.session().await?;
             let holds = outcomes::hold(&session, &held, due_in).await?;
             session.finish();
             Ok(holds)
-        }))
+        };
+        Box::pin(async move {
+            let holds = self.bounded_and_tell(changed, call).await?;
+            Ok(holds.into_iter().map(|hold| hold != Held::NoLonger).collect())
+        })
     }
 
     fn acknowledge(
@@ -338,10 +354,15 @@ impl Store for PostgresStore {
         }))
     }
 
-    fn spread(&self, partition: Partition, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
+    fn spread(
+        &self,
+        partition: Partition,
+        overdue_for: Duration,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<usize, StoreError>> {
         Box::pin(self.bounded(async move {
             let session = self.session().await?;
-            let spread = upkeep::spread(&session, partition, limit).await?;
+            let spread = clamp::spread(&session, partition, overdue_for, limit).await?;
             session.finish();
             Ok(spread)
         }))
@@ -370,12 +391,16 @@ impl Store for PostgresStore {
         }))
     }
 
-    fn hasten(&self, longest: Duration) -> BoxFuture<'_, Result<usize, StoreError>> {
-        Box::pin(self.bounded(async move {
-            let session = self.session().await?;
-            let hastened = upkeep::hasten(&session, longest).await?;
-            session.finish();
-            Ok(hastened)
+    fn clamp_due_times(&self, clamp: Clamp) -> BoxFuture<'_, Result<Clamped, StoreError>> {
+        let changed = |clamped: Option<&Clamped>| match clamped {
+            Some(Clamped::Done) => Changed::ALL,
+            _ => Changed::NOTHING,
+        };
+        Box::pin(self.bounded_and_tell(changed, async move {
+            let session = self.transaction().await?;
+            let clamped = clamp::clamp_due_times(&session, &clamp).await?;
+            session.commit().await?;
+            Ok(clamped)
         }))
     }
 
@@ -397,13 +422,8 @@ impl Store for PostgresStore {
         }))
     }
 
-    fn changed(&self) -> BoxFuture<'static, ()> {
-        let mut changes = self.changes.subscribe();
-        Box::pin(async move {
-            if changes.changed().await.is_err() {
-                std::future::pending().await
-            }
-        })
+    fn changed(&self) -> BoxFuture<'static, Changed> {
+        self.changes.next()
     }
 
     fn look_every(&self) -> Duration {

@@ -106,6 +106,8 @@ pub struct NewProcess {
     pub ping_in: Option<Duration>,
     /// See [`Settlement::interval`].
     pub interval: Duration,
+    /// See [`Settlement::expires_in`].
+    pub expires_in: Option<Duration>,
     /// See [`Settlement::schedule`].
     pub schedule: String,
     /// The sealed body.
@@ -140,6 +142,9 @@ pub struct Settlement {
     pub ping_in: Option<Duration>,
     /// The interval in force.
     pub interval: Duration,
+    /// How long until the OP's answer expires; `None` where the OP gave no end. A poll that is put off is not put off
+    /// beyond this end.
+    pub expires_in: Option<Duration>,
     /// Text to keep and give back with the next claim.
     pub schedule: String,
     /// The fingerprint of the `deferred_auth_id`, where it has just become known.
@@ -178,8 +183,10 @@ pub enum Settled {
 /// What to claim.
 #[derive(Debug, Clone)]
 pub struct Claim {
-    /// For whom, and how many.
-    pub lanes: Vec<Lane>,
+    /// For which partitions, and how many rows of each. No two are for the same partition.
+    pub quotas: Vec<ClaimQuota>,
+    /// How many rows at most, of all partitions together.
+    pub limit: usize,
     /// For how long.
     pub lease: Duration,
     /// The newest body format that the caller can read.
@@ -190,11 +197,13 @@ pub struct Claim {
 
 /// The part of a claim that is for one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lane {
-    /// The partition. No claim names one twice.
+pub struct ClaimQuota {
+    /// The partition.
     pub partition: Partition,
-    /// How many rows at most.
-    pub limit: usize,
+    /// How many rows in [`State::Waiting`] at most.
+    pub polls: usize,
+    /// How many rows in [`State::Exchanging`] or [`State::Answered`] at most.
+    pub verifications: usize,
 }
 
 /// The answer to [`Store::work`](super::Store::work).
@@ -204,10 +213,84 @@ pub struct Work {
     pub now: SystemTime,
     /// One for each settlement, in the same order.
     pub settled: Vec<Settled>,
-    /// What was claimed, each partition's earliest first.
+    /// What was claimed: `Exchanging` and `Answered` first, and each partition's earliest first.
     pub claimed: Vec<Claimed>,
-    /// When to come again, if nothing changes; `None` if there is nothing to come for.
-    pub next_in: Option<Duration>,
+    /// When to come again, if nothing changes: one for each quota, in the same order.
+    pub due: Vec<NextDue>,
+    /// Rows that the claim found without a body. They are not due again by themselves; see
+    /// [`Store::work`](super::Store::work).
+    pub set_aside: Vec<ProcessId>,
+    /// Due times are being put right, and nothing was claimed; see
+    /// [`Store::clamp_due_times`](super::Store::clamp_due_times).
+    pub clamping: bool,
+}
+
+/// When the rows of one partition are due next. Zero means that the claim's limits left rows behind that are due now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NextDue {
+    /// Until the earliest row in [`State::Waiting`] is due; `None` if there is no such row.
+    pub polls_in: Option<Duration>,
+    /// Until the earliest row in [`State::Exchanging`] or [`State::Answered`] is due; `None` if there is no such row.
+    pub verifications_in: Option<Duration>,
+}
+
+impl NextDue {
+    /// The earlier of the two.
+    pub fn earliest(self) -> Option<Duration> {
+        [self.polls_in, self.verifications_in].into_iter().flatten().min()
+    }
+}
+
+/// One step of putting due times right; see [`Store::clamp_due_times`](super::Store::clamp_due_times).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Clamp {
+    /// How long ago the caller last saw the store's clock right, before it noticed that the clock had jumped. `None` from
+    /// a caller that noticed nothing and only continues a run that is under way.
+    pub noticed: Option<Duration>,
+    /// No lease is meant to be longer.
+    pub longest: Duration,
+    /// How many rows to look at.
+    pub limit: usize,
+}
+
+/// What came of a step of putting due times right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clamped {
+    /// The run is under way: call again.
+    More,
+    /// No run is under way, and none is needed.
+    Done,
+    /// Another replica is carrying out a step at this moment. Look again in a second.
+    Busy,
+}
+
+/// What may have changed; see [`Store::changed`](super::Store::changed).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Changed {
+    /// Rows may have become due for [`Store::work`](super::Store::work).
+    pub work: bool,
+    /// Outcomes may have become due for [`Store::claim_outcomes`](super::Store::claim_outcomes).
+    pub outcomes: bool,
+}
+
+impl Changed {
+    /// Anything may have changed.
+    pub const ALL: Self = Self { work: true, outcomes: true };
+    /// Only work may have become due.
+    pub const WORK: Self = Self { work: true, outcomes: false };
+    /// Only outcomes may have become due.
+    pub const OUTCOMES: Self = Self { work: false, outcomes: true };
+    /// Nothing has changed.
+    pub const NOTHING: Self = Self { work: false, outcomes: false };
+
+    /// What a call of [`Store::work`](super::Store::work) changes for others. A call that claims learns the due times of what it
+    /// settles from its answer.
+    pub(super) fn after(settlements: &[Settlement], claim: Option<&Claim>) -> Self {
+        Self {
+            work: !settlements.is_empty() && claim.is_none(),
+            outcomes: settlements.iter().any(|settlement| matches!(settlement.next, Next::Decided { .. })),
+        }
+    }
 }
 
 /// A claimed row.
@@ -274,8 +357,13 @@ pub struct Ping {
 /// What came of a ping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pinged {
-    /// It was noted for this process.
-    Noted(ProcessId),
+    /// It was noted.
+    Noted {
+        /// For this process.
+        id: ProcessId,
+        /// Its partition.
+        partition: Partition,
+    },
     /// This process needs no pings any more.
     Ended(ProcessId),
     /// The `deferred_auth_id` is not the one of the process that the token names.
@@ -289,6 +377,9 @@ pub enum Pinged {
 pub struct OutcomeClaim {
     /// How many at most.
     pub limit: usize,
+    /// Where partitions have more than `limit` outcomes due, they are served in turn, beginning after this one: the
+    /// partition of the last outcome of the claim before.
+    pub after: Option<Partition>,
     /// For how long.
     pub lease: Duration,
     /// The newest body format that the caller can read.
@@ -300,8 +391,10 @@ pub struct OutcomeClaim {
 /// The answer to [`Store::claim_outcomes`](super::Store::claim_outcomes).
 #[derive(Debug, Clone)]
 pub struct Outcomes {
-    /// What was claimed, the earliest first.
+    /// What was claimed: one of each partition in turn, and each partition's earliest first.
     pub claimed: Vec<ClaimedOutcome>,
+    /// Rows that the claim found without a body. They are not due again by themselves.
+    pub set_aside: Vec<ProcessId>,
     /// When to come again, if nothing changes; `None` if there is nothing to come for.
     pub next_in: Option<Duration>,
 }
@@ -365,12 +458,14 @@ pub struct Reseal {
     pub body: SealedBody,
 }
 
-/// How many rows need a key.
+/// How many rows need a key. There is one for each pair of a key and a format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyStats {
     /// The key.
     pub key: [u8; 4],
-    /// Rows with a body that it sealed.
+    /// The format of the bodies.
+    pub format: u8,
+    /// Rows with a body of this format that the key sealed.
     pub bodies: u64,
     /// Rows in [`State::Exchanging`] or [`State::Waiting`] that were inserted under it (`first_key`): what was made with
     /// them, such as their fingerprints and the tokens of their pings, is verified with it.
@@ -382,10 +477,39 @@ pub struct KeyStats {
 pub struct PartitionStats {
     /// The partition.
     pub partition: Partition,
-    /// Rows by state, in the order of [`State`].
-    pub states: [u64; 5],
+    /// Rows in [`State::Exchanging`].
+    pub exchanging: u64,
+    /// Rows in [`State::Waiting`].
+    pub waiting: u64,
+    /// Rows in [`State::Answered`].
+    pub answered: u64,
+    /// Rows in [`State::Decided`].
+    pub decided: u64,
+    /// Rows in [`State::Acknowledged`].
+    pub acknowledged: u64,
     /// How long the oldest row in `Exchanging`, `Waiting` or `Answered` has been due and not leased.
     pub overdue: Option<Duration>,
-    /// How long the oldest outcome has been due for delivery.
+    /// How long ago the oldest outcome was decided that is not acknowledged, whether it is claimed or not.
     pub undelivered: Option<Duration>,
+}
+
+impl PartitionStats {
+    /// A partition without rows.
+    pub fn empty(partition: Partition) -> Self {
+        Self {
+            partition,
+            exchanging: 0,
+            waiting: 0,
+            answered: 0,
+            decided: 0,
+            acknowledged: 0,
+            overdue: None,
+            undelivered: None,
+        }
+    }
+
+    /// Rows whose outcome is not decided.
+    pub fn open(&self) -> u64 {
+        self.exchanging + self.waiting + self.answered
+    }
 }

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use rusqlite::Connection;
-use tokio::sync::watch;
 
+use super::changes::Changes;
+use super::rules::Held;
 use super::{
-    Acknowledged, Acknowledgement, Cancellation, Claim, HeldOutcome, Insertion, KeyStats, NewProcess, OutcomeClaim,
-    Outcomes, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal, Settlement, Store, StoreError, Work,
+    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, HeldOutcome, Insertion, KeyStats,
+    NewProcess, OutcomeClaim, Outcomes, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal,
+    Settlement, Store, StoreError, Work,
 };
 use crate::clock::{Clock, SystemClock};
 
@@ -65,7 +67,7 @@ pub struct SqliteStore {
     path: PathBuf,
     writer: Worker,
     reader: Worker,
-    changes: watch::Sender<()>,
+    changes: Changes,
 }
 
 /// Settings of a [`SqliteStore`], beginning with [`SqliteStore::builder`] and ending with [`open`](Self::open).
@@ -102,22 +104,23 @@ impl SqliteStore {
         &self,
         call: impl FnOnce(&Connection, Moment) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.writer.call(false, call).await
+        self.writer.call(|_| Changed::NOTHING, call).await
     }
 
-    /// The same for calls after which somebody may have something to do.
+    /// The same for calls after which somebody may have something to do, which the answer tells.
     async fn write_and_tell<T: Send + 'static>(
         &self,
+        changed: impl Fn(&T) -> Changed + Send + 'static,
         call: impl FnOnce(&Connection, Moment) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.writer.call(true, call).await
+        self.writer.call(changed, call).await
     }
 
     async fn read<T: Send + 'static>(
         &self,
         call: impl FnOnce(&Connection, Moment) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.reader.call(false, call).await
+        self.reader.call(|_| Changed::NOTHING, call).await
     }
 }
 
@@ -141,7 +144,7 @@ impl SqliteStoreBuilder {
     /// See [`SqliteStore::open`].
     pub async fn open(self) -> Result<SqliteStore, StoreError> {
         let Self { path, clock, busy_timeout } = self;
-        let changes = watch::Sender::new(());
+        let changes = Changes::new();
         let start = |role| {
             Worker::start(role, clock.clone(), changes.clone(), {
                 let path = path.clone();
@@ -162,12 +165,13 @@ impl SqliteStoreBuilder {
 
 impl Store for SqliteStore {
     fn insert(&self, process: NewProcess) -> BoxFuture<'_, Result<Insertion, StoreError>> {
-        Box::pin(self.write_and_tell(move |file, now| table::insert(file, now, &process)))
+        Box::pin(self.write_and_tell(|_| Changed::WORK, move |file, now| table::insert(file, now, &process)))
     }
 
     fn work(&self, settlements: Vec<Settlement>, claim: Option<Claim>) -> BoxFuture<'_, Result<Work, StoreError>> {
-        let tells = !settlements.is_empty();
-        Box::pin(self.writer.call(tells, move |file, now| table::work(file, now, &settlements, claim.as_ref())))
+        let changed = Changed::after(&settlements, claim.as_ref());
+        let call = move |file: &Connection, now| table::work(file, now, &settlements, claim.as_ref());
+        Box::pin(self.write_and_tell(move |_| changed, call))
     }
 
     fn load(&self, id: ProcessId) -> BoxFuture<'_, Result<Option<Process>, StoreError>> {
@@ -175,7 +179,7 @@ impl Store for SqliteStore {
     }
 
     fn ping(&self, ping: Ping) -> BoxFuture<'_, Result<Pinged, StoreError>> {
-        Box::pin(self.write_and_tell(move |file, now| table::ping(file, now, &ping)))
+        Box::pin(self.write_and_tell(|_| Changed::WORK, move |file, now| table::ping(file, now, &ping)))
     }
 
     fn cancel(&self, id: ProcessId, to: Cancellation) -> BoxFuture<'_, Result<Option<Cancellation>, StoreError>> {
@@ -187,7 +191,9 @@ impl Store for SqliteStore {
     }
 
     fn hold_outcomes(&self, held: Vec<HeldOutcome>, due_in: Duration) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
-        Box::pin(self.write_and_tell(move |file, now| table::hold(file, now, &held, due_in)))
+        let changed = |holds: &Vec<Held>| Changed { work: false, outcomes: holds.contains(&Held::Sooner) };
+        let call = self.write_and_tell(changed, move |file, now| table::hold(file, now, &held, due_in));
+        Box::pin(async { Ok(call.await?.into_iter().map(|hold| hold != Held::NoLonger).collect()) })
     }
 
     fn acknowledge(
@@ -205,8 +211,13 @@ impl Store for SqliteStore {
         Box::pin(self.write(move |file, now| table::purge(file, now, limit)))
     }
 
-    fn spread(&self, partition: Partition, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
-        Box::pin(self.write(move |file, now| table::spread(file, now, partition, limit)))
+    fn spread(
+        &self,
+        partition: Partition,
+        overdue_for: Duration,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<usize, StoreError>> {
+        Box::pin(self.write(move |file, now| table::spread(file, now, partition, overdue_for, limit)))
     }
 
     fn sealed_otherwise(
@@ -222,8 +233,9 @@ impl Store for SqliteStore {
         Box::pin(self.write(move |file, _| table::reseal(file, &reseals)))
     }
 
-    fn hasten(&self, longest: Duration) -> BoxFuture<'_, Result<usize, StoreError>> {
-        Box::pin(self.write(move |file, now| table::hasten(file, now, longest)))
+    fn clamp_due_times(&self, clamp: Clamp) -> BoxFuture<'_, Result<Clamped, StoreError>> {
+        let changed = |clamped: &Clamped| if *clamped == Clamped::Done { Changed::ALL } else { Changed::NOTHING };
+        Box::pin(self.write_and_tell(changed, move |file, now| table::clamp_due_times(file, now, &clamp)))
     }
 
     fn keys(&self) -> BoxFuture<'_, Result<Vec<KeyStats>, StoreError>> {
@@ -234,13 +246,8 @@ impl Store for SqliteStore {
         Box::pin(self.read(table::stats))
     }
 
-    fn changed(&self) -> BoxFuture<'static, ()> {
-        let mut changes = self.changes.subscribe();
-        Box::pin(async move {
-            if changes.changed().await.is_err() {
-                std::future::pending().await
-            }
-        })
+    fn changed(&self) -> BoxFuture<'static, Changed> {
+        self.changes.next()
     }
 
     fn look_every(&self) -> Duration {

@@ -201,6 +201,7 @@ async fn plant(place: &Place) -> (Arc<dyn Store>, Vec<Vec<u8>>) {
             due_in: SECOND,
             ping_in: None,
             interval: SECOND,
+            expires_in: None,
             schedule,
             body: SealedBody { format: 1, key: [1; 4], bytes },
         };

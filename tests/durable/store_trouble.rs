@@ -10,9 +10,9 @@ use http::{HeaderMap, Method, StatusCode};
 use openid_deferred::ping::Receiver;
 use openid_deferred::poller::Event;
 use openid_deferred::store::{
-    Acknowledged, Acknowledgement, Cancellation, Claim, HeldOutcome, Insertion, KeyStats, MemoryStore, NewProcess,
-    OutcomeClaim, Outcomes, Partition, PartitionStats, Pinged, Process, ProcessId, Reseal, Settlement, Store,
-    StoreError, StoreProblem, Work,
+    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, HeldOutcome, Insertion, KeyStats,
+    MemoryStore, NewProcess, OutcomeClaim, Outcomes, Partition, PartitionStats, Pinged, Process, ProcessId, Reseal,
+    Settlement, Store, StoreError, StoreProblem, Work,
 };
 use openid_deferred::testing::{DecisionPolicy, Endpoint, SeededRandom, TestClock, TestProvider};
 use openid_deferred::{Accepted, AuthorizationSession, Client, ErrorKind, Outcome, Poller};
@@ -76,8 +76,8 @@ impl Store for Troubled {
         acknowledge(acknowledgements: Vec<Acknowledgement>) -> Vec<Acknowledged>;
         forget(id: ProcessId) -> bool;
         purge(limit: usize) -> usize;
-        spread(partition: Partition, limit: usize) -> usize;
-        hasten(longest: Duration) -> usize;
+        spread(partition: Partition, overdue_for: Duration, limit: usize) -> usize;
+        clamp_due_times(clamp: Clamp) -> Clamped;
         sealed_otherwise(key: [u8; 4], after: Option<ProcessId>, limit: usize) -> Vec<Process>;
         reseal(reseals: Vec<Reseal>) -> Vec<bool>;
         keys() -> Vec<KeyStats>;
@@ -93,7 +93,7 @@ impl Store for Troubled {
         })
     }
 
-    fn changed(&self) -> BoxFuture<'static, ()> {
+    fn changed(&self) -> BoxFuture<'static, Changed> {
         self.0.store.changed()
     }
 

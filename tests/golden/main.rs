@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use openid_deferred::poller::ProcessPhase;
 use openid_deferred::store::{
-    Cancellation, Claim, Lane, MemoryStore, NewProcess, Next, Partition, ProcessId, SealedBody, Settled, Settlement,
-    State, Store,
+    Cancellation, Claim, ClaimQuota, MemoryStore, NewProcess, Next, Partition, ProcessId, SealedBody, Settled,
+    Settlement, State, Store,
 };
 use openid_deferred::testing::{Endpoint, TestClock};
 use openid_deferred::{Authentication, AuthorizationSession, Outcome, PendingAuthentication, Poller, Rule};
@@ -161,6 +161,7 @@ async fn put(store: &MemoryStore, row: &Row) {
         due_in: Duration::ZERO,
         ping_in: None,
         interval: Duration::from_secs(5),
+        expires_in: None,
         schedule: row.schedule.clone(),
         body,
     };
@@ -173,8 +174,8 @@ async fn put(store: &MemoryStore, row: &Row) {
         "decided" => Next::Decided { provisional: row.provisional },
         _ => return,
     };
-    let lanes = vec![Lane { partition: Partition(row.partition), limit: 100 }];
-    let claim = Claim { lanes, lease: Duration::ZERO, format: row.format, keys: vec![row.key] };
+    let quotas = vec![ClaimQuota { partition: Partition(row.partition), polls: 100, verifications: 100 }];
+    let claim = Claim { quotas, limit: 100, lease: Duration::ZERO, format: row.format, keys: vec![row.key] };
     let claimed = store.work(vec![], Some(claim)).await.unwrap().claimed;
     let epoch = claimed.iter().find(|claimed| claimed.id == id).expect("it is due").epoch;
     let settlement = Settlement {
@@ -184,6 +185,7 @@ async fn put(store: &MemoryStore, row: &Row) {
         due_in: Duration::ZERO,
         ping_in: None,
         interval: Duration::ZERO,
+        expires_in: None,
         schedule: row.schedule.clone(),
         lookup: None,
         body: None,

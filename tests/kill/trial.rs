@@ -72,11 +72,10 @@ impl Trial {
             }
             if now - looked > Duration::from_millis(250) {
                 looked = now;
-                let states: Vec<_> =
-                    store.stats().await.map(|all| all.into_iter().map(|one| one.states).collect()).unwrap_or_default();
+                let states = store.stats().await.unwrap_or_default();
                 // In a storm there are exchanges that come to nothing, and some of them leave no row.
-                let is_over =
-                    matches!(states[..], [[0, 0, 0, 0, done]] if !is_calm || done == u64::from(self.processes));
+                let is_over = matches!(&states[..], [rows] if rows.open() + rows.decided == 0
+                    && (!is_calm || rows.acknowledged == u64::from(self.processes)));
                 if killer.is_done() && users.is_empty() && reviewers.are_done() && is_over {
                     break;
                 }

@@ -59,7 +59,7 @@ impl Service {
     /// How many processes wait, and how many are in the store in all.
     pub async fn waiting(&self) -> (u64, u64) {
         let stats = self.poller.stats().await.expect("the store is there");
-        let [exchanging, waiting, answered, decided, done] = stats[0].rows.states;
-        (waiting, exchanging + waiting + answered + decided + done)
+        let rows = &stats[0].rows;
+        (rows.waiting, rows.open() + rows.decided + rows.acknowledged)
     }
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use openid_deferred::store::{
-    Acknowledged, Acknowledgement, Cancellation, Claim, HeldOutcome, Insertion, KeyStats, NewProcess, OutcomeClaim,
-    Outcomes, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal, Settlement, Store, StoreError, Work,
+    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, HeldOutcome, Insertion, KeyStats,
+    NewProcess, OutcomeClaim, Outcomes, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal,
+    Settlement, Store, StoreError, Work,
 };
 use openid_deferred::testing::TestClock;
 
@@ -84,8 +85,13 @@ impl Store for Timed {
         self.hold(move |store| store.purge(limit))
     }
 
-    fn spread(&self, partition: Partition, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
-        self.hold(move |store| store.spread(partition, limit))
+    fn spread(
+        &self,
+        partition: Partition,
+        overdue_for: Duration,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<usize, StoreError>> {
+        self.hold(move |store| store.spread(partition, overdue_for, limit))
     }
 
     fn sealed_otherwise(
@@ -101,8 +107,8 @@ impl Store for Timed {
         self.hold(|store| store.reseal(reseals))
     }
 
-    fn hasten(&self, longest: Duration) -> BoxFuture<'_, Result<usize, StoreError>> {
-        self.hold(move |store| store.hasten(longest))
+    fn clamp_due_times(&self, clamp: Clamp) -> BoxFuture<'_, Result<Clamped, StoreError>> {
+        self.hold(move |store| store.clamp_due_times(clamp))
     }
 
     fn keys(&self) -> BoxFuture<'_, Result<Vec<KeyStats>, StoreError>> {
@@ -113,7 +119,7 @@ impl Store for Timed {
         self.hold(|store| store.stats())
     }
 
-    fn changed(&self) -> BoxFuture<'static, ()> {
+    fn changed(&self) -> BoxFuture<'static, Changed> {
         self.store.changed()
     }
 

@@ -264,7 +264,7 @@ impl Oracle {
 
     pub fn pinged(&mut self, now: Duration, pinged: Pinged) {
         self.store_pings += 1;
-        let Pinged::Noted(id) = pinged else { return };
+        let Pinged::Noted { id, .. } = pinged else { return };
         let Some(&label) = self.labels.get(&id) else { return };
         self.say(now, || format!("{label} is pinged"));
         self.watched[label].pinged_at = Some(now);

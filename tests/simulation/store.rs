@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use openid_deferred::store::{
-    Acknowledged, Acknowledgement, Cancellation, Claim, HeldOutcome, Insertion, KeyStats, NewProcess, OutcomeClaim,
-    Outcomes, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal, Settled, Settlement, State, Store,
-    StoreError, StoreProblem, Work,
+    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, HeldOutcome, Insertion, KeyStats,
+    NewProcess, OutcomeClaim, Outcomes, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal, Settled,
+    Settlement, State, Store, StoreError, StoreProblem, Work,
 };
 
 use crate::life::{Life, mortal};
@@ -165,12 +165,17 @@ impl Store for SimulatedStore {
         self.call(move |world| world.memory.purge(limit), |_, _| ())
     }
 
-    fn spread(&self, partition: Partition, limit: usize) -> BoxFuture<'_, Result<usize, StoreError>> {
-        self.call(move |world| world.memory.spread(partition, limit), |_, _| ())
+    fn spread(
+        &self,
+        partition: Partition,
+        overdue_for: Duration,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<usize, StoreError>> {
+        self.call(move |world| world.memory.spread(partition, overdue_for, limit), |_, _| ())
     }
 
-    fn hasten(&self, longest: Duration) -> BoxFuture<'_, Result<usize, StoreError>> {
-        self.call(move |world| world.memory.hasten(longest), |_, _| ())
+    fn clamp_due_times(&self, clamp: Clamp) -> BoxFuture<'_, Result<Clamped, StoreError>> {
+        self.call(move |world| world.memory.clamp_due_times(clamp), |_, _| ())
     }
 
     fn keys(&self) -> BoxFuture<'_, Result<Vec<KeyStats>, StoreError>> {
@@ -194,7 +199,7 @@ impl Store for SimulatedStore {
         self.call(|world| world.memory.stats(), |_, _| ())
     }
 
-    fn changed(&self) -> BoxFuture<'static, ()> {
+    fn changed(&self) -> BoxFuture<'static, Changed> {
         let changed = self.world.changes.next();
         let tells = self.world.weather.store_tells;
         Box::pin(mortal(self.life.clone(), async move {
@@ -202,6 +207,7 @@ impl Store for SimulatedStore {
             if !tells {
                 std::future::pending::<()>().await;
             }
+            Changed::ALL
         }))
     }
 

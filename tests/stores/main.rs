@@ -15,7 +15,7 @@ mod tls;
 
 use std::time::Duration;
 
-use openid_deferred::store::{Claim, Fingerprint, Lane, NewProcess, Partition, ProcessId, SealedBody, State};
+use openid_deferred::store::{Claim, ClaimQuota, Fingerprint, NewProcess, Partition, ProcessId, SealedBody, State};
 
 const PARTITION: Partition = Partition(7);
 const KEY: [u8; 4] = [0xff, 0, 1, 2];
@@ -31,6 +31,7 @@ fn waiting(number: u32) -> NewProcess {
         due_in: Duration::ZERO,
         ping_in: None,
         interval: Duration::from_secs(3600),
+        expires_in: None,
         schedule: "schedule".to_owned(),
         body: SealedBody { format: 1, key: KEY, bytes: vec![0x55; 1000] },
     }
@@ -49,6 +50,6 @@ fn fingerprint(number: u32) -> Fingerprint {
 }
 
 fn claim(limit: usize) -> Claim {
-    let lanes = vec![Lane { partition: PARTITION, limit }];
-    Claim { lanes, lease: Duration::from_secs(300), format: 1, keys: vec![KEY] }
+    let quotas = vec![ClaimQuota { partition: PARTITION, polls: limit, verifications: limit }];
+    Claim { quotas, limit, lease: Duration::from_secs(300), format: 1, keys: vec![KEY] }
 }

@@ -11,7 +11,7 @@ use futures_core::future::BoxFuture;
 use futures_util::future::join_all;
 use openid_deferred::store::{
     Acknowledged, Acknowledgement, Insertion, NewProcess, Next, OutcomeClaim, Ping, Pinged, PostgresStore,
-    PostgresStoreBuilder, SealedBody, Settled, Settlement, Store, StoreError, StoreProblem, contract,
+    PostgresStoreBuilder, ProcessId, SealedBody, Settled, Settlement, Store, StoreError, StoreProblem, contract,
 };
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, NoTls};
@@ -98,7 +98,7 @@ impl InDatabase {
 
     /// The same without rows, as if it were new.
     async fn emptied(&self) -> Self {
-        self.schema.execute("TRUNCATE process, sealed, ahead; INSERT INTO ahead VALUES ('0')").await;
+        self.schema.execute("TRUNCATE process, sealed, ahead; INSERT INTO ahead VALUES ('0'); UPDATE clamp_run SET began_at = NULL, under_way = false, up_to = ''").await;
         self.clone()
     }
 }
@@ -107,6 +107,14 @@ impl contract::Subject for InDatabase {
     fn store(&self) -> Arc<dyn Store> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         self.stores[turn % self.stores.len()].clone()
+    }
+
+    fn lose_body(&self, id: ProcessId) -> BoxFuture<'_, bool> {
+        Box::pin(async move {
+            let id: String = id.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+            self.schema.execute(&format!("DELETE FROM sealed WHERE id = '\\x{id}'")).await;
+            true
+        })
     }
 
     fn advance(&self, duration: Duration) -> BoxFuture<'_, ()> {
@@ -259,7 +267,7 @@ async fn four_claimers_never_get_the_same_row() {
             let mut claimed = Vec::new();
             loop {
                 let work = store.work(vec![], Some(claim(7))).await.unwrap();
-                if work.claimed.is_empty() && work.next_in > Some(Duration::from_secs(1)) {
+                if work.claimed.is_empty() && work.due[0].polls_in > Some(Duration::from_secs(1)) {
                     return claimed;
                 }
                 claimed.extend(work.claimed.iter().map(|claimed| claimed.id));
@@ -281,7 +289,7 @@ async fn a_claim_passes_over_what_another_one_is_taking_and_does_not_ask_again_a
     schema.execute("BEGIN; SELECT id FROM process WHERE get_byte(id, 3) = 1 FOR UPDATE").await;
     let work = store.work(vec![], Some(claim(5))).await.unwrap();
     assert_eq!(work.claimed.iter().map(|claimed| claimed.id).collect::<Vec<_>>(), [id(2)]);
-    assert_eq!(work.next_in, Some(Duration::from_millis(20)));
+    assert_eq!(work.due[0].polls_in, Some(Duration::from_millis(20)));
     schema.execute("COMMIT").await;
     assert_eq!(store.work(vec![], Some(claim(5))).await.unwrap().claimed[0].id, id(1));
 }
@@ -295,6 +303,7 @@ fn settlement(number: u32, epoch: i64, text: &str) -> Settlement {
         due_in: Duration::ZERO,
         ping_in: None,
         interval: Duration::ZERO,
+        expires_in: None,
         schedule: text.to_owned(),
         lookup: None,
         body: Some(SealedBody { bytes: text.into(), ..waiting(number).body }),
@@ -349,7 +358,8 @@ async fn replicas_that_name_the_same_rows_in_opposite_orders_do_not_deadlock() {
         ..settlement(0, claimed.epoch, "decided")
     });
     store.work(decided.collect(), None).await.unwrap();
-    let outcomes = OutcomeClaim { limit: 20, lease: Duration::from_secs(60), format: 1, keys: vec![crate::KEY] };
+    let outcomes =
+        OutcomeClaim { limit: 20, after: None, lease: Duration::from_secs(60), format: 1, keys: vec![crate::KEY] };
     let held: Vec<_> =
         store.claim_outcomes(outcomes).await.unwrap().claimed.iter().map(|claimed| claimed.held).collect();
     let replicas = [held.clone(), held.iter().rev().copied().collect::<Vec<_>>()].map(|held| {
@@ -406,7 +416,7 @@ async fn a_call_is_given_up_when_the_database_does_not_answer_and_later_ones_suc
             Err(error) => assert_eq!(error.problem(), StoreProblem::Unavailable),
         }
     };
-    assert_eq!(answered, Pinged::Noted(id(1)));
+    assert_eq!(answered, Pinged::Noted { id: id(1), partition: crate::PARTITION });
 }
 
 #[tokio::test]
@@ -453,7 +463,7 @@ async fn nothing_that_was_answered_is_lost_when_connections_are_cut() {
         () = keep_cutting => {}
     }
     assert!(failures.load(Ordering::Relaxed) > 0);
-    assert_eq!(store.stats().await.unwrap()[0].states[1], 400);
+    assert_eq!(store.stats().await.unwrap()[0].waiting, 400);
 }
 
 #[tokio::test]

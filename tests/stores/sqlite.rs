@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use futures_util::future::join_all;
-use openid_deferred::store::{Insertion, SqliteStore, Store, StoreError, StoreProblem, contract};
+use openid_deferred::store::{Insertion, ProcessId, SqliteStore, Store, StoreError, StoreProblem, contract};
 use openid_deferred::testing::TestClock;
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -26,6 +26,7 @@ struct InFile {
     clock: TestClock,
     stores: [Arc<SqliteStore>; 2],
     turn: std::sync::atomic::AtomicUsize,
+    path: PathBuf,
     _folder: TempDir,
 }
 
@@ -35,7 +36,7 @@ impl InFile {
         let clock = TestClock::new();
         let open = async || Arc::new(SqliteStore::builder(&path).clock(Arc::new(clock.clone())).open().await.unwrap());
         let stores = [open().await, open().await];
-        Self { clock, stores, turn: 0.into(), _folder: folder }
+        Self { clock, stores, turn: 0.into(), path, _folder: folder }
     }
 }
 
@@ -49,6 +50,12 @@ impl contract::Subject for InFile {
     fn advance(&self, duration: Duration) -> BoxFuture<'_, ()> {
         self.clock.advance(duration);
         Box::pin(std::future::ready(()))
+    }
+
+    fn lose_body(&self, id: ProcessId) -> BoxFuture<'_, bool> {
+        let file = Connection::open(&self.path).unwrap();
+        let sql = "DELETE FROM sealed WHERE slot = (SELECT slot FROM process WHERE id = ?)";
+        Box::pin(std::future::ready(file.execute(sql, [id.to_bytes()]).unwrap() == 1))
     }
 }
 
@@ -107,11 +114,52 @@ async fn the_database_of_another_application_is_refused_and_left_alone() {
 }
 
 #[tokio::test]
-async fn a_file_of_a_newer_release_is_refused() {
+async fn a_file_of_a_newer_release_is_refused_unless_that_has_only_added_something() {
     let (_folder, path) = folder();
-    drop(SqliteStore::open(&path).await.unwrap());
-    Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    SqliteStore::open(&path).await.unwrap().insert(waiting(1)).await.unwrap();
+    let file = Connection::open(&path).unwrap();
+    file.execute_batch("ALTER TABLE process ADD COLUMN what_comes INTEGER").unwrap();
+    file.pragma_update(None, "user_version", 99).unwrap();
+    let store = SqliteStore::open(&path).await.unwrap();
+    assert_eq!(store.work(vec![], Some(claim(1))).await.unwrap().claimed.len(), 1);
+    drop(store);
+    file.execute_batch("UPDATE compatibility SET oldest = 98").unwrap();
     assert_refused(SqliteStore::open(&path).await, "newer release");
+    file.execute_batch("DROP TABLE compatibility").unwrap();
+    assert_refused(SqliteStore::open(&path).await, "newer release");
+}
+
+/// What the first release made, with a row in each of its tables.
+#[tokio::test]
+async fn a_file_of_the_first_release_is_carried_on() {
+    let (_folder, path) = folder();
+    let file = Connection::open(&path).unwrap();
+    file.execute_batch(include_str!("../../src/store/sqlite/schema.sql")).unwrap();
+    file.pragma_update(None, "application_id", 0x4f49_4464).unwrap();
+    file.pragma_update(None, "user_version", 1).unwrap();
+    file.execute_batch(
+        "INSERT INTO process (slot, id, partition, state, due_at, interval, schedule, format, key, first_key)
+         VALUES (1, zeroblob(16), 7, 1, 1, 1000000, 'old', 1, 0xff000102, 0xff000102),
+                (2, x'00000000000000000000000000000001', 7, 3, 1, 1000000, 'old', 1, 0xff000102, 0xff000102);
+         INSERT INTO sealed VALUES (1, x'01'), (2, x'02');
+         INSERT INTO lease VALUES (1, 7, 1, 1000001, 5, 2);",
+    )
+    .unwrap();
+    let store = SqliteStore::open(&path).await.unwrap();
+    let claimed = store.work(vec![], Some(claim(9))).await.unwrap().claimed.remove(0);
+    assert_eq!((claimed.epoch, claimed.orphaned, &*claimed.schedule), (6, true, "old"));
+    let stats = store.stats().await.unwrap().remove(0);
+    assert_eq!((stats.waiting, stats.decided), (1, 1));
+    assert!(stats.undelivered > Some(Duration::from_secs(1_000_000_000)), "since it was due, for want of better");
+    // The first release can still write what it wrote.
+    file.execute_batch(
+        "INSERT INTO process (slot, id, partition, state, due_at, interval, schedule, format, key, first_key)
+         VALUES (3, x'00000000000000000000000000000003', 7, 1, 1, 1000000, 'old', 1, 0xff000102, 0xff000102);
+         INSERT INTO sealed VALUES (3, x'03');
+         UPDATE process SET due_at = 2, not_before = 3, schedule = '', interval = 1, epoch = 1, attempts = 1 WHERE slot = 3;",
+    )
+    .unwrap();
+    assert_eq!(store.work(vec![], Some(claim(9))).await.unwrap().claimed.len(), 1);
 }
 
 #[tokio::test]
@@ -199,7 +247,7 @@ async fn many_tasks_at_once_are_all_served() {
         }
     });
     join_all(tasks).await;
-    assert_eq!(store.stats().await.unwrap()[0].states[1], 64 * 20);
+    assert_eq!(store.stats().await.unwrap()[0].waiting, 64 * 20);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

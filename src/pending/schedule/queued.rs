@@ -15,16 +15,20 @@ impl Schedule {
     }
 
     /// What to do with a process that was taken from the queue because it is due there. `taken_at` is what the queue's
-    /// clock showed then, `now` what it may show by now at the latest, and `pinged` whether a ping had come since the time
-    /// before.
+    /// clock showed then, `now` what it may show by now at the latest, `pinged` whether a ping had come since the time
+    /// before, and `orphaned` whether nobody knows what became of that.
     ///
     /// Taken before its time, it was brought forward by a ping, which uses the pings of this interval up; or its end has
     /// come, which is no reason to ask early. Its time may have come by now, for the queue's answer takes a while: that
-    /// gives no ping back.
-    pub(crate) fn claimed(&mut self, now: Moment, taken_at: SystemTime, pinged: bool) -> Step {
+    /// gives no ping back. The time of an orphaned process is not known here, so a ping counts as having brought it
+    /// forward.
+    pub(crate) fn claimed(&mut self, now: Moment, taken_at: SystemTime, pinged: bool, orphaned: bool) -> Step {
+        if orphaned {
+            self.orphaned(now);
+        }
         self.follow(now);
         let is_premature = taken_at < self.due_at();
-        self.ping_spent = is_premature && (pinged || self.ping_spent);
+        self.ping_spent = (is_premature && (pinged || self.ping_spent)) || (orphaned && pinged);
         self.final_poll_due &= !(is_premature && pinged);
         let has_ended = self.until_deadline(now).is_some_and(|left| left <= CLOCK_ERROR);
         if is_premature && has_ended {

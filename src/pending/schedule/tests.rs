@@ -326,7 +326,7 @@ fn our_own_mistake_after_the_deadline_does_not_end_the_process() {
 
 /// Taken from the queue, after a ping if that was before its time.
 fn claimed(schedule: &mut Schedule, now: Moment) -> Step {
-    schedule.claimed(now, now.wall, true)
+    schedule.claimed(now, now.wall, true, false)
 }
 
 #[test]

@@ -69,6 +69,7 @@ pub(super) async fn an_acknowledgement_of_a_provisional_outcome_spares_the_one_t
         due_in: Duration::ZERO,
         ping_in: None,
         interval: Duration::ZERO,
+        expires_in: None,
         schedule: String::new(),
         lookup: None,
         body: Some(body("the success")),
@@ -94,6 +95,7 @@ pub(super) async fn a_row_that_ends_is_not_delivered(case: Case<'_>) {
         due_in: HOUR,
         ping_in: None,
         interval: Duration::ZERO,
+        expires_in: None,
         schedule: String::new(),
         lookup: None,
         body: None,
@@ -107,4 +109,50 @@ pub(super) async fn a_row_that_ends_is_not_delivered(case: Case<'_>) {
     assert_eq!(case.store().purge(10).await.unwrap(), 0);
     case.advance(10 * MINUTE).await;
     assert_eq!(case.store().purge(10).await.unwrap(), 1);
+}
+
+pub(super) async fn a_flood_of_one_partition_does_not_hold_up_the_others(case: Case<'_>) {
+    let (flood, few, one) = (Partition(5), Partition(-3), Partition(9));
+    let all = [(flood, 1..=8_u8), (few, 9..=10), (one, 11..=11)];
+    for (partition, numbers) in all {
+        for number in numbers {
+            case.inserted(NewProcess { partition, ..waiting(number) }).await;
+            let quotas = vec![ClaimQuota { partition, polls: 1, verifications: 0 }];
+            let claimed = case.work_for(quotas, 1).await.claimed.remove(0);
+            case.settle(settlement(&claimed, Next::Decided { provisional: false })).await;
+            case.advance(Duration::from_secs(1)).await;
+        }
+    }
+    let claim = async |limit, after| {
+        let claim = OutcomeClaim { limit, after, lease: HOUR, format: 1, keys: vec![KEY] };
+        let outcomes = case.store().claim_outcomes(claim).await.unwrap();
+        (outcomes.claimed.iter().map(|claimed| claimed.held.id).collect::<Vec<_>>(), outcomes.next_in)
+    };
+    assert_eq!(claim(4, None).await, (vec![id(9), id(1), id(11), id(10)], Some(Duration::ZERO)));
+    assert_eq!(claim(2, Some(few)).await.0, [id(2), id(3)]);
+    case.inserted(NewProcess { partition: one, ..waiting(12) }).await;
+    let quotas = vec![ClaimQuota { partition: one, polls: 1, verifications: 0 }];
+    let claimed = case.work_for(quotas, 1).await.claimed.remove(0);
+    case.settle(settlement(&claimed, Next::Decided { provisional: false })).await;
+    assert_eq!(claim(2, Some(flood)).await.0, [id(12), id(4)], "the turn is the next one's");
+    let (rest, next_in) = claim(10, Some(one)).await;
+    assert_eq!(rest, [id(5), id(6), id(7), id(8)]);
+    assert!(next_in.is_some_and(|next_in| next_in > 50 * MINUTE), "{next_in:?}");
+}
+
+pub(super) async fn an_outcome_without_its_body_is_set_aside(case: Case<'_>) {
+    let lost = case.decided(1, false).await;
+    let other = case.decided(2, false).await;
+    if !case.0.lose_body(lost).await {
+        return;
+    }
+    let outcomes = case.outcomes(HOUR).await;
+    assert_eq!(outcomes.claimed.iter().map(|claimed| claimed.held.id).collect::<Vec<_>>(), [other]);
+    assert_eq!(outcomes.set_aside, [lost]);
+    case.store().acknowledge(acknowledgement(other, false)).await.unwrap();
+    case.advance(1_000 * HOUR).await;
+    let outcomes = case.outcomes(HOUR).await;
+    assert!(outcomes.claimed.is_empty() && outcomes.set_aside.is_empty() && outcomes.next_in.is_none());
+    assert_eq!(case.load(lost).await.state, State::Decided);
+    assert_eq!(case.store().acknowledge(acknowledgement(lost, false)).await.unwrap(), [Acknowledged::Done]);
 }

@@ -1,7 +1,7 @@
 //! Tombstones, cancellation, spreading, sealing again, statistics.
 
 use super::*;
-use crate::store::{Acknowledgement, Cancellation, KeyStats, Reseal};
+use crate::store::{Acknowledgement, Cancellation, Changed, KeyStats, PartitionStats, Reseal};
 
 pub(super) async fn tombstones_are_purged_when_their_time_has_come(case: Case<'_>) {
     let mut tombstones = Vec::new();
@@ -53,8 +53,11 @@ pub(super) async fn overdue_rows_are_spread_by_their_id(case: Case<'_>) {
     }
     case.inserted(NewProcess { partition: Partition(3), ..waiting(2) }).await;
     case.inserted(NewProcess { due_in: HOUR, ..waiting(3) }).await;
-    assert_eq!(case.store().spread(PARTITION, 2).await.unwrap(), 2);
-    assert_eq!(case.store().spread(PARTITION, 2).await.unwrap(), 1);
+    let spread = async |limit| case.store().spread(PARTITION, MINUTE, limit).await.unwrap();
+    assert_eq!(spread(9).await, 0, "they are not late");
+    case.advance(2 * MINUTE).await;
+    assert_eq!(spread(2).await, 2);
+    assert_eq!(spread(2).await, 1);
     assert!(case.claim(10).await.is_empty());
     case.advance(MINUTE).await;
     assert_eq!(ids(&case.claim(10).await), [id(1)]);
@@ -63,30 +66,27 @@ pub(super) async fn overdue_rows_are_spread_by_their_id(case: Case<'_>) {
     assert_eq!(case.load(id(2)).await.due_in, Duration::ZERO, "another partition is left alone");
 }
 
-pub(super) async fn a_clock_that_was_set_back_holds_nothing_up_for_long(case: Case<'_>) {
-    // What a clock that was set back leaves behind: everything is due much later than it was meant to be.
-    let later = 1_000 * HOUR;
-    case.inserted(NewProcess { due_in: later, ..waiting(0x80) }).await;
-    let state = State::Exchanging;
-    case.inserted(NewProcess { state, due_in: later, interval: Duration::ZERO, ..waiting(1) }).await;
-    let decided = case.decided(2, false).await;
-    let held = case.outcomes(HOUR).await.claimed.remove(0).held;
-    case.store().hold_outcomes(vec![held], later).await.unwrap();
-    case.inserted(NewProcess { due_in: HOUR, ..waiting(3) }).await;
-
-    assert_eq!(case.store().hasten(5 * MINUTE).await.unwrap(), 3, "one is due soon enough");
-    assert_eq!(case.store().hasten(5 * MINUTE).await.unwrap(), 0, "once is enough");
-    let due_in = async |id| case.load(id).await.due_in;
-    let soon = async |id, expected: Duration| {
-        let due_in = due_in(id).await;
-        assert!(due_in.abs_diff(expected) < MINUTE, "{due_in:?} is not {expected:?}");
-    };
-    soon(id(0x80), 5 * MINUTE + HOUR + HOUR / 2).await;
-    soon(id(1), 5 * MINUTE).await;
-    assert!(due_in(decided).await <= 5 * MINUTE + 2 * HOUR);
-    soon(id(3), HOUR).await;
-    case.advance(6 * MINUTE).await;
-    assert!(!case.load(id(1)).await.leased, "a lease ends like any other");
+pub(super) async fn a_row_is_spread_within_the_life_that_is_left_and_once_between_settlements(case: Case<'_>) {
+    for (number, expires_in) in [(0x80, 30 * MINUTE), (0x81, 2 * MINUTE), (0x82, 1_000 * HOUR)] {
+        case.inserted(NewProcess { expires_in: Some(expires_in), ..waiting(number) }).await;
+    }
+    case.advance(10 * MINUTE).await;
+    let spread = async || case.store().spread(PARTITION, MINUTE, 9).await.unwrap();
+    assert_eq!(spread().await, 3);
+    let due_in = case.load(id(0x80)).await.due_in;
+    let left = 20 * MINUTE - Duration::from_secs(5);
+    assert!(due_in > 9 * MINUTE && due_in < left, "{due_in:?} is not before its end");
+    assert!(case.load(id(0x82)).await.due_in > 29 * MINUTE);
+    let late = case.claim_one().await;
+    assert_eq!(late.id, id(0x81), "no time is left to put it off");
+    case.settle(Settlement { expires_in: Some(HOUR), ..settlement(&late, Next::Waiting) }).await;
+    case.advance(35 * MINUTE).await;
+    assert_eq!(spread().await, 1, "the others were spread before");
+    let due_in = case.load(late.id).await.due_in;
+    assert!(due_in > 10 * MINUTE && due_in < 25 * MINUTE, "{due_in:?}");
+    let mut rest = ids(&case.claim(9).await);
+    rest.sort_unstable();
+    assert_eq!(rest, [id(0x80), id(0x82)]);
 }
 
 pub(super) async fn bodies_are_sealed_again_by_compare_and_swap(case: Case<'_>) {
@@ -129,8 +129,12 @@ pub(super) async fn keys_are_counted_by_what_they_sealed_and_by_what_was_inserte
     case.settle(Settlement { body: Some(resealed), ..settlement(&claimed[1], Next::Waiting) }).await;
     let mut keys = case.store().keys().await.unwrap();
     keys.sort_by_key(|stats| stats.key);
-    let stats = |key, bodies, waiting| KeyStats { key, bodies, waiting };
+    let stats = |key, bodies, waiting| KeyStats { key, format: 1, bodies, waiting };
     assert_eq!(keys, [stats(NEW, 2, 1), stats(KEY, 2, 2)], "the resealed one still has a token of the old key");
+    let newer = SealedBody { format: 2, ..body("of a newer release") };
+    case.inserted(NewProcess { due_in: HOUR, body: newer, ..waiting(5) }).await;
+    let of_newer = KeyStats { key: KEY, format: 2, bodies: 1, waiting: 1 };
+    assert!(case.store().keys().await.unwrap().contains(&of_newer), "no claim of this release takes it");
     case.store()
         .acknowledge(vec![Acknowledgement { id: claimed[0].id, provisional: false, keep: HOUR }])
         .await
@@ -152,21 +156,49 @@ pub(super) async fn statistics_count_rows_and_the_age_of_what_is_due(case: Case<
     let mut stats = case.store().stats().await.unwrap();
     stats.sort_by_key(|stats| stats.partition);
     assert_eq!(stats.iter().map(|stats| stats.partition).collect::<Vec<_>>(), [PARTITION, Partition(3)]);
-    assert_eq!((stats[0].states, stats[1].states), ([0, 3, 0, 1, 0], [0, 1, 0, 0, 0]));
+    assert_eq!((stats[0].waiting, stats[0].decided, stats[0].open()), (3, 1, 3));
+    assert_eq!(PartitionStats { waiting: 1, ..PartitionStats::empty(Partition(3)) }, stats[1]);
     let about = |age: Option<Duration>, minutes: u32| {
         age.is_some_and(|age| age >= minutes * MINUTE && age < (minutes + 1) * MINUTE)
     };
     assert!(about(stats[0].overdue, 1) && about(stats[0].undelivered, 6), "{stats:?}");
-    assert_eq!((stats[1].overdue, stats[1].undelivered), (None, None));
+
+    // An outcome that somebody has, and does not acknowledge, gets older all the same.
+    let held = case.outcomes(HOUR).await.claimed.remove(0).held;
+    case.advance(MINUTE).await;
+    case.store().hold_outcomes(vec![held], HOUR).await.unwrap();
+    let undelivered = async || {
+        let stats = case.store().stats().await.unwrap();
+        stats.iter().find(|stats| stats.partition == PARTITION).unwrap().undelivered
+    };
+    assert!(about(undelivered().await, 7), "{:?}", undelivered().await);
+    let keep = Acknowledgement { id: held.id, provisional: false, keep: HOUR };
+    case.store().acknowledge(vec![keep]).await.unwrap();
+    assert_eq!(undelivered().await, None);
 }
 
 pub(super) async fn waiters_are_told_of_changes_or_look_often(case: Case<'_>) {
     let store = case.store();
     assert!(store.look_every() > Duration::ZERO);
-    let changed = store.changed();
-    case.inserted(waiting(1)).await;
     // A store that cannot tell has its users look every few seconds.
-    if store.look_every() > MINUTE {
-        changed.await;
+    let tells = store.look_every() > MINUTE;
+    let changed = store.changed();
+    store.insert(waiting(1)).await.unwrap();
+    if tells {
+        assert_eq!(changed.await, Changed::WORK);
+    }
+    let claimed = store.work(vec![], Some(claim(1))).await.unwrap().claimed.remove(0);
+    let changed = store.changed();
+    let decided = settlement(&claimed, Next::Decided { provisional: false });
+    store.work(vec![decided], Some(claim(1))).await.unwrap();
+    if tells {
+        assert!(changed.await.outcomes);
+    }
+    let outcomes = OutcomeClaim { limit: 1, after: None, lease: HOUR, format: 1, keys: vec![KEY] };
+    let held = store.claim_outcomes(outcomes).await.unwrap().claimed[0].held;
+    let changed = store.changed();
+    store.hold_outcomes(vec![held], MINUTE).await.unwrap();
+    if tells {
+        assert!(changed.await.outcomes, "it comes sooner than was said");
     }
 }

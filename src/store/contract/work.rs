@@ -29,7 +29,7 @@ pub(super) async fn a_second_row_for_a_session_or_a_lookup_is_not_inserted(case:
     assert_eq!(case.claim(10).await.len(), 3);
 }
 
-pub(super) async fn a_claim_takes_what_is_due_of_its_lanes_and_nothing_else(case: Case<'_>) {
+pub(super) async fn a_claim_takes_what_is_due_of_its_partitions_and_nothing_else(case: Case<'_>) {
     case.inserted(NewProcess { partition: Partition(i64::MAX), ..waiting(1) }).await;
     case.inserted(NewProcess { due_in: HOUR, ..waiting(2) }).await;
     case.inserted(waiting(3)).await;
@@ -40,7 +40,7 @@ pub(super) async fn a_claim_takes_what_is_due_of_its_lanes_and_nothing_else(case
 
     let work = case.work(vec![], 2).await;
     assert_eq!(ids(&work.claimed), [id(3), id(4)], "the earliest come first, up to the limit");
-    assert_eq!(work.next_in, Some(Duration::ZERO), "there is more");
+    assert_eq!(next_in(&work), Some(Duration::ZERO), "there is more");
     let claimed = &work.claimed[0];
     assert_eq!((claimed.state, claimed.epoch, claimed.attempts), (State::Waiting, 1, 1));
     assert!(!claimed.orphaned && !claimed.pinged);
@@ -48,8 +48,89 @@ pub(super) async fn a_claim_takes_what_is_due_of_its_lanes_and_nothing_else(case
 
     let work = case.work(vec![], 2).await;
     assert_eq!(ids(&work.claimed), [id(5)]);
-    let next_in = work.next_in.unwrap();
+    let next_in = next_in(&work).unwrap();
     assert!(next_in <= HOUR && next_in > 50 * MINUTE, "{next_in:?}");
+    assert!(!work.clamping && work.set_aside.is_empty());
+}
+
+pub(super) async fn a_quota_counts_polls_and_verifications_apart(case: Case<'_>) {
+    for number in 1..=3 {
+        case.inserted(waiting(number)).await;
+        case.advance(Duration::from_secs(1)).await;
+    }
+    let first = case.claim_one_of(1, 0).await;
+    case.settle(settlement(&first, Next::Answered)).await;
+    let state = State::Exchanging;
+    case.inserted(NewProcess { state, due_in: MINUTE, lookups: vec![], ..waiting(4) }).await;
+
+    let work = case.work_for(vec![ClaimQuota { partition: PARTITION, polls: 0, verifications: 0 }], 10).await;
+    assert!(work.claimed.is_empty());
+    assert_eq!(work.due[0].polls_in, Some(Duration::ZERO), "they wait for room");
+    assert_eq!(work.due[0].verifications_in, Some(Duration::ZERO));
+    let work = case.work_for(vec![ClaimQuota { partition: PARTITION, polls: 0, verifications: 9 }], 10).await;
+    assert_eq!(ids(&work.claimed), [id(1)], "a response waits to be verified, and no quota for polls holds it up");
+    let verifications_in = work.due[0].verifications_in.unwrap();
+    assert!(verifications_in <= MINUTE && !verifications_in.is_zero(), "{verifications_in:?}");
+    case.advance(2 * MINUTE).await;
+    let work = case.work_for(vec![ClaimQuota { partition: PARTITION, polls: 1, verifications: 1 }], 10).await;
+    assert_eq!(ids(&work.claimed), [id(4), id(2)]);
+    let work = case.work_for(vec![ClaimQuota { partition: PARTITION, polls: 9, verifications: 0 }], 10).await;
+    assert_eq!(ids(&work.claimed), [id(3)]);
+}
+
+pub(super) async fn a_limit_takes_verifications_first_and_then_the_earliest_of_all_partitions(case: Case<'_>) {
+    let partitions = [PARTITION, Partition(1), Partition(2), Partition(3)];
+    for number in 1..=9_u8 {
+        let partition = partitions[usize::from(number % 3)];
+        case.inserted(NewProcess { partition, ..waiting(number) }).await;
+        case.advance(Duration::from_secs(1)).await;
+    }
+    let state = State::Exchanging;
+    let exchanging =
+        NewProcess { state, partition: Partition(2), due_in: Duration::ZERO, lookups: vec![], ..waiting(10) };
+    case.inserted(exchanging).await;
+    case.advance(Duration::from_secs(1)).await;
+    let quotas = || partitions.map(|partition| ClaimQuota { partition, polls: 4, verifications: 4 }).to_vec();
+    let work = case.work_for(quotas(), 5).await;
+    let mut claimed = ids(&work.claimed);
+    assert_eq!(claimed[0], id(10), "what is answered or was exchanged does not wait behind polls");
+    claimed.sort_unstable();
+    assert_eq!(claimed, [id(1), id(2), id(3), id(4), id(10)]);
+    assert_eq!(work.due.len(), 4);
+    assert!(work.due[..3].iter().all(|due| due.polls_in == Some(Duration::ZERO)), "{:?}", work.due);
+    assert_eq!(work.due[3].earliest(), None, "that one has no rows");
+    let mut rest = ids(&case.work_for(quotas(), 9).await.claimed);
+    rest.sort_unstable();
+    assert_eq!(rest, [id(5), id(6), id(7), id(8), id(9)]);
+}
+
+pub(super) async fn a_row_without_its_body_is_set_aside_and_holds_nothing_up(case: Case<'_>) {
+    for number in 1..=2 {
+        case.inserted(waiting(number)).await;
+        case.advance(Duration::from_secs(1)).await;
+    }
+    if !case.0.lose_body(id(1)).await {
+        return;
+    }
+    let work = case.work(vec![], 10).await;
+    assert_eq!((ids(&work.claimed), work.set_aside), (vec![id(2)], vec![id(1)]));
+    case.advance(1_000 * HOUR).await;
+    let work = case.work(vec![], 10).await;
+    assert!(work.set_aside.is_empty(), "it is told once");
+    assert_eq!(ids(&work.claimed), [id(2)]);
+    let row = case.load(id(1)).await;
+    assert_eq!((row.state, row.body, row.leased), (State::Waiting, None, false));
+    assert_eq!(case.store().stats().await.unwrap()[0].waiting, 2);
+    // The poll that was under way brings the success after all.
+    let success = Settlement {
+        id: id(1),
+        epoch: None,
+        body: Some(body("the success")),
+        ..settlement(&work.claimed[0], Next::Answered)
+    };
+    assert_eq!(case.settle(success).await, Settled::Done);
+    assert_eq!(case.claim_one().await.body, body("the success"));
+    assert!(case.store().forget(id(1)).await.unwrap());
 }
 
 pub(super) async fn a_claim_takes_only_bodies_that_it_can_open(case: Case<'_>) {
@@ -173,7 +254,7 @@ pub(super) async fn an_answer_that_cannot_be_had_again_wins_over_leases_and_prov
     };
     assert_eq!(case.settle(answered).await, Settled::Done);
     assert_eq!((case.load(id).await.state, case.load(id).await.leased), (State::Waiting, false));
-    assert_eq!(case.ping(None, 103).await, Pinged::Noted(id), "the lookup is known");
+    assert_eq!(case.ping(None, 103).await, noted(id), "the lookup is known");
 }
 
 pub(super) async fn the_answer_to_an_exchange_counts_once_however_often_it_is_settled(case: Case<'_>) {
@@ -209,7 +290,7 @@ pub(super) async fn attempts_count_from_the_last_change_of_state(case: Case<'_>)
 
 pub(super) async fn a_ping_moves_a_row_to_the_earliest_moment_allowed(case: Case<'_>) {
     let id = case.inserted(NewProcess { due_in: HOUR, ping_in: Some(10 * MINUTE), ..waiting(1) }).await;
-    assert_eq!(case.ping(id, 101).await, Pinged::Noted(id));
+    assert_eq!(case.ping(id, 101).await, noted(id));
     case.advance(9 * MINUTE).await;
     assert!(case.claim(1).await.is_empty());
     case.advance(MINUTE).await;
@@ -219,11 +300,11 @@ pub(super) async fn a_ping_moves_a_row_to_the_earliest_moment_allowed(case: Case
     case.settle(settled).await;
     case.advance(5 * MINUTE).await;
     assert!(case.claim(1).await.is_empty(), "the claim has used the ping up");
-    assert_eq!(case.ping(None, 101).await, Pinged::Noted(id));
+    assert_eq!(case.ping(None, 101).await, noted(id));
     let claimed = case.claim_one().await;
 
     case.settle(Settlement { due_in: HOUR, ..settlement(&claimed, Next::Waiting) }).await;
-    assert_eq!(case.ping(id, 101).await, Pinged::Noted(id));
+    assert_eq!(case.ping(id, 101).await, noted(id));
     case.advance(50 * MINUTE).await;
     assert!(case.claim(1).await.is_empty(), "without `ping_in` it waits for the schedule");
     case.advance(10 * MINUTE).await;
@@ -233,7 +314,7 @@ pub(super) async fn a_ping_moves_a_row_to_the_earliest_moment_allowed(case: Case
 pub(super) async fn a_ping_in_flight_is_remembered_until_the_settlement(case: Case<'_>) {
     let id = case.inserted(waiting(1)).await;
     let claimed = case.claim_one().await;
-    assert_eq!(case.ping(id, 101).await, Pinged::Noted(id));
+    assert_eq!(case.ping(id, 101).await, noted(id));
     assert!(case.claim(1).await.is_empty(), "one at a time");
     let settled = Settlement { due_in: HOUR, ping_in: Some(MINUTE), ..settlement(&claimed, Next::Waiting) };
     case.settle(settled.clone()).await;
@@ -248,7 +329,7 @@ pub(super) async fn a_ping_in_flight_is_remembered_until_the_settlement(case: Ca
     // Likewise while the code is being exchanged.
     let exchanging = NewProcess { state: State::Exchanging, due_in: HOUR, lookups: vec![], ..waiting(2) };
     let id = case.inserted(exchanging).await;
-    assert_eq!(case.ping(id, 150).await, Pinged::Noted(id), "nobody knows its `deferred_auth_id` yet");
+    assert_eq!(case.ping(id, 150).await, noted(id), "nobody knows its `deferred_auth_id` yet");
     let answered = Settlement {
         id,
         epoch: None,
@@ -260,6 +341,43 @@ pub(super) async fn a_ping_in_flight_is_remembered_until_the_settlement(case: Ca
     case.settle(answered).await;
     case.advance(MINUTE).await;
     assert_eq!(case.claim_one().await.id, id);
+}
+
+pub(super) async fn a_ping_brings_a_row_forward_whose_lease_has_run_out(case: Case<'_>) {
+    for number in 1..=3 {
+        case.inserted(waiting(number)).await;
+    }
+    // A ping may have the first one asked about at any time, the second one half an hour later, the third one never.
+    for claimed in case.claim(3).await {
+        let ping_in = match claimed.id {
+            first if first == id(1) => Some(Duration::ZERO),
+            second if second == id(2) => Some(30 * MINUTE),
+            _ => None,
+        };
+        case.settle(Settlement { ping_in, ..settlement(&claimed, Next::Waiting) }).await;
+    }
+    let ping_all = async || {
+        for number in 1..=3 {
+            assert_eq!(case.ping(id(number), 100 + number).await, noted(id(number)));
+        }
+    };
+    assert_eq!(case.claim(3).await.len(), 3);
+    ping_all().await;
+    case.advance(4 * MINUTE).await;
+    assert!(case.claim(3).await.is_empty(), "somebody may be asking");
+    // Whoever had them has died.
+    case.advance(2 * MINUTE).await;
+    ping_all().await;
+    let orphan = case.claim_one().await;
+    assert_eq!((orphan.id, orphan.orphaned, orphan.pinged), (id(1), true, true));
+    case.advance(25 * MINUTE).await;
+    assert_eq!(case.claim_one().await.id, id(2));
+    // Those that a ping has brought forward wait for their time, should they be orphaned again.
+    case.advance(10 * MINUTE).await;
+    ping_all().await;
+    assert!(case.claim(3).await.is_empty());
+    case.advance(25 * MINUTE).await;
+    assert_eq!(case.claim_one().await.id, id(3), "its time has come");
 }
 
 pub(super) async fn a_ping_for_another_process_or_none_changes_nothing(case: Case<'_>) {
@@ -284,7 +402,7 @@ pub(super) async fn durations_beyond_all_calendars_are_held(case: Case<'_>) {
         ..settlement(&claimed, Next::Waiting)
     };
     assert_eq!(case.settle(settled).await, Settled::Done);
-    assert_eq!(case.ping(id, 101).await, Pinged::Noted(id));
+    assert_eq!(case.ping(id, 101).await, noted(id));
     case.advance(1_000_000 * HOUR).await;
     assert!(case.claim(1).await.is_empty());
 }

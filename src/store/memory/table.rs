@@ -1,13 +1,20 @@
 //! The table of a store in memory: rows with their indexes, and the rules of the contract.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::time::Duration;
 
+use crate::store::rules::{Held, Run, Times};
 use crate::store::{
-    Acknowledged, Acknowledgement, Cancellation, Claim, Claimed, ClaimedOutcome, Fingerprint, HeldOutcome, KeyStats,
-    NewProcess, Next, OutcomeClaim, Outcomes, Partition, PartitionStats, Ping, Pinged, Process, ProcessId, Reseal,
-    SealedBody, Settled, Settlement, State,
+    Acknowledged, Acknowledgement, Cancellation, Claim, ClaimQuota, Claimed, ClaimedOutcome, Clamp, Clamped,
+    Fingerprint, HeldOutcome, KeyStats, NewProcess, Next, NextDue, OutcomeClaim, Outcomes, Partition, PartitionStats,
+    Ping, Pinged, Process, ProcessId, Reseal, SealedBody, Settled, Settlement, State,
 };
+
+/// The due time of a row that is set aside: later than every other.
+const SET_ASIDE: Duration = Duration::from_secs(u64::MAX);
+/// The latest due time of other rows.
+const LATEST: Duration = Duration::from_secs(u64::MAX - 1);
 
 #[derive(Default)]
 pub(super) struct Table {
@@ -16,14 +23,28 @@ pub(super) struct Table {
     due: BTreeSet<(Queue, Duration, ProcessId)>,
     sessions: BTreeMap<Fingerprint, ProcessId>,
     lookups: BTreeSet<(Fingerprint, ProcessId)>,
+    /// The last run of putting due times right.
+    run: Run,
 }
 
 /// Who looks for a row when it is due.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Queue {
-    Work(Partition),
-    Outcomes,
+enum Queue {
+    /// `Exchanging` and `Answered`.
+    Verifications(Partition),
+    /// `Waiting`.
+    Polls(Partition),
+    Outcomes(Partition),
     Tombstones,
+}
+
+/// What a claim answers.
+#[derive(Default)]
+pub(super) struct Claims {
+    pub(super) claimed: Vec<Claimed>,
+    pub(super) due: Vec<NextDue>,
+    pub(super) set_aside: Vec<ProcessId>,
+    pub(super) clamping: bool,
 }
 
 #[derive(Clone)]
@@ -37,13 +58,19 @@ struct Row {
     not_before: Option<Duration>,
     pinged_at: Option<Duration>,
     interval: Duration,
+    expires_at: Option<Duration>,
+    is_spread: bool,
+    decided_at: Option<Duration>,
     epoch: i64,
     attempts: u32,
     provisional: bool,
     cancellation: Cancellation,
     schedule: String,
     first_key: [u8; 4],
-    body: Option<SealedBody>,
+    /// Of the body, and kept when it is erased.
+    format: u8,
+    key: [u8; 4],
+    body: Option<Vec<u8>>,
     revision: i64,
 }
 
@@ -61,7 +88,7 @@ impl Table {
     }
 
     pub(super) fn insert(&mut self, process: NewProcess, now: Duration) {
-        let due_at = now.saturating_add(process.due_in);
+        let due_at = later(now, process.due_in);
         let row = Row {
             partition: process.partition,
             state: process.state,
@@ -69,16 +96,21 @@ impl Table {
             lookup: process.lookups.first().copied(),
             due_at,
             leased_until: (process.state == State::Exchanging).then_some(due_at),
-            not_before: process.ping_in.map(|wait| now.saturating_add(wait)),
+            not_before: process.ping_in.map(|wait| later(now, wait)),
             pinged_at: None,
             interval: process.interval,
+            expires_at: process.expires_in.map(|left| later(now, left)),
+            is_spread: false,
+            decided_at: None,
             epoch: 0,
             attempts: 0,
             provisional: false,
             cancellation: Cancellation::None,
             schedule: process.schedule,
             first_key: process.body.key,
-            body: Some(process.body),
+            format: process.body.format,
+            key: process.body.key,
+            body: Some(process.body.bytes),
             revision: 0,
         };
         self.put(process.id, row);
@@ -98,18 +130,37 @@ impl Table {
         Settled::Done
     }
 
-    pub(super) fn claim(&mut self, claim: &Claim, now: Duration) -> (Vec<Claimed>, Option<Duration>) {
-        let mut claimed = Vec::new();
-        for lane in &claim.lanes {
-            let due = self.due_in_queue(Queue::Work(lane.partition)).take_while(|(due_at, _)| *due_at <= now);
-            let readable = due.filter(|(_, id)| self.is_readable(*id, claim.format, &claim.keys));
-            let ids: Vec<_> = readable.map(|(_, id)| id).take(lane.limit).collect();
-            for id in ids {
-                claimed.extend(self.update(id, |row| row.claim(id, now, claim.lease)).flatten());
+    pub(super) fn claim(&mut self, claim: &Claim, now: Duration) -> Claims {
+        let mut claims = Claims { clamping: self.run.is_under_way, ..Claims::default() };
+        if !claims.clamping {
+            let mut due: Vec<_> = claim.quotas.iter().flat_map(|quota| self.due_of(claim, quota, now)).collect();
+            due.sort();
+            due.truncate(claim.limit);
+            for (_, _, id) in due {
+                match self.update(id, |row| row.claim(id, now, claim.lease)) {
+                    Some(Some(claimed)) => claims.claimed.push(claimed),
+                    _ => claims.set_aside.push(id),
+                }
             }
         }
-        let queues = claim.lanes.iter().map(|lane| Queue::Work(lane.partition));
-        (claimed, self.next_in(queues, now, claim.format, &claim.keys))
+        let next = |queue| self.next_in([queue].into_iter(), now, claim.format, &claim.keys);
+        let due = claim.quotas.iter().map(|quota| NextDue {
+            polls_in: next(Queue::Polls(quota.partition)),
+            verifications_in: next(Queue::Verifications(quota.partition)),
+        });
+        claims.due = due.collect();
+        claims
+    }
+
+    /// What a quota lets a claim take, in the order in which claims take it.
+    fn due_of(&self, claim: &Claim, quota: &ClaimQuota, now: Duration) -> Vec<(bool, Duration, ProcessId)> {
+        let of = |queue, is_poll, most: usize| {
+            let due = self.due_in_queue(queue).take_while(move |(due_at, _)| *due_at <= now);
+            let readable = due.filter(|(_, id)| self.is_readable(*id, claim.format, &claim.keys));
+            readable.map(move |(due_at, id)| (is_poll, due_at, id)).take(most.min(claim.limit))
+        };
+        let verifications = of(Queue::Verifications(quota.partition), false, quota.verifications);
+        verifications.chain(of(Queue::Polls(quota.partition), true, quota.polls)).collect()
     }
 
     pub(super) fn ping(&mut self, ping: &Ping, now: Duration) -> Pinged {
@@ -119,30 +170,54 @@ impl Table {
     }
 
     pub(super) fn claim_outcomes(&mut self, claim: &OutcomeClaim, now: Duration) -> Outcomes {
-        let due = self.due_in_queue(Queue::Outcomes).take_while(|(due_at, _)| *due_at <= now);
-        let readable = due.filter(|(_, id)| self.is_readable(*id, claim.format, &claim.keys));
-        let ids: Vec<_> = readable.map(|(_, id)| id).take(claim.limit).collect();
-        let claim_one = |id| self.update(id, |row| row.claim_outcome(id, now, claim.lease)).flatten();
-        let claimed = ids.into_iter().filter_map(claim_one).collect();
-        Outcomes { claimed, next_in: self.next_in([Queue::Outcomes].into_iter(), now, claim.format, &claim.keys) }
+        let mut due: Vec<_> = Vec::new();
+        for queue in self.outcome_queues() {
+            let of_queue = self.due_in_queue(queue).take_while(|(due_at, _)| *due_at <= now);
+            let readable = of_queue.filter(|(_, id)| self.is_readable(*id, claim.format, &claim.keys));
+            let comes_later = claim.after.is_some_and(|after| queue <= Queue::Outcomes(after));
+            // By its place within the partition, and then by the order of partitions.
+            due.extend(readable.take(claim.limit).enumerate().map(|(place, (_, id))| (place, comes_later, queue, id)));
+        }
+        due.sort();
+        let (mut claimed, mut set_aside) = (Vec::new(), Vec::new());
+        for (.., id) in due.into_iter().take(claim.limit) {
+            match self.update(id, |row| row.claim_outcome(id, now, claim.lease)) {
+                Some(Some(outcome)) => claimed.push(outcome),
+                _ => set_aside.push(id),
+            }
+        }
+        let next_in = self.next_in(self.outcome_queues(), now, claim.format, &claim.keys);
+        Outcomes { claimed, set_aside, next_in }
     }
 
-    pub(super) fn hold(&mut self, held: &HeldOutcome, now: Duration, due_in: Duration) -> bool {
+    /// The queues of outcomes that are not empty.
+    fn outcome_queues(&self) -> impl Iterator<Item = Queue> + '_ {
+        let first = (Queue::Outcomes(Partition(i64::MIN)), Duration::ZERO, ProcessId::from_bytes([0; 16]));
+        let mut next = self.due.range(first..).next().map(|(queue, ..)| *queue);
+        std::iter::from_fn(move || {
+            let queue = next.filter(|queue| matches!(queue, Queue::Outcomes(_)))?;
+            let last = (queue, Duration::MAX, ProcessId::from_bytes([0xff; 16]));
+            next = self.due.range((Bound::Excluded(last), Bound::Unbounded)).next().map(|(queue, ..)| *queue);
+            Some(queue)
+        })
+    }
+
+    pub(super) fn hold(&mut self, held: &HeldOutcome, now: Duration, due_in: Duration) -> Held {
         let hold = |row: &mut Row| {
-            let holds = row.state == State::Decided && row.epoch == held.epoch;
-            if holds {
-                row.due_at = now.saturating_add(due_in);
+            if row.state != State::Decided || row.epoch != held.epoch {
+                return Held::NoLonger;
             }
-            holds
+            let before = std::mem::replace(&mut row.due_at, later(now, due_in));
+            if row.due_at < before { Held::Sooner } else { Held::Later }
         };
-        self.update(held.id, hold).unwrap_or(false)
+        self.update(held.id, hold).unwrap_or(Held::NoLonger)
     }
 
     pub(super) fn acknowledge(&mut self, acknowledgement: &Acknowledgement, now: Duration) -> Acknowledged {
         let acknowledge = |row: &mut Row| match row.state {
             State::Acknowledged => Acknowledged::Already,
             State::Decided if row.provisional == acknowledgement.provisional => {
-                row.end(now.saturating_add(acknowledgement.keep));
+                row.end(later(now, acknowledgement.keep));
                 Acknowledged::Done
             }
             _ => Acknowledged::Replaced,
@@ -150,46 +225,63 @@ impl Table {
         self.update(acknowledgement.id, acknowledge).unwrap_or(Acknowledged::Already)
     }
 
-    pub(super) fn spread(&mut self, partition: Partition, limit: usize, now: Duration) -> usize {
-        let due = self.due_in_queue(Queue::Work(partition)).take_while(|(due_at, _)| *due_at <= now);
-        let waiting = due.filter(|(_, id)| {
-            self.rows.get(id).is_some_and(|row| row.state == State::Waiting && row.leased_until.is_none())
-        });
-        let ids: Vec<_> = waiting.map(|(_, id)| id).take(limit).collect();
+    pub(super) fn spread(&mut self, partition: Partition, overdue_for: Duration, limit: usize, now: Duration) -> usize {
+        let Some(latest) = now.checked_sub(overdue_for) else { return 0 };
+        let due = self.due_in_queue(Queue::Polls(partition)).take_while(|(due_at, _)| *due_at <= latest);
+        let affected =
+            due.filter(|(_, id)| self.rows.get(id).is_some_and(|row| row.leased_until.is_none() && !row.is_spread));
+        let ids: Vec<_> = affected.map(|(_, id)| id).take(limit).collect();
         for id in &ids {
-            self.update(*id, |row| row.due_at = now.saturating_add(row.share_of_interval(*id)));
+            self.update(*id, |row| {
+                row.is_spread = true;
+                row.move_times(|times| times.spread(*id, now));
+            });
         }
         ids.len()
     }
 
-    pub(super) fn hasten(&mut self, longest: Duration, now: Duration) -> usize {
-        let ids: Vec<_> = self.rows.keys().copied().collect();
-        ids.into_iter().filter(|id| self.update(*id, |row| row.hasten(*id, longest, now)) == Some(true)).count()
+    pub(super) fn clamp_due_times(&mut self, clamp: &Clamp, now: Duration) -> Clamped {
+        let run = match self.run.begin_step(clamp, now) {
+            Ok(run) => run,
+            Err(nothing_to_do) => return nothing_to_do,
+        };
+        let limit = clamp.limit.max(1);
+        let first = run.up_to.map_or(Bound::Unbounded, Bound::Excluded);
+        let ids: Vec<_> = self.rows.range((first, Bound::Unbounded)).map(|(id, _)| *id).take(limit).collect();
+        for id in &ids {
+            self.update(*id, |row| {
+                if row.due_at != SET_ASIDE {
+                    row.move_times(|times| times.clamp(*id, clamp.longest, now));
+                }
+            });
+        }
+        let (run, clamped) = run.end_step(ids.last().copied(), ids.len() == limit);
+        self.run = run;
+        clamped
     }
 
     pub(super) fn reseal(&mut self, reseal: Reseal) -> bool {
         let Some(row) = self.rows.get_mut(&reseal.id) else { return false };
         let is_current = row.body.is_some() && row.revision == reseal.revision;
         if is_current {
-            row.body = Some(reseal.body);
-            row.revision += 1;
+            row.take_body(reseal.body);
         }
         is_current
     }
 
     pub(super) fn keys(&self) -> Vec<KeyStats> {
-        let mut keys: BTreeMap<[u8; 4], KeyStats> = BTreeMap::new();
-        let mut of = |key, bodies, waiting| {
-            let stats = keys.entry(key).or_insert(KeyStats { key, bodies: 0, waiting: 0 });
+        let mut keys: BTreeMap<([u8; 4], u8), KeyStats> = BTreeMap::new();
+        let mut of = |key, format, bodies, waiting| {
+            let stats = keys.entry((key, format)).or_insert(KeyStats { key, format, bodies: 0, waiting: 0 });
             stats.bodies += bodies;
             stats.waiting += waiting;
         };
         for row in self.rows.values() {
-            if let Some(body) = &row.body {
-                of(body.key, 1, 0);
+            if row.body.is_some() {
+                of(row.key, row.format, 1, 0);
             }
             if row.state <= State::Waiting {
-                of(row.first_key, 0, 1);
+                of(row.first_key, row.format, 0, 1);
             }
         }
         keys.into_values().collect()
@@ -198,18 +290,22 @@ impl Table {
     pub(super) fn stats(&self, now: Duration) -> Vec<PartitionStats> {
         let mut partitions: BTreeMap<Partition, PartitionStats> = BTreeMap::new();
         for row in self.rows.values() {
-            let empty = PartitionStats { partition: row.partition, states: [0; 5], overdue: None, undelivered: None };
-            let stats = partitions.entry(row.partition).or_insert(empty);
-            if let Some(count) = stats.states.get_mut(row.state as usize) {
-                *count += 1;
-            }
-            let age = now.checked_sub(row.due_at);
+            let stats = partitions.entry(row.partition).or_insert_with(|| PartitionStats::empty(row.partition));
+            *match row.state {
+                State::Exchanging => &mut stats.exchanging,
+                State::Waiting => &mut stats.waiting,
+                State::Answered => &mut stats.answered,
+                State::Decided => &mut stats.decided,
+                State::Acknowledged => &mut stats.acknowledged,
+            } += 1;
             let is_leased = row.leased_until.is_some_and(|until| until > now);
             match row.state {
                 State::Exchanging | State::Waiting | State::Answered if !is_leased => {
-                    stats.overdue = stats.overdue.max(age);
+                    stats.overdue = stats.overdue.max(now.checked_sub(row.due_at));
                 }
-                State::Decided => stats.undelivered = stats.undelivered.max(age),
+                State::Decided => {
+                    stats.undelivered = stats.undelivered.max(row.decided_at.map(|at| now.saturating_sub(at)));
+                }
                 _ => {}
             }
         }
@@ -242,9 +338,10 @@ impl Table {
         limit: usize,
         now: Duration,
     ) -> Vec<Process> {
-        let rows = self.rows.iter().filter(|(id, row)| {
-            after.is_none_or(|after| after < **id) && row.body.as_ref().is_some_and(|body| body.key != key)
-        });
+        let is_wanted = |(id, row): &(&ProcessId, &Row)| {
+            after.is_none_or(|after| after < **id) && row.body.is_some() && row.key != key
+        };
+        let rows = self.rows.iter().filter(is_wanted);
         rows.take(limit).map(|(id, row)| row.process(*id, now)).collect()
     }
 
@@ -267,12 +364,18 @@ impl Table {
     ) -> Option<Duration> {
         let earliest =
             |queue| self.due_in_queue(queue).find(|(_, id)| self.is_readable(*id, format, keys)).map(|(due, _)| due);
-        queues.filter_map(earliest).min().map(|due_at| due_at.saturating_sub(now))
+        let next = queues.filter_map(earliest).min().filter(|due_at| *due_at != SET_ASIDE);
+        next.map(|due_at| due_at.saturating_sub(now))
     }
 
     fn is_readable(&self, id: ProcessId, format: u8, keys: &[[u8; 4]]) -> bool {
-        let body = self.rows.get(&id).and_then(|row| row.body.as_ref());
-        body.is_some_and(|body| body.format <= format && keys.contains(&body.key))
+        self.rows.get(&id).is_some_and(|row| row.format <= format && keys.contains(&row.key))
+    }
+
+    /// What a mistake of an operator does.
+    #[cfg(test)]
+    pub(super) fn lose_body(&mut self, id: ProcessId) {
+        self.update(id, |row| row.body = None);
     }
 
     /// Changes a row and keeps the indexes right.
@@ -314,26 +417,26 @@ impl Table {
 impl Row {
     fn queue(&self) -> Queue {
         match self.state {
-            State::Exchanging | State::Waiting | State::Answered => Queue::Work(self.partition),
-            State::Decided => Queue::Outcomes,
+            State::Exchanging | State::Answered => Queue::Verifications(self.partition),
+            State::Waiting => Queue::Polls(self.partition),
+            State::Decided => Queue::Outcomes(self.partition),
             State::Acknowledged => Queue::Tombstones,
         }
     }
 
-    fn share_of_interval(&self, id: ProcessId) -> Duration {
-        let [a, b, c, d, ..] = id.to_bytes();
-        self.interval.mul_f64(f64::from(u32::from_be_bytes([a, b, c, d])) / (f64::from(u32::MAX) + 1.0))
-    }
-
-    fn hasten(&mut self, id: ProcessId, longest: Duration, now: Duration) -> bool {
-        let lease_end = now.saturating_add(longest);
-        let due_at = lease_end.saturating_add(self.interval).saturating_add(self.share_of_interval(id));
-        let before = (self.due_at, self.leased_until);
-        if self.state != State::Acknowledged {
-            self.due_at = self.due_at.min(due_at);
-            self.leased_until = self.leased_until.map(|until| until.min(lease_end));
-        }
-        before != (self.due_at, self.leased_until)
+    /// Moves the times that depend on each other.
+    fn move_times(&mut self, change: impl FnOnce(&mut Times)) {
+        let mut times = Times {
+            state: self.state,
+            due_at: self.due_at,
+            leased_until: self.leased_until,
+            not_before: self.not_before,
+            expires_at: self.expires_at,
+            interval: self.interval,
+        };
+        change(&mut times);
+        self.due_at = times.due_at.min(LATEST);
+        (self.leased_until, self.not_before) = (times.leased_until, times.not_before);
     }
 
     fn settle(&mut self, settlement: Settlement, now: Duration) {
@@ -350,9 +453,13 @@ impl Row {
             self.attempts = 0;
         }
         (self.state, self.provisional, self.leased_until) = (state, provisional, None);
-        (self.schedule, self.interval) = (settlement.schedule, settlement.interval);
-        self.not_before = settlement.ping_in.map(|wait| now.saturating_add(wait));
-        self.due_at = now.saturating_add(settlement.due_in);
+        (self.schedule, self.interval, self.is_spread) = (settlement.schedule, settlement.interval, false);
+        self.expires_at = settlement.expires_in.map(|left| later(now, left));
+        self.not_before = settlement.ping_in.map(|wait| later(now, wait));
+        self.due_at = later(now, settlement.due_in);
+        if state == State::Decided {
+            self.decided_at = Some(now);
+        }
         if state == State::Waiting
             && self.pinged_at.is_some()
             && let Some(not_before) = self.not_before
@@ -361,8 +468,7 @@ impl Row {
         }
         self.lookup = settlement.lookup.or(self.lookup);
         if let Some(body) = settlement.body {
-            self.body = Some(body);
-            self.revision += 1;
+            self.take_body(body);
         }
         if settlement.cancellation_told && self.cancellation == Cancellation::Requested {
             self.cancellation = Cancellation::Told;
@@ -372,14 +478,29 @@ impl Row {
         }
     }
 
+    fn take_body(&mut self, body: SealedBody) {
+        (self.format, self.key, self.body) = (body.format, body.key, Some(body.bytes));
+        self.revision += 1;
+    }
+
+    fn sealed_body(&self) -> Option<SealedBody> {
+        self.body.clone().map(|bytes| SealedBody { format: self.format, key: self.key, bytes })
+    }
+
+    /// `None` for a row without a body, which is set aside.
     fn claim(&mut self, id: ProcessId, now: Duration, lease: Duration) -> Option<Claimed> {
         let orphaned = self.leased_until.is_some();
-        let leased_until = now.saturating_add(lease);
+        let Some(body) = self.sealed_body() else {
+            (self.leased_until, self.due_at) = (None, SET_ASIDE);
+            return None;
+        };
+        let leased_until = later(now, lease);
         self.leased_until = Some(leased_until);
-        self.due_at = leased_until.saturating_add(self.interval);
+        self.due_at = later(leased_until, self.interval);
         self.epoch += 1;
         self.attempts = self.attempts.saturating_add(1);
         let pinged = self.pinged_at.take().is_some();
+        self.not_before = self.not_before.filter(|_| !pinged);
         Some(Claimed {
             id,
             partition: self.partition,
@@ -390,7 +511,7 @@ impl Row {
             attempts: self.attempts,
             cancellation: self.cancellation,
             schedule: self.schedule.clone(),
-            body: self.body.clone()?,
+            body,
         })
     }
 
@@ -402,14 +523,20 @@ impl Row {
             return Pinged::Ended(id);
         }
         self.pinged_at = Some(now);
-        if let (None, Some(not_before)) = (self.leased_until, self.not_before) {
+        let is_leased = self.leased_until.is_some_and(|until| until > now);
+        if let Some(not_before) = self.not_before.filter(|_| !is_leased) {
             self.due_at = self.due_at.min(now.max(not_before));
         }
-        Pinged::Noted(id)
+        Pinged::Noted { id, partition: self.partition }
     }
 
+    /// `None` for a row without a body, which is set aside.
     fn claim_outcome(&mut self, id: ProcessId, now: Duration, lease: Duration) -> Option<ClaimedOutcome> {
-        self.due_at = now.saturating_add(lease);
+        let Some(body) = self.sealed_body() else {
+            self.due_at = SET_ASIDE;
+            return None;
+        };
+        self.due_at = later(now, lease);
         self.epoch += 1;
         self.attempts = self.attempts.saturating_add(1);
         Some(ClaimedOutcome {
@@ -418,7 +545,7 @@ impl Row {
             attempts: self.attempts,
             provisional: self.provisional,
             cancellation: self.cancellation,
-            body: self.body.clone()?,
+            body,
         })
     }
 
@@ -440,8 +567,13 @@ impl Row {
             due_in: self.due_at.saturating_sub(now),
             leased: self.leased_until.is_some_and(|until| until > now),
             schedule: self.schedule.clone(),
-            body: self.body.clone(),
+            body: self.sealed_body(),
             revision: self.revision,
         }
     }
+}
+
+/// A due time of a row that is not set aside.
+fn later(now: Duration, wait: Duration) -> Duration {
+    now.saturating_add(wait).min(LATEST)
 }

@@ -7,7 +7,7 @@ use super::session::{Session, value};
 use crate::store::StoreError;
 
 /// The version that `schema.sql` makes.
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 
 /// "OIDdefer": two replicas that migrate come one after the other.
 const LOCK: i64 = 0x4f49_4464_6566_6572;

@@ -1,31 +1,68 @@
 //! Claiming, holding and acknowledging outcomes.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
+use super::claim::{bodies, set_aside, unless_others_claim};
 use super::problem::Refusal;
 use super::row::{
     attempts_in, body_in, bytes_of, cancellation_in, id_in, numbers_of, partition_in, rounds, state_in, until,
 };
 use super::session::{Session, value};
-use super::work::{bodies, unless_others_claim};
 use crate::store::column::{limit, micros};
+use crate::store::rules::{Held, fair_shares, in_turn};
 use crate::store::{
-    Acknowledged, Acknowledgement, ClaimedOutcome, HeldOutcome, OutcomeClaim, Outcomes, State, StoreError,
+    Acknowledged, Acknowledgement, ClaimedOutcome, HeldOutcome, OutcomeClaim, Outcomes, ProcessId, State, StoreError,
 };
 
-/// An array names the rows to update, as when [work](super::work) is claimed.
+/// How many outcomes are due of each partition, as long as they are not more than a claim takes.
+const COUNT: &str = "
+WITH clock AS MATERIALIZED (SELECT @.clock() AS now)
+SELECT partition, count(*) AS count FROM (
+    SELECT partition FROM @.process
+    WHERE state = 3 AND due_at <= (SELECT now FROM clock) AND format <= $1::smallint AND key = ANY($2::bigint[])
+    ORDER BY due_at LIMIT $3::bigint
+) AS due GROUP BY partition ORDER BY partition";
+
+/// The same where they are more: it goes from one partition to the next and counts up to the limit in each.
+const COUNT_ALL: &str = "
+WITH RECURSIVE clock AS MATERIALIZED (SELECT @.clock() AS now),
+listed AS (
+    (SELECT partition FROM @.process WHERE state = 3 ORDER BY partition LIMIT 1)
+    UNION ALL
+    SELECT (SELECT partition FROM @.process AS process WHERE state = 3 AND process.partition > listed.partition
+            ORDER BY partition LIMIT 1)
+    FROM listed WHERE listed.partition IS NOT NULL
+)
+SELECT listed.partition, due.count FROM listed CROSS JOIN LATERAL (
+    SELECT count(*) AS count FROM (
+        SELECT 1 FROM @.process AS process
+        WHERE process.partition = listed.partition AND state = 3 AND due_at <= (SELECT now FROM clock)
+          AND format <= $1::smallint AND key = ANY($2::bigint[])
+        LIMIT $3::bigint
+    ) AS present
+) AS due
+WHERE listed.partition IS NOT NULL AND due.count > 0 ORDER BY listed.partition";
+
+/// An array names the rows to update, as when [work](super::claim) is claimed.
 const CLAIM: &str = "
 WITH clock AS MATERIALIZED (SELECT @.clock() AS now),
 due AS MATERIALIZED (
-    SELECT id, due_at FROM @.process
-    WHERE state = 3 AND due_at <= (SELECT now FROM clock) AND format <= $1::smallint AND key = ANY($2::bigint[])
-    ORDER BY due_at LIMIT $3::bigint FOR UPDATE SKIP LOCKED
+    SELECT found.id, found.due_at
+    FROM UNNEST($3::bigint[], $4::bigint[]) AS share (partition, most)
+    CROSS JOIN LATERAL (
+        SELECT id, due_at FROM @.process AS process
+        WHERE process.partition = share.partition AND state = 3 AND due_at <= (SELECT now FROM clock)
+          AND format <= $1::smallint AND key = ANY($2::bigint[])
+        ORDER BY due_at LIMIT share.most FOR UPDATE SKIP LOCKED
+    ) AS found
 ),
 claimed AS (
     UPDATE @.process AS process SET
-        due_at = now + $4::bigint * interval '1 microsecond',
+        due_at = now + $5::bigint * interval '1 microsecond',
         epoch = epoch + 1,
         attempts = attempts + 1
     FROM clock WHERE process.id = ANY(ARRAY(SELECT id FROM due))
@@ -35,60 +72,107 @@ SELECT claimed.* FROM claimed JOIN due USING (id) ORDER BY due.due_at";
 
 const NEXT: &str = "
 WITH clock AS MATERIALIZED (SELECT @.clock() AS now)
-SELECT now, (
+SELECT now, NULLIF((
     SELECT due_at FROM @.process WHERE state = 3 AND format <= $1::smallint AND key = ANY($2::bigint[])
     ORDER BY due_at LIMIT 1
-) AS due_at
+), 'infinity') AS due_at
 FROM clock";
 
 /// The caller has begun a transaction.
 pub(super) async fn claim_outcomes(session: &Session<'_>, claim: &OutcomeClaim) -> Result<Outcomes, StoreError> {
     let (format, keys) = (i16::from(claim.format), numbers_of(&claim.keys));
+    let shares = shares(session, claim).await?;
+    let (claimed, set_aside) = claim_shares(session, claim, &shares).await?;
+    let rows = session.query(NEXT, &[(&format, Type::INT2), (&keys, Type::INT8_ARRAY)]).await?;
+    let row = rows.first().ok_or(Refusal::Row("next"))?;
+    let next_in = until(row, "due_at", value(row, "now")?)?;
+    let has_room = claimed.len() < claim.limit;
+    Ok(Outcomes { claimed, set_aside, next_in: unless_others_claim(next_in, has_room) })
+}
+
+/// How many outcomes to take of each partition, in the order in which partitions are served.
+async fn shares(session: &Session<'_>, claim: &OutcomeClaim) -> Result<Vec<(i64, usize)>, StoreError> {
+    let (format, keys) = (i16::from(claim.format), numbers_of(&claim.keys));
+    let count = async |sql, most: usize| {
+        let parameters = [(&format as _, Type::INT2), (&keys as _, Type::INT8_ARRAY), (&limit(most) as _, Type::INT8)];
+        let rows = session.query(sql, &parameters).await?;
+        let count_in = |row: &Row| {
+            let count = usize::try_from(value::<i64>(row, "count")?).unwrap_or(0);
+            Ok((value(row, "partition")?, count))
+        };
+        rows.iter().map(count_in).collect::<Result<Vec<(i64, usize)>, StoreError>>()
+    };
+    let mut counts = count(COUNT, claim.limit.saturating_add(1)).await?;
+    if counts.iter().map(|(_, count)| count).sum::<usize>() > claim.limit {
+        counts = count(COUNT_ALL, claim.limit).await?;
+    }
+    let first = counts.partition_point(|(partition, _)| claim.after.is_some_and(|after| *partition <= after.0));
+    counts.rotate_left(first);
+    Ok(fair_shares(counts, claim.limit))
+}
+
+async fn claim_shares(
+    session: &Session<'_>,
+    claim: &OutcomeClaim,
+    shares: &[(i64, usize)],
+) -> Result<(Vec<ClaimedOutcome>, Vec<ProcessId>), StoreError> {
+    if shares.is_empty() {
+        return Ok((Vec::new(), Vec::new()));
+    }
+    let (partitions, most): (Vec<_>, Vec<_>) =
+        shares.iter().map(|(partition, most)| (*partition, limit(*most))).unzip();
     let rows = session
         .query(
             CLAIM,
             &[
-                (&format, Type::INT2),
-                (&keys, Type::INT8_ARRAY),
-                (&limit(claim.limit), Type::INT8),
+                (&i16::from(claim.format), Type::INT2),
+                (&numbers_of(&claim.keys), Type::INT8_ARRAY),
+                (&partitions, Type::INT8_ARRAY),
+                (&most, Type::INT8_ARRAY),
                 (&micros(claim.lease), Type::INT8),
             ],
         )
         .await?;
     let mut bodies = bodies(session, rows.iter().map(id_in).collect::<Result<_, _>>()?).await?;
-    let mut claimed = Vec::with_capacity(rows.len());
+    let mut by_partition: Vec<Vec<ClaimedOutcome>> = partitions.iter().map(|_| Vec::new()).collect();
+    let mut without_body = Vec::new();
     for row in &rows {
-        let id = id_in(row)?;
-        claimed.push(ClaimedOutcome {
+        let (id, partition) = (id_in(row)?, partition_in(row)?);
+        let Some(body) = bodies.remove(&id) else {
+            without_body.push(id);
+            continue;
+        };
+        let claimed = ClaimedOutcome {
             held: HeldOutcome { id, epoch: value(row, "epoch")? },
-            partition: partition_in(row)?,
+            partition,
             attempts: attempts_in(row)?,
             provisional: value(row, "provisional")?,
             cancellation: cancellation_in(row)?,
-            body: body_in(row, bodies.remove(&id).ok_or(Refusal::Row("body"))?)?,
-        });
+            body: body_in(row, body)?,
+        };
+        let place = partitions.iter().position(|listed| *listed == partition.0);
+        if let Some(of_partition) = place.and_then(|place| by_partition.get_mut(place)) {
+            of_partition.push(claimed);
+        }
     }
-    let rows = session.query(NEXT, &[(&format, Type::INT2), (&keys, Type::INT8_ARRAY)]).await?;
-    let row = rows.first().ok_or(Refusal::Row("next"))?;
-    let next_in = until(row, "due_at", value(row, "now")?)?;
-    let has_room = claimed.len() < claim.limit;
-    Ok(Outcomes { claimed, next_in: unless_others_claim(next_in, has_room) })
+    set_aside(session, &without_body).await?;
+    Ok((in_turn(by_partition), without_body))
 }
 
 const HOLD: &str = "
 WITH clock AS MATERIALIZED (SELECT @.clock() AS now),
 input AS MATERIALIZED (SELECT * FROM UNNEST($1::bytea[], $2::bigint[]) AS input (id, epoch)),
-locked AS MATERIALIZED (SELECT id FROM @.process WHERE id = ANY($1::bytea[]) ORDER BY id FOR UPDATE)
+locked AS MATERIALIZED (SELECT id, due_at FROM @.process WHERE id = ANY($1::bytea[]) ORDER BY id FOR UPDATE)
 UPDATE @.process AS process SET due_at = now + $3::bigint * interval '1 microsecond'
 FROM clock, input JOIN locked USING (id)
 WHERE process.id = input.id AND process.state = 3 AND process.epoch = input.epoch
-RETURNING process.id, process.epoch";
+RETURNING process.id, process.epoch, process.due_at < locked.due_at AS sooner";
 
 pub(super) async fn hold(
     session: &Session<'_>,
     held: &[HeldOutcome],
     due_in: Duration,
-) -> Result<Vec<bool>, StoreError> {
+) -> Result<Vec<Held>, StoreError> {
     let rows = session
         .query(
             HOLD,
@@ -99,9 +183,13 @@ pub(super) async fn hold(
             ],
         )
         .await?;
-    let holds = rows.iter().map(|row| Ok(HeldOutcome { id: id_in(row)?, epoch: value(row, "epoch")? }));
-    let holds = holds.collect::<Result<Vec<_>, StoreError>>()?;
-    Ok(held.iter().map(|held| holds.contains(held)).collect())
+    let hold_in = |row: &Row| {
+        let hold = if value(row, "sooner")? { Held::Sooner } else { Held::Later };
+        Ok(((id_in(row)?, value(row, "epoch")?), hold))
+    };
+    let holds = rows.iter().map(hold_in).collect::<Result<BTreeMap<(ProcessId, i64), Held>, StoreError>>()?;
+    let hold_of = |held: &HeldOutcome| holds.get(&(held.id, held.epoch)).copied().unwrap_or(Held::NoLonger);
+    Ok(held.iter().map(hold_of).collect())
 }
 
 const ACKNOWLEDGE: &str = "

@@ -40,8 +40,11 @@ pub(super) fn attempts_in(row: &Row) -> Result<u32, StoreError> {
 
 /// A body under the format and key that the row names.
 pub(super) fn body_in(row: &Row, bytes: Vec<u8>) -> Result<SealedBody, StoreError> {
-    let format = u8::try_from(value::<i16>(row, "format")?).map_err(|_| Refusal::Row("format"))?;
-    Ok(SealedBody { format, key: key_in(row)?, bytes })
+    Ok(SealedBody { format: format_in(row)?, key: key_in(row)?, bytes })
+}
+
+pub(super) fn format_in(row: &Row) -> Result<u8, StoreError> {
+    Ok(u8::try_from(value::<i16>(row, "format")?).map_err(|_| Refusal::Row("format"))?)
 }
 
 pub(super) fn key_in(row: &Row) -> Result<[u8; 4], StoreError> {

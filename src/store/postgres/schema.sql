@@ -1,4 +1,4 @@
--- The tables of `PostgresStore`, schema version 1, for PostgreSQL 12 and newer.
+-- The tables of `PostgresStore`, schema version 2, for PostgreSQL 12 and newer.
 --
 -- `PostgresStore::migrate` runs this file. To run it apart, name the schema in the search path:
 --
@@ -54,4 +54,24 @@ ALTER TABLE sealed ALTER COLUMN body SET STORAGE EXTERNAL;
 CREATE OR REPLACE FUNCTION clock() RETURNS timestamptz
     LANGUAGE sql VOLATILE AS 'SELECT pg_catalog.clock_timestamp()';
 
-INSERT INTO schema_version VALUES (1) ON CONFLICT DO NOTHING;
+-- What version 2 adds. Releases that know version 1 go on working beside it.
+
+ALTER TABLE process ADD COLUMN IF NOT EXISTS expires_at timestamptz;
+ALTER TABLE process ADD COLUMN IF NOT EXISTS spread boolean NOT NULL DEFAULT false;
+ALTER TABLE process ADD COLUMN IF NOT EXISTS decided_at timestamptz;
+
+-- What is verified does not wait behind what is polled, nor one partition's outcomes behind another one's.
+CREATE INDEX IF NOT EXISTS process_verification ON process (partition, due_at) WHERE state IN (0, 2);
+CREATE INDEX IF NOT EXISTS process_outcome_of ON process (partition, due_at) WHERE state = 3;
+
+-- How far the last run has come that puts due times right after a jump of the clock. There is one row.
+CREATE TABLE IF NOT EXISTS clamp_run (
+    one       integer PRIMARY KEY CHECK (one = 1),
+    began_at  timestamptz,
+    under_way boolean NOT NULL DEFAULT false,
+    up_to     bytea   NOT NULL DEFAULT ''
+);
+
+INSERT INTO clamp_run (one) VALUES (1) ON CONFLICT DO NOTHING;
+
+INSERT INTO schema_version VALUES (1), (2) ON CONFLICT DO NOTHING;

@@ -1,14 +1,14 @@
-//! Reading rows, cancellation, erasure, spreading, sealing again, statistics.
+//! Reading rows, cancellation, erasure, sealing again, statistics.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::row::{body_in, bytes_of, cancellation_in, id_in, key_in, partition_in, rounds, state_in, until};
+use super::row::{body_in, bytes_of, cancellation_in, format_in, id_in, key_in, partition_in, rounds, state_in, until};
 use super::session::{Session, value};
-use crate::store::column::{key_number, limit, micros};
-use crate::store::{Cancellation, KeyStats, Partition, PartitionStats, Process, ProcessId, Reseal, StoreError};
+use crate::store::column::{key_number, limit};
+use crate::store::{Cancellation, KeyStats, PartitionStats, Process, ProcessId, Reseal, State, StoreError};
 
 const LOAD: &str = "
 SELECT id, partition, state, epoch, provisional, cancellation, due_at, schedule, format, key, revision, body, clock.now,
@@ -68,55 +68,6 @@ DELETE FROM @.process AS process USING old WHERE process.id = old.id RETURNING p
 
 pub(super) async fn purge(session: &Session<'_>, most: usize) -> Result<usize, StoreError> {
     Ok(session.query(PURGE, &[(&limit(most), Type::INT8)]).await?.len())
-}
-
-const SPREAD: &str = "
-WITH clock AS MATERIALIZED (SELECT @.clock() AS now),
-due AS MATERIALIZED (
-    SELECT id FROM @.process
-    WHERE partition = $1::bigint AND state <= 2 AND state = 1 AND leased_until IS NULL
-      AND due_at <= (SELECT now FROM clock)
-    ORDER BY due_at LIMIT $2::bigint
-    FOR UPDATE SKIP LOCKED
-),
-spread AS (
-    UPDATE @.process AS process SET due_at = now + poll_interval * (
-        ((get_byte(process.id, 0) * 256.0 + get_byte(process.id, 1)) * 256.0 * 256.0
-         + get_byte(process.id, 2) * 256.0 + get_byte(process.id, 3)) / 4294967296.0
-    )::double precision
-    FROM clock WHERE process.id = ANY(ARRAY(SELECT id FROM due))
-    RETURNING 1
-)
-SELECT count(*) AS count FROM spread";
-
-pub(super) async fn spread(session: &Session<'_>, partition: Partition, most: usize) -> Result<usize, StoreError> {
-    let rows = session.query(SPREAD, &[(&partition.0, Type::INT8), (&limit(most), Type::INT8)]).await?;
-    let count: i64 = rows.first().map_or(Ok(0), |row| value(row, "count"))?;
-    Ok(usize::try_from(count).unwrap_or(0))
-}
-
-const HASTEN: &str = "
-WITH clock AS MATERIALIZED (SELECT @.clock() + $1::bigint * interval '1 microsecond' AS lease_end),
-latest AS MATERIALIZED (
-    SELECT id, lease_end, lease_end + poll_interval * (
-        1 + ((get_byte(id, 0) * 256.0 + get_byte(id, 1)) * 256.0 * 256.0
-             + get_byte(id, 2) * 256.0 + get_byte(id, 3)) / 4294967296.0
-    )::double precision AS due_at
-    FROM @.process, clock WHERE state <> 4 ORDER BY id FOR UPDATE OF process
-),
-hastened AS (
-    UPDATE @.process AS process
-    SET leased_until = LEAST(process.leased_until, latest.lease_end), due_at = LEAST(process.due_at, latest.due_at)
-    FROM latest
-    WHERE process.id = latest.id AND (process.leased_until > latest.lease_end OR process.due_at > latest.due_at)
-    RETURNING 1
-)
-SELECT count(*) AS count FROM hastened";
-
-pub(super) async fn hasten(session: &Session<'_>, longest: Duration) -> Result<usize, StoreError> {
-    let rows = session.query(HASTEN, &[(&micros(longest), Type::INT8)]).await?;
-    let count: i64 = rows.first().map_or(Ok(0), |row| value(row, "count"))?;
-    Ok(usize::try_from(count).unwrap_or(0))
 }
 
 const SEALED_OTHERWISE: &str = "
@@ -184,15 +135,20 @@ pub(super) async fn reseal(session: &Session<'_>, reseals: &[Reseal]) -> Result<
 }
 
 const KEYS: &str = "
-SELECT key, sum(bodies)::bigint AS bodies, sum(waiting)::bigint AS waiting FROM (
-    SELECT key, 1 AS bodies, 0 AS waiting FROM @.process JOIN @.sealed USING (id)
-    UNION ALL SELECT first_key, 0, 1 FROM @.process WHERE state <= 1
-) AS uses GROUP BY key";
+SELECT key, format, sum(bodies)::bigint AS bodies, sum(waiting)::bigint AS waiting FROM (
+    SELECT key, format, 1 AS bodies, 0 AS waiting FROM @.process JOIN @.sealed USING (id)
+    UNION ALL SELECT first_key, format, 0, 1 FROM @.process WHERE state <= 1
+) AS uses GROUP BY key, format";
 
 pub(super) async fn keys(session: &Session<'_>) -> Result<Vec<KeyStats>, StoreError> {
     let stats_in = |row: &Row| {
         let count = |column| value::<i64>(row, column).map(|count| u64::try_from(count).unwrap_or(0));
-        Ok(KeyStats { key: key_in(row)?, bodies: count("bodies")?, waiting: count("waiting")? })
+        Ok(KeyStats {
+            key: key_in(row)?,
+            format: format_in(row)?,
+            bodies: count("bodies")?,
+            waiting: count("waiting")?,
+        })
     };
     session.query(KEYS, &[]).await?.iter().map(stats_in).collect()
 }
@@ -204,7 +160,7 @@ SELECT partition, (SELECT now FROM clock) AS now,
              count(*) FILTER (WHERE state = 3), count(*) FILTER (WHERE state = 4)] AS states,
        min(due_at) FILTER (WHERE state <= 2
                              AND (leased_until IS NULL OR leased_until <= (SELECT now FROM clock))) AS work_due_at,
-       min(due_at) FILTER (WHERE state = 3) AS outcome_due_at
+       min(COALESCE(decided_at, due_at)) FILTER (WHERE state = 3) AS decided_at
 FROM @.process GROUP BY partition";
 
 pub(super) async fn stats(session: &Session<'_>) -> Result<Vec<PartitionStats>, StoreError> {
@@ -218,14 +174,16 @@ fn stats_in(row: &Row) -> Result<PartitionStats, StoreError> {
         let then: Option<SystemTime> = value(row, column)?;
         Ok::<_, StoreError>(then.and_then(|then| now.duration_since(then).ok()))
     };
-    let mut states = [0; 5];
-    for (state, count) in states.iter_mut().zip(value::<Vec<i64>>(row, "states")?) {
-        *state = u64::try_from(count).unwrap_or(0);
-    }
+    let counts: Vec<i64> = value(row, "states")?;
+    let count = |state: State| counts.get(state as usize).and_then(|count| u64::try_from(*count).ok()).unwrap_or(0);
     Ok(PartitionStats {
         partition: partition_in(row)?,
-        states,
+        exchanging: count(State::Exchanging),
+        waiting: count(State::Waiting),
+        answered: count(State::Answered),
+        decided: count(State::Decided),
+        acknowledged: count(State::Acknowledged),
         overdue: since("work_due_at")?,
-        undelivered: since("outcome_due_at")?,
+        undelivered: since("decided_at")?,
     })
 }

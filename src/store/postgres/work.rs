@@ -1,20 +1,15 @@
-//! Insertions, pings, and settling and claiming work.
-
-use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+//! Insertions, settlements and pings.
 
 use tokio_postgres::types::Type;
 
+use super::claim::{self, Claims};
 use super::problem::Refusal;
-use super::row::{
-    attempts_in, body_in, bytes_of, bytes_of_all, cancellation_in, id_in, lookup_in, numbers_of, partition_in, rounds,
-    state_in, until,
-};
+use super::row::{bytes_of, bytes_of_all, id_in, lookup_in, partition_in, rounds, state_in};
 use super::session::{Session, value};
-use crate::store::column::{key_number, limit, micros};
+use crate::store::column::{key_number, micros};
 use crate::store::{
-    Claim, Claimed, Fingerprint, Insertion, NewProcess, Next, Ping, Pinged, ProcessId, Settled, Settlement, State,
-    StoreError, Work,
+    Claim, Fingerprint, Insertion, NewProcess, Next, Ping, Pinged, ProcessId, Settled, Settlement, State, StoreError,
+    Work,
 };
 
 /// Two insertions for the same session may carry it under different keys, where no unique index sees that they collide.
@@ -32,13 +27,14 @@ found AS MATERIALIZED (
 ),
 added AS (
     INSERT INTO @.process (id, partition, state, session, lookup, due_at, leased_until, not_before, poll_interval,
-                           schedule, format, key, first_key)
+                           schedule, format, key, first_key, expires_at)
     SELECT $1::bytea, $2::bigint, $3::smallint, ($4::bytea[])[1], ($5::bytea[])[1],
            now + $6::bigint * interval '1 microsecond',
            CASE WHEN $3::smallint = 0 THEN now + $6::bigint * interval '1 microsecond' END,
            now + $7::bigint * interval '1 microsecond',
            $8::bigint * interval '1 microsecond',
-           $9::text, $10::smallint, $11::bigint, $11::bigint
+           $9::text, $10::smallint, $11::bigint, $11::bigint,
+           now + $13::bigint * interval '1 microsecond'
     FROM clock WHERE NOT EXISTS (SELECT FROM found)
     RETURNING id
 ),
@@ -68,6 +64,7 @@ pub(super) async fn insert(session: &Session<'_>, process: &NewProcess) -> Resul
                 (&i16::from(process.body.format), Type::INT2),
                 (&key_number(process.body.key), Type::INT8),
                 (&process.body.bytes, Type::BYTEA),
+                (&process.expires_in.map(micros), Type::INT8),
             ],
         )
         .await?;
@@ -99,37 +96,28 @@ pub(super) async fn work(
             }
         }
     }
-    let claimed = match claim {
-        Some(claim) => claim_work(session, claim).await?,
-        None => Vec::new(),
+    let claims = match claim {
+        Some(claim) => claim::claim(session, claim).await?,
+        None => Claims::default(),
     };
-    let (now, next_in) = next(session, claim).await?;
-    let has_room = claim.is_some_and(|claim| {
-        claim
-            .lanes
-            .iter()
-            .all(|lane| claimed.iter().filter(|claimed| claimed.partition == lane.partition).count() < lane.limit)
-    });
-    Ok(Work { now, settled, claimed, next_in: unless_others_claim(next_in, has_room) })
-}
-
-/// If rows are due although the claim had room for more, others are claiming them: leave them to it for a moment.
-pub(super) fn unless_others_claim(next_in: Option<Duration>, has_room: bool) -> Option<Duration> {
-    next_in.map(|next_in| if has_room && next_in.is_zero() { Duration::from_millis(20) } else { next_in })
+    let Claims { claimed, set_aside } = claims;
+    let claim::Next { now, due, clamping } = claim::next(session, claim, &claimed).await?;
+    Ok(Work { now, settled, claimed, due, set_aside, clamping })
 }
 
 const SETTLE: &str = "
 WITH clock AS MATERIALIZED (SELECT @.clock() AS now),
 input AS MATERIALIZED (
-    SELECT id, epoch, state, provisional, schedule, lookup, format, key, body, told,
+    SELECT id, epoch, state, provisional, schedule, lookup, format, key, body, told, now,
+           now + expires_in * interval '1 microsecond' AS expires_at,
            now + due_in * interval '1 microsecond' AS due_at,
            now + ping_in * interval '1 microsecond' AS not_before,
            poll_interval * interval '1 microsecond' AS poll_interval
     FROM clock, UNNEST($1::bytea[], $2::bigint[], $3::smallint[], $4::boolean[], $5::bigint[], $6::bigint[],
                        $7::bigint[], $8::text[], $9::bytea[], $10::smallint[], $11::bigint[], $12::bytea[],
-                       $13::boolean[])
+                       $13::boolean[], $14::bigint[])
          AS input (id, epoch, state, provisional, due_in, ping_in, poll_interval, schedule, lookup, format, key, body,
-                   told)
+                   told, expires_in)
 ),
 locked AS MATERIALIZED (SELECT id FROM @.process WHERE id = ANY($1::bytea[]) ORDER BY id FOR UPDATE),
 settled AS (
@@ -139,6 +127,9 @@ settled AS (
         leased_until = NULL,
         schedule = input.schedule,
         poll_interval = input.poll_interval,
+        expires_at = input.expires_at,
+        spread = false,
+        decided_at = CASE WHEN input.state = 3 THEN input.now ELSE process.decided_at END,
         attempts = CASE WHEN process.state = input.state THEN process.attempts ELSE 0 END,
         epoch = process.epoch + CASE WHEN input.epoch IS NULL THEN 1 ELSE 0 END,
         not_before = input.not_before,
@@ -157,8 +148,9 @@ settled AS (
     RETURNING process.id
 ),
 replaced AS (
-    UPDATE @.sealed AS sealed SET body = input.body FROM settled JOIN input USING (id)
-    WHERE sealed.id = input.id AND input.body IS NOT NULL AND input.state <> 4
+    INSERT INTO @.sealed (id, body)
+    SELECT id, input.body FROM settled JOIN input USING (id) WHERE input.body IS NOT NULL AND input.state <> 4
+    ON CONFLICT (id) DO UPDATE SET body = excluded.body
 ),
 erased AS (
     DELETE FROM @.sealed AS sealed USING settled JOIN input USING (id) WHERE sealed.id = input.id AND input.state = 4
@@ -191,6 +183,7 @@ async fn settle(session: &Session<'_>, round: &[(usize, &Settlement)]) -> Result
                 (&keys, Type::INT8_ARRAY),
                 (&bodies, Type::BYTEA_ARRAY),
                 (&all().map(|settlement| settlement.cancellation_told).collect::<Vec<_>>(), Type::BOOL_ARRAY),
+                (&all().map(|settlement| settlement.expires_in.map(micros)).collect::<Vec<_>>(), Type::INT8_ARRAY),
             ],
         )
         .await?;
@@ -208,123 +201,19 @@ fn outcome(next: Next) -> (i16, bool) {
     (state as i16, provisional)
 }
 
-/// An array names the rows to update: joined with `due`, whose size nobody can guess, they would be looked for in all of
-/// the table.
-const CLAIM: &str = "
-WITH clock AS MATERIALIZED (SELECT @.clock() AS now),
-due AS MATERIALIZED (
-    SELECT found.id, found.due_at, found.orphaned, found.pinged
-    FROM UNNEST($1::bigint[], $2::bigint[]) AS lane (partition, most)
-    CROSS JOIN LATERAL (
-        SELECT id, due_at, leased_until IS NOT NULL AS orphaned, pinged_at IS NOT NULL AS pinged
-        FROM @.process AS process
-        WHERE process.partition = lane.partition AND state <= 2 AND due_at <= (SELECT now FROM clock)
-          AND format <= $3::smallint AND key = ANY($4::bigint[])
-        ORDER BY due_at LIMIT lane.most FOR UPDATE SKIP LOCKED
-    ) AS found
-),
-claimed AS (
-    UPDATE @.process AS process SET
-        leased_until = now + $5::bigint * interval '1 microsecond',
-        due_at = now + $5::bigint * interval '1 microsecond' + poll_interval,
-        epoch = epoch + 1,
-        attempts = attempts + 1,
-        pinged_at = NULL
-    FROM clock WHERE process.id = ANY(ARRAY(SELECT id FROM due))
-    RETURNING process.id, partition, state, epoch, attempts, cancellation, schedule, format, key
-)
-SELECT claimed.*, due.orphaned, due.pinged FROM claimed JOIN due USING (id) ORDER BY partition, due.due_at";
-
-async fn claim_work(session: &Session<'_>, claim: &Claim) -> Result<Vec<Claimed>, StoreError> {
-    let rows = session
-        .query(
-            CLAIM,
-            &[
-                (&claim.lanes.iter().map(|lane| lane.partition.0).collect::<Vec<_>>(), Type::INT8_ARRAY),
-                (&claim.lanes.iter().map(|lane| limit(lane.limit)).collect::<Vec<_>>(), Type::INT8_ARRAY),
-                (&i16::from(claim.format), Type::INT2),
-                (&numbers_of(&claim.keys), Type::INT8_ARRAY),
-                (&micros(claim.lease), Type::INT8),
-            ],
-        )
-        .await?;
-    let mut bodies = bodies(session, rows.iter().map(id_in).collect::<Result<_, _>>()?).await?;
-    let mut claimed = Vec::with_capacity(rows.len());
-    for row in &rows {
-        let id = id_in(row)?;
-        claimed.push(Claimed {
-            id,
-            partition: partition_in(row)?,
-            state: state_in(row)?,
-            epoch: value(row, "epoch")?,
-            orphaned: value(row, "orphaned")?,
-            pinged: value(row, "pinged")?,
-            attempts: attempts_in(row)?,
-            cancellation: cancellation_in(row)?,
-            schedule: value(row, "schedule")?,
-            body: body_in(row, bodies.remove(&id).ok_or(Refusal::Row("body"))?)?,
-        });
-    }
-    Ok(claimed)
-}
-
-/// The bodies of rows that this transaction has locked.
-pub(super) async fn bodies(
-    session: &Session<'_>,
-    ids: Vec<ProcessId>,
-) -> Result<BTreeMap<ProcessId, Vec<u8>>, StoreError> {
-    if ids.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let sql = "SELECT id, body FROM @.sealed WHERE id = ANY($1::bytea[])";
-    let rows = session.query(sql, &[(&bytes_of(ids), Type::BYTEA_ARRAY)]).await?;
-    rows.iter().map(|row| Ok((id_in(row)?, value(row, "body")?))).collect()
-}
-
-const NEXT: &str = "
-WITH clock AS MATERIALIZED (SELECT @.clock() AS now)
-SELECT now, (
-    SELECT min(found.due_at)
-    FROM UNNEST($1::bigint[]) AS lane (partition)
-    CROSS JOIN LATERAL (
-        SELECT due_at FROM @.process AS process
-        WHERE process.partition = lane.partition AND state <= 2
-          AND format <= $2::smallint AND key = ANY($3::bigint[])
-        ORDER BY due_at LIMIT 1
-    ) AS found
-) AS due_at
-FROM clock";
-
-async fn next(session: &Session<'_>, claim: Option<&Claim>) -> Result<(SystemTime, Option<Duration>), StoreError> {
-    let partitions: Vec<_> = claim.iter().flat_map(|claim| &claim.lanes).map(|lane| lane.partition.0).collect();
-    let rows = session
-        .query(
-            NEXT,
-            &[
-                (&partitions, Type::INT8_ARRAY),
-                (&claim.map_or(0, |claim| i16::from(claim.format)), Type::INT2),
-                (&claim.map_or_else(Vec::new, |claim| numbers_of(&claim.keys)), Type::INT8_ARRAY),
-            ],
-        )
-        .await?;
-    let row = rows.first().ok_or(Refusal::Row("next"))?;
-    let now = value(row, "now")?;
-    Ok((now, until(row, "due_at", now)?))
-}
-
 const PING: &str = "
 WITH clock AS MATERIALIZED (SELECT @.clock() AS now),
-target AS MATERIALIZED (SELECT id, state, lookup FROM @.process WHERE (:which) ORDER BY id LIMIT 1 FOR UPDATE),
+target AS MATERIALIZED (SELECT id, state, lookup, partition FROM @.process WHERE (:which) ORDER BY id LIMIT 1 FOR UPDATE),
 noted AS (
     UPDATE @.process AS process SET
         pinged_at = now,
-        due_at = CASE WHEN leased_until IS NULL AND not_before IS NOT NULL
-                      THEN LEAST(due_at, GREATEST(now, not_before)) ELSE due_at END
+        due_at = CASE WHEN leased_until > now OR not_before IS NULL THEN due_at
+                      ELSE LEAST(due_at, GREATEST(now, not_before)) END
     FROM target, clock
     WHERE process.id = target.id AND process.state <= 1
       AND (process.lookup IS NULL OR process.lookup = ANY($2::bytea[]))
 )
-SELECT id, state, lookup FROM target";
+SELECT id, state, lookup, partition FROM target";
 
 pub(super) async fn ping(session: &Session<'_>, ping: &Ping) -> Result<Pinged, StoreError> {
     // One condition each, so that each has an index of its own.
@@ -337,6 +226,6 @@ pub(super) async fn ping(session: &Session<'_>, ping: &Ping) -> Result<Pinged, S
     Ok(match lookup {
         Some(lookup) if !ping.lookups.contains(&lookup) => Pinged::Foreign,
         _ if state > State::Waiting => Pinged::Ended(id),
-        _ => Pinged::Noted(id),
+        _ => Pinged::Noted { id, partition: partition_in(row)? },
     })
 }

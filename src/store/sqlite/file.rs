@@ -8,14 +8,14 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::problem::{self, Refusal};
-use super::table;
 use crate::store::StoreError;
 
 /// "OIDd": marks a file as one of this crate.
 const APPLICATION: i64 = 0x4f49_4464;
 
 /// What each release has added. Only ever append: the number of steps that a file has seen is its `user_version`.
-const STEPS: [&str; 1] = [include_str!("schema.sql")];
+/// A step that only adds leaves the version in the table `compatibility` as it is, so that older releases go on.
+const STEPS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema_2.sql")];
 
 /// How long the write-ahead log gets, of 4 KiB each.
 const LOG_PAGES: i64 = 4_000;
@@ -82,11 +82,11 @@ fn connect(path: &Path, busy_timeout: Duration) -> rusqlite::Result<Connection> 
     connection.pragma_update(None, "trusted_schema", false)?;
     // Copies of pages for savepoints would otherwise go through files.
     connection.pragma_update(None, "temp_store", "memory")?;
-    table::add_functions(&connection)?;
     Ok(connection)
 }
 
-/// Whether the file is empty or ours, and not from the future. Gives how many steps it has seen.
+/// Whether the file is empty or ours, and not of a newer release that has done more than to add something. Gives how many
+/// of our steps it has seen.
 fn check(connection: &Connection, path: &Path) -> Result<usize, StoreError> {
     let read = || {
         let application: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
@@ -102,8 +102,19 @@ fn check(connection: &Connection, path: &Path) -> Result<usize, StoreError> {
     let known = STEPS.len();
     match usize::try_from(version) {
         Ok(seen) if seen <= known => Ok(seen),
+        Ok(_) if is_compatible(connection, known).map_err(|error| problem::of_database(&error))? => Ok(known),
         _ => Err(Refusal::Newer { path: path.to_owned(), found: version, known: known as i64 }.into()),
     }
+}
+
+/// Whether a release that knows so many steps can use a file that has seen more.
+fn is_compatible(connection: &Connection, known: usize) -> rusqlite::Result<bool> {
+    let tables = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'compatibility'";
+    if connection.query_row(tables, [], |row| row.get::<_, i64>(0))? == 0 {
+        return Ok(false);
+    }
+    let oldest: Option<i64> = connection.query_row("SELECT max(oldest) FROM compatibility", [], |row| row.get(0))?;
+    Ok(oldest.and_then(|oldest| usize::try_from(oldest).ok()).is_some_and(|oldest| oldest <= known))
 }
 
 fn set_up(connection: &Connection, path: &Path) -> Result<(), StoreError> {

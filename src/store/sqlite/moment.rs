@@ -30,7 +30,22 @@ impl Moment {
         u64::try_from(self.0.saturating_sub(then)).ok().map(Duration::from_micros)
     }
 
-    pub(super) fn wall(self) -> SystemTime {
-        saturating_add(UNIX_EPOCH, Duration::from_micros(u64::try_from(self.0).unwrap_or(0)))
+    /// The time since 1970.
+    pub(super) fn since_1970(self) -> Duration {
+        since_1970(self.0)
     }
+
+    pub(super) fn wall(self) -> SystemTime {
+        saturating_add(UNIX_EPOCH, self.since_1970())
+    }
+}
+
+/// What a column holds, as a time since 1970.
+pub(super) fn since_1970(micros: i64) -> Duration {
+    Duration::from_micros(u64::try_from(micros).unwrap_or(0))
+}
+
+/// A time since 1970 as a column holds it, rounded up.
+pub(super) fn column(since_1970: Duration) -> i64 {
+    i64::try_from(since_1970.as_nanos().div_ceil(1000)).unwrap_or(i64::MAX)
 }

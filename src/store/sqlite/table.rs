@@ -2,14 +2,15 @@
 //!
 //! Statements say `LIMIT :limit + 0`: SQLite compiles one with a bare parameter there anew for each value that is bound.
 
+mod claim;
+mod clamp;
 mod outcomes;
 mod upkeep;
 mod work;
 
+pub(super) use clamp::{clamp_due_times, spread};
 pub(super) use outcomes::{acknowledge, claim_outcomes, hold};
-pub(super) use upkeep::{
-    add_functions, cancel, forget, hasten, keys, load, purge, reseal, sealed_otherwise, spread, stats,
-};
+pub(super) use upkeep::{cancel, forget, keys, load, purge, reseal, sealed_otherwise, stats};
 pub(super) use work::{insert, ping, work};
 
 use rusqlite::types::{FromSqlError, Type};
@@ -70,10 +71,8 @@ fn key_at(row: &Row<'_>, column: impl RowIndex) -> rusqlite::Result<[u8; 4]> {
     key_of(number).ok_or(FromSqlError::OutOfRange(number)).map_err(conversion)
 }
 
-/// A row that is claimed has a body; without one it has been tampered with.
-fn body_of_claimed(row: &Row<'_>) -> rusqlite::Result<SealedBody> {
-    body_in(row)?.ok_or(FromSqlError::InvalidType).map_err(conversion)
-}
+/// The due time of a row that is set aside: later than every other.
+const SET_ASIDE: i64 = i64::MAX;
 
 fn unknown(number: u8) -> rusqlite::Error {
     conversion(FromSqlError::OutOfRange(number.into()))

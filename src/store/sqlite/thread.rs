@@ -6,12 +6,13 @@ use std::thread;
 use std::time::Duration;
 
 use rusqlite::Connection;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 use super::moment::Moment;
 use super::problem;
 use crate::clock::Clock;
-use crate::store::StoreError;
+use crate::store::changes::Changes;
+use crate::store::{Changed, StoreError};
 
 /// How many calls share a transaction at most, so that the first of them does not wait for long.
 const CALLS_PER_TRANSACTION: usize = 256;
@@ -37,7 +38,7 @@ impl Worker {
     pub(super) async fn start(
         role: Role,
         clock: Arc<dyn Clock>,
-        changes: watch::Sender<()>,
+        changes: Changes,
         open: impl FnOnce() -> Result<Connection, StoreError> + Send + 'static,
     ) -> Result<Self, StoreError> {
         let (calls, received) = mpsc::channel();
@@ -64,11 +65,11 @@ impl Worker {
     /// `work` fails, nothing has happened.
     pub(super) async fn call<T: Send + 'static>(
         &self,
-        tells: bool,
+        changed: impl Fn(&T) -> Changed + Send + 'static,
         work: impl FnOnce(&Connection, Moment) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let call = OneCall { tells, work: Some(work), result: None, reply };
+        let call = OneCall { changed, work: Some(work), result: None, reply };
         self.0.send(Box::new(call)).map_err(|_| problem::thread_has_ended())?;
         answer.await.unwrap_or_else(|_| Err(problem::thread_has_ended()))
     }
@@ -79,8 +80,8 @@ trait Call: Send {
     /// Nobody waits for it any more. It is left out, because a claim whose answer nobody reads would lock rows up.
     fn is_abandoned(&self) -> bool;
 
-    /// Whether somebody may have something to do after it.
-    fn tells(&self) -> bool;
+    /// What somebody may have to do after it.
+    fn changed(&self) -> Changed;
 
     fn run(&mut self, connection: &Connection, now: Moment) -> rusqlite::Result<()>;
 
@@ -88,15 +89,16 @@ trait Call: Send {
     fn finish(self: Box<Self>, transaction: Result<(), &rusqlite::Error>);
 }
 
-struct OneCall<W, T> {
-    tells: bool,
+struct OneCall<W, T, C> {
+    changed: C,
     work: Option<W>,
     result: Option<Result<T, StoreError>>,
     reply: oneshot::Sender<Result<T, StoreError>>,
 }
 
-impl<W, T> Call for OneCall<W, T>
+impl<W, T, C> Call for OneCall<W, T, C>
 where
+    C: Fn(&T) -> Changed + Send,
     W: FnOnce(&Connection, Moment) -> rusqlite::Result<T> + Send,
     T: Send,
 {
@@ -104,8 +106,11 @@ where
         self.reply.is_closed()
     }
 
-    fn tells(&self) -> bool {
-        self.tells && matches!(self.result, Some(Ok(_)))
+    fn changed(&self) -> Changed {
+        match &self.result {
+            Some(Ok(answer)) => (self.changed)(answer),
+            _ => Changed::NOTHING,
+        }
     }
 
     fn run(&mut self, connection: &Connection, now: Moment) -> rusqlite::Result<()> {
@@ -134,7 +139,7 @@ struct Thread {
     connection: Connection,
     role: Role,
     clock: Arc<dyn Clock>,
-    changes: watch::Sender<()>,
+    changes: Changes,
 }
 
 impl Thread {
@@ -150,7 +155,7 @@ impl Thread {
                 let current = self.data_version();
                 if current != version {
                     version = current;
-                    self.changes.send_replace(());
+                    self.changes.tell(Changed::ALL);
                 }
             }
         }
@@ -180,8 +185,8 @@ impl Thread {
             // If this fails too, the next `BEGIN` says so to those who wait for it.
             let _ = self.execute("ROLLBACK");
         }
-        if transaction.is_ok() && group.iter().any(|call| call.tells()) {
-            self.changes.send_replace(());
+        if transaction.is_ok() {
+            group.iter().for_each(|call| self.changes.tell(call.changed()));
         }
         for call in group {
             call.finish(transaction.as_ref().copied());
@@ -226,8 +231,8 @@ mod tests {
     use super::*;
     use crate::clock::SystemClock;
 
-    async fn worker() -> (Worker, watch::Sender<()>) {
-        let changes = watch::Sender::new(());
+    async fn worker() -> (Worker, Changes) {
+        let changes = Changes::new();
         let open = || {
             let connection = Connection::open_in_memory().map_err(|error| problem::of_database(&error))?;
             connection.execute_batch("CREATE TABLE t (x UNIQUE)").map_err(|error| problem::of_database(&error))?;
@@ -245,7 +250,7 @@ mod tests {
             Ok(())
         };
         // Sent by hand, as nobody waits for it; `is_abandoned` comes before `released` is waited for.
-        let call = OneCall { tells: false, work: Some(wait), result: None, reply };
+        let call = OneCall { changed: |(): &()| Changed::NOTHING, work: Some(wait), result: None, reply };
         worker.0.send(Box::new(Uninterested(call))).unwrap();
         release
     }
@@ -258,8 +263,8 @@ mod tests {
             false
         }
 
-        fn tells(&self) -> bool {
-            self.0.tells()
+        fn changed(&self) -> Changed {
+            self.0.changed()
         }
 
         fn run(&mut self, connection: &Connection, now: Moment) -> rusqlite::Result<()> {
@@ -275,11 +280,14 @@ mod tests {
         let add = |file: &Connection, _| {
             values.iter().try_for_each(|value| file.execute("INSERT INTO t VALUES (?)", [value]).map(drop))
         };
-        worker.call(true, add).await
+        worker.call(|()| Changed::WORK, add).await
     }
 
     async fn sum(worker: &Worker) -> i64 {
-        worker.call(false, |file, _| file.query_row("SELECT sum(x) FROM t", [], |row| row.get(0))).await.unwrap()
+        worker
+            .call(|_| Changed::NOTHING, |file, _| file.query_row("SELECT sum(x) FROM t", [], |row| row.get(0)))
+            .await
+            .unwrap()
     }
 
     #[tokio::test]
@@ -307,18 +315,18 @@ mod tests {
     #[tokio::test]
     async fn what_happened_is_told_and_what_failed_is_not() {
         let (worker, changes) = worker().await;
-        let mut told = changes.subscribe();
+        let told = changes.next();
         add(&worker, &[1]).await.unwrap();
-        assert!(told.has_changed().unwrap());
-        told.mark_unchanged();
+        assert_eq!(told.await, Changed::WORK);
+        let mut told = changes.next();
         add(&worker, &[1]).await.unwrap_err();
-        assert!(!told.has_changed().unwrap());
+        assert!(std::future::poll_fn(|context| Poll::Ready(told.as_mut().poll(context))).await.is_pending());
     }
 
     #[tokio::test]
     async fn a_connection_that_cannot_be_opened_is_an_error() {
         let refuse = || Err(problem::thread_has_ended());
-        let started = Worker::start(Role::Reader, Arc::new(SystemClock), watch::Sender::new(()), refuse).await;
+        let started = Worker::start(Role::Reader, Arc::new(SystemClock), Changes::new(), refuse).await;
         assert!(started.is_err());
     }
 }

@@ -38,7 +38,7 @@ fn answered(schedule: &mut Schedule, answer: &Answer, now: Moment) -> Standing {
 
 /// Taken from the queue, after a ping if that was before its time.
 fn claimed(schedule: &mut Schedule, milliseconds: u64) -> Step {
-    schedule.claimed(moment(milliseconds), moment(milliseconds).wall, true)
+    schedule.claimed(moment(milliseconds), moment(milliseconds).wall, true, false)
 }
 
 #[test]
@@ -58,15 +58,24 @@ fn a_claim_before_its_time_came_from_a_ping_and_uses_the_pings_of_the_interval_u
 #[test]
 fn a_claim_for_a_ping_uses_the_pings_up_although_its_answer_comes_when_the_time_has_come() {
     let mut schedule = schedule(60, None);
-    assert_eq!(schedule.claimed(moment(60_500), moment(59_500).wall, true), Step::Ask);
+    assert_eq!(schedule.claimed(moment(60_500), moment(59_500).wall, true, false), Step::Ask);
     answered(&mut schedule, &error("authorization_pending", None), moment(60_500));
     assert_eq!(schedule.ping_in(moment(60_500)), None);
 }
 
 #[test]
+fn a_ping_for_a_process_whose_holder_has_died_uses_the_pings_up_although_its_old_time_is_over() {
+    let mut schedule = schedule(60, None);
+    // Somebody asked when a minute had passed, and a ping has brought the next poll forward.
+    assert_eq!(schedule.claimed(moment(80_000), moment(80_000).wall, true, true), Step::Ask);
+    answered(&mut schedule, &error("authorization_pending", None), moment(80_000));
+    assert_eq!(schedule.ping_in(moment(80_000)), None);
+}
+
+#[test]
 fn a_claim_that_is_early_by_an_error_of_the_clocks_leaves_the_pings_of_the_interval() {
     let mut schedule = schedule(60, None);
-    assert_eq!(schedule.claimed(moment(60_500), moment(59_500).wall, false), Step::Ask);
+    assert_eq!(schedule.claimed(moment(60_500), moment(59_500).wall, false, false), Step::Ask);
     answered(&mut schedule, &error("authorization_pending", None), moment(60_500));
     assert_eq!(schedule.ping_in(moment(60_500)), Some(Duration::from_secs(1)));
 }
@@ -79,11 +88,11 @@ fn a_claim_for_the_poll_after_the_end_is_the_last_one_where_it_is_not_answered()
     answered(&mut schedule, &trouble, moment(85_300));
     assert_eq!(schedule.due_in(moment(85_300)), Duration::from_millis(64_700), "its end comes before its next poll");
     let mut schedule = stored(&schedule);
-    assert_eq!(schedule.claimed(moment(152_500), moment(150_000).wall, false), Step::Ask);
+    assert_eq!(schedule.claimed(moment(152_500), moment(150_000).wall, false, false), Step::Ask);
     answered(&mut schedule, &trouble, moment(152_500));
     assert_eq!(schedule.due_in(moment(152_500)), Duration::ZERO);
     let end = End::Expired { confirmed: false };
-    assert_eq!(stored(&schedule).claimed(moment(152_600), moment(152_500).wall, false), Step::End(end));
+    assert_eq!(stored(&schedule).claimed(moment(152_600), moment(152_500).wall, false, false), Step::End(end));
 }
 
 #[test]
@@ -92,7 +101,7 @@ fn a_ping_before_the_time_that_an_op_asked_for_does_not_end_a_process_whose_dead
     assert_eq!(claimed(&mut held, 95_000), Step::Ask);
     let busy = Answer::Trouble { unanswered: false, retry_after: Some(Duration::from_secs(1_000)) };
     answered(&mut held, &busy, moment(95_000));
-    let step = stored(&held).claimed(moment(202_000), moment(200_000).wall, true);
+    let step = stored(&held).claimed(moment(202_000), moment(200_000).wall, true, false);
     assert_eq!(step, Step::Wait(Duration::from_secs(895)), "by the queue's clock");
 }
 
@@ -103,7 +112,7 @@ fn a_claim_for_a_ping_that_came_to_nothing_has_used_the_pings_up_all_the_same() 
     assert_eq!(claimed(&mut schedule, 20_000), Step::Ask);
     let mut schedule = stored(&schedule.given_back(before));
     assert_eq!(schedule.due_at(), moment(60_000).wall);
-    assert_eq!(schedule.claimed(moment(21_000), moment(21_000).wall, false), Step::Ask);
+    assert_eq!(schedule.claimed(moment(21_000), moment(21_000).wall, false, false), Step::Ask);
     answered(&mut schedule, &error("authorization_pending", None), moment(21_000));
     assert_eq!(schedule.ping_in(moment(21_000)), None);
 }
@@ -191,7 +200,7 @@ proptest! {
             }
             now = now.max(due);
             schedule = stored(&schedule);
-            prop_assert_eq!(schedule.claimed(moment(now), moment(now).wall, std::mem::take(&mut pinged)), Step::Ask);
+            prop_assert_eq!(schedule.claimed(moment(now), moment(now).wall, std::mem::take(&mut pinged), false), Step::Ask);
             let in_force = (interval + 5 * slow_downs) * 1_000;
             let early = now < last + in_force;
             prop_assert!(now >= held_until, "before the time that Retry-After named");

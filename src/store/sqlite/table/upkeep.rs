@@ -1,8 +1,5 @@
-//! Reading rows, cancellation, erasure, spreading, sealing again, statistics.
+//! Reading rows, cancellation, erasure, sealing again, statistics.
 
-use std::time::Duration;
-
-use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
 use super::{body_in, cancellation_in, id_in, key_in, partition_in, state_in};
@@ -62,58 +59,6 @@ pub(in crate::store::sqlite) fn purge(connection: &Connection, now: Moment, most
     purge.execute(named_params! { ":now": now.0, ":limit": limit(most) })
 }
 
-/// What [`spread`] adds to a due time: the share of an interval that stands in an identifier. SQL has no way to read a
-/// number from bytes.
-pub(in crate::store::sqlite) fn add_functions(connection: &Connection) -> rusqlite::Result<()> {
-    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
-    connection.create_scalar_function("share", 2, flags, |values| {
-        let (id, interval): (Vec<u8>, i64) = (values.get(0)?, values.get(1)?);
-        let fraction = id.first_chunk().map_or(0, |first| u32::from_be_bytes(*first));
-        let share = (i128::from(interval) * i128::from(fraction)) >> 32;
-        Ok(i64::try_from(share).unwrap_or(i64::MAX))
-    })
-}
-
-pub(in crate::store::sqlite) fn spread(
-    connection: &Connection,
-    now: Moment,
-    partition: Partition,
-    most: usize,
-) -> rusqlite::Result<usize> {
-    let mut spread = connection.prepare_cached(
-        "UPDATE process SET due_at = :now + share(id, interval)
-         WHERE slot IN (
-             SELECT slot FROM process
-             WHERE partition = :partition AND state <= 2 AND due_at <= :now AND state = 1
-               AND NOT EXISTS (SELECT 1 FROM lease WHERE lease.slot = process.slot)
-             ORDER BY due_at LIMIT :limit + 0
-         )",
-    )?;
-    spread.execute(named_params! { ":partition": partition.0, ":now": now.0, ":limit": limit(most) })
-}
-
-pub(in crate::store::sqlite) fn hasten(
-    connection: &Connection,
-    now: Moment,
-    longest: Duration,
-) -> rusqlite::Result<usize> {
-    let mut hasten_leased = connection.prepare_cached(
-        "UPDATE lease SET
-             leased_until = min(leased_until, :lease_end),
-             due_at = min(lease.due_at, :lease_end + interval + share(id, interval))
-         FROM process
-         WHERE process.slot = lease.slot
-           AND (leased_until > :lease_end OR lease.due_at > :lease_end + interval + share(id, interval))",
-    )?;
-    let mut hasten = connection.prepare_cached(
-        "UPDATE process SET due_at = :lease_end + interval + share(id, interval)
-         WHERE state <> 4 AND due_at > :lease_end + interval + share(id, interval)
-           AND NOT EXISTS (SELECT 1 FROM lease WHERE lease.slot = process.slot)",
-    )?;
-    let values = named_params! { ":lease_end": now.plus(longest) };
-    Ok(hasten_leased.execute(values)? + hasten.execute(values)?)
-}
-
 pub(in crate::store::sqlite) fn sealed_otherwise(
     connection: &Connection,
     now: Moment,
@@ -156,14 +101,14 @@ pub(in crate::store::sqlite) fn reseal(connection: &Connection, reseals: &[Resea
 
 pub(in crate::store::sqlite) fn keys(connection: &Connection) -> rusqlite::Result<Vec<KeyStats>> {
     let mut count = connection.prepare_cached(
-        "SELECT key, sum(bodies), sum(waiting) FROM (
-             SELECT key, 1 AS bodies, 0 AS waiting FROM process JOIN sealed USING (slot)
-             UNION ALL SELECT first_key, 0, 1 FROM process WHERE state <= 1
-         ) GROUP BY key",
+        "SELECT key, sum(bodies), sum(waiting), format FROM (
+             SELECT key, format, 1 AS bodies, 0 AS waiting FROM process JOIN sealed USING (slot)
+             UNION ALL SELECT first_key, format, 0, 1 FROM process WHERE state <= 1
+         ) GROUP BY key, format",
     )?;
     let keys = count.query_map([], |row| {
         let count = |column| Ok::<_, rusqlite::Error>(u64::try_from(row.get::<_, i64>(column)?).unwrap_or(0));
-        Ok(KeyStats { key: key_in(row)?, bodies: count(1)?, waiting: count(2)? })
+        Ok(KeyStats { key: key_in(row)?, format: row.get(3)?, bodies: count(1)?, waiting: count(2)? })
     })?;
     keys.collect()
 }
@@ -175,17 +120,24 @@ pub(in crate::store::sqlite) fn stats(connection: &Connection, now: Moment) -> r
                 count(*) FILTER (WHERE state = 2), count(*) FILTER (WHERE state = 3),
                 count(*) FILTER (WHERE state = 4),
                 min(due_at) FILTER (WHERE state <= 2 AND (leased_until IS NULL OR leased_until <= :now)),
-                min(due_at) FILTER (WHERE state = 3)
+                (SELECT min(coalesce(decided_at, due_at)) FROM process AS outcome
+                 WHERE outcome.partition = current.partition AND state = 3)
          FROM current GROUP BY partition",
     )?;
     let stats = count.query_map(named_params! { ":now": now.0 }, |row| {
-        let mut states = [0; 5];
-        for (column, count) in (1..).zip(&mut states) {
-            *count = u64::try_from(row.get::<_, i64>(column)?).unwrap_or(0);
-        }
+        let count = |column| Ok::<_, rusqlite::Error>(u64::try_from(row.get::<_, i64>(column)?).unwrap_or(0));
         let age =
             |column| Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(column)?.and_then(|then| now.since(then)));
-        Ok(PartitionStats { partition: Partition(row.get(0)?), states, overdue: age(6)?, undelivered: age(7)? })
+        Ok(PartitionStats {
+            partition: Partition(row.get(0)?),
+            exchanging: count(1)?,
+            waiting: count(2)?,
+            answered: count(3)?,
+            decided: count(4)?,
+            acknowledged: count(5)?,
+            overdue: age(6)?,
+            undelivered: age(7)?,
+        })
     })?;
     stats.collect()
 }

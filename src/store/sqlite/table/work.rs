@@ -1,15 +1,14 @@
-//! Insertions, pings, and settling and claiming work.
-
-use std::time::Duration;
+//! Insertions, settlements and pings.
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, ToSql, named_params, params};
 
-use super::{cancellation_at, id_in, key_at, lookup_in, state_at, state_in, with_keys};
-use crate::store::column::{key_number, limit, micros};
+use super::claim::{self, Claims};
+use super::{cancellation_at, id_in, lookup_in, partition_in, state_at, state_in};
+use crate::store::column::{key_number, micros};
 use crate::store::sqlite::moment::Moment;
 use crate::store::{
-    Cancellation, Claim, Claimed, Fingerprint, Insertion, Lane, NewProcess, Next, Partition, Ping, Pinged, ProcessId,
-    SealedBody, Settled, Settlement, State, Work,
+    Cancellation, Claim, Fingerprint, Insertion, NewProcess, Next, Ping, Pinged, ProcessId, Settled, Settlement, State,
+    Work,
 };
 
 pub(in crate::store::sqlite) fn insert(
@@ -24,10 +23,10 @@ pub(in crate::store::sqlite) fn insert(
     }
     let due_at = now.plus(process.due_in);
     let mut add = connection.prepare_cached(
-        "INSERT INTO process (id, partition, state, session, lookup, due_at, not_before, interval, schedule, format, key,
-                              first_key)
-         VALUES (:id, :partition, :state, :session, :lookup, :due_at, :not_before, :interval, :schedule, :format, :key,
-                 :key)",
+        "INSERT INTO process (id, partition, state, session, lookup, due_at, not_before, interval, expires_at, schedule,
+                              format, key, first_key)
+         VALUES (:id, :partition, :state, :session, :lookup, :due_at, :not_before, :interval, :expires_at, :schedule,
+                 :format, :key, :key)",
     )?;
     let slot = add.insert(named_params! {
         ":id": process.id.to_bytes(),
@@ -38,6 +37,7 @@ pub(in crate::store::sqlite) fn insert(
         ":due_at": due_at,
         ":not_before": process.ping_in.map(|wait| now.plus(wait)),
         ":interval": micros(process.interval),
+        ":expires_at": process.expires_in.map(|left| now.plus(left)),
         ":schedule": process.schedule,
         ":format": process.body.format,
         ":key": key_number(process.body.key),
@@ -80,29 +80,20 @@ pub(in crate::store::sqlite) fn work(
     settlements: &[Settlement],
     claim: Option<&Claim>,
 ) -> rusqlite::Result<Work> {
-    let mut work =
-        Work { now: now.wall(), settled: Vec::with_capacity(settlements.len()), claimed: vec![], next_in: None };
+    let mut settled = Vec::with_capacity(settlements.len());
     if !settlements.is_empty() {
         let mut settling = Settling::new(connection, now)?;
         for settlement in settlements {
-            work.settled.push(settling.settle(settlement)?);
+            settled.push(settling.settle(settlement)?);
         }
     }
-    if let Some(claim) = claim {
-        for lane in &claim.lanes {
-            claim_lane(connection, now, claim, *lane, &mut work.claimed)?;
-        }
-        // After all claims, for they move the rows that come next.
-        for lane in &claim.lanes {
-            let next = next_in_lane(connection, now, claim, *lane)?;
-            work.next_in = [work.next_in, next].into_iter().flatten().min();
-        }
-    }
-    Ok(work)
+    let claims = claim.map_or_else(|| Ok(Claims::default()), |claim| claim::claim(connection, now, claim))?;
+    let Claims { claimed, due, set_aside, clamping } = claims;
+    Ok(Work { now: now.wall(), settled, claimed, due, set_aside, clamping })
 }
 
 /// What a claim writes; see `schema.sql`.
-const LEASE: &str =
+pub(super) const LEASE: &str =
     "REPLACE INTO lease (slot, partition, leased_until, due_at, epoch, attempts) VALUES (?, ?, ?, ?, ?, ?)";
 
 /// What a settlement has to know of its row.
@@ -164,7 +155,8 @@ impl<'c> Settling<'c> {
             )?,
             // Most answers of an OP change nothing else, and the indexes on what does not stand here are left alone.
             reschedule: connection.prepare_cached(
-                "UPDATE process SET due_at = ?, not_before = ?, schedule = ?, interval = ?, epoch = ?, attempts = ?
+                "UPDATE process SET due_at = ?, not_before = ?, schedule = ?, interval = ?, expires_at = ?, spread = 0,
+                     epoch = ?, attempts = ?
                  WHERE slot = ?",
             )?,
             release: connection.prepare_cached("DELETE FROM lease WHERE slot = ?")?,
@@ -191,6 +183,7 @@ impl<'c> Settling<'c> {
             not_before,
             settlement.schedule,
             micros(settlement.interval),
+            settlement.expires_in.map(|left| self.now.plus(left)),
             found.epoch + i64::from(settlement.epoch.is_none()),
             if state == found.state { found.attempts } else { 0 },
             found.slot,
@@ -201,6 +194,9 @@ impl<'c> Settling<'c> {
         if (state, provisional) != (found.state, found.provisional) {
             self.change("state = ?, provisional = ?", params![state as u8, provisional, found.slot])?;
         }
+        if state == State::Decided {
+            self.change("decided_at = ?", params![self.now.0, found.slot])?;
+        }
         if let Some(lookup) = settlement.lookup {
             self.change("lookup = ?", params![lookup.0, found.slot])?;
         }
@@ -210,8 +206,11 @@ impl<'c> Settling<'c> {
         if let Some(body) = &settlement.body {
             let label = params![body.format, key_number(body.key), found.slot];
             self.change("format = ?, key = ?, revision = revision + 1", label)?;
-            let mut replace = self.connection.prepare_cached("UPDATE sealed SET body = ? WHERE slot = ?")?;
-            replace.execute(params![body.bytes, found.slot])?;
+            // It may have been lost.
+            let mut replace = self.connection.prepare_cached(
+                "INSERT INTO sealed (slot, body) VALUES (?, ?) ON CONFLICT (slot) DO UPDATE SET body = excluded.body",
+            )?;
+            replace.execute(params![found.slot, body.bytes])?;
         }
         if state == State::Acknowledged {
             self.connection.prepare_cached("DELETE FROM sealed WHERE slot = ?")?.execute([found.slot])?;
@@ -226,129 +225,37 @@ impl<'c> Settling<'c> {
     }
 }
 
-/// A row that a claim can take.
-struct Due {
-    slot: i64,
-    due_at: i64,
-    interval: i64,
-    row: Claimed,
-}
-
-fn claim_lane(
-    connection: &Connection,
-    now: Moment,
-    claim: &Claim,
-    lane: Lane,
-    claimed: &mut Vec<Claimed>,
-) -> rusqlite::Result<()> {
-    let values = named_params! {
-        ":partition": lane.partition.0,
-        ":now": now.0,
-        ":format": claim.format,
-        ":limit": limit(lane.limit),
-    };
-    let mut free = connection.prepare_cached(&with_keys(
-        "SELECT slot, id, state, pinged_at IS NOT NULL, cancellation, schedule, format, key, body, interval, due_at, epoch,
-                attempts, 0
-         FROM process JOIN sealed USING (slot)
-         WHERE partition = :partition AND state <= 2 AND due_at <= :now
-           AND format <= :format AND key IN (:keys)
-           AND NOT EXISTS (SELECT 1 FROM lease WHERE lease.slot = process.slot)
-         ORDER BY due_at LIMIT :limit + 0",
-        &claim.keys,
-    ))?;
-    let mut due: Vec<_> =
-        free.query_map(values, |row| due_in(row, lane.partition))?.collect::<rusqlite::Result<_>>()?;
-    let mut orphaned = connection.prepare_cached(&with_keys(
-        "SELECT slot, id, state, pinged_at IS NOT NULL, cancellation, schedule, format, key, body, interval, lease.due_at,
-                lease.epoch, lease.attempts, 1
-         FROM lease JOIN process USING (slot) JOIN sealed USING (slot)
-         WHERE lease.partition = :partition AND lease.due_at <= :now
-           AND format <= :format AND key IN (:keys)
-         ORDER BY lease.due_at LIMIT :limit + 0",
-        &claim.keys,
-    ))?;
-    let free = due.len();
-    for row in orphaned.query_map(values, |row| due_in(row, lane.partition))? {
-        due.push(row?);
-    }
-    if due.len() > free {
-        due.sort_by_key(|row| row.due_at);
-        due.truncate(lane.limit);
-    }
-    let leased_until = now.plus(claim.lease);
-    let mut lease = connection.prepare_cached(LEASE)?;
-    let mut take_ping = connection.prepare_cached("UPDATE process SET pinged_at = NULL WHERE slot = ?")?;
-    for Due { slot, interval, row, .. } in due {
-        let due_at = leased_until.saturating_add(interval);
-        lease.execute(params![slot, lane.partition.0, leased_until, due_at, row.epoch, row.attempts])?;
-        if row.pinged {
-            take_ping.execute([slot])?;
-        }
-        claimed.push(row);
-    }
-    Ok(())
-}
-
-/// A row as it is once it has been claimed. Columns are known by their places here: rows come by the thousand, and names are
-/// looked up each time.
-fn due_in(row: &Row<'_>, partition: Partition) -> rusqlite::Result<Due> {
-    let claimed = Claimed {
-        id: ProcessId::from_bytes(row.get(1)?),
-        partition,
-        state: state_at(row, 2)?,
-        epoch: row.get::<_, i64>(11)? + 1,
-        orphaned: row.get(13)?,
-        pinged: row.get(3)?,
-        attempts: row.get::<_, u32>(12)?.saturating_add(1),
-        cancellation: cancellation_at(row, 4)?,
-        schedule: row.get(5)?,
-        body: SealedBody { format: row.get(6)?, key: key_at(row, 7)?, bytes: row.get(8)? },
-    };
-    Ok(Due { slot: row.get(0)?, due_at: row.get(10)?, interval: row.get(9)?, row: claimed })
-}
-
-fn next_in_lane(connection: &Connection, now: Moment, claim: &Claim, lane: Lane) -> rusqlite::Result<Option<Duration>> {
-    let values = named_params! { ":partition": lane.partition.0, ":format": claim.format };
-    let mut free = connection.prepare_cached(&with_keys(
-        "SELECT due_at FROM process
-         WHERE partition = :partition AND state <= 2
-           AND format <= :format AND key IN (:keys)
-           AND NOT EXISTS (SELECT 1 FROM lease WHERE lease.slot = process.slot)
-         ORDER BY due_at LIMIT 1",
-        &claim.keys,
-    ))?;
-    let free: Option<i64> = free.query_row(values, |row| row.get(0)).optional()?;
-    let mut leased = connection.prepare_cached(&with_keys(
-        "SELECT min(lease.due_at) FROM lease JOIN process USING (slot)
-         WHERE lease.partition = :partition AND format <= :format AND key IN (:keys)",
-        &claim.keys,
-    ))?;
-    let leased: Option<i64> = leased.query_row(values, |row| row.get(0))?;
-    Ok([free, leased].into_iter().flatten().min().map(|due_at| now.until(due_at)))
-}
-
 pub(in crate::store::sqlite) fn ping(connection: &Connection, now: Moment, ping: &Ping) -> rusqlite::Result<Pinged> {
     let id = match ping.id {
         Some(id) => Some(id),
         None => with_lookup(connection, &ping.lookups)?,
     };
     let Some(id) = id else { return Ok(Pinged::NotFound) };
-    let mut find = connection.prepare_cached("SELECT state, lookup FROM process WHERE id = ?")?;
-    let found = find.query_row([id.to_bytes()], |row| Ok((state_in(row)?, lookup_in(row)?))).optional()?;
-    match found {
+    let mut find = connection.prepare_cached("SELECT slot, state, lookup, partition FROM process WHERE id = ?")?;
+    let found = find
+        .query_row([id.to_bytes()], |row| {
+            Ok((row.get::<_, i64>("slot")?, state_in(row)?, lookup_in(row)?, partition_in(row)?))
+        })
+        .optional()?;
+    let (slot, partition) = match found {
         None => return Ok(Pinged::NotFound),
-        Some((_, Some(lookup))) if !ping.lookups.contains(&lookup) => return Ok(Pinged::Foreign),
-        Some((state, _)) if state > State::Waiting => return Ok(Pinged::Ended(id)),
-        Some(_) => {}
-    }
+        Some((_, _, Some(lookup), _)) if !ping.lookups.contains(&lookup) => return Ok(Pinged::Foreign),
+        Some((_, state, ..)) if state > State::Waiting => return Ok(Pinged::Ended(id)),
+        Some((slot, _, _, partition)) => (slot, partition),
+    };
     let mut note = connection.prepare_cached(
         "UPDATE process SET
              pinged_at = :now,
              due_at = CASE WHEN not_before IS NOT NULL AND NOT EXISTS (SELECT 1 FROM lease WHERE lease.slot = process.slot)
                            THEN min(due_at, max(:now, not_before)) ELSE due_at END
-         WHERE id = :id",
+         WHERE slot = :slot",
     )?;
-    note.execute(named_params! { ":now": now.0, ":id": id.to_bytes() })?;
-    Ok(Pinged::Noted(id))
+    note.execute(named_params! { ":now": now.0, ":slot": slot })?;
+    let mut bring_forward = connection.prepare_cached(
+        "UPDATE lease SET due_at = min(lease.due_at, max(:now, not_before))
+         FROM process
+         WHERE process.slot = lease.slot AND lease.slot = :slot AND leased_until <= :now AND not_before IS NOT NULL",
+    )?;
+    bring_forward.execute(named_params! { ":now": now.0, ":slot": slot })?;
+    Ok(Pinged::Noted { id, partition })
 }

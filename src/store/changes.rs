@@ -1,0 +1,63 @@
+//! Telling waiters within this process what has changed.
+
+use futures_core::future::BoxFuture;
+use tokio::sync::watch;
+
+use super::Changed;
+
+/// How often something has changed, by what it was.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Counts {
+    work: u64,
+    outcomes: u64,
+}
+
+/// Where changes are told, and where waiters hear of them. Clones are the same.
+#[derive(Debug, Clone)]
+pub(super) struct Changes(watch::Sender<Counts>);
+
+impl Changes {
+    pub(super) fn new() -> Self {
+        Self(watch::Sender::default())
+    }
+
+    pub(super) fn tell(&self, changed: Changed) {
+        self.0.send_if_modified(|counts| {
+            counts.work = counts.work.wrapping_add(changed.work.into());
+            counts.outcomes = counts.outcomes.wrapping_add(changed.outcomes.into());
+            changed != Changed::NOTHING
+        });
+    }
+
+    /// See [`Store::changed`](super::Store::changed).
+    pub(super) fn next(&self) -> BoxFuture<'static, Changed> {
+        let mut counts = self.0.subscribe();
+        let before = *counts.borrow_and_update();
+        Box::pin(async move {
+            if counts.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            let now = *counts.borrow_and_update();
+            Changed { work: now.work != before.work, outcomes: now.outcomes != before.outcomes }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_waiter_hears_of_all_that_has_changed_since_it_called() {
+        let changes = Changes::new();
+        changes.tell(Changed::ALL);
+        let changed = changes.next();
+        changes.tell(Changed::NOTHING);
+        changes.tell(Changed::WORK);
+        assert_eq!(changed.await, Changed::WORK);
+        let changed = changes.next();
+        changes.tell(Changed::OUTCOMES);
+        changes.tell(Changed::WORK);
+        assert_eq!(changed.await, Changed::ALL);
+    }
+}

@@ -1,0 +1,146 @@
+//! Moving due times: after an outage and after a jump of the clock.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio_postgres::types::Type;
+
+use super::row::id_in;
+use super::session::{Session, value};
+use crate::clock::saturating_add;
+use crate::store::column::{limit, micros};
+use crate::store::rules::Run;
+use crate::store::{Clamp, Clamped, Partition, ProcessId, StoreError};
+
+/// The share of an interval that stands in the identifier of a row.
+const SHARE: &str = "((get_byte(process.id, 0) * 256.0 + get_byte(process.id, 1)) * 256.0 * 256.0
+    + get_byte(process.id, 2) * 256.0 + get_byte(process.id, 3)) / 4294967296.0";
+
+/// See [`Times::spread`](crate::store::rules::Times::spread).
+const SPREAD: &str = "
+WITH clock AS MATERIALIZED (SELECT @.clock() AS now),
+due AS MATERIALIZED (
+    SELECT id FROM @.process
+    WHERE partition = $1::bigint AND state <= 2 AND state = 1 AND leased_until IS NULL AND NOT spread
+      AND due_at <= (SELECT now FROM clock) - $2::bigint * interval '1 microsecond'
+    ORDER BY due_at LIMIT $3::bigint
+    FOR UPDATE SKIP LOCKED
+),
+spread AS (
+    UPDATE @.process AS process SET
+        spread = true,
+        due_at = CASE WHEN expires_at <= now + interval '5 seconds' THEN due_at
+                      ELSE now + (:share)::double precision
+                                 * LEAST(poll_interval, expires_at - now - interval '5 seconds') END
+    FROM clock WHERE process.id = ANY(ARRAY(SELECT id FROM due))
+    RETURNING 1
+)
+SELECT count(*) AS count FROM spread";
+
+pub(super) async fn spread(
+    session: &Session<'_>,
+    partition: Partition,
+    overdue_for: Duration,
+    most: usize,
+) -> Result<usize, StoreError> {
+    let sql = SPREAD.replace(":share", SHARE);
+    let parameters =
+        [(&partition.0 as _, Type::INT8), (&micros(overdue_for) as _, Type::INT8), (&limit(most) as _, Type::INT8)];
+    let rows = session.query(&sql, &parameters).await?;
+    let count: i64 = rows.first().map_or(Ok(0), |row| value(row, "count"))?;
+    Ok(usize::try_from(count).unwrap_or(0))
+}
+
+const BEGIN: &str = "
+SELECT began_at, under_way, up_to, @.clock() AS now FROM @.clamp_run FOR UPDATE SKIP LOCKED";
+
+/// The rows of a step are looked at without locks, and those that need it are locked and looked at again.
+const STEP: &str = "
+WITH clock AS MATERIALIZED (SELECT @.clock() AS now),
+step AS MATERIALIZED (SELECT id FROM @.process WHERE id > $1::bytea ORDER BY id LIMIT $2::bigint),
+wanted AS MATERIALIZED (
+    SELECT process.id FROM @.process AS process, clock
+    WHERE process.id = ANY(ARRAY(SELECT id FROM step)) AND state <> 4 AND due_at < 'infinity'
+      AND (leased_until IS NOT NULL OR due_at <> (:due_at))
+),
+locked AS MATERIALIZED (
+    SELECT id FROM @.process WHERE id = ANY(ARRAY(SELECT id FROM wanted)) ORDER BY id FOR UPDATE
+),
+clamped AS (
+    UPDATE @.process AS process SET
+        leased_until = CASE WHEN leased_until IS NOT NULL THEN now + $3::bigint * interval '1 microsecond' END,
+        due_at = (:due_at),
+        not_before = LEAST(not_before, CASE WHEN not_before IS NOT NULL THEN (:due_at) END)
+    FROM clock
+    WHERE process.id = ANY(ARRAY(SELECT id FROM locked)) AND state <> 4 AND due_at < 'infinity'
+)
+SELECT id, (SELECT count(*) FROM step) AS count FROM step ORDER BY id DESC LIMIT 1";
+
+/// See [`Times::clamp`](crate::store::rules::Times::clamp).
+const CLAMPED_DUE_AT: &str = "
+    CASE WHEN leased_until IS NOT NULL
+         THEN now + $3::bigint * interval '1 microsecond' + poll_interval * (1 + :share)::double precision
+         ELSE LEAST(
+             now + $3::bigint * interval '1 microsecond' + poll_interval * (1 + :share)::double precision,
+             CASE WHEN state = 1 AND due_at < now + poll_interval THEN GREATEST(due_at, LEAST(
+                 now + poll_interval * (1 + :share)::double precision,
+                 CASE WHEN expires_at > now
+                      THEN GREATEST(expires_at - interval '5 seconds', now + interval '1 second') END
+             )) ELSE due_at END
+         ) END";
+
+const END: &str = "
+UPDATE @.clamp_run SET began_at = $1::timestamptz, under_way = $2::boolean, up_to = $3::bytea";
+
+/// The caller has begun a transaction.
+pub(super) async fn clamp_due_times(session: &Session<'_>, clamp: &Clamp) -> Result<Clamped, StoreError> {
+    let rows = session.query(BEGIN, &[]).await?;
+    let Some(row) = rows.first() else { return Ok(Clamped::Busy) };
+    let up_to: &[u8] = value(row, "up_to")?;
+    let run = Run {
+        began_at: value::<Option<SystemTime>>(row, "began_at")?.map(since_1970),
+        is_under_way: value(row, "under_way")?,
+        up_to: up_to.try_into().ok().map(ProcessId::from_bytes),
+    };
+    let run = match run.begin_step(clamp, since_1970(value(row, "now")?)) {
+        Ok(run) => run,
+        Err(nothing_to_do) => return Ok(nothing_to_do),
+    };
+    let most = clamp.limit.max(1);
+    let (last, count) = step(session, run.up_to, most, clamp.longest).await?;
+    let (run, clamped) = run.end_step(last, count >= most);
+    let began_at = run.began_at.map(|began_at| saturating_add(UNIX_EPOCH, began_at));
+    let parameters = [
+        (&began_at as _, Type::TIMESTAMPTZ),
+        (&run.is_under_way as _, Type::BOOL),
+        (&bytes_before(run.up_to) as _, Type::BYTEA),
+    ];
+    session.query(END, &parameters).await?;
+    Ok(clamped)
+}
+
+/// Looks at the next rows, and gives the last of them and how many they were.
+async fn step(
+    session: &Session<'_>,
+    after: Option<ProcessId>,
+    most: usize,
+    longest: Duration,
+) -> Result<(Option<ProcessId>, usize), StoreError> {
+    let sql = STEP.replace(":due_at", CLAMPED_DUE_AT).replace(":share", &format!("({SHARE})"));
+    let parameters = [
+        (&bytes_before(after) as _, Type::BYTEA),
+        (&limit(most) as _, Type::INT8),
+        (&micros(longest) as _, Type::INT8),
+    ];
+    let rows = session.query(&sql, &parameters).await?;
+    let Some(row) = rows.first() else { return Ok((None, 0)) };
+    Ok((Some(id_in(row)?), usize::try_from(value::<i64>(row, "count")?).unwrap_or(0)))
+}
+
+/// The bytes of an identifier, or what is less than every identifier.
+fn bytes_before(id: Option<ProcessId>) -> Vec<u8> {
+    id.map_or_else(Vec::new, |id| id.to_bytes().to_vec())
+}
+
+fn since_1970(time: SystemTime) -> Duration {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default()
+}

@@ -1,0 +1,155 @@
+//! How due times are moved after an outage and after a jump of the clock: the arithmetic that stores share.
+
+use std::time::Duration;
+
+use super::{Clamp, Clamped, ProcessId, State};
+
+/// A row whose poll is put off is due at the latest this long before its end.
+const BEFORE_THE_END: Duration = Duration::from_secs(5);
+/// It is due no sooner than this.
+const SOON: Duration = Duration::from_secs(1);
+
+/// What of a row its due time depends on. Moments count from some origin of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Times {
+    pub(super) state: State,
+    pub(super) due_at: Duration,
+    pub(super) leased_until: Option<Duration>,
+    pub(super) not_before: Option<Duration>,
+    pub(super) expires_at: Option<Duration>,
+    pub(super) interval: Duration,
+}
+
+impl Times {
+    /// See [`Store::spread`](super::Store::spread).
+    pub(super) fn spread(&mut self, id: ProcessId, now: Duration) {
+        let life = self.expires_at.map(|at| at.saturating_sub(now).saturating_sub(BEFORE_THE_END));
+        let longest = life.map_or(self.interval, |life| life.min(self.interval));
+        if !longest.is_zero() {
+            self.due_at = now.saturating_add(share(id, longest));
+        }
+    }
+
+    /// See [`Store::clamp_due_times`](super::Store::clamp_due_times).
+    pub(super) fn clamp(&mut self, id: ProcessId, longest: Duration, now: Duration) {
+        if self.state == State::Acknowledged {
+            return;
+        }
+        let lease_end = now.saturating_add(longest);
+        let interval = self.interval.saturating_add(share(id, self.interval));
+        let latest = lease_end.saturating_add(interval);
+        if self.leased_until.is_some() {
+            (self.leased_until, self.due_at) = (Some(lease_end), latest);
+        } else if self.due_at > latest {
+            self.due_at = latest;
+        } else if self.state == State::Waiting && self.due_at < now.saturating_add(self.interval) {
+            let mut due_at = now.saturating_add(interval);
+            if let Some(expires_at) = self.expires_at.filter(|at| *at > now) {
+                due_at = due_at.min(expires_at.saturating_sub(BEFORE_THE_END).max(now.saturating_add(SOON)));
+            }
+            self.due_at = self.due_at.max(due_at);
+        } else {
+            return;
+        }
+        self.not_before = self.not_before.map(|not_before| not_before.min(self.due_at));
+    }
+}
+
+/// The share of an interval that stands in an identifier.
+fn share(id: ProcessId, interval: Duration) -> Duration {
+    let [a, b, c, d, ..] = id.to_bytes();
+    let nanos = (interval.as_nanos() * u128::from(u32::from_be_bytes([a, b, c, d]))) >> 32;
+    let (seconds, rest) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
+    Duration::new(u64::try_from(seconds).unwrap_or(u64::MAX), u32::try_from(rest).unwrap_or(0))
+}
+
+/// A run of putting due times right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Run {
+    /// When it began; `None` if there was none.
+    pub(super) began_at: Option<Duration>,
+    /// Whether it has not finished.
+    pub(super) is_under_way: bool,
+    /// The last row that it has looked at.
+    pub(super) up_to: Option<ProcessId>,
+}
+
+impl Run {
+    /// What a caller at this moment works on: the run as it is before the step, or that nothing is to be done.
+    pub(super) fn begin_step(self, clamp: &Clamp, now: Duration) -> Result<Self, Clamped> {
+        let is_of_this_jump = match clamp.noticed {
+            None => true,
+            // One that seems to have begun in the future is older than the jump.
+            Some(noticed) => self.began_at.and_then(|began| now.checked_sub(began)).is_some_and(|ago| ago <= noticed),
+        };
+        match (is_of_this_jump, self.is_under_way) {
+            (true, true) => Ok(self),
+            (true, false) => Err(Clamped::Done),
+            (false, _) => Ok(Self { began_at: Some(now), is_under_way: true, up_to: None }),
+        }
+    }
+
+    /// After a step that has looked at as many rows as there were, or as it was asked to.
+    pub(super) fn end_step(self, last: Option<ProcessId>, is_full: bool) -> (Self, Clamped) {
+        let run = Self { is_under_way: is_full, up_to: last.filter(|_| is_full), ..self };
+        (run, if is_full { Clamped::More } else { Clamped::Done })
+    }
+}
+
+/// What came of holding an outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Held {
+    /// It is due sooner than before.
+    Sooner,
+    Later,
+    NoLonger,
+}
+
+/// How many items to take of each where `limit` of them are taken in turn: one of each, then the next of each. Nothing is
+/// taken of those left out.
+pub(super) fn fair_shares<T>(available: Vec<(T, usize)>, limit: usize) -> Vec<(T, usize)> {
+    let mut left = limit;
+    let mut share = 0;
+    let rest = |share: usize| available.iter().filter(move |(_, count)| *count > share).count();
+    // Whole rounds.
+    while left >= rest(share).max(1) && rest(share) > 0 {
+        left -= rest(share);
+        share += 1;
+    }
+    let mut shares = Vec::new();
+    for (item, count) in available {
+        let mut most = count.min(share);
+        if count > share && left > 0 {
+            (most, left) = (most + 1, left - 1);
+        }
+        if most > 0 {
+            shares.push((item, most));
+        }
+    }
+    shares
+}
+
+/// The first of each, then the second of each, and so on.
+pub(super) fn in_turn<T>(all: Vec<Vec<T>>) -> Vec<T> {
+    let mut all: Vec<_> = all.into_iter().map(Vec::into_iter).collect();
+    let mut merged = Vec::new();
+    while !all.is_empty() {
+        all.retain_mut(|items| items.next().map(|item| merged.push(item)).is_some());
+    }
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_shared_in_turn() {
+        let shares = |limit| fair_shares(vec![('a', 5), ('b', 1), ('c', 0), ('d', 9)], limit);
+        assert_eq!(shares(0), []);
+        assert_eq!(shares(2), [('a', 1), ('b', 1)]);
+        assert_eq!(shares(6), [('a', 3), ('b', 1), ('d', 2)]);
+        assert_eq!(shares(99), [('a', 5), ('b', 1), ('d', 9)]);
+        assert_eq!(in_turn(vec![vec![1, 4], vec![2], vec![3, 5, 6]]), [1, 2, 3, 4, 5, 6]);
+    }
+}

@@ -1,0 +1,251 @@
+//! Claiming work.
+
+use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
+
+use super::work::LEASE;
+use super::{SET_ASIDE, cancellation_at, clamp, key_at, state_at, with_keys};
+use crate::store::column::limit;
+use crate::store::sqlite::moment::Moment;
+use crate::store::{Claim, ClaimQuota, Claimed, NextDue, Partition, ProcessId, SealedBody};
+
+/// What a claim answers.
+#[derive(Default)]
+pub(super) struct Claims {
+    pub(super) claimed: Vec<Claimed>,
+    pub(super) due: Vec<NextDue>,
+    pub(super) set_aside: Vec<ProcessId>,
+    pub(super) clamping: bool,
+}
+
+/// The rows of a quota that are counted together.
+#[derive(Clone, Copy)]
+enum Kind {
+    Verifications,
+    Polls,
+}
+
+impl Kind {
+    /// What each kind has an index for. Conditions are written as they are in the index, or SQLite does not use it.
+    fn condition(self) -> &'static str {
+        match self {
+            Self::Verifications => "state IN (0, 2)",
+            Self::Polls => "state <= 2 AND state = 1",
+        }
+    }
+
+    fn most_of(self, quota: &ClaimQuota) -> usize {
+        match self {
+            Self::Verifications => quota.verifications,
+            Self::Polls => quota.polls,
+        }
+    }
+
+    /// Fills the condition and the keys in.
+    fn statement(self, sql: &str, claim: &Claim) -> String {
+        with_keys(&sql.replace(":kind", self.condition()), &claim.keys)
+    }
+}
+
+pub(super) fn claim(connection: &Connection, now: Moment, claim: &Claim) -> rusqlite::Result<Claims> {
+    let mut claims = Claims { clamping: clamp::is_under_way(connection)?, ..Claims::default() };
+    if !claims.clamping {
+        let mut left = claim.limit;
+        for kind in [Kind::Verifications, Kind::Polls] {
+            for quota in shares(connection, now, claim, kind, left)? {
+                left = left.saturating_sub(claim_of(connection, now, claim, kind, &quota, &mut claims)?);
+            }
+        }
+    }
+    // After all claims, for they move the rows that come next.
+    for quota in &claim.quotas {
+        let next = |kind| next_in(connection, claim, kind, quota.partition);
+        let until = |due_at: Option<i64>| due_at.map(|due_at| now.until(due_at));
+        claims
+            .due
+            .push(NextDue { polls_in: until(next(Kind::Polls)?), verifications_in: until(next(Kind::Verifications)?) });
+    }
+    Ok(claims)
+}
+
+/// The quotas, so much smaller that together they are within the limit: the earliest rows of all partitions come first.
+fn shares(
+    connection: &Connection,
+    now: Moment,
+    claim: &Claim,
+    kind: Kind,
+    left: usize,
+) -> rusqlite::Result<Vec<ClaimQuota>> {
+    let wanted = claim.quotas.iter().map(|quota| kind.most_of(quota)).fold(0, usize::saturating_add);
+    if wanted <= left {
+        return Ok(claim.quotas.clone());
+    }
+    let mut due = Vec::new();
+    let mut find = connection.prepare_cached(&kind.statement(
+        "SELECT coalesce(lease.due_at, process.due_at) AS due
+         FROM process LEFT JOIN lease USING (slot)
+         WHERE process.partition = :partition AND :kind AND process.due_at <= :now AND due <= :now
+           AND format <= :format AND key IN (:keys)
+         ORDER BY process.due_at LIMIT :limit + 0",
+        claim,
+    ))?;
+    for (place, quota) in claim.quotas.iter().enumerate() {
+        let values = named_params! {
+            ":partition": quota.partition.0,
+            ":now": now.0,
+            ":format": claim.format,
+            ":limit": limit(kind.most_of(quota).min(left)),
+        };
+        for due_at in find.query_map(values, |row| row.get::<_, i64>(0))? {
+            due.push((due_at?, place));
+        }
+    }
+    due.sort_unstable();
+    let mut shares: Vec<_> =
+        claim.quotas.iter().map(|quota| ClaimQuota { polls: 0, verifications: 0, ..*quota }).collect();
+    for (_, place) in due.into_iter().take(left) {
+        if let Some(share) = shares.get_mut(place) {
+            (share.polls, share.verifications) = (share.polls + 1, share.verifications + 1);
+        }
+    }
+    shares.retain(|share| share.polls > 0);
+    Ok(shares)
+}
+
+/// A row that a claim can take.
+struct Due {
+    slot: i64,
+    due_at: i64,
+    interval: i64,
+    row: Claimed,
+    has_body: bool,
+}
+
+/// Claims the rows of one kind and partition, and says how many it has taken or set aside.
+fn claim_of(
+    connection: &Connection,
+    now: Moment,
+    claim: &Claim,
+    kind: Kind,
+    quota: &ClaimQuota,
+    claims: &mut Claims,
+) -> rusqlite::Result<usize> {
+    let most = kind.most_of(quota);
+    let due = due(connection, now, claim, kind, quota.partition, most)?;
+    let taken = due.len();
+    let leased_until = now.plus(claim.lease);
+    let mut lease = connection.prepare_cached(LEASE)?;
+    let mut take_ping =
+        connection.prepare_cached("UPDATE process SET pinged_at = NULL, not_before = NULL WHERE slot = ?")?;
+    for Due { slot, interval, row, has_body, .. } in due {
+        if !has_body {
+            set_aside(connection, slot, &row)?;
+            claims.set_aside.push(row.id);
+            continue;
+        }
+        let due_at = leased_until.saturating_add(interval);
+        lease.execute(params![slot, quota.partition.0, leased_until, due_at, row.epoch, row.attempts])?;
+        if row.pinged {
+            take_ping.execute([slot])?;
+        }
+        claims.claimed.push(row);
+    }
+    Ok(taken)
+}
+
+/// What is due of one kind and partition, earliest first.
+fn due(
+    connection: &Connection,
+    now: Moment,
+    claim: &Claim,
+    kind: Kind,
+    partition: Partition,
+    most: usize,
+) -> rusqlite::Result<Vec<Due>> {
+    if most == 0 {
+        return Ok(Vec::new());
+    }
+    let values = named_params! {
+        ":partition": partition.0,
+        ":now": now.0,
+        ":format": claim.format,
+        ":limit": limit(most),
+    };
+    let mut free = connection.prepare_cached(&kind.statement(
+        "SELECT slot, id, state, pinged_at IS NOT NULL, cancellation, schedule, format, key, body, interval, due_at, epoch,
+                attempts, 0
+         FROM process LEFT JOIN sealed USING (slot)
+         WHERE partition = :partition AND :kind AND due_at <= :now
+           AND format <= :format AND key IN (:keys)
+           AND NOT EXISTS (SELECT 1 FROM lease WHERE lease.slot = process.slot)
+         ORDER BY due_at LIMIT :limit + 0",
+        claim,
+    ))?;
+    let mut due: Vec<_> = free.query_map(values, |row| due_in(row, partition))?.collect::<rusqlite::Result<_>>()?;
+    let mut orphaned = connection.prepare_cached(&kind.statement(
+        "SELECT slot, id, state, pinged_at IS NOT NULL, cancellation, schedule, format, key, body, interval, lease.due_at,
+                lease.epoch, lease.attempts, 1
+         FROM lease JOIN process USING (slot) LEFT JOIN sealed USING (slot)
+         WHERE lease.partition = :partition AND :kind AND lease.due_at <= :now
+           AND format <= :format AND key IN (:keys)
+         ORDER BY lease.due_at LIMIT :limit + 0",
+        claim,
+    ))?;
+    let free = due.len();
+    for row in orphaned.query_map(values, |row| due_in(row, partition))? {
+        due.push(row?);
+    }
+    if due.len() > free {
+        due.sort_by_key(|row| row.due_at);
+        due.truncate(most);
+    }
+    Ok(due)
+}
+
+/// A row as it is once it has been claimed. Columns are known by their places here: rows come by the thousand, and names are
+/// looked up each time.
+fn due_in(row: &Row<'_>, partition: Partition) -> rusqlite::Result<Due> {
+    let body: Option<Vec<u8>> = row.get(8)?;
+    let has_body = body.is_some();
+    let claimed = Claimed {
+        id: ProcessId::from_bytes(row.get(1)?),
+        partition,
+        state: state_at(row, 2)?,
+        epoch: row.get::<_, i64>(11)? + 1,
+        orphaned: row.get(13)?,
+        pinged: row.get(3)?,
+        attempts: row.get::<_, u32>(12)?.saturating_add(1),
+        cancellation: cancellation_at(row, 4)?,
+        schedule: row.get(5)?,
+        body: SealedBody { format: row.get(6)?, key: key_at(row, 7)?, bytes: body.unwrap_or_default() },
+    };
+    Ok(Due { slot: row.get(0)?, due_at: row.get(10)?, interval: row.get(9)?, row: claimed, has_body })
+}
+
+/// A row without a body is not due again by itself.
+fn set_aside(connection: &Connection, slot: i64, row: &Claimed) -> rusqlite::Result<()> {
+    let mut put = connection.prepare_cached("UPDATE process SET due_at = ?, epoch = ?, attempts = ? WHERE slot = ?")?;
+    put.execute(params![SET_ASIDE, row.epoch, row.attempts, slot])?;
+    connection.prepare_cached("DELETE FROM lease WHERE slot = ?")?.execute([slot]).map(drop)
+}
+
+/// When the earliest row that the claim could take is due, were there no limits.
+fn next_in(connection: &Connection, claim: &Claim, kind: Kind, partition: Partition) -> rusqlite::Result<Option<i64>> {
+    let values = named_params! { ":partition": partition.0, ":format": claim.format };
+    let mut free = connection.prepare_cached(&kind.statement(
+        "SELECT due_at FROM process
+         WHERE partition = :partition AND :kind
+           AND format <= :format AND key IN (:keys)
+           AND NOT EXISTS (SELECT 1 FROM lease WHERE lease.slot = process.slot)
+         ORDER BY due_at LIMIT 1",
+        claim,
+    ))?;
+    let free: Option<i64> = free.query_row(values, |row| row.get(0)).optional()?;
+    let mut leased = connection.prepare_cached(&kind.statement(
+        "SELECT lease.due_at FROM lease JOIN process USING (slot)
+         WHERE lease.partition = :partition AND :kind AND format <= :format AND key IN (:keys)
+         ORDER BY lease.due_at LIMIT 1",
+        claim,
+    ))?;
+    let leased: Option<i64> = leased.query_row(values, |row| row.get(0)).optional()?;
+    Ok([free, leased].into_iter().flatten().min().filter(|due_at| *due_at != SET_ASIDE))
+}
