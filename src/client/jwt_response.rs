@@ -7,13 +7,12 @@ use serde_json::{Map, Value};
 use super::authorization_response::{Parameters, broken};
 use super::authorize::ResponseMode;
 use super::session::{self, AuthorizationSession};
-use super::token_response::KEYS_PATIENCE;
 use super::{Client, SIGNATURES};
 use crate::clock::unix_seconds;
 use crate::error::{ConfigurationProblem, Document, Error, Rule, Violation};
 use crate::jose::{CompactJws, NotVerified, SigningAlgorithm, Unreadable};
 use crate::json::Object;
-use crate::provider::{Channel, ProviderMetadata, SignedJwt};
+use crate::provider::{Channel, ProviderMetadata};
 use crate::secret::{Secret, constant_time_eq};
 
 /// JARM §2.1: "A maximum JWT lifetime of 10 minutes is RECOMMENDED." It is no more than that, and some OPs take the
@@ -116,13 +115,7 @@ impl Client {
             .in_document(Document::AuthorizationResponse)
             .at_member("response");
         let algorithm = SigningAlgorithm::from_name(&jws.header().alg).ok_or(refused)?;
-        let jwt = SignedJwt {
-            algorithm,
-            secret: self.0.credentials.secret(),
-            received_at: self.0.clock.now(),
-            channel: Channel::Front,
-            patience: KEYS_PATIENCE,
-        };
+        let jwt = self.arrived_jwt(algorithm, Channel::Front);
         match self.0.options.authorization_response_algorithm {
             Some(chosen) if chosen == algorithm => {}
             // An OP may have begun to use an algorithm after its metadata were fetched.

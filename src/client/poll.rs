@@ -259,6 +259,20 @@ impl Client {
         let process = process.map(tracing::field::display);
         let (issuer, client_id, reason) =
             (self.issuer(), self.client_id(), error.source().map(tracing::field::display));
+        // A level is a part of the event's static description.
+        macro_rules! waits {
+            ($level:ident) => {
+                tracing::$level!(
+                    process,
+                    issuer,
+                    client_id,
+                    %error,
+                    reason,
+                    ?next_try_in,
+                    "the OP's success response cannot be validated yet; it is kept and tried again"
+                )
+            };
+        }
         if error.rule() == Some(Rule::NoDecryptionKey) {
             tracing::error!(
                 process,
@@ -267,25 +281,9 @@ impl Client {
                 "a final ID Token is encrypted for a key that this client does not have; it is kept for a day"
             );
         } else if is_first {
-            tracing::warn!(
-                process,
-                issuer,
-                client_id,
-                %error,
-                reason,
-                ?next_try_in,
-                "the OP's success response cannot be validated yet; it is kept and tried again"
-            );
+            waits!(warn)
         } else {
-            tracing::debug!(
-                process,
-                issuer,
-                client_id,
-                %error,
-                reason,
-                ?next_try_in,
-                "the OP's success response cannot be validated yet; it is kept and tried again"
-            );
+            waits!(debug)
         }
     }
 }

@@ -134,6 +134,12 @@ impl Client {
         verified.await
     }
 
+    /// A signed document that has just come, and that a user waits for.
+    pub(super) fn arrived_jwt(&self, algorithm: SigningAlgorithm, channel: Channel) -> SignedJwt<'_> {
+        let (secret, received_at) = (self.0.credentials.secret(), self.0.clock.now());
+        SignedJwt { algorithm, secret, received_at, channel, patience: KEYS_PATIENCE }
+    }
+
     /// Decrypts an ID Token and verifies what is inside by `verify`, with the keys that may have signed it and the
     /// algorithms that it may use. The outer error passes, the inner one does not.
     pub(super) async fn verify_id_token<T>(

@@ -10,7 +10,6 @@ use serde_json::{Map, Value};
 use super::Client;
 use super::authentication::Authentication;
 use super::resource::Call;
-use super::token_response::KEYS_PATIENCE;
 use crate::clock::unix_seconds;
 use crate::endpoint::{gives_nonce, stated_error, without_byte_order_mark};
 use crate::error::{Document, Error, ErrorResponse, Rule, Violation};
@@ -20,7 +19,7 @@ use crate::id_token::{
 };
 use crate::jose::{CompactJws, NotVerified};
 use crate::json::{self, Object};
-use crate::provider::{Channel, SignedJwt};
+use crate::provider::Channel;
 
 /// Claims about one user, with a picture among them perhaps.
 const USERINFO_LIMIT: usize = 1024 * 1024;
@@ -196,13 +195,7 @@ impl Client {
             return Err(invalid(Rule::UserInfoSigned));
         }
         let jws = CompactJws::parse(token).map_err(|_| invalid(Rule::UserInfoSigned))?;
-        let jwt = SignedJwt {
-            algorithm,
-            secret: self.0.credentials.secret(),
-            received_at: self.0.clock.now(),
-            channel: Channel::Back,
-            patience: KEYS_PATIENCE,
-        };
+        let jwt = self.arrived_jwt(algorithm, Channel::Back);
         let verified = self.0.provider.verify(&jwt, |keys| {
             keys.verify(&jws, algorithm).map_err(|problem| {
                 violation(match problem {
