@@ -7,7 +7,7 @@ use url::Url;
 
 use super::browser::BrowserReturn;
 use super::identity_assurance;
-use super::op::{State, Turn};
+use super::op::{Opaque, State, Turn};
 use super::pace::Pace;
 use super::process::{Code, Process};
 use super::record::RequestRule;
@@ -154,7 +154,7 @@ impl Turn<'_> {
             return Err(Rejection::innocent("access_denied", "the user declined"));
         }
 
-        let code = self.op.token();
+        let code = self.op.opaque(Opaque::Text);
         let now = self.op.clock.monotonic();
         let mut interim_claims = self.op.settings.interim_claims.clone();
         interim_claims.extend(self.state.user.interim_claims.clone());

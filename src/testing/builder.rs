@@ -58,6 +58,7 @@ pub(super) struct Settings {
     pub(super) interim: InterimToken,
     pub(super) interim_claims: Map<String, Value>,
     pub(super) early_access_token: bool,
+    pub(super) opaque_values: bool,
     pub(super) nonces: NoncePolicy,
     pub(super) challenge_as_401: bool,
     pub(super) requires_dpop: bool,
@@ -215,6 +216,7 @@ impl TestProviderBuilder {
                 interim: InterimToken::default(),
                 interim_claims: Map::new(),
                 early_access_token: false,
+                opaque_values: false,
                 nonces: NoncePolicy::default(),
                 challenge_as_401: false,
                 requires_dpop: false,
@@ -413,6 +415,15 @@ impl TestProviderBuilder {
     /// with it, bound to their DPoP key, instead of with the client's own method.
     pub fn early_access_token(mut self) -> Self {
         self.settings.early_access_token = true;
+        self
+    }
+
+    /// Puts every character into codes, `deferred_auth_id`s, `request_uri`s, tokens and nonces that their specifications
+    /// allow, and that forms, URLs or JSON have to escape: `+ / = & %`, and in codes, identifiers and refresh tokens also
+    /// a space, quotes and backslashes. They are opaque to a client, and many a provider has such values. Without this
+    /// they are base64url.
+    pub fn opaque_values(mut self) -> Self {
+        self.settings.opaque_values = true;
         self
     }
 

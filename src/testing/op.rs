@@ -162,6 +162,19 @@ pub(super) struct Turn<'a> {
     pub(super) number: usize,
 }
 
+/// What a value may consist of that a client takes as it is.
+#[derive(Clone, Copy)]
+pub(super) enum Opaque {
+    /// RFC 6749 appendix A: `VSCHAR`, for codes and refresh tokens. A `deferred_auth_id` has no syntax of its own.
+    Text,
+    /// RFC 6750 §2.1: `b64token`.
+    Bearer,
+    /// RFC 9449 §8.1: `NQCHAR`.
+    Nonce,
+    /// RFC 3986: the end of a URI.
+    Uri,
+}
+
 /// What a handler came to.
 pub(super) enum Answer {
     Reply(Reply),
@@ -189,6 +202,18 @@ impl Op {
         let mut bytes = [0; 24];
         self.random.fill(&mut bytes).expect("the source of randomness works");
         URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// The same as an opaque value of this kind.
+    pub(super) fn opaque(&self, kind: Opaque) -> String {
+        let (before, after) = match kind {
+            _ if !self.settings.opaque_values => ("", ""),
+            Opaque::Text => ("+ /=&%2B;?#\"\\'", " \\u0041<&amp;>=%"),
+            Opaque::Bearer => ("+/~.", "/+=="),
+            Opaque::Nonce => ("+/&%2B,;'", "<=>="),
+            Opaque::Uri => ("+/&%2B%20;?", "=%3D+"),
+        };
+        format!("{before}{}{after}", self.token())
     }
 
     pub(super) fn url(&self, path: &str) -> String {
@@ -452,7 +477,7 @@ impl Op {
         if self.settings.nonces == NoncePolicy::Off {
             return None;
         }
-        let fresh = self.token();
+        let fresh = self.opaque(Opaque::Nonce);
         let mut state = self.state();
         let nonces = &mut state.nonces[role as usize];
         if self.settings.nonces == NoncePolicy::RotateEveryRequest || nonces.current.is_none() {

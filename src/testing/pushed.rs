@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::op::Turn;
+use super::op::{Opaque, Turn};
 use super::record::RequestRule;
 use super::wire::{Parameters, Rejection, Reply};
 
@@ -48,7 +48,7 @@ impl Turn<'_> {
         // What authenticates the client is no part of the request.
         request.0.retain(|(name, _)| !CREDENTIALS.contains(&name.as_str()));
         let lifetime = self.op.settings.request_uri_lifetime;
-        let request_uri = format!("{PREFIX}{}", self.op.token());
+        let request_uri = format!("{PREFIX}{}", self.op.opaque(Opaque::Uri));
         let expires_at = self.op.clock.monotonic() + lifetime;
         let pushed = PushedRequest { client_id: client.id, parameters: request, expires_at, used: false };
         self.state.pushed.insert(request_uri.clone(), pushed);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::builder::{InterimToken, When};
 use super::client::TestClient;
 use super::keys;
-use super::op::{AccessToken, Answer, RefreshToken, Role, Turn};
+use super::op::{AccessToken, Answer, Opaque, RefreshToken, Role, Turn};
 use super::process::Decision;
 use super::record::{Endpoint, RequestRule};
 use super::wire::{Parameters, Rejection, Reply};
@@ -56,7 +56,7 @@ impl Turn<'_> {
         }
 
         let now = self.op.clock.monotonic();
-        let deferred_auth_id = self.op.token();
+        let deferred_auth_id = self.op.opaque(Opaque::Text);
         let settings = &self.op.settings;
         self.state.by_deferred_auth_id.insert(deferred_auth_id.clone(), process);
         self.state.used_keys.extend(key.clone());
@@ -310,7 +310,7 @@ impl Turn<'_> {
         }
         let keeps_the_old = self.endpoint == Endpoint::Refresh && !self.op.settings.rotates_refresh_tokens;
         if self.op.settings.refresh_tokens && !keeps_the_old {
-            let token = self.op.token();
+            let token = self.op.opaque(Opaque::Text);
             // RFC 9449 §5: refresh tokens of public clients are bound to the key, those of others to the client.
             let is_public = client.authentication == super::client::RegisteredAuthentication::None;
             let key = key.filter(|_| is_public).map(str::to_owned);
@@ -321,7 +321,7 @@ impl Turn<'_> {
     }
 
     fn access_token(&mut self, process: usize, key: Option<&str>, is_early: bool) -> String {
-        let token = self.op.token();
+        let token = self.op.opaque(Opaque::Bearer);
         let expires_at = self.op.clock.monotonic() + ACCESS_TOKEN_LIFETIME;
         let client = &self.state.clients[&self.state.processes[process].client_id];
         let certificate = if client.certificate_bound { self.certificate_thumbprint() } else { None };

@@ -12,7 +12,7 @@ use http::header::{ALLOW, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHE
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use openid_deferred::ping::{BODY_LIMIT, BODY_TIMEOUT, Receiver};
-use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, Ping, PingForgery, TestClock};
+use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, Ping, PingForgery, TestClock, TestProviderBuilder};
 use openid_deferred::{Clock as _, Outcome};
 
 use crate::support::{CLIENT_ID, HOUR, SECOND, World, next, ping_request, world_with};
@@ -25,11 +25,15 @@ struct Pinged {
 }
 
 async fn pinged() -> Pinged {
+    pinged_by(|op| op).await
+}
+
+async fn pinged_by(op: impl FnOnce(TestProviderBuilder) -> TestProviderBuilder) -> Pinged {
     let pings = Arc::new(Mutex::new(Vec::new()));
     let sent = pings.clone();
     let world = world_with(
-        |op| {
-            op.interval(HOUR).decisions(DecisionPolicy::scripted()).on_ping(move |ping| {
+        |builder| {
+            op(builder).interval(HOUR).decisions(DecisionPolicy::scripted()).on_ping(move |ping| {
                 sent.lock().unwrap().push(ping.clone());
                 204
             })
@@ -84,6 +88,20 @@ async fn a_genuine_ping_is_answered_before_the_one_poll_that_it_brings_forward()
     let ping = pinged.pings.lock().unwrap().pop().unwrap();
     assert_eq!(pinged.deliver(&ping).await, StatusCode::NO_CONTENT);
     assert_eq!(pinged.polls(), 0, "the answer does not wait for the poll");
+    assert!(matches!(pinged.world.outcome().await.outcome(), Outcome::Approved(_)));
+    assert_eq!(pinged.world.gaps(), [60.0]);
+    pinged.world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_ping_finds_the_process_by_an_opaque_identifier() {
+    let pinged = pinged_by(TestProviderBuilder::opaque_values).await;
+    pinged.world.waiting().await;
+    pinged.world.sleep(60 * SECOND).await;
+    pinged.world.op.last_process().approve();
+    let ping = pinged.pings.lock().unwrap().pop().unwrap();
+    assert!(ping.body.contains(r#"\""#), "{}", ping.body);
+    assert_eq!(pinged.deliver(&ping).await, StatusCode::NO_CONTENT);
     assert!(matches!(pinged.world.outcome().await.outcome(), Outcome::Approved(_)));
     assert_eq!(pinged.world.gaps(), [60.0]);
     pinged.world.op.assert_clean();

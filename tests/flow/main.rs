@@ -28,6 +28,7 @@ mod mutual_tls;
 mod network;
 mod odd_answers;
 mod odd_claims;
+mod opaque_values;
 mod outages;
 mod polling;
 mod pushed;
