@@ -14,6 +14,9 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A world with a waiting process, whose clock moves only when it is told to, the parts of its genuine ping, and the
 /// address of the route. `client` runs on a thread of its own.
+///
+/// All else runs on the thread of the test, with tokio's current-thread runtime. Until it is held, the clock does not see
+/// tasks on other threads, and would let hours pass while these work.
 async fn served<T: Send + 'static>(client: impl FnOnce(Caller) -> T + Send + 'static) -> T {
     let world = world_with(
         |op| op.interval(HOUR).decisions(DecisionPolicy::scripted()).on_ping(|_| 204),
@@ -90,7 +93,7 @@ fn bearer(token: &str) -> String {
     format!("Authorization: Bearer {token}\r\n")
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+#[tokio::test]
 async fn the_route_answers_every_method_with_a_status_and_no_redirect() {
     served(|caller| {
         let genuine = bearer(&caller.token);
@@ -107,7 +110,7 @@ async fn the_route_answers_every_method_with_a_status_and_no_redirect() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+#[tokio::test]
 async fn a_refusal_says_which_method_and_which_credentials_are_wanted() {
     served(|caller| {
         let answer = caller.asked("GET", &bearer(&caller.token), "");
@@ -127,7 +130,7 @@ async fn a_refusal_says_which_method_and_which_credentials_are_wanted() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+#[tokio::test]
 async fn a_forged_ping_is_refused_while_its_body_has_not_come() {
     served(|caller| {
         let stream = caller.started("POST", &bearer(&caller.forged()), 100);
@@ -137,7 +140,7 @@ async fn a_forged_ping_is_refused_while_its_body_has_not_come() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+#[tokio::test]
 async fn a_body_that_is_announced_as_too_large_is_not_waited_for() {
     served(|caller| {
         let stream = caller.started("POST", &bearer(&caller.token), ping::BODY_LIMIT + 1);
@@ -147,7 +150,7 @@ async fn a_body_that_is_announced_as_too_large_is_not_waited_for() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+#[tokio::test]
 async fn a_genuine_ping_whose_body_trickles_in_is_given_up() {
     served(|caller| {
         let mut stream = caller.started("POST", &bearer(&caller.token), 10_000);
