@@ -25,6 +25,7 @@
 //! |---|---|
 //! | [`GateClosed`](Event::GateClosed) | put the client's credentials or registration right, then [`resume`](Poller::resume); its users wait meanwhile |
 //! | [`StoreTrouble`](Event::StoreTrouble) | bring the database back; nothing is lost |
+//! | [`DeliveryOverdue`](Event::DeliveryOverdue) | look at the consumer of outcomes: it hangs, or takes very long |
 //! | [`ClockJumped`](Event::ClockJumped) | look after the clock of the store's machine |
 //! | [`UnknownClient`](Event::UnknownClient) | add the client whose processes wait in the store |
 //! | [`Unreadable`](Event::Unreadable) | give the keyring the key that sealed the row, or deploy the release that wrote it |
@@ -53,6 +54,7 @@ mod delivery;
 mod engine;
 mod event;
 mod gate;
+mod holdings;
 mod job;
 mod limits;
 mod measure;
@@ -274,7 +276,8 @@ impl Poller {
     }
 
     /// Stops: takes nothing new, lets what is under way finish for as long as `grace`, and returns when nothing runs
-    /// any more. Outcome streams end. What was cut off is taken up by another replica or after the next start.
+    /// any more. Outcome streams end, and what waits in them is given back, so that another replica can deliver it at
+    /// once. What was cut off is taken up by another replica or after the next start.
     pub async fn shutdown(&self, grace: Duration) {
         self.shared().stop.send_if_modified(|stop| stop.replace(grace).is_none());
         if let Some(task) = self.0.task.lock().await.take() {

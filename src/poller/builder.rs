@@ -22,6 +22,8 @@ use crate::store::Store;
 
 /// How long a delivery's claim lasts without being renewed, unless set.
 const DELIVERY_LEASE: Duration = Duration::from_secs(300);
+/// How long the application may have a delivery in hand, unless set.
+const LONGEST_DELIVERY: Duration = Duration::from_secs(3600);
 /// How many rows are tried with the keyring at start.
 const TRIED_ROWS: usize = 16;
 
@@ -49,6 +51,7 @@ impl PollerBuilder {
                 limits: Limits::new(),
                 prefetch: 64,
                 delivery_lease: DELIVERY_LEASE,
+                longest_delivery: LONGEST_DELIVERY,
                 keep_tombstones: Duration::from_secs(7 * 86_400),
                 pings: false,
             },
@@ -88,6 +91,16 @@ impl PollerBuilder {
     #[must_use]
     pub fn delivery_lease(mut self, time: Duration) -> Self {
         self.settings.delivery_lease = time.max(Duration::from_secs(1));
+        self
+    }
+
+    /// How long the application may have one [`Delivery`](super::Delivery) in hand; an hour unless set. After that its claim
+    /// is not renewed any more, [`Event::DeliveryOverdue`](super::Event::DeliveryOverdue) and a warning name the sign-in, and
+    /// within the [lease](Self::delivery_lease) its outcome is delivered again: to another stream, if this one's consumer
+    /// hangs.
+    #[must_use]
+    pub fn longest_delivery(mut self, time: Duration) -> Self {
+        self.settings.longest_delivery = time;
         self
     }
 
@@ -159,7 +172,7 @@ impl PollerBuilder {
             random: self.random,
             settings: self.settings,
             tenants: Mutex::new(BTreeMap::new()),
-            held: Mutex::new(BTreeMap::new()),
+            holdings: Mutex::default(),
             events: OnceLock::new(),
             errands,
             nudge: Notify::new(),

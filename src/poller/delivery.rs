@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
+use tokio::sync::oneshot;
 
 use super::event::Event;
 use super::measure;
@@ -28,22 +29,57 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// The outcomes of a poller, from [`Poller::outcomes`](super::Poller::outcomes).
 ///
-/// There can be several, in one process and in many: they compete, and each outcome goes to one of them at a time.
+/// There can be several, in one process and in many: they compete, and each outcome goes to one of them at a time. A stream
+/// takes up to [`prefetch`](super::PollerBuilder::prefetch) outcomes from the store at once. Those that wait in it are
+/// given back when it is dropped and when the poller is [shut down](super::Poller::shutdown), and they go to other streams
+/// when their [lease](super::PollerBuilder::delivery_lease) has run out: nobody waits for long because another one's
+/// consumer hangs.
 pub struct Outcomes {
     shared: Arc<Shared>,
-    buffer: VecDeque<ClaimedOutcome>,
-    /// Calls to the store outlive a `next` that is dropped.
-    claiming: Option<BoxFuture<'static, Result<Claim, StoreError>>>,
+    buffer: VecDeque<Buffered>,
+    /// The engine sees calls through, so that they outlive a `next` that is dropped.
+    claiming: Option<oneshot::Receiver<Result<Batch, StoreError>>>,
     holding: Option<BoxFuture<'static, Result<Vec<bool>, StoreError>>>,
-    /// The first of the buffer was claimed or held just now.
+    /// The first of the buffer was claimed just now.
     is_fresh: bool,
     /// Whose the last claimed outcome was: the next claim begins with the partition after it.
     after: Option<Partition>,
+    /// How many to claim at once: fewer where the application takes long, so that leases do not run out in the buffer.
+    limit: usize,
+    /// How many of the last claim have been delivered.
+    delivered: usize,
+    /// When the last claim began, on the monotonic clock.
+    claimed_at: Duration,
+}
+
+/// What one claim has brought.
+struct Batch {
+    claim: Claim,
+    /// When it began, on the monotonic clock.
+    began: Duration,
+}
+
+/// An outcome that has been claimed and not delivered.
+struct Buffered {
+    claimed: ClaimedOutcome,
+    until: Duration,
 }
 
 impl Outcomes {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, buffer: VecDeque::new(), claiming: None, holding: None, is_fresh: false, after: None }
+        let limit = shared.settings.prefetch;
+        let buffer = VecDeque::new();
+        Self {
+            shared,
+            buffer,
+            claiming: None,
+            holding: None,
+            is_fresh: false,
+            limit,
+            delivered: 0,
+            claimed_at: Duration::ZERO,
+            after: None,
+        }
     }
 
     /// The next outcome: waits until there is one, and gives `None` once the poller has been shut down. Store trouble
@@ -66,22 +102,57 @@ impl Outcomes {
     }
 
     async fn step(&mut self) -> Option<Delivery> {
+        self.drop_expired();
         if self.buffer.is_empty() {
             self.claim().await;
         } else if !self.is_fresh && !self.still_holds_first().await {
             return None;
         }
         self.is_fresh = false;
-        let claimed = self.buffer.pop_front()?;
+        let Buffered { claimed, .. } = self.buffer.pop_front()?;
         let (held, id) = (claimed.held, claimed.held.id);
+        if !self.shared.holdings().hand_out(held, self.shared.clock.monotonic()) {
+            // It was released by a shutdown.
+            return None;
+        }
+        self.delivered = self.delivered.saturating_add(1);
         let delivery = Delivery::open(self.shared.clone(), claimed);
         if delivery.is_none() {
-            // The next one to come along may be able to; this one has to be looked after by somebody.
+            // Another replica may be able to open it; this one needs the attention of an operator.
             tracing::error!(process = %id, "an outcome cannot be opened; it is left alone");
-            self.shared.let_go(held);
+            self.shared.holdings().let_go(held);
             self.shared.tell(Event::Unreadable { id });
         }
         delivery
+    }
+
+    /// Lets go of outcomes whose lease has run out in the buffer: others may have them by now.
+    fn drop_expired(&mut self) {
+        let now = self.shared.clock.monotonic();
+        let is_expired = |first: &Buffered| first.until <= now;
+        if !self.buffer.front().is_some_and(is_expired) {
+            return;
+        }
+        // The application dealt with so many in the time of a lease, and may need twice as long for the next ones.
+        self.limit = (self.delivered / 2).max(1);
+        self.is_fresh = false;
+        self.holding = None;
+        let expired: Vec<_> = self.buffer.drain(..).map(|expired| expired.claimed.held).collect();
+        tracing::debug!(outcomes = expired.len(), "the leases of outcomes ran out before they could be delivered");
+        self.shared.holdings().unbuffer(expired);
+    }
+
+    /// Puts what was claimed into the buffer.
+    fn take_in(&mut self, batch: Batch) {
+        let (settings, began) = (&self.shared.settings, batch.began);
+        let took = began.saturating_sub(self.claimed_at);
+        if self.delivered >= self.limit && took < settings.delivery_lease / 4 {
+            self.limit = self.limit.saturating_mul(2).min(settings.prefetch);
+        }
+        (self.delivered, self.claimed_at) = (0, began);
+        self.after = batch.claim.claimed.last().map(|claimed| claimed.partition);
+        let until = began.saturating_add(settings.delivery_lease);
+        self.buffer.extend(batch.claim.claimed.into_iter().map(|claimed| Buffered { claimed, until }));
     }
 
     /// Claims what is due, or waits until something may be.
@@ -90,42 +161,30 @@ impl Outcomes {
         // What a claim says that was begun by an earlier call, which was dropped, may be old.
         let is_old = self.claiming.is_some();
         let changed = shared.store.changed();
-        let after = self.after;
+        let (limit, after) = (self.limit, self.after);
         let claiming = self.claiming.get_or_insert_with(|| {
-            let shared = shared.clone();
-            Box::pin(async move {
-                let claim = OutcomeClaim {
-                    limit: shared.settings.prefetch,
-                    after,
-                    lease: shared.settings.delivery_lease,
-                    format: FORMAT,
-                    keys: shared.keyring.ids(),
-                };
-                shared.store.claim_outcomes(claim).await
-            })
+            let (sender, receiver) = oneshot::channel();
+            shared.run(Box::pin(claim_for_stream(shared.clone(), limit, after, sender)));
+            receiver
         });
         let claimed = claiming.await;
         self.claiming = None;
-        for id in claimed.iter().flat_map(|claim| &claim.set_aside) {
-            tracing::error!(process = %id, "the body of an outcome is missing from the store; it is put aside");
-            shared.tell(Event::Unreadable { id: *id });
-        }
         let wait = match claimed {
-            Ok(claim) if !claim.claimed.is_empty() => {
-                self.after = claim.claimed.last().map(|claimed| claimed.partition);
-                shared.held().extend(claim.claimed.iter().map(|claimed| (claimed.held.id, claimed.held)));
-                self.buffer.extend(claim.claimed);
-                self.is_fresh = true;
+            Ok(Ok(batch)) if !batch.claim.claimed.is_empty() => {
+                self.take_in(batch);
+                self.is_fresh = !is_old;
                 return;
             }
-            Ok(_) if is_old => return,
-            Ok(claim) => claim.next_in.unwrap_or(Duration::MAX).min(shared.store.look_every()),
-            Err(error) => {
+            Ok(Ok(_)) if is_old => return,
+            Ok(Ok(Batch { claim, .. })) => claim.next_in.unwrap_or(Duration::MAX).min(shared.store.look_every()),
+            Ok(Err(error)) => {
                 let error = store_error(error);
                 tracing::error!(error = %error, "no outcomes can be taken from the store");
                 shared.tell(Event::StoreTrouble { error: Arc::new(error) });
                 STORE_PAUSE
             }
+            // The engine ended before it had an answer.
+            Err(_) => STORE_PAUSE,
         };
         tokio::select! {
             biased;
@@ -136,7 +195,7 @@ impl Outcomes {
 
     /// No delivery starts after its acknowledgement, which may have come from somebody who had it before.
     async fn still_holds_first(&mut self) -> bool {
-        let Some(first) = self.buffer.front().map(|claimed| claimed.held) else { return false };
+        let Some(first) = self.buffer.front().map(|first| first.claimed.held) else { return false };
         let shared = self.shared.clone();
         let holding = self.holding.get_or_insert_with(|| {
             Box::pin(async move { shared.store.hold_outcomes(vec![first], shared.settings.delivery_lease).await })
@@ -147,7 +206,7 @@ impl Outcomes {
             Ok(held) if held.first() == Some(&true) => true,
             Ok(_) => {
                 self.buffer.pop_front();
-                self.shared.let_go(first);
+                self.shared.holdings().let_go(first);
                 false
             }
             Err(_) => {
@@ -158,12 +217,89 @@ impl Outcomes {
     }
 }
 
+/// Claims outcomes for a stream. What the stream does not take, because it is gone or the poller has stopped, is given back.
+async fn claim_for_stream(
+    shared: Arc<Shared>,
+    limit: usize,
+    after: Option<Partition>,
+    stream: oneshot::Sender<Result<Batch, StoreError>>,
+) {
+    if stream.is_closed() || shared.stop.borrow().is_some() {
+        return;
+    }
+    let lease = shared.settings.delivery_lease;
+    let began = shared.clock.monotonic();
+    let claim = OutcomeClaim { limit, after, lease, format: FORMAT, keys: shared.keyring.ids() };
+    let claimed = shared.store.claim_outcomes(claim).await.map(|claim| Batch { claim, began });
+    for id in claimed.iter().flat_map(|batch| &batch.claim.set_aside) {
+        tracing::error!(process = %id, "the body of an outcome is missing from the store; it is put aside");
+        shared.tell(Event::Unreadable { id: *id });
+    }
+    let held = |batch: &Batch| batch.claim.claimed.iter().map(|claimed| claimed.held).collect::<Vec<_>>();
+    let claims = claimed.as_ref().map(held).unwrap_or_default();
+    if !shared.holdings().buffer(claims.iter().copied()) {
+        give_back(&shared, claims).await;
+    } else if stream.send(claimed).is_err() {
+        let claims = shared.holdings().unbuffer(claims);
+        give_back(&shared, claims).await;
+    }
+}
+
+/// Releases claims on outcomes that were not delivered: they are due again at once.
+async fn give_back(shared: &Shared, claims: Vec<HeldOutcome>) {
+    if !claims.is_empty()
+        && let Err(error) = shared.store.hold_outcomes(claims, Duration::ZERO).await
+    {
+        tracing::warn!(error = %error, "outcomes could not be released; their claims run out by themselves");
+    }
+}
+
+impl Shared {
+    /// Releases what waits in the buffers of streams, at shutdown. From here on nothing is handed out.
+    pub(super) async fn give_back_buffered(self: Arc<Self>) {
+        let claims = self.holdings().close();
+        give_back(&self, claims).await;
+    }
+
+    /// Renews the claims on what the application has in hand.
+    pub(super) async fn renew_deliveries(self: Arc<Self>) {
+        self.drop_overdue_deliveries();
+        let claims = self.holdings().handed_out();
+        if claims.is_empty() {
+            return;
+        }
+        match self.store.hold_outcomes(claims.clone(), self.settings.delivery_lease).await {
+            Ok(held) => {
+                let lost = claims.into_iter().zip(held).filter(|(_, is_held)| !is_held);
+                lost.for_each(|(claim, _)| self.holdings().let_go(claim));
+            }
+            Err(error) => tracing::warn!(error = %error, "the claims of deliveries could not be renewed"),
+        }
+    }
+
+    /// Stops renewing the claims on what the application has had in hand for too long.
+    pub(super) fn drop_overdue_deliveries(&self) {
+        let overdue = self.holdings().overdue(self.settings.longest_delivery, self.clock.monotonic());
+        for (id, held_for) in overdue {
+            let seconds = held_for.as_secs();
+            tracing::warn!(process = %id, seconds, "a delivery is held for too long; its outcome is delivered again");
+            self.tell(Event::DeliveryOverdue { id, held_for });
+        }
+    }
+}
+
 impl Drop for Outcomes {
     fn drop(&mut self) {
-        let held: Vec<_> = self.buffer.drain(..).map(|claimed| claimed.held).collect();
-        for held in held {
-            release(&self.shared, held, Duration::ZERO);
+        let claims: Vec<_> = self.buffer.drain(..).map(|buffered| buffered.claimed.held).collect();
+        if claims.is_empty() {
+            return;
         }
+        let shared = self.shared.clone();
+        // After a shutdown the engine has released them, or is about to.
+        self.shared.run(Box::pin(async move {
+            let claims = shared.holdings().unbuffer(claims);
+            give_back(&shared, claims).await;
+        }));
     }
 }
 
@@ -175,7 +311,9 @@ impl fmt::Debug for Outcomes {
 
 /// An outcome, to be dealt with and then [acknowledged](Self::acknowledge).
 ///
-/// While it lives nobody else gets it. Dropped without an acknowledgement it comes again after 30 seconds, later with
+/// While it lives no other stream gets it, for an hour at most unless
+/// [set otherwise](super::PollerBuilder::longest_delivery): then it is delivered again, and
+/// [`Event::DeliveryOverdue`] names it. Dropped without an acknowledgement it comes again after 30 seconds, later with
 /// each attempt; so it does when this process dies, after the lease (five minutes unless set). Deal with it in a way
 /// that may happen twice, or remember [`id`](Self::id) together with what was done.
 #[must_use = "an outcome that is not acknowledged is delivered again"]
@@ -236,7 +374,8 @@ impl Delivery {
         self.rejected.as_ref()
     }
 
-    /// How often it has been delivered, this time included.
+    /// How often it has been claimed for delivery, this time included. Claims count that ended before the outcome could be
+    /// delivered, such as those of a stream that was dropped.
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
@@ -253,7 +392,7 @@ impl Delivery {
         let acknowledged = self.shared.store.acknowledge(vec![acknowledgement]).await;
         acknowledged.map_err(|error| store_error(error).in_step("acknowledging an outcome"))?;
         self.is_settled.store(true, Ordering::Relaxed);
-        self.shared.let_go(self.held);
+        self.shared.holdings().let_go(self.held);
         measure::acknowledged();
         self.shared.tell(Event::Acknowledged { id: self.held.id });
         Ok(())
@@ -266,7 +405,7 @@ impl Delivery {
     /// [`Store`](crate::ErrorKind::Store): it comes again all the same, when the lease has run out.
     pub async fn retry_after(self, time: Duration) -> Result<(), Error> {
         self.is_settled.store(true, Ordering::Relaxed);
-        self.shared.let_go(self.held);
+        self.shared.holdings().let_go(self.held);
         let held = self.shared.store.hold_outcomes(vec![self.held], time).await;
         held.map(drop).map_err(|error| store_error(error).in_step("postponing an outcome"))
     }
@@ -285,7 +424,7 @@ impl Drop for Delivery {
 
 /// Lets go of an outcome. If the engine is gone, its claim runs out by itself.
 fn release(shared: &Arc<Shared>, held: HeldOutcome, due_in: Duration) {
-    shared.let_go(held);
+    shared.holdings().let_go(held);
     let store = shared.store.clone();
     shared.run(Box::pin(async move {
         if let Err(error) = store.hold_outcomes(vec![held], due_in).await {

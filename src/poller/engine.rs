@@ -360,14 +360,8 @@ impl Engine {
             self.spread();
         }
         if now >= self.renew_at {
-            let lease = shared.settings.delivery_lease;
-            self.renew_at = now.saturating_add(lease / 3);
-            let held: Vec<_> = shared.held().values().copied().collect();
-            if !held.is_empty()
-                && let Err(error) = shared.store.hold_outcomes(held, lease).await
-            {
-                tracing::warn!(error = %error, "the claims of deliveries could not be renewed");
-            }
+            self.renew_at = now.saturating_add(shared.settings.delivery_lease / 3);
+            self.start_errand(Box::pin(shared.clone().renew_deliveries()));
         }
         if now >= self.purge_at {
             self.purge_at = now.saturating_add(PURGE_EVERY);
@@ -384,6 +378,7 @@ impl Engine {
         let grace = self.stop.borrow().unwrap_or_default();
         let shared = self.shared.clone();
         let end = shared.clock.monotonic().saturating_add(grace);
+        self.start_errand(Box::pin(shared.clone().give_back_buffered()));
         loop {
             self.gather();
             while let Ok(errand) = self.errands.try_recv() {

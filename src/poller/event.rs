@@ -74,6 +74,15 @@ pub enum Event {
         /// The process.
         id: ProcessId,
     },
+    /// The application has had a delivery in hand for longer than
+    /// [`longest_delivery`](crate::poller::PollerBuilder::longest_delivery). It is not held any more, and is delivered again.
+    /// Alert somebody: the consumer of outcomes hangs, or takes very long.
+    DeliveryOverdue {
+        /// The process.
+        id: ProcessId,
+        /// For how long it has been in hand.
+        held_for: Duration,
+    },
     /// A client is not asked about until a probe succeeds or [`Poller::resume`](crate::Poller::resume): the OP refuses
     /// it, or ended several processes in a row in a way that points to a mistake of ours. Alert somebody.
     GateClosed {

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, Semaphore, broadcast, mpsc, watch};
 
 use super::event::Event;
 use super::gate::{Gate, Turn};
+use super::holdings::Holdings;
 use super::limits::{Limits, Meter};
 use super::measure::{self, Measure};
 use crate::client::{AuthorizationGrant, Client, can_be_confused};
@@ -18,7 +19,7 @@ use crate::error::{ConfigurationProblem, Error, ErrorKind, Misuse};
 use crate::keyring::Keyring;
 use crate::pending::Answer;
 use crate::random::Random;
-use crate::store::{Changed, HeldOutcome, Partition, ProcessId, Settlement, Store, StoreError};
+use crate::store::{Changed, Partition, Settlement, Store, StoreError};
 
 /// How many events a slow listener may be behind before it misses some.
 const EVENTS: usize = 4_096;
@@ -33,8 +34,8 @@ pub(super) struct Shared {
     pub(super) random: Arc<dyn Random>,
     pub(super) settings: Settings,
     pub(super) tenants: Mutex<BTreeMap<Partition, Arc<Tenant>>>,
-    /// Outcomes that somebody in this process has, whose claims are renewed.
-    pub(super) held: Mutex<BTreeMap<ProcessId, HeldOutcome>>,
+    /// The claims on outcomes that this replica has.
+    pub(super) holdings: Mutex<Holdings>,
     /// Made for the first who listens: it has room for thousands.
     pub(super) events: OnceLock<broadcast::Sender<Event>>,
     /// Work for the engine to own, so that it outlives whoever asked for it.
@@ -51,6 +52,7 @@ pub(super) struct Settings {
     pub(super) limits: Limits,
     pub(super) prefetch: usize,
     pub(super) delivery_lease: Duration,
+    pub(super) longest_delivery: Duration,
     pub(super) keep_tombstones: Duration,
     pub(super) pings: bool,
 }
@@ -172,16 +174,8 @@ impl Shared {
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn held(&self) -> MutexGuard<'_, BTreeMap<ProcessId, HeldOutcome>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Renews a claim no longer. A newer one on the same outcome stays.
-    pub(super) fn let_go(&self, held: HeldOutcome) {
-        let mut all = self.held();
-        if all.get(&held.id) == Some(&held) {
-            all.remove(&held.id);
-        }
+    pub(super) fn holdings(&self) -> MutexGuard<'_, Holdings> {
+        self.holdings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn tenant(&self, partition: Partition) -> Option<Arc<Tenant>> {

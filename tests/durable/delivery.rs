@@ -1,11 +1,13 @@
 //! Outcomes until they are acknowledged.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use openid_deferred::poller::Event;
 use openid_deferred::testing::{Endpoint, Fault, IdTokenForgery};
-use openid_deferred::{Outcome, Rule};
+use openid_deferred::{Clock as _, Outcome, Rule};
 
-use crate::support::{HOUR, SECOND, next, world, world_with};
+use crate::support::{HOUR, SECOND, World, next, world, world_with};
 
 #[tokio::test]
 async fn an_outcome_that_is_dropped_comes_again_later_each_time() {
@@ -26,7 +28,7 @@ async fn an_outcome_that_is_dropped_comes_again_later_each_time() {
 }
 
 #[tokio::test]
-async fn an_outcome_in_hand_is_nobody_elses_however_long_it_takes() {
+async fn an_outcome_in_hand_is_delivered_to_no_other_stream() {
     let world = world().await;
     world.waiting().await;
     let delivery = world.outcome().await;
@@ -35,10 +37,126 @@ async fn an_outcome_in_hand_is_nobody_elses_however_long_it_takes() {
     tokio::select! {
         biased;
         other = elsewhere.next() => panic!("{other:?}"),
-        () = world.sleep(HOUR) => {}
+        () = world.sleep(HOUR - 60 * SECOND) => {}
     }
     delivery.retry_after(10 * SECOND).await.unwrap();
     assert_eq!(next(&mut elsewhere).await.attempt(), 2);
+}
+
+#[tokio::test]
+async fn an_outcome_that_a_consumer_does_not_let_go_of_is_reported_and_delivered_elsewhere() {
+    let world = world().await;
+    let id = world.waiting().await;
+    let mut events = world.poller.events();
+    let hung = world.outcome().await;
+    let since = world.clock.monotonic();
+    let replica = world.replica(5).await;
+    let again = next(&mut replica.outcomes()).await;
+    let waited = world.clock.monotonic() - since;
+    assert_eq!((again.id(), again.attempt()), (id, 2));
+    assert!(waited >= HOUR && waited <= HOUR + 600 * SECOND, "{waited:?}");
+    let mut overdue = Vec::new();
+    while let Ok(event) = events.try_recv() {
+        if let Event::DeliveryOverdue { id, held_for } = event {
+            overdue.push((id, held_for >= HOUR));
+        }
+    }
+    assert_eq!(overdue, [(id, true)], "one event is enough");
+    again.acknowledge().await.unwrap();
+    hung.acknowledge().await.unwrap();
+}
+
+#[tokio::test]
+async fn how_long_a_delivery_may_be_held_can_be_set() {
+    let world = world_with(|op| op, |client| client, |poller| poller.longest_delivery(60 * SECOND)).await;
+    let id = world.waiting().await;
+    let hung = world.outcome().await;
+    let since = world.clock.monotonic();
+    let replica = world.replica(5).await;
+    assert_eq!(next(&mut replica.outcomes()).await.id(), id);
+    assert!(world.clock.monotonic() - since <= 600 * SECOND);
+    drop(hung);
+}
+
+/// So many outcomes that wait to be delivered.
+async fn decided(world: &World, count: usize) {
+    for _ in 0..count {
+        world.waiting().await;
+    }
+    while world.poller.stats().await.unwrap()[0].rows.decided < count as u64 {
+        world.sleep(SECOND).await;
+    }
+}
+
+#[tokio::test]
+async fn a_graceful_shutdown_gives_back_what_a_stream_has_taken_in_advance() {
+    let world = world().await;
+    decided(&world, 3).await;
+    let mut outcomes = world.poller.outcomes();
+    next(&mut outcomes).await.acknowledge().await.unwrap();
+    world.poller.shutdown(SECOND).await;
+    let since = world.clock.monotonic();
+    let replica = world.replica(5).await;
+    let mut elsewhere = replica.outcomes();
+    for _ in 0..2 {
+        next(&mut elsewhere).await.acknowledge().await.unwrap();
+    }
+    assert!(world.clock.monotonic() - since < SECOND, "{:?}", world.clock.monotonic() - since);
+    assert!(outcomes.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_stream_that_is_dropped_gives_back_what_it_has_taken_in_advance() {
+    let world = world().await;
+    decided(&world, 3).await;
+    let mut outcomes = world.poller.outcomes();
+    next(&mut outcomes).await.acknowledge().await.unwrap();
+    drop(outcomes);
+    let since = world.clock.monotonic();
+    let mut outcomes = world.poller.outcomes();
+    for _ in 0..2 {
+        next(&mut outcomes).await.acknowledge().await.unwrap();
+    }
+    assert!(world.clock.monotonic() - since < SECOND);
+}
+
+#[tokio::test]
+async fn a_consumer_that_hangs_keeps_no_other_outcome_than_the_one_in_hand() {
+    let world = world().await;
+    decided(&world, 3).await;
+    let mut outcomes = world.poller.outcomes();
+    let hung = next(&mut outcomes).await;
+    let replica = world.replica(5).await;
+    let mut elsewhere = replica.outcomes();
+    // The lease of what was taken in advance, which is not renewed.
+    let end = world.clock.monotonic() + 310 * SECOND;
+    for _ in 0..2 {
+        let delivery = tokio::select! {
+            biased;
+            delivery = elsewhere.next() => delivery.expect("the poller runs"),
+            () = world.clock.sleep(end - world.clock.monotonic()) => panic!("the others wait for the one in hand"),
+        };
+        assert_ne!(delivery.id(), hung.id());
+        delivery.acknowledge().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_consumer_that_is_slow_gets_each_outcome_once() {
+    const OUTCOMES: usize = 60;
+    let world = world().await;
+    decided(&world, OUTCOMES).await;
+    let mut outcomes = world.poller.outcomes();
+    let (mut ids, mut attempts) = (BTreeSet::new(), 0);
+    for _ in 0..OUTCOMES {
+        let delivery = next(&mut outcomes).await;
+        // All of them take longer than the lease of what was taken in advance.
+        world.sleep(30 * SECOND).await;
+        attempts = attempts.max(delivery.attempt());
+        assert!(ids.insert(delivery.id()), "{} was delivered twice", delivery.id());
+        delivery.acknowledge().await.unwrap();
+    }
+    assert!(attempts <= 2, "what cannot be delivered in time is not claimed again and again: {attempts} times");
 }
 
 #[tokio::test]
