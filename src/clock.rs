@@ -15,14 +15,21 @@ pub trait Clock: fmt::Debug + Send + Sync {
     fn now(&self) -> SystemTime;
 
     /// Time since an arbitrary origin that stays the same while this process lives. It never goes backwards and does
-    /// not follow corrections of the wall clock.
+    /// not follow corrections of the wall clock. It should count the time for which the machine is suspended: a
+    /// [`Poller`](crate::Poller) tells by it whether a lease still holds, and other machines go on meanwhile.
     fn monotonic(&self) -> Duration;
 
-    /// Completes once `duration` has passed on the monotonic clock. Dropping the future cancels the sleep.
+    /// Completes once `duration` has passed while the machine was running. Where it was suspended meanwhile this may be
+    /// later than on the monotonic clock. Dropping the future cancels the sleep.
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
 }
 
 /// The machine's clock, with tokio's timer for sleeping.
+///
+/// On Linux, Android and Apple's systems its monotonic clock goes on while the machine is suspended (`CLOCK_BOOTTIME`; on
+/// Apple's systems `CLOCK_MONOTONIC`). Elsewhere it is [`std::time::Instant`], which on some systems stands still then.
+/// On such a system a poll may leave after a suspend although another replica has taken over its row: do not suspend
+/// machines there that poll.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
@@ -32,16 +39,34 @@ impl Clock for SystemClock {
         SystemTime::now()
     }
 
-    #[expect(clippy::disallowed_methods, reason = "this is where time enters the crate")]
     fn monotonic(&self) -> Duration {
-        static ORIGIN: OnceLock<std::time::Instant> = OnceLock::new();
-        ORIGIN.get_or_init(std::time::Instant::now).elapsed()
+        static ORIGIN: OnceLock<Duration> = OnceLock::new();
+        let now = since_boot();
+        now.saturating_sub(*ORIGIN.get_or_init(|| now))
     }
 
     #[expect(clippy::disallowed_methods, reason = "this is where time enters the crate")]
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         Box::pin(tokio::time::sleep(duration))
     }
+}
+
+/// The time for which the machine has been up, suspended or not.
+#[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+fn since_boot() -> Duration {
+    #[cfg(target_vendor = "apple")]
+    const CLOCK: rustix::time::ClockId = rustix::time::ClockId::Monotonic;
+    #[cfg(not(target_vendor = "apple"))]
+    const CLOCK: rustix::time::ClockId = rustix::time::ClockId::Boottime;
+    Duration::try_from(rustix::time::clock_gettime(CLOCK)).unwrap_or(Duration::ZERO)
+}
+
+/// The time since this was first called.
+#[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
+#[expect(clippy::disallowed_methods, reason = "this is where time enters the crate")]
+fn since_boot() -> Duration {
+    static ORIGIN: OnceLock<std::time::Instant> = OnceLock::new();
+    ORIGIN.get_or_init(std::time::Instant::now).elapsed()
 }
 
 /// One reading of both clocks, taken together.
@@ -89,6 +114,21 @@ mod tests {
     fn a_duration_beyond_all_calendars_ends_in_the_far_future_instead_of_panicking() {
         assert_eq!(unix_seconds(saturating_add(UNIX_EPOCH, Duration::MAX)), FAR_FUTURE.as_secs());
         assert_eq!(unix_seconds(from_unix_seconds(u64::MAX)), FAR_FUTURE.as_secs());
+    }
+
+    /// The first line of `/proc/uptime` counts suspends too, in hundredths of a second.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_monotonic_clock_is_the_one_that_goes_on_in_a_suspend() {
+        let uptime = || -> f64 {
+            let text = std::fs::read_to_string("/proc/uptime").unwrap();
+            text.split(' ').next().unwrap().parse().unwrap()
+        };
+        let before = uptime();
+        let clock = since_boot().as_secs_f64();
+        assert!((before - 0.011..=uptime() + 0.011).contains(&clock), "{clock} s, but {before} s in /proc/uptime");
+        let first = SystemClock.monotonic();
+        assert!(SystemClock.monotonic() >= first);
     }
 
     #[test]

@@ -388,6 +388,7 @@ fn every_dependency_has_a_reason_in_the_section_where_it_belongs() {
                 let section = match table {
                     "dependencies" if rest.contains("optional = true") => "With a feature",
                     "dependencies" => "Always",
+                    table if table.starts_with("target.") => "Always",
                     "dev-dependencies" => "For tests and examples",
                     _ => continue,
                 };

@@ -54,7 +54,10 @@ pub struct TestClock(Arc<Mutex<State>>);
 
 struct State {
     wall: SystemTime,
-    monotonic: Duration,
+    /// How long the machine was running, which is what sleeps count by.
+    running: Duration,
+    /// How long it was suspended.
+    suspended: Duration,
     automatic: bool,
     holds: usize,
     timers: BTreeMap<(Duration, u64), Option<Waker>>,
@@ -80,7 +83,8 @@ impl TestClock {
     fn with_mode(automatic: bool) -> Self {
         Self(Arc::new(Mutex::new(State {
             wall: UNIX_EPOCH + START,
-            monotonic: Duration::ZERO,
+            running: Duration::ZERO,
+            suspended: Duration::ZERO,
             automatic,
             holds: 0,
             timers: BTreeMap::new(),
@@ -98,11 +102,18 @@ impl TestClock {
     pub fn advance_to_next_timer(&self) -> bool {
         let mut state = self.state();
         let Some(&(deadline, _)) = state.timers.keys().next() else { return false };
-        let left = deadline.saturating_sub(state.monotonic);
+        let left = deadline.saturating_sub(state.running);
         let woken = state.advance(left);
         drop(state);
         wake(woken);
         true
+    }
+
+    /// Suspends the machine for `duration`: both clocks move on, but nobody wakes, and each sleep lasts as much longer.
+    pub fn suspend(&self, duration: Duration) {
+        let mut state = self.state();
+        state.suspended += duration;
+        state.wall += duration;
     }
 
     /// Sets the wall clock forward by `duration`, as an administrator or a time server does. Nobody wakes.
@@ -123,7 +134,7 @@ impl TestClock {
     /// How long it is until the earliest deadline, if anybody sleeps.
     pub fn next_timer(&self) -> Option<Duration> {
         let state = self.state();
-        state.timers.keys().next().map(|(deadline, _)| deadline.saturating_sub(state.monotonic))
+        state.timers.keys().next().map(|(deadline, _)| deadline.saturating_sub(state.running))
     }
 
     /// Keeps an [automatic](Self::automatic) clock from moving until the guard is dropped, for work on other threads.
@@ -153,10 +164,14 @@ impl Drop for ClockHold {
 }
 
 impl State {
+    fn monotonic(&self) -> Duration {
+        self.running + self.suspended
+    }
+
     fn advance(&mut self, duration: Duration) -> Vec<Waker> {
-        self.monotonic += duration;
+        self.running += duration;
         self.wall += duration;
-        let pending = self.timers.split_off(&(self.monotonic, u64::MAX));
+        let pending = self.timers.split_off(&(self.running, u64::MAX));
         let due = std::mem::replace(&mut self.timers, pending);
         let mut woken: Vec<Waker> = due.into_values().flatten().collect();
         woken.extend(self.earliest_waker());
@@ -188,7 +203,7 @@ impl fmt::Debug for TestClock {
         let state = self.state();
         formatter
             .debug_struct("TestClock")
-            .field("elapsed", &state.monotonic)
+            .field("elapsed", &state.monotonic())
             .field("automatic", &state.automatic)
             .field("sleepers", &state.timers.len())
             .finish_non_exhaustive()
@@ -201,12 +216,12 @@ impl Clock for TestClock {
     }
 
     fn monotonic(&self) -> Duration {
-        self.state().monotonic
+        self.state().monotonic()
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         let mut state = self.state();
-        let timer = (state.monotonic.saturating_add(duration), state.next_timer);
+        let timer = (state.running.saturating_add(duration), state.next_timer);
         state.next_timer += 1;
         Box::pin(Sleep { clock: self.clone(), timer, turns: 0 })
     }
@@ -224,7 +239,7 @@ impl Future for Sleep {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let (clock, timer) = (self.clock.clone(), self.timer);
         let mut state = clock.state();
-        if state.monotonic >= timer.0 {
+        if state.running >= timer.0 {
             state.timers.remove(&timer);
             return Poll::Ready(());
         }
@@ -242,7 +257,7 @@ impl Future for Sleep {
             return Poll::Pending;
         }
         state.timers.remove(&timer);
-        let left = timer.0 - state.monotonic;
+        let left = timer.0 - state.running;
         let woken = state.advance(left);
         drop(state);
         wake(woken);
@@ -265,6 +280,18 @@ impl Drop for Sleep {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_suspend_moves_both_clocks_and_makes_a_sleep_last_longer() {
+        let clock = TestClock::automatic();
+        let (wall, second) = (clock.now(), Duration::from_secs(1));
+        let sleep = clock.sleep(10 * second);
+        clock.suspend(3_600 * second);
+        assert_eq!(clock.now().duration_since(wall).unwrap(), 3_600 * second);
+        assert_eq!(clock.monotonic(), 3_600 * second);
+        sleep.await;
+        assert_eq!(clock.monotonic(), 3_610 * second);
+    }
 
     #[tokio::test]
     async fn an_automatic_clock_serves_sleepers_in_the_order_of_their_deadlines() {
