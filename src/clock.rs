@@ -81,6 +81,12 @@ impl Moment {
         Self { wall: clock.now(), monotonic: clock.monotonic() }
     }
 
+    /// This moment, `duration` earlier, or as early as the clocks go.
+    pub(crate) fn minus(self, duration: Duration) -> Self {
+        let wall = self.wall.checked_sub(duration).unwrap_or(UNIX_EPOCH);
+        Self { wall, monotonic: self.monotonic.saturating_sub(duration) }
+    }
+
     /// This moment and `duration` later. A duration beyond what the clocks can hold ends at the far future.
     pub(crate) fn plus(self, duration: Duration) -> Self {
         Self { wall: saturating_add(self.wall, duration), monotonic: self.monotonic.saturating_add(duration) }

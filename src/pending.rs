@@ -24,7 +24,7 @@ mod validation;
 pub(crate) use crate::id_token::InterimState;
 pub(crate) use answer::{Answer, End, Polled, Reading, Standing, SuccessBody, is_known_error};
 pub(crate) use checks::Checks;
-pub(crate) use schedule::{FINAL_POLL_MARGIN, Jitter, Pace, Schedule, Step, Times};
+pub(crate) use schedule::{CANCELLATION_PAUSE, FINAL_POLL_MARGIN, Jitter, Pace, Schedule, Step, Times};
 pub(crate) use stored::{
     dpop_key, from_json, id_token, no_bytes, optional_secret, seconds, secret, secret_bytes, to_json,
 };

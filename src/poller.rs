@@ -42,14 +42,15 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 
-use crate::client::{Cancelled, Client};
-use crate::error::{ConfigurationProblem, Error, Misuse};
+use crate::client::Client;
+use crate::error::{ConfigurationProblem, Error};
 use crate::keyring::Keyring;
 use crate::pending::{InterimState, PendingAuthentication};
 use crate::store::{Cancellation, PartitionStats, ProcessId, State, Store};
 
 mod accept;
 mod builder;
+mod cancel;
 mod delivery;
 mod engine;
 mod event;
@@ -58,6 +59,7 @@ mod holdings;
 mod job;
 mod limits;
 mod measure;
+mod pause;
 mod ping;
 mod record;
 mod rotate;
@@ -176,50 +178,6 @@ impl Poller {
         }))
     }
 
-    /// Tells the OP that the outcome of a process is no longer wanted (DTR §Canceling an Ongoing Authentication
-    /// Process).
-    ///
-    /// The wish is stored first, so it is not lost; if the OP cannot be told now, it is told with the polls. The
-    /// process goes on until the OP ends it, and its outcome is delivered: as a rule
-    /// [`Cancelled`](crate::Outcome::Cancelled).
-    ///
-    /// # Errors
-    ///
-    /// [`Misuse::UnknownProcess`], [`Misuse::UnknownClient`], [`Store`](crate::ErrorKind::Store).
-    pub async fn cancel(&self, id: ProcessId) -> Result<Cancelled, Error> {
-        let shared = self.shared();
-        let flagged = shared.store.cancel(id, Cancellation::Requested).await.map_err(store_error)?;
-        match flagged {
-            None => return Err(Misuse::UnknownProcess.into()),
-            Some(Cancellation::None) => return Ok(Cancelled::TooLate),
-            Some(Cancellation::Told | Cancellation::Requested) => {}
-        }
-        let Some(row) = shared.store.load(id).await.map_err(store_error)? else {
-            return Err(Misuse::UnknownProcess.into());
-        };
-        let tenant = shared.tenant(row.partition).ok_or_else(|| Error::from(Misuse::UnknownClient))?;
-        if !tenant.client.has_cancellation_endpoint() {
-            return Ok(Cancelled::LocallyOnly);
-        }
-        if flagged == Some(Cancellation::Told) {
-            return Ok(Cancelled::Told);
-        }
-        let Some(body) = row.body.filter(|_| row.state == State::Waiting) else { return Ok(Cancelled::Noted) };
-        let Stage::Process(pending) = Record::open(&shared.keyring, id, &body)?.stage else {
-            return Ok(Cancelled::Noted);
-        };
-        match tenant.client.request_cancellation(&pending).await {
-            Ok(cancelled) => {
-                shared.store.cancel(id, Cancellation::Told).await.map_err(store_error)?;
-                Ok(cancelled)
-            }
-            Err(error) => {
-                shared.tell(Event::Trouble { id, error: Arc::new(error) });
-                Ok(Cancelled::Noted)
-            }
-        }
-    }
-
     /// Erases a process in whatever state it is: nothing is asked about it any more and nothing is delivered. `false`
     /// if there was none.
     ///
@@ -248,6 +206,7 @@ impl Poller {
     pub async fn stats(&self) -> Result<Vec<ClientStats>, Error> {
         let shared = self.shared();
         let rows = shared.store.stats().await.map_err(store_error)?;
+        let now = shared.clock.monotonic();
         let of = |rows: PartitionStats| {
             let tenant = shared.tenant(rows.partition);
             let client = tenant.as_ref().map(|tenant| &tenant.client);
@@ -256,22 +215,26 @@ impl Poller {
                 client_id: client.map(|client| client.client_id().to_owned()),
                 in_flight: tenant.as_ref().map_or(0, |tenant| tenant.in_flight()),
                 is_gate_closed: tenant.as_ref().is_some_and(|tenant| tenant.gate().is_closed()),
+                paused_for: tenant.as_ref().and_then(|tenant| tenant.pause().probe_in(now)),
                 rows,
             }
         };
         Ok(rows.into_iter().map(of).collect())
     }
 
-    /// Opens the gate of a client that the OP had refused, without waiting for the next probe.
+    /// Opens the gate of a client that the OP had refused, and ends its pause where the OP had asked for one, without
+    /// waiting for the next probe. A pending sign-in whose own poll was turned away with `Retry-After` still waits.
     ///
     /// # Errors
     ///
-    /// [`Misuse::UnknownClient`].
+    /// [`Misuse::UnknownClient`](crate::Misuse::UnknownClient).
     pub fn resume(&self, issuer: &str, client_id: &str) -> Result<(), Error> {
         let shared = self.shared();
         let tenant = shared.tenant_of(issuer, client_id)?;
         let turn = tenant.gate().open();
         shared.tell_turn(&tenant, turn, "");
+        let change = tenant.pause().end();
+        shared.emit_pause(&tenant, change);
         Ok(())
     }
 
@@ -319,6 +282,8 @@ pub struct ClientStats {
     pub in_flight: usize,
     /// Whether the OP refuses the client, as far as this replica knows.
     pub is_gate_closed: bool,
+    /// How long it is until the next probe, while the client pauses because the OP asked for that by `Retry-After`.
+    pub paused_for: Option<Duration>,
     /// What the store says.
     pub rows: PartitionStats,
 }

@@ -40,6 +40,9 @@ pub(crate) const FINAL_POLL_MARGIN: Duration = Duration::from_secs(5);
 const LONGEST_JITTER: Duration = Duration::from_secs(30);
 /// The wall clock counts as set when it is further than this from where the monotonic clock says it should be.
 const CLOCK_NOISE: Duration = Duration::from_secs(1);
+/// Between two requests to cancel, at first. It doubles up to [`LONGEST_CANCELLATION_PAUSE`].
+pub(crate) const CANCELLATION_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_CANCELLATION_PAUSE: Duration = Duration::from_secs(3600);
 /// Where the OP set no deadline, somebody has to look at a process that it has been silent about for this long.
 const STALE: Duration = Duration::from_secs(90 * 86_400);
 
@@ -172,9 +175,21 @@ pub(crate) struct Schedule {
     /// The present silence has been told of.
     #[serde(rename = "stl", default, skip_serializing_if = "is_false")]
     stale_told: bool,
+    /// The requests to cancel that the OP has not confirmed.
+    #[serde(rename = "cnl", default, skip_serializing_if = "Option::is_none")]
+    cancelling: Option<Cancelling>,
     /// Both clocks as this program first saw them, or when the wall clock was last set.
     #[serde(skip)]
     seen: Option<Moment>,
+}
+
+/// How often the OP was asked to cancel, and when it may be asked again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Cancelling {
+    #[serde(rename = "n")]
+    requests: u32,
+    #[serde(rename = "nxt")]
+    next: Due,
 }
 
 /// What to do now.
@@ -186,6 +201,12 @@ pub(crate) enum Step {
     Ask,
     /// The end has come without asking again.
     End(End),
+}
+
+impl Cancelling {
+    fn with(self, change: impl FnOnce(Due) -> Due) -> Self {
+        Self { next: change(self.next), ..self }
+    }
 }
 
 impl Schedule {
@@ -218,9 +239,10 @@ impl Schedule {
             undecided: 0,
             heard_at: None,
             stale_told: false,
+            cancelling: None,
             seen: Some(answered),
         };
-        schedule.plan(answered, pace);
+        schedule.plan(answered, pace, None);
         schedule
     }
 
@@ -284,6 +306,7 @@ impl Schedule {
             self.due = self.due.moved(expected, now.wall);
             self.not_before = self.not_before.map(|due| due.moved(expected, now.wall));
             self.held_until = self.held_until.map(|due| due.moved(expected, now.wall));
+            self.cancelling = self.cancelling.map(|sent| sent.with(|due| due.moved(expected, now.wall)));
             self.seen = Some(now);
         }
     }
@@ -407,8 +430,7 @@ impl Schedule {
             Reading::End(End::Expired { .. } | End::Failed) if lost_before => return Standing::Ended(End::Unknown),
             Reading::End(end) => return Standing::Ended(end),
         }
-        self.not_before = answer.retry_after().map(|wait| Due::after(wait, now));
-        self.plan(now, pace);
+        self.plan(now, pace, answer.retry_after());
         Standing::Open
     }
 
@@ -438,15 +460,17 @@ impl Schedule {
         self.answer_lost || self.in_flight
     }
 
-    /// Sets the next due time, counted from `now`.
-    fn plan(&mut self, now: Moment, pace: Pace) {
+    /// Sets the next due time, counted from `now`. What the OP asked for by `Retry-After` puts it off, but not beyond the
+    /// one poll shortly before the end: after that there would be nothing to ask about any more.
+    fn plan(&mut self, now: Moment, pace: Pace, retry_after: Option<Duration>) {
         let interval = self.interval(now);
         let doubled = |times: u32, longest| interval.saturating_mul(1 << times.min(31)).min(interval.max(longest));
         let undecided = pace.longest_wait.map_or(interval, |longest| doubled(self.undecided, longest));
         let troubled = doubled(self.troubles.saturating_sub(1), LONGEST_BACKOFF);
         let wait = undecided.max(troubled);
         let mut wait = wait.saturating_add(pace.jitter.of(wait));
-        let final_wait = self.until_final_poll(now).filter(|final_wait| *final_wait < wait);
+        let held = retry_after.unwrap_or(Duration::ZERO);
+        let final_wait = self.until_final_poll(now).filter(|final_wait| *final_wait < wait.max(held));
         self.final_poll_due = final_wait.is_some();
         if let Some(final_wait) = final_wait {
             // DTR §Design Considerations for Poll and Ping: one request slightly before the required interval, as
@@ -462,6 +486,7 @@ impl Schedule {
                 wait = left.max(SHORTEST_GAP);
             }
         }
+        self.not_before = retry_after.map(|held| Due::after(final_wait.map_or(held, |latest| held.min(latest)), now));
         self.due = Due::after(wait, now);
     }
 

@@ -102,6 +102,26 @@ pub enum Event {
         /// The client.
         client_id: Arc<str>,
     },
+    /// An OP has asked with `Retry-After` to be left alone, so the whole client pauses, for five minutes at most. Then one
+    /// poll goes out as a probe, and the client pauses again where that is turned away too. The pending sign-in whose
+    /// poll was turned away waits for as long as the OP has said. [`Poller::resume`](crate::Poller::resume) ends the pause.
+    Paused {
+        /// The OP.
+        issuer: Arc<str>,
+        /// The client.
+        client_id: Arc<str>,
+        /// When one pending sign-in is asked about as a probe.
+        probe_in: Duration,
+        /// How long the OP asked to be left alone.
+        retry_after: Duration,
+    },
+    /// A client that had paused polls again.
+    Resumed {
+        /// The OP.
+        issuer: Arc<str>,
+        /// The client.
+        client_id: Arc<str>,
+    },
     /// The store's clock has jumped against this machine's monotonic one. What it said was due is put off by an
     /// interval. Alert somebody.
     ClockJumped {

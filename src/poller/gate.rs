@@ -15,7 +15,6 @@ const LONGEST_PROBE: Duration = Duration::from_secs(3600);
 pub(super) struct Gate {
     closed: Option<Closed>,
     suspicious_ends: u32,
-    paused_until: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -35,12 +34,10 @@ pub(super) enum Turn {
 impl Gate {
     /// How many of `room` may go through now, and when to come again if fewer may.
     pub(super) fn admits(&self, room: usize, now: Duration) -> (usize, Option<Duration>) {
-        let waits = self.closed.as_ref().map_or(Duration::ZERO, |closed| closed.probe_at.saturating_sub(now));
-        let paused = self.paused_until.map_or(Duration::ZERO, |until| until.saturating_sub(now));
-        match waits.max(paused) {
-            Duration::ZERO if self.closed.is_some() => (room.min(1), None),
-            Duration::ZERO => (room, None),
-            wait => (0, Some(wait)),
+        match self.closed.as_ref().map(|closed| closed.probe_at.saturating_sub(now)) {
+            None => (room, None),
+            Some(Duration::ZERO) => (room.min(1), None),
+            Some(wait) => (0, Some(wait)),
         }
     }
 
@@ -55,11 +52,10 @@ impl Gate {
     /// Takes in what the OP answered to a poll.
     pub(super) fn answered(&mut self, answer: &Answer, now: Duration) -> Turn {
         match answer {
-            Answer::Error { response, retry_after } => match response.verdict() {
+            Answer::Error { response, .. } => match response.verdict() {
                 Verdict::ClientRefused | Verdict::ScopeRefused if refuses_the_client(response) => self.close(now),
                 // Trouble says nothing about the client, nor does one more demand for a DPoP nonce.
                 Verdict::TurnedAway | Verdict::MayBeLost | Verdict::OtherwiseRefused | Verdict::ClientRefused => {
-                    self.pause(*retry_after, now);
                     Turn::Stays
                 }
                 Verdict::GrantRefused => {
@@ -68,10 +64,7 @@ impl Gate {
                 }
                 _ => self.open(),
             },
-            Answer::Trouble { retry_after, .. } => {
-                self.pause(*retry_after, now);
-                Turn::Stays
-            }
+            Answer::Trouble { .. } => Turn::Stays,
             Answer::Success(_) => self.open(),
         }
     }
@@ -95,12 +88,6 @@ impl Gate {
         }
         self.closed = Some(Closed { probe_at: now.saturating_add(FIRST_PROBE), step: FIRST_PROBE });
         Turn::Closes { probe_in: FIRST_PROBE }
-    }
-
-    fn pause(&mut self, retry_after: Option<Duration>, now: Duration) {
-        if let Some(wait) = retry_after {
-            self.paused_until = self.paused_until.max(Some(now.saturating_add(wait)));
-        }
     }
 }
 
@@ -173,14 +160,5 @@ mod tests {
             assert_eq!(gate.answered(&error(code), NOW), Turn::Stays);
         }
         assert_eq!(gate.answered(&error("invalid_request"), NOW), Turn::Closes { probe_in: minutes(1) });
-    }
-
-    #[test]
-    fn an_overloaded_op_pauses_the_whole_client() {
-        let mut gate = Gate::default();
-        gate.answered(&Answer::Trouble { unanswered: false, retry_after: Some(minutes(2)) }, NOW);
-        gate.answered(&Answer::Trouble { unanswered: true, retry_after: None }, NOW);
-        assert_eq!(gate.admits(64, NOW + minutes(1)), (0, Some(minutes(1))));
-        assert_eq!(gate.admits(64, NOW + minutes(2)), (64, None));
     }
 }

@@ -107,6 +107,9 @@ impl Job {
         }
         let mut schedule: Schedule = pending::from_json(self.claimed.schedule.as_bytes())?;
         let now = self.store_clock.moment(&*self.shared.clock);
+        if self.claimed.cancellation == Cancellation::Requested {
+            self.request_cancellation(&pending, &mut schedule, now)?;
+        }
         let mut untouched = schedule.clone();
         if self.claimed.orphaned {
             untouched.orphaned(now);
@@ -115,14 +118,13 @@ impl Job {
         let step = schedule.claimed(now, self.store_clock.said(), self.claimed.pinged, self.claimed.orphaned);
         pending.0.schedule = schedule;
         match step {
-            Step::Wait(wait) => return self.waiting(pending, now, wait, None, false).map(Some),
+            Step::Wait(wait) => return self.waiting(pending, now, wait, None).map(Some),
             Step::End(end) => {
                 let outcome = client::finish(&mut pending, end, None);
                 return self.decided(outcome, context).map(Some);
             }
             Step::Ask => {}
         }
-        let told = self.claimed.cancellation == Cancellation::Requested && self.cancel(&pending).await;
 
         pending.0.schedule.sending(now);
         self.tenant.measure.poll_leaves(late);
@@ -137,7 +139,7 @@ impl Job {
         let Some(poll) = poll.filter(|_| is_in_time()) else {
             pending.0.schedule = pending.0.schedule.given_back(untouched);
             let now = self.store_clock.moment(clock);
-            return self.waiting(pending, now, Duration::ZERO, None, told).map(Some);
+            return self.waiting(pending, now, Duration::ZERO, None).map(Some);
         };
         let mut poll = Box::pin(poll);
         let polled = tokio::select! {
@@ -161,7 +163,7 @@ impl Job {
             // After a shutdown they are left to expire.
             self.shared.run(Box::pin(async move { client.revoke_quietly(&tokens, key.as_ref()).await }));
         }
-        self.take(pending, context, answer, error, told).map(Some)
+        self.take(pending, context, answer, error).map(Some)
     }
 
     /// How much of the lease is left.
@@ -205,7 +207,6 @@ impl Job {
         context: Zeroizing<Vec<u8>>,
         answer: Answer,
         error: Option<Error>,
-        told: bool,
     ) -> Result<Settlement, Error> {
         let id = self.claimed.id;
         let response = match &answer {
@@ -227,7 +228,7 @@ impl Job {
                 self.tell_silence(pending.0.schedule.turns_stale(now));
                 let due_in = pending.0.schedule.due_in(now);
                 let body = progressed.then_some(context);
-                let settlement = self.waiting(pending, now, due_in, body, told);
+                let settlement = self.waiting(pending, now, due_in, body);
                 self.shared.tell(Event::Polled { id, next_in: due_in });
                 settlement
             }
@@ -264,21 +265,6 @@ impl Job {
         self.shared.tell(Event::Stale { id, silence });
     }
 
-    /// Tells the OP that the outcome is no longer wanted, if it can be told now.
-    async fn cancel(&self, pending: &PendingAuthentication) -> bool {
-        match self.tenant.client.request_cancellation(pending).await {
-            Ok(_) => true,
-            Err(error) => {
-                // An OP that refuses the request itself will do so every time.
-                let is_refusal = error
-                    .error_response()
-                    .is_some_and(|response| matches!(response.code(), "invalid_request" | "invalid_grant"));
-                self.shared.tell(Event::Trouble { id: self.claimed.id, error: Arc::new(error) });
-                is_refusal
-            }
-        }
-    }
-
     /// Verifies the success response as of when it came.
     async fn verify(
         &self,
@@ -313,7 +299,6 @@ impl Job {
         now: Moment,
         due_in: Duration,
         context: Option<Zeroizing<Vec<u8>>>,
-        told: bool,
     ) -> Result<Settlement, Error> {
         let schedule = &pending.0.schedule;
         let mut settlement = Settlement {
@@ -321,7 +306,6 @@ impl Job {
             interval: schedule.interval(now),
             expires_in: schedule.expires_in(now),
             schedule: schedule_text(schedule)?,
-            cancellation_told: told,
             ..self.settlement(Next::Waiting, due_in)
         };
         if let Some(context) = context {

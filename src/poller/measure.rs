@@ -35,6 +35,9 @@ const PINGS: &str = "openid_deferred_pings_total";
 /// Calls to the store that failed.
 #[cfg(feature = "metrics")]
 const STORE_ERRORS: &str = "openid_deferred_store_errors_total";
+/// Whether the client pauses because the OP has asked for it.
+#[cfg(feature = "metrics")]
+const PAUSED: &str = "openid_deferred_paused";
 
 /// The measures of one client.
 pub(super) struct Measure {
@@ -91,6 +94,11 @@ impl Measure {
         metrics::gauge!(GATE_CLOSED, self.labels.iter()).set(u32::from(is_closed));
     }
 
+    pub(super) fn paused(&self, is_paused: bool) {
+        #[cfg(feature = "metrics")]
+        metrics::gauge!(PAUSED, self.labels.iter()).set(u32::from(is_paused));
+    }
+
     #[cfg(feature = "metrics")]
     fn count(&self, name: &'static str, label: &'static str, value: &'static str) {
         let [issuer, client_id] = self.labels.clone();
@@ -133,6 +141,11 @@ pub(super) fn describe() {
         describe_gauge!(GATE_CLOSED, Unit::Count, "1 while the OP refuses the client, as far as this replica knows");
         describe_counter!(PINGS, Unit::Count, "Ping Callbacks, by the status that they were answered with");
         describe_counter!(STORE_ERRORS, Unit::Count, "Calls to the store that failed");
+        describe_gauge!(
+            PAUSED,
+            Unit::Count,
+            "1 while the client pauses because the OP has asked for it by Retry-After"
+        );
     }
 }
 

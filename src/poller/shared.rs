@@ -8,11 +8,13 @@ use std::time::{Duration, SystemTime};
 use futures_core::future::BoxFuture;
 use tokio::sync::{Notify, Semaphore, broadcast, mpsc, watch};
 
+use super::cancel::Cancellations;
 use super::event::Event;
 use super::gate::{Gate, Turn};
 use super::holdings::Holdings;
 use super::limits::{Limits, Meter};
 use super::measure::{self, Measure};
+use super::pause::{Pause, PauseChange};
 use crate::client::{AuthorizationGrant, Client, can_be_confused};
 use crate::clock::{Clock, Moment, saturating_add};
 use crate::error::{ConfigurationProblem, Error, ErrorKind, Misuse};
@@ -65,9 +67,11 @@ pub(super) struct Tenant {
     limits: Limits,
     meter: Mutex<Meter>,
     gate: Mutex<Gate>,
+    pause: Mutex<Pause>,
     in_flight: AtomicUsize,
     /// What exchanges need, one for each. Those who wait for one are served in their order.
     pub(super) exchanges: Semaphore,
+    pub(super) cancellations: Cancellations,
 }
 
 /// One poll under way; it counts until it is dropped.
@@ -76,11 +80,13 @@ pub(super) struct InFlight(Arc<Tenant>);
 impl Tenant {
     pub(super) fn new(client: Client, limits: Limits) -> Self {
         let partition = Partition(client.partition());
-        let (meter, gate, in_flight) = (Mutex::default(), Mutex::default(), AtomicUsize::new(0));
+        let (meter, gate, pause) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let in_flight = AtomicUsize::new(0);
         let exchanges = Semaphore::new(limits.exchanges.min(Semaphore::MAX_PERMITS));
         let measure = Measure::of(&client);
         measure.gate(false);
-        Self { client, partition, measure, limits, meter, gate, in_flight, exchanges }
+        let cancellations = Cancellations::default();
+        Self { client, partition, measure, limits, meter, gate, pause, in_flight, exchanges, cancellations }
     }
 
     /// How many more may begin now, and if that may change by itself, when.
@@ -88,12 +94,14 @@ impl Tenant {
         let room = self.limits.in_flight.saturating_sub(self.in_flight());
         let (room, metered) = self.meter().admits(self.limits.ceiling, room, now);
         let (room, gated) = self.gate().admits(room, now);
-        (room, gated.max(metered))
+        let (room, paused) = self.pause().admits(room, now);
+        (room, gated.max(metered).max(paused))
     }
 
     /// One begins; it counts as in flight until what is returned is dropped.
     pub(super) fn enter(self: &Arc<Self>, now: Duration) -> InFlight {
         self.gate().probes(now);
+        self.pause().probes(now);
         self.meter().takes(self.limits.ceiling, now);
         let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.measure.in_flight(before + 1);
@@ -122,6 +130,10 @@ impl Tenant {
 
     pub(super) fn gate(&self) -> MutexGuard<'_, Gate> {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn pause(&self) -> MutexGuard<'_, Pause> {
+        self.pause.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -238,14 +250,37 @@ impl Shared {
         }
     }
 
-    /// Takes an answer to a poll to the gate of its client.
+    /// Takes an answer to a poll to the gate of its client, and to its pause.
     pub(super) fn answered(&self, tenant: &Tenant, answer: &Answer) {
-        let turn = tenant.gate().answered(answer, self.clock.monotonic());
+        let now = self.clock.monotonic();
+        let change = tenant.pause().answered(answer, now);
+        self.emit_pause(tenant, change);
+        let turn = tenant.gate().answered(answer, now);
         let code = match answer {
             Answer::Error { response, .. } => response.code(),
             _ => "",
         };
         self.tell_turn(tenant, turn, code);
+    }
+
+    pub(super) fn emit_pause(&self, tenant: &Tenant, change: PauseChange) {
+        let (issuer, client_id) = (tenant.client.issuer(), tenant.client.client_id());
+        match change {
+            PauseChange::Nothing => {}
+            PauseChange::Begins { probe_in, retry_after } => {
+                tenant.measure.paused(true);
+                let seconds = probe_in.as_secs();
+                tracing::warn!(issuer, client_id, seconds, "the OP asks to be left alone; the client pauses");
+                let (issuer, client_id) = (issuer.into(), client_id.into());
+                self.tell(Event::Paused { issuer, client_id, probe_in, retry_after });
+            }
+            PauseChange::Ends => {
+                tenant.measure.paused(false);
+                tracing::info!(issuer, client_id, "the client polls again after a pause");
+                self.tell(Event::Resumed { issuer: issuer.into(), client_id: client_id.into() });
+                self.nudge.notify_one();
+            }
+        }
     }
 
     pub(super) fn tell_turn(&self, tenant: &Tenant, turn: Turn, code: &str) {

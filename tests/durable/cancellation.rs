@@ -6,7 +6,11 @@ use openid_deferred::testing::{
 };
 use openid_deferred::{Cancelled, Client, ClientAuthentication, ClientBuilder, Misuse, Outcome, SignIn};
 
-use crate::support::{CLIENT_SECRET, REDIRECT_URI, SECOND, World, client_of, poller_of, provider, world_of};
+use tokio::task::JoinSet;
+
+use crate::support::{
+    CLIENT_SECRET, HOUR, REDIRECT_URI, SECOND, World, client_of, next, poller_of, provider, world_of,
+};
 
 /// A world whose client knows the cancellation endpoint.
 async fn cancellable() -> World {
@@ -47,6 +51,64 @@ async fn a_cancellation_that_does_not_get_through_is_repeated_with_the_polls() {
     assert!(matches!(delivery.outcome(), Outcome::Cancelled), "{delivery:?}");
     assert_eq!(world.op.requests_to(Endpoint::Cancellation).len(), 3);
     world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_cancellation_endpoint_that_hangs_holds_up_no_poll_and_is_asked_ever_more_seldom() {
+    let mut world = cancellable_at(|op| op.interval(30 * SECOND).no_expiry()).await;
+    let ids = [world.waiting().await, world.waiting().await];
+    world.op.misbehave(Fault::delay(Endpoint::Cancellation, HOUR).always());
+    for id in ids {
+        assert_eq!(world.poller.cancel(id).await.unwrap(), Cancelled::Noted);
+        assert_eq!(world.poller.cancel(id).await.unwrap(), Cancelled::Noted, "a second request so soon is not sent");
+    }
+    world.sleep(12 * HOUR).await;
+    world.poller.shutdown(std::time::Duration::ZERO).await;
+    world.poller = poller_of(&world.store, &world.clock, 4).client(world.client.clone()).start().await.unwrap();
+    world.sleep(12 * HOUR).await;
+    let polls = world.polls().len();
+    assert!(polls >= 2 * 24 * 60, "{polls} polls in 24 h");
+    for process in ids.iter().zip(0..).map(|(_, index)| world.op.processes().swap_remove(index)) {
+        let id = process.deferred_auth_id().unwrap();
+        let requests = world.op.requests_to(Endpoint::Cancellation);
+        let sent: Vec<_> =
+            requests.iter().filter(|request| request.parameter("deferred_auth_id") == Some(&id)).collect();
+        let gaps: Vec<_> = sent.windows(2).map(|pair| (pair[1].arrived - pair[0].arrived).as_secs() / 60).collect();
+        assert!((28..=32).contains(&sent.len()), "{} requests in 24 h", sent.len());
+        assert_eq!(gaps[..8], [1, 2, 4, 8, 16, 32, 60, 60], "{gaps:?}");
+    }
+    world.op.behave();
+    let mut outcomes = world.poller.outcomes();
+    for _ in ids {
+        let delivery = next(&mut outcomes).await;
+        assert!(matches!(delivery.outcome(), Outcome::Cancelled), "{delivery:?}");
+        delivery.acknowledge().await.unwrap();
+    }
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn no_more_cancellations_of_a_client_are_under_way_than_sixteen() {
+    let world = cancellable_at(|op| op.interval(HOUR).no_expiry()).await;
+    let mut ids = Vec::new();
+    for _ in 0..50 {
+        ids.push(world.waiting().await);
+    }
+    world.op.misbehave(Fault::delay(Endpoint::Cancellation, HOUR).always());
+    let mut calls = JoinSet::new();
+    for id in ids {
+        let poller = world.poller.clone();
+        calls.spawn(async move { poller.cancel(id).await.unwrap() });
+    }
+    while let Some(cancelled) = calls.join_next().await {
+        assert_eq!(cancelled.unwrap(), Cancelled::Noted);
+    }
+    assert_eq!(world.op.requests_to(Endpoint::Cancellation).len(), 16);
+    world.sleep(3 * HOUR).await;
+    let arrived: Vec<_> = world.op.requests_to(Endpoint::Cancellation).iter().map(|request| request.arrived).collect();
+    assert!(arrived.len() >= 48, "{}", arrived.len());
+    // Each is given up after 30 s.
+    assert!(arrived.windows(17).all(|some| some[16] - some[0] >= 30 * SECOND), "{arrived:?}");
 }
 
 #[tokio::test]
@@ -151,8 +213,8 @@ async fn a_cancellation_that_the_op_refuses_for_good_is_not_repeated() {
     let id = world.waiting().await;
     world.op.misbehave(Fault::error(Endpoint::Cancellation, "invalid_request").always());
     assert_eq!(world.poller.cancel(id).await.unwrap(), Cancelled::Noted);
-    world.sleep(60 * SECOND).await;
-    assert_eq!(world.op.requests_to(Endpoint::Cancellation).len(), 2, "once by the caller and once with a poll");
+    world.sleep(HOUR).await;
+    assert_eq!(world.op.requests_to(Endpoint::Cancellation).len(), 2, "once by the caller and once beside a poll");
     world.op.last_process().deny();
     assert!(matches!(world.outcome().await.outcome(), Outcome::Cancelled));
 }

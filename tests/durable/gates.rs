@@ -2,7 +2,7 @@
 
 use openid_deferred::Outcome;
 use openid_deferred::poller::{Event, Limits};
-use openid_deferred::testing::{Endpoint, Fault};
+use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, RecordedRequest};
 
 use crate::support::{CLIENT_ID, HOUR, SECOND, next, world, world_with};
 
@@ -92,15 +92,70 @@ async fn a_client_whose_every_process_is_an_invalid_request_loses_three() {
 }
 
 #[tokio::test]
-async fn an_overloaded_op_is_left_alone_by_all_processes_for_as_long_as_it_asks() {
+async fn an_overloaded_op_is_left_alone_by_the_whole_client_for_five_minutes_and_then_probed() {
+    let world = world_with(|op| op, |client| client, |poller| poller.limits(Limits::new().in_flight(1))).await;
+    for _ in 0..5 {
+        world.waiting().await;
+    }
+    let mut events = world.poller.events();
+    world.op.misbehave(Fault::status(Endpoint::Poll, 503).header("Retry-After", "600").times(2));
+    world.sleep(290 * SECOND).await;
+    assert_eq!(world.polls().len(), 1);
+    let paused_for = world.poller.stats().await.unwrap()[0].paused_for.expect("it pauses");
+    assert!(paused_for <= 30 * SECOND, "{paused_for:?}");
+    world.sleep(300 * SECOND).await;
+    assert_eq!(world.polls().len(), 2, "one probe");
+    world.sleep(60 * SECOND).await;
+    assert!(world.polls().len() > 5);
+    assert_eq!(world.poller.stats().await.unwrap()[0].paused_for, None);
+    let told: Vec<_> = std::iter::from_fn(|| events.try_recv().ok())
+        .filter_map(|event| match event {
+            Event::Paused { probe_in, retry_after, .. } => Some((probe_in.as_secs(), retry_after.as_secs())),
+            Event::Resumed { .. } => Some((0, 0)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, [(300, 600), (0, 0)]);
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn one_answer_that_asks_for_a_day_lets_nobody_expire() {
+    let world = world_with(
+        |op| op.interval(60 * SECOND).expires_in(3 * HOUR).decisions(DecisionPolicy::after(HOUR)),
+        |client| client,
+        |poller| poller.limits(Limits::new().in_flight(1)),
+    )
+    .await;
+    for _ in 0..20 {
+        world.waiting().await;
+    }
+    world.op.misbehave(Fault::status(Endpoint::Poll, 503).header("Retry-After", "86400"));
+    let mut outcomes = world.poller.outcomes();
+    for _ in 0..20 {
+        let delivery = next(&mut outcomes).await;
+        assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
+        delivery.acknowledge().await.unwrap();
+    }
+    let (first, polls) = (world.polls()[0].clone(), world.polls());
+    let of_first = |poll: &&RecordedRequest| poll.parameter("deferred_auth_id") == first.parameter("deferred_auth_id");
+    let times: Vec<_> = polls.iter().filter(of_first).map(|poll| poll.arrived).collect();
+    assert_eq!(times.len(), 2, "the value holds for the one that got it, until shortly before its end: {times:?}");
+    assert!(times[1] - times[0] > 2 * HOUR);
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn resuming_a_client_ends_its_pause() {
     let world = world_with(|op| op, |client| client, |poller| poller.limits(Limits::new().in_flight(1))).await;
     for _ in 0..5 {
         world.waiting().await;
     }
     world.op.misbehave(Fault::status(Endpoint::Poll, 503).header("Retry-After", "600"));
-    world.sleep(590 * SECOND).await;
-    assert_eq!(world.polls().len(), 1);
     world.sleep(60 * SECOND).await;
-    assert!(world.polls().len() > 5);
+    assert_eq!(world.polls().len(), 1);
+    world.poller.resume(world.op.issuer(), CLIENT_ID).unwrap();
+    world.sleep(SECOND).await;
+    assert_eq!(world.polls().len(), 5, "all but the one that was turned away");
     world.op.assert_clean();
 }

@@ -203,6 +203,7 @@ impl Watched {
         let gap = now.saturating_sub(from) + TOLERANCE;
         if let Some(last) = self.last.as_ref().filter(|last| last.committed)
             && last.retry_after.is_some_and(|wait| gap < wait)
+            && !self.is_end_poll(now)
         {
             return Err(format!("it is asked {gap:?} after `Retry-After: {:?}`", last.retry_after));
         }

@@ -45,6 +45,18 @@ impl Schedule {
         Self { ping_spent: self.ping_spent, ..before }
     }
 
+    /// Whether the OP may be asked to cancel: it was not asked before, or long enough ago.
+    pub(crate) fn may_cancel(&self, now: Moment) -> bool {
+        self.cancelling.is_none_or(|sent| sent.next.remaining(now).is_zero())
+    }
+
+    /// Notes that the OP is asked to cancel at this time. The pause until it may be asked again grows.
+    pub(crate) fn cancellation_sent(&mut self, now: Moment) {
+        let requests = self.cancelling.map_or(0, |sent| sent.requests);
+        let pause = CANCELLATION_PAUSE.saturating_mul(1 << requests.min(16)).min(LONGEST_CANCELLATION_PAUSE);
+        self.cancelling = Some(Cancelling { requests: requests.saturating_add(1), next: Due::after(pause, now) });
+    }
+
     /// How soon after `now` a ping may bring the next request forward; `None` if it may not.
     ///
     /// The first ping since the last scheduled request brings one forward, whatever our own backoff, but never what
@@ -75,6 +87,7 @@ impl Schedule {
         self.due = waiting(self.due);
         self.not_before = self.not_before.map(waiting);
         self.held_until = self.held_until.map(waiting);
+        self.cancelling = self.cancelling.map(|sent| sent.with(waiting));
         self.seen = None;
     }
 }

@@ -113,6 +113,23 @@ fn slow_down_lengthens_the_interval_by_five_seconds_for_good() {
 }
 
 #[test]
+fn what_retry_after_asks_for_leaves_the_poll_before_the_end() {
+    let mut schedule = schedule(Some(60), Some(3_600));
+    schedule.sending(moment(60.0));
+    schedule.answered(&unavailable(Some(86_400)), moment(60.0), NO_JITTER);
+    assert_eq!(schedule.step(moment(60.0)), Step::Wait(Duration::from_secs(3_535)));
+    assert_eq!(ask(&mut schedule, 60.0, &pending()).0, 3_595.0);
+}
+
+#[test]
+fn what_retry_after_asks_for_before_the_end_is_kept() {
+    let mut schedule = schedule(Some(60), Some(3_600));
+    schedule.sending(moment(60.0));
+    schedule.answered(&unavailable(Some(1_000)), moment(60.0), NO_JITTER);
+    assert_eq!(ask(&mut schedule, 60.0, &pending()).0, 1_060.0);
+}
+
+#[test]
 fn slow_down_survives_a_restart() {
     let mut schedule = schedule(Some(5), None);
     ask(&mut schedule, 0.0, &error("slow_down"));
@@ -347,11 +364,11 @@ fn a_process_that_is_taken_from_a_queue_at_its_end_is_not_asked_about_before_its
     assert_eq!(claimed(&mut reopen(&silent), moment(160.0)), expired, "the last poll was not answered");
 
     let mut held = reopen(&schedule(Some(10), Some(100)));
-    assert_eq!(claimed(&mut held, moment(10.0)), Step::Ask);
-    held.sending(moment(10.0));
-    held.answered(&unavailable(Some(1_000)), moment(10.0), NO_JITTER);
-    assert_eq!(claimed(&mut reopen(&held), moment(160.0)), Step::Wait(Duration::from_secs(850)), "`Retry-After` holds");
-    assert_eq!(claimed(&mut reopen(&held), moment(1_010.0)), Step::Ask);
+    assert_eq!(claimed(&mut held, moment(95.0)), Step::Ask);
+    held.sending(moment(95.0));
+    held.answered(&unavailable(Some(1_000)), moment(95.0), NO_JITTER);
+    assert_eq!(claimed(&mut reopen(&held), moment(160.0)), Step::Wait(Duration::from_secs(935)), "`Retry-After` holds");
+    assert_eq!(claimed(&mut reopen(&held), moment(1_095.0)), Step::Ask);
 }
 
 #[test]

@@ -56,6 +56,23 @@ fn a_claim_before_its_time_came_from_a_ping_and_uses_the_pings_of_the_interval_u
 }
 
 #[test]
+fn requests_to_cancel_become_more_seldom_and_a_restart_does_not_forget_that() {
+    let mut schedule = schedule(60, None);
+    let (mut now, mut waits) = (0, Vec::new());
+    assert!(schedule.may_cancel(moment(0)));
+    for _ in 0..9 {
+        schedule.cancellation_sent(moment(now));
+        schedule = stored(&schedule);
+        let before = now;
+        while !schedule.may_cancel(moment(now)) {
+            now += 60_000;
+        }
+        waits.push((now - before) / 60_000);
+    }
+    assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+}
+
+#[test]
 fn a_claim_for_a_ping_uses_the_pings_up_although_its_answer_comes_when_the_time_has_come() {
     let mut schedule = schedule(60, None);
     assert_eq!(schedule.claimed(moment(60_500), moment(59_500).wall, true, false), Step::Ask);

@@ -1,0 +1,159 @@
+//! Pauses: an OP that asks with `Retry-After` to be left alone is left alone by the whole client, for minutes at most.
+
+use std::time::Duration;
+
+use crate::error::Verdict;
+use crate::pending::Answer;
+
+/// A client pauses for this long at most before one poll goes out as a probe.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// And for this long at least.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The pause of one client, on the monotonic clock of this replica.
+#[derive(Debug, Default)]
+pub(super) struct Pause(Option<Paused>);
+
+#[derive(Debug)]
+struct Paused {
+    /// When the next probe may go out.
+    until: Duration,
+    /// How long after a probe the next one may go out.
+    step: Duration,
+    /// Whether a probe has gone out since the OP last asked to be left alone.
+    is_probed: bool,
+}
+
+/// What an answer changes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum PauseChange {
+    Nothing,
+    Begins { probe_in: Duration, retry_after: Duration },
+    Ends,
+}
+
+impl Pause {
+    /// How many of `room` may go out now, and when to come again if none may.
+    pub(super) fn admits(&self, room: usize, now: Duration) -> (usize, Option<Duration>) {
+        match (&self.0, self.probe_in(now)) {
+            (None, _) => (room, None),
+            (Some(_), None) => (room.min(1), None),
+            (Some(_), Some(wait)) => (0, Some(wait)),
+        }
+    }
+
+    /// Notes that a poll goes out. In a pause it is the probe, and the next one is a step away.
+    pub(super) fn probes(&mut self, now: Duration) {
+        if let Some(paused) = &mut self.0 {
+            paused.until = now.saturating_add(paused.step);
+            paused.is_probed = true;
+        }
+    }
+
+    /// Takes in what the OP answered to a poll. What was sent before the pause does not end it.
+    pub(super) fn answered(&mut self, answer: &Answer, now: Duration) -> PauseChange {
+        match (turned_away(answer), &self.0) {
+            (Some(Some(retry_after)), before) => {
+                let step = retry_after.clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+                let until = now.saturating_add(step).max(before.as_ref().map_or(Duration::ZERO, |paused| paused.until));
+                let begins = before.is_none();
+                self.0 = Some(Paused { until, step, is_probed: false });
+                if begins { PauseChange::Begins { probe_in: step, retry_after } } else { PauseChange::Nothing }
+            }
+            (None, Some(paused)) if paused.is_probed => self.end(),
+            _ => PauseChange::Nothing,
+        }
+    }
+
+    /// Ends it by hand or because an answer shows that all is well.
+    pub(super) fn end(&mut self) -> PauseChange {
+        match self.0.take() {
+            Some(_) => PauseChange::Ends,
+            None => PauseChange::Nothing,
+        }
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// How long it is until the next probe, if the client pauses and none may go out now.
+    pub(super) fn probe_in(&self, now: Duration) -> Option<Duration> {
+        self.0.as_ref().map(|paused| paused.until.saturating_sub(now)).filter(|wait| !wait.is_zero())
+    }
+}
+
+/// Whether the OP did not look at the poll, and for how long it asked to be left alone, if it did ask.
+fn turned_away(answer: &Answer) -> Option<Option<Duration>> {
+    match answer {
+        Answer::Trouble { retry_after, .. } => Some(*retry_after),
+        Answer::Error { response, retry_after } => match response.verdict() {
+            Verdict::TurnedAway | Verdict::MayBeLost | Verdict::OtherwiseRefused | Verdict::ClientRefused => {
+                Some(*retry_after)
+            }
+            _ => None,
+        },
+        Answer::Success(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorResponse;
+
+    const NOW: Duration = Duration::from_secs(1_000);
+
+    fn seconds(count: u64) -> Duration {
+        Duration::from_secs(count)
+    }
+
+    fn busy(retry_after: Option<u64>) -> Answer {
+        Answer::Trouble { unanswered: false, retry_after: retry_after.map(seconds) }
+    }
+
+    fn pending() -> Answer {
+        Answer::Error { response: ErrorResponse::new("authorization_pending", None, Some(400)), retry_after: None }
+    }
+
+    #[test]
+    fn a_client_pauses_for_five_minutes_at_most_and_then_sends_one_probe() {
+        let mut pause = Pause::default();
+        let begins = PauseChange::Begins { probe_in: seconds(300), retry_after: seconds(86_400) };
+        assert_eq!(pause.answered(&busy(Some(86_400)), NOW), begins);
+        assert_eq!(pause.answered(&busy(Some(86_400)), NOW), PauseChange::Nothing, "one event is enough");
+        assert_eq!(pause.admits(64, NOW + seconds(100)), (0, Some(seconds(200))));
+        let probe_at = NOW + seconds(300);
+        assert_eq!(pause.admits(64, probe_at), (1, None));
+        pause.probes(probe_at);
+        assert_eq!(pause.admits(64, probe_at), (0, Some(seconds(300))), "one probe is enough");
+        assert_eq!(pause.answered(&pending(), probe_at + seconds(1)), PauseChange::Ends);
+        assert_eq!(pause.admits(64, probe_at + seconds(1)), (64, None));
+    }
+
+    #[test]
+    fn a_probe_that_meets_trouble_leaves_the_client_paused() {
+        let mut pause = Pause::default();
+        pause.answered(&busy(Some(120)), NOW);
+        pause.probes(NOW + seconds(120));
+        assert_eq!(pause.answered(&busy(None), NOW + seconds(125)), PauseChange::Nothing);
+        assert_eq!(pause.admits(64, NOW + seconds(125)), (0, Some(seconds(115))));
+    }
+
+    #[test]
+    fn an_answer_to_a_poll_from_before_the_pause_does_not_end_it() {
+        let mut pause = Pause::default();
+        pause.answered(&busy(Some(120)), NOW);
+        assert_eq!(pause.answered(&pending(), NOW + seconds(1)), PauseChange::Nothing);
+        assert!(pause.is_paused());
+        assert_eq!(pause.end(), PauseChange::Ends);
+        assert_eq!(pause.admits(64, NOW + seconds(1)), (64, None));
+    }
+
+    #[test]
+    fn trouble_without_retry_after_pauses_nobody() {
+        let mut pause = Pause::default();
+        assert_eq!(pause.answered(&busy(None), NOW), PauseChange::Nothing);
+        assert_eq!(pause.admits(64, NOW), (64, None));
+    }
+}
