@@ -24,6 +24,8 @@
 //! | event | what to do |
 //! |---|---|
 //! | [`GateClosed`](Event::GateClosed) | put the client's credentials or registration right, then [`resume`](Poller::resume); its users wait meanwhile |
+//! | [`Paused`](Event::Paused) | nothing, unless it lasts: the OP asks with `Retry-After` to be left alone |
+//! | [`Panicked`](Event::Panicked) | mend what the panic message names; nothing is lost |
 //! | [`StoreTrouble`](Event::StoreTrouble) | bring the database back; nothing is lost |
 //! | [`DeliveryOverdue`](Event::DeliveryOverdue) | look at the consumer of outcomes: it hangs, or takes very long |
 //! | [`ClockJumped`](Event::ClockJumped) | look after the clock of the store's machine |
@@ -37,6 +39,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::broadcast;
@@ -46,7 +49,7 @@ use crate::client::Client;
 use crate::error::{ConfigurationProblem, Error};
 use crate::keyring::Keyring;
 use crate::pending::{InterimState, PendingAuthentication};
-use crate::store::{Cancellation, PartitionStats, ProcessId, State, Store};
+use crate::store::{Cancellation, Partition, PartitionStats, ProcessId, State, Store};
 
 mod accept;
 mod builder;
@@ -150,8 +153,8 @@ impl Poller {
     ///
     /// Those of [`add_client`](Self::add_client).
     pub fn add_client_with(&self, client: Client, limits: Limits) -> Result<(), Error> {
-        self.shared().add(client, limits)?;
-        self.shared().nudge.notify_one();
+        let partition = self.shared().add(client, limits)?;
+        self.shared().wake(partition, Duration::ZERO);
         Ok(())
     }
 
@@ -241,6 +244,11 @@ impl Poller {
     /// Stops: takes nothing new, lets what is under way finish for as long as `grace`, and returns when nothing runs
     /// any more. Outcome streams end, and what waits in them is given back, so that another replica can deliver it at
     /// once. What was cut off is taken up by another replica or after the next start.
+    ///
+    /// It returns after the grace however slow the store is. Only where an OP has answered by then and the store has not
+    /// taken the answer yet, the answer is offered to the store for one second more. If the store does not take it in that
+    /// time, the answer is lost: a pending sign-in is asked about again, and after a success its outcome is
+    /// [`Unknown`](crate::Outcome::Unknown).
     pub async fn shutdown(&self, grace: Duration) {
         self.shared().stop.send_if_modified(|stop| stop.replace(grace).is_none());
         if let Some(task) = self.0.task.lock().await.take() {
@@ -255,7 +263,7 @@ impl Poller {
 }
 
 impl Shared {
-    fn add(&self, client: Client, limits: Limits) -> Result<(), Error> {
+    fn add(&self, client: Client, limits: Limits) -> Result<Partition, Error> {
         let tenant = Tenant::new(client, limits);
         let mut tenants = self.tenants();
         if tenants.contains_key(&tenant.partition) {
@@ -265,8 +273,11 @@ impl Shared {
         for other in tenants.values() {
             other.check_mix_up(&tenant)?;
         }
-        tenants.insert(tenant.partition, Arc::new(tenant));
-        Ok(())
+        let longest = u64::try_from(tenant.client.longest_poll().as_millis()).unwrap_or(u64::MAX);
+        self.longest_attempt.fetch_max(longest, Ordering::Relaxed);
+        let partition = tenant.partition;
+        tenants.insert(partition, Arc::new(tenant));
+        Ok(partition)
     }
 }
 

@@ -1,7 +1,9 @@
 //! Work that goes on when the caller that began it has gone away.
 
-use std::future::Future;
-use std::panic;
+use std::future::{Future, poll_fn};
+use std::panic::{self, AssertUnwindSafe};
+use std::pin::pin;
+use std::task::Poll;
 
 use futures_core::future::BoxFuture;
 use tokio::runtime::Handle;
@@ -22,6 +24,23 @@ enum State<T> {
     Held(BoxFuture<'static, T>),
     /// `None`: the runtime was shut down before.
     Ended(Option<T>),
+}
+
+/// Code panicked. The message went to the panic hook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Panicked;
+
+/// Drives `work` to its end or to its panic, after which it is dropped.
+pub(crate) async fn catch_panic<T>(work: impl Future<Output = T>) -> Result<T, Panicked> {
+    let mut work = pin!(work);
+    poll_fn(|context| {
+        let polled = panic::catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context)));
+        match polled {
+            Ok(polled) => polled.map(Ok),
+            Err(_) => Poll::Ready(Err(Panicked)),
+        }
+    })
+    .await
 }
 
 /// Whether work can go on here when nobody waits for it.

@@ -165,11 +165,12 @@ impl Poller {
                 id,
             )?,
         };
+        let due_in = process.due_in;
         match shared.store.insert(process).await.map_err(store_error)? {
             Insertion::Exists(existing) => Ok(existing),
             Insertion::Inserted { .. } => {
                 shared.tell(Event::Accepted { id });
-                shared.nudge.notify_one();
+                shared.wake(tenant.partition, due_in);
                 Ok(id)
             }
         }
@@ -259,7 +260,6 @@ impl Acceptance {
                 self.exchanged("deferred");
                 let pending = self.commit(pending, store_clock).await?;
                 shared.tell(Event::Accepted { id: self.id });
-                shared.nudge.notify_one();
                 self.look_at_interim(pending).await;
                 Ok(Accepted::Deferred(self.id))
             }
@@ -375,7 +375,9 @@ impl Acceptance {
         settlement.lookup = shared.lookups(&self.tenant, pending.deferred_auth_id().expose())?.into_iter().next();
         let (body, stage) = self.seal(Stage::Process(pending))?;
         settlement.body = Some(body);
+        let due_in = settlement.due_in;
         self.shared.settle(settlement, Duration::MAX).await;
+        self.shared.wake(self.tenant.partition, due_in);
         match stage {
             Stage::Process(pending) => Ok(pending),
             Stage::Exchanging | Stage::Outcome(_) => Err(Misuse::NothingToPoll.into()),
@@ -390,7 +392,7 @@ impl Acceptance {
         let settlement = Settlement { next: Next::Answered, due_in, body: Some(body), ..self.ended() };
         self.shared.settle(settlement, Duration::MAX).await;
         self.shared.tell(Event::Accepted { id: self.id });
-        self.shared.nudge.notify_one();
+        self.shared.wake(self.tenant.partition, due_in);
         Ok(Accepted::Deferred(self.id))
     }
 

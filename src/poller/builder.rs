@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ use crate::store::Store;
 const DELIVERY_LEASE: Duration = Duration::from_secs(300);
 /// How long the application may have a delivery in hand, unless set.
 const LONGEST_DELIVERY: Duration = Duration::from_secs(3600);
+/// How many polls and verifications may be under way, of all clients together, unless set.
+const IN_FLIGHT: usize = 1_024;
 /// How many rows are tried with the keyring at start.
 const TRIED_ROWS: usize = 16;
 
@@ -48,6 +51,7 @@ impl PollerBuilder {
             random: Arc::new(SystemRandom),
             settings: Settings {
                 polls: true,
+                in_flight: IN_FLIGHT,
                 limits: Limits::new(),
                 prefetch: 64,
                 delivery_lease: DELIVERY_LEASE,
@@ -76,6 +80,15 @@ impl PollerBuilder {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.settings.limits = limits;
+        self
+    }
+
+    /// How many polls and verifications may be under way in this replica, of all clients together; 1,024 unless set, and at
+    /// least one. Each holds a request, and some kilobytes of memory. What is due beyond it waits in the store: stored
+    /// successes are served first, then what is longest overdue. [`Limits::in_flight`] bounds each client.
+    #[must_use]
+    pub fn in_flight(mut self, polls: usize) -> Self {
+        self.settings.in_flight = polls.max(1);
         self
     }
 
@@ -175,7 +188,11 @@ impl PollerBuilder {
             holdings: Mutex::default(),
             events: OnceLock::new(),
             errands,
+            woken: Mutex::default(),
             nudge: Notify::new(),
+            under_way: AtomicUsize::new(0),
+            settling: AtomicUsize::new(0),
+            longest_attempt: AtomicU64::new(0),
             stop,
         });
         measure::describe();

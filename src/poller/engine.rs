@@ -1,7 +1,7 @@
 //! The one task behind a poller: it settles and claims in batches, owns every job and errand, and keeps claims alive.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
@@ -9,69 +9,102 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::event::Event;
-use super::job::{Job, SEND_WINDOW};
-use super::record::FORMAT;
-use super::shared::{Shared, StoreClock, store_error, until_changed};
-use crate::store::{Changed, Claim, ClaimQuota, Clamp, Clamped, Next, NextDue, Settled, Settlement, State, Work};
+use super::measure;
+use super::shared::{Shared, StoreClock};
+use crate::store::{Changed, Next, Partition, Settlement};
+use crate::task::catch_panic;
 
-const FIRST_STORE_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_STORE_PAUSE: Duration = Duration::from_secs(30);
-/// What has been due for longer has been waiting for an outage to end, with many others. It is spread over an interval,
-/// which is the load that the OP has asked for.
-const OUTAGE: Duration = Duration::from_secs(60);
-/// So many rows are spread in one call, for pings and settlements to get their turn.
-const SPREAD_BATCH: usize = 1_000;
-/// So many rows of one client that wait to be verified are claimed in one call.
-const VERIFICATIONS: usize = 16;
-/// So many rows are looked at in one step of putting due times right.
-const CLAMP_BATCH: usize = 1_000;
-/// How long to leave a step of putting due times right to another replica.
-const CLAMP_PAUSE: Duration = Duration::from_secs(1);
-/// The store's clock may be corrected by this much at once.
-const LARGEST_DRIFT: Duration = Duration::from_secs(5);
-/// No lease is meant to be longer, not even that of an exchange whose answer waits for the store; only that of a poll can
-/// be, where the client has a long poll timeout.
-const LONGEST_LEASE: Duration = Duration::from_secs(15 * 60);
-/// For so long the result of a poll waits for others, and what is due for more that is, when the store was called just
-/// now: what a transaction costs is shared by all that is settled and claimed in it.
+use agenda::Agenda;
+use call::Call;
+use chores::{Chore, Chores};
+use pace::Pace;
+
+mod agenda;
+mod call;
+mod chores;
+mod pace;
+
+/// When results or rows that are due wait for others to go to the store with, they wait for so long, if the store was
+/// called just now: what a transaction costs is shared by all that is settled and claimed in it.
 const LINGER: Duration = Duration::from_millis(5);
+/// A result that says that the OP has not decided waits for the next claim for so long, where nothing is due now. What it
+/// puts off counts from when the answer came.
+const RESULT_LINGER: Duration = Duration::from_millis(250);
 /// So many results are enough. More than are under way for one client by default: with half of them a transaction would
 /// settle the one half while the other is asked about, and there would be twice as many.
 const BATCH: usize = 128;
-/// How often tombstones are looked for.
-const PURGE_EVERY: Duration = Duration::from_secs(600);
-const PURGE_BATCH: usize = 1_000;
+/// After the grace of a shutdown, what the OP has given is offered to the store for so much longer.
+const LAST_SETTLEMENT: Duration = Duration::from_secs(1);
+/// Before the engine begins again after a panic, at first.
+const FIRST_RESTART_PAUSE: Duration = Duration::from_secs(1);
+/// The same, at most.
+const LONGEST_RESTART_PAUSE: Duration = Duration::from_secs(60);
 
 pub(super) struct Engine {
     shared: Arc<Shared>,
     errands: mpsc::UnboundedReceiver<BoxFuture<'static, ()>>,
     stop: watch::Receiver<Option<Duration>>,
-    jobs: JoinSet<Option<Settlement>>,
+    /// Polls, verifications and errands.
+    jobs: JoinSet<Ended>,
+    chores: Chores,
+    agenda: Agenda,
     /// Results that are not in the store yet.
-    results: Vec<Settlement>,
-    /// When the first of them came.
-    results_since: Duration,
+    results: Vec<Kept>,
+    /// The call to settle and claim that is under way.
+    call: Option<Call>,
+    changed: Option<BoxFuture<'static, Changed>>,
+    pace: Pace,
     /// When the store was last called to settle and claim.
     called_at: Option<Duration>,
     /// Whether something has come that should not wait for others, such as a ping.
     is_nudged: bool,
-    /// Whether more was due than there was room for.
-    is_behind: bool,
     store_pause: Option<Duration>,
+    /// Not before this the store is called again.
+    call_at: Duration,
     /// Since when the store has been failing.
     failing_since: Option<Duration>,
     /// What the store's clock and the monotonic one last showed.
     last_seen: Option<StoreClock>,
     /// When the two last agreed, on the monotonic clock.
     last_seen_right: Option<Duration>,
-    /// Whether rows may have become overdue while nobody looked.
-    spread_due: Arc<AtomicBool>,
-    /// Not before this: a store that is gone fails at once, and the end of a count wakes the engine.
-    spread_at: Duration,
-    /// Whether due times are being put right from here; nothing is claimed meanwhile.
-    is_clamping: Arc<AtomicBool>,
-    renew_at: Duration,
-    purge_at: Duration,
+}
+
+/// The result of a poll or a verification, until it is in the store.
+#[derive(Clone)]
+struct Kept {
+    partition: Partition,
+    settlement: Settlement,
+    /// When its durations began to count.
+    since: Duration,
+}
+
+/// What has ended.
+enum Ended {
+    Job(Partition, Option<Settlement>),
+    Errand,
+}
+
+impl Kept {
+    /// What the OP has given, or what others wait for.
+    fn is_urgent(&self) -> bool {
+        self.settlement.next != Next::Waiting
+    }
+
+    /// The settlement for a call that begins now: its durations began to count before.
+    fn settlement(&self, now: Duration) -> Settlement {
+        let waited = now.saturating_sub(self.since);
+        let left = |duration: Duration| duration.saturating_sub(waited);
+        let settlement = self.settlement.clone();
+        match settlement.next {
+            Next::Waiting | Next::Answered => Settlement {
+                due_in: left(settlement.due_in),
+                ping_in: settlement.ping_in.map(left),
+                expires_in: settlement.expires_in.map(left),
+                ..settlement
+            },
+            Next::Decided { .. } | Next::Ended => settlement,
+        }
+    }
 }
 
 impl Engine {
@@ -81,333 +114,251 @@ impl Engine {
         stop: watch::Receiver<Option<Duration>>,
     ) -> Self {
         let now = shared.clock.monotonic();
-        let renew_at = now.saturating_add(shared.settings.delivery_lease / 3);
+        let pace = Pace::new(shared.settings.in_flight);
         Self {
+            chores: Chores::new(&shared, now),
             shared,
             errands,
             stop,
             jobs: JoinSet::new(),
+            agenda: Agenda::default(),
             results: Vec::new(),
-            results_since: now,
+            call: None,
+            changed: None,
+            pace,
             called_at: None,
             is_nudged: false,
-            is_behind: false,
             store_pause: None,
+            call_at: now,
             failing_since: None,
             last_seen: None,
             last_seen_right: None,
-            spread_due: Arc::new(AtomicBool::new(true)),
-            spread_at: now,
-            is_clamping: Arc::new(AtomicBool::new(false)),
-            renew_at,
-            purge_at: now,
         }
     }
 
+    /// Runs until the poller is shut down. After a panic, such as one of the store, it begins again; nothing that it holds
+    /// is lost.
     pub(super) async fn run(mut self) {
+        let mut pause = FIRST_RESTART_PAUSE;
         while self.stop.borrow().is_none() {
-            let changed = self.shared.store.changed();
-            let wait = self.turn().await;
-            self.rest(changed, wait).await;
+            let began = self.shared.clock.monotonic();
+            if catch_panic(self.run_until_stopped()).await.is_ok() {
+                break;
+            }
+            let now = self.shared.clock.monotonic();
+            if now.saturating_sub(began) > LONGEST_RESTART_PAUSE {
+                pause = FIRST_RESTART_PAUSE;
+            }
+            self.panicked(pause);
+            let shared = self.shared.clone();
+            tokio::select! {
+                biased;
+                _ = self.stop.changed() => {}
+                () = shared.clock.sleep(pause) => {}
+            }
+            pause = (pause * 2).min(LONGEST_RESTART_PAUSE);
         }
-        self.wind_up().await;
+        if catch_panic(self.wind_up()).await.is_err() {
+            self.panicked(Duration::ZERO);
+        }
     }
 
-    /// Settles what has come in and claims what there is room for. Says how long nothing else is to be done.
-    async fn turn(&mut self) -> Duration {
+    fn panicked(&mut self, pause: Duration) {
+        measure::panicked();
+        tracing::error!(pause = ?pause, "the poller's task panicked; it begins again after a pause");
+        self.shared.tell(Event::Panicked { id: None });
+        // Either may be what panicked.
+        self.changed = None;
+        self.give_call_back();
+    }
+
+    async fn run_until_stopped(&mut self) {
+        while self.stop.borrow().is_none() {
+            let wait = self.run_once();
+            self.rest(wait).await;
+        }
+    }
+
+    /// Begins what is due. Says how long nothing else is to be begun.
+    fn run_once(&mut self) -> Duration {
         let shared = self.shared.clone();
-        self.upkeep().await;
+        let now = shared.clock.monotonic();
         self.gather();
-        if let Some(left) = self.lingers() {
-            return left;
-        }
-        let (quotas, gates_in) = self.quotas();
-        let mut wait = shared.store.look_every();
-        if self.results.is_empty() && quotas.is_empty() {
-            return gates_in.map_or(wait, |gate| gate.min(wait));
-        }
-        let lease = SEND_WINDOW.saturating_add(self.longest_attempt());
-        let claim = (!quotas.is_empty()).then(|| Claim {
-            quotas: quotas.clone(),
-            limit: usize::MAX,
-            lease,
-            format: FORMAT,
-            keys: shared.keyring.ids(),
-        });
-        let began = shared.clock.monotonic();
-        (self.called_at, self.is_nudged) = (Some(began), false);
-        match shared.store.work(self.results.clone(), claim).await {
-            Ok(work) => {
-                self.store_pause = None;
-                let failing_since = self.failing_since.take();
-                if failing_since.is_some_and(|since| began.saturating_sub(since) >= OUTAGE) {
-                    self.spread_due.store(true, Ordering::Relaxed);
-                }
-                self.tell_decided(&work.settled);
-                self.results.clear();
-                if !quotas.is_empty() {
-                    self.is_behind = next_in(&quotas, &work.due).is_zero();
-                }
-                wait = wait.min(if work.clamping { CLAMP_PAUSE } else { next_in(&quotas, &work.due) });
-                if work.clamping {
-                    // Whoever began it may have died.
-                    self.clamp(None);
-                }
-                self.start(work, began, lease);
+        self.chores.begin(&shared, now);
+        let mut wait = self.chores.next_at().saturating_sub(now);
+        if shared.settings.polls {
+            if self.changed.is_none() {
+                self.changed = Some(shared.store.changed());
             }
-            Err(error) => {
-                self.failing_since.get_or_insert(began);
-                let pause = self.store_pause.map_or(FIRST_STORE_PAUSE, |pause| (pause * 2).min(LONGEST_STORE_PAUSE));
-                let error = store_error(error);
-                tracing::error!(error = %error, "the store did not do its part; nothing is asked until it does");
-                shared.tell(Event::StoreTrouble { error: Arc::new(error) });
-                self.store_pause = Some(pause);
-                return pause;
+            for (partition, at) in shared.take_woken() {
+                self.is_nudged |= at <= now;
+                self.agenda.bring_forward(partition, at);
             }
+            self.agenda.look(&shared.tenants(), now, shared.store.look_every());
+            wait = wait.min(self.agenda.look_at().saturating_sub(now));
         }
-        gates_in.map_or(wait, |gate| gate.min(wait))
+        match self.call_in(now) {
+            None => {}
+            Some(Duration::ZERO) => self.start_call(now),
+            Some(call_in) => wait = wait.min(call_in),
+        }
+        wait
     }
 
-    /// How long to wait for more to settle and to claim, if that is worth it. Where little is going on, nothing waits, nor
-    /// where there is more to do than there is room for.
-    fn lingers(&self) -> Option<Duration> {
-        let is_urgent = |settlement: &Settlement| settlement.next != Next::Waiting;
-        if self.results.len() >= BATCH || self.results.iter().any(is_urgent) {
+    /// How long until the store is to be called, as far as is known now.
+    fn call_in(&self, now: Duration) -> Option<Duration> {
+        if self.call.is_some() {
             return None;
         }
-        let since = match self.results.is_empty() || self.jobs.is_empty() {
-            true if self.is_nudged || self.is_behind => return None,
-            true => self.called_at?,
-            false => self.results_since,
+        let claims = self.claims() && self.room() > 0;
+        let due_in = self.agenda.next_at().filter(|_| claims).map(|at| at.saturating_sub(now));
+        let results_since = self.results.first().map(|first| first.since);
+        let wait = match (due_in, results_since) {
+            (None, None) => return None,
+            (_, Some(_)) if self.has_enough_results() => Duration::ZERO,
+            (Some(Duration::ZERO), None) => self.linger(self.called_at, now),
+            // More of what is under way may end in a moment.
+            (Some(Duration::ZERO), Some(since)) if !self.jobs.is_empty() => left(since, LINGER, now),
+            (Some(Duration::ZERO), Some(_)) => self.linger(self.called_at, now),
+            (Some(due_in), None) => due_in,
+            (due_in, Some(since)) => left(since, RESULT_LINGER, now).min(due_in.unwrap_or(Duration::MAX)),
         };
-        let waited = self.shared.clock.monotonic().saturating_sub(since);
-        LINGER.checked_sub(waited).filter(|left| !left.is_zero())
+        Some(wait.max(self.call_at.saturating_sub(now)))
     }
 
-    /// Keeps what came of a job until it is settled.
-    fn keep(&mut self, settlement: Option<Settlement>) {
-        if self.results.is_empty() {
-            self.results_since = self.shared.clock.monotonic();
-        }
-        self.results.extend(settlement);
+    /// How long to wait for more to claim after the last call. Where little is going on, nothing waits.
+    fn linger(&self, called_at: Option<Duration>, now: Duration) -> Duration {
+        called_at.filter(|_| !self.is_nudged).map_or(Duration::ZERO, |at| left(at, LINGER, now))
     }
 
-    fn tell_decided(&self, settled: &[Settled]) {
-        for (settlement, settled) in self.results.iter().zip(settled) {
-            if matches!((settlement.next, settled), (Next::Decided { .. }, Settled::Done)) {
-                self.shared.tell(Event::Decided { id: settlement.id });
-            }
-        }
+    fn has_enough_results(&self) -> bool {
+        self.is_nudged || self.results.len() >= BATCH || self.results.iter().any(Kept::is_urgent)
     }
 
-    fn start(&mut self, work: Work, began: Duration, lease: Duration) {
-        let store_clock = StoreClock::new(work.now, began);
-        // The store read its clock at some moment of the call, so a slow call says little.
-        let uncertain = self.shared.clock.monotonic().saturating_sub(began);
-        let jump = self.last_seen.map(|last| last.apart(&store_clock));
-        let has_jumped = jump.is_some_and(|jump| jump > LARGEST_DRIFT.saturating_add(uncertain));
-        if has_jumped || self.last_seen.is_none() || uncertain < LARGEST_DRIFT / 5 {
-            self.last_seen = Some(store_clock);
-        }
-        if let Some(by) = jump.filter(|_| has_jumped) {
-            tracing::error!(seconds = by.as_secs(), "the store's clock has jumped; what it says is due is put off");
-            self.shared.tell(Event::ClockJumped { by });
-            let last_right = self.last_seen_right.replace(began).unwrap_or(began);
-            self.clamp(Some(last_right));
-        } else {
-            self.last_seen_right = Some(began);
-        }
-        for id in work.set_aside {
-            tracing::error!(process = %id, "the body of a process is missing from the store; it is put aside");
-            self.shared.tell(Event::Unreadable { id });
-        }
-        for claimed in work.claimed {
-            let Some(tenant) = self.shared.tenant(claimed.partition) else { continue };
-            let job = Job { shared: self.shared.clone(), tenant, claimed, store_clock, began, lease };
-            match has_jumped {
-                true => self.results.extend(job.put_off()),
-                false => self.start_one(job),
-            }
-        }
+    /// Whether rows are claimed at present.
+    fn claims(&self) -> bool {
+        self.shared.settings.polls && self.stop.borrow().is_none() && !self.chores.is_running(Chore::Clamp)
     }
 
-    fn start_one(&mut self, job: Job) {
-        let is_poll = job.claimed.state == State::Waiting;
-        let in_flight = is_poll.then(|| job.tenant.enter(job.began));
-        self.jobs.spawn(async move {
-            let settlement = job.run().await;
-            drop(in_flight);
-            settlement
-        });
+    /// How many more polls and verifications may be under way in this replica.
+    fn room(&self) -> usize {
+        self.shared.settings.in_flight.saturating_sub(self.shared.under_way())
     }
 
     /// Waits for whatever comes first.
-    async fn rest(&mut self, changed: BoxFuture<'static, Changed>, wait: Duration) {
-        let now = self.shared.clock.monotonic();
-        let spreads = self.shared.settings.polls && self.spread_due.load(Ordering::Relaxed);
-        let spread_at = if spreads { self.spread_at } else { Duration::MAX };
-        let chores = self.renew_at.min(self.purge_at).min(spread_at).saturating_sub(now);
-        let is_failing = self.store_pause.is_some();
+    async fn rest(&mut self, wait: Duration) {
         let shared = self.shared.clone();
+        let before = shared.clock.monotonic();
         tokio::select! {
             biased;
             _ = self.stop.changed() => {}
-            Some(errand) = self.errands.recv() => {
-                self.start_errand(errand);
-                // They come in crowds, and what follows here costs a call to the store.
-                while let Ok(errand) = self.errands.try_recv() {
-                    self.start_errand(errand);
+            answer = call::answer(&mut self.call) => self.take_answer(answer),
+            Some(errand) = self.errands.recv() => self.start_errand(errand),
+            Some(ended) = self.jobs.join_next(), if !self.jobs.is_empty() => self.take(ended.ok()),
+            chore = self.chores.ended(), if self.chores.any() => self.chores.take(&shared, chore),
+            () = shared.nudge.notified() => {}
+            changed = call::changed(&mut self.changed) => {
+                // Asked for again before anything is looked at, so that nothing is missed between the two.
+                self.changed = None;
+                self.changed = Some(shared.store.changed());
+                if changed.work {
+                    self.agenda.look_soon(shared.tenants().len());
                 }
             }
-            Some(joined) = self.jobs.join_next(), if !self.jobs.is_empty() && !is_failing => {
-                self.keep(joined.ok().flatten());
-            }
-            () = shared.nudge.notified() => self.is_nudged = true,
-            () = until_changed(&shared, changed, |changed| changed.work), if self.shared.settings.polls && !is_failing => {}
-            () = shared.clock.sleep(wait.min(chores)) => {}
+            () = shared.clock.sleep(wait) => self.chores.note_sleep(before, wait, shared.clock.monotonic()),
+        }
+        // Errands come in crowds, and what follows costs a call to the store.
+        while let Ok(errand) = self.errands.try_recv() {
+            self.start_errand(errand);
         }
     }
 
     fn start_errand(&mut self, errand: BoxFuture<'static, ()>) {
+        let shared = self.shared.clone();
         self.jobs.spawn(async move {
-            errand.await;
-            None
+            if catch_panic(errand).await.is_err() {
+                measure::panicked();
+                tracing::error!("an errand of the poller panicked");
+                shared.tell(Event::Panicked { id: None });
+            }
+            Ended::Errand
         });
     }
 
     fn gather(&mut self) {
-        while let Some(joined) = self.jobs.try_join_next() {
-            self.keep(joined.ok().flatten());
+        while let Some(ended) = self.jobs.try_join_next() {
+            self.take(ended.ok());
         }
     }
 
-    /// For whom there is room, and when there may be room again for those without.
-    fn quotas(&self) -> (Vec<ClaimQuota>, Option<Duration>) {
-        let (mut quotas, mut gates_in) = (Vec::new(), None);
-        if !self.shared.settings.polls || self.is_clamping.load(Ordering::Relaxed) {
-            return (quotas, gates_in);
-        }
+    /// Keeps what came of a job until it is settled.
+    fn take(&mut self, ended: Option<Ended>) {
+        let Some(Ended::Job(partition, settlement)) = ended else { return };
         let now = self.shared.clock.monotonic();
-        for tenant in self.shared.tenants().values() {
-            let (polls, wait) = tenant.admits(now);
-            gates_in = [gates_in, wait].into_iter().flatten().min();
-            quotas.push(ClaimQuota { partition: tenant.partition, polls, verifications: VERIFICATIONS });
-        }
-        (quotas, gates_in)
+        self.agenda.freed(partition, now);
+        self.keep(partition, settlement, now);
     }
 
-    /// Puts due times right beside the polls, after a jump of the store's clock or because another replica has begun to.
-    /// `last_right` is when the clock was last seen right.
-    fn clamp(&mut self, last_right: Option<Duration>) {
-        if self.is_clamping.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        let (shared, is_clamping) = (self.shared.clone(), self.is_clamping.clone());
-        let longest = LONGEST_LEASE.max(SEND_WINDOW.saturating_add(self.longest_attempt()));
-        self.jobs.spawn(async move {
-            while shared.stop.borrow().is_none() {
-                let noticed = last_right.map(|last_right| shared.clock.monotonic().saturating_sub(last_right));
-                match shared.store.clamp_due_times(Clamp { noticed, longest, limit: CLAMP_BATCH }).await {
-                    Ok(Clamped::More) => {}
-                    Ok(Clamped::Done) => break,
-                    Ok(Clamped::Busy) => shared.clock.sleep(CLAMP_PAUSE).await,
-                    Err(error) => {
-                        tracing::warn!(error = %error, "due times could not be put right after a jump of the clock");
-                        shared.clock.sleep(CLAMP_PAUSE).await;
-                    }
-                }
-            }
-            is_clamping.store(false, Ordering::Relaxed);
-            None
-        });
-    }
-
-    fn longest_attempt(&self) -> Duration {
-        self.shared.tenants().values().map(|tenant| tenant.client.longest_poll()).max().unwrap_or_default()
-    }
-
-    /// After an outage, ours or the store's: what is long overdue does not all go out at once. A store takes its time to
-    /// count, during which the first polls go out.
-    fn spread(&mut self) {
-        let (shared, spread_due) = (self.shared.clone(), self.spread_due.clone());
-        self.jobs.spawn(async move {
-            let Ok(stats) = shared.store.stats().await else {
-                spread_due.store(true, Ordering::Relaxed);
-                return None;
-            };
-            for stats in stats {
-                let is_late = stats.overdue.is_some_and(|overdue| overdue >= OUTAGE);
-                let processes = stats.open();
-                if shared.tenant(stats.partition).is_none() && processes > 0 {
-                    tracing::warn!(processes, "the store holds processes of a client that this poller does not have");
-                    shared.tell(Event::UnknownClient { processes });
-                } else if is_late {
-                    // If this fails the rest goes out as it comes, a few at a time.
-                    while matches!(shared.store.spread(stats.partition, OUTAGE, SPREAD_BATCH).await, Ok(SPREAD_BATCH)) {
-                    }
-                }
-            }
-            None
-        });
-    }
-
-    /// Renews the claims of deliveries, and clears tombstones away. What fails is tried again the next time.
-    async fn upkeep(&mut self) {
-        let shared = self.shared.clone();
-        let now = shared.clock.monotonic();
-        if shared.settings.polls && now >= self.spread_at && self.spread_due.swap(false, Ordering::Relaxed) {
-            self.spread_at = now.saturating_add(FIRST_STORE_PAUSE);
-            self.spread();
-        }
-        if now >= self.renew_at {
-            self.renew_at = now.saturating_add(shared.settings.delivery_lease / 3);
-            self.start_errand(Box::pin(shared.clone().renew_deliveries()));
-        }
-        if now >= self.purge_at {
-            self.purge_at = now.saturating_add(PURGE_EVERY);
-            match shared.store.purge(PURGE_BATCH).await {
-                Ok(PURGE_BATCH) => self.purge_at = now,
-                Ok(_) => {}
-                Err(error) => tracing::warn!(error = %error, "tombstones could not be cleared away"),
-            }
-        }
+    fn keep(&mut self, partition: Partition, settlement: Option<Settlement>, now: Duration) {
+        self.results.extend(settlement.map(|settlement| Kept { partition, settlement, since: now }));
     }
 
     /// Claims no more, waits for what is under way, and settles it. What is cut off leaves its lease.
-    async fn wind_up(mut self) {
+    async fn wind_up(&mut self) {
         let grace = self.stop.borrow().unwrap_or_default();
+        let end = self.shared.clock.monotonic().saturating_add(grace);
+        self.chores.stop();
+        self.start_errand(Box::pin(self.shared.clone().give_back_buffered()));
+        self.wind_up_until(end, |engine| engine.jobs.is_empty() && engine.call.is_none() && engine.results.is_empty())
+            .await;
+        // What the OP has given it gives no second time.
+        self.call_at = Duration::ZERO;
+        if self.call.as_ref().is_some_and(|call| !call.settles()) {
+            self.give_call_back();
+        }
+        let end = self.shared.clock.monotonic().saturating_add(LAST_SETTLEMENT);
+        let is_done = |engine: &Self| {
+            let settles = engine.call.as_ref().is_some_and(Call::settles);
+            !settles && engine.results.is_empty() && !engine.shared.is_settling()
+        };
+        self.wind_up_until(end, is_done).await;
+    }
+
+    async fn wind_up_until(&mut self, end: Duration, is_done: impl Fn(&Self) -> bool) {
         let shared = self.shared.clone();
-        let end = shared.clock.monotonic().saturating_add(grace);
-        self.start_errand(Box::pin(shared.clone().give_back_buffered()));
         loop {
             self.gather();
             while let Ok(errand) = self.errands.try_recv() {
                 self.start_errand(errand);
             }
-            if !self.results.is_empty() && shared.store.work(self.results.clone(), None).await.is_ok() {
-                self.results.clear();
-            }
-            let left = end.saturating_sub(shared.clock.monotonic());
-            if left.is_zero() || (self.jobs.is_empty() && self.results.is_empty()) {
+            let now = shared.clock.monotonic();
+            if is_done(self) {
                 return;
             }
-            let wait = if self.jobs.is_empty() { left.min(FIRST_STORE_PAUSE) } else { left };
+            let mut wait = end.saturating_sub(now);
+            if self.call.is_none() && !self.results.is_empty() {
+                match self.call_at.saturating_sub(now) {
+                    Duration::ZERO => self.start_call(now),
+                    call_in => wait = wait.min(call_in),
+                }
+            }
             tokio::select! {
                 biased;
-                Some(joined) = self.jobs.join_next(), if !self.jobs.is_empty() => {
-                    self.results.extend(joined.ok().flatten());
-                }
-                () = shared.clock.sleep(wait) => {}
+                answer = call::answer(&mut self.call) => self.take_answer(answer),
+                Some(ended) = self.jobs.join_next(), if !self.jobs.is_empty() => self.take(ended.ok()),
+                Some(errand) = self.errands.recv() => self.start_errand(errand),
+                () = shared.clock.sleep(wait) => if shared.clock.monotonic() >= end { return },
             }
         }
     }
+
+    /// The partitions of what is to be settled next.
+    fn partitions_of(results: &[Kept]) -> BTreeSet<Partition> {
+        results.iter().map(|kept| kept.partition).collect()
+    }
 }
 
-/// When to come again, if nothing changes. Polls that there was no room for wait until there is.
-fn next_in(quotas: &[ClaimQuota], due: &[NextDue]) -> Duration {
-    let next_in = |(quota, due): (&ClaimQuota, &NextDue)| {
-        let polls_in = due.polls_in.filter(|_| quota.polls > 0);
-        [polls_in, due.verifications_in].into_iter().flatten().min()
-    };
-    quotas.iter().zip(due).filter_map(next_in).min().unwrap_or(Duration::MAX)
+/// How much is left of a time that began at `since`.
+fn left(since: Duration, time: Duration, now: Duration) -> Duration {
+    time.saturating_sub(now.saturating_sub(since))
 }

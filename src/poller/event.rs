@@ -139,6 +139,14 @@ pub enum Event {
         /// How many processes.
         processes: u64,
     },
+    /// Code panicked while it worked for the poller: a `Store`, `Signer` or `HttpClient` of the application, or this
+    /// crate. Nothing is lost and the others go on: the poll of this process is repeated when its lease has run out, and
+    /// what the poller does for all of them begins again after a pause. Alert somebody: the panic message says where the
+    /// mistake is.
+    Panicked {
+        /// The process whose poll or verification panicked; `None` where it was something else.
+        id: Option<ProcessId>,
+    },
     /// A row cannot be opened or read. It is left alone. Alert somebody.
     Unreadable {
         /// The process.

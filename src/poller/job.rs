@@ -20,10 +20,6 @@ use crate::pending::{
 use crate::secret::Secret;
 use crate::store::{Cancellation, Claimed, Next, ProcessId, SealedBody, Settlement, State};
 
-/// A poll leaves within this time, counted from before the claim, or not at all: so nobody who has been asleep sends
-/// one that others have long since taken over.
-pub(super) const SEND_WINDOW: Duration = Duration::from_secs(5);
-
 /// How long a poll is still waited for that outlasted its lease, as none does whose HTTP client keeps to its timeouts.
 const LATE_ANSWER: Duration = Duration::from_secs(600);
 
@@ -36,6 +32,8 @@ pub(super) struct Job {
     pub(super) store_clock: StoreClock,
     /// Before the claim, on the monotonic clock.
     pub(super) began: Duration,
+    /// How long after that a poll may leave.
+    pub(super) window: Duration,
     pub(super) lease: Duration,
 }
 
@@ -69,9 +67,9 @@ impl Job {
         )
     }
 
-    /// Gives the row back without a request, because the store's clock cannot be trusted to have said that it is due. A
-    /// whole interval from now is early for nobody.
-    pub(super) fn put_off(self) -> Option<Settlement> {
+    /// Gives the row back without a request, to be claimed again after `wait`, or after a whole interval: that is early for
+    /// nobody, if the store's clock cannot be trusted to have said that it is due.
+    pub(super) fn put_off(self, wait: Option<Duration>) -> Option<Settlement> {
         if self.claimed.state != State::Waiting {
             return Some(self.settlement(state_again(self.claimed.state)?, Duration::ZERO));
         }
@@ -82,7 +80,7 @@ impl Job {
         }
         let (interval, expires_in) = (schedule.interval(now), schedule.expires_in(now));
         let schedule = schedule_text(&schedule).ok()?;
-        Some(Settlement { interval, expires_in, schedule, ..self.settlement(Next::Waiting, interval) })
+        Some(Settlement { interval, expires_in, schedule, ..self.settlement(Next::Waiting, wait.unwrap_or(interval)) })
     }
 
     async fn work(&self) -> Result<Option<Settlement>, Error> {
@@ -135,12 +133,13 @@ impl Job {
             poll = self.tenant.client.poll_now(&pending) => Some(poll),
             () = clock.sleep(self.left()) => None,
         };
-        let is_in_time = || clock.monotonic().saturating_sub(self.began) <= SEND_WINDOW;
+        let is_in_time = || clock.monotonic().saturating_sub(self.began) <= self.window;
         let Some(poll) = poll.filter(|_| is_in_time()) else {
             pending.0.schedule = pending.0.schedule.given_back(untouched);
             let now = self.store_clock.moment(clock);
-            return self.waiting(pending, now, Duration::ZERO, None).map(Some);
+            return self.waiting(pending, now, self.tenant.give_back(), None).map(Some);
         };
+        self.tenant.leaves_in_time();
         let mut poll = Box::pin(poll);
         let polled = tokio::select! {
             biased;
@@ -193,7 +192,7 @@ impl Job {
             pending.received_at(polled.at.wall);
             let Ok(settlement) = job.answered(pending, context) else { return };
             job.shared.settle(settlement, Duration::MAX).await;
-            job.shared.nudge.notify_one();
+            job.shared.wake(job.tenant.partition, Duration::ZERO);
         };
         // A poller that is shutting down has no time for it.
         self.shared.run(Box::pin(errand));

@@ -31,7 +31,8 @@ impl Limits {
         Self { in_flight: 64, ceiling: None, exchanges: 256 }
     }
 
-    /// How many polls may be under way; at least one.
+    /// How many polls may be under way; at least one. As many stored successes may be verified beside them: verification
+    /// is held up by no ceiling, and by no gate or pause of the client.
     #[must_use]
     pub fn in_flight(mut self, polls: usize) -> Self {
         self.in_flight = polls.max(1);

@@ -35,6 +35,9 @@ const PINGS: &str = "openid_deferred_pings_total";
 /// Calls to the store that failed.
 #[cfg(feature = "metrics")]
 const STORE_ERRORS: &str = "openid_deferred_store_errors_total";
+/// Panics that the poller has survived.
+#[cfg(feature = "metrics")]
+const PANICS: &str = "openid_deferred_panics_total";
 /// Whether the client pauses because the OP has asked for it.
 #[cfg(feature = "metrics")]
 const PAUSED: &str = "openid_deferred_paused";
@@ -126,6 +129,12 @@ pub(super) fn store_failed() {
     metrics::counter!(STORE_ERRORS).increment(1);
 }
 
+/// Code panicked while it worked for the poller.
+pub(super) fn panicked() {
+    #[cfg(feature = "metrics")]
+    metrics::counter!(PANICS).increment(1);
+}
+
 /// Tells a recorder what the measures are. Call it once a recorder may be there.
 pub(super) fn describe() {
     #[cfg(feature = "metrics")]
@@ -141,6 +150,11 @@ pub(super) fn describe() {
         describe_gauge!(GATE_CLOSED, Unit::Count, "1 while the OP refuses the client, as far as this replica knows");
         describe_counter!(PINGS, Unit::Count, "Ping Callbacks, by the status that they were answered with");
         describe_counter!(STORE_ERRORS, Unit::Count, "Calls to the store that failed");
+        describe_counter!(
+            PANICS,
+            Unit::Count,
+            "Panics of the store, a signer or other code that the poller has survived"
+        );
         describe_gauge!(
             PAUSED,
             Unit::Count,

@@ -73,10 +73,6 @@ impl Pause {
         }
     }
 
-    pub(super) fn is_paused(&self) -> bool {
-        self.0.is_some()
-    }
-
     /// How long it is until the next probe, if the client pauses and none may go out now.
     pub(super) fn probe_in(&self, now: Duration) -> Option<Duration> {
         self.0.as_ref().map(|paused| paused.until.saturating_sub(now)).filter(|wait| !wait.is_zero())
@@ -145,7 +141,7 @@ mod tests {
         let mut pause = Pause::default();
         pause.answered(&busy(Some(120)), NOW);
         assert_eq!(pause.answered(&pending(), NOW + seconds(1)), PauseChange::Nothing);
-        assert!(pause.is_paused());
+        assert!(pause.probe_in(NOW + seconds(1)).is_some());
         assert_eq!(pause.end(), PauseChange::Ends);
         assert_eq!(pause.admits(64, NOW + seconds(1)), (64, None));
     }

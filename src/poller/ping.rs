@@ -1,5 +1,7 @@
 //! What a poller does with a ping that the receiver has let through.
 
+use std::time::Duration;
+
 use super::Poller;
 use super::event::Event;
 use super::measure;
@@ -48,7 +50,7 @@ impl Poller {
         match shared.store.ping(ping).await.map_err(store_error)? {
             Pinged::Noted { id, .. } => {
                 shared.tell(Event::Pinged { id });
-                shared.nudge.notify_one();
+                shared.wake(tenant.partition, Duration::ZERO);
                 Ok(true)
             }
             // There is nothing to bring forward, which is no fault of the OP's.

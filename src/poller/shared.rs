@@ -1,7 +1,7 @@
 //! What the handle, the engine, its jobs and the deliveries have in common.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -25,6 +25,10 @@ use crate::store::{Changed, Partition, Settlement, Store, StoreError};
 
 /// How many events a slow listener may be behind before it misses some.
 const EVENTS: usize = 4_096;
+/// Before a row is claimed again whose poll had become too late to leave, at first. It doubles while that goes on.
+const FIRST_LATE_PAUSE: Duration = Duration::from_millis(250);
+/// The same, at most.
+const LONGEST_LATE_PAUSE: Duration = Duration::from_secs(60);
 /// Between two tries to store what the OP has given.
 pub(super) const COMMIT_PAUSE: Duration = Duration::from_millis(200);
 pub(super) const LONGEST_COMMIT_PAUSE: Duration = Duration::from_secs(5);
@@ -42,14 +46,24 @@ pub(super) struct Shared {
     pub(super) events: OnceLock<broadcast::Sender<Event>>,
     /// Work for the engine to own, so that it outlives whoever asked for it.
     pub(super) errands: mpsc::UnboundedSender<BoxFuture<'static, ()>>,
-    /// Something changed here that no store tells of.
+    /// Clients for which something will be due, and when, on the monotonic clock: what this replica knows before it looks.
+    pub(super) woken: Mutex<BTreeMap<Partition, Duration>>,
+    /// Something was put there.
     pub(super) nudge: Notify,
+    /// Polls and verifications under way.
+    pub(super) under_way: AtomicUsize,
+    /// Answers of OPs that are being stored apart from the engine.
+    pub(super) settling: AtomicUsize,
+    /// How long one poll of any client can take at the longest, in milliseconds.
+    pub(super) longest_attempt: AtomicU64,
     pub(super) stop: watch::Sender<Option<Duration>>,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Settings {
     pub(super) polls: bool,
+    /// How many polls and verifications may be under way, of all clients together.
+    pub(super) in_flight: usize,
     /// For clients without limits of their own.
     pub(super) limits: Limits,
     pub(super) prefetch: usize,
@@ -69,27 +83,47 @@ pub(super) struct Tenant {
     gate: Mutex<Gate>,
     pause: Mutex<Pause>,
     in_flight: AtomicUsize,
+    verifying: AtomicUsize,
+    /// Polls in a row that were given back because they had become too late to leave.
+    late: AtomicU32,
     /// What exchanges need, one for each. Those who wait for one are served in their order.
     pub(super) exchanges: Semaphore,
     pub(super) cancellations: Cancellations,
 }
 
-/// One poll under way; it counts until it is dropped.
-pub(super) struct InFlight(Arc<Tenant>);
+/// One poll or verification under way; it counts until it is dropped.
+pub(super) struct UnderWay {
+    shared: Arc<Shared>,
+    tenant: Arc<Tenant>,
+    is_poll: bool,
+}
 
 impl Tenant {
     pub(super) fn new(client: Client, limits: Limits) -> Self {
         let partition = Partition(client.partition());
         let (meter, gate, pause) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let in_flight = AtomicUsize::new(0);
+        let (in_flight, verifying, late) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicU32::new(0));
         let exchanges = Semaphore::new(limits.exchanges.min(Semaphore::MAX_PERMITS));
         let measure = Measure::of(&client);
         measure.gate(false);
         let cancellations = Cancellations::default();
-        Self { client, partition, measure, limits, meter, gate, pause, in_flight, exchanges, cancellations }
+        Self {
+            client,
+            partition,
+            measure,
+            limits,
+            meter,
+            gate,
+            pause,
+            in_flight,
+            verifying,
+            late,
+            exchanges,
+            cancellations,
+        }
     }
 
-    /// How many more may begin now, and if that may change by itself, when.
+    /// How many more polls may begin now, and if that may change by itself, when.
     pub(super) fn admits(&self, now: Duration) -> (usize, Option<Duration>) {
         let room = self.limits.in_flight.saturating_sub(self.in_flight());
         let (room, metered) = self.meter().admits(self.limits.ceiling, room, now);
@@ -98,14 +132,37 @@ impl Tenant {
         (room, gated.max(metered).max(paused))
     }
 
-    /// One begins; it counts as in flight until what is returned is dropped.
-    pub(super) fn enter(self: &Arc<Self>, now: Duration) -> InFlight {
-        self.gate().probes(now);
-        self.pause().probes(now);
-        self.meter().takes(self.limits.ceiling, now);
-        let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.measure.in_flight(before + 1);
-        InFlight(self.clone())
+    /// How many more verifications may begin now. What the OP has given passes no gate, pause or ceiling: nothing is asked
+    /// of the OP for it but keys.
+    pub(super) fn room_for_verifications(&self) -> usize {
+        self.limits.in_flight.saturating_sub(self.verifying.load(Ordering::Relaxed))
+    }
+
+    /// A poll or a verification begins; it counts as under way until what is returned is dropped.
+    pub(super) fn enter(self: &Arc<Self>, shared: &Arc<Shared>, is_poll: bool, now: Duration) -> UnderWay {
+        shared.under_way.fetch_add(1, Ordering::Relaxed);
+        if is_poll {
+            self.gate().probes(now);
+            self.pause().probes(now);
+            self.meter().takes(self.limits.ceiling, now);
+            let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
+            self.measure.in_flight(before + 1);
+        } else {
+            self.verifying.fetch_add(1, Ordering::Relaxed);
+        }
+        UnderWay { shared: shared.clone(), tenant: self.clone(), is_poll }
+    }
+
+    /// A poll was given back because it had become too late for it to leave. Says when it may be claimed again: what made
+    /// it late may last.
+    pub(super) fn give_back(&self) -> Duration {
+        let before = self.late.fetch_add(1, Ordering::Relaxed);
+        FIRST_LATE_PAUSE.saturating_mul(1 << before.min(16)).min(LONGEST_LATE_PAUSE)
+    }
+
+    /// A poll left in time.
+    pub(super) fn leaves_in_time(&self) {
+        self.late.store(0, Ordering::Relaxed);
     }
 
     /// One OP must not be able to pass another one's code off as its own (RFC 9700 §4.4): where a response does not say
@@ -141,10 +198,15 @@ impl Tenant {
     }
 }
 
-impl Drop for InFlight {
+impl Drop for UnderWay {
     fn drop(&mut self) {
-        let before = self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.0.measure.in_flight(before.saturating_sub(1));
+        self.shared.under_way.fetch_sub(1, Ordering::Relaxed);
+        if self.is_poll {
+            let before = self.tenant.in_flight.fetch_sub(1, Ordering::Relaxed);
+            self.tenant.measure.in_flight(before.saturating_sub(1));
+        } else {
+            self.tenant.verifying.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -214,6 +276,34 @@ impl Shared {
         }
     }
 
+    /// Tells the engine that something will be due for a client so soon.
+    pub(super) fn wake(&self, partition: Partition, due_in: Duration) {
+        let at = self.clock.monotonic().saturating_add(due_in);
+        let mut woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
+        woken.entry(partition).and_modify(|before| *before = at.min(*before)).or_insert(at);
+        drop(woken);
+        self.nudge.notify_one();
+    }
+
+    pub(super) fn take_woken(&self) -> BTreeMap<Partition, Duration> {
+        std::mem::take(&mut *self.woken.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How many polls and verifications are under way.
+    pub(super) fn under_way(&self) -> usize {
+        self.under_way.load(Ordering::Relaxed)
+    }
+
+    /// Whether something that an OP has given is on its way into the store apart from the engine.
+    pub(super) fn is_settling(&self) -> bool {
+        self.settling.load(Ordering::Relaxed) > 0
+    }
+
+    /// How long one poll of any client can take at the longest.
+    pub(super) fn longest_attempt(&self) -> Duration {
+        Duration::from_millis(self.longest_attempt.load(Ordering::Relaxed))
+    }
+
     pub(super) fn listen(&self) -> broadcast::Receiver<Event> {
         self.events.get_or_init(|| broadcast::Sender::new(EVENTS)).subscribe()
     }
@@ -236,6 +326,7 @@ impl Shared {
     /// Stores what the OP has given and gives no second time, however long the store is out of reach. `patience` is for
     /// what can be left to the lease of its row instead.
     pub(super) async fn settle(&self, settlement: Settlement, patience: Duration) {
+        let _settling = Counted::new(&self.settling);
         let mut pause = COMMIT_PAUSE;
         let end = self.clock.monotonic().saturating_add(patience);
         while let Err(error) = self.store.work(vec![settlement.clone()], None).await {
@@ -278,7 +369,7 @@ impl Shared {
                 tenant.measure.paused(false);
                 tracing::info!(issuer, client_id, "the client polls again after a pause");
                 self.tell(Event::Resumed { issuer: issuer.into(), client_id: client_id.into() });
-                self.nudge.notify_one();
+                self.wake(tenant.partition, Duration::ZERO);
             }
         }
     }
@@ -305,9 +396,25 @@ impl Shared {
                     "the OP accepts this client again"
                 );
                 self.tell(Event::GateOpened { issuer, client_id });
-                self.nudge.notify_one();
+                self.wake(tenant.partition, Duration::ZERO);
             }
         }
+    }
+}
+
+/// Counts while it lives.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -3,10 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, Method, StatusCode};
+use openid_deferred::ping::Receiver;
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, SeededRandom};
 use openid_deferred::{Outcome, Random};
 
-use crate::support::{SECOND, World, poller_of, world_of};
+use crate::support::{HOUR, SECOND, World, ping_request, poller_of, world_of};
 
 const PROCESSES: usize = 25;
 
@@ -83,4 +86,28 @@ async fn collect(world: &World, mut waiting: BTreeSet<openid_deferred::store::Pr
     let polls = world.op.requests_to(Endpoint::Poll);
     let refused = polls.iter().filter(|poll| poll.error().as_deref() == Some("invalid_grant")).count();
     assert_eq!(unknown, refused, "seed {seed}: unknown only where the OP had given its answer away");
+}
+
+#[tokio::test]
+async fn a_ping_brings_a_poll_forward_whose_replica_has_died_once_its_lease_has_run_out() {
+    let mut world =
+        crate::troubled::world_with(|op| op.interval(HOUR).decisions(DecisionPolicy::scripted()), |client| client)
+            .await;
+    world.waiting().await;
+    world.op.misbehave(Fault::delay(Endpoint::Poll, HOUR));
+    world.sleep(HOUR + 200 * SECOND).await;
+    assert_eq!(world.polls(), 1);
+    world.restart().await;
+    // The lease of 275 s runs out.
+    world.sleep(400 * SECOND).await;
+    assert_eq!(world.polls(), 1);
+    let process = world.op.last_process();
+    process.approve();
+    let (token, id) = (process.notification_token().unwrap(), process.deferred_auth_id().unwrap());
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, "application/json".parse().unwrap());
+    headers.insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
+    let ping = ping_request(Method::POST, &headers, format!("{{\"deferred_auth_id\":\"{id}\"}}"));
+    assert_eq!(Receiver::new(world.poller.clone()).receive(ping).await.status(), StatusCode::NO_CONTENT);
+    world.approvals(1, 5 * SECOND).await;
 }

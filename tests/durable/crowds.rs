@@ -10,7 +10,9 @@ use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, RecordedRequest,
 use openid_deferred::{Accepted, AuthorizationSession, Clock as _, Error, ErrorKind};
 use tokio::task::JoinSet;
 
-use crate::support::{CLIENT_ID, CLIENT_SECRET, SECOND, World, client_of, keyring, poller_of, provider, world_with};
+use crate::support::{
+    CLIENT_ID, CLIENT_SECRET, REDIRECT_URI, SECOND, World, client_of, keyring, poller_of, provider, world_with,
+};
 
 /// So many users come back at the same moment. What each is told, the first first.
 async fn return_together(world: &World, users: usize) -> Vec<Result<Accepted, Error>> {
@@ -139,4 +141,81 @@ fn gaps(op: &TestProvider, end: Duration) -> BTreeMap<String, Duration> {
         *gap = (*gap).max(end.saturating_sub(last[id]));
     }
     longest
+}
+
+#[tokio::test]
+async fn no_more_polls_are_under_way_in_all_than_was_set() {
+    let world = world_with(|op| op.interval(30 * SECOND), |client| client, |poller| poller.in_flight(5)).await;
+    world.op.misbehave(Fault::delay(Endpoint::Poll, SECOND).always());
+    for _ in 0..50 {
+        world.waiting().await;
+    }
+    let mut most = 0;
+    while world.polls().len() < 100 {
+        most = most.max(world.poller.stats().await.unwrap()[0].in_flight);
+        world.sleep(SECOND / 4).await;
+    }
+    assert_eq!(most, 5);
+    world.op.assert_clean();
+}
+
+/// So many clients of one provider in one poller on a store that counts.
+async fn many_clients(clients: usize) -> (crate::troubled::World, Vec<openid_deferred::Client>) {
+    let world = crate::troubled::world_with(
+        |op| op.decisions(DecisionPolicy::scripted()).no_expiry(),
+        |client| client.final_poll_margin(None),
+    )
+    .await;
+    let mut all = Vec::new();
+    for number in 0..clients {
+        let id = format!("client-{number}");
+        world.op.register(TestClient::secret_basic(&id, CLIENT_SECRET).redirect_uri(REDIRECT_URI));
+        let client = openid_deferred::Client::builder(world.op.issuer(), &id)
+            .authentication(openid_deferred::ClientAuthentication::client_secret_basic(CLIENT_SECRET))
+            .redirect_uri(REDIRECT_URI)
+            .http_client(world.op.http_client())
+            .clock(Arc::new(world.clock.clone()))
+            .build()
+            .expect("the settings work");
+        world.poller.add_client(client.clone()).expect("it is new");
+        all.push(client);
+    }
+    (world, all)
+}
+
+#[tokio::test]
+async fn idle_clients_cost_a_busy_one_nothing() {
+    const CLIENTS: usize = 1_000;
+    let (world, _) = many_clients(CLIENTS).await;
+    for _ in 0..50 {
+        world.waiting().await;
+        world.sleep(SECOND / 10).await;
+    }
+    world.sleep(60 * SECOND).await;
+    let polls = world.polls();
+    world.store.forget_calls();
+    world.sleep(200 * SECOND).await;
+    let (polls, works) = (world.polls() - polls, world.store.works());
+    assert!(polls > 1_500, "{polls}");
+    let (most, quotas) = works.iter().fold((0, 0), |(most, all), work| (work.quotas.max(most), work.quotas + all));
+    assert!(most <= 256, "{most} clients in one call");
+    // Each idle client is looked at once in four times ten seconds.
+    assert!(quotas <= 2 * polls + CLIENTS * 200 / 40 * 11 / 10, "{quotas} in {} calls for {polls} polls", works.len());
+}
+
+#[tokio::test]
+async fn what_another_replica_takes_for_an_idle_client_is_polled_soon() {
+    let (world, clients) = many_clients(300).await;
+    world.sleep(120 * SECOND).await;
+    // A replica that takes users alone, and tells nobody.
+    let front = crate::troubled::poller_on(&world.store, &world.clock, 77).client(clients[123].clone());
+    let front = front.connect().await.expect("it connects");
+    let (url, session) = clients[123].authorize().start().await.expect("the request can be made");
+    let accepted = front.authorization_response(&world.op.visit(url).query(), session).await;
+    assert!(matches!(accepted, Ok(Accepted::Deferred(_))), "{accepted:?}");
+    let began = world.clock.monotonic();
+    while world.polls() == 0 {
+        world.sleep(SECOND / 4).await;
+    }
+    assert!(world.clock.monotonic() - began <= 6 * SECOND, "{:?}", world.clock.monotonic() - began);
 }

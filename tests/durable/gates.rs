@@ -1,7 +1,7 @@
 //! Not the user's fault, not the user's end.
 
 use openid_deferred::Outcome;
-use openid_deferred::poller::{Event, Limits};
+use openid_deferred::poller::{Event, Limits, ProcessPhase};
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, RecordedRequest};
 
 use crate::support::{CLIENT_ID, HOUR, SECOND, next, world, world_with};
@@ -158,4 +158,42 @@ async fn resuming_a_client_ends_its_pause() {
     world.sleep(SECOND).await;
     assert_eq!(world.polls().len(), 5, "all but the one that was turned away");
     world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn stored_successes_are_verified_behind_a_closed_gate_a_pause_and_a_ceiling() {
+    let ceiling = Limits::new().in_flight(1).ceiling(1, 60 * SECOND);
+    for (fault, limits) in [
+        (Fault::error_with_status(Endpoint::Poll, 401, "invalid_client"), Limits::new().in_flight(1)),
+        (Fault::status(Endpoint::Poll, 503).header("Retry-After", "86400"), Limits::new().in_flight(1)),
+        (Fault::status(Endpoint::Poll, 503), ceiling),
+    ] {
+        let world = world_with(|op| op, |client| client, |poller| poller.limits(limits)).await;
+        world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
+        let mut ids = Vec::new();
+        for _ in 0..10 {
+            ids.push(world.waiting().await);
+        }
+        for id in &ids {
+            while world.poller.status(*id).await.unwrap().unwrap().phase() != ProcessPhase::Verifying {
+                world.sleep(SECOND).await;
+            }
+        }
+        world.op.behave();
+        world.op.misbehave(fault.always());
+        for _ in 0..5 {
+            world.waiting().await;
+        }
+        world.sleep(20 * SECOND).await;
+        let mut outcomes = world.poller.outcomes();
+        for _ in 0..10 {
+            let delivery = tokio::select! {
+                biased;
+                delivery = next(&mut outcomes) => delivery,
+                () = world.sleep(11 * 60 * SECOND) => panic!("a success waits behind the polls"),
+            };
+            assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
+            delivery.acknowledge().await.unwrap();
+        }
+    }
 }

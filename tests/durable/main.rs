@@ -1,9 +1,11 @@
 //! The durable floor against a strict OpenID Provider, on simulated time: one test for each case, named as a sentence.
 
 mod support;
+mod troubled;
 
 mod axum;
 mod cancellation;
+mod clock_jumps;
 mod crashes;
 mod crowds;
 mod delivery;

@@ -344,3 +344,42 @@ async fn an_op_that_has_not_decided_is_asked_on_although_the_clock_says_that_the
     assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
     assert!(world.polls().len() > 600, "{} polls in an hour", world.polls().len());
 }
+
+#[tokio::test]
+async fn ten_polls_a_second_cost_little_more_than_one_call_of_the_store_each() {
+    let world = crate::troubled::world_with(
+        |op| op.no_expiry().decisions(DecisionPolicy::scripted()),
+        |client| client.final_poll_margin(None),
+    )
+    .await;
+    for _ in 0..50 {
+        world.waiting().await;
+        world.sleep(SECOND / 10).await;
+    }
+    world.op.misbehave(Fault::delay(Endpoint::Poll, SECOND / 50).always());
+    world.sleep(60 * SECOND).await;
+    let polls = world.polls();
+    world.store.forget_calls();
+    world.sleep(600 * SECOND).await;
+    let (polls, works) = (world.polls() - polls, world.store.works());
+    assert!(polls > 5_000, "{polls}");
+    let claims: Vec<_> = works.iter().map(|work| work.claimed).collect();
+    assert!(works.len() * 10 <= polls * 13, "{} calls for {polls} polls; {:?}", works.len(), &claims[..60]);
+    let others = world.store.calls() - world.store.count("work");
+    assert!(others < 700, "{others} other calls in ten minutes");
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_single_sign_in_costs_three_calls_of_the_store_for_each_poll_at_most() {
+    let world =
+        crate::troubled::world_with(|op| op.no_expiry().decisions(DecisionPolicy::scripted()), |client| client).await;
+    world.waiting().await;
+    world.sleep(60 * SECOND).await;
+    let polls = world.polls();
+    world.store.forget_calls();
+    world.sleep(600 * SECOND).await;
+    let (polls, works) = (world.polls() - polls, world.store.works().len());
+    // One more every ten seconds, to look at what others have done.
+    assert!(polls > 100 && works <= 2 * polls + 61, "{works} calls for {polls} polls");
+}

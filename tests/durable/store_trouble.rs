@@ -1,144 +1,24 @@
-//! A store that is out of reach, or whose clock jumps.
+//! A store that is out of reach, slow or broken.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, Method, StatusCode};
 use openid_deferred::ping::Receiver;
-use openid_deferred::poller::Event;
-use openid_deferred::store::{
-    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, HeldOutcome, Insertion, KeyStats,
-    MemoryStore, NewProcess, OutcomeClaim, Outcomes, Partition, PartitionStats, Pinged, Process, ProcessId, Reseal,
-    Settlement, Store, StoreError, StoreProblem, Work,
+use openid_deferred::poller::{Event, Limits};
+use openid_deferred::store::MemoryStore;
+use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, TestClient, TestClock};
+use openid_deferred::{
+    AuthorizationSession, ClientAuthentication, Clock as _, Error, ErrorKind, Outcome, Poller, Signer,
+    SigningAlgorithm, SigningKey,
 };
-use openid_deferred::testing::{DecisionPolicy, Endpoint, SeededRandom, TestClock, TestProvider};
-use openid_deferred::{Accepted, AuthorizationSession, Client, ErrorKind, Outcome, Poller};
 
-use crate::support::{HOUR, SECOND, client_of, keyring, next, ping_request, provider};
-
-/// A store that the test can take out of reach, and whose clock it can move.
-#[derive(Debug, Clone)]
-struct Troubled(Arc<Trouble>);
-
-#[derive(Debug)]
-struct Trouble {
-    store: MemoryStore,
-    is_down: AtomicBool,
-    ahead: AtomicU64,
-    calls: Mutex<Vec<&'static str>>,
-}
-
-impl Troubled {
-    fn on(clock: &TestClock) -> Self {
-        Self(Arc::new(Trouble {
-            store: MemoryStore::with_clock(Arc::new(clock.clone())),
-            is_down: AtomicBool::new(false),
-            ahead: AtomicU64::new(0),
-            calls: Mutex::default(),
-        }))
-    }
-
-    fn fails(&self, call: &'static str) -> Result<(), StoreError> {
-        self.0.calls.lock().unwrap().push(call);
-        match self.0.is_down.load(Ordering::Relaxed) {
-            true => Err(StoreError::new(StoreProblem::Unavailable)),
-            false => Ok(()),
-        }
-    }
-
-    fn set_down(&self, is_down: bool) {
-        self.0.is_down.store(is_down, Ordering::Relaxed);
-    }
-}
-
-macro_rules! forward {
-    ($($method:ident($($name:ident: $type:ty),*) -> $answer:ty;)*) => {$(
-        fn $method(&self, $($name: $type),*) -> BoxFuture<'_, Result<$answer, StoreError>> {
-            Box::pin(async move {
-                self.fails(stringify!($method))?;
-                self.0.store.$method($($name),*).await
-            })
-        }
-    )*};
-}
-
-impl Store for Troubled {
-    forward! {
-        insert(process: NewProcess) -> Insertion;
-        load(id: ProcessId) -> Option<Process>;
-        ping(ping: openid_deferred::store::Ping) -> Pinged;
-        cancel(id: ProcessId, to: Cancellation) -> Option<Cancellation>;
-        claim_outcomes(claim: OutcomeClaim) -> Outcomes;
-        hold_outcomes(held: Vec<HeldOutcome>, due_in: Duration) -> Vec<bool>;
-        acknowledge(acknowledgements: Vec<Acknowledgement>) -> Vec<Acknowledged>;
-        forget(id: ProcessId) -> bool;
-        purge(limit: usize) -> usize;
-        spread(partition: Partition, overdue_for: Duration, limit: usize) -> usize;
-        clamp_due_times(clamp: Clamp) -> Clamped;
-        sealed_otherwise(key: [u8; 4], after: Option<ProcessId>, limit: usize) -> Vec<Process>;
-        reseal(reseals: Vec<Reseal>) -> Vec<bool>;
-        keys() -> Vec<KeyStats>;
-        stats() -> Vec<PartitionStats>;
-    }
-
-    fn work(&self, settlements: Vec<Settlement>, claim: Option<Claim>) -> BoxFuture<'_, Result<Work, StoreError>> {
-        Box::pin(async move {
-            self.fails("work")?;
-            let mut work = self.0.store.work(settlements, claim).await?;
-            work.now += Duration::from_secs(self.0.ahead.load(Ordering::Relaxed));
-            Ok(work)
-        })
-    }
-
-    fn changed(&self) -> BoxFuture<'static, Changed> {
-        self.0.store.changed()
-    }
-
-    fn look_every(&self) -> Duration {
-        10 * SECOND
-    }
-}
-
-struct World {
-    op: TestProvider,
-    clock: TestClock,
-    client: Client,
-    store: Troubled,
-    poller: Poller,
-}
-
-async fn world(decisions: DecisionPolicy) -> World {
-    let clock = TestClock::automatic();
-    let op = provider(&clock).decisions(decisions).start().unwrap();
-    let client = client_of(&op, &clock).build().unwrap();
-    let store = Troubled::on(&clock);
-    let builder = Poller::builder(store.clone(), keyring()).receives_pings().client(client.clone());
-    let (seconds, random) = (Arc::new(clock.clone()), Arc::new(SeededRandom::new(3)));
-    let poller = builder.clock(seconds).random(random).start().await.unwrap();
-    World { op, clock, client, store, poller }
-}
-
-impl World {
-    async fn user_returns(&self) -> (String, AuthorizationSession) {
-        let (url, session) = self.client.authorize().start().await.unwrap();
-        (self.op.visit(url).query(), session)
-    }
-
-    async fn waiting(&self) -> ProcessId {
-        let (query, session) = self.user_returns().await;
-        match self.poller.authorization_response(&query, session).await {
-            Ok(Accepted::Deferred(id)) => id,
-            other => panic!("expected a deferral, got {other:?}"),
-        }
-    }
-
-    async fn sleep(&self, duration: Duration) {
-        openid_deferred::Clock::sleep(&self.clock, duration).await;
-    }
-}
+use crate::support::{CLIENT_ID, HOUR, REDIRECT_URI, SECOND, client_of, keyring, next, ping_request, provider};
+use crate::troubled::{Troubled, World, poller_on, world, world_with};
 
 #[tokio::test]
 async fn a_store_that_is_down_before_the_exchange_leaves_the_code_unspent() {
@@ -180,7 +60,7 @@ async fn an_outage_of_the_store_asks_nothing_and_loses_nobody() {
 async fn an_outage_between_an_answer_and_its_settlement_loses_no_success() {
     let world = world(DecisionPolicy::immediately()).await;
     world.waiting().await;
-    world.op.misbehave(openid_deferred::testing::Fault::delay(Endpoint::Poll, 2 * SECOND).after_processing());
+    world.op.misbehave(Fault::delay(Endpoint::Poll, 2 * SECOND).after_processing());
     while world.op.requests_to(Endpoint::Poll).is_empty() {
         world.sleep(SECOND).await;
     }
@@ -210,11 +90,11 @@ async fn the_receiver_says_503_while_the_store_is_down_and_refuses_forgeries_wit
     world.store.set_down(true);
     assert_eq!(receive(&token).await, StatusCode::SERVICE_UNAVAILABLE);
     world.store.set_down(false);
-    world.store.0.calls.lock().unwrap().clear();
+    world.store.forget_calls();
     let mut forged = token.clone();
     forged.replace_range(90..91, if &token[90..91] == "A" { "B" } else { "A" });
     assert_eq!(receive(&forged).await, StatusCode::UNAUTHORIZED);
-    assert!(world.store.0.calls.lock().unwrap().is_empty(), "a forged token dies before the store hears of it");
+    assert_eq!(world.store.calls(), 0, "a forged token dies before the store hears of it");
     assert_eq!(receive(&token).await, StatusCode::NO_CONTENT);
 }
 
@@ -224,7 +104,7 @@ async fn a_jump_of_the_stores_clock_is_told_and_asks_nobody_early() {
     world.waiting().await;
     let mut events = world.poller.events();
     world.sleep(7 * SECOND).await;
-    world.store.0.ahead.store(3_600, Ordering::Relaxed);
+    world.store.jump_forward(HOUR);
     world.sleep(HOUR).await;
     let mut jumps = Vec::new();
     while let Ok(event) = events.try_recv() {
@@ -254,6 +134,198 @@ async fn a_store_that_is_gone_is_not_counted_again_and_again_without_a_pause() {
     for _ in 0..1_000 {
         tokio::task::yield_now().await;
     }
-    let counts = store.0.calls.lock().unwrap().iter().filter(|call| **call == "stats").count();
-    assert_eq!(counts, 1);
+    assert_eq!(store.count("stats"), 1);
+}
+
+#[tokio::test]
+async fn a_store_that_needs_six_seconds_for_a_call_does_not_stop_the_polls() {
+    let world = world(DecisionPolicy::after_polls(3)).await;
+    for _ in 0..20 {
+        world.waiting().await;
+    }
+    world.store.set_delay(6 * SECOND, Duration::ZERO);
+    world.approvals(20, 10 * 60 * SECOND).await;
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_store_that_needs_long_for_many_rows_is_asked_for_fewer() {
+    let decisions = DecisionPolicy::after(HOUR / 2);
+    let mut world = world_with(|op| op.interval(60 * SECOND).decisions(decisions), |client| client).await;
+    world.poller.shutdown(Duration::ZERO).await;
+    let limits = Limits::new().in_flight(500);
+    let builder = poller_on(&world.store, &world.clock, 5).limits(limits).client(world.client.clone());
+    world.poller = builder.start().await.unwrap();
+    for _ in 0..300 {
+        world.waiting().await;
+    }
+    world.store.set_delay(Duration::ZERO, SECOND / 10);
+    world.sleep(300 * SECOND).await;
+    let polls = world.polls();
+    world.store.forget_calls();
+    world.sleep(900 * SECOND).await;
+    let works = world.store.works();
+    assert!(works.iter().all(|work| work.settled + work.claimed <= 64), "{works:?}");
+    let polls = world.polls() - polls;
+    assert!(polls >= 300 * 10, "{polls} polls in 15 min");
+    world.store.set_delay(Duration::ZERO, Duration::ZERO);
+    world.approvals(300, HOUR).await;
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_shutdown_takes_no_longer_than_its_grace_however_slow_the_store_is() {
+    let world = world(DecisionPolicy::scripted()).await;
+    for _ in 0..5 {
+        world.waiting().await;
+    }
+    world.sleep(4 * SECOND).await;
+    world.store.set_delay(HOUR, Duration::ZERO);
+    world.sleep(2 * SECOND).await;
+    let before = world.clock.monotonic();
+    world.poller.shutdown(SECOND).await;
+    let took = world.clock.monotonic() - before;
+    assert!(took <= 2 * SECOND, "{took:?}");
+}
+
+#[tokio::test]
+async fn a_shutdown_offers_what_the_op_has_given_to_the_store_for_a_second_more() {
+    let mut world = world(DecisionPolicy::immediately()).await;
+    world.waiting().await;
+    world.op.misbehave(Fault::delay(Endpoint::Poll, 5 * SECOND).after_processing());
+    world.sleep(9 * SECOND).await;
+    assert_eq!(world.polls(), 1);
+    // The answer comes within the grace, and its settlement needs longer.
+    world.store.set_delay(3 * SECOND, Duration::ZERO);
+    world.poller.shutdown(2 * SECOND).await;
+    world.store.set_delay(Duration::ZERO, Duration::ZERO);
+    world.sleep(HOUR).await;
+    world.poller = world.replica(9).await;
+    world.approvals(1, HOUR).await;
+    assert_eq!(world.polls(), 1, "it was never asked for again");
+}
+
+#[tokio::test]
+async fn a_store_that_panics_stops_nobody_and_is_reported() {
+    let world = world(DecisionPolicy::after_polls(3)).await;
+    let mut events = world.poller.events();
+    for _ in 0..5 {
+        world.waiting().await;
+    }
+    world.sleep(7 * SECOND).await;
+    world.store.panic_next(10);
+    world.approvals(5, HOUR).await;
+    assert_eq!(world.store.panics_left(), 0);
+    let panics = std::iter::from_fn(|| events.try_recv().ok())
+        .filter(|event| matches!(event, Event::Panicked { id: None }))
+        .count();
+    assert_eq!(panics, 10);
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn an_engine_that_panics_begins_again_after_a_pause() {
+    let world = world(DecisionPolicy::after_polls(2)).await;
+    let mut events = world.poller.events();
+    world.store.panic_in_changed(3);
+    for _ in 0..3 {
+        world.waiting().await;
+    }
+    world.sleep(60 * SECOND).await;
+    assert_eq!(world.store.panics_left(), 0);
+    let panics = std::iter::from_fn(|| events.try_recv().ok())
+        .filter(|event| matches!(event, Event::Panicked { id: None }))
+        .count();
+    assert_eq!(panics, 3);
+    world.approvals(3, HOUR).await;
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn what_the_op_has_given_outlives_panics_of_the_store() {
+    let world = world(DecisionPolicy::immediately()).await;
+    world.waiting().await;
+    world.op.misbehave(Fault::delay(Endpoint::Poll, 2 * SECOND).after_processing());
+    while world.polls() == 0 {
+        world.sleep(SECOND / 2).await;
+    }
+    world.store.panic_next(5);
+    world.approvals(1, HOUR).await;
+    assert_eq!(world.polls(), 1, "it was never asked for again");
+}
+
+/// A key management service with a mistake that shows now and then.
+#[derive(Debug)]
+struct FaultySigner(SigningKey, Arc<AtomicUsize>);
+
+impl Signer for FaultySigner {
+    fn algorithm(&self) -> SigningAlgorithm {
+        self.0.algorithm()
+    }
+
+    fn key_id(&self) -> Option<&str> {
+        None
+    }
+
+    fn sign<'a>(&'a self, message: &'a [u8]) -> BoxFuture<'a, Result<Vec<u8>, Error>> {
+        let panics = self.1.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        assert!(panics.is_err(), "the signer has a mistake");
+        self.0.sign(message)
+    }
+}
+
+#[tokio::test]
+async fn a_signer_that_panics_costs_one_poll_and_no_process() {
+    let clock = TestClock::automatic();
+    let key = SigningKey::generate(SigningAlgorithm::Es256).unwrap();
+    let jwk = serde_json::to_string(&key.public_jwk()).unwrap();
+    let registered = TestClient::private_key_jwt(CLIENT_ID, &jwk).redirect_uri(REDIRECT_URI);
+    let op = provider(&clock).client(registered).decisions(DecisionPolicy::after_polls(3)).start().unwrap();
+    let panics = Arc::new(AtomicUsize::new(0));
+    let signer = FaultySigner(key, panics.clone());
+    let client = client_of(&op, &clock).authentication(ClientAuthentication::private_key_jwt(signer)).build().unwrap();
+    let store = Troubled::on(&clock);
+    let poller = poller_on(&store, &clock, 3).client(client.clone()).start().await.unwrap();
+    let mut events = poller.events();
+    let world = World { op, clock, client, store, poller };
+    for _ in 0..5 {
+        world.waiting().await;
+    }
+    panics.store(2, Ordering::Relaxed);
+    world.approvals(5, HOUR).await;
+    let panicked: BTreeSet<_> = std::iter::from_fn(|| events.try_recv().ok())
+        .filter_map(|event| match event {
+            Event::Panicked { id } => Some(id.expect("it was a poll")),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(panicked.len(), 2);
+}
+
+#[tokio::test]
+async fn overdue_polls_are_spread_within_the_life_that_each_process_has_left() {
+    const PROCESSES: usize = 300;
+    let mut world = world_with(
+        |op| op.interval(HOUR / 2).expires_in(2 * HOUR).decisions(DecisionPolicy::after(HOUR)),
+        |client| client,
+    )
+    .await;
+    for _ in 0..PROCESSES {
+        world.waiting().await;
+    }
+    let began = world.clock.monotonic();
+    world.sleep(HOUR / 6).await;
+    world.store.set_down(true);
+    world.sleep(began + 110 * 60 * SECOND - world.clock.monotonic()).await;
+    world.store.set_down(false);
+    for seed in 20..23 {
+        world.sleep(60 * SECOND).await;
+        world.poller.shutdown(SECOND).await;
+        world.poller = world.replica(seed).await;
+    }
+    world.approvals(PROCESSES, HOUR).await;
+    let arrived: Vec<_> = world.op.requests_to(Endpoint::Poll).iter().map(|poll| poll.arrived).collect();
+    let busiest = arrived.iter().map(|at| arrived.iter().filter(|other| (*at..*at + SECOND).contains(*other)).count());
+    assert!(busiest.max().unwrap() < 100, "they are spread");
+    world.op.assert_clean();
 }

@@ -1,0 +1,246 @@
+//! Which clients may have something due, and when. A poller may have ten thousand clients of which two are busy: what it
+//! does for those two must not depend on the others.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::time::Duration;
+
+use crate::store::Partition;
+
+/// For so many clients at most a claim asks at a time.
+pub(super) const QUOTAS: usize = 128;
+/// So many clients are looked at in a second because others may have changed something, where there are more than fit into
+/// one claim.
+const LOOKS_PER_SECOND: usize = 1_000;
+/// Where one look does not reach all clients, each is looked at once in so many periods.
+const LOOK_PERIODS: u32 = 4;
+
+/// When each client may have something due, on the monotonic clock.
+#[derive(Debug, Default)]
+pub(super) struct Agenda {
+    clients: BTreeMap<Partition, Entry>,
+    /// The clients with a time, the earliest first.
+    order: BTreeSet<(Duration, Partition)>,
+    looks: Looks,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Entry {
+    at: Option<Duration>,
+    /// Something is due, and there was no room for it: the end of a poll or verification makes some.
+    lacks_room: bool,
+}
+
+/// The round in which all clients are looked at.
+#[derive(Debug, Default)]
+struct Looks {
+    /// The last client of the last look.
+    after: Option<Partition>,
+    next_at: Duration,
+    last_at: Duration,
+    /// So many looks are left of a round that is made because something has changed somewhere.
+    urgent: usize,
+}
+
+impl Agenda {
+    /// Notes that something may be due for a client at this time.
+    pub(super) fn bring_forward(&mut self, partition: Partition, at: Duration) {
+        let before = self.clients.get(&partition).and_then(|entry| entry.at);
+        if before.is_none_or(|before| at < before) {
+            self.set(partition, Some(at), false);
+        }
+    }
+
+    /// Notes what a claim has said of a client: when something is due next, unless that is earlier by what has been noted
+    /// meanwhile, and whether something is due for which there is no room.
+    pub(super) fn note(&mut self, partition: Partition, at: Option<Duration>, lacks_room: bool) {
+        let before = self.clients.get(&partition).and_then(|entry| entry.at);
+        self.set(partition, [before, at].into_iter().flatten().min(), lacks_room);
+    }
+
+    /// Takes a client off the agenda, because a claim asks for it.
+    pub(super) fn take(&mut self, partition: Partition) {
+        self.set(partition, None, false);
+    }
+
+    fn set(&mut self, partition: Partition, at: Option<Duration>, lacks_room: bool) {
+        let before = self.clients.insert(partition, Entry { at, lacks_room });
+        if let Some(before) = before.and_then(|entry| entry.at) {
+            self.order.remove(&(before, partition));
+        }
+        if let Some(at) = at {
+            self.order.insert((at, partition));
+        }
+    }
+
+    /// Notes that a poll or verification of a client has ended.
+    pub(super) fn freed(&mut self, partition: Partition, now: Duration) {
+        if self.clients.get(&partition).is_some_and(|entry| entry.lacks_room) {
+            self.set(partition, Some(now), false);
+        }
+    }
+
+    /// Forgets a client that this poller has no longer.
+    pub(super) fn remove(&mut self, partition: Partition) {
+        self.set(partition, None, false);
+        self.clients.remove(&partition);
+    }
+
+    /// Takes the clients with something due off the agenda, the longest overdue first. A claim puts them on it again.
+    pub(super) fn take_due(&mut self, now: Duration, limit: usize) -> Vec<Partition> {
+        let due: Vec<_> = self.order.iter().take_while(|(at, _)| *at <= now).take(limit).copied().collect();
+        for (_, partition) in &due {
+            self.take(*partition);
+        }
+        due.into_iter().map(|(_, partition)| partition).collect()
+    }
+
+    /// When the earliest client has something due.
+    pub(super) fn next_at(&self) -> Option<Duration> {
+        self.order.first().map(|(at, _)| *at)
+    }
+
+    /// When the next clients are to be looked at because others may have changed something.
+    pub(super) fn look_at(&self) -> Duration {
+        self.looks.next_at
+    }
+
+    /// Something has changed somewhere: all clients are looked at, at once where that is one claim.
+    pub(super) fn look_soon(&mut self, clients: usize) {
+        self.looks.urgent = clients;
+        let soon = self.looks.last_at.saturating_add(urgent_period(clients));
+        self.looks.next_at = self.looks.next_at.min(soon);
+    }
+
+    /// Notes that something may be due for the next clients of the round, if it is time for that.
+    pub(super) fn look<T>(&mut self, tenants: &BTreeMap<Partition, T>, now: Duration, look_every: Duration) {
+        if now < self.looks.next_at {
+            return;
+        }
+        let after = self.looks.after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut seen: Vec<_> = tenants.range((after, Bound::Unbounded)).map(|(key, _)| *key).take(QUOTAS).collect();
+        if seen.len() < QUOTAS && self.looks.after.is_some() {
+            let rest = QUOTAS - seen.len();
+            let begin = tenants.keys().copied().take(rest);
+            seen.extend(begin.take_while(|key| self.looks.after.is_some_and(|after| *key <= after)));
+        }
+        self.looks.after = seen.last().copied().filter(|_| tenants.len() > QUOTAS);
+        self.looks.urgent = self.looks.urgent.saturating_sub(seen.len());
+        self.looks.last_at = now;
+        let period = match (tenants.len() > QUOTAS, self.looks.urgent > 0) {
+            (false, _) => look_every,
+            (true, true) => urgent_period(tenants.len()),
+            (true, false) => {
+                let round = look_every.saturating_mul(LOOK_PERIODS).max(quickest_round(tenants.len()));
+                round.saturating_mul(QUOTAS as u32) / u32::try_from(tenants.len()).unwrap_or(u32::MAX)
+            }
+        };
+        self.looks.next_at = now.saturating_add(period);
+        for partition in seen {
+            self.bring_forward(partition, now);
+        }
+    }
+}
+
+/// How long a round takes at least.
+fn quickest_round(clients: usize) -> Duration {
+    Duration::from_millis(clients.saturating_mul(1_000 / LOOKS_PER_SECOND) as u64)
+}
+
+/// How long after one look the next one follows, when something has changed somewhere.
+fn urgent_period(clients: usize) -> Duration {
+    match clients > QUOTAS {
+        true => quickest_round(QUOTAS),
+        false => Duration::ZERO,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn tenants(count: i64) -> BTreeMap<Partition, ()> {
+        (0..count).map(|number| (Partition(number), ())).collect()
+    }
+
+    #[test]
+    fn clients_are_taken_when_something_is_due_the_longest_overdue_first() {
+        let mut agenda = Agenda::default();
+        for (number, at) in [(1, 30), (2, 10), (3, 20), (4, 40)] {
+            agenda.note(Partition(number), Some(at * SECOND), false);
+        }
+        agenda.bring_forward(Partition(4), 15 * SECOND);
+        agenda.bring_forward(Partition(2), 50 * SECOND);
+        assert_eq!(agenda.next_at(), Some(10 * SECOND));
+        assert_eq!(agenda.take_due(20 * SECOND, 2), [Partition(2), Partition(4)]);
+        assert_eq!(agenda.take_due(20 * SECOND, 2), [Partition(3)]);
+        assert_eq!((agenda.take_due(20 * SECOND, 2), agenda.next_at()), (vec![], Some(30 * SECOND)));
+    }
+
+    #[test]
+    fn what_was_noted_while_a_claim_was_under_way_is_not_lost() {
+        let mut agenda = Agenda::default();
+        agenda.bring_forward(Partition(1), SECOND);
+        assert_eq!(agenda.take_due(SECOND, 9), [Partition(1)]);
+        agenda.bring_forward(Partition(1), 2 * SECOND);
+        agenda.note(Partition(1), Some(60 * SECOND), false);
+        assert_eq!(agenda.next_at(), Some(2 * SECOND));
+    }
+
+    #[test]
+    fn a_client_without_room_waits_for_the_end_of_one_of_its_polls() {
+        let mut agenda = Agenda::default();
+        agenda.note(Partition(1), None, true);
+        agenda.note(Partition(2), None, false);
+        for number in [1, 2, 3] {
+            agenda.freed(Partition(number), SECOND);
+        }
+        assert_eq!(agenda.take_due(SECOND, 9), [Partition(1)]);
+    }
+
+    #[test]
+    fn all_of_a_few_clients_are_looked_at_in_each_period_and_at_once_after_a_change() {
+        let (mut agenda, tenants) = (Agenda::default(), tenants(3));
+        agenda.look(&tenants, SECOND, 5 * SECOND);
+        assert_eq!(agenda.take_due(SECOND, 9).len(), 3);
+        agenda.look(&tenants, 5 * SECOND, 5 * SECOND);
+        assert_eq!((agenda.take_due(5 * SECOND, 9).len(), agenda.look_at()), (0, 6 * SECOND));
+        agenda.look_soon(3);
+        agenda.look(&tenants, 5 * SECOND, 5 * SECOND);
+        assert_eq!(agenda.take_due(5 * SECOND, 9).len(), 3);
+    }
+
+    #[test]
+    fn each_of_many_clients_is_looked_at_once_in_a_round() {
+        for (count, look_every, round) in [(1_000, SECOND, 4 * SECOND), (10_000, SECOND / 10, 10 * SECOND)] {
+            let (mut agenda, tenants) = (Agenda::default(), tenants(count));
+            let (mut now, mut seen) = (SECOND, Vec::new());
+            while seen.len() < count as usize {
+                agenda.look(&tenants, now, look_every);
+                seen.extend(agenda.take_due(now, usize::MAX));
+                now = agenda.look_at();
+            }
+            assert!(now - SECOND <= round + round / 10, "{count} clients took {:?}", now - SECOND);
+            assert_eq!(seen.iter().collect::<BTreeSet<_>>().len(), count as usize);
+        }
+    }
+
+    #[test]
+    fn after_a_change_many_clients_are_looked_at_sooner_and_not_all_at_once() {
+        let (mut agenda, tenants) = (Agenda::default(), tenants(1_000));
+        let mut now = SECOND;
+        agenda.look(&tenants, now, 3_600 * SECOND);
+        agenda.take_due(now, usize::MAX);
+        agenda.look_soon(1_000);
+        let mut seen = 0;
+        while seen < 1_000 {
+            assert!(agenda.look_at() > now);
+            now = agenda.look_at();
+            agenda.look(&tenants, now, 3_600 * SECOND);
+            seen += agenda.take_due(now, usize::MAX).len();
+        }
+        assert!(now < 3 * SECOND, "{now:?}");
+    }
+}

@@ -1,0 +1,276 @@
+//! One call to the store: it settles results and claims rows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_core::future::BoxFuture;
+
+use super::agenda::QUOTAS;
+use super::{Engine, Kept};
+use crate::poller::event::Event;
+use crate::poller::job::Job;
+use crate::poller::measure;
+use crate::poller::record::FORMAT;
+use crate::poller::shared::{StoreClock, store_error};
+use crate::store::{Changed, Claim, ClaimQuota, Next, NextDue, Partition, Settled, State, StoreError, Work};
+use crate::task::{Panicked, catch_panic};
+
+use super::Ended;
+use super::chores::{CLAMP_PAUSE, OUTAGE};
+
+/// How long the store is left alone after an error, at first.
+const FIRST_STORE_PAUSE: Duration = Duration::from_millis(250);
+/// The same, at most.
+const LONGEST_STORE_PAUSE: Duration = Duration::from_secs(30);
+/// The store's clock may be corrected by this much at once.
+const LARGEST_DRIFT: Duration = Duration::from_secs(5);
+
+type Answer = Result<Result<Work, StoreError>, Panicked>;
+
+/// A call that is under way.
+pub(super) struct Call {
+    settling: Vec<Kept>,
+    quotas: Vec<ClaimQuota>,
+    began: Duration,
+    /// How long after it began a poll of what it claims may leave.
+    window: Duration,
+    lease: Duration,
+    answer: BoxFuture<'static, Answer>,
+}
+
+impl Call {
+    /// Whether it settles anything.
+    pub(super) fn settles(&self) -> bool {
+        !self.settling.is_empty()
+    }
+}
+
+/// The answer to the call that is under way, if there is one. Dropping the future loses nothing.
+pub(super) async fn answer(call: &mut Option<Call>) -> Answer {
+    match call {
+        Some(call) => (&mut call.answer).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What has changed in the store, once that was asked for.
+pub(super) async fn changed(changed: &mut Option<BoxFuture<'static, Changed>>) -> Changed {
+    match changed {
+        Some(changed) => changed.await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Engine {
+    /// Calls the store with as many results as it has shown to take in time, and claims for the clients that may have
+    /// something due. The call is driven by [`answer`].
+    pub(super) fn start_call(&mut self, now: Duration) {
+        let shared = self.shared.clone();
+        let (window, batch) = (self.pace.send_window(), self.pace.batch());
+        let settling = self.take_results(batch);
+        let quotas = if self.claims() { self.quotas(&settling, batch, now) } else { Vec::new() };
+        let limit = batch.min(self.room());
+        let partitions = quotas.iter().map(|quota| quota.partition);
+        let attempt = partitions.filter_map(|partition| shared.tenant(partition)).map(|it| it.client.longest_poll());
+        let lease = window.saturating_add(attempt.max().unwrap_or_default());
+        let claim = (!quotas.is_empty()).then(|| Claim {
+            quotas: quotas.clone(),
+            limit,
+            lease,
+            format: FORMAT,
+            keys: shared.keyring.ids(),
+        });
+        let settlements = settling.iter().map(|kept| kept.settlement(now)).collect();
+        (self.called_at, self.is_nudged) = (Some(now), false);
+        let answer = Box::pin(catch_panic(async move { shared.store.work(settlements, claim).await }));
+        self.call = Some(Call { settling, quotas, began: now, window, lease, answer });
+    }
+
+    /// Up to so many results, those first that should not wait.
+    fn take_results(&mut self, batch: usize) -> Vec<Kept> {
+        if self.results.len() > batch {
+            self.results.sort_by_key(|kept| !kept.is_urgent());
+        }
+        self.results.drain(..self.results.len().min(batch)).collect()
+    }
+
+    /// For whom to claim, and how many rows: for the clients of what is settled, whose next due time the answer then says,
+    /// and for those with something due.
+    fn quotas(&mut self, settling: &[Kept], batch: usize, now: Duration) -> Vec<ClaimQuota> {
+        let mut partitions = Self::partitions_of(settling);
+        for partition in &partitions {
+            self.agenda.take(*partition);
+        }
+        partitions.extend(self.agenda.take_due(now, QUOTAS));
+        let mut quotas = Vec::new();
+        for partition in partitions {
+            let Some(tenant) = self.shared.tenant(partition) else {
+                self.agenda.remove(partition);
+                continue;
+            };
+            let (polls, _) = tenant.admits(now);
+            let verifications = tenant.room_for_verifications();
+            quotas.push(ClaimQuota { partition, polls: polls.min(batch), verifications: verifications.min(batch) });
+        }
+        quotas
+    }
+
+    /// Takes in what came of the call.
+    pub(super) fn take_answer(&mut self, answer: Answer) {
+        let Some(call) = self.call.take() else { return };
+        let now = self.shared.clock.monotonic();
+        self.pace.took(now.saturating_sub(call.began));
+        match answer {
+            Ok(Ok(work)) => self.take_work(call, work, now),
+            Ok(Err(error)) => {
+                let error = store_error(error);
+                tracing::error!(error = %error, "the store did not do its part; nothing is asked until it does");
+                self.shared.tell(Event::StoreTrouble { error: Arc::new(error) });
+                self.retry(call, now);
+            }
+            Err(Panicked) => {
+                measure::panicked();
+                tracing::error!("the store panicked; nothing is asked until it answers");
+                self.shared.tell(Event::Panicked { id: None });
+                self.retry(call, now);
+            }
+        }
+    }
+
+    /// Drops the call that is under way, and keeps what it was for.
+    pub(super) fn give_call_back(&mut self) {
+        let now = self.shared.clock.monotonic();
+        if let Some(call) = self.call.take() {
+            self.keep_for_later(call, now);
+        }
+    }
+
+    fn retry(&mut self, call: Call, now: Duration) {
+        self.failing_since.get_or_insert(call.began);
+        let pause = self.store_pause.map_or(FIRST_STORE_PAUSE, |pause| (pause * 2).min(LONGEST_STORE_PAUSE));
+        (self.store_pause, self.call_at) = (Some(pause), now.saturating_add(pause));
+        self.keep_for_later(call, now);
+    }
+
+    fn keep_for_later(&mut self, call: Call, now: Duration) {
+        self.results.splice(..0, call.settling);
+        for quota in call.quotas {
+            self.agenda.bring_forward(quota.partition, now);
+        }
+    }
+
+    fn take_work(&mut self, call: Call, work: Work, now: Duration) {
+        self.store_pause = None;
+        let outage = self.failing_since.take().map(|since| call.began.saturating_sub(since));
+        if outage.is_some_and(|outage| outage >= OUTAGE) {
+            self.chores.spread_soon();
+        }
+        self.emit_decided(&call.settling, &work.settled);
+        for id in work.set_aside {
+            tracing::error!(process = %id, "the body of a process is missing from the store; it is put aside");
+            self.shared.tell(Event::Unreadable { id });
+        }
+        let store_clock = StoreClock::new(work.now, call.began);
+        let has_jumped = self.has_jumped(store_clock, call.began, now);
+        if work.clamping {
+            // Whoever began it may have died.
+            self.chores.clamp(&self.shared, None);
+        }
+        for claimed in work.claimed {
+            let Some(tenant) = self.shared.tenant(claimed.partition) else { continue };
+            let (shared, began) = (self.shared.clone(), call.began);
+            let job = Job { shared, tenant, claimed, store_clock, began, window: call.window, lease: call.lease };
+            self.begin(job, has_jumped, now);
+        }
+        for (quota, due) in call.quotas.iter().zip(work.due) {
+            self.note_due(quota, due, work.clamping, now);
+        }
+    }
+
+    fn emit_decided(&self, settling: &[Kept], settled: &[Settled]) {
+        for (kept, settled) in settling.iter().zip(settled) {
+            if matches!((kept.settlement.next, settled), (Next::Decided { .. }, Settled::Done)) {
+                self.shared.tell(Event::Decided { id: kept.settlement.id });
+            }
+        }
+    }
+
+    /// Whether the store's clock has been set since it was last read. Then due times are put right, and nothing is claimed
+    /// until they are.
+    fn has_jumped(&mut self, store_clock: StoreClock, began: Duration, now: Duration) -> bool {
+        // The store read its clock at some moment of the call, so a slow call says little.
+        let uncertain = now.saturating_sub(began);
+        let jump = self.last_seen.map(|last| last.apart(&store_clock));
+        let has_jumped = jump.is_some_and(|jump| jump > LARGEST_DRIFT.saturating_add(uncertain));
+        if has_jumped || self.last_seen.is_none() || uncertain < LARGEST_DRIFT / 5 {
+            self.last_seen = Some(store_clock);
+        }
+        let last_right = self.last_seen_right.replace(began).unwrap_or(began);
+        if let Some(by) = jump.filter(|_| has_jumped) {
+            tracing::error!(
+                seconds = by.as_secs(),
+                "the store's clock has jumped; due times are put right before polls go on"
+            );
+            self.shared.tell(Event::ClockJumped { by });
+            self.chores.clamp(&self.shared, Some(last_right));
+        }
+        has_jumped
+    }
+
+    /// Begins work on a row, or gives it back: after a jump of the clock nobody knows whether it is due, after a call that
+    /// took too long the poll may not leave any more, and a poller that stops takes nothing new.
+    fn begin(&mut self, job: Job, has_jumped: bool, now: Duration) {
+        let partition = job.claimed.partition;
+        let is_late = now.saturating_sub(job.began) > job.window;
+        let put_off = match job.claimed.state {
+            State::Waiting if has_jumped => Some(None),
+            State::Waiting if is_late => Some(Some(job.tenant.give_back())),
+            State::Exchanging if has_jumped => return,
+            _ if self.stop.borrow().is_some() => Some(Some(Duration::ZERO)),
+            _ => None,
+        };
+        if let Some(wait) = put_off {
+            let settlement = job.put_off(wait);
+            return self.keep(partition, settlement, now);
+        }
+        self.spawn(job, partition);
+    }
+
+    fn spawn(&mut self, job: Job, partition: Partition) {
+        let is_poll = job.claimed.state == State::Waiting;
+        let under_way = job.tenant.enter(&job.shared, is_poll, job.began);
+        let (shared, id) = (job.shared.clone(), job.claimed.id);
+        self.jobs.spawn(async move {
+            let settlement = catch_panic(job.run()).await.unwrap_or_else(|Panicked| {
+                measure::panicked();
+                tracing::error!(process = %id, "a poll or verification panicked; it is repeated after its lease");
+                shared.tell(Event::Panicked { id: Some(id) });
+                None
+            });
+            drop(under_way);
+            Ended::Job(partition, settlement)
+        });
+    }
+
+    /// Puts a client on the agenda again.
+    fn note_due(&mut self, quota: &ClaimQuota, due: NextDue, is_clamping: bool, now: Duration) {
+        let partition = quota.partition;
+        if is_clamping {
+            return self.agenda.note(partition, Some(now.saturating_add(CLAMP_PAUSE)), false);
+        }
+        let Some(tenant) = self.shared.tenant(partition) else { return self.agenda.remove(partition) };
+        let (room, wait) = tenant.admits(now);
+        let mut lacks_room = false;
+        let mut at = |due_in: Option<Duration>, room: usize, wait: Option<Duration>| match due_in {
+            Some(due_in) if room == 0 && due_in <= wait.unwrap_or_default() => {
+                lacks_room |= wait.is_none();
+                wait
+            }
+            due_in => due_in,
+        };
+        let polls_in = at(due.polls_in, room, wait);
+        let verifications_in = at(due.verifications_in, tenant.room_for_verifications(), None);
+        let next_in = [polls_in, verifications_in].into_iter().flatten().min();
+        self.agenda.note(partition, next_in.map(|next_in| now.saturating_add(next_in)), lacks_room);
+    }
+}

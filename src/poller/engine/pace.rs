@@ -1,0 +1,95 @@
+//! How much one call to the store asks for, and how long its answer may take.
+
+use std::time::Duration;
+
+/// A poll leaves within this time, counted from before the claim, or not at all: so nobody who has been asleep sends
+/// one that others have long since taken over. A store that is slow gets more time.
+pub(super) const SEND_WINDOW: Duration = Duration::from_secs(5);
+/// No poll leaves later after its claim than this, however slow the store is.
+pub(super) const LONGEST_SEND_WINDOW: Duration = Duration::from_secs(60);
+/// So many rows are settled and claimed in one call at first.
+const FIRST_BATCH: usize = 128;
+/// So few are always worth a call.
+const SMALLEST_BATCH: usize = 16;
+
+/// What is known of the store's pace.
+#[derive(Debug)]
+pub(super) struct Pace {
+    batch: usize,
+    most: usize,
+    /// How long the slowest of the recent calls took.
+    slowest: Duration,
+}
+
+impl Pace {
+    /// A call settles and claims no more than `most` rows.
+    pub(super) fn new(most: usize) -> Self {
+        Self { batch: FIRST_BATCH.min(most), most, slowest: Duration::ZERO }
+    }
+
+    /// How many rows to settle and to claim in the next call.
+    pub(super) fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// How long after the next call began a poll may leave. The lease is as much longer.
+    pub(super) fn send_window(&self) -> Duration {
+        self.slowest.saturating_mul(2).clamp(SEND_WINDOW, LONGEST_SEND_WINDOW)
+    }
+
+    /// Takes in how long a call took. One that took half of the usual window makes the next ones smaller.
+    pub(super) fn took(&mut self, took: Duration) {
+        if took > SEND_WINDOW / 2 {
+            self.batch = (self.batch / 2).max(SMALLEST_BATCH.min(self.most));
+        } else if took < SEND_WINDOW / 10 {
+            self.batch = self.batch.saturating_mul(2).min(self.most);
+        }
+        self.slowest = took.max(self.slowest / 8 * 7);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_store_that_takes_longer_for_more_rows_gets_fewer_until_it_is_fast_enough() {
+        let mut pace = Pace::new(1_024);
+        let mut tooks = Vec::new();
+        for _ in 0..100 {
+            let took = pace.batch() as u32 * SECOND / 10;
+            pace.took(took);
+            tooks.push(took);
+        }
+        assert!(tooks[60..].iter().all(|took| *took <= 4 * SECOND), "{tooks:?}");
+        assert!(tooks[60..].iter().all(|took| *took >= SECOND / 2), "{tooks:?}");
+        for _ in 0..10 {
+            pace.took(SECOND / 100);
+        }
+        assert_eq!(pace.batch(), 1_024);
+    }
+
+    #[test]
+    fn a_store_that_takes_six_seconds_for_anything_gets_a_longer_window() {
+        let mut pace = Pace::new(1_024);
+        assert_eq!(pace.send_window(), 5 * SECOND);
+        for _ in 0..100 {
+            pace.took(6 * SECOND);
+            assert!(pace.send_window() > 6 * SECOND);
+        }
+        assert_eq!(pace.batch(), SMALLEST_BATCH);
+        for _ in 0..40 {
+            pace.took(SECOND / 100);
+        }
+        assert_eq!(pace.send_window(), 5 * SECOND);
+    }
+
+    #[test]
+    fn a_poller_that_may_have_one_poll_under_way_claims_one_row() {
+        let mut pace = Pace::new(1);
+        pace.took(10 * SECOND);
+        assert_eq!(pace.batch(), 1);
+    }
+}

@@ -1,0 +1,91 @@
+//! A store whose clock jumps, and machines that are suspended.
+
+use std::time::Duration;
+
+use openid_deferred::Clock as _;
+use openid_deferred::poller::Event;
+use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault};
+use tokio::sync::broadcast::Receiver;
+
+use crate::support::{HOUR, SECOND, world_of};
+use crate::troubled::{World, world_with};
+
+const PROCESSES: usize = 200;
+const INTERVAL: Duration = Duration::from_secs(600);
+
+async fn waiting_world() -> World {
+    let world =
+        world_with(|op| op.interval(INTERVAL).no_expiry().decisions(DecisionPolicy::scripted()), |client| client).await;
+    for _ in 0..PROCESSES {
+        world.waiting().await;
+        world.sleep(SECOND).await;
+    }
+    world
+}
+
+fn jumps(events: &mut Receiver<Event>) -> usize {
+    std::iter::from_fn(|| events.try_recv().ok()).filter(|event| matches!(event, Event::ClockJumped { .. })).count()
+}
+
+/// How many were polled since then.
+fn polled_since(world: &World, since: Duration) -> usize {
+    let polls = world.op.requests_to(Endpoint::Poll);
+    let late = polls.iter().filter(|poll| poll.arrived > since);
+    let ids: std::collections::BTreeSet<_> = late.filter_map(|poll| poll.parameter("deferred_auth_id")).collect();
+    ids.len()
+}
+
+#[tokio::test]
+async fn a_jump_forward_asks_about_nobody_early_and_is_put_right_once_by_all_replicas() {
+    let world = waiting_world().await;
+    let replica = world.replica(11).await;
+    let mut events = world.poller.events();
+    world.sleep(INTERVAL / 2).await;
+    world.store.forget_calls();
+    world.store.jump_forward(HOUR);
+    let since = world.clock.monotonic();
+    world.sleep(3 * INTERVAL).await;
+    world.op.assert_clean();
+    assert_eq!(polled_since(&world, since), PROCESSES, "everybody is polled again");
+    assert_eq!(jumps(&mut events), 1);
+    let steps = world.store.count("clamp_due_times");
+    assert!((1..=8).contains(&steps), "{steps} steps for one jump");
+    replica.shutdown(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn a_jump_back_leaves_nobody_waiting_for_the_old_time() {
+    let world = waiting_world().await;
+    world.sleep(INTERVAL / 2).await;
+    world.store.jump_back(24 * HOUR);
+    let since = world.clock.monotonic();
+    world.sleep(4 * INTERVAL).await;
+    world.op.assert_clean();
+    assert_eq!(polled_since(&world, since), PROCESSES);
+}
+
+#[tokio::test]
+async fn a_poll_that_was_about_to_leave_when_its_machine_was_suspended_does_not_leave() {
+    let mut world = world_of(|op| op.decisions(DecisionPolicy::scripted())).await;
+    world.waiting().await;
+    world.sleep(2 * SECOND).await;
+    world.restart().await;
+    // The new client has to fetch the metadata before its first poll.
+    let before = world.op.requests_to(Endpoint::Metadata).len();
+    world.op.misbehave(Fault::delay(Endpoint::Metadata, 4 * SECOND));
+    while world.op.requests_to(Endpoint::Metadata).len() == before {
+        world.sleep(SECOND / 4).await;
+    }
+    assert_eq!(world.polls().len(), 0, "it is about to leave");
+    world.clock.suspend(HOUR);
+    // Meanwhile its lease has run out, and another replica takes the row over. Its request is under way for a minute.
+    world.op.misbehave(Fault::delay(Endpoint::Poll, 60 * SECOND));
+    let other = world.replica(12).await;
+    world.sleep(2 * SECOND).await;
+    assert_eq!(world.polls().len(), 1);
+    world.sleep(50 * SECOND).await;
+    assert_eq!(world.polls().len(), 1, "the poll from before the suspend did not leave");
+    world.sleep(60 * SECOND).await;
+    world.op.assert_clean();
+    other.shutdown(Duration::ZERO).await;
+}

@@ -1,0 +1,309 @@
+//! A store that is out of reach, slow or broken when the test says so, and whose clock the test can set.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use futures_core::future::BoxFuture;
+use openid_deferred::poller::PollerBuilder;
+use openid_deferred::store::{
+    Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, HeldOutcome, Insertion, KeyStats,
+    MemoryStore, NewProcess, OutcomeClaim, Outcomes, Partition, PartitionStats, Pinged, Process, ProcessId, Reseal,
+    Settlement, Store, StoreError, StoreProblem, Work,
+};
+use openid_deferred::testing::{
+    DecisionPolicy, Endpoint, RecordedRequest, SeededRandom, TestClock, TestProvider, TestProviderBuilder,
+};
+use openid_deferred::{Accepted, AuthorizationSession, Client, ClientBuilder, Clock, Outcome, Poller};
+
+use crate::support::{client_of, keyring, provider};
+
+/// Where the store's clock starts ahead of the test's, so that it can be set back.
+const AHEAD: Duration = Duration::from_secs(30 * 86_400);
+
+#[derive(Debug, Clone)]
+pub struct Troubled(Arc<Trouble>);
+
+#[derive(Debug)]
+struct Trouble {
+    store: MemoryStore,
+    clock: StoreClock,
+    is_down: AtomicBool,
+    /// How long a call of `work` takes.
+    delay: Mutex<Duration>,
+    /// How much longer it takes for each row that it settles or claims.
+    delay_of_row: Mutex<Duration>,
+    /// So many calls of `work` panic.
+    panics: AtomicUsize,
+    /// So many calls of `changed` panic.
+    panics_in_changed: AtomicUsize,
+    calls: Mutex<Vec<&'static str>>,
+    works: Mutex<Vec<WorkCall>>,
+}
+
+/// One call of `work` that was carried out.
+#[derive(Debug, Clone, Copy)]
+pub struct WorkCall {
+    pub settled: usize,
+    pub quotas: usize,
+    pub claimed: usize,
+}
+
+/// The clock of the machine of the store.
+#[derive(Debug, Clone)]
+struct StoreClock {
+    clock: TestClock,
+    ahead: Arc<Mutex<Duration>>,
+}
+
+impl Clock for StoreClock {
+    fn now(&self) -> SystemTime {
+        self.clock.now() + *self.ahead.lock().unwrap()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.clock.monotonic() + *self.ahead.lock().unwrap()
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        self.clock.sleep(duration)
+    }
+}
+
+impl Troubled {
+    pub fn on(clock: &TestClock) -> Self {
+        let clock = StoreClock { clock: clock.clone(), ahead: Arc::new(Mutex::new(AHEAD)) };
+        Self(Arc::new(Trouble {
+            store: MemoryStore::with_clock(Arc::new(clock.clone())),
+            clock,
+            is_down: AtomicBool::new(false),
+            delay: Mutex::default(),
+            delay_of_row: Mutex::default(),
+            panics: AtomicUsize::new(0),
+            panics_in_changed: AtomicUsize::new(0),
+            calls: Mutex::default(),
+            works: Mutex::default(),
+        }))
+    }
+
+    pub fn set_down(&self, is_down: bool) {
+        self.0.is_down.store(is_down, Ordering::Relaxed);
+    }
+
+    /// Sets the clock of the store's machine forward.
+    pub fn jump_forward(&self, by: Duration) {
+        *self.0.clock.ahead.lock().unwrap() += by;
+    }
+
+    /// Sets the clock of the store's machine back.
+    pub fn jump_back(&self, by: Duration) {
+        *self.0.clock.ahead.lock().unwrap() -= by;
+    }
+
+    /// Lets each call of `work` take so long, and as much longer for each row that it settles or claims.
+    pub fn set_delay(&self, of_call: Duration, of_row: Duration) {
+        *self.0.delay.lock().unwrap() = of_call;
+        *self.0.delay_of_row.lock().unwrap() = of_row;
+    }
+
+    /// Lets the next calls of `work` panic.
+    pub fn panic_next(&self, calls: usize) {
+        self.0.panics.store(calls, Ordering::Relaxed);
+    }
+
+    /// Lets the next calls of `changed` panic.
+    pub fn panic_in_changed(&self, calls: usize) {
+        self.0.panics_in_changed.store(calls, Ordering::Relaxed);
+    }
+
+    pub fn panics_left(&self) -> usize {
+        self.0.panics.load(Ordering::Relaxed) + self.0.panics_in_changed.load(Ordering::Relaxed)
+    }
+
+    /// How often a method was called.
+    pub fn count(&self, method: &str) -> usize {
+        self.0.calls.lock().unwrap().iter().filter(|call| **call == method).count()
+    }
+
+    /// How often any method was called.
+    pub fn calls(&self) -> usize {
+        self.0.calls.lock().unwrap().len()
+    }
+
+    pub fn forget_calls(&self) {
+        self.0.calls.lock().unwrap().clear();
+        self.0.works.lock().unwrap().clear();
+    }
+
+    pub fn works(&self) -> Vec<WorkCall> {
+        self.0.works.lock().unwrap().clone()
+    }
+
+    fn fails(&self, call: &'static str) -> Result<(), StoreError> {
+        self.0.calls.lock().unwrap().push(call);
+        match self.0.is_down.load(Ordering::Relaxed) {
+            true => Err(StoreError::new(StoreProblem::Unavailable)),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Panics as often as this says.
+fn may_panic(panics: &AtomicUsize) {
+    let panics = panics.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+    assert!(panics.is_err(), "the store has a mistake");
+}
+
+macro_rules! forward {
+    ($($method:ident($($name:ident: $type:ty),*) -> $answer:ty;)*) => {$(
+        fn $method(&self, $($name: $type),*) -> BoxFuture<'_, Result<$answer, StoreError>> {
+            Box::pin(async move {
+                self.fails(stringify!($method))?;
+                self.0.store.$method($($name),*).await
+            })
+        }
+    )*};
+}
+
+impl Store for Troubled {
+    forward! {
+        insert(process: NewProcess) -> Insertion;
+        load(id: ProcessId) -> Option<Process>;
+        ping(ping: openid_deferred::store::Ping) -> Pinged;
+        cancel(id: ProcessId, to: Cancellation) -> Option<Cancellation>;
+        claim_outcomes(claim: OutcomeClaim) -> Outcomes;
+        hold_outcomes(held: Vec<HeldOutcome>, due_in: Duration) -> Vec<bool>;
+        acknowledge(acknowledgements: Vec<Acknowledgement>) -> Vec<Acknowledged>;
+        forget(id: ProcessId) -> bool;
+        purge(limit: usize) -> usize;
+        spread(partition: Partition, overdue_for: Duration, limit: usize) -> usize;
+        clamp_due_times(clamp: Clamp) -> Clamped;
+        sealed_otherwise(key: [u8; 4], after: Option<ProcessId>, limit: usize) -> Vec<Process>;
+        reseal(reseals: Vec<Reseal>) -> Vec<bool>;
+        keys() -> Vec<KeyStats>;
+        stats() -> Vec<PartitionStats>;
+    }
+
+    fn work(&self, settlements: Vec<Settlement>, claim: Option<Claim>) -> BoxFuture<'_, Result<Work, StoreError>> {
+        Box::pin(async move {
+            self.fails("work")?;
+            may_panic(&self.0.panics);
+            let settled = settlements.len();
+            let quotas = claim.as_ref().map_or(0, |claim| claim.quotas.len());
+            let delay = *self.0.delay.lock().unwrap();
+            let delay_of_row = *self.0.delay_of_row.lock().unwrap();
+            self.0.clock.sleep(delay / 2).await;
+            let work = self.0.store.work(settlements, claim).await?;
+            let claimed = work.claimed.len();
+            self.0.clock.sleep(delay / 2 + delay_of_row * u32::try_from(settled + claimed).unwrap()).await;
+            self.0.works.lock().unwrap().push(WorkCall { settled, quotas, claimed });
+            Ok(work)
+        })
+    }
+
+    fn changed(&self) -> BoxFuture<'static, Changed> {
+        may_panic(&self.0.panics_in_changed);
+        self.0.store.changed()
+    }
+
+    fn look_every(&self) -> Duration {
+        Duration::from_secs(10)
+    }
+}
+
+/// A relying party and its provider, in one process, on such a store.
+pub struct World {
+    pub op: TestProvider,
+    pub clock: TestClock,
+    pub client: Client,
+    pub store: Troubled,
+    pub poller: Poller,
+}
+
+pub async fn world(decisions: DecisionPolicy) -> World {
+    world_with(|op| op.decisions(decisions), |client| client).await
+}
+
+/// The same with other settings of the provider and the client.
+pub async fn world_with(
+    op: impl FnOnce(TestProviderBuilder) -> TestProviderBuilder,
+    client: impl FnOnce(ClientBuilder) -> ClientBuilder,
+) -> World {
+    let clock = TestClock::automatic();
+    let op = op(provider(&clock)).start().unwrap();
+    let client = client(client_of(&op, &clock)).build().unwrap();
+    let store = Troubled::on(&clock);
+    let poller = poller_on(&store, &clock, 3).client(client.clone()).start().await.unwrap();
+    World { op, clock, client, store, poller }
+}
+
+/// A poller on such a store, before it starts.
+pub fn poller_on(store: &Troubled, clock: &TestClock, seed: u64) -> PollerBuilder {
+    let (clock, random) = (Arc::new(clock.clone()), Arc::new(SeededRandom::new(seed)));
+    Poller::builder(store.clone(), keyring()).receives_pings().clock(clock).random(random)
+}
+
+impl World {
+    pub async fn user_returns(&self) -> (String, AuthorizationSession) {
+        let (url, session) = self.client.authorize().start().await.unwrap();
+        (self.op.visit(url).query(), session)
+    }
+
+    pub async fn waiting(&self) -> ProcessId {
+        let (query, session) = self.user_returns().await;
+        match self.poller.authorization_response(&query, session).await {
+            Ok(Accepted::Deferred(id)) => id,
+            other => panic!("expected a deferral, got {other:?}"),
+        }
+    }
+
+    /// Another poller on the same store.
+    pub async fn replica(&self, seed: u64) -> Poller {
+        let random = Arc::new(SeededRandom::new(1_000 + seed));
+        let client = client_of(&self.op, &self.clock).random(random).build().unwrap();
+        poller_on(&self.store, &self.clock, seed).client(client).start().await.unwrap()
+    }
+
+    /// Kills the poller, and starts another one.
+    pub async fn restart(&mut self) {
+        self.poller.shutdown(Duration::ZERO).await;
+        self.poller = self.replica(4).await;
+    }
+
+    pub async fn sleep(&self, duration: Duration) {
+        self.clock.sleep(duration).await;
+    }
+
+    pub fn polls(&self) -> usize {
+        self.op.requests_to(Endpoint::Poll).len()
+    }
+
+    /// When those were polled that the provider called expired.
+    fn polls_of_expired(&self) -> Vec<Vec<Duration>> {
+        let polls = self.op.requests_to(Endpoint::Poll);
+        let id = |poll: &RecordedRequest| poll.parameter("deferred_auth_id").map(str::to_owned);
+        let expired = polls.iter().filter(|poll| poll.error().as_deref() == Some("expired_token"));
+        let times = |expired: &RecordedRequest| {
+            polls.iter().filter(|poll| id(poll) == id(expired)).map(|poll| poll.arrived).collect()
+        };
+        expired.map(times).collect()
+    }
+
+    /// Takes so many outcomes, each an approval, in this time.
+    pub async fn approvals(&self, count: usize, within: Duration) {
+        let mut outcomes = self.poller.outcomes();
+        let all = async {
+            for _ in 0..count {
+                let delivery = outcomes.next().await.expect("the poller runs");
+                let is_approved = matches!(delivery.outcome(), Outcome::Approved(_));
+                assert!(is_approved, "{delivery:?}; {:?}", self.polls_of_expired());
+                delivery.acknowledge().await.unwrap();
+            }
+        };
+        tokio::select! {
+            biased;
+            () = all => {}
+            () = self.sleep(within) => panic!("not all approvals came within {within:?}; {} polls", self.polls()),
+        }
+    }
+}
