@@ -65,6 +65,8 @@ pub use session::AuthorizationSession;
 pub use userinfo::UserInfo;
 pub use wait::{Wait, WaitEvent};
 
+pub(crate) use arrival::ArrivalPlace;
+#[cfg(test)]
 pub(crate) use arrival::can_be_confused;
 pub(crate) use poll::finish;
 pub(crate) use stored::StoredOutcome;
@@ -241,8 +243,13 @@ impl Client {
 
     /// A stable number for this client at this OP: the same in every release, whatever its settings.
     pub(crate) fn partition(&self) -> i64 {
-        let issuer = self.issuer().as_bytes();
-        let message = [&(issuer.len() as u64).to_be_bytes(), issuer, self.client_id().as_bytes()].concat();
+        Self::partition_of(self.issuer(), self.client_id())
+    }
+
+    /// The same for a client that may not be here.
+    pub(crate) fn partition_of(issuer: &str, client_id: &str) -> i64 {
+        let issuer = issuer.as_bytes();
+        let message = [&(issuer.len() as u64).to_be_bytes(), issuer, client_id.as_bytes()].concat();
         let [a, b, c, d, e, f, g, h, ..] = jose::sha256(&message);
         i64::from_be_bytes([a, b, c, d, e, f, g, h])
     }

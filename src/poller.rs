@@ -29,13 +29,16 @@
 //! | [`StoreTrouble`](Event::StoreTrouble) | bring the database back; nothing is lost |
 //! | [`DeliveryOverdue`](Event::DeliveryOverdue) | look at the consumer of outcomes: it hangs, or takes very long |
 //! | [`ClockJumped`](Event::ClockJumped) | look after the clock of the store's machine |
-//! | [`UnknownClient`](Event::UnknownClient) | add the client whose processes wait in the store |
+//! | [`OpUnreachable`](Event::OpUnreachable) | find out with the OP why it gives no answers; the pending sign-ins wait meanwhile |
+//! | [`UnknownClient`](Event::UnknownClient) | add the clients whose processes wait in the store |
+//! | [`MissingKey`](Event::MissingKey) | give the keyring the key that sealed the rows |
+//! | [`NewerFormat`](Event::NewerFormat) | deploy the release that wrote the rows, unless it is being rolled out |
 //! | [`Unreadable`](Event::Unreadable) | give the keyring the key that sealed the row, or deploy the release that wrote it |
 //! | [`UnknownError`](Event::UnknownError) | ask the OP what it means |
 //! | [`Stale`](Event::Stale) | ask the OP what became of the process, or [forget](Poller::forget) it |
 //!
-//! The age of the oldest overdue row of a client, in [`Poller::stats`], is the one number that shows whether polling keeps
-//! up.
+//! Two numbers in [`Poller::stats`] show whether all is well: the age of the oldest overdue row of a client, whether polling
+//! keeps up; and the age of the oldest outcome that is not acknowledged, whether the application does.
 
 use std::fmt;
 use std::sync::Arc;
@@ -46,7 +49,7 @@ use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 
 use crate::client::Client;
-use crate::error::{ConfigurationProblem, Error};
+use crate::error::Error;
 use crate::keyring::Keyring;
 use crate::pending::{InterimState, PendingAuthentication};
 use crate::store::{Cancellation, Partition, PartitionStats, ProcessId, State, Store};
@@ -64,10 +67,13 @@ mod limits;
 mod measure;
 mod pause;
 mod ping;
+mod reach;
 mod record;
 mod rotate;
 mod shared;
 mod status;
+mod tenants;
+mod watch;
 
 pub use accept::Accepted;
 pub use builder::PollerBuilder;
@@ -158,6 +164,42 @@ impl Poller {
         Ok(())
     }
 
+    /// Puts a client in the place of the one with the same issuer and client identifier while the poller runs: with new
+    /// secrets, keys, certificates or other settings. Polls and exchanges under way finish with the former one; the next
+    /// ones use this one. The gate of the client opens. Its limits stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::UnknownClient`](crate::Misuse::UnknownClient) where there is none to replace, and
+    /// [`SharedRedirectUri`](crate::ConfigurationProblem::SharedRedirectUri) as for [`add_client`](Self::add_client). The
+    /// former client then stays.
+    pub fn replace_client(&self, client: Client) -> Result<(), Error> {
+        let shared = self.shared();
+        shared.allow_for(&client);
+        let former = shared.tenants().replace(client)?;
+        let turn = former.replaced();
+        shared.tell_turn(&former, turn, "");
+        shared.wake(former.partition, Duration::ZERO);
+        Ok(())
+    }
+
+    /// Removes a client while the poller runs. Polls and exchanges under way finish, and outcomes that are decided are
+    /// delivered. Its other processes are left alone in the store, where nothing is asked about them: within a minute, and
+    /// then once an hour, [`Event::UnknownClient`] says how many there are. They go on when the client is added again, here
+    /// or in another replica; [`forget`](Self::forget) erases one.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::UnknownClient`](crate::Misuse::UnknownClient).
+    pub fn remove_client(&self, issuer: &str, client_id: &str) -> Result<(), Error> {
+        let shared = self.shared();
+        let partition = shared.tenant_of(issuer, client_id)?.partition;
+        if let Some(tenant) = shared.tenants().remove(partition) {
+            tenant.measure.all_is_well();
+        }
+        Ok(())
+    }
+
     /// Where a process stands; `None` if there is none of this name, or no longer.
     ///
     /// # Errors
@@ -219,6 +261,7 @@ impl Poller {
                 in_flight: tenant.as_ref().map_or(0, |tenant| tenant.in_flight()),
                 is_gate_closed: tenant.as_ref().is_some_and(|tenant| tenant.gate().is_closed()),
                 paused_for: tenant.as_ref().and_then(|tenant| tenant.pause().probe_in(now)),
+                unreachable_for: tenant.as_ref().and_then(|tenant| tenant.reach().unreachable_for(now)),
                 rows,
             }
         };
@@ -265,19 +308,16 @@ impl Poller {
 impl Shared {
     fn add(&self, client: Client, limits: Limits) -> Result<Partition, Error> {
         let tenant = Tenant::new(client, limits);
-        let mut tenants = self.tenants();
-        if tenants.contains_key(&tenant.partition) {
-            let problem = "there is one with this issuer and client identifier already";
-            return Err(ConfigurationProblem::Setting { setting: "client", problem }.into());
-        }
-        for other in tenants.values() {
-            other.check_mix_up(&tenant)?;
-        }
-        let longest = u64::try_from(tenant.client.longest_poll().as_millis()).unwrap_or(u64::MAX);
-        self.longest_attempt.fetch_max(longest, Ordering::Relaxed);
+        self.allow_for(&tenant.client);
         let partition = tenant.partition;
-        tenants.insert(partition, Arc::new(tenant));
+        self.tenants().insert(tenant)?;
         Ok(partition)
+    }
+
+    /// Notes how long one poll of this client can take.
+    fn allow_for(&self, client: &Client) {
+        let longest = u64::try_from(client.longest_poll().as_millis()).unwrap_or(u64::MAX);
+        self.longest_attempt.fetch_max(longest, Ordering::Relaxed);
     }
 }
 
@@ -295,6 +335,9 @@ pub struct ClientStats {
     pub is_gate_closed: bool,
     /// How long it is until the next probe, while the client pauses because the OP asked for that by `Retry-After`.
     pub paused_for: Option<Duration>,
+    /// For how long the OP has given this replica no usable answer to a poll, once that was reported as
+    /// [`Event::OpUnreachable`].
+    pub unreachable_for: Option<Duration>,
     /// What the store says.
     pub rows: PartitionStats,
 }

@@ -69,7 +69,8 @@ async fn a_recorder_hears_of_polls_exchanges_outcomes_pings_and_gates() {
             DebugValue::Gauge(value) => value.into_inner(),
             DebugValue::Histogram(values) => values.len() as f64,
         };
-        let special = ["answer", "result", "outcome", "status"].into_iter().find_map(|name| labels.get(name));
+        let special =
+            ["answer", "result", "outcome", "status", "reason", "alert"].into_iter().find_map(|name| labels.get(name));
         let name = key.key().name().strip_prefix("openid_deferred_").expect("all names begin like that").to_owned();
         counted.insert((name, special.copied().unwrap_or_default().to_owned()), value);
     }
@@ -79,13 +80,19 @@ async fn a_recorder_hears_of_polls_exchanges_outcomes_pings_and_gates() {
         ("exchanges_total", "deferred", 1.0),
         ("gate_closed", "", 0.0),
         ("lateness_seconds", "", 4.0),
+        ("op_unreachable", "", 0.0),
         ("outcomes_total", "approved", 1.0),
+        ("paused", "", 0.0),
         ("pings_total", "405", 1.0),
         ("poll_seconds", "", 4.0),
         ("polls_in_flight", "", 0.0),
         ("polls_total", "pending", 2.0),
         ("polls_total", "success", 1.0),
         ("polls_total", "trouble", 1.0),
+        ("undelivered_seconds", "", 0.0),
+        ("unknown_client_rows", "", 0.0),
+        ("unreadable_rows", "missing_key", 0.0),
+        ("unreadable_rows", "newer_format", 0.0),
     ];
     assert_eq!(counted, expected);
 }

@@ -72,8 +72,43 @@ impl Arrival {
     }
 }
 
+/// Where responses to a redirect URI arrive. Parameters do not keep two redirect URIs apart, because only paths are
+/// compared when a response comes.
+#[derive(Debug, Clone)]
+pub(crate) struct ArrivalPlace {
+    origin: String,
+    path: String,
+}
+
+impl ArrivalPlace {
+    pub(crate) fn of(redirect_uri: &str) -> Self {
+        match Url::parse(redirect_uri) {
+            Ok(url) => Self { origin: url[..Position::BeforePath].to_owned(), path: url.path().to_owned() },
+            Err(_) => Self { origin: redirect_uri.to_owned(), path: String::new() },
+        }
+    }
+
+    /// What stands before the path.
+    pub(crate) fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// What a router that strips a prefix can leave of the path: the path itself, each end of it that begins with a slash,
+    /// and the root. None of them comes twice.
+    pub(crate) fn ends(&self) -> impl Iterator<Item = &str> {
+        let whole = Some(self.path()).filter(|path| !path.starts_with('/'));
+        let root = Some("/").filter(|_| !self.path.ends_with('/'));
+        let inner = self.path.match_indices('/').filter_map(|(at, _)| self.path.get(at..));
+        whole.into_iter().chain(inner).chain(root)
+    }
+}
+
 /// Whether a router that strips a prefix can make the path of one of these redirect URIs look like that of the other one.
-/// Parameters do not keep two redirect URIs apart, because only paths are compared when a response comes.
+#[cfg(test)]
 pub(crate) fn can_be_confused(one: &str, other: &str) -> bool {
     let (Ok(one), Ok(other)) = (Url::parse(one), Url::parse(other)) else { return one == other };
     one[..Position::BeforePath] == other[..Position::BeforePath]

@@ -1,6 +1,5 @@
 //! Setting a poller up.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -184,7 +183,9 @@ impl PollerBuilder {
             clock: self.clock,
             random: self.random,
             settings: self.settings,
-            tenants: Mutex::new(BTreeMap::new()),
+            tenants: Mutex::default(),
+            troubled: Mutex::default(),
+            watch: tokio::sync::Mutex::default(),
             holdings: Mutex::default(),
             events: OnceLock::new(),
             errands,

@@ -194,7 +194,7 @@ impl Engine {
                 self.is_nudged |= at <= now;
                 self.agenda.bring_forward(partition, at);
             }
-            self.agenda.look(&shared.tenants(), now, shared.store.look_every());
+            self.agenda.look(shared.tenants().by_partition(), now, shared.store.look_every());
             wait = wait.min(self.agenda.look_at().saturating_sub(now));
         }
         match self.call_in(now) {
@@ -262,7 +262,7 @@ impl Engine {
                 self.changed = None;
                 self.changed = Some(shared.store.changed());
                 if changed.work {
-                    self.agenda.look_soon(shared.tenants().len());
+                    self.agenda.look_soon(shared.tenants().by_partition().len());
                 }
             }
             () = shared.clock.sleep(wait) => self.chores.note_sleep(before, wait, shared.clock.monotonic()),

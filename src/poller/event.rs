@@ -133,10 +133,13 @@ pub enum Event {
         /// What went wrong.
         error: Arc<Error>,
     },
-    /// The store holds processes of a client that this poller does not have. They are left alone. Alert somebody, or
-    /// add the client.
+    /// The store holds processes of clients that this poller does not have: they were removed, or never added. Their rows
+    /// are left alone. It is looked for once a minute and repeated once an hour. Alert somebody, or
+    /// [add](crate::Poller::add_client) the clients.
     UnknownClient {
-        /// How many processes.
+        /// How many clients.
+        clients: usize,
+        /// How many processes they have together.
         processes: u64,
     },
     /// Code panicked while it worked for the poller: a `Store`, `Signer` or `HttpClient` of the application, or this
@@ -147,11 +150,84 @@ pub enum Event {
         /// The process whose poll or verification panicked; `None` where it was something else.
         id: Option<ProcessId>,
     },
+    /// The store holds rows that are sealed with a key which the keyring lacks. No claim of this replica takes them, so
+    /// nothing is asked about them and no outcome of theirs is delivered here. It is looked for once a minute and repeated
+    /// once an hour. Alert somebody: give the keyring the key.
+    MissingKey {
+        /// The identifier of the key, as the `Debug` output of a [`SealingKey`](crate::SealingKey) shows it.
+        key_id: Arc<str>,
+        /// How many rows.
+        rows: u64,
+    },
+    /// The store holds rows that only a newer release can read. They are left to replicas of that release. It is looked for
+    /// once a minute and repeated once an hour. Alert somebody, unless the newer release is being rolled out.
+    NewerFormat {
+        /// The format.
+        format: u8,
+        /// How many rows.
+        rows: u64,
+    },
+    /// An OP has given no usable answer for a minute or longer, although three polls or more were tried: it cannot be
+    /// reached, is overloaded, or answers with errors that are meant to pass. The pending sign-ins wait, and nothing is lost.
+    /// It is repeated once an hour while polls are tried. Alert somebody.
+    OpUnreachable {
+        /// The OP.
+        issuer: Arc<str>,
+        /// The client.
+        client_id: Arc<str>,
+        /// How long ago the first poll failed that no usable answer has followed.
+        silence: Duration,
+        /// How many polls have failed since then, in this replica.
+        polls: u64,
+        /// What the last of them met, in words.
+        cause: Arc<str>,
+    },
+    /// An OP gives usable answers again after [`OpUnreachable`](Self::OpUnreachable).
+    OpRecovered {
+        /// The OP.
+        issuer: Arc<str>,
+        /// The client.
+        client_id: Arc<str>,
+        /// For how long it had given none.
+        silence: Duration,
+    },
     /// A row cannot be opened or read. It is left alone. Alert somebody.
     Unreadable {
         /// The process.
         id: ProcessId,
     },
+}
+
+impl Event {
+    /// What an event is called in the count of alerts, if operators should be alerted to it.
+    pub(super) fn alert(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::UnknownError { .. } => "unknown_error",
+            Self::Stale { .. } => "stale",
+            Self::DeliveryOverdue { .. } => "delivery_overdue",
+            Self::GateClosed { .. } => "gate_closed",
+            Self::ClockJumped { .. } => "clock_jumped",
+            Self::StoreTrouble { .. } => "store_trouble",
+            Self::UnknownClient { .. } => "unknown_client",
+            Self::MissingKey { .. } => "missing_key",
+            Self::NewerFormat { .. } => "newer_format",
+            Self::OpUnreachable { .. } => "op_unreachable",
+            Self::Unreadable { .. } => "unreadable",
+            Self::Panicked { .. } => "panicked",
+            Self::Accepted { .. }
+            | Self::Polled { .. }
+            | Self::Progress { .. }
+            | Self::SlowedDown { .. }
+            | Self::Trouble { .. }
+            | Self::Pinged { .. }
+            | Self::Decided { .. }
+            | Self::Acknowledged { .. }
+            | Self::GateOpened { .. }
+            | Self::Paused { .. }
+            | Self::Resumed { .. }
+            | Self::OpRecovered { .. } => return None,
+        })
+    }
 }
 
 /// What the OP says of its progress: untrusted text, cleaned and cut. Escape it before you show it; `Debug` does not.

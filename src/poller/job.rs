@@ -135,6 +135,7 @@ impl Job {
         };
         let is_in_time = || clock.monotonic().saturating_sub(self.began) <= self.window;
         let Some(poll) = poll.filter(|_| is_in_time()) else {
+            self.shared.note_unsent(&self.tenant, clock.monotonic().saturating_sub(sent_at));
             pending.0.schedule = pending.0.schedule.given_back(untouched);
             let now = self.store_clock.moment(clock);
             return self.waiting(pending, now, self.tenant.give_back(), None).map(Some);
@@ -157,6 +158,7 @@ impl Job {
         self.tenant.measure.polled(&answer, clock.monotonic().saturating_sub(sent_at));
         tracing::Span::current().record("answer", measure::answer_name(&answer));
         self.shared.answered(&self.tenant, &answer);
+        self.shared.note_reach(&self.tenant, &answer, error.as_ref());
         if let Some(SuccessBody(tokens)) = unwanted {
             let (client, key) = (self.tenant.client.clone(), pending.dpop_key().cloned());
             // After a shutdown they are left to expire.

@@ -32,6 +32,21 @@ const GATE_CLOSED: &str = "openid_deferred_gate_closed";
 /// Ping Callbacks, by the status that they were answered with.
 #[cfg(feature = "metrics")]
 const PINGS: &str = "openid_deferred_pings_total";
+/// Events that operators should be alerted to, by kind.
+#[cfg(feature = "metrics")]
+const ALERTS: &str = "openid_deferred_alerts_total";
+/// Whether the OP gives no usable answers to polls.
+#[cfg(feature = "metrics")]
+const OP_UNREACHABLE: &str = "openid_deferred_op_unreachable";
+/// How long ago the oldest outcome was decided that is not acknowledged.
+#[cfg(feature = "metrics")]
+const UNDELIVERED_SECONDS: &str = "openid_deferred_undelivered_seconds";
+/// Rows that cannot be opened here, by why.
+#[cfg(feature = "metrics")]
+const UNREADABLE_ROWS: &str = "openid_deferred_unreadable_rows";
+/// Rows of clients that the poller does not have.
+#[cfg(feature = "metrics")]
+const UNKNOWN_CLIENT_ROWS: &str = "openid_deferred_unknown_client_rows";
 /// Calls to the store that failed.
 #[cfg(feature = "metrics")]
 const STORE_ERRORS: &str = "openid_deferred_store_errors_total";
@@ -102,6 +117,26 @@ impl Measure {
         metrics::gauge!(PAUSED, self.labels.iter()).set(u32::from(is_paused));
     }
 
+    /// Whether the OP gives no usable answers.
+    pub(super) fn unreachable(&self, is_unreachable: bool) {
+        #[cfg(feature = "metrics")]
+        metrics::gauge!(OP_UNREACHABLE, self.labels.iter()).set(u32::from(is_unreachable));
+    }
+
+    /// How long ago the oldest outcome was decided that is not acknowledged.
+    pub(super) fn undelivered(&self, age: Duration) {
+        #[cfg(feature = "metrics")]
+        metrics::gauge!(UNDELIVERED_SECONDS, self.labels.iter()).set(age);
+    }
+
+    /// Sets what goes up and down to what it is for a client that was just added, or is gone.
+    pub(super) fn all_is_well(&self) {
+        self.gate(false);
+        self.paused(false);
+        self.unreachable(false);
+        self.undelivered(Duration::ZERO);
+    }
+
     #[cfg(feature = "metrics")]
     fn count(&self, name: &'static str, label: &'static str, value: &'static str) {
         let [issuer, client_id] = self.labels.clone();
@@ -121,6 +156,29 @@ pub(super) fn acknowledged() {
 pub(super) fn pinged(status: u16) {
     #[cfg(feature = "metrics")]
     metrics::counter!(PINGS, "status" => status.to_string()).increment(1);
+}
+
+/// Something happened that operators should be alerted to.
+#[cfg_attr(not(feature = "metrics"), expect(unused_variables))]
+pub(super) fn alerted(alert: &'static str) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!(ALERTS, "alert" => alert).increment(1);
+}
+
+/// So many rows cannot be opened here, because their key is missing or their format is too new.
+#[cfg_attr(not(feature = "metrics"), expect(unused_variables))]
+pub(super) fn unreadable_rows(missing_key: u64, newer_format: u64) {
+    #[cfg(feature = "metrics")]
+    for (reason, rows) in [("missing_key", missing_key), ("newer_format", newer_format)] {
+        metrics::gauge!(UNREADABLE_ROWS, "reason" => reason).set(u32::try_from(rows).unwrap_or(u32::MAX));
+    }
+}
+
+/// So many rows belong to clients that the poller does not have.
+#[cfg_attr(not(feature = "metrics"), expect(unused_variables))]
+pub(super) fn unknown_client_rows(rows: u64) {
+    #[cfg(feature = "metrics")]
+    metrics::gauge!(UNKNOWN_CLIENT_ROWS).set(u32::try_from(rows).unwrap_or(u32::MAX));
 }
 
 /// The store did not do its part.
@@ -149,6 +207,11 @@ pub(super) fn describe() {
         describe_counter!(ACKNOWLEDGED, Unit::Count, "Outcomes that the application has acknowledged");
         describe_gauge!(GATE_CLOSED, Unit::Count, "1 while the OP refuses the client, as far as this replica knows");
         describe_counter!(PINGS, Unit::Count, "Ping Callbacks, by the status that they were answered with");
+        describe_counter!(ALERTS, Unit::Count, "Events that operators should be alerted to, by kind");
+        describe_gauge!(OP_UNREACHABLE, Unit::Count, "1 while the OP gives this replica no usable answers to polls");
+        describe_gauge!(UNDELIVERED_SECONDS, Unit::Seconds, "Age of the oldest outcome that is not acknowledged");
+        describe_gauge!(UNREADABLE_ROWS, Unit::Count, "Rows that this replica cannot open, by why");
+        describe_gauge!(UNKNOWN_CLIENT_ROWS, Unit::Count, "Rows of clients that the poller does not have");
         describe_counter!(STORE_ERRORS, Unit::Count, "Calls to the store that failed");
         describe_counter!(
             PANICS,

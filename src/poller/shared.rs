@@ -1,7 +1,7 @@
 //! What the handle, the engine, its jobs and the deliveries have in common.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -15,9 +15,12 @@ use super::holdings::Holdings;
 use super::limits::{Limits, Meter};
 use super::measure::{self, Measure};
 use super::pause::{Pause, PauseChange};
-use crate::client::{AuthorizationGrant, Client, can_be_confused};
+use super::reach::Reach;
+use super::tenants::Tenants;
+use super::watch::Watch;
+use crate::client::{AuthorizationGrant, Client};
 use crate::clock::{Clock, Moment, saturating_add};
-use crate::error::{ConfigurationProblem, Error, ErrorKind, Misuse};
+use crate::error::{Error, ErrorKind, Misuse};
 use crate::keyring::Keyring;
 use crate::pending::Answer;
 use crate::random::Random;
@@ -39,7 +42,10 @@ pub(super) struct Shared {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) random: Arc<dyn Random>,
     pub(super) settings: Settings,
-    pub(super) tenants: Mutex<BTreeMap<Partition, Arc<Tenant>>>,
+    pub(super) tenants: Mutex<Tenants>,
+    /// Those whose OP has given no usable answer to the last poll.
+    pub(super) troubled: Mutex<BTreeSet<Partition>>,
+    pub(super) watch: tokio::sync::Mutex<Watch>,
     /// The claims on outcomes that this replica has.
     pub(super) holdings: Mutex<Holdings>,
     /// Made for the first who listens: it has room for thousands.
@@ -73,22 +79,26 @@ pub(super) struct Settings {
     pub(super) pings: bool,
 }
 
-/// One client and how it fares.
+/// One client and how it fares. What counts for the client rather than for its present settings is shared with the tenant
+/// that takes the place of this one.
 pub(super) struct Tenant {
     pub(super) client: Client,
     pub(super) partition: Partition,
     pub(super) measure: Measure,
     limits: Limits,
-    meter: Mutex<Meter>,
-    gate: Mutex<Gate>,
-    pause: Mutex<Pause>,
-    in_flight: AtomicUsize,
-    verifying: AtomicUsize,
+    meter: Arc<Mutex<Meter>>,
+    gate: Arc<Mutex<Gate>>,
+    pause: Arc<Mutex<Pause>>,
+    reach: Arc<Mutex<Reach>>,
+    in_flight: Arc<AtomicUsize>,
+    verifying: Arc<AtomicUsize>,
     /// Polls in a row that were given back because they had become too late to leave.
-    late: AtomicU32,
+    late: Arc<AtomicU32>,
     /// What exchanges need, one for each. Those who wait for one are served in their order.
-    pub(super) exchanges: Semaphore,
-    pub(super) cancellations: Cancellations,
+    pub(super) exchanges: Arc<Semaphore>,
+    pub(super) cancellations: Arc<Cancellations>,
+    /// Another tenant has taken its place. What its polls are answered says nothing about that one.
+    is_replaced: AtomicBool,
 }
 
 /// One poll or verification under way; it counts until it is dropped.
@@ -101,26 +111,59 @@ pub(super) struct UnderWay {
 impl Tenant {
     pub(super) fn new(client: Client, limits: Limits) -> Self {
         let partition = Partition(client.partition());
-        let (meter, gate, pause) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let (in_flight, verifying, late) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicU32::new(0));
-        let exchanges = Semaphore::new(limits.exchanges.min(Semaphore::MAX_PERMITS));
+        let exchanges = Arc::new(Semaphore::new(limits.exchanges.min(Semaphore::MAX_PERMITS)));
         let measure = Measure::of(&client);
-        measure.gate(false);
-        let cancellations = Cancellations::default();
+        measure.all_is_well();
         Self {
             client,
             partition,
             measure,
             limits,
-            meter,
-            gate,
-            pause,
-            in_flight,
-            verifying,
-            late,
+            meter: Arc::default(),
+            gate: Arc::default(),
+            pause: Arc::default(),
+            reach: Arc::default(),
+            in_flight: Arc::default(),
+            verifying: Arc::default(),
+            late: Arc::default(),
             exchanges,
-            cancellations,
+            cancellations: Arc::default(),
+            is_replaced: AtomicBool::new(false),
         }
+    }
+
+    /// The same client with other settings.
+    pub(super) fn with_client(&self, client: Client) -> Self {
+        Self {
+            measure: Measure::of(&client),
+            client,
+            partition: self.partition,
+            limits: self.limits,
+            meter: self.meter.clone(),
+            gate: self.gate.clone(),
+            pause: self.pause.clone(),
+            reach: self.reach.clone(),
+            in_flight: self.in_flight.clone(),
+            verifying: self.verifying.clone(),
+            late: self.late.clone(),
+            exchanges: self.exchanges.clone(),
+            cancellations: self.cancellations.clone(),
+            is_replaced: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn is_of(&self, issuer: &str, client_id: &str) -> bool {
+        self.client.issuer() == issuer && self.client.client_id() == client_id
+    }
+
+    /// Notes that another tenant has taken its place, and opens the gate for that one.
+    pub(super) fn replaced(&self) -> Turn {
+        self.is_replaced.store(true, Ordering::Release);
+        self.gate().open()
+    }
+
+    pub(super) fn is_replaced(&self) -> bool {
+        self.is_replaced.load(Ordering::Acquire)
     }
 
     /// How many more polls may begin now, and if that may change by itself, when.
@@ -165,22 +208,6 @@ impl Tenant {
         self.late.store(0, Ordering::Relaxed);
     }
 
-    /// One OP must not be able to pass another one's code off as its own (RFC 9700 §4.4): where a response does not say
-    /// whose it is, the redirect URI has to. Two paths of which one is the end of the other do not: behind a nested router,
-    /// a response to the longer one seems to have come to the shorter one.
-    pub(super) fn check_mix_up(&self, other: &Self) -> Result<(), Error> {
-        let (ours, theirs) = (&self.client, &other.client);
-        let share = match (ours.redirect_uri(), theirs.redirect_uri()) {
-            (Some(ours), Some(theirs)) => can_be_confused(ours, theirs),
-            _ => false,
-        };
-        let lacks_iss = ours.is_known_to_lack_iss() || theirs.is_known_to_lack_iss();
-        if share && lacks_iss && ours.issuer() != theirs.issuer() {
-            return Err(shared_redirect_uri(ours, theirs));
-        }
-        Ok(())
-    }
-
     fn meter(&self) -> MutexGuard<'_, Meter> {
         self.meter.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -191,6 +218,10 @@ impl Tenant {
 
     pub(super) fn pause(&self) -> MutexGuard<'_, Pause> {
         self.pause.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn reach(&self) -> MutexGuard<'_, Reach> {
+        self.reach.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -244,8 +275,12 @@ impl StoreClock {
 }
 
 impl Shared {
-    pub(super) fn tenants(&self) -> MutexGuard<'_, BTreeMap<Partition, Arc<Tenant>>> {
+    pub(super) fn tenants(&self) -> MutexGuard<'_, Tenants> {
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn troubled(&self) -> MutexGuard<'_, BTreeSet<Partition>> {
+        self.troubled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn holdings(&self) -> MutexGuard<'_, Holdings> {
@@ -253,25 +288,18 @@ impl Shared {
     }
 
     pub(super) fn tenant(&self, partition: Partition) -> Option<Arc<Tenant>> {
-        self.tenants().get(&partition).cloned()
+        self.tenants().get(partition).cloned()
     }
 
     pub(super) fn tenant_of(&self, issuer: &str, client_id: &str) -> Result<Arc<Tenant>, Error> {
-        let tenants = self.tenants();
-        let mut owners = tenants.values();
-        let owner =
-            owners.find(|tenant| tenant.client.issuer() == issuer && tenant.client.client_id() == client_id).cloned();
-        owner.ok_or_else(|| Misuse::UnknownClient.into())
+        let tenant = self.tenant(Partition(Client::partition_of(issuer, client_id)));
+        tenant.filter(|tenant| tenant.is_of(issuer, client_id)).ok_or_else(|| Misuse::UnknownClient.into())
     }
 
-    /// The same as [`Tenant::check_mix_up`] for a response that has come, when nothing was known of the OPs before.
+    /// For a response that has come, when perhaps nothing was known of the OPs before. See [`Tenants::check_mix_up`].
     pub(super) fn check_mix_up(&self, tenant: &Tenant, grant: &AuthorizationGrant) -> Result<(), Error> {
-        let Some(redirect_uri) = grant.redirect_uri_that_tells() else { return Ok(()) };
-        let issuer = tenant.client.issuer();
-        let tenants = self.tenants();
-        let mut others = tenants.values().map(|other| &other.client).filter(|other| other.issuer() != issuer);
-        match others.find(|other| other.redirect_uri().is_some_and(|uri| can_be_confused(uri, redirect_uri))) {
-            Some(other) => Err(shared_redirect_uri(&tenant.client, other)),
+        match grant.redirect_uri_that_tells() {
+            Some(redirect_uri) => self.tenants().check_mix_up(&tenant.client, redirect_uri),
             None => Ok(()),
         }
     }
@@ -312,6 +340,9 @@ impl Shared {
         if matches!(event, Event::StoreTrouble { .. }) {
             measure::store_failed();
         }
+        if let Some(alert) = event.alert() {
+            measure::alerted(alert);
+        }
         // Nobody has to listen.
         if let Some(events) = self.events.get() {
             let _ = events.send(event);
@@ -344,9 +375,14 @@ impl Shared {
     /// Takes an answer to a poll to the gate of its client, and to its pause.
     pub(super) fn answered(&self, tenant: &Tenant, answer: &Answer) {
         let now = self.clock.monotonic();
+        let mut gate = tenant.gate();
+        if tenant.is_replaced() {
+            return;
+        }
+        let turn = gate.answered(answer, now);
+        drop(gate);
         let change = tenant.pause().answered(answer, now);
         self.emit_pause(tenant, change);
-        let turn = tenant.gate().answered(answer, now);
         let code = match answer {
             Answer::Error { response, .. } => response.code(),
             _ => "",
@@ -416,11 +452,6 @@ impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-fn shared_redirect_uri(one: &Client, other: &Client) -> Error {
-    let (issuer, other) = (one.issuer().to_owned(), other.issuer().to_owned());
-    ConfigurationProblem::SharedRedirectUri { issuer, other }.into()
 }
 
 pub(super) fn store_error(error: StoreError) -> Error {

@@ -1,13 +1,15 @@
 //! Outcomes until they are acknowledged.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use openid_deferred::poller::Event;
-use openid_deferred::testing::{Endpoint, Fault, IdTokenForgery};
-use openid_deferred::{Clock as _, Outcome, Rule};
+use openid_deferred::testing::{Endpoint, Fault, IdTokenForgery, SeededRandom, TestClock};
+use openid_deferred::{Accepted, Clock as _, Outcome, Poller, Rule};
 
-use crate::support::{HOUR, SECOND, World, next, world, world_with};
+use crate::support::{HOUR, SECOND, World, client_of, keyring, next, provider, world, world_with};
+use crate::watched_store::WatchedStore;
 
 #[tokio::test]
 async fn an_outcome_that_is_dropped_comes_again_later_each_time() {
@@ -106,6 +108,37 @@ async fn a_graceful_shutdown_gives_back_what_a_stream_has_taken_in_advance() {
 }
 
 #[tokio::test]
+async fn a_claim_that_is_under_way_at_a_graceful_shutdown_is_given_back() {
+    let clock = TestClock::automatic();
+    let op = provider(&clock).start().unwrap();
+    let client = client_of(&op, &clock).build().unwrap();
+    let store = WatchedStore::on(&clock);
+    let start = async |seed| {
+        let builder = Poller::builder(store.clone(), keyring()).clock(Arc::new(clock.clone())).client(client.clone());
+        builder.random(Arc::new(SeededRandom::new(seed))).start().await.unwrap()
+    };
+    let poller = start(3).await;
+    let (url, session) = client.authorize().start().await.unwrap();
+    let accepted = poller.authorization_response(&op.visit(url).query(), session).await;
+    assert!(matches!(accepted, Ok(Accepted::Deferred(_))), "{accepted:?}");
+    while poller.stats().await.unwrap()[0].rows.decided == 0 {
+        clock.sleep(SECOND).await;
+    }
+    store.delay("claim_outcomes", 2 * SECOND);
+    let mut outcomes = poller.outcomes();
+    tokio::select! {
+        biased;
+        other = outcomes.next() => panic!("{other:?}"),
+        () = clock.sleep(SECOND) => {}
+    }
+    poller.shutdown(10 * SECOND).await;
+    store.delay("claim_outcomes", Duration::ZERO);
+    let since = clock.monotonic();
+    next(&mut start(4).await.outcomes()).await.acknowledge().await.unwrap();
+    assert!(clock.monotonic() - since < SECOND, "{:?}", clock.monotonic() - since);
+}
+
+#[tokio::test]
 async fn a_stream_that_is_dropped_gives_back_what_it_has_taken_in_advance() {
     let world = world().await;
     decided(&world, 3).await;
@@ -128,6 +161,9 @@ async fn a_consumer_that_hangs_keeps_no_other_outcome_than_the_one_in_hand() {
     let hung = next(&mut outcomes).await;
     let replica = world.replica(5).await;
     let mut elsewhere = replica.outcomes();
+    world.sleep(100 * SECOND).await;
+    let undelivered = replica.stats().await.unwrap()[0].rows.undelivered;
+    assert!(undelivered >= Some(100 * SECOND), "{undelivered:?}");
     // The lease of what was taken in advance, which is not renewed.
     let end = world.clock.monotonic() + 310 * SECOND;
     for _ in 0..2 {

@@ -2,9 +2,12 @@
 
 mod support;
 mod troubled;
+mod watched_store;
 
+mod alerts;
 mod axum;
 mod cancellation;
+mod clients;
 mod clock_jumps;
 mod crashes;
 mod crowds;

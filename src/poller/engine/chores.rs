@@ -12,6 +12,7 @@ use super::pace::LONGEST_SEND_WINDOW;
 use crate::poller::event::Event;
 use crate::poller::measure;
 use crate::poller::shared::Shared;
+use crate::poller::watch::WATCH_EVERY;
 use crate::store::{Clamp, Clamped};
 use crate::task::{Panicked, catch_panic};
 
@@ -43,6 +44,8 @@ pub(super) enum Chore {
     Renew,
     /// Tombstones are erased.
     Purge,
+    /// Rows that operators should hear of are looked for.
+    Count,
 }
 
 /// What has come of a chore: whether there is more to do at once.
@@ -56,6 +59,7 @@ pub(super) struct Chores {
     spread_at: Option<Duration>,
     renew_at: Duration,
     purge_at: Duration,
+    watch_at: Duration,
     /// When the clock was last seen right before the jump after which due times still have to be put right.
     clamp_since: Option<Duration>,
 }
@@ -69,6 +73,7 @@ impl Chores {
             spread_at: shared.settings.polls.then_some(now),
             renew_at: now.saturating_add(shared.settings.delivery_lease / 3),
             purge_at: now,
+            watch_at: now,
             clamp_since: None,
         }
     }
@@ -87,13 +92,21 @@ impl Chores {
             self.purge_at = now.saturating_add(PURGE_EVERY);
             self.spawn(Chore::Purge, Box::pin(purge(shared.clone())));
         }
+        if now >= self.watch_at {
+            self.watch_at = now.saturating_add(WATCH_EVERY);
+            shared.watch();
+            if !self.is_running(Chore::Count) {
+                self.spawn(Chore::Count, Box::pin(count(shared.clone())));
+            }
+        }
     }
 
     /// When the next one is due.
     pub(super) fn next_at(&self) -> Duration {
         let at = |chore, at: Duration| if self.is_running(chore) { Duration::MAX } else { at };
         let spread_at = at(Chore::Spread, self.spread_at.unwrap_or(Duration::MAX));
-        at(Chore::Renew, self.renew_at).min(at(Chore::Purge, self.purge_at)).min(spread_at)
+        let upkeep_at = at(Chore::Renew, self.renew_at).min(at(Chore::Purge, self.purge_at));
+        upkeep_at.min(self.watch_at).min(spread_at)
     }
 
     pub(super) fn any(&self) -> bool {
@@ -175,11 +188,7 @@ async fn spread(shared: Arc<Shared>) -> bool {
     let Ok(stats) = shared.store.stats().await else { return true };
     for stats in stats {
         let is_late = stats.overdue.is_some_and(|overdue| overdue >= OUTAGE);
-        let processes = stats.open();
-        if shared.tenant(stats.partition).is_none() && processes > 0 {
-            tracing::warn!(processes, "the store holds processes of a client that this poller does not have");
-            shared.tell(Event::UnknownClient { processes });
-        } else if is_late {
+        if is_late && shared.tenant(stats.partition).is_some() {
             loop {
                 match shared.store.spread(stats.partition, OUTAGE, SPREAD_BATCH).await {
                     Ok(SPREAD_BATCH) => {}
@@ -215,6 +224,11 @@ async fn clamp(shared: Arc<Shared>, last_right: Option<Duration>, pause: Duratio
 
 async fn renew(shared: Arc<Shared>) -> bool {
     shared.renew_deliveries().await;
+    false
+}
+
+async fn count(shared: Arc<Shared>) -> bool {
+    shared.count_rows().await;
     false
 }
 

@@ -1,0 +1,265 @@
+//! What operators hear of by themselves: each is reported soon, and seldom again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openid_deferred::poller::Event;
+use openid_deferred::store::{NewProcess, Partition, ProcessId, SealedBody, State, Store};
+use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, SeededRandom, TestClock};
+use openid_deferred::{Accepted, Keyring, Outcome, Poller, SealingKey};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::TryRecvError;
+
+use crate::support::{CLIENT_ID, HOUR, SECOND, World, client_of, keyring, next, poller_of, provider, world_of};
+use crate::watched_store::WatchedStore;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Everything of one kind that has happened since this was last asked.
+fn picked<T>(events: &mut Receiver<Event>, pick: impl Fn(Event) -> Option<T>) -> Vec<T> {
+    let mut picked = Vec::new();
+    loop {
+        match events.try_recv() {
+            Ok(event) => picked.extend(pick(event)),
+            Err(TryRecvError::Empty) => return picked,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// For how long an OP had given no answer, and what the polls met.
+fn unreachable(event: Event) -> Option<(Duration, u64, String)> {
+    match event {
+        Event::OpUnreachable { client_id, silence, polls, cause, .. } => {
+            assert_eq!(&*client_id, CLIENT_ID);
+            Some((silence, polls, cause.to_string()))
+        }
+        _ => None,
+    }
+}
+
+fn recovered(event: Event) -> Option<Duration> {
+    match event {
+        Event::OpRecovered { silence, .. } => Some(silence),
+        _ => None,
+    }
+}
+
+fn unknown_clients(event: Event) -> Option<(usize, u64)> {
+    match event {
+        Event::UnknownClient { clients, processes } => Some((clients, processes)),
+        _ => None,
+    }
+}
+
+fn missing_keys(event: Event) -> Option<(String, u64)> {
+    match event {
+        Event::MissingKey { key_id, rows } => Some((key_id.to_string(), rows)),
+        _ => None,
+    }
+}
+
+async fn unreachable_for(world: &World) -> Option<Duration> {
+    world.poller.stats().await.unwrap()[0].unreachable_for
+}
+
+#[tokio::test]
+async fn an_op_that_is_down_is_reported_within_two_minutes_and_once_an_hour_until_it_is_back() {
+    for (fault, cause) in [
+        (Fault::status(Endpoint::Poll, 503).always(), "503"),
+        (Fault::reset(Endpoint::Poll).always(), "connection"),
+        (Fault::error(Endpoint::Poll, "server_error").always(), "server_error"),
+    ] {
+        let world = world_of(|op| op.interval(10 * SECOND).decisions(DecisionPolicy::scripted())).await;
+        for _ in 0..5 {
+            world.waiting().await;
+        }
+        world.sleep(MINUTE).await;
+        let mut events = world.poller.events();
+        world.op.misbehave(fault);
+        world.sleep(2 * MINUTE + 30 * SECOND).await;
+        let reports = picked(&mut events, unreachable);
+        let [(silence, polls, met)] = &reports[..] else { panic!("{cause}: {reports:?}") };
+        assert!(*silence >= MINUTE && *silence <= 2 * MINUTE && *polls >= 3, "{cause}: {silence:?}, {polls} polls");
+        assert!(met.contains(cause), "{met}");
+        assert!(unreachable_for(&world).await >= Some(MINUTE));
+
+        world.sleep(4 * HOUR).await;
+        let reports = picked(&mut events, unreachable);
+        assert!((3..=4).contains(&reports.len()), "once an hour: {reports:?}");
+
+        world.op.behave();
+        world.sleep(HOUR + 10 * MINUTE).await;
+        let silences = picked(&mut events, recovered);
+        assert!(matches!(&silences[..], [silence] if *silence >= 4 * HOUR), "{silences:?}");
+        assert_eq!(unreachable_for(&world).await, None);
+    }
+}
+
+#[tokio::test]
+async fn trouble_that_passes_within_a_minute_is_not_reported_nor_is_an_op_that_refuses_the_client() {
+    let world = world_of(|op| op.interval(10 * SECOND).decisions(DecisionPolicy::scripted())).await;
+    for _ in 0..5 {
+        world.waiting().await;
+    }
+    let mut events = world.poller.events();
+    world.op.misbehave(Fault::status(Endpoint::Poll, 503).times(5));
+    world.sleep(10 * MINUTE).await;
+    world.op.misbehave(Fault::error_with_status(Endpoint::Poll, 401, "invalid_client").always());
+    world.sleep(10 * MINUTE).await;
+    assert_eq!(picked(&mut events, unreachable), []);
+}
+
+#[tokio::test]
+async fn an_op_whose_metadata_never_come_is_reported() {
+    let world = world_of(|op| op.decisions(DecisionPolicy::scripted())).await;
+    for _ in 0..3 {
+        world.waiting().await;
+    }
+    world.poller.shutdown(SECOND).await;
+    world.op.misbehave(Fault::stall(Endpoint::Metadata).always());
+    let replica = world.replica(5).await;
+    let mut events = replica.events();
+    world.sleep(5 * MINUTE).await;
+    assert_eq!(picked(&mut events, unreachable).len(), 1);
+}
+
+#[tokio::test]
+async fn an_op_that_nobody_waits_for_any_more_does_not_stay_unreachable() {
+    let world = world_of(|op| op.decisions(DecisionPolicy::scripted())).await;
+    let id = world.waiting().await;
+    world.op.misbehave(Fault::status(Endpoint::Poll, 503).always());
+    world.sleep(10 * MINUTE).await;
+    assert!(unreachable_for(&world).await.is_some());
+    world.poller.forget(id).await.unwrap();
+    world.sleep(2 * MINUTE).await;
+    world.waiting().await;
+    assert_eq!(unreachable_for(&world).await, None);
+}
+
+fn other_key() -> SealingKey {
+    SealingKey::generate(&SeededRandom::new(99)).unwrap()
+}
+
+#[tokio::test]
+async fn rows_whose_key_is_missing_are_reported_within_a_minute_and_once_an_hour() {
+    let world = world_of(|op| op.interval(HOUR)).await;
+    let builder = Poller::builder(world.store.clone(), Keyring::new(other_key()));
+    let builder = builder.clock(Arc::new(world.clock.clone())).random(Arc::new(SeededRandom::new(12)));
+    let lacking = builder.client(world.client.clone()).start().await.unwrap();
+    let mut events = lacking.events();
+    world.sleep(MINUTE).await;
+    assert_eq!(picked(&mut events, missing_keys), []);
+    for _ in 0..3 {
+        world.waiting().await;
+    }
+    world.sleep(MINUTE + SECOND).await;
+    let reports = picked(&mut events, missing_keys);
+    assert!(matches!(&reports[..], [(key, 3)] if key.len() == 8), "{reports:?}");
+    assert!(format!("{:?}", keyring()).contains(&reports[0].0), "{reports:?}");
+    world.sleep(3 * HOUR).await;
+    assert_eq!(picked(&mut events, missing_keys).len(), 3);
+}
+
+/// A row as another release may have written it.
+fn row(number: u8, partition: i64, format: u8) -> NewProcess {
+    NewProcess {
+        id: ProcessId::from_bytes([number; 16]),
+        partition: Partition(partition),
+        state: State::Waiting,
+        sessions: Vec::new(),
+        lookups: Vec::new(),
+        due_in: Duration::ZERO,
+        ping_in: None,
+        interval: MINUTE,
+        expires_in: None,
+        schedule: String::new(),
+        body: SealedBody { format, key: [1, 2, 3, 4], bytes: vec![0] },
+    }
+}
+
+#[tokio::test]
+async fn rows_that_only_a_newer_release_can_read_are_reported() {
+    let world = world_of(|op| op).await;
+    let mut events = world.poller.events();
+    for number in 1..=2 {
+        world.store.insert(row(number, 7, 200)).await.unwrap();
+    }
+    world.sleep(2 * HOUR + 10 * MINUTE).await;
+    let reports = picked(&mut events, |event| match event {
+        Event::NewerFormat { format, rows } => Some((format, rows)),
+        _ => None,
+    });
+    assert_eq!(reports, [(200, 2); 3]);
+}
+
+#[tokio::test]
+async fn rows_of_clients_that_appear_after_the_start_are_reported_within_a_minute_and_once_an_hour() {
+    let world = world_of(|op| op.interval(HOUR)).await;
+    let other = poller_of(&world.store, &world.clock, 8).start().await.unwrap();
+    let mut events = other.events();
+    world.sleep(MINUTE).await;
+    for _ in 0..3 {
+        world.waiting().await;
+    }
+    world.sleep(MINUTE + SECOND).await;
+    assert_eq!(picked(&mut events, unknown_clients), [(1, 3)]);
+    world.store.insert(row(1, 7, 1)).await.unwrap();
+    world.sleep(MINUTE + SECOND).await;
+    assert_eq!(picked(&mut events, unknown_clients), [(2, 4)], "another client is another cause");
+    world.sleep(3 * HOUR).await;
+    let reports = picked(&mut events, unknown_clients);
+    assert!((2..=3).contains(&reports.len()), "one for all of them: {reports:?}");
+    other.add_client(world.client.clone()).unwrap();
+    world.sleep(2 * HOUR).await;
+    let last = picked(&mut events, unknown_clients).pop();
+    assert_eq!(last, Some((1, 1)));
+}
+
+#[tokio::test]
+async fn a_store_that_counts_slowly_is_seldom_asked_to() {
+    let clock = TestClock::automatic();
+    let store = WatchedStore::on(&clock);
+    let builder = Poller::builder(store.clone(), keyring()).clock(Arc::new(clock.clone()));
+    let _poller = builder.random(Arc::new(SeededRandom::new(3))).start().await.unwrap();
+    let sleep = async |time| openid_deferred::Clock::sleep(&clock, time).await;
+    sleep(HOUR).await;
+    let quick = store.take_calls("keys");
+    assert!((58..=62).contains(&quick), "once a minute, not {quick} times an hour");
+    store.delay("keys", 10 * SECOND);
+    sleep(10 * HOUR).await;
+    let slow = store.take_calls("keys");
+    assert!((30..=40).contains(&slow), "a hundredth of the time, not {slow} times in ten hours");
+    store.delay("keys", HOUR);
+    sleep(100 * HOUR).await;
+    let hung = store.take_calls("keys");
+    assert!((40..=52).contains(&hung), "an hour's pause at most, not {hung} times");
+}
+
+#[tokio::test]
+async fn a_stream_of_outcomes_asks_the_store_when_something_was_decided_and_not_after_each_poll() {
+    let clock = TestClock::automatic();
+    let op = provider(&clock).decisions(DecisionPolicy::after_polls(20)).start().unwrap();
+    let client = client_of(&op, &clock).build().unwrap();
+    let store = WatchedStore::on(&clock);
+    let builder = Poller::builder(store.clone(), keyring()).clock(Arc::new(clock.clone())).client(client.clone());
+    let poller = builder.random(Arc::new(SeededRandom::new(3))).start().await.unwrap();
+    for _ in 0..10 {
+        let (url, session) = client.authorize().start().await.unwrap();
+        let accepted = poller.authorization_response(&op.visit(url).query(), session).await;
+        assert!(matches!(accepted, Ok(Accepted::Deferred(_))), "{accepted:?}");
+    }
+    let mut outcomes = poller.outcomes();
+    let first = next(&mut outcomes).await;
+    assert!(matches!(first.outcome(), Outcome::Approved(_)));
+    let polls = op.requests_to(Endpoint::Poll).len();
+    assert!(polls >= 190, "{polls} polls");
+    let claims = store.take_calls("claim_outcomes");
+    assert!(claims <= 5, "{claims} claims of outcomes for {polls} polls");
+    first.acknowledge().await.unwrap();
+    for _ in 1..10 {
+        next(&mut outcomes).await.acknowledge().await.unwrap();
+    }
+    let claims = store.take_calls("claim_outcomes");
+    assert!(claims <= 20, "{claims} claims for 9 outcomes");
+}

@@ -1,0 +1,184 @@
+//! Clients that come, change and go while the poller runs, and many of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use openid_deferred::poller::Event;
+use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, SeededRandom, TestClient, TestClock, TestProvider};
+use openid_deferred::{Accepted, Client, ClientAuthentication, ErrorKind, Misuse, Outcome, Poller};
+
+use crate::support::{
+    CLIENT_ID, CLIENT_SECRET, HOUR, REDIRECT_URI, SECOND, World, client_of, keyring, next, poller_of, provider,
+    world_of,
+};
+use crate::watched_store::WatchedStore;
+
+const NEW_SECRET: &str = "the secret of after";
+
+/// The OP has another secret for the client from now on.
+fn change_secret(world: &World) {
+    world.op.register(TestClient::secret_basic(CLIENT_ID, NEW_SECRET).redirect_uri(REDIRECT_URI));
+}
+
+fn client_with_new_secret(world: &World) -> Client {
+    let builder = client_of(&world.op, &world.clock).random(Arc::new(SeededRandom::new(77)));
+    builder.authentication(ClientAuthentication::client_secret_basic(NEW_SECRET)).build().unwrap()
+}
+
+#[tokio::test]
+async fn a_client_whose_secret_has_changed_is_replaced_without_a_restart() {
+    let world = world_of(|op| op.decisions(DecisionPolicy::after_polls(3))).await;
+    for _ in 0..3 {
+        world.waiting().await;
+    }
+    change_secret(&world);
+    world.sleep(10 * SECOND).await;
+    assert!(world.poller.stats().await.unwrap()[0].is_gate_closed);
+    let mut events = world.poller.events();
+    world.poller.replace_client(client_with_new_secret(&world)).unwrap();
+    assert!(matches!(events.try_recv(), Ok(Event::GateOpened { .. })));
+    let before = world.polls().len();
+    let mut outcomes = world.poller.outcomes();
+    for _ in 0..3 {
+        assert!(matches!(next(&mut outcomes).await.outcome(), Outcome::Approved(_)));
+    }
+    assert!(world.polls()[before..].iter().all(|poll| poll.response_json()["error"] != "invalid_client"));
+    // Users who come back now are signed in with it too.
+    let accepted = world.accept().await;
+    assert!(matches!(accepted, Ok(Accepted::Deferred(_))), "{accepted:?}");
+}
+
+#[tokio::test]
+async fn a_poll_under_way_with_the_former_secret_does_not_close_the_gate() {
+    let world = world_of(|op| op).await;
+    world.waiting().await;
+    world.op.misbehave(Fault::delay(Endpoint::Poll, 20 * SECOND));
+    while world.polls().is_empty() {
+        world.sleep(SECOND).await;
+    }
+    change_secret(&world);
+    world.poller.replace_client(client_with_new_secret(&world)).unwrap();
+    let mut events = world.poller.events();
+    assert!(matches!(world.outcome().await.outcome(), Outcome::Approved(_)));
+    assert_eq!(world.polls()[0].response_json()["error"], "invalid_client");
+    while let Ok(event) = events.try_recv() {
+        assert!(!matches!(event, Event::GateClosed { .. } | Event::GateOpened { .. }), "{event:?}");
+    }
+}
+
+#[tokio::test]
+async fn only_a_client_that_is_there_is_replaced_and_only_by_one_that_cannot_be_confused() {
+    let world = world_of(|op| op).await;
+    let op = provider(&world.clock).host("neighbour.test").without_iss().start().unwrap();
+    let stranger = client_of(&op, &world.clock).redirect_uri("https://rp.test/neighbour").build().unwrap();
+    let error = world.poller.replace_client(stranger.clone()).unwrap_err();
+    assert_eq!(error.kind(), &Misuse::UnknownClient.into());
+    stranger.provider_metadata().await.unwrap();
+    world.poller.add_client(stranger).unwrap();
+    let confused = client_of(&op, &world.clock).build().unwrap();
+    confused.provider_metadata().await.unwrap();
+    let error = world.poller.replace_client(confused).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Configuration(_)), "{error:?}");
+    assert!(world.poller.resume(op.issuer(), CLIENT_ID).is_ok(), "the former one is still there");
+}
+
+#[tokio::test]
+async fn the_processes_of_a_client_that_was_removed_wait_until_it_is_added_again() {
+    let world = world_of(|op| op.decisions(DecisionPolicy::after_polls(2))).await;
+    let id = world.waiting().await;
+    let mut events = world.poller.events();
+    world.poller.remove_client(world.op.issuer(), CLIENT_ID).unwrap();
+    let polls = world.polls().len();
+    world.sleep(30 * HOUR).await;
+    assert_eq!(world.polls().len(), polls);
+    let mut unknown = Vec::new();
+    while let Ok(event) = events.try_recv() {
+        if let Event::UnknownClient { clients, processes } = event {
+            unknown.push((clients, processes));
+        }
+    }
+    assert!((29..=31).contains(&unknown.len()) && unknown.iter().all(|each| *each == (1, 1)), "{unknown:?}");
+    let error = world.poller.remove_client(world.op.issuer(), CLIENT_ID).unwrap_err();
+    assert_eq!(error.kind(), &Misuse::UnknownClient.into());
+    assert_eq!(world.accept().await.unwrap_err().kind(), &Misuse::UnknownClient.into());
+    world.poller.add_client(world.client.clone()).unwrap();
+    let delivery = world.outcome().await;
+    assert_eq!(delivery.id(), id);
+    assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
+}
+
+#[tokio::test]
+async fn outcomes_that_are_decided_are_delivered_after_their_client_was_removed() {
+    let world = world_of(|op| op).await;
+    let id = world.waiting().await;
+    while world.poller.stats().await.unwrap()[0].rows.decided == 0 {
+        world.sleep(SECOND).await;
+    }
+    world.poller.remove_client(world.op.issuer(), CLIENT_ID).unwrap();
+    assert_eq!(world.outcome().await.id(), id);
+}
+
+/// So many clients, each of an OP of its own as far as its issuer says.
+fn clients(op: &TestProvider, clock: &TestClock, count: usize) -> Vec<Client> {
+    let client = |number: usize| {
+        let builder = Client::builder(format!("https://op-{number}.test"), CLIENT_ID);
+        let builder = builder.authentication(ClientAuthentication::client_secret_basic(CLIENT_SECRET));
+        let builder = builder.redirect_uri(REDIRECT_URI).http_client(op.http_client()).clock(Arc::new(clock.clone()));
+        builder.build().unwrap()
+    };
+    (0..count).map(client).collect()
+}
+
+#[tokio::test]
+async fn ten_thousand_clients_are_added_without_a_call_to_the_store_for_each() {
+    let clock = TestClock::automatic();
+    let op = provider(&clock).start().unwrap();
+    let store = WatchedStore::on(&clock);
+    let builder = Poller::builder(store.clone(), keyring()).clock(Arc::new(clock.clone()));
+    let poller = builder.random(Arc::new(SeededRandom::new(3))).start().await.unwrap();
+    openid_deferred::Clock::sleep(&clock, SECOND).await;
+    store.take_all_calls();
+    for client in clients(&op, &clock, 10_000) {
+        poller.add_client(client).unwrap();
+    }
+    openid_deferred::Clock::sleep(&clock, SECOND).await;
+    let calls = store.take_all_calls();
+    // The store is asked for many clients in one call.
+    assert!(calls <= 200, "{calls} calls");
+}
+
+#[tokio::test]
+async fn a_flood_of_one_clients_outcomes_does_not_hold_up_another_clients() {
+    let clock = TestClock::automatic();
+    let ops = ["flood.test", "single.test"].map(|host| provider(&clock).host(host).start().unwrap());
+    let clients = [&ops[0], &ops[1]].map(|op| client_of(op, &clock).build().unwrap());
+    let store = Arc::new(openid_deferred::store::MemoryStore::with_clock(Arc::new(clock.clone())));
+    let builder = poller_of(&store, &clock, 3).client(clients[0].clone()).client(clients[1].clone()).prefetch(4);
+    let poller = builder.start().await.unwrap();
+    let sign_in = async |number: usize| {
+        let (url, session) = clients[number].authorize().start().await.unwrap();
+        match poller.authorization_response(&ops[number].visit(url).query(), session).await {
+            Ok(Accepted::Deferred(id)) => id,
+            other => panic!("{other:?}"),
+        }
+    };
+    for _ in 0..100 {
+        sign_in(0).await;
+    }
+    let decided = async || -> u64 { poller.stats().await.unwrap().iter().map(|client| client.rows.decided).sum() };
+    while decided().await < 100 {
+        openid_deferred::Clock::sleep(&clock, SECOND).await;
+    }
+    let single = sign_in(1).await;
+    while decided().await < 101 {
+        openid_deferred::Clock::sleep(&clock, SECOND).await;
+    }
+    let mut outcomes = poller.outcomes();
+    let mut order = BTreeMap::new();
+    for place in 0..101 {
+        let delivery = next(&mut outcomes).await;
+        order.insert(delivery.id(), place);
+        delivery.acknowledge().await.unwrap();
+    }
+    assert!(order[&single] < 8, "it was the {}th of 101", order[&single]);
+}
