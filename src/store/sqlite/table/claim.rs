@@ -46,6 +46,47 @@ impl Kind {
     }
 }
 
+/// When rows are due that a claim can take, for sharing its limit.
+const DUE_TIMES: &str = "
+        SELECT coalesce(lease.due_at, process.due_at) AS due
+         FROM process LEFT JOIN lease USING (slot)
+         WHERE process.partition = :partition AND :kind AND process.due_at <= :now AND due <= :now
+           AND format <= :format AND key IN (:keys)
+         ORDER BY process.due_at LIMIT :limit + 0";
+
+/// Rows that are due and not leased.
+const FREE: &str = "
+        SELECT slot, id, state, pinged_at IS NOT NULL, cancellation, schedule, format, key, body, interval, due_at, epoch,
+                attempts, 0
+         FROM process LEFT JOIN sealed USING (slot)
+         WHERE partition = :partition AND :kind AND due_at <= :now
+           AND format <= :format AND key IN (:keys)
+           AND NOT EXISTS (SELECT 1 FROM lease WHERE lease.slot = process.slot)
+         ORDER BY due_at LIMIT :limit + 0";
+
+/// Rows whose holders have died.
+const ORPHANED: &str = "
+        SELECT slot, id, state, pinged_at IS NOT NULL, cancellation, schedule, format, key, body, interval, lease.due_at,
+                lease.epoch, lease.attempts, 1
+         FROM lease JOIN process USING (slot) LEFT JOIN sealed USING (slot)
+         WHERE lease.partition = :partition AND :kind AND lease.due_at <= :now
+           AND format <= :format AND key IN (:keys)
+         ORDER BY lease.due_at LIMIT :limit + 0";
+
+/// When the next row is due that is not leased.
+const NEXT_FREE: &str = "
+        SELECT due_at FROM process
+         WHERE partition = :partition AND :kind
+           AND format <= :format AND key IN (:keys)
+           AND NOT EXISTS (SELECT 1 FROM lease WHERE lease.slot = process.slot)
+         ORDER BY due_at LIMIT 1";
+
+/// When the next row is due that is.
+const NEXT_LEASED: &str = "
+        SELECT lease.due_at FROM lease JOIN process USING (slot)
+         WHERE lease.partition = :partition AND :kind AND format <= :format AND key IN (:keys)
+         ORDER BY lease.due_at LIMIT 1";
+
 pub(super) fn claim(connection: &Connection, now: Moment, claim: &Claim) -> rusqlite::Result<Claims> {
     let mut claims = Claims { clamping: clamp::is_under_way(connection)?, ..Claims::default() };
     if !claims.clamping {
@@ -80,14 +121,7 @@ fn shares(
         return Ok(claim.quotas.clone());
     }
     let mut due = Vec::new();
-    let mut find = connection.prepare_cached(&kind.statement(
-        "SELECT coalesce(lease.due_at, process.due_at) AS due
-         FROM process LEFT JOIN lease USING (slot)
-         WHERE process.partition = :partition AND :kind AND process.due_at <= :now AND due <= :now
-           AND format <= :format AND key IN (:keys)
-         ORDER BY process.due_at LIMIT :limit + 0",
-        claim,
-    ))?;
+    let mut find = connection.prepare_cached(&kind.statement(DUE_TIMES, claim))?;
     for (place, quota) in claim.quotas.iter().enumerate() {
         let values = named_params! {
             ":partition": quota.partition.0,
@@ -170,26 +204,9 @@ fn due(
         ":format": claim.format,
         ":limit": limit(most),
     };
-    let mut free = connection.prepare_cached(&kind.statement(
-        "SELECT slot, id, state, pinged_at IS NOT NULL, cancellation, schedule, format, key, body, interval, due_at, epoch,
-                attempts, 0
-         FROM process LEFT JOIN sealed USING (slot)
-         WHERE partition = :partition AND :kind AND due_at <= :now
-           AND format <= :format AND key IN (:keys)
-           AND NOT EXISTS (SELECT 1 FROM lease WHERE lease.slot = process.slot)
-         ORDER BY due_at LIMIT :limit + 0",
-        claim,
-    ))?;
+    let mut free = connection.prepare_cached(&kind.statement(FREE, claim))?;
     let mut due: Vec<_> = free.query_map(values, |row| due_in(row, partition))?.collect::<rusqlite::Result<_>>()?;
-    let mut orphaned = connection.prepare_cached(&kind.statement(
-        "SELECT slot, id, state, pinged_at IS NOT NULL, cancellation, schedule, format, key, body, interval, lease.due_at,
-                lease.epoch, lease.attempts, 1
-         FROM lease JOIN process USING (slot) LEFT JOIN sealed USING (slot)
-         WHERE lease.partition = :partition AND :kind AND lease.due_at <= :now
-           AND format <= :format AND key IN (:keys)
-         ORDER BY lease.due_at LIMIT :limit + 0",
-        claim,
-    ))?;
+    let mut orphaned = connection.prepare_cached(&kind.statement(ORPHANED, claim))?;
     let free = due.len();
     for row in orphaned.query_map(values, |row| due_in(row, partition))? {
         due.push(row?);
@@ -231,21 +248,69 @@ fn set_aside(connection: &Connection, slot: i64, row: &Claimed) -> rusqlite::Res
 /// When the earliest row that the claim could take is due, were there no limits.
 fn next_in(connection: &Connection, claim: &Claim, kind: Kind, partition: Partition) -> rusqlite::Result<Option<i64>> {
     let values = named_params! { ":partition": partition.0, ":format": claim.format };
-    let mut free = connection.prepare_cached(&kind.statement(
-        "SELECT due_at FROM process
-         WHERE partition = :partition AND :kind
-           AND format <= :format AND key IN (:keys)
-           AND NOT EXISTS (SELECT 1 FROM lease WHERE lease.slot = process.slot)
-         ORDER BY due_at LIMIT 1",
-        claim,
-    ))?;
+    let mut free = connection.prepare_cached(&kind.statement(NEXT_FREE, claim))?;
     let free: Option<i64> = free.query_row(values, |row| row.get(0)).optional()?;
-    let mut leased = connection.prepare_cached(&kind.statement(
-        "SELECT lease.due_at FROM lease JOIN process USING (slot)
-         WHERE lease.partition = :partition AND :kind AND format <= :format AND key IN (:keys)
-         ORDER BY lease.due_at LIMIT 1",
-        claim,
-    ))?;
+    let mut leased = connection.prepare_cached(&kind.statement(NEXT_LEASED, claim))?;
     let leased: Option<i64> = leased.query_row(values, |row| row.get(0)).optional()?;
     Ok([free, leased].into_iter().flatten().min().filter(|due_at| *due_at != SET_ASIDE))
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::*;
+
+    const STATEMENTS: [&str; 5] = [DUE_TIMES, FREE, ORPHANED, NEXT_FREE, NEXT_LEASED];
+    const PARTITIONS: i64 = 400;
+
+    fn file() -> Connection {
+        let file = Connection::open_in_memory().unwrap();
+        file.execute_batch(include_str!("../schema.sql")).unwrap();
+        file.execute_batch(include_str!("../schema_2.sql")).unwrap();
+        file.set_prepared_statement_cache_capacity(64);
+        file
+    }
+
+    fn claim_of_all() -> Claim {
+        let quota = |partition| ClaimQuota { partition: Partition(partition), polls: 64, verifications: 16 };
+        let quotas = (0..PARTITIONS).map(quota).collect();
+        Claim { quotas, limit: 100, lease: std::time::Duration::from_secs(60), format: 1, keys: vec![[1; 4]] }
+    }
+
+    #[test]
+    fn every_statement_finds_its_rows_by_an_index() {
+        let file = file();
+        for kind in [Kind::Verifications, Kind::Polls] {
+            for sql in STATEMENTS {
+                let explain = format!("EXPLAIN QUERY PLAN {}", kind.statement(sql, &claim_of_all()));
+                let mut explain = file.prepare(&explain).unwrap();
+                let plan: Vec<String> =
+                    explain.raw_query().mapped(|row| row.get("detail")).collect::<Result<_, _>>().unwrap();
+                assert!(plan.iter().all(|step| !step.starts_with("SCAN") && !step.contains("TEMP B-TREE")), "{plan:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_claim_for_many_partitions_costs_does_not_depend_on_what_others_have_leased() {
+        let steps = |leases: i64| {
+            let file = file();
+            for slot in 1..=leases {
+                let insert = "INSERT INTO process (slot, id, partition, state, due_at, interval, schedule, format, key, first_key)
+                              VALUES (?, randomblob(16), -1, 1, 1, 1, '', 1, 16843009, 16843009)";
+                file.execute(insert, [slot]).unwrap();
+                file.execute("INSERT INTO lease VALUES (?, -1, 2000000, 2000000, 1, 1)", [slot]).unwrap();
+            }
+            let claims = claim(&file, Moment(1_000_000), &claim_of_all()).unwrap();
+            assert!(claims.claimed.is_empty() && claims.due.len() == claim_of_all().quotas.len());
+            let of = |kind: Kind, sql| {
+                let statement = file.prepare_cached(&kind.statement(sql, &claim_of_all())).unwrap();
+                i64::from(statement.get_status(StatementStatus::VmStep))
+            };
+            STATEMENTS.iter().map(|sql| of(Kind::Polls, sql) + of(Kind::Verifications, sql)).sum::<i64>()
+        };
+        assert!(steps(10) > 0);
+        assert_eq!(steps(10), steps(1_000));
+    }
 }
