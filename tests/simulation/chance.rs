@@ -26,6 +26,11 @@ impl Chance {
         (self.word() % limit.max(1) as u64) as usize
     }
 
+    /// A number between the two, which may be either.
+    pub fn between_numbers(&self, least: usize, most: usize) -> usize {
+        least + self.below(most + 1 - least)
+    }
+
     /// `true` with this probability.
     pub fn odds(&self, probability: f64) -> bool {
         self.share() < probability

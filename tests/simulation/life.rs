@@ -12,20 +12,92 @@ use futures_core::future::BoxFuture;
 use openid_deferred::Clock;
 use openid_deferred::testing::TestClock;
 
+/// Whether a machine's monotonic clock goes on while it is suspended.
+const MONOTONIC_COUNTS_SUSPENDS: bool = true;
+
 /// One run of one replica, from its start until it dies. What is dead does nothing any more at any seam.
 #[derive(Debug)]
 pub struct Life {
     pub number: u32,
     alive: AtomicBool,
     end: Signal,
-    /// How often the store has failed it.
+    /// How often the store has failed it, or it was suspended: what it knew may be old.
     store_faults: AtomicU32,
+    sleep: Mutex<Sleep>,
+}
+
+/// How long a machine has been suspended, whose timers do not go on then, and who waits for it to go on.
+#[derive(Debug, Default)]
+struct Sleep {
+    suspended: Option<Suspend>,
+    /// When it fell asleep.
+    since: Duration,
+    /// For how long it had slept before.
+    before: Duration,
+    times: u32,
+    waiting: Vec<Waker>,
+}
+
+/// What a suspended replica finds when it goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Suspend {
+    /// The whole machine slept: its timers stood still.
+    Machine,
+    /// Somebody had stopped the process: its timers have run out.
+    Process,
 }
 
 impl Life {
     pub fn new(number: u32) -> Arc<Self> {
-        let (alive, end) = (AtomicBool::new(true), Signal::default());
-        Arc::new(Self { number, alive, end, store_faults: AtomicU32::new(0) })
+        Arc::new(Self {
+            number,
+            alive: AtomicBool::new(true),
+            end: Signal::default(),
+            store_faults: AtomicU32::new(0),
+            sleep: Mutex::default(),
+        })
+    }
+
+    /// Whether it does anything.
+    pub fn is_running(&self) -> bool {
+        self.is_alive() && self.sleep.lock().unwrap().suspended.is_none()
+    }
+
+    /// It does nothing until [`Life::go_on`].
+    pub fn suspend(&self, how: Suspend, now: Duration) {
+        self.note_store_fault();
+        let mut sleep = self.sleep.lock().unwrap();
+        (sleep.suspended, sleep.since) = (Some(how), now);
+        sleep.times += 1;
+    }
+
+    /// How often it was suspended.
+    pub fn suspends(&self) -> u32 {
+        self.sleep.lock().unwrap().times
+    }
+
+    pub fn go_on(&self, now: Duration) {
+        let waiting = {
+            let mut sleep = self.sleep.lock().unwrap();
+            sleep.before = sleep.until(now);
+            sleep.suspended = None;
+            std::mem::take(&mut sleep.waiting)
+        };
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// For how long the machine has slept until now.
+    fn slept(&self, now: Duration) -> Duration {
+        self.sleep.lock().unwrap().until(now)
+    }
+
+    /// Whether it is suspended; then the task is woken when it goes on.
+    fn waits(&self, waker: &Waker) -> bool {
+        let mut sleep = self.sleep.lock().unwrap();
+        if sleep.suspended.is_some() && !sleep.waiting.iter().any(|known| known.will_wake(waker)) {
+            sleep.waiting.push(waker.clone());
+        }
+        sleep.suspended.is_some()
     }
 
     pub fn is_alive(&self) -> bool {
@@ -36,6 +108,7 @@ impl Life {
     pub fn stop(&self) {
         self.alive.store(false, Ordering::Relaxed);
         self.end.send();
+        std::mem::take(&mut self.sleep.lock().unwrap().waiting).into_iter().for_each(Waker::wake);
     }
 
     pub async fn ended(&self) {
@@ -54,10 +127,22 @@ impl Life {
     }
 }
 
-/// The future for as long as its machine lives. After that it is dropped, and never completes.
+impl Sleep {
+    fn until(&self, now: Duration) -> Duration {
+        match self.suspended {
+            Some(Suspend::Machine) => self.before + now.saturating_sub(self.since),
+            Some(Suspend::Process) | None => self.before,
+        }
+    }
+}
+
+/// The future for as long as its machine lives and is not suspended. After its death it is dropped, and never completes.
 pub async fn mortal<T>(life: Arc<Life>, future: impl Future<Output = T>) -> T {
     let mut future = pin!(Some(future));
     poll_fn(|context| {
+        if life.is_alive() && life.waits(context.waker()) {
+            return Poll::Pending;
+        }
         let polled = match future.as_mut().as_pin_mut() {
             Some(future) if life.is_alive() => future.poll(context),
             _ => Poll::Pending,
@@ -131,11 +216,26 @@ impl Clock for ReplicaClock {
     }
 
     fn monotonic(&self) -> Duration {
-        self.base.monotonic() + self.origin
+        let now = self.base.monotonic();
+        let slept = if MONOTONIC_COUNTS_SUSPENDS { Duration::ZERO } else { self.life.slept(now) };
+        now + self.origin - slept
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
-        Box::pin(mortal(self.life.clone(), self.base.sleep(duration)))
+        let (base, life) = (self.base.clone(), self.life.clone());
+        let awake = move |base: &TestClock, life: &Life| base.monotonic() - life.slept(base.monotonic());
+        let end = awake(&base, &life).saturating_add(duration);
+        let first = base.sleep(duration);
+        Box::pin(mortal(self.life.clone(), async move {
+            first.await;
+            loop {
+                let left = end.saturating_sub(awake(&base, &life));
+                if left.is_zero() {
+                    return;
+                }
+                base.sleep(left).await;
+            }
+        }))
     }
 }
 

@@ -15,8 +15,12 @@ use serde_json::json;
 use tokio::sync::oneshot;
 
 use crate::life::{Life, mortal};
-use crate::op::{Reply, Said};
-use crate::world::{Part, World, spawn};
+use crate::op::{Reply, Said, client_of};
+use crate::weather::Part;
+use crate::world::{HOUR, World, spawn};
+
+/// An answer that takes longer keeps others waiting.
+const SLOW: Duration = Duration::from_secs(10);
 
 pub struct Network {
     pub world: Arc<World>,
@@ -40,6 +44,10 @@ enum Fate {
     /// A gateway answers instead of the OP, before the OP has seen the request or after it has answered.
     GatewayBefore,
     GatewayAfter,
+    /// The request is taken, and nothing comes.
+    Hangs,
+    /// Too many requests, it is said, and when to come again.
+    Overloaded,
 }
 
 async fn send(world: &Arc<World>, life: &Arc<Life>, request: HttpRequest) -> Result<HttpResponse, HttpError> {
@@ -48,6 +56,10 @@ async fn send(world: &Arc<World>, life: &Arc<Life>, request: HttpRequest) -> Res
     world.oracle().counts.requests += 1;
     let mut flight = Flight::begin(world, life, &request);
     let fate = world.fate(request.url.path());
+    let trouble = Trouble { client: client_of(&request.url), path: request.url.path().to_owned() };
+    if fate != Fate::Well {
+        trouble.note(world);
+    }
     if fate == Fate::NotSent {
         if let Some((label, number)) = flight.label.zip(flight.number) {
             world.oracle().off_the_wire(label, number);
@@ -66,12 +78,39 @@ async fn send(world: &Arc<World>, life: &Arc<Life>, request: HttpRequest) -> Res
     world.may_crash(life).await;
     match answered {
         Ok(reply) => {
+            let is_slow = world.now() >= flight.sent_at + SLOW;
+            if is_slow || matches!(reply.said, Said::Challenge | Said::WrongClock | Said::Nonsense | Said::Refused) {
+                trouble.note(world);
+            }
+            if let (Some(label), Said::Challenge | Said::WrongClock) = (flight.cancels, reply.said) {
+                world.oracle().cancellation_challenged(label);
+            }
             flight.end(Some(reply.said), true, reply.retry_after);
             Ok(reply.into_response())
         }
         Err(problem) => {
+            trouble.note(world);
             flight.end(None, true, None);
             Err(HttpError::maybe_sent(problem))
+        }
+    }
+}
+
+/// A request that did not go as it should: whatever else depends on the same endpoint may be late.
+struct Trouble {
+    client: usize,
+    path: String,
+}
+
+impl Trouble {
+    fn note(&self, world: &World) {
+        let now = world.now();
+        let quiet = &mut world.oracle().quiet;
+        match self.path.as_str() {
+            "/jwks" => quiet.keys_met_trouble(now, self.client),
+            // Nothing has to wait for them.
+            "/cancel" | "/revoke" => {}
+            _ => quiet.request_failed(now, self.client),
         }
     }
 }
@@ -86,14 +125,15 @@ fn transit(
     let (sender, receiver) = oneshot::channel();
     let world = world.clone();
     let latency = world.latency(request.timeout);
-    let silent = world.chance.odds(0.5);
+    let silent = world.chance.odds(0.5) || fate == Fate::Hangs;
     spawn(async move {
         if !latency.is_zero() {
             world.sleep(latency).await;
         }
         let reply = match fate {
-            Fate::LostBefore => None,
+            Fate::LostBefore | Fate::Hangs => None,
             Fate::GatewayBefore => Some(world.gateway()),
+            Fate::Overloaded => Some(world.overloaded()),
             _ => {
                 let now = openid_deferred::Clock::now(&world.clock);
                 let mut op = world.op();
@@ -125,6 +165,18 @@ fn transit(
 
 impl World {
     fn fate(&self, path: &str) -> Fate {
+        let hanging = match path {
+            "/token" => Part::HangingToken,
+            "/jwks" => Part::HangingKeys,
+            "/cancel" => Part::HangingCancellation,
+            _ => Part::Op,
+        };
+        if hanging != Part::Op && self.is_out(hanging) {
+            return Fate::Hangs;
+        }
+        if path == "/token" && self.is_out(Part::Overloaded) && self.chance.odds(0.2) {
+            return Fate::Overloaded;
+        }
         if self.is_out(Part::Op) || (path == "/jwks" && self.is_out(Part::Keys)) {
             return self.chance.pick(&[Fate::NotSent, Fate::NotSent, Fate::LostBefore, Fate::GatewayBefore]);
         }
@@ -173,8 +225,13 @@ impl World {
         }
     }
 
+    fn overloaded(&self) -> Reply {
+        Reply { retry_after: Some(self.retry_after()), ..Reply::json(Said::Nonsense, 503, &json!(null)) }
+    }
+
     fn retry_after(&self) -> Duration {
-        let wait = self.chance.between(Duration::from_secs(1), Duration::from_secs(3600));
+        let longest = self.weather.rare.longest_retry_after.unwrap_or(HOUR);
+        let wait = self.chance.between(Duration::from_secs(1), longest);
         Duration::from_secs(wait.as_secs())
     }
 }
@@ -186,17 +243,24 @@ struct Flight<'a> {
     label: Option<usize>,
     number: Option<u64>,
     is_poll: bool,
+    /// Whose cancellation it asks for.
+    cancels: Option<usize>,
     sent_at: Duration,
 }
 
 impl<'a> Flight<'a> {
     fn begin(world: &'a World, life: &'a Arc<Life>, request: &HttpRequest) -> Self {
         let now = world.now();
-        let mut flight = Self { world, life, label: None, number: None, is_poll: false, sent_at: now };
+        let mut flight = Self { world, life, label: None, number: None, is_poll: false, cancels: None, sent_at: now };
+        let form: BTreeMap<_, _> = form_urlencoded::parse(&request.body).into_owned().collect();
+        if request.url.path() == "/cancel" {
+            flight.cancels = form.get("deferred_auth_id").and_then(|id| world.op().label_of_auth_id(id));
+            flight.cancels.into_iter().for_each(|label| world.oracle().cancellation_sent(now, life, label));
+        }
         if request.url.path() != "/token" {
+            world.oracle().say(now, || format!("replica {} asks for {}", life.number, request.url));
             return flight;
         }
-        let form: BTreeMap<_, _> = form_urlencoded::parse(&request.body).into_owned().collect();
         if let Some(code) = form.get("deferred_code") {
             flight.label = world.op().label_of_code(code);
             let id = form.get("deferred_notification_token").and_then(|token| process_of(token));
@@ -205,6 +269,10 @@ impl<'a> Flight<'a> {
             flight.is_poll = true;
             flight.label = form.get("deferred_auth_id").and_then(|id| world.op().label_of_auth_id(id));
             flight.number = flight.label.map(|label| world.oracle().poll_sent(now, life, label));
+        }
+        if let Some(label) = flight.label {
+            let (asked, owner) = (client_of(&request.url), world.op().processes[label].client);
+            world.oracle().must(now, asked == owner, || format!("{label} of client {owner} is asked of OP {asked}"));
         }
         flight
     }

@@ -15,12 +15,23 @@ use serde_json::{Value, json};
 
 use crate::chance::Chance;
 
-pub const ISSUER: &str = "https://op.test";
+/// The host of the first OP; the others are numbered.
+const HOST: &str = "op.test";
 pub const CLIENT_ID: &str = "the-client";
 pub const REDIRECT_URI: &str = "https://rp.test/callback";
-pub const CANCELLATION_ENDPOINT: &str = "https://op.test/cancel";
 /// How far a DPoP proof's time may be off.
 const PROOF_TOLERANCE: u64 = 300;
+
+/// The OP of this client: each has one of its own.
+pub fn issuer(client: usize) -> String {
+    format!("https://{}{HOST}", if client == 0 { String::new() } else { format!("{client}.") })
+}
+
+/// Whose OP this request goes to.
+pub fn client_of(url: &url::Url) -> usize {
+    let name = url.host_str().and_then(|host| host.strip_suffix(HOST)).expect("nobody else is asked");
+    if name.is_empty() { 0 } else { name.trim_end_matches('.').parse().expect("it is numbered") }
+}
 
 /// What the OP is going to do with one user.
 #[derive(Debug, Clone)]
@@ -119,6 +130,7 @@ impl Reply {
 /// One authentication process as the OP sees it.
 pub struct Process {
     pub plan: Plan,
+    pub client: usize,
     /// The `nonce` of the authentication request.
     nonce: String,
     pub auth_id: String,
@@ -162,9 +174,10 @@ impl Op {
     }
 
     /// A user will come of whom this is going to be.
-    pub fn expect(&mut self, plan: Plan) {
+    pub fn expect(&mut self, plan: Plan, client: usize) {
         self.processes.push(Process {
             plan,
+            client,
             nonce: String::new(),
             auth_id: String::new(),
             notification_token: None,
@@ -185,7 +198,7 @@ impl Op {
         let query = form_urlencoded::Serializer::new(String::new())
             .append_pair("deferred_code", &code)
             .append_pair("state", &parameters["state"])
-            .append_pair("iss", ISSUER)
+            .append_pair("iss", &issuer(self.processes[label].client))
             .finish();
         let process = &mut self.processes[label];
         process.nonce = parameters["nonce"].clone();
@@ -203,7 +216,9 @@ impl Op {
 
     pub fn handle(&mut self, request: &HttpRequest, now: SystemTime) -> Reply {
         match request.url.path() {
-            "/.well-known/openid-configuration" => Reply::json(Said::Other, 200, &metadata()),
+            "/.well-known/openid-configuration" => {
+                Reply::json(Said::Other, 200, &metadata(&issuer(client_of(&request.url))))
+            }
             "/jwks" => Reply::json(Said::Other, 200, &self.key_set()),
             "/revoke" => Reply::json(Said::Other, 200, &json!({})),
             "/token" | "/cancel" => self.authenticated(request, now),
@@ -320,7 +335,7 @@ impl Op {
         let nonce = if forged { "of somebody else" } else { &process.nonce };
         let header = json!({"alg": "ES256", "typ": "JWT", "kid": kid(self.current_key)});
         let claims = json!({
-            "iss": ISSUER,
+            "iss": issuer(process.client),
             "sub": format!("user-{label}"),
             "aud": CLIENT_ID,
             "iat": unix(now),
@@ -356,13 +371,13 @@ fn kid(number: usize) -> String {
     format!("key-{number}")
 }
 
-fn metadata() -> Value {
+fn metadata(issuer: &str) -> Value {
     json!({
-        "issuer": ISSUER,
-        "authorization_endpoint": format!("{ISSUER}/authorize"),
-        "token_endpoint": format!("{ISSUER}/token"),
-        "jwks_uri": format!("{ISSUER}/jwks"),
-        "revocation_endpoint": format!("{ISSUER}/revoke"),
+        "issuer": issuer,
+        "authorization_endpoint": format!("{issuer}/authorize"),
+        "token_endpoint": format!("{issuer}/token"),
+        "jwks_uri": format!("{issuer}/jwks"),
+        "revocation_endpoint": format!("{issuer}/revoke"),
         "response_types_supported": ["deferred_code"],
         "grant_types_supported": ["urn:openid:params:grant-type:deferred"],
         "subject_types_supported": ["public"],

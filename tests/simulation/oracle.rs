@@ -5,15 +5,21 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openid_deferred::store::{Acknowledged, Next, Pinged, ProcessId};
+use openid_deferred::store::{Acknowledged, Clamped, Next, Pinged, ProcessId};
 use openid_deferred::{Delivery, Outcome};
 
 use crate::life::Life;
 use crate::op::{Op, Plan, Said};
-use crate::watched::{Accepted, CLOCK_ERROR, Claim, Flight, Last, Terminal, Watched};
+pub use crate::punctual::Settling;
+use crate::punctual::{Quiet, What};
+use crate::watched::{Accepted, CLOCK_ERROR, Claim, Flight, Last, Terminal, Undisturbed, Watched};
+use crate::world::HOUR;
 
 /// So long after it was given up a request may still be answered, which nobody hears.
 const LONGEST_HELD: Duration = Duration::from_secs(300);
+
+/// A consumer may have a delivery in hand for so long. Then others get it.
+const LONGEST_DELIVERY: Duration = HOUR;
 
 struct Claimed {
     at: Duration,
@@ -40,16 +46,23 @@ pub struct Oracle {
     /// When each replica last heard from the store that an outcome is its own: executed there, answered here.
     holds: BTreeMap<(u32, ProcessId), (Duration, Duration)>,
     acknowledged: BTreeMap<ProcessId, Duration>,
-    /// Who has a delivery in hand, and how often the store had failed it before.
-    hands: Vec<(ProcessId, Arc<Life>, u32)>,
+    /// Who has a delivery in hand, how often the store had failed it before, and since when.
+    hands: Vec<(ProcessId, Arc<Life>, u32, Duration)>,
     next_flight: u64,
     /// When the OP's keys are out of reach, in order.
     pub keys_away: Vec<Range<Duration>>,
+    pub quiet: Quiet,
+    pub backs_off: bool,
+    /// When each replica first heard from the store, and what its clock shows.
+    heard: BTreeMap<u32, Duration>,
+    /// When due times were last put right.
+    clamped_at: Option<Duration>,
+    pub is_strict: bool,
     pub counts: Counts,
     pub genuine_pings: u64,
     pub store_pings: u64,
     pub violation: Option<String>,
-    pub trace: Option<Vec<String>>,
+    pub is_traced: bool,
     /// Sums up everything that happened, in its order.
     pub digest: u64,
 }
@@ -60,8 +73,8 @@ impl Oracle {
         for byte in line.bytes().chain(now.as_millis().to_le_bytes()) {
             self.digest = (self.digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
-        if let Some(trace) = &mut self.trace {
-            trace.push(format!("{:>12.3} {line}", now.as_secs_f64()));
+        if self.is_traced {
+            println!("{:>12.3} {line}", now.as_secs_f64());
         }
     }
 
@@ -73,9 +86,111 @@ impl Oracle {
         }
     }
 
-    pub fn expects(&mut self, plan: Plan) {
+    /// The same for rules that are not yet kept by default.
+    pub fn must_strictly(&mut self, now: Duration, holds: bool, what: impl FnOnce() -> String) {
+        self.must(now, holds || !self.is_strict, what);
+    }
+
+    pub fn expects(&mut self, plan: Plan, client: usize) {
         self.counts.processes += 1;
-        self.watched.push(Watched::new(plan));
+        self.watched.push(Watched::new(plan, client));
+    }
+
+    // What is late.
+
+    /// Whether anything is later than it may be.
+    pub fn check_lateness(&mut self, now: Duration) {
+        (0..self.watched.len()).for_each(|label| self.check_lateness_of(now, label));
+    }
+
+    fn check_lateness_of(&mut self, now: Duration, label: usize) {
+        let watched = &self.watched[label];
+        if watched.forgotten || watched.acknowledged > 0 {
+            return;
+        }
+        let latest = watched.owed.latest(&self.quiet, watched.client, now);
+        if latest.is_some_and(|latest| now > latest) {
+            let story = watched.owed.story();
+            let latest = latest.unwrap_or_default().as_secs_f64();
+            self.must_strictly(now, false, || format!("{label} is late: {story}, expected until {latest:.3} s"));
+        }
+    }
+
+    pub fn cancellation_sent(&mut self, now: Duration, life: &Arc<Life>, label: usize) {
+        self.say(now, || format!("replica {} asks for the cancellation of {label}", life.number));
+        if let Err(problem) = self.watched[label].cancellations.judge(now) {
+            self.must_strictly(now, false, || format!("process {label}: {problem}"));
+        }
+    }
+
+    pub fn cancellation_challenged(&mut self, label: usize) {
+        self.watched[label].cancellations.was_challenged = true;
+    }
+
+    /// The application's own call begins or ends.
+    pub fn cancels(&mut self, label: usize, begins: bool) {
+        self.watched[label].cancellations.asked_for = begins;
+    }
+
+    /// A machine does nothing for a while, so that what it had in hand may be old when it goes on.
+    pub fn suspended(&mut self, now: Duration, life: &Arc<Life>) {
+        self.say(now, || format!("replica {} is suspended", life.number));
+        self.quiet.falls_asleep(now, life.number);
+        self.lose_flights(now, life);
+    }
+
+    pub fn goes_on(&mut self, now: Duration, life: &Arc<Life>) {
+        self.say(now, || format!("replica {} goes on", life.number));
+        self.quiet.wakes(now, life.number);
+    }
+
+    pub fn store_clock_set(&mut self, now: Duration, by: i64) {
+        self.say(now, || format!("the store's clock is set by {by} ms"));
+        self.quiet.met_trouble(now);
+        self.quiet.clock_set_at = Some(now);
+        // Leases may have run out by the new time.
+        self.hands.clear();
+        for watched in &mut self.watched {
+            watched.exchange.clock_was_set |= watched.exchange.sent_at.is_some();
+        }
+    }
+
+    /// The replica has heard from the store, and so what its clock shows.
+    pub fn heard(&mut self, now: Duration, life: &Arc<Life>) {
+        self.heard.entry(life.number).or_insert(now);
+    }
+
+    pub fn clamped(&mut self, now: Duration, life: &Arc<Life>, clamped: Clamped) {
+        self.say(now, || format!("replica {} puts due times right: {clamped:?}", life.number));
+        if clamped == Clamped::Done {
+            self.clamped_at = Some(now);
+        }
+    }
+
+    /// Whether this replica cannot know that the store's clock was set forward: it began afterwards, and none that was
+    /// there before has noticed yet.
+    fn cannot_know(&self, life: &Arc<Life>) -> bool {
+        self.quiet.clock_set_at.is_some_and(|at| {
+            let began_after = self.heard.get(&life.number).is_none_or(|heard| *heard >= at);
+            began_after && self.clamped_at.is_none_or(|clamped_at| clamped_at < at)
+        })
+    }
+
+    /// The replica was shut down in order: what it had for delivery, others may have.
+    pub fn released(&mut self, now: Duration, life: &Arc<Life>) {
+        for watched in &mut self.watched {
+            if watched.owed.held_by == Some(life.number) {
+                watched.owed.released_at = Some(now);
+            }
+        }
+    }
+
+    pub fn outcomes_claimed(&mut self, life: &Arc<Life>, ids: impl Iterator<Item = ProcessId>) {
+        for id in ids {
+            let Some(label) = self.labels.get(&id) else { continue };
+            let owed = &mut self.watched[*label].owed;
+            (owed.held_by, owed.released_at) = (Some(life.number), None);
+        }
     }
 
     // The wire.
@@ -98,7 +213,10 @@ impl Oracle {
     pub fn poll_sent(&mut self, now: Duration, life: &Arc<Life>, label: usize) -> u64 {
         self.counts.polls += 1;
         self.say(now, || format!("replica {} polls {label}", life.number));
-        let verdict = self.watched[label].judge_poll(now, life);
+        self.check_lateness_of(now, label);
+        self.watched[label].owed.polled(now);
+        let cannot_know = self.cannot_know(life);
+        let verdict = self.watched[label].judge_poll(now, life, cannot_know);
         if let Err(problem) = verdict {
             self.must(now, false, || format!("process {label}: {problem}"));
         }
@@ -145,6 +263,18 @@ impl Oracle {
         retry_after: Option<Duration>,
     ) {
         self.say(now, || format!("the poll of {label} ends: {said:?}"));
+        let client = self.watched[label].client;
+        match said {
+            Some(Said::Refused) => self.quiet.gate_may_close(now, life.number, client),
+            Some(Said::InvalidGrant | Said::InvalidRequest) => self.quiet.looks_suspicious(now, life.number, client),
+            Some(Said::Pending | Said::SlowDown | Said::Success | Said::Denied | Said::Expired) => {
+                self.quiet.looks_well(life.number, client);
+            }
+            _ => {}
+        }
+        if let Some(wait) = retry_after {
+            self.quiet.is_told_to_wait(now, client, wait);
+        }
         let watched = &mut self.watched[label];
         watched.flights.retain(|known| known.number != flight);
         let first = watched.last.as_ref().filter(|last| {
@@ -169,6 +299,12 @@ impl Oracle {
     pub fn died(&mut self, now: Duration, life: &Arc<Life>) {
         self.counts.crashes += 1;
         self.say(now, || format!("replica {} dies", life.number));
+        self.quiet.stops_polling(now, life.number);
+        self.quiet.takes_no_more(life.number);
+        self.lose_flights(now, life);
+    }
+
+    fn lose_flights(&mut self, now: Duration, life: &Arc<Life>) {
         for watched in &mut self.watched {
             for flight in &mut watched.flights {
                 if flight.life.number != life.number || flight.dead {
@@ -207,12 +343,14 @@ impl Oracle {
     }
 
     /// A process from elsewhere is in the store.
-    pub fn tracked(&mut self, now: Duration, id: ProcessId, label: usize) {
+    pub fn tracked(&mut self, now: Duration, id: ProcessId, label: usize, settling: &Settling) {
         self.say(now, || format!("{label} is tracked"));
         self.is_row_of(id, label);
+        let failed_at = self.quiet.failed_at(self.watched[label].client);
+        self.watched[label].owed.settled(now, settling, failed_at);
     }
 
-    pub fn claimed(&mut self, now: Duration, life: &Arc<Life>, id: ProcessId, orphaned: bool) {
+    pub fn claimed(&mut self, now: Duration, life: &Arc<Life>, id: ProcessId, orphaned: bool, lease: Duration) {
         self.claims.insert(id, Claimed { at: now, by: life.number });
         let orphan = if orphaned { ", orphaned" } else { "" };
         let Some(&label) = self.labels.get(&id) else {
@@ -222,6 +360,7 @@ impl Oracle {
         self.say(now, || format!("{label} is claimed by {}{orphan}", life.number));
         let watched = &mut self.watched[label];
         watched.claimed_at = now;
+        watched.owed.claimed(now, lease);
         let had_ended = watched.terminal.as_ref().is_some_and(|terminal| terminal.committed);
         watched.claims.insert(life.number, Claim { at: now, had_ended });
         if orphaned {
@@ -229,14 +368,21 @@ impl Oracle {
         }
     }
 
-    pub fn settled(&mut self, now: Duration, life: &Arc<Life>, id: ProcessId, next: Next, by_claim: bool) {
+    pub fn settled(&mut self, now: Duration, life: &Arc<Life>, settling: &Settling) {
+        let Settling { id, next, by_claim, due_in, .. } = *settling;
         let holder = self.claims.get(&id).map(|claimed| claimed.by);
         self.must(now, !by_claim || holder == Some(life.number), || {
             format!("{id} is settled by {} on a claim, but was last claimed by {holder:?}", life.number)
         });
         let Some(&label) = self.labels.get(&id) else { return };
-        self.say(now, || format!("{label} is settled by {}: {next:?}", life.number));
+        self.say(now, || format!("{label} is settled by {}: {next:?} in {due_in:?}", life.number));
+        let quiet_since = self.quiet.for_polls(self.watched[label].client, now);
+        let failed_at = self.quiet.failed_at(self.watched[label].client);
         let watched = &mut self.watched[label];
+        watched.owed.settled(now, settling, failed_at);
+        if watched.owed.what == What::Delivery {
+            watched.owed.quiet_since = quiet_since;
+        }
         watched.in_store |= next == Next::Waiting;
         watched.has_failed |= next == Next::Ended;
         let Some(last) = watched.last.as_mut().filter(|last| last.life.number == life.number && !last.committed) else {
@@ -245,7 +391,10 @@ impl Oracle {
         last.committed = true;
         if matches!(last.said, Some(Said::Pending | Said::SlowDown)) {
             let asked_at = last.began_at;
-            watched.lost_at = watched.lost_at.filter(|lost_at| asked_at < *lost_at + LONGEST_HELD + CLOCK_ERROR);
+            // How long a request may be held nobody knows whose clock was set.
+            let is_held = |lost_at: &Duration| asked_at < *lost_at + LONGEST_HELD + CLOCK_ERROR;
+            let clock_was_set = watched.exchange.clock_was_set;
+            watched.lost_at = watched.lost_at.filter(|lost_at| clock_was_set || is_held(lost_at));
             watched.slow_downs += u32::from(last.said == Some(Said::SlowDown));
         }
         // An end that came too late to be stored is not stored by a later poll of the same replica.
@@ -260,6 +409,7 @@ impl Oracle {
         let Some(&label) = self.labels.get(&id) else { return };
         self.say(now, || format!("{label} is erased"));
         self.watched[label].has_failed = true;
+        self.watched[label].owed.what = What::Nothing;
     }
 
     pub fn pinged(&mut self, now: Duration, pinged: Pinged) {
@@ -268,6 +418,10 @@ impl Oracle {
         let Some(&label) = self.labels.get(&id) else { return };
         self.say(now, || format!("{label} is pinged"));
         self.watched[label].pinged_at = Some(now);
+        // When its end has come a ping is no reason to ask before the time.
+        if !self.watched[label].has_ended(now) {
+            self.watched[label].owed.pinged(now);
+        }
     }
 
     pub fn held(&mut self, life: &Arc<Life>, id: ProcessId, executed: Duration, answered: Duration) {
@@ -334,20 +488,28 @@ impl Oracle {
         if let (Some((executed, _)), Some(&acknowledged)) = (hold, self.acknowledged.get(&id)) {
             self.must(now, executed < acknowledged, || format!("{label} is delivered after its acknowledgement"));
         }
-        let in_hand = self.hands.iter().find(|(other, holder, store_faults)| {
-            *other == id && holder.is_alive() && holder.store_faults() == *store_faults
+        let in_hand = self.hands.iter().find(|(other, holder, store_faults, since)| {
+            let holds = holder.is_alive() && holder.store_faults() == *store_faults;
+            *other == id && holds && now < *since + LONGEST_DELIVERY
         });
-        let in_hand = in_hand.map(|(_, holder, _)| holder.number);
-        self.hands.push((id, life.clone(), life.store_faults()));
+        let in_hand = in_hand.map(|(_, holder, ..)| holder.number);
+        self.hands.push((id, life.clone(), life.store_faults(), now));
         let answered_at = self.watched[label].terminal.as_ref().map(|terminal| terminal.at);
         let keys_away = answered_at.map_or(Duration::ZERO, |at| self.keys_away_within(at..now));
         let watched = &mut self.watched[label];
         let before = watched.delivered.replace((name.to_owned(), matches!(name, "unknown" | "failed")));
         let is_new = before.as_ref().is_none_or(|(before, _)| before != name);
         let changed = before.filter(|(before, provisional)| before != name && !(*provisional && name == "approved"));
+        watched.owed.what = What::Nothing;
+        let (since, leisure) = (watched.owed.quiet_since, self.quiet.leisure);
+        let quiet = Undisturbed { since, leisure, backs_off: self.backs_off };
         let judged = watched.judge_outcome(now, label, delivery.outcome(), op, keys_away);
+        let expired = watched.judge_expiry(delivery.outcome(), &op.processes[label], &quiet);
         self.must(now, is_new || in_hand.is_none(), || format!("{label} is delivered although {in_hand:?} has it"));
         self.must(now, changed.is_none(), || format!("{label} was {changed:?} and is {name}"));
+        if let Err(problem) = expired {
+            self.must_strictly(now, false, || format!("{label} is {name}, but {problem}"));
+        }
         if let Err(problem) = judged {
             self.must(now, false, || format!("{label} is {name}, but {problem}"));
         }
@@ -366,7 +528,7 @@ impl Oracle {
 
     /// The application has let go of a delivery, or says how it wants it again.
     pub fn put_down(&mut self, life: &Arc<Life>, id: ProcessId) {
-        self.hands.retain(|(other, holder, _)| *other != id || holder.number != life.number);
+        self.hands.retain(|(other, holder, ..)| *other != id || holder.number != life.number);
     }
 
     /// Whether everybody who waits has been served.

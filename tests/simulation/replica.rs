@@ -1,27 +1,35 @@
 //! Replicas of the application: started, killed, shut down and started again.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_core::future::BoxFuture;
 use openid_deferred::ping::Receiver;
 use openid_deferred::poller::{Limits, Outcomes};
 use openid_deferred::testing::SeededRandom;
-use openid_deferred::{Backoff, Client, ClientAuthentication, Delivery, DpopMode, Error, Poller};
+use openid_deferred::{
+    Backoff, Client, ClientAuthentication, Delivery, DpopMode, Error, Poller, Signer, SigningAlgorithm,
+};
 
 use crate::life::{Life, ReplicaClock, mortal};
 use crate::network::Network;
-use crate::op::{CANCELLATION_ENDPOINT, CLIENT_ID, ISSUER, REDIRECT_URI};
+use crate::op::{CLIENT_ID, REDIRECT_URI, issuer};
 use crate::store::SimulatedStore;
-use crate::world::{HOUR, World, spawn};
+use crate::world::{HOUR, MINUTE, World, spawn};
 
-const MINUTE: Duration = Duration::from_secs(60);
+/// A shutdown returns so soon after its grace, whatever the store and the OP do.
+const LATE_SHUTDOWN: Duration = Duration::from_secs(5);
+/// With so much time to stop, and a store that does its part, outcomes are given back.
+const ENOUGH_GRACE: Duration = Duration::from_secs(30);
 
 /// A running replica, as its users reach it.
 #[derive(Clone)]
 pub struct Replica {
     pub life: Arc<Life>,
     pub clock: Arc<ReplicaClock>,
-    pub client: Client,
+    /// One for each OP.
+    pub clients: Vec<Client>,
     pub poller: Poller,
     pub receiver: Receiver,
     /// One process from elsewhere is taken over at a time, so that it is known whose row it is.
@@ -41,8 +49,10 @@ pub async fn keep_running(world: Arc<World>, slot: usize) {
         };
         if let Some(replica) = started {
             world.slots()[slot] = Some(replica.clone());
-            for _ in 0..chance.pick(&[1, 1, 2]) {
-                spawn(mortal(life.clone(), take_outcomes(world.clone(), replica.clone())));
+            // Where consumers hang, one does not.
+            let consumers = chance.pick(&[1, 1, 2]) + u64::from(world.weather.rare.hung_consumers > 0.0);
+            for number in 0..consumers {
+                spawn(mortal(life.clone(), take_outcomes(world.clone(), replica.clone(), number)));
             }
             serve(&world, &replica).await;
             world.slots()[slot] = None;
@@ -64,11 +74,24 @@ async fn serve(world: &World, replica: &Replica) {
     if world.now() >= world.weather.calm_at {
         return replica.life.ended().await;
     }
+    while !replica.life.is_running() {
+        world.sleep(Duration::from_secs(1)).await;
+    }
     let grace = chance.pick(&[Duration::ZERO, Duration::from_secs(1), MINUTE]);
+    let life = &replica.life;
+    let (began, store_faults, suspends) = (world.now(), life.store_faults(), life.suspends());
+    world.oracle().quiet.stops_polling(began, life.number);
     tokio::select! {
         biased;
-        () = replica.life.ended() => {}
-        () = replica.poller.shutdown(grace) => {}
+        () = life.ended() => {}
+        () = replica.poller.shutdown(grace) => {
+            let (now, mut oracle) = (world.now(), world.oracle());
+            let (took, slept) = (now - began, life.suspends() > suspends);
+            oracle.must_strictly(now, slept || took <= grace + LATE_SHUTDOWN, || format!("shutdown({grace:?}) took {took:?}"));
+            if grace >= ENOUGH_GRACE && life.store_faults() == store_faults {
+                oracle.released(now, life);
+            }
+        }
     }
 }
 
@@ -81,52 +104,117 @@ async fn start(world: &Arc<World>, life: &Arc<Life>, is_first: bool) -> Result<R
     let clock = Arc::new(clock);
     let random = || Arc::new(SeededRandom::new(chance.word()));
     let network = Arc::new(Network { world: world.clone(), life: life.clone() });
-    let mut client = Client::builder(ISSUER, CLIENT_ID)
-        .authentication(ClientAuthentication::client_secret_post("a secret of the client"))
-        .redirect_uri(REDIRECT_URI)
-        .cancellation_endpoint(CANCELLATION_ENDPOINT)
-        .http_client(network)
-        .clock(clock.clone())
-        .random(random());
-    if !world.dpop {
-        client = client.dpop(DpopMode::Off);
-    }
-    if world.weather.jumps > 0 {
-        client = client.leeway(24 * HOUR).session_lifetime(24 * HOUR);
-    }
-    if chance.odds(0.3) {
-        client = client.backoff(Backoff::Growing { up_to: chance.pick(&[MINUTE, HOUR, 24 * HOUR]) });
-    }
-    let client = client.build()?;
-    let mut limits = Limits::new().in_flight(chance.pick(&[1, 4, 64]));
+    let random_of_client = random();
+    let backoff = chance.odds(0.3).then(|| Backoff::Growing { up_to: chance.pick(&[MINUTE, HOUR, 24 * HOUR]) });
+    world.oracle().backs_off |= backoff.is_some();
+    let client_of = |number: usize| {
+        let issuer = issuer(number);
+        let authentication = match world.weather.rare.panics > 0.0 {
+            true => ClientAuthentication::private_key_jwt(PanickyKey { world: world.clone(), life: life.clone() }),
+            false => ClientAuthentication::client_secret_post("a secret of the client"),
+        };
+        let mut client = Client::builder(&issuer, CLIENT_ID)
+            .authentication(authentication)
+            .redirect_uri(REDIRECT_URI)
+            .cancellation_endpoint(format!("{issuer}/cancel"))
+            .http_client(network.clone())
+            .clock(clock.clone())
+            .random(random_of_client.clone());
+        if !world.dpop {
+            client = client.dpop(DpopMode::Off);
+        }
+        if world.weather.jumps > 0 {
+            client = client.leeway(24 * HOUR).session_lifetime(24 * HOUR);
+        }
+        if let Some(backoff) = backoff {
+            client = client.backoff(backoff);
+        }
+        client.build()
+    };
+    let clients = (0..world.clients()).map(client_of).collect::<Result<Vec<_>, _>>()?;
+    let in_flight = chance.pick(&[1, 4, 64]);
+    let mut limits = Limits::new().in_flight(if world.weather.rare.crowd.is_some() { 64 } else { in_flight });
     if chance.odds(0.2) {
-        limits = limits.ceiling(chance.pick(&[1, 7, 50]), Duration::from_secs(1));
+        let ceiling = chance.pick(&[1, 7, 50]);
+        let ceiling = if world.weather.rare.crowd.is_some() { 50 } else { ceiling };
+        limits = limits.ceiling(ceiling, Duration::from_secs(1));
     }
     let store = SimulatedStore { world: world.clone(), life: life.clone() };
-    let builder = Poller::builder(store, world.keyring.clone())
-        .client(client.clone())
+    let mut builder = Poller::builder(store, world.keyring.clone())
         .clock(clock.clone())
         .random(random())
         .limits(limits)
         .prefetch(chance.pick(&[1, 3, 64]))
         .receives_pings();
-    let poller = if is_first || chance.odds(0.7) { builder.start().await? } else { builder.connect().await? };
+    for client in &clients {
+        builder = builder.client(client.clone());
+    }
+    let polls = is_first || chance.odds(0.7);
+    let poller = if polls { builder.start().await? } else { builder.connect().await? };
+    if polls {
+        world.oracle().quiet.starts_polling(world.now(), life.number);
+    }
     let receiver = Receiver::new(poller.clone());
-    Ok(Replica { life: life.clone(), clock, client, poller, receiver, tracks: Arc::default() })
+    Ok(Replica { life: life.clone(), clock, clients, poller, receiver, tracks: Arc::default() })
+}
+
+/// A key in some device whose driver panics now and then. The OP of this simulation looks at no signatures.
+struct PanickyKey {
+    world: Arc<World>,
+    life: Arc<Life>,
+}
+
+impl Signer for PanickyKey {
+    fn algorithm(&self) -> SigningAlgorithm {
+        SigningAlgorithm::Es256
+    }
+
+    fn key_id(&self) -> Option<&str> {
+        None
+    }
+
+    fn sign<'a>(&'a self, _message: &'a [u8]) -> BoxFuture<'a, Result<Vec<u8>, Error>> {
+        Box::pin(mortal(self.life.clone(), async {
+            self.world.may_panic(&self.life, "key");
+            Ok(vec![0; 64])
+        }))
+    }
+}
+
+impl fmt::Debug for PanickyKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("PanickyKey").finish_non_exhaustive()
+    }
 }
 
 /// The application's side: takes outcomes, and is not always good at it.
-async fn take_outcomes(world: Arc<World>, replica: Replica) {
+async fn take_outcomes(world: Arc<World>, replica: Replica, number: u64) {
     let mut outcomes = replica.poller.outcomes();
+    let life = replica.life.number;
     loop {
         if world.strikes(0.05) {
             // Somebody who changes his mind.
             outcomes = replica.poller.outcomes();
         }
-        let Some(delivery) = next(&world, &mut outcomes).await else { return };
+        world.oracle().quiet.takes(world.now(), life, number);
+        let delivery = next(&world, &mut outcomes).await;
+        world.oracle().quiet.took(world.now(), life, number);
+        let Some(delivery) = delivery else { return };
         {
             let op = world.op();
             world.oracle().delivered(world.now(), &replica.life, &delivery, &op);
+        }
+        if number > 0 && world.strikes(world.weather.rare.hung_consumers) {
+            // With an outcome in hand, or only with those that the stream has taken ahead.
+            let _in_hand = match world.chance.odds(0.5) {
+                true => Some(delivery),
+                false => {
+                    world.oracle().put_down(&replica.life, delivery.id());
+                    drop(delivery);
+                    None
+                }
+            };
+            return std::future::pending().await;
         }
         let dealt_with = deal_with(world.clone(), replica.clone(), delivery);
         if world.chance.odds(0.5) {

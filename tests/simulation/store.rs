@@ -11,8 +11,16 @@ use openid_deferred::store::{
     Settlement, State, Store, StoreError, StoreProblem, Work,
 };
 
+use crate::PlannedPanic;
 use crate::life::{Life, mortal};
-use crate::world::{Part, World};
+use crate::oracle::Settling;
+use crate::weather::Part;
+use crate::world::{World, suspend};
+
+/// A call is given up by its client when it takes longer.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// How likely a machine is to be suspended before it hears which rows it has claimed, where machines are suspended.
+const SUSPENDS_WITH_ROWS: f64 = 0.02;
 
 pub struct SimulatedStore {
     pub world: Arc<World>,
@@ -26,9 +34,35 @@ impl SimulatedStore {
         carry_out: impl FnOnce(&'a World) -> BoxFuture<'a, Result<T, StoreError>> + Send + 'a,
         seen: impl FnOnce(&World, &T) + Send + 'a,
     ) -> BoxFuture<'a, Result<T, StoreError>> {
+        self.call_on_rows(|_| 0, carry_out, seen)
+    }
+
+    /// One that looks at every row, which a huge store does not get done.
+    fn call_on_all<'a, T: Send + 'a>(
+        &'a self,
+        carry_out: impl FnOnce(&'a World) -> BoxFuture<'a, Result<T, StoreError>> + Send + 'a,
+    ) -> BoxFuture<'a, Result<T, StoreError>> {
+        if !self.world.weather.rare.is_huge {
+            return self.call(carry_out, |_, _| ());
+        }
+        Box::pin(mortal(self.life.clone(), async move {
+            self.world.called();
+            self.world.sleep(TIMEOUT).await;
+            Err(StoreError::new(StoreProblem::Unavailable))
+        }))
+    }
+
+    /// One that takes the longer the more rows it touches.
+    fn call_on_rows<'a, T: Send + 'a>(
+        &'a self,
+        rows: impl FnOnce(&T) -> usize + Send + 'a,
+        carry_out: impl FnOnce(&'a World) -> BoxFuture<'a, Result<T, StoreError>> + Send + 'a,
+        seen: impl FnOnce(&World, &T) + Send + 'a,
+    ) -> BoxFuture<'a, Result<T, StoreError>> {
         let (world, life) = (&*self.world, &self.life);
         let failed = move || {
             life.note_store_fault();
+            world.oracle().quiet.met_trouble(world.now());
             Err(StoreError::new(StoreProblem::Unavailable))
         };
         Box::pin(mortal(life.clone(), async move {
@@ -39,8 +73,34 @@ impl SimulatedStore {
             if is_cut_off || world.is_out(Part::Store) || world.strikes(world.weather.store_fault / 2.0) {
                 return failed();
             }
+            let hangs = world.is_out(Part::HangingStore);
+            if hangs {
+                world.oracle().quiet.met_trouble(world.now());
+                if world.chance.odds(0.5) {
+                    // It never got there.
+                    world.sleep(TIMEOUT).await;
+                    return failed();
+                }
+            }
             let answer = carry_out(world).await?;
             seen(world, &answer);
+            if hangs {
+                world.sleep(TIMEOUT).await;
+                return failed();
+            }
+            let rows = u32::try_from(rows(&answer)).unwrap_or(u32::MAX);
+            if rows > 0 && world.weather.rare.suspends_every.is_some() && world.strikes(SUSPENDS_WITH_ROWS) {
+                suspend(&self.world, life);
+                tokio::task::yield_now().await;
+            }
+            let work = world.weather.rare.row_cost * rows;
+            if work >= TIMEOUT {
+                world.sleep(TIMEOUT).await;
+                return failed();
+            }
+            if !work.is_zero() && world.now() < world.weather.calm_at {
+                world.sleep(work).await;
+            }
             if world.strikes(world.weather.store_fault / 2.0) {
                 return failed();
             }
@@ -52,6 +112,19 @@ impl SimulatedStore {
 }
 
 impl World {
+    /// What an application has brought along may have mistakes.
+    pub fn may_panic(&self, life: &Life, part: &str) {
+        if !self.strikes(self.weather.rare.panics) {
+            return;
+        }
+        let (mut oracle, now) = (self.oracle(), self.now());
+        oracle.say(now, || format!("the {part} of replica {} panics", life.number));
+        oracle.quiet.met_trouble(now);
+        drop(oracle);
+        life.note_store_fault();
+        std::panic::panic_any(PlannedPanic);
+    }
+
     pub async fn sleep_a_little(&self, longest: Duration) {
         if !longest.is_zero() && self.now() < self.weather.calm_at {
             self.sleep(self.chance.up_to(longest)).await;
@@ -62,6 +135,7 @@ impl World {
 impl Store for SimulatedStore {
     fn insert(&self, process: NewProcess) -> BoxFuture<'_, Result<Insertion, StoreError>> {
         let (id, is_tracked) = (process.id, process.state == State::Waiting);
+        let settling = Settling::inserted(&process);
         let number = self.life.number;
         self.call(
             move |world| world.memory.insert(process),
@@ -69,29 +143,34 @@ impl Store for SimulatedStore {
                 world.changes.send();
                 if let (true, Insertion::Inserted { .. }, Some(label)) = (is_tracked, insertion, world.tracking(number))
                 {
-                    world.oracle().tracked(world.now(), id, label);
+                    world.oracle().tracked(world.now(), id, label, &settling);
                 }
             },
         )
     }
 
     fn work(&self, settlements: Vec<Settlement>, claim: Option<Claim>) -> BoxFuture<'_, Result<Work, StoreError>> {
-        let settled: Vec<_> =
-            settlements.iter().map(|settlement| (settlement.id, settlement.next, settlement.epoch.is_some())).collect();
-        self.call(
+        if claim.is_some() {
+            self.world.may_panic(&self.life, "store");
+        }
+        let settled: Vec<_> = settlements.iter().map(Settling::of).collect();
+        let lease = claim.as_ref().map_or(Duration::ZERO, |claim| claim.lease);
+        self.call_on_rows(
+            |work: &Work| work.settled.len() + work.claimed.len(),
             move |world| world.memory.work(settlements, claim),
             move |world, work| {
                 if !settled.is_empty() {
                     world.changes.send();
                 }
                 let (mut oracle, now) = (world.oracle(), world.now());
-                for ((id, next, by_claim), applied) in settled.into_iter().zip(&work.settled) {
+                oracle.heard(now, &self.life);
+                for (settling, applied) in settled.into_iter().zip(&work.settled) {
                     if *applied == Settled::Done {
-                        oracle.settled(now, &self.life, id, next, by_claim);
+                        oracle.settled(now, &self.life, &settling);
                     }
                 }
                 for claimed in &work.claimed {
-                    oracle.claimed(now, &self.life, claimed.id, claimed.orphaned);
+                    oracle.claimed(now, &self.life, claimed.id, claimed.orphaned, lease);
                 }
             },
         )
@@ -118,8 +197,16 @@ impl Store for SimulatedStore {
     fn claim_outcomes(&self, claim: OutcomeClaim) -> BoxFuture<'_, Result<Outcomes, StoreError>> {
         Box::pin(async move {
             let mut executed = Duration::ZERO;
-            let claimed =
-                self.call(move |world| world.memory.claim_outcomes(claim), |world, _| executed = world.now()).await?;
+            let claimed = self
+                .call(
+                    move |world| world.memory.claim_outcomes(claim),
+                    |world, claimed: &Outcomes| {
+                        executed = world.now();
+                        let ids = claimed.claimed.iter().map(|outcome| outcome.held.id);
+                        world.oracle().outcomes_claimed(&self.life, ids);
+                    },
+                )
+                .await?;
             for outcome in &claimed.claimed {
                 self.world.oracle().held(&self.life, outcome.held.id, executed, self.world.now());
             }
@@ -175,11 +262,14 @@ impl Store for SimulatedStore {
     }
 
     fn clamp_due_times(&self, clamp: Clamp) -> BoxFuture<'_, Result<Clamped, StoreError>> {
-        self.call(move |world| world.memory.clamp_due_times(clamp), |_, _| ())
+        self.call(
+            move |world| world.memory.clamp_due_times(clamp),
+            move |world, clamped| world.oracle().clamped(world.now(), &self.life, *clamped),
+        )
     }
 
     fn keys(&self) -> BoxFuture<'_, Result<Vec<KeyStats>, StoreError>> {
-        self.call(|world| world.memory.keys(), |_, _| ())
+        self.call_on_all(|world| world.memory.keys())
     }
 
     fn sealed_otherwise(
@@ -196,7 +286,7 @@ impl Store for SimulatedStore {
     }
 
     fn stats(&self) -> BoxFuture<'_, Result<Vec<PartitionStats>, StoreError>> {
-        self.call(|world| world.memory.stats(), |_, _| ())
+        self.call_on_all(|world| world.memory.stats())
     }
 
     fn changed(&self) -> BoxFuture<'static, Changed> {

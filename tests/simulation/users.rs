@@ -19,7 +19,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 pub async fn sign_in(world: Arc<World>, label: usize, plan: Plan) {
     let chance = &world.chance;
-    world.sleep(chance.up_to(world.horizon)).await;
+    let spread = if world.rushes { world.horizon / 20 } else { world.horizon };
+    world.sleep(chance.up_to(spread)).await;
     let Some((query, session)) = go_out(&world, label).await else { return };
     if plan.pings {
         spawn(pings(world.clone(), label, plan));
@@ -39,7 +40,8 @@ pub async fn sign_in(world: Arc<World>, label: usize, plan: Plan) {
 async fn go_out(world: &World, label: usize) -> Option<(String, String)> {
     for _ in 0..10 {
         let Some(replica) = running(world).await else { continue };
-        let request = replica.client.authorize().context(label.to_string()).start();
+        let client = &replica.clients[world.op().processes[label].client];
+        let request = client.authorize().context(label.to_string()).start();
         let started = tokio::select! {
             biased;
             () = replica.life.ended() => continue,
@@ -102,10 +104,11 @@ async fn come_back(world: &World, label: usize, query: &str, session: &str) -> O
 async fn come_back_elsewhere(world: &World, label: usize, query: &str, session: &str) -> Option<ProcessId> {
     let replica = running(world).await?;
     let session = AuthorizationSession::open(&world.keyring, session).expect("it was sealed here");
+    let client = &replica.clients[world.op().processes[label].client];
     let exchanged = tokio::select! {
         biased;
         () = replica.life.ended() => return None,
-        exchanged = replica.client.authorization_response(query, session) => exchanged,
+        exchanged = client.authorization_response(query, session) => exchanged,
     };
     let Ok(SignIn::Deferred(pending)) = exchanged else { return None };
     world.sleep(world.chance.up_to(Duration::from_secs(30))).await;
@@ -142,6 +145,7 @@ async fn change_mind(world: &World, label: usize, id: ProcessId) {
             1 => drop((replica.poller.status(id).await, replica.poller.stats().await)),
             _ => {
                 world.oracle().cancelled(world.now(), label);
+                world.oracle().cancels(label, true);
                 drop(replica.poller.cancel(id).await);
             }
         }
@@ -151,6 +155,7 @@ async fn change_mind(world: &World, label: usize, id: ProcessId) {
         () = replica.life.ended() => {}
         () = act => {}
     }
+    world.oracle().cancels(label, false);
 }
 
 /// Genuine, early, repeated, forged and mixed up.

@@ -8,7 +8,8 @@ use openid_deferred::store::ProcessId;
 use openid_deferred::{Outcome, Rule};
 
 use crate::life::Life;
-use crate::op::{Op, Plan, Said};
+use crate::op::{Decision, Op, Plan, Process, Said};
+use crate::punctual::{Cancellations, Owed};
 
 /// Schedules are kept in milliseconds, and the age of a process in seconds.
 const TOLERANCE: Duration = Duration::from_millis(20);
@@ -24,9 +25,23 @@ const SLOW_DOWN_STEP: Duration = Duration::from_secs(5);
 /// them may fail for other reasons.
 const KEYS_AWAY: Duration = Duration::from_secs(14 * 3600);
 
+/// A poll that is not held up leaves so soon after it is due, and is answered.
+const PROMPT: Duration = Duration::from_secs(15);
+/// A wait is lengthened at random by a tenth of it or this, whichever is less.
+const LONGEST_JITTER: Duration = Duration::from_secs(30);
+
+/// Since when there has been no trouble for polls of this client, when an outcome was decided.
+pub struct Undisturbed {
+    pub since: Duration,
+    pub leisure: Duration,
+    /// Some client backs off from polls that bring nothing new, for up to a day.
+    pub backs_off: bool,
+}
+
 /// Everything that was seen of one process.
 pub struct Watched {
     pub plan: Plan,
+    pub client: usize,
     pub id: Option<ProcessId>,
     pub exchange: Exchange,
     pub flights: Vec<Flight>,
@@ -60,6 +75,8 @@ pub struct Watched {
     pub acknowledged_at: Option<Duration>,
     /// A row with a code that may never have left.
     pub adrift: bool,
+    pub owed: Owed,
+    pub cancellations: Cancellations,
 }
 
 #[derive(Default)]
@@ -119,9 +136,10 @@ pub enum Accepted {
 }
 
 impl Watched {
-    pub fn new(plan: Plan) -> Self {
+    pub fn new(plan: Plan, client: usize) -> Self {
         Self {
             plan,
+            client,
             id: None,
             exchange: Exchange::default(),
             flights: Vec::new(),
@@ -145,6 +163,8 @@ impl Watched {
             acknowledged: 0,
             acknowledged_at: None,
             adrift: false,
+            owed: Owed::default(),
+            cancellations: Cancellations::default(),
         }
     }
 
@@ -161,7 +181,7 @@ impl Watched {
         self.id.is_some() && self.exchange.sent_at.is_some() && !self.accepted.iter().any(told_otherwise)
     }
 
-    pub fn judge_poll(&mut self, now: Duration, life: &Arc<Life>) -> Result<(), String> {
+    pub fn judge_poll(&mut self, now: Duration, life: &Arc<Life>, cannot_know: bool) -> Result<(), String> {
         let again = self.last.as_ref().is_some_and(|last| {
             matches!(last.said, Some(Said::Challenge | Said::WrongClock))
                 && last.life.number == life.number
@@ -190,7 +210,9 @@ impl Watched {
         if self.acknowledged_at.is_some_and(|at| at < self.claimed_at) {
             return Err("it is asked again after its acknowledgement".to_owned());
         }
-        self.judge_gap(now)
+        // Whose replica began after the clock was set forward takes the store's word for what is due.
+        let gap = self.judge_gap(now);
+        if cannot_know { Ok(()) } else { gap }
     }
 
     fn judge_gap(&mut self, now: Duration) -> Result<(), String> {
@@ -234,6 +256,12 @@ impl Watched {
         ))
     }
 
+    /// Whether the OP's patience may have run out, by the clock of anybody.
+    pub fn has_ended(&self, now: Duration) -> bool {
+        let Some(lifetime) = self.plan.expires_in else { return false };
+        self.exchange.clock_was_set || now + CLOCK_ERROR * 2 >= self.exchange.sent_at.unwrap_or_default() + lifetime
+    }
+
     /// One slightly before the end; and one when it is over, if the one before was not answered.
     fn is_end_poll(&self, now: Duration) -> bool {
         let Some(lifetime) = self.plan.expires_in else { return false };
@@ -248,6 +276,39 @@ impl Watched {
             0 => *clock_was_set || now >= final_at,
             1 => !answered && (*clock_was_set || now + CLOCK_ERROR >= deadline),
             _ => false,
+        }
+    }
+
+    /// An approval that the OP had when the last permitted poll was due must not end as expired.
+    pub fn judge_expiry(&self, outcome: &Outcome, process: &Process, quiet: &Undisturbed) -> Result<(), String> {
+        let (Some(lifetime), Some(answered_at), Some(sent_at)) =
+            (self.plan.expires_in, self.exchange.answered_at, self.exchange.sent_at)
+        else {
+            return Ok(());
+        };
+        let was_approved = self.plan.decision == Decision::Approve && !process.cancelled;
+        let told_to_wait = self.last.as_ref().is_some_and(|last| last.retry_after.is_some());
+        if !matches!(outcome, Outcome::Expired(_)) || !was_approved || told_to_wait || self.exchange.clock_was_set {
+            return Ok(());
+        }
+        let last_poll = (sent_at + lifetime).saturating_sub(FINAL_MARGIN);
+        let approved_at = answered_at + self.plan.decides_after;
+        // The one poll before the end may stand in a queue, but then those at the interval are soon enough.
+        let interval = self.plan.interval.unwrap_or(Duration::from_secs(300)) + SLOW_DOWN_STEP * self.slow_downs;
+        let by_interval = interval + (interval / 10).min(LONGEST_JITTER) + quiet.leisure;
+        let is_prompt = quiet.leisure <= PROMPT;
+        if !is_prompt && quiet.backs_off {
+            return Ok(());
+        }
+        let needed = if is_prompt { PROMPT * 2 } else { by_interval + PROMPT };
+        let missed = approved_at + needed <= last_poll && quiet.since + PROMPT * 8 + quiet.leisure <= last_poll;
+        match missed {
+            true => Err(format!(
+                "the OP had approved at {:.3} s, and the last poll before its end was due at {:.3} s",
+                approved_at.as_secs_f64(),
+                last_poll.as_secs_f64()
+            )),
+            false => Ok(()),
         }
     }
 

@@ -1,76 +1,63 @@
 //! One simulated world: a provider, a network, a store, some replicas and users, and everything that befalls them.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use openid_deferred::Clock as _;
+use futures_core::future::BoxFuture;
+use openid_deferred::Clock;
 use openid_deferred::store::MemoryStore;
 use openid_deferred::testing::{SeededRandom, TestClock};
 use openid_deferred::{Keyring, SealingKey};
 
 use crate::chance::Chance;
-use crate::life::{Life, Signal};
+use crate::life::{Life, Signal, Suspend};
 use crate::op::{Decision, Op, Plan};
 use crate::oracle::{Counts, Oracle};
 use crate::replica::Replica;
+use crate::weather::{Part, Weather, Worlds};
 use crate::{replica, users};
 
+pub const MINUTE: Duration = Duration::from_secs(60);
 pub const HOUR: Duration = Duration::from_secs(3600);
 pub const DAY: Duration = Duration::from_secs(86_400);
+/// So long after the last trouble, and three times the length of the world, everything has ended. Backoff, gates and
+/// deliveries that come again each take an hour at most, many times over, and some clients back off for a day.
+const END: Duration = Duration::from_secs(3 * 86_400);
 /// More calls to the store in one instant can only be a loop that never ends.
 const MOST_CALLS_AT_ONCE: u64 = 20_000;
 
-/// What kind of trouble there is, drawn once for each seed.
-pub struct Weather {
-    pub crash: f64,
-    pub wire_fault: f64,
-    pub store_fault: f64,
-    pub garbage: f64,
-    pub slow: f64,
-    pub latency: Duration,
-    pub store_latency: Duration,
-    pub outages: Vec<Outage>,
-    /// By how much wall clocks are wrong, in milliseconds.
-    pub skew: i64,
-    /// How far they jump.
-    pub jumps: i64,
-    /// From here on nothing fails any more.
-    pub calm_at: Duration,
-    /// Whether the store tells replicas of each other's changes.
-    pub store_tells: bool,
-    pub look_every: Duration,
+/// Whether the rules with bounds hold in every world, and not only where worlds are named.
+const STRICT: bool = false;
+/// The seeds of two streams of chance of one world.
+const OF_RARE: u64 = 0x5ca1_ab1e;
+/// How long the store's clock has been running, so that it can be set back.
+const AGE_OF_STORE: Duration = Duration::from_secs(400 * 86_400);
+
+/// The clock of the store's machine, which somebody may set. A store counts on what would be the wall clock of a
+/// database.
+#[derive(Debug)]
+struct StoreTime {
+    base: TestClock,
+    /// In milliseconds.
+    ahead: Arc<AtomicI64>,
 }
 
-impl Weather {
-    fn keys_away(&self) -> Vec<Range<Duration>> {
-        let hides_keys = |outage: &&Outage| matches!(outage.of, Part::Op | Part::Keys) && outage.from < self.calm_at;
-        let mut away: Vec<_> =
-            self.outages.iter().filter(hides_keys).map(|of| of.from..of.to.min(self.calm_at)).collect();
-        away.sort_by_key(|outage| outage.start);
-        away
+impl Clock for StoreTime {
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + self.monotonic()
     }
-}
 
-pub struct Outage {
-    pub of: Part,
-    pub from: Duration,
-    pub to: Duration,
-}
+    fn monotonic(&self) -> Duration {
+        let (time, ahead) = (self.base.monotonic() + AGE_OF_STORE, self.ahead.load(Ordering::Relaxed));
+        let offset = Duration::from_millis(ahead.unsigned_abs());
+        if ahead < 0 { time - offset } else { time + offset }
+    }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    Op,
-    Keys,
-    Store,
-    /// Some replicas are cut off from the store.
-    Line,
-    /// The OP refuses the client's credentials.
-    Registration,
-    /// The OP's nonces change with every request.
-    Nonces,
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        self.base.sleep(duration)
+    }
 }
 
 pub struct World {
@@ -83,6 +70,9 @@ pub struct World {
     /// Something in the store may have changed.
     pub changes: Signal,
     pub dpop: bool,
+    /// All users come at about the same time.
+    pub rushes: bool,
+    store_ahead: Arc<AtomicI64>,
     pub horizon: Duration,
     pub replicas: usize,
     op: Mutex<Op>,
@@ -145,10 +135,15 @@ impl World {
         }
     }
 
+    /// How many clients there are, each at an OP of its own.
+    pub fn clients(&self) -> usize {
+        1 + self.weather.rare.more_clients
+    }
+
     /// A running replica, whichever; `None` if all are down.
     pub fn some_replica(&self) -> Option<Replica> {
         let slots = self.slots();
-        let running: Vec<_> = slots.iter().flatten().filter(|replica| replica.life.is_alive()).collect();
+        let running: Vec<_> = slots.iter().flatten().filter(|replica| replica.life.is_running()).collect();
         (!running.is_empty()).then(|| running[self.chance.below(running.len())].clone())
     }
 
@@ -168,22 +163,27 @@ impl World {
         self.tracking.lock().unwrap().get(&replica).copied()
     }
 
-    fn new(seed: u64, traced: bool) -> Self {
-        let chance = Chance::new(seed);
+    fn new(seed: u64, worlds: &Worlds, traced: bool) -> Self {
+        let (chance, rare) = (Chance::new(seed), Chance::new(seed ^ OF_RARE));
         let clock = TestClock::new();
         let horizon = chance.between(Duration::from_secs(600), 3 * DAY);
-        let weather = weather(&chance, horizon);
+        let weather = Weather::drawn(&chance, &rare, worlds, horizon);
         let mut oracle = Oracle::default();
-        oracle.trace = traced.then(Vec::new);
+        oracle.is_traced = traced;
+        oracle.is_strict = STRICT || !worlds.is_usual();
         oracle.keys_away = weather.keys_away();
         let mut op = Op::new();
         op.forgets_cancelled = chance.odds(0.3);
         op.nonce = chance.odds(0.5).then(|| "nonce-0".to_owned());
         let replicas = chance.pick(&[1, 2, 2, 3]);
+        let store_ahead = Arc::new(AtomicI64::new(0));
+        let store_time = StoreTime { base: clock.clone(), ahead: store_ahead.clone() };
         let keyring = Keyring::new(SealingKey::generate(&SeededRandom::new(seed ^ 7)).expect("a key"));
         Self {
             keyring,
-            memory: Arc::new(MemoryStore::with_clock(Arc::new(clock.clone()))),
+            memory: Arc::new(MemoryStore::with_clock(Arc::new(store_time))),
+            store_ahead,
+            rushes: weather.rare.crowd.is_some() && rare.odds(0.5),
             changes: Signal::default(),
             clock,
             weather,
@@ -200,14 +200,27 @@ impl World {
         }
     }
 
+    /// By how much things may be late in this world without anybody's fault: replicas that are not told look at the store
+    /// every now and then, and each process may stand in the queue of a replica that does one thing at a time.
+    fn leisure(&self, users: usize) -> Duration {
+        let weather = &self.weather;
+        let look_every = if weather.store_tells { Duration::ZERO } else { weather.look_every };
+        let one_by_one = weather.latency * 4 + weather.store_latency * 4;
+        let all = u32::try_from(users).unwrap_or(u32::MAX);
+        // In a crowd they do not stand in line, and still each row costs its time.
+        let in_line = if weather.rare.crowd.is_some() { 8 } else { all };
+        look_every + one_by_one * in_line + weather.rare.row_cost * 2 * all
+    }
+
     /// What the OP does with the next user.
     pub fn plan(&self) -> Plan {
         let chance = &self.chance;
         let expires = chance.odds(0.6);
-        let shortest = (self.horizon / 60).max(Duration::from_secs(1));
+        let is_crowded = self.weather.rare.crowd.is_some();
+        let shortest = (self.horizon / if is_crowded { 20 } else { 60 }).max(Duration::from_secs(1));
         let mut interval = chance.between(shortest, (self.horizon / 4).min(HOUR).max(shortest));
         let mut decides_after = chance.up_to(self.horizon);
-        if chance.odds(0.2) {
+        if chance.odds(0.2) && !is_crowded {
             interval = chance.between(Duration::from_secs(1), Duration::from_secs(10));
             decides_after = decides_after.min(interval * 40);
         }
@@ -236,56 +249,16 @@ fn whole(duration: Duration) -> Duration {
     Duration::from_secs(duration.as_secs().max(1))
 }
 
-fn weather(chance: &Chance, horizon: Duration) -> Weather {
-    let rate = |values: &[f64]| chance.pick(values);
-    let mut outages = Vec::new();
-    for of in [Part::Op, Part::Keys, Part::Store, Part::Line, Part::Registration, Part::Nonces] {
-        for _ in 0..chance.pick(&[0, 0, 0, 1, 2]) {
-            let from = chance.up_to(horizon);
-            let longest = match of {
-                // Alone it does not take an answer's keys away for the day after which it is given up.
-                Part::Keys => 18 * HOUR,
-                // Beyond every lease it is only one more failed try after the other.
-                Part::Store | Part::Line => chance.pick(&[6 * HOUR, 6 * HOUR, 6 * HOUR, 2 * DAY]),
-                _ => 2 * DAY,
-            };
-            outages.push(Outage { of, from, to: from + chance.between(Duration::from_secs(1), longest.min(horizon)) });
-        }
-    }
-    let big_jumps = chance.odds(0.15);
-    Weather {
-        crash: rate(&[0.0, 0.0, 0.001, 0.004, 0.015]),
-        wire_fault: rate(&[0.0, 0.01, 0.05, 0.3]),
-        store_fault: rate(&[0.0, 0.0, 0.01, 0.1, 0.4]),
-        garbage: rate(&[0.0, 0.01, 0.1]),
-        slow: rate(&[0.0, 0.01, 0.1]),
-        latency: chance.pick(&[Duration::ZERO, Duration::from_millis(80), Duration::from_secs(3)]),
-        store_latency: chance.pick(&[
-            Duration::ZERO,
-            Duration::ZERO,
-            Duration::from_millis(20),
-            Duration::from_secs(1),
-        ]),
-        outages,
-        skew: rate(&[0.0, 1.0, 1.0]) as i64 * 10_000,
-        jumps: if big_jumps { 6 * 3_600_000 } else { 0 },
-        calm_at: horizon + chance.up_to(horizon),
-        store_tells: chance.odds(0.6),
-        look_every: chance.between(Duration::from_secs(1), Duration::from_secs(60)).max(horizon / 500),
-    }
-}
-
 /// What a world came to.
 pub struct Report {
     pub counts: Counts,
     pub digest: u64,
-    pub trace: Vec<String>,
     pub violation: Option<String>,
 }
 
 /// Lets the world of a seed run to its end.
-pub fn run(seed: u64, traced: bool) -> Report {
-    let world = Arc::new(World::new(seed, traced));
+pub fn run(seed: u64, worlds: &Worlds, traced: bool) -> Report {
+    let world = Arc::new(World::new(seed, worlds, traced));
     let clock = world.clock.clone();
     let runtime = tokio::runtime::Builder::new_current_thread()
         // Time passes when nobody has anything left to do.
@@ -303,32 +276,33 @@ pub fn run(seed: u64, traced: bool) -> Report {
     oracle.must(now, ran.is_ok() && panics == 0, || format!("{panics} tasks panicked"));
     world.slots.lock().map(|mut slots| slots.clear()).ok();
     let counts = std::mem::take(&mut oracle.counts);
-    Report {
-        counts,
-        digest: oracle.digest,
-        trace: oracle.trace.take().unwrap_or_default(),
-        violation: oracle.violation.take(),
-    }
+    Report { counts, digest: oracle.digest, violation: oracle.violation.take() }
 }
 
 async fn history(world: Arc<World>) {
+    world.oracle().say(world.now(), || format!("{:?}", world.weather));
     for slot in 0..world.replicas {
         spawn(replica::keep_running(world.clone(), slot));
     }
     spawn(administration(world.clone()));
+    spawn(set_store_clock(world.clone()));
+    spawn(suspend_replicas(world.clone()));
     let users = 1 + world.chance.below(12);
+    let users = world.weather.rare.crowd.unwrap_or(users);
+    world.oracle().quiet.leisure = world.leisure(users);
     for label in 0..users {
         let plan = world.plan();
-        world.oracle().expects(plan.clone());
-        world.op().expect(plan.clone());
+        let client = if world.clients() > 1 { world.chance.below(world.clients()) } else { 0 };
+        world.oracle().expects(plan.clone(), client);
+        world.op().expect(plan.clone(), client);
         spawn(users::sign_in(world.clone(), label, plan));
     }
-    // Backoff, gates and deliveries that come again each take an hour at most, many times over.
-    let end = world.weather.calm_at + world.horizon * 3 + 3 * DAY;
+    let end = world.weather.calm_at + world.horizon * 3 + END;
     let step = (world.horizon / 50).max(Duration::from_secs(60));
     let mut quiet = 0;
     while world.now() < end && quiet < 3 && world.oracle().violation.is_none() {
         world.sleep(step).await;
+        world.oracle().check_lateness(world.now());
         let all_came = world.now() > world.horizon + HOUR && world.now() > world.weather.calm_at;
         let finished = all_came && world.oracle().is_finished();
         quiet = if finished { quiet + 1 } else { 0 };
@@ -361,6 +335,47 @@ async fn administration(world: Arc<World>) {
             }
         }
     }
+}
+
+/// Somebody sets the clock of the store's machine.
+async fn set_store_clock(world: Arc<World>) {
+    for &(at, by) in &world.weather.rare.store_clock {
+        let at = at.min(world.weather.calm_at);
+        world.sleep(at.saturating_sub(world.now())).await;
+        world.store_ahead.fetch_add(by, Ordering::Relaxed);
+        world.oracle().store_clock_set(world.now(), by);
+    }
+}
+
+/// Machines sleep and processes are stopped, for seconds or hours.
+async fn suspend_replicas(world: Arc<World>) {
+    let Some(pause) = world.weather.rare.suspends_every else { return };
+    loop {
+        world.sleep(world.chance.up_to(pause * 2) + Duration::from_secs(1)).await;
+        if world.now() >= world.weather.calm_at {
+            return;
+        }
+        if let Some(replica) = world.some_replica() {
+            suspend(&world, &replica.life);
+        }
+    }
+}
+
+/// A machine sleeps or a process is stopped, at any moment, and goes on later.
+pub fn suspend(world: &Arc<World>, life: &Arc<Life>) {
+    let (now, chance) = (world.now(), &world.chance);
+    let longest = (world.horizon / 4).min(6 * HOUR).min(world.weather.calm_at.saturating_sub(now));
+    let time = chance.between(Duration::from_secs(1), longest);
+    life.suspend(chance.pick(&[Suspend::Machine, Suspend::Process]), now);
+    world.oracle().suspended(now, life);
+    let (world, life) = (world.clone(), life.clone());
+    spawn(async move {
+        world.sleep(time).await;
+        if life.is_alive() {
+            world.oracle().goes_on(world.now(), &life);
+            life.go_on(world.now());
+        }
+    });
 }
 
 #[expect(clippy::disallowed_methods, reason = "the runtime of the world owns its tasks, and ends with it")]

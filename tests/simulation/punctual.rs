@@ -1,0 +1,370 @@
+//! How late things may be: what is due for each process, since when nothing has stood in its way, and the bounds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use openid_deferred::store::{NewProcess, Next, ProcessId, Settlement};
+
+use crate::world::{HOUR, MINUTE};
+
+/// A poll may leave so long after it was due, on top of [`Quiet::leisure`]. A replica whose answers from the store are
+/// slow gives rows back a few times before it has found out how many it can take.
+const LATE_POLL: Duration = Duration::from_secs(120);
+/// A stored success may wait for its verification for so long: as for a poll, and for keys that are fetched again after
+/// a minute, and after a failure later.
+const LATE_VERIFICATION: Duration = Duration::from_secs(5 * 60);
+/// An outcome may wait for its first delivery for so long: the leases of two streams that took it before and hang, of
+/// five minutes each, and a store that was slow.
+const LATE_DELIVERY: Duration = Duration::from_secs(12 * 60);
+/// An outcome that a replica held which was shut down in order may wait for so long.
+const LATE_RELEASE: Duration = Duration::from_secs(60);
+/// What became due so shortly after trouble may be spread over an interval with what was overdue.
+const SPREADS: Duration = Duration::from_secs(120);
+/// A closed gate lets a probe through after so long.
+const LONGEST_PROBE: Duration = HOUR;
+/// `Retry-After` holds for the process that was answered with it. Its client makes a pause of minutes at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
+/// So many ends in a row that point to a mistake of ours close the gate.
+const SUSPICIOUS_ENDS: u32 = 3;
+/// After the store's clock was set, leases are cut to this.
+const LONGEST_LEASE: Duration = Duration::from_secs(15 * 60);
+/// For so long after a failed request for the OP's metadata polls may fail at once.
+const METADATA_PAUSE: Duration = Duration::from_secs(60);
+/// A consumer that takes the next outcome so soon after the last one has been taking them all the while.
+const TAKES_ON: Duration = Duration::from_secs(30);
+
+/// What is written about a row: a settlement, or its insertion.
+#[derive(Debug, Clone, Copy)]
+pub struct Settling {
+    pub id: ProcessId,
+    pub next: Next,
+    pub by_claim: bool,
+    pub due_in: Duration,
+    ping_in: Option<Duration>,
+    interval: Duration,
+}
+
+impl Settling {
+    pub fn of(settlement: &Settlement) -> Self {
+        let Settlement { id, next, due_in, ping_in, interval, .. } = *settlement;
+        Self { id, next, by_claim: settlement.epoch.is_some(), due_in, ping_in, interval }
+    }
+
+    pub fn inserted(process: &NewProcess) -> Self {
+        let NewProcess { id, due_in, ping_in, interval, .. } = *process;
+        Self { id, next: Next::Waiting, by_claim: false, due_in, ping_in, interval }
+    }
+}
+
+/// What is to be done next about a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum What {
+    #[default]
+    Nothing,
+    Poll,
+    Verification,
+    Delivery,
+}
+
+/// What is due for one process.
+#[derive(Debug, Default)]
+pub struct Owed {
+    pub what: What,
+    /// Since when, or when it will be.
+    due: Duration,
+    /// When that was planned.
+    planned_at: Duration,
+    interval: Duration,
+    /// The earliest moment that a ping may bring a poll forward to.
+    ping_from: Option<Duration>,
+    is_pinged: bool,
+    lease: Option<(Duration, Duration)>,
+    /// A claim that came to nothing before the present one.
+    lost_lease: Option<(Duration, Duration)>,
+    was_asked: bool,
+    /// Who has the outcome, and when somebody let go of it in order.
+    pub held_by: Option<u32>,
+    pub released_at: Option<Duration>,
+    /// Until when there was trouble before it was decided.
+    pub quiet_since: Duration,
+}
+
+impl Owed {
+    /// `failed_at` is when a request of its client last failed.
+    pub fn settled(&mut self, now: Duration, settling: &Settling, failed_at: Duration) {
+        let before = std::mem::replace(
+            &mut self.what,
+            match settling.next {
+                Next::Waiting => What::Poll,
+                Next::Answered => What::Verification,
+                Next::Decided { .. } => What::Delivery,
+                Next::Ended => What::Nothing,
+            },
+        );
+        self.ping_from = settling.ping_in.map(|wait| now + wait);
+        let mut due = now.saturating_add(settling.due_in);
+        if let (true, Some(from)) = (self.is_pinged, self.ping_from) {
+            due = due.min(from);
+        }
+        // A row that was given back without a poll is as late as before.
+        // Without the OP's metadata a poll fails before it leaves.
+        let has_failed = self.lease.is_some_and(|(from, _)| from <= failed_at + METADATA_PAUSE);
+        let was_asked = std::mem::take(&mut self.was_asked) || has_failed;
+        let is_asked = was_asked || before != What::Poll || self.what != What::Poll;
+        match is_asked {
+            true => (self.due, self.planned_at, self.lost_lease) = (due, now, None),
+            false => {
+                self.due = due.min(self.due);
+                self.lost_lease = self.lost_lease.or(self.lease);
+            }
+        }
+        (self.interval, self.lease, self.is_pinged) = (settling.interval, None, false);
+        (self.held_by, self.released_at) = (None, None);
+    }
+
+    pub fn claimed(&mut self, now: Duration, lease: Duration) {
+        self.lost_lease = self.lease.replace((now, now + lease)).or(self.lost_lease);
+        self.is_pinged = false;
+    }
+
+    pub fn pinged(&mut self, now: Duration) {
+        match (self.lease, self.ping_from) {
+            (Some((_, end)), _) if now < end => self.is_pinged = true,
+            (_, Some(from)) if self.what == What::Poll => self.due = self.due.min(from.max(now)),
+            _ => {}
+        }
+    }
+
+    /// A poll leaves. Without a settlement the row comes back when its lease ends.
+    pub fn polled(&mut self, now: Duration) {
+        let end = self.lease.map_or(now, |(_, end)| end);
+        self.lost_lease = None;
+        (self.due, self.was_asked) = (end.max(now) + self.interval, true);
+    }
+
+    /// It is as late as it may be now.
+    pub fn latest(&self, quiet: &Quiet, client: usize, now: Duration) -> Option<Duration> {
+        match self.what {
+            What::Nothing => None,
+            What::Poll => Some(self.latest_poll(quiet, client, now)),
+            What::Verification => {
+                let from = self.due.max(quiet.for_verifications(client, now));
+                Some(from + LATE_VERIFICATION + quiet.leisure + self.back_in(quiet) + self.after_jump(quiet))
+            }
+            What::Delivery => {
+                let taken = quiet.taking_since()?;
+                let from = self.due.max(quiet.all(now)).max(taken);
+                if let Some(released_at) = self.released_at {
+                    return Some(from.max(released_at) + LATE_RELEASE + quiet.leisure);
+                }
+                Some(from + LATE_DELIVERY + quiet.leisure + self.after_jump(quiet))
+            }
+        }
+    }
+
+    fn latest_poll(&self, quiet: &Quiet, client: usize, now: Duration) -> Duration {
+        let since = quiet.for_polls(client, now);
+        let spread = if self.due <= since + SPREADS { self.interval } else { Duration::ZERO };
+        self.due.max(since) + LATE_POLL + quiet.leisure + spread + self.back_in(quiet) + self.after_jump(quiet)
+    }
+
+    /// How long it takes until a row comes back whose holder was lost in the last trouble.
+    fn back_in(&self, quiet: &Quiet) -> Duration {
+        let is_lost = |(from, _): &(Duration, Duration)| *from <= quiet.all + SPREADS;
+        let lost = [self.lease, self.lost_lease].into_iter().flatten().find(is_lost);
+        lost.map_or(Duration::ZERO, |(from, end)| end - from + self.interval)
+    }
+
+    /// By how much due times may be wrong after the store's clock was set, however they are put right.
+    fn after_jump(&self, quiet: &Quiet) -> Duration {
+        match quiet.clock_set_at {
+            Some(at) if at >= self.planned_at => LONGEST_LEASE + self.interval * 2,
+            _ => Duration::ZERO,
+        }
+    }
+
+    pub fn story(&self) -> String {
+        let Self { what, due, interval, lease, .. } = self;
+        format!("{what:?} due at {:.3} s, interval {interval:?}, lease {lease:?}", due.as_secs_f64())
+    }
+}
+
+/// Since when nothing has stood in the way of what is due.
+#[derive(Debug, Default)]
+pub struct Quiet {
+    /// What everything may take longer in this world: how seldom stores are looked at, and what stands before it in
+    /// queues.
+    pub leisure: Duration,
+    all: Duration,
+    polls: BTreeMap<usize, Duration>,
+    /// When a request for a poll or for what it needs last failed.
+    failed: BTreeMap<usize, Duration>,
+    keys: BTreeMap<usize, Duration>,
+    suspicious: BTreeMap<(u32, usize), u32>,
+    /// The gates that may be closed.
+    gates: BTreeSet<(u32, usize)>,
+    /// Which replicas poll.
+    pollers: Vec<u32>,
+    /// Which are suspended.
+    asleep: Vec<u32>,
+    /// Since when each consumer has been waiting for an outcome, or until when it did.
+    takers: BTreeMap<(u32, u64), Taker>,
+    /// When the store's clock was last set.
+    pub clock_set_at: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct Taker {
+    since: Duration,
+    left_at: Option<Duration>,
+}
+
+impl Quiet {
+    pub fn met_trouble(&mut self, now: Duration) {
+        self.all = self.all.max(now);
+    }
+
+    pub fn polls_met_trouble(&mut self, until: Duration, client: usize) {
+        let known = self.polls.entry(client).or_default();
+        *known = until.max(*known);
+    }
+
+    pub fn request_failed(&mut self, now: Duration, client: usize) {
+        self.failed.insert(client, now);
+        self.polls_met_trouble(now, client);
+    }
+
+    pub fn failed_at(&self, client: usize) -> Duration {
+        self.failed.get(&client).copied().unwrap_or_default()
+    }
+
+    pub fn keys_met_trouble(&mut self, now: Duration, client: usize) {
+        self.keys.insert(client, now);
+    }
+
+    /// The OP refuses the client, or may do so.
+    pub fn gate_may_close(&mut self, now: Duration, life: u32, client: usize) {
+        self.polls_met_trouble(now, client);
+        self.gates.insert((life, client));
+    }
+
+    /// The end of one process says that this replica may make mistakes.
+    pub fn looks_suspicious(&mut self, now: Duration, life: u32, client: usize) {
+        let count = self.suspicious.entry((life, client)).or_default();
+        *count += 1;
+        if *count >= SUSPICIOUS_ENDS {
+            self.gate_may_close(now, life, client);
+        }
+    }
+
+    pub fn looks_well(&mut self, life: u32, client: usize) {
+        self.suspicious.remove(&(life, client));
+        self.gates.remove(&(life, client));
+    }
+
+    pub fn is_told_to_wait(&mut self, now: Duration, client: usize, wait: Duration) {
+        self.polls_met_trouble(now + wait.min(LONGEST_PAUSE), client);
+    }
+
+    pub fn starts_polling(&mut self, now: Duration, life: u32) {
+        self.met_trouble(now);
+        self.pollers.push(life);
+    }
+
+    pub fn stops_polling(&mut self, now: Duration, life: u32) {
+        self.met_trouble(now);
+        self.pollers.retain(|known| *known != life);
+        self.gates.retain(|(known, _)| *known != life);
+    }
+
+    pub fn falls_asleep(&mut self, now: Duration, life: u32) {
+        self.met_trouble(now);
+        self.asleep.push(life);
+    }
+
+    pub fn wakes(&mut self, now: Duration, life: u32) {
+        self.met_trouble(now);
+        self.asleep.retain(|known| *known != life);
+        let of_life = self.takers.iter_mut().filter(|((known, _), _)| *known == life);
+        of_life.for_each(|(_, taker)| taker.since = now);
+    }
+
+    pub fn takes(&mut self, now: Duration, life: u32, consumer: u64) {
+        let taker = self.takers.entry((life, consumer)).or_insert(Taker { since: now, left_at: None });
+        if taker.left_at.take().is_some_and(|left_at| now > left_at + TAKES_ON) {
+            taker.since = now;
+        }
+    }
+
+    pub fn took(&mut self, now: Duration, life: u32, consumer: u64) {
+        if let Some(taker) = self.takers.get_mut(&(life, consumer)) {
+            taker.left_at = Some(now);
+        }
+    }
+
+    pub fn takes_no_more(&mut self, life: u32) {
+        self.takers.retain(|(known, _), _| *known != life);
+    }
+
+    /// Since when somebody has been taking outcomes.
+    fn taking_since(&self) -> Option<Duration> {
+        let takes = |((life, _), taker): &(&(u32, u64), &Taker)| taker.left_at.is_none() && !self.asleep.contains(life);
+        self.takers.iter().filter(takes).map(|(_, taker)| taker.since).min()
+    }
+
+    fn all(&self, now: Duration) -> Duration {
+        let polls = self.pollers.iter().any(|life| !self.asleep.contains(life));
+        if polls { self.all } else { now }
+    }
+
+    pub fn for_polls(&self, client: usize, now: Duration) -> Duration {
+        let quiet = self.all(now).max(self.polls.get(&client).copied().unwrap_or_default());
+        let may_be_closed = self.gates.iter().any(|(_, of)| *of == client);
+        quiet + if may_be_closed { LONGEST_PROBE } else { Duration::ZERO }
+    }
+
+    fn for_verifications(&self, client: usize, now: Duration) -> Duration {
+        self.all(now).max(self.keys.get(&client).copied().unwrap_or_default())
+    }
+}
+
+/// How many requests for cancellation a wish may bring: the first at once, each later one after twice the time.
+#[derive(Debug, Default)]
+pub struct Cancellations {
+    last: Option<Duration>,
+    count: u32,
+    first: Duration,
+    /// The last one was answered with a challenge, so that it is sent again.
+    pub was_challenged: bool,
+    /// The application's own call is under way.
+    pub asked_for: bool,
+}
+
+/// Between two requests for cancellation there is at least so much time.
+const CANCELLATION_PAUSE: Duration = MINUTE;
+/// So many are made before their pauses have grown to [`LONGEST_CANCELLATION_PAUSE`].
+const QUICK_CANCELLATIONS: u32 = 8;
+const LONGEST_CANCELLATION_PAUSE: Duration = Duration::from_secs(30 * 60);
+
+impl Cancellations {
+    /// Whether one may be sent now.
+    pub fn judge(&mut self, now: Duration) -> Result<(), String> {
+        if std::mem::take(&mut self.was_challenged) || self.asked_for {
+            return Ok(());
+        }
+        let Some(at) = self.last.replace(now) else {
+            (self.first, self.count) = (now, 1);
+            return Ok(());
+        };
+        self.count += 1;
+        if now < at + CANCELLATION_PAUSE {
+            return Err(format!("its cancellation is asked for again after {:?}", now - at));
+        }
+        let time = now - self.first;
+        let most = QUICK_CANCELLATIONS + (time.as_secs() / LONGEST_CANCELLATION_PAUSE.as_secs()) as u32;
+        if self.count > most {
+            return Err(format!("its cancellation was asked for {} times in {time:?}", self.count));
+        }
+        Ok(())
+    }
+}
