@@ -1,5 +1,5 @@
-//! Real worker processes, killed with SIGKILL at random moments, and databases that are gone for a while. The provider
-//! runs in the test, and its log says what really happened.
+//! Real worker processes, killed with SIGKILL and suspended with SIGSTOP at random moments, and databases that are gone
+//! for a while. The provider runs in the test, and its log says what really happened.
 
 mod chance;
 mod outage;
@@ -23,11 +23,13 @@ fn trial(name: &'static str, setting: Setting, workers: usize) -> Trial {
         workers,
         processes: number("SOAK_PROCESSES", 200) as u32,
         kills: number("SOAK_KILLS", 5) as usize,
+        suspends: workers > 1,
+        snapshot: false,
         kills_front: number("SOAK_KILLS_FRONT", 0) == 1,
         trouble_every: None,
         seed: number("SOAK_SEED", 1),
         review: Duration::from_secs(number("SOAK_REVIEW", 14)),
-        deadline: Duration::from_secs(number("SOAK_DEADLINE", 90)),
+        deadline: Duration::from_secs(number("SOAK_DEADLINE", 150)),
     }
 }
 
@@ -42,7 +44,8 @@ async fn a_worker_that_is_killed_again_and_again_loses_no_outcome_in_sqlite() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_workers_that_are_killed_again_and_again_lose_no_outcome_in_postgresql() {
-    trial("PostgreSQL, 3 workers", Setting::plain(StoreOf::postgres()), 3).run().await;
+    let trial = trial("PostgreSQL, 3 workers, a snapshot held open", Setting::plain(StoreOf::postgres()), 3);
+    Trial { snapshot: true, ..trial }.run().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

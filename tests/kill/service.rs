@@ -13,6 +13,8 @@ use openid_deferred::testing::{DecisionPolicy, NoncePolicy, TestClient, TestProc
 use openid_deferred::{Clock as _, SystemClock};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::task::JoinSet;
+use tokio_postgres::NoTls;
 use url::Url;
 
 const CLIENT_SECRET: &str = "the secret of a worker that dies a lot";
@@ -148,6 +150,26 @@ impl Service {
         }
     }
 
+    /// A transaction on PostgreSQL that keeps what it sees for as long as what is returned lives, as a backup does:
+    /// nothing that is updated meanwhile can be cleared away.
+    pub async fn hold_snapshot(&self) -> JoinSet<()> {
+        let StoreOf::Postgres { url, schema } = &self.store else { panic!("only PostgreSQL keeps old rows") };
+        let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("the database is there");
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { drop(connection.await) });
+        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
+        client
+            .batch_execute(&format!("{begin}; SELECT count(*) FROM \"{schema}\".process"))
+            .await
+            .expect("it can be read");
+        tasks.spawn(async move {
+            // The transaction ends when its client is dropped.
+            let _client = client;
+            std::future::pending().await
+        });
+        tasks
+    }
+
     pub fn sqlite_file(&self) -> PathBuf {
         self.folder.path().join("pending.db")
     }
@@ -257,10 +279,24 @@ impl Worker {
         self.child = self.command.spawn().expect("the worker starts");
     }
 
+    /// SIGSTOP: it does nothing until [`Worker::go_on`], and does not know.
+    pub fn suspend(&self) {
+        self.signal("STOP");
+    }
+
+    /// SIGCONT.
+    pub fn go_on(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().expect("there is a shell").success());
+    }
+
     /// SIGTERM, as a service manager sends it. Gives whether the worker said that all is well.
     pub async fn stop(mut self) -> bool {
-        let kill = format!("kill -TERM {}", self.child.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().expect("there is a shell").success());
+        self.signal("TERM");
         loop {
             if let Some(status) = self.child.try_wait().expect("it can be asked") {
                 return status.success();

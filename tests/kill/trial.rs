@@ -15,6 +15,8 @@ use crate::weather::Weather;
 
 /// So many users are on their way at a time.
 const CROWD: u32 = 8;
+/// A worker is suspended for at most so long. Its claims run out meanwhile, and others take them over.
+const LONGEST_SUSPEND: Duration = Duration::from_secs(30);
 
 pub struct Trial {
     pub name: &'static str,
@@ -22,6 +24,11 @@ pub struct Trial {
     pub workers: usize,
     pub processes: u32,
     pub kills: usize,
+    /// Whether every third time a worker is suspended instead, and goes on later as if nothing had been. Others have to be
+    /// there to take its place.
+    pub suspends: bool,
+    /// Whether somebody holds a snapshot of the database open all the while.
+    pub snapshot: bool,
     /// Whether the replica that takes users dies as well. Exchanges that die with it are given up by the others after
     /// more than ten minutes, so it takes at least as long.
     pub kills_front: bool,
@@ -43,10 +50,12 @@ impl Trial {
         let mut killer = Killer {
             workers,
             front: self.kills_front,
+            suspends: self.suspends,
             left: self.kills,
             pause: self.review / self.kills as u32,
             next: None,
             down: BTreeSet::new(),
+            asleep: BTreeSet::new(),
             deaths: Vec::new(),
         };
         let mut weather = self.trouble_every.map(|pause| Weather::every(pause, self.review));
@@ -54,6 +63,10 @@ impl Trial {
         let is_calm = weather.is_none();
         let mut users = crowd(&service, self.processes, is_calm);
         let store = service.open_store().await;
+        let _snapshot = match self.snapshot {
+            true => Some(service.hold_snapshot().await),
+            false => None,
+        };
         let mut looked = Duration::ZERO;
         loop {
             let now = SystemClock.monotonic();
@@ -147,11 +160,15 @@ fn carry_out(decision: Decision, process: &TestProcess) {
 struct Killer {
     workers: Vec<Worker>,
     front: bool,
+    suspends: bool,
     left: usize,
     pause: Duration,
     next: Option<Duration>,
     /// Which workers are dead, and when each is started again.
     down: BTreeSet<(Duration, usize)>,
+    /// Which are suspended, and when each goes on.
+    asleep: BTreeSet<(Duration, usize)>,
+    /// A suspend counts as one: others take over what the worker had in hand.
     deaths: Vec<Duration>,
 }
 
@@ -163,14 +180,22 @@ impl Killer {
             self.down.pop_first();
             self.workers[which].start_again();
         }
+        while let Some((_, which)) = self.asleep.first().copied().filter(|(at, _)| *at <= now) {
+            self.asleep.pop_first();
+            self.workers[which].go_on();
+        }
         let next = *self.next.get_or_insert_with(|| now + chance.share(self.pause * 2));
         if self.left == 0 || now < next {
             return;
         }
         let which = chance.below(self.workers.len() + usize::from(self.front));
         match self.workers.get_mut(which) {
-            // It is dead already.
-            Some(_) if self.down.iter().any(|(_, dead)| *dead == which) => return,
+            // It does nothing already.
+            Some(_) if self.down.iter().chain(&self.asleep).any(|(_, other)| *other == which) => return,
+            Some(worker) if self.suspends && self.left.is_multiple_of(3) => {
+                worker.suspend();
+                self.asleep.insert((now + chance.share(LONGEST_SUSPEND), which));
+            }
             Some(worker) => {
                 worker.kill();
                 self.down.insert((now + chance.share(self.pause), which));
@@ -188,6 +213,6 @@ impl Killer {
     }
 
     fn is_done(&self) -> bool {
-        self.left == 0 && self.down.is_empty()
+        self.left == 0 && self.down.is_empty() && self.asleep.is_empty()
     }
 }
