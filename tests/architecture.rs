@@ -45,7 +45,7 @@ const CRATES: [(&str, &[&str]); 10] = [
     ("jsonwebtoken", &["testing"]),
     ("metrics", &["poller"]),
     ("rusqlite", &["store"]),
-    ("deadpool_postgres", &["store"]),
+    ("deadpool", &["store"]),
     ("postgres_openssl", &["store"]),
     ("tokio_postgres", &["store"]),
 ];

@@ -144,7 +144,9 @@ fn every_link_of_the_readme_and_the_guides_leads_somewhere() {
     let guides = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
     let guides = guides.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
     let (mut pages, mut links) = (0, 0);
-    for page in guides.chain(["README.md", "SECURITY.md", "CONTRIBUTING.md", "RELEASING.md"].map(|page| root().join(page))) {
+    for page in
+        guides.chain(["README.md", "SECURITY.md", "CONTRIBUTING.md", "RELEASING.md"].map(|page| root().join(page)))
+    {
         pages += 1;
         let text = fs::read_to_string(&page).unwrap();
         for target in between(&text, "](", ")").iter().filter(|target| !target.starts_with("https://")) {

@@ -1,12 +1,11 @@
 //! A store in a PostgreSQL database.
 
 use std::fmt;
+use std::pin::pin;
 use std::time::Duration;
 
-use deadpool_postgres::Pool;
 use futures_core::future::BoxFuture;
 use openssl::ssl::SslConnector;
-use tokio_postgres::Config;
 
 use super::changes::Changes;
 use super::rules::Held;
@@ -17,19 +16,32 @@ use super::{
 };
 use crate::clock::{Clock as _, SystemClock};
 
+mod cancel;
 mod claim;
 mod clamp;
 mod connection;
+mod conninfo;
 mod migration;
+mod notifications;
 mod outcomes;
 mod problem;
 mod row;
 mod session;
+mod settings;
+mod tls;
 mod upkeep;
 mod work;
 
+use connection::{Connections, Limits};
+use notifications::Notifications;
 use problem::Refusal;
 use session::Session;
+use settings::Settings;
+
+/// How long a call may take, waiting for a connection included, unless the builder is told otherwise.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// How many times as long a call may take that reads whole tables.
+const SCAN: u32 = 3;
 
 /// A [`Store`] in a PostgreSQL database (12 or newer), shared by any number of replicas.
 ///
@@ -52,17 +64,43 @@ use session::Session;
 /// so that the application's role needs not. Changes of later releases only add to the tables: replicas of two releases
 /// work side by side. Bodies in them are sealed; identifiers and schedules are not.
 ///
-/// # Connections
+/// # The connection string
 ///
-/// The connection string is libpq's, as a URL or as pairs of keys and values. Without `sslmode` TLS is required for
-/// hosts other than this machine, and the server's certificate has to be good for the host's name;
-/// [`tls`](PostgresStoreBuilder::tls) brings other certificate authorities or a client certificate. `sslmode=disable`
-/// is obeyed.
+/// It is libpq's, as a URL or as pairs of keys and values. A parameter of libpq that is not supported is an error, and so
+/// is one that is unknown; environment variables and the files in `~/.postgresql` are not read. Several hosts may be named,
+/// as those of a cluster: the first one that takes writes is used (`target_session_attrs=any`: the first one that
+/// answers), and after a failure they are asked again.
+///
+/// | `sslmode` | of a host that is not this machine |
+/// |---|---|
+/// | not named, `verify-full` | TLS; the certificate has to come from a trusted authority and to be good for the host's name |
+/// | `verify-ca` with `sslrootcert` | the same with any name; without a file it is refused |
+/// | `require` | `verify-ca` where `sslrootcert` names a file, as in libpq; `verify-full` where it does not |
+/// | `allow`, `prefer` | `verify-full`: an attacker on the way could decide against TLS otherwise |
+/// | `disable` | no TLS |
+///
+/// This machine (`localhost` and loopback addresses) is reached without TLS unless `require`, `verify-ca`, `verify-full` or
+/// a file asks for it, and Unix sockets always are. The authorities are those of the file `sslrootcert`, the system's
+/// (`sslrootcert=system`, or none named), or those of the connector given to [`tls`](PostgresStoreBuilder::tls).
+/// `sslcert` and `sslkey` are the files of a client certificate, `sslpassword` opens the key. Files are read for each
+/// new connection, so that they can be replaced while replicas run. `sslnegotiation=direct` is for PostgreSQL 17 and
+/// newer.
+///
+/// # Connections
 ///
 /// Each call is one transaction on one connection of a pool. Connections that have failed, and those whose call was
 /// dropped in the middle, are closed. Nothing depends on the state of a session, so a pooler such as PgBouncer may
 /// stand in between and assign a server to each transaction; switch
 /// [prepared statements](PostgresStoreBuilder::prepared_statements) off for those that cannot follow them.
+///
+/// A call that takes longer than the [timeout](PostgresStoreBuilder::timeout) is given up. The database hears of it
+/// beforehand: it waits for half of that time for a lock and works on one statement for three quarters of it. When a call
+/// is dropped while its statement runs, the statement is [cancelled](PostgresStoreBuilder::cancel_requests).
+///
+/// When the database has vanished without a word, a call fails after the timeout, or after half of it where the network
+/// tells (`tcp_user_timeout`). Then all connections are closed, and the next call makes a new one. Each host, or each
+/// address that its name has, is given `connect_timeout` seconds to accept a connection; unless it is named, half of the timeout is
+/// shared among the hosts, with at least two seconds for each. With the default settings and two hosts that is 12.5 s in all.
 ///
 /// What was answered has reached the disk: a role or database with `synchronous_commit=off` is refused. With other
 /// settings of the server, such as `fsync=off` or an asynchronous standby that takes over, it is the server that may
@@ -72,15 +110,21 @@ use session::Session;
 ///
 /// Claims pass over the rows that another replica is claiming (`SKIP LOCKED`), and all of them go by the database's
 /// clock. Changes made through this value are told at once by [`changed`](Store::changed); those of other replicas are
-/// seen by [looking](PostgresStoreBuilder::look_every).
+/// seen by [looking](PostgresStoreBuilder::look_every), or at once with
+/// [notifications](PostgresStoreBuilder::notifications).
 pub struct PostgresStore {
-    pool: Pool,
+    connections: Connections,
+    /// The SQL that begins a transaction.
+    begin: String,
+    /// The same for one that reads whole tables.
+    begin_scan: String,
     /// The quoted name of the schema and a dot.
     schema: String,
     prepares: bool,
     look_every: Duration,
     timeout: Duration,
     changes: Changes,
+    notifications: Option<Notifications>,
 }
 
 /// Settings of a [`PostgresStore`], beginning with [`PostgresStore::builder`] and ending with
@@ -101,12 +145,13 @@ pub struct PostgresStore {
 #[derive(Clone)]
 #[must_use]
 pub struct PostgresStoreBuilder {
-    /// `None` if the connection string is not one.
-    config: Option<Config>,
+    settings: Result<Settings, Refusal>,
     schema: String,
     tls: Option<SslConnector>,
     pool_size: usize,
     prepares: bool,
+    cancels: bool,
+    notifies: bool,
     look_every: Duration,
     timeout: Duration,
 }
@@ -130,13 +175,15 @@ impl PostgresStore {
     /// The same with other settings than the usual ones.
     pub fn builder(url: &str) -> PostgresStoreBuilder {
         PostgresStoreBuilder {
-            config: url.parse().ok(),
+            settings: Settings::parse(url),
             schema: "openid_deferred".to_owned(),
             tls: None,
             pool_size: 8,
             prepares: true,
+            cancels: true,
+            notifies: false,
             look_every: Duration::from_secs(1),
-            timeout: Duration::from_secs(30),
+            timeout: TIMEOUT,
         }
     }
 
@@ -146,33 +193,62 @@ impl PostgresStore {
     /// # Errors
     ///
     /// As of any call. [`Unusable`](super::StoreProblem::Unusable) where the role may not make tables.
+    /// [`Unavailable`](super::StoreProblem::Unavailable) where another replica's migration, or a transaction that uses the
+    /// tables, has kept it waiting for half of the [timeout](PostgresStoreBuilder::timeout): call it again. It has no
+    /// limit of time otherwise, for an index of a large table takes long.
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        self.bounded(async {
-            let session = self.session().await?;
-            session.begin().await?;
-            migration::migrate(&session, &self.schema).await?;
-            session.commit().await
-        })
-        .await
+        let connection = self.bounded(self.connections.take()).await?;
+        let begin = session::begin_migration(self.timeout);
+        let session = Session::new(&self.connections, connection, &self.schema, self.prepares, &begin).in_transaction();
+        migration::migrate(&session, &self.schema).await?;
+        session.commit().await
     }
 
     async fn session(&self) -> Result<Session<'_>, StoreError> {
-        Ok(Session::new(connection::take(&self.pool).await?, &self.schema, self.prepares))
+        self.session_with(&self.begin).await
+    }
+
+    /// For reading whole tables within [`bounded_scan`](Self::bounded_scan).
+    async fn scan_session(&self) -> Result<Session<'_>, StoreError> {
+        self.session_with(&self.begin_scan).await
+    }
+
+    async fn session_with<'a>(&'a self, begin: &'a str) -> Result<Session<'a>, StoreError> {
+        let connection = self.connections.take().await?;
+        Ok(Session::new(&self.connections, connection, &self.schema, self.prepares, begin))
     }
 
     /// A session in a transaction.
     async fn transaction(&self) -> Result<Session<'_>, StoreError> {
-        let session = self.session().await?;
-        session.begin().await?;
-        Ok(session)
+        Ok(self.session().await?.in_transaction())
     }
 
-    /// Gives a call up when the database does not answer, as behind a firewall that has forgotten the connection.
+    /// Gives a call up when the database does not answer, as behind a firewall that has forgotten the connection. A
+    /// server that is there would have answered before, for its own limits are shorter.
     async fn bounded<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        self.bounded_by(self.timeout, call).await
+    }
+
+    /// The same for a call that reads whole tables.
+    async fn bounded_scan<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        self.bounded_by(self.timeout.saturating_mul(SCAN), call).await
+    }
+
+    async fn bounded_by<T>(
+        &self,
+        limit: Duration,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let generation = self.connections.generation();
+        let mut call = pin!(call);
         tokio::select! {
             biased;
-            result = call => result,
-            () = SystemClock.sleep(self.timeout) => Err(problem::no_answer_within(self.timeout)),
+            result = &mut call => result,
+            () = SystemClock.sleep(limit) => {
+                // Before the call is dropped.
+                self.connections.discard(generation);
+                Err(problem::no_answer_within(limit))
+            }
         }
     }
 
@@ -183,8 +259,18 @@ impl PostgresStore {
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let result = self.bounded(call).await;
-        self.changes.tell(changed(result.as_ref().ok()));
+        let changed = changed(result.as_ref().ok());
+        self.changes.tell(changed);
+        // Other replicas look often enough for what becomes due in a while.
+        self.announce(Changed { work: false, ..changed });
         result
+    }
+
+    /// Tells other replicas.
+    fn announce(&self, changed: Changed) {
+        if let Some(notifications) = &self.notifications {
+            notifications.announce(changed);
+        }
     }
 }
 
@@ -195,7 +281,9 @@ impl PostgresStoreBuilder {
         self
     }
 
-    /// The TLS to use: certificate authorities, client certificate. The system's authorities unless told.
+    /// The TLS to use: certificate authorities, client certificate. What the connection string says unless told. It
+    /// excludes `sslrootcert`, `sslcert` and `sslkey` there; `sslmode` goes on to say whether TLS is used, and
+    /// `verify-ca` that the server's name is not checked.
     pub fn tls(mut self, connector: SslConnector) -> Self {
         self.tls = Some(connector);
         self
@@ -215,13 +303,33 @@ impl PostgresStoreBuilder {
         self
     }
 
+    /// Whether a statement is cancelled when its call is dropped or given up. On unless told; otherwise its connection is
+    /// not used again before the statement has come to its end, which takes three quarters of the
+    /// [timeout](Self::timeout) at most. To be switched off behind a pooler that requests to cancel can crash, such as
+    /// PgBouncer 1.18 to 1.20.
+    pub fn cancel_requests(mut self, cancels: bool) -> Self {
+        self.cancels = cancels;
+        self
+    }
+
     /// How often to look for what other replicas have changed. Every second unless told.
     pub fn look_every(mut self, period: Duration) -> Self {
         self.look_every = period;
         self
     }
 
-    /// How long a call may take, waiting for a connection included. 30 s unless told.
+    /// Whether replicas tell each other at once, by `LISTEN` and `NOTIFY`, of pings that bring polls forward and of
+    /// outcomes. Off unless told: it takes one connection more for each replica, and notifications do not pass a pooler
+    /// that assigns a server to each transaction. Nothing depends on them. What is not heard of is found by
+    /// [looking](Self::look_every), which goes on at the same pace.
+    pub fn notifications(mut self, notifies: bool) -> Self {
+        self.notifies = notifies;
+        self
+    }
+
+    /// How long a call may take, waiting for a connection included. 10 s unless told, and three times as
+    /// long for those that read whole tables (statistics and the rotation of keys). What the database may spend on a
+    /// lock or a statement, and what a new connection may take, are fractions of it.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -233,17 +341,24 @@ impl PostgresStoreBuilder {
     ///
     /// See [`PostgresStore::connect`].
     pub async fn connect(self) -> Result<PostgresStore, StoreError> {
-        let config = self.config.ok_or(Refusal::ConnectionString)?;
+        let settings = self.settings?;
         if self.schema.is_empty() || self.schema.contains('\0') {
             return Err(Refusal::SchemaName.into());
         }
+        let limits = Limits { call: self.timeout, pool_size: self.pool_size, cancels: self.cancels };
+        let connections = Connections::new(settings, self.tls, limits)?;
+        let changes = Changes::new();
+        let start = || Notifications::start(connections.pool(), &self.schema, changes.clone());
         let store = PostgresStore {
-            pool: connection::pool(config, self.tls, self.pool_size, self.timeout)?,
+            notifications: self.notifies.then(start),
+            connections,
+            begin: session::begin(self.timeout),
+            begin_scan: session::begin(self.timeout.saturating_mul(SCAN)),
             schema: format!("\"{}\".", self.schema.replace('"', "\"\"")),
             prepares: self.prepares,
             look_every: self.look_every,
             timeout: self.timeout,
-            changes: Changes::new(),
+            changes,
         };
         store.bounded(store.session()).await?.finish();
         Ok(store)
@@ -285,6 +400,9 @@ impl Store for PostgresStore {
             let session = self.session().await?;
             let pinged = work::ping(&session, &ping).await?;
             session.finish();
+            if matches!(pinged, Pinged::Noted { .. }) {
+                self.announce(Changed::WORK);
+            }
             Ok(pinged)
         }))
     }
@@ -374,8 +492,8 @@ impl Store for PostgresStore {
         after: Option<ProcessId>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<Process>, StoreError>> {
-        Box::pin(self.bounded(async move {
-            let session = self.session().await?;
+        Box::pin(self.bounded_scan(async move {
+            let session = self.scan_session().await?;
             let processes = upkeep::sealed_otherwise(&session, key, after, limit).await?;
             session.finish();
             Ok(processes)
@@ -405,8 +523,8 @@ impl Store for PostgresStore {
     }
 
     fn keys(&self) -> BoxFuture<'_, Result<Vec<KeyStats>, StoreError>> {
-        Box::pin(self.bounded(async move {
-            let session = self.session().await?;
+        Box::pin(self.bounded_scan(async move {
+            let session = self.scan_session().await?;
             let keys = upkeep::keys(&session).await?;
             session.finish();
             Ok(keys)
@@ -414,8 +532,8 @@ impl Store for PostgresStore {
     }
 
     fn stats(&self) -> BoxFuture<'_, Result<Vec<PartitionStats>, StoreError>> {
-        Box::pin(self.bounded(async move {
-            let session = self.session().await?;
+        Box::pin(self.bounded_scan(async move {
+            let session = self.scan_session().await?;
             let stats = upkeep::stats(&session).await?;
             session.finish();
             Ok(stats)

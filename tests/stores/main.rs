@@ -4,8 +4,11 @@
 //! The tests of PostgreSQL need a server: `scripts/postgres run cargo test --all-features` starts one for them.
 
 mod clock;
+mod notifications;
+mod outages;
 mod postgres;
 mod processes;
+mod proxy;
 #[path = "../shared/server.rs"]
 mod server;
 mod sqlite;

@@ -1,71 +1,372 @@
-//! The pool of connections, and TLS.
+//! The pool of connections, and how they are made and ended.
 
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
-use openssl::ssl::{SslConnector, SslMethod};
-use postgres_openssl::MakeTlsConnector;
-use tokio_postgres::Config;
-use tokio_postgres::config::{Host, SslMode};
+use deadpool::managed::{self, Metrics, Object, Pool, RecycleError, RecycleResult};
+use openssl::ssl::SslConnector;
+use postgres_openssl::TlsConnector;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::JoinSet;
+use tokio_postgres::config::{SslMode, SslNegotiation};
+use tokio_postgres::types::Type;
+use tokio_postgres::{AsyncMessage, Client, Error, Statement};
 
-use super::problem::{self, Refusal};
-use crate::store::{StoreError, StoreProblem};
+use super::cancel;
+use super::problem::{self, Failure, Refusal};
+use super::settings::{Settings, Target};
+use super::tls::Connector;
+use crate::clock::{Clock as _, SystemClock};
+use crate::random;
+use crate::store::StoreError;
+use crate::task::{self, Task};
 
-/// A pool that makes its connections when they are needed.
-pub(super) fn pool(
-    mut config: Config,
-    tls: Option<SslConnector>,
-    size: usize,
-    timeout: Duration,
-) -> Result<Pool, StoreError> {
-    // `prefer` is the default, and an attacker on the way decides against TLS.
-    if config.get_ssl_mode() == SslMode::Prefer {
-        config.ssl_mode(if is_this_machine(&config) { SslMode::Disable } else { SslMode::Require });
-    }
-    if config.get_connect_timeout().is_none() {
-        config.connect_timeout(timeout);
-    }
-    if config.get_application_name().is_none() {
-        config.application_name("openid-deferred");
-    }
-    let tls = match tls {
-        Some(tls) => tls,
-        None => SslConnector::builder(SslMethod::tls()).map_err(problem::of_tls)?.build(),
-    };
-    let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-    let manager = Manager::from_config(config, MakeTlsConnector::new(tls), recycling);
-    let builder = Pool::builder(manager).max_size(size).runtime(Runtime::Tokio1);
-    let builder = builder.wait_timeout(Some(timeout)).create_timeout(Some(timeout)).recycle_timeout(Some(timeout));
-    builder.build().map_err(|error| StoreError::new(StoreProblem::Unusable).with_source(error))
+/// After such a time in the pool a connection is asked whether the server is still there.
+const UNCHECKED: Duration = Duration::from_secs(5);
+/// Each host has at least this long to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a request to cancel a statement may take, with the end of that statement.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A connection that is open.
+pub(super) struct Connection {
+    client: Client,
+    /// By their SQL, which has the same types each time.
+    statements: Mutex<HashMap<String, Statement>>,
+    generation: u64,
+    /// Where it leads.
+    target: Target,
+    address: Option<IpAddr>,
+    /// Why the connection has ended.
+    end: Arc<OnceLock<String>>,
+    driver: JoinSet<()>,
 }
 
-fn is_this_machine(config: &Config) -> bool {
-    let is_local = |host: &Host| match host {
-        Host::Tcp(name) => {
-            name == "localhost" || name.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
+/// Is told the number of the backend that notifies, and what it says.
+pub(super) type Hear = Arc<dyn Fn(i32, &str) + Send + Sync>;
+
+impl Connection {
+    /// Completes when the connection has ended.
+    pub(super) async fn ended(&mut self) {
+        self.driver.join_next().await;
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) fn prepared(&self, sql: &str) -> Option<Statement> {
+        locked(&self.statements).get(sql).cloned()
+    }
+
+    pub(super) async fn prepare(&self, sql: &str, types: &[Type]) -> Result<Statement, Error> {
+        let statement = self.client.prepare_typed(sql, types).await?;
+        locked(&self.statements).insert(sql.to_owned(), statement.clone());
+        Ok(statement)
+    }
+
+    /// What has become of a statement.
+    pub(super) fn failure(&self, error: &Error) -> StoreError {
+        match self.end.get() {
+            Some(why) if error.is_closed() => problem::unavailable(format!("{error}: {why}")),
+            _ => problem::of_database(error),
         }
-        #[cfg(unix)]
-        Host::Unix(_) => true,
-    };
-    config.get_hosts().iter().all(is_local) && config.get_hostaddrs().iter().all(std::net::IpAddr::is_loopback)
+    }
 }
 
-/// A connection that commits to disk before it answers.
-pub(super) async fn take(pool: &Pool) -> Result<Object, StoreError> {
-    let connection = pool.get().await.map_err(problem::of_pool)?;
-    if Object::metrics(&connection).recycle_count == 0 {
-        let result = connection.query_typed("SELECT current_setting('synchronous_commit') = 'off' AS off", &[]).await;
-        let refusal = match result {
-            Ok(rows) if rows.iter().any(|row| row.try_get("off").unwrap_or(true)) => {
-                Some(Refusal::AsynchronousCommit.into())
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a call may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) call: Duration,
+    pub(super) pool_size: usize,
+    /// Whether statements are cancelled, or else waited for.
+    pub(super) cancels: bool,
+}
+
+/// The connections of a store.
+pub(super) struct Connections {
+    pool: Pool<Manager>,
+    limits: Limits,
+}
+
+impl Connections {
+    /// A pool that makes its connections when they are needed.
+    pub(super) fn new(settings: Settings, tls: Option<SslConnector>, limits: Limits) -> Result<Self, StoreError> {
+        let manager = Manager::new(settings, tls, limits.call)?;
+        let builder = Pool::builder(manager).max_size(limits.pool_size.max(1)).runtime(deadpool::Runtime::Tokio1);
+        let pool = builder.wait_timeout(Some(limits.call)).build().map_err(|error| Refusal::Pool(error.to_string()))?;
+        Ok(Self { pool, limits })
+    }
+
+    pub(super) async fn take(&self) -> Result<Object<Manager>, StoreError> {
+        self.pool.get().await.map_err(problem::of_pool)
+    }
+
+    /// For connections beside the pool.
+    pub(super) fn pool(&self) -> Pool<Manager> {
+        self.pool.clone()
+    }
+
+    /// Connections of an older generation are not used again.
+    pub(super) fn generation(&self) -> u64 {
+        self.pool.manager().generation.load(Ordering::Relaxed)
+    }
+
+    /// Closes all connections that are as old as one that does not answer: the others will not answer either.
+    pub(super) fn discard(&self, generation: u64) {
+        if self.pool.manager().discard(generation) {
+            drop(self.pool.retain(|connection, _| connection.generation > generation));
+        }
+    }
+
+    /// Notes a failure on a connection.
+    pub(super) fn failed(&self, connection: &Connection, error: &Error) -> StoreError {
+        if problem::is_of_all_connections(error) {
+            self.discard(connection.generation);
+        }
+        connection.failure(error)
+    }
+
+    /// Closes a connection whose statement is under way. A server notices neither that the connection has been closed nor
+    /// that nobody waits any more, so the statement is cancelled, or is let come to its end, before. The pool's place
+    /// stays taken meanwhile: that is what bounds the statements that the server has at once.
+    pub(super) fn abandon(&self, connection: Object<Manager>) {
+        let is_discarded = connection.generation < self.generation();
+        let tls = self.limits.cancels.then(|| self.pool.manager().tls.to(&connection.target.host)).transpose();
+        // A file that has gone meanwhile is told to whoever connects next.
+        let Ok(tls) = tls else { return drop(Object::take(connection)) };
+        let limit = if tls.is_some() { CANCEL_TIMEOUT } else { self.limits.call };
+        let work = async move {
+            if is_discarded {
+                // Its place is needed for a new connection.
+                within(limit, end(&Object::take(connection), tls)).await;
+            } else {
+                within(limit, end(&connection, tls)).await;
+                drop(Object::take(connection));
             }
-            Ok(_) => None,
-            Err(error) => Some(problem::of_database(&error)),
         };
-        if let Some(refusal) = refusal {
-            drop(Object::take(connection));
-            return Err(refusal);
+        // It ends by itself, also when the store has gone meanwhile.
+        if task::can_spawn() {
+            drop(Task::spawn(work));
         }
     }
-    Ok(connection)
+}
+
+/// Waits for the end of the statement that is under way. A pooler in between knows whose statement is meant by a request
+/// to cancel for as long as the connection is open.
+async fn end(connection: &Connection, tls: Option<TlsConnector>) {
+    if let Some(tls) = tls {
+        let token = connection.client.cancel_token();
+        if cancel::cancel(&token, &connection.target, connection.address, tls).await.is_err() {
+            return;
+        }
+    }
+    drop(connection.client.batch_execute("ROLLBACK").await);
+}
+
+pub(super) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = pin!(work) => Some(done),
+        () = SystemClock.sleep(limit) => None,
+    }
+}
+
+/// Makes connections.
+pub(super) struct Manager {
+    settings: Settings,
+    tls: Connector,
+    /// For each host, or each address of a host that has several.
+    connect_timeout: Duration,
+    generation: AtomicU64,
+}
+
+impl Manager {
+    fn new(mut settings: Settings, tls: Option<SslConnector>, call: Duration) -> Result<Self, StoreError> {
+        let (is_this_machine, is_socket) = (settings.is_this_machine(), settings.is_socket());
+        let tls = settings.tls.clone().connector(tls, is_this_machine, is_socket)?;
+        settings.config.ssl_mode(if tls.is_on { SslMode::Require } else { SslMode::Disable });
+        settings.config.ssl_negotiation(if tls.is_direct { SslNegotiation::Direct } else { SslNegotiation::Postgres });
+        // Half of a call's time, of which each host gets its share.
+        let (half, hosts) = (call / 2, u32::try_from(settings.targets.len()).unwrap_or(u32::MAX).max(1));
+        let share = (half / hosts).max(CONNECT_TIMEOUT);
+        let connect_timeout = settings.connect_timeout.unwrap_or(share);
+        if settings.config.get_tcp_user_timeout().is_none() {
+            settings.config.tcp_user_timeout(half);
+        }
+        Ok(Self { settings, tls, connect_timeout, generation: AtomicU64::new(0) })
+    }
+
+    /// Whether that generation was the present one.
+    fn discard(&self, generation: u64) -> bool {
+        self.generation.compare_exchange(generation, generation + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// `hear` is told of notifications.
+    pub(super) async fn connect(&self, hear: Option<&Hear>) -> Result<Connection, StoreError> {
+        let mut targets = self.settings.targets.clone();
+        if self.settings.shuffles {
+            shuffle(&mut targets);
+        }
+        let mut failures = Vec::new();
+        for target in targets {
+            let addresses = match self.addresses(&target).await {
+                Ok(addresses) => addresses,
+                Err(failure) => {
+                    failures.push(failure);
+                    continue;
+                }
+            };
+            for address in addresses {
+                match self.connect_to(&target, address, hear).await {
+                    Ok(connection) => return Ok(connection),
+                    // The others would say the same.
+                    Err(failure) if failure.is_of_all_hosts => return Err(failure.into()),
+                    Err(failure) => failures.push(failure),
+                }
+            }
+        }
+        Err(problem::of_hosts(failures))
+    }
+
+    /// The addresses of a host; one that is `None` for a Unix socket.
+    async fn addresses(&self, target: &Target) -> Result<Vec<Option<IpAddr>>, Failure> {
+        if target.address.is_some() || target.is_socket() {
+            return Ok(vec![target.address]);
+        }
+        let name = format!("{}:{}", target.host, target.port);
+        let lookup = tokio::net::lookup_host((target.host.as_str(), target.port));
+        let mut addresses: Vec<_> = match within(self.connect_timeout, lookup).await {
+            Some(Ok(addresses)) => addresses.map(|address| Some(address.ip())).collect(),
+            Some(Err(error)) => {
+                return Err(Failure::passing(&name, &format!("its address cannot be looked up: {error}")));
+            }
+            None => return Err(Failure::passing(&name, "its address cannot be looked up: nobody answers")),
+        };
+        if self.settings.shuffles {
+            shuffle(&mut addresses);
+        }
+        if addresses.is_empty() { Err(Failure::passing(&name, "it has no address")) } else { Ok(addresses) }
+    }
+
+    async fn connect_to(
+        &self,
+        target: &Target,
+        address: Option<IpAddr>,
+        hear: Option<&Hear>,
+    ) -> Result<Connection, Failure> {
+        let name = match address {
+            Some(address) if address.to_string() != target.host => {
+                format!("{}:{} ({address})", target.host, target.port)
+            }
+            _ => format!("{}:{}", target.host, target.port),
+        };
+        let mut config = self.settings.config.clone();
+        config.host(&target.host).port(target.port);
+        if let Some(address) = address {
+            config.hostaddr(address);
+        }
+        if target.is_socket() {
+            config.ssl_mode(SslMode::Disable);
+        }
+        let connect = async {
+            let (client, connection) = config.connect(self.tls.clone()).await?;
+            let end = Arc::new(OnceLock::new());
+            let driver = JoinSet::from_iter([drive(connection, hear.cloned(), end.clone())]);
+            // It is as new as the moment in which the server has accepted it.
+            let generation = self.generation.load(Ordering::Relaxed);
+            let (statements, target) = (Mutex::default(), target.clone());
+            let connection = Connection { client, statements, generation, target, address, end, driver };
+            let check = self.check(&connection).await?;
+            Ok((connection, check))
+        };
+        match within(self.connect_timeout, connect).await {
+            Some(Ok((connection, Ok(())))) => Ok(connection),
+            Some(Ok((_, Err(failure)))) => Err(failure.at(&name)),
+            Some(Err(error)) => Err(Failure::of(&name, &error)),
+            None => Err(Failure::passing(&name, &format!("it has not answered within {:?}", self.connect_timeout))),
+        }
+    }
+
+    /// Whether a server can be used: it takes writes, and commits to disk before it answers.
+    async fn check(&self, connection: &Connection) -> Result<Result<(), Failure>, Error> {
+        let sql = "SELECT current_setting('synchronous_commit') = 'off' AS asynchronous,
+                          current_setting('transaction_read_only') = 'on' AS read_only";
+        let rows = connection.client.query_typed(sql, &[]).await?;
+        let is = |column| rows.iter().any(|row| row.try_get(column).unwrap_or(true));
+        Ok(if is("asynchronous") {
+            Err(Failure::of_all_hosts(Refusal::AsynchronousCommit))
+        } else if is("read_only") && self.settings.needs_writes {
+            Err(Failure::passing("", "it takes no writes: it is a standby, or default_transaction_read_only is on"))
+        } else {
+            Ok(())
+        })
+    }
+}
+
+/// Runs a connection until it ends, and says why.
+async fn drive<S, T>(mut connection: tokio_postgres::Connection<S, T>, hear: Option<Hear>, end: Arc<OnceLock<String>>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
+        match message {
+            Ok(AsyncMessage::Notification(heard)) => {
+                if let Some(hear) = &hear {
+                    hear(heard.process_id(), heard.payload());
+                }
+            }
+            Ok(_) => {}
+            Err(error) => {
+                // Before those who wait hear that the connection is closed.
+                let _ = end.set(problem::text_of(&error));
+                return;
+            }
+        }
+    }
+}
+
+fn shuffle<T>(items: &mut [T]) {
+    for place in (1..items.len()).rev() {
+        // Without randomness the order stays as it is.
+        let Ok(bytes) = random::bytes::<8>(&random::SystemRandom) else { return };
+        let other = usize::try_from(u64::from_le_bytes(bytes) % (place as u64 + 1)).unwrap_or(0);
+        items.swap(place, other);
+    }
+}
+
+impl managed::Manager for Manager {
+    type Type = Connection;
+    type Error = StoreError;
+
+    async fn create(&self) -> Result<Connection, StoreError> {
+        self.connect(None).await
+    }
+
+    async fn recycle(&self, connection: &mut Connection, metrics: &Metrics) -> RecycleResult<StoreError> {
+        if connection.client.is_closed() {
+            return Err(RecycleError::message("it has ended"));
+        }
+        if connection.generation < self.generation.load(Ordering::Relaxed) {
+            return Err(RecycleError::message("one as old as it does not answer"));
+        }
+        if metrics.last_used() >= UNCHECKED {
+            let answer = within(self.connect_timeout, connection.client.batch_execute("")).await;
+            if !matches!(answer, Some(Ok(()))) {
+                self.discard(connection.generation);
+                return Err(RecycleError::message("it does not answer"));
+            }
+        }
+        Ok(())
+    }
 }

@@ -1,19 +1,41 @@
 //! What PostgreSQL fails with, in the words of the contract.
 
 use std::error::Error as StdError;
+use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
-use deadpool_postgres::{PoolError, TimeoutType};
+use deadpool::managed::{PoolError, TimeoutType};
 use openssl::error::ErrorStack;
+use tokio_postgres::Error;
 
 use crate::store::{StoreError, StoreProblem};
 
 /// Why a database is not used.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum Refusal {
-    // What stands in it is not repeated, for it may be the password.
-    #[error("the connection string cannot be parsed")]
-    ConnectionString,
+    // What stands in a connection string is not repeated, for it may be the password.
+    #[error("the connection string cannot be parsed: {0}; in a URL, % goes before the codes of special characters")]
+    Syntax(&'static str),
+    #[error(
+        "the connection string has a parameter that libpq does not know: its parameter number {0}, counted after the ? \
+         of a URL"
+    )]
+    UnknownParameter(usize),
+    #[error("the connection string has the parameter {0}, which is not supported")]
+    Unsupported(&'static str),
+    #[error("{0} in the connection string {1}")]
+    Parameter(&'static str, &'static str),
+    #[error("{0} in the connection string: {1}")]
+    File(&'static str, String),
+    #[error(
+        "sslrootcert, sslcert and sslkey in the connection string and PostgresStoreBuilder::tls exclude each other"
+    )]
+    TwoConnectors,
+    #[error("TLS cannot be set up: {0}")]
+    Tls(String),
+    #[error("the pool cannot be set up: {0}")]
+    Pool(String),
     #[error("the name of the schema is empty, or contains a zero byte")]
     SchemaName,
     #[error("synchronous_commit is off for this role or database, so what it confirms would not survive a crash")]
@@ -22,20 +44,26 @@ pub(super) enum Refusal {
     Row(&'static str),
 }
 
+impl Refusal {
+    pub(super) fn openssl(error: ErrorStack) -> Self {
+        Self::Tls(error.to_string())
+    }
+
+    /// A file that a parameter names cannot be used.
+    pub(super) fn file(parameter: &'static str, path: &Path, why: impl fmt::Display) -> Self {
+        Self::File(parameter, format!("{}: {why}", path.display()))
+    }
+}
+
 impl From<Refusal> for StoreError {
     fn from(refusal: Refusal) -> Self {
         Self::new(StoreProblem::Unusable).with_source(refusal)
     }
 }
 
-/// OpenSSL cannot be set up, or certificates cannot be read.
-pub(super) fn of_tls(error: ErrorStack) -> StoreError {
-    StoreError::new(StoreProblem::Unusable).with_source(error)
-}
-
-pub(super) fn of_pool(error: PoolError) -> StoreError {
+pub(super) fn of_pool(error: PoolError<StoreError>) -> StoreError {
     match error {
-        PoolError::Backend(error) => of_database(&error),
+        PoolError::Backend(error) => error,
         PoolError::Timeout(TimeoutType::Wait) => unavailable("all connections of the pool are busy".to_owned()),
         other => unavailable(other.to_string()),
     }
@@ -45,15 +73,139 @@ pub(super) fn no_answer_within(timeout: Duration) -> StoreError {
     unavailable(format!("the database has not answered within {timeout:?}"))
 }
 
-fn unavailable(why: String) -> StoreError {
+pub(super) fn unavailable(why: String) -> StoreError {
     StoreError::new(StoreProblem::Unavailable).with_source(why)
+}
+
+/// Why a host has not accepted the connection.
+pub(super) struct Failure {
+    problem: StoreProblem,
+    text: String,
+    /// Whether the other hosts need not be asked.
+    pub(super) is_of_all_hosts: bool,
+}
+
+impl Failure {
+    pub(super) fn of(host: &str, error: &Error) -> Self {
+        let (problem, text) = described(error);
+        // Who we are is the same everywhere; libpq asks no further either.
+        let is_of_all_hosts = error.code().is_some_and(|code| code.code().starts_with("28"));
+        Self { problem, text: format!("{host}: {text}"), is_of_all_hosts }
+    }
+
+    /// One that may have gone by itself later.
+    pub(super) fn passing(host: &str, why: &str) -> Self {
+        Self { problem: StoreProblem::Unavailable, text: why.to_owned(), is_of_all_hosts: false }.at(host)
+    }
+
+    pub(super) fn of_all_hosts(refusal: Refusal) -> Self {
+        Self { problem: StoreProblem::Unusable, text: refusal.to_string(), is_of_all_hosts: true }
+    }
+
+    /// Names the host.
+    pub(super) fn at(self, host: &str) -> Self {
+        if host.is_empty() { self } else { Self { text: format!("{host}: {}", self.text), ..self } }
+    }
+}
+
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        Self::new(failure.problem).with_source(failure.text)
+    }
+}
+
+/// None of the hosts has accepted the connection. If one of them may do so later, the database is out of reach.
+pub(super) fn of_hosts(failures: Vec<Failure>) -> StoreError {
+    let lasts = !failures.is_empty() && failures.iter().all(|failure| failure.problem == StoreProblem::Unusable);
+    let problem = if lasts { StoreProblem::Unusable } else { StoreProblem::Unavailable };
+    let texts: Vec<_> = failures.into_iter().map(|failure| failure.text).collect();
+    StoreError::new(problem).with_source(texts.join("; "))
+}
+
+/// An error of the database or of the way to it.
+pub(super) fn of_database(error: &Error) -> StoreError {
+    let (problem, text) = described(error);
+    StoreError::new(problem).with_source(text)
+}
+
+pub(super) fn text_of(error: &Error) -> String {
+    described(error).1
+}
+
+/// Whether other connections to the same place will fail as this one has: the way there has broken, the server is
+/// shutting down, or is no longer the one that takes writes.
+pub(super) fn is_of_all_connections(error: &Error) -> bool {
+    error.code().is_none_or(|code| matches!(code.code(), "25006" | "57P01" | "57P02" | "57P03"))
+}
+
+/// The details that a server adds quote rows, so they stay behind.
+fn described(error: &Error) -> (StoreProblem, String) {
+    let Some(database) = error.as_db_error() else { return of_the_way(error) };
+    let code = database.code().code();
+    (problem_of(code), format!("{code}: {}{}", database.message(), advice_on(code)))
+}
+
+fn problem_of(code: &str) -> StoreProblem {
+    match code {
+        // A server that takes no writes, and transactions that were idle or took too long.
+        "25006" | "25P03" | "25P04" => StoreProblem::Unavailable,
+        _ => match code.get(..2) {
+            // Connections, rolled back transactions, resources, the operator, the system, locks, and unique keys that
+            // another transaction has just taken.
+            Some("08" | "40" | "53" | "57" | "58" | "55" | "23") => StoreProblem::Unavailable,
+            _ => StoreProblem::Unusable,
+        },
+    }
+}
+
+fn advice_on(code: &str) -> &'static str {
+    match code {
+        "42P01" | "3F000" | "42883" | "42703" => "; run PostgresStore::migrate or schema.sql",
+        "26000" | "42P05" => "; behind a pooler of connections, switch prepared statements off",
+        "25006" => "; name all hosts of the cluster, and not target_session_attrs=any",
+        "28P01" => "; give the connection string the role's present password",
+        "28000" => "; the server's pg_hba.conf does not let this role in from here in this way",
+        "3D000" => "; name the database as dbname, or at the end of the URL",
+        "42501" => "; GRANT the role what schema.sql names, or run migrate as the tables' owner",
+        "53300" => "; lower PostgresStoreBuilder::pool_size or the number of replicas, or raise the limit",
+        _ => "",
+    }
+}
+
+/// What has failed is the way to the database.
+fn of_the_way(error: &Error) -> (StoreProblem, String) {
+    let mut text = error.to_string();
+    // No password where one is asked for, or a way of proving who we are that is not known here. The kind of such an error
+    // can be told by its text alone.
+    let lasts = ["invalid configuration", "authentication error"].contains(&&*text);
+    let mut problem = if lasts { StoreProblem::Unusable } else { StoreProblem::Unavailable };
+    let mut advice = "";
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        if let Some(tls) = error.downcast_ref::<ErrorStack>() {
+            if is_untrusted(tls) {
+                advice = "; sslrootcert names the authority of the server's certificate";
+            }
+            if is_refusal(tls) {
+                problem = StoreProblem::Unusable;
+            }
+        }
+        if error.is::<Refusal>() {
+            problem = StoreProblem::Unusable;
+        }
+        source = error.source();
+    }
+    (problem, format!("{text}{advice}"))
+}
+
+fn is_untrusted(tls: &ErrorStack) -> bool {
+    tls.errors().iter().any(|error| error.reason() == Some("certificate verify failed"))
 }
 
 /// Whether it is not the wire that has failed: one side does not take the other for what it says.
 fn is_refusal(tls: &ErrorStack) -> bool {
-    tls.errors()
-        .iter()
-        .any(|error| error.reason() == Some("certificate verify failed") || is_lasting_alert(error.reason_code()))
+    is_untrusted(tls) || tls.errors().iter().any(|error| is_lasting_alert(error.reason_code()))
 }
 
 /// Whether the other side has said in an alert (RFC 8446 §6.2) that certificates, versions or ciphers do not suit it.
@@ -61,36 +213,6 @@ fn is_refusal(tls: &ErrorStack) -> bool {
 fn is_lasting_alert(reason_code: i32) -> bool {
     // OpenSSL numbers the alerts that it receives from 1000 on.
     matches!(reason_code.saturating_sub(1_000), 40..=49 | 70 | 71 | 109..=120)
-}
-
-/// An error of the database or of the way to it. The details that a server adds quote rows, so they stay behind.
-pub(super) fn of_database(error: &tokio_postgres::Error) -> StoreError {
-    let Some(database) = error.as_db_error() else {
-        let (mut text, mut problem) = (error.to_string(), StoreProblem::Unavailable);
-        let mut source = error.source();
-        while let Some(error) = source {
-            text = format!("{text}: {error}");
-            if error.downcast_ref().is_some_and(is_refusal) {
-                problem = StoreProblem::Unusable;
-            }
-            source = error.source();
-        }
-        return StoreError::new(problem).with_source(text);
-    };
-    let code = database.code().code();
-    let hint = match code {
-        "42P01" | "3F000" | "42883" | "42703" => "; run PostgresStore::migrate or schema.sql",
-        "26000" | "42P05" => "; behind a pooler of connections, switch prepared statements off",
-        _ => "",
-    };
-    let problem = match code.get(..2) {
-        // Connections, rolled back transactions, resources, the operator, the system, locks, idle transactions, and
-        // unique keys that another transaction has just taken.
-        Some("08" | "40" | "53" | "57" | "58" | "55" | "23") => StoreProblem::Unavailable,
-        _ if code == "25P03" => StoreProblem::Unavailable,
-        _ => StoreProblem::Unusable,
-    };
-    StoreError::new(problem).with_source(format!("{code}: {}{hint}", database.message()))
 }
 
 #[cfg(test)]
@@ -105,5 +227,16 @@ mod tests {
         assert!(![0, 10, 20, 80].into_iter().any(|alert| is_lasting_alert(1_000 + alert)));
         // A reason of our own side, by whatever number.
         assert!(!is_lasting_alert(48) && !is_lasting_alert(i32::MIN));
+    }
+
+    #[test]
+    fn hosts_are_out_of_reach_while_one_of_them_may_come_back() {
+        let lasting = || Failure::of_all_hosts(Refusal::SchemaName).at("a:1");
+        let problem = |failures| of_hosts(failures).problem();
+        assert_eq!(problem(vec![lasting()]), StoreProblem::Unusable);
+        assert_eq!(problem(vec![lasting(), Failure::passing("b:2", "gone")]), StoreProblem::Unavailable);
+        assert_eq!(problem(vec![]), StoreProblem::Unavailable);
+        let error = of_hosts(vec![lasting(), Failure::passing("b:2", "gone")]);
+        assert!(error.source().is_some_and(|text| text.to_string().ends_with("; b:2: gone")));
     }
 }
