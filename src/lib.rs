@@ -215,6 +215,7 @@ macro_rules! guides {
 guides! {
     ExtendingGuide = "../docs/extending.md";
     FirstSignInGuide = "../docs/first-sign-in.md";
+    InteroperabilityGuide = "../docs/interoperability.md";
     MigratingGuide = "../docs/migrating.md";
     ProductionGuide = "../docs/production.md";
     RegistrationGuide = "../docs/registration.md";
