@@ -107,6 +107,7 @@ pub(super) enum Held {
 
 /// How many items to take of each where `limit` of them are taken in turn: one of each, then the next of each. Nothing is
 /// taken of those left out.
+#[cfg(any(feature = "sqlite", feature = "postgres", test))]
 pub(super) fn fair_shares<T>(available: Vec<(T, usize)>, limit: usize) -> Vec<(T, usize)> {
     let mut left = limit;
     let mut share = 0;
@@ -130,6 +131,7 @@ pub(super) fn fair_shares<T>(available: Vec<(T, usize)>, limit: usize) -> Vec<(T
 }
 
 /// The first of each, then the second of each, and so on.
+#[cfg(any(feature = "sqlite", feature = "postgres", test))]
 pub(super) fn in_turn<T>(all: Vec<Vec<T>>) -> Vec<T> {
     let mut all: Vec<_> = all.into_iter().map(Vec::into_iter).collect();
     let mut merged = Vec::new();

@@ -373,7 +373,7 @@ impl Table {
     }
 
     /// What a mistake of an operator does.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "testing"))]
     pub(super) fn lose_body(&mut self, id: ProcessId) {
         self.update(id, |row| row.body = None);
     }
