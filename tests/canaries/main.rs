@@ -10,6 +10,7 @@ mod show;
 mod timed;
 mod world;
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
@@ -77,19 +78,28 @@ async fn nothing_shows_a_secret_when_the_store_fails() {
     scenarios::when_the_store_fails(&Ground::of_files()).await;
 }
 
+/// A scenario in a future of its own: all of them in one would not fit the stack of a test's thread.
+type Scenario = fn(&Ground) -> Pin<Box<dyn Future<Output = ()> + '_>>;
+
+const IN_THE_DATABASE: [Scenario; 9] = [
+    |ground| Box::pin(scenarios::of_a_flow_that_succeeds(ground)),
+    |ground| Box::pin(scenarios::when_polls_fail(ground)),
+    |ground| Box::pin(scenarios::when_the_exchange_fails(ground)),
+    |ground| Box::pin(scenarios::when_the_metadata_or_the_keys_fail(ground)),
+    |ground| Box::pin(scenarios::when_the_op_repeats_in_its_answers_whatever_it_was_told(ground)),
+    |ground| Box::pin(scenarios::when_a_token_is_forged(ground)),
+    |ground| Box::pin(scenarios::when_the_users_return_is_wrong(ground)),
+    |ground| Box::pin(scenarios::when_sealed_values_are_opened_with_another_key(ground)),
+    |ground| Box::pin(scenarios::when_the_store_fails(ground)),
+];
+
 /// The same once more, with rows in PostgreSQL.
 #[tokio::test]
 async fn nothing_of_all_that_is_in_a_dump_of_postgresql_shows_a_secret() {
     let ground = Ground::of_database();
-    scenarios::of_a_flow_that_succeeds(&ground).await;
-    scenarios::when_polls_fail(&ground).await;
-    scenarios::when_the_exchange_fails(&ground).await;
-    scenarios::when_the_metadata_or_the_keys_fail(&ground).await;
-    scenarios::when_the_op_repeats_in_its_answers_whatever_it_was_told(&ground).await;
-    scenarios::when_a_token_is_forged(&ground).await;
-    scenarios::when_the_users_return_is_wrong(&ground).await;
-    scenarios::when_sealed_values_are_opened_with_another_key(&ground).await;
-    scenarios::when_the_store_fails(&ground).await;
+    for scenario in IN_THE_DATABASE {
+        scenario(&ground).await;
+    }
 }
 
 #[tokio::test]
