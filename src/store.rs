@@ -206,7 +206,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     ///
     /// **Runs.** A caller that noticed a jump ([`Clamp::noticed`]) starts a run, unless one began after the caller last
     /// saw the clock right, that is between `now - noticed` and `now`. Such a run is continued if it is under way, and
-    /// nothing is to be done if it has finished. So many replicas that notice one jump cause one run. A run that began
+    /// nothing is to be done if it has finished. Therefore one jump causes one run, however many replicas notice it. A run that began
     /// before that, or that seems to have begun in the future, is of an earlier jump, and the new run begins with the first row.
     /// A caller that noticed nothing continues a run that is under way. Any replica may, so a run outlives the replica
     /// that began it. While another replica is carrying out a step, the answer is [`Clamped::Busy`].

@@ -30,7 +30,7 @@ pub(super) struct Received {
 /// The body of a successful response to a code. The OP gives it once only, and only the grant of this code can take it.
 /// Final tokens in it are therefore revoked when it is dropped, as far as the OP lets them be.
 ///
-/// The answers to polls and refreshes are not treated like this: whoever has a stored copy of the process, or of the old
+/// The answers to polls and refreshes are not treated like this: an application that has a stored copy of the process, or of the old
 /// tokens, can still ask for them, and many OPs revoke all tokens of a sign-in along with one of them.
 pub(super) struct CodeResponse {
     body: Zeroizing<Vec<u8>>,

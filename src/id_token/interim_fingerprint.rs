@@ -84,8 +84,8 @@ impl Spelled {
         // The first segment is the header. Those behind it are no JSON where the token is encrypted.
         let decoded = segments.iter().skip(1).filter_map(|segment| LENIENT.decode(segment).ok().map(Zeroizing::new));
         let payload = decoded.into_iter().find(|decoded| decoded.trim_ascii_start().starts_with(b"{"));
-        // Without the signature, because there can be more than one over the same claims: whoever has an ECDSA signature
-        // can write a second one.
+        // Without the signature, because there can be more than one over the same claims: from one ECDSA
+        // signature anyone can compute a second valid one.
         let authenticated = segments.split_last().map_or_else(String::new, |(last, others)| match others {
             [] => (*last).to_owned(),
             others => others.join("."),

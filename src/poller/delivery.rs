@@ -32,8 +32,8 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// There can be several, in one process and in many: they compete, and each outcome goes to one of them at a time. A stream
 /// takes up to [`prefetch`](super::PollerBuilder::prefetch) outcomes from the store at once. Those that wait in it are
 /// given back when it is dropped and when the poller is [shut down](super::Poller::shutdown), and they go to other streams
-/// when their [lease](super::PollerBuilder::delivery_lease) has run out: nobody waits for long because another one's
-/// consumer hangs.
+/// when their [lease](super::PollerBuilder::delivery_lease) has run out. So a consumer that hangs delays
+/// the outcomes of others for at most one lease.
 pub struct Outcomes {
     shared: Arc<Shared>,
     buffer: VecDeque<Buffered>,

@@ -24,20 +24,19 @@ mod call;
 mod chores;
 mod pace;
 
-/// When results or rows that are due wait for others to go to the store with, they wait for so long, if the store was
-/// called just now: what a transaction costs is shared by all that is settled and claimed in it.
+/// How long results and due rows wait for others after a call of the store. One transaction settles and claims them all,
+/// so they share its cost.
 const LINGER: Duration = Duration::from_millis(5);
-/// A result that says that the OP has not decided waits for the next claim for so long, where nothing is due now. What it
-/// puts off counts from when the answer came.
+/// How long a pending result waits for the next claim where nothing is due now. Its durations count from the OP's answer.
 const RESULT_LINGER: Duration = Duration::from_millis(250);
-/// So many results are enough. More than are under way for one client by default: with half of them a transaction would
-/// settle the one half while the other is asked about, and there would be twice as many.
+/// Once this many results have come, the store is called. It is more than one client has under way by default: with half
+/// of it, one transaction would settle one half while the other is polled, and there would be twice as many transactions.
 const BATCH: usize = 128;
-/// After the grace of a shutdown, what the OP has given is offered to the store for so much longer.
+/// How long after the grace of a shutdown the engine still tries to store the OP's answers.
 const LAST_SETTLEMENT: Duration = Duration::from_secs(1);
-/// Before the engine begins again after a panic, at first.
+/// How long the engine waits after its first panic before it restarts.
 const FIRST_RESTART_PAUSE: Duration = Duration::from_secs(1);
-/// The same, at most.
+/// How long it waits at most, when panics follow each other.
 const LONGEST_RESTART_PAUSE: Duration = Duration::from_secs(60);
 
 pub(super) struct Engine {

@@ -16,7 +16,7 @@ impl Schedule {
 
     /// What to do with a process that was taken from the queue because it is due there. `taken_at` is what the queue's
     /// clock showed then, `now` what it may show by now at the latest, `pinged` whether a ping had come since the time
-    /// before, and `orphaned` whether nobody knows what became of that.
+    /// before, and `orphaned` whether the outcome of that time's poll is unknown.
     ///
     /// Taken before its time, it was brought forward by a ping, which uses the pings of this interval up; or its end has
     /// come, which is no reason to ask early. Its time may have come by now, for the queue's answer takes a while: that

@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use crate::store::Partition;
 
-/// For so many clients at most a claim asks at a time.
+/// The most clients that one claim asks for.
 pub(super) const QUOTAS: usize = 128;
-/// So many clients are looked at in a second because others may have changed something, where there are more than fit into
-/// one claim.
+/// How many clients are looked at in a second for changes by other replicas, where more than one claim's worth exist.
 const LOOKS_PER_SECOND: usize = 1_000;
-/// Where one look does not reach all clients, each is looked at once in so many periods.
+/// Where one look does not reach all clients, each client is looked at once in this many periods.
 const LOOK_PERIODS: u32 = 4;
 
 /// When each client may have something due, on the monotonic clock.
@@ -38,7 +37,7 @@ struct Looks {
     after: Option<Partition>,
     next_at: Duration,
     last_at: Duration,
-    /// So many looks are left of a round that is made because something has changed somewhere.
+    /// How many looks are left in the round that a change has started.
     urgent: usize,
 }
 

@@ -86,7 +86,7 @@ impl Engine {
         self.call = Some(Call { settling, quotas, began: now, window, lease, answer });
     }
 
-    /// Up to so many results, those first that should not wait.
+    /// Takes up to this many results, the urgent ones first.
     fn take_results(&mut self, batch: usize) -> Vec<Kept> {
         if self.results.len() > batch {
             self.results.sort_by_key(|kept| !kept.is_urgent());

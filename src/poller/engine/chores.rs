@@ -19,9 +19,9 @@ use crate::task::{Panicked, catch_panic};
 /// What has been due for longer has been waiting for an outage to end, with many others. It is spread over an interval,
 /// which is the load that the OP has asked for.
 pub(super) const OUTAGE: Duration = Duration::from_secs(60);
-/// So many rows are spread in one call, so that pings and settlements get their chance.
+/// How many rows one call spreads, so that pings and settlements are served in between.
 const SPREAD_BATCH: usize = 1_000;
-/// So many rows are looked at in one step of putting due times right.
+/// How many rows one step of `clamp_due_times` looks at.
 const CLAMP_BATCH: usize = 1_000;
 /// How long to leave a step of putting due times right to another replica.
 pub(super) const CLAMP_PAUSE: Duration = Duration::from_secs(1);

@@ -7,7 +7,7 @@ use std::time::Duration;
 pub(super) const SEND_WINDOW: Duration = Duration::from_secs(5);
 /// No poll leaves later after its claim than this, however slow the store is.
 pub(super) const LONGEST_SEND_WINDOW: Duration = Duration::from_secs(60);
-/// So many rows are settled and claimed in one call at first.
+/// How many rows one call settles and claims at first.
 const FIRST_BATCH: usize = 128;
 /// So few are always worth a call.
 const SMALLEST_BATCH: usize = 16;
