@@ -1,13 +1,19 @@
-//! `docs/specification.md` cannot rot: what it names exists, and what it must name is named there.
+//! Keeps `docs/` true to the code: what `docs/specification.md` and the pages under `docs/specification/` name exists, and
+//! what they must name is named there.
 //!
-//! In the document, a link whose text is code and whose target is a Rust file names a test of that file where it
-//! stands in a column called "Test" or points into tests, and an item of that file everywhere else.
+//! On these pages, a link whose text is code and whose target is a Rust file names a test of that file if it is in a
+//! column called "Test", in a line that starts with "- Test: ", or leads into tests. Otherwise it names an item of that
+//! file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-const DOCUMENT: &str = "docs/specification.md";
+/// Lists the pages under [`PAGES`].
+const INDEX: &str = "docs/specification.md";
+
+/// Has one page for each group of sections.
+const PAGES: &str = "docs/specification";
 
 /// The sections of the two published texts of the draft, in their order.
 const SECTIONS: [&str; 51] = [
@@ -66,13 +72,24 @@ const SECTIONS: [&str; 51] = [
 
 #[test]
 fn every_section_of_both_texts_has_its_place() {
-    let document = document();
-    let headings = headings(&document);
-    let one_line = document.split_whitespace().collect::<Vec<_>>().join(" ");
+    let pages: String = specification().into_iter().map(|page| page.text).collect();
+    let headings = headings(&pages);
+    let one_line = pages.split_whitespace().collect::<Vec<_>>().join(" ");
     for section in SECTIONS {
         let is_heading = headings.iter().any(|heading| heading == section);
-        assert!(is_heading || one_line.contains(&format!("**{section}**")), "{section} is not in {DOCUMENT}");
+        assert!(is_heading || one_line.contains(&format!("**{section}**")), "{section} is on no page of {INDEX}");
     }
+}
+
+#[test]
+fn the_index_links_to_every_page_of_the_specification() {
+    let pages = specification();
+    let index = read(INDEX);
+    for page in pages.iter().filter(|page| page.file != INDEX) {
+        let target = page.file.strip_prefix("docs/").expect("pages are in docs");
+        assert!(index.contains(&format!("]({target})")), "{INDEX} does not link to {}", page.file);
+    }
+    assert!(pages.len() >= 16, "only {} pages", pages.len());
 }
 
 #[test]
@@ -81,10 +98,10 @@ fn every_test_that_is_named_is_a_test_of_the_file_it_links_to() {
     for link in &named {
         let source = read(&link.file);
         let is_test = has_test(&source, &link.name) || has_scenario(&source, &link.name);
-        assert!(is_test, "line {}: {} has no test `{}`", link.line, link.file, link.name);
+        assert!(is_test, "{}: {} has no test `{}`", link.place, link.file, link.name);
     }
     let different: BTreeSet<_> = named.iter().map(|link| (&link.file, &link.name)).collect();
-    assert!(different.len() >= 200, "only {} tests are named", different.len());
+    assert!(different.len() >= 600, "only {} tests are named", different.len());
 }
 
 #[test]
@@ -93,74 +110,89 @@ fn every_item_that_is_named_stands_in_the_file_it_links_to() {
     for link in &named {
         let source = read(&link.file);
         let item = link.name.rsplit("::").next().expect("a split has a last part");
-        assert!(has_item(&source, item), "line {}: {} has no item `{}`", link.line, link.file, link.name);
+        assert!(has_item(&source, item), "{}: {} has no item `{}`", link.place, link.file, link.name);
     }
     let different: BTreeSet<_> = named.iter().map(|link| (&link.file, &link.name)).collect();
-    assert!(different.len() >= 100, "only {} items are named", different.len());
+    assert!(different.len() >= 200, "only {} items are named", different.len());
 }
 
 #[test]
-fn every_duty_and_answer_has_a_test_or_says_that_it_is_not_built() {
-    let rows: Vec<_> = test_rows(&document());
-    for (line, cells) in &rows {
-        let last = cells.last().expect("a row has cells");
-        let not_built = last == "–" && cells.concat().to_lowercase().contains("built");
-        assert!(last.starts_with("[`") || not_built, "line {line} names no test");
-    }
-    assert!(rows.len() >= 120, "only {} rows have tests", rows.len());
-}
-
-#[test]
-fn every_link_leads_somewhere() {
-    let document = document();
-    let definitions = definitions(&document);
-    for (label, target) in &definitions {
-        assert!(path(target).is_file(), "[{label}] leads to {target}, which is not there");
-        assert!(document.contains(&format!("][{label}]")), "[{label}] is defined and not used");
-    }
-    assert!(definitions.len() >= 40, "only {} files are linked to", definitions.len());
-
-    let anchors = anchors(&document);
-    let inside = between(&document, "](", ")");
-    for target in &inside {
-        match target.strip_prefix('#') {
-            Some(anchor) => assert!(anchors.contains(anchor), "nothing is called #{anchor}"),
-            None => assert!(path(target).exists(), "{target} is not there"),
+fn every_duty_has_a_test_or_says_that_it_is_not_implemented() {
+    let mut count = 0;
+    for page in specification() {
+        for (line, cells) in test_rows(&page) {
+            let last = cells.last().expect("a row has cells");
+            let not_implemented = last == "–" && cells.concat().contains("not implemented");
+            assert!(last.starts_with("[`") || not_implemented, "{}:{line} names no test", page.file);
+            count += 1;
         }
     }
-    assert!(inside.len() >= 60, "only {} links lead into the document", inside.len());
+    assert!(count >= 180, "only {count} rows have tests");
+}
+
+#[test]
+fn every_open_question_has_a_test() {
+    let mut count = 0;
+    for page in specification() {
+        let Some((_, questions)) = page.text.split_once("\n## Open questions\n") else { continue };
+        let mut sections = questions.split("\n### ");
+        // The anchor of a question is above its heading.
+        let anchors = questions.matches("<a id=\"").count();
+        sections.next();
+        let sections: Vec<_> = sections.collect();
+        assert_eq!(sections.len(), anchors, "{}: every question has an anchor", page.file);
+        for section in sections {
+            let question = section.lines().next().unwrap_or_default();
+            assert!(section.contains("\n- Code: [`"), "{}: \"{question}\" names no code", page.file);
+            assert!(section.contains("\n- Test: [`"), "{}: \"{question}\" names no test", page.file);
+            count += 1;
+        }
+    }
+    assert!(count >= 49, "only {count} questions are answered");
+}
+
+#[test]
+fn every_link_to_code_leads_somewhere() {
+    let mut files = BTreeSet::new();
+    for Page { file, text } in specification() {
+        for (label, target) in definitions(&text) {
+            let target = beside(&file, &target);
+            assert!(root().join(&target).is_file(), "{file}: [{label}] leads to {target}, which does not exist");
+            assert!(text.contains(&format!("][{label}]")), "{file}: [{label}] is defined and not used");
+            files.insert(target);
+        }
+    }
+    assert!(files.len() >= 180, "only {} files are linked to", files.len());
 
     // Comments may refer to questions.
-    for file in rust_files("src") {
-        for anchor in between(&read(&file), "specification.md#", " ") {
-            let anchor = anchor.trim_end_matches(|character: char| !character.is_ascii_alphanumeric());
-            assert!(anchors.contains(anchor), "{file}: nothing is called #{anchor}");
+    for file in rust_files("src").iter().chain(&rust_files("tests")).filter(|file| *file != "tests/documentation.rs") {
+        for reference in between(&read(file), "docs/specification", " ") {
+            let reference = reference.lines().next().unwrap_or_default();
+            let reference = reference.trim_end_matches(|character: char| !character.is_ascii_alphanumeric());
+            let (page, anchor) = reference.split_once('#').unwrap_or((reference, ""));
+            let text = read(&format!("docs/specification{page}"));
+            assert!(anchor.is_empty() || anchors(&text).contains(anchor), "{file}: nothing is called {reference}");
         }
     }
 }
 
 #[test]
-fn every_link_of_the_readme_and_the_guides_leads_somewhere() {
-    let guides = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
-    let guides = guides.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
-    let (mut pages, mut links) = (0, 0);
-    for page in
-        guides.chain(["README.md", "SECURITY.md", "CONTRIBUTING.md", "RELEASING.md"].map(|page| root().join(page)))
-    {
-        pages += 1;
-        let text = fs::read_to_string(&page).unwrap();
-        for target in between(&text, "](", ")").iter().filter(|target| !target.starts_with("https://")) {
+fn every_link_of_the_readme_and_the_pages_leads_somewhere() {
+    let mut pages = markdown_files("docs");
+    pages.extend(["README.md", "CHANGELOG.md", "SECURITY.md", "CONTRIBUTING.md", "RELEASING.md"].map(str::to_owned));
+    let mut links = 0;
+    for page in &pages {
+        for target in between(&read(page), "](", ")").iter().filter(|target| !target.starts_with("https://")) {
             links += 1;
             let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
-            let file = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
-            assert!(file.exists(), "{}: {target} is not there", page.display());
+            let file = if file.is_empty() { page.clone() } else { beside(page, file) };
+            assert!(root().join(&file).exists(), "{page}: {target} does not exist");
             if !anchor.is_empty() {
-                let known = anchors(&fs::read_to_string(&file).unwrap());
-                assert!(known.contains(anchor), "{}: nothing is called {target}", page.display());
+                assert!(anchors(&read(&file)).contains(anchor), "{page}: nothing is called {target}");
             }
         }
     }
-    assert!(pages >= 8 && links >= 30, "{links} links on {pages} pages");
+    assert!(pages.len() >= 35 && links >= 200, "{links} links on {} pages", pages.len());
 }
 
 #[test]
@@ -196,13 +228,19 @@ fn every_span_and_metric_is_in_the_guide_for_operations() {
 }
 
 #[test]
-fn every_question_has_an_anchor_of_its_own() {
-    let document = document();
-    let mut questions = between(&document, "<a id=\"", "\"></a>");
-    assert!(questions.len() >= 38, "only {} questions are answered", questions.len());
-    questions.extend(headings(&document).iter().map(|heading| slug(heading)));
+fn every_anchor_is_unique() {
+    let mut questions = Vec::new();
+    for Page { file, text } in specification() {
+        let on_this_page = between(&text, "<a id=\"", "\"></a>");
+        let all: Vec<_> =
+            on_this_page.iter().cloned().chain(headings(&text).iter().map(|heading| slug(heading))).collect();
+        let different: BTreeSet<_> = all.iter().collect();
+        assert_eq!(different.len(), all.len(), "{file}: two places have the same anchor");
+        questions.extend(on_this_page);
+    }
+    assert!(questions.len() >= 50, "only {} questions have an anchor", questions.len());
     let different: BTreeSet<_> = questions.iter().collect();
-    assert_eq!(different.len(), questions.len(), "two places have the same anchor");
+    assert_eq!(different.len(), questions.len(), "two pages have a question with the same anchor");
 }
 
 #[test]
@@ -215,9 +253,10 @@ fn the_rules_that_are_named_are_those_that_exist() {
     });
     let declared: BTreeSet<_> = declared.collect();
     let is_rule = |name: &String| name.starts_with(|first: char| first.is_ascii_uppercase());
-    let named: BTreeSet<_> = paths(&document(), "Rule::").into_iter().filter(is_rule).collect();
+    let named: BTreeSet<_> =
+        specification().iter().flat_map(|page| paths(&page.text, "Rule::")).filter(is_rule).collect();
     assert!(declared.len() >= 40, "only {} rules were found", declared.len());
-    assert_eq!(named, declared, "{DOCUMENT} and src/error/rule.rs differ; give a new rule its row");
+    assert_eq!(named, declared, "{PAGES} and src/error/rule.rs differ; give a new rule its row");
 }
 
 #[test]
@@ -227,13 +266,16 @@ fn the_settings_that_are_named_are_those_that_exist() {
     let public = ["    pub fn ", "    pub async fn "];
     let declared = source.lines().filter_map(|line| public.iter().find_map(|start| line.strip_prefix(start)));
     let declared: BTreeSet<_> = declared.map(identifier).collect();
-    let document = document();
-    let settings = document.split_once("\n# Settings\n").expect("there is a list of settings").1;
-    let listed = paths(settings, "ClientBuilder::");
+    let listed = paths(&read("docs/specification/settings.md"), "ClientBuilder::");
     assert!(declared.len() >= 25, "only {} settings were found", declared.len());
-    assert_eq!(listed, declared, "{DOCUMENT} and src/client/builder.rs differ; give a new setting its row");
-    for named in paths(&document, "ClientBuilder::") {
-        assert!(has_item(&source, &named), "there is no `ClientBuilder::{named}`");
+    assert_eq!(
+        listed, declared,
+        "docs/specification/settings.md and src/client/builder differ; give a new setting its row"
+    );
+    for page in specification() {
+        for named in paths(&page.text, "ClientBuilder::") {
+            assert!(has_item(&source, &named), "{}: there is no `ClientBuilder::{named}`", page.file);
+        }
     }
 }
 
@@ -414,40 +456,58 @@ fn every_dependency_has_a_reason_in_the_section_where_it_belongs() {
     assert!(declared.values().map(BTreeSet::len).sum::<usize>() >= 45);
 }
 
-/// A link from the document to something in a Rust file.
+/// A page in Markdown.
+struct Page {
+    file: String,
+    text: String,
+}
+
+/// The index of the specification and its pages.
+fn specification() -> Vec<Page> {
+    let files = [INDEX.to_owned()].into_iter().chain(markdown_files(PAGES));
+    files.map(|file| Page { text: read(&file), file }).collect()
+}
+
+/// A link from a page to something in a Rust file.
 struct CodeLink {
-    line: usize,
+    place: String,
     name: String,
     file: String,
     names_a_test: bool,
 }
 
 fn code_links() -> Vec<CodeLink> {
-    let document = document();
-    let definitions = definitions(&document);
-    let test_cells: BTreeMap<usize, String> =
-        test_rows(&document).into_iter().filter_map(|(line, mut cells)| Some((line, cells.pop()?))).collect();
     let mut links = Vec::new();
-    for (number, text) in numbered(&document) {
-        let tests_begin = test_cells.get(&number).and_then(|cell| text.rfind(cell.as_str())).unwrap_or(text.len());
-        for (start, _) in text.match_indices("[`") {
-            let rest = &text[start + 2..];
-            let Some((name, rest)) = rest.split_once("`][") else { continue };
-            let Some((label, _)) = rest.split_once(']') else { continue };
-            let target = definitions.get(label).unwrap_or_else(|| panic!("line {number}: [{label}] leads nowhere"));
-            let file = target.trim_start_matches("../").to_owned();
-            let names_a_test = start >= tests_begin || file.starts_with("tests/") || file.contains("/tests");
-            links.push(CodeLink { line: number, name: name.to_owned(), file, names_a_test });
+    for page in specification() {
+        let definitions = definitions(&page.text);
+        let test_cells: BTreeMap<usize, String> =
+            test_rows(&page).into_iter().filter_map(|(line, mut cells)| Some((line, cells.pop()?))).collect();
+        for (number, text) in numbered(&page.text) {
+            let tests_begin = match test_cells.get(&number) {
+                Some(cell) => text.rfind(cell.as_str()).unwrap_or(text.len()),
+                None if text.starts_with("- Test: ") => 0,
+                None => text.len(),
+            };
+            for (start, _) in text.match_indices("[`") {
+                let rest = &text[start + 2..];
+                let Some((name, rest)) = rest.split_once("`][") else { continue };
+                let Some((label, _)) = rest.split_once(']') else { continue };
+                let place = format!("{}:{number}", page.file);
+                let target = definitions.get(label).unwrap_or_else(|| panic!("{place}: [{label}] leads nowhere"));
+                let file = beside(&page.file, target);
+                let names_a_test = start >= tests_begin || file.starts_with("tests/") || file.contains("/tests");
+                links.push(CodeLink { place, name: name.to_owned(), file, names_a_test });
+            }
         }
     }
     links
 }
 
 /// The rows of all tables whose last column is called "Test", as cells.
-fn test_rows(document: &str) -> Vec<(usize, Vec<String>)> {
+fn test_rows(page: &Page) -> Vec<(usize, Vec<String>)> {
     let mut rows = Vec::new();
     let mut header: Option<Vec<String>> = None;
-    for (number, line) in numbered(document) {
+    for (number, line) in numbered(&page.text) {
         let Some(inner) = line.strip_prefix("| ").and_then(|line| line.strip_suffix(" |")) else {
             if !line.starts_with('|') {
                 header = None;
@@ -458,7 +518,8 @@ fn test_rows(document: &str) -> Vec<(usize, Vec<String>)> {
         match &header {
             None => header = Some(cells),
             Some(header) => {
-                assert_eq!(cells.len(), header.len(), "line {number} has another number of cells than its table");
+                let (is, should_be) = (cells.len(), header.len());
+                assert_eq!(is, should_be, "{}:{number} has another number of cells than its table", page.file);
                 if header.last().is_some_and(|name| name == "Test") {
                     rows.push((number, cells));
                 }
@@ -502,7 +563,7 @@ fn has_item(source: &str, name: &str) -> bool {
     })
 }
 
-/// `[label]: target` at the end of the document.
+/// `[label]: target` at the end of a page.
 fn definitions(document: &str) -> BTreeMap<String, String> {
     let lines = document.lines().filter_map(|line| line.strip_prefix('[')?.split_once("]: "));
     lines.map(|(label, target)| (label.to_owned(), target.to_owned())).collect()
@@ -547,13 +608,17 @@ fn numbered(document: &str) -> impl Iterator<Item = (usize, &str)> {
     document.lines().enumerate().map(|(index, line)| (index + 1, line))
 }
 
-fn document() -> String {
-    read(DOCUMENT)
-}
-
-/// Where a link of the document leads to.
-fn path(target: &str) -> PathBuf {
-    root().join("docs").join(target)
+/// The file that a link on a page leads to, from the root of the repository.
+fn beside(page: &str, target: &str) -> String {
+    let folder = page.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let mut parts: Vec<_> = folder.split('/').filter(|part| !part.is_empty()).collect();
+    for part in target.split('/') {
+        match part {
+            ".." => assert!(parts.pop().is_some(), "{page}: {target} leaves the repository"),
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
 }
 
 fn read(file: &str) -> String {
@@ -561,17 +626,27 @@ fn read(file: &str) -> String {
 }
 
 fn rust_files(folder: &str) -> Vec<String> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(root().join(folder)).expect("the folder is there") {
+    files(folder, ".rs")
+}
+
+fn markdown_files(folder: &str) -> Vec<String> {
+    files(folder, ".md")
+}
+
+/// The files below a folder whose names end like this, in the order of their names.
+fn files(folder: &str, end: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(root().join(folder)).expect("the folder exists") {
         let entry = entry.expect("its entries can be read");
         let name = format!("{folder}/{}", entry.file_name().to_str().expect("file names are UTF-8"));
         match entry.path().is_dir() {
-            true => files.extend(rust_files(&name)),
-            false if name.ends_with(".rs") => files.push(name),
+            true => found.extend(files(&name, end)),
+            false if name.ends_with(end) => found.push(name),
             false => {}
         }
     }
-    files
+    found.sort();
+    found
 }
 
 fn root() -> &'static Path {
