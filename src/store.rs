@@ -118,8 +118,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// - `not_before = now + ping_in`, or null without one;
     /// - `due_at = now + due_in`; for [`Next::Waiting`] with a ping noted and a `ping_in`, the earlier of that and
     ///   `now + ping_in`;
-    /// - `lookup`, the body (with its `format`, `key` and `revision + 1`) where they are given; a `cancellation` that
-    ///   is [`Requested`](Cancellation::Requested) becomes [`Told`](Cancellation::Told) where `cancellation_told`;
+    /// - `lookup`, the body (with its `format`, `key` and `revision + 1`) where they are given;
     /// - for [`Next::Ended`] the body is erased, as by an acknowledgement.
     ///
     /// **The claim** takes rows of the partitions that it names with `due_at <= now`, whose `format` is at most the

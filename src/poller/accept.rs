@@ -424,7 +424,6 @@ impl Acceptance {
             schedule: String::new(),
             lookup: None,
             body: None,
-            cancellation_told: false,
         }
     }
 

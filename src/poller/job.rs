@@ -365,7 +365,6 @@ impl Job {
             schedule: self.claimed.schedule.clone(),
             lookup: None,
             body: None,
-            cancellation_told: false,
         }
     }
 }

@@ -265,7 +265,6 @@ fn settlement(claimed: &Claimed, next: Next) -> Settlement {
         schedule: "settled".to_owned(),
         lookup: None,
         body: None,
-        cancellation_told: false,
     }
 }
 

@@ -151,8 +151,6 @@ pub struct Settlement {
     pub lookup: Option<Fingerprint>,
     /// The new body, where it has changed.
     pub body: Option<SealedBody>,
-    /// The OP was told that the process is cancelled, or cannot be told.
-    pub cancellation_told: bool,
 }
 
 /// What a settlement makes of a row.

@@ -189,7 +189,6 @@ async fn put(store: &MemoryStore, row: &Row) {
         schedule: row.schedule.clone(),
         lookup: None,
         body: None,
-        cancellation_told: false,
     };
     assert_eq!(store.work(vec![settlement], None).await.unwrap().settled, [Settled::Done]);
 }

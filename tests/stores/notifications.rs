@@ -83,7 +83,6 @@ async fn a_ping_and_an_outcome_at_one_replica_wake_the_other_one() {
         schedule: "decided".to_owned(),
         lookup: None,
         body: Some(SealedBody { format: 1, key: KEY, bytes: b"body".to_vec() }),
-        cancellation_told: false,
     };
     one.work(vec![decided], None).await.unwrap();
     assert_eq!(heard(changed).await, Changed::OUTCOMES);

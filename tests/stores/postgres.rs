@@ -317,7 +317,6 @@ fn settlement(number: u32, epoch: i64, text: &str) -> Settlement {
         schedule: text.to_owned(),
         lookup: None,
         body: Some(SealedBody { bytes: text.into(), ..waiting(number).body }),
-        cancellation_told: false,
     }
 }
 

@@ -73,7 +73,6 @@ pub(super) async fn an_acknowledgement_of_a_provisional_outcome_spares_the_one_t
         schedule: String::new(),
         lookup: None,
         body: Some(body("the success")),
-        cancellation_told: false,
     };
     assert_eq!(case.settle(success(Next::Answered)).await, Settled::Done);
     assert_eq!(case.store().acknowledge(acknowledgement(id, true)).await.unwrap(), [Acknowledged::Replaced]);
@@ -99,7 +98,6 @@ pub(super) async fn a_row_that_ends_is_not_delivered(case: Case<'_>) {
         schedule: String::new(),
         lookup: None,
         body: None,
-        cancellation_told: false,
     };
     assert_eq!(case.settle(ended).await, Settled::Done);
     assert_eq!((case.load(id).await.state, case.load(id).await.body), (State::Acknowledged, None));

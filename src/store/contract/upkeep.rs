@@ -35,13 +35,14 @@ pub(super) async fn a_cancellation_moves_forward_only_and_before_the_answer_only
     assert_eq!(cancel(id, Cancellation::None).await, Some(Cancellation::Requested));
     let claimed = case.claim_one().await;
     assert_eq!(claimed.cancellation, Cancellation::Requested);
-    case.settle(Settlement { cancellation_told: true, ..settlement(&claimed, Next::Waiting) }).await;
+    assert_eq!(cancel(id, Cancellation::Told).await, Some(Cancellation::Told));
+    case.settle(settlement(&claimed, Next::Waiting)).await;
     assert_eq!(cancel(id, Cancellation::Requested).await, Some(Cancellation::Told));
     assert_eq!(case.claim_one().await.cancellation, Cancellation::Told);
 
     case.inserted(waiting(2)).await;
     let claimed = case.claim_one().await;
-    case.settle(Settlement { cancellation_told: true, ..settlement(&claimed, Next::Answered) }).await;
+    case.settle(settlement(&claimed, Next::Answered)).await;
     assert_eq!(cancel(claimed.id, Cancellation::Requested).await, Some(Cancellation::None), "nobody had asked for it");
     assert_eq!(cancel(super::id(9), Cancellation::Requested).await, None);
 }

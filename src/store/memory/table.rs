@@ -470,9 +470,6 @@ impl Row {
         if let Some(body) = settlement.body {
             self.take_body(body);
         }
-        if settlement.cancellation_told && self.cancellation == Cancellation::Requested {
-            self.cancellation = Cancellation::Told;
-        }
         if state == State::Acknowledged {
             self.end(self.due_at);
         }

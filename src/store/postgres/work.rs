@@ -108,16 +108,16 @@ pub(super) async fn work(
 const SETTLE: &str = "
 WITH clock AS MATERIALIZED (SELECT @.clock() AS now),
 input AS MATERIALIZED (
-    SELECT id, epoch, state, provisional, schedule, lookup, format, key, body, told, now,
+    SELECT id, epoch, state, provisional, schedule, lookup, format, key, body, now,
            now + expires_in * interval '1 microsecond' AS expires_at,
            now + due_in * interval '1 microsecond' AS due_at,
            now + ping_in * interval '1 microsecond' AS not_before,
            poll_interval * interval '1 microsecond' AS poll_interval
     FROM clock, UNNEST($1::bytea[], $2::bigint[], $3::smallint[], $4::boolean[], $5::bigint[], $6::bigint[],
                        $7::bigint[], $8::text[], $9::bytea[], $10::smallint[], $11::bigint[], $12::bytea[],
-                       $13::boolean[], $14::bigint[])
+                       $13::bigint[])
          AS input (id, epoch, state, provisional, due_in, ping_in, poll_interval, schedule, lookup, format, key, body,
-                   told, expires_in)
+                   expires_in)
 ),
 locked AS MATERIALIZED (SELECT id FROM @.process WHERE id = ANY($1::bytea[]) ORDER BY id FOR UPDATE),
 settled AS (
@@ -138,8 +138,7 @@ settled AS (
         lookup = COALESCE(input.lookup, process.lookup),
         format = COALESCE(input.format, process.format),
         key = COALESCE(input.key, process.key),
-        revision = process.revision + CASE WHEN input.body IS NULL THEN 0 ELSE 1 END,
-        cancellation = CASE WHEN input.told AND process.cancellation = 1 THEN 2 ELSE process.cancellation END
+        revision = process.revision + CASE WHEN input.body IS NULL THEN 0 ELSE 1 END
     FROM input JOIN locked USING (id)
     WHERE process.id = input.id
       AND (input.lookup IS NULL OR process.lookup IS NULL)
@@ -182,7 +181,6 @@ async fn settle(session: &Session<'_>, round: &[(usize, &Settlement)]) -> Result
                 (&formats, Type::INT2_ARRAY),
                 (&keys, Type::INT8_ARRAY),
                 (&bodies, Type::BYTEA_ARRAY),
-                (&all().map(|settlement| settlement.cancellation_told).collect::<Vec<_>>(), Type::BOOL_ARRAY),
                 (&all().map(|settlement| settlement.expires_in.map(micros)).collect::<Vec<_>>(), Type::INT8_ARRAY),
             ],
         )

@@ -3,12 +3,11 @@
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, ToSql, named_params, params};
 
 use super::claim::{self, Claims};
-use super::{cancellation_at, id_in, lookup_in, partition_in, state_at, state_in};
+use super::{id_in, lookup_in, partition_in, state_at, state_in};
 use crate::store::column::{key_number, micros};
 use crate::store::sqlite::moment::Moment;
 use crate::store::{
-    Cancellation, Claim, Fingerprint, Insertion, NewProcess, Next, Ping, Pinged, ProcessId, Settled, Settlement, State,
-    Work,
+    Claim, Fingerprint, Insertion, NewProcess, Next, Ping, Pinged, ProcessId, Settled, Settlement, State, Work,
 };
 
 pub(in crate::store::sqlite) fn insert(
@@ -103,7 +102,6 @@ struct Found {
     provisional: bool,
     has_lookup: bool,
     pinged: bool,
-    cancellation: Cancellation,
     leased: bool,
     epoch: i64,
     attempts: u32,
@@ -111,17 +109,16 @@ struct Found {
 
 impl Found {
     fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
-        let claimed: Option<i64> = row.get(6)?;
+        let claimed: Option<i64> = row.get(5)?;
         Ok(Self {
             slot: row.get(0)?,
             state: state_at(row, 1)?,
             provisional: row.get(2)?,
             has_lookup: row.get(3)?,
             pinged: row.get(4)?,
-            cancellation: cancellation_at(row, 5)?,
             leased: claimed.is_some(),
-            epoch: claimed.map_or_else(|| row.get(7), Ok)?,
-            attempts: row.get(8)?,
+            epoch: claimed.map_or_else(|| row.get(6), Ok)?,
+            attempts: row.get(7)?,
         })
     }
 
@@ -149,8 +146,8 @@ impl<'c> Settling<'c> {
             connection,
             now,
             find: connection.prepare_cached(
-                "SELECT slot, state, provisional, lookup IS NOT NULL, pinged_at IS NOT NULL, cancellation, lease.epoch,
-                        process.epoch, coalesce(lease.attempts, process.attempts)
+                "SELECT slot, state, provisional, lookup IS NOT NULL, pinged_at IS NOT NULL, lease.epoch, process.epoch,
+                        coalesce(lease.attempts, process.attempts)
                  FROM process LEFT JOIN lease USING (slot) WHERE id = ?",
             )?,
             // Most answers of an OP change nothing else, and the indexes on what does not stand here are left alone.
@@ -199,9 +196,6 @@ impl<'c> Settling<'c> {
         }
         if let Some(lookup) = settlement.lookup {
             self.change("lookup = ?", params![lookup.0, found.slot])?;
-        }
-        if settlement.cancellation_told && found.cancellation == Cancellation::Requested {
-            self.change("cancellation = ?", params![Cancellation::Told as u8, found.slot])?;
         }
         if let Some(body) = &settlement.body {
             let label = params![body.format, key_number(body.key), found.slot];
