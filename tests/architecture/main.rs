@@ -1,0 +1,23 @@
+//! What each file of `src/` may import, so that no circle of imports can appear.
+//!
+//! A *module* in the messages is a module of the crate root: `src/<module>.rs` with `src/<module>/`. Every `use` in any
+//! form, every path in expressions, types, attributes and macros is read. Code under `cfg(test)` or `cfg(fuzzing)` may
+//! import anything, and `src/lib.rs` is the crate root and belongs to no module.
+
+mod circles;
+mod modules;
+mod resolve;
+mod source;
+
+use std::fs;
+
+const LINES_PER_FILE: usize = 700;
+
+#[test]
+fn no_file_is_too_long_and_none_is_called_mod_rs() {
+    for path in source::rust_files(&source::folder()) {
+        let lines = fs::read_to_string(&path).unwrap().lines().count();
+        assert!(lines <= LINES_PER_FILE, "{} has {lines} lines, more than {LINES_PER_FILE}", path.display());
+        assert!(!path.ends_with("mod.rs"), "{}: write `name.rs` beside `name/`", path.display());
+    }
+}
