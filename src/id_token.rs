@@ -8,6 +8,7 @@ mod claims;
 mod encryption;
 mod expectations;
 mod interim_fingerprint;
+mod numeric_date;
 mod own_checks;
 mod protocol_claims;
 mod rfc_3339;
@@ -37,7 +38,7 @@ pub use verified_claims::{
 pub(crate) use encryption::{RegisteredEncryption, decrypted};
 pub(crate) use expectations::Expectations;
 pub(crate) use interim_fingerprint::InterimFingerprint;
-pub(crate) use protocol_claims::numeric_date;
+pub(crate) use numeric_date::numeric_date;
 pub(crate) use standard_claims::{
     ClaimType, ClaimTypes, STANDARD, claim_accessor, claim_accessors, flag, in_languages, malformed_claims,
     standard_claims, time_or_text, warn_about_malformed,

@@ -10,6 +10,7 @@ mod digest;
 mod hmac_signer;
 mod jwe;
 mod jwk;
+mod key_kind;
 mod key_set;
 mod key_use;
 mod openid;

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use serde_json::{Map, Value};
 
 use super::address::Address;
-use super::protocol_claims::numeric_date;
+use super::numeric_date::numeric_date;
 use super::rfc_3339;
 use crate::clock::from_unix_seconds;
 use crate::error::Document;

@@ -12,6 +12,7 @@ mod algorithm;
 mod content;
 mod decryption_key;
 mod encryption_key;
+mod ephemeral_key;
 mod header;
 mod key_agreement;
 

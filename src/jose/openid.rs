@@ -13,7 +13,8 @@ use serde::ser::{Error as _, Serialize, Serializer};
 use super::algorithm::SigningAlgorithm;
 use super::compact::CompactJws;
 use super::digest;
-use super::verification_key::{KeyKind, VerificationKey};
+use super::key_kind::KeyKind;
+use super::verification_key::VerificationKey;
 
 /// A [`SigningAlgorithm`] for `openidconnect`, apart from it so that its traits are no part of this crate's interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

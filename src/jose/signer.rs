@@ -15,9 +15,9 @@ use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use super::algorithm::SigningAlgorithm;
+use super::key_kind::KeyKind;
 use super::key_use::KeyUse;
 use super::private_jwk::PrivateJwk;
-use super::verification_key::KeyKind;
 use crate::error::{ConfigurationProblem, Error, ErrorKind};
 use crate::secret::Secret;
 

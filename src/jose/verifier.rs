@@ -18,7 +18,7 @@ use openssl::sign::RsaPssSaltlen;
 
 use super::algorithm::{HashFunction, SigningAlgorithm};
 use super::digest;
-use super::verification_key::KeyKind;
+use super::key_kind::KeyKind;
 
 /// A public key in a form that signatures are verified with.
 #[derive(Clone)]

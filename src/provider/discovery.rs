@@ -7,6 +7,7 @@ use url::Url;
 
 use super::cache::{self, Fetched};
 use super::keys::SignedJwt;
+use super::metadata::violation;
 use super::refetch::{Began, Dated, NotNewer};
 use super::{Provider, ProviderMetadata, Source};
 use crate::endpoint::is_json;
@@ -132,10 +133,6 @@ fn members(response: &HttpResponse) -> Result<Map<String, Value>, Violation> {
         }
         read => read,
     }
-}
-
-pub(super) fn violation(rule: Rule, member: &'static str) -> Violation {
-    Violation::new(rule).in_document(Document::Metadata).at_member(member)
 }
 
 /// Whether a place has no metadata. Single-page applications answer every path with their page, and other servers redirect

@@ -7,8 +7,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::discovery::violation;
-use crate::error::{ConfigurationProblem, Error, Rule, Violation};
+use crate::error::{ConfigurationProblem, Document, Error, Rule, Violation};
 use crate::transport::UrlPolicy;
 
 /// The metadata of an OP, checked: the issuer is the one that was asked, and every endpoint is `https:` (or on a
@@ -406,4 +405,9 @@ fn alias(name: &str) -> &'static str {
 
 fn ignored(member: &str) {
     tracing::warn!(member, "a member of the OP's metadata is not of the type that it must have; it is ignored");
+}
+
+/// A rule that a member of the metadata breaks.
+pub(super) fn violation(rule: Rule, member: &'static str) -> Violation {
+    Violation::new(rule).in_document(Document::Metadata).at_member(member)
 }

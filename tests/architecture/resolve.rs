@@ -48,7 +48,7 @@ impl Source {
         if scope.children.contains(first) || scope.items.contains(first) {
             return self.walk(place.to_vec(), path, steps);
         }
-        if let Some(used) = scope.names.get(first).filter(|used| *used != &[first.clone()]) {
+        if let Some(used) = scope.names.get(first).filter(|used| used.as_slice() != std::slice::from_ref(first)) {
             return match self.follow(place, used, steps - 1)? {
                 Named::Module(module) => self.walk(module, rest, steps),
                 item => Some(item),

@@ -19,8 +19,9 @@ use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::algorithm::KeyManagementAlgorithm;
+use super::ephemeral_key::Curve;
 use super::header::Header;
-use super::key_agreement::{self, Curve};
+use super::key_agreement;
 use crate::error::{ConfigurationProblem, Error, ErrorKind};
 use crate::jose::digest::sha256;
 use crate::jose::key_use::KeyUse;

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::Undecryptable;
 use super::algorithm::{ContentEncryptionAlgorithm, KeyManagementAlgorithm};
-use super::key_agreement::{Agreement, Curve, EphemeralKey};
+use super::ephemeral_key::{Agreement, Curve, EphemeralKey};
 use crate::jose::jwk;
 use crate::json::{Flaw, Object};
 

@@ -1,74 +1,15 @@
 //! ECDH-ES (RFC 7518 §4.6): from the sender's ephemeral key and our own to the key of the content.
 
-use openssl::bn::BigNum;
 use openssl::cipher::Cipher;
 use openssl::cipher_ctx::{CipherCtx, CipherCtxFlags};
 use openssl::derive::Deriver;
-use openssl::ec::{EcGroup, EcKey};
 use openssl::error::ErrorStack;
-use openssl::nid::Nid;
-use openssl::pkey::{Id, PKey, PKeyRef, Private, Public};
+use openssl::pkey::{PKeyRef, Private, Public};
 use openssl::sha::Sha256;
 use zeroize::Zeroizing;
 
+use super::ephemeral_key::{Agreement, Curve};
 use super::header::Header;
-
-/// The curves that keys can be agreed on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Curve {
-    P256,
-    P384,
-    P521,
-    X25519,
-}
-
-/// The sender's part of an agreement.
-pub(super) struct Agreement {
-    pub(super) ephemeral: EphemeralKey,
-    pub(super) apu: Vec<u8>,
-    pub(super) apv: Vec<u8>,
-}
-
-/// A public key that a sender made for one token. Whether it is a point of its curve is not yet known.
-pub(super) struct EphemeralKey {
-    pub(super) curve: Curve,
-    pub(super) x: Vec<u8>,
-    /// Empty on X25519.
-    pub(super) y: Vec<u8>,
-}
-
-impl Curve {
-    /// How many bytes a coordinate has.
-    pub(super) fn width(self) -> usize {
-        match self {
-            Self::P256 | Self::X25519 => 32,
-            Self::P384 => 48,
-            Self::P521 => 66,
-        }
-    }
-
-    /// The curve of a key; `None` for keys that agree on nothing.
-    pub(super) fn of(key: &PKeyRef<Private>) -> Option<Self> {
-        if key.id() == Id::X25519 {
-            return Some(Self::X25519);
-        }
-        match key.ec_key().ok()?.group().curve_name()? {
-            Nid::X9_62_PRIME256V1 => Some(Self::P256),
-            Nid::SECP384R1 => Some(Self::P384),
-            Nid::SECP521R1 => Some(Self::P521),
-            _ => None,
-        }
-    }
-
-    fn group(self) -> Option<Nid> {
-        match self {
-            Self::P256 => Some(Nid::X9_62_PRIME256V1),
-            Self::P384 => Some(Nid::SECP384R1),
-            Self::P521 => Some(Nid::SECP521R1),
-            Self::X25519 => None,
-        }
-    }
-}
 
 /// The content's key; `None` where anything does not fit.
 pub(super) fn content_key(
@@ -86,18 +27,6 @@ pub(super) fn content_key(
             let wrapping_key = concat_kdf(&shared, header.alg.as_str(), agreement, length);
             unwrap(&wrapping_key, encrypted_key).ok().filter(|key| key.len() == header.enc.key_length())
         }
-    }
-}
-
-impl EphemeralKey {
-    fn to_public_key(&self) -> Result<PKey<Public>, ErrorStack> {
-        let Some(group) = self.curve.group() else {
-            return PKey::public_key_from_raw_bytes(&self.x, Id::X25519);
-        };
-        let group = EcGroup::from_curve_name(group)?;
-        let (x, y) = (BigNum::from_slice(&self.x)?, BigNum::from_slice(&self.y)?);
-        // Fails for what is no point of the curve: on another curve, the answers would give our key away bit by bit.
-        PKey::from_ec_key(EcKey::from_public_key_affine_coordinates(&group, &x, &y)?)
     }
 }
 

@@ -6,7 +6,7 @@ use openssl::pkey::PKey;
 use openssl::rsa::Rsa;
 use serde_json::{Value, json};
 
-use super::key_agreement::Curve;
+use super::ephemeral_key::Curve;
 use super::*;
 
 mod mutations;
