@@ -131,6 +131,11 @@ impl Endpoints {
         }
     }
 
+    /// What requests are sent through.
+    pub(crate) fn http_client(&self) -> &Arc<dyn HttpClient> {
+        &self.http
+    }
+
     /// Sends a form and reads the answer.
     ///
     /// A nonce challenge is not an answer: the request is sent once more, with the new nonce, a new `jti` and a new

@@ -59,6 +59,12 @@ struct Arguments {
     /// How many polls are under way at most; the library's default is 64.
     #[arg(long, global = true, default_value_t = 64)]
     in_flight: usize,
+    /// How many clients of the OP the pending sign-ins belong to.
+    #[arg(long, global = true, default_value_t = 1)]
+    clients: usize,
+    /// Holds a transaction open in PostgreSQL while polls are counted, as a backup does.
+    #[arg(long, global = true)]
+    snapshot: bool,
     /// Cargo says this to every benchmark.
     #[arg(long, global = true, hide = true)]
     bench: bool,
@@ -253,6 +259,7 @@ impl Arguments {
             store: subject.store,
             pending: subject.pending,
             interval: Duration::from_secs(subject.interval),
+            clients: self.clients.max(1),
             address: self.address.clone(),
             schema: subject.schema.clone(),
             data: self.data.clone(),
@@ -265,6 +272,7 @@ impl Arguments {
             settles: Duration::from_secs(time.settle),
             lasts: Duration::from_secs(time.seconds),
             outage: Duration::ZERO,
+            snapshot: self.snapshot,
             in_flight: self.in_flight,
         }
     }
@@ -320,6 +328,10 @@ impl Arguments {
         command.args(["--pending", &population.pending.to_string()]);
         command.args(["--interval", &population.interval.as_secs().to_string()]);
         command.args(["--in-flight", &self.in_flight.to_string(), "--address", &self.address]);
+        command.args(["--clients", &population.clients.to_string()]);
+        if self.snapshot {
+            command.arg("--snapshot");
+        }
         command.arg("--data").arg::<&Path>(&self.data);
         for (name, value) in options {
             command.args([name, value]);

@@ -34,6 +34,8 @@ pub(crate) struct Population {
     pub(crate) store: StoreKind,
     pub(crate) pending: usize,
     pub(crate) interval: Duration,
+    /// How many clients of the OP the pending sign-ins belong to.
+    pub(crate) clients: usize,
     /// Of the OP. It is sealed into every process.
     pub(crate) address: String,
     /// The schema in the database.
@@ -49,7 +51,7 @@ const UNDER_WAY: usize = 64;
 impl Population {
     /// A file with all processes in it. It is made once; runs use copies.
     pub(crate) fn prepared_file(&self) -> PathBuf {
-        let name = format!("{}-at-{}s.sqlite", self.pending, self.interval.as_secs());
+        let name = format!("{}-of-{}-at-{}s.sqlite", self.pending, self.clients, self.interval.as_secs());
         self.data.join(name)
     }
 
@@ -127,19 +129,21 @@ impl Population {
     /// Signs everybody in and tracks them.
     pub(crate) async fn fill(&self, store: Arc<dyn Store>, clock: &Arc<BenchClock>) -> Result<(), Failed> {
         let op = Arc::new(Op::new(&self.address, clock.clone(), 0, self.interval));
-        let client = self.client(clock, Some(op))?;
-        let poller = Poller::builder(store, keyring()?).clock(clock.clone()).client(client.clone()).connect().await?;
+        let clients = Arc::new(self.clients(clock, Some(op))?);
+        let builder = Poller::builder(store, keyring()?).clock(clock.clone());
+        let poller = clients.iter().fold(builder, |builder, client| builder.client(client.clone())).connect().await?;
         let bar = ProgressBar::new(self.pending as u64);
         let style = "{msg:10} {wide_bar} {human_pos} of {human_len}, {elapsed}, {eta} to go";
         bar.set_style(ProgressStyle::with_template(style)?);
         bar.set_message("signing in");
         let mut tasks = JoinSet::new();
         for task in 0..TASKS {
-            let (client, poller, bar, population) = (client.clone(), poller.clone(), bar.clone(), self.clone());
+            let (clients, poller, bar, population) = (clients.clone(), poller.clone(), bar.clone(), self.clone());
             tasks.spawn(async move {
                 let add = async |number| {
                     let moment = signed_in(number, population.pending, population.interval);
-                    let pending = SIGN_IN.scope(moment, sign_in(&client, number)).await?;
+                    let client = &clients[number % clients.len()];
+                    let pending = SIGN_IN.scope(moment, sign_in(client, number)).await?;
                     poller.track(&pending).await?;
                     bar.inc(1);
                     Ok::<_, Failed>(())
@@ -156,19 +160,24 @@ impl Population {
         Ok(())
     }
 
-    /// The client, which reaches the OP over HTTP unless it is given one here.
-    pub(crate) fn client(&self, clock: &Arc<BenchClock>, op: Option<Arc<Op>>) -> Result<Client, Failed> {
-        let builder = Client::builder(format!("http://{}", self.address), "bench")
-            .authentication(ClientAuthentication::client_secret_basic("a secret of some length"))
-            .redirect_uri("https://rp.example/callback")
-            .allow_insecure_loopback()
-            .clock(clock.clone())
-            .random(Arc::new(WithoutJitter));
-        let builder = match op {
-            Some(op) => builder.http_client(op),
-            None => builder.configure_http(|http| http.no_proxy()),
-        };
-        Ok(builder.build()?)
+    /// The clients, which reach the OP over HTTP unless they are given one here. They share connections.
+    pub(crate) fn clients(&self, clock: &Arc<BenchClock>, op: Option<Arc<Op>>) -> Result<Vec<Client>, Failed> {
+        let mut clients: Vec<Client> = Vec::with_capacity(self.clients);
+        for number in 0..self.clients {
+            let builder = Client::builder(format!("http://{}", self.address), format!("bench-{number}"))
+                .authentication(ClientAuthentication::client_secret_basic("a secret of some length"))
+                .redirect_uri("https://rp.example/callback")
+                .allow_insecure_loopback()
+                .clock(clock.clone())
+                .random(Arc::new(WithoutJitter));
+            let builder = match (clients.first(), &op) {
+                (Some(first), _) => builder.share_connections(first),
+                (None, Some(op)) => builder.http_client(op.clone()),
+                (None, None) => builder.configure_http(|http| http.no_proxy()),
+            };
+            clients.push(builder.build()?);
+        }
+        Ok(clients)
     }
 }
 
@@ -198,6 +207,22 @@ pub(crate) fn has_database() -> bool {
 
 fn database_url() -> Result<String, Failed> {
     std::env::var("DATABASE_URL").map_err(|_| "DATABASE_URL names no database: scripts/postgres run ...".into())
+}
+
+/// A transaction that sees the database as it is now for as long as this value lives, as a backup does.
+pub(crate) struct Snapshot {
+    _client: tokio_postgres::Client,
+    _connection: JoinSet<()>,
+}
+
+impl Snapshot {
+    pub(crate) async fn take() -> Result<Self, Failed> {
+        let (client, connection) = tokio_postgres::connect(&database_url()?, tokio_postgres::NoTls).await?;
+        let mut driver = JoinSet::new();
+        driver.spawn(async move { drop(connection.await) });
+        client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_catalog.pg_class").await?;
+        Ok(Self { _client: client, _connection: driver })
+    }
 }
 
 async fn execute(statement: &str) -> Result<(), Failed> {

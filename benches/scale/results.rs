@@ -47,7 +47,9 @@ impl Results {
     /// Keeps one at once, in the place of an older one with the same settings.
     pub(crate) fn add(&mut self, measured: Measured) -> Result<(), Failed> {
         let settings = |of: &Measured| (of.store, of.transport, of.pending, of.interval_s, of.outage_s, of.in_flight);
-        self.all.retain(|kept| kept.kind != self.kind || settings(&kept.measured) != settings(&measured));
+        let population = |of: &Measured| (of.clients, of.snapshot);
+        let all = |of: &Measured| (settings(of), population(of));
+        self.all.retain(|kept| kept.kind != self.kind || all(&kept.measured) != all(&measured));
         let at = SystemClock.now().duration_since(UNIX_EPOCH)?.as_secs();
         self.all.push(Kept { kind: self.kind.to_owned(), at, processors: machine::processors(), measured });
         self.new += 1;
@@ -73,16 +75,18 @@ impl Results {
     pub(crate) fn show(&self) {
         println!("\n{}, {}, load average {}\n", self.kind, machine::processors(), machine::load());
         println!(
-            "| store | pending | interval | polls/s | CPU µs/poll | late p50 | p99 | p99.9 | max ms | early | memory MB | \
+            "| store | pending | clients | snapshot | interval | polls/s | CPU µs/poll | late p50 | p99 | p99.9 | max ms | early | memory MB | \
              bytes each | first poll ms |"
         );
-        println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|");
+        println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
         for Kept { measured, .. } in &self.all[self.all.len() - self.new..] {
             let is_in_memory = measured.store == StoreKind::Memory;
             let punctuality = &measured.punctuality;
             let cells = [
                 format!("{:?}", measured.store),
                 grouped(measured.pending as f64),
+                grouped(measured.clients as f64),
+                if measured.snapshot { "open" } else { "" }.to_owned(),
                 format!("{} s", measured.interval_s),
                 grouped(measured.polls_per_second()),
                 format!("{:.1}", measured.cpu_micros_per_poll),

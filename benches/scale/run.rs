@@ -14,7 +14,7 @@ use crate::Failed;
 use crate::clock::BenchClock;
 use crate::machine;
 use crate::op::{Op, Punctuality};
-use crate::population::{self, Population, StoreKind};
+use crate::population::{self, Population, Snapshot, StoreKind};
 
 /// How the OP is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -36,6 +36,8 @@ pub(crate) struct Plan {
     pub(crate) lasts: Duration,
     /// How long nobody has polled before.
     pub(crate) outage: Duration,
+    /// Whether a transaction in the database is open all the while, so that nothing can be vacuumed.
+    pub(crate) snapshot: bool,
     pub(crate) in_flight: usize,
 }
 
@@ -47,6 +49,10 @@ pub(crate) struct Measured {
     pub(crate) pending: usize,
     pub(crate) interval_s: u64,
     pub(crate) outage_s: u64,
+    #[serde(default = "one")]
+    pub(crate) clients: usize,
+    #[serde(default)]
+    pub(crate) snapshot: bool,
     pub(crate) in_flight: usize,
     /// How long signing everybody in took, where this process did it.
     pub(crate) signed_in_s: f64,
@@ -60,6 +66,11 @@ pub(crate) struct Measured {
     pub(crate) cpu_micros_per_poll: f64,
     pub(crate) punctuality: Punctuality,
     pub(crate) load_average: String,
+}
+
+/// Results of before there was a choice.
+fn one() -> usize {
+    1
 }
 
 impl Measured {
@@ -92,9 +103,11 @@ pub(crate) async fn run(population: &Population, plan: Plan, file: &std::path::P
     op.release(plan.outage)?;
     clock.release(plan.outage);
     population.release_database_clock(&clock).await?;
-    let client = population.client(&clock, op.in_process())?;
+    let clients = population.clients(&clock, op.in_process())?;
+    let _snapshot = if plan.snapshot { Some(Snapshot::take().await?) } else { None };
     let started = clock.monotonic();
-    let builder = Poller::builder(store, population::keyring()?).clock(clock.clone()).client(client);
+    let builder = Poller::builder(store, population::keyring()?).clock(clock.clone());
+    let builder = clients.into_iter().fold(builder, openid_deferred::poller::PollerBuilder::client);
     let poller = builder.limits(Limits::new().in_flight(plan.in_flight)).start().await?;
     let mut polling_mb = memory()?;
     let first = loop {
@@ -129,6 +142,8 @@ pub(crate) async fn run(population: &Population, plan: Plan, file: &std::path::P
         pending: population.pending,
         interval_s: population.interval.as_secs(),
         outage_s: plan.outage.as_secs(),
+        clients: population.clients,
+        snapshot: plan.snapshot,
         in_flight: plan.in_flight,
         signed_in_s,
         empty_mb,

@@ -10,6 +10,7 @@ mod connections;
 mod signing;
 mod tokens;
 
+use self::connections::{ConfigureHttp, SharedConnections};
 use super::authorize::ResponseType;
 use super::fapi;
 use super::identity::Credentials;
@@ -24,7 +25,7 @@ use crate::jose::Signer;
 use crate::provider::{Issuer, Provider};
 use crate::random::{Random, SystemRandom};
 use crate::secret::Secret;
-use crate::transport::{ClientCertificate, Configure, HttpClient, ReqwestClient, TransportPolicy, UrlPolicy};
+use crate::transport::{ClientCertificate, HttpClient, UrlPolicy};
 
 /// Settings of a [`Client`]. Finish with [`discover`](Self::discover), or with [`build`](Self::build) where the OP may
 /// be unreachable at start.
@@ -37,15 +38,11 @@ pub struct ClientBuilder {
     urls: UrlPolicy,
     http_client: Option<Arc<dyn HttpClient>>,
     configure_http: Option<ConfigureHttp>,
+    shared_connections: Option<SharedConnections>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     options: Options,
 }
-
-/// Unless `configure_http` sets another one.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-struct ConfigureHttp(Box<Configure>);
 
 /// Whom a client assertion is for (RFC 7523 §3; OpenID Connect Core 1.0 §9).
 #[non_exhaustive]
@@ -75,6 +72,7 @@ impl ClientBuilder {
             urls: UrlPolicy::default(),
             http_client: None,
             configure_http: None,
+            shared_connections: None,
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),
             options: Options::default(),
@@ -373,26 +371,7 @@ impl ClientBuilder {
         let cancellation_endpoint = self.cancellation_url()?;
         self.check_combinations()?;
         let issuer = Issuer::new(&self.issuer, self.urls)?;
-        let http_client = match self.http_client {
-            Some(http_client) => {
-                if self.credentials.certificate().is_some() && !http_client.presents_client_certificates() {
-                    return Err(setting(
-                        "http_client",
-                        "it does not present client certificates; implement `presents_client_certificates`, and send \
-                         requests with a `client_certificate` over connections with that one",
-                    ));
-                }
-                http_client
-            }
-            None => {
-                let policy = TransportPolicy { urls: self.urls, connect_timeout: CONNECT_TIMEOUT };
-                let client = ReqwestClient::new(policy, self.configure_http.map(|configure| configure.0))?;
-                if let Some(certificate) = self.credentials.certificate() {
-                    client.prepare(&certificate.current())?;
-                }
-                Arc::new(client)
-            }
-        };
+        let http_client = self.connections()?;
         let endpoints = Arc::new(Endpoints::new(http_client, self.clock.clone(), self.random.clone()));
         let provider = Provider::new(issuer.clone(), endpoints.clone(), self.urls, self.clock.clone());
         let inner = Inner {

@@ -11,7 +11,7 @@ use url::{Host, Url};
 use crate::error::{ConfigurationProblem, Rule};
 
 /// What the application has decided about the URLs that its client calls.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct UrlPolicy {
     /// Whether plain HTTP to this very machine is possible.
     pub(crate) allow_insecure_loopback: bool,

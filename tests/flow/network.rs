@@ -12,8 +12,8 @@ use openid_deferred::testing::{
     DecisionPolicy, Endpoint, Fault, NoncePolicy, TestClient, TestClock, TestProvider, TestProviderBuilder, TestUser,
 };
 use openid_deferred::{
-    Client, ClientAuthentication, ClientBuilder, ConfigurationProblem, Document, DpopMode, Error, ErrorKind, Outcome,
-    Rule, SignIn, TransportProblem,
+    Client, ClientAuthentication, ClientBuilder, ClientCertificate, ConfigurationProblem, Document, DpopMode, Error,
+    ErrorKind, Outcome, Rule, SignIn, TransportProblem,
 };
 use serde_json::json;
 
@@ -326,4 +326,59 @@ async fn the_timeout_covers_the_body_as_well() {
     assert!(grant.is_spent());
     drop(gone);
     server.join().unwrap();
+}
+
+mod shared {
+    use super::*;
+
+    fn problem(built: Result<Client, Error>) -> String {
+        let error = built.expect_err("these settings contradict each other");
+        let kind = error.kind();
+        assert!(
+            matches!(
+                kind,
+                ErrorKind::Configuration(ConfigurationProblem::Setting { setting: "share_connections", .. })
+            ),
+            "{kind:?}"
+        );
+        error.to_string()
+    }
+
+    fn bare(op: &TestProvider, clock: &TestClock) -> ClientBuilder {
+        Client::builder(op.issuer(), CLIENT_ID)
+            .authentication(ClientAuthentication::client_secret_basic(CLIENT_SECRET))
+            .redirect_uri(REDIRECT_URI)
+            .clock(Arc::new(clock.clone()))
+    }
+
+    /// Only the connections of the first client trust the provider's authority.
+    #[tokio::test]
+    async fn a_client_uses_the_connections_of_another_one() {
+        let clock = TestClock::automatic();
+        let op = provider(Scheme::Https, &clock).start().expect("the provider starts");
+        let first = client_of(&op, &clock).build().expect("the first client");
+        let alone = bare(&op, &clock).configure_http(reqwest::ClientBuilder::no_proxy).discover().await;
+        assert!(alone.is_err(), "the provider's authority is a private one");
+        let client = bare(&op, &clock).share_connections(&first).discover().await.expect("discovery succeeds");
+        let world = World { op, clock, client };
+        assert!(matches!(world.outcome().await, Outcome::Approved(_)));
+        world.op.assert_clean();
+    }
+
+    #[tokio::test]
+    async fn settings_that_shared_connections_cannot_follow_are_refused() {
+        let clock = TestClock::automatic();
+        let op = provider(Scheme::Https, &clock).start().expect("the provider starts");
+        let first = client_of(&op, &clock).build().expect("the first client");
+        let sharing = || bare(&op, &clock).share_connections(&first);
+        assert!(problem(sharing().configure_http(|http| http).build()).contains("`configure_http`"));
+        assert!(problem(sharing().http_client(op.http_client()).build()).contains("`http_client`"));
+        assert!(problem(sharing().allow_insecure_loopback().build()).contains("`allow_insecure_loopback`"));
+        assert!(problem(sharing().allow_private_addresses().build()).contains("`allow_private_addresses`"));
+        let files = op.client_certificate("rp.example");
+        let certificate = ClientCertificate::from_pem(files.certificate_pem(), files.key_pem()).expect("a certificate");
+        let bound = sharing().certificate_bound_access_tokens().client_certificate(certificate);
+        assert!(problem(bound.build()).contains("certificate"));
+        sharing().build().expect("nothing contradicts");
+    }
 }

@@ -1,11 +1,25 @@
 //! Settings about connections: where they may go, what they go through, and what this crate otherwise takes from the machine.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::{ClientBuilder, ConfigureHttp};
+use super::{ClientBuilder, setting};
+use crate::client::Client;
 use crate::clock::Clock;
+use crate::error::Error;
 use crate::random::Random;
-use crate::transport::{HttpClient, PrivateAddresses};
+use crate::transport::{Configure, HttpClient, PrivateAddresses, ReqwestClient, TransportPolicy, UrlPolicy};
+
+/// Unless `configure_http` sets another one.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(super) struct ConfigureHttp(Box<Configure>);
+
+/// The connections of another client, with the rules about URLs that they were made under.
+pub(super) struct SharedConnections {
+    http_client: Arc<dyn HttpClient>,
+    urls: UrlPolicy,
+}
 
 impl ClientBuilder {
     /// Permits plain HTTP to loopback addresses and `localhost`, for development and tests, and an OP's metadata to name
@@ -76,6 +90,25 @@ impl ClientBuilder {
         self
     }
 
+    /// Sends requests over the connections of another client instead of opening new ones.
+    ///
+    /// Otherwise each client has a connection pool and TLS settings of its own. Share them among the clients of a
+    /// service that serves thousands of customers: build one client, and give it to the builder of each other one. The
+    /// clients may be registered at the same OP or at different ones. They share nothing else.
+    ///
+    /// The settings of the connections are those of `client`: what was given to its
+    /// [`configure_http`](Self::configure_http) or [`http_client`](Self::http_client).
+    ///
+    /// [`build`](Self::build) and [`discover`](Self::discover) return an error if this builder sets one of those two as
+    /// well, if it does not treat private addresses and the loopback interface as `client` does, or if it has a
+    /// [`client_certificate`](Self::client_certificate), which belongs to connections of its own.
+    #[must_use]
+    pub fn share_connections(mut self, client: &Client) -> Self {
+        let http_client = client.0.endpoints.http_client().clone();
+        self.shared_connections = Some(SharedConnections { http_client, urls: client.0.urls });
+        self
+    }
+
     /// Takes the time from this instead of the machine's clock.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
@@ -88,5 +121,43 @@ impl ClientBuilder {
     pub fn random(mut self, random: Arc<dyn Random>) -> Self {
         self.random = random;
         self
+    }
+
+    /// What requests are sent through, as the settings say.
+    pub(super) fn connections(&mut self) -> Result<Arc<dyn HttpClient>, Error> {
+        if let Some(shared) = self.shared_connections.take() {
+            return self.shared(shared);
+        }
+        if let Some(http_client) = self.http_client.take() {
+            if self.credentials.certificate().is_some() && !http_client.presents_client_certificates() {
+                return Err(setting(
+                    "http_client",
+                    "it does not present client certificates; implement `presents_client_certificates`, and send \
+                     requests with a `client_certificate` over connections with that one",
+                ));
+            }
+            return Ok(http_client);
+        }
+        let policy = TransportPolicy { urls: self.urls, connect_timeout: CONNECT_TIMEOUT };
+        let client = ReqwestClient::new(policy, self.configure_http.take().map(|configure| configure.0))?;
+        if let Some(certificate) = self.credentials.certificate() {
+            client.prepare(&certificate.current())?;
+        }
+        Ok(Arc::new(client))
+    }
+
+    fn shared(&self, shared: SharedConnections) -> Result<Arc<dyn HttpClient>, Error> {
+        let problem = if self.http_client.is_some() || self.configure_http.is_some() {
+            "`http_client` and `configure_http` have no effect on shared connections; set them on the client that the \
+             connections belong to"
+        } else if self.urls != shared.urls {
+            "call `allow_insecure_loopback`, `allow_private_addresses` and `refuse_private_addresses` on both builders \
+             or on neither"
+        } else if self.credentials.certificate().is_some() {
+            "a client with a certificate needs connections of its own; remove this setting"
+        } else {
+            return Ok(shared.http_client);
+        };
+        Err(setting("share_connections", problem))
     }
 }
