@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::CACHE_CONTROL;
-use tokio::sync::watch;
+use tokio::sync::Semaphore;
 
 use super::backoff::Failures;
 use crate::clock::Clock;
@@ -44,8 +44,8 @@ pub(super) struct About {
 struct State<T> {
     kept: Option<Kept<T>>,
     failure: Option<Failed>,
-    /// The fetch that is under way. Its sender is dropped when it has ended.
-    flight: Option<watch::Receiver<()>>,
+    /// The fetch that is under way. The semaphore has no permits, and is closed when the fetch has ended.
+    flight: Option<Arc<Semaphore>>,
     /// When the log was last warned of a failure.
     warned_at: Option<Duration>,
 }
@@ -80,7 +80,7 @@ enum Step<T> {
 enum Flight {
     /// This caller has begun it.
     Own(Task<()>),
-    Others(watch::Receiver<()>),
+    Others(Arc<Semaphore>),
 }
 
 impl Flight {
@@ -88,8 +88,8 @@ impl Flight {
     async fn landed(&mut self) {
         match self {
             Self::Own(task) => task.finish().await,
-            // Nothing is ever sent: the sender goes when the fetch has ended.
-            Self::Others(ended) => while ended.changed().await.is_ok() {},
+            // The error is the end: there are no permits.
+            Self::Others(ended) => drop(ended.acquire().await),
         }
     }
 }
@@ -97,13 +97,16 @@ impl Flight {
 /// Ends the flight when the fetch ends in whichever way, also with the runtime that it ran on.
 struct Landing<T> {
     state: Weak<Mutex<State<T>>>,
-    _ended: watch::Sender<()>,
+    /// Closing it wakes those who wait in the order in which they came. A `watch` wakes them in a random one.
+    ended: Arc<Semaphore>,
 }
 
 impl<T> Drop for Landing<T> {
     fn drop(&mut self) {
-        let Some(state) = self.state.upgrade() else { return };
-        lock(&state).flight = None;
+        if let Some(state) = self.state.upgrade() {
+            lock(&state).flight = None;
+        }
+        self.ended.close();
     }
 }
 
@@ -193,9 +196,9 @@ impl<T: Clone + Send + 'static> Cached<T> {
             if let Some(failure) = state.recent_failure(now) {
                 return Step::Settled(state.latest(now, self.serves).ok_or(failure));
             }
-            let (sender, receiver) = watch::channel(());
-            state.flight = Some(receiver);
-            Landing { state: Arc::downgrade(&self.state), _ended: sender }
+            let ended = Arc::new(Semaphore::new(0));
+            state.flight = Some(ended.clone());
+            Landing { state: Arc::downgrade(&self.state), ended }
         };
         let (about, serves) = (self.about.clone(), self.serves);
         // The age counts from the request: what the OP changes while it answers is not in the answer.

@@ -19,6 +19,27 @@ async fn callers_at_the_same_time_share_one_fetch() {
 }
 
 #[tokio::test]
+async fn callers_that_wait_for_one_fetch_go_on_in_the_order_in_which_they_came() {
+    let op = Arc::new(Op::working());
+    op.close();
+    let mut callers = tokio::task::JoinSet::new();
+    for number in 0..100 {
+        let op = op.clone();
+        callers.spawn(async move { op.provider.metadata().await.map(|_| number) });
+    }
+    tokio::task::yield_now().await;
+    op.open();
+    let mut order = Vec::new();
+    while let Some(caller) = callers.join_next().await {
+        order.push(caller.unwrap().unwrap());
+    }
+    // The first one waits for its own task.
+    order.retain(|number| *number > 0);
+    assert_eq!(order, (1..100).collect::<Vec<_>>());
+    assert_eq!(op.visits(METADATA), 1);
+}
+
+#[tokio::test]
 async fn a_caller_that_goes_away_neither_stops_nor_repeats_the_fetch() {
     let op = Op::working();
     op.close();
