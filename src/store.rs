@@ -218,7 +218,8 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// - Otherwise, in `Waiting`, a `due_at` earlier than `now + interval` becomes `now + interval * (1 + x)`, so that no
     ///   poll is early if the clock was set forward. Where `expires_at` lies between now and that, it becomes the later
     ///   of `now + 1 s` and `expires_at - 5 s` instead, unless `due_at` is later already.
-    /// - A `not_before` later than the new `due_at` becomes that.
+    /// - A `not_before` later than the new `due_at` becomes that. So does, under the rule before this one, a `not_before`
+    ///   later than now: the OP has asked to be left alone, and the clock does not say for how long it still has to be.
     fn clamp_due_times(&self, clamp: Clamp) -> BoxFuture<'_, Result<Clamped, StoreError>>;
 
     /// Up to `limit` rows with bodies that another key than `key` sealed, in the order of their `id` and beginning

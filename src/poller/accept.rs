@@ -156,7 +156,7 @@ impl Poller {
             lookups,
             due_in: pending.0.schedule.due_in(moment),
             ping_in: pending.0.schedule.ping_in(moment),
-            interval: pending.0.schedule.interval(moment),
+            interval: pending.0.schedule.held_back(moment),
             expires_in: pending.0.schedule.expires_in(moment),
             schedule: schedule_text(&pending.0.schedule)?,
             body: Record::new(pending.0.context.clone(), Stage::Process(pending)).seal(
@@ -367,7 +367,7 @@ impl Acceptance {
             next: Next::Waiting,
             due_in: schedule.due_in(moment),
             ping_in: schedule.ping_in(moment),
-            interval: schedule.interval(moment),
+            interval: schedule.held_back(moment),
             expires_in: schedule.expires_in(moment),
             schedule: schedule_text(schedule)?,
             ..self.ended()

@@ -67,8 +67,8 @@ impl Job {
         )
     }
 
-    /// Gives the row back without a request, to be claimed again after `wait`, or after a whole interval: that is early for
-    /// nobody, if the store's clock cannot be trusted to have said that it is due.
+    /// Gives the row back without a request, to be claimed again after `wait`, or after a whole interval or `Retry-After`:
+    /// that is early for nobody, if the store's clock cannot be trusted to have said that it is due.
     pub(super) fn put_off(self, wait: Option<Duration>) -> Option<Settlement> {
         if self.claimed.state != State::Waiting {
             return Some(self.settlement(state_again(self.claimed.state)?, Duration::ZERO));
@@ -78,9 +78,10 @@ impl Job {
         if self.claimed.orphaned {
             schedule.orphaned(now);
         }
-        let (interval, expires_in) = (schedule.interval(now), schedule.expires_in(now));
+        let interval = wait.map_or_else(|| schedule.held_back_anew(now), |_| schedule.held_back(now));
+        let (due_in, expires_in) = (wait.unwrap_or(interval), schedule.expires_in(now));
         let schedule = schedule_text(&schedule).ok()?;
-        Some(Settlement { interval, expires_in, schedule, ..self.settlement(Next::Waiting, wait.unwrap_or(interval)) })
+        Some(Settlement { interval, expires_in, schedule, ..self.settlement(Next::Waiting, due_in) })
     }
 
     async fn work(&self) -> Result<Option<Settlement>, Error> {
@@ -304,7 +305,7 @@ impl Job {
         let schedule = &pending.0.schedule;
         let mut settlement = Settlement {
             ping_in: schedule.ping_in(now),
-            interval: schedule.interval(now),
+            interval: schedule.held_back(now),
             expires_in: schedule.expires_in(now),
             schedule: schedule_text(schedule)?,
             ..self.settlement(Next::Waiting, due_in)

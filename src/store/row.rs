@@ -140,7 +140,8 @@ pub struct Settlement {
     pub due_in: Duration,
     /// How soon a ping may bring that forward; `None` if it may not.
     pub ping_in: Option<Duration>,
-    /// The interval in force.
+    /// For how long the OP is to be left alone from now on: the interval in force, or what is left of a longer
+    /// `Retry-After`.
     pub interval: Duration,
     /// How long until the OP's answer expires; `None` where the OP gave no end. A poll that is put off is not put off
     /// beyond this end.

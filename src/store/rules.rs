@@ -48,6 +48,8 @@ impl Times {
                 due_at = due_at.min(expires_at.saturating_sub(BEFORE_THE_END).max(now.saturating_add(SOON)));
             }
             self.due_at = self.due_at.max(due_at);
+            // The OP has asked to be left alone until then, by a clock that may have been set forward since.
+            self.not_before = self.not_before.map(|at| if at > now { self.due_at } else { at });
         } else {
             return;
         }

@@ -65,6 +65,23 @@ async fn a_jump_back_leaves_nobody_waiting_for_the_old_time() {
 }
 
 #[tokio::test]
+async fn a_jump_forward_shortens_no_retry_after() {
+    for jump in [200 * SECOND, 2 * HOUR] {
+        let world = world_with(|op| op.no_expiry().decisions(DecisionPolicy::scripted()), |client| client).await;
+        world.op.misbehave(Fault::status(Endpoint::Poll, 503).header("Retry-After", "2400"));
+        world.waiting().await;
+        world.sleep(60 * SECOND).await;
+        assert_eq!(world.polls(), 1);
+        world.store.jump_forward(jump);
+        world.sleep(2 * HOUR).await;
+        let polls = world.op.requests_to(Endpoint::Poll);
+        let pause = polls[1].arrived - polls[0].arrived;
+        assert!(pause >= 2_400 * SECOND && polls.len() > 100, "a jump of {jump:?}: {} polls, {pause:?}", polls.len());
+        world.op.assert_clean();
+    }
+}
+
+#[tokio::test]
 async fn a_poll_that_was_about_to_leave_when_its_machine_was_suspended_does_not_leave() {
     let mut world = world_of(|op| op.decisions(DecisionPolicy::scripted())).await;
     world.waiting().await;

@@ -4,6 +4,8 @@ use super::*;
 
 /// The queue's clock is known as well as its answers are fast. Who gets one later than this sends nothing.
 const CLOCK_ERROR: Duration = Duration::from_secs(5);
+/// A request whose answer is lost takes this long at most, until the process is due again but for its interval.
+const LOST_REQUEST: Duration = Duration::from_secs(600);
 
 #[cfg(test)]
 mod tests;
@@ -68,6 +70,25 @@ impl Schedule {
         }
         let held = self.not_before.map_or(Duration::ZERO, |not_before| not_before.remaining(now));
         Some(held.max(SHORTEST_GAP))
+    }
+
+    /// For how long the queue keeps the process back where it cannot trust its own clock, and after a request whose answer
+    /// is lost: for the interval, or for what is left of a longer `Retry-After`. A lost request never costs the rest of the
+    /// life of the process.
+    pub(crate) fn held_back(&self, now: Moment) -> Duration {
+        let Some(not_before) = &self.not_before else { return self.interval(now) };
+        self.longer(not_before.remaining(now), now)
+    }
+
+    /// The same where nothing says how much of `Retry-After` is over.
+    pub(crate) fn held_back_anew(&self, now: Moment) -> Duration {
+        let Some(not_before) = &self.not_before else { return self.interval(now) };
+        self.longer(not_before.wait, now)
+    }
+
+    fn longer(&self, held: Duration, now: Moment) -> Duration {
+        let left = self.expires_in(now).map(|left| left.saturating_sub(held).saturating_sub(LOST_REQUEST));
+        self.interval(now).max(left.map_or(held, |left| held.min(left)))
     }
 
     /// How long until there is something to do, for a queue.

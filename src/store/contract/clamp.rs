@@ -53,6 +53,8 @@ pub(super) async fn a_clock_that_was_set_forward_makes_no_poll_early(case: Case<
     case.inserted(NewProcess { due_in: 30 * MINUTE, expires_in: Some(5 * HOUR + 30 * MINUTE), ..waiting(0x81) }).await;
     case.inserted(NewProcess { due_in: HOUR, expires_in: Some(3 * HOUR), ..waiting(0x82) }).await;
     case.inserted(NewProcess { due_in: 6 * HOUR + 30 * MINUTE, ..waiting(0x83) }).await;
+    let held = 5 * HOUR + 30 * MINUTE;
+    case.inserted(NewProcess { due_in: held, ping_in: Some(held), ..waiting(0x85) }).await;
     let decided = case.decided(2, false).await;
     case.inserted(waiting(1)).await;
     let answered = case.claim_one().await;
@@ -68,6 +70,9 @@ pub(super) async fn a_clock_that_was_set_forward_makes_no_poll_early(case: Case<
     // Its end seems to be past, by a clock that has jumped.
     case.is_due_in(0x82, HOUR + HOUR / 2).await;
     case.is_due_in(0x83, HOUR + 30 * MINUTE).await;
+    case.is_due_in(0x85, HOUR + HOUR * 0x85 / 0x100).await;
+    case.ping(id(0x85), 233).await;
+    case.is_due_in(0x85, HOUR + HOUR * 0x85 / 0x100).await;
     assert_eq!(ids(&case.claim(9).await), [answered.id], "it waits for nobody");
     assert_eq!(case.outcomes(HOUR).await.claimed[0].held.id, decided);
     assert_eq!(case.clamp(noticed(100)).await, Clamped::Done);

@@ -69,7 +69,9 @@ clamped AS (
     UPDATE @.process AS process SET
         leased_until = CASE WHEN leased_until IS NOT NULL THEN now + $3::bigint * interval '1 microsecond' END,
         due_at = (:due_at),
-        not_before = LEAST(not_before, CASE WHEN not_before IS NOT NULL THEN (:due_at) END)
+        not_before = CASE WHEN leased_until IS NULL AND state = 1 AND due_at < now + poll_interval AND not_before > now
+                          THEN (:due_at)
+                          ELSE LEAST(not_before, CASE WHEN not_before IS NOT NULL THEN (:due_at) END) END
     FROM clock
     WHERE process.id = ANY(ARRAY(SELECT id FROM locked)) AND state <> 4 AND due_at < 'infinity'
 )
