@@ -17,10 +17,17 @@ pub(super) struct Gate {
     suspicious_ends: u32,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Closed {
     probe_at: Duration,
     step: Duration,
+}
+
+/// A closed gate before a probe and after it.
+#[derive(Debug)]
+pub(super) struct GateProbe {
+    before: Closed,
+    after: Closed,
 }
 
 /// What an answer did to a gate.
@@ -41,12 +48,23 @@ impl Gate {
         }
     }
 
-    /// Notes that one goes through a closed gate: the next probe is a step away.
-    pub(super) fn probes(&mut self, now: Duration) {
-        if let Some(closed) = &mut self.closed {
-            closed.step = closed.step.saturating_mul(2).min(LONGEST_PROBE);
-            closed.probe_at = now.saturating_add(closed.step);
+    /// Notes that one goes through a closed gate: the next probe is a step away. The answer is for
+    /// [`take_back`](Self::take_back).
+    pub(super) fn probes(&mut self, now: Duration) -> Option<GateProbe> {
+        let closed = self.closed.as_mut()?;
+        let before = *closed;
+        closed.step = closed.step.saturating_mul(2).min(LONGEST_PROBE);
+        closed.probe_at = now.saturating_add(closed.step);
+        Some(GateProbe { before, after: *closed })
+    }
+
+    /// Nothing was asked of the OP, so another may be the probe. `false` where something has happened since.
+    pub(super) fn take_back(&mut self, probe: &GateProbe) -> bool {
+        let is_last = self.closed == Some(probe.after);
+        if is_last {
+            self.closed = Some(probe.before);
         }
+        is_last
     }
 
     /// Takes in what the OP answered to a poll.
@@ -127,6 +145,22 @@ mod tests {
         }
         assert_eq!(gate.answered(&error("authorization_pending"), now), Turn::Opens);
         assert_eq!(gate.admits(64, now), (64, None));
+    }
+
+    #[test]
+    fn a_probe_that_asks_nothing_is_taken_back() {
+        let mut gate = Gate::default();
+        gate.answered(&error("invalid_client"), NOW);
+        let now = NOW + minutes(1);
+        let probe = gate.probes(now).unwrap();
+        assert_eq!(gate.admits(64, now), (0, Some(minutes(2))));
+        assert!(gate.take_back(&probe));
+        assert_eq!(gate.admits(64, now), (1, None));
+        let (first, second) = (gate.probes(now).unwrap(), gate.probes(now).unwrap());
+        assert!(!gate.take_back(&first), "another one is on its way");
+        assert!(gate.take_back(&second));
+        gate.open();
+        assert!(!gate.take_back(&first) && !gate.is_closed());
     }
 
     #[test]

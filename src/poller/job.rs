@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tracing::Instrument as _;
@@ -35,6 +36,8 @@ pub(super) struct Job {
     /// How long after that a poll may leave.
     pub(super) window: Duration,
     pub(super) lease: Duration,
+    /// Whether its poll has left.
+    pub(super) has_left: Arc<AtomicBool>,
 }
 
 impl Job {
@@ -141,6 +144,7 @@ impl Job {
             let now = self.store_clock.moment(clock);
             return self.waiting(pending, now, self.tenant.give_back(), None).map(Some);
         };
+        self.has_left.store(true, Ordering::Relaxed);
         self.tenant.leaves_in_time();
         let mut poll = Box::pin(poll);
         let polled = tokio::select! {

@@ -105,6 +105,13 @@ impl Meter {
             self.paid_at = self.paid_at.max(now).saturating_add(ceiling.spacing());
         }
     }
+
+    /// Notes that one which had begun has asked nothing of the OP.
+    pub(super) fn takes_back(&mut self, ceiling: Option<Ceiling>) {
+        if let Some(ceiling) = ceiling {
+            self.paid_at = self.paid_at.saturating_sub(ceiling.spacing());
+        }
+    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Pause(Option<Paused>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Paused {
     /// When the next probe may go out.
     until: Duration,
@@ -22,6 +22,13 @@ struct Paused {
     step: Duration,
     /// Whether a probe has gone out since the OP last asked to be left alone.
     is_probed: bool,
+}
+
+/// A pause before a probe and after it.
+#[derive(Debug)]
+pub(super) struct PauseProbe {
+    before: Paused,
+    after: Paused,
 }
 
 /// What an answer changes.
@@ -42,12 +49,23 @@ impl Pause {
         }
     }
 
-    /// Notes that a poll goes out. In a pause it is the probe, and the next one is a step away.
-    pub(super) fn probes(&mut self, now: Duration) {
-        if let Some(paused) = &mut self.0 {
-            paused.until = now.saturating_add(paused.step);
-            paused.is_probed = true;
+    /// Notes that a poll goes out. In a pause it is the probe, and the next one is a step away. The answer is for
+    /// [`take_back`](Self::take_back).
+    pub(super) fn probes(&mut self, now: Duration) -> Option<PauseProbe> {
+        let paused = self.0.as_mut()?;
+        let before = *paused;
+        paused.until = now.saturating_add(paused.step);
+        paused.is_probed = true;
+        Some(PauseProbe { before, after: *paused })
+    }
+
+    /// Nothing was asked of the OP, so another may be the probe. `false` where something has happened since.
+    pub(super) fn take_back(&mut self, probe: &PauseProbe) -> bool {
+        let is_last = self.0 == Some(probe.after);
+        if is_last {
+            self.0 = Some(probe.before);
         }
+        is_last
     }
 
     /// Takes in what the OP answered to a poll. What was sent before the pause does not end it.
@@ -134,6 +152,19 @@ mod tests {
         pause.probes(NOW + seconds(120));
         assert_eq!(pause.answered(&busy(None), NOW + seconds(125)), PauseChange::Nothing);
         assert_eq!(pause.admits(64, NOW + seconds(125)), (0, Some(seconds(115))));
+    }
+
+    #[test]
+    fn a_probe_that_asks_nothing_is_taken_back() {
+        let mut pause = Pause::default();
+        pause.answered(&busy(Some(120)), NOW);
+        let probe = pause.probes(NOW + seconds(120)).unwrap();
+        assert!(pause.take_back(&probe));
+        assert_eq!(pause.admits(64, NOW + seconds(120)), (1, None));
+        assert_eq!(pause.answered(&pending(), NOW + seconds(121)), PauseChange::Nothing, "it is of a poll from before");
+        let probe = pause.probes(NOW + seconds(120)).unwrap();
+        pause.answered(&busy(Some(200)), NOW + seconds(121));
+        assert!(!pause.take_back(&probe), "the OP asks for another pause");
     }
 
     #[test]

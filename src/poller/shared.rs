@@ -10,11 +10,11 @@ use tokio::sync::{Notify, Semaphore, broadcast, mpsc, watch};
 
 use super::cancel::Cancellations;
 use super::event::Event;
-use super::gate::{Gate, Turn};
+use super::gate::{Gate, GateProbe, Turn};
 use super::holdings::Holdings;
 use super::limits::{Limits, Meter};
 use super::measure::{self, Measure};
-use super::pause::{Pause, PauseChange};
+use super::pause::{Pause, PauseChange, PauseProbe};
 use super::reach::Reach;
 use super::tenants::Tenants;
 use super::watch::Watch;
@@ -106,6 +106,11 @@ pub(super) struct UnderWay {
     shared: Arc<Shared>,
     tenant: Arc<Tenant>,
     is_poll: bool,
+    /// Whether its request has left.
+    has_left: Arc<AtomicBool>,
+    /// What it is the probe of.
+    gate_probe: Option<GateProbe>,
+    pause_probe: Option<PauseProbe>,
 }
 
 impl Tenant {
@@ -181,19 +186,36 @@ impl Tenant {
         self.limits.in_flight.saturating_sub(self.verifying.load(Ordering::Relaxed))
     }
 
-    /// A poll or a verification begins; it counts as under way until what is returned is dropped.
-    pub(super) fn enter(self: &Arc<Self>, shared: &Arc<Shared>, is_poll: bool, now: Duration) -> UnderWay {
+    /// A poll or a verification begins; it counts as under way until what is returned is dropped. A poll that ends before
+    /// `has_left` is set has asked nothing of the OP, so it was no probe either.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        is_poll: bool,
+        has_left: Arc<AtomicBool>,
+        now: Duration,
+    ) -> UnderWay {
         shared.under_way.fetch_add(1, Ordering::Relaxed);
+        let (shared, tenant) = (shared.clone(), self.clone());
+        let mut under_way = UnderWay { shared, tenant, is_poll, has_left, gate_probe: None, pause_probe: None };
         if is_poll {
-            self.gate().probes(now);
-            self.pause().probes(now);
+            under_way.gate_probe = self.gate().probes(now);
+            under_way.pause_probe = self.pause().probes(now);
             self.meter().takes(self.limits.ceiling, now);
             let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
             self.measure.in_flight(before + 1);
         } else {
             self.verifying.fetch_add(1, Ordering::Relaxed);
         }
-        UnderWay { shared: shared.clone(), tenant: self.clone(), is_poll }
+        under_way
+    }
+
+    /// Notes that a poll which has ended asked nothing of the OP. Says whether another may take its place as a probe.
+    fn take_back(&self, under_way: &UnderWay) -> bool {
+        self.meter().takes_back(self.limits.ceiling);
+        let gate = under_way.gate_probe.as_ref().is_some_and(|probe| self.gate().take_back(probe));
+        let pause = under_way.pause_probe.as_ref().is_some_and(|probe| self.pause().take_back(probe));
+        gate || pause
     }
 
     /// A poll was given back because it had become too late for it to leave. Says when it may be claimed again: what made
@@ -235,6 +257,9 @@ impl Drop for UnderWay {
         if self.is_poll {
             let before = self.tenant.in_flight.fetch_sub(1, Ordering::Relaxed);
             self.tenant.measure.in_flight(before.saturating_sub(1));
+            if !self.has_left.load(Ordering::Relaxed) && self.tenant.take_back(self) {
+                self.shared.wake(self.tenant.partition, Duration::ZERO);
+            }
         } else {
             self.tenant.verifying.fetch_sub(1, Ordering::Relaxed);
         }

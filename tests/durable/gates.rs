@@ -4,7 +4,7 @@ use openid_deferred::Outcome;
 use openid_deferred::poller::{Event, Limits, ProcessPhase};
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, RecordedRequest};
 
-use crate::support::{CLIENT_ID, HOUR, SECOND, next, world, world_with};
+use crate::support::{CLIENT_ID, HOUR, SECOND, next, world, world_of, world_with};
 
 #[tokio::test]
 async fn a_refused_client_closes_its_gate_and_its_processes_wait() {
@@ -143,6 +143,20 @@ async fn one_answer_that_asks_for_a_day_lets_nobody_expire() {
     assert_eq!(times.len(), 2, "the value holds for the one that got it, until shortly before its end: {times:?}");
     assert!(times[1] - times[0] > 2 * HOUR);
     world.op.assert_clean();
+}
+
+/// A process whose end comes without a request is no probe.
+#[tokio::test]
+async fn a_paused_client_sends_its_probes_although_processes_end_meanwhile() {
+    let world = world_of(|op| op.expires_in(300 * SECOND).decisions(DecisionPolicy::scripted())).await;
+    world.op.misbehave(Fault::status(Endpoint::Poll, 503).header("Retry-After", "60").always());
+    for _ in 0..5 {
+        world.waiting().await;
+        world.sleep(150 * SECOND).await;
+    }
+    let polls: Vec<_> = world.polls().iter().map(|poll| poll.arrived).collect();
+    let pauses: Vec<_> = polls.windows(2).map(|polls| polls[1] - polls[0]).collect();
+    assert!(pauses.len() > 10 && pauses.iter().all(|pause| *pause < 70 * SECOND), "{pauses:?}");
 }
 
 #[tokio::test]

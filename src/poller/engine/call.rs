@@ -179,7 +179,9 @@ impl Engine {
         for claimed in work.claimed {
             let Some(tenant) = self.shared.tenant(claimed.partition) else { continue };
             let (shared, began) = (self.shared.clone(), call.began);
-            let job = Job { shared, tenant, claimed, store_clock, began, window: call.window, lease: call.lease };
+            let (window, lease) = (call.window, call.lease);
+            let has_left = Arc::default();
+            let job = Job { shared, tenant, claimed, store_clock, began, window, lease, has_left };
             self.begin(job, has_jumped, now);
         }
         for (quota, due) in call.quotas.iter().zip(work.due) {
@@ -238,7 +240,7 @@ impl Engine {
 
     fn spawn(&mut self, job: Job, partition: Partition) {
         let is_poll = job.claimed.state == State::Waiting;
-        let under_way = job.tenant.enter(&job.shared, is_poll, job.began);
+        let under_way = job.tenant.enter(&job.shared, is_poll, job.has_left.clone(), job.began);
         let (shared, id) = (job.shared.clone(), job.claimed.id);
         self.jobs.spawn(async move {
             let settlement = catch_panic(job.run()).await.unwrap_or_else(|Panicked| {
