@@ -16,7 +16,7 @@ use crate::task::catch_panic;
 
 use agenda::Agenda;
 use call::Call;
-use chores::{Chore, Chores};
+use chores::{Chore, Chores, Done};
 use pace::Pace;
 
 mod agenda;
@@ -254,7 +254,7 @@ impl Engine {
             answer = call::answer(&mut self.call) => self.take_answer(answer),
             Some(errand) = self.errands.recv() => self.start_errand(errand),
             Some(ended) = self.jobs.join_next(), if !self.jobs.is_empty() => self.take(ended.ok()),
-            chore = self.chores.ended(), if self.chores.any() => self.chores.take(&shared, chore),
+            chore = self.chores.ended(), if self.chores.any() => self.take_chore(chore),
             () = shared.nudge.notified() => {}
             changed = call::changed(&mut self.changed) => {
                 // Asked for again before anything is looked at, so that nothing is missed between the two.
@@ -270,6 +270,14 @@ impl Engine {
         while let Ok(errand) = self.errands.try_recv() {
             self.start_errand(errand);
         }
+    }
+
+    fn take_chore(&mut self, done: Option<Done>) {
+        // What the claims before said of due times is no longer true.
+        if matches!(done, Some((Chore::Clamp, Ok(false)))) {
+            self.agenda.look_soon(self.shared.tenants().by_partition().len());
+        }
+        self.chores.take(&self.shared, done);
     }
 
     fn start_errand(&mut self, errand: BoxFuture<'static, ()>) {
