@@ -11,7 +11,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 
 use crate::support::{CLIENT_ID, HOUR, SECOND, World, client_of, keyring, next, poller_of, provider, world_of};
-use crate::watched_store::WatchedStore;
+use crate::troubled::Troubled;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -219,7 +219,7 @@ async fn rows_of_clients_that_appear_after_the_start_are_reported_within_a_minut
 #[tokio::test]
 async fn a_store_that_counts_slowly_is_seldom_asked_to() {
     let clock = TestClock::automatic();
-    let store = WatchedStore::on(&clock);
+    let store = Troubled::on(&clock);
     let builder = Poller::builder(store.clone(), keyring()).clock(Arc::new(clock.clone()));
     let _poller = builder.random(Arc::new(SeededRandom::new(3))).start().await.unwrap();
     let sleep = async |time| openid_deferred::Clock::sleep(&clock, time).await;
@@ -241,7 +241,8 @@ async fn a_stream_of_outcomes_asks_the_store_when_something_was_decided_and_not_
     let clock = TestClock::automatic();
     let op = provider(&clock).decisions(DecisionPolicy::after_polls(20)).start().unwrap();
     let client = client_of(&op, &clock).build().unwrap();
-    let store = WatchedStore::on(&clock);
+    let store = Troubled::on(&clock);
+    store.set_look_every(HOUR);
     let builder = Poller::builder(store.clone(), keyring()).clock(Arc::new(clock.clone())).client(client.clone());
     let poller = builder.random(Arc::new(SeededRandom::new(3))).start().await.unwrap();
     for _ in 0..10 {

@@ -11,7 +11,7 @@ use crate::support::{
     CLIENT_ID, CLIENT_SECRET, HOUR, REDIRECT_URI, SECOND, World, client_of, keyring, next, poller_of, provider,
     world_of,
 };
-use crate::watched_store::WatchedStore;
+use crate::troubled::Troubled;
 
 const NEW_SECRET: &str = "the secret of after";
 
@@ -133,16 +133,16 @@ fn clients(op: &TestProvider, clock: &TestClock, count: usize) -> Vec<Client> {
 async fn ten_thousand_clients_are_added_without_a_call_to_the_store_for_each() {
     let clock = TestClock::automatic();
     let op = provider(&clock).start().unwrap();
-    let store = WatchedStore::on(&clock);
+    let store = Troubled::on(&clock);
     let builder = Poller::builder(store.clone(), keyring()).clock(Arc::new(clock.clone()));
     let poller = builder.random(Arc::new(SeededRandom::new(3))).start().await.unwrap();
     openid_deferred::Clock::sleep(&clock, SECOND).await;
-    store.take_all_calls();
+    store.forget_calls();
     for client in clients(&op, &clock, 10_000) {
         poller.add_client(client).unwrap();
     }
     openid_deferred::Clock::sleep(&clock, SECOND).await;
-    let calls = store.take_all_calls();
+    let calls = store.calls();
     // The store is asked for many clients in one call.
     assert!(calls <= 200, "{calls} calls");
 }

@@ -9,7 +9,7 @@ use openid_deferred::testing::{Endpoint, Fault, IdTokenForgery, SeededRandom, Te
 use openid_deferred::{Accepted, Clock as _, Outcome, Poller, Rule};
 
 use crate::support::{HOUR, SECOND, World, client_of, keyring, next, provider, world, world_with};
-use crate::watched_store::WatchedStore;
+use crate::troubled::Troubled;
 
 #[tokio::test]
 async fn an_outcome_that_is_dropped_comes_again_later_each_time() {
@@ -112,7 +112,7 @@ async fn a_claim_that_is_under_way_at_a_graceful_shutdown_is_given_back() {
     let clock = TestClock::automatic();
     let op = provider(&clock).start().unwrap();
     let client = client_of(&op, &clock).build().unwrap();
-    let store = WatchedStore::on(&clock);
+    let store = Troubled::on(&clock);
     let start = async |seed| {
         let builder = Poller::builder(store.clone(), keyring()).clock(Arc::new(clock.clone())).client(client.clone());
         builder.random(Arc::new(SeededRandom::new(seed))).start().await.unwrap()

@@ -2,7 +2,6 @@
 
 mod support;
 mod troubled;
-mod watched_store;
 
 mod alerts;
 mod axum;

@@ -1,5 +1,7 @@
-//! A store that is out of reach, slow or broken when the test says so, and whose clock the test can set.
+//! A store that counts its calls, that is out of reach, slow or broken when the test says so, and whose clock the test
+//! can set.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -20,6 +22,7 @@ use crate::support::{client_of, keyring, provider};
 
 /// Where the store's clock starts ahead of the test's, so that it can be set back.
 const AHEAD: Duration = Duration::from_secs(30 * 86_400);
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone)]
 pub struct Troubled(Arc<Trouble>);
@@ -33,6 +36,9 @@ struct Trouble {
     delay: Mutex<Duration>,
     /// How much longer it takes for each row that it settles or claims.
     delay_of_row: Mutex<Duration>,
+    /// How much later than they take effect the calls of other methods answer.
+    delays: Mutex<BTreeMap<&'static str, Duration>>,
+    look_every: Mutex<Duration>,
     /// So many calls of `work` panic.
     panics: AtomicUsize,
     /// So many calls of `changed` panic.
@@ -79,6 +85,8 @@ impl Troubled {
             is_down: AtomicBool::new(false),
             delay: Mutex::default(),
             delay_of_row: Mutex::default(),
+            delays: Mutex::default(),
+            look_every: Mutex::new(LOOK_EVERY),
             panics: AtomicUsize::new(0),
             panics_in_changed: AtomicUsize::new(0),
             calls: Mutex::default(),
@@ -106,6 +114,16 @@ impl Troubled {
         *self.0.delay_of_row.lock().unwrap() = of_row;
     }
 
+    /// Lets each call of this method answer so much later than it has taken effect. It is not for `work`.
+    pub fn delay(&self, method: &'static str, delay: Duration) {
+        self.0.delays.lock().unwrap().insert(method, delay);
+    }
+
+    /// How seldom a poller looks at it unasked, instead of every ten seconds.
+    pub fn set_look_every(&self, look_every: Duration) {
+        *self.0.look_every.lock().unwrap() = look_every;
+    }
+
     /// Lets the next calls of `work` panic.
     pub fn panic_next(&self, calls: usize) {
         self.0.panics.store(calls, Ordering::Relaxed);
@@ -123,6 +141,14 @@ impl Troubled {
     /// How often a method was called.
     pub fn count(&self, method: &str) -> usize {
         self.0.calls.lock().unwrap().iter().filter(|call| **call == method).count()
+    }
+
+    /// How often a method was called since this was last asked.
+    pub fn take_calls(&self, method: &str) -> usize {
+        let mut calls = self.0.calls.lock().unwrap();
+        let before = calls.len();
+        calls.retain(|call| *call != method);
+        before - calls.len()
     }
 
     /// How often any method was called.
@@ -158,8 +184,14 @@ macro_rules! forward {
     ($($method:ident($($name:ident: $type:ty),*) -> $answer:ty;)*) => {$(
         fn $method(&self, $($name: $type),*) -> BoxFuture<'_, Result<$answer, StoreError>> {
             Box::pin(async move {
-                self.fails(stringify!($method))?;
-                self.0.store.$method($($name),*).await
+                let method = stringify!($method);
+                self.fails(method)?;
+                let answer = self.0.store.$method($($name),*).await;
+                let delay = self.0.delays.lock().unwrap().get(method).copied();
+                if let Some(delay) = delay {
+                    self.0.clock.sleep(delay).await;
+                }
+                answer
             })
         }
     )*};
@@ -207,7 +239,7 @@ impl Store for Troubled {
     }
 
     fn look_every(&self) -> Duration {
-        Duration::from_secs(10)
+        *self.0.look_every.lock().unwrap()
     }
 }
 
