@@ -5,21 +5,19 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openid_deferred::store::{Acknowledged, Clamped, Next, Pinged, ProcessId};
-use openid_deferred::{Delivery, Outcome};
+use openid_deferred::store::{Acknowledged, Next, Pinged, ProcessId};
 
 use crate::life::Life;
-use crate::op::{Op, Plan, Said};
+use crate::op::{Plan, Said};
 pub use crate::punctual::Settling;
 use crate::punctual::{Quiet, What};
-use crate::watched::{Accepted, CLOCK_ERROR, Claim, Flight, Last, Terminal, Undisturbed, Watched};
-use crate::world::HOUR;
+use crate::watched::{CLOCK_ERROR, Claim, Flight, Last, Terminal, Watched};
+
+mod application;
+mod trouble;
 
 /// So long after it was given up a request may still be answered, which nobody hears.
 const LONGEST_HELD: Duration = Duration::from_secs(300);
-
-/// A consumer may have a delivery in hand for so long. Then others get it.
-const LONGEST_DELIVERY: Duration = HOUR;
 
 struct Claimed {
     at: Duration,
@@ -53,11 +51,6 @@ pub struct Oracle {
     pub keys_away: Vec<Range<Duration>>,
     pub quiet: Quiet,
     pub backs_off: bool,
-    /// When each replica first heard from the store, and what its clock shows.
-    heard: BTreeMap<u32, Duration>,
-    /// When due times were last put right.
-    clamped_at: Option<Duration>,
-    pub is_strict: bool,
     pub counts: Counts,
     pub genuine_pings: u64,
     pub store_pings: u64,
@@ -86,111 +79,9 @@ impl Oracle {
         }
     }
 
-    /// The same for rules that are not yet kept by default.
-    pub fn must_strictly(&mut self, now: Duration, holds: bool, what: impl FnOnce() -> String) {
-        self.must(now, holds || !self.is_strict, what);
-    }
-
     pub fn expects(&mut self, plan: Plan, client: usize) {
         self.counts.processes += 1;
         self.watched.push(Watched::new(plan, client));
-    }
-
-    // What is late.
-
-    /// Whether anything is later than it may be.
-    pub fn check_lateness(&mut self, now: Duration) {
-        (0..self.watched.len()).for_each(|label| self.check_lateness_of(now, label));
-    }
-
-    fn check_lateness_of(&mut self, now: Duration, label: usize) {
-        let watched = &self.watched[label];
-        if watched.forgotten || watched.acknowledged > 0 {
-            return;
-        }
-        let latest = watched.owed.latest(&self.quiet, watched.client, now);
-        if latest.is_some_and(|latest| now > latest) {
-            let story = watched.owed.story();
-            let latest = latest.unwrap_or_default().as_secs_f64();
-            self.must_strictly(now, false, || format!("{label} is late: {story}, expected until {latest:.3} s"));
-        }
-    }
-
-    pub fn cancellation_sent(&mut self, now: Duration, life: &Arc<Life>, label: usize) {
-        self.say(now, || format!("replica {} asks for the cancellation of {label}", life.number));
-        if let Err(problem) = self.watched[label].cancellations.judge(now) {
-            self.must_strictly(now, false, || format!("process {label}: {problem}"));
-        }
-    }
-
-    pub fn cancellation_challenged(&mut self, label: usize) {
-        self.watched[label].cancellations.was_challenged = true;
-    }
-
-    /// The application's own call begins or ends.
-    pub fn cancels(&mut self, label: usize, begins: bool) {
-        self.watched[label].cancellations.asked_for = begins;
-    }
-
-    /// A machine does nothing for a while, so that what it had in hand may be old when it goes on.
-    pub fn suspended(&mut self, now: Duration, life: &Arc<Life>) {
-        self.say(now, || format!("replica {} is suspended", life.number));
-        self.quiet.falls_asleep(now, life.number);
-        self.lose_flights(now, life);
-    }
-
-    pub fn goes_on(&mut self, now: Duration, life: &Arc<Life>) {
-        self.say(now, || format!("replica {} goes on", life.number));
-        self.quiet.wakes(now, life.number);
-    }
-
-    pub fn store_clock_set(&mut self, now: Duration, by: i64) {
-        self.say(now, || format!("the store's clock is set by {by} ms"));
-        self.quiet.met_trouble(now);
-        self.quiet.clock_set_at = Some(now);
-        // Leases may have run out by the new time.
-        self.hands.clear();
-        for watched in &mut self.watched {
-            watched.exchange.clock_was_set |= watched.exchange.sent_at.is_some();
-        }
-    }
-
-    /// The replica has heard from the store, and so what its clock shows.
-    pub fn heard(&mut self, now: Duration, life: &Arc<Life>) {
-        self.heard.entry(life.number).or_insert(now);
-    }
-
-    pub fn clamped(&mut self, now: Duration, life: &Arc<Life>, clamped: Clamped) {
-        self.say(now, || format!("replica {} puts due times right: {clamped:?}", life.number));
-        if clamped == Clamped::Done {
-            self.clamped_at = Some(now);
-        }
-    }
-
-    /// Whether this replica cannot know that the store's clock was set forward: it began afterwards, and none that was
-    /// there before has noticed yet.
-    fn cannot_know(&self, life: &Arc<Life>) -> bool {
-        self.quiet.clock_set_at.is_some_and(|at| {
-            let began_after = self.heard.get(&life.number).is_none_or(|heard| *heard >= at);
-            began_after && self.clamped_at.is_none_or(|clamped_at| clamped_at < at)
-        })
-    }
-
-    /// The replica was shut down in order: what it had for delivery, others may have.
-    pub fn released(&mut self, now: Duration, life: &Arc<Life>) {
-        for watched in &mut self.watched {
-            if watched.owed.held_by == Some(life.number) {
-                watched.owed.released_at = Some(now);
-            }
-        }
-    }
-
-    pub fn outcomes_claimed(&mut self, life: &Arc<Life>, ids: impl Iterator<Item = ProcessId>) {
-        for id in ids {
-            let Some(label) = self.labels.get(&id) else { continue };
-            let owed = &mut self.watched[*label].owed;
-            (owed.held_by, owed.released_at) = (Some(life.number), None);
-        }
     }
 
     // The wire.
@@ -268,12 +159,12 @@ impl Oracle {
             Some(Said::Refused) => self.quiet.gate_may_close(now, life.number, client),
             Some(Said::InvalidGrant | Said::InvalidRequest) => self.quiet.looks_suspicious(now, life.number, client),
             Some(Said::Pending | Said::SlowDown | Said::Success | Said::Denied | Said::Expired) => {
-                self.quiet.looks_well(life.number, client);
+                self.quiet.looks_well(now, life.number, client);
             }
             _ => {}
         }
         if let Some(wait) = retry_after {
-            self.quiet.is_told_to_wait(now, client, wait);
+            self.quiet.is_told_to_wait(now, life.number, client, wait);
         }
         let watched = &mut self.watched[label];
         watched.flights.retain(|known| known.number != flight);
@@ -362,7 +253,7 @@ impl Oracle {
         watched.claimed_at = now;
         watched.owed.claimed(now, lease);
         let had_ended = watched.terminal.as_ref().is_some_and(|terminal| terminal.committed);
-        watched.claims.insert(life.number, Claim { at: now, had_ended });
+        watched.claims.insert(life.number, Claim { at: now, lease, had_ended });
         if orphaned {
             watched.lost_at = Some(now);
         }
@@ -439,134 +330,5 @@ impl Oracle {
             self.watched[label].acknowledged += 1;
             self.watched[label].acknowledged_at = Some(now);
         }
-    }
-
-    // The application.
-
-    pub fn accepted(&mut self, now: Duration, label: usize, accepted: Accepted) {
-        self.say(now, || format!("{label} is accepted: {accepted:?}"));
-        let watched = &mut self.watched[label];
-        let other =
-            watched.accepted.iter().find(|before| matches!(before, Accepted::Deferred(_)) && **before != accepted);
-        let other = other.copied().filter(|_| matches!(accepted, Accepted::Deferred(_)));
-        watched.accepted.push(accepted);
-        if let Accepted::Deferred(id) = accepted {
-            // The row may have been made by somebody who never got as far as sending the code.
-            watched.adrift |= watched.id != Some(id);
-            self.is_named(id, label);
-        }
-        self.must(now, other.is_none(), || format!("{label} has two names: {other:?} and {accepted:?}"));
-    }
-
-    /// Whether the store can tell whose ping it is.
-    pub fn is_in_store(&self, label: usize) -> bool {
-        self.watched[label].in_store && !self.watched[label].forgotten
-    }
-
-    pub fn cancelled(&mut self, now: Duration, label: usize) {
-        self.say(now, || format!("{label} is cancelled"));
-        self.watched[label].cancelled = true;
-    }
-
-    pub fn forgotten(&mut self, now: Duration, label: usize) {
-        self.say(now, || format!("{label} is forgotten"));
-        self.watched[label].forgotten = true;
-    }
-
-    pub fn delivered(&mut self, now: Duration, life: &Arc<Life>, delivery: &Delivery, op: &Op) {
-        self.counts.deliveries += 1;
-        let id = delivery.id();
-        let label: usize = String::from_utf8_lossy(delivery.context()).parse().expect("the context is a label");
-        let name = name(delivery.outcome());
-        self.say(now, || format!("{label} is delivered to {}: {name}, attempt {}", life.number, delivery.attempt()));
-        let known = self.is_named(id, label);
-        self.must(now, known.is_none_or(|known| known == label), || format!("{id} has the context of {label}"));
-        let hold = self.holds.get(&(life.number, id)).copied();
-        self.must(now, hold.is_some_and(|(_, answered)| answered == now), || {
-            format!("{label} is delivered by {} on a claim that was not looked at again", life.number)
-        });
-        if let (Some((executed, _)), Some(&acknowledged)) = (hold, self.acknowledged.get(&id)) {
-            self.must(now, executed < acknowledged, || format!("{label} is delivered after its acknowledgement"));
-        }
-        let in_hand = self.hands.iter().find(|(other, holder, store_faults, since)| {
-            let holds = holder.is_alive() && holder.store_faults() == *store_faults;
-            *other == id && holds && now < *since + LONGEST_DELIVERY
-        });
-        let in_hand = in_hand.map(|(_, holder, ..)| holder.number);
-        self.hands.push((id, life.clone(), life.store_faults(), now));
-        let answered_at = self.watched[label].terminal.as_ref().map(|terminal| terminal.at);
-        let keys_away = answered_at.map_or(Duration::ZERO, |at| self.keys_away_within(at..now));
-        let watched = &mut self.watched[label];
-        let before = watched.delivered.replace((name.to_owned(), matches!(name, "unknown" | "failed")));
-        let is_new = before.as_ref().is_none_or(|(before, _)| before != name);
-        let changed = before.filter(|(before, provisional)| before != name && !(*provisional && name == "approved"));
-        watched.owed.what = What::Nothing;
-        let (since, leisure) = (watched.owed.quiet_since, self.quiet.leisure);
-        let quiet = Undisturbed { since, leisure, backs_off: self.backs_off };
-        let judged = watched.judge_outcome(now, label, delivery.outcome(), op, keys_away);
-        let expired = watched.judge_expiry(delivery.outcome(), &op.processes[label], &quiet);
-        self.must(now, is_new || in_hand.is_none(), || format!("{label} is delivered although {in_hand:?} has it"));
-        self.must(now, changed.is_none(), || format!("{label} was {changed:?} and is {name}"));
-        if let Err(problem) = expired {
-            self.must_strictly(now, false, || format!("{label} is {name}, but {problem}"));
-        }
-        if let Err(problem) = judged {
-            self.must(now, false, || format!("{label} is {name}, but {problem}"));
-        }
-    }
-
-    fn keys_away_within(&self, time: Range<Duration>) -> Duration {
-        let mut seen = time.start;
-        let mut away = Duration::ZERO;
-        for outage in &self.keys_away {
-            let to = outage.end.min(time.end);
-            away += to.saturating_sub(outage.start.max(seen));
-            seen = seen.max(to);
-        }
-        away
-    }
-
-    /// The application has let go of a delivery, or says how it wants it again.
-    pub fn put_down(&mut self, life: &Arc<Life>, id: ProcessId) {
-        self.hands.retain(|(other, holder, ..)| *other != id || holder.number != life.number);
-    }
-
-    /// Whether everybody who waits has been served.
-    pub fn is_finished(&self) -> bool {
-        self.watched.iter().all(|watched| watched.forgotten || watched.acknowledged > 0 || !watched.is_owed())
-    }
-
-    pub fn finish(&mut self, now: Duration) {
-        for label in 0..self.watched.len() {
-            let watched = &self.watched[label];
-            let (owed, forgotten) = (watched.is_owed(), watched.forgotten);
-            let (acknowledged, outcome) = (watched.acknowledged, watched.delivered.clone());
-            let story = format!("accepted {:?}, delivered {outcome:?}, acknowledged {acknowledged}", watched.accepted);
-            self.must(now, acknowledged <= 1, || format!("{label} has several outcomes: {story}"));
-            self.must(now, !owed || forgotten || acknowledged == 1, || format!("{label} has no outcome: {story}"));
-            if let Some((outcome, _)) = outcome {
-                let name = OUTCOMES.into_iter().find(|name| *name == outcome).unwrap_or("other");
-                *self.counts.outcomes.entry(name).or_default() += 1;
-            }
-        }
-        let (store, genuine) = (self.store_pings, self.genuine_pings);
-        self.must(now, store <= genuine, || {
-            format!("the store heard of {store} pings, of which {genuine} are genuine")
-        });
-    }
-}
-
-const OUTCOMES: [&str; 7] = ["approved", "denied", "expired", "failed", "invalid", "unknown", "cancelled"];
-
-fn name(outcome: &Outcome) -> &'static str {
-    match outcome {
-        Outcome::Approved(_) => "approved",
-        Outcome::Denied(_) => "denied",
-        Outcome::Expired(_) => "expired",
-        Outcome::Failed(_) => "failed",
-        Outcome::Invalid(_) => "invalid",
-        Outcome::Unknown => "unknown",
-        Outcome::Cancelled => "cancelled",
-        _ => "other",
     }
 }

@@ -24,6 +24,8 @@ const SPREADS: Duration = Duration::from_secs(120);
 const LONGEST_PROBE: Duration = HOUR;
 /// `Retry-After` holds for the process that was answered with it. Its client makes a pause of minutes at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
+/// A probe in a pause that fails is followed by another one so much later.
+const PAUSE_STEP: Duration = Duration::from_secs(5 * 60);
 /// So many ends in a row that point to a mistake of ours close the gate.
 const SUSPICIOUS_ENDS: u32 = 3;
 /// After the store's clock was set, leases are cut to this.
@@ -84,6 +86,7 @@ pub struct Owed {
     was_asked: bool,
     /// Who has the outcome, and when somebody let go of it in order.
     pub held_by: Option<u32>,
+    pub held_at: Option<Duration>,
     pub released_at: Option<Duration>,
     /// Until when there was trouble before it was decided.
     pub quiet_since: Duration,
@@ -177,8 +180,8 @@ impl Owed {
 
     /// By how much due times may be wrong after the store's clock was set, however they are put right.
     fn after_jump(&self, quiet: &Quiet) -> Duration {
-        match quiet.clock_set_at {
-            Some(at) if at >= self.planned_at => LONGEST_LEASE + self.interval * 2,
+        match quiet.clock_set_at.max(quiet.clamped_at) {
+            Some(at) if at >= self.planned_at => LONGEST_LEASE + self.interval * 2 + quiet.unnoticed(),
             _ => Duration::ZERO,
         }
     }
@@ -203,6 +206,8 @@ pub struct Quiet {
     suspicious: BTreeMap<(u32, usize), u32>,
     /// The gates that may be closed.
     gates: BTreeSet<(u32, usize)>,
+    /// The clients that make a pause because the OP has asked for it.
+    paused: BTreeSet<(u32, usize)>,
     /// Which replicas poll.
     pollers: Vec<u32>,
     /// Which are suspended.
@@ -211,6 +216,12 @@ pub struct Quiet {
     takers: BTreeMap<(u32, u64), Taker>,
     /// When the store's clock was last set.
     pub clock_set_at: Option<Duration>,
+    /// When due times were last put right, those too that were planned since the clock was set.
+    pub clamped_at: Option<Duration>,
+    /// By how much the clock was set back since then.
+    pub set_back: Duration,
+    /// When each replica first heard from the store, and so what its clock shows.
+    pub heard: BTreeMap<u32, Duration>,
 }
 
 #[derive(Debug)]
@@ -220,6 +231,15 @@ struct Taker {
 }
 
 impl Quiet {
+    /// By how much the store's clock was set back without anybody noticing: those who poll now began afterwards.
+    fn unnoticed(&self) -> Duration {
+        let knew = |at| move |life| self.heard.get(life).is_some_and(|heard| *heard < at);
+        match self.clock_set_at {
+            Some(at) if !self.pollers.iter().any(knew(at)) => self.set_back,
+            _ => Duration::ZERO,
+        }
+    }
+
     pub fn met_trouble(&mut self, now: Duration) {
         self.all = self.all.max(now);
     }
@@ -231,7 +251,8 @@ impl Quiet {
 
     pub fn request_failed(&mut self, now: Duration, client: usize) {
         self.failed.insert(client, now);
-        self.polls_met_trouble(now, client);
+        let may_pause = self.paused.iter().any(|(_, of)| *of == client);
+        self.polls_met_trouble(if may_pause { now + PAUSE_STEP } else { now }, client);
     }
 
     pub fn failed_at(&self, client: usize) -> Duration {
@@ -250,6 +271,11 @@ impl Quiet {
 
     /// The end of one process says that this replica may make mistakes.
     pub fn looks_suspicious(&mut self, now: Duration, life: u32, client: usize) {
+        if self.gates.contains(&(life, client)) {
+            // It was a probe, and opens nothing.
+            self.polls_met_trouble(now, client);
+        }
+        self.paused.remove(&(life, client));
         let count = self.suspicious.entry((life, client)).or_default();
         *count += 1;
         if *count >= SUSPICIOUS_ENDS {
@@ -257,12 +283,17 @@ impl Quiet {
         }
     }
 
-    pub fn looks_well(&mut self, life: u32, client: usize) {
+    pub fn looks_well(&mut self, now: Duration, life: u32, client: usize) {
         self.suspicious.remove(&(life, client));
-        self.gates.remove(&(life, client));
+        self.paused.remove(&(life, client));
+        if self.gates.remove(&(life, client)) {
+            // Until then they waited for this answer.
+            self.polls_met_trouble(now, client);
+        }
     }
 
-    pub fn is_told_to_wait(&mut self, now: Duration, client: usize, wait: Duration) {
+    pub fn is_told_to_wait(&mut self, now: Duration, life: u32, client: usize, wait: Duration) {
+        self.paused.insert((life, client));
         self.polls_met_trouble(now + wait.min(LONGEST_PAUSE), client);
     }
 
@@ -275,6 +306,7 @@ impl Quiet {
         self.met_trouble(now);
         self.pollers.retain(|known| *known != life);
         self.gates.retain(|(known, _)| *known != life);
+        self.paused.retain(|(known, _)| *known != life);
     }
 
     pub fn falls_asleep(&mut self, now: Duration, life: u32) {

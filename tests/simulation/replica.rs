@@ -87,7 +87,7 @@ async fn serve(world: &World, replica: &Replica) {
         () = replica.poller.shutdown(grace) => {
             let (now, mut oracle) = (world.now(), world.oracle());
             let (took, slept) = (now - began, life.suspends() > suspends);
-            oracle.must_strictly(now, slept || took <= grace + LATE_SHUTDOWN, || format!("shutdown({grace:?}) took {took:?}"));
+            oracle.must(now, slept || took <= grace + LATE_SHUTDOWN, || format!("shutdown({grace:?}) took {took:?}"));
             if grace >= ENOUGH_GRACE && life.store_faults() == store_faults {
                 oracle.released(now, life);
             }
@@ -190,15 +190,14 @@ impl fmt::Debug for PanickyKey {
 /// The application's side: takes outcomes, and is not always good at it.
 async fn take_outcomes(world: Arc<World>, replica: Replica, number: u64) {
     let mut outcomes = replica.poller.outcomes();
-    let life = replica.life.number;
     loop {
         if world.strikes(0.05) {
             // Somebody who changes his mind.
             outcomes = replica.poller.outcomes();
         }
-        world.oracle().quiet.takes(world.now(), life, number);
+        world.oracle().takes(world.now(), &replica.life, number);
         let delivery = next(&world, &mut outcomes).await;
-        world.oracle().quiet.took(world.now(), life, number);
+        world.oracle().took(world.now(), &replica.life, number);
         let Some(delivery) = delivery else { return };
         {
             let op = world.op();

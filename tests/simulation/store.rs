@@ -203,7 +203,7 @@ impl Store for SimulatedStore {
                     |world, claimed: &Outcomes| {
                         executed = world.now();
                         let ids = claimed.claimed.iter().map(|outcome| outcome.held.id);
-                        world.oracle().outcomes_claimed(&self.life, ids);
+                        world.oracle().outcomes_claimed(world.now(), &self.life, ids);
                     },
                 )
                 .await?;
@@ -261,11 +261,25 @@ impl Store for SimulatedStore {
         self.call(move |world| world.memory.spread(partition, overdue_for, limit), |_, _| ())
     }
 
-    fn clamp_due_times(&self, clamp: Clamp) -> BoxFuture<'_, Result<Clamped, StoreError>> {
-        self.call(
+    fn clamp_due_times(&self, mut clamp: Clamp) -> BoxFuture<'_, Result<Clamped, StoreError>> {
+        let rare = &self.world.weather.rare;
+        clamp.limit = rare.clamp_step.map_or(clamp.limit, |step| step.min(clamp.limit));
+        let step = self.call(
             move |world| world.memory.clamp_due_times(clamp),
-            move |world, clamped| world.oracle().clamped(world.now(), &self.life, *clamped),
-        )
+            move |world, clamped| {
+                if *clamped == Clamped::Done {
+                    world.changes.send();
+                }
+                world.oracle().clamped(world.now(), &self.life, *clamped);
+            },
+        );
+        Box::pin(mortal(self.life.clone(), async move {
+            let clamped = step.await;
+            if matches!(clamped, Ok(Clamped::More)) && self.world.strikes(rare.dies_clamping) {
+                self.world.kill(&self.life);
+            }
+            clamped
+        }))
     }
 
     fn keys(&self) -> BoxFuture<'_, Result<Vec<KeyStats>, StoreError>> {

@@ -47,6 +47,10 @@ pub struct Rare {
     pub store_clock: Vec<(Duration, i64)>,
     /// What each row adds to a call that settles or claims it.
     pub row_cost: Duration,
+    /// How many rows one step of putting due times right looks at, where that is fewer than usual.
+    pub clamp_step: Option<usize>,
+    /// How likely a replica is to die between two steps.
+    pub dies_clamping: f64,
     /// A call that looks at every row of the store is given up by its client.
     pub is_huge: bool,
     /// How long it takes until a replica is suspended, on average.
@@ -95,14 +99,12 @@ impl Kind {
         known.map(|(_, kind)| *kind).unwrap_or_else(|| panic!("there is no kind of world {name}"))
     }
 
-    /// Those that come without being named.
-    const USUAL: &[Self] =
-        &[Self::Clients, Self::SlowStore, Self::HangingStore, Self::HangingEndpoints, Self::RetryAfter, Self::Gate];
-
-    fn drawn(chance: &Chance, from: &[Self]) -> Vec<Self> {
+    fn drawn(chance: &Chance) -> Vec<Self> {
         if !chance.odds(RARE) {
             return Vec::new();
         }
+        // All but the first, which is a crowd.
+        let from = &Self::ALL.map(|(_, kind)| kind)[1..];
         let mut kinds = vec![chance.pick(from)];
         if chance.odds(0.3) {
             kinds.push(chance.pick(from));
@@ -116,7 +118,7 @@ impl Kind {
 
 /// Which worlds there are: what `SIMULATION_WORLDS` says.
 pub enum Worlds {
-    Usual,
+    /// With kinds that are drawn from all of them.
     All,
     /// With these kinds of trouble.
     These(Vec<Kind>),
@@ -132,15 +134,9 @@ impl Worlds {
         }
     }
 
-    pub fn is_usual(&self) -> bool {
-        matches!(self, Self::Usual)
-    }
-
     fn drawn(&self, chance: &Chance) -> Vec<Kind> {
-        let others = Kind::ALL.map(|(_, kind)| kind);
         match self {
-            Self::Usual => Kind::drawn(chance, Kind::USUAL),
-            Self::All => Kind::drawn(chance, &others[1..]),
+            Self::All => Kind::drawn(chance),
             Self::These(kinds) => kinds.clone(),
         }
     }
@@ -222,6 +218,8 @@ impl Weather {
                 }
                 rare.store_clock.sort_unstable();
                 rare.is_huge = chance.odds(0.3);
+                rare.clamp_step = chance.pick(&[None, Some(1), Some(3)]);
+                rare.dies_clamping = chance.pick(&[0.0, 0.2]);
             }
             Kind::SlowStore => {
                 rare.row_cost = chance.pick(&[Duration::ZERO, Duration::from_millis(20), Duration::from_millis(300)]);

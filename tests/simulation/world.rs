@@ -28,8 +28,6 @@ const END: Duration = Duration::from_secs(3 * 86_400);
 /// More calls to the store in one instant can only be a loop that never ends.
 const MOST_CALLS_AT_ONCE: u64 = 20_000;
 
-/// Whether the rules with bounds hold in every world, and not only where worlds are named.
-const STRICT: bool = false;
 /// The seeds of two streams of chance of one world.
 const OF_RARE: u64 = 0x5ca1_ab1e;
 /// How long the store's clock has been running, so that it can be set back.
@@ -170,7 +168,6 @@ impl World {
         let weather = Weather::drawn(&chance, &rare, worlds, horizon);
         let mut oracle = Oracle::default();
         oracle.is_traced = traced;
-        oracle.is_strict = STRICT || !worlds.is_usual();
         oracle.keys_away = weather.keys_away();
         let mut op = Op::new();
         op.forgets_cancelled = chance.odds(0.3);
