@@ -52,11 +52,14 @@ impl Schedule {
         self.cancelling.is_none_or(|sent| sent.next.remaining(now).is_zero())
     }
 
-    /// Notes that the OP is asked to cancel at this time. The pause until it may be asked again grows.
+    /// Notes that the OP is asked to cancel at this time. The pause until it may be asked again grows. A request that is
+    /// noted after a later one shortens nothing.
     pub(crate) fn cancellation_sent(&mut self, now: Moment) {
         let requests = self.cancelling.map_or(0, |sent| sent.requests);
         let pause = CANCELLATION_PAUSE.saturating_mul(1 << requests.min(16)).min(LONGEST_CANCELLATION_PAUSE);
-        self.cancelling = Some(Cancelling { requests: requests.saturating_add(1), next: Due::after(pause, now) });
+        let next = Due::after(pause, now);
+        let next = self.cancelling.map(|sent| sent.next).filter(|before| before.wall > next.wall).unwrap_or(next);
+        self.cancelling = Some(Cancelling { requests: requests.saturating_add(1), next });
     }
 
     /// How soon after `now` a ping may bring the next request forward; `None` if it may not.

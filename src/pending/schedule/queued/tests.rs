@@ -73,6 +73,15 @@ fn requests_to_cancel_become_more_seldom_and_a_restart_does_not_forget_that() {
 }
 
 #[test]
+fn a_request_to_cancel_that_is_noted_after_a_later_one_does_not_let_the_next_one_go_sooner() {
+    let mut schedule = schedule(60, None);
+    schedule.cancellation_sent(moment(200_000));
+    schedule.cancellation_sent(moment(30_000));
+    assert!(!schedule.may_cancel(moment(259_000)));
+    assert!(schedule.may_cancel(moment(260_000)));
+}
+
+#[test]
 fn a_claim_for_a_ping_uses_the_pings_up_although_its_answer_comes_when_the_time_has_come() {
     let mut schedule = schedule(60, None);
     assert_eq!(schedule.claimed(moment(60_500), moment(59_500).wall, true, false), Step::Ask);
