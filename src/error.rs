@@ -19,11 +19,11 @@ pub(crate) use verdict::Verdict;
 
 /// What went wrong, in which step, and why.
 ///
-/// Waiting, denied, expired and cancelled are not errors but values. An `Error` is one of a few [kinds](ErrorKind),
-/// which tell apart the OP's answer, the OP breaking a rule, the network, the configuration, the message that the
-/// browser carried, and the application's own use of the crate.
+/// Pending, denied, expired and cancelled sign-ins are values, not errors. The [kind](ErrorKind) of an `Error`
+/// distinguishes the OP's error responses, broken rules, the network, the configuration, the message that the browser
+/// carried, and misuse of the crate.
 ///
-/// `Display` names the step and the kind; [`source`](StdError::source) has the layer below, so print the whole chain.
+/// `Display` names the step and the kind. [`source`](StdError::source) has the layer below, so print the whole chain.
 /// No response body, token, code, `state` or key is part of an error, in `Display` or in `Debug`.
 pub struct Error(Box<Inner>);
 
@@ -32,7 +32,7 @@ struct Inner {
     kind: ErrorKind,
     step: Option<&'static str>,
     retry_after: Option<Duration>,
-    /// Whether the same call can succeed later, where that is known better than from the kind.
+    /// Whether the same call can succeed later, if that does not follow from the kind.
     passes: Option<bool>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
@@ -41,50 +41,48 @@ struct Inner {
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ErrorKind {
-    /// The settings of the client do not work, alone or with what this OP offers. Change them and start again.
-    #[error("the configuration does not work: {0}")]
+    /// The settings of the client are invalid, or do not work with this OP. Change them and start again.
+    #[error("invalid configuration: {0}")]
     Configuration(ConfigurationProblem),
-    /// A call that cannot be right at this point. Change the calling code; only [`Misuse::ShutDown`] is normal, when the
-    /// application stops.
+    /// An invalid call. Change the calling code. Only [`Misuse::ShutDown`] is normal, when the application stops.
     #[error("{0}")]
     Misuse(Misuse),
-    /// The authorization session that should belong to the browser's return cannot be used. Start a new sign-in.
+    /// The authorization session for the response cannot be used. Start a new sign-in.
     #[error("the authorization session cannot be used: {0}")]
     Session(SessionProblem),
     /// The OP answered with an OAuth error code.
     #[error("the OP answered with {0}")]
     ErrorResponse(ErrorResponse),
-    /// A message broke a rule of the specifications and was not believed.
+    /// A message broke a rule of the specifications and was refused.
     #[error("{0}")]
     Protocol(Violation),
-    /// The network did not carry a request or its response.
+    /// A request or its response failed in the network.
     #[error("{0}")]
     Transport(TransportProblem),
-    /// A code or a refresh token was sent, and what the OP made of it is unknown: no answer came, or none that can be
-    /// read. The code may be spent and is never sent again: start a new sign-in. A refresh may be tried again; see
-    /// [`Client::refresh`](crate::Client::refresh). Of a [registration](crate::Registrar::register) it says that the OP may
-    /// have a client now of which nobody knows the secret.
-    #[error("the request was sent but no usable answer came back, so what the OP made of it is unknown")]
+    /// A code or a refresh token was sent, but no readable response came, so it is unknown whether the OP processed it.
+    /// The code may be spent and is never sent again: start a new sign-in. A refresh may be repeated; see
+    /// [`Client::refresh`](crate::Client::refresh). After a [registration](crate::Registrar::register) the OP may have a
+    /// client whose secret is lost.
+    #[error("the request was sent but no usable response came, so it is unknown whether the OP processed it")]
     OutcomeUnknown,
-    /// A signer outside the process, such as a key management service, did not sign.
-    #[error("the signer did not sign")]
+    /// A [`Signer`](crate::Signer), such as a key management service, failed.
+    #[error("the signer failed")]
     Signer,
-    /// The store of the durable floor is out of reach or cannot be used; the source says why. Nothing was sent that
-    /// could not be remembered.
-    #[error("the store did not do its part")]
+    /// An operation of the durable poller's store failed; the source states why. Nothing was sent without a record in the
+    /// store.
+    #[error("store operation failed")]
     Store,
-    /// So many exchanges of this client are under way in this process that the turn of this one has not come. Nothing was
-    /// sent: let the user reload. See [`Limits::exchanges`](crate::poller::Limits::exchanges).
-    #[error("too many exchanges are under way, so this one was not begun")]
+    /// The exchange timed out waiting for a free slot, because too many exchanges of this client are under way in this
+    /// replica. Nothing was sent: let the user reload. See [`Limits::exchanges`](crate::poller::Limits::exchanges).
+    #[error("timed out waiting for a free exchange slot; nothing was sent")]
     Busy,
-    /// A sealed value cannot be opened: it was altered, or sealed for another purpose, or with a key that the keyring
-    /// does not have.
+    /// A sealed value cannot be opened: it was altered, it was sealed for another purpose, or the keyring lacks its key.
     #[error("the sealed value cannot be opened: it was altered, is not of this kind, or its key is not in the keyring")]
     Sealed,
-    /// The operating system gave no randomness.
+    /// The source of randomness failed.
     #[error("the source of randomness failed")]
     Randomness,
-    /// The cryptographic library refused an operation on a key of our own.
+    /// The cryptographic library failed with one of the crate's own keys.
     #[error("the cryptographic library failed")]
     Cryptography,
 }
@@ -94,13 +92,13 @@ impl Error {
         Self(Box::new(Inner { kind: kind.into(), step: None, retry_after: None, passes: None, source: None }))
     }
 
-    /// For a [`Signer`](crate::Signer) of your own: it did not sign, for this reason. The error is transient, so whatever
-    /// needed the signature is tried again.
+    /// For a [`Signer`](crate::Signer) of your own that failed for this reason. The error is transient, so the operation
+    /// is retried.
     pub fn signer(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::new(ErrorKind::Signer).with_source(source)
     }
 
-    /// For a [`Random`](crate::Random) of your own: it gave nothing, for this reason. The error is transient.
+    /// For a [`Random`](crate::Random) of your own that failed for this reason. The error is transient.
     pub fn randomness(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::new(ErrorKind::Randomness).with_source(source)
     }
@@ -111,14 +109,14 @@ impl Error {
         self
     }
 
-    /// Says that the same call can succeed later, where the kind alone does not: one broken answer to a poll, say, in a
-    /// process that goes on.
+    /// Marks the error as transient although its kind is not, such as one broken answer to a poll of a sign-in that
+    /// stays pending.
     pub(crate) fn that_passes(mut self) -> Self {
         self.0.passes = Some(true);
         self
     }
 
-    /// Says that the same call cannot succeed later, although the kind of thing that went wrong passes.
+    /// Marks the error as permanent although its kind is transient.
     pub(crate) fn that_stays(mut self) -> Self {
         self.0.passes = Some(false);
         self
@@ -129,7 +127,7 @@ impl Error {
         self
     }
 
-    /// The same error for somebody else who waited for the same thing.
+    /// The same error for another caller that waited for the same operation.
     pub(crate) fn to_shared(&self) -> Self {
         Self(self.0.clone())
     }
@@ -139,7 +137,7 @@ impl Error {
         self
     }
 
-    /// What kind of thing went wrong.
+    /// The kind of error.
     pub fn kind(&self) -> &ErrorKind {
         &self.0.kind
     }
@@ -149,15 +147,14 @@ impl Error {
         self.0.step
     }
 
-    /// Whether the same call can succeed later with nothing changed: the network, an overloaded OP, keys that cannot
-    /// be fetched right now, a signer that does not answer. After [`Misuse::ShutDown`] it is another replica, or the
-    /// restarted process, where it can succeed.
+    /// Whether the same call can succeed later without a change: after network errors, or with an overloaded OP, keys
+    /// that cannot be fetched, or a signer that does not answer. After [`Misuse::ShutDown`] it can succeed in another
+    /// replica, or in the restarted application.
     ///
-    /// An exchange whose code may have reached the OP is never worth a retry: a code must not be sent twice, and this
-    /// crate does not.
+    /// It is never true for an exchange whose code may have reached the OP, because a code must not be sent twice.
     pub fn is_transient(&self) -> bool {
         let kind_passes = match &self.0.kind {
-            // Refused by our own rules, and so it will be the next time.
+            // Refused by our own rules, which do not change.
             ErrorKind::Transport(TransportProblem::Refused) => false,
             ErrorKind::Transport(_)
             | ErrorKind::Signer
@@ -177,7 +174,7 @@ impl Error {
         self.0.retry_after
     }
 
-    /// The OP's answer, where the error is one.
+    /// The OP's error response, if the error is one.
     pub fn error_response(&self) -> Option<&ErrorResponse> {
         match &self.0.kind {
             ErrorKind::ErrorResponse(response) => Some(response),
@@ -185,7 +182,7 @@ impl Error {
         }
     }
 
-    /// The rule that a message broke, where the error is that.
+    /// The rule that a message broke, if the error is about one.
     pub fn rule(&self) -> Option<Rule> {
         match &self.0.kind {
             ErrorKind::Protocol(violation) => Some(violation.rule()),

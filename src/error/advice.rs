@@ -5,8 +5,8 @@ use super::{
 };
 
 impl Error {
-    /// What should be done about it, in a sentence or two for whoever reads the log. It depends on nothing but the kind
-    /// of error, so it can also stand in a runbook.
+    /// What an operator should do about the error, in a sentence or two. It depends only on the kind of error, so it can
+    /// also be used in a runbook.
     ///
     /// ```
     /// # async fn example(client: openid_deferred::Client) {
@@ -19,35 +19,34 @@ impl Error {
         match self.kind() {
             ErrorKind::Configuration(problem) => configuration(problem),
             ErrorKind::Misuse(Misuse::ShutDown) => {
-                "Let the user reload: nothing was sent, and another replica or the restarted process takes the response."
+                "Let the user reload: nothing was sent, and another replica or the restarted application handles the response."
             }
-            ErrorKind::Misuse(_) => "The application calls this crate in a way that cannot work: change its code.",
+            ErrorKind::Misuse(_) => "The application calls this crate incorrectly: change its code.",
             ErrorKind::Session(problem) => session(*problem),
             ErrorKind::ErrorResponse(response) => response_advice(response),
             ErrorKind::Protocol(violation) => violation.advice(),
             ErrorKind::Transport(problem) => transport(*problem),
             ErrorKind::OutcomeUnknown => {
-                "Let the user start again, or repeat the refresh; after a registration ask the OP what it has. If it \
-                 happens often, something between us and the OP \
-                 loses its answers."
+                "Let the user start again, or repeat the refresh. After a registration ask the OP what it registered. If \
+                 this happens often, look for a proxy between the application and the OP that loses responses."
             }
-            ErrorKind::Signer => "Look after the service or the module that keeps the private key; it is tried again.",
-            ErrorKind::Store => "Bring the database back. Nothing is lost meanwhile, and nothing is asked.",
-            ErrorKind::Busy => "Let the user reload. If it happens often, ask the OP why it is slow, or add replicas.",
+            ErrorKind::Signer => "Check the service or module that holds the private key. The operation is retried.",
+            ErrorKind::Store => "Restore the database. Until then no polls are sent, and nothing is lost.",
+            ErrorKind::Busy => "Let the user reload. If this happens often, ask the OP why it is slow, or add replicas.",
             ErrorKind::Sealed => {
-                "Give the keyring the key that sealed it, or deploy the release that wrote it. If neither helps, it was \
-                 altered."
+                "Add the key that sealed the value to the keyring, or deploy the release that wrote it. If neither helps, \
+                 the value was altered."
             }
             ErrorKind::Randomness => {
-                "The operating system gives no randomness. Nothing safe can be done until it does."
+                "Check the operating system's source of randomness. No operation that needs it can continue."
             }
-            ErrorKind::Cryptography => "OpenSSL has failed. Look at its version and configuration (FIPS, providers).",
+            ErrorKind::Cryptography => "OpenSSL failed. Check its version and configuration (FIPS, providers).",
         }
     }
 }
 
 impl Violation {
-    /// What should be done about it, as [`Error::advice`] says.
+    /// What an operator should do about it, as in [`Error::advice`].
     pub fn advice(&self) -> &'static str {
         rule(self.rule())
     }
@@ -56,23 +55,23 @@ impl Violation {
 fn configuration(problem: &ConfigurationProblem) -> &'static str {
     match problem {
         ConfigurationProblem::NotAdvertised { .. } => {
-            "Choose what the OP lists, ask it to list what it offers, or override the check with `allow_unadvertised`."
+            "Use a value that the OP lists, ask the OP to list what it supports, or set `allow_unadvertised`."
         }
         ConfigurationProblem::Registered { .. } => {
-            "Ask for what the OP registers, or ask the OP to allow it, and update the registration or register again."
+            "Request what the OP registers, or ask the OP to allow your request, and update the registration or register again."
         }
         ConfigurationProblem::FapiNotAdvertised { .. } => {
-            "Ask the OP whether it keeps to FAPI 2.0 and why it does not say so, or do without `fapi2` there."
+            "Ask the OP whether it supports FAPI 2.0 and why its metadata does not say so, or do not use `fapi2` with it."
         }
-        ConfigurationProblem::NoEndpoint(_) => "The OP does not offer this. Ask it, or do without.",
+        ConfigurationProblem::NoEndpoint(_) => "The OP does not support this. Ask it, or do not use the feature.",
         ConfigurationProblem::NoEncryptionKey(_) => {
-            "Ask the OP to publish a key for encryption, or register an algorithm that it has one for."
+            "Ask the OP to publish an encryption key, or register an algorithm for which it has one."
         }
         ConfigurationProblem::SharedRedirectUri { .. } => {
-            "Register a redirect URI of its own for one of the two clients, and route it there."
+            "Register a separate redirect URI for one of the two clients, and route it to that client."
         }
         ConfigurationProblem::PrivateAddress { .. } => {
-            "Take this OP or API out, or remove `refuse_private_addresses` if it belongs in your own network."
+            "Remove this OP or API, or remove `refuse_private_addresses` if the address belongs to your own network."
         }
         _ => "Change the settings that the error names, and start again.",
     }
@@ -80,12 +79,12 @@ fn configuration(problem: &ConfigurationProblem) -> &'static str {
 
 fn session(problem: SessionProblem) -> &'static str {
     match problem {
-        SessionProblem::Expired => "Let the user start again: they were away for longer than a session lives.",
+        SessionProblem::Expired => "Let the user start again: they were away for longer than the lifetime of a session.",
         SessionProblem::Foreign => {
-            "Let the user start again. If it happens often, cookies of two clients are mixed up in the application."
+            "Let the user start again. If this happens often, the application confuses the cookies of two clients."
         }
         SessionProblem::Unreadable => {
-            "Let the user start again. If it happens often, instances of the application have different keyrings."
+            "Let the user start again. If this happens often, instances of the application have different keyrings."
         }
     }
 }
@@ -93,33 +92,33 @@ fn session(problem: SessionProblem) -> &'static str {
 fn response_advice(response: &ErrorResponse) -> &'static str {
     match response.code() {
         "invalid_client" => {
-            "Compare the client's identifier, secret, key or certificate and its method with what the OP registered."
+            "Compare the client's identifier, credentials and authentication method with what the OP registered."
         }
         "unauthorized_client" | "unsupported_grant_type" | "unsupported_response_type" => {
             "Ask the OP to register the client for this grant and response type."
         }
-        "invalid_scope" => "Ask for scopes that the OP registered for this client.",
+        "invalid_scope" => "Request only scopes that the OP registered for this client.",
         "invalid_dpop_proof" => {
             "Compare this machine's clock with the OP's, and the proof's algorithm with its metadata."
         }
-        "invalid_redirect_uri" => "Ask for redirect URIs that the OP accepts; its description may say which.",
+        "invalid_redirect_uri" => "Request redirect URIs that the OP accepts; its error description may name them.",
         "invalid_client_metadata" => {
-            "Change what is asked for: the OP does not register it like that. Its description may say what it minds."
+            "Change the request: the OP does not register this metadata. Its error description may name the problem."
         }
         "invalid_software_statement" | "unapproved_software_statement" => {
-            "Get a software statement from an issuer that the OP trusts, and one that has not expired."
+            "Get a valid software statement from an issuer that the OP trusts."
         }
-        "invalid_token" | "insufficient_scope" => "Refresh the access token, or ask for the scope that is missing.",
-        "invalid_grant" => "It was used, has expired or belongs to another client or key. Let the user start again.",
+        "invalid_token" | "insufficient_scope" => "Refresh the access token, or request the missing scope.",
+        "invalid_grant" => "Let the user start again: the grant was used, has expired, or belongs to another client or key.",
         "invalid_request" | "invalid_target" | "invalid_authorization_details" => {
-            "The OP does not accept the request as it is. Its description says why; compare the settings with its guide."
+            "The OP does not accept the request. Read its error description, and compare the settings with its documentation."
         }
         "access_denied"
         | "login_required"
         | "consent_required"
         | "interaction_required"
         | "account_selection_required" => "The user or the OP declined. Let the user start again if they want to.",
-        _ if response.is_transient() => "Wait: the OP has trouble or too much to do.",
+        _ if response.is_transient() => "Wait: the OP is unavailable or overloaded.",
         _ => "Ask the OP what it means by this code.",
     }
 }
@@ -127,16 +126,16 @@ fn response_advice(response: &ErrorResponse) -> &'static str {
 fn transport(problem: TransportProblem) -> &'static str {
     match problem {
         TransportProblem::Connect => {
-            "Check that this machine reaches the OP: name resolution, firewall, proxy, and the certificate authorities \
-             that it trusts."
+            "Check that this machine reaches the OP: name resolution, firewall, proxy, and trusted certificate \
+             authorities."
         }
         TransportProblem::Timeout | TransportProblem::Broken => {
-            "Wait. If it lasts, look at the OP's status and at the proxies in between."
+            "Wait. If it lasts, check the OP's status and the proxies in between."
         }
-        TransportProblem::BodyTooLarge(_) => "No genuine answer is as large: ask the OP what it sends.",
+        TransportProblem::BodyTooLarge(_) => "Ask the OP why its response is so large.",
         TransportProblem::PrivateAddress => {
-            "If the server belongs in your own network, remove `refuse_private_addresses`. If not, somebody may be trying \
-             to reach into it, or the name service is broken."
+            "If the server belongs to your own network, remove `refuse_private_addresses`. If not, this may be an attack on \
+             your network, or a wrong DNS entry."
         }
         TransportProblem::Refused => {
             "Use `https:` URLs without user names; plain HTTP needs a loopback address and `allow_insecure_loopback`."
@@ -147,41 +146,41 @@ fn transport(problem: TransportProblem) -> &'static str {
 fn rule(rule: Rule) -> &'static str {
     match rule {
         Rule::ResponseNotJwt | Rule::UnrequestedJwt => {
-            "Let the user start again. If it happens always, the OP does not do as the `response_mode` asks, or the callback \
-             is routed to another client."
+            "Let the user start again. If it happens every time, the OP ignores the `response_mode`, or the callback is \
+             routed to another client."
         }
         rule if rule.is_forgery() => {
-            "Let the user start again. Many of these at once are an attack, or a callback that is routed to the wrong \
+            "Let the user start again. Many of these at once mean an attack, or a callback that is routed to the wrong \
              client."
         }
-        Rule::IssuerMismatch => "Set the issuer exactly as the OP's metadata spells it, to the last slash.",
-        Rule::InsecureEndpoint => "Ask the OP to name its endpoints with `https:` URLs that have no user name.",
+        Rule::IssuerMismatch => "Configure the issuer exactly as in the OP's metadata, including a trailing slash.",
+        Rule::InsecureEndpoint => "Ask the OP to publish `https:` URLs without user names.",
         Rule::PrivateEndpoint => {
-            "If the OP is in your own network, set `allow_private_addresses`. If not, ask it: its metadata points into \
-             yours."
+            "If the OP is in your own network, set `allow_private_addresses`. If not, ask the OP why its metadata names \
+             private addresses."
         }
-        Rule::KeysUnavailable => "Wait: the OP's keys are out of reach, and what needs them is kept.",
-        Rule::KeysOutdated => "Wait a few seconds: the OP's keys are fetched again, and what needs them is kept.",
+        Rule::KeysUnavailable => "Wait: the OP's keys are unavailable. Responses that need them are kept.",
+        Rule::KeysOutdated => "Wait a few seconds: the OP's keys are fetched again. Responses that need them are kept.",
         Rule::MetadataOutdated => {
-            "Wait a few seconds: the OP's metadata are fetched again, and what needs them is kept."
+            "Wait a few seconds: the OP's metadata is fetched again. Responses that need it are kept."
         }
         Rule::NoUsableKey => {
-            "Look at the source of the error, which says why a key was left out, and at the OP's key set."
+            "Read the source of the error, which states why keys were skipped, and check the OP's key set."
         }
         Rule::IdTokenNoKey | Rule::JwtResponseNoKey | Rule::UserInfoNoKey => {
-            "Wait for the OP to publish its key, or ask whether it rotated keys too fast."
+            "Wait until the OP publishes its key, or ask whether it rotated keys too early."
         }
         Rule::NoDecryptionKey => {
-            "Give the client the decryption key that was published, also the one before a rotation."
+            "Configure the published decryption keys, including the previous one after a rotation."
         }
         Rule::Decryption | Rule::EncryptionHeader | Rule::NotEncrypted | Rule::UserInfoUnsigned => {
-            "Compare the registered algorithms for encryption and signatures with the client's settings and keys."
+            "Compare the registered encryption and signature algorithms with the client's settings and keys."
         }
         Rule::IdTokenAlgorithm => {
-            "Register `id_token_signed_response_alg` with the OP and set the same one here; they differ."
+            "Register the same `id_token_signed_response_alg` with the OP that the client is configured with."
         }
         Rule::JwtResponseAlgorithm => {
-            "Register `authorization_signed_response_alg` with the OP and set the same one here; they differ."
+            "Register the same `authorization_signed_response_alg` with the OP that the client is configured with."
         }
         Rule::JwtResponseExpired
         | Rule::IdTokenExpired
@@ -191,14 +190,14 @@ fn rule(rule: Rule) -> &'static str {
             "Compare this machine's clock with the OP's. If they agree, the OP issues tokens with wrong times."
         }
         Rule::PathSuffix => {
-            "Pass the path before a nested router strips its prefix (axum: `OriginalUri`), or the whole URL. The query alone does where this is the only OP, or where all OPs send `iss`. If the path is whole, somebody tried to mix up two OPs."
+            "Pass the path before a nested router strips its prefix (axum: `OriginalUri`), or the whole URL. The query alone is enough if this is the only OP, or if all OPs send `iss`. If the path was complete, this may be a mix-up attack."
         }
-        Rule::RequestUriExpired => "Send the user out as soon as the request was pushed, or start again.",
-        Rule::UnknownError => "Ask the OP what it means by this code; meanwhile it is asked again.",
+        Rule::RequestUriExpired => "Redirect the user as soon as the request is pushed, or start again.",
+        Rule::UnknownError => "Ask the OP what this code means. Polling continues.",
         rule if rule.is_transient() => {
-            "Wait. If it lasts, something between us and the OP answers in its place, or the OP is broken."
+            "Wait. If it lasts, check whether a proxy answers instead of the OP, and ask the OP."
         }
-        _ => "Nobody was signed in by it. Show the OP the rule and its section: its answer breaks them.",
+        _ => "Report the rule and its section to the OP, whose response breaks it. The response was refused.",
     }
 }
 

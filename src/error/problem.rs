@@ -1,4 +1,4 @@
-//! What can be wrong on our own side: settings, calls, sessions, and the network in between.
+//! Errors of settings, calls, sessions and the network.
 
 use super::rule::Document;
 
@@ -23,14 +23,14 @@ pub enum ConfigurationProblem {
     },
     /// A URL of the OP or of an API names an address that is not on the public internet, after
     /// `refuse_private_addresses`.
-    #[error("`{name}` names an address that is not public, which `refuse_private_addresses()` rules out")]
+    #[error("`{name}` has a private address, which `refuse_private_addresses()` forbids")]
     PrivateAddress {
         /// The setting or argument that holds the URL.
         name: &'static str,
     },
     /// The OP's metadata does not list something that these settings need.
     #[error(
-        "the OP's `{member}` does not list `{value}`; if it works all the same, override the check with `allow_unadvertised()`"
+        "the OP's `{member}` does not list `{value}`; if the OP supports it, override the check with `allow_unadvertised()`"
     )]
     NotAdvertised {
         /// The member of the metadata.
@@ -38,12 +38,12 @@ pub enum ConfigurationProblem {
         /// The value that is missing in it.
         value: String,
     },
-    /// Clients of several OPs have the same redirect URI, and one of the OPs does not say in its responses who it is
-    /// (`iss`, RFC 9207), so that one could pass the other's code off as its own (RFC 9700 §4.4). Redirect URIs that differ
-    /// in their parameters only, or of which one path is the end of the other, such as `/callback` and `/a/callback`, do
-    /// not keep responses apart either. Give that client a redirect URI of its own.
+    /// Clients of several OPs have the same redirect URI, and one of the OPs does not name itself in its responses
+    /// (`iss`, RFC 9207), so that one OP could present the other's code as its own (RFC 9700 §4.4). Redirect URIs also
+    /// count as shared if only their parameters differ, or if one path is the end of the other, such as `/callback` and
+    /// `/a/callback`. Give that client a redirect URI of its own.
     #[error(
-        "the clients of {issuer} and {other} share a redirect URI or the end of its path, and `iss` does not tell their responses apart: give each a redirect URI with a last path segment of its own"
+        "the clients of {issuer} and {other} share a redirect URI or the end of its path, and no `iss` distinguishes their responses: give each client a redirect URI with its own last path segment"
     )]
     SharedRedirectUri {
         /// One of the two issuers.
@@ -54,21 +54,21 @@ pub enum ConfigurationProblem {
     /// The OP's metadata lacks an endpoint that this call needs.
     #[error("the OP's metadata has no `{0}`")]
     NoEndpoint(&'static str),
-    /// The OP publishes no key that something can be encrypted for with this algorithm: one whose `use` is `enc`.
+    /// The OP publishes no encryption key (`use`: `enc`) for this algorithm.
     #[error("the OP's key set has no key (`use`: `enc`) for `{0}`")]
     NoEncryptionKey(&'static str),
-    /// A setting is not possible under the rules of FAPI 2.0, which [`fapi2`](crate::ClientBuilder::fapi2) or
-    /// [`fapi2_message_signing`](crate::ClientBuilder::fapi2_message_signing) asked for.
+    /// A setting contradicts the rules of FAPI 2.0, which [`fapi2`](crate::ClientBuilder::fapi2) or
+    /// [`fapi2_message_signing`](crate::ClientBuilder::fapi2_message_signing) turned on.
     #[error("`{setting}`: under FAPI 2.0, {rule}")]
     Fapi {
         /// The builder method or argument.
         setting: &'static str,
-        /// What the profile demands.
+        /// What the profile requires.
         rule: &'static str,
     },
     /// The OP's metadata lacks what the rules of FAPI 2.0 need, which
     /// [`allow_unadvertised`](crate::ClientBuilder::allow_unadvertised) does not override.
-    #[error("under FAPI 2.0, the OP's `{member}` has to list `{value}`")]
+    #[error("under FAPI 2.0, the OP's `{member}` must list `{value}`")]
     FapiNotAdvertised {
         /// The member of the metadata.
         member: &'static str,
@@ -81,8 +81,9 @@ pub enum ConfigurationProblem {
     /// A client certificate cannot be used.
     #[error("the client certificate cannot be used: {0}")]
     Certificate(&'static str),
-    /// The OP registered the client otherwise than was asked, and it cannot work like that (RFC 7591 §3.2.1).
-    #[error("the client was registered with another `{member}` than was asked for: {problem}")]
+    /// The OP registered the client with other metadata than requested, and the client cannot work with it
+    /// (RFC 7591 §3.2.1).
+    #[error("the client was registered with another `{member}` than requested: {problem}")]
     Registered {
         /// The member of the client metadata.
         member: String,
@@ -94,52 +95,51 @@ pub enum ConfigurationProblem {
     HttpClient,
 }
 
-/// A call that cannot be right at this point.
+/// An invalid call.
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Misuse {
     /// The value belongs to another client: its issuer or client identifier differs.
     #[error("this value belongs to another client (issuer or client identifier differ)")]
     ForeignValue,
-    /// The process has its outcome; nothing is left to ask for.
-    #[error("this authentication process has ended; there is nothing left to poll")]
+    /// The sign-in has its outcome; there is nothing left to poll.
+    #[error("this sign-in has ended; there is nothing left to poll")]
     NothingToPoll,
     /// The code of this grant has been sent to the OP and must not be sent again. Start a new sign-in.
-    #[error("the code of this grant has been sent already; start a new sign-in")]
+    #[error("the code of this grant was already sent; start a new sign-in")]
     CodeSpent,
-    /// The OP's answer to this authorization session has been taken. Start a new sign-in.
-    #[error("the answer to this authorization session has been taken already; start a new sign-in")]
+    /// The response to this authorization session was already used. Start a new sign-in.
+    #[error("the response to this authorization session was already used; start a new sign-in")]
     SessionSpent,
-    /// No client of this issuer and client identifier was given to the poller.
-    #[error("the poller has no client for this; add it with `Poller::add_client`")]
+    /// The poller has no client with this issuer and client identifier.
+    #[error("the poller has no client with this issuer and client identifier; add it with `Poller::add_client`")]
     UnknownClient,
-    /// The store has no such process, or no longer.
-    #[error("there is no such process, or no longer")]
+    /// The store does not have this sign-in, or no longer.
+    #[error("the store has no sign-in with this id, or no longer has it")]
     UnknownProcess,
-    /// The poller was shut down, and nothing was sent. It is [transient](crate::Error::is_transient): another replica or the
-    /// restarted process can do the same. So keep the cookie of a user who came back, and let them reload; do not call this
-    /// poller again.
-    #[error("the poller was shut down")]
+    /// The poller was shut down, and nothing was sent. The error is [transient](crate::Error::is_transient), because
+    /// another replica or the restarted application can handle the call. Keep the cookie of a user who returned, and let
+    /// them reload. Do not call this poller again.
+    #[error("the poller was shut down; nothing was sent")]
     ShutDown,
-    /// There is no refresh token: the OP gave none. Ask for the scope `offline_access` where the OP has it.
-    #[error("there is no refresh token")]
+    /// The OP issued no refresh token. Request the scope `offline_access` if the OP supports it.
+    #[error("there is no refresh token: the OP issued none")]
     NoRefreshToken,
-    /// There is no access token to use.
-    #[error("there is no access token")]
+    /// There is no usable access token.
+    #[error("there is no usable access token")]
     NoAccessToken,
-    /// The access token has the `token_type` `DPoP`, but the client has [DPoP off](crate::DpopMode::Off) and sent no proof
-    /// with the request that brought it: there is no key to use it with. Turn DPoP on, or have the OP register the client
-    /// for bearer tokens.
+    /// The access token has the `token_type` `DPoP`, but the client has [DPoP off](crate::DpopMode::Off) and requested it
+    /// without a proof, so there is no key for it. Turn DPoP on, or have the OP register the client for bearer tokens.
     #[error(
-        "the OP answered with `token_type` `DPoP` to a request without a proof, so there is no key to use the access token with: turn DPoP on, or have the OP register the client for bearer tokens"
+        "the OP answered with `token_type` `DPoP` to a request without a proof, so there is no key for the access token: turn DPoP on, or have the OP register the client for bearer tokens"
     )]
     NoDpopKey,
-    /// A request that the crate builds itself was to be changed in a part that it needs as it is.
+    /// An extra parameter would replace one that the crate sets itself.
     #[error("`{0}` is set by this crate and cannot be given as an extra parameter")]
     ReservedParameter(String),
     /// A signed authorization request is too long for a URL. [Push](crate::AuthorizationRequest::pushed) it.
     #[error(
-        "the URL with the signed request has {actual} bytes, more than the {limit} that every server takes: push the request with `pushed()` (RFC 9126)"
+        "the URL with the signed request has {actual} bytes, more than the {limit} that every server accepts: push the request with `pushed()` (RFC 9126)"
     )]
     RequestTooLong {
         /// How long it is.
@@ -147,10 +147,10 @@ pub enum Misuse {
         /// How long it may be.
         limit: usize,
     },
-    /// The context of an authorization request is too long for the session, which has to fit a cookie. Keep what it says
-    /// yourself and give the [context](crate::AuthorizationRequest::context) its key.
+    /// The context of an authorization request is too long for the session, which must fit into a cookie. Store the data
+    /// yourself, and pass its key as the [context](crate::AuthorizationRequest::context).
     #[error(
-        "the `context` of the authorization request has {actual} bytes, more than {limit}: store the data and give its key"
+        "the `context` of the authorization request has {actual} bytes, more than {limit}: store the data and pass its key"
     )]
     ContextTooLong {
         /// How long it is.
@@ -160,7 +160,7 @@ pub enum Misuse {
     },
     /// The sealed form is too large for a cookie.
     #[error(
-        "the sealed authorization session has {actual} bytes, more than the {limit} that fit a cookie: shorten the redirect URI or the `context`, or ask for fewer essential `acr` values"
+        "the sealed authorization session has {actual} bytes, more than the {limit} that fit into a cookie: shorten the redirect URI or the `context`, or request fewer essential `acr` values"
     )]
     SealedTooLarge {
         /// How large it is.
@@ -170,7 +170,7 @@ pub enum Misuse {
     },
 }
 
-/// Why an authorization session cannot be used for a return from the OP.
+/// Why an authorization session cannot be used for a response of the OP.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SessionProblem {
@@ -185,25 +185,24 @@ pub enum SessionProblem {
     Unreadable,
 }
 
-/// What the network did.
+/// What went wrong in the network.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TransportProblem {
-    /// No connection came about (name resolution, TCP, TLS): the request was not sent.
-    #[error("no connection came about")]
+    /// The connection failed (name resolution, TCP, TLS). The request was not sent.
+    #[error("the connection failed, so the request was not sent")]
     Connect,
-    /// The time for the request ran out.
+    /// The request timed out.
     #[error("the request timed out")]
     Timeout,
     /// The connection broke before the response was complete.
-    #[error("the connection broke")]
+    #[error("the connection broke before the response was complete")]
     Broken,
-    /// The body was larger than this document may be. The transfer was cut off.
+    /// The body exceeded the limit for this document. The transfer was aborted.
     #[error("the body of {0} is too large")]
     BodyTooLarge(Document),
-    /// The address is not on the public internet, or the name has no address that is, which
-    /// `refuse_private_addresses` rules out. The request was not sent.
-    #[error("the server is not at a public address, so nothing was sent to it")]
+    /// The server has no public address, which `refuse_private_addresses` requires. The request was not sent.
+    #[error("the server has no public address, so the request was not sent")]
     PrivateAddress,
     /// The request could not be built or was refused by policy, such as plain HTTP. It was not sent.
     #[error("the request was refused before it was sent")]

@@ -8,8 +8,8 @@ use crate::text;
 /// An error that the OP stated (RFC 6749 §4.1.2.1 and §5.2; DTR §Token Request Error Response), or a protected resource
 /// (RFC 6750 §3.1).
 ///
-/// `Display` and `Debug` show the code and the HTTP status; the description is untrusted text that could repeat
-/// anything, so it is only there for those who ask for it.
+/// `Display` and `Debug` show the code and the HTTP status. They leave out the description, because it is untrusted text
+/// that could repeat anything.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ErrorResponse {
     code: String,
@@ -24,7 +24,7 @@ const CODE_LIMIT: usize = 64;
 const SCOPE_LIMIT: usize = 1_000;
 
 impl ErrorResponse {
-    /// Takes what came over the wire. The code is bounded and limited to the characters that RFC 6749 allows.
+    /// From a received response. The code is bounded and limited to the characters that RFC 6749 allows.
     pub(crate) fn new(code: &str, description: Option<&str>, status: Option<u16>) -> Self {
         // RFC 6749 §5.2: "Values for the "error" parameter MUST NOT include characters outside the set
         // %x20-21 / %x23-5B / %x5D-7E."
@@ -38,7 +38,7 @@ impl ErrorResponse {
         }
     }
 
-    /// Adds the scope that a protected resource wants, if it is one.
+    /// Adds the scope that a protected resource requires, if it is well-formed.
     pub(crate) fn with_scope(mut self, scope: Option<&str>) -> Self {
         // RFC 6749 §3.3: space-delimited tokens of %x21 / %x23-5B / %x5D-7E.
         let well_formed = |scope: &&str| {
@@ -61,22 +61,22 @@ impl ErrorResponse {
         self.description.as_deref()
     }
 
-    /// The HTTP status that came with it; `None` for an error that the browser brought.
+    /// The HTTP status of the response; `None` for an error that came through the browser.
     pub fn status(&self) -> Option<u16> {
         self.status
     }
 
-    /// The scope that would be needed, where a protected resource said so (RFC 6750 §3).
+    /// The required scope, if a protected resource named it (RFC 6750 §3).
     pub fn scope(&self) -> Option<&str> {
         self.scope.as_deref()
     }
 
-    /// What it says about the grant that was sent. An error that the browser brought has no status.
+    /// What it means for the grant that was sent. An error that came through the browser has no status.
     pub(crate) fn verdict(&self) -> Verdict {
         Verdict::of(self.status.unwrap_or(400), Some(&self.code))
     }
 
-    /// Whether this is a passing state.
+    /// Whether the error is transient.
     pub(crate) fn is_transient(&self) -> bool {
         match self.verdict() {
             Verdict::Pending | Verdict::SlowDown | Verdict::TurnedAway | Verdict::MayBeLost => true,

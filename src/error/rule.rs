@@ -25,7 +25,7 @@ macro_rules! rules {
                 match self { $(Self::$rule => $code,)* }
             }
 
-            /// Where the rule stands.
+            /// The section of the specification that defines the rule.
             pub fn section(self) -> &'static str {
                 match self { $(Self::$rule => $section,)* }
             }
@@ -39,54 +39,54 @@ macro_rules! rules {
 
 rules! {
     // Any response
-    UnexpectedStatus = "unexpected_status", "the HTTP status is not the one that this response must have", "RFC 6749 §5";
+    UnexpectedStatus = "unexpected_status", "the response has an unexpected HTTP status", "RFC 6749 §5";
     UnexpectedRedirect = "unexpected_redirect", "the endpoint answered with a redirect, which is never followed", "RFC 9110 §15.4";
-    UnexpectedContentType = "unexpected_content_type", "the response is not of the media type that it must have", "RFC 6749 §5.1";
-    MalformedJson = "malformed_json", "the document is not the JSON that it must be", "RFC 8259";
+    UnexpectedContentType = "unexpected_content_type", "the response has an unexpected media type", "RFC 6749 §5.1";
+    MalformedJson = "malformed_json", "the document is not valid JSON of the expected structure", "RFC 8259";
     MissingMember = "missing_member", "a required member is missing", "RFC 6749 §5.1";
     RepeatedMember = "repeated_member", "a member that a check needs is repeated with another value", "RFC 8259 §4";
-    InvalidMember = "invalid_member", "a member has a value that it cannot have", "RFC 6749 §5.1";
-    ErrorResponseWithSuccessStatus = "error_with_success_status", "an error and tokens came together, and contradict each other", "RFC 6749 §5.2";
+    InvalidMember = "invalid_member", "a member has an invalid value", "RFC 6749 §5.1";
+    ErrorResponseWithSuccessStatus = "error_with_success_status", "the response contains both tokens and an error that contradicts them", "RFC 6749 §5.2";
 
     // Discovery and keys
-    IssuerMismatch = "issuer_mismatch", "the metadata's `issuer` is not, character by character, the issuer that was asked", "OpenID Connect Discovery 1.0 §4.3";
+    IssuerMismatch = "issuer_mismatch", "the metadata's `issuer` differs from the configured issuer", "OpenID Connect Discovery 1.0 §4.3";
     InsecureEndpoint = "insecure_endpoint", "the metadata names an endpoint that is not `https:`", "RFC 8414 §2";
-    PrivateEndpoint = "private_endpoint", "the metadata names an endpoint on this machine or in a private network, at another host than the issuer's", "RFC 9728 §7.7";
-    KeysUnavailable = "keys_unavailable", "the OP's keys cannot be fetched right now", "OpenID Connect Core 1.0 §10.1.1";
-    KeysOutdated = "keys_outdated", "no key that was fetched so far fits, and it is too early to fetch the OP's keys again", "OpenID Connect Core 1.0 §10.1.1";
-    MetadataOutdated = "metadata_outdated", "the metadata that are here do not list the algorithm, and newer ones cannot be fetched yet", "OpenID Connect Discovery 1.0 §3";
-    NoUsableKey = "no_usable_key", "the key set holds no key that can be used", "RFC 7517 §5";
+    PrivateEndpoint = "private_endpoint", "the metadata names an endpoint at a private address, on a host other than the issuer's", "RFC 9728 §7.7";
+    KeysUnavailable = "keys_unavailable", "the OP's keys cannot be fetched", "OpenID Connect Core 1.0 §10.1.1";
+    KeysOutdated = "keys_outdated", "no fetched key verifies the token, and it is too early to fetch the OP's keys again", "OpenID Connect Core 1.0 §10.1.1";
+    MetadataOutdated = "metadata_outdated", "the current metadata does not list the algorithm, and newer metadata cannot be fetched yet", "OpenID Connect Discovery 1.0 §3";
+    NoUsableKey = "no_usable_key", "the key set contains no usable key", "RFC 7517 §5";
 
     // Pushed authorization requests
     RequestUriExpired = "request_uri_expired", "the request URI had expired before the browser could use it", "RFC 9126 §2.2";
 
     // Authorization response
-    RepeatedParameter = "repeated_parameter", "a parameter stands in the response more than once", "RFC 6749 §3.1";
-    OversizedResponse = "oversized_response", "the response is longer than any genuine one", "RFC 9700 §4";
+    RepeatedParameter = "repeated_parameter", "the response repeats a parameter", "RFC 6749 §3.1";
+    OversizedResponse = "oversized_response", "the response is too long", "RFC 9700 §4";
     StateMissing = "state_missing", "the response has no `state`", "DTR §Authentication Request Acknowledgment Validation; RFC 6749 §10.12";
-    StateMismatch = "state_mismatch", "the `state` is not the one of this session", "RFC 6749 §10.12";
-    IssMissing = "iss_missing", "the OP advertises `iss` in its responses but this one has none", "RFC 9207 §2.4";
-    IssMismatch = "iss_mismatch", "the response's `iss` is not this OP", "RFC 9207 §2.4";
-    PathSuffix = "path_suffix", "the path of the response is only the end of the redirect URI's path, and no `iss` names the OP: pass the whole path (axum: `OriginalUri`) or the whole URL", "RFC 9700 §4.4.2.2";
-    WrongRedirectUri = "wrong_redirect_uri", "the response came to another redirect URI than the one of this session", "RFC 9700 §4.4.2.2";
-    BothCodes = "both_codes", "`code` and `deferred_code` came together", "DTR §Authentication Request Acknowledgment Validation";
-    NoCode = "no_code", "neither a code nor an error came back", "DTR §Authentication Request Acknowledgment Validation";
-    UnrequestedCode = "unrequested_code", "a code of a kind came back that was not asked for", "DTR §Authentication Request Acknowledgment Validation";
-    UnrequestedToken = "unrequested_token", "a token came back that was not asked for", "DTR §Deferred Code Response Type";
-    InvalidCode = "invalid_code", "the code is empty, too long or has characters that no code may have", "DTR §Authentication Request Acknowledgment";
-    CodeAndError = "code_and_error", "a code and an error came together", "RFC 6749 §4.1.2.1";
+    StateMismatch = "state_mismatch", "the `state` does not match the session", "RFC 6749 §10.12";
+    IssMissing = "iss_missing", "the OP advertises `iss` in its responses, but this response has none", "RFC 9207 §2.4";
+    IssMismatch = "iss_mismatch", "the response's `iss` does not name this OP", "RFC 9207 §2.4";
+    PathSuffix = "path_suffix", "the path of the response is only a suffix of the redirect URI's path, and no `iss` names the OP: pass the whole path (axum: `OriginalUri`) or the whole URL", "RFC 9700 §4.4.2.2";
+    WrongRedirectUri = "wrong_redirect_uri", "the response arrived at another redirect URI than the session's", "RFC 9700 §4.4.2.2";
+    BothCodes = "both_codes", "the response contains both `code` and `deferred_code`", "DTR §Authentication Request Acknowledgment Validation";
+    NoCode = "no_code", "the response contains neither a code nor an error", "DTR §Authentication Request Acknowledgment Validation";
+    UnrequestedCode = "unrequested_code", "the response contains a code of a type that was not requested", "DTR §Authentication Request Acknowledgment Validation";
+    UnrequestedToken = "unrequested_token", "the response contains a token that was not requested", "DTR §Deferred Code Response Type";
+    InvalidCode = "invalid_code", "the code is empty, too long or contains invalid characters", "DTR §Authentication Request Acknowledgment";
+    CodeAndError = "code_and_error", "the response contains both a code and an error", "RFC 6749 §4.1.2.1";
 
     // Authorization responses as JWTs
-    ResponseNotJwt = "response_not_jwt", "the response is not the JWT that was asked for", "JARM §2.3";
-    UnrequestedJwt = "unrequested_jwt", "the response is a JWT, which was not asked for", "JARM §2.3";
-    JwtResponseMalformed = "jwt_response_malformed", "the response is not a JWT that can be read", "JARM §2.1; RFC 7519 §7.2";
+    ResponseNotJwt = "response_not_jwt", "the response is not a JWT, although one was requested", "JARM §2.3";
+    UnrequestedJwt = "unrequested_jwt", "the response is a JWT, although none was requested", "JARM §2.3";
+    JwtResponseMalformed = "jwt_response_malformed", "the response is not a well-formed JWT", "JARM §2.1; RFC 7519 §7.2";
     JwtResponseHeader = "jwt_response_header", "the response JWT has a critical header parameter", "RFC 7515 §4.1.11";
-    JwtResponseClaims = "jwt_response_claims", "a claim of the response JWT has a value that it cannot have", "JARM §2.1";
-    JwtResponseIssuer = "jwt_response_iss", "the response JWT's `iss` is missing or not this OP", "JARM §2.4, 3";
-    JwtResponseAudience = "jwt_response_aud", "the response JWT's `aud` is missing or not this client alone", "JARM §2.4, 4";
-    JwtResponseExpired = "jwt_response_exp", "the response JWT has expired, does not say when, or is good for more than a day", "JARM §2.4, 5";
+    JwtResponseClaims = "jwt_response_claims", "a claim of the response JWT has an invalid value", "JARM §2.1";
+    JwtResponseIssuer = "jwt_response_iss", "the response JWT's `iss` is missing or does not name this OP", "JARM §2.4, 3";
+    JwtResponseAudience = "jwt_response_aud", "the response JWT's `aud` is missing or is not exactly this client", "JARM §2.4, 4";
+    JwtResponseExpired = "jwt_response_exp", "the response JWT has expired, has no `exp`, or is valid for more than a day", "JARM §2.4, 5";
     JwtResponseAlgorithm = "jwt_response_algorithm", "the response JWT is signed with an algorithm that this client does not accept", "JARM §2.4, 6";
-    JwtResponseNoKey = "jwt_response_no_key", "no key of the OP fits the response JWT", "JARM §2.4, 6";
+    JwtResponseNoKey = "jwt_response_no_key", "the OP has no key for the response JWT", "JARM §2.4, 6";
     JwtResponseSignature = "jwt_response_signature", "the response JWT's signature does not verify", "JARM §2.4, 6";
 
     // Exchange and token responses
@@ -95,48 +95,48 @@ rules! {
     NoAccessToken = "no_access_token", "the token response has no `access_token`", "OpenID Connect Core 1.0 §3.1.3.3";
     NoIdToken = "no_id_token", "the final token response has no `id_token`", "OpenID Connect Core 1.0 §3.1.3.3";
     UnknownTokenType = "unknown_token_type", "the `token_type` is neither `DPoP` nor `Bearer`", "RFC 6749 §7.1; RFC 9449 §5";
-    SecondNonceChallenge = "second_nonce_challenge", "the OP refused the DPoP nonce that it had just given", "RFC 9449 §8";
-    NonceMissing = "nonce_missing", "the OP asks for a DPoP nonce and gives none that can be used: the `DPoP-Nonce` header is missing, repeated with different values, malformed or longer than 4,096 bytes", "RFC 9449 §8";
-    UnknownError = "unknown_error", "the OP answered with an error code that no specification of this flow knows", "RFC 6749 §5.2";
+    SecondNonceChallenge = "second_nonce_challenge", "the OP refused the DPoP nonce that it had just issued", "RFC 9449 §8";
+    NonceMissing = "nonce_missing", "the OP requires a DPoP nonce but sends no usable one: the `DPoP-Nonce` header is missing, repeated with different values, malformed or longer than 4,096 bytes", "RFC 9449 §8";
+    UnknownError = "unknown_error", "the OP answered with an unknown error code", "RFC 6749 §5.2";
 
     // Encrypted ID Tokens and UserInfo responses
-    NotEncrypted = "not_encrypted", "it came in clear, although its encryption is registered", "OpenID Connect Core 1.0 §3.1.3.7, 1 and §5.3.2";
-    EncryptionHeader = "encryption_header", "its encryption uses an algorithm or a header parameter that this client does not accept", "RFC 7516 §5.2; RFC 8725 §3.1";
-    NoDecryptionKey = "no_decryption_key", "the client has no decryption key that it may be encrypted for", "OpenID Connect Core 1.0 §10.2";
-    Decryption = "decryption", "it cannot be decrypted", "RFC 7516 §5.2";
+    NotEncrypted = "not_encrypted", "the token is not encrypted, although encryption is registered", "OpenID Connect Core 1.0 §3.1.3.7, 1 and §5.3.2";
+    EncryptionHeader = "encryption_header", "the encryption uses an algorithm or a header parameter that this client does not accept", "RFC 7516 §5.2; RFC 8725 §3.1";
+    NoDecryptionKey = "no_decryption_key", "the client has no decryption key for the token", "OpenID Connect Core 1.0 §10.2";
+    Decryption = "decryption", "the token cannot be decrypted", "RFC 7516 §5.2";
 
     // ID Tokens
-    IdTokenMalformed = "id_token_malformed", "the ID Token is not a JWT that can be read", "RFC 7519 §7.2";
+    IdTokenMalformed = "id_token_malformed", "the ID Token is not a well-formed JWT", "RFC 7519 §7.2";
     IdTokenAlgorithm = "id_token_algorithm", "the ID Token is signed with an algorithm that this client does not accept", "OpenID Connect Core 1.0 §3.1.3.7, 7";
-    IdTokenNoKey = "id_token_no_key", "no key of the OP fits the ID Token", "OpenID Connect Core 1.0 §10.1";
+    IdTokenNoKey = "id_token_no_key", "the OP has no key for the ID Token", "OpenID Connect Core 1.0 §10.1";
     IdTokenSignature = "id_token_signature", "the ID Token's signature does not verify", "OpenID Connect Core 1.0 §3.1.3.7, 6";
-    IdTokenHeader = "id_token_header", "the ID Token's header has a `typ`, `cty` or `crit` that it cannot have", "RFC 7515 §4.1.11";
-    IdTokenIssuer = "id_token_iss", "the ID Token's `iss` is not this OP", "OpenID Connect Core 1.0 §3.1.3.7, 2";
-    IdTokenAudience = "id_token_aud", "the ID Token's `aud` lacks this client or names one that is not trusted", "OpenID Connect Core 1.0 §3.1.3.7, 3";
-    IdTokenAuthorizedParty = "id_token_azp", "the ID Token's `azp` is not this client, or is missing beside several audiences", "OpenID Connect Core 1.0 §3.1.3.7, 4 and 5";
+    IdTokenHeader = "id_token_header", "the ID Token's header has an invalid `typ`, `cty` or `crit`", "RFC 7515 §4.1.11";
+    IdTokenIssuer = "id_token_iss", "the ID Token's `iss` does not name this OP", "OpenID Connect Core 1.0 §3.1.3.7, 2";
+    IdTokenAudience = "id_token_aud", "the ID Token's `aud` lacks this client or names an untrusted audience", "OpenID Connect Core 1.0 §3.1.3.7, 3";
+    IdTokenAuthorizedParty = "id_token_azp", "the ID Token's `azp` is not this client, or is missing although there are several audiences", "OpenID Connect Core 1.0 §3.1.3.7, 4 and 5";
     IdTokenExpired = "id_token_exp", "the ID Token's `exp` is missing or not a number, or the token had expired when it was received", "OpenID Connect Core 1.0 §3.1.3.7, 9";
     IdTokenIssuedAt = "id_token_iat", "the ID Token's `iat` is missing, not a number, or in the future", "OpenID Connect Core 1.0 §3.1.3.7, 10";
-    IdTokenNotBefore = "id_token_nbf", "the ID Token's `nbf` is not a number or in the future", "RFC 7519 §4.1.5";
-    IdTokenNonce = "id_token_nonce", "the ID Token's `nonce` is missing or not the one that was sent", "OpenID Connect Core 1.0 §3.1.3.7, 11";
+    IdTokenNotBefore = "id_token_nbf", "the ID Token's `nbf` is not a number, or is in the future", "RFC 7519 §4.1.5";
+    IdTokenNonce = "id_token_nonce", "the ID Token's `nonce` is missing or differs from the one that was sent", "OpenID Connect Core 1.0 §3.1.3.7, 11";
     IdTokenSubject = "id_token_sub", "the ID Token's `sub` is missing, empty or longer than 255 characters", "OpenID Connect Core 1.0 §2";
-    IdTokenAccessTokenHash = "id_token_at_hash", "the ID Token's `at_hash` does not fit the access token", "OpenID Connect Core 1.0 §3.1.3.8";
-    IdTokenCodeHash = "id_token_c_hash", "the ID Token's `c_hash` does not fit the code", "OpenID Connect Core 1.0 §3.3.2.11";
-    IdTokenAcr = "id_token_acr", "the ID Token's `acr` was essential and is missing, or is none of those that were asked for", "OpenID Connect Core 1.0 §3.1.3.7, 12 and §5.5.1.1";
+    IdTokenAccessTokenHash = "id_token_at_hash", "the ID Token's `at_hash` does not match the access token", "OpenID Connect Core 1.0 §3.1.3.8";
+    IdTokenCodeHash = "id_token_c_hash", "the ID Token's `c_hash` does not match the code", "OpenID Connect Core 1.0 §3.3.2.11";
+    IdTokenAcr = "id_token_acr", "the ID Token's essential `acr` is missing or is not one of the requested values", "OpenID Connect Core 1.0 §3.1.3.7, 12 and §5.5.1.1";
     IdTokenAuthTime = "id_token_auth_time", "the ID Token's `auth_time` is missing, not a number, too old for `max_age`, or in the future", "OpenID Connect Core 1.0 §3.1.3.7, 13";
-    IdTokenClaims = "id_token_claims", "a claim of the ID Token has a value that it cannot have", "OpenID Connect Core 1.0 §5.1";
-    InterimIdTokenAsFinal = "interim_id_token_as_final", "the ID Token of the final response or of a refresh is the interim one again, or has its `jti`", "DTR §Interim ID Tokens; RFC 7519 §4.1.7";
-    SubjectChanged = "subject_changed", "the final ID Token is about another `iss` or `sub` than the interim one", "DTR §Interim ID Tokens";
+    IdTokenClaims = "id_token_claims", "a claim of the ID Token has an invalid value", "OpenID Connect Core 1.0 §5.1";
+    InterimIdTokenAsFinal = "interim_id_token_as_final", "the ID Token of the final response or of a refresh repeats the interim one, or its `jti`", "DTR §Interim ID Tokens; RFC 7519 §4.1.7";
+    SubjectChanged = "subject_changed", "the final ID Token has another `iss` or `sub` than the interim one", "DTR §Interim ID Tokens";
 
     // UserInfo and protected resources
     RefreshedIdToken = "refreshed_id_token", "the ID Token of a refresh contradicts the one of the sign-in", "OpenID Connect Core 1.0 §12.2";
-    UserInfoSubject = "userinfo_sub", "the UserInfo response's `sub` is missing or not the one of the ID Token", "OpenID Connect Core 1.0 §5.3.2";
-    UserInfoUnsigned = "userinfo_unsigned", "the UserInfo response is not signed, although its signature is registered", "OpenID Connect Core 1.0 §5.3.2";
-    UserInfoNoKey = "userinfo_no_key", "no key of the OP fits the signed UserInfo response", "OpenID Connect Core 1.0 §5.3.2 and §10.1";
+    UserInfoSubject = "userinfo_sub", "the UserInfo response's `sub` is missing or differs from the ID Token's", "OpenID Connect Core 1.0 §5.3.2";
+    UserInfoUnsigned = "userinfo_unsigned", "the UserInfo response is not signed, although a signature is registered", "OpenID Connect Core 1.0 §5.3.2";
+    UserInfoNoKey = "userinfo_no_key", "the OP has no key for the signed UserInfo response", "OpenID Connect Core 1.0 §5.3.2 and §10.1";
     UserInfoSigned = "userinfo_signed", "the signed UserInfo response does not verify", "OpenID Connect Core 1.0 §5.3.2";
 }
 
 impl Rule {
-    /// Whether the rule can hold later with nothing changed on our side.
+    /// Whether the same call can succeed later without a change on our side.
     pub(crate) fn is_transient(self) -> bool {
         matches!(
             self,
@@ -154,7 +154,7 @@ impl Rule {
         )
     }
 
-    /// Whether other keys of the OP may come to another result.
+    /// Whether the result may differ with other keys of the OP.
     pub(crate) fn depends_on_keys(self) -> bool {
         matches!(
             self,
@@ -227,14 +227,13 @@ impl Violation {
         self
     }
 
-    /// Whether it can be otherwise later with nothing changed on our side. Whoever is refused for what they are or
-    /// show is refused again.
+    /// Whether the same call can succeed later without a change on our side. A 401 or 403 does not change by itself.
     pub(crate) fn is_transient(&self) -> bool {
         let refused = matches!(self.status, Some(401 | 403));
         self.rule.is_transient() && !(refused && self.rule == Rule::UnexpectedStatus)
     }
 
-    /// Says where a document stopped being JSON. serde's own message is left out: it can quote the document.
+    /// With the position of the syntax error. serde's own message is left out, because it can quote the document.
     pub(crate) fn malformed_json(document: Document, error: &serde_json::Error) -> Self {
         Self::new(Rule::MalformedJson).in_document(document).at_position(error.line(), error.column())
     }
@@ -244,17 +243,17 @@ impl Violation {
         self.rule
     }
 
-    /// The document that broke it, where there is one.
+    /// The document that broke the rule, if there is one.
     pub fn document(&self) -> Option<Document> {
         self.document
     }
 
-    /// The member or parameter at fault, where there is one.
+    /// The member or parameter at fault, if there is one.
     pub fn member(&self) -> Option<&'static str> {
         self.member
     }
 
-    /// Line and column, both from 1, where a document stopped being JSON.
+    /// The line and column of a JSON syntax error, both from 1.
     pub fn position(&self) -> Option<(usize, usize)> {
         self.position
     }

@@ -1,10 +1,10 @@
-//! What an answer that is not a success says about the grant in the request.
+//! What an unsuccessful response means for the grant in the request.
 
-/// What an answer that is not a success says about what was sent: an authorization code, a `deferred_auth_id` or a
+/// What an unsuccessful response means for the grant that was sent: an authorization code, a `deferred_auth_id` or a
 /// refresh token.
 ///
-/// A code that the OP states counts whatever the HTTP status is, with three exceptions: redirects, the statuses that
-/// gateways make, and `invalid_request`, which frameworks also write into their pages for unknown routes and methods.
+/// The OP's error code counts with every HTTP status, with three exceptions: redirects, the statuses that gateways
+/// generate, and `invalid_request`, which frameworks also send for unknown routes and methods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// `authorization_pending`.
@@ -17,31 +17,31 @@ pub(crate) enum Verdict {
     Expired,
     /// `invalid_grant` or `invalid_request`.
     GrantRefused,
-    /// The credentials, the registration or the DPoP proof of the client were refused. The OP looks at these before it
-    /// looks at the grant, which can be used again.
+    /// The credentials, the registration or the DPoP proof of the client were refused. The OP checks these before the
+    /// grant, which can be used again.
     ClientRefused,
-    /// `invalid_scope`: the OP has looked at the grant, but the mistake is the client's.
+    /// `invalid_scope`: the OP has processed the grant, but the mistake is the client's.
     ScopeRefused,
     /// Another error code. No tokens were issued; whether the grant can be used again is unknown.
     OtherwiseRefused,
-    /// The request was turned away before the OP looked at the grant, which can be used again.
+    /// The request was refused before the OP processed the grant, which can be used again.
     TurnedAway,
     /// The OP may have acted on the request, and its answer may have been lost.
     MayBeLost,
 }
 
 impl Verdict {
-    /// The verdict on a response with this status and this OAuth error code; `None` where the body states no code: a page
-    /// for humans, an empty or broken document.
+    /// The verdict on a response with this status and this OAuth error code. `None` means that the body has no error code:
+    /// an HTML page, an empty or a broken document.
     pub(crate) fn of(status: u16, code: Option<&str>) -> Self {
         let stated = code.map_or(Self::OtherwiseRefused, Self::stated_by);
         match status {
             300..=399 => Self::TurnedAway,
-            // Nobody but an OP says these, and they end nothing.
+            // Only an OP sends these, and they end nothing.
             _ if matches!(stated, Self::Pending | Self::SlowDown) => stated,
-            // What stands in front of the OP answers with these when it gave up waiting, or lost the connection to it.
+            // Gateways answer with these after a timeout or a lost connection to the OP.
             408 | 499 | 502.. => Self::MayBeLost,
-            // A gateway can put a broken document in place of the OP's answer.
+            // A gateway can replace the OP's answer by a broken document.
             200..=299 | 400 | 422 if code.is_none() => Self::MayBeLost,
             401 | 403 if code.is_none() => Self::TurnedAway,
             200..=299 | 400 | 401 | 403 | 422 => stated,
@@ -51,7 +51,7 @@ impl Verdict {
         }
     }
 
-    /// What the code alone says.
+    /// The meaning of the code alone.
     fn stated_by(code: &str) -> Self {
         match code {
             "authorization_pending" => Self::Pending,
@@ -69,12 +69,12 @@ impl Verdict {
         }
     }
 
-    /// Whether the grant can be sent again: the OP has not looked at it.
+    /// Whether the grant can be sent again, because the OP has not processed it.
     pub(crate) fn leaves_the_grant(self) -> bool {
         matches!(self, Self::ClientRefused | Self::TurnedAway)
     }
 
-    /// Whether nothing will ever come of the grant.
+    /// Whether the grant has ended for good.
     pub(crate) fn is_end(self) -> bool {
         matches!(self, Self::Denied | Self::Expired | Self::GrantRefused)
     }
