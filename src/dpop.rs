@@ -1,4 +1,4 @@
-//! DPoP (RFC 9449): the key of an authentication process and the proofs made with it.
+//! DPoP (RFC 9449): the key of a sign-in and its proofs.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -17,12 +17,12 @@ mod tests;
 
 pub(crate) use proof::ProofParts;
 
-/// The DPoP key of one authentication process.
+/// The DPoP key of one sign-in.
 ///
 /// DTR §Token Request Using the Authentication Request ID: "Public keys SHOULD NOT be reused across different
-/// Authentication Processes", so a client generates one per process, proves possession of it in the exchange, in every
-/// poll and in a cancellation, and hands it over with the tokens that are bound to it. It cannot be read out; sealed
-/// values carry it. Clones share one key.
+/// Authentication Processes", so a client generates one key for each sign-in, proves possession of it in the exchange,
+/// in every poll and in a cancellation, and returns it with the tokens that are bound to it. It cannot be exported;
+/// sealed values contain it. Clones share one key.
 ///
 /// `Debug` shows the thumbprint, which is public.
 #[derive(Clone)]
@@ -32,7 +32,7 @@ struct Inner {
     algorithm: SigningAlgorithm,
     key: RawKey,
     public_jwk: String,
-    /// Computed when it is asked for, which no poll does.
+    /// Computed on demand. Polls do not need it.
     thumbprint: OnceLock<String>,
     /// The first segment of every proof of this key: its `typ`, `alg` and `jwk` never change.
     header: String,
@@ -41,16 +41,16 @@ struct Inner {
 impl DpopKey {
     /// A new key for `ES256`, `EdDSA`, `Ed25519` (the same under the name of RFC 9864) or `PS256` (RSA with 2048 bits).
     ///
-    /// All but the last take some microseconds. An RSA key takes tens to hundreds of milliseconds of CPU time, during
-    /// which this call blocks: on an asynchronous runtime, call it for `PS256` on a thread that may block.
+    /// All except the last take some microseconds. An RSA key takes tens to hundreds of milliseconds of CPU time,
+    /// during which this call blocks. On an asynchronous runtime, call it for `PS256` on a thread that may block.
     ///
     /// # Errors
     ///
-    /// [`ConfigurationProblem::Setting`] for any other algorithm; [`ErrorKind::Cryptography`] when OpenSSL fails.
+    /// [`ConfigurationProblem::Setting`] for any other algorithm; [`ErrorKind::Cryptography`] if OpenSSL fails.
     pub fn generate(algorithm: SigningAlgorithm) -> Result<Self, Error> {
         let key_type = key_type(algorithm).ok_or(ConfigurationProblem::Setting {
             setting: "DpopKey::generate",
-            problem: "DPoP keys are made for ES256, EdDSA, Ed25519 and PS256",
+            problem: "DPoP keys support only ES256, EdDSA, Ed25519 and PS256",
         })?;
         Ok(Self::new(algorithm, RawKey::generate(key_type)?))
     }
@@ -77,7 +77,7 @@ impl DpopKey {
         Ok(Zeroizing::new([&[code(self.0.algorithm)], key.as_slice()].concat()))
     }
 
-    /// The key that [`to_bytes`](Self::to_bytes) wrote; [`ErrorKind::Sealed`] for anything else.
+    /// The key from [`to_bytes`](Self::to_bytes). Returns [`ErrorKind::Sealed`] for anything else.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
         let restore = || {
             let (&first, key) = bytes.split_first()?;

@@ -1,4 +1,4 @@
-//! The one sender for the OP's endpoints: client authentication, DPoP with its nonces, and the reading of answers.
+//! Sends all requests to the OP's endpoints: client authentication, DPoP with nonces, and classification of responses.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -47,35 +47,35 @@ const DPOP: HeaderName = HeaderName::from_static("dpop");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 
-/// Sends requests to endpoints, and remembers for each origin the DPoP nonce and by how much its clock differs.
+/// Sends requests to endpoints, and stores the DPoP nonce and the clock offset of each origin.
 pub(crate) struct Endpoints {
     http: Arc<dyn HttpClient>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     nonces: NonceCache,
     offsets: ClockOffsets,
-    /// An endpoint was not where the metadata says.
+    /// An endpoint was not found at its URL in the metadata.
     absent: AtomicBool,
 }
 
-/// What a server is to us. The nonces of one are not for the other, even at one origin (RFC 9449 §8.2 and §9).
+/// The role of a server. Each role has its own nonces, even at the same origin (RFC 9449 §8.2 and §9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     AuthorizationServer,
     ResourceServer,
 }
 
-/// Who this client is, and how it proves that.
+/// The client's identifier and its authentication.
 #[derive(Debug, Clone)]
 pub(crate) struct ClientIdentity {
     pub(crate) client_id: String,
     pub(crate) authentication: ClientAuthentication,
-    /// Presented in TLS at every endpoint of the OP: it authenticates the client, or its tokens are bound to it.
+    /// Presented in TLS at every endpoint of the OP. It authenticates the client, or the tokens are bound to it.
     pub(crate) certificate: Option<ClientCertificate>,
 }
 
 impl ClientIdentity {
-    /// Whether the OP's endpoints are called with a certificate, and so by their aliases (RFC 8705 §5).
+    /// Whether the OP's endpoints are called with a certificate, and therefore at their aliases (RFC 8705 §5).
     pub(crate) fn uses_mutual_tls(&self) -> bool {
         self.certificate.is_some()
     }
@@ -86,31 +86,31 @@ pub(crate) struct EndpointRequest<'a> {
     pub(crate) url: &'a Url,
     /// Names the response in errors.
     pub(crate) document: Document,
-    /// What the endpoint is asked. The credentials are added, and `client_id` where it does not stand here.
+    /// The parameters of the request. The credentials are added, and `client_id` unless it is here.
     pub(crate) form: Vec<(&'a str, Cow<'a, str>)>,
     pub(crate) client: &'a ClientIdentity,
     /// The `aud` of a client assertion, one string; `None` for the URL above.
     pub(crate) assertion_audience: Option<&'a str>,
     pub(crate) dpop: Option<&'a DpopKey>,
-    /// Takes the `Authorization` header, with `ath` in the proof. A client that authenticates in the body still does;
-    /// one that authenticates with `client_secret_basic` cannot.
+    /// Sent in the `Authorization` header, with `ath` in the proof. A client that authenticates in the body still does
+    /// so. `client_secret_basic` is not possible.
     pub(crate) access_token: Option<&'a Secret>,
-    /// The time for each request that is sent, also for the second one after a challenge.
+    /// The timeout of each request that is sent, including the second one after a challenge.
     pub(crate) timeout: Duration,
     pub(crate) body_limit: usize,
 }
 
-/// How often one request may be sent: once, once more with the nonce that the OP asks for, and once more with its time.
+/// The maximal number of transmissions of one request: one, one more with a nonce, and one more with the OP's time.
 pub(crate) const REQUESTS_AT_MOST: u32 = 3;
 
-/// How parameters stand in a request's body.
+/// The encoding of a request's body.
 #[derive(Debug, Clone, Copy)]
 enum Encoding {
     Form,
     Json,
 }
 
-/// No answer came.
+/// There was no answer.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) error: Error,
@@ -138,9 +138,9 @@ impl Endpoints {
 
     /// Sends a form and reads the answer.
     ///
-    /// A nonce challenge is not an answer: the request is sent once more, with the new nonce, a new `jti` and a new
-    /// client assertion (RFC 9449 §8). `invalid_dpop_proof` is not one either where the response's `Date` shows that
-    /// the two clocks differ: it is sent once more with the OP's time.
+    /// After a nonce challenge the request is sent once more, with the new nonce, a new `jti` and a new client
+    /// assertion (RFC 9449 §8). After `invalid_dpop_proof` it is sent once more with the OP's time, if the response's
+    /// `Date` shows that the two clocks differ.
     pub(crate) async fn post(&self, request: EndpointRequest<'_>) -> Result<Answer, Failure> {
         self.post_as(Encoding::Form, request).await
     }
@@ -165,7 +165,10 @@ impl Endpoints {
             let refusal = answer.refusal_of_the_proof().filter(|_| request.dpop.is_some());
             match (refusal, given) {
                 (Some("use_dpop_nonce"), Some(given)) if !challenged => {
-                    tracing::debug!(origin = origin(request.url), "the OP asks for its DPoP nonce");
+                    tracing::debug!(
+                        origin = origin(request.url),
+                        "the OP requires a DPoP nonce; the request is repeated with it"
+                    );
                     challenged = true;
                     nonce = Some(given);
                 }
@@ -176,7 +179,10 @@ impl Endpoints {
                 (Some("invalid_dpop_proof"), given)
                     if !clock_corrected && self.offsets.correct(request.url, server_time, now) =>
                 {
-                    tracing::warn!(origin = origin(request.url), "the OP's clock differs from ours; using its time");
+                    tracing::warn!(
+                        origin = origin(request.url),
+                        "the OP refused the time of a DPoP proof; the request is repeated with the OP's time"
+                    );
                     clock_corrected = true;
                     nonce = given.or(nonce);
                 }
@@ -185,7 +191,7 @@ impl Endpoints {
         }
     }
 
-    /// Sends one request, in a span of its own that says neither what was sent nor what came back.
+    /// Sends one request in a span of its own, which contains neither the request nor the response.
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let span = tracing::debug_span!(
             "openid_deferred.request",
@@ -240,12 +246,12 @@ impl Endpoints {
         }
     }
 
-    /// Where chance comes from.
+    /// The source of randomness.
     pub(crate) fn random(&self) -> &Arc<dyn Random> {
         &self.random
     }
 
-    /// One request with everything that must be new in each: proof and client assertion.
+    /// One request with a new proof and a new client assertion.
     async fn request(
         &self,
         encoding: Encoding,
@@ -254,7 +260,7 @@ impl Endpoints {
     ) -> Result<HttpRequest, Error> {
         let now = self.offsets.apply(request.url, self.clock.now());
         let mut credentials = self.credentials(request, now).await?;
-        // It is also a parameter of requests that are pushed, and none may stand twice.
+        // Pushed requests contain it already, and no parameter may be repeated.
         credentials.form.retain(|(name, _)| !request.form.iter().any(|(present, _)| present == name));
         let mut headers = HeaderMap::with_capacity(4);
         headers.insert(ACCEPT, JSON);
@@ -283,8 +289,8 @@ impl Endpoints {
         })
     }
 
-    /// The certificate of now. One that has expired is presented all the same: whether it still counts is for the
-    /// server to say, whose refusal may not say why.
+    /// The current certificate. An expired one is presented too, because the server decides whether it accepts it. The
+    /// warning helps if the server's refusal does not state the reason.
     fn certificate(&self, certificate: &ClientCertificate) -> PresentedCertificate {
         let certificate = certificate.current();
         if certificate.expires_at() < self.clock.now() {
@@ -310,7 +316,7 @@ impl Endpoints {
     }
 }
 
-// What it remembers is nobody's business, and the rest has no state of interest.
+// Nonces and offsets are not shown, and the other fields have no state of interest.
 impl fmt::Debug for Endpoints {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Endpoints").field("http", &self.http).finish_non_exhaustive()
@@ -348,7 +354,7 @@ fn json_body(parameters: &[(&str, Cow<'_, str>)], credentials: &[(&str, Secret)]
     let pairs = parameters.chain(credentials.iter().map(|(name, value)| (*name, value.expose())));
     let object: BTreeMap<&str, &str> = pairs.collect();
     let mut body = SecretBuffer::with_capacity(1024);
-    // A map of strings always is JSON, and memory does not fail to be written.
+    // A map of strings can always be serialized, and writing to memory does not fail.
     let _ = serde_json::to_writer(&mut body, &object);
     Bytes::from_owner(body.into_bytes())
 }
@@ -357,8 +363,8 @@ fn authorization(scheme: &str, token: &Secret) -> Result<HeaderValue, Error> {
     sensitive([scheme, " ", token.expose()].concat())
 }
 
-/// A header value that no log shows, HPACK does not index, and is overwritten in memory once it is sent. A token with
-/// characters that no header can carry is refused.
+/// A header value that is not logged, not indexed by HPACK, and overwritten in memory once it is sent. A token with
+/// characters that a header cannot contain is refused.
 fn sensitive(value: String) -> Result<HeaderValue, Error> {
     let value = Bytes::from_owner(Zeroizing::new(value.into_bytes()));
     let mut value = HeaderValue::from_maybe_shared(value).map_err(|_| Error::new(TransportProblem::Refused))?;

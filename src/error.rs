@@ -68,15 +68,16 @@ pub enum ErrorKind {
     /// A [`Signer`](crate::Signer), such as a key management service, failed.
     #[error("the signer failed")]
     Signer,
-    /// An operation of the durable poller's store failed; the source states why. Nothing was sent without a record in the
-    /// store.
+    /// An operation of the durable poller's store failed; the source states why. Nothing was sent without a record in
+    /// the store.
     #[error("store operation failed")]
     Store,
     /// The exchange timed out waiting for a free slot, because too many exchanges of this client are under way in this
     /// replica. Nothing was sent: let the user reload. See [`Limits::exchanges`](crate::poller::Limits::exchanges).
     #[error("timed out waiting for a free exchange slot; nothing was sent")]
     Busy,
-    /// A sealed value cannot be opened: it was altered, it was sealed for another purpose, or the keyring lacks its key.
+    /// A sealed value cannot be opened: it was altered, it was sealed for another purpose, or the keyring lacks its
+    /// key.
     #[error("the sealed value cannot be opened: it was altered, is not of this kind, or its key is not in the keyring")]
     Sealed,
     /// The source of randomness failed.
@@ -92,8 +93,8 @@ impl Error {
         Self(Box::new(Inner { kind: kind.into(), step: None, retry_after: None, passes: None, source: None }))
     }
 
-    /// For a [`Signer`](crate::Signer) of your own that failed for this reason. The error is transient, so the operation
-    /// is retried.
+    /// For a [`Signer`](crate::Signer) of your own that failed for this reason. The error is transient, so the
+    /// operation is retried.
     pub fn signer(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::new(ErrorKind::Signer).with_source(source)
     }

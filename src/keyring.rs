@@ -1,4 +1,4 @@
-//! Sealed envelopes: what this crate hands out to be kept elsewhere, in a cookie or a database row.
+//! Sealed envelopes for values that are stored elsewhere, in a cookie or a database row.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,12 +23,12 @@ pub(crate) use notification_token::NotificationToken;
 use envelope::Envelope;
 use sealing_key::Subkeys;
 
-/// The keys that seal and open what this crate gives away for keeping: authorization sessions in cookies, waiting
-/// processes and their results in databases.
+/// The keys that seal and open stored values: authorization sessions in cookies, and pending sign-ins and their results
+/// in databases.
 ///
-/// The primary key seals, all keys open. To rotate, first roll a new key out with [`also_opens`](Self::also_opens) to
-/// every instance of the application, then make it the primary one, and drop the old one when nothing that it sealed
-/// is left. So no instance ever meets a key that it does not know.
+/// The primary key seals, and all keys open. To rotate, first roll a new key out with [`also_opens`](Self::also_opens)
+/// to every instance of the application. Then make it the primary key, and remove the old key when nothing that it
+/// sealed is left. This way every instance always has the keys that it needs.
 ///
 /// ```
 /// use openid_deferred::{Keyring, SealingKey};
@@ -39,10 +39,10 @@ use sealing_key::Subkeys;
 /// # }
 /// ```
 ///
-/// Each use has a key of its own, derived from these. One key seals four thousand million values before the chance
-/// that two of them share a nonce is worth a thought (NIST SP 800-38D §8.3); rotate long before.
+/// Each purpose has its own derived key. One key may seal 2³² values, about four thousand million (NIST SP 800-38D
+/// §8.3); rotate long before.
 ///
-/// Clones share the keys. `Debug` shows their identifiers, which say nothing about the keys.
+/// Clones share the keys. `Debug` shows their identifiers, which reveal nothing about the keys.
 #[derive(Clone)]
 pub struct Keyring {
     primary: Arc<Subkeys>,
@@ -50,18 +50,18 @@ pub struct Keyring {
     is_ephemeral: bool,
 }
 
-/// What a sealed value is for. A value sealed for one purpose does not open for another.
+/// The purpose of a sealed value. A value sealed for one purpose does not open for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// What ties the user's return to the browser that was sent out.
+    /// An authorization session, which binds the user's return to the browser that was redirected.
     AuthorizationSession,
-    /// A process that waits for its outcome.
+    /// A pending sign-in.
     PendingAuthentication,
     /// A final outcome with its tokens.
     Authentication,
-    /// A row of the durable floor.
+    /// A row of the durable poller.
     Process,
-    /// What the OP gave a client that was registered.
+    /// A client registration.
     Registration,
 }
 
@@ -71,25 +71,25 @@ impl Keyring {
         Self { primary: Arc::new(primary.into_subkeys()), older: Vec::new(), is_ephemeral: false }
     }
 
-    /// A keyring with a new key that nobody keeps: what it seals is lost with this process. A
-    /// [`Poller`](crate::Poller) takes it only with a store that is lost as well.
+    /// A keyring with a new key that is not stored: sealed values are lost when the program ends. A
+    /// [`Poller`](crate::Poller) accepts it only with a store that is lost as well.
     ///
     /// # Errors
     ///
-    /// When the operating system gives no randomness.
+    /// [`ErrorKind::Randomness`] if the source of randomness fails.
     pub fn ephemeral() -> Result<Self, Error> {
         Ok(Self { is_ephemeral: true, ..Self::new(SealingKey::generate(&random::SystemRandom)?) })
     }
 
-    /// Adds a key that opens and does not seal: one that was the primary key, or one that is going to be.
+    /// Adds a key that opens and does not seal: a former or a future primary key.
     #[must_use = "the keyring with the key in it is returned"]
     pub fn also_opens(mut self, other: SealingKey) -> Self {
         self.older.push(Arc::new(other.into_subkeys()));
         self
     }
 
-    /// Seals `plaintext` for one purpose. `context` is what the value belongs to, such as a client or a row; it is
-    /// not stored, and opening needs the same one.
+    /// Seals `plaintext` for one purpose. `context` names what the value belongs to, such as a client or a row. It is
+    /// not stored, and opening needs the same context.
     pub(crate) fn seal(
         &self,
         random: &dyn Random,
@@ -103,13 +103,13 @@ impl Keyring {
         Ok(Envelope { key_id: self.primary.id, nonce, ciphertext: &ciphertext }.to_bytes())
     }
 
-    /// Opens what [`seal`](Self::seal) made with one of these keys, for the same purpose and context;
-    /// [`ErrorKind::Sealed`] for anything else.
+    /// Opens a value that [`seal`](Self::seal) sealed with one of these keys, for the same purpose and context. Returns
+    /// [`ErrorKind::Sealed`] otherwise.
     pub(crate) fn open(&self, purpose: Purpose, context: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
         let unreadable = || Error::new(ErrorKind::Sealed);
         let envelope = Envelope::parse(sealed).ok_or_else(unreadable)?;
         let associated = envelope::associated_data(purpose, context);
-        // Two keys can have one identifier by chance, so each with the right one is tried.
+        // Two keys can have the same identifier by chance, so each matching key is tried.
         self.keys()
             .filter(|keys| keys.id == envelope.key_id)
             .find_map(|keys| aead::open(keys.of(purpose), &envelope.nonce, &associated, envelope.ciphertext).ok())

@@ -1,14 +1,14 @@
-//! DTR §Ping Callback: the OP says that it has something to say.
+//! Ping Callbacks (DTR §Ping Callback): the OP announces that a poll is worthwhile.
 //!
-//! An OP that pings calls the Deferred Client Notification Endpoint that was registered for the client, as soon as it has
-//! decided. A [`Receiver`] stands there. It needs a [`Poller`] that [gives the OP a token for
-//! it](crate::poller::PollerBuilder::receives_pings), on the same store as those that poll; which replica a ping reaches
-//! does not matter. With a `Client` alone, serve an endpoint of your own and call
+//! An OP that supports pings calls the client's registered Deferred Client Notification Endpoint as soon as it has
+//! decided. Serve a [`Receiver`] there. It needs a [`Poller`] that [sends the OP a token for
+//! it](crate::poller::PollerBuilder::receives_pings), on the same store as the pollers that poll. Any replica can
+//! receive a ping. With the stateless client, serve an endpoint of your own and call
 //! [`Client::poll`](crate::Client::poll) when its interval allows.
 //!
-//! With pings, [`Backoff::Growing`](crate::Backoff::Growing) spares the OP most polls. A ping that is lost costs time only:
-//! polling finishes the job. One ping counts for each interval: of an OP that pings for progress as well, the ping with
-//! the decision may have to wait for the scheduled poll.
+//! With pings, [`Backoff::Growing`](crate::Backoff::Growing) saves most polls. A lost ping only costs time, because
+//! polling continues. One ping per interval brings a poll forward. If an OP also pings for progress, the ping with the
+//! decision may have to wait for the scheduled poll.
 
 use std::fmt;
 use std::time::Duration;
@@ -30,77 +30,77 @@ mod body;
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub mod axum;
 
-/// How many bytes the body of a Ping Callback may have. A genuine one names one identifier.
+/// The maximal size of the body of a Ping Callback in bytes. A genuine body contains one identifier.
 pub const BODY_LIMIT: usize = 16 * 1024;
 
-/// How long the body of a genuine ping may take to arrive after its head.
+/// The time for the body of a genuine ping to arrive after its head.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// RFC 6750 §3: the scheme "MUST be followed by one or more auth-param values".
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"ping\"");
 const INVALID_TOKEN: HeaderValue = HeaderValue::from_static("Bearer realm=\"ping\", error=\"invalid_token\"");
 
-/// Takes Ping Callbacks: a request in, a response without a body out. Serve it under the Deferred Client Notification
-/// Endpoint that the OP has registered, with any web framework; `ping::axum` (feature `axum`) does so for that one.
+/// Receives Ping Callbacks: it takes a request and returns a response without a body. Serve it under the registered
+/// Deferred Client Notification Endpoint, with any web framework; `ping::axum` (feature `axum`) is a route for axum.
 ///
-/// A ping changes when the OP is asked, never what is believed: the answer to the poll that follows decides. It is
+/// A ping changes when the OP is polled, never the result: the answer to the following poll decides. The ping is
 /// answered before that poll.
 ///
 /// | status | when |
 /// |---|---|
-/// | 204 | the ping is genuine, whether or not it is of any use |
-/// | 400 | the body is not JSON with one `deferred_auth_id` that is a string, or it broke off |
-/// | 401 | the bearer token is missing or wrong, or not the one of this `deferred_auth_id`; `WWW-Authenticate` says what is wanted (RFC 6750 §3) |
+/// | 204 | the ping is genuine, whether or not it has an effect |
+/// | 400 | the body is not JSON with one `deferred_auth_id` that is a string, or it is incomplete |
+/// | 401 | the bearer token is missing or wrong, or belongs to another `deferred_auth_id`; `WWW-Authenticate` states what is required (RFC 6750 §3) |
 /// | 405 | the method is not `POST`; `Allow` says so |
 /// | 408 | the body did not arrive within [`BODY_TIMEOUT`] |
 /// | 413 | the body is larger than [`BODY_LIMIT`] |
-/// | 415 | the body is not said to be JSON |
-/// | 503 | the store is out of reach; the OP may try again |
+/// | 415 | the `Content-Type` is not JSON |
+/// | 503 | the store is unavailable; the OP may try again |
 ///
-/// The head of a request is judged first. Nothing is read of the body of a request that is not authenticated.
+/// The head of a request is checked first. The body of an unauthenticated request is not read.
 #[derive(Clone)]
 pub struct Receiver {
     poller: Poller,
     mode: Mode,
 }
 
-/// How the OP shows that a ping is genuine.
+/// How a ping is authenticated.
 #[derive(Clone)]
 enum Mode {
-    /// By the token of the process, which the poller made.
+    /// By the token of the sign-in, which the poller created.
     PerProcess,
-    /// By one token for all processes of a client.
+    /// By one token for all sign-ins of a client.
     Static { client: Client, token: Secret },
     /// By means that are not visible here, such as a client certificate.
     Elsewhere { client: Client },
 }
 
-/// A Ping Callback whose head is in order and whose sender is the OP. Its body has not been read yet: give it to
-/// [`receive`](Self::receive). Made by [`Receiver::authenticate`].
-#[must_use = "the ping counts when its body has been received"]
+/// A Ping Callback whose head is valid and whose sender is the OP. Its body has not been read yet: pass it to
+/// [`receive`](Self::receive). Created by [`Receiver::authenticate`].
+#[must_use = "the ping has no effect until its body is received"]
 pub struct AuthenticatedPing {
     poller: Poller,
     client: Client,
-    /// The process, if the token names one.
+    /// The sign-in, if the token names one.
     process: Option<[u8; 16]>,
 }
 
 impl Receiver {
-    /// A receiver for pings with the token of each process, which the poller gives to the OP when it was set up with
-    /// [`receives_pings`](crate::poller::PollerBuilder::receives_pings). A forged token is refused before the store
-    /// hears of it.
+    /// A receiver for pings with a token for each sign-in, which a poller with
+    /// [`receives_pings`](crate::poller::PollerBuilder::receives_pings) sends to the OP. A forged token is refused without a
+    /// store call.
     pub fn new(poller: Poller) -> Self {
         Self { poller, mode: Mode::PerProcess }
     }
 
-    /// A receiver for the pings of one client whose OP presents the same token for all processes: the
-    /// [`notification_token`](crate::ClientBuilder::notification_token) of the client, or one that was registered.
+    /// A receiver for the pings of one client whose OP presents the same token for all sign-ins: the
+    /// [`notification_token`](crate::ClientBuilder::notification_token) of the client, or a registered one.
     ///
     /// # Errors
     ///
     /// [`Misuse::UnknownClient`](crate::Misuse::UnknownClient);
-    /// [`Configuration`](crate::ErrorKind::Configuration) for a token that a header cannot carry (RFC 6750 §2.1) or that
-    /// is empty.
+    /// [`Configuration`](crate::ErrorKind::Configuration) for a token that is empty or that a header cannot contain (RFC 6750
+    /// §2.1).
     pub fn with_static_token(
         poller: Poller,
         issuer: &str,
@@ -109,14 +109,14 @@ impl Receiver {
     ) -> Result<Self, Error> {
         let (client, token) = (poller.client_named(issuer, client_id)?, token.into());
         if token.expose().is_empty() || !token.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
-            let problem = "it is empty or has characters that no `Authorization` header carries";
+            let problem = "it is empty or has characters that are invalid in an `Authorization` header";
             return Err(ConfigurationProblem::Setting { setting: "token", problem }.into());
         }
         Ok(Self { poller, mode: Mode::Static { client, token } })
     }
 
-    /// A receiver for the pings of one client that were authenticated before they get here, for instance by mutual TLS
-    /// in a reverse proxy. Whoever reaches it is believed to be the OP.
+    /// A receiver for the pings of one client that were already authenticated, for example by mutual TLS in a reverse
+    /// proxy. It treats every caller as the OP.
     ///
     /// # Errors
     ///
@@ -126,9 +126,9 @@ impl Receiver {
         Ok(Self { poller, mode: Mode::Elsewhere { client } })
     }
 
-    /// Takes one request and gives the response to send. It judges the head, then reads at most [`BODY_LIMIT`] bytes of
-    /// the body for at most [`BODY_TIMEOUT`], by the poller's clock. Every body that implements [`http_body::Body`]
-    /// will do: those of hyper, axum and warp, or a `String`, where a server has read the request already.
+    /// Takes one request and returns the response to send. It checks the head, then reads at most [`BODY_LIMIT`] bytes
+    /// of the body for at most [`BODY_TIMEOUT`], by the poller's clock. The body is any [`http_body::Body`]: those of
+    /// hyper, axum and warp, or a `String` if the server has already read the request.
     ///
     /// ```
     /// use http::{Request, Response};
@@ -148,9 +148,9 @@ impl Receiver {
         }
     }
 
-    /// Judges the head of a request: method, bearer token, type and announced length of the body. Call
-    /// [`AuthenticatedPing::receive`] next, with the body: read at most [`BODY_LIMIT`] bytes and one more, and answer with
-    /// [`AuthenticatedPing::timed_out`] where it takes longer than [`BODY_TIMEOUT`].
+    /// Checks the head of a request: method, bearer token, type and announced length of the body. Then read at most
+    /// [`BODY_LIMIT`] bytes and one more, and pass them to [`AuthenticatedPing::receive`]. If that takes longer than
+    /// [`BODY_TIMEOUT`], answer with [`AuthenticatedPing::timed_out`].
     ///
     /// # Errors
     ///
@@ -180,8 +180,8 @@ impl Receiver {
         Ok(AuthenticatedPing { poller: self.poller.clone(), client, process })
     }
 
-    /// DTR §Ping Callback: an OP that was given a `deferred_notification_token` presents it as a bearer token, and what
-    /// does not is refused. Gives the client, and the process if the token names one.
+    /// DTR §Ping Callback: an OP with a `deferred_notification_token` presents it as a bearer token; other requests are
+    /// refused. Returns the client, and the sign-in if the token names one.
     fn sender(&self, headers: &HeaderMap) -> Option<(Client, Option<[u8; 16]>)> {
         match &self.mode {
             Mode::PerProcess => {
@@ -200,14 +200,15 @@ impl Receiver {
 }
 
 impl AuthenticatedPing {
-    /// Takes the body and gives the response to send.
+    /// Takes the body and returns the response to send.
     pub async fn receive(self, body: &[u8]) -> Response<()> {
         let response = self.answer(body).await;
         self.poller.count_ping(response.status().as_u16());
         response
     }
 
-    /// Gives the response to send, 408, where the body did not arrive within [`BODY_TIMEOUT`]. It counts like any other.
+    /// Returns the response to send, 408, if the body did not arrive within [`BODY_TIMEOUT`]. The metric counts it like
+    /// any other.
     pub fn timed_out(self) -> Response<()> {
         self.refused(StatusCode::REQUEST_TIMEOUT)
     }
@@ -217,7 +218,7 @@ impl AuthenticatedPing {
         response(status)
     }
 
-    /// Reads the body within its bounds, and takes it.
+    /// Reads the body within its bounds, and processes it.
     async fn read<B: Body>(self, body: B) -> Response<()> {
         let read = tokio::select! {
             biased;
@@ -239,7 +240,7 @@ impl AuthenticatedPing {
             Ok(true) => response(StatusCode::NO_CONTENT),
             Ok(false) => challenged(INVALID_TOKEN),
             Err(error) => {
-                tracing::error!(error = %error, "a ping could not be noted");
+                tracing::error!(error = %error, "a ping could not be stored; the OP got 503");
                 response(StatusCode::SERVICE_UNAVAILABLE)
             }
         }
@@ -277,8 +278,8 @@ struct Callback {
 }
 
 impl Callback {
-    /// Reads it by the rules for all JSON of the OP: after a byte order mark, and with members that are repeated with equal
-    /// values.
+    /// Parses it by the rules for all JSON of the OP: after a byte order mark, and with members that are repeated with
+    /// equal values.
     fn read(body: &[u8]) -> Option<Self> {
         const MEMBER: &str = "deferred_auth_id";
         let members = Object::parse_body(body).ok()?.needing(&[MEMBER]).ok()?;

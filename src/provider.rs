@@ -1,4 +1,4 @@
-//! The OP as we see it: its metadata and its keys, fetched when they are needed and kept while they are good.
+//! The OP's metadata and keys, fetched on demand and cached.
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;
@@ -37,16 +37,16 @@ use cache::{About, Cached};
 use keys::{Keys, LeftOutKeys};
 use refetch::{Dated, Refetching};
 
-/// The time for fetching metadata or keys. They are small and public, and someone waits.
+/// The timeout of fetching metadata or keys. They are small and public, and a caller waits.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long fetching the metadata can take: an OP may publish them at either of two places.
+/// The longest time of fetching metadata, which an OP may publish at one of two URLs.
 pub(crate) const LONGEST_FETCH: Duration = Duration::from_secs(30);
-/// A hundred RSA keys with their certificate chains fit in.
+/// Enough for a hundred RSA keys with their certificate chains.
 const BODY_LIMIT: usize = 1024 * 1024;
-/// How long keys serve that cannot be fetched again. An OP may have withdrawn them for a reason.
+/// How long old keys are used while new ones cannot be fetched. The OP may have withdrawn them.
 const KEYS_SERVE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// One OP. It fetches nothing until it is asked.
+/// One OP. It fetches documents on demand.
 pub(crate) struct Provider {
     source: Arc<Source>,
     metadata: Cached<Dated<ProviderMetadata>>,
@@ -55,15 +55,15 @@ pub(crate) struct Provider {
     key_refetching: Refetching,
 }
 
-/// Where the documents come from. The tasks that fetch them share it.
+/// The source of the documents, shared by the tasks that fetch them.
 struct Source {
     issuer: Issuer,
     endpoints: Arc<Endpoints>,
     urls: UrlPolicy,
     clock: Arc<dyn Clock>,
-    /// How many fetches of either document have begun.
+    /// The number of fetches of either document that have begun.
     fetches: AtomicU64,
-    /// The keys that were left out of the last set, which the log has.
+    /// The skipped keys of the last set, which were logged.
     left_out_keys: Mutex<LeftOutKeys>,
 }
 
@@ -87,13 +87,13 @@ impl Provider {
         }
     }
 
-    /// The OP's metadata: fetched at the first call and again when it has aged, or when an endpoint was not found where it
-    /// says, at most once a minute. What was fetched once serves until something newer was fetched: metadata that has aged
-    /// is returned at once, and metadata that is in doubt after a moment.
+    /// The OP's metadata. It is fetched at the first call, again when it has aged, and, at most once a minute, when an
+    /// endpoint was not found at its URL. The old copy is used until a newer one is fetched: aged metadata is returned
+    /// at once, and metadata that may be outdated after a moment.
     ///
     /// # Errors
     ///
-    /// Where nothing was ever fetched: the network's error, or the rule that the metadata broke.
+    /// If no metadata was ever fetched: the network's error, or the rule that the metadata broke.
     pub(crate) async fn metadata(&self) -> Result<ProviderMetadata, Error> {
         self.kept_metadata().await.map(|metadata| metadata.value)
     }
@@ -105,14 +105,15 @@ impl Provider {
         self.metadata.get(Duration::ZERO, |_| true, || self.source.clone().fetch_metadata()).await
     }
 
-    /// Takes metadata as if they had just been fetched: the fuzzer has no time to read the same ones each time.
+    /// Stores metadata as if it had just been fetched, because the fuzzer has no time to parse the same metadata each
+    /// time.
     #[cfg(any(fuzzing, test))]
     pub(crate) fn knows(&self, metadata: ProviderMetadata) {
         let value = Dated { value: metadata, fetched: self.source.fetch_begins() };
         self.metadata.put(cache::Fetched { value, lifetime: Duration::from_secs(3_600) });
     }
 
-    /// The metadata that was fetched last, if any was.
+    /// The last fetched metadata, if any.
     pub(crate) fn known_metadata(&self) -> Option<ProviderMetadata> {
         self.metadata.latest().map(|metadata| metadata.value)
     }

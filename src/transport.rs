@@ -1,4 +1,4 @@
-//! The only code that opens connections.
+//! The only module that opens connections.
 
 use std::fmt;
 use std::time::Duration;
@@ -23,11 +23,15 @@ pub(crate) use reqwest::{Configure, ReqwestClient, TransportPolicy};
 
 /// How requests reach the OP.
 ///
-/// The crate brings an implementation on reqwest, which a client uses unless it is given another one. An own
-/// implementation must not follow redirects, must stop reading at [`body_limit`](HttpRequest::body_limit), must give
-/// up at [`timeout`](HttpRequest::timeout), and must never send a request twice on its own. It should not use a connection
-/// again on which a request timed out: proxies and firewalls forget connections without closing them. A request that names a
-/// [`client_certificate`](HttpRequest::client_certificate) must go over a connection on which that one is presented.
+/// The default implementation uses reqwest. An implementation of your own must:
+///
+/// - follow no redirects, and never repeat a request by itself;
+/// - stop reading at [`body_limit`](HttpRequest::body_limit), and stop at [`timeout`](HttpRequest::timeout);
+/// - send a request with a [`client_certificate`](HttpRequest::client_certificate) over a connection on which that
+///   certificate is presented.
+///
+/// It should not reuse a connection on which a request timed out, because proxies and firewalls forget connections
+/// without closing them.
 pub trait HttpClient: fmt::Debug + Send + Sync {
     /// Sends one request and reads the whole response.
     ///
@@ -37,8 +41,8 @@ pub trait HttpClient: fmt::Debug + Send + Sync {
     /// be processed only once can be sent again.
     fn send(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, HttpError>>;
 
-    /// Whether it presents the [`client_certificate`](HttpRequest::client_certificate) of a request. A client that needs
-    /// one is not built with an `HttpClient` that does not, which is what this says unless it is implemented.
+    /// Whether it presents the [`client_certificate`](HttpRequest::client_certificate) of a request; by default
+    /// `false`. Building a client that needs one returns an error if this is `false`.
     fn presents_client_certificates(&self) -> bool {
         false
     }
@@ -48,20 +52,20 @@ pub trait HttpClient: fmt::Debug + Send + Sync {
 pub struct HttpRequest {
     /// The method.
     pub method: Method,
-    /// Where to.
+    /// The URL.
     pub url: Url,
     /// The headers, `Content-Type` included. `Authorization` and `DPoP` are marked as sensitive.
     pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
-    /// The time for everything, from connecting to the last byte of the response.
+    /// The timeout, from connecting to the last byte of the response.
     pub timeout: Duration,
-    /// How many bytes the body of the response may have, after decompression.
+    /// The maximal size of the response's body in bytes, after decompression.
     pub body_limit: usize,
-    /// Which document is expected; it names the response in errors.
+    /// The expected document, for errors.
     pub document: Document,
-    /// The certificate to present in the TLS handshake (RFC 8705). Connections on which another one or none was
-    /// presented must not carry this request, and requests without one not those of one.
+    /// The certificate to present in the TLS handshake (RFC 8705). Do not share connections between requests with
+    /// different certificates, or with and without one.
     pub client_certificate: Option<PresentedCertificate>,
 }
 
@@ -75,7 +79,7 @@ pub struct HttpResponse {
     pub body: Bytes,
 }
 
-/// A request that got no response.
+/// A request without a response.
 #[derive(Debug)]
 pub struct HttpError {
     error: Error,
@@ -83,28 +87,28 @@ pub struct HttpError {
 }
 
 impl HttpError {
-    /// The request did not leave: nothing at the server can have changed.
+    /// The request was not sent, so the server cannot have processed it.
     pub fn not_sent(error: impl Into<Error>) -> Self {
         Self { error: error.into(), may_have_been_sent: false }
     }
 
-    /// The request may have reached the server, whatever became of the response.
+    /// The request may have reached the server.
     pub fn maybe_sent(error: impl Into<Error>) -> Self {
         Self { error: error.into(), may_have_been_sent: true }
     }
 
-    /// Adds the error of the layer below. It must not quote the request or the response.
+    /// Adds the error of the layer below. It must not contain parts of the request or the response.
     pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.error = self.error.with_source(source);
         self
     }
 
-    /// Whether the server may have seen the request.
+    /// Whether the server may have received the request.
     pub fn may_have_been_sent(&self) -> bool {
         self.may_have_been_sent
     }
 
-    /// Whether a connection was there, and the answer did not come over it in time.
+    /// Whether there was a connection, and the response timed out on it.
     pub(crate) fn is_timeout_of_a_connection(&self) -> bool {
         self.may_have_been_sent && self.error.kind() == &ErrorKind::Transport(TransportProblem::Timeout)
     }

@@ -1,4 +1,4 @@
-//! What an endpoint that answers like the token endpoint said.
+//! Classification of responses from endpoints that answer like the token endpoint.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -14,20 +14,20 @@ use crate::error::{Document, ErrorResponse, Rule, Verdict, Violation};
 use crate::json::Object;
 use crate::transport::HttpResponse;
 
-/// A response, classified. Every response has its place here.
+/// A classified response.
 pub(crate) enum Answer {
-    /// A JSON object without an error, with a status of success. A byte order mark before it is gone: it is no part of
-    /// the JSON text, and older releases cannot read past it.
+    /// A JSON object without an error, with a success status. A byte order mark is removed, because it is not part of
+    /// the JSON text and older releases cannot read it.
     Success {
         body: Zeroizing<Vec<u8>>,
         retry_after: Option<Duration>,
     },
     Error(ErrorAnswer),
-    /// Anything that this endpoint cannot have meant: a redirect, a page for humans, a broken document.
+    /// A response that cannot come from this endpoint: a redirect, an HTML page, a broken document.
     Unusable {
         violation: Violation,
         status: u16,
-        /// What it says all the same about what was sent.
+        /// What it means for the grant all the same.
         verdict: Verdict,
         retry_after: Option<Duration>,
     },
@@ -37,7 +37,7 @@ pub(crate) enum Answer {
 pub(crate) struct ErrorAnswer {
     pub(crate) response: ErrorResponse,
     pub(crate) retry_after: Option<Duration>,
-    /// The body, where tokens came with the error. They are of no use to anybody and should be revoked.
+    /// The body, if tokens came with the error. They are not used and should be revoked.
     pub(crate) tokens: Option<Zeroizing<Vec<u8>>>,
 }
 
@@ -73,8 +73,8 @@ impl Answer {
         }
     }
 
-    /// The error code for which the request may be sent again at once. A gateway's answer is none: behind it the OP may
-    /// have acted on the request.
+    /// The error code for which the request may be repeated at once. `None` for a gateway's answer, because the OP may
+    /// have processed the request.
     pub(super) fn refusal_of_the_proof(&self) -> Option<&str> {
         match self {
             Self::Error(answer) if answer.response.verdict() == Verdict::ClientRefused => Some(answer.response.code()),
@@ -82,7 +82,7 @@ impl Answer {
         }
     }
 
-    /// The same response, seen as one that broke a rule of nonces. The OP did not look at anything else in the request.
+    /// The same response as a broken rule of nonces. The OP did not process anything else in the request.
     pub(super) fn into_failed_challenge(self, violation: Violation) -> Self {
         let (status, retry_after) = match self {
             Self::Success { retry_after, .. } => (StatusCode::OK.as_u16(), retry_after),
@@ -94,7 +94,7 @@ impl Answer {
     }
 }
 
-// The body of a success holds tokens.
+// The body of a success contains tokens.
 impl fmt::Debug for Answer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -123,7 +123,7 @@ impl fmt::Debug for ErrorAnswer {
     }
 }
 
-/// The members that tell an error from a success.
+/// The members that distinguish an error from a success.
 struct Members {
     error: Option<Value>,
     error_description: Option<Value>,
@@ -138,7 +138,7 @@ struct Stated {
 
 impl Members {
     fn read(body: &[u8], document: Document) -> Result<Self, Violation> {
-        // serde would take an array for the members in their order.
+        // serde would accept an array as the members in their order.
         if body.trim_ascii_start().first().is_some_and(|&first| first != b'{') {
             return Err(Violation::new(Rule::MalformedJson).at_position(1, 1));
         }
@@ -150,8 +150,7 @@ impl Members {
         Ok(Self { error: member("error"), error_description: member("error_description"), has_tokens })
     }
 
-    /// The error, if there is one. Serializers that write every member write an absent error as null or as an empty
-    /// value.
+    /// The error, if there is one. Some serializers write an absent error as null or as an empty value.
     fn stated(&self, status: StatusCode) -> Result<Option<Stated>, Violation> {
         match self.error.as_ref().filter(|error| !is_empty(error)) {
             None => Ok(None),
@@ -165,7 +164,7 @@ impl Members {
     }
 }
 
-/// Whether a value says nothing.
+/// Whether a value is null or empty.
 fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
@@ -177,27 +176,27 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// The statuses that come with a whole body. Most endpoints have one of their own for success (RFC 6749 §5.1: 200; RFC
-/// 9126 §2.2 and RFC 7591 §3.2.1: 201), but the answer is given once only, so one that is whole is not thrown away for
-/// another one. 204, 205 and 206 say themselves that the body is not whole.
+/// The statuses of a complete success. Most endpoints have one specified status (RFC 6749 §5.1: 200; RFC 9126 §2.2 and
+/// RFC 7591 §3.2.1: 201). But the OP gives the answer only once, so a complete answer with another of these statuses is
+/// accepted. 204, 205 and 206 mean that the body is not complete.
 fn is_success(status: StatusCode) -> bool {
     matches!(status.as_u16(), 200..=203)
 }
 
-/// The error, where the response is none of the successes that its status says it is.
+/// The error of a response that is not the success that its status claims.
 fn success(response: &HttpResponse, document: Document) -> Result<Option<Stated>, Violation> {
     if !is_json(&response.headers) {
-        // The answer is given once only, so one that is whole is not thrown away for its label.
+        // The OP gives the answer only once, so a complete answer is accepted under another media type.
         if !response.body.trim_ascii_start().starts_with(b"{") {
             return Err(Violation::new(Rule::UnexpectedContentType));
         }
-        tracing::warn!(%document, "the OP's answer is JSON under another media type");
+        tracing::warn!(%document, "the OP's response is JSON under another media type; it is accepted");
     }
     let stated = Members::read(&response.body, document)?.stated(response.status)?;
     match stated {
-        // An end is an end. Anything else contradicts the tokens, and nobody can say which of the two counts.
+        // A terminal error counts. Any other error contradicts the tokens, and it is unknown which of the two is right.
         Some(Stated { response, has_tokens: true }) if !response.verdict().is_end() => {
-            tracing::warn!(%document, code = response.code(), "the OP's answer has both tokens and an error");
+            tracing::warn!(%document, code = response.code(), "the OP's response has both tokens and an error; the tokens are not used");
             Err(Violation::new(Rule::ErrorResponseWithSuccessStatus).at_member("error"))
         }
         stated => Ok(stated),
@@ -211,7 +210,7 @@ fn error(response: &HttpResponse, document: Document) -> Result<Stated, Violatio
         let response = code.map(|code| ErrorResponse::new(&code, None, Some(status.as_u16())));
         response.map(|response| Stated { response, has_tokens: false })
     };
-    // A server may say it in the header only, or put an error of another kind into the body.
+    // A server may state the error only in the header, or put another kind of error into the body.
     if let Some(challenge) = challenged(&["DPoP"]).filter(|stated| stated.response.code() == "use_dpop_nonce") {
         return Ok(challenge);
     }

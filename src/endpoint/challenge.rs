@@ -13,7 +13,7 @@ pub(super) fn error(headers: &HeaderMap, schemes: &[&str]) -> Option<String> {
     })
 }
 
-/// What the first challenge for an access token that has an `error` says about it (RFC 6750 §3, RFC 9449 §7.1).
+/// The error of the first challenge for an access token that has an `error` (RFC 6750 §3, RFC 9449 §7.1).
 pub(super) fn error_response(headers: &HeaderMap, status: u16) -> Option<ErrorResponse> {
     let mut challenges: Vec<Challenge> = Vec::new();
     for parameter in parameters(headers) {
@@ -52,15 +52,15 @@ fn parameters(headers: &HeaderMap) -> impl Iterator<Item = Parameter<'_>> {
 }
 
 struct Parameter<'a> {
-    /// Whether a challenge begins with it.
+    /// Whether it is the first parameter of a challenge.
     is_first: bool,
     scheme: &'a str,
     name: &'a str,
     value: String,
 }
 
-/// The parameters of all challenges in one value. Challenges and their parameters are both separated by commas; a
-/// token that no `=` follows begins a new challenge. The reading ends at the first thing that is neither.
+/// The parameters of all challenges in one value. Challenges and their parameters are both separated by commas. A token
+/// without `=` begins a new challenge. Parsing ends at the first invalid character.
 struct Parameters<'a> {
     begins: bool,
     scheme: &'a str,

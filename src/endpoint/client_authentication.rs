@@ -1,4 +1,4 @@
-//! How a client proves to an endpoint who it is (OpenID Connect Core 1.0 §9; RFC 8705 §2).
+//! Client authentication at endpoints (OpenID Connect Core 1.0 §9; RFC 8705 §2).
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ enum Method {
     None,
     ClientSecretBasic(Secret),
     ClientSecretPost(Secret),
-    /// The algorithm is open until the OP's metadata is there.
+    /// The algorithm is not chosen until the OP's metadata is known.
     ClientSecretJwt(Secret, Option<SigningAlgorithm>),
     PrivateKeyJwt(Arc<dyn Signer>),
     TlsClientAuth(ClientCertificate),
@@ -40,7 +40,7 @@ enum Method {
 }
 
 impl ClientAuthentication {
-    /// A public client: `client_id` alone.
+    /// A public client, which sends only `client_id`.
     pub fn none() -> Self {
         Self(Method::None)
     }
@@ -50,14 +50,14 @@ impl ClientAuthentication {
         Self(Method::ClientSecretBasic(secret.into()))
     }
 
-    /// The secret in the body (RFC 6749 §2.3.1). Prefer [`client_secret_basic`](Self::client_secret_basic) where the OP
-    /// has both.
+    /// The secret in the body (RFC 6749 §2.3.1). Prefer [`client_secret_basic`](Self::client_secret_basic) if the OP
+    /// supports both.
     pub fn client_secret_post(secret: impl Into<Secret>) -> Self {
         Self(Method::ClientSecretPost(secret.into()))
     }
 
-    /// An assertion with an HMAC by the secret, new for each request (OpenID Connect Core 1.0 §9): the secret itself does
-    /// not travel. The algorithm is the first of HS256, HS384 and HS512 that the OP lists in
+    /// An assertion with an HMAC by the secret, new for each request (OpenID Connect Core 1.0 §9). The secret itself is
+    /// not sent. The algorithm is the first of HS256, HS384 and HS512 that the OP lists in
     /// `token_endpoint_auth_signing_alg_values_supported` and for which the secret is long enough: 32, 48 or 64 bytes.
     pub fn client_secret_jwt(secret: impl Into<Secret>) -> Self {
         Self(Method::ClientSecretJwt(secret.into(), None))
@@ -69,24 +69,23 @@ impl ClientAuthentication {
     }
 
     /// An assertion signed with a private key, new for each request (RFC 7523 §2.2). The key is a
-    /// [`SigningKey`](crate::SigningKey) in memory, or any [`Signer`]: the example `external_signer` has one in another
+    /// [`SigningKey`](crate::SigningKey) in memory, or any [`Signer`]. The example `external_signer` has the key in another
     /// process.
     pub fn private_key_jwt(signer: impl Signer + 'static) -> Self {
         Self(Method::PrivateKeyJwt(Arc::new(signer)))
     }
 
-    /// The certificate that the client presents in TLS, by an authority that the OP trusts (RFC 8705 §2.1).
+    /// The certificate that the client presents in TLS, issued by an authority that the OP trusts (RFC 8705 §2.1).
     pub fn tls_client_auth(certificate: ClientCertificate) -> Self {
         Self(Method::TlsClientAuth(certificate))
     }
 
-    /// The certificate that the client presents in TLS, which vouches for itself and was registered as such
-    /// (RFC 8705 §2.2).
+    /// The self-signed certificate that the client presents in TLS, as registered (RFC 8705 §2.2).
     pub fn self_signed_tls_client_auth(certificate: ClientCertificate) -> Self {
         Self(Method::SelfSignedTlsClientAuth(certificate))
     }
 
-    /// Whether its proof stands in the body of requests, as a parameter.
+    /// Whether its credentials are parameters in the body of requests.
     pub(crate) fn is_in_body(&self) -> bool {
         match &self.0 {
             Method::ClientSecretPost(_) | Method::ClientSecretJwt(..) | Method::PrivateKeyJwt(_) => true,
@@ -97,7 +96,7 @@ impl ClientAuthentication {
         }
     }
 
-    /// The public key that the OP verifies this client with, where there is one and its signer knows it.
+    /// The public key with which the OP verifies this client, if there is one and the signer knows it.
     pub(crate) fn public_jwk(&self) -> Option<Map<String, Value>> {
         match &self.0 {
             Method::PrivateKeyJwt(signer) => signer.verification_jwk(),
@@ -105,7 +104,7 @@ impl ClientAuthentication {
         }
     }
 
-    /// The private key of client assertions, where there is one.
+    /// The private key of client assertions, if there is one.
     pub(crate) fn signer(&self) -> Option<&Arc<dyn Signer>> {
         match &self.0 {
             Method::PrivateKeyJwt(signer) => Some(signer),
@@ -126,7 +125,7 @@ impl ClientAuthentication {
         }
     }
 
-    /// The client secret, where there is one: it is the key of ID Tokens that are signed with an HMAC.
+    /// The client secret, if there is one. It is the key of ID Tokens that are signed with an HMAC.
     pub(crate) fn secret(&self) -> Option<&Secret> {
         match &self.0 {
             Method::ClientSecretBasic(secret)
@@ -138,7 +137,7 @@ impl ClientAuthentication {
         }
     }
 
-    /// The certificate that authenticates the client, where one does.
+    /// The certificate that authenticates the client, if there is one.
     pub(crate) fn certificate(&self) -> Option<&ClientCertificate> {
         match &self.0 {
             Method::TlsClientAuth(certificate) | Method::SelfSignedTlsClientAuth(certificate) => Some(certificate),

@@ -1,4 +1,4 @@
-//! By how much the clocks of servers differ from ours.
+//! The clock offsets of servers.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -11,14 +11,14 @@ use url::Url;
 use super::origin;
 use crate::clock::saturating_add;
 
-/// A smaller difference is not what a server refuses a proof for.
+/// A smaller difference is not the reason for a refused proof.
 const LEAST: Duration = Duration::from_secs(5);
-/// A larger one is no clock to follow.
+/// A larger difference is ignored.
 const MOST: Duration = Duration::from_secs(24 * 60 * 60);
 const ORIGINS_LIMIT: usize = 64;
 
-/// The offsets that made a server refuse our proofs. Each is used for proofs and assertions to its origin alone:
-/// nothing else may believe the time of another machine.
+/// The offsets because of which servers refused proofs. Each is used only for proofs and assertions to its origin;
+/// nothing else uses the time of another machine.
 #[derive(Default)]
 pub(super) struct ClockOffsets(Mutex<BTreeMap<String, Offset>>);
 
@@ -29,7 +29,7 @@ enum Offset {
 }
 
 impl ClockOffsets {
-    /// What the server's clock shows when ours shows `now`.
+    /// The server's time when the local clock shows `now`.
     pub(super) fn apply(&self, url: &Url, now: SystemTime) -> SystemTime {
         match self.0.lock().unwrap_or_else(PoisonError::into_inner).get(origin(url)) {
             None => now,
@@ -37,8 +37,8 @@ impl ClockOffsets {
         }
     }
 
-    /// Takes the offset from a response that refused a proof. Whether proofs will be dated otherwise than the refused
-    /// one by enough to try again.
+    /// Takes the offset from a response that refused a proof. Returns whether the time of later proofs differs enough
+    /// from the refused one for another attempt.
     pub(super) fn correct(&self, url: &Url, server_time: Option<SystemTime>, now: SystemTime) -> bool {
         let Some(server_time) = server_time else { return false };
         let offset = Offset::between(now, server_time);
@@ -48,7 +48,7 @@ impl ClockOffsets {
             return false;
         }
         if offset.size() < LEAST {
-            // One of the clocks was set right.
+            // One of the clocks was corrected.
             offsets.remove(origin(url));
             return true;
         }
@@ -82,7 +82,7 @@ impl Offset {
     }
 }
 
-/// The time at which a server says that it answered (RFC 9110 §6.6.1).
+/// The `Date` of a response (RFC 9110 §6.6.1).
 pub(super) fn date(headers: &HeaderMap) -> Option<SystemTime> {
     httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?).ok()
 }

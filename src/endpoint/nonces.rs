@@ -1,4 +1,4 @@
-//! The DPoP nonces that servers gave.
+//! The DPoP nonces of servers.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,11 +9,11 @@ use url::Url;
 use super::{Role, origin};
 
 const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
-/// It goes back in a header, inside of a proof that is a third longer, and servers take headers of 8 kB. Nonces that carry
-/// encrypted state have been seen with more than a kilobyte.
+/// The nonce is sent back within a proof that is a third longer, and servers accept headers of 8 kB. Nonces with
+/// encrypted state can be longer than a kilobyte.
 const LENGTH_LIMIT: usize = 4 * 1024;
-/// Applications choose which resources they call, so the number of origins needs a bound. A forgotten nonce costs one
-/// more request.
+/// Applications may call any number of resources, so the number of origins is bounded. A forgotten nonce costs one more
+/// request.
 const ORIGINS_LIMIT: usize = 256;
 
 /// The latest nonce of each origin in each role.
@@ -28,7 +28,7 @@ impl NonceCache {
         self.of(role).lock().unwrap_or_else(PoisonError::into_inner).get(origin(url)).cloned()
     }
 
-    /// Takes the nonce from a response, whatever its status (RFC 9449 §8.2), and gives it back.
+    /// Stores the nonce of a response, whatever its status (RFC 9449 §8.2), and returns it.
     pub(super) fn learn(&self, role: Role, url: &Url, headers: &HeaderMap) -> Option<Arc<str>> {
         let nonce = nonce(headers)?;
         let mut known = self.of(role).lock().unwrap_or_else(PoisonError::into_inner);
@@ -54,12 +54,13 @@ impl NonceCache {
     }
 }
 
-/// Whether a response has a nonce that can be used.
+/// Whether a response has a usable nonce.
 pub(crate) fn gives_nonce(headers: &HeaderMap) -> bool {
     nonce(headers).is_some()
 }
 
-/// The one nonce of a response; one that a proxy has repeated is one. RFC 9449 §8.1: "nonce = 1*NQCHAR".
+/// The nonce of a response. A header that a proxy repeated with the same value counts once. RFC 9449 §8.1: "nonce =
+/// 1*NQCHAR".
 fn nonce(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(DPOP_NONCE).iter();
     let value = values.next()?;

@@ -14,15 +14,15 @@ use crate::error::{Document, Error};
 use crate::secret::Secret;
 use crate::transport::{ClientCertificate, HttpRequest};
 
-/// One request about a client's registration. No client authenticates with it: a bearer token says who may ask.
+/// One request about a client's registration. It carries a bearer token instead of client authentication.
 pub(crate) struct RegistrationCall<'a> {
     pub(crate) method: Method,
     pub(crate) url: &'a Url,
-    /// The client metadata, in a request that has some.
+    /// The client metadata, if the request has any.
     pub(crate) metadata: Option<&'a Map<String, Value>>,
     /// The initial access token or the registration access token (RFC 6750 §2.1).
     pub(crate) access_token: Option<&'a Secret>,
-    /// For OPs that take registrations from holders of certificates only.
+    /// For OPs that accept registrations only with a certificate.
     pub(crate) certificate: Option<&'a ClientCertificate>,
     pub(crate) document: Document,
     pub(crate) timeout: Duration,
@@ -47,7 +47,7 @@ impl Endpoints {
         let body = match call.metadata {
             Some(metadata) => {
                 headers.insert(CONTENT_TYPE, JSON);
-                // An update carries the client secret. A JSON object always can be written.
+                // An update contains the client secret. A JSON object can always be serialized.
                 Bytes::from_owner(Zeroizing::new(serde_json::to_vec(metadata).unwrap_or_default()))
             }
             None => Bytes::new(),

@@ -17,7 +17,7 @@ use crate::transport::{ClientCertificate, HttpRequest, HttpResponse};
 pub(crate) struct ResourceRequest<'a> {
     pub(crate) method: Method,
     pub(crate) url: &'a Url,
-    /// `Authorization` and `DPoP` are set, whatever stands here.
+    /// `Authorization` and `DPoP` are replaced.
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     pub(crate) access_token: &'a Secret,
@@ -27,20 +27,19 @@ pub(crate) struct ResourceRequest<'a> {
     pub(crate) body_limit: usize,
 }
 
-/// How an access token is shown, as its `token_type` says.
+/// How an access token is presented, according to its `token_type`.
 #[derive(Clone, Copy)]
 pub(crate) enum Presentation<'a> {
     Bearer,
-    /// With a proof by the key to which the token is bound.
+    /// With a proof of the key to which the token is bound.
     Dpop(&'a DpopKey),
     /// Over connections with the certificate to which the token is bound (RFC 8705 §3).
     WithCertificate(&'a ClientCertificate),
 }
 
 impl Endpoints {
-    /// Calls a protected resource. A nonce challenge is answered once (RFC 9449 §9), and so is a proof that was refused
-    /// where the response's `Date` shows that the two clocks differ; whatever comes after that is the resource's
-    /// response.
+    /// Calls a protected resource. The request is repeated once after a nonce challenge (RFC 9449 §9), and once after a
+    /// refused proof if the response's `Date` shows that the two clocks differ. Any later response is returned.
     pub(crate) async fn resource(&self, request: ResourceRequest<'_>) -> Result<HttpResponse, Failure> {
         let Presentation::Dpop(_) = request.presentation else { return self.call(&request, None).await };
         let mut nonce = self.nonces.latest(Role::ResourceServer, request.url);
@@ -63,7 +62,7 @@ impl Endpoints {
                 {
                     tracing::warn!(
                         origin = origin(request.url),
-                        "the resource's clock differs from ours; using its time"
+                        "the resource refused the time of a DPoP proof; the request is repeated with the resource's time"
                     );
                     clock_corrected = true;
                     nonce = given.or(nonce);
@@ -112,8 +111,8 @@ fn refusal_of_the_proof(response: &HttpResponse) -> Option<String> {
     (response.status == StatusCode::UNAUTHORIZED).then(|| challenge::error(&response.headers, &["DPoP"]))?
 }
 
-/// What a protected resource says that is wrong, in its challenge (RFC 6750 §3): with 401 about the token or the proof,
-/// with 403 about the scope, with 400 about the request.
+/// The error in a protected resource's challenge (RFC 6750 §3): with 401 about the token or the proof, with 403 about
+/// the scope, with 400 about the request.
 pub(crate) fn stated_error(status: StatusCode, headers: &HeaderMap) -> Option<ErrorResponse> {
     status.is_client_error().then(|| challenge::error_response(headers, status.as_u16()))?
 }

@@ -7,16 +7,16 @@ use http::header::RETRY_AFTER;
 
 use super::clock_offset;
 
-/// A server that asks for more is asked again after this time: it may mean a date in another century.
+/// The longest accepted time. A server may send a date in another century.
 const LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long the server asks to wait, in seconds or until a date, at most a day. Anything else is ignored.
+/// The requested waiting time, in seconds or until a date, at most a day. Anything else is ignored.
 pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
         Duration::from_secs(value.parse().unwrap_or(u64::MAX))
     } else {
-        // The date is one of the server's clock, so it is measured from what that clock shows.
+        // The date is in the server's time, so it is compared with the server's `Date`.
         let now = clock_offset::date(headers).unwrap_or(now);
         httpdate::parse_http_date(value).ok()?.duration_since(now).unwrap_or_default()
     };

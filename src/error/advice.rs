@@ -5,8 +5,8 @@ use super::{
 };
 
 impl Error {
-    /// What an operator should do about the error, in a sentence or two. It depends only on the kind of error, so it can
-    /// also be used in a runbook.
+    /// What an operator should do about the error, in a sentence or two. It depends only on the kind of error, so it
+    /// can also be used in a runbook.
     ///
     /// ```
     /// # async fn example(client: openid_deferred::Client) {
@@ -32,7 +32,9 @@ impl Error {
             }
             ErrorKind::Signer => "Check the service or module that holds the private key. The operation is retried.",
             ErrorKind::Store => "Restore the database. Until then no polls are sent, and nothing is lost.",
-            ErrorKind::Busy => "Let the user reload. If this happens often, ask the OP why it is slow, or add replicas.",
+            ErrorKind::Busy => {
+                "Let the user reload. If this happens often, ask the OP why it is slow, or add replicas."
+            }
             ErrorKind::Sealed => {
                 "Add the key that sealed the value to the keyring, or deploy the release that wrote it. If neither helps, \
                  the value was altered."
@@ -79,7 +81,9 @@ fn configuration(problem: &ConfigurationProblem) -> &'static str {
 
 fn session(problem: SessionProblem) -> &'static str {
     match problem {
-        SessionProblem::Expired => "Let the user start again: they were away for longer than the lifetime of a session.",
+        SessionProblem::Expired => {
+            "Let the user start again: they were away for longer than the lifetime of a session."
+        }
         SessionProblem::Foreign => {
             "Let the user start again. If this happens often, the application confuses the cookies of two clients."
         }
@@ -109,7 +113,9 @@ fn response_advice(response: &ErrorResponse) -> &'static str {
             "Get a valid software statement from an issuer that the OP trusts."
         }
         "invalid_token" | "insufficient_scope" => "Refresh the access token, or request the missing scope.",
-        "invalid_grant" => "Let the user start again: the grant was used, has expired, or belongs to another client or key.",
+        "invalid_grant" => {
+            "Let the user start again: the grant was used, has expired, or belongs to another client or key."
+        }
         "invalid_request" | "invalid_target" | "invalid_authorization_details" => {
             "The OP does not accept the request. Read its error description, and compare the settings with its documentation."
         }

@@ -118,8 +118,8 @@ pub enum Misuse {
     #[error("the store has no sign-in with this id, or no longer has it")]
     UnknownProcess,
     /// The poller was shut down, and nothing was sent. The error is [transient](crate::Error::is_transient), because
-    /// another replica or the restarted application can handle the call. Keep the cookie of a user who returned, and let
-    /// them reload. Do not call this poller again.
+    /// another replica or the restarted application can handle the call. Keep the cookie of a user who returned, and
+    /// let them reload. Do not call this poller again.
     #[error("the poller was shut down; nothing was sent")]
     ShutDown,
     /// The OP issued no refresh token. Request the scope `offline_access` if the OP supports it.
@@ -128,8 +128,9 @@ pub enum Misuse {
     /// There is no usable access token.
     #[error("there is no usable access token")]
     NoAccessToken,
-    /// The access token has the `token_type` `DPoP`, but the client has [DPoP off](crate::DpopMode::Off) and requested it
-    /// without a proof, so there is no key for it. Turn DPoP on, or have the OP register the client for bearer tokens.
+    /// The access token has the `token_type` `DPoP`, but the client has [DPoP off](crate::DpopMode::Off) and requested
+    /// it without a proof, so there is no key for it. Turn DPoP on, or have the OP register the client for bearer
+    /// tokens.
     #[error(
         "the OP answered with `token_type` `DPoP` to a request without a proof, so there is no key for the access token: turn DPoP on, or have the OP register the client for bearer tokens"
     )]
@@ -147,8 +148,8 @@ pub enum Misuse {
         /// How long it may be.
         limit: usize,
     },
-    /// The context of an authorization request is too long for the session, which must fit into a cookie. Store the data
-    /// yourself, and pass its key as the [context](crate::AuthorizationRequest::context).
+    /// The context of an authorization request is too long for the session, which must fit into a cookie. Store the
+    /// data yourself, and pass its key as the [context](crate::AuthorizationRequest::context).
     #[error(
         "the `context` of the authorization request has {actual} bytes, more than {limit}: store the data and pass its key"
     )]

@@ -8,8 +8,8 @@ use crate::text;
 /// An error that the OP stated (RFC 6749 §4.1.2.1 and §5.2; DTR §Token Request Error Response), or a protected resource
 /// (RFC 6750 §3.1).
 ///
-/// `Display` and `Debug` show the code and the HTTP status. They leave out the description, because it is untrusted text
-/// that could repeat anything.
+/// `Display` and `Debug` show the code and the HTTP status. They leave out the description, because it is untrusted
+/// text that could repeat anything.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ErrorResponse {
     code: String,

@@ -31,8 +31,8 @@ pub(crate) enum Verdict {
 }
 
 impl Verdict {
-    /// The verdict on a response with this status and this OAuth error code. `None` means that the body has no error code:
-    /// an HTML page, an empty or a broken document.
+    /// The verdict on a response with this status and this OAuth error code. `None` means that the body has no error
+    /// code: an HTML page, an empty or a broken document.
     pub(crate) fn of(status: u16, code: Option<&str>) -> Self {
         let stated = code.map_or(Self::OtherwiseRefused, Self::stated_by);
         match status {

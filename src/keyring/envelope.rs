@@ -1,7 +1,7 @@
 //! The layout of a sealed value: format ‖ key id ‖ nonce ‖ ciphertext with its tag.
 //!
-//! Sealed values outlive releases. A new layout gets a new format number, is read one release before it is written,
-//! and format 1 stays readable.
+//! Sealed values outlive releases. A new layout gets a new format number, and a release must be able to read it before
+//! the next one writes it. Format 1 stays readable.
 
 use super::Purpose;
 
@@ -15,7 +15,7 @@ pub(super) struct Envelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
-    /// `None` for what is too short or of another format.
+    /// `None` if the value is too short or has another format.
     pub(super) fn parse(sealed: &'a [u8]) -> Option<Self> {
         let (&[format], rest) = sealed.split_first_chunk()?;
         let (&key_id, rest) = rest.split_first_chunk()?;

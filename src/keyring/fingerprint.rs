@@ -1,11 +1,11 @@
-//! Keyed hashes by which something is found that must not be readable.
+//! Keyed hashes, for looking up values that must not be readable.
 
 use super::Keyring;
 use crate::jose::hmac_sha256;
 
 impl Keyring {
-    /// A hash of `parts` under each key, the primary one's first. Stored values were made with the key that was the
-    /// primary one at the time, so all of them have to be looked for.
+    /// A hash of `parts` under each key, the primary key first. Stored values were made with the primary key of their
+    /// time, so a lookup needs all of them.
     pub(crate) fn fingerprints(&self, what: &str, parts: &[&[u8]]) -> Vec<[u8; 32]> {
         let mut message = Vec::new();
         for part in std::iter::once(what.as_bytes()).chain(parts.iter().copied()) {

@@ -1,4 +1,4 @@
-//! The bearer tokens of Ping Callbacks: each names its process, and a forged one dies here.
+//! The bearer tokens of Ping Callbacks. Each token names its sign-in, and forged tokens are refused here.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,21 +12,21 @@ use crate::secret::{Secret, constant_time_eq};
 const FORMAT: u8 = 1;
 const LENGTH: usize = 1 + 4 + 8 + 16 + 16 + 32;
 
-/// A `deferred_notification_token` (DTR §Deferred Code Exchange Request), taken apart: format ‖ key id ‖ client ‖
-/// process ‖ random ‖ MAC, in base64url, which makes it 103 characters of RFC 6750's `b64token`.
+/// A parsed `deferred_notification_token` (DTR §Deferred Code Exchange Request): format ‖ key id ‖ client ‖ process ‖
+/// random ‖ MAC, in base64url: 103 characters of RFC 6750's `b64token`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NotificationToken {
     key_id: [u8; 4],
-    /// Which client it is for, so that its names can be looked up for the MAC.
+    /// The client, so that its issuer and identifier can be looked up for the MAC.
     pub(crate) client: i64,
-    /// Which process it is for.
+    /// The sign-in.
     pub(crate) process: [u8; 16],
     random: [u8; 16],
     mac: [u8; 32],
 }
 
 impl NotificationToken {
-    /// Takes a bearer token apart. `None` for what no keyring ever issued. Nothing in it is to be believed before
+    /// Parses a bearer token. `None` if it does not have the format. Do not trust its content before
     /// [`Keyring::verifies`].
     pub(crate) fn parse(token: &str) -> Option<Self> {
         let mut bytes = [0; LENGTH + 2];
@@ -59,7 +59,7 @@ impl NotificationToken {
 }
 
 impl Keyring {
-    /// A new bearer token for the pings of one process.
+    /// A new bearer token for the pings of one sign-in.
     pub(crate) fn notification_token(
         &self,
         random: &dyn Random,
@@ -76,7 +76,7 @@ impl Keyring {
         Ok(Secret::new(URL_SAFE_NO_PAD.encode(bytes)))
     }
 
-    /// Whether this keyring issued the token for a process of this client.
+    /// Whether this keyring issued the token for a sign-in of this client.
     pub(crate) fn verifies(&self, token: &NotificationToken, issuer: &str, client_id: &str) -> bool {
         let mut keys = self.keys().filter(|keys| keys.id == token.key_id);
         keys.any(|keys| constant_time_eq(&token.mac(&keys.notification_token, issuer, client_id), &token.mac))

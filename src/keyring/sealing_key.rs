@@ -1,4 +1,4 @@
-//! The keys in a keyring and those derived from them.
+//! The keys in a keyring and the keys derived from them.
 
 use std::fmt;
 use std::path::Path;
@@ -18,10 +18,10 @@ use crate::secret::Secret;
 
 /// A key of 32 random bytes for a [`Keyring`](super::Keyring).
 ///
-/// Make one with `openssl rand -base64 32`, keep it where the application's other secrets are, and give every instance
-/// of the application the same one. Whoever has it can read what it sealed and forge it.
+/// Create it with `openssl rand -base64 32`, keep it with the application's other secrets, and give every instance of
+/// the application the same one. Anybody with the key can read and forge sealed values.
 ///
-/// It is overwritten in memory when dropped. `Debug` shows its identifier, which says nothing about the key.
+/// It is overwritten in memory when dropped. `Debug` shows its identifier, which reveals nothing about the key.
 pub struct SealingKey {
     bytes: Zeroizing<[u8; LENGTH]>,
     subkeys: Subkeys,
@@ -34,13 +34,13 @@ impl SealingKey {
     ///
     /// # Errors
     ///
-    /// [`ConfigurationProblem::Setting`] if all bytes are equal: that is a placeholder and not a key.
+    /// [`ConfigurationProblem::Setting`] if all bytes are equal, because that is a placeholder.
     pub fn from_bytes(bytes: [u8; LENGTH]) -> Result<Self, Error> {
         Self::checked(Zeroizing::new(bytes))
     }
 
-    /// The key with these bytes in base64: the standard or the URL-safe alphabet, with or without padding. White space
-    /// around it is ignored, for secrets that come with a line end.
+    /// The key with these bytes in base64: the standard or the URL-safe alphabet, with or without padding. Surrounding
+    /// white space is ignored, for secrets that end with a newline.
     ///
     /// ```
     /// # fn main() -> Result<(), openid_deferred::Error> {
@@ -55,7 +55,7 @@ impl SealingKey {
     pub fn from_base64(text: &str) -> Result<Self, Error> {
         let text = text.trim();
         let engine = if text.contains(['-', '_']) { &URL_SAFE } else { &LENIENT };
-        // The decoder wants room for whole groups of three bytes. What does not fit is no key.
+        // The decoder needs space for whole groups of three bytes. Longer input is not a key.
         let mut room = Zeroizing::new([0; 36]);
         let written = engine.decode_slice(text, room.as_mut()).ok();
         let decoded = room.first_chunk().filter(|_| written == Some(LENGTH));
@@ -64,7 +64,7 @@ impl SealingKey {
         Self::checked(Zeroizing::new(*bytes))
     }
 
-    /// The key that an environment variable holds in base64, as [`from_base64`](Self::from_base64) reads it.
+    /// The key in an environment variable, in base64, as for [`from_base64`](Self::from_base64).
     ///
     /// ```no_run
     /// # fn main() -> Result<(), openid_deferred::Error> {
@@ -76,22 +76,25 @@ impl SealingKey {
     ///
     /// # Errors
     ///
-    /// [`ConfigurationProblem::Setting`] if the variable is not set, is not text, or holds no key. The error's source
-    /// names the variable.
+    /// [`ConfigurationProblem::Setting`] if the variable is not set, is not UTF-8, or does not contain a key. The error's
+    /// source names the variable.
     pub fn from_env(name: &str) -> Result<Self, Error> {
-        // The error of `std` for a variable that is not text quotes its value, so it is no source of ours.
-        let value = std::env::var(name).map(Zeroizing::new).map_err(|_| refused("it is not set, or is not text"));
+        // The error of `std` for a variable that is not UTF-8 contains its value, so it is not used as a source.
+        let value = std::env::var(name)
+            .map(Zeroizing::new)
+            .map_err(|_| refused("the environment variable is not set, or is not UTF-8"));
         value
             .and_then(|value| Self::from_base64(&value))
             .map_err(|error| error.with_source(format!("read from the environment variable {name:?}")))
     }
 
-    /// The key that a file holds in base64, as [`from_base64`](Self::from_base64) reads it: a mounted secret, readable
-    /// for this application alone.
+    /// The key in a file, in base64, as for [`from_base64`](Self::from_base64): a mounted secret that only this
+    /// application can read.
     ///
     /// # Errors
     ///
-    /// [`ConfigurationProblem::Setting`] if the file cannot be read or holds no key. The error's source names it.
+    /// [`ConfigurationProblem::Setting`] if the file cannot be read or does not contain a key. The error's source names
+    /// it.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let value = std::fs::read_to_string(path).map(Zeroizing::new).map_err(|_| refused("the file cannot be read"));
@@ -100,16 +103,16 @@ impl SealingKey {
             .map_err(|error| error.with_source(format!("read from the file {}", path.display())))
     }
 
-    /// A new key. [`to_base64`](Self::to_base64) has it for keeping: what it seals is lost with it.
+    /// A new key. Store it with [`to_base64`](Self::to_base64): without the key, sealed values are lost.
     ///
     /// # Errors
     ///
-    /// When `random` fails.
+    /// If `random` fails.
     pub fn generate(random: &dyn Random) -> Result<Self, Error> {
         Self::checked(Zeroizing::new(random::bytes(random)?))
     }
 
-    /// The key for keeping, in the standard base64 alphabet with padding.
+    /// The key for storage, in the standard base64 alphabet with padding.
     pub fn to_base64(&self) -> Secret {
         Secret::new(STANDARD.encode(self.bytes.as_slice()))
     }
@@ -121,7 +124,7 @@ impl SealingKey {
         Ok(Self { subkeys: Subkeys::derive(&bytes), bytes })
     }
 
-    /// The keys that are used, one for each purpose.
+    /// The derived keys, one for each purpose.
     pub(super) fn into_subkeys(self) -> Subkeys {
         self.subkeys
     }
@@ -133,7 +136,7 @@ impl fmt::Debug for SealingKey {
     }
 }
 
-/// What is derived from one [`SealingKey`].
+/// The keys derived from one [`SealingKey`].
 pub(super) struct Subkeys {
     pub(super) id: [u8; 4],
     authorization_session: Zeroizing<[u8; LENGTH]>,
@@ -143,7 +146,7 @@ pub(super) struct Subkeys {
     registration: Zeroizing<[u8; LENGTH]>,
     /// Authenticates the bearer tokens of Ping Callbacks.
     pub(super) notification_token: Zeroizing<[u8; LENGTH]>,
-    /// Makes hashes by which something is found.
+    /// Makes hashes for lookups.
     pub(super) fingerprint: Zeroizing<[u8; LENGTH]>,
 }
 

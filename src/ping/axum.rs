@@ -6,8 +6,8 @@ use ::axum::routing::{MethodRouter, any};
 
 use super::Receiver;
 
-/// A route that takes Ping Callbacks; put it under the path of the registered Deferred Client Notification Endpoint.
-/// It takes a [`Poller`](crate::Poller) or a [`Receiver`] of another kind, and answers all methods.
+/// A route that receives Ping Callbacks. Put it under the path of the registered Deferred Client Notification Endpoint.
+/// It takes a [`Poller`](crate::Poller) or another kind of [`Receiver`], and answers all methods.
 ///
 /// ```no_run
 /// # fn example(poller: openid_deferred::Poller) {

@@ -1,4 +1,4 @@
-//! The body of a request, read within bounds.
+//! Reads the body of a request within bounds.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -7,8 +7,8 @@ use bytes::BufMut as _;
 use http::StatusCode;
 use http_body::Body;
 
-/// The whole body, or the status that says why there is none: 413 where it has more bytes than `limit` or says so in
-/// advance, 400 where it broke off. A body that does not end has to be timed out by the caller.
+/// The whole body, or the status of the error: 413 if it is longer than `limit` or announces that, 400 if it is
+/// incomplete. The caller applies the timeout.
 pub(super) async fn read<B: Body>(body: B, limit: usize) -> Result<Vec<u8>, StatusCode> {
     let most = u64::try_from(limit).unwrap_or(u64::MAX);
     if body.size_hint().lower() > most {
@@ -16,10 +16,10 @@ pub(super) async fn read<B: Body>(body: B, limit: usize) -> Result<Vec<u8>, Stat
     }
     let mut body = pin!(body);
     let mut read = Vec::new();
-    // Frames may be empty, so their number is bounded as well: in one that is always ready no timer would be heard.
+    // Frames may be empty, so their number is bounded too: with a body that is always ready, no timer would run.
     for _ in 0..=most {
         let Some(frame) = poll_fn(|context| body.as_mut().poll_frame(context)).await else { return Ok(read) };
-        // Trailers mean nothing here.
+        // Trailers are ignored.
         let Ok(data) = frame.map_err(|_| StatusCode::BAD_REQUEST)?.into_data() else { continue };
         if bytes::Buf::remaining(&data) > limit.saturating_sub(read.len()) {
             break;

@@ -1,23 +1,23 @@
-//! When a document of the OP may be fetched again: after a failure, and because of a token that its keys do not fit.
+//! When a document of the OP may be fetched again: after a failure, and for a token that its keys do not verify.
 
 use std::time::Duration;
 
-/// The first pauses after a failure: somebody may be looking at a page that waits for this document.
+/// The first pauses after a failure. They are short, because a user may be waiting for this document.
 const FIRST_PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
-/// In a long outage a pause is this part of the time that the outage has lasted, so that the OP is asked less and less.
+/// In a long outage a pause is this fraction of its duration so far, so that requests become rarer.
 const PART_OF_OUTAGE: u32 = 100;
-/// However long an outage lasts.
+/// The longest pause, however long the outage lasts.
 const LONGEST_FAILURE_PAUSE: Duration = Duration::from_secs(30);
 
-/// Between two fetches that tokens from the OP cause, once they have begun to cause many.
+/// The longest time between two fetches that tokens from the OP cause.
 pub(super) const REFETCH_COOLDOWN: Duration = Duration::from_secs(60);
-/// The same for tokens that come through browsers. A stranger can send many, so a user waits for the next fetch inside of
-/// the call: this is shorter than the calls wait.
+/// The same for tokens that come through browsers. An attacker can send many, so a user's call waits for the next
+/// fetch; this time is shorter than the call's patience.
 pub(super) const BROWSER_REFETCH_COOLDOWN: Duration = Duration::from_secs(7);
-/// After this long without a fetch that a token caused, the next ones may come quickly again.
+/// After this time without a fetch that a token caused, the intervals start over.
 const QUIET: Duration = Duration::from_secs(5 * 60);
 
-/// The failures in a row of one document.
+/// The consecutive failures of one document.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Failures {
     number: usize,
@@ -26,9 +26,9 @@ pub(super) struct Failures {
 }
 
 impl Failures {
-    /// One more failure at this moment. Of all that failed before, `earlier` has the account.
+    /// Records one more failure now, after the failures in `earlier`.
     ///
-    /// `chance` shortens the pause by up to a quarter, so that replicas that failed together do not come back together.
+    /// `chance` shortens the pause by up to a quarter, so that replicas that failed together do not retry together.
     pub(super) fn after(earlier: Option<Self>, now: Duration, chance: u8) -> Self {
         let (number, since) = earlier.map_or((0, now), |earlier| (earlier.number + 1, earlier.since));
         let [.., last] = FIRST_PAUSES;
@@ -39,23 +39,23 @@ impl Failures {
         Self { number, since, until: now.saturating_add(pause) }
     }
 
-    /// For how long nobody is to ask again.
+    /// The remaining pause.
     pub(super) fn pause(&self, now: Duration) -> Duration {
         self.until.saturating_sub(now)
     }
 }
 
-/// The fetches that tokens from one source have caused.
+/// The fetches that tokens from one source caused.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Refetches {
-    /// How many in a row.
+    /// The number of consecutive fetches.
     number: u32,
     last: Duration,
     until: Duration,
 }
 
 impl Refetches {
-    /// Counts one at this moment. The pause after it has a longest length.
+    /// Counts one now. The pause after it has a maximum.
     pub(super) fn and_one(self, now: Duration, longest_pause: Duration) -> Self {
         let is_quiet = now.saturating_sub(self.last) >= QUIET;
         let number = if is_quiet { 0 } else { self.number };
@@ -63,7 +63,7 @@ impl Refetches {
         Self { number: number.saturating_add(1), last: now, until: now.saturating_add(pause) }
     }
 
-    /// For how long no token is to cause another one.
+    /// The remaining time until a token may cause another fetch.
     pub(super) fn pause(&self, now: Duration) -> Duration {
         self.until.saturating_sub(now)
     }

@@ -1,7 +1,7 @@
-//! A document that is fetched when it is needed, by one task at a time.
+//! A document that is fetched on demand, by one task at a time.
 //!
-//! The task belongs to no caller: a caller that goes away neither stops the fetch nor makes the next caller repeat it,
-//! and what became of it is recorded in either case.
+//! The task is independent of its callers: if a caller is dropped, the fetch continues, the next caller does not repeat
+//! it, and its result is recorded.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -17,23 +17,23 @@ use crate::random::{self, Random};
 use crate::task::{self, Task};
 
 const LIFETIME: Duration = Duration::from_secs(60 * 60);
-/// A value that is younger than this is not fetched again because of a doubt.
+/// A value that is younger than this is not fetched again because it may be outdated.
 const DOUBT_COOLDOWN: Duration = Duration::from_secs(60);
-/// How long a caller waits for a newer value where the old one serves but may be wrong.
+/// How long a caller waits for a newer value if the old one is usable but may be outdated.
 pub(super) const NEWER_PATIENCE: Duration = Duration::from_secs(3);
 const SHORTEST_LIFETIME: Duration = Duration::from_secs(5 * 60);
 pub(super) const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
-/// Between two warnings that a document could not be fetched again.
+/// The time between two warnings that a document could not be fetched again.
 const WARNING_PAUSE: Duration = Duration::from_secs(60 * 60);
 
 pub(super) struct Cached<T> {
     about: Arc<About>,
-    /// How long a value serves that cannot be fetched again. `None`: for ever.
+    /// How long a value is used that cannot be fetched again. `None` means without limit.
     serves: Option<Duration>,
     state: Arc<Mutex<State<T>>>,
 }
 
-/// Which document it is, and what the pauses after failed fetches are made of.
+/// The document, and the clock and randomness of the pauses after failed fetches.
 pub(super) struct About {
     pub(super) issuer: String,
     pub(super) document: Document,
@@ -44,9 +44,9 @@ pub(super) struct About {
 struct State<T> {
     kept: Option<Kept<T>>,
     failure: Option<Failed>,
-    /// The fetch that is under way. The semaphore has no permits, and is closed when the fetch has ended.
+    /// The running fetch. The semaphore has no permits, and is closed when the fetch ends.
     flight: Option<Arc<Semaphore>>,
-    /// When the log was last warned of a failure.
+    /// The time of the last logged warning.
     warned_at: Option<Duration>,
 }
 
@@ -54,31 +54,31 @@ struct Kept<T> {
     value: T,
     fetched_at: Duration,
     lifetime: Duration,
-    /// Something suggests that it is no longer true.
+    /// Whether the value may be outdated.
     is_doubted: bool,
 }
 
-/// The last failure, which answers for the next callers, so that an OP that is down is not asked by everyone at once.
+/// The last failure, which the next callers get, so that an unavailable OP does not get a request from each of them.
 struct Failed {
     failures: Failures,
     error: Error,
 }
 
-/// A document that was fetched, and for how long it is fresh.
+/// A fetched document and its freshness.
 pub(super) struct Fetched<T> {
     pub(super) value: T,
     pub(super) lifetime: Duration,
 }
 
-/// What a caller is given.
+/// The result for a caller.
 enum Step<T> {
     Settled(Result<T, Error>),
     Flight(Flight),
 }
 
-/// A fetch that is under way.
+/// A running fetch.
 enum Flight {
-    /// This caller has begun it.
+    /// Whether this caller started it.
     Own(Task<()>),
     Others(Arc<Semaphore>),
 }
@@ -94,7 +94,7 @@ impl Flight {
     }
 }
 
-/// Ends the flight when the fetch ends in whichever way, also with the runtime that it ran on.
+/// Clears the running fetch when it ends in any way, including the end of its runtime.
 struct Landing<T> {
     state: Weak<Mutex<State<T>>>,
     /// Closing it wakes those who wait in the order in which they came. A `watch` wakes them in a random one.
@@ -116,11 +116,11 @@ impl<T: Clone + Send + 'static> Cached<T> {
         Self { about: Arc::new(about), serves, state: Arc::new(Mutex::new(state)) }
     }
 
-    /// The value while it is fresh and `current`; otherwise what `fetch` brings.
+    /// The value while it is fresh and `current`; otherwise the result of `fetch`.
     ///
-    /// Where an old value serves, it is returned if the new one has not come after `patience`, or if it cannot be had. The
-    /// patience for a value that is in doubt is [`NEWER_PATIENCE`] at least. `fetch` is dropped unpolled where it is not
-    /// needed.
+    /// If an old value is usable, it is returned if the new one does not arrive within `patience` or cannot be fetched.
+    /// For a value that may be outdated, the patience is at least [`NEWER_PATIENCE`]. `fetch` is dropped without a poll
+    /// if it is not needed.
     pub(super) async fn get<F>(
         &self,
         patience: Duration,
@@ -147,7 +147,7 @@ impl<T: Clone + Send + 'static> Cached<T> {
                     () = flight.landed() => {}
                     () = self.about.clock.sleep(patience) => {}
                 },
-                // The fetch goes on only as long as this caller drives it.
+                // The fetch continues only while this caller polls it.
                 (Flight::Own(_), false) => flight.landed().await,
                 (Flight::Others(_), false) => {}
             }
@@ -155,8 +155,8 @@ impl<T: Clone + Send + 'static> Cached<T> {
         }
     }
 
-    /// What is newer than what was kept when this was called, whether or not that is fresh: fetched now, or by the fetch
-    /// that is under way. The error says when to try again.
+    /// A value newer than the one cached at the time of the call, fetched now or by the running fetch. The error states
+    /// when to try again.
     pub(super) async fn fetch<F>(&self, fetch: impl Fn() -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<Fetched<T>, Error>> + Send + 'static,
@@ -171,7 +171,7 @@ impl<T: Clone + Send + 'static> Cached<T> {
         }
     }
 
-    /// Waits for the end of the fetch that is under way, if one is.
+    /// Waits for the end of the running fetch, if there is one.
     pub(super) async fn landed(&self) {
         let flight = self.state().flight.clone();
         if let Some(ended) = flight {
@@ -179,7 +179,7 @@ impl<T: Clone + Send + 'static> Cached<T> {
         }
     }
 
-    /// Decides what is to be done, and begins a fetch if that is it.
+    /// Decides what to do, and starts a fetch if necessary.
     fn step<F>(&self, current: impl Fn(&T) -> bool, fetch: impl Fn() -> F) -> Step<T>
     where
         F: Future<Output = Result<Fetched<T>, Error>> + Send + 'static,
@@ -201,7 +201,7 @@ impl<T: Clone + Send + 'static> Cached<T> {
             Landing { state: Arc::downgrade(&self.state), ended }
         };
         let (about, serves) = (self.about.clone(), self.serves);
-        // The age counts from the request: what the OP changes while it answers is not in the answer.
+        // The age counts from the request, because later changes are not in the response.
         let asked_at = about.clock.monotonic();
         let fetched = fetch();
         Step::Flight(Flight::Own(Task::spawn(async move {
@@ -212,14 +212,14 @@ impl<T: Clone + Send + 'static> Cached<T> {
         })))
     }
 
-    /// Takes a value as if it had just been fetched.
+    /// Stores a value as if it had just been fetched.
     #[cfg(any(fuzzing, test))]
     pub(super) fn put(&self, fetched: Fetched<T>) {
         record(&self.about, self.serves, &self.state, self.about.clock.monotonic(), Ok(fetched));
     }
 
-    /// Lets the value be fetched again before it serves the next time, unless that was done a moment ago: something
-    /// suggests that it is no longer true.
+    /// Marks the value as possibly outdated, so that it is fetched again before its next use, unless it was fetched a
+    /// moment ago.
     pub(super) fn doubt(&self) {
         let now = self.about.clock.monotonic();
         if let Some(kept) = self.state().kept.as_mut().filter(|kept| kept.age(now) >= DOUBT_COOLDOWN) {
@@ -236,7 +236,7 @@ impl<T: Clone + Send + 'static> Cached<T> {
         self.state().kept.as_ref().is_some_and(|kept| kept.is_doubted)
     }
 
-    /// What was fetched last, as long as it serves.
+    /// The last fetched value, while it may be used.
     pub(super) fn latest(&self) -> Option<T> {
         self.state().latest(self.about.clock.monotonic(), self.serves)
     }
@@ -255,7 +255,7 @@ fn lock<T>(state: &Mutex<State<T>>) -> MutexGuard<'_, State<T>> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Takes in what a fetch came to.
+/// Records the result of a fetch.
 fn record<T: Clone>(
     about: &About,
     serves: Option<Duration>,
@@ -283,14 +283,14 @@ fn record<T: Clone>(
     let age = state.kept.as_ref().filter(|_| serves).map(|kept| kept.age(now));
     if let Some(age) = age {
         let (issuer, document) = (about.issuer.as_str(), about.document);
-        // Clocks with a resolution of nanoseconds make long lines.
+        // Whole seconds keep the log lines short.
         let age = Duration::from_secs(age.as_secs());
         let is_quiet = state.warned_at.is_none_or(|at| now.saturating_sub(at) >= WARNING_PAUSE);
         if is_quiet {
             state.warned_at = Some(now);
-            tracing::warn!(issuer, %error, "{document} could not be fetched again; the copy of {age:?} ago is used");
+            tracing::warn!(issuer, %error, "{document} could not be fetched again; the copy from {age:?} ago stays in use");
         } else {
-            tracing::debug!(issuer, %error, "{document} could not be fetched again; the copy of {age:?} ago is used");
+            tracing::debug!(issuer, %error, "{document} could not be fetched again; the copy from {age:?} ago stays in use");
         }
     }
     state.failure = Some(Failed { failures, error });
@@ -319,7 +319,7 @@ impl<T> Kept<T> {
     }
 }
 
-/// How long a response is fresh (RFC 9111 §5.2.2), within bounds: the OP is neither asked all the time nor forgotten.
+/// How long a response is fresh (RFC 9111 §5.2.2), within bounds.
 pub(super) fn lifetime(headers: &HeaderMap) -> Duration {
     let values = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
     let mut lifetime = LIFETIME;

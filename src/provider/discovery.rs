@@ -15,7 +15,7 @@ use crate::error::{Document, Error, ErrorKind, Rule, TransportProblem, Violation
 use crate::json::Object;
 use crate::transport::HttpResponse;
 
-/// The members that say whose metadata they are, where requests go, and what this client must do.
+/// The members that name the issuer and the endpoints, and those that restrict this client.
 const NEEDED: [&str; 15] = [
     "issuer",
     "authorization_endpoint",
@@ -35,15 +35,16 @@ const NEEDED: [&str; 15] = [
 ];
 
 impl Provider {
-    /// Metadata that fit a JWT. They are fetched again where the kept ones do not fit.
+    /// Metadata that allows a JWT. It is fetched again if the cached metadata does not.
     ///
-    /// The inner result is `violation` where metadata that were fetched after the JWT had been received do not fit it
-    /// either. That is the last word about the JWT.
+    /// The inner result is `violation` if metadata that was fetched after the receipt of the JWT does not allow it
+    /// either. This is final.
     ///
     /// # Errors
     ///
-    /// The outer result is an error where nobody can tell yet. It [passes](Error::is_transient), and its `retry_after`
-    /// says when to try again: [`Rule::MetadataOutdated`], or the error of [`metadata`](Self::metadata).
+    /// The outer result is an error if the JWT cannot be judged yet. It is [transient](Error::is_transient), and its
+    /// `retry_after` states when to try again: [`Rule::MetadataOutdated`], or the error of
+    /// [`metadata`](Self::metadata).
     pub(crate) async fn metadata_fitting(
         &self,
         jwt: &SignedJwt<'_>,
@@ -51,7 +52,7 @@ impl Provider {
         fit: impl Fn(&ProviderMetadata) -> bool,
     ) -> Result<Result<ProviderMetadata, Violation>, Error> {
         let attempt = |began| self.metadata_fitting_now(jwt, began, &fit);
-        // Without metadata there is nothing that can be outdated.
+        // Without metadata nothing can be outdated.
         let too_late = || match self.metadata.latest() {
             Some(_) => Violation::new(Rule::MetadataOutdated).in_document(Document::Metadata).into(),
             None => TransportProblem::Timeout.into(),
@@ -59,7 +60,7 @@ impl Provider {
         self.within_patience(jwt.patience, attempt, too_late).await.map(|fitting| fitting.ok_or(violation))
     }
 
-    /// The same without waiting. `None` is the last word.
+    /// The same without waiting. `None` is final.
     async fn metadata_fitting_now(
         &self,
         jwt: &SignedJwt<'_>,
@@ -86,8 +87,8 @@ impl Source {
         let mut first = None;
         for url in self.issuer.metadata_urls() {
             match self.fetch_metadata_at(&url).await {
-                // The document is not here, or not for everybody. The issuer of the one at the next place is compared. A
-                // server in trouble says nothing about other places.
+                // The document is not at this URL, or not public. The issuer of a document at the next URL is checked
+                // too. A server error says nothing about other URLs.
                 Err(error) if is_not_there(&error) => first = first.or(Some(error)),
                 fetched => return fetched,
             }
@@ -117,7 +118,7 @@ impl Source {
     }
 }
 
-/// The metadata do not fit and cannot be fetched again yet.
+/// The metadata does not allow the JWT, and cannot be fetched again yet.
 fn outdated(why: NotNewer) -> Error {
     let outdated = Error::from(Violation::new(Rule::MetadataOutdated).in_document(Document::Metadata));
     match why {
@@ -135,8 +136,8 @@ fn members(response: &HttpResponse) -> Result<Map<String, Value>, Violation> {
     }
 }
 
-/// Whether a place has no metadata. Single-page applications answer every path with their page, and other servers redirect
-/// what they do not know, to a login page for instance. A redirect is not followed.
+/// Whether a URL has no metadata. Single-page applications answer every path with their page, and other servers
+/// redirect unknown paths, for example to a login page. Redirects are not followed.
 fn is_not_there(error: &Error) -> bool {
     let ErrorKind::Protocol(violation) = error.kind() else { return false };
     match violation.rule() {

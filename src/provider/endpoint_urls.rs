@@ -1,14 +1,14 @@
-//! Under which URLs a client calls the OP's endpoints.
+//! The URLs at which a client calls the OP's endpoints.
 
 use url::Url;
 
 use super::ProviderMetadata;
 use crate::error::Error;
 
-/// The endpoints of the OP as one client reaches them: with a certificate by their aliases, where they have some.
+/// The endpoints of the OP for one client: with a certificate at their aliases, if they have any.
 ///
 /// RFC 8705 §5: "If the metadata of an authorization server does not have a specific endpoint in
-/// `mtls_endpoint_aliases`, the client uses the conventional endpoint", so each is looked up for itself.
+/// `mtls_endpoint_aliases`, the client uses the conventional endpoint", so each endpoint is looked up separately.
 #[derive(Clone, Copy)]
 pub(crate) struct EndpointUrls<'a> {
     metadata: &'a ProviderMetadata,
@@ -16,7 +16,7 @@ pub(crate) struct EndpointUrls<'a> {
 }
 
 impl ProviderMetadata {
-    /// The endpoints for a client that presents a certificate, or for one that does not.
+    /// The endpoints for a client with or without a certificate.
     pub(crate) fn endpoints(&self, mutual_tls: bool) -> EndpointUrls<'_> {
         EndpointUrls { metadata: self, mutual_tls }
     }

@@ -1,4 +1,4 @@
-//! What the OP says about identity assurance (OpenID Connect for Identity Assurance 1.0 §OP metadata).
+//! The OP's metadata about identity assurance (OpenID Connect for Identity Assurance 1.0 §OP metadata).
 
 use serde_json::Value;
 
@@ -23,24 +23,24 @@ lists! {
     trust_frameworks_supported;
     /// Claims that it can verify.
     claims_in_verified_claims_supported;
-    /// Types of evidence that it looks at.
+    /// Types of evidence that it checks.
     evidence_supported;
-    /// Kinds of documents that it looks at.
+    /// Types of documents that it checks.
     documents_supported;
     /// How it checks documents.
     documents_check_methods_supported;
-    /// Kinds of electronic records that it looks at.
+    /// Types of electronic records that it checks.
     electronic_records_supported;
-    /// How copies of evidence come: `external` or `embedded`.
+    /// How copies of evidence are delivered: `external` or `embedded`.
     attachments_supported;
     /// Algorithms of the digests of external attachments.
     digest_algorithms_supported;
 }
 
 impl ProviderMetadata {
-    /// Whether the OP delivers `verified_claims`: it says so, or it says nothing but lists
-    /// [trust frameworks](Self::trust_frameworks_supported). Drafts of the specification had the first, and its newer text
-    /// has only the second.
+    /// Whether the OP delivers `verified_claims`: it states so, or it only lists
+    /// [trust frameworks](Self::trust_frameworks_supported). Drafts of the specification defined the first, and the final text
+    /// only the second.
     pub fn verified_claims_supported(&self) -> bool {
         match self.extra("verified_claims_supported") {
             Some(Value::Bool(supported)) => *supported,
@@ -48,8 +48,8 @@ impl ProviderMetadata {
         }
     }
 
-    /// Whether the OP reads the `claims` parameter (OpenID Connect Discovery 1.0 §3), by which verified claims are asked
-    /// for.
+    /// Whether the OP supports the `claims` parameter (OpenID Connect Discovery 1.0 §3), which requests verified
+    /// claims.
     pub fn claims_parameter_supported(&self) -> bool {
         self.extra("claims_parameter_supported") == Some(&Value::Bool(true))
     }

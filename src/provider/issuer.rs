@@ -5,7 +5,7 @@ use url::Url;
 use crate::error::ConfigurationProblem;
 use crate::transport::UrlPolicy;
 
-/// The identifier of an OP: a URL without query and fragment, compared as the text that it is.
+/// The identifier of an OP: a URL without query and fragment, compared as a string.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Issuer {
     text: String,
@@ -15,21 +15,21 @@ pub(crate) struct Issuer {
 impl Issuer {
     /// # Errors
     ///
-    /// [`ConfigurationProblem::Setting`] for what is no such URL, [`ConfigurationProblem::InsecureUrl`] for one that is
-    /// neither `https:` nor an allowed loopback address, [`ConfigurationProblem::PrivateAddress`] for one that the
-    /// application itself has ruled out. Otherwise it may be anywhere: who it is comes from the application and not from
-    /// the network.
+    /// [`ConfigurationProblem::Setting`] for anything else, [`ConfigurationProblem::InsecureUrl`] for a URL that is
+    /// neither `https:` nor an allowed loopback address, and [`ConfigurationProblem::PrivateAddress`] for a private
+    /// address that the application excluded. Other private addresses are allowed, because the application names the
+    /// issuer.
     pub(crate) fn new(text: &str, urls: UrlPolicy) -> Result<Self, ConfigurationProblem> {
         let problem = |problem| ConfigurationProblem::Setting { setting: "issuer", problem };
         let url = Url::parse(text).map_err(|_| problem("it is not a URL"))?;
         if text.contains(['?', '#']) {
-            return Err(problem("an issuer has no query and no fragment"));
+            return Err(problem("an issuer must not have a query or a fragment"));
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(problem("an issuer has no user name and no password"));
+            return Err(problem("an issuer must not have a user name or a password"));
         }
         urls.check_own(&url).map_err(|problem| problem.of_setting("issuer"))?;
-        // A URL parser repairs such texts, but the OP's `iss` is compared with the text.
+        // A URL parser removes white space, but the OP's `iss` is compared with the original string.
         if text.contains(|character: char| character.is_whitespace() || character.is_control()) {
             return Err(problem("it contains white space"));
         }
@@ -44,7 +44,7 @@ impl Issuer {
         &self.url
     }
 
-    /// Where its metadata may be, the most likely place first.
+    /// The possible URLs of its metadata, the most likely one first.
     pub(super) fn metadata_urls(&self) -> Vec<Url> {
         let at = |path: String| {
             let mut url = self.url.clone();

@@ -1,8 +1,8 @@
 //! The OP's keys, and the verification of every JWT that the OP signs.
 //!
-//! Keys rotate: under a new `kid`, under the old one, or without any. So a signature that does not verify, or a key that
-//! is not there, is the last word only by keys that were fetched after the JWT had been received. Until such keys can be
-//! fetched the answer is that nobody can tell yet.
+//! Keys rotate: under a new `kid`, under the old one, or without any. Therefore a JWT is refused for its signature or
+//! for a missing key only with keys that were fetched after its receipt. Until such keys can be fetched, the error is
+//! transient.
 
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -16,17 +16,17 @@ use crate::error::{Document, Error, Rule, Violation};
 use crate::jose::{KeyManagementAlgorithm, KeySet, LeftOut, SigningAlgorithm};
 use crate::secret::Secret;
 
-/// So many keys that are left out of a set are named in warnings; the others are counted.
+/// The number of skipped keys that warnings name; further ones are counted.
 const NAMED_LEFT_OUT: usize = 5;
 
-/// Keys with the place that they came from.
+/// Keys with their URL.
 #[derive(Clone)]
 pub(super) struct Keys {
     set: Arc<KeySet>,
     from: Url,
 }
 
-/// The keys of a set that cannot be used.
+/// The unusable keys of a set.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct LeftOutKeys {
     named: Vec<LeftOut>,
@@ -42,39 +42,39 @@ impl LeftOutKeys {
     }
 }
 
-/// What is known of a JWT before it is verified.
+/// What is known about a JWT before it is verified.
 pub(crate) struct SignedJwt<'a> {
-    /// The algorithm that its header names, which the caller accepts.
+    /// The algorithm in its header, which the caller accepts.
     pub(crate) algorithm: SigningAlgorithm,
     /// The client secret, as the key of an HMAC.
     pub(crate) secret: Option<&'a Secret>,
     pub(crate) received_at: SystemTime,
     pub(crate) channel: Channel,
-    /// How long the caller can wait where keys are out of reach or it is too early to fetch them again.
+    /// How long the caller can wait if keys are unavailable or it is too early to fetch them again.
     pub(crate) patience: Duration,
 }
 
 impl Provider {
-    /// The OP's keys, fetched at the first call and again when they have aged or the metadata names another place.
+    /// The OP's keys, fetched at the first call and again when they have aged or the metadata names another URL.
     ///
     /// # Errors
     ///
-    /// [`Rule::KeysUnavailable`], with the reason as source, where none could be fetched for a day; [`Rule::NoUsableKey`]
-    /// where they were fetched and none can be used; or the error of [`metadata`](Self::metadata).
+    /// [`Rule::KeysUnavailable`], with the reason as source, if none could be fetched for a day; [`Rule::NoUsableKey`] if they
+    /// were fetched and none is usable; or the error of [`metadata`](Self::metadata).
     pub(crate) async fn keys(&self) -> Result<Arc<KeySet>, Error> {
         self.kept_keys().await.map(|keys| keys.value.set)
     }
 
-    /// Verifies a JWT of the OP by `check`, which holds it against one set of keys. The keys are fetched again where the
-    /// kept ones do not fit.
+    /// Verifies a JWT of the OP with `check`, which checks it against one set of keys. If the cached keys do not verify
+    /// it, they are fetched again.
     ///
-    /// The inner result is the last word about the JWT: what `check` found, by keys that are new enough to say so.
+    /// The inner result is final: the result of `check`, with keys that are new enough.
     ///
     /// # Errors
     ///
-    /// The outer result is an error where nobody can tell yet. It [passes](Error::is_transient), and its `retry_after`
-    /// says when to try again: [`Rule::KeysUnavailable`], [`Rule::KeysOutdated`], [`Rule::NoUsableKey`], or the error of
-    /// [`metadata`](Self::metadata).
+    /// The outer result is an error if the JWT cannot be judged yet. It is [transient](Error::is_transient), and its
+    /// `retry_after` states when to try again: [`Rule::KeysUnavailable`], [`Rule::KeysOutdated`],
+    /// [`Rule::NoUsableKey`], or the error of [`metadata`](Self::metadata).
     pub(crate) async fn verify<T>(
         &self,
         jwt: &SignedJwt<'_>,
@@ -113,8 +113,7 @@ impl Provider {
         }
     }
 
-    /// The OP's keys, with one among them that something can be encrypted for. `None` where the OP is not known to have
-    /// one.
+    /// The OP's keys, with an encryption key among them. `None` if the OP is not known to have one.
     ///
     /// # Errors
     ///
@@ -127,7 +126,7 @@ impl Provider {
         if keys.value.set.encryption_key(algorithm).is_some() {
             return Ok(Some(keys.value.set));
         }
-        // It may have been published a moment ago. Every visitor can cause this fetch.
+        // The key may be new. Every visitor can cause this fetch.
         match self.newer_keys(&keys, Channel::Front).await {
             Ok(newer) => Ok(Some(newer.value.set).filter(|keys| keys.encryption_key(algorithm).is_some())),
             Err(error) if error.rule() == Some(Rule::KeysOutdated) => Ok(None),
@@ -139,11 +138,11 @@ impl Provider {
         let metadata = self.metadata().await?;
         let from = metadata.key_set_url()?;
         let fetch = || self.source.clone().fetch_keys(from.clone());
-        // The OP may have withdrawn one that has aged, so new ones are worth a moment.
+        // The OP may have withdrawn an old key, so waiting a moment for new ones is worthwhile.
         self.keys.get(NEWER_PATIENCE, |keys| keys.value.from == *from, fetch).await.map_err(not_there)
     }
 
-    /// Other keys than `seen`: those that somebody else has fetched meanwhile, or else new ones.
+    /// Other keys than `seen`: those that another caller fetched meanwhile, or else new ones.
     async fn newer_keys(&self, seen: &Dated<Keys>, channel: Channel) -> Result<Dated<Keys>, Error> {
         let metadata = self.metadata().await?;
         let from = metadata.key_set_url()?;
@@ -170,7 +169,7 @@ impl Source {
         Ok(Fetched { lifetime: cache::lifetime(&response.headers), value })
     }
 
-    /// Warns about the keys that are left out, in a few lines and once for as long as they are the same.
+    /// Warns about the skipped keys, in a few lines and once until they change.
     fn warn_about(&self, left_out: LeftOutKeys) {
         let mut warned = self.left_out_keys.lock().unwrap_or_else(PoisonError::into_inner);
         if *warned == left_out {
@@ -178,16 +177,16 @@ impl Source {
         }
         let issuer = self.issuer.as_str();
         for one in &left_out.named {
-            tracing::warn!(issuer, left_out = %one, "a key of the OP is left out");
+            tracing::warn!(issuer, left_out = %one, "a key of the OP cannot be used and is skipped");
         }
         if left_out.further > 0 {
-            tracing::warn!(issuer, number = left_out.further, "further keys of the OP are left out");
+            tracing::warn!(issuer, number = left_out.further, "further keys of the OP cannot be used and are skipped");
         }
         *warned = left_out;
     }
 }
 
-/// What is wrong with keys that are not there: they were fetched and none can be used, or they cannot be fetched.
+/// The error if there are no keys: they were fetched and none is usable, or they cannot be fetched.
 fn not_there(reason: Error) -> Error {
     if reason.rule() == Some(Rule::NoUsableKey) {
         return reason.that_passes();

@@ -1,4 +1,4 @@
-//! What the OP says about itself (OpenID Connect Discovery 1.0 §3, RFC 8414 §2).
+//! The OP's metadata (OpenID Connect Discovery 1.0 §3, RFC 8414 §2).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,19 +10,19 @@ use url::Url;
 use crate::error::{ConfigurationProblem, Document, Error, Rule, Violation};
 use crate::transport::UrlPolicy;
 
-/// The metadata of an OP, checked: the issuer is the one that was asked, and every endpoint is `https:` (or on a
-/// loopback address, where that was allowed) and none leads into a private network that the issuer does not lead to.
+/// The checked metadata of an OP: the issuer is the requested one, every endpoint is `https:` (or on a loopback
+/// address, if that was allowed), and no endpoint has a private address on a host other than the issuer's.
 ///
-/// The authorization endpoint and the token endpoint have to be there. Another endpoint whose URL cannot be used counts as
-/// missing here; a call that needs it fails with [`Rule::InvalidMember`](crate::Rule::InvalidMember),
-/// [`Rule::InsecureEndpoint`](crate::Rule::InsecureEndpoint) or
-/// [`Rule::PrivateEndpoint`](crate::Rule::PrivateEndpoint) and the name of the member.
+/// The authorization endpoint and the token endpoint are required. Another endpoint with an unusable URL counts as
+/// missing here. A call that needs it returns [`Rule::InvalidMember`](crate::Rule::InvalidMember),
+/// [`Rule::InsecureEndpoint`](crate::Rule::InsecureEndpoint) or [`Rule::PrivateEndpoint`](crate::Rule::PrivateEndpoint)
+/// with the name of the member.
 ///
-/// A clone shares its contents. Members that this type does not know are in [`extra`](Self::extra).
+/// A clone shares its contents. [`extra`](Self::extra) returns members without a method.
 #[derive(Clone)]
 pub struct ProviderMetadata(Arc<Inner>);
 
-/// An endpoint that this client may never call: what is wrong with its URL counts when it is needed.
+/// An optional endpoint. An error of its URL is returned when the endpoint is needed.
 type Endpoint = Result<Option<Url>, Violation>;
 
 struct Inner {
@@ -92,11 +92,11 @@ macro_rules! accessors {
 }
 
 accessors! {
-    /// Where the user is sent.
+    /// The authorization endpoint, to which the user is redirected.
     authorization_endpoint: url;
-    /// Where codes are exchanged and tokens asked for.
+    /// The token endpoint.
     token_endpoint: url;
-    /// Where the OP publishes its keys. One that signs with client secrets alone may have none.
+    /// The URL of the OP's keys. An OP that signs only with client secrets may have none.
     jwks_uri: optional_url;
     /// Claims about the user.
     userinfo_endpoint: optional_url;
@@ -112,35 +112,35 @@ accessors! {
     registration_endpoint: optional_url;
     /// Response types as the OP lists them. [`supports_response_type`](Self::supports_response_type) compares.
     response_types_supported: texts;
-    /// Response modes; `query` and `fragment` where the OP lists none.
+    /// Response modes; `query` and `fragment` if the OP lists none.
     response_modes_supported: texts;
-    /// Grant types; `authorization_code` and `implicit` where the OP lists none.
+    /// Grant types; `authorization_code` and `implicit` if the OP lists none.
     grant_types_supported: texts;
-    /// Client authentication methods at the token endpoint; `client_secret_basic` where the OP lists none.
+    /// Client authentication methods at the token endpoint; `client_secret_basic` if the OP lists none.
     token_endpoint_auth_methods_supported: texts;
-    /// Algorithms of client assertions; empty where the OP lists none.
+    /// Algorithms of client assertions; empty if the OP lists none.
     token_endpoint_auth_signing_alg_values_supported: texts;
-    /// Algorithms of ID Tokens; `RS256`, which every OP has to know, where the OP lists none.
+    /// Algorithms of ID Tokens; `RS256`, which every OP must support, if the OP lists none.
     id_token_signing_alg_values_supported: texts;
-    /// Algorithms of DPoP proofs (RFC 9449 §5.1); empty where the OP says nothing about DPoP.
+    /// Algorithms of DPoP proofs (RFC 9449 §5.1); empty if the OP lists none.
     dpop_signing_alg_values_supported: texts;
-    /// PKCE methods (RFC 8414 §2); empty where the OP says nothing about PKCE.
+    /// PKCE methods (RFC 8414 §2); empty if the OP lists none.
     code_challenge_methods_supported: texts;
-    /// Algorithms of signed authorization requests (RFC 9101); empty where the OP lists none.
+    /// Algorithms of signed authorization requests (RFC 9101); empty if the OP lists none.
     request_object_signing_alg_values_supported: texts;
-    /// Algorithms of authorization responses as JWTs (JARM §4); empty where the OP lists none.
+    /// Algorithms of authorization responses as JWTs (JARM §4); empty if the OP lists none.
     authorization_signing_alg_values_supported: texts;
-    /// Scopes that the OP likes to name.
+    /// Scopes that the OP lists.
     scopes_supported: texts;
     /// Authentication context classes.
     acr_values_supported: texts;
-    /// Claims that the OP likes to name.
+    /// Claims that the OP lists.
     claims_supported: texts;
     /// Whether authorization responses carry `iss` (RFC 9207 §3).
     authorization_response_iss_parameter_supported: flag;
-    /// Whether the OP takes pushed authorization requests only (RFC 9126 §5).
+    /// Whether the OP accepts only pushed authorization requests (RFC 9126 §5).
     require_pushed_authorization_requests: flag;
-    /// Whether the OP takes signed authorization requests only (RFC 9101 §10.5).
+    /// Whether the OP accepts only signed authorization requests (RFC 9101 §10.5).
     require_signed_request_object: flag;
     /// Whether the OP can bind access tokens to a client certificate (RFC 8705 §3.3).
     tls_client_certificate_bound_access_tokens: flag;
@@ -152,8 +152,8 @@ impl ProviderMetadata {
         &self.0.issuer
     }
 
-    /// Whether the OP takes the `request` parameter at its authorization endpoint (OpenID Connect Discovery 1.0 §3), if
-    /// it says so either way.
+    /// Whether the OP supports the `request` parameter at its authorization endpoint (OpenID Connect Discovery 1.0 §3),
+    /// if the metadata states it.
     pub fn request_parameter_supported(&self) -> Option<bool> {
         self.0.request_parameter_supported
     }
@@ -164,11 +164,11 @@ impl ProviderMetadata {
         &self.0.mtls_endpoint_aliases
     }
 
-    /// The endpoint of this name, for a client that presents a certificate or for one that does not.
+    /// The endpoint of this name, for a client with or without a certificate.
     ///
     /// # Errors
     ///
-    /// [`ConfigurationProblem::NoEndpoint`], or what is wrong with its URL.
+    /// [`ConfigurationProblem::NoEndpoint`], or the error of its URL.
     pub(super) fn endpoint(&self, name: &'static str, mutual_tls: bool) -> Result<&Url, Error> {
         let inner = &*self.0;
         if mutual_tls {
@@ -196,11 +196,11 @@ impl ProviderMetadata {
         }
     }
 
-    /// Where the keys are.
+    /// The URL of the keys.
     ///
     /// # Errors
     ///
-    /// [`Rule::MissingMember`], or what is wrong with the URL.
+    /// [`Rule::MissingMember`], or the error of the URL.
     pub(super) fn key_set_url(&self) -> Result<&Url, Error> {
         match &self.0.jwks_uri {
             Ok(url) => url.as_ref().ok_or_else(|| violation(Rule::MissingMember, "jwks_uri").into()),
@@ -215,17 +215,17 @@ impl ProviderMetadata {
         self.0.response_types_supported.iter().any(|listed| values(listed) == asked_for)
     }
 
-    /// Whether the OP says nothing in a member that lists something. One that is there and empty says that it has nothing.
+    /// Whether a list is missing. An empty list means that the OP supports nothing.
     pub(crate) fn is_silent_about(&self, member: &str) -> bool {
         !matches!(self.extra(member), Some(Value::Array(_)))
     }
 
-    /// A member by its name, as it stands in the document.
+    /// A member by its name, as in the document.
     pub fn extra(&self, name: &str) -> Option<&Value> {
         self.0.members.get(name)
     }
 
-    /// Reads a document whose issuer was compared.
+    /// Parses a document whose issuer was checked.
     pub(super) fn parse(members: Map<String, Value>, issuer: &Url, urls: UrlPolicy) -> Result<Self, Violation> {
         let read = Reader { members: &members, issuer, urls };
         let (mtls_endpoint_aliases, unusable_aliases) = read.aliases();
@@ -289,7 +289,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The member, unless it is missing. `null` is what some serializers write for that.
+    /// The member, unless it is missing or `null`, which some serializers write for a missing member.
     fn member(&self, name: &str) -> Option<&Value> {
         self.members.get(name).filter(|value| !value.is_null())
     }
@@ -302,7 +302,7 @@ impl Reader<'_> {
     fn endpoint(&self, name: &'static str) -> Endpoint {
         let endpoint = self.member(name).map(|value| self.checked(value, name)).transpose();
         if let Err(violation) = &endpoint {
-            tracing::warn!(member = name, %violation, "an endpoint of the OP cannot be used; calls that need it will fail");
+            tracing::warn!(member = name, %violation, "an endpoint in the OP's metadata cannot be used; calls that need it return an error");
         }
         endpoint
     }
@@ -314,7 +314,7 @@ impl Reader<'_> {
         Ok(url)
     }
 
-    /// Those that can be used, and what is wrong with the others. One that is null is none.
+    /// The usable aliases, and the errors of the others. A null alias counts as missing.
     fn aliases(&self) -> (BTreeMap<String, Url>, BTreeMap<String, Violation>) {
         const NAME: &str = "mtls_endpoint_aliases";
         let (mut usable, mut unusable) = (BTreeMap::new(), BTreeMap::new());
@@ -350,7 +350,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A flag that makes every client stricter must not be lost because of how it is written.
+    /// A flag that makes every client stricter must not be ignored because of its format.
     fn strict_flag(&self, name: &'static str) -> Result<bool, Violation> {
         match self.flag(name) {
             Flag::Absent => Ok(false),
@@ -370,11 +370,11 @@ impl Reader<'_> {
     }
 }
 
-/// What stands in a member that is true or false.
+/// The value of a boolean member.
 enum Flag {
     Absent,
     Set(bool),
-    /// Something else stands in the member of this name.
+    /// The member of this name has another type.
     Odd(&'static str),
 }
 
@@ -391,7 +391,7 @@ impl Flag {
     }
 }
 
-/// How errors name an alias.
+/// The name of an alias in errors.
 fn alias(name: &str) -> &'static str {
     match name {
         "token_endpoint" => "mtls_endpoint_aliases.token_endpoint",
@@ -404,7 +404,7 @@ fn alias(name: &str) -> &'static str {
 }
 
 fn ignored(member: &str) {
-    tracing::warn!(member, "a member of the OP's metadata is not of the type that it must have; it is ignored");
+    tracing::warn!(member, "a member of the OP's metadata has the wrong type; it is ignored");
 }
 
 /// A rule that a member of the metadata breaks.

@@ -1,8 +1,8 @@
-//! Documents of the OP that are fetched again because a JWT does not fit them.
+//! Fetches documents of the OP again because of a JWT that does not match them.
 //!
-//! What a document says about a JWT is the last word only if the document was fetched after the JWT had been received.
-//! Anybody who sends JWTs can cause fetches, but only so many: what comes through the browser and what comes from the OP
-//! itself are counted apart, and a JWT that comes too early for a fetch waits for the next one.
+//! A document is final evidence about a JWT only if it was fetched after the receipt of the JWT. Anybody who sends JWTs
+//! can cause fetches, but their number is limited: JWTs through browsers and JWTs from the OP itself are counted
+//! separately, and a JWT that arrives too early for a fetch waits for the next one.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,19 +17,19 @@ use super::{Provider, Source};
 use crate::clock::Moment;
 use crate::error::Error;
 
-/// By how much the clocks of two machines may differ, and one clock from itself after it was set. By so much the wall
-/// clock has to show that a document is newer than a token that another machine or an earlier process received.
+/// The tolerated difference between the clocks of two machines, or of one clock before and after it was set. By the
+/// wall clock, a document must be newer by this time than a token that another machine or an earlier process received.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
-/// When to ask again about a JWT for which the time ran out while a document was fetched.
+/// When to retry for a JWT whose patience ended during a fetch.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Through whose hands a JWT came.
+/// The way in which a JWT arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Channel {
-    /// The OP's own, from one of its endpoints.
+    /// From an endpoint of the OP.
     Back,
-    /// The browser's, so that anybody can have made it.
+    /// Through the browser, so that anybody may have created it.
     Front,
 }
 
@@ -53,14 +53,14 @@ pub(super) struct Dated<T> {
 /// When a document was fetched.
 #[derive(Clone, Copy)]
 pub(super) struct FetchedAt {
-    /// What the OP changed after this moment is not in the document.
+    /// Later changes are not in the document.
     as_of: Moment,
-    /// The place in the order in which fetches began, which clocks may be too coarse to show.
+    /// The number of the fetch in the order of their starts, because clocks may be too coarse.
     number: u64,
 }
 
 impl FetchedAt {
-    /// The same for a response that a cache between us and the OP has kept for some time (RFC 9111 §5.1).
+    /// The same for a response from a cache between the client and the OP (RFC 9111 §5.1).
     pub(super) fn out_of_a_cache(self, headers: &HeaderMap) -> Self {
         let seconds = headers.get(AGE).and_then(|value| value.to_str().ok()?.trim().parse().ok());
         let age = Duration::from_secs(seconds.unwrap_or_default()).min(cache::LONGEST_LIFETIME);
@@ -76,19 +76,19 @@ impl FetchedAt {
 #[derive(Clone, Copy)]
 pub(super) struct Began {
     at: Duration,
-    /// The fetch that had begun last.
+    /// The latest started fetch.
     after_fetch: u64,
 }
 
 /// The fetches of one document that JWTs cause.
 #[derive(Default)]
 pub(super) struct Refetching {
-    /// Held by the caller that decides whether to fetch, and for as long as it waits for what it has decided.
+    /// Locked by the caller that decides whether to fetch, until its fetch ends.
     turn: tokio::sync::Mutex<()>,
     counts: Arc<Mutex<ByChannel>>,
 }
 
-/// How many fetches JWTs have caused, by where the JWTs came from.
+/// The number of fetches that JWTs caused, by their origin.
 #[derive(Debug, Default)]
 struct ByChannel {
     back: Refetches,
@@ -105,7 +105,7 @@ impl ByChannel {
 }
 
 impl Refetching {
-    /// Another version of a document than `seen`: the one that somebody else has fetched meanwhile, or else a new one.
+    /// Another version of a document than `seen`: the one that another caller fetched meanwhile, or else a new one.
     pub(super) async fn newer<T, F>(
         &self,
         cached: &Cached<Dated<T>>,
@@ -126,14 +126,14 @@ impl Refetching {
         if let Some(failure) = cached.recent_failure() {
             return Err(NotNewer::Failed(failure));
         }
-        // Counted before the request leaves: a caller that goes away in the middle has caused it too.
+        // Counted before the request is sent, so that dropped callers count too.
         let before = self.count(channel, cached.now())?;
         let counted = || {
             let (counts, fetching) = (self.counts.clone(), fetch());
             async move {
                 let fetched = fetching.await;
                 if fetched.is_err() {
-                    // Failures have pauses of their own, which an outage must not make longer.
+                    // Failures have pauses of their own, which must not add up with these.
                     *lock(&counts).of(channel) = before;
                 }
                 fetched
@@ -142,7 +142,7 @@ impl Refetching {
         cached.fetch(counted).await.map_err(NotNewer::Failed)
     }
 
-    /// Counts a fetch, if it is not too early for one. Gives the count before it.
+    /// Counts a fetch, if it is not too early for one. Returns the count before it.
     fn count(&self, channel: Channel, now: Duration) -> Result<Refetches, NotNewer> {
         let mut counts = lock(&self.counts);
         let count = counts.of(channel);
@@ -176,11 +176,10 @@ impl Source {
         FetchedAt { as_of, number: self.fetches.fetch_add(1, Ordering::Relaxed) + 1 }
     }
 
-    /// Whether a document was fetched after a JWT had been received, so that what it says about the JWT is the last word.
+    /// Whether a document was fetched after the receipt of a JWT, so that it is final evidence.
     ///
-    /// The verification began after the JWT had been received, so a fetch that began later still is one. The time of
-    /// receipt is one of the wall clock, of another machine perhaps or from before it was set; so a document that is newer
-    /// than that has to be so by some minutes, whichever way they are compared.
+    /// A fetch that started after the verification is late enough. The time of receipt is a wall clock time, perhaps of
+    /// another machine or from before the clock was set. So by the wall clock a document must be newer by some minutes.
     pub(super) fn is_newer(&self, document: FetchedAt, received_at: SystemTime, began: Began) -> bool {
         let FetchedAt { as_of, number } = document;
         if number > began.after_fetch && as_of.monotonic >= began.at {
@@ -195,8 +194,8 @@ impl Source {
 }
 
 impl Provider {
-    /// Makes an attempt to decide about a JWT, and further ones for as long as they can end within `patience`. An attempt
-    /// that takes longer ends with `too_late`. Without patience there is one attempt, which takes as long as it takes.
+    /// Makes an attempt to judge a JWT, and further attempts that can end within `patience`. An attempt that takes
+    /// longer ends with `too_late`. Without patience there is one attempt without a timeout.
     pub(super) async fn within_patience<R, F: Future<Output = Result<R, Error>>>(
         &self,
         patience: Duration,
@@ -223,7 +222,7 @@ impl Provider {
         tokio::select! {
             biased;
             decided = attempts => decided,
-            // The fetch goes on, for those who ask again.
+            // The fetch continues for later callers.
             () = clock.sleep(patience) => Err(too_late().with_retry_after(Some(RETRY_AFTER))),
         }
     }

@@ -1,4 +1,4 @@
-//! Whether the OP says that it can do what this client needs (DTR §Authorization Server Metadata).
+//! Checks that the OP advertises what this client needs (DTR §Authorization Server Metadata).
 
 use super::ProviderMetadata;
 use super::metadata::values;
@@ -6,8 +6,8 @@ use crate::error::ConfigurationProblem;
 
 /// Checks that the OP lists the response type and the grant types.
 ///
-/// An OP that lists `deferred_code` in other combinations than this response type has only forgotten this one, unless
-/// `strict`: that is a warning.
+/// If the OP lists `deferred_code` only in other combinations than this response type, that is a warning, unless
+/// `strict`.
 ///
 /// # Errors
 ///
@@ -25,7 +25,10 @@ pub(crate) fn check_support(
         if strict || !deferred_listed || !values(response_type).contains("deferred_code") {
             return Err(not_advertised("response_types_supported", response_type));
         }
-        tracing::warn!(response_type, "the OP lists `deferred_code`, but not in this combination");
+        tracing::warn!(
+            response_type,
+            "the OP lists `deferred_code`, but not in this combination; it may refuse the request"
+        );
     }
     let listed = metadata.grant_types_supported();
     match grant_types.iter().find(|&&needed| !listed.iter().any(|listed| listed == needed)) {

@@ -1,7 +1,7 @@
-//! Which addresses are on the public internet, and which URLs a client may therefore call.
+//! Decides which addresses are public, and which URLs a client may therefore call.
 //!
-//! An OP's documents name URLs that this side connects to, with credentials. Without a look at the address, whoever can
-//! write such a document reaches what only this side reaches (RFC 9728 §7.7): a service on the same machine, or the
+//! An OP's documents name URLs that the client connects to with credentials. Without a check, the author of such a
+//! document could reach services that only the client can reach (RFC 9728 §7.7): a service on the same machine, or the
 //! metadata service of a cloud at 169.254.169.254.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -10,34 +10,34 @@ use url::{Host, Url};
 
 use crate::error::{ConfigurationProblem, Rule};
 
-/// What the application has decided about the URLs that its client calls.
+/// The application's policy for the URLs that its client calls.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct UrlPolicy {
-    /// Whether plain HTTP to this very machine is possible.
+    /// Whether plain HTTP to this machine is allowed.
     pub(crate) allow_insecure_loopback: bool,
-    /// What is done about addresses that are not public.
+    /// The policy for private addresses.
     pub(crate) private_addresses: PrivateAddresses,
 }
 
-/// What is done about addresses that are not on the public internet.
+/// The policy for addresses that are not on the public internet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum PrivateAddresses {
-    /// An OP's documents may not name them. What the application names itself may be anywhere, and so may what the
-    /// network's own name servers say.
+    /// An OP's documents may not name them. URLs of the application, and names that resolve to private addresses, are
+    /// allowed.
     #[default]
     RefusedInDocuments,
-    /// Nothing is done.
+    /// They are allowed.
     Allowed,
-    /// No connection goes there, whoever names them and under whatever name.
+    /// No connection goes to them, under any name.
     Refused,
 }
 
-/// Why a URL is not called.
+/// Why a URL is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum UrlProblem {
-    /// It is not `https:`, or has a user name or password, which would become an `Authorization` header.
+    /// It is not `https:`, or it has a user name or password, which would become an `Authorization` header.
     Insecure,
-    /// It names an address that is not public.
+    /// It has a private address.
     Private,
 }
 
@@ -47,8 +47,8 @@ impl UrlPolicy {
         self.check(url, self.private_addresses == PrivateAddresses::Refused)
     }
 
-    /// The same for a URL that a document of the OP names. The host of the `issuer` is as good as the issuer, which the
-    /// application named: on every port, since endpoints for client certificates often have one of their own.
+    /// The same for a URL in a document of the OP. The host of the `issuer`, which the application named, is allowed on
+    /// every port, because endpoints for client certificates often have a port of their own.
     pub(crate) fn check_named_by(self, issuer: &Url, url: &Url) -> Result<(), UrlProblem> {
         self.check(
             url,
@@ -95,7 +95,7 @@ impl UrlProblem {
     }
 }
 
-/// Whether the host is a literal loopback address or `localhost`. Other names are not looked up: their meaning can
+/// Whether the host is a literal loopback address or `localhost`. Other names are not resolved, because the result can
 /// change between the check and the connection.
 fn is_loopback(url: &Url) -> bool {
     match url.host() {
@@ -106,8 +106,8 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// Whether the host is, in so many words, not on the public internet. The parser of [`Url`] has turned `0x7f.1`,
-/// `2130706433` and `127.0.0.1.` into the address that a resolver would make of them.
+/// Whether the host is a literal private address. The parser of [`Url`] has already normalized `0x7f.1`, `2130706433`
+/// and `127.0.0.1.`.
 fn names_private_address(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(address)) => !is_public_v4(address),
@@ -117,16 +117,16 @@ fn names_private_address(url: &Url) -> bool {
     }
 }
 
-/// RFC 6761 §6.3: these names are this machine, and some resolvers answer so without asking anybody.
+/// RFC 6761 §6.3: these names stand for this machine, and some resolvers answer so without a query.
 pub(super) fn is_localhost(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     let last = name.rsplit('.').next().unwrap_or(name);
     last.eq_ignore_ascii_case("localhost")
 }
 
-/// Whether an address belongs to a host on the public internet, by the registries of special-purpose addresses (RFC
-/// 6890, as IANA keeps them). `IpAddr::is_global` will say so once it is stable; this is stricter where an address
-/// stands for another one.
+/// Whether an address belongs to a host on the public internet, according to IANA's registries of special-purpose
+/// addresses (RFC 6890). `IpAddr::is_global` is not stable yet; this function is stricter for addresses that stand for
+/// another one.
 pub(super) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -136,7 +136,7 @@ pub(super) fn is_public(address: IpAddr) -> bool {
 
 fn is_public_v4(address: Ipv4Addr) -> bool {
     let special = match address.octets() {
-        // "This network" (RFC 791), which several systems take for this machine.
+        // "This network" (RFC 791), which several systems treat as this machine.
         [0, ..] => true,
         // Shared by the customers of a provider (RFC 6598); some clouds have their metadata services there.
         [100, 64..=127, ..] => true,
@@ -160,8 +160,8 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
         [0x2002, high, low, ..] => is_public_v4(embedded(high, low)),
         // IETF protocol assignments (RFC 2928), Teredo among them, and documentation (RFC 3849, RFC 9637).
         [0x2001, 0..=0x1ff, ..] | [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => false,
-        // Global unicast (RFC 4291 §2.4): all that is handed out to hosts. Unspecified, loopback, IPv4-compatible,
-        // link-local, site-local, unique local and multicast addresses lie outside.
+        // Global unicast (RFC 4291 §2.4). Unspecified, loopback, IPv4-compatible, link-local, site-local, unique local
+        // and multicast addresses are outside this range.
         [0x2000..=0x3fff, ..] => true,
         _ => false,
     }

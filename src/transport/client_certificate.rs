@@ -1,4 +1,4 @@
-//! The certificate that a client shows in TLS (RFC 8705).
+//! The certificate that a client presents in TLS (RFC 8705).
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -8,16 +8,16 @@ use crate::error::Error;
 use crate::jose::CertifiedKey;
 use crate::secret::Secret;
 
-/// A client certificate with its private key, for `tls_client_auth`, `self_signed_tls_client_auth` and certificate-bound
-/// access tokens (RFC 8705).
+/// A client certificate with its private key, for `tls_client_auth`, `self_signed_tls_client_auth` and
+/// certificate-bound access tokens (RFC 8705).
 ///
-/// It is a handle: clones share what is inside. Certificates expire sooner than processes wait, so
-/// [`replace`](Self::replace) renews it while clients that were given a clone go on; their next request opens a new
-/// connection with the new certificate, and requests under way end with the old one. The OP has to accept both for
-/// that long, which it does by itself where it knows the client by its subject (`tls_client_auth`).
+/// It is a handle: clones share the certificate. A certificate may expire while sign-ins are pending, so
+/// [`replace`](Self::replace) renews it for all clients that have a clone. Their next request opens a new connection
+/// with the new certificate, and requests under way finish with the old one. The OP must accept both for that time, as
+/// it does if it identifies the client by its subject (`tls_client_auth`).
 ///
-/// Tokens that are bound to a certificate are bound to that one: after a renewal the OP binds new ones to the new one,
-/// and a resource server refuses those of before.
+/// Certificate-bound tokens are bound to one certificate. After a renewal the OP binds new tokens to the new
+/// certificate, and resource servers refuse the old tokens.
 ///
 /// ```
 /// # #[cfg(feature = "testing")] {
@@ -32,7 +32,7 @@ use crate::secret::Secret;
 ///     .redirect_uri("https://rp.example/callback")
 ///     .build()?;
 ///
-/// // Weeks later, with the client in the middle of its work:
+/// // Weeks later, while the client is in use:
 /// certificate.replace(renewed.certificate_pem(), renewed.key_pem())?;
 /// # Ok(())
 /// # }
@@ -43,13 +43,13 @@ use crate::secret::Secret;
 pub struct ClientCertificate(Arc<RwLock<PresentedCertificate>>);
 
 impl ClientCertificate {
-    /// Takes a certificate in PEM, followed by those that vouch for it where the OP needs them, and its private key in
-    /// PEM, not encrypted: PKCS#8 (`PRIVATE KEY`), SEC 1 (`EC PRIVATE KEY`) or PKCS#1 (`RSA PRIVATE KEY`).
+    /// From a certificate in PEM, followed by intermediate certificates if the OP needs them, and its unencrypted
+    /// private key in PEM: PKCS#8 (`PRIVATE KEY`), SEC 1 (`EC PRIVATE KEY`) or PKCS#1 (`RSA PRIVATE KEY`).
     ///
     /// # Errors
     ///
-    /// [`ConfigurationProblem::Certificate`](crate::ConfigurationProblem::Certificate) where they cannot be read or do
-    /// not belong together. Whether the certificate has expired is for the OP to say.
+    /// [`ConfigurationProblem::Certificate`](crate::ConfigurationProblem::Certificate) if they cannot be read or do not
+    /// belong together. Expiry is not checked.
     pub fn from_pem(certificates: impl AsRef<[u8]>, private_key: impl AsRef<[u8]>) -> Result<Self, Error> {
         let certificate = PresentedCertificate::from_pem(certificates.as_ref(), private_key.as_ref())?;
         Ok(Self(Arc::new(RwLock::new(certificate))))
@@ -59,14 +59,14 @@ impl ClientCertificate {
     ///
     /// # Errors
     ///
-    /// As [`from_pem`](Self::from_pem); then the certificate of before stays.
+    /// As [`from_pem`](Self::from_pem). In that case the previous certificate stays in use.
     pub fn replace(&self, certificates: impl AsRef<[u8]>, private_key: impl AsRef<[u8]>) -> Result<(), Error> {
         let certificate = PresentedCertificate::from_pem(certificates.as_ref(), private_key.as_ref())?;
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = certificate;
         Ok(())
     }
 
-    /// The certificate of now.
+    /// The current certificate.
     pub fn current(&self) -> PresentedCertificate {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -78,10 +78,10 @@ impl fmt::Debug for ClientCertificate {
     }
 }
 
-/// What one request presents: the certificate of a [`ClientCertificate`] as it is at that moment, with its key.
+/// The certificate that one request presents: the current one of a [`ClientCertificate`], with its key.
 ///
-/// Two of them are equal if they are the same one, so that an [`HttpClient`](super::HttpClient) of your own can keep
-/// the connections of each apart.
+/// Values compare equal if they are the same certificate, so that an [`HttpClient`](super::HttpClient) of your own can
+/// separate their connections.
 #[derive(Clone)]
 pub struct PresentedCertificate(Arc<CertifiedKey>);
 
@@ -90,12 +90,12 @@ impl PresentedCertificate {
         Ok(Self(Arc::new(CertifiedKey::from_pem(certificates, private_key)?)))
     }
 
-    /// The certificate and those that vouch for it, in PEM.
+    /// The certificate and its intermediate certificates, in PEM.
     pub fn certificates_pem(&self) -> &str {
         &self.0.chain_pem
     }
 
-    /// The certificate and those that vouch for it, in DER.
+    /// The certificate and its intermediate certificates, in DER.
     pub fn certificates_der(&self) -> impl Iterator<Item = &[u8]> {
         self.0.chain.iter().map(Vec::as_slice)
     }
@@ -105,12 +105,12 @@ impl PresentedCertificate {
         Secret::new(self.0.key_pem.as_str())
     }
 
-    /// Until when the certificate is valid: renew it before that.
+    /// The end of the certificate's validity. Renew it before.
     pub fn expires_at(&self) -> SystemTime {
         self.0.expires_at
     }
 
-    /// Whether the certificate vouches for itself, as `self_signed_tls_client_auth` has it.
+    /// Whether the certificate is self-signed, as `self_signed_tls_client_auth` requires.
     pub fn is_self_signed(&self) -> bool {
         self.0.is_self_signed
     }

@@ -1,4 +1,4 @@
-//! Name resolution that gives public addresses only.
+//! Name resolution that returns public addresses only.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,11 +8,10 @@ use ::reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::address::{is_localhost, is_public};
 
-/// A resolver for reqwest that keeps from it every address that is not on the public internet, so that no name leads
-/// a connection there.
+/// A resolver for reqwest that removes every address that is not on the public internet.
 ///
-/// [`ClientBuilder::refuse_private_addresses`](crate::ClientBuilder::refuse_private_addresses) uses one that asks the
-/// operating system. Take it into your own hands where your application has a resolver of its own:
+/// [`ClientBuilder::refuse_private_addresses`](crate::ClientBuilder::refuse_private_addresses) uses it with the operating
+/// system's resolver. Set it yourself if your application has another resolver:
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -28,10 +27,9 @@ use super::address::{is_localhost, is_public};
 /// # }
 /// ```
 ///
-/// A connection goes to the very addresses that were looked at, so a name server that answers otherwise the next time
-/// (DNS rebinding) gains nothing. A name that has public and other addresses is reached at the public ones. What it
-/// cannot see is what is never resolved here: addresses in URLs, which the client looks at by itself, and names that a
-/// proxy resolves.
+/// A connection goes to the addresses that were checked, so a later answer of the name server (DNS rebinding) has no
+/// effect. If a name has public and private addresses, the public ones are used. The resolver does not see addresses in
+/// URLs, which the client checks itself, and names that a proxy resolves.
 #[derive(Clone)]
 pub struct PublicAddresses {
     resolver: Arc<dyn Resolve>,
@@ -39,17 +37,17 @@ pub struct PublicAddresses {
 }
 
 impl PublicAddresses {
-    /// What the operating system's resolver says, the hosts file included.
+    /// The public addresses of the operating system's resolver, including the hosts file.
     pub fn of_system() -> Self {
         Self::among(Arc::new(SystemResolver))
     }
 
-    /// What another resolver says.
+    /// The public addresses of another resolver.
     pub fn among(resolver: Arc<dyn Resolve>) -> Self {
         Self { resolver, allow_localhost: false }
     }
 
-    /// `localhost` stays this machine, for clients that may call it.
+    /// Keeps loopback addresses of `localhost`, for clients that may call it.
     pub(super) fn and_localhost(mut self, allow: bool) -> Self {
         self.allow_localhost = allow;
         self
@@ -82,8 +80,7 @@ impl fmt::Debug for PublicAddresses {
     }
 }
 
-/// A name has addresses, but none that may be connected to. They are not shown: whoever may read an error need not
-/// learn how a private network is numbered.
+/// A name has only private addresses. The error does not show them, so that it does not reveal a private network.
 #[derive(Debug, thiserror::Error)]
 #[error("the name has no public address")]
 pub(super) struct OnlyPrivateAddresses;

@@ -24,53 +24,53 @@ mod identity;
 
 use connections::Connections;
 
-/// What the caller decides about connections, apart from the configuration of reqwest itself.
+/// The caller's settings for connections, apart from the configuration of reqwest itself.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TransportPolicy {
     /// Which URLs may be called.
     pub(crate) urls: UrlPolicy,
-    /// The time for name resolution, TCP and TLS together, unless the caller's own configuration sets one.
+    /// The timeout of name resolution, TCP and TLS together, unless the caller's configuration sets one.
     pub(crate) connect_timeout: Duration,
 }
 
-/// The client that is used unless the caller brings an own [`HttpClient`].
+/// The default [`HttpClient`].
 pub(crate) struct ReqwestClient {
     policy: TransportPolicy,
     configure: Option<Arc<Configure>>,
     https: Arc<Connections>,
-    /// Those of each certificate that is presented, the latest last, since reqwest ties a certificate to a client and
+    /// The connections of each client certificate, the latest last, because reqwest binds a certificate to a client and
     /// its connections.
     certified: Mutex<Vec<(PresentedCertificate, Arc<Connections>)>>,
-    /// For plain HTTP to this machine. It knows no proxy: one from the environment would carry credentials in clear
-    /// text to another machine.
+    /// For plain HTTP to this machine. It uses no proxy, because a proxy of the environment would receive credentials
+    /// in clear text.
     loopback: Option<Arc<Connections>>,
 }
 
-/// How the caller sets up a reqwest client; called for each that is built.
+/// The caller's configuration of a reqwest client, called for each client that is built.
 pub(crate) type Configure = dyn Fn(ClientBuilder) -> ClientBuilder + Send + Sync;
 
-/// Around a renewal, requests under way still have the certificate of before.
+/// After a renewal, requests under way still use the previous certificate.
 const CERTIFICATES_KEPT: usize = 2;
-/// Connections that wait for a next request to the same server. Further ones are closed when theirs has ended.
+/// Idle connections to one server. Further connections are closed after their request.
 const IDLE_CONNECTIONS: usize = 256;
-/// An idle connection is not used after this time. Most servers and load balancers keep one for a minute or longer, so
-/// few requests are sent just as the server closes it.
+/// An idle connection is closed after this time. Most servers and load balancers keep one for a minute or longer, so
+/// few requests are sent at the moment when the server closes the connection.
 const IDLE_LIFE: Duration = Duration::from_secs(30);
-/// A peer that has not acknowledged anything for this long is gone. Where a proxy acknowledges and passes nothing on, only
-/// the pings of HTTP/2 notice that, or the timeout of a request.
+/// A connection whose peer has not acknowledged anything for this long is closed. If a proxy acknowledges data without
+/// forwarding it, only HTTP/2 PINGs or the timeout of a request detect that.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(15);
-/// An idle TCP connection is probed after this time, and then as often.
+/// An idle TCP connection is probed after this time, and then at this interval.
 const TCP_PROBE: Duration = Duration::from_secs(10);
-/// An HTTP/2 connection on which nothing has come for this long is asked for a sign of life.
+/// An HTTP/2 connection that is silent for this long gets a PING.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
-/// If it gives none for this long, it is closed, and its requests fail.
+/// Without a reply to the PING for this long, the connection is closed, and its requests fail.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
-/// How much memory is reserved for the body of a response before any of it has come.
+/// The memory reserved for the body of a response before any of it arrives.
 const FIRST_CAPACITY: usize = 64 * 1024;
 
 impl ReqwestClient {
-    /// Builds the client. `configure` is for proxies, certificates, timeouts and default headers of HTTPS
-    /// connections; what this crate relies on is set after it and cannot be undone.
+    /// Builds the client. `configure` is for proxies, certificates, timeouts and default headers of HTTPS connections.
+    /// Settings that the crate depends on are applied after it.
     ///
     /// # Errors
     ///
@@ -91,17 +91,17 @@ impl ReqwestClient {
         })
     }
 
-    /// Finds out whether connections with this certificate can be made, as far as that shows without making one.
+    /// Checks whether the TLS library accepts the certificate, without opening a connection.
     ///
     /// # Errors
     ///
-    /// [`ConfigurationProblem::Certificate`] where the TLS library refuses it.
+    /// [`ConfigurationProblem::Certificate`] if the TLS library refuses it.
     pub(crate) fn prepare(&self, certificate: &PresentedCertificate) -> Result<(), Error> {
         self.certified(certificate).map(drop)
     }
 
-    /// The connections on which one certificate is presented. Building their client holds up other tasks for a few
-    /// milliseconds, once per renewal of the certificate.
+    /// The connections of one certificate. Building their client blocks for a few milliseconds, once per renewal of the
+    /// certificate.
     fn certified(&self, certificate: &PresentedCertificate) -> Result<Arc<Connections>, Error> {
         let mut all = self.certified.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, connections)) = all.iter().find(|(present, _)| present == certificate) {
@@ -135,7 +135,7 @@ impl ReqwestClient {
             })
         })?;
         match (&self.loopback, &request.client_certificate) {
-            // Without TLS there is nothing to present a certificate in, and the request would arrive unauthenticated.
+            // Without TLS no certificate is presented, and the request would arrive unauthenticated.
             (Some(_), Some(_)) if request.url.scheme() == "http" => Err(HttpError::not_sent(TransportProblem::Refused)),
             (Some(loopback), None) if request.url.scheme() == "http" => Ok(loopback.clone()),
             (_, Some(certificate)) => self.certified(certificate).map_err(HttpError::not_sent),
@@ -154,7 +154,7 @@ impl HttpClient for ReqwestClient {
     }
 }
 
-// reqwest's own `Debug` shows default headers and proxies, which may hold credentials.
+// reqwest's own `Debug` shows default headers and proxies, which may contain credentials.
 impl fmt::Debug for ReqwestClient {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
@@ -178,7 +178,7 @@ async fn send_over(client: &Client, request: HttpRequest) -> Result<HttpResponse
     Ok(HttpResponse { status: response.status(), headers: std::mem::take(response.headers_mut()), body })
 }
 
-/// A client for everything but plain HTTP, before it is built.
+/// The builder of the client for everything except plain HTTP.
 fn https(policy: TransportPolicy, configure: Option<&Configure>) -> ClientBuilder {
     let builder = with_defaults(Client::builder(), policy);
     let builder = match configure {
@@ -197,7 +197,7 @@ fn with_defaults(builder: ClientBuilder, policy: TransportPolicy) -> ClientBuild
         .tcp_keepalive(TCP_PROBE)
         .tcp_keepalive_interval(TCP_PROBE)
         .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")));
-    // A proxy would resolve names where nobody looks at the addresses.
+    // A proxy would resolve names without a check of the addresses.
     let builder = match policy.urls.private_addresses {
         PrivateAddresses::Refused => builder
             .no_proxy()
@@ -206,7 +206,7 @@ fn with_defaults(builder: ClientBuilder, policy: TransportPolicy) -> ClientBuild
     };
     #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
     let builder = builder.tcp_user_timeout(UNACKNOWLEDGED);
-    // The operating system's library would otherwise still speak TLS 1.0 (RFC 9325 §3.1.1).
+    // Otherwise the operating system's library may use TLS 1.0 (RFC 9325 §3.1.1).
     #[cfg(any(feature = "rustls", feature = "native-tls"))]
     let builder = builder.tls_version_min(::reqwest::tls::Version::TLS_1_2);
     builder
@@ -215,19 +215,19 @@ fn with_defaults(builder: ClientBuilder, policy: TransportPolicy) -> ClientBuild
 /// What the caller may not change.
 fn with_rules(builder: ClientBuilder) -> ClientBuilder {
     let builder = builder
-        // A redirect would carry codes and credentials to a place that the OP's metadata does not name.
+        // A redirect would send codes and credentials to a server that the OP's metadata does not name.
         .redirect(redirect::Policy::none())
         .referer(false)
-        // A code may be sent once. Only the caller of this client knows what may be sent again.
+        // A code may be sent once. Only the caller of this client knows which requests may be repeated.
         .retry(retry::never())
         // It would write whole requests, credentials included, to the log.
         .connection_verbose(false)
-        // A connection that a proxy or a firewall has silently dropped would otherwise swallow every further request.
+        // Otherwise every further request would be lost on a connection that a proxy or a firewall silently dropped.
         .http2_keep_alive_interval(PING_INTERVAL)
         .http2_keep_alive_timeout(PING_TIMEOUT)
         .http2_keep_alive_while_idle(true)
         .gzip(true)
-        // Other crates of the program can switch these features of reqwest on.
+        // Other crates of the program can enable these features of reqwest.
         .no_brotli()
         .no_zstd()
         .no_deflate();
@@ -236,7 +236,7 @@ fn with_rules(builder: ClientBuilder) -> ClientBuilder {
     builder
 }
 
-/// Keeps a client on this machine, even where a proxy is set in the environment or `localhost` is resolved elsewhere.
+/// Restricts a client to this machine, even if the environment sets a proxy or `localhost` resolves to another machine.
 fn only_loopback(builder: ClientBuilder) -> ClientBuilder {
     // The port 0 stands for the one in the URL.
     let addresses = [(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()];
@@ -247,15 +247,15 @@ fn build(builder: ClientBuilder) -> Result<Client, Error> {
     builder.build().map_err(|error| Error::new(ConfigurationProblem::HttpClient).with_source(error.without_url()))
 }
 
-/// Reads the body and hangs up as soon as it is too large. What is counted is what memory must hold: the body after
-/// decompression. It may be tokens, so it is overwritten in memory when nobody needs it any more.
+/// Reads the body, and closes the connection as soon as it is too large, counted after decompression. The body may
+/// contain tokens, so it is overwritten in memory when it is dropped.
 async fn read(response: &mut Response, limit: usize, document: Document) -> Result<Bytes, HttpError> {
     let too_large = || HttpError::maybe_sent(TransportProblem::BodyTooLarge(document));
     let announced = response.content_length().unwrap_or(0);
     if announced > limit as u64 {
         return Err(too_large());
     }
-    // A length that was only announced takes no memory to speak of.
+    // An announced length reserves little memory.
     let expected = usize::try_from(announced).unwrap_or(limit).min(FIRST_CAPACITY);
     let mut body = SecretBuffer::with_capacity(expected);
     while let Some(chunk) = response.chunk().await.map_err(after_response)? {
@@ -267,7 +267,7 @@ async fn read(response: &mut Response, limit: usize, document: Document) -> Resu
     Ok(Bytes::from_owner(body.into_bytes()))
 }
 
-/// Judges an error that came instead of a response. What cannot be told apart counts as sent.
+/// Classifies an error. If it is unknown whether the request was sent, it counts as sent.
 fn before_response(error: ::reqwest::Error) -> HttpError {
     let not_sent = if sources(&error).any(|error| error.is::<OnlyPrivateAddresses>()) {
         TransportProblem::PrivateAddress
@@ -288,15 +288,15 @@ fn after_response(error: ::reqwest::Error) -> HttpError {
     HttpError::maybe_sent(problem).with_source(harmless(error))
 }
 
-/// Whether the connection ended before it took the request: hyper calls those requests, and no others, canceled.
+/// Whether the connection ended before the request was written: hyper reports exactly these requests as canceled.
 fn never_started(error: &::reqwest::Error) -> bool {
     sources(error).any(|error| error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled))
 }
 
-/// Whether the server ended the handshake because of our certificate. In TLS 1.3 that shows only after the client has
-/// finished its part and sent the request along, which a server then does not look at (RFC 8446 §4.4.2.4 and §6.2).
+/// Whether the server ended the handshake because of the client certificate. In TLS 1.3 the client learns that only
+/// after it has sent the request, which the server then does not process (RFC 8446 §4.4.2.4 and §6.2).
 ///
-/// The TLS libraries say so in texts of their own, and not all that carries them keeps their types.
+/// The TLS libraries report this in different texts, and not every layer keeps their error types.
 fn certificate_refused(error: &::reqwest::Error) -> bool {
     const ALERTS: [&str; 8] = [
         "badcertificate",
@@ -323,9 +323,9 @@ fn h2_error(error: &::reqwest::Error) -> Option<&h2::Error> {
     sources(error).find_map(|error| error.downcast_ref())
 }
 
-/// Whether an HTTP/2 server said that it did nothing with the request (RFC 9113 §8.7): it reset the stream with
-/// `REFUSED_STREAM`, or shut the connection down gracefully and named a last stream before this one. On the streams
-/// that a `GOAWAY` still covers, h2 reports the end of the connection instead.
+/// Whether an HTTP/2 server stated that it did not process the request (RFC 9113 §8.7): it reset the stream with
+/// `REFUSED_STREAM`, or shut the connection down gracefully and named a last stream before this one. For streams that a
+/// `GOAWAY` still covers, h2 reports the end of the connection instead.
 fn is_unprocessed(error: &h2::Error) -> bool {
     error.is_remote()
         && match error.reason() {
@@ -335,8 +335,8 @@ fn is_unprocessed(error: &h2::Error) -> bool {
         }
 }
 
-/// The error as a source: without the URL, whose query can hold a token, and without the text that a server may attach
-/// to a `GOAWAY`. RFC 9113 §6.8: "Debug information could contain security- or privacy-sensitive data."
+/// The error as a source, without the URL, whose query can contain a token, and without the text that a server may
+/// attach to a `GOAWAY`. RFC 9113 §6.8: "Debug information could contain security- or privacy-sensitive data."
 fn harmless(error: ::reqwest::Error) -> Box<dyn std::error::Error + Send + Sync> {
     match h2_error(&error).filter(|error| error.is_go_away()).and_then(h2::Error::reason) {
         Some(reason) => format!("HTTP/2 GOAWAY: {reason}").into(),

@@ -1,4 +1,4 @@
-//! Which method is used: the one that was named, or the best one that the OP lists and the credentials allow.
+//! Chooses the authentication method: the configured one, or the best one that the OP lists and the credentials allow.
 
 use std::sync::Arc;
 
@@ -8,16 +8,16 @@ use crate::jose::{HmacSigner, Signer, SigningAlgorithm};
 use crate::secret::Secret;
 use crate::transport::ClientCertificate;
 
-/// What the OP's metadata says about client authentication (RFC 8414 §2).
+/// The OP's metadata about client authentication (RFC 8414 §2).
 #[derive(Clone, Copy)]
 pub(crate) struct Offer<'a> {
     /// `token_endpoint_auth_methods_supported`.
     pub(crate) methods: &'a [String],
-    /// `token_endpoint_auth_signing_alg_values_supported`; empty where the OP says nothing.
+    /// `token_endpoint_auth_signing_alg_values_supported`; empty if the OP lists none.
     pub(crate) algorithms: &'a [String],
 }
 
-/// Credentials without the name of a method.
+/// Credentials without a configured method.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct GivenCredentials {
     pub(crate) secret: Option<Secret>,
@@ -30,12 +30,11 @@ const ALGORITHMS: &str = "token_endpoint_auth_signing_alg_values_supported";
 const HMACS: [SigningAlgorithm; 3] = [SigningAlgorithm::Hs256, SigningAlgorithm::Hs384, SigningAlgorithm::Hs512];
 
 impl GivenCredentials {
-    /// The first method, from the strongest on, that these credentials allow and the OP lists. Without credentials the
-    /// client is a public one.
+    /// The strongest method that these credentials allow and the OP lists. Without credentials the client is public.
     ///
     /// # Errors
     ///
-    /// Where the OP lists none of those that the credentials allow.
+    /// If the OP lists none of the methods that the credentials allow.
     pub(crate) fn best(&self, offer: Offer<'_>) -> Result<ClientAuthentication, ConfigurationProblem> {
         let candidates = self.candidates();
         let mut refusals = Vec::with_capacity(candidates.len());
@@ -48,7 +47,7 @@ impl GivenCredentials {
         let is_unlisted = |refusal: &ConfigurationProblem| {
             matches!(refusal, ConfigurationProblem::NotAdvertised { member: METHODS, .. })
         };
-        // A method that is listed but cannot be used says more than those that are not listed.
+        // The error of a listed method that cannot be used is more useful than that of an unlisted one.
         if let Some(telling) = refusals.into_iter().find(|refusal| !is_unlisted(refusal)) {
             return Err(telling);
         }
@@ -56,13 +55,13 @@ impl GivenCredentials {
         Err(ConfigurationProblem::NotAdvertised { member: METHODS, value: names.join("` or `") })
     }
 
-    /// The first one, whatever the OP lists.
+    /// The strongest method, whatever the OP lists.
     pub(crate) fn first(&self) -> ClientAuthentication {
         self.candidates().into_iter().next().unwrap_or_else(ClientAuthentication::none)
     }
 
-    /// What the credentials allow, the strongest first: a key that never leaves us before a secret that both know, and
-    /// one that is not sent before one that is.
+    /// The methods that the credentials allow, the strongest first: private keys before shared secrets, and secrets
+    /// that are not sent before those that are.
     fn candidates(&self) -> Vec<ClientAuthentication> {
         let certificate = self.certificate.iter().map(|certificate| {
             let method = match certificate.current().is_self_signed() {
@@ -86,12 +85,13 @@ impl GivenCredentials {
 }
 
 impl ClientAuthentication {
-    /// Whether nothing is left to be read from the OP's metadata.
+    /// Whether the OP's metadata is not needed any more.
     pub(crate) fn is_settled(&self) -> bool {
         !matches!(self.0, Method::ClientSecretJwt(_, None))
     }
 
-    /// The same method with nothing left open, if the OP lists it. A public client may go on where `none` is not listed.
+    /// The same method with a chosen algorithm, if the OP lists it. A public client may continue if `none` is not
+    /// listed.
     ///
     /// # Errors
     ///
@@ -99,8 +99,8 @@ impl ClientAuthentication {
     /// the algorithms that the OP lists.
     pub(crate) fn settled(&self, offer: Offer<'_>) -> Result<Self, ConfigurationProblem> {
         if matches!(self.0, Method::None) && !offer.methods.iter().any(|listed| listed == "none") {
-            // There is nothing to prove, and OPs that take public clients often do not list the absence of a method.
-            tracing::warn!("the OP does not list `none`; a public client may be refused");
+            // OPs that accept public clients often do not list `none`.
+            tracing::warn!("the OP does not list the authentication method `none` and may refuse this public client");
         } else if !offer.methods.iter().any(|listed| listed == self.method()) {
             return Err(ConfigurationProblem::NotAdvertised { member: METHODS, value: self.method().to_owned() });
         }
@@ -125,15 +125,15 @@ impl ClientAuthentication {
         }
     }
 
-    /// What shows without the OP's metadata.
+    /// Checks that do not need the OP's metadata.
     ///
     /// # Errors
     ///
-    /// [`ConfigurationProblem::Setting`] for a secret that no HMAC takes, or an algorithm that is none.
+    /// [`ConfigurationProblem::Setting`] for a secret that is too short for any HMAC, or an algorithm that is not an HMAC.
     pub(crate) fn check(&self) -> Result<(), ConfigurationProblem> {
         match &self.0 {
             Method::ClientSecretJwt(_, Some(algorithm)) if !HMACS.contains(algorithm) => {
-                let problem = "`client_secret_jwt` has the algorithms HS256, HS384 and HS512";
+                let problem = "`client_secret_jwt` supports only HS256, HS384 and HS512";
                 Err(ConfigurationProblem::Setting { setting: "authentication", problem })
             }
             Method::ClientSecretJwt(secret, chosen) => {

@@ -1,4 +1,4 @@
-//! What one request carries to authenticate the client.
+//! The credentials of one request.
 
 use std::time::{Duration, SystemTime};
 
@@ -17,10 +17,10 @@ use crate::jose::{HmacSigner, Signer, SigningAlgorithm, sign_compact};
 use crate::random;
 use crate::secret::Secret;
 
-/// How long a signer may take, where the request itself has no less time.
+/// The timeout of a signer, unless the request has a shorter one.
 pub(crate) const SIGNER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Header and parameters; a certificate is presented below them.
+/// Header and parameters. A certificate is presented in TLS.
 pub(in super::super) struct Credentials {
     pub(in super::super) header: Option<HeaderValue>,
     pub(in super::super) form: Vec<(&'static str, Secret)>,
@@ -41,7 +41,7 @@ impl Endpoints {
                 return Ok(in_form(vec![client_id()]));
             }
             Method::ClientSecretBasic(secret) => {
-                // Made anew each time, because it is erased with the request.
+                // Created for each request, because it is erased with the request.
                 return Ok(Credentials { header: Some(basic(&client.client_id, secret)?), form: Vec::new() });
             }
             Method::ClientSecretPost(secret) => {
@@ -49,16 +49,17 @@ impl Endpoints {
             }
             Method::PrivateKeyJwt(signer) => signer.as_ref(),
             Method::ClientSecretJwt(secret, algorithm) => {
-                &HmacSigner::new(algorithm.unwrap_or(SigningAlgorithm::Hs256), secret)
-                    .ok_or_else(|| Error::new(ErrorKind::Signer).with_source("the client secret is too short"))?
+                &HmacSigner::new(algorithm.unwrap_or(SigningAlgorithm::Hs256), secret).ok_or_else(|| {
+                    Error::new(ErrorKind::Signer).with_source("the client secret is too short for the HMAC algorithm")
+                })?
             }
         };
         let assertion = tokio::select! {
             biased;
             assertion = self.assertion(request, signer, now) => assertion?,
-            // A key management service that never answers must not hold the request for ever.
+            // A key management service that never answers must not delay the request for ever.
             () = self.clock.sleep(request.timeout.min(SIGNER_TIMEOUT)) => {
-                return Err(Error::new(ErrorKind::Signer).with_source("the signer took too long"));
+                return Err(Error::new(ErrorKind::Signer).with_source("the signer timed out"));
             }
         };
         let assertion_type = Secret::from("urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
@@ -86,14 +87,14 @@ impl Endpoints {
     }
 }
 
-/// In seconds. It is used at once, and each request has its own.
+/// In seconds. Each request has its own assertion, which is used at once.
 const ASSERTION_LIFETIME: u64 = 60;
 
 #[derive(Serialize)]
 struct AssertionClaims<'a> {
     iss: &'a str,
     sub: &'a str,
-    /// One string: several audiences would let one of them use the assertion at the others.
+    /// One string, because with several audiences one of them could use the assertion at the others.
     aud: &'a str,
     jti: String,
     iat: u64,

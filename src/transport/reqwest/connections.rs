@@ -1,7 +1,7 @@
-//! One reqwest client after another, so that no connection is used for ever.
+//! Replaces the reqwest client from time to time, so that no connection is used for ever.
 //!
-//! reqwest cannot be asked to drop one connection. A new client has none, resolves names again and reads the roots of
-//! trust again; requests under way end on the connections that they have.
+//! reqwest cannot drop a single connection. A new client has no connections, resolves names again and reads the trusted
+//! roots again. Requests under way finish on their connections.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,17 +11,17 @@ use ::reqwest::Client;
 use crate::clock::{Clock, SystemClock};
 use crate::error::Error;
 
-/// No new request goes over an older connection, so that a name that has moved is noticed.
+/// No new request uses an older connection, so that changed names are resolved again.
 const LONGEST_LIFE: Duration = Duration::from_secs(300);
 
 pub(super) type Build = dyn Fn() -> Result<Client, Error> + Send + Sync;
 
-/// The connections that new requests may use, by way of the client that owns them.
+/// The client whose connections new requests use.
 pub(super) struct Connections {
     build: Arc<Build>,
     clock: Arc<dyn Clock>,
     current: Mutex<Current>,
-    /// Held while the next client is built.
+    /// Locked while the next client is built.
     renewal: tokio::sync::Mutex<()>,
 }
 
@@ -29,11 +29,11 @@ struct Current {
     client: Client,
     generation: u64,
     built_at: Duration,
-    /// A request over one of its connections timed out.
+    /// A request on one of its connections timed out.
     condemned: bool,
 }
 
-/// A client, and which one of a row it is.
+/// A client and its number.
 pub(super) struct Leased {
     pub(super) client: Client,
     generation: u64,
@@ -46,7 +46,7 @@ impl Connections {
     ///
     /// Those of `build`.
     pub(super) fn new(build: impl Fn() -> Result<Client, Error> + Send + Sync + 'static) -> Result<Self, Error> {
-        // Connections live in the machine's time, whichever clock the protocol goes by.
+        // Connections age in the machine's time, whichever clock the protocol uses.
         Self::with_clock(Arc::new(build), Arc::new(SystemClock))
     }
 
@@ -70,7 +70,7 @@ impl Connections {
         } else {
             match self.renewal.try_lock() {
                 Ok(renewal) => renewal,
-                // Its age alone is no reason to wait.
+                // Its age alone is not a reason to wait.
                 Err(_) => return leased,
             }
         };
@@ -80,14 +80,14 @@ impl Connections {
         self.current().lease()
     }
 
-    /// Keeps further requests off the connections of this client, because a request over one of them timed out. Of many
-    /// requests that time out together the first one counts.
+    /// Stops using the connections of this client for further requests, because a request on one of them timed out. If
+    /// many requests time out together, the first one counts.
     pub(super) fn condemn(&self, generation: u64) {
         let mut current = self.current();
         current.condemned |= current.generation == generation;
     }
 
-    /// Building takes milliseconds, and with the TLS library of the system many of them.
+    /// Building takes milliseconds, and much longer with the TLS library of the system.
     async fn renew(&self) {
         let build = self.build.clone();
         let built = tokio::task::spawn_blocking(move || build()).await;
@@ -99,9 +99,9 @@ impl Connections {
                 current.generation += 1;
                 current.condemned = false;
             }
-            // The next request tries again, or the next one after a while where it is only about age.
-            Ok(Err(error)) => tracing::error!(%error, "the HTTP client cannot be built anew; the old one stays in use"),
-            Err(error) => tracing::error!(%error, "the HTTP client cannot be built anew; the old one stays in use"),
+            // The next request tries again, or a later one if only the age is the reason.
+            Ok(Err(error)) => tracing::error!(%error, "the HTTP client cannot be rebuilt; the old one stays in use"),
+            Err(error) => tracing::error!(%error, "the HTTP client cannot be rebuilt; the old one stays in use"),
         }
     }
 

@@ -1,4 +1,4 @@
-//! A client certificate in the form that the TLS library of reqwest takes.
+//! A client certificate in the form that reqwest's TLS library accepts.
 
 use ::reqwest::{Client, ClientBuilder};
 #[cfg(any(feature = "rustls", feature = "native-tls"))]
@@ -7,10 +7,10 @@ use ::reqwest::{Error as ReqwestError, Identity};
 use super::super::PresentedCertificate;
 use crate::error::{ConfigurationProblem, Error};
 
-const REFUSED: &str = "the TLS library of the HTTP client refuses it";
+const REFUSED: &str = "the TLS library of the HTTP client refused it";
 
-/// Builds a client that presents the certificate. Which of the two TLS libraries it has is the caller's choice where
-/// both are there, and does not show: each refuses the other one's form, so both are tried.
+/// Builds a client that presents the certificate. If both TLS libraries are compiled in, the caller's choice is not
+/// visible here. Each refuses the other's form, so both are tried.
 pub(super) fn build(certificate: &PresentedCertificate, builder: impl Fn() -> ClientBuilder) -> Result<Client, Error> {
     let mut refusal = Error::new(ConfigurationProblem::Certificate(REFUSED));
     #[cfg(feature = "rustls")]
