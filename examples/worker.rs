@@ -1,4 +1,4 @@
-//! The durable floor as a service: users come back to it, it waits for hours or weeks, and outcomes go into a file.
+//! The durable poller as a service: users return to it, it polls for hours or weeks, and writes outcomes into a file.
 //!
 //! `scripts/demo worker` runs `worker demo`: an OpenID Provider with twenty users, and a worker beside it. Kill the
 //! worker with `kill -9` as often as you like; it is started again, and no outcome is lost or comes twice.

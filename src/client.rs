@@ -1,4 +1,4 @@
-//! The protocol floor: every step of the flow is a method that takes and returns values.
+//! The stateless client: every step of the flow is a method that takes and returns values.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock, RwLock};
@@ -78,17 +78,18 @@ use refresh::Flights;
 /// Where the OP lists the algorithms of its ID Tokens.
 const ID_TOKEN_ALGORITHMS: &str = "id_token_signing_alg_values_supported";
 
-/// A relying party at one OP: the entrance to the protocol floor.
+/// A relying party at one OP: the stateless client.
 ///
-/// It holds no state of any user. What a step needs later it returns as a value, for the application to keep:
+/// It keeps no state of any user. Each step returns the values that a later step needs, and the application stores
+/// them:
 ///
-/// 1. [`authorize`](Self::authorize) gives the URL for the browser and an [`AuthorizationSession`];
-/// 2. [`authorization_response`](Self::authorization_response) takes what the browser brings back and exchanges it:
-///    either the user is signed in, or a [`PendingAuthentication`](crate::PendingAuthentication) says what to wait for;
-/// 3. [`wait`](Self::wait) waits for the [`Outcome`], or [`poll`](Self::poll) asks once.
+/// 1. [`authorize`](Self::authorize) returns the URL for the browser and an [`AuthorizationSession`];
+/// 2. [`authorization_response`](Self::authorization_response) takes the response from the browser and exchanges the
+///    code: either the user is signed in, or the result is a [`PendingAuthentication`](crate::PendingAuthentication);
+/// 3. [`wait`](Self::wait) waits for the [`Outcome`], or [`poll`](Self::poll) polls once.
 ///
-/// Cloning is cheap and shares caches: the OP's metadata and keys, which are refreshed for as long as the process
-/// lives, and its DPoP nonces.
+/// Cloning is cheap and shares caches: the OP's metadata and keys, which are refreshed for as long as the client
+/// exists, and its DPoP nonces.
 #[derive(Clone)]
 pub struct Client(Arc<Inner>);
 
@@ -187,8 +188,8 @@ impl Client {
         Ok(())
     }
 
-    /// What discovery refuses is only a warning later: an OP whose metadata lost an entry in a deployment may still work,
-    /// and users are waiting.
+    /// What discovery refuses is only a warning later: an OP whose metadata lost an entry in a deployment may still
+    /// work, and users are waiting.
     fn warn_if_unsupported(&self, metadata: &ProviderMetadata, response_type: ResponseType) {
         if self.0.options.unadvertised {
             return;
@@ -283,8 +284,8 @@ impl Client {
         Moment::of(&*self.0.clock)
     }
 
-    /// How fast to poll. Jitter is no secret, and nobody may lose a process for the lack of it: without randomness there
-    /// is none.
+    /// How fast to poll. Jitter is no secret, and nobody may lose a process for the lack of it: without randomness
+    /// there is none.
     pub(crate) fn pace(&self) -> Pace {
         let jitter = Jitter(random::bytes(&*self.0.random).map_or(0, u16::from_be_bytes));
         Pace {
@@ -340,8 +341,8 @@ impl Client {
     }
 
     /// The algorithms that an ID Token may be signed with, if this one is among them. An OP may have begun to use an
-    /// algorithm after its metadata were fetched. What a client was told to accept is final, and so is that an HMAC is not
-    /// accepted because an OP lists it.
+    /// algorithm after its metadata were fetched. What a client was told to accept is final, and so is that an HMAC is
+    /// not accepted because an OP lists it.
     ///
     /// The outer error passes, the inner one does not.
     async fn id_token_algorithms_for(
@@ -381,8 +382,8 @@ impl Client {
         Err(ConfigurationProblem::NotAdvertised { member: ID_TOKEN_ALGORITHMS, value })
     }
 
-    /// Refuses to send a user out whose ID Token would be refused whatever it is. That an algorithm which was set is not
-    /// listed any more is only a warning at that point.
+    /// Refuses to send a user out whose ID Token would be refused whatever it is. That an algorithm which was set is
+    /// not listed any more is only a warning at that point.
     fn check_id_tokens_can_be_believed(&self, metadata: &ProviderMetadata) -> Result<(), ConfigurationProblem> {
         if self.0.options.id_token_algorithms.is_some() {
             return Ok(());
@@ -390,8 +391,8 @@ impl Client {
         self.check_id_token_algorithms(metadata)
     }
 
-    /// The asymmetric algorithms among those that the OP lists in a member. RS256, the default of every such list, is what
-    /// an OP may do that says nothing, or whose list is not to be believed.
+    /// The asymmetric algorithms among those that the OP lists in a member. RS256, the default of every such list, is
+    /// what an OP may do that says nothing, or whose list is not to be believed.
     fn asymmetric(&self, metadata: &ProviderMetadata, member: &str, listed: &[String]) -> Vec<SigningAlgorithm> {
         let usable = |algorithm: &SigningAlgorithm| self.may_be_listed(*algorithm);
         let known = listed.iter().filter_map(|name| SigningAlgorithm::from_name(name)).filter(usable);

@@ -1,7 +1,7 @@
-//! Every check of an ID Token, final and interim, as types that only this room can make.
+//! Verification of final and interim ID Tokens. Only this module creates the verified types.
 //!
-//! A token is judged by the time at which it was received, so that a stored response can be validated later. The two
-//! kinds differ in what they must contain and in what they may be used for, and nothing converts one into the other.
+//! A token is checked against its time of receipt, so that a stored response can be validated later. Final and interim
+//! tokens have different requirements and uses, and nothing converts one into the other.
 
 mod address;
 mod claims;
@@ -46,9 +46,9 @@ pub(crate) use standard_claims::{
 pub(crate) use stored::{StoredIdToken, StoredInterim};
 pub(crate) use verification::{header, verify_final, verify_interim, verify_refreshed};
 
-/// The final ID Token, verified: the OP's statement about who the user is (OpenID Connect Core 1.0 §2).
+/// The verified final ID Token: the OP's statement about the user (OpenID Connect Core 1.0 §2).
 ///
-/// Only this crate's validation can make one. Start with [`claims`](Self::claims).
+/// Only this crate's validation creates it. Start with [`claims`](Self::claims).
 #[derive(Clone)]
 pub struct IdToken {
     claims: Claims,
@@ -57,18 +57,18 @@ pub struct IdToken {
 }
 
 impl IdToken {
-    /// What the OP states about the user and the authentication.
+    /// The OP's claims about the user and the authentication.
     pub fn claims(&self) -> &Claims {
         &self.claims
     }
 
-    /// The token as it came, for an `id_token_hint` (OpenID Connect Core 1.0 §3.1.2.1); where it came encrypted, the
-    /// signed token that was inside. It holds personal data and must not be logged.
+    /// The token as received, for an `id_token_hint` (OpenID Connect Core 1.0 §3.1.2.1). Of an encrypted token it is
+    /// the decrypted signed token. It contains personal data and must not be logged.
     pub fn token(&self) -> &Secret {
         &self.token
     }
 
-    /// The algorithm that it is signed with.
+    /// The algorithm of its signature.
     pub fn algorithm(&self) -> SigningAlgorithm {
         self.algorithm
     }
@@ -83,10 +83,10 @@ impl fmt::Debug for IdToken {
 
 /// An interim ID Token (DTR §Interim ID Tokens): early claims, while the OP is still checking.
 ///
-/// The OP signed it for this client and this request, but it may not have verified any of the claims yet, and the final
-/// ID Token may say otherwise or never come. Use it to greet the user or to prepare data, not to grant anything. It is
-/// another type than [`IdToken`], nothing converts it into one, and it does not give out the raw token, which must not
-/// serve as an ID Token anywhere else.
+/// The OP signed it for this client and this request, but it may not have verified any of the claims yet. The final ID
+/// Token may differ or never arrive. Use it to greet the user or to prepare data, not to grant access. It is a separate
+/// type that nothing converts into an [`IdToken`], and it does not return the raw token, which must not be used as an
+/// ID Token elsewhere.
 #[derive(Clone)]
 pub struct InterimIdToken {
     claims: Claims,
@@ -94,12 +94,12 @@ pub struct InterimIdToken {
 }
 
 impl InterimIdToken {
-    /// What the OP states so far, at its own discretion.
+    /// The OP's claims so far.
     pub fn claims(&self) -> &Claims {
         &self.claims
     }
 
-    /// The member of the exchange response that it came in: `id_token` or `interim_id_token`. The drafts differ.
+    /// The member of the exchange response that contained it: `id_token` or `interim_id_token`. The drafts differ.
     pub fn member(&self) -> &'static str {
         self.member.as_str()
     }
@@ -112,21 +112,21 @@ impl fmt::Debug for InterimIdToken {
     }
 }
 
-/// What became of the interim ID Token of an exchange. Whatever it is, the exchange succeeded and the OP goes on.
+/// The state of the interim ID Token of an exchange. In every state the exchange succeeded, and the sign-in is pending.
 #[derive(Debug, Clone)]
 pub enum InterimState {
     /// The OP sent none.
     Absent,
-    /// It is authentic and meant for this request.
+    /// It is authentic and belongs to this request.
     Verified(InterimIdToken),
-    /// It broke this rule, so nothing in it was believed.
+    /// It broke this rule and was refused.
     Rejected(Rule),
-    /// The OP's keys could not be fetched, or the key to decrypt it is missing, so nobody can tell.
+    /// It cannot be verified yet, because the OP's keys could not be fetched or the decryption key is missing.
     NotYetVerifiable,
 }
 
 impl InterimState {
-    /// The verified token, where there is one.
+    /// The verified token, if there is one.
     pub fn verified(&self) -> Option<&InterimIdToken> {
         match self {
             Self::Verified(token) => Some(token),

@@ -1,22 +1,22 @@
-//! Sign users in through the OpenID Connect Deferred Token Response flow (DTR): the user finishes with the browser in a
-//! minute, the OpenID Provider (OP) finishes checking in an hour or in three weeks, and the application gets exactly one
+//! Sign-in through the OpenID Connect Deferred Token Response flow (DTR): the user finishes with the browser in a
+//! minute, the OpenID Provider (OP) decides within an hour or within weeks, and the application gets exactly one
 //! outcome.
 //!
 //! # The steps
 //!
-//! Each step takes and returns values; nothing is kept behind your back.
+//! Each step takes and returns values. The client keeps no state of a sign-in.
 //!
-//! | step | call | gives |
+//! | step | call | result |
 //! |---|---|---|
-//! | register, where nobody did it by hand | [`Registrar::register`], [`Registration::client`] | a [`Registration`] to store, and a [`ClientBuilder`] |
-//! | know the OP | [`Client::builder`], [`discover`](ClientBuilder::discover) | [`Client`] |
-//! | send the user out | [`Client::authorize`], [`start`](AuthorizationRequest::start) | a URL and an [`AuthorizationSession`] for the browser's cookie |
-//! | the user comes back | [`Client::authorization_response`] | [`SignIn::Deferred`] with a [`PendingAuthentication`], or [`SignIn::Complete`] |
+//! | register, unless that was done manually | [`Registrar::register`], [`Registration::client`] | a [`Registration`] to store, and a [`ClientBuilder`] |
+//! | discover the OP | [`Client::builder`], [`discover`](ClientBuilder::discover) | [`Client`] |
+//! | redirect the user | [`Client::authorize`], [`start`](AuthorizationRequest::start) | a URL and an [`AuthorizationSession`] for the browser's cookie |
+//! | handle the callback | [`Client::authorization_response`] | [`SignIn::Deferred`] with a [`PendingAuthentication`], or [`SignIn::Complete`] |
 //! | wait | [`Client::wait`], or [`Client::poll`] from a job system of your own | an [`Outcome`] |
-//! | go on | [`Authentication::claims`], [`Claims::verified_claims`], [`Client::userinfo`], [`Client::resource`] | who the user is, and calls to APIs |
-//! | keep going | [`Client::refresh`], [`Client::introspect`], [`Client::revoke`] | new tokens, what is left of them, and their end |
+//! | use the result | [`Authentication::claims`], [`Claims::verified_claims`], [`Client::userinfo`], [`Client::resource`] | claims about the user, and calls to APIs |
+//! | manage tokens | [`Client::refresh`], [`Client::introspect`], [`Client::revoke`] | new tokens, their state, and their revocation |
 //!
-//! This whole example runs, against the OP of the [`testing`] module:
+//! This example runs as it is, against the OP of the [`testing`] module:
 //!
 //! ```
 //! # #[cfg(feature = "testing")]
@@ -26,7 +26,7 @@
 //! use openid_deferred::testing::{DecisionPolicy, TestClient, TestClock, TestProvider, TestUser};
 //! use openid_deferred::{Client, ClientAuthentication, Keyring, Outcome, PendingAuthentication, SealingKey, SignIn};
 //!
-//! // An OP that takes three weeks, and a clock that runs through them in a moment.
+//! // An OP that takes three weeks to decide, and a clock that simulates them.
 //! let clock = TestClock::automatic();
 //! let op = TestProvider::builder()
 //!     .in_process()
@@ -52,7 +52,7 @@
 //!     return Err("the OP answered at once".into());
 //! };
 //!
-//! // Hours or weeks pass; the process may restart in between.
+//! // Hours or weeks pass; the program may restart in between.
 //! let keyring = Keyring::new(SealingKey::from_base64("CVh2hmGkm7dpPYHCxQeQWzB4jLYHG8xQbD3c3bqFUZc=")?);
 //! let stored: Vec<u8> = pending.seal(&keyring)?;
 //! let mut pending = PendingAuthentication::open(&keyring, &stored)?;
@@ -68,62 +68,60 @@
 //! # fn main() {}
 //! ```
 //!
-//! # Two floors
+//! # Two APIs
 //!
 //! ```text
 //!   your application
 //!      │ authorize   │ authorization_response   │ wait, poll       │ outcomes, status, cancel
 //!      ▼             ▼                          ▼                  ▼
 //! ┌─────────────────────────── Client ────────────────────┐  ┌── Poller ─────────────────────────┐
-//! │ protocol floor: values in, values out, no state       │◀─│ durable floor: any number of      │
-//! │ session ─▶ grant ─▶ PendingAuthentication ─▶ Outcome  │  │ clients, processes and replicas   │
+//! │ stateless client: values in, values out, no state     │◀─│ durable poller: any number of     │
+//! │ session ─▶ grant ─▶ PendingAuthentication ─▶ Outcome  │  │ clients, sign-ins and replicas    │
 //! └───────────────┬───────────────────────────────────────┘  └──────┬──────────────────▲─────────┘
 //!                 │ HTTPS, a DPoP proof for each request            │ sealed rows      │ pings
 //!                 ▼                                                 ▼                  │
 //!          OpenID Provider ─────────────────────────────────────▶ Store        ping::Receiver
 //! ```
 //!
-//! The steps above are the protocol floor: values that the application keeps and polls itself. On it stands the durable
-//! floor, which keeps and polls many processes, on several machines, and sees that every outcome arrives.
+//! The steps above use the stateless client: the application stores and polls the values itself. The durable poller
+//! builds on it: it stores and polls many pending sign-ins, on several machines, and delivers every outcome.
 //!
-//! | | protocol floor | durable floor |
+//! | | stateless client | durable poller |
 //! |---|---|---|
-//! | in one type | [`Client`] | [`Poller`], which has one client or many |
-//! | a process is | a [`PendingAuthentication`], to be sealed and stored | a [`ProcessId`](store::ProcessId) and a sealed row in a [`Store`](store::Store) |
+//! | type | [`Client`] | [`Poller`], with one client or many |
+//! | a pending sign-in is | a [`PendingAuthentication`], to be sealed and stored | a [`ProcessId`](store::ProcessId) and a sealed row in a [`Store`](store::Store) |
 //! | the user comes back | [`Client::authorization_response`] | [`Poller::authorization_response`] |
-//! | it ends with | [`Client::wait`] or [`Client::poll`], an [`Outcome`] | [`Poller::outcomes`], each [`Delivery`] until it is [acknowledged](Delivery::acknowledge) |
-//! | a crash | loses what was not sealed and stored before | loses no process; where the OP's answer was lost with it, the outcome is [`Outcome::Unknown`] |
-//! | no longer wanted | [`Client::cancel`] | [`Poller::cancel`] |
+//! | the outcome comes from | [`Client::wait`] or [`Client::poll`], an [`Outcome`] | [`Poller::outcomes`], each [`Delivery`] until it is [acknowledged](Delivery::acknowledge) |
+//! | a crash | loses what was not sealed and stored before | loses no sign-in; if the OP's answer was lost, the outcome is [`Outcome::Unknown`] |
+//! | cancel with | [`Client::cancel`] | [`Poller::cancel`] |
 //! | Ping Callbacks | your endpoint | [`ping::Receiver`] |
 //!
-//! The user is sent out by [`Client::authorize`] on both. [`Poller::track`] takes a process from the first floor to the
-//! second. Rows live in a PostgreSQL database ([`PostgresStore`]), in a file ([`SqliteStore`]), in memory
-//! ([`MemoryStore`](store::MemoryStore)), or wherever a store of your own keeps them.
+//! Both redirect the user with [`Client::authorize`]. [`Poller::track`] moves a pending sign-in from the stateless
+//! client to the durable poller. Rows are stored in a PostgreSQL database ([`PostgresStore`]), in a file
+//! ([`SqliteStore`]), in memory ([`MemoryStore`](store::MemoryStore)), or in a store of your own.
 //!
 //! # Outcomes and errors
 //!
-//! How a process ends is an [`Outcome`]: approved, denied, expired, failed, invalid, cancelled, or unknown, where the
-//! OP's answer was lost on its way. An [`Error`] is something that went wrong on the way there. It never ends a
-//! process that is waited for (a failed exchange does end the sign-in, because there is no process yet), and
-//! [`Error::kind`] tells the OP's answer, the OP breaking a [`Rule`], the network, the configuration, the store and
-//! the application's own use of the crate apart. Neither contains a token, a code, a key or a response body, so both
-//! may be logged, and so may the `Debug` output of every type here.
+//! A sign-in ends with an [`Outcome`]: approved, denied, expired, failed, invalid, cancelled, or unknown if the OP's
+//! answer was lost. An [`Error`] is something that went wrong before that. An error never ends a pending sign-in. (A
+//! failed exchange does end the sign-in, because it is not pending yet.) [`Error::kind`] distinguishes the OP's error
+//! responses, broken [rules](Rule), the network, the configuration, the store and misuse of the crate. Neither contains
+//! a token, a code, a key or a response body, so both may be logged, and so may the `Debug` output of every type here.
 //!
-//! # Seams
+//! # Extension points
 //!
-//! Time, chance and the network are traits ([`Clock`], [`Random`], [`HttpClient`]), and private keys may live outside
-//! of the process ([`Signer`]). Applications rarely replace the first three; their tests do. The
-//! [`Store`](store::Store) of the durable floor is one too. A client certificate is a handle ([`ClientCertificate`]):
-//! it is renewed while users wait.
+//! Time, randomness and the network are traits ([`Clock`], [`Random`], [`HttpClient`]), mainly for tests. Private keys
+//! may be outside of the program ([`Signer`]). The durable poller's [`Store`](store::Store) is a trait too. A client
+//! certificate is a handle ([`ClientCertificate`]) that can be renewed while sign-ins are pending.
 //!
 //! # Features
 //!
 //! - `rustls` (default) or `native-tls`: TLS of the HTTP client.
 //! - `axum`: the ping receiver as a route of axum, `ping::axum::route`.
-//! - `sqlite`: [`SqliteStore`], waiting processes in a file. SQLite is compiled in, and a program can
-//!   hold it once only, so other uses of `rusqlite` in it have to be of the same release.
-//! - `postgres`: [`PostgresStore`], waiting processes in a PostgreSQL database.
-//! - `metrics`: what the poller does, as counters, gauges and histograms of the `metrics` facade.
+//! - `sqlite`: [`SqliteStore`], which stores pending sign-ins in a file. SQLite is compiled in. A program can link it
+//!   only once, so other users of `rusqlite` must have the same release.
+//! - `postgres`: [`PostgresStore`], which stores pending sign-ins in a PostgreSQL database.
+//! - `metrics`: counters, gauges and histograms of the poller, through the `metrics` facade.
 //! - `testing`: the module [`testing`], with an OP and a clock for tests, and `store::contract`, the tests for stores.
 #![cfg_attr(not(feature = "testing"), doc = "", doc = "[`testing`]: https://docs.rs/openid-deferred")]
 #![cfg_attr(feature = "sqlite", doc = "", doc = "[`SqliteStore`]: store::SqliteStore")]
@@ -132,7 +130,7 @@
 #![cfg_attr(not(feature = "postgres"), doc = "", doc = "[`PostgresStore`]: https://docs.rs/openid-deferred")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(unreachable_pub)]
-// Code that must keep a million waiting users must not panic on what a stranger sends. The test double is exempt.
+// Input from strangers must not cause a panic. Test code is exempt.
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::unreachable)

@@ -1,4 +1,4 @@
-//! One awaited authentication process as a value.
+//! One pending sign-in as a value.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -30,17 +30,17 @@ pub(crate) use stored::{
 };
 pub(crate) use validation::{is_given_up, validation_pause};
 
-/// One authentication process that the OP has not decided yet: the `deferred_auth_id`, the DPoP key that it is bound
-/// to, what the final ID Token will be judged by, and when the OP may be asked again.
+/// One pending sign-in, which the OP has not decided yet: the `deferred_auth_id`, the DPoP key that it is bound to, the
+/// requirements for the final ID Token, and the schedule of polls.
 ///
-/// It comes from the exchange of a deferred code, and goes to `Client::wait`, or to `Client::poll` from a job system
-/// of your own. Both leave it usable whatever happens: after an error, after the future was dropped in mid-request,
-/// and after a restart if it was [sealed](Self::seal). A request that was sent goes on when the future is dropped, and the
-/// next call takes its answer. The interval that the OP asked for is kept through all of
-/// these. It is not `Clone`, because two copies would poll side by side.
+/// The exchange of a deferred code returns it. Pass it to `Client::wait`, or to `Client::poll` from a job system of
+/// your own. Both leave it usable after an error, after their future is dropped during a request, and after a restart
+/// if it was [sealed](Self::seal). A request that was sent continues if the future is dropped, and the next call takes
+/// its answer. The OP's interval is kept in all of these cases. It is not `Clone`, because two copies would poll at the
+/// same time.
 pub struct PendingAuthentication(pub(crate) Box<Body>);
 
-/// The parts, as the client works on them and as they are sealed.
+/// The parts, as used by the client and as sealed.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Body {
     /// The version of this form; see [`VERSION`].
@@ -66,7 +66,7 @@ pub(crate) struct Body {
     pub(crate) interim: InterimState,
     #[serde(rename = "raw", default, skip_serializing_if = "Option::is_none")]
     pub(crate) unverified_interim: Option<UnverifiedInterim>,
-    /// By what the interim ID Token is recognised, whatever became of it. Processes that were stored by 0.1.0 have none.
+    /// Recognises the interim ID Token, whether or not it was verified. Sign-ins that were stored by 0.1.0 have none.
     #[serde(rename = "itf", default, skip_serializing_if = "Option::is_none")]
     pub(crate) interim_fingerprint: Option<InterimFingerprint>,
     #[serde(rename = "prg", default, skip_serializing_if = "Option::is_none")]
@@ -75,24 +75,24 @@ pub(crate) struct Body {
     pub(crate) schedule: Schedule,
     #[serde(rename = "ans", default, skip_serializing_if = "Phase::is_waiting")]
     pub(crate) phase: Phase,
-    /// The application wants it to end.
+    /// Whether the application has cancelled it.
     #[serde(rename = "cnl", default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) cancelled: bool,
-    /// The poll under way, or what has come of it. It is not stored: a sealed copy counts its answer as lost.
+    /// The poll under way, or its result. It is not stored: a sealed copy counts its answer as lost.
     #[serde(skip)]
     pub(crate) in_flight: Option<Task<Polled>>,
 }
 
-/// Bumped when a sealed form changes so that older code must not open it.
+/// Incremented when a sealed form changes so that older code must not open it.
 const VERSION: u8 = 1;
 
-/// How far a process has come.
+/// The phase of a sign-in.
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) enum Phase {
     #[default]
     #[serde(rename = "w")]
     Waiting,
-    /// The success response is here, which the OP gives once only; it is not validated yet.
+    /// The success response, which the OP gives only once, has arrived and is not validated yet.
     #[serde(rename = "a")]
     Answered(Answered),
     #[serde(rename = "e")]
@@ -105,19 +105,19 @@ impl Phase {
     }
 }
 
-/// A success response and when it came, by which it is judged however much later that happens.
+/// A success response and its time of receipt, by which it is validated however much later that happens.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Answered {
     #[serde(rename = "b", with = "stored::secret_bytes")]
     pub(crate) body: Zeroizing<Vec<u8>>,
     #[serde(rename = "t", with = "schedule::seconds")]
     pub(crate) received_at: SystemTime,
-    /// Attempts to validate it that failed because keys were out of reach.
+    /// Failed attempts to validate it because keys were unavailable.
     #[serde(rename = "n", default)]
     pub(crate) attempts: u32,
 }
 
-/// The interim ID Token as it came, while it cannot be verified because the OP's keys are out of reach.
+/// The received interim ID Token, while it cannot be verified because the OP's keys are unavailable.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct UnverifiedInterim {
     #[serde(rename = "j", with = "stored::secret")]
@@ -126,7 +126,7 @@ pub(crate) struct UnverifiedInterim {
     pub(crate) member: InterimMember,
 }
 
-/// What the exchange of a deferred code yields.
+/// The result of the exchange of a deferred code.
 pub(crate) struct Opened {
     pub(crate) issuer: String,
     pub(crate) client_id: String,
@@ -162,8 +162,8 @@ impl PendingAuthentication {
         }))
     }
 
-    /// The `deferred_auth_id` (DTR §Successful Deferred Code Exchange Response): opaque, and what a Ping Callback
-    /// names. Treat it as a secret: keep it out of logs and URLs.
+    /// The `deferred_auth_id` (DTR §Successful Deferred Code Exchange Response), an opaque value that Ping Callbacks
+    /// contain. Treat it as a secret: keep it out of logs and URLs.
     pub fn deferred_auth_id(&self) -> &Secret {
         &self.0.deferred_auth_id
     }
@@ -173,53 +173,51 @@ impl PendingAuthentication {
         &self.0.issuer
     }
 
-    /// The client that waits.
+    /// The client identifier.
     pub fn client_id(&self) -> &str {
         &self.0.client_id
     }
 
-    /// What came early: the interim ID Token's claims, which the OP may not have verified yet (DTR §Interim ID Tokens).
+    /// The interim ID Token, whose claims the OP may not have verified yet (DTR §Interim ID Tokens).
     pub fn interim(&self) -> &InterimState {
         &self.0.interim
     }
 
-    /// The access token that came with the exchange response, if one came. It is for the resources that the OP serves
-    /// before its decision; the tokens of the outcome replace it.
+    /// The access token of the exchange response, if there is one. It is for resources that the OP serves before its
+    /// decision; the tokens of the outcome replace it.
     pub fn access_token(&self) -> Option<&Secret> {
         self.0.access_token.as_ref()
     }
 
-    /// What the application gave to `AuthorizationRequest::context` when the user was sent out: whatever the outcome is,
-    /// it is the outcome of that.
+    /// The value that the application passed to `AuthorizationRequest::context`: what this sign-in is for.
     pub fn context(&self) -> &[u8] {
         &self.0.context
     }
 
-    /// The key that this process is bound to (RFC 9449; DTR §Token Request using the Authentication Request ID).
+    /// The key that this sign-in is bound to (RFC 9449; DTR §Token Request using the Authentication Request ID).
     pub fn dpop_key(&self) -> Option<&DpopKey> {
         self.0.dpop_key.as_ref()
     }
 
-    /// The bearer token that the OP was given for its Ping Callback, if one was sent.
+    /// The bearer token that the OP got for its Ping Callback, if one was sent.
     pub fn notification_token(&self) -> Option<&Secret> {
         self.0.notification_token.as_ref()
     }
 
-    /// What the OP last said about its progress: untrusted text with control, bidirectional and zero-width characters
-    /// removed, at most 1,000 characters. Escape it before you show it; do not log it (DTR §Context on the Progress of
-    /// Incomplete Authentication Processes).
+    /// The OP's latest progress text: untrusted, with control, bidirectional and zero-width characters removed, at most
+    /// 1,000 characters. Escape it before you show it; do not log it (DTR §Context on the Progress of Incomplete
+    /// Authentication Processes).
     pub fn progress(&self) -> Option<&str> {
         self.0.progress.as_deref()
     }
 
-    /// When the OP's answer expires, if it said so (`expires_in`, counted from when the exchange was sent).
+    /// When the sign-in expires, if the OP set a limit (`expires_in`, counted from when the exchange was sent).
     pub fn expires_at(&self) -> Option<SystemTime> {
         self.0.schedule.expires_at()
     }
 
-    /// When `Client::poll` is due next, by the wall clock: to ask the OP, to try again to validate a success response that
-    /// is here already, or to say that the process is over where its end comes before the next poll. Called earlier it does
-    /// nothing.
+    /// When `Client::poll` is due next, by the wall clock: to poll the OP, to retry the validation of a success
+    /// response, or to return the end of the sign-in if that comes before the next poll. Earlier calls do nothing.
     pub fn due_at(&self) -> SystemTime {
         match self.0.phase {
             Phase::Waiting => self.0.schedule.acts_at(),
@@ -227,11 +225,11 @@ impl PendingAuthentication {
         }
     }
 
-    /// Notes that a poll is about to be sent. Seal and store the process after this and before `Client::poll`, and a
-    /// crash in between is told from a crash that never happened: an OP that then answers `invalid_grant` may have given
-    /// its success to the request of the process that died, so the outcome is `Outcome::Unknown` instead of a failure.
+    /// Records that a poll is about to be sent. Seal and store the value after this call and before `Client::poll`. If
+    /// the program crashes during the poll and the OP then answers `invalid_grant`, its success may have been lost with
+    /// the crash, so the outcome is `Outcome::Unknown` instead of a failure.
     ///
-    /// `Client::wait` does this by itself and says so with `WaitEvent::Asking`.
+    /// `Client::wait` does this by itself and reports it with `WaitEvent::Asking`.
     pub fn announce_poll(&mut self) {
         if matches!(self.0.phase, Phase::Waiting) && self.0.in_flight.is_none() {
             self.0.schedule.announce();
@@ -244,20 +242,20 @@ impl PendingAuthentication {
         is_waiting && self.0.schedule.step(now) == Step::Ask
     }
 
-    /// Whether the process has ended, so that nothing is left to poll.
+    /// Whether the sign-in has ended, so that nothing is left to poll.
     pub fn has_ended(&self) -> bool {
         matches!(self.0.phase, Phase::Ended)
     }
 
     /// Seals everything into bytes that can be stored anywhere: encrypted, authenticated, and useless without the
-    /// keyring. [`open`](Self::open) is the way back. Seal again after every poll: the schedule changes, and a success
-    /// response, which the OP gives once only, is part of it. The answer to a poll under way is not: where a future of
-    /// `Client::poll` or `Client::wait` was dropped in mid-request, call it again before you seal, or the copy counts the
-    /// answer as lost.
+    /// keyring. [`open`](Self::open) reverses it. Seal again after every poll, because the schedule changes, and
+    /// because a success response, which the OP gives only once, is part of the value. The answer to a poll under way
+    /// is not part of it: if a future of `Client::poll` or `Client::wait` was dropped during a request, call the method
+    /// again before you seal. Otherwise the copy counts the answer as lost.
     ///
     /// # Errors
     ///
-    /// Only when randomness or the cryptographic library fail.
+    /// Only if randomness or the cryptographic library fails.
     pub fn seal(&self, keyring: &Keyring) -> Result<Vec<u8>, Error> {
         self.seal_with(keyring, &SystemRandom)
     }
@@ -266,12 +264,12 @@ impl PendingAuthentication {
         keyring.seal(random, Purpose::PendingAuthentication, &[], &to_json(&self.0)?)
     }
 
-    /// Opens what [`seal`](Self::seal) made, in this process or another one.
+    /// Opens a value that [`seal`](Self::seal) sealed, in this program or another one.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Sealed`]: the bytes were altered, are of another kind or a newer format, or were sealed with a key
-    /// that the keyring does not have.
+    /// [`ErrorKind::Sealed`] if the bytes were altered, are of another kind or a newer format, or were sealed with a key that
+    /// the keyring does not have.
     pub fn open(keyring: &Keyring, sealed: &[u8]) -> Result<Self, Error> {
         let plain = keyring.open(Purpose::PendingAuthentication, &[], sealed)?;
         let body: Body = from_json(&plain)?;
@@ -286,12 +284,12 @@ impl PendingAuthentication {
         self.0.cancelled
     }
 
-    /// Whether the success response is here and waits for its validation.
+    /// Whether the success response has arrived and is not validated yet.
     pub(crate) fn is_answered(&self) -> bool {
         matches!(self.0.phase, Phase::Answered(_))
     }
 
-    /// Takes the answer to a poll: the schedule moves on, progress is kept, a success is put in safe keeping.
+    /// Processes the answer to a poll: updates the schedule, and keeps progress or a success response.
     pub(crate) fn answered(&mut self, answer: Answer, now: Moment, pace: Pace) -> Standing {
         let standing = self.0.schedule.answered(&answer, now, pace);
         match standing {
@@ -310,14 +308,14 @@ impl PendingAuthentication {
         standing
     }
 
-    /// How often others have tried to validate the success response, for a keeper that counts on its own.
+    /// The number of attempts to validate the success response, for a caller that counts them itself.
     pub(crate) fn tried(&mut self, attempts: u32) {
         if let Phase::Answered(answered) = &mut self.0.phase {
             answered.attempts = attempts;
         }
     }
 
-    /// The success response that waits for its validation, as text.
+    /// The success response that is not validated yet, as text.
     pub(crate) fn success_response(&self) -> Option<Secret> {
         match &self.0.phase {
             Phase::Answered(answered) => Some(Secret::new(String::from_utf8_lossy(&answered.body))),
@@ -325,12 +323,12 @@ impl PendingAuthentication {
         }
     }
 
-    /// A second one, for a keeper that this one is handed over to.
+    /// A second value, for a caller that takes this one over.
     pub(crate) fn duplicate(&self) -> Result<Self, Error> {
         Ok(Self(Box::new(from_json(&to_json(&self.0)?)?)))
     }
 
-    /// By which clock the success response came: tokens are judged by the one that they are used under.
+    /// The clock of the time of receipt of the success response.
     pub(crate) fn received_at(&mut self, time: SystemTime) {
         if let Phase::Answered(answered) = &mut self.0.phase {
             answered.received_at = time;

@@ -1,44 +1,44 @@
-//! The durable floor: processes that outlive restarts, outages and machines.
+//! The durable poller: pending sign-ins that survive restarts, outages and the loss of machines.
 //!
-//! A [`Poller`] stands on a [`Store`] and has one [`Client`] or many. What goes in and comes out:
+//! A [`Poller`] uses a [`Store`] and has one [`Client`] or many:
 //!
 //! | | |
 //! |---|---|
-//! | a user comes back | [`Poller::authorization_response`] stores the process, exchanges the code, stores the answer |
-//! | a process from elsewhere | [`Poller::track`] |
+//! | a user returns | [`Poller::authorization_response`] stores the sign-in, exchanges the code, stores the answer |
+//! | a pending sign-in from elsewhere | [`Poller::track`] |
 //! | a Ping Callback | [`ping::Receiver`](crate::ping::Receiver), which brings the next poll forward |
 //! | the outcome | [`Poller::outcomes`], a [`Delivery`] until it is [acknowledged](Delivery::acknowledge) |
-//! | the page that the user looks at | [`Poller::status`] |
+//! | a status page for the user | [`Poller::status`] |
 //! | logs, metrics, alerts | [`Poller::events`], [`Poller::stats`] |
-//! | second thoughts | [`Poller::cancel`], [`Poller::forget`] |
+//! | cancellation, erasure | [`Poller::cancel`], [`Poller::forget`] |
 //! | a new sealing key | [`Poller::rotate`] |
 //!
 //! Any number of replicas share a store; they claim rows and exchange no messages. A replica that only
-//! [connects](PollerBuilder::connect) takes users and pings and leaves polling to the others. [`Limits`] bound how hard
-//! each replica leans on an OP.
+//! [connects](PollerBuilder::connect) handles users and pings and leaves polling to the others. [`Limits`] bound the
+//! load of each replica on an OP.
 //!
 //! # Alerts
 //!
-//! Somebody should be told of these [events](Event), each of which is also logged as an error or a warning:
+//! Alert an operator on these [events](Event), each of which is also logged as an error or a warning:
 //!
 //! | event | what to do |
 //! |---|---|
-//! | [`GateClosed`](Event::GateClosed) | put the client's credentials or registration right, then [`resume`](Poller::resume); its users wait meanwhile |
-//! | [`Paused`](Event::Paused) | nothing, unless it lasts: the OP asks with `Retry-After` to be left alone |
-//! | [`Panicked`](Event::Panicked) | mend what the panic message names; nothing is lost |
-//! | [`StoreTrouble`](Event::StoreTrouble) | bring the database back; nothing is lost |
-//! | [`DeliveryOverdue`](Event::DeliveryOverdue) | look at the consumer of outcomes: it hangs, or takes very long |
-//! | [`ClockJumped`](Event::ClockJumped) | look after the clock of the store's machine |
-//! | [`OpUnreachable`](Event::OpUnreachable) | find out with the OP why it gives no answers; the pending sign-ins wait meanwhile |
-//! | [`UnknownClient`](Event::UnknownClient) | add the clients whose processes wait in the store |
-//! | [`MissingKey`](Event::MissingKey) | give the keyring the key that sealed the rows |
+//! | [`GateClosed`](Event::GateClosed) | correct the client's credentials or registration, then call [`resume`](Poller::resume); its sign-ins stay pending |
+//! | [`Paused`](Event::Paused) | nothing, unless it lasts: the OP requested the pause with `Retry-After` |
+//! | [`Panicked`](Event::Panicked) | fix what the panic message names; nothing is lost |
+//! | [`StoreTrouble`](Event::StoreTrouble) | restore the database; nothing is lost |
+//! | [`DeliveryOverdue`](Event::DeliveryOverdue) | check the consumer of outcomes: it hangs, or takes very long |
+//! | [`ClockJumped`](Event::ClockJumped) | check the clock of the store's machine |
+//! | [`OpUnreachable`](Event::OpUnreachable) | ask the OP why it does not answer; the sign-ins stay pending |
+//! | [`UnknownClient`](Event::UnknownClient) | add the clients whose sign-ins are in the store |
+//! | [`MissingKey`](Event::MissingKey) | add the key that sealed the rows to the keyring |
 //! | [`NewerFormat`](Event::NewerFormat) | deploy the release that wrote the rows, unless it is being rolled out |
-//! | [`Unreadable`](Event::Unreadable) | give the keyring the key that sealed the row, or deploy the release that wrote it |
+//! | [`Unreadable`](Event::Unreadable) | add the key that sealed the row to the keyring, or deploy the release that wrote it |
 //! | [`UnknownError`](Event::UnknownError) | ask the OP what it means |
-//! | [`Stale`](Event::Stale) | ask the OP what became of the process, or [forget](Poller::forget) it |
+//! | [`Stale`](Event::Stale) | ask the OP about the sign-in, or [forget](Poller::forget) it |
 //!
-//! Two numbers in [`Poller::stats`] show whether all is well: the age of the oldest overdue row of a client, whether polling
-//! keeps up; and the age of the oldest outcome that is not acknowledged, whether the application does.
+//! Two numbers in [`Poller::stats`] show whether all is well. The age of a client's oldest overdue row shows whether
+//! polling keeps up. The age of its oldest unacknowledged outcome shows whether the application keeps up.
 
 use std::fmt;
 use std::sync::Arc;
@@ -165,14 +165,14 @@ impl Poller {
     }
 
     /// Puts a client in the place of the one with the same issuer and client identifier while the poller runs: with new
-    /// secrets, keys, certificates or other settings. Polls and exchanges under way finish with the former one; the next
-    /// ones use this one. The gate of the client opens. Its limits stay as they are.
+    /// secrets, keys, certificates or other settings. Polls and exchanges under way finish with the former one; the
+    /// next ones use this one. The gate of the client opens. Its limits stay as they are.
     ///
     /// # Errors
     ///
     /// [`Misuse::UnknownClient`](crate::Misuse::UnknownClient) where there is none to replace, and
-    /// [`SharedRedirectUri`](crate::ConfigurationProblem::SharedRedirectUri) as for [`add_client`](Self::add_client). The
-    /// former client then stays.
+    /// [`SharedRedirectUri`](crate::ConfigurationProblem::SharedRedirectUri) as for [`add_client`](Self::add_client).
+    /// The former client then stays.
     pub fn replace_client(&self, client: Client) -> Result<(), Error> {
         let shared = self.shared();
         shared.allow_for(&client);
@@ -184,9 +184,9 @@ impl Poller {
     }
 
     /// Removes a client while the poller runs. Polls and exchanges under way finish, and outcomes that are decided are
-    /// delivered. Its other processes are left alone in the store, where nothing is asked about them: within a minute, and
-    /// then once an hour, [`Event::UnknownClient`] says how many there are. They go on when the client is added again, here
-    /// or in another replica; [`forget`](Self::forget) erases one.
+    /// delivered. Its other processes are left alone in the store, where nothing is asked about them: within a minute,
+    /// and then once an hour, [`Event::UnknownClient`] says how many there are. They go on when the client is added
+    /// again, here or in another replica; [`forget`](Self::forget) erases one.
     ///
     /// # Errors
     ///
@@ -288,9 +288,9 @@ impl Poller {
     /// any more. Outcome streams end, and what waits in them is given back, so that another replica can deliver it at
     /// once. What was cut off is taken up by another replica or after the next start.
     ///
-    /// It returns after the grace however slow the store is. Only where an OP has answered by then and the store has not
-    /// taken the answer yet, the answer is offered to the store for one second more. If the store does not take it in that
-    /// time, the answer is lost: a pending sign-in is asked about again, and after a success its outcome is
+    /// It returns after the grace however slow the store is. Only where an OP has answered by then and the store has
+    /// not taken the answer yet, the answer is offered to the store for one second more. If the store does not take it
+    /// in that time, the answer is lost: a pending sign-in is asked about again, and after a success its outcome is
     /// [`Unknown`](crate::Outcome::Unknown).
     pub async fn shutdown(&self, grace: Duration) {
         self.shared().stop.send_if_modified(|stop| stop.replace(grace).is_none());

@@ -10,17 +10,18 @@ use crate::pending::PendingAuthentication;
 /// Nothing is read from the answer.
 const CANCELLATION_RESPONSE_LIMIT: usize = 64 * 1024;
 
-/// Who knows of a cancellation.
+/// The result of a cancellation.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cancelled {
-    /// The OP was told.
+    /// The OP accepted the cancellation request.
     Told,
-    /// It is noted, but the OP could not be told yet; that is repeated with the polls. Only the durable floor says so.
+    /// The cancellation is stored, but the request to the OP has not succeeded yet and is repeated. Only the durable
+    /// poller returns this.
     Noted,
-    /// The outcome had come before, and is delivered as it is. Only the durable floor says so.
+    /// The sign-in already had its outcome, which is delivered unchanged. Only the durable poller returns this.
     TooLate,
-    /// No cancellation endpoint is configured, so the OP goes on and only this side knows.
+    /// No cancellation endpoint is configured, so the OP does not know of the cancellation.
     LocallyOnly,
 }
 
@@ -52,7 +53,8 @@ impl Client {
 
     pub(crate) async fn request_cancellation(&self, pending: &PendingAuthentication) -> Result<Cancelled, Error> {
         let Some(url) = &self.0.cancellation_endpoint else { return Ok(Cancelled::LocallyOnly) };
-        // Where the endpoint is configured and the client's authentication settled, nothing else is asked of the metadata.
+        // Where the endpoint is configured and the client's authentication settled, nothing else is asked of the
+        // metadata.
         let metadata = match self.0.assertion_audience {
             AssertionAudience::Issuer | AssertionAudience::Endpoint => None,
             AssertionAudience::TokenEndpoint => Some(self.0.provider.metadata().await?),

@@ -42,7 +42,7 @@ rules! {
     UnexpectedStatus = "unexpected_status", "the response has an unexpected HTTP status", "RFC 6749 §5";
     UnexpectedRedirect = "unexpected_redirect", "the endpoint answered with a redirect, which is never followed", "RFC 9110 §15.4";
     UnexpectedContentType = "unexpected_content_type", "the response has an unexpected media type", "RFC 6749 §5.1";
-    MalformedJson = "malformed_json", "the document is not valid JSON of the expected structure", "RFC 8259";
+    MalformedJson = "malformed_json", "the document is not the expected JSON", "RFC 8259";
     MissingMember = "missing_member", "a required member is missing", "RFC 6749 §5.1";
     RepeatedMember = "repeated_member", "a member that a check needs is repeated with another value", "RFC 8259 §4";
     InvalidMember = "invalid_member", "a member has an invalid value", "RFC 6749 §5.1";
@@ -355,7 +355,7 @@ mod tests {
         let shown = Violation::malformed_json(Document::Metadata, &error).to_string();
         assert_eq!(
             shown,
-            "the OP's metadata: the document is not the JSON that it must be, at line 2, column 11 [malformed_json]"
+            "the OP's metadata: the document is not the expected JSON, at line 2, column 11 [malformed_json]"
         );
     }
 }

@@ -15,14 +15,13 @@ use crate::error::{Document, Error, Rule, Violation};
 
 /// The claims of a verified token.
 ///
-/// The standard claims (OpenID Connect Core 1.0 §2 and §5.1) have methods; all of them, and every other one, are in
-/// [`get`](Self::get), [`as_json`](Self::as_json) and [`deserialize`](Self::deserialize). A claim in another language
-/// has its tag in its name, such as `name#ja` (§5.2); see [`in_languages`](Self::in_languages). `nonce` served its purpose
-/// and is left out.
+/// The standard claims (OpenID Connect Core 1.0 §2 and §5.1) have methods. [`get`](Self::get),
+/// [`as_json`](Self::as_json) and [`deserialize`](Self::deserialize) return every claim. The name of a claim in another
+/// language contains its tag, such as `name#ja` (§5.2); see [`in_languages`](Self::in_languages). `nonce` is omitted,
+/// because it was checked.
 ///
-/// A token is refused for a claim that a check needs, and for no other. OPs write the others in many ways: a claim of
-/// another type than the specification gives it is handed over as it is. Its method gives `None`, [`get`](Self::get) shows
-/// it, and [`malformed`](Self::malformed) names it.
+/// Only claims that a check needs can make a token invalid. Any other claim with the wrong type is kept unchanged: its
+/// method returns `None`, [`get`](Self::get) returns it, and [`malformed`](Self::malformed) names it.
 ///
 /// ```
 /// # fn example(claims: &openid_deferred::Claims) {
@@ -41,7 +40,7 @@ pub struct Claims {
     times: Times,
 }
 
-/// The claims that are points in time and that checks need, in seconds since 1970.
+/// The times that checks need, in seconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Times {
     pub(super) issued_at: u64,
@@ -49,7 +48,7 @@ pub(crate) struct Times {
     pub(super) auth_time: Option<u64>,
 }
 
-/// The claims of ID Tokens that may have any type where no check needs them.
+/// The claims of ID Tokens that may have any type unless a check needs them.
 const OF_ID_TOKENS: &ClaimTypes = &[
     ("auth_time", ClaimType::Time),
     ("acr", ClaimType::Text),
@@ -61,7 +60,7 @@ const OF_ID_TOKENS: &ClaimTypes = &[
 ];
 
 impl Claims {
-    /// Takes what was verified: `iss` and `sub` are strings, `aud` is one or several.
+    /// From verified claims: `iss` and `sub` are strings, `aud` is one string or several.
     pub(super) fn new(mut members: Map<String, Value>, times: Times) -> Self {
         members.shift_remove("nonce");
         Self { members, times }
@@ -78,7 +77,7 @@ impl Claims {
         self.text("sub").unwrap_or_default()
     }
 
-    /// `aud`: whom the token is for. This client is always among them.
+    /// `aud`: the audiences of the token. This client is always among them.
     pub fn audience(&self) -> Vec<&str> {
         match self.get("aud") {
             Some(Value::Array(audiences)) => audiences.iter().filter_map(Value::as_str).collect(),
@@ -92,7 +91,7 @@ impl Claims {
         from_unix_seconds(self.times.issued_at)
     }
 
-    /// `exp`: until when the token was good to be accepted. It says nothing about how long a session may last.
+    /// `exp`: the time after which the token must not be accepted. It does not limit the user's session.
     pub fn expires_at(&self) -> SystemTime {
         from_unix_seconds(self.times.expires_at)
     }
@@ -112,26 +111,26 @@ impl Claims {
         self.get("amr").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect()
     }
 
-    /// `azp`: the client that the token was issued to, where it is there: this one.
+    /// `azp`: the client that the token was issued to, if present: this client.
     pub fn azp(&self) -> Option<&str> {
         self.text("azp")
     }
 
-    /// `verified_claims`: what the OP has verified, how, and by which rules (OpenID Connect for Identity Assurance 1.0). In
-    /// an interim ID Token they are the claims that are verified already; nothing that the other methods return is, in any
-    /// token, unless the OP documents it.
+    /// `verified_claims`: what the OP has verified, how, and by which rules (OpenID Connect for Identity Assurance
+    /// 1.0). In an interim ID Token these are the claims that are already verified. The claims that other methods
+    /// return are not verified, in any token, unless the OP documents that.
     pub fn verified_claims(&self) -> VerifiedClaimsSet<'_> {
         VerifiedClaimsSet::of(self.get("verified_claims"))
     }
 
-    /// The names of the claims whose value is not of the type that the specification gives them, such as an
-    /// `email_verified` of `"perhaps"`. `null` counts as absent.
+    /// The names of the claims whose value has the wrong type, such as an `email_verified` of `"perhaps"`. `null`
+    /// counts as absent.
     pub fn malformed(&self) -> impl Iterator<Item = &str> {
         malformed_claims(&self.members, [STANDARD, OF_ID_TOKENS])
     }
 
-    /// A claim of text, such as `name`, in every language that it came in, with the language tag; the one for all other
-    /// languages has none (OpenID Connect Core 1.0 §5.2).
+    /// The variants of a string claim, such as `name`, each with its language tag. The default variant has no tag
+    /// (OpenID Connect Core 1.0 §5.2).
     pub fn in_languages<'a>(&'a self, claim: &'a str) -> impl Iterator<Item = (Option<&'a str>, &'a str)> {
         in_languages(&self.members, claim)
     }
@@ -145,9 +144,9 @@ impl Claims {
     ///
     /// # Errors
     ///
-    /// [`Rule::IdTokenClaims`] where the claims do not have the type's shape.
+    /// [`Rule::IdTokenClaims`] if the claims cannot be deserialized into the type.
     pub fn deserialize<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        // serde's message would quote the claims.
+        // serde's message would contain claims.
         T::deserialize(&self.members)
             .map_err(|_| Violation::new(Rule::IdTokenClaims).in_document(Document::IdToken).into())
     }

@@ -6,18 +6,18 @@ use crate::error::{Document, Rule, Violation};
 use crate::jose::{CompactJwe, ContentEncryptionAlgorithm, DecryptionKey, KeyManagementAlgorithm, Undecryptable};
 use crate::secret::Secret;
 
-/// What the client registered about the encryption of one kind of document. Unset is unknown, not "none".
+/// The registered encryption of one kind of document. Unset means unknown, not "none".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct RegisteredEncryption {
     pub(crate) alg: Option<KeyManagementAlgorithm>,
     pub(crate) enc: Option<ContentEncryptionAlgorithm>,
 }
 
-/// What a document holds inside of its encryption, or the document itself where it has none. It is no more believable
-/// than it was: whoever knows the client's public key can encrypt.
+/// The decrypted content of a document, or the document itself if it is not encrypted. Decryption does not authenticate
+/// it, because anybody with the client's public key can encrypt.
 ///
-/// [`Rule::NoDecryptionKey`] may pass, because the client's keys may be incomplete for a while: in a rotation, or in a
-/// deployment whose settings lack one.
+/// [`Rule::NoDecryptionKey`] may be temporary, because the client's keys may be incomplete for a while: during a
+/// rotation, or in a deployment whose settings lack one.
 pub(crate) fn decrypted(
     text: &str,
     document: Document,

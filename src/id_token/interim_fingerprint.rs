@@ -1,4 +1,4 @@
-//! By what an interim ID Token is recognised if it comes back as the final one.
+//! Recognises an interim ID Token if it is repeated as the final one.
 
 use base64::Engine as _;
 use base64::alphabet::URL_SAFE;
@@ -11,9 +11,9 @@ use zeroize::Zeroizing;
 use crate::jose::sha256;
 use crate::json::Object;
 
-/// Hashes of an interim ID Token and of its `jti`. They are kept for as long as the process lives, whether the token was
-/// verified, rejected or cannot be verified yet: its claims may be unverified by the OP, so it must never become the final
-/// one. The token itself is not kept.
+/// Hashes of an interim ID Token and of its `jti`. They are kept until the sign-in ends, whether the token was
+/// verified, rejected or cannot be verified yet. The OP may not have verified its claims, so it must never become the
+/// final token. The token itself is not kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct InterimFingerprint {
     /// Of what the token says, and of what the signed token inside says where it came encrypted. Of every one where
@@ -31,7 +31,7 @@ impl InterimFingerprint {
         Self { tokens: vec![spelled.hash()], jti: spelled.jti().as_ref().and_then(hash_of_jti) }
     }
 
-    /// Takes in what was inside of its encryption, or another token that came with it.
+    /// Adds the decrypted content, or another token of the same response.
     pub(crate) fn add(&mut self, token: &str) {
         let spelled = Spelled::of(token);
         let hash = spelled.hash();
@@ -52,8 +52,8 @@ impl InterimFingerprint {
     }
 }
 
-/// What a token says, however it is spelled. A token that is rejected for white space around it, for padding, or for the
-/// wrong alphabet of base64 is still the same token: its claims come again in a good spelling.
+/// The content of a token, independent of its encoding. A token that is rejected for white space, padding, or the wrong
+/// base64 alphabet is still the same token, whose claims may be repeated in a valid encoding.
 struct Spelled {
     /// The claims of a signed token.
     payload: Option<Zeroizing<Vec<u8>>>,

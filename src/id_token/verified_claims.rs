@@ -1,6 +1,6 @@
-//! `verified_claims`: which claims the OP has verified, how, and by which rules (OpenID Connect for Identity Assurance 1.0;
-//! OpenID Identity Assurance Schema Definition 1.0). DTR §Interim ID Tokens names them first among the ways to tell
-//! validated claims from the others.
+//! `verified_claims`: which claims the OP has verified, how, and by which rules (OpenID Connect for Identity Assurance
+//! 1.0; OpenID Identity Assurance Schema Definition 1.0). DTR §Interim ID Tokens names them first among the ways to
+//! tell validated claims from the others.
 
 use std::fmt;
 
@@ -22,21 +22,21 @@ pub use evidence::{
 };
 pub use verification::{AssuranceProcess, Verification};
 
-/// More than any token has. What comes after is reported and not read.
+/// More than any token has. Further elements are reported and not read.
 const LIMIT: usize = 64;
 
-/// The verified claims of a token or of a UserInfo response: those elements that follow the rules, and a report of those
-/// that do not.
+/// The verified claims of a token or of a UserInfo response: those elements that follow the rules, and a report of
+/// those that do not.
 ///
 /// An element that breaks a rule is never among the usable ones, and costs nothing but itself: the token around it was
-/// verified all the same, and a process of three weeks does not end because of how one piece of evidence was written down.
-/// An application that needs verified claims refuses to go on without them; it does not matter then whether they are
-/// missing or malformed.
+/// verified all the same, and a process of three weeks does not end because of how one piece of evidence was written
+/// down. An application that needs verified claims refuses to go on without them; it does not matter then whether they
+/// are missing or malformed.
 ///
 /// ```
 /// # fn example(authentication: &openid_deferred::Authentication) -> Option<()> {
 /// let verified = authentication.claims().verified_claims();
-/// let element = verified.under("de_aml").next()?; // by the rules that this application accepts
+/// let element = verified.under("de_aml").next()?; // the rules that this application accepts
 /// println!("{:?} was born on {:?}", element.family_name(), element.birthdate());
 /// println!("seen at {:?}", element.verification().time());
 /// # Some(())
@@ -65,22 +65,22 @@ pub enum VerifiedClaimsProblem {
     /// It has no `verification`, or none that is an object.
     #[error("`verification` is missing or not an object")]
     NoVerification,
-    /// Nobody says by which rules the claims were verified.
-    #[error("`trust_framework` is missing or not a text")]
+    /// The rules by which the claims were verified are missing.
+    #[error("`trust_framework` is missing or not a string")]
     NoTrustFramework,
     /// It has no `claims`, or none that is an object.
     #[error("`claims` is missing or not an object")]
     NoClaims,
-    /// A member of `verification` has a value that it cannot have.
-    #[error("`{0}` has a value that it cannot have")]
+    /// A member of `verification` has an invalid value.
+    #[error("`{0}` has an invalid value")]
     InvalidMember(&'static str),
     /// There are more elements than are read.
-    #[error("there are more elements than are read")]
+    #[error("there are too many elements; further ones are ignored")]
     TooMany,
 }
 
 impl MalformedVerifiedClaims {
-    /// Where it stands in the list, from 0; 0 also where `verified_claims` is no list.
+    /// Its position in the list, from 0; also 0 if `verified_claims` is not a list.
     pub fn position(&self) -> usize {
         self.position
     }
@@ -124,8 +124,7 @@ impl<'a> VerifiedClaimsSet<'a> {
         self.elements.iter().copied()
     }
 
-    /// The usable elements that were verified under this trust framework. Others say less, or nothing, to whoever does
-    /// not know their rules.
+    /// The usable elements that were verified under this trust framework. Use only frameworks whose rules you know.
     pub fn under(&self, trust_framework: &str) -> impl Iterator<Item = VerifiedClaims<'a>> {
         self.iter().filter(move |element| element.verification().trust_framework() == trust_framework)
     }
@@ -140,7 +139,7 @@ impl<'a> VerifiedClaimsSet<'a> {
         self.elements.len()
     }
 
-    /// The elements that are not usable: something to show to the OP.
+    /// The unusable elements. Report them to the OP.
     pub fn malformed(&self) -> &[MalformedVerifiedClaims] {
         &self.malformed
     }
@@ -158,8 +157,8 @@ impl<'a> IntoIterator for VerifiedClaimsSet<'a> {
 /// Claims that the OP has verified together, with how it did that.
 ///
 /// Only what stands in this element is verified. A claim of the same name elsewhere in the token is not, even if it is
-/// the same text, and no method here looks there. There may be none at all: then the OP says that somebody was verified, and
-/// nothing about them. `Debug` shows names and no values.
+/// the same text, and no method here looks there. There may be none at all: then the OP says that somebody was
+/// verified, and nothing about them. `Debug` shows names and no values.
 #[derive(Clone, Copy)]
 pub struct VerifiedClaims<'a> {
     verification: Verification<'a>,
@@ -243,8 +242,8 @@ impl<'a> VerifiedClaims<'a> {
         self.text("phone_number")
     }
 
-    /// The names of those of these claims whose value is not of the type that the specification gives them. `null` counts
-    /// as absent.
+    /// The names of those of these claims whose value is not of the type that the specification gives them. `null`
+    /// counts as absent.
     pub fn malformed(&self) -> impl Iterator<Item = &'a str> {
         malformed_claims(self.claims, [STANDARD, OF_IDENTITY_ASSURANCE])
     }
@@ -263,9 +262,9 @@ impl<'a> VerifiedClaims<'a> {
     ///
     /// # Errors
     ///
-    /// [`Rule::IdTokenClaims`] where the claims do not have the type's shape.
+    /// [`Rule::IdTokenClaims`] if the claims cannot be deserialized into the type.
     pub fn deserialize<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        // serde's message would quote the claims.
+        // serde's message would contain claims.
         T::deserialize(self.claims)
             .map_err(|_| Violation::new(Rule::IdTokenClaims).in_document(Document::IdToken).into())
     }

@@ -37,9 +37,9 @@ impl CertifiedKey {
         // Without the callback OpenSSL asks for the passphrase of an encrypted key on the terminal.
         let key = PKey::private_key_from_pem_callback(key, |_| Ok(0))
             .map_err(|_| problem("its key is not an unencrypted private key in PEM"))?;
-        let public = own.public_key().map_err(|_| problem("its public key is of a kind that cannot be used"))?;
+        let public = own.public_key().map_err(|_| problem("its public key type is not supported"))?;
         if !public.public_eq(&key) {
-            return Err(problem("the private key is not the one of the first certificate"));
+            return Err(problem("the private key does not belong to the first certificate"));
         }
         let failed = |_| problem("the cryptographic library cannot use it");
         let mut chain_pem = Vec::new();
@@ -50,7 +50,7 @@ impl CertifiedKey {
         }
         let key_pem = Zeroizing::new(key.private_key_to_pem_pkcs8().map_err(failed)?);
         Ok(Self {
-            expires_at: time(own.not_after()).ok_or_else(|| problem("its time of expiry cannot be read"))?,
+            expires_at: time(own.not_after()).ok_or_else(|| problem("its expiry time cannot be read"))?,
             is_self_signed: is_self_signed(own),
             chain: der,
             chain_pem: String::from_utf8(chain_pem).map_err(|_| problem(unreadable))?,
@@ -159,7 +159,7 @@ mod tests {
         let (own, other) = (key(), key());
         let chain = certificate("client", &own, "client", &own);
         let pem = own.private_key_to_pem_pkcs8().unwrap();
-        assert!(problem(&chain, &other.private_key_to_pem_pkcs8().unwrap()).contains("not the one"));
+        assert!(problem(&chain, &other.private_key_to_pem_pkcs8().unwrap()).contains("does not belong"));
         assert!(problem(&pem, &pem).contains("not a certificate"));
         assert!(problem(b"", &pem).contains("not a certificate"));
         assert!(problem(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &pem).contains("not a"));

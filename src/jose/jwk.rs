@@ -1,7 +1,7 @@
 //! How the members of a public JWK are read (RFC 7517 §4, RFC 7518 §6): any spelling that can mean one key only.
 //!
-//! OPs write `null` or nothing for what they do not set, pad their base64 or take its standard alphabet, and lose or add
-//! leading zeros of numbers. None of that makes another key, so none of it is a reason to refuse one.
+//! OPs write `null` or nothing for what they do not set, pad their base64 or take its standard alphabet, and lose or
+//! add leading zeros of numbers. None of that makes another key, so none of it is a reason to refuse one.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -42,8 +42,8 @@ impl LeftOut {
 impl fmt::Display for LeftOut {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.key_id {
-            Some(key_id) => write!(formatter, "the key with the `kid` {key_id:?} is left out: {}", self.reason),
-            None => write!(formatter, "a key without `kid` is left out: {}", self.reason),
+            Some(key_id) => write!(formatter, "the key with the `kid` {key_id:?} is skipped: {}", self.reason),
+            None => write!(formatter, "a key without `kid` is skipped: {}", self.reason),
         }
     }
 }
@@ -55,7 +55,7 @@ pub(super) fn text<'a>(jwk: &'a Map<String, Value>, name: &str) -> Result<Option
     match jwk.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
-        Some(_) => Err(format!("its `{name}` is not a text")),
+        Some(_) => Err(format!("its `{name}` is not a string")),
     }
 }
 
@@ -87,7 +87,7 @@ pub(super) fn coordinate(jwk: &Map<String, Value>, name: &str, length: usize) ->
     let number = number(jwk, name, length + SPARE_ZEROS)?;
     match length.checked_sub(number.len()) {
         Some(zeros) => Ok([vec![0; zeros], number].concat()),
-        None => Err(format!("its `{name}` is larger than its curve has room for")),
+        None => Err(format!("its `{name}` is too large for its curve")),
     }
 }
 

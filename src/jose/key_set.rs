@@ -34,15 +34,15 @@ pub(crate) enum NotVerified {
 }
 
 impl KeySet {
-    /// Reads a key set. Every key that cannot be used is left out and told to `left_out`: an OP may publish keys for other
-    /// purposes and of kinds that do not exist yet (RFC 7517 §5). Of a set with more keys than are used, the first ones
-    /// are.
+    /// Reads a key set. Every key that cannot be used is left out and told to `left_out`: an OP may publish keys for
+    /// other purposes and of kinds that do not exist yet (RFC 7517 §5). Of a set with more keys than are used, the
+    /// first ones are.
     ///
     /// # Errors
     ///
-    /// [`Rule::MalformedJson`], [`Rule::RepeatedMember`], [`Rule::MissingMember`] and [`Rule::InvalidMember`] for what is
-    /// not a key set; and [`Rule::NoUsableKey`] where none can verify signatures, with a [`LeftOut`] as source if there is
-    /// one.
+    /// [`Rule::MalformedJson`], [`Rule::RepeatedMember`], [`Rule::MissingMember`] and [`Rule::InvalidMember`] for what
+    /// is not a key set; and [`Rule::NoUsableKey`] where none can verify signatures, with a [`LeftOut`] as source if
+    /// there is one.
     pub(crate) fn read(body: &[u8], mut left_out: impl FnMut(LeftOut)) -> Result<Self, Error> {
         let violation = |rule| Violation::new(rule).in_document(Document::KeySet);
         let object = Object::document(body, Document::KeySet)?;
@@ -55,7 +55,7 @@ impl KeySet {
         let (mut set, mut first_left_out) = (Self::empty(), None);
         for (number, listed_key) in listed.iter().enumerate() {
             if set.keys.len() + set.encryption.len() >= KEY_LIMIT || number >= LISTED_LIMIT {
-                let reason = format!("{} more keys stand behind the ones that are used", listed.len() - number);
+                let reason = format!("{} more keys follow the ones that are used", listed.len() - number);
                 left_out(LeftOut { key_id: None, reason });
                 break;
             }
@@ -87,7 +87,7 @@ impl KeySet {
 
     /// Adds a key for what it can be used for.
     fn add(&mut self, key: &Value) -> Result<(), String> {
-        let jwk = key.as_object().ok_or("it is no object")?;
+        let jwk = key.as_object().ok_or("it is not a JSON object")?;
         match (VerificationKey::from_jwk(jwk), EncryptionKey::from_jwk(jwk)) {
             (Ok(key), _) => self.keys.push(key),
             (Err(_), Ok(key)) => self.encryption.push(key),
@@ -233,7 +233,7 @@ mod tests {
             (json!({"kid": "a", "kty": "AKP"}), "\"a\"", "`kty` is not supported"),
             (json!({"kid": "a", "kty": "EC", "crv": "P-224"}), "\"a\"", "`crv`"),
             (json!({"kid": "a", "kty": "EC", "crv": "P-256", "x": "AAAA"}), "\"a\"", "no `y`"),
-            (json!({"kid": "a", "kty": "EC", "crv": "P-256", "x": "AAAA", "y": "AAAA"}), "\"a\"", "no point"),
+            (json!({"kid": "a", "kty": "EC", "crv": "P-256", "x": "AAAA", "y": "AAAA"}), "\"a\"", "not a point"),
             (json!({"kid": "a", "kty": "RSA", "n": "AQAB", "e": "AQAB"}), "\"a\"", "`n`"),
             (json!({"kid": "a", "kty": "RSA", "use": "enc", "alg": "RSA1_5"}), "\"a\"", "`alg`"),
             (json!({"kid": "a", "kty": "RSA", "use": "tls"}), "\"a\"", "`use`"),

@@ -26,9 +26,9 @@ const RSA_BITS: u32 = 2048;
 
 /// A private key that can sign, such as the one of `private_key_jwt` and of signed authorization requests (RFC 9101).
 ///
-/// [`SigningKey`] is one in memory. Implement this trait for a key that stays in a key management service or a
-/// hardware module. An `Arc` of a signer is a signer too, so several clients can share one, and an `Arc<dyn Signer>` can
-/// be chosen at run time.
+/// [`SigningKey`] is one in memory. Implement this trait for a key that stays in a key management service or a hardware
+/// module. An `Arc` of a signer is a signer too, so several clients can share one, and an `Arc<dyn Signer>` can be
+/// chosen at run time.
 pub trait Signer: fmt::Debug + Send + Sync {
     /// The algorithm of its signatures.
     fn algorithm(&self) -> SigningAlgorithm;
@@ -117,7 +117,7 @@ impl SigningKey {
         }
         .ok_or_else(|| problem("the JWK has no `alg` that names a signature algorithm"))?;
         if KeyUse::Sign.check(&members).is_err() {
-            return Err(problem("the JWK is not for signatures, by its `use` or `key_ops`"));
+            return Err(problem("the JWK's `use` or `key_ops` does not allow signatures"));
         }
         let key_id = text("kid").map(str::to_owned);
         let der = members.with_josekit(|jwk| match text("kty") {
@@ -170,7 +170,7 @@ impl SigningKey {
         }
         if !fits(algorithm, key) {
             return Err(problem(
-                "it is not a sound key for this algorithm, or it is an RSA key of fewer than 2048 bits",
+                "it is not a valid key for this algorithm, or it is an RSA key of fewer than 2048 bits",
             ));
         }
         let (signer, mut public_jwk) =
@@ -237,7 +237,7 @@ pub(crate) async fn sign_compact(
     };
     if !length_fits {
         return Err(Error::new(ErrorKind::Signer).with_source(
-            "the signature does not have the length that its algorithm gives it; for ECDSA a DER structure must be converted (RFC 7518 §3.4)",
+            "the signature has the wrong length for its algorithm; convert an ECDSA signature from DER (RFC 7518 §3.4)",
         ));
     }
     Ok(Secret::new(format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))))

@@ -42,8 +42,8 @@ impl VerificationKey {
     ///
     /// # Errors
     ///
-    /// Why it cannot verify signatures: it is of an unknown kind, meant for something else, malformed, weak, or so large
-    /// that it would be a burden.
+    /// Why it cannot verify signatures: it is of an unknown kind, meant for something else, malformed, weak, or so
+    /// large that it would be a burden.
     pub(crate) fn from_jwk(jwk: &Map<String, Value>) -> Result<Self, String> {
         KeyUse::Verify.check(jwk)?;
         let (kind, parameters, public) = public_parts(jwk)?;
@@ -51,7 +51,7 @@ impl VerificationKey {
             None => kind.algorithms().to_vec(),
             Some(name) => {
                 let only = SigningAlgorithm::from_name(name).filter(|only| kind.algorithms().contains(only));
-                let only = only.ok_or("its `alg` is no signature algorithm of this kind of key")?;
+                let only = only.ok_or("its `alg` is not a signature algorithm for this key type")?;
                 // For the other kinds there is one algorithm, if under two names on Ed25519.
                 if kind == KeyKind::Rsa { vec![only] } else { kind.algorithms().to_vec() }
             }
@@ -130,14 +130,14 @@ impl fmt::Debug for VerificationKey {
 /// The kind of key, its public parameters in their canonical spelling, and the key that they make. This is the guard in
 /// front of the cryptographic libraries: they see nothing of the JWK but this.
 fn public_parts(jwk: &Map<String, Value>) -> Result<(KeyKind, Map<String, Value>, PublicKey), String> {
-    const NO_POINT: &str = "its coordinates are no point of its curve that is fit for signatures";
+    const NO_POINT: &str = "its coordinates are not a point of its curve that is suitable for signatures";
     let spelled = |octets: &[u8]| URL_SAFE_NO_PAD.encode(octets);
     let key_type = jwk::text(jwk, "kty")?.ok_or("it has no `kty`")?;
     let (kind, parameters, public) = match (key_type, jwk::text(jwk, "crv")?) {
         ("RSA", _) => {
             let (n, e) = (jwk::rsa_modulus(jwk)?, jwk::rsa_exponent(jwk)?);
             let parameters = json!({"kty": "RSA", "n": spelled(&n), "e": spelled(&e)});
-            (KeyKind::Rsa, parameters, PublicKey::rsa(&n, &e).ok_or("its `n` and `e` make no key")?)
+            (KeyKind::Rsa, parameters, PublicKey::rsa(&n, &e).ok_or("its `n` and `e` are not a valid key")?)
         }
         ("EC", Some(curve)) => {
             let (kind, length) = match curve {
@@ -161,7 +161,7 @@ fn public_parts(jwk: &Map<String, Value>) -> Result<(KeyKind, Map<String, Value>
     };
     match parameters {
         Value::Object(parameters) => Ok((kind, parameters, public)),
-        _ => Err("it is no object".to_owned()),
+        _ => Err("it is not a JSON object".to_owned()),
     }
 }
 

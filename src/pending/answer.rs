@@ -1,4 +1,4 @@
-//! What an answer to a poll means: one row for everything that an OP or a network can say.
+//! The meaning of an answer to a poll, for everything that an OP or a network can return.
 
 use std::time::Duration;
 
@@ -7,25 +7,25 @@ use zeroize::Zeroizing;
 use crate::clock::Moment;
 use crate::error::{Error, ErrorResponse, Verdict};
 
-/// What came of one poll, and when.
+/// The result of one poll, with its time.
 #[derive(Debug)]
 pub(crate) struct Polled {
     pub(crate) answer: Answer,
-    /// What the caller is told where the answer is not simply "not yet".
+    /// The error for the caller, if the answer is not simply "pending".
     pub(crate) error: Option<Error>,
     pub(crate) at: Moment,
-    /// The body of an answer that ends the process and has tokens all the same, which are to be revoked.
+    /// The body of an answer that ends the sign-in but contains tokens, which are revoked.
     pub(crate) unwanted: Option<SuccessBody>,
 }
 
-/// What came back for one poll.
+/// The answer to one poll.
 #[derive(Debug, Clone)]
 pub(crate) enum Answer {
-    /// The Successful Token Response, as it came.
+    /// The Successful Token Response, as received.
     Success(SuccessBody),
     /// An OAuth error response.
     Error { response: ErrorResponse, retry_after: Option<Duration> },
-    /// No OAuth answer at all: the network's trouble, a proxy's page, a broken document.
+    /// Not an OAuth answer: a network error, a proxy's page, a broken document.
     Trouble {
         /// Whether the OP may have processed the request, so that its answer is lost.
         unanswered: bool,
@@ -33,7 +33,7 @@ pub(crate) enum Answer {
     },
 }
 
-/// A response body that holds tokens.
+/// A response body that contains tokens.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct SuccessBody(pub(crate) Zeroizing<Vec<u8>>);
 
@@ -43,36 +43,36 @@ impl std::fmt::Debug for SuccessBody {
     }
 }
 
-/// What an [`Answer`] means for the process.
+/// The meaning of an [`Answer`] for the sign-in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reading {
     Success,
     Pending,
     SlowDown,
-    /// The process is over.
+    /// The sign-in has ended.
     End(End),
-    /// Not the user's end: the OP or the network is in trouble.
+    /// A transient error of the OP or the network; the sign-in continues.
     Trouble {
         unanswered: bool,
     },
-    /// Not the user's end either: our registration, credentials or clock are wrong.
+    /// The client's registration, credentials or clock are wrong; the sign-in continues.
     OurMistake,
 }
 
-/// How a process ends without tokens.
+/// How a sign-in ends without tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     /// `access_denied`.
     Denied,
-    /// `expired_token` (confirmed), or our own deadline.
+    /// `expired_token` (confirmed), or the local deadline.
     Expired { confirmed: bool },
-    /// `invalid_grant` or `invalid_request`, after which the draft forbids asking again.
+    /// `invalid_grant` or `invalid_request`, after which the draft forbids further polls.
     Failed,
-    /// The answer that told the outcome may have been lost.
+    /// The answer with the outcome may have been lost.
     Unknown,
 }
 
-/// Where the process stands after an answer.
+/// The state of the sign-in after an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
     Open,
@@ -109,14 +109,14 @@ fn reading_of(response: &ErrorResponse) -> Reading {
         // `deferred_auth_id`."
         Verdict::GrantRefused => Reading::End(End::Failed),
         Verdict::ClientRefused | Verdict::ScopeRefused => Reading::OurMistake,
-        // `temporarily_unavailable`, `server_error`, and codes that nobody has told us about.
+        // `temporarily_unavailable`, `server_error`, and unknown codes.
         verdict @ (Verdict::OtherwiseRefused | Verdict::TurnedAway | Verdict::MayBeLost) => {
             Reading::Trouble { unanswered: verdict == Verdict::MayBeLost }
         }
     }
 }
 
-/// Whether a code is one that the specifications of this flow know; others are worth an alert.
+/// Whether the specifications of this flow define a code; other codes cause an alert.
 pub(crate) fn is_known_error(code: &str) -> bool {
     matches!(
         code,

@@ -1,15 +1,15 @@
-//! What was asked for when the user was sent out, and what the final ID Token is therefore judged by.
+//! The requirements of the authorization request for the final ID Token.
 
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-/// Kept from the authorization request until the final ID Token has come, which may be weeks later.
+/// Kept from the authorization request until the final ID Token arrives, perhaps weeks later.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Checks {
     #[serde(rename = "n")]
     pub(crate) nonce: String,
-    /// When the user was sent out; `max_age` counts from here.
+    /// When the user was redirected; `max_age` counts from here.
     #[serde(rename = "t", with = "super::schedule::seconds")]
     pub(crate) requested_at: SystemTime,
     /// In seconds.
@@ -17,7 +17,7 @@ pub(crate) struct Checks {
     pub(crate) max_age: Option<u64>,
     #[serde(rename = "a", default, skip_serializing_if = "is_false")]
     pub(crate) require_auth_time: bool,
-    /// Whether an `acr` has to be there, whichever it is.
+    /// Whether an `acr` is required, with any value.
     #[serde(rename = "ra", default, skip_serializing_if = "is_false")]
     pub(crate) require_acr: bool,
     #[serde(rename = "c", default, skip_serializing_if = "Vec::is_empty")]
@@ -25,7 +25,7 @@ pub(crate) struct Checks {
 }
 
 impl Checks {
-    /// A refresh answers no authentication request, so nothing was asked for.
+    /// A refresh does not answer an authentication request, so there are no requirements.
     pub(crate) fn of_a_refresh(at: SystemTime) -> Self {
         Self {
             nonce: String::new(),
@@ -37,7 +37,7 @@ impl Checks {
         }
     }
 
-    /// `max_age` with the time that it counts from, as the verifier takes them.
+    /// `max_age` with the time that it counts from, for the verifier.
     pub(crate) fn max_age(&self) -> Option<(Duration, SystemTime)> {
         self.max_age.map(|seconds| (Duration::from_secs(seconds), self.requested_at))
     }

@@ -1,7 +1,7 @@
-//! When to ask: the pure state machine of one authentication process.
+//! The schedule of polls: the pure state machine of one sign-in.
 //!
-//! It is total (every answer that an OP or a network can give has its transition) and does no I/O: what happened and
-//! the time go in, the next due time or the end comes out. Both floors of the crate run on it.
+//! It is total (every answer of an OP or a network has a transition) and does no I/O: its input is what happened and
+//! the time, and its output is the next due time or the end. The stateless client and the durable poller both use it.
 
 use std::time::{Duration, SystemTime};
 
@@ -20,34 +20,33 @@ pub(crate) use json::seconds;
 /// DTR §Token Request Error Response: with `slow_down` "the interval between requests MUST be increased by at least
 /// 5 seconds".
 const SLOW_DOWN_STEP: Duration = Duration::from_secs(5);
-/// No interval is shorter, whatever the OP says.
+/// The shortest interval, whatever the OP says.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
-/// Between two requests there is always this much time, even for the one poll before the end.
+/// The shortest time between two requests, even for the poll before the end.
 const SHORTEST_GAP: Duration = Duration::from_secs(1);
 /// Without an `interval` from the OP: between these, growing with the age of the process.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 const LONGEST_DEFAULT_INTERVAL: Duration = Duration::from_secs(300);
-/// Backing off from trouble never waits longer than this, or than the interval where that is longer.
+/// The longest backoff after errors, unless the interval is longer.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(3600);
-/// After the OP's own deadline it gets this long to say `expired_token` itself.
+/// After its deadline the OP gets this time to answer `expired_token` itself.
 const DEADLINE_GRACE: Duration = Duration::from_secs(60);
-/// A request whose answer was given up may be held for so long, by a network or by an OP that answers late, and be
-/// answered after a later one.
+/// An abandoned request may be held this long, by a network or a slow OP, and be answered after a later one.
 const LONGEST_HELD: Duration = Duration::from_secs(300);
-/// How long before its end a process is asked about one last time.
+/// How long before its end a sign-in is polled one last time.
 pub(crate) const FINAL_POLL_MARGIN: Duration = Duration::from_secs(5);
 /// Jitter adds at most a tenth of the wait, and at most this.
 const LONGEST_JITTER: Duration = Duration::from_secs(30);
-/// The wall clock counts as set when it is further than this from where the monotonic clock says it should be.
+/// The wall clock counts as set if it differs by more than this from the time that the monotonic clock implies.
 const CLOCK_NOISE: Duration = Duration::from_secs(1);
-/// Between two requests to cancel, at first. It doubles up to [`LONGEST_CANCELLATION_PAUSE`].
+/// The first pause between two cancellation requests. It doubles up to [`LONGEST_CANCELLATION_PAUSE`].
 pub(crate) const CANCELLATION_PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_CANCELLATION_PAUSE: Duration = Duration::from_secs(3600);
-/// Where the OP set no deadline, somebody has to look at a process that it has been silent about for this long.
+/// Without a deadline, an operator is alerted if the OP has been silent about a sign-in for this long.
 const STALE: Duration = Duration::from_secs(90 * 86_400);
 
-/// A point in time to wait for. It is kept on the wall clock, which survives a restart, and within one process on the
-/// monotonic clock, which does not jump.
+/// A point in time to wait for. It is kept on the wall clock, which survives a restart, and within one program also on
+/// the monotonic clock, which does not jump.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Due {
     #[serde(rename = "at", with = "json::milliseconds")]
@@ -92,17 +91,17 @@ fn moved(time: SystemTime, from: SystemTime, to: SystemTime) -> SystemTime {
     }
 }
 
-/// What the exchange response said about time, already made sense of.
+/// The parsed times of the exchange response.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Times {
     pub(crate) interval: Option<Duration>,
     pub(crate) expires_in: Option<Duration>,
 }
 
-/// The schedule of one process: what is known of its past, and when it is due.
+/// The schedule of one sign-in: what is known of its past, and when it is due.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Schedule {
-    /// The OP's interval; where it gave none, a default that grows with age stands in.
+    /// The OP's interval. Without one, a default applies that grows with age.
     #[serde(
         rename = "int",
         with = "json::optional_duration_milliseconds",
@@ -110,7 +109,7 @@ pub(crate) struct Schedule {
         skip_serializing_if = "Option::is_none"
     )]
     interval: Option<Duration>,
-    /// How often the OP said `slow_down`: each adds five seconds for good.
+    /// The number of `slow_down` answers; each adds five seconds until the end.
     #[serde(rename = "slow", default, skip_serializing_if = "is_zero")]
     slow_downs: u32,
     /// When the exchange was sent: from here the OP's `expires_in` counts at the earliest.
@@ -147,17 +146,16 @@ pub(crate) struct Schedule {
     /// The poll shortly before the end has been made, or one after the end.
     #[serde(rename = "fdone", default, skip_serializing_if = "is_false")]
     final_poll_made: bool,
-    /// A request was sent after the deadline, and the OP has not said since that the process is open.
+    /// A request was sent after the deadline, and the OP has not answered since that the sign-in is pending.
     #[serde(rename = "ldone", default, skip_serializing_if = "is_false")]
     late_poll_made: bool,
     /// A request went out and its answer has not been seen yet.
     #[serde(rename = "fly", default, skip_serializing_if = "is_false")]
     in_flight: bool,
-    /// [`in_flight`](Self::in_flight) was set ahead of the request, for what is stored; this process knows better.
+    /// [`in_flight`](Self::in_flight) was set before the request, for a stored copy. This program knows that it was not sent.
     #[serde(skip)]
     announced: bool,
-    /// The answer of some earlier request was lost, and nothing since has shown that it was not the success, which
-    /// the OP gives once only.
+    /// The answer of an earlier request was lost, and it may have been the success, which the OP gives only once.
     #[serde(rename = "lost", default, skip_serializing_if = "is_false")]
     answer_lost: bool,
     /// Until when the request without an answer may still be under way.
@@ -169,13 +167,13 @@ pub(crate) struct Schedule {
     /// Polls in a row that the OP answered without having decided, since the last one that a ping brought forward.
     #[serde(rename = "und", default, skip_serializing_if = "is_zero")]
     undecided: u32,
-    /// When the OP last said that it has not decided; before it first did, the exchange counts.
+    /// When the OP last answered that it has not decided; initially the time of the exchange.
     #[serde(rename = "hrd", with = "json::optional_seconds", default, skip_serializing_if = "Option::is_none")]
     heard_at: Option<SystemTime>,
-    /// The present silence has been told of.
+    /// The present silence was reported.
     #[serde(rename = "stl", default, skip_serializing_if = "is_false")]
     stale_told: bool,
-    /// The requests to cancel that the OP has not confirmed.
+    /// The cancellation requests that the OP has not confirmed.
     #[serde(rename = "cnl", default, skip_serializing_if = "Option::is_none")]
     cancelling: Option<Cancelling>,
     /// Both clocks as this program first saw them, or when the wall clock was last set.
@@ -199,7 +197,7 @@ pub(crate) enum Step {
     Wait(Duration),
     /// Send a request; [`Schedule::sending`] comes first.
     Ask,
-    /// The end has come without asking again.
+    /// The sign-in has ended without another poll.
     End(End),
 }
 
@@ -210,7 +208,7 @@ impl Cancelling {
 }
 
 impl Schedule {
-    /// A process whose exchange has just been answered. The first poll is due one interval later.
+    /// A sign-in whose exchange has just been answered. The first poll is due one interval later.
     pub(crate) fn new(
         times: Times,
         exchange_sent_at: SystemTime,
@@ -246,7 +244,7 @@ impl Schedule {
         schedule
     }
 
-    /// The interval in force: the OP's, or the default for a process of this age, and five seconds more for every
+    /// The current interval: the OP's, or the default for a sign-in of this age, plus five seconds for every
     /// `slow_down`.
     pub(crate) fn interval(&self, now: Moment) -> Duration {
         self.interval_at(now.wall)
@@ -257,11 +255,11 @@ impl Schedule {
             let age = now.duration_since(self.exchange_answered_at).unwrap_or(Duration::ZERO);
             (age / 100).clamp(DEFAULT_INTERVAL, LONGEST_DEFAULT_INTERVAL)
         });
-        // What a store gave back was not checked, nor is it sealed.
+        // A value from a store is neither checked nor sealed.
         given.max(SHORTEST_INTERVAL).saturating_add(SLOW_DOWN_STEP.saturating_mul(self.slow_downs))
     }
 
-    /// When the OP's answer expires, counted from the sending of the exchange; `None` where the OP set no limit.
+    /// When the sign-in expires, counted from the sending of the exchange; `None` if the OP set no limit.
     pub(crate) fn expires_at(&self) -> Option<SystemTime> {
         self.expires_in.map(|lifetime| saturating_add(self.exchange_sent_at, lifetime))
     }
@@ -292,8 +290,8 @@ impl Schedule {
         self.late_poll_made && (self.in_flight || self.troubles > 0)
     }
 
-    /// Follows a wall clock that was set while this program runs: as much time has passed as the monotonic clock says, so
-    /// what is stored moves along.
+    /// Follows a wall clock that was set while this program runs: as much time has passed as the monotonic clock says,
+    /// so what is stored moves along.
     fn follow(&mut self, now: Moment) {
         let Some(seen) = self.seen else {
             self.seen = Some(now);
@@ -434,8 +432,8 @@ impl Schedule {
         Standing::Open
     }
 
-    /// For how long the OP has been silent about a process without a deadline, once it is so long that somebody has to
-    /// look. It is told once for each silence.
+    /// The duration of the OP's silence about a sign-in without a deadline, once it is long enough for an alert. It is
+    /// returned once for each silence.
     pub(crate) fn turns_stale(&mut self, now: Moment) -> Option<Duration> {
         let silence = self.silence(now);
         let is_news = self.expires_in.is_none() && !self.stale_told && silence >= STALE;
@@ -460,8 +458,8 @@ impl Schedule {
         self.answer_lost || self.in_flight
     }
 
-    /// Sets the next due time, counted from `now`. What the OP asked for by `Retry-After` puts it off, but not beyond the
-    /// one poll shortly before the end: after that there would be nothing to ask about any more.
+    /// Sets the next due time, counted from `now`. What the OP asked for by `Retry-After` puts it off, but not beyond
+    /// the one poll shortly before the end: after that there would be nothing to ask about any more.
     fn plan(&mut self, now: Moment, pace: Pace, retry_after: Option<Duration>) {
         let interval = self.interval(now);
         let doubled = |times: u32, longest| interval.saturating_mul(1 << times.min(31)).min(interval.max(longest));
@@ -480,8 +478,8 @@ impl Schedule {
         if let (Some(expires_at), Some(left)) = (self.expires_at(), self.until_deadline(now)) {
             let after_the_end = now.plus(wait).wall >= expires_at;
             let is_open = self.troubles == 0 && self.heard_at.is_some();
-            // Where the OP has not said that the process is open, one poll is made after the end, and it says most when the
-            // OP's own patience has run out too.
+            // Where the OP has not said that the process is open, one poll is made after the end, and it says most when
+            // the OP's own patience has run out too.
             if after_the_end && !is_open && !left.is_zero() {
                 wait = left.max(SHORTEST_GAP);
             }
@@ -507,8 +505,8 @@ impl Schedule {
         Some(expires_at.checked_sub(self.final_margin?).unwrap_or(self.exchange_sent_at))
     }
 
-    /// When the process counts as expired if the OP does not answer. An OP that has said that it is open is asked again,
-    /// and once more if that brings no answer.
+    /// When the process counts as expired if the OP does not answer. An OP that has said that it is open is asked
+    /// again, and once more if that brings no answer.
     fn deadline(&self) -> Option<SystemTime> {
         let lifetime = self.expires_in?.saturating_add(DEADLINE_GRACE);
         let deadline = saturating_add(self.exchange_answered_at, lifetime);
@@ -530,13 +528,13 @@ impl Schedule {
     }
 }
 
-/// How fast a client polls, beyond what the OP and the draft demand.
+/// The client's own pace of polls, beyond what the OP and the draft require.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
     pub(crate) jitter: Jitter,
     /// The wait doubles with every answer that the OP has not decided, up to this; `None` keeps to the OP's interval.
     pub(crate) longest_wait: Option<Duration>,
-    /// An OP that has given no answer for so long is not asked any more; `None`: it is asked until the process ends.
+    /// Polling stops after this time without an answer of the OP; `None` polls until the sign-in ends.
     pub(crate) give_up_after: Option<Duration>,
 }
 

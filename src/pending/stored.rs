@@ -1,4 +1,4 @@
-//! How the parts of a sealed value are written: short JSON, with secrets only ever on their way into an envelope.
+//! Serialization of the parts of a sealed value as short JSON. Secrets are serialized only for an envelope.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -15,7 +15,7 @@ pub(crate) use super::schedule::seconds;
 /// The plaintext of an envelope; it is overwritten when dropped.
 pub(crate) fn to_json(value: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, Error> {
     let mut json = SecretBuffer::with_capacity(2048);
-    // The error is left out: it could quote the value.
+    // The error is not used, because it could contain the value.
     serde_json::to_writer(&mut json, value).map_err(|_| Error::new(ErrorKind::Sealed))?;
     Ok(json.into_bytes())
 }
@@ -63,7 +63,7 @@ pub(crate) mod secret_bytes {
     }
 }
 
-/// For members that are left out where they are empty.
+/// For members that are omitted if they are empty.
 pub(crate) fn no_bytes(bytes: &Zeroizing<Vec<u8>>) -> bool {
     bytes.is_empty()
 }

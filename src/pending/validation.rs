@@ -1,33 +1,34 @@
-//! How long a success response is kept that cannot be validated yet, and how often that is tried.
+//! How long a success response is kept that cannot be validated yet, and how often validation is retried.
 //!
-//! The OP gives it once only. What is missing is a key of the OP or one to decrypt it, and both may come.
+//! The OP gives the response only once. A key of the OP or a decryption key is missing, and both may become available.
 
 use std::time::Duration;
 
-/// For this long it is kept.
+/// How long it is kept.
 const VALIDATION_PATIENCE: Duration = Duration::from_secs(24 * 3600);
-/// And for so many tries, which take some hours: the application may have been down for the rest of the time.
+/// The minimal number of attempts, which take some hours, because the application may have been down for part of the
+/// time.
 const VALIDATION_TRIES: u32 = 200;
-/// So many tries follow the pace at which the OP's keys are fetched again: somebody may be waiting for the outcome.
+/// The number of attempts at the pace at which the OP's keys are fetched again, because a user may be waiting.
 const QUICK_TRIES: u32 = 100;
-/// However soon that says.
+/// The shortest pause at that pace.
 const SHORTEST_VALIDATION_PAUSE: Duration = Duration::from_millis(250);
-/// After the first failed try, where nobody can say when another one is worth it; and how far doubling takes that.
+/// The pause after the first failed attempt without a `retry_after`; it doubles up to the next constant.
 const VALIDATION_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_VALIDATION_PAUSE: Duration = Duration::from_secs(600);
 
-/// How long to wait after a failed try, with so many failed ones before it. `retry_after` is what the error says.
+/// The pause after a failed attempt, given the number of earlier ones. `retry_after` comes from the error.
 pub(crate) fn validation_pause(failed_before: u32, retry_after: Option<Duration>) -> Duration {
     let doubled = |times: u32| VALIDATION_PAUSE.saturating_mul(1 << times.min(20)).min(LONGEST_VALIDATION_PAUSE);
     match retry_after {
         Some(wait) if failed_before < QUICK_TRIES => wait.max(SHORTEST_VALIDATION_PAUSE),
-        // It goes on from where the quick ones were.
+        // It continues from the quick attempts.
         Some(wait) => wait.max(doubled(failed_before - QUICK_TRIES + 3)),
         None => doubled(failed_before),
     }
 }
 
-/// Whether it is given up after so many tries.
+/// Whether validation is abandoned after this number of attempts.
 pub(crate) fn is_given_up(waited: Duration, tries: u32) -> bool {
     waited >= VALIDATION_PATIENCE && tries >= VALIDATION_TRIES
 }

@@ -9,10 +9,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crate::error::Error;
 use crate::random::{self, Random};
 
-/// The name of one authentication process on the durable floor: 128 random bits, minted before anything is sent, and
-/// the same for ever. Keep it with whatever waits for the outcome.
+/// The identifier of one sign-in in the durable poller: 128 random bits, created before anything is sent, which never
+/// change. Store it with the account or order that needs the outcome.
 ///
-/// It is shown and parsed as 22 characters of base64url, and is no secret: who knows it can do nothing with it.
+/// It is displayed and parsed as 22 characters of base64url. It is not a secret, because it gives no access.
 ///
 /// ```
 /// use openid_deferred::store::ProcessId;

@@ -1,4 +1,4 @@
-//! The durable floor against a strict OpenID Provider, on simulated time: one test for each case, named as a sentence.
+//! The durable poller against a strict OpenID Provider, on simulated time: one test for each case, named as a sentence.
 
 mod support;
 mod troubled;

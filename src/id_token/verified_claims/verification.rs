@@ -17,8 +17,7 @@ pub struct Verification<'a> {
     time: Option<SystemTime>,
 }
 
-/// By which policy and procedure the OP came to its level of assurance (`assurance_process`). `Debug` shows names and no
-/// values.
+/// The policy and procedure of the OP's level of assurance (`assurance_process`). `Debug` shows names and no values.
 #[derive(Clone, Copy)]
 pub struct AssuranceProcess<'a>(&'a Map<String, Value>);
 
@@ -33,25 +32,25 @@ impl<'a> Verification<'a> {
         fits("assurance_level", Value::is_string)?;
         fits("assurance_process", Value::is_object)?;
         fits("verification_process", Value::is_string)?;
-        // Who limits the age of a verification must not take one of unknown age for one without a time.
+        // An application that limits the age of a verification must not mistake a malformed time for a missing one.
         fits("time", |value| value.as_str().and_then(rfc_3339::parse).is_some())?;
         fits("evidence", |value| value.as_array().is_some_and(|all| are_evidence(all)))?;
         let time = members.get("time").and_then(Value::as_str).and_then(rfc_3339::parse);
         Ok(Self { members, trust_framework, time })
     }
 
-    /// `trust_framework`: the rules under which the OP verified the claims, such as `de_aml` or `eidas`. Their meaning is
-    /// for the application to know, and so whether they are good enough.
+    /// `trust_framework`: the rules under which the OP verified the claims, such as `de_aml` or `eidas`. The
+    /// application must know the rules and decide whether they are sufficient.
     pub fn trust_framework(&self) -> &'a str {
         self.trust_framework
     }
 
-    /// `assurance_level`: how sure that is, in the terms of the trust framework.
+    /// `assurance_level`: the level of assurance, in the terms of the trust framework.
     pub fn assurance_level(&self) -> Option<&'a str> {
         self.get("assurance_level")?.as_str()
     }
 
-    /// `assurance_process`: how the OP came to that level.
+    /// `assurance_process`: how the OP reached that level.
     pub fn assurance_process(&self) -> Option<AssuranceProcess<'a>> {
         self.get("assurance_process")?.as_object().map(AssuranceProcess)
     }
@@ -61,9 +60,8 @@ impl<'a> Verification<'a> {
         self.time
     }
 
-    /// Whether they were verified at most this long before `now`. They were not where the OP does not say when: a limit in
-    /// the [request](crate::VerifiedClaimsRequest::verified_within) is for the OP to keep, and this is for whoever makes
-    /// sure.
+    /// Whether they were verified at most this long before `now`; `false` if the OP does not state the time. Use it to
+    /// check that the OP kept the limit of the [request](crate::VerifiedClaimsRequest::verified_within).
     pub fn is_within(&self, max_age: Duration, now: SystemTime) -> bool {
         self.time.is_some_and(|time| now.duration_since(time).is_ok_and(|age| age <= max_age))
     }
@@ -73,7 +71,7 @@ impl<'a> Verification<'a> {
         self.get("verification_process")?.as_str()
     }
 
-    /// `evidence`: what the OP has looked at.
+    /// `evidence`: what the OP has checked.
     pub fn evidence(&self) -> Vec<Evidence<'a>> {
         let evidence = self.get("evidence").and_then(Value::as_array);
         evidence.into_iter().flatten().filter_map(|value| value.as_object().map(Evidence::of)).collect()
@@ -101,7 +99,7 @@ impl<'a> AssuranceProcess<'a> {
         self.0.get("procedure")?.as_str()
     }
 
-    /// `assurance_details`: what was done for which part of it, as it stands there.
+    /// `assurance_details`: what was done for which part of it, unchanged.
     pub fn assurance_details(&self) -> &'a [Value] {
         self.0.get("assurance_details").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
     }

@@ -76,7 +76,8 @@ impl DecryptionKey {
         Self::new(algorithm, key, key_id)
     }
 
-    /// Takes a private key from a JWK (RFC 7517) with its `alg`. Without a `kid` its thumbprint (RFC 7638) is the `kid`.
+    /// Takes a private key from a JWK (RFC 7517) with its `alg`. Without a `kid` its thumbprint (RFC 7638) is the
+    /// `kid`.
     ///
     /// # Errors
     ///
@@ -90,7 +91,7 @@ impl DecryptionKey {
             .and_then(KeyManagementAlgorithm::from_name)
             .ok_or_else(|| problem("the JWK has no `alg` that names a supported algorithm for encryption"))?;
         if KeyUse::Decrypt.check(&members).is_err() {
-            return Err(problem("the JWK is not for decryption, by its `use` or `key_ops`"));
+            return Err(problem("the JWK's `use` or `key_ops` does not allow decryption"));
         }
         let key_id = text("kid").map(str::to_owned);
         let der = members.with_josekit(|jwk| match text("kty") {
@@ -145,7 +146,7 @@ impl DecryptionKey {
     }
 
     fn new(algorithm: KeyManagementAlgorithm, private: PKey<Private>, key_id: Option<String>) -> Result<Self, Error> {
-        let unfit = || problem("it is not a sound key for this algorithm, or it is an RSA key of fewer than 2048 bits");
+        let unfit = || problem("it is not a valid key for this algorithm, or it is an RSA key of fewer than 2048 bits");
         let (curve, public) = if algorithm.is_rsa() {
             let rsa = private.rsa().map_err(|_| unfit())?;
             if !RSA_BITS.contains(&private.bits()) || !rsa.check_key().is_ok_and(|consistent| consistent) {

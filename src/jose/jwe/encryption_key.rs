@@ -17,9 +17,9 @@ use crate::jose::key_use::KeyUse;
 
 /// A key of the OP's set that is for encryption (RFC 7517 §4.2).
 ///
-/// Encrypting is left to josekit, which is sound there: it chooses every length itself, and what it makes is decrypted by
-/// this crate, by the test provider's other library and by `oidc-provider`. It sees nothing of the OP's JWK but canonical
-/// parameters.
+/// Encrypting is left to josekit, which is sound there: it chooses every length itself, and what it makes is decrypted
+/// by this crate, by the test provider's other library and by `oidc-provider`. It sees nothing of the OP's JWK but
+/// canonical parameters.
 pub(crate) struct EncryptionKey {
     kid: Option<String>,
     /// The one algorithm that the key is for, where it says so.
@@ -33,10 +33,10 @@ impl EncryptionKey {
     ///
     /// # Errors
     ///
-    /// Why nothing can be encrypted for it: it is for something else, of an unknown kind, malformed, weak, or so large that
-    /// it would be a burden.
+    /// Why nothing can be encrypted for it: it is for something else, of an unknown kind, malformed, weak, or so large
+    /// that it would be a burden.
     pub(in crate::jose) fn from_jwk(jwk: &Map<String, Value>) -> Result<Self, String> {
-        const ALGORITHM: &str = "its `alg` is no supported algorithm for encryption by this kind of key";
+        const ALGORITHM: &str = "its `alg` is not a supported encryption algorithm for this key type";
         KeyUse::Encrypt.check(jwk)?;
         let algorithm = match jwk::text(jwk, "alg")? {
             Some(name) => Some(KeyManagementAlgorithm::from_name(name).ok_or(ALGORITHM)?),
@@ -44,7 +44,7 @@ impl EncryptionKey {
         };
         // A key that does not say what it is for may be one for signatures, unless its algorithm says it.
         if jwk::text(jwk, "use")?.is_none() && algorithm.is_none() {
-            return Err("it does not say that it is for encryption".to_owned());
+            return Err("neither its `use` nor its `alg` says that it is for encryption".to_owned());
         }
         let parameters = public_parameters(jwk)?;
         let is_rsa = parameters.get("kty").is_some_and(|kty| kty == "RSA");
@@ -52,7 +52,7 @@ impl EncryptionKey {
             return Err(ALGORITHM.to_owned());
         }
         let kid = jwk::text(jwk, "kid")?.map(str::to_owned);
-        let malformed = || "its parameters make no key".to_owned();
+        let malformed = || "its parameters are not a valid key".to_owned();
         let key = Self { kid, algorithm, is_rsa, jwk: Jwk::from_map(parameters).map_err(|_| malformed())? };
         // Only OpenSSL knows whether a point is on its curve.
         let any = if is_rsa { KeyManagementAlgorithm::RsaOaep256 } else { KeyManagementAlgorithm::EcdhEs };
@@ -142,6 +142,6 @@ fn public_parameters(jwk: &Map<String, Value>) -> Result<Map<String, Value>, Str
     };
     match parameters {
         Value::Object(parameters) => Ok(parameters),
-        _ => Err("it is no object".to_owned()),
+        _ => Err("it is not a JSON object".to_owned()),
     }
 }
