@@ -25,13 +25,12 @@ pub use verification::{AssuranceProcess, Verification};
 /// More than any token has. Further elements are reported and not read.
 const LIMIT: usize = 64;
 
-/// The verified claims of a token or of a UserInfo response: those elements that follow the rules, and a report of
-/// those that do not.
+/// The verified claims of a token or of a UserInfo response: the elements that follow the rules, and a report of the
+/// others.
 ///
-/// An element that breaks a rule is never among the usable ones, and costs nothing but itself: the token around it was
-/// verified all the same, and a process of three weeks does not end because of how one piece of evidence was written
-/// down. An application that needs verified claims refuses to go on without them; it does not matter then whether they
-/// are missing or malformed.
+/// An element that breaks a rule is never among the usable ones. It invalidates nothing else: the token around it was
+/// verified, and one badly written piece of evidence must not end a sign-in of three weeks. An application that needs
+/// verified claims must check that they are present. It can treat malformed elements as missing.
 ///
 /// ```
 /// # fn example(authentication: &openid_deferred::Authentication) -> Option<()> {
@@ -154,11 +153,11 @@ impl<'a> IntoIterator for VerifiedClaimsSet<'a> {
     }
 }
 
-/// Claims that the OP has verified together, with how it did that.
+/// Claims that the OP has verified together, and how it verified them.
 ///
-/// Only what stands in this element is verified. A claim of the same name elsewhere in the token is not, even if it is
-/// the same text, and no method here looks there. There may be none at all: then the OP says that somebody was
-/// verified, and nothing about them. `Debug` shows names and no values.
+/// Only the claims in this element are verified. A claim of the same name elsewhere in the token is not, even if it has
+/// the same value, and no method here reads it. The element may have no claims; then the OP only states that a person was
+/// verified. `Debug` shows names and no values.
 #[derive(Clone, Copy)]
 pub struct VerifiedClaims<'a> {
     verification: Verification<'a>,
@@ -242,8 +241,7 @@ impl<'a> VerifiedClaims<'a> {
         self.text("phone_number")
     }
 
-    /// The names of those of these claims whose value is not of the type that the specification gives them. `null`
-    /// counts as absent.
+    /// The names of the claims in this element whose value has the wrong type. `null` counts as absent.
     pub fn malformed(&self) -> impl Iterator<Item = &'a str> {
         malformed_claims(self.claims, [STANDARD, OF_IDENTITY_ASSURANCE])
     }
