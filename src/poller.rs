@@ -88,8 +88,8 @@ use shared::{Shared, Tenant, store_error};
 
 /// Waits for the outcomes of many processes of several clients, through restarts, outages and deployments.
 ///
-/// Processes live in a [`Store`] and are sealed by the [`Keyring`]; any number of replicas share them. Each outcome is
-/// delivered until it is [acknowledged](Delivery::acknowledge): at least once, and not again after that.
+/// Pending sign-ins are stored in a [`Store`], sealed by the [`Keyring`]. Any number of replicas share them. Each
+/// outcome is delivered until it is [acknowledged](Delivery::acknowledge): at least once, and not again after that.
 ///
 /// ```no_run
 /// # async fn example(client: openid_deferred::Client, query: &str)
@@ -99,11 +99,11 @@ use shared::{Shared, Tenant, store_error};
 ///
 /// let poller = Poller::builder(MemoryStore::new(), Keyring::ephemeral()?).client(client.clone()).start().await?;
 ///
-/// // When the user is sent out, and when they come back:
+/// // When the user is redirected, and when they return:
 /// let (url, session) = client.authorize().context("order 4711").start().await?;
 /// let accepted = poller.authorization_response(query, session).await?;
 ///
-/// // And somewhere else, for as long as the application runs:
+/// // In another task, for as long as the application runs:
 /// let mut outcomes = poller.outcomes();
 /// while let Some(delivery) = outcomes.next().await {
 ///     if let Outcome::Approved(authentication) = delivery.outcome() {
@@ -115,8 +115,8 @@ use shared::{Shared, Tenant, store_error};
 /// # }
 /// ```
 ///
-/// Clones are the same poller. It stops when the last one is dropped; [`shutdown`](Self::shutdown) gives what is under
-/// way time to finish.
+/// Clones are the same poller. It stops when the last one is dropped. [`shutdown`](Self::shutdown) lets running
+/// requests finish.
 #[derive(Clone)]
 pub struct Poller(Arc<Handle>);
 
@@ -137,7 +137,7 @@ pub(crate) fn reopened(
 }
 
 impl Poller {
-    /// Starts setting a poller up.
+    /// Settings of a new poller.
     pub fn builder(store: impl Store + 'static, keyring: Keyring) -> PollerBuilder {
         PollerBuilder::new(Arc::new(store), keyring)
     }
@@ -146,9 +146,9 @@ impl Poller {
     ///
     /// # Errors
     ///
-    /// [`Configuration`](crate::ErrorKind::Configuration): there is one with this issuer and client identifier, or one of
-    /// another OP with the same redirect URI, and the responses of one of the two are known not to say whose they are
-    /// ([`SharedRedirectUri`](crate::ConfigurationProblem::SharedRedirectUri)).
+    /// [`Configuration`](crate::ErrorKind::Configuration) if the poller already has a client with this issuer and
+    /// client identifier, or a client of another OP with the same redirect URI while one of the two OPs is known not to
+    /// name itself in its responses ([`SharedRedirectUri`](crate::ConfigurationProblem::SharedRedirectUri)).
     pub fn add_client(&self, client: Client) -> Result<(), Error> {
         self.add_client_with(client, self.shared().settings.limits)
     }
@@ -164,15 +164,15 @@ impl Poller {
         Ok(())
     }
 
-    /// Puts a client in the place of the one with the same issuer and client identifier while the poller runs: with new
-    /// secrets, keys, certificates or other settings. Polls and exchanges under way finish with the former one; the
-    /// next ones use this one. The gate of the client opens. Its limits stay as they are.
+    /// Replaces the client with the same issuer and client identifier while the poller runs: with new secrets, keys,
+    /// certificates or other settings. Polls and exchanges under way finish with the old client; later ones use the new
+    /// one. The gate of the client opens. Its limits do not change.
     ///
     /// # Errors
     ///
-    /// [`Misuse::UnknownClient`](crate::Misuse::UnknownClient) where there is none to replace, and
+    /// [`Misuse::UnknownClient`](crate::Misuse::UnknownClient) if there is none to replace, and
     /// [`SharedRedirectUri`](crate::ConfigurationProblem::SharedRedirectUri) as for [`add_client`](Self::add_client).
-    /// The former client then stays.
+    /// In that case the old client stays.
     pub fn replace_client(&self, client: Client) -> Result<(), Error> {
         let shared = self.shared();
         shared.allow_for(&client);
@@ -183,10 +183,10 @@ impl Poller {
         Ok(())
     }
 
-    /// Removes a client while the poller runs. Polls and exchanges under way finish, and outcomes that are decided are
-    /// delivered. Its other processes are left alone in the store, where nothing is asked about them: within a minute,
-    /// and then once an hour, [`Event::UnknownClient`] says how many there are. They go on when the client is added
-    /// again, here or in another replica; [`forget`](Self::forget) erases one.
+    /// Removes a client while the poller runs. Polls and exchanges under way finish, and decided outcomes are
+    /// delivered. Its other sign-ins stay in the store and are not polled. [`Event::UnknownClient`] reports their
+    /// number within a minute, and then once an hour. They continue when the client is added again, here or in another
+    /// replica; [`forget`](Self::forget) erases one.
     ///
     /// # Errors
     ///
@@ -200,7 +200,7 @@ impl Poller {
         Ok(())
     }
 
-    /// Where a process stands; `None` if there is none of this name, or no longer.
+    /// The status of a sign-in; `None` if the store does not have it, or no longer.
     ///
     /// # Errors
     ///
@@ -223,8 +223,8 @@ impl Poller {
         }))
     }
 
-    /// Erases a process in whatever state it is: nothing is asked about it any more and nothing is delivered. `false`
-    /// if there was none.
+    /// Erases a sign-in in any state: it is no longer polled, and nothing is delivered. Returns `false` if there was
+    /// none.
     ///
     /// # Errors
     ///
@@ -233,17 +233,17 @@ impl Poller {
         self.shared().store.forget(id).await.map_err(store_error)
     }
 
-    /// The outcomes, each until it is acknowledged. Several streams share them.
+    /// The stream of outcomes. Each is delivered until it is acknowledged. Several streams share them.
     pub fn outcomes(&self) -> Outcomes {
         Outcomes::new(self.shared().clone())
     }
 
-    /// What happens from now on, in this replica. Who is slow misses some, which the receiver says.
+    /// The events of this replica from now on. A slow receiver skips events and gets `Lagged`.
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.shared().listen()
     }
 
-    /// How many processes there are, and how long the oldest have been waiting for something to be done.
+    /// The number of sign-ins in each state, and the age of the oldest ones that are due.
     ///
     /// # Errors
     ///
@@ -268,8 +268,8 @@ impl Poller {
         Ok(rows.into_iter().map(of).collect())
     }
 
-    /// Opens the gate of a client that the OP had refused, and ends its pause where the OP had asked for one, without
-    /// waiting for the next probe. A pending sign-in whose own poll was turned away with `Retry-After` still waits.
+    /// Opens the gate of a client that the OP had refused, and ends a pause because of `Retry-After`, without waiting
+    /// for the next probe. A sign-in whose own poll was refused with `Retry-After` still waits.
     ///
     /// # Errors
     ///
@@ -284,14 +284,14 @@ impl Poller {
         Ok(())
     }
 
-    /// Stops: takes nothing new, lets what is under way finish for as long as `grace`, and returns when nothing runs
-    /// any more. Outcome streams end, and what waits in them is given back, so that another replica can deliver it at
-    /// once. What was cut off is taken up by another replica or after the next start.
+    /// Stops the poller: it claims nothing new, lets running requests finish for up to `grace`, and returns when
+    /// nothing runs any more. Outcome streams end, and outcomes that wait in them are given back, so that another
+    /// replica can deliver them at once. Interrupted polls are taken over by another replica, or repeated after the
+    /// next start.
     ///
-    /// It returns after the grace however slow the store is. Only where an OP has answered by then and the store has
-    /// not taken the answer yet, the answer is offered to the store for one second more. If the store does not take it
-    /// in that time, the answer is lost: a pending sign-in is asked about again, and after a success its outcome is
-    /// [`Unknown`](crate::Outcome::Unknown).
+    /// It returns after the grace period however slow the store is. Answers of the OP that are not stored by then get
+    /// one more second. An answer that the store does not accept in that time is lost: a pending sign-in is polled
+    /// again, and after a lost success its outcome is [`Unknown`](crate::Outcome::Unknown).
     pub async fn shutdown(&self, grace: Duration) {
         self.shared().stop.send_if_modified(|stop| stop.replace(grace).is_none());
         if let Some(task) = self.0.task.lock().await.take() {
@@ -314,18 +314,18 @@ impl Shared {
         Ok(partition)
     }
 
-    /// Notes how long one poll of this client can take.
+    /// Records how long one poll of this client can take.
     fn allow_for(&self, client: &Client) {
         let longest = u64::try_from(client.longest_poll().as_millis()).unwrap_or(u64::MAX);
         self.longest_attempt.fetch_max(longest, Ordering::Relaxed);
     }
 }
 
-/// How the processes of one client stand.
+/// Statistics of one client.
 #[non_exhaustive]
 #[derive(Debug, Clone)]
 pub struct ClientStats {
-    /// The OP; `None` for processes of a client that this poller does not have. They are left alone: add the client.
+    /// The OP; `None` for sign-ins of a client that this poller does not have. They are not polled: add the client.
     pub issuer: Option<String>,
     /// The client, likewise.
     pub client_id: Option<String>,
@@ -333,12 +333,12 @@ pub struct ClientStats {
     pub in_flight: usize,
     /// Whether the OP refuses the client, as far as this replica knows.
     pub is_gate_closed: bool,
-    /// How long it is until the next probe, while the client pauses because the OP asked for that by `Retry-After`.
+    /// The time until the next probe, while the client pauses because of `Retry-After`.
     pub paused_for: Option<Duration>,
-    /// For how long the OP has given this replica no usable answer to a poll, once that was reported as
+    /// How long the OP has given this replica no usable answer to a poll, once that was reported as
     /// [`Event::OpUnreachable`].
     pub unreachable_for: Option<Duration>,
-    /// What the store says.
+    /// The numbers from the store.
     pub rows: PartitionStats,
 }
 

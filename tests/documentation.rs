@@ -204,7 +204,7 @@ fn every_alert_is_in_the_guide_for_operations() {
     for (index, line) in alerts.iter().enumerate() {
         // The variant stands behind the last line of its comment.
         if let Some(rest) =
-            alerts[index..].iter().find(|line| line.contains(" {\n")).filter(|_| line.contains("Alert somebody"))
+            alerts[index..].iter().find(|line| line.contains(" {\n")).filter(|_| line.contains("Alert an operator"))
         {
             let variant = rest.split_once('\n').unwrap().1.trim_start().split([' ', '{']).next().unwrap();
             assert!(guide.contains(&format!("| `{variant}` |")), "{variant} is not in the table of alerts");

@@ -114,7 +114,12 @@ impl Client {
                 Some(Value::Array(_)) if !unadvertised => {
                     return Err(ConfigurationProblem::NotAdvertised { member, value: value.to_owned() }.into());
                 }
-                _ => tracing::warn!(issuer = self.issuer(), member, value, "the OP does not say that it can do this"),
+                _ => tracing::warn!(
+                    issuer = self.issuer(),
+                    member,
+                    value,
+                    "the OP's metadata does not list this feature"
+                ),
             }
         }
         Ok(())

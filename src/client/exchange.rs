@@ -84,7 +84,7 @@ impl Client {
                 tracing::warn!(%error, "the interim ID Token cannot be verified yet");
             },
             () = self.0.clock.sleep(INTERIM_PATIENCE) => {
-                tracing::warn!("the OP's keys take too long; the interim ID Token is left for later");
+                tracing::warn!("fetching the OP's keys took too long; the interim ID Token is verified later");
             }
         }
     }

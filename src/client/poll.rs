@@ -345,7 +345,7 @@ fn judge(sent: Sent, at: Moment) -> Polled {
         Sent::Error(answer) => {
             let code = answer.response.code();
             if !is_known_error(code) {
-                tracing::warn!(code, "the OP answered a poll with an error code that no specification knows");
+                tracing::warn!(code, "the OP answered a poll with an unknown error code; polling continues");
             }
             let verdict = answer.response.verdict();
             let waiting = matches!(verdict, Verdict::Pending | Verdict::SlowDown);

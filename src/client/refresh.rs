@@ -207,7 +207,7 @@ impl Client {
         let (tokens, id_token) = match judged {
             Ok(judged) => judged,
             Err(violation) => {
-                tracing::warn!(rule = violation.rule().code(), "the answer to a refresh is not valid");
+                tracing::warn!(rule = violation.rule().code(), "the response to a refresh is not valid");
                 self.revoke_quietly(&refreshed.body, refreshed.dpop_key.as_ref()).await;
                 return Err(Error::new(violation).that_stays());
             }

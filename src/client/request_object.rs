@@ -102,7 +102,7 @@ impl Client {
             signed = sign_compact(&**signer, header, &claims) => signed?,
             // A key management service that never answers must not hold the user for ever.
             () = self.0.clock.sleep(self.0.options.request_timeout) => {
-                return Err(Error::new(ErrorKind::Signer).with_source("the signer took too long"));
+                return Err(Error::new(ErrorKind::Signer).with_source("the signer timed out"));
             }
         };
         let token = match self.request_object_encryption() {

@@ -100,7 +100,7 @@ impl Client {
     pub(super) fn binds_to_certificate(&self, tokens: &Tokens, dpop_key: Option<&DpopKey>) -> bool {
         if tokens.are_dpop() && dpop_key.is_none() {
             tracing::warn!(
-                "the OP answered with `token_type` `DPoP` to a request without a proof; nobody can use the token"
+                "the OP answered with `token_type` `DPoP` to a request without a proof; the token cannot be used"
             );
             return false;
         }
@@ -271,7 +271,7 @@ impl Tokens {
         let usable = self.access_token.as_ref().filter(|_| self.token_type.is_some());
         if usable.is_none() {
             tracing::warn!(
-                "the OP's answer has no access token of a known `token_type`; only the identity can be used"
+                "the OP's response has no access token of a known `token_type`; only the identity is available"
             );
         }
         usable
@@ -307,7 +307,7 @@ impl Scope {
         match listed.filter(|scope| !scope.trim().is_empty()) {
             Some(scope) => Self::Listed(scope),
             None => {
-                tracing::warn!("the OP sent a `scope` that names none; it counts as unknown");
+                tracing::warn!("the OP sent an empty or malformed `scope`; it counts as unknown");
                 Self::Unknown
             }
         }
@@ -332,7 +332,7 @@ impl Scope {
 /// RFC 9396 §7: an array, as in the request. What is none grants nothing that an application could read.
 fn are_details(details: &Value) -> bool {
     if !details.is_array() {
-        tracing::warn!("the OP's `authorization_details` are no array; they are left out");
+        tracing::warn!("the OP's `authorization_details` are not an array; they are ignored");
     }
     details.is_array()
 }

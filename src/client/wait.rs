@@ -1,4 +1,4 @@
-//! The loop around [`poll`](Client::poll) for one process.
+//! The loop around [`poll`](Client::poll) for one sign-in.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -11,12 +11,12 @@ use super::poll::{Asked, Poll};
 use crate::error::{Error, ErrorKind, Rule};
 use crate::pending::PendingAuthentication;
 
-/// No sleep is longer, so that a machine that was suspended notices the time soon after it wakes.
+/// The longest sleep, so that a suspended machine notices the time soon after it wakes.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
-/// Waiting for an outcome; made by [`Client::wait`], started by `.await`. For `join!` and `select!`, which want a future,
-/// call [`into_future`](IntoFuture::into_future).
-#[must_use = "nothing is asked until this is awaited"]
+/// Waits for an outcome. Created by [`Client::wait`] and started by `.await`. For `join!` and `select!`, which need a
+/// future, call [`into_future`](IntoFuture::into_future).
+#[must_use = "nothing is polled until this is awaited"]
 pub struct Wait<'a> {
     client: &'a Client,
     pending: &'a mut PendingAuthentication,
@@ -31,27 +31,27 @@ impl<F: FnMut(&PendingAuthentication, WaitEvent<'_>) + Send> Observer for F {}
 #[non_exhaustive]
 #[derive(Debug)]
 pub enum WaitEvent<'a> {
-    /// Nothing is due for this long.
+    /// The time until the next poll.
     Sleeping(Duration),
-    /// A poll is about to be sent. Who seals and stores the process now will know after a crash that an answer may have
+    /// A poll is about to be sent. Seal and store the pending sign-in now to know after a crash that an answer may have
     /// been lost.
     Asking,
-    /// The OP's success response is here, which it gives once only, and is about to be validated. Who seals and stores
-    /// the process now cannot lose it.
+    /// The OP's success response, which it gives only once, has arrived and is about to be validated. Seal and store
+    /// the pending sign-in now to keep it.
     Answered,
     /// The OP has not decided; [`progress`](PendingAuthentication::progress) may say more.
     Pending,
-    /// The OP wants to be asked less often.
+    /// The OP answered `slow_down`.
     SlowDown,
-    /// A poll met trouble that can pass. The next one is planned with backoff.
+    /// A poll failed with a transient error. The next one backs off.
     Trouble(&'a Error),
-    /// The OP has given no answer for this long, which is more than 90 days, and set no time at which the process ends.
-    /// It is asked all the same; tell somebody. It comes once for each silence.
+    /// The OP has given no answer for this long, more than 90 days, and set no end. Polling continues; alert an
+    /// operator. The event comes once for each silence.
     Stale(Duration),
 }
 
 impl Client {
-    /// Waits until the OP has decided, however long that takes: polls at the OP's interval, grows it when told to,
+    /// Waits until the OP has decided, however long that takes. It polls at the OP's interval, obeys `slow_down`,
     /// survives outages with exponential backoff, and keeps an answer whose signature cannot be checked yet.
     ///
     /// ```
@@ -73,24 +73,24 @@ impl Client {
     /// # }
     /// ```
     ///
-    /// Dropping the future cancels the wait promptly. `pending` stays usable after that and after an error, and the
-    /// interval goes on from where it was: call `wait` again. A request under way is not cut off; the next `wait` takes its
-    /// answer.
+    /// Dropping the future ends the wait promptly. `pending` stays usable after that and after an error, and the
+    /// interval continues: call `wait` again. A request under way continues, and the next `wait` takes its answer.
     ///
     /// # Errors
     ///
-    /// Only what does not pass by waiting: our own credentials or registration are refused
-    /// ([`ErrorResponse`](ErrorKind::ErrorResponse) with `invalid_client` and its like), the call or the configuration
-    /// is wrong ([`Misuse`](ErrorKind::Misuse), [`Configuration`](ErrorKind::Configuration), a URL that the HTTP client
-    /// refuses), the OP's metadata is another OP's ([`Rule::IssuerMismatch`]), or the cryptographic library fails.
+    /// Only errors that are not transient: the OP refuses the client's credentials or registration
+    /// ([`ErrorResponse`](ErrorKind::ErrorResponse) with `invalid_client` and similar codes), the call or the
+    /// configuration is wrong ([`Misuse`](ErrorKind::Misuse), [`Configuration`](ErrorKind::Configuration), a URL that
+    /// the HTTP client refuses), the OP's metadata is another OP's ([`Rule::IssuerMismatch`]), or the cryptographic
+    /// library fails.
     pub fn wait<'a>(&'a self, pending: &'a mut PendingAuthentication) -> Wait<'a> {
         Wait { client: self, pending, observer: None }
     }
 }
 
 impl<'a> Wait<'a> {
-    /// Calls `observer` with everything that happens, for progress bars, logs, and for sealing the process again before
-    /// and after each poll. It should return quickly.
+    /// Calls `observer` with every event, for progress bars, logs, and for sealing the pending sign-in before and after
+    /// each poll. It should return quickly.
     pub fn on_event(mut self, observer: impl FnMut(&PendingAuthentication, WaitEvent<'_>) + Send + 'a) -> Self {
         self.observer = Some(Box::new(observer));
         self
@@ -137,11 +137,11 @@ impl<'a> Wait<'a> {
     }
 }
 
-/// Whether waiting is all that there is to do about it.
+/// Whether the error is handled by waiting.
 fn passes(error: &Error) -> bool {
     match error.kind() {
         ErrorKind::Protocol(violation) => {
-            // A broken document is the OP's trouble, and the next one may be whole.
+            // A broken document is an error of the OP, and the next one may be complete.
             violation.rule() != Rule::IssuerMismatch
         }
         _ => error.is_transient(),

@@ -302,7 +302,7 @@ impl Acceptance {
 
     async fn forget(&self) {
         if let Err(problem) = self.shared.store.forget(self.id).await {
-            tracing::warn!(error = %problem, "a process that never began could not be removed");
+            tracing::warn!(error = %problem, "the row of a sign-in that never began could not be removed");
         }
     }
 
@@ -386,7 +386,7 @@ impl Acceptance {
 
     /// The OP answered at once, but its answer cannot be verified now. It is kept like any other success response.
     async fn keep(&self, pending: PendingAuthentication, error: Error) -> Result<Accepted, Error> {
-        tracing::warn!(process = %self.id, error = %error, "the OP's answer cannot be verified yet; it is kept");
+        tracing::warn!(process = %self.id, error = %error, "the OP's answer cannot be verified yet; it is kept and verified later");
         let (body, _) = self.seal(Stage::Process(pending))?;
         let due_in = validation_pause(0, error.retry_after());
         let settlement = Settlement { next: Next::Answered, due_in, body: Some(body), ..self.ended() };

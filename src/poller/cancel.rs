@@ -163,6 +163,6 @@ async fn cancel(shared: &Shared, tenant: &Tenant, id: ProcessId, pending: &Pendi
         }
     }
     if let Err(error) = shared.store.cancel(id, Cancellation::Told).await {
-        tracing::warn!(process = %id, error = %error, "the store did not note that the OP knows of a cancellation");
+        tracing::warn!(process = %id, error = %error, "the result of a cancellation request could not be stored; the request may be repeated");
     }
 }

@@ -1,4 +1,4 @@
-//! Outcomes on their way to the application, until it acknowledges them.
+//! Delivery of outcomes to the application, until it acknowledges them.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -21,19 +21,19 @@ use crate::store::{
     StoreError,
 };
 
-/// How soon an outcome comes again that was dropped without being acknowledged; it doubles with every attempt.
+/// The pause before an unacknowledged outcome is delivered again; it doubles with every attempt.
 const FIRST_PAUSE: Duration = Duration::from_secs(30);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
-/// How soon a store that failed is asked again.
+/// The pause after a failed store operation.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// The outcomes of a poller, from [`Poller::outcomes`](super::Poller::outcomes).
 ///
-/// There can be several, in one process and in many: they compete, and each outcome goes to one of them at a time. A stream
-/// takes up to [`prefetch`](super::PollerBuilder::prefetch) outcomes from the store at once. Those that wait in it are
-/// given back when it is dropped and when the poller is [shut down](super::Poller::shutdown), and they go to other streams
-/// when their [lease](super::PollerBuilder::delivery_lease) has run out. So a consumer that hangs delays
-/// the outcomes of others for at most one lease.
+/// There can be several streams, in one program and in many. They compete, and each outcome goes to one of them at a
+/// time. A stream takes up to [`prefetch`](super::PollerBuilder::prefetch) outcomes from the store at once. Outcomes
+/// that wait in it are given back when it is dropped and when the poller is [shut down](super::Poller::shutdown). They
+/// go to other streams when their [lease](super::PollerBuilder::delivery_lease) expires, so a consumer that hangs
+/// delays other outcomes for at most one lease.
 pub struct Outcomes {
     shared: Arc<Shared>,
     buffer: VecDeque<Buffered>,
@@ -82,8 +82,8 @@ impl Outcomes {
         }
     }
 
-    /// The next outcome: waits until there is one, and gives `None` once the poller has been shut down. Store trouble
-    /// is waited out; [`events`](super::Poller::events) tell of it. Dropping the future loses nothing.
+    /// Waits for the next outcome. Returns `None` once the poller is shut down. After store errors it continues to
+    /// wait; [`events`](super::Poller::events) report them. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Option<Delivery> {
         let shared = self.shared.clone();
         let mut stop = shared.stop.subscribe();
@@ -119,7 +119,7 @@ impl Outcomes {
         let delivery = Delivery::open(self.shared.clone(), claimed);
         if delivery.is_none() {
             // Another replica may be able to open it; this one needs the attention of an operator.
-            tracing::error!(process = %id, "an outcome cannot be opened; it is left alone");
+            tracing::error!(process = %id, "an outcome cannot be opened and is not delivered by this replica");
             self.shared.holdings().let_go(held);
             self.shared.tell(Event::Unreadable { id });
         }
@@ -179,7 +179,7 @@ impl Outcomes {
             Ok(Ok(Batch { claim, .. })) => claim.next_in.unwrap_or(Duration::MAX).min(shared.store.look_every()),
             Ok(Err(error)) => {
                 let error = store_error(error);
-                tracing::error!(error = %error, "no outcomes can be taken from the store");
+                tracing::error!(error = %error, "the store failed to claim outcomes; the stream retries");
                 shared.tell(Event::StoreTrouble { error: Arc::new(error) });
                 STORE_PAUSE
             }
@@ -217,7 +217,8 @@ impl Outcomes {
     }
 }
 
-/// Claims outcomes for a stream. What the stream does not take, because it is gone or the poller has stopped, is given back.
+/// Claims outcomes for a stream. What the stream does not take, because it is gone or the poller has stopped, is given
+/// back.
 async fn claim_for_stream(
     shared: Arc<Shared>,
     limit: usize,
@@ -232,7 +233,7 @@ async fn claim_for_stream(
     let claim = OutcomeClaim { limit, after, lease, format: FORMAT, keys: shared.keyring.ids() };
     let claimed = shared.store.claim_outcomes(claim).await.map(|claim| Batch { claim, began });
     for id in claimed.iter().flat_map(|batch| &batch.claim.set_aside) {
-        tracing::error!(process = %id, "the body of an outcome is missing from the store; it is put aside");
+        tracing::error!(process = %id, "the body of an outcome is missing from the store; the row is set aside");
         shared.tell(Event::Unreadable { id: *id });
     }
     let held = |batch: &Batch| batch.claim.claimed.iter().map(|claimed| claimed.held).collect::<Vec<_>>();
@@ -250,7 +251,7 @@ async fn give_back(shared: &Shared, claims: Vec<HeldOutcome>) {
     if !claims.is_empty()
         && let Err(error) = shared.store.hold_outcomes(claims, Duration::ZERO).await
     {
-        tracing::warn!(error = %error, "outcomes could not be released; their claims run out by themselves");
+        tracing::warn!(error = %error, "outcomes could not be released; their claims expire");
     }
 }
 
@@ -309,13 +310,13 @@ impl fmt::Debug for Outcomes {
     }
 }
 
-/// An outcome, to be dealt with and then [acknowledged](Self::acknowledge).
+/// An outcome. Handle it and then [acknowledge](Self::acknowledge) it.
 ///
-/// While it lives no other stream gets it, for an hour at most unless
-/// [set otherwise](super::PollerBuilder::longest_delivery): then it is delivered again, and
-/// [`Event::DeliveryOverdue`] names it. Dropped without an acknowledgement it comes again after 30 seconds, later with
-/// each attempt; so it does when this process dies, after the lease (five minutes unless set). Deal with it in a way
-/// that may happen twice, or remember [`id`](Self::id) together with what was done.
+/// While it exists, no other stream gets it, for an hour at most (see
+/// [`longest_delivery`](super::PollerBuilder::longest_delivery)). After that it is delivered again, and
+/// [`Event::DeliveryOverdue`] names it. If it is dropped without an acknowledgement, it is delivered again after 30
+/// seconds, then at growing intervals. If the program dies, it is delivered again when the lease expires (five minutes
+/// by default). Handle outcomes idempotently, for example by storing [`id`](Self::id) together with the result.
 #[must_use = "an outcome that is not acknowledged is delivered again"]
 pub struct Delivery {
     shared: Arc<Shared>,
@@ -351,41 +352,40 @@ impl Delivery {
         })
     }
 
-    /// Whose outcome it is.
+    /// The identifier of the sign-in.
     pub fn id(&self) -> ProcessId {
         self.held.id
     }
 
-    /// How the process ended.
+    /// How the sign-in ended.
     pub fn outcome(&self) -> &Outcome {
         &self.outcome
     }
 
-    /// What the application gave to [`context`](crate::AuthorizationRequest::context) when the user was sent out: it is the
-    /// outcome of that, whichever page the user has come back to.
+    /// The value that the application passed to [`context`](crate::AuthorizationRequest::context): what the sign-in is
+    /// for, whichever page the user returned to.
     pub fn context(&self) -> &[u8] {
         &self.context
     }
 
-    /// For [`Outcome::Invalid`]: the OP's response as it came, for whoever finds out with the OP what is wrong with it.
-    /// It is erased with the acknowledgement. Nobody may be signed in by it, its tokens were revoked as far as the OP
-    /// lets them be, and it must not get into logs.
+    /// For [`Outcome::Invalid`]: the OP's response as received, for an analysis with the OP. The acknowledgement erases
+    /// it. Do not use it to sign anybody in, and do not log it. Its tokens were revoked as far as the OP allows.
     pub fn rejected_response(&self) -> Option<&Secret> {
         self.rejected.as_ref()
     }
 
-    /// How often it has been claimed for delivery, this time included. Claims count that ended before the outcome could be
-    /// delivered, such as those of a stream that was dropped.
+    /// The number of claims for delivery, including this one. It includes claims that ended before the delivery, such
+    /// as those of a dropped stream.
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
 
-    /// Notes that the outcome has been dealt with: it is erased, and does not come again, unless the OP's
-    /// success came in after an outcome that said it was unknown. It can be called again.
+    /// Records that the outcome was handled. It is erased and not delivered again, unless it was unknown and the OP's
+    /// success arrives later. It can be called again.
     ///
     /// # Errors
     ///
-    /// [`Store`](crate::ErrorKind::Store): it is not noted. Call again, or let it be delivered again.
+    /// [`Store`](crate::ErrorKind::Store) if it could not be recorded. Call again, or let it be delivered again.
     pub async fn acknowledge(&self) -> Result<(), Error> {
         let keep = self.shared.settings.keep_tombstones;
         let acknowledgement = Acknowledgement { id: self.held.id, provisional: self.provisional, keep };
@@ -398,11 +398,11 @@ impl Delivery {
         Ok(())
     }
 
-    /// Lets it be delivered again after this time.
+    /// Releases it for another delivery after this time.
     ///
     /// # Errors
     ///
-    /// [`Store`](crate::ErrorKind::Store): it comes again all the same, when the lease has run out.
+    /// [`Store`](crate::ErrorKind::Store). It is delivered again all the same, when the lease expires.
     pub async fn retry_after(self, time: Duration) -> Result<(), Error> {
         self.is_settled.store(true, Ordering::Relaxed);
         self.shared.holdings().let_go(self.held);
@@ -428,7 +428,7 @@ fn release(shared: &Arc<Shared>, held: HeldOutcome, due_in: Duration) {
     let store = shared.store.clone();
     shared.run(Box::pin(async move {
         if let Err(error) = store.hold_outcomes(vec![held], due_in).await {
-            tracing::warn!(error = %error, "an outcome could not be released; its claim runs out by itself");
+            tracing::warn!(error = %error, "an outcome could not be released; its claim expires");
         }
     }));
 }

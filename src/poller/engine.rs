@@ -164,7 +164,7 @@ impl Engine {
 
     fn panicked(&mut self, pause: Duration) {
         measure::panicked();
-        tracing::error!(pause = ?pause, "the poller's task panicked; it begins again after a pause");
+        tracing::error!(pause = ?pause, "the poller's task panicked; it restarts after a pause");
         self.shared.tell(Event::Panicked { id: None });
         // Either may be what panicked.
         self.changed = None;
@@ -285,7 +285,7 @@ impl Engine {
         self.jobs.spawn(async move {
             if catch_panic(errand).await.is_err() {
                 measure::panicked();
-                tracing::error!("an errand of the poller panicked");
+                tracing::error!("a background task of the poller panicked");
                 shared.tell(Event::Panicked { id: None });
             }
             Ended::Errand

@@ -1,4 +1,4 @@
-//! What a poller tells those who watch it.
+//! The events of a poller.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,84 +7,85 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::store::ProcessId;
 
-/// Something that happened, for logs, metrics and live pages. It may be missed; outcomes come by
-/// [`Poller::outcomes`](crate::Poller::outcomes) alone.
+/// Something that happened, for logs, metrics and live pages. A slow receiver may miss events; outcomes come only from
+/// [`Poller::outcomes`](crate::Poller::outcomes).
 #[non_exhaustive]
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// A process was accepted: its code was exchanged, or it was tracked.
+    /// A sign-in was accepted: its code was exchanged, or it was tracked.
     Accepted {
-        /// The process.
+        /// The sign-in.
         id: ProcessId,
     },
-    /// The OP was asked and has not decided.
+    /// The OP was polled and has not decided.
     Polled {
-        /// The process.
+        /// The sign-in.
         id: ProcessId,
-        /// When it is asked next, pings aside.
+        /// The time until the next poll, unless a ping brings it forward.
         next_in: Duration,
     },
-    /// The OP says something new about how far it is.
+    /// The OP sent a new progress text.
     Progress {
-        /// The process.
+        /// The sign-in.
         id: ProcessId,
-        /// What it says.
+        /// The text.
         text: ProgressText,
     },
-    /// The OP wants to be asked less often.
+    /// The OP answered `slow_down`.
     SlowedDown {
-        /// The process.
+        /// The sign-in.
         id: ProcessId,
     },
-    /// A request met trouble that passes. It is repeated.
+    /// A request failed with a transient error. It is repeated.
     Trouble {
-        /// The process.
+        /// The sign-in.
         id: ProcessId,
         /// What went wrong.
         error: Arc<Error>,
     },
-    /// The OP answered with an error code that no specification of this flow knows. It is taken for trouble that passes.
-    /// Alert somebody: the OP means something by it.
+    /// The OP answered with an unknown error code, which is treated as transient. Alert an operator: ask the OP what it
+    /// means.
     UnknownError {
-        /// The process.
+        /// The sign-in.
         id: ProcessId,
         /// The code.
         code: Arc<str>,
     },
-    /// The OP has given no answer about a process for 90 days, and set no time at which it ends. It is still asked
-    /// about. Alert somebody: ask the OP by other means, or [forget](crate::Poller::forget) the process.
+    /// The OP has given no answer about a sign-in for 90 days, and set no end. Polling continues. Alert an operator:
+    /// ask the OP by other means, or [forget](crate::Poller::forget) the sign-in.
     Stale {
-        /// The process.
+        /// The sign-in.
         id: ProcessId,
-        /// For how long the OP has been silent.
+        /// The duration of the OP's silence.
         silence: Duration,
     },
-    /// A Ping Callback was taken.
+    /// A Ping Callback was received.
     Pinged {
-        /// The process.
+        /// The sign-in.
         id: ProcessId,
     },
-    /// The outcome is in the store, on its way to whoever takes outcomes.
+    /// The outcome is stored and will be delivered.
     Decided {
-        /// The process.
+        /// The sign-in.
         id: ProcessId,
     },
     /// An outcome was acknowledged.
     Acknowledged {
-        /// The process.
+        /// The sign-in.
         id: ProcessId,
     },
     /// The application has had a delivery in hand for longer than
-    /// [`longest_delivery`](crate::poller::PollerBuilder::longest_delivery). It is not held any more, and is delivered again.
-    /// Alert somebody: the consumer of outcomes hangs, or takes very long.
+    /// [`longest_delivery`](crate::poller::PollerBuilder::longest_delivery). It is no longer reserved, and is delivered again.
+    /// Alert an operator: the consumer of outcomes hangs, or takes very long.
     DeliveryOverdue {
-        /// The process.
+        /// The sign-in.
         id: ProcessId,
-        /// For how long it has been in hand.
+        /// How long it has been in hand.
         held_for: Duration,
     },
-    /// A client is not asked about until a probe succeeds or [`Poller::resume`](crate::Poller::resume): the OP refuses
-    /// it, or ended several processes in a row in a way that points to a mistake of ours. Alert somebody.
+    /// A client's sign-ins are not polled until a probe succeeds or [`Poller::resume`](crate::Poller::resume) is
+    /// called: the OP refuses the client, or several sign-ins in a row ended in a way that suggests a mistake of the
+    /// client. Alert an operator.
     GateClosed {
         /// The OP.
         issuer: Arc<str>,
@@ -92,27 +93,27 @@ pub enum Event {
         client_id: Arc<str>,
         /// The OP's last error code.
         code: Arc<str>,
-        /// When one process is asked about as a probe.
+        /// The time until one sign-in is polled as a probe.
         probe_in: Duration,
     },
-    /// A client is asked about again.
+    /// A client's sign-ins are polled again.
     GateOpened {
         /// The OP.
         issuer: Arc<str>,
         /// The client.
         client_id: Arc<str>,
     },
-    /// An OP has asked with `Retry-After` to be left alone, so the whole client pauses, for five minutes at most. Then one
-    /// poll goes out as a probe, and the client pauses again where that is turned away too. The pending sign-in whose
-    /// poll was turned away waits for as long as the OP has said. [`Poller::resume`](crate::Poller::resume) ends the pause.
+    /// An OP answered with `Retry-After`, so the whole client pauses, for five minutes at most. Then one poll goes out
+    /// as a probe, and the client pauses again if that is refused too. The sign-in whose poll was refused waits for the
+    /// whole time. [`Poller::resume`](crate::Poller::resume) ends the pause.
     Paused {
         /// The OP.
         issuer: Arc<str>,
         /// The client.
         client_id: Arc<str>,
-        /// When one pending sign-in is asked about as a probe.
+        /// The time until one sign-in is polled as a probe.
         probe_in: Duration,
-        /// How long the OP asked to be left alone.
+        /// The OP's `Retry-After`.
         retry_after: Duration,
     },
     /// A client that had paused polls again.
@@ -122,64 +123,63 @@ pub enum Event {
         /// The client.
         client_id: Arc<str>,
     },
-    /// The store's clock has jumped against this machine's monotonic one. What it said was due is put off by an
-    /// interval. Alert somebody.
+    /// The store's clock jumped against this machine's monotonic clock. Due polls are postponed by an interval. Alert
+    /// an operator.
     ClockJumped {
-        /// By how much, in whichever direction.
+        /// The size of the jump, in either direction.
         by: Duration,
     },
-    /// The store did not do its part. What needs it waits until it does. Alert somebody.
+    /// A store operation failed. Everything that needs the store waits. Alert an operator.
     StoreTrouble {
         /// What went wrong.
         error: Arc<Error>,
     },
-    /// The store holds processes of clients that this poller does not have: they were removed, or never added. Their rows
-    /// are left alone. It is looked for once a minute and repeated once an hour. Alert somebody, or
+    /// The store contains sign-ins of clients that this poller does not have: they were removed, or never added. They
+    /// are not polled. This is checked once a minute and reported again once an hour. Alert an operator, or
     /// [add](crate::Poller::add_client) the clients.
     UnknownClient {
-        /// How many clients.
+        /// The number of clients.
         clients: usize,
-        /// How many processes they have together.
+        /// The number of their sign-ins.
         processes: u64,
     },
-    /// Code panicked while it worked for the poller: a `Store`, `Signer` or `HttpClient` of the application, or this
-    /// crate. Nothing is lost and the others go on: the poll of this process is repeated when its lease has run out, and
-    /// what the poller does for all of them begins again after a pause. Alert somebody: the panic message says where the
-    /// mistake is.
+    /// Code of the poller panicked: a `Store`, `Signer` or `HttpClient` of the application, or this crate. Nothing is
+    /// lost, and other sign-ins continue. The poll of this sign-in is repeated when its lease expires, and common tasks
+    /// restart after a pause. Alert an operator: the panic message names the fault.
     Panicked {
-        /// The process whose poll or verification panicked; `None` where it was something else.
+        /// The sign-in whose poll or verification panicked; `None` for anything else.
         id: Option<ProcessId>,
     },
-    /// The store holds rows that are sealed with a key which the keyring lacks. No claim of this replica takes them, so
-    /// nothing is asked about them and no outcome of theirs is delivered here. It is looked for once a minute and repeated
-    /// once an hour. Alert somebody: give the keyring the key.
+    /// The store contains rows sealed with a key that the keyring lacks. This replica neither polls nor delivers them.
+    /// This is checked once a minute and reported again once an hour. Alert an operator: add the key to the keyring.
     MissingKey {
         /// The identifier of the key, as the `Debug` output of a [`SealingKey`](crate::SealingKey) shows it.
         key_id: Arc<str>,
         /// How many rows.
         rows: u64,
     },
-    /// The store holds rows that only a newer release can read. They are left to replicas of that release. It is looked for
-    /// once a minute and repeated once an hour. Alert somebody, unless the newer release is being rolled out.
+    /// The store contains rows that only a newer release can read. Only replicas of that release process them. This is
+    /// checked once a minute and reported again once an hour. Alert an operator, unless the newer release is being
+    /// rolled out.
     NewerFormat {
         /// The format.
         format: u8,
         /// How many rows.
         rows: u64,
     },
-    /// An OP has given no usable answer for a minute or longer, although three polls or more were tried: it cannot be
-    /// reached, is overloaded, or answers with errors that are meant to pass. The pending sign-ins wait, and nothing is lost.
-    /// It is repeated once an hour while polls are tried. Alert somebody.
+    /// An OP has given no usable answer for a minute or longer, in three polls or more: it cannot be reached, is
+    /// overloaded, or answers with transient errors. The sign-ins stay pending, and nothing is lost. This is reported
+    /// again once an hour while polls are tried. Alert an operator.
     OpUnreachable {
         /// The OP.
         issuer: Arc<str>,
         /// The client.
         client_id: Arc<str>,
-        /// How long ago the first poll failed that no usable answer has followed.
+        /// The time since the first of these failed polls.
         silence: Duration,
-        /// How many polls have failed since then, in this replica.
+        /// The number of failed polls since then, in this replica.
         polls: u64,
-        /// What the last of them met, in words.
+        /// The error of the last of them, as text.
         cause: Arc<str>,
     },
     /// An OP gives usable answers again after [`OpUnreachable`](Self::OpUnreachable).
@@ -188,18 +188,18 @@ pub enum Event {
         issuer: Arc<str>,
         /// The client.
         client_id: Arc<str>,
-        /// For how long it had given none.
+        /// How long it had given none.
         silence: Duration,
     },
-    /// A row cannot be opened or read. It is left alone. Alert somebody.
+    /// A row cannot be opened or read, and is not processed. Alert an operator.
     Unreadable {
-        /// The process.
+        /// The sign-in.
         id: ProcessId,
     },
 }
 
 impl Event {
-    /// What an event is called in the count of alerts, if operators should be alerted to it.
+    /// The name of the event in the metric of alerts, if operators should be alerted.
     pub(super) fn alert(&self) -> Option<&'static str> {
         Some(match self {
             Self::UnknownError { .. } => "unknown_error",

@@ -47,7 +47,7 @@ impl Job {
         match self.work().instrument(span).await {
             Ok(settlement) => settlement,
             Err(error) => {
-                tracing::error!(process = %self.claimed.id, error = %error, "a process cannot be read; it is left alone");
+                tracing::error!(process = %self.claimed.id, error = %error, "a sign-in cannot be read and is not polled by this replica");
                 self.shared.tell(Event::Unreadable { id: self.claimed.id });
                 None
             }
@@ -267,7 +267,7 @@ impl Job {
     fn tell_silence(&self, silence: Option<Duration>) {
         let Some(silence) = silence else { return };
         let (id, days) = (self.claimed.id, silence.as_secs() / 86_400);
-        tracing::error!(process = %id, days, "the OP has long been silent about a process that has no end");
+        tracing::error!(process = %id, days, "the OP has been silent for a long time about a sign-in without a deadline");
         self.shared.tell(Event::Stale { id, silence });
     }
 

@@ -1,9 +1,9 @@
-//! How hard one client's OP is leaned on by one replica.
+//! Limits of the load of one replica on one client's OP.
 
 use std::time::Duration;
 
-/// How many polls and exchanges of one client may be under way at a time, and how many polls may begin in a given time.
-/// They hold for each replica: divide what the OP allows by the number of replicas.
+/// The maximal number of polls and exchanges of one client under way, and the maximal rate of polls. The limits apply
+/// to each replica: divide what the OP allows by the number of replicas.
 ///
 /// ```
 /// use std::time::Duration;
@@ -26,30 +26,32 @@ pub(super) struct Ceiling {
 }
 
 impl Limits {
-    /// 64 polls and 256 exchanges under way, and no ceiling.
+    /// 64 polls and 256 exchanges under way, and no limit on the rate.
     pub fn new() -> Self {
         Self { in_flight: 64, ceiling: None, exchanges: 256 }
     }
 
-    /// How many polls may be under way; at least one. As many stored successes may be verified beside them: verification
-    /// is held up by no ceiling, and by no gate or pause of the client.
+    /// The maximal number of polls under way, at least one. As many stored successes may be verified in addition; the
+    /// rate limit, the gate and the pause of the client do not delay verification.
     #[must_use]
     pub fn in_flight(mut self, polls: usize) -> Self {
         self.in_flight = polls.max(1);
         self
     }
 
-    /// How many polls may begin in any time of the length `per`; at least one. A poll is one request, and up to
-    /// three where the OP wants another DPoP nonce or the time of its own clock. Processes that are due beyond it wait for their turn, the longest overdue first.
+    /// The maximal number of polls that begin in any time of the length `per`, at least one. A poll is one request, and
+    /// up to three if the OP requires another DPoP nonce or the time of its own clock. Polls beyond the limit wait, the
+    /// longest overdue first.
     #[must_use]
     pub fn ceiling(mut self, polls: u32, per: Duration) -> Self {
         self.ceiling = Some(Ceiling { polls: polls.max(1), per });
         self
     }
 
-    /// How many exchanges may be under way; at least one. When many users come back at once, the others wait for their
-    /// turn in the order in which they came, for 30 s at most: then
-    /// [`Poller::authorization_response`](super::Poller::authorization_response) says [`Busy`](crate::ErrorKind::Busy).
+    /// The maximal number of exchanges under way, at least one. If more users return at once, the others wait for a
+    /// free slot in the order of their arrival, for 30 s at most. Then
+    /// [`Poller::authorization_response`](super::Poller::authorization_response) returns
+    /// [`Busy`](crate::ErrorKind::Busy).
     #[must_use]
     pub fn exchanges(mut self, exchanges: usize) -> Self {
         self.exchanges = exchanges.max(1);
@@ -69,7 +71,8 @@ impl Ceiling {
         (self.polls / 10).max(1)
     }
 
-    /// The time that one poll uses up. With it, a burst and what follows in the rest of the time stay below the ceiling.
+    /// The time that one poll uses up. With it, a burst and what follows in the rest of the time stay below the
+    /// ceiling.
     fn spacing(self) -> Duration {
         // Rounded up, or rounding would let one more in at the end.
         (self.per / (self.polls - (self.burst() - 1))).saturating_add(Duration::from_nanos(1))

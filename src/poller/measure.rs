@@ -181,7 +181,7 @@ pub(super) fn unknown_client_rows(rows: u64) {
     metrics::gauge!(UNKNOWN_CLIENT_ROWS).set(u32::try_from(rows).unwrap_or(u32::MAX));
 }
 
-/// The store did not do its part.
+/// A store operation failed.
 pub(super) fn store_failed() {
     #[cfg(feature = "metrics")]
     metrics::counter!(STORE_ERRORS).increment(1);

@@ -1,4 +1,4 @@
-//! Sealing again under the primary key, so that an older one can be retired.
+//! Re-seals rows under the primary key, so that an older key can be retired.
 
 use super::Poller;
 use super::record::Record;
@@ -9,26 +9,26 @@ use crate::store::{KeyStats, Reseal};
 /// How many rows are read at once.
 const BATCH: usize = 200;
 
-/// What a rotation came to.
+/// The result of a rotation.
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rotation {
-    /// So many rows were sealed again.
+    /// The number of rows that were re-sealed.
     pub resealed: usize,
-    /// So many rows changed at that moment. Whoever changed them sealed them with the key that was primary there.
+    /// The number of rows that another replica changed at the same time, sealed with its primary key.
     pub changed_meanwhile: usize,
-    /// So many rows cannot be opened: their key is not in the keyring.
+    /// The number of rows that cannot be opened, because their key is not in the keyring.
     pub unreadable: usize,
-    /// What each key is still needed for: those of the keyring, and those that it lacks but the store's rows need. The
+    /// The remaining uses of each key: those of the keyring, and those that it lacks but the store's rows need. The
     /// primary key is the first.
     pub keys: Vec<KeyUse>,
 }
 
-/// What one key is needed for after a rotation, as far as the store can tell.
+/// The remaining uses of one key after a rotation, as far as the store knows.
 ///
-/// Keep it in the keyring while [`is_needed`](Self::is_needed), and for as long as authorization sessions live (an hour,
-/// unless the client is set otherwise) after it was the primary key anywhere: those are in browsers, where nobody can
-/// count them.
+/// Keep the key in the keyring while [`is_needed`](Self::is_needed). Also keep it for the lifetime of authorization
+/// sessions (an hour by default) after it was the primary key of any replica, because sessions are in browsers and
+/// cannot be counted.
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyUse {
@@ -38,27 +38,27 @@ pub struct KeyUse {
     pub is_known: bool,
     /// Whether it is the key that seals.
     pub is_primary: bool,
-    /// So many rows are sealed with it.
+    /// The number of rows sealed with it.
     pub sealed: u64,
-    /// So many processes began under it and wait. The tokens of their pings and the hashes by which they are found
-    /// verify with it alone.
+    /// The number of pending sign-ins that began under it. Their notification tokens and lookup hashes verify only with
+    /// it.
     pub waiting: u64,
 }
 
 impl KeyUse {
-    /// Whether anything in the store is lost, or any ping refused, without it.
+    /// Whether a row would be lost, or a ping refused, without it.
     pub fn is_needed(&self) -> bool {
         self.is_primary || self.sealed > 0 || self.waiting > 0
     }
 }
 
 impl Poller {
-    /// Seals everything in the store again that the primary key of the keyring has not sealed, and says what each key is
-    /// still needed for. Do so when every replica has the new primary key.
+    /// Re-seals every row that is not sealed with the primary key, and reports what each key is still needed for. Call
+    /// it when every replica has the new primary key.
     ///
-    /// An older key that sealed nothing any more is still needed while processes wait that began under it: OPs hold their
-    /// notification tokens. Call again later; it is retired by taking it out of the keyring once it
-    /// [is not needed](KeyUse::is_needed).
+    /// An older key without rows is still needed while sign-ins are pending that began under it, because OPs have their
+    /// notification tokens. Call this method again later, and remove the key from the keyring once it [is not
+    /// needed](KeyUse::is_needed).
     ///
     /// # Errors
     ///

@@ -422,7 +422,7 @@ impl Shared {
             PauseChange::Begins { probe_in, retry_after } => {
                 tenant.measure.paused(true);
                 let seconds = probe_in.as_secs();
-                tracing::warn!(issuer, client_id, seconds, "the OP asks to be left alone; the client pauses");
+                tracing::warn!(issuer, client_id, seconds, "the OP sent `Retry-After`; the client pauses");
                 let (issuer, client_id) = (issuer.into(), client_id.into());
                 self.tell(Event::Paused { issuer, client_id, probe_in, retry_after });
             }

@@ -1,4 +1,4 @@
-//! Where a process stands.
+//! The status of a sign-in.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::pending::InterimState;
 use crate::store::{ProcessId, State};
 
-/// Where a process stands, from [`Poller::status`](super::Poller::status): for the page that the user looks at.
+/// The status of a sign-in, from [`Poller::status`](super::Poller::status), for the user's status page.
 #[derive(Clone)]
 pub struct Status {
     pub(super) id: ProcessId,
@@ -17,7 +17,7 @@ pub struct Status {
     pub(super) is_cancelled: bool,
 }
 
-/// How far a process has come.
+/// The phase of a sign-in.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProcessPhase {
@@ -27,7 +27,7 @@ pub enum ProcessPhase {
     Waiting,
     /// The OP has approved; its answer is being verified.
     Verifying,
-    /// The outcome is there and is being delivered.
+    /// The outcome is known and is being delivered.
     Decided,
     /// The outcome was acknowledged.
     Acknowledged,
@@ -46,28 +46,28 @@ impl From<State> for ProcessPhase {
 }
 
 impl Status {
-    /// Whose status it is.
+    /// The identifier of the sign-in.
     pub fn id(&self) -> ProcessId {
         self.id
     }
 
-    /// How far it has come.
+    /// The phase.
     pub fn phase(&self) -> ProcessPhase {
         self.phase
     }
 
-    /// What the OP last said about its progress: untrusted text, cleaned and cut. Escape it before you show it.
+    /// The OP's latest progress text: untrusted, cleaned and truncated. Escape it before you show it.
     pub fn progress(&self) -> Option<&str> {
         self.progress.as_deref()
     }
 
-    /// How long until the OP is asked again, while the process waits.
+    /// The time until the next poll, while the sign-in is pending.
     pub fn due_in(&self) -> Option<Duration> {
         self.due_in
     }
 
-    /// What came early, while the process waits: the interim ID Token's claims, which the OP may not have verified yet
-    /// (DTR §Interim ID Tokens). Show them as unverified, and give nobody access by them.
+    /// The interim ID Token while the sign-in is pending. The OP may not have verified its claims yet (DTR §Interim ID
+    /// Tokens): label them as unverified, and grant no access because of them.
     pub fn interim(&self) -> &InterimState {
         &self.interim
     }

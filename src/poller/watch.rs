@@ -145,13 +145,17 @@ impl Watch {
         for (key, rows) in missing {
             if self.is_due(Cause::MissingKey(key), now) {
                 let key_id = format!("{:08x}", u32::from_be_bytes(key));
-                tracing::error!(key_id, rows, "the store holds rows that are sealed with a key that the keyring lacks");
+                tracing::error!(
+                    key_id,
+                    rows,
+                    "the store contains rows sealed with a key that the keyring lacks; add the key"
+                );
                 shared.tell(Event::MissingKey { key_id: key_id.into(), rows });
             }
         }
         for (format, rows) in newer {
             if self.is_due(Cause::NewerFormat(format), now) {
-                tracing::warn!(format, rows, "the store holds rows that only a newer release can read");
+                tracing::warn!(format, rows, "the store contains rows that only a newer release can read");
                 shared.tell(Event::NewerFormat { format, rows });
             }
         }
@@ -187,7 +191,11 @@ impl Watch {
         if causes().any(|cause| self.is_due(cause, now)) {
             self.reported.extend(causes().map(|cause| (cause, now)));
             let clients = unknown.len();
-            tracing::warn!(clients, processes, "the store holds processes of clients that this poller does not have");
+            tracing::warn!(
+                clients,
+                processes,
+                "the store contains sign-ins of clients that this poller does not have; add the clients"
+            );
             shared.tell(Event::UnknownClient { clients, processes });
         }
     }

@@ -200,7 +200,9 @@ impl Registrar {
         let endpoint =
             information.configuration_endpoint.transpose().map_err(|violation| Error::from(violation).that_stays())?;
         if endpoint.is_some() != information.access_token.is_some() {
-            tracing::warn!("the OP gave half of what managing the registration needs; it cannot be managed");
+            tracing::warn!(
+                "the OP sent only one of the registration access token and its URI; the registration cannot be managed"
+            );
         }
         tracing::info!(issuer = self.issuer(), client_id = information.client_id, "the client was registered");
         Ok(Registration(Box::new(Body {
@@ -303,7 +305,7 @@ impl Registration {
             Some(Ok(url)) => body.configuration_endpoint = Some(url),
             // The new token has been issued already, and would be lost with an error.
             Some(Err(violation)) => {
-                tracing::warn!(%violation, "the OP names another place to manage the registration; the old one stays");
+                tracing::warn!(%violation, "the OP sent an invalid `registration_client_uri`; the old one stays in use");
             }
             None => {}
         }

@@ -42,7 +42,7 @@ impl ClientInformation {
         let expires_at = members.get("client_secret_expires_at").and_then(seconds);
         if client_secret.is_some() && expires_at.is_none() {
             // RFC 7591 §3.2.1: "REQUIRED if "client_secret" is issued."
-            tracing::warn!("the OP does not say when the client secret expires; it is taken to be for good");
+            tracing::warn!("the OP sent no expiry time of the client secret; it is treated as unlimited");
         }
         let access_token = secret(&members, "registration_access_token")?;
         let endpoint = members.get("registration_client_uri");

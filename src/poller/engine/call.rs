@@ -124,13 +124,13 @@ impl Engine {
             Ok(Ok(work)) => self.take_work(call, work, now),
             Ok(Err(error)) => {
                 let error = store_error(error);
-                tracing::error!(error = %error, "the store did not do its part; nothing is asked until it does");
+                tracing::error!(error = %error, "a store operation failed; no poll goes out until the store answers");
                 self.shared.tell(Event::StoreTrouble { error: Arc::new(error) });
                 self.retry(call, now);
             }
             Err(Panicked) => {
                 measure::panicked();
-                tracing::error!("the store panicked; nothing is asked until it answers");
+                tracing::error!("the store panicked; no poll goes out until it answers");
                 self.shared.tell(Event::Panicked { id: None });
                 self.retry(call, now);
             }
@@ -167,7 +167,7 @@ impl Engine {
         }
         self.emit_decided(&call.settling, &work.settled);
         for id in work.set_aside {
-            tracing::error!(process = %id, "the body of a process is missing from the store; it is put aside");
+            tracing::error!(process = %id, "the body of a sign-in is missing from the store; the row is set aside");
             self.shared.tell(Event::Unreadable { id });
         }
         let store_clock = StoreClock::new(work.now, call.began);
@@ -211,7 +211,7 @@ impl Engine {
         if let Some(by) = jump.filter(|_| has_jumped) {
             tracing::error!(
                 seconds = by.as_secs(),
-                "the store's clock has jumped; due times are put right before polls go on"
+                "the store's clock jumped; due times are corrected before polling continues"
             );
             self.shared.tell(Event::ClockJumped { by });
             self.chores.clamp(&self.shared, Some(last_right));

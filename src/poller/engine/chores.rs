@@ -128,7 +128,7 @@ impl Chores {
         self.running.remove(&chore);
         let again = result.unwrap_or_else(|Panicked| {
             measure::panicked();
-            tracing::error!(?chore, "upkeep of the store panicked; it is tried again");
+            tracing::error!(?chore, "maintenance of the store panicked; it is retried");
             shared.tell(Event::Panicked { id: None });
             true
         });
@@ -194,7 +194,7 @@ async fn spread(shared: Arc<Shared>) -> bool {
                     Ok(SPREAD_BATCH) => {}
                     Ok(_) => break,
                     Err(error) => {
-                        tracing::warn!(error = %error, "what an outage has left overdue could not be spread");
+                        tracing::warn!(error = %error, "polls that an outage left overdue could not be spread; this is retried");
                         return true;
                     }
                 }
@@ -215,7 +215,7 @@ async fn clamp(shared: Arc<Shared>, last_right: Option<Duration>, pause: Duratio
             Ok(Clamped::Done) => return false,
             Ok(Clamped::Busy) => shared.clock.sleep(CLAMP_PAUSE).await,
             Err(error) => {
-                tracing::warn!(error = %error, "due times could not be put right after a jump of the clock");
+                tracing::warn!(error = %error, "due times could not be corrected after a jump of the clock; this is retried");
                 shared.clock.sleep(CLAMP_PAUSE).await;
             }
         }
@@ -237,7 +237,7 @@ async fn purge(shared: Arc<Shared>) -> bool {
     match shared.store.purge(PURGE_BATCH).await {
         Ok(purged) => purged == PURGE_BATCH,
         Err(error) => {
-            tracing::warn!(error = %error, "tombstones could not be cleared away");
+            tracing::warn!(error = %error, "expired tombstones could not be deleted");
             false
         }
     }
