@@ -28,11 +28,11 @@ pub(super) const DEFERRED_GRANT: &str = "urn:openid:params:grant-type:deferred";
 /// RFC 6749 §4.1.3.
 pub(super) const CODE_GRANT: &str = "authorization_code";
 
-/// Where no connection comes about the code is unspent, and the user waits in front of the page: a few quick tries.
+/// If the connection fails, the code is unspent and the user is waiting, so there are a few quick attempts.
 const CONNECTION_ATTEMPTS: u32 = 3;
 const CONNECTION_PAUSE: Duration = Duration::from_millis(500);
 const CONNECTION_PATIENCE: Duration = Duration::from_secs(10);
-/// How long the OP's keys may hold up an exchange that has succeeded.
+/// How long a successful exchange waits for the OP's keys.
 const INTERIM_PATIENCE: Duration = Duration::from_secs(3);
 /// A token response with large ID Tokens has tens of kilobytes.
 pub(super) const TOKEN_RESPONSE_LIMIT: usize = 1024 * 1024;
@@ -40,26 +40,27 @@ pub(super) const TOKEN_RESPONSE_LIMIT: usize = 1024 * 1024;
 impl Client {
     /// Exchanges the code of a checked authorization response.
     ///
-    /// A deferred code gives a [`PendingAuthentication`], whatever its interim ID Token is like: the code is spent, and
-    /// the process lives. Two different interim ID Tokens are both [rejected](InterimState::Rejected). An ordinary code gives the verified [`Authentication`](super::Authentication).
+    /// A deferred code returns a [`PendingAuthentication`], whatever its interim ID Token contains, because the code is
+    /// spent. Two different interim ID Tokens are both [rejected](InterimState::Rejected). An ordinary code returns the
+    /// verified [`Authentication`](super::Authentication).
     ///
-    /// The code goes out once. Where no connection comes about it is tried three times, and `grant` stays usable. It also
-    /// stays usable where the OP has not looked at the code: when it refuses our credentials or our DPoP proof, asks for
-    /// a DPoP nonce that it does not give, redirects, or turns the request away with a page (401, 403) or with a status
-    /// such as 404, 405, 413 or 429. In every other case the code is spent. Final tokens that have come but cannot be
-    /// validated, because the OP's keys are out of reach or a decryption key is missing, stay in the grant too: exchange it
-    /// again later, and nothing is sent.
+    /// The code is sent once. If the connection fails, there are three attempts, and `grant` stays usable. It also
+    /// stays usable if the OP has not processed the code: it refuses the client's credentials or DPoP proof, requires a
+    /// DPoP nonce without sending one, redirects, or refuses the request with a page (401, 403) or with a status such
+    /// as 404, 405, 413 or 429. In every other case the code is spent. Final tokens that cannot be validated yet,
+    /// because the OP's keys are unavailable or a decryption key is missing, stay in the grant: exchange it again
+    /// later, and nothing is sent.
     ///
-    /// If the future is dropped, for instance because a browser hangs up, the request goes on. Exchange the same grant
-    /// again, and its answer is taken. If the grant is dropped too, final tokens in the answer are revoked.
+    /// If the future is dropped, for example because a browser disconnects, the request continues. Exchange the same
+    /// grant again to get its answer. If the grant is dropped too, final tokens in the answer are revoked.
     ///
     /// # Errors
     ///
-    /// [`is_spent`](AuthorizationGrant::is_spent) says whether the grant can be exchanged again, whatever the error is.
-    /// [`Transport`](ErrorKind::Transport) when nothing was sent; [`OutcomeUnknown`](ErrorKind::OutcomeUnknown) when the
-    /// code was sent and no usable answer came; [`ErrorResponse`](ErrorKind::ErrorResponse) when the OP refused;
-    /// [`Protocol`](ErrorKind::Protocol) when its answer broke a rule; [`Misuse`](ErrorKind::Misuse) for a grant that
-    /// was spent or belongs to another client.
+    /// [`is_spent`](AuthorizationGrant::is_spent) states whether the grant can be exchanged again, whatever the error
+    /// is. [`Transport`](ErrorKind::Transport) if nothing was sent; [`OutcomeUnknown`](ErrorKind::OutcomeUnknown) if
+    /// the code was sent and no usable answer came; [`ErrorResponse`](ErrorKind::ErrorResponse) if the OP refused;
+    /// [`Protocol`](ErrorKind::Protocol) if its answer broke a rule; [`Misuse`](ErrorKind::Misuse) for a grant that was
+    /// spent or belongs to another client.
     pub async fn exchange(&self, grant: &mut AuthorizationGrant) -> Result<SignIn, Error> {
         if grant.deferred.is_none() {
             match self.exchange_driven(grant, Task::spawn).await? {
@@ -68,7 +69,7 @@ impl Client {
             }
         }
         self.check_grant(grant)?;
-        // The process stays in the grant for as long as this can be dropped.
+        // The pending sign-in stays in the grant while this future can be dropped.
         if let Some(pending) = &mut grant.deferred {
             self.try_to_verify_interim(pending).await;
         }
@@ -89,7 +90,8 @@ impl Client {
         }
     }
 
-    /// The exchange without a look at the interim ID Token, for a caller that stores the process first and is not dropped.
+    /// The exchange without a look at the interim ID Token, for a caller that stores the process first and is not
+    /// dropped.
     pub(crate) async fn exchange_unverified(&self, grant: &mut AuthorizationGrant) -> Result<SignIn, Error> {
         self.exchange_driven(grant, Task::held).await
     }
@@ -262,8 +264,9 @@ impl Client {
         Ok(SignIn::Complete(judged?.with_context(context)))
     }
 
-    /// Tries to verify an interim ID Token that could not be verified before because the OP's keys were out of reach, or
-    /// a decryption key was missing; [`PendingAuthentication::interim`] has the result. Does nothing in any other state.
+    /// Tries to verify an interim ID Token that could not be verified before because the OP's keys were out of reach,
+    /// or a decryption key was missing; [`PendingAuthentication::interim`] has the result. Does nothing in any other
+    /// state.
     ///
     /// # Errors
     ///
@@ -476,7 +479,8 @@ impl Exchanged {
             }
         }
         let deferred_auth_id = match members.shift_remove("deferred_auth_id") {
-            // DTR §Deferred Code Exchange Response Validation: "Ensure that the `deferred_auth_id` parameter is present."
+            // DTR §Deferred Code Exchange Response Validation: "Ensure that the `deferred_auth_id` parameter is
+            // present."
             None | Some(Value::Null) => return Err(Violation::new(Rule::NoDeferredAuthId).in_document(DOCUMENT)),
             Some(Value::String(id)) if !id.is_empty() => Secret::new(id),
             Some(_) => {

@@ -1,4 +1,4 @@
-//! How a process gets into the store: by an authorization response, or from elsewhere.
+//! How a sign-in gets into the store: by an authorization response, or from elsewhere.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,70 +21,71 @@ use crate::store::{
     Fingerprint, Insertion, NewProcess, Next, Process, ProcessId, Reseal, SealedBody, Settlement, State,
 };
 
-/// How long a user who came back with many others waits for their turn to be exchanged.
+/// How long an exchange waits for a free slot.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(30);
-/// How long a store that is out of reach after an exchange is waited for before the process counts as lost to others.
+/// How long an exchange waits for an unavailable store before other replicas treat the sign-in as lost.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(600);
-/// How long after the longest exchange it may take to remove the row of one that came to nothing.
+/// The time after the longest exchange for removing the row of a failed one.
 const FORGET_PATIENCE: Duration = Duration::from_secs(10);
-/// How long somebody who only learns that the sign-in failed waits for the store.
+/// How long a caller waits for the store if the sign-in has failed anyway.
 const ENDED_PATIENCE: Duration = Duration::from_secs(2);
 
 const STEP: &str = "exchanging the code";
 
-/// Where a sign-in stands after the user came back.
+/// The state of a sign-in after the user's return.
 #[non_exhaustive]
 #[derive(Debug)]
-#[must_use = "it may hold the user's authentication, or the name of the process to wait for"]
+#[must_use = "it may contain the user's authentication, or the id of the sign-in to wait for"]
 pub enum Accepted {
-    /// The OP takes its time, or its answer came but cannot be verified while its keys are out of reach. One
-    /// [`Delivery`](super::Delivery) with this name comes when it has decided. For a second response of the same session
-    /// it is the name of the first one's process.
+    /// The OP has not decided, or its answer cannot be verified yet because its keys are unavailable. One
+    /// [`Delivery`](super::Delivery) with this id follows after the decision. For a second response of the same session this
+    /// is the id of the first one's sign-in.
     Deferred(ProcessId),
     /// The OP answered at once: the user is signed in, and nothing will be delivered.
     Complete(Box<Authentication>),
-    /// A second response of a session whose process, which had this name, has ended: its outcome was acknowledged, its
-    /// exchange failed, or the OP had answered it at once. Nothing was sent, and nothing will be delivered. Where your
-    /// own records have no outcome under this name, let the user start again.
+    /// A second response of a session whose sign-in, with this id, has ended: its outcome was acknowledged, its
+    /// exchange failed, or the OP had answered at once. Nothing was sent, and nothing will be delivered. If your own
+    /// records have no outcome with this id, let the user start again.
     Ended(ProcessId),
 }
 
 impl Poller {
-    /// Takes the authorization response together with the session of the browser that brought it, as
-    /// [`Client::authorization_response`](crate::Client::authorization_response) does, and sees to the rest: it stores
-    /// the process, exchanges the code, stores the answer, and polls. The outcome comes with the
-    /// [`context`](crate::AuthorizationRequest::context) that was fixed when the user was sent out.
+    /// Takes the authorization response together with the session of the browser, like
+    /// [`Client::authorization_response`](crate::Client::authorization_response). It stores the sign-in, exchanges the
+    /// code, stores the answer, and polls. The outcome comes with the [`context`](crate::AuthorizationRequest::context)
+    /// that was fixed when the user was redirected.
     ///
-    /// A second response for one session sends nothing: the name of the first one's process comes back, once its exchange
-    /// has been answered, as [`Accepted::Deferred`] or, where it has ended, [`Accepted::Ended`]. Where that came to
-    /// nothing before the code was looked at, the second one takes its place.
+    /// A second response for one session sends nothing. Once the first one's exchange is answered, the id of its
+    /// sign-in is returned, as [`Accepted::Deferred`] or, if it has ended, [`Accepted::Ended`]. If the first exchange
+    /// failed before the OP processed the code, the second response takes its place.
     ///
-    /// The exchange goes on when this future is dropped, for instance because the browser hung up.
+    /// The exchange continues if this future is dropped, for example because the browser disconnected.
     ///
     /// # Errors
     ///
-    /// After an error nothing will be delivered, unless this machine or the store fails, or a
-    /// [`shutdown`](Self::shutdown) runs out of time, before that could be noted; then
-    /// [`Outcome::Unknown`](crate::Outcome::Unknown) comes.
+    /// After an error nothing will be delivered, with one exception: if this machine or the store fails, or the time of
+    /// a [`shutdown`](Self::shutdown) ends, before the failure is stored, [`Outcome::Unknown`](crate::Outcome::Unknown)
+    /// is delivered.
     ///
-    /// Keep the cookie where an error is [transient](Error::is_transient) and is not the OP's
-    /// [answer](Error::error_response), and let the user reload: the code was not sent. These are
+    /// If an error is [transient](Error::is_transient) and is not the OP's [answer](Error::error_response), the code
+    /// was not sent: keep the cookie, and let the user reload. These errors are
     ///
-    /// - [`Store`](crate::ErrorKind::Store): the store is out of reach;
-    /// - [`Busy`](crate::ErrorKind::Busy): so many came back at once that this one's turn has not come, see
+    /// - [`Store`](crate::ErrorKind::Store): the store is unavailable;
+    /// - [`Busy`](crate::ErrorKind::Busy): the exchange timed out waiting for a free slot, see
     ///   [`Limits::exchanges`](super::Limits::exchanges);
-    /// - [`Misuse::ShutDown`]: this poller was [shut down](Self::shutdown), and another replica or the restarted process
-    ///   takes the response;
-    /// - [`Rule::KeysUnavailable`](crate::Rule::KeysUnavailable): the response is a JWT, and the OP's keys are out of reach;
-    /// - [`Transport`](crate::ErrorKind::Transport): no connection to the OP came about.
+    /// - [`Misuse::ShutDown`]: this poller was [shut down](Self::shutdown), and another replica or the restarted
+    ///   application can handle the response;
+    /// - [`Rule::KeysUnavailable`](crate::Rule::KeysUnavailable): the response is a JWT, and the OP's keys are
+    ///   unavailable;
+    /// - [`Transport`](crate::ErrorKind::Transport): the connection to the OP failed.
     ///
-    /// [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown): the code was sent, and no answer came, or a shutdown did not
-    /// wait for it. The user has to start again.
+    /// [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown): the code was sent, and no answer came, or a shutdown did
+    /// not wait for it. The user must start again.
     ///
-    /// Otherwise those of [`Client::authorization_response`](crate::Client::authorization_response), and
     /// [`Misuse::UnknownClient`] for a session of a client that this poller does not have, and
-    /// [`SharedRedirectUri`](crate::ConfigurationProblem::SharedRedirectUri) where neither the response nor the place
-    /// that it came to tells which OP sent it. In these two nothing was sent.
+    /// [`SharedRedirectUri`](crate::ConfigurationProblem::SharedRedirectUri) if neither the response nor its URL shows
+    /// which OP sent it. In these two cases nothing was sent. Otherwise the errors of
+    /// [`Client::authorization_response`](crate::Client::authorization_response).
     pub async fn authorization_response(
         &self,
         response: &str,
@@ -105,7 +106,7 @@ impl Poller {
         let may_be_sent = acceptance.may_be_sent.clone();
         let (sender, receiver) = oneshot::channel();
         let errand = Box::pin(async move {
-            // If nobody waits for it any more, the store has it all the same.
+            // If the caller was dropped, the store has the result all the same.
             let span = acceptance.span();
             let _ = sender.send(acceptance.run(grant).instrument(span).await);
         });
@@ -119,17 +120,18 @@ impl Poller {
         })
     }
 
-    /// Takes a process that was started elsewhere, such as by a [`Client`](crate::Client) of your own, and waits for
-    /// its outcome, which comes with the [`context`](PendingAuthentication::context) of `pending`. Drop `pending` afterwards and whatever was sealed of it: nobody else may poll it any more. A
-    /// process that is here already is not taken twice; its name comes back.
+    /// Takes over a sign-in that was started elsewhere, such as with a [`Client`](crate::Client) of your own. Its
+    /// outcome comes with the [`context`](PendingAuthentication::context) of `pending`. Afterwards drop `pending` and
+    /// all sealed copies, because only this poller may poll it. If the store already has the sign-in, its id is
+    /// returned.
     ///
-    /// If a future of [`Client::poll`](crate::Client::poll) or [`Client::wait`](crate::Client::wait) was dropped in
-    /// mid-request, this waits for the answer to that request, and takes it along.
+    /// If a future of [`Client::poll`](crate::Client::poll) or [`Client::wait`](crate::Client::wait) was dropped during
+    /// a request, this method waits for the answer to that request, and includes it.
     ///
     /// # Errors
     ///
-    /// [`Misuse::UnknownClient`], [`Misuse::NothingToPoll`] for a process that has ended (if the request under way ended it,
-    /// [`Client::poll`](crate::Client::poll) gives the outcome), [`Misuse::ShutDown`] after
+    /// [`Misuse::UnknownClient`], [`Misuse::NothingToPoll`] for a sign-in that has ended (if the request under way
+    /// ended it, [`Client::poll`](crate::Client::poll) returns the outcome), [`Misuse::ShutDown`] after
     /// [`shutdown`](Self::shutdown), [`Store`](crate::ErrorKind::Store).
     pub async fn track(&self, pending: &PendingAuthentication) -> Result<ProcessId, Error> {
         let shared = self.shared();
@@ -177,8 +179,8 @@ impl Poller {
     }
 }
 
-/// A copy of a process, with the answer to the poll that is under way for it: two at a time are never sent, and that one
-/// may bring the success.
+/// A copy of a process, with the answer to the poll that is under way for it: two at a time are never sent, and that
+/// one may bring the success.
 async fn with_late_answer(pending: &PendingAuthentication, tenant: &Tenant) -> Result<PendingAuthentication, Error> {
     let mut copy = pending.duplicate()?;
     // What is stored has no monotonic clock.
@@ -287,8 +289,8 @@ impl Acceptance {
         }
     }
 
-    /// What lets one exchange be under way, unless it takes too long or the poller stops. The row is there already, so that
-    /// a second response of this session waits for this one instead of taking a turn too.
+    /// What lets one exchange be under way, unless it takes too long or the poller stops. The row is there already, so
+    /// that a second response of this session waits for this one instead of taking a turn too.
     async fn turn(&self) -> Result<SemaphorePermit<'_>, Error> {
         let mut stop = self.shared.stop.subscribe();
         tokio::select! {
