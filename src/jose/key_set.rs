@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn what_is_left_out_is_told_with_its_kid_and_the_reason() {
         for (key, kid, reason) in [
-            (json!(7), "without `kid`", "no object"),
+            (json!(7), "without `kid`", "not a JSON object"),
             (json!({"kid": "a"}), "\"a\"", "no `kty`"),
             (json!({"kid": "a", "kty": "AKP"}), "\"a\"", "`kty` is not supported"),
             (json!({"kid": "a", "kty": "EC", "crv": "P-224"}), "\"a\"", "`crv`"),
