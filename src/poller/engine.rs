@@ -1,6 +1,6 @@
 //! The one task behind a poller: it settles and claims in batches, owns every job and errand, and keeps claims alive.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use super::event::Event;
 use super::measure;
 use super::shared::{Shared, StoreClock};
-use crate::store::{Changed, Next, Partition, Settlement};
+use crate::store::{Changed, Next, Partition, ProcessId, Settlement};
 use crate::task::catch_panic;
 
 use agenda::Agenda;
@@ -47,6 +47,11 @@ pub(super) struct Engine {
     jobs: JoinSet<Ended>,
     chores: Chores,
     agenda: Agenda,
+    /// The epochs of the polls under way.
+    polls: BTreeMap<ProcessId, i64>,
+    /// Rows that this replica has claimed again, because their leases ran out while their polls were under way here, and
+    /// the epochs of these claims. It happens in a suspend of this machine.
+    retaken: BTreeMap<ProcessId, i64>,
     /// Results that are not in the store yet.
     results: Vec<Kept>,
     /// The call to settle and claim that is under way.
@@ -79,7 +84,7 @@ struct Kept {
 
 /// What has ended.
 enum Ended {
-    Job(Partition, Option<Settlement>),
+    Job { partition: Partition, id: ProcessId, epoch: i64, settlement: Option<Box<Settlement>> },
     Errand,
 }
 
@@ -121,6 +126,8 @@ impl Engine {
             stop,
             jobs: JoinSet::new(),
             agenda: Agenda::default(),
+            polls: BTreeMap::new(),
+            retaken: BTreeMap::new(),
             results: Vec::new(),
             call: None,
             changed: None,
@@ -300,8 +307,16 @@ impl Engine {
 
     /// Keeps what came of a job until it is settled.
     fn take(&mut self, ended: Option<Ended>) {
-        let Some(Ended::Job(partition, settlement)) = ended else { return };
+        let Some(Ended::Job { partition, id, epoch, settlement }) = ended else { return };
+        let mut settlement = settlement.map(|settlement| *settlement);
         let now = self.shared.clock.monotonic();
+        if self.polls.get(&id) == Some(&epoch) {
+            self.polls.remove(&id);
+            let retaken = self.retaken.remove(&id);
+            if let (Some(retaken), Some(Settlement { epoch: Some(epoch), .. })) = (retaken, &mut settlement) {
+                *epoch = retaken;
+            }
+        }
         self.agenda.freed(partition, now);
         self.keep(partition, settlement, now);
     }

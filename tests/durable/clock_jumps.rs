@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use openid_deferred::Clock as _;
 use openid_deferred::poller::Event;
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault};
+use openid_deferred::{Clock as _, Outcome};
 use tokio::sync::broadcast::Receiver;
 
 use crate::support::{HOUR, SECOND, world_of};
@@ -79,6 +79,22 @@ async fn a_jump_forward_shortens_no_retry_after() {
         assert!(pause >= 2_400 * SECOND && polls.len() > 100, "a jump of {jump:?}: {} polls, {pause:?}", polls.len());
         world.op.assert_clean();
     }
+}
+
+#[tokio::test]
+async fn a_poll_under_way_in_a_suspend_settles_its_row_although_the_lease_ran_out() {
+    let world = world_of(|op| op.decisions(DecisionPolicy::scripted())).await;
+    world.waiting().await;
+    world.op.last_process().deny();
+    world.op.misbehave(Fault::delay(Endpoint::Poll, 60 * SECOND));
+    while world.polls().is_empty() {
+        world.sleep(SECOND).await;
+    }
+    world.clock.suspend(HOUR);
+    let delivery = world.outcome().await;
+    assert!(matches!(delivery.outcome(), Outcome::Denied(_)), "{delivery:?}");
+    assert_eq!(world.polls().len(), 1);
+    world.op.assert_clean();
 }
 
 #[tokio::test]

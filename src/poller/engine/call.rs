@@ -12,7 +12,7 @@ use crate::poller::job::Job;
 use crate::poller::measure;
 use crate::poller::record::FORMAT;
 use crate::poller::shared::{StoreClock, store_error};
-use crate::store::{Changed, Claim, ClaimQuota, Next, NextDue, Partition, Settled, State, StoreError, Work};
+use crate::store::{Changed, Claim, ClaimQuota, Claimed, Next, NextDue, Partition, Settled, State, StoreError, Work};
 use crate::task::{Panicked, catch_panic};
 
 use super::Ended;
@@ -223,6 +223,9 @@ impl Engine {
     /// took too long the poll may not leave any more, and a poller that stops takes nothing new.
     fn begin(&mut self, job: Job, has_jumped: bool, now: Duration) {
         let partition = job.claimed.partition;
+        if self.is_retaken(&job.claimed) {
+            return;
+        }
         let is_late = now.saturating_sub(job.began) > job.window;
         let put_off = match job.claimed.state {
             State::Waiting if has_jumped => Some(None),
@@ -238,10 +241,35 @@ impl Engine {
         self.spawn(job, partition);
     }
 
+    /// Whether the poll of the claim before is still under way here, or its result not in the store yet, and nobody else
+    /// has had the row since. Then that poll settles the row.
+    fn is_retaken(&mut self, claimed: &Claimed) -> bool {
+        if !claimed.orphaned {
+            return false;
+        }
+        let before = claimed.epoch.checked_sub(1);
+        let is_of_claim_before = |kept: &&mut Kept| {
+            kept.settlement.id == claimed.id && kept.settlement.epoch.is_some() && kept.settlement.epoch == before
+        };
+        if let Some(kept) = self.results.iter_mut().find(is_of_claim_before) {
+            kept.settlement.epoch = Some(claimed.epoch);
+            return true;
+        }
+        let is_under_way = self.polls.get(&claimed.id).copied().is_some_and(|epoch| Some(epoch) == before);
+        if is_under_way {
+            self.retaken.insert(claimed.id, claimed.epoch);
+        }
+        is_under_way
+    }
+
     fn spawn(&mut self, job: Job, partition: Partition) {
         let is_poll = job.claimed.state == State::Waiting;
+        let (id, epoch) = (job.claimed.id, job.claimed.epoch);
+        if is_poll {
+            self.polls.insert(id, epoch);
+        }
         let under_way = job.tenant.enter(&job.shared, is_poll, job.has_left.clone(), job.began);
-        let (shared, id) = (job.shared.clone(), job.claimed.id);
+        let shared = job.shared.clone();
         self.jobs.spawn(async move {
             let settlement = catch_panic(job.run()).await.unwrap_or_else(|Panicked| {
                 measure::panicked();
@@ -250,7 +278,7 @@ impl Engine {
                 None
             });
             drop(under_way);
-            Ended::Job(partition, settlement)
+            Ended::Job { partition, id, epoch, settlement: settlement.map(Box::new) }
         });
     }
 
