@@ -140,7 +140,8 @@ impl Endpoints {
     ///
     /// After a nonce challenge the request is sent once more, with the new nonce, a new `jti` and a new client
     /// assertion (RFC 9449 §8). After `invalid_dpop_proof` it is sent once more with the OP's time, if the response's
-    /// `Date` shows that the two clocks differ.
+    /// `Date` shows that the two clocks differ. It is not sent again after a suspend of this machine: the requests
+    /// before must have kept to their timeouts.
     pub(crate) async fn post(&self, request: EndpointRequest<'_>) -> Result<Answer, Failure> {
         self.post_as(Encoding::Form, request).await
     }
@@ -153,8 +154,14 @@ impl Endpoints {
     async fn post_as(&self, encoding: Encoding, request: EndpointRequest<'_>) -> Result<Answer, Failure> {
         let mut nonce = request.dpop.and_then(|_| self.nonces.latest(Role::AuthorizationServer, request.url));
         let (mut challenged, mut clock_corrected) = (false, false);
+        let began = self.clock.monotonic();
         loop {
             let outgoing = self.request(encoding, &request, nonce.as_deref()).await.map_err(Failure::before_sending)?;
+            let answers = u32::from(challenged) + u32::from(clock_corrected);
+            let took = self.clock.monotonic().saturating_sub(began);
+            if answers > 0 && took > request.timeout.saturating_mul(answers) {
+                return Err(HttpError::not_sent(TransportProblem::Timeout).into());
+            }
             let sent = self.send(outgoing).await;
             self.note_absence(&sent);
             let response = sent?;
