@@ -169,7 +169,9 @@ impl Job {
             // After a shutdown they are left to expire.
             self.shared.run(Box::pin(async move { client.revoke_quietly(&tokens, key.as_ref()).await }));
         }
-        self.take(pending, context, answer, error).map(Some)
+        // A suspend of this machine outlasts the lease, in which the answer came.
+        let late = clock.monotonic().saturating_sub(sent_at).saturating_sub(self.lease);
+        self.take(pending, context, answer, error, late).map(Some)
     }
 
     /// How much of the lease is left.
@@ -206,13 +208,14 @@ impl Job {
         Ok(())
     }
 
-    /// Takes in what the OP answered.
+    /// Takes in what the OP answered, which is read so late.
     fn take(
         &self,
         mut pending: PendingAuthentication,
         context: Zeroizing<Vec<u8>>,
         answer: Answer,
         error: Option<Error>,
+        late: Duration,
     ) -> Result<Settlement, Error> {
         let id = self.claimed.id;
         let response = match &answer {
@@ -224,7 +227,8 @@ impl Job {
         let pace = self.tenant.client.pace();
         match pending.answered(answer, now, pace) {
             Standing::Succeeded => {
-                pending.received_at(self.tenant.client.clock().now());
+                let now = self.tenant.client.clock().now();
+                pending.received_at(now.checked_sub(late).unwrap_or(now));
                 self.answered(pending, context)
             }
             Standing::Ended(end) => self.ended(pending, context, end, response),

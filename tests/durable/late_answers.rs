@@ -57,11 +57,12 @@ async fn a_process_whose_dropped_poll_is_answered_with_pending_is_tracked_and_as
     world.op.assert_clean();
 }
 
-/// A network that holds the answer to the first poll for longer than any timeout.
+/// A network that holds the answer to the first poll.
 #[derive(Debug)]
 struct Holding {
     behind: Arc<dyn HttpClient>,
     clock: TestClock,
+    time: Duration,
     has_held: AtomicBool,
 }
 
@@ -75,22 +76,39 @@ impl HttpClient for Holding {
         Box::pin(async move {
             let response = self.behind.send(request).await;
             if is_poll && !self.has_held.swap(true, Ordering::Relaxed) {
-                self.clock.sleep(LEASE + SECOND).await;
+                self.clock.sleep(self.time).await;
             }
             response
         })
     }
 }
 
-#[tokio::test]
-async fn a_success_that_comes_after_the_lease_of_its_poll_is_stored_all_the_same() {
+async fn world_behind_a_network_that_holds_an_answer_for(time: Duration) -> World {
     let clock = TestClock::automatic();
     let op = provider(&clock).decisions(DecisionPolicy::immediately()).start().unwrap();
-    let network = Holding { behind: op.http_client(), clock: clock.clone(), has_held: AtomicBool::new(false) };
+    let network = Holding { behind: op.http_client(), clock: clock.clone(), time, has_held: AtomicBool::new(false) };
     let client = client_of(&op, &clock).http_client(Arc::new(network)).build().unwrap();
     let store = Arc::new(MemoryStore::with_clock(Arc::new(clock.clone())));
     let poller = poller_of(&store, &clock, 3).client(client.clone()).start().await.unwrap();
-    let world = World { op, clock, client, store, poller };
+    World { op, clock, client, store, poller }
+}
+
+#[tokio::test]
+async fn a_success_that_is_read_after_a_suspend_is_judged_by_when_it_came() {
+    let world = world_behind_a_network_that_holds_an_answer_for(60 * SECOND).await;
+    world.waiting().await;
+    while world.polls().is_empty() {
+        world.sleep(SECOND).await;
+    }
+    world.clock.suspend(24 * HOUR);
+    let delivery = world.outcome().await;
+    assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
+    assert_eq!(world.polls().len(), 1);
+}
+
+#[tokio::test]
+async fn a_success_that_comes_after_the_lease_of_its_poll_is_stored_all_the_same() {
+    let world = world_behind_a_network_that_holds_an_answer_for(LEASE + SECOND).await;
     world.waiting().await;
     let delivery = world.outcome().await;
     assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
