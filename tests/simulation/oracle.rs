@@ -237,6 +237,7 @@ impl Oracle {
     pub fn tracked(&mut self, now: Duration, id: ProcessId, label: usize, settling: &Settling) {
         self.say(now, || format!("{label} is tracked"));
         self.is_row_of(id, label);
+        self.watched[label].exchange.stored_at = Some(now);
         let failed_at = self.quiet.failed_at(self.watched[label].client);
         self.watched[label].owed.settled(now, settling, failed_at);
     }
@@ -275,6 +276,7 @@ impl Oracle {
             watched.owed.quiet_since = quiet_since;
         }
         watched.in_store |= next == Next::Waiting;
+        watched.exchange.stored_at.get_or_insert(now);
         watched.has_failed |= next == Next::Ended;
         let Some(last) = watched.last.as_mut().filter(|last| last.life.number == life.number && !last.committed) else {
             return;

@@ -83,6 +83,8 @@ pub struct Watched {
 pub struct Exchange {
     pub sent_at: Option<Duration>,
     pub answered_at: Option<Duration>,
+    /// When its row was first there. The answer was read between the two, which a suspend can make long.
+    pub stored_at: Option<Duration>,
     pub ended_at: Duration,
     pub was_challenged: bool,
     /// The code may be sent again: the last time it was not looked at.
@@ -183,10 +185,12 @@ impl Watched {
     }
 
     pub fn judge_poll(&mut self, now: Duration, life: &Arc<Life>, cannot_know: bool) -> Result<(), String> {
+        let claimed_at = self.claims.get(&life.number).map(|claim| claim.at);
         let again = self.last.as_ref().is_some_and(|last| {
             matches!(last.said, Some(Said::Challenge | Said::WrongClock))
                 && last.life.number == life.number
                 && last.ended_at == now
+                && claimed_at.is_none_or(|at| at <= last.sent_at)
         });
         if again {
             self.repeats += 1;
@@ -234,7 +238,8 @@ impl Watched {
             return Err(format!("it is asked {gap:?} after `Retry-After: {:?}`", last.retry_after));
         }
         // The default grows with age, and how old it is nobody knows whose clock was set.
-        let age = if self.exchange.clock_was_set { Duration::ZERO } else { from.saturating_sub(answered) };
+        let read_at = self.exchange.stored_at.unwrap_or(answered);
+        let age = if self.exchange.clock_was_set { Duration::ZERO } else { from.saturating_sub(read_at) };
         let default = (age / 100).clamp(Duration::from_secs(5), Duration::from_secs(300));
         let interval = self.plan.interval.unwrap_or(default);
         let interval = interval + SLOW_DOWN_STEP * self.slow_downs;
