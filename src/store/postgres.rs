@@ -5,7 +5,6 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
-use openssl::ssl::SslConnector;
 
 use super::changes::Changes;
 use super::rules::Held;
@@ -16,32 +15,30 @@ use super::{
 };
 use crate::clock::{Clock as _, SystemClock};
 
+mod builder;
 mod cancel;
 mod claim;
 mod clamp;
 mod connection;
 mod conninfo;
+mod due_bounds;
 mod migration;
 mod notifications;
 mod outcomes;
 mod problem;
 mod row;
+mod scan;
 mod session;
 mod settings;
 mod tls;
 mod upkeep;
 mod work;
 
-use connection::{Connections, Limits};
+pub use builder::PostgresStoreBuilder;
+use connection::Connections;
+use due_bounds::DueBounds;
 use notifications::Notifications;
-use problem::Refusal;
 use session::Session;
-use settings::Settings;
-
-/// How long a call may take, waiting for a connection included, unless the builder is told otherwise.
-const TIMEOUT: Duration = Duration::from_secs(10);
-/// How many times as long a call may take that reads whole tables.
-const SCAN: u32 = 3;
 
 /// A [`Store`] in a PostgreSQL database (12 or newer), shared by any number of replicas.
 ///
@@ -61,8 +58,12 @@ const SCAN: u32 = 3;
 ///
 /// They live in a schema of their own, `openid_deferred` unless [told](PostgresStoreBuilder::schema). Either call
 /// [`migrate`](Self::migrate) at each start, or run [`SCHEMA`](Self::SCHEMA) apart with a role that may create tables,
-/// so that the application's role needs not. Changes of later releases only add to the tables: replicas of two releases
-/// work side by side. Bodies in them are sealed; identifiers and schedules are not.
+/// so that the application's role needs not. Bodies in them are sealed; identifiers and schedules are not.
+///
+/// Where a later release only adds to the tables, replicas of two releases work side by side. **Version 3 does more**:
+/// stop all replicas of releases that know version 1 or 2 before it is made, for their statements fail afterwards, and the
+/// answer to a poll that is under way could not be stored. The change is refused while rows are leased. With millions of
+/// rows it takes minutes. A release refuses to [`migrate`](Self::migrate) tables whose version is too new for it.
 ///
 /// # The connection string
 ///
@@ -112,12 +113,19 @@ const SCAN: u32 = 3;
 /// clock. Changes made through this value are told at once by [`changed`](Store::changed); those of other replicas are
 /// seen by [looking](PostgresStoreBuilder::look_every), or at once with
 /// [notifications](PostgresStoreBuilder::notifications).
+///
+/// # Long transactions
+///
+/// While a transaction of the database is open, such as a backup, nothing that is newer can be cleared away. Claims do not
+/// walk over what has been left there: a store remembers for each partition before which time nothing is due. A row that
+/// is due earlier all the same is one that was committed more than two seconds after its call had read the clock, one that
+/// was changed by hand, or one that was just sealed again under a key that the claim can open. Every second a claim looks
+/// at everything, and finds it. Where that takes longer than ten milliseconds, such looks come as seldom as they take a
+/// hundredth of the time, and at least every ten minutes. The first claim of a replica is one of them.
 pub struct PostgresStore {
     connections: Connections,
     /// The SQL that begins a transaction.
     begin: String,
-    /// The same for one that reads whole tables.
-    begin_scan: String,
     /// The quoted name of the schema and a dot.
     schema: String,
     prepares: bool,
@@ -125,35 +133,7 @@ pub struct PostgresStore {
     timeout: Duration,
     changes: Changes,
     notifications: Option<Notifications>,
-}
-
-/// Settings of a [`PostgresStore`], beginning with [`PostgresStore::builder`] and ending with
-/// [`connect`](Self::connect).
-///
-/// ```no_run
-/// use openid_deferred::store::PostgresStore;
-///
-/// # async fn connect() -> Result<(), openid_deferred::store::StoreError> {
-/// let store = PostgresStore::builder("postgres:///app?host=/run/pgbouncer")
-///     .schema("sign_in")
-///     .prepared_statements(false)
-///     .connect()
-///     .await?;
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone)]
-#[must_use]
-pub struct PostgresStoreBuilder {
-    settings: Result<Settings, Refusal>,
-    schema: String,
-    tls: Option<SslConnector>,
-    pool_size: usize,
-    prepares: bool,
-    cancels: bool,
-    notifies: bool,
-    look_every: Duration,
-    timeout: Duration,
+    due_bounds: DueBounds,
 }
 
 impl PostgresStore {
@@ -174,17 +154,7 @@ impl PostgresStore {
 
     /// The same with other settings than the usual ones.
     pub fn builder(url: &str) -> PostgresStoreBuilder {
-        PostgresStoreBuilder {
-            settings: Settings::parse(url),
-            schema: "openid_deferred".to_owned(),
-            tls: None,
-            pool_size: 8,
-            prepares: true,
-            cancels: true,
-            notifies: false,
-            look_every: Duration::from_secs(1),
-            timeout: TIMEOUT,
-        }
+        PostgresStoreBuilder::new(url)
     }
 
     /// Makes the schema and its tables, or brings them up to date. Where they are, it does nothing and needs no right to
@@ -192,9 +162,11 @@ impl PostgresStore {
     ///
     /// # Errors
     ///
-    /// As of any call. [`Unusable`](super::StoreProblem::Unusable) where the role may not make tables.
+    /// As of any call. [`Unusable`](super::StoreProblem::Unusable) where the role may not make tables, and where a newer
+    /// release has changed them so that this one cannot use them.
     /// [`Unavailable`](super::StoreProblem::Unavailable) where another replica's migration, or a transaction that uses the
-    /// tables, has kept it waiting for half of the [timeout](PostgresStoreBuilder::timeout): call it again. It has no
+    /// tables, has kept it waiting for half of the [timeout](PostgresStoreBuilder::timeout), and where the tables have
+    /// version 1 or 2 and replicas of an older release are at work: stop those. Then call it again. It has no
     /// limit of time otherwise, for an index of a large table takes long.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         let connection = self.bounded(self.connections.take()).await?;
@@ -205,17 +177,8 @@ impl PostgresStore {
     }
 
     async fn session(&self) -> Result<Session<'_>, StoreError> {
-        self.session_with(&self.begin).await
-    }
-
-    /// For reading whole tables within [`bounded_scan`](Self::bounded_scan).
-    async fn scan_session(&self) -> Result<Session<'_>, StoreError> {
-        self.session_with(&self.begin_scan).await
-    }
-
-    async fn session_with<'a>(&'a self, begin: &'a str) -> Result<Session<'a>, StoreError> {
         let connection = self.connections.take().await?;
-        Ok(Session::new(&self.connections, connection, &self.schema, self.prepares, begin))
+        Ok(Session::new(&self.connections, connection, &self.schema, self.prepares, &self.begin))
     }
 
     /// A session in a transaction.
@@ -226,28 +189,15 @@ impl PostgresStore {
     /// Gives a call up when the database does not answer, as behind a firewall that has forgotten the connection. A
     /// server that is there would have answered before, for its own limits are shorter.
     async fn bounded<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-        self.bounded_by(self.timeout, call).await
-    }
-
-    /// The same for a call that reads whole tables.
-    async fn bounded_scan<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-        self.bounded_by(self.timeout.saturating_mul(SCAN), call).await
-    }
-
-    async fn bounded_by<T>(
-        &self,
-        limit: Duration,
-        call: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
         let generation = self.connections.generation();
         let mut call = pin!(call);
         tokio::select! {
             biased;
             result = &mut call => result,
-            () = SystemClock.sleep(limit) => {
+            () = SystemClock.sleep(self.timeout) => {
                 // Before the call is dropped.
                 self.connections.discard(generation);
-                Err(problem::no_answer_within(limit))
+                Err(problem::no_answer_within(self.timeout))
             }
         }
     }
@@ -274,97 +224,6 @@ impl PostgresStore {
     }
 }
 
-impl PostgresStoreBuilder {
-    /// The schema that the tables are in. `openid_deferred` unless told.
-    pub fn schema(mut self, name: impl Into<String>) -> Self {
-        self.schema = name.into();
-        self
-    }
-
-    /// The TLS to use: certificate authorities, client certificate. What the connection string says unless told. It
-    /// excludes `sslrootcert`, `sslcert` and `sslkey` there; `sslmode` goes on to say whether TLS is used, and
-    /// `verify-ca` that the server's name is not checked.
-    pub fn tls(mut self, connector: SslConnector) -> Self {
-        self.tls = Some(connector);
-        self
-    }
-
-    /// How many connections to have at most. 8 unless told.
-    pub fn pool_size(mut self, connections: usize) -> Self {
-        self.pool_size = connections;
-        self
-    }
-
-    /// Whether statements are prepared once for each connection, which spares the database their planning. On unless
-    /// told; to be switched off behind a pooler that gives a connection another server for each transaction and cannot
-    /// follow prepared statements, such as PgBouncer before 1.21.
-    pub fn prepared_statements(mut self, prepares: bool) -> Self {
-        self.prepares = prepares;
-        self
-    }
-
-    /// Whether a statement is cancelled when its call is dropped or given up. On unless told; otherwise its connection is
-    /// not used again before the statement has come to its end, which takes three quarters of the
-    /// [timeout](Self::timeout) at most. To be switched off behind a pooler that requests to cancel can crash, such as
-    /// PgBouncer 1.18 to 1.20.
-    pub fn cancel_requests(mut self, cancels: bool) -> Self {
-        self.cancels = cancels;
-        self
-    }
-
-    /// How often to look for what other replicas have changed. Every second unless told.
-    pub fn look_every(mut self, period: Duration) -> Self {
-        self.look_every = period;
-        self
-    }
-
-    /// Whether replicas tell each other at once, by `LISTEN` and `NOTIFY`, of pings that bring polls forward and of
-    /// outcomes. Off unless told: it takes one connection more for each replica, and notifications do not pass a pooler
-    /// that assigns a server to each transaction. Nothing depends on them. What is not heard of is found by
-    /// [looking](Self::look_every), which goes on at the same pace.
-    pub fn notifications(mut self, notifies: bool) -> Self {
-        self.notifies = notifies;
-        self
-    }
-
-    /// How long a call may take, waiting for a connection included. 10 s unless told, and three times as
-    /// long for those that read whole tables (statistics and the rotation of keys). What the database may spend on a
-    /// lock or a statement, and what a new connection may take, are fractions of it.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
-    }
-
-    /// Connects to the database. [`PostgresStore::migrate`] comes next.
-    ///
-    /// # Errors
-    ///
-    /// See [`PostgresStore::connect`].
-    pub async fn connect(self) -> Result<PostgresStore, StoreError> {
-        let settings = self.settings?;
-        if self.schema.is_empty() || self.schema.contains('\0') {
-            return Err(Refusal::SchemaName.into());
-        }
-        let limits = Limits { call: self.timeout, pool_size: self.pool_size, cancels: self.cancels };
-        let connections = Connections::new(settings, self.tls, limits)?;
-        let changes = Changes::new();
-        let start = || Notifications::start(connections.pool(), &self.schema, changes.clone());
-        let store = PostgresStore {
-            notifications: self.notifies.then(start),
-            connections,
-            begin: session::begin(self.timeout),
-            begin_scan: session::begin(self.timeout.saturating_mul(SCAN)),
-            schema: format!("\"{}\".", self.schema.replace('"', "\"\"")),
-            prepares: self.prepares,
-            look_every: self.look_every,
-            timeout: self.timeout,
-            changes,
-        };
-        store.bounded(store.session()).await?.finish();
-        Ok(store)
-    }
-}
-
 impl Store for PostgresStore {
     fn insert(&self, process: NewProcess) -> BoxFuture<'_, Result<Insertion, StoreError>> {
         Box::pin(self.bounded_and_tell(|_| Changed::WORK, async move {
@@ -379,8 +238,11 @@ impl Store for PostgresStore {
         let changed = Changed::after(&settlements, claim.as_ref());
         let call = async move {
             let session = self.transaction().await?;
-            let work = work::work(&session, &settlements, claim.as_ref()).await?;
+            let (work, found) = work::work(&session, &self.due_bounds, &settlements, claim.as_ref()).await?;
             session.commit().await?;
+            if let (Some(claim), Some(found)) = (&claim, found) {
+                self.due_bounds.learn(claim, &found);
+            }
             Ok(work)
         };
         Box::pin(self.bounded_and_tell(move |_| changed, call))
@@ -419,8 +281,9 @@ impl Store for PostgresStore {
     fn claim_outcomes(&self, claim: OutcomeClaim) -> BoxFuture<'_, Result<Outcomes, StoreError>> {
         Box::pin(self.bounded(async move {
             let session = self.transaction().await?;
-            let outcomes = outcomes::claim_outcomes(&session, &claim).await?;
+            let (outcomes, found) = outcomes::claim_outcomes(&session, &self.due_bounds, &claim).await?;
             session.commit().await?;
+            self.due_bounds.learn_of_outcomes(&found);
             Ok(outcomes)
         }))
     }
@@ -482,6 +345,7 @@ impl Store for PostgresStore {
             let session = self.session().await?;
             let spread = clamp::spread(&session, partition, overdue_for, limit).await?;
             session.finish();
+            self.due_bounds.forget();
             Ok(spread)
         }))
     }
@@ -492,12 +356,7 @@ impl Store for PostgresStore {
         after: Option<ProcessId>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<Process>, StoreError>> {
-        Box::pin(self.bounded_scan(async move {
-            let session = self.scan_session().await?;
-            let processes = upkeep::sealed_otherwise(&session, key, after, limit).await?;
-            session.finish();
-            Ok(processes)
-        }))
+        Box::pin(self.all_sealed_otherwise(key, after, limit))
     }
 
     fn reseal(&self, reseals: Vec<Reseal>) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
@@ -505,6 +364,8 @@ impl Store for PostgresStore {
             let session = self.transaction().await?;
             let resealed = upkeep::reseal(&session, &reseals).await?;
             session.commit().await?;
+            // Rows that nobody here could open may be due for long.
+            self.due_bounds.forget();
             Ok(resealed)
         }))
     }
@@ -518,26 +379,17 @@ impl Store for PostgresStore {
             let session = self.transaction().await?;
             let clamped = clamp::clamp_due_times(&session, &clamp).await?;
             session.commit().await?;
+            self.due_bounds.forget();
             Ok(clamped)
         }))
     }
 
     fn keys(&self) -> BoxFuture<'_, Result<Vec<KeyStats>, StoreError>> {
-        Box::pin(self.bounded_scan(async move {
-            let session = self.scan_session().await?;
-            let keys = upkeep::keys(&session).await?;
-            session.finish();
-            Ok(keys)
-        }))
+        Box::pin(self.all_keys())
     }
 
     fn stats(&self) -> BoxFuture<'_, Result<Vec<PartitionStats>, StoreError>> {
-        Box::pin(self.bounded_scan(async move {
-            let session = self.scan_session().await?;
-            let stats = upkeep::stats(&session).await?;
-            session.finish();
-            Ok(stats)
-        }))
+        Box::pin(self.all_stats())
     }
 
     fn changed(&self) -> BoxFuture<'static, Changed> {
@@ -552,11 +404,5 @@ impl Store for PostgresStore {
 impl fmt::Debug for PostgresStore {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("PostgresStore").field("schema", &self.schema).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for PostgresStoreBuilder {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("PostgresStoreBuilder").field("schema", &self.schema).finish_non_exhaustive()
     }
 }

@@ -507,6 +507,18 @@ impl PartitionStats {
         }
     }
 
+    /// Adds those of other rows of the partition.
+    #[cfg(feature = "postgres")]
+    pub(super) fn add(&mut self, other: &Self) {
+        self.exchanging += other.exchanging;
+        self.waiting += other.waiting;
+        self.answered += other.answered;
+        self.decided += other.decided;
+        self.acknowledged += other.acknowledged;
+        self.overdue = self.overdue.max(other.overdue);
+        self.undelivered = self.undelivered.max(other.undelivered);
+    }
+
     /// Rows whose outcome is not decided.
     pub fn open(&self) -> u64 {
         self.exchanging + self.waiting + self.answered

@@ -10,9 +10,11 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 use futures_util::future::join_all;
 use openid_deferred::store::{
-    Acknowledged, Acknowledgement, Insertion, NewProcess, Next, OutcomeClaim, Ping, Pinged, PostgresStore,
-    PostgresStoreBuilder, ProcessId, SealedBody, Settled, Settlement, Store, StoreError, StoreProblem, contract,
+    Acknowledged, Acknowledgement, Claimed, Clamp, Clamped, Fingerprint, Insertion, NewProcess, Next, OutcomeClaim,
+    Ping, Pinged, PostgresStore, PostgresStoreBuilder, ProcessId, SealedBody, Settled, Settlement, Store, StoreError,
+    StoreProblem, contract,
 };
+use openid_deferred::{Clock as _, SystemClock};
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, NoTls};
 
@@ -38,7 +40,7 @@ pub struct Schema {
     pub name: String,
     /// A connection that is not the store's.
     pub admin: Client,
-    _connection: JoinSet<Result<(), tokio_postgres::Error>>,
+    connection: JoinSet<Result<(), tokio_postgres::Error>>,
 }
 
 impl Schema {
@@ -47,7 +49,7 @@ impl Schema {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("Test \"{}\" {count}", std::process::id());
         let (admin, connection) = tokio_postgres::connect(&url(), NoTls).await.unwrap();
-        let schema = Self { name, admin, _connection: JoinSet::from_iter([connection]) };
+        let schema = Self { name, admin, connection: JoinSet::from_iter([connection]) };
         schema.admin.batch_execute(&format!("DROP SCHEMA IF EXISTS {} CASCADE", schema.quoted())).await.unwrap();
         schema
     }
@@ -64,6 +66,11 @@ impl Schema {
         let store = self.builder().connect().await.unwrap();
         store.migrate().await.unwrap();
         store
+    }
+
+    /// The connection alone.
+    fn admin_only(self) -> (Client, JoinSet<Result<(), tokio_postgres::Error>>) {
+        (self.admin, self.connection)
     }
 
     /// Runs SQL with the schema in the search path.
@@ -98,7 +105,14 @@ impl InDatabase {
 
     /// The same without rows, as if it were new.
     async fn emptied(&self) -> Self {
-        self.schema.execute("TRUNCATE process, sealed, ahead; INSERT INTO ahead VALUES ('0'); UPDATE clamp_run SET began_at = NULL, under_way = false, up_to = ''").await;
+        let empty = "TRUNCATE process, origin, sealed, ahead; INSERT INTO ahead VALUES ('0');
+                     UPDATE clamp_run SET began_at = NULL, under_way = false, up_to = ''";
+        self.schema.execute(empty).await;
+        // A store learns from the database's clock, which has just been set back.
+        for store in &self.stores {
+            let clamp = Clamp { noticed: None, longest: Duration::ZERO, limit: 1 };
+            assert_eq!(store.clamp_due_times(clamp).await.unwrap(), Clamped::Done);
+        }
         self.clone()
     }
 }
@@ -261,6 +275,195 @@ async fn the_published_sql_can_be_run_apart_and_the_application_needs_no_more_th
     assert!(store.forget(id(1)).await.unwrap());
     let elsewhere = PostgresStore::builder(&url).schema("elsewhere").connect().await.unwrap();
     assert_refused(elsewhere.migrate().await, StoreProblem::Unusable, "permission denied");
+}
+
+/// The tables of the first release, with what it left behind.
+#[tokio::test]
+async fn tables_of_an_older_version_are_carried_on_and_older_releases_fail() {
+    let schema = Schema::new().await;
+    schema.execute(&format!("CREATE SCHEMA {}", schema.quoted())).await;
+    schema.execute(include_str!("schema_1.sql")).await;
+    let rows = "
+        INSERT INTO process (id, partition, state, session, lookup, due_at, leased_until, poll_interval, epoch, schedule,
+                             format, key, first_key)
+        VALUES (decode('00000001808080808080808080808080', 'hex'), 7, 1, decode(repeat('01', 32), 'hex'),
+                decode(repeat('02', 32), 'hex'), now() - interval '1 s', now() - interval '1 h', '1 h', 5, 'old', 1,
+                4278190338, 4278190338),
+               (decode('00000002808080808080808080808080', 'hex'), 7, 0, decode(repeat('03', 32), 'hex'), NULL,
+                now() + interval '1 h', now() + interval '1 h', '0', 0, '', 1, 4278190338, 4278190338);
+        INSERT INTO sealed SELECT id, 'body' FROM process";
+    schema.execute(rows).await;
+    let store = schema.builder().connect().await.unwrap();
+    assert_refused(store.migrate().await, StoreProblem::Unavailable, "stop all of them");
+    // Its replica has stopped, and its lease has run out.
+    schema.execute("UPDATE process SET leased_until = now() - interval '1 s' WHERE state = 0").await;
+    store.migrate().await.unwrap();
+    schema.execute(PostgresStore::SCHEMA).await;
+    store.migrate().await.unwrap();
+    let claimed = store.work(vec![], Some(claim(9))).await.unwrap().claimed.remove(0);
+    assert_eq!((claimed.id, claimed.epoch, claimed.orphaned, &*claimed.schedule), (id(1), 6, true, "old"));
+    let stats = store.stats().await.unwrap();
+    assert_eq!((stats.len(), stats[0].exchanging, stats[0].waiting), (1, 1, 1));
+    let ping = Ping { id: None, lookups: vec![Fingerprint([2; 32])] };
+    assert_eq!(store.ping(ping).await.unwrap(), Pinged::Noted { id: id(1), partition: crate::PARTITION });
+    let same_session = NewProcess { sessions: vec![Fingerprint([3; 32])], ..waiting(3) };
+    assert_eq!(store.insert(same_session).await.unwrap(), Insertion::Exists(id(2)));
+    // The exchange of the second one was under way.
+    let answered = Settlement { epoch: None, lookup: Some(fingerprint(2)), ..settlement(2, 0, "answered") };
+    let twice = store.work(vec![answered.clone(), answered], None).await.unwrap();
+    assert_eq!(twice.settled, [Settled::Done, Settled::Stale]);
+
+    let old = "UPDATE process SET leased_until = NULL";
+    let refused = schema.admin.batch_execute(old).await.unwrap_err();
+    assert!(refused.as_db_error().unwrap().message().contains("leased_until"), "{refused}");
+    schema.execute("INSERT INTO schema_version (version, oldest) VALUES (99, 4)").await;
+    assert_refused(store.migrate().await, StoreProblem::Unusable, "newer release");
+    schema.execute("UPDATE schema_version SET oldest = 3 WHERE version = 99").await;
+    store.migrate().await.unwrap();
+}
+
+/// A store whose connection can be told from others.
+async fn store_of(schema: &Schema, application: &str) -> PostgresStore {
+    let url = url_with(&format!("application_name={application}"));
+    PostgresStore::builder(&url).schema(&schema.name).pool_size(1).connect().await.unwrap()
+}
+
+/// Waits until the connections of a store that was dropped have ended. The server's statistics know then what they did.
+async fn until_ended(admin: &Client, application: &str) {
+    let deadline = SystemClock.monotonic() + Duration::from_secs(60);
+    loop {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1";
+        let connections: i64 = admin.query_one(sql, &[&application]).await.unwrap().get(0);
+        if connections == 0 {
+            return;
+        }
+        assert!(SystemClock.monotonic() < deadline, "{connections} connections do not end");
+        SystemClock.sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_claim_enters_no_index() {
+    let schema = Schema::new().await;
+    schema.store().await;
+    let store = store_of(&schema, &format!("hot_{}", std::process::id())).await;
+    for number in 0..100 {
+        store.insert(waiting(number)).await.unwrap();
+    }
+    assert_eq!(store.work(vec![], Some(claim(4))).await.unwrap().claimed.len(), 4);
+    drop(store);
+    until_ended(&schema.admin, &format!("hot_{}", std::process::id())).await;
+    let sql = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE schemaname = $1 AND relname = 'process'";
+    let row = schema.admin.query_one(sql, &[&schema.name]).await.unwrap();
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (4, 4), "there is room in the page of each");
+}
+
+/// How many entries of indexes by due time have been read.
+async fn entries_read(admin: &Client, schema: &str) -> i64 {
+    let sql = "SELECT sum(idx_tup_read)::bigint FROM pg_stat_user_indexes
+               WHERE schemaname = $1 AND indexrelname IN ('process_poll', 'process_work', 'process_verification')";
+    admin.query_one(sql, &[&schema]).await.unwrap().get::<_, Option<i64>>(0).unwrap()
+}
+
+#[tokio::test]
+async fn claims_do_not_walk_over_what_a_long_transaction_keeps_from_being_cleared_away() {
+    let database = InDatabase::new(true, &url()).await.emptied().await;
+    let (schema, application) = (&database.schema, format!("walk_{}", std::process::id()));
+    // One connection has the transaction open, and another one looks.
+    let looking = Schema::new().await.admin_only();
+    let store = store_of(schema, &application).await;
+    for number in 0..100 {
+        store.insert(waiting(number)).await.unwrap();
+    }
+    schema.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM process").await;
+    for round in 1..=30 {
+        let claimed = store.work(vec![], Some(claim(100))).await.unwrap().claimed;
+        assert_eq!(claimed.len(), 100);
+        let due_in = Duration::from_secs(if round < 30 { 0 } else { 3_600 });
+        let asked = |claimed: &Claimed| Settlement {
+            id: claimed.id,
+            due_in,
+            body: None,
+            ..settlement(0, claimed.epoch, "asked")
+        };
+        store.work(claimed.iter().map(asked).collect(), None).await.unwrap();
+    }
+    drop(store);
+    until_ended(&looking.0, &application).await;
+    let later = format!("UPDATE {}.ahead SET ahead = ahead + interval '5 min'", schema.quoted());
+    looking.0.batch_execute(&later).await.unwrap();
+
+    let before = entries_read(&looking.0, &schema.name).await;
+    let store = store_of(schema, &application).await;
+    for _ in 0..200 {
+        let work = store.work(vec![], Some(claim(100))).await.unwrap();
+        assert!(work.claimed.is_empty() && work.due[0].polls_in > Some(Duration::from_secs(60)));
+    }
+    drop(store);
+    until_ended(&looking.0, &application).await;
+    let read = entries_read(&looking.0, &schema.name).await - before;
+    schema.execute("COMMIT").await;
+    // The first one has to look at everything, and so does one in a second at most.
+    assert!((3_000..400_000).contains(&read), "200 claims with nothing due have read {read} entries");
+}
+
+#[tokio::test]
+async fn a_replica_claims_at_once_what_another_one_makes_due() {
+    let database = InDatabase::new(true, &url()).await.emptied().await;
+    let [one, other] = &database.stores;
+    let claim_one = async || {
+        let claimed = one.work(vec![], Some(claim(9))).await.unwrap().claimed;
+        assert_eq!(claimed.len(), 1);
+        claimed[0].clone()
+    };
+    let nothing_due = async || assert!(one.work(vec![], Some(claim(9))).await.unwrap().claimed.is_empty());
+    let ahead =
+        async |by: &str| database.schema.execute(&format!("UPDATE ahead SET ahead = ahead + interval '{by}'")).await;
+    let hour = Duration::from_secs(3_600);
+
+    nothing_due().await;
+    other.insert(waiting(1)).await.unwrap();
+    let claimed = claim_one().await;
+    nothing_due().await;
+    let asked = Settlement { due_in: hour, ping_in: Some(Duration::ZERO), body: None, ..settlement(1, 1, "asked") };
+    other.work(vec![asked], None).await.unwrap();
+    nothing_due().await;
+    let ping = Ping { id: Some(claimed.id), lookups: vec![fingerprint(1)] };
+    other.ping(ping).await.unwrap();
+    assert!(claim_one().await.pinged);
+    // It is given back.
+    other.work(vec![settlement(1, 2, "not asked")], None).await.unwrap();
+    claim_one().await;
+    // Its holder has died, and the interval has passed.
+    ahead("1 day").await;
+    assert!(claim_one().await.orphaned);
+    other.work(vec![Settlement { due_in: hour, ..settlement(1, 4, "asked") }], None).await.unwrap();
+    nothing_due().await;
+    // The clock is set back, and then right again.
+    ahead("-2 day").await;
+    other.insert(waiting(2)).await.unwrap();
+    assert_eq!(claim_one().await.id, id(2));
+    ahead("2 day 2 h").await;
+    assert_eq!(one.work(vec![], Some(claim(9))).await.unwrap().claimed.len(), 2);
+}
+
+/// A call that has read the clock and commits an hour later cannot be brought about here; somebody who changes a row by
+/// hand can.
+#[tokio::test]
+async fn a_row_that_becomes_due_in_the_past_is_found_within_seconds() {
+    let schema = Schema::new().await;
+    let store = schema.store().await;
+    store.insert(NewProcess { due_in: Duration::from_secs(3_600), ..waiting(1) }).await.unwrap();
+    assert!(store.work(vec![], Some(claim(1))).await.unwrap().claimed.is_empty());
+    schema.execute("UPDATE process SET due_at = now() - interval '1 h'").await;
+    let deadline = SystemClock.monotonic() + Duration::from_secs(60);
+    while store.work(vec![], Some(claim(1))).await.unwrap().claimed.is_empty() {
+        assert!(
+            SystemClock.monotonic() < deadline,
+            "full looks take milliseconds here, so they come every second or two"
+        );
+        SystemClock.sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

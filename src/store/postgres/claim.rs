@@ -6,8 +6,11 @@ use std::time::{Duration, SystemTime};
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
+use super::due_bounds::Times;
 use super::problem::Refusal;
-use super::row::{attempts_in, body_in, bytes_of, cancellation_in, id_in, numbers_of, partition_in, state_in, until};
+use super::row::{
+    DUE_AT, attempts_in, body_in, bytes_of, cancellation_in, id_in, numbers_of, partition_in, state_in, until,
+};
 use super::session::{Session, value};
 use crate::store::column::{limit, micros};
 use crate::store::{Claim, ClaimQuota, Claimed, NextDue, ProcessId, State, StoreError};
@@ -22,14 +25,19 @@ pub(super) struct Claims {
     pub(super) set_aside: Vec<ProcessId>,
 }
 
-pub(super) async fn claim(session: &Session<'_>, claim: &Claim) -> Result<Claims, StoreError> {
+pub(super) async fn claim(session: &Session<'_>, claim: &Claim, since: &Times) -> Result<Claims, StoreError> {
     let wanted = claim.quotas.iter().map(|quota| quota.polls.saturating_add(quota.verifications));
+    let quotas = columns(claim, since);
     match wanted.fold(0, usize::saturating_add) {
         0 => Ok(Claims::default()),
-        wanted if wanted <= claim.limit => claim_quotas(session, claim, &claim.quotas).await,
+        wanted if wanted <= claim.limit => claim_quotas(session, claim, &quotas).await,
         _ => {
-            let shares = shares(session, claim).await?;
-            if shares.is_empty() { Ok(Claims::default()) } else { claim_quotas(session, claim, &shares).await }
+            let shares = shares(session, claim, &quotas).await?;
+            if shares.partitions.is_empty() {
+                Ok(Claims::default())
+            } else {
+                claim_quotas(session, claim, &shares).await
+            }
         }
     }
 }
@@ -38,21 +46,28 @@ pub(super) async fn claim(session: &Session<'_>, claim: &Claim) -> Result<Claims
 const SHARES: &str = "
 WITH clock AS MATERIALIZED (SELECT @.clock() AS now),
 quota AS MATERIALIZED (
-    SELECT partition, place, LEAST(polls, $6::bigint) AS polls, LEAST(verifications, $6::bigint) AS verifications
-    FROM UNNEST($1::bigint[], $2::bigint[], $3::bigint[]) WITH ORDINALITY
-         AS quota (partition, polls, verifications, place)
+    SELECT partition, place, LEAST(polls, $6::bigint) AS polls, LEAST(verifications, $6::bigint) AS verifications,
+           CASE WHEN polls_since <= (SELECT now FROM clock) THEN polls_since ELSE '-infinity' END AS polls_since,
+           CASE WHEN verifications_since <= (SELECT now FROM clock) THEN verifications_since ELSE '-infinity' END
+               AS verifications_since
+    FROM UNNEST($1::bigint[], $2::bigint[], $3::bigint[], $7::timestamptz[], $8::timestamptz[]) WITH ORDINALITY
+         AS quota (partition, polls, verifications, polls_since, verifications_since, place)
 ),
 due AS (
     SELECT place, false AS is_poll, found.due_at FROM quota CROSS JOIN LATERAL (
         SELECT due_at FROM @.process AS process
-        WHERE process.partition = quota.partition AND state IN (0, 2) AND due_at <= (SELECT now FROM clock)
+        WHERE process.partition = quota.partition AND state IN (0, 2)
+          AND due_at BETWEEN quota.verifications_since AND (SELECT now FROM clock)
+          AND :due_at <= (SELECT now FROM clock)
           AND format <= $4::smallint AND key = ANY($5::bigint[])
         ORDER BY due_at LIMIT quota.verifications
     ) AS found
     UNION ALL
     SELECT place, true AS is_poll, found.due_at FROM quota CROSS JOIN LATERAL (
         SELECT due_at FROM @.process AS process
-        WHERE process.partition = quota.partition AND state <= 2 AND state = 1 AND due_at <= (SELECT now FROM clock)
+        WHERE process.partition = quota.partition AND state = 1
+          AND due_at BETWEEN quota.polls_since AND (SELECT now FROM clock)
+          AND :due_at <= (SELECT now FROM clock)
           AND format <= $4::smallint AND key = ANY($5::bigint[])
         ORDER BY due_at LIMIT quota.polls
     ) AS found
@@ -61,46 +76,57 @@ SELECT place, count(*) FILTER (WHERE is_poll) AS polls, count(*) FILTER (WHERE N
 FROM (SELECT place, is_poll FROM due ORDER BY is_poll, due_at LIMIT $6::bigint) AS first GROUP BY place";
 
 /// The quotas, so much smaller that together they are within the limit: the earliest rows of all partitions come first.
-async fn shares(session: &Session<'_>, claim: &Claim) -> Result<Vec<ClaimQuota>, StoreError> {
-    let Columns { partitions, polls, verifications } = columns(&claim.quotas);
+async fn shares(session: &Session<'_>, claim: &Claim, quotas: &Columns) -> Result<Columns, StoreError> {
     let rows = session
         .query(
-            SHARES,
+            &SHARES.replace(":due_at", DUE_AT),
             &[
-                (&partitions, Type::INT8_ARRAY),
-                (&polls, Type::INT8_ARRAY),
-                (&verifications, Type::INT8_ARRAY),
+                (&quotas.partitions, Type::INT8_ARRAY),
+                (&quotas.polls, Type::INT8_ARRAY),
+                (&quotas.verifications, Type::INT8_ARRAY),
                 (&i16::from(claim.format), Type::INT2),
                 (&numbers_of(&claim.keys), Type::INT8_ARRAY),
                 (&limit(claim.limit), Type::INT8),
+                (&quotas.polls_since, Type::TIMESTAMPTZ_ARRAY),
+                (&quotas.verifications_since, Type::TIMESTAMPTZ_ARRAY),
             ],
         )
         .await?;
-    let mut shares = Vec::with_capacity(rows.len());
+    let mut shares = Columns::default();
     for row in &rows {
-        let number = |column| value::<i64>(row, column).map(|number| usize::try_from(number).unwrap_or(0));
-        let quota = claim.quotas.get(number("place")?.saturating_sub(1)).ok_or(Refusal::Row("place"))?;
-        let (polls, verifications) = (number("polls")?, number("verifications")?);
-        shares.push(ClaimQuota { partition: quota.partition, polls, verifications });
+        let place = usize::try_from(value::<i64>(row, "place")?).unwrap_or(0).saturating_sub(1);
+        shares.partitions.push(*quotas.partitions.get(place).ok_or(Refusal::Row("place"))?);
+        shares.polls.push(value(row, "polls")?);
+        shares.verifications.push(value(row, "verifications")?);
+        shares.polls_since.push(quotas.polls_since.get(place).copied().flatten());
+        shares.verifications_since.push(quotas.verifications_since.get(place).copied().flatten());
     }
     Ok(shares)
 }
 
 /// Quotas as arrays.
+#[derive(Default)]
 struct Columns {
     partitions: Vec<i64>,
     polls: Vec<i64>,
     verifications: Vec<i64>,
+    polls_since: Vec<Option<SystemTime>>,
+    verifications_since: Vec<Option<SystemTime>>,
 }
 
-fn columns(quotas: &[ClaimQuota]) -> Columns {
+fn columns(claim: &Claim, since: &Times) -> Columns {
     Columns {
-        partitions: quotas.iter().map(|quota| quota.partition.0).collect(),
-        polls: quotas.iter().map(|quota| limit(quota.polls)).collect(),
-        verifications: quotas.iter().map(|quota| limit(quota.verifications)).collect(),
+        partitions: claim.quotas.iter().map(|quota| quota.partition.0).collect(),
+        polls: claim.quotas.iter().map(|quota| limit(quota.polls)).collect(),
+        verifications: claim.quotas.iter().map(|quota| limit(quota.verifications)).collect(),
+        polls_since: since.polls.clone(),
+        verifications_since: since.verifications.clone(),
     }
 }
 
+/// No column of an index changes, so a claim leaves no entry in any. The row stays where it is in the index by due time,
+/// behind the lease that hides it, until it is settled.
+///
 /// An array names the rows to update: joined with `due`, whose size nobody can guess, they would be looked for in all of
 /// the table.
 const CLAIM: &str = "
@@ -108,23 +134,32 @@ WITH clock AS MATERIALIZED (
     SELECT @.clock() AS now, NOT EXISTS (SELECT 1 FROM @.clamp_run WHERE under_way) AS claims
 ),
 quota AS MATERIALIZED (
-    SELECT * FROM UNNEST($1::bigint[], $2::bigint[], $3::bigint[]) AS quota (partition, polls, verifications)
+    SELECT partition, polls, verifications,
+           CASE WHEN polls_since <= (SELECT now FROM clock) THEN polls_since ELSE '-infinity' END AS polls_since,
+           CASE WHEN verifications_since <= (SELECT now FROM clock) THEN verifications_since ELSE '-infinity' END
+               AS verifications_since
+    FROM UNNEST($1::bigint[], $2::bigint[], $3::bigint[], $7::timestamptz[], $8::timestamptz[])
+         AS quota (partition, polls, verifications, polls_since, verifications_since)
     WHERE (SELECT claims FROM clock)
 ),
 verification AS MATERIALIZED (
     SELECT found.* FROM quota CROSS JOIN LATERAL (
-        SELECT id, due_at, leased_until IS NOT NULL AS orphaned, pinged_at IS NOT NULL AS pinged
+        SELECT id, due_at, lease_ends_at IS NOT NULL AS orphaned, pinged_at IS NOT NULL AS pinged
         FROM @.process AS process
-        WHERE process.partition = quota.partition AND state IN (0, 2) AND due_at <= (SELECT now FROM clock)
+        WHERE process.partition = quota.partition AND state IN (0, 2)
+          AND due_at BETWEEN quota.verifications_since AND (SELECT now FROM clock)
+          AND :due_at <= (SELECT now FROM clock)
           AND format <= $4::smallint AND key = ANY($5::bigint[])
         ORDER BY due_at LIMIT quota.verifications FOR UPDATE SKIP LOCKED
     ) AS found
 ),
 poll AS MATERIALIZED (
     SELECT found.* FROM quota CROSS JOIN LATERAL (
-        SELECT id, due_at, leased_until IS NOT NULL AS orphaned, pinged_at IS NOT NULL AS pinged
+        SELECT id, due_at, lease_ends_at IS NOT NULL AS orphaned, pinged_at IS NOT NULL AS pinged
         FROM @.process AS process
-        WHERE process.partition = quota.partition AND state <= 2 AND state = 1 AND due_at <= (SELECT now FROM clock)
+        WHERE process.partition = quota.partition AND state = 1
+          AND due_at BETWEEN quota.polls_since AND (SELECT now FROM clock)
+          AND :due_at <= (SELECT now FROM clock)
           AND format <= $4::smallint AND key = ANY($5::bigint[])
         ORDER BY due_at LIMIT quota.polls FOR UPDATE SKIP LOCKED
     ) AS found
@@ -134,8 +169,7 @@ due AS MATERIALIZED (
 ),
 claimed AS (
     UPDATE @.process AS process SET
-        leased_until = now + $6::bigint * interval '1 microsecond',
-        due_at = now + $6::bigint * interval '1 microsecond' + poll_interval,
+        lease_ends_at = now + $6::bigint * interval '1 microsecond',
         epoch = epoch + 1,
         attempts = attempts + 1,
         not_before = CASE WHEN pinged_at IS NULL THEN not_before END,
@@ -145,18 +179,19 @@ claimed AS (
 )
 SELECT claimed.*, due.orphaned, due.pinged FROM claimed JOIN due USING (id) ORDER BY is_poll, partition, due.due_at";
 
-async fn claim_quotas(session: &Session<'_>, claim: &Claim, quotas: &[ClaimQuota]) -> Result<Claims, StoreError> {
-    let Columns { partitions, polls, verifications } = columns(quotas);
+async fn claim_quotas(session: &Session<'_>, claim: &Claim, quotas: &Columns) -> Result<Claims, StoreError> {
     let rows = session
         .query(
-            CLAIM,
+            &CLAIM.replace(":due_at", DUE_AT),
             &[
-                (&partitions, Type::INT8_ARRAY),
-                (&polls, Type::INT8_ARRAY),
-                (&verifications, Type::INT8_ARRAY),
+                (&quotas.partitions, Type::INT8_ARRAY),
+                (&quotas.polls, Type::INT8_ARRAY),
+                (&quotas.verifications, Type::INT8_ARRAY),
                 (&i16::from(claim.format), Type::INT2),
                 (&numbers_of(&claim.keys), Type::INT8_ARRAY),
                 (&micros(claim.lease), Type::INT8),
+                (&quotas.polls_since, Type::TIMESTAMPTZ_ARRAY),
+                (&quotas.verifications_since, Type::TIMESTAMPTZ_ARRAY),
             ],
         )
         .await?;
@@ -206,7 +241,7 @@ pub(super) async fn set_aside(session: &Session<'_>, ids: &[ProcessId]) -> Resul
     if ids.is_empty() {
         return Ok(());
     }
-    let sql = "UPDATE @.process SET due_at = 'infinity', leased_until = NULL WHERE id = ANY($1::bytea[])";
+    let sql = "UPDATE @.process SET due_at = 'infinity', lease_ends_at = NULL WHERE id = ANY($1::bytea[])";
     session.query(sql, &[(&bytes_of(ids.iter().copied()), Type::BYTEA_ARRAY)]).await.map(drop)
 }
 
@@ -214,66 +249,111 @@ pub(super) async fn set_aside(session: &Session<'_>, ids: &[ProcessId]) -> Resul
 pub(super) struct Next {
     pub(super) now: SystemTime,
     pub(super) due: Vec<NextDue>,
+    /// Of rows that others have claimed as well.
+    pub(super) earliest: Times,
     pub(super) clamping: bool,
 }
+
+/// What is due next of one kind: the first row without a lease, or a lease and an interval that end before. Leased rows
+/// stand before `now` in the index, as few as are being worked on.
+const NEXT_OF_KIND: &str = "(
+    SELECT first_at,
+           CASE WHEN free_at <= now THEN free_at ELSE LEAST(free_at, (
+               SELECT min(:due_at) FROM @.process AS process
+               WHERE process.partition = quota.partition AND :kind AND due_at BETWEEN :since AND now
+                 AND lease_ends_at IS NOT NULL AND format <= $2::smallint AND key = ANY($3::bigint[])
+           )) END AS due_at
+    FROM (SELECT
+        (SELECT due_at FROM @.process AS process
+         WHERE process.partition = quota.partition AND :kind AND due_at >= :since
+           AND format <= $2::smallint AND key = ANY($3::bigint[])
+         ORDER BY due_at LIMIT 1) AS first_at,
+        (SELECT due_at FROM @.process AS process
+         WHERE process.partition = quota.partition AND :kind AND due_at >= :since
+           AND (lease_ends_at IS NULL OR due_at > now) AND format <= $2::smallint AND key = ANY($3::bigint[])
+         ORDER BY due_at LIMIT 1) AS free_at
+    ) AS earliest
+)";
 
 const NEXT: &str = "
 WITH clock AS MATERIALIZED (
     SELECT @.clock() AS now, EXISTS (SELECT 1 FROM @.clamp_run WHERE under_way) AS clamping
 )
 SELECT now, clamping, place,
-       NULLIF((SELECT due_at FROM @.process AS process
-               WHERE process.partition = quota.partition AND state <= 2 AND state = 1
-                 AND format <= $2::smallint AND key = ANY($3::bigint[])
-               ORDER BY due_at LIMIT 1), 'infinity') AS poll_due_at,
-       NULLIF((SELECT due_at FROM @.process AS process
-               WHERE process.partition = quota.partition AND state IN (0, 2)
-                 AND format <= $2::smallint AND key = ANY($3::bigint[])
-               ORDER BY due_at LIMIT 1), 'infinity') AS verification_due_at
-FROM clock LEFT JOIN UNNEST($1::bigint[]) WITH ORDINALITY AS quota (partition, place) ON true
+       NULLIF(poll.first_at, 'infinity') AS poll_first_at, NULLIF(poll.due_at, 'infinity') AS poll_due_at,
+       NULLIF(verification.first_at, 'infinity') AS verification_first_at,
+       NULLIF(verification.due_at, 'infinity') AS verification_due_at
+FROM clock
+LEFT JOIN UNNEST($1::bigint[], $4::timestamptz[], $5::timestamptz[]) WITH ORDINALITY
+          AS quota (partition, polls_since, verifications_since, place) ON true
+LEFT JOIN LATERAL :polls AS poll ON true
+LEFT JOIN LATERAL :verifications AS verification ON true
 ORDER BY place";
+
+fn next_statement() -> String {
+    let of_kind = |kind, since: &str| {
+        let since = format!("(CASE WHEN {since} <= now THEN {since} ELSE '-infinity' END)");
+        NEXT_OF_KIND.replace(":kind", kind).replace(":since", &since).replace(":due_at", DUE_AT)
+    };
+    let polls = of_kind("state = 1", "quota.polls_since");
+    let verifications = of_kind("state IN (0, 2)", "quota.verifications_since");
+    NEXT.replace(":polls", &polls).replace(":verifications", &verifications)
+}
 
 pub(super) async fn next(
     session: &Session<'_>,
-    claim: Option<&Claim>,
+    claim: Option<(&Claim, &Times)>,
     claimed: &[Claimed],
 ) -> Result<Next, StoreError> {
-    let partitions: Vec<_> = claim.iter().flat_map(|claim| &claim.quotas).map(|quota| quota.partition.0).collect();
+    let quotas = claim.map_or_else(Columns::default, |(claim, since)| columns(claim, since));
     let rows = session
         .query(
-            NEXT,
+            &next_statement(),
             &[
-                (&partitions, Type::INT8_ARRAY),
-                (&claim.map_or(0, |claim| i16::from(claim.format)), Type::INT2),
-                (&claim.map_or_else(Vec::new, |claim| numbers_of(&claim.keys)), Type::INT8_ARRAY),
+                (&quotas.partitions, Type::INT8_ARRAY),
+                (&claim.map_or(0, |(claim, _)| i16::from(claim.format)), Type::INT2),
+                (&claim.map_or_else(Vec::new, |(claim, _)| numbers_of(&claim.keys)), Type::INT8_ARRAY),
+                (&quotas.polls_since, Type::TIMESTAMPTZ_ARRAY),
+                (&quotas.verifications_since, Type::TIMESTAMPTZ_ARRAY),
             ],
         )
         .await?;
     let row = rows.first().ok_or(Refusal::Row("next"))?;
-    let (now, clamping) = (value(row, "now")?, value::<bool>(row, "clamping")?);
-    let mut due = Vec::with_capacity(partitions.len());
-    if let Some(claim) = claim {
-        let within_limit = claimed.len() < claim.limit;
+    // A run that began after the claim lets the claim count.
+    let clamping = value::<bool>(row, "clamping")? && claim.is_some() && claimed.is_empty();
+    let mut next = Next { now: value(row, "now")?, due: Vec::new(), earliest: Times::default(), clamping };
+    if let Some((claim, _)) = claim {
         for (row, quota) in rows.iter().zip(&claim.quotas) {
-            let count = |polls: bool| {
-                let of_quota = claimed.iter().filter(|one| one.partition == quota.partition);
-                of_quota.filter(|one| (one.state == State::Waiting) == polls).count()
-            };
-            let next = |column, polls, most| {
-                let next_in = until(row, column, now)?;
-                // Only what is due now makes a difference.
-                let is_due = next_in.is_some_and(|next_in| next_in.is_zero());
-                let has_room = is_due && within_limit && count(polls) < most;
-                Ok::<_, StoreError>(unless_others_claim(next_in, has_room))
-            };
-            due.push(NextDue {
-                polls_in: next("poll_due_at", true, quota.polls)?,
-                verifications_in: next("verification_due_at", false, quota.verifications)?,
-            });
+            next.due.push(due_in(row, next.now, claim, quota, claimed)?);
+            next.earliest.polls.push(value(row, "poll_first_at")?);
+            next.earliest.verifications.push(value(row, "verification_first_at")?);
         }
     }
-    // A run that began after the claim lets the claim count.
-    Ok(Next { now, due, clamping: clamping && claim.is_some() && claimed.is_empty() })
+    Ok(next)
+}
+
+fn due_in(
+    row: &Row,
+    now: SystemTime,
+    claim: &Claim,
+    quota: &ClaimQuota,
+    claimed: &[Claimed],
+) -> Result<NextDue, StoreError> {
+    let count = |polls: bool| {
+        let of_quota = claimed.iter().filter(|one| one.partition == quota.partition);
+        of_quota.filter(|one| (one.state == State::Waiting) == polls).count()
+    };
+    let next = |column, polls, most| {
+        let next_in = until(row, column, now)?;
+        // Only what is due now makes a difference.
+        let is_due = next_in.is_some_and(|next_in| next_in.is_zero());
+        let has_room = is_due && claimed.len() < claim.limit && count(polls) < most;
+        Ok::<_, StoreError>(unless_others_claim(next_in, has_room))
+    };
+    Ok(NextDue {
+        polls_in: next("poll_due_at", true, quota.polls)?,
+        verifications_in: next("verification_due_at", false, quota.verifications)?,
+    })
 }
 
 /// If rows are due although the claim had room for more, others are claiming them: leave them to it for a moment.

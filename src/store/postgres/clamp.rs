@@ -20,7 +20,7 @@ const SPREAD: &str = "
 WITH clock AS MATERIALIZED (SELECT @.clock() AS now),
 due AS MATERIALIZED (
     SELECT id FROM @.process
-    WHERE partition = $1::bigint AND state <= 2 AND state = 1 AND leased_until IS NULL AND NOT spread
+    WHERE partition = $1::bigint AND state = 1 AND lease_ends_at IS NULL AND NOT spread
       AND due_at <= (SELECT now FROM clock) - $2::bigint * interval '1 microsecond'
     ORDER BY due_at LIMIT $3::bigint
     FOR UPDATE SKIP LOCKED
@@ -60,16 +60,16 @@ step AS MATERIALIZED (SELECT id FROM @.process WHERE id > $1::bytea ORDER BY id 
 wanted AS MATERIALIZED (
     SELECT process.id FROM @.process AS process, clock
     WHERE process.id = ANY(ARRAY(SELECT id FROM step)) AND state <> 4 AND due_at < 'infinity'
-      AND (leased_until IS NOT NULL OR due_at <> (:due_at))
+      AND (lease_ends_at IS NOT NULL OR due_at <> (:due_at))
 ),
 locked AS MATERIALIZED (
     SELECT id FROM @.process WHERE id = ANY(ARRAY(SELECT id FROM wanted)) ORDER BY id FOR UPDATE
 ),
 clamped AS (
     UPDATE @.process AS process SET
-        leased_until = CASE WHEN leased_until IS NOT NULL THEN now + $3::bigint * interval '1 microsecond' END,
+        lease_ends_at = CASE WHEN lease_ends_at IS NOT NULL THEN now + $3::bigint * interval '1 microsecond' END,
         due_at = (:due_at),
-        not_before = CASE WHEN leased_until IS NULL AND state = 1 AND due_at < now + poll_interval AND not_before > now
+        not_before = CASE WHEN lease_ends_at IS NULL AND state = 1 AND due_at < now + poll_interval AND not_before > now
                           THEN (:due_at)
                           ELSE LEAST(not_before, CASE WHEN not_before IS NOT NULL THEN (:due_at) END) END
     FROM clock
@@ -79,7 +79,7 @@ SELECT id, (SELECT count(*) FROM step) AS count FROM step ORDER BY id DESC LIMIT
 
 /// See [`Times::clamp`](crate::store::rules::Times::clamp).
 const CLAMPED_DUE_AT: &str = "
-    CASE WHEN leased_until IS NOT NULL
+    CASE WHEN lease_ends_at IS NOT NULL
          THEN now + $3::bigint * interval '1 microsecond' + poll_interval * (1 + :share)::double precision
          ELSE LEAST(
              now + $3::bigint * interval '1 microsecond' + poll_interval * (1 + :share)::double precision,

@@ -3,11 +3,12 @@
 use tokio_postgres::types::Type;
 
 use super::PostgresStore;
+use super::problem::Refusal;
 use super::session::{Session, value};
 use crate::store::StoreError;
 
 /// The version that `schema.sql` makes.
-const VERSION: i32 = 2;
+const VERSION: i32 = 3;
 
 /// "OIDdefer": two replicas that migrate come one after the other.
 const LOCK: i64 = 0x4f49_4464_6566_6572;
@@ -15,8 +16,8 @@ const LOCK: i64 = 0x4f49_4464_6566_6572;
 /// The caller has begun a transaction. `schema` is the quoted name and a dot.
 pub(super) async fn migrate(session: &Session<'_>, schema: &str) -> Result<(), StoreError> {
     session.query("SELECT pg_advisory_xact_lock($1::bigint)", &[(&LOCK, Type::INT8)]).await?;
-    if version(session, schema).await?.is_some_and(|version| version >= VERSION) {
-        return Ok(());
+    if let Some(version) = version(session, schema).await?.filter(|version| *version >= VERSION) {
+        return check_newer(session, version).await;
     }
     let schema = schema.trim_end_matches('.');
     let exists = "SELECT to_regnamespace($1::text) IS NOT NULL AS found";
@@ -38,4 +39,14 @@ async fn version(session: &Session<'_>, schema: &str) -> Result<Option<i32>, Sto
     }
     let rows = session.query("SELECT max(version) AS version FROM @.schema_version", &[]).await?;
     rows.first().map_or(Ok(None), |row| value(row, "version"))
+}
+
+/// Whether tables of this version or a newer one can be used.
+async fn check_newer(session: &Session<'_>, found: i32) -> Result<(), StoreError> {
+    let rows = session.query("SELECT max(oldest) AS oldest FROM @.schema_version", &[]).await?;
+    let oldest: Option<i32> = rows.first().map_or(Ok(None), |row| value(row, "oldest"))?;
+    match oldest {
+        Some(oldest) if oldest > VERSION => Err(Refusal::Newer { found, known: VERSION }.into()),
+        _ => Ok(()),
+    }
 }

@@ -1,12 +1,13 @@
 //! Claiming, holding and acknowledging outcomes.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::claim::{bodies, set_aside, unless_others_claim};
+use super::due_bounds::{DueBounds, Found};
 use super::problem::Refusal;
 use super::row::{
     attempts_in, body_in, bytes_of, cancellation_in, id_in, numbers_of, partition_in, rounds, state_in, until,
@@ -20,16 +21,23 @@ use crate::store::{
 
 /// How many outcomes are due of each partition, as long as they are not more than a claim takes.
 const COUNT: &str = "
-WITH clock AS MATERIALIZED (SELECT @.clock() AS now)
+WITH clock AS MATERIALIZED (
+    SELECT now, CASE WHEN $4::timestamptz <= now THEN $4::timestamptz ELSE '-infinity' END AS since
+    FROM (SELECT @.clock() AS now OFFSET 0) AS reading
+)
 SELECT partition, count(*) AS count FROM (
     SELECT partition FROM @.process
-    WHERE state = 3 AND due_at <= (SELECT now FROM clock) AND format <= $1::smallint AND key = ANY($2::bigint[])
+    WHERE state = 3 AND due_at BETWEEN (SELECT since FROM clock) AND (SELECT now FROM clock)
+      AND format <= $1::smallint AND key = ANY($2::bigint[])
     ORDER BY due_at LIMIT $3::bigint
 ) AS due GROUP BY partition ORDER BY partition";
 
 /// The same where they are more: it goes from one partition to the next and counts up to the limit in each.
 const COUNT_ALL: &str = "
-WITH RECURSIVE clock AS MATERIALIZED (SELECT @.clock() AS now),
+WITH RECURSIVE clock AS MATERIALIZED (
+    SELECT now, CASE WHEN $4::timestamptz <= now THEN $4::timestamptz ELSE '-infinity' END AS since
+    FROM (SELECT @.clock() AS now OFFSET 0) AS reading
+),
 listed AS (
     (SELECT partition FROM @.process WHERE state = 3 ORDER BY partition LIMIT 1)
     UNION ALL
@@ -40,7 +48,8 @@ listed AS (
 SELECT listed.partition, due.count FROM listed CROSS JOIN LATERAL (
     SELECT count(*) AS count FROM (
         SELECT 1 FROM @.process AS process
-        WHERE process.partition = listed.partition AND state = 3 AND due_at <= (SELECT now FROM clock)
+        WHERE process.partition = listed.partition AND state = 3
+          AND due_at BETWEEN (SELECT since FROM clock) AND (SELECT now FROM clock)
           AND format <= $1::smallint AND key = ANY($2::bigint[])
         LIMIT $3::bigint
     ) AS present
@@ -49,13 +58,17 @@ WHERE listed.partition IS NOT NULL AND due.count > 0 ORDER BY listed.partition";
 
 /// An array names the rows to update, as when [work](super::claim) is claimed.
 const CLAIM: &str = "
-WITH clock AS MATERIALIZED (SELECT @.clock() AS now),
+WITH clock AS MATERIALIZED (
+    SELECT now, CASE WHEN $6::timestamptz <= now THEN $6::timestamptz ELSE '-infinity' END AS since
+    FROM (SELECT @.clock() AS now OFFSET 0) AS reading
+),
 due AS MATERIALIZED (
     SELECT found.id, found.due_at
     FROM UNNEST($3::bigint[], $4::bigint[]) AS share (partition, most)
     CROSS JOIN LATERAL (
         SELECT id, due_at FROM @.process AS process
-        WHERE process.partition = share.partition AND state = 3 AND due_at <= (SELECT now FROM clock)
+        WHERE process.partition = share.partition AND state = 3
+          AND due_at BETWEEN (SELECT since FROM clock) AND (SELECT now FROM clock)
           AND format <= $1::smallint AND key = ANY($2::bigint[])
         ORDER BY due_at LIMIT share.most FOR UPDATE SKIP LOCKED
     ) AS found
@@ -71,30 +84,53 @@ claimed AS (
 SELECT claimed.* FROM claimed JOIN due USING (id) ORDER BY due.due_at";
 
 const NEXT: &str = "
-WITH clock AS MATERIALIZED (SELECT @.clock() AS now)
+WITH clock AS MATERIALIZED (
+    SELECT now, CASE WHEN $3::timestamptz <= now THEN $3::timestamptz ELSE '-infinity' END AS since
+    FROM (SELECT @.clock() AS now OFFSET 0) AS reading
+)
 SELECT now, NULLIF((
-    SELECT due_at FROM @.process WHERE state = 3 AND format <= $1::smallint AND key = ANY($2::bigint[])
+    SELECT due_at FROM @.process
+    WHERE state = 3 AND due_at >= (SELECT since FROM clock)
+      AND format <= $1::smallint AND key = ANY($2::bigint[])
     ORDER BY due_at LIMIT 1
 ), 'infinity') AS due_at
 FROM clock";
 
-/// The caller has begun a transaction.
-pub(super) async fn claim_outcomes(session: &Session<'_>, claim: &OutcomeClaim) -> Result<Outcomes, StoreError> {
+/// The caller has begun a transaction. What the claim has found on its way counts when it has been committed.
+pub(super) async fn claim_outcomes(
+    session: &Session<'_>,
+    due_bounds: &DueBounds,
+    claim: &OutcomeClaim,
+) -> Result<(Outcomes, Found<Option<SystemTime>>), StoreError> {
     let (format, keys) = (i16::from(claim.format), numbers_of(&claim.keys));
-    let shares = shares(session, claim).await?;
-    let (claimed, set_aside) = claim_shares(session, claim, &shares).await?;
-    let rows = session.query(NEXT, &[(&format, Type::INT2), (&keys, Type::INT8_ARRAY)]).await?;
+    let look = due_bounds.look_for_outcomes(claim);
+    let since = look.since;
+    let shares = shares(session, claim, since).await?;
+    let (claimed, set_aside) = claim_shares(session, claim, &shares, since).await?;
+    let parameters = [(&format as _, Type::INT2), (&keys as _, Type::INT8_ARRAY), (&since as _, Type::TIMESTAMPTZ)];
+    let rows = session.query(NEXT, &parameters).await?;
     let row = rows.first().ok_or(Refusal::Row("next"))?;
-    let next_in = until(row, "due_at", value(row, "now")?)?;
+    let now = value(row, "now")?;
+    let found = look.found(value(row, "due_at")?, now);
+    let next_in = until(row, "due_at", now)?;
     let has_room = claimed.len() < claim.limit;
-    Ok(Outcomes { claimed, set_aside, next_in: unless_others_claim(next_in, has_room) })
+    Ok((Outcomes { claimed, set_aside, next_in: unless_others_claim(next_in, has_room) }, found))
 }
 
 /// How many outcomes to take of each partition, in the order in which partitions are served.
-async fn shares(session: &Session<'_>, claim: &OutcomeClaim) -> Result<Vec<(i64, usize)>, StoreError> {
+async fn shares(
+    session: &Session<'_>,
+    claim: &OutcomeClaim,
+    since: Option<SystemTime>,
+) -> Result<Vec<(i64, usize)>, StoreError> {
     let (format, keys) = (i16::from(claim.format), numbers_of(&claim.keys));
     let count = async |sql, most: usize| {
-        let parameters = [(&format as _, Type::INT2), (&keys as _, Type::INT8_ARRAY), (&limit(most) as _, Type::INT8)];
+        let parameters = [
+            (&format as _, Type::INT2),
+            (&keys as _, Type::INT8_ARRAY),
+            (&limit(most) as _, Type::INT8),
+            (&since as _, Type::TIMESTAMPTZ),
+        ];
         let rows = session.query(sql, &parameters).await?;
         let count_in = |row: &Row| {
             let count = usize::try_from(value::<i64>(row, "count")?).unwrap_or(0);
@@ -115,6 +151,7 @@ async fn claim_shares(
     session: &Session<'_>,
     claim: &OutcomeClaim,
     shares: &[(i64, usize)],
+    since: Option<SystemTime>,
 ) -> Result<(Vec<ClaimedOutcome>, Vec<ProcessId>), StoreError> {
     if shares.is_empty() {
         return Ok((Vec::new(), Vec::new()));
@@ -130,6 +167,7 @@ async fn claim_shares(
                 (&partitions, Type::INT8_ARRAY),
                 (&most, Type::INT8_ARRAY),
                 (&micros(claim.lease), Type::INT8),
+                (&since, Type::TIMESTAMPTZ),
             ],
         )
         .await?;

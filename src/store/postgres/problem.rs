@@ -40,6 +40,10 @@ pub(super) enum Refusal {
     SchemaName,
     #[error("synchronous_commit is off for this role or database, so what it confirms would not survive a crash")]
     AsynchronousCommit,
+    #[error(
+        "the tables have version {found}, and this release knows version {known}: a newer release has changed them"
+    )]
+    Newer { found: i32, known: i32 },
     #[error("a row holds what this release cannot read: {0}")]
     Row(&'static str),
 }

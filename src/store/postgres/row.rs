@@ -10,6 +10,13 @@ use super::session::value;
 use crate::store::column::{key_number, key_of};
 use crate::store::{Cancellation, Fingerprint, Partition, ProcessId, SealedBody, State, StoreError};
 
+/// When a row is due, which `due_at` alone does not say while it is claimed. See
+/// [`due_if_orphaned`](crate::store::rules::due_if_orphaned).
+pub(super) const DUE_AT: &str = "
+    (CASE WHEN lease_ends_at > due_at
+          THEN GREATEST(lease_ends_at, LEAST(lease_ends_at + poll_interval, expires_at - interval '5 seconds'))
+          ELSE due_at END)";
+
 pub(super) fn id_in(row: &Row) -> Result<ProcessId, StoreError> {
     let bytes: &[u8] = value(row, "id")?;
     Ok(bytes.try_into().map(ProcessId::from_bytes).map_err(|_| Refusal::Row("id"))?)

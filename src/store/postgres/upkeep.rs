@@ -5,19 +5,24 @@ use std::time::SystemTime;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::row::{body_in, bytes_of, cancellation_in, format_in, id_in, key_in, partition_in, rounds, state_in, until};
+use super::problem::Refusal;
+use super::row::{
+    DUE_AT, body_in, bytes_of, cancellation_in, format_in, id_in, key_in, partition_in, rounds, state_in, until,
+};
 use super::session::{Session, value};
 use crate::store::column::{key_number, limit};
 use crate::store::{Cancellation, KeyStats, PartitionStats, Process, ProcessId, Reseal, State, StoreError};
 
 const LOAD: &str = "
-SELECT id, partition, state, epoch, provisional, cancellation, due_at, schedule, format, key, revision, body, clock.now,
-       leased_until IS NOT NULL AND leased_until > clock.now AS leased
+SELECT id, partition, state, epoch, provisional, cancellation,
+       :due_at AS due_at, schedule,
+           format, key, revision, body, clock.now,
+       lease_ends_at IS NOT NULL AND lease_ends_at > clock.now AS leased
 FROM @.process AS process LEFT JOIN @.sealed AS sealed USING (id), (SELECT @.clock() AS now OFFSET 0) AS clock
 WHERE id = $1::bytea";
 
 pub(super) async fn load(session: &Session<'_>, id: ProcessId) -> Result<Option<Process>, StoreError> {
-    let rows = session.query(LOAD, &[(&id.to_bytes().as_slice(), Type::BYTEA)]).await?;
+    let rows = session.query(&LOAD.replace(":due_at", DUE_AT), &[(&id.to_bytes().as_slice(), Type::BYTEA)]).await?;
     rows.first().map(process_in).transpose()
 }
 
@@ -70,24 +75,64 @@ pub(super) async fn purge(session: &Session<'_>, most: usize) -> Result<usize, S
     Ok(session.query(PURGE, &[(&limit(most), Type::INT8)]).await?.len())
 }
 
-const SEALED_OTHERWISE: &str = "
-SELECT id, partition, state, epoch, provisional, cancellation, due_at, schedule, format, key, revision, body, clock.now,
-       leased_until IS NOT NULL AND leased_until > clock.now AS leased
-FROM @.process AS process JOIN @.sealed AS sealed USING (id), (SELECT @.clock() AS now OFFSET 0) AS clock
-WHERE key <> $1::bigint AND id > $2::bytea ORDER BY id LIMIT $3::bigint";
+/// Reading all rows in one statement would keep the database from clearing away what has been changed since it began, so
+/// they are read in steps of so many, in the order of their identifiers.
+const STEP: usize = 20_000;
 
+/// Where a step ends: at this row, unless it was the last step.
+pub(super) type End = Option<ProcessId>;
+
+/// The bytes of an identifier, or what is less than every identifier.
+fn bytes_before(id: Option<ProcessId>) -> Vec<u8> {
+    id.map_or_else(Vec::new, |id| id.to_bytes().to_vec())
+}
+
+/// The last row of a step, as each statement with a step gives it in `step_end`.
+fn end_in(row: &Row) -> Result<End, StoreError> {
+    let Some(bytes) = value::<Option<&[u8]>>(row, "step_end")? else { return Ok(None) };
+    Ok(Some(bytes.try_into().map(ProcessId::from_bytes).map_err(|_| Refusal::Row("id"))?))
+}
+
+const SEALED_OTHERWISE: &str = "
+WITH clock AS MATERIALIZED (SELECT @.clock() AS now),
+step AS MATERIALIZED (SELECT id FROM @.process WHERE id > $2::bytea ORDER BY id LIMIT $4::bigint),
+step_end AS MATERIALIZED (
+    SELECT CASE WHEN (SELECT count(*) FROM step) = $4::bigint
+                THEN (SELECT id FROM step ORDER BY id DESC LIMIT 1) END AS id
+)
+SELECT found.*, (SELECT now FROM clock) AS now, (SELECT id FROM step_end) AS step_end
+FROM step_end LEFT JOIN LATERAL (
+    SELECT process.id, partition, state, epoch, provisional, cancellation,
+           :due_at AS due_at, schedule,
+           format, key, revision, body,
+           lease_ends_at IS NOT NULL AND lease_ends_at > (SELECT now FROM clock) AS leased
+    FROM @.process AS process JOIN @.sealed AS sealed USING (id)
+    WHERE key <> $1::bigint AND process.id > $2::bytea AND (step_end.id IS NULL OR process.id <= step_end.id)
+    ORDER BY process.id LIMIT $3::bigint
+) AS found ON true";
+
+/// One step: the rows that it has found, and where it ends.
 pub(super) async fn sealed_otherwise(
     session: &Session<'_>,
     key: [u8; 4],
     after: Option<ProcessId>,
     most: usize,
-) -> Result<Vec<Process>, StoreError> {
-    // Less than every identifier.
-    let after = after.map_or_else(Vec::new, |id| id.to_bytes().to_vec());
-    let rows = session
-        .query(SEALED_OTHERWISE, &[(&key_number(key), Type::INT8), (&after, Type::BYTEA), (&limit(most), Type::INT8)])
-        .await?;
-    rows.iter().map(process_in).collect()
+) -> Result<(Vec<Process>, End), StoreError> {
+    let after = bytes_before(after);
+    let parameters = [
+        (&key_number(key) as _, Type::INT8),
+        (&after as _, Type::BYTEA),
+        (&limit(most) as _, Type::INT8),
+        (&limit(STEP) as _, Type::INT8),
+    ];
+    let rows = session.query(&SEALED_OTHERWISE.replace(":due_at", DUE_AT), &parameters).await?;
+    let mut found = Vec::with_capacity(rows.len());
+    for row in &rows {
+        if value::<Option<&[u8]>>(row, "id")?.is_some() {
+            found.push(process_in(row)?);
+        }
+    }
+    Ok((found, rows.first().map_or(Ok(None), end_in)?))
 }
 
 const RESEAL: &str = "
@@ -134,38 +179,71 @@ pub(super) async fn reseal(session: &Session<'_>, reseals: &[Reseal]) -> Result<
     Ok(resealed)
 }
 
+/// Rows are looked up one by one, for nobody can guess how large a step is, and a join would read all bodies.
 const KEYS: &str = "
-SELECT key, format, sum(bodies)::bigint AS bodies, sum(waiting)::bigint AS waiting FROM (
-    SELECT key, format, 1 AS bodies, 0 AS waiting FROM @.process JOIN @.sealed USING (id)
-    UNION ALL SELECT first_key, format, 0, 1 FROM @.process WHERE state <= 1
+WITH step AS MATERIALIZED (
+    SELECT id, key, format, state FROM @.process WHERE id > $1::bytea ORDER BY id LIMIT $2::bigint
+),
+step_end AS MATERIALIZED (
+    SELECT CASE WHEN (SELECT count(*) FROM step) = $2::bigint
+                THEN (SELECT id FROM step ORDER BY id DESC LIMIT 1) END AS id
+)
+SELECT key, format, sum(bodies)::bigint AS bodies, sum(waiting)::bigint AS waiting,
+       (SELECT id FROM step_end) AS step_end
+FROM (
+    SELECT key, format, 1 AS bodies, 0 AS waiting
+    FROM step CROSS JOIN LATERAL (SELECT 1 FROM @.sealed AS sealed WHERE sealed.id = step.id OFFSET 0) AS body
+    UNION ALL
+    SELECT origin.first_key, format, 0, 1
+    FROM step
+    CROSS JOIN LATERAL (SELECT first_key FROM @.origin AS origin WHERE origin.id = step.id OFFSET 0) AS origin
+    WHERE state <= 1
+    UNION ALL
+    -- So that the end of the step comes with a row, whatever is in it.
+    SELECT NULL, NULL, 0, 0 FROM step_end
 ) AS uses GROUP BY key, format";
 
-pub(super) async fn keys(session: &Session<'_>) -> Result<Vec<KeyStats>, StoreError> {
-    let stats_in = |row: &Row| {
-        let count = |column| value::<i64>(row, column).map(|count| u64::try_from(count).unwrap_or(0));
-        Ok(KeyStats {
-            key: key_in(row)?,
-            format: format_in(row)?,
-            bodies: count("bodies")?,
-            waiting: count("waiting")?,
-        })
-    };
-    session.query(KEYS, &[]).await?.iter().map(stats_in).collect()
+/// One step: what it has counted, and where it ends.
+pub(super) async fn keys(session: &Session<'_>, after: Option<ProcessId>) -> Result<(Vec<KeyStats>, End), StoreError> {
+    let rows = session.query(KEYS, &[(&bytes_before(after), Type::BYTEA), (&limit(STEP), Type::INT8)]).await?;
+    let mut counted = Vec::with_capacity(rows.len());
+    for row in &rows {
+        if value::<Option<i64>>(row, "key")?.is_some() {
+            let count = |column| value::<i64>(row, column).map(|count| u64::try_from(count).unwrap_or(0));
+            let (key, format) = (key_in(row)?, format_in(row)?);
+            counted.push(KeyStats { key, format, bodies: count("bodies")?, waiting: count("waiting")? });
+        }
+    }
+    Ok((counted, rows.first().map_or(Ok(None), end_in)?))
 }
 
 const STATS: &str = "
-WITH clock AS MATERIALIZED (SELECT @.clock() AS now)
+WITH clock AS MATERIALIZED (SELECT @.clock() AS now),
+step AS MATERIALIZED (
+    SELECT id, partition, state, :due_at AS due_at, lease_ends_at,
+           COALESCE(decided_at, due_at) AS decided_at
+    FROM @.process WHERE id > $1::bytea ORDER BY id LIMIT $2::bigint
+)
 SELECT partition, (SELECT now FROM clock) AS now,
        ARRAY[count(*) FILTER (WHERE state = 0), count(*) FILTER (WHERE state = 1), count(*) FILTER (WHERE state = 2),
              count(*) FILTER (WHERE state = 3), count(*) FILTER (WHERE state = 4)] AS states,
        min(due_at) FILTER (WHERE state <= 2
-                             AND (leased_until IS NULL OR leased_until <= (SELECT now FROM clock))) AS work_due_at,
-       min(COALESCE(decided_at, due_at)) FILTER (WHERE state = 3) AS decided_at
-FROM @.process GROUP BY partition";
+                             AND (lease_ends_at IS NULL OR lease_ends_at <= (SELECT now FROM clock))) AS work_due_at,
+       min(decided_at) FILTER (WHERE state = 3) AS decided_at,
+       CASE WHEN (SELECT count(*) FROM step) = $2::bigint THEN (SELECT id FROM step ORDER BY id DESC LIMIT 1) END
+           AS step_end
+FROM step GROUP BY partition";
 
-pub(super) async fn stats(session: &Session<'_>) -> Result<Vec<PartitionStats>, StoreError> {
-    let rows = session.query(STATS, &[]).await?;
-    rows.iter().map(stats_in).collect()
+/// One step: what it has counted, and where it ends.
+pub(super) async fn stats(
+    session: &Session<'_>,
+    after: Option<ProcessId>,
+) -> Result<(Vec<PartitionStats>, End), StoreError> {
+    let rows = session
+        .query(&STATS.replace(":due_at", DUE_AT), &[(&bytes_before(after), Type::BYTEA), (&limit(STEP), Type::INT8)])
+        .await?;
+    let counted = rows.iter().map(stats_in).collect::<Result<_, _>>()?;
+    Ok((counted, rows.first().map_or(Ok(None), end_in)?))
 }
 
 fn stats_in(row: &Row) -> Result<PartitionStats, StoreError> {

@@ -3,8 +3,9 @@
 use tokio_postgres::types::Type;
 
 use super::claim::{self, Claims};
+use super::due_bounds::{DueBounds, Found, Times};
 use super::problem::Refusal;
-use super::row::{bytes_of, bytes_of_all, id_in, lookup_in, partition_in, rounds, state_in};
+use super::row::{DUE_AT, bytes_of, bytes_of_all, id_in, lookup_in, partition_in, rounds, state_in};
 use super::session::{Session, value};
 use crate::store::column::{key_number, micros};
 use crate::store::{
@@ -20,23 +21,27 @@ const INSERT: &str = "
 WITH clock AS MATERIALIZED (SELECT @.clock() AS now),
 found AS MATERIALIZED (
     SELECT id FROM (
-        SELECT 1 AS rank, id FROM @.process WHERE session = ANY($4::bytea[])
-        UNION ALL SELECT 2, id FROM @.process WHERE lookup = ANY($5::bytea[])
+        SELECT 1 AS rank, id FROM @.origin WHERE session = ANY($4::bytea[])
+        UNION ALL SELECT 2, id FROM @.origin WHERE lookup = ANY($5::bytea[])
         UNION ALL SELECT 3, id FROM @.process WHERE id = $1::bytea
     ) AS candidate ORDER BY rank, id LIMIT 1
 ),
 added AS (
-    INSERT INTO @.process (id, partition, state, session, lookup, due_at, leased_until, not_before, poll_interval,
-                           schedule, format, key, first_key, expires_at)
-    SELECT $1::bytea, $2::bigint, $3::smallint, ($4::bytea[])[1], ($5::bytea[])[1],
+    INSERT INTO @.process (id, partition, state, has_lookup, due_at, lease_ends_at, not_before, poll_interval, schedule,
+                           format, key, expires_at)
+    SELECT $1::bytea, $2::bigint, $3::smallint, ($5::bytea[])[1] IS NOT NULL,
            now + $6::bigint * interval '1 microsecond',
            CASE WHEN $3::smallint = 0 THEN now + $6::bigint * interval '1 microsecond' END,
            now + $7::bigint * interval '1 microsecond',
            $8::bigint * interval '1 microsecond',
-           $9::text, $10::smallint, $11::bigint, $11::bigint,
+           $9::text, $10::smallint, $11::bigint,
            now + $13::bigint * interval '1 microsecond'
     FROM clock WHERE NOT EXISTS (SELECT FROM found)
     RETURNING id
+),
+kept AS (
+    INSERT INTO @.origin (id, session, lookup, first_key)
+    SELECT id, ($4::bytea[])[1], ($5::bytea[])[1], $11::bigint FROM added
 ),
 body AS (INSERT INTO @.sealed (id, body) SELECT id, $12::bytea FROM added)
 SELECT now, (SELECT id FROM found) AS id FROM clock";
@@ -81,12 +86,14 @@ fn lock_number(name: &[u8]) -> i64 {
 }
 
 /// Settles and claims. The caller has begun a transaction: what a claim finds is what the settlements have left, and
-/// bodies are read when the rows are locked, because those that a statement saw before it waited may be old.
+/// bodies are read when the rows are locked, because those that a statement saw before it waited may be old. What the claim
+/// has found on its way counts when the transaction has been committed.
 pub(super) async fn work(
     session: &Session<'_>,
+    due_bounds: &DueBounds,
     settlements: &[Settlement],
     claim: Option<&Claim>,
-) -> Result<Work, StoreError> {
+) -> Result<(Work, Option<Found<Times>>), StoreError> {
     let mut settled = vec![Settled::Stale; settlements.len()];
     for round in rounds(settlements, |settlement| settlement.id) {
         let done = settle(session, &round).await?;
@@ -96,13 +103,16 @@ pub(super) async fn work(
             }
         }
     }
-    let claims = match claim {
-        Some(claim) => claim::claim(session, claim).await?,
+    let look = claim.map(|claim| (claim, due_bounds.look(claim)));
+    let claims = match &look {
+        Some((claim, look)) => claim::claim(session, claim, &look.since).await?,
         None => Claims::default(),
     };
     let Claims { claimed, set_aside } = claims;
-    let claim::Next { now, due, clamping } = claim::next(session, claim, &claimed).await?;
-    Ok(Work { now, settled, claimed, due, set_aside, clamping })
+    let looking = look.as_ref().map(|(claim, look)| (*claim, &look.since));
+    let claim::Next { now, due, earliest, clamping } = claim::next(session, looking, &claimed).await?;
+    let found = look.map(|(_, look)| look.found(earliest, now));
+    Ok((Work { now, settled, claimed, due, set_aside, clamping }, found))
 }
 
 const SETTLE: &str = "
@@ -124,7 +134,7 @@ settled AS (
     UPDATE @.process AS process SET
         state = input.state,
         provisional = input.provisional,
-        leased_until = NULL,
+        lease_ends_at = NULL,
         schedule = input.schedule,
         poll_interval = input.poll_interval,
         expires_at = input.expires_at,
@@ -135,16 +145,20 @@ settled AS (
         not_before = input.not_before,
         due_at = CASE WHEN input.state = 1 AND process.pinged_at IS NOT NULL
                       THEN LEAST(input.due_at, input.not_before) ELSE input.due_at END,
-        lookup = COALESCE(input.lookup, process.lookup),
+        has_lookup = process.has_lookup OR input.lookup IS NOT NULL,
         format = COALESCE(input.format, process.format),
         key = COALESCE(input.key, process.key),
         revision = process.revision + CASE WHEN input.body IS NULL THEN 0 ELSE 1 END
     FROM input JOIN locked USING (id)
     WHERE process.id = input.id
-      AND (input.lookup IS NULL OR process.lookup IS NULL)
+      AND (input.lookup IS NULL OR NOT process.has_lookup)
       AND CASE WHEN input.epoch IS NULL THEN process.state <= 1 OR (process.state = 3 AND process.provisional)
                ELSE process.state <= 2 AND process.epoch = input.epoch END
     RETURNING process.id
+),
+named AS (
+    UPDATE @.origin AS origin SET lookup = input.lookup FROM settled JOIN input USING (id)
+    WHERE origin.id = input.id AND input.lookup IS NOT NULL
 ),
 replaced AS (
     INSERT INTO @.sealed (id, body)
@@ -201,23 +215,31 @@ fn outcome(next: Next) -> (i16, bool) {
 
 const PING: &str = "
 WITH clock AS MATERIALIZED (SELECT @.clock() AS now),
-target AS MATERIALIZED (SELECT id, state, lookup, partition FROM @.process WHERE (:which) ORDER BY id LIMIT 1 FOR UPDATE),
+target AS MATERIALIZED (
+    SELECT process.id, state, lookup, partition FROM @.process AS process JOIN @.origin AS origin USING (id)
+    WHERE (:which) ORDER BY process.id LIMIT 1 FOR UPDATE OF process
+),
 noted AS (
     UPDATE @.process AS process SET
         pinged_at = now,
-        due_at = CASE WHEN leased_until > now OR not_before IS NULL THEN due_at
-                      ELSE LEAST(due_at, GREATEST(now, not_before)) END
+        due_at = CASE WHEN lease_ends_at > now OR not_before IS NULL THEN due_at
+                      ELSE LEAST(:due_at, GREATEST(now, not_before)) END,
+        -- The row goes by its due time alone, and is still one whose holder has died.
+        lease_ends_at = CASE WHEN lease_ends_at <= now AND not_before IS NOT NULL THEN '-infinity' ELSE lease_ends_at END
     FROM target, clock
     WHERE process.id = target.id AND process.state <= 1
-      AND (process.lookup IS NULL OR process.lookup = ANY($2::bytea[]))
+      AND (target.lookup IS NULL OR target.lookup = ANY($2::bytea[]))
 )
 SELECT id, state, lookup, partition FROM target";
 
 pub(super) async fn ping(session: &Session<'_>, ping: &Ping) -> Result<Pinged, StoreError> {
     // One condition each, so that each has an index of its own.
-    let which = if ping.id.is_some() { "id = $1::bytea" } else { "$1::bytea IS NULL AND lookup = ANY($2::bytea[])" };
+    let which = match ping.id {
+        Some(_) => "process.id = $1::bytea",
+        None => "$1::bytea IS NULL AND lookup = ANY($2::bytea[])",
+    };
     let id = ping.id.map(|id| id.to_bytes().to_vec());
-    let sql = PING.replace(":which", which);
+    let sql = PING.replace(":which", which).replace(":due_at", DUE_AT);
     let rows = session.query(&sql, &[(&id, Type::BYTEA), (&bytes_of_all(&ping.lookups), Type::BYTEA_ARRAY)]).await?;
     let Some(row) = rows.first() else { return Ok(Pinged::NotFound) };
     let (id, state, lookup) = (id_in(row)?, state_in(row)?, lookup_in(row)?);
