@@ -57,7 +57,7 @@ pub use sqlite::{SqliteStore, SqliteStoreBuilder};
 /// | `leased_until` | a claim is being worked on; null if none is |
 /// | `not_before` | the earliest moment to which a ping may move `due_at`; null if no ping may move it |
 /// | `pinged_at` | when a ping came that no claim has followed yet |
-/// | `interval` | what a claim adds to its lease in `due_at`, so that a row whose holder died is not asked about early |
+/// | `interval` | what a claim adds to its lease in `due_at`, so that a row whose holder died is not asked about early, unless it would expire meanwhile |
 /// | `expires_at` | when the OP's answer expires; null if the OP gave no end |
 /// | `spread` | whether [`spread`](Self::spread) has moved the row since its last settlement |
 /// | `decided_at` | when the present outcome was decided |
@@ -125,7 +125,8 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// claim's and whose `key` is one of its keys: for each [`ClaimQuota`], up to `polls` rows in `Waiting` and up to
     /// `verifications` rows in `Exchanging` and `Answered`, earliest `due_at` first. Where that comes to more than
     /// `limit`, `Exchanging` and `Answered` come first, and then the earliest of all partitions. Each gets
-    /// `leased_until = now + lease`, `due_at = leased_until + interval`, `epoch + 1`, `attempts + 1`,
+    /// `leased_until = now + lease`, `due_at = leased_until + interval` or, where that is earlier, the later of
+    /// `leased_until` and `expires_at - 5 s`, `epoch + 1`, `attempts + 1`,
     /// `pinged_at = null`, and `not_before = null` where there was a ping, for a poll that a ping
     /// has brought forward is not followed by another such poll. A row that still had a `leased_until` is [`orphaned`](Claimed::orphaned). Rows without a body
     /// are set aside and named in [`Work::set_aside`]; they may count towards the limits.
@@ -234,11 +235,13 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Replaces bodies whose `revision` is still the given one. Says for each whether it was, in the same order.
     fn reseal(&self, reseals: Vec<Reseal>) -> BoxFuture<'_, Result<Vec<bool>, StoreError>>;
 
-    /// Which rows need which key, the keys that none needs left out. It may take a while. A key that the keyring lacks, or
+    /// Which rows need which key, the keys that none needs left out. It may take a while, and counts each row as it was at
+    /// some moment of it. A key that the keyring lacks, or
     /// a format newer than this release reads, stands for rows that no claim takes.
     fn keys(&self) -> BoxFuture<'_, Result<Vec<KeyStats>, StoreError>>;
 
-    /// How many rows there are of each partition, those without rows left out.
+    /// How many rows there are of each partition, those without rows left out. It may take a while where there are
+    /// millions, and need not be of one moment.
     fn stats(&self) -> BoxFuture<'_, Result<Vec<PartitionStats>, StoreError>>;
 
     /// Completes when something may have become due or decided since this was *called* (not since it was first

@@ -87,6 +87,7 @@ pub async fn check<S: Subject>(make: impl AsyncFn() -> S) {
         work::a_row_without_its_body_is_set_aside_and_holds_nothing_up,
         work::a_claim_takes_only_bodies_that_it_can_open,
         work::a_claimed_row_is_nobody_elses_until_its_lease_and_an_interval_have_passed,
+        work::a_row_whose_holder_died_is_asked_about_before_its_end,
         work::a_row_whose_exchange_died_comes_back_orphaned_when_its_lease_ends,
         work::a_settlement_needs_the_epoch_of_the_claim,
         work::a_settled_row_is_due_again_when_the_settlement_says,

@@ -17,6 +17,7 @@ use crate::clock::{Clock, SystemClock, saturating_add};
 
 use table::{Claims, Table};
 
+mod row;
 mod table;
 
 /// A [`Store`] that forgets everything when the process ends: for tests, for development, and as the shortest complete

@@ -57,6 +57,13 @@ impl Times {
     }
 }
 
+/// When a claimed row is due again if its holder dies: its poll may have been sent, so the interval counts from the end of
+/// the lease, but the row is not left to expire unasked.
+pub(super) fn due_if_orphaned(leased_until: Duration, interval: Duration, expires_at: Option<Duration>) -> Duration {
+    let before_the_end = expires_at.map_or(Duration::MAX, |at| at.saturating_sub(BEFORE_THE_END));
+    leased_until.saturating_add(interval).min(before_the_end).max(leased_until)
+}
+
 /// The share of an interval that stands in an identifier.
 fn share(id: ProcessId, interval: Duration) -> Duration {
     let [a, b, c, d, ..] = id.to_bytes();

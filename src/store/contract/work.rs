@@ -157,6 +157,37 @@ pub(super) async fn a_claimed_row_is_nobody_elses_until_its_lease_and_an_interva
     assert!(!case.claim_one().await.orphaned);
 }
 
+pub(super) async fn a_row_whose_holder_died_is_asked_about_before_its_end(case: Case<'_>) {
+    // The end of the first one comes before its interval has passed, that of the second one even before its lease has run
+    // out, and that of the third one much later. The fourth one has none.
+    let ends = [Some(30 * MINUTE), Some(2 * MINUTE), Some(10 * HOUR), None];
+    for (number, expires_in) in (1..).zip(ends) {
+        case.inserted(NewProcess { expires_in, ..waiting(number) }).await;
+    }
+    let work = case.work(vec![], 4).await;
+    assert_eq!(work.claimed.len(), 4);
+    let next_in = next_in(&work).unwrap();
+    assert!(next_in <= 5 * MINUTE && next_in > 4 * MINUTE, "the second one, when its lease ends: {next_in:?}");
+    case.advance(4 * MINUTE).await;
+    assert!(case.claim(4).await.is_empty(), "somebody may be asking");
+    case.advance(2 * MINUTE).await;
+    let second = case.claim_one().await;
+    assert_eq!((second.id, second.orphaned), (id(2), true));
+    case.settle(settlement(&second, Next::Ended)).await;
+    case.advance(22 * MINUTE).await;
+    assert!(case.claim(4).await.is_empty(), "its end is two minutes away");
+    let due_in = case.load(id(1)).await.due_in;
+    assert!(due_in <= 2 * MINUTE && !due_in.is_zero(), "{due_in:?}");
+    case.advance(2 * MINUTE).await;
+    let first = case.claim_one().await;
+    assert_eq!((first.id, first.orphaned), (id(1), true));
+    case.settle(settlement(&first, Next::Ended)).await;
+    case.advance(33 * MINUTE).await;
+    assert!(case.claim(4).await.is_empty(), "an interval after the end of the lease has not passed");
+    case.advance(3 * MINUTE).await;
+    assert_eq!(ids(&case.claim(4).await).len(), 2);
+}
+
 pub(super) async fn a_row_whose_exchange_died_comes_back_orphaned_when_its_lease_ends(case: Case<'_>) {
     let exchanging = NewProcess { state: State::Exchanging, due_in: MINUTE, lookups: vec![], ..waiting(1) };
     let id = case.inserted(exchanging).await;

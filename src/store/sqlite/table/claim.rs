@@ -5,7 +5,8 @@ use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 use super::work::LEASE;
 use super::{SET_ASIDE, cancellation_at, clamp, key_at, state_at, with_keys};
 use crate::store::column::limit;
-use crate::store::sqlite::moment::Moment;
+use crate::store::rules::due_if_orphaned;
+use crate::store::sqlite::moment::{Moment, column, since_1970};
 use crate::store::{Claim, ClaimQuota, Claimed, NextDue, Partition, ProcessId, SealedBody};
 
 /// What a claim answers.
@@ -57,7 +58,7 @@ const DUE_TIMES: &str = "
 /// Rows that are due and not leased.
 const FREE: &str = "
         SELECT slot, id, state, pinged_at IS NOT NULL, cancellation, schedule, format, key, body, interval, due_at, epoch,
-                attempts, 0
+                attempts, 0, expires_at
          FROM process LEFT JOIN sealed USING (slot)
          WHERE partition = :partition AND :kind AND due_at <= :now
            AND format <= :format AND key IN (:keys)
@@ -67,7 +68,7 @@ const FREE: &str = "
 /// Rows whose holders have died.
 const ORPHANED: &str = "
         SELECT slot, id, state, pinged_at IS NOT NULL, cancellation, schedule, format, key, body, interval, lease.due_at,
-                lease.epoch, lease.attempts, 1
+                lease.epoch, lease.attempts, 1, expires_at
          FROM lease JOIN process USING (slot) LEFT JOIN sealed USING (slot)
          WHERE lease.partition = :partition AND :kind AND lease.due_at <= :now
            AND format <= :format AND key IN (:keys)
@@ -150,6 +151,7 @@ struct Due {
     slot: i64,
     due_at: i64,
     interval: i64,
+    expires_at: Option<i64>,
     row: Claimed,
     has_body: bool,
 }
@@ -170,13 +172,14 @@ fn claim_of(
     let mut lease = connection.prepare_cached(LEASE)?;
     let mut take_ping =
         connection.prepare_cached("UPDATE process SET pinged_at = NULL, not_before = NULL WHERE slot = ?")?;
-    for Due { slot, interval, row, has_body, .. } in due {
+    for Due { slot, interval, expires_at, row, has_body, .. } in due {
         if !has_body {
             set_aside(connection, slot, &row)?;
             claims.set_aside.push(row.id);
             continue;
         }
-        let due_at = leased_until.saturating_add(interval);
+        let due_at = due_if_orphaned(since_1970(leased_until), since_1970(interval), expires_at.map(since_1970));
+        let due_at = column(due_at);
         lease.execute(params![slot, quota.partition.0, leased_until, due_at, row.epoch, row.attempts])?;
         if row.pinged {
             take_ping.execute([slot])?;
@@ -235,7 +238,14 @@ fn due_in(row: &Row<'_>, partition: Partition) -> rusqlite::Result<Due> {
         schedule: row.get(5)?,
         body: SealedBody { format: row.get(6)?, key: key_at(row, 7)?, bytes: body.unwrap_or_default() },
     };
-    Ok(Due { slot: row.get(0)?, due_at: row.get(10)?, interval: row.get(9)?, row: claimed, has_body })
+    Ok(Due {
+        slot: row.get(0)?,
+        due_at: row.get(10)?,
+        interval: row.get(9)?,
+        expires_at: row.get(14)?,
+        row: claimed,
+        has_body,
+    })
 }
 
 /// A row without a body is not due again by itself.
