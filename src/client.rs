@@ -36,11 +36,16 @@ mod outcome;
 mod poll;
 mod pushed;
 mod refresh;
+mod refreshed;
 mod registration;
 mod request_object;
 mod resource;
+mod response_mode;
+mod response_parameters;
+mod response_type;
 mod revoke;
 mod session;
+mod setting;
 mod stored;
 mod token_response;
 mod userinfo;
@@ -48,18 +53,20 @@ mod wait;
 
 pub use authentication::{Authentication, GrantedScope};
 pub use authorization_response::{AuthorizationGrant, SignIn};
-pub use authorize::{AuthorizationRequest, ResponseMode, ResponseType};
-pub use builder::{AssertionAudience, ClientBuilder};
+pub use authorize::AuthorizationRequest;
+pub use builder::ClientBuilder;
 pub use cancel::Cancelled;
 pub use claims_request::{ClaimRequest, ClaimsRequest, EvidenceRequest, VerifiedClaimsRequest};
 pub use introspect::Introspection;
-pub use options::{Backoff, DpopMode, PollCredential};
+pub use options::{AssertionAudience, Backoff, DpopMode, PollCredential};
 pub use outcome::{Denial, Expiry, Outcome};
 pub use poll::Poll;
 pub use registration::{
     ApplicationType, CertificateSubject, ClientMetadata, DifferenceEffect, Registrar, RegistrarBuilder, Registration,
     RegistrationDifference, RegistrationRefusal, RegistrationRequest, SubjectType,
 };
+pub use response_mode::ResponseMode;
+pub use response_type::ResponseType;
 pub use revoke::TokenTypeHint;
 pub use session::AuthorizationSession;
 pub use userinfo::UserInfo;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use super::refresh::Refreshed;
+use super::refreshed::Refreshed;
 use crate::clock::saturating_add;
 use crate::dpop::DpopKey;
 use crate::error::{Error, ErrorKind};

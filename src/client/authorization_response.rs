@@ -1,25 +1,20 @@
 //! DTR §Authentication Request Acknowledgment Validation: what the browser brings back.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
 use super::Client;
-use super::arrival::{Arrival, Place};
+use super::arrival::Place;
 use super::authentication::Authentication;
-use super::authorize::ResponseType;
 use super::code_answer::{CodeAnswer, Received};
+use super::response_parameters::{Code, Parameters, broken};
 use super::session::{self, AuthorizationSession};
-use crate::error::{Document, Error, ErrorResponse, Misuse, Rule, SessionProblem, Violation};
+use crate::error::{Error, Misuse, Rule, SessionProblem};
 use crate::pending::PendingAuthentication;
 use crate::secret::{Secret, constant_time_eq};
 use crate::task::Task;
 
-/// No genuine response is longer.
-const LONGEST_RESPONSE: usize = 16 * 1024;
 const STEP: &str = "checking the authorization response";
-const LONGEST_CODE: usize = 4 * 1024;
-
 /// Where the sign-in stands after the user came back.
 #[non_exhaustive]
 #[derive(Debug)]
@@ -53,12 +48,6 @@ pub struct AuthorizationGrant {
     pub(super) received: Option<Received>,
     /// The process that the code was exchanged for, while its interim ID Token is verified.
     pub(super) deferred: Option<PendingAuthentication>,
-}
-
-/// The one code that came back.
-pub(super) enum Code {
-    Deferred(Secret),
-    Authorization(Secret),
 }
 
 impl AuthorizationGrant {
@@ -252,113 +241,6 @@ impl Client {
         }
         Ok(())
     }
-}
-
-/// The parameters that matter. Everything else "MUST be ignored by the Client".
-#[derive(Default)]
-pub(super) struct Parameters {
-    pub(super) state: Option<String>,
-    pub(super) iss: Option<String>,
-    code: Option<String>,
-    deferred_code: Option<String>,
-    error: Option<String>,
-    error_description: Option<String>,
-    id_token: Option<String>,
-    access_token: Option<String>,
-    /// All of them in a JWT.
-    response: Option<String>,
-    /// They came in a JWT that has expired.
-    pub(super) late: bool,
-    /// Those that stand in the response more than once.
-    repeated: Vec<&'static str>,
-    arrival: Arrival,
-}
-
-impl Parameters {
-    fn parse(response: &str) -> Result<Self, Error> {
-        if response.len() > LONGEST_RESPONSE {
-            return Err(Violation::new(Rule::OversizedResponse).in_document(Document::AuthorizationResponse).into());
-        }
-        let (arrival, response) = Arrival::of(response);
-        let mut parameters = Self { arrival, ..Self::default() };
-        // RFC 6749 §3.1: "Parameters sent without a value MUST be treated as if they were omitted from the request." Some
-        // OPs write every parameter that they know. An empty `state`, code or `iss` is then missing, which is refused
-        // wherever the parameter is needed.
-        let has_value = |(_, value): &(_, Cow<'_, str>)| !value.is_empty();
-        for (name, value) in form_urlencoded::parse(response.as_bytes()).filter(has_value) {
-            let (slot, name) = match &*name {
-                "response" => (&mut parameters.response, "response"),
-                name => match parameters.slot(name) {
-                    Some(slot) => slot,
-                    None => continue,
-                },
-            };
-            if slot.is_some() {
-                parameters.repeated.push(name);
-            } else {
-                *slot = Some(value.into_owned());
-            }
-        }
-        Ok(parameters)
-    }
-
-    /// Where a parameter is kept, if it matters.
-    pub(super) fn slot(&mut self, name: &str) -> Option<(&mut Option<String>, &'static str)> {
-        Some(match name {
-            "state" => (&mut self.state, "state"),
-            "iss" => (&mut self.iss, "iss"),
-            "code" => (&mut self.code, "code"),
-            "deferred_code" => (&mut self.deferred_code, "deferred_code"),
-            "error" => (&mut self.error, "error"),
-            "error_description" => (&mut self.error_description, "error_description"),
-            "id_token" => (&mut self.id_token, "id_token"),
-            "access_token" => (&mut self.access_token, "access_token"),
-            _ => return None,
-        })
-    }
-
-    /// The code, if exactly the right one came and nothing else did.
-    fn code(self, response_type: ResponseType) -> Result<Code, Error> {
-        if let Some(error) = self.error {
-            if self.code.is_some() || self.deferred_code.is_some() {
-                return Err(broken(Rule::CodeAndError, "error"));
-            }
-            return Err(ErrorResponse::new(&error, self.error_description.as_deref(), None).into());
-        }
-        // "The Authorization Server SHOULD NOT return an OAuth 2.0 Access Token": one that comes all the same has been
-        // through the browser's history, and was not asked for.
-        for (token, name) in [(&self.id_token, "id_token"), (&self.access_token, "access_token")] {
-            if token.is_some() {
-                return Err(broken(Rule::UnrequestedToken, name));
-            }
-        }
-        match (self.deferred_code, self.code) {
-            // "Responses containing both `code` and `deferred_code` parameters MUST be considered invalid."
-            (Some(_), Some(_)) => Err(broken(Rule::BothCodes, "deferred_code")),
-            (Some(_), None) if response_type == ResponseType::Code => {
-                Err(broken(Rule::UnrequestedCode, "deferred_code"))
-            }
-            (Some(code), None) => Ok(Code::Deferred(checked_code(code, "deferred_code")?)),
-            // "Verify that a `code` parameter is not present."
-            (None, Some(_)) if response_type == ResponseType::DeferredCode => {
-                Err(broken(Rule::UnrequestedCode, "code"))
-            }
-            (None, Some(code)) => Ok(Code::Authorization(checked_code(code, "code")?)),
-            (None, None) if response_type == ResponseType::Code => Err(broken(Rule::NoCode, "code")),
-            (None, None) => Err(broken(Rule::NoCode, "deferred_code")),
-        }
-    }
-}
-
-/// A code is opaque, but it is neither empty nor endless, and has RFC 6749's `VSCHAR` only.
-fn checked_code(code: String, name: &'static str) -> Result<Secret, Error> {
-    let fits = (1..=LONGEST_CODE).contains(&code.len()) && code.bytes().all(|byte| matches!(byte, 0x20..=0x7e));
-    let code = Secret::new(code);
-    if fits { Ok(code) } else { Err(broken(Rule::InvalidCode, name)) }
-}
-
-pub(super) fn broken(rule: Rule, parameter: &'static str) -> Error {
-    Violation::new(rule).in_document(Document::AuthorizationResponse).at_member(parameter).into()
 }
 
 impl fmt::Debug for AuthorizationGrant {

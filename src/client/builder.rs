@@ -11,16 +11,16 @@ mod signing;
 mod tokens;
 
 use self::connections::{ConfigureHttp, SharedConnections};
-use super::authorize::ResponseType;
 use super::fapi;
-use super::identity::Credentials;
-use super::options::{Backoff, DpopMode, Options, PollCredential};
+use super::identity::{Credentials, RegisteredMethod};
+use super::options::{AssertionAudience, Backoff, DpopMode, Options, PollCredential};
 use super::refresh::Flights;
-use super::registration::RegisteredMethod;
+use super::response_type::ResponseType;
+use super::setting::{check_redirect_uri, setting};
 use super::{Client, Inner, encryption};
 use crate::clock::{Clock, SystemClock};
 use crate::endpoint::{ClientAuthentication, Endpoints};
-use crate::error::{ConfigurationProblem, Error};
+use crate::error::Error;
 use crate::jose::Signer;
 use crate::provider::{Issuer, Provider};
 use crate::random::{Random, SystemRandom};
@@ -44,22 +44,6 @@ pub struct ClientBuilder {
     options: Options,
 }
 
-/// Whom a client assertion is for (RFC 7523 §3; OpenID Connect Core 1.0 §9).
-#[non_exhaustive]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum AssertionAudience {
-    /// The OP's issuer identifier as a single string, at every endpoint: what current profiles demand, since it
-    /// cannot be replayed elsewhere.
-    #[default]
-    Issuer,
-    /// The URL of the token endpoint, at every endpoint, for OPs of before 2025. It is the `token_endpoint` of the OP's
-    /// metadata, also where a client with a certificate calls its alias for mutual TLS: the OP's name for the endpoint
-    /// does not depend on the way there.
-    TokenEndpoint,
-    /// The URL of the endpoint to which the assertion is sent, another one at each endpoint, for OPs that compare it with
-    /// their own URL there: token, pushed authorization request, revocation, introspection and cancellation endpoint.
-    Endpoint,
-}
 
 impl ClientBuilder {
     pub(super) fn new(issuer: String, client_id: String) -> Self {
@@ -456,19 +440,6 @@ pub(super) fn check_poll_credential(options: &Options, authentication: &ClientAu
         ));
     }
     Ok(())
-}
-
-/// RFC 6749 §3.1.2: an absolute URI without a fragment. Custom schemes are for native applications.
-pub(super) fn check_redirect_uri(redirect_uri: &str) -> Result<(), Error> {
-    match Url::parse(redirect_uri) {
-        Ok(url) if url.fragment().is_none() => Ok(()),
-        Ok(_) => Err(setting("redirect_uri", "it has a fragment, which RFC 6749 §3.1.2 forbids")),
-        Err(_) => Err(setting("redirect_uri", "it is not an absolute URL")),
-    }
-}
-
-pub(super) fn setting(setting: &'static str, problem: &'static str) -> Error {
-    Error::new(ConfigurationProblem::Setting { setting, problem })
 }
 
 impl fmt::Debug for ClientBuilder {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::builder::setting;
+use super::setting::setting;
 use crate::error::Error;
 
 /// Which claims are asked for, and where they are to be. Give it to

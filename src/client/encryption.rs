@@ -5,9 +5,9 @@ use std::sync::{Arc, PoisonError};
 use serde_json::{Map, Value, json};
 
 use super::Client;
-use super::builder::setting;
 use super::identity::Credentials;
 use super::options::Options;
+use super::setting::setting;
 use crate::error::{ConfigurationProblem, Document, Error, Violation};
 use crate::id_token::{self, RegisteredEncryption};
 use crate::jose::DecryptionKey;

@@ -8,9 +8,11 @@ use serde_json::Value;
 use zeroize::Zeroize as _;
 
 use super::Client;
-use super::authorization_response::{AuthorizationGrant, Code, SignIn};
+use super::authorization_response::{AuthorizationGrant, SignIn};
 use super::code_answer::{CodeAnswer, CodeResponse, Received};
-use super::token_response::{self, KEYS_PATIENCE, ReceivedTokens};
+use super::response_parameters::Code;
+use super::response_type::{CODE_GRANT, DEFERRED_GRANT};
+use super::token_response::{self, KEYS_PATIENCE, ReceivedTokens, TOKEN_RESPONSE_LIMIT};
 use crate::dpop::DpopKey;
 use crate::endpoint::{Answer, ClientIdentity, EndpointRequest, Failure};
 use crate::error::{Document, Error, ErrorKind, Misuse, Rule, TransportProblem, Verdict, Violation};
@@ -23,20 +25,12 @@ use crate::task::Task;
 use futures_core::future::BoxFuture;
 use url::Url;
 
-/// DTR §Deferred Code Exchange Request.
-pub(super) const DEFERRED_GRANT: &str = "urn:openid:params:grant-type:deferred";
-/// RFC 6749 §4.1.3.
-pub(super) const CODE_GRANT: &str = "authorization_code";
-
 /// If the connection fails, the code is unspent and the user is waiting, so there are a few quick attempts.
 const CONNECTION_ATTEMPTS: u32 = 3;
 const CONNECTION_PAUSE: Duration = Duration::from_millis(500);
 const CONNECTION_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a successful exchange waits for the OP's keys.
 const INTERIM_PATIENCE: Duration = Duration::from_secs(3);
-/// A token response with large ID Tokens has tens of kilobytes.
-pub(super) const TOKEN_RESPONSE_LIMIT: usize = 1024 * 1024;
-
 impl Client {
     /// Exchanges the code of a checked authorization response.
     ///

@@ -2,24 +2,14 @@
 
 use url::Url;
 
-use super::authorize::ResponseMode;
-use super::builder::AssertionAudience;
 use super::identity::Credentials;
-use super::options::{DpopMode, Options};
+use super::options::{AssertionAudience, DpopMode, FapiProfile, Options};
+use super::response_mode::ResponseMode;
 use super::{Client, Inner};
 use crate::endpoint::ClientAuthentication;
 use crate::error::{ConfigurationProblem, Error};
 use crate::jose::{Signer, SigningAlgorithm};
 use crate::provider::ProviderMetadata;
-
-/// Which of the two a client keeps to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum FapiProfile {
-    /// FAPI 2.0 Security Profile.
-    Security,
-    /// The same with signed requests and responses.
-    MessageSigning,
-}
 
 /// FAPI 2.0 Security Profile §5.4: "use PS256, ES256, or EdDSA (using the Ed25519 variant) algorithms".
 const ALGORITHMS: [SigningAlgorithm; 4] =

@@ -1,20 +1,27 @@
 //! Who the client is to the OP: how it authenticates, and with which certificate it connects.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
-use super::{Client, DpopMode};
+use super::Client;
+use super::options::{AssertionAudience, DpopMode, Options};
+use super::setting::setting;
 use crate::endpoint::{ClientAuthentication, ClientIdentity, GivenCredentials, Offer};
 use crate::error::{ConfigurationProblem, Error};
-use crate::jose::Signer;
+use crate::jose::{Signer, SigningAlgorithm};
 use crate::provider::{EndpointUrls, ProviderMetadata};
 use crate::secret::Secret;
 use crate::transport::ClientCertificate;
 
-use super::builder::{AssertionAudience, setting};
-use super::options::Options;
-use super::registration::RegisteredMethod;
+/// How a client was registered to authenticate, where that needs a key which is not in the registration.
+#[derive(Debug, Clone)]
+pub(super) struct RegisteredMethod {
+    pub(super) method: String,
+    /// `token_endpoint_auth_signing_alg`, where there is one.
+    pub(super) algorithm: Option<SigningAlgorithm>,
+}
 
 /// What the builder was told about authentication.
 #[derive(Debug, Clone, Default)]
@@ -94,6 +101,36 @@ impl Credentials {
         Ok(())
     }
 
+    /// Names the method that was registered, with the key that the application gave.
+    pub(super) fn settle_registered(&mut self) -> Result<(), Error> {
+        let Some(RegisteredMethod { method, algorithm }) = self.registered.take() else { return Ok(()) };
+        if let Some(named) = &self.named {
+            return match named.method() == method {
+                true => Ok(()),
+                false => Err(setting("authentication", "the client was registered for another method")),
+            };
+        }
+        let certificate = self.given.certificate.clone();
+        let certificate =
+            || certificate.ok_or_else(|| setting("client_certificate", "the client was registered with one"));
+        self.named = Some(match method.as_str() {
+            "private_key_jwt" => {
+                let signer = self.given.signer.take();
+                let signer = signer.ok_or_else(|| setting("signing_key", "the client was registered with one"))?;
+                if algorithm.is_some_and(|algorithm| algorithm != signer.algorithm()) {
+                    return Err(setting("signing_key", "the client was registered for another algorithm"));
+                }
+                ClientAuthentication::private_key_jwt(signer)
+            }
+            "tls_client_auth" => ClientAuthentication::tls_client_auth(certificate()?),
+            _ => ClientAuthentication::self_signed_tls_client_auth(certificate()?),
+        });
+        if method != "private_key_jwt" {
+            self.given.certificate = None;
+        }
+        Ok(())
+    }
+
     /// The signer of client assertions as the builder takes it.
     pub(super) fn set_signer(&mut self, signer: impl Signer + 'static) {
         self.given.signer = Some(Arc::new(signer));
@@ -165,6 +202,16 @@ impl Client {
         if self.0.options.certificate_bound && !metadata.tls_client_certificate_bound_access_tokens() {
             let (member, value) = ("tls_client_certificate_bound_access_tokens", "true".to_owned());
             return Err(ConfigurationProblem::NotAdvertised { member, value });
+        }
+        Ok(())
+    }
+
+    /// A secret that has expired would be refused in front of a user.
+    pub(super) fn check_secret(&self, authentication: &ClientAuthentication) -> Result<(), Error> {
+        let expired = |expiry: SystemTime| expiry <= self.0.clock.now();
+        if authentication.secret().is_some() && self.0.options.secret_expires_at.is_some_and(expired) {
+            let problem = "it has expired: read the registration again, and make the client from what that brings";
+            return Err(setting("client_secret", problem));
         }
         Ok(())
     }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::authorization_response::{Parameters, broken};
-use super::authorize::ResponseMode;
+use super::response_mode::ResponseMode;
+use super::response_parameters::{Parameters, broken};
 use super::session::{self, AuthorizationSession};
 use super::{Client, SIGNATURES};
 use crate::clock::unix_seconds;
@@ -196,14 +196,5 @@ fn is_for(claims: &Map<String, Value>, client_id: &str) -> bool {
         Some(Value::String(audience)) => audience == client_id,
         Some(Value::Array(audiences)) => !audiences.is_empty() && audiences.iter().all(|one| one == client_id),
         _ => false,
-    }
-}
-
-/// The state that a response JWT claims to have. Nothing about it is verified.
-pub(super) fn unverified_state(token: &str) -> Option<Secret> {
-    let object = Object::parse(CompactJws::parse(token).ok()?.payload()).ok()?;
-    match object.needing(&["state"]).ok()?.get("state")? {
-        Value::String(state) => Some(Secret::new(state.as_str())),
-        _ => None,
     }
 }

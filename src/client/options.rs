@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::authorize::{ResponseMode, ResponseType};
-use super::fapi::FapiProfile;
+use super::response_mode::ResponseMode;
+use super::response_type::ResponseType;
 use crate::dpop::DpopKey;
 use crate::id_token::RegisteredEncryption;
 use crate::jose::{DecryptionKey, SigningAlgorithm};
@@ -174,4 +174,30 @@ impl Backoff {
             Self::Growing { up_to } => Some(up_to),
         }
     }
+}
+
+/// Whom a client assertion is for (RFC 7523 §3; OpenID Connect Core 1.0 §9).
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AssertionAudience {
+    /// The OP's issuer identifier as a single string, at every endpoint: what current profiles demand, since it
+    /// cannot be replayed elsewhere.
+    #[default]
+    Issuer,
+    /// The URL of the token endpoint, at every endpoint, for OPs of before 2025. It is the `token_endpoint` of the OP's
+    /// metadata, also where a client with a certificate calls its alias for mutual TLS: the OP's name for the endpoint
+    /// does not depend on the way there.
+    TokenEndpoint,
+    /// The URL of the endpoint to which the assertion is sent, another one at each endpoint, for OPs that compare it with
+    /// their own URL there: token, pushed authorization request, revocation, introspection and cancellation endpoint.
+    Endpoint,
+}
+
+/// Which FAPI 2.0 profile a client keeps to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FapiProfile {
+    /// FAPI 2.0 Security Profile.
+    Security,
+    /// The same with signed requests and responses.
+    MessageSigning,
 }

@@ -7,9 +7,10 @@ use std::future::Future;
 use std::time::Duration;
 
 use super::Client;
-use super::exchange::{DEFERRED_GRANT, TOKEN_RESPONSE_LIMIT};
 use super::options::PollCredential;
 use super::outcome::{Denial, Expiry, Outcome};
+use super::response_type::DEFERRED_GRANT;
+use super::token_response::TOKEN_RESPONSE_LIMIT;
 use super::token_response::{ReceivedTokens, last_word};
 use crate::clock::Moment;
 use crate::dpop::DpopKey;

@@ -2,24 +2,22 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use url::Url;
-use zeroize::Zeroizing;
 
 use super::Client;
 use super::authentication::{Authentication, Body, TokenType};
-use super::builder::setting;
-use super::exchange::TOKEN_RESPONSE_LIMIT;
-use super::revoke::Revocation;
-use super::token_response::{KEYS_PATIENCE, Tokens, last_word, not_interim, tokens_to_revoke};
-use crate::clock::{Clock, unix_seconds};
+use super::refreshed::Refreshed;
+use super::revoke::{Revocation, tokens_to_revoke};
+use super::setting::setting;
+use super::token_response::{KEYS_PATIENCE, TOKEN_RESPONSE_LIMIT, Tokens, last_word, not_interim};
+use crate::clock::Clock;
 use crate::dpop::DpopKey;
 use crate::endpoint::{Answer, ClientIdentity, EndpointRequest, Endpoints, ErrorAnswer, Failure};
 use crate::error::{Document, Error, ErrorKind, Misuse, Verdict, Violation};
 use crate::id_token::{self, IdToken};
-use crate::pending::{self, Checks, is_given_up, validation_pause};
+use crate::pending::{Checks, is_given_up};
 use crate::secret::Secret;
 
 mod flight;
@@ -27,43 +25,6 @@ mod flight;
 pub(super) use flight::Flights;
 
 const STEP: &str = "refreshing the tokens";
-
-/// The answer to a refresh as it came, with the key that its tokens are bound to.
-#[derive(Clone, Serialize, Deserialize)]
-pub(crate) struct Refreshed {
-    #[serde(rename = "b", with = "pending::secret_bytes")]
-    body: Zeroizing<Vec<u8>>,
-    #[serde(rename = "t", with = "pending::seconds")]
-    received_at: SystemTime,
-    #[serde(rename = "key", with = "pending::dpop_key", default, skip_serializing_if = "Option::is_none")]
-    dpop_key: Option<DpopKey>,
-    /// How often it could not be validated. Tries that follow each other faster than [`validation_pause`] count as one.
-    #[serde(rename = "n", default, skip_serializing_if = "is_zero")]
-    attempts: u32,
-    /// When the next failed try counts, in seconds since 1970.
-    #[serde(rename = "c", default, skip_serializing_if = "is_zero")]
-    counts_from: u64,
-}
-
-fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
-    *number == T::default()
-}
-
-impl Refreshed {
-    fn new(body: Zeroizing<Vec<u8>>, received_at: SystemTime, dpop_key: Option<DpopKey>) -> Self {
-        Self { body, received_at, dpop_key, attempts: 0, counts_from: 0 }
-    }
-
-    /// Counts a failed try. A caller that tries again at once must not use up the tries of an outage that lasts.
-    fn count_failure(&mut self, now: SystemTime, retry_after: Option<Duration>) {
-        let now = unix_seconds(now);
-        if now >= self.counts_from {
-            let pause = validation_pause(self.attempts, retry_after).max(Duration::from_secs(1));
-            self.attempts = self.attempts.saturating_add(1);
-            self.counts_from = now.saturating_add(pause.as_secs());
-        }
-    }
-}
 
 impl Client {
     /// Gets new tokens with the refresh token, bound to the same DPoP key, and puts them into `authentication`. A

@@ -27,7 +27,6 @@ pub use difference::{DifferenceEffect, RegistrationDifference};
 pub use metadata::ClientMetadata;
 pub use refusal::RegistrationRefusal;
 pub use registrar::{Registrar, RegistrarBuilder};
-pub(super) use to_client::RegisteredMethod;
 
 pub use request::{ApplicationType, CertificateSubject, RegistrationRequest, SubjectType};
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use url::Url;
 
 use super::Client;
-use super::builder::setting;
+use super::setting::setting;
 use crate::clock::{saturating_add, unix_seconds};
 use crate::error::{ConfigurationProblem, Error, ErrorKind, Misuse};
 use crate::jose::{ContentEncryptionAlgorithm, KeyManagementAlgorithm, KeySet, Signer, sign_compact};

@@ -6,7 +6,7 @@ use url::Url;
 
 use super::Client;
 use super::authentication::{Authentication, TokenType};
-use super::builder::setting;
+use super::setting::setting;
 use crate::endpoint::{Failure, Presentation, ResourceRequest, stated_error};
 use crate::error::{ConfigurationProblem, Document, Error, Misuse};
 use crate::transport::{ClientCertificate, HttpResponse};

@@ -7,11 +7,12 @@ use url::Url;
 
 use super::Client;
 use super::authentication::Authentication;
-use super::token_response::tokens_to_revoke;
 use crate::dpop::DpopKey;
 use crate::endpoint::{Answer, ClientIdentity, EndpointRequest, Endpoints};
 use crate::error::{Document, Error};
+use crate::json::Object;
 use crate::secret::Secret;
+use serde_json::Value;
 
 /// Somebody waits for the error that comes after this.
 const QUIET_TIMEOUT: Duration = Duration::from_secs(5);
@@ -171,4 +172,17 @@ pub(super) fn token_form(token: &Secret, hint: Option<TokenTypeHint>) -> Vec<(&'
     let mut form = vec![("token", Cow::Borrowed(token.expose()))];
     form.extend(hint.map(|hint| ("token_type_hint", hint.as_str().into())));
     form
+}
+
+/// The tokens of a response that is not believed, for revoking them: access token and refresh token.
+pub(super) fn tokens_to_revoke(body: &[u8]) -> Vec<(Secret, TokenTypeHint)> {
+    let Ok(response) = Object::document(body, Document::TokenResponse) else {
+        return Vec::new();
+    };
+    let token = |kind: TokenTypeHint| match response.members().get(kind.as_str()) {
+        Some(Value::String(token)) if !token.is_empty() => Some((Secret::new(token.as_str()), kind)),
+        _ => None,
+    };
+    // The refresh token first: revoking it takes the access token along at many OPs.
+    [token(TokenTypeHint::RefreshToken), token(TokenTypeHint::AccessToken)].into_iter().flatten().collect()
 }

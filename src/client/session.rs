@@ -7,15 +7,16 @@ use std::time::{Duration, SystemTime};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::arrival::Arrival;
-use super::authorize::ResponseType;
-use super::jwt_response;
+use super::response_type::ResponseType;
 use crate::clock::{from_unix_seconds, saturating_add};
 use crate::dpop::DpopKey;
 use crate::error::{Error, Misuse, SessionProblem};
-use crate::jose;
+use crate::jose::{self, CompactJws};
+use crate::json::Object;
 use crate::keyring::{Keyring, Purpose};
 use crate::pending::{self, Checks};
 use crate::random::SystemRandom;
@@ -195,7 +196,16 @@ pub(super) fn parameter(response: &str, name: &str) -> Option<String> {
 
 /// The cookie's name by the state in a signed response.
 pub(super) fn cookie_name_of_jwt(token: &str) -> Option<String> {
-    jwt_response::unverified_state(token).map(|state| cookie_name(state.expose()))
+    unverified_state(token).map(|state| cookie_name(state.expose()))
+}
+
+/// The state that a response JWT claims to have. Nothing about it is verified.
+fn unverified_state(token: &str) -> Option<Secret> {
+    let object = Object::parse(CompactJws::parse(token).ok()?.payload()).ok()?;
+    match object.needing(&["state"]).ok()?.get("state")? {
+        Value::String(state) => Some(Secret::new(state.as_str())),
+        _ => None,
+    }
 }
 
 fn is_false(flag: &bool) -> bool {

@@ -9,7 +9,6 @@ use zeroize::Zeroizing;
 
 use super::Client;
 use super::authentication::{self, Authentication, TokenType};
-use super::revoke::TokenTypeHint;
 use crate::dpop::DpopKey;
 use crate::error::{Document, Error, ErrorKind, Rule, Violation};
 use crate::id_token::{self, IdToken, InterimFingerprint, InterimState};
@@ -21,6 +20,9 @@ use crate::secret::Secret;
 
 /// How long a call that somebody is looking at waits for the OP's keys before it says that they are out of reach.
 pub(super) const KEYS_PATIENCE: Duration = Duration::from_secs(8);
+
+/// A token response with large ID Tokens has tens of kilobytes.
+pub(super) const TOKEN_RESPONSE_LIMIT: usize = 1024 * 1024;
 
 /// A final token response as it came, with everything that it is judged by.
 pub(super) struct ReceivedTokens<'a> {
@@ -335,19 +337,6 @@ fn are_details(details: &Value) -> bool {
         tracing::warn!("the OP's `authorization_details` are not an array; they are ignored");
     }
     details.is_array()
-}
-
-/// The tokens of a response that is not believed, for revoking them: access token and refresh token.
-pub(super) fn tokens_to_revoke(body: &[u8]) -> Vec<(Secret, TokenTypeHint)> {
-    let Ok(response) = Object::document(body, Document::TokenResponse) else {
-        return Vec::new();
-    };
-    let token = |kind: TokenTypeHint| match response.members().get(kind.as_str()) {
-        Some(Value::String(token)) if !token.is_empty() => Some((Secret::new(token.as_str()), kind)),
-        _ => None,
-    };
-    // The refresh token first: revoking it takes the access token along at many OPs.
-    [token(TokenTypeHint::RefreshToken), token(TokenTypeHint::AccessToken)].into_iter().flatten().collect()
 }
 
 /// Makes sense of a number of seconds in any form that OPs have been seen to send: integers, integral and fractional

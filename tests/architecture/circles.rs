@@ -20,8 +20,7 @@ type Graph = BTreeMap<ModulePath, BTreeMap<ModulePath, BTreeSet<String>>>;
 
 /// Circles that are still to be taken apart: the module around them, and how many modules are in them. This list only
 /// becomes shorter.
-const LEFT: [(&str, usize); 5] =
-    [("client", 16), ("client::registration", 2), ("poller", 5), ("store::sqlite::table", 2), ("testing", 17)];
+const LEFT: [(&str, usize); 3] = [("poller", 5), ("store::sqlite::table", 2), ("testing", 17)];
 
 #[test]
 fn no_imports_form_a_circle() {

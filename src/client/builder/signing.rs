@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::ClientBuilder;
-use crate::client::authorize::ResponseMode;
-use crate::client::fapi::FapiProfile;
+use crate::client::options::FapiProfile;
+use crate::client::response_mode::ResponseMode;
 use crate::jose::{ContentEncryptionAlgorithm, KeyManagementAlgorithm, Signer, SigningAlgorithm};
 
 impl ClientBuilder {

@@ -7,9 +7,8 @@ use url::Url;
 
 use super::metadata::{ClientMetadata, DEFAULT_METHOD};
 use super::request::SUBJECTS;
-use crate::client::authorize::ResponseType;
-use crate::client::builder::{check_redirect_uri, setting};
-use crate::client::exchange::{CODE_GRANT, DEFERRED_GRANT};
+use crate::client::response_type::{CODE_GRANT, DEFERRED_GRANT, ResponseType};
+use crate::client::setting::{check_redirect_uri, setting};
 use crate::error::{Error, Misuse};
 
 /// Members of a JWK that only the owner of the key may have (RFC 7518 §6).

@@ -9,8 +9,7 @@ use serde_json::{Map, Value};
 
 use super::metadata::{ClientMetadata, DEFAULT_METHOD, words};
 use super::request::SUBJECTS;
-use crate::client::authorize::ResponseType;
-use crate::client::exchange::{CODE_GRANT, DEFERRED_GRANT};
+use crate::client::response_type::{CODE_GRANT, DEFERRED_GRANT, ResponseType};
 use crate::jose::{ContentEncryptionAlgorithm, KeyManagementAlgorithm, SigningAlgorithm};
 
 /// One member of the client metadata that is not as it was asked for.

@@ -6,9 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::request::RegistrationRequest;
-use crate::client::authorize::ResponseType;
-use crate::client::exchange::{CODE_GRANT, DEFERRED_GRANT};
+use crate::client::response_type::ResponseType;
 use crate::jose::SigningAlgorithm;
 
 /// The metadata of a client, as the OP says it has registered them. [`to_request`](Self::to_request) starts an update.
@@ -190,12 +188,6 @@ impl ClientMetadata {
         &self.0
     }
 
-    /// A request that says the same, to be changed and sent as an [update](super::Registrar::update). An update replaces
-    /// everything, so what it leaves out is deleted.
-    pub fn to_request(&self) -> RegistrationRequest {
-        RegistrationRequest::of(self.clone())
-    }
-
     /// Whether this response type is registered. Its values have no order.
     pub(super) fn allows_response_type(&self, response_type: ResponseType) -> bool {
         self.response_types().iter().any(|&listed| words(listed) == words(response_type.as_str()))
@@ -229,19 +221,4 @@ impl fmt::Debug for ClientMetadata {
         formatter.write_str("ClientMetadata ")?;
         formatter.debug_set().entries(self.0.keys()).finish()
     }
-}
-
-impl ResponseType {
-    /// Whether this grant type has to be registered with it (RFC 7591 §2.1; DTR §Deferred Code Response Type).
-    pub(super) fn needs(self, grant_type: &str) -> bool {
-        let (deferred, code) = (grant_type == DEFERRED_GRANT, grant_type == CODE_GRANT);
-        match self {
-            Self::DeferredCode => deferred,
-            Self::DeferredCodeOrCode => deferred || code,
-            Self::Code => code,
-        }
-    }
-
-    /// The response types that this crate has.
-    pub(super) const ALL: [Self; 3] = [Self::DeferredCode, Self::DeferredCodeOrCode, Self::Code];
 }

@@ -5,8 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::metadata::ClientMetadata;
-use crate::client::authorize::ResponseType;
-use crate::client::exchange::{CODE_GRANT, DEFERRED_GRANT};
+use crate::client::response_type::{CODE_GRANT, DEFERRED_GRANT, ResponseType};
 use crate::jose::{ContentEncryptionAlgorithm, DecryptionKey, KeyManagementAlgorithm, Signer, SigningAlgorithm};
 use crate::secret::Secret;
 
@@ -220,6 +219,14 @@ for_humans! {
     tos_uri, tos_uri_in;
 }
 
+impl ClientMetadata {
+    /// A request that says the same, to be changed and sent as an [update](super::Registrar::update). An update replaces
+    /// everything, so what it leaves out is deleted.
+    pub fn to_request(&self) -> RegistrationRequest {
+        RegistrationRequest::of(self.clone())
+    }
+}
+
 impl RegistrationRequest {
     /// A client of the deferred flow that returns to this redirect URI: with the response type `deferred_code` and the
     /// deferred grant.
@@ -228,7 +235,7 @@ impl RegistrationRequest {
         request.redirect_uri(redirect_uri).response_types([ResponseType::DeferredCode])
     }
 
-    pub(super) fn of(metadata: ClientMetadata) -> Self {
+    fn of(metadata: ClientMetadata) -> Self {
         Self { metadata, reserved: None }
     }
 

@@ -1,25 +1,15 @@
 //! From a registration to a client that is set as the OP registered it.
 
-use std::time::SystemTime;
-
 use super::Registration;
 use super::difference::{DifferenceEffect, METHODS};
 use super::metadata::DEFAULT_METHOD;
 use crate::client::Client;
-use crate::client::authorize::ResponseType;
-use crate::client::builder::{ClientBuilder, setting};
-use crate::client::identity::Credentials;
+use crate::client::builder::ClientBuilder;
+use crate::client::identity::RegisteredMethod;
+use crate::client::response_type::ResponseType;
 use crate::endpoint::ClientAuthentication;
 use crate::error::{ConfigurationProblem, Error};
 use crate::jose::{ContentEncryptionAlgorithm, KeyManagementAlgorithm, SigningAlgorithm};
-
-/// How a client was registered to authenticate, where that needs a key which is not in the registration.
-#[derive(Debug, Clone)]
-pub(in crate::client) struct RegisteredMethod {
-    method: String,
-    /// `token_endpoint_auth_signing_alg`, where there is one.
-    algorithm: Option<SigningAlgorithm>,
-}
 
 impl Registration {
     /// Starts a client as it was registered: issuer, client identifier, authentication, the first redirect URI that was
@@ -180,50 +170,6 @@ impl Registration {
     fn named<T>(&self, member: &'static str, find: impl Fn(&str) -> Option<T>) -> Result<Option<T>, Error> {
         let Some(name) = self.metadata().text(member) else { return Ok(None) };
         find(name).map(Some).ok_or_else(|| registered(member, "this crate does not have the algorithm"))
-    }
-}
-
-impl Credentials {
-    /// Names the method that was registered, with the key that the application gave.
-    pub(in crate::client) fn settle_registered(&mut self) -> Result<(), Error> {
-        let Some(RegisteredMethod { method, algorithm }) = self.registered.take() else { return Ok(()) };
-        if let Some(named) = &self.named {
-            return match named.method() == method {
-                true => Ok(()),
-                false => Err(setting("authentication", "the client was registered for another method")),
-            };
-        }
-        let certificate = self.given.certificate.clone();
-        let certificate =
-            || certificate.ok_or_else(|| setting("client_certificate", "the client was registered with one"));
-        self.named = Some(match method.as_str() {
-            "private_key_jwt" => {
-                let signer = self.given.signer.take();
-                let signer = signer.ok_or_else(|| setting("signing_key", "the client was registered with one"))?;
-                if algorithm.is_some_and(|algorithm| algorithm != signer.algorithm()) {
-                    return Err(setting("signing_key", "the client was registered for another algorithm"));
-                }
-                ClientAuthentication::private_key_jwt(signer)
-            }
-            "tls_client_auth" => ClientAuthentication::tls_client_auth(certificate()?),
-            _ => ClientAuthentication::self_signed_tls_client_auth(certificate()?),
-        });
-        if method != "private_key_jwt" {
-            self.given.certificate = None;
-        }
-        Ok(())
-    }
-}
-
-impl Client {
-    /// A secret that has expired would be refused in front of a user.
-    pub(in crate::client) fn check_secret(&self, authentication: &ClientAuthentication) -> Result<(), Error> {
-        let expired = |expiry: SystemTime| expiry <= self.0.clock.now();
-        if authentication.secret().is_some() && self.0.options.secret_expires_at.is_some_and(expired) {
-            let problem = "it has expired: read the registration again, and make the client from what that brings";
-            return Err(setting("client_secret", problem));
-        }
-        Ok(())
     }
 }
 

@@ -1,0 +1,62 @@
+//! How an authorization response comes back.
+
+use super::response_type::ResponseType;
+use super::setting::setting;
+use crate::error::Error;
+use crate::provider::ProviderMetadata;
+
+/// How the OP returns its answer (OAuth 2.0 Multiple Response Type Encoding Practices; Form Post Response Mode; JARM).
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResponseMode {
+    /// In the query of the redirect URI.
+    Query,
+    /// In the body of a POST to the redirect URI, which `Client::authorization_response` takes like a query. The
+    /// session's cookie then needs `SameSite=None`.
+    FormPost,
+    /// In the query as a JWT that the OP signed, and encrypted where that was registered (JARM §2.3.1). A response in
+    /// another form is refused.
+    QueryJwt,
+    /// The same in the body of a POST (JARM §2.3.3). The session's cookie then needs `SameSite=None`.
+    FormPostJwt,
+    /// `jwt`, the shorthand for a JWT in the place that is the response type's default (JARM §2.3.4): the query for
+    /// [`ResponseType::Code`] and [`ResponseType::DeferredCode`]. With [`ResponseType::DeferredCodeOrCode`] it would be
+    /// the fragment, which no server sees, so that is an error. [`QueryJwt`](Self::QueryJwt) is sent under this name to an
+    /// OP that lists `jwt` and not `query.jwt`, so this one is needed only where the OP lists neither, or wants it so.
+    Jwt,
+}
+
+impl ResponseMode {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Query => "query",
+            Self::FormPost => "form_post",
+            Self::QueryJwt => "query.jwt",
+            Self::FormPostJwt => "form_post.jwt",
+            Self::Jwt => "jwt",
+        }
+    }
+
+    /// The mode by a name that the OP lists. FAPI 2.0 Message Signing has OPs that know the shorthand alone.
+    pub(super) fn at(self, metadata: &ProviderMetadata, response_type: ResponseType) -> Result<Self, Error> {
+        let lists = |mode: Self| metadata.response_modes_supported().iter().any(|listed| listed == mode.as_str());
+        match (self, response_type) {
+            (Self::Jwt, ResponseType::DeferredCodeOrCode) => Err(setting(
+                "response_mode",
+                "for `deferred_code code` the shorthand `jwt` means the fragment, which no server sees; set `QueryJwt` or \
+                 `FormPostJwt`",
+            )),
+            (Self::QueryJwt, ResponseType::DeferredCode | ResponseType::Code)
+                if lists(Self::Jwt) && !lists(Self::QueryJwt) =>
+            {
+                Ok(Self::Jwt)
+            }
+            _ => Ok(self),
+        }
+    }
+
+    /// Whether the OP answers with a JWT.
+    pub(super) fn is_jwt(self) -> bool {
+        matches!(self, Self::QueryJwt | Self::FormPostJwt | Self::Jwt)
+    }
+}
