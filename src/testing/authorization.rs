@@ -7,10 +7,10 @@ use url::Url;
 
 use super::browser::BrowserReturn;
 use super::identity_assurance;
-use super::op::{Opaque, State, Turn};
-use super::pace::Pace;
-use super::process::{Code, Process};
+use super::op::{Opaque, Turn};
+use super::process::{Code, Pace, Process};
 use super::record::RequestRule;
+use super::state::State;
 use super::wire::{Parameters, Rejection, Reply};
 
 impl Turn<'_> {

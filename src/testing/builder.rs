@@ -9,14 +9,15 @@ use serde_json::{Map, Value};
 use tokio::sync::Notify;
 use url::Url;
 
+use super::certificate::ClientAuthority;
 use super::client::{TestClient, TestUser};
-use super::fault::Editor;
-use super::mutual_tls::ClientAuthority;
-use super::op::{Op, State};
+use super::editor::Editor;
+use super::op::Op;
 use super::ping::{Ping, PingHook};
 use super::provider::TestProvider;
-use super::registration::RegistrationSettings;
 use super::server::{Listener, Server, Tls};
+use super::settings::{DecisionPolicy, DiscoveryForm, InterimToken, NoncePolicy, RegistrationSettings, Settings};
+use super::state::State;
 use crate::clock::{Clock, SystemClock};
 use crate::random::{Random, SystemRandom};
 
@@ -46,154 +47,16 @@ enum Transport {
     InProcess,
 }
 
-/// What stays the same while a provider lives.
-pub(super) struct Settings {
-    /// Without a slash at the end.
-    pub(super) issuer: String,
-    pub(super) edit_metadata: Vec<Editor<Map<String, Value>>>,
-    pub(super) interval: Option<Duration>,
-    pub(super) expires_in: Option<Duration>,
-    pub(super) long_polling: Duration,
-    pub(super) answers_with_code: bool,
-    pub(super) interim: InterimToken,
-    pub(super) interim_claims: Map<String, Value>,
-    pub(super) early_access_token: bool,
-    pub(super) opaque_values: bool,
-    pub(super) nonces: NoncePolicy,
-    pub(super) challenge_as_401: bool,
-    pub(super) requires_dpop: bool,
-    pub(super) supports_dpop: bool,
-    pub(super) allows_key_reuse: bool,
-    pub(super) requires_pkce: bool,
-    pub(super) sends_iss: bool,
-    pub(super) cancellation_in_json: bool,
-    pub(super) assertions_for_token_endpoint: bool,
-    pub(super) refresh_tokens: bool,
-    pub(super) rotates_refresh_tokens: bool,
-    pub(super) discovery: DiscoveryForm,
-    pub(super) mutual_tls: bool,
-    pub(super) requires_pushed: bool,
-    pub(super) requires_signed: bool,
-    pub(super) fapi: bool,
-    pub(super) request_uri_lifetime: Duration,
-    pub(super) registration: RegistrationSettings,
-}
-
-impl Settings {
-    /// Whether token requests of this client need a DPoP proof.
-    pub(super) fn requires_dpop_of(&self, client: &TestClient) -> bool {
-        client.requires_dpop || self.requires_dpop || (self.fapi && !client.certificate_bound)
+impl TestProvider {
+    /// Sets up a provider. As it stands it serves plain HTTP on a loopback port, has no client, approves at once and
+    /// follows the machine's clock.
+    pub fn builder() -> TestProviderBuilder {
+        TestProviderBuilder::new()
     }
-
-    /// The algorithms of signatures among these that the provider takes and makes.
-    pub(super) fn allowed<'a>(&self, names: &[&'a str]) -> Vec<&'a str> {
-        names.iter().copied().filter(|name| self.allows(name)).collect()
-    }
-
-    /// FAPI 2.0 Security Profile §5.4.
-    pub(super) fn allows(&self, algorithm: &str) -> bool {
-        !self.fapi || ["PS256", "ES256", "EdDSA"].contains(&algorithm)
-    }
-}
-
-/// Who decides when a process ends, and how.
-///
-/// ```
-/// use std::time::Duration;
-/// use openid_deferred::testing::DecisionPolicy;
-///
-/// let after_a_while = DecisionPolicy::after_polls(3);
-/// let after_three_weeks = DecisionPolicy::after(Duration::from_secs(21 * 86_400)).deny();
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DecisionPolicy {
-    pub(super) when: When,
-    pub(super) denies: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum When {
-    Scripted,
-    Polls(usize),
-    Time(Duration),
-}
-
-impl Default for DecisionPolicy {
-    fn default() -> Self {
-        Self::immediately()
-    }
-}
-
-impl DecisionPolicy {
-    /// The first poll brings the answer. This is the default.
-    pub fn immediately() -> Self {
-        Self::after_polls(0)
-    }
-
-    /// So many polls are answered with `authorization_pending` first.
-    pub fn after_polls(polls: usize) -> Self {
-        Self { when: When::Polls(polls), denies: false }
-    }
-
-    /// The decision falls so long after the exchange, on the provider's clock. A provider with a socket sends the
-    /// Ping Callback at that moment; one in process does so while somebody awaits
-    /// [`TestProvider::decide_on_time`], or else with the next request that arrives.
-    pub fn after(duration: Duration) -> Self {
-        Self { when: When::Time(duration), denies: false }
-    }
-
-    /// The test decides, through [`TestProcess`](super::TestProcess); until then the process is pending.
-    pub fn scripted() -> Self {
-        Self { when: When::Scripted, denies: false }
-    }
-
-    /// Decides against the user instead of for them.
-    pub fn deny(self) -> Self {
-        Self { denies: true, ..self }
-    }
-}
-
-/// Under which name the exchange response carries an interim ID Token: the two texts of the draft disagree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum InterimToken {
-    /// There is none.
-    Absent,
-    /// `id_token`, as in the older text.
-    IdToken,
-    /// `interim_id_token`, as in the newer text.
-    #[default]
-    InterimIdToken,
-    /// The same token under both names.
-    Both,
-}
-
-/// What the provider asks of DPoP nonces (RFC 9449 §8 and §9), at the authorization server's endpoints and, with
-/// nonces of their own, at the resources.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum NoncePolicy {
-    /// Nonces are neither sent nor looked at.
-    #[default]
-    Off,
-    /// A proof needs the current nonce, which lasts until [`TestProvider::rotate_nonces`].
-    Required,
-    /// Every response brings a new nonce, and only the newest one is good.
-    RotateEveryRequest,
-}
-
-/// Where the metadata is served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum DiscoveryForm {
-    /// `{issuer}/.well-known/openid-configuration` (OpenID Connect Discovery).
-    #[default]
-    OpenId,
-    /// `/.well-known/oauth-authorization-server{path}` (RFC 8414).
-    OAuth,
-    /// `/.well-known/openid-configuration{path}` (RFC 8414 §5).
-    OpenIdInfix,
 }
 
 impl TestProviderBuilder {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         Self {
             transport: Transport::Http,
             host: "op.test".to_owned(),

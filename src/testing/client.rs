@@ -5,9 +5,9 @@ use serde_json::{Map, Value};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use url::Url;
 
+use super::certificate::TestCertificate;
 use super::encryption::Encryption;
 use super::keys;
-use super::mutual_tls::TestCertificate;
 
 /// A client as the provider has registered it.
 ///
@@ -289,6 +289,20 @@ impl TestClient {
             (None, None) => self.id_token_algorithm,
             (None, Some(_)) => Algorithm::RS256,
         }
+    }
+
+    /// The first of the registered keys that fits, as an OP picks it.
+    pub(super) fn encryption_key(&self, alg: &str) -> Value {
+        let keys = self.jwks["keys"].as_array();
+        let kty = if alg.starts_with("RSA") { &["RSA"][..] } else { &["EC", "OKP"] };
+        let fits = |key: &&Value| {
+            let member = |name: &str| key[name].as_str();
+            member("use").is_none_or(|purpose| purpose == "enc")
+                && member("alg").is_none_or(|algorithm| algorithm == alg)
+                && member("kty").is_some_and(|found| kty.contains(&found))
+                && member("crv").is_none_or(|curve| curve != "Ed25519")
+        };
+        keys.into_iter().flatten().find(fits).cloned().expect("the client's `jwks` has a key for its encryption")
     }
 
     pub(super) fn accepts_redirect_uri(&self, uri: &str) -> bool {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::encryption;
 use super::keys;
 use super::op::Turn;
-use super::token::DEFERRED_GRANT;
+use super::process::DEFERRED_GRANT;
 use super::wire::{Rejection, Reply};
 
 impl Turn<'_> {

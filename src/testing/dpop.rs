@@ -6,10 +6,11 @@ use http::header;
 use serde_json::Value;
 use url::Url;
 
-use super::builder::NoncePolicy;
 use super::keys::{self, Jwt};
-use super::op::{Role, Turn};
+use super::op::Turn;
 use super::record::RequestRule;
+use super::settings::NoncePolicy;
+use super::state::Role;
 use super::wire::Rejection;
 
 /// How many seconds a proof's `iat` may be away from the provider's clock.

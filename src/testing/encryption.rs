@@ -14,9 +14,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 
-use super::client::TestClient;
-use super::fault::Editor;
-use super::op::{State, Turn};
+use super::editor::Editor;
 
 /// How a client wants one kind of document encrypted.
 #[derive(Debug, Clone)]
@@ -130,40 +128,13 @@ impl fmt::Debug for EncryptionForgery {
     }
 }
 
-impl Turn<'_> {
-    /// What a client gets to see of an ID Token or a UserInfo response, which is `inside`: as it registered, unless a
-    /// fault says otherwise.
-    pub(super) fn encrypted(&mut self, client: &TestClient, encryption: Option<&Encryption>, inside: String) -> String {
-        let Some(encryption) = encryption else { return inside };
-        let State { faults, requests, .. } = &mut *self.state;
-        let struck = faults.iter_mut().find_map(|fault| {
-            let forgery = fault.forges_encryption(requests.get(self.number)?)?;
-            Some((forgery, fault.name.clone()))
-        });
-        let (forgery, name) = struck.unzip();
-        self.state.note_faults(self.number, name.into_iter().collect());
-        let key = client.encryption_key(&encryption.alg);
-        encrypt(&inside, &key, encryption, forgery.as_ref())
-    }
-}
-
-impl TestClient {
-    /// The first of the registered keys that fits, as an OP picks it.
-    fn encryption_key(&self, alg: &str) -> Value {
-        let keys = self.jwks["keys"].as_array();
-        let kty = if alg.starts_with("RSA") { &["RSA"][..] } else { &["EC", "OKP"] };
-        let fits = |key: &&Value| {
-            let member = |name: &str| key[name].as_str();
-            member("use").is_none_or(|purpose| purpose == "enc")
-                && member("alg").is_none_or(|algorithm| algorithm == alg)
-                && member("kty").is_some_and(|found| kty.contains(&found))
-                && member("crv").is_none_or(|curve| curve != "Ed25519")
-        };
-        keys.into_iter().flatten().find(fits).cloned().expect("the client's `jwks` has a key for its encryption")
-    }
-}
-
-fn encrypt(inside: &str, key: &Value, encryption: &Encryption, forgery: Option<&EncryptionForgery>) -> String {
+/// A token that is encrypted for this key, or spoilt.
+pub(super) fn encrypt(
+    inside: &str,
+    key: &Value,
+    encryption: &Encryption,
+    forgery: Option<&EncryptionForgery>,
+) -> String {
     let forgery = forgery.map(|forgery| &forgery.0);
     let Encryption { alg, enc } = encryption;
     let content = if inside.starts_with('{') { "json" } else { "JWT" };

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
 
+use super::editor::Editor;
 use super::encryption::EncryptionForgery;
 use super::record::{Endpoint, RecordedRequest};
 use super::wire::{Delivery, Reply};
@@ -67,15 +68,6 @@ pub(super) enum Action {
     ForgetNonces,
     ByteOrderMark,
     Status(StatusCode),
-}
-
-/// A change to something that the provider would otherwise have sent.
-pub(super) struct Editor<T: ?Sized>(pub(super) Arc<dyn Fn(&mut T) + Send + Sync>);
-
-impl<T: ?Sized> Clone for Editor<T> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
 }
 
 impl Fault {

@@ -5,11 +5,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Map, Value, json};
 
 use super::client::TestClient;
+use super::encryption::{Encryption, encrypt};
 use super::fault::{ForgeryKind, IdTokenForgery};
 use super::keys::{self, ProviderKey};
-use super::op::{State, Turn};
+use super::op::Turn;
 use super::process::Process;
 use super::record::Endpoint;
+use super::state::State;
 
 /// How long an ID Token is good for.
 const LIFETIME: u64 = 600;
@@ -47,6 +49,21 @@ impl Turn<'_> {
     pub(super) fn signed(&mut self, client: &TestClient, claims: &Value) -> String {
         let key = self.state.key_for(client);
         key.sign(&key.header(), claims)
+    }
+
+    /// What a client gets to see of an ID Token or a UserInfo response, which is `inside`: as it registered, unless a
+    /// fault says otherwise.
+    pub(super) fn encrypted(&mut self, client: &TestClient, encryption: Option<&Encryption>, inside: String) -> String {
+        let Some(encryption) = encryption else { return inside };
+        let State { faults, requests, .. } = &mut *self.state;
+        let struck = faults.iter_mut().find_map(|fault| {
+            let forgery = fault.forges_encryption(requests.get(self.number)?)?;
+            Some((forgery, fault.name.clone()))
+        });
+        let (forgery, name) = struck.unzip();
+        self.state.note_faults(self.number, name.into_iter().collect());
+        let key = client.encryption_key(&encryption.alg);
+        encrypt(&inside, &key, encryption, forgery.as_ref())
     }
 }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_core::future::BoxFuture;
 use http::header;
 
-use super::mutual_tls;
+use super::certificate;
 use super::op::Op;
 use super::wire::{Delivery, Incoming, Reply};
 use crate::error::TransportProblem;
@@ -31,7 +31,9 @@ impl HttpClient for InProcess {
                 headers: request.headers.clone(),
                 body: request.body.clone(),
                 certificates: match &request.client_certificate {
-                    Some(certificate) if op.settings.mutual_tls => mutual_tls::from_pem(certificate.certificates_pem()),
+                    Some(certificate) if op.settings.mutual_tls => {
+                        certificate::from_pem(certificate.certificates_pem())
+                    }
                     _ => Vec::new(),
                 },
             };

@@ -4,7 +4,8 @@ use serde_json::{Map, Value, json};
 
 use super::client::TestClient;
 use super::id_token::{forged, unix};
-use super::op::{State, Turn};
+use super::op::Turn;
+use super::state::State;
 use super::wire::{Parameters, Rejection};
 
 /// In seconds: "A maximum JWT lifetime of 10 minutes is RECOMMENDED" (JARM §2.1).

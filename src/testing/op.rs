@@ -1,6 +1,5 @@
-//! The provider behind all its doors: a request comes in, a delivery goes out.
+//! The provider itself: a request comes in, a delivery goes out.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -9,21 +8,16 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{HeaderMap, header};
-use jsonwebtoken::Algorithm;
 use tokio::sync::Notify;
 use url::Url;
 
-use super::builder::{DecisionPolicy, DiscoveryForm, NoncePolicy, Settings};
-use super::client::{TestClient, TestUser};
-use super::decryption::DecryptionKeys;
-use super::fault::{Action, Fault};
-use super::keys::ProviderKey;
-use super::mutual_tls::ClientAuthority;
-use super::ping::{PingHook, SentPing};
-use super::process::{Decision, Process};
-use super::pushed::PushedRequest;
-use super::record::{Endpoint, Log, RecordedRequest, RequestRule, RequestViolation};
-use super::registration::Registered;
+use super::certificate::ClientAuthority;
+use super::fault::Action;
+use super::ping::PingHook;
+use super::process::{DEFERRED_GRANT, Decision};
+use super::record::{Endpoint, RecordedRequest, RequestRule};
+use super::settings::{DiscoveryForm, NoncePolicy, Settings};
+use super::state::{Role, State};
 use super::wire::{Delivery, Incoming, Parameters, Rejection, Reply};
 use crate::clock::Clock;
 use crate::random::Random;
@@ -42,115 +36,6 @@ pub(super) struct Op {
     pub(super) state: Mutex<State>,
     /// Wakes polls that are being held.
     pub(super) changed: Notify,
-}
-
-#[derive(Default)]
-pub(super) struct State {
-    pub(super) clients: BTreeMap<String, TestClient>,
-    /// Those of them that registered themselves.
-    pub(super) registrations: BTreeMap<String, Registered>,
-    pub(super) processes: Vec<Process>,
-    pub(super) pushed: BTreeMap<String, PushedRequest>,
-    pub(super) by_code: BTreeMap<String, usize>,
-    pub(super) by_deferred_auth_id: BTreeMap<String, usize>,
-    /// The processes that will be decided by time, and when.
-    pub(super) timed: BTreeSet<(Duration, usize)>,
-    pub(super) used_keys: BTreeSet<String>,
-    /// Who signs in next, and what becomes of them.
-    pub(super) user: TestUser,
-    pub(super) decisions: DecisionPolicy,
-    pub(super) user_declines: bool,
-    pub(super) keys: Vec<ProviderKey>,
-    pub(super) keys_made: usize,
-    decryption_keys: Option<DecryptionKeys>,
-    pub(super) access_tokens: BTreeMap<String, AccessToken>,
-    pub(super) refresh_tokens: BTreeMap<String, RefreshToken>,
-    pub(super) seen_ids: BTreeSet<String>,
-    pub(super) nonces: [Nonces; 2],
-    pub(super) faults: Vec<Fault>,
-    pub(super) requests: Log,
-    pub(super) violations: Vec<RequestViolation>,
-    pub(super) pings: Vec<SentPing>,
-    /// Processes that were decided and whose clients are to be told.
-    pub(super) due_pings: Vec<usize>,
-}
-
-pub(super) struct AccessToken {
-    pub(super) process: usize,
-    pub(super) key: Option<String>,
-    /// The thumbprint of the certificate that it is bound to.
-    pub(super) certificate: Option<String>,
-    pub(super) expires_at: Duration,
-    /// Good for polling only.
-    pub(super) is_early: bool,
-}
-
-pub(super) struct RefreshToken {
-    pub(super) process: usize,
-    pub(super) key: Option<String>,
-    /// Whether a newer one has taken its place.
-    pub(super) used: bool,
-}
-
-/// The two servers in one that a provider is; each has DPoP nonces of its own.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Role {
-    AuthorizationServer,
-    Resource,
-}
-
-#[derive(Default)]
-pub(super) struct Nonces {
-    pub(super) current: Option<String>,
-    pub(super) issued: BTreeSet<String>,
-}
-
-impl State {
-    pub(super) fn new(
-        clients: Vec<TestClient>,
-        user: TestUser,
-        decisions: DecisionPolicy,
-        keep_requests: Option<usize>,
-    ) -> Self {
-        let clients = clients.into_iter().map(|client| (client.id.clone(), client)).collect();
-        Self { clients, user, decisions, requests: Log::new(keep_requests), ..Self::default() }
-    }
-
-    /// The key that tokens are signed with: the newest one for the algorithm, made when it is first needed.
-    pub(super) fn signing_key(&mut self, algorithm: Algorithm) -> &ProviderKey {
-        if !self.keys.iter().any(|key| key.algorithm == algorithm) {
-            self.add_key(algorithm);
-        }
-        self.keys.iter().rev().find(|key| key.algorithm == algorithm).expect("it was just added")
-    }
-
-    /// The key that a client's tokens are signed with: one of the provider's, or the client's secret.
-    pub(super) fn key_for(&mut self, client: &TestClient) -> ProviderKey {
-        match client.hmac_secret() {
-            Some(secret) => ProviderKey::of_secret(client.id_token_algorithm, secret),
-            None => self.signing_key(client.id_token_algorithm).clone(),
-        }
-    }
-
-    /// The keys that requests are encrypted for, made when they are first needed.
-    pub(super) fn decryption_keys(&mut self) -> &DecryptionKeys {
-        self.decryption_keys.get_or_insert_with(DecryptionKeys::generate)
-    }
-
-    pub(super) fn add_key(&mut self, algorithm: Algorithm) {
-        self.keys_made += 1;
-        self.keys.push(ProviderKey::generate(algorithm, format!("key-{}", self.keys_made)));
-    }
-
-    /// Takes back everything that was issued in a process.
-    pub(super) fn revoke_all(&mut self, process: usize) {
-        self.access_tokens.retain(|_, token| token.process != process);
-        self.refresh_tokens.retain(|_, token| token.process != process);
-    }
-
-    pub(super) fn process_by_id(&self, deferred_auth_id: &str) -> Option<usize> {
-        self.by_deferred_auth_id.get(deferred_auth_id).copied()
-    }
 }
 
 /// One request being worked on, with everything it may touch.
@@ -240,8 +125,8 @@ impl Op {
             "/jwks" => Endpoint::Keys,
             "/authorize" => Endpoint::Authorization,
             "/token" => match parameters.get("grant_type") {
-                Some(super::token::DEFERRED_GRANT) if parameters.get("deferred_code").is_some() => Endpoint::Exchange,
-                Some(super::token::DEFERRED_GRANT) => Endpoint::Poll,
+                Some(DEFERRED_GRANT) if parameters.get("deferred_code").is_some() => Endpoint::Exchange,
+                Some(DEFERRED_GRANT) => Endpoint::Poll,
                 Some("authorization_code") => Endpoint::Code,
                 Some("refresh_token") => Endpoint::Refresh,
                 _ => Endpoint::Token,
@@ -485,20 +370,6 @@ impl Op {
             nonces.current = Some(fresh);
         }
         nonces.current.clone()
-    }
-}
-
-impl State {
-    pub(super) fn violate(&mut self, rule: RequestRule, request: usize, endpoint: Endpoint, detail: String) {
-        self.violations.push(RequestViolation { rule, request, endpoint, detail });
-    }
-
-    pub(super) fn note_faults(&mut self, number: usize, names: Vec<String>) {
-        self.faults.retain(|fault| !fault.is_spent());
-        let Some(record) = self.requests.get_mut(number) else { return };
-        for name in names {
-            record.fault = Some(record.fault.take().map_or(name.clone(), |earlier| format!("{earlier}, {name}")));
-        }
     }
 }
 

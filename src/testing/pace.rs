@@ -10,25 +10,6 @@ use super::process::Process;
 use super::record::{Endpoint, RequestRule};
 use super::wire::{Delivery, Parameters, Reply};
 
-/// When the polls of one process came and were answered.
-#[derive(Default)]
-pub(super) struct Pace {
-    pub(super) last_answer: Duration,
-    /// The last answer asked for silence until then.
-    pub(super) retry_after: Duration,
-    pub(super) in_flight: bool,
-    /// When the answer to the poll in flight can no longer be held.
-    pub(super) held_until: Duration,
-    /// A ping went out since the last poll, so that one may come early.
-    pub(super) pinged: bool,
-    /// How many answers in a row were challenges, each of which is met by a retry at once.
-    pub(super) challenges: usize,
-    /// The one early poll just before the end has been made.
-    pub(super) made_last_call: bool,
-    /// The client has been told how it ended.
-    pub(super) told: bool,
-}
-
 /// How close to its end a process may be polled once more, whatever the interval (DTR §Design Considerations for Poll
 /// and Ping).
 const LAST_CALL: Duration = Duration::from_secs(30);

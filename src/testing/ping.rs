@@ -1,19 +1,9 @@
 //! Ping Callbacks, genuine and forged.
 
 use std::fmt;
-use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, header};
-use http_body_util::Full;
-use hyper_util::rt::TokioIo;
-use serde_json::json;
 use url::Url;
-
-use super::op::{Op, State};
-use super::process::Decision;
 
 /// One Ping Callback as it is sent (DTR §Ping Callback).
 #[non_exhaustive]
@@ -57,90 +47,6 @@ pub enum PingForgery {
 
 #[derive(Clone)]
 pub(super) struct PingHook(pub(super) Arc<dyn Fn(&Ping) -> u16 + Send + Sync>);
-
-impl Op {
-    /// Decides over a process and tells the client, where it can be told.
-    pub(super) fn decide(&self, state: &mut State, process: usize, decision: Decision) {
-        let is_expiry = decision == Decision::Expired;
-        state.processes[process].decision = Some(decision);
-        self.changed.notify_waiters();
-        // DTR §Ping Callback: "Ping callbacks are not sent for timed-out Authentication Processes".
-        if !is_expiry && state.processes[process].deferred_auth_id.is_some() {
-            state.due_pings.push(process);
-        }
-    }
-
-    /// Sends the pings of decisions that were taken. Called without the lock: a hook may use the provider.
-    pub(super) fn send_due_pings(self: &Arc<Self>) {
-        let due = std::mem::take(&mut self.state().due_pings);
-        for process in due {
-            self.send_ping(process, PingForgery::Genuine);
-        }
-    }
-
-    pub(super) fn send_ping(self: &Arc<Self>, process: usize, forgery: PingForgery) {
-        let mut state = self.state();
-        let record = &state.processes[process];
-        let url = state.clients[&record.client_id].notification_endpoint.clone();
-        if url.is_none() && self.ping_hook.is_none() {
-            return;
-        }
-        let mut id = record.deferred_auth_id.clone().unwrap_or_default();
-        let mut bearer = record.notification_token.clone();
-        let mut body = None;
-        match forgery {
-            PingForgery::Genuine => {}
-            PingForgery::NoBearer => bearer = None,
-            PingForgery::Bearer(other) => bearer = Some(other),
-            PingForgery::DeferredAuthId(other) => id = other,
-            PingForgery::Body(text) => body = Some(text),
-        }
-        let body = body.unwrap_or_else(|| json!({ "deferred_auth_id": id }).to_string());
-        let ping = Ping { url, deferred_auth_id: id, bearer, body };
-        state.processes[process].pace.pinged = true;
-        let position = state.pings.len();
-        state.pings.push(SentPing { ping: ping.clone(), status: None });
-        drop(state);
-        match &self.ping_hook {
-            Some(hook) => {
-                let status = (hook.0)(&ping);
-                self.state().pings[position].status = Some(status);
-            }
-            None => {
-                let op = Arc::clone(self);
-                std::thread::spawn(move || {
-                    let status = post(&ping).ok();
-                    op.state().pings[position].status = status;
-                });
-            }
-        }
-    }
-}
-
-/// Posts a ping over plain HTTP and returns the status. Redirects are not followed, the body is not read.
-#[expect(clippy::disallowed_methods, reason = "a connection has one task, and a real network has real timeouts")]
-fn post(ping: &Ping) -> io::Result<u16> {
-    let url = ping.url.as_ref().ok_or_else(|| io::Error::other("there is no notification endpoint"))?;
-    let address = url.socket_addrs(|| None)?.into_iter().next();
-    let address = address.ok_or_else(|| io::Error::other("the notification endpoint has no address"))?;
-    let mut request = Request::post(url.path())
-        .header(header::HOST, address.to_string())
-        .header(header::CONTENT_TYPE, "application/json");
-    if let Some(bearer) = &ping.bearer {
-        request = request.header(header::AUTHORIZATION, format!("Bearer {bearer}"));
-    }
-    let request = request.body(Full::new(Bytes::from(ping.body.clone()))).map_err(io::Error::other)?;
-    let exchange = async {
-        let stream = tokio::net::TcpStream::connect(address).await?;
-        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
-        let (mut sender, connection) = handshake.map_err(io::Error::other)?;
-        tokio::spawn(connection);
-        let response = sender.send_request(request).await.map_err(io::Error::other)?;
-        Ok(response.status().as_u16())
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), exchange).await? })
-}
 
 impl fmt::Debug for PingHook {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,10 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value};
 
-use super::builder::{DecisionPolicy, When};
 use super::client::TestUser;
-use super::pace::Pace;
+use super::settings::{DecisionPolicy, When};
 use super::wire::Parameters;
+
+pub(super) const DEFERRED_GRANT: &str = "urn:openid:params:grant-type:deferred";
 
 /// Everything about one authentication process.
 pub(super) struct Process {
@@ -49,6 +50,25 @@ pub(super) enum Decision {
     Approved,
     Denied(String),
     Expired,
+}
+
+/// When the polls of one process came and were answered.
+#[derive(Default)]
+pub(super) struct Pace {
+    pub(super) last_answer: Duration,
+    /// The last answer asked for silence until then.
+    pub(super) retry_after: Duration,
+    pub(super) in_flight: bool,
+    /// When the answer to the poll in flight can no longer be held.
+    pub(super) held_until: Duration,
+    /// A ping went out since the last poll, so that one may come early.
+    pub(super) pinged: bool,
+    /// How many answers in a row were challenges, each of which is met by a retry at once.
+    pub(super) challenges: usize,
+    /// The one early poll just before the end has been made.
+    pub(super) made_last_call: bool,
+    /// The client has been told how it ended.
+    pub(super) told: bool,
 }
 
 impl Process {

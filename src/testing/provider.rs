@@ -8,16 +8,16 @@ use http::{HeaderMap, Method};
 use url::Url;
 
 use super::browser::BrowserReturn;
-use super::builder::{DecisionPolicy, TestProviderBuilder};
+use super::certificate::TestCertificate;
 use super::client::{TestClient, TestUser};
 use super::fault::Fault;
 use super::in_process::InProcess;
-use super::mutual_tls::TestCertificate;
 use super::op::Op;
 use super::ping::{PingForgery, SentPing};
 use super::process::{Decision, Process};
 use super::record::{Endpoint, RecordedRequest, RequestViolation};
 use super::server::Server;
+use super::settings::DecisionPolicy;
 use super::wire::{Delivery, Incoming};
 use crate::transport::HttpClient;
 
@@ -46,12 +46,6 @@ pub struct TestProvider {
 }
 
 impl TestProvider {
-    /// Sets up a provider. As it stands it serves plain HTTP on a loopback port, has no client, approves at once and
-    /// follows the machine's clock.
-    pub fn builder() -> TestProviderBuilder {
-        TestProviderBuilder::new()
-    }
-
     pub(super) fn new(op: Arc<Op>, server: Option<Server>) -> Self {
         Self { op, server: server.map(Arc::new) }
     }

@@ -1,20 +1,11 @@
 //! The pushed authorization request endpoint (RFC 9126).
 
-use std::time::Duration;
-
 use serde_json::json;
 
 use super::op::{Opaque, Turn};
 use super::record::RequestRule;
+use super::state::PushedRequest;
 use super::wire::{Parameters, Rejection, Reply};
-
-/// A request that was pushed.
-pub(super) struct PushedRequest {
-    client_id: String,
-    parameters: Parameters,
-    expires_at: Duration,
-    used: bool,
-}
 
 /// Parameters that prove who the client is.
 const CREDENTIALS: [&str; 3] = ["client_secret", "client_assertion", "client_assertion_type"];

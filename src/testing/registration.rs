@@ -14,38 +14,16 @@ use url::Url;
 
 use super::builder::TestProviderBuilder;
 use super::client::{RegisteredAuthentication, TestClient};
+use super::editor::Editor;
 use super::encryption::{self, Encryption};
-use super::fault::Editor;
 use super::id_token::unix;
 use super::keys::{self, Jwt};
 use super::op::Turn;
+use super::process::DEFERRED_GRANT;
 use super::provider::TestProvider;
 use super::record::RequestRule;
-use super::token::DEFERRED_GRANT;
+use super::state::Registered;
 use super::wire::{Parameters, Rejection, Reply};
-
-/// How the provider registers clients, if it does.
-#[derive(Default)]
-pub(super) struct RegistrationSettings {
-    is_offered: bool,
-    initial_access_tokens: Vec<String>,
-    software_statements: Vec<String>,
-    edits: Vec<Editor<Map<String, Value>>>,
-    has_no_management: bool,
-    keeps_access_tokens: bool,
-    secret_lifetime: Option<Duration>,
-}
-
-/// A client that registered itself.
-pub(super) struct Registered {
-    metadata: Map<String, Value>,
-    secret: Option<String>,
-    issued_at: u64,
-    /// In seconds since 1970; 0 where it does not expire.
-    secret_expires_at: u64,
-    access_token: String,
-    replaced_tokens: BTreeSet<String>,
-}
 
 impl TestProviderBuilder {
     /// Lets clients register themselves (RFC 7591) and manage their registrations (RFC 7592). Registration access tokens
@@ -127,12 +105,6 @@ impl TestProvider {
         let mut state = self.op.state();
         state.registrations.remove(client_id);
         state.clients.remove(client_id);
-    }
-}
-
-impl RegistrationSettings {
-    pub(super) fn is_offered(&self) -> bool {
-        self.is_offered
     }
 }
 

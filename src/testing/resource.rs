@@ -3,8 +3,9 @@
 use http::header;
 use serde_json::{Value, json};
 
-use super::op::{Role, Turn};
+use super::op::Turn;
 use super::record::RequestRule;
+use super::state::Role;
 use super::wire::{Rejection, Reply};
 
 impl Turn<'_> {

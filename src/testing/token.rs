@@ -5,15 +5,14 @@ use std::time::Duration;
 use http::header;
 use serde_json::{Value, json};
 
-use super::builder::{InterimToken, When};
 use super::client::TestClient;
 use super::keys;
-use super::op::{AccessToken, Answer, Opaque, RefreshToken, Role, Turn};
+use super::op::{Answer, Opaque, Turn};
 use super::process::Decision;
 use super::record::{Endpoint, RequestRule};
+use super::settings::{InterimToken, When};
+use super::state::{AccessToken, RefreshToken, Role};
 use super::wire::{Parameters, Rejection, Reply};
-
-pub(super) const DEFERRED_GRANT: &str = "urn:openid:params:grant-type:deferred";
 
 /// The interval that polls keep where the exchange response named none.
 pub(super) const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);

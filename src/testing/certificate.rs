@@ -1,0 +1,177 @@
+//! Client certificates and the authority that issues them.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio_rustls::rustls::client::danger::HandshakeSignatureValid;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use tokio_rustls::rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use tokio_rustls::rustls::{self, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
+
+/// A client certificate with its key, in the form in which an application has them: two texts in PEM.
+///
+/// [`self_signed`](Self::self_signed) makes one that vouches for itself;
+/// [`TestProvider::client_certificate`](super::TestProvider::client_certificate) one by an authority that the provider
+/// trusts.
+///
+/// ```
+/// use openid_deferred::ClientCertificate;
+/// use openid_deferred::testing::{TestCertificate, TestClient};
+///
+/// # fn example() -> Result<(), openid_deferred::Error> {
+/// let files = TestCertificate::self_signed("my-client");
+/// let registered = TestClient::self_signed_tls_client_auth("my-client", &files);
+/// let certificate = ClientCertificate::from_pem(files.certificate_pem(), files.key_pem())?;
+/// # Ok(())
+/// # }
+/// # example().unwrap();
+/// ```
+#[derive(Clone)]
+pub struct TestCertificate {
+    pub(super) der: CertificateDer<'static>,
+    certificate_pem: String,
+    key_pem: String,
+}
+
+impl TestCertificate {
+    /// A certificate that vouches for itself, with this name in it, and a new key on P-256.
+    pub fn self_signed(name: &str) -> Self {
+        let key = rcgen::KeyPair::generate().expect("aws-lc generates keys");
+        let certificate = parameters(name).self_signed(&key).expect("the key signs");
+        Self::new(&certificate, &key)
+    }
+
+    fn new(certificate: &rcgen::Certificate, key: &rcgen::KeyPair) -> Self {
+        Self { der: certificate.der().clone(), certificate_pem: certificate.pem(), key_pem: key.serialize_pem() }
+    }
+
+    /// The certificate in PEM.
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// The private key in PEM, as PKCS#8.
+    pub fn key_pem(&self) -> &str {
+        &self.key_pem
+    }
+}
+
+impl fmt::Debug for TestCertificate {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("TestCertificate")
+            .field("certificate_pem", &self.certificate_pem)
+            .finish_non_exhaustive()
+    }
+}
+
+fn parameters(name: &str) -> rcgen::CertificateParams {
+    let mut parameters = rcgen::CertificateParams::new(vec![name.to_owned()]).expect("the name can be a DNS name");
+    parameters.distinguished_name.push(rcgen::DnType::CommonName, name);
+    parameters.extended_key_usages.push(rcgen::ExtendedKeyUsagePurpose::ClientAuth);
+    parameters
+}
+
+/// The authority for client certificates that a provider trusts.
+pub(super) struct ClientAuthority {
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+    verifier: Arc<dyn ClientCertVerifier>,
+}
+
+impl ClientAuthority {
+    pub(super) fn new() -> Self {
+        let mut parameters = rcgen::CertificateParams::new(Vec::new()).expect("no name is no wrong name");
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        parameters.distinguished_name.push(rcgen::DnType::CommonName, "openid-deferred test CA for clients");
+        let key = rcgen::KeyPair::generate().expect("aws-lc generates keys");
+        let mut roots = RootCertStore::empty();
+        roots.add(parameters.self_signed(&key).expect("the key signs").der().clone()).expect("it is an authority");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+        let verifier = verifier.expect("there is an authority");
+        Self { issuer: rcgen::Issuer::new(parameters, key), verifier }
+    }
+
+    /// A certificate for a client; an expired one for those who want to see what becomes of it.
+    pub(super) fn issue(&self, name: &str, expired: bool) -> TestCertificate {
+        let key = rcgen::KeyPair::generate().expect("aws-lc generates keys");
+        let mut parameters = parameters(name);
+        if expired {
+            parameters.not_after = rcgen::date_time_ymd(1990, 1, 1);
+        }
+        TestCertificate::new(&parameters.signed_by(&key, &self.issuer).expect("the key signs"), &key)
+    }
+
+    /// Whether the chain leads here and the first certificate has this DNS name.
+    pub(super) fn vouches_for(&self, chain: &[CertificateDer<'_>], name: &str, now: SystemTime) -> bool {
+        let Some((own, others)) = chain.split_first() else { return false };
+        let now = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
+        let Ok(name) = ServerName::try_from(name) else { return false };
+        self.verifier.verify_client_cert(own, others, now).is_ok()
+            && ParsedCertificate::try_from(own)
+                .is_ok_and(|parsed| rustls::client::verify_server_name(&parsed, &name).is_ok())
+    }
+
+    /// For a listener that ends the handshake with everybody whom this authority does not vouch for.
+    pub(super) fn own_certificates(&self) -> Arc<dyn ClientCertVerifier> {
+        Arc::clone(&self.verifier)
+    }
+
+    /// For the listener: asks for a certificate, insists on none, and leaves it to the endpoints whom it stands for.
+    pub(super) fn any_certificate(&self) -> Arc<dyn ClientCertVerifier> {
+        Arc::new(AnyCertificate(Arc::clone(&self.verifier)))
+    }
+}
+
+/// Takes every certificate of whoever holds its key.
+#[derive(Debug)]
+struct AnyCertificate(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for AnyCertificate {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
+/// The certificates of a chain in PEM.
+pub(super) fn from_pem(chain: &str) -> Vec<CertificateDer<'static>> {
+    CertificateDer::pem_slice_iter(chain.as_bytes()).filter_map(Result::ok).collect()
+}

@@ -1,0 +1,12 @@
+//! Changes by functions of the test.
+
+use std::sync::Arc;
+
+/// A change to something that the provider would otherwise have sent.
+pub(super) struct Editor<T: ?Sized>(pub(super) Arc<dyn Fn(&mut T) + Send + Sync>);
+
+impl<T: ?Sized> Clone for Editor<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
