@@ -25,8 +25,10 @@ mod builder;
 mod cancel;
 mod claims_request;
 mod code_answer;
+mod code_request;
 mod encryption;
 mod exchange;
+mod exchange_response;
 mod fapi;
 mod identity;
 mod introspect;
@@ -44,6 +46,7 @@ mod response_mode;
 mod response_parameters;
 mod response_type;
 mod revoke;
+mod seconds;
 mod session;
 mod setting;
 mod stored;
@@ -169,7 +172,7 @@ impl Client {
     /// Discovery's checks: everything that would otherwise fail in front of a user.
     async fn check_provider(&self) -> Result<(), Error> {
         let metadata = self.0.provider.metadata().await?;
-        if !self.0.options.unadvertised {
+        if !self.0.options.allow_unadvertised {
             let response_type = self.0.options.response_type;
             let strict = self.0.options.strict_response_types;
             check_support(&metadata, response_type.as_str(), &[response_type.grant_type()], strict)?;
@@ -198,7 +201,7 @@ impl Client {
     /// What discovery refuses is only a warning later: an OP whose metadata lost an entry in a deployment may still
     /// work, and users are waiting.
     fn warn_if_unsupported(&self, metadata: &ProviderMetadata, response_type: ResponseType) {
-        if self.0.options.unadvertised {
+        if self.0.options.allow_unadvertised {
             return;
         }
         let supported = check_support(metadata, response_type.as_str(), &[response_type.grant_type()], false);
@@ -239,7 +242,7 @@ impl Client {
         const MEMBER: &str = "dpop_signing_alg_values_supported";
         let listed = metadata.dpop_signing_alg_values_supported();
         let is_listed = |ours: &SigningAlgorithm| listed.is_empty() || listed.iter().any(|name| name == ours.as_str());
-        let first = usable.first().filter(|_| self.0.options.unadvertised);
+        let first = usable.first().filter(|_| self.0.options.allow_unadvertised);
         usable
             .iter()
             .copied()
@@ -275,7 +278,7 @@ impl Client {
     /// How long an exchange can take at the longest, with the OP's metadata and the tries to connect.
     pub(crate) fn longest_exchange(&self) -> Duration {
         let request = self.longest_request(self.0.options.request_timeout);
-        request.saturating_add(LONGEST_FETCH).saturating_add(exchange::longest_connecting())
+        request.saturating_add(LONGEST_FETCH).saturating_add(code_request::longest_connecting())
     }
 
     /// How long a request with its repetitions can take.
@@ -341,7 +344,7 @@ impl Client {
 
     /// The algorithms that an ID Token may be signed with: what was set, or the asymmetric ones that the OP lists.
     async fn id_token_algorithms(&self) -> Result<Vec<SigningAlgorithm>, Error> {
-        if let Some(chosen) = &self.0.options.id_token_algorithms {
+        if let Some(chosen) = &self.0.options.id_token_signed_response_alg {
             return Ok(chosen.clone());
         }
         Ok(self.listed_id_token_algorithms(&self.0.provider.metadata().await?))
@@ -357,7 +360,7 @@ impl Client {
         jwt: &SignedJwt<'_>,
     ) -> Result<Result<Vec<SigningAlgorithm>, Violation>, Error> {
         let refused = Violation::new(Rule::IdTokenAlgorithm).in_document(Document::IdToken);
-        if let Some(chosen) = &self.0.options.id_token_algorithms {
+        if let Some(chosen) = &self.0.options.id_token_signed_response_alg {
             return Ok(Some(chosen.clone()).filter(|chosen| chosen.contains(&jwt.algorithm)).ok_or(refused));
         }
         if !self.may_be_listed(jwt.algorithm) {
@@ -376,8 +379,8 @@ impl Client {
     /// believed, which would show when the users have waited.
     fn check_id_token_algorithms(&self, metadata: &ProviderMetadata) -> Result<(), ConfigurationProblem> {
         let listed = metadata.id_token_signing_alg_values_supported();
-        let value = match &self.0.options.id_token_algorithms {
-            _ if self.0.options.unadvertised => return Ok(()),
+        let value = match &self.0.options.id_token_signed_response_alg {
+            _ if self.0.options.allow_unadvertised => return Ok(()),
             Some(_) if metadata.is_silent_about(ID_TOKEN_ALGORITHMS) => return Ok(()),
             Some(chosen) if chosen.iter().any(|chosen| listed.iter().any(|name| name == chosen.as_str())) => {
                 return Ok(());
@@ -392,7 +395,7 @@ impl Client {
     /// Refuses to send a user out whose ID Token would be refused whatever it is. That an algorithm which was set is
     /// not listed any more is only a warning at that point.
     fn check_id_tokens_can_be_believed(&self, metadata: &ProviderMetadata) -> Result<(), ConfigurationProblem> {
-        if self.0.options.id_token_algorithms.is_some() {
+        if self.0.options.id_token_signed_response_alg.is_some() {
             return Ok(());
         }
         self.check_id_token_algorithms(metadata)
@@ -404,7 +407,7 @@ impl Client {
         let usable = |algorithm: &SigningAlgorithm| self.may_be_listed(*algorithm);
         let known = listed.iter().filter_map(|name| SigningAlgorithm::from_name(name)).filter(usable);
         let mut algorithms: Vec<_> = known.collect();
-        if algorithms.is_empty() && (self.0.options.unadvertised || metadata.is_silent_about(member)) {
+        if algorithms.is_empty() && (self.0.options.allow_unadvertised || metadata.is_silent_about(member)) {
             algorithms.extend([SigningAlgorithm::Rs256].into_iter().filter(usable));
         }
         algorithms

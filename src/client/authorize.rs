@@ -333,7 +333,7 @@ impl AuthorizationRequest<'_> {
         let dpop_key = client.new_dpop_key(&metadata).await?;
         let state = random::base64url::<32>(random)?;
         let nonce = random::base64url::<32>(random)?;
-        let code_verifier = if client.0.options.pkce { Some(random::base64url::<32>(random)?) } else { None };
+        let code_verifier = if !client.0.options.without_pkce { Some(random::base64url::<32>(random)?) } else { None };
 
         let mut parameters = vec![
             ("response_type", self.response_type.as_str().to_owned()),

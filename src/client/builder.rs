@@ -44,7 +44,6 @@ pub struct ClientBuilder {
     options: Options,
 }
 
-
 impl ClientBuilder {
     pub(super) fn new(issuer: String, client_id: String) -> Self {
         Self {
@@ -128,7 +127,7 @@ impl ClientBuilder {
     /// and refuse, and [`dpop`](Self::dpop) must not ask for it.
     #[must_use]
     pub fn certificate_bound_access_tokens(mut self) -> Self {
-        self.options.certificate_bound = true;
+        self.options.certificate_bound_access_tokens = true;
         self
     }
 
@@ -227,21 +226,21 @@ impl ClientBuilder {
     /// [`AuthorizationRequest::pushed`](super::AuthorizationRequest::pushed) is for a single request.
     #[must_use]
     pub fn pushed_authorization_requests(mut self) -> Self {
-        self.options.pushed_requests = true;
+        self.options.pushed_authorization_requests = true;
         self
     }
 
     /// Sends no PKCE parameters (RFC 7636), for OPs that refuse what they do not know.
     #[must_use]
     pub fn without_pkce(mut self) -> Self {
-        self.options.pkce = false;
+        self.options.without_pkce = true;
         self
     }
 
     /// Leaves `redirect_uri` out of the exchange of a deferred code, where only the base draft has it.
     #[must_use]
     pub fn without_redirect_uri_in_exchange(mut self) -> Self {
-        self.options.redirect_uri_in_exchange = false;
+        self.options.without_redirect_uri_in_exchange = true;
         self
     }
 
@@ -249,7 +248,7 @@ impl ClientBuilder {
     /// the change is taken for a mix-up of users.
     #[must_use]
     pub fn allow_changed_subject(mut self) -> Self {
-        self.options.subject_may_change = true;
+        self.options.allow_changed_subject = true;
         self
     }
 
@@ -297,14 +296,14 @@ impl ClientBuilder {
     /// Goes on where the OP's metadata does not list the response type or grant type of this flow.
     #[must_use]
     pub fn allow_unadvertised(mut self) -> Self {
-        self.options.unadvertised = true;
+        self.options.allow_unadvertised = true;
         self
     }
 
     /// Accepts an OP that answers the exchange of a deferred code with the final tokens at once.
     #[must_use]
     pub fn allow_immediate_answer(mut self) -> Self {
-        self.options.immediate_answers = true;
+        self.options.allow_immediate_answer = true;
         self
     }
 
@@ -312,7 +311,7 @@ impl ClientBuilder {
     /// default they are delivered, and [`is_sender_constrained`](super::Authentication::is_sender_constrained) tells.
     #[must_use]
     pub fn drop_unbound_tokens(mut self) -> Self {
-        self.options.identity_without_binding = true;
+        self.options.drop_unbound_tokens = true;
         self
     }
 
@@ -410,11 +409,11 @@ impl ClientBuilder {
             return Err(setting("poll_credential", "`AccessToken` is DPoP-bound; do not turn DPoP off"));
         }
         encryption::check_settings(&self.options, &self.credentials)?;
-        let id_token = self.options.id_token_algorithms.iter().flatten();
+        let id_token = self.options.id_token_signed_response_alg.iter().flatten();
         let id_token = id_token.map(|algorithm| ("id_token_signed_response_alg", algorithm));
-        let userinfo = self.options.userinfo_algorithm.iter();
+        let userinfo = self.options.userinfo_signed_response_alg.iter();
         let userinfo = userinfo.map(|algorithm| ("userinfo_signed_response_alg", algorithm));
-        let response = self.options.authorization_response_algorithm.iter();
+        let response = self.options.authorization_signed_response_alg.iter();
         let response = response.map(|algorithm| ("authorization_signed_response_alg", algorithm));
         for (name, algorithm) in id_token.chain(userinfo).chain(response) {
             if !algorithm.is_symmetric() {

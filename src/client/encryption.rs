@@ -87,8 +87,9 @@ impl Client {
 
     /// Whether the OP lists what was registered. Who lists nothing may still do it.
     pub(super) fn check_encryption(&self, metadata: &ProviderMetadata) -> Result<(), Error> {
-        let Options { id_token_encryption, userinfo_encryption, userinfo_algorithm, unadvertised, .. } =
-            &self.0.options;
+        let Options {
+            id_token_encryption, userinfo_encryption, userinfo_signed_response_alg, allow_unadvertised, ..
+        } = &self.0.options;
         let Options { request_object_encryption, authorization_response_encryption, .. } = &self.0.options;
         let encryption = |registered: &RegisteredEncryption| {
             (registered.alg.map(|alg| alg.as_str()), registered.enc.map(|enc| enc.as_str()))
@@ -100,7 +101,7 @@ impl Client {
         for (member, value) in [
             ("id_token_encryption_alg_values_supported", id_token_alg),
             ("id_token_encryption_enc_values_supported", id_token_enc),
-            ("userinfo_signing_alg_values_supported", userinfo_algorithm.map(|algorithm| algorithm.as_str())),
+            ("userinfo_signing_alg_values_supported", userinfo_signed_response_alg.map(|algorithm| algorithm.as_str())),
             ("userinfo_encryption_alg_values_supported", userinfo_alg),
             ("userinfo_encryption_enc_values_supported", userinfo_enc),
             ("authorization_encryption_alg_values_supported", response_alg),
@@ -111,7 +112,7 @@ impl Client {
             let Some(value) = value else { continue };
             match metadata.extra(member) {
                 Some(Value::Array(listed)) if listed.iter().any(|listed| listed == value) => {}
-                Some(Value::Array(_)) if !unadvertised => {
+                Some(Value::Array(_)) if !allow_unadvertised => {
                     return Err(ConfigurationProblem::NotAdvertised { member, value: value.to_owned() }.into());
                 }
                 _ => tracing::warn!(

@@ -31,11 +31,11 @@ impl Options {
     /// Turns on what the profile demands and the application need not ask for.
     pub(super) fn apply_fapi(&mut self) {
         let Some(profile) = self.fapi else { return };
-        self.pushed_requests = true;
+        self.pushed_authorization_requests = true;
         // Access tokens are sender-constrained (§5.3): others are given back.
-        self.identity_without_binding = true;
+        self.drop_unbound_tokens = true;
         if profile == FapiProfile::MessageSigning {
-            self.signed_requests = true;
+            self.require_signed_request_object = true;
             self.response_mode.get_or_insert(ResponseMode::QueryJwt);
         }
     }
@@ -76,10 +76,10 @@ impl Settings<'_> {
         if self.allow_insecure_loopback {
             return forbidden("allow_insecure_loopback", "the OP is called over TLS");
         }
-        if !options.pkce {
+        if options.without_pkce {
             return forbidden("without_pkce", "every request has a PKCE challenge");
         }
-        if matches!(options.dpop(), DpopMode::Off) && !options.certificate_bound {
+        if matches!(options.dpop(), DpopMode::Off) && !options.certificate_bound_access_tokens {
             return forbidden("dpop", "access tokens are bound to a DPoP key or to the client certificate");
         }
         if self.assertion_audience != AssertionAudience::Issuer {
@@ -110,13 +110,13 @@ impl Settings<'_> {
     fn check_algorithms(&self) -> Result<(), Error> {
         let Credentials { named, given, request_object_signer, .. } = self.credentials;
         let named = named.as_ref().and_then(ClientAuthentication::signer);
-        let id_token = self.options.id_token_algorithms.iter().flatten().copied();
+        let id_token = self.options.id_token_signed_response_alg.iter().flatten().copied();
         let algorithms = [
             ("authentication", named.map(|signer| signer.algorithm())),
             ("signing_key", given.signer.as_ref().map(|signer| signer.algorithm())),
             ("request_object_signing_key", request_object_signer.as_ref().map(|signer| signer.algorithm())),
-            ("userinfo_signed_response_alg", self.options.userinfo_algorithm),
-            ("authorization_signed_response_alg", self.options.authorization_response_algorithm),
+            ("userinfo_signed_response_alg", self.options.userinfo_signed_response_alg),
+            ("authorization_signed_response_alg", self.options.authorization_signed_response_alg),
         ];
         let named = algorithms.into_iter().filter_map(|(name, algorithm)| Some((name, algorithm?)));
         let all = named.chain(id_token.map(|algorithm| ("id_token_signed_response_alg", algorithm)));
@@ -142,11 +142,12 @@ impl Client {
         let names_issuer = metadata.authorization_response_iss_parameter_supported()
             || options.response_mode.is_some_and(ResponseMode::is_jwt);
         let dpop = metadata.dpop_signing_alg_values_supported();
-        let id_token = options.id_token_algorithms.is_some() || !self.listed_id_token_algorithms(metadata).is_empty();
+        let id_token =
+            options.id_token_signed_response_alg.is_some() || !self.listed_id_token_algorithms(metadata).is_empty();
         for (is_listed, member, value) in [
             (names_issuer, "authorization_response_iss_parameter_supported", "true"),
             (lists(metadata.code_challenge_methods_supported(), "S256"), "code_challenge_methods_supported", "S256"),
-            (options.certificate_bound || !dpop.is_empty(), "dpop_signing_alg_values_supported", "ES256"),
+            (options.certificate_bound_access_tokens || !dpop.is_empty(), "dpop_signing_alg_values_supported", "ES256"),
             (id_token, "id_token_signing_alg_values_supported", NAMES),
         ] {
             if !is_listed {

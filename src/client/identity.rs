@@ -64,13 +64,15 @@ impl Credentials {
 
     /// Refuses credentials that contradict each other or the other settings.
     pub(super) fn check(&self, options: &Options) -> Result<(), Error> {
-        if options.certificate_bound && matches!(options.dpop, Some(DpopMode::PerProcess | DpopMode::Shared(_))) {
+        if options.certificate_bound_access_tokens
+            && matches!(options.dpop, Some(DpopMode::PerProcess | DpopMode::Shared(_)))
+        {
             return Err(setting(
                 "dpop",
                 "access tokens are bound to a DPoP key or to the client certificate, not to both; ask for one of them",
             ));
         }
-        if options.certificate_bound && self.certificate().is_none() {
+        if options.certificate_bound_access_tokens && self.certificate().is_none() {
             return Err(setting("certificate_bound_access_tokens", "set the certificate with `client_certificate`"));
         }
         match self.request_object_signer() {
@@ -91,7 +93,9 @@ impl Credentials {
         if self.given.signer.is_some() {
             return Err(setting("signing_key", "`authentication` already names a method with its credentials"));
         }
-        if self.given.certificate.is_some() && (named.certificate().is_some() || !options.certificate_bound) {
+        if self.given.certificate.is_some()
+            && (named.certificate().is_some() || !options.certificate_bound_access_tokens)
+        {
             return Err(setting(
                 "client_certificate",
                 "`authentication` names a method with its credentials, and `certificate_bound_access_tokens` is not \
@@ -167,7 +171,7 @@ impl Client {
         };
         let authentication = match settled {
             Ok(authentication) => authentication,
-            Err(ConfigurationProblem::NotAdvertised { .. }) if self.0.options.unadvertised => {
+            Err(ConfigurationProblem::NotAdvertised { .. }) if self.0.options.allow_unadvertised => {
                 credentials.named.clone().unwrap_or_else(|| credentials.given.first())
             }
             Err(problem) => return Err(problem.into()),
@@ -199,7 +203,7 @@ impl Client {
         if let Some(named) = &self.0.credentials.named {
             named.settled(offer(metadata))?;
         }
-        if self.0.options.certificate_bound && !metadata.tls_client_certificate_bound_access_tokens() {
+        if self.0.options.certificate_bound_access_tokens && !metadata.tls_client_certificate_bound_access_tokens() {
             let (member, value) = ("tls_client_certificate_bound_access_tokens", "true".to_owned());
             return Err(ConfigurationProblem::NotAdvertised { member, value });
         }
@@ -220,7 +224,7 @@ impl Client {
 impl super::Inner {
     /// The identity with a method that has nothing left open.
     pub(super) fn identity_with(&self, authentication: ClientAuthentication) -> ClientIdentity {
-        let bound_to = self.credentials.certificate().filter(|_| self.options.certificate_bound);
+        let bound_to = self.credentials.certificate().filter(|_| self.options.certificate_bound_access_tokens);
         ClientIdentity {
             client_id: self.client_id.clone(),
             certificate: authentication.certificate().or(bound_to).cloned(),

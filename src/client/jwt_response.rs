@@ -55,7 +55,7 @@ impl Client {
         const MODES: &str = "response_modes_supported";
         let options = &self.0.options;
         let mode = options.response_mode.unwrap_or(ResponseMode::Query).at(metadata, options.response_type)?;
-        if mode == ResponseMode::Query || options.unadvertised {
+        if mode == ResponseMode::Query || options.allow_unadvertised {
             return Ok(());
         }
         let not_advertised = |member, value: &str| {
@@ -69,7 +69,7 @@ impl Client {
             return Ok(());
         }
         let listed = metadata.authorization_signing_alg_values_supported();
-        match options.authorization_response_algorithm {
+        match options.authorization_signed_response_alg {
             Some(_) if metadata.is_silent_about(ALGORITHMS) => Ok(()),
             Some(chosen) if !listed.iter().any(|listed| listed == chosen.as_str()) => {
                 not_advertised(ALGORITHMS, chosen.as_str())
@@ -116,7 +116,7 @@ impl Client {
             .at_member("response");
         let algorithm = SigningAlgorithm::from_name(&jws.header().alg).ok_or(refused)?;
         let jwt = self.arrived_jwt(algorithm, Channel::Front);
-        match self.0.options.authorization_response_algorithm {
+        match self.0.options.authorization_signed_response_alg {
             Some(chosen) if chosen == algorithm => {}
             // An OP may have begun to use an algorithm after its metadata were fetched.
             None if self.may_be_listed(algorithm) => {
@@ -163,7 +163,7 @@ impl Client {
 
     /// What was registered, or the asymmetric algorithms that the OP lists.
     fn response_algorithms(&self, metadata: &ProviderMetadata) -> Vec<SigningAlgorithm> {
-        if let Some(chosen) = self.0.options.authorization_response_algorithm {
+        if let Some(chosen) = self.0.options.authorization_signed_response_alg {
             return vec![chosen];
         }
         // RS256 is also the default of `authorization_signed_response_alg` (JARM §3).

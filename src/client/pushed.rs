@@ -7,7 +7,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::Client;
-use super::token_response;
+use super::seconds::{Rounding, seconds};
 use crate::clock::saturating_add;
 use crate::dpop::DpopKey;
 use crate::endpoint::{Answer, EndpointRequest, Failure};
@@ -31,7 +31,7 @@ impl Client {
     /// Whether the request of this client has to be pushed: because the OP takes no others, or because the client was
     /// told to.
     pub(super) fn pushes(&self, metadata: &ProviderMetadata) -> bool {
-        self.0.options.pushed_requests || metadata.require_pushed_authorization_requests()
+        self.0.options.pushed_authorization_requests || metadata.require_pushed_authorization_requests()
     }
 
     /// Where requests are pushed to.
@@ -107,7 +107,7 @@ fn read(body: &[u8]) -> Result<(String, Duration), Violation> {
     };
     let lifetime = match member("expires_in") {
         None => return Err(violation(Rule::MissingMember).at_member("expires_in")),
-        Some(value) => token_response::duration(Some(&value), "expires_in", false, false)?,
+        Some(value) => seconds(Some(&value), "expires_in", Rounding::Down),
     };
     Ok((request_uri, lifetime.ok_or_else(|| violation(Rule::InvalidMember).at_member("expires_in"))?))
 }

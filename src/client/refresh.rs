@@ -175,7 +175,7 @@ impl Client {
         };
         let key_bound = tokens.are_dpop() && refreshed.dpop_key.is_some();
         let certificate_bound = self.binds_to_certificate(&tokens, refreshed.dpop_key.as_ref());
-        let keep_tokens = key_bound || certificate_bound || !self.0.options.identity_without_binding;
+        let keep_tokens = key_bound || certificate_bound || !self.0.options.drop_unbound_tokens;
         if !keep_tokens {
             self.revoke_quietly(&refreshed.body, refreshed.dpop_key.as_ref()).await;
         }

@@ -48,11 +48,11 @@ impl Client {
             return Ok(());
         }
         let algorithm = self.request_object_signer()?.algorithm();
-        let unadvertised = self.0.options.unadvertised;
+        let allow_unadvertised = self.0.options.allow_unadvertised;
         let listed = metadata.request_object_signing_alg_values_supported();
         if !metadata.is_silent_about(ALGORITHMS)
             && !listed.iter().any(|listed| listed == algorithm.as_str())
-            && !unadvertised
+            && !allow_unadvertised
         {
             let value = algorithm.as_str().to_owned();
             return Err(ConfigurationProblem::NotAdvertised { member: ALGORITHMS, value }.into());
@@ -60,7 +60,7 @@ impl Client {
         // OpenID Connect Discovery 1.0 §3: "If omitted, the default value is false." RFC 9101 has no such member, so an
         // OP that lists algorithms may do without it; and a pushed request does not depend on it (RFC 9126 §3).
         let by_value = metadata.request_parameter_supported().unwrap_or(!listed.is_empty());
-        if !by_value && !self.pushes(metadata) && !unadvertised {
+        if !by_value && !self.pushes(metadata) && !allow_unadvertised {
             let (member, value) = ("request_parameter_supported", "true".to_owned());
             return Err(ConfigurationProblem::NotAdvertised { member, value }.into());
         }

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::Client;
 use super::authentication::{self, Authentication, TokenType};
+use super::seconds::{Rounding, seconds};
 use crate::dpop::DpopKey;
 use crate::error::{Document, Error, ErrorKind, Rule, Violation};
 use crate::id_token::{self, IdToken, InterimFingerprint, InterimState};
@@ -70,7 +71,7 @@ impl Client {
         let key_bound = tokens.are_dpop() && received.dpop_key.is_some();
         // What the OP wrote into its token is for resource servers; the registration says that it does.
         let certificate_bound = self.binds_to_certificate(&tokens, received.dpop_key);
-        let keep_tokens = key_bound || certificate_bound || !self.0.options.identity_without_binding;
+        let keep_tokens = key_bound || certificate_bound || !self.0.options.drop_unbound_tokens;
         if !keep_tokens {
             self.revoke_quietly(received.body, received.dpop_key).await;
         }
@@ -106,7 +107,7 @@ impl Client {
             );
             return false;
         }
-        self.0.options.certificate_bound && dpop_key.is_none()
+        self.0.options.certificate_bound_access_tokens && dpop_key.is_none()
     }
 
     async fn verify(
@@ -128,7 +129,7 @@ impl Client {
                 expectations.code = received.code;
                 expectations.interim_fingerprint = received.interim_fingerprint;
                 expectations.interim_claims = received.interim.verified().map(|interim| interim.claims());
-                if !self.0.options.subject_may_change {
+                if !self.0.options.allow_changed_subject {
                     expectations.interim_subject = expectations.interim_claims.map(|claims| claims.subject());
                 }
                 id_token::verify_final(token, keys, &expectations)
@@ -251,7 +252,7 @@ impl Tokens {
             }),
             refresh_token: text(response.refresh_token).map(Secret::new),
             // An absurd lifetime is no reason to refuse a user: it is left out, as RFC 6749 §5.1 allows the OP to do.
-            expires_in: duration(response.expires_in.as_ref(), "expires_in", false, false).unwrap_or(None),
+            expires_in: seconds(response.expires_in.as_ref(), "expires_in", Rounding::Down),
             scope: Scope::read(response.scope),
             authorization_details: response.authorization_details.filter(are_details),
             rest: response.rest,
@@ -339,99 +340,10 @@ fn are_details(details: &Value) -> bool {
     details.is_array()
 }
 
-/// Makes sense of a number of seconds in any form that OPs have been seen to send: integers, integral and fractional
-/// floats, and strings of these. Fractions round up where a longer time is the safe side (an interval) and down where
-/// a shorter one is (a lifetime). What is zero, negative or no number counts as absent, unless `strict`.
-pub(super) fn duration(
-    value: Option<&Value>,
-    member: &'static str,
-    round_up: bool,
-    strict: bool,
-) -> Result<Option<Duration>, Violation> {
-    let Some(value) = value else { return Ok(None) };
-    if strict && value.as_u64().is_none_or(|seconds| seconds == 0) {
-        return Err(Violation::new(Rule::InvalidMember).in_document(Document::ExchangeResponse).at_member(member));
-    }
-    let parsed = match value {
-        Value::Number(number) => seconds(number.as_u64(), number.as_f64(), round_up),
-        Value::String(text) => seconds(text.trim().parse().ok(), text.trim().parse().ok(), round_up),
-        _ => None,
-    };
-    if parsed.is_none() {
-        tracing::warn!(member, "the OP sent a time that is not a positive number of seconds; it counts as absent");
-    }
-    Ok(parsed)
-}
-
-fn seconds(integer: Option<u64>, float: Option<f64>, round_up: bool) -> Option<Duration> {
-    let whole = match (integer, float) {
-        (Some(seconds), _) => seconds,
-        (None, Some(float)) if float > 0.0 => {
-            // Casting saturates, so 1e30 becomes the longest time there is; infinity is only possible in a string.
-            (if round_up { float.ceil() } else { float.floor() }) as u64
-        }
-        _ => return None,
-    };
-    (whole > 0).then(|| Duration::from_secs(whole))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
-
-    fn interval(value: Value) -> Option<u64> {
-        duration(Some(&value), "interval", true, false).unwrap().map(|duration| duration.as_secs())
-    }
-
-    fn lifetime(value: Value) -> Option<u64> {
-        duration(Some(&value), "expires_in", false, false).unwrap().map(|duration| duration.as_secs())
-    }
-
-    #[test]
-    fn times_are_read_in_every_form_that_makes_sense() {
-        for value in [json!(60), json!(60.0), json!("60"), json!(" 60 "), json!("60.0")] {
-            assert_eq!((interval(value.clone()), lifetime(value.clone())), (Some(60), Some(60)), "{value}");
-        }
-    }
-
-    #[test]
-    fn a_fractional_interval_rounds_up_and_a_fractional_lifetime_down() {
-        assert_eq!((interval(json!(5.2)), lifetime(json!(5.2))), (Some(6), Some(5)));
-        assert_eq!((interval(json!(0.2)), lifetime(json!(0.2))), (Some(1), None));
-    }
-
-    #[test]
-    fn astronomic_times_saturate() {
-        assert_eq!(interval(json!(1e30)), Some(u64::MAX));
-        assert_eq!(lifetime(json!(u64::MAX)), Some(u64::MAX));
-        assert_eq!(lifetime(json!("99999999999999999999999")), Some(u64::MAX));
-    }
-
-    #[test]
-    fn zero_negative_and_nonsense_count_as_absent() {
-        for value in [
-            json!(0),
-            json!(-5),
-            json!(-0.5),
-            json!("soon"),
-            json!(""),
-            json!("NaN"),
-            json!([60]),
-            json!({}),
-            json!(true),
-        ] {
-            assert_eq!((interval(value.clone()), lifetime(value.clone())), (None, None), "{value}");
-        }
-    }
-
-    #[test]
-    fn strictness_refuses_what_is_not_a_positive_integer() {
-        for value in [json!("60"), json!(60.0), json!(0), json!(-1)] {
-            assert!(duration(Some(&value), "interval", true, true).is_err(), "{value}");
-        }
-        assert_eq!(duration(Some(&json!(60)), "interval", true, true).unwrap(), Some(Duration::from_secs(60)));
-    }
 
     fn rule(json: Value) -> Rule {
         let tokens = Tokens::parse(json.to_string().as_bytes()).and_then(Tokens::with_usable_access_token);

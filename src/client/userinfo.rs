@@ -152,7 +152,7 @@ impl Client {
     /// What is asked for. Some OPs sign and encrypt only where nothing else is.
     fn userinfo_types(&self) -> &'static str {
         let options = &self.0.options;
-        let needs_jwt = options.userinfo_encryption.alg.is_some() || options.userinfo_algorithm.is_some();
+        let needs_jwt = options.userinfo_encryption.alg.is_some() || options.userinfo_signed_response_alg.is_some();
         if needs_jwt { "application/jwt" } else { "application/json, application/jwt" }
     }
 
@@ -165,7 +165,7 @@ impl Client {
     }
 
     fn unsigned_claims(&self, body: &[u8]) -> Result<Map<String, Value>, Error> {
-        if self.0.options.userinfo_algorithm.is_some() {
+        if self.0.options.userinfo_signed_response_alg.is_some() {
             return Err(invalid(Rule::UserInfoUnsigned));
         }
         Ok(Object::read(body, Document::UserInfo, &CHECKED)?)
@@ -187,7 +187,7 @@ impl Client {
     /// `iss`, `aud` and `exp` are as they must be where they are there.
     async fn signed_claims(&self, token: &str) -> Result<Map<String, Value>, Error> {
         let (algorithm, _) = id_token::header(token).map_err(|_| invalid(Rule::UserInfoSigned))?;
-        let accepted = match self.0.options.userinfo_algorithm {
+        let accepted = match self.0.options.userinfo_signed_response_alg {
             Some(registered) => algorithm == registered,
             None => !algorithm.is_symmetric() && self.0.options.allows(algorithm),
         };

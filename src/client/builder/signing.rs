@@ -14,7 +14,7 @@ impl ClientBuilder {
     /// requires it, it happens without this setting.
     #[must_use]
     pub fn require_signed_request_object(mut self) -> Self {
-        self.options.signed_requests = true;
+        self.options.require_signed_request_object = true;
         self
     }
 
@@ -89,7 +89,7 @@ impl ClientBuilder {
     /// is at least as long as its hash.
     #[must_use]
     pub fn authorization_signed_response_alg(mut self, algorithm: SigningAlgorithm) -> Self {
-        self.options.authorization_response_algorithm = Some(algorithm);
+        self.options.authorization_signed_response_alg = Some(algorithm);
         self
     }
 

@@ -11,7 +11,7 @@ impl ClientBuilder {
     /// accepted when it is named here, and needs a client secret that is at least as long as its hash.
     #[must_use]
     pub fn id_token_signed_response_alg(mut self, algorithm: SigningAlgorithm) -> Self {
-        self.options.id_token_algorithms = Some(vec![algorithm]);
+        self.options.id_token_signed_response_alg = Some(vec![algorithm]);
         self
     }
 
@@ -39,7 +39,7 @@ impl ClientBuilder {
     /// Unless set, they may be plain JSON, or signed by one of the OP's keys.
     #[must_use]
     pub fn userinfo_signed_response_alg(mut self, algorithm: SigningAlgorithm) -> Self {
-        self.options.userinfo_algorithm = Some(algorithm);
+        self.options.userinfo_signed_response_alg = Some(algorithm);
         self
     }
 

@@ -1,0 +1,106 @@
+//! The request with a code.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use url::Url;
+
+use super::Client;
+use super::code_answer::{CodeAnswer, CodeResponse};
+use super::token_response::TOKEN_RESPONSE_LIMIT;
+use crate::dpop::DpopKey;
+use crate::endpoint::{Answer, ClientIdentity, EndpointRequest, Failure};
+use crate::error::{Document, Error, ErrorKind, TransportProblem, Verdict};
+use crate::secret::Secret;
+
+/// Where no connection comes about the code is unspent, and the user waits in front of the page: a few quick tries.
+const CONNECTION_ATTEMPTS: u32 = 3;
+const CONNECTION_PAUSE: Duration = Duration::from_millis(500);
+const CONNECTION_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The request with a code, which is the same for both kinds: everything that it needs, so that it can outlive the call
+/// that began it.
+pub(super) struct CodeRequest {
+    pub(super) client: Client,
+    pub(super) url: Url,
+    pub(super) identity: ClientIdentity,
+    pub(super) assertion_audience: Option<String>,
+    pub(super) form: Vec<(&'static str, Secret)>,
+    pub(super) dpop_key: Option<DpopKey>,
+}
+
+impl CodeRequest {
+    pub(super) async fn send(self) -> CodeAnswer {
+        let clock = &*self.client.0.clock;
+        let started = clock.monotonic();
+        let mut attempt = 1;
+        loop {
+            let sent_at = clock.now();
+            let (response, spent) = self.send_once().await;
+            if let Err(error) = &response
+                && !spent
+                && self.may_be_repeated(error, attempt, started)
+            {
+                clock.sleep(CONNECTION_PAUSE * attempt).await;
+                attempt += 1;
+                continue;
+            }
+            return CodeAnswer { response, spent, sent_at, answered_at: self.client.now() };
+        }
+    }
+
+    /// Whether the connection failed and the code may be sent again.
+    fn may_be_repeated(&self, error: &Error, attempt: u32, started: Duration) -> bool {
+        let waited = self.client.0.clock.monotonic().saturating_sub(started);
+        let enough = attempt == CONNECTION_ATTEMPTS || waited >= CONNECTION_PATIENCE;
+        let refused = error.kind() == &ErrorKind::Transport(TransportProblem::Refused);
+        !enough && !refused && matches!(error.kind(), ErrorKind::Transport(_))
+    }
+
+    /// One request: a successful response, and whether the OP may have used the code up.
+    async fn send_once(&self) -> (Result<CodeResponse, Error>, bool) {
+        let request = EndpointRequest {
+            url: &self.url,
+            document: Document::ExchangeResponse,
+            form: self.form.iter().map(|(name, value)| (*name, Cow::Borrowed(value.expose()))).collect(),
+            client: &self.identity,
+            assertion_audience: self.assertion_audience.as_deref(),
+            dpop: self.dpop_key.as_ref(),
+            access_token: None,
+            timeout: self.client.0.options.request_timeout,
+            body_limit: TOKEN_RESPONSE_LIMIT,
+        };
+        match self.client.0.endpoints.post(request).await {
+            Ok(Answer::Success { body, .. }) => {
+                (Ok(CodeResponse::new(body, self.client.clone(), self.dpop_key.clone())), true)
+            }
+            Ok(Answer::Error(answer)) => {
+                let verdict = answer.response.verdict();
+                if let Some(tokens) = &answer.tokens {
+                    self.client.revoke_quietly(tokens, self.dpop_key.as_ref()).await;
+                }
+                refused(verdict, Error::new(answer.response), answer.retry_after)
+            }
+            Ok(Answer::Unusable { violation, verdict, retry_after, .. }) => {
+                refused(verdict, Error::new(violation), retry_after)
+            }
+            Err(Failure { error, may_have_been_sent: true }) => (Err(unknown(error)), true),
+            Err(Failure { error, may_have_been_sent: false }) => (Err(error), false),
+        }
+    }
+}
+
+/// What an answer without a success comes to, and whether the code is spent.
+fn refused<T>(verdict: Verdict, error: Error, retry_after: Option<Duration>) -> (Result<T, Error>, bool) {
+    let error = if verdict == Verdict::MayBeLost { unknown(error) } else { error };
+    (Err(error.with_retry_after(retry_after)), !verdict.leaves_the_grant())
+}
+
+fn unknown(error: Error) -> Error {
+    Error::new(ErrorKind::OutcomeUnknown).with_source(error)
+}
+
+/// How long after the first try to connect the last one begins at the latest.
+pub(super) fn longest_connecting() -> Duration {
+    CONNECTION_PATIENCE.saturating_add(CONNECTION_PAUSE * (CONNECTION_ATTEMPTS - 1))
+}

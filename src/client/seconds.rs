@@ -1,0 +1,110 @@
+//! Numbers of seconds in the answers of OPs.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::error::{Document, Rule, Violation};
+
+/// What becomes of a fraction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rounding {
+    /// For an interval: a longer time is the safe side.
+    Up,
+    /// For a lifetime: a shorter time is the safe side.
+    Down,
+}
+
+/// Reads a number of seconds in any form that OPs have been seen to send: integers, integral and fractional floats, and
+/// strings of these. What is zero, negative or no number counts as absent.
+pub(super) fn seconds(value: Option<&Value>, member: &'static str, rounding: Rounding) -> Option<Duration> {
+    let read = match value? {
+        Value::Number(number) => whole(number.as_u64(), number.as_f64(), rounding),
+        Value::String(text) => whole(text.trim().parse().ok(), text.trim().parse().ok(), rounding),
+        _ => None,
+    };
+    if read.is_none() {
+        tracing::warn!(member, "the OP sent a time that is not a positive number of seconds; it counts as absent");
+    }
+    read
+}
+
+/// Refuses what is no positive integer, for clients that are strict about times.
+pub(super) fn check_seconds(value: Option<&Value>, member: &'static str) -> Result<(), Violation> {
+    if value.is_some_and(|value| value.as_u64().is_none_or(|seconds| seconds == 0)) {
+        return Err(Violation::new(Rule::InvalidMember).in_document(Document::ExchangeResponse).at_member(member));
+    }
+    Ok(())
+}
+
+fn whole(integer: Option<u64>, float: Option<f64>, rounding: Rounding) -> Option<Duration> {
+    let seconds = match (integer, float, rounding) {
+        (Some(seconds), _, _) => seconds,
+        // Casting saturates, so 1e30 becomes the longest time there is; infinity is only possible in a string.
+        (None, Some(float), Rounding::Up) if float > 0.0 => float.ceil() as u64,
+        (None, Some(float), Rounding::Down) if float > 0.0 => float.floor() as u64,
+        _ => return None,
+    };
+    (seconds > 0).then(|| Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn interval(value: Value) -> Option<u64> {
+        seconds(Some(&value), "interval", Rounding::Up).map(|duration| duration.as_secs())
+    }
+
+    fn lifetime(value: Value) -> Option<u64> {
+        seconds(Some(&value), "expires_in", Rounding::Down).map(|duration| duration.as_secs())
+    }
+
+    #[test]
+    fn times_are_read_in_every_form_that_makes_sense() {
+        for value in [json!(60), json!(60.0), json!("60"), json!(" 60 "), json!("60.0")] {
+            assert_eq!((interval(value.clone()), lifetime(value.clone())), (Some(60), Some(60)), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_fractional_interval_rounds_up_and_a_fractional_lifetime_down() {
+        assert_eq!((interval(json!(5.2)), lifetime(json!(5.2))), (Some(6), Some(5)));
+        assert_eq!((interval(json!(0.2)), lifetime(json!(0.2))), (Some(1), None));
+    }
+
+    #[test]
+    fn astronomic_times_saturate() {
+        assert_eq!(interval(json!(1e30)), Some(u64::MAX));
+        assert_eq!(lifetime(json!(u64::MAX)), Some(u64::MAX));
+        assert_eq!(lifetime(json!("99999999999999999999999")), Some(u64::MAX));
+    }
+
+    #[test]
+    fn zero_negative_and_nonsense_count_as_absent() {
+        for value in [
+            json!(0),
+            json!(-5),
+            json!(-0.5),
+            json!("soon"),
+            json!(""),
+            json!("NaN"),
+            json!([60]),
+            json!({}),
+            json!(true),
+        ] {
+            assert_eq!((interval(value.clone()), lifetime(value.clone())), (None, None), "{value}");
+        }
+    }
+
+    #[test]
+    fn strictness_refuses_what_is_not_a_positive_integer() {
+        for value in [json!("60"), json!(60.0), json!(0), json!(-1)] {
+            assert!(check_seconds(Some(&value), "interval").is_err(), "{value}");
+        }
+        assert!(check_seconds(Some(&json!(60)), "interval").is_ok());
+        assert!(check_seconds(None, "interval").is_ok());
+    }
+}
