@@ -57,6 +57,7 @@ use crate::store::{Cancellation, Partition, PartitionStats, ProcessId, State, St
 mod accept;
 mod builder;
 mod cancel;
+mod cancellations;
 mod delivery;
 mod engine;
 mod event;
@@ -72,8 +73,12 @@ mod record;
 mod rotate;
 mod shared;
 mod status;
+mod store_clock;
+mod tenant;
 mod tenants;
+mod under_way;
 mod watch;
+mod watch_memory;
 
 pub use accept::Accepted;
 pub use builder::PollerBuilder;
@@ -84,7 +89,8 @@ pub use rotate::{KeyUse, Rotation};
 pub use status::{ProcessPhase, Status};
 
 use record::{Record, Stage};
-use shared::{Shared, Tenant, store_error};
+use shared::{Shared, store_error};
+use tenant::Tenant;
 
 /// Waits for the outcomes of many processes of several clients, through restarts, outages and deployments.
 ///

@@ -13,7 +13,7 @@ use crate::endpoint::{Answer, ClientIdentity, EndpointRequest, Failure};
 use crate::error::{Document, Error, ErrorKind, TransportProblem, Verdict};
 use crate::secret::Secret;
 
-/// Where no connection comes about the code is unspent, and the user waits in front of the page: a few quick tries.
+/// If the connection fails, the code is unspent and the user is waiting, so there are a few quick attempts.
 const CONNECTION_ATTEMPTS: u32 = 3;
 const CONNECTION_PAUSE: Duration = Duration::from_millis(500);
 const CONNECTION_PATIENCE: Duration = Duration::from_secs(10);

@@ -1,34 +1,25 @@
 //! DTR §Exchanging the Deferred Code to obtain Deferred Authentication ID; and the ordinary code flow, where the OP
 //! signed the user in at once.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
-use serde_json::Value;
-use zeroize::Zeroize as _;
+use futures_core::future::BoxFuture;
 
 use super::Client;
 use super::authorization_response::{AuthorizationGrant, SignIn};
-use super::code_answer::{CodeAnswer, CodeResponse, Received};
+use super::code_answer::{CodeAnswer, Received};
+use super::code_request::CodeRequest;
+use super::exchange_response::Exchanged;
 use super::response_parameters::Code;
 use super::response_type::{CODE_GRANT, DEFERRED_GRANT};
-use super::token_response::{self, KEYS_PATIENCE, ReceivedTokens, TOKEN_RESPONSE_LIMIT};
-use crate::dpop::DpopKey;
-use crate::endpoint::{Answer, ClientIdentity, EndpointRequest, Failure};
-use crate::error::{Document, Error, ErrorKind, Misuse, Rule, TransportProblem, Verdict, Violation};
-use crate::id_token::{self, InterimFingerprint, InterimMember, InterimState};
+use super::token_response::{KEYS_PATIENCE, ReceivedTokens};
+use crate::error::{Error, ErrorKind, Misuse, Rule};
+use crate::id_token::{self, InterimFingerprint, InterimState};
 use crate::jose::{KeySet, SigningAlgorithm};
-use crate::json::{self, Object};
 use crate::pending::{Answered, Opened, PendingAuthentication, Phase, Schedule, Times, UnverifiedInterim};
 use crate::secret::Secret;
 use crate::task::Task;
-use futures_core::future::BoxFuture;
-use url::Url;
 
-/// If the connection fails, the code is unspent and the user is waiting, so there are a few quick attempts.
-const CONNECTION_ATTEMPTS: u32 = 3;
-const CONNECTION_PAUSE: Duration = Duration::from_millis(500);
-const CONNECTION_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a successful exchange waits for the OP's keys.
 const INTERIM_PATIENCE: Duration = Duration::from_secs(3);
 impl Client {
@@ -111,7 +102,9 @@ impl Client {
         let Exchanged { deferred_auth_id, times, interim, access_token } =
             match Exchanged::parse(response.body(), self.0.options.strict_times) {
                 Ok(exchanged) => exchanged,
-                Err(violation) if violation.rule() == Rule::NoDeferredAuthId && self.0.options.immediate_answers => {
+                Err(violation)
+                    if violation.rule() == Rule::NoDeferredAuthId && self.0.options.allow_immediate_answer =>
+                {
                     grant.received = Some(Received { response, at: answered.wall });
                     return self.complete(grant).await;
                 }
@@ -214,7 +207,7 @@ impl Client {
             }
         }
         // RFC 6749 §4.1.3 requires it for `code`; the base draft shows it for `deferred_code`.
-        if self.0.options.redirect_uri_in_exchange || !grant.is_deferred() {
+        if !self.0.options.without_redirect_uri_in_exchange || !grant.is_deferred() {
             form.push(("redirect_uri", Secret::new(session.redirect_uri.as_str())));
         }
         if let Some(verifier) = &session.code_verifier {
@@ -308,251 +301,3 @@ impl Client {
 
 /// Who drives the request with the code.
 type Drive = fn(BoxFuture<'static, CodeAnswer>) -> Task<CodeAnswer>;
-
-/// The request with a code, which is the same for both kinds: everything that it needs, so that it can outlive the call
-/// that began it.
-struct CodeRequest {
-    client: Client,
-    url: Url,
-    identity: ClientIdentity,
-    assertion_audience: Option<String>,
-    form: Vec<(&'static str, Secret)>,
-    dpop_key: Option<DpopKey>,
-}
-
-impl CodeRequest {
-    async fn send(self) -> CodeAnswer {
-        let clock = &*self.client.0.clock;
-        let started = clock.monotonic();
-        let mut attempt = 1;
-        loop {
-            let sent_at = clock.now();
-            let (response, spent) = self.send_once().await;
-            if let Err(error) = &response
-                && !spent
-                && self.may_be_repeated(error, attempt, started)
-            {
-                clock.sleep(CONNECTION_PAUSE * attempt).await;
-                attempt += 1;
-                continue;
-            }
-            return CodeAnswer { response, spent, sent_at, answered_at: self.client.now() };
-        }
-    }
-
-    /// Whether the connection failed and the code may be sent again.
-    fn may_be_repeated(&self, error: &Error, attempt: u32, started: Duration) -> bool {
-        let waited = self.client.0.clock.monotonic().saturating_sub(started);
-        let enough = attempt == CONNECTION_ATTEMPTS || waited >= CONNECTION_PATIENCE;
-        let refused = error.kind() == &ErrorKind::Transport(TransportProblem::Refused);
-        !enough && !refused && matches!(error.kind(), ErrorKind::Transport(_))
-    }
-
-    /// One request: a successful response, and whether the OP may have used the code up.
-    async fn send_once(&self) -> (Result<CodeResponse, Error>, bool) {
-        let request = EndpointRequest {
-            url: &self.url,
-            document: Document::ExchangeResponse,
-            form: self.form.iter().map(|(name, value)| (*name, Cow::Borrowed(value.expose()))).collect(),
-            client: &self.identity,
-            assertion_audience: self.assertion_audience.as_deref(),
-            dpop: self.dpop_key.as_ref(),
-            access_token: None,
-            timeout: self.client.0.options.request_timeout,
-            body_limit: TOKEN_RESPONSE_LIMIT,
-        };
-        match self.client.0.endpoints.post(request).await {
-            Ok(Answer::Success { body, .. }) => {
-                (Ok(CodeResponse::new(body, self.client.clone(), self.dpop_key.clone())), true)
-            }
-            Ok(Answer::Error(answer)) => {
-                let verdict = answer.response.verdict();
-                if let Some(tokens) = &answer.tokens {
-                    self.client.revoke_quietly(tokens, self.dpop_key.as_ref()).await;
-                }
-                refused(verdict, Error::new(answer.response), answer.retry_after)
-            }
-            Ok(Answer::Unusable { violation, verdict, retry_after, .. }) => {
-                refused(verdict, Error::new(violation), retry_after)
-            }
-            Err(Failure { error, may_have_been_sent: true }) => (Err(unknown(error)), true),
-            Err(Failure { error, may_have_been_sent: false }) => (Err(error), false),
-        }
-    }
-}
-
-/// What an answer without a success comes to, and whether the code is spent.
-fn refused<T>(verdict: Verdict, error: Error, retry_after: Option<Duration>) -> (Result<T, Error>, bool) {
-    let error = if verdict == Verdict::MayBeLost { unknown(error) } else { error };
-    (Err(error.with_retry_after(retry_after)), !verdict.leaves_the_grant())
-}
-
-fn unknown(error: Error) -> Error {
-    Error::new(ErrorKind::OutcomeUnknown).with_source(error)
-}
-
-/// How long after the first try to connect the last one begins at the latest.
-pub(super) fn longest_connecting() -> Duration {
-    CONNECTION_PATIENCE.saturating_add(CONNECTION_PAUSE * (CONNECTION_ATTEMPTS - 1))
-}
-
-/// A Successful Deferred Code Exchange Response, made sense of.
-struct Exchanged {
-    deferred_auth_id: Secret,
-    times: Times,
-    interim: InterimMembers,
-    access_token: Option<Secret>,
-}
-
-/// What stands in the place of the interim ID Token.
-#[derive(Default)]
-struct InterimMembers {
-    /// The different tokens of each member.
-    interim_id_token: Vec<Secret>,
-    id_token: Vec<Secret>,
-    /// There is a value that is no token.
-    has_others: bool,
-}
-
-impl InterimMembers {
-    /// The base draft calls the early token `id_token`, the text of February 2026 `interim_id_token`.
-    fn read(object: &Object) -> Self {
-        let mut members = Self::default();
-        for (name, tokens) in [("interim_id_token", &mut members.interim_id_token), ("id_token", &mut members.id_token)]
-        {
-            for value in object.values(name) {
-                match value {
-                    Value::Null => {}
-                    Value::String(text) if !text.is_empty() => {
-                        let token = Secret::new(text.as_str());
-                        if !tokens.contains(&token) {
-                            tokens.push(token);
-                        }
-                    }
-                    _ => members.has_others = true,
-                }
-            }
-        }
-        members
-    }
-
-    /// None of them may become the final one.
-    fn fingerprint(&self) -> Option<InterimFingerprint> {
-        let mut tokens = self.interim_id_token.iter().chain(&self.id_token);
-        let mut fingerprint = InterimFingerprint::new(tokens.next()?.expose());
-        tokens.for_each(|token| fingerprint.add(token.expose()));
-        Some(fingerprint)
-    }
-
-    /// The one token, or the rule that rejects what came. The code is spent, so nothing about it may end the process.
-    fn judged(self) -> Option<Result<UnverifiedInterim, Rule>> {
-        let one = |token: &Secret, member| Some(Ok(UnverifiedInterim { token: token.clone(), member }));
-        match (&*self.interim_id_token, &*self.id_token) {
-            ([], []) if self.has_others => Some(Err(Rule::IdTokenMalformed)),
-            ([], []) => None,
-            ([token], []) => one(token, InterimMember::InterimIdToken),
-            ([], [token]) => one(token, InterimMember::IdToken),
-            ([token], [other]) if token == other => one(token, InterimMember::InterimIdToken),
-            ([_], [_]) => Some(Err(Rule::TwoInterimIdTokens)),
-            _ => Some(Err(Rule::RepeatedMember)),
-        }
-    }
-}
-
-impl Exchanged {
-    fn parse(body: &[u8], strict: bool) -> Result<Self, Violation> {
-        const DOCUMENT: Document = Document::ExchangeResponse;
-        let object = Object::document(body, DOCUMENT)?;
-        let interim = InterimMembers::read(&object);
-        // "Clients MUST ignore unrecognized response parameters."
-        let mut members = object.needing(&["deferred_auth_id"]).map_err(|flaw| json::flawed(DOCUMENT, flaw))?;
-        // Secrets are moved out or overwritten, never left behind in memory.
-        for name in ["interim_id_token", "id_token"] {
-            if let Some(Value::String(mut token)) = members.shift_remove(name) {
-                token.zeroize();
-            }
-        }
-        let deferred_auth_id = match members.shift_remove("deferred_auth_id") {
-            // DTR §Deferred Code Exchange Response Validation: "Ensure that the `deferred_auth_id` parameter is
-            // present."
-            None | Some(Value::Null) => return Err(Violation::new(Rule::NoDeferredAuthId).in_document(DOCUMENT)),
-            Some(Value::String(id)) if !id.is_empty() => Secret::new(id),
-            Some(_) => {
-                return Err(Violation::new(Rule::InvalidMember).in_document(DOCUMENT).at_member("deferred_auth_id"));
-            }
-        };
-        let access_token = match members.shift_remove("access_token") {
-            Some(Value::String(token)) if !token.is_empty() => Some(Secret::new(token)),
-            _ => None,
-        };
-        let member = |name: &str| members.get(name).filter(|value| !value.is_null());
-        let times = Times {
-            interval: token_response::duration(member("interval"), "interval", true, strict)?,
-            expires_in: token_response::duration(member("expires_in"), "expires_in", false, strict)?,
-        };
-        Ok(Self { deferred_auth_id, times, interim, access_token })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(json: &str) -> Result<Exchanged, Violation> {
-        Exchanged::parse(json.as_bytes(), false)
-    }
-
-    #[test]
-    fn an_exchange_response_without_deferred_auth_id_is_refused() {
-        let violation = parse(r#"{"id_token": "a.b.c"}"#).err().unwrap();
-        assert_eq!(violation.rule(), Rule::NoDeferredAuthId);
-    }
-
-    #[test]
-    fn a_deferred_auth_id_that_is_no_string_is_refused() {
-        for value in ["7", "\"\"", "{}", "[\"a\"]"] {
-            let error = parse(&format!(r#"{{"deferred_auth_id": {value}}}"#)).err().unwrap();
-            assert_eq!(error.rule(), Rule::InvalidMember, "{value}");
-        }
-    }
-
-    #[test]
-    fn a_member_that_stands_twice_with_different_values_is_refused() {
-        let error = parse(r#"{"deferred_auth_id": "a", "deferred_auth_id": "b"}"#).err().unwrap();
-        assert_eq!((error.rule(), error.member()), (Rule::RepeatedMember, Some("deferred_auth_id")));
-        assert!(parse(r#"{"deferred_auth_id": "a", "deferred_auth_id": "a"}"#).is_ok());
-    }
-
-    fn interim(members: &str) -> Option<Result<(String, &'static str), Rule>> {
-        let exchanged = parse(&format!(r#"{{"deferred_auth_id": "a", {members}}}"#)).ok().unwrap();
-        let judged = exchanged.interim.judged()?;
-        Some(judged.map(|interim| (interim.token.expose().to_owned(), interim.member.as_str())))
-    }
-
-    #[test]
-    fn the_interim_token_is_read_under_either_name() {
-        for (members, name) in [
-            (r#""id_token": "x""#, "id_token"),
-            (r#""interim_id_token": "x""#, "interim_id_token"),
-            (r#""id_token": "x", "interim_id_token": "x""#, "interim_id_token"),
-            (r#""id_token": "x", "interim_id_token": false"#, "id_token"),
-            (r#""id_token": "", "interim_id_token": "x""#, "interim_id_token"),
-            (r#""id_token": "x", "id_token": null"#, "id_token"),
-        ] {
-            assert_eq!(interim(members), Some(Ok(("x".to_owned(), name))), "{members}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_interim_token_or_more_than_one_is_rejected_and_null_is_absent() {
-        for (members, expected) in [
-            (r#""id_token": null, "interim_id_token": null"#, None),
-            (r#""id_token": """#, Some(Err(Rule::IdTokenMalformed))),
-            (r#""interim_id_token": {}"#, Some(Err(Rule::IdTokenMalformed))),
-            (r#""id_token": "x", "interim_id_token": "y""#, Some(Err(Rule::TwoInterimIdTokens))),
-            (r#""id_token": "x", "id_token": "y""#, Some(Err(Rule::RepeatedMember))),
-        ] {
-            assert_eq!(interim(members), expected, "{members}");
-        }
-    }
-}

@@ -87,7 +87,8 @@ impl Exchanged {
             }
         }
         let deferred_auth_id = match members.shift_remove("deferred_auth_id") {
-            // DTR §Deferred Code Exchange Response Validation: "Ensure that the `deferred_auth_id` parameter is present."
+            // DTR §Deferred Code Exchange Response Validation: "Ensure that the `deferred_auth_id` parameter is
+            // present."
             None | Some(Value::Null) => return Err(Violation::new(Rule::NoDeferredAuthId).in_document(DOCUMENT)),
             Some(Value::String(id)) if !id.is_empty() => Secret::new(id),
             Some(_) => {

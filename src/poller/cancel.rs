@@ -1,75 +1,18 @@
 //! Telling an OP that an outcome is no longer wanted. It never holds up a poll.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use std::sync::Arc;
 
 use super::Poller;
 use super::event::Event;
 use super::job::Job;
 use super::record::{Record, Stage};
-use super::shared::{Shared, Tenant, store_error};
+use super::shared::{Shared, store_error};
+use super::tenant::Tenant;
 use crate::client::Cancelled;
 use crate::clock::Moment;
 use crate::error::{Error, Misuse};
-use crate::pending::{CANCELLATION_PAUSE, PendingAuthentication, Schedule};
+use crate::pending::{PendingAuthentication, Schedule};
 use crate::store::{Cancellation, ProcessId, State};
-
-/// How many requests to cancel are under way for one client at a time. An endpoint that hangs holds each of them for as
-/// long as a request may take.
-const CANCELLATIONS: usize = 16;
-
-/// The requests to cancel of one client.
-pub(super) struct Cancellations {
-    permits: Arc<Semaphore>,
-    /// The requests of [`Poller::cancel`], for as long as the next one has to wait.
-    requested: Mutex<BTreeMap<ProcessId, Requested>>,
-}
-
-/// A request of [`Poller::cancel`].
-struct Requested {
-    sent_at: Duration,
-    /// Whether the schedule of the row knows of it.
-    is_scheduled: bool,
-}
-
-impl Default for Cancellations {
-    fn default() -> Self {
-        Self { permits: Arc::new(Semaphore::new(CANCELLATIONS)), requested: Mutex::default() }
-    }
-}
-
-impl Cancellations {
-    fn permit(&self) -> Option<OwnedSemaphorePermit> {
-        self.permits.clone().try_acquire_owned().ok()
-    }
-
-    /// Notes a request of [`Poller::cancel`], unless there was one a short time ago or too many are under way.
-    fn begin(&self, id: ProcessId, now: Duration) -> Option<OwnedSemaphorePermit> {
-        let mut requested = self.requested();
-        requested.retain(|_, request| now.saturating_sub(request.sent_at) < CANCELLATION_PAUSE);
-        if requested.contains_key(&id) {
-            return None;
-        }
-        let permit = self.permit()?;
-        requested.insert(id, Requested { sent_at: now, is_scheduled: false });
-        Some(permit)
-    }
-
-    /// How long ago [`Poller::cancel`] sent a request that the schedule does not know of.
-    fn take_request(&self, id: ProcessId, now: Duration) -> Option<Duration> {
-        let mut requested = self.requested();
-        let request = requested.get_mut(&id).filter(|request| !request.is_scheduled)?;
-        request.is_scheduled = true;
-        Some(now.saturating_sub(request.sent_at))
-    }
-
-    fn requested(&self) -> MutexGuard<'_, BTreeMap<ProcessId, Requested>> {
-        self.requested.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 impl Poller {
     /// Tells the OP that the outcome of a process is no longer wanted (DTR §Canceling an Ongoing Authentication

@@ -10,7 +10,8 @@ use tokio::task::JoinSet;
 
 use super::event::Event;
 use super::measure;
-use super::shared::{Shared, StoreClock};
+use super::shared::Shared;
+use super::store_clock::StoreClock;
 use crate::store::{Changed, Next, Partition, ProcessId, Settlement};
 use crate::task::catch_panic;
 

@@ -1,25 +1,24 @@
 //! What the handle, the engine, its jobs and the deliveries have in common.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures_core::future::BoxFuture;
-use tokio::sync::{Notify, Semaphore, broadcast, mpsc, watch};
+use tokio::sync::{Notify, broadcast, mpsc, watch};
 
-use super::cancel::Cancellations;
 use super::event::Event;
-use super::gate::{Gate, GateProbe, Turn};
+use super::gate::Turn;
 use super::holdings::Holdings;
-use super::limits::{Limits, Meter};
-use super::measure::{self, Measure};
-use super::pause::{Pause, PauseChange, PauseProbe};
-use super::reach::Reach;
+use super::limits::Limits;
+use super::measure;
+use super::pause::PauseChange;
+use super::tenant::Tenant;
 use super::tenants::Tenants;
-use super::watch::Watch;
+use super::watch_memory::WatchMemory;
 use crate::client::{AuthorizationGrant, Client};
-use crate::clock::{Clock, Moment, saturating_add};
+use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Misuse};
 use crate::keyring::Keyring;
 use crate::pending::Answer;
@@ -28,10 +27,6 @@ use crate::store::{Changed, Partition, Settlement, Store, StoreError};
 
 /// How many events a slow listener may be behind before it misses some.
 const EVENTS: usize = 4_096;
-/// Before a row is claimed again whose poll had become too late to leave, at first. It doubles while that goes on.
-const FIRST_LATE_PAUSE: Duration = Duration::from_millis(250);
-/// The same, at most.
-const LONGEST_LATE_PAUSE: Duration = Duration::from_secs(60);
 /// Between two tries to store what the OP has given.
 pub(super) const COMMIT_PAUSE: Duration = Duration::from_millis(200);
 pub(super) const LONGEST_COMMIT_PAUSE: Duration = Duration::from_secs(5);
@@ -45,7 +40,7 @@ pub(super) struct Shared {
     pub(super) tenants: Mutex<Tenants>,
     /// Those whose OP has given no usable answer to the last poll.
     pub(super) troubled: Mutex<BTreeSet<Partition>>,
-    pub(super) watch: tokio::sync::Mutex<Watch>,
+    pub(super) watch: tokio::sync::Mutex<WatchMemory>,
     /// The claims on outcomes that this replica has.
     pub(super) holdings: Mutex<Holdings>,
     /// Made for the first who listens: it has room for thousands.
@@ -77,226 +72,6 @@ pub(super) struct Settings {
     pub(super) longest_delivery: Duration,
     pub(super) keep_tombstones: Duration,
     pub(super) pings: bool,
-}
-
-/// One client and how it fares. What counts for the client rather than for its present settings is shared with the tenant
-/// that takes the place of this one.
-pub(super) struct Tenant {
-    pub(super) client: Client,
-    pub(super) partition: Partition,
-    pub(super) measure: Measure,
-    limits: Limits,
-    meter: Arc<Mutex<Meter>>,
-    gate: Arc<Mutex<Gate>>,
-    pause: Arc<Mutex<Pause>>,
-    reach: Arc<Mutex<Reach>>,
-    in_flight: Arc<AtomicUsize>,
-    verifying: Arc<AtomicUsize>,
-    /// Polls in a row that were given back because they had become too late to leave.
-    late: Arc<AtomicU32>,
-    /// What exchanges need, one for each. Those who wait for one are served in their order.
-    pub(super) exchanges: Arc<Semaphore>,
-    pub(super) cancellations: Arc<Cancellations>,
-    /// Another tenant has taken its place. What its polls are answered says nothing about that one.
-    is_replaced: AtomicBool,
-}
-
-/// One poll or verification under way; it counts until it is dropped.
-pub(super) struct UnderWay {
-    shared: Arc<Shared>,
-    tenant: Arc<Tenant>,
-    is_poll: bool,
-    /// Whether its request has left.
-    has_left: Arc<AtomicBool>,
-    /// What it is the probe of.
-    gate_probe: Option<GateProbe>,
-    pause_probe: Option<PauseProbe>,
-}
-
-impl Tenant {
-    pub(super) fn new(client: Client, limits: Limits) -> Self {
-        let partition = Partition(client.partition());
-        let exchanges = Arc::new(Semaphore::new(limits.exchanges.min(Semaphore::MAX_PERMITS)));
-        let measure = Measure::of(&client);
-        measure.all_is_well();
-        Self {
-            client,
-            partition,
-            measure,
-            limits,
-            meter: Arc::default(),
-            gate: Arc::default(),
-            pause: Arc::default(),
-            reach: Arc::default(),
-            in_flight: Arc::default(),
-            verifying: Arc::default(),
-            late: Arc::default(),
-            exchanges,
-            cancellations: Arc::default(),
-            is_replaced: AtomicBool::new(false),
-        }
-    }
-
-    /// The same client with other settings.
-    pub(super) fn with_client(&self, client: Client) -> Self {
-        Self {
-            measure: Measure::of(&client),
-            client,
-            partition: self.partition,
-            limits: self.limits,
-            meter: self.meter.clone(),
-            gate: self.gate.clone(),
-            pause: self.pause.clone(),
-            reach: self.reach.clone(),
-            in_flight: self.in_flight.clone(),
-            verifying: self.verifying.clone(),
-            late: self.late.clone(),
-            exchanges: self.exchanges.clone(),
-            cancellations: self.cancellations.clone(),
-            is_replaced: AtomicBool::new(false),
-        }
-    }
-
-    pub(super) fn is_of(&self, issuer: &str, client_id: &str) -> bool {
-        self.client.issuer() == issuer && self.client.client_id() == client_id
-    }
-
-    /// Notes that another tenant has taken its place, and opens the gate for that one.
-    pub(super) fn replaced(&self) -> Turn {
-        self.is_replaced.store(true, Ordering::Release);
-        self.gate().open()
-    }
-
-    pub(super) fn is_replaced(&self) -> bool {
-        self.is_replaced.load(Ordering::Acquire)
-    }
-
-    /// How many more polls may begin now, and if that may change by itself, when.
-    pub(super) fn admits(&self, now: Duration) -> (usize, Option<Duration>) {
-        let room = self.limits.in_flight.saturating_sub(self.in_flight());
-        let (room, metered) = self.meter().admits(self.limits.ceiling, room, now);
-        let (room, gated) = self.gate().admits(room, now);
-        let (room, paused) = self.pause().admits(room, now);
-        (room, gated.max(metered).max(paused))
-    }
-
-    /// How many more verifications may begin now. What the OP has given passes no gate, pause or ceiling: nothing is asked
-    /// of the OP for it but keys.
-    pub(super) fn room_for_verifications(&self) -> usize {
-        self.limits.in_flight.saturating_sub(self.verifying.load(Ordering::Relaxed))
-    }
-
-    /// A poll or a verification begins; it counts as under way until what is returned is dropped. A poll that ends before
-    /// `has_left` is set has asked nothing of the OP, so it was no probe either.
-    pub(super) fn enter(
-        self: &Arc<Self>,
-        shared: &Arc<Shared>,
-        is_poll: bool,
-        has_left: Arc<AtomicBool>,
-        now: Duration,
-    ) -> UnderWay {
-        shared.under_way.fetch_add(1, Ordering::Relaxed);
-        let (shared, tenant) = (shared.clone(), self.clone());
-        let mut under_way = UnderWay { shared, tenant, is_poll, has_left, gate_probe: None, pause_probe: None };
-        if is_poll {
-            under_way.gate_probe = self.gate().probes(now);
-            under_way.pause_probe = self.pause().probes(now);
-            self.meter().takes(self.limits.ceiling, now);
-            let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
-            self.measure.in_flight(before + 1);
-        } else {
-            self.verifying.fetch_add(1, Ordering::Relaxed);
-        }
-        under_way
-    }
-
-    /// Notes that a poll which has ended asked nothing of the OP. Says whether another may take its place as a probe.
-    fn take_back(&self, under_way: &UnderWay) -> bool {
-        self.meter().takes_back(self.limits.ceiling);
-        let gate = under_way.gate_probe.as_ref().is_some_and(|probe| self.gate().take_back(probe));
-        let pause = under_way.pause_probe.as_ref().is_some_and(|probe| self.pause().take_back(probe));
-        gate || pause
-    }
-
-    /// A poll was given back because it had become too late for it to leave. Says when it may be claimed again: what made
-    /// it late may last.
-    pub(super) fn give_back(&self) -> Duration {
-        let before = self.late.fetch_add(1, Ordering::Relaxed);
-        FIRST_LATE_PAUSE.saturating_mul(1 << before.min(16)).min(LONGEST_LATE_PAUSE)
-    }
-
-    /// A poll left in time.
-    pub(super) fn leaves_in_time(&self) {
-        self.late.store(0, Ordering::Relaxed);
-    }
-
-    fn meter(&self) -> MutexGuard<'_, Meter> {
-        self.meter.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn gate(&self) -> MutexGuard<'_, Gate> {
-        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn pause(&self) -> MutexGuard<'_, Pause> {
-        self.pause.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn reach(&self) -> MutexGuard<'_, Reach> {
-        self.reach.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.shared.under_way.fetch_sub(1, Ordering::Relaxed);
-        if self.is_poll {
-            let before = self.tenant.in_flight.fetch_sub(1, Ordering::Relaxed);
-            self.tenant.measure.in_flight(before.saturating_sub(1));
-            if !self.has_left.load(Ordering::Relaxed) && self.tenant.take_back(self) {
-                self.shared.wake(self.tenant.partition, Duration::ZERO);
-            }
-        } else {
-            self.tenant.verifying.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
-
-/// The store's clock, carried on by this process's monotonic one.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct StoreClock {
-    now: SystemTime,
-    at: Duration,
-}
-
-impl StoreClock {
-    /// The store said `now` in answer to a call that began at `at` on the monotonic clock.
-    pub(super) fn new(now: SystemTime, at: Duration) -> Self {
-        Self { now, at }
-    }
-
-    /// What the store's clock showed when it carried the call out.
-    pub(super) fn said(&self) -> SystemTime {
-        self.now
-    }
-
-    /// By how much the two clocks have moved apart between two readings.
-    pub(super) fn apart(&self, later: &Self) -> Duration {
-        let expected = saturating_add(self.now, later.at.saturating_sub(self.at));
-        match later.now.duration_since(expected) {
-            Ok(ahead) => ahead,
-            Err(behind) => behind.duration(),
-        }
-    }
-
-    pub(super) fn moment(&self, clock: &dyn Clock) -> Moment {
-        let monotonic = clock.monotonic();
-        Moment { wall: self.now, monotonic: self.at }.plus(monotonic.saturating_sub(self.at))
-    }
 }
 
 impl Shared {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::shared::Tenant;
+use super::tenant::Tenant;
 use crate::client::{ArrivalPlace, Client};
 use crate::error::{ConfigurationProblem, Error, Misuse};
 use crate::store::Partition;

@@ -8,10 +8,12 @@ use super::event::Event;
 use super::measure;
 use super::reach::{REMIND_EVERY, Unreachable};
 use super::record::FORMAT;
-use super::shared::{Shared, Tenant, store_error};
+use super::shared::{Shared, store_error};
+use super::tenant::Tenant;
+use super::watch_memory::{Cause, WatchMemory};
 use crate::error::{Error, ErrorResponse};
 use crate::pending::{Answer, Reading};
-use crate::store::{KeyStats, Partition, PartitionStats};
+use crate::store::{KeyStats, PartitionStats};
 
 /// How often all of this is looked after.
 pub(super) const WATCH_EVERY: Duration = Duration::from_secs(60);
@@ -21,25 +23,6 @@ const LONG_PREPARATION: Duration = Duration::from_secs(1);
 const PAUSE_FACTOR: u32 = 100;
 /// but not for longer than this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
-
-/// What is remembered between two rounds.
-#[derive(Debug, Default)]
-pub(super) struct Watch {
-    /// When the keys of the rows are counted next, on the monotonic clock.
-    keys_at: Duration,
-    /// When the rows of each client are counted next.
-    stats_at: Duration,
-    /// When each cause was last reported.
-    reported: BTreeMap<Cause, Duration>,
-}
-
-/// What an operator hears of once an hour at most.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Cause {
-    MissingKey([u8; 4]),
-    NewerFormat(u8),
-    UnknownClient(Partition),
-}
 
 impl Shared {
     /// Reports what this replica knows by itself.
@@ -127,7 +110,7 @@ impl Shared {
     }
 }
 
-impl Watch {
+impl WatchMemory {
     /// Looks for rows that no claim of this replica takes, because it cannot open them.
     async fn look_at_keys(&mut self, shared: &Shared) {
         let began = shared.clock.monotonic();

@@ -11,7 +11,8 @@ use crate::poller::event::Event;
 use crate::poller::job::Job;
 use crate::poller::measure;
 use crate::poller::record::FORMAT;
-use crate::poller::shared::{StoreClock, store_error};
+use crate::poller::shared::store_error;
+use crate::poller::store_clock::StoreClock;
 use crate::store::{Changed, Claim, ClaimQuota, Claimed, Next, NextDue, Partition, Settled, State, StoreError, Work};
 use crate::task::{Panicked, catch_panic};
 

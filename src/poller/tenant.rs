@@ -1,0 +1,149 @@
+//! One client of a poller.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use super::cancellations::Cancellations;
+use super::gate::{Gate, Turn};
+use super::limits::{Limits, Meter};
+use super::measure::Measure;
+use super::pause::Pause;
+use super::reach::Reach;
+use crate::client::Client;
+use crate::store::Partition;
+
+/// Before a row is claimed again whose poll had become too late to leave, at first. It doubles while that goes on.
+const FIRST_LATE_PAUSE: Duration = Duration::from_millis(250);
+/// The same, at most.
+const LONGEST_LATE_PAUSE: Duration = Duration::from_secs(60);
+
+/// One client and how it fares. What counts for the client rather than for its present settings is shared with the tenant
+/// that takes the place of this one.
+pub(super) struct Tenant {
+    pub(super) client: Client,
+    pub(super) partition: Partition,
+    pub(super) measure: Measure,
+    pub(super) limits: Limits,
+    meter: Arc<Mutex<Meter>>,
+    gate: Arc<Mutex<Gate>>,
+    pause: Arc<Mutex<Pause>>,
+    reach: Arc<Mutex<Reach>>,
+    pub(super) in_flight: Arc<AtomicUsize>,
+    pub(super) verifying: Arc<AtomicUsize>,
+    /// Polls in a row that were given back because they had become too late to leave.
+    late: Arc<AtomicU32>,
+    /// What exchanges need, one for each. Those who wait for one are served in their order.
+    pub(super) exchanges: Arc<Semaphore>,
+    pub(super) cancellations: Arc<Cancellations>,
+    /// Another tenant has taken its place. What its polls are answered says nothing about that one.
+    is_replaced: AtomicBool,
+}
+
+impl Tenant {
+    pub(super) fn new(client: Client, limits: Limits) -> Self {
+        let partition = Partition(client.partition());
+        let exchanges = Arc::new(Semaphore::new(limits.exchanges.min(Semaphore::MAX_PERMITS)));
+        let measure = Measure::of(&client);
+        measure.all_is_well();
+        Self {
+            client,
+            partition,
+            measure,
+            limits,
+            meter: Arc::default(),
+            gate: Arc::default(),
+            pause: Arc::default(),
+            reach: Arc::default(),
+            in_flight: Arc::default(),
+            verifying: Arc::default(),
+            late: Arc::default(),
+            exchanges,
+            cancellations: Arc::default(),
+            is_replaced: AtomicBool::new(false),
+        }
+    }
+
+    /// The same client with other settings.
+    pub(super) fn with_client(&self, client: Client) -> Self {
+        Self {
+            measure: Measure::of(&client),
+            client,
+            partition: self.partition,
+            limits: self.limits,
+            meter: self.meter.clone(),
+            gate: self.gate.clone(),
+            pause: self.pause.clone(),
+            reach: self.reach.clone(),
+            in_flight: self.in_flight.clone(),
+            verifying: self.verifying.clone(),
+            late: self.late.clone(),
+            exchanges: self.exchanges.clone(),
+            cancellations: self.cancellations.clone(),
+            is_replaced: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn is_of(&self, issuer: &str, client_id: &str) -> bool {
+        self.client.issuer() == issuer && self.client.client_id() == client_id
+    }
+
+    /// Notes that another tenant has taken its place, and opens the gate for that one.
+    pub(super) fn replaced(&self) -> Turn {
+        self.is_replaced.store(true, Ordering::Release);
+        self.gate().open()
+    }
+
+    pub(super) fn is_replaced(&self) -> bool {
+        self.is_replaced.load(Ordering::Acquire)
+    }
+
+    /// How many more polls may begin now, and if that may change by itself, when.
+    pub(super) fn admits(&self, now: Duration) -> (usize, Option<Duration>) {
+        let room = self.limits.in_flight.saturating_sub(self.in_flight());
+        let (room, metered) = self.meter().admits(self.limits.ceiling, room, now);
+        let (room, gated) = self.gate().admits(room, now);
+        let (room, paused) = self.pause().admits(room, now);
+        (room, gated.max(metered).max(paused))
+    }
+
+    /// How many more verifications may begin now. What the OP has given passes no gate, pause or ceiling: nothing is asked
+    /// of the OP for it but keys.
+    pub(super) fn room_for_verifications(&self) -> usize {
+        self.limits.in_flight.saturating_sub(self.verifying.load(Ordering::Relaxed))
+    }
+
+    /// A poll was given back because it had become too late for it to leave. Says when it may be claimed again: what made
+    /// it late may last.
+    pub(super) fn give_back(&self) -> Duration {
+        let before = self.late.fetch_add(1, Ordering::Relaxed);
+        FIRST_LATE_PAUSE.saturating_mul(1 << before.min(16)).min(LONGEST_LATE_PAUSE)
+    }
+
+    /// A poll left in time.
+    pub(super) fn leaves_in_time(&self) {
+        self.late.store(0, Ordering::Relaxed);
+    }
+
+    pub(super) fn meter(&self) -> MutexGuard<'_, Meter> {
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn gate(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn pause(&self) -> MutexGuard<'_, Pause> {
+        self.pause.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn reach(&self) -> MutexGuard<'_, Reach> {
+        self.reach.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+}

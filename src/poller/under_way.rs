@@ -1,0 +1,71 @@
+//! The polls and verifications that are under way.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::gate::GateProbe;
+use super::pause::PauseProbe;
+use super::shared::Shared;
+use super::tenant::Tenant;
+
+/// One poll or verification under way; it counts until it is dropped.
+pub(super) struct UnderWay {
+    shared: Arc<Shared>,
+    tenant: Arc<Tenant>,
+    is_poll: bool,
+    /// Whether its request has left.
+    has_left: Arc<AtomicBool>,
+    /// What it is the probe of.
+    gate_probe: Option<GateProbe>,
+    pause_probe: Option<PauseProbe>,
+}
+
+impl Tenant {
+    /// A poll or a verification begins; it counts as under way until what is returned is dropped. A poll that ends before
+    /// `has_left` is set has asked nothing of the OP, so it was no probe either.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        is_poll: bool,
+        has_left: Arc<AtomicBool>,
+        now: Duration,
+    ) -> UnderWay {
+        shared.under_way.fetch_add(1, Ordering::Relaxed);
+        let (shared, tenant) = (shared.clone(), self.clone());
+        let mut under_way = UnderWay { shared, tenant, is_poll, has_left, gate_probe: None, pause_probe: None };
+        if is_poll {
+            under_way.gate_probe = self.gate().probes(now);
+            under_way.pause_probe = self.pause().probes(now);
+            self.meter().takes(self.limits.ceiling, now);
+            let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
+            self.measure.in_flight(before + 1);
+        } else {
+            self.verifying.fetch_add(1, Ordering::Relaxed);
+        }
+        under_way
+    }
+
+    /// Notes that a poll which has ended asked nothing of the OP. Says whether another may take its place as a probe.
+    fn take_back(&self, under_way: &UnderWay) -> bool {
+        self.meter().takes_back(self.limits.ceiling);
+        let gate = under_way.gate_probe.as_ref().is_some_and(|probe| self.gate().take_back(probe));
+        let pause = under_way.pause_probe.as_ref().is_some_and(|probe| self.pause().take_back(probe));
+        gate || pause
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.shared.under_way.fetch_sub(1, Ordering::Relaxed);
+        if self.is_poll {
+            let before = self.tenant.in_flight.fetch_sub(1, Ordering::Relaxed);
+            self.tenant.measure.in_flight(before.saturating_sub(1));
+            if !self.has_left.load(Ordering::Relaxed) && self.tenant.take_back(self) {
+                self.shared.wake(self.tenant.partition, Duration::ZERO);
+            }
+        } else {
+            self.tenant.verifying.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}

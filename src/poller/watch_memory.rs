@@ -1,0 +1,25 @@
+//! What the watch remembers between two rounds.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::store::Partition;
+
+/// What is remembered between two rounds.
+#[derive(Debug, Default)]
+pub(super) struct WatchMemory {
+    /// When the keys of the rows are counted next, on the monotonic clock.
+    pub(super) keys_at: Duration,
+    /// When the rows of each client are counted next.
+    pub(super) stats_at: Duration,
+    /// When each cause was last reported.
+    pub(super) reported: BTreeMap<Cause, Duration>,
+}
+
+/// What an operator hears of once an hour at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Cause {
+    MissingKey([u8; 4]),
+    NewerFormat(u8),
+    UnknownClient(Partition),
+}
