@@ -2,7 +2,6 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
-use super::work::LEASE;
 use super::{SET_ASIDE, cancellation_at, clamp, key_at, state_at, with_keys};
 use crate::store::column::limit;
 use crate::store::rules::due_if_orphaned;
@@ -87,6 +86,10 @@ const NEXT_LEASED: &str = "
         SELECT lease.due_at FROM lease JOIN process USING (slot)
          WHERE lease.partition = :partition AND :kind AND format <= :format AND key IN (:keys)
          ORDER BY lease.due_at LIMIT 1";
+
+/// What a claim writes; see `schema.sql`.
+pub(super) const LEASE: &str =
+    "REPLACE INTO lease (slot, partition, leased_until, due_at, epoch, attempts) VALUES (?, ?, ?, ?, ?, ?)";
 
 pub(super) fn claim(connection: &Connection, now: Moment, claim: &Claim) -> rusqlite::Result<Claims> {
     let mut claims = Claims { clamping: clamp::is_under_way(connection)?, ..Claims::default() };

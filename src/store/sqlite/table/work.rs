@@ -2,7 +2,7 @@
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, ToSql, named_params, params};
 
-use super::claim::{self, Claims};
+use super::claim::{self, Claims, LEASE};
 use super::{id_in, lookup_in, partition_in, state_at, state_in};
 use crate::store::column::{key_number, micros};
 use crate::store::sqlite::moment::Moment;
@@ -90,10 +90,6 @@ pub(in crate::store::sqlite) fn work(
     let Claims { claimed, due, set_aside, clamping } = claims;
     Ok(Work { now: now.wall(), settled, claimed, due, set_aside, clamping })
 }
-
-/// What a claim writes; see `schema.sql`.
-pub(super) const LEASE: &str =
-    "REPLACE INTO lease (slot, partition, leased_until, due_at, epoch, attempts) VALUES (?, ?, ?, ?, ?, ?)";
 
 /// What a settlement has to know of its row.
 struct Found {
