@@ -179,7 +179,10 @@ fn every_link_to_code_leads_somewhere() {
 #[test]
 fn every_link_of_the_readme_and_the_pages_leads_somewhere() {
     let mut pages = markdown_files("docs");
-    pages.extend(["README.md", "CHANGELOG.md", "SECURITY.md", "CONTRIBUTING.md", "RELEASING.md"].map(str::to_owned));
+    pages.extend(
+        ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "SECURITY.md", "CONTRIBUTING.md", "RELEASING.md"]
+            .map(str::to_owned),
+    );
     let mut links = 0;
     for page in &pages {
         for target in between(&read(page), "](", ")").iter().filter(|target| !target.starts_with("https://")) {

@@ -5,6 +5,7 @@
 //! import anything, and `src/lib.rs` is the crate root and belongs to no module.
 
 mod circles;
+mod graph;
 mod modules;
 mod resolve;
 mod source;

@@ -6,10 +6,10 @@ use crate::resolve::absolute;
 use crate::source::{File, Finding, Import, Source};
 
 /// Modules that every other one may import.
-const BASE: [&str; 7] = ["error", "secret", "clock", "random", "task", "text", "json"];
+pub const BASE: [&str; 7] = ["error", "secret", "clock", "random", "task", "text", "json"];
 
 /// The modules above the base, the lowest first, each with what it may import besides the base.
-const MODULES: [(&str, &[&str]); 14] = [
+pub const MODULES: [(&str, &[&str]); 14] = [
     ("jose", &[]),
     ("id_token", &["jose"]),
     ("dpop", &["jose"]),
