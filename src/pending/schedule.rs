@@ -453,7 +453,6 @@ impl Schedule {
     }
 
     /// Whether the answer of an earlier request may have been the success.
-    #[cfg(test)]
     pub(crate) fn answer_lost(&self) -> bool {
         self.answer_lost || self.in_flight
     }

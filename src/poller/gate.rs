@@ -21,6 +21,23 @@ pub(super) struct Gate {
 struct Closed {
     probe_at: Duration,
     step: Duration,
+    cause: Cause,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// The OP refused the client itself.
+    Client,
+    /// It refused the grants of several sign-ins in a row.
+    Grants,
+}
+
+/// What is known of the poll before the one that was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Before {
+    Answered,
+    /// Its answer may have been the success, after which the OP refuses the grant. That says nothing about the client.
+    MayBeLost,
 }
 
 /// A closed gate before a probe and after it.
@@ -68,23 +85,34 @@ impl Gate {
     }
 
     /// Takes in what the OP answered to a poll.
-    pub(super) fn answered(&mut self, answer: &Answer, now: Duration) -> Turn {
+    pub(super) fn answered(&mut self, answer: &Answer, before: Before, now: Duration) -> Turn {
         match answer {
             Answer::Error { response, .. } => match response.verdict() {
-                Verdict::ClientRefused | Verdict::ScopeRefused if refuses_the_client(response) => self.close(now),
+                Verdict::ClientRefused | Verdict::ScopeRefused if refuses_the_client(response) => {
+                    self.close(Cause::Client, now)
+                }
                 // Trouble says nothing about the client, nor does one more demand for a DPoP nonce.
                 Verdict::TurnedAway | Verdict::MayBeLost | Verdict::OtherwiseRefused | Verdict::ClientRefused => {
                     Turn::Stays
                 }
-                Verdict::GrantRefused => {
-                    self.suspicious_ends = self.suspicious_ends.saturating_add(1);
-                    if self.suspicious_ends >= SUSPICIOUS_ENDS { self.close(now) } else { Turn::Stays }
-                }
+                Verdict::GrantRefused => self.grant_refused(before, now),
                 _ => self.open(),
             },
             Answer::Trouble { .. } => Turn::Stays,
             Answer::Success(_) => self.open(),
         }
+    }
+
+    fn grant_refused(&mut self, before: Before, now: Duration) -> Turn {
+        if self.closed.is_some_and(|closed| closed.cause == Cause::Client) {
+            // The OP looks at a grant only after it has accepted the client.
+            return self.open();
+        }
+        if before == Before::MayBeLost {
+            return Turn::Stays;
+        }
+        self.suspicious_ends = self.suspicious_ends.saturating_add(1);
+        if self.suspicious_ends >= SUSPICIOUS_ENDS { self.close(Cause::Grants, now) } else { Turn::Stays }
     }
 
     /// Opens by hand or because an answer shows that all is well.
@@ -100,11 +128,11 @@ impl Gate {
         self.closed.is_some()
     }
 
-    fn close(&mut self, now: Duration) -> Turn {
+    fn close(&mut self, cause: Cause, now: Duration) -> Turn {
         if self.closed.is_some() {
             return Turn::Stays;
         }
-        self.closed = Some(Closed { probe_at: now.saturating_add(FIRST_PROBE), step: FIRST_PROBE });
+        self.closed = Some(Closed { probe_at: now.saturating_add(FIRST_PROBE), step: FIRST_PROBE, cause });
         Turn::Closes { probe_in: FIRST_PROBE }
     }
 }
@@ -134,8 +162,11 @@ mod tests {
     fn a_refused_client_closes_its_gate_at_once_and_probes_ever_more_seldom() {
         let mut gate = Gate::default();
         assert_eq!(gate.admits(64, NOW), (64, None));
-        assert_eq!(gate.answered(&error("invalid_client"), NOW), Turn::Closes { probe_in: minutes(1) });
-        assert_eq!(gate.answered(&error("invalid_client"), NOW), Turn::Stays, "one alert is enough");
+        assert_eq!(
+            gate.answered(&error("invalid_client"), Before::Answered, NOW),
+            Turn::Closes { probe_in: minutes(1) }
+        );
+        assert_eq!(gate.answered(&error("invalid_client"), Before::Answered, NOW), Turn::Stays, "one alert is enough");
         let mut now = NOW;
         for wait in [1, 2, 4, 8, 16, 32, 60, 60] {
             assert_eq!(gate.admits(64, now), (0, Some(minutes(wait))));
@@ -143,14 +174,14 @@ mod tests {
             assert_eq!(gate.admits(64, now), (1, None));
             gate.probes(now);
         }
-        assert_eq!(gate.answered(&error("authorization_pending"), now), Turn::Opens);
+        assert_eq!(gate.answered(&error("authorization_pending"), Before::Answered, now), Turn::Opens);
         assert_eq!(gate.admits(64, now), (64, None));
     }
 
     #[test]
     fn a_probe_that_asks_nothing_is_taken_back() {
         let mut gate = Gate::default();
-        gate.answered(&error("invalid_client"), NOW);
+        gate.answered(&error("invalid_client"), Before::Answered, NOW);
         let now = NOW + minutes(1);
         let probe = gate.probes(now).unwrap();
         assert_eq!(gate.admits(64, now), (0, Some(minutes(2))));
@@ -169,8 +200,16 @@ mod tests {
             ["invalid_client", "unauthorized_client", "unsupported_grant_type", "invalid_scope", "invalid_dpop_proof"]
         {
             let mut gate = Gate::default();
-            assert_eq!(gate.answered(&error(code), NOW), Turn::Closes { probe_in: minutes(1) }, "{code}");
-            assert_eq!(gate.answered(&error(code), NOW + minutes(1)), Turn::Stays, "{code} at the probe");
+            assert_eq!(
+                gate.answered(&error(code), Before::Answered, NOW),
+                Turn::Closes { probe_in: minutes(1) },
+                "{code}"
+            );
+            assert_eq!(
+                gate.answered(&error(code), Before::Answered, NOW + minutes(1)),
+                Turn::Stays,
+                "{code} at the probe"
+            );
             assert!(gate.is_closed(), "{code}");
         }
     }
@@ -178,21 +217,48 @@ mod tests {
     #[test]
     fn trouble_at_a_probe_does_not_open_the_gate() {
         let mut gate = Gate::default();
-        gate.answered(&error("invalid_client"), NOW);
+        gate.answered(&error("invalid_client"), Before::Answered, NOW);
         for code in ["server_error", "temporarily_unavailable", "a_code_that_no_specification_knows", "use_dpop_nonce"]
         {
-            assert_eq!(gate.answered(&error(code), NOW), Turn::Stays, "{code}");
+            assert_eq!(gate.answered(&error(code), Before::Answered, NOW), Turn::Stays, "{code}");
             assert!(gate.is_closed(), "{code}");
         }
-        assert_eq!(gate.answered(&error("access_denied"), NOW), Turn::Opens);
+        assert_eq!(gate.answered(&error("access_denied"), Before::Answered, NOW), Turn::Opens);
     }
 
     #[test]
     fn three_suspicious_ends_in_a_row_close_the_gate_and_anything_else_between_does_not() {
         let mut gate = Gate::default();
         for code in ["invalid_request", "invalid_grant", "authorization_pending", "invalid_grant", "invalid_grant"] {
-            assert_eq!(gate.answered(&error(code), NOW), Turn::Stays);
+            assert_eq!(gate.answered(&error(code), Before::Answered, NOW), Turn::Stays);
         }
-        assert_eq!(gate.answered(&error("invalid_request"), NOW), Turn::Closes { probe_in: minutes(1) });
+        assert_eq!(
+            gate.answered(&error("invalid_request"), Before::Answered, NOW),
+            Turn::Closes { probe_in: minutes(1) }
+        );
+    }
+
+    #[test]
+    fn grants_that_may_have_been_redeemed_do_not_close_the_gate() {
+        let mut gate = Gate::default();
+        for _ in 0..10 {
+            assert_eq!(gate.answered(&error("invalid_grant"), Before::MayBeLost, NOW), Turn::Stays);
+        }
+        assert!(!gate.is_closed());
+        for closes in [false, false, true] {
+            gate.answered(&error("invalid_grant"), Before::Answered, NOW);
+            assert_eq!(gate.is_closed(), closes);
+        }
+        gate.answered(&error("invalid_grant"), Before::MayBeLost, NOW);
+        assert!(gate.is_closed(), "the grants of others are refused as well");
+    }
+
+    #[test]
+    fn an_op_that_looks_at_the_grant_has_accepted_the_client() {
+        for before in [Before::Answered, Before::MayBeLost] {
+            let mut gate = Gate::default();
+            gate.answered(&error("invalid_client"), Before::Answered, NOW);
+            assert_eq!(gate.answered(&error("invalid_grant"), before, NOW), Turn::Opens);
+        }
     }
 }

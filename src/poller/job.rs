@@ -9,6 +9,7 @@ use tracing::Instrument as _;
 use zeroize::Zeroizing;
 
 use super::event::{Event, ProgressText};
+use super::gate::Before;
 use super::measure;
 use super::record::{Record, Stage};
 use super::shared::Shared;
@@ -119,6 +120,7 @@ impl Job {
             untouched.orphaned(now);
         }
         let late = now.wall.duration_since(schedule.due_at()).unwrap_or_default();
+        let before = if untouched.answer_lost() { Before::MayBeLost } else { Before::Answered };
         let step = schedule.claimed(now, self.store_clock.said(), self.claimed.pinged, self.claimed.orphaned);
         pending.0.schedule = schedule;
         match step {
@@ -164,7 +166,7 @@ impl Job {
         };
         self.tenant.measure.polled(&answer, clock.monotonic().saturating_sub(sent_at));
         tracing::Span::current().record("answer", measure::answer_name(&answer));
-        self.shared.answered(&self.tenant, &answer);
+        self.shared.answered(&self.tenant, &answer, before);
         self.shared.note_reach(&self.tenant, &answer, error.as_ref());
         if let Some(SuccessBody(tokens)) = unwanted {
             let (client, key) = (self.tenant.client.clone(), pending.dpop_key().cloned());

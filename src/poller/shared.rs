@@ -9,7 +9,7 @@ use futures_core::future::BoxFuture;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 
 use super::event::Event;
-use super::gate::Turn;
+use super::gate::{Before, Turn};
 use super::holdings::Holdings;
 use super::limits::Limits;
 use super::measure;
@@ -173,13 +173,13 @@ impl Shared {
     }
 
     /// Takes an answer to a poll to the gate of its client, and to its pause.
-    pub(super) fn answered(&self, tenant: &Tenant, answer: &Answer) {
+    pub(super) fn answered(&self, tenant: &Tenant, answer: &Answer, before: Before) {
         let now = self.clock.monotonic();
         let mut gate = tenant.gate();
         if tenant.is_replaced() {
             return;
         }
-        let turn = gate.answered(answer, now);
+        let turn = gate.answered(answer, before, now);
         drop(gate);
         let change = tenant.pause().answered(answer, now);
         self.emit_pause(tenant, change);

@@ -1,8 +1,8 @@
 //! Not the user's fault, not the user's end.
 
-use openid_deferred::Outcome;
 use openid_deferred::poller::{Event, Limits, ProcessPhase};
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, RecordedRequest};
+use openid_deferred::{Clock as _, Outcome};
 
 use crate::support::{CLIENT_ID, HOUR, SECOND, next, world, world_of, world_with};
 
@@ -209,5 +209,38 @@ async fn stored_successes_are_verified_behind_a_closed_gate_a_pause_and_a_ceilin
             assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
             delivery.acknowledge().await.unwrap();
         }
+    }
+}
+
+#[tokio::test]
+async fn answers_that_were_lost_do_not_close_the_gate_for_others() {
+    const LOST: usize = 100;
+    let world = world_of(|op| op.interval(60 * SECOND).no_expiry().decisions(DecisionPolicy::immediately())).await;
+    for _ in 0..LOST {
+        world.waiting().await;
+    }
+    // For some time a proxy drops the OP's answers, which are successes.
+    world.op.misbehave(Fault::reset(Endpoint::Poll).after_processing().always());
+    world.sleep(100 * SECOND).await;
+    world.op.behave();
+    let mut events = world.poller.events();
+    let id = world.waiting().await;
+    let since = world.clock.monotonic();
+    let mut outcomes = world.poller.outcomes();
+    let mut unknown = 0;
+    loop {
+        let delivery = next(&mut outcomes).await;
+        delivery.acknowledge().await.unwrap();
+        if delivery.id() == id {
+            assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
+            break;
+        }
+        assert!(matches!(delivery.outcome(), Outcome::Unknown), "{delivery:?}");
+        unknown += 1;
+    }
+    assert!(unknown > LOST / 2, "the answers of {unknown} were lost");
+    assert!(world.clock.monotonic() - since < 10 * 60 * SECOND, "a user who came later waits for nobody");
+    while let Ok(event) = events.try_recv() {
+        assert!(!matches!(event, Event::GateClosed { .. }), "{event:?}");
     }
 }
