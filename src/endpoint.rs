@@ -103,6 +103,19 @@ pub(crate) struct EndpointRequest<'a> {
 /// The maximal number of transmissions of one request: one, one more with a nonce, and one more with the OP's time.
 pub(crate) const REQUESTS_AT_MOST: u32 = 3;
 
+/// What a request may take to be prepared, apart from signatures by a signer.
+const PREPARATION: Duration = Duration::from_secs(5);
+
+/// How long after its beginning a request may still be sent, if so many were answered before.
+fn longest_preparation(request: &EndpointRequest<'_>, answers: u32) -> Duration {
+    let signing = match request.client.authentication.signer() {
+        Some(_) => request.timeout.min(SIGNER_TIMEOUT),
+        None => Duration::ZERO,
+    };
+    let signing = signing.saturating_mul(answers.saturating_add(1));
+    request.timeout.saturating_mul(answers).saturating_add(signing).saturating_add(PREPARATION)
+}
+
 /// The encoding of a request's body.
 #[derive(Debug, Clone, Copy)]
 enum Encoding {
@@ -140,8 +153,8 @@ impl Endpoints {
     ///
     /// After a nonce challenge the request is sent once more, with the new nonce, a new `jti` and a new client
     /// assertion (RFC 9449 §8). After `invalid_dpop_proof` it is sent once more with the OP's time, if the response's
-    /// `Date` shows that the two clocks differ. It is not sent again after a suspend of this machine: the requests
-    /// before must have kept to their timeouts.
+    /// `Date` shows that the two clocks differ. It is not sent after a suspend of this machine: signing and the requests
+    /// before must have kept to their timeouts, which stand still meanwhile.
     pub(crate) async fn post(&self, request: EndpointRequest<'_>) -> Result<Answer, Failure> {
         self.post_as(Encoding::Form, request).await
     }
@@ -159,7 +172,7 @@ impl Endpoints {
             let outgoing = self.request(encoding, &request, nonce.as_deref()).await.map_err(Failure::before_sending)?;
             let answers = u32::from(challenged) + u32::from(clock_corrected);
             let took = self.clock.monotonic().saturating_sub(began);
-            if answers > 0 && took > request.timeout.saturating_mul(answers) {
+            if took > longest_preparation(&request, answers) {
                 return Err(HttpError::not_sent(TransportProblem::Timeout).into());
             }
             let sent = self.send(outgoing).await;

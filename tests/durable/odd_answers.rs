@@ -1,13 +1,16 @@
 //! Answers that are genuine although their status or their wrapping is unusual.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
+use openid_deferred::store::MemoryStore;
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, TestClient, TestClock};
 use openid_deferred::{ClientAuthentication, Clock as _, Error, Outcome, Signer, SigningAlgorithm, SigningKey};
 use serde_json::json;
 
-use crate::support::{CLIENT_ID, HOUR, REDIRECT_URI, SECOND, client_of, poller_of, provider, world_of};
+use crate::support::{CLIENT_ID, HOUR, REDIRECT_URI, SECOND, World, client_of, poller_of, provider, world_of};
 
 #[tokio::test]
 async fn a_final_answer_in_an_odd_wrapping_is_committed_and_validated_on_another_day() {
@@ -75,9 +78,9 @@ async fn a_user_whose_exchange_was_turned_away_can_reload() {
     world.op.assert_clean();
 }
 
-/// A key management service that takes its time.
+/// A key management service that takes its time, and counts what it was asked for.
 #[derive(Debug)]
-struct SlowSigner(SigningKey, TestClock, Duration);
+struct SlowSigner(SigningKey, TestClock, Duration, Arc<AtomicUsize>);
 
 impl Signer for SlowSigner {
     fn algorithm(&self) -> SigningAlgorithm {
@@ -90,33 +93,59 @@ impl Signer for SlowSigner {
 
     fn sign<'a>(&'a self, message: &'a [u8]) -> BoxFuture<'a, Result<Vec<u8>, Error>> {
         Box::pin(async move {
+            self.3.fetch_add(1, Ordering::Relaxed);
             self.1.sleep(self.2).await;
             self.0.sign(message).await
         })
     }
 }
 
-#[tokio::test]
-async fn a_lease_is_long_enough_for_a_slow_signer_a_nonce_challenge_and_an_answer_that_is_held() {
+/// A client whose signatures take so long, and how many it has begun to make.
+async fn slow_world(signature: Duration) -> (World, Arc<AtomicUsize>) {
     let clock = TestClock::automatic();
     let key = SigningKey::generate(SigningAlgorithm::Es256).unwrap();
     let jwk = serde_json::to_string(&key.public_jwk()).unwrap();
     let registered = TestClient::private_key_jwt(CLIENT_ID, &jwk).redirect_uri(REDIRECT_URI);
     let op = provider(&clock).client(registered).decisions(DecisionPolicy::immediately()).start().unwrap();
+    let begun = Arc::new(AtomicUsize::new(0));
+    let signer = SlowSigner(key, clock.clone(), signature, begun.clone());
     let client = client_of(&op, &clock)
-        .authentication(ClientAuthentication::private_key_jwt(SlowSigner(key, clock.clone(), 29 * SECOND)))
+        .authentication(ClientAuthentication::private_key_jwt(signer))
         .request_timeout(30 * SECOND)
         .poll_timeout(30 * SECOND)
         .build()
         .unwrap();
-    let store =
-        std::sync::Arc::new(openid_deferred::store::MemoryStore::with_clock(std::sync::Arc::new(clock.clone())));
+    let store = Arc::new(MemoryStore::with_clock(Arc::new(clock.clone())));
     let poller = poller_of(&store, &clock, 3).client(client.clone()).start().await.unwrap();
-    let world = crate::support::World { op, clock, client, store, poller };
+    (World { op, clock, client, store, poller }, begun)
+}
+
+#[tokio::test]
+async fn a_lease_is_long_enough_for_a_slow_signer_a_nonce_challenge_and_an_answer_that_is_held() {
+    let (world, _) = slow_world(29 * SECOND).await;
     world.waiting().await;
     world.op.misbehave(Fault::delay(Endpoint::Poll, 29 * SECOND).times(2));
     world.op.misbehave(Fault::error(Endpoint::Poll, "use_dpop_nonce").header("DPoP-Nonce", "n1"));
     let delivery = world.outcome().await;
     assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
     assert_eq!(world.polls().len(), 2, "the challenge and the answer");
+}
+
+#[tokio::test]
+async fn a_poll_whose_assertion_was_being_signed_in_a_suspend_does_not_leave() {
+    let (world, begun) = slow_world(3 * SECOND).await;
+    world.waiting().await;
+    let before = begun.load(Ordering::Relaxed);
+    while begun.load(Ordering::Relaxed) == before {
+        world.sleep(SECOND / 2).await;
+    }
+    assert_eq!(world.polls().len(), 0, "its assertion is being signed");
+    // Its lease runs out, and another replica may have the row.
+    world.clock.suspend(HOUR);
+    let resumed_at = world.clock.monotonic();
+    let delivery = world.outcome().await;
+    assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
+    let [poll] = &world.polls()[..] else { panic!("one poll: {:?}", world.polls()) };
+    assert!(poll.arrived >= resumed_at + 3 * SECOND, "the row is claimed again, and its assertion is signed anew");
+    world.op.assert_clean();
 }
