@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use openid_deferred::poller::Event;
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, SeededRandom, TestClient, TestClock, TestProvider};
@@ -11,7 +12,7 @@ use crate::support::{
     CLIENT_ID, CLIENT_SECRET, HOUR, REDIRECT_URI, SECOND, World, client_of, keyring, next, poller_of, provider,
     world_of,
 };
-use crate::troubled::Troubled;
+use crate::troubled::{self, Troubled};
 
 const NEW_SECRET: &str = "the secret of after";
 
@@ -181,4 +182,27 @@ async fn a_flood_of_one_clients_outcomes_does_not_hold_up_another_clients() {
         delivery.acknowledge().await.unwrap();
     }
     assert!(order[&single] < 8, "it was the {}th of 101", order[&single]);
+}
+
+#[tokio::test]
+async fn a_client_that_is_removed_while_its_rows_are_claimed_loses_no_outcome() {
+    let world = troubled::world_with(
+        |op| op.interval(60 * SECOND).expires_in(150 * SECOND).decisions(DecisionPolicy::scripted()),
+        |client| client,
+    )
+    .await;
+    let id = world.waiting().await;
+    let due_in = world.poller.status(id).await.unwrap().unwrap().due_in().unwrap();
+    world.sleep(due_in - SECOND / 2).await;
+    world.store.set_delay(4 * SECOND, Duration::ZERO);
+    // The call that claims the row takes four seconds, and the client is removed in its middle.
+    world.sleep(SECOND / 2 + 3 * SECOND).await;
+    assert_eq!(world.polls(), 0);
+    world.poller.remove_client(world.op.issuer(), CLIENT_ID).unwrap();
+    world.store.set_delay(Duration::ZERO, Duration::ZERO);
+    world.sleep(HOUR).await;
+    world.poller.add_client(world.client.clone()).unwrap();
+    let delivery = next(&mut world.poller.outcomes()).await;
+    // Nothing was lost, so it is not unknown.
+    assert!(matches!(delivery.outcome(), Outcome::Expired(_)), "{delivery:?}");
 }

@@ -13,6 +13,7 @@ use crate::poller::measure;
 use crate::poller::record::FORMAT;
 use crate::poller::shared::store_error;
 use crate::poller::store_clock::StoreClock;
+use crate::poller::tenant::Tenant;
 use crate::store::{Changed, Claim, ClaimQuota, Claimed, Next, NextDue, Partition, Settled, State, StoreError, Work};
 use crate::task::{Panicked, catch_panic};
 
@@ -32,6 +33,8 @@ type Answer = Result<Result<Work, StoreError>, Panicked>;
 pub(super) struct Call {
     settling: Vec<Kept>,
     quotas: Vec<ClaimQuota>,
+    /// The clients that it claims for, which may be removed meanwhile.
+    tenants: Vec<Arc<Tenant>>,
     began: Duration,
     /// How long after it began a poll of what it claims may leave.
     window: Duration,
@@ -71,8 +74,8 @@ impl Engine {
         let settling = self.take_results(batch);
         let quotas = if self.claims() { self.quotas(&settling, batch, now) } else { Vec::new() };
         let limit = batch.min(self.room());
-        let partitions = quotas.iter().map(|quota| quota.partition);
-        let attempt = partitions.filter_map(|partition| shared.tenant(partition)).map(|it| it.client.longest_poll());
+        let tenants: Vec<_> = quotas.iter().filter_map(|quota| shared.tenant(quota.partition)).collect();
+        let attempt = tenants.iter().map(|tenant| tenant.client.longest_poll());
         let lease = window.saturating_add(attempt.max().unwrap_or_default());
         let claim = (!quotas.is_empty()).then(|| Claim {
             quotas: quotas.clone(),
@@ -84,7 +87,7 @@ impl Engine {
         let settlements = settling.iter().map(|kept| kept.settlement(now)).collect();
         (self.called_at, self.is_nudged) = (Some(now), false);
         let answer = Box::pin(catch_panic(async move { shared.store.work(settlements, claim).await }));
-        self.call = Some(Call { settling, quotas, began: now, window, lease, answer });
+        self.call = Some(Call { settling, quotas, tenants, began: now, window, lease, answer });
     }
 
     /// Takes up to this many results, the urgent ones first.
@@ -178,11 +181,21 @@ impl Engine {
             self.chores.clamp(&self.shared, None);
         }
         for claimed in work.claimed {
-            let Some(tenant) = self.shared.tenant(claimed.partition) else { continue };
+            let present = self.shared.tenant(claimed.partition);
+            let is_removed = present.is_none();
+            let of_call = || call.tenants.iter().find(|tenant| tenant.partition == claimed.partition).cloned();
+            let Some(tenant) = present.or_else(of_call) else { continue };
             let (shared, began) = (self.shared.clone(), call.began);
             let (window, lease) = (call.window, call.lease);
             let has_left = Arc::default();
             let job = Job { shared, tenant, claimed, store_clock, began, window, lease, has_left };
+            if is_removed {
+                // Nothing is asked for a client that is gone, and a lease that ran out would look like a lost answer.
+                let partition = job.claimed.partition;
+                let settlement = job.put_off(Some(Duration::ZERO));
+                self.keep(partition, settlement, now);
+                continue;
+            }
             self.begin(job, has_jumped, now);
         }
         for (quota, due) in call.quotas.iter().zip(work.due) {
