@@ -39,7 +39,8 @@ pub struct Outcomes {
     buffer: VecDeque<Buffered>,
     /// The engine sees calls through, so that they outlive a `next` that is dropped.
     claiming: Option<oneshot::Receiver<Result<Batch, StoreError>>>,
-    holding: Option<BoxFuture<'static, Result<Vec<bool>, StoreError>>>,
+    /// The answer, and until when the outcome is held then.
+    holding: Option<BoxFuture<'static, (Result<Vec<bool>, StoreError>, Duration)>>,
     /// The first of the buffer was claimed just now.
     is_fresh: bool,
     /// Whose the last claimed outcome was: the next claim begins with the partition after it.
@@ -105,10 +106,16 @@ impl Outcomes {
         self.drop_expired();
         if self.buffer.is_empty() {
             self.claim().await;
+            if !self.is_fresh {
+                // There is nothing, or an earlier call claimed it and was dropped: others may have it by now.
+                return None;
+            }
         } else if !self.is_fresh && !self.still_holds_first().await {
             return None;
         }
         self.is_fresh = false;
+        // The machine may have been suspended since the store answered.
+        self.drop_expired();
         let Buffered { claimed, .. } = self.buffer.pop_front()?;
         let (held, id) = (claimed.held, claimed.held.id);
         if !self.shared.holdings().hand_out(held, self.shared.clock.monotonic()) {
@@ -198,12 +205,21 @@ impl Outcomes {
         let Some(first) = self.buffer.front().map(|first| first.claimed.held) else { return false };
         let shared = self.shared.clone();
         let holding = self.holding.get_or_insert_with(|| {
-            Box::pin(async move { shared.store.hold_outcomes(vec![first], shared.settings.delivery_lease).await })
+            Box::pin(async move {
+                let lease = shared.settings.delivery_lease;
+                let until = shared.clock.monotonic().saturating_add(lease);
+                (shared.store.hold_outcomes(vec![first], lease).await, until)
+            })
         });
-        let held = holding.await;
+        let (held, until) = holding.await;
         self.holding = None;
         match held {
-            Ok(held) if held.first() == Some(&true) => true,
+            Ok(held) if held.first() == Some(&true) => {
+                if let Some(first) = self.buffer.front_mut() {
+                    first.until = until;
+                }
+                true
+            }
             Ok(_) => {
                 self.buffer.pop_front();
                 self.shared.holdings().let_go(first);

@@ -139,6 +139,41 @@ async fn a_claim_that_is_under_way_at_a_graceful_shutdown_is_given_back() {
 }
 
 #[tokio::test]
+async fn an_outcome_whose_claim_ran_out_in_a_suspend_is_not_delivered_after_its_acknowledgement() {
+    let clock = TestClock::automatic();
+    let op = provider(&clock).start().unwrap();
+    let client = client_of(&op, &clock).build().unwrap();
+    let store = Troubled::on(&clock);
+    let start = async |seed| {
+        let builder = Poller::builder(store.clone(), keyring()).clock(Arc::new(clock.clone())).client(client.clone());
+        builder.random(Arc::new(SeededRandom::new(seed))).start().await.unwrap()
+    };
+    let poller = start(3).await;
+    let (url, session) = client.authorize().start().await.unwrap();
+    let accepted = poller.authorization_response(&op.visit(url).query(), session).await;
+    assert!(matches!(accepted, Ok(Accepted::Deferred(_))), "{accepted:?}");
+    while poller.stats().await.unwrap()[0].rows.decided == 0 {
+        clock.sleep(SECOND).await;
+    }
+    store.delay("claim_outcomes", 60 * SECOND);
+    let mut outcomes = poller.outcomes();
+    let mut first = std::pin::pin!(outcomes.next());
+    tokio::select! {
+        biased;
+        other = &mut first => panic!("{other:?}"),
+        () = clock.sleep(SECOND) => {}
+    }
+    store.delay("claim_outcomes", Duration::ZERO);
+    clock.suspend(HOUR);
+    next(&mut start(4).await.outcomes()).await.acknowledge().await.unwrap();
+    tokio::select! {
+        biased;
+        late = &mut first => panic!("it was acknowledged before: {late:?}"),
+        () = clock.sleep(120 * SECOND) => {}
+    }
+}
+
+#[tokio::test]
 async fn a_stream_that_is_dropped_gives_back_what_it_has_taken_in_advance() {
     let world = world().await;
     decided(&world, 3).await;
@@ -280,4 +315,36 @@ async fn an_approved_outcome_has_no_rejected_response() {
     let world = world().await;
     world.waiting().await;
     assert!(world.outcome().await.rejected_response().is_none());
+}
+
+#[tokio::test]
+async fn what_a_dropped_next_had_claimed_is_not_delivered_after_its_acknowledgement() {
+    let world = world().await;
+    let id = world.waiting().await;
+    while world.poller.stats().await.unwrap()[0].rows.decided == 0 {
+        world.sleep(SECOND).await;
+    }
+    let mut first = world.poller.outcomes();
+    // As in a `select!` whose other branch is ready.
+    tokio::select! {
+        biased;
+        other = first.next() => panic!("{other:?}"),
+        () = std::future::ready(()) => {}
+    }
+    // The consumer does something else for longer than the lease.
+    world.sleep(400 * SECOND).await;
+    let replica = world.replica(5).await;
+    let delivery = next(&mut replica.outcomes()).await;
+    assert_eq!((delivery.id(), delivery.attempt()), (id, 2));
+    tokio::select! {
+        biased;
+        again = first.next() => panic!("two have it in hand: {again:?}"),
+        () = world.sleep(100 * SECOND) => {}
+    }
+    delivery.acknowledge().await.unwrap();
+    tokio::select! {
+        biased;
+        again = first.next() => panic!("delivered after its acknowledgement: {again:?}"),
+        () = world.sleep(HOUR) => {}
+    }
 }

@@ -73,6 +73,12 @@ impl Life {
         self.sleep.lock().unwrap().times
     }
 
+    /// Whether it has fallen asleep since then.
+    pub fn has_slept_since(&self, at: Duration) -> bool {
+        let sleep = self.sleep.lock().unwrap();
+        sleep.times > 0 && sleep.since >= at
+    }
+
     pub fn go_on(&self, now: Duration) {
         let waiting = {
             let mut sleep = self.sleep.lock().unwrap();

@@ -16,6 +16,8 @@ use crate::world::HOUR;
 
 /// A consumer may have a delivery in hand for so long. Then others get it.
 const LONGEST_DELIVERY: Duration = HOUR;
+/// A claim on an outcome holds for so long.
+const DELIVERY_LEASE: Duration = Duration::from_secs(300);
 
 impl Oracle {
     pub fn accepted(&mut self, now: Duration, label: usize, accepted: Accepted) {
@@ -57,7 +59,10 @@ impl Oracle {
         let known = self.is_named(id, label);
         self.must(now, known.is_none_or(|known| known == label), || format!("{id} has the context of {label}"));
         let hold = self.holds.get(&(life.number, id)).copied();
-        self.must(now, hold.is_some_and(|(_, answered)| answered == now), || {
+        let is_current = |(executed, answered)| {
+            answered == now || (life.has_slept_since(answered) && now < executed + DELIVERY_LEASE)
+        };
+        self.must(now, hold.is_some_and(is_current), || {
             format!("{label} is delivered by {} on a claim that was not looked at again", life.number)
         });
         if let (Some((executed, _)), Some(&acknowledged)) = (hold, self.acknowledged.get(&id)) {
