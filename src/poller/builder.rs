@@ -186,6 +186,7 @@ impl PollerBuilder {
             tenants: Mutex::default(),
             troubled: Mutex::default(),
             watch: tokio::sync::Mutex::default(),
+            store_failed_at: Mutex::default(),
             holdings: Mutex::default(),
             events: OnceLock::new(),
             errands,

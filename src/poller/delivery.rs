@@ -185,9 +185,7 @@ impl Outcomes {
             Ok(Ok(_)) if is_old => return,
             Ok(Ok(Batch { claim, .. })) => claim.next_in.unwrap_or(Duration::MAX).min(shared.store.look_every()),
             Ok(Err(error)) => {
-                let error = store_error(error);
-                tracing::error!(error = %error, "the store failed to claim outcomes; the stream retries");
-                shared.tell(Event::StoreTrouble { error: Arc::new(error) });
+                shared.store_failed(error, "no outcome is delivered until the store answers");
                 STORE_PAUSE
             }
             // The engine ended before it had an answer.

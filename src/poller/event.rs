@@ -129,7 +129,8 @@ pub enum Event {
         /// The size of the jump, in either direction.
         by: Duration,
     },
-    /// A store operation failed. Everything that needs the store waits. Alert an operator.
+    /// A store operation failed. Everything that needs the store waits. While failures last, one a minute is reported.
+    /// Alert an operator.
     StoreTrouble {
         /// What went wrong.
         error: Arc<Error>,

@@ -27,6 +27,8 @@ use crate::store::{Changed, Partition, Settlement, Store, StoreError};
 
 /// How many events a slow listener may be behind before it misses some.
 const EVENTS: usize = 4_096;
+/// While the store fails, it is reported so often.
+const STORE_ALERT_EVERY: Duration = Duration::from_secs(60);
 /// Between two tries to store what the OP has given.
 pub(super) const COMMIT_PAUSE: Duration = Duration::from_millis(200);
 pub(super) const LONGEST_COMMIT_PAUSE: Duration = Duration::from_secs(5);
@@ -45,6 +47,8 @@ pub(super) struct Shared {
     pub(super) holdings: Mutex<Holdings>,
     /// Made for the first who listens: it has room for thousands.
     pub(super) events: OnceLock<broadcast::Sender<Event>>,
+    /// When a failure of the store was last reported.
+    pub(super) store_failed_at: Mutex<Option<Duration>>,
     /// Work for the engine to own, so that it outlives whoever asked for it.
     pub(super) errands: mpsc::UnboundedSender<BoxFuture<'static, ()>>,
     /// Clients for which something will be due, and when, on the monotonic clock: what this replica knows before it looks.
@@ -136,10 +140,26 @@ impl Shared {
         self.events.get_or_init(|| broadcast::Sender::new(EVENTS)).subscribe()
     }
 
-    pub(super) fn tell(&self, event: Event) {
-        if matches!(event, Event::StoreTrouble { .. }) {
-            measure::store_failed();
+    /// Notes that a store operation failed, with its consequence. All failures are counted; while they last, one a minute
+    /// becomes an alert.
+    pub(super) fn store_failed(&self, error: StoreError, consequence: &'static str) {
+        measure::store_failed();
+        let (error, now) = (store_error(error), self.clock.monotonic());
+        let mut last = self.store_failed_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = last.is_none_or(|last| now.saturating_sub(last) >= STORE_ALERT_EVERY);
+        if is_due {
+            *last = Some(now);
         }
+        drop(last);
+        if is_due {
+            tracing::error!(error = %error, "a store operation failed; {consequence}");
+            self.tell(Event::StoreTrouble { error: Arc::new(error) });
+        } else {
+            tracing::debug!(error = %error, "a store operation failed again; {consequence}");
+        }
+    }
+
+    pub(super) fn tell(&self, event: Event) {
         if let Some(alert) = event.alert() {
             measure::alerted(alert);
         }
@@ -161,9 +181,7 @@ impl Shared {
         let mut pause = COMMIT_PAUSE;
         let end = self.clock.monotonic().saturating_add(patience);
         while let Err(error) = self.store.work(vec![settlement.clone()], None).await {
-            let error = store_error(error);
-            tracing::error!(error = %error, "an answer of the OP cannot be stored yet");
-            self.tell(Event::StoreTrouble { error: Arc::new(error) });
+            self.store_failed(error, "an answer of the OP cannot be stored yet");
             if self.clock.monotonic() >= end {
                 return;
             }

@@ -117,12 +117,14 @@ impl WatchMemory {
         if began < self.keys_at {
             return;
         }
-        let stats = match shared.store.keys().await {
+        let stats = shared.store.keys().await;
+        let now = shared.clock.monotonic();
+        // A store that is too large to be counted in time is left alone as well.
+        self.keys_at = next_time(began, now);
+        let stats = match stats {
             Ok(stats) => stats,
             Err(error) => return not_counted(error),
         };
-        let now = shared.clock.monotonic();
-        self.keys_at = next_time(began, now);
         let (missing, newer) = unreadable(&stats, &shared.keyring.ids());
         measure::unreadable_rows(missing.values().sum(), newer.values().sum());
         for (key, rows) in missing {
@@ -150,12 +152,14 @@ impl WatchMemory {
         if began < self.stats_at {
             return;
         }
-        let stats = match shared.store.stats().await {
+        let stats = shared.store.stats().await;
+        let now = shared.clock.monotonic();
+        // A store that is too large to be counted in time is left alone as well.
+        self.stats_at = next_time(began, now);
+        let stats = match stats {
             Ok(stats) => stats,
             Err(error) => return not_counted(error),
         };
-        let now = shared.clock.monotonic();
-        self.stats_at = next_time(began, now);
         let stats: BTreeMap<_, _> = stats.into_iter().map(|stats| (stats.partition, stats)).collect();
         let tenants: Vec<_> = shared.tenants().values().cloned().collect();
         for tenant in tenants {
@@ -226,8 +230,8 @@ fn next_time(began: Duration, now: Duration) -> Duration {
     now.saturating_add(took.saturating_mul(PAUSE_FACTOR).min(LONGEST_PAUSE))
 }
 
-/// The engine reports a store that is out of reach; here it is enough to try again in a minute.
+/// The engine reports a store that is out of reach; here it is enough to try again later.
 fn not_counted(error: crate::store::StoreError) {
     let error = store_error(error);
-    tracing::debug!(error = %error, "the rows of the store could not be counted");
+    tracing::warn!(error = %error, "the rows of the store could not be counted; statistics and some alerts are missing");
 }

@@ -329,3 +329,56 @@ async fn overdue_polls_are_spread_within_the_life_that_each_process_has_left() {
     assert!(busiest.max().unwrap() < 100, "they are spread");
     world.op.assert_clean();
 }
+
+#[tokio::test]
+async fn a_store_that_cannot_be_counted_in_time_is_left_alone_and_overdue_polls_are_still_spread() {
+    let mut world =
+        world_with(|op| op.interval(HOUR / 6).no_expiry().decisions(DecisionPolicy::scripted()), |client| client).await;
+    world.waiting().await;
+    world.poller.shutdown(Duration::ZERO).await;
+    world.sleep(HOUR).await;
+    for method in ["stats", "keys"] {
+        world.store.delay(method, Duration::from_millis(22_500));
+        world.store.fail(method);
+    }
+    world.store.forget_calls();
+    world.poller = world.replica(7).await;
+    world.sleep(HOUR).await;
+    let [stats, keys, spread] = ["stats", "keys", "spread"].map(|method| world.store.take_calls(method));
+    assert!(stats <= 4 && keys <= 3, "{stats} counts of rows and {keys} of keys in an hour, each of 22.5 s");
+    assert!(spread > 0, "what the outage left overdue is spread");
+}
+
+#[tokio::test]
+async fn a_store_that_fails_is_reported_once_a_minute() {
+    let world = world(DecisionPolicy::scripted()).await;
+    world.waiting().await;
+    let mut events = world.poller.events();
+    let mut streams = tokio::task::JoinSet::new();
+    for _ in 0..2 {
+        let mut outcomes = world.poller.outcomes();
+        streams.spawn(async move { while outcomes.next().await.is_some() {} });
+    }
+    world.sleep(60 * SECOND).await;
+    world.store.set_down(true);
+    world.sleep(HOUR).await;
+    let reported = std::iter::from_fn(|| events.try_recv().ok())
+        .filter(|event| matches!(event, Event::StoreTrouble { .. }))
+        .count();
+    assert!((30..=61).contains(&reported), "{reported} times in an hour");
+}
+
+#[tokio::test]
+async fn a_correction_of_due_times_that_fails_is_reported() {
+    let world = world(DecisionPolicy::scripted()).await;
+    world.waiting().await;
+    world.sleep(10 * 60 * SECOND).await;
+    let mut events = world.poller.events();
+    world.store.fail("clamp_due_times");
+    world.store.jump_forward(HOUR);
+    world.sleep(HOUR).await;
+    let told: Vec<_> = std::iter::from_fn(|| events.try_recv().ok()).collect();
+    assert!(told.iter().any(|event| matches!(event, Event::ClockJumped { .. })), "{told:?}");
+    let troubles = told.iter().filter(|event| matches!(event, Event::StoreTrouble { .. })).count();
+    assert!((30..=61).contains(&troubles), "{troubles} times in an hour, in which nothing is polled");
+}

@@ -1,7 +1,7 @@
 //! A store that counts its calls, that is out of reach, slow or broken when the test says so, and whose clock the test
 //! can set.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -38,6 +38,8 @@ struct Trouble {
     delay_of_row: Mutex<Duration>,
     /// How much later than they take effect the calls of other methods answer.
     delays: Mutex<BTreeMap<&'static str, Duration>>,
+    /// The methods that fail.
+    failing: Mutex<BTreeSet<&'static str>>,
     look_every: Mutex<Duration>,
     /// So many calls of `work` panic.
     panics: AtomicUsize,
@@ -86,6 +88,7 @@ impl Troubled {
             delay: Mutex::default(),
             delay_of_row: Mutex::default(),
             delays: Mutex::default(),
+            failing: Mutex::default(),
             look_every: Mutex::new(LOOK_EVERY),
             panics: AtomicUsize::new(0),
             panics_in_changed: AtomicUsize::new(0),
@@ -117,6 +120,11 @@ impl Troubled {
     /// Lets each call of this method answer so much later than it has taken effect. It is not for `work`.
     pub fn delay(&self, method: &'static str, delay: Duration) {
         self.0.delays.lock().unwrap().insert(method, delay);
+    }
+
+    /// Lets each call of this method fail.
+    pub fn fail(&self, method: &'static str) {
+        self.0.failing.lock().unwrap().insert(method);
     }
 
     /// How seldom a poller looks at it unasked, instead of every ten seconds.
@@ -167,7 +175,7 @@ impl Troubled {
 
     fn fails(&self, call: &'static str) -> Result<(), StoreError> {
         self.0.calls.lock().unwrap().push(call);
-        match self.0.is_down.load(Ordering::Relaxed) {
+        match self.0.is_down.load(Ordering::Relaxed) || self.0.failing.lock().unwrap().contains(call) {
             true => Err(StoreError::new(StoreProblem::Unavailable)),
             false => Ok(()),
         }
@@ -185,8 +193,10 @@ macro_rules! forward {
         fn $method(&self, $($name: $type),*) -> BoxFuture<'_, Result<$answer, StoreError>> {
             Box::pin(async move {
                 let method = stringify!($method);
-                self.fails(method)?;
-                let answer = self.0.store.$method($($name),*).await;
+                let answer = match self.fails(method) {
+                    Ok(()) => self.0.store.$method($($name),*).await,
+                    Err(error) => Err(error),
+                };
                 let delay = self.0.delays.lock().unwrap().get(method).copied();
                 if let Some(delay) = delay {
                     self.0.clock.sleep(delay).await;

@@ -11,7 +11,6 @@ use crate::poller::event::Event;
 use crate::poller::job::Job;
 use crate::poller::measure;
 use crate::poller::record::FORMAT;
-use crate::poller::shared::store_error;
 use crate::poller::store_clock::StoreClock;
 use crate::poller::tenant::Tenant;
 use crate::store::{Changed, Claim, ClaimQuota, Claimed, Next, NextDue, Partition, Settled, State, StoreError, Work};
@@ -127,9 +126,7 @@ impl Engine {
         match answer {
             Ok(Ok(work)) => self.take_work(call, work, now),
             Ok(Err(error)) => {
-                let error = store_error(error);
-                tracing::error!(error = %error, "a store operation failed; no poll goes out until the store answers");
-                self.shared.tell(Event::StoreTrouble { error: Arc::new(error) });
+                self.shared.store_failed(error, "no poll goes out until the store answers");
                 self.retry(call, now);
             }
             Err(Panicked) => {

@@ -13,7 +13,7 @@ use crate::poller::event::Event;
 use crate::poller::measure;
 use crate::poller::shared::Shared;
 use crate::poller::watch::WATCH_EVERY;
-use crate::store::{Clamp, Clamped};
+use crate::store::{Clamp, Clamped, Partition, PartitionStats};
 use crate::task::{Panicked, catch_panic};
 
 /// What has been due for longer has been waiting for an outage to end, with many others. It is spread over an interval,
@@ -185,23 +185,29 @@ impl Chores {
 /// After an outage, ours or the store's: what is long overdue does not all go out at once. A store takes its time to count,
 /// during which the first polls go out. Says whether it failed.
 async fn spread(shared: Arc<Shared>) -> bool {
-    let Ok(stats) = shared.store.stats().await else { return true };
-    for stats in stats {
-        let is_late = stats.overdue.is_some_and(|overdue| overdue >= OUTAGE);
-        if is_late && shared.tenant(stats.partition).is_some() {
-            loop {
-                match shared.store.spread(stats.partition, OUTAGE, SPREAD_BATCH).await {
-                    Ok(SPREAD_BATCH) => {}
-                    Ok(_) => break,
-                    Err(error) => {
-                        tracing::warn!(error = %error, "polls that an outage left overdue could not be spread; this is retried");
-                        return true;
-                    }
+    for partition in overdue_partitions(&shared).await {
+        loop {
+            match shared.store.spread(partition, OUTAGE, SPREAD_BATCH).await {
+                Ok(SPREAD_BATCH) => {}
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::warn!(error = %error, "polls that an outage left overdue could not be spread; this is retried");
+                    return true;
                 }
             }
         }
     }
     false
+}
+
+/// The clients with long overdue rows; all of them if the store is too large to be counted in time.
+async fn overdue_partitions(shared: &Shared) -> Vec<Partition> {
+    let Ok(stats) = shared.store.stats().await else {
+        return shared.tenants().values().map(|tenant| tenant.partition).collect();
+    };
+    let is_late = |stats: &PartitionStats| stats.overdue.is_some_and(|overdue| overdue >= OUTAGE);
+    let late = stats.into_iter().filter(is_late).map(|stats| stats.partition);
+    late.filter(|partition| shared.tenant(*partition).is_some()).collect()
 }
 
 /// Says whether it has to go on.
@@ -215,7 +221,7 @@ async fn clamp(shared: Arc<Shared>, last_right: Option<Duration>, pause: Duratio
             Ok(Clamped::Done) => return false,
             Ok(Clamped::Busy) => shared.clock.sleep(CLAMP_PAUSE).await,
             Err(error) => {
-                tracing::warn!(error = %error, "due times could not be corrected after a jump of the clock; this is retried");
+                shared.store_failed(error, "no poll goes out until due times are corrected after a jump of its clock");
                 shared.clock.sleep(CLAMP_PAUSE).await;
             }
         }
