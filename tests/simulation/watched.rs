@@ -271,7 +271,8 @@ impl Watched {
         self.exchange.clock_was_set || now + CLOCK_ERROR * 2 >= self.exchange.sent_at.unwrap_or_default() + lifetime
     }
 
-    /// One slightly before the end; and one when it is over, if the one before was not answered.
+    /// One slightly before the end; one when it is over, if the one before was not answered; and one for each whose answer
+    /// was lost with its replica, since the end comes before an interval after the lease is over.
     fn is_end_poll(&self, now: Duration) -> bool {
         let Some(lifetime) = self.plan.expires_in else { return false };
         let Exchange { sent_at, answered_at, clock_was_set, .. } = &self.exchange;
@@ -283,8 +284,8 @@ impl Watched {
             .is_some_and(|last| last.committed && matches!(last.said, Some(Said::Pending | Said::SlowDown)));
         match self.end_polls {
             0 => *clock_was_set || now >= final_at,
-            1 => !answered && (*clock_was_set || now + CLOCK_ERROR >= deadline),
-            _ => false,
+            1 if !answered && (*clock_was_set || now + CLOCK_ERROR >= deadline) => true,
+            _ => self.last.as_ref().is_some_and(|last| !last.committed) && (*clock_was_set || now >= final_at),
         }
     }
 
