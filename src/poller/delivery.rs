@@ -39,8 +39,7 @@ pub struct Outcomes {
     buffer: VecDeque<Buffered>,
     /// The engine sees calls through, so that they outlive a `next` that is dropped.
     claiming: Option<oneshot::Receiver<Result<Batch, StoreError>>>,
-    /// The answer, and until when the outcome is held then.
-    holding: Option<BoxFuture<'static, (Result<Vec<bool>, StoreError>, Duration)>>,
+    holding: Option<BoxFuture<'static, Held>>,
     /// The first of the buffer was claimed just now.
     is_fresh: bool,
     /// Whose the last claimed outcome was: the next claim begins with the partition after it.
@@ -58,6 +57,13 @@ struct Batch {
     claim: Claim,
     /// When it began, on the monotonic clock.
     began: Duration,
+}
+
+/// What the store answered to the renewal of a claim.
+struct Held {
+    answer: Result<Vec<bool>, StoreError>,
+    /// Until when the outcome is held if it is.
+    until: Duration,
 }
 
 /// An outcome that has been claimed and not delivered.
@@ -206,12 +212,12 @@ impl Outcomes {
             Box::pin(async move {
                 let lease = shared.settings.delivery_lease;
                 let until = shared.clock.monotonic().saturating_add(lease);
-                (shared.store.hold_outcomes(vec![first], lease).await, until)
+                Held { answer: shared.store.hold_outcomes(vec![first], lease).await, until }
             })
         });
-        let (held, until) = holding.await;
+        let Held { answer, until } = holding.await;
         self.holding = None;
-        match held {
+        match answer {
             Ok(held) if held.first() == Some(&true) => {
                 if let Some(first) = self.buffer.front_mut() {
                     first.until = until;
