@@ -115,7 +115,8 @@ use tenant::Tenant;
 ///     if let Outcome::Approved(authentication) = delivery.outcome() {
 ///         println!("{:?} is for {}", delivery.context(), authentication.claims().subject());
 ///     }
-///     delivery.acknowledge().await?;
+///     // If this fails, the outcome is delivered again.
+///     let _ = delivery.acknowledge().await;
 /// }
 /// # Ok(())
 /// # }
