@@ -88,7 +88,7 @@ impl TestProvider {
     }
 
     /// A way to several providers, chosen by origin, for clients that talk to more than one. Give each a
-    /// [host](TestProviderBuilder::host) of its own.
+    /// [host](crate::testing::TestProviderBuilder::host) of its own.
     pub fn network<'a>(providers: impl IntoIterator<Item = &'a Self>) -> Arc<dyn HttpClient> {
         Arc::new(InProcess(providers.into_iter().map(|provider| Arc::clone(&provider.op)).collect()))
     }
