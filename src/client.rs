@@ -294,8 +294,8 @@ impl Client {
         Moment::of(&*self.0.clock)
     }
 
-    /// How fast to poll. Jitter is no secret, and nobody may lose a process for the lack of it: without randomness
-    /// there is none.
+    /// How fast to poll. If the source of randomness fails, polls have no jitter: it is not a secret, and polling must
+    /// continue.
     pub(crate) fn pace(&self) -> Pace {
         let jitter = Jitter(random::bytes(&*self.0.random).map_or(0, u16::from_be_bytes));
         Pace {

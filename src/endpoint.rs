@@ -103,10 +103,10 @@ pub(crate) struct EndpointRequest<'a> {
 /// The maximal number of transmissions of one request: one, one more with a nonce, and one more with the OP's time.
 pub(crate) const REQUESTS_AT_MOST: u32 = 3;
 
-/// What a request may take to be prepared, apart from signatures by a signer.
+/// How long preparing a request may take, apart from signatures by a signer.
 const PREPARATION: Duration = Duration::from_secs(5);
 
-/// How long after its beginning a request may still be sent, if so many were answered before.
+/// How long after the call began the request may be sent, if `answers` transmissions of it were answered before.
 fn longest_preparation(request: &EndpointRequest<'_>, answers: u32) -> Duration {
     let signing = match request.client.authentication.signer() {
         Some(_) => request.timeout.min(SIGNER_TIMEOUT),
@@ -153,8 +153,9 @@ impl Endpoints {
     ///
     /// After a nonce challenge the request is sent once more, with the new nonce, a new `jti` and a new client
     /// assertion (RFC 9449 §8). After `invalid_dpop_proof` it is sent once more with the OP's time, if the response's
-    /// `Date` shows that the two clocks differ. It is not sent after a suspend of this machine: signing and the requests
-    /// before must have kept to their timeouts, which stand still meanwhile.
+    /// `Date` shows that the two clocks differ. It is not sent if the
+    /// machine was suspended meanwhile. Timers stand still in a suspend, so the clock is compared with the timeouts of
+    /// signing and of the earlier transmissions.
     pub(crate) async fn post(&self, request: EndpointRequest<'_>) -> Result<Answer, Failure> {
         self.post_as(Encoding::Form, request).await
     }

@@ -46,10 +46,11 @@ impl Results {
 
     /// Keeps one at once, in the place of an older one with the same settings.
     pub(crate) fn add(&mut self, measured: Measured) -> Result<(), Failed> {
-        let settings = |of: &Measured| (of.store, of.transport, of.pending, of.interval_s, of.outage_s, of.in_flight);
-        let population = |of: &Measured| (of.clients, of.snapshot);
-        let all = |of: &Measured| (settings(of), population(of));
-        self.all.retain(|kept| kept.kind != self.kind || all(&kept.measured) != all(&measured));
+        let settings = |of: &Measured| {
+            let population = (of.store, of.pending, of.clients, of.interval_s);
+            (population, of.transport, of.outage_s, of.snapshot, of.in_flight)
+        };
+        self.all.retain(|kept| kept.kind != self.kind || settings(&kept.measured) != settings(&measured));
         let at = SystemClock.now().duration_since(UNIX_EPOCH)?.as_secs();
         self.all.push(Kept { kind: self.kind.to_owned(), at, processors: machine::processors(), measured });
         self.new += 1;

@@ -26,8 +26,8 @@ const RSA_BITS: u32 = 2048;
 
 /// A private key that can sign, such as the one of `private_key_jwt` and of signed authorization requests (RFC 9101).
 ///
-/// [`SigningKey`] is one in memory. Implement this trait for a key that stays in a key management service or a hardware
-/// module. An `Arc` of a signer is a signer too, so several clients can share one, and an `Arc<dyn Signer>` can be
+/// [`SigningKey`] implements it with a key in memory. Implement this trait for a key that stays in a key management
+/// service or a hardware module. An `Arc` of a signer is a signer too, so several clients can share one, and an `Arc<dyn Signer>` can be
 /// chosen at run time.
 pub trait Signer: fmt::Debug + Send + Sync {
     /// The algorithm of its signatures.

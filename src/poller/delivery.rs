@@ -335,7 +335,7 @@ impl fmt::Debug for Outcomes {
 /// While it exists, no other stream gets it, for an hour at most (see
 /// [`longest_delivery`](super::PollerBuilder::longest_delivery)). After that it is delivered again, and
 /// [`Event::DeliveryOverdue`] names it. If it is dropped without an acknowledgement, it is delivered again after 30
-/// seconds, then at growing intervals. If the program dies, it is delivered again when the lease expires (five minutes
+/// seconds, and later the more often it was [claimed](Self::attempt). If the program dies, it is delivered again when the lease expires (five minutes
 /// by default). Handle outcomes idempotently, for example by storing [`id`](Self::id) together with the result.
 #[must_use = "an outcome that is not acknowledged is delivered again"]
 pub struct Delivery {

@@ -154,6 +154,11 @@ mod tests {
         Answer::Error { response: ErrorResponse::new(code, None, Some(400)), retry_after: None }
     }
 
+    /// After an earlier poll of the same sign-in was answered.
+    fn answered(gate: &mut Gate, code: &str, now: Duration) -> Turn {
+        gate.answered(&error(code), Before::Answered, now)
+    }
+
     fn minutes(count: u64) -> Duration {
         Duration::from_secs(60 * count)
     }
@@ -162,11 +167,8 @@ mod tests {
     fn a_refused_client_closes_its_gate_at_once_and_probes_ever_more_seldom() {
         let mut gate = Gate::default();
         assert_eq!(gate.admits(64, NOW), (64, None));
-        assert_eq!(
-            gate.answered(&error("invalid_client"), Before::Answered, NOW),
-            Turn::Closes { probe_in: minutes(1) }
-        );
-        assert_eq!(gate.answered(&error("invalid_client"), Before::Answered, NOW), Turn::Stays, "one alert is enough");
+        assert_eq!(answered(&mut gate, "invalid_client", NOW), Turn::Closes { probe_in: minutes(1) });
+        assert_eq!(answered(&mut gate, "invalid_client", NOW), Turn::Stays, "one alert is enough");
         let mut now = NOW;
         for wait in [1, 2, 4, 8, 16, 32, 60, 60] {
             assert_eq!(gate.admits(64, now), (0, Some(minutes(wait))));
@@ -174,14 +176,14 @@ mod tests {
             assert_eq!(gate.admits(64, now), (1, None));
             gate.probes(now);
         }
-        assert_eq!(gate.answered(&error("authorization_pending"), Before::Answered, now), Turn::Opens);
+        assert_eq!(answered(&mut gate, "authorization_pending", now), Turn::Opens);
         assert_eq!(gate.admits(64, now), (64, None));
     }
 
     #[test]
     fn a_probe_that_asks_nothing_is_taken_back() {
         let mut gate = Gate::default();
-        gate.answered(&error("invalid_client"), Before::Answered, NOW);
+        answered(&mut gate, "invalid_client", NOW);
         let now = NOW + minutes(1);
         let probe = gate.probes(now).unwrap();
         assert_eq!(gate.admits(64, now), (0, Some(minutes(2))));
@@ -200,16 +202,8 @@ mod tests {
             ["invalid_client", "unauthorized_client", "unsupported_grant_type", "invalid_scope", "invalid_dpop_proof"]
         {
             let mut gate = Gate::default();
-            assert_eq!(
-                gate.answered(&error(code), Before::Answered, NOW),
-                Turn::Closes { probe_in: minutes(1) },
-                "{code}"
-            );
-            assert_eq!(
-                gate.answered(&error(code), Before::Answered, NOW + minutes(1)),
-                Turn::Stays,
-                "{code} at the probe"
-            );
+            assert_eq!(answered(&mut gate, code, NOW), Turn::Closes { probe_in: minutes(1) }, "{code}");
+            assert_eq!(answered(&mut gate, code, NOW + minutes(1)), Turn::Stays, "{code} at the probe");
             assert!(gate.is_closed(), "{code}");
         }
     }
@@ -217,25 +211,22 @@ mod tests {
     #[test]
     fn trouble_at_a_probe_does_not_open_the_gate() {
         let mut gate = Gate::default();
-        gate.answered(&error("invalid_client"), Before::Answered, NOW);
+        answered(&mut gate, "invalid_client", NOW);
         for code in ["server_error", "temporarily_unavailable", "a_code_that_no_specification_knows", "use_dpop_nonce"]
         {
-            assert_eq!(gate.answered(&error(code), Before::Answered, NOW), Turn::Stays, "{code}");
+            assert_eq!(answered(&mut gate, code, NOW), Turn::Stays, "{code}");
             assert!(gate.is_closed(), "{code}");
         }
-        assert_eq!(gate.answered(&error("access_denied"), Before::Answered, NOW), Turn::Opens);
+        assert_eq!(answered(&mut gate, "access_denied", NOW), Turn::Opens);
     }
 
     #[test]
     fn three_suspicious_ends_in_a_row_close_the_gate_and_anything_else_between_does_not() {
         let mut gate = Gate::default();
         for code in ["invalid_request", "invalid_grant", "authorization_pending", "invalid_grant", "invalid_grant"] {
-            assert_eq!(gate.answered(&error(code), Before::Answered, NOW), Turn::Stays);
+            assert_eq!(answered(&mut gate, code, NOW), Turn::Stays);
         }
-        assert_eq!(
-            gate.answered(&error("invalid_request"), Before::Answered, NOW),
-            Turn::Closes { probe_in: minutes(1) }
-        );
+        assert_eq!(answered(&mut gate, "invalid_request", NOW), Turn::Closes { probe_in: minutes(1) });
     }
 
     #[test]
@@ -246,7 +237,7 @@ mod tests {
         }
         assert!(!gate.is_closed());
         for closes in [false, false, true] {
-            gate.answered(&error("invalid_grant"), Before::Answered, NOW);
+            answered(&mut gate, "invalid_grant", NOW);
             assert_eq!(gate.is_closed(), closes);
         }
         gate.answered(&error("invalid_grant"), Before::MayBeLost, NOW);
@@ -257,7 +248,7 @@ mod tests {
     fn an_op_that_looks_at_the_grant_has_accepted_the_client() {
         for before in [Before::Answered, Before::MayBeLost] {
             let mut gate = Gate::default();
-            gate.answered(&error("invalid_client"), Before::Answered, NOW);
+            answered(&mut gate, "invalid_client", NOW);
             assert_eq!(gate.answered(&error("invalid_grant"), before, NOW), Turn::Opens);
         }
     }

@@ -73,8 +73,8 @@ impl Job {
         )
     }
 
-    /// Gives the row back without a request, to be claimed again after `wait`, or after a whole interval or `Retry-After`:
-    /// that is early for nobody, if the store's clock cannot be trusted to have said that it is due.
+    /// Gives the row back without a request, to be claimed again after `wait`. Without `wait` that is after a whole interval
+    /// or `Retry-After`, which is not too early even if the store's clock was wrong about the due time.
     pub(super) fn put_off(self, wait: Option<Duration>) -> Option<Settlement> {
         if self.claimed.state != State::Waiting {
             return Some(self.settlement(state_again(self.claimed.state)?, Duration::ZERO));

@@ -126,7 +126,7 @@ impl ClientAuthority {
     }
 }
 
-/// Takes every certificate of whoever holds its key.
+/// Accepts every certificate if the client proves that it has the private key.
 #[derive(Debug)]
 struct AnyCertificate(Arc<dyn ClientCertVerifier>);
 

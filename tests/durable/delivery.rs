@@ -1,15 +1,14 @@
 //! Outcomes until they are acknowledged.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use openid_deferred::poller::Event;
-use openid_deferred::testing::{Endpoint, Fault, IdTokenForgery, SeededRandom, TestClock};
-use openid_deferred::{Accepted, Clock as _, Outcome, Poller, Rule};
+use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, IdTokenForgery};
+use openid_deferred::{Clock as _, Outcome, Rule};
 
-use crate::support::{HOUR, SECOND, World, client_of, keyring, next, provider, world, world_with};
-use crate::troubled::Troubled;
+use crate::support::{HOUR, SECOND, World, next, world, world_with};
+use crate::troubled;
 
 #[tokio::test]
 async fn an_outcome_that_is_dropped_comes_again_later_each_time() {
@@ -107,69 +106,51 @@ async fn a_graceful_shutdown_gives_back_what_a_stream_has_taken_in_advance() {
     assert!(outcomes.next().await.is_none());
 }
 
+/// A world with a slow store and an outcome that waits to be delivered.
+async fn decided_in_a_slow_store() -> troubled::World {
+    let world = troubled::world(DecisionPolicy::immediately()).await;
+    world.waiting().await;
+    while world.poller.stats().await.unwrap()[0].rows.decided == 0 {
+        world.sleep(SECOND).await;
+    }
+    world
+}
+
 #[tokio::test]
 async fn a_claim_that_is_under_way_at_a_graceful_shutdown_is_given_back() {
-    let clock = TestClock::automatic();
-    let op = provider(&clock).start().unwrap();
-    let client = client_of(&op, &clock).build().unwrap();
-    let store = Troubled::on(&clock);
-    let start = async |seed| {
-        let builder = Poller::builder(store.clone(), keyring()).clock(Arc::new(clock.clone())).client(client.clone());
-        builder.random(Arc::new(SeededRandom::new(seed))).start().await.unwrap()
-    };
-    let poller = start(3).await;
-    let (url, session) = client.authorize().start().await.unwrap();
-    let accepted = poller.authorization_response(&op.visit(url).query(), session).await;
-    assert!(matches!(accepted, Ok(Accepted::Deferred(_))), "{accepted:?}");
-    while poller.stats().await.unwrap()[0].rows.decided == 0 {
-        clock.sleep(SECOND).await;
-    }
-    store.delay("claim_outcomes", 2 * SECOND);
-    let mut outcomes = poller.outcomes();
+    let world = decided_in_a_slow_store().await;
+    world.store.delay("claim_outcomes", 2 * SECOND);
+    let mut outcomes = world.poller.outcomes();
     tokio::select! {
         biased;
         other = outcomes.next() => panic!("{other:?}"),
-        () = clock.sleep(SECOND) => {}
+        () = world.clock.sleep(SECOND) => {}
     }
-    poller.shutdown(10 * SECOND).await;
-    store.delay("claim_outcomes", Duration::ZERO);
-    let since = clock.monotonic();
-    next(&mut start(4).await.outcomes()).await.acknowledge().await.unwrap();
-    assert!(clock.monotonic() - since < SECOND, "{:?}", clock.monotonic() - since);
+    world.poller.shutdown(10 * SECOND).await;
+    world.store.delay("claim_outcomes", Duration::ZERO);
+    let since = world.clock.monotonic();
+    next(&mut world.replica(4).await.outcomes()).await.acknowledge().await.unwrap();
+    assert!(world.clock.monotonic() - since < SECOND, "{:?}", world.clock.monotonic() - since);
 }
 
 #[tokio::test]
 async fn an_outcome_whose_claim_ran_out_in_a_suspend_is_not_delivered_after_its_acknowledgement() {
-    let clock = TestClock::automatic();
-    let op = provider(&clock).start().unwrap();
-    let client = client_of(&op, &clock).build().unwrap();
-    let store = Troubled::on(&clock);
-    let start = async |seed| {
-        let builder = Poller::builder(store.clone(), keyring()).clock(Arc::new(clock.clone())).client(client.clone());
-        builder.random(Arc::new(SeededRandom::new(seed))).start().await.unwrap()
-    };
-    let poller = start(3).await;
-    let (url, session) = client.authorize().start().await.unwrap();
-    let accepted = poller.authorization_response(&op.visit(url).query(), session).await;
-    assert!(matches!(accepted, Ok(Accepted::Deferred(_))), "{accepted:?}");
-    while poller.stats().await.unwrap()[0].rows.decided == 0 {
-        clock.sleep(SECOND).await;
-    }
-    store.delay("claim_outcomes", 60 * SECOND);
-    let mut outcomes = poller.outcomes();
+    let world = decided_in_a_slow_store().await;
+    world.store.delay("claim_outcomes", 60 * SECOND);
+    let mut outcomes = world.poller.outcomes();
     let mut first = std::pin::pin!(outcomes.next());
     tokio::select! {
         biased;
         other = &mut first => panic!("{other:?}"),
-        () = clock.sleep(SECOND) => {}
+        () = world.clock.sleep(SECOND) => {}
     }
-    store.delay("claim_outcomes", Duration::ZERO);
-    clock.suspend(HOUR);
-    next(&mut start(4).await.outcomes()).await.acknowledge().await.unwrap();
+    world.store.delay("claim_outcomes", Duration::ZERO);
+    world.clock.suspend(HOUR);
+    next(&mut world.replica(4).await.outcomes()).await.acknowledge().await.unwrap();
     tokio::select! {
         biased;
         late = &mut first => panic!("it was acknowledged before: {late:?}"),
-        () = clock.sleep(120 * SECOND) => {}
+        () = world.clock.sleep(120 * SECOND) => {}
     }
 }
 
@@ -320,10 +301,7 @@ async fn an_approved_outcome_has_no_rejected_response() {
 #[tokio::test]
 async fn what_a_dropped_next_had_claimed_is_not_delivered_after_its_acknowledgement() {
     let world = world().await;
-    let id = world.waiting().await;
-    while world.poller.stats().await.unwrap()[0].rows.decided == 0 {
-        world.sleep(SECOND).await;
-    }
+    decided(&world, 1).await;
     let mut first = world.poller.outcomes();
     // As in a `select!` whose other branch is ready.
     tokio::select! {
@@ -335,7 +313,7 @@ async fn what_a_dropped_next_had_claimed_is_not_delivered_after_its_acknowledgem
     world.sleep(400 * SECOND).await;
     let replica = world.replica(5).await;
     let delivery = next(&mut replica.outcomes()).await;
-    assert_eq!((delivery.id(), delivery.attempt()), (id, 2));
+    assert_eq!(delivery.attempt(), 2);
     tokio::select! {
         biased;
         again = first.next() => panic!("two have it in hand: {again:?}"),

@@ -178,21 +178,12 @@ impl Engine {
             self.chores.clamp(&self.shared, None);
         }
         for claimed in work.claimed {
-            let present = self.shared.tenant(claimed.partition);
-            let is_removed = present.is_none();
             let of_call = || call.tenants.iter().find(|tenant| tenant.partition == claimed.partition).cloned();
-            let Some(tenant) = present.or_else(of_call) else { continue };
+            let Some(tenant) = self.shared.tenant(claimed.partition).or_else(of_call) else { continue };
             let (shared, began) = (self.shared.clone(), call.began);
             let (window, lease) = (call.window, call.lease);
             let has_left = Arc::default();
             let job = Job { shared, tenant, claimed, store_clock, began, window, lease, has_left };
-            if is_removed {
-                // Nothing is asked for a client that is gone, and a lease that ran out would look like a lost answer.
-                let partition = job.claimed.partition;
-                let settlement = job.put_off(Some(Duration::ZERO));
-                self.keep(partition, settlement, now);
-                continue;
-            }
             self.begin(job, has_jumped, now);
         }
         for (quota, due) in call.quotas.iter().zip(work.due) {
@@ -243,6 +234,8 @@ impl Engine {
             State::Waiting if is_late => Some(Some(job.tenant.give_back())),
             State::Exchanging if has_jumped => return,
             _ if self.stop.borrow().is_some() => Some(Some(Duration::ZERO)),
+            // The client was removed during the claim. A lease that runs out would look like a lost answer.
+            _ if self.shared.tenant(partition).is_none() => Some(Some(Duration::ZERO)),
             _ => None,
         };
         if let Some(wait) = put_off {
@@ -252,8 +245,8 @@ impl Engine {
         self.spawn(job, partition);
     }
 
-    /// Whether the poll of the claim before is still under way here, or its result not in the store yet, and nobody else
-    /// has had the row since. Then that poll settles the row.
+    /// Whether this replica's own poll from the previous claim is still under way, or its result not stored yet. Then that
+    /// poll settles the row. It applies only if no other replica has claimed the row since.
     fn is_retaken(&mut self, claimed: &Claimed) -> bool {
         if !claimed.orphaned {
             return false;

@@ -42,14 +42,23 @@ pub(super) async fn claim(session: &Session<'_>, claim: &Claim, since: &Times) -
     }
 }
 
+/// Where to begin to look. A bound that is later than the clock does not count: the clock was set back.
+const BOUNDS: &str = "
+           CASE WHEN polls_since <= (SELECT now FROM clock) THEN polls_since ELSE '-infinity' END AS polls_since,
+           CASE WHEN verifications_since <= (SELECT now FROM clock) THEN verifications_since ELSE '-infinity' END
+               AS verifications_since";
+
+/// A statement with what it has in common with others.
+fn complete(statement: &str) -> String {
+    statement.replace(":bounds", BOUNDS).replace(":due_at", DUE_AT)
+}
+
 /// Where the quotas come to more than the limit. It locks nothing, so that what is left to others stays free.
 const SHARES: &str = "
 WITH clock AS MATERIALIZED (SELECT @.clock() AS now),
 quota AS MATERIALIZED (
     SELECT partition, place, LEAST(polls, $6::bigint) AS polls, LEAST(verifications, $6::bigint) AS verifications,
-           CASE WHEN polls_since <= (SELECT now FROM clock) THEN polls_since ELSE '-infinity' END AS polls_since,
-           CASE WHEN verifications_since <= (SELECT now FROM clock) THEN verifications_since ELSE '-infinity' END
-               AS verifications_since
+           :bounds
     FROM UNNEST($1::bigint[], $2::bigint[], $3::bigint[], $7::timestamptz[], $8::timestamptz[]) WITH ORDINALITY
          AS quota (partition, polls, verifications, polls_since, verifications_since, place)
 ),
@@ -79,7 +88,7 @@ FROM (SELECT place, is_poll FROM due ORDER BY is_poll, due_at LIMIT $6::bigint) 
 async fn shares(session: &Session<'_>, claim: &Claim, quotas: &Columns) -> Result<Columns, StoreError> {
     let rows = session
         .query(
-            &SHARES.replace(":due_at", DUE_AT),
+            &complete(SHARES),
             &[
                 (&quotas.partitions, Type::INT8_ARRAY),
                 (&quotas.polls, Type::INT8_ARRAY),
@@ -135,9 +144,7 @@ WITH clock AS MATERIALIZED (
 ),
 quota AS MATERIALIZED (
     SELECT partition, polls, verifications,
-           CASE WHEN polls_since <= (SELECT now FROM clock) THEN polls_since ELSE '-infinity' END AS polls_since,
-           CASE WHEN verifications_since <= (SELECT now FROM clock) THEN verifications_since ELSE '-infinity' END
-               AS verifications_since
+           :bounds
     FROM UNNEST($1::bigint[], $2::bigint[], $3::bigint[], $7::timestamptz[], $8::timestamptz[])
          AS quota (partition, polls, verifications, polls_since, verifications_since)
     WHERE (SELECT claims FROM clock)
@@ -182,7 +189,7 @@ SELECT claimed.*, due.orphaned, due.pinged FROM claimed JOIN due USING (id) ORDE
 async fn claim_quotas(session: &Session<'_>, claim: &Claim, quotas: &Columns) -> Result<Claims, StoreError> {
     let rows = session
         .query(
-            &CLAIM.replace(":due_at", DUE_AT),
+            &complete(CLAIM),
             &[
                 (&quotas.partitions, Type::INT8_ARRAY),
                 (&quotas.polls, Type::INT8_ARRAY),

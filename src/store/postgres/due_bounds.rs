@@ -5,10 +5,11 @@
 //! that nothing is due before a certain time, and looks from there on.
 //!
 //! **Why that hides nothing.** Each call gives a row a due time that is not earlier than the database's clock at that
-//! moment, or leaves it as it is. So a bound holds for whatever is committed within the [`MARGIN`] after the clock was
-//! read, by whichever replica. A bound that is later than the clock does not count: the clock was set back, and what is
-//! found then brings the bound back too. Full looks find the rest, such as rows that were committed later, changed by hand, or sealed again under a key that is known here. They
-//! come every second where they are fast, and otherwise so rarely that they take a hundredth of the time.
+//! moment, or leaves it as it is. So a bound holds for every row that is committed within [`MARGIN`] after its call read
+//! the clock, by any replica. A bound that is later than the clock is ignored, because the clock was set back; what is
+//! found then lowers the bound too. Full looks find the rest: rows that were committed later, changed by hand, or sealed
+//! again under a key that is known here. They come every second if they are fast. Otherwise they are so rare that they
+//! take a hundredth of the time.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

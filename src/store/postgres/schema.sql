@@ -10,7 +10,7 @@
 --
 -- Tables of version 1 or 2 are changed to version 3. Stop all replicas of releases that know an older version first: their
 -- statements fail afterwards, and the answer to a poll that is under way could not be stored. The change is refused while
--- rows are leased. With millions of rows it takes minutes, in which the tables are locked.
+-- rows are leased. It writes every row, and locks the tables meanwhile.
 
 CREATE TABLE IF NOT EXISTS schema_version (
     version integer PRIMARY KEY

@@ -75,8 +75,8 @@ pub(super) async fn purge(session: &Session<'_>, most: usize) -> Result<usize, S
     Ok(session.query(PURGE, &[(&limit(most), Type::INT8)]).await?.len())
 }
 
-/// Reading all rows in one statement would keep the database from clearing away what has been changed since it began, so
-/// they are read in steps of so many, in the order of their identifiers.
+/// The number of rows that one statement reads of a whole table, in the order of their identifiers. A single statement
+/// over all rows would keep the database from vacuuming what changed since it began.
 const STEP: usize = 20_000;
 
 /// Where a step ends: at this row, unless it was the last step.
@@ -179,7 +179,8 @@ pub(super) async fn reseal(session: &Session<'_>, reseals: &[Reseal]) -> Result<
     Ok(resealed)
 }
 
-/// Rows are looked up one by one, for nobody can guess how large a step is, and a join would read all bodies.
+/// Subqueries look rows up one by one. The planner cannot estimate the size of `step`, and would join with a scan of all
+/// bodies.
 const KEYS: &str = "
 WITH step AS MATERIALIZED (
     SELECT id, key, format, state FROM @.process WHERE id > $1::bytea ORDER BY id LIMIT $2::bigint
