@@ -108,14 +108,15 @@ async fn a_challenge_that_comes_after_a_suspend_is_not_answered() {
     let world = world_of(|op| op.decisions(DecisionPolicy::scripted())).await;
     world.waiting().await;
     world.op.misbehave(Fault::delay(Endpoint::Poll, 60 * SECOND));
+    world.op.misbehave(Fault::error(Endpoint::Poll, "use_dpop_nonce").header("DPoP-Nonce", "n1"));
     while world.polls().is_empty() {
         world.sleep(SECOND).await;
     }
-    // The proof is too old when the provider looks at it.
     world.clock.suspend(HOUR);
     world.sleep(61 * SECOND).await;
     let polls: Vec<_> = world.polls().iter().map(|poll| poll.arrived).collect();
-    assert!(polls.len() == 1 || polls[1] - polls[0] > HOUR + 60 * SECOND, "{polls:?}");
+    // A repeated request would arrive with the challenge, an hour and a minute after the first one.
+    assert!(polls.len() == 1 || polls[1] - polls[0] > HOUR + 61 * SECOND, "{polls:?}");
 }
 
 async fn without_dpop() -> crate::support::World {
