@@ -85,10 +85,10 @@ use identity::Credentials;
 use options::Options;
 use refresh::Flights;
 
-/// Where the OP lists the algorithms of its ID Tokens.
+/// The metadata member in which the OP lists the algorithms of its ID Tokens.
 const ID_TOKEN_ALGORITHMS: &str = "id_token_signing_alg_values_supported";
 
-/// A relying party at one OP: the stateless client.
+/// The stateless client: a relying party at one OP.
 ///
 /// It keeps no state of any user. Each step returns the values that a later step needs, and the application stores
 /// them:
@@ -98,8 +98,8 @@ const ID_TOKEN_ALGORITHMS: &str = "id_token_signing_alg_values_supported";
 ///    code: either the user is signed in, or the result is a [`PendingAuthentication`](crate::PendingAuthentication);
 /// 3. [`wait`](Self::wait) waits for the [`Outcome`], or [`poll`](Self::poll) polls once.
 ///
-/// Cloning is cheap and shares caches: the OP's metadata and keys, which are refreshed for as long as the client
-/// exists, and its DPoP nonces.
+/// Cloning is cheap. Clones share caches: the OP's DPoP nonces, and its metadata and keys, which are refreshed for as
+/// long as the client exists.
 #[derive(Clone)]
 pub struct Client(Arc<Inner>);
 
@@ -108,7 +108,7 @@ struct Inner {
     client_id: String,
     credentials: Credentials,
     assertion_audience: AssertionAudience,
-    /// Settled at once where the method was named, else with the first metadata.
+    /// Set by the builder if the method was named, otherwise from the first metadata.
     identity: OnceLock<ClientIdentity>,
     redirect_uri: Option<String>,
     urls: UrlPolicy,
@@ -118,14 +118,14 @@ struct Inner {
     random: Arc<dyn Random>,
     cancellation_endpoint: Option<Url>,
     refreshes: Flights,
-    /// In a lock because keys rotate while the application runs.
+    /// Behind a lock because keys rotate while the application runs.
     decryption_keys: RwLock<Arc<[DecryptionKey]>>,
     options: Options,
 }
 
 impl Client {
-    /// Starts building a client of the OP at `issuer`, which is compared exactly with what the OP says of itself, with
-    /// the `client_id` that the OP registered.
+    /// Starts building a client of the OP at `issuer`, with the `client_id` that the OP registered. The issuer must
+    /// equal the one in the OP's documents exactly.
     pub fn builder(issuer: impl Into<String>, client_id: impl Into<String>) -> ClientBuilder {
         ClientBuilder::new(issuer.into(), client_id.into())
     }
@@ -140,11 +140,11 @@ impl Client {
         &self.0.client_id
     }
 
-    /// The OP's metadata as of now: from the cache, or fetched.
+    /// The OP's metadata, from the cache or newly fetched.
     ///
     /// # Errors
     ///
-    /// When none has been fetched yet and the OP cannot be reached or its document breaks a rule.
+    /// Returns an error if no metadata has been fetched yet and the OP cannot be reached or its document breaks a rule.
     pub async fn provider_metadata(&self) -> Result<ProviderMetadata, Error> {
         self.0.provider.metadata().await
     }
@@ -155,12 +155,13 @@ impl Client {
         &self.0.provider
     }
 
-    /// The redirect URI of its sign-ins, unless they choose another one.
+    /// The redirect URI of sign-ins that do not choose another one.
     pub(crate) fn redirect_uri(&self) -> Option<&str> {
         self.0.redirect_uri.as_deref()
     }
 
-    /// Whether it is known already that the OP's responses do not say whose they are (RFC 9207). A JWT always does.
+    /// Whether the OP's metadata is cached and shows that its responses do not name their issuer (RFC 9207). A JWT
+    /// always does.
     pub(crate) fn is_known_to_lack_iss(&self) -> bool {
         if self.0.options.response_mode.is_some_and(ResponseMode::is_jwt) {
             return false;
@@ -169,7 +170,7 @@ impl Client {
         metadata.is_some_and(|metadata| !metadata.authorization_response_iss_parameter_supported())
     }
 
-    /// Discovery's checks: everything that would otherwise fail in front of a user.
+    /// Makes the checks of discovery: everything that would otherwise fail while a user signs in.
     async fn check_provider(&self) -> Result<(), Error> {
         let metadata = self.0.provider.metadata().await?;
         if !self.0.options.allow_unadvertised {
@@ -198,8 +199,8 @@ impl Client {
         Ok(())
     }
 
-    /// What discovery refuses is only a warning later: an OP whose metadata lost an entry in a deployment may still
-    /// work, and users are waiting.
+    /// Logs a warning for what discovery refuses. An OP whose metadata lost an entry in a deployment may still work,
+    /// and users are waiting.
     fn warn_if_unsupported(&self, metadata: &ProviderMetadata, response_type: ResponseType) {
         if self.0.options.allow_unadvertised {
             return;
@@ -211,11 +212,11 @@ impl Client {
         }
     }
 
-    /// The key for a new authentication process.
+    /// Makes the DPoP key of a new sign-in.
     async fn new_dpop_key(&self, metadata: &ProviderMetadata) -> Result<Option<DpopKey>, Error> {
         match (self.0.options.dpop(), self.dpop_algorithm(metadata)?) {
             (DpopMode::Shared(key), _) => Ok(Some(key.clone())),
-            // Finding the primes of an RSA key takes a tenth of a second, which would hold up other tasks.
+            // Finding the primes of an RSA key takes a tenth of a second, which would delay other tasks.
             (_, Some(algorithm @ SigningAlgorithm::Ps256)) => {
                 let generated = tokio::task::spawn_blocking(move || DpopKey::generate(algorithm)).await;
                 generated.map_err(|error| Error::new(ErrorKind::Cryptography).with_source(error))?.map(Some)
@@ -225,8 +226,8 @@ impl Client {
         }
     }
 
-    /// The algorithm of a shared key, or the first of ours that the OP lists; where it lists none, every OP with DPoP
-    /// knows ES256.
+    /// The algorithm of a shared key, or our first algorithm that the OP lists. If the OP lists none, ES256 is used,
+    /// which every OP with DPoP supports.
     fn dpop_algorithm(&self, metadata: &ProviderMetadata) -> Result<Option<SigningAlgorithm>, Error> {
         const PREFERRED: [SigningAlgorithm; 4] =
             [SigningAlgorithm::Es256, SigningAlgorithm::EdDsa, SigningAlgorithm::Ed25519, SigningAlgorithm::Ps256];
@@ -252,12 +253,12 @@ impl Client {
             .ok_or_else(|| ConfigurationProblem::NotAdvertised { member: MEMBER, value: names(usable) }.into())
     }
 
-    /// A stable number for this client at this OP: the same in every release, whatever its settings.
+    /// A stable number for this client at this OP. It is the same in every release and for all settings.
     pub(crate) fn partition(&self) -> i64 {
         Self::partition_of(self.issuer(), self.client_id())
     }
 
-    /// The same for a client that may not be here.
+    /// The [`partition`](Self::partition) of a client that need not exist here.
     pub(crate) fn partition_of(issuer: &str, client_id: &str) -> i64 {
         let issuer = issuer.as_bytes();
         let message = [&(issuer.len() as u64).to_be_bytes(), issuer, client_id.as_bytes()].concat();
@@ -269,19 +270,19 @@ impl Client {
         &self.0.clock
     }
 
-    /// How long one poll can take at the longest, from when it is allowed to leave: a nonce challenge and a wrong clock
-    /// each cost one more request, and each request its own client assertion.
+    /// The longest time that one poll can take after it may be sent. A nonce challenge and a wrong clock each cost one
+    /// more request, and each request may need a client assertion.
     pub(crate) fn longest_poll(&self) -> Duration {
         self.longest_request(self.0.options.poll_timeout)
     }
 
-    /// How long an exchange can take at the longest, with the OP's metadata and the tries to connect.
+    /// The longest time that an exchange can take, with fetching the OP's metadata and the attempts to connect.
     pub(crate) fn longest_exchange(&self) -> Duration {
         let request = self.longest_request(self.0.options.request_timeout);
         request.saturating_add(LONGEST_FETCH).saturating_add(code_request::longest_connecting())
     }
 
-    /// How long a request with its repetitions can take.
+    /// The longest time that a request can take with its repetitions.
     fn longest_request(&self, timeout: Duration) -> Duration {
         let signing = match self.0.credentials.assertion_signer() {
             Some(_) => timeout.min(SIGNER_TIMEOUT),
@@ -294,8 +295,8 @@ impl Client {
         Moment::of(&*self.0.clock)
     }
 
-    /// How fast to poll. If the source of randomness fails, polls have no jitter: it is not a secret, and polling must
-    /// continue.
+    /// How fast to poll. If the source of randomness fails, polls have no jitter: jitter is not secret, and polling
+    /// must continue.
     pub(crate) fn pace(&self) -> Pace {
         let jitter = Jitter(random::bytes(&*self.0.random).map_or(0, u16::from_be_bytes));
         Pace {
@@ -305,7 +306,7 @@ impl Client {
         }
     }
 
-    /// Refuses a value that another client made: its credentials would go to the wrong OP.
+    /// Refuses a value that another client made, because its credentials would be sent to the wrong OP.
     fn check_ownership(&self, issuer: &str, client_id: &str) -> Result<(), Error> {
         if issuer == self.issuer() && client_id == self.client_id() {
             return Ok(());
@@ -313,7 +314,7 @@ impl Client {
         Err(Misuse::ForeignValue.into())
     }
 
-    /// What an ID Token is judged by.
+    /// The values that an ID Token is checked against.
     fn expectations<'a>(
         &'a self,
         checks: &'a Checks,
@@ -342,7 +343,8 @@ impl Client {
         }
     }
 
-    /// The algorithms that an ID Token may be signed with: what was set, or the asymmetric ones that the OP lists.
+    /// The algorithms that an ID Token may be signed with: the configured one, or the asymmetric ones that the OP
+    /// lists.
     async fn id_token_algorithms(&self) -> Result<Vec<SigningAlgorithm>, Error> {
         if let Some(chosen) = &self.0.options.id_token_signed_response_alg {
             return Ok(chosen.clone());
@@ -350,11 +352,12 @@ impl Client {
         Ok(self.listed_id_token_algorithms(&self.0.provider.metadata().await?))
     }
 
-    /// The algorithms that an ID Token may be signed with, if this one is among them. An OP may have begun to use an
-    /// algorithm after its metadata were fetched. What a client was told to accept is final, and so is that an HMAC is
-    /// not accepted because an OP lists it.
+    /// The algorithms that an ID Token may be signed with, if the algorithm of `jwt` is one of them. If it is not, the
+    /// metadata may be fetched again, because the OP may have started to use an algorithm after its metadata was
+    /// fetched. An algorithm that was configured is final, and an HMAC algorithm is never accepted because an OP lists
+    /// it.
     ///
-    /// The outer error passes, the inner one does not.
+    /// The outer error is transient, the inner one is not.
     async fn id_token_algorithms_for(
         &self,
         jwt: &SignedJwt<'_>,
@@ -375,8 +378,8 @@ impl Client {
         self.asymmetric(metadata, ID_TOKEN_ALGORITHMS, metadata.id_token_signing_alg_values_supported())
     }
 
-    /// Whether the OP lists an algorithm that its ID Tokens may be signed with here. Otherwise none of them would be
-    /// believed, which would show when the users have waited.
+    /// Checks that the OP lists an algorithm that its ID Tokens may be signed with here. Otherwise all of them would be
+    /// refused, after users have waited for them.
     fn check_id_token_algorithms(&self, metadata: &ProviderMetadata) -> Result<(), ConfigurationProblem> {
         let listed = metadata.id_token_signing_alg_values_supported();
         let value = match &self.0.options.id_token_signed_response_alg {
@@ -392,8 +395,8 @@ impl Client {
         Err(ConfigurationProblem::NotAdvertised { member: ID_TOKEN_ALGORITHMS, value })
     }
 
-    /// Refuses to send a user out whose ID Token would be refused whatever it is. That an algorithm which was set is
-    /// not listed any more is only a warning at that point.
+    /// Refuses to start a sign-in whose ID Token could not be accepted. If the configured algorithm is no longer
+    /// listed, that is only a warning at this point.
     fn check_id_tokens_can_be_believed(&self, metadata: &ProviderMetadata) -> Result<(), ConfigurationProblem> {
         if self.0.options.id_token_signed_response_alg.is_some() {
             return Ok(());
@@ -401,8 +404,8 @@ impl Client {
         self.check_id_token_algorithms(metadata)
     }
 
-    /// The asymmetric algorithms among those that the OP lists in a member. RS256, the default of every such list, is
-    /// what an OP may do that says nothing, or whose list is not to be believed.
+    /// The asymmetric algorithms among those that the OP lists in a member. If there are none, it is RS256, the default
+    /// of every such list, provided that the member is missing or `allow_unadvertised` is set.
     fn asymmetric(&self, metadata: &ProviderMetadata, member: &str, listed: &[String]) -> Vec<SigningAlgorithm> {
         let usable = |algorithm: &SigningAlgorithm| self.may_be_listed(*algorithm);
         let known = listed.iter().filter_map(|name| SigningAlgorithm::from_name(name)).filter(usable);
@@ -413,16 +416,16 @@ impl Client {
         algorithms
     }
 
-    /// Whether something that the OP signs with this algorithm is believed because the OP lists the algorithm.
+    /// Whether a signature with this algorithm is accepted because the OP lists the algorithm.
     fn may_be_listed(&self, algorithm: SigningAlgorithm) -> bool {
         !algorithm.is_symmetric() && self.0.options.allows(algorithm)
     }
 }
 
-/// What can be listed so that something signed by the OP is believed, as a problem names it.
+/// The algorithms of which the OP must list one, in the form of an error text.
 const SIGNATURES: &str = "RS256` or `PS256` or `ES256` or `EdDSA";
 
-/// Several algorithms as a problem names them.
+/// Joins several algorithms in the form of an error text.
 fn names(algorithms: &[SigningAlgorithm]) -> String {
     let names: Vec<_> = algorithms.iter().map(|algorithm| algorithm.as_str()).collect();
     names.join("` or `")

@@ -1,21 +1,21 @@
-//! The forms in which an application hands over what the browser brought back.
+//! The forms in which an application passes on an authorization response.
 
 use std::borrow::Cow;
 
 use url::{Position, Url};
 
-/// Where the browser brought the response, as far as the caller says.
+/// Where the browser sent the response, as far as the caller says.
 #[derive(Default)]
 pub(super) enum Arrival {
     /// Only the parameters were given.
     #[default]
     Unsaid,
-    /// The path of the request, as HTTP servers have it. A router may have taken its first segments off.
+    /// The path of the request, as HTTP servers see it. A router may have removed its first segments.
     Path(String),
     Url(Url),
 }
 
-/// How the place of a response compares with the redirect URI.
+/// How the place where a response arrived compares with the redirect URI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     /// It is the redirect URI, or the caller gave the parameters alone.
@@ -27,13 +27,13 @@ pub(super) enum Place {
 }
 
 impl Arrival {
-    /// Takes a response apart into the place and the parameters. It is a query string, with or without `?`, a form body,
-    /// an absolute URL, with a scheme of a native application too, or what the request line of HTTP has: a path with a
-    /// query.
+    /// Splits a response into the place and the parameters. It may be a query string with or without `?`, a form body,
+    /// an absolute URL (also with the scheme of a native application), or a path with a query as in the request line of
+    /// HTTP.
     pub(super) fn of(response: &str) -> (Self, Cow<'_, str>) {
         let (place, query) = response.split_once('?').unwrap_or((response, ""));
         if place.starts_with('/') {
-            // A fragment never gets to a server, but applications paste what the address bar shows.
+            // Browsers do not send the fragment to a server, but applications paste what the address bar shows.
             let query = query.split('#').next().unwrap_or_default();
             return (Self::Path(place.to_owned()), query.into());
         }
@@ -46,7 +46,7 @@ impl Arrival {
         (Self::Unsaid, response.strip_prefix('?').unwrap_or(response).into())
     }
 
-    /// Compares the place with this redirect URI, to which the OP has added parameters.
+    /// Compares the place with this redirect URI. The OP added parameters to it.
     pub(super) fn compared_with(&self, redirect_uri: &str) -> Place {
         let path = match self {
             Self::Unsaid => return Place::Same,
@@ -72,8 +72,8 @@ impl Arrival {
     }
 }
 
-/// Where responses to a redirect URI arrive. Parameters do not keep two redirect URIs apart, because only paths are
-/// compared when a response comes.
+/// Where responses to a redirect URI arrive. Parameters do not distinguish two redirect URIs, because only the paths of
+/// responses are compared.
 #[derive(Debug, Clone)]
 pub(crate) struct ArrivalPlace {
     origin: String,
@@ -88,7 +88,7 @@ impl ArrivalPlace {
         }
     }
 
-    /// What stands before the path.
+    /// The part before the path.
     pub(crate) fn origin(&self) -> &str {
         &self.origin
     }
@@ -97,8 +97,8 @@ impl ArrivalPlace {
         &self.path
     }
 
-    /// What a router that strips a prefix can leave of the path: the path itself, each end of it that begins with a slash,
-    /// and the root. None of them comes twice.
+    /// The paths that can remain when a router strips a prefix: the path itself, each end of it that begins with a
+    /// slash, and the root. Each is returned once.
     pub(crate) fn ends(&self) -> impl Iterator<Item = &str> {
         let whole = Some(self.path()).filter(|path| !path.starts_with('/'));
         let root = Some("/").filter(|_| !self.path.ends_with('/'));
@@ -107,7 +107,7 @@ impl ArrivalPlace {
     }
 }
 
-/// Whether a router that strips a prefix can make the path of one of these redirect URIs look like that of the other one.
+/// Whether a router that strips a prefix can make the path of one of these redirect URIs look like that of the other.
 #[cfg(test)]
 pub(crate) fn can_be_confused(one: &str, other: &str) -> bool {
     let (Ok(one), Ok(other)) = (Url::parse(one), Url::parse(other)) else { return one == other };
@@ -115,14 +115,14 @@ pub(crate) fn can_be_confused(one: &str, other: &str) -> bool {
         && (one.path() == other.path() || is_suffix(one.path(), other.path()) || is_suffix(other.path(), one.path()))
 }
 
-/// Whether a path consists of the last segments of another one. The root counts: a router that serves one path alone
-/// leaves nothing else of it.
+/// Whether a path consists of the last segments of another one. The root is always such a path: a router that serves a
+/// single path leaves nothing else of it.
 fn is_suffix(path: &str, whole: &str) -> bool {
     path == "/" || (path.starts_with('/') && whole.ends_with(path))
 }
 
-/// Whether what stands before the first `?` can be a URL and not the first parameter of a query string, which has a name
-/// and a `=`.
+/// Whether the part before the first `?` can be a URL. The first parameter of a query string, which has a name and a
+/// `=`, is not one.
 fn is_url(place: &str) -> bool {
     if place.starts_with("https://") || place.starts_with("http://") {
         return true;

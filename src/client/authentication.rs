@@ -1,4 +1,4 @@
-//! What an approval gives the application.
+//! The result of an approved sign-in.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -17,12 +17,12 @@ use crate::pending;
 use crate::random::SystemRandom;
 use crate::secret::Secret;
 
-/// A user whom the OP has authenticated, with the tokens that came with it.
+/// A user whom the OP has authenticated, with the tokens of this sign-in.
 ///
-/// Everything in it was verified. [`claims`](Self::claims) say who the user is; `Client::userinfo` asks for more;
-/// `Client::resource` calls an API with the access token and the key that it is bound to, `Client::refresh` gets a new
-/// one. [Seal](Self::seal) it if the
-/// tokens are needed later: the key that they are bound to is part of it.
+/// All of it was verified. [`claims`](Self::claims) says who the user is, and `Client::userinfo` fetches further
+/// claims. `Client::resource` calls an API with the access token and the key that it is bound to, and `Client::refresh`
+/// gets a new access token. [Seal](Self::seal) it if the tokens are needed later: that includes the key that they are
+/// bound to.
 pub struct Authentication(Box<Body>);
 
 #[derive(Serialize, Deserialize)]
@@ -47,7 +47,7 @@ pub(crate) struct Body {
     pub(super) expires_in: Option<Duration>,
     #[serde(rename = "scp", default, skip_serializing_if = "Option::is_none")]
     pub(super) scope: Option<String>,
-    /// The OP said something about the scope that cannot be read.
+    /// The OP sent a scope that cannot be read.
     #[serde(rename = "scu", default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) scope_unknown: bool,
     #[serde(rename = "ad", default, skip_serializing_if = "Option::is_none")]
@@ -63,13 +63,13 @@ pub(crate) struct Body {
     pub(super) after_cancellation: bool,
     #[serde(rename = "ctx", with = "pending::secret_bytes", default, skip_serializing_if = "pending::no_bytes")]
     pub(super) context: Zeroizing<Vec<u8>>,
-    /// The newest one that a refresh brought. The one of the sign-in stays, because others are held against it.
+    /// The newest ID Token from a refresh. That of the sign-in is kept, because later ones are compared with it.
     #[serde(rename = "rid", with = "optional_id_token", default, skip_serializing_if = "Option::is_none")]
     pub(super) refreshed_id_token: Option<IdToken>,
-    /// By what the interim ID Token is recognised if it comes with a refresh. Those of 0.1.0 have none.
+    /// Recognises the interim ID Token if a refresh returns it. Values that version 0.1.0 sealed have none.
     #[serde(rename = "ifp", default, skip_serializing_if = "Option::is_none")]
     pub(super) interim_fingerprint: Option<InterimFingerprint>,
-    /// The answer to a refresh, which the OP may give once only, while it cannot be validated.
+    /// The answer to a refresh that cannot be validated yet. The OP may send it only once.
     #[serde(rename = "rfr", default, skip_serializing_if = "Option::is_none")]
     pub(super) refreshed: Option<Refreshed>,
 }
@@ -98,11 +98,11 @@ pub(super) const VERSION: u8 = 1;
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GrantedScope<'a> {
-    /// It said nothing, which means that all that were asked for were granted (RFC 6749 §5.1).
+    /// It said nothing, so all requested scopes were granted (RFC 6749 §5.1).
     AsRequested,
-    /// These, separated by spaces. An OP that answers with an array of strings is understood.
+    /// These scopes, separated by spaces. An array of strings is accepted too.
     Listed(&'a str),
-    /// It said something that names no scopes: an empty text, an empty array, a number. Do not count on any scope.
+    /// It sent a scope that names none: an empty text, an empty array or a number. Do not count on any scope.
     Unknown,
 }
 
@@ -141,7 +141,7 @@ impl Authentication {
         &mut self.0
     }
 
-    /// The same with what the application gave along when the sign-in was started.
+    /// Sets the context that the application gave when the sign-in was started.
     pub(crate) fn with_context(mut self, context: Zeroizing<Vec<u8>>) -> Self {
         self.0.context = context;
         self
@@ -162,14 +162,17 @@ impl Authentication {
         &self.0.id_token
     }
 
-    /// The ID Token of the latest [refresh](super::Client::refresh) that brought one. It is about the same user and the
-    /// same authentication as [`id_token`](Self::id_token); its other claims are newer, and there may be fewer of them.
+    /// The ID Token of the latest [refresh](super::Client::refresh) that returned one. It is about the same user and
+    /// the same authentication as [`id_token`](Self::id_token). Its other claims are newer, and there may be fewer of
+    /// them.
     pub fn refreshed_id_token(&self) -> Option<&IdToken> {
         self.0.refreshed_id_token.as_ref()
     }
 
-    /// The access token. `None` where the OP sent none, where its `token_type` is missing or unknown (RFC 6749 §7.1 forbids
-    /// to use such a token), and where it is not sender-constrained and the client was told to drop such tokens.
+    /// The access token.
+    ///
+    /// It is `None` if the OP sent none, if its `token_type` is missing or unknown (RFC 6749 §7.1 forbids using such a
+    /// token), and if it is not sender-constrained and the client is set to drop such tokens.
     pub fn access_token(&self) -> Option<&Secret> {
         self.0.access_token.as_ref()
     }
@@ -179,7 +182,7 @@ impl Authentication {
         self.0.refresh_token.as_ref()
     }
 
-    /// When the tokens came: with the sign-in, or with the latest refresh.
+    /// When the tokens were received: with the sign-in, or with the latest refresh.
     pub fn received_at(&self) -> SystemTime {
         self.0.received_at
     }
@@ -189,14 +192,14 @@ impl Authentication {
         self.0.expires_in.map(|lifetime| saturating_add(self.0.received_at, lifetime))
     }
 
-    /// The scopes that the OP listed as granted, separated by spaces. `None` alone does not tell whether those that were
-    /// asked for were granted: [`granted_scope`](Self::granted_scope) does.
+    /// The scopes that the OP listed as granted, separated by spaces. `None` does not tell whether the requested scopes
+    /// were granted; [`granted_scope`](Self::granted_scope) does.
     pub fn scope(&self) -> Option<&str> {
         self.0.scope.as_deref()
     }
 
-    /// What the OP said about the scopes that it granted (RFC 6749 §5.1), with the sign-in or with the latest refresh that
-    /// said something.
+    /// What the OP said about the scopes that it granted (RFC 6749 §5.1), with the sign-in or with the latest refresh
+    /// that said something about them.
     pub fn granted_scope(&self) -> GrantedScope<'_> {
         match &self.0.scope {
             _ if self.0.scope_unknown => GrantedScope::Unknown,
@@ -205,12 +208,12 @@ impl Authentication {
         }
     }
 
-    /// The type of the access token, as the OP named it (RFC 6749 §7.1): `DPoP` or `Bearer`, in this spelling. `None` where
-    /// there is no [`access_token`](Self::access_token).
+    /// The type of the access token (RFC 6749 §7.1): `DPoP` or `Bearer`, in this spelling. `None` if there is no
+    /// [`access_token`](Self::access_token).
     ///
-    /// A token of the type `DPoP` without a [`dpop_key`](Self::dpop_key) is from an OP that was sent no proof and answered
-    /// as if it had been. The identity is good, but the token cannot be used: [`Client::resource`](super::Client::resource)
-    /// and [`Client::userinfo`](super::Client::userinfo) refuse it with
+    /// A token of type `DPoP` without a [`dpop_key`](Self::dpop_key) means that the OP was sent no proof and answered
+    /// as if it had received one. The identity is valid, but the token cannot be used:
+    /// [`Client::resource`](super::Client::resource) and [`Client::userinfo`](super::Client::userinfo) refuse it with
     /// [`Misuse::NoDpopKey`](crate::Misuse::NoDpopKey).
     pub fn token_type(&self) -> Option<&'static str> {
         self.0.access_token.as_ref().map(|_| match self.0.token_type {
@@ -219,32 +222,32 @@ impl Authentication {
         })
     }
 
-    /// The authorization details that were granted (RFC 9396 §7), an array: the OP may grant less than was asked for, or
-    /// add to it. `None` where it says nothing.
+    /// The authorization details that were granted (RFC 9396 §7), as an array. The OP may grant less than was
+    /// requested, or add to it. `None` if it sent none.
     pub fn authorization_details(&self) -> Option<&Value> {
         self.0.authorization_details.as_ref()
     }
 
-    /// Another member of the token response, which this crate does not know.
+    /// A member of the token response that this crate does not interpret.
     pub fn extra(&self, name: &str) -> Option<&Value> {
         self.0.extra.get(name)
     }
 
-    /// Whether the access token is bound to [`dpop_key`](Self::dpop_key), so that a thief of the token alone cannot use
-    /// it (RFC 9449 §5), or to the client certificate, as was
-    /// [registered](crate::ClientBuilder::certificate_bound_access_tokens) (RFC 8705 §3). If not, it is a bearer token, or
-    /// one of the [type](Self::token_type) `DPoP` that is bound to no key of this application.
+    /// Whether the access token is bound to [`dpop_key`](Self::dpop_key) (RFC 9449 §5), or to the client certificate as
+    /// was [registered](crate::ClientBuilder::certificate_bound_access_tokens) (RFC 8705 §3). A thief of such a token
+    /// cannot use it without the key. If `false`, it is a bearer token, or a token of [type](Self::token_type) `DPoP`
+    /// that is bound to no key of this application.
     pub fn is_sender_constrained(&self) -> bool {
         let key_bound = self.0.token_type == TokenType::Dpop && self.0.dpop_key.is_some();
         self.0.access_token.is_some() && (key_bound || self.0.certificate_bound)
     }
 
-    /// The key that this sign-in was bound to from its first request on.
+    /// The key that this sign-in was bound to from its first request.
     pub fn dpop_key(&self) -> Option<&DpopKey> {
         self.0.dpop_key.as_ref()
     }
 
-    /// Whether the application had cancelled the process and the OP approved all the same, because the two crossed.
+    /// Whether the OP approved the sign-in after the application had cancelled it, because the two messages crossed.
     pub fn is_after_cancellation(&self) -> bool {
         self.0.after_cancellation
     }
@@ -253,11 +256,11 @@ impl Authentication {
         self.0.after_cancellation = true;
     }
 
-    /// Seals everything into bytes that can be stored anywhere; [`open`](Self::open) is the way back.
+    /// Seals everything into bytes that can be stored anywhere. [`open`](Self::open) reverses it.
     ///
     /// # Errors
     ///
-    /// Only when randomness or the cryptographic library fail.
+    /// Fails only if randomness or the cryptographic library fails.
     pub fn seal(&self, keyring: &Keyring) -> Result<Vec<u8>, Error> {
         keyring.seal(&SystemRandom, Purpose::Authentication, &[], &pending::to_json(&self.0)?)
     }

@@ -1,4 +1,4 @@
-//! DTR §Authentication Request Acknowledgment Validation: what the browser brings back.
+//! DTR §Authentication Request Acknowledgment Validation: checks the response that the browser brings.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,43 +15,43 @@ use crate::secret::{Secret, constant_time_eq};
 use crate::task::Task;
 
 const STEP: &str = "checking the authorization response";
-/// Where the sign-in stands after the user came back.
+/// The state of a sign-in after the user returned.
 #[non_exhaustive]
 #[derive(Debug)]
 #[must_use = "the user's deferred code has been spent for this"]
 pub enum SignIn {
-    /// The OP answered at once: the user is signed in.
+    /// The OP answered at once, and the user is signed in.
     Complete(Authentication),
-    /// The OP takes its time. [Wait](Client::wait) for the outcome, or keep it and [poll](Client::poll).
+    /// The OP defers its answer. [Wait](Client::wait) for the outcome, or store it and [poll](Client::poll).
     Deferred(PendingAuthentication),
 }
 
 /// An authorization response that was checked, with a code that has not been exchanged yet.
 ///
-/// [`Client::exchange`] is next. It leaves the grant usable where the request did not reach the OP, where final tokens have
-/// come that cannot be validated yet, and where its future was dropped: the grant keeps the request and its answer. When the
-/// grant is dropped with it, final tokens in this answer are revoked, where the OP has a revocation endpoint and a tokio
-/// runtime is there.
+/// Call [`Client::exchange`] next. The grant remains usable if the request did not reach the OP, if the final tokens
+/// cannot be validated yet, and if the future was dropped: the grant keeps the request and its answer. When a grant
+/// with final tokens in this answer is dropped, the tokens are revoked, provided that the OP has a revocation endpoint
+/// and a tokio runtime is available.
 pub struct AuthorizationGrant {
     pub(super) session: Arc<session::Body>,
     pub(super) code: Code,
     /// The response carried the `iss` of this OP (RFC 9207).
     names_issuer: bool,
-    /// It came in a JWT that had expired by then, so the code is not to be sent.
+    /// The response was a JWT that had already expired, so its code must not be sent.
     late: bool,
     pub(super) spent: bool,
-    /// For the pings of this process alone.
+    /// For the pings of this sign-in only.
     pub(super) notification_token: Option<Secret>,
-    /// The request with the code, or what has come of it, while no caller has taken that.
+    /// The request with the code, or its result, until a caller takes it.
     pub(super) in_flight: Option<Task<CodeAnswer>>,
-    /// The answer with final tokens, which the OP gives once only, while it cannot be validated.
+    /// The answer with final tokens, while it cannot be validated. The OP sends it only once.
     pub(super) received: Option<Received>,
-    /// The process that the code was exchanged for, while its interim ID Token is verified.
+    /// The pending sign-in that the code was exchanged for, while its interim ID Token is verified.
     pub(super) deferred: Option<PendingAuthentication>,
 }
 
 impl AuthorizationGrant {
-    /// Whether the OP deferred its answer; otherwise an ordinary authorization code came back.
+    /// Whether the OP deferred its answer. Otherwise the response had an ordinary authorization code.
     pub fn is_deferred(&self) -> bool {
         matches!(self.code, Code::Deferred(_))
     }
@@ -61,28 +61,28 @@ impl AuthorizationGrant {
         &self.session.context
     }
 
-    /// What tells this sign-in from all others: the `state`, which is used once.
+    /// Identifies this sign-in: the `state`, which is used once.
     pub(crate) fn state(&self) -> &Secret {
         &self.session.state
     }
 
-    /// The redirect URI that the response came to, unless the response itself says whose it is: then nobody can have
-    /// passed another OP's off as this one's.
+    /// The redirect URI that the response arrived at, unless the response itself names its issuer. In that case no
+    /// other OP's response can have been passed off as this one's.
     pub(crate) fn redirect_uri_that_tells(&self) -> Option<&str> {
         (!self.names_issuer).then_some(&self.session.redirect_uri)
     }
 
-    /// Why the code of a response that came too late must not be sent, if it did.
+    /// Why the code of a response that arrived too late must not be sent, if it did.
     pub(crate) fn lateness(&self) -> Option<Error> {
         self.late.then(|| broken(Rule::JwtResponseExpired, "exp").in_step(STEP))
     }
 
-    /// Gives the OP a bearer token for the Ping Callbacks of this process.
+    /// Sets the bearer token that the OP is to send in the Ping Callbacks of this sign-in.
     pub(crate) fn set_notification_token(&mut self, token: Secret) {
         self.notification_token = Some(token);
     }
 
-    /// Whether the code was sent and somebody can still take what came of that.
+    /// Whether the code was sent and its result can still be taken.
     pub(super) fn keeps_answer(&self) -> bool {
         self.in_flight.is_some() || self.received.is_some() || self.deferred.is_some()
     }
@@ -94,30 +94,32 @@ impl AuthorizationGrant {
 }
 
 impl Client {
-    /// Takes the authorization response, as the query string of the request to the redirect URI or as the body of a
-    /// `form_post`, together with the session of the browser that brought it; checks it, and exchanges the code.
+    /// Checks the authorization response and exchanges the code.
     ///
-    /// The whole URL does as well, `https:` or of a native application's own scheme, and so does the path with the query.
-    /// The place then has to be the redirect URI of the session. Give the path as the browser asked for it: a nested router
-    /// strips a prefix (axum: use `OriginalUri`, not `Uri`). A path that is only the end of the redirect URI's path is
-    /// accepted where the response carries `iss` or is a JWT, and is [`Rule::PathSuffix`] otherwise.
+    /// `response` is the query string of the request to the redirect URI, or the body of a `form_post`. `session` is
+    /// that of the browser that brought it. This is
+    /// [`check_authorization_response`](Self::check_authorization_response) and [`exchange`](Self::exchange) in one
+    /// call.
     ///
-    /// The query alone does not show which redirect URI the response came to. Where several OPs are in use and one of them
-    /// sends no `iss`, give the path or the URL, so that no OP can pass another one's code off as its own (RFC 9700 §4.4).
+    /// The whole URL is accepted too, with `https:` or the scheme of a native application, and so is the path with the
+    /// query. The place must then be the redirect URI of the session. Give the path as the browser requested it: a
+    /// nested router strips a prefix (axum: use `OriginalUri`, not `Uri`). A path that is only the end of the redirect
+    /// URI's path is accepted if the response carries `iss` or is a JWT. Otherwise it is [`Rule::PathSuffix`].
     ///
-    /// This is [`check_authorization_response`](Self::check_authorization_response) and
-    /// [`exchange`](Self::exchange) in one.
+    /// The query alone does not show which redirect URI the response came to. If several OPs are in use and one of them
+    /// sends no `iss`, give the path or the URL. Then no OP can pass another one's code off as its own (RFC 9700 §4.4).
     ///
-    /// Do not drop the future: after the code was sent, nothing keeps the answer. A process is then lost, and final tokens
-    /// that come at once are revoked. Where a web
-    /// framework drops the handler when the browser disconnects, run the call in a task of its own (`tokio::spawn`) that also
-    /// stores the result, or call the two steps yourself and keep the [`AuthorizationGrant`], whose exchange goes on. A
-    /// [`Poller`](crate::Poller) does that for you.
+    /// Do not drop the future: after the code was sent, its answer would be lost. A pending sign-in is then lost, and
+    /// final tokens that arrive at once are revoked. Some web frameworks drop the handler when the browser disconnects.
+    /// With them, run the call in its own task (`tokio::spawn`) that also stores the result. Alternatively, call the
+    /// two steps yourself and keep the [`AuthorizationGrant`], whose exchange continues. A [`Poller`](crate::Poller)
+    /// does that for you.
     ///
     /// # Errors
     ///
-    /// Those of both steps. After an error let the user start a new sign-in; to repeat an exchange that did not reach the OP, or to
-    /// check a response again whose signature could not be verified yet, call the two steps yourself.
+    /// The errors of both steps. After an error let the user start a new sign-in. Call the two steps yourself if you
+    /// want to repeat an exchange that did not reach the OP, or to check a response again whose signature could not be
+    /// verified yet.
     pub async fn authorization_response(
         &self,
         response: &str,
@@ -128,21 +130,22 @@ impl Client {
     }
 
     /// Checks the authorization response (DTR §Authentication Request Acknowledgment Validation; RFC 9207; JARM §2.4).
-    /// [`exchange`](Self::exchange) is next.
+    /// Call [`exchange`](Self::exchange) next.
     ///
-    /// Nothing is sent for a plain response. A [JWT](super::ResponseMode::QueryJwt) is verified with the OP's keys, which
-    /// may have to be fetched. The session is [spent](AuthorizationSession::is_spent) when the OP's answer was taken; a
-    /// response that is refused leaves it as it was.
+    /// No request is sent for a plain response. A [JWT](super::ResponseMode::QueryJwt) is verified with the OP's keys,
+    /// which may have to be fetched. The session is [spent](AuthorizationSession::is_spent) once the OP's answer is
+    /// accepted. A response that is refused does not change the session.
     ///
     /// # Errors
     ///
-    /// [`Session`](crate::ErrorKind::Session) when the session expired or is another client's;
-    /// [`Protocol`](crate::ErrorKind::Protocol) with the rule that the response broke, where
-    /// [`Rule::is_forgery`] tells attacks on the browser from mistakes of the OP;
-    /// [`ErrorResponse`](crate::ErrorKind::ErrorResponse) when the OP refused, or the user declined;
-    /// [`Misuse`](crate::ErrorKind::Misuse) for a session that is spent. With [`Rule::KeysUnavailable`], which
-    /// [passes](Error::is_transient), a JWT cannot be verified because the OP's keys are out of reach: check the same
-    /// response again later.
+    /// - [`Session`](crate::ErrorKind::Session) if the session expired or belongs to another client.
+    /// - [`Protocol`](crate::ErrorKind::Protocol) with the rule that the response broke. [`Rule::is_forgery`]
+    ///   distinguishes attacks on the browser from mistakes of the OP.
+    /// - [`Protocol`](crate::ErrorKind::Protocol) with [`Rule::KeysUnavailable`], which [is
+    ///   transient](Error::is_transient), if a JWT cannot be verified because the OP's keys cannot be fetched. Check
+    ///   the same response again later.
+    /// - [`ErrorResponse`](crate::ErrorKind::ErrorResponse) if the OP refused or the user declined.
+    /// - [`Misuse`](crate::ErrorKind::Misuse) for a session that is spent.
     pub async fn check_authorization_response(
         &self,
         response: &str,
@@ -150,7 +153,7 @@ impl Client {
     ) -> Result<AuthorizationGrant, Error> {
         let checked = self.check_late_response(response, session).await;
         let checked = checked.and_then(|grant| grant.lateness().map_or(Ok(grant), Err));
-        // An error of the OP is its answer too.
+        // An error response of the OP is its answer too.
         session.spent |= match &checked {
             Ok(_) => true,
             Err(error) => error.error_response().is_some(),
@@ -158,8 +161,8 @@ impl Client {
         checked
     }
 
-    /// The same for a caller that remembers sessions: of those it knows, a JWT that has expired meanwhile, such as that of
-    /// a page that was reloaded, only has to say which one it is for.
+    /// Like [`check_authorization_response`](Self::check_authorization_response), for a caller that remembers sessions.
+    /// An expired JWT, such as that of a reloaded page, only has to say which known session it is for.
     pub(crate) async fn check_late_response(
         &self,
         response: &str,
@@ -190,14 +193,14 @@ impl Client {
             (true, Some(_)) if parameters.repeated.contains(&"response") => {
                 return Err(broken(Rule::RepeatedParameter, "response"));
             }
-            // Whatever else stands beside it is not read.
+            // Other parameters beside it are not read.
             (true, Some(token)) => parameters = self.opened_response(&token, &session).await?,
             (false, Some(_)) if parameters.state.is_none() => return Err(broken(Rule::UnrequestedJwt, "response")),
-            // Some parameter that nobody asked for.
+            // An unknown parameter, because no JWT was requested.
             (false, _) => parameters.repeated.retain(|name| *name != "response"),
         }
 
-        // First whether this is an answer to our request at all; until then nothing in it is worth reporting.
+        // First whether this answers our request at all. Before that, nothing in it is worth reporting.
         let state = parameters.state.as_deref().ok_or(broken(Rule::StateMissing, "state"))?;
         if !constant_time_eq(state.as_bytes(), session.state.expose().as_bytes()) {
             return Err(broken(Rule::StateMismatch, "state"));
@@ -208,7 +211,8 @@ impl Client {
         match parameters.iss.as_deref() {
             Some(iss) if iss != self.issuer() => return Err(broken(Rule::IssMismatch, "iss")),
             None if session.iss_required => return Err(broken(Rule::IssMissing, "iss")),
-            // The response may have come to the redirect URI of another OP, and its code would go to the wrong one.
+            // The response may have arrived at the redirect URI of another OP, and its code would be sent to the wrong
+            // one.
             None if place == Place::PathSuffix => return Err(broken(Rule::PathSuffix, "redirect_uri")),
             _ => {}
         }
@@ -233,7 +237,7 @@ impl Client {
         })
     }
 
-    /// Refuses a grant that was exchanged before or belongs to another client.
+    /// Refuses a grant that was already exchanged or belongs to another client.
     pub(super) fn check_grant(&self, grant: &AuthorizationGrant) -> Result<(), Error> {
         self.check_ownership(&grant.session.issuer, &grant.session.client_id)?;
         if grant.spent && !grant.keeps_answer() {

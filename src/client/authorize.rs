@@ -1,4 +1,4 @@
-//! DTR §Authentication Request: the URL that the browser is sent to.
+//! DTR §Authentication Request: makes the URL that the browser is sent to.
 
 use serde_json::Value;
 use std::fmt;
@@ -21,7 +21,7 @@ use crate::secret::Secret;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// Parameters that this crate sets itself, or that would change the meaning of what it sets.
+/// Parameters that this crate sets itself, or that would change the meaning of those.
 const RESERVED: [&str; 20] = [
     "response_type",
     "client_id",
@@ -45,10 +45,10 @@ const RESERVED: [&str; 20] = [
     "request_uri",
 ];
 
-/// How many bytes the application's context may have: with them a session still fits a cookie.
+/// The longest context of the application in bytes. A session with one still fits into a cookie.
 const LONGEST_CONTEXT: usize = 256;
 
-/// An authorization request in the making. Finish with [`start`](Self::start).
+/// An authorization request that is being built. Finish with [`start`](Self::start).
 #[must_use = "an authorization request does nothing until `start` gives its URL"]
 pub struct AuthorizationRequest<'a> {
     client: &'a Client,
@@ -68,8 +68,8 @@ pub struct AuthorizationRequest<'a> {
 }
 
 impl Client {
-    /// Starts an authorization request (DTR §Authentication Request). The defaults ask for `openid` and the client's
-    /// [response type](super::ClientBuilder::response_type), with PKCE and a DPoP key of its own.
+    /// Starts an authorization request (DTR §Authentication Request). By default it asks for the scope `openid` and the
+    /// client's [response type](super::ClientBuilder::response_type), with PKCE and a new DPoP key.
     pub fn authorize(&self) -> AuthorizationRequest<'_> {
         AuthorizationRequest {
             client: self,
@@ -91,26 +91,27 @@ impl Client {
 }
 
 impl AuthorizationRequest<'_> {
-    /// Which codes the OP may answer with; the client's [response type](super::ClientBuilder::response_type) unless
-    /// set.
+    /// Sets which codes the OP may answer with. The default is the client's [response
+    /// type](super::ClientBuilder::response_type).
     pub fn response_type(mut self, response_type: ResponseType) -> Self {
         self.response_type = response_type;
         self
     }
 
-    /// How the answer comes back; as [the client is set](super::ClientBuilder::response_mode) unless set here.
+    /// Sets how the response is returned. The default is the client's [response
+    /// mode](super::ClientBuilder::response_mode).
     pub fn response_mode(mut self, response_mode: ResponseMode) -> Self {
         self.response_mode = Some(response_mode);
         self
     }
 
-    /// Returns to this registered URI instead of the client's.
+    /// Uses this registered redirect URI instead of the client's.
     pub fn redirect_uri(mut self, redirect_uri: impl Into<String>) -> Self {
         self.redirect_uri = Some(redirect_uri.into());
         self
     }
 
-    /// Asks for these scopes beside `openid`.
+    /// Requests these scopes in addition to `openid`.
     pub fn scopes<S: Into<String>>(mut self, scopes: impl IntoIterator<Item = S>) -> Self {
         for scope in scopes {
             let scope = scope.into();
@@ -121,45 +122,46 @@ impl AuthorizationRequest<'_> {
         self
     }
 
-    /// The user must have authenticated at most this long before the request; whole seconds. The final ID Token must
-    /// then carry `auth_time` (OpenID Connect Core 1.0 §3.1.2.1). It overrides
-    /// [what was registered](super::ClientBuilder::default_max_age).
+    /// Sets the longest time since the user last authenticated, in whole seconds. The final ID Token must then carry
+    /// `auth_time` (OpenID Connect Core 1.0 §3.1.2.1). This overrides [what was
+    /// registered](super::ClientBuilder::default_max_age).
     pub fn max_age(mut self, max_age: Duration) -> Self {
         self.max_age = Some(max_age.as_secs());
         self
     }
 
-    /// Authentication context classes in order of preference. They are wishes; ask for an `acr` claim as essential with
-    /// [`claims`](Self::claims) to have the final ID Token checked for it.
+    /// Sets the preferred authentication context classes, the preferred one first. The OP may ignore them. To have the
+    /// final ID Token checked, request `acr` as an essential claim with [`claims`](Self::claims).
     pub fn acr_values<S: AsRef<str>>(self, values: impl IntoIterator<Item = S>) -> Self {
         self.joined("acr_values", values)
     }
 
-    /// `none`, `login`, `consent`, `select_account` or `create`.
+    /// Sets the prompts: `none`, `login`, `consent`, `select_account` or `create`.
     pub fn prompt<S: AsRef<str>>(self, values: impl IntoIterator<Item = S>) -> Self {
         self.joined("prompt", values)
     }
 
-    /// Who is probably signing in.
+    /// Sets a hint about who is signing in, such as an e-mail address.
     pub fn login_hint(self, hint: impl Into<String>) -> Self {
         self.set("login_hint", hint.into())
     }
 
-    /// The user's languages as BCP 47 tags, the preferred one first.
+    /// Sets the user's languages as BCP 47 tags, the preferred one first.
     pub fn ui_locales<S: AsRef<str>>(self, locales: impl IntoIterator<Item = S>) -> Self {
         self.joined("ui_locales", locales)
     }
 
-    /// The `claims` parameter (OpenID Connect Core 1.0 §5.5). If it asks for `id_token.acr` as essential, the final ID
-    /// Token must have one of the values asked for, or any where none is given; if it asks for `id_token.auth_time` as
-    /// essential, it must have one.
+    /// Sets the `claims` parameter (OpenID Connect Core 1.0 §5.5).
+    ///
+    /// If it requests `id_token.acr` as essential, the final ID Token must have one of the requested values, or any
+    /// value if none is given. If it requests `id_token.auth_time` as essential, the final ID Token must have one.
     pub fn claims(mut self, claims: Value) -> Self {
         self.claims = Some(claims);
         self
     }
 
-    /// The same in typed form, with verified claims (OpenID Connect for Identity Assurance 1.0). Beside
-    /// [`claims`](Self::claims) the two are joined: of a claim that both ask for, this one counts.
+    /// Requests claims in typed form, with verified claims (OpenID Connect for Identity Assurance 1.0). If
+    /// [`claims`](Self::claims) is set too, both are merged. If both request the same claim, this one wins.
     ///
     /// ```
     /// # fn example(client: &openid_deferred::Client) {
@@ -174,8 +176,9 @@ impl AuthorizationRequest<'_> {
         self
     }
 
-    /// The `authorization_details` parameter (RFC 9396): an array of objects that each have a `type`. What the OP granted
-    /// of it is in [`Authentication::authorization_details`](super::Authentication::authorization_details).
+    /// Sets the `authorization_details` parameter (RFC 9396): an array of objects that each have a `type`.
+    /// [`Authentication::authorization_details`](super::Authentication::authorization_details) says what the OP
+    /// granted.
     pub fn authorization_details(mut self, details: Value) -> Self {
         self.details = Some(details);
         self
@@ -187,18 +190,19 @@ impl AuthorizationRequest<'_> {
         self
     }
 
-    /// Adds a parameter that this crate does not know.
+    /// Adds a parameter that this crate does not interpret.
     pub fn parameter(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.extra.push((name.into(), value.into()));
         self
     }
 
-    /// What this sign-in is for, such as the key of an order or of the account that is being opened: at most 256 bytes,
-    /// which come back with the outcome ([`Delivery::context`](crate::Delivery::context),
+    /// Attaches data of the application to this sign-in, such as the key of an order: at most 256 bytes.
+    ///
+    /// It is returned with the outcome ([`Delivery::context`](crate::Delivery::context),
     /// [`PendingAuthentication::context`](crate::PendingAuthentication::context),
-    /// [`Authentication::context`](super::Authentication::context)). They are sealed into the
-    /// [`AuthorizationSession`], so neither the browser nor the code that handles its return can change them: an outcome
-    /// is always that of the sign-in it was asked for. The OP never sees them.
+    /// [`Authentication::context`](super::Authentication::context)). It is sealed into the [`AuthorizationSession`], so
+    /// neither the browser nor the code that handles the response can change it. An outcome therefore always belongs to
+    /// the sign-in that it was requested for. The context is not sent to the OP.
     ///
     /// ```
     /// # #[cfg(feature = "testing")]
@@ -222,10 +226,11 @@ impl AuthorizationRequest<'_> {
         self
     }
 
-    /// Pushes this request to the OP and sends the browser out with a reference to it (RFC 9126), which is done for all
-    /// requests where the OP requires it or the client is
-    /// [set so](super::ClientBuilder::pushed_authorization_requests). The URL of [`start`](Self::start) then works once,
-    /// and [for a short time](AuthorizationSession::url_expires_at).
+    /// Pushes this request to the OP and gives the browser a reference to it (RFC 9126).
+    ///
+    /// All requests are pushed if the OP requires it or if the client is [configured for
+    /// it](super::ClientBuilder::pushed_authorization_requests). The URL of [`start`](Self::start) then works once, and
+    /// [for a short time](AuthorizationSession::url_expires_at).
     ///
     /// ```
     /// # #[cfg(feature = "testing")]
@@ -250,10 +255,12 @@ impl AuthorizationRequest<'_> {
         self
     }
 
-    /// Signs this request (RFC 9101): all its parameters go into a JWT by the client's key, of which the URL, or the
-    /// request that is [pushed](Self::pushed), carries nothing but `client_id` and `request`. That is done for all requests
-    /// where the OP requires it or the client is [set so](super::ClientBuilder::require_signed_request_object). The OP
-    /// takes the request for ten minutes ([`AuthorizationSession::url_expires_at`]).
+    /// Signs this request (RFC 9101).
+    ///
+    /// All its parameters go into a JWT that the client's key signs. The URL, or the [pushed](Self::pushed) request,
+    /// then carries only `client_id` and `request`. All requests are signed if the OP requires it or if the client is
+    /// [configured for it](super::ClientBuilder::require_signed_request_object). The OP accepts the request for ten
+    /// minutes ([`AuthorizationSession::url_expires_at`]).
     ///
     /// ```
     /// # #[cfg(feature = "testing")]
@@ -280,18 +287,20 @@ impl AuthorizationRequest<'_> {
         self
     }
 
-    /// Makes the URL to send the browser to and the session to keep until it comes back.
+    /// Returns the URL to send the browser to, and the session to keep until the browser returns.
     ///
     /// # Errors
     ///
-    /// [`Configuration`](crate::ErrorKind::Configuration) or [`Misuse`](crate::ErrorKind::Misuse) for parameters that cannot
-    /// be sent, and for a context that is too long ([`Misuse::ContextTooLong`]); and what [`Client::provider_metadata`] says where the OP's metadata is not there yet.
+    /// - [`Configuration`](crate::ErrorKind::Configuration) or [`Misuse`](crate::ErrorKind::Misuse) for parameters that
+    ///   cannot be sent, and [`Misuse::ContextTooLong`] for a context that is too long.
+    /// - The errors of [`Client::provider_metadata`] if the OP's metadata has not been fetched yet.
+    /// - For a pushed request: [`ErrorResponse`](crate::ErrorKind::ErrorResponse) if the OP refuses it,
+    ///   [`Protocol`](crate::ErrorKind::Protocol) if the answer breaks a rule, and
+    ///   [`Transport`](crate::ErrorKind::Transport) if none arrived.
+    /// - For a signed request: [`Signer`](crate::ErrorKind::Signer), [`Misuse::RequestTooLong`] if it should be pushed,
+    ///   and errors about the OP's keys if it is encrypted.
     ///
-    /// Where the request is pushed also [`ErrorResponse`](crate::ErrorKind::ErrorResponse) with what the OP has against
-    /// it, [`Protocol`](crate::ErrorKind::Protocol) for an answer that breaks a rule, and
-    /// [`Transport`](crate::ErrorKind::Transport) where none came. Where it is signed also
-    /// [`Signer`](crate::ErrorKind::Signer), [`Misuse::RequestTooLong`] for one that should be pushed, and what the OP's
-    /// keys say where it is encrypted. None of them has used anything up: start again.
+    /// No error uses anything up: call `start` on a new request.
     pub async fn start(self) -> Result<(Url, AuthorizationSession), Error> {
         self.prepare().await.map_err(|error| error.in_step("starting the authorization request"))
     }
@@ -328,7 +337,7 @@ impl AuthorizationRequest<'_> {
         if signed {
             client.check_request_object_parameters(&self.extra)?;
         }
-        // A client that could not exchange the code must not send the user out.
+        // Do not send the user to the OP if the code could not be exchanged.
         client.identity_at(&metadata)?;
         let dpop_key = client.new_dpop_key(&metadata).await?;
         let state = random::base64url::<32>(random)?;
@@ -343,8 +352,8 @@ impl AuthorizationRequest<'_> {
             ("state", state.clone()),
             ("nonce", nonce.clone()),
         ];
-        // The default mode of a multi-valued response type is the fragment, which no server sees, so the query is
-        // asked for by name (OAuth 2.0 Multiple Response Type Encoding Practices §2.1).
+        // The default mode of a multi-valued response type is the fragment, which servers do not receive. So the query
+        // is requested explicitly (OAuth 2.0 Multiple Response Type Encoding Practices §2.1).
         let chosen = self.response_mode.or(client.0.options.response_mode);
         client.0.options.check_fapi_response_mode(chosen)?;
         let mode = match self.response_type {
@@ -434,7 +443,7 @@ impl AuthorizationRequest<'_> {
     }
 }
 
-/// The parameters may be about the user, so they are left out.
+/// Leaves out the parameters, because they may be about the user.
 impl fmt::Debug for AuthorizationRequest<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
@@ -456,12 +465,12 @@ fn are_details(details: &Value) -> bool {
     details.as_array().is_some_and(|details| !details.is_empty() && details.iter().all(has_type))
 }
 
-/// What the `claims` parameter makes essential in the ID Token, as far as it has to be checked afterwards (OpenID Connect
+/// The claims that the `claims` parameter makes essential in the ID Token and that this crate checks (OpenID Connect
 /// Core 1.0 §5.5.1 and §5.5.1.1).
 struct EssentialClaims {
     auth_time: bool,
     acr: bool,
-    /// Which values `acr` may have; empty where any one will do.
+    /// The values that `acr` may have; empty if any value is accepted.
     acr_values: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Building a client: who it is, whom it talks to, and what it chooses.
+//! The settings of a client, and the construction of the client.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock, RwLock};
@@ -27,8 +27,8 @@ use crate::random::{Random, SystemRandom};
 use crate::secret::Secret;
 use crate::transport::{ClientCertificate, HttpClient, UrlPolicy};
 
-/// Settings of a [`Client`]. Finish with [`discover`](Self::discover), or with [`build`](Self::build) where the OP may
-/// be unreachable at start.
+/// Settings of a [`Client`]. Finish with [`discover`](Self::discover), or with [`build`](Self::build) if the OP may be
+/// unreachable at startup.
 pub struct ClientBuilder {
     issuer: String,
     client_id: String,
@@ -62,23 +62,23 @@ impl ClientBuilder {
         }
     }
 
-    /// How the client proves who it is: the method that was registered as `token_endpoint_auth_method`, with its
-    /// credentials. Discovery refuses one that the OP does not list.
+    /// Sets how the client authenticates: the method that was registered as `token_endpoint_auth_method`, with its
+    /// credentials. Discovery refuses a method that the OP does not list.
     ///
-    /// Without it the method is chosen when the OP's metadata is there, from what
+    /// Without this setting the method is chosen once the OP's metadata is available. The choice depends on
     /// [`client_certificate`](Self::client_certificate), [`signing_key`](Self::signing_key) and
-    /// [`client_secret`](Self::client_secret) allow: the first that the OP lists of `tls_client_auth` or
-    /// `self_signed_tls_client_auth`, `private_key_jwt`, `client_secret_jwt`, `client_secret_basic`,
-    /// `client_secret_post`. [`Client::authentication_method`] tells which one it is. A client without any of them is
-    /// a public one.
+    /// [`client_secret`](Self::client_secret). It is the first of these methods that they allow and that the OP lists:
+    /// `tls_client_auth` or `self_signed_tls_client_auth`, `private_key_jwt`, `client_secret_jwt`,
+    /// `client_secret_basic`, `client_secret_post`. [`Client::authentication_method`] returns the chosen method. A
+    /// client without any of these credentials is public.
     #[must_use]
     pub fn authentication(mut self, authentication: ClientAuthentication) -> Self {
         self.credentials.named = Some(authentication);
         self
     }
 
-    /// The client secret, for the best method that the OP lists. Beside [`authentication`](Self::authentication) it is
-    /// only the key of ID Tokens that are signed with an HMAC.
+    /// Sets the client secret, for the best method that the OP lists. If [`authentication`](Self::authentication) is
+    /// set too, the secret is only the key of ID Tokens that are signed with an HMAC.
     ///
     /// ```
     /// # #[cfg(feature = "testing")]
@@ -107,54 +107,59 @@ impl ClientBuilder {
         self
     }
 
-    /// The key of client assertions, in memory or behind any [`Signer`], for `private_key_jwt` if the OP lists it.
+    /// Sets the key of client assertions, in memory or behind any [`Signer`]. It is used for `private_key_jwt` if the
+    /// OP lists that.
     #[must_use]
     pub fn signing_key(mut self, signer: impl Signer + 'static) -> Self {
         self.credentials.set_signer(signer);
         self
     }
 
-    /// The certificate of the client, for `tls_client_auth` if the OP lists it, or for `self_signed_tls_client_auth` if
-    /// it vouches for itself; and for [`certificate_bound_access_tokens`](Self::certificate_bound_access_tokens).
+    /// Sets the certificate of the client. It is used for `tls_client_auth` if the OP lists that, or for
+    /// `self_signed_tls_client_auth` if the certificate is self-signed. It is also used for
+    /// [`certificate_bound_access_tokens`](Self::certificate_bound_access_tokens).
     #[must_use]
     pub fn client_certificate(mut self, certificate: ClientCertificate) -> Self {
         self.credentials.given.certificate = Some(certificate);
         self
     }
 
-    /// The client was registered with `tls_client_certificate_bound_access_tokens`: the OP binds its tokens to the
-    /// certificate (RFC 8705 §3). Then nothing of this client uses DPoP, since an OP that sees both may use up a grant
-    /// and refuse, and [`dpop`](Self::dpop) must not ask for it.
+    /// Declares that the client was registered with `tls_client_certificate_bound_access_tokens`: the OP binds its
+    /// tokens to the certificate (RFC 8705 §3).
+    ///
+    /// The client then does not use DPoP, because an OP that sees both may use up a grant and refuse the request.
+    /// [`dpop`](Self::dpop) must not ask for it.
     #[must_use]
     pub fn certificate_bound_access_tokens(mut self) -> Self {
         self.options.certificate_bound_access_tokens = true;
         self
     }
 
-    /// Where the OP sends the user back to, exactly as registered. An authorization request can choose another one.
+    /// Sets the URI that the OP sends the user back to, exactly as registered. An authorization request can set another
+    /// one.
     #[must_use]
     pub fn redirect_uri(mut self, redirect_uri: impl Into<String>) -> Self {
         self.redirect_uri = Some(redirect_uri.into());
         self
     }
 
-    /// Which codes authorization requests ask for unless they are told otherwise; `deferred_code` unless set. It is
-    /// what [`discover`](Self::discover) looks for in the OP's metadata, so with [`ResponseType::Code`] the client works
-    /// with OPs that know nothing of the deferred flow.
+    /// Sets which codes authorization requests ask for by default; `deferred_code` unless set.
+    /// [`discover`](Self::discover) requires it in the OP's metadata. With [`ResponseType::Code`] the client works with
+    /// OPs that do not support the deferred flow.
     #[must_use]
     pub fn response_type(mut self, response_type: ResponseType) -> Self {
         self.options.response_type = response_type;
         self
     }
 
-    /// Whom client assertions are for; the issuer unless set.
+    /// Sets the audience of client assertions; the issuer unless set.
     #[must_use]
     pub fn assertion_audience(mut self, audience: AssertionAudience) -> Self {
         self.assertion_audience = audience;
         self
     }
 
-    /// How long a request may take from connecting to the last byte of its response; 30 s unless set. Polls have
+    /// Sets how long a request may take, from connecting to the last byte of its response; 30 s unless set. Polls have
     /// [`poll_timeout`](Self::poll_timeout).
     #[must_use]
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
@@ -162,67 +167,72 @@ impl ClientBuilder {
         self
     }
 
-    /// How long one poll may take; 90 s unless set, since an OP may hold it open until it has decided.
+    /// Sets how long one poll may take; 90 s unless set, because an OP may hold it open until it has decided.
     #[must_use]
     pub fn poll_timeout(mut self, timeout: Duration) -> Self {
         self.options.poll_timeout = timeout;
         self
     }
 
-    /// How far the OP's clock and ours may be apart where tokens are judged; 60 s unless set.
+    /// Sets how far the OP's clock and ours may differ when tokens are checked; 60 s unless set.
     #[must_use]
     pub fn leeway(mut self, leeway: Duration) -> Self {
         self.options.leeway = leeway;
         self
     }
 
-    /// How long the user may take between being sent out and coming back; one hour unless set.
+    /// Sets how long the user may take from the start of the sign-in until the response arrives; one hour unless set.
     #[must_use]
     pub fn session_lifetime(mut self, lifetime: Duration) -> Self {
         self.options.session_lifetime = lifetime;
         self
     }
 
-    /// Audiences that an ID Token may name beside this client.
+    /// Sets audiences that an ID Token may name in addition to this client.
     #[must_use]
     pub fn trusted_audiences<S: Into<String>>(mut self, audiences: impl IntoIterator<Item = S>) -> Self {
         self.options.trusted_audiences = audiences.into_iter().map(Into::into).collect();
         self
     }
 
-    /// A bearer token that the OP is to present in its Ping Callbacks, the same for all processes of this client
-    /// (`deferred_notification_token`, DTR §Deferred Code Exchange Request). Unless set, none is sent; a poller that
-    /// [receives pings](crate::poller::PollerBuilder::receives_pings) sends one of its own for each process instead.
+    /// Sets a bearer token that the OP is to send in its Ping Callbacks, the same for all pending sign-ins of this
+    /// client (`deferred_notification_token`, DTR §Deferred Code Exchange Request).
+    ///
+    /// Unless set, none is sent. A poller that [receives pings](crate::poller::PollerBuilder::receives_pings) sends a
+    /// new one for each sign-in instead.
     #[must_use]
     pub fn notification_token(mut self, token: impl Into<Secret>) -> Self {
         self.options.notification_token = Some(token.into());
         self
     }
 
-    /// The OP's Authentication Cancellation Endpoint (DTR §Authentication Cancellation Request). The draft has no
-    /// metadata for it, so it is not guessed: without it [`Client::cancel`] only marks a process, and the OP goes on.
+    /// Sets the OP's Authentication Cancellation Endpoint (DTR §Authentication Cancellation Request). The draft defines
+    /// no metadata for it, so it cannot be discovered. Without this setting [`Client::cancel`] only marks a pending
+    /// sign-in, and the OP continues it.
     #[must_use]
     pub fn cancellation_endpoint(mut self, url: impl Into<String>) -> Self {
         self.options.cancellation_endpoint = Some(url.into());
         self
     }
 
-    /// Which DPoP keys are used; a new one for every process unless set.
+    /// Sets which DPoP keys are used; a new one for every sign-in unless set.
     #[must_use]
     pub fn dpop(mut self, mode: DpopMode) -> Self {
         self.options.dpop = Some(mode);
         self
     }
 
-    /// What a poll presents; the client's authentication unless set.
+    /// Sets the credential that a poll presents; the client's authentication unless set.
     #[must_use]
     pub fn poll_credential(mut self, credential: PollCredential) -> Self {
         self.options.poll_credential = credential;
         self
     }
 
-    /// Pushes every authorization request to the OP and sends the browser out with a reference to it (RFC 9126), so that
-    /// nobody on its way can read or change what is asked. Where the OP requires that it happens without this setting;
+    /// Pushes every authorization request to the OP and gives the browser a reference to it (RFC 9126). Then the
+    /// browser and its user can neither read nor change the request.
+    ///
+    /// If the OP requires it, requests are pushed without this setting.
     /// [`AuthorizationRequest::pushed`](super::AuthorizationRequest::pushed) is for a single request.
     #[must_use]
     pub fn pushed_authorization_requests(mut self) -> Self {
@@ -230,70 +240,72 @@ impl ClientBuilder {
         self
     }
 
-    /// Sends no PKCE parameters (RFC 7636), for OPs that refuse what they do not know.
+    /// Sends no PKCE parameters (RFC 7636), for OPs that refuse unknown parameters.
     #[must_use]
     pub fn without_pkce(mut self) -> Self {
         self.options.without_pkce = true;
         self
     }
 
-    /// Leaves `redirect_uri` out of the exchange of a deferred code, where only the base draft has it.
+    /// Omits `redirect_uri` from the exchange of a deferred code, because only the base draft has it there.
     #[must_use]
     pub fn without_redirect_uri_in_exchange(mut self) -> Self {
         self.options.without_redirect_uri_in_exchange = true;
         self
     }
 
-    /// Accepts a final ID Token whose `sub` differs from the interim one's. Only for OPs that document it: by default
-    /// the change is taken for a mix-up of users.
+    /// Accepts a final ID Token whose `sub` differs from that of the interim one. Use it only for OPs that document
+    /// this: by default the change is treated as a mix-up of users.
     #[must_use]
     pub fn allow_changed_subject(mut self) -> Self {
         self.options.allow_changed_subject = true;
         self
     }
 
-    /// Refuses an exchange response whose `expires_in` or `interval` is not a positive integer. By default oddities
-    /// are made sense of, because refusing the response loses the user's code.
+    /// Refuses an exchange response whose `expires_in` or `interval` is not a positive integer. By default such values
+    /// are interpreted as far as possible, because refusing the response loses the user's code.
     #[must_use]
     pub fn strict_times(mut self) -> Self {
         self.options.strict_times = true;
         self
     }
 
-    /// How long the OP is left alone after it has said that it has not decided: for its interval unless set.
-    /// [`Backoff::Growing`] spares an OP that pings most of the polls.
+    /// Sets the pause after an answer that the OP has not decided; its interval unless set. With an OP that sends
+    /// pings, [`Backoff::Growing`] avoids most polls.
     #[must_use]
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.options.backoff = backoff;
         self
     }
 
-    /// Ends a process as expired (not [confirmed](super::Expiry::is_confirmed)) when polls have met nothing but trouble
-    /// for this long, or as unknown where an answer may have been lost. By default an OP is asked until the process
-    /// expires: an outage, however long, is no reason to send a user away.
+    /// Ends a pending sign-in if its polls had no usable answer for this long.
+    ///
+    /// It ends as expired (not [confirmed](super::Expiry::is_confirmed)), or as unknown if an answer may have been
+    /// lost. By default the OP is polled until the sign-in expires, because even a long outage is no reason to send a
+    /// user away.
     #[must_use]
     pub fn give_up_after(mut self, silence: Duration) -> Self {
         self.options.give_up_after = Some(silence);
         self
     }
 
-    /// How long before the end of a process the OP is asked one last time, whatever the interval is; 5 s unless set.
-    /// `None` turns it off (DTR §Design Considerations for Poll and Ping).
+    /// Sets how long before the end of a pending sign-in the OP is polled once more, whatever the interval is; 5 s
+    /// unless set. `None` turns it off (DTR §Design Considerations for Poll and Ping).
     #[must_use]
     pub fn final_poll_margin(mut self, margin: impl Into<Option<Duration>>) -> Self {
         self.options.final_poll_margin = margin.into();
         self
     }
 
-    /// Refuses an OP whose metadata lists `deferred_code` only in other combinations than the response type of this
-    /// client, such as `deferred_code code` alone. By default that is a warning. The order of the values never matters.
+    /// Refuses an OP whose metadata lists `deferred_code` only in combinations other than the response type of this
+    /// client, such as only `deferred_code code`. By default that is a warning. The order of the values never matters.
     #[must_use]
     pub fn strict_response_types(mut self) -> Self {
         self.options.strict_response_types = true;
         self
     }
 
-    /// Goes on where the OP's metadata does not list the response type or grant type of this flow.
+    /// Accepts an OP whose metadata does not list the response type or grant type of this flow.
     #[must_use]
     pub fn allow_unadvertised(mut self) -> Self {
         self.options.allow_unadvertised = true;
@@ -307,29 +319,30 @@ impl ClientBuilder {
         self
     }
 
-    /// Where tokens come back as `Bearer` although a proof was sent: delivers the identity without the tokens. By
-    /// default they are delivered, and [`is_sender_constrained`](super::Authentication::is_sender_constrained) tells.
+    /// Delivers the identity without the tokens if the OP returns `Bearer` tokens although a proof was sent. By default
+    /// the tokens are delivered, and [`is_sender_constrained`](super::Authentication::is_sender_constrained) shows that
+    /// they are not bound.
     #[must_use]
     pub fn drop_unbound_tokens(mut self) -> Self {
         self.options.drop_unbound_tokens = true;
         self
     }
 
-    /// Fetches the OP's metadata and keys, checks that it offers what these settings need, and gives the client.
+    /// Fetches the OP's metadata and keys, checks that the OP offers what these settings need, and returns the client.
     ///
     /// # Errors
     ///
-    /// [`Configuration`](crate::ErrorKind::Configuration) for settings that cannot work, alone or with this OP;
-    /// [`Protocol`](crate::ErrorKind::Protocol) where its documents break a rule;
-    /// [`Transport`](crate::ErrorKind::Transport) where it cannot be reached.
+    /// - [`Configuration`](crate::ErrorKind::Configuration) for settings that cannot work, alone or with this OP.
+    /// - [`Protocol`](crate::ErrorKind::Protocol) if the OP's documents break a rule.
+    /// - [`Transport`](crate::ErrorKind::Transport) if the OP cannot be reached.
     pub async fn discover(self) -> Result<Client, Error> {
         let client = self.build()?;
         client.check_provider().await.map_err(|error| error.in_step("discovering the OP"))?;
         Ok(client)
     }
 
-    /// Gives the client without asking the OP anything; discovery happens when it is first needed. So an application
-    /// starts while the OP is down, and what does not need it works.
+    /// Returns the client without a request to the OP; discovery happens when it is first needed. So an application can
+    /// start while the OP is down, and everything that does not need the OP works.
     ///
     /// # Errors
     ///
@@ -374,20 +387,21 @@ impl ClientBuilder {
             decryption_keys: RwLock::new(self.options.decryption_keys.as_slice().into()),
             options: self.options,
         };
-        // A method that was named is not for the OP's metadata to choose, so that what does not need the OP works.
+        // The OP's metadata does not change a method that was named. Setting it now lets everything work that does not
+        // need the OP.
         if let Some(named) = inner.credentials.named.clone().filter(ClientAuthentication::is_settled) {
             inner.identity.get_or_init(|| inner.identity_with(named));
         }
         Ok(Client(Arc::new(inner)))
     }
 
-    /// How the client was registered to authenticate, with a key that is still to be given.
+    /// Sets how the client was registered to authenticate, with a key that is set later.
     pub(super) fn registered_method(mut self, method: RegisteredMethod) -> Self {
         self.credentials.registered = Some(method);
         self
     }
 
-    /// When the client secret expires.
+    /// Sets when the client secret expires.
     pub(super) fn secret_expires_at(mut self, expiry: SystemTime) -> Self {
         self.options.secret_expires_at = Some(expiry);
         self
@@ -430,7 +444,7 @@ impl ClientBuilder {
     }
 }
 
-/// A request has one `Authorization` header.
+/// Refuses settings that need two `Authorization` headers in one request.
 pub(super) fn check_poll_credential(options: &Options, authentication: &ClientAuthentication) -> Result<(), Error> {
     if options.poll_credential == PollCredential::AccessToken && authentication.method() == "client_secret_basic" {
         return Err(setting(

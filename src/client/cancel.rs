@@ -1,4 +1,4 @@
-//! DTR §Canceling an Ongoing Authentication Process: the application no longer wants to know.
+//! DTR §Canceling an Ongoing Authentication Process: the application no longer wants the outcome.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use crate::endpoint::{Answer, EndpointRequest};
 use crate::error::{Document, Error, Misuse};
 use crate::pending::PendingAuthentication;
 
-/// Nothing is read from the answer.
+/// The longest answer in bytes. Only its status is used.
 const CANCELLATION_RESPONSE_LIMIT: usize = 64 * 1024;
 
 /// The result of a cancellation.
@@ -28,16 +28,16 @@ pub enum Cancelled {
 impl Client {
     /// Tells the OP that the outcome is no longer wanted (DTR §Authentication Cancellation Request).
     ///
-    /// `pending` is marked first, and keeps the mark after an error: seal it again, then repeat the call. The process
-    /// does not end by this. Go on polling until the OP ends it: its `access_denied` or `invalid_grant` then gives
+    /// `pending` is marked first, and keeps the mark after an error: seal it again, then repeat the call. This does not
+    /// end the sign-in. Continue to poll until the OP ends it: its `access_denied` or `invalid_grant` then returns
     /// [`Outcome::Cancelled`](super::Outcome::Cancelled). An approval that crossed the cancellation is
-    /// [`Approved`](super::Outcome::Approved) and
-    /// [says so](super::Authentication::is_after_cancellation).
+    /// [`Approved`](super::Outcome::Approved), and
+    /// [`is_after_cancellation`](super::Authentication::is_after_cancellation) is `true`.
     ///
     /// # Errors
     ///
-    /// When the OP was not reached or refused; [`is_transient`](Error::is_transient) ones are worth a retry.
-    /// [`Misuse`](crate::ErrorKind::Misuse): the process has ended or belongs to another client.
+    /// Returns an error if the OP was not reached or refused. If it [is transient](Error::is_transient), try again.
+    /// [`Misuse`](crate::ErrorKind::Misuse) if the sign-in has ended or belongs to another client.
     pub async fn cancel(&self, pending: &mut PendingAuthentication) -> Result<Cancelled, Error> {
         self.check_ownership(&pending.0.issuer, &pending.0.client_id)?;
         if pending.has_ended() {
@@ -53,8 +53,7 @@ impl Client {
 
     pub(crate) async fn request_cancellation(&self, pending: &PendingAuthentication) -> Result<Cancelled, Error> {
         let Some(url) = &self.0.cancellation_endpoint else { return Ok(Cancelled::LocallyOnly) };
-        // Where the endpoint is configured and the client's authentication settled, nothing else is asked of the
-        // metadata.
+        // If the client's authentication is settled, the metadata is not fetched: the endpoint is a setting.
         let metadata = match self.0.assertion_audience {
             AssertionAudience::Issuer | AssertionAudience::Endpoint => None,
             AssertionAudience::TokenEndpoint => Some(self.0.provider.metadata().await?),
@@ -77,14 +76,15 @@ impl Client {
         };
         let told = async {
             let answer = self.0.endpoints.post(request()).await?;
-            // The draft's text asks for a form, but its example shows JSON, which has no place for a client's proof.
+            // The draft's text requires a form, but its example shows JSON, which has no place for client
+            // authentication.
             if status(&answer) == Some(415) && !client.authentication.is_in_body() {
                 return self.0.endpoints.post_json(request()).await;
             }
             Ok(answer)
         };
         let told = match told.await {
-            // An empty answer is no JSON document, and the text asks for no body.
+            // An empty answer is not a JSON document, and the draft requires no body.
             Ok(Answer::Success { .. } | Answer::Unusable { status: 200..=204, .. }) => Ok(Cancelled::Told),
             Ok(Answer::Error(answer)) => Err(Error::new(answer.response).with_retry_after(answer.retry_after)),
             Ok(Answer::Unusable { violation, retry_after, .. }) => {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::setting::setting;
 use crate::error::Error;
 
-/// Which claims are asked for, and where they are to be. Give it to
+/// The claims to request, and where the OP is to return them. Pass it to
 /// [`AuthorizationRequest::request_claims`](super::AuthorizationRequest::request_claims).
 ///
 /// ```
@@ -40,7 +40,7 @@ struct Section {
     problem: Option<&'static str>,
 }
 
-/// How one claim, or one member of a verification, is asked for.
+/// How one claim, or one member of a verification, is requested.
 #[derive(Clone, Default)]
 #[must_use = "a request does nothing until it is part of a `ClaimsRequest`"]
 pub struct ClaimRequest {
@@ -48,8 +48,10 @@ pub struct ClaimRequest {
     problem: Option<&'static str>,
 }
 
-/// Which claims are to be verified, and how. All of it is for the OP to keep: it leaves a claim out rather than deliver it
-/// unverified, and everything where no verification fits.
+/// Which claims are to be verified, and how.
+///
+/// The OP applies these conditions: it omits a claim that it cannot deliver verified, and omits all of them if no
+/// verification matches.
 #[derive(Clone)]
 #[must_use = "a request does nothing until it is part of a `ClaimsRequest`"]
 pub struct VerifiedClaimsRequest {
@@ -59,44 +61,44 @@ pub struct VerifiedClaimsRequest {
     problem: Option<&'static str>,
 }
 
-/// Which evidence is wanted.
+/// Which evidence is requested.
 #[derive(Clone)]
 #[must_use = "a request does nothing until it is part of a `VerifiedClaimsRequest`"]
 pub struct EvidenceRequest(Map<String, Value>);
 
 impl ClaimsRequest {
-    /// Asks for nothing yet.
+    /// Creates an empty request.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Asks for a claim in the ID Token. [`AuthorizationRequest::claims`](super::AuthorizationRequest::claims) says what is
-    /// checked of `acr` and `auth_time` where they are essential.
+    /// Requests a claim in the ID Token. [`AuthorizationRequest::claims`](super::AuthorizationRequest::claims)
+    /// describes the checks of an essential `acr` or `auth_time`.
     pub fn id_token(mut self, name: impl Into<String>, claim: ClaimRequest) -> Self {
         self.id_token.claim(name.into(), claim);
         self
     }
 
-    /// Asks for a claim in the UserInfo response.
+    /// Requests a claim in the UserInfo response.
     pub fn userinfo(mut self, name: impl Into<String>, claim: ClaimRequest) -> Self {
         self.userinfo.claim(name.into(), claim);
         self
     }
 
-    /// Asks for verified claims in the ID Token, beside others that were asked for before.
+    /// Requests verified claims in the ID Token, in addition to earlier ones.
     pub fn verified_in_id_token(mut self, request: VerifiedClaimsRequest) -> Self {
         self.id_token.verified(request);
         self
     }
 
-    /// Asks for verified claims in the UserInfo response, beside others that were asked for before.
+    /// Requests verified claims in the UserInfo response, in addition to earlier ones.
     pub fn verified_in_userinfo(mut self, request: VerifiedClaimsRequest) -> Self {
         self.userinfo.verified(request);
         self
     }
 
-    /// This request over another one that was given as JSON. Of a claim that both ask for, this one counts; verified claims
-    /// join.
+    /// Merges this request into one that was given as JSON. If both request a claim, this one wins; verified claims are
+    /// combined.
     pub(super) fn over(self, json: Option<Value>) -> Result<Value, Error> {
         let mut all = match json {
             None => Map::new(),
@@ -151,21 +153,22 @@ impl Section {
     }
 }
 
-/// How long a purpose may be, in characters (OpenID Connect for Identity Assurance 1.0 §Requesting verified claims).
+/// The permitted length of a purpose, in characters (OpenID Connect for Identity Assurance 1.0 §Requesting verified
+/// claims).
 const PURPOSE: std::ops::RangeInclusive<usize> = 3..=300;
 
 impl ClaimRequest {
-    /// If the OP has it and the user agrees.
+    /// Requests the claim if the OP has it and the user agrees.
     pub fn voluntary() -> Self {
         Self::default()
     }
 
-    /// Without it, what the user wants to do does not go smoothly. It is still no guarantee.
+    /// Requests the claim as needed for what the user wants to do. The OP may still omit it.
     pub fn essential() -> Self {
         Self::default().set("essential", true)
     }
 
-    /// What it is for, in 3 to 300 characters: the OP shows it to the user.
+    /// Sets the purpose, in 3 to 300 characters. The OP shows it to the user.
     pub fn purpose(mut self, purpose: impl Into<String>) -> Self {
         let purpose = purpose.into();
         if !PURPOSE.contains(&purpose.chars().count()) {
@@ -174,17 +177,17 @@ impl ClaimRequest {
         self.set("purpose", purpose)
     }
 
-    /// It has to have this value.
+    /// Requests this value.
     pub fn value(self, value: impl Into<Value>) -> Self {
         self.set("value", value)
     }
 
-    /// It has to have one of these values, the preferred one first.
+    /// Requests one of these values, the preferred one first.
     pub fn values<V: Into<Value>>(self, values: impl IntoIterator<Item = V>) -> Self {
         self.set("values", values.into_iter().map(Into::into).collect::<Vec<Value>>())
     }
 
-    /// As a time, it may be at most so long ago; whole seconds.
+    /// Limits the age of a time, in whole seconds.
     pub fn max_age(self, age: Duration) -> Self {
         self.set("max_age", age.as_secs())
     }
@@ -200,18 +203,18 @@ impl ClaimRequest {
 }
 
 impl VerifiedClaimsRequest {
-    /// Claims that are verified under this trust framework.
+    /// Requests claims that are verified under this trust framework.
     pub fn under(trust_framework: impl Into<String>) -> Self {
         Self::by(json!({ "value": trust_framework.into() }))
     }
 
-    /// Claims that are verified under one of these trust frameworks.
+    /// Requests claims that are verified under one of these trust frameworks.
     pub fn under_one_of<S: Into<String>>(trust_frameworks: impl IntoIterator<Item = S>) -> Self {
         let values: Vec<String> = trust_frameworks.into_iter().map(Into::into).collect();
         Self::by(json!({ "values": values }))
     }
 
-    /// Claims that are verified under any trust framework. Look at which one it was before you rely on them.
+    /// Requests claims that are verified under any trust framework. Check which one it was before you rely on them.
     pub fn under_any() -> Self {
         Self::by(Value::Null)
     }
@@ -221,33 +224,33 @@ impl VerifiedClaimsRequest {
         Self { verification, evidence: Vec::new(), claims: Map::new(), problem: None }
     }
 
-    /// Verified with one of these levels of assurance, in the terms of the trust framework.
+    /// Requests one of these levels of assurance, in the terms of the trust framework.
     pub fn assurance_levels<S: Into<String>>(self, levels: impl IntoIterator<Item = S>) -> Self {
         let levels = levels.into_iter().map(Into::into);
         self.verification("assurance_level", ClaimRequest::voluntary().values::<String>(levels))
     }
 
-    /// Verified at most so long ago; whole seconds. Make sure with
+    /// Limits the age of the verification, in whole seconds. Check the result with
     /// [`Verification::is_within`](crate::Verification::is_within).
     pub fn verified_within(self, age: Duration) -> Self {
         self.verification("time", ClaimRequest::voluntary().max_age(age))
     }
 
-    /// Asks for a member of the verification, such as `time`, `verification_process` or `assurance_process`: OPs tell only
-    /// what they are asked for.
+    /// Requests a member of the verification, such as `time`, `verification_process` or `assurance_process`. OPs return
+    /// only the members that were requested.
     pub fn verification(mut self, name: impl Into<String>, member: ClaimRequest) -> Self {
         self.problem = self.problem.or(member.problem);
         self.verification.insert(name.into(), member.into_json());
         self
     }
 
-    /// Verified by this evidence; several ones are alternatives.
+    /// Requests this evidence; several calls add alternatives.
     pub fn evidence(mut self, evidence: EvidenceRequest) -> Self {
         self.evidence.push(Value::Object(evidence.0));
         self
     }
 
-    /// Asks for a claim. There has to be at least one.
+    /// Requests a claim. At least one is required.
     pub fn claim(mut self, name: impl Into<String>, claim: ClaimRequest) -> Self {
         self.problem = self.problem.or(claim.problem);
         self.claims.insert(name.into(), claim.into_json());
@@ -263,44 +266,44 @@ impl VerifiedClaimsRequest {
 }
 
 impl EvidenceRequest {
-    /// A document.
+    /// Requests a document.
     pub fn document() -> Self {
         Self::of_type("document")
     }
 
-    /// An entry in somebody's records.
+    /// Requests an entry in an electronic record.
     pub fn electronic_record() -> Self {
         Self::of_type("electronic_record")
     }
 
-    /// The word of a person.
+    /// Requests a vouch: the statement of a person.
     pub fn vouch() -> Self {
         Self::of_type("vouch")
     }
 
-    /// An electronic signature.
+    /// Requests an electronic signature.
     pub fn electronic_signature() -> Self {
         Self::of_type("electronic_signature")
     }
 
-    /// Evidence of another type.
+    /// Requests evidence of another type.
     pub fn of_type(evidence_type: impl Into<String>) -> Self {
         Self(Map::from_iter([("type".to_owned(), json!({ "value": evidence_type.into() }))]))
     }
 
-    /// A document of one of these kinds, such as `passport`.
+    /// Requests one of these types of document, such as `passport`.
     pub fn document_types<S: Into<String>>(self, types: impl IntoIterator<Item = S>) -> Self {
         let types: Vec<String> = types.into_iter().map(Into::into).collect();
         self.member("document_details", json!({ "type": { "values": types } }))
     }
 
-    /// Checked in one of these ways, such as `vpip`.
+    /// Requests one of these check methods, such as `vpip`.
     pub fn check_methods<S: Into<String>>(self, methods: impl IntoIterator<Item = S>) -> Self {
         let methods: Vec<String> = methods.into_iter().map(Into::into).collect();
         self.member("check_details", json!([{ "check_method": { "values": methods } }]))
     }
 
-    /// Any other member, in the form of the specification.
+    /// Sets any other member, in the form of the specification.
     pub fn member(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         self.0.insert(name.into(), value.into());
         self
@@ -309,7 +312,7 @@ impl EvidenceRequest {
 
 macro_rules! debug_names {
     ($($name:ident: $fields:expr;)*) => {$(
-        // Values may be about a user: that somebody's name is to be this one, say.
+        // Values may be about a user, such as a name that is to be confirmed.
         impl fmt::Debug for $name {
             fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 let names: fn(&Self) -> Vec<&String> = $fields;

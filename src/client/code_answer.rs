@@ -1,4 +1,4 @@
-//! What a code was answered with.
+//! The answer to a code.
 
 use std::mem;
 use std::time::SystemTime;
@@ -11,7 +11,7 @@ use crate::dpop::DpopKey;
 use crate::error::Error;
 use crate::task::Task;
 
-/// What came of sending a code.
+/// The result of sending a code.
 pub(super) struct CodeAnswer {
     /// A successful response.
     pub(super) response: Result<CodeResponse, Error>,
@@ -21,17 +21,18 @@ pub(super) struct CodeAnswer {
     pub(super) answered_at: Moment,
 }
 
-/// A token response and when it came, by which it is judged.
+/// A token response, and the time of its receipt, by which it is validated.
 pub(super) struct Received {
     pub(super) response: CodeResponse,
     pub(super) at: SystemTime,
 }
 
-/// The body of a successful response to a code. The OP gives it once only, and only the grant of this code can take it.
-/// Final tokens in it are therefore revoked when it is dropped, as far as the OP lets them be.
+/// The body of a successful response to a code. The OP sends it only once, and only the grant of this code can take it.
+/// If it is dropped with final tokens, they are therefore revoked, as far as the OP allows.
 ///
-/// The answers to polls and refreshes are not treated like this: an application that has a stored copy of the process, or of the old
-/// tokens, can still ask for them, and many OPs revoke all tokens of a sign-in along with one of them.
+/// The answers to polls and refreshes are not revoked when they are dropped. An application with a stored copy of the
+/// pending sign-in, or of the old tokens, can still ask for them. Also, many OPs revoke all tokens of a sign-in
+/// together with one of them.
 pub(super) struct CodeResponse {
     body: Zeroizing<Vec<u8>>,
     client: Client,
@@ -47,7 +48,7 @@ impl CodeResponse {
         &self.body
     }
 
-    /// The body, for a caller that is responsible for its tokens from here on.
+    /// Takes the body. The caller is responsible for its tokens from here on.
     pub(super) fn take(mut self) -> Zeroizing<Vec<u8>> {
         mem::take(&mut self.body)
     }
@@ -69,8 +70,8 @@ impl Drop for CodeResponse {
     }
 }
 
-/// Whether the answer has a `deferred_auth_id`. An early access token beside it may be what the OP goes on with. Nothing is
-/// copied out of the body, and what cannot be read is left alone.
+/// Whether the answer has a `deferred_auth_id`. The OP may still need an early access token next to it. Nothing is
+/// copied out of the body, and tokens in an unreadable body are not revoked.
 fn begins_process(body: &[u8]) -> bool {
     #[derive(serde::Deserialize)]
     struct Members {

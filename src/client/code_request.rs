@@ -1,4 +1,4 @@
-//! The request with a code.
+//! The request that exchanges a code.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -18,8 +18,8 @@ const CONNECTION_ATTEMPTS: u32 = 3;
 const CONNECTION_PAUSE: Duration = Duration::from_millis(500);
 const CONNECTION_PATIENCE: Duration = Duration::from_secs(10);
 
-/// The request with a code, which is the same for both kinds: everything that it needs, so that it can outlive the call
-/// that began it.
+/// The request with a code, for both kinds of code. It owns everything that it needs, so that it can outlive the call
+/// that started it.
 pub(super) struct CodeRequest {
     pub(super) client: Client,
     pub(super) url: Url,
@@ -57,7 +57,7 @@ impl CodeRequest {
         !enough && !refused && matches!(error.kind(), ErrorKind::Transport(_))
     }
 
-    /// One request: a successful response, and whether the OP may have used the code up.
+    /// Sends one request. Returns a successful response, and whether the OP may have used the code up.
     async fn send_once(&self) -> (Result<CodeResponse, Error>, bool) {
         let request = EndpointRequest {
             url: &self.url,
@@ -90,7 +90,7 @@ impl CodeRequest {
     }
 }
 
-/// What an answer without a success comes to, and whether the code is spent.
+/// The error for an unsuccessful answer, and whether the code is spent.
 fn refused<T>(verdict: Verdict, error: Error, retry_after: Option<Duration>) -> (Result<T, Error>, bool) {
     let error = if verdict == Verdict::MayBeLost { unknown(error) } else { error };
     (Err(error.with_retry_after(retry_after)), !verdict.leaves_the_grant())
@@ -100,7 +100,7 @@ fn unknown(error: Error) -> Error {
     Error::new(ErrorKind::OutcomeUnknown).with_source(error)
 }
 
-/// How long after the first try to connect the last one begins at the latest.
+/// The longest time from the first attempt to connect to the start of the last one.
 pub(super) fn longest_connecting() -> Duration {
     CONNECTION_PATIENCE.saturating_add(CONNECTION_PAUSE * (CONNECTION_ATTEMPTS - 1))
 }

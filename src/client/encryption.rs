@@ -14,13 +14,16 @@ use crate::jose::DecryptionKey;
 use crate::provider::ProviderMetadata;
 use crate::secret::Secret;
 
-/// For a token that names no key, each of them may be tried.
+/// If a token names no key, each of them may be tried.
 const KEY_LIMIT: usize = 16;
 
 impl Client {
-    /// The client's public keys as a JWK Set, to be served as `application/json` at the client's `jwks_uri` or registered
-    /// as `jwks`: the halves of its [decryption keys](super::ClientBuilder::decryption_key) (`use` `enc`) and the keys of
-    /// `private_key_jwt` and of signed requests (`use` `sig`), where their [`Signer`](crate::Signer) knows them.
+    /// The client's public keys as a JWK Set, to be served as `application/json` at the client's `jwks_uri` or
+    /// registered as `jwks`.
+    ///
+    /// It contains the public halves of the [decryption keys](super::ClientBuilder::decryption_key) (`use` `enc`), and
+    /// the keys of `private_key_jwt` and of signed requests (`use` `sig`), if their [`Signer`](crate::Signer) provides
+    /// them.
     ///
     /// ```
     /// use openid_deferred::{Client, DecryptionKey, KeyManagementAlgorithm};
@@ -45,14 +48,16 @@ impl Client {
         json!({ "keys": encryption.chain(signature).collect::<Vec<_>>() })
     }
 
-    /// Replaces the decryption keys while the client is in use, for it and all its clones; [`jwks`](Self::jwks) follows.
-    /// Tokens are on their way that were encrypted for the old keys, so give those along for as long as the OP may have
-    /// them in its cache.
+    /// Replaces the decryption keys of the client and all its clones while they are in use. [`jwks`](Self::jwks)
+    /// changes accordingly.
+    ///
+    /// Some tokens may still arrive that were encrypted for the old keys. Include the old keys for as long as the OP
+    /// may have them in its cache.
     ///
     /// # Errors
     ///
-    /// [`Configuration`](crate::ErrorKind::Configuration) for keys that the other settings cannot work with. The old
-    /// keys then stay.
+    /// [`Configuration`](crate::ErrorKind::Configuration) for keys that do not fit the other settings. The old keys
+    /// then stay.
     pub fn replace_decryption_keys(&self, keys: impl IntoIterator<Item = DecryptionKey>) -> Result<(), Error> {
         let keys: Arc<[DecryptionKey]> = keys.into_iter().collect();
         check_keys(&self.0.options, self.0.credentials.public_jwk().as_ref(), &keys)?;
@@ -64,18 +69,18 @@ impl Client {
         self.0.decryption_keys.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The signed token inside of an ID Token, which is the ID Token itself where it is not encrypted. Nothing about it
+    /// The signed token inside an encrypted ID Token, or the ID Token itself if it is not encrypted. Nothing about it
     /// is verified.
     pub(super) fn decrypted_id_token(&self, token: &Secret) -> Result<Secret, Violation> {
         self.decrypted(token.expose(), Document::IdToken, self.0.options.id_token_encryption)
     }
 
-    /// The same for a UserInfo response of the type `application/jwt`.
+    /// The same for a UserInfo response of type `application/jwt`.
     pub(super) fn decrypted_userinfo(&self, token: &str) -> Result<Secret, Violation> {
         self.decrypted(token, Document::UserInfo, self.0.options.userinfo_encryption)
     }
 
-    /// What is inside of a document, held against what was registered.
+    /// Decrypts a document and checks its encryption against the registered one.
     pub(super) fn decrypted(
         &self,
         text: &str,
@@ -85,7 +90,7 @@ impl Client {
         id_token::decrypted(text, document, registered, &self.decryption_keys())
     }
 
-    /// Whether the OP lists what was registered. Who lists nothing may still do it.
+    /// Checks that the OP lists what was registered. An OP that lists nothing may still support it.
     pub(super) fn check_encryption(&self, metadata: &ProviderMetadata) -> Result<(), Error> {
         let Options {
             id_token_encryption, userinfo_encryption, userinfo_signed_response_alg, allow_unadvertised, ..
@@ -127,7 +132,7 @@ impl Client {
     }
 }
 
-/// Whether the settings about encryption work together.
+/// Checks that the encryption settings fit together.
 pub(super) fn check_settings(options: &Options, credentials: &Credentials) -> Result<(), Error> {
     for (name, registered) in [
         ("id_token_encrypted_response_enc", options.id_token_encryption),

@@ -1,5 +1,5 @@
-//! DTR §Exchanging the Deferred Code to obtain Deferred Authentication ID; and the ordinary code flow, where the OP
-//! signed the user in at once.
+//! DTR §Exchanging the Deferred Code to obtain Deferred Authentication ID, and the ordinary code flow if the OP signed
+//! the user in at once.
 
 use std::time::Duration;
 
@@ -42,10 +42,13 @@ impl Client {
     /// # Errors
     ///
     /// [`is_spent`](AuthorizationGrant::is_spent) states whether the grant can be exchanged again, whatever the error
-    /// is. [`Transport`](ErrorKind::Transport) if nothing was sent; [`OutcomeUnknown`](ErrorKind::OutcomeUnknown) if
-    /// the code was sent and no usable answer came; [`ErrorResponse`](ErrorKind::ErrorResponse) if the OP refused;
-    /// [`Protocol`](ErrorKind::Protocol) if its answer broke a rule; [`Misuse`](ErrorKind::Misuse) for a grant that was
-    /// spent or belongs to another client.
+    /// is.
+    ///
+    /// - [`Transport`](ErrorKind::Transport) if nothing was sent.
+    /// - [`OutcomeUnknown`](ErrorKind::OutcomeUnknown) if the code was sent and no usable answer arrived.
+    /// - [`ErrorResponse`](ErrorKind::ErrorResponse) if the OP refused.
+    /// - [`Protocol`](ErrorKind::Protocol) if its answer broke a rule.
+    /// - [`Misuse`](ErrorKind::Misuse) for a grant that was spent or belongs to another client.
     pub async fn exchange(&self, grant: &mut AuthorizationGrant) -> Result<SignIn, Error> {
         if grant.deferred.is_none() {
             match self.exchange_driven(grant, Task::spawn).await? {
@@ -61,8 +64,8 @@ impl Client {
         grant.deferred.take().map(SignIn::Deferred).ok_or_else(|| Misuse::CodeSpent.into())
     }
 
-    /// Verifies the interim ID Token if that can be done soon. Nothing may fail any more: the code is spent and the
-    /// process lives. Nor may it take long, because the web request that brought the user back may be given up.
+    /// Verifies the interim ID Token if that is quickly possible. It must not fail, because the code is spent and the
+    /// sign-in continues. It must not take long, because the browser may give up the web request that it belongs to.
     pub(crate) async fn try_to_verify_interim(&self, pending: &mut PendingAuthentication) {
         tokio::select! {
             biased;
@@ -75,8 +78,8 @@ impl Client {
         }
     }
 
-    /// The exchange without a look at the interim ID Token, for a caller that stores the process first and is not
-    /// dropped.
+    /// Exchanges the code without verifying the interim ID Token. For a caller that stores the pending sign-in first
+    /// and is not dropped.
     pub(crate) async fn exchange_unverified(&self, grant: &mut AuthorizationGrant) -> Result<SignIn, Error> {
         self.exchange_driven(grant, Task::held).await
     }
@@ -89,7 +92,7 @@ impl Client {
             Code::Authorization(_) => self.exchange_authorization_code(grant, drive).await,
         };
         exchanged.map_err(|error| {
-            // What passes for a request does not for this call: its code is gone.
+            // An error that is transient for a request is not transient for this call if its code is spent.
             let is_over = grant.spent && !grant.keeps_answer();
             let error = if is_over { error.that_stays() } else { error };
             error.in_step("exchanging the code")
@@ -150,20 +153,21 @@ impl Client {
         })
     }
 
-    /// Final tokens that came at once and cannot be validated yet, as a process that has its answer, for a keeper that
-    /// goes on trying.
+    /// Converts final tokens that arrived at once and cannot be validated yet into a pending sign-in that already has
+    /// its answer. The caller keeps it and tries again.
     pub(crate) fn keep_answer(&self, grant: &mut AuthorizationGrant) -> Option<PendingAuthentication> {
         let received = grant.received.take()?;
         let now = self.now();
         let schedule = Schedule::new(Times::default(), received.at, now, None, self.pace());
-        // Nobody will ever ask, so there is nothing to ask by.
+        // The OP is not polled, so there is no `deferred_auth_id`.
         let mut pending = self.opened(grant, Secret::default(), None, schedule);
         pending.0.phase =
             Phase::Answered(Answered { body: received.response.take(), received_at: received.at, attempts: 0 });
         Some(pending)
     }
 
-    /// Sends the code, or waits for the request with it that is under way. The answer is taken out of the grant.
+    /// Sends the code, or waits for the request with it that is already in flight. The answer is taken out of the
+    /// grant.
     async fn send_code(&self, grant: &mut AuthorizationGrant, drive: Drive) -> Result<CodeAnswer, Error> {
         if grant.in_flight.is_none() {
             let metadata = self.0.provider.metadata().await?;
@@ -183,7 +187,7 @@ impl Client {
         if let Some(task) = &grant.in_flight {
             task.finish().await;
         }
-        // Nothing is known of a request whose runtime was shut down.
+        // If the runtime of the request was shut down, its result is unknown.
         let answer = grant.in_flight.take().and_then(Task::into_result);
         let answer = answer.ok_or_else(|| Error::new(ErrorKind::OutcomeUnknown))?;
         grant.spent = answer.spent;
@@ -216,14 +220,14 @@ impl Client {
         form
     }
 
-    /// OpenID Connect Core 1.0 §3.1.3, where `code` came back.
+    /// OpenID Connect Core 1.0 §3.1.3, for a response with `code`.
     async fn exchange_authorization_code(&self, grant: &mut AuthorizationGrant, drive: Drive) -> Result<SignIn, Error> {
         let answer = self.send_code(grant, drive).await?;
         grant.received = Some(Received { response: answer.response?, at: answer.answered_at.wall });
         self.complete(grant).await
     }
 
-    /// Verifies final tokens that came without waiting. Tokens that are not believed are given back.
+    /// Validates final tokens that arrived without waiting. Tokens that are refused are revoked.
     async fn complete(&self, grant: &mut AuthorizationGrant) -> Result<SignIn, Error> {
         let AuthorizationGrant { session, received: Some(received), .. } = &*grant else {
             return Err(Misuse::CodeSpent.into());
@@ -246,18 +250,18 @@ impl Client {
             self.revoke_quietly(received.response.body(), session.dpop_key.as_ref()).await;
         }
         let context = session.context.clone();
-        // Its tokens are handed over or revoked by now.
+        // Its tokens were returned or revoked by now.
         grant.received.take().map(|received| received.response.take());
         Ok(SignIn::Complete(judged?.with_context(context)))
     }
 
-    /// Tries to verify an interim ID Token that could not be verified before because the OP's keys were out of reach,
-    /// or a decryption key was missing; [`PendingAuthentication::interim`] has the result. Does nothing in any other
+    /// Tries to verify an interim ID Token that could not be verified before, because the OP's keys were unavailable or
+    /// a decryption key was missing. [`PendingAuthentication::interim`] has the result. Does nothing in any other
     /// state.
     ///
     /// # Errors
     ///
-    /// When the keys are still out of reach or missing. The process itself is not touched.
+    /// Returns an error if the keys are still unavailable or missing. The sign-in itself is unaffected.
     pub async fn verify_interim(&self, pending: &mut PendingAuthentication) -> Result<(), Error> {
         self.check_ownership(&pending.0.issuer, &pending.0.client_id)?;
         let Some(UnverifiedInterim { token, member }) = &pending.0.unverified_interim else {
@@ -268,7 +272,8 @@ impl Client {
             Err(violation) if violation.rule() == Rule::NoDecryptionKey => return Err(Error::new(violation)),
             decrypted => decrypted,
         };
-        // Before anything can fail: the final ID Token is compared with this one whether or not it can be verified.
+        // Before anything can fail: the final ID Token is compared with this one, whether or not this one can be
+        // verified.
         let fingerprint = &mut pending.0.interim_fingerprint;
         let fingerprint = fingerprint.get_or_insert_with(|| InterimFingerprint::new(token.expose()));
         if let Ok(decrypted) = &decrypted {
@@ -299,5 +304,5 @@ impl Client {
     }
 }
 
-/// Who drives the request with the code.
+/// How the request with the code is run.
 type Drive = fn(BoxFuture<'static, CodeAnswer>) -> Task<CodeAnswer>;

@@ -10,7 +10,7 @@ use crate::json::{self, Object};
 use crate::pending::{Times, UnverifiedInterim};
 use crate::secret::Secret;
 
-/// A Successful Deferred Code Exchange Response, made sense of.
+/// A parsed Successful Deferred Code Exchange Response.
 pub(super) struct Exchanged {
     pub(super) deferred_auth_id: Secret,
     pub(super) times: Times,
@@ -18,13 +18,13 @@ pub(super) struct Exchanged {
     pub(super) access_token: Option<Secret>,
 }
 
-/// What stands in the place of the interim ID Token.
+/// The values of the members that can hold the interim ID Token.
 #[derive(Default)]
 pub(super) struct InterimMembers {
     /// The different tokens of each member.
     interim_id_token: Vec<Secret>,
     id_token: Vec<Secret>,
-    /// There is a value that is no token.
+    /// A member has a value that is not a token.
     has_others: bool,
 }
 
@@ -50,7 +50,7 @@ impl InterimMembers {
         members
     }
 
-    /// None of them may become the final one.
+    /// The fingerprint of all of them. None of them may be used as the final token.
     pub(super) fn fingerprint(&self) -> Option<InterimFingerprint> {
         let mut tokens = self.interim_id_token.iter().chain(&self.id_token);
         let mut fingerprint = InterimFingerprint::new(tokens.next()?.expose());
@@ -58,7 +58,8 @@ impl InterimMembers {
         Some(fingerprint)
     }
 
-    /// The one token, or the rule that rejects what came. The code is spent, so nothing about it may end the process.
+    /// The only token, or the rule that rejects the members. The code is spent, so nothing about them may end the
+    /// sign-in.
     pub(super) fn judged(self) -> Option<Result<UnverifiedInterim, Rule>> {
         let one = |token: &Secret, member| Some(Ok(UnverifiedInterim { token: token.clone(), member }));
         match (&*self.interim_id_token, &*self.id_token) {
@@ -80,7 +81,7 @@ impl Exchanged {
         let interim = InterimMembers::read(&object);
         // "Clients MUST ignore unrecognized response parameters."
         let mut members = object.needing(&["deferred_auth_id"]).map_err(|flaw| json::flawed(DOCUMENT, flaw))?;
-        // Secrets are moved out or overwritten, never left behind in memory.
+        // Secrets are moved out or overwritten, so that none remains in memory.
         for name in ["interim_id_token", "id_token"] {
             if let Some(Value::String(mut token)) = members.shift_remove(name) {
                 token.zeroize();

@@ -1,4 +1,4 @@
-//! What the FAPI 2.0 Security Profile and FAPI 2.0 Message Signing demand of clients, applied to this flow.
+//! The requirements of the FAPI 2.0 Security Profile and FAPI 2.0 Message Signing for clients, applied to this flow.
 
 use url::Url;
 
@@ -15,10 +15,10 @@ use crate::provider::ProviderMetadata;
 const ALGORITHMS: [SigningAlgorithm; 4] =
     [SigningAlgorithm::Es256, SigningAlgorithm::EdDsa, SigningAlgorithm::Ed25519, SigningAlgorithm::Ps256];
 const METHODS: [&str; 3] = ["private_key_jwt", "tls_client_auth", "self_signed_tls_client_auth"];
-/// How a problem names them.
+/// The algorithms in the form of an error text.
 const NAMES: &str = "PS256` or `ES256` or `EdDSA";
 
-/// The settings that the rules are about.
+/// The settings that the rules concern.
 pub(super) struct Settings<'a> {
     pub(super) options: &'a Options,
     pub(super) credentials: &'a Credentials,
@@ -28,11 +28,11 @@ pub(super) struct Settings<'a> {
 }
 
 impl Options {
-    /// Turns on what the profile demands and the application need not ask for.
+    /// Turns on the settings that the profile requires, so that the application need not set them.
     pub(super) fn apply_fapi(&mut self) {
         let Some(profile) = self.fapi else { return };
         self.pushed_authorization_requests = true;
-        // Access tokens are sender-constrained (§5.3): others are given back.
+        // Access tokens are sender-constrained (§5.3), so other tokens are dropped.
         self.drop_unbound_tokens = true;
         if profile == FapiProfile::MessageSigning {
             self.require_signed_request_object = true;
@@ -40,12 +40,12 @@ impl Options {
         }
     }
 
-    /// Whether signatures of this algorithm are made and believed.
+    /// Whether signatures with this algorithm are made and accepted.
     pub(super) fn allows(&self, algorithm: SigningAlgorithm) -> bool {
         self.fapi.is_none() || ALGORITHMS.contains(&algorithm)
     }
 
-    /// Whether a request may be answered like this.
+    /// Whether the profile permits this response mode.
     pub(super) fn check_fapi_response_mode(&self, mode: Option<ResponseMode>) -> Result<(), Error> {
         if self.fapi == Some(FapiProfile::MessageSigning) && !mode.is_some_and(ResponseMode::is_jwt) {
             return forbidden(
@@ -56,7 +56,7 @@ impl Options {
         Ok(())
     }
 
-    /// Whether users may be sent back there.
+    /// Whether the profile permits this redirect URI.
     pub(super) fn check_fapi_redirect_uri(&self, redirect_uri: &str) -> Result<(), Error> {
         let is_plain = Url::parse(redirect_uri).is_ok_and(|url| url.scheme() == "http");
         match self.fapi {
@@ -67,7 +67,7 @@ impl Options {
 }
 
 impl Settings<'_> {
-    /// Refuses what the profile forbids, as far as it shows without the OP.
+    /// Refuses settings that the profile forbids, as far as that is known without the OP.
     pub(super) fn check(&self) -> Result<(), Error> {
         let options = self.options;
         if options.fapi.is_none() {
@@ -130,15 +130,15 @@ impl Settings<'_> {
 }
 
 impl Client {
-    /// Refuses an OP that lacks what the profile demands. It is asked before every request, since a client can be built
-    /// while the OP is away.
+    /// Refuses an OP that does not support what the profile requires. This runs before every request, because a client
+    /// can be built while the OP is down.
     pub(super) fn check_fapi(&self, metadata: &ProviderMetadata) -> Result<(), Error> {
         let Inner { options, .. } = &*self.0;
         if options.fapi.is_none() {
             return Ok(());
         }
         let lists = |listed: &[String], value: &str| listed.iter().any(|listed| listed == value);
-        // A JWT always says whose response it is.
+        // A JWT always names its issuer.
         let names_issuer = metadata.authorization_response_iss_parameter_supported()
             || options.response_mode.is_some_and(ResponseMode::is_jwt);
         let dpop = metadata.dpop_signing_alg_values_supported();

@@ -1,4 +1,4 @@
-//! Who the client is to the OP: how it authenticates, and with which certificate it connects.
+//! The identity of the client at the OP: how it authenticates, and with which certificate it connects.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -15,23 +15,23 @@ use crate::provider::{EndpointUrls, ProviderMetadata};
 use crate::secret::Secret;
 use crate::transport::ClientCertificate;
 
-/// How a client was registered to authenticate, where that needs a key which is not in the registration.
+/// How a client was registered to authenticate, if that needs a key that the registration does not contain.
 #[derive(Debug, Clone)]
 pub(super) struct RegisteredMethod {
     pub(super) method: String,
-    /// `token_endpoint_auth_signing_alg`, where there is one.
+    /// `token_endpoint_auth_signing_alg`, if there is one.
     pub(super) algorithm: Option<SigningAlgorithm>,
 }
 
-/// What the builder was told about authentication.
+/// The settings of the builder about authentication.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Credentials {
-    /// The method that was registered, where it was named.
+    /// The registered method, if it was named.
     pub(super) named: Option<ClientAuthentication>,
-    /// The method that the client was registered for, where it has to be named with a key that is given separately.
+    /// The method that the client was registered for, if its key is given separately.
     pub(super) registered: Option<RegisteredMethod>,
     pub(super) given: GivenCredentials,
-    /// The key of signed requests, where it is not the one of client assertions.
+    /// The key of signed requests, if it differs from that of client assertions.
     pub(super) request_object_signer: Option<Arc<dyn Signer>>,
 }
 
@@ -41,18 +41,18 @@ impl Credentials {
         self.named.as_ref().and_then(ClientAuthentication::secret).or(self.given.secret.as_ref())
     }
 
-    /// The public key of client assertions, where there is one and its signer knows it.
+    /// The public key of client assertions, if there is one and its signer provides it.
     pub(super) fn public_jwk(&self) -> Option<Map<String, Value>> {
         let given = || self.given.signer.as_ref().and_then(|signer| signer.verification_jwk());
         self.named.as_ref().and_then(ClientAuthentication::public_jwk).or_else(given)
     }
 
-    /// What authorization requests are signed with: a key for that alone, or else that of client assertions.
+    /// The signer of authorization requests: a separate one, or else that of client assertions.
     pub(super) fn request_object_signer(&self) -> Option<&Arc<dyn Signer>> {
         self.request_object_signer.as_ref().or_else(|| self.assertion_signer())
     }
 
-    /// What client assertions are signed with, where the client makes some or may come to.
+    /// The signer of client assertions, if the client makes some or may later do so.
     pub(super) fn assertion_signer(&self) -> Option<&Arc<dyn Signer>> {
         self.named.as_ref().map_or(self.given.signer.as_ref(), ClientAuthentication::signer)
     }
@@ -105,7 +105,7 @@ impl Credentials {
         Ok(())
     }
 
-    /// Names the method that was registered, with the key that the application gave.
+    /// Combines the registered method with the key that the application gave.
     pub(super) fn settle_registered(&mut self) -> Result<(), Error> {
         let Some(RegisteredMethod { method, algorithm }) = self.registered.take() else { return Ok(()) };
         if let Some(named) = &self.named {
@@ -135,23 +135,24 @@ impl Credentials {
         Ok(())
     }
 
-    /// The signer of client assertions as the builder takes it.
+    /// Sets the signer of client assertions.
     pub(super) fn set_signer(&mut self, signer: impl Signer + 'static) {
         self.given.signer = Some(Arc::new(signer));
     }
 }
 
 impl Client {
-    /// How this client authenticates at the OP's endpoints, such as `private_key_jwt`: the method that was named, or the
-    /// one that was chosen from what the OP lists. `None` while that choice waits for the OP's metadata.
+    /// How this client authenticates at the OP's endpoints, such as `private_key_jwt`: the method that was named, or
+    /// the one that was chosen from those that the OP lists. `None` until the choice can be made from the OP's
+    /// metadata.
     ///
-    /// A choice stays for as long as the client lives, whatever the OP lists later.
+    /// A choice stays for the life of the client, even if the OP's list changes later.
     pub fn authentication_method(&self) -> Option<&'static str> {
         let chosen = self.0.identity.get().map(|identity| &identity.authentication);
         chosen.or(self.0.credentials.named.as_ref()).map(ClientAuthentication::method)
     }
 
-    /// Who this client is. Where that depends on what the OP lists, its metadata is fetched.
+    /// The identity of this client. If it depends on what the OP lists, the metadata is fetched.
     pub(crate) async fn identity(&self) -> Result<&ClientIdentity, Error> {
         match self.0.identity.get() {
             Some(identity) => Ok(identity),
@@ -159,7 +160,7 @@ impl Client {
         }
     }
 
-    /// Who this client is at an OP with this metadata. The first answer stays.
+    /// The identity of this client at an OP with this metadata. The first result stays.
     pub(super) fn identity_at(&self, metadata: &ProviderMetadata) -> Result<&ClientIdentity, Error> {
         if let Some(identity) = self.0.identity.get() {
             return Ok(identity);
@@ -184,12 +185,12 @@ impl Client {
         Ok(self.0.identity.get_or_init(|| self.0.identity_with(authentication)))
     }
 
-    /// The OP's endpoints as this client calls them to authenticate itself there.
+    /// The OP's endpoints for this client, which differ if it authenticates with mutual TLS.
     pub(super) fn endpoints<'a>(&self, metadata: &'a ProviderMetadata, identity: &ClientIdentity) -> EndpointUrls<'a> {
         metadata.endpoints(identity.uses_mutual_tls())
     }
 
-    /// Whom a client assertion is for, whichever endpoint it is sent to; `None` for that endpoint itself.
+    /// The audience of client assertions at every endpoint. `None` means the endpoint that the assertion is sent to.
     pub(super) fn assertion_audience<'a>(&'a self, metadata: &'a ProviderMetadata) -> Option<&'a str> {
         match self.0.assertion_audience {
             AssertionAudience::Issuer => Some(self.issuer()),
@@ -198,7 +199,7 @@ impl Client {
         }
     }
 
-    /// Whether the OP lists how this client authenticates and how its tokens are to be bound.
+    /// Checks that the OP lists how this client authenticates and how its tokens are to be bound.
     pub(super) fn check_authentication(&self, metadata: &ProviderMetadata) -> Result<(), ConfigurationProblem> {
         if let Some(named) = &self.0.credentials.named {
             named.settled(offer(metadata))?;
@@ -210,7 +211,7 @@ impl Client {
         Ok(())
     }
 
-    /// A secret that has expired would be refused in front of a user.
+    /// Refuses a secret that has expired, because the OP would refuse it while a user signs in.
     pub(super) fn check_secret(&self, authentication: &ClientAuthentication) -> Result<(), Error> {
         let expired = |expiry: SystemTime| expiry <= self.0.clock.now();
         if authentication.secret().is_some() && self.0.options.secret_expires_at.is_some_and(expired) {
@@ -222,7 +223,7 @@ impl Client {
 }
 
 impl super::Inner {
-    /// The identity with a method that has nothing left open.
+    /// The identity with a method that is settled.
     pub(super) fn identity_with(&self, authentication: ClientAuthentication) -> ClientIdentity {
         let bound_to = self.credentials.certificate().filter(|_| self.options.certificate_bound_access_tokens);
         ClientIdentity {

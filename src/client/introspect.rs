@@ -1,4 +1,4 @@
-//! RFC 7662: what the OP says about a token.
+//! RFC 7662: asks the OP about a token.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -16,16 +16,17 @@ use crate::id_token::{ClaimType, ClaimTypes, malformed_claims, numeric_date, war
 use crate::json::Object;
 use crate::secret::Secret;
 
-/// An answer about one token has a few hundred bytes, with `authorization_details` a few thousand.
+/// An answer about one token has a few hundred bytes, or a few thousand with `authorization_details`.
 const INTROSPECTION_RESPONSE_LIMIT: usize = 256 * 1024;
 
-/// The members that RFC 7662 §2.2 defines, and `cnf` (RFC 9449 §6.2): resource servers decide by them.
+/// The members that RFC 7662 §2.2 defines, and `cnf` (RFC 9449 §6.2). Resource servers make decisions based on them.
 const MEMBERS: [&str; 13] =
     ["active", "scope", "client_id", "username", "token_type", "exp", "iat", "nbf", "sub", "aud", "iss", "jti", "cnf"];
 
-/// What the OP says about a token (RFC 7662 §2.2). Ask [`is_active`](Self::is_active) first: of a token that is not,
-/// nothing else is known. A member of another type than it must have is handed over as it is;
-/// [`malformed`](Self::malformed) names it.
+/// The OP's answer about a token (RFC 7662 §2.2).
+///
+/// Check [`is_active`](Self::is_active) first: nothing else is known about a token that is not active. A member of the
+/// wrong type is returned unchanged, and [`malformed`](Self::malformed) names it.
 ///
 /// `Debug` shows the names of the members and no values.
 #[derive(Clone)]
@@ -35,7 +36,7 @@ pub struct Introspection {
     members: Map<String, Value>,
 }
 
-/// RFC 7662 §2.2. No check needs any of them.
+/// The types of RFC 7662 §2.2. No check needs any of them.
 const OF_INTROSPECTION: &ClaimTypes = &[
     ("scope", ClaimType::Text),
     ("client_id", ClaimType::Text),
@@ -69,11 +70,12 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Configuration`](crate::ErrorKind::Configuration) where the OP has no introspection endpoint;
-    /// [`ErrorResponse`](crate::ErrorKind::ErrorResponse) where it refused;
-    /// [`Protocol`](crate::ErrorKind::Protocol) where its answer is no introspection response;
-    /// [`Transport`](crate::ErrorKind::Transport) where none came. [`is_transient`](Error::is_transient) says whether
-    /// to try again. None of them says anything about the token.
+    /// - [`Configuration`](crate::ErrorKind::Configuration) if the OP has no introspection endpoint.
+    /// - [`ErrorResponse`](crate::ErrorKind::ErrorResponse) if the OP refused.
+    /// - [`Protocol`](crate::ErrorKind::Protocol) if its answer is not an introspection response.
+    /// - [`Transport`](crate::ErrorKind::Transport) if none arrived.
+    ///
+    /// [`is_transient`](Error::is_transient) states whether to try again. No error says anything about the token.
     pub async fn introspect(
         &self,
         token: &Secret,
@@ -120,8 +122,8 @@ impl Introspection {
             None => return Err(violation(Rule::MissingMember).at_member("active")),
         };
         if !active {
-            // RFC 7662 §2.2: "the authorization server SHOULD NOT include any additional information"; what comes all
-            // the same is about a token that does not count.
+            // RFC 7662 §2.2: "the authorization server SHOULD NOT include any additional information". Members that are
+            // sent anyway are about a token that is not valid.
             members.clear();
         }
         let scope = match Scope::read(members.get("scope").cloned()) {
@@ -133,22 +135,22 @@ impl Introspection {
         Ok(introspection)
     }
 
-    /// `active`: whether the token was issued by this OP, is within its time and has not been revoked.
+    /// `active`: whether this OP issued the token, and it has neither expired nor been revoked.
     pub fn is_active(&self) -> bool {
         self.active
     }
 
-    /// `scope`: the scopes of the token, separated by spaces, also where the OP sent an array. `None` where it named none.
+    /// `scope`: the scopes of the token, separated by spaces, even if the OP sent an array. `None` if it named none.
     pub fn scope(&self) -> Option<&str> {
         self.scope.as_deref()
     }
 
-    /// `client_id`: the client that asked for the token.
+    /// `client_id`: the client that requested the token.
     pub fn client_id(&self) -> Option<&str> {
         self.text("client_id")
     }
 
-    /// `username`: a name of the user for humans.
+    /// `username`: a human-readable name of the user.
     pub fn username(&self) -> Option<&str> {
         self.text("username")
     }
@@ -168,17 +170,17 @@ impl Introspection {
         self.time("iat")
     }
 
-    /// `nbf`: before when the token is not to be used.
+    /// `nbf`: the time before which the token must not be used.
     pub fn not_before(&self) -> Option<SystemTime> {
         self.time("nbf")
     }
 
-    /// `sub`: whom the token is about.
+    /// `sub`: the subject of the token.
     pub fn subject(&self) -> Option<&str> {
         self.text("sub")
     }
 
-    /// `aud`: whom the token is for.
+    /// `aud`: the recipients that the token is for.
     pub fn audience(&self) -> Vec<&str> {
         match self.get("aud") {
             Some(Value::Array(audiences)) => audiences.iter().filter_map(Value::as_str).collect(),
@@ -187,7 +189,7 @@ impl Introspection {
         }
     }
 
-    /// `iss`: who issued the token.
+    /// `iss`: the issuer of the token.
     pub fn issuer(&self) -> Option<&str> {
         self.text("iss")
     }
@@ -197,14 +199,15 @@ impl Introspection {
         self.text("jti")
     }
 
-    /// `cnf`: what the token is bound to, such as `jkt`, the thumbprint of a DPoP key (RFC 9449 §6.2), or `x5t#S256`,
-    /// that of a certificate (RFC 8705 §3.2).
+    /// `cnf`: the key that the token is bound to: for example `jkt`, the thumbprint of a DPoP key (RFC 9449 §6.2), or
+    /// `x5t#S256`, that of a certificate (RFC 8705 §3.2).
     pub fn confirmation(&self) -> Option<&Map<String, Value>> {
         self.get("cnf")?.as_object()
     }
 
-    /// The names of the members whose value is not of the type that RFC 7662 §2.2 gives them, such as an `exp` that is a
-    /// text. Their methods give `None`, except for a `scope` that is an array of texts, and [`get`](Self::get) shows them.
+    /// The names of the members whose value does not have the type that RFC 7662 §2.2 defines, such as an `exp` that is
+    /// a string. Their methods return `None`, except for a `scope` that is an array of strings. [`get`](Self::get)
+    /// returns them.
     pub fn malformed(&self) -> impl Iterator<Item = &str> {
         malformed_claims(&self.members, [OF_INTROSPECTION])
     }
@@ -214,7 +217,7 @@ impl Introspection {
         self.members.get(name)
     }
 
-    /// All members; none where the token is not active.
+    /// All members; none if the token is not active.
     pub fn as_json(&self) -> &Map<String, Value> {
         &self.members
     }
@@ -223,7 +226,7 @@ impl Introspection {
     ///
     /// # Errors
     ///
-    /// [`Rule::InvalidMember`] where they do not fit the type.
+    /// [`Rule::InvalidMember`] if they do not fit the type.
     pub fn deserialize<T: DeserializeOwned>(&self) -> Result<T, Error> {
         T::deserialize(&self.members)
             .map_err(|_| Violation::new(Rule::InvalidMember).in_document(Document::IntrospectionResponse).into())

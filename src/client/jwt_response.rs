@@ -1,4 +1,4 @@
-//! JARM: the authorization response as a JWT that the OP signed, and encrypted where that was registered.
+//! JARM: the authorization response as a JWT that the OP signed, and encrypted if that was registered.
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ use crate::json::Object;
 use crate::provider::{Channel, ProviderMetadata};
 use crate::secret::{Secret, constant_time_eq};
 
-/// JARM §2.1: "A maximum JWT lifetime of 10 minutes is RECOMMENDED." It is no more than that, and some OPs take the
-/// lifetime of another token. A short life limits replay, which the `state` of a session prevents already: it is used
-/// once, and the session has a lifetime of its own.
+/// JARM §2.1: "A maximum JWT lifetime of 10 minutes is RECOMMENDED." That is only a recommendation, and some OPs use
+/// the lifetime of another token. A short life limits replay, which the `state` of a session already prevents: it is
+/// used once, and the session has its own lifetime.
 const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
 
-/// The claims that are checked, and the parameters among them.
+/// The claims that are checked, including the response parameters.
 const CHECKED: [&str; 12] = [
     "state",
     "iss",
@@ -36,13 +36,12 @@ const CHECKED: [&str; 12] = [
     "access_token",
 ];
 
-/// Where the OP lists the algorithms of its responses.
+/// The metadata member in which the OP lists the algorithms of its responses.
 const ALGORITHMS: &str = "authorization_signing_alg_values_supported";
 
 impl Client {
-    /// The name of the cookie that belongs to an authorization response, as
-    /// [`AuthorizationSession::cookie_name_for`] finds it, for encrypted responses too: only the client can look into
-    /// those.
+    /// The name of the cookie that belongs to an authorization response. It works like
+    /// [`AuthorizationSession::cookie_name_for`], and also for encrypted responses, which only the client can decrypt.
     pub fn cookie_name_for(&self, response: &str) -> Option<String> {
         AuthorizationSession::cookie_name_for(response).or_else(|| {
             let token = session::parameter(response, "response")?;
@@ -50,7 +49,7 @@ impl Client {
         })
     }
 
-    /// Discovery's checks: whether the OP answers as this client asks it to.
+    /// The checks of discovery: whether the OP supports the response mode of this client.
     pub(super) fn check_response_mode(&self, metadata: &ProviderMetadata) -> Result<(), Error> {
         const MODES: &str = "response_modes_supported";
         let options = &self.0.options;
@@ -79,8 +78,8 @@ impl Client {
         }
     }
 
-    /// The parameters of the response, once it is known that the OP made it, for this client and this session (JARM
-    /// §2.4). What shows without a key comes first, so that nobody but the OP can make us fetch its keys.
+    /// Returns the parameters of the response after verifying that the OP made it for this client and this session
+    /// (JARM §2.4). Checks without a key come first, so that only the OP can make us fetch its keys.
     pub(super) async fn opened_response(&self, token: &str, session: &session::Body) -> Result<Parameters, Error> {
         let token = self.decrypted_response(token)?;
         let jws = CompactJws::parse(token.expose()).map_err(|problem| match problem {
@@ -108,8 +107,8 @@ impl Client {
         Ok(parameters)
     }
 
-    /// "The client obtains the key needed to check the signature [...] and checks its signature." `none` is no algorithm
-    /// here.
+    /// "The client obtains the key needed to check the signature [...] and checks its signature." `none` is not an
+    /// accepted algorithm.
     async fn verify_response(&self, jws: &CompactJws<'_>) -> Result<(), Error> {
         let refused = Violation::new(Rule::JwtResponseAlgorithm)
             .in_document(Document::AuthorizationResponse)
@@ -118,7 +117,7 @@ impl Client {
         let jwt = self.arrived_jwt(algorithm, Channel::Front);
         match self.0.options.authorization_signed_response_alg {
             Some(chosen) if chosen == algorithm => {}
-            // An OP may have begun to use an algorithm after its metadata were fetched.
+            // The OP may have started to use an algorithm after its metadata was fetched.
             None if self.may_be_listed(algorithm) => {
                 let fit = |metadata: &ProviderMetadata| self.response_algorithms(metadata).contains(&algorithm);
                 self.0.provider.metadata_fitting(&jwt, refused, fit).await??;
@@ -137,11 +136,11 @@ impl Client {
         Ok(verified.await??)
     }
 
-    /// Whether the response has expired, if its times are such as they have to be.
+    /// Whether the response has expired. An error if its times are not valid.
     fn is_late(&self, claims: &Map<String, Value>) -> Result<bool, Error> {
         let (now, leeway) = (unix_seconds(self.0.clock.now()), self.0.options.leeway.as_secs());
         let (earliest, latest) = (now.saturating_sub(leeway), now.saturating_add(leeway));
-        // What is `null` is absent. That is refused for `exp`, the only one of the three that is required.
+        // A `null` claim is absent. Of the three only `exp` is required, and is refused if absent.
         let present = |name: &str| claims.get(name).filter(|time| !time.is_null());
         let time = |name: &str| present(name).map(Value::as_f64);
         let end = match time("exp") {
@@ -156,12 +155,12 @@ impl Client {
         Ok(end <= earliest as f64)
     }
 
-    /// The signed response inside of an encrypted one, or the response itself where it is not encrypted.
+    /// The signed response inside an encrypted one, or the response itself if it is not encrypted.
     fn decrypted_response(&self, token: &str) -> Result<Secret, Violation> {
         self.decrypted(token, Document::AuthorizationResponse, self.0.options.authorization_response_encryption)
     }
 
-    /// What was registered, or the asymmetric algorithms that the OP lists.
+    /// The registered algorithm, or the asymmetric algorithms that the OP lists.
     fn response_algorithms(&self, metadata: &ProviderMetadata) -> Vec<SigningAlgorithm> {
         if let Some(chosen) = self.0.options.authorization_signed_response_alg {
             return vec![chosen];
@@ -172,9 +171,9 @@ impl Client {
 }
 
 impl Parameters {
-    /// The parameters among the claims. Each is a text, and none is read from anywhere else. Some serializers write every
-    /// member that they know: one that is `null` or empty is absent, as in a query string. A check that needs it then
-    /// reports it as missing.
+    /// The parameters among the claims. Each must be a string, and no other source is read. Some serializers write
+    /// every member that they know, so one that is `null` or empty is absent, as in a query string. A check that needs
+    /// it then reports it as missing.
     fn of_claims(claims: &Map<String, Value>) -> Result<Self, Error> {
         let mut parameters = Self::default();
         for (name, value) in claims {
@@ -189,8 +188,8 @@ impl Parameters {
     }
 }
 
-/// RFC 7519 §4.1.3: one text, or an array of them. Nobody else may be named: whom else the response is for has no
-/// business with it.
+/// RFC 7519 §4.1.3: one string, or an array of strings. No other audience may be named, because no other party needs
+/// the response.
 fn is_for(claims: &Map<String, Value>, client_id: &str) -> bool {
     match claims.get("aud") {
         Some(Value::String(audience)) => audience == client_id,

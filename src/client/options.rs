@@ -1,4 +1,4 @@
-//! The choices of a client, with the defaults that this crate recommends.
+//! The settings of a client, with the defaults that this crate recommends.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +10,7 @@ use crate::jose::{DecryptionKey, SigningAlgorithm};
 use crate::pending::FINAL_POLL_MARGIN;
 use crate::secret::Secret;
 
-/// Everything that can be chosen beyond who the client is and whom it talks to. Each has a setter on the builder.
+/// All settings except the identity of the client and of the OP. Each has a setter on the builder.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
     pub(crate) response_type: ResponseType,
@@ -30,7 +30,7 @@ pub(crate) struct Options {
     pub(crate) default_max_age: Option<Duration>,
     pub(crate) require_auth_time: bool,
     pub(crate) notification_token: Option<Secret>,
-    /// `None` where nothing was said.
+    /// `None` if it was not set.
     pub(crate) dpop: Option<DpopMode>,
     pub(crate) certificate_bound_access_tokens: bool,
     pub(crate) pushed_authorization_requests: bool,
@@ -49,13 +49,13 @@ pub(crate) struct Options {
     pub(crate) allow_immediate_answer: bool,
     pub(crate) cancellation_endpoint: Option<String>,
     pub(crate) drop_unbound_tokens: bool,
-    /// Where the client was made from a registration that says so.
+    /// Set if the client was made from a registration that contains it.
     pub(crate) secret_expires_at: Option<SystemTime>,
     pub(crate) fapi: Option<FapiProfile>,
 }
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// An OP may hold a poll open until something happens, which is why it has a timeout of its own.
+/// A poll has its own timeout because an OP may hold it open until something happens.
 const POLL_TIMEOUT: Duration = Duration::from_secs(90);
 const LEEWAY: Duration = Duration::from_secs(60);
 const SESSION_LIFETIME: Duration = Duration::from_secs(60 * 60);
@@ -105,8 +105,8 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Which DPoP keys are used. Where tokens are bound to the client certificate there are none: an OP that sees both
-    /// may use up a grant and refuse.
+    /// Which DPoP keys are used. If tokens are bound to the client certificate there are none: an OP that sees both may
+    /// use up a grant and refuse the request.
     pub(crate) fn dpop(&self) -> &DpopMode {
         match &self.dpop {
             Some(mode) => mode,
@@ -115,7 +115,7 @@ impl Options {
         }
     }
 
-    /// Whether authorization requests are signed. Only what is signed is encrypted.
+    /// Whether authorization requests are signed. Encryption requires a signature.
     pub(crate) fn signs_requests(&self) -> bool {
         self.require_signed_request_object || self.request_object_encryption.alg.is_some()
     }
@@ -125,18 +125,18 @@ impl Options {
 #[non_exhaustive]
 #[derive(Debug, Clone, Default)]
 pub enum DpopMode {
-    /// A fresh key for every authentication process, as the draft recommends: "the RP SHOULD ensure that a public key
-    /// is not reused across different Authentication Processes".
+    /// A new key for every sign-in, as the draft recommends: "the RP SHOULD ensure that a public key is not reused
+    /// across different Authentication Processes".
     #[default]
     PerProcess,
-    /// The same key for all processes of the client, for OPs that want to know it beforehand. Whoever gets hold of it
-    /// can use the tokens of all users.
+    /// The same key for all sign-ins of the client, for OPs that must know it in advance. Anyone who gets this key can
+    /// use the tokens of all users.
     Shared(DpopKey),
-    /// No DPoP at all, for OPs that refuse requests with a proof. Nothing then binds the tokens to this application.
+    /// No DPoP, for OPs that refuse requests with a proof. Tokens are then not bound to this application.
     Off,
 }
 
-/// What a poll presents besides its DPoP proof.
+/// The credential that a poll presents besides its DPoP proof.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PollCredential {
@@ -144,25 +144,26 @@ pub enum PollCredential {
     /// (DTR §Token Request Validation, 2026-02).
     #[default]
     ClientAuthentication,
-    /// The access token of the exchange response, DPoP-bound, to the letter of the base draft: "this request MUST use
-    /// the DPoP-secured Access Token". It excludes `client_secret_basic`, since a request has one `Authorization`
-    /// header, and DPoP cannot be off.
+    /// The DPoP-bound access token of the exchange response, which the base draft requires literally: "this request
+    /// MUST use the DPoP-secured Access Token". It cannot be combined with `client_secret_basic`, because a request has
+    /// one `Authorization` header. DPoP must be on.
     AccessToken,
 }
 
-/// How long the OP is left alone after it has said that it has not decided (DTR §Design Considerations for Poll and
-/// Ping). The OP's interval is the shortest wait in any case, a poll shortly before the end of the process is made in
-/// any case, and trouble has a backoff of its own.
+/// The pause after an answer that the OP has not decided (DTR §Design Considerations for Poll and Ping).
+///
+/// A pause is never shorter than the OP's interval. One poll is always sent shortly before the end of the sign-in.
+/// Failed polls have their own backoff.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Backoff {
-    /// For one interval, as the OP asked.
+    /// One interval, as the OP requested.
     #[default]
     Fixed,
-    /// For one interval at first, then for twice as long each time, up to a limit. It suits OPs that ping: a ping
-    /// brings the next poll forward, and the wait after that is one interval again.
+    /// One interval at first, then twice as long each time, up to a limit. It suits OPs that send pings: a ping brings
+    /// the next poll forward, and the pause after that is one interval again.
     Growing {
-        /// No wait is longer, unless the OP's interval is.
+        /// The longest pause, unless the OP's interval is longer.
         up_to: Duration,
     },
 }
@@ -176,28 +177,29 @@ impl Backoff {
     }
 }
 
-/// Whom a client assertion is for (RFC 7523 §3; OpenID Connect Core 1.0 §9).
+/// The audience of client assertions (RFC 7523 §3; OpenID Connect Core 1.0 §9).
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AssertionAudience {
-    /// The OP's issuer identifier as a single string, at every endpoint: what current profiles demand, since it
-    /// cannot be replayed elsewhere.
+    /// The OP's issuer identifier as a single string, at every endpoint. Current profiles require it, because the
+    /// assertion cannot be replayed elsewhere.
     #[default]
     Issuer,
-    /// The URL of the token endpoint, at every endpoint, for OPs of before 2025. It is the `token_endpoint` of the OP's
-    /// metadata, also where a client with a certificate calls its alias for mutual TLS: the OP's name for the endpoint
-    /// does not depend on the way there.
+    /// The URL of the token endpoint, at every endpoint, for OPs from before 2025. It is the `token_endpoint` of the
+    /// OP's metadata, even if a client with a certificate calls its alias for mutual TLS: the name of the endpoint does
+    /// not depend on the connection.
     TokenEndpoint,
-    /// The URL of the endpoint to which the assertion is sent, another one at each endpoint, for OPs that compare it with
-    /// their own URL there: token, pushed authorization request, revocation, introspection and cancellation endpoint.
+    /// The URL of the endpoint that the assertion is sent to, for OPs that compare it with their own URL there. It
+    /// differs at each endpoint: token, pushed authorization request, revocation, introspection and cancellation
+    /// endpoint.
     Endpoint,
 }
 
-/// Which FAPI 2.0 profile a client keeps to.
+/// The FAPI 2.0 profile that a client follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FapiProfile {
     /// FAPI 2.0 Security Profile.
     Security,
-    /// The same with signed requests and responses.
+    /// The Security Profile with signed requests and responses.
     MessageSigning,
 }

@@ -29,7 +29,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Its meaning for a sign-in that the application had cancelled.
+    /// Converts the outcome of a sign-in that the application had cancelled.
     pub(crate) fn after_cancellation(self) -> Self {
         match self {
             Self::Denied(_) => Self::Cancelled,

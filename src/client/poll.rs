@@ -1,4 +1,4 @@
-//! DTR §Token Request using the Authentication Request ID: asking once.
+//! DTR §Token Request using the Authentication Request ID: polls once.
 
 use std::borrow::Cow;
 use std::error::Error as _;
@@ -24,59 +24,63 @@ use crate::provider::ProviderMetadata;
 use crate::secret::Secret;
 use crate::task::Task;
 
-/// What one poll came to.
+/// The result of one poll.
 #[non_exhaustive]
 #[derive(Debug)]
 #[must_use = "a poll may have brought the outcome, which the OP gives once only"]
 pub enum Poll {
-    /// Nothing is due, so nothing was sent: the interval has not passed, or it is too early to try again to validate an
-    /// answer that is here. Poll again after `due_in`.
+    /// Nothing is due, so nothing was sent. Either the interval has not passed, or it is too early to validate a stored
+    /// answer again. Poll again after `due_in`.
     NotDue {
-        /// How long until the next poll is due.
+        /// The time until the next poll is due.
         due_in: Duration,
     },
-    /// The OP has not decided. [`progress`](PendingAuthentication::progress) may say more.
+    /// The OP has not decided. [`progress`](PendingAuthentication::progress) may contain more details.
     Pending,
-    /// The OP has not decided and wants to be asked less often: the interval has grown by five seconds.
+    /// The OP has not decided and asks for fewer polls: the interval grew by five seconds.
     SlowDown,
-    /// The process has ended.
+    /// The sign-in has ended.
     Finished(Outcome),
 }
 
 const STEP: &str = "polling";
 
-/// What came of asking.
+/// The result of asking the OP.
 pub(super) enum Asked {
     Said(Poll),
-    /// The success response is here, and is to be judged.
+    /// The success response was received and must be validated.
     Answered,
 }
 
 impl Client {
-    /// Asks the OP once whether it has decided, if the interval has passed; otherwise sends nothing and says when to
-    /// ask. For job systems of your own; [`wait`](Self::wait) is the loop around it.
+    /// Polls the OP once if the interval has passed. Otherwise it sends nothing and returns the time until the next
+    /// poll.
     ///
-    /// `pending` takes in what happened and stays usable whatever that was. Seal it again after each call if it is stored:
-    /// most of all after an error, because a success response that could not be validated yet is kept in it, and the OP
-    /// gives it once only. Delete what is stored once the outcome is in safe keeping: an older copy would ask again and find
-    /// the process ended.
+    /// It is for job systems of your own; [`wait`](Self::wait) calls it in a loop.
     ///
-    /// If the future is dropped while a request is in flight, the request continues, and the next call *with this value*
-    /// waits for its answer instead of sending another one. A copy that is opened from storage does not know about that
-    /// request. It sends a second one, possibly in parallel. If the first one returns the success, that answer is lost, and
-    /// the second one ends the process as [`Outcome::Failed`]. Do not let a job system's timeout drop the call: spawn it, or
-    /// keep `pending` for the next try.
+    /// `pending` records what happened and stays usable after any result. If it is stored, seal it again after each
+    /// call, especially after an error: it keeps a success response that could not be validated yet, which the OP sends
+    /// only once. Delete the stored value once the outcome is stored: an older copy would poll again and find the
+    /// sign-in ended.
     ///
-    /// Where the call may be dropped or the process may crash, store `pending` between
-    /// [`announce_poll`](PendingAuthentication::announce_poll) and this. The end of a process whose success may have been
-    /// lost is then [`Outcome::Unknown`]: let the user start again.
+    /// If the future is dropped while a request is in flight, the request continues, and the next call *with this
+    /// value* waits for its answer instead of sending another one. A copy that is opened from storage does not know
+    /// about that request. It sends a second one, possibly in parallel. If the first one returns the success, that
+    /// answer is lost, and the second one ends the sign-in as [`Outcome::Failed`]. Do not let a job system's timeout
+    /// drop the call: spawn it, or keep `pending` for the next try.
+    ///
+    /// If the call may be dropped or the program may crash, store `pending` between
+    /// [`announce_poll`](PendingAuthentication::announce_poll) and this call. A sign-in whose success may have been
+    /// lost then ends as [`Outcome::Unknown`]: let the user start again.
     ///
     /// # Errors
     ///
-    /// None of them ends the process. [`is_transient`](Error::is_transient) errors pass: the next poll is planned with
-    /// exponential backoff. [`ErrorResponse`](crate::ErrorKind::ErrorResponse) with `invalid_client` and its like
-    /// mean that our own credentials or registration are wrong; put them right and go on.
-    /// [`Misuse`](crate::ErrorKind::Misuse): the process has ended or belongs to another client.
+    /// No error ends the sign-in.
+    ///
+    /// - [`is_transient`](Error::is_transient) errors pass: the next poll is scheduled with exponential backoff.
+    /// - [`ErrorResponse`](crate::ErrorKind::ErrorResponse) with a code such as `invalid_client` means that our own
+    ///   credentials or registration are wrong. Correct them and continue.
+    /// - [`Misuse`](crate::ErrorKind::Misuse) if the sign-in has ended or belongs to another client.
     pub async fn poll(&self, pending: &mut PendingAuthentication) -> Result<Poll, Error> {
         match self.ask(pending).await? {
             Asked::Said(poll) => Ok(poll),
@@ -84,7 +88,8 @@ impl Client {
         }
     }
 
-    /// The first half of [`poll`](Self::poll): everything up to the success response, which is then in safe keeping.
+    /// The first half of [`poll`](Self::poll): everything up to the success response, which is then stored in
+    /// `pending`.
     pub(super) async fn ask(&self, pending: &mut PendingAuthentication) -> Result<Asked, Error> {
         self.check_ownership(&pending.0.issuer, &pending.0.client_id)?;
         match &pending.0.phase {
@@ -115,7 +120,7 @@ impl Client {
                 polled
             }));
         }
-        // The success is given once only, so neither the request nor its answer may depend on who waits here.
+        // The OP sends the success only once, so neither the request nor its answer may depend on this future.
         if let Some(task) = &pending.0.in_flight {
             task.finish().await;
         }
@@ -137,13 +142,13 @@ impl Client {
         }
     }
 
-    /// The second half: judges the success response that is in safe keeping.
+    /// The second half of [`poll`](Self::poll): validates the stored success response.
     pub(super) async fn judge_answer(&self, pending: &mut PendingAuthentication) -> Result<Poll, Error> {
         self.conclude(pending, None).await.map_err(|error| error.in_step("validating the OP's final answer"))
     }
 
-    /// One poll, ready to leave, whatever the schedule says: for a caller that keeps it by other means. It needs neither
-    /// this client nor `pending` any more.
+    /// Prepares one poll, whatever the schedule says, for a caller that has its own schedule. The returned future
+    /// borrows neither this client nor `pending`.
     pub(crate) async fn poll_now(
         &self,
         pending: &PendingAuthentication,
@@ -156,7 +161,7 @@ impl Client {
         }
     }
 
-    /// Sends a poll, and sorts what came back or why nothing did.
+    /// Sends a poll and classifies its result.
     fn poll_once(
         &self,
         pending: &PendingAuthentication,
@@ -181,21 +186,22 @@ impl Client {
         }
     }
 
-    /// The runtime that drove the poll was shut down.
+    /// The result of a poll whose runtime was shut down.
     fn poll_cut_off(&self) -> Polled {
         let answer = Answer::Trouble { unanswered: true, retry_after: None };
         Polled { answer, error: Some(TransportProblem::Broken.into()), at: self.now(), unwanted: None }
     }
 
-    /// Validates the success response that is in safe keeping, as of when it came. `process` is its name in the log, where
-    /// it has one.
+    /// Validates the stored success response as of the time of its receipt. `process` is the name of the sign-in in the
+    /// log, if it has one.
     pub(crate) async fn conclude(
         &self,
         pending: &mut PendingAuthentication,
         process: Option<&(dyn Display + Sync)>,
     ) -> Result<Poll, Error> {
         if pending.0.unverified_interim.is_some() {
-            // Only the comparison with the final token needs it; its failure is not the final token's.
+            // The interim token is needed only for the comparison with the final one. Its failure is not a failure of
+            // the final token.
             if let Err(error) = self.verify_interim(pending).await {
                 tracing::debug!(error = %error, "the interim ID Token cannot be verified yet");
             }
@@ -249,7 +255,8 @@ impl Client {
         Ok(Poll::Finished(Outcome::Invalid(violation)))
     }
 
-    /// One warning for each process: an outage of the keys delays them all, and each is tried many times.
+    /// Logs one warning for each sign-in: if the OP's keys are unavailable, all sign-ins are delayed, and each is tried
+    /// many times.
     fn log_that_it_waits(
         &self,
         process: Option<&(dyn Display + Sync)>,
@@ -260,7 +267,7 @@ impl Client {
         let process = process.map(tracing::field::display);
         let (issuer, client_id, reason) =
             (self.issuer(), self.client_id(), error.source().map(tracing::field::display));
-        // A level is a part of the event's static description.
+        // `tracing` needs a constant level.
         macro_rules! waits {
             ($level:ident) => {
                 tracing::$level!(
@@ -289,8 +296,8 @@ impl Client {
     }
 }
 
-/// DTR §Token Request using the Authentication Request ID: everything that the request needs, so that it can outlive the
-/// call that began it.
+/// DTR §Token Request using the Authentication Request ID. It owns everything that the request needs, so that it can
+/// outlive the call that started it.
 struct TokenRequest {
     client: Client,
     deferred_auth_id: Secret,
@@ -330,13 +337,13 @@ impl TokenRequest {
     }
 }
 
-/// Sorts what the token endpoint said.
+/// Classifies the answer of the token endpoint.
 fn judge(sent: Sent, at: Moment) -> Polled {
     let polled = |answer, error| Polled { answer, error, at, unwanted: None };
     match sent {
         Sent::Success { body, .. } => match looks_final(&body) {
             true => polled(Answer::Success(SuccessBody(body)), None),
-            // A proxy's or captive portal's JSON must not end a process that took three weeks.
+            // The JSON of a proxy or captive portal must not end a sign-in that took three weeks.
             false => {
                 let violation = Violation::new(Rule::NoIdToken).in_document(Document::TokenResponse);
                 let error = Error::new(violation).that_passes();
@@ -371,8 +378,8 @@ fn judge(sent: Sent, at: Moment) -> Polled {
     }
 }
 
-/// Whether a document with a status of success is a token response at all. Which of its members are missing or wrong is for the
-/// validation to say, after it was put in safe keeping.
+/// Whether a document with a success status is a token response. Missing or wrong members are left to the validation,
+/// after the response was stored.
 fn looks_final(body: &[u8]) -> bool {
     #[derive(serde::Deserialize)]
     struct Members {
@@ -383,11 +390,11 @@ fn looks_final(body: &[u8]) -> bool {
         .map_or(true, |found| found.access_token.is_some() || found.id_token.is_some())
 }
 
-/// The outcome of a process that ended without tokens, with the OP's answer where one ended it.
+/// The outcome of a sign-in that ended without tokens, with the OP's answer if one ended it.
 pub(crate) fn finish(pending: &mut PendingAuthentication, end: End, response: Option<ErrorResponse>) -> Outcome {
     pending.0.phase = Phase::Ended;
-    // The schedule can end a process without an answer only by its own deadline or in doubt, so `response` is there
-    // for the others.
+    // Without an answer the schedule ends a sign-in only at its own deadline or in doubt. All other ends have a
+    // `response`.
     let response = response.unwrap_or_else(|| ErrorResponse::new("", None, None));
     let outcome = match end {
         End::Denied => Outcome::Denied(Denial::new(response)),

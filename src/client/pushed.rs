@@ -1,4 +1,4 @@
-//! RFC 9126: the authorization request goes to the OP directly, and the browser carries a reference to it.
+//! RFC 9126: sends the authorization request to the OP directly, and gives the browser a reference to it.
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
@@ -15,35 +15,35 @@ use crate::error::{Document, Error, Rule, Violation};
 use crate::json::Object;
 use crate::provider::ProviderMetadata;
 
-/// The answer is a URN and a number.
+/// The longest answer in bytes. It contains a URN and a number.
 const RESPONSE_LIMIT: usize = 64 * 1024;
-/// It stands in a URL, and browsers and servers bound those.
+/// The longest reference in bytes. It is part of a URL, whose length browsers and servers limit.
 const LONGEST_REQUEST_URI: usize = 2_000;
 
-/// What the OP gave for a request that was pushed to it.
+/// The OP's answer to a pushed request.
 pub(super) struct Pushed {
     request_uri: String,
-    /// Until when the browser has to be there.
+    /// The time until which the browser must use the reference.
     pub(super) expires_at: SystemTime,
 }
 
 impl Client {
-    /// Whether the request of this client has to be pushed: because the OP takes no others, or because the client was
-    /// told to.
+    /// Whether requests of this client are pushed: because the OP accepts no others, or because the client is
+    /// configured for it.
     pub(super) fn pushes(&self, metadata: &ProviderMetadata) -> bool {
         self.0.options.pushed_authorization_requests || metadata.require_pushed_authorization_requests()
     }
 
-    /// Where requests are pushed to.
+    /// The endpoint that requests are pushed to.
     ///
     /// # Errors
     ///
-    /// [`ConfigurationProblem::NoEndpoint`](crate::ConfigurationProblem::NoEndpoint), or what is wrong with its URL.
+    /// [`ConfigurationProblem::NoEndpoint`](crate::ConfigurationProblem::NoEndpoint), or an error about its URL.
     pub(super) fn push_endpoint<'a>(&self, metadata: &'a ProviderMetadata) -> Result<&'a Url, Error> {
         self.endpoints(metadata, self.identity_at(metadata)?).pushed_authorization_request()
     }
 
-    /// Sends the parameters to the OP, with the client's authentication and a proof by the key of the process (RFC 9126
+    /// Sends the parameters to the OP, with the client's authentication and a proof by the key of the sign-in (RFC 9126
     /// §2.1, RFC 9449 §10.1).
     pub(super) async fn push(
         &self,
@@ -62,7 +62,7 @@ impl Client {
             timeout: self.0.options.request_timeout,
             body_limit: RESPONSE_LIMIT,
         };
-        // The lifetime counts from the answer, which was on its way for no longer than this.
+        // The lifetime counts from the answer. Counting from the request is on the safe side.
         let sent_at = self.0.clock.now();
         match self.0.endpoints.post(request).await {
             Ok(Answer::Success { body, .. }) => Ok(self.pushed(&body, sent_at)?),
@@ -70,7 +70,7 @@ impl Client {
             Ok(Answer::Unusable { violation, retry_after, .. }) => {
                 Err(Error::new(violation).with_retry_after(retry_after))
             }
-            // Nothing has been used up, whether the OP saw it or not: the next request has everything anew.
+            // The request used nothing up, even if the OP saw it: the next one has new values.
             Err(Failure { error, .. }) => Err(error),
         }
     }
@@ -78,7 +78,7 @@ impl Client {
     /// RFC 9126 §2.2.
     fn pushed(&self, body: &[u8], sent_at: SystemTime) -> Result<Pushed, Violation> {
         let (request_uri, lifetime) = read(body)?;
-        // A session that is older than this is refused, so a longer life of the reference is of no use.
+        // Older sessions are refused, so a longer life of the reference has no use.
         let expires_at = saturating_add(sent_at, lifetime.min(self.0.options.session_lifetime));
         if expires_at <= self.0.clock.now() {
             return Err(violation(Rule::RequestUriExpired).at_member("expires_in"));
@@ -88,8 +88,8 @@ impl Client {
 }
 
 impl Pushed {
-    /// Where the browser is sent: the request is with the OP, so nothing but its name and whose it is goes along (RFC
-    /// 9126 §4).
+    /// The URL for the browser. It contains only the client and the reference, because the OP has the request (RFC 9126
+    /// §4).
     pub(super) fn url(&self, metadata: &ProviderMetadata, client_id: &str) -> Url {
         let mut url = metadata.authorization_endpoint().clone();
         url.query_pairs_mut().append_pair("client_id", client_id).append_pair("request_uri", &self.request_uri);

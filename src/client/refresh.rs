@@ -1,4 +1,4 @@
-//! RFC 6749 §6 and OpenID Connect Core 1.0 §12: new tokens for a user who signed in before.
+//! RFC 6749 §6 and OpenID Connect Core 1.0 §12: gets new tokens for a user who signed in before.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -27,17 +27,17 @@ pub(super) use flight::Flights;
 const STEP: &str = "refreshing the tokens";
 
 impl Client {
-    /// Gets new tokens with the refresh token, bound to the same DPoP key, and puts them into `authentication`. A
-    /// refresh token that the OP replaces is replaced; where the answer has none, the old one stays. Seal and store the
-    /// authentication again at once: an OP that replaces refresh tokens takes a second use of the old one for theft.
+    /// Gets new tokens with the refresh token, bound to the same DPoP key, and stores them in `authentication`.
     ///
-    /// Callers that refresh the same tokens at the same time, each with a copy of their own, share one request and its
-    /// answer. So does a copy that comes up to a minute late, and one that comes after a caller was dropped in
-    /// mid-request. Among several processes the application has to see to that itself, with a lock of its database for
-    /// instance.
+    /// If the answer has a refresh token, it replaces the old one; otherwise the old one stays. Seal and store the
+    /// authentication again at once: an OP that replaces refresh tokens treats a second use of the old one as theft.
     ///
-    /// A new ID Token is held against the one of the sign-in: it must be about the same user and the same
-    /// authentication (OpenID Connect Core 1.0 §12.2).
+    /// Callers that refresh the same tokens at the same time, each with its own copy, share one request and its answer.
+    /// So does a copy that is refreshed up to a minute later, or after a caller was dropped during the request. Several
+    /// programs must coordinate this themselves, for example with a lock in their database.
+    ///
+    /// A new ID Token is compared with that of the sign-in: it must be about the same user and the same authentication
+    /// (OpenID Connect Core 1.0 §12.2).
     ///
     /// ```
     /// # use openid_deferred::{Authentication, Client, Error, ErrorKind};
@@ -56,38 +56,42 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// After each of them the tokens are the old ones, and [`is_transient`](Error::is_transient) says whether to try
-    /// again.
+    /// After an error the tokens are the old ones. [`is_transient`](Error::is_transient) states whether to try again.
     ///
     /// - [`Transport`](ErrorKind::Transport): nothing was sent.
     /// - [`OutcomeUnknown`](ErrorKind::OutcomeUnknown): the request may have been processed and the answer is lost. It
-    ///   is transient, because trying again is all that can be done; an OP that replaces refresh tokens may then answer
-    ///   `invalid_grant`.
+    ///   is transient, because nothing else can be done but to try again. An OP that replaces refresh tokens may then
+    ///   answer `invalid_grant`.
     /// - [`ErrorResponse`](ErrorKind::ErrorResponse): the OP refused. After `invalid_grant` the user has to sign in
     ///   again.
-    /// - [`Protocol`](ErrorKind::Protocol): the answer broke a rule. Where that can pass, as with
-    ///   [`Rule::KeysUnavailable`](crate::Rule::KeysUnavailable), the answer is kept in `authentication`, sealed as well,
-    ///   and the next call sends nothing but validates it again. It is kept for 24 hours and at least 200 tries, whichever
-    ///   ends later. Calls in a quick row count as one try: they count from a second apart at first, and from ten minutes
-    ///   apart in a long outage. Where it cannot pass, or after that time, the new tokens are revoked.
-    /// - [`Misuse`](ErrorKind::Misuse): there is no refresh token, or `authentication` is another client's.
+    /// - [`Protocol`](ErrorKind::Protocol): the answer broke a rule. If the error is transient, such as
+    ///   [`Rule::KeysUnavailable`](crate::Rule::KeysUnavailable), the answer is kept in `authentication`, also when it
+    ///   is sealed. The next call validates it again without a request. It is kept for 24 hours and at least 200
+    ///   attempts, whichever ends later. Calls in quick succession count as one attempt: at first they must be a second
+    ///   apart, and in a long outage ten minutes. If the error is not transient, or after that time, the new tokens are
+    ///   revoked.
+    /// - [`Misuse`](ErrorKind::Misuse): there is no refresh token, or `authentication` belongs to another client.
     pub async fn refresh(&self, authentication: &mut Authentication) -> Result<(), Error> {
         let key = authentication.body().dpop_key.clone();
         self.refresh_with(authentication, async |_| Ok(key)).await
     }
 
-    /// The same with a new DPoP key, where the client authenticates: its refresh tokens are bound to the client and not
-    /// to the key (RFC 9449 §5). The new tokens are bound to the new key.
+    /// Like [`refresh`](Self::refresh), with a new DPoP key that the new tokens are bound to.
     ///
-    /// Callers that ask for a new key at the same time share one request and one new key. Where a
-    /// [`refresh`](Self::refresh) of the same tokens is under way or has just ended, or an answer to one is kept in
-    /// `authentication`, this takes its tokens first, and refreshes these with the new key.
+    /// This requires that the client authenticates: its refresh tokens are then bound to the client and not to the key
+    /// (RFC 9449 §5).
+    ///
+    /// Callers that ask for a new key at the same time share one request and one new key. There may be a
+    /// [`refresh`](Self::refresh) of the same tokens that is in flight or has just ended, or an answer to one in
+    /// `authentication`. Then this call takes its tokens first, and refreshes them with the new key.
     ///
     /// # Errors
     ///
-    /// As [`refresh`](Self::refresh), and [`Configuration`](ErrorKind::Configuration) for a public client or one without
-    /// DPoP. After an error the tokens are bound to the old key. They can be newer than before, where another refresh
-    /// brought them: seal and store the authentication after an error too.
+    /// The errors of [`refresh`](Self::refresh), and [`Configuration`](ErrorKind::Configuration) for a public client or
+    /// one without DPoP.
+    ///
+    /// After an error the tokens are bound to the old key. They can be newer than before if another refresh returned
+    /// them, so seal and store the authentication after an error too.
     pub async fn refresh_with_new_key(&self, authentication: &mut Authentication) -> Result<(), Error> {
         const SETTING: &str = "refresh_with_new_key";
         if self.identity().await?.authentication.method() == "none" {
@@ -102,7 +106,8 @@ impl Client {
         let old = thumbprint(authentication.body());
         loop {
             self.refresh_with(authentication, new_key).await?;
-            // Tokens bound to the old key are the answer to a request of another caller. A request of this one ends this.
+            // Tokens bound to the old key come from the request of another caller. The loop ends after a request of
+            // this one.
             if thumbprint(authentication.body()) != old {
                 return Ok(());
             }
@@ -127,7 +132,7 @@ impl Client {
         refreshed.await.map_err(|error| error.in_step(STEP))
     }
 
-    /// Sends the request, or waits for the one that is under way.
+    /// Sends the request, or waits for the one that is already in flight.
     async fn request_refresh(&self, refresh_token: Secret, dpop_key: Option<DpopKey>) -> Result<Refreshed, Error> {
         let metadata = self.0.provider.metadata().await?;
         let identity = self.identity_at(&metadata)?.clone();
@@ -147,7 +152,7 @@ impl Client {
         flights.join(clock, &refresh_token, |refresh_token| request.send(refresh_token)).await
     }
 
-    /// Judges the answer that is in safe keeping, as of when it came, and takes its tokens.
+    /// Validates the stored answer as of the time of its receipt, and takes its tokens.
     async fn conclude_refresh(&self, body: &mut Body) -> Result<(), Error> {
         let Some(refreshed) = &body.refreshed else { return Ok(()) };
         let judged = self.judge_refresh(body, refreshed).await;
@@ -195,7 +200,7 @@ impl Client {
         Ok(())
     }
 
-    /// The outer error passes, the inner one does not.
+    /// The outer error is transient, the inner one is not.
     async fn judge_refresh(
         &self,
         body: &Body,
@@ -221,14 +226,14 @@ impl Client {
     }
 }
 
-/// Everything that a request needs, so that it can outlive the call that began it.
+/// Everything that a request needs, so that it can outlive the call that started it.
 struct Request {
     endpoints: Arc<Endpoints>,
     clock: Arc<dyn Clock>,
     identity: ClientIdentity,
     assertion_audience: Option<String>,
     url: Url,
-    /// Where tokens go back that came with a refusal, if anywhere.
+    /// The revocation endpoint, if there is one, for tokens that came with a refusal.
     revocation: Option<Url>,
     timeout: Duration,
     dpop_key: Option<DpopKey>,
@@ -263,7 +268,7 @@ impl Request {
         }
     }
 
-    /// The error that an answer without a success is. Tokens that came with it are given back.
+    /// The error for an unsuccessful answer. Tokens that came with it are revoked.
     async fn refused(&self, answer: ErrorAnswer) -> Error {
         let tokens = answer.tokens.map(|body| tokens_to_revoke(&body)).unwrap_or_default();
         if let (false, Some(url)) = (tokens.is_empty(), &self.revocation) {

@@ -1,4 +1,4 @@
-//! The answer to a refresh, which the OP may give once only.
+//! The answer to a refresh, which the OP may send only once.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +9,7 @@ use crate::clock::unix_seconds;
 use crate::dpop::DpopKey;
 use crate::pending::{self, validation_pause};
 
-/// The answer to a refresh as it came, with the key that its tokens are bound to.
+/// The unparsed answer to a refresh, with the key that its tokens are bound to.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Refreshed {
     #[serde(rename = "b", with = "pending::secret_bytes")]
@@ -18,10 +18,11 @@ pub(crate) struct Refreshed {
     pub(super) received_at: SystemTime,
     #[serde(rename = "key", with = "pending::dpop_key", default, skip_serializing_if = "Option::is_none")]
     pub(super) dpop_key: Option<DpopKey>,
-    /// How often it could not be validated. Tries that follow each other faster than [`validation_pause`] count as one.
+    /// The number of failed attempts to validate it. Attempts that follow each other faster than [`validation_pause`]
+    /// count as one.
     #[serde(rename = "n", default, skip_serializing_if = "is_zero")]
     pub(super) attempts: u32,
-    /// When the next failed try counts, in seconds since 1970.
+    /// The time from which the next failed attempt counts, in seconds since 1970.
     #[serde(rename = "c", default, skip_serializing_if = "is_zero")]
     counts_from: u64,
 }
@@ -35,7 +36,7 @@ impl Refreshed {
         Self { body, received_at, dpop_key, attempts: 0, counts_from: 0 }
     }
 
-    /// Counts a failed try. A caller that tries again at once must not use up the tries of an outage that lasts.
+    /// Counts a failed attempt. A caller that tries again at once must not use up the attempts for a long outage.
     pub(super) fn count_failure(&mut self, now: SystemTime, retry_after: Option<Duration>) {
         let now = unix_seconds(now);
         if now >= self.counts_from {

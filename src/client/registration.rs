@@ -1,4 +1,4 @@
-//! RFC 7591, RFC 7592 and OpenID Connect Dynamic Client Registration 1.0: a client that registers itself (DTR §Client
+//! RFC 7591, RFC 7592 and OpenID Connect Dynamic Client Registration 1.0: clients that register themselves (DTR §Client
 //! Registration Metadata).
 
 use std::fmt;
@@ -30,8 +30,8 @@ pub use registrar::{Registrar, RegistrarBuilder};
 
 pub use request::{ApplicationType, CertificateSubject, RegistrationRequest, SubjectType};
 
-/// What an OP issues with a registration, beside the metadata (RFC 7591 §3.2.1, RFC 7592 §3). RFC 7592 §2.2: a request
-/// for an update "MUST NOT include the "registration_access_token", "registration_client_uri",
+/// What an OP issues with a registration, in addition to the metadata (RFC 7591 §3.2.1, RFC 7592 §3). RFC 7592 §2.2: a
+/// request for an update "MUST NOT include the "registration_access_token", "registration_client_uri",
 /// "client_secret_expires_at", or "client_id_issued_at" fields".
 const ISSUED: [&str; 6] = [
     "client_id",
@@ -42,14 +42,14 @@ const ISSUED: [&str; 6] = [
     "registration_client_uri",
 ];
 
-/// A client as it is registered at an OP: its identifier and secret, what was asked for and what was registered, and the
-/// means to manage it. A [`Registrar`] makes it; [`client`](Self::client) starts a client from it.
+/// A client that is registered at an OP: its identifier and secret, the requested and the registered metadata, and the
+/// means to manage it.
 ///
-/// [Seal](Self::seal) it and store it before it is used, and again after each [`Registrar::read`] and
-/// [`Registrar::update`]: the OP may have replaced the secret and the registration access token, and no longer know the
-/// old ones.
+/// A [`Registrar`] creates it; [`client`](Self::client) makes a client of it. [Seal](Self::seal) and store it before it
+/// is used, and again after each [`Registrar::read`] and [`Registrar::update`]: the OP may have replaced the secret and
+/// the registration access token, and the old ones may be invalid.
 ///
-/// `Debug` shows neither the secret nor the token nor values of the metadata.
+/// `Debug` shows neither the secret, the token nor values of the metadata.
 #[derive(Clone)]
 pub struct Registration(Box<Body>);
 
@@ -66,7 +66,7 @@ struct Body {
     /// In seconds since 1970.
     #[serde(rename = "iat", default, skip_serializing_if = "Option::is_none")]
     issued_at: Option<u64>,
-    /// In seconds since 1970; `None` where it does not expire or the OP did not say.
+    /// In seconds since 1970. `None` if it does not expire or the OP sent no time.
     #[serde(rename = "exp", default, skip_serializing_if = "Option::is_none")]
     secret_expires_at: Option<u64>,
     #[serde(rename = "uri", default, skip_serializing_if = "Option::is_none")]
@@ -97,8 +97,8 @@ impl Registration {
         self.0.client_secret.as_ref()
     }
 
-    /// When the client secret expires. [Read](Registrar::read) the registration before that: OPs that let secrets expire
-    /// then issue a new one. `None` where it does not expire, or there is none.
+    /// When the client secret expires. [Read](Registrar::read) the registration before that: OPs whose secrets expire
+    /// then issue a new one. `None` if it does not expire, or if there is none.
     pub fn client_secret_expires_at(&self) -> Option<SystemTime> {
         self.0.secret_expires_at.map(from_unix_seconds)
     }
@@ -108,30 +108,31 @@ impl Registration {
         self.0.issued_at.map(from_unix_seconds)
     }
 
-    /// Where the registration is managed (`registration_client_uri`, RFC 7592 §3), if the OP offers that. It has been
-    /// checked like every endpoint of the OP.
+    /// The URL at which the registration is managed (`registration_client_uri`, RFC 7592 §3), if the OP offers that. It
+    /// has been checked like every endpoint of the OP.
     pub fn registration_client_uri(&self) -> Option<&Url> {
         self.0.configuration_endpoint.as_ref()
     }
 
-    /// What it is managed with (`registration_access_token`, RFC 7592 §3): whoever has it can take the client over.
+    /// The token that manages the registration (`registration_access_token`, RFC 7592 §3). Anyone who has it can take
+    /// over the client.
     pub fn registration_access_token(&self) -> Option<&Secret> {
         self.0.access_token.as_ref()
     }
 
-    /// What the OP says that it has registered.
+    /// The metadata that the OP registered, as far as it says.
     pub fn metadata(&self) -> &ClientMetadata {
         &self.0.registered
     }
 
-    /// What was asked for, in the registration or in the last update.
+    /// The metadata that was requested, in the registration or in the last update.
     pub fn requested(&self) -> &ClientMetadata {
         &self.0.requested
     }
 
-    /// What the OP registered otherwise than it was asked, the worst first (RFC 7591 §3.2.1). Those that
-    /// [break](DifferenceEffect::Breaks) the client are also errors of [`client`](Self::client); those that
-    /// [weaken](DifferenceEffect::Weakens) it are for the application to judge.
+    /// The members that the OP registered differently from the request, the worst first (RFC 7591 §3.2.1). Differences
+    /// that [break](DifferenceEffect::Breaks) the client are also errors of [`client`](Self::client). The application
+    /// must assess those that [weaken](DifferenceEffect::Weakens) it.
     ///
     /// ```
     /// # fn example(registration: &openid_deferred::Registration) {
@@ -148,20 +149,20 @@ impl Registration {
         difference::differences(&self.0.requested, &self.0.registered)
     }
 
-    /// Seals everything into bytes that can be stored anywhere; [`open`](Self::open) is the way back.
+    /// Seals everything into bytes that can be stored anywhere. [`open`](Self::open) reverses it.
     ///
     /// # Errors
     ///
-    /// Only when randomness or the cryptographic library fail.
+    /// Fails only if randomness or the cryptographic library fails.
     pub fn seal(&self, keyring: &Keyring) -> Result<Vec<u8>, Error> {
         keyring.seal(&SystemRandom, Purpose::Registration, &[], &pending::to_json(&self.0)?)
     }
 
-    /// Opens what [`seal`](Self::seal) made.
+    /// Opens the result of [`seal`](Self::seal).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Sealed`]: the bytes were altered, are of another kind or a newer format, or were sealed with a key that
+    /// [`ErrorKind::Sealed`] if the bytes were altered, have another or a newer format, or were sealed with a key that
     /// the keyring does not have.
     pub fn open(keyring: &Keyring, sealed: &[u8]) -> Result<Self, Error> {
         let plain = keyring.open(Purpose::Registration, &[], sealed)?;
@@ -192,7 +193,7 @@ mod tests {
     use super::response::ClientInformation;
     use super::*;
 
-    /// It lies in databases: every later release opens it.
+    /// Databases contain the sealed form, so every later release must open it.
     #[test]
     fn a_registration_that_was_stored_before_opens() {
         let keyring = Keyring::ephemeral().unwrap();

@@ -1,4 +1,4 @@
-//! RFC 9101: the authorization request as a JWT that the client signed, and encrypted where that was registered.
+//! RFC 9101: the authorization request as a JWT that the client signs, and encrypts if that was registered.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,23 +15,23 @@ use crate::provider::ProviderMetadata;
 use crate::random;
 use crate::secret::Secret;
 
-/// FAPI 2.0 Message Signing §5.3 allows an hour; the user is sent out with it at once.
+/// FAPI 2.0 Message Signing §5.3 allows an hour. The user is sent to the OP with the request at once.
 const LIFETIME: Duration = Duration::from_secs(600);
-/// What every HTTP server has to be able to read (RFC 9110 §4.1).
+/// The length that every HTTP server must support (RFC 9110 §4.1).
 const LONGEST_URL: usize = 8_000;
-/// Claims that say something about the JWT and not about the request. RFC 9101 §10.8 has `sub` among them: with one, a
-/// request could be passed off as a client assertion.
+/// Claims about the JWT itself and not about the request. RFC 9101 §10.8 includes `sub`: with it, a request could be
+/// passed off as a client assertion.
 const CLAIMS: [&str; 7] = ["iss", "sub", "aud", "exp", "nbf", "iat", "jti"];
 
-/// A signed request, and until when it is good.
+/// A signed request, and the time until which it is valid.
 pub(super) struct RequestObject {
     pub(super) token: Secret,
     pub(super) expires_at: SystemTime,
 }
 
 impl Client {
-    /// Whether the requests of this client have to be signed: because the OP takes no others, or because the client was
-    /// told to.
+    /// Whether requests of this client are signed: because the OP accepts no others, or because the client is
+    /// configured for it.
     pub(super) fn signs_requests(&self, metadata: &ProviderMetadata) -> bool {
         self.0.options.signs_requests() || metadata.require_signed_request_object()
     }
@@ -41,7 +41,7 @@ impl Client {
         signer.ok_or_else(|| setting("request_object_signing_key", "requests have to be signed; set the key for it"))
     }
 
-    /// Discovery's checks: whether the OP takes requests as this client signs and encrypts them.
+    /// The checks of discovery: whether the OP accepts requests that are signed and encrypted like this client's.
     pub(super) async fn check_request_objects(&self, metadata: &ProviderMetadata) -> Result<(), Error> {
         const ALGORITHMS: &str = "request_object_signing_alg_values_supported";
         if !self.signs_requests(metadata) {
@@ -58,7 +58,7 @@ impl Client {
             return Err(ConfigurationProblem::NotAdvertised { member: ALGORITHMS, value }.into());
         }
         // OpenID Connect Discovery 1.0 §3: "If omitted, the default value is false." RFC 9101 has no such member, so an
-        // OP that lists algorithms may do without it; and a pushed request does not depend on it (RFC 9126 §3).
+        // OP that lists algorithms may omit it. A pushed request does not depend on it (RFC 9126 §3).
         let by_value = metadata.request_parameter_supported().unwrap_or(!listed.is_empty());
         if !by_value && !self.pushes(metadata) && !allow_unadvertised {
             let (member, value) = ("request_parameter_supported", "true".to_owned());
@@ -70,7 +70,7 @@ impl Client {
         Ok(())
     }
 
-    /// Whether the parameters can stand in a request object: some names are claims of the JWT itself.
+    /// Whether the parameters can be part of a request object: some names are claims of the JWT itself.
     pub(super) fn check_request_object_parameters(&self, extra: &[(String, String)]) -> Result<(), Error> {
         match extra.iter().find(|(name, _)| CLAIMS.contains(&name.as_str())) {
             Some((name, _)) => Err(Misuse::ReservedParameter(name.clone()).into()),
@@ -78,7 +78,7 @@ impl Client {
         }
     }
 
-    /// Signs the parameters, and encrypts the result where that was registered (RFC 9101 §4 and §6.1).
+    /// Signs the parameters, and encrypts the result if that was registered (RFC 9101 §4 and §6.1).
     pub(super) async fn request_object(&self, parameters: &[(&str, String)]) -> Result<RequestObject, Error> {
         let signer = self.request_object_signer()?;
         let now = self.0.clock.now();
@@ -86,7 +86,7 @@ impl Client {
         let mut claims = request_claims(parameters);
         for (name, value) in [
             ("iss", json!(self.client_id())),
-            // The issuer and nobody else (RFC 9101 §4, FAPI 2.0 Message Signing §5.3.2).
+            // Only the issuer (RFC 9101 §4, FAPI 2.0 Message Signing §5.3.2).
             ("aud", json!(self.issuer())),
             ("iat", json!(unix_seconds(now))),
             ("nbf", json!(unix_seconds(now))),
@@ -100,7 +100,7 @@ impl Client {
         let signed = tokio::select! {
             biased;
             signed = sign_compact(&**signer, header, &claims) => signed?,
-            // A key management service that never answers must not hold the user for ever.
+            // A key management service that never answers must not keep the user waiting forever.
             () = self.0.clock.sleep(self.0.options.request_timeout) => {
                 return Err(Error::new(ErrorKind::Signer).with_source("the signer timed out"));
             }
@@ -123,7 +123,8 @@ impl Client {
         Some((registered.alg?, registered.enc.unwrap_or(ContentEncryptionAlgorithm::A128CbcHs256)))
     }
 
-    /// The OP's keys, with one among them that requests can be encrypted for. It may have been published a moment ago.
+    /// The OP's keys, if requests can be encrypted for one of them. They may have to be fetched again, because such a
+    /// key may be new.
     async fn keys_to_encrypt_for(&self, alg: KeyManagementAlgorithm) -> Result<Arc<KeySet>, Error> {
         let fitting = self.0.provider.keys_to_encrypt_for(alg).await?;
         fitting.ok_or_else(|| ConfigurationProblem::NoEncryptionKey(alg.as_str()).into())
@@ -131,12 +132,12 @@ impl Client {
 }
 
 impl RequestObject {
-    /// What the OP gets of a signed request, in a URL or pushed to it: RFC 9101 §5 and RFC 9126 §3.
+    /// The parameters of a signed request, in a URL or pushed to the OP (RFC 9101 §5 and RFC 9126 §3).
     pub(super) fn parameters(&self, client_id: &str) -> [(&'static str, String); 2] {
         [("client_id", client_id.to_owned()), ("request", self.token.expose().to_owned())]
     }
 
-    /// Where the browser is sent with a signed request in the URL.
+    /// The URL for the browser, with the signed request in it.
     ///
     /// # Errors
     ///
@@ -152,8 +153,8 @@ impl RequestObject {
 }
 
 /// RFC 9101 §4: "Parameter names and string values MUST be included as JSON strings. [...] Numerical values MUST be
-/// included as JSON numbers." What is JSON already stands as it is (OpenID Connect Core 1.0 §6.1, RFC 9396 §3), and a
-/// parameter that stands several times is an array (RFC 8707 §2).
+/// included as JSON numbers." JSON values are included unchanged (OpenID Connect Core 1.0 §6.1, RFC 9396 §3), and a
+/// repeated parameter is an array (RFC 8707 §2).
 fn request_claims(parameters: &[(&str, String)]) -> Map<String, Value> {
     let mut claims: Map<String, Value> = Map::new();
     for (name, text) in parameters {

@@ -1,4 +1,4 @@
-//! RFC 9449 §7: calling a protected resource with the tokens of an outcome.
+//! RFC 9449 §7: calls a protected resource with the tokens of an outcome.
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
@@ -11,10 +11,10 @@ use crate::endpoint::{Failure, Presentation, ResourceRequest, stated_error};
 use crate::error::{ConfigurationProblem, Document, Error, Misuse};
 use crate::transport::{ClientCertificate, HttpResponse};
 
-/// More than an application should get through this door; larger things are fetched with its own HTTP client.
+/// The longest response in bytes. Applications fetch larger ones with their own HTTP client.
 const RESOURCE_RESPONSE_LIMIT: usize = 16 * 1024 * 1024;
 
-/// A request that an access token goes with.
+/// A request with an access token.
 pub(super) struct Call<'a> {
     pub(super) method: Method,
     pub(super) url: &'a Url,
@@ -25,14 +25,15 @@ pub(super) struct Call<'a> {
 }
 
 impl Client {
-    /// Sends a request to a protected resource with the access token, and with a DPoP proof where the token is bound
-    /// to a key, or over a connection with the client certificate where it is bound to that. A challenge for a nonce is
-    /// answered once; nonces of resource servers are kept apart from the OP's.
+    /// Sends a request to a protected resource with the access token.
     ///
-    /// Only `https:` URLs are called (or plain loopback ones where the client allows them), redirects are not followed,
-    /// and the response has at most 16 MiB. Its status is not judged; where the resource refuses the request and says
-    /// why in a challenge (RFC 6750 §3), the response's extensions have that as an
-    /// [`ErrorResponse`](crate::ErrorResponse).
+    /// If the token is bound to a key, the request has a DPoP proof. If it is bound to the client certificate, the
+    /// connection presents that. A challenge for a nonce is answered once. Nonces of resource servers are kept
+    /// separately from the OP's.
+    ///
+    /// Only `https:` URLs are called (or plain loopback ones if the client allows them), redirects are not followed,
+    /// and the response has at most 16 MiB. Its status is not checked. If the resource refuses the request and says why
+    /// in a challenge (RFC 6750 §3), the response's extensions contain an [`ErrorResponse`](crate::ErrorResponse).
     ///
     /// ```
     /// # async fn example(client: &openid_deferred::Client, authentication: &openid_deferred::Authentication)
@@ -52,11 +53,12 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Misuse`](crate::ErrorKind::Misuse) without an access token, with one of the type `DPoP` that came although the
-    /// client sends no proofs ([`NoDpopKey`](crate::Misuse::NoDpopKey)), or with another client's;
-    /// [`Transport`](crate::ErrorKind::Transport) where no response came;
-    /// [`Configuration`](crate::ErrorKind::Configuration) for a URL that is not absolute or not `https:`, or at an address
-    /// that [`refuse_private_addresses`](super::ClientBuilder::refuse_private_addresses) rules out.
+    /// - [`Misuse`](crate::ErrorKind::Misuse) without an access token, or with one of another client.
+    /// - [`Misuse::NoDpopKey`](crate::Misuse::NoDpopKey) for a token of type `DPoP` that was issued although the client
+    ///   sends no proofs.
+    /// - [`Transport`](crate::ErrorKind::Transport) if no response arrived.
+    /// - [`Configuration`](crate::ErrorKind::Configuration) for a URL that is not absolute or not `https:`, or that has
+    ///   an address which [`refuse_private_addresses`](super::ClientBuilder::refuse_private_addresses) excludes.
     pub async fn resource(
         &self,
         authentication: &Authentication,
@@ -105,7 +107,7 @@ impl Client {
             access_token,
             presentation: match (tokens.token_type, &tokens.dpop_key) {
                 (TokenType::Dpop, Some(key)) => Presentation::Dpop(key),
-                // Shown as a bearer token it would be refused, and given away to somebody who cannot tell.
+                // As a bearer token it would be refused, and a server that should not have it would receive it.
                 (TokenType::Dpop, None) => return Err(Misuse::NoDpopKey.into()),
                 _ if tokens.certificate_bound => Presentation::WithCertificate(self.token_certificate()?),
                 _ => Presentation::Bearer,
@@ -116,7 +118,7 @@ impl Client {
         self.0.endpoints.resource(request).await.map_err(|Failure { error, .. }| error)
     }
 
-    /// The certificate to which the OP binds this client's tokens.
+    /// The certificate that the OP binds this client's tokens to.
     fn token_certificate(&self) -> Result<&ClientCertificate, Error> {
         let problem = "the access token is bound to a certificate, which this client does not have";
         self.0.credentials.certificate().ok_or_else(|| setting("client_certificate", problem))

@@ -1,28 +1,31 @@
-//! How an authorization response comes back.
+//! How an authorization response is returned.
 
 use super::response_type::ResponseType;
 use super::setting::setting;
 use crate::error::Error;
 use crate::provider::ProviderMetadata;
 
-/// How the OP returns its answer (OAuth 2.0 Multiple Response Type Encoding Practices; Form Post Response Mode; JARM).
+/// How the OP returns the response (OAuth 2.0 Multiple Response Type Encoding Practices; Form Post Response Mode;
+/// JARM).
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResponseMode {
     /// In the query of the redirect URI.
     Query,
-    /// In the body of a POST to the redirect URI, which `Client::authorization_response` takes like a query. The
+    /// In the body of a POST to the redirect URI, which `Client::authorization_response` accepts like a query. The
     /// session's cookie then needs `SameSite=None`.
     FormPost,
-    /// In the query as a JWT that the OP signed, and encrypted where that was registered (JARM §2.3.1). A response in
+    /// In the query as a JWT that the OP signed, and encrypted if that was registered (JARM §2.3.1). A response in
     /// another form is refused.
     QueryJwt,
-    /// The same in the body of a POST (JARM §2.3.3). The session's cookie then needs `SameSite=None`.
+    /// In the body of a POST as such a JWT (JARM §2.3.3). The session's cookie then needs `SameSite=None`.
     FormPostJwt,
-    /// `jwt`, the shorthand for a JWT in the place that is the response type's default (JARM §2.3.4): the query for
-    /// [`ResponseType::Code`] and [`ResponseType::DeferredCode`]. With [`ResponseType::DeferredCodeOrCode`] it would be
-    /// the fragment, which no server sees, so that is an error. [`QueryJwt`](Self::QueryJwt) is sent under this name to an
-    /// OP that lists `jwt` and not `query.jwt`, so this one is needed only where the OP lists neither, or wants it so.
+    /// `jwt`, the shorthand for a JWT in the default place of the response type (JARM §2.3.4).
+    ///
+    /// That is the query for [`ResponseType::Code`] and [`ResponseType::DeferredCode`]. For
+    /// [`ResponseType::DeferredCodeOrCode`] it would be the fragment, which servers do not receive, so that is an
+    /// error. [`QueryJwt`](Self::QueryJwt) is sent as `jwt` to an OP that lists `jwt` and not `query.jwt`. So this mode
+    /// is needed only if the OP lists neither, or requires the shorthand.
     Jwt,
 }
 
@@ -37,7 +40,7 @@ impl ResponseMode {
         }
     }
 
-    /// The mode by a name that the OP lists. FAPI 2.0 Message Signing has OPs that know the shorthand alone.
+    /// The mode under a name that the OP lists. In FAPI 2.0 Message Signing some OPs support only the shorthand.
     pub(super) fn at(self, metadata: &ProviderMetadata, response_type: ResponseType) -> Result<Self, Error> {
         let lists = |mode: Self| metadata.response_modes_supported().iter().any(|listed| listed == mode.as_str());
         match (self, response_type) {

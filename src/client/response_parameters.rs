@@ -7,17 +7,17 @@ use super::response_type::ResponseType;
 use crate::error::{Document, Error, ErrorResponse, Rule, Violation};
 use crate::secret::Secret;
 
-/// No genuine response is longer.
+/// The longest response in bytes. No genuine one is longer.
 const LONGEST_RESPONSE: usize = 16 * 1024;
 const LONGEST_CODE: usize = 4 * 1024;
 
-/// The one code that came back.
+/// The code of the response. There is exactly one.
 pub(super) enum Code {
     Deferred(Secret),
     Authorization(Secret),
 }
 
-/// The parameters that matter. Everything else "MUST be ignored by the Client".
+/// The parameters that this crate uses. Everything else "MUST be ignored by the Client".
 #[derive(Default)]
 pub(super) struct Parameters {
     pub(super) state: Option<String>,
@@ -28,11 +28,11 @@ pub(super) struct Parameters {
     error_description: Option<String>,
     id_token: Option<String>,
     access_token: Option<String>,
-    /// All of them in a JWT.
+    /// A JWT that contains all of them.
     pub(super) response: Option<String>,
     /// They came in a JWT that has expired.
     pub(super) late: bool,
-    /// Those that stand in the response more than once.
+    /// The parameters that the response contains more than once.
     pub(super) repeated: Vec<&'static str>,
     pub(super) arrival: Arrival,
 }
@@ -44,9 +44,9 @@ impl Parameters {
         }
         let (arrival, response) = Arrival::of(response);
         let mut parameters = Self { arrival, ..Self::default() };
-        // RFC 6749 §3.1: "Parameters sent without a value MUST be treated as if they were omitted from the request." Some
-        // OPs write every parameter that they know. An empty `state`, code or `iss` is then missing, which is refused
-        // wherever the parameter is needed.
+        // RFC 6749 §3.1: "Parameters sent without a value MUST be treated as if they were omitted from the request."
+        // Some OPs write every parameter that they know. An empty `state`, code or `iss` is then missing, and is
+        // refused if the parameter is needed.
         let has_value = |(_, value): &(_, Cow<'_, str>)| !value.is_empty();
         for (name, value) in form_urlencoded::parse(response.as_bytes()).filter(has_value) {
             let (slot, name) = match &*name {
@@ -65,7 +65,7 @@ impl Parameters {
         Ok(parameters)
     }
 
-    /// Where a parameter is kept, if it matters.
+    /// The field of a parameter, if this crate uses it.
     pub(super) fn slot(&mut self, name: &str) -> Option<(&mut Option<String>, &'static str)> {
         Some(match name {
             "state" => (&mut self.state, "state"),
@@ -80,7 +80,7 @@ impl Parameters {
         })
     }
 
-    /// The code, if exactly the right one came and nothing else did.
+    /// The code, if the response contains exactly the expected one and nothing else.
     pub(super) fn code(self, response_type: ResponseType) -> Result<Code, Error> {
         if let Some(error) = self.error {
             if self.code.is_some() || self.deferred_code.is_some() {
@@ -88,8 +88,8 @@ impl Parameters {
             }
             return Err(ErrorResponse::new(&error, self.error_description.as_deref(), None).into());
         }
-        // "The Authorization Server SHOULD NOT return an OAuth 2.0 Access Token": one that comes all the same has been
-        // through the browser's history, and was not asked for.
+        // "The Authorization Server SHOULD NOT return an OAuth 2.0 Access Token". A token that is returned anyway was
+        // not requested, and is in the browser's history.
         for (token, name) in [(&self.id_token, "id_token"), (&self.access_token, "access_token")] {
             if token.is_some() {
                 return Err(broken(Rule::UnrequestedToken, name));
@@ -113,7 +113,7 @@ impl Parameters {
     }
 }
 
-/// A code is opaque, but it is neither empty nor endless, and has RFC 6749's `VSCHAR` only.
+/// A code is opaque, but it is not empty, has a limited length, and contains only `VSCHAR` (RFC 6749).
 fn checked_code(code: String, name: &'static str) -> Result<Secret, Error> {
     let fits = (1..=LONGEST_CODE).contains(&code.len()) && code.bytes().all(|byte| matches!(byte, 0x20..=0x7e));
     let code = Secret::new(code);

@@ -1,4 +1,4 @@
-//! The response types, and the grant types that go with their codes.
+//! The response types, and the grant types of their codes.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,17 +15,17 @@ pub enum ResponseType {
     #[default]
     #[serde(rename = "d")]
     DeferredCode,
-    /// `deferred_code code`: the OP signs the user in at once where it can and defers where it must.
+    /// `deferred_code code`: the OP signs the user in at once if it can, and defers otherwise.
     #[serde(rename = "dc")]
     DeferredCodeOrCode,
-    /// `code`: the ordinary code flow, in which the OP never defers. For OPs without the deferred flow, so that one
-    /// client does for them too.
+    /// `code`: the ordinary code flow, in which the OP never defers. With it one client type also serves OPs without
+    /// the deferred flow.
     #[serde(rename = "c")]
     Code,
 }
 
 impl ResponseType {
-    /// The response types that this crate has.
+    /// The response types that this crate supports.
     pub(super) const ALL: [Self; 3] = [Self::DeferredCode, Self::DeferredCodeOrCode, Self::Code];
 
     pub(super) fn as_str(self) -> &'static str {
@@ -36,7 +36,7 @@ impl ResponseType {
         }
     }
 
-    /// The grant type that the flow cannot do without.
+    /// The grant type that the flow requires.
     pub(super) fn grant_type(self) -> &'static str {
         match self {
             Self::DeferredCode | Self::DeferredCodeOrCode => DEFERRED_GRANT,
@@ -44,7 +44,8 @@ impl ResponseType {
         }
     }
 
-    /// Whether this grant type has to be registered with it (RFC 7591 §2.1; DTR §Deferred Code Response Type).
+    /// Whether this grant type must be registered with the response type (RFC 7591 §2.1; DTR §Deferred Code Response
+    /// Type).
     pub(super) fn needs(self, grant_type: &str) -> bool {
         let (deferred, code) = (grant_type == DEFERRED_GRANT, grant_type == CODE_GRANT);
         match self {

@@ -1,4 +1,4 @@
-//! RFC 7009: giving back tokens.
+//! RFC 7009: revokes tokens.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -14,13 +14,13 @@ use crate::json::Object;
 use crate::secret::Secret;
 use serde_json::Value;
 
-/// Somebody waits for the error that comes after this.
+/// A short timeout, because the caller waits for the error that is returned after the revocation.
 const QUIET_TIMEOUT: Duration = Duration::from_secs(5);
-/// Nothing is read from the answer.
+/// The longest answer in bytes. Its content is not used.
 const REVOCATION_RESPONSE_LIMIT: usize = 64 * 1024;
 const STEP: &str = "revoking a token";
 
-/// What kind of token is revoked or asked about, so that the OP finds it sooner (RFC 7009 §2.1, RFC 7662 §2.1).
+/// The kind of token that is revoked or introspected, so that the OP finds it faster (RFC 7009 §2.1, RFC 7662 §2.1).
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenTypeHint {
@@ -40,9 +40,10 @@ impl TokenTypeHint {
 }
 
 impl Client {
-    /// Revokes the tokens of a sign-in, the refresh token first, because many OPs revoke the access tokens that came of
-    /// it along with it: for when the user signs out for good. It can be repeated, and does nothing where there are no
-    /// tokens.
+    /// Revokes the tokens of a sign-in, for a user who signs out for good. It can be repeated, and does nothing if
+    /// there are no tokens.
+    ///
+    /// The refresh token is first, because many OPs then also revoke the access tokens that it produced.
     ///
     /// ```
     /// # async fn example(client: &openid_deferred::Client, authentication: openid_deferred::Authentication)
@@ -54,8 +55,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// As [`revoke_token`](Self::revoke_token), for the first token that could not be revoked; the other one is tried all
-    /// the same. [`Misuse`](crate::ErrorKind::Misuse) for an authentication of another client.
+    /// The errors of [`revoke_token`](Self::revoke_token), for the first token that could not be revoked. The other one
+    /// is tried anyway. [`Misuse`](crate::ErrorKind::Misuse) for an authentication of another client.
     pub async fn revoke(&self, authentication: &Authentication) -> Result<(), Error> {
         let tokens = authentication.body();
         self.check_ownership(&tokens.issuer, &tokens.client_id)?;
@@ -71,14 +72,17 @@ impl Client {
         revoked
     }
 
-    /// Revokes one token (RFC 7009). The OP says the same whether it knew the token or not, so this can be repeated.
+    /// Revokes one token (RFC 7009). The OP's answer does not depend on whether it knew the token, so this can be
+    /// repeated.
     ///
     /// # Errors
     ///
-    /// [`Configuration`](crate::ErrorKind::Configuration) where the OP has no revocation endpoint;
-    /// [`ErrorResponse`](crate::ErrorKind::ErrorResponse) where it refused, such as `unsupported_token_type` for a kind
-    /// of token that it does not revoke; otherwise it may not have been done, and
-    /// [`is_transient`](Error::is_transient) says whether to try again.
+    /// - [`Configuration`](crate::ErrorKind::Configuration) if the OP has no revocation endpoint.
+    /// - [`ErrorResponse`](crate::ErrorKind::ErrorResponse) if the OP refused, such as `unsupported_token_type` for a
+    ///   kind of token that it does not revoke.
+    ///
+    /// After any other error the token may not be revoked. [`is_transient`](Error::is_transient) states whether to try
+    /// again.
     pub async fn revoke_token(
         &self,
         token: &Secret,
@@ -105,8 +109,8 @@ impl Client {
         revoked.await.map_err(|error: Error| error.in_step(STEP))
     }
 
-    /// Revokes the tokens of a response that is not believed, as far as the OP lets them be: they must not lie around
-    /// because we refused to use them. Nobody waits for the result, so failures are logged only.
+    /// Revokes the tokens of a refused response, as far as the OP allows, so that no unused token stays valid. Failures
+    /// are only logged, because no caller needs the result.
     pub(crate) async fn revoke_quietly(&self, token_response: &[u8], dpop_key: Option<&DpopKey>) {
         let tokens = tokens_to_revoke(token_response);
         if tokens.is_empty() {
@@ -174,7 +178,7 @@ pub(super) fn token_form(token: &Secret, hint: Option<TokenTypeHint>) -> Vec<(&'
     form
 }
 
-/// The tokens of a response that is not believed, for revoking them: access token and refresh token.
+/// The access token and refresh token of a refused response, to be revoked.
 pub(super) fn tokens_to_revoke(body: &[u8]) -> Vec<(Secret, TokenTypeHint)> {
     let Ok(response) = Object::document(body, Document::TokenResponse) else {
         return Vec::new();
@@ -183,6 +187,6 @@ pub(super) fn tokens_to_revoke(body: &[u8]) -> Vec<(Secret, TokenTypeHint)> {
         Some(Value::String(token)) if !token.is_empty() => Some((Secret::new(token.as_str()), kind)),
         _ => None,
     };
-    // The refresh token first: revoking it takes the access token along at many OPs.
+    // The refresh token is first, because many OPs revoke the access token with it.
     [token(TokenTypeHint::RefreshToken), token(TokenTypeHint::AccessToken)].into_iter().flatten().collect()
 }

@@ -6,17 +6,17 @@ use serde_json::Value;
 
 use crate::error::{Document, Rule, Violation};
 
-/// What becomes of a fraction.
+/// How fractions are rounded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rounding {
-    /// For an interval: a longer time is the safe side.
+    /// For an interval, a longer time is safe.
     Up,
-    /// For a lifetime: a shorter time is the safe side.
+    /// For a lifetime, a shorter time is safe.
     Down,
 }
 
-/// Reads a number of seconds in any form that OPs have been seen to send: integers, integral and fractional floats, and
-/// strings of these. What is zero, negative or no number counts as absent.
+/// Reads a number of seconds in any form that OPs are known to send: integers, integral and fractional floats, and
+/// strings of these. A value that is zero, negative or not a number counts as absent.
 pub(super) fn seconds(value: Option<&Value>, member: &'static str, rounding: Rounding) -> Option<Duration> {
     let read = match value? {
         Value::Number(number) => whole(number.as_u64(), number.as_f64(), rounding),
@@ -29,7 +29,7 @@ pub(super) fn seconds(value: Option<&Value>, member: &'static str, rounding: Rou
     read
 }
 
-/// Refuses what is no positive integer, for clients that are strict about times.
+/// Refuses a value that is not a positive integer, for clients that are strict about times.
 pub(super) fn check_seconds(value: Option<&Value>, member: &'static str) -> Result<(), Violation> {
     if value.is_some_and(|value| value.as_u64().is_none_or(|seconds| seconds == 0)) {
         return Err(Violation::new(Rule::InvalidMember).in_document(Document::ExchangeResponse).at_member(member));
@@ -40,7 +40,7 @@ pub(super) fn check_seconds(value: Option<&Value>, member: &'static str) -> Resu
 fn whole(integer: Option<u64>, float: Option<f64>, rounding: Rounding) -> Option<Duration> {
     let seconds = match (integer, float, rounding) {
         (Some(seconds), _, _) => seconds,
-        // Casting saturates, so 1e30 becomes the longest time there is; infinity is only possible in a string.
+        // The cast saturates, so 1e30 becomes the longest time. Infinity is only possible in a string.
         (None, Some(float), Rounding::Up) if float > 0.0 => float.ceil() as u64,
         (None, Some(float), Rounding::Down) if float > 0.0 => float.floor() as u64,
         _ => return None,

@@ -1,4 +1,4 @@
-//! What the application keeps while the user is at the OP.
+//! The data that the application keeps while the user is at the OP.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,28 +22,28 @@ use crate::pending::{self, Checks};
 use crate::random::SystemRandom;
 use crate::secret::Secret;
 
-/// A browser keeps at most 4,096 bytes per cookie, name and attributes included; several sign-ins at once and other
-/// cookies share a header that servers cap at 8 kB.
+/// A browser keeps at most 4,096 bytes per cookie, including name and attributes. Several concurrent sign-ins and other
+/// cookies share a header that servers limit to 8 kB.
 const SEALED_LIMIT: usize = 2_000;
 
-/// The application's half of an authorization request: `state`, `nonce`, the PKCE verifier, the DPoP key, and what the
-/// final ID Token will be judged by.
+/// The application's part of an authorization request: `state`, `nonce`, the PKCE verifier, the DPoP key, and what the
+/// final ID Token is checked against.
 ///
-/// It must come back together with the browser that it was made for: [seal](Self::seal) it into a cookie of that
-/// browser, one for each `state` ([`cookie_name`](Self::cookie_name)), with `Secure`, `HttpOnly`, `Path=/`,
-/// `SameSite=Lax` (`None` for `form_post` and `form_post.jwt`) and `Max-Age=3600`, the lifetime of a session: a cookie
-/// without `Max-Age` is gone when a mobile browser is put away, which happens while the user is at the OP. That is what
-/// keeps an attacker from finishing their own sign-in in somebody else's browser. Any instance of the application that has
-/// the keyring can [open](Self::open) it.
+/// It must be returned by the browser that it was made for. [Seal](Self::seal) it into a cookie of that browser, one
+/// for each `state` ([`cookie_name`](Self::cookie_name)). Give the cookie `Secure`, `HttpOnly`, `Path=/`,
+/// `SameSite=Lax` (`None` for `form_post` and `form_post.jwt`) and `Max-Age=3600`, the lifetime of a session. A mobile
+/// browser that is closed while the user is at the OP deletes a cookie without `Max-Age`. The cookie prevents an
+/// attacker from finishing their own sign-in in the browser of a victim. Any instance of the application that has the
+/// keyring can [open](Self::open) it.
 ///
-/// It is used once, so it is not `Clone`, `Client::authorization_response` takes it by value, and
-/// `Client::check_authorization_response` marks it. Delete the cookie with
-/// the answer to the user's return: a reloaded page would otherwise send the code a second time, and OPs that see that
-/// may revoke what the first one brought (RFC 6749 §4.1.2). A session lives for an hour unless the client is set
-/// otherwise.
+/// It is used once. So it is not `Clone`, `Client::authorization_response` takes it by value, and
+/// `Client::check_authorization_response` marks it. Delete the cookie when you answer the request to the redirect URI.
+/// Otherwise a reloaded page sends the code a second time, and OPs may then revoke the tokens of the first exchange
+/// (RFC 6749 §4.1.2). A session lives for an hour unless the client sets another
+/// [lifetime](super::ClientBuilder::session_lifetime).
 pub struct AuthorizationSession {
     pub(super) body: Arc<Body>,
-    /// An authentic response was taken for it.
+    /// An authentic response was accepted for it.
     pub(super) spent: bool,
 }
 
@@ -57,7 +57,7 @@ pub(super) struct Body {
     pub(super) client_id: String,
     #[serde(rename = "uri")]
     pub(super) redirect_uri: String,
-    /// In seconds since 1970, where the request was pushed or signed.
+    /// In seconds since 1970, if the request was pushed or signed.
     #[serde(rename = "ux", default, skip_serializing_if = "Option::is_none")]
     pub(super) url_expires_at: Option<u64>,
     #[serde(rename = "rt")]
@@ -65,7 +65,7 @@ pub(super) struct Body {
     /// The response has to be a JWT.
     #[serde(rename = "jw", default, skip_serializing_if = "is_false")]
     pub(super) jwt_response: bool,
-    /// The OP had said that its responses carry `iss` (RFC 9207).
+    /// The OP's metadata said that its responses carry `iss` (RFC 9207).
     #[serde(rename = "ir")]
     pub(super) iss_required: bool,
     #[serde(rename = "st", with = "pending::secret")]
@@ -74,7 +74,7 @@ pub(super) struct Body {
     pub(super) code_verifier: Option<Secret>,
     #[serde(rename = "key", with = "pending::dpop_key", default, skip_serializing_if = "Option::is_none")]
     pub(super) dpop_key: Option<DpopKey>,
-    /// What the application wants to find with the outcome.
+    /// The application's data that is returned with the outcome.
     #[serde(rename = "ctx", with = "pending::secret_bytes", default, skip_serializing_if = "pending::no_bytes")]
     pub(super) context: Zeroizing<Vec<u8>>,
     #[serde(rename = "chk")]
@@ -88,13 +88,12 @@ impl AuthorizationSession {
         Self { body: Arc::new(body), spent: false }
     }
 
-    /// Whether the OP's answer to it, a code or an error, has been taken. A response that was refused does not spend it,
-    /// whoever made it.
+    /// Whether the OP's answer to it, a code or an error, was accepted. A refused response does not spend the session.
     pub fn is_spent(&self) -> bool {
         self.spent
     }
 
-    /// The `state` of the request, by which the return can be matched with its session.
+    /// The `state` of the request, which matches the response with its session.
     pub fn state(&self) -> &Secret {
         &self.body.state
     }
@@ -104,12 +103,12 @@ impl AuthorizationSession {
         (&self.body.issuer, &self.body.client_id)
     }
 
-    /// Where the OP sends the user back to.
+    /// The URI that the OP sends the user back to.
     pub fn redirect_uri(&self) -> &str {
         &self.body.redirect_uri
     }
 
-    /// When it was started, and so when the user was sent out.
+    /// When the sign-in was started.
     pub fn started_at(&self) -> SystemTime {
         self.body.checks.requested_at
     }
@@ -119,37 +118,40 @@ impl AuthorizationSession {
         &self.body.context
     }
 
-    /// Until when the browser has to be at the OP with the URL of the request. If the request was
-    /// [pushed](super::AuthorizationRequest::pushed), OPs keep it for a minute or so, and for one use (RFC 9126 §2.2); if
-    /// it was [signed](super::AuthorizationRequest::signed), its signature is good for ten minutes. Whoever comes later
-    /// gets an error from the OP, and signs in anew.
+    /// The time until which the browser must open the URL of the request, if it is limited.
+    ///
+    /// OPs keep a [pushed](super::AuthorizationRequest::pushed) request for about a minute, and for one use (RFC 9126
+    /// §2.2). The signature of a [signed](super::AuthorizationRequest::signed) request is valid for ten minutes. After
+    /// that time the user gets an error from the OP and must sign in again.
     pub fn url_expires_at(&self) -> Option<SystemTime> {
         self.body.url_expires_at.map(from_unix_seconds)
     }
 
-    /// A name for the cookie that carries the sealed session. It depends on `state` alone, so that several tabs do not
-    /// get in each other's way; [`cookie_name_for`](Self::cookie_name_for) finds it again from the return.
+    /// A name for the cookie that carries the sealed session. It depends only on `state`, so that several tabs do not
+    /// interfere. [`cookie_name_for`](Self::cookie_name_for) derives it from the response.
     pub fn cookie_name(&self) -> String {
         cookie_name(self.body.state.expose())
     }
 
-    /// The name of the cookie that belongs to an authorization response, given as its query string, its form body, the
-    /// whole URL or path and query; `None` if the response has no `state`, or is an encrypted JWT: then
-    /// [`Client::cookie_name_for`](super::Client::cookie_name_for) finds it. Whether the response is genuine is for
-    /// `Client::authorization_response` to find out.
+    /// The name of the cookie that belongs to an authorization response, given as its query string, form body, whole
+    /// URL, or path and query.
+    ///
+    /// `None` if the response has no `state`, or is an encrypted JWT; then use
+    /// [`Client::cookie_name_for`](super::Client::cookie_name_for). This does not check the response;
+    /// `Client::authorization_response` does.
     pub fn cookie_name_for(response: &str) -> Option<String> {
         let plain = || parameter(response, "state").map(|state| cookie_name(&state));
-        // In a JWT response nothing outside of the JWT counts.
+        // In a JWT response, parameters outside of the JWT are ignored.
         let jwt = parameter(response, "response").and_then(|token| cookie_name_of_jwt(&token));
         jwt.or_else(plain)
     }
 
-    /// Seals the session into text that fits a cookie: encrypted, authenticated, at most 2,000 characters.
+    /// Seals the session into text that fits into a cookie: encrypted, authenticated, at most 2,000 characters.
     ///
     /// # Errors
     ///
-    /// [`Misuse::SealedTooLarge`] when the request carried too much to be judged by later (many essential `acr` values);
-    /// otherwise only when randomness or the cryptographic library fail.
+    /// [`Misuse::SealedTooLarge`] if the session holds too much data, such as many essential `acr` values. Otherwise it
+    /// fails only if randomness or the cryptographic library fails.
     pub fn seal(&self, keyring: &Keyring) -> Result<String, Error> {
         let plain = pending::to_json(&*self.body)?;
         let sealed = keyring.seal(&SystemRandom, Purpose::AuthorizationSession, &[], &plain)?;
@@ -160,11 +162,11 @@ impl AuthorizationSession {
         Ok(text)
     }
 
-    /// Opens what [`seal`](Self::seal) made, on this instance of the application or another one.
+    /// Opens the result of [`seal`](Self::seal), on any instance of the application.
     ///
     /// # Errors
     ///
-    /// [`SessionProblem::Unreadable`]: it was altered, is something else, or was sealed with a key that the keyring
+    /// [`SessionProblem::Unreadable`] if it was altered, has another format, or was sealed with a key that the keyring
     /// does not have. Start a new sign-in.
     pub fn open(keyring: &Keyring, sealed: &str) -> Result<Self, Error> {
         let unreadable = || Error::from(SessionProblem::Unreadable);
@@ -180,7 +182,7 @@ impl AuthorizationSession {
         Ok(Self::new(body))
     }
 
-    /// Whether the user took longer than the session lives.
+    /// Whether the user took longer than the lifetime of the session.
     pub(super) fn has_expired(&self, now: SystemTime, lifetime: Duration) -> bool {
         saturating_add(self.started_at(), lifetime) < now
     }
@@ -194,12 +196,12 @@ pub(super) fn parameter(response: &str, name: &str) -> Option<String> {
     parameters.find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value.into_owned())
 }
 
-/// The cookie's name by the state in a signed response.
+/// The cookie's name for the state in a signed response.
 pub(super) fn cookie_name_of_jwt(token: &str) -> Option<String> {
     unverified_state(token).map(|state| cookie_name(state.expose()))
 }
 
-/// The state that a response JWT claims to have. Nothing about it is verified.
+/// The state in a response JWT, of which nothing is verified.
 fn unverified_state(token: &str) -> Option<Secret> {
     let object = Object::parse(CompactJws::parse(token).ok()?.payload()).ok()?;
     match object.needing(&["state"]).ok()?.get("state")? {
@@ -212,8 +214,8 @@ fn is_false(flag: &bool) -> bool {
     !flag
 }
 
-/// `__Host-` makes browsers insist on `Secure`, `Path=/` and no `Domain` (RFC 6265bis §4.1.3.2). The `state` itself is
-/// not shown, because it is what the return is compared with.
+/// `__Host-` makes browsers require `Secure`, `Path=/` and no `Domain` (RFC 6265bis §4.1.3.2). The `state` itself does
+/// not appear in the name, because the response is compared with it.
 fn cookie_name(state: &str) -> String {
     let digest = jose::sha256(state.as_bytes());
     let prefix: [u8; 12] = std::array::from_fn(|index| digest.get(index).copied().unwrap_or_default());

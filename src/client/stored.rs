@@ -1,4 +1,4 @@
-//! An outcome as it is sealed until somebody acknowledges it.
+//! An outcome in the form that is sealed until it is acknowledged.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +6,7 @@ use super::authentication::{self, Authentication};
 use super::outcome::{Denial, Expiry, Outcome};
 use crate::error::{Document, ErrorResponse, Rule, Violation};
 
-/// An [`Outcome`] in storage. It counts as verified, so it must only ever stand inside something sealed.
+/// An [`Outcome`] in storage. It counts as verified, so it may only be stored sealed.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum StoredOutcome {
     #[serde(rename = "a")]
@@ -60,7 +60,7 @@ impl From<StoredOutcome> for Outcome {
             StoredOutcome::Expired { confirmed } => Self::Expired(Expiry::new(confirmed)),
             StoredOutcome::Failed(response) => Self::Failed(response.into()),
             StoredOutcome::Invalid { rule, in_id_token } => {
-                // A newer release may know more rules; that one was broken is what counts.
+                // A newer release may know more rules. What matters is that a rule was broken.
                 let rule = Rule::ALL.iter().copied().find(|known| known.code() == rule);
                 let violation = Violation::new(rule.unwrap_or(Rule::IdTokenMalformed));
                 let document = if in_id_token { Document::IdToken } else { Document::TokenResponse };

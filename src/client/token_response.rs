@@ -1,4 +1,4 @@
-//! OpenID Connect Core 1.0 §3.1.3.3 and §3.1.3.5: a final token response, and how it becomes an [`Authentication`].
+//! OpenID Connect Core 1.0 §3.1.3.3 and §3.1.3.5: parses a final token response and makes an [`Authentication`] of it.
 
 use std::error::Error as _;
 use std::time::{Duration, SystemTime};
@@ -19,13 +19,13 @@ use crate::pending::Checks;
 use crate::provider::{Channel, SignedJwt};
 use crate::secret::Secret;
 
-/// How long a call that somebody is looking at waits for the OP's keys before it says that they are out of reach.
+/// How long a call that a user waits for waits for the OP's keys before it reports them as unavailable.
 pub(super) const KEYS_PATIENCE: Duration = Duration::from_secs(8);
 
 /// A token response with large ID Tokens has tens of kilobytes.
 pub(super) const TOKEN_RESPONSE_LIMIT: usize = 1024 * 1024;
 
-/// A final token response as it came, with everything that it is judged by.
+/// A final token response as it was received, with everything that it is checked against.
 pub(super) struct ReceivedTokens<'a> {
     pub(super) body: &'a [u8],
     pub(super) received_at: SystemTime,
@@ -35,11 +35,11 @@ pub(super) struct ReceivedTokens<'a> {
     pub(super) interim_fingerprint: Option<&'a InterimFingerprint>,
     /// How long its caller can wait for the OP's keys.
     pub(super) patience: Duration,
-    /// The authorization code that they came for, where they did not come for a `deferred_auth_id`.
+    /// The authorization code that was exchanged for them, if it was not a `deferred_auth_id`.
     pub(super) code: Option<&'a Secret>,
 }
 
-/// The members as they came.
+/// The members as they were received.
 #[derive(Deserialize)]
 struct TokenResponse {
     access_token: Option<Value>,
@@ -54,8 +54,8 @@ struct TokenResponse {
 }
 
 impl Client {
-    /// Verifies a final token response. The outer error is trouble that can pass, such as keys out of reach; the inner
-    /// one is a response that will never be valid.
+    /// Verifies a final token response. The outer error is transient, such as unavailable keys. The inner one is a
+    /// response that will never be valid.
     pub(super) async fn authenticate(
         &self,
         received: ReceivedTokens<'_>,
@@ -69,7 +69,7 @@ impl Client {
             Err(violation) => return Ok(Err(violation)),
         };
         let key_bound = tokens.are_dpop() && received.dpop_key.is_some();
-        // What the OP wrote into its token is for resource servers; the registration says that it does.
+        // The binding inside the OP's token is for resource servers. The registration says that it is there.
         let certificate_bound = self.binds_to_certificate(&tokens, received.dpop_key);
         let keep_tokens = key_bound || certificate_bound || !self.0.options.drop_unbound_tokens;
         if !keep_tokens {
@@ -99,7 +99,8 @@ impl Client {
         })))
     }
 
-    /// Whether tokens are bound to the client certificate, as was registered. Those that the OP calls DPoP-bound are not.
+    /// Whether tokens are bound to the client certificate, as was registered. Tokens that the OP calls DPoP-bound are
+    /// not.
     pub(super) fn binds_to_certificate(&self, tokens: &Tokens, dpop_key: Option<&DpopKey>) -> bool {
         if tokens.are_dpop() && dpop_key.is_none() {
             tracing::warn!(
@@ -137,14 +138,14 @@ impl Client {
         verified.await
     }
 
-    /// A signed document that has just come, and that a user waits for.
+    /// A signed document that has just arrived, and that a user waits for.
     pub(super) fn arrived_jwt(&self, algorithm: SigningAlgorithm, channel: Channel) -> SignedJwt<'_> {
         let (secret, received_at) = (self.0.credentials.secret(), self.0.clock.now());
         SignedJwt { algorithm, secret, received_at, channel, patience: KEYS_PATIENCE }
     }
 
-    /// Decrypts an ID Token and verifies what is inside by `verify`, with the keys that may have signed it and the
-    /// algorithms that it may use. The outer error passes, the inner one does not.
+    /// Decrypts an ID Token and verifies its content with `verify`, which gets the keys that may have signed it and the
+    /// algorithms that it may use. The outer error is transient, the inner one is not.
     pub(super) async fn verify_id_token<T>(
         &self,
         token: &Secret,
@@ -154,14 +155,14 @@ impl Client {
     ) -> Result<Result<T, Violation>, Error> {
         let token = match self.decrypted_id_token(token) {
             Ok(token) => token,
-            // An instance of the application that has the key may come along.
+            // Another instance of the application may have the key.
             Err(violation) if violation.rule() == Rule::NoDecryptionKey => return Err(Error::new(violation)),
             Err(violation) => return Ok(Err(violation)),
         };
         self.verify_signed_id_token(token.expose(), received_at, patience, verify).await
     }
 
-    /// The same for one that is not encrypted, or no longer.
+    /// The same for an ID Token that is not encrypted, or was decrypted already.
     pub(super) async fn verify_signed_id_token<T>(
         &self,
         token: &str,
@@ -180,15 +181,15 @@ impl Client {
             Err(violation) => return Ok(Err(violation)),
         };
         match self.0.provider.verify(&jwt, |keys| verify(token, keys, &algorithms)).await? {
-            // The OP may be in the middle of a rotation, so this is not the last word yet.
+            // The OP may be rotating its keys, so this is not final yet.
             Err(violation) if violation.rule() == Rule::IdTokenNoKey => Err(Error::new(violation).that_passes()),
             verified => Ok(verified),
         }
     }
 }
 
-/// That a token, as it came, is not the interim one. It is looked at before it is decrypted too, since an interim token
-/// may be encrypted for a key that this client does not have.
+/// Checks that a token is not the interim one. This is also checked before decryption, because an interim token may be
+/// encrypted for a key that this client does not have.
 pub(super) fn not_interim(token: &Secret, interim: Option<&InterimFingerprint>) -> Result<(), Violation> {
     match interim.is_some_and(|interim| interim.is_of(token.expose())) {
         true => Err(Violation::new(Rule::InterimIdTokenAsFinal).in_document(Document::IdToken)),
@@ -196,13 +197,13 @@ pub(super) fn not_interim(token: &Secret, interim: Option<&InterimFingerprint>) 
     }
 }
 
-/// What a token response is invalid for that could not be validated in all the time that it was kept.
+/// The rule that a token response broke, if it could not be validated in all the time that it was kept.
 pub(super) fn last_word(error: &Error) -> Violation {
     let below = || error.source().and_then(|source| source.downcast_ref::<Error>()).map(last_word);
     match error.kind() {
         ErrorKind::Protocol(violation) => match violation.rule() {
             Rule::KeysOutdated => below().unwrap_or(*violation),
-            // Nobody could find out whether the OP has begun to list the algorithm.
+            // It is unknown whether the OP lists the algorithm by now.
             Rule::MetadataOutdated => Violation::new(Rule::IdTokenAlgorithm).in_document(Document::IdToken),
             Rule::NoDecryptionKey | Rule::NoUsableKey => *violation,
             rule if rule.depends_on_keys() => *violation,
@@ -214,9 +215,9 @@ pub(super) fn last_word(error: &Error) -> Violation {
 
 /// The members of a token response that this crate reads.
 pub(super) struct Tokens {
-    /// `None` where it is missing or not a string. [`usable`](Self::usable) is the one that may be used.
+    /// `None` if it is missing or not a string. Use [`usable`](Self::usable) to get a token that may be used.
     pub(super) access_token: Option<Secret>,
-    /// `None` where it is missing or unknown.
+    /// `None` if it is missing or unknown.
     pub(super) token_type: Option<TokenType>,
     /// A refresh may come without one (OpenID Connect Core 1.0 §12.2).
     pub(super) id_token: Option<Secret>,
@@ -251,7 +252,7 @@ impl Tokens {
                 _ => None,
             }),
             refresh_token: text(response.refresh_token).map(Secret::new),
-            // An absurd lifetime is no reason to refuse a user: it is left out, as RFC 6749 §5.1 allows the OP to do.
+            // An invalid lifetime is no reason to refuse a user. It is omitted, as RFC 6749 §5.1 allows the OP to do.
             expires_in: seconds(response.expires_in.as_ref(), "expires_in", Rounding::Down),
             scope: Scope::read(response.scope),
             authorization_details: response.authorization_details.filter(are_details),
@@ -259,7 +260,7 @@ impl Tokens {
         })
     }
 
-    /// Refuses a response without an access token of a known type, where the access token is what was asked for.
+    /// Refuses a response without an access token of a known type, if the access token is what was requested.
     pub(super) fn with_usable_access_token(self) -> Result<Self, Violation> {
         let (rule, member) = match (&self.access_token, self.token_type) {
             (Some(_), Some(_)) => return Ok(self),
@@ -269,7 +270,8 @@ impl Tokens {
         Err(Violation::new(rule).in_document(Document::TokenResponse).at_member(member))
     }
 
-    /// The access token. RFC 6749 §7.1: "The client MUST NOT use an access token if it does not understand the token type."
+    /// The access token, if it may be used. RFC 6749 §7.1: "The client MUST NOT use an access token if it does not
+    /// understand the token type."
     pub(super) fn usable(&self) -> Option<&Secret> {
         let usable = self.access_token.as_ref().filter(|_| self.token_type.is_some());
         if usable.is_none() {
@@ -297,7 +299,7 @@ pub(super) enum Scope {
 }
 
 impl Scope {
-    /// A text, or an array of them, which some OPs send instead.
+    /// A string, or an array of strings, which some OPs send instead.
     pub(super) fn read(value: Option<Value>) -> Self {
         let listed = match value {
             None | Some(Value::Null) => return Self::Absent,
@@ -323,7 +325,7 @@ impl Scope {
         }
     }
 
-    /// Takes the place of what was said before. RFC 6749 §6: where a refresh omits it, it is what was granted before.
+    /// Replaces the earlier scope. RFC 6749 §6: if a refresh omits it, the earlier scope stays.
     pub(super) fn replace(self, listed: &mut Option<String>, unknown: &mut bool) {
         if self != Self::Absent {
             *unknown = self == Self::Unknown;
@@ -332,7 +334,7 @@ impl Scope {
     }
 }
 
-/// RFC 9396 §7: an array, as in the request. What is none grants nothing that an application could read.
+/// RFC 9396 §7: an array, as in the request. Any other value grants nothing that an application could read.
 fn are_details(details: &Value) -> bool {
     if !details.is_array() {
         tracing::warn!("the OP's `authorization_details` are not an array; they are ignored");

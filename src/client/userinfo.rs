@@ -21,20 +21,19 @@ use crate::jose::{CompactJws, NotVerified};
 use crate::json::{self, Object};
 use crate::provider::Channel;
 
-/// Claims about one user, with a picture among them perhaps.
+/// Claims about one user, possibly with a picture.
 const USERINFO_LIMIT: usize = 1024 * 1024;
 
-/// The claims that checks need.
+/// The claims that the checks need.
 const CHECKED: [&str; 4] = ["sub", "iss", "aud", "exp"];
 
-/// What the UserInfo endpoint says about a user, compared with whom the final ID Token is about.
+/// The answer of the UserInfo endpoint, after a check that it has the subject of the final ID Token.
 ///
-/// The standard claims (OpenID Connect Core 1.0 §5.1) have methods. A claim of another type than the specification gives it
-/// is handed over as it is: its method gives `None`, [`claim`](Self::claim) shows it, and [`malformed`](Self::malformed)
-/// names it.
+/// The standard claims (OpenID Connect Core 1.0 §5.1) have methods. A claim of the wrong type is returned unchanged:
+/// its method returns `None`, [`claim`](Self::claim) returns it, and [`malformed`](Self::malformed) names it.
 ///
-/// It came over TLS from the OP; unless [a signature is demanded](super::ClientBuilder::userinfo_signed_response_alg), it
-/// may not be signed.
+/// It was received over TLS from the OP. It may be unsigned, unless the client requires [a
+/// signature](super::ClientBuilder::userinfo_signed_response_alg).
 #[derive(Clone)]
 pub struct UserInfo {
     claims: Map<String, Value>,
@@ -46,14 +45,14 @@ impl UserInfo {
         self.claims.get("sub").and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// The names of the standard claims whose value is not of the type that the specification gives them, such as an
+    /// The names of the standard claims whose value does not have the type in the specification, such as an
     /// `email_verified` of `"perhaps"`. `null` counts as absent.
     pub fn malformed(&self) -> impl Iterator<Item = &str> {
         malformed_claims(&self.claims, [STANDARD])
     }
 
-    /// A claim of text, such as `name`, in every language that it came in, with the language tag; the one for all other
-    /// languages has none (OpenID Connect Core 1.0 §5.2).
+    /// A text claim, such as `name`, in every language that the OP sent, with the language tag. The value for all other
+    /// languages has no tag (OpenID Connect Core 1.0 §5.2).
     pub fn in_languages<'a>(&'a self, claim: &'a str) -> impl Iterator<Item = (Option<&'a str>, &'a str)> {
         in_languages(&self.claims, claim)
     }
@@ -63,8 +62,8 @@ impl UserInfo {
         self.claims.get(name)
     }
 
-    /// `verified_claims`: what the OP has verified, how, and by which rules (OpenID Connect for Identity Assurance 1.0).
-    /// Nothing that [`claim`](Self::claim) returns is.
+    /// `verified_claims`: the claims that the OP has verified, how, and under which rules (OpenID Connect for Identity
+    /// Assurance 1.0). The claims that [`claim`](Self::claim) returns are not verified in this sense.
     pub fn verified_claims(&self) -> VerifiedClaimsSet<'_> {
         VerifiedClaimsSet::of(self.claim("verified_claims"))
     }
@@ -78,7 +77,7 @@ impl UserInfo {
     ///
     /// # Errors
     ///
-    /// [`Rule::InvalidMember`] where they do not fit the type.
+    /// [`Rule::InvalidMember`] if they do not fit the type.
     pub fn deserialize<T: DeserializeOwned>(&self) -> Result<T, Error> {
         serde_json::from_value(Value::Object(self.claims.clone())).map_err(|_| invalid(Rule::InvalidMember))
     }
@@ -87,24 +86,24 @@ impl UserInfo {
 standard_claims!(claim_accessors! UserInfo);
 
 impl Client {
-    /// Asks the UserInfo endpoint about the user who was authenticated. The answer is refused unless it is about the
-    /// same subject as the final ID Token (OpenID Connect Core 1.0 §5.3.2).
+    /// Requests the claims of the authenticated user from the UserInfo endpoint. The answer is refused if its subject
+    /// is not that of the final ID Token (OpenID Connect Core 1.0 §5.3.2).
     ///
     /// # Errors
     ///
-    /// [`Configuration`](crate::ErrorKind::Configuration) where the OP has no such endpoint;
-    /// [`ErrorResponse`](crate::ErrorKind::ErrorResponse) where the OP refused: after `invalid_token` the access token has
-    /// expired or was revoked, and [`Client::refresh`] may bring a new one;
-    /// [`Protocol`](crate::ErrorKind::Protocol) where its answer is no UserInfo response or about somebody else;
-    /// [`Misuse`](crate::ErrorKind::Misuse) without an access token;
-    /// [`Transport`](crate::ErrorKind::Transport) where no answer came.
+    /// - [`Configuration`](crate::ErrorKind::Configuration) if the OP has no such endpoint.
+    /// - [`ErrorResponse`](crate::ErrorKind::ErrorResponse) if the OP refused. After `invalid_token` the access token
+    ///   has expired or was revoked, and [`Client::refresh`] may get a new one.
+    /// - [`Protocol`](crate::ErrorKind::Protocol) if the answer is not a UserInfo response or has another subject.
+    /// - [`Misuse`](crate::ErrorKind::Misuse) without an access token.
+    /// - [`Transport`](crate::ErrorKind::Transport) if no answer arrived.
     pub async fn userinfo(&self, authentication: &Authentication) -> Result<UserInfo, Error> {
         self.ask_userinfo(authentication).await.map_err(|error| error.in_step("asking for UserInfo"))
     }
 
     async fn ask_userinfo(&self, authentication: &Authentication) -> Result<UserInfo, Error> {
         let metadata = self.0.provider.metadata().await?;
-        // A token that is not bound to the certificate is shown without one, and so not at the alias.
+        // A token that is not bound to the certificate is sent without one, and so not to the alias for mutual TLS.
         let endpoints = metadata.endpoints(authentication.body().certificate_bound);
         let url = endpoints.userinfo()?;
         let mut headers = HeaderMap::new();
@@ -149,14 +148,14 @@ impl Client {
         Ok(userinfo)
     }
 
-    /// What is asked for. Some OPs sign and encrypt only where nothing else is.
+    /// The media types that are requested. Some OPs sign and encrypt only if no other type is accepted.
     fn userinfo_types(&self) -> &'static str {
         let options = &self.0.options;
         let needs_jwt = options.userinfo_encryption.alg.is_some() || options.userinfo_signed_response_alg.is_some();
         if needs_jwt { "application/jwt" } else { "application/json, application/jwt" }
     }
 
-    /// A response for which TLS alone vouches.
+    /// The claims of a response that only TLS protects.
     fn plain_claims(&self, body: &[u8]) -> Result<Map<String, Value>, Error> {
         if self.0.options.userinfo_encryption.alg.is_some() {
             return Err(invalid(Rule::NotEncrypted));
@@ -171,20 +170,20 @@ impl Client {
         Ok(Object::read(body, Document::UserInfo, &CHECKED)?)
     }
 
-    /// A response that is signed, encrypted, or first one and then the other (§5.3.2).
+    /// The claims of a response that is signed, encrypted, or both (§5.3.2).
     async fn protected_claims(&self, body: &[u8]) -> Result<Map<String, Value>, Error> {
         let token = std::str::from_utf8(body).map_err(|_| invalid(Rule::UserInfoSigned))?.trim();
         let opened = self.decrypted_userinfo(token)?;
         let inside = opened.expose().trim();
-        // A token cannot begin with a brace, and claims in clear are only what was encrypted.
+        // A token cannot begin with a brace. Unsigned claims are only accepted here if they were encrypted.
         if inside.starts_with('{') && inside != token {
             return self.unsigned_claims(inside.as_bytes());
         }
         self.signed_claims(inside).await
     }
 
-    /// A response that is signed by the OP: with one of its keys, or with the client secret where that was registered.
-    /// `iss`, `aud` and `exp` are as they must be where they are there.
+    /// The claims of a response that the OP signed with one of its keys, or with the client secret if that was
+    /// registered. `iss`, `aud` and `exp` are checked if they are present.
     async fn signed_claims(&self, token: &str) -> Result<Map<String, Value>, Error> {
         let (algorithm, _) = id_token::header(token).map_err(|_| invalid(Rule::UserInfoSigned))?;
         let accepted = match self.0.options.userinfo_signed_response_alg {
@@ -211,8 +210,8 @@ impl Client {
         Ok(claims)
     }
 
-    /// "If signed, the UserInfo Response SHOULD contain the Claims iss (issuer) and aud (audience) as members." They are
-    /// checked where they are there, and so is `exp`.
+    /// "If signed, the UserInfo Response SHOULD contain the Claims iss (issuer) and aud (audience) as members." They
+    /// are checked if they are present, and so is `exp`.
     fn check_signed(&self, claims: &Map<String, Value>) -> Result<(), Violation> {
         let earliest = unix_seconds(self.0.clock.now()).saturating_sub(self.0.options.leeway.as_secs());
         let is_this_client = |audience: &Value| audience == self.client_id();
@@ -230,7 +229,7 @@ impl Client {
     }
 }
 
-/// What a UserInfo response is.
+/// The form of a UserInfo response.
 enum Form {
     Json,
     /// Signed, encrypted or both.
@@ -238,9 +237,9 @@ enum Form {
 }
 
 impl Form {
-    /// What the body is says more than its label, which some OPs leave out or misspell: an object begins with a brace,
-    /// and a JWT cannot. Nothing depends on who is right, because a signature or encryption that is registered is
-    /// demanded of either. Where the body is neither, the label says which of the two is broken.
+    /// Determines the form from the body rather than from the media type, which some OPs omit or misspell: an object
+    /// begins with a brace, and a JWT cannot. This is safe, because a registered signature or encryption is required in
+    /// both forms. If the body is neither, the media type decides which form is broken.
     fn of(media_type: Option<&str>, body: &[u8]) -> Option<Self> {
         let body = body.trim_ascii();
         let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
@@ -255,8 +254,8 @@ impl Form {
     }
 }
 
-/// An error that stands in the body. RFC 6750 §3 has it in the challenge, but several OPs write it here alone, and some of
-/// them with a status of success.
+/// An error in the body. RFC 6750 §3 puts it into the challenge, but several OPs write it only here, some of them with
+/// a success status.
 fn error_in_body(status: StatusCode, body: &[u8]) -> Option<ErrorResponse> {
     if !matches!(status.as_u16(), 200..=203 | 400 | 401 | 403) {
         return None;
@@ -281,7 +280,7 @@ fn invalid(rule: Rule) -> Error {
     violation(rule).into()
 }
 
-// Claims are personal data: their names show, their values do not.
+// Claims are personal data: `Debug` shows their names and not their values.
 impl fmt::Debug for UserInfo {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("UserInfo").field("claims", &self.claims.keys().collect::<Vec<_>>()).finish()

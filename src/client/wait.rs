@@ -11,7 +11,7 @@ use super::poll::{Asked, Poll};
 use crate::error::{Error, ErrorKind, Rule};
 use crate::pending::PendingAuthentication;
 
-/// The longest sleep, so that a suspended machine notices the time soon after it wakes.
+/// The longest sleep, so that a suspended machine notices the time soon after it resumes.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
 /// Waits for an outcome. Created by [`Client::wait`] and started by `.await`. For `join!` and `select!`, which need a
@@ -39,7 +39,7 @@ pub enum WaitEvent<'a> {
     /// The OP's success response, which it gives only once, has arrived and is about to be validated. Seal and store
     /// the pending sign-in now to keep it.
     Answered,
-    /// The OP has not decided; [`progress`](PendingAuthentication::progress) may say more.
+    /// The OP has not decided. [`progress`](PendingAuthentication::progress) may contain more details.
     Pending,
     /// The OP answered `slow_down`.
     SlowDown,
@@ -74,7 +74,7 @@ impl Client {
     /// ```
     ///
     /// Dropping the future ends the wait promptly. `pending` stays usable after that and after an error, and the
-    /// interval continues: call `wait` again. A request under way continues, and the next `wait` takes its answer.
+    /// interval continues: call `wait` again. A request in flight continues, and the next `wait` takes its answer.
     ///
     /// # Errors
     ///
@@ -137,11 +137,11 @@ impl<'a> Wait<'a> {
     }
 }
 
-/// Whether the error is handled by waiting.
+/// Whether waiting is the right reaction to the error.
 fn passes(error: &Error) -> bool {
     match error.kind() {
         ErrorKind::Protocol(violation) => {
-            // A broken document is an error of the OP, and the next one may be complete.
+            // A malformed document is a mistake of the OP, and the next one may be correct.
             violation.rule() != Rule::IssuerMismatch
         }
         _ => error.is_transient(),

@@ -1,4 +1,4 @@
-//! Settings about connections: where they may go, what they go through, and what this crate otherwise takes from the machine.
+//! Settings about connections: permitted addresses, the HTTP client, the clock and the source of randomness.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,69 +10,73 @@ use crate::error::Error;
 use crate::random::Random;
 use crate::transport::{Configure, HttpClient, PrivateAddresses, ReqwestClient, TransportPolicy, UrlPolicy};
 
-/// Unless `configure_http` sets another one.
+/// The timeout unless `configure_http` sets another one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) struct ConfigureHttp(Box<Configure>);
 
-/// The connections of another client, with the rules about URLs that they were made under.
+/// The connections of another client, with the URL rules that they were created with.
 pub(super) struct SharedConnections {
     http_client: Arc<dyn HttpClient>,
     urls: UrlPolicy,
 }
 
 impl ClientBuilder {
-    /// Permits plain HTTP to loopback addresses and `localhost`, for development and tests, and an OP's metadata to name
-    /// them. Everything else stays HTTPS.
+    /// Permits plain HTTP to loopback addresses and `localhost`, for development and tests, and permits them in an OP's
+    /// metadata. All other connections still use HTTPS.
     #[must_use]
     pub fn allow_insecure_loopback(mut self) -> Self {
         self.urls.allow_insecure_loopback = true;
         self
     }
 
-    /// Lets the OP's metadata name endpoints at addresses of private networks and of this machine: for an OP in your own
-    /// network whose endpoints are written as addresses. All of them still need HTTPS.
+    /// Lets the OP's metadata name endpoints at addresses of private networks and of this machine. This is for an OP in
+    /// your own network whose endpoints are written as addresses. All of them still need HTTPS.
     ///
-    /// By default such metadata is refused ([`Rule::PrivateEndpoint`](crate::Rule::PrivateEndpoint)), because whoever
-    /// writes it could make this client connect to what only this client reaches. That is about addresses (in any
-    /// spelling, and in any IPv6 address that stands for an IPv4 one) and about `localhost`. Names may mean private
-    /// addresses: `https://op.corp.example` needs no setting. Nor does the host of the issuer, which you chose.
+    /// By default such metadata is refused ([`Rule::PrivateEndpoint`](crate::Rule::PrivateEndpoint)), because its
+    /// author could make this client connect to hosts that only this client can reach. This concerns addresses (in any
+    /// spelling, and any IPv6 address that stands for an IPv4 one) and `localhost`. Names may resolve to private
+    /// addresses: `https://op.corp.example` needs no setting. The host of the issuer needs none either, because you
+    /// chose it.
     #[must_use]
     pub fn allow_private_addresses(mut self) -> Self {
         self.urls.private_addresses = PrivateAddresses::Allowed;
         self
     }
 
-    /// Connects to public addresses only, whoever names them: an OP's metadata, this builder, or a call to
-    /// [`Client::resource`](crate::Client::resource). For applications whose issuers come from people who must not reach into the network that
-    /// the application runs in, such as the customers of a service.
+    /// Connects to public addresses only, whether an OP's metadata, this builder, or a call to
+    /// [`Client::resource`](crate::Client::resource) names them.
     ///
-    /// Names are resolved first, and connections go to those of their addresses that were found to be public, so a name
-    /// server that changes its answer (DNS rebinding) gains nothing. A name without a public address is a
+    /// This is for applications whose issuers are chosen by people who must not reach the application's own network,
+    /// such as the customers of a service.
+    ///
+    /// Names are resolved first, and connections go only to those of their addresses that are public. A name server
+    /// that changes its answer (DNS rebinding) gains nothing. A name without a public address is a
     /// [`TransportProblem::PrivateAddress`](crate::TransportProblem::PrivateAddress).
     ///
-    /// Proxies of the environment are not used, because a proxy resolves names where this crate cannot look. A proxy
-    /// that [`configure_http`](Self::configure_http) sets is used, and then has to refuse private addresses itself; it is
-    /// named by its address if that is private. A resolver set there replaces the one of this crate: wrap it into
-    /// [`PublicAddresses`](crate::PublicAddresses). An [own HTTP client](Self::http_client) has to look at addresses
-    /// itself; this crate then sees only those that stand in URLs.
+    /// Proxies of the environment are not used, because a proxy resolves names where this crate cannot check them. A
+    /// proxy that [`configure_http`](Self::configure_http) sets is used, and must then refuse private addresses itself.
+    /// If its own address is private, configure it by address. A resolver set there replaces that of this crate: wrap
+    /// it in [`PublicAddresses`](crate::PublicAddresses). A [custom HTTP client](Self::http_client) must check
+    /// addresses itself, because this crate then sees only addresses that are part of URLs.
     ///
-    /// [`allow_insecure_loopback`](Self::allow_insecure_loopback) still allows this machine. Of this setting and
-    /// [`allow_private_addresses`](Self::allow_private_addresses) the later one counts.
+    /// [`allow_insecure_loopback`](Self::allow_insecure_loopback) still permits this machine. If both this setting and
+    /// [`allow_private_addresses`](Self::allow_private_addresses) are called, the later one counts.
     #[must_use]
     pub fn refuse_private_addresses(mut self) -> Self {
         self.urls.private_addresses = PrivateAddresses::Refused;
         self
     }
 
-    /// Adjusts the reqwest client: proxies, root certificates, connect timeout, DNS. Redirects stay off, plain HTTP
-    /// stays refused, bodies stay bounded and HTTP/2 connections are pinged whatever is set here. It has no effect beside
-    /// [`http_client`](Self::http_client).
+    /// Adjusts the reqwest client: proxies, root certificates, connect timeout, DNS.
+    ///
+    /// Whatever is set here, redirects stay off, plain HTTP stays refused, bodies stay bounded and HTTP/2 connections
+    /// are pinged. It has no effect if [`http_client`](Self::http_client) is set.
     ///
     /// It is called for each reqwest client that is built: the first one, and one for each
-    /// [`ClientCertificate`](crate::ClientCertificate) and each renewal of it. Each of them is replaced every five minutes,
-    /// and after a request that timed out, so that no connection is used for ever and a name that has moved is noticed.
-    /// Later calls run on a thread for blocking work.
+    /// [`ClientCertificate`](crate::ClientCertificate) and each renewal of it. Each client is replaced every five
+    /// minutes, and after a request that timed out. So no connection is used forever, and a changed DNS entry is
+    /// noticed. Later calls run on a thread for blocking work.
     #[must_use]
     pub fn configure_http(
         mut self,
@@ -82,8 +86,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Sends requests through this instead of reqwest. If the client has a certificate, this has to present it; see
-    /// [`HttpClient::presents_client_certificates`].
+    /// Sends requests through this HTTP client instead of reqwest. If the client has a certificate, the HTTP client has
+    /// to present it; see [`HttpClient::presents_client_certificates`].
     #[must_use]
     pub fn http_client(mut self, http_client: Arc<dyn HttpClient>) -> Self {
         self.http_client = Some(http_client);
@@ -92,16 +96,18 @@ impl ClientBuilder {
 
     /// Sends requests over the connections of another client instead of opening new ones.
     ///
-    /// Otherwise each client has a connection pool and TLS settings of its own. Share them among the clients of a
-    /// service that serves thousands of customers: build one client, and give it to the builder of each other one. The
+    /// Otherwise each client has its own connection pool and TLS settings. Share them among the clients of a service
+    /// that serves thousands of customers: build one client, and pass it to the builder of each other client. The
     /// clients may be registered at the same OP or at different ones. They share nothing else.
     ///
-    /// The settings of the connections are those of `client`: what was given to its
-    /// [`configure_http`](Self::configure_http) or [`http_client`](Self::http_client).
+    /// The settings of the connections are those of `client`: its [`configure_http`](Self::configure_http) or
+    /// [`http_client`](Self::http_client).
     ///
-    /// [`build`](Self::build) and [`discover`](Self::discover) return an error if this builder sets one of those two as
-    /// well, if it does not treat private addresses and the loopback interface as `client` does, or if it has a
-    /// [`client_certificate`](Self::client_certificate), which belongs to connections of its own.
+    /// [`build`](Self::build) and [`discover`](Self::discover) return an error in these cases:
+    ///
+    /// - This builder sets one of those two as well.
+    /// - This builder does not treat private addresses and the loopback interface as `client` does.
+    /// - This builder has a [`client_certificate`](Self::client_certificate), which needs its own connections.
     #[must_use]
     pub fn share_connections(mut self, client: &Client) -> Self {
         let http_client = client.0.endpoints.http_client().clone();
@@ -109,21 +115,21 @@ impl ClientBuilder {
         self
     }
 
-    /// Takes the time from this instead of the machine's clock.
+    /// Takes the time from this clock instead of the machine's.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Takes randomness from this instead of the operating system. For simulations only.
+    /// Takes randomness from this source instead of the operating system. For simulations only.
     #[must_use]
     pub fn random(mut self, random: Arc<dyn Random>) -> Self {
         self.random = random;
         self
     }
 
-    /// What requests are sent through, as the settings say.
+    /// The HTTP client that the settings describe.
     pub(super) fn connections(&mut self) -> Result<Arc<dyn HttpClient>, Error> {
         if let Some(shared) = self.shared_connections.take() {
             return self.shared(shared);

@@ -8,47 +8,48 @@ use crate::client::response_mode::ResponseMode;
 use crate::jose::{ContentEncryptionAlgorithm, KeyManagementAlgorithm, Signer, SigningAlgorithm};
 
 impl ClientBuilder {
-    /// Signs every authorization request (`require_signed_request_object`, RFC 9101 §10.5), so that the OP knows who
-    /// made it and that nobody on its way changed it.
-    /// [`AuthorizationRequest::signed`](crate::AuthorizationRequest::signed) is for a single request. Where the OP
-    /// requires it, it happens without this setting.
+    /// Signs every authorization request (`require_signed_request_object`, RFC 9101 §10.5). The OP then knows who made
+    /// it, and that it was not changed on the way.
+    ///
+    /// [`AuthorizationRequest::signed`](crate::AuthorizationRequest::signed) is for a single request. If the OP
+    /// requires it, requests are signed without this setting.
     #[must_use]
     pub fn require_signed_request_object(mut self) -> Self {
         self.options.require_signed_request_object = true;
         self
     }
 
-    /// The key that authorization requests are signed with, in memory or behind any [`Signer`]; the one of client
-    /// assertions unless set. Its algorithm is what was registered as `request_object_signing_alg`, and
-    /// [`Client::jwks`](crate::Client::jwks) has its public half.
+    /// Sets the key that authorization requests are signed with, in memory or behind any [`Signer`]; that of client
+    /// assertions unless set. Its algorithm is the one that was registered as `request_object_signing_alg`.
+    /// [`Client::jwks`](crate::Client::jwks) contains its public half.
     #[must_use]
     pub fn request_object_signing_key(mut self, signer: impl Signer + 'static) -> Self {
         self.credentials.request_object_signer = Some(Arc::new(signer));
         self
     }
 
-    /// The algorithm that was registered as `request_object_encryption_alg`: authorization requests are signed, and then
-    /// encrypted for a key of the OP, so that the browser and what logs URLs see nothing of them. Discovery refuses an OP
-    /// that publishes no such key.
+    /// Sets the algorithm that was registered as `request_object_encryption_alg`. Authorization requests are signed and
+    /// then encrypted for a key of the OP, so that the browser and anything that logs URLs cannot read them. Discovery
+    /// refuses an OP that publishes no such key.
     #[must_use]
     pub fn request_object_encryption_alg(mut self, algorithm: KeyManagementAlgorithm) -> Self {
         self.options.request_object_encryption.alg = Some(algorithm);
         self
     }
 
-    /// The algorithm that was registered as `request_object_encryption_enc`; `A128CBC-HS256` unless set, as the
-    /// registration has it.
+    /// Sets the algorithm that was registered as `request_object_encryption_enc`; `A128CBC-HS256` unless set, the
+    /// default of the registration.
     #[must_use]
     pub fn request_object_encryption_enc(mut self, algorithm: ContentEncryptionAlgorithm) -> Self {
         self.options.request_object_encryption.enc = Some(algorithm);
         self
     }
 
-    /// How the OP answers authorization requests unless they are told otherwise; in the query unless set. Discovery refuses
-    /// an OP that does not list it.
+    /// Sets how the OP returns authorization responses by default; in the query unless set. Discovery refuses an OP
+    /// that does not list the mode.
     ///
-    /// With [`ResponseMode::QueryJwt`], [`ResponseMode::FormPostJwt`] or [`ResponseMode::Jwt`] the answer is a JWT that the
-    /// OP signed (JARM), and one in another form is refused.
+    /// With [`ResponseMode::QueryJwt`], [`ResponseMode::FormPostJwt`] or [`ResponseMode::Jwt`] the response is a JWT
+    /// that the OP signed (JARM), and a response in another form is refused.
     ///
     /// ```
     /// # #[cfg(feature = "testing")]
@@ -83,28 +84,30 @@ impl ClientBuilder {
         self
     }
 
-    /// The algorithm that was registered as `authorization_signed_response_alg`: authorization responses as JWTs that are
-    /// signed with another one are refused. Unless set, the asymmetric algorithms that the OP lists are accepted, or RS256
-    /// where it lists none. An HMAC algorithm is only ever accepted when it is named here, and needs a client secret that
-    /// is at least as long as its hash.
+    /// Sets the algorithm that was registered as `authorization_signed_response_alg`. JWT authorization responses that
+    /// are signed with another one are refused.
+    ///
+    /// Unless set, the asymmetric algorithms that the OP lists are accepted, or RS256 if it lists none. An HMAC
+    /// algorithm is only accepted if it is named here. It needs a client secret that is at least as long as its hash.
     #[must_use]
     pub fn authorization_signed_response_alg(mut self, algorithm: SigningAlgorithm) -> Self {
         self.options.authorization_signed_response_alg = Some(algorithm);
         self
     }
 
-    /// The algorithm that was registered as `authorization_encrypted_response_alg`: authorization responses as JWTs that
-    /// are in clear or encrypted in another way are refused. It needs a [`decryption_key`](Self::decryption_key), and the
-    /// cookie of the session is found by [`Client::cookie_name_for`](crate::Client::cookie_name_for).
+    /// Sets the algorithm that was registered as `authorization_encrypted_response_alg`. JWT authorization responses
+    /// that are not encrypted, or encrypted in another way, are refused. It needs a
+    /// [`decryption_key`](Self::decryption_key). [`Client::cookie_name_for`](crate::Client::cookie_name_for) finds the
+    /// cookie of the session.
     ///
-    /// Unless set, they may be in clear, or encrypted for one of the decryption keys.
+    /// Unless set, they may be unencrypted, or encrypted for one of the decryption keys.
     #[must_use]
     pub fn authorization_encrypted_response_alg(mut self, algorithm: KeyManagementAlgorithm) -> Self {
         self.options.authorization_response_encryption.alg = Some(algorithm);
         self
     }
 
-    /// The algorithm that was registered as `authorization_encrypted_response_enc`. Unless set, every
+    /// Sets the algorithm that was registered as `authorization_encrypted_response_enc`. Unless set, every
     /// [`ContentEncryptionAlgorithm`] is accepted.
     #[must_use]
     pub fn authorization_encrypted_response_enc(mut self, algorithm: ContentEncryptionAlgorithm) -> Self {
@@ -112,16 +115,23 @@ impl ClientBuilder {
         self
     }
 
-    /// Holds the client to the rules of the FAPI 2.0 Security Profile, as far as they apply to this flow: requests are
-    /// pushed and have a PKCE challenge, the client authenticates with `private_key_jwt` or a certificate, tokens are bound
-    /// to a DPoP key or the certificate (others are given back, as with
-    /// [`drop_unbound_tokens`](Self::drop_unbound_tokens)), responses have to name their issuer, every signature is by
-    /// PS256, ES256 or Ed25519, and everything goes over TLS. What contradicts them is an error when the client is built
-    /// ([`ConfigurationProblem::Fapi`](crate::ConfigurationProblem::Fapi)), an OP that lacks what they need one at
-    /// discovery and before a user is sent out. [`allow_unadvertised`](Self::allow_unadvertised) does not change that.
+    /// Holds the client to the rules of the FAPI 2.0 Security Profile, as far as they apply to this flow:
     ///
-    /// **This is not FAPI conformance.** FAPI 2.0 knows `response_type=code` and nothing else; it says nothing about
-    /// deferred codes, polls and pings, and no test suite for it covers them. It is the same protection for another flow.
+    /// - Requests are pushed and have a PKCE challenge.
+    /// - The client authenticates with `private_key_jwt` or a certificate.
+    /// - Tokens are bound to a DPoP key or the certificate. Other tokens are dropped, as with
+    ///   [`drop_unbound_tokens`](Self::drop_unbound_tokens).
+    /// - Responses have to name their issuer.
+    /// - Every signature uses PS256, ES256 or Ed25519.
+    /// - Every connection uses TLS.
+    ///
+    /// Settings that contradict these rules are an error when the client is built
+    /// ([`ConfigurationProblem::Fapi`](crate::ConfigurationProblem::Fapi)). An OP that does not support them is an
+    /// error at discovery and before a sign-in starts. [`allow_unadvertised`](Self::allow_unadvertised) does not change
+    /// that.
+    ///
+    /// **This is not FAPI conformance.** FAPI 2.0 covers only `response_type=code`. It says nothing about deferred
+    /// codes, polls and pings, and no test suite for it covers them. It is the same protection for another flow.
     ///
     /// ```
     /// # #[cfg(feature = "testing")]
@@ -155,13 +165,15 @@ impl ClientBuilder {
         self
     }
 
-    /// The rules of [`fapi2`](Self::fapi2) together with those of FAPI 2.0 Message Signing for authorization requests and
-    /// responses: requests are [signed](Self::require_signed_request_object) before they are pushed, and responses are
-    /// JWTs ([`ResponseMode::QueryJwt`], or its shorthand [`ResponseMode::Jwt`] where the OP lists that alone, unless
-    /// [`response_mode`](Self::response_mode) sets another one).
+    /// Applies the rules of [`fapi2`](Self::fapi2) and those of FAPI 2.0 Message Signing for authorization requests and
+    /// responses.
     ///
-    /// Signed introspection responses and HTTP message signatures, which that profile has too, are not part of it. What is
-    /// said there about conformance holds here as well.
+    /// Requests are [signed](Self::require_signed_request_object) before they are pushed. Responses are JWTs:
+    /// [`ResponseMode::QueryJwt`], or its shorthand [`ResponseMode::Jwt`] if the OP lists only that, unless
+    /// [`response_mode`](Self::response_mode) sets another one.
+    ///
+    /// Signed introspection responses and HTTP message signatures, which that profile has too, are not covered. What
+    /// [`fapi2`](Self::fapi2) says about conformance applies here as well.
     #[must_use]
     pub fn fapi2_message_signing(mut self) -> Self {
         self.options.fapi = Some(FapiProfile::MessageSigning);

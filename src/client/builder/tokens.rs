@@ -1,4 +1,4 @@
-//! Settings about how tokens and UserInfo responses are signed and encrypted, and what ID Tokens must carry.
+//! Settings about how tokens and UserInfo responses are signed and encrypted, and what ID Tokens must contain.
 
 use std::time::Duration;
 
@@ -6,26 +6,29 @@ use super::ClientBuilder;
 use crate::jose::{ContentEncryptionAlgorithm, DecryptionKey, KeyManagementAlgorithm, SigningAlgorithm};
 
 impl ClientBuilder {
-    /// The algorithm that was registered as `id_token_signed_response_alg`; ID Tokens signed with another one are
-    /// refused. Unless set, the asymmetric algorithms that the OP lists are accepted. An HMAC algorithm is only ever
-    /// accepted when it is named here, and needs a client secret that is at least as long as its hash.
+    /// Sets the algorithm that was registered as `id_token_signed_response_alg`. ID Tokens signed with another one are
+    /// refused.
+    ///
+    /// Unless set, the asymmetric algorithms that the OP lists are accepted. An HMAC algorithm is only accepted if it
+    /// is named here. It needs a client secret that is at least as long as its hash.
     #[must_use]
     pub fn id_token_signed_response_alg(mut self, algorithm: SigningAlgorithm) -> Self {
         self.options.id_token_signed_response_alg = Some(vec![algorithm]);
         self
     }
 
-    /// The algorithm that was registered as `id_token_encrypted_response_alg`: ID Tokens, interim and final, that are in
-    /// clear or encrypted in another way are refused. It needs a [`decryption_key`](Self::decryption_key).
+    /// Sets the algorithm that was registered as `id_token_encrypted_response_alg`. ID Tokens, interim and final, that
+    /// are not encrypted, or encrypted in another way, are refused. It needs a
+    /// [`decryption_key`](Self::decryption_key).
     ///
-    /// Unless set, ID Tokens may be in clear, or encrypted for one of the decryption keys.
+    /// Unless set, ID Tokens may be unencrypted, or encrypted for one of the decryption keys.
     #[must_use]
     pub fn id_token_encrypted_response_alg(mut self, algorithm: KeyManagementAlgorithm) -> Self {
         self.options.id_token_encryption.alg = Some(algorithm);
         self
     }
 
-    /// The algorithm that was registered as `id_token_encrypted_response_enc`. Unless set, every
+    /// Sets the algorithm that was registered as `id_token_encrypted_response_enc`. Unless set, every
     /// [`ContentEncryptionAlgorithm`] is accepted.
     #[must_use]
     pub fn id_token_encrypted_response_enc(mut self, algorithm: ContentEncryptionAlgorithm) -> Self {
@@ -33,8 +36,9 @@ impl ClientBuilder {
         self
     }
 
-    /// The algorithm that was registered as `userinfo_signed_response_alg`: UserInfo responses that are not signed, or
-    /// with another one, are refused. An HMAC algorithm needs a client secret that is at least as long as its hash.
+    /// Sets the algorithm that was registered as `userinfo_signed_response_alg`. UserInfo responses that are not
+    /// signed, or signed with another one, are refused. An HMAC algorithm needs a client secret that is at least as
+    /// long as its hash.
     ///
     /// Unless set, they may be plain JSON, or signed by one of the OP's keys.
     #[must_use]
@@ -43,18 +47,18 @@ impl ClientBuilder {
         self
     }
 
-    /// The algorithm that was registered as `userinfo_encrypted_response_alg`: UserInfo responses that are in clear or
-    /// encrypted in another way are refused. It needs a [`decryption_key`](Self::decryption_key).
+    /// Sets the algorithm that was registered as `userinfo_encrypted_response_alg`. UserInfo responses that are not
+    /// encrypted, or encrypted in another way, are refused. It needs a [`decryption_key`](Self::decryption_key).
     ///
-    /// Encryption alone says nothing about who made a response, so demand a
-    /// [signature](Self::userinfo_signed_response_alg) too where more than TLS is to vouch for it.
+    /// Encryption alone does not show who made a response. Require a [signature](Self::userinfo_signed_response_alg)
+    /// too if more than TLS is to protect it.
     #[must_use]
     pub fn userinfo_encrypted_response_alg(mut self, algorithm: KeyManagementAlgorithm) -> Self {
         self.options.userinfo_encryption.alg = Some(algorithm);
         self
     }
 
-    /// The algorithm that was registered as `userinfo_encrypted_response_enc`. Unless set, every
+    /// Sets the algorithm that was registered as `userinfo_encrypted_response_enc`. Unless set, every
     /// [`ContentEncryptionAlgorithm`] is accepted.
     #[must_use]
     pub fn userinfo_encrypted_response_enc(mut self, algorithm: ContentEncryptionAlgorithm) -> Self {
@@ -62,27 +66,29 @@ impl ClientBuilder {
         self
     }
 
-    /// What was registered as `default_max_age`: the user must have authenticated at most this long before a request that
-    /// has no [`max_age`](crate::AuthorizationRequest::max_age) of its own; whole seconds. The OP knows it from the
-    /// registration, so it is not sent; the final ID Token is held to it, and must carry `auth_time` (OpenID Connect Core
-    /// 1.0 §2; OpenID Connect Dynamic Client Registration 1.0 §2).
+    /// Sets the value that was registered as `default_max_age`, in whole seconds: the longest time since the user last
+    /// authenticated. It applies to requests without their own [`max_age`](crate::AuthorizationRequest::max_age).
+    ///
+    /// The OP knows it from the registration, so it is not sent. The final ID Token is checked against it and must
+    /// carry `auth_time` (OpenID Connect Core 1.0 §2; OpenID Connect Dynamic Client Registration 1.0 §2).
     #[must_use]
     pub fn default_max_age(mut self, max_age: Duration) -> Self {
         self.options.default_max_age = Some(max_age);
         self
     }
 
-    /// The client was registered with `require_auth_time`: every final ID Token must carry `auth_time` (OpenID Connect
-    /// Dynamic Client Registration 1.0 §2).
+    /// Declares that the client was registered with `require_auth_time`: every final ID Token must carry `auth_time`
+    /// (OpenID Connect Dynamic Client Registration 1.0 §2).
     #[must_use]
     pub fn require_auth_time(mut self) -> Self {
         self.options.require_auth_time = true;
         self
     }
 
-    /// A private key that the OP may encrypt ID Tokens, UserInfo and authorization responses for, beside those that were given before;
-    /// [`Client::jwks`](crate::Client::jwks) is what to publish. While keys rotate there are two: the new one first, then the old one. Keys
-    /// can be [replaced](crate::Client::replace_decryption_keys) later.
+    /// Adds a private key that the OP may encrypt ID Tokens, UserInfo and authorization responses for.
+    ///
+    /// [`Client::jwks`](crate::Client::jwks) is what to publish. During a key rotation there are two: add the new one
+    /// first, then the old one. Keys can be [replaced](crate::Client::replace_decryption_keys) later.
     ///
     /// ```no_run
     /// use openid_deferred::{Client, DecryptionKey, KeyManagementAlgorithm, SigningAlgorithm};

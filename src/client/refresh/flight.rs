@@ -1,4 +1,4 @@
-//! One request for all who refresh the same tokens.
+//! One request for all callers that refresh the same tokens.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -12,17 +12,17 @@ use crate::jose;
 use crate::secret::Secret;
 use crate::task::Task;
 
-/// For this long a copy of the old tokens still gets the answer that replaced them, instead of presenting a refresh
-/// token that the OP would take for stolen.
+/// The time for which a copy of the old tokens still gets the answer that replaced them. Otherwise it would present a
+/// refresh token that the OP considers stolen.
 const LATECOMERS: Duration = Duration::from_secs(60);
-/// After this long nobody comes back for a request whose callers were all dropped.
+/// The time after which a request whose callers were all dropped is forgotten.
 const ABANDONED: Duration = Duration::from_secs(600);
-/// More answers are not remembered. Each has a few kilobytes.
+/// The most answers that are remembered. Each has a few kilobytes.
 const LANDED_LIMIT: usize = 1_000;
-/// And no more bytes of them: an answer may have a megabyte.
+/// The most bytes of remembered answers: one answer may have a megabyte.
 const LANDED_BYTES_LIMIT: usize = 8 * 1024 * 1024;
 
-/// The refreshes that are under way or have just come to an end, by the hash of the refresh token.
+/// The refreshes that are in flight or have just ended, by the hash of the refresh token.
 #[derive(Default)]
 pub(in crate::client) struct Flights(Arc<Mutex<Entries>>);
 
@@ -31,16 +31,16 @@ type Entries = BTreeMap<[u8; 32], Entry>;
 struct Entry {
     flight: Arc<Flight>,
     began: Duration,
-    /// What the request came to, from its end on, whether or not a caller still waits for it.
+    /// The end of the request, whether or not a caller still waits for it.
     end: Arc<OnceLock<End>>,
     /// When a caller took the answer.
     landed_at: Option<Duration>,
 }
 
 struct End {
-    /// How large the answer is.
+    /// The size of the answer.
     bytes: usize,
-    /// It left everything as it was, so that a new request is better than this result.
+    /// The request changed nothing, so a new request is better than this result.
     in_vain: bool,
 }
 
@@ -48,18 +48,19 @@ impl End {
     fn of(result: &Result<Refreshed, Error>) -> Self {
         match result {
             Ok(answer) => Self { bytes: answer.body.len(), in_vain: false },
-            // The refresh token may be used up, which the next caller has to know.
+            // The refresh token may be used up, and the next caller must learn that.
             Err(error) => Self { bytes: 0, in_vain: *error.kind() != ErrorKind::OutcomeUnknown },
         }
     }
 }
 
-/// One request, which goes on when a caller is dropped: a browser that hangs up must not cost the user the new refresh
-/// token.
+/// One request. It continues when a caller is dropped: a browser that disconnects must not cost the user the new
+/// refresh token.
 type Flight = Task<Result<Refreshed, Error>>;
 
 impl Flights {
-    /// The answer to the refresh with this token: of the one that is under way or has just ended, or of a new one.
+    /// The answer to the refresh with this token: from the request that is in flight or has just ended, or from a new
+    /// one.
     pub(super) async fn join<F>(
         &self,
         clock: &dyn Clock,
@@ -87,7 +88,8 @@ impl Flights {
         result
     }
 
-    /// A request whose answer counts as soon as it is here, because all of its callers may have been dropped.
+    /// Wraps a request so that its answer counts towards the limits at once, because all of its callers may have been
+    /// dropped.
     fn counted(
         &self,
         request: impl Future<Output = Result<Refreshed, Error>> + Send + 'static,
@@ -104,7 +106,7 @@ impl Flights {
         }
     }
 
-    /// Forgets a flight, unless latecomers need its answer.
+    /// Forgets a request, unless later callers need its answer.
     fn landed(&self, name: [u8; 32], flight: &Arc<Flight>, now: Duration, is_kept: bool) {
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(&name).filter(|entry| Arc::ptr_eq(&entry.flight, flight)) else { return };
@@ -133,12 +135,12 @@ fn make_room(entries: &mut Entries) {
 }
 
 impl Entry {
-    /// How large the answer is, once the request has ended.
+    /// The size of the answer, once the request has ended.
     fn bytes(&self) -> Option<usize> {
         Some(self.end.get()?.bytes)
     }
 
-    /// By which the oldest is found.
+    /// The value by which the oldest entry is found.
     fn age_key(&self) -> Duration {
         self.landed_at.unwrap_or(self.began)
     }
@@ -161,7 +163,7 @@ fn to_shared(result: Option<&Result<Refreshed, Error>>) -> Result<Refreshed, Err
     }
 }
 
-/// Whether the answer has a refresh token that takes the old one's place. Otherwise the old one may be used again.
+/// Whether the answer has a refresh token that replaces the old one. Otherwise the old one may be used again.
 fn replaces(answer: &Refreshed, refresh_token: &Secret) -> bool {
     Tokens::parse(&answer.body).is_ok_and(|tokens| tokens.refresh_token.is_some_and(|new| new != *refresh_token))
 }

@@ -1,4 +1,4 @@
-//! What would be refused, or would not work, and shows before anything is sent.
+//! Checks of a registration request before it is sent.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::error::{Error, Misuse};
 /// Members of a JWK that only the owner of the key may have (RFC 7518 §6).
 const PRIVATE: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
-/// The members that say how something is encrypted, in pairs.
+/// The members that describe encryption, in pairs.
 const ENCRYPTION: [(&str, &str); 4] = [
     ("id_token_encrypted_response_alg", "id_token_encrypted_response_enc"),
     ("userinfo_encrypted_response_alg", "userinfo_encrypted_response_enc"),
@@ -23,7 +23,7 @@ const ENCRYPTION: [(&str, &str); 4] = [
 ];
 
 impl super::RegistrationRequest {
-    /// Whether this can be sent.
+    /// Checks that this request can be sent.
     pub(super) fn check(&self) -> Result<(), Error> {
         if let Some(name) = &self.reserved {
             return Err(Misuse::ReservedParameter(name.clone()).into());
@@ -55,8 +55,8 @@ fn redirect_uris(metadata: &ClientMetadata) -> Result<(), Error> {
 }
 
 fn urls(metadata: &ClientMetadata) -> Result<(), Error> {
-    // DTR §Client Registration Metadata: "It MUST be an HTTPS URL." OpenID Connect Dynamic Client Registration 1.0 §2 says
-    // the same of the others.
+    // DTR §Client Registration Metadata: "It MUST be an HTTPS URL." OpenID Connect Dynamic Client Registration 1.0 §2
+    // requires the same of the others.
     for name in ["deferred_client_notification_endpoint", "jwks_uri", "sector_identifier_uri", "initiate_login_uri"] {
         let Some(value) = metadata.get(name) else { continue };
         if !url(value).is_some_and(|url| url.scheme() == "https" && url.fragment().is_none() && is_anonymous(&url)) {
@@ -132,7 +132,7 @@ fn encryption(metadata: &ClientMetadata) -> Result<(), Error> {
         if metadata.get(enc).is_some() && metadata.get(alg).is_none() {
             return Err(setting(enc, "it is registered together with an algorithm for the key; set that too"));
         }
-        // What a client encrypts is for a key of the OP.
+        // What a client encrypts, it encrypts for a key of the OP.
         if metadata.get(alg).is_some() && alg != "request_object_encryption_alg" && !has_keys {
             return Err(setting(
                 alg,
@@ -160,7 +160,7 @@ fn sector(metadata: &ClientMetadata) -> Result<(), Error> {
     }
 }
 
-/// RFC 7591 §2.2: names have a BCP 47 language tag behind a `#`.
+/// RFC 7591 §2.2: names can have a BCP 47 language tag after a `#`.
 fn languages(metadata: &ClientMetadata) -> Result<(), Error> {
     let is_tag = |tag: &str| {
         let is_subtag =

@@ -1,6 +1,6 @@
-//! What the OP registered otherwise than it was asked. RFC 7591 §3.2.1: "The authorization server MAY reject or replace
-//! any of the client's requested metadata values submitted during the registration and substitute them with suitable
-//! values."
+//! Differences between the requested and the registered metadata. RFC 7591 §3.2.1: "The authorization server MAY reject
+//! or replace any of the client's requested metadata values submitted during the registration and substitute them with
+//! suitable values."
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,9 +12,9 @@ use super::request::SUBJECTS;
 use crate::client::response_type::{CODE_GRANT, DEFERRED_GRANT, ResponseType};
 use crate::jose::{ContentEncryptionAlgorithm, KeyManagementAlgorithm, SigningAlgorithm};
 
-/// One member of the client metadata that is not as it was asked for.
+/// One member of the client metadata that differs from the request.
 ///
-/// `Debug` shows the name of the member and what the difference does, and no values.
+/// `Debug` shows the name of the member and the effect of the difference, and no values.
 #[derive(Clone, PartialEq)]
 pub struct RegistrationDifference {
     member: String,
@@ -24,14 +24,14 @@ pub struct RegistrationDifference {
     problem: &'static str,
 }
 
-/// What a [`RegistrationDifference`] does to the client.
+/// The effect of a [`RegistrationDifference`] on the client.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DifferenceEffect {
-    /// The client works as it should. A client that is made from the registration follows the OP.
+    /// The client works as intended. A client that is made from the registration follows the OP.
     Harmless,
-    /// The client works, but something that protects it or its users is not there, or pings will not come: look at it
-    /// before users are sent out.
+    /// The client works, but lacks something that protects it or its users, or receives no pings. Check it before users
+    /// sign in.
     Weakens,
     /// The client would be refused, or could not read an answer. No client is made from such a registration.
     Breaks,
@@ -40,27 +40,27 @@ pub enum DifferenceEffect {
 use DifferenceEffect::{Breaks, Harmless, Weakens};
 
 impl RegistrationDifference {
-    /// The name of the member, with its language tag where it has one.
+    /// The name of the member, with its language tag if it has one.
     pub fn member(&self) -> &str {
         &self.member
     }
 
-    /// What was asked for; `None` where nothing was, and the OP asks something of the client.
+    /// The requested value. `None` if there was none and the OP requires something of the client.
     pub fn requested(&self) -> Option<&Value> {
         self.requested.as_ref()
     }
 
-    /// What the OP registered; `None` where it does not say.
+    /// The registered value. `None` if the OP does not mention the member.
     pub fn registered(&self) -> Option<&Value> {
         self.registered.as_ref()
     }
 
-    /// What it does.
+    /// The effect on the client.
     pub fn effect(&self) -> DifferenceEffect {
         self.effect
     }
 
-    /// What it means for the client, in a few words.
+    /// The meaning for the client, in a few words.
     pub fn problem(&self) -> &'static str {
         self.problem
     }
@@ -82,7 +82,7 @@ impl fmt::Debug for RegistrationDifference {
     }
 }
 
-/// What an OP may demand of a client that did not ask for it, so that the client has to do something about it.
+/// The members that an OP may set without a request, so that the client has to act accordingly.
 const DEMANDS: [&str; 12] = [
     "token_endpoint_auth_method",
     "id_token_signed_response_alg",
@@ -121,7 +121,7 @@ pub(super) fn differences(requested: &ClientMetadata, registered: &ClientMetadat
     differences
 }
 
-/// What OPs mean by leaving a member out.
+/// Whether a value means the same as an absent member.
 fn is_nothing(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
@@ -134,7 +134,7 @@ fn is_same(name: &str, requested: Option<&Value>, registered: Option<&Value>) ->
     match (requested, registered) {
         (None, None) => true,
         (None, Some(value)) => is_nothing(value),
-        // RFC 7591 §2 has defaults, which not every OP repeats.
+        // RFC 7591 §2 defines defaults, which some OPs do not repeat.
         (Some(value), None) => match name {
             "token_endpoint_auth_method" => value == DEFAULT_METHOD,
             "id_token_signed_response_alg" => value == "RS256",
@@ -153,7 +153,7 @@ fn is_same(name: &str, requested: Option<&Value>, registered: Option<&Value>) ->
     }
 }
 
-/// A list in which order and repetitions mean nothing, and in each value neither the order of its words.
+/// A list without regard to order and repetitions, and each value without regard to the order of its words.
 fn set(value: &Value) -> BTreeSet<String> {
     let normal = |value: &Value| match value.as_str() {
         Some(text) => words(text).into_iter().collect::<Vec<_>>().join(" "),
@@ -162,7 +162,7 @@ fn set(value: &Value) -> BTreeSet<String> {
     value.as_array().into_iter().flatten().map(normal).collect()
 }
 
-/// The keys themselves, without what is said about them.
+/// The key material, without the other members.
 fn public_keys(jwks: &Value) -> BTreeSet<String> {
     const MATERIAL: [&str; 6] = ["kty", "crv", "x", "y", "n", "e"];
     let keys = jwks.get("keys").and_then(Value::as_array);
@@ -173,7 +173,7 @@ fn public_keys(jwks: &Value) -> BTreeSet<String> {
     keys.into_iter().flatten().map(material).collect()
 }
 
-/// What the difference does, and what to say about it; `None` for no difference after all.
+/// The effect of a difference and its description. `None` if it is no difference after all.
 fn effect(
     name: &str,
     asked: Option<&Value>,
@@ -203,7 +203,7 @@ fn effect(
         }
         "id_token_signed_response_alg" | "userinfo_signed_response_alg" | "authorization_signed_response_alg" => {
             match signature(asked, answer) {
-                // ID Tokens are always signed, and where nothing was asked for the OP has to choose.
+                // ID Tokens are always signed, and without a request the OP has to choose.
                 (Harmless, _) if asked.is_none() && name == "id_token_signed_response_alg" => return None,
                 effect => effect,
             }
@@ -254,7 +254,7 @@ fn effect(
     })
 }
 
-/// The methods that this crate has.
+/// The methods that this crate supports.
 pub(super) const METHODS: [&str; 7] = [
     "none",
     "client_secret_basic",
@@ -290,7 +290,7 @@ fn grant_types(requested: &ClientMetadata, registered: &ClientMetadata) -> (Diff
     (Harmless, "the client may use other grant types")
 }
 
-/// An HMAC that nobody asked for lets everybody who knows the client secret sign ID Tokens.
+/// With an HMAC that was not requested, any party that knows the client secret could sign ID Tokens.
 fn signature(asked: Option<&Value>, answer: Option<&Value>) -> (DifferenceEffect, &'static str) {
     let Some(answer) = answer else {
         return (Weakens, "the OP does not say that it will sign with the algorithm that was asked for");

@@ -1,4 +1,4 @@
-//! What an OP has registered about a client (RFC 7591 §2; OpenID Connect Dynamic Client Registration 1.0 §2).
+//! The metadata of a registered client (RFC 7591 §2; OpenID Connect Dynamic Client Registration 1.0 §2).
 
 use std::fmt;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use serde_json::{Map, Value};
 use crate::client::response_type::ResponseType;
 use crate::jose::SigningAlgorithm;
 
-/// The metadata of a client, as the OP says it has registered them. [`to_request`](Self::to_request) starts an update.
+/// The metadata of a client, as the OP registered it. [`to_request`](Self::to_request) starts an update.
 ///
-/// A member that the OP wrote in another type than it must have reads as if it were missing; [`get`](Self::get) shows
-/// it. `Debug` shows the names of the members and no values.
+/// A member of the wrong type counts as missing; [`get`](Self::get) returns it. `Debug` shows the names of the members
+/// and no values.
 #[derive(Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ClientMetadata(pub(super) Map<String, Value>);
@@ -37,7 +37,7 @@ macro_rules! accessors {
     };
     (@algorithm $(#[$attribute:meta])* $name:ident) => {
         $(#[$attribute])*
-        /// `None` also for an algorithm that this crate does not have; [`get`](Self::get) shows its name.
+        /// `None` also for an algorithm that this crate does not support; [`get`](Self::get) returns its name.
         pub fn $name(&self) -> Option<SigningAlgorithm> {
             SigningAlgorithm::from_name(self.text(stringify!($name))?)
         }
@@ -51,23 +51,23 @@ macro_rules! accessors {
 }
 
 accessors! {
-    /// Where the OP may send users back to.
+    /// The URIs that the OP may send users back to.
     redirect_uris: texts;
-    /// Who answers for the client: e-mail addresses.
+    /// The e-mail addresses of the people responsible for the client.
     contacts: texts;
-    /// The name that users see. [`in_languages`](Self::in_languages) has the others.
+    /// The name that users see. [`in_languages`](Self::in_languages) returns it in other languages.
     client_name: text;
-    /// A page about the client.
+    /// The URL of a page about the client.
     client_uri: text;
-    /// A logo that users see.
+    /// The URL of a logo that users see.
     logo_uri: text;
-    /// What happens to users' data.
+    /// The URL of a page about the use of users' data.
     policy_uri: text;
-    /// The terms of service.
+    /// The URL of the terms of service.
     tos_uri: text;
-    /// Where the client publishes its keys.
+    /// The URL at which the client publishes its keys.
     jwks_uri: text;
-    /// Whether the client is a `web` or a `native` one.
+    /// Whether the client is `web` or `native`.
     application_type: text;
     /// How the client authenticates.
     token_endpoint_auth_method: text;
@@ -77,87 +77,87 @@ accessors! {
     id_token_signed_response_alg: algorithm;
     /// How the keys of encrypted ID Tokens are encrypted.
     id_token_encrypted_response_alg: text;
-    /// How the contents of encrypted ID Tokens are encrypted.
+    /// How the content of encrypted ID Tokens is encrypted.
     id_token_encrypted_response_enc: text;
     /// The algorithm of UserInfo responses.
     userinfo_signed_response_alg: algorithm;
     /// How the keys of encrypted UserInfo responses are encrypted.
     userinfo_encrypted_response_alg: text;
-    /// How the contents of encrypted UserInfo responses are encrypted.
+    /// How the content of encrypted UserInfo responses is encrypted.
     userinfo_encrypted_response_enc: text;
     /// The algorithm of request objects (RFC 9101).
     request_object_signing_alg: algorithm;
     /// How the keys of encrypted request objects are encrypted.
     request_object_encryption_alg: text;
-    /// How the contents of encrypted request objects are encrypted.
+    /// How the content of encrypted request objects is encrypted.
     request_object_encryption_enc: text;
     /// The algorithm of authorization responses that are JWTs (JARM §3).
     authorization_signed_response_alg: algorithm;
     /// How the keys of encrypted authorization responses are encrypted.
     authorization_encrypted_response_alg: text;
-    /// How the contents of encrypted authorization responses are encrypted.
+    /// How the content of encrypted authorization responses is encrypted.
     authorization_encrypted_response_enc: text;
     /// Whether token requests need a DPoP proof (RFC 9449 §5.2).
     dpop_bound_access_tokens: flag;
     /// Whether access tokens are bound to the client certificate (RFC 8705 §3.4).
     tls_client_certificate_bound_access_tokens: flag;
-    /// Whether authorization requests have to be pushed (RFC 9126 §6).
+    /// Whether authorization requests must be pushed (RFC 9126 §6).
     require_pushed_authorization_requests: flag;
-    /// Whether authorization requests have to be signed (RFC 9101 §10.5).
+    /// Whether authorization requests must be signed (RFC 9101 §10.5).
     require_signed_request_object: flag;
     /// Whether ID Tokens always have `auth_time`.
     require_auth_time: flag;
-    /// Whether users have another `sub` at every client (`pairwise`) or the same one (`public`).
+    /// Whether users have a different `sub` at every client (`pairwise`) or the same one (`public`).
     subject_type: text;
-    /// What makes several clients share the `sub` of their users.
+    /// The URL through which several clients share the `sub` of their users.
     sector_identifier_uri: text;
-    /// Authentication context classes that are asked for where a request names none.
+    /// The authentication context classes of requests that name none.
     default_acr_values: texts;
-    /// Where others may send users to sign in at the OP.
+    /// The URL to which other sites may send users to sign in at the OP.
     initiate_login_uri: text;
-    /// Where request objects may lie.
+    /// The URLs that request objects may have.
     request_uris: texts;
-    /// Where users may be sent after a logout.
+    /// The URLs to which users may be sent after a logout.
     post_logout_redirect_uris: texts;
-    /// What software the client runs.
+    /// The identifier of the software that the client runs.
     software_id: text;
-    /// Which version of it.
+    /// The version of the software.
     software_version: text;
-    /// Where Ping Callbacks go (DTR §Client Registration Metadata).
+    /// The URL that Ping Callbacks are sent to (DTR §Client Registration Metadata).
     deferred_client_notification_endpoint: text;
 }
 
-/// What stands for a member that the OP does not mention (RFC 7591 §2).
+/// The default of a member that the OP does not mention (RFC 7591 §2).
 pub(super) const DEFAULT_METHOD: &str = "client_secret_basic";
 
 impl ClientMetadata {
-    /// `response_types`; `code` where the OP does not mention them.
+    /// `response_types`; `code` if the OP does not mention them.
     pub fn response_types(&self) -> Vec<&str> {
         if self.0.contains_key("response_types") { self.texts("response_types") } else { vec!["code"] }
     }
 
-    /// `grant_types`; `authorization_code` where the OP does not mention them.
+    /// `grant_types`; `authorization_code` if the OP does not mention them.
     pub fn grant_types(&self) -> Vec<&str> {
         if self.0.contains_key("grant_types") { self.texts("grant_types") } else { vec!["authorization_code"] }
     }
 
-    /// `scope`: the scopes that the client may ask for. `None` where the OP does not restrict them.
+    /// `scope`: the scopes that the client may request. `None` if the OP does not restrict them.
     pub fn scope(&self) -> Option<Vec<&str>> {
         Some(self.text("scope")?.split_ascii_whitespace().collect())
     }
 
-    /// `jwks`: the client's public keys, where they were registered themselves.
+    /// `jwks`: the client's public keys, if they are part of the registration.
     pub fn jwks(&self) -> Option<&Value> {
         self.get("jwks").filter(|keys| keys.is_object())
     }
 
-    /// `default_max_age`: how long ago users may have authenticated where a request does not say.
+    /// `default_max_age`: the longest time since the user last authenticated, for requests without `max_age`.
     pub fn default_max_age(&self) -> Option<Duration> {
         self.get("default_max_age")?.as_u64().map(Duration::from_secs)
     }
 
-    /// A member for humans, such as `client_name`, in every language that it was registered in, with the language tag;
-    /// the one for all other languages has none (RFC 7591 §2.2).
+    /// A human-readable member, such as `client_name`, in every registered language, with the language tag. The value
+    /// for all other languages has no tag (RFC 7591 §2.2).
     ///
     /// ```
     /// use openid_deferred::RegistrationRequest;
@@ -188,12 +188,12 @@ impl ClientMetadata {
         &self.0
     }
 
-    /// Whether this response type is registered. Its values have no order.
+    /// Whether this response type is registered. The order of its values does not matter.
     pub(super) fn allows_response_type(&self, response_type: ResponseType) -> bool {
         self.response_types().iter().any(|&listed| words(listed) == words(response_type.as_str()))
     }
 
-    /// Whether such a client has a secret: to authenticate with, or as the key of what the OP signs for it.
+    /// Whether such a client has a secret: for authentication, or as the key of signatures that the OP makes.
     pub(super) fn needs_secret(&self) -> bool {
         let is_hmac = |name| self.text(name).is_some_and(|algorithm| algorithm.starts_with("HS"));
         self.token_endpoint_auth_method().unwrap_or(DEFAULT_METHOD).starts_with("client_secret_")
@@ -211,7 +211,7 @@ impl ClientMetadata {
     }
 }
 
-/// What a text lists that has no order.
+/// The words of a text, without their order.
 pub(super) fn words(text: &str) -> std::collections::BTreeSet<&str> {
     text.split_ascii_whitespace().collect()
 }

@@ -1,31 +1,31 @@
-//! Why an OP does not register a client (RFC 7591 §3.2.2), or does not let it manage its registration (RFC 7592 §2).
+//! Why an OP refuses to register a client (RFC 7591 §3.2.2) or to let it manage its registration (RFC 7592 §2).
 
 use crate::error::{Error, ErrorKind, Rule};
 
-/// Why the OP refused a request about a registration. [`of`](Self::of) finds it in an error.
+/// Why the OP refused a request about a registration. Get it from an error with [`of`](Self::of).
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RegistrationRefusal {
-    /// `invalid_redirect_uri`: it does not take a redirect URI.
+    /// `invalid_redirect_uri`: the OP does not accept a redirect URI.
     InvalidRedirectUri,
-    /// `invalid_client_metadata`: it does not take another member. The error's description may say which.
+    /// `invalid_client_metadata`: the OP does not accept another member. The error's description may name it.
     InvalidClientMetadata,
-    /// `invalid_software_statement`: it cannot verify the software statement.
+    /// `invalid_software_statement`: the OP cannot verify the software statement.
     InvalidSoftwareStatement,
-    /// `unapproved_software_statement`: it does not know the software, or not from this issuer.
+    /// `unapproved_software_statement`: the OP does not approve the software, or not from this issuer.
     UnapprovedSoftwareStatement,
-    /// 401: the initial access token, or the registration access token, is missing, expired or revoked. OPs say the same
-    /// of a client that they no longer know (RFC 7592 §2.1).
+    /// 401: the initial access token, or the registration access token, is missing, expired or revoked. OPs also answer
+    /// this for a client that no longer exists (RFC 7592 §2.1).
     AccessToken,
-    /// 403: the token is good, but not for this.
+    /// 403: the token is valid, but does not permit this.
     NotPermitted,
-    /// 405: the OP does not offer this. Many let clients read and not delete themselves.
+    /// 405: the OP does not offer this. Many OPs let clients read but not delete their registration.
     NotOffered,
 }
 
 impl RegistrationRefusal {
-    /// The refusal that an error of a [`Registrar`](super::Registrar) is; `None` if it is something else, such as trouble
-    /// on the way.
+    /// The refusal in an error of a [`Registrar`](super::Registrar). `None` if the error is not a refusal, such as a
+    /// failed connection.
     ///
     /// ```
     /// # async fn example(registrar: &openid_deferred::Registrar, request: openid_deferred::RegistrationRequest) {

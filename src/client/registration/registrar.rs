@@ -1,4 +1,4 @@
-//! The OP's registration endpoint, and the configuration endpoints of the clients that are registered there.
+//! The OP's registration endpoint, and the configuration endpoints of the registered clients.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::random::Random;
 use crate::secret::Secret;
 use crate::transport::{ClientCertificate, HttpClient, UrlProblem};
 
-/// Client metadata with a key set, and perhaps certificates.
+/// The longest answer in bytes: client metadata with a key set, and possibly certificates.
 const CLIENT_INFORMATION_LIMIT: usize = 256 * 1024;
 
 /// Registers clients at one OP, and manages their registrations.
@@ -63,7 +63,7 @@ const CLIENT_INFORMATION_LIMIT: usize = 256 * 1024;
 /// ```
 #[derive(Clone)]
 pub struct Registrar {
-    /// A client that never authenticates: it has the metadata, the network and the clock.
+    /// A client that never authenticates. It provides the metadata, the HTTP client and the clock.
     client: Client,
     initial_access_token: Option<Secret>,
 }
@@ -76,10 +76,10 @@ pub struct RegistrarBuilder {
 }
 
 impl Registrar {
-    /// Starts building a registrar of the OP at `issuer`, which is compared exactly with what the OP says of itself.
+    /// Starts building a registrar of the OP at `issuer`. The issuer must equal the one in the OP's documents exactly.
     pub fn builder(issuer: impl Into<String>) -> RegistrarBuilder {
         RegistrarBuilder {
-            // The identifier is sent to nobody.
+            // This identifier is never sent.
             client: Client::builder(issuer, "registrar"),
             initial_access_token: None,
         }
@@ -94,30 +94,35 @@ impl Registrar {
     ///
     /// # Errors
     ///
-    /// [`Configuration`](ErrorKind::Configuration) for a request that cannot be right, and where the OP has no
-    /// registration endpoint; [`ErrorResponse`](ErrorKind::ErrorResponse) where the OP refused, and then
-    /// [`RegistrationRefusal`](super::RegistrationRefusal) says why.
+    /// - [`Configuration`](ErrorKind::Configuration) for an invalid request, and if the OP has no registration
+    ///   endpoint.
+    /// - [`ErrorResponse`](ErrorKind::ErrorResponse) if the OP refused;
+    ///   [`RegistrationRefusal`](super::RegistrationRefusal) states why.
+    /// - [`OutcomeUnknown`](ErrorKind::OutcomeUnknown) if the request may have arrived but no answer did.
+    /// - [`Protocol`](ErrorKind::Protocol) for an answer that cannot be used.
     ///
-    /// [`OutcomeUnknown`](ErrorKind::OutcomeUnknown) where the request may have arrived but no answer came, and
-    /// [`Protocol`](ErrorKind::Protocol) for an answer that cannot be used: the OP may have registered a client of which
-    /// nobody knows the secret. Each attempt registers another one.
+    /// After the last two the OP may have registered a client whose secret is lost. Each attempt registers another
+    /// client.
     pub async fn register(&self, request: RegistrationRequest) -> Result<Registration, Error> {
         self.request_registration(request).await.map_err(|error| error.in_step("registering the client"))
     }
 
-    /// Reads what is registered (RFC 7592 §2.1) and takes over what the OP has changed: metadata, a new secret, a new
+    /// Reads the registration (RFC 7592 §2.1) and adopts what the OP has changed: metadata, a new secret, a new
     /// registration access token. Store the registration again afterwards.
     ///
     /// # Errors
     ///
-    /// [`Configuration`](ErrorKind::Configuration) where the OP gave no means to manage the registration;
-    /// [`ErrorResponse`](ErrorKind::ErrorResponse) or [`Protocol`](ErrorKind::Protocol) where it refused, see
-    /// [`RegistrationRefusal`](super::RegistrationRefusal), or where its answer cannot be used;
-    /// [`Misuse`](ErrorKind::Misuse) for a registration at another OP; [`Transport`](ErrorKind::Transport) where no answer
-    /// came. The registration then is as it was.
+    /// - [`Configuration`](ErrorKind::Configuration) if the OP gave no means to manage the registration.
+    /// - [`ErrorResponse`](ErrorKind::ErrorResponse) or [`Protocol`](ErrorKind::Protocol) if the OP refused (see
+    ///   [`RegistrationRefusal`](super::RegistrationRefusal)), or if its answer cannot be used.
+    /// - [`Misuse`](ErrorKind::Misuse) for a registration at another OP.
+    /// - [`Transport`](ErrorKind::Transport) if no answer arrived.
     ///
-    /// An OP that replaces the registration access token when it is used may have done so before its answer was lost, or
-    /// before this future was dropped: where the next call is refused for the token, the OP has to be asked for help.
+    /// After an error the registration is unchanged.
+    ///
+    /// Some OPs replace the registration access token when it is used. Such an OP may have done so before its answer
+    /// was lost, or before this future was dropped. If the next call is then refused because of the token, ask the OP's
+    /// operator for help.
     pub async fn read(&self, registration: &mut Registration) -> Result<(), Error> {
         let information = self.manage(registration, Method::GET, None).await;
         let information = information.map_err(|error| error.in_step("reading the registration"))?;
@@ -125,14 +130,15 @@ impl Registrar {
         Ok(())
     }
 
-    /// Replaces everything that is registered by `request` (RFC 7592 §2.2); start it with
-    /// [`ClientMetadata::to_request`](super::ClientMetadata::to_request), because what it leaves out is deleted. Identifier
-    /// and secret go along. Store the registration again afterwards, and compare it with what was asked:
+    /// Replaces the whole registration with `request` (RFC 7592 §2.2), except for the identifier and the secret.
+    ///
+    /// Start the request with [`ClientMetadata::to_request`](super::ClientMetadata::to_request), because an update
+    /// deletes every member that it does not contain. Store the registration again afterwards, and check
     /// [`Registration::differences`].
     ///
     /// # Errors
     ///
-    /// As [`read`](Self::read), and [`Configuration`](ErrorKind::Configuration) for a request that cannot be right. An
+    /// The errors of [`read`](Self::read), and [`Configuration`](ErrorKind::Configuration) for an invalid request. An
     /// update can be repeated.
     pub async fn update(&self, registration: &mut Registration, request: RegistrationRequest) -> Result<(), Error> {
         let update = async {
@@ -142,7 +148,7 @@ impl Registrar {
             members.insert("client_id".to_owned(), registration.client_id().into());
             if let Some(secret) = registration.client_secret() {
                 // "If the client includes the "client_secret" field in the request, the value of this field MUST match
-                // the currently issued client secret". Left out, it could be taken as to be deleted.
+                // the currently issued client secret". Without it, the OP could delete the secret.
                 members.insert("client_secret".to_owned(), secret.expose().into());
             }
             Ok((self.manage(registration, Method::PUT, Some(&members)).await?, requested))
@@ -154,13 +160,14 @@ impl Registrar {
         Ok(())
     }
 
-    /// Deletes the client at the OP (RFC 7592 §2.3), with all its tokens and waiting processes. The registration is of no
-    /// use afterwards.
+    /// Deletes the client at the OP (RFC 7592 §2.3), with all its tokens and pending sign-ins. The registration cannot
+    /// be used afterwards.
     ///
     /// # Errors
     ///
-    /// As [`read`](Self::read). [`RegistrationRefusal::AccessToken`](super::RegistrationRefusal::AccessToken) is also what
-    /// an OP says when the client is gone already, as after a deletion whose answer was lost.
+    /// The errors of [`read`](Self::read). An OP also answers
+    /// [`RegistrationRefusal::AccessToken`](super::RegistrationRefusal::AccessToken) if the client no longer exists,
+    /// for example after a deletion whose answer was lost.
     pub async fn delete(&self, registration: &Registration) -> Result<(), Error> {
         let deleted = async {
             match self.call_configuration_endpoint(registration, Method::DELETE, None).await? {
@@ -195,7 +202,7 @@ impl Registrar {
             }
             Err(Failure { error, .. }) => return Err(error),
         };
-        // What the OP has registered is there for good, so the same request would register another client.
+        // The OP keeps what it has registered, so the same request would register another client.
         let information = self.parse(&body).map_err(|violation| Error::from(violation).that_stays())?;
         let endpoint =
             information.configuration_endpoint.transpose().map_err(|violation| Error::from(violation).that_stays())?;
@@ -219,7 +226,7 @@ impl Registrar {
         })))
     }
 
-    /// A request to the configuration endpoint that is answered with the client's information.
+    /// Sends a request to the configuration endpoint that is answered with the client's information.
     async fn manage(
         &self,
         registration: &Registration,
@@ -266,7 +273,7 @@ impl Registrar {
         self.client.0.endpoints.registration(call).await.map_err(|failure| failure.error)
     }
 
-    /// A stored registration may have been made under other settings.
+    /// Checks the URL again, because a stored registration may have been made under other settings.
     fn allowed<'a>(&self, url: &'a Url) -> Result<&'a Url, Error> {
         let judged = self.judge(url).map_err(|problem| problem.of_setting("registration_client_uri"));
         judged.map(|()| url).map_err(Error::from)
@@ -284,14 +291,15 @@ impl Registrar {
 }
 
 impl Registration {
-    /// What the OP says now counts. What it does not repeat of secrets and of the means to manage the registration stays.
+    /// Adopts what the OP says now. Secrets and the means to manage the registration stay if the OP does not repeat
+    /// them.
     fn take_over(&mut self, information: ClientInformation) {
         let body = &mut self.0;
         if let Some(secret) = information.client_secret {
             body.client_secret = Some(secret);
             body.secret_expires_at = information.secret_expires_at;
         } else if !information.metadata.needs_secret() {
-            // The next update would present a secret that is no longer the client's.
+            // The next update would otherwise present a secret that is no longer the client's.
             body.client_secret = None;
             body.secret_expires_at = None;
         } else if information.secret_expires_at.is_some() {
@@ -303,7 +311,7 @@ impl Registration {
         }
         match information.configuration_endpoint {
             Some(Ok(url)) => body.configuration_endpoint = Some(url),
-            // The new token has been issued already, and would be lost with an error.
+            // The new token has already been issued, and would be lost with an error.
             Some(Err(violation)) => {
                 tracing::warn!(%violation, "the OP sent an invalid `registration_client_uri`; the old one stays in use");
             }
@@ -313,7 +321,7 @@ impl Registration {
     }
 }
 
-/// The error that an answer without success is.
+/// The error for an unsuccessful answer.
 fn refused<T>(answer: Answer) -> Result<T, Error> {
     Err(match answer {
         Answer::Error(answer) => Error::new(answer.response).with_retry_after(answer.retry_after),
@@ -325,13 +333,14 @@ fn refused<T>(answer: Answer) -> Result<T, Error> {
 }
 
 impl RegistrarBuilder {
-    /// The token that permits a registration, where the OP does not let everybody register (RFC 7591 §3).
+    /// Sets the token that permits a registration, if the OP restricts who may register (RFC 7591 §3).
     pub fn initial_access_token(mut self, token: impl Into<Secret>) -> Self {
         self.initial_access_token = Some(token.into());
         self
     }
 
-    /// The certificate to present, where the OP wants one for a registration, at its mTLS alias if it has one.
+    /// Sets the certificate to present, if the OP requires one for a registration. It is presented at the OP's alias
+    /// for mutual TLS if there is one.
     pub fn client_certificate(mut self, certificate: ClientCertificate) -> Self {
         self.client = self.client.client_certificate(certificate);
         self
@@ -343,7 +352,7 @@ impl RegistrarBuilder {
         self
     }
 
-    /// Lets the OP name places in private networks, as [`ClientBuilder::allow_private_addresses`] does.
+    /// Lets the OP name endpoints in private networks, as [`ClientBuilder::allow_private_addresses`] does.
     pub fn allow_private_addresses(mut self) -> Self {
         self.client = self.client.allow_private_addresses();
         self
@@ -364,31 +373,31 @@ impl RegistrarBuilder {
         self
     }
 
-    /// Sends requests through this instead of reqwest.
+    /// Sends requests through this HTTP client instead of reqwest.
     pub fn http_client(mut self, http_client: Arc<dyn HttpClient>) -> Self {
         self.client = self.client.http_client(http_client);
         self
     }
 
-    /// Takes the time from this instead of the machine's clock.
+    /// Takes the time from this clock instead of the machine's.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.client = self.client.clock(clock);
         self
     }
 
-    /// Takes randomness from this instead of the operating system. For simulations only.
+    /// Takes randomness from this source instead of the operating system. For simulations only.
     pub fn random(mut self, random: Arc<dyn Random>) -> Self {
         self.client = self.client.random(random);
         self
     }
 
-    /// How long a request may take from connecting to the last byte of its response; 30 s unless set.
+    /// Sets how long a request may take, from connecting to the last byte of its response; 30 s unless set.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.client = self.client.request_timeout(timeout);
         self
     }
 
-    /// Gives the registrar without asking the OP anything; its metadata is fetched when it is first needed.
+    /// Returns the registrar without a request to the OP; its metadata is fetched when it is first needed.
     ///
     /// # Errors
     ///

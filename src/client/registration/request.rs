@@ -1,4 +1,4 @@
-//! What a client asks to be registered with (RFC 7591 §2; OpenID Connect Dynamic Client Registration 1.0 §2).
+//! The request of a client to be registered (RFC 7591 §2; OpenID Connect Dynamic Client Registration 1.0 §2).
 
 use std::time::Duration;
 
@@ -9,9 +9,11 @@ use crate::client::response_type::{CODE_GRANT, DEFERRED_GRANT, ResponseType};
 use crate::jose::{ContentEncryptionAlgorithm, DecryptionKey, KeyManagementAlgorithm, Signer, SigningAlgorithm};
 use crate::secret::Secret;
 
-/// What a client asks to be registered with: the client metadata of RFC 7591 §2, of OpenID Connect Dynamic Client
-/// Registration 1.0 §2 and of the specifications that build on them. Give it to
-/// [`Registrar::register`](super::Registrar::register) or [`update`](super::Registrar::update), which check it first.
+/// The metadata that a client asks to be registered with (RFC 7591 §2, OpenID Connect Dynamic Client Registration 1.0
+/// §2, and the specifications that extend them).
+///
+/// Pass it to [`Registrar::register`](super::Registrar::register) or [`update`](super::Registrar::update), which check
+/// it first.
 ///
 /// ```
 /// use openid_deferred::{RegistrationRequest, SigningAlgorithm, SigningKey};
@@ -31,17 +33,16 @@ use crate::secret::Secret;
 /// # }
 /// ```
 ///
-/// What has no method here is a [`member`](Self::member). `Debug` shows the names of the members and no values.
+/// Use [`member`](Self::member) for members that have no method. `Debug` shows the names of the members and no values.
 #[derive(Debug, Clone)]
 #[must_use = "a request does nothing until a `Registrar` sends it"]
 pub struct RegistrationRequest {
     metadata: ClientMetadata,
-    /// Names that an extra member cannot have; noticed when the request is sent.
+    /// A name that an extra member must not have. It is reported when the request is sent.
     pub(super) reserved: Option<String>,
 }
 
-/// Whether users meet the client in a browser or as a program of their own (OpenID Connect Dynamic Client Registration
-/// 1.0 §2).
+/// Whether the client runs in a browser or as a native application (OpenID Connect Dynamic Client Registration 1.0 §2).
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ApplicationType {
@@ -57,11 +58,11 @@ pub enum ApplicationType {
 pub enum SubjectType {
     /// `public`: the same for all clients.
     Public,
-    /// `pairwise`: another one for every sector, so that clients cannot compare their users.
+    /// `pairwise`: a different one for every sector, so that clients cannot compare their users.
     Pairwise,
 }
 
-/// By what the OP recognises the certificate of `tls_client_auth` (RFC 8705 §2.1.2).
+/// How the OP recognises the certificate of `tls_client_auth` (RFC 8705 §2.1.2).
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CertificateSubject {
@@ -122,69 +123,72 @@ macro_rules! setters {
 }
 
 setters! {
-    /// Where the client publishes its keys, by HTTPS, instead of registering them: then they can rotate without an update.
+    /// The HTTPS URL at which the client publishes its keys, instead of registering them. The keys can then rotate
+    /// without an update.
     jwks_uri: text;
-    /// How the client authenticates: `none`, `client_secret_basic`, `client_secret_post` or `client_secret_jwt`; for the
-    /// others there are [`private_key_jwt`](Self::private_key_jwt), [`tls_client_auth`](Self::tls_client_auth) and
-    /// [`self_signed_tls_client_auth`](Self::self_signed_tls_client_auth). OPs take `client_secret_basic` unless set.
+    /// How the client authenticates: `none`, `client_secret_basic`, `client_secret_post` or `client_secret_jwt`. OPs
+    /// assume `client_secret_basic` unless set.
+    ///
+    /// For other methods use [`private_key_jwt`](Self::private_key_jwt), [`tls_client_auth`](Self::tls_client_auth) or
+    /// [`self_signed_tls_client_auth`](Self::self_signed_tls_client_auth).
     token_endpoint_auth_method: text;
     /// The algorithm of client assertions.
     token_endpoint_auth_signing_alg: signature;
-    /// The algorithm of ID Tokens. OPs take `RS256` unless set.
+    /// The algorithm of ID Tokens. OPs assume `RS256` unless set.
     id_token_signed_response_alg: signature;
     /// Encrypts ID Tokens, interim and final, for a [`decryption_key`](Self::decryption_key).
     id_token_encrypted_response_alg: key;
-    /// How their contents are encrypted. OPs take `A128CBC-HS256` unless set.
+    /// How the content of encrypted ID Tokens is encrypted. OPs assume `A128CBC-HS256` unless set.
     id_token_encrypted_response_enc: content;
-    /// Has UserInfo responses signed.
+    /// Requests signed UserInfo responses, with this algorithm.
     userinfo_signed_response_alg: signature;
-    /// Has UserInfo responses encrypted.
+    /// Requests encrypted UserInfo responses: how their keys are encrypted.
     userinfo_encrypted_response_alg: key;
-    /// How their contents are encrypted.
+    /// How the content of encrypted UserInfo responses is encrypted.
     userinfo_encrypted_response_enc: content;
     /// The algorithm of request objects (RFC 9101).
     request_object_signing_alg: signature;
     /// How the keys of encrypted request objects are encrypted.
     request_object_encryption_alg: key;
-    /// How their contents are encrypted.
+    /// How the content of encrypted request objects is encrypted.
     request_object_encryption_enc: content;
     /// The algorithm of authorization responses that are JWTs (JARM §3).
     authorization_signed_response_alg: signature;
     /// How the keys of encrypted authorization responses are encrypted (JARM §3).
     authorization_encrypted_response_alg: key;
-    /// How their contents are encrypted (JARM §3).
+    /// How the content of encrypted authorization responses is encrypted (JARM §3).
     authorization_encrypted_response_enc: content;
-    /// Has the OP insist on DPoP in every token request of this client (RFC 9449 §5.2).
+    /// Makes the OP require DPoP in every token request of this client (RFC 9449 §5.2).
     dpop_bound_access_tokens: flag;
-    /// Has access tokens bound to the client certificate (RFC 8705 §3.4). It excludes DPoP; see
+    /// Binds access tokens to the client certificate (RFC 8705 §3.4). It excludes DPoP; see
     /// [`ClientBuilder::certificate_bound_access_tokens`](crate::ClientBuilder::certificate_bound_access_tokens).
     tls_client_certificate_bound_access_tokens: flag;
-    /// Has the OP take pushed authorization requests only (RFC 9126 §6).
+    /// Makes the OP accept only pushed authorization requests (RFC 9126 §6).
     require_pushed_authorization_requests: flag;
-    /// Has the OP take signed authorization requests only (RFC 9101 §10.5).
+    /// Makes the OP accept only signed authorization requests (RFC 9101 §10.5).
     require_signed_request_object: flag;
-    /// Has ID Tokens always carry `auth_time`.
+    /// Requires `auth_time` in all ID Tokens.
     require_auth_time: flag;
-    /// What makes several clients share the `sub` of their users: the HTTPS URL of a list of their redirect URIs.
+    /// The HTTPS URL of a list of redirect URIs. Clients with the same URL share the `sub` of their users.
     sector_identifier_uri: text;
-    /// Authentication context classes that are asked for where a request names none.
+    /// The authentication context classes of requests that name none.
     default_acr_values: texts;
-    /// Where others may send users to sign in at the OP, by HTTPS (OpenID Connect Core 1.0 §4).
+    /// The HTTPS URL to which other sites may send users to sign in at the OP (OpenID Connect Core 1.0 §4).
     initiate_login_uri: text;
-    /// Where request objects may lie (OpenID Connect Core 1.0 §6.2).
+    /// The URLs that request objects may have (OpenID Connect Core 1.0 §6.2).
     request_uris: texts;
-    /// Where users may be sent after a logout (OpenID Connect RP-Initiated Logout 1.0 §3.1).
+    /// The URLs to which users may be sent after a logout (OpenID Connect RP-Initiated Logout 1.0 §3.1).
     post_logout_redirect_uris: texts;
-    /// Types of `authorization_details` that the client uses (RFC 9396 §10).
+    /// The types of `authorization_details` that the client uses (RFC 9396 §10).
     authorization_details_types: texts;
-    /// What software the client runs: the same for all its installations and versions.
+    /// The identifier of the software that the client runs. It is the same for all installations and versions.
     software_id: text;
-    /// Which version of it.
+    /// The version of the software.
     software_version: text;
-    /// Who answers for the client: e-mail addresses.
+    /// The e-mail addresses of the people responsible for the client.
     contacts: texts;
-    /// Where the OP sends Ping Callbacks, by HTTPS (DTR §Client Registration Metadata); see [`ping`](crate::ping) for what
-    /// receives them. Without it the OP never pings.
+    /// The HTTPS URL that the OP sends Ping Callbacks to (DTR §Client Registration Metadata). [`ping`](crate::ping)
+    /// describes the receiver. Without this URL the OP never sends pings.
     deferred_client_notification_endpoint: text;
 }
 
@@ -197,7 +201,7 @@ macro_rules! for_humans {
                     self.set(stringify!($name), value.into())
                 }
 
-                /// The same in one language, by its BCP 47 tag (RFC 7591 §2.2).
+                /// Sets it for one language, by its BCP 47 tag (RFC 7591 §2.2).
                 pub fn $in_language(self, language: &str, value: impl Into<String>) -> Self {
                     self.set(&format!("{}#{language}", stringify!($name)), value.into())
                 }
@@ -209,26 +213,26 @@ macro_rules! for_humans {
 for_humans! {
     /// The name that users see.
     client_name, client_name_in;
-    /// A page about the client.
+    /// The URL of a page about the client.
     client_uri, client_uri_in;
-    /// A logo that users see.
+    /// The URL of a logo that users see.
     logo_uri, logo_uri_in;
-    /// What happens to users' data.
+    /// The URL of a page about the use of users' data.
     policy_uri, policy_uri_in;
-    /// The terms of service.
+    /// The URL of the terms of service.
     tos_uri, tos_uri_in;
 }
 
 impl ClientMetadata {
-    /// A request that says the same, to be changed and sent as an [update](super::Registrar::update). An update replaces
-    /// everything, so what it leaves out is deleted.
+    /// Makes a request with the same members, to be changed and sent as an [update](super::Registrar::update). An
+    /// update replaces the whole registration, so it deletes every member that it does not contain.
     pub fn to_request(&self) -> RegistrationRequest {
         RegistrationRequest::of(self.clone())
     }
 }
 
 impl RegistrationRequest {
-    /// A client of the deferred flow that returns to this redirect URI: with the response type `deferred_code` and the
+    /// Requests a client of the deferred flow with this redirect URI, the response type `deferred_code` and the
     /// deferred grant.
     pub fn new(redirect_uri: impl Into<String>) -> Self {
         let request = Self::of(ClientMetadata::default());
@@ -239,18 +243,18 @@ impl RegistrationRequest {
         Self { metadata, reserved: None }
     }
 
-    /// What is asked for so far.
+    /// The metadata that is requested so far.
     pub fn metadata(&self) -> &ClientMetadata {
         &self.metadata
     }
 
-    /// Adds a redirect URI. A client that is made from the registration returns to the first one.
+    /// Adds a redirect URI. A client that is made from the registration uses the first one.
     pub fn redirect_uri(self, redirect_uri: impl Into<String>) -> Self {
         self.push("redirect_uris", redirect_uri.into())
     }
 
-    /// Which codes the client asks for, in place of `deferred_code`, with the grant types that these need. A client that
-    /// is made from the registration asks for the first one.
+    /// Sets the response types instead of `deferred_code`, and adds the grant types that they need. A client that is
+    /// made from the registration uses the first one.
     pub fn response_types(mut self, response_types: impl IntoIterator<Item = ResponseType>) -> Self {
         const OF_CODES: [&str; 2] = [DEFERRED_GRANT, CODE_GRANT];
         let response_types: Vec<_> = response_types.into_iter().collect();
@@ -261,19 +265,19 @@ impl RegistrationRequest {
         self.set("response_types", texts(response_types.iter().map(|kind| kind.as_str())))
     }
 
-    /// Adds a grant type, such as `refresh_token`. Those that the response types need are there already.
+    /// Adds a grant type, such as `refresh_token`. Those that the response types need are already included.
     pub fn grant_type(self, grant_type: impl Into<String>) -> Self {
         self.push("grant_types", grant_type.into())
     }
 
-    /// The scopes that the client may ask for, in place of those that the OP chooses.
+    /// Sets the scopes that the client may request, instead of those that the OP chooses.
     pub fn scope<S: AsRef<str>>(self, scopes: impl IntoIterator<Item = S>) -> Self {
         let scopes: Vec<_> = scopes.into_iter().map(|scope| scope.as_ref().to_owned()).collect();
         self.set("scope", scopes.join(" "))
     }
 
-    /// Authenticates with assertions by this key (`private_key_jwt`): the method, its algorithm, and the public key where
-    /// the signer knows it. Set the same key on the client that is made from the registration.
+    /// Authenticates with assertions by this key (`private_key_jwt`). This sets the method, its algorithm, and the
+    /// public key if the signer provides it. Set the same key on the client that is made from the registration.
     pub fn private_key_jwt(self, signer: &impl Signer) -> Self {
         let request =
             self.token_endpoint_auth_method("private_key_jwt").token_endpoint_auth_signing_alg(signer.algorithm());
@@ -286,8 +290,8 @@ impl RegistrationRequest {
         }
     }
 
-    /// Authenticates with a certificate by an authority that the OP trusts (RFC 8705 §2.1). Set it on the client that is
-    /// made from the registration.
+    /// Authenticates with a certificate of an authority that the OP trusts (RFC 8705 §2.1). Set it on the client that
+    /// is made from the registration.
     pub fn tls_client_auth(mut self, subject: CertificateSubject) -> Self {
         for member in SUBJECTS {
             self.metadata.0.shift_remove(member);
@@ -303,25 +307,25 @@ impl RegistrationRequest {
         self.set(member, value).token_endpoint_auth_method("tls_client_auth")
     }
 
-    /// Authenticates with a certificate that vouches for itself (RFC 8705 §2.2): the `x5c` of a key in
-    /// [`jwks`](Self::jwks), or at [`jwks_uri`](Self::jwks_uri).
+    /// Authenticates with a self-signed certificate (RFC 8705 §2.2): the `x5c` of a key in [`jwks`](Self::jwks) or at
+    /// [`jwks_uri`](Self::jwks_uri).
     pub fn self_signed_tls_client_auth(self) -> Self {
         self.token_endpoint_auth_method("self_signed_tls_client_auth")
     }
 
-    /// Lets the OP encrypt for this key: its public half joins `jwks`. Set the key on the client that is made from the
-    /// registration.
+    /// Lets the OP encrypt for this key by adding its public half to `jwks`. Set the key on the client that is made
+    /// from the registration.
     pub fn decryption_key(self, key: &DecryptionKey) -> Self {
         self.key(key.public_jwk())
     }
 
-    /// The client's public keys, such as [`Client::jwks`](crate::Client::jwks) gives them, in place of those so far. They
-    /// exclude [`jwks_uri`](Self::jwks_uri).
+    /// Sets the client's public keys, such as those of [`Client::jwks`](crate::Client::jwks), instead of earlier ones.
+    /// They exclude [`jwks_uri`](Self::jwks_uri).
     pub fn jwks(self, jwks: Value) -> Self {
         self.set("jwks", jwks)
     }
 
-    /// Whether users meet the client in a browser or as a program of their own.
+    /// Sets whether the client runs in a browser or as a native application.
     pub fn application_type(self, application_type: ApplicationType) -> Self {
         let name = match application_type {
             ApplicationType::Web => "web",
@@ -330,7 +334,7 @@ impl RegistrationRequest {
         self.set("application_type", name)
     }
 
-    /// Whether users have another `sub` at every client.
+    /// Sets whether users have a different `sub` at every client.
     pub fn subject_type(self, subject_type: SubjectType) -> Self {
         let name = match subject_type {
             SubjectType::Public => "public",
@@ -339,18 +343,18 @@ impl RegistrationRequest {
         self.set("subject_type", name)
     }
 
-    /// How long ago users may have authenticated where a request does not say; whole seconds.
+    /// Sets the longest time since the user last authenticated, for requests without `max_age`; whole seconds.
     pub fn default_max_age(self, age: Duration) -> Self {
         self.set("default_max_age", age.as_secs())
     }
 
-    /// What somebody whom the OP trusts states about the software (RFC 7591 §2.3): a signed JWT.
+    /// Adds the statement of a party that the OP trusts about the software (RFC 7591 §2.3): a signed JWT.
     pub fn software_statement(self, statement: &Secret) -> Self {
         self.set("software_statement", statement.expose())
     }
 
-    /// Any other member. What only an OP can set is refused when the request is sent: `client_id`, `client_secret` and
-    /// the members of RFC 7591 §3.2.1 that go with them.
+    /// Sets any other member. Members that only an OP can set are refused when the request is sent: `client_id`,
+    /// `client_secret` and the related members of RFC 7591 §3.2.1.
     pub fn member(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         let name = name.into();
         if super::ISSUED.contains(&name.as_str()) {
@@ -360,7 +364,7 @@ impl RegistrationRequest {
         self.set(&name, value)
     }
 
-    /// Leaves a member out. In an update it is deleted by that.
+    /// Removes a member. An update then deletes it.
     pub fn without(mut self, name: &str) -> Self {
         self.metadata.0.shift_remove(name);
         self
@@ -371,7 +375,7 @@ impl RegistrationRequest {
         self
     }
 
-    /// Adds to a list, once.
+    /// Adds a value to a list, unless the list contains it.
     fn push(mut self, name: &str, value: String) -> Self {
         let value = Value::String(value);
         match self.metadata.0.get_mut(name) {

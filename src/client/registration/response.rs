@@ -9,13 +9,13 @@ use crate::error::{Document, Rule, Violation};
 use crate::json::Object;
 use crate::secret::Secret;
 
-/// No OP needs longer ones, and they go into headers and rows.
+/// The longest value. No OP needs longer ones, and they are put into headers and database rows.
 const LONGEST_VALUE: usize = 8 * 1024;
 
-/// The members that the client is used and managed with.
+/// The members that are needed to use and manage the client.
 const NEEDED: [&str; 4] = ["client_id", "client_secret", "registration_access_token", "registration_client_uri"];
 
-/// What the OP says, read and not yet held against what is known.
+/// The OP's answer after parsing, before it is compared with the known registration.
 pub(super) struct ClientInformation {
     pub(super) client_id: String,
     pub(super) client_secret: Option<Secret>,
@@ -27,10 +27,10 @@ pub(super) struct ClientInformation {
 }
 
 impl ClientInformation {
-    /// Reads it leniently where it does not matter: a client that an OP has registered comes about once only, and is
-    /// not thrown away for a member that nobody needs.
+    /// Parses the answer. It tolerates errors in members that the client does not need, because the OP sends the data
+    /// of a new client only once.
     ///
-    /// `judge` says which rule a URL of the OP breaks, if it may not be called.
+    /// `judge` returns the rule that a URL of the OP breaks, if it may not be called.
     pub(super) fn parse(body: &[u8], judge: impl Fn(&Url) -> Result<(), Rule>) -> Result<Self, Violation> {
         let mut members = Object::read(body, Document::ClientInformation, &NEEDED)?;
         members.retain(|_, value| !value.is_null());
@@ -65,7 +65,7 @@ fn metadata(mut members: Map<String, Value>) -> ClientMetadata {
     ClientMetadata(members)
 }
 
-/// A text that can stand in a header.
+/// A text that can be part of a header.
 fn text(value: &Value) -> Option<&str> {
     let fits =
         |text: &&str| (1..=LONGEST_VALUE).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, 0x20..=0x7e));
@@ -81,7 +81,7 @@ fn secret(members: &Map<String, Value>, name: &'static str) -> Result<Option<Sec
     }
 }
 
-/// The token goes there, and then the client secret: it has to be as good as every other endpoint of the OP.
+/// Checks the URL like every other endpoint of the OP, because the token and later the client secret are sent to it.
 fn endpoint_url(value: &Value, judge: impl Fn(&Url) -> Result<(), Rule>) -> Result<Url, Violation> {
     let at = |rule| violation(rule).at_member("registration_client_uri");
     let url = text(value).and_then(|text| Url::parse(text).ok()).filter(|url| url.fragment().is_none());
@@ -90,11 +90,11 @@ fn endpoint_url(value: &Value, judge: impl Fn(&Url) -> Result<(), Rule>) -> Resu
     Ok(url)
 }
 
-/// Seconds since 1970, whichever way the OP wrote them.
+/// Seconds since 1970, in any form that OPs send.
 fn seconds(value: &Value) -> Option<u64> {
     let fractional = || value.as_f64().filter(|seconds| *seconds >= 0.0);
     let written = || value.as_str().and_then(|text| text.parse().ok());
-    // Casting saturates.
+    // The cast saturates.
     value.as_u64().or_else(|| fractional().map(|seconds| seconds as u64)).or_else(written)
 }
 

@@ -1,4 +1,4 @@
-//! From a registration to a client that is set as the OP registered it.
+//! Makes a client of a registration, with the settings that the OP registered.
 
 use super::Registration;
 use super::difference::{DifferenceEffect, METHODS};
@@ -12,12 +12,12 @@ use crate::error::{ConfigurationProblem, Error};
 use crate::jose::{ContentEncryptionAlgorithm, KeyManagementAlgorithm, SigningAlgorithm};
 
 impl Registration {
-    /// Starts a client as it was registered: issuer, client identifier, authentication, the first redirect URI that was
-    /// asked for, response type, algorithms, and what the OP insists on.
+    /// Starts a client with the registered settings: issuer, client identifier, authentication, the first requested
+    /// redirect URI, response type, algorithms, and what the OP requires.
     ///
     /// Keys are not part of a registration. A client that was registered for `private_key_jwt` needs its
     /// [`signing_key`](ClientBuilder::signing_key), one with a certificate its
-    /// [`client_certificate`](ClientBuilder::client_certificate), one whose tokens are encrypted its
+    /// [`client_certificate`](ClientBuilder::client_certificate), and one whose tokens are encrypted its
     /// [`decryption_key`](ClientBuilder::decryption_key). Everything else can be set as on any other client.
     ///
     /// ```
@@ -45,13 +45,13 @@ impl Registration {
         }
     }
 
-    /// The same, whatever the OP registered. Only for OPs that do otherwise than they say: a client that breaks a
-    /// registration fails in front of users.
+    /// Like [`client`](Self::client), whatever the OP registered. Use it only for OPs that do not act as their
+    /// registration says: a client that contradicts its registration fails while users sign in.
     ///
     /// # Errors
     ///
-    /// [`ConfigurationProblem::Registered`] for a method of authentication that this crate does not have or for which the
-    /// OP issued no secret, and for algorithms that it does not have.
+    /// [`ConfigurationProblem::Registered`] for algorithms and a method of authentication that this crate does not
+    /// support, and for a method whose secret the OP did not issue.
     pub fn client_despite_differences(&self) -> Result<ClientBuilder, Error> {
         let metadata = self.metadata();
         let mut builder = self.authenticated(Client::builder(self.issuer(), self.client_id()))?;
@@ -85,7 +85,7 @@ impl Registration {
         if let Some(algorithm) = self.signature("authorization_signed_response_alg")? {
             builder = builder.authorization_signed_response_alg(algorithm);
         }
-        // Without a key of its own a client could not be built, and what was not asked for concerns JWT responses alone.
+        // Without a decryption key the client could not be built. What was not requested concerns only JWT responses.
         if self.requested().get("authorization_encrypted_response_alg").is_some() {
             if let Some(algorithm) = self.key_management("authorization_encrypted_response_alg")? {
                 builder = builder.authorization_encrypted_response_alg(algorithm);
@@ -144,7 +144,7 @@ impl Registration {
         Ok(builder.authentication(authentication))
     }
 
-    /// The first one that was asked for and is registered.
+    /// The first response type that was requested and is registered.
     fn response_type(&self) -> Option<ResponseType> {
         let listed = self.requested().response_types();
         let kinds = listed.into_iter().filter_map(|listed| {
