@@ -1,7 +1,7 @@
-//! Signed tokens, keys and the cryptographic primitives: the only code that touches josekit, OpenSSL and ed25519-dalek.
+//! Signed tokens, keys and cryptographic primitives. No other code uses josekit, OpenSSL and ed25519-dalek.
 //!
-//! What comes from the network is taken apart and measured here, before any library sees it: a key as a bare set of
-//! canonical parameters, a token as canonical segments with a header that has nothing critical.
+//! Input from the network is parsed and checked here before any library sees it. A key becomes a minimal set of
+//! canonical parameters. A token becomes canonical segments with a header that has no critical parameters.
 
 mod algorithm;
 mod certificate;

@@ -1,5 +1,5 @@
-//! The two small things that `benches/small.rs` measures and that an application reaches only as parts of a request: a
-//! DPoP proof and the verification of an ID Token. No part of the public interface.
+//! Entry points for `benches/small.rs`: a DPoP proof and the verification of an ID Token. Applications reach them only
+//! as parts of a request. They are not part of the public interface.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,24 +14,24 @@ use crate::jose::{KeySet, SigningAlgorithm};
 use crate::random::{self, SystemRandom};
 use crate::secret::Secret;
 
-/// The proof for one `POST` without a nonce, with a fresh `jti`, as it goes with a poll.
+/// Makes the proof for one `POST` without a nonce, with a new `jti`, as for a poll.
 pub fn proof(key: &DpopKey, url: &Url, now: SystemTime) -> Result<String, Error> {
     let id = random::base64url::<16>(&SystemRandom)?;
     let (method, issued_at) = (&Method::POST, unix_seconds(now));
     key.proof(&ProofParts { method, url, issued_at, id: &id, nonce: None, access_token: None })
 }
 
-/// A key as it stands in a sealed value.
+/// The key in the form that sealed values contain.
 pub fn stored(key: &DpopKey) -> Result<Vec<u8>, Error> {
     Ok(key.to_bytes()?.to_vec())
 }
 
-/// The key that was stored.
+/// Restores a stored key.
 pub fn brought_back(stored: &[u8]) -> Result<DpopKey, Error> {
     DpopKey::from_bytes(stored)
 }
 
-/// What a client holds an ID Token against.
+/// The values that a client checks an ID Token against.
 pub struct TokenCheck {
     keys: KeySet,
     issuer: String,
@@ -43,7 +43,7 @@ pub struct TokenCheck {
 }
 
 impl TokenCheck {
-    /// With the OP's keys as a JWK Set.
+    /// Uses the OP's keys, given as a JWK Set.
     pub fn new(
         keys: &[u8],
         algorithm: SigningAlgorithm,
@@ -61,9 +61,9 @@ impl TokenCheck {
         })
     }
 
-    /// All that happens to the ID Token of a final response once the keys are there.
+    /// Makes all checks of the ID Token of a final response, once the keys are available.
     pub fn verify(&self, token: &str) -> Result<IdToken, Error> {
-        // A client looks at the header first, to see whether it has the key.
+        // A client reads the header first, to find out whether it has the key.
         let (algorithm, kid) = header(token)?;
         debug_assert!(self.keys.has(kid.as_deref(), algorithm));
         let expectations = Expectations {

@@ -12,17 +12,17 @@ use crate::error::{Error, ErrorKind};
 const TAG_LENGTH: usize = 16;
 
 thread_local! {
-    /// What the last call in this thread has worked with. To set up a new one, OpenSSL 3 looks the cipher up by its name,
-    /// under a lock: a fifth of the time of opening a record, and more where threads meet.
+    /// The context of the last call in this thread. To set up a new one, OpenSSL 3 looks up the cipher by name under a
+    /// lock. That takes a fifth of the time of opening a record, and more when threads compete.
     static CONTEXT: Cell<Option<CipherCtx>> = const { Cell::new(None) };
 }
 
-/// Encrypts `plaintext` and authenticates it together with `aad`. The 16 bytes of the tag stand at the end. A nonce
+/// Encrypts `plaintext` and authenticates it together with `aad`. The result ends with the 16 bytes of the tag. A nonce
 /// must never be used twice with one key.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Cryptography`] where OpenSSL refuses.
+/// [`ErrorKind::Cryptography`] if OpenSSL fails.
 pub(crate) fn seal(key: &[u8; 32], nonce: &[u8; 12], aad: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, Error> {
     let sealed = with_context(|context| {
         context.encrypt_init(None, Some(key), Some(nonce))?;
@@ -43,31 +43,31 @@ pub(crate) fn seal(key: &[u8; 32], nonce: &[u8; 12], aad: &[u8], plaintext: &[u8
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Sealed`], without saying which part of key, nonce, `aad` and `sealed` does not fit.
+/// [`ErrorKind::Sealed`], which does not reveal whether the key, nonce, `aad` or `sealed` is wrong.
 pub(crate) fn open(key: &[u8; 32], nonce: &[u8; 12], aad: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
-    // OpenSSL would also accept a shorter tag, so the split leaves it no choice.
+    // OpenSSL would also accept a shorter tag, so the split fixes its length.
     let (ciphertext, tag) = sealed.split_last_chunk::<TAG_LENGTH>().ok_or_else(|| Error::new(ErrorKind::Sealed))?;
     let opened = with_context(|context| decrypt(context, key, nonce, aad, ciphertext, tag));
     opened.map_err(|_| Error::new(ErrorKind::Sealed))
 }
 
-/// Works with a context for AES-256-GCM that has no key.
+/// Runs `work` with a context for AES-256-GCM that has no key.
 fn with_context<T>(work: impl FnOnce(&mut CipherCtx) -> Result<T, ErrorStack>) -> Result<T, ErrorStack> {
     const NO_KEY: [u8; 32] = [0; 32];
     let mut context = match CONTEXT.try_with(Cell::take) {
         Ok(Some(context)) => context,
-        // The first call in this thread, or its last moments.
+        // The first call in this thread, or a call while the thread ends.
         Ok(None) | Err(_) => context_for(Cipher::aes_256_gcm())?,
     };
     let result = work(&mut context);
-    // No key stays behind. A context with which something went wrong is not used again; OpenSSL erases what it frees.
+    // Remove the key. After an error the context is not used again, and OpenSSL erases it when it frees it.
     if result.is_ok() && context.encrypt_init(None, Some(&NO_KEY), None).is_ok() {
         let _ = CONTEXT.try_with(|last| last.set(Some(context)));
     }
     result
 }
 
-/// What a cipher works with, without a key.
+/// Creates a context for a cipher, without a key.
 pub(super) fn context_for(cipher: &CipherRef) -> Result<CipherCtx, ErrorStack> {
     let mut context = CipherCtx::new()?;
     context.encrypt_init(Some(cipher), None, None)?;
@@ -85,11 +85,11 @@ pub(super) fn decrypt(
 ) -> Result<Zeroizing<Vec<u8>>, ErrorStack> {
     context.decrypt_init(None, Some(key), Some(nonce))?;
     context.cipher_update(aad, None)?;
-    // `decrypt_aead` would leave what it decrypted in freed memory when the tag turns out to be wrong.
+    // `decrypt_aead` would leave the plaintext in freed memory if the tag is wrong.
     let mut plaintext = Zeroizing::new(vec![0; ciphertext.len()]);
     let written = context.cipher_update(ciphertext, Some(&mut plaintext))?;
     context.set_tag(tag)?;
-    // GCM has no padding: nothing comes out at the end, only the tag is checked.
+    // GCM has no padding, so this returns no data and only checks the tag.
     context.cipher_final(&mut [0; TAG_LENGTH])?;
     plaintext.truncate(written);
     Ok(plaintext)
@@ -130,7 +130,7 @@ mod tests {
             assert!(open(&KEY, &NONCE, b"", &one).is_err());
             assert_eq!(*open(&[8; 32], &[1; 12], b"", &two).unwrap(), b"two");
             assert_eq!(seal(&KEY, &NONCE, b"aad", b"one").unwrap(), one);
-            // Without data, and without anything to authenticate beside it.
+            // Without data, and without additional authenticated data.
             let nothing = seal(&KEY, &NONCE, b"", b"").unwrap();
             assert_eq!((nothing.len(), open(&KEY, &NONCE, b"", &nothing).unwrap().len()), (TAG_LENGTH, 0));
         }

@@ -1,7 +1,6 @@
-//! The names of signature algorithms and what they imply.
+//! The names of signature algorithms and their properties.
 
-/// A signature algorithm of JOSE (RFC 7518 §3.1, RFC 8037 §3.1, RFC 8812 §3.2, RFC 9864 §2.2). `none` is not one of
-/// them.
+/// A signature algorithm of JOSE (RFC 7518 §3.1, RFC 8037 §3.1, RFC 8812 §3.2, RFC 9864 §2.2). It excludes `none`.
 #[non_exhaustive]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub enum SigningAlgorithm {
@@ -25,16 +24,16 @@ pub enum SigningAlgorithm {
     Es512,
     /// ECDSA on secp256k1 with SHA-256.
     Es256k,
-    /// EdDSA, here always on Ed25519: the older name (`EdDSA`), which leaves the curve to the key.
+    /// EdDSA under its older name (`EdDSA`), which does not name the curve. Here it is always Ed25519.
     EdDsa,
-    /// EdDSA on Ed25519: the name that says so (`Ed25519`, RFC 9864 §2.2). Keys and signatures are those of
-    /// [`EdDsa`](Self::EdDsa), but a server that lists only one of the names may know only that one.
+    /// EdDSA on Ed25519 under its specific name (`Ed25519`, RFC 9864 §2.2). Keys and signatures are those of
+    /// [`EdDsa`](Self::EdDsa), but a server that lists only one of the names may support only that one.
     Ed25519,
-    /// HMAC with SHA-256, keyed with a secret that both sides know.
+    /// HMAC with SHA-256, keyed with a shared secret.
     Hs256,
-    /// HMAC with SHA-384, keyed with a secret that both sides know.
+    /// HMAC with SHA-384, keyed with a shared secret.
     Hs384,
-    /// HMAC with SHA-512, keyed with a secret that both sides know.
+    /// HMAC with SHA-512, keyed with a shared secret.
     Hs512,
 }
 
@@ -65,7 +64,7 @@ impl SigningAlgorithm {
         Self::Hs512,
     ];
 
-    /// The registered name, as in a header's `alg`.
+    /// The registered name, as in the `alg` of a header.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Rs256 => "RS256",
@@ -91,13 +90,13 @@ impl SigningAlgorithm {
         Self::ALL.into_iter().find(|algorithm| algorithm.as_str() == name)
     }
 
-    /// Whether the key that verifies is the key that signs.
+    /// Whether one key both signs and verifies.
     pub(crate) fn is_symmetric(self) -> bool {
         matches!(self, Self::Hs256 | Self::Hs384 | Self::Hs512)
     }
 
-    /// The hash function, which is also the one of `at_hash` and `c_hash` (OpenID Connect Core 1.0 §3.1.3.6). For
-    /// Ed25519 it is the one inside of it.
+    /// The hash function, which is also that of `at_hash` and `c_hash` (OpenID Connect Core 1.0 §3.1.3.6). For Ed25519
+    /// it is the internal one.
     pub(crate) fn hash(self) -> HashFunction {
         match self {
             Self::Rs256 | Self::Ps256 | Self::Es256 | Self::Es256k | Self::Hs256 => HashFunction::Sha256,
@@ -106,7 +105,7 @@ impl SigningAlgorithm {
         }
     }
 
-    /// How many bytes a signature has, where the algorithm alone says so.
+    /// The length of a signature in bytes, if the algorithm determines it.
     pub(crate) fn signature_length(self) -> Option<usize> {
         match self {
             Self::Es256 | Self::Es256k | Self::EdDsa | Self::Ed25519 | Self::Hs512 => Some(64),
@@ -120,7 +119,7 @@ impl SigningAlgorithm {
 }
 
 impl HashFunction {
-    /// How many bytes it gives.
+    /// The length of a hash in bytes.
     pub(crate) fn length(self) -> usize {
         match self {
             Self::Sha256 => 32,

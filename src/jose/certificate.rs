@@ -1,4 +1,4 @@
-//! X.509 certificates with their private keys, as clients authenticate with them in TLS.
+//! X.509 certificates with their private keys, for the TLS authentication of clients.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,26 +9,26 @@ use zeroize::Zeroizing;
 
 use crate::error::{ConfigurationProblem, Error};
 
-/// A certificate whose private key is at hand, both read and found to belong together.
+/// A certificate and its private key, after a check that they match.
 pub(crate) struct CertifiedKey {
-    /// The certificate itself, then those that vouch for it, in DER.
+    /// The certificate itself, followed by those of its issuers, in DER.
     pub(crate) chain: Vec<Vec<u8>>,
-    /// The chain in PEM and nothing else, whatever else stood in the file.
+    /// Only the chain, in PEM, without other content of the file.
     pub(crate) chain_pem: String,
-    /// The key in PEM, as PKCS#8 whatever form it came in.
+    /// The key in PEM, always as PKCS#8.
     pub(crate) key_pem: Zeroizing<String>,
-    /// Until when the certificate is valid.
+    /// The end of the certificate's validity.
     pub(crate) expires_at: SystemTime,
-    /// Whether the certificate vouches for itself.
+    /// Whether the certificate is self-signed.
     pub(crate) is_self_signed: bool,
 }
 
 impl CertifiedKey {
-    /// Reads a chain, the client's own certificate first, and the key to that one, not encrypted.
+    /// Reads a chain, which begins with the client's own certificate, and the unencrypted key of that certificate.
     ///
     /// # Errors
     ///
-    /// [`ConfigurationProblem::Certificate`] where they cannot be read or do not belong together.
+    /// [`ConfigurationProblem::Certificate`] if they cannot be read or do not match.
     pub(crate) fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, Error> {
         let problem = |what| Error::from(ConfigurationProblem::Certificate(what));
         let unreadable = "it is not a certificate in PEM";
@@ -66,7 +66,7 @@ fn is_self_signed(certificate: &X509Ref) -> bool {
 
 fn time(moment: &Asn1TimeRef) -> Option<SystemTime> {
     let since = Asn1Time::from_unix(0).ok()?.diff(moment).ok()?;
-    // One that expired before 1970 has expired all the same.
+    // A time before 1970 becomes 1970, which has passed too.
     let seconds = i64::from(since.days) * 86_400 + i64::from(since.secs);
     Some(UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
 }

@@ -1,4 +1,4 @@
-//! The compact serialization of a signed token (RFC 7515 §7.1), read strictly.
+//! A strict parser of the compact serialization of a signed token (RFC 7515 §7.1).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -6,10 +6,10 @@ use serde_json::{Map, Value};
 
 use crate::json::{Flaw, Object};
 
-/// Longer tokens are not looked at.
+/// The length of the longest token that is parsed.
 const LENGTH_LIMIT: usize = 256 * 1024;
 
-/// A signed token taken apart. Nothing in it is verified.
+/// A parsed signed token. Nothing in it is verified.
 pub(crate) struct CompactJws<'a> {
     header: Header,
     payload: Vec<u8>,
@@ -17,8 +17,7 @@ pub(crate) struct CompactJws<'a> {
     signature: Vec<u8>,
 }
 
-/// The header parameters that this crate acts on. Keys that a header brings along (`jwk`, `jku`, `x5u`, `x5c`) are
-/// never looked at.
+/// The header parameters that this crate uses. Keys in the header (`jwk`, `jku`, `x5u`, `x5c`) are ignored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) alg: String,
@@ -27,7 +26,7 @@ pub(crate) struct Header {
     pub(crate) cty: Option<String>,
 }
 
-/// The header parameters that decide what is verified and how.
+/// The header parameters that determine what is verified and how.
 const PARAMETERS: [&str; 6] = ["alg", "kid", "typ", "cty", "crit", "b64"];
 
 /// Why a text is not a signed token that can be read.
@@ -35,8 +34,8 @@ const PARAMETERS: [&str; 6] = ["alg", "kid", "typ", "cty", "crit", "b64"];
 pub(crate) enum Unreadable {
     /// Too long, not three segments, not canonical base64url, or without a header that has an `alg`.
     Malformed,
-    /// The header has a `crit`, or a `b64` of `false` (RFC 7797): parameters that change what the signature covers
-    /// and that no token of this flow may use.
+    /// The header has a `crit`, or a `b64` of `false` (RFC 7797). These parameters change what the signature covers,
+    /// and no token of this flow may use them.
     Critical,
     /// This header parameter is repeated with another value.
     Repeated(&'static str),
@@ -52,8 +51,8 @@ impl From<Flaw> for Unreadable {
 }
 
 impl<'a> CompactJws<'a> {
-    /// Takes a token apart. Verify its [`signature`](Self::signature) over its [`signing_input`](Self::signing_input)
-    /// before believing its [`payload`](Self::payload).
+    /// Parses a token. Verify its [`signature`](Self::signature) over its [`signing_input`](Self::signing_input) before
+    /// you trust its [`payload`](Self::payload).
     pub(crate) fn parse(token: &'a str) -> Result<Self, Unreadable> {
         let [header, payload, signature] = segments(token)?;
         let signing_input = token.get(..header.len() + 1 + payload.len()).ok_or(Unreadable::Malformed)?;
@@ -73,7 +72,7 @@ impl<'a> CompactJws<'a> {
         &self.payload
     }
 
-    /// What the signature is over.
+    /// The input of the signature.
     pub(crate) fn signing_input(&self) -> &[u8] {
         self.signing_input.as_bytes()
     }
@@ -84,7 +83,7 @@ impl<'a> CompactJws<'a> {
 }
 
 impl Header {
-    /// The header of a token, of which the rest is not looked at yet.
+    /// Parses only the header of a token.
     pub(crate) fn of(token: &str) -> Result<Self, Unreadable> {
         let [header, ..] = segments(token)?;
         Self::parse(&segment(header)?)
@@ -94,8 +93,8 @@ impl Header {
         let object = Object::parse(json).map_err(|_| Unreadable::Malformed)?;
         let members = object.needing(&PARAMETERS)?;
         // RFC 7515 §4.1.11: "If any of the listed extension Header Parameters are not understood and supported by the
-        // recipient, then the JWS is invalid." None is. `null` lists no extension, and as `b64` it leaves the default,
-        // `true` (RFC 7797 §3): the signature is verified over the encoded payload in any case.
+        // recipient, then the JWS is invalid." None are supported. `null` lists no extension. As `b64` it means the
+        // default `true` (RFC 7797 §3), and the signature is always verified over the encoded payload.
         let present = |name| members.get(name).filter(|value| !value.is_null());
         if present("crit").is_some() || present("b64").is_some_and(|b64| *b64 != Value::Bool(true)) {
             return Err(Unreadable::Critical);
@@ -109,7 +108,7 @@ impl Header {
     }
 }
 
-/// What is `null` is absent: some serializers write it so.
+/// `null` counts as absent, because some serializers write it.
 fn text(members: &Map<String, Value>, name: &str) -> Result<Option<String>, Unreadable> {
     match members.get(name) {
         None | Some(Value::Null) => Ok(None),
@@ -118,8 +117,8 @@ fn text(members: &Map<String, Value>, name: &str) -> Result<Option<String>, Unre
     }
 }
 
-/// The same for a parameter that may be missing: an empty one is absent too. Nothing is believed for it: a token without
-/// `kid` has to be verified by one of the same keys, and one without `typ` and `cty` by the same rules.
+/// The same for an optional parameter: an empty one is absent too. This is safe: a token without `kid` must be verified
+/// by one of the same keys, and one without `typ` and `cty` by the same rules.
 fn value(members: &Map<String, Value>, name: &str) -> Result<Option<String>, Unreadable> {
     Ok(text(members, name)?.filter(|text| !text.is_empty()))
 }
@@ -131,11 +130,12 @@ fn segments(token: &str) -> Result<[&str; 3], Unreadable> {
     }
     let (signing_input, signature) = token.rsplit_once('.').ok_or(Unreadable::Malformed)?;
     let (header, payload) = signing_input.split_once('.').ok_or(Unreadable::Malformed)?;
-    // A third dot is in what seems to be the payload.
+    // A third dot would be in the payload segment.
     if payload.contains('.') { Err(Unreadable::Malformed) } else { Ok([header, payload, signature]) }
 }
 
-/// Unpadded base64url. The engine refuses padding and stray bits at the end, so that one signature has one spelling.
+/// Decodes unpadded base64url. The engine refuses padding and stray bits at the end, so that one signature has only one
+/// encoding.
 fn segment(encoded: &str) -> Result<Vec<u8>, Unreadable> {
     URL_SAFE_NO_PAD.decode(encoded).map_err(|_| Unreadable::Malformed)
 }
@@ -178,7 +178,7 @@ mod tests {
     fn only_canonical_unpadded_base64url_is_read() {
         let good = token(r#"{"alg":"ES256"}"#);
         assert!(CompactJws::parse(&good).is_ok());
-        // `c2ln` is `sig`; `c2k` is `si`, which stray bits spell `c2l`.
+        // `c2ln` is `sig`; `c2k` is `si`, which `c2l` encodes with stray bits.
         let body = good.strip_suffix("c2ln").unwrap();
         assert!(CompactJws::parse(&format!("{body}c2k")).is_ok());
         for signature in ["c2k=", "c2l", "c2+n", "c2/n", "c2 n", "c2ln\n", "c"] {

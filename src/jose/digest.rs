@@ -10,15 +10,15 @@ use zeroize::Zeroizing;
 use super::algorithm::HashFunction;
 use crate::error::{Error, ErrorKind};
 
-/// SHA-256. In one call OpenSSL 3 would look the algorithm up by its name each time, which takes longer than hashing a
-/// kilobyte.
+/// SHA-256. The one-shot function of OpenSSL 3 looks up the algorithm by name each time, which takes longer than
+/// hashing a kilobyte.
 pub(crate) fn sha256(data: &[u8]) -> [u8; 32] {
     let mut hasher = sha::Sha256::new();
     hasher.update(data);
     hasher.finish()
 }
 
-/// The hash function that a signature algorithm implies.
+/// Hashes with the hash function of a signature algorithm.
 pub(crate) fn hash(function: HashFunction, data: &[u8]) -> Vec<u8> {
     match function {
         HashFunction::Sha256 => sha256(data).to_vec(),
@@ -30,8 +30,8 @@ pub(crate) fn hash(function: HashFunction, data: &[u8]) -> Vec<u8> {
 /// HMAC-SHA-256 (RFC 2104) over the concatenation of `parts`. Compare with
 /// [`constant_time_eq`](crate::secret::constant_time_eq).
 ///
-/// Every ping needs one, also a forged one, and to look a MAC up among its providers takes OpenSSL 3 longer than all the
-/// rest of refusing a ping.
+/// Every ping needs one, including a forged ping. The lookup of a MAC in the providers of OpenSSL 3 would take longer
+/// than everything else in the refusal of a ping.
 pub(crate) fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
     const BLOCK: usize = 64;
     let digest = if key.len() > BLOCK { sha256(key).to_vec() } else { key.to_vec() };
@@ -50,7 +50,7 @@ pub(crate) fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Cryptography`] where OpenSSL refuses.
+/// [`ErrorKind::Cryptography`] if OpenSSL fails.
 pub(super) fn hmac(function: HashFunction, key: &[u8], parts: &[&[u8]]) -> Result<Vec<u8>, Error> {
     let digest = match function {
         HashFunction::Sha256 => MessageDigest::sha256(),

@@ -1,4 +1,4 @@
-//! Signing with a secret that the OP knows too, for `client_secret_jwt`.
+//! Signatures with a secret that the OP knows too, for `client_secret_jwt`.
 
 use futures_core::future::BoxFuture;
 
@@ -16,8 +16,8 @@ pub(crate) struct HmacSigner {
 }
 
 impl HmacSigner {
-    /// `None` where the algorithm is none of the HMACs or the secret is shorter than its hash: "A key of the same size
-    /// as the hash output [...] or larger MUST be used with this algorithm" (RFC 7518 §3.2).
+    /// `None` if the algorithm is not an HMAC, or the secret is shorter than its hash: "A key of the same size as the
+    /// hash output [...] or larger MUST be used with this algorithm" (RFC 7518 §3.2).
     pub(crate) fn new(algorithm: SigningAlgorithm, secret: &Secret) -> Option<Self> {
         let suffices = algorithm.is_symmetric() && secret.expose().len() >= algorithm.hash().length();
         suffices.then(|| Self { algorithm, secret: secret.clone() })

@@ -1,11 +1,11 @@
-//! The compact serialization of an encrypted token (RFC 7516 §7.1), read strictly and decrypted on OpenSSL directly.
+//! A strict parser of the compact serialization of an encrypted token (RFC 7516 §7.1), with decryption by OpenSSL.
 //!
-//! josekit encrypts, but it is not asked to decrypt. Version 0.10.3 panics on empty IVs and short wrapped keys, accepts AES-GCM tags of one byte,
-//! inflates `zip` without limit, and undoes the padding of AES-CBC before it has looked at the MAC. Here a token is
-//! measured to the byte before a private key is touched, and whatever goes wrong after that is one and the same error:
-//! who sends forged tokens learns nothing from how they are refused (RFC 7516 §11.5).
+//! josekit encrypts tokens, but does not decrypt them here. Version 0.10.3 panics on empty IVs and short wrapped keys,
+//! accepts AES-GCM tags of one byte, and inflates `zip` without limit. It also removes the padding of AES-CBC before it
+//! checks the MAC. Here every length in a token is checked before a private key is used. Every later failure is the
+//! same error, so that the sender of forged tokens learns nothing from it (RFC 7516 §11.5).
 //!
-//! That a token can be decrypted says nothing about who made it: the keys that encrypt are public. What is inside has to
+//! A successful decryption does not show who made the token, because the encrypting keys are public. The content must
 //! be signed.
 
 mod algorithm;
@@ -30,13 +30,13 @@ pub(super) use encryption_key::EncryptionKey;
 
 use header::Header;
 
-/// Longer tokens are not looked at. A signed token of the longest kind fits in.
+/// The length of the longest token that is parsed. It can contain a signed token of the maximum length.
 const LENGTH_LIMIT: usize = 384 * 1024;
 
-/// An encrypted token taken apart and measured. Nothing in it is authentic.
+/// A parsed encrypted token with correct lengths. Nothing in it is authenticated.
 pub(crate) struct CompactJwe<'a> {
     header: Header,
-    /// The header as it was sent, which the content encryption authenticates.
+    /// The encoded header, which the content encryption authenticates.
     aad: &'a str,
     encrypted_key: Vec<u8>,
     iv: Vec<u8>,
@@ -49,23 +49,23 @@ pub(crate) struct CompactJwe<'a> {
 pub(crate) enum Undecryptable {
     /// Too long, not five segments, not canonical base64url, or without a header that is a JSON object.
     Malformed,
-    /// The header has an algorithm that is not used here, or a parameter that no token of this flow may have.
+    /// The header has an unsupported algorithm, or a parameter that no token of this flow may have.
     Header,
     /// This header parameter is repeated with another value.
     Repeated(&'static str),
-    /// None of the keys may be the one that it is encrypted for.
+    /// The token is not encrypted for any of the keys.
     NoKey,
-    /// Everything else. It does not say more on purpose.
+    /// Any other failure. It is unspecific on purpose.
     Failed,
 }
 
 impl<'a> CompactJwe<'a> {
-    /// Whether a text has the five segments of an encrypted token. It may still be none.
+    /// Whether a text has the five segments of an encrypted token. It may still be invalid.
     pub(crate) fn is_one(token: &str) -> bool {
         token.bytes().filter(|&byte| byte == b'.').count() == 4
     }
 
-    /// Takes a token apart. No key is needed for that, and none is used.
+    /// Parses a token without using a key.
     pub(crate) fn parse(token: &'a str) -> Result<Self, Undecryptable> {
         if token.len() > LENGTH_LIMIT || !Self::is_one(token) {
             return Err(Undecryptable::Malformed);
@@ -96,14 +96,13 @@ impl<'a> CompactJwe<'a> {
         self.header.enc
     }
 
-    /// What it says that its content is, in the short form without `application/` (RFC 7515 §4.1.10), where it says so.
+    /// The declared type of its content, if any, in the short form without `application/` (RFC 7515 §4.1.10).
     pub(crate) fn content_type(&self) -> Option<String> {
         let media_type = self.header.cty.as_ref()?.split(';').next()?.trim().to_ascii_lowercase();
         Some(media_type.strip_prefix("application/").map(str::to_owned).unwrap_or(media_type))
     }
 
-    /// The plaintext, with the key that the token names, or else with the first of those for its algorithm that opens
-    /// it.
+    /// Decrypts with the key that the token names. If it names none, the keys for its algorithm are tried in order.
     pub(crate) fn decrypt(&self, keys: &[DecryptionKey]) -> Result<Zeroizing<Vec<u8>>, Undecryptable> {
         let named = |key: &&DecryptionKey| self.header.kid.as_ref().is_none_or(|kid| key.key_id() == kid);
         let mut candidates = keys.iter().filter(named).filter(|key| key.algorithm() == self.header.alg).peekable();
@@ -119,13 +118,13 @@ impl<'a> CompactJwe<'a> {
         content::decrypt(enc, &content_key, aad, &self.iv, &self.ciphertext, &self.tag)
     }
 
-    /// Whether every segment has the length that the algorithms give it. The length of a key that RSA encrypted is left
-    /// to whoever knows the size of the modulus.
+    /// Whether every segment has the length that the algorithms require. The length of a key that RSA encrypted depends
+    /// on the modulus, and is checked by the code that has the key.
     fn is_measured(&self) -> bool {
         let Header { alg, enc, .. } = &self.header;
         let key_fits = match alg.wraps_key() {
             _ if alg.is_rsa() => true,
-            // RFC 3394 §2.2.1: one block of eight bytes more than the key.
+            // RFC 3394 §2.2.1: eight bytes more than the key.
             Some(_) => self.encrypted_key.len() == enc.key_length() + 8,
             // RFC 7518 §4.6: "the JWE Encrypted Key value is the empty octet sequence".
             None => self.encrypted_key.is_empty(),
@@ -135,7 +134,8 @@ impl<'a> CompactJwe<'a> {
     }
 }
 
-/// Unpadded base64url. The engine refuses padding and stray bits at the end, so that one token has one spelling.
+/// Decodes unpadded base64url. The engine refuses padding and stray bits at the end, so that one token has only one
+/// encoding.
 fn segment(encoded: &str) -> Result<Vec<u8>, Undecryptable> {
     URL_SAFE_NO_PAD.decode(encoded).map_err(|_| Undecryptable::Malformed)
 }

@@ -1,7 +1,7 @@
-//! How the members of a public JWK are read (RFC 7517 §4, RFC 7518 §6): any spelling that can mean one key only.
+//! Reads the members of a public JWK (RFC 7517 §4, RFC 7518 §6) in any encoding with only one possible meaning.
 //!
-//! OPs write `null` or nothing for what they do not set, pad their base64 or take its standard alphabet, and lose or
-//! add leading zeros of numbers. None of that makes another key, so none of it is a reason to refuse one.
+//! OPs write `null` or nothing for unset members, pad their base64 or use its standard alphabet, and omit or add
+//! leading zeros of numbers. The key stays the same, so none of this is a reason to refuse it.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -11,12 +11,12 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use base64::engine::{DecodePaddingMode, Engine as _};
 use serde_json::{Map, Value};
 
-/// The sizes of RSA moduli that are worth anything and do not cost too much.
+/// The permitted sizes of RSA moduli: large enough to be secure, and small enough to limit the cost.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 const RSA_EXPONENT_BITS: u32 = 33;
-/// How many surplus leading zero bytes a coordinate may have.
+/// The most surplus leading zero bytes of a coordinate.
 const SPARE_ZEROS: usize = 8;
-/// A longer `kid` is cut off in logs.
+/// The longest `kid` in logs, in characters. The rest is cut off.
 const SHOWN_KEY_ID: usize = 64;
 
 /// The URL-safe alphabet, with or without padding.
@@ -25,7 +25,7 @@ const BASE64URL: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// A key of an OP that cannot be used, and why. It shows no part of the key.
+/// A key of an OP that cannot be used, and why. It contains no part of the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LeftOut {
     pub(super) key_id: Option<String>,
@@ -50,7 +50,7 @@ impl fmt::Display for LeftOut {
 
 impl StdError for LeftOut {}
 
-/// An optional text. What is `null` or empty is absent.
+/// An optional text. `null` and an empty text count as absent.
 pub(super) fn text<'a>(jwk: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, String> {
     match jwk.get(name) {
         None | Some(Value::Null) => Ok(None),
@@ -81,8 +81,8 @@ pub(super) fn rsa_exponent(jwk: &Map<String, Value>) -> Result<Vec<u8>, String> 
     }
 }
 
-/// A coordinate on a curve of this many bytes, at its full length (RFC 7518 §6.2.1.2). It is a number, however many
-/// leading zeros it was written with.
+/// A coordinate on a curve of this many bytes, at its full length (RFC 7518 §6.2.1.2). It is a number, so leading zeros
+/// do not matter.
 pub(super) fn coordinate(jwk: &Map<String, Value>, name: &str, length: usize) -> Result<Vec<u8>, String> {
     let number = number(jwk, name, length + SPARE_ZEROS)?;
     match length.checked_sub(number.len()) {
@@ -91,7 +91,7 @@ pub(super) fn coordinate(jwk: &Map<String, Value>, name: &str, length: usize) ->
     }
 }
 
-/// The public key of RFC 8037 §2: a string of this many bytes, which is no number.
+/// The public key of RFC 8037 §2: a string of this many bytes, which is not a number.
 pub(super) fn octets(jwk: &Map<String, Value>, name: &str, length: usize) -> Result<Vec<u8>, String> {
     let octets = binary(jwk, name, length)?;
     if octets.len() == length { Ok(octets) } else { Err(format!("its `{name}` does not have {length} bytes")) }
@@ -106,7 +106,8 @@ fn number(jwk: &Map<String, Value>, name: &str, limit: usize) -> Result<Vec<u8>,
 fn binary(jwk: &Map<String, Value>, name: &str, limit: usize) -> Result<Vec<u8>, String> {
     let text = text(jwk, name)?.ok_or_else(|| format!("it has no `{name}`"))?;
     let too_long = || format!("its `{name}` has more than {limit} bytes");
-    // Measured before decoding, as a key set may hold a hundred oversized keys, and after it to the byte.
+    // Limit the length before decoding, because a key set may contain a hundred oversized keys. The exact length is
+    // checked afterwards.
     if text.len() > limit.div_ceil(3) * 4 {
         return Err(too_long());
     }
@@ -128,7 +129,7 @@ mod tests {
 
     #[test]
     fn bytes_are_read_in_either_alphabet_with_and_without_padding() {
-        // Both characters in which the alphabets differ, and an end that is padded.
+        // Both characters that differ between the alphabets, and an end that needs padding.
         let bytes = [0xfb, 0xff, 0xbf, 0x3e, 0xff];
         for text in [
             URL_SAFE_NO_PAD.encode(bytes),
@@ -152,7 +153,7 @@ mod tests {
         assert_eq!(written(&[0; 12]).unwrap(), [0; 4]);
         assert!(written(&[1, 2, 3, 4, 5]).unwrap_err().contains("`x`"));
         assert!(written(&[0; 13]).unwrap_err().contains("`x`"));
-        // A key of RFC 8037 is no number.
+        // A key of RFC 8037 is not a number.
         assert!(octets(&with(json!(URL_SAFE_NO_PAD.encode([0, 1, 2, 3, 4]))), "x", 4).is_err());
         assert!(octets(&with(json!(URL_SAFE_NO_PAD.encode([1, 2, 3]))), "x", 4).is_err());
     }

@@ -1,8 +1,8 @@
-//! The kinds of keys that signatures are made with.
+//! The kinds of keys for signatures.
 
 use super::algorithm::SigningAlgorithm;
 
-/// The type of a key with its curve, so that each signature algorithm fits exactly one.
+/// The type of a key with its curve, so that each signature algorithm has exactly one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) enum KeyKind {
     Rsa,

@@ -13,9 +13,9 @@ use crate::error::{Document, Error, Rule, Violation};
 use crate::json::Object;
 use crate::secret::Secret;
 
-/// How many keys of a set are used.
+/// The most keys of a set that are used.
 const KEY_LIMIT: usize = 100;
-/// How many are examined, because most of them may be of other kinds.
+/// The most keys that are examined, because most of them may be of other kinds.
 const LISTED_LIMIT: usize = 1_000;
 
 /// The keys of an OP that can verify signatures, and those that requests can be encrypted for.
@@ -27,22 +27,22 @@ pub(crate) struct KeySet {
 /// Why a key set does not verify a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NotVerified {
-    /// No key may have made the signature.
+    /// No key of the set can have made the signature.
     NoKey,
-    /// None of those that may have made it did.
+    /// The keys that can have made the signature did not make it.
     Signature,
 }
 
 impl KeySet {
-    /// Reads a key set. Every key that cannot be used is left out and told to `left_out`: an OP may publish keys for
-    /// other purposes and of kinds that do not exist yet (RFC 7517 §5). Of a set with more keys than are used, the
-    /// first ones are.
+    /// Reads a key set. Keys that cannot be used are skipped and reported to `left_out`, because an OP may publish keys
+    /// for other purposes and of new kinds (RFC 7517 §5). If a set has more keys than the limit, the first ones are
+    /// used.
     ///
     /// # Errors
     ///
-    /// [`Rule::MalformedJson`], [`Rule::RepeatedMember`], [`Rule::MissingMember`] and [`Rule::InvalidMember`] for what
-    /// is not a key set; and [`Rule::NoUsableKey`] where none can verify signatures, with a [`LeftOut`] as source if
-    /// there is one.
+    /// [`Rule::MalformedJson`], [`Rule::RepeatedMember`], [`Rule::MissingMember`] and [`Rule::InvalidMember`] if it is
+    /// not a key set. [`Rule::NoUsableKey`] if no key can verify signatures, with a [`LeftOut`] as source if there is
+    /// one.
     pub(crate) fn read(body: &[u8], mut left_out: impl FnMut(LeftOut)) -> Result<Self, Error> {
         let violation = |rule| Violation::new(rule).in_document(Document::KeySet);
         let object = Object::document(body, Document::KeySet)?;
@@ -79,13 +79,13 @@ impl KeySet {
         Ok(set)
     }
 
-    /// The same for those who do not want to know what is left out.
+    /// Like [`read`](Self::read), without a report of skipped keys.
     #[cfg(any(fuzzing, test, feature = "testing"))]
     pub(crate) fn parse(body: &[u8]) -> Result<Self, Error> {
         Self::read(body, |_| ())
     }
 
-    /// Adds a key for what it can be used for.
+    /// Adds a key for the purposes that it can be used for.
     fn add(&mut self, key: &Value) -> Result<(), String> {
         let jwk = key.as_object().ok_or("it is not a JSON object")?;
         match (VerificationKey::from_jwk(jwk), EncryptionKey::from_jwk(jwk)) {
@@ -102,14 +102,14 @@ impl KeySet {
         Self { keys: Vec::new(), encryption: Vec::new() }
     }
 
-    /// The client secret as the one key, for what is authenticated with an HMAC.
+    /// A set with the client secret as its only key, for HMACs.
     pub(crate) fn of_secret(secret: &Secret) -> Self {
         let key = VerificationKey::from_secret(secret.expose().as_bytes().to_vec());
         Self { keys: vec![key], encryption: Vec::new() }
     }
 
-    /// The keys that may have made a signature: of the right kind, with this `kid` where the token has one. Where no
-    /// key has that `kid`, those that have none are candidates.
+    /// The keys that can have made a signature: those of the right kind with the token's `kid`, if it has one. If no
+    /// key has that `kid`, the keys without one are candidates.
     pub(crate) fn candidates(&self, algorithm: SigningAlgorithm, kid: Option<&str>) -> Vec<&VerificationKey> {
         let fitting = || self.keys.iter().filter(|key| key.supports(algorithm));
         let Some(kid) = kid else {
@@ -130,7 +130,7 @@ impl KeySet {
         }
     }
 
-    /// The first key that something can be encrypted for with this algorithm.
+    /// The first key that supports encryption with this algorithm.
     pub(crate) fn encryption_key(&self, algorithm: KeyManagementAlgorithm) -> Option<&EncryptionKey> {
         self.encryption.iter().find(|key| key.supports(algorithm))
     }
@@ -202,7 +202,7 @@ mod tests {
         assert_eq!(rule(r#"{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}"#), Rule::NoUsableKey);
     }
 
-    /// What is left out of a set, in the order of the set.
+    /// The skipped keys, in the order of the set.
     fn left_out(keys: &[Value]) -> Vec<String> {
         let mut all = Vec::new();
         let _ = KeySet::read(json!({ "keys": keys }).to_string().as_bytes(), |one| all.push(one.to_string()));
@@ -219,7 +219,7 @@ mod tests {
         assert!(left_out(&keys[..100]).is_empty());
         let [counted] = &left_out(&keys)[..] else { panic!("one line") };
         assert!(counted.contains("50 more"), "{counted}");
-        // Keys that cannot be used take no room from those that can.
+        // Unusable keys do not count towards the limit.
         let mut mixed = vec![json!({"kty": "oct"}); 500];
         mixed.extend(keys);
         assert_eq!(set(&mixed).len(), 100);

@@ -1,11 +1,11 @@
-//! What a JWK says about its use (RFC 7517 §4.2 and §4.3). A key has one: a decryption key that signs, or the reverse,
-//! lends each protocol's oracle to the other.
+//! The use of a JWK (RFC 7517 §4.2 and §4.3). A key has one use. If a decryption key also signed, or the reverse, an
+//! attacker could use one protocol as an oracle against the other.
 
 use serde_json::{Map, Value};
 
 use super::jwk;
 
-/// What a key is for.
+/// The purpose that a key is used for.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum KeyUse {
     Sign,
@@ -15,7 +15,7 @@ pub(super) enum KeyUse {
 }
 
 impl KeyUse {
-    /// Whether `use` and `key_ops` of the JWK, where they are set, allow this; otherwise why not.
+    /// Checks that `use` and `key_ops` of the JWK, if they are set, allow this. The error states the reason.
     pub(super) fn check(self, jwk: &Map<String, Value>) -> Result<(), String> {
         let (purpose, operations): (_, &[&str]) = match self {
             Self::Sign => ("sig", &["sign"]),

@@ -1,4 +1,4 @@
-//! What `openidconnect` needs to verify with our keys.
+//! The types that `openidconnect` needs to verify tokens with our keys.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +16,8 @@ use super::digest;
 use super::key_kind::KeyKind;
 use super::verification_key::VerificationKey;
 
-/// A [`SigningAlgorithm`] for `openidconnect`, apart from it so that its traits are no part of this crate's interface.
+/// A [`SigningAlgorithm`] for `openidconnect`. It is a separate type so that the traits are not part of this crate's
+/// interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct OpenIdAlgorithm(pub(crate) SigningAlgorithm);
 
@@ -40,7 +41,7 @@ impl JwsSigningAlgorithm for OpenIdAlgorithm {
         Some(KeyKind::of(self.0))
     }
 
-    /// Never: the key of an HMAC is handed in like any other key.
+    /// Always `false`: the key of an HMAC is passed like any other key.
     fn uses_shared_secret(&self) -> bool {
         false
     }
@@ -52,7 +53,7 @@ impl JwsSigningAlgorithm for OpenIdAlgorithm {
 
 impl JsonWebKeyType for KeyKind {}
 
-/// No content encryption: a type without values, because encrypted tokens never get as far as `openidconnect`.
+/// A type without values, because encrypted tokens are decrypted before `openidconnect` sees them.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub(crate) enum NoEncryption {}
 
@@ -64,7 +65,7 @@ impl JweContentEncryptionAlgorithm for NoEncryption {
     }
 }
 
-/// The use of every key that got past [`VerificationKey::from_jwk`].
+/// The use of every key that [`VerificationKey::from_jwk`] accepts.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(crate) struct SignatureUse;
 
@@ -78,10 +79,10 @@ impl JsonWebKeyUse for SignatureUse {
     }
 }
 
-/// A key together with the one token that it is to verify.
+/// A key together with the one token that it verifies.
 ///
-/// `openidconnect` gets the claims that decide, and nothing else. The signature is over all of them, so it is verified
-/// over the token as it came, whatever bytes the verifier hands in.
+/// `openidconnect` only gets the claims that matter for the checks. The signature covers all claims, so it is verified
+/// over the original token, whatever bytes `openidconnect` passes.
 #[derive(Clone)]
 pub(crate) struct KeyOfToken {
     key: VerificationKey,
@@ -112,11 +113,11 @@ impl JsonWebKey for KeyOfToken {
     }
 
     fn signing_alg(&self) -> JsonWebKeyAlgorithm<&OpenIdAlgorithm> {
-        // `verify_signature` refuses the algorithms that the key is not for.
+        // `verify_signature` refuses algorithms that the key is not for.
         JsonWebKeyAlgorithm::Unspecified
     }
 
-    /// Not called: see [`OpenIdAlgorithm::uses_shared_secret`]. Nothing verifies with what it gives.
+    /// Not called, because of [`OpenIdAlgorithm::uses_shared_secret`]. The result verifies nothing.
     fn new_symmetric(key: Vec<u8>) -> Self {
         Self { key: VerificationKey::from_secret(key), signing_input: Arc::default(), signature: Arc::default() }
     }
@@ -145,7 +146,7 @@ impl fmt::Debug for KeyOfToken {
     }
 }
 
-// `JsonWebKey` asks for both; nothing here calls them.
+// `JsonWebKey` requires both. They are not called.
 impl Serialize for KeyOfToken {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.key.to_jwk().ok_or_else(|| S::Error::custom("a secret is not serialized"))?.serialize(serializer)

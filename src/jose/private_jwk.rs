@@ -1,4 +1,4 @@
-//! A private key as a JWK (RFC 7517), which is overwritten in memory when it was read.
+//! A private key as a JWK (RFC 7517) that is erased from memory when it is dropped.
 
 use std::ops::Deref;
 
@@ -10,15 +10,15 @@ use crate::secret::erase;
 pub(super) struct PrivateJwk(Map<String, Value>);
 
 impl PrivateJwk {
-    /// `None` for what is no JSON object.
+    /// `None` if it is not a JSON object.
     pub(super) fn read(json: &str) -> Option<Self> {
         let mut members: Map<String, Value> = serde_json::from_str(json).ok()?;
-        // josekit refuses what is `null`, which is absent.
+        // josekit refuses `null`, which counts as absent here.
         members.retain(|_, value| !value.is_null());
         Some(Self(members))
     }
 
-    /// Lets josekit read the key. `None` where it is none, or none that `read` makes something of.
+    /// Passes the key to josekit. `None` if it is not a valid key, or if `read` fails.
     pub(super) fn with_josekit<T>(&self, read: impl FnOnce(&Jwk) -> Option<T>) -> Option<T> {
         // `from_map` checks the shapes that josekit's accessors rely on.
         let jwk = Jwk::from_map(self.0.clone()).ok()?;

@@ -1,7 +1,7 @@
-//! Private keys for DPoP straight on OpenSSL: one per authentication process, kept as few bytes, brought back per poll.
+//! Private keys for DPoP, directly on OpenSSL: one per sign-in, stored in a few bytes, restored for each poll.
 //!
-//! Where a general JOSE library brings back a key it takes twenty times as long as signing with it, so these three
-//! kinds are built from their raw parts.
+//! A general JOSE library takes twenty times as long to restore a key as to sign with it. So these three kinds are
+//! built from their raw parts.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 use super::digest::sha256;
 use crate::error::{Error, ErrorKind};
 
-/// The kinds of key that DPoP proofs are signed with here.
+/// The kinds of key that sign DPoP proofs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RawKeyType {
     /// ECDSA on P-256 with SHA-256 (`ES256`).
@@ -53,18 +53,18 @@ pub(crate) enum PublicParts {
 
 /// The length of a P-256 scalar or coordinate and of either half of an Ed25519 key.
 const WIDTH: usize = 32;
-/// The same, as OpenSSL takes it.
+/// The same length in the type that OpenSSL takes.
 const PADDED: i32 = 32;
 const RSA_BITS: i32 = 2048;
 /// The length of either prime of an RSA key.
 const PRIME_WIDTH: usize = 128;
-/// The same, as OpenSSL takes it.
+/// The same length in the type that OpenSSL takes.
 const PRIME_PADDED: i32 = 128;
-/// The public exponent that OpenSSL generates keys with.
+/// The public exponent of keys that OpenSSL generates.
 const RSA_EXPONENT: u32 = 65_537;
 
 impl RawKey {
-    /// A new key. P-256 and Ed25519 take microseconds, RSA takes tens to hundreds of milliseconds.
+    /// Generates a key. P-256 and Ed25519 take microseconds, RSA takes tens to hundreds of milliseconds.
     pub(crate) fn generate(key_type: RawKeyType) -> Result<Self, Error> {
         match key_type {
             RawKeyType::P256 => p256().and_then(EcKey::generate).and_then(Self::of_p256),
@@ -74,11 +74,11 @@ impl RawKey {
         .map_err(failed)
     }
 
-    /// The key that [`to_bytes`](Self::to_bytes) wrote. `None` for bytes that are not exactly such a key.
+    /// Restores the key that [`to_bytes`](Self::to_bytes) wrote. `None` for bytes that are not exactly such a key.
     ///
-    /// That the halves of a P-256 or RSA key belong together is not checked: the bytes come out of a seal, and computing
-    /// the point again costs 10 to 15 µs, half of a signature, in each poll of each process. With a foreign point, a
-    /// proof would be refused by the OP and give nothing away.
+    /// It does not check that the halves of a P-256 or RSA key belong together. The bytes come from a sealed value, and
+    /// computing the point again takes 10 to 15 µs, half as long as a signature, for each poll. With a wrong point, the
+    /// OP would refuse the proof, and the proof reveals nothing.
     pub(crate) fn from_bytes(key_type: RawKeyType, bytes: &[u8]) -> Option<Self> {
         match key_type {
             RawKeyType::P256 => restore_p256(bytes),
@@ -87,8 +87,8 @@ impl RawKey {
         }
     }
 
-    /// P-256: scalar, x and y; Ed25519: seed and public key; RSA: the two primes, since the 1,200 bytes of a whole key
-    /// leave no room for anything else in a cookie.
+    /// Writes the key. P-256: scalar, x and y. Ed25519: seed and public key. RSA: the two primes, because the 1,200
+    /// bytes of a whole key would take up all of a cookie.
     pub(crate) fn to_bytes(&self) -> Result<Zeroizing<Vec<u8>>, Error> {
         let private = match &self.private {
             PrivateHalf::P256(key) => key.private_key().to_vec_padded(PADDED),
@@ -96,7 +96,7 @@ impl RawKey {
             PrivateHalf::Rsa2048(key) => key.rsa().and_then(|rsa| primes(&rsa)),
         };
         let private = private.map(Zeroizing::new).map_err(failed)?;
-        // `concat` allocates once, so that no growing vector leaves copies of the key behind.
+        // `concat` allocates once. A growing vector would leave copies of the key in memory.
         Ok(Zeroizing::new(match &self.public {
             PublicParts::P256 { x, y } => [private.as_slice(), x, y].concat(),
             PublicParts::Ed25519 { x } => [private.as_slice(), x].concat(),
@@ -109,7 +109,7 @@ impl RawKey {
         &self.public
     }
 
-    /// A JWS signature over `message`; for P-256 r and s in 64 bytes (RFC 7518 §3.4), not DER.
+    /// Makes a JWS signature over `message`. For P-256 it has r and s in 64 bytes (RFC 7518 §3.4), not DER.
     pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
         match &self.private {
             PrivateHalf::P256(key) => sign_p256(key, message),
@@ -143,14 +143,14 @@ impl fmt::Debug for RawKey {
     }
 }
 
-/// The curve, built once: that costs half as much as a signature on it.
+/// The curve. It is built once, because that takes half as long as a signature.
 fn p256() -> Result<&'static EcGroupRef, ErrorStack> {
     static P256: LazyLock<Result<EcGroup, ErrorStack>> =
         LazyLock::new(|| EcGroup::from_curve_name(Nid::X9_62_PRIME256V1));
     P256.as_deref().map_err(Clone::clone)
 }
 
-/// The order of the curve, which every private key is below.
+/// The order of the curve. Every private key is below it.
 fn p256_order() -> Result<&'static BigNumRef, ErrorStack> {
     static ORDER: LazyLock<Result<BigNum, ErrorStack>> = LazyLock::new(|| {
         let mut order = BigNum::new()?;
@@ -170,14 +170,14 @@ fn restore_p256(bytes: &[u8]) -> Option<RawKey> {
     Some(RawKey { private: PrivateHalf::P256(key.ok()??), public: PublicParts::P256 { x: x.to_vec(), y: y.to_vec() } })
 }
 
-/// `None` for a scalar that is zero or not below the order of the group.
+/// `None` if the scalar is zero or not below the order of the group.
 fn build_p256(scalar: &BigNumRef, x: &[u8], y: &[u8]) -> Result<Option<EcKey<Private>>, ErrorStack> {
     let (group, mut context) = (p256()?, BigNumContext::new()?);
     if scalar.num_bits() == 0 || *scalar >= *p256_order()? {
         return Ok(None);
     }
     let (x, y, mut public) = (BigNum::from_slice(x)?, BigNum::from_slice(y)?, EcPoint::new(group)?);
-    // Fails for what is no point of the curve and for coordinates that are not below the field's prime.
+    // Fails if it is not a point of the curve, or if a coordinate is not below the field's prime.
     public.set_affine_coordinates(group, &x, &y, &mut context)?;
     EcKey::from_private_components(group, scalar, &public).map(Some)
 }
@@ -185,7 +185,7 @@ fn build_p256(scalar: &BigNumRef, x: &[u8], y: &[u8]) -> Result<Option<EcKey<Pri
 fn restore_ed25519(bytes: &[u8]) -> Option<RawKey> {
     let (seed, public) = bytes.split_at_checked(WIDTH)?;
     let key = PKey::private_key_from_raw_bytes(seed, Id::ED25519).and_then(RawKey::of_ed25519).ok()?;
-    // OpenSSL has computed the public half already, so here the comparison is free.
+    // OpenSSL has already computed the public half, so the comparison is free.
     matches!(&key.public, PublicParts::Ed25519 { x } if x == public).then_some(key)
 }
 
@@ -195,7 +195,7 @@ fn restore_rsa(bytes: &[u8]) -> Option<RawKey> {
     RawKey::of_rsa(key).ok()
 }
 
-/// RFC 8017 §3.2. Measured at a quarter of what one signature with the key costs.
+/// RFC 8017 §3.2. It takes a quarter of the time of one signature (measured).
 fn build_rsa(p: &[u8], q: &[u8]) -> Result<Rsa<Private>, ErrorStack> {
     let number = || -> Result<BigNum, ErrorStack> {
         let mut number = BigNum::new()?;
@@ -216,7 +216,7 @@ fn build_rsa(p: &[u8], q: &[u8]) -> Result<Rsa<Private>, ErrorStack> {
     dp.checked_rem(&d, &p_less_one, &mut context)?;
     dq.checked_rem(&d, &q_less_one, &mut context)?;
     q_inverse.mod_inverse(&q, &p, &mut context)?;
-    // OpenSSL clears what becomes part of the key, but not these.
+    // OpenSSL clears numbers that become part of the key, but not these.
     for number in [&mut p_less_one, &mut q_less_one, &mut totient] {
         number.clear();
     }
@@ -264,7 +264,7 @@ mod tests {
 
     const ALL: [RawKeyType; 3] = [RawKeyType::P256, RawKeyType::Ed25519, RawKeyType::Rsa2048];
 
-    /// Verifies with nothing but the public parts.
+    /// Verifies with only the public parts.
     fn verifies(public: &PublicParts, message: &[u8], signature: &[u8]) -> bool {
         let number = |bytes: &[u8]| BigNum::from_slice(bytes).unwrap();
         match public {
@@ -363,7 +363,7 @@ mod tests {
         }
     }
 
-    /// RFC 8037 appendix A: Ed25519 signatures are deterministic, so there is a vector for the whole signature.
+    /// RFC 8037 appendix A. Ed25519 signatures are deterministic, so the vector is a whole signature.
     #[test]
     fn ed25519_gives_the_signature_of_rfc_8037() {
         let decoded = |text: &str| URL_SAFE_NO_PAD.decode(text).unwrap();

@@ -21,14 +21,14 @@ use super::private_jwk::PrivateJwk;
 use crate::error::{ConfigurationProblem, Error, ErrorKind};
 use crate::secret::Secret;
 
-/// The size of the RSA keys that [`SigningKey::generate`] makes, and the least that any RSA key must have.
+/// The size of RSA keys that [`SigningKey::generate`] makes, and the minimum of any RSA key, in bits.
 const RSA_BITS: u32 = 2048;
 
-/// A private key that can sign, such as the one of `private_key_jwt` and of signed authorization requests (RFC 9101).
+/// A private key that can sign, such as the one of `private_key_jwt` or of signed authorization requests (RFC 9101).
 ///
 /// [`SigningKey`] implements it with a key in memory. Implement this trait for a key that stays in a key management
-/// service or a hardware module. An `Arc` of a signer is a signer too, so several clients can share one, and an `Arc<dyn Signer>` can be
-/// chosen at run time.
+/// service or a hardware module. An `Arc` of a signer is a signer too. So several clients can share one, and an
+/// `Arc<dyn Signer>` can be chosen at run time.
 pub trait Signer: fmt::Debug + Send + Sync {
     /// The algorithm of its signatures.
     fn algorithm(&self) -> SigningAlgorithm;
@@ -36,18 +36,18 @@ pub trait Signer: fmt::Debug + Send + Sync {
     /// The `kid` under which the OP knows the public key, if it has one.
     fn key_id(&self) -> Option<&str>;
 
-    /// The public key as a JWK (RFC 7517), for [`Client::jwks`](crate::Client::jwks). `None`, which is the default,
-    /// leaves it out there.
+    /// The public key as a JWK (RFC 7517), for [`Client::jwks`](crate::Client::jwks). With `None`, the default, the key
+    /// is not included there.
     fn verification_jwk(&self) -> Option<Map<String, Value>> {
         None
     }
 
-    /// Signs `message` and gives the signature in the form that JWS uses (RFC 7518 §3): for ECDSA the two integers
-    /// side by side in their full length, not the DER structure that most services return.
+    /// Signs `message` and returns the signature in the form that JWS uses (RFC 7518 §3). For ECDSA that is the
+    /// concatenation of the two integers at full length, not the DER structure that most services return.
     ///
     /// # Errors
     ///
-    /// Whatever keeps the key from signing. Callers see [`ErrorKind::Signer`] and count it as transient.
+    /// Any error that prevents the signature. Callers receive [`ErrorKind::Signer`] and treat it as transient.
     fn sign<'a>(&'a self, message: &'a [u8]) -> BoxFuture<'a, Result<Vec<u8>, Error>>;
 }
 
@@ -71,8 +71,8 @@ impl<S: Signer + ?Sized> Signer for Arc<S> {
 
 /// A private key in memory.
 ///
-/// `Debug` shows its algorithm and its `kid` only, and it cannot be serialized. Give the OP what
-/// [`public_jwk`](Self::public_jwk) returns.
+/// `Debug` shows only its algorithm and its `kid`, and it cannot be serialized. Give the result of
+/// [`public_jwk`](Self::public_jwk) to the OP.
 pub struct SigningKey {
     algorithm: SigningAlgorithm,
     key_id: Option<String>,
@@ -81,13 +81,13 @@ pub struct SigningKey {
 }
 
 impl SigningKey {
-    /// Takes a private key from PEM: PKCS#8 (`PRIVATE KEY`), SEC 1 (`EC PRIVATE KEY`) or PKCS#1 (`RSA PRIVATE KEY`),
-    /// not encrypted. `key_id` becomes the `kid` of what it signs.
+    /// Reads a private key from PEM: PKCS#8 (`PRIVATE KEY`), SEC 1 (`EC PRIVATE KEY`) or PKCS#1 (`RSA PRIVATE KEY`),
+    /// not encrypted. `key_id` becomes the `kid` of its signatures.
     ///
     /// # Errors
     ///
-    /// [`ConfigurationProblem::Key`] where the PEM cannot be read, the key does not fit the algorithm, or an RSA key
-    /// has fewer than 2048 bits.
+    /// [`ConfigurationProblem::Key`] if the PEM cannot be read, the key does not fit the algorithm, or an RSA key has
+    /// fewer than 2048 bits.
     pub fn from_pem(algorithm: SigningAlgorithm, pem: &str, key_id: Option<String>) -> Result<Self, Error> {
         // Without the callback OpenSSL asks for the passphrase of an encrypted key on the terminal.
         let key = PKey::private_key_from_pem_callback(pem.as_bytes(), |_| Ok(0))
@@ -95,13 +95,13 @@ impl SigningKey {
         Self::new(algorithm, &key, key_id)
     }
 
-    /// Takes a private key from a JWK (RFC 7517) with its `alg`; an elliptic curve key can do without, as its curve
-    /// implies one. The JWK's `kid` becomes the `kid` of what it signs.
+    /// Reads a private key from a JWK (RFC 7517) with its `alg`. An elliptic curve key needs no `alg`, because its
+    /// curve implies one. The JWK's `kid` becomes the `kid` of its signatures.
     ///
     /// # Errors
     ///
-    /// [`ConfigurationProblem::Key`] where the JWK cannot be read, has no private part, is for something else by its
-    /// `use` or `key_ops`, or is an RSA key of fewer than 2048 bits.
+    /// [`ConfigurationProblem::Key`] if the JWK cannot be read, has no private part, is for another purpose according
+    /// to its `use` or `key_ops`, or is an RSA key of fewer than 2048 bits.
     pub fn from_jwk(json: &str) -> Result<Self, Error> {
         let malformed = || problem("it is not a private key as a JWK");
         let members = PrivateJwk::read(json).ok_or_else(malformed)?;
@@ -131,12 +131,12 @@ impl SigningKey {
         Self::new(algorithm, &key, key_id)
     }
 
-    /// Makes a new key, of 2048 bits where it is an RSA key. It has no `kid`.
+    /// Generates a new key without a `kid`. RSA keys have 2048 bits.
     ///
     /// # Errors
     ///
-    /// [`ConfigurationProblem::Key`] for HS256, HS384 and HS512, which have no key pair, and
-    /// [`ErrorKind::Cryptography`] where OpenSSL fails.
+    /// [`ConfigurationProblem::Key`] for HS256, HS384 and HS512, which have no key pair. [`ErrorKind::Cryptography`] if
+    /// OpenSSL fails.
     pub fn generate(algorithm: SigningAlgorithm) -> Result<Self, Error> {
         use SigningAlgorithm as A;
         let failed = |_| Error::new(ErrorKind::Cryptography);
@@ -158,8 +158,8 @@ impl SigningKey {
         Self::new(algorithm, &key, None)
     }
 
-    /// The public key as a JWK with its `alg`, and its `kid` where it has one. Register it at the OP or publish it at
-    /// the client's `jwks_uri`.
+    /// The public key as a JWK with its `alg`, and its `kid` if it has one. Register it at the OP or publish it at the
+    /// client's `jwks_uri`.
     pub fn public_jwk(&self) -> Map<String, Value> {
         self.public_jwk.clone()
     }
@@ -213,7 +213,7 @@ impl fmt::Debug for SigningKey {
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Signer`] where the signer fails, or where its signature cannot be one of its algorithm by its length.
+/// [`ErrorKind::Signer`] if the signer fails, or if the length of its signature is wrong for its algorithm.
 pub(crate) async fn sign_compact(
     signer: &dyn Signer,
     mut header: Map<String, Value>,
@@ -243,14 +243,14 @@ pub(crate) async fn sign_compact(
     Ok(Secret::new(format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))))
 }
 
-/// Whether the key is of the algorithm's kind, large enough, and consistent: josekit panics on a point at infinity.
+/// Whether the key has the algorithm's kind, is large enough, and is consistent: josekit panics on a point at infinity.
 fn fits(algorithm: SigningAlgorithm, key: &PKey<Private>) -> bool {
     match KeyKind::of(algorithm) {
         KeyKind::Rsa => {
             key.bits() >= RSA_BITS && key.rsa().is_ok_and(|rsa| rsa.check_key().is_ok_and(|consistent| consistent))
         }
         KeyKind::Ed25519 => key.id() == Id::ED25519,
-        // josekit compares the curve.
+        // josekit checks the curve.
         KeyKind::P256 | KeyKind::P384 | KeyKind::P521 | KeyKind::Secp256k1 => {
             key.ec_key().is_ok_and(|key| key.check_key().is_ok())
         }
@@ -258,7 +258,7 @@ fn fits(algorithm: SigningAlgorithm, key: &PKey<Private>) -> bool {
     }
 }
 
-/// josekit's signer and the public JWK; `None` where they do not come about, such as for another curve.
+/// josekit's signer and the public JWK. `None` if josekit refuses the key, such as one on another curve.
 fn signer(algorithm: SigningAlgorithm, key: &PKey<Private>) -> Option<(Box<dyn JwsSigner>, Map<String, Value>)> {
     use SigningAlgorithm as A;
     let der = Zeroizing::new(key.private_key_to_pkcs8().ok()?);
@@ -488,7 +488,7 @@ mod tests {
         assert!(!key.public_jwk().contains_key("d"));
     }
 
-    /// Gives the same bytes as every signature.
+    /// Returns the same bytes as every signature.
     #[derive(Debug)]
     struct Constant(SigningAlgorithm, Vec<u8>);
 

@@ -1,4 +1,4 @@
-//! One key pair per algorithm for the tests of this crate, made once per run.
+//! One key pair per algorithm for the tests of this crate, generated once per run.
 
 use std::sync::{Arc, Mutex};
 

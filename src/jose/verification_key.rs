@@ -1,4 +1,4 @@
-//! One public key of the OP, taken from a JWK (RFC 7517) that nobody has checked yet.
+//! One public key of the OP, from a JWK (RFC 7517) that has not been checked yet.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,16 +24,16 @@ pub(crate) struct VerificationKey {
     pub(super) material: Arc<Material>,
 }
 
-/// What a key is made of, with its verifiers.
+/// The key material and its verifiers.
 pub(super) enum Material {
     Public {
         kind: KeyKind,
-        /// `kty` and the public parameters, in their canonical spelling, and nothing else.
+        /// Only `kty` and the public parameters, in their canonical encoding.
         jwk: Map<String, Value>,
-        /// One for each algorithm that the key may be used with.
+        /// One verifier for each algorithm that the key may be used with.
         verifiers: Vec<Verifier>,
     },
-    /// The bytes of a client secret. Never from a JWK.
+    /// The bytes of a client secret. They never come from a JWK.
     Secret(Zeroizing<Vec<u8>>),
 }
 
@@ -42,8 +42,8 @@ impl VerificationKey {
     ///
     /// # Errors
     ///
-    /// Why it cannot verify signatures: it is of an unknown kind, meant for something else, malformed, weak, or so
-    /// large that it would be a burden.
+    /// The reason why the key cannot verify signatures: it is of an unknown kind, for another purpose, malformed, weak,
+    /// or so large that it would cost too much.
     pub(crate) fn from_jwk(jwk: &Map<String, Value>) -> Result<Self, String> {
         KeyUse::Verify.check(jwk)?;
         let (kind, parameters, public) = public_parts(jwk)?;
@@ -52,7 +52,7 @@ impl VerificationKey {
             Some(name) => {
                 let only = SigningAlgorithm::from_name(name).filter(|only| kind.algorithms().contains(only));
                 let only = only.ok_or("its `alg` is not a signature algorithm for this key type")?;
-                // For the other kinds there is one algorithm, if under two names on Ed25519.
+                // The other kinds have one algorithm each, which has two names on Ed25519.
                 if kind == KeyKind::Rsa { vec![only] } else { kind.algorithms().to_vec() }
             }
         };
@@ -77,7 +77,7 @@ impl VerificationKey {
         }
     }
 
-    /// Whether signatures of this algorithm can be verified with this key.
+    /// Whether this key can verify signatures of this algorithm.
     pub(crate) fn supports(&self, algorithm: SigningAlgorithm) -> bool {
         match &*self.material {
             Material::Public { verifiers, .. } => verifiers.iter().any(|verifier| verifier.algorithm() == algorithm),
@@ -85,7 +85,8 @@ impl VerificationKey {
         }
     }
 
-    /// Whether `signature` is one of `algorithm` over `message` by this key. Anything odd is a no.
+    /// Whether `signature` is a signature of `algorithm` over `message` by this key. The result of any failure is
+    /// `false`.
     pub(crate) fn verify(&self, algorithm: SigningAlgorithm, message: &[u8], signature: &[u8]) -> bool {
         if algorithm.signature_length().is_some_and(|length| length != signature.len()) {
             return false;
@@ -95,7 +96,7 @@ impl VerificationKey {
                 .iter()
                 .find(|verifier| verifier.algorithm() == algorithm)
                 .is_some_and(|verifier| verifier.verify(message, signature)),
-            // In constant time: here the expected value is a secret.
+            // In constant time, because the expected value is secret.
             Material::Secret(secret) => {
                 algorithm.is_symmetric()
                     && digest::hmac(algorithm.hash(), secret, &[message])
@@ -104,7 +105,7 @@ impl VerificationKey {
         }
     }
 
-    /// The JWK in a compact form: the public parameters, `kid`, and `alg` where there is only one.
+    /// The JWK in a compact form: the public parameters, `kid`, and `alg` if there is only one.
     pub(super) fn to_jwk(&self) -> Option<Map<String, Value>> {
         let Material::Public { kind, jwk, verifiers } = &*self.material else {
             return None;
@@ -127,8 +128,8 @@ impl fmt::Debug for VerificationKey {
     }
 }
 
-/// The kind of key, its public parameters in their canonical spelling, and the key that they make. This is the guard in
-/// front of the cryptographic libraries: they see nothing of the JWK but this.
+/// The kind of key, its public parameters in their canonical encoding, and the resulting key. The cryptographic
+/// libraries get no other input from the JWK.
 fn public_parts(jwk: &Map<String, Value>) -> Result<(KeyKind, Map<String, Value>, PublicKey), String> {
     const NO_POINT: &str = "its coordinates are not a point of its curve that is suitable for signatures";
     let spelled = |octets: &[u8]| URL_SAFE_NO_PAD.encode(octets);

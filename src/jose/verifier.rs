@@ -1,7 +1,7 @@
-//! One public key set up for one signature algorithm.
+//! A public key prepared for one signature algorithm.
 //!
-//! Straight on OpenSSL, because a context that is kept spares each verification a sixth of its time. Ed25519 is the
-//! exception: the library that `openidconnect` brings along verifies it in a third of the time.
+//! It uses OpenSSL directly, because keeping a context saves a sixth of the time of each verification. Ed25519 is the
+//! exception: the library that `openidconnect` depends on verifies it in a third of the time.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -20,7 +20,7 @@ use super::algorithm::{HashFunction, SigningAlgorithm};
 use super::digest;
 use super::key_kind::KeyKind;
 
-/// A public key in a form that signatures are verified with.
+/// A public key in the form that verification needs.
 #[derive(Clone)]
 pub(super) enum PublicKey {
     Rsa(PKey<Public>),
@@ -29,13 +29,13 @@ pub(super) enum PublicKey {
 }
 
 impl PublicKey {
-    /// From modulus and exponent.
+    /// Makes a key from modulus and exponent.
     pub(super) fn rsa(n: &[u8], e: &[u8]) -> Option<Self> {
         let key = Rsa::from_public_components(BigNum::from_slice(n).ok()?, BigNum::from_slice(e).ok()?).ok()?;
         Some(Self::Rsa(PKey::from_rsa(key).ok()?))
     }
 
-    /// From coordinates; `None` for what is no point of the curve.
+    /// Makes a key from coordinates. `None` if they are not a point of the curve.
     pub(super) fn ec(kind: KeyKind, x: &[u8], y: &[u8]) -> Option<Self> {
         let curve = match kind {
             KeyKind::P256 => Nid::X9_62_PRIME256V1,
@@ -51,8 +51,8 @@ impl PublicKey {
         Some(Self::Ec(PKey::from_ec_key(key).ok()?))
     }
 
-    /// From the encoded point; `None` for what is no point of the curve, and for the eight points of small order, under
-    /// which one signature can be good for almost every message.
+    /// Makes a key from the encoded point. `None` if it is not a point of the curve, or is one of the eight points of
+    /// small order. With such a point, one signature can be valid for almost every message.
     pub(super) fn ed25519(x: &[u8]) -> Option<Self> {
         let key = ed25519_dalek::VerifyingKey::try_from(x).ok()?;
         (!key.is_weak()).then(|| Self::Ed25519(Box::new(key)))
@@ -63,12 +63,12 @@ impl PublicKey {
 pub(super) struct Verifier {
     algorithm: SigningAlgorithm,
     key: PublicKey,
-    /// A context that is set up and not in use. Whoever verifies meanwhile makes another one.
+    /// A prepared context that is not in use. A concurrent verification makes another one.
     spare: Mutex<Option<PkeyCtx<Public>>>,
 }
 
 impl Verifier {
-    /// The algorithm must be one of the key's kind.
+    /// Prepares a key. The algorithm must be one of the key's kind.
     pub(super) fn new(algorithm: SigningAlgorithm, key: PublicKey) -> Self {
         Self { algorithm, key, spare: Mutex::new(None) }
     }
@@ -77,7 +77,7 @@ impl Verifier {
         self.algorithm
     }
 
-    /// Whether this is a signature over the message. Anything odd is a no.
+    /// Whether this is a signature over the message. The result of any failure is `false`.
     pub(super) fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
         match &self.key {
             PublicKey::Ed25519(key) => ed25519_dalek::Signature::from_slice(signature)
@@ -97,7 +97,7 @@ impl Verifier {
             None => self.context(key)?,
         };
         let verified = context.verify(&digest::hash(self.algorithm.hash(), message), signature)?;
-        // One that has failed is not used again, so that no failure can leave anything behind for the next signature.
+        // A context that failed is not used again, so that no failure can affect the next signature.
         if verified {
             *spare() = Some(context);
         }
@@ -131,7 +131,8 @@ fn set_pss(context: &mut PkeyCtx<Public>, hash: &MdRef) -> Result<(), ErrorStack
     context.set_rsa_pss_saltlen(RsaPssSaltlen::DIGEST_LENGTH)
 }
 
-/// An ECDSA signature as OpenSSL takes it. In a JWS it is the two numbers in their full length (RFC 7518 §3.4).
+/// Converts an ECDSA signature to the form that OpenSSL takes. In a JWS it is the two numbers at full length (RFC 7518
+/// §3.4).
 fn der(signature: &[u8]) -> Result<Vec<u8>, ErrorStack> {
     let (r, s) = signature.split_at(signature.len() / 2);
     EcdsaSig::from_private_components(BigNum::from_slice(r)?, BigNum::from_slice(s)?)?.to_der()

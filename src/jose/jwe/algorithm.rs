@@ -1,31 +1,31 @@
-//! The names of encryption algorithms and what they imply.
+//! The names of encryption algorithms and their properties.
 
-/// How the key of an encrypted token reaches its recipient: the `alg` of a JWE (RFC 7518 §4.1), as registered under
+/// How the key of an encrypted token is transmitted: the `alg` of a JWE (RFC 7518 §4.1), registered as
 /// `id_token_encrypted_response_alg`.
 ///
-/// Only algorithms with a public key are here, and of those neither `RSA1_5`, which has a history of padding oracles
-/// (RFC 8725 §3.2), nor `dir` and the password-based ones, which need a shared secret.
+/// Only algorithms with a public key are supported. `RSA1_5` is not, because of its history of padding oracles (RFC
+/// 8725 §3.2). `dir` and the password-based algorithms are not, because they need a shared secret.
 #[non_exhaustive]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub enum KeyManagementAlgorithm {
-    /// RSAES OAEP with SHA-1 (`RSA-OAEP`). SHA-1 does no harm in this place, but prefer one of the others.
+    /// RSAES OAEP with SHA-1 (`RSA-OAEP`). SHA-1 is not a weakness here, but prefer another algorithm.
     RsaOaep,
     /// RSAES OAEP with SHA-256 (`RSA-OAEP-256`).
     RsaOaep256,
-    /// A key agreed on with an ephemeral key, used directly (`ECDH-ES`), on P-256, P-384, P-521 or X25519.
+    /// Key agreement with an ephemeral key, used directly (`ECDH-ES`), on P-256, P-384, P-521 or X25519.
     EcdhEs,
-    /// The same, used to unwrap the content's key with AES-128 (`ECDH-ES+A128KW`).
+    /// Key agreement that yields a key to unwrap the content's key with AES-128 (`ECDH-ES+A128KW`).
     EcdhEsA128Kw,
-    /// The same with AES-192 (`ECDH-ES+A192KW`).
+    /// Key agreement as above, with AES-192 (`ECDH-ES+A192KW`).
     EcdhEsA192Kw,
-    /// The same with AES-256 (`ECDH-ES+A256KW`).
+    /// Key agreement as above, with AES-256 (`ECDH-ES+A256KW`).
     EcdhEsA256Kw,
 }
 
-/// How the content of an encrypted token is encrypted: the `enc` of a JWE (RFC 7518 §5.1), as registered under
+/// How the content of an encrypted token is encrypted: the `enc` of a JWE (RFC 7518 §5.1), registered as
 /// `id_token_encrypted_response_enc`.
 ///
-/// Prefer AES-GCM where the OP has both.
+/// Prefer AES-GCM if the OP supports both.
 #[non_exhaustive]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub enum ContentEncryptionAlgorithm {
@@ -35,7 +35,7 @@ pub enum ContentEncryptionAlgorithm {
     A192Gcm,
     /// AES-GCM with 256 bits (`A256GCM`).
     A256Gcm,
-    /// AES-CBC with 128 bits and HMAC-SHA-256 (`A128CBC-HS256`): what OPs take where nothing is registered.
+    /// AES-CBC with 128 bits and HMAC-SHA-256 (`A128CBC-HS256`): the default of OPs if nothing is registered.
     A128CbcHs256,
     /// AES-CBC with 192 bits and HMAC-SHA-384 (`A192CBC-HS384`).
     A192CbcHs384,
@@ -47,7 +47,7 @@ impl KeyManagementAlgorithm {
     pub(super) const ALL: [Self; 6] =
         [Self::RsaOaep, Self::RsaOaep256, Self::EcdhEs, Self::EcdhEsA128Kw, Self::EcdhEsA192Kw, Self::EcdhEsA256Kw];
 
-    /// The registered name, as in a header's `alg`.
+    /// The registered name, as in the `alg` of a header.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::RsaOaep => "RSA-OAEP",
@@ -59,7 +59,7 @@ impl KeyManagementAlgorithm {
         }
     }
 
-    /// The algorithm of this registered name, which is case-sensitive; `None` for one that is not supported.
+    /// The algorithm of this registered name, which is case-sensitive. `None` if it is not supported.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|algorithm| algorithm.as_str() == name)
     }
@@ -68,7 +68,7 @@ impl KeyManagementAlgorithm {
         matches!(self, Self::RsaOaep | Self::RsaOaep256)
     }
 
-    /// How many bytes the key has that the agreement gives for unwrapping, where it does not give the content's key.
+    /// The length in bytes of the agreed key that unwraps the content's key. `None` if no such key is used.
     pub(super) fn wraps_key(self) -> Option<usize> {
         match self {
             Self::EcdhEsA128Kw => Some(16),
@@ -83,7 +83,7 @@ impl ContentEncryptionAlgorithm {
     pub(super) const ALL: [Self; 6] =
         [Self::A128Gcm, Self::A192Gcm, Self::A256Gcm, Self::A128CbcHs256, Self::A192CbcHs384, Self::A256CbcHs512];
 
-    /// The registered name, as in a header's `enc`.
+    /// The registered name, as in the `enc` of a header.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::A128Gcm => "A128GCM",
@@ -95,7 +95,7 @@ impl ContentEncryptionAlgorithm {
         }
     }
 
-    /// The algorithm of this registered name, which is case-sensitive; `None` for one that is not supported.
+    /// The algorithm of this registered name, which is case-sensitive. `None` if it is not supported.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|algorithm| algorithm.as_str() == name)
     }
@@ -104,7 +104,7 @@ impl ContentEncryptionAlgorithm {
         matches!(self, Self::A128CbcHs256 | Self::A192CbcHs384 | Self::A256CbcHs512)
     }
 
-    /// How many bytes its key has; with CBC those of the MAC's key and those of the cipher's.
+    /// The length of its key in bytes. With CBC it includes the key of the MAC and that of the cipher.
     pub(super) fn key_length(self) -> usize {
         match self {
             Self::A128Gcm => 16,

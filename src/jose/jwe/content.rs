@@ -1,4 +1,4 @@
-//! Content encryption (RFC 7518 §5). The lengths of all that comes in here have been checked.
+//! Content encryption (RFC 7518 §5). The callers have checked all lengths.
 
 use openssl::cipher;
 use openssl::error::ErrorStack;
@@ -11,7 +11,7 @@ use crate::jose::algorithm::HashFunction;
 use crate::jose::digest;
 use crate::secret::constant_time_eq;
 
-/// The plaintext; `None` where anything at all does not fit.
+/// Returns the plaintext. `None` after any failure.
 pub(super) fn decrypt(
     enc: ContentEncryptionAlgorithm,
     key: &[u8],
@@ -36,8 +36,8 @@ pub(super) fn decrypt(
     }
 }
 
-/// RFC 7518 §5.2.2.2. The MAC comes first and is compared in constant time, so that only the sender of an authentic
-/// token ever has its padding looked at.
+/// RFC 7518 §5.2.2.2. The MAC is checked first and in constant time, so that the padding is only processed in authentic
+/// tokens.
 fn decrypt_cbc(
     cipher: Cipher,
     hash: HashFunction,

@@ -1,4 +1,4 @@
-//! Private keys that tokens are encrypted for.
+//! Private keys that the OP encrypts tokens for.
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,15 +27,15 @@ use crate::jose::digest::sha256;
 use crate::jose::key_use::KeyUse;
 use crate::jose::private_jwk::PrivateJwk;
 
-/// The sizes of RSA keys: the smallest that RFC 7518 §4.3 allows, and the largest that does not cost too much.
+/// The permitted sizes of RSA keys: the minimum of RFC 7518 §4.3, and a maximum that limits the cost.
 const RSA_BITS: std::ops::RangeInclusive<u32> = 2048..=8192;
 
 /// A private key of the client that the OP encrypts ID Tokens or UserInfo responses for.
 ///
-/// Give it to [`ClientBuilder::decryption_key`](crate::ClientBuilder::decryption_key) and publish the other half:
+/// Pass it to [`ClientBuilder::decryption_key`](crate::ClientBuilder::decryption_key), and publish the public key:
 /// [`Client::jwks`](crate::Client::jwks) is the key set to serve at the client's `jwks_uri`. A key is for one algorithm
-/// and has a `kid`, by which tokens name it. To rotate, add a new key before the old one, and drop the old one when no
-/// OP can have it in its cache any more and every process that was answered with it has been delivered.
+/// and has a `kid`, by which tokens name it. To rotate, add the new key before the old one. Remove the old key when no
+/// OP can have it in its cache, and when every sign-in whose answer was encrypted for it has been delivered.
 ///
 /// ```
 /// use openid_deferred::{DecryptionKey, KeyManagementAlgorithm};
@@ -47,7 +47,7 @@ const RSA_BITS: std::ops::RangeInclusive<u32> = 2048..=8192;
 /// # Ok::<(), openid_deferred::Error>(())
 /// ```
 ///
-/// Cloning is cheap. `Debug` shows its algorithm and its `kid` only, and it cannot be serialized.
+/// Cloning is cheap. `Debug` shows only its algorithm and its `kid`, and it cannot be serialized.
 #[derive(Clone)]
 pub struct DecryptionKey(Arc<Inner>);
 
@@ -62,13 +62,13 @@ struct Inner {
 }
 
 impl DecryptionKey {
-    /// Takes a private key from PEM: PKCS#8 (`PRIVATE KEY`), SEC 1 (`EC PRIVATE KEY`) or PKCS#1 (`RSA PRIVATE KEY`),
-    /// not encrypted. `key_id` is its `kid`; without one it is the key's thumbprint (RFC 7638).
+    /// Reads a private key from PEM: PKCS#8 (`PRIVATE KEY`), SEC 1 (`EC PRIVATE KEY`) or PKCS#1 (`RSA PRIVATE KEY`),
+    /// not encrypted. `key_id` is its `kid`. The default is the key's thumbprint (RFC 7638).
     ///
     /// # Errors
     ///
-    /// [`ConfigurationProblem::Key`] where the PEM cannot be read, the key does not fit the algorithm, or an RSA key
-    /// has fewer than 2048 bits.
+    /// [`ConfigurationProblem::Key`] if the PEM cannot be read, the key does not fit the algorithm, or an RSA key has
+    /// fewer than 2048 bits.
     pub fn from_pem(algorithm: KeyManagementAlgorithm, pem: &str, key_id: Option<String>) -> Result<Self, Error> {
         // Without the callback OpenSSL asks for the passphrase of an encrypted key on the terminal.
         let key = PKey::private_key_from_pem_callback(pem.as_bytes(), |_| Ok(0))
@@ -76,13 +76,13 @@ impl DecryptionKey {
         Self::new(algorithm, key, key_id)
     }
 
-    /// Takes a private key from a JWK (RFC 7517) with its `alg`. Without a `kid` its thumbprint (RFC 7638) is the
-    /// `kid`.
+    /// Reads a private key from a JWK (RFC 7517) with its `alg`. Without a `kid`, its thumbprint (RFC 7638) is used.
     ///
     /// # Errors
     ///
-    /// [`ConfigurationProblem::Key`] where the JWK cannot be read, has no private part, names no algorithm for
-    /// encryption in `alg`, is for something else by its `use` or `key_ops`, or is an RSA key of fewer than 2048 bits.
+    /// [`ConfigurationProblem::Key`] if the JWK cannot be read, has no private part, names no encryption algorithm in
+    /// `alg`, or is for another purpose according to its `use` or `key_ops`. Also if it is an RSA key of fewer than
+    /// 2048 bits.
     pub fn from_jwk(json: &str) -> Result<Self, Error> {
         let malformed = || problem("it is not a private key as a JWK");
         let members = PrivateJwk::read(json).ok_or_else(malformed)?;
@@ -105,12 +105,12 @@ impl DecryptionKey {
         Self::new(algorithm, key, key_id)
     }
 
-    /// Makes a new key: of 2048 bits where it is an RSA key, on P-256 where it is not. Its `kid` is its thumbprint
-    /// (RFC 7638).
+    /// Generates a new key: an RSA key of 2048 bits, or a key on P-256, according to the algorithm. Its `kid` is its
+    /// thumbprint (RFC 7638).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Cryptography`] where OpenSSL fails.
+    /// [`ErrorKind::Cryptography`] if OpenSSL fails.
     pub fn generate(algorithm: KeyManagementAlgorithm) -> Result<Self, Error> {
         let key = match algorithm.is_rsa() {
             true => Rsa::generate(*RSA_BITS.start()).and_then(PKey::from_rsa),
@@ -131,7 +131,7 @@ impl DecryptionKey {
         &self.0.key_id
     }
 
-    /// The public key as a JWK with its `use`, `alg` and `kid`: what the OP encrypts for.
+    /// The public key as a JWK with its `use`, `alg` and `kid`, which the OP encrypts for.
     pub fn public_jwk(&self) -> Map<String, Value> {
         let mut jwk = self.0.public.clone();
         jwk.insert("use".to_owned(), "enc".into());
@@ -140,7 +140,7 @@ impl DecryptionKey {
         jwk
     }
 
-    /// Whether the other half of a public JWK is this very key, whatever that one is for.
+    /// Whether a public JWK, for whatever purpose, is the public half of this key.
     pub(crate) fn is_the_key_of(&self, jwk: &Map<String, Value>) -> bool {
         self.0.public.iter().all(|(name, value)| jwk.get(name) == Some(value))
     }
@@ -162,7 +162,7 @@ impl DecryptionKey {
         Ok(Self(Arc::new(Inner { algorithm, key_id, private, curve, public })))
     }
 
-    /// The key of a token's content; `None` where it cannot be one for this key.
+    /// The key of a token's content. `None` if it cannot be one for this key.
     pub(super) fn content_key(&self, header: &Header, encrypted_key: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let Inner { private, curve, .. } = &*self.0;
         if let Some(curve) = curve {
@@ -194,7 +194,7 @@ impl fmt::Debug for DecryptionKey {
     }
 }
 
-/// RFC 7518 §4.3: the same hash function in both places.
+/// RFC 7518 §4.3: both hash functions are the same.
 fn decrypt_oaep(
     key: &PKey<Private>,
     digest: MessageDigest,
@@ -229,13 +229,13 @@ fn curve_jwk(curve: Curve, key: &PKey<Private>) -> Result<Value, ErrorStack> {
     key.check_key()?;
     let (mut x, mut y, mut context) = (BigNum::new()?, BigNum::new()?, BigNumContext::new()?);
     key.public_key().affine_coordinates(key.group(), &mut x, &mut y, &mut context)?;
-    // No curve has coordinates as long as that.
+    // No curve has coordinates of such a length.
     let width = i32::try_from(curve.width()).unwrap_or_default();
     let text = |number: &BigNum| number.to_vec_padded(width).map(|octets| URL_SAFE_NO_PAD.encode(octets));
     Ok(json!({ "kty": "EC", "crv": name, "x": text(&x)?, "y": text(&y)? }))
 }
 
-/// RFC 7638 §3: the required members in the order of the alphabet, hashed.
+/// RFC 7638 §3: the hash of the required members in alphabetical order.
 fn thumbprint(jwk: &Value) -> String {
     let members: std::collections::BTreeMap<_, _> = jwk.as_object().into_iter().flatten().collect();
     URL_SAFE_NO_PAD.encode(sha256(json!(members).to_string().as_bytes()))

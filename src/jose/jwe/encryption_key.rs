@@ -17,12 +17,11 @@ use crate::jose::key_use::KeyUse;
 
 /// A key of the OP's set that is for encryption (RFC 7517 §4.2).
 ///
-/// Encrypting is left to josekit, which is sound there: it chooses every length itself, and what it makes is decrypted
-/// by this crate, by the test provider's other library and by `oidc-provider`. It sees nothing of the OP's JWK but
-/// canonical parameters.
+/// josekit encrypts, because it is reliable in that: it chooses every length itself. This crate, the other library of
+/// the test provider, and `oidc-provider` decrypt its tokens. Of the OP's JWK it only gets canonical parameters.
 pub(crate) struct EncryptionKey {
     kid: Option<String>,
-    /// The one algorithm that the key is for, where it says so.
+    /// The only algorithm that the key is for, if the JWK names one.
     algorithm: Option<KeyManagementAlgorithm>,
     is_rsa: bool,
     jwk: Jwk,
@@ -33,8 +32,8 @@ impl EncryptionKey {
     ///
     /// # Errors
     ///
-    /// Why nothing can be encrypted for it: it is for something else, of an unknown kind, malformed, weak, or so large
-    /// that it would be a burden.
+    /// The reason why the key cannot be used for encryption: it is for another purpose, of an unknown kind, malformed,
+    /// weak, or so large that it would cost too much.
     pub(in crate::jose) fn from_jwk(jwk: &Map<String, Value>) -> Result<Self, String> {
         const ALGORITHM: &str = "its `alg` is not a supported encryption algorithm for this key type";
         KeyUse::Encrypt.check(jwk)?;
@@ -42,7 +41,7 @@ impl EncryptionKey {
             Some(name) => Some(KeyManagementAlgorithm::from_name(name).ok_or(ALGORITHM)?),
             None => None,
         };
-        // A key that does not say what it is for may be one for signatures, unless its algorithm says it.
+        // A key without `use` may be one for signatures, unless its algorithm is one for encryption.
         if jwk::text(jwk, "use")?.is_none() && algorithm.is_none() {
             return Err("neither its `use` nor its `alg` says that it is for encryption".to_owned());
         }
@@ -54,7 +53,7 @@ impl EncryptionKey {
         let kid = jwk::text(jwk, "kid")?.map(str::to_owned);
         let malformed = || "its parameters are not a valid key".to_owned();
         let key = Self { kid, algorithm, is_rsa, jwk: Jwk::from_map(parameters).map_err(|_| malformed())? };
-        // Only OpenSSL knows whether a point is on its curve.
+        // Only OpenSSL can check that a point is on its curve.
         let any = if is_rsa { KeyManagementAlgorithm::RsaOaep256 } else { KeyManagementAlgorithm::EcdhEs };
         match key.encrypter(any) {
             Some(_) => Ok(key),
@@ -62,16 +61,16 @@ impl EncryptionKey {
         }
     }
 
-    /// Whether something can be encrypted for this key with that algorithm.
+    /// Whether this key can be used with that algorithm.
     pub(crate) fn supports(&self, algorithm: KeyManagementAlgorithm) -> bool {
         self.is_rsa == algorithm.is_rsa() && self.algorithm.is_none_or(|only| only == algorithm)
     }
 
-    /// Encrypts a signed token: a nested JWT (RFC 7519 §5.2 and §11.2).
+    /// Encrypts a signed token as a nested JWT (RFC 7519 §5.2 and §11.2).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Cryptography`] where josekit or OpenSSL refuse, or where the key is for another algorithm.
+    /// [`ErrorKind::Cryptography`] if josekit or OpenSSL fails, or the key is for another algorithm.
     pub(crate) fn encrypt(
         &self,
         alg: KeyManagementAlgorithm,
@@ -117,7 +116,7 @@ impl fmt::Debug for EncryptionKey {
     }
 }
 
-/// The public parameters, spelled canonically and measured. This is the guard in front of josekit.
+/// The public parameters after a check, in their canonical encoding. josekit gets no other input.
 fn public_parameters(jwk: &Map<String, Value>) -> Result<Map<String, Value>, String> {
     let spelled = |octets: Vec<u8>| URL_SAFE_NO_PAD.encode(octets);
     let point = |name, length| jwk::coordinate(jwk, name, length).map(spelled);

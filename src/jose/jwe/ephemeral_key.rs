@@ -1,4 +1,4 @@
-//! The sender's part of a key agreement, as the header of a token states it (RFC 7518 §4.6.1).
+//! The sender's part of a key agreement, from the header of a token (RFC 7518 §4.6.1).
 
 use openssl::bn::BigNum;
 use openssl::ec::{EcGroup, EcKey};
@@ -6,7 +6,7 @@ use openssl::error::ErrorStack;
 use openssl::nid::Nid;
 use openssl::pkey::{Id, PKey, PKeyRef, Private, Public};
 
-/// The curves that keys can be agreed on.
+/// The curves for key agreement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Curve {
     P256,
@@ -22,7 +22,7 @@ pub(super) struct Agreement {
     pub(super) apv: Vec<u8>,
 }
 
-/// A public key that a sender made for one token. Whether it is a point of its curve is not yet known.
+/// A public key that a sender made for one token. It may not be a point of its curve.
 pub(super) struct EphemeralKey {
     pub(super) curve: Curve,
     pub(super) x: Vec<u8>,
@@ -31,7 +31,7 @@ pub(super) struct EphemeralKey {
 }
 
 impl Curve {
-    /// How many bytes a coordinate has.
+    /// The length of a coordinate in bytes.
     pub(super) fn width(self) -> usize {
         match self {
             Self::P256 | Self::X25519 => 32,
@@ -40,7 +40,7 @@ impl Curve {
         }
     }
 
-    /// The curve of a key; `None` for keys that agree on nothing.
+    /// The curve of a key. `None` for keys that do not support key agreement.
     pub(super) fn of(key: &PKeyRef<Private>) -> Option<Self> {
         if key.id() == Id::X25519 {
             return Some(Self::X25519);
@@ -70,7 +70,7 @@ impl EphemeralKey {
         };
         let group = EcGroup::from_curve_name(group)?;
         let (x, y) = (BigNum::from_slice(&self.x)?, BigNum::from_slice(&self.y)?);
-        // Fails for what is no point of the curve: on another curve, the answers would give our key away bit by bit.
+        // Fails if it is not a point of the curve. On another curve, the answers would reveal our key bit by bit.
         PKey::from_ec_key(EcKey::from_public_key_affine_coordinates(&group, &x, &y)?)
     }
 }

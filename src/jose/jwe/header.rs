@@ -1,4 +1,4 @@
-//! The header of an encrypted token (RFC 7516 §4), read before any key is touched.
+//! The header of an encrypted token (RFC 7516 §4), parsed before any key is used.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,25 +10,24 @@ use super::ephemeral_key::{Agreement, Curve, EphemeralKey};
 use crate::jose::jwk;
 use crate::json::{Flaw, Object};
 
-/// The header parameters that this crate acts on. Keys that a header brings along (`jwk`, `jku`, `x5u`, `x5c`) are never
-/// looked at.
+/// The header parameters that this crate uses. Keys in the header (`jwk`, `jku`, `x5u`, `x5c`) are ignored.
 pub(super) struct Header {
     pub(super) alg: KeyManagementAlgorithm,
     pub(super) enc: ContentEncryptionAlgorithm,
     pub(super) kid: Option<String>,
     pub(super) cty: Option<String>,
-    /// There with every algorithm that agrees on a key, and with no other.
+    /// Present if and only if the algorithm uses key agreement.
     pub(super) agreement: Option<Agreement>,
 }
 
-/// Parameters that no token may have here: `zip` makes a small token a huge one, nothing that is `crit` is understood
-/// (RFC 7516 §4.1.13), and the others let a sender choose how long deriving a key from a password takes.
+/// Parameters that no token may have here. `zip` can make a small token huge. No `crit` parameter is supported (RFC
+/// 7516 §4.1.13). The others let a sender choose how long the derivation of a key from a password takes.
 const REFUSED: [&str; 4] = ["zip", "crit", "p2c", "p2s"];
 
-/// Everything that is looked at.
+/// All parameters that are read.
 const PARAMETERS: [&str; 11] = ["alg", "enc", "kid", "cty", "epk", "apu", "apv", "zip", "crit", "p2c", "p2s"];
 
-/// What `apu` and `apv` may hold: names and nonces, which are hashed.
+/// The longest `apu` or `apv` in bytes. They contain names and nonces, which are hashed.
 const PARTY_LIMIT: usize = 1024;
 
 impl Header {
@@ -38,7 +37,7 @@ impl Header {
             Flaw::Repeated(parameter) => Undecryptable::Repeated(parameter),
             Flaw::Unclear(_) => Undecryptable::Malformed,
         })?;
-        // `null` asks for nothing.
+        // `null` counts as absent.
         if REFUSED.iter().any(|&name| members.get(name).is_some_and(|value| !value.is_null())) {
             return Err(Undecryptable::Header);
         }
@@ -78,7 +77,7 @@ fn ephemeral_key(jwk: &Map<String, Value>) -> Result<EphemeralKey, Undecryptable
     Ok(EphemeralKey { curve, x: coordinate("x")?, y })
 }
 
-/// What is `null` or empty is absent, as in the header of a signed token.
+/// `null` and empty texts count as absent, as in the header of a signed token.
 fn text<'a>(members: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, Undecryptable> {
     let value = members.get(name).filter(|value| !value.is_null());
     let text = value.map(|value| value.as_str().ok_or(Undecryptable::Header)).transpose()?;

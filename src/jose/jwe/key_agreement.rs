@@ -1,4 +1,4 @@
-//! ECDH-ES (RFC 7518 §4.6): from the sender's ephemeral key and our own to the key of the content.
+//! ECDH-ES (RFC 7518 §4.6): derives the key of the content from the sender's ephemeral key and our own.
 
 use openssl::cipher::Cipher;
 use openssl::cipher_ctx::{CipherCtx, CipherCtxFlags};
@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::ephemeral_key::{Agreement, Curve};
 use super::header::Header;
 
-/// The content's key; `None` where anything does not fit.
+/// Returns the content's key. `None` after any failure.
 pub(super) fn content_key(
     key: &PKeyRef<Private>,
     curve: Curve,
@@ -30,7 +30,7 @@ pub(super) fn content_key(
     }
 }
 
-/// On X25519, OpenSSL refuses points of low order, with which everybody could know the result.
+/// On X25519, OpenSSL refuses points of low order, with which anyone could know the result.
 fn shared_secret(key: &PKeyRef<Private>, peer: &PKeyRef<Public>) -> Result<Zeroizing<Vec<u8>>, ErrorStack> {
     let mut deriver = Deriver::new(key)?;
     deriver.set_peer(peer)?;
@@ -39,7 +39,7 @@ fn shared_secret(key: &PKeyRef<Private>, peer: &PKeyRef<Public>) -> Result<Zeroi
 
 /// The Concat KDF with SHA-256 (NIST SP 800-56A §5.8.1 as RFC 7518 §4.6.2 uses it) for a key of `length` bytes.
 pub(super) fn concat_kdf(shared: &[u8], algorithm: &str, agreement: &Agreement, length: usize) -> Zeroizing<Vec<u8>> {
-    // All of these are bounded by the header's own length.
+    // The length of the header limits all of these numbers.
     let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX).to_be_bytes();
     let mut derived = Zeroizing::new(Vec::with_capacity(length.next_multiple_of(32)));
     for round in 1.. {
@@ -60,7 +60,7 @@ pub(super) fn concat_kdf(shared: &[u8], algorithm: &str, agreement: &Agreement, 
     derived
 }
 
-/// AES Key Wrap (RFC 3394 §2.2.2), which is authenticated by its initial value.
+/// AES Key Wrap (RFC 3394 §2.2.2), which its initial value authenticates.
 fn unwrap(wrapping_key: &[u8], wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>, ErrorStack> {
     let cipher = match wrapping_key.len() {
         16 => Cipher::aes_128_wrap(),
@@ -70,7 +70,7 @@ fn unwrap(wrapping_key: &[u8], wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>, Err
     let mut context = CipherCtx::new()?;
     context.set_flags(CipherCtxFlags::FLAG_WRAP_ALLOW);
     context.decrypt_init(Some(cipher), Some(wrapping_key), None)?;
-    // OpenSSL's binding panics where there is less room than for the input and a block.
+    // OpenSSL's binding panics if the buffer is smaller than the input and one block.
     let mut key = Zeroizing::new(vec![0; wrapped.len() + 16]);
     let written = context.cipher_update(wrapped, Some(&mut key))?;
     key.truncate(written);

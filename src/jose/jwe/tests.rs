@@ -57,7 +57,7 @@ fn encrypter(key: &DecryptionKey) -> Box<dyn JweEncrypter> {
     }
 }
 
-/// A token by josekit, which this room does not use to decrypt.
+/// Encrypts a token with josekit, which this module does not use to decrypt.
 fn encrypted(key: &DecryptionKey, enc: ContentEncryptionAlgorithm, more: Value) -> String {
     let mut header = JweHeader::new();
     header.set_content_encryption(enc.as_str());
@@ -71,7 +71,7 @@ fn decrypted(token: &str, keys: &[DecryptionKey]) -> Result<Vec<u8>, Undecryptab
     CompactJwe::parse(token)?.decrypt(keys).map(|plaintext| plaintext.to_vec())
 }
 
-/// The token with another header. What is left of it cannot be decrypted any more.
+/// The token with another header. The result cannot be decrypted any more.
 fn with_header(token: &str, edit: impl FnOnce(&mut serde_json::Map<String, Value>)) -> String {
     let (header, rest) = token.split_once('.').unwrap();
     let mut members = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).unwrap()).unwrap();
@@ -79,7 +79,7 @@ fn with_header(token: &str, edit: impl FnOnce(&mut serde_json::Map<String, Value
     format!("{}.{rest}", URL_SAFE_NO_PAD.encode(Value::Object(members).to_string()))
 }
 
-/// The token with another segment, counted from 0.
+/// The token with one changed segment, counted from 0.
 fn with_segment(token: &str, number: usize, edit: impl FnOnce(&mut Vec<u8>)) -> String {
     let mut segments: Vec<_> = token.split('.').map(str::to_owned).collect();
     let mut octets = URL_SAFE_NO_PAD.decode(&segments[number]).unwrap();
@@ -117,7 +117,7 @@ fn a_token_is_for_the_key_that_it_names() {
     assert_eq!(decrypted(&token, &[other.clone(), ours.clone()]).unwrap(), PLAINTEXT);
     assert_eq!(decrypted(&token, std::slice::from_ref(&other)), Err(Undecryptable::NoKey));
     assert_eq!(decrypted(&token, &[]), Err(Undecryptable::NoKey));
-    // A name is no proof.
+    // A `kid` proves nothing.
     let misnamed = encrypted(&other, enc, json!({ "kid": ours.key_id() }));
     assert_eq!(decrypted(&misnamed, &[other, ours]), Err(Undecryptable::Failed));
 }
@@ -175,7 +175,7 @@ fn parameters_that_change_what_a_token_is_are_refused_even_where_they_are_authen
     for (name, value) in
         [("zip", json!("DEF")), ("crit", json!(["exp"])), ("p2c", json!(1_000_000_000)), ("p2s", json!("AAAAAAAA"))]
     {
-        // josekit would act on `zip` and refuse `crit`.
+        // josekit would process `zip` and refuse `crit`.
         let token = with_header(&encrypted(&key, enc, json!({})), |header| drop(header.insert(name.into(), value)));
         assert_eq!(decrypted(&token, std::slice::from_ref(&key)), Err(Undecryptable::Header), "{name}");
     }
@@ -271,7 +271,7 @@ fn every_segment_has_exactly_its_length() {
 
 #[test]
 fn the_padding_of_cbc_is_looked_at_only_under_an_authentic_mac() {
-    // Whatever a forger does to the last blocks, the answer is the same.
+    // Any change of the last blocks results in the same error.
     let key = DecryptionKey::generate(KeyManagementAlgorithm::EcdhEs).unwrap();
     let token = encrypted(&key, ContentEncryptionAlgorithm::A128CbcHs256, json!({}));
     for byte in 0..=255 {
@@ -447,7 +447,7 @@ fn no_two_encrypted_tokens_share_anything_random() {
         let (one, other) = (token(), token());
         let differ = |number: usize| one.split('.').nth(number) != other.split('.').nth(number);
         assert!(differ(2) && differ(3) && differ(4), "{key:?}");
-        // The key of the content is new, or the agreement that it comes from.
+        // Either the content's key or the key agreement that yields it is new.
         assert!(differ(0) || differ(1), "{key:?}");
     }
 }

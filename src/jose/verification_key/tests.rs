@@ -9,7 +9,7 @@ fn key(algorithm: SigningAlgorithm) -> VerificationKey {
     VerificationKey::from_jwk(&public_jwk(algorithm)).unwrap()
 }
 
-/// The key of an algorithm without its `alg`, changed.
+/// The key of an algorithm, without its `alg` and with a change.
 fn changed(algorithm: SigningAlgorithm, change: impl FnOnce(&mut Map<String, Value>)) -> Option<VerificationKey> {
     let mut jwk = public_jwk(algorithm);
     jwk.remove("alg");
@@ -255,7 +255,7 @@ fn a_key_in_another_spelling_is_the_same_key() {
                     *value = spell(&URL_SAFE_NO_PAD.decode(value.as_str().unwrap()).unwrap()).into();
                 }
             });
-            // A key of RFC 8037 is a string of bytes, to which a zero does not belong.
+            // A key of RFC 8037 is a string of bytes, so a leading zero would change it.
             let is_number = KeyKind::of(algorithm) != KeyKind::Ed25519;
             match respelled {
                 Some(key) => {
@@ -271,7 +271,7 @@ fn a_key_in_another_spelling_is_the_same_key() {
 
 #[test]
 fn a_coordinate_that_lost_its_leading_zero_is_the_same_number() {
-    // One key in 128 has a zero in front of one of its coordinates.
+    // One in 128 keys has a leading zero in one of its coordinates.
     let group = openssl::ec::EcGroup::from_curve_name(openssl::nid::Nid::X9_62_PRIME256V1).unwrap();
     let (x, y) = std::iter::repeat_with(|| {
         let key = openssl::ec::EcKey::generate(&group).unwrap();
@@ -314,7 +314,7 @@ fn an_rsa_modulus_has_2048_to_8192_bits() {
     assert!(VerificationKey::from_jwk(&rsa_jwk(1024, 65_537)).is_err());
     assert!(VerificationKey::from_jwk(&rsa_jwk(2047, 65_537)).is_err());
     assert!(VerificationKey::from_jwk(&rsa_jwk(2048, 65_537)).is_ok());
-    // Making keys of such sizes takes seconds; an odd number of the right size is enough here.
+    // Generating keys of such sizes takes seconds. An odd number of the right size is enough here.
     let modulus = |bytes: usize| {
         let mut modulus = vec![0xff; bytes];
         modulus[0] = 0x80;
@@ -393,7 +393,7 @@ proptest! {
     }
 }
 
-/// The tests above sign with josekit; this one asks a library that has no code in common with it.
+/// The tests above sign with josekit. This one uses a library that shares no code with it.
 #[cfg(feature = "testing")]
 #[test]
 fn signatures_of_an_independent_library_verify() {

@@ -1,14 +1,14 @@
-//! Thousands of damaged tokens: none panics, none is believed.
+//! Thousands of damaged tokens. None causes a panic, and none is accepted.
 
 use super::*;
 
-/// So many are tried for each of the 72 combinations of key and content encryption, or as many as the environment says:
+/// The number of attempts for each of the 72 combinations of key and content encryption. The environment can set it:
 /// `JWE_MUTATIONS=10000 cargo test --all-features --lib jwe::tests::mutations` takes minutes.
 fn per_combination() -> usize {
     std::env::var("JWE_MUTATIONS").map_or(300, |count| count.parse().unwrap())
 }
 
-/// A generator of numbers that are the same in each run (Marsaglia's xorshift).
+/// A generator with the same numbers in each run (Marsaglia's xorshift).
 struct Dice(u64);
 
 impl Dice {
@@ -63,7 +63,7 @@ fn damage(token: &str, other: &str, dice: &mut Dice) -> String {
                 *octet ^= 1 << dice.below(8);
             }
         }),
-        // A segment cut, grown or emptied.
+        // A shortened, extended or emptied segment.
         2 => with_segment(token, segment, |octets| octets.truncate(dice.below(octets.len()))),
         3 => with_segment(token, segment, |octets| octets.resize(octets.len() + 1 + dice.below(40), 0)),
         4 => with_segment(token, segment, Vec::clear),
@@ -72,7 +72,7 @@ fn damage(token: &str, other: &str, dice: &mut Dice) -> String {
             let foreign = URL_SAFE_NO_PAD.decode(other.split('.').nth(segment).unwrap()).unwrap();
             with_segment(token, segment, |octets| *octets = foreign)
         }
-        // Two segments exchanged, or one left out.
+        // Two swapped segments, or one omitted.
         6 => {
             let mut segments: Vec<_> = token.split('.').collect();
             segments.swap(segment, dice.below(5));
