@@ -1,18 +1,18 @@
-//! Telling waiters within this process what has changed.
+//! Notifies waiters within this operating-system process of changes.
 
 use futures_core::future::BoxFuture;
 use tokio::sync::watch;
 
 use super::Changed;
 
-/// How often something has changed, by what it was.
+/// The number of changes of each kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Counts {
     work: u64,
     outcomes: u64,
 }
 
-/// Where changes are told, and where waiters hear of them. Clones are the same.
+/// A channel for changes, used by those who make them and those who wait for them. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Changes(watch::Sender<Counts>);
 

@@ -1,28 +1,28 @@
-//! How databases hold times and keys in columns of integers.
+//! How databases store times and keys in integer columns.
 
 use std::time::Duration;
 
-/// Eight thousand years. A moment and three of these still fit into 64 bits of microseconds and into PostgreSQL's
+/// Eight thousand years. A moment plus three of these still fits into 64 bits of microseconds and into PostgreSQL's
 /// `timestamptz`, so no sum overflows.
 const LONGEST: Duration = Duration::from_secs(8_000 * 31_556_952);
 
-/// Microseconds, rounded up, so that nothing becomes due early.
+/// Converts to microseconds, rounded up so that nothing becomes due early.
 pub(super) fn micros(duration: Duration) -> i64 {
     let micros = duration.min(LONGEST).as_nanos().div_ceil(1000);
     i64::try_from(micros).unwrap_or(i64::MAX)
 }
 
-/// The identifier of a key as a number.
+/// Converts the identifier of a key to a number.
 pub(super) fn key_number(key: [u8; 4]) -> i64 {
     i64::from(u32::from_be_bytes(key))
 }
 
-/// The key with this number, if it is one.
+/// Converts a number to the identifier of a key, if it is in range.
 pub(super) fn key_of(number: i64) -> Option<[u8; 4]> {
     u32::try_from(number).ok().map(u32::to_be_bytes)
 }
 
-/// A limit as databases take it.
+/// Converts a limit to the type that databases take.
 pub(super) fn limit(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }

@@ -1,4 +1,4 @@
-//! What every [`Store`] has to do, as tests.
+//! Tests that every [`Store`] must pass.
 //!
 //! Implement [`Subject`] for your store and call [`check`] from a test. Each case gets an empty store.
 //!
@@ -30,7 +30,7 @@
 //! .await;
 //! # });
 //! ```
-// In a test a panic is the right answer.
+// Tests may panic.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::unreachable)]
 
 use std::sync::Arc;
@@ -50,28 +50,28 @@ mod work;
 
 /// A store under test.
 pub trait Subject {
-    /// The store, empty when the subject was made. Each call may give another handle on the same data, as another
-    /// replica has.
+    /// Returns the store, which is empty when the subject is created. Each call may return another handle to the same
+    /// data, like that of another replica.
     fn store(&self) -> Arc<dyn Store>;
 
-    /// Lets the store's clock go on by this much. A store with a clock of its own, such as a database, adds an offset
-    /// to it; nothing in the suite sleeps. No case depends on the clock standing still, as long as it does not advance
-    /// by a minute by itself.
+    /// Advances the store's clock by this duration. A store with a clock of its own, such as a database, adds an offset
+    /// to it, because the suite never sleeps. The clock may also run by itself, as long as it advances by less than a
+    /// minute during a case.
     fn advance(&self, duration: Duration) -> BoxFuture<'_, ()>;
 
-    /// Deletes the body of a row behind the store's back, as a mistake of an operator does, and says whether it could.
-    /// Where it cannot, the cases of rows without a body are left out.
+    /// Deletes the body of a row without the store's knowledge, like an operator's mistake, and returns whether it did.
+    /// If it cannot, the cases about rows without a body are skipped.
     fn lose_body(&self, id: ProcessId) -> BoxFuture<'_, bool> {
         let _ = id;
         Box::pin(std::future::ready(false))
     }
 }
 
-/// Runs every case, each on a subject of its own.
+/// Runs every case, each with a subject of its own.
 ///
 /// # Panics
 ///
-/// Where the store does not keep the contract. The message names what it should have done.
+/// If the store violates the contract. The message names the expected behaviour.
 pub async fn check<S: Subject>(make: impl AsyncFn() -> S) {
     macro_rules! run {
         ($($module:ident::$case:ident),* $(,)?) => {$(
@@ -129,7 +129,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const PARTITION: Partition = Partition(-7);
 const KEY: [u8; 4] = [0xff, 0, 1, 2];
 
-/// A case at work, with short forms of the calls.
+/// A running case, with short forms of the calls.
 struct Case<'a>(&'a dyn Subject);
 
 impl Case<'_> {
@@ -160,7 +160,7 @@ impl Case<'_> {
         self.store().work(vec![], Some(Claim { quotas, limit, ..claim(limit) })).await.unwrap()
     }
 
-    /// Claims the one row that these limits let through.
+    /// Claims the one row that these limits allow.
     async fn claim_one_of(&self, polls: usize, verifications: usize) -> Claimed {
         let quotas = vec![ClaimQuota { partition: PARTITION, polls, verifications }];
         let mut claimed = self.work_for(quotas, 10).await.claimed;
@@ -212,7 +212,7 @@ fn claim(limit: usize) -> Claim {
     Claim { quotas, limit, lease: 5 * MINUTE, format: 1, keys: vec![[9; 4], KEY] }
 }
 
-/// Until the earliest row of the one partition that was claimed for is due.
+/// The time until the earliest row of the one claimed partition is due.
 fn next_in(work: &Work) -> Option<Duration> {
     let [due] = work.due[..] else { panic!("one for each quota: {work:?}") };
     due.earliest()
@@ -236,7 +236,7 @@ fn body(text: &str) -> SealedBody {
     SealedBody { format: 1, key: KEY, bytes: text.as_bytes().to_vec() }
 }
 
-/// A process that waits and is due, with the session and the lookup of the same number.
+/// A due row in `Waiting`, with the session and the lookup of the same number.
 fn waiting(number: u8) -> NewProcess {
     NewProcess {
         id: id(number),

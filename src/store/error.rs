@@ -1,9 +1,9 @@
-//! What a store can fail with.
+//! The errors of stores.
 
 use std::error::Error as StdError;
 use std::fmt;
 
-/// Why a store did not do what it was asked. The error of the database is its [`source`](StdError::source).
+/// The error of a store operation. The error of the database is its [`source`](StdError::source).
 #[derive(Debug)]
 pub struct StoreError {
     problem: StoreProblem,
@@ -14,30 +14,31 @@ pub struct StoreError {
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StoreProblem {
-    /// It cannot be reached, is locked, overloaded or shutting down. The same call can succeed later, and is repeated.
+    /// The store is unreachable, locked, overloaded or shutting down. The same call can succeed later, and is repeated.
     #[error("the store is out of reach")]
     Unavailable,
-    /// It is reached but cannot be used as it is: it takes neither password nor certificate, or its own is not trusted;
-    /// its schema is missing or of another release, it may not be written to, or it holds what this release cannot read.
-    /// Somebody has to put that right; meanwhile calls are repeated.
+    /// The store is reachable, but cannot be used in its current state. It rejects the password or client certificate,
+    /// or its own certificate is not trusted. Or its schema is missing or belongs to another release, it is not
+    /// writable, or it contains data that this release cannot read. An operator must correct this; until then, calls
+    /// are repeated.
     #[error("the store cannot be used as it is")]
     Unusable,
 }
 
 impl StoreError {
-    /// An error of this kind.
+    /// Creates an error of this kind.
     pub fn new(problem: StoreProblem) -> Self {
         Self { problem, source: None }
     }
 
-    /// Adds the error of the layer below. It must not quote rows.
+    /// Adds the error of the layer below. Its text must not quote rows.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
     }
 
-    /// What kind of trouble it is.
+    /// The kind of error.
     pub fn problem(&self) -> StoreProblem {
         self.problem
     }

@@ -1,4 +1,4 @@
-//! Putting due times right after a jump of the clock.
+//! Correcting due times after a jump of the clock.
 
 use super::*;
 use crate::store::{Clamp, Clamped};
@@ -6,7 +6,7 @@ use crate::store::{Clamp, Clamped};
 const SECOND: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(900);
 
-/// A caller that saw the clock right a moment ago. Much time may pass within the call.
+/// A caller that saw the correct time a moment ago. Ten seconds, because the call itself may take long.
 fn noticed(limit: usize) -> Clamp {
     Clamp { noticed: Some(10 * SECOND), longest: LONGEST, limit }
 }
@@ -16,7 +16,7 @@ impl Case<'_> {
         self.store().clamp_due_times(clamp).await.unwrap()
     }
 
-    /// That the row is due in about this time.
+    /// Asserts that the row is due in about this time.
     async fn is_due_in(&self, number: u8, expected: Duration) {
         let due_in = self.load(id(number)).await.due_in;
         assert!(due_in.abs_diff(expected) < MINUTE, "{number} is due in {due_in:?} and not in {expected:?}");
@@ -24,7 +24,7 @@ impl Case<'_> {
 }
 
 pub(super) async fn a_clock_that_was_set_back_holds_nothing_up_for_long(case: Case<'_>) {
-    // What a clock that was set back leaves behind: everything is due much later than it was meant to be.
+    // After the clock was set back, everything is due much later than intended.
     let later = 1_000 * HOUR;
     case.inserted(NewProcess { due_in: later, ping_in: Some(later), ..waiting(0x80) }).await;
     let state = State::Exchanging;
@@ -64,10 +64,10 @@ pub(super) async fn a_clock_that_was_set_forward_makes_no_poll_early(case: Case<
     assert_eq!(case.clamp(noticed(100)).await, Clamped::Done);
     case.is_due_in(0x40, HOUR + HOUR / 4).await;
     case.is_due_in(0x80, HOUR + HOUR / 2).await;
-    // Its end comes before an interval has passed.
+    // It expires before an interval has passed.
     case.is_due_in(0x81, 30 * MINUTE - 5 * SECOND).await;
     assert!(case.load(id(0x81)).await.due_in < 30 * MINUTE - 4 * SECOND);
-    // Its end seems to be past, by a clock that has jumped.
+    // By the clock that jumped, it seems to have expired.
     case.is_due_in(0x82, HOUR + HOUR / 2).await;
     case.is_due_in(0x83, HOUR + 30 * MINUTE).await;
     case.is_due_in(0x85, HOUR + HOUR * 0x85 / 0x100).await;
@@ -102,7 +102,7 @@ pub(super) async fn nothing_is_claimed_while_due_times_are_put_right_step_by_ste
     assert_eq!(work.settled, [Settled::Done]);
     assert!(work.claimed.is_empty() && work.clamping);
     assert_eq!(case.load(id(4)).await.due_in, Duration::ZERO, "its turn has not come");
-    // The replica that began it has died, and this one noticed nothing.
+    // The replica that started the run has died, and this one noticed no jump.
     let go_on = Clamp { noticed: None, ..noticed(2) };
     assert_eq!(case.clamp(go_on).await, Clamped::More);
     assert!(case.load(id(4)).await.due_in > 50 * MINUTE);
@@ -125,7 +125,7 @@ pub(super) async fn one_jump_causes_one_run_however_many_notice_it(case: Case<'_
     assert_eq!(case.load(id(2)).await.due_in, Duration::ZERO, "the run before was for the same jump");
     assert_eq!(case.clamp(Clamp { noticed: Some(MINUTE), ..noticed(1) }).await, Clamped::More, "this is another jump");
     case.advance(2 * MINUTE).await;
-    // And one more while that run is under way, which therefore begins again with the first row.
+    // Another jump during that run: the run starts again with the first row.
     case.settle(settlement(&case.claimed_as(1), Next::Waiting)).await;
     assert_eq!(case.load(id(1)).await.due_in, Duration::ZERO);
     assert_eq!(case.clamp(Clamp { noticed: Some(MINUTE), ..noticed(1) }).await, Clamped::More);
@@ -136,7 +136,7 @@ pub(super) async fn one_jump_causes_one_run_however_many_notice_it(case: Case<'_
 }
 
 impl Case<'_> {
-    /// A row that was never claimed, as its holder would have it.
+    /// The claim of a row that was never claimed.
     fn claimed_as(&self, number: u8) -> Claimed {
         Claimed {
             id: id(number),

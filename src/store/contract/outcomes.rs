@@ -49,7 +49,7 @@ pub(super) async fn an_outcome_can_be_held_and_let_go_by_its_holder_alone(case: 
 
 pub(super) async fn an_acknowledgement_erases_the_body_and_counts_once(case: Case<'_>) {
     let id = case.decided(1, false).await;
-    // Nobody holds it any more, but its outcome was dealt with.
+    // The claim has expired, but the outcome was handled.
     assert_eq!(case.store().acknowledge(acknowledgement(id, false)).await.unwrap(), [Acknowledged::Done]);
     assert_eq!(case.store().acknowledge(acknowledgement(id, false)).await.unwrap(), [Acknowledged::Already]);
     assert_eq!(case.store().acknowledge(acknowledgement(super::id(9), false)).await.unwrap(), [Acknowledged::Already]);

@@ -48,7 +48,8 @@ pub(super) async fn a_cancellation_moves_forward_only_and_before_the_answer_only
 }
 
 pub(super) async fn overdue_rows_are_spread_by_their_id(case: Case<'_>) {
-    // The first byte of the identifier is the number, so these are at a 256th, a half and almost all of the hour.
+    // The first byte of the identifier is the number, so these rows are due after 1/256, a half and almost all of the
+    // hour.
     for number in [1, 0x80, 0xff] {
         case.inserted(NewProcess { lookups: vec![], ..waiting(number) }).await;
     }
@@ -164,7 +165,7 @@ pub(super) async fn statistics_count_rows_and_the_age_of_what_is_due(case: Case<
     };
     assert!(about(stats[0].overdue, 1) && about(stats[0].undelivered, 6), "{stats:?}");
 
-    // An outcome that somebody has, and does not acknowledge, gets older all the same.
+    // An outcome that is claimed but not acknowledged still gets older.
     let held = case.outcomes(HOUR).await.claimed.remove(0).held;
     case.advance(MINUTE).await;
     case.store().hold_outcomes(vec![held], HOUR).await.unwrap();
@@ -181,7 +182,7 @@ pub(super) async fn statistics_count_rows_and_the_age_of_what_is_due(case: Case<
 pub(super) async fn waiters_are_told_of_changes_or_look_often(case: Case<'_>) {
     let store = case.store();
     assert!(store.look_every() > Duration::ZERO);
-    // A store that cannot tell has its users look every few seconds.
+    // A store that cannot notify its users has them check every few seconds.
     let tells = store.look_every() > MINUTE;
     let changed = store.changed();
     store.insert(waiting(1)).await.unwrap();

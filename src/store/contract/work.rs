@@ -22,7 +22,7 @@ pub(super) async fn a_second_row_for_a_session_or_a_lookup_is_not_inserted(case:
     assert_eq!(case.insert(same_lookup).await, Insertion::Exists(first));
     // The answer to an insertion was lost, so it is repeated.
     assert!(matches!(case.insert(waiting(1)).await, Insertion::Inserted { .. }));
-    // Rows without a session or lookup are not alike.
+    // Rows without a session or lookup do not match each other.
     for number in [4, 5] {
         case.inserted(NewProcess { sessions: vec![], lookups: vec![], ..waiting(number) }).await;
     }
@@ -121,7 +121,7 @@ pub(super) async fn a_row_without_its_body_is_set_aside_and_holds_nothing_up(cas
     let row = case.load(id(1)).await;
     assert_eq!((row.state, row.body, row.leased), (State::Waiting, None, false));
     assert_eq!(case.store().stats().await.unwrap()[0].waiting, 2);
-    // The poll that was under way brings the success after all.
+    // The poll that was in flight returns the success after all.
     let success = Settlement {
         id: id(1),
         epoch: None,
@@ -158,8 +158,8 @@ pub(super) async fn a_claimed_row_is_nobody_elses_until_its_lease_and_an_interva
 }
 
 pub(super) async fn a_row_whose_holder_died_is_asked_about_before_its_end(case: Case<'_>) {
-    // The end of the first one comes before its interval has passed, that of the second one even before its lease has run
-    // out, and that of the third one much later. The fourth one has none.
+    // The first row expires before its interval has passed, the second before its lease ends, and the third much later.
+    // The fourth does not expire.
     let ends = [Some(30 * MINUTE), Some(2 * MINUTE), Some(10 * HOUR), None];
     for (number, expires_in) in (1..).zip(ends) {
         case.inserted(NewProcess { expires_in, ..waiting(number) }).await;
@@ -205,7 +205,7 @@ pub(super) async fn a_settlement_needs_the_epoch_of_the_claim(case: Case<'_>) {
     assert_eq!(case.settle(stale).await, Settled::Stale);
     assert_eq!((case.load(id).await.state, case.load(id).await.leased), (State::Waiting, true));
     assert_eq!(case.settle(settlement(&claimed, Next::Decided { provisional: true })).await, Settled::Done);
-    // A provisional outcome gives way to a success, not to whoever still has the epoch.
+    // A success replaces a provisional outcome; a settlement with the epoch does not.
     assert_eq!(case.settle(settlement(&claimed, Next::Waiting)).await, Settled::Stale);
     let nobody = Settlement { id: super::id(9), ..settlement(&claimed, Next::Waiting) };
     assert_eq!(case.settle(nobody).await, Settled::Stale);
@@ -357,7 +357,7 @@ pub(super) async fn a_ping_in_flight_is_remembered_until_the_settlement(case: Ca
     case.advance(MINUTE).await;
     assert!(case.claim(1).await.is_empty(), "only once");
 
-    // Likewise while the code is being exchanged.
+    // The same while the code is being exchanged.
     let exchanging = NewProcess { state: State::Exchanging, due_in: HOUR, lookups: vec![], ..waiting(2) };
     let id = case.inserted(exchanging).await;
     assert_eq!(case.ping(id, 150).await, noted(id), "nobody knows its `deferred_auth_id` yet");
@@ -378,7 +378,7 @@ pub(super) async fn a_ping_brings_a_row_forward_whose_lease_has_run_out(case: Ca
     for number in 1..=3 {
         case.inserted(waiting(number)).await;
     }
-    // A ping may have the first one asked about at any time, the second one half an hour later, the third one never.
+    // A ping may bring the first row forward at any time, the second after half an hour, and the third never.
     for claimed in case.claim(3).await {
         let ping_in = match claimed.id {
             first if first == id(1) => Some(Duration::ZERO),
@@ -396,14 +396,14 @@ pub(super) async fn a_ping_brings_a_row_forward_whose_lease_has_run_out(case: Ca
     ping_all().await;
     case.advance(4 * MINUTE).await;
     assert!(case.claim(3).await.is_empty(), "somebody may be asking");
-    // Whoever had them has died.
+    // Their holder has died.
     case.advance(2 * MINUTE).await;
     ping_all().await;
     let orphan = case.claim_one().await;
     assert_eq!((orphan.id, orphan.orphaned, orphan.pinged), (id(1), true, true));
     case.advance(25 * MINUTE).await;
     assert_eq!(case.claim_one().await.id, id(2));
-    // Those that a ping has brought forward wait for their time, should they be orphaned again.
+    // Rows that a ping has brought forward wait for their due time if they are orphaned again.
     case.advance(10 * MINUTE).await;
     ping_all().await;
     assert!(case.claim(3).await.is_empty());
