@@ -20,8 +20,9 @@ use table::{Claims, Table};
 mod row;
 mod table;
 
-/// A [`Store`] that forgets everything when the process ends: for tests, for development, and as the shortest complete
-/// example of the contract.
+/// A [`Store`] in memory, for tests and development, and the shortest complete example of the contract.
+///
+/// Its contents are lost when the operating-system process ends.
 ///
 /// Share it among pollers by cloning its `Arc`.
 ///
@@ -34,19 +35,19 @@ mod table;
 /// ```
 pub struct MemoryStore {
     clock: Arc<dyn Clock>,
-    /// The wall clock when the monotonic one showed zero. Due times count on the monotonic one, which does not jump.
+    /// The wall clock at zero of the monotonic clock. Due times are on the monotonic clock, which does not jump.
     origin: SystemTime,
     table: Mutex<Table>,
     changes: Changes,
 }
 
 impl MemoryStore {
-    /// An empty store on the machine's clock.
+    /// Creates an empty store that uses the machine's clock.
     pub fn new() -> Self {
         Self::with_clock(Arc::new(SystemClock))
     }
 
-    /// An empty store on this clock.
+    /// Creates an empty store that uses this clock.
     pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
         let origin = clock.now().checked_sub(clock.monotonic()).unwrap_or(SystemTime::UNIX_EPOCH);
         Self { clock, origin, table: Mutex::default(), changes: Changes::new() }
@@ -59,7 +60,7 @@ impl MemoryStore {
         Box::pin(async move { Ok(call(&mut self.table(), self.clock.monotonic())) })
     }
 
-    /// The same for calls after which somebody may have something to do, which the call says beside its answer.
+    /// Runs a call that also returns what it has changed, and notifies the waiters.
     fn run_and_tell<'a, T: Send>(
         &'a self,
         call: impl FnOnce(&mut Table, Duration) -> (T, Changed) + Send + 'a,
@@ -184,7 +185,7 @@ impl Store for MemoryStore {
     }
 
     fn look_every(&self) -> Duration {
-        // Nobody but this process changes anything, and it always tells.
+        // Only this process changes the rows, and it notifies of every change.
         Duration::from_secs(3600)
     }
 

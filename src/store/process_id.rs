@@ -1,4 +1,4 @@
-//! The name of a process.
+//! The identifier of a sign-in.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,10 +9,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crate::error::Error;
 use crate::random::{self, Random};
 
-/// The identifier of one sign-in in the durable poller: 128 random bits, created before anything is sent, which never
-/// change. Store it with the account or order that needs the outcome.
+/// The identifier of one sign-in in the durable poller: 128 random bits.
 ///
-/// It is displayed and parsed as 22 characters of base64url. It is not a secret, because it gives no access.
+/// It is created before anything is sent, and never changes. Store it with the account or order that needs the outcome.
+///
+/// It is displayed and parsed as 22 characters of base64url. It is not a secret, because it grants no access.
 ///
 /// ```
 /// use openid_deferred::store::ProcessId;
@@ -30,18 +31,18 @@ impl ProcessId {
         Ok(Self(random::bytes(random)?))
     }
 
-    /// The id with these bytes, for stores.
+    /// Creates the identifier with these bytes, for stores.
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 
-    /// The bytes, for stores.
+    /// Returns the bytes, for stores.
     pub fn to_bytes(self) -> [u8; 16] {
         self.0
     }
 }
 
-/// A text that is no [`ProcessId`].
+/// The error for a text that is not a [`ProcessId`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("this is no process id, which has 22 characters of base64url")]
 pub struct ParseProcessIdError;

@@ -1,15 +1,15 @@
-//! What goes into a store and comes out of it.
+//! The types of the calls to a store and of their answers.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use super::ProcessId;
 
-/// One client at one OP, as a stable hash of issuer and client identifier: the same in every release and replica.
+/// One client at one OP: a hash of issuer and client identifier that is the same in every release and replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Partition(pub i64);
 
-/// A keyed hash by which a row is found. Without the keyring it says nothing.
+/// A keyed hash to find a row by. Without the keyring it reveals nothing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint(pub [u8; 32]);
 
@@ -19,10 +19,10 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// What the application and the OP have put into a process, sealed.
+/// The sealed data of a sign-in, from the application and the OP.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SealedBody {
-    /// The version of the plaintext. Older releases leave newer ones alone.
+    /// The version of the plaintext. A release does not process rows with a newer format than it knows.
     pub format: u8,
     /// The identifier of the key that sealed it.
     pub key: [u8; 4],
@@ -41,7 +41,7 @@ impl fmt::Debug for SealedBody {
     }
 }
 
-/// How far a process has come. The numbers are what stores keep.
+/// The state of a row. Stores keep the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum State {
@@ -49,16 +49,16 @@ pub enum State {
     Exchanging = 0,
     /// The OP has not decided.
     Waiting = 1,
-    /// The OP's success response is in the body and waits to be verified.
+    /// The OP's success response is in the body and has yet to be verified.
     Answered = 2,
-    /// The outcome is in the body and waits to be acknowledged.
+    /// The outcome is in the body and has yet to be acknowledged.
     Decided = 3,
-    /// A tombstone without a body: the outcome was delivered.
+    /// A tombstone without a body: the outcome was acknowledged, or none is delivered.
     Acknowledged = 4,
 }
 
 impl State {
-    /// The state with this number.
+    /// Returns the state with this number.
     pub fn from_number(number: u8) -> Option<Self> {
         [Self::Exchanging, Self::Waiting, Self::Answered, Self::Decided, Self::Acknowledged]
             .into_iter()
@@ -66,43 +66,43 @@ impl State {
     }
 }
 
-/// Whether the application wants a process to end. The numbers are what stores keep.
+/// Whether the application has cancelled a sign-in. Stores keep the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(u8)]
 pub enum Cancellation {
-    /// It does not.
+    /// It has not.
     #[default]
     None = 0,
-    /// It does, and the OP does not know yet.
+    /// It has, and the OP has not been told yet.
     Requested = 1,
-    /// It does, and the OP knows or cannot be told.
+    /// It has, and the OP was told or cannot be told.
     Told = 2,
 }
 
 impl Cancellation {
-    /// The cancellation with this number.
+    /// Returns the cancellation with this number.
     pub fn from_number(number: u8) -> Option<Self> {
         [Self::None, Self::Requested, Self::Told].into_iter().find(|cancellation| *cancellation as u8 == number)
     }
 }
 
-/// A process to add.
+/// A row to add.
 #[derive(Debug, Clone)]
 pub struct NewProcess {
-    /// Its name.
+    /// Its identifier.
     pub id: ProcessId,
-    /// Whose it is.
+    /// Its client.
     pub partition: Partition,
     /// [`State::Exchanging`] or [`State::Waiting`].
     pub state: State,
-    /// Fingerprints of the authorization session, one for each key of the keyring. The first is kept; the others are
-    /// only looked for.
+    /// Fingerprints of the authorization session, one for each key of the keyring. The store keeps the first, and
+    /// searches for all of them.
     pub sessions: Vec<Fingerprint>,
-    /// Fingerprints of the `deferred_auth_id`, likewise.
+    /// Fingerprints of the `deferred_auth_id`, treated in the same way.
     pub lookups: Vec<Fingerprint>,
-    /// When to look at it again.
+    /// The time until the row is due.
     pub due_in: Duration,
-    /// How soon a ping may bring that forward.
+    /// The earliest time to which a ping may bring that forward; `None` if no ping may.
     pub ping_in: Option<Duration>,
     /// See [`Settlement::interval`].
     pub interval: Duration,
@@ -114,47 +114,46 @@ pub struct NewProcess {
     pub body: SealedBody,
 }
 
-/// What came of an insertion.
+/// The result of an insertion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Insertion {
-    /// The row is there.
+    /// The row exists.
     Inserted {
         /// The store's time.
         now: SystemTime,
     },
-    /// One for the same session or `deferred_auth_id` was there before.
+    /// A row for the same session or `deferred_auth_id` existed before.
     Exists(ProcessId),
 }
 
 /// The result of work on one row.
 #[derive(Debug, Clone)]
 pub struct Settlement {
-    /// Which row.
+    /// The row.
     pub id: ProcessId,
-    /// The epoch of the claim. `None` where the settlement carries an answer that cannot be had again, which therefore
-    /// counts whoever holds the lease.
+    /// The epoch of the claim. `None` if the settlement carries an answer that the OP gives only once: such a
+    /// settlement applies regardless of the lease.
     pub epoch: Option<i64>,
-    /// What becomes of the row.
+    /// The next state of the row.
     pub next: Next,
-    /// When to look at it again. For [`Next::Ended`]: how long to keep the tombstone.
+    /// The time until the row is due. For [`Next::Ended`]: the time until the tombstone is erased.
     pub due_in: Duration,
-    /// How soon a ping may bring that forward; `None` if it may not.
+    /// The earliest time to which a ping may bring that forward; `None` if no ping may.
     pub ping_in: Option<Duration>,
-    /// For how long the OP is to be left alone from now on: the interval in force, or what is left of a longer
+    /// The time from now during which the OP must not be polled: the current interval, or the rest of a longer
     /// `Retry-After`.
     pub interval: Duration,
-    /// How long until the OP's answer expires; `None` where the OP gave no end. A poll that is put off is not put off
-    /// beyond this end.
+    /// The time until the sign-in expires at the OP; `None` if the OP set no limit. A poll is not postponed beyond it.
     pub expires_in: Option<Duration>,
-    /// Text to keep and give back with the next claim.
+    /// Text to keep and to return with the next claim.
     pub schedule: String,
-    /// The fingerprint of the `deferred_auth_id`, where it has just become known.
+    /// The fingerprint of the `deferred_auth_id`, if it has just become known.
     pub lookup: Option<Fingerprint>,
-    /// The new body, where it has changed.
+    /// The new body, if it has changed.
     pub body: Option<SealedBody>,
 }
 
-/// What a settlement makes of a row.
+/// The next state of a settled row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// [`State::Waiting`].
@@ -163,30 +162,30 @@ pub enum Next {
     Answered,
     /// [`State::Decided`].
     Decided {
-        /// A success that still comes takes its place.
+        /// Whether a success that arrives later replaces the outcome.
         provisional: bool,
     },
-    /// [`State::Acknowledged`]: nobody has to be told.
+    /// [`State::Acknowledged`]: no outcome is delivered.
     Ended,
 }
 
-/// What came of a settlement.
+/// The result of a settlement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
-    /// It applies.
+    /// It was applied.
     Done,
-    /// The row has moved on or is gone, and nothing changed.
+    /// The row has changed since or does not exist, and the settlement changed nothing.
     Stale,
 }
 
-/// What to claim.
+/// The rows to claim.
 #[derive(Debug, Clone)]
 pub struct Claim {
-    /// For which partitions, and how many rows of each. No two are for the same partition.
+    /// The partitions to claim rows of, and how many of each. Each partition occurs at most once.
     pub quotas: Vec<ClaimQuota>,
-    /// How many rows at most, of all partitions together.
+    /// The maximal number of rows of all partitions together.
     pub limit: usize,
-    /// For how long.
+    /// The duration of the claims.
     pub lease: Duration,
     /// The newest body format that the caller can read.
     pub format: u8,
@@ -194,14 +193,14 @@ pub struct Claim {
     pub keys: Vec<[u8; 4]>,
 }
 
-/// The part of a claim that is for one partition.
+/// The part of a claim for one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClaimQuota {
     /// The partition.
     pub partition: Partition,
-    /// How many rows in [`State::Waiting`] at most.
+    /// The maximal number of rows in [`State::Waiting`].
     pub polls: usize,
-    /// How many rows in [`State::Exchanging`] or [`State::Answered`] at most.
+    /// The maximal number of rows in [`State::Exchanging`] or [`State::Answered`].
     pub verifications: usize,
 }
 
@@ -210,56 +209,56 @@ pub struct ClaimQuota {
 pub struct Work {
     /// The store's time.
     pub now: SystemTime,
-    /// One for each settlement, in the same order.
+    /// The results of the settlements, in the same order.
     pub settled: Vec<Settled>,
-    /// What was claimed: `Exchanging` and `Answered` first, and each partition's earliest first.
+    /// The claimed rows: `Exchanging` and `Answered` first, and the earliest of each partition first.
     pub claimed: Vec<Claimed>,
-    /// When to come again, if nothing changes: one for each quota, in the same order.
+    /// When to claim again if nothing changes, for each quota in the same order.
     pub due: Vec<NextDue>,
-    /// Rows that the claim found without a body. They are not due again by themselves; see
-    /// [`Store::work`](super::Store::work).
+    /// Rows that the claim found without a body. They do not become due again; see [`Store`](super::Store#a-row).
     pub set_aside: Vec<ProcessId>,
-    /// Due times are being put right, and nothing was claimed; see
+    /// Due times are being corrected, so nothing was claimed; see
     /// [`Store::clamp_due_times`](super::Store::clamp_due_times).
     pub clamping: bool,
 }
 
-/// When the rows of one partition are due next. Zero means that the claim's limits left rows behind that are due now.
+/// When the next rows of one partition are due. Zero means that the claim's limits left behind rows that are due now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct NextDue {
-    /// Until the earliest row in [`State::Waiting`] is due; `None` if there is no such row.
+    /// The time until the earliest row in [`State::Waiting`] is due; `None` if there is no such row.
     pub polls_in: Option<Duration>,
-    /// Until the earliest row in [`State::Exchanging`] or [`State::Answered`] is due; `None` if there is no such row.
+    /// The time until the earliest row in [`State::Exchanging`] or [`State::Answered`] is due; `None` if there is no
+    /// such row.
     pub verifications_in: Option<Duration>,
 }
 
 impl NextDue {
-    /// The earlier of the two.
+    /// Returns the earlier of the two.
     pub fn earliest(self) -> Option<Duration> {
         [self.polls_in, self.verifications_in].into_iter().flatten().min()
     }
 }
 
-/// One step of putting due times right; see [`Store::clamp_due_times`](super::Store::clamp_due_times).
+/// One step of correcting due times; see [`Store::clamp_due_times`](super::Store::clamp_due_times).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Clamp {
-    /// How long ago the caller last saw the store's clock right, before it noticed that the clock had jumped. `None` from
-    /// a caller that noticed nothing and only continues a run that is under way.
+    /// How long ago the caller last saw the correct time on the store's clock, before it noticed a jump. `None` from a
+    /// caller that noticed nothing and only continues a run.
     pub noticed: Option<Duration>,
-    /// No lease is meant to be longer.
+    /// The maximal duration of a lease.
     pub longest: Duration,
-    /// How many rows to look at.
+    /// The number of rows to process.
     pub limit: usize,
 }
 
-/// What came of a step of putting due times right.
+/// The result of a step of correcting due times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Clamped {
-    /// The run is under way: call again.
+    /// The run has not finished: call again.
     More,
-    /// No run is under way, and none is needed.
+    /// No run is in progress, and none is needed.
     Done,
-    /// Another replica is carrying out a step at this moment. Look again in a second.
+    /// Another replica is executing a step. Call again in a second.
     Busy,
 }
 
@@ -282,8 +281,8 @@ impl Changed {
     /// Nothing has changed.
     pub const NOTHING: Self = Self { work: false, outcomes: false };
 
-    /// What a call of [`Store::work`](super::Store::work) changes for others. A call that claims learns the due times of what it
-    /// settles from its answer.
+    /// Returns what a call of [`Store::work`](super::Store::work) changes for others. A call that claims gets the due
+    /// times of the rows that it settles in its answer.
     pub(super) fn after(settlements: &[Settlement], claim: Option<&Claim>) -> Self {
         Self {
             work: !settlements.is_empty() && claim.is_none(),
@@ -295,21 +294,21 @@ impl Changed {
 /// A claimed row.
 #[derive(Debug, Clone)]
 pub struct Claimed {
-    /// Its name.
+    /// Its identifier.
     pub id: ProcessId,
-    /// Whose it is.
+    /// Its client.
     pub partition: Partition,
     /// [`State::Exchanging`], [`State::Waiting`] or [`State::Answered`].
     pub state: State,
-    /// For settling it.
+    /// The epoch of the claim, for the settlement.
     pub epoch: i64,
-    /// Its former holder never settled, so a request may have been sent whose answer is lost.
+    /// Whether its previous holder never settled it. The answer to a request of that holder may be lost.
     pub orphaned: bool,
-    /// A ping was noted since the claim before, so it may be due earlier than was settled.
+    /// Whether a ping was noted since the previous claim, so that the row may be due earlier than was settled.
     pub pinged: bool,
-    /// How often it was claimed in this state, this time included.
+    /// The number of claims in this state, including this one.
     pub attempts: u32,
-    /// Whether the application wants it to end.
+    /// Whether the application has cancelled it.
     pub cancellation: Cancellation,
     /// See [`Settlement::schedule`].
     pub schedule: String,
@@ -317,69 +316,69 @@ pub struct Claimed {
     pub body: SealedBody,
 }
 
-/// A row as it is.
+/// The current data of a row.
 #[derive(Debug, Clone)]
 pub struct Process {
-    /// Its name.
+    /// Its identifier.
     pub id: ProcessId,
-    /// Whose it is.
+    /// Its client.
     pub partition: Partition,
-    /// How far it has come.
+    /// Its state.
     pub state: State,
-    /// How many claims there were.
+    /// The number of claims.
     pub epoch: i64,
-    /// The outcome gives way to a success that still comes.
+    /// Whether a success that arrives later replaces the outcome.
     pub provisional: bool,
-    /// Whether the application wants it to end.
+    /// Whether the application has cancelled it.
     pub cancellation: Cancellation,
-    /// Until `due_at`; zero if that is past.
+    /// The time until `due_at`; zero if that is past.
     pub due_in: Duration,
-    /// Whether somebody works on it: its lease is set and has not run out.
+    /// Whether its lease is set and has not expired.
     pub leased: bool,
     /// See [`Settlement::schedule`].
     pub schedule: String,
     /// The sealed body; `None` for a tombstone.
     pub body: Option<SealedBody>,
-    /// Counts the changes of the body.
+    /// The number of changes of the body.
     pub revision: i64,
 }
 
-/// A Ping Callback whose bearer token is genuine.
+/// A Ping Callback with a genuine bearer token.
 #[derive(Debug, Clone)]
 pub struct Ping {
-    /// The process that the token names; `None` where one token serves all processes.
+    /// The sign-in that the token names; `None` if one token serves all sign-ins.
     pub id: Option<ProcessId>,
     /// Fingerprints of the `deferred_auth_id` in the body, one for each key of the keyring.
     pub lookups: Vec<Fingerprint>,
 }
 
-/// What came of a ping.
+/// The result of a ping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pinged {
     /// It was noted.
     Noted {
-        /// For this process.
+        /// The sign-in.
         id: ProcessId,
         /// Its partition.
         partition: Partition,
     },
-    /// This process needs no pings any more.
+    /// This sign-in is no longer polled, so pings have no effect.
     Ended(ProcessId),
-    /// The `deferred_auth_id` is not the one of the process that the token names.
+    /// The `deferred_auth_id` does not belong to the sign-in that the token names.
     Foreign,
-    /// There is no such process, or no longer.
+    /// There is no such sign-in, or no longer.
     NotFound,
 }
 
-/// Which outcomes to claim.
+/// The outcomes to claim.
 #[derive(Debug, Clone)]
 pub struct OutcomeClaim {
-    /// How many at most.
+    /// The maximal number of outcomes.
     pub limit: usize,
-    /// Where partitions have more than `limit` outcomes due, they are served in turn, beginning after this one: the
-    /// partition of the last outcome of the claim before.
+    /// Where to start if more than `limit` outcomes are due. Partitions are then served by round robin, starting after
+    /// this one: the partition of the last outcome of the previous claim.
     pub after: Option<Partition>,
-    /// For how long.
+    /// The duration of the claims.
     pub lease: Duration,
     /// The newest body format that the caller can read.
     pub format: u8,
@@ -390,26 +389,26 @@ pub struct OutcomeClaim {
 /// The answer to [`Store::claim_outcomes`](super::Store::claim_outcomes).
 #[derive(Debug, Clone)]
 pub struct Outcomes {
-    /// What was claimed: one of each partition in turn, and each partition's earliest first.
+    /// The claimed outcomes, from the partitions by round robin, and the earliest of each partition first.
     pub claimed: Vec<ClaimedOutcome>,
-    /// Rows that the claim found without a body. They are not due again by themselves.
+    /// Rows that the claim found without a body. They do not become due again.
     pub set_aside: Vec<ProcessId>,
-    /// When to come again, if nothing changes; `None` if there is nothing to come for.
+    /// When to claim again if nothing changes; `None` if no outcome is waiting.
     pub next_in: Option<Duration>,
 }
 
 /// A claimed outcome.
 #[derive(Debug, Clone)]
 pub struct ClaimedOutcome {
-    /// Its name and epoch.
+    /// Its identifier and epoch.
     pub held: HeldOutcome,
-    /// Whose it is.
+    /// Its client.
     pub partition: Partition,
-    /// How often it was claimed, this time included.
+    /// The number of claims, including this one.
     pub attempts: u32,
-    /// It gives way to a success that still comes.
+    /// Whether a success that arrives later replaces it.
     pub provisional: bool,
-    /// Whether the application had wanted the process to end.
+    /// Whether the application had cancelled the sign-in.
     pub cancellation: Cancellation,
     /// The sealed body.
     pub body: SealedBody,
@@ -418,7 +417,7 @@ pub struct ClaimedOutcome {
 /// A claim on an outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeldOutcome {
-    /// Which row.
+    /// The row.
     pub id: ProcessId,
     /// The epoch of the claim.
     pub epoch: i64,
@@ -427,51 +426,51 @@ pub struct HeldOutcome {
 /// An acknowledgement of an outcome.
 #[derive(Debug, Clone, Copy)]
 pub struct Acknowledgement {
-    /// Which row.
+    /// The row.
     pub id: ProcessId,
-    /// Which of its outcomes: the provisional one, or the one that took its place.
+    /// Which of its outcomes: the provisional one, or its replacement.
     pub provisional: bool,
-    /// How long to keep the tombstone.
+    /// The time until the tombstone is erased.
     pub keep: Duration,
 }
 
-/// What came of an acknowledgement.
+/// The result of an acknowledgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acknowledged {
-    /// It applies.
+    /// It was applied.
     Done,
-    /// It was acknowledged before, or is gone.
+    /// The outcome was acknowledged before, or the row does not exist.
     Already,
-    /// Another outcome took the place of the one that was acknowledged, and is going to be delivered.
+    /// Another outcome has replaced the acknowledged one, and will be delivered.
     Replaced,
 }
 
-/// A body sealed again.
+/// A body that was sealed again.
 #[derive(Debug, Clone)]
 pub struct Reseal {
-    /// Which row.
+    /// The row.
     pub id: ProcessId,
     /// The revision that was read.
     pub revision: i64,
-    /// The same body under another key.
+    /// The same body, sealed with another key.
     pub body: SealedBody,
 }
 
-/// How many rows need a key. There is one for each pair of a key and a format.
+/// The number of rows that need a key. There is one value for each pair of a key and a format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyStats {
     /// The key.
     pub key: [u8; 4],
     /// The format of the bodies.
     pub format: u8,
-    /// Rows with a body of this format that the key sealed.
+    /// Rows with a body of this format that was sealed with the key.
     pub bodies: u64,
-    /// Rows in [`State::Exchanging`] or [`State::Waiting`] that were inserted under it (`first_key`): what was made with
-    /// them, such as their fingerprints and the tokens of their pings, is verified with it.
+    /// Rows in [`State::Exchanging`] or [`State::Waiting`] whose `first_key` it is. Their fingerprints and the tokens
+    /// of their pings can only be verified with it.
     pub waiting: u64,
 }
 
-/// How the rows of a partition stand.
+/// Statistics of the rows of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartitionStats {
     /// The partition.
@@ -488,12 +487,12 @@ pub struct PartitionStats {
     pub acknowledged: u64,
     /// How long the oldest row in `Exchanging`, `Waiting` or `Answered` has been due and not leased.
     pub overdue: Option<Duration>,
-    /// How long ago the oldest outcome was decided that is not acknowledged, whether it is claimed or not.
+    /// How long ago the oldest unacknowledged outcome was decided, whether or not it is claimed.
     pub undelivered: Option<Duration>,
 }
 
 impl PartitionStats {
-    /// A partition without rows.
+    /// Returns the statistics of a partition without rows.
     pub fn empty(partition: Partition) -> Self {
         Self {
             partition,
@@ -507,7 +506,7 @@ impl PartitionStats {
         }
     }
 
-    /// Adds those of other rows of the partition.
+    /// Adds the statistics of other rows of the partition.
     #[cfg(feature = "postgres")]
     pub(super) fn add(&mut self, other: &Self) {
         self.exchanging += other.exchanging;
@@ -519,7 +518,7 @@ impl PartitionStats {
         self.undelivered = self.undelivered.max(other.undelivered);
     }
 
-    /// Rows whose outcome is not decided.
+    /// Returns the number of rows whose outcome is not decided.
     pub fn open(&self) -> u64 {
         self.exchanging + self.waiting + self.answered
     }

@@ -1,15 +1,15 @@
-//! How due times are moved after an outage and after a jump of the clock: the arithmetic that stores share.
+//! The arithmetic that stores share: how due times move after an outage and after a jump of the clock.
 
 use std::time::Duration;
 
 use super::{Clamp, Clamped, ProcessId, State};
 
-/// A row whose poll is put off is due at the latest this long before its end.
+/// A postponed poll is due at the latest this long before the row expires.
 const BEFORE_THE_END: Duration = Duration::from_secs(5);
-/// It is due no sooner than this.
+/// A postponed poll is due at the earliest after this time.
 const SOON: Duration = Duration::from_secs(1);
 
-/// What of a row its due time depends on. Moments count from some origin of the store.
+/// The columns that determine the due time of a row. Moments count from an origin that the store chooses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Times {
     pub(super) state: State,
@@ -48,7 +48,7 @@ impl Times {
                 due_at = due_at.min(expires_at.saturating_sub(BEFORE_THE_END).max(now.saturating_add(SOON)));
             }
             self.due_at = self.due_at.max(due_at);
-            // The OP has asked to be left alone until then, by a clock that may have been set forward since.
+            // The OP asked for a pause until then, by a clock that may have been set forward since.
             self.not_before = self.not_before.map(|at| if at > now { self.due_at } else { at });
         } else {
             return;
@@ -57,14 +57,16 @@ impl Times {
     }
 }
 
-/// When a claimed row is due again if its holder dies: its poll may have been sent, so the interval counts from the end of
-/// the lease, but the row is not left to expire unasked.
+/// When a claimed row is due again if its holder dies.
+///
+/// Its poll may have been sent until the end of the lease, so the interval counts from there. But the row is polled
+/// before it expires.
 pub(super) fn due_if_orphaned(leased_until: Duration, interval: Duration, expires_at: Option<Duration>) -> Duration {
     let before_the_end = expires_at.map_or(Duration::MAX, |at| at.saturating_sub(BEFORE_THE_END));
     leased_until.saturating_add(interval).min(before_the_end).max(leased_until)
 }
 
-/// The share of an interval that stands in an identifier.
+/// The share of an interval that the first bytes of an identifier determine.
 fn share(id: ProcessId, interval: Duration) -> Duration {
     let [a, b, c, d, ..] = id.to_bytes();
     let nanos = (interval.as_nanos() * u128::from(u32::from_be_bytes([a, b, c, d]))) >> 32;
@@ -72,23 +74,23 @@ fn share(id: ProcessId, interval: Duration) -> Duration {
     Duration::new(u64::try_from(seconds).unwrap_or(u64::MAX), u32::try_from(rest).unwrap_or(0))
 }
 
-/// A run of putting due times right.
+/// A run of correcting due times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Run {
     /// When it began; `None` if there was none.
     pub(super) began_at: Option<Duration>,
     /// Whether it has not finished.
     pub(super) is_under_way: bool,
-    /// The last row that it has looked at.
+    /// The last row that it has processed.
     pub(super) up_to: Option<ProcessId>,
 }
 
 impl Run {
-    /// What a caller at this moment works on: the run as it is before the step, or that nothing is to be done.
+    /// Returns the run that the caller works on, as it is before the step; an error if there is nothing to do.
     pub(super) fn begin_step(self, clamp: &Clamp, now: Duration) -> Result<Self, Clamped> {
         let is_of_this_jump = match clamp.noticed {
             None => true,
-            // One that seems to have begun in the future is older than the jump.
+            // A run that seems to have begun in the future is older than the jump.
             Some(noticed) => self.began_at.and_then(|began| now.checked_sub(began)).is_some_and(|ago| ago <= noticed),
         };
         match (is_of_this_jump, self.is_under_way) {
@@ -98,14 +100,14 @@ impl Run {
         }
     }
 
-    /// After a step that has looked at as many rows as there were, or as it was asked to.
+    /// Records a step up to the row `last`. It `is_full` if it processed as many rows as it was asked to.
     pub(super) fn end_step(self, last: Option<ProcessId>, is_full: bool) -> (Self, Clamped) {
         let run = Self { is_under_way: is_full, up_to: last.filter(|_| is_full), ..self };
         (run, if is_full { Clamped::More } else { Clamped::Done })
     }
 }
 
-/// What came of holding an outcome.
+/// The result of holding an outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Held {
     /// It is due sooner than before.
@@ -114,14 +116,14 @@ pub(super) enum Held {
     NoLonger,
 }
 
-/// How many items to take of each where `limit` of them are taken in turn: one of each, then the next of each. Nothing is
-/// taken of those left out.
+/// How many items to take of each list if `limit` of them are taken by round robin: one of each, then the next of each.
+/// Lists from which nothing is taken are omitted.
 #[cfg(any(feature = "sqlite", feature = "postgres", test))]
 pub(super) fn fair_shares<T>(available: Vec<(T, usize)>, limit: usize) -> Vec<(T, usize)> {
     let mut left = limit;
     let mut share = 0;
     let rest = |share: usize| available.iter().filter(move |(_, count)| *count > share).count();
-    // Whole rounds.
+    // Complete rounds.
     while left >= rest(share).max(1) && rest(share) > 0 {
         left -= rest(share);
         share += 1;
@@ -139,7 +141,7 @@ pub(super) fn fair_shares<T>(available: Vec<(T, usize)>, limit: usize) -> Vec<(T
     shares
 }
 
-/// The first of each, then the second of each, and so on.
+/// Merges lists by round robin: the first item of each, then the second of each, and so on.
 #[cfg(any(feature = "sqlite", feature = "postgres", test))]
 pub(super) fn in_turn<T>(all: Vec<Vec<T>>) -> Vec<T> {
     let mut all: Vec<_> = all.into_iter().map(Vec::into_iter).collect();

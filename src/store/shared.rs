@@ -1,4 +1,4 @@
-//! A store behind an `Arc` is a store.
+//! Implements [`Store`] for a store behind an `Arc`.
 
 use std::sync::Arc;
 use std::time::Duration;

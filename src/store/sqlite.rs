@@ -1,4 +1,4 @@
-//! A store in a file.
+//! A store in an SQLite file.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ mod thread;
 use moment::Moment;
 use thread::{Role, Worker};
 
-/// A [`Store`] in a file, for one machine: nothing to install and nothing to run beside the application.
+/// A [`Store`] in an SQLite file, for one machine. It needs no installation and no server.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -45,24 +45,23 @@ use thread::{Role, Worker};
 ///
 /// # The file
 ///
-/// It is made if it is missing, readable for the present user alone, and gets two companions, `-wal` and `-shm`, while
-/// it is open. Back it up with SQLite's own means, such as `VACUUM INTO`: a copy of the file without its companions is
-/// not a copy of the data. Bodies in it are sealed; identifiers and schedules are not.
+/// If the file does not exist, it is created, readable for the current user only. While it is open, it has two
+/// companion files, `-wal` and `-shm`. Back it up with SQLite's own means, such as `VACUUM INTO`, because a copy of the
+/// file without its companions is incomplete. Bodies are sealed; identifiers and schedules are not.
 ///
-/// What was answered has reached the disk (`synchronous=FULL`). The file has to lie on a local file system, for SQLite
-/// locks it through shared memory; on Linux the usual network file systems are refused. A file of another application,
-/// a damaged one, and one that a newer release has extended are refused too.
+/// Calls are answered after their changes have reached the disk (`synchronous=FULL`). The file must be on a local file
+/// system, because SQLite locks it through shared memory. On Linux, the common network file systems are refused. Files
+/// of other applications, damaged files, and files with a schema that is too new for this release are refused too.
 ///
 /// # Concurrency
 ///
-/// One thread writes. What many tasks ask of it at the same time goes into one transaction, each call in a savepoint,
-/// and is answered after the commit. A second thread reads. Both end when the store is dropped, which does not wait
-/// for them. Several stores, in one process or in many, may have the file open; what one of them changes is seen by
-/// the [`changed`](Store::changed) of the others within about 100 ms. Calls fail with
-/// [`Unavailable`](super::StoreProblem::Unavailable) when another process locks the file for longer than the
-/// [`busy_timeout`](SqliteStoreBuilder::busy_timeout).
+/// One thread writes. It combines concurrent calls into one transaction, each in a savepoint, and answers them after
+/// the commit. A second thread reads. Both end after the store is dropped; the drop does not wait for them. Several
+/// stores, in one operating-system process or in many, can have the file open. [`changed`](Store::changed) reports the
+/// changes of other stores within about 100 ms. Calls fail with [`Unavailable`](super::StoreProblem::Unavailable) when
+/// another process locks the file for longer than the [`busy_timeout`](SqliteStoreBuilder::busy_timeout).
 ///
-/// Due times are those of the wall clock, so that they outlive the process.
+/// Due times are on the wall clock, so that they survive a restart.
 pub struct SqliteStore {
     path: PathBuf,
     writer: Worker,
@@ -70,7 +69,7 @@ pub struct SqliteStore {
     changes: Changes,
 }
 
-/// Settings of a [`SqliteStore`], beginning with [`SqliteStore::builder`] and ending with [`open`](Self::open).
+/// Settings of a [`SqliteStore`]. Start with [`SqliteStore::builder`] and finish with [`open`](Self::open).
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct SqliteStoreBuilder {
@@ -80,18 +79,18 @@ pub struct SqliteStoreBuilder {
 }
 
 impl SqliteStore {
-    /// Opens the file, and makes it if it is missing. Its folder has to exist.
+    /// Opens the file, and creates it if it does not exist. Its directory must exist.
     ///
     /// # Errors
     ///
-    /// [`Unusable`](super::StoreProblem::Unusable) where the file cannot be used as it is, for the reasons given
-    /// [above](Self#the-file) or for its permissions; [`Unavailable`](super::StoreProblem::Unavailable) where another
-    /// process locks it for long or the disk is full.
+    /// [`Unusable`](super::StoreProblem::Unusable) if the file cannot be used for one of the reasons
+    /// [above](Self#the-file) or because of its permissions; [`Unavailable`](super::StoreProblem::Unavailable) if
+    /// another process locks it for too long or the disk is full.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         Self::builder(path).open().await
     }
 
-    /// The same with other settings than the usual ones.
+    /// Returns a builder, for settings other than the defaults.
     pub fn builder(path: impl AsRef<Path>) -> SqliteStoreBuilder {
         SqliteStoreBuilder {
             path: path.as_ref().to_owned(),
@@ -107,7 +106,7 @@ impl SqliteStore {
         self.writer.call(|_| Changed::NOTHING, call).await
     }
 
-    /// The same for calls after which somebody may have something to do, which the answer tells.
+    /// Runs a call and notifies the waiters of the changes that `changed` derives from its answer.
     async fn write_and_tell<T: Send + 'static>(
         &self,
         changed: impl Fn(&T) -> Changed + Send + 'static,
@@ -125,19 +124,19 @@ impl SqliteStore {
 }
 
 impl SqliteStoreBuilder {
-    /// The clock by which rows become due. All who share the file have to agree on it.
+    /// Sets the clock by which rows become due. All stores with this file must use the same time.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
     }
 
-    /// How long to wait for a lock that another process holds. 5 s unless told.
+    /// Sets how long to wait for a lock that another process holds; 5 s by default.
     pub fn busy_timeout(mut self, timeout: Duration) -> Self {
         self.busy_timeout = timeout;
         self
     }
 
-    /// Opens the file, and makes it if it is missing.
+    /// Opens the file, and creates it if it does not exist.
     ///
     /// # Errors
     ///
@@ -251,7 +250,7 @@ impl Store for SqliteStore {
     }
 
     fn look_every(&self) -> Duration {
-        // All changes are told, but due times are those of a wall clock that may jump.
+        // Waiters are notified of all changes, but due times are on a wall clock that may jump.
         Duration::from_secs(5)
     }
 }

@@ -1,4 +1,4 @@
-//! A row of a store in memory, and what the contract does to it.
+//! A row of a store in memory, and its changes by the calls of the contract.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub(super) const SET_ASIDE: Duration = Duration::from_secs(u64::MAX);
 /// The latest due time of other rows.
 const LATEST: Duration = Duration::from_secs(u64::MAX - 1);
 
-/// Who looks for a row when it is due.
+/// The kind of call that takes a row when it is due.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Queue {
     /// `Exchanging` and `Answered`.
@@ -44,7 +44,7 @@ pub(super) struct Row {
     pub(super) cancellation: Cancellation,
     pub(super) schedule: String,
     pub(super) first_key: [u8; 4],
-    /// Of the body, and kept when it is erased.
+    /// The format of the body, kept when the body is erased.
     pub(super) format: u8,
     pub(super) key: [u8; 4],
     pub(super) body: Option<Vec<u8>>,
@@ -89,7 +89,7 @@ impl Row {
         }
     }
 
-    /// Moves the times that depend on each other.
+    /// Changes the times that depend on each other.
     pub(super) fn move_times(&mut self, change: impl FnOnce(&mut Times)) {
         let mut times = Times {
             state: self.state,
@@ -149,7 +149,7 @@ impl Row {
         self.body.clone().map(|bytes| SealedBody { format: self.format, key: self.key, bytes })
     }
 
-    /// `None` for a row without a body, which is set aside.
+    /// Claims the row. A row without a body is set aside, and the result is `None`.
     pub(super) fn claim(&mut self, id: ProcessId, now: Duration, lease: Duration) -> Option<Claimed> {
         let orphaned = self.leased_until.is_some();
         let Some(body) = self.sealed_body() else {
@@ -192,7 +192,7 @@ impl Row {
         Pinged::Noted { id, partition: self.partition }
     }
 
-    /// `None` for a row without a body, which is set aside.
+    /// Claims the row. A row without a body is set aside, and the result is `None`.
     pub(super) fn claim_outcome(&mut self, id: ProcessId, now: Duration, lease: Duration) -> Option<ClaimedOutcome> {
         let Some(body) = self.sealed_body() else {
             self.due_at = SET_ASIDE;
@@ -235,7 +235,7 @@ impl Row {
     }
 }
 
-/// A due time of a row that is not set aside.
+/// Returns a due time for a row that is not set aside.
 pub(super) fn later(now: Duration, wait: Duration) -> Duration {
     now.saturating_add(wait).min(LATEST)
 }

@@ -19,11 +19,11 @@ pub(super) struct Table {
     due: BTreeSet<(Queue, Duration, ProcessId)>,
     sessions: BTreeMap<Fingerprint, ProcessId>,
     lookups: BTreeSet<(Fingerprint, ProcessId)>,
-    /// The last run of putting due times right.
+    /// The last run of correcting due times.
     run: Run,
 }
 
-/// What a claim answers.
+/// The answer to a claim.
 #[derive(Default)]
 pub(super) struct Claims {
     pub(super) claimed: Vec<Claimed>,
@@ -86,7 +86,7 @@ impl Table {
         claims
     }
 
-    /// What a quota lets a claim take, in the order in which claims take it.
+    /// The rows that a claim can take within a quota, in the order of claims.
     fn due_of(&self, claim: &Claim, quota: &ClaimQuota, now: Duration) -> Vec<(bool, Duration, ProcessId)> {
         let of = |queue, is_poll, most: usize| {
             let due = self.due_in_queue(queue).take_while(move |(due_at, _)| *due_at <= now);
@@ -109,7 +109,7 @@ impl Table {
             let of_queue = self.due_in_queue(queue).take_while(|(due_at, _)| *due_at <= now);
             let readable = of_queue.filter(|(_, id)| self.is_readable(*id, claim.format, &claim.keys));
             let comes_later = claim.after.is_some_and(|after| queue <= Queue::Outcomes(after));
-            // By its place within the partition, and then by the order of partitions.
+            // Sorted by the place within the partition, and then by the order of partitions.
             due.extend(readable.take(claim.limit).enumerate().map(|(place, (_, id))| (place, comes_later, queue, id)));
         }
         due.sort();
@@ -306,13 +306,13 @@ impl Table {
         self.rows.get(&id).is_some_and(|row| row.format <= format && keys.contains(&row.key))
     }
 
-    /// What a mistake of an operator does.
+    /// Deletes a body, like an operator's mistake.
     #[cfg(all(test, feature = "testing"))]
     pub(super) fn lose_body(&mut self, id: ProcessId) {
         self.update(id, |row| row.body = None);
     }
 
-    /// Changes a row and keeps the indexes right.
+    /// Changes a row and updates the indexes.
     fn update<T>(&mut self, id: ProcessId, change: impl FnOnce(&mut Row) -> T) -> Option<T> {
         let mut row = self.take(id)?;
         let answer = change(&mut row);

@@ -1,4 +1,4 @@
-//! Opening the file: what is refused, how it is set up, and its schema.
+//! Opens the file: which files are refused, the settings, and the schema.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -13,24 +13,25 @@ use crate::store::StoreError;
 /// "OIDd": marks a file as one of this crate.
 const APPLICATION: i64 = 0x4f49_4464;
 
-/// What each release has added. Only ever append: the number of steps that a file has seen is its `user_version`.
-/// A step that only adds leaves the version in the table `compatibility` as it is, so that older releases go on.
+/// The steps of the schema. Only append to them: the `user_version` of a file is the number of steps applied to it. A
+/// step that only adds does not change the version in the table `compatibility`, so that older releases continue to
+/// work.
 const STEPS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema_2.sql")];
 
-/// How long the write-ahead log gets, of 4 KiB each.
+/// The length of the write-ahead log at which it is copied into the database, in pages of 4 KiB.
 const LOG_PAGES: i64 = 4_000;
 
-/// What the writer keeps in memory: the index by due time of some hundred thousand processes, and what is in use.
+/// The writer's page cache. It holds the index by due time of a few hundred thousand rows and the pages in use.
 const CACHE_KIBIBYTES: i64 = 16 * 1024;
 
-/// How many statements stay compiled.
+/// The number of compiled statements to keep.
 const STATEMENTS: usize = 64;
 
-/// Makes the file if it is missing, readable for this user alone, and says where it really is. SQLite gives its
-/// companions `-wal` and `-shm` the same permissions.
+/// Creates the file if it does not exist, readable for this user only, and returns its canonical path. SQLite gives the
+/// companion files `-wal` and `-shm` the same permissions.
 pub(super) fn prepare(path: &Path) -> Result<PathBuf, StoreError> {
     create(path).map_err(problem::of_file)?;
-    // An absolute path has no special meaning to SQLite, as `:memory:` and an empty one have.
+    // An absolute path has no special meaning to SQLite, unlike `:memory:` and an empty path.
     let path = fs::canonicalize(path).map_err(problem::of_file)?;
     if !fs::metadata(&path).map_err(problem::of_file)?.is_file() {
         return Err(Refusal::NotAFile(path).into());
@@ -52,10 +53,11 @@ fn create(path: &Path) -> io::Result<()> {
     }
 }
 
-/// A connection that writes. It brings the schema up to date.
+/// Opens a connection that writes, and brings the schema up to date.
 pub(super) fn open_writer(path: &Path, busy_timeout: Duration) -> Result<Connection, StoreError> {
     let connection = connect(path, busy_timeout).map_err(|error| problem::of_database(&error))?;
-    // Before anything is written into it, and in a transaction, for another process may be making it.
+    // The check comes before anything is written, and in a transaction, because another process may be creating the
+    // file.
     let execute = |sql| connection.execute_batch(sql).map_err(|error| problem::of_database(&error));
     execute("BEGIN")?;
     check(&connection, path)?;
@@ -64,7 +66,7 @@ pub(super) fn open_writer(path: &Path, busy_timeout: Duration) -> Result<Connect
     Ok(connection)
 }
 
-/// A connection that only reads. The writer was opened before.
+/// Opens a connection that only reads. The writer must have been opened before.
 pub(super) fn open_reader(path: &Path, busy_timeout: Duration) -> Result<Connection, StoreError> {
     let open = || {
         let connection = connect(path, busy_timeout)?;
@@ -80,13 +82,13 @@ fn connect(path: &Path, busy_timeout: Duration) -> rusqlite::Result<Connection> 
     connection.busy_timeout(busy_timeout)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.pragma_update(None, "trusted_schema", false)?;
-    // Copies of pages for savepoints would otherwise go through files.
+    // Otherwise the copies of pages for savepoints would go through files.
     connection.pragma_update(None, "temp_store", "memory")?;
     Ok(connection)
 }
 
-/// Whether the file is empty or ours, and not of a newer release that has done more than to add something. Gives how many
-/// of our steps it has seen.
+/// Checks that the file is empty or belongs to this crate, and that no newer release has made it incompatible. Returns
+/// how many of the known steps were applied to it.
 fn check(connection: &Connection, path: &Path) -> Result<usize, StoreError> {
     let read = || {
         let application: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
@@ -107,7 +109,7 @@ fn check(connection: &Connection, path: &Path) -> Result<usize, StoreError> {
     }
 }
 
-/// Whether a release that knows so many steps can use a file that has seen more.
+/// Whether a release that knows this number of steps can use a file to which more were applied.
 fn is_compatible(connection: &Connection, known: usize) -> rusqlite::Result<bool> {
     let tables = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'compatibility'";
     if connection.query_row(tables, [], |row| row.get::<_, i64>(0))? == 0 {
@@ -125,16 +127,17 @@ fn set_up(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     let configure = || {
         connection.pragma_update(None, "synchronous", "full")?;
         connection.pragma_update(None, "foreign_keys", true)?;
-        // Erased bodies are overwritten where that costs no further input or output.
+        // Erased bodies are overwritten if that needs no additional I/O.
         connection.pragma_update(None, "secure_delete", "fast")?;
         connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
-        // A page that many transactions change goes into the database once for all of them.
+        // A page that many transactions change is copied into the database only once.
         connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
         connection.pragma_update(None, "cache_size", -CACHE_KIBIBYTES)?;
         connection.execute_batch("BEGIN IMMEDIATE")
     };
     configure().map_err(failed)?;
-    // Again, for another process may have been faster. If a step fails, closing the connection rolls all back.
+    // Checked again, because another process may have been faster. If a step fails, closing the connection rolls back
+    // all of them.
     let seen = check(connection, path)?;
     let migrate = || {
         for step in STEPS.iter().skip(seen) {
@@ -149,8 +152,8 @@ fn set_up(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     migrate().map_err(failed)
 }
 
-/// Switches to write-ahead logging, which the file remembers, and says what it has now. When several processes make the
-/// file together, SQLite gives up at once instead of waiting, so the waiting is done here.
+/// Switches to write-ahead logging, a permanent setting of the file, and returns the resulting mode. If several
+/// processes create the file together, SQLite does not wait but fails at once, so the wait is done here.
 fn log_ahead(connection: &Connection) -> rusqlite::Result<String> {
     let mut attempts = 0..100;
     loop {
@@ -164,7 +167,7 @@ fn log_ahead(connection: &Connection) -> rusqlite::Result<String> {
     }
 }
 
-/// The name of the file system that the file lies on, if it is one of those that are shared between machines.
+/// The name of the file system that holds the file, if machines can share it.
 #[cfg(target_os = "linux")]
 fn network_file_system(path: &Path) -> Option<String> {
     use std::os::unix::fs::MetadataExt as _;
@@ -188,7 +191,7 @@ fn network_file_system(path: &Path) -> Option<String> {
         "smb3",
     ];
     let device = fs::metadata(path).ok()?.dev();
-    // As the C library's `major` and `minor` take a device number apart.
+    // The same split of a device number as by the C library's `major` and `minor`.
     let major = (device >> 8) & 0xfff | (device >> 32) & !0xfff;
     let minor = device & 0xff | (device >> 12) & !0xff;
     let device = format!("{major}:{}", minor & 0xffff_ffff);

@@ -1,4 +1,4 @@
-//! What SQLite fails with, in the words of the contract.
+//! Errors of SQLite and of the file, as errors of the contract.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use rusqlite::ErrorCode;
 
 use crate::store::{StoreError, StoreProblem};
 
-/// Why a file is not used.
+/// Why a file is refused.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
     #[error("{0} is the database of another application")]
@@ -28,14 +28,15 @@ impl From<Refusal> for StoreError {
     }
 }
 
-/// An error of the file system, before SQLite has the file.
+/// Converts an error of the file system, before SQLite has opened the file.
 pub(super) fn of_file(error: io::Error) -> StoreError {
     let is_passing = matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::StorageFull);
     let problem = if is_passing { StoreProblem::Unavailable } else { StoreProblem::Unusable };
     StoreError::new(problem).with_source(error)
 }
 
-/// An error of SQLite, which quotes SQL and names of columns and no values. One error can fail many calls.
+/// Converts an error of SQLite. It may quote SQL and names of columns, but no values. One error can make many calls
+/// fail.
 pub(super) fn of_database(error: &rusqlite::Error) -> StoreError {
     let problem = match error.sqlite_error_code() {
         Some(
@@ -55,7 +56,7 @@ pub(super) fn of_database(error: &rusqlite::Error) -> StoreError {
     StoreError::new(problem).with_source(error.to_string())
 }
 
-/// The thread that serves the file has ended.
+/// The error of a call whose thread has ended.
 pub(super) fn thread_has_ended() -> StoreError {
     StoreError::new(StoreProblem::Unavailable).with_source("the thread that serves the database has ended")
 }

@@ -1,6 +1,6 @@
 -- Times are microseconds since 1970, durations are microseconds.
 
--- What schedules a process. Most answers of an OP change nothing else, so these rows are narrow.
+-- The scheduling data of a sign-in. Most answers of an OP change nothing else, so these rows are narrow.
 CREATE TABLE process (
     slot         INTEGER PRIMARY KEY,
     id           BLOB    NOT NULL UNIQUE,
@@ -28,8 +28,8 @@ CREATE INDEX process_work ON process (partition, due_at) WHERE state <= 2;
 CREATE INDEX process_outcome ON process (due_at) WHERE state = 3;
 CREATE INDEX process_tombstone ON process (due_at) WHERE state = 4;
 
--- Claims that are being worked on. A claim writes only here, into a few pages, so that a poll rewrites its row in `process`,
--- and moves it in the index, once instead of twice. While a row is here, what it says counts instead.
+-- The current claims. A claim writes only here, into a few pages. So a poll rewrites its row in `process`, and moves it
+-- in the index, once instead of twice. The columns of a row here replace those of the row in `process`.
 CREATE TABLE lease (
     slot         INTEGER PRIMARY KEY,
     partition    INTEGER NOT NULL,
@@ -39,18 +39,18 @@ CREATE TABLE lease (
     attempts     INTEGER NOT NULL
 ) STRICT;
 
--- A foreign key would look for the row in `process` at every claim, which has just read it.
+-- A foreign key would look up the row in `process` at every claim, although the claim has just read it.
 CREATE TRIGGER process_forgotten AFTER DELETE ON process BEGIN
     DELETE FROM lease WHERE slot = OLD.slot;
 END;
 
--- What counts.
+-- The effective columns.
 CREATE VIEW current AS
     SELECT slot, id, process.partition AS partition, state, coalesce(lease.due_at, process.due_at) AS due_at, leased_until,
            coalesce(lease.epoch, process.epoch) AS epoch, provisional, cancellation, schedule, format, key, revision
     FROM process LEFT JOIN lease USING (slot);
 
--- What the application and the OP have put into it, sealed. Tombstones have none.
+-- The sealed data of the application and the OP. Tombstones have none.
 CREATE TABLE sealed (
     slot INTEGER PRIMARY KEY REFERENCES process (slot) ON DELETE CASCADE,
     body BLOB    NOT NULL

@@ -1,6 +1,6 @@
--- Version 2 only adds: releases that know version 1 go on working beside those that know this one.
+-- Version 2 only adds: releases that know version 1 continue to work beside those that know this one.
 
--- The oldest version that a release has to know to use the file.
+-- The oldest version that a release must know to use the file.
 CREATE TABLE compatibility (
     oldest INTEGER NOT NULL
 ) STRICT;
@@ -10,12 +10,12 @@ ALTER TABLE process ADD COLUMN expires_at INTEGER;
 ALTER TABLE process ADD COLUMN spread INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE process ADD COLUMN decided_at INTEGER;
 
--- What is verified does not wait behind what is polled, nor one partition's outcomes behind another one's.
+-- Verifications do not wait behind polls, nor one partition's outcomes behind another's.
 CREATE INDEX process_verification ON process (partition, due_at) WHERE state IN (0, 2);
 CREATE INDEX process_outcome_of ON process (partition, due_at) WHERE state = 3;
 CREATE INDEX lease_due ON lease (partition, due_at);
 
--- How far the last run has come that puts due times right; see `Store::clamp_due_times`. There is one row.
+-- The progress of the last run that corrects due times; see `Store::clamp_due_times`. There is one row.
 CREATE TABLE clamp_run (
     one       INTEGER PRIMARY KEY CHECK (one = 1),
     began_at  INTEGER,

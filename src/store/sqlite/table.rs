@@ -1,6 +1,7 @@
-//! The calls of the contract as SQL. Each runs inside a transaction that the thread opens and ends.
+//! The calls of the contract as SQL. Each runs inside a transaction that the thread begins and ends.
 //!
-//! Statements say `LIMIT :limit + 0`: SQLite compiles one with a bare parameter there anew for each value that is bound.
+//! Statements contain `LIMIT :limit + 0`, because SQLite compiles a statement with a bare parameter there again for
+//! each new value.
 
 mod claim;
 mod clamp;
@@ -19,8 +20,8 @@ use rusqlite::{Row, RowIndex};
 use crate::store::column::{key_number, key_of};
 use crate::store::{Cancellation, Fingerprint, Partition, ProcessId, SealedBody, State};
 
-/// Replaces `:keys` in a statement. Being part of its text they cost nothing when it runs, and the keys of a process stay the
-/// same, so the statement stays compiled.
+/// Replaces `:keys` in a statement. As part of the text the keys cost nothing at run time. The keys of a program do not
+/// change, so the statement stays compiled.
 fn with_keys(sql: &str, keys: &[[u8; 4]]) -> String {
     let numbers: Vec<_> = keys.iter().map(|key| key_number(*key).to_string()).collect();
     sql.replace(":keys", &numbers.join(", "))
@@ -56,7 +57,7 @@ fn lookup_in(row: &Row<'_>) -> rusqlite::Result<Option<Fingerprint>> {
     Ok(row.get::<_, Option<_>>("lookup")?.map(Fingerprint))
 }
 
-/// The body, where the row was joined with one.
+/// The body, if the row was joined with one.
 fn body_in(row: &Row<'_>) -> rusqlite::Result<Option<SealedBody>> {
     let Some(bytes) = row.get("body")? else { return Ok(None) };
     Ok(Some(SealedBody { format: row.get("format")?, key: key_in(row)?, bytes }))

@@ -1,4 +1,4 @@
-//! A thread that owns a connection and carries out the calls of many tasks, a group of them per transaction.
+//! A thread that owns a connection and executes the calls of many tasks, a group of them per transaction.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -14,23 +14,23 @@ use crate::clock::Clock;
 use crate::store::changes::Changes;
 use crate::store::{Changed, StoreError};
 
-/// How many calls share a transaction at most, so that the first of them does not wait for long.
+/// The maximal number of calls in a transaction, so that the first of them does not wait for long.
 const CALLS_PER_TRANSACTION: usize = 256;
 
-/// How often to look whether another process has changed the file.
+/// How often to check whether another process has changed the file.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// What a thread is for.
+/// The role of a thread.
 #[derive(Clone, Copy)]
 pub(super) enum Role {
     /// It takes the write lock before it reads anything.
     Writer,
-    /// It never writes, so it does not wait for writers and they do not wait for it.
+    /// It never writes, so it neither waits for writers nor delays them.
     Reader,
 }
 
-/// A handle on the thread. The thread ends when the handle is gone and what was asked before is done; dropping the
-/// handle does not wait for that.
+/// A handle of the thread. After the handle is dropped, the thread completes the pending calls and ends; the drop does
+/// not wait for that.
 pub(super) struct Worker(Sender<Box<dyn Call>>);
 
 impl Worker {
@@ -61,8 +61,8 @@ impl Worker {
         Ok(Self(calls))
     }
 
-    /// Has the thread carry out `work`. The answer comes after the transaction has committed; if it does not, or if
-    /// `work` fails, nothing has happened.
+    /// Executes `work` in the thread. The answer comes after the commit of the transaction. If the commit or `work`
+    /// fails, nothing has happened.
     pub(super) async fn call<T: Send + 'static>(
         &self,
         changed: impl Fn(&T) -> Changed + Send + 'static,
@@ -75,17 +75,18 @@ impl Worker {
     }
 }
 
-/// A call on its way through a transaction.
+/// A call in a transaction.
 trait Call: Send {
-    /// Nobody waits for it any more. It is left out, because a claim whose answer nobody reads would lock rows up.
+    /// Whether its caller has gone. Such a call is skipped, because a claim without a reader of its answer would block
+    /// rows.
     fn is_abandoned(&self) -> bool;
 
-    /// What somebody may have to do after it.
+    /// The changes that waiters must be notified of.
     fn changed(&self) -> Changed;
 
     fn run(&mut self, connection: &Connection, now: Moment) -> rusqlite::Result<()>;
 
-    /// Answers, once the transaction has ended.
+    /// Sends the answer after the end of the transaction.
     fn finish(self: Box<Self>, transaction: Result<(), &rusqlite::Error>);
 }
 
@@ -130,7 +131,7 @@ where
             (Err(error), _) => Err(problem::of_database(error)),
             (Ok(()), None) => Err(problem::thread_has_ended()),
         };
-        // Who does not wait any more repeats the call, as after any lost answer.
+        // A caller that has gone repeats the call, as after any lost answer.
         let _ = self.reply.send(answer);
     }
 }
@@ -168,7 +169,7 @@ impl Thread {
         }
     }
 
-    /// Changes whenever another connection has committed something. Reading it touches shared memory only.
+    /// A number that changes with every commit of another connection. Reading it only accesses shared memory.
     fn data_version(&self) -> Option<i64> {
         let mut statement = self.connection.prepare_cached("PRAGMA data_version").ok()?;
         statement.query_row([], |row| row.get(0)).ok()
@@ -182,7 +183,7 @@ impl Thread {
         }
         let transaction = self.run(&mut group);
         if transaction.is_err() && !self.connection.is_autocommit() {
-            // If this fails too, the next `BEGIN` says so to those who wait for it.
+            // If this fails too, the next `BEGIN` returns the error to its callers.
             let _ = self.execute("ROLLBACK");
         }
         if transaction.is_ok() {
@@ -200,7 +201,7 @@ impl Thread {
         })?;
         let now = || Moment::of(self.clock.as_ref());
         if let [call] = group {
-            // The transaction does for one what a savepoint would, which keeps a copy of every page that changes.
+            // One call needs no savepoint besides the transaction. A savepoint would keep a copy of every changed page.
             call.run(&self.connection, now())?;
             return self.execute("COMMIT");
         }
@@ -208,7 +209,7 @@ impl Thread {
             self.execute("SAVEPOINT call")?;
             if let Err(error) = call.run(&self.connection, now()) {
                 if self.connection.is_autocommit() {
-                    // SQLite has rolled everything back, the calls before this one included.
+                    // SQLite has rolled everything back, including the earlier calls.
                     return Err(error);
                 }
                 self.execute("ROLLBACK TO call")?;
@@ -241,7 +242,7 @@ mod tests {
         (Worker::start(Role::Writer, Arc::new(SystemClock), changes.clone(), open).await.unwrap(), changes)
     }
 
-    /// Keeps the thread busy until the sender is dropped, so that what is asked meanwhile becomes one group.
+    /// Keeps the thread busy until the sender is dropped, so that the calls made meanwhile form one group.
     fn occupy(worker: &Worker) -> Sender<()> {
         let (release, released) = mpsc::channel::<()>();
         let (reply, _) = oneshot::channel();
@@ -249,13 +250,14 @@ mod tests {
             let _ = released.recv();
             Ok(())
         };
-        // Sent by hand, as nobody waits for it; `is_abandoned` comes before `released` is waited for.
+        // Sent directly, because it has no caller to wait for it. `is_abandoned` is checked before the wait for
+        // `released`.
         let call = OneCall { changed: |(): &()| Changed::NOTHING, work: Some(wait), result: None, reply };
         worker.0.send(Box::new(Uninterested(call))).unwrap();
         release
     }
 
-    /// A call that is carried out although nobody waits for it.
+    /// A call that is executed without a waiting caller.
     struct Uninterested<C>(C);
 
     impl<C: Call> Call for Uninterested<C> {

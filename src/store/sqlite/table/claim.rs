@@ -8,7 +8,7 @@ use crate::store::rules::due_if_orphaned;
 use crate::store::sqlite::moment::{Moment, column, since_1970};
 use crate::store::{Claim, ClaimQuota, Claimed, NextDue, Partition, ProcessId, SealedBody};
 
-/// What a claim answers.
+/// The answer to a claim.
 #[derive(Default)]
 pub(super) struct Claims {
     pub(super) claimed: Vec<Claimed>,
@@ -25,7 +25,8 @@ enum Kind {
 }
 
 impl Kind {
-    /// What each kind has an index for. Conditions are written as they are in the index, or SQLite does not use it.
+    /// The condition that the index of each kind has. SQLite uses an index only if its condition occurs in the
+    /// statement.
     fn condition(self) -> &'static str {
         match self {
             Self::Verifications => "state IN (0, 2)",
@@ -40,13 +41,13 @@ impl Kind {
         }
     }
 
-    /// Fills the condition and the keys in.
+    /// Inserts the condition and the keys.
     fn statement(self, sql: &str, claim: &Claim) -> String {
         with_keys(&sql.replace(":kind", self.condition()), &claim.keys)
     }
 }
 
-/// When rows are due that a claim can take, for sharing its limit.
+/// The due times of the rows that a claim can take, for sharing its limit.
 const DUE_TIMES: &str = "
         SELECT coalesce(lease.due_at, process.due_at) AS due
          FROM process LEFT JOIN lease USING (slot)
@@ -64,7 +65,7 @@ const FREE: &str = "
            AND NOT EXISTS (SELECT 1 FROM lease WHERE lease.slot = process.slot)
          ORDER BY due_at LIMIT :limit + 0";
 
-/// Rows whose holders have died.
+/// Due rows whose holders have died.
 const ORPHANED: &str = "
         SELECT slot, id, state, pinged_at IS NOT NULL, cancellation, schedule, format, key, body, interval, lease.due_at,
                 lease.epoch, lease.attempts, 1, expires_at
@@ -73,7 +74,7 @@ const ORPHANED: &str = "
            AND format <= :format AND key IN (:keys)
          ORDER BY lease.due_at LIMIT :limit + 0";
 
-/// When the next row is due that is not leased.
+/// The due time of the next row that is not leased.
 const NEXT_FREE: &str = "
         SELECT due_at FROM process
          WHERE partition = :partition AND :kind
@@ -81,13 +82,13 @@ const NEXT_FREE: &str = "
            AND NOT EXISTS (SELECT 1 FROM lease WHERE lease.slot = process.slot)
          ORDER BY due_at LIMIT 1";
 
-/// When the next row is due that is.
+/// The due time of the next row that is leased.
 const NEXT_LEASED: &str = "
         SELECT lease.due_at FROM lease JOIN process USING (slot)
          WHERE lease.partition = :partition AND :kind AND format <= :format AND key IN (:keys)
          ORDER BY lease.due_at LIMIT 1";
 
-/// What a claim writes; see `schema.sql`.
+/// The statement by which a claim leases a row; see `schema.sql`.
 pub(super) const LEASE: &str =
     "REPLACE INTO lease (slot, partition, leased_until, due_at, epoch, attempts) VALUES (?, ?, ?, ?, ?, ?)";
 
@@ -101,7 +102,7 @@ pub(super) fn claim(connection: &Connection, now: Moment, claim: &Claim) -> rusq
             }
         }
     }
-    // After all claims, for they move the rows that come next.
+    // After all claims, because they change which rows come next.
     for quota in &claim.quotas {
         let next = |kind| next_in(connection, claim, kind, quota.partition);
         let until = |due_at: Option<i64>| due_at.map(|due_at| now.until(due_at));
@@ -112,7 +113,7 @@ pub(super) fn claim(connection: &Connection, now: Moment, claim: &Claim) -> rusq
     Ok(claims)
 }
 
-/// The quotas, so much smaller that together they are within the limit: the earliest rows of all partitions come first.
+/// Reduces the quotas so that together they are within the limit: the earliest rows of all partitions come first.
 fn shares(
     connection: &Connection,
     now: Moment,
@@ -159,7 +160,7 @@ struct Due {
     has_body: bool,
 }
 
-/// Claims the rows of one kind and partition, and says how many it has taken or set aside.
+/// Claims the rows of one kind and partition, and returns how many it has taken or set aside.
 fn claim_of(
     connection: &Connection,
     now: Moment,
@@ -192,7 +193,7 @@ fn claim_of(
     Ok(taken)
 }
 
-/// What is due of one kind and partition, earliest first.
+/// The due rows of one kind and partition, earliest first.
 fn due(
     connection: &Connection,
     now: Moment,
@@ -224,8 +225,8 @@ fn due(
     Ok(due)
 }
 
-/// A row as it is once it has been claimed. Columns are known by their places here: rows come by the thousand, and names are
-/// looked up each time.
+/// Reads a row as it is after the claim. Columns are read by index, because looking up names is slow for thousands of
+/// rows.
 fn due_in(row: &Row<'_>, partition: Partition) -> rusqlite::Result<Due> {
     let body: Option<Vec<u8>> = row.get(8)?;
     let has_body = body.is_some();
@@ -251,14 +252,14 @@ fn due_in(row: &Row<'_>, partition: Partition) -> rusqlite::Result<Due> {
     })
 }
 
-/// A row without a body is not due again by itself.
+/// Sets a row without a body aside: it does not become due again.
 fn set_aside(connection: &Connection, slot: i64, row: &Claimed) -> rusqlite::Result<()> {
     let mut put = connection.prepare_cached("UPDATE process SET due_at = ?, epoch = ?, attempts = ? WHERE slot = ?")?;
     put.execute(params![SET_ASIDE, row.epoch, row.attempts, slot])?;
     connection.prepare_cached("DELETE FROM lease WHERE slot = ?")?.execute([slot]).map(drop)
 }
 
-/// When the earliest row that the claim could take is due, were there no limits.
+/// The due time of the earliest row that the claim could take without its limits.
 fn next_in(connection: &Connection, claim: &Claim, kind: Kind, partition: Partition) -> rusqlite::Result<Option<i64>> {
     let values = named_params! { ":partition": partition.0, ":format": claim.format };
     let mut free = connection.prepare_cached(&kind.statement(NEXT_FREE, claim))?;

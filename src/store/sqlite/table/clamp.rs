@@ -10,7 +10,7 @@ use crate::store::rules::{Run, Times};
 use crate::store::sqlite::moment::{Moment, column, since_1970};
 use crate::store::{Clamp, Clamped, Partition, ProcessId};
 
-/// A row with what its due time depends on.
+/// A row with the columns that determine its due time.
 struct Timed {
     slot: i64,
     id: ProcessId,

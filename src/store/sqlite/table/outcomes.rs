@@ -12,7 +12,7 @@ use crate::store::{
     Acknowledged, Acknowledgement, ClaimedOutcome, HeldOutcome, OutcomeClaim, Outcomes, SealedBody, State,
 };
 
-/// What a statement for the outcomes that a claim can take says of them.
+/// The condition for outcomes that a claim can open.
 const READABLE: &str = "format <= :format AND key IN (:keys)";
 
 fn statement(sql: &str, claim: &OutcomeClaim) -> String {
@@ -49,7 +49,7 @@ pub(in crate::store::sqlite) fn claim_outcomes(
     Ok(Outcomes { claimed, set_aside, next_in })
 }
 
-/// How many outcomes to take of each partition, in the order in which partitions are served.
+/// How many outcomes to take of each partition, in round-robin order.
 fn shares(connection: &Connection, now: Moment, claim: &OutcomeClaim) -> rusqlite::Result<Vec<(i64, usize)>> {
     let values = named_params! {
         ":now": now.0,
@@ -73,7 +73,7 @@ fn shares(connection: &Connection, now: Moment, claim: &OutcomeClaim) -> rusqlit
     Ok(fair_shares(counts, claim.limit))
 }
 
-/// All partitions with outcomes that are due, and how many.
+/// All partitions with due outcomes, and how many there are, up to the limit for each.
 fn partitions(connection: &Connection, now: Moment, claim: &OutcomeClaim) -> rusqlite::Result<Vec<(i64, usize)>> {
     let values = named_params! {
         ":now": now.0,
@@ -130,7 +130,7 @@ fn due(
     find.query_map(values, due_in)?.collect()
 }
 
-/// A row as it is once it has been claimed.
+/// Reads a row as it is after the claim.
 fn due_in(row: &Row<'_>) -> rusqlite::Result<Due> {
     let body = body_in(row)?;
     let has_body = body.is_some();

@@ -45,7 +45,7 @@ pub(in crate::store::sqlite) fn cancel(
     cancel.query_row(named_params! { ":to": to as u8, ":id": id.to_bytes() }, cancellation_in).optional()
 }
 
-/// The body goes with the row.
+/// The body is erased with the row.
 pub(in crate::store::sqlite) fn forget(connection: &Connection, id: ProcessId) -> rusqlite::Result<bool> {
     let mut forget = connection.prepare_cached("DELETE FROM process WHERE id = ?")?;
     Ok(forget.execute([id.to_bytes()])? > 0)

@@ -91,7 +91,7 @@ pub(in crate::store::sqlite) fn work(
     Ok(Work { now: now.wall(), settled, claimed, due, set_aside, clamping })
 }
 
-/// What a settlement has to know of its row.
+/// The columns of a row that its settlement needs.
 struct Found {
     slot: i64,
     state: State,
@@ -127,7 +127,7 @@ impl Found {
     }
 }
 
-/// The statements that every settlement needs, taken out of the cache once for all of them.
+/// The statements that every settlement needs, taken from the cache once for all of them.
 struct Settling<'c> {
     connection: &'c Connection,
     now: Moment,
@@ -146,7 +146,7 @@ impl<'c> Settling<'c> {
                         coalesce(lease.attempts, process.attempts)
                  FROM process LEFT JOIN lease USING (slot) WHERE id = ?",
             )?,
-            // Most answers of an OP change nothing else, and the indexes on what does not stand here are left alone.
+            // Most answers of an OP change only these columns, so the indexes on other columns need no update.
             reschedule: connection.prepare_cached(
                 "UPDATE process SET due_at = ?, not_before = ?, schedule = ?, interval = ?, expires_at = ?, spread = 0,
                      epoch = ?, attempts = ?
@@ -196,7 +196,7 @@ impl<'c> Settling<'c> {
         if let Some(body) = &settlement.body {
             let label = params![body.format, key_number(body.key), found.slot];
             self.change("format = ?, key = ?, revision = revision + 1", label)?;
-            // It may have been lost.
+            // The old body may have been lost.
             let mut replace = self.connection.prepare_cached(
                 "INSERT INTO sealed (slot, body) VALUES (?, ?) ON CONFLICT (slot) DO UPDATE SET body = excluded.body",
             )?;
@@ -208,7 +208,7 @@ impl<'c> Settling<'c> {
         Ok(Settled::Done)
     }
 
-    /// Changes columns that few settlements change. The last of the values is the slot.
+    /// Changes columns that few settlements change. The last value is the slot.
     fn change(&self, columns: &str, values: &[&dyn ToSql]) -> rusqlite::Result<()> {
         let sql = format!("UPDATE process SET {columns} WHERE slot = ?");
         self.connection.prepare_cached(&sql)?.execute(values).map(drop)
