@@ -56,77 +56,80 @@ use session::Session;
 ///
 /// # Tables
 ///
-/// They live in a schema of their own, `openid_deferred` unless [told](PostgresStoreBuilder::schema). Either call
-/// [`migrate`](Self::migrate) at each start, or run [`SCHEMA`](Self::SCHEMA) apart with a role that may create tables,
-/// so that the application's role needs not. Bodies in them are sealed; identifiers and schedules are not.
+/// The tables have a schema of their own, `openid_deferred` [by default](PostgresStoreBuilder::schema). Either call
+/// [`migrate`](Self::migrate) at each start, or run [`SCHEMA`](Self::SCHEMA) separately with a role that may create
+/// tables, so that the application's role need not. Bodies are sealed; identifiers and schedules are not.
 ///
-/// Where a later release only adds to the tables, replicas of two releases work side by side. **Version 3 does more**:
-/// stop all replicas of releases that know version 1 or 2 before it is made, for their statements fail afterwards, and the
-/// answer to a poll that is under way could not be stored. The change is refused while rows are leased. With millions of
-/// rows it takes minutes. A release refuses to [`migrate`](Self::migrate) tables whose version is too new for it.
+/// If a later release only adds to the tables, replicas of two releases work side by side. **Version 3 is an
+/// exception**: before the migration, stop all replicas of releases that know only version 1 or 2. Their statements
+/// fail afterwards, and the answer to a poll in flight could not be stored. The migration is refused while rows are
+/// leased. With millions of rows it takes minutes. [`migrate`](Self::migrate) refuses tables whose version is too new
+/// for the release.
 ///
 /// # The connection string
 ///
-/// It is libpq's, as a URL or as pairs of keys and values. A parameter of libpq that is not supported is an error, and so
-/// is one that is unknown; environment variables and the files in `~/.postgresql` are not read. Several hosts may be named,
-/// as those of a cluster: the first one that takes writes is used (`target_session_attrs=any`: the first one that
-/// answers), and after a failure they are asked again.
+/// It has libpq's format: a URL, or pairs of keys and values. Unknown parameters, and parameters of libpq that are not
+/// supported, are errors. Environment variables and the files in `~/.postgresql` are not read. It may name several
+/// hosts, such as those of a cluster: the first host that accepts writes is used (with `target_session_attrs=any`, the
+/// first one that answers). After a failure the hosts are tried again.
 ///
-/// | `sslmode` | of a host that is not this machine |
+/// | `sslmode` | for a host other than this machine |
 /// |---|---|
-/// | not named, `verify-full` | TLS; the certificate has to come from a trusted authority and to be good for the host's name |
-/// | `verify-ca` with `sslrootcert` | the same with any name; without a file it is refused |
-/// | `require` | `verify-ca` where `sslrootcert` names a file, as in libpq; `verify-full` where it does not |
-/// | `allow`, `prefer` | `verify-full`: an attacker on the way could decide against TLS otherwise |
+/// | not set, `verify-full` | TLS; the certificate must be from a trusted authority and valid for the host's name |
+/// | `verify-ca` with `sslrootcert` | the same for any name; refused without a file |
+/// | `require` | `verify-ca` if `sslrootcert` names a file, as in libpq; otherwise `verify-full` |
+/// | `allow`, `prefer` | `verify-full`, because otherwise an attacker on the network could disable TLS |
 /// | `disable` | no TLS |
 ///
-/// This machine (`localhost` and loopback addresses) is reached without TLS unless `require`, `verify-ca`, `verify-full` or
-/// a file asks for it, and Unix sockets always are. The authorities are those of the file `sslrootcert`, the system's
-/// (`sslrootcert=system`, or none named), or those of the connector given to [`tls`](PostgresStoreBuilder::tls).
-/// `sslcert` and `sslkey` are the files of a client certificate, `sslpassword` opens the key. Files are read for each
-/// new connection, so that they can be replaced while replicas run. `sslnegotiation=direct` is for PostgreSQL 17 and
-/// newer.
+/// Connections to this machine (`localhost` and loopback addresses) do not use TLS unless `require`, `verify-ca`,
+/// `verify-full` or a file requests it. Unix sockets never use TLS. The trusted authorities are those in the file
+/// `sslrootcert`, those of the system (`sslrootcert=system`, or not set), or those of the connector passed to
+/// [`tls`](PostgresStoreBuilder::tls). `sslcert` and `sslkey` are the files of a client certificate; `sslpassword`
+/// decrypts the key. Files are read for each new connection, so that they can be replaced while replicas run.
+/// `sslnegotiation=direct` is for PostgreSQL 17 and newer.
 ///
 /// # Connections
 ///
-/// Each call is one transaction on one connection of a pool. Connections that have failed, and those whose call was
-/// dropped in the middle, are closed. Nothing depends on the state of a session, so a pooler such as PgBouncer may
-/// stand in between and assign a server to each transaction; switch
-/// [prepared statements](PostgresStoreBuilder::prepared_statements) off for those that cannot follow them.
+/// Each call is one transaction on one connection of a pool. A connection is closed if it failed, or if the future of
+/// its call was dropped. Nothing depends on the state of a session, so a pooler such as PgBouncer may assign a server
+/// to each transaction. Disable [prepared statements](PostgresStoreBuilder::prepared_statements) for poolers that
+/// cannot track them.
 ///
-/// A call that takes longer than the [timeout](PostgresStoreBuilder::timeout) is given up. The database hears of it
-/// beforehand: it waits for half of that time for a lock and works on one statement for three quarters of it. When a call
-/// is dropped while its statement runs, the statement is [cancelled](PostgresStoreBuilder::cancel_requests).
+/// A call that takes longer than the [timeout](PostgresStoreBuilder::timeout) fails. The database's own limits are
+/// shorter: half of that time for a lock, and three quarters for a statement. If a call is dropped while its statement
+/// runs, the statement is [cancelled](PostgresStoreBuilder::cancel_requests).
 ///
-/// When the database has vanished without a word, a call fails after the timeout, or after half of it where the network
-/// tells (`tcp_user_timeout`). Then all connections are closed, and the next call makes a new one. Each host, or each
-/// address that its name has, is given `connect_timeout` seconds to accept a connection; unless it is named, half of the timeout is
-/// shared among the hosts, with at least two seconds for each. With the default settings and two hosts that is 12.5 s in all.
+/// If the database stops answering, a call fails after the timeout, or after half of it if the operating system detects
+/// it (`tcp_user_timeout`). Then all connections are closed, and the next call opens a new one. Each address of each
+/// host has `connect_timeout` seconds to accept a connection. By default the hosts share half of the timeout, with at
+/// least two seconds for each. With the default settings and two hosts, failover takes 12.5 s in all.
 ///
-/// What was answered has reached the disk: a role or database with `synchronous_commit=off` is refused. With other
-/// settings of the server, such as `fsync=off` or an asynchronous standby that takes over, it is the server that may
-/// forget.
+/// Calls are answered after their changes have reached the disk: a role or database with `synchronous_commit=off` is
+/// refused. Other settings of the server can still lose committed data, such as `fsync=off` or a failover to an
+/// asynchronous standby.
 ///
 /// # Concurrency
 ///
-/// Claims pass over the rows that another replica is claiming (`SKIP LOCKED`), and all of them go by the database's
-/// clock. Changes made through this value are told at once by [`changed`](Store::changed); those of other replicas are
-/// seen by [looking](PostgresStoreBuilder::look_every), or at once with
+/// Claims skip the rows that another replica is claiming (`SKIP LOCKED`). All claims use the database's clock.
+/// [`changed`](Store::changed) reports changes made through this value at once. The changes of other replicas are found
+/// by [polling the store](PostgresStoreBuilder::look_every), or at once with
 /// [notifications](PostgresStoreBuilder::notifications).
 ///
 /// # Long transactions
 ///
-/// While a transaction of the database is open, such as a backup, nothing that is newer can be cleared away. Claims do not
-/// walk over what has been left there: a store remembers for each partition before which time nothing is due. A row that
-/// is due earlier all the same is one that was committed more than two seconds after its call had read the clock, one that
-/// was changed by hand, or one that was just sealed again under a key that the claim can open. Every second a claim looks
-/// at everything, and finds it. Where that takes longer than ten milliseconds, such looks come as seldom as they take a
-/// hundredth of the time, and at least every ten minutes. The first claim of a replica is one of them.
+/// While a long transaction of the database is open, such as a backup, PostgreSQL cannot remove index entries that
+/// became dead after it began. To avoid scanning them, the store remembers for each partition a time before which
+/// nothing is due.
+///
+/// A row can still be due before that time: if it was committed more than two seconds after its call had read the
+/// clock, changed by hand, or just sealed again with a key that the claim can open. A full scan once a second finds
+/// such rows. If a scan takes longer than ten milliseconds, scans become so rare that they take a hundredth of the
+/// time, but happen at least every ten minutes. The first claim of a replica is a full scan.
 pub struct PostgresStore {
     connections: Connections,
-    /// The SQL that begins a transaction.
+    /// The SQL to begin a transaction.
     begin: String,
-    /// The quoted name of the schema and a dot.
+    /// The quoted name of the schema, with a dot at the end.
     schema: String,
     prepares: bool,
     look_every: Duration,
@@ -137,37 +140,44 @@ pub struct PostgresStore {
 }
 
 impl PostgresStore {
-    /// The SQL that makes the tables, for running it apart: `psql` with the schema in the search path. It says more at
-    /// its beginning. Running it again changes nothing.
+    /// The SQL that creates the tables, to be run separately: with `psql` and the schema in the search path. Its first
+    /// lines explain how. Running it again changes nothing.
     pub const SCHEMA: &'static str = include_str!("postgres/schema.sql");
 
-    /// Connects to the database. [`migrate`](Self::migrate) comes next.
+    /// Connects to the database. Call [`migrate`](Self::migrate) next.
     ///
     /// # Errors
     ///
-    /// [`Unavailable`](super::StoreProblem::Unavailable) where the database cannot be reached,
-    /// [`Unusable`](super::StoreProblem::Unusable) where the connection string is not one, the database does not let us
-    /// in, or commits asynchronously.
+    /// [`Unavailable`](super::StoreProblem::Unavailable) if the database cannot be reached;
+    /// [`Unusable`](super::StoreProblem::Unusable) if the connection string is invalid, or the database rejects the
+    /// login or commits asynchronously.
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
         Self::builder(url).connect().await
     }
 
-    /// The same with other settings than the usual ones.
+    /// Returns a builder, for settings other than the defaults.
     pub fn builder(url: &str) -> PostgresStoreBuilder {
         PostgresStoreBuilder::new(url)
     }
 
-    /// Makes the schema and its tables, or brings them up to date. Where they are, it does nothing and needs no right to
-    /// change them. Replicas may call it at the same time.
+    /// Creates the schema and its tables, or brings them up to date.
+    ///
+    /// If they are up to date, it does nothing and needs no privilege to change them. Replicas may call it at the same
+    /// time.
     ///
     /// # Errors
     ///
-    /// As of any call. [`Unusable`](super::StoreProblem::Unusable) where the role may not make tables, and where a newer
-    /// release has changed them so that this one cannot use them.
-    /// [`Unavailable`](super::StoreProblem::Unavailable) where another replica's migration, or a transaction that uses the
-    /// tables, has kept it waiting for half of the [timeout](PostgresStoreBuilder::timeout), and where the tables have
-    /// version 1 or 2 and replicas of an older release are at work: stop those. Then call it again. It has no
-    /// limit of time otherwise, for an index of a large table takes long.
+    /// Those of any call, and
+    ///
+    /// - [`Unusable`](super::StoreProblem::Unusable) if the role may not create tables, or a newer release has changed
+    ///   the tables so that this release cannot use them;
+    /// - [`Unavailable`](super::StoreProblem::Unavailable) if it waited for half of the
+    ///   [timeout](PostgresStoreBuilder::timeout) for the migration of another replica or for a transaction that uses
+    ///   the tables. Call it again.
+    /// - [`Unavailable`](super::StoreProblem::Unavailable) if the tables have version 1 or 2 and replicas of an older
+    ///   release are running. Stop them, and call it again.
+    ///
+    /// Once it has its locks, no timeout applies, because creating an index of a large table takes long.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         let connection = self.bounded(self.connections.take()).await?;
         let begin = session::begin_migration(self.timeout);
@@ -181,13 +191,13 @@ impl PostgresStore {
         Ok(Session::new(&self.connections, connection, &self.schema, self.prepares, &self.begin))
     }
 
-    /// A session in a transaction.
+    /// Takes a session for one transaction.
     async fn transaction(&self) -> Result<Session<'_>, StoreError> {
         Ok(self.session().await?.in_transaction())
     }
 
-    /// Gives a call up when the database does not answer, as behind a firewall that has forgotten the connection. A
-    /// server that is there would have answered before, for its own limits are shorter.
+    /// Ends a call with an error if the database does not answer, for example because a firewall has dropped the
+    /// connection. A reachable server would have answered earlier, because its own limits are shorter.
     async fn bounded<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         let generation = self.connections.generation();
         let mut call = pin!(call);
@@ -195,14 +205,14 @@ impl PostgresStore {
             biased;
             result = &mut call => result,
             () = SystemClock.sleep(self.timeout) => {
-                // Before the call is dropped.
+                // This must happen before the call is dropped.
                 self.connections.discard(generation);
                 Err(problem::no_answer_within(self.timeout))
             }
         }
     }
 
-    /// Runs a call after which somebody may have something to do. It may have happened although the call has failed.
+    /// Runs a call and notifies waiters of its changes. They may have happened even if the call failed.
     async fn bounded_and_tell<T>(
         &self,
         changed: impl Fn(Option<&T>) -> Changed,
@@ -211,12 +221,12 @@ impl PostgresStore {
         let result = self.bounded(call).await;
         let changed = changed(result.as_ref().ok());
         self.changes.tell(changed);
-        // Other replicas look often enough for what becomes due in a while.
+        // Other replicas poll the store often enough for rows that become due later.
         self.announce(Changed { work: false, ..changed });
         result
     }
 
-    /// Tells other replicas.
+    /// Notifies other replicas.
     fn announce(&self, changed: Changed) {
         if let Some(notifications) = &self.notifications {
             notifications.announce(changed);
@@ -364,7 +374,7 @@ impl Store for PostgresStore {
             let session = self.transaction().await?;
             let resealed = upkeep::reseal(&session, &reseals).await?;
             session.commit().await?;
-            // Rows that nobody here could open may be due for long.
+            // Rows that could not be opened here may have been due for a long time.
             self.due_bounds.forget();
             Ok(resealed)
         }))

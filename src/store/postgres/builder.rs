@@ -1,4 +1,4 @@
-//! Settings of a store, and connecting to its database.
+//! The settings of a store, and the connection to its database.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,11 +14,10 @@ use super::{PostgresStore, session};
 use crate::store::StoreError;
 use crate::store::changes::Changes;
 
-/// How long a call may take, waiting for a connection included, unless the builder is told otherwise.
+/// The default time limit of a call, including the wait for a connection.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Settings of a [`PostgresStore`], beginning with [`PostgresStore::builder`] and ending with
-/// [`connect`](Self::connect).
+/// Settings of a [`PostgresStore`]. Start with [`PostgresStore::builder`] and finish with [`connect`](Self::connect).
 ///
 /// ```no_run
 /// use openid_deferred::store::PostgresStore;
@@ -61,67 +60,76 @@ impl PostgresStoreBuilder {
         }
     }
 
-    /// The schema that the tables are in. `openid_deferred` unless told.
+    /// Sets the schema of the tables; `openid_deferred` by default.
     pub fn schema(mut self, name: impl Into<String>) -> Self {
         self.schema = name.into();
         self
     }
 
-    /// The TLS to use: certificate authorities, client certificate. What the connection string says unless told. It
-    /// excludes `sslrootcert`, `sslcert` and `sslkey` there; `sslmode` goes on to say whether TLS is used, and
-    /// `verify-ca` that the server's name is not checked.
+    /// Sets the TLS configuration: certificate authorities and client certificate. By default the connection string
+    /// determines it.
+    ///
+    /// With this setting the connection string must not contain `sslrootcert`, `sslcert` or `sslkey`. `sslmode` still
+    /// determines whether TLS is used, and with `verify-ca` the server's name is not checked.
     pub fn tls(mut self, connector: SslConnector) -> Self {
         self.tls = Some(connector);
         self
     }
 
-    /// How many connections to have at most. 8 unless told.
+    /// Sets the maximal number of connections; 8 by default.
     pub fn pool_size(mut self, connections: usize) -> Self {
         self.pool_size = connections;
         self
     }
 
-    /// Whether statements are prepared once for each connection, which spares the database their planning. On unless
-    /// told; to be switched off behind a pooler that gives a connection another server for each transaction and cannot
-    /// follow prepared statements, such as PgBouncer before 1.21.
+    /// Sets whether statements are prepared once for each connection, so that the database need not plan them again; on
+    /// by default.
+    ///
+    /// Disable it behind a pooler that assigns a server to each transaction and cannot track prepared statements, such
+    /// as PgBouncer before 1.21.
     pub fn prepared_statements(mut self, prepares: bool) -> Self {
         self.prepares = prepares;
         self
     }
 
-    /// Whether a statement is cancelled when its call is dropped or given up. On unless told; otherwise its connection is
-    /// not used again before the statement has come to its end, which takes three quarters of the
-    /// [timeout](Self::timeout) at most. To be switched off behind a pooler that requests to cancel can crash, such as
-    /// PgBouncer 1.18 to 1.20.
+    /// Sets whether a statement is cancelled when its call is dropped or times out; on by default.
+    ///
+    /// If it is off, the connection is not used again until the statement has ended, which takes at most three quarters
+    /// of the [timeout](Self::timeout). Disable it behind a pooler that cancel requests can crash, such as PgBouncer
+    /// 1.18 to 1.20.
     pub fn cancel_requests(mut self, cancels: bool) -> Self {
         self.cancels = cancels;
         self
     }
 
-    /// How often to look for what other replicas have changed. Every second unless told.
+    /// Sets how often to check for changes by other replicas; every second by default.
     pub fn look_every(mut self, period: Duration) -> Self {
         self.look_every = period;
         self
     }
 
-    /// Whether replicas tell each other at once, by `LISTEN` and `NOTIFY`, of pings that bring polls forward and of
-    /// outcomes. Off unless told: it takes one connection more for each replica, and notifications do not pass a pooler
-    /// that assigns a server to each transaction. Nothing depends on them. What is not heard of is found by
-    /// [looking](Self::look_every), which goes on at the same pace.
+    /// Sets whether replicas notify each other at once of pings and outcomes, with `LISTEN` and `NOTIFY`; off by
+    /// default.
+    ///
+    /// It needs one more connection for each replica, and does not work through a pooler that assigns a server to each
+    /// transaction. Nothing depends on the notifications, because the [periodic checks](Self::look_every) continue at
+    /// the same rate and find any change that was not notified.
     pub fn notifications(mut self, notifies: bool) -> Self {
         self.notifies = notifies;
         self
     }
 
-    /// How long a call may take, waiting for a connection included. 10 s unless told. What the database may spend on a lock
-    /// or a statement, and what a new connection may take, are fractions of it. Statistics and the rotation of keys read
-    /// tables in steps of some thousand rows, each of which is a call by itself.
+    /// Sets the time limit of a call, including the wait for a connection; 10 s by default.
+    ///
+    /// The database's limits for locks and statements, and the limit for a new connection, are fractions of it.
+    /// Statistics and the rotation of keys read the tables in steps of thousands of rows, each of which counts as a
+    /// call.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Connects to the database. [`PostgresStore::migrate`] comes next.
+    /// Connects to the database. Call [`PostgresStore::migrate`] next.
     ///
     /// # Errors
     ///

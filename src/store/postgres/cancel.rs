@@ -1,4 +1,4 @@
-//! Asking a server to end a statement.
+//! Cancels a statement that runs in the server.
 
 use std::io;
 use std::net::IpAddr;
@@ -14,10 +14,10 @@ use tokio_postgres::tls::{self, ChannelBinding, TlsConnect};
 
 use super::settings::Target;
 
-/// Sends the request, and waits until the other side has closed the connection, as libpq does.
-/// `CancelToken::cancel_query` closes it at once, which PgBouncer 1.18 does not survive.
+/// Sends the request and waits until the other side has closed the connection, as libpq does.
+/// `CancelToken::cancel_query` closes it at once, which crashes PgBouncer 1.18.
 ///
-/// `address` is where the connection leads whose statement it is; `None` for a Unix socket.
+/// `address` is the address that the connection with the statement leads to; `None` for a Unix socket.
 pub(super) async fn cancel(
     token: &CancelToken,
     target: &Target,
@@ -45,7 +45,7 @@ async fn cancel_at_socket(_: &CancelToken, _: &Target, _: UntilEnd<TlsConnector>
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// A stream that is not shut down before the other side has closed it; or what makes such streams.
+/// A stream that is not shut down before the other side has closed it, or a connector of such streams.
 struct UntilEnd<T>(T);
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> TlsConnect<S> for UntilEnd<TlsConnector> {

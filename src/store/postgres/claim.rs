@@ -1,4 +1,4 @@
-//! Claiming work, and when more is due.
+//! Claiming work, and finding when more is due.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -15,10 +15,10 @@ use super::session::{Session, value};
 use crate::store::column::{limit, micros};
 use crate::store::{Claim, ClaimQuota, Claimed, NextDue, ProcessId, State, StoreError};
 
-/// How long to leave rows to others that are claiming them.
+/// How long to wait for other replicas that are claiming the same rows.
 const OTHERS_CLAIM: Duration = Duration::from_millis(20);
 
-/// What a claim has taken.
+/// The rows that a claim has taken.
 #[derive(Default)]
 pub(super) struct Claims {
     pub(super) claimed: Vec<Claimed>,
@@ -42,18 +42,19 @@ pub(super) async fn claim(session: &Session<'_>, claim: &Claim, since: &Times) -
     }
 }
 
-/// Where to begin to look. A bound that is later than the clock does not count: the clock was set back.
+/// Where the scan starts. A bound that is later than the clock is ignored, because the clock was set back.
 const BOUNDS: &str = "
            CASE WHEN polls_since <= (SELECT now FROM clock) THEN polls_since ELSE '-infinity' END AS polls_since,
            CASE WHEN verifications_since <= (SELECT now FROM clock) THEN verifications_since ELSE '-infinity' END
                AS verifications_since";
 
-/// A statement with what it has in common with others.
+/// Inserts the parts that statements have in common.
 fn complete(statement: &str) -> String {
     statement.replace(":bounds", BOUNDS).replace(":due_at", DUE_AT)
 }
 
-/// Where the quotas come to more than the limit. It locks nothing, so that what is left to others stays free.
+/// Reduces the quotas if their sum exceeds the limit. It locks nothing, so that the rows left to other replicas stay
+/// free.
 const SHARES: &str = "
 WITH clock AS MATERIALIZED (SELECT @.clock() AS now),
 quota AS MATERIALIZED (
@@ -84,7 +85,7 @@ due AS (
 SELECT place, count(*) FILTER (WHERE is_poll) AS polls, count(*) FILTER (WHERE NOT is_poll) AS verifications
 FROM (SELECT place, is_poll FROM due ORDER BY is_poll, due_at LIMIT $6::bigint) AS first GROUP BY place";
 
-/// The quotas, so much smaller that together they are within the limit: the earliest rows of all partitions come first.
+/// Reduces the quotas so that together they are within the limit: the earliest rows of all partitions come first.
 async fn shares(session: &Session<'_>, claim: &Claim, quotas: &Columns) -> Result<Columns, StoreError> {
     let rows = session
         .query(
@@ -133,11 +134,11 @@ fn columns(claim: &Claim, since: &Times) -> Columns {
     }
 }
 
-/// No column of an index changes, so a claim leaves no entry in any. The row stays where it is in the index by due time,
-/// behind the lease that hides it, until it is settled.
+/// The claim changes no indexed column, so it adds no entry to any index. Until the row is settled, its entry in the
+/// index by due time stays where it is, and the lease hides the row.
 ///
-/// An array names the rows to update: joined with `due`, whose size nobody can guess, they would be looked for in all of
-/// the table.
+/// The rows to update are passed as an array. The planner cannot estimate the size of `due`, so a join with it would
+/// scan the whole table.
 const CLAIM: &str = "
 WITH clock AS MATERIALIZED (
     SELECT @.clock() AS now, NOT EXISTS (SELECT 1 FROM @.clamp_run WHERE under_way) AS claims
@@ -243,7 +244,7 @@ pub(super) async fn bodies(
     rows.iter().map(|row| Ok((id_in(row)?, value(row, "body")?))).collect()
 }
 
-/// Rows without a body, which this transaction has locked, are not due again by themselves.
+/// Sets rows without a body aside, so that they do not become due again. This transaction has locked them.
 pub(super) async fn set_aside(session: &Session<'_>, ids: &[ProcessId]) -> Result<(), StoreError> {
     if ids.is_empty() {
         return Ok(());
@@ -252,17 +253,17 @@ pub(super) async fn set_aside(session: &Session<'_>, ids: &[ProcessId]) -> Resul
     session.query(sql, &[(&bytes_of(ids.iter().copied()), Type::BYTEA_ARRAY)]).await.map(drop)
 }
 
-/// When to come again.
+/// When to claim again.
 pub(super) struct Next {
     pub(super) now: SystemTime,
     pub(super) due: Vec<NextDue>,
-    /// Of rows that others have claimed as well.
+    /// The earliest due times, including those of rows that other replicas have claimed.
     pub(super) earliest: Times,
     pub(super) clamping: bool,
 }
 
-/// What is due next of one kind: the first row without a lease, or a lease and an interval that end before. Leased rows
-/// stand before `now` in the index, as few as are being worked on.
+/// When the next row of one kind is due: the first row without a lease, or a leased row whose lease and interval end
+/// earlier. Leased rows are before `now` in the index, and there are only as many as are being processed.
 const NEXT_OF_KIND: &str = "(
     SELECT first_at,
            CASE WHEN free_at <= now THEN free_at ELSE LEAST(free_at, (
@@ -326,7 +327,7 @@ pub(super) async fn next(
         )
         .await?;
     let row = rows.first().ok_or(Refusal::Row("next"))?;
-    // A run that began after the claim lets the claim count.
+    // A run that began after the claim does not affect the claim.
     let clamping = value::<bool>(row, "clamping")? && claim.is_some() && claimed.is_empty();
     let mut next = Next { now: value(row, "now")?, due: Vec::new(), earliest: Times::default(), clamping };
     if let Some((claim, _)) = claim {
@@ -352,7 +353,7 @@ fn due_in(
     };
     let next = |column, polls, most| {
         let next_in = until(row, column, now)?;
-        // Only what is due now makes a difference.
+        // The remaining quota matters only if something is due now.
         let is_due = next_in.is_some_and(|next_in| next_in.is_zero());
         let has_room = is_due && claimed.len() < claim.limit && count(polls) < most;
         Ok::<_, StoreError>(unless_others_claim(next_in, has_room))
@@ -363,7 +364,7 @@ fn due_in(
     })
 }
 
-/// If rows are due although the claim had room for more, others are claiming them: leave them to it for a moment.
+/// If rows are due although the claim could have taken more, other replicas are claiming them: wait for a moment.
 pub(super) fn unless_others_claim(next_in: Option<Duration>, has_room: bool) -> Option<Duration> {
     next_in.map(|next_in| if has_room && next_in.is_zero() { OTHERS_CLAIM } else { next_in })
 }

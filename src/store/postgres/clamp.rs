@@ -11,7 +11,7 @@ use crate::store::column::{limit, micros};
 use crate::store::rules::Run;
 use crate::store::{Clamp, Clamped, Partition, ProcessId, StoreError};
 
-/// The share of an interval that stands in the identifier of a row.
+/// The share of an interval that the identifier of a row determines.
 const SHARE: &str = "((get_byte(process.id, 0) * 256.0 + get_byte(process.id, 1)) * 256.0 * 256.0
     + get_byte(process.id, 2) * 256.0 + get_byte(process.id, 3)) / 4294967296.0";
 
@@ -53,7 +53,7 @@ pub(super) async fn spread(
 const BEGIN: &str = "
 SELECT began_at, under_way, up_to, @.clock() AS now FROM @.clamp_run FOR UPDATE SKIP LOCKED";
 
-/// The rows of a step are looked at without locks, and those that need it are locked and looked at again.
+/// A step reads its rows without locks. Then it locks those that need a change, and checks them again.
 const STEP: &str = "
 WITH clock AS MATERIALIZED (SELECT @.clock() AS now),
 step AS MATERIALIZED (SELECT id FROM @.process WHERE id > $1::bytea ORDER BY id LIMIT $2::bigint),
@@ -93,7 +93,7 @@ const CLAMPED_DUE_AT: &str = "
 const END: &str = "
 UPDATE @.clamp_run SET began_at = $1::timestamptz, under_way = $2::boolean, up_to = $3::bytea";
 
-/// The caller has begun a transaction.
+/// Must be called in a transaction.
 pub(super) async fn clamp_due_times(session: &Session<'_>, clamp: &Clamp) -> Result<Clamped, StoreError> {
     let rows = session.query(BEGIN, &[]).await?;
     let Some(row) = rows.first() else { return Ok(Clamped::Busy) };
@@ -120,7 +120,7 @@ pub(super) async fn clamp_due_times(session: &Session<'_>, clamp: &Clamp) -> Res
     Ok(clamped)
 }
 
-/// Looks at the next rows, and gives the last of them and how many they were.
+/// Processes the next rows, and returns the last of them and their number.
 async fn step(
     session: &Session<'_>,
     after: Option<ProcessId>,
@@ -138,7 +138,7 @@ async fn step(
     Ok((Some(id_in(row)?), usize::try_from(value::<i64>(row, "count")?).unwrap_or(0)))
 }
 
-/// The bytes of an identifier, or what is less than every identifier.
+/// The bytes of an identifier, or a value that is less than every identifier.
 fn bytes_before(id: Option<ProcessId>) -> Vec<u8> {
     id.map_or_else(Vec::new, |id| id.to_bytes().to_vec())
 }

@@ -1,4 +1,4 @@
-//! The pool of connections, and how they are made and ended.
+//! The pool of connections, and how they are opened and closed.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -26,20 +26,20 @@ use crate::random;
 use crate::store::StoreError;
 use crate::task::{self, Task};
 
-/// After such a time in the pool a connection is asked whether the server is still there.
+/// A connection that was idle in the pool for this long is checked before it is used.
 const UNCHECKED: Duration = Duration::from_secs(5);
-/// Each host has at least this long to accept a connection.
+/// The minimal time for a host to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a request to cancel a statement may take, with the end of that statement.
+/// The time limit of a request to cancel a statement, including the end of that statement.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A connection that is open.
+/// An open connection.
 pub(super) struct Connection {
     client: Client,
-    /// By their SQL, which has the same types each time.
+    /// Prepared statements by their SQL, which always has the same parameter types.
     statements: Mutex<HashMap<String, Statement>>,
     generation: u64,
-    /// Where it leads.
+    /// The server that it leads to.
     target: Target,
     address: Option<IpAddr>,
     /// Why the connection has ended.
@@ -47,7 +47,7 @@ pub(super) struct Connection {
     driver: JoinSet<()>,
 }
 
-/// Is told the number of the backend that notifies, and what it says.
+/// A listener for notifications. It gets the number of the notifying backend and the payload.
 pub(super) type Hear = Arc<dyn Fn(i32, &str) + Send + Sync>;
 
 impl Connection {
@@ -70,7 +70,7 @@ impl Connection {
         Ok(statement)
     }
 
-    /// What has become of a statement.
+    /// The error of a failed statement.
     pub(super) fn failure(&self, error: &Error) -> StoreError {
         match self.end.get() {
             Some(why) if error.is_closed() => problem::unavailable(format!("{error}: {why}")),
@@ -83,12 +83,12 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a call may take.
+/// The limits of a call.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     pub(super) call: Duration,
     pub(super) pool_size: usize,
-    /// Whether statements are cancelled, or else waited for.
+    /// Whether statements are cancelled. Otherwise their end is awaited.
     pub(super) cancels: bool,
 }
 
@@ -99,7 +99,7 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    /// A pool that makes its connections when they are needed.
+    /// Creates a pool that opens connections when they are needed.
     pub(super) fn new(settings: Settings, tls: Option<SslConnector>, limits: Limits) -> Result<Self, StoreError> {
         let manager = Manager::new(settings, tls, limits.call)?;
         let builder = Pool::builder(manager).max_size(limits.pool_size.max(1)).runtime(deadpool::Runtime::Tokio1);
@@ -111,24 +111,24 @@ impl Connections {
         self.pool.get().await.map_err(problem::of_pool)
     }
 
-    /// For connections beside the pool.
+    /// The pool, for connections that do not belong to it.
     pub(super) fn pool(&self) -> Pool<Manager> {
         self.pool.clone()
     }
 
-    /// Connections of an older generation are not used again.
+    /// The current generation. Connections of an older generation are not used again.
     pub(super) fn generation(&self) -> u64 {
         self.pool.manager().generation.load(Ordering::Relaxed)
     }
 
-    /// Closes all connections that are as old as one that does not answer: the others will not answer either.
+    /// Closes all connections that are as old as one that does not answer, because they will not answer either.
     pub(super) fn discard(&self, generation: u64) {
         if self.pool.manager().discard(generation) {
             drop(self.pool.retain(|connection, _| connection.generation > generation));
         }
     }
 
-    /// Notes a failure on a connection.
+    /// Records a failure on a connection.
     pub(super) fn failed(&self, connection: &Connection, error: &Error) -> StoreError {
         if problem::is_of_all_connections(error) {
             self.discard(connection.generation);
@@ -136,33 +136,35 @@ impl Connections {
         connection.failure(error)
     }
 
-    /// Closes a connection whose statement is under way. A server notices neither that the connection has been closed nor
-    /// that nobody waits any more, so the statement is cancelled, or is let come to its end, before. The pool's place
-    /// stays taken meanwhile: that is what bounds the statements that the server has at once.
+    /// Closes a connection whose statement is still running.
+    ///
+    /// The server would not notice that the connection was closed, so the statement is cancelled first, or its end is
+    /// awaited. Until then the connection keeps its slot in the pool, which bounds the number of statements that run at
+    /// the same time.
     pub(super) fn abandon(&self, connection: Object<Manager>) {
         let is_discarded = connection.generation < self.generation();
         let tls = self.limits.cancels.then(|| self.pool.manager().tls.to(&connection.target.host)).transpose();
-        // A file that has gone meanwhile is told to whoever connects next.
+        // If a certificate file is missing now, the next connection attempt reports it.
         let Ok(tls) = tls else { return drop(Object::take(connection)) };
         let limit = if tls.is_some() { CANCEL_TIMEOUT } else { self.limits.call };
         let work = async move {
             if is_discarded {
-                // Its place is needed for a new connection.
+                // Its slot is needed for a new connection.
                 within(limit, end(&Object::take(connection), tls)).await;
             } else {
                 within(limit, end(&connection, tls)).await;
                 drop(Object::take(connection));
             }
         };
-        // It ends by itself, also when the store has gone meanwhile.
+        // The task ends by itself, even if the store is dropped meanwhile.
         if task::can_spawn() {
             drop(Task::spawn(work));
         }
     }
 }
 
-/// Waits for the end of the statement that is under way. A pooler in between knows whose statement is meant by a request
-/// to cancel for as long as the connection is open.
+/// Waits for the end of the running statement. A pooler can match a cancel request to its statement only while the
+/// connection is open.
 async fn end(connection: &Connection, tls: Option<TlsConnector>) {
     if let Some(tls) = tls {
         let token = connection.client.cancel_token();
@@ -181,11 +183,11 @@ pub(super) async fn within<T>(limit: Duration, work: impl Future<Output = T>) ->
     }
 }
 
-/// Makes connections.
+/// Opens connections.
 pub(super) struct Manager {
     settings: Settings,
     tls: Connector,
-    /// For each host, or each address of a host that has several.
+    /// The time limit for each address of each host.
     connect_timeout: Duration,
     generation: AtomicU64,
 }
@@ -196,7 +198,7 @@ impl Manager {
         let tls = settings.tls.clone().connector(tls, is_this_machine, is_socket)?;
         settings.config.ssl_mode(if tls.is_on { SslMode::Require } else { SslMode::Disable });
         settings.config.ssl_negotiation(if tls.is_direct { SslNegotiation::Direct } else { SslNegotiation::Postgres });
-        // Half of a call's time, of which each host gets its share.
+        // The hosts share half of the time of a call.
         let (half, hosts) = (call / 2, u32::try_from(settings.targets.len()).unwrap_or(u32::MAX).max(1));
         let share = (half / hosts).max(CONNECT_TIMEOUT);
         let connect_timeout = settings.connect_timeout.unwrap_or(share);
@@ -206,12 +208,12 @@ impl Manager {
         Ok(Self { settings, tls, connect_timeout, generation: AtomicU64::new(0) })
     }
 
-    /// Whether that generation was the present one.
+    /// Ends a generation. Returns whether it was the current one.
     fn discard(&self, generation: u64) -> bool {
         self.generation.compare_exchange(generation, generation + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// `hear` is told of notifications.
+    /// Opens a connection. `hear` gets its notifications.
     pub(super) async fn connect(&self, hear: Option<&Hear>) -> Result<Connection, StoreError> {
         let mut targets = self.settings.targets.clone();
         if self.settings.shuffles {
@@ -229,7 +231,7 @@ impl Manager {
             for address in addresses {
                 match self.connect_to(&target, address, hear).await {
                     Ok(connection) => return Ok(connection),
-                    // The others would say the same.
+                    // The other hosts would give the same answer.
                     Err(failure) if failure.is_of_all_hosts => return Err(failure.into()),
                     Err(failure) => failures.push(failure),
                 }
@@ -238,7 +240,7 @@ impl Manager {
         Err(problem::of_hosts(failures))
     }
 
-    /// The addresses of a host; one that is `None` for a Unix socket.
+    /// Looks up the addresses of a host. For a Unix socket there is one, which is `None`.
     async fn addresses(&self, target: &Target) -> Result<Vec<Option<IpAddr>>, Failure> {
         if target.address.is_some() || target.is_socket() {
             return Ok(vec![target.address]);
@@ -282,7 +284,7 @@ impl Manager {
             let (client, connection) = config.connect(self.tls.clone()).await?;
             let end = Arc::new(OnceLock::new());
             let driver = JoinSet::from_iter([drive(connection, hear.cloned(), end.clone())]);
-            // It is as new as the moment in which the server has accepted it.
+            // Its generation is the one in which the server accepted it.
             let generation = self.generation.load(Ordering::Relaxed);
             let (statements, target) = (Mutex::default(), target.clone());
             let connection = Connection { client, statements, generation, target, address, end, driver };
@@ -297,7 +299,7 @@ impl Manager {
         }
     }
 
-    /// Whether a server can be used: it takes writes, and commits to disk before it answers.
+    /// Checks whether a server can be used: it must accept writes, and commit to disk before it answers.
     async fn check(&self, connection: &Connection) -> Result<Result<(), Failure>, Error> {
         let sql = "SELECT current_setting('synchronous_commit') = 'off' AS asynchronous,
                           current_setting('transaction_read_only') = 'on' AS read_only";
@@ -313,7 +315,7 @@ impl Manager {
     }
 }
 
-/// Runs a connection until it ends, and says why.
+/// Drives a connection until it ends, and records the reason.
 async fn drive<S, T>(mut connection: tokio_postgres::Connection<S, T>, hear: Option<Hear>, end: Arc<OnceLock<String>>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -328,7 +330,7 @@ where
             }
             Ok(_) => {}
             Err(error) => {
-                // Before those who wait hear that the connection is closed.
+                // This must happen before callers see that the connection is closed.
                 let _ = end.set(problem::text_of(&error));
                 return;
             }
@@ -338,7 +340,7 @@ where
 
 fn shuffle<T>(items: &mut [T]) {
     for place in (1..items.len()).rev() {
-        // Without randomness the order stays as it is.
+        // If no randomness is available, the order stays the same.
         let Ok(bytes) = random::bytes::<8>(&random::SystemRandom) else { return };
         let other = usize::try_from(u64::from_le_bytes(bytes) % (place as u64 + 1)).unwrap_or(0);
         items.swap(place, other);

@@ -1,11 +1,11 @@
-//! Connection strings as libpq takes them, as URLs and as pairs of keys and values:
+//! Connection strings in libpq's format, as URLs and as pairs of keys and values:
 //! <https://www.postgresql.org/docs/current/libpq-connect.html>.
 
 use std::collections::BTreeMap;
 
 use super::problem::Refusal;
 
-/// The parameters that are understood.
+/// The supported parameters.
 const UNDERSTOOD: [&str; 29] = [
     "application_name",
     "channel_binding",
@@ -38,10 +38,10 @@ const UNDERSTOOD: [&str; 29] = [
     "tcp_user_timeout",
 ];
 
-/// `user`, and what libpq takes and does nothing with, or nothing that matters here.
+/// Parameters that are accepted without a check of their own: `user`, and a parameter that libpq ignores.
 const ALSO_TAKEN: [&str; 2] = ["sslcompression", "user"];
 
-/// Other parameters of libpq. They are refused, for leaving one aside could weaken what it asks for.
+/// Other parameters of libpq. They are refused, because ignoring one could weaken security.
 const NOT_SUPPORTED: [&str; 20] = [
     "gssdelegation",
     "gsslib",
@@ -65,7 +65,8 @@ const NOT_SUPPORTED: [&str; 20] = [
     "sslkeylogfile",
 ];
 
-/// What a connection string says. Of a parameter that it names twice, the later one counts, and an empty one does not.
+/// The parameters of a connection string. If a parameter occurs twice, the last value counts. A parameter with an empty
+/// value is ignored.
 pub(super) struct Parameters(BTreeMap<&'static str, String>);
 
 impl Parameters {
@@ -73,8 +74,8 @@ impl Parameters {
         let url = text.strip_prefix("postgresql://").or_else(|| text.strip_prefix("postgres://"));
         let (unnamed, named) = url.map_or_else(|| Ok((Vec::new(), pairs_in_words(text)?)), pairs_in_url)?;
         let mut parameters = BTreeMap::from_iter(unnamed);
-        // What stands in the place of a key is not repeated unless it is one: a password with a special character in it
-        // falls into pieces.
+        // An error must not repeat an unknown key, because it may be a part of a password that contains special
+        // characters.
         for (number, (key, value)) in (1..).zip(named) {
             if let Some(unsupported) = NOT_SUPPORTED.into_iter().find(|known| *known == key) {
                 return Err(Refusal::Unsupported(unsupported));
@@ -92,7 +93,7 @@ impl Parameters {
         self.0.get(key).map(String::as_str)
     }
 
-    /// A value that has commas in it, one entry for each host.
+    /// Returns a value that is a comma-separated list, with one entry for each host.
     pub(super) fn list(&self, key: &str) -> Vec<&str> {
         self.get(key).map_or_else(Vec::new, |value| value.split(',').map(str::trim).collect())
     }
@@ -102,7 +103,7 @@ impl Parameters {
         self.get(name).map(parse).transpose()
     }
 
-    /// One of a few words.
+    /// Returns a value that must be one of a few words.
     pub(super) fn choice<T>(
         &self,
         name: &'static str,
@@ -114,11 +115,11 @@ impl Parameters {
 }
 
 type Pairs = Vec<(String, String)>;
-/// Pairs whose keys are ours.
+/// Pairs with known keys.
 type KnownPairs = Vec<(&'static str, String)>;
 
-/// `user:password@host:port,host:port/dbname?key=value&key=value`, each part of which may be left out: what comes before
-/// the question mark, and after it.
+/// Parses `user:password@host:port,host:port/dbname?key=value&key=value`, in which each part is optional. Returns the
+/// pairs before the question mark and those after it.
 fn pairs_in_url(url: &str) -> Result<(KnownPairs, Pairs), Refusal> {
     let (rest, query) = url.split_once('?').unwrap_or((url, ""));
     let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
@@ -140,7 +141,7 @@ fn pairs_in_url(url: &str) -> Result<(KnownPairs, Pairs), Refusal> {
     for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
         let (key, value) = parameter.split_once('=').ok_or(Refusal::Syntax("a parameter has no `=`"))?;
         let (key, value) = (decoded(key)?, decoded(value)?);
-        // As libpq takes it from other drivers.
+        // libpq accepts this form for compatibility with other drivers.
         named.push(if (key.as_str(), value.as_str()) == ("ssl", "true") {
             ("sslmode".to_owned(), "require".to_owned())
         } else {
@@ -179,7 +180,7 @@ fn decoded(text: &str) -> Result<String, Refusal> {
     if text.contains('\0') { Err(Refusal::Syntax("it has a zero byte")) } else { Ok(text) }
 }
 
-/// `key=value key='value with spaces'`, with a backslash before quotation marks and backslashes.
+/// Parses `key=value key='value with spaces'`, with a backslash before quotation marks and backslashes.
 fn pairs_in_words(text: &str) -> Result<Pairs, Refusal> {
     let mut pairs = Vec::new();
     let mut rest = text.trim_start();
@@ -196,7 +197,7 @@ fn pairs_in_words(text: &str) -> Result<Pairs, Refusal> {
     Ok(pairs)
 }
 
-/// The value that a text begins with, and what comes after it.
+/// Parses the value at the start of a text, and returns it with the rest.
 fn value_in_words(text: &str) -> Result<(String, &str), Refusal> {
     let (is_quoted, inside) = text.strip_prefix('\'').map_or((false, text), |inside| (true, inside));
     let mut value = String::new();

@@ -1,15 +1,15 @@
-//! Lower bounds of due times: where to begin to look for what is due.
+//! Lower bounds of due times: where a scan for due rows starts.
 //!
-//! A row that is settled leaves an entry in the index by due time, and the entry stays for as long as a transaction of
-//! the database is older, such as a backup. A claim would walk over all of them. So a store remembers for each partition
-//! that nothing is due before a certain time, and looks from there on.
+//! A settled row leaves a dead entry in the index by due time. PostgreSQL cannot remove it while an older transaction
+//! of the database is open, such as a backup, and a claim would scan all of these entries. So the store remembers for
+//! each partition a time before which nothing is due, and scans from there.
 //!
-//! **Why that hides nothing.** Each call gives a row a due time that is not earlier than the database's clock at that
-//! moment, or leaves it as it is. So a bound holds for every row that is committed within [`MARGIN`] after its call read
-//! the clock, by any replica. A bound that is later than the clock is ignored, because the clock was set back; what is
-//! found then lowers the bound too. Full looks find the rest: rows that were committed later, changed by hand, or sealed
-//! again under a key that is known here. They come every second if they are fast. Otherwise they are so rare that they
-//! take a hundredth of the time.
+//! **Why that hides no row.** A call either sets a due time that is not earlier than the database's clock, or does not
+//! change it. So a bound holds for every row that any replica commits within [`MARGIN`] after its call read the clock.
+//! A bound that is later than the clock is ignored, because the clock was set back; the result of that scan also lowers
+//! the bound. Full scans find the remaining rows: those that were committed later, changed by hand, or sealed again
+//! with a key that is known here. A full scan happens every second if it is fast. Otherwise full scans are so rare that
+//! they take a hundredth of the time.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,16 +18,16 @@ use std::time::{Duration, SystemTime};
 use crate::clock::{Clock as _, SystemClock};
 use crate::store::{Claim, OutcomeClaim, Partition};
 
-/// A transaction may commit so long after it has read the clock.
+/// A transaction may commit this long after it has read the clock.
 const MARGIN: Duration = Duration::from_secs(2);
-/// A full look is followed by another one after this many times as long as it took.
+/// The pause after a full scan is this many times as long as the scan took.
 const FULL_LOOK_FACTOR: u32 = 100;
-/// The same, at least.
+/// The minimum of that pause.
 const SHORTEST_FULL_LOOK_PAUSE: Duration = Duration::from_secs(1);
-/// The same, at most; and how long a full look that has failed is put off.
+/// The maximum of that pause, and the pause after a full scan that failed.
 const LONGEST_FULL_LOOK_PAUSE: Duration = Duration::from_secs(600);
 
-/// What is looked for.
+/// What a scan searches for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Polls(Partition),
@@ -39,23 +39,23 @@ enum Kind {
 struct Bound {
     /// Nothing is due before this.
     at: SystemTime,
-    /// When the next full look is due, on the monotonic clock.
+    /// When the next full scan is due, on the monotonic clock.
     full_look_at: Duration,
 }
 
-/// Which rows a claim can take.
+/// The format and the keys of the rows that a claim can open.
 type Readable = (u8, Vec<[u8; 4]>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// For claims that can take these rows.
+    /// The bounds apply to claims that can open these rows.
     readable: Option<Readable>,
     bounds: BTreeMap<Kind, Bound>,
-    /// Counts how often they were forgotten.
+    /// The number of times that the bounds were forgotten.
     generation: u64,
 }
 
-/// What a store remembers of the due times in its database.
+/// The lower bounds of the due times in a database, as known to a store.
 #[derive(Debug, Default)]
 pub(super) struct DueBounds(Mutex<State>);
 
@@ -66,24 +66,24 @@ pub(super) struct Times {
     pub(super) verifications: Vec<Option<SystemTime>>,
 }
 
-/// A look for what is due.
+/// A scan for due rows.
 #[derive(Debug)]
 pub(super) struct Look<T> {
-    /// Where it begins; `None` for a full look.
+    /// Where it starts; `None` for a full scan.
     pub(super) since: T,
     generation: u64,
     /// On the monotonic clock.
     began: Duration,
 }
 
-/// What a look has found.
+/// The result of a scan.
 #[derive(Debug)]
 pub(super) struct Found<T> {
     look: Look<T>,
     took: Duration,
-    /// The earliest due times, of rows that others have claimed as well.
+    /// The earliest due times, including those of rows that other replicas have claimed.
     earliest: T,
-    /// What the database's clock showed.
+    /// The time of the database's clock.
     said: SystemTime,
 }
 
@@ -114,7 +114,8 @@ impl DueBounds {
         Look { since: since(&mut state, began), generation: state.generation, began }
     }
 
-    /// Learns from a look. Its transaction has been committed: otherwise rows may stand where they stood before.
+    /// Updates the bounds from a scan. Call it after the commit, because without the commit the due times have not
+    /// changed.
     pub(super) fn learn(&self, claim: &Claim, found: &Found<Times>) {
         let mut state = self.state();
         if state.generation != found.look.generation {
@@ -140,7 +141,7 @@ impl DueBounds {
         }
     }
 
-    /// The next looks are full ones. For calls that move due times of many rows, or make rows readable.
+    /// Makes the next scans full ones. For calls that move the due times of many rows, or make rows readable.
     pub(super) fn forget(&self) {
         self.state().forget();
     }
@@ -156,7 +157,7 @@ impl State {
         self.generation += 1;
     }
 
-    /// Forgets everything where the caller can take other rows than the caller before.
+    /// Forgets everything if the caller can open other rows than the previous caller.
     fn is_for(&mut self, readable: Readable) {
         if self.readable.as_ref() != Some(&readable) {
             self.forget();
@@ -164,13 +165,13 @@ impl State {
         }
     }
 
-    /// Where a look begins.
+    /// Returns where a scan starts.
     fn since(&mut self, kind: Kind, now: Duration) -> Option<SystemTime> {
         let bound = self.bounds.get_mut(&kind)?;
         if now < bound.full_look_at {
             return Some(bound.at);
         }
-        // Should it fail because it takes too long, others go on by the bound.
+        // If the full scan takes too long and fails, other claims continue with the bound.
         bound.full_look_at = now.saturating_add(LONGEST_FULL_LOOK_PAUSE);
         None
     }
@@ -206,11 +207,11 @@ mod tests {
 
     fn found(look: Look<Times>, first: Option<u64>, said: u64) -> Found<Times> {
         let earliest = Times { polls: vec![first.map(at)], verifications: vec![None] };
-        // However slow the machine is that runs the test.
+        // Independent of the speed of the machine that runs the test.
         Found { took: Duration::from_secs(1), ..look.found(earliest, at(said)) }
     }
 
-    /// Where the polls of the one partition begin, after a look that found the earliest at `first`.
+    /// Where the scan for polls of the one partition starts, after a scan that found the earliest due time at `first`.
     fn after_look(bounds: &DueBounds, first: Option<u64>, said: u64) -> Option<SystemTime> {
         bounds.learn(&claim(), &found(bounds.look(&claim()), first, said));
         bounds.look(&claim()).since.polls[0]

@@ -1,4 +1,4 @@
-//! Making the tables.
+//! Creating the tables.
 
 use tokio_postgres::types::Type;
 
@@ -7,13 +7,13 @@ use super::problem::Refusal;
 use super::session::{Session, value};
 use crate::store::StoreError;
 
-/// The version that `schema.sql` makes.
+/// The version that `schema.sql` creates.
 const VERSION: i32 = 3;
 
-/// "OIDdefer": two replicas that migrate come one after the other.
+/// "OIDdefer": the lock that serializes the migrations of replicas.
 const LOCK: i64 = 0x4f49_4464_6566_6572;
 
-/// The caller has begun a transaction. `schema` is the quoted name and a dot.
+/// Must be called in a transaction. `schema` is the quoted name with a dot at the end.
 pub(super) async fn migrate(session: &Session<'_>, schema: &str) -> Result<(), StoreError> {
     session.query("SELECT pg_advisory_xact_lock($1::bigint)", &[(&LOCK, Type::INT8)]).await?;
     if let Some(version) = version(session, schema).await?.filter(|version| *version >= VERSION) {
@@ -22,7 +22,7 @@ pub(super) async fn migrate(session: &Session<'_>, schema: &str) -> Result<(), S
     let schema = schema.trim_end_matches('.');
     let exists = "SELECT to_regnamespace($1::text) IS NOT NULL AS found";
     let rows = session.query(exists, &[(&schema, Type::TEXT)]).await?;
-    // `IF NOT EXISTS` would ask for the right to make schemas even where there is one.
+    // `IF NOT EXISTS` would require the privilege to create schemas even if the schema exists.
     if !rows.first().map_or(Ok(false), |row| value(row, "found"))? {
         session.batch(&format!("CREATE SCHEMA {schema}")).await?;
     }
@@ -41,7 +41,7 @@ async fn version(session: &Session<'_>, schema: &str) -> Result<Option<i32>, Sto
     rows.first().map_or(Ok(None), |row| value(row, "version"))
 }
 
-/// Whether tables of this version or a newer one can be used.
+/// Checks that tables of this version or a newer one can be used.
 async fn check_newer(session: &Session<'_>, found: i32) -> Result<(), StoreError> {
     let rows = session.query("SELECT max(oldest) AS oldest FROM @.schema_version", &[]).await?;
     let oldest: Option<i32> = rows.first().map_or(Ok(None), |row| value(row, "oldest"))?;

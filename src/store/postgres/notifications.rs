@@ -1,4 +1,4 @@
-//! Telling other replicas at once what has changed, by `LISTEN` and `NOTIFY`.
+//! Notifies other replicas of changes at once, with `LISTEN` and `NOTIFY`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -16,25 +16,25 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::store::changes::Changes;
 use crate::store::{Changed, StoreError};
 
-/// Changes within this time are told together: a transaction that notifies holds others up while it commits.
+/// Changes within this time are notified together, because a notifying transaction delays others during its commit.
 const LINGER: Duration = Duration::from_millis(20);
-/// Between two tries to listen, at first.
+/// The first pause between two attempts to listen.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The same, at most.
+/// The maximum of that pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// How long nothing has to be heard before the server is asked whether it is still there.
+/// After this time without a notification, the connection is checked.
 const SILENCE: Duration = Duration::from_secs(10);
-/// How long the server may take to answer.
+/// The time limit of an answer of the server.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// One connection that listens, and tells what has changed here. It makes its transactions apart from those that change
-/// rows, for PostgreSQL lets transactions that notify commit one after the other.
+/// A connection that listens, and notifies other replicas of changes made here. Its transactions are separate from
+/// those that change rows, because PostgreSQL serializes the commits of transactions that notify.
 pub(super) struct Notifications {
     pending: Arc<Pending>,
     _task: JoinSet<()>,
 }
 
-/// What has changed here and is not told yet.
+/// The changes made here that are not notified yet.
 #[derive(Default)]
 struct Pending {
     work: AtomicBool,
@@ -43,7 +43,7 @@ struct Pending {
 }
 
 impl Notifications {
-    /// `changes` is told what other replicas tell. `schema` is the name without quotation marks.
+    /// Starts to listen. `changes` gets the changes of other replicas. `schema` is the name without quotation marks.
     pub(super) fn start(pool: Pool<Manager>, schema: &str, changes: Changes) -> Self {
         let pending = Arc::<Pending>::default();
         let listener = Listener { pool, channel: channel(schema), changes, pending: pending.clone() };
@@ -52,7 +52,7 @@ impl Notifications {
         Self { pending, _task: task }
     }
 
-    /// Tells other replicas, soon.
+    /// Notifies other replicas soon.
     pub(super) fn announce(&self, changed: Changed) {
         self.pending.add(changed);
     }
@@ -73,7 +73,7 @@ impl Pending {
     }
 }
 
-/// At most 63 bytes. Schemas that share a channel wake each other up for nothing.
+/// The name of the channel, at most 63 bytes. Schemas that share a channel only wake each other needlessly.
 fn channel(schema: &str) -> String {
     let mut channel = format!("openid_deferred {schema}");
     while channel.len() > 63 {
@@ -96,7 +96,7 @@ impl Listener {
             match self.listen().await {
                 Ok(connection) => {
                     pause = FIRST_PAUSE;
-                    // What happened while nobody listened.
+                    // There may have been changes while the store was not listening.
                     self.changes.tell(Changed::ALL);
                     self.follow(connection).await;
                 }
@@ -130,7 +130,7 @@ impl Listener {
         Ok(connection)
     }
 
-    /// Until the connection ends.
+    /// Listens and notifies until the connection ends.
     async fn follow(&self, mut connection: Connection) {
         loop {
             tokio::select! {
@@ -164,7 +164,7 @@ fn payload_of(changed: Changed) -> Option<&'static str> {
     }
 }
 
-/// What a newer release says in other words may be anything.
+/// An unknown payload, from a newer release, may mean any change.
 fn changed_by(payload: &str) -> Changed {
     match payload {
         "work" => Changed::WORK,

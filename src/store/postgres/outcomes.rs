@@ -19,7 +19,7 @@ use crate::store::{
     Acknowledged, Acknowledgement, ClaimedOutcome, HeldOutcome, OutcomeClaim, Outcomes, ProcessId, State, StoreError,
 };
 
-/// How many outcomes are due of each partition, as long as they are not more than a claim takes.
+/// The number of due outcomes of each partition, if there are not more than a claim takes.
 const COUNT: &str = "
 WITH clock AS MATERIALIZED (
     SELECT now, CASE WHEN $4::timestamptz <= now THEN $4::timestamptz ELSE '-infinity' END AS since
@@ -32,7 +32,7 @@ SELECT partition, count(*) AS count FROM (
     ORDER BY due_at LIMIT $3::bigint
 ) AS due GROUP BY partition ORDER BY partition";
 
-/// The same where they are more: it goes from one partition to the next and counts up to the limit in each.
+/// The same if there are more: it steps from one partition to the next, and counts up to the limit in each.
 const COUNT_ALL: &str = "
 WITH RECURSIVE clock AS MATERIALIZED (
     SELECT now, CASE WHEN $4::timestamptz <= now THEN $4::timestamptz ELSE '-infinity' END AS since
@@ -56,7 +56,7 @@ SELECT listed.partition, due.count FROM listed CROSS JOIN LATERAL (
 ) AS due
 WHERE listed.partition IS NOT NULL AND due.count > 0 ORDER BY listed.partition";
 
-/// An array names the rows to update, as when [work](super::claim) is claimed.
+/// The rows to update are passed as an array, as in claims of [work](super::claim).
 const CLAIM: &str = "
 WITH clock AS MATERIALIZED (
     SELECT now, CASE WHEN $6::timestamptz <= now THEN $6::timestamptz ELSE '-infinity' END AS since
@@ -96,7 +96,7 @@ SELECT now, NULLIF((
 ), 'infinity') AS due_at
 FROM clock";
 
-/// The caller has begun a transaction. What the claim has found on its way counts when it has been committed.
+/// Must be called in a transaction. Use the bounds that the claim has found only after the commit.
 pub(super) async fn claim_outcomes(
     session: &Session<'_>,
     due_bounds: &DueBounds,
@@ -117,7 +117,7 @@ pub(super) async fn claim_outcomes(
     Ok((Outcomes { claimed, set_aside, next_in: unless_others_claim(next_in, has_room) }, found))
 }
 
-/// How many outcomes to take of each partition, in the order in which partitions are served.
+/// How many outcomes to take of each partition, in round-robin order.
 async fn shares(
     session: &Session<'_>,
     claim: &OutcomeClaim,
@@ -247,7 +247,7 @@ ended AS (
 erased AS (DELETE FROM @.sealed AS sealed USING ended WHERE sealed.id = ended.id)
 SELECT id, state, provisional FROM locked";
 
-/// The caller has begun a transaction.
+/// Must be called in a transaction.
 pub(super) async fn acknowledge(
     session: &Session<'_>,
     acknowledgements: &[Acknowledgement],

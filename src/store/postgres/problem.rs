@@ -1,4 +1,4 @@
-//! What PostgreSQL fails with, in the words of the contract.
+//! Errors of PostgreSQL and of the connection, as errors of the contract.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -11,10 +11,10 @@ use tokio_postgres::Error;
 
 use crate::store::{StoreError, StoreProblem};
 
-/// Why a database is not used.
+/// Why a database is refused.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum Refusal {
-    // What stands in a connection string is not repeated, for it may be the password.
+    // These errors do not repeat parts of the connection string, which may be the password.
     #[error("the connection string cannot be parsed: {0}; in a URL, % goes before the codes of special characters")]
     Syntax(&'static str),
     #[error(
@@ -53,7 +53,7 @@ impl Refusal {
         Self::Tls(error.to_string())
     }
 
-    /// A file that a parameter names cannot be used.
+    /// The error for a file that a parameter names and that cannot be used.
     pub(super) fn file(parameter: &'static str, path: &Path, why: impl fmt::Display) -> Self {
         Self::File(parameter, format!("{}: {why}", path.display()))
     }
@@ -81,23 +81,23 @@ pub(super) fn unavailable(why: String) -> StoreError {
     StoreError::new(StoreProblem::Unavailable).with_source(why)
 }
 
-/// Why a host has not accepted the connection.
+/// Why the connection to a host failed.
 pub(super) struct Failure {
     problem: StoreProblem,
     text: String,
-    /// Whether the other hosts need not be asked.
+    /// Whether the other hosts would fail in the same way.
     pub(super) is_of_all_hosts: bool,
 }
 
 impl Failure {
     pub(super) fn of(host: &str, error: &Error) -> Self {
         let (problem, text) = described(error);
-        // Who we are is the same everywhere; libpq asks no further either.
+        // The credentials are the same for all hosts. libpq does not try the others either.
         let is_of_all_hosts = error.code().is_some_and(|code| code.code().starts_with("28"));
         Self { problem, text: format!("{host}: {text}"), is_of_all_hosts }
     }
 
-    /// One that may have gone by itself later.
+    /// A failure that may be temporary.
     pub(super) fn passing(host: &str, why: &str) -> Self {
         Self { problem: StoreProblem::Unavailable, text: why.to_owned(), is_of_all_hosts: false }.at(host)
     }
@@ -106,7 +106,7 @@ impl Failure {
         Self { problem: StoreProblem::Unusable, text: refusal.to_string(), is_of_all_hosts: true }
     }
 
-    /// Names the host.
+    /// Adds the name of the host.
     pub(super) fn at(self, host: &str) -> Self {
         if host.is_empty() { self } else { Self { text: format!("{host}: {}", self.text), ..self } }
     }
@@ -118,7 +118,7 @@ impl From<Failure> for StoreError {
     }
 }
 
-/// None of the hosts has accepted the connection. If one of them may do so later, the database is out of reach.
+/// The error if no host accepted the connection. If one of them may do so later, the database is unavailable.
 pub(super) fn of_hosts(failures: Vec<Failure>) -> StoreError {
     let lasts = !failures.is_empty() && failures.iter().all(|failure| failure.problem == StoreProblem::Unusable);
     let problem = if lasts { StoreProblem::Unusable } else { StoreProblem::Unavailable };
@@ -126,7 +126,7 @@ pub(super) fn of_hosts(failures: Vec<Failure>) -> StoreError {
     StoreError::new(problem).with_source(texts.join("; "))
 }
 
-/// An error of the database or of the way to it.
+/// Converts an error of the database or of the connection to it.
 pub(super) fn of_database(error: &Error) -> StoreError {
     let (problem, text) = described(error);
     StoreError::new(problem).with_source(text)
@@ -136,13 +136,13 @@ pub(super) fn text_of(error: &Error) -> String {
     described(error).1
 }
 
-/// Whether other connections to the same place will fail as this one has: the way there has broken, the server is
-/// shutting down, or is no longer the one that takes writes.
+/// Whether other connections to the same server will fail in the same way: the network has failed, or the server is
+/// shutting down or no longer accepts writes.
 pub(super) fn is_of_all_connections(error: &Error) -> bool {
     error.code().is_none_or(|code| matches!(code.code(), "25006" | "57P01" | "57P02" | "57P03"))
 }
 
-/// The details that a server adds quote rows, so they stay behind.
+/// The details of a server's error quote rows, so they are omitted.
 fn described(error: &Error) -> (StoreProblem, String) {
     let Some(database) = error.as_db_error() else { return of_the_way(error) };
     let code = database.code().code();
@@ -151,11 +151,11 @@ fn described(error: &Error) -> (StoreProblem, String) {
 
 fn problem_of(code: &str) -> StoreProblem {
     match code {
-        // A server that takes no writes, and transactions that were idle or took too long.
+        // A server that accepts no writes, and transactions that were idle or took too long.
         "25006" | "25P03" | "25P04" => StoreProblem::Unavailable,
         _ => match code.get(..2) {
-            // Connections, rolled back transactions, resources, the operator, the system, locks, and unique keys that
-            // another transaction has just taken.
+            // Connection errors, rolled back transactions, lack of resources, operator intervention, system errors,
+            // locks, and unique keys that another transaction has just inserted.
             Some("08" | "40" | "53" | "57" | "58" | "55" | "23") => StoreProblem::Unavailable,
             _ => StoreProblem::Unusable,
         },
@@ -176,11 +176,11 @@ fn advice_on(code: &str) -> &'static str {
     }
 }
 
-/// What has failed is the way to the database.
+/// Describes a failure of the connection to the database.
 fn of_the_way(error: &Error) -> (StoreProblem, String) {
     let mut text = error.to_string();
-    // No password where one is asked for, or a way of proving who we are that is not known here. The kind of such an error
-    // can be told by its text alone.
+    // A password is missing, or the server requires an unknown authentication method. Only the text identifies these
+    // errors.
     let lasts = ["invalid configuration", "authentication error"].contains(&&*text);
     let mut problem = if lasts { StoreProblem::Unusable } else { StoreProblem::Unavailable };
     let mut advice = "";
@@ -207,15 +207,15 @@ fn is_untrusted(tls: &ErrorStack) -> bool {
     tls.errors().iter().any(|error| error.reason() == Some("certificate verify failed"))
 }
 
-/// Whether it is not the wire that has failed: one side does not take the other for what it says.
+/// Whether one side rejected the other, rather than the network having failed.
 fn is_refusal(tls: &ErrorStack) -> bool {
     is_untrusted(tls) || tls.errors().iter().any(|error| is_lasting_alert(error.reason_code()))
 }
 
-/// Whether the other side has said in an alert (RFC 8446 §6.2) that certificates, versions or ciphers do not suit it.
-/// Others, such as `internal_error`, come from servers that are starting or ending, and from broken wires.
+/// Whether the other side rejected certificates, versions or ciphers in an alert (RFC 8446 §6.2). Other alerts, such as
+/// `internal_error`, come from servers that are starting or stopping, and from network failures.
 fn is_lasting_alert(reason_code: i32) -> bool {
-    // OpenSSL numbers the alerts that it receives from 1000 on.
+    // OpenSSL adds 1000 to the number of a received alert.
     matches!(reason_code.saturating_sub(1_000), 40..=49 | 70 | 71 | 109..=120)
 }
 
@@ -229,7 +229,7 @@ mod tests {
         assert!([40, 42, 48, 70, 116].into_iter().all(|alert| is_lasting_alert(1_000 + alert)));
         // close_notify, unexpected_message, bad_record_mac, internal_error.
         assert!(![0, 10, 20, 80].into_iter().any(|alert| is_lasting_alert(1_000 + alert)));
-        // A reason of our own side, by whatever number.
+        // Reasons of this side have other numbers.
         assert!(!is_lasting_alert(48) && !is_lasting_alert(i32::MIN));
     }
 

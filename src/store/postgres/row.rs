@@ -1,4 +1,4 @@
-//! Columns as the contract's types, and lists of what a statement takes many of.
+//! Conversions of columns to the contract's types, and of lists to parameters.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -10,7 +10,7 @@ use super::session::value;
 use crate::store::column::{key_number, key_of};
 use crate::store::{Cancellation, Fingerprint, Partition, ProcessId, SealedBody, State, StoreError};
 
-/// When a row is due, which `due_at` alone does not say while it is claimed. See
+/// When a row is due. While the row is claimed, `due_at` alone does not determine that. See
 /// [`due_if_orphaned`](crate::store::rules::due_if_orphaned).
 pub(super) const DUE_AT: &str = "
     (CASE WHEN lease_ends_at > due_at
@@ -45,7 +45,7 @@ pub(super) fn attempts_in(row: &Row) -> Result<u32, StoreError> {
     Ok(u32::try_from(value::<i64>(row, "attempts")?).unwrap_or(u32::MAX))
 }
 
-/// A body under the format and key that the row names.
+/// Combines a body with the format and key in the row.
 pub(super) fn body_in(row: &Row, bytes: Vec<u8>) -> Result<SealedBody, StoreError> {
     Ok(SealedBody { format: format_in(row)?, key: key_in(row)?, bytes })
 }
@@ -58,7 +58,7 @@ pub(super) fn key_in(row: &Row) -> Result<[u8; 4], StoreError> {
     Ok(key_of(value(row, "key")?).ok_or(Refusal::Row("key"))?)
 }
 
-/// From `now` until the moment in this column; zero if it is past.
+/// The time from `now` until the moment in this column; zero if it is past.
 pub(super) fn until(row: &Row, column: &str, now: SystemTime) -> Result<Option<Duration>, StoreError> {
     let then: Option<SystemTime> = value(row, column)?;
     Ok(then.map(|then| then.duration_since(now).unwrap_or_default()))
@@ -76,8 +76,8 @@ pub(super) fn numbers_of(keys: &[[u8; 4]]) -> Vec<i64> {
     keys.iter().map(|key| key_number(*key)).collect()
 }
 
-/// Splits what concerns rows into rounds that name no row twice and keep the order for each row, because one statement
-/// changes a row once. Nearly always it is one round. With each item goes its place.
+/// Splits items into rounds in which no row occurs twice, because one statement changes a row only once. The items of a
+/// row stay in order. Nearly always there is one round. Each item comes with its index.
 pub(super) fn rounds<T>(items: &[T], id: impl Fn(&T) -> ProcessId) -> Vec<Vec<(usize, &T)>> {
     let mut seen: BTreeMap<ProcessId, usize> = BTreeMap::new();
     let mut rounds: Vec<Vec<(usize, &T)>> = Vec::new();

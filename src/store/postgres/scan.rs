@@ -1,4 +1,4 @@
-//! Reading whole tables, in steps that are calls by themselves.
+//! Reads whole tables in steps, each of which is a call.
 
 use std::collections::BTreeMap;
 

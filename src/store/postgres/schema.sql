@@ -1,30 +1,31 @@
 -- The tables of `PostgresStore`, schema version 3, for PostgreSQL 12 and newer.
 --
--- `PostgresStore::migrate` runs this file. To run it apart, name the schema in the search path:
+-- `PostgresStore::migrate` runs this file. To run it separately, put the schema in the search path:
 --
 --     psql --single-transaction -v ON_ERROR_STOP=1 -c 'CREATE SCHEMA IF NOT EXISTS openid_deferred' \
 --          -c 'SET LOCAL search_path TO openid_deferred' -f schema.sql
 --
--- The role of the application then needs USAGE on the schema and SELECT, INSERT, UPDATE, DELETE on its tables. Running
+-- The application's role then needs USAGE on the schema, and SELECT, INSERT, UPDATE and DELETE on its tables. Running
 -- the file again changes nothing.
 --
--- Tables of version 1 or 2 are changed to version 3. Stop all replicas of releases that know an older version first: their
--- statements fail afterwards, and the answer to a poll that is under way could not be stored. The change is refused while
--- rows are leased. It writes every row, and locks the tables meanwhile.
+-- Tables of version 1 or 2 are migrated to version 3. First stop all replicas of releases that know only an older
+-- version. Their statements fail afterwards, and the answer to a poll in flight could not be stored. The migration is
+-- refused while rows are leased. It writes every row, and locks the tables meanwhile.
 
 CREATE TABLE IF NOT EXISTS schema_version (
     version integer PRIMARY KEY
 );
 
--- The oldest version that a release has to know to use these tables.
+-- The oldest version that a release must know to use these tables.
 ALTER TABLE schema_version ADD COLUMN IF NOT EXISTS oldest integer;
 
--- What schedules a process and changes with each poll: these rows are narrow. A claim writes `lease_ends_at`, `epoch` and
--- `attempts`, which no index knows, and finds room for that in the page of the row, so that it leaves no trace in any
--- index. What an answer changes enters two of them. Vacuuming has to keep up: a fiftieth of the table is enough to begin.
--- What changes often stands together, for the log of an update leaves out what is the same before and behind.
+-- The scheduling data of a sign-in, which changes with each poll. These rows are narrow. A claim writes
+-- `lease_ends_at`, `epoch` and `attempts`, which are not indexed, and there is free space for that in the page of the
+-- row (a HOT update). So a claim adds no entry to any index. The settlement of an answer updates two indexes. Vacuum
+-- must keep up, so it starts when a fiftieth of the table has changed. Columns that change often are adjacent, because
+-- the log of an update omits the unchanged bytes at the beginning and the end of a row.
 --
--- The table is not partitioned by `id`: a claim goes by `due_at` and would have to ask every part.
+-- The table is not partitioned by `id`, because a claim searches by `due_at` and would have to search every partition.
 CREATE TABLE IF NOT EXISTS process (
     id            bytea       PRIMARY KEY,
     partition     bigint      NOT NULL,
@@ -36,11 +37,11 @@ CREATE TABLE IF NOT EXISTS process (
     cancellation  smallint    NOT NULL DEFAULT 0,
     provisional   boolean     NOT NULL DEFAULT false,
     spread        boolean     NOT NULL DEFAULT false,
-    -- Whether `origin` has one.
+    -- Whether `origin.lookup` is set.
     has_lookup    boolean     NOT NULL DEFAULT false,
     due_at        timestamptz NOT NULL,
-    -- While this is later than `due_at`, a claim is being worked on. If its holder dies, the row is due an interval after
-    -- this instead, or five seconds before `expires_at` if that is earlier, but not before this.
+    -- The row is claimed if this is later than `due_at`. If the holder of the claim dies, the row is due one interval
+    -- after this, or five seconds before `expires_at` if that is earlier, but not before this.
     lease_ends_at timestamptz,
     epoch         bigint      NOT NULL DEFAULT 0,
     attempts      bigint      NOT NULL DEFAULT 0,
@@ -51,7 +52,7 @@ CREATE TABLE IF NOT EXISTS process (
     schedule      text        NOT NULL
 );
 
--- What never changes, but for `lookup`, which becomes known once.
+-- Columns that never change, except that `lookup` is set once.
 CREATE TABLE IF NOT EXISTS origin (
     id        bytea  PRIMARY KEY REFERENCES process (id) ON DELETE CASCADE,
     session   bytea  UNIQUE,
@@ -59,13 +60,13 @@ CREATE TABLE IF NOT EXISTS origin (
     first_key bigint NOT NULL
 );
 
--- What the application and the OP have put into it, sealed. Tombstones have none.
+-- The sealed data of the application and the OP. Tombstones have none.
 CREATE TABLE IF NOT EXISTS sealed (
     id   bytea PRIMARY KEY REFERENCES process (id) ON DELETE CASCADE,
     body bytea NOT NULL
 );
 
--- How far the last run has come that puts due times right after a jump of the clock. There is one row.
+-- The progress of the last run that corrects due times after a jump of the clock. There is one row.
 CREATE TABLE IF NOT EXISTS clamp_run (
     one       integer PRIMARY KEY CHECK (one = 1),
     began_at  timestamptz,
@@ -73,8 +74,8 @@ CREATE TABLE IF NOT EXISTS clamp_run (
     up_to     bytea   NOT NULL DEFAULT ''
 );
 
--- From versions 1 and 2. The name `leased_until` goes, so that an older release that still runs fails instead of claiming
--- what others are working on.
+-- The migration from versions 1 and 2. It renames `leased_until`, so that an older release that still runs fails
+-- instead of claiming rows that are in use.
 DO $migration$
 DECLARE
     leases      bigint;
@@ -93,7 +94,7 @@ BEGIN
         ALTER TABLE process ADD COLUMN IF NOT EXISTS expires_at timestamptz;
         ALTER TABLE process ADD COLUMN IF NOT EXISTS spread boolean NOT NULL DEFAULT false;
         ALTER TABLE process ADD COLUMN IF NOT EXISTS decided_at timestamptz;
-        -- Nearly all rows have one, and a default rewrites no row.
+        -- Nearly all rows have a lookup, and adding a column with a default rewrites no row.
         ALTER TABLE process ADD COLUMN has_lookup boolean NOT NULL DEFAULT true;
         ALTER TABLE process ALTER COLUMN has_lookup SET DEFAULT false;
         ALTER TABLE process RENAME COLUMN leased_until TO lease_ends_at;
@@ -108,17 +109,17 @@ $migration$;
 ALTER TABLE process SET (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02);
 
 CREATE INDEX IF NOT EXISTS origin_lookup ON origin (lookup) WHERE lookup IS NOT NULL;
--- What is verified does not wait behind what is polled, nor one partition's outcomes behind another one's.
+-- Verifications do not wait behind polls, nor one partition's outcomes behind another's.
 CREATE INDEX IF NOT EXISTS process_poll ON process (partition, due_at) WHERE state = 1;
 CREATE INDEX IF NOT EXISTS process_verification ON process (partition, due_at) WHERE state IN (0, 2);
 CREATE INDEX IF NOT EXISTS process_outcome ON process (due_at) WHERE state = 3;
 CREATE INDEX IF NOT EXISTS process_outcome_of ON process (partition, due_at) WHERE state = 3;
 CREATE INDEX IF NOT EXISTS process_tombstone ON process (due_at) WHERE state = 4;
 
--- Encrypted bytes do not get smaller.
+-- Encrypted bytes cannot be compressed.
 ALTER TABLE sealed ALTER COLUMN body SET STORAGE EXTERNAL;
 
--- The time that all replicas go by. Tests may replace the function to let weeks pass.
+-- The time that all replicas use. Tests may replace the function to simulate time.
 CREATE OR REPLACE FUNCTION clock() RETURNS timestamptz
     LANGUAGE sql VOLATILE AS 'SELECT pg_catalog.clock_timestamp()';
 

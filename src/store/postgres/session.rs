@@ -1,4 +1,4 @@
-//! One call's use of a connection.
+//! The use of a connection by one call.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,25 +11,28 @@ use super::connection::{Connections, Manager};
 use super::problem;
 use crate::store::{StoreError, StoreProblem};
 
-/// A parameter of a statement. Its type is told, so that a statement needs no preparation.
+/// A parameter of a statement. Its type is given, so that a statement need not be prepared.
 pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
-/// Begins a transaction, each of whose statements sees what others have committed before it, and bounds what it may cost
-/// the database. Settings of the session would not do: a pooler may give it to somebody else.
+/// The SQL to begin a transaction with limits of time.
 ///
-/// A call that waits for `call` hears of what keeps it waiting before it gives up: half of that time for a lock, three
-/// quarters for a statement. The rest is for a replica that has vanished with locks on rows.
+/// Each statement sees the transactions that were committed before it. The limits are set in the transaction, because a
+/// pooler may give the session to another client.
+///
+/// The limits are half of `call` for a lock and three quarters for a statement, so that a call gets the database's
+/// error before it times out. The limit for an idle transaction ends that of a replica that disappeared while it held
+/// locks.
 pub(super) fn begin(call: Duration) -> String {
     begin_with(call / 2, call / 4 * 3, call)
 }
 
-/// The same for the making of tables, which may take as long as it takes once it has its locks.
+/// The same for a migration, whose statements have no limit of time once it has its locks.
 pub(super) fn begin_migration(call: Duration) -> String {
     begin_with(call / 2, Duration::ZERO, call)
 }
 
 fn begin_with(lock: Duration, statement: Duration, idle: Duration) -> String {
-    // Zero is none at all.
+    // Zero would mean no limit.
     let limit = |limit: Duration| i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
     let some = |some: Duration| limit(some).max(1);
     format!(
@@ -41,8 +44,8 @@ fn begin_with(lock: Duration, statement: Duration, idle: Duration) -> String {
     )
 }
 
-/// A connection on loan. It goes back to the pool by [`commit`](Self::commit) or [`finish`](Self::finish) only;
-/// otherwise, after an error or when the call is dropped in the middle, it is closed, and the database rolls back.
+/// A borrowed connection. Only [`commit`](Self::commit) and [`finish`](Self::finish) return it to the pool. After an
+/// error, or if the call is dropped, it is closed, and the database rolls back.
 pub(super) struct Session<'a> {
     connections: &'a Connections,
     connection: Option<Object<Manager>>,
@@ -50,16 +53,16 @@ pub(super) struct Session<'a> {
     schema: &'a str,
     prepares: bool,
     begin: &'a str,
-    /// Whether each statement is a transaction by itself.
+    /// Whether each statement is a transaction of its own.
     is_single: bool,
     /// Whether the transaction has been begun.
     is_begun: AtomicBool,
-    /// Whether the server has been asked something that it has not answered.
+    /// Whether a request to the server has not been answered.
     is_waiting: AtomicBool,
 }
 
 impl<'a> Session<'a> {
-    /// Each statement is a transaction by itself. `begin` begins it.
+    /// Creates a session in which each statement is a transaction of its own. `begin` is the SQL that begins it.
     pub(super) fn new(
         connections: &'a Connections,
         connection: Object<Manager>,
@@ -80,7 +83,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// All statements up to [`commit`](Self::commit) are one transaction.
+    /// Makes all statements up to [`commit`](Self::commit) one transaction.
     pub(super) fn in_transaction(mut self) -> Self {
         self.is_single = false;
         self
@@ -94,12 +97,12 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Gives the connection back after statements that were transactions by themselves.
+    /// Returns the connection after statements that were transactions of their own.
     pub(super) fn finish(mut self) {
         self.connection = None;
     }
 
-    /// Runs statements that have no parameters and give no rows.
+    /// Runs statements without parameters and results.
     pub(super) async fn batch(&self, sql: &str) -> Result<(), StoreError> {
         let connection = self.connection.as_ref().ok_or_else(closed)?;
         let client = connection.client();
@@ -113,7 +116,7 @@ impl<'a> Session<'a> {
         self.watched(run).await.map_err(|error| self.connections.failed(connection, &error))
     }
 
-    /// Runs one statement. In it, `@.` stands for the schema.
+    /// Runs one statement, in which `@.` stands for the schema.
     pub(super) async fn query(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, StoreError> {
         let connection = self.connection.as_ref().ok_or_else(closed)?;
         let client = connection.client();
@@ -134,13 +137,13 @@ impl<'a> Session<'a> {
         self.watched(run).await.map_err(|error| self.connections.failed(connection, &error))
     }
 
-    /// What begins the transaction, unless it has been begun.
+    /// The SQL to begin the transaction, unless it has begun.
     fn begins(&self) -> Option<&'a str> {
         let is_due = self.is_single || !self.is_begun.swap(true, Ordering::Relaxed);
         is_due.then_some(self.begin)
     }
 
-    /// Drives what waits for the server, and remembers when it is dropped meanwhile.
+    /// Awaits the server. If the future is dropped meanwhile, `is_waiting` stays set.
     async fn watched<T>(&self, work: impl Future<Output = T>) -> T {
         self.is_waiting.store(true, Ordering::Relaxed);
         let done = work.await;
@@ -149,8 +152,8 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Sends a statement together with what comes before and after it, without waiting for answers in between. They are
-/// carried out in this order; after a failure the database rolls back what came before and does nothing more.
+/// Sends a statement together with the SQL before and after it, without waiting for answers in between. They are
+/// executed in this order. After a failure the database rolls back the earlier ones and ignores the later ones.
 async fn in_one_go<T>(
     session: &Session<'_>,
     before: Option<&str>,
@@ -161,7 +164,7 @@ async fn in_one_go<T>(
         (Some(sql), Some(connection)) => connection.client().batch_execute(sql).await,
         _ => Ok(()),
     };
-    // Each is sent when it is first polled, and they are first polled in this order.
+    // Each is sent when it is first polled, and `join!` polls them in this order.
     let (before, done, after) = tokio::join!(send(before), statement, send(after));
     before?;
     let done = done?;

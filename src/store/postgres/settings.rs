@@ -1,4 +1,4 @@
-//! What the parameters of a connection string mean.
+//! The meaning of the parameters of a connection string.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,21 +10,21 @@ use super::conninfo::Parameters;
 use super::problem::Refusal;
 use super::tls::TlsSettings;
 
-/// How long a connection is idle before the system asks whether the other side is there.
+/// How long a connection is idle before the operating system sends a keepalive probe.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
-/// How long it then waits before it asks again.
+/// The pause between two keepalive probes.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
-/// How often it asks.
+/// The number of unanswered probes after which the connection counts as broken.
 const KEEPALIVES: u32 = 3;
 
 #[derive(Clone)]
 pub(super) struct Settings {
-    /// All but the hosts.
+    /// All parameters except the hosts.
     pub(super) config: Config,
     pub(super) targets: Vec<Target>,
     /// Whether the targets are tried in a random order.
     pub(super) shuffles: bool,
-    /// Whether servers that take no writes are passed over.
+    /// Whether servers that accept no writes are skipped.
     pub(super) needs_writes: bool,
     pub(super) connect_timeout: Option<Duration>,
     pub(super) tls: TlsSettings,
@@ -33,9 +33,9 @@ pub(super) struct Settings {
 /// A server to connect to.
 #[derive(Clone)]
 pub(super) struct Target {
-    /// A name, an address, or the folder of a Unix socket.
+    /// A name, an address, or the directory of a Unix socket.
     pub(super) host: String,
-    /// Where the host is, unless its name has to be looked up.
+    /// The address of the host, unless its name must be looked up.
     pub(super) address: Option<IpAddr>,
     pub(super) port: u16,
 }
@@ -90,7 +90,7 @@ impl Settings {
     }
 }
 
-/// Parameters of which one value alone is what happens here anyway.
+/// Checks parameters that are accepted only with values that describe the fixed behaviour.
 fn check_ignored(parameters: &Parameters) -> Result<(), Refusal> {
     parameters.choice("client_encoding", "is not `UTF8`", |encoding| {
         ["utf8", "utf-8", "unicode", "auto"].contains(&&*encoding.to_ascii_lowercase()).then_some(())
@@ -100,7 +100,7 @@ fn check_ignored(parameters: &Parameters) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Who connects, and to what.
+/// Sets the user, the password, the database and the name of the application.
 fn identify(config: &mut Config, parameters: &Parameters) -> Result<(), Refusal> {
     if let Some(user) = parameters.get("user") {
         config.user(user);
@@ -127,7 +127,7 @@ fn identify(config: &mut Config, parameters: &Parameters) -> Result<(), Refusal>
     Ok(())
 }
 
-/// How the system notices that the other side has gone.
+/// Sets how the operating system detects a broken connection.
 fn keep_alive(config: &mut Config, parameters: &Parameters) -> Result<(), Refusal> {
     config.keepalives(parameters.number("keepalives")?.is_none_or(|number| number != 0));
     config.keepalives_idle(seconds(parameters, "keepalives_idle")?.unwrap_or(KEEPALIVE_IDLE));

@@ -15,10 +15,10 @@ use tokio_postgres::tls::MakeTlsConnect;
 use super::conninfo::Parameters;
 use super::problem::Refusal;
 
-/// The protocol that is spoken inside, for servers that begin with TLS (RFC 7301).
+/// The ALPN protocol (RFC 7301), for connections that begin with TLS.
 const ALPN: &[u8] = b"\x0apostgresql";
 
-/// What the connection string says about it.
+/// The TLS settings of a connection string.
 #[derive(Clone)]
 pub(super) struct TlsSettings {
     mode: Mode,
@@ -29,7 +29,7 @@ pub(super) struct TlsSettings {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
-    /// Nothing is said; or `allow` or `prefer`, with which whoever is on the way could decide against TLS.
+    /// Not set, or `allow` or `prefer`, with which an attacker on the network could disable TLS.
     Unsaid,
     Disable,
     Require,
@@ -37,14 +37,14 @@ enum Mode {
     VerifyFull,
 }
 
-/// They are read for each connection, for certificates are replaced while replicas run.
+/// The certificate files. They are read for each connection, because certificates are replaced while replicas run.
 #[derive(Clone)]
 struct Files {
-    /// `None`: the authorities of the system.
+    /// The trusted authorities; `None` for those of the system.
     root: Option<PathBuf>,
     /// The client's certificate with its chain, and its key.
     identity: Option<(PathBuf, PathBuf)>,
-    /// Of the key.
+    /// The password of the key.
     password: String,
     oldest: SslVersion,
     newest: Option<SslVersion>,
@@ -79,7 +79,7 @@ impl TlsSettings {
         })
     }
 
-    /// How to connect. `given` is the application's own.
+    /// Creates the connector. `given` is the connector of the application, if there is one.
     pub(super) fn connector(
         self,
         given: Option<SslConnector>,
@@ -104,7 +104,7 @@ impl TlsSettings {
                        give certificates to everybody";
             return Err(Refusal::Parameter("sslmode", why));
         }
-        // libpq's `require` is `verify-ca` where there is a file, and no check at all where there is none.
+        // In libpq, `require` means `verify-ca` if there is a file, and no check at all otherwise.
         let checks_name = match mode {
             Mode::VerifyCa => false,
             Mode::Require => files.root.is_none(),
@@ -112,7 +112,7 @@ impl TlsSettings {
         };
         let connector = match given {
             Some(connector) => connector,
-            // So that a file that cannot be used is told at once.
+            // The files are read now, so that an unusable file is reported at once.
             None if is_on => files.connector()?,
             None => files.builder().map_err(Refusal::openssl)?.build(),
         };
@@ -196,15 +196,15 @@ fn read(parameter: &'static str, path: &Path) -> Result<Vec<u8>, Refusal> {
     fs::read(path).map_err(|error| Refusal::file(parameter, path, error))
 }
 
-/// At least one.
+/// Reads the certificates of a file, at least one.
 fn certificates(parameter: &'static str, path: &Path) -> Result<Vec<X509>, Refusal> {
     let certificates = X509::stack_from_pem(&read(parameter, path)?);
     let certificates = certificates.ok().filter(|certificates| !certificates.is_empty());
     certificates.ok_or_else(|| Refusal::file(parameter, path, "it has no certificates in PEM"))
 }
 
-/// In PEM or DER, as libpq takes it. Without a password one is passed all the same, for OpenSSL would ask for it on the
-/// terminal.
+/// Reads a key in PEM or DER, as libpq does. The password is passed even if it is empty, because otherwise OpenSSL
+/// would ask for one on the terminal.
 fn private_key(path: &Path, password: &[u8]) -> Result<PKey<Private>, Refusal> {
     let key = zeroize::Zeroizing::new(read("sslkey", path)?);
     PKey::private_key_from_pem_passphrase(&key, password)
@@ -213,11 +213,11 @@ fn private_key(path: &Path, password: &[u8]) -> Result<PKey<Private>, Refusal> {
         .map_err(|_| Refusal::file("sslkey", path, "it has no key in PEM or DER, or sslpassword does not open it"))
 }
 
-/// Makes TLS connections.
+/// Creates TLS connections.
 #[derive(Clone)]
 pub(super) struct Connector {
     pub(super) is_on: bool,
-    /// Whether the connection begins with TLS, rather than by asking for it.
+    /// Whether the connection begins with TLS, without a request for it.
     pub(super) is_direct: bool,
     checks_name: bool,
     sends_name: bool,
@@ -226,7 +226,7 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    /// For one connection to a host.
+    /// Returns the connector for one connection to a host.
     pub(super) fn to(&self, domain: &str) -> Result<TlsConnector, Refusal> {
         let connector = self.files.as_ref().map(Files::connector).transpose()?;
         let connector = connector.as_ref().unwrap_or(&self.connector);
@@ -283,7 +283,7 @@ mod tests {
         assert_eq!(local("sslmode=prefer"), Ok(false));
         assert_eq!(local("sslmode=require"), Ok(true));
         assert_eq!(local("sslnegotiation=direct"), Ok(true));
-        // Which is to say that the file was looked for.
+        // The error shows that the file was read.
         assert!(local("sslrootcert=/nowhere/root.crt").unwrap_err().contains("/nowhere/root.crt"));
         assert_eq!(
             of("sslmode=verify-full sslrootcert=/nowhere/root.crt", true, true).map(|(is_on, _)| is_on),

@@ -57,7 +57,7 @@ pub(super) async fn cancel(
     rows.first().map(cancellation_in).transpose()
 }
 
-/// The body goes with the row.
+/// The body is erased with the row.
 pub(super) async fn forget(session: &Session<'_>, id: ProcessId) -> Result<bool, StoreError> {
     let sql = "DELETE FROM @.process WHERE id = $1::bytea RETURNING id";
     Ok(!session.query(sql, &[(&id.to_bytes().as_slice(), Type::BYTEA)]).await?.is_empty())
@@ -76,18 +76,18 @@ pub(super) async fn purge(session: &Session<'_>, most: usize) -> Result<usize, S
 }
 
 /// The number of rows that one statement reads of a whole table, in the order of their identifiers. A single statement
-/// over all rows would keep the database from vacuuming what changed since it began.
+/// over all rows would prevent the database from vacuuming rows that changed since it began.
 const STEP: usize = 20_000;
 
-/// Where a step ends: at this row, unless it was the last step.
+/// The last row of a step; `None` for the last step.
 pub(super) type End = Option<ProcessId>;
 
-/// The bytes of an identifier, or what is less than every identifier.
+/// The bytes of an identifier, or a value that is less than every identifier.
 fn bytes_before(id: Option<ProcessId>) -> Vec<u8> {
     id.map_or_else(Vec::new, |id| id.to_bytes().to_vec())
 }
 
-/// The last row of a step, as each statement with a step gives it in `step_end`.
+/// Reads the last row of a step from the column `step_end`.
 fn end_in(row: &Row) -> Result<End, StoreError> {
     let Some(bytes) = value::<Option<&[u8]>>(row, "step_end")? else { return Ok(None) };
     Ok(Some(bytes.try_into().map(ProcessId::from_bytes).map_err(|_| Refusal::Row("id"))?))
@@ -111,7 +111,7 @@ FROM step_end LEFT JOIN LATERAL (
     ORDER BY process.id LIMIT $3::bigint
 ) AS found ON true";
 
-/// One step: the rows that it has found, and where it ends.
+/// Executes one step. Returns the rows found and the end of the step.
 pub(super) async fn sealed_otherwise(
     session: &Session<'_>,
     key: [u8; 4],
@@ -152,7 +152,7 @@ replaced AS (
 )
 SELECT id FROM marked";
 
-/// The caller has begun a transaction.
+/// Must be called in a transaction.
 pub(super) async fn reseal(session: &Session<'_>, reseals: &[Reseal]) -> Result<Vec<bool>, StoreError> {
     let mut resealed = vec![false; reseals.len()];
     for round in rounds(reseals, |reseal| reseal.id) {
@@ -179,7 +179,7 @@ pub(super) async fn reseal(session: &Session<'_>, reseals: &[Reseal]) -> Result<
     Ok(resealed)
 }
 
-/// Subqueries look rows up one by one. The planner cannot estimate the size of `step`, and would join with a scan of all
+/// The subqueries look up rows one by one. The planner cannot estimate the size of `step`, so a join would scan all
 /// bodies.
 const KEYS: &str = "
 WITH step AS MATERIALIZED (
@@ -204,7 +204,7 @@ FROM (
     SELECT NULL, NULL, 0, 0 FROM step_end
 ) AS uses GROUP BY key, format";
 
-/// One step: what it has counted, and where it ends.
+/// Executes one step. Returns the counts and the end of the step.
 pub(super) async fn keys(session: &Session<'_>, after: Option<ProcessId>) -> Result<(Vec<KeyStats>, End), StoreError> {
     let rows = session.query(KEYS, &[(&bytes_before(after), Type::BYTEA), (&limit(STEP), Type::INT8)]).await?;
     let mut counted = Vec::with_capacity(rows.len());
@@ -235,7 +235,7 @@ SELECT partition, (SELECT now FROM clock) AS now,
            AS step_end
 FROM step GROUP BY partition";
 
-/// One step: what it has counted, and where it ends.
+/// Executes one step. Returns the counts and the end of the step.
 pub(super) async fn stats(
     session: &Session<'_>,
     after: Option<ProcessId>,

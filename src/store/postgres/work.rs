@@ -13,8 +13,8 @@ use crate::store::{
     Work,
 };
 
-/// Two insertions for the same session may carry it under different keys, where no unique index sees that they collide.
-/// They take these locks in the same order, so the second one comes after the first.
+/// Two insertions for the same session may have fingerprints under different keys, whose conflict no unique index
+/// detects. They take these locks in the same order, so the second waits for the first.
 const LOCK_NAMES: &str = "SELECT pg_advisory_xact_lock(name) FROM UNNEST($1::bigint[]) AS name";
 
 const INSERT: &str = "
@@ -85,9 +85,9 @@ fn lock_number(name: &[u8]) -> i64 {
     name.first_chunk().map_or(0, |bytes| i64::from_be_bytes(*bytes))
 }
 
-/// Settles and claims. The caller has begun a transaction: what a claim finds is what the settlements have left, and
-/// bodies are read when the rows are locked, because those that a statement saw before it waited may be old. What the claim
-/// has found on its way counts when the transaction has been committed.
+/// Settles and claims. Must be called in a transaction, so that the claim sees the result of the settlements. Bodies
+/// are read after the rows are locked, because a statement that waited for a lock may have read an old body. Use the
+/// bounds that the claim has found only after the commit.
 pub(super) async fn work(
     session: &Session<'_>,
     due_bounds: &DueBounds,
@@ -170,7 +170,7 @@ erased AS (
 )
 SELECT id FROM settled";
 
-/// Carries out settlements of different rows, and names those that applied.
+/// Applies settlements of different rows, and returns the rows of those that applied.
 async fn settle(session: &Session<'_>, round: &[(usize, &Settlement)]) -> Result<Vec<ProcessId>, StoreError> {
     let all = || round.iter().map(|(_, settlement)| *settlement);
     let (states, provisional): (Vec<_>, Vec<_>) = all().map(|settlement| outcome(settlement.next)).unzip();
@@ -233,7 +233,7 @@ noted AS (
 SELECT id, state, lookup, partition FROM target";
 
 pub(super) async fn ping(session: &Session<'_>, ping: &Ping) -> Result<Pinged, StoreError> {
-    // One condition each, so that each has an index of its own.
+    // A separate condition for each case, so that each can use an index.
     let which = match ping.id {
         Some(_) => "process.id = $1::bytea",
         None => "$1::bytea IS NULL AND lookup = ANY($2::bytea[])",
