@@ -1,10 +1,10 @@
-//! What the fuzzer throws hostile inputs at, in `fuzz/`; see docs/reliability.md.
+//! The fuzz targets of `fuzz/`, which process hostile input; see docs/reliability.md.
 //!
-//! Each function takes any bytes and panics where something that must hold does not. The module exists with
-//! `--cfg fuzzing` and in this crate's own tests, which throw every input at it that is committed.
+//! Each function takes arbitrary bytes and panics if a property does not hold. The module exists with `--cfg fuzzing`
+//! and in this crate's own tests, which run every committed input.
 //!
-//! An input is text as far as it can be, so that seeds can be read and written by hand: answers of the OP look like
-//! HTTP (see [`world`]), everything else is what comes over the wire as it comes.
+//! Inputs are text as far as possible, so that seeds can be read and written by hand. Answers of the OP look like HTTP
+//! (see [`world`]). All other input is the received message itself.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -37,7 +37,7 @@ pub use tokens::{exchange, poll};
 pub struct Target {
     /// The name of its file in `fuzz/fuzz_targets` and of its folder in `fuzz/corpus`.
     pub name: &'static str,
-    /// What it does with an input.
+    /// Processes one input.
     pub run: fn(&[u8]),
 }
 

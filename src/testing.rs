@@ -1,14 +1,13 @@
-//! An OpenID Provider for the tests of your application, and a clock that the test owns.
+//! An OpenID Provider for the tests of your application, and a clock that the test controls.
 //!
-//! Hardly any OpenID Provider speaks the Deferred Token Response flow yet, and one that takes three weeks to decide is
-//! no partner for a test suite. [`TestProvider`] is one that starts in a moment, over HTTP, over HTTPS or without any
-//! socket, and that is stricter than production: it verifies client authentication, PKCE, DPoP and the pace of polls,
-//! and remembers every rule that a request broke.
+//! Few OpenID Providers support the Deferred Token Response flow yet, and a test suite cannot wait three weeks for a
+//! decision. [`TestProvider`] starts at once, over HTTP, over HTTPS or without any socket. It is stricter than a
+//! production OP: it verifies client authentication, PKCE, DPoP and the pace of polls, and records every rule that a
+//! request broke.
 //!
-//! Its proofs and tokens are verified and signed by another JOSE library than the one in the crate, so that the two
-//! check each other.
+//! It uses another JOSE library than the crate for its proofs and tokens, so that the two check each other.
 //!
-//! A test of an application that is refused after two weeks, during which the OP is down for a day:
+//! A test of an application whose sign-in is refused after two weeks, during which the OP is down for a day:
 //!
 //! ```
 //! use std::{sync::Arc, time::Duration};
@@ -54,11 +53,11 @@
 //! # }
 //! ```
 //!
-//! - Who decides, and when: [`DecisionPolicy`], or [`TestProvider::process`] step by step.
-//! - What goes wrong: [`Fault`], before or after a request is processed.
-//! - What clients have to do: [`TestClient`] for one of them, such as signed requests or encrypted responses;
+//! - The decision and its time: [`DecisionPolicy`], or [`TestProvider::process`] step by step.
+//! - Failures: [`Fault`], before or after a request is processed.
+//! - Requirements for clients: [`TestClient`] for one of them, such as signed requests or encrypted responses;
 //!   [`TestProviderBuilder::fapi2`] for all.
-//! - What went over the wire: [`TestProvider::requests`].
+//! - The received requests: [`TestProvider::requests`].
 //! - Weeks in a moment: [`TestClock`].
 // In a test a panic is the right answer.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::unreachable)]

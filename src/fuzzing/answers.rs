@@ -1,4 +1,4 @@
-//! What the other endpoints answer, and what stands in the headers of every answer.
+//! Answers of the other endpoints, and the headers of all answers.
 
 use std::time::Duration;
 
@@ -25,14 +25,14 @@ use crate::secret::Secret;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Answers with all of their headers: `Retry-After`, `WWW-Authenticate`, `DPoP-Nonce`, `Date`. The first byte chooses
-/// between an endpoint of the OP and a protected resource.
+/// Answers with their headers: `Retry-After`, `WWW-Authenticate`, `DPoP-Nonce`, `Date`. The first byte selects an
+/// endpoint of the OP or a protected resource.
 pub fn response_headers(input: &[u8]) {
     let Some((choice, rest)) = input.split_first() else { return };
     let world = World::new(Site::new(answers(rest)));
     let endpoints = Endpoints::new(world.site.clone(), world.clock.clone(), world.random.clone());
     let url = Url::parse("https://op.example/token").unwrap();
-    // Twice, because the first answers leave a nonce and a clock behind.
+    // Twice, because the first answers leave a nonce and a clock offset.
     for _ in 0..2 {
         let before = world.site.requests();
         if choice & 1 == 0 {
@@ -105,14 +105,14 @@ fn resource(endpoints: &Endpoints, url: &Url) {
     }
 }
 
-/// The code of an error is for logs, whatever it is; nothing else of an answer is.
+/// The code of an error may appear in logs, whatever it is. Nothing else of an answer may.
 fn check_debug_of(answer: &Answer) {
     if !matches!(answer, Answer::Error(_)) {
         check_debug(answer);
     }
 }
 
-/// Proofs carry only nonces that a server gave and that are nonces, and times that are within a day of ours.
+/// Proofs carry only well-formed nonces that a server sent, and times within a day of ours.
 fn check_proofs(world: &World) {
     for request in world.site.seen.lock().unwrap().iter() {
         let proof = request.headers["dpop"].to_str().unwrap();
@@ -129,7 +129,7 @@ fn check_proofs(world: &World) {
     }
 }
 
-/// The first byte chooses what the client has registered, the rest is what the UserInfo endpoint answers.
+/// The first byte selects the client's registration. The rest is the answer of the UserInfo endpoint.
 pub fn userinfo(input: &[u8]) {
     let Some((choice, rest)) = input.split_first() else { return };
     let world = World::new(Site::new(answers(rest)));
@@ -160,7 +160,7 @@ pub fn userinfo(input: &[u8]) {
     assert!(world.site.requests() <= 3);
 }
 
-/// What the introspection endpoint answers.
+/// The input is the answer of the introspection endpoint.
 pub fn introspection(input: &[u8]) {
     let world = World::new(Site::new(answers(input)));
     let client = World::client(world.with_secret());
@@ -177,7 +177,7 @@ pub fn introspection(input: &[u8]) {
     assert_eq!(world.site.requests(), 1);
 }
 
-/// What the pushed authorization request endpoint answers.
+/// The input is the answer of the pushed authorization request endpoint.
 pub fn pushed_request(input: &[u8]) {
     let world = World::new(Site::new(answers(input)));
     let client = World::client(world.with_secret().pushed_authorization_requests());

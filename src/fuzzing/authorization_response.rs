@@ -1,4 +1,4 @@
-//! What the browser brings back: query string, form body, or the whole URL.
+//! Responses from the browser: a query string, a form body, or the whole URL.
 
 use url::Url;
 
@@ -8,7 +8,7 @@ use super::world::{
 use crate::client::AuthorizationSession;
 use crate::keyring::Purpose;
 
-/// The first byte chooses what was asked for; the rest is the response.
+/// The first byte selects the request. The rest is the response.
 pub fn authorization_response(input: &[u8]) {
     let Some((choice, response)) = input.split_first() else { return };
     let (asked_for, iss_required) = (["d", "dc", "c"][usize::from(choice & 3) % 3], choice & 4 != 0);
@@ -16,7 +16,7 @@ pub fn authorization_response(input: &[u8]) {
     let mut session = session_json();
     session["rt"] = asked_for.into();
     session["ir"] = iss_required.into();
-    // Bringing it back costs as much as everything else.
+    // Restoring the key takes as long as everything else.
     session.as_object_mut().unwrap().remove("key");
     let bytes = sealed(Purpose::AuthorizationSession, &[], session.to_string().as_bytes());
     let sealed = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, bytes);
@@ -42,7 +42,7 @@ pub fn authorization_response(input: &[u8]) {
     }
 }
 
-/// The rules once more, in other words: whether the response is good, and if so, whether its code is a deferred one.
+/// A second implementation of the rules: whether the response is valid, and if so, whether its code is a deferred one.
 fn expected(response: &str, asked_for: &str, iss_required: bool) -> Option<bool> {
     if response.len() > 16 * 1024 {
         return None;

@@ -1,5 +1,5 @@
-//! Inputs as large as the caps let them be, which the fuzzer does not try: it stays at 16 kB to be fast. All of them are
-//! judged in a time that grows with their length and no faster, which the test shows but cannot hold to.
+//! Inputs of the maximum size. The fuzzer does not try them: it stays at 16 kB to be fast. The processing time should
+//! grow linearly with the length, which the test prints but does not check.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn answered(body: &str) -> String {
     format!("200 application/json\n\n{body}")
 }
 
-/// `cargo test --all-features --lib fuzzing::caps -- --nocapture` prints how long each takes.
+/// `cargo test --all-features --lib fuzzing::caps -- --nocapture` prints the time of each input.
 #[test]
 fn the_largest_inputs_are_judged_as_well() {
     let cases = [browser(), documents(), headers(), tokens()];

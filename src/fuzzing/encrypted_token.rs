@@ -1,4 +1,4 @@
-//! Encrypted tokens, read and decrypted with keys of every kind.
+//! Encrypted tokens, parsed and decrypted with keys of every kind.
 
 use std::sync::LazyLock;
 
@@ -24,8 +24,8 @@ pub(super) fn decryption_keys() -> &'static [DecryptionKey] {
     &KEYS
 }
 
-/// The first byte chooses how the rest becomes a token: as it stands; put together from a header and four segments,
-/// so that mutations need not speak base64; or encrypted here, so that they get past the authentication.
+/// The first byte selects how the rest becomes a token. It is used unchanged. Or it is combined from a header and four
+/// segments, so that mutations need no base64. Or it is encrypted here, so that it passes the authentication.
 pub fn encrypted_token(input: &[u8]) {
     let Some((choice, rest)) = input.split_first() else { return };
     match choice % 3 {
@@ -42,14 +42,14 @@ pub fn encrypted_token(input: &[u8]) {
             }
             segments.resize(4, String::new());
             segments.push(URL_SAFE_NO_PAD.encode(rest));
-            // The ciphertext is the longest and stands last in an input.
+            // The ciphertext is the longest segment and is last in an input.
             segments.swap(3, 4);
             check(&segments.join("."), None);
         }
         _ => {
             let mut parts = rest.splitn(2, |&byte| byte == b'\n');
             let (header, plaintext) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-            // An empty header stands for the one that goes with the known key.
+            // An empty header is replaced with that of the known key.
             let known = fixed("/known_content_key/header").as_bytes();
             let header = URL_SAFE_NO_PAD.encode(if header.is_empty() { known } else { header });
             let key = URL_SAFE_NO_PAD.decode(fixed("/known_content_key/content_key")).unwrap();
@@ -62,14 +62,14 @@ pub fn encrypted_token(input: &[u8]) {
     }
 }
 
-/// A token opens only if it is one of the genuine ones, or was made here of `plaintext`.
+/// A token can only be decrypted if it is one of the genuine ones, or was made here of `plaintext`.
 fn check(token: &str, plaintext: Option<&[u8]>) {
     let keys = decryption_keys();
     let parsed = CompactJwe::parse(token);
     if let Ok(jwe) = &parsed {
         assert!(CompactJwe::is_one(token));
         let _ = jwe.content_type();
-        // The private operation of RSA costs as much as everything else together.
+        // The private operation of RSA takes as long as everything else together.
         let opened = jwe.decrypt(keys);
         assert!(jwe.decrypt(&[]).is_err());
         if let Ok(opened) = &opened {

@@ -1,4 +1,4 @@
-//! ID Tokens: the signed form as it comes, and claims of which only a genuine OP could have signed the like.
+//! ID Tokens: unchanged inputs, and claims with a signature that only a genuine OP can make.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -20,8 +20,8 @@ use crate::secret::Secret;
 
 const LEEWAY: u64 = 60;
 
-/// The first byte chooses how the rest becomes a token: as it stands; or from a line with the header and the claims
-/// behind it, authenticated with the client secret as only the OP could.
+/// The first byte selects how the rest becomes a token. It is used unchanged, or its first line is the header and the
+/// rest are the claims, authenticated with the client secret like a token of the OP.
 pub fn id_token(input: &[u8]) {
     let Some((choice, rest)) = input.split_first() else { return };
     match choice % 2 {
@@ -71,14 +71,14 @@ fn expecting<T>(is_strict: bool, then: impl FnOnce(&Expectations<'_>) -> T) -> T
     })
 }
 
-/// Whatever verifies is one of the genuine tokens, to the byte.
+/// Every token that verifies is exactly one of the genuine tokens.
 fn as_it_stands(token: &str, is_strict: bool) {
     let is_genuine = FIXED["tokens"].as_object().unwrap().values().any(|genuine| genuine == token);
     let judged = verified(token, is_strict);
     assert_eq!(judged.is_ok(), is_genuine, "{token}: {judged:?}");
 }
 
-/// Verifies a token as all three kinds.
+/// Verifies a token as each of the three kinds.
 fn verified(token: &str, is_strict: bool) -> Result<IdToken, Violation> {
     let named = header(token);
     let verified = expecting(is_strict, |e| verify_final(token, key_set(), e));
@@ -86,7 +86,7 @@ fn verified(token: &str, is_strict: bool) -> Result<IdToken, Violation> {
     match &verified {
         Ok(verified) => {
             assert_eq!(named.unwrap().0, verified.algorithm());
-            // An interim token may lack what a final one has, never the other way round.
+            // An interim token may lack members of a final one, but not the reverse.
             assert_eq!(interim.unwrap().claims().as_json(), verified.claims().as_json());
             let refreshed = expecting(is_strict, |e| verify_refreshed(token, verified, key_set(), e));
             assert!(refreshed.is_ok(), "a token contradicts itself");
@@ -102,7 +102,7 @@ fn verified(token: &str, is_strict: bool) -> Result<IdToken, Violation> {
     verified
 }
 
-/// The same claims come out of storage, and every one of them can be read.
+/// The stored form has the same claims, and all of them can be read.
 fn read(token: &IdToken) {
     let stored = serde_json::to_vec(&token.to_stored()).unwrap();
     let opened = IdToken::from_stored(&serde_json::from_slice(&stored).unwrap()).unwrap();
@@ -123,7 +123,7 @@ fn read(token: &IdToken) {
     );
 }
 
-/// The token is authentic, so it counts exactly if its header and its claims are what they must be.
+/// The token is authentic, so it must be accepted exactly if its header and its claims are valid.
 fn authentic(token: &str, header: &[u8], claims: &[u8], is_strict: bool) {
     let Ok(token) = verified(token, is_strict) else { return };
     assert_eq!(token.algorithm(), SigningAlgorithm::Hs256);
@@ -138,7 +138,7 @@ fn authentic(token: &str, header: &[u8], claims: &[u8], is_strict: bool) {
     assert!(token.claims().expires_at() > from_unix_seconds(NOW - LEEWAY));
     assert!(token.claims().issued_at() <= from_unix_seconds(NOW + LEEWAY));
     assert!(claims["exp"].is_number() && claims["iat"].is_number());
-    // Numbers are compared once more as they stand, apart from the library that reads them.
+    // Compare the unparsed numbers again, independently of the library that parses them.
     for (name, is_good) in [
         ("exp", (|time| time > (NOW - LEEWAY - 1) as f64) as fn(f64) -> bool),
         ("iat", |time| time < (NOW + LEEWAY + 1) as f64),

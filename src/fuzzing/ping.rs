@@ -1,4 +1,4 @@
-//! Ping Callbacks, through the receiver that no framework stands before.
+//! Ping Callbacks, through the receiver without a framework.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -26,9 +26,9 @@ use crate::store::{
 
 const PROCESS: [u8; 16] = *b"the only process";
 
-/// A line with the method, lines with headers, an empty line, the body. `%P` in a header stands for the genuine token
-/// of the process, `%C` for one of another client, `%K` for one under another key. The lowest bit of the first byte
-/// chooses whether one token serves all processes, the others how long the frames of the body are.
+/// A line with the method, lines with headers, an empty line, and the body. In a header `%P` is replaced with the
+/// genuine token of the sign-in, `%C` with one of another client, `%K` with one under another key. The lowest bit of
+/// the first byte selects whether one token serves all sign-ins. The other bits are the length of the body's frames.
 pub fn ping(input: &[u8]) {
     let Some((choice, rest)) = input.split_first() else { return };
     let desk = &*DESK;
@@ -61,7 +61,7 @@ pub fn ping(input: &[u8]) {
     assert!([204, 400, 401, 405, 413, 415].contains(&status), "{status}");
     assert!(pings.len() <= 1);
     match pings.first() {
-        // The store hears of a ping only if its token is genuine and it names something.
+        // The store is only called for a ping with a genuine token that names a sign-in.
         Some(ping) => {
             assert!(is_genuine && method == Method::POST && body.len() <= BODY_LIMIT);
             assert_eq!(ping.id, (!is_static).then(|| ProcessId::from_bytes(PROCESS)));
@@ -95,7 +95,7 @@ pub fn ping(input: &[u8]) {
 /// The body of a request, in frames.
 struct Frames {
     left: Bytes,
-    /// 0 for the whole at once.
+    /// 0 for a single frame.
     length: usize,
 }
 
@@ -110,8 +110,8 @@ impl Body for Frames {
     }
 }
 
-/// The rule once more, in other words: one JSON object with a `deferred_auth_id`, which is a string, or equal ones. What else
-/// stands in it is anybody's.
+/// A second implementation of the rule: one JSON object with a `deferred_auth_id` that is a string. It may be repeated
+/// with the same value. Other members are ignored.
 fn deferred_auth_id(body: &[u8]) -> Option<String> {
     let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
     let mut reader = serde_json::Deserializer::from_slice(body);
@@ -152,7 +152,7 @@ struct Desk {
     tokens: [(&'static [u8], String); 3],
     pings: Arc<Mutex<Vec<Ping>>>,
     alone: Mutex<()>,
-    /// The poller's own task belongs to it. It is never run.
+    /// The runtime of the poller's own task, which is never run.
     _runtime: tokio::runtime::Runtime,
 }
 
@@ -203,7 +203,7 @@ impl Desk {
         written
     }
 
-    /// RFC 6750 §2.1 once more, in other words.
+    /// A second implementation of RFC 6750 §2.1.
     fn is_genuine(&self, headers: &HeaderMap, is_static: bool) -> bool {
         let token = if is_static { STATIC_TOKEN } else { &self.tokens[0].1 };
         let mut values = headers.get_all(AUTHORIZATION).iter();
@@ -215,11 +215,11 @@ impl Desk {
     }
 }
 
-/// A store that writes down what it is told of pings.
+/// A store that records pings.
 #[derive(Debug)]
 struct Notebook {
     pings: Arc<Mutex<Vec<Ping>>>,
-    /// How its process is looked for.
+    /// The fingerprints of its only sign-in.
     genuine: Vec<Fingerprint>,
 }
 

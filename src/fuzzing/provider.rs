@@ -1,4 +1,4 @@
-//! What the OP publishes: its metadata and its keys.
+//! Documents of the OP: its metadata and its keys.
 
 use super::world::{
     FIXED, ISSUER, KEYS_URL, METADATA, METADATA_URL, STATE, Served, Site, World, answers, check_debug, check_error,
@@ -10,7 +10,7 @@ use crate::jose::{CompactJws, KeySet, SigningAlgorithm};
 use crate::json::Object;
 use crate::provider::ProviderMetadata;
 
-/// The first byte chooses the client's settings, the rest is what the OP answers to requests for its metadata.
+/// The first byte selects the client's settings. The rest are the answers to requests for the OP's metadata.
 pub fn discovery(input: &[u8]) {
     let Some((choice, rest)) = input.split_first() else { return };
     let client = |world: &World| {
@@ -75,7 +75,7 @@ fn check_metadata(metadata: &ProviderMetadata) {
     metadata.supports_response_type("code deferred_code");
 }
 
-/// The browser is sent to the endpoint that was published, with a request of ours.
+/// The browser is sent to the published endpoint, with our own request.
 fn start(client: &Client, metadata: &ProviderMetadata) {
     match run(client.authorize().start()) {
         Ok((url, session)) => {
@@ -103,7 +103,7 @@ fn start(client: &Client, metadata: &ProviderMetadata) {
     }
 }
 
-/// What the OP answers to requests for its keys.
+/// The input is the answer to requests for the OP's keys.
 pub fn key_set(input: &[u8]) {
     let mut answers = answers(input);
     let site = Site { pages: vec![(METADATA_URL, Served::json(METADATA))], ..Site::default() };

@@ -1,14 +1,14 @@
-//! Every input that is committed, once more.
+//! Runs every committed input.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::TARGETS;
 
-/// The folder of the fuzzer, which a package does not have.
+/// The folder of the fuzzer, which is not part of the package.
 pub(super) fn fuzz() -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    // Cargo puts this file into packages, and only there.
+    // Only packages contain this file, because Cargo creates it.
     let is_package = root.join(".cargo_vcs_info.json").exists();
     let fuzz = root.join("fuzz");
     assert!(fuzz.exists() || is_package, "fuzz/ is missing");
@@ -22,7 +22,7 @@ fn inputs(folder: &Path) -> Vec<PathBuf> {
     inputs
 }
 
-/// One test for each target, so that they run side by side.
+/// One test for each target, so that they run in parallel.
 mod every_committed_input_holds_what_must_hold {
     use super::*;
 

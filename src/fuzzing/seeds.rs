@@ -1,4 +1,4 @@
-//! The inputs that the fuzzer starts from: the messages of the flow as they are in the drafts, with their variations.
+//! The initial inputs of the fuzzer: the messages of the flow as in the drafts, with variations.
 //!
 //! `FUZZ_SEEDS=1 cargo test --all-features --lib fuzzing::seeds` writes them to `fuzz/corpus`, under readable names.
 
@@ -18,13 +18,13 @@ use crate::keyring::Purpose;
 struct Seeds(Vec<(&'static str, String, Vec<u8>)>);
 
 impl Seeds {
-    /// One seed of a target: the byte that chooses, and the rest.
+    /// One seed of a target: the byte that selects, and the rest.
     fn add(&mut self, target: &'static str, name: &str, choice: &str, rest: impl AsRef<[u8]>) {
         let input = [choice.as_bytes(), rest.as_ref()].concat();
         self.0.push((target, format!("seed-{name}"), input));
     }
 
-    /// Answers in JSON with status 200.
+    /// An answer in JSON with status 200.
     fn json(&mut self, target: &'static str, name: &str, choice: &str, body: &Value) {
         self.add(target, name, choice, format!("200 application/json\n\n{body}"));
     }
@@ -259,7 +259,7 @@ fn encrypted(seeds: &mut Seeds) {
     for (number, token) in FIXED["encrypted_tokens"].as_array().unwrap().iter().enumerate() {
         let token = token.as_str().unwrap();
         seeds.add("encrypted_token", &format!("{number}"), "0", token);
-        // The same in segments, the ciphertext last.
+        // The same token in segments, with the ciphertext last.
         let segments: Vec<_> = token.split('.').map(|segment| URL_SAFE_NO_PAD.decode(segment).unwrap()).collect();
         let [header, key, iv, ciphertext, tag] = segments.try_into().unwrap();
         let counted = |bytes: &[u8]| [&[u8::try_from(bytes.len()).unwrap_or(u8::MAX)], bytes].concat();
@@ -378,7 +378,7 @@ fn kept(seeds: &mut Seeds) {
     seeds.add("sealed_value", "other-purpose", "0", seal(Purpose::Authentication, &[], &pending));
 
     let byte = |number: u8| char::from(b'0' + number).to_string();
-    // The byte `0` is 48, of which the targets take the remainder.
+    // The byte `0` is 48, and the targets take the remainder.
     let choice = |wanted: u8| byte((0..10).find(|number| (48 + number) % 5 == wanted).unwrap());
     seeds.add("stored", "process", &choice(0), pending.to_string());
     let mut rich = pending.clone();

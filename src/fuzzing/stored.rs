@@ -1,4 +1,4 @@
-//! What the application and the store keep: sealed values, what is inside of the seal, and schedules.
+//! Values that the application and the store keep: sealed values, their plaintext, and schedules.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub(super) fn record_json() -> serde_json::Value {
     json!({ "ctx": "b3JkZXIgNDcxMQ", "is": { "p": pending_json() } })
 }
 
-/// The first byte chooses what the rest is opened as. Only what was sealed here opens, to the byte.
+/// The first byte selects the type that the rest is opened as. Only bytes that were sealed here can be opened.
 pub fn sealed_value(input: &[u8]) {
     let Some((choice, bytes)) = input.split_first() else { return };
     let keyring = keyring();
@@ -63,8 +63,8 @@ pub fn sealed_value(input: &[u8]) {
     }
 }
 
-/// The first byte chooses what the rest is the plaintext of. Whatever opens can be worked with, and is written as it
-/// will be read.
+/// The first byte selects the type that the rest is the plaintext of. Every value that can be opened is usable, and is
+/// written in the same form as it is read.
 pub fn stored(input: &[u8]) {
     let Some((choice, plaintext)) = input.split_first() else { return };
     match choice % 5 {
@@ -150,7 +150,7 @@ fn record(plaintext: &[u8]) {
     assert_eq!(reopened(again.clone()).unwrap(), again);
 }
 
-/// Lives through what can happen to a schedule, two bytes for each event.
+/// Applies events to a schedule, two bytes for each.
 fn schedule(plaintext: &[u8], events: &[u8]) {
     let Ok(mut schedule) = from_json::<Schedule>(plaintext) else { return };
     let mut now = Moment { wall: from_unix_seconds(NOW), monotonic: Duration::from_secs(1_000) };

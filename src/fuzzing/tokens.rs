@@ -1,4 +1,4 @@
-//! What the token endpoint answers: to the exchange of a code, and to polls.
+//! Answers of the token endpoint: to the exchange of a code, and to polls.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use crate::error::{ErrorKind, Misuse};
 use crate::keyring::Purpose;
 use crate::pending::{PendingAuthentication, to_json};
 
-/// However an OP answers, one request is sent for the code, one more for a nonce and one for its clock.
+/// Whatever the OP answers, one request is sent for the code, one more for a nonce and one more for its clock.
 const MOST_REQUESTS: usize = 3;
-/// `Retry-After` is bounded to a day, and what we choose ourselves is much less.
+/// `Retry-After` is limited to a day, and our own pauses are much shorter.
 const LONGEST_WAIT: Duration = Duration::from_secs(86_400 + 3_600);
 
-/// The first byte chooses the client's settings, the rest is what the OP answers.
+/// The first byte selects the client's settings. The rest are the answers of the OP.
 pub fn exchange(input: &[u8]) {
     let Some((choice, rest)) = input.split_first() else { return };
     let is_deferred = choice & 1 == 0;
@@ -68,17 +68,17 @@ pub fn exchange(input: &[u8]) {
         }
         Err(error) => {
             check_error(error);
-            // A code whose fate is unknown is never sent again.
+            // A code whose result is unknown is never sent again.
             assert!(*error.kind() != ErrorKind::OutcomeUnknown || grant.is_spent(), "{error:?}");
         }
     }
     let seen = world.site.seen.lock().unwrap();
     let sent = seen.iter().filter(|request| request.url.path() == "/token").count();
     drop(seen);
-    // Three attempts, where a request did not leave. Each may have been challenged before.
+    // Three attempts if no request was sent. Each may have been challenged before.
     assert!(sent <= 3 * MOST_REQUESTS, "{sent} requests for one code");
     if grant.is_spent() {
-        // Nothing is sent for it any more but revocations of what is not believed.
+        // Apart from revocations of refused tokens, no further request is sent for it.
         let again = run(client.exchange(&mut grant));
         let seen = world.site.seen.lock().unwrap();
         assert_eq!(seen.iter().filter(|request| request.url.path() == "/token").count(), sent, "a code was sent twice");
@@ -87,7 +87,7 @@ pub fn exchange(input: &[u8]) {
     }
 }
 
-/// The first byte chooses the client's settings, the rest is what the OP answers to one poll after the other.
+/// The first byte selects the client's settings. The rest are the OP's answers to successive polls.
 pub fn poll(input: &[u8]) {
     let Some((choice, rest)) = input.split_first() else { return };
     let world = World::new(Site::new(answers(rest)));
@@ -100,14 +100,14 @@ pub fn poll(input: &[u8]) {
     }
     let mut process = pending_json();
     if choice & 64 == 0 {
-        // Signing proofs takes longer than all else. The target `exchange` has them.
+        // Signing proofs takes longer than everything else. The target `exchange` includes them.
         builder = builder.dpop(DpopMode::Off);
         process.as_object_mut().unwrap().remove("key");
     }
     let client = World::client(builder);
     let process = sealed(Purpose::PendingAuthentication, &[], process.to_string().as_bytes());
     let mut pending = PendingAuthentication::open(&keyring(), &process).unwrap();
-    // One more than there can be answers.
+    // One more than the maximum number of answers.
     for _ in 0..17 {
         if world.site.is_spent() {
             break;
@@ -118,7 +118,7 @@ pub fn poll(input: &[u8]) {
             pending.announce_poll();
         }
         if choice & 8 != 0 {
-            // The process restarts.
+            // The program restarts.
             pending = PendingAuthentication::open(&keyring(), &pending.seal(&keyring()).unwrap()).unwrap();
         }
         let before = world.site.requests();
@@ -135,7 +135,7 @@ pub fn poll(input: &[u8]) {
                 return;
             }
             Ok(Poll::NotDue { due_in }) => {
-                // Times are kept in milliseconds, and the clock of a process that restarts is another one.
+                // Times are kept in milliseconds, and a restarted program has another monotonic clock.
                 assert!(due_in <= LONGEST_WAIT && sent == 0);
             }
             Ok(Poll::Pending | Poll::SlowDown) => assert!((1..=MOST_REQUESTS).contains(&sent), "{sent}"),
@@ -166,7 +166,7 @@ fn finished(outcome: &Outcome, world: &World) {
         Outcome::Approved(authentication) => {
             assert_eq!(authentication.id_token().token().expose(), fixed("/tokens/hs256"));
         }
-        // Only the OP itself ends a process, in an answer that says so.
+        // Only the OP itself ends a sign-in, in an answer that says so.
         Outcome::Denied(_) | Outcome::Failed(_) => {
             let status = world.site.last_status().unwrap();
             assert!(
@@ -181,7 +181,7 @@ fn finished(outcome: &Outcome, world: &World) {
     }
 }
 
-/// It can be sealed and comes back as it was, and all of its times can be worked with.
+/// It can be sealed and opened without a change, and all of its times are valid.
 fn check_pending(pending: &PendingAuthentication, world: &World) {
     check_debug(pending);
     let written = to_json(&pending.0).unwrap();

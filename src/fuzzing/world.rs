@@ -1,5 +1,5 @@
-//! The world around an input: a clock that stands, chance that repeats, an OP that answers with the input, and an
-//! application whose secrets can be recognised.
+//! The environment of an input: a stopped clock, repeatable randomness, an OP that answers with the input, and an
+//! application with recognisable secrets.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -29,10 +29,10 @@ use crate::transport::{HttpClient, HttpError, HttpRequest, HttpResponse};
 pub(super) const ISSUER: &str = "https://op.example";
 pub(super) const CLIENT_ID: &str = "app";
 pub(super) const REDIRECT_URI: &str = "https://rp.example/callback";
-/// What the clock shows at first, in seconds since 1970.
+/// The initial time of the clock, in seconds since 1970.
 pub(super) const NOW: u64 = 1_800_000_000;
 
-/// Every secret of the application contains this, and whatever an input wants to see kept secret may as well.
+/// Every secret of the application contains this text. Inputs can contain it too, to mark text that must stay secret.
 pub(super) const PLANT: &str = "pl4nt";
 pub(super) const CLIENT_SECRET: &str = "pl4nt-client-secret-that-is-long-enough-for-an-hmac-of-512-bits-0123456789";
 pub(super) const STATE: &str = "pl4nt-state";
@@ -41,7 +41,7 @@ pub(super) const CODE: &str = "pl4nt-code";
 pub(super) const ACCESS_TOKEN: &str = "pl4nt-access-token";
 pub(super) const DEFERRED_AUTH_ID: &str = "pl4nt-deferred-auth-id";
 
-/// Keys and genuine tokens, made once by another implementation.
+/// Keys and genuine tokens, generated once by another implementation.
 pub(super) static FIXED: LazyLock<Value> =
     LazyLock::new(|| serde_json::from_str(include_str!("fixed.json")).expect("the fixed values are JSON"));
 
@@ -68,7 +68,7 @@ fn dpop_key_bytes() -> Vec<u8> {
     [&[1], raw.as_slice()].concat()
 }
 
-/// A genuine authorization session as it is sealed.
+/// A genuine authorization session in its sealed form.
 pub(super) fn session_json() -> Value {
     json!({
         "v": 1, "iss": ISSUER, "cid": CLIENT_ID, "uri": REDIRECT_URI, "rt": "d", "ir": false, "st": STATE,
@@ -76,7 +76,7 @@ pub(super) fn session_json() -> Value {
     })
 }
 
-/// A genuine process as it is sealed, asked about every minute.
+/// A genuine pending sign-in in its sealed form, with an interval of one minute.
 pub(super) fn pending_json() -> Value {
     json!({
         "v": 1, "iss": ISSUER, "cid": CLIENT_ID, "id": DEFERRED_AUTH_ID,
@@ -89,7 +89,7 @@ pub(super) fn pending_json() -> Value {
     })
 }
 
-/// A genuine result with its tokens as it is sealed.
+/// A genuine result with its tokens in its sealed form.
 pub(super) fn authentication_json() -> Value {
     json!({
         "v": 1, "iss": ISSUER, "cid": CLIENT_ID, "t": NOW, "tt": "d", "at": ACCESS_TOKEN, "rt": "pl4nt-refresh-token",
@@ -101,12 +101,12 @@ pub(super) fn authentication_json() -> Value {
     })
 }
 
-/// Seals what stands for a genuine value, or does not.
+/// Seals a plaintext, genuine or not.
 pub(super) fn sealed(purpose: Purpose, context: &[u8], plaintext: &[u8]) -> Vec<u8> {
     keyring().seal(&Chance::default(), purpose, context, plaintext).expect("sealing works")
 }
 
-/// Time passes only where something sleeps or a test moves it, in milliseconds.
+/// The passed time in milliseconds. It only advances when a test moves it.
 #[derive(Debug, Default)]
 pub(super) struct StoppedClock(AtomicU64);
 
@@ -131,7 +131,7 @@ impl Clock for StoppedClock {
     }
 
     fn sleep(&self, _: Duration) -> BoxFuture<'static, ()> {
-        // Whoever races a sleep with something here wants the something. Pauses between attempts take no time.
+        // Code here that races a sleep with something else prefers the latter. Pauses between attempts take no time.
         Box::pin(std::future::ready(()))
     }
 }
@@ -151,7 +151,7 @@ impl Random for Chance {
     }
 }
 
-/// One answer of the OP, or of what stands between.
+/// One answer of the OP, or of a gateway.
 #[derive(Debug, Clone)]
 pub(super) enum Served {
     Response { status: StatusCode, headers: HeaderMap, body: Bytes },
@@ -165,8 +165,8 @@ impl Served {
         Self::Response { status: StatusCode::OK, headers, body: body.into() }
     }
 
-    /// Reads one answer: a line with the status and the media type, lines with headers, an empty line, the body.
-    /// `!` for a status is a request that never left, `?` one without an answer.
+    /// Parses one answer: a line with the status and the media type, lines with headers, an empty line, the body. A
+    /// status of `!` means a request that was not sent, `?` a request without an answer.
     fn read(text: &[u8]) -> Self {
         let end = text.windows(2).position(|pair| pair == b"\n\n");
         let (head, body) = end.map_or((text, &[][..]), |end| (&text[..end], &text[end + 2..]));
@@ -197,7 +197,7 @@ impl Served {
     }
 }
 
-/// Reads answers that a line of `%%` separates.
+/// Parses answers that are separated by a line of `%%`.
 pub(super) fn answers(input: &[u8]) -> VecDeque<Served> {
     const BETWEEN: &[u8] = b"\n%%\n";
     let (mut answers, mut rest) = (VecDeque::new(), input);
@@ -216,7 +216,7 @@ pub(super) fn answers(input: &[u8]) -> VecDeque<Served> {
     answers
 }
 
-/// `%T` stands for the genuine final ID Token, which no mutation would find.
+/// Replaces `%T` with the genuine final ID Token, which no mutation would find.
 fn with_tokens(body: &[u8]) -> Vec<u8> {
     let mut written = Vec::with_capacity(body.len());
     let mut rest = body;
@@ -229,12 +229,12 @@ fn with_tokens(body: &[u8]) -> Vec<u8> {
     written
 }
 
-/// An OP that gives one answer after the other, whatever it is asked; at places that are named, always the same one.
+/// An OP that returns one answer after the other, whatever the request is. Named pages always have the same answer.
 #[derive(Debug, Default)]
 pub(super) struct Site {
     pub(super) pages: Vec<(&'static str, Served)>,
     pub(super) answers: Mutex<VecDeque<Served>>,
-    /// The requests that did not go to a page.
+    /// The requests for other URLs than the pages.
     pub(super) seen: Mutex<Vec<HttpRequest>>,
     pub(super) last: Mutex<Option<Served>>,
 }
@@ -329,14 +329,14 @@ impl World {
             .random(self.random.clone())
     }
 
-    /// A client with a secret, which authenticates the OP's ID Tokens as well: an HMAC is faster than a signature.
+    /// A client with a secret, which also authenticates the OP's ID Tokens: an HMAC is faster than a signature.
     pub(super) fn with_secret(&self) -> ClientBuilder {
         self.builder()
             .authentication(ClientAuthentication::client_secret_basic(CLIENT_SECRET))
             .id_token_signed_response_alg(crate::jose::SigningAlgorithm::Hs256)
     }
 
-    /// The client, which has fetched the genuine metadata before.
+    /// Builds a client that already has the genuine metadata.
     pub(super) fn client(builder: ClientBuilder) -> Client {
         static METADATA: LazyLock<ProviderMetadata> = LazyLock::new(|| {
             let client = World::new(Site::new(VecDeque::new())).builder().build().expect("the settings work");
@@ -352,7 +352,7 @@ impl World {
     }
 }
 
-/// Runs a future to its end. Nothing here waits for anything but itself.
+/// Runs a future to its end. No future here waits for anything else.
 pub(super) fn run<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let mut context = Context::from_waker(Waker::noop());
@@ -364,8 +364,8 @@ pub(super) fn run<F: Future>(future: F) -> F::Output {
     panic!("the future waits for what never comes");
 }
 
-/// No error gives a secret away, not in its source either. The one text of a stranger that may be shown is an error
-/// code, which is short and of harmless characters.
+/// No error reveals a secret, and neither does its source. An error code is the only foreign text that may appear. It
+/// is short and has only harmless characters.
 pub(super) fn check_error(error: &Error) {
     assert!(error.retry_after().is_none_or(|wait| wait <= Duration::from_secs(86_400)), "{error:?}");
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
@@ -384,13 +384,13 @@ pub(super) fn check_error(error: &Error) {
     assert!(!told.contains(PLANT), "an error gives a secret away: {told}");
 }
 
-/// What `Debug` shows of a value is for logs.
+/// The `Debug` output of a value may be logged, so it must not contain a secret.
 pub(super) fn check_debug(value: &impl std::fmt::Debug) {
     let told = format!("{value:?}");
     assert!(!told.contains(PLANT), "`Debug` gives a secret away: {told}");
 }
 
-/// The latest time that anything may be said to happen at.
+/// Checks that a time is not later than the latest representable one.
 pub(super) fn check_time(time: SystemTime) {
     assert!(time <= from_unix_seconds(u64::MAX), "{time:?}");
 }

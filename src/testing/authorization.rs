@@ -1,4 +1,4 @@
-//! The authorization endpoint: the user and their browser are played by the provider.
+//! The authorization endpoint. The provider plays the user and their browser.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,7 +14,8 @@ use super::state::State;
 use super::wire::{Parameters, Rejection, Reply};
 
 impl Turn<'_> {
-    /// An authorization request, by GET or POST (OpenID Connect Core §3.1.2.1). The answer sends the browser back.
+    /// Handles an authorization request by GET or POST (OpenID Connect Core §3.1.2.1). The answer sends the browser
+    /// back.
     pub(super) fn authorization(&mut self) -> Result<Reply, Rejection> {
         self.request.check_method("GET, POST")?;
         let request = self.request.parameters().unrepeated()?;
@@ -62,7 +63,7 @@ impl Turn<'_> {
         Ok(reply)
     }
 
-    /// Errors in these two parameters are shown to the user: nobody knows yet where to send them back.
+    /// Errors in these two parameters are shown to the user, because it is not yet known where to send the browser.
     pub(super) fn redirect_target(&self, request: &Parameters) -> Result<String, Rejection> {
         let client_id = request.required("client_id")?;
         let Some(client) = self.state.clients.get(client_id) else {
@@ -75,7 +76,7 @@ impl Turn<'_> {
         }
     }
 
-    /// DTR §Authentication Request Validation. Whether the answer is a `deferred_code`.
+    /// DTR §Authentication Request Validation. Returns whether the answer is a `deferred_code`.
     pub(super) fn check_request(&self, request: &Parameters) -> Result<bool, Rejection> {
         let invalid = |detail: &str| Rejection::bad("invalid_request", RequestRule::InvalidParameter, detail);
         let response_type = request.required("response_type")?;
@@ -90,8 +91,7 @@ impl Turn<'_> {
                 return Err(Rejection::bad("unsupported_response_type", rule, response_type));
             }
         };
-        // Both are optional by the letter of their specifications. They protect the user, so a client has no reason to
-        // leave them out.
+        // The specifications make both optional. They protect the user, so a client has no reason to omit them.
         for name in ["state", "nonce"] {
             request.required(name)?;
         }
@@ -110,7 +110,7 @@ impl Turn<'_> {
         }
         let mut modes = vec!["query", "form_post", "query.jwt", "form_post.jwt"];
         if types.len() == 1 {
-            // JARM §2.3.4: the default of several values is the fragment, which this provider does not have.
+            // JARM §2.3.4: the default for several values is the fragment, which this provider does not support.
             modes.push("jwt");
         }
         if request.get("response_mode").is_some_and(|mode| !modes.contains(&mode)) {
@@ -142,7 +142,7 @@ impl Turn<'_> {
         Ok(is_deferred)
     }
 
-    /// The user's part.
+    /// Plays the user, and starts the sign-in.
     fn authorize(&mut self, request: &Parameters, redirect_uri: &str) -> Result<Vec<(String, String)>, Rejection> {
         let is_deferred = self.check_request(request)?;
         self.check_registered(request.required("client_id")?, request)?;
@@ -186,7 +186,7 @@ impl Turn<'_> {
     }
 }
 
-/// Parameters that only the client and the provider may see, so that a browser must not carry them.
+/// Parameters that only the client and the provider may see. A browser must not carry them.
 const BACK_CHANNEL: [&str; 7] = [
     "client_secret",
     "client_assertion",
@@ -202,7 +202,7 @@ pub(super) fn is_scope_token(token: &str) -> bool {
     !token.is_empty() && token.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
 }
 
-/// A SHA-256 hash in base64url, as PKCE challenges and thumbprints of keys are.
+/// Whether a text is a SHA-256 hash in base64url, like a PKCE challenge or the thumbprint of a key.
 fn is_sha256(text: &str) -> bool {
     URL_SAFE_NO_PAD.decode(text).is_ok_and(|hash| hash.len() == 32)
 }

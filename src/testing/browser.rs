@@ -1,6 +1,6 @@
-//! The way back, as a browser goes it.
+//! The response that the browser brings to the client.
 
-/// How the browser came back to the client: what [`TestProvider::visit`](super::TestProvider::visit) returns.
+/// The response that the browser brings to the client; returned by [`TestProvider::visit`](super::TestProvider::visit).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrowserReturn {
     redirect_uri: String,
@@ -12,17 +12,17 @@ impl BrowserReturn {
         Self { redirect_uri: redirect_uri.to_owned(), parameters }
     }
 
-    /// The parameters as a query string, without `?`. They are the same whatever response mode was asked for.
+    /// The parameters as a query string, without `?`. They are the same for every response mode.
     pub fn query(&self) -> String {
         form_urlencoded::Serializer::new(String::new()).extend_pairs(&self.parameters).finish()
     }
 
-    /// The body that the browser posts where the response mode is `form_post`.
+    /// The body that the browser posts if the response mode is `form_post`.
     pub fn form(&self) -> String {
         self.query()
     }
 
-    /// The whole URL that the browser is redirected to where the response mode is `query`.
+    /// The whole URL that the browser is redirected to if the response mode is `query`.
     pub fn url(&self) -> String {
         let separator = if self.redirect_uri.contains('?') { '&' } else { '?' };
         format!("{}{separator}{}", self.redirect_uri, self.query())
@@ -38,7 +38,7 @@ impl BrowserReturn {
         self.parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// All parameters in their order.
+    /// All parameters, in order.
     pub fn parameters(&self) -> &[(String, String)] {
         &self.parameters
     }

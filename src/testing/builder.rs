@@ -1,4 +1,4 @@
-//! How a provider is set up.
+//! The settings of a provider.
 
 use std::fmt;
 use std::io;
@@ -21,7 +21,7 @@ use super::state::State;
 use crate::clock::{Clock, SystemClock};
 use crate::random::{Random, SystemRandom};
 
-/// Sets up a [`TestProvider`]; see [`TestProvider::builder`]. [`start`](Self::start) is the last call.
+/// Settings of a [`TestProvider`]; see [`TestProvider::builder`]. Finish with [`start`](Self::start).
 #[must_use = "nothing happens until `start`"]
 pub struct TestProviderBuilder {
     transport: Transport,
@@ -48,8 +48,8 @@ enum Transport {
 }
 
 impl TestProvider {
-    /// Sets up a provider. As it stands it serves plain HTTP on a loopback port, has no client, approves at once and
-    /// follows the machine's clock.
+    /// Starts building a provider. By default it serves plain HTTP on a loopback port, has no client, approves at once
+    /// and uses the machine's clock.
     pub fn builder() -> TestProviderBuilder {
         TestProviderBuilder::new()
     }
@@ -104,15 +104,14 @@ impl TestProviderBuilder {
         }
     }
 
-    /// Serves HTTPS on loopback instead of plain HTTP, with a certificate by
-    /// [`TestProvider::ca_certificate_pem`].
+    /// Serves HTTPS on loopback instead of plain HTTP, with a certificate of [`TestProvider::ca_certificate_pem`].
     pub fn https(mut self) -> Self {
         self.transport = Transport::Https;
         self
     }
 
-    /// Asks clients for certificates (RFC 8705), without insisting on them, and takes them for `tls_client_auth`,
-    /// `self_signed_tls_client_auth` and certificate-bound access tokens. It needs [`https`](Self::https) or
+    /// Requests client certificates (RFC 8705), without requiring them. They are accepted for `tls_client_auth`,
+    /// `self_signed_tls_client_auth` and certificate-bound access tokens. This needs [`https`](Self::https) or
     /// [`in_process`](Self::in_process).
     ///
     /// ```
@@ -144,28 +143,29 @@ impl TestProviderBuilder {
         self
     }
 
-    /// The same, with a second address for clients with certificates, which the metadata names in
-    /// `mtls_endpoint_aliases` (RFC 8705 §5). [`metadata`](Self::metadata) can remove single ones.
+    /// Like [`mutual_tls`](Self::mutual_tls), with a second address for clients with certificates. The metadata names
+    /// it in `mtls_endpoint_aliases` (RFC 8705 §5). [`metadata`](Self::metadata) can remove single aliases.
     pub fn mtls_endpoint_aliases(mut self) -> Self {
         self.mtls_endpoint_aliases = true;
         self.mutual_tls()
     }
 
-    /// The same, and at that address TLS itself ends with everybody who has no valid certificate by the provider's
-    /// [authority](TestProvider::client_certificate), as many servers are set up. It needs [`https`](Self::https).
+    /// Like [`mtls_endpoint_aliases`](Self::mtls_endpoint_aliases), and requires a valid certificate of the provider's
+    /// [authority](TestProvider::client_certificate) in the TLS handshake at that address. Many servers are set up so.
+    /// This needs [`https`](Self::https).
     pub fn insist_on_certificates(mut self) -> Self {
         self.insists_on_certificates = true;
         self.mtls_endpoint_aliases()
     }
 
-    /// Opens no socket: requests arrive through [`TestProvider::http_client`] alone, and the issuer is
+    /// Opens no socket. Requests only arrive through [`TestProvider::http_client`], and the issuer is
     /// `https://op.test`. With a [`TestClock`](super::TestClock) a run is deterministic.
     pub fn in_process(mut self) -> Self {
         self.transport = Transport::InProcess;
         self
     }
 
-    /// The host of a provider in process, instead of `op.test`: two of them need two names.
+    /// Sets the host of a provider in process, instead of `op.test`. Two such providers need different hosts.
     pub fn host(mut self, host: &str) -> Self {
         self.host = host.to_owned();
         self
@@ -182,19 +182,19 @@ impl TestProviderBuilder {
         self
     }
 
-    /// The provider's clock. The default is the machine's.
+    /// Sets the provider's clock. The default is the machine's.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Lets the provider's wall clock be wrong by so many seconds: positive is ahead.
+    /// Sets an error of the provider's wall clock, in seconds. A positive value means that it is ahead.
     pub fn clock_offset(mut self, seconds: i64) -> Self {
         self.clock_offset = seconds;
         self
     }
 
-    /// Where the provider takes codes, identifiers, tokens and nonces from.
+    /// Sets the source of randomness for codes, identifiers, tokens and nonces.
     pub fn random(mut self, random: Arc<dyn Random>) -> Self {
         self.random = random;
         self
@@ -220,161 +220,165 @@ impl TestProviderBuilder {
         self
     }
 
-    /// The `interval` that exchange responses name and that polls have to keep; whole seconds. The default is 5 s.
+    /// Sets the `interval` in exchange responses, which polls have to obey; whole seconds. The default is 5 s.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.settings.interval = Some(interval);
         self
     }
 
-    /// Names no `interval`; polls have to keep 5 s all the same.
+    /// Sends no `interval`. Polls still have to be 5 s apart.
     pub fn no_interval(mut self) -> Self {
         self.settings.interval = None;
         self
     }
 
-    /// How long a `deferred_auth_id` lives; whole seconds. The default is three weeks.
+    /// Sets the lifetime of a `deferred_auth_id`; whole seconds. The default is three weeks.
     pub fn expires_in(mut self, lifetime: Duration) -> Self {
         self.settings.expires_in = Some(lifetime);
         self
     }
 
-    /// Lets a `deferred_auth_id` live for ever and names no `expires_in`.
+    /// Sets no end of a `deferred_auth_id`, and sends no `expires_in`.
     pub fn no_expiry(mut self) -> Self {
         self.settings.expires_in = None;
         self
     }
 
-    /// Holds the answer to a poll for up to this long while the process is pending (long polling).
+    /// Delays the answer to a poll for up to this long while the sign-in is pending (long polling).
     pub fn long_polling(mut self, up_to: Duration) -> Self {
         self.settings.long_polling = up_to;
         self
     }
 
-    /// Who decides, and when. The default is [`DecisionPolicy::immediately`].
+    /// Sets the decision and its time. The default is [`DecisionPolicy::immediately`].
     pub fn decisions(mut self, policy: DecisionPolicy) -> Self {
         self.decisions = policy;
         self
     }
 
-    /// Answers `deferred_code code` requests with `code`: the user was authenticated at once.
+    /// Answers `deferred_code code` requests with `code`, as if the user was authenticated at once.
     pub fn answer_with_code(mut self) -> Self {
         self.settings.answers_with_code = true;
         self
     }
 
-    /// Under which name exchange responses carry an interim ID Token.
+    /// Sets the name under which exchange responses carry an interim ID Token.
     pub fn interim_token(mut self, interim: InterimToken) -> Self {
         self.settings.interim = interim;
         self
     }
 
-    /// Adds a claim to interim ID Tokens. Of the user's claims they have only `sub`.
+    /// Adds a claim to interim ID Tokens. They contain only `sub` of the user's claims.
     pub fn interim_claim(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.settings.interim_claims.insert(name.to_owned(), value.into());
         self
     }
 
-    /// Puts an access token into exchange responses, as in the older text of the draft. Polls may then authenticate
+    /// Includes an access token in exchange responses, as in the older text of the draft. Polls may then authenticate
     /// with it, bound to their DPoP key, instead of with the client's own method.
     pub fn early_access_token(mut self) -> Self {
         self.settings.early_access_token = true;
         self
     }
 
-    /// Puts every character into codes, `deferred_auth_id`s, `request_uri`s, tokens and nonces that their specifications
-    /// allow, and that forms, URLs or JSON have to escape: `+ / = & %`, and in codes, identifiers and refresh tokens also
-    /// a space, quotes and backslashes. They are opaque to a client, and many a provider has such values. Without this
-    /// they are base64url.
+    /// Generates codes, `deferred_auth_id`s, `request_uri`s, tokens and nonces with all characters that their
+    /// specifications allow.
+    ///
+    /// Forms, URLs or JSON have to escape some of them: `+ / = & %`, and in codes, identifiers and refresh tokens also
+    /// a space, quotes and backslashes. The values are opaque to a client, and many providers use such characters. By
+    /// default the values are base64url.
     pub fn opaque_values(mut self) -> Self {
         self.settings.opaque_values = true;
         self
     }
 
-    /// The user who signs in.
+    /// Sets the user who signs in.
     pub fn user(mut self, user: TestUser) -> Self {
         self.user = user;
         self
     }
 
-    /// What is asked of DPoP nonces. The default is [`NoncePolicy::Off`].
+    /// Sets the requirements for DPoP nonces. The default is [`NoncePolicy::Off`].
     pub fn dpop_nonces(mut self, policy: NoncePolicy) -> Self {
         self.settings.nonces = policy;
         self
     }
 
-    /// Challenges for a nonce at the token endpoint with 401 and `WWW-Authenticate` instead of 400 and JSON alone.
+    /// Challenges for a nonce at the token endpoint with 401 and `WWW-Authenticate`, instead of only 400 and JSON.
     pub fn challenge_with_unauthorized(mut self) -> Self {
         self.settings.challenge_as_401 = true;
         self
     }
 
-    /// Refuses token requests without a DPoP proof, of every client.
+    /// Refuses token requests without a DPoP proof, for all clients.
     pub fn require_dpop(mut self, required: bool) -> Self {
         self.settings.requires_dpop = required;
         self
     }
 
-    /// Knows nothing of DPoP: proofs are ignored, tokens are `Bearer`.
+    /// Does not support DPoP: proofs are ignored, and tokens are `Bearer`.
     pub fn without_dpop(mut self) -> Self {
         self.settings.supports_dpop = false;
         self
     }
 
-    /// Does not mind one DPoP key for several processes. The draft says that it SHOULD NOT be reused.
+    /// Accepts one DPoP key for several sign-ins. The draft says that it SHOULD NOT be reused.
     pub fn allow_dpop_key_reuse(mut self) -> Self {
         self.settings.allows_key_reuse = true;
         self
     }
 
-    /// Whether authorization requests need PKCE with `S256`. They do by default.
+    /// Sets whether authorization requests need PKCE with `S256`. They do by default.
     pub fn require_pkce(mut self, required: bool) -> Self {
         self.settings.requires_pkce = required;
         self
     }
 
-    /// Takes authorization requests only if they were pushed, of every client (RFC 9126 §5).
+    /// Accepts only pushed authorization requests, for all clients (RFC 9126 §5).
     pub fn require_pushed_authorization_requests(mut self) -> Self {
         self.settings.requires_pushed = true;
         self
     }
 
-    /// Holds every client to the rules of the FAPI 2.0 Security Profile: requests are pushed, clients authenticate with
-    /// `private_key_jwt` or a certificate, tokens are bound to a DPoP key or the certificate, and signatures are by PS256,
-    /// ES256 or EdDSA. Together with [`require_signed_request_object`](Self::require_signed_request_object) and a client
-    /// that asks for responses as JWTs these are the rules of FAPI 2.0 Message Signing. ID Tokens need a
-    /// [`signing_algorithm`](TestClient::signing_algorithm) out of these.
+    /// Holds every client to the rules of the FAPI 2.0 Security Profile.
+    ///
+    /// Requests are pushed, clients authenticate with `private_key_jwt` or a certificate, tokens are bound to a DPoP
+    /// key or the certificate, and signatures use PS256, ES256 or EdDSA. Add
+    /// [`require_signed_request_object`](Self::require_signed_request_object) and a client that requests JWT responses
+    /// for the rules of FAPI 2.0 Message Signing. ID Tokens need one of these algorithms as their
+    /// [`signing_algorithm`](TestClient::signing_algorithm).
     pub fn fapi2(mut self) -> Self {
         self.settings.fapi = true;
         self.require_pushed_authorization_requests()
     }
 
-    /// Takes authorization requests only if they are signed, of every client (RFC 9101 §10.5).
+    /// Accepts only signed authorization requests, for all clients (RFC 9101 §10.5).
     pub fn require_signed_request_object(mut self) -> Self {
         self.settings.requires_signed = true;
         self
     }
 
-    /// How long a pushed request can be used; whole seconds. The default is one minute.
+    /// Sets how long a pushed request can be used; whole seconds. The default is one minute.
     pub fn request_uri_lifetime(mut self, lifetime: Duration) -> Self {
         self.settings.request_uri_lifetime = lifetime;
         self
     }
 
-    /// Sends no `iss` in authorization responses and does not advertise it (RFC 9207).
+    /// Sends no `iss` in authorization responses, and does not advertise it (RFC 9207).
     pub fn without_iss(mut self) -> Self {
         self.settings.sends_iss = false;
         self
     }
 
-    /// Takes client assertions only for the URL of the token endpoint, at every endpoint, as OPs of before 2025 do; not for
-    /// the issuer. The client then needs
+    /// Accepts client assertions only for the URL of the token endpoint, at every endpoint, and not for the issuer, as
+    /// OPs from before 2025 do. The client then needs
     /// [`AssertionAudience::TokenEndpoint`](crate::AssertionAudience::TokenEndpoint).
     pub fn assertions_for_token_endpoint(mut self) -> Self {
         self.settings.assertions_for_token_endpoint = true;
         self
     }
 
-    /// Takes cancellation requests in JSON, as the draft's example shows them, and answers forms with 415.
+    /// Accepts cancellation requests in JSON, as in the draft's example, and answers forms with 415.
     pub fn cancellation_in_json(mut self) -> Self {
         self.settings.cancellation_in_json = true;
         self
@@ -386,27 +390,27 @@ impl TestProviderBuilder {
         self
     }
 
-    /// Lets refresh tokens be used again. By default each is replaced when it is used, and whoever presents a replaced
-    /// one has all tokens of its process revoked (RFC 9700 §4.14.2).
+    /// Permits repeated use of refresh tokens. By default each is replaced when it is used, and the use of a replaced
+    /// one revokes all tokens of its sign-in (RFC 9700 §4.14.2).
     pub fn without_refresh_rotation(mut self) -> Self {
         self.settings.rotates_refresh_tokens = false;
         self
     }
 
-    /// Remembers only the last `requests` requests, for simulations that send millions. All are kept by default.
+    /// Keeps only the last `requests` requests, for simulations that send millions. All are kept by default.
     pub fn keep_requests(mut self, requests: usize) -> Self {
         self.keep_requests = Some(requests);
         self
     }
 
-    /// Where the metadata is served.
+    /// Sets where the metadata is served.
     pub fn discovery(mut self, form: DiscoveryForm) -> Self {
         self.settings.discovery = form;
         self
     }
 
-    /// Hands Ping Callbacks to this function instead of sending them over the network. It answers with the status that
-    /// the client's endpoint would give.
+    /// Passes Ping Callbacks to this function instead of sending them over the network. It returns the status of the
+    /// client's endpoint.
     ///
     /// ```
     /// use openid_deferred::testing::TestProvider;
@@ -421,16 +425,16 @@ impl TestProviderBuilder {
         self
     }
 
-    /// Starts the provider. It serves until the last clone of the [`TestProvider`] is dropped, from a thread of its
-    /// own, so it works under every runtime and under none.
+    /// Starts the provider. It serves until the last clone of the [`TestProvider`] is dropped. It has its own thread,
+    /// so it works under every runtime and without one.
     ///
     /// # Errors
     ///
-    /// If no loopback socket can be opened. In process it cannot fail.
+    /// Returns an error if no loopback socket can be opened. In process it cannot fail.
     ///
     /// # Panics
     ///
-    /// If client certificates were asked for over plain HTTP, which has none.
+    /// Panics if client certificates are requested over plain HTTP, which does not support them.
     pub fn start(self) -> io::Result<TestProvider> {
         let (has_tls, mutual_tls) = (self.transport != Transport::Http, self.settings.mutual_tls);
         assert!(has_tls || !mutual_tls, "client certificates need `https` or `in_process`");

@@ -12,7 +12,7 @@ impl Turn<'_> {
     pub(super) fn cancellation(&mut self) -> Result<Reply, Rejection> {
         let in_json = self.op.settings.cancellation_in_json;
         if in_json && self.request.is_form() {
-            // Nobody can know before asking.
+            // Clients cannot know this in advance, so it breaks no rule.
             return Ok(Reply::new(415, "application/json", r#"{"error":"invalid_request"}"#));
         }
         let form = if in_json { self.request.json_parameters()? } else { self.request.form()? };

@@ -11,11 +11,11 @@ use tokio_rustls::rustls::server::danger::{ClientCertVerified, ClientCertVerifie
 use tokio_rustls::rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use tokio_rustls::rustls::{self, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
 
-/// A client certificate with its key, in the form in which an application has them: two texts in PEM.
+/// A client certificate with its key, as two texts in PEM, the form that applications use.
 ///
-/// [`self_signed`](Self::self_signed) makes one that vouches for itself;
-/// [`TestProvider::client_certificate`](super::TestProvider::client_certificate) one by an authority that the provider
-/// trusts.
+/// [`self_signed`](Self::self_signed) makes a self-signed one.
+/// [`TestProvider::client_certificate`](super::TestProvider::client_certificate) issues one from an authority that the
+/// provider trusts.
 ///
 /// ```
 /// use openid_deferred::ClientCertificate;
@@ -37,7 +37,7 @@ pub struct TestCertificate {
 }
 
 impl TestCertificate {
-    /// A certificate that vouches for itself, with this name in it, and a new key on P-256.
+    /// Makes a self-signed certificate with this name, and a new key on P-256.
     pub fn self_signed(name: &str) -> Self {
         let key = rcgen::KeyPair::generate().expect("aws-lc generates keys");
         let certificate = parameters(name).self_signed(&key).expect("the key signs");
@@ -95,7 +95,7 @@ impl ClientAuthority {
         Self { issuer: rcgen::Issuer::new(parameters, key), verifier }
     }
 
-    /// A certificate for a client; an expired one for those who want to see what becomes of it.
+    /// Issues a certificate for a client, or an expired one.
     pub(super) fn issue(&self, name: &str, expired: bool) -> TestCertificate {
         let key = rcgen::KeyPair::generate().expect("aws-lc generates keys");
         let mut parameters = parameters(name);
@@ -105,7 +105,7 @@ impl ClientAuthority {
         TestCertificate::new(&parameters.signed_by(&key, &self.issuer).expect("the key signs"), &key)
     }
 
-    /// Whether the chain leads here and the first certificate has this DNS name.
+    /// Whether the chain leads to this authority and the first certificate has this DNS name.
     pub(super) fn vouches_for(&self, chain: &[CertificateDer<'_>], name: &str, now: SystemTime) -> bool {
         let Some((own, others)) = chain.split_first() else { return false };
         let now = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
@@ -115,12 +115,13 @@ impl ClientAuthority {
                 .is_ok_and(|parsed| rustls::client::verify_server_name(&parsed, &name).is_ok())
     }
 
-    /// For a listener that ends the handshake with everybody whom this authority does not vouch for.
+    /// The verifier of a listener that requires a certificate of this authority in the handshake.
     pub(super) fn own_certificates(&self) -> Arc<dyn ClientCertVerifier> {
         Arc::clone(&self.verifier)
     }
 
-    /// For the listener: asks for a certificate, insists on none, and leaves it to the endpoints whom it stands for.
+    /// The verifier of a listener that requests a certificate but does not require one. The endpoints identify the
+    /// client.
     pub(super) fn any_certificate(&self) -> Arc<dyn ClientCertVerifier> {
         Arc::new(AnyCertificate(Arc::clone(&self.verifier)))
     }

@@ -9,7 +9,7 @@ use super::certificate::TestCertificate;
 use super::encryption::Encryption;
 use super::keys;
 
-/// A client as the provider has registered it.
+/// A client in the form in which the provider has registered it.
 ///
 /// ```
 /// use openid_deferred::testing::TestClient;
@@ -44,7 +44,7 @@ pub(super) enum RegisteredAuthentication {
     SecretPost(String),
     SecretJwt(String),
     PrivateKeyJwt(Value),
-    /// With the DNS name in the certificate.
+    /// The DNS name in the certificate.
     TlsClientAuth(String),
     SelfSignedTlsClientAuth(Vec<CertificateDer<'static>>),
 }
@@ -56,7 +56,7 @@ impl RegisteredAuthentication {
 }
 
 impl TestClient {
-    /// A public client: it does not authenticate.
+    /// A public client, which does not authenticate.
     pub fn public(id: &str) -> Self {
         Self::new(id, RegisteredAuthentication::None)
     }
@@ -76,21 +76,22 @@ impl TestClient {
         Self::new(id, RegisteredAuthentication::SecretJwt(secret.to_owned()))
     }
 
-    /// A client with `tls_client_auth` that is known by this DNS name in its certificate (`tls_client_auth_san_dns`,
-    /// RFC 8705 §2.1.2). The provider has to be set up with
-    /// [`mutual_tls`](super::TestProviderBuilder::mutual_tls), and issues such certificates:
-    /// [`TestProvider::client_certificate`](super::TestProvider::client_certificate).
+    /// A client with `tls_client_auth` that is identified by this DNS name in its certificate
+    /// (`tls_client_auth_san_dns`, RFC 8705 §2.1.2).
+    ///
+    /// The provider needs [`mutual_tls`](super::TestProviderBuilder::mutual_tls).
+    /// [`TestProvider::client_certificate`](super::TestProvider::client_certificate) issues such certificates.
     pub fn tls_client_auth(id: &str, dns_name: &str) -> Self {
         Self::new(id, RegisteredAuthentication::TlsClientAuth(dns_name.to_owned()))
     }
 
-    /// A client with `self_signed_tls_client_auth` and this certificate (RFC 8705 §2.2). The provider has to be set up
-    /// with [`mutual_tls`](super::TestProviderBuilder::mutual_tls).
+    /// A client with `self_signed_tls_client_auth` and this certificate (RFC 8705 §2.2). The provider needs
+    /// [`mutual_tls`](super::TestProviderBuilder::mutual_tls).
     pub fn self_signed_tls_client_auth(id: &str, certificate: &TestCertificate) -> Self {
         Self::new(id, RegisteredAuthentication::SelfSignedTlsClientAuth(vec![certificate.der.clone()]))
     }
 
-    /// Registers one more certificate for `self_signed_tls_client_auth`, as for a renewal.
+    /// Registers another certificate for `self_signed_tls_client_auth`, as for a renewal.
     ///
     /// # Panics
     ///
@@ -147,7 +148,7 @@ impl TestClient {
         self
     }
 
-    /// The Deferred Client Notification Endpoint, to which Ping Callbacks go. Plain HTTP is fine here.
+    /// Sets the Deferred Client Notification Endpoint, to which Ping Callbacks are sent. Plain HTTP is permitted.
     ///
     /// # Panics
     ///
@@ -157,13 +158,14 @@ impl TestClient {
         self
     }
 
-    /// The algorithm of this client's ID Tokens (`id_token_signed_response_alg`): `RS256` (the default), `RS384`,
-    /// `RS512`, `PS256`, `PS384`, `PS512`, `ES256`, `ES384` or `EdDSA`; or `HS256`, `HS384` or `HS512` with the client
-    /// secret.
+    /// Sets the algorithm of this client's ID Tokens (`id_token_signed_response_alg`).
+    ///
+    /// It is `RS256` (the default), `RS384`, `RS512`, `PS256`, `PS384`, `PS512`, `ES256`, `ES384` or `EdDSA`. With a
+    /// client secret it can be `HS256`, `HS384` or `HS512`.
     ///
     /// # Panics
     ///
-    /// For any other name, and for an HMAC without a client secret.
+    /// Panics for any other name, and for an HMAC without a client secret.
     pub fn signing_algorithm(mut self, name: &str) -> Self {
         let algorithm: Algorithm = name.parse().expect("the algorithm is one that the test provider has");
         self.id_token_algorithm = algorithm;
@@ -178,8 +180,9 @@ impl TestClient {
         self
     }
 
-    /// The client's public keys (`jwks`), such as [`Client::jwks`](crate::Client::jwks) gives them. Of those, the first that
-    /// fits is encrypted for. A client whose keys rotate is [registered](super::TestProvider::register) again.
+    /// Sets the client's public keys (`jwks`), such as those of [`Client::jwks`](crate::Client::jwks). The first
+    /// suitable key is used for encryption. After a key rotation, [register](super::TestProvider::register) the client
+    /// again.
     pub fn jwks(mut self, jwks: &Value) -> Self {
         self.jwks = jwks.clone();
         self
@@ -201,29 +204,29 @@ impl TestClient {
     ///
     /// # Panics
     ///
-    /// For algorithms that the provider does not have: it has RSA-OAEP(-256) and ECDH-ES with or without a key wrap, and
-    /// AES in GCM and CBC-HS. It also panics when it issues a token and the client has no key for it.
+    /// Panics for unsupported algorithms. Supported are RSA-OAEP(-256), ECDH-ES with or without a key wrap, and AES in
+    /// GCM and CBC-HS. The provider also panics when it issues a token and the client has no key for it.
     pub fn encrypted_id_token(mut self, alg: &str, enc: &str) -> Self {
         self.id_token_encryption = Some(Encryption::new(alg, enc));
         self
     }
 
-    /// Encrypts this client's UserInfo responses, signed or not, likewise (`userinfo_encrypted_response_alg` and `_enc`).
+    /// Encrypts this client's UserInfo responses, signed or not (`userinfo_encrypted_response_alg` and `_enc`).
     ///
     /// # Panics
     ///
-    /// As [`encrypted_id_token`](Self::encrypted_id_token) does.
+    /// The panics of [`encrypted_id_token`](Self::encrypted_id_token).
     pub fn encrypted_userinfo(mut self, alg: &str, enc: &str) -> Self {
         self.userinfo_encryption = Some(Encryption::new(alg, enc));
         self
     }
 
-    /// How this client's authorization responses are signed where they are JWTs (`authorization_signed_response_alg`):
-    /// `RS256`, `ES256`, `ES384`, `EdDSA` or `PS256`. Unless set, like its ID Tokens.
+    /// Sets how this client's JWT authorization responses are signed (`authorization_signed_response_alg`): `RS256`,
+    /// `ES256`, `ES384`, `EdDSA` or `PS256`. The default is the algorithm of its ID Tokens.
     ///
     /// # Panics
     ///
-    /// For any other name.
+    /// Panics for any other name.
     pub fn authorization_signed_response_alg(mut self, name: &str) -> Self {
         assert!(!name.starts_with("HS"), "responses are not signed with a secret here");
         let algorithm = name.parse().expect("the algorithm is one that the test provider has");
@@ -231,12 +234,11 @@ impl TestClient {
         self
     }
 
-    /// Encrypts this client's authorization responses where they are JWTs (`authorization_encrypted_response_alg` and
-    /// `_enc`).
+    /// Encrypts this client's JWT authorization responses (`authorization_encrypted_response_alg` and `_enc`).
     ///
     /// # Panics
     ///
-    /// As [`encrypted_id_token`](Self::encrypted_id_token) does.
+    /// The panics of [`encrypted_id_token`](Self::encrypted_id_token).
     pub fn encrypted_authorization_response(mut self, alg: &str, enc: &str) -> Self {
         self.authorization_response_encryption = Some(Encryption::new(alg, enc));
         self
@@ -262,18 +264,18 @@ impl TestClient {
         self
     }
 
-    /// Refuses this client's authorization requests unless they are signed, and then encrypted with these algorithms for
-    /// the provider's keys, which it publishes then (`request_object_encryption_alg` and `_enc`).
+    /// Refuses this client's authorization requests unless they are signed, and then encrypted with these algorithms
+    /// for the provider's keys (`request_object_encryption_alg` and `_enc`). The provider then publishes such keys.
     ///
     /// # Panics
     ///
-    /// For algorithms that the provider does not have.
+    /// Panics for unsupported algorithms.
     pub fn encrypted_request_object(mut self, alg: &str, enc: &str) -> Self {
         self.request_object_encryption = Some(Encryption::new(alg, enc));
         self
     }
 
-    /// The client secret, where ID Tokens are authenticated with it.
+    /// The client secret, if it authenticates ID Tokens.
     pub(super) fn hmac_secret(&self) -> Option<&str> {
         match &self.authentication {
             RegisteredAuthentication::SecretBasic(secret) | RegisteredAuthentication::SecretPost(secret) => {
@@ -291,7 +293,7 @@ impl TestClient {
         }
     }
 
-    /// The first of the registered keys that fits, as an OP picks it.
+    /// The first suitable registered key, which an OP would choose too.
     pub(super) fn encryption_key(&self, alg: &str) -> Value {
         let keys = self.jwks["keys"].as_array();
         let kty = if alg.starts_with("RSA") { &["RSA"][..] } else { &["EC", "OKP"] };
@@ -333,13 +335,13 @@ impl TestUser {
         Self { sub: sub.to_owned(), claims: Map::new(), interim_claims: Map::new() }
     }
 
-    /// Adds a claim, to ID Tokens and UserInfo alike.
+    /// Adds a claim to ID Tokens and UserInfo responses.
     pub fn claim(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.claims.insert(name.to_owned(), value.into());
         self
     }
 
-    /// Adds a claim to this user's interim ID Tokens, where it goes before one of
+    /// Adds a claim to this user's interim ID Tokens. It overrides
     /// [`TestProviderBuilder::interim_claim`](super::TestProviderBuilder::interim_claim).
     pub fn interim_claim(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.interim_claims.insert(name.to_owned(), value.into());

@@ -1,4 +1,4 @@
-//! Who is calling (OpenID Connect Core §9).
+//! Client authentication (OpenID Connect Core §9).
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -15,11 +15,11 @@ use super::wire::{Parameters, Rejection};
 
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// How far ahead an assertion's `exp` may lie.
+/// The longest time until an assertion's `exp`.
 const LONGEST_ASSERTION: Duration = Duration::from_secs(600);
 
 impl Turn<'_> {
-    /// The client, once it has proven to be the one, by exactly the method that it is registered with.
+    /// The client, after it has authenticated by exactly its registered method.
     pub(super) fn client(&mut self, form: &Parameters) -> Result<TestClient, Rejection> {
         let client = self.authenticated_client(form)?;
         if self.op.settings.fapi && !client.authentication.is_asymmetric() {
@@ -34,7 +34,7 @@ impl Turn<'_> {
     }
 
     fn authenticated_client(&mut self, form: &Parameters) -> Result<TestClient, Rejection> {
-        // An early access token takes the header, so that the client authenticates in the body.
+        // An early access token uses the header, so the client authenticates in the body.
         let is_token = |value: &&str| self.op.settings.early_access_token && value.starts_with("DPoP ");
         let header = self.request.header(header::AUTHORIZATION).filter(|value| !is_token(value));
         let basic = header.map(basic_credentials);
@@ -72,7 +72,7 @@ impl Turn<'_> {
         }
     }
 
-    /// RFC 7523 §3 and OpenID Connect Core §9, with the issuer as the one audience, or the token endpoint.
+    /// RFC 7523 §3 and OpenID Connect Core §9, with the issuer or the token endpoint as the only audience.
     fn client_by_assertion(&mut self, form: &Parameters, assertion: &str) -> Result<TestClient, Rejection> {
         let invalid =
             |detail: &str| Rejection::new(401, "invalid_client", RequestRule::AssertionInvalid, detail.to_owned());
@@ -141,7 +141,7 @@ fn refused(detail: &str, by_header: bool) -> Rejection {
     }
 }
 
-/// RFC 6749 §2.3.1: identifier and secret are form-urlencoded, then joined by a colon.
+/// RFC 6749 §2.3.1: identifier and secret are form-urlencoded and then joined by a colon.
 fn basic_credentials(header: &str) -> Option<(String, String)> {
     let (scheme, credentials) = header.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("Basic") {
@@ -152,7 +152,7 @@ fn basic_credentials(header: &str) -> Option<(String, String)> {
     Some((form_decoded(id)?, form_decoded(secret)?))
 }
 
-/// What was form-urlencoded; `None` if it was not.
+/// Decodes form-urlencoded text. `None` if it is not encoded.
 fn form_decoded(text: &str) -> Option<String> {
     if !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"*-._+%".contains(&byte)) {
         return None;

@@ -1,4 +1,4 @@
-//! A clock that the test owns.
+//! A clock that the test controls.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,15 +12,16 @@ use futures_core::future::BoxFuture;
 
 use crate::clock::Clock;
 
-/// 2026-01-01T00:00:00Z, where every test clock starts.
+/// 2026-01-01T00:00:00Z, the initial time of every test clock.
 const START: Duration = Duration::from_secs(1_767_225_600);
 
-/// How often a sleeper lets all other tasks run before an [automatic](TestClock::automatic) clock moves on.
+/// The number of times that a sleeper lets all other tasks run before an [automatic](TestClock::automatic) clock
+/// advances.
 const YIELDS: u32 = 16;
 
-/// A clock for tests: time passes when the test says so, or as soon as everybody sleeps.
+/// A clock for tests: time passes when the test advances it, or as soon as all tasks sleep.
 ///
-/// It starts at 2026-01-01T00:00:00Z. Clones share one time, so the same clock goes to the client and to the
+/// It starts at 2026-01-01T00:00:00Z. Clones share one time, so pass the same clock to the client and to the
 /// [`TestProvider`](super::TestProvider).
 ///
 /// A clock from [`new`](Self::new) stands still until [`advance`](Self::advance):
@@ -35,8 +36,8 @@ const YIELDS: u32 = 16;
 /// assert_eq!(clock.now().duration_since(before).unwrap().as_secs(), 1_814_400);
 /// ```
 ///
-/// A clock from [`automatic`](Self::automatic) jumps to the next deadline whenever all tasks wait, so that code which
-/// sleeps for weeks runs through in a moment:
+/// A clock from [`automatic`](Self::automatic) advances to the next deadline whenever all tasks wait. Code that sleeps
+/// for weeks then finishes in a moment:
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -54,9 +55,9 @@ pub struct TestClock(Arc<Mutex<State>>);
 
 struct State {
     wall: SystemTime,
-    /// How long the machine was running, which is what sleeps count by.
+    /// The time that the machine was running. Sleeps count it.
     running: Duration,
-    /// How long it was suspended.
+    /// The time that the machine was suspended.
     suspended: Duration,
     automatic: bool,
     holds: usize,
@@ -65,17 +66,17 @@ struct State {
 }
 
 impl TestClock {
-    /// A clock that stands still until it is told to [advance](Self::advance).
+    /// A clock that stands still until it is [advanced](Self::advance).
     pub fn new() -> Self {
         Self::with_mode(false)
     }
 
-    /// A clock that moves on by itself: when the task with the earliest deadline has been polled a few times and
-    /// nothing else has woken it, the clock jumps to that deadline.
+    /// A clock that advances automatically: when the task with the earliest deadline has been polled a few times and
+    /// nothing else has woken it, the clock advances to that deadline.
     ///
-    /// This is deterministic on a single-threaded runtime with everything in process. Work on other threads, such as
-    /// a socket or a database, is invisible to the clock: keep it from moving with [`hold`](Self::hold) meanwhile, or
-    /// use a clock that stands still.
+    /// This is deterministic on a single-threaded runtime with everything in process. The clock does not see work on
+    /// other threads, such as a socket or a database. For these, stop it with [`hold`](Self::hold), or use a clock from
+    /// [`new`](Self::new).
     pub fn automatic() -> Self {
         Self::with_mode(true)
     }
@@ -92,13 +93,13 @@ impl TestClock {
         })))
     }
 
-    /// Lets `duration` pass, on both clocks, and wakes everyone whose sleep has ended.
+    /// Advances both clocks by `duration`, and wakes all tasks whose sleep has ended.
     pub fn advance(&self, duration: Duration) {
         let woken = self.state().advance(duration);
         wake(woken);
     }
 
-    /// Lets the time pass that is left until the earliest deadline. `false` if nobody sleeps.
+    /// Advances to the earliest deadline. Returns `false` if no task sleeps.
     pub fn advance_to_next_timer(&self) -> bool {
         let mut state = self.state();
         let Some(&(deadline, _)) = state.timers.keys().next() else { return false };
@@ -109,35 +110,36 @@ impl TestClock {
         true
     }
 
-    /// Suspends the machine for `duration`: both clocks move on, but nobody wakes, and each sleep lasts as much longer.
+    /// Suspends the machine for `duration`: both clocks advance, but no task wakes, and each sleep lasts longer by that
+    /// time.
     pub fn suspend(&self, duration: Duration) {
         let mut state = self.state();
         state.suspended += duration;
         state.wall += duration;
     }
 
-    /// Sets the wall clock forward by `duration`, as an administrator or a time server does. Nobody wakes.
+    /// Sets the wall clock forward by `duration`, as an administrator or a time server does. No task wakes.
     pub fn jump_wall_forward(&self, duration: Duration) {
         self.state().wall += duration;
     }
 
-    /// Sets the wall clock back by `duration`. Sleeps and the monotonic clock do not notice.
+    /// Sets the wall clock back by `duration`. Sleeps and the monotonic clock are not affected.
     pub fn jump_wall_back(&self, duration: Duration) {
         self.state().wall -= duration;
     }
 
-    /// How many sleeps are waiting. A test can wait for a task to fall asleep with it.
+    /// The number of sleeps that are waiting. A test can use it to wait until a task sleeps.
     pub fn sleepers(&self) -> usize {
         self.state().timers.len()
     }
 
-    /// How long it is until the earliest deadline, if anybody sleeps.
+    /// The time until the earliest deadline, if a task sleeps.
     pub fn next_timer(&self) -> Option<Duration> {
         let state = self.state();
         state.timers.keys().next().map(|(deadline, _)| deadline.saturating_sub(state.running))
     }
 
-    /// Keeps an [automatic](Self::automatic) clock from moving until the guard is dropped, for work on other threads.
+    /// Stops an [automatic](Self::automatic) clock until the guard is dropped, for work on other threads.
     pub fn hold(&self) -> ClockHold {
         self.state().holds += 1;
         ClockHold(self.clone())
@@ -148,7 +150,7 @@ impl TestClock {
     }
 }
 
-/// While it lives, an automatic [`TestClock`] stands still.
+/// Stops an automatic [`TestClock`] while it exists.
 #[derive(Debug)]
 #[must_use = "the clock moves on as soon as this is dropped"]
 pub struct ClockHold(TestClock);
@@ -178,14 +180,14 @@ impl State {
         woken
     }
 
-    /// The new earliest sleeper has to start counting its turns.
+    /// Wakes the new earliest sleeper, so that it starts to count its polls.
     fn earliest_waker(&self) -> Vec<Waker> {
         let earliest = self.timers.values().next().cloned().flatten();
         earliest.filter(|_| self.automatic && self.holds == 0).into_iter().collect()
     }
 }
 
-/// Wakes outside of the lock: a waker may poll, drop or sleep at once.
+/// Wakes outside of the lock, because a waker may poll, drop or sleep at once.
 fn wake(wakers: Vec<Waker>) {
     for waker in wakers {
         waker.wake();
@@ -252,7 +254,7 @@ impl Future for Sleep {
         self.turns += 1;
         if self.turns <= YIELDS {
             drop(state);
-            // Unlike a plain wake-up this comes after everything that is ready to run, the runtime's root future too.
+            // Unlike a plain wake-up this runs after all ready tasks, including the runtime's root future.
             let _ = std::pin::pin!(tokio::task::yield_now()).poll(context);
             return Poll::Pending;
         }

@@ -1,4 +1,4 @@
-//! Encrypted request objects, by hand on `aws-lc-rs`: the library that the crate itself does not use.
+//! Decrypts request objects with `aws-lc-rs`, a library that the crate itself does not use.
 
 use aws_lc_rs::cipher::{DecryptingKey, DecryptionContext};
 use aws_lc_rs::rsa::{OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey};
@@ -27,7 +27,7 @@ impl DecryptionKeys {
         }
     }
 
-    /// What the provider publishes of them.
+    /// The public keys that the provider publishes.
     pub(super) fn public_jwks(&self) -> [Value; 2] {
         let point = self.p256.compute_public_key().expect("a private key has a public one");
         // An uncompressed point: 4, then both coordinates.
@@ -38,7 +38,7 @@ impl DecryptionKeys {
         ]
     }
 
-    /// What was encrypted for one of the keys, with these algorithms.
+    /// Decrypts a token that was encrypted for one of the keys with these algorithms.
     pub(super) fn decrypt(&self, token: &str, alg: &str, enc: &str) -> Result<String, &'static str> {
         let segments: Vec<_> = token.split('.').collect();
         let [aad, encrypted_key, iv, ciphertext, tag] = *segments else { return Err("it is not encrypted") };

@@ -96,7 +96,7 @@ impl Turn<'_> {
         document
     }
 
-    /// Whether a list of the metadata, as it is served, has this value. An OP that has no such list does not tell.
+    /// Whether a list in the served metadata has this value. A missing list allows every value.
     pub(super) fn lists(&self, member: &str, value: &str) -> bool {
         let listed = &self.metadata_document()[member];
         listed.as_array().is_none_or(|listed| listed.iter().any(|listed| listed == value))
@@ -127,7 +127,7 @@ impl Turn<'_> {
 
     pub(super) fn key_set(&mut self) -> Result<Reply, Rejection> {
         self.request.check_method("GET")?;
-        // A client may fetch the keys before the first token is signed, and has to find the right ones.
+        // A client may fetch the keys before the first token is signed, and must find the right ones.
         let clients = self.state.clients.values();
         let of_id_tokens = clients.clone().filter(|client| client.hmac_secret().is_none());
         let of_responses = clients.filter_map(|client| client.authorization_response_algorithm);

@@ -1,4 +1,4 @@
-//! DPoP proofs, judged (RFC 9449 §4.3).
+//! The checks of DPoP proofs (RFC 9449 §4.3).
 
 use std::time::UNIX_EPOCH;
 
@@ -13,11 +13,11 @@ use super::settings::NoncePolicy;
 use super::state::Role;
 use super::wire::Rejection;
 
-/// How many seconds a proof's `iat` may be away from the provider's clock.
+/// The largest difference between a proof's `iat` and the provider's clock, in seconds.
 const WINDOW: u64 = 60;
 
 impl Turn<'_> {
-    /// The thumbprint of the key that the request is proven with; `None` without a proof.
+    /// The thumbprint of the key that signed the proof. `None` without a proof.
     pub(super) fn proof(&mut self, role: Role, access_token: Option<&str>) -> Result<Option<String>, Rejection> {
         if !self.op.settings.supports_dpop {
             return Ok(None);
@@ -72,7 +72,7 @@ impl Turn<'_> {
         let now = self.op.now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let issued_at = jwt.claims.get("iat").and_then(Value::as_u64);
         if issued_at.is_none_or(|issued| issued.abs_diff(now) > WINDOW) {
-            // A client with a wrong clock has done nothing wrong: it learns the time from `Date`.
+            // A client with a wrong clock breaks no rule: it learns the time from `Date`.
             return Err(rejection(role, "invalid_dpop_proof", None, "`iat` is missing or outside of the window"));
         }
         match (access_token, jwt.claim("ath")) {
@@ -108,15 +108,15 @@ impl Turn<'_> {
         }
     }
 
-    /// The proof of a request for a grant: needed where DPoP is required or where the grant is bound to a key.
+    /// Checks the proof of a request for a grant. It is needed if DPoP is required or if the grant is bound to a key.
     pub(super) fn grant_proof(&mut self, required: bool, bound_to: Option<&str>) -> Result<Option<String>, Rejection> {
         let role = Role::AuthorizationServer;
         let proven = self.proof(role, None)?;
         self.check_binding(role, proven, required, bound_to)
     }
 
-    /// The proof of a request that needs none: where it has one, that holds, and is by the key that what it is about is
-    /// bound to.
+    /// Checks the proof of a request that needs none. A proof must be valid, and its key must be the one that the token
+    /// is bound to.
     pub(super) fn optional_proof(&mut self, bound_to: Option<&str>) -> Result<Option<String>, Rejection> {
         let has_proof = self.request.headers.contains_key("dpop");
         self.grant_proof(false, bound_to.filter(|_| has_proof))
@@ -146,7 +146,8 @@ fn invalid(role: Role, detail: &str) -> Rejection {
     rejection(role, "invalid_dpop_proof", Some(RequestRule::DpopInvalid), detail)
 }
 
-/// An authorization server answers 400 with JSON (RFC 9449 §5 and §8), a resource 401 with a challenge (§7.1 and §9).
+/// An authorization server answers 400 with JSON (RFC 9449 §5 and §8), a resource answers 401 with a challenge (§7.1
+/// and §9).
 fn rejection(role: Role, error: &'static str, violation: Option<RequestRule>, detail: &str) -> Rejection {
     let rejection = Rejection { violation, ..Rejection::innocent(error, detail) };
     match role {

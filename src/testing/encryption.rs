@@ -1,4 +1,4 @@
-//! Encrypted tokens, right and wrong, by hand on `aws-lc-rs`: the library that the crate itself does not use.
+//! Valid and forged encrypted tokens, made with `aws-lc-rs`, a library that the crate itself does not use.
 
 use std::fmt;
 use std::io::Write;
@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use super::editor::Editor;
 
-/// How a client wants one kind of document encrypted.
+/// How a client has one kind of document encrypted.
 #[derive(Debug, Clone)]
 pub(super) struct Encryption {
     pub(super) alg: String,
@@ -26,7 +26,7 @@ pub(super) struct Encryption {
 impl Encryption {
     /// # Panics
     ///
-    /// For algorithms that the test provider does not have.
+    /// Panics for unsupported algorithms.
     pub(super) fn new(alg: &str, enc: &str) -> Self {
         assert!(ALGORITHMS.contains(&alg), "the test provider has no `{alg}`");
         assert!(CONTENT_ENCRYPTIONS.contains(&enc), "the test provider has no `{enc}`");
@@ -40,7 +40,7 @@ pub(super) const ALGORITHMS: [&str; 6] =
 pub(super) const CONTENT_ENCRYPTIONS: [&str; 6] =
     ["A128GCM", "A192GCM", "A256GCM", "A128CBC-HS256", "A192CBC-HS384", "A256CBC-HS512"];
 
-/// How the encryption of an ID Token or UserInfo response is spoilt.
+/// A forged encryption of an ID Token or UserInfo response.
 #[derive(Clone)]
 pub struct EncryptionForgery(Kind);
 
@@ -61,12 +61,12 @@ enum Kind {
 }
 
 impl EncryptionForgery {
-    /// No encryption at all.
+    /// No encryption.
     pub fn in_clear() -> Self {
         Self(Kind::InClear)
     }
 
-    /// The claims without a signature: what everybody can make who knows the client's public key.
+    /// The claims without a signature. Anyone who knows the client's public key can make this.
     pub fn unsigned() -> Self {
         Self(Kind::Unsigned)
     }
@@ -76,27 +76,27 @@ impl EncryptionForgery {
         Self(Kind::Twice)
     }
 
-    /// Encrypted for a key of somebody else, under the `kid` of the client's.
+    /// Encrypted for another party's key, under the `kid` of the client's key.
     pub fn foreign_key() -> Self {
         Self(Kind::ForeignKey)
     }
 
-    /// Encrypted for the client's key, under a `kid` that it does not know.
+    /// Encrypted for the client's key, under a `kid` that the client does not know.
     pub fn unknown_key_id() -> Self {
         Self(Kind::UnknownKeyId)
     }
 
-    /// The content's key under `RSA1_5`, for a client with an RSA key.
+    /// The content's key encrypted with `RSA1_5`, for a client with an RSA key.
     pub fn rsa1_5() -> Self {
         Self(Kind::Rsa15)
     }
 
-    /// Compressed before it is encrypted (`zip`).
+    /// Compressed before encryption (`zip`).
     pub fn compressed() -> Self {
         Self(Kind::Compressed)
     }
 
-    /// The authentication tag cut to so many bytes.
+    /// The authentication tag shortened to this many bytes.
     pub fn cut_tag(bytes: usize) -> Self {
         Self(Kind::CutTag(bytes))
     }
@@ -106,7 +106,7 @@ impl EncryptionForgery {
         Self(Kind::EmptyIv)
     }
 
-    /// One bit of the ciphertext changed.
+    /// One changed bit in the ciphertext.
     pub fn broken_ciphertext() -> Self {
         Self(Kind::BrokenCiphertext)
     }
@@ -116,7 +116,7 @@ impl EncryptionForgery {
         Self(Kind::Header(Editor(Arc::new(edit))))
     }
 
-    /// This text in place of the encrypted one.
+    /// This text instead of the encrypted one.
     pub fn raw(text: &str) -> Self {
         Self(Kind::Raw(text.to_owned()))
     }
@@ -128,7 +128,7 @@ impl fmt::Debug for EncryptionForgery {
     }
 }
 
-/// A token that is encrypted for this key, or spoilt.
+/// Encrypts a token for this key, or forges one.
 pub(super) fn encrypt(
     inside: &str,
     key: &Value,
@@ -188,13 +188,13 @@ pub(super) fn encrypt(
     token
 }
 
-/// The claims of a JWT, without what vouches for them.
+/// The claims of a JWT, without its header and signature.
 fn claims_of(token: &str) -> Vec<u8> {
     let claims = token.split('.').nth(1).expect("a JWT has dots");
     URL_SAFE_NO_PAD.decode(claims).expect("the claims of a JWT are base64url")
 }
 
-/// A key of the same kind that nobody has the private half of.
+/// A new key of the same kind, whose private half is discarded.
 fn foreign_key(key: &Value) -> Value {
     let mut foreign = key.clone();
     if key["kty"] == "RSA" {
@@ -212,12 +212,13 @@ fn foreign_key(key: &Value) -> Value {
     foreign
 }
 
-/// The modulus in a PKCS#1 public key of 2048 bits: after two headers and a leading zero, before the exponent.
+/// The modulus in a PKCS#1 public key of 2048 bits. It follows two headers and a leading zero, and precedes the
+/// exponent.
 pub(super) fn rsa_modulus(der: &[u8]) -> Vec<u8> {
     der[9..9 + 256].to_vec()
 }
 
-/// The key of the content, and that key as it is sent. An ephemeral key goes into the header.
+/// The content's key, and its encrypted form. An ephemeral key is added to the header.
 fn content_key(header: &mut Value, key: &Value, alg: &str, enc: &str) -> (Vec<u8>, Vec<u8>) {
     let length = key_length(enc);
     if alg.starts_with("RSA") {
@@ -298,7 +299,7 @@ pub(super) fn derive(shared: &[u8], algorithm: &str, length: usize) -> Vec<u8> {
     let mut info = Vec::new();
     info.extend((algorithm.len() as u32).to_be_bytes());
     info.extend(algorithm.as_bytes());
-    // No `apu` and no `apv`.
+    // Neither `apu` nor `apv`.
     info.extend([0; 8]);
     info.extend((length as u32 * 8).to_be_bytes());
     let mut derived = Vec::new();

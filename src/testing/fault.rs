@@ -1,4 +1,4 @@
-//! What the provider can be told to do wrong.
+//! The faults that a test can request.
 
 use std::fmt;
 use std::io::Write;
@@ -14,12 +14,12 @@ use super::encryption::EncryptionForgery;
 use super::record::{Endpoint, RecordedRequest};
 use super::wire::{Delivery, Reply};
 
-/// Something that the provider does wrong, once or more often, at one of its endpoints.
+/// A fault of the provider at one of its endpoints, once or more often.
 ///
-/// A fault says what happens and where; it then applies to the next request there. [`skip`](Self::skip) lets requests
-/// pass before, [`times`](Self::times) and [`always`](Self::always) make it last. Most faults strike before the request
-/// is processed, as a broken proxy does; with [`after_processing`](Self::after_processing) the provider has done its
-/// work (a code is spent, a process ended) and only the answer suffers.
+/// A fault applies to the next request at its endpoint. [`skip`](Self::skip) lets requests pass before,
+/// [`times`](Self::times) and [`always`](Self::always) apply it to several requests. Most faults occur before the
+/// request is processed, like those of a broken proxy. With [`after_processing`](Self::after_processing) the provider
+/// has processed the request (a code is spent, a sign-in ended), and only the answer is affected.
 ///
 /// ```
 /// use openid_deferred::testing::{Endpoint, Fault, TestProvider};
@@ -45,7 +45,7 @@ pub struct Fault {
     condition: Option<Condition>,
 }
 
-/// Which requests a fault is for.
+/// Selects the requests that a fault applies to.
 #[derive(Clone)]
 struct Condition(Arc<dyn Fn(&RecordedRequest) -> bool + Send + Sync>);
 
@@ -85,28 +85,28 @@ impl Fault {
         }
     }
 
-    /// An editing fault: it needs something to edit, so it waits for it.
+    /// A fault that edits an answer, so it applies after the request is processed.
     fn edit(endpoint: Endpoint, name: &str, action: Action, successes_only: bool) -> Self {
         Self { after_processing: true, successes_only, ..Self::new(endpoint, name, action) }
     }
 
-    /// Answers with a bare status and a page of HTML, as a proxy does.
+    /// Answers with only a status and an HTML page, as a proxy does.
     pub fn status(endpoint: Endpoint, status: u16) -> Self {
         Self::response(endpoint, status, "text/html", format!("<html><body><h1>{status}</h1></body></html>"))
     }
 
-    /// Answers with exactly this. An empty content type is left out.
+    /// Answers with exactly this. An empty content type is omitted.
     pub fn response(endpoint: Endpoint, status: u16, content_type: &str, body: impl Into<Bytes>) -> Self {
         Self::new(endpoint, format!("status {status}"), Action::Reply(Reply::new(status, content_type, body)))
     }
 
-    /// Answers with an OAuth error, with status 400.
+    /// Answers with an OAuth error and status 400.
     pub fn error(endpoint: Endpoint, code: &str) -> Self {
         let reply = Reply::json(400, &json!({ "error": code, "error_description": "as the test wanted it" }));
         Self::new(endpoint, code, Action::Reply(reply))
     }
 
-    /// Answers with an OAuth error and the status to go with it.
+    /// Answers with an OAuth error and this status.
     pub fn error_with_status(endpoint: Endpoint, status: u16, code: &str) -> Self {
         Self::new(endpoint, code, Action::Reply(Reply::json(status, &json!({ "error": code }))))
     }
@@ -126,7 +126,7 @@ impl Fault {
         Self::new(endpoint, "stall", Action::Stall)
     }
 
-    /// Waits, on the provider's clock, before it goes on as usual.
+    /// Waits on the provider's clock, and then continues normally.
     pub fn delay(endpoint: Endpoint, duration: Duration) -> Self {
         Self::new(endpoint, "delay", Action::Delay(duration))
     }
@@ -163,13 +163,13 @@ impl Fault {
         Self { after_processing: true, ..Self::new(endpoint, "cut body", Action::Cut) }
     }
 
-    /// Sends half of the JSON as if it were all.
+    /// Sends only half of the JSON, with a matching length.
     pub fn truncated_json(endpoint: Endpoint) -> Self {
         Self::edit(endpoint, "truncated JSON", Action::Truncate, true)
     }
 
-    /// Edits the members of the next *successful* JSON answer: metadata, key set, token responses, UserInfo. Answers
-    /// that are errors, such as `authorization_pending`, pass and do not count.
+    /// Edits the members of the next *successful* JSON answer: metadata, key set, token responses, UserInfo. Error
+    /// answers, such as `authorization_pending`, pass and do not count.
     pub fn edit_json(endpoint: Endpoint, edit: impl Fn(&mut Map<String, Value>) + Send + Sync + 'static) -> Self {
         Self::edit(endpoint, "edited JSON", Action::EditJson(Editor(Arc::new(edit))), true)
     }
@@ -179,8 +179,8 @@ impl Fault {
         Self::edit(endpoint, "edited JSON", Action::EditJson(Editor(Arc::new(edit))), false)
     }
 
-    /// Edits the body of the next *successful* answer as text: for what [`edit_json`](Self::edit_json) cannot write, such
-    /// as a member that is repeated.
+    /// Edits the body of the next *successful* answer as text. Use it for what [`edit_json`](Self::edit_json) cannot
+    /// write, such as a repeated member.
     ///
     /// ```
     /// use openid_deferred::testing::{Endpoint, Fault};
@@ -196,14 +196,14 @@ impl Fault {
         Self::edit(endpoint, "edited headers", Action::EditHeaders(Editor(Arc::new(edit))), false)
     }
 
-    /// Spoils the next ID Token that this endpoint issues: the interim one at [`Endpoint::Exchange`], the final one at
+    /// Forges the next ID Token that this endpoint issues: the interim one at [`Endpoint::Exchange`], the final one at
     /// [`Endpoint::Poll`].
     pub fn id_token(endpoint: Endpoint, forgery: IdTokenForgery) -> Self {
         Self::edit(endpoint, "forged ID Token", Action::IdToken(forgery), true)
     }
 
-    /// Spoils the encryption of the next ID Token or UserInfo response that this endpoint encrypts. What is inside is
-    /// genuine, unless [`id_token`](Self::id_token) spoils that.
+    /// Forges the encryption of the next ID Token or UserInfo response that this endpoint encrypts. The content is
+    /// genuine, unless [`id_token`](Self::id_token) forges it.
     ///
     /// ```
     /// use openid_deferred::testing::{EncryptionForgery, Endpoint, Fault};
@@ -227,8 +227,9 @@ impl Fault {
         Self::edit(Endpoint::Authorization, "forged authorization response", action, false)
     }
 
-    /// Spoils the next authorization response that is a JWT (JARM), as an ID Token can be spoilt. To spoil its encryption,
-    /// see [`encryption`](Self::encryption), and what is in it, [`authorization_response`](Self::authorization_response).
+    /// Forges the next JWT authorization response (JARM), as an ID Token can be forged. Use
+    /// [`encryption`](Self::encryption) to forge its encryption, and
+    /// [`authorization_response`](Self::authorization_response) for its content.
     ///
     /// ```
     /// use openid_deferred::testing::{Fault, IdTokenForgery};
@@ -248,24 +249,24 @@ impl Fault {
     ///
     /// # Panics
     ///
-    /// If the status has not three digits.
+    /// Panics if the status does not have three digits.
     pub fn success_status(endpoint: Endpoint, status: u16) -> Self {
         let status = StatusCode::from_u16(status).expect("a status has three digits");
         Self::edit(endpoint, "another status of success", Action::Status(status), true)
     }
 
-    /// Forgets all DPoP nonces just before the request is looked at, so that it is challenged although its nonce was
-    /// good a moment ago. Two in a row make a challenge to the retry as well.
+    /// Forgets all DPoP nonces just before the request is checked. It is then challenged although its nonce was valid a
+    /// moment ago. Two such faults in a row also challenge the retry.
     pub fn forget_nonces(endpoint: Endpoint) -> Self {
         Self::new(endpoint, "nonces forgotten", Action::ForgetNonces)
     }
 
     /// Adds a header to an answer made by [`status`](Self::status), [`response`](Self::response),
-    /// [`error`](Self::error) and their like.
+    /// [`error`](Self::error) and similar functions.
     ///
     /// # Panics
     ///
-    /// If the fault makes no answer of its own, or if this is no header.
+    /// Panics if the fault makes no answer of its own, or if this is not a header.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         let Action::Reply(reply) = &mut self.action else { panic!("this fault makes no answer of its own") };
         let name = HeaderName::try_from(name).expect("this is the name of a header");
@@ -291,7 +292,7 @@ impl Fault {
         self
     }
 
-    /// Applies only to requests that this function picks; all others pass and do not count.
+    /// Applies only to requests that this function selects. All others pass and do not count.
     ///
     /// ```
     /// use openid_deferred::testing::{Endpoint, Fault};
@@ -305,26 +306,26 @@ impl Fault {
         self
     }
 
-    /// Strikes when the request has been processed: the provider has changed its state and only the answer suffers.
+    /// Applies after the request was processed: the provider has changed its state, and only the answer is affected.
     pub fn after_processing(mut self) -> Self {
         self.after_processing = true;
         self
     }
 
-    /// Strikes when the request has been processed *with success*: other answers pass and do not count. With
-    /// [`reset`](Self::reset) at [`Endpoint::Poll`] this loses the one answer that cannot be asked for again.
+    /// Applies after the request was processed *successfully*. Other answers pass and do not count. With
+    /// [`reset`](Self::reset) at [`Endpoint::Poll`] this loses the one answer that cannot be requested again.
     pub fn after_success(mut self) -> Self {
         self.after_processing = true;
         self.successes_only = true;
         self
     }
 
-    /// Whether the fault has had its day.
+    /// Whether the fault applies to no further request.
     pub(super) fn is_spent(&self) -> bool {
         self.left == Some(0)
     }
 
-    /// Counts one request, or one answer, and tells whether the fault applies to it.
+    /// Counts one request, or one answer, and returns whether the fault applies to it.
     fn applies(&mut self, request: &RecordedRequest) -> bool {
         if !self.endpoint.covers(request.endpoint) || self.condition.as_ref().is_some_and(|picks| !(picks.0)(request)) {
             return false;
@@ -343,12 +344,12 @@ impl Fault {
         }
     }
 
-    /// Whether it strikes this request before it is processed.
+    /// Whether it applies to this request before it is processed.
     pub(super) fn strikes_before(&mut self, request: &RecordedRequest) -> bool {
         !self.after_processing && self.applies(request)
     }
 
-    /// Whether it strikes this answer.
+    /// Whether it applies to this answer.
     pub(super) fn strikes_answer(&mut self, request: &RecordedRequest, status: StatusCode) -> bool {
         let is_for_minting = matches!(
             self.action,
@@ -390,7 +391,7 @@ impl Fault {
 }
 
 impl Action {
-    /// What becomes of an answer.
+    /// Applies the fault to an answer.
     pub(super) fn apply_to(&self, mut reply: Reply) -> Delivery {
         match self {
             Self::Reply(other) => return Delivery::Whole(other.clone()),
@@ -436,7 +437,7 @@ impl fmt::Debug for Fault {
     }
 }
 
-/// How an ID Token is spoilt.
+/// A forgery of an ID Token.
 #[derive(Clone)]
 pub struct IdTokenForgery(pub(super) ForgeryKind);
 
@@ -458,17 +459,17 @@ impl IdTokenForgery {
         Self(ForgeryKind::AlgorithmNone)
     }
 
-    /// `HS256`, keyed with the PEM of the provider's public key: the classic confusion of algorithms.
+    /// `HS256`, keyed with the PEM of the provider's public key: a well-known algorithm confusion.
     pub fn hmac_with_public_key() -> Self {
         Self(ForgeryKind::HmacWithPublicKey)
     }
 
-    /// Signed by a key that is not the provider's, under the provider's `kid`.
+    /// Signed by another key, under the provider's `kid`.
     pub fn foreign_key() -> Self {
         Self(ForgeryKind::ForeignKey)
     }
 
-    /// The right key, but the claims were changed after signing.
+    /// Signed by the right key, but with claims that were changed after signing.
     pub fn broken_signature() -> Self {
         Self(ForgeryKind::BrokenSignature)
     }
@@ -489,8 +490,8 @@ impl IdTokenForgery {
         Self(ForgeryKind::Claims(Editor(Arc::new(edit))))
     }
 
-    /// Edits the JSON text of the claims before signing: for what [`claims`](Self::claims) cannot write, such as a claim
-    /// that is repeated.
+    /// Edits the JSON text of the claims before signing. Use it for what [`claims`](Self::claims) cannot write, such as
+    /// a repeated claim.
     ///
     /// ```
     /// use openid_deferred::testing::IdTokenForgery;
@@ -501,7 +502,7 @@ impl IdTokenForgery {
         Self(ForgeryKind::ClaimsText(Editor(Arc::new(edit))))
     }
 
-    /// This text in place of the token.
+    /// This text instead of the token.
     pub fn raw(text: &str) -> Self {
         Self(ForgeryKind::Raw(text.to_owned()))
     }

@@ -1,4 +1,4 @@
-//! ID Tokens, right and wrong.
+//! Valid and forged ID Tokens.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,11 +13,11 @@ use super::process::Process;
 use super::record::Endpoint;
 use super::state::State;
 
-/// How long an ID Token is good for.
+/// The lifetime of an ID Token, in seconds.
 const LIFETIME: u64 = 600;
 
 impl Turn<'_> {
-    /// An ID Token about a process; without `access_token` an interim one.
+    /// Makes an ID Token for a sign-in. Without `access_token` it is an interim one.
     pub(super) fn id_token(&mut self, process: usize, client: &TestClient, access_token: Option<&str>) -> String {
         let now = unix(self.op.now());
         let issuer = self.op.settings.issuer.clone();
@@ -45,14 +45,13 @@ impl Turn<'_> {
         self.encrypted(client, client.id_token_encryption.as_ref(), token)
     }
 
-    /// A JWT with other claims, such as a UserInfo response.
+    /// Signs a JWT with other claims, such as a UserInfo response.
     pub(super) fn signed(&mut self, client: &TestClient, claims: &Value) -> String {
         let key = self.state.key_for(client);
         key.sign(&key.header(), claims)
     }
 
-    /// What a client gets to see of an ID Token or a UserInfo response, which is `inside`: as it registered, unless a
-    /// fault says otherwise.
+    /// Encrypts an ID Token or a UserInfo response, `inside`, as the client registered, unless a fault says otherwise.
     pub(super) fn encrypted(&mut self, client: &TestClient, encryption: Option<&Encryption>, inside: String) -> String {
         let Some(encryption) = encryption else { return inside };
         let State { faults, requests, .. } = &mut *self.state;
@@ -94,7 +93,7 @@ fn claims(process: &Process, client: &TestClient, issuer: &str, now: u64, access
     Value::Object(claims)
 }
 
-/// The first of the classes that were asked for: the test user satisfies them all.
+/// The first of the requested classes: the test user satisfies all of them.
 fn requested_acr(process: &Process) -> Option<String> {
     if let Some(claims) = process.request.get("claims") {
         let claims: Value = serde_json::from_str(claims).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Verified claims (OpenID Connect for Identity Assurance 1.0): announced, and asked for in the right form.
+//! Verified claims (OpenID Connect for Identity Assurance 1.0): their announcement, and a check of requests for them.
 
 use serde_json::{Map, Value, json};
 
@@ -6,8 +6,8 @@ use super::builder::TestProviderBuilder;
 use super::client::TestUser;
 
 impl TestProviderBuilder {
-    /// Announces that claims are verified under these trust frameworks. What is delivered are the claims of the
-    /// [user](TestUser::verified_claims) and of the test, whatever was asked for.
+    /// Announces that claims are verified under these trust frameworks. The provider delivers the claims of the
+    /// [user](TestUser::verified_claims) and of the test, whatever was requested.
     pub fn identity_assurance(self, trust_frameworks: &[&str]) -> Self {
         let trust_frameworks = json!(trust_frameworks);
         self.metadata(move |members| {
@@ -25,7 +25,7 @@ impl TestProviderBuilder {
 }
 
 impl TestUser {
-    /// Adds verified claims, to ID Tokens and UserInfo alike.
+    /// Adds verified claims to ID Tokens and UserInfo responses.
     ///
     /// ```
     /// use openid_deferred::testing::TestUser;
@@ -37,7 +37,7 @@ impl TestUser {
         self.claim("verified_claims", element(trust_framework, claims))
     }
 
-    /// Adds verified claims to this user's interim ID Tokens: what the provider has verified so far.
+    /// Adds verified claims to this user's interim ID Tokens: those that the provider has verified so far.
     pub fn interim_verified_claims(self, trust_framework: &str, claims: Value) -> Self {
         self.interim_claim("verified_claims", element(trust_framework, claims))
     }
@@ -47,7 +47,7 @@ fn element(trust_framework: &str, claims: Value) -> Value {
     json!({ "verification": { "trust_framework": trust_framework }, "claims": claims })
 }
 
-/// Whether a `claims` parameter asks for verified claims as it must, if it does.
+/// Whether a `claims` parameter requests verified claims in the right form, if it does.
 pub(super) fn is_request(claims: &Value) -> bool {
     ["id_token", "userinfo"].iter().filter_map(|section| claims.get(section)?.get("verified_claims")).all(|verified| {
         match verified {

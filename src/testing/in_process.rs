@@ -1,4 +1,4 @@
-//! The way to the provider without a socket.
+//! Access to the provider without a socket.
 
 use std::fmt;
 use std::io::Read;
@@ -14,8 +14,8 @@ use super::wire::{Delivery, Incoming, Reply};
 use crate::error::TransportProblem;
 use crate::transport::{HttpClient, HttpError, HttpRequest, HttpResponse};
 
-/// An [`HttpClient`] that hands requests to providers in the same process. Timeouts, body limits and broken
-/// connections show as they would with a socket, on the provider's clock.
+/// An [`HttpClient`] that passes requests to providers in the same process. Timeouts, body limits and broken
+/// connections behave as with a socket, on the provider's clock.
 #[derive(Clone)]
 pub(super) struct InProcess(pub(super) Vec<Arc<Op>>);
 
@@ -54,7 +54,7 @@ impl HttpClient for InProcess {
     }
 }
 
-/// What a client makes of a delivery.
+/// Converts a delivery to what a client receives.
 fn received(delivery: Delivery, request: &HttpRequest) -> Result<HttpResponse, HttpError> {
     let too_large = || HttpError::maybe_sent(TransportProblem::BodyTooLarge(request.document));
     let broken = || HttpError::maybe_sent(TransportProblem::Broken);

@@ -11,7 +11,7 @@ use super::record::RequestRule;
 use super::wire::{Rejection, Reply};
 
 impl Turn<'_> {
-    /// RFC 7662: what is unknown, expired, revoked or another client's is not active, and nothing more is said.
+    /// RFC 7662: an unknown, expired, revoked or foreign token is not active, and the answer says nothing more.
     pub(super) fn introspection(&mut self) -> Result<Reply, Rejection> {
         let form = self.request.form()?;
         let client = self.client(&form)?;

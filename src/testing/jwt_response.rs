@@ -12,7 +12,8 @@ use super::wire::{Parameters, Rejection};
 const LIFETIME: u64 = 600;
 
 impl Turn<'_> {
-    /// The one parameter that all others are in, signed as the client registered it, and encrypted if it registered that.
+    /// The parameter that contains all others. It is signed as the client registered, and encrypted if it registered
+    /// that.
     pub(super) fn jwt_response(
         &mut self,
         request: &Parameters,

@@ -1,4 +1,5 @@
-//! Keys and signatures of the test provider, all by `jsonwebtoken`: the library that the crate itself does not use.
+//! Keys and signatures of the test provider, all made with `jsonwebtoken`, a library that the crate itself does not
+//! use.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,7 +8,7 @@ use jsonwebtoken::jwk::{Jwk, ThumbprintHash};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
 use serde_json::{Map, Value, json};
 
-/// Named here, so that another crate's features cannot leave `jsonwebtoken` without a provider.
+/// Set explicitly, so that another crate's features cannot leave `jsonwebtoken` without a provider.
 const CRYPTO: &CryptoProvider = &aws_lc::DEFAULT_PROVIDER;
 
 /// A key pair of the provider, or a secret that it shares with a client.
@@ -34,7 +35,7 @@ impl ProviderKey {
         let private = match algorithm {
             Algorithm::ES256 | Algorithm::ES384 => EncodingKey::from_ec_der(pair.serialized_der()),
             Algorithm::EdDSA => EncodingKey::from_ed_der(pair.serialized_der()),
-            // This form takes PKCS#8 apart; `from_rsa_der` wants PKCS#1.
+            // This function parses PKCS#8; `from_rsa_der` needs PKCS#1.
             _ => EncodingKey::from_rsa_pem(pair.serialize_pem().as_bytes()).expect("the key is an RSA key"),
         };
         let mut public = public_members(algorithm, &pair, &private);
@@ -51,7 +52,7 @@ impl ProviderKey {
         Self { kid, algorithm, published: false, private, public, public_pem }
     }
 
-    /// A key of the same kind under the same name that is somebody else's.
+    /// Another party's key of the same kind under the same `kid`.
     pub(super) fn foreign(&self) -> Self {
         match self.kid.is_empty() {
             true => Self::of_secret(self.algorithm, "the secret of somebody else, which is as long as one has to be"),
@@ -59,7 +60,7 @@ impl ProviderKey {
         }
     }
 
-    /// What a header says about the key.
+    /// The header of tokens that this key signs.
     pub(super) fn header(&self) -> Value {
         let mut header = json!({ "alg": name(self.algorithm) });
         if !self.kid.is_empty() {
@@ -72,23 +73,23 @@ impl ProviderKey {
         Value::Object(self.public.clone())
     }
 
-    /// What an attacker would take as HMAC key in an algorithm confusion.
+    /// The HMAC key of an attacker in an algorithm confusion.
     pub(super) fn public_pem(&self) -> &str {
         &self.public_pem
     }
 
-    /// A JWT by this key; `alg` in the header is as given there.
+    /// Signs a JWT with this key. The header is not changed, including its `alg`.
     pub(super) fn sign(&self, header: &Value, claims: &Value) -> String {
         self.sign_text(header, &claims.to_string())
     }
 
-    /// The same with claims that are JSON already.
+    /// The same with claims that are already JSON.
     pub(super) fn sign_text(&self, header: &Value, claims: &str) -> String {
         sign(self.algorithm, &self.private, header, claims)
     }
 }
 
-/// The members of the public JWK that are the key itself.
+/// The members of the public JWK that are the key material.
 fn public_members(algorithm: Algorithm, pair: &rcgen::KeyPair, private: &EncodingKey) -> Map<String, Value> {
     let raw = pair.public_key_raw();
     let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
@@ -110,12 +111,12 @@ fn public_members(algorithm: Algorithm, pair: &rcgen::KeyPair, private: &Encodin
     members
 }
 
-/// A JWT signed with a shared secret.
+/// Signs a JWT with a shared secret.
 pub(super) fn sign_with_secret(secret: &[u8], header: &Value, claims: &Value) -> String {
     sign(Algorithm::HS256, &EncodingKey::from_secret(secret), header, &claims.to_string())
 }
 
-/// A JWT with an empty signature, as `alg: none` has it.
+/// Makes a JWT with an empty signature, as for `alg: none`.
 pub(super) fn unsigned(header: &Value, claims: &Value) -> String {
     format!("{}.{}.", segment(header), segment(claims))
 }
@@ -131,7 +132,7 @@ fn segment(value: &Value) -> String {
     URL_SAFE_NO_PAD.encode(value.to_string())
 }
 
-/// A JWT taken apart, its signature not yet verified.
+/// A parsed JWT, whose signature is not yet verified.
 pub(super) struct Jwt<'a> {
     pub(super) header: Map<String, Value>,
     pub(super) claims: Map<String, Value>,
@@ -147,21 +148,21 @@ impl<'a> Jwt<'a> {
             |segment: &str| serde_json::from_slice::<Map<String, Value>>(&URL_SAFE_NO_PAD.decode(segment).ok()?).ok();
         let (header, claims) = (object(header)?, object(claims)?);
         if header.contains_key("crit") {
-            // RFC 7515 §4.1.11: nothing that it could list is understood here.
+            // RFC 7515 §4.1.11: no listed extension is supported here.
             return None;
         }
         Some(Self { header, claims, message, signature: URL_SAFE_NO_PAD.decode(signature).ok()? })
     }
 
-    /// The signature algorithm, if it is an asymmetric one that the provider knows.
+    /// The signature algorithm, if it is an asymmetric one that the provider supports.
     pub(super) fn algorithm(&self) -> Option<Algorithm> {
         let name = self.header.get("alg")?.as_str()?;
         let algorithm: Algorithm = name.parse().ok()?;
         (!name.starts_with("HS")).then_some(algorithm)
     }
 
-    /// Whether this key made the signature, and may have: with the algorithm, for the use and under the name that it was
-    /// registered with (RFC 7517 §4).
+    /// Whether this key made the signature and may be used for it: its algorithm, use and `kid` must be the registered
+    /// ones (RFC 7517 §4).
     pub(super) fn verifies(&self, jwk: &Value) -> bool {
         let Some(algorithm) = self.algorithm() else { return false };
         let same = |left: Option<&Value>, right: Option<&Value>| left.is_none() || right.is_none() || left == right;
@@ -178,7 +179,7 @@ impl<'a> Jwt<'a> {
         jsonwebtoken::signature::Verifier::verify(&*verifier, message, &self.signature).is_ok()
     }
 
-    /// Whether an HMAC by this secret stands under it. "A key of the same size as the hash output [...] or larger MUST
+    /// Whether the signature is an HMAC by this secret. "A key of the same size as the hash output [...] or larger MUST
     /// be used with this algorithm" (RFC 7518 §3.2).
     pub(super) fn verifies_with_secret(&self, secret: &[u8]) -> bool {
         let name = self.header.get("alg").and_then(Value::as_str).unwrap_or_default();
@@ -202,7 +203,7 @@ impl<'a> Jwt<'a> {
     }
 }
 
-/// Whether a JWK has anything of a private or symmetric key in it (RFC 7518 §6).
+/// Whether a JWK has members of a private or symmetric key (RFC 7518 §6).
 pub(super) fn is_private(jwk: &Value) -> bool {
     ["d", "p", "q", "dp", "dq", "qi", "oth", "k"].iter().any(|member| jwk.get(member).is_some())
 }
@@ -216,11 +217,11 @@ pub(super) fn thumbprint(jwk: &Value) -> Option<String> {
         "RSA" => json!({"e": member("e")?, "kty": "RSA", "n": member("n")?}),
         _ => return None,
     };
-    // The members above stand in the order of the alphabet, and `serde_json` keeps it either way.
+    // The members above are in alphabetical order, and `serde_json` keeps it in either configuration.
     Some(sha256(canonical.to_string().as_bytes()))
 }
 
-/// The thumbprint of a JWK, for tests that want to compare it with `dpop_jkt`.
+/// The thumbprint of a JWK, for tests that compare it with `dpop_jkt`.
 ///
 /// ```
 /// let jwk = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
@@ -236,7 +237,7 @@ pub(super) fn sha256(data: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(digest(data, ThumbprintHash::SHA256))
 }
 
-/// The left half of the hash that belongs to an algorithm, for `at_hash` and `c_hash` (OpenID Connect Core §3.1.3.6).
+/// The left half of an algorithm's hash, for `at_hash` and `c_hash` (OpenID Connect Core §3.1.3.6).
 pub(super) fn half_hash(algorithm: Algorithm, data: &str) -> String {
     let hash = match algorithm {
         Algorithm::ES384 | Algorithm::RS384 | Algorithm::PS384 | Algorithm::HS384 => ThumbprintHash::SHA384,
@@ -251,7 +252,7 @@ fn digest(data: &[u8], hash: ThumbprintHash) -> Vec<u8> {
     (CRYPTO.key_utils.compute_digest)(data, hash).expect("aws-lc has the SHA-2 family")
 }
 
-/// The name of an algorithm as it stands in `alg`.
+/// The name of an algorithm in `alg`.
 pub(super) fn name(algorithm: Algorithm) -> String {
     format!("{algorithm:?}")
 }

@@ -1,4 +1,4 @@
-//! Client certificates as they are presented and judged (RFC 8705).
+//! The checks of client certificates (RFC 8705).
 
 use super::client::{RegisteredAuthentication, TestClient};
 use super::keys;
@@ -7,7 +7,7 @@ use super::record::{Endpoint, RequestRule};
 use super::wire::Rejection;
 
 impl Turn<'_> {
-    /// Whether the certificate that was presented is one that the client is registered with (RFC 8705 §2).
+    /// Whether the client is registered with the certificate that was presented (RFC 8705 §2).
     pub(super) fn certificate_authenticates(&mut self, client: &TestClient) -> Result<bool, Rejection> {
         let presented = &self.request.certificates;
         let is_registered = match &client.authentication {
@@ -25,7 +25,7 @@ impl Turn<'_> {
         Ok(is_registered)
     }
 
-    /// What tokens of a client with certificate-bound tokens need (RFC 8705 §3).
+    /// Checks the requirements of certificate-bound tokens (RFC 8705 §3).
     pub(super) fn check_certificate_binding(&mut self, client: &TestClient) -> Result<(), Rejection> {
         if !client.certificate_bound {
             return Ok(());
@@ -44,12 +44,12 @@ impl Turn<'_> {
         Ok(())
     }
 
-    /// The thumbprint of the certificate to which tokens of this request are bound.
+    /// The thumbprint of the certificate that tokens of this request are bound to.
     pub(super) fn certificate_thumbprint(&self) -> Option<String> {
         self.request.certificates.first().map(|certificate| keys::sha256(certificate))
     }
 
-    /// RFC 8705 §5: a client with a certificate calls the alias where the endpoint has one.
+    /// RFC 8705 §5: a client with a certificate must call the alias if the endpoint has one.
     pub(super) fn must_use_alias(&mut self) {
         let Some(member) = member_of(self.endpoint) else { return };
         let has_alias = self.metadata_document()["mtls_endpoint_aliases"].get(member).is_some();
@@ -58,7 +58,7 @@ impl Turn<'_> {
         }
     }
 
-    /// And a client without one does not.
+    /// A client without a certificate must not call the alias.
     pub(super) fn check_alias(&mut self) {
         if self.is_at_alias() && self.request.certificates.is_empty() {
             self.violate(RequestRule::AliasWithoutCertificate, "");

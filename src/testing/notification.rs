@@ -1,4 +1,4 @@
-//! Decisions, and the Ping Callbacks that tell of them.
+//! Decisions, and the Ping Callbacks that announce them.
 
 use std::io;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::process::Decision;
 use super::state::State;
 
 impl Op {
-    /// Decides over a process and tells the client, where it can be told.
+    /// Decides a sign-in and notifies the client if possible.
     pub(super) fn decide(&self, state: &mut State, process: usize, decision: Decision) {
         let is_expiry = decision == Decision::Expired;
         state.processes[process].decision = Some(decision);
@@ -27,7 +27,7 @@ impl Op {
         }
     }
 
-    /// Sends the pings of decisions that were taken. Called without the lock: a hook may use the provider.
+    /// Sends the pings of past decisions. It must be called without the lock, because a hook may use the provider.
     pub(super) fn send_due_pings(self: &Arc<Self>) {
         let due = std::mem::take(&mut self.state().due_pings);
         for process in due {
@@ -74,7 +74,7 @@ impl Op {
     }
 }
 
-/// Posts a ping over plain HTTP and returns the status. Redirects are not followed, the body is not read.
+/// Posts a ping over plain HTTP and returns the status. Redirects are not followed, and the body is not read.
 #[expect(clippy::disallowed_methods, reason = "a connection has one task, and a real network has real timeouts")]
 fn post(ping: &Ping) -> io::Result<u16> {
     let url = ping.url.as_ref().ok_or_else(|| io::Error::other("there is no notification endpoint"))?;

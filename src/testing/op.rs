@@ -1,4 +1,4 @@
-//! The provider itself: a request comes in, a delivery goes out.
+//! The provider itself: it processes requests.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,14 +31,14 @@ pub(super) struct Op {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) random: Arc<dyn Random>,
     pub(super) ping_hook: Option<PingHook>,
-    /// By how many seconds the wall clock is wrong.
+    /// The error of the wall clock in seconds.
     pub(super) clock_offset: AtomicI64,
     pub(super) state: Mutex<State>,
     /// Wakes polls that are being held.
     pub(super) changed: Notify,
 }
 
-/// One request being worked on, with everything it may touch.
+/// One request that is processed, with everything that its handler may use.
 pub(super) struct Turn<'a> {
     pub(super) op: &'a Op,
     pub(super) state: &'a mut State,
@@ -47,7 +47,7 @@ pub(super) struct Turn<'a> {
     pub(super) number: usize,
 }
 
-/// What a value may consist of that a client takes as it is.
+/// The characters of an opaque value.
 #[derive(Clone, Copy)]
 pub(super) enum Opaque {
     /// RFC 6749 appendix A: `VSCHAR`, for codes and refresh tokens. A `deferred_auth_id` has no syntax of its own.
@@ -60,10 +60,10 @@ pub(super) enum Opaque {
     Uri,
 }
 
-/// What a handler came to.
+/// The result of a handler.
 pub(super) enum Answer {
     Reply(Reply),
-    /// Nothing to say yet: ask again at this time of the monotonic clock or when something has changed.
+    /// No answer yet: call again at this time of the monotonic clock, or when something has changed.
     Hold(Duration),
 }
 
@@ -72,7 +72,7 @@ impl Op {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The wall clock as the provider believes it to be.
+    /// The provider's wall clock, with its error.
     pub(super) fn now(&self) -> SystemTime {
         let offset = self.clock_offset.load(Ordering::Relaxed);
         let (is_behind, offset) = (offset < 0, Duration::from_secs(offset.unsigned_abs()));
@@ -82,14 +82,14 @@ impl Op {
         }
     }
 
-    /// Something that nobody can guess, for codes, tokens, identifiers and nonces.
+    /// An unguessable text for codes, tokens, identifiers and nonces.
     pub(super) fn token(&self) -> String {
         let mut bytes = [0; 24];
         self.random.fill(&mut bytes).expect("the source of randomness works");
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// The same as an opaque value of this kind.
+    /// An unguessable text as an opaque value of this kind.
     pub(super) fn opaque(&self, kind: Opaque) -> String {
         let (before, after) = match kind {
             _ if !self.settings.opaque_values => ("", ""),
@@ -105,7 +105,7 @@ impl Op {
         format!("{}{path}", self.settings.issuer)
     }
 
-    /// Whether this URL is one of the provider's.
+    /// Whether this URL belongs to the provider.
     pub(super) fn is_at(&self, url: &Url) -> bool {
         std::iter::once(&self.base).chain(&self.alias_base).any(|base| base.origin() == url.origin())
     }
@@ -145,7 +145,7 @@ impl Op {
         }
     }
 
-    /// Serves one request. Dropping the future is a client that hangs up.
+    /// Serves one request. Dropping the future means that the client disconnects.
     pub(super) async fn handle(&self, request: Incoming) -> Delivery {
         let parameters = request.parameters();
         let endpoint = self.endpoint(&request, &parameters);
@@ -176,7 +176,7 @@ impl Op {
         delivery
     }
 
-    /// The answer, after the faults that strike when the work is done.
+    /// Makes the answer, and applies the faults that come after the processing.
     async fn process(&self, request: &Incoming, endpoint: Endpoint, number: usize, early: bool) -> Delivery {
         let mut first = true;
         let reply = loop {
@@ -213,7 +213,7 @@ impl Op {
         delivery
     }
 
-    /// Takes the decisions that are due by now. `None` if none will ever be due by time, else when the next one is.
+    /// Makes all decisions that are due. Returns when the next one is due, or `None` if no further one is scheduled.
     pub(super) fn settle(&self) -> Option<Duration> {
         let now = self.clock.monotonic();
         let mut state = self.state();
@@ -232,7 +232,7 @@ impl Op {
         None
     }
 
-    /// Takes each decision when it is due and sends its ping, for ever.
+    /// Makes each decision when it is due and sends its ping. It never ends.
     pub(super) async fn decide_on_time(self: &Arc<Self>) {
         loop {
             let changed = self.changed.notified();
@@ -252,7 +252,8 @@ impl Op {
         }
     }
 
-    /// The user's browser at the authorization endpoint. Nothing there takes time, so faults that do are left out.
+    /// Handles a visit of the user's browser to the authorization endpoint. It takes no time, so faults that delay are
+    /// omitted.
     pub(super) fn browse(&self, request: &Incoming) -> Delivery {
         let endpoint = Endpoint::Authorization;
         let number = self.record(request, &request.parameters(), endpoint);
@@ -337,7 +338,7 @@ impl Op {
         actions
     }
 
-    /// The headers that every answer has: the date by the provider's clock, and the nonce.
+    /// Sets the headers that every answer has: the date of the provider's clock, and the nonce.
     fn stamped(&self, delivery: Delivery, endpoint: Endpoint) -> Delivery {
         let stamp = |mut reply: Reply| {
             if !reply.headers.contains_key(header::DATE) {
@@ -375,7 +376,7 @@ impl Op {
 
 impl Turn<'_> {
     fn answer(&mut self, early: bool, first: bool) -> Answer {
-        // Of a request whose answer was held the head has been looked at.
+        // If the answer was held, the head has already been checked.
         let head = if first { self.check_head() } else { Ok(()) };
         let answer = head.and_then(|()| match self.endpoint {
             Endpoint::Poll => self.poll(early, first),
@@ -409,11 +410,11 @@ impl Turn<'_> {
         }
     }
 
-    /// What holds for every request, whatever it asks for.
+    /// Checks the rules that apply to every request.
     fn check_head(&mut self) -> Result<(), Rejection> {
         self.check_alias();
         let request = self.request;
-        // RFC 9110 §5.3: a field that is no list stands in a message once.
+        // RFC 9110 §5.3: a field that is not a list occurs once in a message.
         if request.headers.get_all(header::AUTHORIZATION).iter().count() > 1 {
             let rule = RequestRule::SeveralAuthentications;
             return Err(Rejection::bad("invalid_request", rule, "there is more than one `Authorization` header"));
@@ -428,7 +429,7 @@ impl Turn<'_> {
         Ok(())
     }
 
-    /// An error response; the rule that the request broke is noted.
+    /// Makes an error response, and records the rule that the request broke.
     pub(super) fn rejected(&mut self, rejection: &Rejection) -> Reply {
         if let Some(rule) = rejection.violation {
             self.violate(rule, rejection.description.clone());
@@ -445,7 +446,7 @@ fn role_of(endpoint: Endpoint) -> Option<Role> {
     match endpoint {
         Endpoint::UserInfo | Endpoint::Resource => Some(Role::Resource),
         Endpoint::Metadata | Endpoint::Keys | Endpoint::Authorization | Endpoint::Unknown => None,
-        // Nothing there has to do with DPoP.
+        // These endpoints do not use DPoP.
         Endpoint::Registration | Endpoint::ClientConfiguration => None,
         _ => Some(Role::AuthorizationServer),
     }

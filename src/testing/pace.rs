@@ -1,4 +1,4 @@
-//! The pace of polls: when they come, when they should, and when they should no longer.
+//! The pace of polls: whether they arrive too early, in parallel, or after the end.
 
 use std::time::Duration;
 
@@ -10,18 +10,18 @@ use super::process::Process;
 use super::record::{Endpoint, RequestRule};
 use super::wire::{Delivery, Parameters, Reply};
 
-/// How close to its end a process may be polled once more, whatever the interval (DTR §Design Considerations for Poll
-/// and Ping).
+/// The time before the end of a sign-in in which one more poll is permitted, whatever the interval (DTR §Design
+/// Considerations for Poll and Ping).
 const LAST_CALL: Duration = Duration::from_secs(30);
 
-/// Further than this no `Retry-After` is taken seriously.
+/// The longest `Retry-After` that is enforced.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(86_400);
 
-/// A nonce and a corrected clock: no honest client needs more retries in a row.
+/// A nonce and a corrected clock. No honest client needs more retries in a row.
 const MOST_RETRIES: usize = 2;
 
 impl Op {
-    /// Notes that a poll has arrived, whatever becomes of it, and whether it came in time.
+    /// Records that a poll has arrived, whatever its result is, and whether it was early.
     pub(super) fn poll_arrives(
         &self,
         endpoint: Endpoint,
@@ -44,7 +44,7 @@ impl Op {
 }
 
 impl Process {
-    /// Counts the arrival of a poll, and says what is wrong with its time.
+    /// Counts the arrival of a poll. Returns the rule that its time breaks, if any.
     fn poll_arrives(&mut self, now: Duration) -> Option<(RequestRule, String)> {
         if self.pace.told {
             return Some((RequestRule::PolledAfterEnd, String::new()));
@@ -69,12 +69,12 @@ impl Process {
         }
     }
 
-    /// Whether this answer to a poll is the last word.
+    /// Whether this answer to a poll is the final one.
     fn is_ended_by(&self, reply: &Reply) -> bool {
         let body: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
         match reply.status {
             StatusCode::OK => self.redeemed && body.get("access_token").or(body.get("id_token")).is_some(),
-            // RFC 6749 §5.2. An error with any other status was made up by something in front of the provider.
+            // RFC 6749 §5.2. An error with another status comes from a gateway in front of the provider.
             StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => matches!(
                 body["error"].as_str(),
                 Some("access_denied" | "expired_token" | "invalid_grant" | "invalid_request")
@@ -84,7 +84,7 @@ impl Process {
     }
 }
 
-/// A poll that has arrived. However it ends, the next interval begins.
+/// A poll that has arrived. The next interval begins whatever its result is.
 pub(super) struct PollInFlight<'a> {
     op: &'a Op,
     process: usize,
@@ -113,13 +113,14 @@ impl Drop for PollInFlight<'_> {
         let pace = &mut state.processes[self.process].pace;
         pace.in_flight = false;
         if !self.is_answered {
-            // The client hung up. It knows when; we do not, so its next interval counts from its arrival.
+            // The client disconnected at a time that only the client knows, so its next interval counts from the
+            // arrival.
             pace.last_answer = self.arrived;
         }
     }
 }
 
-/// Answers after which the client repeats its request at once: it was asked for a nonce, or its clock was wrong.
+/// Whether the client repeats its request at once after this answer: a nonce was required, or its clock was wrong.
 fn is_challenge(reply: &Reply) -> bool {
     let is_error = reply.status == StatusCode::BAD_REQUEST || reply.status == StatusCode::UNAUTHORIZED;
     let body: Value = serde_json::from_slice(&reply.body).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Ping Callbacks, genuine and forged.
+//! Genuine and forged Ping Callbacks.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,9 +9,9 @@ use url::Url;
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ping {
-    /// Where it goes: the client's Deferred Client Notification Endpoint, if it has one.
+    /// The destination: the client's Deferred Client Notification Endpoint, if it has one.
     pub url: Option<Url>,
-    /// The process it is about.
+    /// The `deferred_auth_id` of the sign-in.
     pub deferred_auth_id: String,
     /// The bearer token in `Authorization`, without the scheme: the `deferred_notification_token` of the exchange.
     pub bearer: Option<String>,
@@ -19,21 +19,21 @@ pub struct Ping {
     pub body: String,
 }
 
-/// A ping and what the client answered.
+/// A ping and the client's answer.
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SentPing {
     /// The ping.
     pub ping: Ping,
-    /// The status of the answer; `None` while there is none, or if the client could not be reached.
+    /// The status of the answer. `None` while there is none, or if the client could not be reached.
     pub status: Option<u16>,
 }
 
-/// What a ping by [`TestProcess::send_ping`](super::TestProcess::send_ping) has wrong.
+/// The forgery in a ping of [`TestProcess::send_ping`](super::TestProcess::send_ping).
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PingForgery {
-    /// Nothing: the genuine ping, sent once more.
+    /// No forgery: the genuine ping, sent again.
     Genuine,
     /// No `Authorization` header.
     NoBearer,
@@ -41,7 +41,7 @@ pub enum PingForgery {
     Bearer(String),
     /// The right bearer token, but this `deferred_auth_id`.
     DeferredAuthId(String),
-    /// This body.
+    /// This body instead.
     Body(String),
 }
 

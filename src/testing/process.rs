@@ -1,4 +1,4 @@
-//! One authentication process inside the provider.
+//! One sign-in in the provider.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +10,7 @@ use super::wire::Parameters;
 
 pub(super) const DEFERRED_GRANT: &str = "urn:openid:params:grant-type:deferred";
 
-/// Everything about one authentication process.
+/// All data of one sign-in.
 pub(super) struct Process {
     pub(super) client_id: String,
     /// The authorization request.
@@ -21,7 +21,7 @@ pub(super) struct Process {
     pub(super) interim_claims: Map<String, Value>,
     pub(super) code: Code,
     pub(super) deferred_auth_id: Option<String>,
-    /// The thumbprint of the key that the exchange was proven with.
+    /// The thumbprint of the key that signed the proof of the exchange.
     pub(super) key: Option<String>,
     pub(super) notification_token: Option<String>,
     pub(super) policy: DecisionPolicy,
@@ -37,14 +37,14 @@ pub(super) struct Process {
     pub(super) cancelled: bool,
 }
 
-/// The code that the browser brought.
+/// The code that was issued to the browser.
 pub(super) struct Code {
     pub(super) is_deferred: bool,
     pub(super) issued_at: Duration,
     pub(super) used: bool,
 }
 
-/// How a process ended.
+/// How a sign-in ended.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Decision {
     Approved,
@@ -52,27 +52,27 @@ pub(super) enum Decision {
     Expired,
 }
 
-/// When the polls of one process came and were answered.
+/// The times of the polls of one sign-in and of their answers.
 #[derive(Default)]
 pub(super) struct Pace {
     pub(super) last_answer: Duration,
-    /// The last answer asked for silence until then.
+    /// The last answer asked for no polls before this time.
     pub(super) retry_after: Duration,
     pub(super) in_flight: bool,
-    /// When the answer to the poll in flight can no longer be held.
+    /// The latest time for the answer to the poll in flight.
     pub(super) held_until: Duration,
-    /// A ping went out since the last poll, so that one may come early.
+    /// A ping was sent since the last poll, so the next poll may be early.
     pub(super) pinged: bool,
-    /// How many answers in a row were challenges, each of which is met by a retry at once.
+    /// The number of challenges in a row. The client retries at once after each of them.
     pub(super) challenges: usize,
-    /// The one early poll just before the end has been made.
+    /// The one permitted early poll just before the end was made.
     pub(super) made_last_call: bool,
-    /// The client has been told how it ended.
+    /// The client has received the final answer.
     pub(super) told: bool,
 }
 
 impl Process {
-    /// Takes the decision that is due by now, if none was taken yet. `true` if one was taken.
+    /// Makes the decision that is due, if none was made yet. Returns whether one was made.
     pub(super) fn decide(&mut self, now: Duration) -> bool {
         if self.decision.is_some() || self.deferred_auth_id.is_none() {
             return false;
@@ -91,12 +91,12 @@ impl Process {
         self.decision.is_some()
     }
 
-    /// Whether the `deferred_auth_id` has outlived its `expires_in`, whatever was decided.
+    /// Whether the `expires_in` of the `deferred_auth_id` has passed, whatever was decided.
     pub(super) fn has_expired(&self, now: Duration) -> bool {
         self.deadline.is_some_and(|deadline| now >= deadline)
     }
 
-    /// When the policy or the deadline will decide by itself.
+    /// When the policy or the deadline decides automatically.
     pub(super) fn next_decision(&self) -> Option<Duration> {
         let scheduled = match self.policy.when {
             When::Time(after) => Some(self.exchanged_at + after),

@@ -1,4 +1,4 @@
-//! The handle that tests hold.
+//! The handle of a test provider.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,10 +23,10 @@ use crate::transport::HttpClient;
 
 /// A strict OpenID Provider for tests, with the Deferred Token Response flow.
 ///
-/// It checks everything that a request has to get right and remembers every rule that was broken: end each test with
-/// [`assert_clean`](Self::assert_clean). It decides over authentication processes by itself or as the test says
-/// ([`process`](Self::process)), and it can be told to [misbehave](Self::misbehave). Clones are the same provider;
-/// it stops when the last one is dropped.
+/// It checks everything that a request must get right, and records every rule that was broken: end each test with
+/// [`assert_clean`](Self::assert_clean). It decides sign-ins automatically or as the test says
+/// ([`process`](Self::process)), and the test can make it [misbehave](Self::misbehave). Clones are the same provider,
+/// which stops when the last one is dropped.
 ///
 /// ```
 /// use openid_deferred::testing::{TestClient, TestProvider};
@@ -55,40 +55,40 @@ impl TestProvider {
         &self.op.settings.issuer
     }
 
-    /// The Authentication Cancellation Endpoint. The draft has no metadata for it, so a client is told its URL.
+    /// The Authentication Cancellation Endpoint. The draft has no metadata for it, so configure it in the client.
     pub fn cancellation_endpoint(&self) -> String {
         self.op.url("/cancel")
     }
 
-    /// A protected resource that takes this provider's access tokens and answers with what it was sent.
+    /// A protected resource that accepts this provider's access tokens and returns the request that it received.
     pub fn resource(&self) -> String {
         self.op.url("/resource")
     }
 
-    /// The certificate authority of an HTTPS provider, in PEM: the client has to trust it.
+    /// The certificate authority of an HTTPS provider, in PEM. The client has to trust it.
     pub fn ca_certificate_pem(&self) -> Option<&str> {
         self.server.as_ref()?.ca_pem.as_deref()
     }
 
-    /// A certificate for a client, by an authority that this provider trusts and with this DNS name in it, for
-    /// [`TestClient::tls_client_auth`]. Each call gives a new one with a new key, as a renewal does.
+    /// Issues a client certificate with this DNS name, from an authority that this provider trusts, for
+    /// [`TestClient::tls_client_auth`]. Each call issues a new one with a new key, as a renewal does.
     pub fn client_certificate(&self, name: &str) -> TestCertificate {
         self.op.authority.issue(name, false)
     }
 
-    /// The same one, but it has expired long ago.
+    /// Issues a certificate of the same kind that expired long ago.
     pub fn expired_client_certificate(&self, name: &str) -> TestCertificate {
         self.op.authority.issue(name, true)
     }
 
-    /// A way to the provider without a socket, through the very same code, on the provider's clock. Requests to
-    /// anywhere else find nobody.
+    /// Access to the provider without a socket, through the same code, on the provider's clock. Requests to other hosts
+    /// cannot connect.
     pub fn http_client(&self) -> Arc<dyn HttpClient> {
         Self::network([self])
     }
 
-    /// A way to several providers, chosen by origin, for clients that talk to more than one. Give each a
-    /// [host](crate::testing::TestProviderBuilder::host) of its own.
+    /// Access to several providers, selected by origin, for clients that use more than one. Give each its own
+    /// [host](crate::testing::TestProviderBuilder::host).
     pub fn network<'a>(providers: impl IntoIterator<Item = &'a Self>) -> Arc<dyn HttpClient> {
         Arc::new(InProcess(providers.into_iter().map(|provider| Arc::clone(&provider.op)).collect()))
     }
@@ -98,13 +98,13 @@ impl TestProvider {
         self.op.state().clients.insert(client.id.clone(), client);
     }
 
-    /// Plays the browser and the user: opens the authorization URL, lets the user do their part and returns what the
-    /// browser brings back to the client. Errors that the client is meant to see come back as well.
+    /// Plays the browser and the user: opens the authorization URL, lets the user sign in, and returns what the browser
+    /// brings back to the client. Errors that the client should receive are returned as well.
     ///
     /// # Panics
     ///
-    /// If the request is so wrong that the user would be left with an error page (client or redirect URI unknown), or
-    /// if a [`Fault`] gave them one. The message says what it was.
+    /// Panics if the user would see an error page, because the client or redirect URI is unknown, or because of a
+    /// [`Fault`]. The message contains the error.
     pub fn visit(&self, authorization_url: impl AsRef<str>) -> BrowserReturn {
         let url = Url::parse(authorization_url.as_ref()).expect("the authorization request is a URL");
         assert_eq!(url.origin(), self.op.base.origin(), "the authorization request goes to another server");
@@ -128,7 +128,7 @@ impl TestProvider {
     ///
     /// # Panics
     ///
-    /// As [`visit`](Self::visit) does.
+    /// The panics of [`visit`](Self::visit).
     pub fn visit_and_decline(&self, authorization_url: impl AsRef<str>) -> BrowserReturn {
         self.op.state().user_declines = true;
         let back = self.visit(authorization_url);
@@ -136,57 +136,57 @@ impl TestProvider {
         back
     }
 
-    /// Changes who signs in from now on.
+    /// Changes the user of later sign-ins.
     pub fn set_user(&self, user: TestUser) {
         self.op.state().user = user;
     }
 
-    /// Changes how processes that begin from now on are decided.
+    /// Changes the decisions of sign-ins that begin later.
     pub fn set_decisions(&self, policy: DecisionPolicy) {
         self.op.state().decisions = policy;
     }
 
-    /// The process with this `deferred_auth_id`.
+    /// The sign-in with this `deferred_auth_id`.
     ///
     /// # Panics
     ///
-    /// If there is none.
+    /// Panics if there is none.
     pub fn process(&self, deferred_auth_id: &str) -> TestProcess {
         let number = self.op.state().process_by_id(deferred_auth_id).expect("this `deferred_auth_id` was issued");
         TestProcess { op: Arc::clone(&self.op), number }
     }
 
-    /// The process that was started last.
+    /// The sign-in that was started last.
     ///
     /// # Panics
     ///
-    /// If none was.
+    /// Panics if there is none.
     pub fn last_process(&self) -> TestProcess {
         self.processes().pop().expect("a process was started")
     }
 
-    /// All processes in the order in which their users came.
+    /// All sign-ins, in the order of their start.
     pub fn processes(&self) -> Vec<TestProcess> {
         let count = self.op.state().processes.len();
         (0..count).map(|number| TestProcess { op: Arc::clone(&self.op), number }).collect()
     }
 
-    /// Misbehaves from now on as the fault says, beside the faults that are still at work.
+    /// Adds a fault to those that are still active.
     pub fn misbehave(&self, fault: Fault) {
         self.op.state().faults.push(fault);
     }
 
-    /// Ends all misbehaviour.
+    /// Removes all faults.
     pub fn behave(&self) {
         self.op.state().faults.clear();
     }
 
-    /// How many faults have not struck as often as they were meant to.
+    /// The number of faults that have not occurred as often as requested.
     pub fn faults_left(&self) -> usize {
         self.op.state().faults.len()
     }
 
-    /// Signs with new keys from now on. The old ones stay in the key set where `keep_old` says so.
+    /// Signs with new keys from now on. The old ones stay in the key set if `keep_old` is set.
     pub fn rotate_keys(&self, keep_old: bool) {
         let mut state = self.op.state();
         let mut algorithms: Vec<_> = state.keys.iter().map(|key| key.algorithm).collect();
@@ -208,7 +208,7 @@ impl TestProvider {
         self.op.state().nonces.iter_mut().for_each(|nonces| nonces.current = None);
     }
 
-    /// Lets the provider's wall clock be wrong by so many seconds from now on: positive is ahead.
+    /// Sets an error of the provider's wall clock from now on, in seconds. A positive value means that it is ahead.
     pub fn set_clock_offset(&self, seconds: i64) {
         self.op.clock_offset.store(seconds, Ordering::Relaxed);
     }
@@ -228,16 +228,16 @@ impl TestProvider {
         self.op.state().violations.clone()
     }
 
-    /// Forgets the violations so far, where a test broke rules on purpose.
+    /// Forgets the violations so far, for tests that break rules on purpose.
     pub fn forgive(&self) {
         self.op.state().violations.clear();
     }
 
-    /// Makes sure that no request broke a rule.
+    /// Asserts that no request broke a rule.
     ///
     /// # Panics
     ///
-    /// If one did. The message lists them.
+    /// Panics if a request did. The message lists the violations.
     #[track_caller]
     pub fn assert_clean(&self) {
         let violations = self.violations();
@@ -245,9 +245,11 @@ impl TestProvider {
         assert!(violations.is_empty(), "the client broke rules:{list}");
     }
 
-    /// Takes the decisions of [`DecisionPolicy::after`] when they are due and sends their
-    /// Ping Callbacks, for ever: for a provider in process, which has no thread of its own to do so. Await it beside
-    /// what is being tested, with `select!`.
+    /// Makes the decisions of [`DecisionPolicy::after`] when they are due, and sends their Ping Callbacks. It never
+    /// ends.
+    ///
+    /// This is for a provider in process, which has no thread for it. Await it together with the tested code, with
+    /// `select!`.
     pub async fn decide_on_time(&self) {
         self.op.decide_on_time().await;
     }
@@ -264,7 +266,7 @@ impl fmt::Debug for TestProvider {
     }
 }
 
-/// One authentication process at the provider: what a reviewer there sees and decides.
+/// One sign-in at the provider, with the actions of a reviewer there.
 #[derive(Clone)]
 pub struct TestProcess {
     op: Arc<Op>,
@@ -297,17 +299,17 @@ impl TestProcess {
         self.with(|process| process.key.clone())
     }
 
-    /// How many polls were answered by more than `slow_down` and nonce challenges.
+    /// The number of answered polls, without `slow_down` and nonce challenges.
     pub fn polls(&self) -> usize {
         self.with(|process| process.polls)
     }
 
-    /// The interval in force, which grows with each `slow_down`.
+    /// The current interval, which grows with each `slow_down`.
     pub fn interval(&self) -> std::time::Duration {
         self.with(|process| process.interval)
     }
 
-    /// Whether the tokens were issued, whether or not the answer arrived.
+    /// Whether the tokens were issued, even if the answer did not arrive.
     pub fn is_redeemed(&self) -> bool {
         self.with(|process| process.redeemed)
     }
@@ -323,23 +325,23 @@ impl TestProcess {
         self.with(|process| process.cancelled)
     }
 
-    /// Approves, with the user's claims as they are. A Ping Callback goes out.
+    /// Approves with the user's claims, and sends a Ping Callback.
     pub fn approve(&self) {
         self.decide(Decision::Approved);
     }
 
-    /// Approves, with further or other claims, `sub` included.
+    /// Approves with additional or changed claims, including `sub`.
     ///
     /// # Panics
     ///
-    /// If `claims` is not a JSON object.
+    /// Panics if `claims` is not a JSON object.
     pub fn approve_with(&self, claims: serde_json::Value) {
         let serde_json::Value::Object(claims) = claims else { panic!("claims are a JSON object") };
         self.with(|process| process.user.claims.extend(claims));
         self.approve();
     }
 
-    /// Denies. A Ping Callback goes out.
+    /// Denies, and sends a Ping Callback.
     pub fn deny(&self) {
         self.deny_with("the identity could not be attested");
     }
@@ -349,22 +351,22 @@ impl TestProcess {
         self.decide(Decision::Denied(reason.to_owned()));
     }
 
-    /// Lets the process expire now. No Ping Callback goes out.
+    /// Lets the sign-in expire now. No Ping Callback is sent.
     pub fn expire(&self) {
         self.decide(Decision::Expired);
     }
 
-    /// What pending answers say in `error_description`.
+    /// Sets the `error_description` of pending answers.
     pub fn progress(&self, text: &str) {
         self.with(|process| process.progress = Some(text.to_owned()));
     }
 
-    /// Answers the next poll with `slow_down`, whenever it comes.
+    /// Answers the next poll with `slow_down`, whenever it arrives.
     pub fn slow_down_next(&self) {
         self.with(|process| process.slow_down_next = true);
     }
 
-    /// Changes the subject that later tokens are about.
+    /// Changes the subject of later tokens.
     pub fn change_subject(&self, sub: &str) {
         self.with(|process| process.user.sub = sub.to_owned());
     }

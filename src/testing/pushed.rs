@@ -7,7 +7,7 @@ use super::record::RequestRule;
 use super::state::PushedRequest;
 use super::wire::{Parameters, Rejection, Reply};
 
-/// Parameters that prove who the client is.
+/// Parameters that authenticate the client.
 const CREDENTIALS: [&str; 3] = ["client_secret", "client_assertion", "client_assertion_type"];
 
 const PREFIX: &str = "urn:ietf:params:oauth:request_uri:";
@@ -36,7 +36,7 @@ impl Turn<'_> {
             request.0.push(("dpop_jkt".into(), key));
         }
         self.use_up(&mut request);
-        // What authenticates the client is no part of the request.
+        // The client's credentials are not part of the request.
         request.0.retain(|(name, _)| !CREDENTIALS.contains(&name.as_str()));
         let lifetime = self.op.settings.request_uri_lifetime;
         let request_uri = format!("{PREFIX}{}", self.op.opaque(Opaque::Uri));
@@ -46,8 +46,8 @@ impl Turn<'_> {
         Ok(Reply::json(201, &json!({ "request_uri": request_uri, "expires_in": lifetime.as_secs() })))
     }
 
-    /// The authorization request that the browser brought, or the pushed one that it names, and what is wrong with how
-    /// it came, if anything is.
+    /// The authorization request from the browser, or the pushed one that it references, and the rule that it broke, if
+    /// any.
     pub(super) fn pushed_or_plain(
         &mut self,
         request: Parameters,
@@ -72,7 +72,7 @@ impl Turn<'_> {
         };
         let problem = match (std::mem::replace(&mut pushed.used, true), now < pushed.expires_at) {
             (true, _) => Some(unknown("it was used before")),
-            // Users take their time, which is nobody's mistake.
+            // The user took too long, which is not a mistake of the client.
             (false, false) => Some(Rejection::innocent("invalid_request_uri", "it has expired")),
             (false, true) => None,
         };

@@ -1,12 +1,12 @@
-//! Randomness that replays.
+//! Repeatable randomness.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::Error;
 use crate::random::Random;
 
-/// A seeded source of randomness, so that a test replays. **For tests only**: whoever knows the seed, or eight bytes
-/// of the output, knows all that follows.
+/// A seeded source of randomness, so that a test is repeatable. **For tests only**: anyone who knows the seed, or eight
+/// bytes of the output, knows all later output.
 ///
 /// The generator is SplitMix64 (Steele, Lea and Flood, 2014).
 ///
@@ -25,7 +25,7 @@ pub struct SeededRandom(AtomicU64);
 impl SeededRandom {
     const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
-    /// Starts from a seed.
+    /// Starts with a seed.
     pub fn new(seed: u64) -> Self {
         Self(AtomicU64::new(seed))
     }

@@ -1,4 +1,4 @@
-//! What the provider remembers: every request, and every rule that one of them broke.
+//! The recorded requests, and the rules that they broke.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 /// The endpoints of a [`TestProvider`](super::TestProvider), as recorded and as targets of a [`Fault`](super::Fault).
 ///
-/// The kinds of token requests are told apart; [`Token`](Self::Token) stands for all of them.
+/// Token requests are distinguished by kind; [`Token`](Self::Token) stands for all of them.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Endpoint {
@@ -20,7 +20,7 @@ pub enum Endpoint {
     Keys,
     /// The authorization endpoint.
     Authorization,
-    /// Every request to the token endpoint; as recorded, one that is of no known kind.
+    /// Every request to the token endpoint. In a record, a token request of unknown kind.
     Token,
     /// A Deferred Code Exchange Request.
     Exchange,
@@ -34,7 +34,7 @@ pub enum Endpoint {
     Cancellation,
     /// The UserInfo endpoint.
     UserInfo,
-    /// A protected resource that repeats what it was sent.
+    /// A protected resource that returns the request.
     Resource,
     /// The revocation endpoint.
     Revocation,
@@ -81,17 +81,17 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// One request as it came, and what was answered. It holds every secret that went over the wire.
+/// One request and its answer. It contains every secret that was sent.
 #[non_exhaustive]
 #[derive(Debug, Clone)]
 pub struct RecordedRequest {
     /// Counts from 1 in the order of arrival.
     pub number: usize,
-    /// Where it went.
+    /// The endpoint that it was sent to.
     pub endpoint: Endpoint,
-    /// When it arrived, by the provider's wall clock.
+    /// The time of arrival by the provider's wall clock.
     pub at: SystemTime,
-    /// When it arrived, by the provider's monotonic clock.
+    /// The time of arrival by the provider's monotonic clock.
     pub arrived: Duration,
     /// The method.
     pub method: Method,
@@ -99,19 +99,19 @@ pub struct RecordedRequest {
     pub url: String,
     /// The headers.
     pub headers: HeaderMap,
-    /// The parameters of the query, or of the form in the body, in their order.
+    /// The parameters of the query, or of the form in the body, in order.
     pub parameters: Vec<(String, String)>,
     /// The body.
     pub body: Bytes,
-    /// The client certificate of the connection in DER, where one was presented.
+    /// The client certificate of the connection in DER, if one was presented.
     pub client_certificate: Option<Bytes>,
-    /// The status of the response; `None` while there is none, or where the connection was reset or left to stall.
+    /// The status of the response. `None` if there is none yet, or if the connection was reset or stalled.
     pub status: Option<u16>,
     /// The headers of the response.
     pub response_headers: HeaderMap,
-    /// The body of the response; for an endless one, how it begins.
+    /// The body of the response, or the beginning of an endless one.
     pub response_body: Bytes,
-    /// What the provider had been told to do wrong, if it was.
+    /// The name of the fault that the test requested, if any.
     pub fault: Option<String>,
 }
 
@@ -121,12 +121,12 @@ impl RecordedRequest {
         self.parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// A header of the request, where it is text.
+    /// A header of the request, if it is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// The response as JSON; `null` where it is none.
+    /// The response as JSON; `null` if it is not JSON.
     pub fn response_json(&self) -> Value {
         serde_json::from_slice(&self.response_body).unwrap_or_default()
     }
@@ -137,7 +137,7 @@ impl RecordedRequest {
     }
 }
 
-/// The requests so far, or as many of the last ones as are to be kept.
+/// The requests so far, or the last ones up to the limit.
 #[derive(Default)]
 pub(super) struct Log {
     kept: VecDeque<RecordedRequest>,
@@ -186,7 +186,7 @@ macro_rules! rules {
         }
 
         impl RequestRule {
-            /// Where the rule stands.
+            /// The section that defines the rule.
             pub fn section(self) -> &'static str {
                 match self { $(Self::$rule => $section,)* }
             }
@@ -285,9 +285,9 @@ pub struct RequestViolation {
     pub rule: RequestRule,
     /// The [number](RecordedRequest::number) of the request.
     pub request: usize,
-    /// Where the request went.
+    /// The endpoint of the request.
     pub endpoint: Endpoint,
-    /// What exactly was wrong.
+    /// The exact problem.
     pub detail: String,
 }
 

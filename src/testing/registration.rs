@@ -26,8 +26,8 @@ use super::state::Registered;
 use super::wire::{Parameters, Rejection, Reply};
 
 impl TestProviderBuilder {
-    /// Lets clients register themselves (RFC 7591) and manage their registrations (RFC 7592). Registration access tokens
-    /// are replaced whenever they are used. The provider fetches nothing, so keys are registered as `jwks`.
+    /// Lets clients register themselves (RFC 7591) and manage their registrations (RFC 7592). Registration access
+    /// tokens are replaced whenever they are used. The provider does not fetch keys, so register them as `jwks`.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -47,19 +47,19 @@ impl TestProviderBuilder {
         self
     }
 
-    /// Lets only those register who have this token, or another one that was added by this.
+    /// Requires this initial access token for registrations. Further calls add alternatives.
     pub fn initial_access_token(mut self, token: &str) -> Self {
         self.settings.registration.initial_access_tokens.push(token.to_owned());
         self.registration()
     }
 
-    /// Registers software with this statement (RFC 7591 §2.3), a signed JWT. Others are not approved.
+    /// Accepts this software statement (RFC 7591 §2.3), a signed JWT. Other statements are not approved.
     pub fn software_statement(mut self, statement: &str) -> Self {
         self.settings.registration.software_statements.push(statement.to_owned());
         self.registration()
     }
 
-    /// Registers something else than what was asked for: the function changes the client metadata.
+    /// Registers other metadata than requested: the function changes the client metadata.
     ///
     /// ```
     /// use openid_deferred::testing::TestProvider;
@@ -73,7 +73,7 @@ impl TestProviderBuilder {
         self.registration()
     }
 
-    /// Registers clients and leaves it at that: there is nothing to manage a registration with.
+    /// Registers clients without a way to manage their registrations.
     pub fn without_registration_management(mut self) -> Self {
         self.settings.registration.has_no_management = true;
         self.registration()
@@ -85,8 +85,8 @@ impl TestProviderBuilder {
         self.registration()
     }
 
-    /// How long client secrets are good; whole seconds. Whoever reads their registration after half of that time gets a
-    /// new one. They are good for ever by default.
+    /// Sets the lifetime of client secrets; whole seconds. A client that reads its registration after half of that time
+    /// gets a new secret. By default they do not expire.
     pub fn client_secrets_expire_after(mut self, lifetime: Duration) -> Self {
         self.settings.registration.secret_lifetime = Some(lifetime);
         self.registration()
@@ -94,13 +94,13 @@ impl TestProviderBuilder {
 }
 
 impl TestProvider {
-    /// The metadata of a client that registered itself; `None` where there is no such client.
+    /// The metadata of a client that registered itself. `None` if there is no such client.
     pub fn registered(&self, client_id: &str) -> Option<Value> {
         let state = self.op.state();
         state.registrations.get(client_id).map(|registered| Value::Object(registered.metadata.clone()))
     }
 
-    /// Forgets a client that registered itself, as OPs do with those that nobody uses.
+    /// Forgets a client that registered itself, as OPs do with unused clients.
     pub fn unregister(&self, client_id: &str) {
         let mut state = self.op.state();
         state.registrations.remove(client_id);
@@ -228,7 +228,7 @@ impl Turn<'_> {
         Ok(())
     }
 
-    /// The client metadata of the request, as they are registered.
+    /// The client metadata of the request, as it is registered.
     fn client_metadata(&mut self) -> Result<Map<String, Value>, Rejection> {
         self.request.check_json()?;
         let metadata = serde_json::from_slice::<Map<String, Value>>(&self.request.body);
@@ -239,7 +239,8 @@ impl Turn<'_> {
         for editor in &self.op.settings.registration.edits {
             (editor.0)(&mut metadata);
         }
-        // "The authorization server MUST return all registered metadata about this client": also those that it chose.
+        // "The authorization server MUST return all registered metadata about this client", including the metadata that
+        // it chose.
         for (name, value) in [
             ("grant_types", json!(["authorization_code"])),
             ("response_types", json!(["code"])),
@@ -265,7 +266,7 @@ impl Turn<'_> {
         }
     }
 
-    /// The client that comes of a registration.
+    /// Makes the client of a registration.
     fn registered_client(&self, id: &str, registered: &Registered) -> Result<TestClient, Rejection> {
         let metadata = &registered.metadata;
         let text = |name: &str| metadata.get(name).and_then(Value::as_str);
@@ -368,7 +369,8 @@ impl Turn<'_> {
         registered.secret_expires_at != 0 && unix(self.op.now() + lifetime / 2) >= registered.secret_expires_at
     }
 
-    /// A client that registered itself may do what it was registered for (RFC 7591 §2). The others may do everything.
+    /// A client that registered itself may only do what it registered for (RFC 7591 §2). Other clients may do
+    /// everything.
     pub(super) fn check_registered(&self, client_id: &str, request: &Parameters) -> Result<(), Rejection> {
         let Some(registered) = self.state.registrations.get(client_id) else { return Ok(()) };
         let words = |text: &str| text.split(' ').map(str::to_owned).collect::<BTreeSet<_>>();
@@ -395,7 +397,7 @@ impl Turn<'_> {
     }
 }
 
-/// What a client cannot choose.
+/// The members that a client cannot choose.
 const ISSUED: [&str; 6] = [
     "client_id",
     "client_secret",
@@ -469,7 +471,7 @@ fn invalid(detail: &str) -> Rejection {
     Rejection::bad("invalid_client_metadata", RequestRule::ClientMetadata, detail)
 }
 
-/// Right, but not here.
+/// A valid value that this provider does not support.
 fn unsupported(detail: &str) -> Rejection {
     Rejection::innocent("invalid_client_metadata", detail)
 }

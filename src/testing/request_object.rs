@@ -10,14 +10,14 @@ use super::op::Turn;
 use super::record::RequestRule;
 use super::wire::{Parameters, Rejection};
 
-/// FAPI 2.0 Message Signing §5.3.1: neither older nor good for longer than this.
+/// FAPI 2.0 Message Signing §5.3.1: the maximum age and the maximum lifetime.
 const LONGEST_LIFE: Duration = Duration::from_secs(3600);
-/// FAPI 2.0 Security Profile §5.3.2: what is from this far in the future is taken all the same.
+/// FAPI 2.0 Security Profile §5.3.2: a time this far in the future is still accepted.
 const CLOCK_SKEW: Duration = Duration::from_secs(10);
 
 impl Turn<'_> {
-    /// The parameters of an authorization request: those in its request object, where it has one, and then no others.
-    /// `outside` are those that may stand beside it.
+    /// The parameters of an authorization request. If it has a request object, only those in it count. `outside` are
+    /// those that may be next to it.
     pub(super) fn unpacked(&mut self, request: Parameters, outside: &[&str]) -> Result<Parameters, Rejection> {
         let Some(object) = request.get("request") else { return Ok(request) };
         let client_id = request.required("client_id")?;
@@ -35,7 +35,7 @@ impl Turn<'_> {
         Ok(parameters)
     }
 
-    /// Notes that a request object was used. One that only led to a challenge for a DPoP nonce was not.
+    /// Records that a request object was used. One that only led to a challenge for a DPoP nonce was not used.
     pub(super) fn use_up(&mut self, request: &mut Parameters) {
         let Some(position) = request.0.iter().position(|(name, _)| name == "jti") else { return };
         let (_, jti) = request.0.remove(position);
@@ -43,7 +43,7 @@ impl Turn<'_> {
         self.state.seen_ids.insert(format!("request {client_id} {jti}"));
     }
 
-    /// What is wrong with a request that has no request object, if anything is.
+    /// The error of a request without a request object, if it needs one.
     pub(super) fn unsigned(&self, request: &Parameters) -> Option<Rejection> {
         let client = request.get("client_id").and_then(|id| self.state.clients.get(id));
         let has_to_sign = self.op.settings.requires_signed || client.is_some_and(TestClient::has_to_sign);
@@ -51,7 +51,7 @@ impl Turn<'_> {
         is_unsigned.then(|| Rejection::bad("invalid_request", RequestRule::NotSigned, ""))
     }
 
-    /// RFC 9101 §6, with what FAPI 2.0 Message Signing §5.3.1 demands on top.
+    /// RFC 9101 §6, with the additional requirements of FAPI 2.0 Message Signing §5.3.1.
     fn verified_request(&mut self, client: &TestClient, object: &str) -> Result<Parameters, Rejection> {
         let invalid =
             |detail: &str| Rejection::bad("invalid_request_object", RequestRule::RequestObjectInvalid, detail);
@@ -103,7 +103,7 @@ impl Turn<'_> {
             return Err(invalid("`exp` lies too far ahead"));
         }
         if expires_at <= now {
-            // Users take their time, which is nobody's mistake.
+            // The user took too long, which is not a mistake of the client.
             return Err(Rejection::innocent("invalid_request_object", "it has expired"));
         }
         if ["sub", "request", "request_uri"].iter().any(|&name| jwt.claims.contains_key(name)) {
@@ -124,7 +124,7 @@ impl TestClient {
         self.requires_signed || self.request_object_encryption.is_some()
     }
 
-    /// The keys that its signatures verify with.
+    /// The keys that verify its signatures.
     fn signature_keys(&self) -> impl Iterator<Item = &Value> {
         let of_assertions = match &self.authentication {
             RegisteredAuthentication::PrivateKeyJwt(key) => Some(key),
@@ -135,7 +135,7 @@ impl TestClient {
     }
 }
 
-/// A claim as the parameters that it stands for.
+/// Converts a claim to the parameters that it represents.
 fn parameters(name: &str, value: &Value) -> Vec<(String, String)> {
     let parameter = |value: &Value| (name.to_owned(), value.as_str().map_or_else(|| value.to_string(), str::to_owned));
     match value {

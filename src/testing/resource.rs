@@ -1,4 +1,4 @@
-//! What access tokens are for: UserInfo and a protected resource.
+//! The endpoints that accept access tokens: UserInfo and a protected resource.
 
 use http::header;
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ impl Turn<'_> {
             return Ok(Reply::json(200, &Value::Object(claims)));
         }
         let inside = if client.signed_userinfo {
-            // Unless the user's claims say otherwise, as with ID Tokens.
+            // The user's claims can override these, as in ID Tokens.
             claims.entry("iss").or_insert(json!(self.op.settings.issuer));
             claims.entry("aud").or_insert(json!(client.id));
             self.signed(&client, &Value::Object(claims))
@@ -32,7 +32,7 @@ impl Turn<'_> {
         Ok(Reply::new(200, "application/jwt", token).with(header::CACHE_CONTROL, "no-store"))
     }
 
-    /// Repeats method, path, query and body.
+    /// Returns the method, query and body of the request.
     pub(super) fn resource(&mut self) -> Result<Reply, Rejection> {
         let process = self.authorized()?;
         let sub = self.state.processes[process].user.sub.clone();
@@ -47,7 +47,7 @@ impl Turn<'_> {
         ))
     }
 
-    /// The process whose access token the request carries (RFC 6750 §2.1, RFC 9449 §7.1).
+    /// The sign-in that the request's access token belongs to (RFC 6750 §2.1, RFC 9449 §7.1).
     fn authorized(&mut self) -> Result<usize, Rejection> {
         if self.request.parameters().get("access_token").is_some() {
             // RFC 6750 §2: "Clients MUST NOT use more than one method to transmit the token in each request."

@@ -5,7 +5,7 @@ use super::record::RequestRule;
 use super::wire::{Parameters, Rejection, Reply};
 
 impl Turn<'_> {
-    /// RFC 7009: the answer is the same whether the token was known or not.
+    /// RFC 7009: the answer does not depend on whether the token was known.
     pub(super) fn revocation(&mut self) -> Result<Reply, Rejection> {
         let form = self.request.form()?;
         let client = self.client(&form)?;
@@ -25,7 +25,7 @@ impl Turn<'_> {
         Ok(Reply::new(200, "", ""))
     }
 
-    /// RFC 7009 §2.1, RFC 7662 §2.1: a wrong hint is no reason to refuse a request, but it is wrong.
+    /// RFC 7009 §2.1, RFC 7662 §2.1: a wrong hint is recorded, but the request is not refused.
     pub(super) fn check_hint(&mut self, form: &Parameters, token: &str) {
         let fits = match form.get("token_type_hint") {
             None => true,

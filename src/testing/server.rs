@@ -1,4 +1,4 @@
-//! The way to the provider over a loopback socket.
+//! Access to the provider over a loopback socket.
 
 use std::convert::Infallible;
 use std::io;
@@ -29,10 +29,10 @@ use url::Url;
 use super::op::Op;
 use super::wire::{Delivery, Incoming, Reply};
 
-/// No request to an OP is larger.
+/// The longest request in bytes. No request to an OP is larger.
 const REQUEST_LIMIT: usize = 1024 * 1024;
 
-/// A bound socket, and for HTTPS the certificate.
+/// A bound socket, with the certificate for HTTPS.
 pub(super) struct Listener {
     socket: TcpListener,
     address: SocketAddr,
@@ -62,8 +62,8 @@ impl Listener {
 }
 
 impl Tls {
-    /// A certificate authority of its own, and a certificate by it for loopback. `clients` judges the certificates of
-    /// clients, where they are asked for any.
+    /// Makes a new certificate authority, and a certificate of it for loopback. `clients` verifies the certificates of
+    /// clients, if they are requested.
     pub(super) fn for_loopback(
         clients: Option<Arc<dyn ClientCertVerifier>>,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
@@ -84,7 +84,7 @@ impl Tls {
         Ok(Self { acceptor, ca_pem, chain, private: Arc::new(private) })
     }
 
-    /// The same server, with clients whose certificates this one takes and with no others.
+    /// The same server, which only accepts clients whose certificates this verifier accepts.
     pub(super) fn insisting_on(&self, clients: Arc<dyn ClientCertVerifier>) -> Self {
         let acceptor = acceptor(&self.chain, &self.private, Some(clients)).expect("the certificate was good before");
         Self { acceptor, ..self.clone() }
@@ -107,7 +107,7 @@ fn acceptor(
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// The thread that serves. Dropping it stops it and closes all connections.
+/// The serving thread. Dropping it stops the thread and closes all connections.
 pub(super) struct Server {
     pub(super) ca_pem: Option<String>,
     stop: Option<oneshot::Sender<()>>,
@@ -115,7 +115,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// The first listener is for everybody, a second one for clients with certificates.
+    /// Starts the thread. The first listener is for all clients, a second one for clients with certificates.
     pub(super) fn start(listeners: Vec<Listener>, op: Arc<Op>) -> io::Result<Self> {
         let (stop, stopped) = oneshot::channel();
         let ca_pem = listeners.first().and_then(|listener| listener.tls.as_ref()).map(|tls| tls.ca_pem.clone());
@@ -140,7 +140,7 @@ impl Drop for Server {
         if let Some(thread) = self.thread.take()
             && thread.thread().id() != std::thread::current().id()
         {
-            // A panic there has been printed already.
+            // A panic there has already been printed.
             let _ = thread.join();
         }
     }
@@ -158,7 +158,7 @@ async fn accept_all(listeners: Vec<Listener>, op: Arc<Op>) {
     }
 }
 
-/// Where a request came in.
+/// The address that a request arrived at, and the certificates of its connection.
 #[derive(Clone)]
 struct Door {
     op: Arc<Op>,
@@ -187,7 +187,7 @@ async fn accept(listener: Listener, door: Door) {
 }
 
 async fn connection(stream: TcpStream, acceptor: Option<TlsAcceptor>, door: Door) {
-    // A second handle on the socket, to change how it closes while TLS or hyper own the first.
+    // A second handle of the socket, to change how it closes while TLS or hyper own the first.
     let Ok((stream, handle)) = duplicate(stream) else { return };
     let reset = Arc::new(Notify::new());
     let is_reset = tokio::select! {
@@ -196,7 +196,7 @@ async fn connection(stream: TcpStream, acceptor: Option<TlsAcceptor>, door: Door
         () = serve_either(stream, acceptor, door, &reset) => false,
     };
     if is_reset {
-        // With no time to linger, closing sends RST instead of FIN. The last handle to go is this one.
+        // With a linger time of zero, closing sends RST instead of FIN. This is the last open handle.
         let _ = socket2::SockRef::from(&handle).set_linger(Some(Duration::ZERO));
     }
 }
@@ -224,7 +224,7 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, door: Door
     let service = service_fn(move |request| answer(request, door.clone(), Arc::clone(reset)));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new());
-    // A client that hangs up is no news.
+    // It is normal that a client disconnects.
     let _ = builder.serve_connection(TokioIo::new(stream), service).await;
 }
 
@@ -277,7 +277,7 @@ fn response(reply: Reply, tail: Tail) -> Response<BoxBody<Bytes, io::Error>> {
     response
 }
 
-/// A body that goes on for ever, or breaks.
+/// A body that never ends, or breaks.
 struct TailedBody {
     first: Option<Bytes>,
     tail: Tail,
@@ -297,7 +297,7 @@ impl Body for TailedBody {
             (Some(first), _) => Some(Ok(Frame::data(first))),
             (None, Tail::Endless) => Some(Ok(Frame::data(Bytes::from_static(&PADDING)))),
             (None, Tail::Broken) if !self.is_flushed => {
-                // hyper sends what it has when a body makes it wait; an error now would take the headers along.
+                // hyper sends its buffer while it waits for the body. An error now would discard the headers too.
                 self.is_flushed = true;
                 context.waker().wake_by_ref();
                 return Poll::Pending;

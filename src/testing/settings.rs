@@ -1,4 +1,4 @@
-//! What a provider is set to.
+//! The settings of a provider.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::client::TestClient;
 use super::editor::Editor;
 
-/// What stays the same while a provider lives.
+/// The settings, which stay the same while a provider exists.
 pub(super) struct Settings {
     /// Without a slash at the end.
     pub(super) issuer: String,
@@ -46,7 +46,7 @@ impl Settings {
         client.requires_dpop || self.requires_dpop || (self.fapi && !client.certificate_bound)
     }
 
-    /// The algorithms of signatures among these that the provider takes and makes.
+    /// The signature algorithms among these that the provider accepts and uses.
     pub(super) fn allowed<'a>(&self, names: &[&'a str]) -> Vec<&'a str> {
         names.iter().copied().filter(|name| self.allows(name)).collect()
     }
@@ -57,7 +57,7 @@ impl Settings {
     }
 }
 
-/// Who decides when a process ends, and how.
+/// Who decides a sign-in, when, and how.
 ///
 /// ```
 /// use std::time::Duration;
@@ -86,35 +86,37 @@ impl Default for DecisionPolicy {
 }
 
 impl DecisionPolicy {
-    /// The first poll brings the answer. This is the default.
+    /// The first poll returns the result. This is the default.
     pub fn immediately() -> Self {
         Self::after_polls(0)
     }
 
-    /// So many polls are answered with `authorization_pending` first.
+    /// Answers this number of polls with `authorization_pending` first.
     pub fn after_polls(polls: usize) -> Self {
         Self { when: When::Polls(polls), denies: false }
     }
 
-    /// The decision falls so long after the exchange, on the provider's clock. A provider with a socket sends the
-    /// Ping Callback at that moment; one in process does so while somebody awaits
-    /// [`TestProvider::decide_on_time`](super::TestProvider::decide_on_time), or else with the next request that arrives.
+    /// Decides this long after the exchange, on the provider's clock.
+    ///
+    /// A provider with a socket sends the Ping Callback at that moment. A provider in process sends it while
+    /// [`TestProvider::decide_on_time`](super::TestProvider::decide_on_time) is awaited, or else with the next request
+    /// that arrives.
     pub fn after(duration: Duration) -> Self {
         Self { when: When::Time(duration), denies: false }
     }
 
-    /// The test decides, through [`TestProcess`](super::TestProcess); until then the process is pending.
+    /// The test decides, through [`TestProcess`](super::TestProcess). Until then the sign-in is pending.
     pub fn scripted() -> Self {
         Self { when: When::Scripted, denies: false }
     }
 
-    /// Decides against the user instead of for them.
+    /// Denies instead of approving.
     pub fn deny(self) -> Self {
         Self { denies: true, ..self }
     }
 }
 
-/// Under which name the exchange response carries an interim ID Token: the two texts of the draft disagree.
+/// The name of the interim ID Token in exchange responses. The two texts of the draft differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum InterimToken {
     /// There is none.
@@ -128,16 +130,17 @@ pub enum InterimToken {
     Both,
 }
 
-/// What the provider asks of DPoP nonces (RFC 9449 §8 and §9), at the authorization server's endpoints and, with
-/// nonces of their own, at the resources.
+/// The requirements for DPoP nonces (RFC 9449 §8 and §9). The authorization server's endpoints and the resources have
+/// separate nonces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum NoncePolicy {
-    /// Nonces are neither sent nor looked at.
+    /// Nonces are neither sent nor checked.
     #[default]
     Off,
-    /// A proof needs the current nonce, which lasts until [`TestProvider::rotate_nonces`](super::TestProvider::rotate_nonces).
+    /// A proof needs the current nonce, which is valid until
+    /// [`TestProvider::rotate_nonces`](super::TestProvider::rotate_nonces).
     Required,
-    /// Every response brings a new nonce, and only the newest one is good.
+    /// Every response has a new nonce, and only the newest one is valid.
     RotateEveryRequest,
 }
 

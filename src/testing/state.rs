@@ -1,4 +1,4 @@
-//! What a provider remembers.
+//! The state of a provider.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,16 +19,16 @@ use super::wire::Parameters;
 #[derive(Default)]
 pub(super) struct State {
     pub(super) clients: BTreeMap<String, TestClient>,
-    /// Those of them that registered themselves.
+    /// The clients that registered themselves.
     pub(super) registrations: BTreeMap<String, Registered>,
     pub(super) processes: Vec<Process>,
     pub(super) pushed: BTreeMap<String, PushedRequest>,
     pub(super) by_code: BTreeMap<String, usize>,
     pub(super) by_deferred_auth_id: BTreeMap<String, usize>,
-    /// The processes that will be decided by time, and when.
+    /// The sign-ins that are decided by time, and when.
     pub(super) timed: BTreeSet<(Duration, usize)>,
     pub(super) used_keys: BTreeSet<String>,
-    /// Who signs in next, and what becomes of them.
+    /// The user and the decision of the next sign-in.
     pub(super) user: TestUser,
     pub(super) decisions: DecisionPolicy,
     pub(super) user_declines: bool,
@@ -43,7 +43,7 @@ pub(super) struct State {
     pub(super) requests: Log,
     pub(super) violations: Vec<RequestViolation>,
     pub(super) pings: Vec<SentPing>,
-    /// Processes that were decided and whose clients are to be told.
+    /// Sign-ins that were decided, and whose clients must be notified.
     pub(super) due_pings: Vec<usize>,
 }
 
@@ -53,18 +53,18 @@ pub(super) struct AccessToken {
     /// The thumbprint of the certificate that it is bound to.
     pub(super) certificate: Option<String>,
     pub(super) expires_at: Duration,
-    /// Good for polling only.
+    /// Valid only for polls.
     pub(super) is_early: bool,
 }
 
 pub(super) struct RefreshToken {
     pub(super) process: usize,
     pub(super) key: Option<String>,
-    /// Whether a newer one has taken its place.
+    /// Whether a newer one has replaced it.
     pub(super) used: bool,
 }
 
-/// The two servers in one that a provider is; each has DPoP nonces of its own.
+/// The two roles of a provider. Each has its own DPoP nonces.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Role {
     AuthorizationServer,
@@ -88,7 +88,7 @@ impl State {
         Self { clients, user, decisions, requests: Log::new(keep_requests), ..Self::default() }
     }
 
-    /// The key that tokens are signed with: the newest one for the algorithm, made when it is first needed.
+    /// The key that signs tokens: the newest one for the algorithm. It is generated when it is first needed.
     pub(super) fn signing_key(&mut self, algorithm: Algorithm) -> &ProviderKey {
         if !self.keys.iter().any(|key| key.algorithm == algorithm) {
             self.add_key(algorithm);
@@ -96,7 +96,7 @@ impl State {
         self.keys.iter().rev().find(|key| key.algorithm == algorithm).expect("it was just added")
     }
 
-    /// The key that a client's tokens are signed with: one of the provider's, or the client's secret.
+    /// The key that signs a client's tokens: one of the provider's, or the client's secret.
     pub(super) fn key_for(&mut self, client: &TestClient) -> ProviderKey {
         match client.hmac_secret() {
             Some(secret) => ProviderKey::of_secret(client.id_token_algorithm, secret),
@@ -104,7 +104,7 @@ impl State {
         }
     }
 
-    /// The keys that requests are encrypted for, made when they are first needed.
+    /// The keys that requests are encrypted for. They are generated when they are first needed.
     pub(super) fn decryption_keys(&mut self) -> &DecryptionKeys {
         self.decryption_keys.get_or_insert_with(DecryptionKeys::generate)
     }
@@ -114,7 +114,7 @@ impl State {
         self.keys.push(ProviderKey::generate(algorithm, format!("key-{}", self.keys_made)));
     }
 
-    /// Takes back everything that was issued in a process.
+    /// Revokes all tokens of a sign-in.
     pub(super) fn revoke_all(&mut self, process: usize) {
         self.access_tokens.retain(|_, token| token.process != process);
         self.refresh_tokens.retain(|_, token| token.process != process);
@@ -137,7 +137,7 @@ impl State {
     }
 }
 
-/// A request that was pushed.
+/// A pushed request.
 pub(super) struct PushedRequest {
     pub(super) client_id: String,
     pub(super) parameters: Parameters,
@@ -150,7 +150,7 @@ pub(super) struct Registered {
     pub(super) metadata: Map<String, Value>,
     pub(super) secret: Option<String>,
     pub(super) issued_at: u64,
-    /// In seconds since 1970; 0 where it does not expire.
+    /// In seconds since 1970; 0 if it does not expire.
     pub(super) secret_expires_at: u64,
     pub(super) access_token: String,
     pub(super) replaced_tokens: BTreeSet<String>,

@@ -14,7 +14,7 @@ use super::settings::{InterimToken, When};
 use super::state::{AccessToken, RefreshToken, Role};
 use super::wire::{Parameters, Rejection, Reply};
 
-/// The interval that polls keep where the exchange response named none.
+/// The interval of polls if the exchange response contains none.
 pub(super) const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// RFC 6749 §4.1.2: "A maximum authorization code lifetime of 10 minutes is RECOMMENDED."
@@ -102,14 +102,14 @@ impl Turn<'_> {
         Ok(Reply::json(200, &response))
     }
 
-    /// The ordinary code flow, after `code` came back for `deferred_code code`.
+    /// The ordinary code flow, after `code` was the answer to `deferred_code code`.
     fn code(&mut self, form: &Parameters) -> Result<Reply, Rejection> {
         let client = self.client(form)?;
         let (process, key) = self.spend_code(form, &client, "code", false)?;
         Ok(Reply::json(200, &self.tokens(process, &client, key.as_deref())))
     }
 
-    /// Everything that is checked about a code and what comes with it. The code is spent only if all of it holds.
+    /// Checks a code and its accompanying parameters. The code is only spent if all of them are valid.
     fn spend_code(
         &mut self,
         form: &Parameters,
@@ -135,7 +135,7 @@ impl Turn<'_> {
         if self.op.clock.monotonic() > record.code.issued_at + CODE_LIFETIME {
             return Err(Rejection::innocent("invalid_grant", "the code has expired"));
         }
-        // The newer text of the draft no longer has `redirect_uri` in the exchange; where it comes it must be right.
+        // The newer text of the draft no longer has `redirect_uri` in the exchange. If it is sent, it must be right.
         let redirect_uri = form.get("redirect_uri");
         let is_missing = redirect_uri.is_none() && !is_deferred;
         if is_missing || redirect_uri.is_some_and(|uri| uri != record.redirect_uri) {
@@ -157,7 +157,7 @@ impl Turn<'_> {
         Ok((process, key))
     }
 
-    /// DTR §Token Request Validation. `first` is false when a held poll is looked at again.
+    /// DTR §Token Request Validation. `first` is `false` when a held poll is processed again.
     pub(super) fn poll(&mut self, early: bool, first: bool) -> Result<Answer, Rejection> {
         let form = self.request.form()?;
         let (process, client) = match first {
@@ -173,7 +173,7 @@ impl Turn<'_> {
         }
         record.polls += usize::from(first);
         record.decide(now);
-        // DTR §Token Request Validation, 3: what was not collected in time is gone.
+        // DTR §Token Request Validation, 3: a result that was not collected in time is no longer available.
         if record.has_expired(now) && !record.redeemed {
             record.decision = Some(Decision::Expired);
         }
@@ -192,7 +192,7 @@ impl Turn<'_> {
         }
     }
 
-    /// Pending: an answer at once, or later where the provider holds polls.
+    /// A pending sign-in: answers at once, or later if the provider holds polls.
     fn pending(&mut self, process: usize, arrived: Option<Duration>) -> Result<Answer, Rejection> {
         let record = &mut self.state.processes[process];
         let now = self.op.clock.monotonic();
@@ -229,7 +229,7 @@ impl Turn<'_> {
         Ok((process, client))
     }
 
-    /// A poll that has already been found valid and was held.
+    /// A held poll that was already found valid.
     fn known_poll(&mut self, form: &Parameters) -> Result<(usize, TestClient), Rejection> {
         let process = self.state.process_by_id(form.required("deferred_auth_id")?);
         let process = process.expect("a held poll belongs to a process");
@@ -237,13 +237,14 @@ impl Turn<'_> {
         Ok((process, client))
     }
 
-    /// The older text of the draft: the poll is authenticated by the DPoP-bound access token of the exchange.
+    /// The older text of the draft: the DPoP-bound access token of the exchange authenticates the poll.
     fn early_token(&mut self, form: &Parameters) -> Result<Option<(usize, TestClient)>, Rejection> {
         let authorization = self.request.header(header::AUTHORIZATION).unwrap_or_default().to_owned();
         let Some(token) = authorization.strip_prefix("DPoP ").filter(|_| self.op.settings.early_access_token) else {
             return Ok(None);
         };
-        // The text leaves open whether a confidential client authenticates as well. If it does, then rightly.
+        // The text does not say whether a confidential client authenticates as well. If it does, it must do so
+        // correctly.
         let authenticates = form.get("client_secret").or(form.get("client_assertion")).is_some();
         let stated = if authenticates { Some(self.client(form)?.id) } else { None };
         let found = self.state.access_tokens.get(token).filter(|found| found.is_early);
@@ -271,7 +272,7 @@ impl Turn<'_> {
             return Err(Rejection::bad("invalid_grant", RequestRule::ForeignGrant, client.id.as_str()));
         }
         if used {
-            // RFC 9700 §4.14.2: one of the two who have it is a thief, and nobody knows which one.
+            // RFC 9700 §4.14.2: one of the two holders is a thief, and it is unknown which one.
             self.state.revoke_all(process);
             return Err(Rejection::bad("invalid_grant", RequestRule::RefreshTokenReplayed, ""));
         }
@@ -303,7 +304,7 @@ impl Turn<'_> {
         if let Some(scope) = self.state.processes[process].request.get("scope") {
             response["scope"] = json!(scope);
         }
-        // RFC 9396 §7: what was granted, which is here what was asked for.
+        // RFC 9396 §7: the granted details, which are always the requested ones here.
         if let Some(details) = self.state.processes[process].request.get("authorization_details") {
             response["authorization_details"] = serde_json::from_str(details).unwrap_or_default();
         }

@@ -1,4 +1,4 @@
-//! Requests and responses inside the provider, whichever way they travel.
+//! Requests and responses inside the provider, independent of the transport.
 
 use std::collections::BTreeMap;
 
@@ -11,13 +11,13 @@ use url::Url;
 use super::browser::BrowserReturn;
 use super::record::RequestRule;
 
-/// A request as a handler sees it.
+/// A request in the form that handlers use.
 pub(super) struct Incoming {
     pub(super) method: Method,
     pub(super) url: Url,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
-    /// What the client presented in TLS, its own certificate first.
+    /// The certificates that the client presented in TLS, its own certificate first.
     pub(super) certificates: Vec<CertificateDer<'static>>,
 }
 
@@ -35,7 +35,7 @@ impl Incoming {
         media_type.trim().eq_ignore_ascii_case(expected)
     }
 
-    /// The methods that an endpoint takes, as `Allow` lists them (RFC 9110 §10.2.1).
+    /// Checks the method against those of the endpoint, in the form of `Allow` (RFC 9110 §10.2.1).
     pub(super) fn check_method(&self, allowed: &str) -> Result<(), Rejection> {
         match allowed.split(", ").any(|method| method == self.method.as_str()) {
             true => Ok(()),
@@ -52,7 +52,7 @@ impl Incoming {
         }
     }
 
-    /// The parameters: of the form where there is one, else of the query.
+    /// The parameters of the form if there is one, otherwise of the query.
     pub(super) fn parameters(&self) -> Parameters {
         let pairs = match self.is_form() {
             true => form_urlencoded::parse(&self.body).into_owned().collect(),
@@ -96,7 +96,7 @@ impl Incoming {
 }
 
 /// Whether a body can be application/x-www-form-urlencoded: visible ASCII characters, and two digits after each `%`.
-/// Lenient parsers take more than that.
+/// Lenient parsers accept more.
 fn is_form_encoded(body: &[u8]) -> bool {
     let mut rest = body;
     while let Some((&first, after)) = rest.split_first() {
@@ -109,7 +109,7 @@ fn is_form_encoded(body: &[u8]) -> bool {
     true
 }
 
-/// Parameters in their order.
+/// Parameters, in order.
 #[derive(Clone, Default)]
 pub(super) struct Parameters(pub(super) Vec<(String, String)>);
 
@@ -135,13 +135,13 @@ impl Parameters {
     }
 }
 
-/// A response on its way out.
+/// A response that will be sent.
 #[derive(Clone)]
 pub(super) struct Reply {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
-    /// What a browser makes of it.
+    /// What a browser brings to the client because of it.
     pub(super) browser: Option<BrowserReturn>,
 }
 
@@ -169,11 +169,11 @@ impl Reply {
     }
 }
 
-/// How a response leaves, if it does.
+/// How a response is sent, if at all.
 #[derive(Clone)]
 pub(super) enum Delivery {
     Whole(Reply),
-    /// The body goes on and on.
+    /// The body never ends.
     Endless(Reply),
     /// The connection breaks before the body is complete.
     Cut(Reply),
@@ -181,7 +181,7 @@ pub(super) enum Delivery {
     Stall,
 }
 
-/// An error response in the making, and the rule that the request broke, if it broke one.
+/// The data of an error response, and the rule that the request broke, if any.
 pub(super) struct Rejection {
     pub(super) status: u16,
     pub(super) error: &'static str,
@@ -200,7 +200,7 @@ impl Rejection {
         Self::new(400, error, rule, detail)
     }
 
-    /// An error that is nobody's fault, such as `authorization_pending`.
+    /// An error without a broken rule, such as `authorization_pending`.
     pub(super) fn innocent(error: &'static str, description: impl Into<String>) -> Self {
         let description = description.into();
         Self { status: 400, error, description, headers: Vec::new(), violation: None }
