@@ -172,7 +172,7 @@ impl Poller {
     }
 
     /// Replaces the client with the same issuer and client identifier while the poller runs: with new secrets, keys,
-    /// certificates or other settings. Polls and exchanges under way finish with the old client; later ones use the new
+    /// certificates or other settings. Polls and exchanges in flight finish with the old client; later ones use the new
     /// one. The gate of the client opens. Its limits do not change.
     ///
     /// # Errors
@@ -190,7 +190,7 @@ impl Poller {
         Ok(())
     }
 
-    /// Removes a client while the poller runs. Polls and exchanges under way finish, and decided outcomes are
+    /// Removes a client while the poller runs. Polls and exchanges in flight finish, and decided outcomes are
     /// delivered. Its other sign-ins stay in the store and are not polled. [`Event::UnknownClient`] reports their
     /// number within a minute, and then once an hour. They continue when the client is added again, here or in another
     /// replica; [`forget`](Self::forget) erases one.
@@ -302,7 +302,7 @@ impl Poller {
     pub async fn shutdown(&self, grace: Duration) {
         self.shared().stop.send_if_modified(|stop| stop.replace(grace).is_none());
         if let Some(task) = self.0.task.lock().await.take() {
-            // It has no result, and if it has panicked the panic was reported.
+            // The task has no result. If it panicked, that was reported.
             let _ = task.await;
         }
     }
@@ -336,7 +336,7 @@ pub struct ClientStats {
     pub issuer: Option<String>,
     /// The client, likewise.
     pub client_id: Option<String>,
-    /// Polls under way in this replica.
+    /// Polls in flight in this replica.
     pub in_flight: usize,
     /// Whether the OP refuses the client, as far as this replica knows.
     pub is_gate_closed: bool,

@@ -1,4 +1,4 @@
-//! How a sign-in gets into the store: by an authorization response, or from elsewhere.
+//! Adds sign-ins to the store, from an authorization response or from elsewhere.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,10 +40,10 @@ const STEP: &str = "exchanging the code";
 #[must_use = "it may contain the user's authentication, or the id of the sign-in to wait for"]
 pub enum Accepted {
     /// The OP has not decided, or its answer cannot be verified yet because its keys are unavailable. One
-    /// [`Delivery`](super::Delivery) with this id follows after the decision. For a second response of the same session this
-    /// is the id of the first one's sign-in.
+    /// [`Delivery`](super::Delivery) with this id follows after the decision. For a second response of the same
+    /// session, this is the id of the sign-in of the first response.
     Deferred(ProcessId),
-    /// The OP answered at once: the user is signed in, and nothing will be delivered.
+    /// The OP answered at once. The user is signed in, and nothing will be delivered.
     Complete(Box<Authentication>),
     /// A second response of a session whose sign-in, with this id, has ended: its outcome was acknowledged, its
     /// exchange failed, or the OP had answered at once. Nothing was sent, and nothing will be delivered. If your own
@@ -108,14 +108,14 @@ impl Poller {
         let may_be_sent = acceptance.may_be_sent.clone();
         let (sender, receiver) = oneshot::channel();
         let errand = Box::pin(async move {
-            // If the caller was dropped, the store has the result all the same.
+            // If the caller was dropped, the result is still in the store.
             let span = acceptance.span();
             let _ = sender.send(acceptance.run(grant).instrument(span).await);
         });
         if !shared.run(errand) {
             return Err(Misuse::ShutDown.into());
         }
-        // The engine drops what a shutdown has no time for.
+        // At shutdown, the engine drops errands that do not finish in time.
         receiver.await.unwrap_or_else(|_| match may_be_sent.load(Ordering::Acquire) {
             true => Err(Error::new(ErrorKind::OutcomeUnknown).in_step(STEP)),
             false => Err(Misuse::ShutDown.into()),
@@ -132,8 +132,8 @@ impl Poller {
     ///
     /// # Errors
     ///
-    /// [`Misuse::UnknownClient`], [`Misuse::NothingToPoll`] for a sign-in that has ended (if the request under way
-    /// ended it, [`Client::poll`](crate::Client::poll) returns the outcome), [`Misuse::ShutDown`] after
+    /// [`Misuse::UnknownClient`], [`Misuse::NothingToPoll`] for a sign-in that has ended (if a request in flight ended
+    /// it, [`Client::poll`](crate::Client::poll) returns the outcome), [`Misuse::ShutDown`] after
     /// [`shutdown`](Self::shutdown), [`Store`](crate::ErrorKind::Store).
     pub async fn track(&self, pending: &PendingAuthentication) -> Result<ProcessId, Error> {
         let shared = self.shared();
@@ -181,11 +181,11 @@ impl Poller {
     }
 }
 
-/// A copy of a process, with the answer to the poll that is under way for it: two at a time are never sent, and that
-/// one may bring the success.
+/// Returns a copy of a sign-in that includes the answer to its poll in flight. Two polls are never in flight at a time,
+/// and the answer may be the success.
 async fn with_late_answer(pending: &PendingAuthentication, tenant: &Tenant) -> Result<PendingAuthentication, Error> {
     let mut copy = pending.duplicate()?;
-    // What is stored has no monotonic clock.
+    // The stored form does not contain the monotonic clock.
     copy.0.schedule = pending.0.schedule.clone();
     let Some(task) = &pending.0.in_flight else { return Ok(copy) };
     let polled = task.look(|polled| polled.map(|polled| (polled.answer.clone(), polled.at))).await;
@@ -196,21 +196,21 @@ async fn with_late_answer(pending: &PendingAuthentication, tenant: &Tenant) -> R
     }
 }
 
-/// Who exchanges the code of a session.
+/// Which response exchanges the code of a session.
 enum Begun {
     Here(StoreClock),
     ByOthers(ProcessId),
-    /// Somebody did, and nothing is left to come of it.
+    /// The code was exchanged before, and the sign-in has ended.
     Over(ProcessId),
 }
 
-/// One authorization response on its way from the browser into the store.
+/// The processing of one authorization response.
 struct Acceptance {
     id: ProcessId,
     context: Zeroizing<Vec<u8>>,
     shared: Arc<Shared>,
     tenant: Arc<Tenant>,
-    /// Whether the OP may have the code. It is read after this was dropped.
+    /// Whether the OP may have the code. It is read after this value is dropped.
     may_be_sent: Arc<AtomicBool>,
 }
 
@@ -226,7 +226,7 @@ impl Acceptance {
         )
     }
 
-    /// What came of the exchange, for logs and measures.
+    /// Records the result of the exchange, for logs and metrics.
     fn exchanged(&self, result: &'static str) {
         self.tenant.measure.exchanged(result);
         tracing::Span::current().record("result", result);
@@ -257,7 +257,7 @@ impl Acceptance {
         self.may_be_sent.store(true, Ordering::Release);
         let exchanged = client.exchange_unverified(&mut grant).await;
         self.may_be_sent.store(exchanged.is_ok() || grant.is_spent(), Ordering::Release);
-        // The store may make this one wait for minutes; the OP is free for the next.
+        // The next exchange can begin. This one may wait for the store for minutes.
         drop(turn);
         match exchanged {
             Ok(SignIn::Deferred(pending)) => {
@@ -291,14 +291,14 @@ impl Acceptance {
         }
     }
 
-    /// What lets one exchange be under way, unless it takes too long or the poller stops. The row is there already, so
-    /// that a second response of this session waits for this one instead of taking a turn too.
+    /// Waits for a free slot for the exchange, unless that takes too long or the poller stops. The row exists already,
+    /// so that a second response of this session waits for this one and does not take another slot.
     async fn turn(&self) -> Result<SemaphorePermit<'_>, Error> {
         let mut stop = self.shared.stop.subscribe();
         tokio::select! {
             biased;
             turn = self.tenant.exchanges.acquire() => turn.map_err(|_| Error::new(ErrorKind::Busy)),
-            // Its row is removed in the time that is left, so that another replica can take the response.
+            // The row is removed in the remaining time, so that another replica can handle the response.
             _ = stop.wait_for(Option::is_some) => Err(Misuse::ShutDown.into()),
             () = self.shared.clock.sleep(QUEUE_PATIENCE) => Err(Error::new(ErrorKind::Busy)),
         }
@@ -310,8 +310,9 @@ impl Acceptance {
         }
     }
 
-    /// Takes the session's place in the store. Somebody else may have it; but while that exchange can still come to
-    /// nothing, nobody is told its name, because the place would be free again and no outcome would come.
+    /// Inserts the row of the session. Another exchange may have inserted it. Its id is returned only when that
+    /// exchange can no longer fail without effect, because after such a failure the row is removed and no outcome
+    /// follows.
     async fn begin(&self, grant: &AuthorizationGrant) -> Result<Begun, Error> {
         let (store, clock) = (&self.shared.store, &self.shared.clock);
         let mut pause = COMMIT_PAUSE;
@@ -336,7 +337,7 @@ impl Acceptance {
         }
     }
 
-    /// Written before anything is sent: from here on somebody finds out if we die.
+    /// The row that is written before anything is sent, so that a crash of this process is noticed.
     fn exchanging(&self, grant: &AuthorizationGrant) -> Result<NewProcess, Error> {
         let client = &self.tenant.client;
         let parts = [client.issuer().as_bytes(), client.client_id().as_bytes(), grant.state().expose().as_bytes()];
@@ -356,7 +357,7 @@ impl Acceptance {
         })
     }
 
-    /// Puts the answer into the store before anybody looks closer at it.
+    /// Stores the answer before it is examined further.
     async fn commit(
         &self,
         mut pending: PendingAuthentication,
@@ -388,7 +389,7 @@ impl Acceptance {
         }
     }
 
-    /// The OP answered at once, but its answer cannot be verified now. It is kept like any other success response.
+    /// Stores an immediate answer of the OP that cannot be verified now, like any other success response.
     async fn keep(&self, pending: PendingAuthentication, error: Error) -> Result<Accepted, Error> {
         tracing::warn!(process = %self.id, error = %error, "the OP's answer cannot be verified yet; it is kept and verified later");
         let (body, _) = self.seal(Stage::Process(pending))?;
@@ -400,14 +401,14 @@ impl Acceptance {
         Ok(Accepted::Deferred(self.id))
     }
 
-    /// Verifies the interim ID Token, for those who ask for the status. If that fails now, the end of the process
-    /// tries again.
+    /// Verifies the interim ID Token, for [`Poller::status`]. If that fails now, it is tried again at the end of the
+    /// sign-in.
     async fn look_at_interim(&self, mut pending: PendingAuthentication) {
         if pending.0.unverified_interim.is_none() {
             return;
         }
         self.tenant.client.try_to_verify_interim(&mut pending).await;
-        // Only if nobody has written since: the next poll may have been faster.
+        // Written only if the row has not changed since, because the next poll may have been faster.
         if let Ok((body, _)) = self.seal(Stage::Process(pending)) {
             let reseal = Reseal { id: self.id, revision: 1, body };
             if let Err(error) = self.shared.store.reseal(vec![reseal]).await {
@@ -439,7 +440,7 @@ impl Acceptance {
 }
 
 impl Shared {
-    /// By which a process is found that is named by its `deferred_auth_id`.
+    /// The fingerprints to find a sign-in by its `deferred_auth_id`.
     pub(super) fn lookups(&self, tenant: &Tenant, deferred_auth_id: &str) -> Result<Vec<Fingerprint>, Error> {
         let (issuer, client_id) = (tenant.client.issuer(), tenant.client.client_id());
         let parts = [issuer.as_bytes(), client_id.as_bytes(), deferred_auth_id.as_bytes()];

@@ -1,4 +1,4 @@
-//! Setting a poller up.
+//! The settings of a poller.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
@@ -20,17 +20,17 @@ use crate::keyring::Keyring;
 use crate::random::{Random, SystemRandom};
 use crate::store::Store;
 
-/// How long a delivery's claim lasts without being renewed, unless set.
+/// The default duration of a delivery's claim without renewal.
 const DELIVERY_LEASE: Duration = Duration::from_secs(300);
-/// How long the application may have a delivery in hand, unless set.
+/// The default time for which the application may hold a delivery.
 const LONGEST_DELIVERY: Duration = Duration::from_secs(3600);
-/// How many polls and verifications may be under way, of all clients together, unless set.
+/// The default maximum number of polls and verifications in progress, of all clients together.
 const IN_FLIGHT: usize = 1_024;
-/// How many rows are tried with the keyring at start.
+/// How many rows are tried with the keyring at startup. It is enough to open one of them.
 const TRIED_ROWS: usize = 16;
 
-/// Settings of a [`Poller`]. Finish with [`start`](Self::start), or with [`connect`](Self::connect) where another
-/// replica polls.
+/// Settings of a [`Poller`]. Finish with [`start`](Self::start), or with [`connect`](Self::connect) if another replica
+/// polls.
 pub struct PollerBuilder {
     store: Arc<dyn Store>,
     keyring: Keyring,
@@ -61,70 +61,74 @@ impl PollerBuilder {
         }
     }
 
-    /// Adds a client. [`Poller::add_client`] does so later.
+    /// Adds a client. To add one later, use [`Poller::add_client`].
     #[must_use]
     pub fn client(mut self, client: Client) -> Self {
         self.clients.push((client, None));
         self
     }
 
-    /// Adds a client with limits of its own. [`Poller::add_client_with`] does so later.
+    /// Adds a client with limits of its own. To add one later, use [`Poller::add_client_with`].
     #[must_use]
     pub fn client_with(mut self, client: Client, limits: Limits) -> Self {
         self.clients.push((client, Some(limits)));
         self
     }
 
-    /// How hard this replica leans on the OP of each client: with 64 polls under way and no ceiling unless set.
+    /// Sets the limits of this replica's load on the OP of each client. By default these are 64 polls and 256 exchanges
+    /// in flight, and no limit on the rate.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.settings.limits = limits;
         self
     }
 
-    /// How many polls and verifications may be under way in this replica, of all clients together; 1,024 unless set, and at
-    /// least one. Each holds a request, and some kilobytes of memory. What is due beyond it waits in the store: stored
-    /// successes are served first, then what is longest overdue. [`Limits::in_flight`] bounds each client.
+    /// Sets the maximum number of polls and verifications in progress in this replica, of all clients together; 1,024
+    /// by default, and at least one.
+    ///
+    /// Each uses a request and a few kilobytes of memory. Further due rows wait in the store: stored successes come
+    /// first, then the longest overdue rows. [`Limits::in_flight`] bounds each client.
     #[must_use]
     pub fn in_flight(mut self, polls: usize) -> Self {
         self.settings.in_flight = polls.max(1);
         self
     }
 
-    /// How many outcomes each stream takes at once; 64 unless set, and at least one.
+    /// Sets how many outcomes each stream takes at once; 64 by default, and at least one.
     #[must_use]
     pub fn prefetch(mut self, outcomes: usize) -> Self {
         self.settings.prefetch = outcomes.max(1);
         self
     }
 
-    /// How soon the outcomes that a replica held come to another one after it has died; 5 minutes unless set, and at
-    /// least a second. A replica that lives renews its claim on them three times in that time.
+    /// Sets how long outcomes stay claimed after their replica has died, before another replica can deliver them; 5
+    /// minutes by default, and at least a second. A running replica renews its claims three times in that time.
     #[must_use]
     pub fn delivery_lease(mut self, time: Duration) -> Self {
         self.settings.delivery_lease = time.max(Duration::from_secs(1));
         self
     }
 
-    /// How long the application may have one [`Delivery`](super::Delivery) in hand; an hour unless set. After that its claim
-    /// is not renewed any more, [`Event::DeliveryOverdue`](super::Event::DeliveryOverdue) and a warning name the sign-in, and
-    /// within the [lease](Self::delivery_lease) its outcome is delivered again: to another stream, if this one's consumer
-    /// hangs.
+    /// Sets how long the application may hold one [`Delivery`](super::Delivery); an hour by default.
+    ///
+    /// After that time its claim is no longer renewed, and [`Event::DeliveryOverdue`](super::Event::DeliveryOverdue)
+    /// and a warning name the sign-in. The outcome is delivered again within the [lease](Self::delivery_lease), to
+    /// another stream if the consumer of this one hangs.
     #[must_use]
     pub fn longest_delivery(mut self, time: Duration) -> Self {
         self.settings.longest_delivery = time;
         self
     }
 
-    /// How long it is remembered that an outcome was acknowledged; 7 days unless set. For as long a second
-    /// authorization response of the same session is recognised.
+    /// Sets how long the poller remembers that an outcome was acknowledged; 7 days by default. During that time it
+    /// recognises a second authorization response of the same session.
     #[must_use]
     pub fn keep_tombstones(mut self, time: Duration) -> Self {
         self.settings.keep_tombstones = time;
         self
     }
 
-    /// Gives the OP a notification token for each process, so that it can ping (DTR §Ping Callback). Set it where a
+    /// Sends the OP a notification token for each sign-in, so that it can ping (DTR §Ping Callback). Set it if a
     /// [`ping::Receiver`](crate::ping::Receiver) is served at the client's registered notification endpoint.
     #[must_use]
     pub fn receives_pings(mut self) -> Self {
@@ -132,34 +136,34 @@ impl PollerBuilder {
         self
     }
 
-    /// Takes the time from this instead of the machine's clock.
+    /// Sets the clock to use instead of the machine's clock.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Takes randomness from this instead of the operating system. For simulations only.
+    /// Sets the source of randomness to use instead of the operating system's. For simulations only.
     #[must_use]
     pub fn random(mut self, random: Arc<dyn Random>) -> Self {
         self.random = random;
         self
     }
 
-    /// Starts a poller that does everything: it takes authorization responses and pings, polls, and delivers.
-    /// It needs a tokio runtime. No OP is asked for this.
+    /// Starts a poller that does everything: it accepts authorization responses and pings, polls, and delivers
+    /// outcomes. It needs a tokio runtime. It sends no request to an OP.
     ///
     /// # Errors
     ///
-    /// [`Configuration`](crate::ErrorKind::Configuration) where the keyring does not open what the store holds, two
-    /// clients are the same, or clients of two OPs share a redirect URI although one of the OPs is known not to name
-    /// itself in its responses; [`Store`](crate::ErrorKind::Store) where the store is out of reach.
+    /// [`Configuration`](crate::ErrorKind::Configuration) if the keyring cannot open the rows in the store, two clients
+    /// are the same, or clients of two OPs share a redirect URI although one of the OPs is known not to name itself in
+    /// its responses; [`Store`](crate::ErrorKind::Store) if the store is unavailable.
     pub async fn start(self) -> Result<Poller, Error> {
         self.build().await
     }
 
-    /// Starts a poller that polls nothing: for replicas that take authorization responses and pings, and may deliver
-    /// outcomes, while others poll.
+    /// Starts a poller that does not poll. Use it for replicas that accept authorization responses and pings, and may
+    /// deliver outcomes, while others poll.
     ///
     /// # Errors
     ///
@@ -207,7 +211,7 @@ impl PollerBuilder {
     }
 }
 
-/// One clear error now instead of rows that nobody can open later.
+/// Checks the keyring, so that a wrong one is an error now and does not leave unreadable rows later.
 async fn check_keyring(store: &dyn Store, keyring: &Keyring) -> Result<(), Error> {
     let keyring_problem = |problem| ConfigurationProblem::Setting { setting: "keyring", problem };
     if keyring.is_ephemeral() && !store.is_ephemeral() {
@@ -215,7 +219,8 @@ async fn check_keyring(store: &dyn Store, keyring: &Keyring) -> Result<(), Error
             keyring_problem("an ephemeral one would lose what the store keeps; give it a key that stays").into()
         );
     }
-    // Not those that the primary key did not seal: where that one sealed a million, a store looks through all of them.
+    // A query for rows that the primary key did not seal could scan a million rows that it did seal. An unlikely key
+    // avoids that.
     let hardly_any_key = keyring.primary_id().map(|byte| !byte);
     let rows = store.sealed_otherwise(hardly_any_key, None, TRIED_ROWS).await.map_err(store_error)?;
     let bodies = || rows.iter().filter_map(|row| Some((row.id, row.body.as_ref()?)));

@@ -1,4 +1,4 @@
-//! Telling an OP that an outcome is no longer wanted. It never holds up a poll.
+//! Requests to an OP to cancel a sign-in. They never delay a poll.
 
 use std::sync::Arc;
 
@@ -15,13 +15,13 @@ use crate::pending::{PendingAuthentication, Schedule};
 use crate::store::{Cancellation, ProcessId, State};
 
 impl Poller {
-    /// Tells the OP that the outcome of a process is no longer wanted (DTR §Canceling an Ongoing Authentication
+    /// Tells the OP that the outcome of a sign-in is no longer wanted (DTR §Canceling an Ongoing Authentication
     /// Process).
     ///
-    /// The wish is stored first, so it is not lost. If the OP cannot be told now, it is told again beside the polls: a
-    /// minute later, and then after pauses that grow to an hour. A second call within a minute sends nothing. Polls do
-    /// not wait for it. The process goes on until the OP ends it, and its outcome is delivered: as a rule
-    /// [`Cancelled`](crate::Outcome::Cancelled).
+    /// The cancellation is stored first, so that it is not lost. If the request to the OP fails, it is repeated
+    /// alongside the polls: a minute later, and then after pauses that grow to an hour. A second call within a minute
+    /// sends nothing. Polls do not wait for the request. The sign-in continues until the OP ends it, and its outcome is
+    /// delivered: normally [`Cancelled`](crate::Outcome::Cancelled).
     ///
     /// # Errors
     ///
@@ -33,7 +33,8 @@ impl Poller {
         };
         let tenant = shared.tenant(row.partition);
         let told_by = tenant.as_ref().filter(|tenant| tenant.client.has_cancellation_endpoint());
-        // Noted before the wish is stored, so that no poll that sees the wish sends a request too.
+        // Recorded before the cancellation is stored, so that a poll that sees the cancellation does not send a second
+        // request.
         let permit = told_by
             .filter(|_| row.state == State::Waiting)
             .and_then(|tenant| tenant.cancellations.begin(id, shared.clock.monotonic()));
@@ -66,7 +67,7 @@ impl Poller {
 }
 
 impl Job {
-    /// Sends a request to cancel beside the poll, if it is time for one.
+    /// Sends a cancellation request alongside the poll, if one is due.
     pub(super) fn request_cancellation(
         &self,
         pending: &PendingAuthentication,
@@ -93,10 +94,10 @@ impl Job {
     }
 }
 
-/// Tells the OP, and notes that it knows. If that fails, a later poll tries again.
+/// Tells the OP, and records that it was told. If the request fails, a later poll tries again.
 async fn cancel(shared: &Shared, tenant: &Tenant, id: ProcessId, pending: &PendingAuthentication) {
     if let Err(error) = tenant.client.request_cancellation(pending).await {
-        // An OP that refuses the request itself will do so every time.
+        // An OP that refuses the request itself would refuse every repetition.
         let is_refusal = error
             .error_response()
             .is_some_and(|response| matches!(response.code(), "invalid_request" | "invalid_grant"));

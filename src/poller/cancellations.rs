@@ -1,4 +1,4 @@
-//! The requests to cancel of one client, and how many there may be at a time.
+//! The cancellation requests of one client, and their maximum number at a time.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,21 +9,21 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::pending::CANCELLATION_PAUSE;
 use crate::store::ProcessId;
 
-/// How many requests to cancel are under way for one client at a time. An endpoint that hangs holds each of them for as
-/// long as a request may take.
+/// The maximum number of cancellation requests of one client in flight. An endpoint that hangs holds each of them until
+/// the request times out.
 const CANCELLATIONS: usize = 16;
 
-/// The requests to cancel of one client.
+/// The cancellation requests of one client.
 pub(super) struct Cancellations {
     permits: Arc<Semaphore>,
-    /// The requests of [`Poller::cancel`](super::Poller::cancel), for as long as the next one has to wait.
+    /// The requests of [`Poller::cancel`](super::Poller::cancel), kept until the next one may be sent.
     requested: Mutex<BTreeMap<ProcessId, Requested>>,
 }
 
 /// A request of [`Poller::cancel`](super::Poller::cancel).
 struct Requested {
     sent_at: Duration,
-    /// Whether the schedule of the row knows of it.
+    /// Whether the schedule of the row takes it into account.
     is_scheduled: bool,
 }
 
@@ -38,7 +38,8 @@ impl Cancellations {
         self.permits.clone().try_acquire_owned().ok()
     }
 
-    /// Notes a request of [`Poller::cancel`](super::Poller::cancel), unless there was one a short time ago or too many are under way.
+    /// Records a request of [`Poller::cancel`](super::Poller::cancel), unless one was sent a short time ago or too many
+    /// are in flight.
     pub(super) fn begin(&self, id: ProcessId, now: Duration) -> Option<OwnedSemaphorePermit> {
         let mut requested = self.requested();
         requested.retain(|_, request| now.saturating_sub(request.sent_at) < CANCELLATION_PAUSE);
@@ -50,7 +51,8 @@ impl Cancellations {
         Some(permit)
     }
 
-    /// How long ago [`Poller::cancel`](super::Poller::cancel) sent a request that the schedule does not know of.
+    /// How long ago [`Poller::cancel`](super::Poller::cancel) sent a request that the schedule does not take into
+    /// account yet.
     pub(super) fn take_request(&self, id: ProcessId, now: Duration) -> Option<Duration> {
         let mut requested = self.requested();
         let request = requested.get_mut(&id).filter(|request| !request.is_scheduled)?;

@@ -37,36 +37,37 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 pub struct Outcomes {
     shared: Arc<Shared>,
     buffer: VecDeque<Buffered>,
-    /// The engine sees calls through, so that they outlive a `next` that is dropped.
+    /// The claim in progress. The engine runs it, so that it survives a dropped `next`.
     claiming: Option<oneshot::Receiver<Result<Batch, StoreError>>>,
     holding: Option<BoxFuture<'static, Held>>,
-    /// The first of the buffer was claimed just now.
+    /// Whether the first outcome in the buffer was claimed just now.
     is_fresh: bool,
-    /// Whose the last claimed outcome was: the next claim begins with the partition after it.
+    /// The partition of the last claimed outcome: the next claim starts after it.
     after: Option<Partition>,
-    /// How many to claim at once: fewer where the application takes long, so that leases do not run out in the buffer.
+    /// How many outcomes to claim at once: fewer if the application is slow, so that leases do not expire in the
+    /// buffer.
     limit: usize,
-    /// How many of the last claim have been delivered.
+    /// The number of outcomes of the last claim that have been delivered.
     delivered: usize,
     /// When the last claim began, on the monotonic clock.
     claimed_at: Duration,
 }
 
-/// What one claim has brought.
+/// The result of one claim.
 struct Batch {
     claim: Claim,
     /// When it began, on the monotonic clock.
     began: Duration,
 }
 
-/// What the store answered to the renewal of a claim.
+/// The result of the renewal of a claim.
 struct Held {
     answer: Result<Vec<bool>, StoreError>,
-    /// Until when the outcome is held if it is.
+    /// The end of the lease if the renewal succeeded.
     until: Duration,
 }
 
-/// An outcome that has been claimed and not delivered.
+/// An outcome that was claimed and has not been delivered.
 struct Buffered {
     claimed: ClaimedOutcome,
     until: Duration,
@@ -113,7 +114,8 @@ impl Outcomes {
         if self.buffer.is_empty() {
             self.claim().await;
             if !self.is_fresh {
-                // There is nothing, or an earlier call claimed it and was dropped: others may have it by now.
+                // There is nothing, or an earlier call that was dropped made the claim. Other replicas may have the
+                // outcome by now.
                 return None;
             }
         } else if !self.is_fresh && !self.still_holds_first().await {
@@ -131,7 +133,7 @@ impl Outcomes {
         self.delivered = self.delivered.saturating_add(1);
         let delivery = Delivery::open(self.shared.clone(), claimed);
         if delivery.is_none() {
-            // Another replica may be able to open it; this one needs the attention of an operator.
+            // Another replica may be able to open it. This one needs an operator.
             tracing::error!(process = %id, "an outcome cannot be opened and is not delivered by this replica");
             self.shared.holdings().let_go(held);
             self.shared.tell(Event::Unreadable { id });
@@ -139,14 +141,14 @@ impl Outcomes {
         delivery
     }
 
-    /// Lets go of outcomes whose lease has run out in the buffer: others may have them by now.
+    /// Drops outcomes whose lease has expired in the buffer: other replicas may have them by now.
     fn drop_expired(&mut self) {
         let now = self.shared.clock.monotonic();
         let is_expired = |first: &Buffered| first.until <= now;
         if !self.buffer.front().is_some_and(is_expired) {
             return;
         }
-        // The application dealt with so many in the time of a lease, and may need twice as long for the next ones.
+        // The application handled this many during a lease, and may need twice as long for the next ones.
         self.limit = (self.delivered / 2).max(1);
         self.is_fresh = false;
         self.holding = None;
@@ -155,7 +157,7 @@ impl Outcomes {
         self.shared.holdings().unbuffer(expired);
     }
 
-    /// Puts what was claimed into the buffer.
+    /// Puts the claimed outcomes into the buffer.
     fn take_in(&mut self, batch: Batch) {
         let (settings, began) = (&self.shared.settings, batch.began);
         let took = began.saturating_sub(self.claimed_at);
@@ -168,10 +170,10 @@ impl Outcomes {
         self.buffer.extend(batch.claim.claimed.into_iter().map(|claimed| Buffered { claimed, until }));
     }
 
-    /// Claims what is due, or waits until something may be.
+    /// Claims due outcomes, or waits until some may be due.
     async fn claim(&mut self) {
         let shared = self.shared.clone();
-        // What a claim says that was begun by an earlier call, which was dropped, may be old.
+        // The answer to a claim of an earlier call that was dropped may be outdated.
         let is_old = self.claiming.is_some();
         let changed = shared.store.changed();
         let (limit, after) = (self.limit, self.after);
@@ -194,7 +196,7 @@ impl Outcomes {
                 shared.store_failed(error, "no outcome is delivered until the store answers");
                 STORE_PAUSE
             }
-            // The engine ended before it had an answer.
+            // The engine ended before there was an answer.
             Err(_) => STORE_PAUSE,
         };
         tokio::select! {
@@ -204,7 +206,8 @@ impl Outcomes {
         }
     }
 
-    /// No delivery starts after its acknowledgement, which may have come from somebody who had it before.
+    /// Renews the claim on the first outcome, so that an outcome is not delivered after its acknowledgement, which an
+    /// earlier holder may have made.
     async fn still_holds_first(&mut self) -> bool {
         let Some(first) = self.buffer.front().map(|first| first.claimed.held) else { return false };
         let shared = self.shared.clone();
@@ -237,8 +240,7 @@ impl Outcomes {
     }
 }
 
-/// Claims outcomes for a stream. What the stream does not take, because it is gone or the poller has stopped, is given
-/// back.
+/// Claims outcomes for a stream. If the stream was dropped or the poller has stopped, the outcomes are released.
 async fn claim_for_stream(
     shared: Arc<Shared>,
     limit: usize,
@@ -266,7 +268,7 @@ async fn claim_for_stream(
     }
 }
 
-/// Releases claims on outcomes that were not delivered: they are due again at once.
+/// Releases claims on outcomes that were not delivered, so that they are due again at once.
 async fn give_back(shared: &Shared, claims: Vec<HeldOutcome>) {
     if !claims.is_empty()
         && let Err(error) = shared.store.hold_outcomes(claims, Duration::ZERO).await
@@ -276,13 +278,13 @@ async fn give_back(shared: &Shared, claims: Vec<HeldOutcome>) {
 }
 
 impl Shared {
-    /// Releases what waits in the buffers of streams, at shutdown. From here on nothing is handed out.
+    /// Releases the outcomes in the buffers of streams, at shutdown. After this call nothing is delivered.
     pub(super) async fn give_back_buffered(self: Arc<Self>) {
         let claims = self.holdings().close();
         give_back(&self, claims).await;
     }
 
-    /// Renews the claims on what the application has in hand.
+    /// Renews the claims on the deliveries that the application holds.
     pub(super) async fn renew_deliveries(self: Arc<Self>) {
         self.drop_overdue_deliveries();
         let claims = self.holdings().handed_out();
@@ -298,7 +300,7 @@ impl Shared {
         }
     }
 
-    /// Stops renewing the claims on what the application has had in hand for too long.
+    /// Stops renewing the claims on deliveries that the application has held for too long.
     pub(super) fn drop_overdue_deliveries(&self) {
         let overdue = self.holdings().overdue(self.settings.longest_delivery, self.clock.monotonic());
         for (id, held_for) in overdue {
@@ -335,8 +337,9 @@ impl fmt::Debug for Outcomes {
 /// While it exists, no other stream gets it, for an hour at most (see
 /// [`longest_delivery`](super::PollerBuilder::longest_delivery)). After that it is delivered again, and
 /// [`Event::DeliveryOverdue`] names it. If it is dropped without an acknowledgement, it is delivered again after 30
-/// seconds, and later the more often it was [claimed](Self::attempt). If the program dies, it is delivered again when the lease expires (five minutes
-/// by default). Handle outcomes idempotently, for example by storing [`id`](Self::id) together with the result.
+/// seconds, and the more often it was [claimed](Self::attempt), the longer that takes. If the program dies, it is
+/// delivered again when the lease expires (five minutes by default). Handle outcomes idempotently, for example by
+/// storing [`id`](Self::id) together with the result.
 #[must_use = "an outcome that is not acknowledged is delivered again"]
 pub struct Delivery {
     shared: Arc<Shared>,
@@ -442,7 +445,7 @@ impl Drop for Delivery {
     }
 }
 
-/// Lets go of an outcome. If the engine is gone, its claim runs out by itself.
+/// Releases an outcome. If the engine has ended, the claim expires instead.
 fn release(shared: &Arc<Shared>, held: HeldOutcome, due_in: Duration) {
     shared.holdings().let_go(held);
     let store = shared.store.clone();

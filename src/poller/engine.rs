@@ -1,4 +1,4 @@
-//! The one task behind a poller: it settles and claims in batches, owns every job and errand, and keeps claims alive.
+//! The one task of a poller. It settles and claims rows in batches, owns every job and errand, and renews claims.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,19 +25,21 @@ mod call;
 mod chores;
 mod pace;
 
-/// How long results and due rows wait for others after a call of the store. One transaction settles and claims them all,
-/// so they share its cost.
+/// How long results and due rows wait for others after a call to the store. One transaction settles and claims all of
+/// them, so they share its cost.
 const LINGER: Duration = Duration::from_millis(5);
-/// How long a pending result waits for the next claim where nothing is due now. Its durations count from the OP's answer.
+/// How long a pending result waits for the next claim if nothing is due now. Its durations still count from the OP's
+/// answer.
 const RESULT_LINGER: Duration = Duration::from_millis(250);
-/// Once this many results have come, the store is called. It is more than one client has under way by default: with half
-/// of it, one transaction would settle one half while the other is polled, and there would be twice as many transactions.
+/// The number of results at which the store is called without further waiting. It is more than the polls of one client
+/// in flight by default. With half of it, one transaction would settle one half while the other half is polled, and
+/// there would be twice as many transactions.
 const BATCH: usize = 128;
-/// How long after the grace of a shutdown the engine still tries to store the OP's answers.
+/// How long the engine tries to store the OP's answers after the grace period of a shutdown.
 const LAST_SETTLEMENT: Duration = Duration::from_secs(1);
-/// How long the engine waits after its first panic before it restarts.
+/// The pause between the engine's first panic and its restart.
 const FIRST_RESTART_PAUSE: Duration = Duration::from_secs(1);
-/// How long it waits at most, when panics follow each other.
+/// The maximum pause, if panics follow each other.
 const LONGEST_RESTART_PAUSE: Duration = Duration::from_secs(60);
 
 pub(super) struct Engine {
@@ -48,29 +50,29 @@ pub(super) struct Engine {
     jobs: JoinSet<Ended>,
     chores: Chores,
     agenda: Agenda,
-    /// The epochs of the polls under way.
+    /// The epochs of the polls in flight.
     polls: BTreeMap<ProcessId, i64>,
-    /// Rows that this replica has claimed again, because their leases ran out while their polls were under way here, and
-    /// the epochs of these claims. It happens in a suspend of this machine.
+    /// Rows that this replica has claimed again although their polls are still in flight here, with the epochs of the
+    /// new claims. This happens if their leases expire while this machine is suspended.
     retaken: BTreeMap<ProcessId, i64>,
     /// Results that are not in the store yet.
     results: Vec<Kept>,
-    /// The call to settle and claim that is under way.
+    /// The current call to settle and claim.
     call: Option<Call>,
     changed: Option<BoxFuture<'static, Changed>>,
     pace: Pace,
     /// When the store was last called to settle and claim.
     called_at: Option<Duration>,
-    /// Whether something has come that should not wait for others, such as a ping.
+    /// Whether something happened that should not wait for others, such as a ping.
     is_nudged: bool,
     store_pause: Option<Duration>,
-    /// Not before this the store is called again.
+    /// The store is not called again before this time.
     call_at: Duration,
     /// Since when the store has been failing.
     failing_since: Option<Duration>,
-    /// What the store's clock and the monotonic one last showed.
+    /// The last reading of the store's clock, with the monotonic clock.
     last_seen: Option<StoreClock>,
-    /// When the two last agreed, on the monotonic clock.
+    /// When the two clocks last agreed, on the monotonic clock.
     last_seen_right: Option<Duration>,
 }
 
@@ -79,23 +81,23 @@ pub(super) struct Engine {
 struct Kept {
     partition: Partition,
     settlement: Settlement,
-    /// When its durations began to count.
+    /// The time from which its durations count.
     since: Duration,
 }
 
-/// What has ended.
+/// A task that has ended.
 enum Ended {
     Job { partition: Partition, id: ProcessId, epoch: i64, settlement: Option<Box<Settlement>> },
     Errand,
 }
 
 impl Kept {
-    /// What the OP has given, or what others wait for.
+    /// Whether it carries an answer of the OP, or others wait for it.
     fn is_urgent(&self) -> bool {
         self.settlement.next != Next::Waiting
     }
 
-    /// The settlement for a call that begins now: its durations began to count before.
+    /// The settlement for a call that begins now. The time since the result is subtracted from its durations.
     fn settlement(&self, now: Duration) -> Settlement {
         let waited = now.saturating_sub(self.since);
         let left = |duration: Duration| duration.saturating_sub(waited);
@@ -143,8 +145,8 @@ impl Engine {
         }
     }
 
-    /// Runs until the poller is shut down. After a panic, such as one of the store, it begins again; nothing that it holds
-    /// is lost.
+    /// Runs until the poller is shut down. After a panic, for example of the store, it restarts without losing its
+    /// state.
     pub(super) async fn run(mut self) {
         let mut pause = FIRST_RESTART_PAUSE;
         while self.stop.borrow().is_none() {
@@ -174,7 +176,7 @@ impl Engine {
         measure::panicked();
         tracing::error!(pause = ?pause, "the poller's task panicked; it restarts after a pause");
         self.shared.tell(Event::Panicked { id: None });
-        // Either may be what panicked.
+        // Either of these may have panicked.
         self.changed = None;
         self.give_call_back();
     }
@@ -186,7 +188,7 @@ impl Engine {
         }
     }
 
-    /// Begins what is due. Says how long nothing else is to be begun.
+    /// Starts everything that is due. Returns the time until something else is due.
     fn run_once(&mut self) -> Duration {
         let shared = self.shared.clone();
         let now = shared.clock.monotonic();
@@ -212,7 +214,7 @@ impl Engine {
         wait
     }
 
-    /// How long until the store is to be called, as far as is known now.
+    /// The time until the next call to the store, as far as is known now.
     fn call_in(&self, now: Duration) -> Option<Duration> {
         if self.call.is_some() {
             return None;
@@ -224,7 +226,7 @@ impl Engine {
             (None, None) => return None,
             (_, Some(_)) if self.has_enough_results() => Duration::ZERO,
             (Some(Duration::ZERO), None) => self.linger(self.called_at, now),
-            // More of what is under way may end in a moment.
+            // More jobs may end in a moment.
             (Some(Duration::ZERO), Some(since)) if !self.jobs.is_empty() => left(since, LINGER, now),
             (Some(Duration::ZERO), Some(_)) => self.linger(self.called_at, now),
             (Some(due_in), None) => due_in,
@@ -233,7 +235,7 @@ impl Engine {
         Some(wait.max(self.call_at.saturating_sub(now)))
     }
 
-    /// How long to wait for more to claim after the last call. Where little is going on, nothing waits.
+    /// How long to wait for more due rows after the last call. With little load, nothing waits.
     fn linger(&self, called_at: Option<Duration>, now: Duration) -> Duration {
         called_at.filter(|_| !self.is_nudged).map_or(Duration::ZERO, |at| left(at, LINGER, now))
     }
@@ -242,17 +244,17 @@ impl Engine {
         self.is_nudged || self.results.len() >= BATCH || self.results.iter().any(Kept::is_urgent)
     }
 
-    /// Whether rows are claimed at present.
+    /// Whether rows may be claimed now.
     fn claims(&self) -> bool {
         self.shared.settings.polls && self.stop.borrow().is_none() && !self.chores.is_running(Chore::Clamp)
     }
 
-    /// How many more polls and verifications may be under way in this replica.
+    /// How many more polls and verifications this replica may start.
     fn room(&self) -> usize {
         self.shared.settings.in_flight.saturating_sub(self.shared.under_way())
     }
 
-    /// Waits for whatever comes first.
+    /// Waits for the first event and handles it.
     async fn rest(&mut self, wait: Duration) {
         let shared = self.shared.clone();
         let before = shared.clock.monotonic();
@@ -265,7 +267,7 @@ impl Engine {
             chore = self.chores.ended(), if self.chores.any() => self.take_chore(chore),
             () = shared.nudge.notified() => {}
             changed = call::changed(&mut self.changed) => {
-                // Asked for again before anything is looked at, so that nothing is missed between the two.
+                // Subscribed again before anything is checked, so that no change in between is missed.
                 self.changed = None;
                 self.changed = Some(shared.store.changed());
                 if changed.work {
@@ -274,14 +276,14 @@ impl Engine {
             }
             () = shared.clock.sleep(wait) => self.chores.note_sleep(before, wait, shared.clock.monotonic()),
         }
-        // Errands come in crowds, and what follows costs a call to the store.
+        // Errands come in bursts, and the next step costs a call to the store.
         while let Ok(errand) = self.errands.try_recv() {
             self.start_errand(errand);
         }
     }
 
     fn take_chore(&mut self, done: Option<Done>) {
-        // What the claims before said of due times is no longer true.
+        // The due times from earlier claims are no longer correct.
         if matches!(done, Some((Chore::Clamp, Ok(false)))) {
             self.agenda.look_soon(self.shared.tenants().by_partition().len());
         }
@@ -306,7 +308,7 @@ impl Engine {
         }
     }
 
-    /// Keeps what came of a job until it is settled.
+    /// Keeps the result of a job until it is settled.
     fn take(&mut self, ended: Option<Ended>) {
         let Some(Ended::Job { partition, id, epoch, settlement }) = ended else { return };
         let mut settlement = settlement.map(|settlement| *settlement);
@@ -326,7 +328,7 @@ impl Engine {
         self.results.extend(settlement.map(|settlement| Kept { partition, settlement, since: now }));
     }
 
-    /// Claims no more, waits for what is under way, and settles it. What is cut off leaves its lease.
+    /// Stops claiming, waits for the running jobs, and settles their results. The leases of interrupted jobs expire.
     async fn wind_up(&mut self) {
         let grace = self.stop.borrow().unwrap_or_default();
         let end = self.shared.clock.monotonic().saturating_add(grace);
@@ -334,7 +336,7 @@ impl Engine {
         self.start_errand(Box::pin(self.shared.clone().give_back_buffered()));
         self.wind_up_until(end, |engine| engine.jobs.is_empty() && engine.call.is_none() && engine.results.is_empty())
             .await;
-        // What the OP has given it gives no second time.
+        // The OP gives its answers only once.
         self.call_at = Duration::ZERO;
         if self.call.as_ref().is_some_and(|call| !call.settles()) {
             self.give_call_back();
@@ -375,13 +377,13 @@ impl Engine {
         }
     }
 
-    /// The partitions of what is to be settled next.
+    /// The partitions of results.
     fn partitions_of(results: &[Kept]) -> BTreeSet<Partition> {
         results.iter().map(|kept| kept.partition).collect()
     }
 }
 
-/// How much is left of a time that began at `since`.
+/// The rest of a period that began at `since`.
 fn left(since: Duration, time: Duration, now: Duration) -> Duration {
     time.saturating_sub(now.saturating_sub(since))
 }

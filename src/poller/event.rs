@@ -75,8 +75,8 @@ pub enum Event {
         id: ProcessId,
     },
     /// The application has had a delivery in hand for longer than
-    /// [`longest_delivery`](crate::poller::PollerBuilder::longest_delivery). It is no longer reserved, and is delivered again.
-    /// Alert an operator: the consumer of outcomes hangs, or takes very long.
+    /// [`longest_delivery`](crate::poller::PollerBuilder::longest_delivery). Its claim is no longer renewed, so the
+    /// outcome is delivered again. Alert an operator: the consumer of outcomes hangs, or takes very long.
     DeliveryOverdue {
         /// The sign-in.
         id: ProcessId,
@@ -231,7 +231,7 @@ impl Event {
     }
 }
 
-/// What the OP says of its progress: untrusted text, cleaned and cut. Escape it before you show it; `Debug` does not.
+/// The OP's progress text: untrusted, cleaned and truncated. Escape it before you show it. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ProgressText(pub(super) Arc<str>);
 

@@ -1,11 +1,12 @@
-//! Gates: a client that the OP refuses is not asked about, because then the mistake is ours and not the users'.
+//! Gates: while the OP refuses a client, its sign-ins are not polled, because the mistake is the client's and not the
+//! users'.
 
 use std::time::Duration;
 
 use crate::error::{ErrorResponse, Verdict};
 use crate::pending::Answer;
 
-/// So many processes in a row that end in a way that points to us close the gate.
+/// The number of suspicious ends in a row, those that suggest a mistake of the client, that closes the gate.
 const SUSPICIOUS_ENDS: u32 = 3;
 const FIRST_PROBE: Duration = Duration::from_secs(60);
 const LONGEST_PROBE: Duration = Duration::from_secs(3600);
@@ -28,26 +29,26 @@ struct Closed {
 enum Cause {
     /// The OP refused the client itself.
     Client,
-    /// It refused the grants of several sign-ins in a row.
+    /// The OP refused the grants of several sign-ins in a row.
     Grants,
 }
 
-/// What is known of the poll before the one that was answered.
+/// What is known of the previous poll of the same sign-in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Before {
     Answered,
-    /// Its answer may have been the success, after which the OP refuses the grant. That says nothing about the client.
+    /// Its answer may have been the success. After that the OP refuses the grant, which says nothing about the client.
     MayBeLost,
 }
 
-/// A closed gate before a probe and after it.
+/// The states of a closed gate before and after a probe.
 #[derive(Debug)]
 pub(super) struct GateProbe {
     before: Closed,
     after: Closed,
 }
 
-/// What an answer did to a gate.
+/// How an answer changes a gate.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Turn {
     Stays,
@@ -56,7 +57,7 @@ pub(super) enum Turn {
 }
 
 impl Gate {
-    /// How many of `room` may go through now, and when to come again if fewer may.
+    /// Returns how many of `room` polls may be sent now, and if none may, the time until the next probe.
     pub(super) fn admits(&self, room: usize, now: Duration) -> (usize, Option<Duration>) {
         match self.closed.as_ref().map(|closed| closed.probe_at.saturating_sub(now)) {
             None => (room, None),
@@ -65,7 +66,7 @@ impl Gate {
         }
     }
 
-    /// Notes that one goes through a closed gate: the next probe is a step away. The answer is for
+    /// Records that a probe passes a closed gate, and sets the time of the next probe. The result is for
     /// [`take_back`](Self::take_back).
     pub(super) fn probes(&mut self, now: Duration) -> Option<GateProbe> {
         let closed = self.closed.as_mut()?;
@@ -75,7 +76,8 @@ impl Gate {
         Some(GateProbe { before, after: *closed })
     }
 
-    /// Nothing was asked of the OP, so another may be the probe. `false` where something has happened since.
+    /// Undoes a probe that was not sent, so that another poll can be the probe. Returns `false` if the gate has changed
+    /// since.
     pub(super) fn take_back(&mut self, probe: &GateProbe) -> bool {
         let is_last = self.closed == Some(probe.after);
         if is_last {
@@ -84,14 +86,14 @@ impl Gate {
         is_last
     }
 
-    /// Takes in what the OP answered to a poll.
+    /// Processes the OP's answer to a poll.
     pub(super) fn answered(&mut self, answer: &Answer, before: Before, now: Duration) -> Turn {
         match answer {
             Answer::Error { response, .. } => match response.verdict() {
                 Verdict::ClientRefused | Verdict::ScopeRefused if refuses_the_client(response) => {
                     self.close(Cause::Client, now)
                 }
-                // Trouble says nothing about the client, nor does one more demand for a DPoP nonce.
+                // A transient error says nothing about the client, and neither does another demand for a DPoP nonce.
                 Verdict::TurnedAway | Verdict::MayBeLost | Verdict::OtherwiseRefused | Verdict::ClientRefused => {
                     Turn::Stays
                 }
@@ -105,7 +107,7 @@ impl Gate {
 
     fn grant_refused(&mut self, before: Before, now: Duration) -> Turn {
         if self.closed.is_some_and(|closed| closed.cause == Cause::Client) {
-            // The OP looks at a grant only after it has accepted the client.
+            // The OP checks a grant only after it has accepted the client.
             return self.open();
         }
         if before == Before::MayBeLost {
@@ -115,7 +117,7 @@ impl Gate {
         if self.suspicious_ends >= SUSPICIOUS_ENDS { self.close(Cause::Grants, now) } else { Turn::Stays }
     }
 
-    /// Opens by hand or because an answer shows that all is well.
+    /// Opens the gate, by hand or because an answer shows that the client is accepted.
     pub(super) fn open(&mut self) -> Turn {
         self.suspicious_ends = 0;
         match self.closed.take() {

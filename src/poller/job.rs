@@ -1,4 +1,4 @@
-//! What is done with one claimed row: one poll, one verification, or the end.
+//! The work on one claimed row: one poll, one verification, or the end.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -24,27 +24,28 @@ use crate::pending::{
 use crate::secret::Secret;
 use crate::store::{Cancellation, Claimed, Next, ProcessId, SealedBody, Settlement, State};
 
-/// How long a poll is still waited for that outlasted its lease, as none does whose HTTP client keeps to its timeouts.
+/// How long to wait for a poll after the end of its lease. With an HTTP client that respects its timeouts, no poll
+/// takes that long.
 const LATE_ANSWER: Duration = Duration::from_secs(600);
 
-/// One claimed row with everything that working on it needs.
+/// One claimed row, with everything that the work on it needs.
 #[derive(Clone)]
 pub(super) struct Job {
     pub(super) shared: Arc<Shared>,
     pub(super) tenant: Arc<Tenant>,
     pub(super) claimed: Claimed,
     pub(super) store_clock: StoreClock,
-    /// Before the claim, on the monotonic clock.
+    /// The start of the claim, on the monotonic clock.
     pub(super) began: Duration,
-    /// How long after that a poll may leave.
+    /// How long after `began` the poll may be sent.
     pub(super) window: Duration,
     pub(super) lease: Duration,
-    /// Whether its poll has left.
+    /// Whether its poll was sent.
     pub(super) has_left: Arc<AtomicBool>,
 }
 
 impl Job {
-    /// Works on the row. `None` leaves the lease to run out: nothing that could be settled is known.
+    /// Works on the row. `None` if there is nothing to settle; then the lease expires.
     pub(super) async fn run(self) -> Option<Settlement> {
         let span = self.span();
         match self.work().instrument(span).await {
@@ -57,7 +58,7 @@ impl Job {
         }
     }
 
-    /// The span around everything that is done with the row.
+    /// The span around the work on the row.
     fn span(&self) -> tracing::Span {
         let client = &self.tenant.client;
         tracing::debug_span!(
@@ -73,8 +74,10 @@ impl Job {
         )
     }
 
-    /// Gives the row back without a request, to be claimed again after `wait`. Without `wait` that is after a whole interval
-    /// or `Retry-After`, which is not too early even if the store's clock was wrong about the due time.
+    /// Gives the row back without a request, to be claimed again after `wait`.
+    ///
+    /// Without `wait`, that is after a whole interval or `Retry-After`, which is not too early even if the due time was
+    /// wrong because of the store's clock.
     pub(super) fn put_off(self, wait: Option<Duration>) -> Option<Settlement> {
         if self.claimed.state != State::Waiting {
             return Some(self.settlement(state_again(self.claimed.state)?, Duration::ZERO));
@@ -93,7 +96,7 @@ impl Job {
     async fn work(&self) -> Result<Option<Settlement>, Error> {
         let record = Record::open(&self.shared.keyring, self.claimed.id, &self.claimed.body)?;
         match (self.claimed.state, record.stage) {
-            // Whoever exchanged the code never came back, and it is never sent again.
+            // The replica that exchanged the code has died, and the code is never sent again.
             (State::Exchanging, _) => self.decided(Outcome::Unknown, record.context).map(Some),
             (State::Answered, Stage::Process(pending)) => self.verify(pending, record.context).await,
             (State::Waiting, Stage::Process(pending)) => self.ask(pending, record.context).await,
@@ -107,7 +110,7 @@ impl Job {
         context: Zeroizing<Vec<u8>>,
     ) -> Result<Option<Settlement>, Error> {
         if pending.is_answered() {
-            // It came from elsewhere with the response already in it.
+            // It was started elsewhere and already contains the response.
             return self.answered(pending, context).map(Some);
         }
         let mut schedule: Schedule = pending::from_json(self.claimed.schedule.as_bytes())?;
@@ -154,7 +157,7 @@ impl Job {
         let polled = tokio::select! {
             biased;
             polled = &mut poll => Some(polled),
-            // The lease ends here, and with it the right to be sending.
+            // The lease ends here, and with it the right to poll.
             () = clock.sleep(self.left()) => None,
         };
         let (answer, error, unwanted) = match polled {
@@ -170,21 +173,21 @@ impl Job {
         self.shared.note_reach(&self.tenant, &answer, error.as_ref());
         if let Some(SuccessBody(tokens)) = unwanted {
             let (client, key) = (self.tenant.client.clone(), pending.dpop_key().cloned());
-            // After a shutdown they are left to expire.
+            // After a shutdown the tokens are not revoked, and expire.
             self.shared.run(Box::pin(async move { client.revoke_quietly(&tokens, key.as_ref()).await }));
         }
-        // A suspend of this machine outlasts the lease, in which the answer came.
+        // The answer came within the lease. If this machine was suspended since, it is processed late.
         let late = clock.monotonic().saturating_sub(sent_at).saturating_sub(self.lease);
         self.take(pending, context, answer, error, late).map(Some)
     }
 
-    /// How much of the lease is left.
+    /// The rest of the lease.
     fn left(&self) -> Duration {
         self.lease.saturating_sub(self.shared.clock.monotonic().saturating_sub(self.began))
     }
 
-    /// Goes on waiting for a request that outlasted the lease. Only the success counts then, which the OP gives once: it
-    /// is stored whoever has the row by then.
+    /// Continues to wait for a request after the end of its lease. Then only a success counts, which the OP gives only
+    /// once: it is stored regardless of the current holder of the row.
     fn await_late_answer(
         &self,
         poll: impl Future<Output = Polled> + Send + 'static,
@@ -207,12 +210,12 @@ impl Job {
             job.shared.settle(settlement, Duration::MAX).await;
             job.shared.wake(job.tenant.partition, Duration::ZERO);
         };
-        // A poller that is shutting down has no time for it.
+        // A poller that is shutting down does not wait for it.
         self.shared.run(Box::pin(errand));
         Ok(())
     }
 
-    /// Takes in what the OP answered, which is read so late.
+    /// Processes the OP's answer, which is read `late` after its arrival.
     fn take(
         &self,
         mut pending: PendingAuthentication,
@@ -279,14 +282,14 @@ impl Job {
         self.shared.tell(Event::Stale { id, silence });
     }
 
-    /// Verifies the success response as of when it came.
+    /// Verifies the success response as of its time of receipt.
     async fn verify(
         &self,
         mut pending: PendingAuthentication,
         context: Zeroizing<Vec<u8>>,
     ) -> Result<Option<Settlement>, Error> {
         pending.tried(self.claimed.attempts.saturating_sub(1));
-        // What is not valid is kept: the OP gives it once only, and somebody will want to know what was wrong with it.
+        // An invalid response is kept for analysis, because the OP gives it only once.
         let response = pending.success_response();
         let concluded = tokio::select! {
             biased;
@@ -328,7 +331,7 @@ impl Job {
         Ok(settlement)
     }
 
-    /// The success response goes into the store before anybody looks at it. It counts whoever holds the lease.
+    /// Stores the success response before it is verified. It applies regardless of the lease.
     fn answered(&self, pending: PendingAuthentication, context: Zeroizing<Vec<u8>>) -> Result<Settlement, Error> {
         let body = self.seal(Record::new(context, Stage::Process(pending)))?;
         Ok(Settlement { epoch: None, body: Some(body), ..self.settlement(Next::Answered, Duration::ZERO) })
@@ -382,12 +385,13 @@ impl Job {
     }
 }
 
-/// What leaves a row that is not waiting as it is; an exchange that died is left to its lease.
+/// The settlement that leaves a row as it is if it is not waiting. For an interrupted exchange there is none: its lease
+/// expires.
 fn state_again(state: State) -> Option<Next> {
     (state == State::Answered).then_some(Next::Answered)
 }
 
-/// The schedule as the store keeps it. There is no secret in it.
+/// The schedule in the form for the store. It contains no secret.
 pub(super) fn schedule_text(schedule: &Schedule) -> Result<String, Error> {
     serde_json::to_string(schedule).map_err(|_| Error::new(ErrorKind::Sealed))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The maximal number of polls and exchanges of one client under way, and the maximal rate of polls. The limits apply
+/// The maximum number of polls and exchanges of one client in flight, and the maximum rate of polls. The limits apply
 /// to each replica: divide what the OP allows by the number of replicas.
 ///
 /// ```
@@ -18,7 +18,7 @@ pub struct Limits {
     pub(super) exchanges: usize,
 }
 
-/// So many polls in any time of this length.
+/// The maximum number of polls in any time of the length `per`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ceiling {
     polls: u32,
@@ -26,30 +26,30 @@ pub(super) struct Ceiling {
 }
 
 impl Limits {
-    /// 64 polls and 256 exchanges under way, and no limit on the rate.
+    /// Returns the default limits: 64 polls and 256 exchanges in flight, and no limit on the rate.
     pub fn new() -> Self {
         Self { in_flight: 64, ceiling: None, exchanges: 256 }
     }
 
-    /// The maximal number of polls under way, at least one. As many stored successes may be verified in addition; the
-    /// rate limit, the gate and the pause of the client do not delay verification.
+    /// Sets the maximum number of polls in flight, at least one. As many stored successes may be verified in addition;
+    /// the rate limit, the gate and the pause of the client do not delay verification.
     #[must_use]
     pub fn in_flight(mut self, polls: usize) -> Self {
         self.in_flight = polls.max(1);
         self
     }
 
-    /// The maximal number of polls that begin in any time of the length `per`, at least one. A poll is one request, and
-    /// up to three if the OP requires another DPoP nonce or the time of its own clock. Polls beyond the limit wait, the
-    /// longest overdue first.
+    /// Sets the maximum number of polls that begin in any time of the length `per`, at least one. A poll is one
+    /// request, and up to three if the OP requires another DPoP nonce or the time of its own clock. Polls beyond the
+    /// limit wait, the longest overdue first.
     #[must_use]
     pub fn ceiling(mut self, polls: u32, per: Duration) -> Self {
         self.ceiling = Some(Ceiling { polls: polls.max(1), per });
         self
     }
 
-    /// The maximal number of exchanges under way, at least one. If more users return at once, the others wait for a
-    /// free slot in the order of their arrival, for 30 s at most. Then
+    /// Sets the maximum number of exchanges in flight, at least one. If more users return at once, the others wait for
+    /// a free slot in the order of their arrival, for 30 s at most. Then
     /// [`Poller::authorization_response`](super::Poller::authorization_response) returns
     /// [`Busy`](crate::ErrorKind::Busy).
     #[must_use]
@@ -66,15 +66,15 @@ impl Default for Limits {
 }
 
 impl Ceiling {
-    /// So many may begin at once: rows are claimed in batches.
+    /// How many polls may begin at once, because rows are claimed in batches.
     fn burst(self) -> u32 {
         (self.polls / 10).max(1)
     }
 
-    /// The time that one poll uses up. With it, a burst and what follows in the rest of the time stay below the
+    /// The time that each poll is charged. With it, a burst and the polls in the rest of the time stay below the
     /// ceiling.
     fn spacing(self) -> Duration {
-        // Rounded up, or rounding would let one more in at the end.
+        // Rounded up, because otherwise rounding would admit one more poll at the end.
         (self.per / (self.polls - (self.burst() - 1))).saturating_add(Duration::from_nanos(1))
     }
 }
@@ -82,12 +82,12 @@ impl Ceiling {
 /// How much of a ceiling is used, on the monotonic clock.
 #[derive(Debug, Default)]
 pub(super) struct Meter {
-    /// When everything that has begun is paid for.
+    /// When the charges of all polls that have begun are used up.
     paid_at: Duration,
 }
 
 impl Meter {
-    /// How many of `room` may begin now, and if none may, when to come again.
+    /// Returns how many of `room` polls may begin now, and if none may, the time until some may.
     pub(super) fn admits(&self, ceiling: Option<Ceiling>, room: usize, now: Duration) -> (usize, Option<Duration>) {
         let Some(ceiling) = ceiling else { return (room, None) };
         let (burst, spacing) = (ceiling.burst(), ceiling.spacing());
@@ -95,21 +95,21 @@ impl Meter {
         let credit = spacing.saturating_mul(burst).saturating_sub(debt);
         let admitted = usize::try_from(credit.as_nanos() / spacing.as_nanos()).unwrap_or(usize::MAX);
         if admitted == 0 {
-            // Until half a burst may begin, so that the store is not asked for every single one.
+            // Waits until half a burst may begin, so that not every poll needs a call to the store.
             let enough = spacing.saturating_mul(burst.div_ceil(2)).saturating_sub(credit);
             return (0, Some(enough));
         }
         (room.min(admitted), None)
     }
 
-    /// Notes that one begins.
+    /// Records that a poll begins.
     pub(super) fn takes(&mut self, ceiling: Option<Ceiling>, now: Duration) {
         if let Some(ceiling) = ceiling {
             self.paid_at = self.paid_at.max(now).saturating_add(ceiling.spacing());
         }
     }
 
-    /// Notes that one which had begun has asked nothing of the OP.
+    /// Undoes the record of a poll that was not sent.
     pub(super) fn takes_back(&mut self, ceiling: Option<Ceiling>) {
         if let Some(ceiling) = ceiling {
             self.paid_at = self.paid_at.saturating_sub(ceiling.spacing());
@@ -140,7 +140,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whenever one looks, and however much there is to do.
+        /// For any times of the calls and any number of waiting polls.
         #[test]
         fn never_do_more_begin_in_any_window(
             polls in 1..500_u32,
@@ -158,7 +158,7 @@ mod tests {
                     meter.takes(ceiling, now);
                     begun.push(now);
                 }
-                // Nobody comes earlier than told.
+                // The caller waits at least as long as it was told.
                 now += wait.unwrap_or_default().max(Duration::from_millis(pause));
             }
             for (index, start) in begun.iter().enumerate() {

@@ -1,35 +1,35 @@
-//! What is counted, for whoever installs a recorder of the `metrics` facade (feature `metrics`); nothing without it.
+//! The metrics, for a recorder of the `metrics` facade (feature `metrics`). Without the feature nothing is recorded.
 
 use std::time::Duration;
 
 use crate::client::{Client, Outcome};
 use crate::pending::{Answer, End, Reading};
 
-/// How often the OP was asked, by what it answered.
+/// Polls, by answer.
 #[cfg(feature = "metrics")]
 const POLLS: &str = "openid_deferred_polls_total";
-/// How long polls took.
+/// The duration of polls.
 #[cfg(feature = "metrics")]
 const POLL_SECONDS: &str = "openid_deferred_poll_seconds";
-/// How late they went out.
+/// How much later than due polls were sent.
 #[cfg(feature = "metrics")]
 const LATENESS_SECONDS: &str = "openid_deferred_lateness_seconds";
-/// How many are under way.
+/// Polls in flight.
 #[cfg(feature = "metrics")]
 const POLLS_IN_FLIGHT: &str = "openid_deferred_polls_in_flight";
-/// Codes that were exchanged, by what came of it.
+/// Exchanged codes, by result.
 #[cfg(feature = "metrics")]
 const EXCHANGES: &str = "openid_deferred_exchanges_total";
-/// How processes ended.
+/// Ended sign-ins, by outcome.
 #[cfg(feature = "metrics")]
 const OUTCOMES: &str = "openid_deferred_outcomes_total";
-/// Outcomes that the application has acknowledged.
+/// Acknowledged outcomes.
 #[cfg(feature = "metrics")]
 const ACKNOWLEDGED: &str = "openid_deferred_acknowledged_total";
 /// Whether the OP refuses the client.
 #[cfg(feature = "metrics")]
 const GATE_CLOSED: &str = "openid_deferred_gate_closed";
-/// Ping Callbacks, by the status that they were answered with.
+/// Ping Callbacks, by the status of the response.
 #[cfg(feature = "metrics")]
 const PINGS: &str = "openid_deferred_pings_total";
 /// Events that operators should be alerted to, by kind.
@@ -38,32 +38,32 @@ const ALERTS: &str = "openid_deferred_alerts_total";
 /// Whether the OP gives no usable answers to polls.
 #[cfg(feature = "metrics")]
 const OP_UNREACHABLE: &str = "openid_deferred_op_unreachable";
-/// How long ago the oldest outcome was decided that is not acknowledged.
+/// How long ago the oldest unacknowledged outcome was decided.
 #[cfg(feature = "metrics")]
 const UNDELIVERED_SECONDS: &str = "openid_deferred_undelivered_seconds";
-/// Rows that cannot be opened here, by why.
+/// Rows that this replica cannot open, by reason.
 #[cfg(feature = "metrics")]
 const UNREADABLE_ROWS: &str = "openid_deferred_unreadable_rows";
 /// Rows of clients that the poller does not have.
 #[cfg(feature = "metrics")]
 const UNKNOWN_CLIENT_ROWS: &str = "openid_deferred_unknown_client_rows";
-/// Calls to the store that failed.
+/// Failed calls to the store.
 #[cfg(feature = "metrics")]
 const STORE_ERRORS: &str = "openid_deferred_store_errors_total";
-/// Panics that the poller has survived.
+/// Panics that the poller caught.
 #[cfg(feature = "metrics")]
 const PANICS: &str = "openid_deferred_panics_total";
-/// Whether the client pauses because the OP has asked for it.
+/// Whether the client pauses because of `Retry-After`.
 #[cfg(feature = "metrics")]
 const PAUSED: &str = "openid_deferred_paused";
 
-/// The measures of one client.
+/// The metrics of one client.
 pub(super) struct Measure {
     #[cfg(feature = "metrics")]
     labels: [metrics::Label; 2],
 }
 
-// Without the feature the arguments have nobody to go to.
+// Without the feature the arguments are unused.
 #[cfg_attr(not(feature = "metrics"), expect(unused_variables, clippy::unused_self))]
 impl Measure {
     pub(super) fn of(client: &Client) -> Self {
@@ -76,13 +76,13 @@ impl Measure {
         }
     }
 
-    /// A poll leaves, so much later than it was due.
+    /// A poll is sent, `late` after it was due.
     pub(super) fn poll_leaves(&self, late: Duration) {
         #[cfg(feature = "metrics")]
         metrics::histogram!(LATENESS_SECONDS, self.labels.iter()).record(late);
     }
 
-    /// A poll came back.
+    /// A poll was answered or failed.
     pub(super) fn polled(&self, answer: &Answer, took: Duration) {
         #[cfg(feature = "metrics")]
         {
@@ -123,13 +123,13 @@ impl Measure {
         metrics::gauge!(OP_UNREACHABLE, self.labels.iter()).set(u32::from(is_unreachable));
     }
 
-    /// How long ago the oldest outcome was decided that is not acknowledged.
+    /// How long ago the oldest unacknowledged outcome was decided.
     pub(super) fn undelivered(&self, age: Duration) {
         #[cfg(feature = "metrics")]
         metrics::gauge!(UNDELIVERED_SECONDS, self.labels.iter()).set(age);
     }
 
-    /// Sets what goes up and down to what it is for a client that was just added, or is gone.
+    /// Resets the gauges of a client that was just added or removed.
     pub(super) fn all_is_well(&self) {
         self.gate(false);
         self.paused(false);
@@ -165,7 +165,7 @@ pub(super) fn alerted(alert: &'static str) {
     metrics::counter!(ALERTS, "alert" => alert).increment(1);
 }
 
-/// So many rows cannot be opened here, because their key is missing or their format is too new.
+/// The numbers of rows that this replica cannot open, because their key is missing or their format is too new.
 #[cfg_attr(not(feature = "metrics"), expect(unused_variables))]
 pub(super) fn unreadable_rows(missing_key: u64, newer_format: u64) {
     #[cfg(feature = "metrics")]
@@ -174,7 +174,7 @@ pub(super) fn unreadable_rows(missing_key: u64, newer_format: u64) {
     }
 }
 
-/// So many rows belong to clients that the poller does not have.
+/// The number of rows of clients that the poller does not have.
 #[cfg_attr(not(feature = "metrics"), expect(unused_variables))]
 pub(super) fn unknown_client_rows(rows: u64) {
     #[cfg(feature = "metrics")]
@@ -193,7 +193,7 @@ pub(super) fn panicked() {
     metrics::counter!(PANICS).increment(1);
 }
 
-/// Tells a recorder what the measures are. Call it once a recorder may be there.
+/// Describes the metrics to the recorder. Call it when a recorder may be installed.
 pub(super) fn describe() {
     #[cfg(feature = "metrics")]
     {
@@ -226,7 +226,7 @@ pub(super) fn describe() {
     }
 }
 
-/// What an answer to a poll is called in logs and measures.
+/// The name of an answer to a poll in logs and metrics.
 pub(super) fn answer_name(answer: &Answer) -> &'static str {
     match answer.reading() {
         Reading::Success => "success",
@@ -240,7 +240,7 @@ pub(super) fn answer_name(answer: &Answer) -> &'static str {
     }
 }
 
-/// What an outcome is called in logs and measures.
+/// The name of an outcome in logs and metrics.
 pub(super) fn outcome_name(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Approved(_) => "approved",

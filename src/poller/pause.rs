@@ -1,13 +1,13 @@
-//! Pauses: an OP that asks with `Retry-After` to be left alone is left alone by the whole client, for minutes at most.
+//! Pauses: after a `Retry-After` of the OP the whole client stops polling, for minutes at most.
 
 use std::time::Duration;
 
 use crate::error::Verdict;
 use crate::pending::Answer;
 
-/// A client pauses for this long at most before one poll goes out as a probe.
+/// The maximum pause before one poll is sent as a probe.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
-/// And for this long at least.
+/// The minimum pause.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The pause of one client, on the monotonic clock of this replica.
@@ -16,22 +16,22 @@ pub(super) struct Pause(Option<Paused>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Paused {
-    /// When the next probe may go out.
+    /// When the next probe may be sent.
     until: Duration,
-    /// How long after a probe the next one may go out.
+    /// The time between two probes.
     step: Duration,
-    /// Whether a probe has gone out since the OP last asked to be left alone.
+    /// Whether a probe was sent since the OP's last `Retry-After`.
     is_probed: bool,
 }
 
-/// A pause before a probe and after it.
+/// The states of a pause before and after a probe.
 #[derive(Debug)]
 pub(super) struct PauseProbe {
     before: Paused,
     after: Paused,
 }
 
-/// What an answer changes.
+/// How an answer changes a pause.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum PauseChange {
     Nothing,
@@ -40,7 +40,7 @@ pub(super) enum PauseChange {
 }
 
 impl Pause {
-    /// How many of `room` may go out now, and when to come again if none may.
+    /// Returns how many of `room` polls may be sent now, and if none may, the time until the next probe.
     pub(super) fn admits(&self, room: usize, now: Duration) -> (usize, Option<Duration>) {
         match (&self.0, self.probe_in(now)) {
             (None, _) => (room, None),
@@ -49,8 +49,8 @@ impl Pause {
         }
     }
 
-    /// Notes that a poll goes out. In a pause it is the probe, and the next one is a step away. The answer is for
-    /// [`take_back`](Self::take_back).
+    /// Records that a poll is sent. In a pause it is the probe, and the time of the next probe is set. The result is
+    /// for [`take_back`](Self::take_back).
     pub(super) fn probes(&mut self, now: Duration) -> Option<PauseProbe> {
         let paused = self.0.as_mut()?;
         let before = *paused;
@@ -59,7 +59,8 @@ impl Pause {
         Some(PauseProbe { before, after: *paused })
     }
 
-    /// Nothing was asked of the OP, so another may be the probe. `false` where something has happened since.
+    /// Undoes a probe that was not sent, so that another poll can be the probe. Returns `false` if the pause has
+    /// changed since.
     pub(super) fn take_back(&mut self, probe: &PauseProbe) -> bool {
         let is_last = self.0 == Some(probe.after);
         if is_last {
@@ -68,7 +69,7 @@ impl Pause {
         is_last
     }
 
-    /// Takes in what the OP answered to a poll. What was sent before the pause does not end it.
+    /// Processes the OP's answer to a poll. The answer to a poll from before the pause does not end it.
     pub(super) fn answered(&mut self, answer: &Answer, now: Duration) -> PauseChange {
         match (turned_away(answer), &self.0) {
             (Some(Some(retry_after)), before) => {
@@ -83,7 +84,7 @@ impl Pause {
         }
     }
 
-    /// Ends it by hand or because an answer shows that all is well.
+    /// Ends the pause, by hand or because an answer shows that the OP accepts polls.
     pub(super) fn end(&mut self) -> PauseChange {
         match self.0.take() {
             Some(_) => PauseChange::Ends,
@@ -91,13 +92,13 @@ impl Pause {
         }
     }
 
-    /// How long it is until the next probe, if the client pauses and none may go out now.
+    /// The time until the next probe, if the client pauses and none may be sent now.
     pub(super) fn probe_in(&self, now: Duration) -> Option<Duration> {
         self.0.as_ref().map(|paused| paused.until.saturating_sub(now)).filter(|wait| !wait.is_zero())
     }
 }
 
-/// Whether the OP did not look at the poll, and for how long it asked to be left alone, if it did ask.
+/// `Some` if the OP did not process the poll, with its `Retry-After` if it sent one.
 fn turned_away(answer: &Answer) -> Option<Option<Duration>> {
     match answer {
         Answer::Trouble { retry_after, .. } => Some(*retry_after),

@@ -1,4 +1,4 @@
-//! What a poller does with a ping that the receiver has let through.
+//! How a poller processes a ping that the receiver has authenticated.
 
 use std::time::Duration;
 
@@ -36,8 +36,8 @@ impl Poller {
         Ok(self.shared().tenant_of(issuer, client_id)?.client.clone())
     }
 
-    /// Notes a ping for the process that the token names, or for whichever has this `deferred_auth_id`. `false` if the
-    /// two do not belong together. It does not wait for the poll.
+    /// Records a ping for the sign-in that the token names or, without one, for the sign-in with this
+    /// `deferred_auth_id`. Returns `false` if the two do not belong together. It does not wait for the poll.
     pub(crate) async fn pinged(
         &self,
         client: &Client,
@@ -53,7 +53,7 @@ impl Poller {
                 shared.wake(tenant.partition, Duration::ZERO);
                 Ok(true)
             }
-            // There is nothing to bring forward, which is no fault of the OP's.
+            // There is no poll to bring forward, which is not a mistake of the OP.
             Pinged::Ended(_) | Pinged::NotFound => Ok(true),
             Pinged::Foreign => Ok(false),
         }

@@ -1,16 +1,16 @@
-//! Whether an OP gives usable answers to polls, so that operators hear of it when it does not.
+//! Tracks whether an OP gives usable answers to polls, and when operators must be alerted.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-/// An OP counts as unreachable when it has given no usable answer for this long,
+/// The minimum silence after which an OP counts as unreachable.
 const SILENCE: Duration = Duration::from_secs(60);
-/// and so many polls were tried meanwhile.
+/// The minimum number of failed polls during that silence.
 const TRIED_POLLS: u64 = 3;
-/// How often an operator hears of the same trouble.
+/// How often the same problem is reported.
 pub(super) const REMIND_EVERY: Duration = Duration::from_secs(3600);
 
-/// What the polls of one client came to, on the monotonic clock of this replica.
+/// The results of the polls of one client, on the monotonic clock of this replica.
 #[derive(Debug, Default)]
 pub(super) struct Reach(Option<Silence>);
 
@@ -19,9 +19,9 @@ pub(super) struct Reach(Option<Silence>);
 struct Silence {
     /// When the first poll without a usable answer ended.
     since: Duration,
-    /// So many polls have come to nothing since then.
+    /// The number of polls without a usable answer since then.
     polls: u64,
-    /// What the last of them met.
+    /// The error of the last of them.
     cause: Arc<str>,
     reported: Option<Reported>,
 }
@@ -32,19 +32,19 @@ struct Reported {
     polls: u64,
 }
 
-/// What an operator has to hear of an OP that gives no usable answers.
+/// A report about an OP that gives no usable answers.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Unreachable {
-    /// For how long.
+    /// The time since the first of the failed polls.
     pub(super) silence: Duration,
-    /// How many polls have come to nothing.
+    /// The number of failed polls.
     pub(super) polls: u64,
-    /// What the last of them met.
+    /// The error of the last of them.
     pub(super) cause: Arc<str>,
 }
 
 impl Reach {
-    /// A poll brought no usable answer.
+    /// Records a poll without a usable answer.
     pub(super) fn failed(&mut self, cause: impl Into<Arc<str>>, now: Duration) {
         let cause = cause.into();
         let first = || Silence { since: now, polls: 0, cause: cause.clone(), reported: None };
@@ -53,13 +53,14 @@ impl Reach {
         silence.cause = cause;
     }
 
-    /// A usable answer came. Says how long the OP was unreachable, if that was reported.
+    /// Records a usable answer. Returns how long the OP was unreachable, if that was reported.
     pub(super) fn answered(&mut self, now: Duration) -> Option<Duration> {
         let silence = self.0.take()?;
         silence.reported.map(|_| now.saturating_sub(silence.since))
     }
 
-    /// What is to be reported now, if anything is: at first after a minute, then once an hour while polls are tried.
+    /// Returns the report that is due now, if there is one: first after a minute, then once an hour while polls are
+    /// tried.
     pub(super) fn report(&mut self, now: Duration) -> Option<Unreachable> {
         let silence = self.0.as_mut()?;
         let lasted = now.saturating_sub(silence.since);
@@ -73,12 +74,12 @@ impl Reach {
         })
     }
 
-    /// Nothing is known of the OP any more.
+    /// Forgets everything about the OP.
     pub(super) fn forget(&mut self) {
         self.0 = None;
     }
 
-    /// For how long the OP has been unreachable, once that was reported.
+    /// Returns how long the OP has been unreachable, once that was reported.
     pub(super) fn unreachable_for(&self, now: Duration) -> Option<Duration> {
         let silence = self.0.as_ref().filter(|silence| silence.reported.is_some())?;
         Some(now.saturating_sub(silence.since))

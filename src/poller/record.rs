@@ -1,4 +1,4 @@
-//! What is sealed in a row.
+//! The sealed contents of a row.
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -11,28 +11,28 @@ use crate::random::Random;
 use crate::secret::Secret;
 use crate::store::{ProcessId, SealedBody};
 
-/// The format of what is sealed. Stores do not give newer ones to older releases.
+/// The format of the plaintext. Stores do not return newer formats to older releases.
 pub(super) const FORMAT: u8 = 1;
 
 /// The plaintext of a row's body.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Record {
-    /// What the application gave along when the user was sent out, whatever stage the process is in.
+    /// The application's context from when the user was redirected, in every stage of the sign-in.
     #[serde(rename = "ctx", with = "pending::secret_bytes")]
     pub(super) context: Zeroizing<Vec<u8>>,
     #[serde(rename = "is")]
     pub(super) stage: Stage,
-    /// The OP's success response that is not valid, for whoever looks into it.
+    /// The OP's success response if it was invalid, kept for analysis.
     #[serde(rename = "rej", with = "pending::optional_secret", default, skip_serializing_if = "Option::is_none")]
     pub(super) rejected: Option<Secret>,
 }
 
 #[derive(Serialize, Deserialize)]
 pub(super) enum Stage {
-    /// The code may have been sent. Nothing of it is kept: it is never sent again.
+    /// The code may have been sent. It is not kept, because it is never sent again.
     #[serde(rename = "x")]
     Exchanging,
-    /// Waiting, or with a success response to verify. The schedule in it has aged: the row's own counts.
+    /// Waiting, or with a success response to verify. The schedule in it is outdated; use that of the row.
     #[serde(rename = "p")]
     Process(#[serde(with = "process")] PendingAuthentication),
     #[serde(rename = "o")]
@@ -42,13 +42,13 @@ pub(super) enum Stage {
 impl Record {
     pub(super) fn new(context: Zeroizing<Vec<u8>>, mut stage: Stage) -> Self {
         if let Stage::Process(pending) = &mut stage {
-            // Once in a row is enough.
+            // The record already contains the context.
             pending.0.context = Zeroizing::default();
         }
         Self { context, stage, rejected: None }
     }
 
-    /// Seals it for the row with this name alone.
+    /// Seals the record for the row with this id only.
     pub(super) fn seal(&self, keyring: &Keyring, random: &dyn Random, id: ProcessId) -> Result<SealedBody, Error> {
         let bytes = keyring.seal(random, Purpose::Process, &id.to_bytes(), &pending::to_json(self)?)?;
         Ok(SealedBody { format: FORMAT, key: keyring.primary_id(), bytes })

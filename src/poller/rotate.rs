@@ -6,7 +6,7 @@ use super::shared::store_error;
 use crate::error::Error;
 use crate::store::{KeyStats, Reseal};
 
-/// How many rows are read at once.
+/// The number of rows that are read at once.
 const BATCH: usize = 200;
 
 /// The result of a rotation.
@@ -107,7 +107,7 @@ fn key_uses(known: &[[u8; 4]], stats: &[KeyStats]) -> Vec<KeyUse> {
     };
     let mut keys: Vec<[u8; 4]> = Vec::new();
     for key in known.iter().copied().chain(strange) {
-        // A keyring may hold one key twice.
+        // A keyring may contain a key twice.
         if !keys.contains(&key) {
             keys.push(key);
         }

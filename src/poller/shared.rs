@@ -1,4 +1,4 @@
-//! What the handle, the engine, its jobs and the deliveries have in common.
+//! The state that the handle, the engine, its jobs and the deliveries share.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -25,11 +25,11 @@ use crate::pending::Answer;
 use crate::random::Random;
 use crate::store::{Changed, Partition, Settlement, Store, StoreError};
 
-/// How many events a slow listener may be behind before it misses some.
+/// How many events a slow listener may lag behind before it misses some.
 const EVENTS: usize = 4_096;
-/// While the store fails, it is reported so often.
+/// How often a failing store is reported.
 const STORE_ALERT_EVERY: Duration = Duration::from_secs(60);
-/// Between two tries to store what the OP has given.
+/// The first pause between two attempts to store an answer of the OP.
 pub(super) const COMMIT_PAUSE: Duration = Duration::from_millis(200);
 pub(super) const LONGEST_COMMIT_PAUSE: Duration = Duration::from_secs(5);
 
@@ -40,26 +40,26 @@ pub(super) struct Shared {
     pub(super) random: Arc<dyn Random>,
     pub(super) settings: Settings,
     pub(super) tenants: Mutex<Tenants>,
-    /// Those whose OP has given no usable answer to the last poll.
+    /// The clients whose last poll got no usable answer.
     pub(super) troubled: Mutex<BTreeSet<Partition>>,
     pub(super) watch: tokio::sync::Mutex<WatchMemory>,
-    /// The claims on outcomes that this replica has.
+    /// This replica's claims on outcomes.
     pub(super) holdings: Mutex<Holdings>,
-    /// Made for the first who listens: it has room for thousands.
+    /// Created for the first listener, because its buffer is large.
     pub(super) events: OnceLock<broadcast::Sender<Event>>,
     /// When a failure of the store was last reported.
     pub(super) store_failed_at: Mutex<Option<Duration>>,
-    /// Work for the engine to own, so that it outlives whoever asked for it.
+    /// Work that the engine owns, so that it continues if its caller is dropped.
     pub(super) errands: mpsc::UnboundedSender<BoxFuture<'static, ()>>,
-    /// Clients for which something will be due, and when, on the monotonic clock: what this replica knows before it looks.
+    /// Clients for which this replica knows that something will be due, and when, on the monotonic clock.
     pub(super) woken: Mutex<BTreeMap<Partition, Duration>>,
-    /// Something was put there.
+    /// Notified after an insertion into `woken`.
     pub(super) nudge: Notify,
-    /// Polls and verifications under way.
+    /// Polls and verifications in progress.
     pub(super) under_way: AtomicUsize,
-    /// Answers of OPs that are being stored apart from the engine.
+    /// Answers of OPs that are being stored outside the engine.
     pub(super) settling: AtomicUsize,
-    /// How long one poll of any client can take at the longest, in milliseconds.
+    /// The maximum duration of a poll of any client, in milliseconds.
     pub(super) longest_attempt: AtomicU64,
     pub(super) stop: watch::Sender<Option<Duration>>,
 }
@@ -67,9 +67,9 @@ pub(super) struct Shared {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Settings {
     pub(super) polls: bool,
-    /// How many polls and verifications may be under way, of all clients together.
+    /// The maximum number of polls and verifications in progress, of all clients together.
     pub(super) in_flight: usize,
-    /// For clients without limits of their own.
+    /// The limits of clients without limits of their own.
     pub(super) limits: Limits,
     pub(super) prefetch: usize,
     pub(super) delivery_lease: Duration,
@@ -100,7 +100,8 @@ impl Shared {
         tenant.filter(|tenant| tenant.is_of(issuer, client_id)).ok_or_else(|| Misuse::UnknownClient.into())
     }
 
-    /// For a response that has come, when perhaps nothing was known of the OPs before. See [`Tenants::check_mix_up`].
+    /// Checks a response that has arrived. The metadata of the OPs may have been unknown when the clients were added.
+    /// See [`Tenants::check_mix_up`].
     pub(super) fn check_mix_up(&self, tenant: &Tenant, grant: &AuthorizationGrant) -> Result<(), Error> {
         match grant.redirect_uri_that_tells() {
             Some(redirect_uri) => self.tenants().check_mix_up(&tenant.client, redirect_uri),
@@ -108,7 +109,7 @@ impl Shared {
         }
     }
 
-    /// Tells the engine that something will be due for a client so soon.
+    /// Tells the engine that something will be due for a client after `due_in`.
     pub(super) fn wake(&self, partition: Partition, due_in: Duration) {
         let at = self.clock.monotonic().saturating_add(due_in);
         let mut woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
@@ -121,17 +122,17 @@ impl Shared {
         std::mem::take(&mut *self.woken.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// How many polls and verifications are under way.
+    /// The number of polls and verifications in progress.
     pub(super) fn under_way(&self) -> usize {
         self.under_way.load(Ordering::Relaxed)
     }
 
-    /// Whether something that an OP has given is on its way into the store apart from the engine.
+    /// Whether an answer of an OP is being stored outside the engine.
     pub(super) fn is_settling(&self) -> bool {
         self.settling.load(Ordering::Relaxed) > 0
     }
 
-    /// How long one poll of any client can take at the longest.
+    /// The maximum duration of a poll of any client.
     pub(super) fn longest_attempt(&self) -> Duration {
         Duration::from_millis(self.longest_attempt.load(Ordering::Relaxed))
     }
@@ -140,8 +141,8 @@ impl Shared {
         self.events.get_or_init(|| broadcast::Sender::new(EVENTS)).subscribe()
     }
 
-    /// Notes that a store operation failed, with its consequence. All failures are counted; while they last, one a minute
-    /// becomes an alert.
+    /// Reports that a store operation failed, with the consequence. All failures are counted. While they last, one
+    /// alert a minute is sent.
     pub(super) fn store_failed(&self, error: StoreError, consequence: &'static str) {
         measure::store_failed();
         let (error, now) = (store_error(error), self.clock.monotonic());
@@ -163,19 +164,20 @@ impl Shared {
         if let Some(alert) = event.alert() {
             measure::alerted(alert);
         }
-        // Nobody has to listen.
+        // There may be no listener.
         if let Some(events) = self.events.get() {
             let _ = events.send(event);
         }
     }
 
-    /// Lets the engine see an errand through. It comes back by other means; `false` after the shutdown.
+    /// Lets the engine run an errand to its end. The errand must return its result itself. Returns `false` after the
+    /// shutdown.
     pub(super) fn run(&self, errand: BoxFuture<'static, ()>) -> bool {
         self.stop.borrow().is_none() && self.errands.send(errand).is_ok()
     }
 
-    /// Stores what the OP has given and gives no second time, however long the store is out of reach. `patience` is for
-    /// what can be left to the lease of its row instead.
+    /// Stores an answer that the OP gives only once, however long the store is unavailable. A finite `patience` is for
+    /// results that can be lost, because the lease of the row expires instead.
     pub(super) async fn settle(&self, settlement: Settlement, patience: Duration) {
         let _settling = Counted::new(&self.settling);
         let mut pause = COMMIT_PAUSE;
@@ -190,7 +192,7 @@ impl Shared {
         }
     }
 
-    /// Takes an answer to a poll to the gate of its client, and to its pause.
+    /// Applies an answer to a poll to the gate and the pause of its client.
     pub(super) fn answered(&self, tenant: &Tenant, answer: &Answer, before: Before) {
         let now = self.clock.monotonic();
         let mut gate = tenant.gate();
@@ -256,7 +258,7 @@ impl Shared {
     }
 }
 
-/// Counts while it lives.
+/// Counts as one until it is dropped.
 struct Counted<'a>(&'a AtomicUsize);
 
 impl<'a> Counted<'a> {
@@ -276,14 +278,14 @@ pub(super) fn store_error(error: StoreError) -> Error {
     Error::new(ErrorKind::Store).with_source(error)
 }
 
-/// Waits for a change that concerns the caller. `changed` was asked for before the caller looked.
+/// Waits for a change that concerns the caller. `changed` must have been requested before the caller checked the store.
 pub(super) async fn until_changed(
     shared: &Shared,
     mut changed: BoxFuture<'static, Changed>,
     concerns: impl Fn(Changed) -> bool,
 ) {
     loop {
-        // Asked for before the other one completes, so that nothing is missed between the two.
+        // Requested before the other one completes, so that no change in between is missed.
         let next = shared.store.changed();
         if concerns(changed.await) {
             return;

@@ -1,10 +1,10 @@
-//! What the store's clock shows between two calls.
+//! The time of the store's clock between two calls.
 
 use std::time::{Duration, SystemTime};
 
 use crate::clock::{Clock, Moment, saturating_add};
 
-/// The store's clock, carried on by this process's monotonic one.
+/// A reading of the store's clock, extrapolated by this machine's monotonic clock.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StoreClock {
     now: SystemTime,
@@ -12,17 +12,17 @@ pub(super) struct StoreClock {
 }
 
 impl StoreClock {
-    /// The store said `now` in answer to a call that began at `at` on the monotonic clock.
+    /// The store answered `now` to a call that began at `at` on the monotonic clock.
     pub(super) fn new(now: SystemTime, at: Duration) -> Self {
         Self { now, at }
     }
 
-    /// What the store's clock showed when it carried the call out.
+    /// The time of the store's clock when it executed the call.
     pub(super) fn said(&self) -> SystemTime {
         self.now
     }
 
-    /// By how much the two clocks have moved apart between two readings.
+    /// The drift between the two clocks since an earlier reading.
     pub(super) fn apart(&self, later: &Self) -> Duration {
         let expected = saturating_add(self.now, later.at.saturating_sub(self.at));
         match later.now.duration_since(expected) {

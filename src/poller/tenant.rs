@@ -15,13 +15,13 @@ use super::reach::Reach;
 use crate::client::Client;
 use crate::store::Partition;
 
-/// Before a row is claimed again whose poll had become too late to leave, at first. It doubles while that goes on.
+/// The first pause before a row is claimed again whose poll was too late to be sent. It doubles while that continues.
 const FIRST_LATE_PAUSE: Duration = Duration::from_millis(250);
-/// The same, at most.
+/// The maximum of that pause.
 const LONGEST_LATE_PAUSE: Duration = Duration::from_secs(60);
 
-/// One client and how it fares. What counts for the client rather than for its present settings is shared with the tenant
-/// that takes the place of this one.
+/// One client with its state. State that does not depend on the client's settings is shared with the tenant that
+/// replaces this one.
 pub(super) struct Tenant {
     pub(super) client: Client,
     pub(super) partition: Partition,
@@ -33,12 +33,12 @@ pub(super) struct Tenant {
     reach: Arc<Mutex<Reach>>,
     pub(super) in_flight: Arc<AtomicUsize>,
     pub(super) verifying: Arc<AtomicUsize>,
-    /// Polls in a row that were given back because they had become too late to leave.
+    /// The number of polls in a row that were given back because they were too late to be sent.
     late: Arc<AtomicU32>,
-    /// What exchanges need, one for each. Those who wait for one are served in their order.
+    /// The slots for exchanges. They are granted in the order of the requests.
     pub(super) exchanges: Arc<Semaphore>,
     pub(super) cancellations: Arc<Cancellations>,
-    /// Another tenant has taken its place. What its polls are answered says nothing about that one.
+    /// Whether another tenant has replaced it. The answers to its polls say nothing about the new one.
     is_replaced: AtomicBool,
 }
 
@@ -90,7 +90,7 @@ impl Tenant {
         self.client.issuer() == issuer && self.client.client_id() == client_id
     }
 
-    /// Notes that another tenant has taken its place, and opens the gate for that one.
+    /// Records that another tenant has replaced it, and opens the gate for that one.
     pub(super) fn replaced(&self) -> Turn {
         self.is_replaced.store(true, Ordering::Release);
         self.gate().open()
@@ -100,7 +100,7 @@ impl Tenant {
         self.is_replaced.load(Ordering::Acquire)
     }
 
-    /// How many more polls may begin now, and if that may change by itself, when.
+    /// Returns how many more polls may begin now, and the time until that changes by itself, if it does.
     pub(super) fn admits(&self, now: Duration) -> (usize, Option<Duration>) {
         let room = self.limits.in_flight.saturating_sub(self.in_flight());
         let (room, metered) = self.meter().admits(self.limits.ceiling, room, now);
@@ -109,20 +109,20 @@ impl Tenant {
         (room, gated.max(metered).max(paused))
     }
 
-    /// How many more verifications may begin now. What the OP has given passes no gate, pause or ceiling: nothing is asked
-    /// of the OP for it but keys.
+    /// How many more verifications may begin now. The gate, the pause and the ceiling do not apply, because a
+    /// verification requests only keys from the OP.
     pub(super) fn room_for_verifications(&self) -> usize {
         self.limits.in_flight.saturating_sub(self.verifying.load(Ordering::Relaxed))
     }
 
-    /// A poll was given back because it had become too late for it to leave. Says when it may be claimed again: what made
-    /// it late may last.
+    /// Records a poll that was given back because it was too late to be sent. Returns the time until it may be claimed
+    /// again, because the cause may last.
     pub(super) fn give_back(&self) -> Duration {
         let before = self.late.fetch_add(1, Ordering::Relaxed);
         FIRST_LATE_PAUSE.saturating_mul(1 << before.min(16)).min(LONGEST_LATE_PAUSE)
     }
 
-    /// A poll left in time.
+    /// Records a poll that was sent in time.
     pub(super) fn leaves_in_time(&self) {
         self.late.store(0, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! The clients of a poller: by partition, and by where their authorization responses arrive.
+//! The clients of a poller, by partition and by the redirect URI of their authorization responses.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use crate::client::{ArrivalPlace, Client};
 use crate::error::{ConfigurationProblem, Error, Misuse};
 use crate::store::Partition;
 
-/// The clients of a poller. To add one costs the same however many there are.
+/// The clients of a poller. The cost of adding a client does not depend on their number.
 #[derive(Default)]
 pub(super) struct Tenants {
     listed: BTreeMap<Partition, Listed>,
@@ -17,7 +17,7 @@ pub(super) struct Tenants {
 
 struct Listed {
     tenant: Arc<Tenant>,
-    /// Where its responses arrive, if it has a redirect URI, and whether they are known not to say whose they are.
+    /// Where its responses arrive, if it has a redirect URI, and whether they are known not to name their OP.
     arrival: Option<(ArrivalPlace, bool)>,
 }
 
@@ -26,7 +26,7 @@ impl Tenants {
         self.listed.get(&partition).map(|listed| &listed.tenant)
     }
 
-    /// What there is of each partition, in their order.
+    /// The partitions, in order.
     pub(super) fn by_partition(&self) -> &BTreeMap<Partition, impl Sized> {
         &self.listed
     }
@@ -35,7 +35,7 @@ impl Tenants {
         self.listed.values().map(|listed| &listed.tenant)
     }
 
-    /// Adds a client, unless there is one of this partition or its responses can be taken for those of another OP.
+    /// Adds a client, unless the partition has one already, or its responses can be confused with those of another OP.
     pub(super) fn insert(&mut self, tenant: Tenant) -> Result<(), Error> {
         if self.listed.contains_key(&tenant.partition) {
             let problem = "there is one with this issuer and client identifier already";
@@ -62,8 +62,8 @@ impl Tenants {
         Some(tenant)
     }
 
-    /// Puts another client in the place of the one with its issuer and client identifier, which comes back. After an error
-    /// it is still there.
+    /// Replaces the client with the same issuer and client identifier, and returns the former one. After an error
+    /// nothing has changed.
     pub(super) fn replace(&mut self, client: Client) -> Result<Arc<Tenant>, Error> {
         let partition = Partition(client.partition());
         let former = self.get(partition).filter(|former| former.is_of(client.issuer(), client.client_id())).cloned();
@@ -80,8 +80,8 @@ impl Tenants {
         replaced.map(|()| former)
     }
 
-    /// One OP must not be able to pass another one's code off as its own (RFC 9700 §4.4): a response that does not say
-    /// whose it is has to arrive where no response of another OP does.
+    /// Checks that an OP cannot pass off another OP's code as its own (RFC 9700 §4.4): a response that does not name
+    /// its OP must arrive at a place that no response of another OP can arrive at.
     pub(super) fn check_mix_up(&self, client: &Client, redirect_uri: &str) -> Result<(), Error> {
         match self.arrivals.confusable(&ArrivalPlace::of(redirect_uri), client.issuer(), true) {
             Some(other) => Err(shared_redirect_uri(client.issuer(), &other)),
@@ -89,8 +89,8 @@ impl Tenants {
         }
     }
 
-    /// Notes which OPs have become known, since their clients were added, not to say whose their responses are. It looks
-    /// at all clients.
+    /// Records which OPs do not name themselves in their responses, if that became known after their clients were
+    /// added. It checks all clients.
     pub(super) fn look_for_silent_ops(&mut self) {
         for Listed { tenant, arrival } in self.listed.values_mut() {
             let Some((place, was_silent)) = arrival else { continue };
@@ -109,15 +109,16 @@ fn shared_redirect_uri(issuer: &str, other: &str) -> Error {
     ConfigurationProblem::SharedRedirectUri { issuer: issuer.to_owned(), other: other.to_owned() }.into()
 }
 
-/// Whose responses arrive where. Behind a nested router, a response to a longer path seems to have come to each path that
-/// is an end of it.
+/// Which OPs' responses arrive where.
+///
+/// Behind a nested router, a response to a longer path seems to have arrived at each path that is a suffix of it.
 #[derive(Default)]
 struct Arrivals {
-    /// By the whole path of the redirect URI.
+    /// By the complete path of the redirect URI.
     whole: BTreeMap<(String, String), Issuers>,
-    /// By each end of its path.
+    /// By each suffix of its path.
     ends: BTreeMap<(String, String), Issuers>,
-    /// How many entries were looked at, for the test that says how many are.
+    /// The number of entries that were checked, for a test.
     #[cfg(test)]
     looks: std::cell::Cell<usize>,
 }
@@ -126,12 +127,13 @@ struct Arrivals {
 #[derive(Default)]
 struct Issuers {
     all: BTreeMap<String, usize>,
-    /// Those whose responses are known not to say whose they are.
+    /// The OPs that are known not to name themselves in their responses.
     silent: BTreeMap<String, usize>,
 }
 
 impl Arrivals {
-    /// Another OP whose responses can be confused with those of this one: either of the two is silent.
+    /// Returns another OP whose responses can be confused with those of this one, because one of the two does not name
+    /// itself.
     fn confusable(&self, place: &ArrivalPlace, issuer: &str, is_silent: bool) -> Option<String> {
         let whole = place.ends().filter_map(|end| self.whole.get(&(place.origin().to_owned(), end.to_owned())));
         let key = (place.origin().to_owned(), place.path().to_owned());
@@ -201,7 +203,8 @@ mod tests {
         let mut arrivals = Arrivals::default();
         for number in 0..10_000 {
             let issuer = format!("https://op-{number}.test");
-            // All of them share one redirect URI, which is all right where each says whose its responses are.
+            // All of them share one redirect URI, which is allowed because all of them name themselves in their
+            // responses.
             let shared = ArrivalPlace::of("https://rp.test/a/b/callback");
             let own = ArrivalPlace::of(&format!("https://rp.test/{number}/callback"));
             for place in [&shared, &own] {
@@ -225,7 +228,7 @@ mod tests {
     }
 
     proptest! {
-        /// The index says what comparing every pair says.
+        /// The index gives the same result as a comparison of every pair.
         #[test]
         fn redirect_uris_are_confused_as_if_each_were_compared_with_each(
             clients in prop::collection::vec((redirect_uri(), 0..3_u8, any::<bool>(), any::<bool>()), 1..12),

@@ -1,4 +1,4 @@
-//! The polls and verifications that are under way.
+//! The polls and verifications in progress.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,21 +9,21 @@ use super::pause::PauseProbe;
 use super::shared::Shared;
 use super::tenant::Tenant;
 
-/// One poll or verification under way; it counts until it is dropped.
+/// One poll or verification in progress. It counts until it is dropped.
 pub(super) struct UnderWay {
     shared: Arc<Shared>,
     tenant: Arc<Tenant>,
     is_poll: bool,
-    /// Whether its request has left.
+    /// Whether its request was sent.
     has_left: Arc<AtomicBool>,
-    /// What it is the probe of.
+    /// The closed gate and the pause that it is a probe of.
     gate_probe: Option<GateProbe>,
     pause_probe: Option<PauseProbe>,
 }
 
 impl Tenant {
-    /// A poll or a verification begins; it counts as under way until what is returned is dropped. A poll that ends before
-    /// `has_left` is set has asked nothing of the OP, so it was no probe either.
+    /// Records the start of a poll or verification. It counts as in progress until the returned value is dropped. If a
+    /// poll ends before `has_left` is set, nothing was sent, so it was not a probe.
     pub(super) fn enter(
         self: &Arc<Self>,
         shared: &Arc<Shared>,
@@ -46,7 +46,7 @@ impl Tenant {
         under_way
     }
 
-    /// Notes that a poll which has ended asked nothing of the OP. Says whether another may take its place as a probe.
+    /// Undoes the records of a poll that was not sent. Returns whether another poll can be the probe instead.
     fn take_back(&self, under_way: &UnderWay) -> bool {
         self.meter().takes_back(self.limits.ceiling);
         let gate = under_way.gate_probe.as_ref().is_some_and(|probe| self.gate().take_back(probe));

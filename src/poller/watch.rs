@@ -1,5 +1,5 @@
-//! What is looked after about once a minute: OPs that give no usable answers, rows that cannot be opened here, rows of
-//! clients that the poller does not have, and deliveries that are held for too long.
+//! The checks that run about once a minute: OPs that give no usable answers, rows that this replica cannot open, rows
+//! of clients that the poller does not have, and deliveries that are held for too long.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,24 +15,25 @@ use crate::error::{Error, ErrorResponse};
 use crate::pending::{Answer, Reading};
 use crate::store::{KeyStats, PartitionStats};
 
-/// How often all of this is looked after.
+/// The interval of the checks.
 pub(super) const WATCH_EVERY: Duration = Duration::from_secs(60);
-/// A poll that was prepared for so long has waited for the OP's metadata.
+/// A poll whose preparation took this long has waited for the OP's metadata.
 const LONG_PREPARATION: Duration = Duration::from_secs(1);
-/// A store may have to look at all of its rows to count them. It is left alone for this many times as long as it took,
+/// The pause until the next count, as a multiple of the duration of the last one. A store may have to scan all rows to
+/// count them.
 const PAUSE_FACTOR: u32 = 100;
-/// but not for longer than this.
+/// The maximum of that pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
 impl Shared {
-    /// Reports what this replica knows by itself.
+    /// Runs the checks that need no store.
     pub(super) fn watch(&self) {
         self.drop_overdue_deliveries();
         self.report_unreachable();
         self.tenants().look_for_silent_ops();
     }
 
-    /// Looks in the store for rows that operators should hear of.
+    /// Searches the store for rows that operators should be alerted to.
     pub(super) async fn count_rows(&self) {
         let Ok(mut watch) = self.watch.try_lock() else { return };
         watch.look_at_keys(self).await;
@@ -41,7 +42,7 @@ impl Shared {
         }
     }
 
-    /// Notes whether a poll has brought a usable answer.
+    /// Records whether a poll got a usable answer.
     pub(super) fn note_reach(&self, tenant: &Tenant, answer: &Answer, error: Option<&Error>) {
         if tenant.is_replaced() {
             return;
@@ -59,8 +60,8 @@ impl Shared {
         }
     }
 
-    /// Notes that a poll could not leave in time, after so long a preparation, in which the OP's metadata are fetched. Where
-    /// that was short, the OP is not what made it late.
+    /// Records that a poll could not be sent in time, with the duration of its preparation, in which the OP's metadata
+    /// is fetched. If the preparation was short, the OP did not cause the delay.
     pub(super) fn note_unsent(&self, tenant: &Tenant, preparation: Duration) {
         if preparation >= LONG_PREPARATION && !tenant.is_replaced() {
             self.note_trouble(tenant, "the OP's metadata did not come in time".to_owned());
@@ -73,7 +74,8 @@ impl Shared {
         self.emit_unreachable(tenant);
     }
 
-    /// A client that has nothing to ask about any more hears no answer that would end its trouble.
+    /// Forgets the trouble of a client without pending sign-ins, because it sends no poll whose answer would end the
+    /// trouble.
     fn forget_trouble(&self, tenant: &Tenant) {
         if self.troubled().remove(&tenant.partition) {
             tenant.reach().forget();
@@ -91,7 +93,7 @@ impl Shared {
         }
     }
 
-    /// Reports that an OP gives no usable answers, if it is time for that.
+    /// Reports that an OP gives no usable answers, if a report is due.
     fn emit_unreachable(&self, tenant: &Tenant) {
         let report = tenant.reach().report(self.clock.monotonic());
         let Some(Unreachable { silence, polls, cause }) = report else { return };
@@ -111,7 +113,7 @@ impl Shared {
 }
 
 impl WatchMemory {
-    /// Looks for rows that no claim of this replica takes, because it cannot open them.
+    /// Searches for rows that no claim of this replica takes, because it cannot open them.
     async fn look_at_keys(&mut self, shared: &Shared) {
         let began = shared.clock.monotonic();
         if began < self.keys_at {
@@ -119,7 +121,7 @@ impl WatchMemory {
         }
         let stats = shared.store.keys().await;
         let now = shared.clock.monotonic();
-        // A store that is too large to be counted in time is left alone as well.
+        // The pause also applies to a store that is too large to be counted in time.
         self.keys_at = next_time(began, now);
         let stats = match stats {
             Ok(stats) => stats,
@@ -146,7 +148,7 @@ impl WatchMemory {
         }
     }
 
-    /// Looks for rows of clients that the poller does not have.
+    /// Searches for rows of clients that the poller does not have.
     async fn look_at_clients(&mut self, shared: &Shared) {
         let began = shared.clock.monotonic();
         if began < self.stats_at {
@@ -154,7 +156,7 @@ impl WatchMemory {
         }
         let stats = shared.store.stats().await;
         let now = shared.clock.monotonic();
-        // A store that is too large to be counted in time is left alone as well.
+        // The pause also applies to a store that is too large to be counted in time.
         self.stats_at = next_time(began, now);
         let stats = match stats {
             Ok(stats) => stats,
@@ -173,7 +175,7 @@ impl WatchMemory {
         let unknown: Vec<_> = stats.values().filter(is_unknown).collect();
         let processes = unknown.iter().map(|rows| rows.open()).sum();
         measure::unknown_client_rows(processes);
-        // One event for all of them, as soon as one of them is to be reported.
+        // One event for all of them, if a report of at least one of them is due.
         let causes = || unknown.iter().map(|rows| Cause::UnknownClient(rows.partition));
         if causes().any(|cause| self.is_due(cause, now)) {
             self.reported.extend(causes().map(|cause| (cause, now)));
@@ -187,7 +189,7 @@ impl WatchMemory {
         }
     }
 
-    /// Whether a cause is to be reported now. It counts as reported then.
+    /// Whether a report of a cause is due. If so, it counts as reported.
     fn is_due(&mut self, cause: Cause, now: Duration) -> bool {
         self.reported.retain(|_, at| now.saturating_sub(*at) < REMIND_EVERY);
         let is_due = !self.reported.contains_key(&cause);
@@ -198,7 +200,7 @@ impl WatchMemory {
     }
 }
 
-/// What a poll met in place of a usable answer. A refusal of the client is an answer: the OP can be reached.
+/// The reason why a poll got no usable answer. A refusal of the client is a usable answer, because the OP is reachable.
 fn trouble(answer: &Answer, error: Option<&Error>) -> Option<String> {
     let response = match answer {
         Answer::Error { response, .. } => Some(response),
@@ -210,7 +212,7 @@ fn trouble(answer: &Answer, error: Option<&Error>) -> Option<String> {
     is_trouble.then(|| cause().unwrap_or_else(|| "no answer in time".to_owned()))
 }
 
-/// How many rows need which key that is not there, and how many have which format that is too new.
+/// The numbers of rows for each missing key, and for each format that is too new.
 fn unreadable(stats: &[KeyStats], keys: &[[u8; 4]]) -> (BTreeMap<[u8; 4], u64>, BTreeMap<u8, u64>) {
     let (mut missing, mut newer) = (BTreeMap::new(), BTreeMap::new());
     for stats in stats.iter().filter(|stats| stats.bodies > 0) {
@@ -224,13 +226,13 @@ fn unreadable(stats: &[KeyStats], keys: &[[u8; 4]]) -> (BTreeMap<[u8; 4], u64>, 
     (missing, newer)
 }
 
-/// When to count again.
+/// The time of the next count.
 fn next_time(began: Duration, now: Duration) -> Duration {
     let took = now.saturating_sub(began);
     now.saturating_add(took.saturating_mul(PAUSE_FACTOR).min(LONGEST_PAUSE))
 }
 
-/// The engine reports a store that is out of reach; here it is enough to try again later.
+/// The engine reports a store that is unavailable. Here it is enough to try again later.
 fn not_counted(error: crate::store::StoreError) {
     let error = store_error(error);
     tracing::warn!(error = %error, "the rows of the store could not be counted; statistics and some alerts are missing");

@@ -1,11 +1,11 @@
-//! What the watch remembers between two rounds.
+//! The state of the periodic checks.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::store::Partition;
 
-/// What is remembered between two rounds.
+/// The state that is kept between two rounds of checks.
 #[derive(Debug, Default)]
 pub(super) struct WatchMemory {
     /// When the keys of the rows are counted next, on the monotonic clock.
@@ -16,7 +16,7 @@ pub(super) struct WatchMemory {
     pub(super) reported: BTreeMap<Cause, Duration>,
 }
 
-/// What an operator hears of once an hour at most.
+/// A problem that is reported at most once an hour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Cause {
     MissingKey([u8; 4]),

@@ -183,7 +183,7 @@ pub enum Settled {
 pub struct Claim {
     /// The partitions to claim rows of, and how many of each. Each partition occurs at most once.
     pub quotas: Vec<ClaimQuota>,
-    /// The maximal number of rows of all partitions together.
+    /// The maximum number of rows of all partitions together.
     pub limit: usize,
     /// The duration of the claims.
     pub lease: Duration,
@@ -198,9 +198,9 @@ pub struct Claim {
 pub struct ClaimQuota {
     /// The partition.
     pub partition: Partition,
-    /// The maximal number of rows in [`State::Waiting`].
+    /// The maximum number of rows in [`State::Waiting`].
     pub polls: usize,
-    /// The maximal number of rows in [`State::Exchanging`] or [`State::Answered`].
+    /// The maximum number of rows in [`State::Exchanging`] or [`State::Answered`].
     pub verifications: usize,
 }
 
@@ -245,7 +245,7 @@ pub struct Clamp {
     /// How long ago the caller last saw the correct time on the store's clock, before it noticed a jump. `None` from a
     /// caller that noticed nothing and only continues a run.
     pub noticed: Option<Duration>,
-    /// The maximal duration of a lease.
+    /// The maximum duration of a lease.
     pub longest: Duration,
     /// The number of rows to process.
     pub limit: usize,
@@ -373,7 +373,7 @@ pub enum Pinged {
 /// The outcomes to claim.
 #[derive(Debug, Clone)]
 pub struct OutcomeClaim {
-    /// The maximal number of outcomes.
+    /// The maximum number of outcomes.
     pub limit: usize,
     /// Where to start if more than `limit` outcomes are due. Partitions are then served by round robin, starting after
     /// this one: the partition of the last outcome of the previous claim.

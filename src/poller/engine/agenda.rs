@@ -1,5 +1,7 @@
-//! Which clients may have something due, and when. A poller may have ten thousand clients of which two are busy: what it
-//! does for those two must not depend on the others.
+//! Which clients may have something due, and when.
+//!
+//! A poller may have ten thousand clients, two of which are busy. The work for those two must not depend on the number
+//! of the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -7,11 +9,11 @@ use std::time::Duration;
 
 use crate::store::Partition;
 
-/// The most clients that one claim asks for.
+/// The maximum number of clients in one claim.
 pub(super) const QUOTAS: usize = 128;
-/// How many clients are looked at in a second for changes by other replicas, where more than one claim's worth exist.
+/// How many clients are checked in a second for changes by other replicas, if one claim cannot contain all of them.
 const LOOKS_PER_SECOND: usize = 1_000;
-/// Where one look does not reach all clients, each client is looked at once in this many periods.
+/// If one claim cannot contain all clients, each client is checked once in this many periods.
 const LOOK_PERIODS: u32 = 4;
 
 /// When each client may have something due, on the monotonic clock.
@@ -26,23 +28,23 @@ pub(super) struct Agenda {
 #[derive(Debug, Default, Clone, Copy)]
 struct Entry {
     at: Option<Duration>,
-    /// Something is due, and there was no room for it: the end of a poll or verification makes some.
+    /// Whether something is due that exceeds the client's limits. The end of a poll or verification makes a slot free.
     lacks_room: bool,
 }
 
-/// The round in which all clients are looked at.
+/// The rounds of checks of all clients.
 #[derive(Debug, Default)]
 struct Looks {
-    /// The last client of the last look.
+    /// The last client of the last check.
     after: Option<Partition>,
     next_at: Duration,
     last_at: Duration,
-    /// How many looks are left in the round that a change has started.
+    /// How many clients are left in the round that a change has started.
     urgent: usize,
 }
 
 impl Agenda {
-    /// Notes that something may be due for a client at this time.
+    /// Records that something may be due for a client at this time.
     pub(super) fn bring_forward(&mut self, partition: Partition, at: Duration) {
         let before = self.clients.get(&partition).and_then(|entry| entry.at);
         if before.is_none_or(|before| at < before) {
@@ -50,14 +52,14 @@ impl Agenda {
         }
     }
 
-    /// Notes what a claim has said of a client: when something is due next, unless that is earlier by what has been noted
-    /// meanwhile, and whether something is due for which there is no room.
+    /// Records the answer of a claim for a client: when something is due next, unless an earlier time was recorded
+    /// meanwhile, and whether something is due that exceeds the client's limits.
     pub(super) fn note(&mut self, partition: Partition, at: Option<Duration>, lacks_room: bool) {
         let before = self.clients.get(&partition).and_then(|entry| entry.at);
         self.set(partition, [before, at].into_iter().flatten().min(), lacks_room);
     }
 
-    /// Takes a client off the agenda, because a claim asks for it.
+    /// Removes the due time of a client, because a claim includes it.
     pub(super) fn take(&mut self, partition: Partition) {
         self.set(partition, None, false);
     }
@@ -72,20 +74,20 @@ impl Agenda {
         }
     }
 
-    /// Notes that a poll or verification of a client has ended.
+    /// Records that a poll or verification of a client has ended.
     pub(super) fn freed(&mut self, partition: Partition, now: Duration) {
         if self.clients.get(&partition).is_some_and(|entry| entry.lacks_room) {
             self.set(partition, Some(now), false);
         }
     }
 
-    /// Forgets a client that this poller has no longer.
+    /// Forgets a client that this poller no longer has.
     pub(super) fn remove(&mut self, partition: Partition) {
         self.set(partition, None, false);
         self.clients.remove(&partition);
     }
 
-    /// Takes the clients with something due off the agenda, the longest overdue first. A claim puts them on it again.
+    /// Takes the clients with something due from the agenda, the longest overdue first. The claim adds them again.
     pub(super) fn take_due(&mut self, now: Duration, limit: usize) -> Vec<Partition> {
         let due: Vec<_> = self.order.iter().take_while(|(at, _)| *at <= now).take(limit).copied().collect();
         for (_, partition) in &due {
@@ -99,19 +101,20 @@ impl Agenda {
         self.order.first().map(|(at, _)| *at)
     }
 
-    /// When the next clients are to be looked at because others may have changed something.
+    /// When the next clients are checked for changes by other replicas.
     pub(super) fn look_at(&self) -> Duration {
         self.looks.next_at
     }
 
-    /// Something has changed somewhere: all clients are looked at, at once where that is one claim.
+    /// Records a change of an unknown client. All clients are checked: at once if one claim can contain them, and
+    /// otherwise in a quick round.
     pub(super) fn look_soon(&mut self, clients: usize) {
         self.looks.urgent = clients;
         let soon = self.looks.last_at.saturating_add(urgent_period(clients));
         self.looks.next_at = self.looks.next_at.min(soon);
     }
 
-    /// Notes that something may be due for the next clients of the round, if it is time for that.
+    /// Records that something may be due for the next clients of the round, if a check is due.
     pub(super) fn look<T>(&mut self, tenants: &BTreeMap<Partition, T>, now: Duration, look_every: Duration) {
         if now < self.looks.next_at {
             return;
@@ -141,12 +144,12 @@ impl Agenda {
     }
 }
 
-/// How long a round takes at least.
+/// The minimum duration of a round.
 fn quickest_round(clients: usize) -> Duration {
     Duration::from_millis(clients.saturating_mul(1_000 / LOOKS_PER_SECOND) as u64)
 }
 
-/// How long after one look the next one follows, when something has changed somewhere.
+/// The pause between two checks after a change of an unknown client.
 fn urgent_period(clients: usize) -> Duration {
     match clients > QUOTAS {
         true => quickest_round(QUOTAS),

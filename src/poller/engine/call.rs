@@ -19,36 +19,36 @@ use crate::task::{Panicked, catch_panic};
 use super::Ended;
 use super::chores::{CLAMP_PAUSE, OUTAGE};
 
-/// How long the store is left alone after an error, at first.
+/// The pause before the next call after an error of the store, at first.
 const FIRST_STORE_PAUSE: Duration = Duration::from_millis(250);
-/// The same, at most.
+/// The maximum of that pause.
 const LONGEST_STORE_PAUSE: Duration = Duration::from_secs(30);
-/// The store's clock may be corrected by this much at once.
+/// The maximum correction of the store's clock that does not count as a jump.
 const LARGEST_DRIFT: Duration = Duration::from_secs(5);
 
 type Answer = Result<Result<Work, StoreError>, Panicked>;
 
-/// A call that is under way.
+/// A call in progress.
 pub(super) struct Call {
     settling: Vec<Kept>,
     quotas: Vec<ClaimQuota>,
-    /// The clients that it claims for, which may be removed meanwhile.
+    /// The clients that it claims for. They may be removed from the poller meanwhile.
     tenants: Vec<Arc<Tenant>>,
     began: Duration,
-    /// How long after it began a poll of what it claims may leave.
+    /// How long after the start of the call a poll of a claimed row may be sent.
     window: Duration,
     lease: Duration,
     answer: BoxFuture<'static, Answer>,
 }
 
 impl Call {
-    /// Whether it settles anything.
+    /// Whether it contains settlements.
     pub(super) fn settles(&self) -> bool {
         !self.settling.is_empty()
     }
 }
 
-/// The answer to the call that is under way, if there is one. Dropping the future loses nothing.
+/// Waits for the answer to the current call, if there is one. Dropping the future loses nothing.
 pub(super) async fn answer(call: &mut Option<Call>) -> Answer {
     match call {
         Some(call) => (&mut call.answer).await,
@@ -56,7 +56,7 @@ pub(super) async fn answer(call: &mut Option<Call>) -> Answer {
     }
 }
 
-/// What has changed in the store, once that was asked for.
+/// Waits for a change in the store, if there is a subscription.
 pub(super) async fn changed(changed: &mut Option<BoxFuture<'static, Changed>>) -> Changed {
     match changed {
         Some(changed) => changed.await,
@@ -65,8 +65,8 @@ pub(super) async fn changed(changed: &mut Option<BoxFuture<'static, Changed>>) -
 }
 
 impl Engine {
-    /// Calls the store with as many results as it has shown to take in time, and claims for the clients that may have
-    /// something due. The call is driven by [`answer`].
+    /// Starts a call to the store. It contains as many results as the store can handle in time, and a claim for the
+    /// clients that may have something due. [`answer`] drives the call.
     pub(super) fn start_call(&mut self, now: Duration) {
         let shared = self.shared.clone();
         let (window, batch) = (self.pace.send_window(), self.pace.batch());
@@ -89,7 +89,7 @@ impl Engine {
         self.call = Some(Call { settling, quotas, tenants, began: now, window, lease, answer });
     }
 
-    /// Takes up to this many results, the urgent ones first.
+    /// Takes up to `batch` results, the urgent ones first.
     fn take_results(&mut self, batch: usize) -> Vec<Kept> {
         if self.results.len() > batch {
             self.results.sort_by_key(|kept| !kept.is_urgent());
@@ -97,8 +97,8 @@ impl Engine {
         self.results.drain(..self.results.len().min(batch)).collect()
     }
 
-    /// For whom to claim, and how many rows: for the clients of what is settled, whose next due time the answer then says,
-    /// and for those with something due.
+    /// The clients to claim for, and how many rows of each: the clients of the settled results, so that the answer
+    /// contains their next due times, and the clients with something due.
     fn quotas(&mut self, settling: &[Kept], batch: usize, now: Duration) -> Vec<ClaimQuota> {
         let mut partitions = Self::partitions_of(settling);
         for partition in &partitions {
@@ -118,7 +118,7 @@ impl Engine {
         quotas
     }
 
-    /// Takes in what came of the call.
+    /// Processes the answer to the call.
     pub(super) fn take_answer(&mut self, answer: Answer) {
         let Some(call) = self.call.take() else { return };
         let now = self.shared.clock.monotonic();
@@ -138,7 +138,7 @@ impl Engine {
         }
     }
 
-    /// Drops the call that is under way, and keeps what it was for.
+    /// Drops the current call, and keeps its results and clients for the next one.
     pub(super) fn give_call_back(&mut self) {
         let now = self.shared.clock.monotonic();
         if let Some(call) = self.call.take() {
@@ -174,7 +174,7 @@ impl Engine {
         let store_clock = StoreClock::new(work.now, call.began);
         let has_jumped = self.has_jumped(store_clock, call.began, now);
         if work.clamping {
-            // Whoever began it may have died.
+            // The replica that began the run may have died.
             self.chores.clamp(&self.shared, None);
         }
         for claimed in work.claimed {
@@ -199,10 +199,10 @@ impl Engine {
         }
     }
 
-    /// Whether the store's clock has been set since it was last read. Then due times are put right, and nothing is claimed
-    /// until they are.
+    /// Whether the store's clock was set since it was last read. If so, due times are corrected, and nothing is claimed
+    /// until that is done.
     fn has_jumped(&mut self, store_clock: StoreClock, began: Duration, now: Duration) -> bool {
-        // The store read its clock at some moment of the call, so a slow call says little.
+        // The store read its clock at some moment during the call, so the reading of a slow call is imprecise.
         let uncertain = now.saturating_sub(began);
         let jump = self.last_seen.map(|last| last.apart(&store_clock));
         let has_jumped = jump.is_some_and(|jump| jump > LARGEST_DRIFT.saturating_add(uncertain));
@@ -221,8 +221,8 @@ impl Engine {
         has_jumped
     }
 
-    /// Begins work on a row, or gives it back: after a jump of the clock nobody knows whether it is due, after a call that
-    /// took too long the poll may not leave any more, and a poller that stops takes nothing new.
+    /// Starts a job, or gives its row back. A row is given back after a jump of the clock, when its due time is
+    /// unknown; after a call that took too long, when its poll must no longer be sent; and while the poller stops.
     fn begin(&mut self, job: Job, has_jumped: bool, now: Duration) {
         let partition = job.claimed.partition;
         if self.is_retaken(&job.claimed) {
@@ -245,8 +245,9 @@ impl Engine {
         self.spawn(job, partition);
     }
 
-    /// Whether this replica's own poll from the previous claim is still under way, or its result not stored yet. Then that
-    /// poll settles the row. It applies only if no other replica has claimed the row since.
+    /// Whether this replica's own poll from the previous claim is still in flight, or its result is not stored yet.
+    /// Then that poll settles the row with the new epoch. That is the case only if no other replica has claimed the row
+    /// in between.
     fn is_retaken(&mut self, claimed: &Claimed) -> bool {
         if !claimed.orphaned {
             return false;
@@ -286,7 +287,7 @@ impl Engine {
         });
     }
 
-    /// Puts a client on the agenda again.
+    /// Adds a client to the agenda again.
     fn note_due(&mut self, quota: &ClaimQuota, due: NextDue, is_clamping: bool, now: Duration) {
         let partition = quota.partition;
         if is_clamping {

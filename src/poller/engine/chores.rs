@@ -1,5 +1,8 @@
-//! What is done beside polling, each thing by a task of its own so that no poll waits for it: putting due times right after
-//! a jump of the clock, spreading what an outage has left overdue, renewing the claims of deliveries, erasing tombstones.
+//! Maintenance besides polling.
+//!
+//! Each chore is a task of its own, so that no poll waits for it: the correction of due times after a jump of the
+//! clock, the spreading of rows that are overdue after an outage, the renewal of deliveries' claims, the erasure of
+//! tombstones, and the count of rows.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,51 +19,51 @@ use crate::poller::watch::WATCH_EVERY;
 use crate::store::{Clamp, Clamped, Partition, PartitionStats};
 use crate::task::{Panicked, catch_panic};
 
-/// What has been due for longer has been waiting for an outage to end, with many others. It is spread over an interval,
-/// which is the load that the OP has asked for.
+/// A row that has been due for longer than this has waited for the end of an outage, together with many others. These
+/// rows are spread over one interval, the load that the OP asked for.
 pub(super) const OUTAGE: Duration = Duration::from_secs(60);
-/// How many rows one call spreads, so that pings and settlements are served in between.
+/// How many rows one call spreads. Pings and settlements are served in between.
 const SPREAD_BATCH: usize = 1_000;
-/// How many rows one step of `clamp_due_times` looks at.
+/// How many rows one step of `clamp_due_times` processes.
 const CLAMP_BATCH: usize = 1_000;
-/// How long to leave a step of putting due times right to another replica.
+/// How long to wait while another replica executes a step of correcting due times.
 pub(super) const CLAMP_PAUSE: Duration = Duration::from_secs(1);
-/// No lease is meant to be longer, not even that of an exchange whose answer waits for the store; only that of a poll can
-/// be, where the client has a long poll timeout.
+/// The maximum duration of a lease, including that of an exchange whose answer waits for the store. Only the lease of a
+/// poll can be longer, if the client has a long poll timeout.
 const LONGEST_LEASE: Duration = Duration::from_secs(15 * 60);
-/// How often tombstones are looked for.
+/// How often expired tombstones are erased.
 const PURGE_EVERY: Duration = Duration::from_secs(600);
 const PURGE_BATCH: usize = 1_000;
-/// Before a chore that failed or panicked is tried again.
+/// The pause before a chore that failed or panicked is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Chore {
-    /// Due times are put right after a jump of the store's clock; nothing is claimed meanwhile.
+    /// Corrects due times after a jump of the store's clock. Nothing is claimed meanwhile.
     Clamp,
-    /// What has been overdue since an outage is spread.
+    /// Spreads rows that are overdue after an outage.
     Spread,
-    /// The claims of deliveries are renewed.
+    /// Renews the claims of deliveries.
     Renew,
-    /// Tombstones are erased.
+    /// Erases tombstones.
     Purge,
-    /// Rows that operators should hear of are looked for.
+    /// Counts rows that operators should be alerted to.
     Count,
 }
 
-/// What has come of a chore: whether there is more to do at once.
+/// The result of a chore: whether it must run again at once.
 pub(super) type Done = (Chore, Result<bool, Panicked>);
 
 pub(super) struct Chores {
     tasks: JoinSet<Done>,
     running: BTreeSet<Chore>,
     polls: bool,
-    /// When rows may have become overdue while nobody looked, they are spread at this time.
+    /// When to spread rows that may have become overdue during an outage.
     spread_at: Option<Duration>,
     renew_at: Duration,
     purge_at: Duration,
     watch_at: Duration,
-    /// When the clock was last seen right before the jump after which due times still have to be put right.
+    /// When the clock was last correct before the jump for which due times are being corrected.
     clamp_since: Option<Duration>,
 }
 
@@ -78,7 +81,7 @@ impl Chores {
         }
     }
 
-    /// Begins what is due.
+    /// Starts the chores that are due.
     pub(super) fn begin(&mut self, shared: &Arc<Shared>, now: Duration) {
         if self.spread_at.is_some_and(|at| now >= at) && !self.is_running(Chore::Spread) {
             self.spread_at = None;
@@ -101,7 +104,7 @@ impl Chores {
         }
     }
 
-    /// When the next one is due.
+    /// When the next chore is due.
     pub(super) fn next_at(&self) -> Duration {
         let at = |chore, at: Duration| if self.is_running(chore) { Duration::MAX } else { at };
         let spread_at = at(Chore::Spread, self.spread_at.unwrap_or(Duration::MAX));
@@ -117,12 +120,12 @@ impl Chores {
         self.running.contains(&chore)
     }
 
-    /// The next one that has ended.
+    /// Waits for the next chore to end.
     pub(super) async fn ended(&mut self) -> Option<Done> {
         self.tasks.join_next().await.and_then(Result::ok)
     }
 
-    /// Takes in what came of one.
+    /// Processes the result of a chore.
     pub(super) fn take(&mut self, shared: &Arc<Shared>, done: Option<Done>) {
         let Some((chore, result)) = done else { return };
         self.running.remove(&chore);
@@ -144,8 +147,8 @@ impl Chores {
         }
     }
 
-    /// Puts due times right, after a jump of the store's clock or because another replica has begun to. `last_right` is
-    /// when the clock was last seen right.
+    /// Corrects due times, after a jump of the store's clock or because another replica has started to. `last_right` is
+    /// when the clock was last correct.
     pub(super) fn clamp(&mut self, shared: &Arc<Shared>, last_right: Option<Duration>) {
         if self.polls && !self.is_running(Chore::Clamp) {
             self.begin_clamp(shared, last_right, Duration::ZERO);
@@ -157,21 +160,22 @@ impl Chores {
         self.spawn(Chore::Clamp, Box::pin(clamp(shared.clone(), last_right, pause)));
     }
 
-    /// Spreads what has become overdue in an outage of the store.
+    /// Spreads rows that became overdue during an outage.
     pub(super) fn spread_soon(&mut self) {
         if self.polls {
             self.spread_at = Some(Duration::ZERO);
         }
     }
 
-    /// Notes how long a sleep took. One that took much longer was an outage of this machine, such as a suspend.
+    /// Records how long a sleep took. If it took much longer than planned, this machine had an outage, such as a
+    /// suspend.
     pub(super) fn note_sleep(&mut self, before: Duration, wait: Duration, now: Duration) {
         if now.saturating_sub(before) > wait.saturating_add(OUTAGE) {
             self.spread_soon();
         }
     }
 
-    /// Drops all of them.
+    /// Stops all chores.
     pub(super) fn stop(&mut self) {
         self.tasks.abort_all();
     }
@@ -182,8 +186,8 @@ impl Chores {
     }
 }
 
-/// After an outage, ours or the store's: what is long overdue does not all go out at once. A store takes its time to count,
-/// during which the first polls go out. Says whether it failed.
+/// Spreads rows that are long overdue after an outage of this machine or of the store, so that their polls are not all
+/// sent at once. The store may need time to count; meanwhile the first polls are sent. Returns whether it failed.
 async fn spread(shared: Arc<Shared>) -> bool {
     for partition in overdue_partitions(&shared).await {
         loop {
@@ -200,7 +204,7 @@ async fn spread(shared: Arc<Shared>) -> bool {
     false
 }
 
-/// The clients with long overdue rows; all of them if the store is too large to be counted in time.
+/// The clients with long overdue rows; all clients if the store is too large to be counted in time.
 async fn overdue_partitions(shared: &Shared) -> Vec<Partition> {
     let Ok(stats) = shared.store.stats().await else {
         return shared.tenants().values().map(|tenant| tenant.partition).collect();
@@ -210,7 +214,7 @@ async fn overdue_partitions(shared: &Shared) -> Vec<Partition> {
     late.filter(|partition| shared.tenant(*partition).is_some()).collect()
 }
 
-/// Says whether it has to go on.
+/// Executes a run of correcting due times. Returns whether it must continue.
 async fn clamp(shared: Arc<Shared>, last_right: Option<Duration>, pause: Duration) -> bool {
     let longest = LONGEST_LEASE.max(LONGEST_SEND_WINDOW.saturating_add(shared.longest_attempt()));
     shared.clock.sleep(pause).await;
@@ -238,7 +242,7 @@ async fn count(shared: Arc<Shared>) -> bool {
     false
 }
 
-/// Says whether there are more of them.
+/// Erases a batch of tombstones. Returns whether there are more.
 async fn purge(shared: Arc<Shared>) -> bool {
     match shared.store.purge(PURGE_BATCH).await {
         Ok(purged) => purged == PURGE_BATCH,

@@ -1,18 +1,18 @@
-//! How much one call to the store asks for, and how long its answer may take.
+//! The size of a call to the store, and how long its answer may take.
 
 use std::time::Duration;
 
-/// A poll leaves within this time, counted from before the claim, or not at all: so nobody who has been asleep sends
-/// one that others have long since taken over. A store that is slow gets more time.
+/// A poll is sent within this time, counted from before the claim, or not at all. So a replica that was suspended does
+/// not send a poll that another replica has taken over. With a slow store the time is longer.
 pub(super) const SEND_WINDOW: Duration = Duration::from_secs(5);
-/// No poll leaves later after its claim than this, however slow the store is.
+/// The maximum of that time, however slow the store is.
 pub(super) const LONGEST_SEND_WINDOW: Duration = Duration::from_secs(60);
 /// How many rows one call settles and claims at first.
 const FIRST_BATCH: usize = 128;
-/// So few are always worth a call.
+/// The minimum size of a call, however slow the store is.
 const SMALLEST_BATCH: usize = 16;
 
-/// What is known of the store's pace.
+/// The measured speed of the store.
 #[derive(Debug)]
 pub(super) struct Pace {
     batch: usize,
@@ -22,22 +22,22 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// A call settles and claims no more than `most` rows.
+    /// Creates a pace whose calls settle and claim at most `most` rows.
     pub(super) fn new(most: usize) -> Self {
         Self { batch: FIRST_BATCH.min(most), most, slowest: Duration::ZERO }
     }
 
-    /// How many rows to settle and to claim in the next call.
+    /// The number of rows to settle and to claim in the next call.
     pub(super) fn batch(&self) -> usize {
         self.batch
     }
 
-    /// How long after the next call began a poll may leave. The lease is as much longer.
+    /// How long after the start of the next call a poll may be sent. The lease is longer by this time.
     pub(super) fn send_window(&self) -> Duration {
         self.slowest.saturating_mul(2).clamp(SEND_WINDOW, LONGEST_SEND_WINDOW)
     }
 
-    /// Takes in how long a call took. One that took half of the usual window makes the next ones smaller.
+    /// Records how long a call took. If it took half of the usual window, the next calls are smaller.
     pub(super) fn took(&mut self, took: Duration) {
         if took > SEND_WINDOW / 2 {
             self.batch = (self.batch / 2).max(SMALLEST_BATCH.min(self.most));

@@ -76,7 +76,7 @@ impl PostgresStoreBuilder {
         self
     }
 
-    /// Sets the maximal number of connections; 8 by default.
+    /// Sets the maximum number of connections; 8 by default.
     pub fn pool_size(mut self, connections: usize) -> Self {
         self.pool_size = connections;
         self

@@ -28,7 +28,7 @@ use crate::task::{self, Task};
 
 /// A connection that was idle in the pool for this long is checked before it is used.
 const UNCHECKED: Duration = Duration::from_secs(5);
-/// The minimal time for a host to accept a connection.
+/// The minimum time for a host to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The time limit of a request to cancel a statement, including the end of that statement.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);

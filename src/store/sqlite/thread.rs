@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::store::changes::Changes;
 use crate::store::{Changed, StoreError};
 
-/// The maximal number of calls in a transaction, so that the first of them does not wait for long.
+/// The maximum number of calls in a transaction, so that the first of them does not wait for long.
 const CALLS_PER_TRANSACTION: usize = 256;
 
 /// How often to check whether another process has changed the file.
