@@ -1,4 +1,4 @@
-//! Time as a seam: everything in this crate that asks for the time or sleeps does so through [`Clock`].
+//! The source of time: everything in this crate that reads the time or sleeps uses a [`Clock`].
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -6,30 +6,33 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_core::future::BoxFuture;
 
-/// Where the crate takes the time from, and how it sleeps.
+/// A source of time for the crate, which also sleeps.
 ///
-/// Applications use [`SystemClock`], which is the default. Tests bring a clock of their own, such as the one of the
-/// feature `testing`, and live through weeks in a moment.
+/// Applications use [`SystemClock`], the default. Tests use a simulated clock, such as that of the feature `testing`,
+/// in which weeks pass in a moment.
 pub trait Clock: fmt::Debug + Send + Sync {
-    /// The wall clock: what tokens and DPoP proofs are judged by and what survives a restart. It may jump.
+    /// Returns the time of the wall clock, which tokens and DPoP proofs are checked against, and which survives a
+    /// restart. It may jump.
     fn now(&self) -> SystemTime;
 
-    /// Time since an arbitrary origin that stays the same while this process lives. It never goes backwards and does
-    /// not follow corrections of the wall clock. It should count the time for which the machine is suspended: a
-    /// [`Poller`](crate::Poller) tells by it whether a lease still holds, and other machines go on meanwhile.
+    /// Returns the time since an arbitrary origin that does not change while this operating-system process runs.
+    ///
+    /// It never goes backwards, and does not follow corrections of the wall clock. It should include the time for which
+    /// the machine is suspended, because a [`Poller`](crate::Poller) uses it to decide whether a lease is still valid,
+    /// and other machines keep running meanwhile.
     fn monotonic(&self) -> Duration;
 
-    /// Completes once `duration` has passed while the machine was running. Where it was suspended meanwhile this may be
-    /// later than on the monotonic clock. Dropping the future cancels the sleep.
+    /// Completes after `duration` has passed while the machine was running. If it was suspended meanwhile, this may be
+    /// later than by the monotonic clock. Dropping the future cancels the sleep.
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
 }
 
 /// The machine's clock, with tokio's timer for sleeping.
 ///
-/// On Linux, Android and Apple's systems its monotonic clock goes on while the machine is suspended (`CLOCK_BOOTTIME`; on
-/// Apple's systems `CLOCK_MONOTONIC`). Elsewhere it is [`std::time::Instant`], which on some systems stands still then.
-/// On such a system a poll may leave after a suspend although another replica has taken over its row: do not suspend
-/// machines there that poll.
+/// On Linux, Android and Apple's systems its monotonic clock continues while the machine is suspended
+/// (`CLOCK_BOOTTIME`; on Apple's systems `CLOCK_MONOTONIC`). Elsewhere it is [`std::time::Instant`], which stops during
+/// a suspend on some systems. On such a system a poll may be sent after a suspend although another replica has taken
+/// over its row. Do not suspend machines that poll on these systems.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
@@ -51,7 +54,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// The time for which the machine has been up, suspended or not.
+/// The time since the machine was booted, including suspends.
 #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
 fn since_boot() -> Duration {
     #[cfg(target_vendor = "apple")]
@@ -61,7 +64,7 @@ fn since_boot() -> Duration {
     Duration::try_from(rustix::time::clock_gettime(CLOCK)).unwrap_or(Duration::ZERO)
 }
 
-/// The time since this was first called.
+/// The time since the first call of this function.
 #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
 #[expect(clippy::disallowed_methods, reason = "this is where time enters the crate")]
 fn since_boot() -> Duration {
@@ -81,33 +84,33 @@ impl Moment {
         Self { wall: clock.now(), monotonic: clock.monotonic() }
     }
 
-    /// This moment, `duration` earlier, or as early as the clocks go.
+    /// Returns the moment `duration` earlier, or the earliest one that the clocks can represent.
     pub(crate) fn minus(self, duration: Duration) -> Self {
         let wall = self.wall.checked_sub(duration).unwrap_or(UNIX_EPOCH);
         Self { wall, monotonic: self.monotonic.saturating_sub(duration) }
     }
 
-    /// This moment and `duration` later. A duration beyond what the clocks can hold ends at the far future.
+    /// Returns the moment `duration` later. The wall clock ends at the end of the year 9999.
     pub(crate) fn plus(self, duration: Duration) -> Self {
         Self { wall: saturating_add(self.wall, duration), monotonic: self.monotonic.saturating_add(duration) }
     }
 }
 
-/// The last instant that dates in tokens and proofs can name without overflowing anything: the end of the year 9999.
+/// The end of the year 9999: the last time that can be used in tokens and proofs without an overflow.
 const FAR_FUTURE: Duration = Duration::from_secs(253_402_300_799);
 
-/// `time + duration`, ending at the end of the year 9999 instead of panicking.
+/// Returns `time + duration`, limited to the end of the year 9999 instead of panicking.
 pub(crate) fn saturating_add(time: SystemTime, duration: Duration) -> SystemTime {
     let far_future = UNIX_EPOCH + FAR_FUTURE;
     time.checked_add(duration).map_or(far_future, |sum| sum.min(far_future))
 }
 
-/// Whole seconds since 1970; zero for times before it.
+/// Returns the whole seconds since 1970; zero for earlier times.
 pub(crate) fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// The reverse of [`unix_seconds`], ending at the end of the year 9999.
+/// The inverse of [`unix_seconds`], limited to the end of the year 9999.
 pub(crate) fn from_unix_seconds(seconds: u64) -> SystemTime {
     saturating_add(UNIX_EPOCH, Duration::from_secs(seconds))
 }
@@ -122,7 +125,7 @@ mod tests {
         assert_eq!(unix_seconds(from_unix_seconds(u64::MAX)), FAR_FUTURE.as_secs());
     }
 
-    /// The first line of `/proc/uptime` counts suspends too, in hundredths of a second.
+    /// The first number in `/proc/uptime` includes suspends, in hundredths of a second.
     #[cfg(target_os = "linux")]
     #[test]
     fn the_monotonic_clock_is_the_one_that_goes_on_in_a_suspend() {

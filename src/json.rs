@@ -1,11 +1,13 @@
-//! JSON objects of an OP, in which a member may be repeated or unclear.
+//! JSON objects from an OP, in which members may be repeated or unclear.
 //!
-//! RFC 8259 §4 leaves open which of two members with one name counts, and RFC 7519 §4 lets a reader refuse both or take
-//! the last. OPs do repeat members, with equal values: then they are one. Where the values differ, the last one counts,
-//! unless a check needs the member: then two readers could be made to see two documents, and it is refused.
+//! RFC 8259 §4 does not define which of two members with the same name counts. RFC 7519 §4 lets a reader reject both or
+//! take the last. Some OPs repeat members with equal values; these count as one. If the values differ, the last one
+//! counts, unless a check needs the member. In that case the document is refused, because an attacker could make two
+//! readers see different values.
 //!
-//! The same holds for values that the grammar allows and that readers treat differently. An unpaired surrogate in a text
-//! (§8.2) is read as U+FFFD, and a number that no double can hold (§6) as `null`, unless a check needs the member.
+//! The same applies to values that the grammar allows but that readers treat differently. An unpaired surrogate in a
+//! string (§8.2) is read as U+FFFD, and a number that a double cannot represent (§6) as `null`, unless a check needs
+//! the member.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,22 +22,22 @@ mod repair;
 
 use repair::Substitutes;
 
-/// The members of one JSON object, with the names of those that contradict themselves or are unclear.
+/// The members of one JSON object, with the names of those that have contradictory or unclear values.
 #[derive(Debug)]
 pub(crate) struct Object {
     members: Map<String, Value>,
-    /// Of members that are repeated with different values.
+    /// The places of members that are repeated with different values.
     contradictions: Places,
-    /// Of values that are not what the document says, because that cannot be held.
+    /// The places of values that were substituted, because the original cannot be represented.
     unclear: Places,
-    /// The values of outermost members that did not count, because others came later.
+    /// The values of outermost members that later values have replaced.
     earlier: Vec<(String, Value)>,
 }
 
-/// Places in a document: names and array indices from the outermost object inwards, as far as [`DEPTH`].
+/// Places in a document: names and array indices from the outermost object inwards, up to [`DEPTH`] levels.
 type Places = BTreeSet<Vec<String>>;
 
-/// Why a needed member cannot be taken.
+/// Why a needed member cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flaw {
     /// This member is repeated with different values.
@@ -45,7 +47,7 @@ pub(crate) enum Flaw {
 }
 
 impl Flaw {
-    /// The rule that is broken, with the member, where `malformed` is the rule of documents that cannot be read.
+    /// Returns the violated rule and the member. `malformed` is the rule for documents that cannot be read.
     pub(crate) fn rule(self, malformed: Rule) -> (Rule, &'static str) {
         match self {
             Self::Repeated(member) => (Rule::RepeatedMember, member),
@@ -54,10 +56,10 @@ impl Flaw {
     }
 }
 
-/// How far inwards a place is located. What lies deeper counts for the member that it lies in. Three levels name
-/// a member of a key in a key set.
+/// The number of levels of a place. Anything deeper counts for the member that contains it. Three levels identify a
+/// member of a key in a key set.
 const DEPTH: usize = 3;
-/// So many places are kept. A document with more is contradictory everywhere.
+/// The maximum number of places that are kept. A document with more counts as contradictory everywhere.
 const PLACES: usize = 100;
 
 impl Object {
@@ -65,15 +67,15 @@ impl Object {
     ///
     /// # Errors
     ///
-    /// Where it is none. The error may quote the document: use nothing of it but its line and column.
+    /// If it is not a JSON object. The error may quote the document: use only its line and column.
     pub(crate) fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
         Self::parse_clear(json).or_else(|error| Self::parse_unclear(json).ok_or(error))
     }
 
     fn parse_clear(json: &[u8]) -> Result<Self, serde_json::Error> {
         let mut object: Self = serde_json::from_slice(json)?;
-        // Most headers and claims are flat, and then everything has been looked at. Names are looked at before values,
-        // which are worth the trouble only where a name is repeated.
+        // Most headers and claims are flat, and then nothing is left to check. Names are checked first, because values
+        // must be compared only if a name is repeated.
         if object.members.values().any(holds_object) && serde_json::from_slice::<Unrepeated>(json).is_err() {
             let mut path = Vec::new();
             let search = Search { path: &mut path, found: &mut object.contradictions };
@@ -82,7 +84,8 @@ impl Object {
         Ok(object)
     }
 
-    /// Reads the document twice, each time with other substitutes for what cannot be held. What differs is unclear.
+    /// Reads the document twice, with different substitutes for values that cannot be represented. Values that differ
+    /// are unclear.
     fn parse_unclear(json: &[u8]) -> Option<Self> {
         let read = |substitutes: Substitutes| Self::parse_clear(&repair::repaired(json, &substitutes)?).ok();
         let mut object = read(Substitutes { surrogate: *b"fffd", number: *b"null" })?;
@@ -92,13 +95,13 @@ impl Object {
         Some(object)
     }
 
-    /// Reads a document of the OP of which some members are needed by a check. A byte order mark at its start is no part
-    /// of it (RFC 8259 §8.1).
+    /// Reads a document of the OP, some members of which are needed by a check. A byte order mark at its start is
+    /// ignored (RFC 8259 §8.1).
     ///
     /// # Errors
     ///
-    /// [`Rule::MalformedJson`], with the name of a needed member that is unclear; and [`Rule::RepeatedMember`] with the
-    /// name of the member.
+    /// [`Rule::MalformedJson`], with the name of the member if a needed one is unclear; [`Rule::RepeatedMember`],
+    /// with the name of the member.
     pub(crate) fn read(
         body: &[u8],
         document: Document,
@@ -107,7 +110,7 @@ impl Object {
         Self::document(body, document)?.needing(needed).map_err(|flaw| flawed(document, flaw))
     }
 
-    /// The same, before it is known which members are needed.
+    /// The same, for callers that do not know yet which members are needed.
     ///
     /// # Errors
     ///
@@ -116,7 +119,7 @@ impl Object {
         Self::parse_body(body).map_err(|error| Violation::malformed_json(document, &error))
     }
 
-    /// Reads the body of an HTTP message: one JSON object, perhaps after a byte order mark.
+    /// Reads the body of an HTTP message: one JSON object, optionally after a byte order mark.
     ///
     /// # Errors
     ///
@@ -125,7 +128,7 @@ impl Object {
         Self::parse(body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body))
     }
 
-    /// The members, where none of these is repeated with different values or unclear.
+    /// Returns the members, if none of the named ones is unclear or repeated with different values.
     pub(crate) fn needing(self, names: &[&'static str]) -> Result<Map<String, Value>, Flaw> {
         let flaw = |name| match name {
             _ if self.contradicts_itself(&[name]) => Some(Flaw::Repeated(name)),
@@ -138,36 +141,36 @@ impl Object {
         }
     }
 
-    /// Whether a member, named by its place, is repeated with different values or holds one that is.
+    /// Whether the member at this place is repeated with different values, or contains one that is.
     pub(crate) fn contradicts_itself(&self, place: &[&str]) -> bool {
         lies_in(&self.contradictions, place)
     }
 
-    /// Whether a member is itself repeated with different values, whatever it holds.
+    /// Whether the member at this place is itself repeated with different values, regardless of its contents.
     pub(crate) fn is_repeated(&self, place: &[&str]) -> bool {
         self.contradictions.len() >= PLACES || self.contradictions.iter().any(|found| found == place)
     }
 
-    /// All members. Of those that are repeated, the last one counts.
+    /// Returns all members. For repeated members, the last value counts.
     pub(crate) fn members(&self) -> &Map<String, Value> {
         &self.members
     }
 
-    /// Every value that an outermost member has. Where it has more of them than are kept, it
-    /// [contradicts itself](Self::contradicts_itself).
+    /// Returns every value of an outermost member. If it has more values than are kept, it [contradicts
+    /// itself](Self::contradicts_itself).
     pub(crate) fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Value> {
         let earlier = self.earlier.iter().filter(move |(earlier, _)| earlier == name).map(|(_, value)| value);
         earlier.chain(self.members.get(name))
     }
 }
 
-/// The error about a needed member that cannot be taken.
+/// The error for a needed member that cannot be used.
 pub(crate) fn flawed(document: Document, flaw: Flaw) -> Violation {
     let (rule, member) = flaw.rule(Rule::MalformedJson);
     Violation::new(rule).in_document(document).at_member(member)
 }
 
-/// Whether one of the places is this one, lies in it, or holds it.
+/// Whether one of the places is this one, is inside it, or contains it.
 fn lies_in(places: &Places, place: &[&str]) -> bool {
     places.len() >= PLACES || places.iter().any(|found| place.iter().zip(found).all(|(name, found)| name == found))
 }
@@ -208,11 +211,11 @@ fn holds_object(value: &Value) -> bool {
     }
 }
 
-/// How many members there is room for at first, which is enough for most tokens.
+/// The initial capacity for members, which suffices for most tokens.
 const USUAL_MEMBERS: usize = 20;
 
-/// The outermost object. The values of its members are left to serde_json: how it hands out a number depends on features
-/// that any crate of the program can switch on (`arbitrary_precision`).
+/// Deserializes the outermost object. serde_json reads the values of its members, because its representation of numbers
+/// depends on features that any crate in the program can enable (`arbitrary_precision`).
 impl<'de> Deserialize<'de> for Object {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(ObjectVisitor)
@@ -246,7 +249,7 @@ impl<'de> Visitor<'de> for ObjectVisitor {
     }
 }
 
-/// Any JSON value without repeated member names. serde_json bounds its depth.
+/// Any JSON value without repeated member names. serde_json limits its depth.
 struct Unrepeated;
 
 impl<'de> Deserialize<'de> for Unrepeated {
@@ -294,7 +297,7 @@ impl<'de> Visitor<'de> for UnrepeatedVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Unrepeated, A::Error> {
-        // A tree, as most objects have few members: it takes less memory than a table and hashes nothing.
+        // A tree, because most objects have few members: it needs less memory than a hash table, and no hashing.
         let mut names = BTreeSet::new();
         while let Some((Name(name), Unrepeated)) = members.next_entry()? {
             if !names.insert(name) {
@@ -321,14 +324,14 @@ enum Shape {
     Object(BTreeMap<String, Shape>),
 }
 
-/// Looks through a value for members that are repeated with different values.
+/// Searches a value for members that are repeated with different values.
 struct Search<'a> {
     path: &'a mut Vec<String>,
     found: &'a mut Places,
 }
 
 impl Search<'_> {
-    /// The same search one level further inwards.
+    /// Returns the same search, one level further inwards.
     fn inside(&mut self) -> Search<'_> {
         Search { path: self.path, found: self.found }
     }

@@ -30,7 +30,7 @@ mod body;
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub mod axum;
 
-/// The maximal size of the body of a Ping Callback in bytes. A genuine body contains one identifier.
+/// The maximum size of the body of a Ping Callback in bytes. A genuine body contains one identifier.
 pub const BODY_LIMIT: usize = 16 * 1024;
 
 /// The time for the body of a genuine ping to arrive after its head.
@@ -86,21 +86,20 @@ pub struct AuthenticatedPing {
 }
 
 impl Receiver {
-    /// A receiver for pings with a token for each sign-in, which a poller with
-    /// [`receives_pings`](crate::poller::PollerBuilder::receives_pings) sends to the OP. A forged token is refused without a
-    /// store call.
+    /// Creates a receiver for pings with a token for each sign-in, which a poller with
+    /// [`receives_pings`](crate::poller::PollerBuilder::receives_pings) sends to the OP. A forged token is refused
+    /// without a call to the store.
     pub fn new(poller: Poller) -> Self {
         Self { poller, mode: Mode::PerProcess }
     }
 
-    /// A receiver for the pings of one client whose OP presents the same token for all sign-ins: the
+    /// Creates a receiver for the pings of one client whose OP presents the same token for all sign-ins: the
     /// [`notification_token`](crate::ClientBuilder::notification_token) of the client, or a registered one.
     ///
     /// # Errors
     ///
-    /// [`Misuse::UnknownClient`](crate::Misuse::UnknownClient);
-    /// [`Configuration`](crate::ErrorKind::Configuration) for a token that is empty or that a header cannot contain (RFC 6750
-    /// §2.1).
+    /// [`Misuse::UnknownClient`](crate::Misuse::UnknownClient); [`Configuration`](crate::ErrorKind::Configuration) for
+    /// a token that is empty, or that a header cannot contain (RFC 6750 §2.1).
     pub fn with_static_token(
         poller: Poller,
         issuer: &str,
@@ -115,8 +114,8 @@ impl Receiver {
         Ok(Self { poller, mode: Mode::Static { client, token } })
     }
 
-    /// A receiver for the pings of one client that were already authenticated, for example by mutual TLS in a reverse
-    /// proxy. It treats every caller as the OP.
+    /// Creates a receiver for the pings of one client that were already authenticated, for example by mutual TLS in a
+    /// reverse proxy. It treats every caller as the OP.
     ///
     /// # Errors
     ///
@@ -127,8 +126,8 @@ impl Receiver {
     }
 
     /// Takes one request and returns the response to send. It checks the head, then reads at most [`BODY_LIMIT`] bytes
-    /// of the body for at most [`BODY_TIMEOUT`], by the poller's clock. The body is any [`http_body::Body`]: those of
-    /// hyper, axum and warp, or a `String` if the server has already read the request.
+    /// of the body for at most [`BODY_TIMEOUT`], by the poller's clock. The body can be any [`http_body::Body`]: that
+    /// of hyper, axum or warp, or a `String` if the server has already read the request.
     ///
     /// ```
     /// use http::{Request, Response};

@@ -1,4 +1,4 @@
-//! Chance as a seam: every state, nonce, key and identifier of this crate comes from [`Random`].
+//! The source of randomness: every state, nonce, key and identifier of this crate comes from [`Random`].
 
 use std::fmt;
 
@@ -7,16 +7,16 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::error::Error;
 
-/// Where the crate takes randomness from.
+/// A source of randomness for the crate.
 ///
-/// Applications use [`SystemRandom`], which is the default. Simulations bring a seeded one, so that a run replays.
-/// Private keys are not drawn from here: OpenSSL generates them.
+/// Applications use [`SystemRandom`], the default. Simulations use a seeded source, so that a run can be repeated.
+/// Private keys do not come from this source: OpenSSL generates them.
 pub trait Random: fmt::Debug + Send + Sync {
     /// Fills `bytes` with unpredictable bytes.
     ///
     /// # Errors
     ///
-    /// When the source of randomness is broken. Nothing is sent that would have needed the bytes.
+    /// If the source of randomness fails. Then nothing that needs the bytes is sent.
     fn fill(&self, bytes: &mut [u8]) -> Result<(), Error>;
 }
 
@@ -31,14 +31,14 @@ impl Random for SystemRandom {
     }
 }
 
-/// `N` random bytes.
+/// Returns `N` random bytes.
 pub(crate) fn bytes<const N: usize>(random: &dyn Random) -> Result<[u8; N], Error> {
     let mut bytes = [0; N];
     random.fill(&mut bytes)?;
     Ok(bytes)
 }
 
-/// `N` random bytes as unpadded base64url, the form in which this crate sends `state`, `nonce` and `jti`.
+/// Returns `N` random bytes as unpadded base64url, the form in which this crate sends `state`, `nonce` and `jti`.
 pub(crate) fn base64url<const N: usize>(random: &dyn Random) -> Result<String, Error> {
     Ok(URL_SAFE_NO_PAD.encode(bytes::<N>(random)?))
 }

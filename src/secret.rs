@@ -8,9 +8,9 @@ use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
 
 /// A text that must not leak: a client secret, a token, a code.
 ///
-/// It is overwritten in memory when dropped, `Debug` prints `[redacted]`, it has no `Display` and no `Serialize`, and
-/// `==` takes the same time wherever two secrets of one length differ. [`expose`](Self::expose) is the one way to
-/// read it, so that every use can be searched for.
+/// It is overwritten in memory when dropped. `Debug` prints `[redacted]`, and there is no `Display` and no `Serialize`.
+/// `==` takes the same time wherever two secrets of one length differ. [`expose`](Self::expose) is the only way to read
+/// it, so that all uses can be found by a search.
 ///
 /// ```
 /// let secret = openid_deferred::Secret::new("correct horse");
@@ -21,12 +21,12 @@ use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// Takes a text into safe keeping.
+    /// Creates a secret from a text.
     pub fn new(value: impl Into<String>) -> Self {
         Self(Zeroizing::new(value.into()))
     }
 
-    /// The text itself. Do not log it and do not keep copies.
+    /// Returns the text. Do not log it, and do not keep copies.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -60,8 +60,8 @@ impl fmt::Debug for Secret {
 
 impl ZeroizeOnDrop for Secret {}
 
-/// Bytes that are overwritten in memory when they are dropped, and also when they grow: a `Vec` that moves leaves what
-/// it held behind.
+/// Bytes that are overwritten in memory when they are dropped, and also when the buffer grows. A `Vec` that grows
+/// leaves a copy of its old contents in freed memory.
 pub(crate) struct SecretBuffer(Zeroizing<Vec<u8>>);
 
 impl SecretBuffer {
@@ -110,7 +110,7 @@ pub(crate) fn erase(value: &mut serde_json::Value) {
     }
 }
 
-/// Whether two byte strings are equal, in a time that depends on their lengths alone.
+/// Whether two byte strings are equal, in a time that depends only on their lengths.
 pub(crate) fn constant_time_eq(left: &[u8], right: &[u8]) -> bool {
     left.ct_eq(right).into()
 }

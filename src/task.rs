@@ -1,4 +1,4 @@
-//! Work that goes on when the caller that began it has gone away.
+//! Work that continues after its caller is dropped.
 
 use std::future::{Future, poll_fn};
 use std::panic::{self, AssertUnwindSafe};
@@ -11,18 +11,18 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
-/// A request that has been sent, or is about to be: it is driven to its end, and its result stays here until somebody
-/// takes it. Any number of callers may wait, and each of them may be dropped.
+/// A request that was sent or is about to be sent. It runs to its end, and its result is kept here until a caller takes
+/// it. Any number of callers may wait for it, and each of them may be dropped.
 ///
-/// If this is dropped itself, the work still goes on to its end, and the result is lost.
+/// If this value is dropped, the work still runs to its end, but the result is lost.
 pub(crate) struct Task<T>(Mutex<State<T>>);
 
 enum State<T> {
-    /// It runs by itself.
+    /// The runtime drives it.
     Spawned(JoinHandle<T>),
     /// The callers that wait for it drive it.
     Held(BoxFuture<'static, T>),
-    /// `None`: the runtime was shut down before.
+    /// `None` if the runtime was shut down first.
     Ended(Option<T>),
 }
 
@@ -30,7 +30,7 @@ enum State<T> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Panicked;
 
-/// Drives `work` to its end or to its panic, after which it is dropped.
+/// Drives `work` to its end, or to a panic, after which it is dropped.
 pub(crate) async fn catch_panic<T>(work: impl Future<Output = T>) -> Result<T, Panicked> {
     let mut work = pin!(work);
     poll_fn(|context| {
@@ -43,23 +43,24 @@ pub(crate) async fn catch_panic<T>(work: impl Future<Output = T>) -> Result<T, P
     .await
 }
 
-/// Whether work can go on here when nobody waits for it.
+/// Whether work can be spawned here, so that it runs without a waiting caller.
 pub(crate) fn can_spawn() -> bool {
     Handle::try_current().is_ok()
 }
 
 impl<T: Send + 'static> Task<T> {
-    /// Begins work that does not need anybody to wait for it.
+    /// Starts work that runs without a waiting caller.
     pub(crate) fn spawn(work: impl Future<Output = T> + Send + 'static) -> Self {
         let work = work.in_current_span();
-        // This value owns the task and awaits it. Outside of tokio, where nothing can run by itself, the callers drive it.
+        // This value owns the task and awaits it. Outside of tokio, tasks cannot be spawned, so the callers drive the
+        // work.
         Self(Mutex::new(match Handle::try_current() {
             Ok(runtime) => State::Spawned(runtime.spawn(work)),
             Err(_) => State::Held(Box::pin(work)),
         }))
     }
 
-    /// Work that the callers drive, where they are known not to go away.
+    /// Creates work that its callers drive, for callers that are known not to be dropped.
     pub(crate) fn held(work: impl Future<Output = T> + Send + 'static) -> Self {
         Self(Mutex::new(State::Held(Box::pin(work))))
     }
@@ -68,12 +69,13 @@ impl<T: Send + 'static> Task<T> {
     ///
     /// # Panics
     ///
-    /// If the work panics, the first caller that waits for it does.
+    /// If the work panics, the first caller that waits for it panics too.
     pub(crate) async fn finish(&self) {
         self.look(|_| ()).await;
     }
 
-    /// Waits for the end, and looks at the result without taking it. There is none if the runtime was shut down before.
+    /// Waits for the end, and passes the result to `look` without taking it. There is none if the runtime was shut down
+    /// first.
     pub(crate) async fn look<R>(&self, look: impl FnOnce(Option<&T>) -> R) -> R {
         let mut state = self.0.lock().await;
         let ended = match &mut *state {
@@ -96,7 +98,7 @@ impl<T: Send + 'static> Task<T> {
         looked
     }
 
-    /// The result, if it has [ended](Self::finish).
+    /// Returns the result, if the work has [ended](Self::finish).
     pub(crate) fn into_result(self) -> Option<T> {
         match self.0.into_inner() {
             State::Ended(result) => result,

@@ -1,11 +1,13 @@
-//! Text from strangers, made safe to keep and to show.
+//! Makes untrusted text safe to keep and to show.
 
-/// How many characters of an untrusted text are kept.
+/// The maximum number of characters of an untrusted text.
 const LIMIT: usize = 1_000;
 
-/// Takes a text that the other side may have chosen with ill intent: without control characters, line separators,
-/// bidirectional controls and zero-width characters, without surrounding white space, and cut to 1,000 characters.
-/// `None` where nothing is left. It still has to be escaped for wherever it is shown.
+/// Cleans a text that an attacker may have chosen.
+///
+/// It removes control characters, line separators, bidirectional controls, zero-width characters and surrounding white
+/// space, and truncates the text to 1,000 characters. Returns `None` if nothing is left. The result must still be
+/// escaped where it is shown.
 pub(crate) fn untrusted(text: &str) -> Option<String> {
     let kept: String = text.chars().filter(|&character| !is_hidden(character)).take(LIMIT).collect();
     let trimmed = kept.trim();
@@ -15,7 +17,7 @@ pub(crate) fn untrusted(text: &str) -> Option<String> {
     (!trimmed.is_empty()).then(|| trimmed.to_owned())
 }
 
-/// Characters that show nothing themselves but change how their neighbours are shown or where a line ends.
+/// Whether a character is invisible, but changes how its neighbours are shown or where a line ends.
 fn is_hidden(character: char) -> bool {
     character.is_control()
         || matches!(character,

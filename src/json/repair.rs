@@ -1,14 +1,15 @@
-//! What JSON's grammar allows and no program can hold.
+//! Substitutes for values that JSON's grammar allows but that cannot be represented.
 //!
-//! RFC 8259 §8.2: the grammar "allows member names and string values to contain bit sequences that cannot encode Unicode
-//! characters; for example, "\uDEAD" (a single unpaired UTF-16 surrogate)". Servers that count in UTF-16 send one when they
-//! cut a text in the middle of an emoji. §6 sets no bounds to numbers, and this crate reads those that a double can hold.
+//! RFC 8259 §8.2: the grammar "allows member names and string values to contain bit sequences that cannot encode
+//! Unicode characters; for example, "\uDEAD" (a single unpaired UTF-16 surrogate)". Servers that count in UTF-16 units
+//! send one if they truncate a text in the middle of an emoji. §6 does not limit numbers, and this crate reads those
+//! that a double can represent.
 
 use serde::de::IgnoredAny;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-/// What stands in for the two. It is never longer than what it stands in for, so all places stay the same.
+/// The substitutes. A substitute is never longer than the original, so all positions stay the same.
 pub(super) struct Substitutes {
     /// For an unpaired surrogate: the four digits of another escape.
     pub(super) surrogate: [u8; 4],
@@ -19,8 +20,8 @@ pub(super) struct Substitutes {
 /// The length of `\uXXXX`.
 const ESCAPE: usize = 6;
 
-/// The same text with substitutes, in one pass; `None` where it needs none. The bytes of a text that is no JSON stay as
-/// they are, apart from these.
+/// Returns the text with substitutes, in one pass; `None` if it needs none. Other bytes do not change, even if the text
+/// is not JSON.
 pub(super) fn repaired(json: &[u8], substitutes: &Substitutes) -> Option<Zeroizing<Vec<u8>>> {
     let mut repaired = None;
     let mut substitute = |at: usize, length: usize, by: &[u8]| {
@@ -57,7 +58,7 @@ pub(super) fn repaired(json: &[u8], substitutes: &Substitutes) -> Option<Zeroizi
     repaired
 }
 
-/// The UTF-16 code unit that is escaped here, if one is.
+/// The UTF-16 code unit that is escaped at this position, if there is one.
 fn escaped(json: &[u8], at: usize) -> Option<u32> {
     let digits = json.get(at..at + ESCAPE)?.strip_prefix(b"\\u")?;
     digits.iter().try_fold(0, |unit, digit| Some(unit * 16 + char::from(*digit).to_digit(16)?))
@@ -67,7 +68,7 @@ fn is_of_number(byte: u8) -> bool {
     byte.is_ascii_digit() || matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E')
 }
 
-/// Whether this is a number by the grammar, and the one thing that is wrong with it is its size.
+/// Whether this is a number by the grammar, and only its size is the problem.
 fn is_out_of_range(number: &[u8]) -> bool {
     serde_json::from_slice::<Value>(number).is_err() && serde_json::from_slice::<IgnoredAny>(number).is_ok()
 }

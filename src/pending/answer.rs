@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorResponse, Verdict};
 #[derive(Debug)]
 pub(crate) struct Polled {
     pub(crate) answer: Answer,
-    /// The error for the caller, if the answer is not simply "pending".
+    /// The error for the caller, if the answer is not just "pending".
     pub(crate) error: Option<Error>,
     pub(crate) at: Moment,
     /// The body of an answer that ends the sign-in but contains tokens, which are revoked.

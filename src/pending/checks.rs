@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-/// Kept from the authorization request until the final ID Token arrives, perhaps weeks later.
+/// The requirements, kept from the authorization request until the final ID Token arrives, perhaps weeks later.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Checks {
     #[serde(rename = "n")]
@@ -25,7 +25,8 @@ pub(crate) struct Checks {
 }
 
 impl Checks {
-    /// A refresh does not answer an authentication request, so there are no requirements.
+    /// The requirements for the ID Token of a refresh. There are none, because a refresh does not answer an
+    /// authentication request.
     pub(crate) fn of_a_refresh(at: SystemTime) -> Self {
         Self {
             nonce: String::new(),

@@ -24,7 +24,8 @@ const SLOW_DOWN_STEP: Duration = Duration::from_secs(5);
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 /// The shortest time between two requests, even for the poll before the end.
 const SHORTEST_GAP: Duration = Duration::from_secs(1);
-/// Without an `interval` from the OP: between these, growing with the age of the process.
+/// The shortest interval without an `interval` from the OP. It grows with the age of the sign-in, up to
+/// [`LONGEST_DEFAULT_INTERVAL`].
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 const LONGEST_DEFAULT_INTERVAL: Duration = Duration::from_secs(300);
 /// The longest backoff after errors, unless the interval is longer.
@@ -51,7 +52,7 @@ const STALE: Duration = Duration::from_secs(90 * 86_400);
 struct Due {
     #[serde(rename = "at", with = "json::milliseconds")]
     wall: SystemTime,
-    /// How long the wait was when it began: a wall clock that was set back cannot make it longer.
+    /// The length of the wait at its beginning. A wall clock that is set back cannot make the rest longer than this.
     #[serde(rename = "of", with = "json::duration_milliseconds")]
     wait: Duration,
     #[serde(skip)]
@@ -112,10 +113,10 @@ pub(crate) struct Schedule {
     /// The number of `slow_down` answers; each adds five seconds until the end.
     #[serde(rename = "slow", default, skip_serializing_if = "is_zero")]
     slow_downs: u32,
-    /// When the exchange was sent: from here the OP's `expires_in` counts at the earliest.
+    /// When the exchange was sent, which is the earliest start of the OP's `expires_in`.
     #[serde(rename = "sent", with = "json::seconds")]
     exchange_sent_at: SystemTime,
-    /// When its response came: from here it counts at the latest.
+    /// When its response arrived, which is the latest start of the OP's `expires_in`.
     #[serde(rename = "recv", with = "json::seconds")]
     exchange_answered_at: SystemTime,
     #[serde(
@@ -125,7 +126,7 @@ pub(crate) struct Schedule {
         skip_serializing_if = "Option::is_none"
     )]
     expires_in: Option<Duration>,
-    /// How long before the end the last poll goes out; `None`: no such poll.
+    /// How long before the expiration the final poll is sent; `None` for no such poll.
     #[serde(
         rename = "fin",
         with = "json::optional_duration_milliseconds",
@@ -134,34 +135,36 @@ pub(crate) struct Schedule {
     )]
     final_margin: Option<Duration>,
     due: Due,
-    /// What `Retry-After` forbids.
+    /// The end of the time for which `Retry-After` forbids polls.
     #[serde(rename = "nb", default, skip_serializing_if = "Option::is_none")]
     not_before: Option<Due>,
     /// Polls in a row without a usable answer.
     #[serde(rename = "trb", default, skip_serializing_if = "is_zero")]
     troubles: u32,
-    /// What is due is the poll shortly before the end, and not a whole interval after the one before.
+    /// Whether the next poll is the final one shortly before the expiration, which need not be a whole interval after
+    /// the previous poll.
     #[serde(rename = "fdue", default, skip_serializing_if = "is_false")]
     final_poll_due: bool,
-    /// The poll shortly before the end has been made, or one after the end.
+    /// Whether the poll shortly before the expiration, or one after it, was sent.
     #[serde(rename = "fdone", default, skip_serializing_if = "is_false")]
     final_poll_made: bool,
-    /// A request was sent after the deadline, and the OP has not answered since that the sign-in is pending.
+    /// Whether a request was sent after the deadline, and the OP has not answered since that the sign-in is pending.
     #[serde(rename = "ldone", default, skip_serializing_if = "is_false")]
     late_poll_made: bool,
-    /// A request went out and its answer has not been seen yet.
+    /// Whether a request was sent whose answer has not been seen.
     #[serde(rename = "fly", default, skip_serializing_if = "is_false")]
     in_flight: bool,
-    /// [`in_flight`](Self::in_flight) was set before the request, for a stored copy. This program knows that it was not sent.
+    /// Whether [`in_flight`](Self::in_flight) was set in advance, for a stored copy. This program knows that the
+    /// request was not sent yet.
     #[serde(skip)]
     announced: bool,
-    /// The answer of an earlier request was lost, and it may have been the success, which the OP gives only once.
+    /// Whether the answer to an earlier request was lost. It may have been the success, which the OP gives only once.
     #[serde(rename = "lost", default, skip_serializing_if = "is_false")]
     answer_lost: bool,
-    /// Until when the request without an answer may still be under way.
+    /// Until when the request without an answer may still be in flight.
     #[serde(rename = "held", default, skip_serializing_if = "Option::is_none")]
     held_until: Option<Due>,
-    /// A ping has brought the last request forward, and none can do so again before a scheduled one.
+    /// Whether a ping brought the last request forward. Then no ping can do so again before a scheduled request.
     #[serde(rename = "png", default, skip_serializing_if = "is_false")]
     ping_spent: bool,
     /// Polls in a row that the OP answered without having decided, since the last one that a ping brought forward.
@@ -170,7 +173,7 @@ pub(crate) struct Schedule {
     /// When the OP last answered that it has not decided; initially the time of the exchange.
     #[serde(rename = "hrd", with = "json::optional_seconds", default, skip_serializing_if = "Option::is_none")]
     heard_at: Option<SystemTime>,
-    /// The present silence was reported.
+    /// Whether the current silence was reported.
     #[serde(rename = "stl", default, skip_serializing_if = "is_false")]
     stale_told: bool,
     /// The cancellation requests that the OP has not confirmed.
@@ -195,7 +198,7 @@ struct Cancelling {
 pub(crate) enum Step {
     /// Nothing, for this long.
     Wait(Duration),
-    /// Send a request; [`Schedule::sending`] comes first.
+    /// Send a request. Call [`Schedule::sending`] first.
     Ask,
     /// The sign-in has ended without another poll.
     End(End),
@@ -208,7 +211,7 @@ impl Cancelling {
 }
 
 impl Schedule {
-    /// A sign-in whose exchange has just been answered. The first poll is due one interval later.
+    /// Creates the schedule of a sign-in whose exchange was just answered. The first poll is due one interval later.
     pub(crate) fn new(
         times: Times,
         exchange_sent_at: SystemTime,
@@ -264,12 +267,12 @@ impl Schedule {
         self.expires_in.map(|lifetime| saturating_add(self.exchange_sent_at, lifetime))
     }
 
-    /// How long until then; zero if it is past.
+    /// The time until it expires; zero if that is past.
     pub(crate) fn expires_in(&self, now: Moment) -> Option<Duration> {
         Some(self.expires_at()?.duration_since(now.wall).unwrap_or_default())
     }
 
-    /// When the response to the exchange came.
+    /// When the response to the exchange arrived.
     pub(crate) fn exchange_answered_at(&self) -> SystemTime {
         self.exchange_answered_at
     }
@@ -279,19 +282,20 @@ impl Schedule {
         self.not_before.map_or(self.due.wall, |not_before| not_before.wall.max(self.due.wall))
     }
 
-    /// When there is something to do, by the wall clock: a request, or the end where that comes first.
+    /// When there is something to do, by the wall clock: a request, or the end if that comes first.
     pub(crate) fn acts_at(&self) -> SystemTime {
         self.deadline().filter(|_| self.awaits_end()).unwrap_or_else(|| self.due_at())
     }
 
-    /// Whether the one request that a process gets after its deadline was not answered, so that nothing but its end is
-    /// left. An answer that it is open, which earlier releases did not let count, is followed by further requests.
+    /// Whether the one request after the deadline was not answered, so that only the end is left.
+    ///
+    /// If the OP answers that the sign-in is pending, further requests follow. Earlier releases ignored that answer.
     fn awaits_end(&self) -> bool {
         self.late_poll_made && (self.in_flight || self.troubles > 0)
     }
 
-    /// Follows a wall clock that was set while this program runs: as much time has passed as the monotonic clock says,
-    /// so what is stored moves along.
+    /// Adapts to a wall clock that was set while this program runs. The monotonic clock shows how much time has passed,
+    /// so the stored times move along.
     fn follow(&mut self, now: Moment) {
         let Some(seen) = self.seen else {
             self.seen = Some(now);
@@ -309,7 +313,7 @@ impl Schedule {
         }
     }
 
-    /// Moves what has happened to another wall clock.
+    /// Moves past times to another wall clock.
     fn move_times(&mut self, from: SystemTime, to: SystemTime) {
         self.exchange_sent_at = moved(self.exchange_sent_at, from, to);
         self.exchange_answered_at = moved(self.exchange_answered_at, from, to);
@@ -333,7 +337,7 @@ impl Schedule {
         if remaining.is_zero() { Step::Ask } else { Step::Wait(remaining) }
     }
 
-    /// How long until something is due: a request, or for a process that has its answer, the next try to validate it.
+    /// The time until something is due: a request or, after a success response, the next attempt to validate it.
     pub(crate) fn until_due(&mut self, now: Moment) -> Duration {
         self.follow(now);
         self.until_due_at(now)
@@ -348,21 +352,21 @@ impl Schedule {
         self.due.remaining(now).max(held)
     }
 
-    /// Sets when something is due next, for a process that has its answer.
+    /// Sets the time of the next attempt to validate a success response.
     pub(crate) fn postpone(&mut self, wait: Duration, now: Moment) {
         self.not_before = None;
         self.due = Due::after(wait, now);
     }
 
-    /// Notes ahead of [`sending`](Self::sending) that a request will leave, so that a copy stored now counts it as sent
-    /// if this process does not live to tell.
+    /// Records, ahead of [`sending`](Self::sending), that a request will be sent. If this program then crashes, a copy
+    /// stored now counts the request as sent.
     pub(crate) fn announce(&mut self) {
         self.announced |= !self.in_flight;
         self.in_flight = true;
     }
 
-    /// Notes that a request is about to leave. Whoever is dropped between here and [`answered`](Self::answered) has
-    /// left a request whose answer is lost, and the interval counts from now.
+    /// Records that a request is about to be sent. The interval counts from now. If [`answered`](Self::answered) is not
+    /// called afterwards, the answer counts as lost.
     pub(crate) fn sending(&mut self, now: Moment) {
         self.follow(now);
         if self.in_flight && !self.announced {
@@ -372,19 +376,20 @@ impl Schedule {
         self.in_flight = true;
         self.announced = false;
         self.not_before = None;
-        // By a clock that was set back meanwhile its time may not have come, and then it would go out twice.
+        // Decided by the due time, because after the wall clock was set back the final poll would otherwise be sent
+        // twice.
         self.final_poll_made |= self.final_poll_due && self.due.remaining(now).is_zero();
         self.final_poll_due = false;
         self.late_poll_made = self.until_deadline(now).is_some_and(|left| left.is_zero());
         if self.expires_in.is_some() {
-            // Clocks are read with an error, and another one right after it would be no better.
+            // Clock readings are inexact, and a second request right after this one would add nothing.
             let soon = saturating_add(now.wall, SHORTEST_GAP);
             self.final_poll_made |= self.final_at().is_some_and(|final_at| soon > final_at);
         }
         self.due = Due::after(self.interval(now), now);
     }
 
-    /// Takes the answer to the request that was noted by [`sending`](Self::sending), and plans the next one.
+    /// Processes the answer to the request that was recorded by [`sending`](Self::sending), and plans the next one.
     pub(crate) fn answered(&mut self, answer: &Answer, now: Moment, pace: Pace) -> Standing {
         self.follow(now);
         let lost_before = self.answer_lost;
@@ -393,14 +398,15 @@ impl Schedule {
         let reading = answer.reading();
         match reading {
             Reading::Pending | Reading::SlowDown => {
-                // The process is open, so no earlier request has fetched its success, nor will one that is over.
+                // The sign-in is pending, so no earlier request has fetched its success. A request that is still in
+                // flight may do so.
                 self.answer_lost &= self.held_until.is_some();
                 self.troubles = 0;
-                // What the OP says outranks our own deadline.
+                // The OP's answer takes precedence over the local deadline.
                 self.late_poll_made = false;
                 self.heard_at = Some(now.wall);
                 self.stale_told = false;
-                // An OP that pings has something to say, so the next look is not put off by those before.
+                // After a ping, earlier undecided answers do not lengthen the wait for the next poll.
                 self.undecided = if self.ping_spent { 0 } else { self.undecided.saturating_add(1) };
                 if reading == Reading::SlowDown {
                     self.slow_downs = self.slow_downs.saturating_add(1);
@@ -417,11 +423,11 @@ impl Schedule {
             }
             Reading::OurMistake => {
                 self.troubles = self.troubles.saturating_add(1);
-                // The OP said nothing about the process, so it can still be asked about.
+                // The OP said nothing about the sign-in, so it can still be polled.
                 self.late_poll_made = false;
             }
             Reading::Success => {
-                // Nothing is asked any more; validating it is due at once.
+                // No further request is needed. The validation is due at once.
                 self.postpone(Duration::ZERO, now);
                 return Standing::Succeeded;
             }
@@ -441,7 +447,7 @@ impl Schedule {
         is_news.then_some(silence)
     }
 
-    /// How long it is ago that the OP said that it has not decided, or deferred its answer in the first place.
+    /// The time since the OP last answered that it has not decided, initially since the exchange.
     fn silence(&self, now: Moment) -> Duration {
         let since = self.heard_at.unwrap_or(self.exchange_answered_at);
         now.wall.duration_since(since).unwrap_or(Duration::ZERO)
@@ -457,8 +463,8 @@ impl Schedule {
         self.answer_lost || self.in_flight
     }
 
-    /// Sets the next due time, counted from `now`. What the OP asked for by `Retry-After` puts it off, but not beyond
-    /// the one poll shortly before the end: after that there would be nothing to ask about any more.
+    /// Sets the next due time, counted from `now`. `Retry-After` postpones it, but not beyond the final poll shortly
+    /// before the expiration, because later polls would be useless.
     fn plan(&mut self, now: Moment, pace: Pace, retry_after: Option<Duration>) {
         let interval = self.interval(now);
         let doubled = |times: u32, longest| interval.saturating_mul(1 << times.min(31)).min(interval.max(longest));
@@ -477,8 +483,8 @@ impl Schedule {
         if let (Some(expires_at), Some(left)) = (self.expires_at(), self.until_deadline(now)) {
             let after_the_end = now.plus(wait).wall >= expires_at;
             let is_open = self.troubles == 0 && self.heard_at.is_some();
-            // Where the OP has not said that the process is open, one poll is made after the end, and it says most when
-            // the OP's own patience has run out too.
+            // If the OP has not answered that the sign-in is pending, one poll is sent after the expiration. Its answer
+            // is most useful when the OP's own grace period is over too.
             if after_the_end && !is_open && !left.is_zero() {
                 wait = left.max(SHORTEST_GAP);
             }
@@ -487,7 +493,7 @@ impl Schedule {
         self.due = Due::after(wait, now);
     }
 
-    /// How long until the one poll that is made shortly before the end, however long the interval or a backoff is.
+    /// The time until the final poll shortly before the expiration, regardless of the interval and the backoff.
     fn until_final_poll(&self, now: Moment) -> Option<Duration> {
         if self.final_poll_made {
             return None;
@@ -504,8 +510,8 @@ impl Schedule {
         Some(expires_at.checked_sub(self.final_margin?).unwrap_or(self.exchange_sent_at))
     }
 
-    /// When the process counts as expired if the OP does not answer. An OP that has said that it is open is asked
-    /// again, and once more if that brings no answer.
+    /// When the sign-in counts as expired if the OP does not answer. After an answer that it is pending, the deadline
+    /// leaves time for another poll, and for one more if that is not answered.
     fn deadline(&self) -> Option<SystemTime> {
         let lifetime = self.expires_in?.saturating_add(DEADLINE_GRACE);
         let deadline = saturating_add(self.exchange_answered_at, lifetime);

@@ -1,12 +1,13 @@
-//! How long a success response is kept that cannot be validated yet, and how often validation is retried.
+//! How long a success response that cannot be validated yet is kept, and how often validation is retried.
 //!
-//! The OP gives the response only once. A key of the OP or a decryption key is missing, and both may become available.
+//! The OP gives the response only once. A key of the OP or a decryption key is missing, and either may become
+//! available.
 
 use std::time::Duration;
 
 /// How long it is kept.
 const VALIDATION_PATIENCE: Duration = Duration::from_secs(24 * 3600);
-/// The minimal number of attempts, which take some hours, because the application may have been down for part of the
+/// The minimum number of attempts, which take some hours, because the application may have been down for part of the
 /// time.
 const VALIDATION_TRIES: u32 = 200;
 /// The number of attempts at the pace at which the OP's keys are fetched again, because a user may be waiting.
@@ -22,7 +23,7 @@ pub(crate) fn validation_pause(failed_before: u32, retry_after: Option<Duration>
     let doubled = |times: u32| VALIDATION_PAUSE.saturating_mul(1 << times.min(20)).min(LONGEST_VALIDATION_PAUSE);
     match retry_after {
         Some(wait) if failed_before < QUICK_TRIES => wait.max(SHORTEST_VALIDATION_PAUSE),
-        // It continues from the quick attempts.
+        // The pauses continue from those of the quick attempts.
         Some(wait) => wait.max(doubled(failed_before - QUICK_TRIES + 3)),
         None => doubled(failed_before),
     }

@@ -7,7 +7,7 @@ use bytes::BufMut as _;
 use http::StatusCode;
 use http_body::Body;
 
-/// The whole body, or the status of the error: 413 if it is longer than `limit` or announces that, 400 if it is
+/// Returns the whole body, or the status of the error: 413 if it is longer than `limit` or announces that, 400 if it is
 /// incomplete. The caller applies the timeout.
 pub(super) async fn read<B: Body>(body: B, limit: usize) -> Result<Vec<u8>, StatusCode> {
     let most = u64::try_from(limit).unwrap_or(u64::MAX);
@@ -16,7 +16,8 @@ pub(super) async fn read<B: Body>(body: B, limit: usize) -> Result<Vec<u8>, Stat
     }
     let mut body = pin!(body);
     let mut read = Vec::new();
-    // Frames may be empty, so their number is bounded too: with a body that is always ready, no timer would run.
+    // Frames may be empty, so their number is bounded too. With a body that is always ready, the timeout would never
+    // fire.
     for _ in 0..=most {
         let Some(frame) = poll_fn(|context| body.as_mut().poll_frame(context)).await else { return Ok(read) };
         // Trailers are ignored.
@@ -68,7 +69,7 @@ mod tests {
         assert_eq!(read(Frames(vec![Err("gone"), data("ab")]), 5).await, Err(StatusCode::BAD_REQUEST));
     }
 
-    /// Always ready, and never done.
+    /// A body that is always ready and never ends.
     struct Endless;
 
     impl Body for Endless {
@@ -85,7 +86,7 @@ mod tests {
         assert_eq!(read(Endless, 100).await, Err(StatusCode::PAYLOAD_TOO_LARGE));
     }
 
-    /// A body that says how long it is.
+    /// A body that announces its length.
     struct Announced(u64);
 
     impl Body for Announced {

@@ -1,4 +1,4 @@
-//! Times as they stand in stored JSON.
+//! The form of times in stored JSON.
 
 use std::time::{Duration, SystemTime};
 
@@ -75,7 +75,7 @@ pub(super) mod optional_duration_milliseconds {
     }
 }
 
-/// Seconds since 1970, if there is a time at all.
+/// Optional seconds since 1970.
 pub(super) mod optional_seconds {
     use super::*;
 

@@ -46,7 +46,7 @@ fn unavailable(retry_after: Option<u64>) -> Answer {
     Answer::Trouble { unanswered: false, retry_after: retry_after.map(Duration::from_secs) }
 }
 
-/// Waits until the schedule asks, sends, and gives it the answer at once. Returns when that was and what followed.
+/// Waits until a request is due, sends it, and answers it at once. Returns the time and the result.
 fn ask(schedule: &mut Schedule, from: f64, answer: &Answer) -> (f64, Standing) {
     let mut now = from;
     loop {
@@ -278,7 +278,7 @@ fn backoff_does_not_move_the_poll_before_the_end() {
 #[test]
 fn the_last_poll_does_not_follow_another_within_a_second() {
     let mut schedule = schedule(Some(47), Some(100));
-    // 47 and 94: the last one at 95 is a second later.
+    // 47 and 94; the final poll at 95 is a second later.
     let (first, _) = ask(&mut schedule, 0.0, &pending());
     let (second, _) = ask(&mut schedule, first, &pending());
     let (third, _) = ask(&mut schedule, second, &pending());
@@ -341,7 +341,7 @@ fn our_own_mistake_after_the_deadline_does_not_end_the_process() {
     assert!(matches!(found.step(moment(5_000.0)), Step::Wait(_)));
 }
 
-/// Taken from the queue, after a ping if that was before its time.
+/// Takes the sign-in from the queue, after a ping if that is before its due time.
 fn claimed(schedule: &mut Schedule, now: Moment) -> Step {
     schedule.claimed(now, now.wall, true, false)
 }
@@ -436,7 +436,7 @@ fn a_request_that_was_given_up_may_fetch_the_success_after_a_later_one_was_answe
 fn a_request_that_was_dropped_on_its_way_keeps_the_interval_and_counts_as_lost() {
     let mut schedule = schedule(Some(5), None);
     schedule.sending(moment(5.0));
-    // Dropped here, or the process died and the schedule had been sealed before.
+    // The value is dropped here, or the program crashes after the schedule was sealed.
     let mut reopened = reopen(&schedule);
     assert_eq!(reopened.step(moment(6.0)), Step::Wait(Duration::from_secs(4)));
     assert_eq!(ask(&mut reopened, 6.0, &error("invalid_grant")).1, Standing::Ended(End::Unknown));
@@ -500,7 +500,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// Lets the OP answer once more, with waits that grow up to `longest` seconds, and gives the wait that follows.
+/// Lets the OP answer once more, with waits that grow up to `longest` seconds. Returns the next wait.
 fn grown(schedule: &mut Schedule, now: &mut f64, answer: &Answer, longest: u64) -> u64 {
     let pace = Pace { longest_wait: Some(Duration::from_secs(longest)), ..NO_JITTER };
     while let Step::Wait(wait) = schedule.step(moment(*now)) {
@@ -588,9 +588,9 @@ fn an_op_that_is_silent_for_ninety_days_about_a_process_without_a_deadline_is_to
 }
 
 proptest! {
-    /// Over any history, two requests for one id are never closer than the interval in force (but for the one before
-    /// the end and the one after it), nothing is asked after a terminal answer, and a doubtful end is never a denial
-    /// or a plain failure.
+    /// In any history, the time between two requests for one id is never shorter than the current interval, except for
+    /// the request before the expiration and the one after it. Nothing is sent after a terminal answer. An end after a
+    /// lost answer is never a denial or a plain failure.
     #[test]
     fn over_random_histories_the_interval_holds_and_doubt_is_never_hidden(
         interval in proptest::option::of(0_u64..4_000),
@@ -603,7 +603,7 @@ proptest! {
         let mut schedule = Schedule::new(times, now.wall, now, Some(FINAL_POLL_MARGIN), steady(jitter));
         let mut last: Option<(Duration, Duration)> = None;
         let mut exceptions = 0;
-        // A wall clock that jumps while the process is down cannot be told from time that has passed.
+        // A jump of the wall clock while the program is down cannot be distinguished from time that has passed.
         let (mut jumped, mut restarted) = (false, false);
         let mut ever_jumped = false;
         let (mut doubt, mut dropped, mut held_until) = (false, false, Duration::ZERO);
@@ -678,7 +678,7 @@ proptest! {
                     }
                     match kind {
                         3 => (doubt, held_until) = (true, now.monotonic + LONGEST_HELD),
-                        // Who has slept through a jump of the clock cannot know how long ago it was.
+                        // A program that was down during a jump of the clock cannot know how much time has passed.
                         2 | 7 if ever_jumped => doubt = schedule.answer_lost(),
                         2 | 7 => doubt &= now.monotonic < held_until,
                         _ => {}

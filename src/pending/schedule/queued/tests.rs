@@ -1,4 +1,4 @@
-//! A queue as a store is one: it moves due times by pings, forgets monotonic clocks, and loses holders.
+//! A queue that behaves like a store: pings move due times, monotonic clocks are forgotten, and holders die.
 
 use proptest::prelude::*;
 use zeroize::Zeroizing;
@@ -21,7 +21,7 @@ fn schedule(interval: u64, expires_in: Option<u64>) -> Schedule {
     Schedule::new(times, moment(0).wall, moment(0), Some(FINAL_POLL_MARGIN), STEADY)
 }
 
-/// What a store gives back.
+/// The schedule as a store returns it.
 fn stored(schedule: &Schedule) -> Schedule {
     serde_json::from_str(&serde_json::to_string(schedule).unwrap()).unwrap()
 }
@@ -36,7 +36,7 @@ fn answered(schedule: &mut Schedule, answer: &Answer, now: Moment) -> Standing {
     schedule.answered(answer, now, STEADY)
 }
 
-/// Taken from the queue, after a ping if that was before its time.
+/// Takes the sign-in from the queue, after a ping if that is before its due time.
 fn claimed(schedule: &mut Schedule, milliseconds: u64) -> Step {
     schedule.claimed(moment(milliseconds), moment(milliseconds).wall, true, false)
 }
@@ -92,7 +92,7 @@ fn a_claim_for_a_ping_uses_the_pings_up_although_its_answer_comes_when_the_time_
 #[test]
 fn a_ping_for_a_process_whose_holder_has_died_uses_the_pings_up_although_its_old_time_is_over() {
     let mut schedule = schedule(60, None);
-    // Somebody asked when a minute had passed, and a ping has brought the next poll forward.
+    // A poll was sent after a minute, and a ping has brought the next one forward.
     assert_eq!(schedule.claimed(moment(80_000), moment(80_000).wall, true, true), Step::Ask);
     answered(&mut schedule, &error("authorization_pending", None), moment(80_000));
     assert_eq!(schedule.ping_in(moment(80_000)), None);
@@ -204,7 +204,7 @@ fn happenings() -> impl Strategy<Value = Vec<Happening>> {
 }
 
 proptest! {
-    /// The store's part is played by `due` and `not_before`, as its contract says.
+    /// `due` and `not_before` represent the store, by its contract.
     #[test]
     fn requests_keep_the_interval_but_for_one_ping_between_two_scheduled_ones(
         interval in 1..120_u64,
@@ -244,7 +244,7 @@ proptest! {
                     let lost = Answer::Trouble { unanswered: true, retry_after: None };
                     prop_assert_eq!(schedule.answered(&lost, moment(now), STEADY), Standing::Open);
                 }
-                // Nothing of this claim is kept; the row comes back after its lease and an interval.
+                // The result of this claim is lost; the row is due again after its lease and an interval.
                 Happening::Crash => {
                     schedule.orphaned(moment(now));
                     last = now;

@@ -1,4 +1,4 @@
-//! Our own deadline against what the OP says, and against clocks that are set.
+//! The local deadline, with the OP's answers and with clocks that are set.
 
 use super::*;
 
@@ -14,7 +14,7 @@ fn an_op_that_has_not_decided_is_asked_on_past_the_deadline_at_its_interval() {
     let gaps: Vec<f64> = polls.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert_eq!(gaps.iter().filter(|gap| **gap < 10.0).count(), 1, "the one before the end: {gaps:?}");
     assert!(gaps.iter().all(|gap| *gap <= 10.0), "{gaps:?}");
-    // Where it falls silent, it is asked twice more.
+    // After the OP stops answering, it is polled twice more.
     let heard = *polls.last().unwrap();
     let (first, standing) = ask(&mut schedule, heard, &unavailable(None));
     assert_eq!((first - heard, standing), (10.0, Standing::Open));
@@ -48,7 +48,7 @@ fn a_process_that_an_earlier_release_gave_its_last_poll_is_asked_on_if_that_was_
     }
 }
 
-/// The wall clock is set by so many seconds while the program runs.
+/// Both clocks after the wall clock was set by a number of seconds while the program runs.
 fn set(at: f64, by: i64) -> Moment {
     let wall =
         if by < 0 { moment(at).wall - Duration::from_secs(by.unsigned_abs()) } else { moment(at + by as f64).wall };
