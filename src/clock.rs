@@ -15,7 +15,7 @@ pub trait Clock: fmt::Debug + Send + Sync {
     /// restart. It may jump.
     fn now(&self) -> SystemTime;
 
-    /// Returns the time since an arbitrary origin that does not change while this operating-system process runs.
+    /// Returns the time since an arbitrary origin that does not change while this process runs.
     ///
     /// It never goes backwards, and does not follow corrections of the wall clock. It should include the time for which
     /// the machine is suspended, because a [`Poller`](crate::Poller) uses it to decide whether a lease is still valid,

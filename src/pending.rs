@@ -78,7 +78,7 @@ pub(crate) struct Body {
     /// Whether the application has cancelled it.
     #[serde(rename = "cnl", default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) cancelled: bool,
-    /// The poll under way, or its result. It is not stored: a sealed copy counts its answer as lost.
+    /// The poll in flight, or its result. It is not stored: a sealed copy counts its answer as lost.
     #[serde(skip)]
     pub(crate) in_flight: Option<Task<Polled>>,
 }
@@ -249,7 +249,7 @@ impl PendingAuthentication {
 
     /// Seals everything into bytes that can be stored anywhere: encrypted, authenticated, and useless without the
     /// keyring. [`open`](Self::open) reverses it. Seal again after every poll, because the schedule changes, and
-    /// because a success response, which the OP gives only once, is part of the value. The answer to a poll under way
+    /// because a success response, which the OP gives only once, is part of the value. The answer to a poll in flight
     /// is not part of it: if a future of `Client::poll` or `Client::wait` was dropped during a request, call the method
     /// again before you seal. Otherwise the copy counts the answer as lost.
     ///

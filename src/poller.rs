@@ -92,7 +92,7 @@ use record::{Record, Stage};
 use shared::{Shared, store_error};
 use tenant::Tenant;
 
-/// Waits for the outcomes of many processes of several clients, through restarts, outages and deployments.
+/// Waits for the outcomes of many sign-ins of several clients, through restarts, outages and deployments.
 ///
 /// Pending sign-ins are stored in a [`Store`], sealed by the [`Keyring`]. Any number of replicas share them. Each
 /// outcome is delivered until it is [acknowledged](Delivery::acknowledge): at least once, and not again after that.

@@ -277,7 +277,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// How long to wait for [`changed`](Self::changed) before checking the store anyway.
     fn look_every(&self) -> Duration;
 
-    /// Whether the stored data is lost when this operating-system process ends. If so, ephemeral keys suffice.
+    /// Whether the stored data is lost when this process ends. If so, ephemeral keys suffice.
     fn is_ephemeral(&self) -> bool {
         false
     }

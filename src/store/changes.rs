@@ -1,4 +1,4 @@
-//! Notifies waiters within this operating-system process of changes.
+//! Notifies waiters within this process of changes.
 
 use futures_core::future::BoxFuture;
 use tokio::sync::watch;

@@ -22,7 +22,7 @@ mod table;
 
 /// A [`Store`] in memory, for tests and development, and the shortest complete example of the contract.
 ///
-/// Its contents are lost when the operating-system process ends.
+/// Its contents are lost when the process ends.
 ///
 /// Share it among pollers by cloning its `Arc`.
 ///

@@ -57,9 +57,9 @@ use thread::{Role, Worker};
 ///
 /// One thread writes. It combines concurrent calls into one transaction, each in a savepoint, and answers them after
 /// the commit. A second thread reads. Both end after the store is dropped; the drop does not wait for them. Several
-/// stores, in one operating-system process or in many, can have the file open. [`changed`](Store::changed) reports the
-/// changes of other stores within about 100 ms. Calls fail with [`Unavailable`](super::StoreProblem::Unavailable) when
-/// another process locks the file for longer than the [`busy_timeout`](SqliteStoreBuilder::busy_timeout).
+/// stores, in one process or in many, can have the file open. [`changed`](Store::changed) reports the changes of other
+/// stores within about 100 ms. Calls fail with [`Unavailable`](super::StoreProblem::Unavailable) when another process
+/// locks the file for longer than the [`busy_timeout`](SqliteStoreBuilder::busy_timeout).
 ///
 /// Due times are on the wall clock, so that they survive a restart.
 pub struct SqliteStore {
