@@ -1,9 +1,9 @@
-//! Testing an application with `TestProvider`: an OP in the test's own process, a clock that runs through weeks in
-//! moments, and outages on demand. `cargo test --example application_test --features testing` runs it.
+//! Testing an application with `TestProvider`: an OP in the test's own process, a clock that skips weeks, and outages
+//! on demand. Run it with `cargo test --example application_test --features testing`.
 
 use openid_deferred::{Client, Error, Outcome, PendingAuthentication};
 
-/// The part of an application that is to be tested: who may come aboard?
+/// The part of an application that is tested. It decides who may come aboard.
 pub async fn admit(client: &Client, mut pending: PendingAuthentication) -> Result<String, Error> {
     Ok(match client.wait(&mut pending).await? {
         Outcome::Approved(authentication) => format!("welcome, {}", authentication.claims().name().unwrap_or("you")),
@@ -30,7 +30,7 @@ mod tests {
 
     const WEEK: Duration = Duration::from_secs(7 * 86_400);
 
-    /// A user signs in at an OP that decides so, and misbehaves so; gives what the application makes of it.
+    /// Signs a user in at an OP with these decisions and this fault. Returns the application's answer.
     async fn signs_in(decisions: DecisionPolicy, fault: Option<Fault>) -> String {
         let clock = Arc::new(TestClock::automatic());
         let op = TestProvider::builder()
@@ -56,7 +56,7 @@ mod tests {
         let Ok(SignIn::Deferred(pending)) = client.authorization_response(&query, session).await else { panic!() };
         fault.into_iter().for_each(|fault| op.misbehave(fault));
         let said = admit(&client, pending).await.unwrap();
-        op.assert_clean(); // not one request broke a rule
+        op.assert_clean(); // no request broke a rule
         said
     }
 

@@ -1,9 +1,9 @@
-//! A private key that this process never sees: `private_key_jwt` with a [`Signer`] on the other side of a pipe.
+//! A private key that the application never sees: `private_key_jwt` with a [`Signer`] in another program.
 //!
-//! Run it with `cargo run --features testing --example external_signer`. It starts itself a second time as the keeper of
-//! the key, which makes one, tells its public half and from then on signs what comes through its standard input. A
-//! key management service or a hardware module takes that place in production; the shape stays: one thread talks to it,
-//! and each signature is awaited without holding up anything else.
+//! Run it with `cargo run --features testing --example external_signer`. It starts itself a second time as the keeper
+//! of the key. The keeper generates a key, prints its public half, and then signs everything that it reads from
+//! standard input. In production a key management service or a hardware module replaces the keeper, but the design
+//! stays the same: one thread talks to it, and each signature is awaited without blocking other tasks.
 
 use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -17,7 +17,7 @@ use openid_deferred::testing::{TestClient, TestProvider};
 use openid_deferred::{Client, Error, Outcome, SignIn, Signer, SigningAlgorithm, SigningKey};
 use tokio::sync::oneshot;
 
-/// What tells the second process that it is the keeper.
+/// The argument that makes this program the keeper.
 const KEEPER: &str = "--keep-the-key";
 
 fn main() -> ExitCode {
@@ -63,7 +63,7 @@ async fn application() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A key on the other side of a pipe.
+/// A key in another program, behind a pipe.
 #[derive(Debug)]
 struct PipeSigner {
     requests: mpsc::Sender<Request>,
@@ -75,8 +75,8 @@ struct Request {
 }
 
 impl PipeSigner {
-    /// Starts the keeper, and the thread that talks to it. The keeper ends when its input does, which is when the last
-    /// signer is dropped.
+    /// Starts the keeper, and the thread that talks to it. The keeper ends with its input, when the last signer is
+    /// dropped.
     fn start() -> io::Result<(Self, String)> {
         let mut keeper =
             Command::new(std::env::current_exe()?).arg(KEEPER).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
@@ -98,7 +98,7 @@ impl Signer for PipeSigner {
         None
     }
 
-    /// The request goes to the thread whole, so a caller that stops waiting leaves no half of an answer in the pipe.
+    /// The thread handles a request as a whole. So a caller that stops waiting leaves no part of an answer in the pipe.
     fn sign<'a>(&'a self, message: &'a [u8]) -> BoxFuture<'a, Result<Vec<u8>, Error>> {
         let (reply, replied) = oneshot::channel();
         let sent = self.requests.send(Request { message: message.to_vec(), reply });
@@ -111,19 +111,19 @@ impl Signer for PipeSigner {
     }
 }
 
-/// One message, one signature, in turn.
+/// Sends one message at a time, and reads its signature.
 fn converse(mut keeper: Child, mut output: impl Read, requests: &mpsc::Receiver<Request>) {
     let Some(mut input) = keeper.stdin.take() else { return };
     for Request { message, reply } in requests {
         let signature = write_frame(&mut input, &message).and_then(|()| read_frame(&mut output));
-        // Nobody may be waiting any more.
+        // The caller may not be waiting any more.
         let _ = reply.send(signature);
     }
     drop(input);
     let _ = keeper.wait();
 }
 
-/// The other process: the only one that has the key.
+/// The other program. Only this one has the key.
 #[tokio::main(flavor = "current_thread")]
 async fn keeper() -> anyhow::Result<()> {
     let key = SigningKey::generate(SigningAlgorithm::Es256)?;
@@ -132,7 +132,7 @@ async fn keeper() -> anyhow::Result<()> {
     output.flush()?;
     loop {
         match read_frame(&mut input) {
-            // RFC 7518 §3.4: for ECDSA the two integers side by side, which is what `SigningKey` gives.
+            // RFC 7518 §3.4: an ECDSA signature is the two integers side by side, which is what `SigningKey` returns.
             Ok(message) => write_frame(&mut output, &key.sign(&message).await?)?,
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
             Err(error) => return Err(error.into()),
@@ -140,7 +140,8 @@ async fn keeper() -> anyhow::Result<()> {
     }
 }
 
-/// Frames are their length in four bytes, then themselves. Messages are client assertions; none is longer than this.
+/// The longest frame. A frame is its length in four bytes and then its content. The messages are client assertions, and
+/// none is longer.
 const LONGEST_FRAME: usize = 64 * 1024;
 
 fn write_frame(output: &mut impl Write, frame: &[u8]) -> io::Result<()> {

@@ -1,7 +1,7 @@
-//! A client under the rules of FAPI 2.0, with signed requests and responses: what a bank's provider asks for.
+//! A client under the rules of FAPI 2.0, with signed requests and responses, as banks require.
 //!
-//! `cargo run --example fapi_client --features testing` runs it against an OpenID Provider of its own that refuses
-//! whatever breaks them. It is not FAPI conformance: FAPI 2.0 knows no flow but `response_type=code`.
+//! `cargo run --example fapi_client --features testing` runs it against its own OpenID Provider, which refuses every
+//! request that breaks these rules. It is not FAPI conformance: FAPI 2.0 only covers `response_type=code`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,12 +16,12 @@ const ALG: KeyManagementAlgorithm = KeyManagementAlgorithm::EcdhEsA256Kw;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    // One key signs client assertions and requests; the other is what the provider encrypts its responses for. Both may
-    // come from PEM files, and the first from a key management service (`Signer`).
+    // One key signs client assertions and requests. The provider encrypts its responses for the other. Both may come
+    // from PEM files, and the first from a key management service (`Signer`).
     let signing_key = Arc::new(SigningKey::generate(SigningAlgorithm::Ps256)?);
     let decryption_key = DecryptionKey::generate(ALG)?;
 
-    // What the bank's provider has registered: public keys and algorithms.
+    // The data that the bank's provider has registered: public keys and algorithms.
     let clock = TestClock::automatic();
     let registered = TestClient::private_key_jwt("my-app", &serde_json::to_string(&signing_key.public_jwk())?)
         .redirect_uri(REDIRECT_URI)
@@ -52,7 +52,7 @@ async fn main() -> anyhow::Result<()> {
         .await?;
     println!("served at the client's jwks_uri: {}", client.jwks());
 
-    // The browser sees a reference to the request, and a response that nobody but this client can read.
+    // The browser sees only a reference to the request, and a response that only this client can decrypt.
     let (url, session) = client.authorize().scopes(["profile"]).start().await?;
     println!("the browser goes to {}", url.path());
     for (name, _) in url.query_pairs() {
@@ -62,7 +62,7 @@ async fn main() -> anyhow::Result<()> {
     for (name, value) in back.parameters() {
         println!("it comes back with {name}, a JWT of {} parts", value.split('.').count());
     }
-    // The session's cookie is named after the `state`, which is in there.
+    // The name of the session's cookie depends on the `state`, which is in the encrypted response.
     assert_eq!(client.cookie_name_for(&back.query()), Some(session.cookie_name()));
 
     let SignIn::Deferred(mut pending) = client.authorization_response(&back.query(), session).await? else {
@@ -72,7 +72,7 @@ async fn main() -> anyhow::Result<()> {
     let (subject, bound) = (authentication.claims().subject(), authentication.is_sender_constrained());
     println!("signed in: {subject}; the tokens are bound to a key: {bound}");
 
-    // What the rules forbid is an error before anybody is sent anywhere.
+    // A setting that the rules forbid is an error before any sign-in starts.
     let forbidden = Client::builder(op.issuer(), "my-app").fapi2().client_secret("s3cret").build();
     println!("with a client secret: {}", forbidden.expect_err("FAPI 2.0 knows no client secrets"));
 

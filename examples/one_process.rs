@@ -1,5 +1,5 @@
-//! One process without a store: a tool for one user. What waits is kept in a file, so the tool may be stopped at any time
-//! and go on tomorrow.
+//! A tool for one user, without a store. It keeps the pending sign-in in a file, so it can be stopped at any time and
+//! continue tomorrow.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use anyhow::bail;
 use openid_deferred::testing::{DecisionPolicy, TestClient, TestProvider};
 use openid_deferred::{Client, Keyring, Outcome, PendingAuthentication, SealingKey, SignIn, SystemRandom, WaitEvent};
 
-/// Sends the user out and writes down what to wait for.
+/// Sends the user to the OP, and writes the pending sign-in to a file.
 async fn begin(client: &Client, op: &TestProvider, keyring: &Keyring, file: &Path) -> anyhow::Result<()> {
     let (url, session) = client.authorize().scopes(["profile"]).start().await?;
     // In a tool with a real OP: open the browser, and listen at the redirect URI as `examples/quickstart` does.
@@ -21,17 +21,17 @@ async fn begin(client: &Client, op: &TestProvider, keyring: &Keyring, file: &Pat
     Ok(())
 }
 
-/// Waits for what was written down, today or tomorrow.
+/// Waits for the sign-in in the file, today or tomorrow.
 async fn go_on(client: &Client, keyring: &Keyring, file: &Path) -> anyhow::Result<Outcome> {
     let mut pending = PendingAuthentication::open(keyring, &fs::read(file)?)?;
     let keep = |pending: &PendingAuthentication| -> anyhow::Result<()> {
-        // Whole or not at all: written beside it first, then put in its place.
+        // Replaces the file atomically: writes a new file first, and then renames it.
         let fresh = file.with_extension("new");
         fs::write(&fresh, pending.seal(keyring)?)?;
         Ok(fs::rename(&fresh, file)?)
     };
     let wait = client.wait(&mut pending).on_event(|pending, event| match event {
-        // Just before the question, so that a lost answer is noticed; just after an answer that is given once only.
+        // Just before a poll, so that a lost answer is noticed. Just after an answer that the OP sends only once.
         WaitEvent::Asking | WaitEvent::Answered => {
             if let Err(error) = keep(pending) {
                 eprintln!("a crash now would lose something: {error:#}");
@@ -55,7 +55,7 @@ async fn main() -> anyhow::Result<()> {
     let client =
         Client::builder(op.issuer(), "tool").redirect_uri("http://127.0.0.1:8765/cb").allow_insecure_loopback();
     let client = client.discover().await?;
-    // Kept where the user's other secrets are.
+    // Store this key with the user's other secrets.
     let keyring = Keyring::new(SealingKey::generate(&SystemRandom)?);
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("pending");

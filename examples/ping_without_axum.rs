@@ -1,5 +1,5 @@
-//! Ping Callbacks under any web framework, here plain hyper: `ping::Receiver` takes a request and gives the response. It
-//! looks at the bearer token before it reads the body, and bounds how much of it is read and for how long.
+//! Ping Callbacks without axum, here with plain hyper: `ping::Receiver` takes a request and returns the response. It
+//! checks the bearer token before it reads the body, and limits the size and the time of the body.
 
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
@@ -29,7 +29,8 @@ async fn serve(listener: TcpListener, receiver: Receiver) -> anyhow::Result<()> 
         let (stream, _) = listener.accept().await?;
         let receiver = receiver.clone();
         let service = service_fn(move |request| notified(receiver.clone(), request));
-        // The receiver bounds how long a body may take; the head is the server's to bound, and hyper does with a timer.
+        // The receiver limits the time of the body. The server must limit that of the head, and hyper does so with a
+        // timer.
         let server = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
         connections.spawn(server);
         while connections.try_join_next().is_some() {}
@@ -40,7 +41,7 @@ async fn serve(listener: TcpListener, receiver: Receiver) -> anyhow::Result<()> 
 async fn main() -> anyhow::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let endpoint = format!("http://{}/notified", listener.local_addr()?);
-    // An OP that wants to be asked no more than once an hour.
+    // An OP that permits only one poll an hour.
     let op = TestProvider::builder()
         .client(TestClient::secret_basic("app", "secret").notification_endpoint(&endpoint))
         .interval(Duration::from_secs(3600))

@@ -1,7 +1,7 @@
 //! Signing one user in through the Deferred Token Response flow, from discovery to verified claims.
 //!
-//! Run it with `scripts/demo`. It starts an OpenID Provider of its own, whose "reviewer" takes a few seconds to look at
-//! a passport, and prints every step with what went over the wire.
+//! Run it with `scripts/demo`. It starts its own OpenID Provider, whose "reviewer" checks a passport for a few seconds.
+//! It prints every step with the requests and responses.
 //!
 //! With `OPENID_DEFERRED_ISSUER`, `OPENID_DEFERRED_CLIENT_ID` and, for a confidential client,
 //! `OPENID_DEFERRED_CLIENT_SECRET` it signs in at a real provider instead; see `--help`.
@@ -20,11 +20,11 @@ mod real;
 
 use progress::Progress;
 
-/// The whole flow. Everything that an application does is here; how the browser gets to the provider and back is the
-/// caller's part, because only that differs between the demonstration and the real thing.
+/// The whole flow, with everything that an application does. Only the visit of the browser differs between the
+/// demonstration and a real provider, so the caller provides it.
 async fn sign_in(client: &Client, browser: &mut dyn Browser, progress: &Progress) -> anyhow::Result<Claims> {
-    // 1. Make the URL that the browser is sent to, and a session to keep until it comes back. A web application seals
-    //    the session into a cookie of that browser; this one simply holds on to it.
+    // 1. Make the URL for the browser, and a session to keep until the browser returns. A web application seals the
+    //    session into a cookie of that browser. This one keeps it in a variable.
     let (url, session) = client.authorize().scopes(browser.scopes()).start().await?;
     progress.step("Send the user out", "response_type=deferred_code, PKCE, and the thumbprint of a fresh DPoP key");
 
@@ -32,8 +32,8 @@ async fn sign_in(client: &Client, browser: &mut dyn Browser, progress: &Progress
     let query = browser.visit(url.as_str()).await?;
     progress.step("The user is back", "the query string has a deferred_code, and the user can leave now");
 
-    // 3. Check what came back and exchange the deferred code. It goes out once; from here on there is a process to wait
-    //    for, which `pending.seal(..)` turns into bytes that survive a restart.
+    // 3. Check the response and exchange the deferred code. It is sent once. After that there is a pending sign-in,
+    //    which `pending.seal(..)` converts to bytes that survive a restart.
     let mut pending = match client.authorization_response(&query, session).await? {
         SignIn::Deferred(pending) => pending,
         SignIn::Complete(authentication) => {
@@ -57,7 +57,7 @@ async fn sign_in(client: &Client, browser: &mut dyn Browser, progress: &Progress
     let outcome = client.wait(&mut pending).on_event(|pending, event| progress.event(pending, &event)).await?;
     progress.finish();
 
-    // 5. Exactly one outcome.
+    // 5. There is exactly one outcome.
     match outcome {
         Outcome::Approved(authentication) => {
             progress.step("Approved", "the final ID Token is verified; these are its claims");
@@ -83,10 +83,10 @@ async fn sign_in(client: &Client, browser: &mut dyn Browser, progress: &Progress
 
 /// How the user gets to the provider and back.
 trait Browser {
-    /// The scopes to ask for beside `openid`.
+    /// The scopes to request in addition to `openid`.
     fn scopes(&self) -> Vec<String>;
 
-    /// Visits the authorization URL; gives the query string with which the provider sends the user back.
+    /// Visits the authorization URL. Returns the query string with which the provider sends the user back.
     fn visit<'a>(&'a mut self, url: &'a str) -> futures_util::future::BoxFuture<'a, anyhow::Result<String>>;
 }
 
@@ -105,7 +105,7 @@ async fn main() -> ExitCode {
         }
         Err(error) => {
             eprintln!("error: {error:#}");
-            // Errors of the library never repeat what the provider wrote; who wants to read it asks for it.
+            // Errors of the library never contain the provider's text, but it can be requested.
             let response = error.downcast_ref::<Error>().and_then(Error::error_response);
             if let Some(description) = response.and_then(|response| response.description()) {
                 eprintln!("the provider says: {description}");

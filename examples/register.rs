@@ -1,4 +1,4 @@
-//! A client that registers itself: what the OP made of it, a user who signs in through it, and its end.
+//! A client that registers itself: the differences to its request, a user who signs in through it, and its deletion.
 //!
 //! `cargo run --features testing --example register`
 
@@ -13,7 +13,7 @@ use openid_deferred::{
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    // An OP that registers whoever has the token, never binds access tokens, and takes a week to decide.
+    // An OP that registers anyone who has the token, never binds access tokens, and takes a week to decide.
     let clock = TestClock::automatic();
     let op = TestProvider::builder()
         .in_process()
@@ -25,14 +25,14 @@ async fn main() -> anyhow::Result<()> {
         .interval(Duration::from_secs(3_600))
         .decisions(DecisionPolicy::after(Duration::from_secs(7 * 86_400)))
         .start()?;
-    let keyring = Keyring::ephemeral()?; // an application has one that lasts
+    let keyring = Keyring::ephemeral()?; // an application stores its keys
 
     let registrar = Registrar::builder(op.issuer())
         .initial_access_token("taken-from-the-console")
         .http_client(op.http_client()) // these two lines
         .clock(Arc::new(clock.clone())) // are for the example only
         .build()?;
-    let key = SigningKey::generate(SigningAlgorithm::Es256)?; // an application keeps it
+    let key = SigningKey::generate(SigningAlgorithm::Es256)?; // an application stores it
     let request = RegistrationRequest::new("https://rp.example/callback")
         .private_key_jwt(&key)
         .grant_type("refresh_token")
@@ -42,7 +42,7 @@ async fn main() -> anyhow::Result<()> {
         .client_name("Example Bank")
         .client_name_in("de", "Beispielbank");
     let registration = registrar.register(request).await?;
-    let stored = registration.seal(&keyring)?; // before anything else: nobody can ask for it a second time
+    let stored = registration.seal(&keyring)?; // first of all, because the OP does not send it again
     println!("registered for {}", registration.metadata().grant_types().join(" and "));
     for difference in registration.differences() {
         if difference.effect() >= DifferenceEffect::Weakens {
@@ -50,12 +50,12 @@ async fn main() -> anyhow::Result<()> {
         }
     }
 
-    // Later, perhaps in another process: the client is set as it was registered.
+    // Later, perhaps in another program, the client gets the registered settings.
     let mut registration = Registration::open(&keyring, &stored)?;
     let client =
         registration.client()?.signing_key(key).http_client(op.http_client()).clock(Arc::new(clock)).discover().await?;
     let (url, session) = client.authorize().scopes(["profile"]).start().await?;
-    let query = op.visit(url).query(); // the user's browser goes there and comes back
+    let query = op.visit(url).query(); // the user's browser visits the URL and comes back
     let SignIn::Deferred(mut pending) = client.authorization_response(&query, session).await? else {
         anyhow::bail!("the OP answered at once");
     };
@@ -64,7 +64,7 @@ async fn main() -> anyhow::Result<()> {
         other => println!("not approved: {other:?}"),
     }
 
-    // An update says everything anew, and the OP replaces the token with which it was made.
+    // An update contains all members again, and the OP replaces the token that it was made with.
     let update = registration.metadata().to_request().client_name("Example Bank & Sons");
     registrar.update(&mut registration, update).await?;
     let stored = registration.seal(&keyring)?;

@@ -1,8 +1,8 @@
-//! What comes after a sign-in: calling an API with tokens that are bound to a key, finding out why a call is refused,
-//! refreshing the tokens, and giving them back.
+//! After a sign-in: calls an API with tokens that are bound to a key, finds out why a call is refused, refreshes the
+//! tokens, and revokes them.
 //!
-//! `cargo run --example resource_server_call --features testing` runs it against an OpenID Provider of its own, on a
-//! clock that skips the hour in which the access token expires.
+//! `cargo run --example resource_server_call --features testing` runs it against its own OpenID Provider, with a clock
+//! that skips the hour in which the access token expires.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use http::Request;
 use openid_deferred::testing::{NoncePolicy, TestClient, TestClock, TestProvider};
 use openid_deferred::{Authentication, Client, ClientAuthentication, ErrorResponse, Outcome, SignIn, TokenTypeHint};
 
-/// Calls the API, and once more with new tokens where the old ones have expired.
+/// Calls the API, and again with new tokens if the old ones have expired.
 async fn call(client: &Client, tokens: &mut Authentication, url: &str) -> anyhow::Result<Bytes> {
     for attempt in ["with the tokens as they are", "with new ones"] {
         let request = Request::post(url).header("content-type", "text/plain").body(Bytes::from("a payment"))?;
@@ -26,7 +26,7 @@ async fn call(client: &Client, tokens: &mut Authentication, url: &str) -> anyhow
             Some(error) => anyhow::bail!("the API wants the scope {:?}: {error}", error.scope()),
         }
         client.refresh(tokens).await?;
-        // An application seals and stores `tokens` here: the old refresh token is used up.
+        // An application seals and stores `tokens` here, because the old refresh token is used up.
     }
     anyhow::bail!("the API does not even take new tokens")
 }

@@ -1,19 +1,19 @@
-//! A web application whose users wait for their OP, and an OP with pages of its own: the user shows a passport, and
-//! somebody at the reviewer's desk decides.
+//! A web application whose users wait for their OP, and an OP with its own pages: users upload a passport there, and a
+//! reviewer decides.
 //!
-//! `scripts/demo web` runs `web_app demo`, which starts both and prints where they are. Kill the application with
-//! `kill -9` while a page is open: it is started again, and the page carries on by itself.
+//! `scripts/demo web` runs `web_app demo`, which starts both and prints their URLs. Kill the application with `kill -9`
+//! while a page is open. It is started again, and the page continues automatically.
 //!
-//! The parts can also be run one by one:
+//! Each part can also be run alone:
 //!
 //! ```sh
 //! web_app op --app http://127.0.0.1:8080    # says how to start the application
 //! web_app run --listen 127.0.0.1:8080 …     # the application
 //! ```
 //!
-//! What an application team would write is in `app.rs` (the handlers), `browser.rs` (cookies), `ledger.rs` (its own
-//! tables), `ending.rs` (outcomes), `live.rs` (pages that change by themselves), `guard.rs` and `pages.rs`. Files that
-//! begin with `op` are the OP's.
+//! The code that an application team would write is in `app.rs` (the handlers), `browser.rs` (cookies), `ledger.rs`
+//! (its own tables), `ending.rs` (outcomes), `live.rs` (pages that update automatically), `guard.rs` and `pages.rs`.
+//! Files that begin with `op` belong to the OP.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -59,12 +59,12 @@ use app::App;
 use ledger::Ledger;
 use settings::Settings;
 
-/// How long polls that are under way may take to finish when the application is told to stop.
+/// The longest time for polls in flight to finish when the application is told to stop.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// The application.
 async fn run(settings: Settings) -> anyhow::Result<()> {
-    // 1. What waits is in one file, what the application knows in another; both outlive it.
+    // 1. Pending sign-ins are in one file, the application's own data is in another. Both survive a restart.
     let keyring = settings.keyring()?;
     let store = SqliteStore::open(settings.data.join("pending.db")).await?;
     let ledger = Ledger::open(&settings.data.join("fairwater.db"))?;
@@ -73,14 +73,15 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let client = settings.client()?;
     let mut builder = Poller::builder(store, keyring.clone())
         .client(client.clone())
-        // Writing an outcome down takes a moment, so nobody has to wait long for one that was held when we were killed.
+        // Storing an outcome is fast. With a short lease, users need not wait long for one that was claimed before a
+        // crash.
         .delivery_lease(Duration::from_secs(10));
     if settings.pings {
         builder = builder.receives_pings();
     }
     let poller = builder.start().await?;
 
-    // 3. Pages are served and outcomes written down until somebody says stop.
+    // 3. Serve pages and store outcomes until the program is told to stop.
     let listener = TcpListener::bind(settings.listen).await;
     let listener = listener.with_context(|| format!("cannot listen at {}", settings.listen))?;
     let app = App { client, poller: poller.clone(), keyring, ledger: ledger.clone() };
@@ -98,7 +99,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A web application with users who wait for their OP, and an OP with a reviewer's desk.
+/// A web application with users who wait for their OP, and an OP with a reviewer's page.
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -107,7 +108,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the OP, and the application beside it, which may be killed.
+    /// Run the OP, and the application, which may be killed.
     Demo(demo::DemoSettings),
     /// Run only the OP.
     Op(op::OpSettings),

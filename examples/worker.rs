@@ -1,9 +1,10 @@
-//! The durable poller as a service: users return to it, it polls for hours or weeks, and writes outcomes into a file.
+//! The durable poller as a service: it accepts returning users, polls for hours or weeks, and writes outcomes to a
+//! file.
 //!
-//! `scripts/demo worker` runs `worker demo`: an OpenID Provider with twenty users, and a worker beside it. Kill the
-//! worker with `kill -9` as often as you like; it is started again, and no outcome is lost or comes twice.
+//! `scripts/demo worker` runs `worker demo`: an OpenID Provider with twenty users, and a worker. Kill the worker with
+//! `kill -9` as often as you like. It is started again, and no outcome is lost.
 //!
-//! The parts can also be run one by one, several workers on one store included:
+//! Each part can also be run alone, including several workers on one store:
 //!
 //! ```sh
 //! worker op --app http://127.0.0.1:8080 --users 20   # says how to start workers, and sends users to them
@@ -34,22 +35,22 @@ mod web;
 use journal::Journal;
 use settings::Settings;
 
-/// How long polls that are under way may take to finish when the worker is told to stop.
+/// The longest time for polls in flight to finish when the worker is told to stop.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// When an outcome comes again that could not be written down.
+/// The pause before an outcome is delivered again that could not be written.
 const AFTER_A_FULL_DISK: Duration = Duration::from_secs(30);
 
 /// A worker. Everything that an application does is here and in `web.rs`.
 async fn run(settings: Settings) -> anyhow::Result<()> {
-    // 1. A store, and the key that everything in it is sealed with. All replicas have the same two.
+    // 1. A store, and the key that seals everything in it. All replicas share both.
     let keyring = settings.keyring()?;
     let store = settings.open_store().await?;
 
-    // 2. A client of the OP. Nothing is asked of the OP here, so the worker starts while the OP is down.
+    // 2. A client of the OP. It sends no request here, so the worker starts while the OP is down.
     let client = settings.client()?;
 
-    // 3. The poller. `start` also polls; `connect` is for replicas that leave that to others.
+    // 3. The poller. `start` also polls; `connect` is for replicas that leave polling to others.
     let mut builder = Poller::builder(store, keyring.clone())
         .client(client.clone())
         .delivery_lease(Duration::from_secs(settings.delivery_lease));
@@ -61,8 +62,8 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         false => builder.start().await?,
     };
 
-    // 4. Users and pings come in, outcomes go out, until somebody says stop. Then nothing new is begun, what is under
-    //    way may finish, and the stream of outcomes ends.
+    // 4. Accept users and pings, and deliver outcomes, until the program is told to stop. Then start nothing new, let
+    //    work in progress finish, and end the stream of outcomes.
     let door = web::Door::open(settings.listen, &client, &poller, keyring).await?;
     eprintln!("worker {} is ready", std::process::id());
     let until_stopped = async {
@@ -84,19 +85,19 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Deals with outcomes. Each comes until it is acknowledged, so what is done with it must bear to be done twice: here a
-/// second line with the same `id` is written, which a reader of the file can tell.
+/// Handles outcomes. Each is delivered until it is acknowledged, so handling it twice must do no harm. Here it writes a
+/// second line with the same `id`, which a reader of the file can detect.
 async fn deliver(poller: &Poller, journal: &Journal) -> anyhow::Result<()> {
     let mut outcomes = poller.outcomes();
     while let Some(delivery) = outcomes.next().await {
-        // First do what is to be done, down to the disk, and then acknowledge. The other way round a crash between the
-        // two would lose the outcome.
+        // First do the work, including the write to disk, and then acknowledge. In the reverse order, a crash between
+        // the two would lose the outcome.
         if let Err(error) = tokio::task::block_in_place(|| journal.write(&delivery)) {
             eprintln!("an outcome could not be written: {error:#}");
             postpone(delivery).await;
             continue;
         }
-        // If this is not noted, the outcome comes again when the delivery is dropped.
+        // If this fails, the outcome is delivered again after the delivery is dropped.
         if let Err(error) = delivery.acknowledge().await {
             eprintln!("an outcome could not be acknowledged: {error}");
         }
@@ -105,7 +106,7 @@ async fn deliver(poller: &Poller, journal: &Journal) -> anyhow::Result<()> {
 }
 
 async fn postpone(delivery: Delivery) {
-    // Without this it would come again as well, only at a time that we have not chosen.
+    // Without this it would be delivered again as well, but at a time that we do not choose.
     if let Err(error) = delivery.retry_after(AFTER_A_FULL_DISK).await {
         eprintln!("an outcome could not be postponed: {error}");
     }
@@ -120,9 +121,9 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run an OP, its users and a worker that may be killed.
+    /// Run an OP, its users, and a worker that may be killed.
     Demo(demo::DemoSettings),
-    /// Run only an OP whose users come to an application.
+    /// Run only an OP with its users, who use an existing application.
     Op(demo::OpSettings),
     /// Run only a worker.
     Run(Box<Settings>),

@@ -1,4 +1,4 @@
-//! The demonstration: a provider in this process, a user who needs no browser, and a reviewer who takes some seconds.
+//! The demonstration: a provider in this program, a user without a browser, and a reviewer who takes some seconds.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub async fn run() -> anyhow::Result<Claims> {
     let client = Client::builder(op.issuer(), "demo-app")
         .authentication(ClientAuthentication::client_secret_basic("a secret of the demo app"))
         .redirect_uri(REDIRECT_URI)
-        // The demonstration's provider speaks plain HTTP on this machine. Leave this out everywhere else.
+        // The demonstration's provider uses plain HTTP on this machine. Omit this everywhere else.
         .allow_insecure_loopback()
         .discover()
         .await?;
@@ -37,12 +37,12 @@ pub async fn run() -> anyhow::Result<Claims> {
 
     let mut browser = DemoBrowser { op: op.clone() };
     let (claims, ()) = tokio::try_join!(sign_in(&client, &mut browser, &progress), review(&op))?;
-    // The provider notes every request that breaks a rule, down to polls that come too early.
+    // The provider records every request that breaks a rule, including early polls.
     op.assert_clean();
     Ok(claims)
 }
 
-/// What goes on at the provider while the application waits.
+/// Plays the reviewer at the provider while the application waits.
 async fn review(op: &TestProvider) -> anyhow::Result<()> {
     let a_moment = || SystemClock.sleep(Duration::from_millis(50));
     let process = loop {
@@ -80,7 +80,7 @@ impl Browser for DemoBrowser {
     }
 }
 
-/// Lists the requests that the provider has seen since the last call.
+/// Lists the requests since the last call.
 fn wire_log(op: &TestProvider) -> impl Fn() -> Vec<String> + Send + Sync + use<> {
     let op = op.clone();
     let seen = Mutex::new(0);
@@ -93,7 +93,7 @@ fn wire_log(op: &TestProvider) -> impl Fn() -> Vec<String> + Send + Sync + use<>
     }
 }
 
-/// Of a response; the metadata has dozens.
+/// The most members of a response that are shown. The metadata has dozens.
 const SHOWN_MEMBERS: usize = 5;
 const LINE: usize = 110;
 
@@ -117,7 +117,7 @@ fn show(request: &RecordedRequest) -> Vec<String> {
     lines
 }
 
-/// Puts `parts` behind `start`, on as many lines as it takes.
+/// Appends `parts` to `start`, on as many lines as necessary.
 fn wrapped(start: String, parts: impl Iterator<Item = String>) -> Vec<String> {
     let mut lines = vec![start];
     for part in parts {
@@ -132,7 +132,7 @@ fn wrapped(start: String, parts: impl Iterator<Item = String>) -> Vec<String> {
     lines
 }
 
-/// Values over the wire are secrets or nearly so; how they begin is enough to follow them from step to step.
+/// The values are secret, or nearly so. Their beginning is enough to recognise them in later steps.
 fn shortened(value: &str) -> String {
     const SHOWN: usize = 12;
     let readable =

@@ -1,4 +1,4 @@
-//! What the terminal shows, all of it on stderr.
+//! The output in the terminal, all on stderr.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -11,7 +11,7 @@ pub struct Progress {
     line: ProgressBar,
     polls: AtomicU32,
     steps: AtomicU32,
-    /// Prints what went over the wire since it was last called.
+    /// Returns the requests and responses since the last call.
     wire: Box<dyn Fn() -> Vec<String> + Send + Sync>,
 }
 
@@ -22,7 +22,7 @@ impl Progress {
         Self { line, polls: AtomicU32::new(0), steps: AtomicU32::new(0), wire: Box::new(wire) }
     }
 
-    /// Announces what has just been done, with the requests that it took.
+    /// Prints a finished step, with its requests.
     pub fn step(&self, title: &str, explanation: &str) {
         let number = next(&self.steps);
         self.line.suspend(|| eprintln!("\n{number}. {title}: {explanation}"));
@@ -33,10 +33,11 @@ impl Progress {
         self.line.suspend(|| eprintln!("   ({text})"));
     }
 
-    /// Shows what happens while waiting.
+    /// Shows the events of the wait.
     pub fn event(&self, pending: &PendingAuthentication, event: &WaitEvent<'_>) {
         self.print_wire();
-        // Progress is the provider's text. The library has removed control characters, so it is safe for a terminal.
+        // The progress text comes from the provider. The library has removed control characters, so it is safe for a
+        // terminal.
         let said = pending.progress().unwrap_or("the provider has not decided yet");
         match event {
             WaitEvent::Sleeping(duration) => {

@@ -1,4 +1,4 @@
-//! The real thing: a provider somewhere, a browser that the user brings along, and a redirect to this machine.
+//! A sign-in at a real provider, with the user's own browser and a redirect to this machine.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use super::{Browser, Progress, sign_in};
 
 /// Signs one user in through the Deferred Token Response flow and prints the verified claims as JSON.
 ///
-/// Without OPENID_DEFERRED_ISSUER it runs a demonstration that needs nothing. With OPENID_DEFERRED_ISSUER,
+/// Without OPENID_DEFERRED_ISSUER it runs a demonstration without further requirements. With OPENID_DEFERRED_ISSUER,
 /// OPENID_DEFERRED_CLIENT_ID and, for a confidential client, OPENID_DEFERRED_CLIENT_SECRET it signs in at that OpenID
-/// Provider; register http://127.0.0.1:<port>/cb as the redirect URI. It exits with 0 after a sign-in, with 1 where there
-/// was none, and with 2 for arguments that it does not know.
+/// Provider; register http://127.0.0.1:<port>/cb as the redirect URI. The exit code is 0 after a sign-in, 1 if there
+/// was none, and 2 for unknown arguments.
 #[derive(Parser)]
 struct Arguments {
     /// The loopback port that the provider sends the browser back to [default: 8765].
@@ -41,12 +41,12 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// `None` where nothing names a provider, which means the demonstration.
+    /// `None` if no variable names a provider, which means the demonstration.
     pub fn from_environment() -> anyhow::Result<Option<Self>> {
         let Arguments { redirect_port } = Arguments::parse();
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let Some(issuer) = variable("OPENID_DEFERRED_ISSUER") else {
-            // A misspelt variable must not end in the made-up claims of the demonstration.
+            // A misspelt variable must not lead to the made-up claims of the demonstration.
             let others = std::env::vars_os().any(|(name, _)| name.to_string_lossy().starts_with("OPENID_DEFERRED_"));
             if others || redirect_port.is_some() {
                 bail!("OPENID_DEFERRED_ISSUER is not set; the demonstration takes no settings");
@@ -61,7 +61,7 @@ impl Settings {
 }
 
 pub async fn run(settings: Settings) -> anyhow::Result<Claims> {
-    // Listen first: the redirect must not come before there is somebody to take it.
+    // Listen first, so that the redirect cannot arrive too early.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, settings.redirect_port))
         .await
         .with_context(|| format!("cannot listen on port {}; choose another --redirect-port", settings.redirect_port))?;
@@ -70,7 +70,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<Claims> {
 
     let builder = || {
         let builder = Client::builder(&settings.issuer, &settings.client_id).redirect_uri(&redirect_uri);
-        // It permits plain HTTP to loopback addresses only, so it is harmless with any other provider.
+        // It permits plain HTTP only to loopback addresses, so it is harmless with any other provider.
         builder.allow_insecure_loopback()
     };
     let asked = async { builder().build()?.provider_metadata().await };
@@ -82,7 +82,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<Claims> {
     sign_in(&client, &mut browser, &progress).await
 }
 
-/// By header unless the provider only takes the secret in the body.
+/// Uses the header, unless the provider accepts the secret only in the body.
 fn authentication(settings: &Settings, metadata: &ProviderMetadata) -> ClientAuthentication {
     let Some(secret) = &settings.secret else { return ClientAuthentication::none() };
     let methods = metadata.token_endpoint_auth_methods_supported();
@@ -94,7 +94,7 @@ fn authentication(settings: &Settings, metadata: &ProviderMetadata) -> ClientAut
     }
 }
 
-/// As much about the user as the provider offers.
+/// The scopes that the provider offers of those that this example can use.
 fn scopes(metadata: &ProviderMetadata) -> Vec<String> {
     let offered = metadata.scopes_supported();
     let is_offered = |ours: &&str| offered.is_empty() || offered.iter().any(|scope| scope == ours);
@@ -114,8 +114,8 @@ impl Browser for RealBrowser {
     fn visit<'a>(&'a mut self, url: &'a str) -> BoxFuture<'a, anyhow::Result<String>> {
         Box::pin(async move {
             let listener = self.listener.take().context("the browser went out already")?;
-            // Any page can make the browser call our address. Only the answer with our `state` is for us; the library
-            // checks the same again.
+            // Any page can make the browser call our address. Only the response with our `state` is for us. The library
+            // checks this again.
             let state = Url::parse(url)?.query_pairs().find(|(name, _)| name == "state").map(|(_, value)| value.into());
             let (sender, mut receiver) = mpsc::channel(1);
             let waiting = Arc::new(Waiting { state: state.context("the URL has a state")?, sender });
@@ -133,13 +133,13 @@ impl Browser for RealBrowser {
     }
 }
 
-/// What the redirect is waited for with.
+/// What the handler of the redirect needs.
 struct Waiting {
     state: String,
     sender: mpsc::Sender<String>,
 }
 
-/// The redirect URI. A web application would open the session from the browser's cookie here.
+/// Handles the redirect URI. A web application would open the session from the browser's cookie here.
 async fn callback(State(waiting): State<Arc<Waiting>>, RawQuery(query): RawQuery) -> (StatusCode, Html<&'static str>) {
     let query = query.unwrap_or_default();
     let is_ours =

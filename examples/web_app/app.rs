@@ -1,4 +1,4 @@
-//! The application: users come, are sent to the OP, come back, and wait.
+//! The application: users start here, are sent to the OP, come back, and wait.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use super::guard::guard;
 use super::ledger::{Booking, Browser, Ledger};
 use super::{live, pages, shell};
 
-/// How long a user may stay at the OP; the client's `session_lifetime`, unless set.
+/// The longest time of a user at the OP: the default of the client's `session_lifetime`.
 const AT_THE_OP: Duration = Duration::from_secs(3600);
 
 #[derive(Clone)]
@@ -47,13 +47,14 @@ impl App {
             .merge(shell::assets())
             .layer(from_fn(guard));
         match pings {
-            // The notification endpoint that is registered at the OP. It has a token of its own instead of the guard.
+            // The notification endpoint that is registered at the OP. It checks a token of its own instead of the
+            // guard.
             true => router.route("/deferred/ping", ping::axum::route(poller)),
             false => router,
         }
     }
 
-    /// A booking, for the browser that made it.
+    /// Finds a booking for the browser that made it.
     pub async fn booking(&self, jar: &CookieJar, id: &str) -> Result<(Browser, Booking), Problem> {
         let browser = recognise(&self.ledger, jar).await?.ok_or(Problem::NotFound)?;
         let booking = self.ledger.booking(id, browser.id).await?.ok_or(Problem::NotFound)?;
@@ -67,7 +68,7 @@ async fn home(State(app): State<App>, jar: CookieJar) -> Result<Response, Proble
         Some(browser) => app.ledger.bookings(browser.id).await?,
         None => Vec::new(),
     };
-    // The form leads to the OP. While nobody knows where that is, it could not be sent anyway.
+    // The form leads to the OP, so it cannot be sent while the OP's address is unknown.
     let op = app.client.provider_metadata().await.ok();
     let op = op.map(|metadata| metadata.authorization_endpoint().origin().ascii_serialization());
     Ok(pages::home(browser.and_then(|browser| browser.person).as_ref(), &bookings, op).into_response())
@@ -78,7 +79,7 @@ struct Order {
     boat: String,
 }
 
-/// Sends the user to the OP. What they come back for is written down now, under the browser that they are sitting at.
+/// Sends the user to the OP. First it stores the booking that they come back for, with the browser that they use.
 async fn book(
     State(app): State<App>,
     jar: CookieJar,
@@ -87,52 +88,52 @@ async fn book(
     let boat = pages::BOATS.iter().find(|boat| boat.name == order.boat).ok_or(Problem::NotFound)?;
     let (browser, jar) = welcome(&app.ledger, jar).await?;
     let id = random_text()?;
-    // The outcome will name this booking, whichever of the browser's tabs comes back.
+    // The outcome will name this booking, whichever of the browser's tabs returns.
     let request = app.client.authorize().scopes(["profile", "email"]).context(id.as_str());
     let (url, session) = request.start().await?;
-    // Each sign-in has a cookie of its own, so that several tabs do not get in each other's way.
+    // Each sign-in has its own cookie, so that several tabs do not interfere.
     let name = session.cookie_name();
     app.ledger.book(&id, browser.id, boat.name, name.clone()).await?;
     let jar = jar.add(cookie(&name, &session.seal(&app.keyring)?, AT_THE_OP)?);
     Ok((jar, Redirect::to(url.as_str())))
 }
 
-/// Takes the user back. From here on the poller sees to it.
+/// Handles the user's return. The poller does the rest.
 async fn callback(
     State(app): State<App>,
     jar: CookieJar,
     RawQuery(query): RawQuery,
 ) -> Result<(CookieJar, Redirect), Problem> {
     let query = query.unwrap_or_default();
-    // The response belongs to the browser that was sent out: by the application's own session, and by the cookie.
-    // Otherwise somebody could finish their own sign-in in a browser of somebody else.
+    // The response must come from the browser that started the sign-in. The application's own session and the cookie
+    // prove that. Otherwise an attacker could finish their own sign-in in the browser of a victim.
     let name = AuthorizationSession::cookie_name_for(&query).ok_or(Problem::OtherBrowser)?;
     let browser = recognise(&app.ledger, &jar).await?.ok_or(Problem::OtherBrowser)?;
     let booking = app.ledger.booking_by_cookie(&name, browser.id).await?.ok_or(Problem::OtherBrowser)?;
     let page = Redirect::to(&format!("/booking/{}", booking.id));
     let Some(sealed) = jar.get(&name) else {
-        // The first return took the cookie away; this is the same one, reloaded.
+        // The first return removed the cookie. This is the same return, reloaded.
         let is_known = booking.process.is_some() || booking.ending.is_some();
         return if is_known { Ok((jar, page)) } else { Err(Problem::OtherBrowser) };
     };
     let session = AuthorizationSession::open(&app.keyring, sealed.value())?;
     match app.poller.authorization_response(&query, session).await {
-        // One that has ended is in the ledger, unless this application died before it was written down; the booking's page
-        // tells the two apart.
+        // The ledger contains an ended sign-in, unless this application died before it stored the outcome. The
+        // booking's page handles both cases.
         Ok(Accepted::Deferred(process) | Accepted::Ended(process)) => {
             app.ledger.set_process(&booking.id, process).await?
         }
         Ok(Accepted::Complete(authentication)) => app.ledger.end(&booking.id, (&*authentication).into()).await?,
         Ok(_) => app.ledger.end(&booking.id, Ending::Unknown).await?,
-        // Trouble that passes before the code was sent, such as a store out of reach or a poller that was shut down: the
-        // cookie stays, and the user may reload. An error code in the response is the OP's answer and stays the same.
+        // A transient error before the code was sent, such as an unavailable store or a poller that was shut down. The
+        // cookie stays, and the user may reload. An error code in the response is the OP's final answer.
         Err(error) if error.is_transient() && error.error_response().is_none() => return Err(error.into()),
         Err(error) => app.ledger.end(&booking.id, never_began(&error)).await?,
     }
     Ok((jar.remove(cookie(&name, "", Duration::ZERO)?), page))
 }
 
-/// What became of a sign-in that brought no process.
+/// The ending of a sign-in that has no process.
 fn never_began(error: &Error) -> Ending {
     if error.error_response().is_some_and(|response| response.code() == "access_denied") {
         return Ending::Declined;
@@ -147,7 +148,7 @@ async fn booking(State(app): State<App>, jar: CookieJar, Path(id): Path<String>)
     Ok(pages::booking(browser.person.as_ref(), &view).into_response())
 }
 
-/// The user no longer wants to wait. The OP has the last word, and what it says comes like any other outcome.
+/// Cancels a booking. The OP decides what happens, and its answer arrives like any other outcome.
 async fn cancel(State(app): State<App>, jar: CookieJar, Path(id): Path<String>) -> Result<Redirect, Problem> {
     let (_, booking) = app.booking(&jar, &id).await?;
     match booking.process {
@@ -159,7 +160,7 @@ async fn cancel(State(app): State<App>, jar: CookieJar, Path(id): Path<String>) 
     Ok(Redirect::to(&format!("/booking/{id}")))
 }
 
-/// Signs the user in, in the browser that made the booking and because they asked for it.
+/// Signs the user in, in the browser that made the booking and at the user's request.
 async fn enter(
     State(app): State<App>,
     jar: CookieJar,
@@ -185,19 +186,19 @@ async fn sign_out(State(app): State<App>, jar: CookieJar) -> Result<(CookieJar, 
     Ok((jar, Redirect::to("/")))
 }
 
-/// What a user is told who cannot be helped now.
+/// The errors that a user can see.
 pub enum Problem {
     NotFound,
-    /// A return from the OP that this browser has not been sent out for.
+    /// A response from the OP to a sign-in that this browser did not start.
     OtherBrowser,
-    /// Trouble that passes.
+    /// A transient error.
     TryAgain,
     Ours,
 }
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
-        // Errors of the crate hold no secrets, so they can be logged.
+        // Errors of the crate contain no secrets, so they can be logged.
         eprintln!("error: {error}");
         if error.is_transient() { Self::TryAgain } else { Self::Ours }
     }

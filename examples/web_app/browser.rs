@@ -1,4 +1,4 @@
-//! Which browser it is: the application's own session cookie.
+//! Identifies the browser by the application's own session cookie.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use openid_deferred::{Random as _, SystemRandom};
 
 use super::ledger::{Browser, Ledger};
 
-/// With `__Host-` no other host can set it, not even a subdomain of ours.
+/// The prefix `__Host-` prevents other hosts from setting it, including our own subdomains.
 const NAME: &str = "__Host-fairwater";
 
-/// As long as anybody might have to wait.
+/// The longest time that a user may have to wait.
 const LIFETIME: Duration = Duration::from_secs(60 * 86_400);
 
-/// The browser that sent these cookies.
+/// Finds the browser that sent these cookies.
 pub async fn recognise(ledger: &Ledger, jar: &CookieJar) -> anyhow::Result<Option<Browser>> {
     match jar.get(NAME) {
         Some(cookie) => ledger.browser(hash(cookie.value())).await,
@@ -25,7 +25,7 @@ pub async fn recognise(ledger: &Ledger, jar: &CookieJar) -> anyhow::Result<Optio
     }
 }
 
-/// The same; one that is not known yet gets a session in which nobody is signed in.
+/// Finds the browser, or creates a session for a new one, in which no user is signed in.
 pub async fn welcome(ledger: &Ledger, jar: CookieJar) -> anyhow::Result<(Browser, CookieJar)> {
     if let Some(browser) = recognise(ledger, &jar).await? {
         return Ok((browser, jar));
@@ -35,8 +35,8 @@ pub async fn welcome(ledger: &Ledger, jar: CookieJar) -> anyhow::Result<(Browser
     Ok((browser, jar.add(session(&token)?)))
 }
 
-/// Signs in whom a booking is about. The session's token changes: one that somebody may have seen or planted before is
-/// worth nothing now.
+/// Signs in the person of a booking. The session's token changes, so that a token that was seen or planted before is
+/// useless.
 pub async fn sign_in(
     ledger: &Ledger,
     jar: CookieJar,
@@ -50,7 +50,7 @@ pub async fn sign_in(
     }
 }
 
-/// Signs out. The bookings stay, for they are the browser's.
+/// Signs out. The bookings stay, because they belong to the browser.
 pub async fn sign_out(ledger: &Ledger, jar: CookieJar, browser: &Browser) -> anyhow::Result<CookieJar> {
     let token = random_text()?;
     ledger.sign_out(browser.id, hash(&token)).await?;
@@ -61,16 +61,16 @@ fn session(token: &str) -> anyhow::Result<Cookie<'static>> {
     cookie(NAME, token, LIFETIME)
 }
 
-/// A cookie for this host, this scheme and this browser alone. `Lax` lets it come along when the OP sends the browser
-/// back, and not when another site posts a form. Chromium and Firefox take `Secure` cookies from loopback addresses
-/// without TLS, which is what the demonstration needs; Safari does not.
+/// A cookie for this host, this scheme and this browser only. With `Lax` the browser sends it when the OP redirects
+/// back, and not when another site posts a form. Chromium and Firefox accept `Secure` cookies from loopback addresses
+/// without TLS, which the demonstration needs; Safari does not.
 pub fn cookie(name: &str, value: &str, lifetime: Duration) -> anyhow::Result<Cookie<'static>> {
     let seconds = lifetime.as_secs();
     let text = format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={seconds}");
     Cookie::parse(text).context("this is no cookie")
 }
 
-/// 128 bits that nobody can guess.
+/// 128 random bits.
 pub fn random_text() -> anyhow::Result<String> {
     let mut bytes = [0; 16];
     SystemRandom.fill(&mut bytes).context("there is no randomness")?;

@@ -1,4 +1,4 @@
-//! The demonstration: the OP in this process, and the application in one of its own that may be killed.
+//! The demonstration: the OP in this program, and the application in another one that may be killed.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
@@ -11,16 +11,16 @@ use super::{settings, stop};
 
 #[derive(clap::Args)]
 pub struct DemoSettings {
-    /// Where the application is served; any free port unless told.
+    /// The address of the application; any free port unless set.
     #[arg(long)]
     listen: Option<SocketAddr>,
-    /// Where the OP's pages are served; any free port unless told.
+    /// The address of the OP's pages; any free port unless set.
     #[arg(long, default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))]
     op_listen: SocketAddr,
-    /// Let the OP tell the application when there is news, instead of being asked every two seconds.
+    /// Let the OP notify the application of decisions. Otherwise the application polls every two seconds.
     #[arg(long)]
     pings: bool,
-    /// Keep the application's data in this folder. A new one, which is removed at the end, unless told.
+    /// The folder for the application's data; a new one that is removed at the end unless set.
     #[arg(long)]
     data: Option<std::path::PathBuf>,
 }
@@ -51,7 +51,7 @@ pub async fn demo(settings: DemoSettings) -> anyhow::Result<()> {
     }
 }
 
-/// Runs the application, and starts it again whenever it was killed.
+/// Runs the application, and restarts it whenever it was killed.
 async fn keep_running(listen: SocketAddr, data: &Path, arguments: &[String]) -> anyhow::Result<()> {
     loop {
         let mut command = Command::new(std::env::current_exe()?);

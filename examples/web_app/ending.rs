@@ -1,4 +1,4 @@
-//! What the application makes of outcomes.
+//! How the application handles outcomes.
 
 use openid_deferred::{Authentication, Claims, Delivery, Outcome, Poller};
 use serde::{Deserialize, Serialize};
@@ -9,25 +9,25 @@ use super::ledger::Ledger;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "ending", rename_all = "snake_case")]
 pub enum Ending {
-    /// The OP knows who it is.
+    /// The OP verified the user's identity.
     Approved(Person),
     /// The user declined while the browser was at the OP.
     Declined,
-    /// The OP refused, later.
+    /// The OP refused later.
     Denied { reason: Option<String> },
-    /// Nobody decided in time.
+    /// The OP did not decide in time.
     Expired,
-    /// The OP gave up, or the sign-in never got going. It says nothing about the user.
+    /// The OP gave up, or the sign-in never began. This says nothing about the user.
     Failed,
-    /// The OP's answer cannot be trusted.
+    /// The OP's answer is not valid.
     Invalid,
     /// The OP's answer was lost.
     Unknown,
-    /// The user no longer wanted it.
+    /// The user cancelled.
     Cancelled,
 }
 
-/// Somebody whom the OP has verified. `issuer` and `subject` together name them; everything else may change.
+/// A person whom the OP has verified. `issuer` and `subject` together identify them; everything else may change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Person {
     pub issuer: String,
@@ -57,11 +57,11 @@ impl From<&Claims> for Person {
 }
 
 impl From<&Authentication> for Ending {
-    /// The tokens are not kept, because this application calls no API with them. One that does keeps
+    /// Drops the tokens, because this application calls no API with them. Otherwise it would keep
     /// `authentication.seal(&keyring)`.
     fn from(authentication: &Authentication) -> Self {
         match authentication.is_after_cancellation() {
-            // The OP had approved before it heard that nobody wants it any more. The user's word counts.
+            // The OP approved before it received the cancellation. The user's decision counts.
             true => Self::Cancelled,
             false => Self::Approved(authentication.claims().into()),
         }
@@ -83,27 +83,27 @@ impl From<&Outcome> for Ending {
                 Self::Invalid
             }
             Outcome::Cancelled => Self::Cancelled,
-            // The enum may grow. Whatever comes, it is no approval.
+            // The enum may grow. A new variant is not an approval.
             _ => Self::Unknown,
         }
     }
 }
 
 impl Ending {
-    /// Whether nothing else can follow. The OP's late success may follow the other two.
+    /// Whether no other ending can follow. A late success of the OP may follow the other two.
     pub fn is_final(&self) -> bool {
         !matches!(self, Self::Unknown | Self::Failed)
     }
 }
 
-/// Takes outcomes for as long as the poller runs, and writes them down.
+/// Receives outcomes while the poller runs, and stores them.
 ///
-/// Nobody is signed in here: an outcome says who somebody is, not which browser they are sitting at. The booking that it
-/// belongs to was made by one browser, which may fetch it.
+/// It signs no user in: an outcome says who a person is, not which browser they use. The browser that made the booking
+/// may fetch it.
 pub async fn take(poller: &Poller, ledger: &Ledger) -> anyhow::Result<()> {
     let mut outcomes = poller.outcomes();
     while let Some(delivery) = outcomes.next().await {
-        // First written down, then acknowledged. If either fails it comes again.
+        // First store, then acknowledge. If either fails, the outcome is delivered again.
         if let Err(error) = settle(&delivery, ledger).await {
             eprintln!("an outcome could not be dealt with: {error:#}");
         }

@@ -1,5 +1,5 @@
-//! What the application itself remembers: browsers, and the bookings that they made. A real one would sweep out those
-//! that nobody came back for.
+//! The application's own data: browsers, and the bookings that they made. A real application would delete abandoned
+//! ones.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,21 +29,21 @@ const SCHEMA: &str = "
     ) STRICT;
     CREATE INDEX IF NOT EXISTS bookings_of_a_browser ON bookings (browser);";
 
-/// An SQLite file. Clones are the same one.
+/// An SQLite file. Clones share it.
 #[derive(Clone)]
 pub struct Ledger {
     connection: Arc<Mutex<Connection>>,
     changed: broadcast::Sender<Arc<str>>,
 }
 
-/// A browser that we know, by its cookie.
+/// A known browser, identified by its cookie.
 pub struct Browser {
     pub id: i64,
-    /// Who is signed in there.
+    /// The person who is signed in.
     pub person: Option<Person>,
 }
 
-/// Somebody wants a boat, and has to say who they are.
+/// A booking of a boat, for a user whose identity must be verified.
 #[derive(Clone)]
 pub struct Booking {
     pub id: String,
@@ -56,13 +56,13 @@ pub struct Booking {
 impl Ledger {
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         let connection = Connection::open(path).with_context(|| format!("cannot use {}", path.display()))?;
-        // An outcome is acknowledged when it is on the disk, so it has to get there.
+        // An outcome is acknowledged when it is on the disk, so commits must be synchronous.
         connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")?;
         connection.execute_batch(SCHEMA)?;
         Ok(Self { connection: Arc::new(Mutex::new(connection)), changed: broadcast::Sender::new(256) })
     }
 
-    /// Which bookings change, for the pages that show them.
+    /// Sends the bookings that change, for the pages that show them.
     pub fn changes(&self) -> broadcast::Receiver<Arc<str>> {
         self.changed.subscribe()
     }
@@ -84,7 +84,7 @@ impl Ledger {
         .await
     }
 
-    /// Signs somebody in or out. The browser gets a new token with it, so that an old one is worth nothing.
+    /// Signs the user out. The browser gets a new token, so that the old one is useless.
     pub async fn sign_out(&self, browser: i64, token: [u8; 32]) -> anyhow::Result<()> {
         self.run(move |connection| {
             let update = "UPDATE browsers SET person = NULL, token = ?2 WHERE id = ?1";
@@ -94,8 +94,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// Signs in the person of a booking, in the browser that made it and once only. `false` if there is nobody to sign
-    /// in.
+    /// Signs in the person of a booking, in the browser that made it and only once. Returns `false` if there is no
+    /// person to sign in.
     pub async fn sign_in(&self, booking: &str, browser: i64, token: [u8; 32]) -> anyhow::Result<bool> {
         let booking = booking.to_owned();
         self.run(move |connection| {
@@ -113,7 +113,7 @@ impl Ledger {
         .await
     }
 
-    /// Written down before the user is sent out: what they come back to is fixed from here on.
+    /// Stores a booking before the user is sent to the OP, so that it is fixed what they come back to.
     pub async fn book(&self, id: &str, browser: i64, boat: &str, cookie: String) -> anyhow::Result<()> {
         let (id, boat) = (id.to_owned(), boat.to_owned());
         self.run(move |connection| {
@@ -135,8 +135,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// Writes down how a booking ended. Outcomes come at least once, so this bears to be done twice; and where one said
-    /// that nobody knows, or that the OP failed, the OP's late success replaces it.
+    /// Stores the ending of a booking. Outcomes are delivered at least once, so this may happen twice. If the earlier
+    /// ending is `Unknown` or `Failed`, the OP's late success replaces it.
     pub async fn end(&self, booking: &str, ending: Ending) -> anyhow::Result<()> {
         let id = booking.to_owned();
         self.run(move |connection| {
@@ -148,7 +148,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// How a booking ended, if it has.
+    /// The ending of a booking, if it has one.
     pub async fn ending(&self, booking: &str) -> anyhow::Result<Option<Ending>> {
         let id = booking.to_owned();
         self.run(move |connection| {
@@ -158,7 +158,7 @@ impl Ledger {
         .await
     }
 
-    /// A booking, for the browser that made it and for no other.
+    /// Finds a booking, only for the browser that made it.
     pub async fn booking(&self, id: &str, browser: i64) -> anyhow::Result<Option<Booking>> {
         let id = id.to_owned();
         self.run(move |connection| {
@@ -168,7 +168,7 @@ impl Ledger {
         .await
     }
 
-    /// The same, by the cookie of its authorization session.
+    /// Finds a booking by the cookie of its authorization session.
     pub async fn booking_by_cookie(&self, cookie: &str, browser: i64) -> anyhow::Result<Option<Booking>> {
         let cookie = cookie.to_owned();
         self.run(move |connection| {
@@ -189,7 +189,7 @@ impl Ledger {
     }
 
     fn tell(&self, booking: &str) {
-        // An error means that nobody is looking.
+        // An error means that no page is open.
         let _ = self.changed.send(booking.into());
     }
 

@@ -1,4 +1,4 @@
-// Shows what the server sends, without a reload. The server renders and escapes all of it; here pieces are put in place.
+// Shows what the server sends, without a reload. The server renders and escapes all of it; this script only inserts it.
 "use strict";
 
 const live = document.getElementById("live");
@@ -8,8 +8,8 @@ if (live) {
   const source = new EventSource(live.dataset.live);
   const announced = () => [...live.querySelectorAll("[data-announce]")].map((part) => part.textContent).join(" ");
 
-  // Of a block that is still of the same kind only the parts that differ are replaced, so nobody loses what they are
-  // typing or the button that they are about to press.
+  // If a block is still of the same kind, only the parts that differ are replaced. So users do not lose what they type
+  // or the button that they are about to press.
   const patch = (old, fresh) => {
     const parts = (block) => [...block.querySelectorAll("[data-part]")];
     const [before, after] = [parts(old), parts(fresh)];
@@ -39,7 +39,7 @@ if (live) {
         live.insertBefore(fresh, live.children[position] ?? null);
       }
     });
-    // The keyboard goes to the headline when what it was on is gone.
+    // If the focused element is gone, the headline gets the focus.
     if (hadFocus && !live.contains(document.activeElement)) {
       live.querySelector("[tabindex='-1']")?.focus();
     }

@@ -1,4 +1,4 @@
-//! Where a booking stands, and a stream of server-sent events that tells of every change.
+//! The state of a booking, and a stream of server-sent events with every change.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -20,11 +20,10 @@ use super::ending::Ending;
 use super::ledger::Booking;
 use super::pages;
 
-/// How often a page is looked at that nothing was heard of: another replica may have polled for it, or an event was
-/// missed.
+/// The longest time between two checks of a page. Another replica may have polled for it, or an event was missed.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// What a user sees of a booking.
+/// The user's view of a booking.
 pub struct View {
     pub booking: Booking,
     pub stage: Stage,
@@ -33,9 +32,9 @@ pub struct View {
 pub enum Stage {
     /// The user has not come back from the OP.
     Away,
-    /// The OP takes its time.
+    /// The OP has not decided yet.
     Waiting(Status),
-    /// The OP has decided; its answer is being verified and written down.
+    /// The OP has decided; its answer is being verified and stored.
     Arriving,
     Ended(Ending),
 }
@@ -57,22 +56,22 @@ impl View {
         Ok(Self { booking, stage })
     }
 
-    /// Outcomes are written down before they are acknowledged, so it is there by now. Otherwise there was none: the
-    /// sign-in had failed, and the application was killed before it could note that.
+    /// Outcomes are stored before they are acknowledged, so the ending is in the ledger. Otherwise the sign-in failed,
+    /// and the application was killed before it stored that.
     async fn acknowledged(app: &App, booking: &Booking) -> Result<Stage, Problem> {
         Ok(Stage::Ended(app.ledger.ending(&booking.id).await?.unwrap_or(Ending::Failed)))
     }
 
-    /// Whether nothing else can follow.
+    /// Whether no other state can follow.
     fn is_final(&self) -> bool {
         matches!(&self.stage, Stage::Ended(ending) if ending.is_final())
     }
 }
 
-/// The page's middle part, now and after each change. The browser connects again by itself when the stream breaks, so it
-/// bears a restart of the application.
+/// The changing part of the page, now and after each change. The browser reconnects automatically when the stream
+/// breaks, so a restart of the application does no harm.
 ///
-/// Each open page is a connection: serve HTTP/2, for browsers have no more than six of HTTP/1.1 per host.
+/// Each open page is a connection. Serve HTTP/2, because browsers open at most six connections per host with HTTP/1.1.
 pub async fn stream(
     State(app): State<App>,
     jar: CookieJar,
@@ -80,7 +79,7 @@ pub async fn stream(
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Problem> {
     let (browser, _) = app.booking(&jar, &id).await?;
     let watch = Watch {
-        // Listen first and look then, so that nothing falls between the two.
+        // Subscribe first and check then, so that no change is missed.
         events: app.poller.events(),
         changes: app.ledger.changes(),
         app,
@@ -94,7 +93,7 @@ pub async fn stream(
     Ok(Sse::new(events).keep_alive(KeepAlive::default()))
 }
 
-/// One page that somebody is looking at.
+/// One open page.
 struct Watch {
     app: App,
     events: broadcast::Receiver<Event>,
@@ -107,10 +106,10 @@ struct Watch {
 }
 
 impl Watch {
-    /// The next thing to show; `None` when there will be nothing more.
+    /// The next content to show. `None` if nothing more will follow.
     async fn next(&mut self) -> Option<sse::Event> {
         while !self.is_over {
-            // Where the store is out of reach the page stays as it is.
+            // If the store is unavailable, the page stays unchanged.
             if let Some(view) = self.look().await {
                 let html = pages::view(&view).into_string();
                 if self.shown.as_ref() != Some(&html) {
@@ -133,14 +132,14 @@ impl Watch {
         View::of(&self.app, booking).await.ok()
     }
 
-    /// Until there may be something new: the OP says something else, or the booking has changed.
+    /// Waits until there may be a change: a progress text of the OP, or a change of the booking.
     async fn wait(&mut self) {
         let progress = async {
             loop {
                 match self.events.recv().await {
                     Ok(Event::Progress { id, .. }) if Some(id) == self.process => break,
                     Ok(_) => {}
-                    // Whoever was too slow to hear everything looks.
+                    // The receiver missed events, so check.
                     Err(_) => break,
                 }
             }

@@ -1,5 +1,4 @@
-//! The OP: a `TestProvider` that does the protocol, and in front of it the pages that people see, one for users and one
-//! for the people who review them.
+//! The OP: a `TestProvider` for the protocol, and pages for users and for reviewers in front of it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,24 +21,24 @@ pub const CLIENT_SECRET: &str = "a secret of the demo application";
 
 #[derive(clap::Args)]
 pub struct OpSettings {
-    /// Where the application is, as in http://127.0.0.1:8080.
+    /// The URL of the application, such as http://127.0.0.1:8080.
     #[arg(long)]
     pub app: String,
-    /// Where the pages of the OP are served; any free port unless told.
+    /// The address of the OP's pages; any free port unless set.
     #[arg(long, default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))]
     pub listen: SocketAddr,
-    /// Tell the application when there is news, at its /deferred/ping. It then asks by itself less often.
+    /// Notify the application of decisions at its /deferred/ping. It then polls less often.
     #[arg(long)]
     pub pings: bool,
-    /// How long the application has to wait between two questions, in seconds; 2, or 15 with pings, unless told.
+    /// The polling interval of the application in seconds; 2, or 15 with pings, unless set.
     #[arg(long)]
     pub interval: Option<u64>,
 }
 
-/// The OP until somebody says stop.
+/// Runs the OP until it is told to stop.
 pub async fn run(settings: OpSettings) -> anyhow::Result<()> {
     let (front, listener) = open(&settings).await?;
-    // For whoever starts the application; see `Urls` in tests/web.
+    // For the program that starts the application; see `Urls` in tests/web.
     println!("issuer {}", front.op.issuer());
     println!("cancellation {}", front.op.cancellation_endpoint());
     println!("pages {}", front.base);
@@ -55,14 +54,14 @@ pub async fn run(settings: OpSettings) -> anyhow::Result<()> {
     }
 }
 
-/// The OP notes every request that breaks a rule, down to polls that come too early.
+/// Prints the requests that broke a rule, including early polls.
 pub fn report(op: &TestProvider) {
     for violation in op.violations() {
         println!("the OP noted: {violation}");
     }
 }
 
-/// A strict OP on a loopback port, whose authorization endpoint is a page of ours.
+/// Starts a strict OP on a loopback port. One of our pages is its authorization endpoint.
 pub async fn open(settings: &OpSettings) -> anyhow::Result<(Front, TcpListener)> {
     let listener = TcpListener::bind(settings.listen).await.context("the OP cannot listen")?;
     let base = format!("http://{}", listener.local_addr()?);
@@ -85,7 +84,7 @@ pub async fn open(settings: &OpSettings) -> anyhow::Result<(Front, TcpListener)>
     Ok((Front { op, base, redirect_uri, cases, changed: watch::Sender::new(()) }, listener))
 }
 
-/// Serves the OP's pages for ever.
+/// Serves the OP's pages. It never ends.
 pub async fn serve(front: Front, listener: TcpListener) -> anyhow::Result<()> {
     let router = Router::new()
         .route("/authorize", get(op_user::ask).post(op_user::answer))
@@ -99,28 +98,28 @@ pub async fn serve(front: Front, listener: TcpListener) -> anyhow::Result<()> {
     axum::serve(listener, router).await.context("the OP's pages cannot be served")
 }
 
-/// What the pages share. Clones are the same.
+/// The data that the pages share. Clones share it too.
 #[derive(Clone)]
 pub struct Front {
     pub op: TestProvider,
-    /// Where the pages are.
+    /// The base URL of the pages.
     pub base: String,
     pub redirect_uri: String,
     cases: Arc<Mutex<Vec<Case>>>,
-    /// Wakes the desk.
+    /// Wakes the reviewers' page.
     pub changed: watch::Sender<()>,
 }
 
-/// Somebody who wants to be known.
+/// A user whose identity is being verified.
 #[derive(Clone)]
 pub struct Case {
     pub process: TestProcess,
     pub name: String,
     pub birthdate: String,
     pub picture: Picture,
-    /// What the reviewers last said to the application.
+    /// The latest progress text of the reviewers.
     pub progress: Option<String>,
-    /// What they decided.
+    /// The decision of the reviewers.
     pub verdict: Option<&'static str>,
 }
 
@@ -131,12 +130,12 @@ pub struct Picture {
 }
 
 impl Front {
-    /// The cases in the order in which they came. Whoever holds this keeps other users waiting at the door.
+    /// The cases in the order of their arrival. The lock blocks other users, so release it soon.
     pub fn cases(&self) -> MutexGuard<'_, Vec<Case>> {
         self.cases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How the application is started.
+    /// The arguments for starting the application.
     pub fn application_arguments(&self, pings: bool) -> Vec<String> {
         let mut arguments = vec!["--issuer".to_owned(), self.op.issuer().to_owned()];
         arguments.extend(["--cancellation-endpoint".to_owned(), self.op.cancellation_endpoint()]);

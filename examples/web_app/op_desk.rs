@@ -1,4 +1,4 @@
-//! The reviewers' desk: who waits, and what is decided. Whoever reaches the page may decide; there is no login here.
+//! The reviewers' page: who waits, and the decisions. Anyone who can open the page may decide; there is no login here.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use serde::Deserialize;
 use super::op::{Case, Front};
 use super::{op_pages, shell};
 
-/// How often the desk looks how often the application has asked.
+/// How often the page updates the number of polls.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 pub async fn desk(State(front): State<Front>) -> Response {
@@ -25,7 +25,7 @@ pub async fn desk(State(front): State<Front>) -> Response {
     op_pages::desk(shell::live("/desk/live", op_pages::cases(&cases))).into_response()
 }
 
-/// The desk after each change.
+/// Sends the page's content after each change.
 pub async fn stream(State(front): State<Front>) -> Sse<impl Stream<Item = Result<sse::Event, Infallible>>> {
     let changes = front.changed.subscribe();
     let events = unfold((front, changes, None), |(front, mut changes, shown)| async move {
@@ -48,7 +48,7 @@ pub async fn picture(State(front): State<Front>, Path(case): Path<usize>) -> Res
     match front.cases().get(case) {
         None => StatusCode::NOT_FOUND.into_response(),
         Some(Case { picture, .. }) => {
-            // Whatever is in it, it is a picture and runs nothing.
+            // Whatever its content is, it is served as a picture that cannot run scripts.
             let headers =
                 [(CONTENT_TYPE, picture.media_type), (CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox")];
             (headers, picture.bytes.clone()).into_response()
@@ -73,9 +73,9 @@ enum Verdict {
     SlowDown,
     /// Approve with an ID Token whose signature is wrong.
     Forge,
-    /// Approve, and break the connection over which the answer goes out.
+    /// Approve, and break the connection during the answer.
     Lose,
-    /// Know nothing of the process any more.
+    /// Forget the sign-in.
     Forget,
 }
 
@@ -86,7 +86,7 @@ pub async fn decide(
 ) -> Result<Redirect, StatusCode> {
     let mut cases = front.cases();
     let case = cases.get_mut(case).ok_or(StatusCode::NOT_FOUND)?;
-    // The application may have called it off, or another reviewer was faster.
+    // The application may have cancelled it, or another reviewer was faster.
     if let Some(id) = case.process.deferred_auth_id().filter(|_| !case.process.is_decided()) {
         let text = Some(decision.text.trim()).filter(|text| !text.is_empty());
         case.apply(&front, decision.decision, id, text);
@@ -104,7 +104,7 @@ impl Case {
                 let text = text.unwrap_or("Somebody is looking at your passport.");
                 process.progress(text);
                 self.progress = Some(text.to_owned());
-                // Pings are for decisions. This is for whoever asks.
+                // Pings are only sent for decisions. Polls return this text.
                 return;
             }
             Verdict::SlowDown => return process.slow_down_next(),

@@ -9,8 +9,8 @@ use super::shell::{Brand, Page};
 const BRAND: Brand = Brand { name: "Lantern ID", home: "#main", class: "lantern" };
 const DESK: Brand = Brand { name: "Lantern ID desk", home: "/desk", class: "lantern" };
 
-/// What the user is asked. `request` is the query of the authorization request; `application` the origin that the form
-/// leads to.
+/// The form for the user. `request` is the query of the authorization request, and `application` is the origin that the
+/// form leads to.
 pub fn ask(request: &str, application: Option<String>) -> Page {
     let body = html! {
         section.hero {
@@ -52,7 +52,7 @@ pub fn desk(cases: Markup) -> Page {
     Page::new(DESK, "Passports to look at", body)
 }
 
-/// The cases, those that wait first.
+/// The cases. Those that wait come first.
 pub fn cases(cases: &[Case]) -> Markup {
     let numbered = || cases.iter().enumerate().rev();
     let waiting = numbered().filter(|(_, case)| !case.process.is_decided() && case.verdict.is_none()).count();

@@ -1,4 +1,5 @@
-//! The OP's page for users, which is its authorization endpoint: who are you, and may we see your passport?
+//! The OP's page for users, which is its authorization endpoint. It asks for name, date of birth and a picture of the
+//! passport.
 
 use anyhow::Context;
 use axum::extract::{Multipart, RawQuery, State};
@@ -11,7 +12,7 @@ use url::Url;
 use super::op::{CLIENT_ID, Case, Front, Picture};
 use super::op_pages;
 
-/// What is asked of the user. The request itself stays in the URL, so it comes back with the form.
+/// Shows the form. The request itself stays in the URL, so it is sent again with the form.
 pub async fn ask(State(front): State<Front>, RawQuery(query): RawQuery) -> Response {
     match request(&front, query) {
         None => refused(),
@@ -22,7 +23,7 @@ pub async fn ask(State(front): State<Front>, RawQuery(query): RawQuery) -> Respo
     }
 }
 
-/// What the user says. The code goes back to the application with the browser, and a case to the reviewers' desk.
+/// Handles the form. The browser brings the code to the application, and the reviewers get a case.
 pub async fn answer(
     State(front): State<Front>,
     RawQuery(query): RawQuery,
@@ -44,7 +45,7 @@ pub async fn answer(
         .interim_claim("name", answer.name.as_str())
         .interim_claim("birthdate", answer.birthdate.as_str());
 
-    // One user after the other: the provider has one who signs in next.
+    // Handle one user at a time, because the provider has one user for the next sign-in.
     let mut cases = front.cases();
     front.op.set_user(user);
     let back = front.op.visit(request);
@@ -61,8 +62,8 @@ pub async fn answer(
     Ok(Redirect::to(&back.url()).into_response())
 }
 
-/// The authorization request for the provider behind this page; `None` where nobody knows where to send the user back
-/// to. Everything else that may be wrong with it is for the provider to say.
+/// The authorization request for the provider behind this page. `None` if it is unknown where to send the user back.
+/// The provider checks everything else.
 fn request(front: &Front, query: Option<String>) -> Option<Url> {
     let mut url = Url::parse(&format!("{}/authorize", front.op.issuer())).ok()?;
     url.set_query(query.as_deref());
@@ -113,7 +114,8 @@ impl Answer {
     }
 }
 
-/// Only what is a picture by its first bytes; what the browser calls it does not count, and an SVG can be a program.
+/// Accepts only files whose first bytes are those of a picture. The type that the browser sends is ignored, because an
+/// SVG can contain scripts.
 fn picture(bytes: Bytes) -> anyhow::Result<Picture> {
     let media_type = match bytes.get(..4) {
         Some(b"\x89PNG") => Some("image/png"),

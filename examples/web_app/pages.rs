@@ -10,7 +10,7 @@ use super::shell::{self, Brand, Page};
 
 const BRAND: Brand = Brand { name: "Fairwater Boats", home: "/", class: "fairwater" };
 
-/// What can be had.
+/// The boats for rent.
 pub const BOATS: [Boat; 3] = [
     Boat { name: "Marlin", about: "Sloop for four", price: "€ 140 a day", colour: "#0b5563" },
     Boat { name: "Puffin", about: "Dinghy for two", price: "€ 35 a day", colour: "#c2410c" },
@@ -58,13 +58,13 @@ pub fn home(person: Option<&Person>, bookings: &[Booking], op: Option<String>) -
     framed("Boats to rent", person, body, op)
 }
 
-/// Where one booking stands.
+/// The page of one booking.
 pub fn booking(person: Option<&Person>, view: &View) -> Page {
     let source = format!("/booking/{}/live", view.booking.id);
     framed(heading(&view.stage).0, person, shell::live(&source, self::view(view)), None)
 }
 
-/// The part of it that changes.
+/// The part of the page that changes.
 pub fn view(view: &View) -> Markup {
     let (title, kind) = heading(&view.stage);
     let id = &view.booking.id;
@@ -104,7 +104,7 @@ pub fn view(view: &View) -> Markup {
     }
 }
 
-/// Who is signed in.
+/// The page of the signed-in user.
 pub fn account(person: &Person, bookings: &[Booking]) -> Page {
     let body = html! {
         section.hero { h1 { "Welcome aboard, " (person.called()) } p.lead { "The keys are waiting at the pier." } }
@@ -139,7 +139,7 @@ fn framed(title: &str, person: Option<&Person>, body: Markup, form_to: Option<St
     Page { menu, form_to, ..Page::new(BRAND, title, body) }
 }
 
-/// The headline of a stage, and the class that colours it.
+/// The headline of a stage, and the class for its colour.
 fn heading(stage: &Stage) -> (&'static str, &'static str) {
     match stage {
         Stage::Away => ("You have not come back from your provider yet", "calm"),
@@ -159,7 +159,7 @@ fn heading(stage: &Stage) -> (&'static str, &'static str) {
     }
 }
 
-/// What it means in plain words, and what to do next.
+/// The meaning of a stage in plain words, and what to do next.
 fn explanation(stage: &Stage) -> Markup {
     let plain = |text: &str| html! { p { (text) } };
     match stage {
@@ -216,7 +216,7 @@ fn steps(stage: &Stage) -> Markup {
     }
 }
 
-/// Interim claims: the OP may not have verified any of them, and nobody gets anything by them.
+/// Interim claims. The OP may not have verified any of them, so they give no access.
 fn unverified(claims: &Claims) -> Markup {
     let rows = [("Name", claims.name()), ("Date of birth", claims.birthdate())];
     html! {

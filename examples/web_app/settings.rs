@@ -1,4 +1,4 @@
-//! What the application is told, and what is made of it.
+//! The settings of the application, and what is made of them.
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write as _};
@@ -14,29 +14,29 @@ pub const SECRET_VARIABLE: &str = "OPENID_DEFERRED_CLIENT_SECRET";
 
 #[derive(clap::Args)]
 pub struct Settings {
-    /// The OP.
+    /// The issuer of the OP.
     #[arg(long)]
     issuer: String,
     /// The client identifier at the OP. Its secret comes from OPENID_DEFERRED_CLIENT_SECRET.
     #[arg(long, default_value = "fairwater")]
     client_id: String,
-    /// Where the OP takes cancellations; no metadata says so.
+    /// The cancellation endpoint of the OP, which no metadata contains.
     #[arg(long)]
     cancellation_endpoint: Option<String>,
-    /// The address at which users are served.
+    /// The address at which pages are served.
     #[arg(long)]
     pub listen: SocketAddr,
     /// A folder for the two databases and the key.
     #[arg(long, default_value = ".")]
     pub data: PathBuf,
-    /// Let the OP say when it has news, at /deferred/ping, instead of only asking it.
+    /// Let the OP notify the application of decisions at /deferred/ping, in addition to polling.
     #[arg(long)]
     pub pings: bool,
 }
 
 impl Settings {
-    /// The key that cookies and waiting processes are sealed with. In production it comes from where the other secrets
-    /// are; here it is made where it is missing.
+    /// The key that seals cookies and pending sign-ins. In production it is stored with the other secrets. Here it is
+    /// generated if it is missing.
     pub fn keyring(&self) -> anyhow::Result<Keyring> {
         let path = self.data.join("sealing.key");
         let text = match fs::read_to_string(&path) {
@@ -62,7 +62,7 @@ impl Settings {
             .redirect_uri(format!("http://{}/callback", self.listen))
             .id_token_signed_response_alg(SigningAlgorithm::Es256)
             .request_timeout(Duration::from_secs(10))
-            // The demonstration's OP speaks plain HTTP on this machine. Leave this out everywhere else.
+            // The demonstration's OP uses plain HTTP on this machine. Omit this everywhere else.
             .allow_insecure_loopback();
         if let Ok(secret) = std::env::var(SECRET_VARIABLE) {
             builder = builder.authentication(ClientAuthentication::client_secret_basic(secret));

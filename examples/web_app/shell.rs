@@ -1,4 +1,4 @@
-//! What all pages have in common, those of the application and those of the OP.
+//! The common parts of all pages, those of the application and those of the OP.
 
 use axum::Router;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
@@ -9,16 +9,16 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::guard;
 
-/// Whose pages they are.
+/// The owner of a page.
 #[derive(Clone, Copy)]
 pub struct Brand {
     pub name: &'static str,
     pub home: &'static str,
-    /// The class of `body`, which chooses the colours.
+    /// The class of `body`, which selects the colours.
     pub class: &'static str,
 }
 
-/// A whole page. `maud` escapes everything that is put into its templates, so no text of a user or an OP gets out as
+/// A whole page. `maud` escapes everything that is inserted into its templates, so no text of a user or an OP becomes
 /// HTML.
 pub struct Page {
     pub brand: Brand,
@@ -26,7 +26,7 @@ pub struct Page {
     pub menu: Markup,
     pub body: Markup,
     pub status: StatusCode,
-    /// The origin that a form of this page leads to in the end, if it is not ours.
+    /// The final origin that a form of this page leads to, if it is not ours.
     pub form_to: Option<String>,
 }
 
@@ -70,18 +70,18 @@ impl IntoResponse for Page {
     }
 }
 
-/// A part of a page that `live.js` replaces with whatever the stream at `source` sends.
+/// A part of a page. `live.js` replaces it with the content of the stream at `source`.
 pub fn live(source: &str, content: Markup) -> Markup {
     html! {
         noscript { p.offline { "Reload this page to see whether anything has changed." } }
         p.offline #offline hidden { "The connection was lost. Trying again, nothing is lost." }
-        // Screen readers are told the headline of each change, not the whole page once more.
+        // Screen readers announce the headline of each change, not the whole page again.
         p.unseen #announcement role="status" {}
         div #live data-live=(source) { (content) }
     }
 }
 
-/// Where the style sheet and the script are served.
+/// Serves the style sheet and the script.
 pub fn assets<S: Clone + Send + Sync + 'static>() -> Router<S> {
     let asset = |kind: &'static str, text: &'static str| {
         let headers = [(CONTENT_TYPE, kind), (CACHE_CONTROL, "max-age=60")];

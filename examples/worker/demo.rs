@@ -1,5 +1,5 @@
-//! What the demonstration needs beside the worker: an OP, its users, its reviewers, and somebody who starts the worker
-//! again when it was killed.
+//! The other parts of the demonstration: an OP, its users and reviewers, and a supervisor that restarts a killed
+//! worker.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,31 +19,31 @@ const MOMENT: Duration = Duration::from_millis(50);
 
 #[derive(clap::Args)]
 pub struct DemoSettings {
-    /// How many users sign in.
+    /// The number of users who sign in.
     #[arg(long, default_value_t = 20)]
     users: u32,
-    /// Where the worker keeps processes: a file for SQLite, or postgres://…. A new folder unless told.
+    /// The store of the worker: a file for SQLite, or postgres://…. A new folder unless set.
     #[arg(long)]
     store: Option<String>,
-    /// How long reviewers take at the longest, in seconds.
+    /// The longest time of a review, in seconds.
     #[arg(long, default_value_t = 30)]
     review: u16,
 }
 
 #[derive(clap::Args)]
 pub struct OpSettings {
-    /// Where the application takes users, as in http://127.0.0.1:8080.
+    /// The URL of the application, such as http://127.0.0.1:8080.
     #[arg(long)]
     app: String,
-    /// How many users sign in.
+    /// The number of users who sign in.
     #[arg(long, default_value_t = 20)]
     users: u32,
-    /// How long reviewers take at the longest, in seconds.
+    /// The longest time of a review, in seconds.
     #[arg(long, default_value_t = 30)]
     review: u16,
 }
 
-/// An OP that runs until somebody says stop.
+/// Runs an OP until it is told to stop.
 pub async fn op(settings: OpSettings) -> anyhow::Result<()> {
     let op = provider(&settings.app)?;
     println!("{}", op.issuer());
@@ -60,7 +60,7 @@ pub async fn op(settings: OpSettings) -> anyhow::Result<()> {
     }
 }
 
-/// An OP, a worker that is started again whenever it ends, and the outcomes of all users.
+/// Runs an OP, a worker that is restarted whenever it ends, and waits for the outcomes of all users.
 pub async fn demo(settings: DemoSettings) -> anyhow::Result<()> {
     let app = free_address()?;
     let app_url = format!("http://{app}");
@@ -93,8 +93,8 @@ pub async fn demo(settings: DemoSettings) -> anyhow::Result<()> {
     }) {
         println!("{outcome}: {count}");
     }
-    // The OP notes every request that breaks a rule, down to polls that come too early. A worker that was killed asks
-    // once more about a process whose end it was just being told, which is all that a crash may cost.
+    // The OP records every request that breaks a rule, including early polls. A worker that is killed while it receives
+    // a final answer polls once more for it. That is the only cost of a crash.
     for violation in op.violations() {
         eprintln!("the OP noted: {violation}");
     }
@@ -109,7 +109,7 @@ async fn until_all_are_done(op: &TestProvider, app: &str, users: u32, outcomes: 
     Ok(())
 }
 
-/// Starts the worker again whenever it was killed.
+/// Restarts the worker whenever it was killed.
 async fn keep_running(command: &Command, worker: &mut Child) -> anyhow::Result<()> {
     loop {
         let status = worker.wait().await?;
@@ -121,7 +121,7 @@ async fn keep_running(command: &Command, worker: &mut Child) -> anyhow::Result<(
     }
 }
 
-/// The same command once more.
+/// Copies the command.
 fn again(command: &Command) -> Command {
     let command = command.as_std();
     let mut again = Command::new(command.get_program());
@@ -130,7 +130,7 @@ fn again(command: &Command) -> Command {
     again
 }
 
-/// Asks the worker to stop, as a service manager does, and waits until it has.
+/// Asks the worker to stop, as a service manager does, and waits until it has ended.
 async fn stop_gently(worker: &mut Child) -> anyhow::Result<()> {
     if let Some(id) = worker.id() {
         Command::new("sh").args(["-c", &format!("kill -TERM {id}")]).status().await?;
@@ -139,7 +139,7 @@ async fn stop_gently(worker: &mut Child) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A strict OP on a loopback port.
+/// Starts a strict OP on a loopback port.
 fn provider(app: &str) -> anyhow::Result<TestProvider> {
     let client = TestClient::secret_basic(CLIENT_ID, CLIENT_SECRET)
         .redirect_uri(&format!("{app}/callback"))
@@ -149,8 +149,8 @@ fn provider(app: &str) -> anyhow::Result<TestProvider> {
     Ok(op.decisions(openid_deferred::testing::DecisionPolicy::scripted()).start()?)
 }
 
-/// Lets one user after the other go through the application to the OP and back. Whoever finds the application out of
-/// order reloads.
+/// Lets users sign in one after the other, through the application and the OP. If the application is unavailable, a
+/// user reloads.
 async fn send_users(op: &TestProvider, app: &str, users: u32) -> anyhow::Result<()> {
     let no_redirects = reqwest::redirect::Policy::none();
     let browser = reqwest::Client::builder().no_proxy().redirect(no_redirects).build()?;
@@ -183,7 +183,7 @@ fn text(page: &reqwest::Response, name: &str) -> Option<String> {
     Some(page.headers().get(name)?.to_str().ok()?.to_owned())
 }
 
-/// The people at the OP: they take their time over each process and then approve, deny or let time run out.
+/// Plays the reviewers at the OP: they take some time for each sign-in, and then approve, deny or let it expire.
 async fn review(op: &TestProvider, longest: u16) -> anyhow::Result<()> {
     let mut desks: BTreeMap<usize, (Duration, u8)> = BTreeMap::new();
     loop {
@@ -214,7 +214,7 @@ fn decide(process: &TestProcess, dice: u8) {
     }
 }
 
-/// The outcomes so far by process. A second line for one process repeats the first.
+/// The outcomes so far, by sign-in. A second line for one sign-in repeats the first.
 fn read(outcomes: &Path) -> BTreeMap<String, String> {
     let text = std::fs::read_to_string(outcomes).unwrap_or_default();
     let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());

@@ -1,4 +1,4 @@
-//! Where outcomes go: one line of JSON each.
+//! The file of outcomes, with one line of JSON each.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -8,7 +8,7 @@ use anyhow::Context;
 use openid_deferred::{Delivery, Outcome};
 use serde_json::{Value, json};
 
-/// A file that several workers may append to.
+/// A file that several workers can append to.
 pub struct Journal(File);
 
 impl Journal {
@@ -17,9 +17,9 @@ impl Journal {
         Ok(Self(file.with_context(|| format!("cannot open {}", path.display()))?))
     }
 
-    /// Writes one line; when this returns, it has reached the disk.
+    /// Writes one line. When it returns, the line is on the disk.
     pub fn write(&self, delivery: &Delivery) -> anyhow::Result<()> {
-        // One write for the whole line: lines of several workers do not get mixed.
+        // The whole line is one write, so that the lines of several workers do not mix.
         (&self.0).write_all(line(delivery).as_bytes())?;
         self.0.sync_data().context("the disk did not take it")
     }
@@ -37,7 +37,7 @@ fn line(delivery: &Delivery) -> String {
     format!("{line}\n")
 }
 
-/// What a real application does with each of them is its business; that it meets all of them is not.
+/// What a real application does with each outcome depends on it, but it must handle all of them.
 fn describe(outcome: &Outcome) -> (&'static str, Value) {
     match outcome {
         Outcome::Approved(authentication) => ("approved", authentication.claims().subject().into()),

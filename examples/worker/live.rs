@@ -1,11 +1,11 @@
-//! One live line on stderr.
+//! A live status line on stderr.
 
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use openid_deferred::{Clock, Poller, SystemClock};
 
-/// Shows what is pending, in flight and done, for ever. Where stderr is no terminal, nothing is shown.
+/// Shows what is pending, in flight and done. It never ends. If stderr is not a terminal, it shows nothing.
 pub async fn show(poller: &Poller) {
     let line = ProgressBar::new_spinner();
     if line.is_hidden() {

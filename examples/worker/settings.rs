@@ -1,4 +1,4 @@
-//! What a worker is told, and what is made of it.
+//! The settings of a worker, and what is made of them.
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write as _};
@@ -11,14 +11,14 @@ use anyhow::{Context, bail};
 use openid_deferred::store::{PostgresStore, SqliteStore, Store};
 use openid_deferred::{Client, ClientAuthentication, Keyring, SealingKey, SigningAlgorithm, SystemRandom};
 
-/// The environment variable with the key that seals what is stored.
+/// The environment variable with the key that seals stored values.
 const KEY_VARIABLE: &str = "OPENID_DEFERRED_KEY";
 /// The environment variable with the client's secret at the OP.
 const SECRET_VARIABLE: &str = "OPENID_DEFERRED_CLIENT_SECRET";
 
 #[derive(clap::Args)]
 pub struct Settings {
-    /// The OP.
+    /// The issuer of the OP.
     #[arg(long)]
     issuer: String,
     /// The client identifier at the OP. Its secret comes from OPENID_DEFERRED_CLIENT_SECRET.
@@ -27,39 +27,39 @@ pub struct Settings {
     /// The algorithm of ID Tokens that was registered at the OP.
     #[arg(long, default_value = "RS256")]
     id_token_alg: String,
-    /// Where processes are kept: a file for SQLite, or postgres://….
+    /// The store: a file for SQLite, or postgres://….
     #[arg(long, default_value = "pending.db")]
     store: String,
     /// The schema in PostgreSQL.
     #[arg(long, default_value = "openid_deferred")]
     schema: String,
-    /// A file with the sealing key in base64, if it is not in OPENID_DEFERRED_KEY. It is made where it is missing, which
-    /// is fine for a demonstration.
+    /// A file with the sealing key in base64, if it is not in OPENID_DEFERRED_KEY. If it is missing, it is generated,
+    /// which is only suitable for a demonstration.
     #[arg(long, default_value = "pending.key")]
     key_file: PathBuf,
-    /// Where outcomes are appended, one line of JSON each.
+    /// The file that outcomes are appended to, one line of JSON each.
     #[arg(long, default_value = "outcomes.jsonl")]
     pub outcomes: PathBuf,
-    /// The address at which users and pings are taken. Without it the worker only polls and delivers.
+    /// The address for users and pings. Without it the worker only polls and delivers.
     #[arg(long)]
     pub listen: Option<SocketAddr>,
-    /// Leave polling and outcomes to other workers.
+    /// Leave polling and the delivery of outcomes to other workers.
     #[arg(long, requires = "listen")]
     pub serve_only: bool,
-    /// How long one request to the OP may take, in seconds.
+    /// The longest time of one request to the OP, in seconds.
     #[arg(long, default_value_t = 30)]
     timeout: u64,
-    /// A PEM file with the certificate authorities that alone may have issued the OP's certificate. Without it, those of
-    /// this machine may.
+    /// A PEM file with the only certificate authorities that are trusted for the OP's certificate. Without it, those of
+    /// this machine are trusted.
     #[arg(long)]
     ca_file: Option<PathBuf>,
-    /// How soon others get the outcomes that this worker was dealing with when it died, in seconds.
+    /// The time after which other workers deliver the outcomes of a worker that died, in seconds.
     #[arg(long, default_value_t = 300)]
     pub delivery_lease: u64,
 }
 
 impl Settings {
-    /// All replicas need the same key, so in production it comes from where the other secrets are.
+    /// The sealing key. All replicas need the same key, so in production it is stored with the other secrets.
     pub fn keyring(&self) -> anyhow::Result<Keyring> {
         if std::env::var_os(KEY_VARIABLE).is_some() {
             return Ok(Keyring::new(SealingKey::from_env(KEY_VARIABLE)?));
@@ -90,7 +90,8 @@ impl Settings {
         if self.store.starts_with("postgres://") || self.store.starts_with("postgresql://") {
             let store = PostgresStore::builder(&self.store).schema(&self.schema).connect().await;
             let store = store.context("cannot use the database")?;
-            // Replicas may do so at the same time. Where workers may not make tables, run `PostgresStore::SCHEMA` apart.
+            // Replicas may do this concurrently. If workers may not create tables, run `PostgresStore::SCHEMA`
+            // separately.
             store.migrate().await.context("cannot make the tables")?;
             return Ok(Arc::new(store));
         }
@@ -107,7 +108,7 @@ impl Settings {
             .id_token_signed_response_alg(algorithm)
             .request_timeout(timeout)
             .poll_timeout(timeout)
-            // The demonstration's OP speaks plain HTTP on this machine. Leave this out everywhere else.
+            // The demonstration's OP uses plain HTTP on this machine. Omit this everywhere else.
             .allow_insecure_loopback();
         if let Ok(secret) = std::env::var(SECRET_VARIABLE) {
             builder = builder.authentication(ClientAuthentication::client_secret_basic(secret));

@@ -1,8 +1,8 @@
-//! Being told to stop.
+//! Waiting for a request to stop.
 
 use anyhow::Context;
 
-/// Returns when somebody presses Ctrl-C or the machine's service manager says stop (SIGTERM).
+/// Returns after Ctrl-C, or when the machine's service manager stops the program (SIGTERM).
 pub async fn requested() -> anyhow::Result<()> {
     #[cfg(unix)]
     {

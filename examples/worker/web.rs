@@ -1,4 +1,4 @@
-//! The door: users come and go, and the OP pings.
+//! The web server: users start sign-ins and return, and the OP sends pings.
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,7 @@ use openid_deferred::store::ProcessId;
 use openid_deferred::{Accepted, AuthorizationSession, Client, Error, Keyring, Poller, ping};
 use tokio::net::TcpListener;
 
-/// What users reach, if this worker is one that they reach.
+/// The web server, if this worker has one.
 pub struct Door(Option<(TcpListener, Router)>);
 
 #[derive(Clone)]
@@ -43,7 +43,7 @@ impl Door {
         Ok(Self(Some((listener, router))))
     }
 
-    /// Serves for ever.
+    /// Serves requests. It never ends.
     pub async fn serve(self) -> anyhow::Result<()> {
         match self.0 {
             None => std::future::pending().await,
@@ -52,9 +52,9 @@ impl Door {
     }
 }
 
-/// Sends a user to the OP. The sealed session waits in a cookie until they come back, and the user's number is sealed into
-/// it, so the outcome is this user's whatever the browser does meanwhile. A real application knows its user from its own
-/// login.
+/// Sends a user to the OP. A cookie keeps the sealed session until they return. The user's number is sealed into it, so
+/// the outcome belongs to this user, whatever the browser does meanwhile. A real application knows its user from its
+/// own login.
 async fn start(State(app): State<App>, Path(user): Path<u32>) -> Result<Response, Refusal> {
     let (url, session) = app.client.authorize().context(user.to_string()).start().await?;
     let cookie = format!(
@@ -66,7 +66,7 @@ async fn start(State(app): State<App>, Path(user): Path<u32>) -> Result<Response
     Ok((StatusCode::SEE_OTHER, headers).into_response())
 }
 
-/// Takes a user back and lets them go: from here on the poller sees to it.
+/// Handles a returning user, who can then leave: the poller does the rest.
 async fn callback(State(app): State<App>, RawQuery(query): RawQuery, headers: HeaderMap) -> Result<Response, Refusal> {
     let query = query.unwrap_or_default();
     let Some(sealed) = AuthorizationSession::cookie_name_for(&query).and_then(|name| cookie(&headers, &name)) else {
@@ -82,13 +82,13 @@ async fn callback(State(app): State<App>, RawQuery(query): RawQuery, headers: He
     .into_response())
 }
 
-/// Where a process stands, for the page that the user looks at meanwhile.
+/// Shows the state of a sign-in, for the page that the user sees meanwhile.
 async fn status(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Refusal> {
     let not_found = || Refusal(StatusCode::NOT_FOUND, "there is no such process".to_owned());
     let id: ProcessId = id.parse().map_err(|_| not_found())?;
     let status = app.poller.status(id).await?.ok_or_else(not_found)?;
     let progress = status.progress().unwrap_or("nothing is known yet");
-    // The OP's text goes out as plain text. In HTML it would have to be escaped.
+    // The OP's text is sent as plain text. In HTML it would have to be escaped.
     Ok(format!("{:?}: {progress}\n", status.phase()).into_response())
 }
 
@@ -98,12 +98,12 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
 }
 
-/// What a user is told who cannot be helped. Errors of this crate hold no secrets, so they can be shown.
+/// The error that a user sees. Errors of this crate contain no secrets, so they can be shown.
 struct Refusal(StatusCode, String);
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
-        // Trouble that passes: the browser may reload. A code that was spent is not spent twice.
+        // The user may reload after a transient error. A spent code is not sent again.
         let status = if error.is_transient() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_REQUEST };
         Self(status, error.to_string())
     }
