@@ -1,12 +1,12 @@
-//! What a ping costs: from its arrival to the outcome, and refusing forged ones. `scripts/bench` runs it.
+//! The cost of a ping: from its arrival to the outcome, and of refusing a forged one. `scripts/bench` runs it.
 //!
-//! `outcomes`: an OP in a process of its own answers each poll with tokens at once. Processes sign in over HTTP, and once a
-//! ping may bring their poll forward, each is pinged in turn. The time runs from the arrival of the ping at the route of
-//! `ping::axum` until the outcome is delivered. In the same run are measured the time that the OP takes to answer, a bare
-//! POST over a kept connection, and a bare commit to a file of SQLite's in the same folder.
+//! `outcomes`: an OP in another program answers each poll with tokens at once. Users sign in over HTTP. As soon as a
+//! ping may bring the poll of a sign-in forward, the sign-in is pinged. The time runs from the arrival of the ping at
+//! the route of `ping::axum` until the outcome is delivered. The same run measures the time that the OP takes to
+//! answer, a bare POST over a kept connection, and a bare commit to a SQLite file in the same folder.
 //!
-//! `forged`: a process for load sends pings with a forged token, in turn to the route and to a bare handler of axum that
-//! answers 401, each in a process of its own whose CPU time is counted.
+//! `forged`: a load generator sends pings with a forged token, alternately to the route and to a bare axum handler that
+//! answers 401. Each runs in a program of its own whose CPU time is counted.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -52,7 +52,7 @@ mod op;
 
 type Failed = Box<dyn Error + Send + Sync>;
 
-/// A ping does not bring a poll forward before this time has passed since the answer before.
+/// A ping does not bring a poll forward before this time has passed since the previous answer.
 const PINGS_COUNT_AFTER: Duration = Duration::from_millis(1_500);
 const RESULTS: &str = "target/bench/pings.json";
 
@@ -61,13 +61,13 @@ const RESULTS: &str = "target/bench/pings.json";
 struct Arguments {
     #[command(subcommand)]
     order: Option<Order>,
-    /// How many processes are pinged on each store.
+    /// The number of sign-ins that are pinged on each store.
     #[arg(long, global = true, default_value_t = 500)]
     pings: usize,
-    /// For how many seconds each server is under load, in each of five rounds.
+    /// The time for which each server is under load in each of five rounds, in seconds.
     #[arg(long, global = true, default_value_t = 3)]
     seconds: u64,
-    /// Cargo says this to every benchmark.
+    /// Cargo passes this to every benchmark.
     #[arg(long, global = true, hide = true)]
     bench: bool,
 }
@@ -127,7 +127,7 @@ impl Times {
     }
 }
 
-/// From pings to outcomes on one store.
+/// The times from pings to outcomes on one store.
 #[derive(Debug, Serialize)]
 struct FromPings {
     store: &'static str,
@@ -135,8 +135,8 @@ struct FromPings {
     op_answers: Times,
     raw_post: Times,
     raw_commit: Times,
-    /// The total less the OP's time, one POST, and two commits where the store commits to a disk: of the medians, and of
-    /// the slowest in a hundred.
+    /// The total minus the OP's time, one POST and, if the store commits to a disk, two commits. Computed from the
+    /// medians and from the 99th percentiles.
     remains: Times,
 }
 
@@ -242,7 +242,7 @@ fn client(issuer: &str) -> Result<Client, Failed> {
 
 async fn sign_in(poller: &Poller, client: &Client, number: usize) -> Result<(), Failed> {
     let (url, session) = client.authorize().start().await?;
-    // The OP learns the nonce by the code, for nobody took the user there.
+    // The OP learns the nonce from the code, because no browser visits it.
     let nonce = url.query_pairs().find(|(name, _)| name == "nonce").ok_or("no nonce")?.1.into_owned();
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.append_pair("deferred_code", &format!("{number:022}.{nonce}"));
@@ -253,7 +253,7 @@ async fn sign_in(poller: &Poller, client: &Client, number: usize) -> Result<(), 
     }
 }
 
-/// A file of SQLite's with the settings of the store, and one row that changes.
+/// A SQLite file with the settings of the store, and one row that changes.
 struct BareCommits(Connection);
 
 impl BareCommits {
@@ -275,7 +275,7 @@ impl BareCommits {
 struct Op {
     key: EcKey<Private>,
     waiting: Mutex<BTreeMap<String, Waiting>>,
-    /// How long answers to polls took, in milliseconds.
+    /// The times that the OP took to answer polls, in milliseconds.
     times: Mutex<Vec<f64>>,
 }
 
@@ -358,7 +358,7 @@ async fn forged(seconds: u64) -> Result<(), Failed> {
     let (url, token) = said.split_once(' ').ok_or("no token")?;
     let servers = [("bare handler", &bare, bare_url.trim()), ("ping::axum::route", &receiver, url)];
     let mut rates = [Vec::new(), Vec::new()];
-    // The first round warms connections and caches up.
+    // The first round warms up connections and caches.
     for round in 0..=5 {
         for ((_, server, url), rates) in servers.iter().zip(&mut rates) {
             let before = machine::cpu_time(server.0.id())?;
@@ -381,7 +381,7 @@ async fn forged(seconds: u64) -> Result<(), Failed> {
     keep("forged", json!({"bare": rates[0], "route": rates[1]}))
 }
 
-/// Prints where it is and a token whose MAC is wrong and which is right in everything else.
+/// Prints its address and a token whose only fault is a wrong MAC.
 async fn serve_receiver() -> Result<(), Failed> {
     let (_op, issuer) = Server::start(&["op"])?;
     let client = client(&issuer)?;
@@ -392,7 +392,7 @@ async fn serve_receiver() -> Result<(), Failed> {
     let http = reqwest::Client::builder().no_proxy().build()?;
     let waiting: BTreeMap<String, Waiting> = get_json(&http, &format!("{issuer}/waiting")).await?;
     let genuine = waiting.into_values().next().ok_or("nobody waits")?.notification_token;
-    // In the middle of the MAC.
+    // Changes a character in the middle of the MAC.
     let (head, tail) = genuine.split_at(genuine.len() - 10);
     let other = if tail.starts_with('A') { 'B' } else { 'A' };
     let token = format!("{head}{other}{}", &tail[1..]);
@@ -405,7 +405,7 @@ async fn serve(routes: Router, token: &str) -> Result<(), Failed> {
     Ok(axum::serve(listener, routes).await?)
 }
 
-/// Pings over kept connections, 64 at a time, and prints how many were refused.
+/// Sends pings over kept connections, 64 at a time, and prints how many were refused.
 async fn load(url: &str, token: &str, lasts: Duration) -> Result<(), Failed> {
     let http = reqwest::Client::builder().no_proxy().build()?;
     let end = SystemClock.monotonic() + lasts;
@@ -428,7 +428,7 @@ async fn load(url: &str, token: &str, lasts: Duration) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Servers end with whoever started them, even if that one is killed.
+/// A server ends with the program that started it, even if that is killed.
 async fn ends_with_input(server: impl Future<Output = Result<(), Failed>>) -> Result<(), Failed> {
     let input = tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
     tokio::select! {
@@ -437,11 +437,11 @@ async fn ends_with_input(server: impl Future<Output = Result<(), Failed>>) -> Re
     }
 }
 
-/// Another process of this program.
+/// Another instance of this program.
 struct Server(Child);
 
 impl Server {
-    /// Starts it and gives the line that it prints when it is there.
+    /// Starts it and returns the line that it prints once it is ready.
     fn start(arguments: &[&str]) -> Result<(Self, String), Failed> {
         let mut process = Command::new(std::env::current_exe()?);
         let mut process = process.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
@@ -455,7 +455,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It has nothing to lose.
+        // It holds nothing that has to be saved.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -465,7 +465,7 @@ async fn get_json<T: serde::de::DeserializeOwned>(http: &reqwest::Client, url: &
     Ok(serde_json::from_slice(&http.get(url).send().await?.error_for_status()?.bytes().await?)?)
 }
 
-/// Keeps results beside those of other measurements.
+/// Stores results beside those of other measurements.
 fn keep(kind: &str, results: Value) -> Result<(), Failed> {
     let mut all: Value =
         fs::read(RESULTS).ok().and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or(json!({}));

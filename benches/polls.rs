@@ -1,17 +1,18 @@
-//! What a poll costs beside a bare loop that sends the same bytes: `scripts/bench`.
+//! The cost of a poll compared with a bare loop that sends the same bytes: `scripts/bench`.
 //!
-//! A server in a process of its own answers `authorization_pending` at once and verifies nothing. Then 64 polls at a time
-//! are sent over kept connections, alternately by a loop on reqwest and OpenSSL with a fresh proof for each and by
-//! `Client::poll`, and then by a `Poller` on each store. A poller has its keys from storage, so it is compared with a loop
-//! that brings its key back from raw bytes for each poll. What counts is this process's own CPU time for each poll, stores
-//! included but for a database server's, and of it the ratio: the machine and what else runs on it weigh on all.
+//! A server in another program answers `authorization_pending` at once and verifies nothing. Then 64 polls at a time
+//! are sent over kept connections: alternately by a loop on reqwest and OpenSSL with a fresh proof for each, by
+//! `Client::poll`, and by a `Poller` on each store. A poller reads its keys from storage, so it is compared with a loop
+//! that loads its key from raw bytes for each poll. The result is this program's own CPU time for each poll, including
+//! the stores but not a database server. The ratios are what counts, because the machine and its other load affect all
+//! of them equally.
 //!
-//! With `DATABASE_URL` set, as `scripts/postgres run` sets it, PostgreSQL is measured too. Words on the command line choose
-//! among `bare`, `client`, `memory`, `sqlite` and `postgres`, for a profiler.
+//! With `DATABASE_URL` set, as `scripts/postgres run` sets it, PostgreSQL is measured too. Words on the command line
+//! choose among `bare`, `client`, `memory`, `sqlite` and `postgres`, for a profiler.
 //!
-//! `--peer <name>=<program> <argument>` has another program do the same work, against the same server: it is started
-//! with the issuer, polls in flight, rounds and repetitions as further arguments and prints the median of its own CPU
-//! time for each poll, in microseconds. Those in `benches/peers` are such programs.
+//! `--peer <name>=<program> <argument>` has another program do the same work against the same server. It is started
+//! with the issuer, the number of polls in flight, rounds and repetitions as further arguments. It prints the median of
+//! its own CPU time for each poll, in microseconds. The programs in `benches/peers` work this way.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader};
@@ -63,7 +64,7 @@ fn main() -> Result<(), Failed> {
     runtime.block_on(compare())
 }
 
-/// An OP of few words.
+/// A minimal OP.
 async fn serve() -> Result<(), Failed> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let issuer = format!("http://{}", listener.local_addr()?);
@@ -118,7 +119,7 @@ async fn compare() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Microseconds of CPU for each poll of other programs, with their names.
+/// The CPU time of other programs for each poll in microseconds, with their names.
 fn peers(issuer: &str) -> Result<Vec<(String, f64)>, Failed> {
     let mut arguments = std::env::args();
     let mut measured = Vec::new();
@@ -137,7 +138,7 @@ fn peers(issuer: &str) -> Result<Vec<(String, f64)>, Failed> {
     Ok(measured)
 }
 
-/// What one way of polling costs, and what its bare counterpart, if that was measured.
+/// The cost of one way of polling, and of its bare counterpart if that was measured.
 struct Row {
     name: &'static str,
     micros: f64,
@@ -152,7 +153,8 @@ enum Contender {
     Real(RealTime),
 }
 
-/// Microseconds of CPU for each poll, the medians. All take turns, so that what else runs on the machine weighs on all.
+/// The median CPU time of each poll, in microseconds. The contenders alternate, so that other load on the machine
+/// affects all equally.
 async fn measure(issuer: &str) -> Result<Vec<Row>, Failed> {
     let folder = tempfile::tempdir()?;
     let mut contenders = contenders(issuer, folder.path()).await?;
@@ -161,7 +163,7 @@ async fn measure(issuer: &str) -> Result<Vec<Row>, Failed> {
         for ((_, contender), times) in contenders.iter_mut().zip(&mut times) {
             let began = cpu_time()?;
             contender.poll().await?;
-            // The first time warms connections and caches up.
+            // The first repetition warms up connections and caches.
             if repetition > 0 {
                 times.push((cpu_time()? - began).as_secs_f64() * 1e6 / POLLS as f64);
             }
@@ -183,7 +185,7 @@ async fn measure(issuer: &str) -> Result<Vec<Row>, Failed> {
     Ok(contenders.iter().zip(&medians).map(row).collect())
 }
 
-/// Those that the command line names, or all.
+/// The contenders that the command line names, or all.
 async fn contenders(issuer: &str, folder: &Path) -> Result<Vec<(&'static str, Contender)>, Failed> {
     let mut contenders = Vec::new();
     if is_chosen("bare") {
@@ -256,13 +258,13 @@ fn client(issuer: &str, clock: &(impl Clock + Clone + 'static)) -> Result<Client
         .build()?)
 }
 
-/// Whether the command line names it, or nothing.
+/// Whether the command line names this contender, or none.
 fn is_chosen(name: &str) -> bool {
     let mut words = std::env::args().skip(1).filter(|argument| !argument.contains(['-', '='])).peekable();
     words.peek().is_none() || words.any(|word| word == name)
 }
 
-/// A poller with as many processes as there are polls in a round, on a clock that stands still between rounds.
+/// A poller with as many sign-ins as there are polls in a round. Its clock stands still between rounds.
 struct Waiting {
     poller: Poller,
     clock: TestClock,
@@ -282,7 +284,7 @@ impl Waiting {
     }
 }
 
-/// The same on the time of a database, which does not stand still: there is a poller only while it is measured.
+/// The same on the clock of a database, which never stands still. The poller exists only while it is measured.
 struct RealTime {
     client: Client,
     store: Arc<PostgresStore>,
@@ -321,7 +323,7 @@ async fn track(client: &Client, poller: &Poller) -> Result<(), Failed> {
 /// Waits for a round of polls.
 #[expect(clippy::disallowed_methods, reason = "real time shows that nothing happens on the simulated one")]
 async fn polled(mut events: Receiver<Event>, clock: Option<&TestClock>) -> Result<(), Failed> {
-    // Longer than the interval and its jitter, shorter than two of them: all are due, and once.
+    // Longer than the interval and its jitter, and shorter than two intervals: every sign-in is due exactly once.
     let advance = || clock.into_iter().for_each(|clock| clock.advance(Duration::from_millis(1_500)));
     advance();
     let mut polled = 0;
@@ -331,11 +333,11 @@ async fn polled(mut events: Receiver<Event>, clock: Option<&TestClock>) -> Resul
             Ok(Ok(Event::Trouble { error, .. })) => return Err(error.to_string().into()),
             Ok(Ok(_)) => {}
             Ok(Err(missed)) => return Err(missed.into()),
-            // Those that the last round left unsettled when the clock moved on.
+            // The previous round had not settled these when the clock moved on.
             Err(_) => advance(),
         }
     }
-    // For the last ones to be settled.
+    // Gives the last polls time to be settled.
     tokio::time::sleep(Duration::from_millis(50)).await;
     Ok(())
 }
@@ -351,13 +353,13 @@ async fn sign_in(client: &Client) -> Result<PendingAuthentication, Failed> {
     }
 }
 
-/// What somebody would write who wants nothing but speed.
+/// The code of a programmer who wants only speed.
 struct Bare {
     http: reqwest::Client,
     url: reqwest::Url,
     authorization: String,
     key: EcKey<Private>,
-    /// The same as it would stand in a row: the scalar and the point.
+    /// The same key as a row would hold it: the scalar and the point.
     raw_key: (Vec<u8>, Vec<u8>),
     header: String,
     proofs: AtomicU64,
@@ -417,7 +419,7 @@ impl Bare {
     }
 }
 
-/// Of all threads of this process, user and system.
+/// The CPU time of all threads of this program, user and system.
 fn cpu_time() -> Result<Duration, Failed> {
     Ok(clock_gettime(ClockId::ProcessCPUTime).try_into()?)
 }

@@ -1,10 +1,10 @@
-//! What a DPoP proof and the verification of an ID Token cost beside the bare signature inside of them, and beside
+//! The cost of a DPoP proof and of verifying an ID Token, compared with the bare signature in each and with
 //! `openidconnect`: `scripts/bench small`.
 //!
-//! Criterion measures, in CPU time of this thread, so that what else runs on the machine weighs less; then a table gives
-//! the ratios. Tokens are verified by parsing, checking signature and claims, as a client does with the token of a final
-//! response. The bare signature is measured with each library that could do it, its key parsed beforehand, and the
-//! fastest one counts. RustCrypto's RSA and P-256 are inside of `openidconnect`'s verifier, several times behind.
+//! Criterion measures CPU time of this thread, so that other load on the machine has less effect. Then a table shows
+//! the ratios. Tokens are parsed, and their signatures and claims checked, as a client does with the token of a final
+//! response. The bare signature is measured with each library that could do it, with its key parsed beforehand, and the
+//! fastest one counts. RustCrypto's RSA and P-256, which `openidconnect`'s verifier uses, are several times slower.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -64,7 +64,7 @@ const BARE_SIGNATURE: &str = "OpenSSL, bare signature";
 const LIVE_KEY: &str = "this crate, live key";
 const STORED_KEY: &str = "this crate, key from storage";
 
-/// As a poll carries them, against an ECDSA signature over the hash of the same bytes.
+/// Proofs as polls carry them, compared with an ECDSA signature over the hash of the same bytes.
 fn proofs(criterion: &mut Criterion<CpuTime>) -> Result<(), Failed> {
     let (url, now) = ("https://op.example/token".parse()?, SystemClock.now());
     let key = DpopKey::generate(SigningAlgorithm::Es256)?;
@@ -213,7 +213,7 @@ impl Signed {
     }
 }
 
-/// The quickest way that the crate `openssl` has for each algorithm, short of keeping a context.
+/// The fastest verification that the crate `openssl` has for each algorithm, without keeping a context.
 enum OpenSsl {
     Rsa { key: PKey<Public>, pss: bool },
     Ecdsa(EcKey<Public>),
@@ -241,7 +241,7 @@ impl OpenSsl {
     }
 }
 
-/// What criterion has written down in this run, in microseconds.
+/// The results that Criterion has written in this run, in microseconds.
 struct Results {
     folder: PathBuf,
     began: SystemTime,
@@ -273,7 +273,7 @@ impl Results {
         }
     }
 
-    /// `None` for what a filter on the command line left out, though an earlier run may have measured it.
+    /// Returns `None` for a benchmark that a filter on the command line left out, even if an earlier run measured it.
     fn median(&self, group: &str, name: &str) -> Option<f64> {
         let file = self.folder.join(group).join(name).join("new").join("estimates.json");
         if std::fs::metadata(&file).ok()?.modified().ok()? < self.began {
@@ -284,7 +284,7 @@ impl Results {
     }
 }
 
-/// CPU time of this thread in place of the time that passes.
+/// CPU time of this thread instead of elapsed time.
 struct CpuTime;
 
 impl Measurement for CpuTime {

@@ -1,5 +1,5 @@
-//! A clock that stands while processes are prepared, so that their due times are spread evenly over one interval however
-//! long that takes, and then goes on as the machine's does.
+//! A clock that stands still while sign-ins are prepared, and then runs at the speed of the machine's clock. So their
+//! due times are spread evenly over one interval, however long the preparation takes.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -7,13 +7,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use futures_util::future::BoxFuture;
 use openid_deferred::{Clock, Error, Random, SystemClock, SystemRandom};
 
-/// Where it stands: a day after its origin.
+/// The time at which it stands still: a day after its origin.
 pub(crate) const PREPARED: Duration = Duration::from_secs(86_400);
 /// Its origin, 2026-01-01T00:00:00Z.
 const ORIGIN: Duration = Duration::from_secs(1_767_225_600);
 
 tokio::task_local! {
-    /// What it shows to a task that signs somebody in, in the past.
+    /// The past time that it shows to a task that signs a user in.
     pub(crate) static SIGN_IN: Duration;
 }
 
@@ -21,13 +21,13 @@ tokio::task_local! {
 pub(crate) struct BenchClock(OnceLock<(Instant, Duration)>);
 
 impl BenchClock {
-    /// Lets it go on, as if it had stood for no longer than `late`.
+    /// Starts the clock, as if it had stood still for no longer than `late`.
     #[expect(clippy::disallowed_methods, reason = "the real clock is what is measured by")]
     pub(crate) fn release(&self, late: Duration) {
         self.0.get_or_init(|| (Instant::now(), late));
     }
 
-    /// What it shows as the wall clock at `monotonic`.
+    /// The wall-clock time that it shows at `monotonic`.
     pub(crate) fn wall(monotonic: Duration) -> SystemTime {
         UNIX_EPOCH + ORIGIN + monotonic
     }
@@ -48,7 +48,7 @@ impl Clock for BenchClock {
     }
 }
 
-/// Randomness without jitter, the only thing that two bytes are drawn for: so the OP knows when each poll is due.
+/// Randomness without jitter, which is the only use of two random bytes. So the OP knows when each poll is due.
 #[derive(Debug)]
 pub(crate) struct WithoutJitter;
 

@@ -1,9 +1,10 @@
-//! What waiting costs when many wait: memory, CPU time for each poll, and how late polls leave. `scripts/bench` runs it.
+//! The cost of many pending sign-ins: memory, CPU time for each poll, and the lateness of polls. `scripts/bench` runs
+//! it.
 //!
-//! Processes sign in through the public interface and are tracked by a poller, with due times spread evenly over one
-//! interval. Then another poller starts on the same store, in a process of its own, and polls an OP that answers at once
-//! and verifies nothing; it is the OP that keeps the time. Each measurement is kept in `target/bench/scale.json`, from
-//! which `plot` draws the images of docs/performance.md.
+//! Users sign in through the public interface, and a poller tracks them, with due times spread evenly over one
+//! interval. Then another poller starts on the same store, in a program of its own. It polls an OP that answers at once
+//! and verifies nothing. The OP measures the times. Each measurement is stored in `target/bench/scale.json`, from which
+//! `plot` draws the images of docs/performance.md.
 //!
 //! ```sh
 //! scripts/postgres run cargo bench --features sqlite,postgres,axum,testing --bench scale -- growth
@@ -44,53 +45,53 @@ pub(crate) type Failed = Box<dyn Error + Send + Sync>;
 struct Arguments {
     #[command(subcommand)]
     order: Order,
-    /// Where prepared files are kept for the next time.
+    /// The folder in which prepared files are kept for later runs.
     #[arg(long, global = true, default_value = "target/bench-data")]
     data: PathBuf,
-    /// Where results are kept.
+    /// The file for the results.
     #[arg(long, global = true, default_value = "target/bench/scale.json")]
     results: PathBuf,
-    /// Makes prepared files anew.
+    /// Prepares all files again.
     #[arg(long, global = true)]
     fresh: bool,
-    /// Of the OP. It is part of what is prepared, so it stays the same.
+    /// The address of the OP. It is part of what is prepared, so it must not change.
     #[arg(long, global = true, default_value = "127.83.67.65:18367")]
     address: String,
-    /// How many polls are under way at most; the library's default is 64.
+    /// The maximum number of polls in flight; the library's default is 64.
     #[arg(long, global = true, default_value_t = 64)]
     in_flight: usize,
-    /// How many clients of the OP the pending sign-ins belong to.
+    /// The number of clients of the OP that the pending sign-ins belong to.
     #[arg(long, global = true, default_value_t = 1)]
     clients: usize,
     /// Holds a transaction open in PostgreSQL while polls are counted, as a backup does.
     #[arg(long, global = true)]
     snapshot: bool,
-    /// Cargo says this to every benchmark.
+    /// Cargo passes this to every benchmark.
     #[arg(long, global = true, hide = true)]
     bench: bool,
 }
 
 #[derive(Subcommand)]
 enum Order {
-    /// The same polls per second with ever more pending processes, on each store.
+    /// The same number of polls per second with more and more pending sign-ins, on each store.
     Growth {
         #[arg(long, value_delimiter = ',', default_value = "memory,sqlite,postgres")]
         stores: Vec<StoreKind>,
         #[arg(long, value_delimiter = ',', default_value = "10000,100000")]
         sizes: Vec<usize>,
-        /// Polls per second. With 1,000,000 processes, 3,334 mean an interval of 300 s.
+        /// Polls per second. With 1,000,000 sign-ins, 3,334 mean an interval of 300 s.
         #[arg(long, default_value_t = 1_000)]
         rate: usize,
         #[arg(long, default_value = "http")]
         transport: Transport,
-        /// What a process that waits takes in openid-client 6.8 under Node.js 20, without its DPoP key: 2,005 bytes were
-        /// measured for the promise of a generic grant. benches/peers measures it again.
+        /// The memory of a pending sign-in in openid-client 6.8 under Node.js 20, without its DPoP key. 2,005 bytes
+        /// were measured for the promise of a generic grant; benches/peers measures it again.
         #[arg(long, default_value_t = 2_005)]
         peer_bytes: usize,
         #[command(flatten)]
         time: Time,
     },
-    /// One store with one number of processes at one interval.
+    /// One store with one number of sign-ins at one interval.
     Lateness {
         #[arg(long, default_value = "memory")]
         store: StoreKind,
@@ -104,7 +105,7 @@ enum Order {
         #[command(flatten)]
         time: Time,
     },
-    /// From `start()` to the first poll.
+    /// The time from `start()` to the first poll.
     Start {
         #[arg(long, value_delimiter = ',', default_value = "sqlite,postgres")]
         stores: Vec<StoreKind>,
@@ -113,11 +114,12 @@ enum Order {
         /// In seconds.
         #[arg(long, default_value_t = 300)]
         interval: u64,
-        /// For how many seconds nobody has polled. After a minute or more, what is overdue is spread first.
+        /// The length of an outage before the start, in seconds. After a minute or more, overdue polls are spread
+        /// first.
         #[arg(long, default_value_t = 0)]
         outage: u64,
     },
-    /// The highest rate at which 99 of 100 polls leave within a second.
+    /// The highest rate at which 99 of 100 polls are sent within a second.
     Capacity {
         #[arg(long, default_value = "memory")]
         store: StoreKind,
@@ -128,7 +130,7 @@ enum Order {
         #[command(flatten)]
         time: Time,
     },
-    /// Draws the images of docs/performance.md from what `growth` has left.
+    /// Draws the images of docs/performance.md from the results of `growth`.
     Plot {
         #[arg(long, default_value = "docs/images")]
         into: PathBuf,
@@ -159,10 +161,10 @@ enum Order {
 
 #[derive(Args, Clone, Copy)]
 struct Time {
-    /// How many seconds are measured.
+    /// The length of the measurement, in seconds.
     #[arg(long, default_value_t = 15)]
     seconds: u64,
-    /// How many seconds after the first poll that begins.
+    /// The time between the first poll and the measurement, in seconds.
     #[arg(long, default_value_t = 3)]
     settle: u64,
 }
@@ -181,7 +183,7 @@ struct Subject {
 
 fn main() -> Result<(), Failed> {
     let mut arguments = Arguments::parse();
-    // `cargo bench` runs in the package's folder, and so do the processes that this one starts.
+    // `cargo bench` runs in the package's folder, and so do the programs that this one starts.
     let order = std::mem::replace(&mut arguments.order, Order::Plot { into: PathBuf::new() });
     let threads = if matches!(order, Order::Op { .. }) { 1 } else { machine::processors_count() };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
@@ -277,7 +279,7 @@ impl Arguments {
         }
     }
 
-    /// Prepares and measures, each in a process of its own.
+    /// Prepares and measures, each in a program of its own.
     async fn measure(&self, population: &Population, plan: Plan) -> Result<Measured, Failed> {
         eprintln!(
             "{:?}: {} processes at {} s",
@@ -315,7 +317,7 @@ impl Arguments {
         measured
     }
 
-    /// Has another process carry out an order, and reads what it says.
+    /// Has another program execute an order, and reads what it prints.
     fn child<T: DeserializeOwned>(
         &self,
         order: &str,
@@ -340,13 +342,13 @@ impl Arguments {
         if !output.status.success() {
             return Err(format!("{order}: {}", output.status).into());
         }
-        // Nothing is `()`.
+        // No output stands for `()`.
         let said = if output.stdout.is_empty() { b"null".as_slice() } else { &output.stdout };
         Ok(serde_json::from_slice(said)?)
     }
 }
 
-/// Without a database there is nothing to be measured on it.
+/// Without a database, its store cannot be measured.
 fn available(stores: Vec<StoreKind>) -> Vec<StoreKind> {
     let (with, without): (Vec<_>, Vec<_>) =
         stores.into_iter().partition(|store| *store != StoreKind::Postgres || population::has_database());

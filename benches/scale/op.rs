@@ -1,4 +1,4 @@
-//! An OP of few words: it defers everything, answers polls at once, verifies nothing, and keeps the time of each process.
+//! A minimal OP: it defers everything, answers polls at once, verifies nothing, and records the times of each sign-in.
 
 use std::fmt;
 use std::io::BufRead as _;
@@ -24,17 +24,17 @@ pub(crate) struct Op {
     address: String,
     clock: Arc<BenchClock>,
     interval: Duration,
-    /// When each process was last answered, in nanoseconds on the clock.
+    /// The time of the last answer for each sign-in, in nanoseconds on the clock.
     answered: Vec<AtomicU64>,
-    /// When the first poll came, likewise. Zero before it.
+    /// The time of the first poll, likewise. Zero before it.
     first: AtomicU64,
     early: AtomicU64,
-    /// By how many microseconds polls came later than an interval after the answer before.
+    /// How much later than an interval after the previous answer polls came, in microseconds.
     lateness: Mutex<Vec<u32>>,
 }
 
-/// How punctual the polls since the last [`Op::reset`] were, as the OP sees it: to the time between due and sent
-/// belongs what requests and responses take on their way.
+/// The punctuality of the polls since the last [`Op::reset`], as the OP sees it. The lateness includes the time that
+/// requests and responses spend on the network.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Punctuality {
     pub(crate) polls: usize,
@@ -43,13 +43,13 @@ pub(crate) struct Punctuality {
     pub(crate) p99_ms: f64,
     pub(crate) p999_ms: f64,
     pub(crate) max_ms: f64,
-    /// The first poll of all, on the clock.
+    /// The time of the very first poll, on the clock.
     pub(crate) first: Option<Duration>,
 }
 
 impl Op {
     pub(crate) fn new(address: &str, clock: Arc<BenchClock>, pending: usize, interval: Duration) -> Self {
-        // Everybody has signed in within the interval before the clock stood.
+        // All users have signed in within the interval before the time at which the clock stood still.
         let answered = (0..pending).map(|number| AtomicU64::new(nanos(signed_in(number, pending, interval)))).collect();
         Self {
             address: address.to_owned(),
@@ -69,7 +69,7 @@ impl Op {
     fn token(&self, form: &str) -> (StatusCode, Value) {
         let mut members = form_urlencoded::parse(form.as_bytes());
         if let Some((_, code)) = members.find(|(name, _)| name == "deferred_code") {
-            // Whose code it is, is in the code, and the identifier says it again.
+            // The code contains the number of its sign-in, and the identifier repeats it.
             let interval = self.interval.as_secs();
             let body = json!({"deferred_auth_id": code, "expires_in": 1_000_000_000, "interval": interval});
             return (StatusCode::OK, body);
@@ -91,7 +91,7 @@ impl Op {
         (StatusCode::BAD_REQUEST, json!({"error": "authorization_pending"}))
     }
 
-    /// Begins to count anew; the first poll and what came early stay.
+    /// Starts a new count; the first poll and the number of early polls are kept.
     pub(crate) fn reset(&self) {
         self.lateness.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
@@ -115,8 +115,8 @@ impl Op {
         }
     }
 
-    /// In a process of its own: prints a line when it can be reached, lets its clock go when it reads how late, says
-    /// so, and ends with its input.
+    /// Serves in a program of its own. It prints a line once it can be reached, starts its clock when it reads how
+    /// late, confirms that, and ends when its input ends.
     pub(crate) async fn serve(self) -> Result<(), Failed> {
         let listener = tokio::net::TcpListener::bind(&self.address).await?;
         let op = Arc::new(self);
@@ -139,7 +139,7 @@ impl Op {
             input.read_line(&mut late)?;
             op.clock.release(Duration::from_secs(late.trim().parse().unwrap_or_default()));
             println!("released");
-            // It ends with the one who started it.
+            // It ends with the program that started it.
             std::io::copy(&mut input, &mut std::io::sink())
         });
         tokio::select! {
@@ -149,7 +149,7 @@ impl Op {
     }
 }
 
-/// When a process was signed in, on the clock: evenly over the interval before it stood.
+/// The time at which a user signed in: evenly spread over the interval before the time at which the clock stood still.
 pub(crate) fn signed_in(number: usize, pending: usize, interval: Duration) -> Duration {
     PREPARED - interval + interval.mul_f64(number as f64 / pending as f64)
 }
@@ -158,7 +158,7 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Without a transport: what a request asks is answered where it is sent.
+/// Without a transport: a request is answered in the call that sends it.
 impl HttpClient for Op {
     fn send(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, HttpError>> {
         let (status, body) = match request.url.path() {

@@ -1,4 +1,5 @@
-//! The images of docs/performance.md. They bring their own light ground, so that they are readable on a dark page too.
+//! The images of docs/performance.md. They have a light background of their own, so that they are readable on a dark
+//! page too.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,9 +25,9 @@ const STORES: [(StoreKind, &str, RGBColor); 3] = [
     (StoreKind::Postgres, "PostgresStore", RGBColor(26, 127, 55)),
 ];
 
-/// One line: what it is of, and how it is drawn.
+/// One line: its data and its style.
 struct Line<'a> {
-    /// In the legend, if it has a place there.
+    /// Its label in the legend, if any.
     label: Option<&'a str>,
     color: RGBColor,
     is_dashed: bool,
@@ -34,7 +35,7 @@ struct Line<'a> {
     store: StoreKind,
 }
 
-/// An image: its words and what belongs into it.
+/// An image: its texts and its lines.
 struct Image<'a> {
     title: &'a str,
     unit: &'a str,
@@ -133,7 +134,7 @@ type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<LogCoord<f64>,
 impl Line<'_> {
     fn draw(&self, chart: &mut Chart<'_, '_>, measured: &[&Measured], least: f64) -> Result<(), Failed> {
         let of_store = measured.iter().filter(|of| of.store == self.store);
-        // The latest of each size.
+        // The latest measurement of each size.
         let points: BTreeMap<_, _> = of_store.map(|of| (of.pending, (self.value)(of).max(least))).collect();
         let points: Vec<_> = points.into_iter().map(|(pending, value)| (pending as f64, value)).collect();
         if points.is_empty() {

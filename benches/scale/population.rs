@@ -1,4 +1,4 @@
-//! Stores with many waiting processes in them, each of which has signed in and was tracked through the public interface.
+//! Stores with many pending sign-ins. Each user signed in, and was tracked, through the public interface.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use crate::Failed;
 use crate::clock::{BenchClock, PREPARED, SIGN_IN, WithoutJitter};
 use crate::op::{Op, signed_in};
 
-/// Where processes wait.
+/// A store of pending sign-ins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum StoreKind {
@@ -28,15 +28,15 @@ pub(crate) enum StoreKind {
     Postgres,
 }
 
-/// So many processes, and how often each is polled.
+/// A number of sign-ins, and the interval at which each is polled.
 #[derive(Debug, Clone)]
 pub(crate) struct Population {
     pub(crate) store: StoreKind,
     pub(crate) pending: usize,
     pub(crate) interval: Duration,
-    /// How many clients of the OP the pending sign-ins belong to.
+    /// The number of clients of the OP that the pending sign-ins belong to.
     pub(crate) clients: usize,
-    /// Of the OP. It is sealed into every process.
+    /// The address of the OP. It is sealed into every sign-in.
     pub(crate) address: String,
     /// The schema in the database.
     pub(crate) schema: String,
@@ -44,18 +44,19 @@ pub(crate) struct Population {
     pub(crate) data: PathBuf,
 }
 
-/// How many tasks sign in, and how many processes each of them has under way, so that commits are shared.
+/// The number of tasks that sign users in, and the number of sign-ins that each has in flight, so that they share
+/// commits.
 const TASKS: usize = 4;
 const UNDER_WAY: usize = 64;
 
 impl Population {
-    /// A file with all processes in it. It is made once; runs use copies.
+    /// A file with all sign-ins. It is made once; runs use copies.
     pub(crate) fn prepared_file(&self) -> PathBuf {
         let name = format!("{}-of-{}-at-{}s.sqlite", self.pending, self.clients, self.interval.as_secs());
         self.data.join(name)
     }
 
-    /// Fills a store of its own, and waits until what was stored is where it belongs.
+    /// Fills a new store, and waits until its rows have reached their final place.
     pub(crate) async fn prepare(&self) -> Result<(), Failed> {
         let clock = Arc::new(BenchClock::default());
         match self.store {
@@ -66,7 +67,7 @@ impl Population {
                 remove(&unfinished)?;
                 let builder = SqliteStore::builder(&unfinished).clock(clock.clone());
                 self.fill(Arc::new(builder.open().await?), &clock).await?;
-                // What stands in the log goes into the file, which is copied without it.
+                // Writes the write-ahead log into the file, because the file is copied without it.
                 let connection = rusqlite::Connection::open(&unfinished)?;
                 connection.busy_timeout(Duration::from_secs(60))?;
                 connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
@@ -79,7 +80,7 @@ impl Population {
                 let stands = BenchClock::wall(PREPARED).duration_since(UNIX_EPOCH)?.as_secs();
                 self.set_database_clock(&format!("pg_catalog.to_timestamp({stands})")).await?;
                 self.fill(Arc::new(store), &clock).await?;
-                // As the server does by itself sooner or later.
+                // The server would do this by itself sooner or later.
                 for table in ["process", "sealed"] {
                     execute(&format!("VACUUM (ANALYZE) \"{}\".{table}", self.schema)).await?;
                 }
@@ -88,7 +89,7 @@ impl Population {
         Ok(())
     }
 
-    /// The store with its processes, for a poller on this clock.
+    /// The store with its sign-ins, for a poller on this clock.
     pub(crate) async fn open(&self, clock: &Arc<BenchClock>, file: &Path) -> Result<Arc<dyn Store>, Failed> {
         Ok(match self.store {
             StoreKind::Memory => Arc::new(MemoryStore::with_clock(clock.clone())),
@@ -99,7 +100,7 @@ impl Population {
         })
     }
 
-    /// Lets the database's clock go on from what `clock` shows.
+    /// Starts the database's clock at the time that `clock` shows.
     pub(crate) async fn release_database_clock(&self, clock: &BenchClock) -> Result<(), Failed> {
         if self.store == StoreKind::Postgres {
             let behind = SystemClock.now().duration_since(clock.now())?.as_micros();
@@ -109,7 +110,7 @@ impl Population {
         Ok(())
     }
 
-    /// The store in the database takes the time from a function that may be replaced.
+    /// The store takes the time from a function in the database that may be replaced.
     async fn set_database_clock(&self, expression: &str) -> Result<(), Failed> {
         let statement = format!(
             "CREATE OR REPLACE FUNCTION \"{}\".clock() RETURNS timestamptz LANGUAGE sql VOLATILE AS 'SELECT {expression}'",
@@ -118,7 +119,7 @@ impl Population {
         execute(&statement).await
     }
 
-    /// Takes what a run has used away.
+    /// Removes what a run has used.
     pub(crate) async fn clear(&self) -> Result<(), Failed> {
         match self.store {
             StoreKind::Postgres => execute(&format!("DROP SCHEMA IF EXISTS \"{}\" CASCADE", self.schema)).await,
@@ -126,7 +127,7 @@ impl Population {
         }
     }
 
-    /// Signs everybody in and tracks them.
+    /// Signs all users in and tracks them.
     pub(crate) async fn fill(&self, store: Arc<dyn Store>, clock: &Arc<BenchClock>) -> Result<(), Failed> {
         let op = Arc::new(Op::new(&self.address, clock.clone(), 0, self.interval));
         let clients = Arc::new(self.clients(clock, Some(op))?);
@@ -160,7 +161,7 @@ impl Population {
         Ok(())
     }
 
-    /// The clients, which reach the OP over HTTP unless they are given one here. They share connections.
+    /// The clients. They reach the OP over HTTP unless they get one here, and share connections.
     pub(crate) fn clients(&self, clock: &Arc<BenchClock>, op: Option<Arc<Op>>) -> Result<Vec<Client>, Failed> {
         let mut clients: Vec<Client> = Vec::with_capacity(self.clients);
         for number in 0..self.clients {
@@ -181,12 +182,12 @@ impl Population {
     }
 }
 
-/// Takes one user to the OP and back.
+/// Sends one user to the OP and back.
 async fn sign_in(client: &Client, number: usize) -> Result<PendingAuthentication, Failed> {
     let (_, session) = client.authorize().start().await?;
     let query = {
         let mut query = form_urlencoded::Serializer::new(String::new());
-        // As long as identifiers are that nobody can guess.
+        // As long as an identifier that cannot be guessed.
         query.append_pair("deferred_code", &format!("{number:022}")).append_pair("state", session.state().expose());
         query.append_pair("iss", client.issuer()).finish()
     };
@@ -196,7 +197,7 @@ async fn sign_in(client: &Client, number: usize) -> Result<PendingAuthentication
     }
 }
 
-/// The same in all runs, for they share files.
+/// The same key in all runs, because they share files.
 pub(crate) fn keyring() -> Result<Keyring, Failed> {
     Ok(Keyring::new(SealingKey::from_bytes(std::array::from_fn(|index| index as u8))?))
 }
@@ -209,7 +210,7 @@ fn database_url() -> Result<String, Failed> {
     std::env::var("DATABASE_URL").map_err(|_| "DATABASE_URL names no database: scripts/postgres run ...".into())
 }
 
-/// A transaction that sees the database as it is now for as long as this value lives, as a backup does.
+/// A transaction that sees the present state of the database for as long as this value lives, as a backup does.
 pub(crate) struct Snapshot {
     _client: tokio_postgres::Client,
     _connection: JoinSet<()>,
@@ -236,7 +237,7 @@ async fn execute(statement: &str) -> Result<(), Failed> {
     Ok(executed.and(connection)?)
 }
 
-/// A copy of a prepared file to run on; the prepared one has to be closed.
+/// Makes a copy of a prepared file for a run. The prepared file must be closed.
 pub(crate) fn copy(prepared: &Path) -> Result<PathBuf, Failed> {
     let used = prepared.with_file_name("used.sqlite");
     remove(&used)?;

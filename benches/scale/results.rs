@@ -12,12 +12,12 @@ use crate::machine;
 use crate::population::StoreKind;
 use crate::run::Measured;
 
-/// All that was ever measured with one file, the latest of each kind.
+/// All results in one file, the latest with each setting.
 pub(crate) struct Results {
     kind: &'static str,
     file: PathBuf,
     all: Vec<Kept>,
-    /// How many of them are new.
+    /// The number of new ones.
     new: usize,
 }
 
@@ -39,12 +39,12 @@ impl Results {
         Ok(Self { kind, file: file.to_owned(), all, new: 0 })
     }
 
-    /// Those of this kind.
+    /// The results of this kind.
     pub(crate) fn of_kind(&self) -> impl Iterator<Item = &Measured> {
         self.all.iter().filter(|kept| kept.kind == self.kind).map(|kept| &kept.measured)
     }
 
-    /// Keeps one at once, in the place of an older one with the same settings.
+    /// Stores a result at once, in the place of an older one with the same settings.
     pub(crate) fn add(&mut self, measured: Measured) -> Result<(), Failed> {
         let settings = |of: &Measured| {
             let population = (of.store, of.pending, of.clients, of.interval_s);
@@ -60,7 +60,7 @@ impl Results {
         Ok(fs::write(&self.file, serde_json::to_vec_pretty(&self.all)?)?)
     }
 
-    /// What a waiting process takes in memory, beside one elsewhere.
+    /// Compares the memory of a pending sign-in with that of another library.
     pub(crate) fn compare_memory(&self, peer_bytes: usize) {
         let new = self.all[self.all.len() - self.new..].iter().map(|kept| &kept.measured);
         if let Some(most) = new.filter(|of| of.store == StoreKind::Memory).max_by_key(|of| of.pending) {
@@ -72,7 +72,7 @@ impl Results {
         }
     }
 
-    /// A table of the new ones, in Markdown.
+    /// Prints a table of the new results, in Markdown.
     pub(crate) fn show(&self) {
         println!("\n{}, {}, load average {}\n", self.kind, machine::processors(), machine::load());
         println!(
@@ -105,7 +105,7 @@ impl Results {
     }
 }
 
-/// A whole number with its thousands set apart.
+/// A whole number with separators between thousands.
 pub(crate) fn grouped(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! One measurement, in a process of its own so that its memory and CPU time are those of one poller.
+//! One measurement, in a program of its own, so that its memory and CPU time are those of one poller.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Command, Stdio};
@@ -20,28 +20,28 @@ use crate::population::{self, Population, Snapshot, StoreKind};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Transport {
-    /// It is another process, behind kept connections over the loopback interface.
+    /// The OP is another program, behind kept connections over the loopback interface.
     Http,
-    /// It answers within an `HttpClient`. Keys and proofs are made all the same.
+    /// The OP answers within an `HttpClient`. Keys and proofs are still made.
     InProcess,
 }
 
-/// What is done once everybody waits.
+/// What is measured once all users wait.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {
     pub(crate) transport: Transport,
-    /// After the first poll, until counting begins.
+    /// The time between the first poll and the measurement.
     pub(crate) settles: Duration,
-    /// How long is counted. With nothing, the run ends with the first poll.
+    /// The length of the measurement. If it is zero, the run ends with the first poll.
     pub(crate) lasts: Duration,
-    /// How long nobody has polled before.
+    /// The length of the outage before the start.
     pub(crate) outage: Duration,
-    /// Whether a transaction in the database is open all the while, so that nothing can be vacuumed.
+    /// Whether a transaction in the database stays open for the whole run, so that no row can be vacuumed.
     pub(crate) snapshot: bool,
     pub(crate) in_flight: usize,
 }
 
-/// What came of it.
+/// The results of a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Measured {
     pub(crate) store: StoreKind,
@@ -54,13 +54,13 @@ pub(crate) struct Measured {
     #[serde(default)]
     pub(crate) snapshot: bool,
     pub(crate) in_flight: usize,
-    /// How long signing everybody in took, where this process did it.
+    /// The time that it took to sign all users in, if this program did it.
     pub(crate) signed_in_s: f64,
-    /// Of physical memory: before anybody signed in, when everybody had, and the most while polling.
+    /// Physical memory before the sign-ins, after them, and its maximum during polling.
     pub(crate) empty_mb: f64,
     pub(crate) waiting_mb: f64,
     pub(crate) polling_mb: f64,
-    /// From `start()` to the first poll's arrival.
+    /// The time from `start()` to the arrival of the first poll.
     pub(crate) first_poll_ms: f64,
     pub(crate) counted_s: f64,
     pub(crate) cpu_micros_per_poll: f64,
@@ -68,7 +68,7 @@ pub(crate) struct Measured {
     pub(crate) load_average: String,
 }
 
-/// Results of before there was a choice.
+/// The value for results from before it could be set.
 fn one() -> usize {
     1
 }
@@ -78,7 +78,7 @@ impl Measured {
         self.punctuality.polls as f64 / self.counted_s.max(f64::MIN_POSITIVE)
     }
 
-    /// What one more waiting process takes, in bytes.
+    /// The memory of one more pending sign-in, in bytes.
     pub(crate) fn bytes_each(&self) -> f64 {
         (self.waiting_mb - self.empty_mb).max(0.0) * 1e6 / self.pending as f64
     }
@@ -87,7 +87,7 @@ impl Measured {
 const FIRST_POLL_WITHIN: Duration = Duration::from_secs(600);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Does it all, and leaves the file that was used to be removed by others.
+/// Does a whole run. The caller removes the file that was used.
 pub(crate) async fn run(population: &Population, plan: Plan, file: &std::path::Path) -> Result<Measured, Failed> {
     let clock = Arc::new(BenchClock::default());
     let empty_mb = memory()?;
@@ -157,7 +157,7 @@ pub(crate) async fn run(population: &Population, plan: Plan, file: &std::path::P
     })
 }
 
-/// The OP, wherever it is.
+/// The OP, in either place.
 enum Provider {
     InProcess(Arc<Op>),
     Http { process: Child, output: BufReader<std::process::ChildStdout>, http: reqwest::Client, url: String },
@@ -181,7 +181,7 @@ impl Provider {
         Ok(provider)
     }
 
-    /// Lets its clock go on, before ours does: so nobody seems early who is not.
+    /// Starts the OP's clock before this program's, so that no poll seems early that is not.
     fn release(&mut self, late: Duration) -> Result<(), Failed> {
         if let Self::Http { process, .. } = self {
             writeln!(process.stdin.as_mut().ok_or("no input")?, "{}", late.as_secs())?;
@@ -228,14 +228,14 @@ impl Provider {
 impl Drop for Provider {
     fn drop(&mut self) {
         if let Self::Http { process, .. } = self {
-            // It has nothing to lose.
+            // It holds nothing that has to be saved.
             let _ = process.kill();
             let _ = process.wait();
         }
     }
 }
 
-/// The physical memory of this process, in megabytes of 10⁶ bytes.
+/// The physical memory of this program, in megabytes of 10⁶ bytes.
 fn memory() -> Result<f64, Failed> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;

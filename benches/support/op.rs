@@ -1,4 +1,4 @@
-//! What an OP of few words says of itself.
+//! The metadata of a minimal OP.
 
 use serde_json::{Value, json};
 

@@ -1,8 +1,9 @@
-//! What a poll costs with huskarl: `huskarl-polls <issuer> <in flight> <rounds> <repetitions>`.
+//! The cost of a poll with huskarl: `huskarl-polls <issuer> <in flight> <rounds> <repetitions>`.
 //!
-//! The same work as in `benches/polls.rs`, against its server: kept connections, Basic authentication, a key of its own
-//! and a fresh DPoP proof (ES256) for each poll. huskarl has no deferred grant, so these are polls of the device grant,
-//! which are the same but for two names. Prints the microseconds of CPU time of this process for each, the median.
+//! The work is the same as in `benches/polls.rs`, against its server: kept connections, Basic authentication, a key per
+//! sign-in and a fresh DPoP proof (ES256) for each poll. huskarl has no deferred grant, so these are polls of the
+//! device grant, which differ in two names only. Prints the median CPU time of this program for a poll, in
+//! microseconds.
 
 use std::error::Error;
 use std::time::Duration;
@@ -42,7 +43,7 @@ async fn measure(issuer: &str, in_flight: usize, rounds: usize, repetitions: usi
         for _ in 0..rounds {
             join_all(waiting.iter_mut().map(Waiting::poll)).await.into_iter().collect::<Result<Vec<_>, _>>()?;
         }
-        // The first time warms connections and caches up.
+        // The first repetition warms up connections and caches.
         if repetition > 0 {
             times.push((cpu_time() - began).as_secs_f64() * 1e6 / (rounds * in_flight) as f64);
         }
