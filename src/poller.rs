@@ -122,7 +122,7 @@ use tenant::Tenant;
 /// # }
 /// ```
 ///
-/// Clones are the same poller. It stops when the last one is dropped. [`shutdown`](Self::shutdown) lets running
+/// All clones share one poller, which stops when the last of them is dropped. [`shutdown`](Self::shutdown) lets running
 /// requests finish.
 #[derive(Clone)]
 pub struct Poller(Arc<Handle>);
@@ -144,7 +144,7 @@ pub(crate) fn reopened(
 }
 
 impl Poller {
-    /// Settings of a new poller.
+    /// Returns a builder for a new poller.
     pub fn builder(store: impl Store + 'static, keyring: Keyring) -> PollerBuilder {
         PollerBuilder::new(Arc::new(store), keyring)
     }
@@ -207,7 +207,7 @@ impl Poller {
         Ok(())
     }
 
-    /// The status of a sign-in; `None` if the store does not have it, or no longer.
+    /// Returns the status of a sign-in; `None` if the store does not have it, or no longer.
     ///
     /// # Errors
     ///
@@ -240,17 +240,18 @@ impl Poller {
         self.shared().store.forget(id).await.map_err(store_error)
     }
 
-    /// The stream of outcomes. Each is delivered until it is acknowledged. Several streams share them.
+    /// Returns a stream of outcomes. Each outcome is delivered until it is acknowledged. Several streams share the
+    /// outcomes.
     pub fn outcomes(&self) -> Outcomes {
         Outcomes::new(self.shared().clone())
     }
 
-    /// The events of this replica from now on. A slow receiver skips events and gets `Lagged`.
+    /// Returns a receiver for the events of this replica from now on. A slow receiver skips events and gets `Lagged`.
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.shared().listen()
     }
 
-    /// The number of sign-ins in each state, and the age of the oldest ones that are due.
+    /// Returns the number of sign-ins in each state, and the age of the oldest ones that are due.
     ///
     /// # Errors
     ///
@@ -292,7 +293,7 @@ impl Poller {
     }
 
     /// Stops the poller: it claims nothing new, lets running requests finish for up to `grace`, and returns when
-    /// nothing runs any more. Outcome streams end, and outcomes that wait in them are given back, so that another
+    /// nothing runs any more. Outcome streams end, and the outcomes in their buffers are released, so that another
     /// replica can deliver them at once. Interrupted polls are taken over by another replica, or repeated after the
     /// next start.
     ///
@@ -334,7 +335,7 @@ impl Shared {
 pub struct ClientStats {
     /// The OP; `None` for sign-ins of a client that this poller does not have. They are not polled: add the client.
     pub issuer: Option<String>,
-    /// The client, likewise.
+    /// The client identifier; `None` in the same case.
     pub client_id: Option<String>,
     /// Polls in flight in this replica.
     pub in_flight: usize,

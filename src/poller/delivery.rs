@@ -29,10 +29,10 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// The outcomes of a poller, from [`Poller::outcomes`](super::Poller::outcomes).
 ///
-/// There can be several streams, in one program and in many. They compete, and each outcome goes to one of them at a
-/// time. A stream takes up to [`prefetch`](super::PollerBuilder::prefetch) outcomes from the store at once. Outcomes
-/// that wait in it are given back when it is dropped and when the poller is [shut down](super::Poller::shutdown). They
-/// go to other streams when their [lease](super::PollerBuilder::delivery_lease) expires, so a consumer that hangs
+/// There can be several streams, in one process or in several. They compete, and each outcome goes to one of them at a
+/// time. A stream takes up to [`prefetch`](super::PollerBuilder::prefetch) outcomes from the store at once. The
+/// outcomes in its buffer are released when it is dropped, and when the poller is [shut down](super::Poller::shutdown).
+/// They go to other streams when their [lease](super::PollerBuilder::delivery_lease) expires, so a consumer that hangs
 /// delays other outcomes for at most one lease.
 pub struct Outcomes {
     shared: Arc<Shared>,
@@ -392,7 +392,7 @@ impl Delivery {
     }
 
     /// For [`Outcome::Invalid`]: the OP's response as received, for an analysis with the OP. The acknowledgement erases
-    /// it. Do not use it to sign anybody in, and do not log it. Its tokens were revoked as far as the OP allows.
+    /// it. Do not use it to sign in a user, and do not log it. Its tokens were revoked as far as the OP allows.
     pub fn rejected_response(&self) -> Option<&Secret> {
         self.rejected.as_ref()
     }
@@ -425,7 +425,7 @@ impl Delivery {
     ///
     /// # Errors
     ///
-    /// [`Store`](crate::ErrorKind::Store). It is delivered again all the same, when the lease expires.
+    /// [`Store`](crate::ErrorKind::Store). The outcome is still delivered again when the lease expires.
     pub async fn retry_after(self, time: Duration) -> Result<(), Error> {
         self.is_settled.store(true, Ordering::Relaxed);
         self.shared.holdings().let_go(self.held);

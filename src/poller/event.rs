@@ -51,8 +51,8 @@ pub enum Event {
         /// The code.
         code: Arc<str>,
     },
-    /// The OP has given no answer about a sign-in for 90 days, and set no end. Polling continues. Alert an operator:
-    /// ask the OP by other means, or [forget](crate::Poller::forget) the sign-in.
+    /// The OP has given no answer about a sign-in for 90 days, and has set no deadline. Polling continues. Alert an
+    /// operator: ask the OP by other means, or [forget](crate::Poller::forget) the sign-in.
     Stale {
         /// The sign-in.
         id: ProcessId,
@@ -74,13 +74,13 @@ pub enum Event {
         /// The sign-in.
         id: ProcessId,
     },
-    /// The application has had a delivery in hand for longer than
+    /// The application has held a delivery for longer than
     /// [`longest_delivery`](crate::poller::PollerBuilder::longest_delivery). Its claim is no longer renewed, so the
     /// outcome is delivered again. Alert an operator: the consumer of outcomes hangs, or takes very long.
     DeliveryOverdue {
         /// The sign-in.
         id: ProcessId,
-        /// How long it has been in hand.
+        /// How long it has been held.
         held_for: Duration,
     },
     /// A client's sign-ins are not polled until a probe succeeds or [`Poller::resume`](crate::Poller::resume) is
@@ -144,9 +144,9 @@ pub enum Event {
         /// The number of their sign-ins.
         processes: u64,
     },
-    /// Code of the poller panicked: a `Store`, `Signer` or `HttpClient` of the application, or this crate. Nothing is
-    /// lost, and other sign-ins continue. The poll of this sign-in is repeated when its lease expires, and common tasks
-    /// restart after a pause. Alert an operator: the panic message names the fault.
+    /// Code that the poller runs panicked: a `Store`, `Signer` or `HttpClient` of the application, or this crate.
+    /// Nothing is lost, and other sign-ins continue. The poll of this sign-in is repeated when its lease expires, and
+    /// shared tasks restart after a pause. Alert an operator: the panic message names the fault.
     Panicked {
         /// The sign-in whose poll or verification panicked; `None` for anything else.
         id: Option<ProcessId>,
@@ -189,7 +189,7 @@ pub enum Event {
         issuer: Arc<str>,
         /// The client.
         client_id: Arc<str>,
-        /// How long it had given none.
+        /// How long it had given no usable answer.
         silence: Duration,
     },
     /// A row cannot be opened or read, and is not processed. Alert an operator.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::error::{ErrorResponse, Verdict};
 use crate::pending::Answer;
 
-/// The number of suspicious ends in a row, those that suggest a mistake of the client, that closes the gate.
+/// The gate closes after this number of sign-ins in a row ended in a way that suggests a mistake of the client.
 const SUSPICIOUS_ENDS: u32 = 3;
 const FIRST_PROBE: Duration = Duration::from_secs(60);
 const LONGEST_PROBE: Duration = Duration::from_secs(3600);

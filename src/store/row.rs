@@ -102,7 +102,7 @@ pub struct NewProcess {
     pub lookups: Vec<Fingerprint>,
     /// The time until the row is due.
     pub due_in: Duration,
-    /// The earliest time to which a ping may bring that forward; `None` if no ping may.
+    /// The earliest time at which a ping may make the row due, from now; `None` if pings have no effect.
     pub ping_in: Option<Duration>,
     /// See [`Settlement::interval`].
     pub interval: Duration,
@@ -138,7 +138,7 @@ pub struct Settlement {
     pub next: Next,
     /// The time until the row is due. For [`Next::Ended`]: the time until the tombstone is erased.
     pub due_in: Duration,
-    /// The earliest time to which a ping may bring that forward; `None` if no ping may.
+    /// The earliest time at which a ping may make the row due, from now; `None` if pings have no effect.
     pub ping_in: Option<Duration>,
     /// The time from now during which the OP must not be polled: the current interval, or the rest of a longer
     /// `Retry-After`.

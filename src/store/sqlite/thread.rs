@@ -29,7 +29,7 @@ pub(super) enum Role {
     Reader,
 }
 
-/// A handle of the thread. After the handle is dropped, the thread completes the pending calls and ends; the drop does
+/// A handle to the thread. After the handle is dropped, the thread completes the pending calls and ends; the drop does
 /// not wait for that.
 pub(super) struct Worker(Sender<Box<dyn Call>>);
 
