@@ -1,9 +1,8 @@
-//! Keeps `docs/` true to the code: what `docs/specification.md` and the pages under `docs/specification/` name exists, and
-//! what they must name is named there.
+//! Keeps `docs/` consistent with the code: everything that `docs/specification.md` and the pages under
+//! `docs/specification/` name exists, and the pages name everything that they must.
 //!
-//! On these pages, a link whose text is code and whose target is a Rust file names a test of that file if it is in a
-//! column called "Test", in a line that starts with "- Test: ", or leads into tests. Otherwise it names an item of that
-//! file.
+//! On these pages, a link whose text is code and whose target is a Rust file names a test or an item of that file. It
+//! names a test if it is in a column called "Test", in a line that starts with "- Test: ", or leads into tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,7 +11,7 @@ use std::path::Path;
 /// Lists the pages under [`PAGES`].
 const INDEX: &str = "docs/specification.md";
 
-/// Has one page for each group of sections.
+/// The folder with one page for each group of sections.
 const PAGES: &str = "docs/specification";
 
 /// The sections of the two published texts of the draft, in their order.
@@ -205,7 +204,7 @@ fn every_alert_is_in_the_guide_for_operations() {
     let alerts = alerts.split("\n    /// ").collect::<Vec<_>>();
     let mut count = 0;
     for (index, line) in alerts.iter().enumerate() {
-        // The variant stands behind the last line of its comment.
+        // The variant follows the last line of its comment.
         if let Some(rest) =
             alerts[index..].iter().find(|line| line.contains(" {\n")).filter(|_| line.contains("Alert an operator"))
         {
@@ -284,7 +283,7 @@ fn the_settings_that_are_named_are_those_that_exist() {
     }
 }
 
-/// Constants that are no limit of what comes from the network, or of what it can cost.
+/// Constants that do not limit the input from the network or its cost.
 const NO_LIMITS: [&str; 33] = [
     "ESCAPE",
     "BATCH",
@@ -369,13 +368,13 @@ fn every_limit_is_in_the_table_with_the_value_that_the_code_has() {
     assert_eq!(no_limits, BTreeSet::new(), "no longer there");
 }
 
-/// A constant that is a number or a time, which is in milliseconds here.
+/// A constant that is a number or a time, here in milliseconds.
 struct Constant {
     name: String,
     value: Vec<u64>,
 }
 
-/// The constants of a file that hold numbers or times, those of its tests aside.
+/// The constants of a file that are numbers or times, except those of its tests.
 fn constants(source: &str) -> Vec<Constant> {
     let code = source.split("#[cfg(test)]\nmod tests {").next().unwrap();
     let declarations = code.split("const ").skip(1).filter_map(|rest| rest.split_once(';')).map(|(one, _)| one);
@@ -398,7 +397,7 @@ fn constants(source: &str) -> Vec<Constant> {
             let expression = expression.rsplit_once('(').map_or(expression, |(_, inside)| inside.trim_end_matches(')'));
             let product = |product: &str| {
                 let factors = product.split(['*', '+']).map(|factor| factor.trim().replace('_', "").parse::<u64>());
-                // Lengths of layouts are sums.
+                // The lengths of layouts are sums.
                 let factors = factors.collect::<Result<Vec<_>, _>>().ok()?;
                 Some(if product.contains('+') { factors.iter().sum() } else { factors.iter().product::<u64>() })
             };
@@ -408,7 +407,7 @@ fn constants(source: &str) -> Vec<Constant> {
         .collect()
 }
 
-/// The numbers that a text states, with their units: sizes in bytes, times in milliseconds.
+/// The quantities in a text with their units: sizes in bytes, times in milliseconds.
 fn quantities(text: &str) -> Vec<u64> {
     let words: Vec<_> = text.split_whitespace().collect();
     let unit = |index: usize| match words.get(index + 1).map(|word| word.trim_end_matches(',')) {
@@ -461,7 +460,7 @@ fn every_dependency_has_a_reason_in_the_section_where_it_belongs() {
     assert!(declared.values().map(BTreeSet::len).sum::<usize>() >= 45);
 }
 
-/// A page in Markdown.
+/// A Markdown page.
 struct Page {
     file: String,
     text: String,
@@ -473,7 +472,7 @@ fn specification() -> Vec<Page> {
     files.map(|file| Page { text: read(&file), file }).collect()
 }
 
-/// A link from a page to something in a Rust file.
+/// A link from a page into a Rust file.
 struct CodeLink {
     place: String,
     name: String,
@@ -544,13 +543,13 @@ fn has_test(source: &str, name: &str) -> bool {
     })
 }
 
-/// A function that the matrix of `tests/interop` runs against several OPs.
+/// Whether the source has a function of this name that the matrix of `tests/interop` runs against several OPs.
 fn has_scenario(source: &str, name: &str) -> bool {
     let is_there = ["(", "<"].iter().any(|end| source.contains(&format!("pub(crate) async fn {name}{end}")));
     is_there && read("tests/interop/matrix.rs").contains(&format!("::{name}: "))
 }
 
-/// A declaration of this name: of a function, type or constant, or of an enum's variant.
+/// Whether the source declares this name as a function, type, constant or variant of an enum.
 fn has_item(source: &str, name: &str) -> bool {
     let keywords = ["fn", "struct", "enum", "trait", "const", "mod"];
     source.lines().map(str::trim_start).filter(|line| !line.starts_with("//")).any(|line| {
@@ -568,7 +567,7 @@ fn has_item(source: &str, name: &str) -> bool {
     })
 }
 
-/// `[label]: target` at the end of a page.
+/// The definitions `[label]: target` at the end of a page.
 fn definitions(document: &str) -> BTreeMap<String, String> {
     let lines = document.lines().filter_map(|line| line.strip_prefix('[')?.split_once("]: "));
     lines.map(|(label, target)| (label.to_owned(), target.to_owned())).collect()
@@ -584,19 +583,19 @@ fn headings(document: &str) -> Vec<String> {
     headings.map(|line| line.trim_start_matches('#').trim().to_owned()).collect()
 }
 
-/// The anchor that Markdown readers give to a heading.
+/// The anchor that Markdown renderers generate for a heading.
 fn slug(heading: &str) -> String {
     let kept = heading.chars().filter(|character| character.is_alphanumeric() || " -".contains(*character));
     kept.collect::<String>().to_lowercase().replace(' ', "-")
 }
 
-/// What stands between two marks, each time.
+/// All texts between two marks.
 fn between(text: &str, start: &str, end: &str) -> Vec<String> {
     let found = text.split(start).skip(1).map(|rest| rest.split(end).next().unwrap_or_default());
     found.map(str::to_owned).collect()
 }
 
-/// What follows a type's name in paths: `Rule::NoCode` gives `NoCode`.
+/// The identifiers after a type's name in paths: `NoCode` for `Rule::NoCode`.
 fn paths(text: &str, start: &str) -> BTreeSet<String> {
     text.split(start).skip(1).map(identifier).collect()
 }
@@ -613,7 +612,7 @@ fn numbered(document: &str) -> impl Iterator<Item = (usize, &str)> {
     document.lines().enumerate().map(|(index, line)| (index + 1, line))
 }
 
-/// The file that a link on a page leads to, from the root of the repository.
+/// The file that a link on a page leads to, relative to the root of the repository.
 fn beside(page: &str, target: &str) -> String {
     let folder = page.rsplit_once('/').map_or("", |(folder, _)| folder);
     let mut parts: Vec<_> = folder.split('/').filter(|part| !part.is_empty()).collect();
@@ -638,7 +637,7 @@ fn markdown_files(folder: &str) -> Vec<String> {
     files(folder, ".md")
 }
 
-/// The files below a folder whose names end like this, in the order of their names.
+/// The files in a folder and below whose names have this ending, in the order of their names.
 fn files(folder: &str, end: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(root().join(folder)).expect("the folder exists") {
@@ -658,7 +657,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// What `docs/interoperability.md` says about the tests behind it.
+/// Checks the statements of `docs/interoperability.md` about its tests.
 #[test]
 fn the_page_about_interoperability_knows_every_op_and_the_size_of_the_corpus() {
     let page = read("docs/interoperability.md");

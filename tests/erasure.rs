@@ -1,7 +1,8 @@
-//! What is left of secrets in this process's memory when everything that held them was dropped: nothing.
+//! Checks that this program's memory contains no secrets after everything that held them was dropped.
 //!
-//! The secrets go all the way that they go in an application, but for the network below `HttpClient`: TLS and HTTP
-//! libraries copy what they send into buffers of their own. One test alone, so that nobody else's memory is searched.
+//! The secrets pass through all code that they pass through in an application, except the network below `HttpClient`:
+//! TLS and HTTP libraries copy what they send into buffers of their own. This file has only one test, so that the
+//! search sees no other test's memory.
 #![cfg(target_os = "linux")]
 
 use std::collections::BTreeSet;
@@ -24,17 +25,17 @@ use zeroize::Zeroizing;
 const MASK: u8 = 0x5a;
 const CLIENT_ID: &str = "my-client";
 
-/// How often the letters of a secret repeat. Long secrets have blocks of memory that little else uses again, and where
-/// a part is used again, the letters are still in the rest.
+/// How often the text of a secret is repeated. A long secret occupies blocks of memory that few other values reuse. If
+/// a part is reused, the text remains in the rest.
 const REPEATED: usize = 100;
-/// The same for the client secret, so that nothing else is as long.
+/// The repetitions of the client secret. It is longer than any other value.
 const SECRET_REPEATED: usize = 700;
 
-/// Letters that stand in memory masked only, except where this test shows them.
+/// Text that is in memory only in masked form, except where this test reveals it.
 struct Masked(Vec<u8>);
 
 impl Masked {
-    /// Letters that no program has by chance.
+    /// Text that no program contains by chance.
     fn new(seed: u32) -> Self {
         let mut state = seed;
         let letters = (0..30).map(|_| {
@@ -51,7 +52,7 @@ impl Masked {
     }
 }
 
-/// Which of them stand in the memory of this process that can be written.
+/// Returns the secrets that this program's writable memory contains.
 fn found<'a>(secrets: &[(&'a str, &Masked)]) -> BTreeSet<&'a str> {
     let mut memory = File::open("/proc/self/mem").unwrap();
     let mut found = BTreeSet::new();
@@ -65,7 +66,7 @@ fn found<'a>(secrets: &[(&'a str, &Masked)]) -> BTreeSet<&'a str> {
         let (start, end) = (u64::from_str_radix(start, 16).unwrap(), u64::from_str_radix(end, 16).unwrap());
         let mut bytes = Zeroizing::new(vec![0; (end - start) as usize]);
         memory.seek(SeekFrom::Start(start)).unwrap();
-        // Guard pages and what was unmapped by now cannot be read.
+        // Guard pages and pages that have been unmapped since cannot be read.
         if memory.read_exact(&mut bytes).is_err() {
             continue;
         }
@@ -81,7 +82,7 @@ fn found<'a>(secrets: &[(&'a str, &Masked)]) -> BTreeSet<&'a str> {
     found
 }
 
-/// An OP behind no network. What it answers is erased with the answer.
+/// An OP that is called without a network. Its answers are erased when they are dropped.
 #[derive(Debug)]
 struct Op {
     id: Masked,
@@ -123,7 +124,7 @@ impl HttpClient for Op {
                         r#"","id_token":""#,
                         &self.interim.shown(REPEATED),
                         r#".x","interim_id_token":"e30."#,
-                        // Claims that no parser takes a copy of.
+                        // Claims that no parser copies.
                         &encoded(&joined(&["{", &self.claims.shown(REPEATED)])),
                         r#".x","access_token":""#,
                         &self.access_token.shown(REPEATED),
@@ -152,7 +153,7 @@ fn encoded(text: &str) -> Zeroizing<String> {
 #[tokio::test]
 async fn no_secret_is_left_in_memory_when_everything_that_held_it_was_dropped() {
     let [secret, code] = [1, 2].map(Masked::new);
-    // The letters repeat in base64 too, as three of them are four characters there.
+    // The text repeats in base64 too, because three of its bytes become four characters.
     let basic = {
         let pair = joined(&[CLIENT_ID, ":", &secret.shown(SECRET_REPEATED)]);
         let encoded = Zeroizing::new(STANDARD.encode(pair.as_bytes()));
@@ -174,7 +175,7 @@ async fn no_secret_is_left_in_memory_when_everything_that_held_it_was_dropped() 
     let SignIn::Deferred(pending) = client.authorization_response(&query, session).await.unwrap() else {
         panic!("a deferral was expected")
     };
-    // Both are rejected, because there are two of them. Hashes are all that is kept.
+    // Both are rejected, because there are two of them. Only hashes are kept.
     let rejected = [("an interim ID Token", &op.interim), ("the claims of an interim ID Token", &op.claims)];
     assert_eq!(found(&rejected), BTreeSet::new(), "is still in memory");
     let sealed = pending.seal(&keyring).unwrap();
@@ -192,7 +193,7 @@ async fn no_secret_is_left_in_memory_when_everything_that_held_it_was_dropped() 
         ("a private key as a JWK", &jwk_key),
         ("the client secret in a Basic header", &op.basic),
     ];
-    // The search does find what is there. The header has been sent, and is gone by now.
+    // Checks that the search finds secrets that are in memory. The header has been sent and erased by now.
     assert_eq!(found(&secrets), BTreeSet::from_iter(secrets[..5].iter().map(|(name, _)| *name)));
     drop((client, query, pending, opened, signing_key, jwk));
     assert_eq!(found(&secrets), BTreeSet::new(), "is still in memory");
@@ -200,7 +201,7 @@ async fn no_secret_is_left_in_memory_when_everything_that_held_it_was_dropped() 
 
 /// The key of RFC 8037 §A.1, and its private part in base64url.
 fn private_jwk() -> (Masked, Zeroizing<String>) {
-    // Masked by hand, since the text of a constant would be in memory.
+    // It is masked by hand, because the text of a constant would be in memory.
     let masked = Masked(MASKED_KEY.to_vec());
     let start = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","d":""#;
     let jwk = joined(&[start, &masked.shown(1), "\"}"]);

@@ -1,5 +1,5 @@
-//! The short examples run to their end and say what they should. The long ones have tests of their own: `quickstart`,
-//! `kill` for `worker`, `web` for `web_app`; `application_test` is a test itself.
+//! Runs the short examples to their end and checks their output. The long examples have tests of their own:
+//! `quickstart`, `kill` for `worker`, `web` for `web_app`; `application_test` is itself a test.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -29,7 +29,7 @@ fn a_client_registers_itself_is_used_and_deleted() {
     assert_eq!(said.lines().collect::<Vec<_>>(), expected);
 }
 
-/// What the example prints. `cargo test` builds the examples beside the folder that holds the tests.
+/// Runs the example and returns its output. `cargo test` builds the examples beside the folder of the tests.
 fn run(example: &str) -> String {
     let mut path: PathBuf = std::env::current_exe().expect("this test has a path");
     path.pop();

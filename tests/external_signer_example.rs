@@ -1,4 +1,4 @@
-//! The example `external_signer` as its user runs it.
+//! Runs the example `external_signer` as its user would.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -18,7 +18,7 @@ fn a_client_signs_in_with_a_key_that_another_process_keeps() {
     );
 }
 
-/// `cargo test` builds the examples beside the folder that holds the tests.
+/// The path of the example. `cargo test` builds the examples beside the folder of the tests.
 fn example() -> PathBuf {
     let mut path = std::env::current_exe().expect("this test has a path");
     path.pop();

@@ -1,4 +1,4 @@
-//! The example `fapi_client` as its user runs it.
+//! Runs the example `fapi_client` as its user would.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -20,7 +20,7 @@ fn a_client_signs_in_under_the_fapi_rules_and_shows_nothing_to_the_browser() {
     assert!(stdout.contains("\"use\":\"enc\"") && !stdout.contains("\"d\":"), "public halves and no more: {stdout}");
 }
 
-/// `cargo test` builds the examples beside the folder that holds the tests.
+/// The path of the example. `cargo test` builds the examples beside the folder of the tests.
 fn example() -> PathBuf {
     let mut path = std::env::current_exe().expect("this test has a path");
     path.pop();

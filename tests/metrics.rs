@@ -1,4 +1,4 @@
-//! What a recorder of the `metrics` facade hears of a poller, and what a subscriber of `tracing`.
+//! Checks what a recorder of the `metrics` facade and a subscriber of `tracing` receive from a poller.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -13,7 +13,8 @@ use openid_deferred::{Accepted, Client, ClientAuthentication, Keyring, Poller};
 
 const CALLBACK: &str = "https://rp.test/callback";
 
-/// Whether anybody listens to a line of code is remembered for all threads, so those who do take turns.
+/// `tracing` remembers for all threads whether a call site has a subscriber, so tests with subscribers run one at a
+/// time.
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// A sign-in with an outage in it, a ping that is none, and an acknowledged outcome.

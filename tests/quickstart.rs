@@ -1,4 +1,4 @@
-//! The example `quickstart` as its user runs it: a process with environment variables, a browser that follows the
+//! Runs the example `quickstart` as its user would: a program with environment variables, a browser that follows the
 //! redirect, claims on stdout, and a reason on stderr when it fails.
 
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use openid_deferred::testing::{DecisionPolicy, TestClient, TestProvider, TestProviderBuilder, TestUser};
 use serde_json::Value;
 
-/// Nothing here takes longer than a few seconds unless it hangs.
+/// The maximum wait; everything here takes a few seconds at most unless it hangs.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 #[test]
@@ -131,7 +131,7 @@ fn free_port() -> u16 {
     listener.local_addr().expect("it is bound").port()
 }
 
-/// `cargo test` builds the examples beside the folder that holds the tests.
+/// Builds the command. `cargo test` builds the examples beside the folder of the tests.
 fn command() -> Command {
     let mut path: PathBuf = std::env::current_exe().expect("this test has a path");
     path.pop();
@@ -146,7 +146,7 @@ fn command() -> Command {
     command
 }
 
-/// Visits a page as a browser that follows redirects, and gives the last status.
+/// Visits a page as a browser that follows redirects, and returns the last status.
 fn visit(url: &str) -> u16 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
@@ -155,7 +155,7 @@ fn visit(url: &str) -> u16 {
     })
 }
 
-/// A running example; it is killed if the test fails.
+/// A running example. It is killed if the test fails.
 struct Quickstart {
     child: Child,
     stderr: mpsc::Receiver<String>,
@@ -177,7 +177,7 @@ impl Quickstart {
         Self { child, stderr, seen: String::new() }
     }
 
-    /// The URL that it prints.
+    /// Returns the URL that it prints.
     fn url(&mut self) -> String {
         loop {
             match self.stderr.recv_timeout(DEADLINE) {
@@ -188,16 +188,16 @@ impl Quickstart {
         }
     }
 
-    /// Visits the URL that it prints, and waits for its end.
+    /// Visits the URL that it prints, and waits until it ends.
     fn after_visit(mut self) -> (bool, String, String) {
         let url = self.url();
         assert_eq!(visit(&url), 200);
         self.ended()
     }
 
-    /// Success, stdout and stderr.
+    /// Returns whether it succeeded, stdout and stderr.
     fn ended(mut self) -> (bool, String, String) {
-        // It ends when the pipe does, and that is when the process has.
+        // The pipe ends when the program has ended.
         while let Ok(line) = self.stderr.recv_timeout(DEADLINE) {
             self.seen.push_str(&format!("{line}\n"));
         }

@@ -1,4 +1,4 @@
-//! The example `resource_server_call` as its user runs it.
+//! Runs the example `resource_server_call` as its user would.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -14,7 +14,7 @@ fn an_application_calls_an_api_and_refreshes_its_tokens_when_they_have_expired()
     assert!(stdout.contains("\"body\":\"a payment\"") && stdout.contains("the token is good for"), "{stdout}");
 }
 
-/// `cargo test` builds the examples beside the folder that holds the tests.
+/// The path of the example. `cargo test` builds the examples beside the folder of the tests.
 fn example() -> PathBuf {
     let mut path = std::env::current_exe().expect("this test has a path");
     path.pop();

@@ -1,15 +1,16 @@
-//! No circle of imports, inside modules either.
+//! Checks that imports form no circle, not even inside a module.
 //!
-//! An import is an edge from the file where it stands to the file that *defines* what it names, through all re-exports:
-//! `use crate::client::Poll` is an import of `client/poll.rs`, because `client.rs` says `pub use poll::Poll`. The name
-//! of a module alone is no edge, a path through it is.
+//! An import is an edge from the file that contains it to the file that *defines* what it names, through all
+//! re-exports: `use crate::client::Poll` is an import of `client/poll.rs`, because `client.rs` says `pub use
+//! poll::Poll`. The name of a module alone is not an edge; a path through it is.
 //!
-//! One exception: a module may import from the modules inside it, at any depth, and they from it. A module and its
-//! children are one thing, of which the parent is the face; `client/poll.rs` cannot exist without `client.rs`.
+//! There is one exception: a module may import from the modules inside it, at any depth, and they may import from it. A
+//! module and its children are one unit with the parent as its interface; `client/poll.rs` cannot exist without
+//! `client.rs`.
 //!
-//! Every other import counts between the two modules where the paths of the files part: `client/builder/tokens.rs` that
-//! imports from `client/fapi.rs` makes `client::builder` import `client::fapi`. This graph has no circle. It follows
-//! that the graph of the files has none.
+//! Every other import counts between the two modules at which the paths of the files diverge: an import in
+//! `client/builder/tokens.rs` from `client/fapi.rs` makes `client::builder` import `client::fapi`. This graph has no
+//! circle. It follows that the graph of the files has none.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +27,7 @@ fn no_imports_form_a_circle() {
     assert!(circles.is_empty(), "\n{}", report.join("\n"));
 }
 
-/// From the module of each file to those of the files that it imports from, with the imports as they are written.
+/// From the module of each file to the modules of the files that it imports from, with the imports as written.
 pub fn imports(source: &Source) -> Graph {
     let mut graph = Graph::new();
     for file in &source.files {
@@ -50,7 +51,7 @@ pub fn imports(source: &Source) -> Graph {
     graph
 }
 
-/// Each import as one between the modules where the paths of the files part.
+/// Returns each import as one between the modules at which the paths of the files diverge.
 fn between_siblings(files: &Graph) -> Graph {
     let mut graph = Graph::new();
     for (from, edges) in files {
@@ -66,7 +67,7 @@ fn between_siblings(files: &Graph) -> Graph {
     graph
 }
 
-/// The sets of modules of which each reaches each other one.
+/// The sets of modules in which each module reaches every other.
 fn circles(graph: &Graph) -> Vec<BTreeSet<ModulePath>> {
     let reached: BTreeMap<_, _> = graph.keys().map(|module| (module, reached_from(graph, module))).collect();
     let mut circles: Vec<BTreeSet<ModulePath>> = Vec::new();
@@ -96,7 +97,7 @@ fn reached_from(graph: &Graph, module: &ModulePath) -> BTreeSet<ModulePath> {
     reached
 }
 
-/// The members of a circle and the imports that make it.
+/// Describes the members of a circle and the imports that form it.
 fn described(graph: &Graph, circle: &BTreeSet<ModulePath>) -> String {
     let mut lines = vec![format!("{} modules import each other in a circle:", circle.len())];
     for from in circle {
@@ -108,7 +109,7 @@ fn described(graph: &Graph, circle: &BTreeSet<ModulePath>) -> String {
     lines.join("\n")
 }
 
-/// The checker itself.
+/// Tests of the checker itself.
 mod checker {
     use super::*;
     use crate::source::File;
@@ -178,7 +179,7 @@ mod checker {
         assert_eq!(found.iter().map(BTreeSet::len).collect::<Vec<_>>(), [3]);
         let description = described(&between_siblings(&of(&through_a_child)), &found[0]);
         assert!(description.contains("  a::b imports a::c:\n    src/a/b/inner.rs:1: `crate::a::C`"), "{description}");
-        // A parent with its children, and tests, are exempt.
+        // A parent with its children is exempt, and so are tests.
         let exempt = [
             ("lib", "mod a;"),
             ("a", "mod b; mod c; pub use b::B; pub use c::C; pub struct A;"),

@@ -1,5 +1,5 @@
-//! `ARCHITECTURE.md`: its graph of the modules is made from the code, and its tables name every module and every part of
-//! `client`.
+//! Checks `ARCHITECTURE.md`: its graph of the modules is generated from the code, and its tables name every module and
+//! every part of `client`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -35,7 +35,7 @@ fn the_page_names_every_module() {
     assert_eq!(named, modules, "the table of the modules in {PAGE} and src/lib.rs differ");
 }
 
-/// The table lists the layers of `client` with the lowest at the bottom.
+/// The table lists the layers of `client`, the lowest at the bottom.
 #[test]
 fn inside_client_nothing_imports_upward() {
     let rows = rows("## Inside `client`");
@@ -57,7 +57,7 @@ fn inside_client_nothing_imports_upward() {
     }
 }
 
-/// Which module imports which, apart from the base.
+/// The imports of each module, without those of the base.
 fn module_graph(source: &Source) -> BTreeMap<String, BTreeSet<String>> {
     let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (from, edges) in imports(source) {
@@ -70,7 +70,7 @@ fn module_graph(source: &Source) -> BTreeMap<String, BTreeSet<String>> {
     graph
 }
 
-/// The graph without the edges that follow from others, the highest module first.
+/// The graph without redundant edges, the highest module first.
 fn mermaid(graph: &BTreeMap<String, BTreeSet<String>>) -> String {
     let mut drawn = "graph TD\n".to_owned();
     for (from, _) in MODULES.iter().rev() {
@@ -101,7 +101,7 @@ fn rows(heading: &str) -> Vec<Vec<String>> {
     lines.skip(2).map(cells).collect()
 }
 
-/// What stands between backquotes.
+/// The texts between backquotes.
 fn quoted(cell: &str) -> Vec<String> {
     cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use crate::resolve::absolute;
 use crate::source::{File, Finding, Import, Source};
 
-/// Modules that every other one may import.
+/// Modules that every other module may import.
 pub const BASE: [&str; 7] = ["error", "secret", "clock", "random", "task", "text", "json"];
 
-/// The modules above the base, the lowest first, each with what it may import besides the base.
+/// The modules above the base, the lowest first, each with the modules that it may import besides the base.
 pub const MODULES: [(&str, &[&str]); 14] = [
     ("jose", &[]),
     ("id_token", &["jose"]),
@@ -26,11 +26,11 @@ pub const MODULES: [(&str, &[&str]); 14] = [
     ("measured", &["jose", "id_token", "dpop"]),
 ];
 
-/// Crates that belong to one module, or to two.
+/// Crates that only one or two modules may use.
 const CRATES: [(&str, &[&str]); 10] = [
     ("josekit", &["jose"]),
     ("ed25519_dalek", &["jose"]),
-    // PostgreSQL's TLS takes a connector of it.
+    // The store passes a connector of this crate to PostgreSQL's TLS.
     ("openssl", &["jose", "store"]),
     ("aws_lc_rs", &["testing"]),
     ("jsonwebtoken", &["testing"]),
@@ -60,7 +60,7 @@ fn every_module_has_a_row_and_was_looked_at() {
         let module = file.top();
         assert!(source.modules.contains(module), "{} belongs to no module that src/lib.rs declares", file.name);
     }
-    // The checker is not blind: this crate does import across modules.
+    // This crate does import across modules, so the checker must find such imports.
     assert!(source.files.iter().map(imports_of_others).sum::<usize>() > 0);
 }
 
@@ -81,7 +81,7 @@ fn may_import(from: &str, to: &str) -> bool {
     from == to || BASE.contains(&to) || MODULES.iter().any(|(module, imports)| *module == from && imports.contains(&to))
 }
 
-/// How many imports of other modules a file has, allowed or not.
+/// The number of imports of other modules in a file, allowed or not.
 fn imports_of_others(file: &File) -> usize {
     let targets = file.imports.iter().filter_map(|import| absolute(&import.place, &import.path));
     targets.filter(|target| target.first().is_some_and(|to| is_module(to) && to != file.top())).count()
@@ -101,7 +101,7 @@ fn judged(file: &File) -> Vec<Finding> {
     problems.chain(broken).collect()
 }
 
-/// The rule that an import in the module `from` breaks.
+/// Returns the rule that an import in the module `from` breaks.
 fn broken_rule(from: &str, import: &Import) -> Option<String> {
     let Some(target) = absolute(&import.place, &import.path) else {
         let owner = CRATES.iter().find(|(name, _)| import.path.first().is_some_and(|first| first == name));
@@ -119,7 +119,7 @@ fn broken_rule(from: &str, import: &Import) -> Option<String> {
     }
 }
 
-/// The checker itself, on code in the file `src/dpop/proof.rs`: `dpop` may import `jose` and the base.
+/// Tests of the checker itself, on code in the file `src/dpop/proof.rs`: `dpop` may import `jose` and the base.
 mod checker {
     use super::*;
 

@@ -1,11 +1,12 @@
-//! From a path as it is written to what it names.
+//! Resolves a path as it is written to the item or module that it names.
 
 use crate::source::{ModulePath, Scope, Source};
 
-/// A `use` may name what another `use` names. So many steps are enough, and a loop ends.
+/// The number of steps through `use` declarations that are followed, because a `use` may name what another one names.
+/// It is enough, and it ends loops.
 const STEPS: usize = 16;
 
-/// The path from the crate root; `None` for what does not begin with `crate`, `self` or `super`.
+/// The path from the crate root, or `None` if the path does not begin with `crate`, `self` or `super`.
 pub fn absolute(place: &[String], path: &[String]) -> Option<Vec<String>> {
     let (first, mut rest) = path.split_first()?;
     let mut base = match first.as_str() {
@@ -21,16 +22,16 @@ pub fn absolute(place: &[String], path: &[String]) -> Option<Vec<String>> {
     Some([base, rest.to_vec()].concat())
 }
 
-/// What a path names.
+/// The module or item that a path names.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Named {
     Module(ModulePath),
-    /// Something that this module defines, wherever it was imported from.
+    /// An item that this module defines, regardless of where it was imported from.
     ItemOf(ModulePath),
 }
 
 impl Source {
-    /// What a path names, through all re-exports; `None` for what is not of this crate.
+    /// Resolves a path through all re-exports. Returns `None` for a path outside this crate.
     pub fn named(&self, place: &[String], path: &[String]) -> Option<Named> {
         self.follow(place, path, STEPS)
     }
@@ -42,7 +43,7 @@ impl Source {
         if let Some(absolute) = absolute(place, path) {
             return self.walk(vec![], &absolute, steps);
         }
-        // A name of the scope. An inline function's `use` counts as the module's.
+        // A name in scope. The `use` of an inline function counts as the module's.
         let (first, rest) = path.split_first()?;
         let scope = self.scopes.get(place)?;
         if scope.children.contains(first) || scope.items.contains(first) {
@@ -57,7 +58,7 @@ impl Source {
         self.through_globs(place, path, steps)
     }
 
-    /// What `path` names in `module`.
+    /// Resolves `path` in `module`.
     fn walk(&self, mut module: ModulePath, path: &[String], steps: usize) -> Option<Named> {
         let Some((first, rest)) = path.split_first() else { return Some(Named::Module(module)) };
         let empty = Scope::default();
@@ -73,14 +74,14 @@ impl Source {
             return match self.follow(&module, used, steps - 1) {
                 Some(Named::Module(module)) => self.walk(module, rest, steps),
                 Some(item) => Some(item),
-                // A re-export of another crate's item.
+                // A re-export of an item of another crate.
                 None => Some(Named::ItemOf(module)),
             };
         }
         self.through_globs(&module, path, steps).or(Some(Named::ItemOf(module)))
     }
 
-    /// What `path` names in the modules that `place` imports as a whole.
+    /// Resolves `path` in the modules that `place` imports with `*`.
     fn through_globs(&self, place: &[String], path: &[String], steps: usize) -> Option<Named> {
         let first = path.first()?;
         self.scopes.get(place)?.globs.iter().find_map(|glob| {
@@ -90,7 +91,7 @@ impl Source {
         })
     }
 
-    /// The file in which a module lies: its own, or that of the module around it.
+    /// The file of a module: its own, or that of the module around it.
     pub fn file_of(&self, module: &[String]) -> Option<usize> {
         (1..=module.len()).rev().find_map(|length| self.files.iter().position(|file| file.module == module[..length]))
     }

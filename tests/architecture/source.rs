@@ -1,4 +1,4 @@
-//! Reads the files of `src/` and the paths that they contain.
+//! Reads the files of `src/` and the paths in them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,31 +14,31 @@ use syn::visit::{self, Visit};
 /// The path of a module from the crate root: `src/dpop/proof.rs` is `["dpop", "proof"]`, and the crate root is empty.
 pub type ModulePath = Vec<String>;
 
-/// All files of `src/` but those that exist for tests only.
+/// All files of `src/` except those that exist for tests only.
 pub struct Source {
     /// The modules that `lib.rs` declares.
     pub modules: BTreeSet<String>,
-    /// All files but `lib.rs`.
+    /// All files except `lib.rs`.
     pub files: Vec<File>,
     pub scopes: BTreeMap<ModulePath, Scope>,
 }
 
-/// One file, as far as it is not for tests only.
+/// One file, without the code that is for tests only.
 pub struct File {
     /// `src/dpop/proof.rs`
     pub name: String,
     pub module: ModulePath,
     pub imports: Vec<Import>,
     pub problems: Vec<Finding>,
-    /// The module of the file and the inline modules inside it.
+    /// The scopes of the file's module and of the inline modules inside it.
     scopes: BTreeMap<ModulePath, Scope>,
-    /// Modules that are declared under `cfg(test)` and lie in files of their own.
+    /// Modules that are declared under `cfg(test)` and have files of their own.
     pub modules_for_tests: Vec<ModulePath>,
 }
 
-/// A path of more than one segment as it is written.
+/// A path of more than one segment, as it is written.
 pub struct Import {
-    /// The module where it stands.
+    /// The module that contains it.
     pub place: ModulePath,
     pub path: Vec<String>,
     pub line: usize,
@@ -51,7 +51,7 @@ pub struct Scope {
     pub children: BTreeSet<String>,
     /// The names that a `use` gives to paths.
     pub names: BTreeMap<String, Vec<String>>,
-    /// What stands before the `*` of each `use`.
+    /// The paths before the `*` of each `use`.
     pub globs: Vec<Vec<String>>,
     /// The items that it defines.
     pub items: BTreeSet<String>,
@@ -140,7 +140,7 @@ impl File {
         read.file
     }
 
-    /// The module of the crate root that it belongs to.
+    /// The module of the crate root that contains this file.
     pub fn top(&self) -> &str {
         self.module.first().map_or("", String::as_str)
     }
@@ -148,7 +148,7 @@ impl File {
 
 struct Reader {
     file: File,
-    /// Where the visitor is: the module of the file or an inline module inside it.
+    /// The module that the visitor is in: that of the file or an inline module inside it.
     place: ModulePath,
 }
 
@@ -195,7 +195,8 @@ impl Reader {
         }
     }
 
-    /// Finds paths in what is not parsed: the arguments of macros and attributes and the bodies of `macro_rules!`.
+    /// Finds paths in tokens that are not parsed: the arguments of macros and attributes, and the bodies of
+    /// `macro_rules!`.
     fn read_tokens(&mut self, tokens: TokenStream) {
         let tokens: Vec<_> = tokens.into_iter().collect();
         let mut rest = tokens.as_slice();
@@ -210,7 +211,7 @@ impl Reader {
         }
     }
 
-    /// Follows a path and returns what stands behind it.
+    /// Follows a path and returns the tokens after it.
     fn read_path_of_macro<'t>(&mut self, first: &Ident, mut rest: &'t [TokenTree]) -> &'t [TokenTree] {
         let mut path = vec![name(first)];
         while let [TokenTree::Punct(one), TokenTree::Punct(two), next, after @ ..] = rest
@@ -218,7 +219,7 @@ impl Reader {
         {
             match next {
                 TokenTree::Ident(part) => path.push(name(part)),
-                // `crate::*`, or `crate::$module`: what that names shows only where the macro is used.
+                // `crate::*` or `crate::$module`, whose target is known only where the macro is used.
                 TokenTree::Punct(punct) if "*$".contains(punct.as_char()) => path.push(punct.as_char().to_string()),
                 TokenTree::Group(group) => {
                     self.read_group_of_macro(group.stream(), &path);
@@ -234,7 +235,7 @@ impl Reader {
         rest
     }
 
-    /// `use crate::{a::A, b};` inside a macro.
+    /// Reads `use crate::{a::A, b};` inside a macro.
     fn read_group_of_macro(&mut self, group: TokenStream, path: &[String]) {
         let parser = syn::punctuated::Punctuated::<syn::UseTree, syn::Token![,]>::parse_terminated;
         for tree in syn::parse::Parser::parse2(parser, group).into_iter().flatten() {
@@ -242,7 +243,7 @@ impl Reader {
         }
     }
 
-    /// `#[serde(with = "crate::text")]`
+    /// Reads `#[serde(with = "crate::text")]`.
     fn read_quoted(&mut self, literal: &str, span: Span) {
         if let Ok(path) = syn::parse_str::<syn::Path>(literal.trim_matches('"'))
             && path.segments.len() > 1
@@ -304,7 +305,7 @@ impl<'ast> Visit<'ast> for Reader {
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
-        // One segment names a local, and `crate` alone stands in `pub(crate)`.
+        // One segment names a local item, and `crate` alone occurs in `pub(crate)`.
         if path.segments.len() > 1 {
             self.found(&written(path), path.span());
         }
@@ -358,8 +359,8 @@ fn name_of_item(item: &syn::Item) -> Option<&Ident> {
     }
 }
 
-/// Whether something is compiled for tests only: `cfg(test)`, `cfg(all(test, …))`, or for the fuzzer, which may import
-/// everything: `cfg(any(fuzzing, test))`. It is in no application.
+/// Whether an item is compiled for tests only, as with `cfg(test)` or `cfg(all(test, …))`, or for the fuzzer, as with
+/// `cfg(any(fuzzing, test))`. Such code may import everything and is in no application.
 fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
     fn needs_test(meta: &syn::Meta) -> bool {
         let parts = |list: &syn::MetaList| {

@@ -1,6 +1,6 @@
-//! Nothing shows a secret: whole flows and every failure with tracing at its loudest, and a search through all that was
-//! logged, formatted and stored for everything that was said in confidence. SQLite's files are searched byte by byte, and
-//! a dump of PostgreSQL.
+//! Checks that no secret is shown. The tests run whole sign-ins and every failure with tracing at its most verbose
+//! level. They search everything that was logged, formatted and stored for every confidential value. SQLite's files and
+//! a dump of PostgreSQL are searched byte by byte.
 
 mod place;
 mod scenarios;
@@ -78,7 +78,7 @@ async fn nothing_shows_a_secret_when_the_store_fails() {
     scenarios::when_the_store_fails(&Ground::of_files()).await;
 }
 
-/// A scenario in a future of its own: all of them in one would not fit the stack of a test's thread.
+/// A scenario as a separate future. One future with all scenarios would not fit on the stack of a test's thread.
 type Scenario = fn(&Ground) -> Pin<Box<dyn Future<Output = ()> + '_>>;
 
 const IN_THE_DATABASE: [Scenario; 9] = [
@@ -93,7 +93,7 @@ const IN_THE_DATABASE: [Scenario; 9] = [
     |ground| Box::pin(scenarios::when_the_store_fails(ground)),
 ];
 
-/// The same once more, with rows in PostgreSQL.
+/// The same with rows in PostgreSQL.
 #[tokio::test]
 async fn nothing_of_all_that_is_in_a_dump_of_postgresql_shows_a_secret() {
     let ground = Ground::of_database();
@@ -185,7 +185,7 @@ async fn a_canary_that_is_planted_in_postgresql_is_found_in_its_dump() {
     assert_found(&planted, &place);
 }
 
-/// Rows with a secret each that is not sealed, in some disguise.
+/// Stores rows that each contain an unsealed secret in some disguise.
 async fn plant(place: &Place) -> (Arc<dyn Store>, Vec<Vec<u8>>) {
     let (log, _guard) = Log::start();
     let store = place.store(&TestClock::automatic(), &log).await;
@@ -218,7 +218,7 @@ async fn plant(place: &Place) -> (Arc<dyn Store>, Vec<Vec<u8>>) {
         store.insert(process).await.unwrap();
         planted.push(secret);
     }
-    // A file has a log beside it for as long as somebody has it open.
+    // SQLite's file has a log beside it for as long as the store has it open.
     (store, planted)
 }
 

@@ -1,4 +1,4 @@
-//! Where the rows are kept: in a file or in a database that the test reads byte by byte.
+//! The storage of the rows: a file or a database that the test reads byte by byte.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -16,7 +16,7 @@ use tokio_postgres::NoTls;
 use crate::show::Log;
 use crate::timed::Timed;
 
-/// A place for the rows of one world.
+/// The storage for the rows of one world.
 pub enum Place {
     File { folder: TempDir },
     Database(Arc<Database>),
@@ -63,7 +63,7 @@ impl Place {
         }
     }
 
-    /// All that somebody finds who gets hold of it, under names.
+    /// All bytes that an attacker with access to the storage would find, with names.
     pub fn bytes(&self) -> Vec<(String, Vec<u8>)> {
         match self {
             Self::File { folder } => {
@@ -80,7 +80,7 @@ impl Place {
         }
     }
 
-    /// Lets the store fail until [`mend`](Self::mend).
+    /// Makes the store fail until [`mend`](Self::mend).
     pub async fn spoil(&self) -> Spoilt<'_> {
         match self {
             Self::File { .. } => {
@@ -108,7 +108,7 @@ impl Spoilt<'_> {
     }
 }
 
-/// A schema of its own in the database that `scripts/postgres` has made, whose time is the test's.
+/// A schema of its own in the database that `scripts/postgres` has made. Its time is the test's.
 pub struct Database {
     pub url: String,
     schema: String,
@@ -139,7 +139,7 @@ impl Database {
         Arc::new(database)
     }
 
-    /// It is a secret like others.
+    /// The password in the URL, which is a secret too.
     pub fn password(&self) -> Option<String> {
         url::Url::parse(&self.url).ok()?.password().map(str::to_owned)
     }
@@ -158,7 +158,7 @@ impl Database {
     }
 }
 
-/// What stands in a dump as `\\x00ff`, for text that is hidden in it by that alone.
+/// Decodes the values that a dump shows as `\\x00ff`, because that form alone would hide text.
 fn binary_values(dump: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(dump);
     let mut all = Vec::new();

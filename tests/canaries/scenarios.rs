@@ -1,4 +1,4 @@
-//! What goes well and what goes wrong, each in worlds of its own.
+//! Successful and failing scenarios, each in worlds of its own.
 
 use std::sync::Arc;
 
@@ -227,7 +227,7 @@ pub async fn when_the_store_fails(ground: &Ground) {
     world.show_result(&poller.forget(id).await);
     world.show_result(&poller.stats().await);
     world.ping(&poller).await;
-    // Polls come back meanwhile, one of them with the tokens.
+    // In the meantime polls are answered, one of them with the tokens.
     world.clock.sleep(30 * SECOND).await;
     spoilt.mend().await;
     let delivery = poller.outcomes().next().await.expect("the poller runs");
@@ -237,7 +237,7 @@ pub async fn when_the_store_fails(ground: &Ground) {
     world.assert_nothing_shows();
 }
 
-/// What can go wrong at an endpoint, on the way there and back.
+/// The faults that can occur at an endpoint, before and after it has processed a request.
 fn faults(endpoint: Endpoint) -> Vec<Fault> {
     let codes = ["access_denied", "expired_token", "invalid_grant", "invalid_request", "invalid_client", "slow_down"];
     let mut faults: Vec<_> = codes.iter().map(|code| Fault::error(endpoint, code)).collect();

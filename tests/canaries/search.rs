@@ -1,15 +1,16 @@
-//! The search for secrets in whatever form.
+//! The search for secrets in any form.
 
 use std::collections::HashMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// What is shorter occurs by chance; each form of it has more letters than are looked for first.
+/// The minimum length of a secret, because shorter texts occur by chance. Each form of a secret is longer than the
+/// prefix that the search starts with.
 pub const LEAST: usize = 10;
 const START: usize = 8;
 
-/// Panics where one of the secrets stands in `bytes`, in whatever form.
+/// Panics if `bytes` contains one of the secrets in any form.
 #[track_caller]
 pub fn assert_no_canary(secrets: &[Vec<u8>], bytes: &[u8], place: &str) {
     if let Some((secret, at)) = canary(secrets, bytes) {
@@ -18,9 +19,9 @@ pub fn assert_no_canary(secrets: &[Vec<u8>], bytes: &[u8], place: &str) {
     }
 }
 
-/// The first secret that is found, and where.
+/// Returns the first secret that is found, and its position.
 pub fn canary<'a>(secrets: &'a [Vec<u8>], bytes: &[u8]) -> Option<(&'a [u8], usize)> {
-    // By their first letters, so that one pass over much text is enough.
+    // Indexed by prefix, so that one pass over a long text is enough.
     struct Wanted<'a> {
         secret: &'a [u8],
         form: Vec<u8>,
@@ -39,7 +40,7 @@ pub fn canary<'a>(secrets: &'a [Vec<u8>], bytes: &[u8]) -> Option<(&'a [u8], usi
     })
 }
 
-/// The forms in which a secret would be recognised.
+/// The forms in which a secret would be recognizable.
 fn forms(secret: &[u8]) -> Vec<Vec<u8>> {
     let hex = |upper: bool| -> String {
         secret.iter().map(|byte| if upper { format!("{byte:02X}") } else { format!("{byte:02x}") }).collect()
@@ -49,11 +50,11 @@ fn forms(secret: &[u8]) -> Vec<Vec<u8>> {
         hex(false).into_bytes(),
         hex(true).into_bytes(),
         form_urlencoded::byte_serialize(secret).collect::<String>().into_bytes(),
-        // As `Debug` has bytes, and as JSON has text.
+        // The forms in which `Debug` writes bytes and JSON writes text.
         secret.iter().take(12).map(u8::to_string).collect::<Vec<_>>().join(", ").into_bytes(),
         secret.escape_ascii().to_string().into_bytes(),
     ];
-    // Base64 looks different at each offset; its first and last letters depend on the neighbours.
+    // Base64 differs at each offset; its first and last characters depend on the neighbouring bytes.
     for (offset, skip) in [(0, 0), (1, 2), (2, 3)] {
         let encoded = URL_SAFE_NO_PAD.encode([&vec![0; offset], secret].concat());
         let inner = &encoded[skip..encoded.len() - 2];

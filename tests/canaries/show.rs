@@ -1,4 +1,4 @@
-//! Everything that somebody could get to see.
+//! Collects everything that an outsider could see.
 
 use std::error::Error as StdError;
 use std::fmt::{self, Debug, Write as _};
@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use openid_deferred::{Error, HttpClient, HttpError, HttpRequest, HttpResponse, TransportProblem};
 use serde_json::json;
 
-/// Repeats what it was told where an answer has room for it.
+/// A part of a response that repeats what the request contained, as a careless OP does.
 #[derive(Debug, Clone, Copy)]
 pub enum Echo {
     Description,
@@ -74,7 +74,7 @@ impl Echo {
     }
 }
 
-/// Shows what goes through this seam, and lets an echo answer the first three polls.
+/// Shows the requests and responses that pass through it, and lets an echo answer the first three polls.
 pub struct ShownNetwork {
     pub inner: Arc<dyn HttpClient>,
     pub log: Log,
@@ -117,7 +117,7 @@ impl Debug for ShownNetwork {
     }
 }
 
-/// What libraries say by `log` instead of `tracing`. There is one for the whole process.
+/// Messages that libraries log by `log` instead of `tracing`. There is one such logger for the whole program.
 pub struct LibraryLog;
 
 pub static LIBRARY_LOG: Mutex<String> = Mutex::new(String::new());
@@ -134,7 +134,7 @@ impl log::Log for LibraryLog {
     fn flush(&self) {}
 }
 
-/// Everything that somebody could get to see.
+/// Everything that an outsider could see.
 #[derive(Clone, Default)]
 pub struct Log {
     pub text: Arc<Mutex<String>>,
@@ -142,7 +142,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// Until the guard is dropped it takes in everything that is traced on this thread.
+    /// Records everything that is traced on this thread until the guard is dropped.
     pub fn start() -> (Self, tracing::subscriber::DefaultGuard) {
         let log = Self::default();
         let writer = log.clone();
@@ -163,7 +163,7 @@ impl Log {
         writeln!(self.text.lock().unwrap(), "{value:?}\n{value:#?}").unwrap();
     }
 
-    /// With everything that it comes from.
+    /// Records an error with all its sources.
     pub fn show_error(&self, error: &Error) {
         self.show(error);
         let mut layer: Option<&dyn StdError> = Some(error);

@@ -1,4 +1,4 @@
-//! A provider and an application whose every seam is shown.
+//! A provider and an application, with everything that crosses their interfaces recorded.
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
@@ -39,7 +39,7 @@ pub const CONTEXT: &str = "canary of the application's context";
 pub const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A provider and an application whose every seam is shown.
+/// A provider and an application, with everything that crosses their interfaces recorded.
 pub struct World {
     pub op: TestProvider,
     pub clock: TestClock,
@@ -51,7 +51,7 @@ pub struct World {
     pub secrets: Mutex<Vec<Vec<u8>>>,
 }
 
-/// Where the worlds of a test stand: all that they show goes into one log.
+/// The environment of a test's worlds: everything that they show goes into one log.
 pub struct Ground {
     pub log: Log,
     is_database: bool,
@@ -59,7 +59,7 @@ pub struct Ground {
 }
 
 impl Ground {
-    /// Each world keeps its rows in a file of its own.
+    /// Each world stores its rows in a file of its own.
     pub fn of_files() -> Self {
         let (log, guard) = Log::start();
         Self { log, is_database: false, _guard: guard }
@@ -212,7 +212,7 @@ impl World {
         }
     }
 
-    /// Up to where the OP takes its time, or refuses.
+    /// Signs in until the OP defers or refuses.
     pub async fn sign_in(&self) -> (Poller, Option<openid_deferred::store::ProcessId>) {
         let poller = self.poller().await;
         let (query, session) = self.user_returns().await;
@@ -278,7 +278,7 @@ impl World {
         }
     }
 
-    /// New tokens, what the OP says about them, a call with them, and their end.
+    /// Shows a refresh, an introspection, a call with the tokens, and their revocation.
     async fn show_what_comes_after(&self, mut authentication: Authentication) {
         self.show_result(&self.client.refresh(&mut authentication).await);
         self.log.show(&authentication);
@@ -298,7 +298,7 @@ impl World {
         self.assert_no_canary(&sealed, "a sealed authentication after a refresh");
     }
 
-    /// Genuine and forged pings.
+    /// Sends genuine and forged pings.
     pub async fn ping(&self, poller: &Poller) {
         let receiver = Receiver::new(poller.clone());
         self.log.show(&receiver);
@@ -331,12 +331,12 @@ impl World {
         self.secrets.lock().unwrap().push(secret.as_ref().to_vec());
     }
 
-    /// Every line of a private key.
+    /// Adds every line of a private key to the secrets.
     pub fn secret_pem(&self, pem: &str) {
         pem.lines().filter(|line| !line.starts_with('-')).for_each(|line| self.secret(line));
     }
 
-    /// Looks into the rows, and, with the key, into what they hide.
+    /// Searches the rows and, with the key, their sealed content.
     pub async fn search_rows(&self) {
         let rows = self.store.sealed_otherwise([0; 4], None, usize::MAX).await.unwrap();
         for row in rows {
@@ -349,7 +349,7 @@ impl World {
         self.search_place();
     }
 
-    /// Looks into what is kept on the disk.
+    /// Searches the stored bytes.
     #[track_caller]
     pub fn search_place(&self) {
         let secrets = self.all_secrets();
@@ -358,7 +358,7 @@ impl World {
         }
     }
 
-    /// What a sealed value holds, by this test's own reading of the format; the DPoP key in it is a secret like others.
+    /// Decodes a sealed value with this test's own implementation of the format. The DPoP key in it is a secret too.
     pub fn open_private_key(&self, sealed: &[u8], purpose: &[u8], context: &[u8]) {
         let hmac = |parts: &[&[u8]]| {
             let key = PKey::hmac(&SEALING_KEY).unwrap();
@@ -385,7 +385,7 @@ impl World {
         assert!(found > 0 || is_outcome, "the DPoP key is in it");
     }
 
-    /// Everything that was said in confidence.
+    /// All confidential values.
     pub fn all_secrets(&self) -> Vec<Vec<u8>> {
         let texts = [CLIENT_SECRET, CLAIM, PROGRESS, CONTEXT, "canary-of-a-subject"];
         let mut secrets: Vec<Vec<u8>> = texts.map(|text| text.as_bytes().to_vec()).to_vec();
@@ -413,7 +413,7 @@ impl World {
     }
 }
 
-/// The parameters, headers and members of one exchange with the OP that nobody else may see.
+/// The parameters, headers and members of one exchange with the OP that no third party may see.
 fn said_in_confidence(request: &RecordedRequest) -> Vec<String> {
     const PARAMETERS: [&str; 14] = [
         "request",
@@ -446,7 +446,7 @@ fn said_in_confidence(request: &RecordedRequest) -> Vec<String> {
     said.extend(request.header("dpop").map(str::to_owned));
     let response = request.response_json();
     said.extend(MEMBERS.iter().filter_map(|name| response.get(name)?.as_str()).map(str::to_owned));
-    // What a JWT says is as secret as the whole.
+    // The content of a JWT is as secret as the whole.
     let parts: Vec<_> = said.iter().flat_map(|text| text.split('.').map(str::to_owned)).collect();
     said.extend(parts);
     said

@@ -1,8 +1,8 @@
-//! What earlier releases have stored and handed out is read by this one.
+//! Checks that this release can read what earlier releases have stored and handed out.
 //!
-//! Each file `tests/golden/<release>.json` holds sealed values and rows that the release wrote, with what was in them.
-//! `GOLDEN_WRITE=1 cargo test --all-features --test golden` writes the file of the present release anew; once a release is
-//! out, its file does not change any more.
+//! Each file `tests/golden/<release>.json` contains sealed values and rows that the release wrote, and their content.
+//! `GOLDEN_WRITE=1 cargo test --all-features --test golden` writes the file of the present release again. After a
+//! release, its file must not change.
 
 mod release;
 mod write;
@@ -26,7 +26,7 @@ fn file(release: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{release}.json"))
 }
 
-/// All that are there, this release among them.
+/// All releases with a file, including this one.
 async fn releases() -> Vec<Release> {
     let present = file(env!("CARGO_PKG_VERSION"));
     if std::env::var_os("GOLDEN_WRITE").is_some() {
@@ -70,14 +70,15 @@ fn values_open(release: &Release) {
     assert!(authentication.is_sender_constrained() && authentication.refresh_token().is_some());
 }
 
-/// Puts the rows into a store as they were, and lets a poller of this release go on from there.
+/// Puts the rows into a store as they were written, and lets a poller of this release continue.
 async fn rows_are_carried_on(release: &Release) {
     let clock = TestClock::automatic();
     let op = write::provider(&clock).start().unwrap();
     assert_eq!(op.issuer(), release.issuer);
     let client = write::client(&op, &clock);
     let store = Arc::new(MemoryStore::with_clock(Arc::new(clock.clone())));
-    // Those that are claimed on their way into the store come first, or the claims would take the others too.
+    // Rows that are claimed on their way into the store are inserted first. Otherwise the claims would take the others
+    // too.
     let is_settled = |row: &&Row| matches!(&*row.state, "answered" | "decided");
     let (settled, others): (Vec<_>, Vec<_>) = release.rows.iter().partition(is_settled);
     for row in settled.into_iter().chain(others) {
@@ -141,7 +142,7 @@ async fn rows_are_carried_on(release: &Release) {
         ("failed", "failed"),
         ("invalid", "invalid"),
         ("unknown", "unknown"),
-        ("waiting", "failed"), // this provider has never heard of it
+        ("waiting", "failed"), // this provider does not know it
     ];
     let found: Vec<_> = found.iter().map(|(label, kind)| (&**label, *kind)).collect();
     assert_eq!(found, expected);

@@ -11,7 +11,7 @@ pub fn keyring() -> Keyring {
     Keyring::new(SealingKey::from_base64("Z29sZGVuIHJvd3MgYXJlIHNlYWxlZCBieSB0aGlzISE=").unwrap())
 }
 
-/// What a release wrote, and what it had put in.
+/// What a release wrote, and the values that it was given.
 #[derive(Serialize, Deserialize)]
 pub struct Release {
     pub issuer: String,

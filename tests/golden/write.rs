@@ -1,4 +1,4 @@
-//! Writing the golden file of the present release: a sign-in for each way in which a process can stand or end.
+//! Writes the golden file of the present release: a sign-in for each state in which one can wait or end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,7 +73,7 @@ impl Writer {
         }
     }
 
-    /// Waits until the row is in a state, keeps it, and takes it out of the store.
+    /// Waits until the row is in a state, keeps it, and removes it from the store.
     async fn keep(&mut self, label: &str, id: ProcessId, state: State) {
         let row = loop {
             let row = self.store.load(id).await.unwrap().unwrap();
@@ -99,7 +99,7 @@ impl Writer {
         self.op.behave();
     }
 
-    /// A process that ends as soon as `decide` has been called.
+    /// A sign-in that ends as soon as `decide` has been called.
     async fn decided(&mut self, label: &str, decide: impl FnOnce(&TestProvider)) {
         let id = self.waiting().await;
         decide(&self.op);
@@ -108,7 +108,7 @@ impl Writer {
 
     async fn answered(&mut self, pending: &mut PendingAuthentication) -> Vec<u8> {
         self.op.last_process().approve();
-        // The keys have been fetched before; a signature by a new one needs them again.
+        // The keys were fetched before. A signature by a new key requires fetching them again.
         self.op.rotate_keys(false);
         self.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
         self.clock.sleep(6 * SECOND).await;

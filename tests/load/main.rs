@@ -1,5 +1,5 @@
-//! Crowds, with real HTTP on loopback and a real SQLite file: what a burst of pings or of users may cost, and that what
-//! a burst asks for is done nevertheless.
+//! Load tests with real HTTP on loopback and a real SQLite file. They check how much a burst of pings or users may
+//! cost, and that each of its requests is still handled.
 
 mod memory;
 mod pings;
@@ -8,5 +8,5 @@ mod users;
 
 use tokio::sync::Mutex;
 
-/// Memory is measured for the whole process, so one burst comes after the other.
+/// Memory is measured for the whole program, so only one burst runs at a time.
 static ALONE: Mutex<()> = Mutex::const_new(());

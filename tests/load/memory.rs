@@ -1,4 +1,4 @@
-//! How much memory this process takes.
+//! The memory of this program.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use openid_deferred::{Clock as _, SystemClock};
 
 const MEBIBYTE: u64 = 1024 * 1024;
 
-/// Runs it, and gives what came of it and by how many MiB this process had grown meanwhile at the most.
+/// Runs the future. Returns its output and the largest growth of this program's memory during the run, in MiB.
 ///
-/// Where there is no `/proc`, it never grows.
+/// Without `/proc`, the growth is always 0.
 pub async fn growth_during<T>(burst: impl Future<Output = T>) -> (T, u64) {
     let before = resident();
     let mut most = before;

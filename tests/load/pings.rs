@@ -1,4 +1,4 @@
-//! Many pings in a moment, half of them forged.
+//! Many simultaneous pings, half of them forged.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use crate::{ALONE, memory};
 const PROCESSES: usize = 500;
 const PINGS: usize = 50_000;
 const CONNECTIONS: usize = 64;
-/// Nothing is kept of a ping once it is answered.
+/// The maximum growth. Nothing is kept of a ping once it is answered.
 const MOST_MEMORY: u64 = 50;
 
-/// What one ping says, and what the answer has to be.
+/// One ping and the answer that it must get.
 struct Ping {
     bearer: Option<String>,
     body: String,
@@ -74,7 +74,7 @@ async fn fifty_thousand_pings_half_of_them_forged_bring_each_process_one_poll() 
     assert!(grown < MOST_MEMORY, "{grown} MiB");
 }
 
-/// The same, but for its end, which is part of the checksum.
+/// The same token with another end, which is part of the checksum.
 fn with_another_end(token: &str) -> String {
     let (start, end) = token.split_at(token.len() - 2);
     format!("{start}{}", if end == "AA" { "BB" } else { "AA" })
@@ -89,7 +89,7 @@ async fn serve(service: &Service) -> SocketAddr {
     address
 }
 
-/// Sends all of them, again and again, and gives how many were refused.
+/// Sends all pings repeatedly, and returns how many were refused.
 async fn burst(address: SocketAddr, pings: Vec<Ping>) -> usize {
     let (pings, next, refused) = (Arc::new(pings), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().expect("a client");

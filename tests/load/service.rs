@@ -1,4 +1,4 @@
-//! A provider, a client and a poller, each as they would be in production, in one process.
+//! A provider, a client and a poller in one program, each configured as in production.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,14 +21,14 @@ pub struct Service {
 }
 
 impl Service {
-    /// With a provider that asks for an hour between polls, decides when it is told, and believes that its pings arrive.
+    /// The provider asks for an hour between polls, decides when it is told, and believes that its pings arrive.
     pub async fn start(poller: impl FnOnce(PollerBuilder) -> PollerBuilder) -> Self {
         let op = TestProvider::builder()
             .client(TestClient::secret_basic("popular", CLIENT_SECRET).redirect_uri(REDIRECT_URI))
             .interval(Duration::from_secs(3600))
             .decisions(DecisionPolicy::scripted())
             .on_ping(|_| 204)
-            // What the provider remembers is not what is measured here.
+            // The memory for recorded requests is not what is measured here.
             .keep_requests(1_000)
             .start()
             .expect("the provider starts");
@@ -46,7 +46,7 @@ impl Service {
         Self { op, poller, client, keyring, _folder: folder }
     }
 
-    /// Sends a user out and back: the query string, and the session as it lies in the cookie.
+    /// Sends a user out and back. Returns the query string and the content of the session cookie.
     pub async fn user_returns(&self) -> (String, String) {
         let (url, session) = self.client.authorize().start().await.expect("the request can be made");
         (self.op.visit(url).query(), session.seal(&self.keyring).expect("it fits a cookie"))
@@ -56,7 +56,7 @@ impl Service {
         AuthorizationSession::open(&self.keyring, cookie).expect("it is the cookie that was set")
     }
 
-    /// How many processes wait, and how many are in the store in all.
+    /// The number of pending sign-ins, and the number of all sign-ins in the store.
     pub async fn waiting(&self) -> (u64, u64) {
         let stats = self.poller.stats().await.expect("the store is there");
         let rows = &stats[0].rows;

@@ -10,8 +10,8 @@ use crate::service::Service;
 use crate::{ALONE, memory};
 
 const USERS: usize = 10_000;
-/// For each of them some 15 kB, while they wait and at the provider, which is in the same process; and as much again for
-/// allocators that take their time to give back.
+/// The maximum growth: about 15 kB for each user while they wait, including the provider in the same program, and as
+/// much again for allocators that return memory late.
 const MOST_MEMORY: u64 = 300;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -31,7 +31,7 @@ async fn ten_thousand_users_who_come_back_at_once_are_all_taken_and_no_code_is_s
                     let session = service.open(&cookie);
                     match service.poller.authorization_response(&query, session).await {
                         Ok(Accepted::Deferred(id)) => return id,
-                        // On a slow machine the last ones have to reload.
+                        // On a slow machine the last users have to reload.
                         Err(error) if error.kind() == &ErrorKind::Busy => {}
                         other => panic!("{other:?}"),
                     }
@@ -51,7 +51,7 @@ async fn ten_thousand_users_who_come_back_at_once_are_all_taken_and_no_code_is_s
     let exchanged: BTreeSet<_> =
         service.op.processes().iter().filter_map(|process| process.deferred_auth_id()).collect();
     assert_eq!(exchanged.len(), USERS);
-    // A code that comes twice is one of the things that the provider would have noted.
+    // The provider would have noted a code that comes twice.
     service.op.assert_clean();
     assert!(grown < MOST_MEMORY, "{grown} MiB");
 }

@@ -1,11 +1,11 @@
-//! A PostgreSQL server that obeys the test.
+//! A PostgreSQL server that a test controls.
 
 use std::io::{BufRead as _, BufReader, Lines, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-/// A server of this test's own, under `scripts/postgres control`, which takes it away when the test ends in whatever way:
-/// its standard input ends too.
+/// A server for this test only, under `scripts/postgres control`. It is removed however the test ends, because its
+/// standard input ends too.
 pub struct Server {
     pub url: String,
     control: Child,
@@ -28,7 +28,7 @@ impl Server {
         Self { url, control, orders, answers }
     }
 
-    /// Returns when it has been obeyed.
+    /// Returns once the order has been carried out.
     pub fn order(&mut self, order: &str) {
         let orders = self.orders.as_mut().expect("it is there until the end");
         writeln!(orders, "{order}").expect("somebody reads it");

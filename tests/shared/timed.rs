@@ -1,5 +1,5 @@
-//! A store in a database, on a clock that jumps as soon as everybody sleeps: while a call is under way, on another thread
-//! or another machine, the clock stands still.
+//! A store in a database, on a clock that jumps as soon as all tasks sleep. The clock stands still during a call that
+//! runs on another thread or machine.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use openid_deferred::store::{
 };
 use openid_deferred::testing::TestClock;
 
-/// What makes the database's clock show the test's time; nothing where the store asks the test's clock itself.
+/// Sets the database's clock to the test's time. It does nothing if the store reads the test's clock itself.
 pub type SetClock = Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
 pub struct Timed {
