@@ -1,4 +1,4 @@
-//! What operators hear of by themselves: each is reported soon, and seldom again.
+//! Conditions that operators are told of unasked: each is reported soon, and repeated rarely.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::troubled::Troubled;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Everything of one kind that has happened since this was last asked.
+/// All picked events since the last call.
 fn picked<T>(events: &mut Receiver<Event>, pick: impl Fn(Event) -> Option<T>) -> Vec<T> {
     let mut picked = Vec::new();
     loop {
@@ -27,7 +27,7 @@ fn picked<T>(events: &mut Receiver<Event>, pick: impl Fn(Event) -> Option<T>) ->
     }
 }
 
-/// For how long an OP had given no answer, and what the polls met.
+/// How long an OP had given no answer, and the errors of the polls.
 fn unreachable(event: Event) -> Option<(Duration, u64, String)> {
     match event {
         Event::OpUnreachable { client_id, silence, polls, cause, .. } => {

@@ -1,4 +1,4 @@
-//! The receiver as a route of axum, over a socket.
+//! The ping receiver as an axum route, over a socket.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -9,14 +9,14 @@ use openid_deferred::{Clock as _, SystemClock, ping};
 
 use crate::support::{HOUR, SECOND, World, world_with};
 
-/// Longer than any answer takes on a machine that has other things to do.
+/// Longer than any answer takes on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// A world with a waiting process, whose clock moves only when it is told to, the parts of its genuine ping, and the
-/// address of the route. `client` runs on a thread of its own.
+/// Builds a world with a pending sign-in whose clock moves only when it is told to, the parts of its genuine ping, and
+/// the address of the route. `client` runs on a thread of its own.
 ///
-/// All else runs on the thread of the test, with tokio's current-thread runtime. Until it is held, the clock does not see
-/// tasks on other threads, and would let hours pass while these work.
+/// Everything else runs on the thread of the test, with tokio's current-thread runtime. The clock must be held before
+/// other threads work: it does not see their tasks, and would let hours pass.
 async fn served<T: Send + 'static>(client: impl FnOnce(Caller) -> T + Send + 'static) -> T {
     let world = world_with(
         |op| op.interval(HOUR).decisions(DecisionPolicy::scripted()).on_ping(|_| 204),
@@ -55,7 +55,7 @@ impl Caller {
         format!("{}{other}{}", &self.token[..90], &self.token[91..])
     }
 
-    /// A connection over which the head of a request has gone out. `authorization` is a whole line, or nothing.
+    /// Opens a connection and sends the head of a request. `authorization` is a whole line or empty.
     fn started(&self, method: &str, authorization: &str, length: usize) -> TcpStream {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -69,13 +69,13 @@ impl Caller {
 
     fn asked(&self, method: &str, authorization: &str, body: &str) -> String {
         let mut stream = self.started(method, authorization, body.len());
-        // The answer may come, and the connection end, before all of the body has gone out.
+        // The answer may arrive and the connection end before the whole body has been sent.
         let _ = stream.write_all(body.as_bytes());
         answer(stream)
     }
 }
 
-/// The answer up to the end of the connection, or as much of it as came before that broke.
+/// The answer up to the end of the connection, or what arrived before the connection broke.
 fn answer(mut stream: TcpStream) -> String {
     let (mut answer, mut buffer) = (Vec::new(), [0; 1024]);
     loop {
@@ -158,7 +158,7 @@ async fn a_genuine_ping_whose_body_trickles_in_is_given_up() {
         let (started, mut first) = (SystemClock.monotonic(), [0; 12]);
         let status = loop {
             assert!(SystemClock.monotonic() - started < DEADLINE, "the route still waits for the body");
-            // After the answer nobody reads this any more.
+            // The route does not read this after it has answered.
             let _ = stream.write_all(b" ");
             caller.clock.advance(SECOND);
             match stream.read_exact(&mut first) {

@@ -107,7 +107,7 @@ async fn no_more_cancellations_of_a_client_are_under_way_than_sixteen() {
     world.sleep(3 * HOUR).await;
     let arrived: Vec<_> = world.op.requests_to(Endpoint::Cancellation).iter().map(|request| request.arrived).collect();
     assert!(arrived.len() >= 48, "{}", arrived.len());
-    // Each is given up after 30 s.
+    // Each request is abandoned after 30 s.
     assert!(arrived.windows(17).all(|some| some[16] - some[0] >= 30 * SECOND), "{arrived:?}");
 }
 

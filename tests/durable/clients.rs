@@ -1,4 +1,4 @@
-//! Clients that come, change and go while the poller runs, and many of them.
+//! Clients that are added, changed and removed while the poller runs, and many clients at once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::troubled::{self, Troubled};
 
 const NEW_SECRET: &str = "the secret of after";
 
-/// The OP has another secret for the client from now on.
+/// Gives the client another secret at the OP.
 fn change_secret(world: &World) {
     world.op.register(TestClient::secret_basic(CLIENT_ID, NEW_SECRET).redirect_uri(REDIRECT_URI));
 }
@@ -44,7 +44,7 @@ async fn a_client_whose_secret_has_changed_is_replaced_without_a_restart() {
         assert!(matches!(next(&mut outcomes).await.outcome(), Outcome::Approved(_)));
     }
     assert!(world.polls()[before..].iter().all(|poll| poll.response_json()["error"] != "invalid_client"));
-    // Users who come back now are signed in with it too.
+    // Users who return now are signed in with the new secret too.
     let accepted = world.accept().await;
     assert!(matches!(accepted, Ok(Accepted::Deferred(_))), "{accepted:?}");
 }
@@ -119,7 +119,7 @@ async fn outcomes_that_are_decided_are_delivered_after_their_client_was_removed(
     assert_eq!(world.outcome().await.id(), id);
 }
 
-/// So many clients, each of an OP of its own as far as its issuer says.
+/// This many clients, each with another issuer.
 fn clients(op: &TestProvider, clock: &TestClock, count: usize) -> Vec<Client> {
     let client = |number: usize| {
         let builder = Client::builder(format!("https://op-{number}.test"), CLIENT_ID);
@@ -144,7 +144,7 @@ async fn ten_thousand_clients_are_added_without_a_call_to_the_store_for_each() {
     }
     openid_deferred::Clock::sleep(&clock, SECOND).await;
     let calls = store.calls();
-    // The store is asked for many clients in one call.
+    // One call to the store covers many clients.
     assert!(calls <= 200, "{calls} calls");
 }
 
@@ -195,7 +195,7 @@ async fn a_client_that_is_removed_while_its_rows_are_claimed_loses_no_outcome() 
     let due_in = world.poller.status(id).await.unwrap().unwrap().due_in().unwrap();
     world.sleep(due_in - SECOND / 2).await;
     world.store.set_delay(4 * SECOND, Duration::ZERO);
-    // The call that claims the row takes four seconds, and the client is removed in its middle.
+    // The call that claims the row takes four seconds, and the client is removed in the middle of it.
     world.sleep(SECOND / 2 + 3 * SECOND).await;
     assert_eq!(world.polls(), 0);
     world.poller.remove_client(world.op.issuer(), CLIENT_ID).unwrap();
@@ -203,6 +203,6 @@ async fn a_client_that_is_removed_while_its_rows_are_claimed_loses_no_outcome() 
     world.sleep(HOUR).await;
     world.poller.add_client(world.client.clone()).unwrap();
     let delivery = next(&mut world.poller.outcomes()).await;
-    // Nothing was lost, so it is not unknown.
+    // Nothing was lost, so the outcome is not unknown.
     assert!(matches!(delivery.outcome(), Outcome::Expired(_)), "{delivery:?}");
 }

@@ -27,7 +27,7 @@ fn jumps(events: &mut Receiver<Event>) -> usize {
     std::iter::from_fn(|| events.try_recv().ok()).filter(|event| matches!(event, Event::ClockJumped { .. })).count()
 }
 
-/// How many were polled since then.
+/// The number of sign-ins that were polled after that time.
 fn polled_since(world: &World, since: Duration) -> usize {
     let polls = world.op.requests_to(Endpoint::Poll);
     let late = polls.iter().filter(|poll| poll.arrived > since);
@@ -90,7 +90,7 @@ async fn a_poll_under_way_in_a_suspend_settles_its_row_although_the_lease_ran_ou
     while world.polls().is_empty() {
         world.sleep(SECOND).await;
     }
-    // Something else is due, so that the store is asked for what is.
+    // Another sign-in is due, so that the store is asked for due rows.
     world.waiting().await;
     world.clock.suspend(HOUR);
     let delivery = world.outcome().await;
@@ -102,7 +102,7 @@ async fn a_poll_under_way_in_a_suspend_settles_its_row_although_the_lease_ran_ou
     world.op.assert_clean();
 }
 
-/// A request is not sent once more with a nonce when the lease of its row has run out meanwhile.
+/// A request is not repeated with a nonce if the lease of its row has ended meanwhile.
 #[tokio::test]
 async fn a_challenge_that_comes_after_a_suspend_is_not_answered() {
     let world = world_of(|op| op.decisions(DecisionPolicy::scripted())).await;
@@ -130,7 +130,7 @@ async fn a_poll_that_was_about_to_leave_when_its_machine_was_suspended_does_not_
     world.waiting().await;
     world.sleep(2 * SECOND).await;
     world.restart().await;
-    // The new client has to fetch the metadata before its first poll.
+    // The new client must fetch the metadata before its first poll.
     let before = world.op.requests_to(Endpoint::Metadata).len();
     world.op.misbehave(Fault::delay(Endpoint::Metadata, 4 * SECOND));
     while world.op.requests_to(Endpoint::Metadata).len() == before {
@@ -138,7 +138,7 @@ async fn a_poll_that_was_about_to_leave_when_its_machine_was_suspended_does_not_
     }
     assert_eq!(world.polls().len(), 0, "it is about to leave");
     world.clock.suspend(HOUR);
-    // Meanwhile its lease has run out, and another replica takes the row over. Its request is under way for a minute.
+    // Its lease has ended by then, and another replica takes the row over. Its request is in flight for a minute.
     world.op.misbehave(Fault::delay(Endpoint::Poll, 60 * SECOND));
     let other = world.replica(12).await;
     world.sleep(2 * SECOND).await;

@@ -1,4 +1,4 @@
-//! Two replicas that die again and again, at moments that a seed chooses, while the network loses answers.
+//! Two replicas that crash again and again, at moments that a seed chooses, while the network loses answers.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -98,7 +98,7 @@ async fn a_ping_brings_a_poll_forward_whose_replica_has_died_once_its_lease_has_
     world.sleep(HOUR + 200 * SECOND).await;
     assert_eq!(world.polls(), 1);
     world.restart().await;
-    // The lease of 275 s runs out.
+    // The lease of 275 s ends.
     world.sleep(400 * SECOND).await;
     assert_eq!(world.polls(), 1);
     let process = world.op.last_process();

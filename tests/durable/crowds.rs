@@ -1,4 +1,4 @@
-//! Many at once, and one provider that is slow.
+//! Many users at once, and one slow provider.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::support::{
     CLIENT_ID, CLIENT_SECRET, REDIRECT_URI, SECOND, World, client_of, keyring, poller_of, provider, world_with,
 };
 
-/// So many users come back at the same moment. What each is told, the first first.
+/// Lets this many users return at the same moment. Returns their results in the order of completion.
 async fn return_together(world: &World, users: usize) -> Vec<Result<Accepted, Error>> {
     let mut crowd = JoinSet::new();
     for _ in 0..users {
@@ -59,7 +59,7 @@ async fn a_user_whose_turn_does_not_come_is_told_to_reload_and_nothing_is_spent(
     let sealed = session.seal(&keyring()).unwrap();
     let first = return_together(&world, 2);
     let last = async {
-        // Behind the two others.
+        // After the two others.
         world.sleep(SECOND).await;
         world.poller.authorization_response(&query, session).await
     };
@@ -69,7 +69,7 @@ async fn a_user_whose_turn_does_not_come_is_told_to_reload_and_nothing_is_spent(
     assert_eq!((error.kind(), error.is_transient()), (&ErrorKind::Busy, true));
     assert_eq!(world.op.requests_to(Endpoint::Exchange).len(), 2);
 
-    // The same cookie once more.
+    // The same cookie again.
     world.sleep(20 * SECOND).await;
     let session = AuthorizationSession::open(&keyring(), &sealed).unwrap();
     let told = world.poller.authorization_response(&query, session).await;
@@ -123,7 +123,7 @@ async fn a_provider_that_takes_ten_seconds_to_answer_holds_nobody_up_at_another_
     fast.assert_clean();
 }
 
-/// For each process that was polled the longest time without a poll, from the exchange to `end`.
+/// For each sign-in that was polled, the longest time without a poll, from the exchange to `end`.
 fn gaps(op: &TestProvider, end: Duration) -> BTreeMap<String, Duration> {
     let of_exchange = |exchange: &RecordedRequest| {
         let id = exchange.response_json()["deferred_auth_id"].as_str().expect("it succeeded").to_owned();
@@ -159,7 +159,7 @@ async fn no_more_polls_are_under_way_in_all_than_was_set() {
     world.op.assert_clean();
 }
 
-/// So many clients of one provider in one poller on a store that counts.
+/// This many clients of one provider, in one poller on a store that counts calls.
 async fn many_clients(clients: usize) -> (crate::troubled::World, Vec<openid_deferred::Client>) {
     let world = crate::troubled::world_with(
         |op| op.decisions(DecisionPolicy::scripted()).no_expiry(),
@@ -199,7 +199,7 @@ async fn idle_clients_cost_a_busy_one_nothing() {
     assert!(polls > 1_500, "{polls}");
     let (most, quotas) = works.iter().fold((0, 0), |(most, all), work| (work.quotas.max(most), work.quotas + all));
     assert!(most <= 256, "{most} clients in one call");
-    // Each idle client is looked at once in four times ten seconds.
+    // Each idle client is queried once in four times ten seconds.
     assert!(quotas <= 2 * polls + CLIENTS * 200 / 40 * 11 / 10, "{quotas} in {} calls for {polls} polls", works.len());
 }
 
@@ -207,7 +207,7 @@ async fn idle_clients_cost_a_busy_one_nothing() {
 async fn what_another_replica_takes_for_an_idle_client_is_polled_soon() {
     let (world, clients) = many_clients(300).await;
     world.sleep(120 * SECOND).await;
-    // A replica that takes users alone, and tells nobody.
+    // A replica that only takes users and notifies no other replica.
     let front = crate::troubled::poller_on(&world.store, &world.clock, 77).client(clients[123].clone());
     let front = front.connect().await.expect("it connects");
     let (url, session) = clients[123].authorize().start().await.expect("the request can be made");

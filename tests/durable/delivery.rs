@@ -1,4 +1,4 @@
-//! Outcomes until they are acknowledged.
+//! Outcomes are delivered until they are acknowledged.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -79,7 +79,7 @@ async fn how_long_a_delivery_may_be_held_can_be_set() {
     drop(hung);
 }
 
-/// So many outcomes that wait to be delivered.
+/// Creates this many undelivered outcomes.
 async fn decided(world: &World, count: usize) {
     for _ in 0..count {
         world.waiting().await;
@@ -106,7 +106,7 @@ async fn a_graceful_shutdown_gives_back_what_a_stream_has_taken_in_advance() {
     assert!(outcomes.next().await.is_none());
 }
 
-/// A world with a slow store and an outcome that waits to be delivered.
+/// A world with a slow store and an undelivered outcome.
 async fn decided_in_a_slow_store() -> troubled::World {
     let world = troubled::world(DecisionPolicy::immediately()).await;
     world.waiting().await;
@@ -180,7 +180,7 @@ async fn a_consumer_that_hangs_keeps_no_other_outcome_than_the_one_in_hand() {
     world.sleep(100 * SECOND).await;
     let undelivered = replica.stats().await.unwrap()[0].rows.undelivered;
     assert!(undelivered >= Some(100 * SECOND), "{undelivered:?}");
-    // The lease of what was taken in advance, which is not renewed.
+    // The lease of the outcomes that were claimed in advance, which is not renewed.
     let end = world.clock.monotonic() + 310 * SECOND;
     for _ in 0..2 {
         let delivery = tokio::select! {
@@ -202,7 +202,7 @@ async fn a_consumer_that_is_slow_gets_each_outcome_once() {
     let (mut ids, mut attempts) = (BTreeSet::new(), 0);
     for _ in 0..OUTCOMES {
         let delivery = next(&mut outcomes).await;
-        // All of them take longer than the lease of what was taken in advance.
+        // All of them together take longer than the lease of the outcomes that were claimed in advance.
         world.sleep(30 * SECOND).await;
         attempts = attempts.max(delivery.attempt());
         assert!(ids.insert(delivery.id()), "{} was delivered twice", delivery.id());
@@ -219,7 +219,7 @@ async fn an_outcome_survives_the_process_that_had_it() {
     world.restart().await;
     let again = world.outcome().await;
     assert_eq!((again.id(), again.attempt()), (id, 2));
-    // The first one had been dealt with, as it turns out.
+    // The consumer of the first delivery had handled it after all.
     delivery.acknowledge().await.unwrap();
     again.acknowledge().await.unwrap();
     let mut outcomes = world.poller.outcomes();

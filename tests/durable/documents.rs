@@ -1,4 +1,4 @@
-//! Metadata and keys that do not come while processes wait, and what the log says about it.
+//! Metadata and keys that cannot be fetched while sign-ins wait, and the log about it.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};

@@ -33,7 +33,7 @@ async fn of_two_tabs_the_outcome_is_that_of_the_one_that_came_back() {
     let (url, first) = world.client.authorize().context("case A").start().await.unwrap();
     let (_, second) = world.client.authorize().context("case B").start().await.unwrap();
     let query = world.op.visit(url).query();
-    // The browser brings both cookies, and only the session that the response belongs to is taken.
+    // The browser sends both cookies, and only the session that the response belongs to is accepted.
     let error = world.poller.authorization_response(&query, second).await.unwrap_err();
     assert_eq!(error.rule(), Some(Rule::StateMismatch));
     let keyring = crate::support::keyring();

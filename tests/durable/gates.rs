@@ -1,4 +1,4 @@
-//! Not the user's fault, not the user's end.
+//! Failures that are not the user's fault do not end the user's sign-in.
 
 use openid_deferred::poller::{Event, Limits, ProcessPhase};
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, RecordedRequest};
@@ -145,7 +145,7 @@ async fn one_answer_that_asks_for_a_day_lets_nobody_expire() {
     world.op.assert_clean();
 }
 
-/// A process whose end comes without a request is no probe.
+/// A sign-in that ends without a request is not a probe.
 #[tokio::test]
 async fn a_paused_client_sends_its_probes_although_processes_end_meanwhile() {
     let world = world_of(|op| op.expires_in(300 * SECOND).decisions(DecisionPolicy::scripted())).await;

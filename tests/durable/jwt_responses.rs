@@ -1,4 +1,4 @@
-//! Authorization responses as JWTs (JARM): what cannot be verified is neither stored nor sent.
+//! Authorization responses as JWTs (JARM): a response that cannot be verified is neither stored nor sent.
 
 use openid_deferred::testing::{Endpoint, Fault, IdTokenForgery};
 use openid_deferred::{Accepted, AuthorizationSession, Outcome, ResponseMode, Rule};
@@ -9,7 +9,7 @@ async fn jwt_world() -> World {
     world_with(|op| op, |client| client.response_mode(ResponseMode::QueryJwt), |poller| poller).await
 }
 
-/// The user's return, and the session as often as the browser brings its cookie.
+/// The user's return, and the session for each time that the browser sends its cookie.
 async fn returned(world: &World) -> (String, impl Fn() -> AuthorizationSession) {
     let (query, session) = world.user_returns().await;
     let sealed = session.seal(&keyring()).unwrap();
@@ -71,13 +71,13 @@ async fn a_response_that_comes_late_sends_nothing_and_names_the_process_if_there
     let first = world.poller.authorization_response(&query, session()).await;
     let Ok(Accepted::Deferred(first)) = first else { panic!("{first:?}") };
     world.sleep(crate::support::SECOND * 700).await;
-    // A page that is reloaded after a quarter of an hour.
+    // The user reloads the page after a quarter of an hour.
     let again = world.poller.authorization_response(&query, session()).await;
     assert!(matches!(again, Ok(Accepted::Deferred(again)) if again == first), "{again:?}");
     let error = world.poller.authorization_response(&late, late_session()).await.unwrap_err();
     assert_eq!(error.rule(), Some(Rule::JwtResponseExpired));
     assert_eq!(world.op.requests_to(Endpoint::Exchange).len(), 1);
-    // Nothing ever comes of that one.
+    // The refused response has no outcome.
     let mut outcomes = world.poller.outcomes();
     next(&mut outcomes).await.acknowledge().await.unwrap();
     tokio::select! {

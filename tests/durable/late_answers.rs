@@ -1,4 +1,4 @@
-//! Answers that come after whoever asked has gone away.
+//! Answers that arrive after the caller has gone away.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,8 @@ use openid_deferred::{
 
 use crate::support::{HOUR, SECOND, World, client_of, poller_of, provider, world, world_of};
 
-/// A process of a client's own whose first poll, which brings the success, is under way and waited for by nobody.
+/// A sign-in that the client handles without the poller. Its first poll, which brings the success, is in flight, and
+/// the future of that poll was dropped.
 async fn with_a_poll_under_way(world: &World) -> PendingAuthentication {
     let (query, session) = world.user_returns().await;
     let Ok(SignIn::Deferred(mut pending)) = world.client.authorization_response(&query, session).await else {
@@ -66,7 +67,7 @@ struct Holding {
     has_held: AtomicBool,
 }
 
-/// The lease of a poll that needs no signer ends after three poll timeouts and the time to send it.
+/// The lease of a poll without a signer ends after three poll timeouts and the time to send it.
 const LEASE: Duration = Duration::from_secs(3 * 90 + 5);
 
 impl HttpClient for Holding {

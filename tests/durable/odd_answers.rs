@@ -1,4 +1,4 @@
-//! Answers that are genuine although their status or their wrapping is unusual.
+//! Genuine answers with an unusual status or format.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -78,7 +78,7 @@ async fn a_user_whose_exchange_was_turned_away_can_reload() {
     world.op.assert_clean();
 }
 
-/// A key management service that takes its time, and counts what it was asked for.
+/// A slow key management service that counts its requests.
 #[derive(Debug)]
 struct SlowSigner(SigningKey, TestClock, Duration, Arc<AtomicUsize>);
 
@@ -100,7 +100,7 @@ impl Signer for SlowSigner {
     }
 }
 
-/// A client whose signatures take so long, and how many it has begun to make.
+/// A client whose signatures take this long, and the number of signatures that it has begun.
 async fn slow_world(signature: Duration) -> (World, Arc<AtomicUsize>) {
     let clock = TestClock::automatic();
     let key = SigningKey::generate(SigningAlgorithm::Es256).unwrap();
@@ -140,7 +140,7 @@ async fn a_poll_whose_assertion_was_being_signed_in_a_suspend_does_not_leave() {
         world.sleep(SECOND / 2).await;
     }
     assert_eq!(world.polls().len(), 0, "its assertion is being signed");
-    // Its lease runs out, and another replica may have the row.
+    // Its lease ends, and another replica may claim the row.
     world.clock.suspend(HOUR);
     let resumed_at = world.clock.monotonic();
     let delivery = world.outcome().await;

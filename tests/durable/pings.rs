@@ -17,7 +17,7 @@ use openid_deferred::{Clock as _, Outcome};
 
 use crate::support::{CLIENT_ID, HOUR, SECOND, World, next, ping_request, world_with};
 
-/// A world whose OP takes its time and pings; the pings wait until the test delivers them.
+/// A world whose OP decides late and pings. The pings wait until the test delivers them.
 struct Pinged {
     world: World,
     pings: Arc<Mutex<Vec<Ping>>>,
@@ -56,7 +56,7 @@ impl Pinged {
         deliver(&self.receiver, ping).await
     }
 
-    /// Sends the last process's ping.
+    /// Sends the ping of the last sign-in.
     async fn send(&self, forgery: PingForgery) -> StatusCode {
         self.deliver(&self.ping(forgery)).await
     }
@@ -190,7 +190,7 @@ async fn a_ping_during_a_poll_is_remembered_for_one_more_after_it() {
     while pinged.polls() == 0 {
         pinged.world.sleep(10 * SECOND).await;
     }
-    // On another replica than the one that polls.
+    // The ping arrives at another replica than the one that polls.
     let replica = pinged.world.replica(9).await;
     pinged.world.op.last_process().approve();
     let ping = pinged.pings.lock().unwrap().pop().unwrap();
@@ -343,7 +343,7 @@ async fn a_refusal_tells_the_op_what_is_wanted() {
     for wrong in [headers(Some("x")), headers(Some("")), twice] {
         refusals.push(receive(Method::POST, &wrong).await);
     }
-    // The token of another process than the one that the body names.
+    // The token of another sign-in than the one that the body names.
     let foreign = pinged.ping(PingForgery::DeferredAuthId(other));
     let foreign = ping_request(Method::POST, &headers(foreign.bearer.as_deref()), foreign.body);
     refusals.push(pinged.receiver.receive(foreign).await);
@@ -353,7 +353,7 @@ async fn a_refusal_tells_the_op_what_is_wanted() {
     }
 }
 
-/// A body that brings one byte now and then, for ever, and says whether it was asked for any.
+/// A body that yields one byte now and then without end, and records whether it was read.
 struct Trickle {
     clock: TestClock,
     pause: Duration,

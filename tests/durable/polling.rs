@@ -1,4 +1,4 @@
-//! Polling through restarts, crashes and replicas.
+//! Polling across restarts, crashes and replicas.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use openid_deferred::{Backoff, ClientBuilder, Clock, Outcome};
 
 use crate::support::{HOUR, SECOND, next, world, world_of, world_with};
 
-/// Whether no two requests were closer together than an interval of `seconds`.
+/// Whether all requests were at least `seconds` apart.
 fn spaced(gaps: &[f64], seconds: f64) -> bool {
     gaps.iter().all(|gap| *gap >= seconds)
 }
@@ -57,7 +57,7 @@ async fn slow_down_survives_a_restart() {
 async fn a_poll_that_died_with_its_machine_is_taken_over_and_its_lost_success_is_unknown() {
     let mut world = world().await;
     world.waiting().await;
-    // The OP approves and issues the tokens, but its answer comes too late for the machine.
+    // The OP approves and issues the tokens, but the answer arrives after the machine has stopped.
     world.op.last_process().approve();
     world.op.misbehave(Fault::delay(Endpoint::Poll, 10 * SECOND).after_success());
     world.sleep(8 * SECOND).await;
@@ -380,6 +380,6 @@ async fn a_single_sign_in_costs_three_calls_of_the_store_for_each_poll_at_most()
     world.store.forget_calls();
     world.sleep(600 * SECOND).await;
     let (polls, works) = (world.polls() - polls, world.store.works().len());
-    // One more every ten seconds, to look at what others have done.
+    // One more call every ten seconds, to see what other replicas have done.
     assert!(polls > 100 && works <= 2 * polls + 61, "{works} calls for {polls} polls");
 }

@@ -1,4 +1,4 @@
-//! Starting, serving only, and stopping.
+//! Starting, running without polling, and stopping.
 
 use std::sync::Arc;
 
@@ -163,7 +163,7 @@ async fn a_user_who_waits_for_a_turn_when_the_poller_stops_can_go_to_another_rep
     let error = second.unwrap_err();
     assert_eq!((error.kind(), error.is_transient()), (&Misuse::ShutDown.into(), true));
     assert_eq!(world.op.requests_to(Endpoint::Exchange).len(), 1, "the second code was not sent");
-    // The same cookie at the process that was started next.
+    // The same cookie arrives at the replica that was started next.
     world.restart().await;
     let session = AuthorizationSession::open(&keyring(), &cookie).unwrap();
     let told = world.poller.authorization_response(&query, session).await;
@@ -179,7 +179,7 @@ fn an_error_of_a_store_says_whether_it_passes() {
     assert!(std::error::Error::source(&error).is_some());
 }
 
-/// A second OP with a client of the same redirect URI as the first one's.
+/// A second OP whose client has the same redirect URI as the first one's.
 fn neighbour(world: &World, sends_iss: bool) -> (TestProvider, Client) {
     let op = provider(&world.clock).host("neighbour.test");
     let op = if sends_iss { op } else { op.without_iss() }.start().unwrap();
@@ -244,7 +244,7 @@ async fn an_op_whose_responses_are_jwts_names_itself_in_them() {
 async fn a_response_that_nothing_tells_from_another_ops_is_refused_before_its_code_is_sent() {
     let world = world().await;
     let (op, client) = neighbour(&world, false);
-    // Nobody knew at this time.
+    // At this time the poller could not know the second client.
     world.poller.add_client(client.clone()).unwrap();
     let (url, session) = client.authorize().start().await.unwrap();
     let query = op.visit(url).query();
@@ -254,7 +254,7 @@ async fn a_response_that_nothing_tells_from_another_ops_is_refused_before_its_co
         "{error:?}"
     );
     assert!(op.requests_to(Endpoint::Exchange).is_empty());
-    // The one that names itself is as safe as it was.
+    // The OP that sends its `iss` is as safe as before.
     assert!(matches!(world.accept().await, Ok(Accepted::Deferred(_))));
 }
 

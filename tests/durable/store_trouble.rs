@@ -1,4 +1,4 @@
-//! A store that is out of reach, slow or broken.
+//! A store that is unavailable, slow or broken.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -65,7 +65,7 @@ async fn an_outage_between_an_answer_and_its_settlement_loses_no_success() {
         world.sleep(SECOND).await;
     }
     world.store.set_down(true);
-    // Longer than the lease: by then somebody else may have taken the row over.
+    // Longer than the lease: another replica may have claimed the row by then.
     world.sleep(2 * HOUR).await;
     world.store.set_down(false);
     let delivery = next(&mut world.poller.outcomes()).await;
@@ -195,7 +195,7 @@ async fn a_shutdown_offers_what_the_op_has_given_to_the_store_for_a_second_more(
     world.op.misbehave(Fault::delay(Endpoint::Poll, 5 * SECOND).after_processing());
     world.sleep(9 * SECOND).await;
     assert_eq!(world.polls(), 1);
-    // The answer comes within the grace, and its settlement needs longer.
+    // The answer arrives within the grace period, and its settlement needs longer.
     world.store.set_delay(3 * SECOND, Duration::ZERO);
     world.poller.shutdown(2 * SECOND).await;
     world.store.set_delay(Duration::ZERO, Duration::ZERO);
@@ -254,7 +254,7 @@ async fn what_the_op_has_given_outlives_panics_of_the_store() {
     assert_eq!(world.polls(), 1, "it was never asked for again");
 }
 
-/// A key management service with a mistake that shows now and then.
+/// A key management service with an intermittent fault.
 #[derive(Debug)]
 struct FaultySigner(SigningKey, Arc<AtomicUsize>);
 

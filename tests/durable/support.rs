@@ -21,7 +21,7 @@ pub const REDIRECT_URI: &str = "https://rp.test/callback";
 pub const SECOND: Duration = Duration::from_secs(1);
 pub const HOUR: Duration = Duration::from_secs(3600);
 
-/// A relying party and its provider, in one process, on a clock that runs by itself while everybody sleeps.
+/// A relying party and its provider in one program, on a clock that advances by itself while all tasks sleep.
 pub struct World {
     pub op: TestProvider,
     pub clock: TestClock,
@@ -55,7 +55,7 @@ pub async fn world_with(
     World { op, clock, client, store, poller }
 }
 
-/// A provider in process, before it starts.
+/// An in-process provider, before it starts.
 pub fn provider(clock: &TestClock) -> TestProviderBuilder {
     TestProvider::builder()
         .in_process()
@@ -87,19 +87,19 @@ pub fn keyring() -> Keyring {
 }
 
 impl World {
-    /// Sends the user out and back: the query string with its session.
+    /// Sends the user to the OP and back. Returns the query string and the session.
     pub async fn user_returns(&self) -> (String, AuthorizationSession) {
         let (url, session) = self.client.authorize().context("context").start().await.expect("the request can be made");
         (self.op.visit(url).query(), session)
     }
 
-    /// Hands a user's return to the poller.
+    /// Passes a user's return to the poller.
     pub async fn accept(&self) -> Result<Accepted, Error> {
         let (query, session) = self.user_returns().await;
         self.poller.authorization_response(&query, session).await
     }
 
-    /// A process that waits for its outcome.
+    /// Starts a sign-in that waits for its outcome.
     pub async fn waiting(&self) -> ProcessId {
         match self.accept().await {
             Ok(Accepted::Deferred(id)) => id,
@@ -112,13 +112,13 @@ impl World {
         next(&mut self.poller.outcomes()).await
     }
 
-    /// Stops the poller as if its machine had lost power, and starts another one on what is in the store.
+    /// Stops the poller as a power failure does, and starts another one on the same store.
     pub async fn restart(&mut self) {
         self.poller.shutdown(Duration::ZERO).await;
         self.poller = self.replica(4).await;
     }
 
-    /// Another poller on the same store.
+    /// Starts another poller on the same store.
     pub async fn replica(&self, seed: u64) -> Poller {
         let random = Arc::new(SeededRandom::new(1_000 + seed));
         let client = client_of(&self.op, &self.clock).random(random).build().expect("the settings work");
@@ -133,7 +133,7 @@ impl World {
         self.op.requests_to(Endpoint::Poll)
     }
 
-    /// How far apart polls arrived, from the exchange on, in seconds.
+    /// The times between polls, starting at the exchange, in seconds.
     pub fn gaps(&self) -> Vec<f64> {
         let exchange = self.op.requests_to(Endpoint::Exchange).last().expect("there was an exchange").arrived;
         let times: Vec<_> = std::iter::once(exchange).chain(self.polls().iter().map(|poll| poll.arrived)).collect();

@@ -1,5 +1,4 @@
-//! A store that counts its calls, that is out of reach, slow or broken when the test says so, and whose clock the test
-//! can set.
+//! A store that counts its calls. A test can make it unavailable, slow or broken, and set its clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,7 +19,7 @@ use openid_deferred::{Accepted, AuthorizationSession, Client, ClientBuilder, Clo
 
 use crate::support::{client_of, keyring, provider};
 
-/// Where the store's clock starts ahead of the test's, so that it can be set back.
+/// How far the store's clock starts ahead of the test's, so that it can be set back.
 const AHEAD: Duration = Duration::from_secs(30 * 86_400);
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
@@ -32,24 +31,24 @@ struct Trouble {
     store: MemoryStore,
     clock: StoreClock,
     is_down: AtomicBool,
-    /// How long a call of `work` takes.
+    /// The duration of a call of `work`.
     delay: Mutex<Duration>,
-    /// How much longer it takes for each row that it settles or claims.
+    /// The additional duration for each row that it settles or claims.
     delay_of_row: Mutex<Duration>,
-    /// How much later than they take effect the calls of other methods answer.
+    /// The time between the effect of a call and its answer, for other methods.
     delays: Mutex<BTreeMap<&'static str, Duration>>,
     /// The methods that fail.
     failing: Mutex<BTreeSet<&'static str>>,
     look_every: Mutex<Duration>,
-    /// So many calls of `work` panic.
+    /// The number of calls of `work` that will panic.
     panics: AtomicUsize,
-    /// So many calls of `changed` panic.
+    /// The number of calls of `changed` that will panic.
     panics_in_changed: AtomicUsize,
     calls: Mutex<Vec<&'static str>>,
     works: Mutex<Vec<WorkCall>>,
 }
 
-/// One call of `work` that was carried out.
+/// One completed call of `work`.
 #[derive(Debug, Clone, Copy)]
 pub struct WorkCall {
     pub settled: usize,
@@ -57,7 +56,7 @@ pub struct WorkCall {
     pub claimed: usize,
 }
 
-/// The clock of the machine of the store.
+/// The clock of the store's machine.
 #[derive(Debug, Clone)]
 struct StoreClock {
     clock: TestClock,
@@ -111,33 +110,33 @@ impl Troubled {
         *self.0.clock.ahead.lock().unwrap() -= by;
     }
 
-    /// Lets each call of `work` take so long, and as much longer for each row that it settles or claims.
+    /// Sets the duration of each call of `work`, and the additional duration for each row that it settles or claims.
     pub fn set_delay(&self, of_call: Duration, of_row: Duration) {
         *self.0.delay.lock().unwrap() = of_call;
         *self.0.delay_of_row.lock().unwrap() = of_row;
     }
 
-    /// Lets each call of this method answer so much later than it has taken effect. It is not for `work`.
+    /// Delays the answer, but not the effect, of each call of this method. It does not work for `work`.
     pub fn delay(&self, method: &'static str, delay: Duration) {
         self.0.delays.lock().unwrap().insert(method, delay);
     }
 
-    /// Lets each call of this method fail.
+    /// Makes each call of this method fail.
     pub fn fail(&self, method: &'static str) {
         self.0.failing.lock().unwrap().insert(method);
     }
 
-    /// How seldom a poller looks at it unasked, instead of every ten seconds.
+    /// Sets how often a poller queries the store without a notification, instead of every ten seconds.
     pub fn set_look_every(&self, look_every: Duration) {
         *self.0.look_every.lock().unwrap() = look_every;
     }
 
-    /// Lets the next calls of `work` panic.
+    /// Makes the next calls of `work` panic.
     pub fn panic_next(&self, calls: usize) {
         self.0.panics.store(calls, Ordering::Relaxed);
     }
 
-    /// Lets the next calls of `changed` panic.
+    /// Makes the next calls of `changed` panic.
     pub fn panic_in_changed(&self, calls: usize) {
         self.0.panics_in_changed.store(calls, Ordering::Relaxed);
     }
@@ -146,12 +145,12 @@ impl Troubled {
         self.0.panics.load(Ordering::Relaxed) + self.0.panics_in_changed.load(Ordering::Relaxed)
     }
 
-    /// How often a method was called.
+    /// The number of calls of a method.
     pub fn count(&self, method: &str) -> usize {
         self.0.calls.lock().unwrap().iter().filter(|call| **call == method).count()
     }
 
-    /// How often a method was called since this was last asked.
+    /// The number of calls of a method since the last call of this function.
     pub fn take_calls(&self, method: &str) -> usize {
         let mut calls = self.0.calls.lock().unwrap();
         let before = calls.len();
@@ -159,7 +158,7 @@ impl Troubled {
         before - calls.len()
     }
 
-    /// How often any method was called.
+    /// The number of calls of all methods.
     pub fn calls(&self) -> usize {
         self.0.calls.lock().unwrap().len()
     }
@@ -182,7 +181,7 @@ impl Troubled {
     }
 }
 
-/// Panics as often as this says.
+/// Panics if panics are left.
 fn may_panic(panics: &AtomicUsize) {
     let panics = panics.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
     assert!(panics.is_err(), "the store has a mistake");
@@ -253,7 +252,7 @@ impl Store for Troubled {
     }
 }
 
-/// A relying party and its provider, in one process, on such a store.
+/// A relying party and its provider in one program, on such a store.
 pub struct World {
     pub op: TestProvider,
     pub clock: TestClock,
@@ -299,7 +298,7 @@ impl World {
         }
     }
 
-    /// Another poller on the same store.
+    /// Starts another poller on the same store.
     pub async fn replica(&self, seed: u64) -> Poller {
         let random = Arc::new(SeededRandom::new(1_000 + seed));
         let client = client_of(&self.op, &self.clock).random(random).build().unwrap();
@@ -320,7 +319,7 @@ impl World {
         self.op.requests_to(Endpoint::Poll).len()
     }
 
-    /// When those were polled that the provider called expired.
+    /// The times of all polls of each sign-in that the provider answered with `expired_token`.
     fn polls_of_expired(&self) -> Vec<Vec<Duration>> {
         let polls = self.op.requests_to(Endpoint::Poll);
         let id = |poll: &RecordedRequest| poll.parameter("deferred_auth_id").map(str::to_owned);
@@ -331,7 +330,7 @@ impl World {
         expired.map(times).collect()
     }
 
-    /// Takes so many outcomes, each an approval, in this time.
+    /// Takes this many outcomes within this time. Each must be an approval.
     pub async fn approvals(&self, count: usize, within: Duration) {
         let mut outcomes = self.poller.outcomes();
         let all = async {
