@@ -1,4 +1,4 @@
-//! Where an OP's metadata may make the client connect to, and where it may not (RFC 9728 §7.7).
+//! Which addresses an OP's metadata may make the client connect to (RFC 9728 §7.7).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::support::{CLIENT_ID, CLIENT_SECRET, DAY, REDIRECT_URI, World, client_of, provider, world, world_with};
 
-/// Every member of the metadata that holds a URL which somebody is sent to.
+/// Every member of the metadata that holds a URL to which a user or a request is sent.
 const ENDPOINTS: [&str; 9] = [
     "authorization_endpoint",
     "token_endpoint",
@@ -28,7 +28,7 @@ const ENDPOINTS: [&str; 9] = [
     "registration_endpoint",
 ];
 
-/// The endpoints that can have an alias (RFC 8705 §5) which this client would call.
+/// The endpoints with an alias (RFC 8705 §5) that this client would call.
 const ALIASES: [&str; 5] = [
     "token_endpoint",
     "userinfo_endpoint",
@@ -45,7 +45,7 @@ const PRIVATE: [&str; 5] = [
     "https://[64:ff9b::a00:1]:8443/x",
 ];
 
-/// What comes of metadata with one member changed.
+/// Discovers metadata with one member changed.
 async fn discovered(
     name: &'static str,
     value: Value,
@@ -107,7 +107,7 @@ async fn neither_may_an_alias_for_clients_with_a_certificate() {
     }
 }
 
-/// Those that discovery calls, or that no client can do without.
+/// The endpoints that discovery calls, or that every client needs.
 const NEEDED: [&str; 3] = ["authorization_endpoint", "token_endpoint", "jwks_uri"];
 
 fn endpoints(metadata: &ProviderMetadata) -> Vec<&url::Url> {
@@ -124,7 +124,7 @@ fn endpoints(metadata: &ProviderMetadata) -> Vec<&url::Url> {
     optional.into_iter().flatten().chain(required).collect()
 }
 
-/// What a call says that would go to this endpoint.
+/// Makes a call that would go to this endpoint, and returns its error.
 async fn refused_call(client: &Client, name: &str) -> Option<Error> {
     let token = "a token".into();
     match name {
@@ -168,7 +168,7 @@ async fn an_op_at_a_private_address_that_the_application_named_works_and_stays_a
     assert!(matches!(world.outcome().await, Outcome::Approved(_)));
     world.op.assert_clean();
 
-    // Another port of that host is where endpoints for certificates may be; another host is somebody else.
+    // Endpoints for certificates may be on another port of the same host. Another host may belong to another party.
     for (alias, fits) in [("https://10.0.0.5:8443/token", true), ("https://10.0.0.6/token", false)] {
         let op = on_private_host(provider(&clock)).metadata(move |members| {
             members.insert("mtls_endpoint_aliases".into(), json!({ "token_endpoint": alias }));
@@ -228,13 +228,13 @@ async fn what_the_application_names_itself_may_be_private_unless_it_refuses_that
     let authentication = world.approved().await;
     let request = http::Request::get("https://10.0.0.7/accounts").body(Default::default()).unwrap();
     let error = world.client.resource(&authentication, request).await.unwrap_err();
-    // Nobody is there in the network of this test.
+    // No host exists in the network of this test.
     assert_eq!(*error.kind(), ErrorKind::Transport(TransportProblem::Connect));
     let client = Client::builder("https://op.test", CLIENT_ID).redirect_uri(REDIRECT_URI);
     assert!(client.cancellation_endpoint("https://10.0.0.7/cancel").build().is_ok());
 }
 
-/// A name server of somebody who wants to reach into the application's network.
+/// A name server of an attacker who tries to reach the application's network.
 struct LeadsInside;
 
 impl Resolve for LeadsInside {

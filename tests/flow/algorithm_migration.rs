@@ -44,7 +44,7 @@ impl Migration {
         Self { world, has_migrated }
     }
 
-    /// The OP signs with ES256 from now on, and lists it.
+    /// From now on the OP signs with ES256, and lists it.
     fn migrate(&self) {
         self.has_migrated.store(true, Ordering::Relaxed);
         self.world.op.register(registered("ES256"));
@@ -99,7 +99,7 @@ async fn a_response_jwt_after_a_migration_of_the_signing_algorithm_is_verified()
 async fn an_algorithm_that_newer_metadata_do_not_list_either_is_refused_for_good() {
     let migration = Migration::new(|op| op, |client| client).await;
     let world = &migration.world;
-    // The OP signs with ES256 and goes on without listing it.
+    // The OP signs with ES256 and still does not list it.
     world.op.register(registered("ES256"));
     let pending = world.pending().await;
     let interim = pending.interim();

@@ -23,7 +23,7 @@ async fn started(request: AuthorizationRequest<'_>) -> (Url, AuthorizationSessio
     request.start().await.expect("the request can be made")
 }
 
-/// What the client says to a response that was changed on its way; nothing may have been sent.
+/// The client's error for a response that was changed in transit. It must not have sent anything.
 async fn refusal(world: &World, edit: impl Fn(&mut Vec<(String, String)>) + Send + Sync + 'static) -> Error {
     world.op.misbehave(Fault::authorization_response(edit));
     let error = world.sign_in().await.expect_err("such a response is refused");

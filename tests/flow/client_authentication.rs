@@ -1,4 +1,4 @@
-//! Which method authenticates the client: named and listed, or chosen from what the OP lists.
+//! The method that authenticates the client: named and listed, or chosen from those that the OP lists.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ const SECRET: &str = "a client secret of sixty-four bytes, which is enough for H
 const METHODS: &str = "token_endpoint_auth_methods_supported";
 const ALGORITHMS: &str = "token_endpoint_auth_signing_alg_values_supported";
 
-/// A provider with one client that lists these methods and algorithms; an empty list stands for none at all.
+/// A provider with one client that lists these methods and algorithms. For an empty list it lists none at all.
 fn op_listing(
     registered: TestClient,
     methods: &'static [&'static str],
@@ -131,11 +131,11 @@ async fn the_algorithm_of_client_secret_jwt_can_be_the_registered_one() {
 #[tokio::test]
 async fn a_secret_that_is_too_short_for_client_secret_jwt_is_refused() {
     let (op, clock) = op_listing(TestClient::secret_jwt(CLIENT_ID, SECRET), &["client_secret_jwt"], &["HS512"]);
-    // Too short for any HMAC shows without the OP.
+    // A secret that is too short for every HMAC is found without the OP.
     let short = ClientAuthentication::client_secret_jwt(&SECRET[..31]);
     assert_setting(&problem(bare(&op, &clock).authentication(short).build()), "authentication");
     assert!(op.requests().is_empty());
-    // Too short for the only one that the OP lists.
+    // This one is too short for the only algorithm that the OP lists.
     let short = ClientAuthentication::client_secret_jwt(&SECRET[..32]);
     assert_setting(&problem(bare(&op, &clock).authentication(short).discover().await), "authentication");
 }
@@ -165,7 +165,7 @@ async fn a_named_method_that_the_op_does_not_list_is_refused_at_discovery() {
         let (op, clock) = op_listing(TestClient::public(CLIENT_ID), &["tls_client_auth"], &[]);
         let refused = bare(&op, &clock).authentication(named.clone()).discover().await;
         assert_eq!(problem(refused), unlisted(METHODS, name));
-        // The override stays.
+        // The override still works.
         let client = bare(&op, &clock).authentication(named).allow_unadvertised().discover().await.unwrap();
         assert_eq!(client.authentication_method(), Some(name));
         op.assert_clean();
@@ -251,7 +251,7 @@ async fn a_client_that_was_built_while_the_op_was_away_chooses_at_first_use() {
     assert_eq!(world.client.authentication_method(), Some("client_secret_jwt"));
     assert_eq!(world.client.clone().authentication_method(), Some("client_secret_jwt"));
 
-    // One that was named needs no choice.
+    // A method that was named needs no choice.
     let client = client_of(&world.op, &world.clock).build().unwrap();
     assert_eq!(client.authentication_method(), Some("client_secret_basic"));
 }

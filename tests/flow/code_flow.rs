@@ -1,4 +1,4 @@
-//! OpenID Connect Core 1.0 §3.1: plain `code`, at OPs that know nothing of the deferred flow.
+//! OpenID Connect Core 1.0 §3.1: plain `code`, at OPs without the deferred flow.
 
 use openid_deferred::testing::{Endpoint, Fault, IdTokenForgery, TestClock, TestProvider, TestProviderBuilder};
 use openid_deferred::{

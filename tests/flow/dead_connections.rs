@@ -1,4 +1,4 @@
-//! A proxy on the way to the OP forgets the connections that it has, without closing them; new ones work.
+//! A proxy in front of the OP forgets its connections without closing them; new connections work.
 #![expect(clippy::disallowed_methods, reason = "sockets and the timeouts of requests are real")]
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::steps::cause;
 use crate::support::{CLIENT_ID, REDIRECT_URI, World};
 
-/// How long a request over a dead connection waits, and much more than a request over one that works needs.
+/// The timeout of a request over a dead connection. A request over a working connection needs much less.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 type Configure = fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder;
@@ -27,7 +27,7 @@ const VERSIONS: [Configure; 2] = [|http| http, reqwest::ClientBuilder::http1_onl
 #[derive(Default)]
 struct Tunnels {
     opened: AtomicUsize,
-    /// So many of them, the oldest, carry nothing any more.
+    /// The number of dead tunnels, the oldest ones, which carry no more data.
     dead: AtomicUsize,
 }
 

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::support::{CLIENT_ID, client_of, provider, world, world_with};
 
-/// A provider that no client has asked anything yet.
+/// A provider before the first request of a client.
 fn op_with(op: impl FnOnce(TestProviderBuilder) -> TestProviderBuilder) -> (TestProvider, TestClock) {
     let clock = TestClock::automatic();
     (op(provider(&clock)).start().expect("a provider in process starts"), clock)
@@ -23,7 +23,7 @@ async fn discovered(op: &TestProvider, clock: &TestClock) -> Result<Client, Erro
     client_of(op, clock).discover().await
 }
 
-/// What discovery says to metadata that was changed; nothing but the metadata may have been asked for.
+/// The error of discovery for metadata that was changed. Only the metadata may have been requested.
 async fn refusal(edit: impl Fn(&mut Map<String, Value>) + Send + Sync + 'static) -> Error {
     let (op, clock) = op_with(|op| op.metadata(edit));
     let error = discovered(&op, &clock).await.expect_err("such metadata is refused");
@@ -32,7 +32,7 @@ async fn refusal(edit: impl Fn(&mut Map<String, Value>) + Send + Sync + 'static)
     error
 }
 
-/// What discovery says where one document comes to grief.
+/// The error of discovery if one document cannot be fetched.
 async fn failure(fault: Fault) -> Error {
     let (op, clock) = op_with(|op| op);
     op.misbehave(fault);
@@ -54,7 +54,7 @@ fn problem(error: &Error) -> &ConfigurationProblem {
     }
 }
 
-/// The violation that an error is, or that lies below it.
+/// The violation that an error is, or that is its source.
 #[track_caller]
 fn violation(error: &Error) -> (Rule, Option<Document>) {
     match error.kind() {
@@ -132,7 +132,7 @@ mod issuer {
         }
     }
 
-    /// A network in which the first place of an OP's metadata answers like this. The second one has the metadata.
+    /// A network in which the first location of an OP's metadata answers like this. The second one has the metadata.
     #[derive(Debug)]
     struct FirstPlace {
         op: Arc<dyn HttpClient>,
@@ -162,7 +162,7 @@ mod issuer {
             let network = || Arc::new(FirstPlace { op: op.http_client(), status, media_type: "text/html" });
             client_of(&op, &clock).http_client(network()).discover().await.unwrap();
             op.assert_clean();
-            // Where neither place has it, the error is about the first one.
+            // If neither location has the metadata, the error is about the first one.
             op.misbehave(Fault::status(Endpoint::Metadata, 404));
             let error = client_of(&op, &clock).http_client(network()).discover().await.unwrap_err();
             assert_eq!(error.rule(), Some(rule), "{status}");
@@ -495,7 +495,7 @@ mod advertised {
             assert_eq!(*member, MEMBER);
             assert!(error.to_string().contains("`allow_unadvertised()`"), "{error}");
 
-            // A client that was built while the OP was away finds out before it sends a user out.
+            // A client that was built while the OP was unavailable notices before it sends a user out.
             let (op, clock) = op_with(|op| op.metadata(edit));
             let error = client_of(&op, &clock).build().unwrap().authorize().start().await.unwrap_err();
             assert!(matches!(problem(&error), ConfigurationProblem::NotAdvertised { member: MEMBER, .. }), "{error}");

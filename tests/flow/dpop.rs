@@ -1,4 +1,4 @@
-//! RFC 9449, over a whole flow.
+//! RFC 9449, over a whole sign-in.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ use crate::support::{
     CLIENT_ID, CLIENT_SECRET, REDIRECT_URI, World, client_of, keyring, reopened, seconds, world, world_with,
 };
 
-/// A DPoP proof, taken apart.
+/// A decoded DPoP proof.
 struct Proof {
     header: Value,
     claims: Value,
@@ -257,7 +257,7 @@ async fn a_proof_has_ath_where_an_access_token_is_shown_and_nowhere_else() {
         let Some(proof) = Proof::of(&request) else { continue };
         assert_eq!(proof.claims.get("ath").is_some(), request.endpoint == Endpoint::UserInfo, "{}", request.endpoint);
     }
-    // Whether it is the hash of the token is checked by the provider.
+    // The provider checks whether it is the hash of the token.
     world.op.assert_clean();
 }
 
@@ -280,7 +280,7 @@ async fn an_op_whose_clock_is_wrong_is_followed_for_proofs_after_one_refusal() {
 async fn an_op_whose_clock_jumps_in_mid_process_refuses_one_proof_and_the_process_goes_on() {
     let world = world_with(|op| op.decisions(DecisionPolicy::after_polls(3)), |client| client).await;
     let mut pending = world.pending().await;
-    // The provider's wall clock and ours are one, so the refusal and its date are made up.
+    // The provider's clock is the client's, so the refusal and its date are invented.
     let date = "Thu, 01 Jan 2026 00:01:00 GMT";
     world.op.misbehave(Fault::error(Endpoint::Poll, "invalid_dpop_proof").header("Date", date));
     world.clock.sleep(seconds(6)).await;
@@ -291,7 +291,7 @@ async fn an_op_whose_clock_jumps_in_mid_process_refuses_one_proof_and_the_proces
     world.op.assert_clean();
 }
 
-// Servers without it, and without us.
+// Servers and clients without DPoP.
 
 #[tokio::test]
 async fn an_op_that_knows_nothing_of_dpop_works_and_its_tokens_are_marked() {
@@ -336,7 +336,7 @@ async fn with_dpop_off_nothing_of_it_is_sent() {
     world.op.assert_clean();
 }
 
-// Polling with the access token, to the letter of the base draft.
+// Polling with the access token, as the base draft literally says.
 
 fn by_access_token(op: TestProviderBuilder) -> TestProviderBuilder {
     let registered = TestClient::secret_post(CLIENT_ID, CLIENT_SECRET).redirect_uri(REDIRECT_URI);

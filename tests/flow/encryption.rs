@@ -23,7 +23,7 @@ fn key() -> DecryptionKey {
     DecryptionKey::generate(ALG).expect("keys can be generated")
 }
 
-/// The client as the OP knows it.
+/// The client as it is registered at the OP.
 fn registered(key: &DecryptionKey) -> TestClient {
     TestClient::secret_basic(CLIENT_ID, CLIENT_SECRET)
         .redirect_uri(REDIRECT_URI)
@@ -35,7 +35,8 @@ fn encrypting(key: &DecryptionKey) -> TestClient {
     registered(key).encrypted_id_token(key.algorithm().as_str(), "A256GCM")
 }
 
-/// ID Tokens are encrypted for this key, the OP decides at the first poll, and the client has these settings.
+/// A world in which ID Tokens are encrypted for this key, the OP decides at the first poll, and the client has these
+/// settings.
 async fn world_for(client_at_op: TestClient, client: impl FnOnce(ClientBuilder) -> ClientBuilder) -> World {
     world_with(|op| op.client(client_at_op).decisions(DecisionPolicy::immediately()), client).await
 }
@@ -54,7 +55,7 @@ async fn ended_with(world: &World, forgery: EncryptionForgery) -> Outcome {
     outcome
 }
 
-/// The final ID Token is refused, and at once.
+/// Asserts that the final ID Token is refused at once.
 async fn is_refused(world: &World, rule: Rule, forgery: EncryptionForgery) {
     let started = world.clock.monotonic();
     let outcome = ended_with(world, forgery).await;
@@ -69,7 +70,7 @@ fn header(name: &'static str, value: Value) -> EncryptionForgery {
     })
 }
 
-// The good ways.
+// Accepted tokens.
 
 #[tokio::test]
 async fn encrypted_tokens_sign_a_user_in_with_every_combination_of_algorithms() {
@@ -168,7 +169,7 @@ async fn keys_rotate_while_the_client_runs_and_processes_wait() {
     let published: Vec<_> = published["keys"].as_array().unwrap().iter().map(|jwk| jwk["kid"].clone()).collect();
     assert_eq!(published, [new.key_id(), old.key_id()]);
 
-    // The OP has not fetched them yet.
+    // The OP has not fetched the new keys yet.
     assert_approved(&world.wait(&mut before).await);
     let mut between = world.pending().await;
     world.op.register(encrypting(&new).jwks(&world.client.jwks()));
@@ -178,7 +179,7 @@ async fn keys_rotate_while_the_client_runs_and_processes_wait() {
     world.op.assert_clean();
 }
 
-// A key that is missing.
+// A missing key.
 
 #[tokio::test]
 async fn a_token_for_a_key_that_the_client_does_not_have_is_kept_for_a_day_and_then_invalid() {
@@ -199,7 +200,7 @@ async fn an_encrypted_token_is_kept_for_a_day_by_a_client_without_any_key() {
     assert!(world.clock.monotonic() - started >= DAY);
 }
 
-/// A process whose final answer is here and waits for a key.
+/// A sign-in whose final answer has arrived and waits for a key.
 async fn answered_without_the_key(key: &DecryptionKey) -> (World, PendingAuthentication) {
     let world = world_for(encrypting(key), |client| client).await;
     let mut pending = world.pending().await;
@@ -246,7 +247,7 @@ async fn an_interim_token_is_verified_once_its_key_is_there() {
     assert_eq!(pending.interim().verified().unwrap().claims().subject(), "user-1");
 }
 
-// The bad ways.
+// Refused tokens.
 
 #[tokio::test]
 async fn a_token_in_clear_where_encryption_is_registered_is_refused() {
@@ -361,7 +362,7 @@ async fn what_only_looks_like_an_encrypted_token_is_refused() {
         ("", Rule::NotEncrypted),
         ("a.b.c.d.e.f", Rule::NotEncrypted),
     ] {
-        // An empty token does not get as far as that.
+        // An empty token is refused earlier.
         let rule = if raw.is_empty() { Rule::NoIdToken } else { rule };
         let outcome = ended_with(&world, EncryptionForgery::raw(raw)).await;
         assert_eq!(broken_rule(&outcome), Some(rule), "{raw:?}");

@@ -34,7 +34,7 @@ async fn client_with(client: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Wor
     world_with(|op| op, client).await
 }
 
-/// What the client makes of an exchange response that was changed on its way.
+/// The result of an exchange whose response was changed in transit.
 async fn answered_with(
     world: &World,
     edit: impl Fn(&mut Map<String, Value>) + Send + Sync + 'static,
@@ -50,7 +50,7 @@ fn set(members: &mut Map<String, Value>, name: &str, value: Value) {
     members.insert(name.to_owned(), value);
 }
 
-/// The code of `fault`'s victim counts as spent, nothing is sent again, and nobody knows what became of it.
+/// Asserts that this fault spends the code, that nothing is sent again, and that the outcome is unknown.
 async fn lost(fault: Fault) -> (World, Error) {
     let world = world().await;
     let mut grant = world.grant().await;

@@ -24,7 +24,7 @@ fn registered(key: &SigningKey) -> TestClient {
         .signing_algorithm("PS256")
 }
 
-/// An OP that keeps to FAPI 2.0, and a client that says so too.
+/// An OP under the FAPI 2.0 rules, and a client that says so too.
 async fn fapi_world(
     algorithm: SigningAlgorithm,
     op: impl FnOnce(TestProviderBuilder) -> TestProviderBuilder,
@@ -37,7 +37,7 @@ async fn fapi_world(
         .await
 }
 
-/// A client without any OP.
+/// A client without an OP.
 fn base() -> ClientBuilder {
     Client::builder("https://op.test", CLIENT_ID).redirect_uri(REDIRECT_URI)
 }
@@ -46,7 +46,7 @@ fn with_key(algorithm: SigningAlgorithm) -> ClientBuilder {
     base().authentication(ClientAuthentication::private_key_jwt(key(algorithm)))
 }
 
-/// The setting that is not possible under the rules.
+/// The setting that the rules forbid.
 #[track_caller]
 fn forbidden(error: &Error) -> &'static str {
     match error.kind() {
@@ -55,7 +55,7 @@ fn forbidden(error: &Error) -> &'static str {
     }
 }
 
-// The good ways.
+// Accepted settings.
 
 #[tokio::test]
 async fn a_client_under_the_security_profile_pushes_and_binds_without_further_settings() {
@@ -174,7 +174,7 @@ async fn tokens_that_are_not_bound_are_given_back() {
     assert!(!world.op.requests_to(Endpoint::Revocation).is_empty());
 }
 
-// What the rules forbid.
+// Forbidden settings.
 
 #[test]
 fn what_contradicts_the_rules_is_refused_when_the_client_is_built() {
@@ -252,7 +252,7 @@ async fn a_single_request_cannot_leave_the_rules_either() {
     assert!(world.op.requests_to(Endpoint::PushedAuthorization).is_empty());
 }
 
-/// What a client under the rules says about an OP with this in its metadata.
+/// The error of a client under the rules at an OP with this metadata.
 async fn discovered(
     edit: impl Fn(&mut Map<String, Value>) + Send + Sync + 'static,
     client: impl FnOnce(ClientBuilder) -> ClientBuilder,
@@ -268,7 +268,7 @@ async fn discovered(
 async fn an_op_that_lacks_what_the_rules_need_is_refused_at_discovery() {
     let without = |member: &'static str| async move {
         let edit = move |metadata: &mut Map<String, Value>| drop(metadata.shift_remove(member));
-        // Not even whoever trusts an OP that forgot to advertise the flow gets around it.
+        // Even a client that accepts an OP which does not advertise the flow cannot bypass this.
         let error = discovered(edit, |client| client.fapi2().allow_unadvertised()).await.unwrap_err();
         match error.kind() {
             ErrorKind::Configuration(ConfigurationProblem::FapiNotAdvertised { member, .. }) => *member,
@@ -342,7 +342,7 @@ async fn an_id_token_by_another_algorithm_is_refused_although_the_op_lists_it() 
 
 #[tokio::test]
 async fn the_test_provider_refuses_clients_that_do_not_keep_to_the_rules() {
-    // Without `fapi2` on the client's side nothing is turned on.
+    // Without `fapi2` in the client's settings nothing is turned on.
     let clock = TestClock::automatic();
     let op = provider(&clock).fapi2().start().unwrap();
     let client = client_of(&op, &clock).allow_unadvertised().build().unwrap();

@@ -35,7 +35,7 @@ pub(crate) fn moved(name: &'static str, seconds: i64) -> IdTokenForgery {
     })
 }
 
-/// A process whose final ID Token is forged like this, at its end.
+/// The outcome of a sign-in whose final ID Token is forged like this.
 pub(crate) async fn ended_with(world: &World, forgery: IdTokenForgery) -> Outcome {
     let mut pending = world.pending().await;
     world.op.misbehave(Fault::id_token(Endpoint::Poll, forgery));
@@ -48,7 +48,7 @@ pub(crate) async fn ended_with(world: &World, forgery: IdTokenForgery) -> Outcom
     outcome
 }
 
-/// Each of these final ID Tokens breaks the rule.
+/// Asserts that each of these final ID Tokens breaks the rule.
 async fn all_break(rule: Rule, forgeries: impl IntoIterator<Item = IdTokenForgery>) {
     let world = world_with(|op| op.decisions(DecisionPolicy::immediately()), |client| client).await;
     for (number, forgery) in forgeries.into_iter().enumerate() {
@@ -244,9 +244,9 @@ async fn the_nonce_is_checked_after_a_restart_too() {
     assert_eq!(violation.rule(), Rule::IdTokenNonce);
 }
 
-// The token response around it.
+// The token response around the ID Token.
 
-/// The outcome where the final response's members are edited like this.
+/// The outcome of a final response with this edit to its members.
 async fn response_with(edit: impl Fn(&mut serde_json::Map<String, Value>) + Send + Sync + 'static) -> Outcome {
     let world = world().await;
     world.op.misbehave(Fault::edit_json(Endpoint::Poll, edit));
@@ -314,7 +314,7 @@ async fn a_revocation_that_fails_does_not_change_the_outcome() {
     }
 }
 
-// What was asked for.
+// Parameters of the request.
 
 async fn asked(world: &World, ask: impl FnOnce(AuthorizationRequest<'_>) -> AuthorizationRequest<'_>) -> Outcome {
     let (url, session) = ask(world.client.authorize()).start().await.unwrap();

@@ -1,4 +1,4 @@
-//! Final tokens that come without waiting, and what must not hold up or lose an exchange that has succeeded.
+//! Final tokens that come without waiting, and requests that must neither delay nor lose a successful exchange.
 
 use std::time::Duration;
 

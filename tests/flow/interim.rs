@@ -96,7 +96,7 @@ async fn an_interim_token_is_verified_later_where_the_keys_are_out_of_reach() {
     assert!(error.is_transient(), "{error:?}");
     assert!(matches!(pending.interim(), InterimState::NotYetVerifiable));
     world.op.behave();
-    // Its ten minutes are over by then: it is judged by when it came.
+    // Its ten minutes are over by then. The time of its arrival counts.
     world.clock.sleep(HOUR).await;
     world.client.verify_interim(&mut pending).await.unwrap();
     assert_eq!(pending.interim().verified().unwrap().claims().subject(), "user-1");
@@ -153,7 +153,7 @@ fn interim_token(world: &World) -> String {
     ["id_token", "interim_id_token"].iter().find_map(|name| response[name].as_str()).expect("it has one").to_owned()
 }
 
-/// The OP's next final response carries this as the ID Token.
+/// The OP's next final response contains this as the ID Token.
 fn final_token(world: &World, token: String) {
     world.op.misbehave(
         Fault::edit_json(Endpoint::Poll, move |members| {
@@ -198,7 +198,7 @@ async fn a_final_token_with_the_jti_of_the_interim_one_is_refused() {
         (json!("one"), json!("two"), true),
         (json!("one"), Value::Null, true),
         (Value::Null, json!("one"), true),
-        // Nothing that identifies a token.
+        // Values that do not identify a token.
         (json!(""), json!(""), true),
         (json!({}), json!({}), true),
     ] {
@@ -236,14 +236,14 @@ async fn an_encrypted_interim_token_is_recognised_as_it_came_and_by_what_is_insi
     final_token(&world, interim_token(&world));
     assert_eq!(broken_rule(&world.wait(&mut pending).await), Some(Rule::InterimIdTokenAsFinal));
 
-    // The signed token came in clear, and comes encrypted.
+    // The signed token arrived unencrypted the first time, and encrypted the second time.
     let world = world_with(|op| op.client(registered), |client| client.decryption_key(key.clone())).await;
     let mut pending = world.pending().await;
     world.op.register(encrypting.clone());
     world.op.misbehave(Fault::id_token(Endpoint::Poll, IdTokenForgery::raw(&interim_token(&world))));
     assert_eq!(broken_rule(&world.wait(&mut pending).await), Some(Rule::InterimIdTokenAsFinal));
 
-    // What is inside can be read only when the final token is here.
+    // The inner token can be read only when the final token has arrived.
     let world = world_with(|op| op.client(encrypting), |client| client).await;
     world.op.misbehave(Fault::id_token(Endpoint::Token, claim("jti", json!("one"))).always());
     let mut pending = world.pending().await;
@@ -252,7 +252,7 @@ async fn an_encrypted_interim_token_is_recognised_as_it_came_and_by_what_is_insi
     assert_eq!(broken_rule(&world.wait(&mut pending).await), Some(Rule::InterimIdTokenAsFinal));
 }
 
-/// The OP's next exchange delivers the interim ID Token in another spelling. Returns the token as it was signed.
+/// The OP's next exchange delivers the interim ID Token in another encoding. Returns the token as it was signed.
 async fn misspelled(world: &World, spell: fn(&str) -> String) -> (PendingAuthentication, String) {
     let signed: Arc<Mutex<Option<String>>> = Arc::default();
     let kept = signed.clone();
@@ -319,9 +319,9 @@ async fn the_interim_token_that_comes_with_a_refresh_is_refused_and_its_tokens_r
     }
 }
 
-// Members of the exchange response that are no interim ID Token.
+// Members of the exchange response that are not an interim ID Token.
 
-/// One more member in front of the others of the exchange response.
+/// Adds a member in front of the others in the exchange response.
 fn preceded(world: &World, member: &'static str) {
     world.op.misbehave(Fault::edit_body(Endpoint::Exchange, move |body| body.insert_str(1, &format!("{member},"))));
 }

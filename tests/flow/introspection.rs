@@ -1,4 +1,4 @@
-//! RFC 7662: what the OP says about a token.
+//! RFC 7662: the OP's description of a token.
 
 use openid_deferred::testing::{Endpoint, Fault, TestClient};
 use openid_deferred::{

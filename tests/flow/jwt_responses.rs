@@ -21,7 +21,7 @@ fn registered() -> TestClient {
     TestClient::secret_basic(CLIENT_ID, CLIENT_SECRET).redirect_uri(REDIRECT_URI).signing_algorithm("ES256")
 }
 
-/// A client whose every response has to be a JWT in the query.
+/// A client whose responses must all be JWTs in the query.
 async fn jwt_world() -> World {
     world_with(|op| op, |client| client.response_mode(ResponseMode::QueryJwt)).await
 }
@@ -35,7 +35,7 @@ async fn returns(world: &World) -> (BrowserReturn, AuthorizationSession) {
     (world.op.visit(url), session)
 }
 
-/// The response is refused with this rule and at this member, and is none that spends the session.
+/// Asserts that the response is refused and does not spend the session. Returns the rule and the member.
 async fn is_refused(world: &World, fault: Fault) -> (Rule, Option<&'static str>) {
     world.op.misbehave(fault);
     let (back, mut session) = returns(world).await;
@@ -68,7 +68,7 @@ fn without(name: &'static str) -> Fault {
     claims(move |claims| drop(claims.shift_remove(name)))
 }
 
-// The good ways.
+// Accepted responses.
 
 #[tokio::test]
 async fn a_signed_response_signs_a_user_in_and_has_nothing_beside_the_jwt() {
@@ -97,7 +97,7 @@ async fn form_post_brings_a_signed_response_too() {
     world.op.assert_clean();
 }
 
-/// An OP that has these modes alone.
+/// An OP that lists only these modes.
 fn modes(listed: &'static [&'static str]) -> impl Fn(&mut Map<String, Value>) + Send + Sync + 'static {
     move |metadata| drop(metadata.insert("response_modes_supported".into(), json!(listed)))
 }
@@ -369,7 +369,7 @@ async fn a_response_may_be_good_for_hours() {
     assert!(world.client.authorization_response(&back.query(), session).await.is_ok());
 }
 
-// The ways of going wrong.
+// Refused responses.
 
 #[tokio::test]
 async fn a_plain_response_where_a_jwt_was_asked_for_is_refused_and_the_session_stays_good() {
@@ -396,7 +396,7 @@ async fn a_jwt_where_none_was_asked_for_is_refused() {
     let (back, _) = returns(&jwt_world().await).await;
     let unrequested = (Rule::UnrequestedJwt, Some("response"));
     assert_eq!(refusal(&asking.client, &back.query(), &mut session).await, unrequested);
-    // Beside a plain response it is a parameter that nobody knows.
+    // Beside a plain response it is an unknown parameter.
     let (query, session) = asking.user_returns().await;
     let signed_in = asking.client.authorization_response(&format!("response=x&{query}&response=y"), session).await;
     assert!(matches!(signed_in, Ok(SignIn::Deferred(_))), "{signed_in:?}");
@@ -464,7 +464,7 @@ async fn a_response_that_has_expired_or_lives_for_days_is_refused() {
         assert_eq!(is_refused(&world, with(name, json!(now + 120))).await, refused);
         assert_eq!(is_refused(&world, with(name, json!("now"))).await, refused);
     }
-    // A user who stays away for longer than the JWT is good.
+    // The user stays away for longer than the JWT is valid.
     let (back, mut session) = returns(&world).await;
     world.clock.advance(Duration::from_secs(661));
     assert_eq!(refusal(&world.client, &back.query(), &mut session).await, (Rule::JwtResponseExpired, Some("exp")));
@@ -524,7 +524,7 @@ async fn an_algorithm_other_than_the_registered_one_is_refused() {
 
 #[tokio::test]
 async fn an_hmac_is_accepted_only_where_it_was_registered() {
-    // Signed with the client secret, as an OP does that took `HS256` for this client.
+    // The JWT is signed with the client secret, as an OP does that has `HS256` registered for this client.
     let secret = "a secret of at least thirty-two bytes";
     let world = world_with(
         |op| op.client(TestClient::secret_basic(CLIENT_ID, secret).redirect_uri(REDIRECT_URI)),
@@ -611,11 +611,11 @@ async fn a_response_that_is_not_encrypted_as_registered_is_refused() {
         let (refused, _) = is_refused(&world, Fault::encryption(Endpoint::Authorization, forgery)).await;
         assert_eq!(refused, rule);
     }
-    // Who has the client's public key can encrypt, but not sign.
+    // An attacker with the client's public key can encrypt, but not sign.
     let foreign = Fault::jwt_response(IdTokenForgery::foreign_key());
     assert_eq!(is_refused(&world, foreign).await.0, Rule::JwtResponseSignature);
 
-    // The key may be on its way to this instance.
+    // The key may not have reached this instance yet.
     let (back, mut session) = returns(&world).await;
     let other = DecryptionKey::generate(ALG).unwrap();
     world.client.replace_decryption_keys([other]).unwrap();

@@ -1,4 +1,4 @@
-//! Keys that are out of reach for seconds and for minutes while somebody waits for an outcome.
+//! Keys that are unavailable for seconds or minutes while a user waits for an outcome.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use openid_deferred::{
 use crate::keys::without_keys;
 use crate::support::{HOUR, World, assert_approved, seconds, world_with};
 
-/// What the outage of the key set's endpoint looks like.
+/// The fault of the key set's endpoint during an outage.
 fn outage() -> Fault {
     Fault::status(Endpoint::Keys, 503).always()
 }
 
-/// How long after the end of an outage of this length `work` is done.
+/// The time between the end of an outage of this length and the end of `work`.
 async fn delay_after(world: &World, outage: Duration, work: impl Future<Output = ()>) -> Duration {
     let began = world.clock.monotonic();
     let recovery = async {
@@ -37,7 +37,7 @@ async fn waiting_ends_soon_after_the_keys_are_back() {
         let world = without_keys().await;
         let mut pending = world.pending().await;
         world.op.last_process().approve();
-        // The answer is here, the keys are not.
+        // The answer has arrived, but the keys have not.
         world.poll_when_due(&mut pending).await.unwrap_err();
         let delay = delay_after(&world, seconds(length), async {
             assert_approved(&world.wait(&mut pending).await);

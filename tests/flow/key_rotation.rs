@@ -1,4 +1,4 @@
-//! Keys that rotate under an unchanged or absent `kid`, and strangers who sign JWTs of their own.
+//! Keys that rotate under an unchanged or missing `kid`, and attackers who sign JWTs with keys of their own.
 
 use std::future::IntoFuture as _;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::support::{CLIENT_ID, CLIENT_SECRET, DAY, REDIRECT_URI, World, broken_rule, seconds, world_with};
 
-/// A world whose OP names none of its keys, in its key set and in its JWTs. Responses come as JWTs if `jarm`.
+/// A world whose OP uses no `kid` in its key set or its JWTs. Responses come as JWTs if `jarm`.
 async fn nameless(jarm: bool) -> World {
     let registered = TestClient::secret_basic(CLIENT_ID, CLIENT_SECRET)
         .redirect_uri(REDIRECT_URI)
@@ -17,7 +17,7 @@ async fn nameless(jarm: bool) -> World {
     let mode = if jarm { ResponseMode::QueryJwt } else { ResponseMode::Query };
     let world = world_with(|op| op.client(registered), |client| client.response_mode(mode)).await;
     hide_names(&world);
-    // What was fetched while the keys had names is forgotten.
+    // The new client has nothing cached from the time when the keys had names.
     world.restarted_with(7, |client| client.response_mode(mode))
 }
 
@@ -36,7 +36,7 @@ fn hide_names(world: &World) {
     world.op.misbehave(Fault::id_token(Endpoint::Poll, without_kid()).always());
 }
 
-/// A stranger signs in with an authorization response that they signed themselves.
+/// An attacker sends an authorization response that is signed with a key of their own.
 async fn stranger(world: &World) -> openid_deferred::Error {
     world.op.behave();
     world.op.misbehave(Fault::jwt_response(IdTokenForgery::foreign_key()));
@@ -52,7 +52,7 @@ async fn stranger(world: &World) -> openid_deferred::Error {
 async fn a_final_token_by_a_key_that_rotated_unseen_right_after_a_refetch_is_verified() {
     let world = nameless(true).await;
     let mut pending = world.pending().await;
-    // The poll that brings the tokens goes out in five seconds.
+    // The poll that brings the tokens is sent in five seconds.
     world.clock.sleep(seconds(4)).await;
     assert_eq!(stranger(&world).await.rule(), Some(Rule::JwtResponseSignature));
     world.op.rotate_keys(false);
@@ -132,7 +132,7 @@ async fn a_stranger_who_keeps_the_keys_busy_holds_up_no_user_after_a_rotation() 
 #[tokio::test]
 async fn an_interim_token_by_a_key_that_rotated_unseen_is_verified() {
     let world = nameless(false).await;
-    // The keys are here, fetched for another process.
+    // The keys were fetched for another sign-in.
     let _ = world.pending().await;
     world.op.rotate_keys(false);
     let pending = world.pending().await;

@@ -1,4 +1,4 @@
-//! Key sets as OPs publish them: with members that are null or empty, with other spellings, with too many keys.
+//! Key sets as OPs publish them: with null or empty members, other encodings, or too many keys.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
@@ -30,7 +30,7 @@ async fn outcome_with(fault: Fault) -> Outcome {
     World { op, clock, client: client.unwrap() }.outcome().await
 }
 
-/// The same octets in another spelling.
+/// Writes the same octets in another encoding.
 fn respelled(key: &mut Map<String, Value>, spell: impl Fn(&[u8]) -> String) {
     for name in ["x", "y", "n", "e"] {
         if let Some(Value::String(text)) = key.get_mut(name) {

@@ -1,4 +1,4 @@
-//! The OP's keys: rotated, unknown, and out of reach when they are needed.
+//! The OP's keys: rotated, unknown, and unavailable when they are needed.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -43,7 +43,7 @@ async fn a_token_without_kid_is_verified_where_the_key_has_none_either_and_after
     assert_eq!(broken_rule(&world.outcome().await), None);
 }
 
-/// A client that knows the OP's metadata but could not fetch its keys yet.
+/// A client that knows the OP's metadata but has not fetched its keys yet.
 pub(crate) async fn without_keys() -> World {
     let clock = TestClock::automatic();
     let op = provider(&clock).decisions(DecisionPolicy::scripted()).start().unwrap();
@@ -52,7 +52,7 @@ pub(crate) async fn without_keys() -> World {
     World { op, clock, client }
 }
 
-/// A final response comes in while the keys are out of reach.
+/// Receives a final response while the keys are unavailable.
 async fn answered_without_keys(until: Duration) -> (World, Outcome, usize) {
     let world = without_keys().await;
     let mut pending = world.pending().await;

@@ -1,5 +1,5 @@
-//! What JSON's grammar allows and no program can hold: half of a UTF-16 surrogate pair (RFC 8259 §8.2), and a number
-//! beyond all bounds (§6). Where no check needs the member, it ends nothing.
+//! Values that JSON's grammar allows and programs cannot represent: half of a UTF-16 surrogate pair (RFC 8259 §8.2),
+//! and a number beyond all bounds (§6). They do no harm in members that no check needs.
 
 use openid_deferred::testing::{Endpoint, Fault, IdTokenForgery};
 use openid_deferred::{
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::id_token::ended_with;
 use crate::support::{World, assert_approved, broken_rule, client_of, keyring, reopened, world, world_with};
 
-/// Members that nothing needs, one of them a name that was cut in the middle of an emoji.
+/// Adds members that no check needs. The name of one was cut in the middle of an emoji.
 fn odd(json: &mut String) {
     json.insert_str(1, r#""nickname":"Jo \ud83d","x_\udc00":{"y":["\ud83d\ud83d\ude00"]},"x_number":-1e400,"#);
 }
@@ -19,7 +19,7 @@ fn with(member: &'static str) -> impl Fn(&mut String) + Send + Sync + 'static {
     move |json| json.insert_str(1, &format!("{member},"))
 }
 
-/// Puts this in place of the member.
+/// Replaces the value of the member.
 fn replaced(name: &'static str, value: &'static str) -> impl Fn(&mut String) + Send + Sync + 'static {
     move |json| {
         let mut members: serde_json::Map<String, Value> = serde_json::from_str(json).unwrap();

@@ -1,4 +1,4 @@
-//! A success is given once only: what is known when its way back was cut.
+//! The OP sends a success only once: the outcome if that response was lost.
 
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault};
 use openid_deferred::{Clock as _, Outcome, Poll};
@@ -64,7 +64,7 @@ async fn a_poll_under_way_is_what_the_next_poll_waits_for_whether_or_not_it_is_d
     }
     assert!(matches!(world.client.poll(&mut pending).await, Ok(Poll::Pending)));
     assert_eq!(world.polls().len(), 1);
-    // The interval counts from when the answer came.
+    // The interval counts from the arrival of the answer.
     world.clock.sleep(seconds(2)).await;
     let Ok(Poll::NotDue { due_in }) = world.client.poll(&mut pending).await else { panic!("it is not due") };
     assert!(due_in <= seconds(4), "{due_in:?}");
@@ -103,7 +103,7 @@ async fn an_open_process_shows_that_a_poll_which_a_restart_cut_off_lost_nothing(
     world.op.misbehave(Fault::stall(Endpoint::Poll));
     world.drop_wait_after(seconds(7), &mut pending).await;
     let mut pending = reopened(pending, &keyring());
-    // For five minutes that request may still be under way, and fetch the success after this answer.
+    // That request may be in flight for five minutes, and receive the success after this answer.
     assert!(matches!(world.poll_when_due(&mut pending).await, Ok(Poll::Pending)));
     world.clock.sleep(seconds(300)).await;
     assert!(matches!(world.client.poll(&mut pending).await, Ok(Poll::Pending)));
@@ -123,7 +123,7 @@ async fn an_open_process_says_little_while_a_poll_that_a_restart_cut_off_may_sti
     assert!(matches!(world.wait(&mut pending).await, Outcome::Unknown));
 }
 
-/// The success of the first poll is lost like this.
+/// Loses the success of the first poll like this, and returns the outcome.
 async fn lost(fault: Fault, next: Option<&str>) -> Outcome {
     let world = world_with(|op| op.decisions(DecisionPolicy::immediately()), |client| client).await;
     let mut pending = world.pending().await;

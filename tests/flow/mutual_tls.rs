@@ -25,7 +25,7 @@ fn der(files: &TestCertificate) -> Vec<u8> {
     handle(files).current().certificates_der().next().expect("there is one").to_vec()
 }
 
-/// A provider that asks for certificates, before a client has called it.
+/// A provider that asks for certificates, before the first request of a client.
 fn op_with(
     registered: TestClient,
     op: impl FnOnce(TestProviderBuilder) -> TestProviderBuilder,
@@ -78,7 +78,7 @@ fn unlisted(member: &'static str, value: &str) -> ConfigurationProblem {
 }
 
 impl World {
-    /// The requests in which a certificate counts, and those in which it does not.
+    /// The requests with a client certificate, and those without.
     fn requests_with_certificate(&self) -> (Vec<RecordedRequest>, Vec<RecordedRequest>) {
         self.op.requests().into_iter().partition(|request| request.client_certificate.is_some())
     }
@@ -209,7 +209,7 @@ mod network {
     use futures_core::future::BoxFuture;
     use openid_deferred::{HttpClient, HttpError, HttpRequest, HttpResponse};
 
-    /// A network of the application's own that knows nothing of certificates.
+    /// An application's own network without support for certificates.
     #[derive(Debug)]
     struct Plain(Arc<dyn HttpClient>);
 
@@ -625,7 +625,7 @@ mod connections {
         world.assert_nothing_sent();
     }
 
-    /// Over HTTP/2 it depends on who is faster: the alert, or the stream on which the request leaves.
+    /// Over HTTP/2 the order is not fixed: the alert may arrive before or after the request is sent on its stream.
     #[tokio::test]
     async fn a_certificate_that_tls_refuses_leaves_the_grant_usable() {
         for library in LIBRARIES {

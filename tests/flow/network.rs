@@ -20,9 +20,9 @@ use serde_json::json;
 use crate::steps::cause;
 use crate::support::{CLIENT_ID, CLIENT_SECRET, REDIRECT_URI, World};
 
-/// Nothing in these tests takes longer, on the slowest machine.
+/// Nothing in these tests takes longer, even on the slowest machine.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// For what never answers.
+/// The timeout for requests that are never answered.
 const SHORT: Duration = Duration::from_millis(300);
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -42,7 +42,7 @@ fn provider(scheme: Scheme, clock: &TestClock) -> TestProviderBuilder {
     if scheme == Scheme::Https { builder.https() } else { builder }
 }
 
-/// A client that may do what the provider's scheme needs, and nothing more.
+/// A client with only the permissions that the provider's scheme needs.
 fn client_of(op: &TestProvider, clock: &TestClock) -> ClientBuilder {
     let builder = Client::builder(op.issuer(), CLIENT_ID)
         .authentication(ClientAuthentication::client_secret_basic(CLIENT_SECRET))
@@ -72,7 +72,7 @@ async fn in_time<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(DEADLINE, future).await.expect("this ends long before the deadline")
 }
 
-/// The exchange ends in time, the code is spent, and it went out once.
+/// Asserts that the exchange ends in time, the code is spent, and it was sent once.
 async fn lost(world: &World, fault: Fault) -> Error {
     let mut grant = world.grant().await;
     let before = world.exchanges().len();
@@ -250,7 +250,7 @@ async fn polls_survive_resets_and_silence() {
 async fn a_refresh_that_is_dropped_in_mid_request_is_there_after_the_timeout_of_its_request() {
     let world = world_with(Scheme::Http, |op| op, |client| client.request_timeout(SHORT * 4)).await;
     let Outcome::Approved(mut authentication) = in_time(world.outcome()).await else { panic!("not approved") };
-    // While the clock stands, the answer waits.
+    // The answer waits while the clock is held.
     let hold = world.clock.hold();
     world.op.misbehave(Fault::delay(Endpoint::Refresh, Duration::from_secs(1)).after_processing());
     let arrival = async {
@@ -269,8 +269,8 @@ async fn a_refresh_that_is_dropped_in_mid_request_is_there_after_the_timeout_of_
     world.op.assert_clean();
 }
 
-/// The provider behind an address of its own, for what happens on the way to it. DPoP is off, since a proof names the
-/// address that the client knows.
+/// A client that reaches the provider at another address, for faults on the way to it. DPoP is off, because a proof
+/// contains the address that the client knows.
 async fn behind(address: SocketAddr, client: impl FnOnce(ClientBuilder) -> ClientBuilder) -> World {
     let metadata = move |members: &mut serde_json::Map<String, serde_json::Value>| {
         members.insert("token_endpoint".into(), json!(format!("http://{address}/token")));
@@ -280,7 +280,7 @@ async fn behind(address: SocketAddr, client: impl FnOnce(ClientBuilder) -> Clien
 
 #[tokio::test]
 async fn a_grant_outlives_refused_connections() {
-    // Bound, so that nobody else gets the port, and not listening, so that connections are refused.
+    // Bound, so that no other socket gets the port, and not listening, so that connections are refused.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let world = behind(socket.local_addr().unwrap(), |client| client).await;
@@ -316,7 +316,7 @@ async fn the_timeout_covers_the_body_as_well() {
         let _ = stream.read(&mut [0; 4096]).unwrap();
         let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n";
         stream.write_all(format!("{head}{{\"deferred_auth_id\":\"a").as_bytes()).unwrap();
-        // Silent from here on, with the connection open.
+        // Sends nothing more, with the connection open.
         let _ = waits.recv();
     });
     let mut grant = world.grant().await;

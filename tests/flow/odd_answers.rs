@@ -1,4 +1,4 @@
-//! Answers that are genuine although their status or their wrapping is unusual, and answers that only look so.
+//! Genuine answers with an unusual status or format, and answers that only look like them.
 
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault};
 use openid_deferred::{Clock as _, ErrorKind, Outcome, Poll, Rule};
@@ -8,12 +8,12 @@ use crate::support::{World, assert_approved, keyring, reopened, seconds, undecid
 
 const STATUSES: [u16; 9] = [200, 202, 400, 401, 403, 404, 428, 429, 500];
 
-/// A provider that has decided when it is asked for the first time.
+/// A provider that has decided before the first poll.
 async fn decided() -> World {
     world_with(|op| op.decisions(DecisionPolicy::immediately()), |client| client).await
 }
 
-/// The outcome after a first poll like this and, where that ended nothing, a second one that is an `invalid_grant`.
+/// The outcome after a first poll like this. If it ended nothing, a second poll gets an `invalid_grant`.
 async fn outcome_after(fault: Fault) -> (Outcome, usize) {
     let world = undecided().await;
     let mut pending = world.pending().await;
@@ -103,7 +103,7 @@ async fn a_poll_with_a_nonce_challenge_that_cannot_be_answered_passes() {
     assert_approved(&world.wait(&mut pending).await);
 }
 
-/// Every wrapping in which a whole success has been seen.
+/// Every format in which a complete success has been seen.
 fn wrappings(endpoint: Endpoint) -> Vec<Fault> {
     let with = |name: &'static str, value: Value| {
         Fault::edit_json(endpoint, move |members| {
@@ -236,7 +236,7 @@ async fn tokens_that_come_with_another_error_are_not_used_and_the_next_answer_co
         world.op.misbehave(tokens_with(Endpoint::Poll, code));
         let error = world.poll_when_due(&mut pending).await.unwrap_err();
         assert_eq!((error.rule(), error.is_transient()), (Some(Rule::ErrorResponseWithSuccessStatus), true), "{code}");
-        // This provider has given its success away, and so may have the genuine one.
+        // This provider has already sent its success, and a genuine one may have done so too.
         let outcome = world.wait(&mut pending).await;
         assert!(matches!(outcome, Outcome::Unknown), "{code}: {outcome:?}");
         assert!(world.op.requests_to(Endpoint::Revocation).is_empty());

@@ -1,4 +1,5 @@
-//! Claims of odd types. What no check needs is handed over as it is and ends nothing (OpenID Connect Core 1.0 §5.1).
+//! Claims of unexpected types. Those that no check needs are passed on unchanged and end nothing (OpenID Connect Core
+//! 1.0 §5.1).
 
 use std::time::SystemTime;
 
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 use crate::id_token::{claim, ended_with};
 use crate::support::{World, keyring, world_with};
 
-/// Claims that no check needs, with values of other types than the specification gives them.
+/// Claims that no check needs, with values of other types than the specification defines.
 fn odd_claims() -> Vec<(&'static str, Value)> {
     vec![
         ("amr", json!("x")),
@@ -31,13 +32,13 @@ fn odd_claims() -> Vec<(&'static str, Value)> {
         ("birthdate", json!(1990)),
         ("zoneinfo", json!([])),
         ("email", json!(["jane@example.com"])),
-        // Where nobody asked for them.
+        // Claims that were not requested.
         ("auth_time", json!("yesterday")),
         ("acr", json!(3)),
     ]
 }
 
-/// What the accessors say about the claims above.
+/// What the accessors return for the claims above.
 #[derive(Debug, Default, PartialEq)]
 struct Read {
     texts: [Option<String>; 8],

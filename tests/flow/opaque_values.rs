@@ -11,7 +11,7 @@ async fn opaque_world(client: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Wo
     world_with(|op| op.opaque_values().dpop_nonces(NoncePolicy::RotateEveryRequest).answer_with_code(), client).await
 }
 
-/// Refreshes, describes, uses and revokes the tokens.
+/// Refreshes, introspects, uses and revokes the tokens.
 async fn use_up(world: &World, authentication: &mut Authentication) {
     for _ in 0..2 {
         world.client.refresh(authentication).await.unwrap();

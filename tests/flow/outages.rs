@@ -1,4 +1,4 @@
-//! What passes: outages of the OP and of the network, and our own mistakes.
+//! Temporary failures: outages of the OP and of the network, and the client's own mistakes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use crate::support::{
     DAY, HOUR, World, assert_approved, client_of, decided_after, provider, undecided, world, world_on_a_cable,
     world_with,
 };
-/// The OP's polls go wrong like this for a day, during which it decides; then it is well again.
+/// Asserts that a sign-in survives a day with this fault in all polls. The OP decides during that day.
 async fn is_survived_for_a_day(fault: Fault) {
     let world = decided_after(HOUR).await;
     let mut pending = world.pending().await;
@@ -29,7 +29,7 @@ async fn is_survived_for_a_day(fault: Fault) {
     };
     let (outcome, ()) = tokio::join!(waiting.into_future(), recovery);
     assert_approved(&outcome.unwrap());
-    // Doubling from 5 s to an hour, then hourly.
+    // The pauses double from 5 s to an hour, and then stay at an hour.
     assert!((30..=40).contains(&troubles), "{troubles}");
     assert_eq!(world.polls().len(), troubles + 1);
     world.op.assert_clean();
@@ -129,7 +129,7 @@ async fn an_op_that_nobody_can_connect_to_for_a_day_is_survived() {
     assert_eq!(world.polls().len(), 1);
 }
 
-/// A source of randomness that can dry up.
+/// A source of randomness that can fail.
 #[derive(Debug)]
 struct Well {
     source: SeededRandom,
@@ -182,13 +182,13 @@ async fn a_second_nonce_challenge_is_trouble_and_passes() {
 
 // `Retry-After`.
 
-/// How long after the first poll, which this fault strikes, the second one comes.
+/// The pause between the first poll, which has this fault, and the second one.
 async fn pause_after(fault: Fault) -> f64 {
     let world = undecided().await;
     let mut pending = world.pending().await;
     world.op.misbehave(fault);
     for _ in 0..2 {
-        // The first one is the fault's; what comes of the second does not matter.
+        // The first poll has the fault; the result of the second does not matter.
         let _ = world.poll_when_due(&mut pending).await;
     }
     world.op.assert_clean();
@@ -209,7 +209,7 @@ async fn retry_after_in_seconds_is_honoured_with_503_and_429() {
 
 #[tokio::test]
 async fn retry_after_as_a_date_is_honoured() {
-    // The test's clock starts at midnight, and the first poll goes out after five seconds.
+    // The test's clock starts at midnight, and the first poll is sent after five seconds.
     let pause = pause_after(unavailable(503, "Thu, 01 Jan 2026 00:10:00 GMT")).await;
     assert!((593.0..=595.0).contains(&pause), "{pause}");
 }
@@ -239,7 +239,7 @@ async fn retry_after_beside_authorization_pending_is_honoured() {
     assert!((40.0..41.0).contains(&pause), "{pause}");
 }
 
-// Our own mistake.
+// The client's own mistake.
 
 #[tokio::test]
 async fn our_own_mistake_in_mid_process_is_an_error_and_the_process_lives() {
@@ -256,7 +256,7 @@ async fn our_own_mistake_in_mid_process_is_an_error_and_the_process_lives() {
         let error = world.client.wait(&mut pending).await.unwrap_err();
         assert_eq!(error.error_response().unwrap().code(), code);
         assert!(!error.is_transient() && !pending.has_ended());
-        // Its administrator has put the registration right.
+        // The administrator has corrected the registration.
         assert_approved(&world.wait(&mut pending).await);
         assert!(world.gaps().iter().all(|gap| *gap >= 5.0), "{:?}", world.gaps());
         world.op.assert_clean();

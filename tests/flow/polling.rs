@@ -102,9 +102,9 @@ async fn every_slow_down_adds_five_seconds_to_all_later_polls() {
     world.op.assert_clean();
 }
 
-// The OP says that it is over.
+// Errors with which the OP ends the sign-in.
 
-/// The outcome after this error, and that nothing is asked after it.
+/// Returns the outcome after this error, and asserts that no request follows.
 async fn ended_by(code: &str) -> Outcome {
     let world = undecided().await;
     let mut pending = world.pending().await;
@@ -145,7 +145,7 @@ async fn a_denial_by_the_reviewer_is_a_denial() {
     world.op.assert_clean();
 }
 
-// The end of the time.
+// Expiry.
 
 #[tokio::test]
 async fn the_final_poll_goes_out_five_seconds_before_the_end() {
@@ -209,7 +209,7 @@ async fn an_op_that_says_expired_token_after_the_end_is_believed_and_not_asked_a
 async fn an_op_that_has_not_decided_after_the_end_is_asked_on_at_its_interval() {
     let world =
         world_with(|op| op.decisions(DecisionPolicy::scripted()), |client| client.final_poll_margin(None)).await;
-    // The OP takes longer than it had said.
+    // The OP takes longer than it had announced.
     world.op.misbehave(Fault::edit_json(Endpoint::Exchange, |members| {
         members.insert("expires_in".into(), 60.into());
     }));
@@ -267,7 +267,7 @@ async fn a_wall_clock_that_was_set_does_not_end_a_process_while_the_op_is_down()
 #[tokio::test]
 async fn a_process_found_long_after_its_end_is_asked_once_and_may_have_been_approved() {
     let world = undecided().await;
-    // The OP keeps its decision for longer than it had promised.
+    // The OP keeps its decision for longer than it had announced.
     world.op.misbehave(Fault::edit_json(Endpoint::Exchange, |members| {
         members.insert("expires_in".into(), 3_600.into());
     }));
@@ -342,7 +342,7 @@ async fn an_answer_that_is_held_for_longer_than_the_poll_timeout_is_survived() {
     world.op.assert_clean();
 }
 
-// Calls that cannot be right.
+// Invalid calls.
 
 #[tokio::test]
 async fn a_process_of_another_client_is_refused_before_any_request() {

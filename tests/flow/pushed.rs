@@ -1,4 +1,4 @@
-//! Pushed authorization requests (RFC 9126), bound to the key of the process (RFC 9449 §10.1).
+//! Pushed authorization requests (RFC 9126), bound to the key of the sign-in (RFC 9449 §10.1).
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ impl World {
     }
 }
 
-/// What the client says where pushing comes to grief, in a state in which it can be started again.
+/// The client's error if pushing fails. A later sign-in must succeed.
 async fn failure(fault: Fault) -> Error {
     let world = requiring(|client| client).await;
     world.op.misbehave(fault);
@@ -146,7 +146,7 @@ async fn a_nonce_challenge_is_answered_once_with_a_new_proof_and_a_new_assertion
         assert_ne!(jti(&pushes[0], header), jti(&pushes[1], header));
     }
     assert_eq!(pushes[0].parameter("state"), pushes[1].parameter("state"));
-    // The nonce serves the token endpoint as well.
+    // The nonce works at the token endpoint as well.
     assert_eq!(world.exchanges().len(), 1);
     world.op.assert_clean();
 }
@@ -221,7 +221,7 @@ async fn an_op_without_the_endpoint_is_told_apart_at_discovery() {
     let op = without(provider(&clock)).start().unwrap();
     let error = client_of(&op, &clock).pushed_authorization_requests().discover().await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Configuration(no_endpoint.clone()));
-    // A client that asks for it only now and then finds out when it does.
+    // A client that asks for it in some requests only notices in such a request.
     let client = client_of(&op, &clock).discover().await.unwrap();
     let error = client.authorize().pushed().start().await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Configuration(no_endpoint));
@@ -296,7 +296,7 @@ async fn a_lifetime_is_bounded_by_that_of_the_session() {
         let expires_at = session.url_expires_at().unwrap();
         let left = expires_at.duration_since(session.started_at()).unwrap().as_secs();
         assert!((expected - 1..=expected).contains(&left), "{left}");
-        // What is known about the URL is known on another instance as well.
+        // Another instance knows the same about the URL.
         let keyring = keyring();
         let reopened = AuthorizationSession::open(&keyring, &session.seal(&keyring).unwrap()).unwrap();
         assert_eq!(reopened.url_expires_at(), Some(expires_at));

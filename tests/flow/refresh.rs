@@ -134,7 +134,7 @@ async fn a_wrong_clock_costs_a_refresh_one_more_request() {
     )
     .await;
     let mut authentication = world.approved().await;
-    // A replica that has not been corrected yet.
+    // A replica whose clock has not been corrected yet.
     let restarted = world.restarted_with(7, |client| client.leeway(seconds(310)));
     restarted.client.refresh(&mut authentication).await.unwrap();
     assert_eq!(restarted.op.requests_to(Endpoint::Refresh).len(), 2);
@@ -194,7 +194,7 @@ async fn an_id_token_that_contradicts_the_sign_in_is_refused_and_its_tokens_are_
             }),
         ))
         .await;
-        // An audience that nobody trusts is refused before it is compared.
+        // An unknown audience is refused before it is compared.
         let expected = if claim == "aud" { Rule::IdTokenAudience } else { Rule::RefreshedIdToken };
         assert_eq!(error.rule(), Some(expected), "{claim}");
         assert!(!error.is_transient(), "{claim}");
@@ -421,7 +421,7 @@ async fn an_answer_that_is_kept_survives_a_short_outage_of_the_keys_a_day_later(
     world.clock.sleep(26 * HOUR).await;
     world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
     assert!(world.client.refresh(&mut authentication).await.unwrap_err().is_transient());
-    // Nobody uses the application for a day. Then the keys are out of reach again, for one call.
+    // The application is idle for a day. Then the keys are unavailable again, for one call.
     world.clock.sleep(25 * HOUR).await;
     let mut authentication = copy(&authentication);
     let error = world.client.refresh(&mut authentication).await.unwrap_err();
@@ -447,7 +447,7 @@ async fn an_answer_that_is_kept_is_given_up_after_a_day_and_two_hundred_calls() 
         if !error.is_transient() || calls > 1_000 {
             break error;
         }
-        // What is stored counts too.
+        // The stored copy keeps the count too.
         authentication = copy(&authentication);
         world.clock.sleep(HOUR / 4).await;
     };
@@ -606,7 +606,7 @@ async fn calls_in_a_tight_loop_do_not_use_up_the_tries_of_an_answer_that_is_kept
     for _ in 0..300 {
         assert!(world.client.refresh(&mut authentication).await.unwrap_err().is_transient());
     }
-    // Nobody uses the application for a day. Then the keys are out of reach again, for one call.
+    // The application is idle for a day. Then the keys are unavailable again, for one call.
     world.clock.sleep(25 * HOUR).await;
     let mut authentication = copy(&authentication);
     let error = world.client.refresh(&mut authentication).await.unwrap_err();

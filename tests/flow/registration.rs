@@ -14,7 +14,7 @@ use crate::support::REDIRECT_URI;
 
 pub(crate) const INITIAL_ACCESS_TOKEN: &str = "let-me-in";
 
-/// A provider at which clients register, and somebody who registers them.
+/// A provider at which clients register, and a registrar.
 pub(crate) struct Office {
     pub(crate) op: TestProvider,
     pub(crate) clock: TestClock,
@@ -44,7 +44,7 @@ pub(crate) fn office_with(op: impl FnOnce(TestProviderBuilder) -> TestProviderBu
     Office { op, clock, registrar }
 }
 
-/// A client of the deferred flow, and nothing more.
+/// A request for a client of the deferred flow without further members.
 pub(crate) fn request() -> RegistrationRequest {
     RegistrationRequest::new(REDIRECT_URI)
 }
@@ -63,7 +63,7 @@ impl Office {
         client.http_client(self.op.http_client()).clock(Arc::new(self.clock.clone()))
     }
 
-    /// Signs a user in, to the end.
+    /// Signs a user in and waits for the outcome.
     pub(crate) async fn outcome(&self, client: &Client) -> Result<Outcome, Error> {
         let (url, session) = client.authorize().start().await?;
         let query = self.op.visit(url).query();

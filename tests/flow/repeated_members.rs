@@ -1,5 +1,5 @@
-//! JSON members that an OP repeats: with equal values they are one, with different ones the document is refused where a
-//! check needs the member.
+//! JSON members that an OP repeats. Equal values count as one. With different values the document is refused if a check
+//! needs the member.
 
 use openid_deferred::testing::{Endpoint, Fault, IdTokenForgery, TestClient};
 use openid_deferred::{Document, Error, ErrorKind, InterimState, Outcome, ResponseMode, Rule, Secret, SignIn};
@@ -14,7 +14,7 @@ fn doubled(json: &mut String) {
     *json = format!("{{{inner},{inner}}}");
 }
 
-/// Writes one more member in front, which is not the last one with this name.
+/// Adds a member in front. It is not the last one with this name.
 fn preceded(member: &'static str) -> impl Fn(&mut String) + Send + Sync + 'static {
     move |json| json.insert_str(1, &format!("{member},"))
 }
@@ -168,7 +168,7 @@ async fn metadata_that_contradicts_itself_is_refused_where_that_matters() {
 async fn a_key_that_contradicts_itself_is_left_out_and_the_others_are_used() {
     let clock = openid_deferred::testing::TestClock::automatic();
     let op = provider(&clock).start().unwrap();
-    // The key of a stranger stands in front, with the name that the OP's own key has at its end.
+    // The key of an attacker comes first, with the `kid` that the OP's own key has as its last one.
     let torn = |body: &mut String| {
         *body = body.replacen("[{", r#"[{"kty":"EC","kid":"a","kid":"b"},{"#, 1);
     };

@@ -21,7 +21,7 @@ fn signing_key(algorithm: SigningAlgorithm) -> Arc<SigningKey> {
     Arc::new(SigningKey::generate(algorithm).expect("keys can be generated"))
 }
 
-/// The client as the OP knows it: with `private_key_jwt`.
+/// The client as it is registered at the OP: with `private_key_jwt`.
 fn registered(key: &SigningKey) -> TestClient {
     TestClient::private_key_jwt(CLIENT_ID, &serde_json::to_string(&key.public_jwk()).unwrap())
         .redirect_uri(REDIRECT_URI)
@@ -43,7 +43,7 @@ async fn world_of(
     .await
 }
 
-/// The OP takes signed requests only, which it says.
+/// An OP that accepts signed requests only, and says so.
 async fn signing_world(client: impl FnOnce(ClientBuilder) -> ClientBuilder) -> World {
     let key = signing_key(SigningAlgorithm::Es256);
     world_of(&key, |at_op| at_op, TestProviderBuilder::require_signed_request_object, client).await
@@ -77,7 +77,7 @@ fn configuration(error: &Error) -> &ConfigurationProblem {
     }
 }
 
-// The good ways.
+// Accepted requests.
 
 #[tokio::test]
 async fn an_op_that_requires_it_gets_a_signed_request_without_any_setting() {
@@ -168,7 +168,7 @@ async fn a_challenge_for_a_nonce_is_answered_with_the_same_request_object() {
     assert_approved(&world.outcome().await);
     let pushes = world.op.requests_to(Endpoint::PushedAuthorization);
     assert_eq!(pushes.iter().map(|push| push.status).collect::<Vec<_>>(), [Some(400), Some(201)]);
-    // It was not looked at the first time, and a signer need not be asked twice.
+    // The OP did not look at it the first time, and the signer need not be asked twice.
     assert_eq!(pushes[0].parameter("request"), pushes[1].parameter("request"));
     assert_ne!(pushes[0].parameter("client_assertion"), pushes[1].parameter("client_assertion"));
     world.op.assert_clean();
@@ -304,9 +304,9 @@ async fn a_key_outside_of_the_process_signs_requests() {
     world.op.assert_clean();
 }
 
-// The ways of going wrong.
+// Errors.
 
-/// A key service that does not answer, or that says no.
+/// A key service that does not answer, or that refuses.
 #[derive(Debug)]
 struct Broken {
     hangs: bool,
@@ -367,7 +367,7 @@ async fn signed_requests_without_a_key_are_refused_before_a_user_meets_it() {
         ConfigurationProblem::Setting { setting: "request_object_encryption_enc", .. }
     ));
 
-    // The OP demands them, which only its metadata tells.
+    // The OP requires them, which only its metadata says.
     let clock = openid_deferred::testing::TestClock::automatic();
     let op = provider(&clock).require_signed_request_object().start().unwrap();
     let error = client_of(&op, &clock).discover().await.unwrap_err();
@@ -377,7 +377,7 @@ async fn signed_requests_without_a_key_are_refused_before_a_user_meets_it() {
     ));
 }
 
-/// What discovery says of an OP with this in its metadata.
+/// The error of discovery at an OP with this metadata.
 async fn discovered(
     edit: impl Fn(&mut Map<String, Value>) + Send + Sync + 'static,
     client: impl FnOnce(ClientBuilder) -> ClientBuilder,

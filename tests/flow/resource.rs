@@ -33,7 +33,7 @@ async fn a_resource_gets_the_request_as_it_is_with_token_and_proof() {
     let token = authentication.access_token().unwrap().expose();
     let sent = &world.op.requests_to(Endpoint::Resource)[0];
     assert_eq!(sent.header("authorization"), Some(format!("DPoP {token}").as_str()));
-    // `htu` without the query, `ath`, and the key are checked by the provider.
+    // The provider checks `htu` without the query, `ath`, and the key.
     world.op.assert_clean();
 }
 
@@ -112,7 +112,7 @@ async fn a_proof_that_was_refused_for_its_time_is_sent_once_more_with_the_time_o
     }
 }
 
-/// A user who signed in before the clocks of the two went apart.
+/// A user who signed in before the clocks of client and provider diverged.
 async fn clocks_apart(offset: i64) -> (World, Authentication) {
     let world = world().await;
     let authentication = world.approved().await;

@@ -1,4 +1,4 @@
-//! RFC 7009: giving back tokens.
+//! RFC 7009: revoking tokens.
 
 use openid_deferred::testing::{Endpoint, Fault};
 use openid_deferred::{ConfigurationProblem, Error, ErrorKind, Misuse, Rule, Secret, TokenTypeHint, TransportProblem};

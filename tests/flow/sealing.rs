@@ -1,4 +1,4 @@
-//! What survives a restart.
+//! State that survives a restart.
 
 use std::future::IntoFuture as _;
 
@@ -86,7 +86,7 @@ async fn retry_after_and_backoff_survive_a_restart() {
     world.op.assert_clean();
 }
 
-/// What a crash leaves behind: the process as the last `event` of this kind had it sealed.
+/// The state after a crash: the sign-in as the last `event` of this kind had it sealed.
 async fn stored_at(
     world: &World,
     mut pending: PendingAuthentication,
@@ -180,7 +180,7 @@ async fn the_rejection_of_an_interim_token_survives_a_restart() {
     assert!(matches!(pending.interim(), InterimState::Rejected(Rule::IdTokenSignature)));
 }
 
-/// A process whose success response came in while the OP's keys were out of reach, sealed.
+/// A sealed sign-in whose success response arrived while the OP's keys were unavailable.
 async fn answered_without_keys(keyring: &Keyring) -> (World, Vec<u8>) {
     let world = without_keys().await;
     let mut pending = world.pending().await;
@@ -249,7 +249,7 @@ async fn what_an_older_key_sealed_opens_with_the_newer_keyring_and_no_other_open
     assert!(matches!(world.wait(&mut pending).await, Outcome::Approved(_)));
     let error = PendingAuthentication::open(&older, &sealed).unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Sealed);
-    // What the new keyring seals needs the new key.
+    // A value that the new keyring seals needs the new key.
     let error = PendingAuthentication::open(&old_ring, &pending.seal(&rotated).unwrap()).unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Sealed);
 }

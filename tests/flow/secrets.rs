@@ -1,4 +1,4 @@
-//! What nobody gets to see.
+//! Values that must never be shown.
 
 use std::error::Error as _;
 use std::fmt::Debug;
@@ -8,7 +8,7 @@ use openid_deferred::{Clock as _, Outcome, SignIn};
 use serde_json::Value;
 
 use crate::support::{CLIENT_SECRET, World, seconds, world, world_with};
-/// Everything that was said in confidence, as it went over the wire.
+/// All confidential values in the requests and responses.
 fn secrets(world: &World) -> Vec<String> {
     const PARAMETERS: [&str; 8] = [
         "state",
@@ -36,7 +36,7 @@ fn secrets(world: &World) -> Vec<String> {
     secrets
 }
 
-/// What `{:?}` and `{:#?}` show, together.
+/// The output of `{:?}` and `{:#?}` together.
 fn shown(values: &[&dyn Debug]) -> String {
     values.iter().map(|value| format!("{value:?}\n{value:#?}\n")).collect()
 }

@@ -1,5 +1,5 @@
-//! The endpoints of the metadata and of the keys accept requests and never answer, while callers have deadlines of their
-//! own.
+//! The endpoints of the metadata and of the keys accept requests and never answer, while callers have deadlines of
+//! their own.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::support::{HOUR, World, assert_approved, seconds, undecided, world, wo
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// `None` where the caller has to give up.
+/// Returns `None` if the caller gives up.
 async fn within<T>(world: &World, deadline: Duration, work: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         biased;

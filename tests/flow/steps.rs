@@ -22,7 +22,7 @@ impl World {
         self.op.requests_to(Endpoint::Exchange)
     }
 
-    /// No code, token or credential has left the client.
+    /// Asserts that no code, token or credential has left the client.
     #[track_caller]
     pub(crate) fn assert_nothing_sent(&self) {
         let sent = self.op.requests_to(Endpoint::Token);
@@ -31,7 +31,7 @@ impl World {
     }
 }
 
-/// The error below an error.
+/// The source of an error.
 #[track_caller]
 pub(crate) fn cause(error: &Error) -> &Error {
     error.source().and_then(|source| source.downcast_ref()).expect("an error of the crate lies below")
@@ -42,7 +42,7 @@ pub(crate) fn parameters(url: &Url, name: &str) -> Vec<String> {
     url.query_pairs().filter(|(key, _)| key == name).map(|(_, value)| value.into_owned()).collect()
 }
 
-/// The claims of a JWT, unverified.
+/// The unverified claims of a JWT.
 pub(crate) fn claims_of(jwt: &str) -> serde_json::Value {
     use base64::Engine as _;
     let payload = jwt.split('.').nth(1).expect("a JWT has three parts");

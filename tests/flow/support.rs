@@ -20,7 +20,7 @@ pub const CLIENT_ID: &str = "the-app";
 pub const CLIENT_SECRET: &str = "the app's secret: 100% +/?&";
 pub const REDIRECT_URI: &str = "https://rp.test/callback";
 
-/// A relying party and its provider, in one process, on a clock that runs by itself while everybody sleeps.
+/// A relying party and its provider in one program, on a clock that advances by itself while all tasks sleep.
 pub struct World {
     pub op: TestProvider,
     pub clock: TestClock,
@@ -43,7 +43,7 @@ pub async fn world_with(
     World { op, clock, client }
 }
 
-/// A provider in process, before it starts.
+/// An in-process provider, before it starts.
 pub fn provider(clock: &TestClock) -> TestProviderBuilder {
     TestProvider::builder()
         .in_process()
@@ -68,19 +68,19 @@ pub fn client_of(op: &TestProvider, clock: &TestClock) -> ClientBuilder {
 }
 
 impl World {
-    /// Sends the user out and back: the query string with its session.
+    /// Sends the user to the OP and back. Returns the query string and the session.
     pub async fn user_returns(&self) -> (String, AuthorizationSession) {
         let (url, session) = self.client.authorize().start().await.expect("the request can be made");
         (self.op.visit(url).query(), session)
     }
 
-    /// Signs a user in up to what the exchange gives.
+    /// Signs a user in and exchanges the code.
     pub async fn sign_in(&self) -> Result<SignIn, Error> {
         let (query, session) = self.user_returns().await;
         self.client.authorization_response(&query, session).await
     }
 
-    /// A process that waits for its outcome.
+    /// A sign-in that waits for its outcome.
     pub async fn pending(&self) -> PendingAuthentication {
         match self.sign_in().await {
             Ok(SignIn::Deferred(pending)) => pending,
@@ -88,7 +88,7 @@ impl World {
         }
     }
 
-    /// The outcome of a process that is waited for from its exchange on.
+    /// Waits for the outcome of a new sign-in.
     pub async fn outcome(&self) -> Outcome {
         self.client.wait(&mut self.pending().await).await.expect("waiting ends with an outcome")
     }
@@ -97,7 +97,7 @@ impl World {
         self.op.requests_to(Endpoint::Poll)
     }
 
-    /// How far apart polls arrived, from the exchange on, in seconds.
+    /// The times between polls, starting at the exchange, in seconds.
     pub fn gaps(&self) -> Vec<f64> {
         let exchange = self.op.requests_to(Endpoint::Exchange).last().expect("there was an exchange").arrived;
         let times: Vec<_> = std::iter::once(exchange).chain(self.polls().iter().map(|poll| poll.arrived)).collect();
@@ -117,17 +117,17 @@ pub(crate) async fn undecided() -> World {
     world_with(|op| op.decisions(DecisionPolicy::scripted()), |client| client).await
 }
 
-/// A provider that decides so long after the exchange.
+/// A provider that decides this long after the exchange.
 pub(crate) async fn decided_after(time: Duration) -> World {
     world_with(|op| op.decisions(DecisionPolicy::after(time)), |client| client).await
 }
 
-/// A keyring that nobody else has.
+/// A new keyring.
 pub(crate) fn keyring() -> Keyring {
     Keyring::new(SealingKey::generate(&SystemRandom).expect("the system has randomness"))
 }
 
-/// What is left of a process after a restart.
+/// The sign-in as it is after a restart.
 pub(crate) fn reopened(pending: PendingAuthentication, keyring: &Keyring) -> PendingAuthentication {
     let sealed = pending.seal(keyring).expect("a process can be sealed");
     PendingAuthentication::open(keyring, &sealed).expect("its own keyring opens it")
@@ -138,7 +138,7 @@ pub(crate) fn assert_approved(outcome: &Outcome) {
     assert!(matches!(outcome, Outcome::Approved(_)), "{outcome:?}");
 }
 
-/// The rule that made an outcome invalid; `None` if it is an approval.
+/// The rule that made an outcome invalid, or `None` if it is an approval.
 #[track_caller]
 pub(crate) fn broken_rule(outcome: &Outcome) -> Option<Rule> {
     match outcome {
@@ -148,7 +148,7 @@ pub(crate) fn broken_rule(outcome: &Outcome) -> Option<Rule> {
     }
 }
 
-/// A network that can be unplugged: then no connection comes about.
+/// A network that can be disconnected. No connection can be made then.
 #[derive(Debug)]
 pub(crate) struct Cable {
     network: Arc<dyn HttpClient>,
@@ -174,7 +174,7 @@ impl HttpClient for Cable {
     }
 }
 
-/// A world whose network can be unplugged.
+/// A world whose network can be disconnected.
 pub(crate) async fn world_on_a_cable(
     op: impl FnOnce(TestProviderBuilder) -> TestProviderBuilder,
 ) -> (World, Arc<Cable>) {
@@ -186,12 +186,12 @@ pub(crate) async fn world_on_a_cable(
 }
 
 impl World {
-    /// Waits for the outcome of a process.
+    /// Waits for the outcome of a sign-in.
     pub(crate) async fn wait(&self, pending: &mut PendingAuthentication) -> Outcome {
         self.client.wait(pending).await.expect("waiting ends with an outcome")
     }
 
-    /// Waits and drops the future after this time, before it has ended.
+    /// Waits, and drops the future after this time, before it has completed.
     pub(crate) async fn drop_wait_after(&self, time: Duration, pending: &mut PendingAuthentication) {
         tokio::select! {
             biased;
@@ -200,7 +200,7 @@ impl World {
         }
     }
 
-    /// Polls once, as soon as that is due.
+    /// Polls once, as soon as a poll is due.
     pub(crate) async fn poll_when_due(&self, pending: &mut PendingAuthentication) -> Result<Poll, Error> {
         match self.client.poll(pending).await {
             Ok(Poll::NotDue { due_in }) => {
@@ -211,7 +211,7 @@ impl World {
         }
     }
 
-    /// A whole sign-in that ends well.
+    /// A successful sign-in.
     pub(crate) async fn approved(&self) -> Authentication {
         match self.outcome().await {
             Outcome::Approved(authentication) => authentication,
@@ -219,7 +219,7 @@ impl World {
         }
     }
 
-    /// The application starts again: it has nothing but what it sealed.
+    /// Restarts the application, with only what it has sealed.
     pub(crate) fn restarted(self, seed: u64) -> Self {
         self.restarted_with(seed, |client| client)
     }

@@ -271,7 +271,7 @@ async fn a_response_is_known_by_its_body_and_not_by_its_label() {
     let untyped = || Fault::edit_headers(Endpoint::UserInfo, |headers| drop(headers.remove("content-type")));
     assert!(answered_with(&world().await, untyped()).await.is_ok());
     assert!(answered_with(&signing().await, untyped()).await.is_ok());
-    // A signature that is registered is demanded whatever the label says.
+    // A registered signature is required regardless of the media type.
     let unsigned = Fault::response(Endpoint::UserInfo, 200, "application/jwt", r#"{"sub":"user-1"}"#);
     let demanding = world_with(|op| op, |client| client.userinfo_signed_response_alg(SigningAlgorithm::Es256)).await;
     let error = answered_with(&demanding, unsigned).await.unwrap_err();

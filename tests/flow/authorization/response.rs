@@ -369,7 +369,7 @@ async fn a_response_that_came_to_another_redirect_uri_is_refused() {
     world.op.assert_clean();
 }
 
-/// The test provider on this host with a client that has this redirect URI; its responses have no `iss`.
+/// A test provider on this host with a client that has this redirect URI. Its responses have no `iss`.
 async fn unnamed_op(host: &str, redirect_uri: &str) -> World {
     let at_op = TestClient::secret_basic(CLIENT_ID, crate::support::CLIENT_SECRET).redirect_uri(redirect_uri);
     world_with(|op| op.without_iss().host(host).client(at_op), |client| client.redirect_uri(redirect_uri)).await
@@ -381,7 +381,7 @@ async fn the_response_of_another_op_whose_redirect_uri_ends_like_this_one_is_ref
     let honest = unnamed_op("honest.test", "https://rp.test/callback").await;
     for arrival in ["/callback", "/", "https://rp.test/callback"] {
         let (url_there, session) = started(hostile.client.authorize()).await;
-        // The hostile OP sends the browser on to the honest one, with the state of the session.
+        // The hostile OP redirects the browser to the honest one, with the state of the session.
         let mut url = started(honest.client.authorize()).await.0;
         let state = parameters(&url_there, "state").remove(0);
         let pairs: Vec<_> = url.query_pairs().into_owned().collect();

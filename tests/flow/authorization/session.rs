@@ -1,8 +1,8 @@
-//! What the application keeps while the user is away, and whose it is.
+//! The session that the application keeps while the user is away, and which browser it belongs to.
 
 use super::*;
 
-/// Compiles only while none of these can be copied: each may be used once.
+/// Compiles only while none of these types can be copied: each value may be used once.
 #[expect(dead_code, reason = "the compiler is the test")]
 fn a_session_and_what_follows_from_it_are_used_once() {
     trait AmbiguousForClones<Marker> {
@@ -247,7 +247,7 @@ async fn a_session_takes_one_answer_and_forgeries_do_not_count() {
     let error = world.client.check_authorization_response(&query, &mut session).await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Misuse(Misuse::SessionSpent));
 
-    // An error of the OP is its answer too.
+    // An error of the OP also answers the request.
     let (url, mut session) = world.client.authorize().start().await.unwrap();
     let query = world.op.visit_and_decline(url).query();
     let error = world.client.check_authorization_response(&query, &mut session).await.unwrap_err();

@@ -89,7 +89,7 @@ const LISTS: [&str; 5] = [
     "userinfo_encryption_enc_values_supported",
 ];
 
-/// A client that registered everything, at an OP that lists this instead.
+/// A client that registered everything, at an OP that lists these values instead.
 async fn discovered(
     member: &'static str,
     listed: Option<Value>,

@@ -25,7 +25,7 @@ fn forged(forgery: EncryptionForgery) -> Option<Fault> {
     Some(Fault::encryption(Endpoint::UserInfo, forgery))
 }
 
-/// Responses are signed and then encrypted, and the client demands both.
+/// Responses are signed and then encrypted, and the client requires both.
 async fn strict_world() -> World {
     let key = key();
     let at_op = registered(&key).signed_userinfo().encrypted_userinfo(ALG.as_str(), "A256GCM");
@@ -195,7 +195,7 @@ async fn tokens_and_userinfo_may_be_authenticated_with_a_client_secret_that_is_l
     world.op.misbehave(Fault::id_token(Endpoint::Poll, IdTokenForgery::foreign_key()));
     assert_eq!(broken_rule(&world.wait(&mut pending).await), Some(Rule::IdTokenSignature));
 
-    // Unless it was registered, an HMAC is no signature.
+    // An HMAC does not count as a signature unless it was registered.
     let unregistered: Client = client_of(&world.op, &world.clock)
         .authentication(openid_deferred::ClientAuthentication::client_secret_basic(SECRET))
         .build()

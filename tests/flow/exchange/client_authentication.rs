@@ -1,4 +1,4 @@
-//! How the client proves who it is: each method, and who is refused.
+//! The authentication of the client: each method, and the clients that are refused.
 
 use super::*;
 
@@ -67,7 +67,7 @@ async fn private_key_jwt_works_with_every_kind_of_key() {
     }
 }
 
-/// A key that is somewhere else.
+/// A key in another system.
 #[derive(Debug)]
 struct Remote(Option<SigningKey>);
 
@@ -132,7 +132,7 @@ async fn a_client_assertion_can_be_for_the_token_endpoint() {
     let (world, audience) =
         assertion_audience(|client| client.assertion_audience(AssertionAudience::TokenEndpoint)).await;
     assert_eq!(audience, json!(format!("{}/token", world.op.issuer())));
-    // This OP is one of those that demand the issuer.
+    // This OP is one of those that require the issuer.
     assert_eq!(world.op.violations()[0].rule, RequestRule::AssertionInvalid);
 }
 

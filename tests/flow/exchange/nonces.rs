@@ -1,4 +1,4 @@
-//! Nonce challenges and a wrong clock (RFC 9449 §8): one request more, and nothing else.
+//! Nonce challenges and a wrong clock (RFC 9449 §8): exactly one more request.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What the exchange request carries, and what the options leave out.
+//! The parameters of the exchange request, and those that options remove.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! DTR §Successful Deferred Code Exchange Response, and every way of getting it wrong.
+//! DTR §Successful Deferred Code Exchange Response, and all its invalid forms.
 
 use super::*;
 

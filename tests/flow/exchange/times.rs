@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// In seconds from the answer: when the first poll is due at the earliest.
+/// The number of seconds from the answer to the earliest time of the first poll.
 async fn interval(value: Value) -> u64 {
     let world = op_with(|op| op.no_expiry()).await;
     let pending = answered_with(&world, move |members| set(members, "interval", value.clone())).await.unwrap();

@@ -1,4 +1,4 @@
-//! Token responses, as an ordinary code brings them.
+//! Token responses of ordinary codes.
 
 use super::*;
 

@@ -1,9 +1,9 @@
-//! What the network and the OP can do to a code that may be sent once only.
+//! Faults of the network and of the OP around a code that may be sent only once.
 
 use super::*;
 
-/// What turns a request away before the OP looks at the code leaves the code good, and nothing is sent a second time
-/// unasked.
+/// Asserts that a request that is refused before the OP looks at the code leaves the code usable, and that the client
+/// does not repeat the request by itself.
 async fn turned_away(fault: Fault) -> Error {
     let world = world().await;
     let mut grant = world.grant().await;
@@ -35,7 +35,7 @@ async fn a_request_that_was_turned_away_leaves_the_code_unspent() {
         assert_eq!(error.rule(), Some(Rule::UnexpectedStatus), "{status}");
         assert_eq!(error.is_transient(), !matches!(status, 401 | 403), "{status}");
     }
-    // What some frameworks write for a route that they do not have, and others for too many requests.
+    // Some frameworks send these for a missing route, and others for too many requests.
     for (status, code) in [(404, "invalid_request"), (405, "invalid_request"), (404, "Not Found"), (429, "rate_limit")]
     {
         let error = turned_away(Fault::error_with_status(Endpoint::Exchange, status, code)).await;

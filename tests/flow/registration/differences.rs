@@ -1,4 +1,4 @@
-//! What an OP registers otherwise than it was asked.
+//! Differences between what an OP registers and what it was asked to register.
 
 use openid_deferred::testing::Endpoint;
 use openid_deferred::{
@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::{office_with, request};
 use crate::support::{REDIRECT_URI, assert_approved};
 
-/// Registers, at an OP that changes what it is asked, and gives the differences and whether a client can be made.
+/// Registers at an OP that changes the request. Returns the differences and whether a client can be built.
 async fn registered(
     request: RegistrationRequest,
     edit: impl Fn(&mut Map<String, Value>) + Send + Sync + 'static,

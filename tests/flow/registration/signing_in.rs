@@ -94,7 +94,8 @@ async fn a_response_by_another_algorithm_than_the_registered_one_is_refused() {
     assert_eq!(error.rule(), Some(Rule::JwtResponseAlgorithm));
 }
 
-/// Signs a user in at the client of a registration; the final ID Token's `auth_time` is so old, or missing.
+/// Signs a user in with the client of a registration. The `auth_time` of the final ID Token has this age, or is
+/// missing.
 async fn aged(asked: RegistrationRequest, age: Option<i64>, max_age: Option<Duration>) -> Outcome {
     let office = office();
     let client = office.client_of(&office.register(asked).await).unwrap().discover().await.unwrap();
@@ -125,7 +126,7 @@ async fn a_registered_default_max_age_holds_for_requests_that_do_not_say() {
         (Some(200), None, true),
         (Some(400), None, false),
         (None, None, false),
-        // The request overrides it, in both directions.
+        // The request overrides the registration, in both directions.
         (Some(400), Some(Duration::from_secs(3_600)), true),
         (Some(200), Some(Duration::from_secs(10)), false),
     ] {
