@@ -1,4 +1,4 @@
-//! A user's browser: it follows redirects, keeps cookies and submits forms until it is sent back to the application.
+//! A user's browser: it follows redirects, stores cookies and submits forms until it is sent back to the application.
 
 use std::collections::BTreeMap;
 
@@ -8,20 +8,20 @@ use url::Url;
 
 use crate::page::{Form, Page};
 
-/// What the user does at the OP.
+/// The user's decision at the OP.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Decision {
     SignsIn,
     Declines,
 }
 
-/// What comes after a page.
+/// The action on a page.
 pub(crate) enum Step {
     Submit(Form),
     Open(Url),
 }
 
-/// What a user does on a page of an OP; `None` on one that is not known.
+/// Returns the user's action on a page of an OP, or `None` for an unknown page.
 pub(crate) type Answer = fn(&Page, Decision) -> Option<Step>;
 
 pub(crate) struct Browser {
@@ -39,8 +39,8 @@ impl Browser {
         browser
     }
 
-    /// Opens a page and goes on, up to where the user is back at `redirect_uri`: that URL, or the body of the form that
-    /// the browser posts there.
+    /// Opens a page and continues until the user is back at `redirect_uri`. Returns that URL, or the body of the form
+    /// that the browser posts there.
     pub(crate) async fn visit(&mut self, url: Url, redirect_uri: &str, answer: Answer, decision: Decision) -> String {
         let mut url = url;
         let mut body = None;
@@ -109,7 +109,7 @@ impl Browser {
     }
 }
 
-/// An HTTP client that trusts this authority alone and follows no redirect.
+/// An HTTP client that trusts only this authority and follows no redirects.
 pub(crate) fn http(authority: &str) -> reqwest::Client {
     reqwest::Client::builder()
         .no_proxy()

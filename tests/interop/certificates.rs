@@ -1,4 +1,4 @@
-//! Certificates that are thrown away after the test.
+//! Temporary certificates for a test.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -28,7 +28,7 @@ impl Identity {
         })
     }
 
-    /// A certificate for this host name, by the authority or by itself.
+    /// A certificate for this host name, signed by the authority or by itself.
     pub(crate) fn host(name: &str, authority: Option<&Self>) -> Self {
         Self::new(name, authority, |builder| {
             let mut names = SubjectAlternativeName::new();
@@ -59,7 +59,7 @@ impl Identity {
         Self { certificate: builder.build(), key }
     }
 
-    /// The public key as a JWK with the certificate in it, as a client registers one that vouches for itself.
+    /// The public key as a JWK that contains the certificate, as a client registers a self-signed certificate.
     pub(crate) fn jwk(&self) -> Value {
         let key = self.key.ec_key().unwrap();
         let (mut x, mut y) = (BigNum::new().unwrap(), BigNum::new().unwrap());

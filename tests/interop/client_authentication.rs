@@ -1,4 +1,4 @@
-//! Every method by which a client authenticates.
+//! Every authentication method of clients.
 
 use openid_deferred::{ClientAuthentication, ErrorKind, SigningAlgorithm, SigningKey};
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use crate::node::Provider;
 use crate::op::Op;
 use crate::support::{CLIENT_ID, World, builder, chain, key_set, registration, with, world_at, world_with_secret};
 
-/// A sign-in with everything that follows it and needs the client's authentication.
+/// Performs a sign-in and every later request that needs the client's authentication.
 async fn works<O: Op>(op: &O, registered: Value, authentication: impl FnOnce(&str) -> ClientAuthentication) {
     let world = world_with_secret(op, registered, |client, secret| client.authentication(authentication(secret))).await;
     let Some(world) = world else { return };
@@ -60,7 +60,7 @@ pub(crate) async fn a_wrong_secret_is_refused(op: &impl Op) {
     let error = world.sign_in_by(world.client.authorize()).await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::ErrorResponse(_)), "{}", chain(&error));
     let code = error.error_response().unwrap().code();
-    // RFC 6749 §5.2 has `invalid_client` for it; some say the other.
+    // RFC 6749 §5.2 defines `invalid_client` for this; some OPs send the other.
     assert!(matches!(code, "invalid_client" | "unauthorized_client"), "{}", chain(&error));
 }
 

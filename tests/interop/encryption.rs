@@ -15,7 +15,7 @@ pub(crate) async fn id_tokens_and_userinfo_are_decrypted<O: Op>(op: &O) {
             "id_token_encrypted_response_enc": enc.as_str(),
             "userinfo_encrypted_response_alg": alg.as_str(),
             "userinfo_encrypted_response_enc": enc.as_str(),
-            // Some OPs encrypt only what they have signed.
+            // Some OPs encrypt only signed responses.
             "userinfo_signed_response_alg": "ES256",
         });
         let decrypting = world_at(op, registered, |client| {

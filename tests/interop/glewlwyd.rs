@@ -1,27 +1,28 @@
-//! glewlwyd 2.7.5 as Debian has it (C, with rhonabwy for JOSE): started for each test, and set up by its admin API. Its
-//! pages are a web application in JavaScript, so the user signs in and consents by its API.
+//! glewlwyd 2.7.5 as packaged by Debian (C, with rhonabwy for JOSE). It is started for each test and set up by its
+//! admin API. Its pages are a web application in JavaScript, so the user signs in and consents through its API.
 //!
-//! What it does in a way of its own:
+//! Where it differs from other OPs:
 //! - It compares the credentials of `client_secret_basic` without decoding them (RFC 6749 §2.3.1), so a secret with a
-//!   character that is encoded works with `client_secret_post` alone.
-//! - It takes a client assertion only where `aud` is the URL of the endpoint that is asked:
-//!   `AssertionAudience::Endpoint`.
-//! - It finds a client's key by its `kid` alone, or has one key as PEM.
-//! - One of its keys signs all that is for a client, whatever the client has registered for each response. It takes the
-//!   left half of SHA-256 as `at_hash` of an ID Token by EdDSA.
-//! - It signs and encrypts UserInfo only where `Accept` is exactly `application/jwt`, and encrypts with one pair of
-//!   algorithms for everything but authorization responses.
-//! - In the mode `form_post` it encodes each value twice. `iss` is then another issuer, and the response is refused;
+//!   character that is encoded works only with `client_secret_post`.
+//! - It accepts a client assertion only if `aud` is the URL of the called endpoint: `AssertionAudience::Endpoint`.
+//! - It finds a client's key only by its `kid`, or uses a single key in PEM.
+//! - It signs everything for a client with one of its keys, regardless of the algorithms that the client has registered
+//!   for each response. It uses the left half of SHA-256 as `at_hash` of an ID Token signed with EdDSA.
+//! - It signs and encrypts UserInfo only if `Accept` is exactly `application/jwt`. It encrypts everything with one pair
+//!   of algorithms, except authorization responses.
+//! - In the mode `form_post` it encodes each value twice. So `iss` is another issuer, and the response is refused;
 //!   `form_post.jwt` works.
 //! - Its `auth_time` is 0, so no ID Token is accepted after `max_age`.
-//! - Where DPoP nonces are required, its endpoint for pushed requests refuses a proof without one and gives none.
-//! - In proofs it wants the URL of the token endpoint also at its alias for mutual TLS, so the aliases are off here.
+//! - If DPoP nonces are required, its endpoint for pushed requests refuses a proof without one, but does not supply
+//!   one.
+//! - In proofs for the token endpoint's alias for mutual TLS it requires the URL of the token endpoint itself, so the
+//!   aliases are off here.
 //! - It binds tokens to every certificate that is presented, and does not say so in its metadata.
 //! - Most refusals are a 401 or 403 without a body. A public client cannot revoke tokens.
-//! - It gives a client that registers itself without `token_endpoint_auth_method` no secret, and ignores the algorithms
-//!   that it registers. When a registration is read, `token_endpoint_auth_method` is a list, and it refuses an update
-//!   with that list.
-//! - It loses rows of a SQLite database where two clients come at once, which is why each test has its own.
+//! - It gives no secret to a client that registers itself without `token_endpoint_auth_method`, and ignores the
+//!   algorithms that a client registers. When a registration is read, `token_endpoint_auth_method` is a list, and it
+//!   refuses an update with that list.
+//! - It loses rows of a SQLite database when two clients call at once, so each test has its own database.
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -70,14 +71,15 @@ pub(crate) const OP: Glewlwyd = Glewlwyd { nonces: false, running: OnceCell::con
 
 const ADMIN: (&str, &str) = ("admin", "password");
 const USER: (&str, &str) = ("user-1", "the password of user-1");
-/// It compares what `client_secret_basic` sends without decoding it, so this has no character that is encoded.
+/// It compares the credentials of `client_secret_basic` without decoding them, so this has no character that is
+/// encoded.
 const CLIENT_SECRET: &str = "the-secret-of-a-client-which-is-long-enough-for-an-HMAC";
-/// It has no space for more keys than these, and signs with the first one unless a client has another.
+/// It stores no more keys than these, and signs with the first one unless a client names another.
 const SIGNING: &[&str] = &["ES256", "ES384", "ES512", "EdDSA", "RS256", "RS512", "PS256", "PS512"];
 const VERIFYING: &[&str] = &["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"];
 const ENCRYPTION: &[&str] = &["RSA-OAEP", "RSA-OAEP-256", "ECDH-ES", "ECDH-ES+A128KW", "ECDH-ES+A256KW"];
 
-/// The OP with the sessions of its admin and of the user, each as the cookie of a browser.
+/// The OP with the session cookies of its admin and of the user.
 struct Running {
     site: Site,
     base: String,
@@ -157,7 +159,7 @@ database={{ type="sqlite3" path="{}" }};
     )
 }
 
-/// A new private key for each algorithm, named after it.
+/// New private keys, one for each algorithm and named after it.
 fn keys() -> Value {
     let sign = SIGNING.iter().map(|name| ("sig", name));
     let keys = sign.chain(ENCRYPTION.iter().map(|name| ("enc", name))).map(|(key_use, name)| {
@@ -210,7 +212,7 @@ fn plugin(issuer: &str, nonces: bool) -> Value {
         "client-encrypt_userinfo-parameter": "encrypt_userinfo",
         "client-cert-source": "TLS",
         "oauth-dpop-iat-duration": 600,
-        // It asks a clock that is a few milliseconds behind.
+        // It reads a clock that is a few milliseconds behind.
         "oauth-dpop-iat-gap-duration": 5,
         "oauth-dpop-nonce-mandatory": nonces,
         "oauth-dpop-nonce-counter": 5,
@@ -244,7 +246,7 @@ fn plugin(issuer: &str, nonces: bool) -> Value {
 }
 
 impl Running {
-    /// The OP's scopes, its user, and the OpenID Provider itself, which is a plugin.
+    /// Sets up the OP's scopes, its user, and the OpenID Provider itself, which is a plugin.
     async fn set_up(&self, nonces: bool) {
         for scope in ["profile", "email"] {
             let scope = json!({ "name": scope, "display_name": scope, "password_required": true, "scheme": {} });
@@ -274,7 +276,7 @@ impl Running {
         self.call(Method::POST, "user/", user).await;
     }
 
-    /// The cookie of a new session.
+    /// Opens a session, and returns its cookie.
     async fn log_in(&self, (user, password): (&str, &str)) -> String {
         let request = http(&self.site.authority.certificate_pem()).post(format!("{}/api/auth/", self.base));
         let body = json!({ "username": user, "password": password }).to_string();
@@ -284,7 +286,7 @@ impl Running {
         cookie.split(';').next().unwrap_or_default().to_owned()
     }
 
-    /// A request to the admin API, with a body unless that is null.
+    /// Sends a request to the admin API, with a body unless that is null.
     async fn call(&self, method: Method, path: &str, body: Value) -> Value {
         self.call_as(&self.admin, method, path, body).await
     }
@@ -308,7 +310,7 @@ impl Running {
     }
 }
 
-/// A client by the names that the admin API has for the members of a registration.
+/// Converts a registration into the terms of the admin API.
 fn client(client_id: &str, members: &Value) -> Value {
     let method = &members["token_endpoint_auth_method"];
     let first = |names: &[&str]| names.iter().map(|name| members[*name].clone()).find(|member| !member.is_null());
@@ -321,7 +323,7 @@ fn client(client_id: &str, members: &Value) -> Value {
         "authorization_type": ["code", "refresh_token", "client_credentials"],
         "scope": ["openid"],
         "token_endpoint_auth_method": [method],
-        // One key signs all that is for a client.
+        // One key signs everything for a client.
         "sign_kid": first(&[
             "userinfo_signed_response_alg",
             "authorization_signed_response_alg",
@@ -344,7 +346,7 @@ fn client(client_id: &str, members: &Value) -> Value {
     ] {
         set(name, first(&[name]));
     }
-    // It finds a key among others by its `kid` alone.
+    // If there are several keys, it finds one only by its `kid`.
     if let Some(key) = members.pointer("/jwks/keys/0").filter(|key| key["use"] == "sig") {
         set("pubkey", Some(json!(pem(key))));
         set("jwks", None);
@@ -363,7 +365,7 @@ fn client(client_id: &str, members: &Value) -> Value {
     client
 }
 
-/// A public key as OPs before JWK have it.
+/// A public key in PEM, the format of OPs without JWK.
 fn pem(jwk: &Value) -> String {
     let bytes = |name: &str| URL_SAFE_NO_PAD.decode(jwk[name].as_str().expect("it is there")).expect("base64url");
     let number = |name: &str| BigNum::from_slice(&bytes(name)).expect("a number");
@@ -384,8 +386,8 @@ fn pem(jwk: &Value) -> String {
     String::from_utf8(key.expect("a key").public_key_to_pem().expect("PEM")).expect("PEM is text")
 }
 
-/// Goes on from the login page as the application there does for a user who is signed in. The page cannot be declined;
-/// a scope that the user does not have brings an error too.
+/// Continues from the login page as its application does for a user who is signed in. The user cannot decline on that
+/// page, but a scope that the user does not have also causes an error.
 fn answer(page: &Page, decision: Decision) -> Option<Step> {
     let (_, next) = page.url().query_pairs().find(|(name, _)| name == "callback_url")?;
     let mut next = Url::parse(&next).ok()?;
@@ -445,7 +447,7 @@ impl Op for Glewlwyd {
         running.call(Method::PUT, "mod/plugin/oidc/reset", Value::Null).await;
     }
 
-    /// Everybody may register a client.
+    /// Any party may register a client.
     async fn initial_access_token(&self) -> Option<String> {
         None
     }
@@ -466,7 +468,7 @@ async fn every_request_gets_by_where_nonces_are_required() {
     world.client.userinfo(&authentication).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
 }
 
-/// It revokes no tokens for a client that does not authenticate.
+/// It does not revoke tokens for a client that does not authenticate.
 #[tokio::test]
 async fn a_public_client_signs_in_and_refreshes() {
     let op = OP;
@@ -478,7 +480,7 @@ async fn a_public_client_signs_in_and_refreshes() {
     assert!(world.client.revoke(&authentication).await.is_err());
 }
 
-/// It says nothing about why it refuses a token.
+/// It gives no reason for refusing a token.
 #[tokio::test]
 async fn revoked_tokens_are_refused_without_a_reason() {
     let op = OP;
@@ -493,7 +495,7 @@ async fn revoked_tokens_are_refused_without_a_reason() {
     assert!(error.error_response().is_none(), "{}", chain(&error));
 }
 
-/// It encodes `iss` twice there, and RFC 9207 §2.4 has it compared as it is.
+/// It encodes `iss` twice there, and RFC 9207 §2.4 requires a comparison without decoding.
 #[tokio::test]
 async fn a_form_post_is_refused() {
     let op = OP;
@@ -513,7 +515,8 @@ async fn an_id_token_is_refused_where_the_time_of_the_login_is_asked_for() {
     assert_eq!(error.rule(), Some(Rule::IdTokenAuthTime), "{}", chain(&error));
 }
 
-/// Its metadata do not say that it binds tokens to a certificate, and it binds them to each that is presented.
+/// Its metadata does not say that it binds tokens to a certificate, and it binds them to every certificate that is
+/// presented.
 #[tokio::test]
 async fn a_certificate_of_the_authority_authenticates_and_binds() {
     let op = OP;
@@ -552,7 +555,7 @@ async fn a_client_registers_itself_and_manages_its_registration() {
     registration::signs_in(&site, &registered, None).await;
 
     registrar.read(&mut registered).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
-    // Not what it has just said, which it would refuse.
+    // Sends the request instead of the OP's last answer, which it would refuse.
     let renamed = request.client_name("Renamed");
     registrar.update(&mut registered, renamed).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
     assert_eq!(registered.metadata().client_name(), Some("Renamed"));

@@ -1,22 +1,21 @@
-//! idpyoidc 5.0.0 (Python, with cryptojwt for JOSE): started for each test, in a small program that serves its endpoints
-//! and plays the user. Clients register themselves.
+//! idpyoidc 5.0.0 (Python, with cryptojwt for JOSE). It is started for each test, in a small program that serves its
+//! endpoints and acts as the user. Clients register themselves.
 //!
-//! What it cannot do: mutual TLS, responses in a JWT, EdDSA, ES512 (its key for that is not found), encrypted ID Tokens,
-//! and the update and deletion of registrations.
+//! It does not support mutual TLS, responses in a JWT, EdDSA, ES512 (its key for that is not found), encrypted ID
+//! Tokens, or the update and deletion of registrations.
 //!
-//! What it does in a way of its own:
-//! - Its DPoP compares `ath` with a hexadecimal hash (RFC 9449 §4.2 has base64url), so it is off here.
-//! - It wants `response_type` and more beside `request` and `request_uri` (RFC 9101 §5 and RFC 9126 §4 have only
-//!   `client_id` there), so neither signed nor pushed requests get by.
-//! - It takes a client assertion only where `aud` is the URL of the endpoint that is asked:
-//!   `AssertionAudience::Endpoint`.
-//! - It encrypts with an IV of 128 bits for AES-GCM (RFC 7518 §5.3 requires 96), and what it encrypts by `ECDH-ES+A128KW`
-//!   and `ECDH-ES+A256KW` nobody else can decrypt.
+//! Where it differs from other OPs:
+//! - Its DPoP compares `ath` with a hexadecimal hash (RFC 9449 §4.2 requires base64url), so DPoP is off here.
+//! - It requires `response_type` and more beside `request` and `request_uri` (RFC 9101 §5 and RFC 9126 §4 have only
+//!   `client_id` there), so neither signed nor pushed requests work.
+//! - It accepts a client assertion only if `aud` is the URL of the called endpoint: `AssertionAudience::Endpoint`.
+//! - It encrypts with an IV of 128 bits for AES-GCM (RFC 7518 §5.3 requires 96). No other implementation can decrypt
+//!   what it encrypts with `ECDH-ES+A128KW` and `ECDH-ES+A256KW`.
 //! - It refuses the registration of a client without keys, and of a native application with an HTTPS redirect URI.
 //! - It compares the credentials of `client_secret_basic` without decoding them; the secrets that it issues have no
 //!   character that is encoded.
-//! - It refuses `offline_access` without `prompt=consent`, instead of ignoring it.
-//! - A refresh token that was revoked is an `invalid_request` there, not an `invalid_grant`.
+//! - It refuses `offline_access` without `prompt=consent` instead of ignoring it.
+//! - It answers a revoked refresh token with `invalid_request`, not with `invalid_grant`.
 
 use std::process::Command;
 use std::sync::Mutex;
@@ -43,7 +42,7 @@ pub(crate) const OP: Idpyoidc = Idpyoidc(OnceCell::const_new());
 
 const SIGNING: &[&str] = &["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384"];
 
-/// Those that it has as RFC 7518 does.
+/// The encryptions that it implements as RFC 7518 specifies.
 const ENCRYPTIONS: Encryptions = &[
     (KeyManagementAlgorithm::RsaOaep, ContentEncryptionAlgorithm::A128CbcHs256),
     (KeyManagementAlgorithm::RsaOaep256, ContentEncryptionAlgorithm::A256CbcHs512),
@@ -63,7 +62,7 @@ async fn start() -> Option<Running> {
     let mut command = Command::new(folder.join("bin/python"));
     let (process, said) = Process::start("idpyoidc", command.arg(source("idpyoidc/op.py")), &settings);
     let issuer = said["issuer"].as_str().expect("the issuer is text").to_owned();
-    // The program plays the user.
+    // The program acts as the user.
     let site = Site { issuer, authority, answer: |_, _| None, scopes: SCOPES, cookie: None };
     Some(Running { site, process: Mutex::new(process) })
 }
@@ -83,7 +82,7 @@ impl Op for Idpyoidc {
     }
 
     async fn register(&self, mut members: Value) -> Option<Registered> {
-        // A native application may not have an HTTPS redirect URI there.
+        // It allows no HTTPS redirect URI for a native application.
         members.as_object_mut()?.remove("application_type");
         if members["jwks"].is_null() {
             let key = SigningKey::generate(SigningAlgorithm::Es256).expect("a key");
@@ -114,13 +113,13 @@ impl Op for Idpyoidc {
         running.process.lock().expect("nothing panics with it").ask(&json!({}));
     }
 
-    /// Everybody may register a client.
+    /// Any party may register a client.
     async fn initial_access_token(&self) -> Option<String> {
         None
     }
 }
 
-/// A token that is refused there for its state is an `invalid_request`.
+/// It answers a token that is refused for its state with `invalid_request`.
 #[tokio::test]
 async fn revoked_tokens_are_refused() {
     let op = OP;

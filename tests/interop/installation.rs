@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
-/// Says what to do about tests that cannot run: `required` makes them fail.
+/// Controls tests that cannot run: `required` makes them fail.
 const VARIABLE: &str = "OPENID_DEFERRED_INTEROP";
 
-/// The folder in which an OP is installed; `None`, and a line that says why, where that cannot be done.
+/// The folder of an installed OP. If it cannot be installed, prints the reason and returns `None`.
 pub(crate) fn installed(op: &'static str) -> Option<PathBuf> {
     static DONE: Mutex<BTreeMap<&str, Result<PathBuf, String>>> = Mutex::new(BTreeMap::new());
     let result = DONE.lock().expect("no test panics here").entry(op).or_insert_with(|| install(op)).clone();
@@ -23,7 +23,7 @@ pub(crate) fn installed(op: &'static str) -> Option<PathBuf> {
     }
 }
 
-/// Runs the script, which does nothing where the OP has been installed before.
+/// Runs the script, which does nothing if the OP is already installed.
 fn install(op: &str) -> Result<PathBuf, String> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("it lies in the target folder");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/interop");

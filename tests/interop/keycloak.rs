@@ -1,17 +1,16 @@
-//! Keycloak 26.7.3 (Java, with a JOSE of its own): started once, its realm set up by its admin API, its clients by its
-//! registration endpoint.
+//! Keycloak 26.7.3 (Java, with a JOSE implementation of its own). It is started once, its realm is set up by its admin
+//! API, and its clients by its registration endpoint.
 //!
-//! What it does in a way of its own:
-//! - It signs by HS256, HS384 and HS512 with a key of the realm instead of the client's secret (OpenID Connect Core 1.0
-//!   §10.1), so that no client can verify such an ID Token.
+//! Where it differs from other OPs:
+//! - It signs with HS256, HS384 and HS512 by a key of the realm instead of the client's secret (OpenID Connect Core 1.0
+//!   §10.1), so no client can verify such an ID Token.
 //! - It repeats `iss` in responses that are JWTs.
-//! - It has no `self_signed_tls_client_auth`, and names a client's certificate by its subject alone.
-//! - It refuses a registration with a member that it does not know, such as `client_name#ja` or
-//!   `require_signed_request_object`, as a whole (RFC 7591 §2 wants such members ignored), and one whose keys do not say
-//!   what they are for (`use`).
-//! - It calls a token inactive at introspection unless the client that asks is in the token's audience, which a mapper
-//!   has to put there, also for the client that the token was issued to.
-//! - It ends the user's session where a token is revoked, and then answers a second revocation with an error.
+//! - It has no `self_signed_tls_client_auth`, and identifies a client's certificate by its subject alone.
+//! - It refuses a registration with an unknown member, such as `client_name#ja` or `require_signed_request_object`, as
+//!   a whole (RFC 7591 §2 requires that such members be ignored). It also refuses one whose keys have no `use`.
+//! - At introspection it calls a token inactive unless the client that asks is in the token's audience. A mapper has to
+//!   add the client, even the one to which the token was issued.
+//! - It ends the user's session when a token is revoked, and then answers a second revocation with an error.
 #![expect(clippy::disallowed_methods, reason = "it starts and issues tokens in real time")]
 
 use std::path::Path;
@@ -43,12 +42,12 @@ const SIGNING: &[&str] = &["RS256", "RS384", "RS512", "PS256", "PS384", "PS512",
 
 struct Running {
     site: Site,
-    /// Where all its realms are.
+    /// The URL of all its realms.
     base: String,
     initial_access_token: String,
     /// With the time at which it was issued.
     admin_token: Mutex<Option<(String, Instant)>>,
-    /// One at a time rotates its keys.
+    /// Its keys are rotated by one test at a time.
     rotations: Mutex<u32>,
     _process: Process,
 }
@@ -92,7 +91,7 @@ async fn start() -> Option<Running> {
     Some(running)
 }
 
-/// Little memory, and no time for a compiler that pays off after minutes.
+/// Limits the memory, and turns off a compiler that pays off only after minutes.
 fn environment(command: &mut Command, home: &Path) {
     command
         .current_dir(home)
@@ -154,7 +153,7 @@ fn key(name: &str, provider: &str, mut config: Value) -> Value {
 }
 
 impl Running {
-    /// A request to the admin API, below `/admin/realms`.
+    /// Sends a request to the admin API, below `/admin/realms`.
     async fn admin(&self, method: Method, path: &str, body: Option<Value>) -> Value {
         let http = http(&self.site.authority.certificate_pem());
         let token = self.admin_token(&http).await;
@@ -169,7 +168,7 @@ impl Running {
         if text.is_empty() { Value::Null } else { serde_json::from_str(&text).expect("JSON") }
     }
 
-    /// It is good for a minute.
+    /// An admin token, which is valid for a minute.
     async fn admin_token(&self, http: &reqwest::Client) -> String {
         let mut known = self.admin_token.lock().await;
         if let Some((token, issued)) = &*known
@@ -190,7 +189,7 @@ impl Running {
         token.to_owned()
     }
 
-    /// Puts the client into the audience of its access tokens.
+    /// Adds the client to the audience of its access tokens.
     async fn add_audience(&self, client_id: &str) {
         let mapper = json!({
             "name": "audience",
@@ -209,7 +208,7 @@ impl Running {
     }
 }
 
-/// What the user does on its two pages.
+/// The user's actions on its two pages.
 fn answer(page: &Page, decision: Decision) -> Option<Step> {
     if let Some(login) = page.form(|form| form.id == "kc-form-login") {
         return Some(Step::Submit(login.with([("username", USER), ("password", PASSWORD)])));
@@ -276,7 +275,7 @@ impl Op for Keycloak {
         new["name"] = json!(format!("ES256 {rotations}"));
         new["providerType"] = json!("org.keycloak.keys.KeyProvider");
         running.admin(Method::POST, &path, Some(new)).await;
-        // Other tests verify what it has signed.
+        // Other tests verify tokens that it has signed.
         old["config"]["active"] = json!(["false"]);
         let path = format!("{path}/{}", old["id"].as_str().expect("it has a name"));
         running.admin(Method::PUT, &path, Some(old.clone())).await;

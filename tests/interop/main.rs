@@ -1,7 +1,7 @@
-//! The crate against OpenID Providers that nobody here wrote, over plain `code`: `matrix.rs` says what runs against
-//! which of them, and the module of each says what it cannot do or does in a way of its own.
+//! The crate against OpenID Providers of other authors, with plain `code`. `matrix.rs` lists what runs against which
+//! OP, and the module of each OP lists what it does not support or does differently.
 //!
-//! `scripts/interop` installs them. Where it cannot, the tests say so and pass, unless the environment variable
+//! `scripts/interop` installs the OPs. If it cannot, the tests say so and pass, unless the environment variable
 //! `OPENID_DEFERRED_INTEROP` is `required`.
 
 mod browser;

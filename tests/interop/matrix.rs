@@ -1,6 +1,6 @@
-//! What runs against which OP: one line for each scenario.
+//! The scenarios that run against each OP: one line for each scenario.
 
-/// A test for each OP of a line, called `matrix::SCENARIO::OP`.
+/// Defines a test for each OP of a line, called `matrix::SCENARIO::OP`.
 macro_rules! matrix {
     ($($module:ident::$scenario:ident: $($op:ident)*;)*) => {$(
         mod $scenario {

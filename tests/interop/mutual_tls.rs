@@ -28,7 +28,7 @@ async fn world(
     Some(World::new(op, client).await)
 }
 
-/// The certificate is named by its subject, and the OP trusts the authority.
+/// The certificate is identified by its subject, and the OP trusts the authority.
 pub(crate) async fn a_certificate_of_the_authority_authenticates_and_binds(op: &impl Op) {
     let Some(site) = op.site().await else { return };
     for certificate_bound in [false, true] {
@@ -84,7 +84,7 @@ async fn self_signed_tls_client_auth() {
     }
 }
 
-/// A sign-in with everything that follows it. The tokens are bound to the certificate with this thumbprint, or to a
+/// Performs a sign-in and all later requests. The tokens are bound to the certificate with this thumbprint, or to a
 /// DPoP key.
 pub(crate) async fn works(world: &World, thumbprint: Option<String>) {
     let mut authentication = world.sign_in().await;

@@ -1,4 +1,4 @@
-//! `oidc-provider` 9.13 on Node.js, a certified OP: started for each test, with the clients of that test.
+//! `oidc-provider` 9.13 on Node.js, a certified OP. It is started for each test, with the clients of that test.
 
 use std::process::Command;
 
@@ -18,7 +18,7 @@ pub(crate) struct Provider {
 }
 
 impl Provider {
-    /// Starts a provider with these settings, see `node/provider.mjs`; `None` where that cannot be done here.
+    /// Starts a provider with these settings (see `node/provider.mjs`). Returns `None` if it cannot run here.
     pub(crate) fn start(settings: Value) -> Option<Self> {
         Self::start_with(Identity::authority(), settings)
     }
@@ -36,7 +36,7 @@ impl Provider {
         command.arg("provider.mjs").current_dir(folder).env("NODE_NO_WARNINGS", "1");
         let (process, said) = Process::start("node", &mut command, &settings);
         let issuer = said["issuer"].as_str().expect("the issuer is text").to_owned();
-        // Its pages are played by the provider itself.
+        // The provider handles its pages itself.
         let site = Site { issuer, authority, answer: |_, _| None, scopes: SCOPES, cookie: None };
         Some(Self { site, process })
     }

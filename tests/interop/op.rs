@@ -1,4 +1,4 @@
-//! What a scenario needs of an OP, whichever it is.
+//! The interface between scenarios and OPs.
 
 use openid_deferred::{ClientBuilder, ContentEncryptionAlgorithm, KeyManagementAlgorithm, ResponseMode};
 use serde_json::Value;
@@ -8,51 +8,51 @@ use crate::certificates::Identity;
 use crate::process::Process;
 use crate::support::World;
 
-/// Where an OP is, and how a user gets past its pages.
+/// The address of an OP, and how a user gets through its pages.
 #[derive(Clone)]
 pub(crate) struct Site {
     pub(crate) issuer: String,
     pub(crate) authority: Identity,
     pub(crate) answer: Answer,
-    /// What is asked for, so that there is UserInfo and a refresh token.
+    /// The requested scopes, so that there is UserInfo and a refresh token.
     pub(crate) scopes: &'static [&'static str],
-    /// `NAME=VALUE` of a user who is signed in at the OP already.
+    /// `NAME=VALUE` of a user who is already signed in at the OP.
     pub(crate) cookie: Option<String>,
 }
 
 pub(crate) const SCOPES: &[&str] = &["profile", "email"];
 
-/// A client as the OP knows it.
+/// A client as it is registered at the OP.
 pub(crate) struct Registered {
     pub(crate) site: Site,
     pub(crate) client_id: String,
-    /// Empty for a client without one.
+    /// Empty for a client without a secret.
     pub(crate) client_secret: String,
-    /// Ends with the test, where the OP was started for this client.
+    /// The OP's program if it was started for this client. It ends with the test.
     pub(crate) process: Option<Process>,
 }
 
-/// The algorithms that a scenario goes through at an OP.
+/// The algorithms of an OP that scenarios go through.
 pub(crate) struct Abilities {
-    /// By which it signs ID Tokens.
+    /// For signing ID Tokens.
     pub(crate) id_tokens: &'static [&'static str],
-    /// By which it signs UserInfo responses.
+    /// For signing UserInfo responses.
     pub(crate) userinfo: &'static [&'static str],
-    /// By which it signs authorization responses.
+    /// For signing authorization responses.
     pub(crate) responses: &'static [&'static str],
-    /// Which it verifies in the assertions of clients.
+    /// For verifying the assertions of clients.
     pub(crate) assertions: &'static [&'static str],
-    /// Which it verifies in request objects.
+    /// For verifying request objects.
     pub(crate) requests: &'static [&'static str],
-    /// By which it encrypts ID Tokens and UserInfo responses.
+    /// For encrypting ID Tokens and UserInfo responses.
     pub(crate) encryption: Encryptions,
-    /// By which it encrypts authorization responses.
+    /// For encrypting authorization responses.
     pub(crate) response_encryption: Encryptions,
-    /// Which it decrypts in request objects.
+    /// For decrypting request objects.
     pub(crate) request_encryption: Encryptions,
-    /// How a client that it knows cannot authenticate at introspection.
+    /// The authentication methods that do not work at introspection.
     pub(crate) no_introspection_by: &'static [&'static str],
-    /// In which modes it answers in a JWT.
+    /// The modes in which it answers in a JWT.
     pub(crate) jwt_modes: &'static [ResponseMode],
 }
 
@@ -71,7 +71,7 @@ pub(crate) const NO_ABILITIES: Abilities = Abilities {
     jwt_modes: &[],
 };
 
-/// Every key management that this crate knows, and every content encryption.
+/// Every key management algorithm and every content encryption of this crate.
 pub(crate) const ALL_ENCRYPTIONS: Encryptions = &[
     (KeyManagementAlgorithm::RsaOaep, ContentEncryptionAlgorithm::A128Gcm),
     (KeyManagementAlgorithm::RsaOaep256, ContentEncryptionAlgorithm::A256Gcm),
@@ -84,32 +84,32 @@ pub(crate) const ALL_ENCRYPTIONS: Encryptions = &[
 pub(crate) trait Op {
     const ABILITIES: Abilities;
 
-    /// The error with which it answers where the user declines.
+    /// The OP's error if the user declines.
     const DECLINED: &'static str = "access_denied";
 
-    /// What every client has to be told about this OP.
+    /// Adds the settings that every client of this OP needs.
     fn configure(client: ClientBuilder) -> ClientBuilder {
         client
     }
 
-    /// Registers a client with these members (RFC 7591); `None` where the OP cannot run here.
+    /// Registers a client with these members (RFC 7591). Returns `None` if the OP cannot run here.
     async fn register(&self, members: Value) -> Option<Registered>;
 
-    /// The OP before any client is registered; `None` where it cannot run here.
+    /// The OP before any client is registered, or `None` if it cannot run here.
     async fn site(&self) -> Option<Site> {
         panic!("this OP is started for a client")
     }
 
-    /// Signs ID Tokens by ES256 with a new key from now on.
+    /// Makes the OP sign ID Tokens with ES256 and a new key from now on.
     async fn rotate_keys(&self, _: &mut World) {
         panic!("the matrix does not ask this OP for that")
     }
 
-    /// What lets a registrar in, where the OP registers clients; `None` where everybody may.
+    /// The token with which a registrar may register clients, or `None` if any party may.
     async fn initial_access_token(&self) -> Option<String> {
         panic!("the matrix does not ask this OP for that")
     }
 
-    /// Lets the user consent to a client that has registered itself, where no page asks for it.
+    /// Records the consent of the user to a client that has registered itself, if no page asks for it.
     async fn consent(&self, _client_id: &str) {}
 }

@@ -1,4 +1,4 @@
-//! HTML pages, as far as a user who fills in forms needs them.
+//! HTML pages, with the parts that a user who fills in forms needs.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ pub(crate) struct Page {
     text: String,
 }
 
-/// A form with what it submits.
+/// A form and the fields that it submits.
 #[derive(Debug, Clone)]
 pub(crate) struct Form {
     pub(crate) id: String,
@@ -30,7 +30,7 @@ impl Page {
         &self.text
     }
 
-    /// The first form that is wanted.
+    /// The first form that matches.
     pub(crate) fn form(&self, wanted: impl Fn(&Form) -> bool) -> Option<Form> {
         self.forms().into_iter().find(wanted)
     }
@@ -49,7 +49,7 @@ impl Page {
                     forms.push(Form { id: attribute("id"), action: attribute("action"), fields: BTreeMap::new() });
                 }
                 "/form" => inside = false,
-                // A button counts only where it is pressed.
+                // A button counts only if it is pressed.
                 "input" if inside && attribute("type") != "submit" => {
                     if let Some(form) = forms.last_mut()
                         && let Some(name) = attributes.get("name")
@@ -71,13 +71,13 @@ impl Form {
         self
     }
 
-    /// What the browser posts.
+    /// The body that the browser posts.
     pub(crate) fn body(&self) -> String {
         form_urlencoded::Serializer::new(String::new()).extend_pairs(&self.fields).finish()
     }
 }
 
-/// The attributes at the beginning of a text up to the end of the tag, their values unescaped.
+/// The attributes at the beginning of a text up to the end of the tag, with unescaped values.
 fn attributes(mut rest: &str) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     loop {
@@ -103,7 +103,7 @@ fn attributes(mut rest: &str) -> BTreeMap<String, String> {
     }
 }
 
-/// The character references that OPs use in the values of attributes.
+/// Replaces the character references that OPs use in attribute values.
 fn unescaped(value: &str) -> String {
     [
         ("&quot;", "\""),

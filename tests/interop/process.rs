@@ -1,4 +1,4 @@
-//! OPs as processes, which end with the process of the tests.
+//! The programs of OPs, which end with the tests.
 #![expect(clippy::disallowed_methods, reason = "processes start in real time")]
 
 use std::fs::{self, File};
@@ -13,10 +13,10 @@ use serde_json::Value;
 
 use crate::browser::http;
 
-/// How long an OP may take to start on a machine that has much else to do.
+/// The maximum start time of an OP on a busy machine.
 const START: Duration = Duration::from_secs(240);
 
-/// A process that ends with its standard input, which is closed when this is dropped and when the tests end.
+/// A program that ends when its standard input is closed: when this is dropped, or when the tests end.
 pub(crate) struct Process {
     name: &'static str,
     input: Option<ChildStdin>,
@@ -26,8 +26,8 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a program that reads its settings as a line of JSON, says where it is in another, and ends with its
-    /// input.
+    /// Starts a program that reads its settings as a line of JSON, prints its address in another line, and ends with
+    /// its input.
     pub(crate) fn start(name: &'static str, command: &mut Command, settings: &Value) -> (Self, Value) {
         let mut process = Self::spawn(name, command.stdout(Stdio::piped()));
         process.output = process.child.stdout.take().map(BufReader::new);
@@ -35,7 +35,7 @@ impl Process {
         (process, said)
     }
 
-    /// Starts a program that knows nothing of that.
+    /// Starts a program without that protocol.
     pub(crate) fn guarded(name: &'static str, program: &Path, configure: impl FnOnce(&mut Command)) -> Self {
         let mut command = Command::new("bash");
         command.arg(source("guard.sh")).arg(program);
@@ -43,7 +43,7 @@ impl Process {
         Self::spawn(name, &mut command)
     }
 
-    /// What it prints and does not announce goes to a file.
+    /// Starts the program. Output that is not part of the protocol goes to a file.
     fn spawn(name: &'static str, command: &mut Command) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -71,7 +71,7 @@ impl Process {
         serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{} said {answer}: {error}", self.name))
     }
 
-    /// Waits until this URL is answered with a success.
+    /// Waits until a request to this URL succeeds.
     pub(crate) async fn wait_for(&mut self, url: &str, authority: &str) {
         let http = http(authority);
         let deadline = Instant::now() + START;
@@ -89,7 +89,7 @@ impl Process {
         }
     }
 
-    /// The end of what it has written.
+    /// The end of its output.
     pub(crate) fn log(&self) -> String {
         let text = fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&text[text.len().saturating_sub(20_000)..]).into_owned();
@@ -114,7 +114,7 @@ pub(crate) fn source(name: &str) -> PathBuf {
 
 /// A folder for files that an OP of this run needs.
 pub(crate) fn folder(name: &str) -> PathBuf {
-    // The folder for temporary files lies in the target folder.
+    // The folder for temporary files is in the target folder.
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("interop").join(name);
     fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     folder
@@ -127,7 +127,7 @@ pub(crate) fn file(folder_name: &str, name: &str, content: &str) -> PathBuf {
     path
 }
 
-/// A port that is free, below those that the system hands out for connections.
+/// A free port, below those that the system assigns to connections.
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     (0..10_000)

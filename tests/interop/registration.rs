@@ -13,7 +13,7 @@ use crate::support::{REDIRECT_URI, World, chain};
 
 const INITIAL_ACCESS_TOKEN: &str = "let-me-in";
 
-/// The provider, with the registration of clients switched on; `None` where it cannot run here.
+/// The provider with registration enabled, or `None` if it cannot run here.
 fn office() -> Option<Provider> {
     Provider::start(json!({
         "clients": [],
@@ -33,7 +33,7 @@ fn permitted(op: &Provider) -> Registrar {
     registrar(&op.site).initial_access_token(INITIAL_ACCESS_TOKEN).build().expect("the settings are right")
 }
 
-/// The provider knows nothing of the deferred flow.
+/// The provider does not support the deferred flow.
 fn request() -> RegistrationRequest {
     RegistrationRequest::new(REDIRECT_URI)
         .response_types([ResponseType::Code])
@@ -44,7 +44,7 @@ fn request() -> RegistrationRequest {
         .contacts(["ops@rp.test"])
 }
 
-/// The provider has names in one language only, and says so by leaving the others out.
+/// The provider has names in one language only. Its answer omits the others.
 fn assert_as_asked(registration: &Registration) {
     let differences = registration.differences();
     let named: Vec<_> = differences.iter().map(|found| (found.member(), found.effect())).collect();
@@ -55,7 +55,7 @@ pub(crate) async fn registered(registrar: &Registrar, request: RegistrationReque
     registrar.register(request).await.unwrap_or_else(|error| panic!("{}", chain(&error)))
 }
 
-/// A user signs in with a client as it was registered.
+/// Signs a user in with a client as it was registered.
 pub(crate) async fn signs_in(site: &Site, registration: &Registration, key: Option<SigningKey>) {
     let authority = certificate(&site.authority.certificate_pem());
     let client = registration.client().unwrap_or_else(|error| panic!("{}", chain(&error)));
@@ -66,7 +66,7 @@ pub(crate) async fn signs_in(site: &Site, registration: &Registration, key: Opti
     assert!(authentication.refresh_token().is_some());
 }
 
-/// The OP may answer with members of its own.
+/// The OP may answer with additional members.
 pub(crate) async fn a_client_registers_itself_and_manages_its_registration(op: &impl Op) {
     let Some(site) = op.site().await else { return };
     let registrar = registrar(&site);
@@ -79,7 +79,7 @@ pub(crate) async fn a_client_registers_itself_and_manages_its_registration(op: &
         .response_types([ResponseType::Code])
         .grant_type("refresh_token")
         .id_token_signed_response_alg(SigningAlgorithm::Es256)
-        // Some OPs take a client that says nothing for one without a secret.
+        // Some OPs treat a client that names no method as one without a secret.
         .token_endpoint_auth_method("client_secret_basic")
         .client_name("Example");
     let mut registration = registered(&registrar, request).await;

@@ -71,7 +71,7 @@ pub(crate) async fn the_time_of_the_login_is_known_where_it_is_asked_for(op: &im
     assert!(signed_in.claims().auth_time().is_some());
 }
 
-/// The keys that the client knows are those from before.
+/// The client has only the keys from before the rotation.
 pub(crate) async fn keys_are_replaced_while_users_are_on_their_way(op: &impl Op) {
     let Some(mut world) = world_at(op, json!({}), |client| client).await else { return };
     for _ in 0..3 {

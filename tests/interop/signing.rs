@@ -12,7 +12,7 @@ fn signing_key(algorithm: SigningAlgorithm) -> Arc<SigningKey> {
     Arc::new(SigningKey::generate(algorithm).unwrap())
 }
 
-/// What is registered of a client with this key.
+/// The registration of a client with this key.
 fn registered(key: &SigningKey, more: Value) -> Value {
     let members = json!({
         "jwks": key_set(key.public_jwk()),
@@ -33,7 +33,7 @@ async fn signing_world_at(
     world_at(op, registered(key, more), |builder| client(builder.authentication(authentication))).await
 }
 
-/// The same at Node.js' provider with these settings.
+/// The same at the Node.js provider with these settings.
 async fn signing_world(
     settings: Value,
     key: &Arc<SigningKey>,
@@ -82,7 +82,7 @@ pub(crate) async fn requests_are_encrypted_for_a_key_of_the_op<O: Op>(op: &O) {
     }
 }
 
-/// Every algorithm and every mode, but not each with each.
+/// Every algorithm and every mode, but not every combination.
 pub(crate) async fn responses_come_as_jwts_in_every_mode<O: Op>(op: &O) {
     let modes = O::ABILITIES.jwt_modes.iter().copied().cycle();
     for (name, mode) in O::ABILITIES.responses.iter().zip(modes) {
@@ -126,7 +126,7 @@ pub(crate) async fn responses_are_decrypted<O: Op>(op: &O) {
     }
 }
 
-/// The OP's own FAPI profile is not switched on.
+/// The OP's own FAPI profile is off.
 pub(crate) async fn a_client_under_the_fapi_rules_signs_in(op: &impl Op) {
     for algorithm in [SigningAlgorithm::Ps256, SigningAlgorithm::Es256, SigningAlgorithm::EdDsa] {
         let key = signing_key(algorithm);
@@ -174,7 +174,7 @@ async fn what_a_signed_request_asks_for_is_understood() {
     assert_eq!(error.error_response().unwrap().code(), "access_denied");
 }
 
-/// The provider's FAPI 2.0 profile, in which it refuses what that forbids.
+/// The provider's FAPI 2.0 profile, in which it refuses everything that the profile forbids.
 fn fapi() -> Value {
     json!({
         "requirePushedAuthorizationRequests": true,
@@ -206,7 +206,7 @@ async fn signed_requests_and_responses_go_with_the_fapi_profile() {
         "id_token_signed_response_alg": "PS256",
         "dpop_bound_access_tokens": true,
     });
-    // The request object goes out twice where the provider asks for a nonce.
+    // The request object is sent twice if the provider asks for a nonce.
     let settings = with(fapi(), json!({ "requireNonce": true }));
     let signing = signing_world(settings, &key, more, |client| {
         client

@@ -1,4 +1,4 @@
-//! A client and the OP that it is registered at.
+//! A client and the OP at which it is registered.
 
 use openid_deferred::{
     Authentication, AuthorizationRequest, Client, ClientAuthentication, ClientBuilder, Error, ResponseType, SignIn,
@@ -15,16 +15,16 @@ pub(crate) const CLIENT_ID: &str = "the-app";
 pub(crate) const CLIENT_SECRET: &str = "the app's secret: 100% +/?& and long enough for an HMAC";
 pub(crate) const REDIRECT_URI: &str = "https://rp.test/callback";
 
-/// An OP and a client that is registered there.
+/// An OP and a client that is registered at it.
 pub(crate) struct World {
     pub(crate) client: Client,
     pub(crate) client_id: String,
     pub(crate) site: Site,
-    /// The OP, where it runs for this client alone.
+    /// The OP's program, if it runs only for this client.
     pub(crate) process: Option<Process>,
 }
 
-/// What is registered unless a test says otherwise: `client_secret_basic`, and ID Tokens by ES256.
+/// The registration unless a test changes it: `client_secret_basic`, and ID Tokens signed with ES256.
 pub(crate) fn members() -> Value {
     json!({
         "token_endpoint_auth_method": "client_secret_basic",
@@ -40,20 +40,20 @@ pub(crate) fn registration() -> Value {
     with(json!({ "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET }), members())
 }
 
-/// A client's key as it is registered: some OPs take none that does not say what it is for.
+/// A client's key as it is registered: some OPs require that a key states its use.
 pub(crate) fn key_set(key: serde_json::Map<String, Value>) -> Value {
     let key = Value::Object(key);
     json!({ "keys": [with(json!({ "use": "sig" }), key)] })
 }
 
-/// The members of one JSON object, over those of another.
+/// The members of one JSON object, added to those of another.
 pub(crate) fn with(mut value: Value, members: Value) -> Value {
     let (Value::Object(all), Value::Object(members)) = (&mut value, members) else { panic!("both are objects") };
     all.extend(members);
     value
 }
 
-/// A client that is registered at an OP with these members more; `None` where the OP cannot run here.
+/// A client that is registered at an OP with these additional members, or `None` if the OP cannot run here.
 pub(crate) async fn world_at<O: Op>(
     op: &O,
     more: Value,
@@ -62,7 +62,7 @@ pub(crate) async fn world_at<O: Op>(
     world_with_secret(op, more, |builder, _| client(builder)).await
 }
 
-/// The same for a client whose settings take its secret.
+/// The same for a client whose settings need its secret.
 pub(crate) async fn world_with_secret<O: Op>(
     op: &O,
     more: Value,
@@ -75,7 +75,7 @@ pub(crate) async fn world_with_secret<O: Op>(
     Some(World { client, client_id, site, process })
 }
 
-/// The same with Node.js' provider, which is started with these settings.
+/// The same with the Node.js provider, which is started with these settings.
 pub(crate) async fn world(
     settings: Value,
     registered: Value,
@@ -86,12 +86,12 @@ pub(crate) async fn world(
     Some(World::new(op, client).await)
 }
 
-/// The client of Node.js' provider, before it is built.
+/// The client of the Node.js provider, before it is built.
 pub(crate) fn client_of(site: &Site) -> ClientBuilder {
     builder(site, CLIENT_ID).authentication(ClientAuthentication::client_secret_basic(CLIENT_SECRET))
 }
 
-/// A client without a word about how it authenticates.
+/// A client without an authentication method.
 pub(crate) fn builder(site: &Site, client_id: &str) -> ClientBuilder {
     let authority = certificate(&site.authority.certificate_pem());
     Client::builder(&site.issuer, client_id)
@@ -110,7 +110,7 @@ impl World {
         Self { client, client_id: CLIENT_ID.to_owned(), site: op.site, process: Some(op.process) }
     }
 
-    /// A client at an OP that runs by itself.
+    /// A client at an OP that runs independently.
     pub(crate) async fn of(site: &Site, client: ClientBuilder) -> Self {
         Self { client: discovered(client).await, client_id: String::new(), site: site.clone(), process: None }
     }
@@ -121,13 +121,13 @@ impl World {
         signed_in.unwrap_or_else(|error| panic!("{}", chain(&error)))
     }
 
-    /// Sends a user out who declines.
+    /// Sends a user to the OP who declines.
     pub(crate) async fn decline(&self) -> Error {
         self.decline_by(self.request()).await
     }
 
     pub(crate) async fn decline_by(&self, request: AuthorizationRequest<'_>) -> Error {
-        // Who has consented before is asked again.
+        // Asks a user again who has consented before.
         let request = request.login_hint("declines").prompt(["consent"]);
         match self.complete(request, Decision::Declines).await {
             Err(error) => error,
@@ -162,7 +162,7 @@ impl World {
     }
 }
 
-/// An error with all that lies below it.
+/// An error with all its sources.
 pub(crate) fn chain(error: &Error) -> String {
     let mut text = error.to_string();
     let mut below = std::error::Error::source(error);

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::op::Op;
 use crate::support::{chain, client_of, registration, world, world_at};
 
-/// The OP may replace the refresh token or not.
+/// The OP may or may not replace the refresh token.
 pub(crate) async fn tokens_are_refreshed(op: &impl Op) {
     let Some(world) = world_at(op, json!({}), |client| client).await else { return };
     let mut authentication = world.sign_in().await;
@@ -44,7 +44,7 @@ pub(crate) async fn revoked_tokens_are_refused(op: &impl Op) {
     let token = authentication.access_token().unwrap().clone();
     assert!(!world.client.introspect(&token, None).await.unwrap().is_active());
     let error = world.client.userinfo(&authentication).await.unwrap_err();
-    // zitadel has nothing but a status for it.
+    // zitadel answers with a status only.
     assert!(error.error_response().is_none_or(|answer| answer.code() == "invalid_token"), "{}", chain(&error));
     let error = world.client.refresh(&mut authentication).await.unwrap_err();
     assert_eq!(error.error_response().unwrap().code(), "invalid_grant", "{}", chain(&error));
@@ -98,7 +98,7 @@ async fn a_refresh_token_that_was_replaced_is_refused_and_takes_its_successors_a
     let keyring = Keyring::new(SealingKey::generate(&SystemRandom).unwrap());
     let old = authentication.seal(&keyring).unwrap();
     world.client.refresh(&mut authentication).await.unwrap();
-    // Another replica, which knows nothing of this one's refresh.
+    // Another replica, which does not know of this one's refresh.
     let replica = client_of(&world.site).discover().await.unwrap();
     let mut stale = Authentication::open(&keyring, &old).unwrap();
     let error = replica.refresh(&mut stale).await.unwrap_err();

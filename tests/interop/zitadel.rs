@@ -1,17 +1,17 @@
-//! The example server of zitadel/oidc 3.52 (Go, with go-jose): started for each client, in a small program that gives it
-//! keys and that client.
+//! The example server of zitadel/oidc 3.52 (Go, with go-jose). It is started for each client, in a small program that
+//! gives it keys and that client.
 //!
-//! What it cannot do: pushed requests, DPoP, mutual TLS, responses in a JWT, encryption, signed UserInfo, registration,
-//! `client_secret_jwt`, and request objects that replace the parameters of the URL (RFC 9101): it wants `scope`,
-//! `response_type` and `redirect_uri` beside `request`, as OpenID Connect Core 1.0 §6.1 does.
+//! It does not support pushed requests, DPoP, mutual TLS, responses in a JWT, encryption, signed UserInfo,
+//! registration, `client_secret_jwt`, or request objects that replace the parameters of the URL (RFC 9101). It requires
+//! `scope`, `response_type` and `redirect_uri` beside `request`, as OpenID Connect Core 1.0 §6.1 does.
 //!
-//! What it does in a way of its own:
+//! Where it differs from other OPs:
 //! - It lists no `iss` in authorization responses (RFC 9207) and sends none.
-//! - It signs by one algorithm at a time, whatever a client has registered.
-//! - It takes `client_secret_post` at the token endpoint and not at introspection, as its metadata say.
-//! - It verifies assertions by RS256 alone.
+//! - It signs with one algorithm at a time, regardless of what a client has registered.
+//! - It accepts `client_secret_post` at the token endpoint and not at introspection, as its metadata says.
+//! - It verifies assertions with RS256 only.
 //! - It issues a refresh token only for the scope `offline_access`.
-//! - Its login page cannot be declined.
+//! - Users cannot decline on its login page.
 
 use std::process::Command;
 

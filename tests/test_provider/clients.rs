@@ -48,7 +48,7 @@ async fn a_client_that_shares_a_secret_signs_with_each_hmac_and_with_nothing_els
         [("HS256", MessageDigest::sha256()), ("HS384", MessageDigest::sha384()), ("HS512", MessageDigest::sha512())];
     for (name, digest) in hmacs {
         let assertion = with_hmac(digest, SECRET, &json!({ "alg": name }), &claims(name));
-        // The client is believed; what it asks for is not there.
+        // The client is authenticated, but its request names an unknown identifier.
         assert_eq!(asserted(&mut rp, &assertion).await, "invalid_grant");
         assert_eq!(rp.broken_rules(), [RequestRule::UnknownDeferredAuthId]);
         rp.op.forgive();
@@ -75,7 +75,7 @@ impl Rp {
     async fn push(&mut self, changes: &[(&str, &str)], headers: &[(&str, String)]) -> (u16, Value) {
         let parameters: Url = self.authorization_url(changes).parse().unwrap();
         let parameters: Vec<(String, String)> = parameters.query_pairs().into_owned().collect();
-        // It is added to every form.
+        // `client_id` is added to every form.
         let parameters = parameters.iter().filter(|(name, _)| name != "client_id" || self.basic.is_some());
         let parameters: Vec<_> = parameters.map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let url = format!("{}/par", self.op.issuer());
@@ -165,14 +165,14 @@ async fn a_pushed_request_is_bound_to_the_key_of_its_proof() {
     rp.op.forgive();
     rp.key = key;
     assert_eq!(rp.exchange(&code).await.0, 200);
-    // And another key than the one that is announced is none.
+    // A proof with another key than the announced one is refused.
     let announced = Key::generate().thumbprint();
     let proof = rp.proof("POST", &url, None);
     assert_eq!(rp.push(&[("dpop_jkt", &announced)], &[("dpop", proof)]).await.1["error"], "invalid_dpop_proof");
     assert_eq!(rp.broken_rules(), [RequestRule::DpopKeyChanged]);
 }
 
-/// One request of a client with this certificate; its error.
+/// Sends a request of a client with this certificate. Returns the status and the answer.
 async fn presented(rp: &Rp, url: &str, form: &[(&str, &str)], files: Option<&TestCertificate>) -> (u16, Value) {
     let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
     let mut request = request(Method::POST, url, &[], body);

@@ -1,4 +1,4 @@
-//! What the provider does wrong when it is told to.
+//! The faults that the provider commits when it is told to.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::rp::{DEFERRED, Rp, request, rp};
 
-/// What the network did to a request.
+/// The network problem of a request.
 fn problem(error: HttpError) -> (TransportProblem, bool) {
     let sent = error.may_have_been_sent();
     match error.into_error().kind() {

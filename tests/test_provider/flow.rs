@@ -1,4 +1,4 @@
-//! What the provider does for a client that keeps the rules.
+//! The provider's behaviour towards a client that keeps the rules.
 
 use std::sync::Arc;
 use std::time::Duration;

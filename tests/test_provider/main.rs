@@ -1,4 +1,4 @@
-//! The test provider, driven by a relying party written by hand: what it lets pass, what it refuses, what it notes.
+//! The test provider, called by a hand-written relying party: what it accepts, what it refuses, what it records.
 
 mod clients;
 mod faults;

@@ -1,4 +1,4 @@
-//! Clients that register themselves, by hand.
+//! Clients that register themselves, with hand-written requests.
 
 use std::time::Duration;
 

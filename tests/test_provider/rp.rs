@@ -1,4 +1,4 @@
-//! A relying party written by hand, with OpenSSL in place of the provider's aws-lc.
+//! A hand-written relying party, with OpenSSL in place of the provider's aws-lc.
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -135,7 +135,7 @@ impl Rp {
         self.http.send(request).await.unwrap()
     }
 
-    /// A token request with a good proof.
+    /// Sends a token request with a valid proof.
     pub(crate) async fn token(&mut self, form: &[(&str, &str)]) -> (u16, Value) {
         let url = format!("{}/token", self.op.issuer());
         let proof = self.proof("POST", &url, None);
@@ -171,7 +171,7 @@ impl Rp {
         self.token(&[("grant_type", DEFERRED), ("deferred_code", code), ("code_verifier", VERIFIER)]).await
     }
 
-    /// Signs in as far as the `deferred_auth_id`.
+    /// Signs in until the `deferred_auth_id` is known.
     pub(crate) async fn started(&mut self) -> String {
         let code = self.deferred_code();
         let (status, response) = self.exchange(&code).await;
@@ -189,7 +189,7 @@ impl Rp {
         self.poll(id).await
     }
 
-    /// The claims of a token, after its signature was verified with the published keys by OpenSSL.
+    /// The claims of a token. Its signature is verified with the published keys by OpenSSL.
     pub(crate) async fn verified(&mut self, token: &Value) -> Value {
         let jwks = self.send(Method::GET, &format!("{}/jwks", self.op.issuer()), &[], String::new()).await;
         let jwks: Value = serde_json::from_slice(&jwks.body).unwrap();

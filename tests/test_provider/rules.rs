@@ -1,4 +1,4 @@
-//! What the provider refuses and notes.
+//! The requests that the provider refuses and records.
 
 use std::time::Duration;
 

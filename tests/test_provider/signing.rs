@@ -9,7 +9,7 @@ use crate::rp::{Key, REDIRECT, Rp, rp};
 
 const LOCAL: [(&str, &str); 1] = [("client_id", "signer")];
 
-/// A client whose requests have to be signed with the key of its DPoP proofs.
+/// A client whose requests must be signed with the key of its DPoP proofs.
 fn signer() -> Rp {
     let key = Key::generate();
     let jwk = serde_json::json!({ "keys": [key.jwk()] });
@@ -22,7 +22,7 @@ fn signer() -> Rp {
     Rp { key, ..rp }
 }
 
-/// The claims of a good request object.
+/// The claims of a valid request object.
 fn claims(rp: &Rp, jti: &str) -> Value {
     let url = Url::parse(&rp.authorization_url(&LOCAL)).unwrap();
     let mut claims: serde_json::Map<String, Value> =
@@ -147,7 +147,7 @@ async fn an_unsigned_request_of_a_client_that_has_to_sign_comes_back_as_an_error
 #[tokio::test]
 async fn a_pushed_request_object_is_judged_when_it_is_pushed() {
     let mut rp = signer();
-    // `post` names the client that does not sign.
+    // `post` is the client that does not sign.
     let push = async |rp: &mut Rp, object: &str| {
         let body = form_urlencoded::Serializer::new(String::new())
             .extend_pairs([("client_id", "signer"), ("request", object)])
@@ -181,7 +181,7 @@ async fn a_response_is_a_jwt_by_the_published_key_where_it_was_asked_for() {
         assert_eq!((&claims["state"], claims["deferred_code"].is_string()), (&json!("the-state"), true));
         assert_eq!(claims["exp"], rp.now() + 600);
     }
-    // The shorthand means the fragment where the response type has several values.
+    // The short form means the fragment if the response type has several values.
     let either = [("response_mode", "jwt"), ("response_type", "deferred_code code")];
     let back = rp.op.visit(rp.authorization_url(&either));
     assert_eq!(rp.verified(&json!(back.parameter("response").unwrap())).await["error"], "invalid_request");

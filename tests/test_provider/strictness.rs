@@ -1,4 +1,4 @@
-//! What a lenient provider would overlook, at each endpoint.
+//! Mistakes that a lenient provider would overlook, at each endpoint.
 
 use http::{HeaderMap, Method, header};
 use openid_deferred::testing::{DecisionPolicy, Endpoint, RequestRule, TestClient};
@@ -13,7 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::rp::{DEFERRED, Key, REDIRECT, Rp, VERIFIER, basic, request, rp};
 
-/// The tokens of a sign-in that was approved.
+/// The tokens of an approved sign-in.
 async fn tokens(rp: &mut Rp) -> Value {
     let id = rp.started().await;
     let (status, tokens) = rp.poll_in_time(&id).await;
@@ -164,7 +164,7 @@ async fn an_access_token_comes_once_by_one_way_and_a_bearer_token_without_a_proo
     assert_eq!(broken(&rp), [RequestRule::AccessTokenScheme]);
 }
 
-/// An access token of a process without DPoP.
+/// An access token of a sign-in without DPoP.
 async fn bearer_token(rp: &mut Rp) -> String {
     let code = rp.op.visit(rp.authorization_url(&[("dpop_jkt", "")])).parameter("deferred_code").unwrap().to_owned();
     let url = format!("{}/token", rp.op.issuer());
@@ -287,7 +287,7 @@ async fn a_notification_token_can_stand_in_a_header() {
     assert_eq!(broken(&rp), [RequestRule::InvalidParameter]);
 }
 
-/// Sends a client assertion to the token endpoint: the error, and the rules that it broke.
+/// Sends a client assertion to the token endpoint. Returns the error and the rules that it broke.
 async fn asserted(rp: &mut Rp, assertion: &str) -> (String, Vec<RequestRule>) {
     let body = form_urlencoded::Serializer::new(String::new())
         .append_pair("grant_type", DEFERRED)

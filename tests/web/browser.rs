@@ -1,4 +1,4 @@
-//! Chromium, as people use it.
+//! Chromium, controlled as a user would use it.
 
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
@@ -26,7 +26,7 @@ const FLAGS: [&str; 13] = [
     "--force-device-scale-factor=1",
 ];
 
-/// A `chromedriver` on a free port. It and all browsers that it started end with it.
+/// A `chromedriver` on a free port. All browsers that it started end with it.
 pub struct Chromedriver {
     child: Child,
     url: String,
@@ -36,7 +36,7 @@ impl Chromedriver {
     pub fn start() -> Self {
         let mut command = Command::new("chromedriver");
         command.arg("--port=0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        // A group of its own, by which all that it starts can be ended.
+        // A process group of its own, so that everything that it starts can be ended.
         let mut child = command.process_group(0).spawn().unwrap_or_else(|error| {
             panic!("chromedriver cannot be started ({error}): apt-get install chromium chromium-driver")
         });
@@ -46,7 +46,7 @@ impl Chromedriver {
             Some(port.trim_end_matches('.').to_owned())
         });
         let url = format!("http://127.0.0.1:{}", port.expect("chromedriver says its port"));
-        // Whatever else it says is read and dropped, for a full pipe would stop it.
+        // The rest of its output is read and discarded, because a full pipe would block it.
         std::thread::spawn(move || lines.for_each(drop));
         Self { child, url }
     }
@@ -60,7 +60,7 @@ impl Drop for Chromedriver {
     }
 }
 
-/// Somebody's browser, with cookies of its own.
+/// A user's browser, with cookies of its own.
 pub struct Browser {
     driver: WebDriver,
     _profile: TempDir,
@@ -76,8 +76,8 @@ impl Browser {
         }
         let driver = WebDriver::builder(&chromedriver.url, capabilities).client(http_client()).await;
         let driver = driver.expect("the browser starts");
-        // It ends with its chromedriver, in a test that fails too. Left to itself it would say goodbye when it is
-        // dropped, and block the runtime that should carry the goodbye.
+        // The browser ends with its chromedriver, even if the test fails. Otherwise, dropping the driver would try to
+        // close the session, and block the runtime that must carry that request.
         driver.clone().leak().expect("it was only just started");
         Self { driver, _profile: profile }
     }
@@ -90,19 +90,19 @@ impl Browser {
         self.driver.current_url().await.expect("there is a page").to_string()
     }
 
-    /// Another tab, in front.
+    /// Opens another tab in front.
     pub async fn new_tab(&self) {
         let tab = self.driver.new_tab().await.expect("there is room for a tab");
         self.driver.switch_to_window(tab).await.expect("it opens");
     }
 
-    /// Brings a tab to the front, counted from 0 in the order in which they were opened.
+    /// Brings a tab to the front. Tabs are numbered from 0 in the order in which they were opened.
     pub async fn switch_to_tab(&self, number: usize) {
         let tabs = self.driver.windows().await.expect("there are tabs");
         self.driver.switch_to_window(tabs[number].clone()).await.expect("it is still there");
     }
 
-    /// Waits until the element has this text in it.
+    /// Waits until the element contains this text.
     pub async fn sees(&self, css: &str, text: &str) {
         let what = format!("{text:?} in {css}");
         eventually(&what, async || self.text(css).await.filter(|found| found.contains(text))).await;
@@ -117,7 +117,7 @@ impl Browser {
         eventually(css, async || self.find(css).await?.click().await.ok()).await;
     }
 
-    /// Presses a button, and waits until another page is there.
+    /// Presses a button, and waits until another page has loaded.
     pub async fn submit(&self, css: &str) {
         let gone = "return document.documentElement.dataset.left === undefined";
         self.script("document.documentElement.dataset.left = ''; return null").await;
@@ -143,7 +143,7 @@ impl Browser {
         field.send_keys(file.display().to_string()).await.expect("it takes files");
     }
 
-    /// A mark that a reload would take away.
+    /// Sets a mark that a reload would remove.
     pub async fn mark_page(&self) {
         self.script("window.isMarked = true; return null").await;
     }

@@ -1,7 +1,7 @@
-//! The example `web_app` in real browsers: two processes on loopback ports, Chromium in front of them.
+//! The example `web_app` in real browsers: two programs on loopback ports, and Chromium.
 //!
-//! They need Debian's packages `chromium` and `chromium-driver`, which `scripts/test` installs. With
-//! `WEB_SCREENSHOTS=docs/images` the pictures of the documentation are drawn anew.
+//! The tests need Debian's packages `chromium` and `chromium-driver`, which `scripts/test` installs. With
+//! `WEB_SCREENSHOTS=docs/images` they draw the pictures of the documentation again.
 
 mod browser;
 mod pictures;
@@ -13,10 +13,10 @@ use service::{Mode, Services};
 use thirtyfour::common::cookie::SameSite;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Two tests at a time: each has browsers enough of its own.
+/// Two tests run at a time, because each needs several browsers.
 static TURNS: Semaphore = Semaphore::const_new(2);
 
-/// An OP, an application, the browser of somebody at the reviewers' desk, and users with theirs.
+/// An OP, an application, the browser of a reviewer, and users with browsers of their own.
 struct World {
     services: Services,
     reviewer: Browser,
@@ -37,7 +37,7 @@ impl World {
         Browser::open(&self.chromedriver).await
     }
 
-    /// The user books a boat and shows a passport, and is where they wait.
+    /// Books a boat and shows a passport. The user is then on the page on which they wait.
     async fn book(&self, user: &Browser, boat: &str, name: &str) {
         self.begin(user, boat).await;
         user.fill("#name", name).await;
@@ -45,7 +45,7 @@ impl World {
         user.sees("h1", "Your provider is checking who you are").await;
     }
 
-    /// The user books a boat and is at the OP.
+    /// Books a boat. The user is then at the OP.
     async fn begin(&self, user: &Browser, boat: &str) {
         user.goto(&self.services.app_url).await;
         user.click(&format!("input[value={boat}]")).await;
@@ -53,7 +53,7 @@ impl World {
         user.sees("h1", "wants to know who you are").await;
     }
 
-    /// The reviewer presses a button in the case with this number, as soon as the application has come for it.
+    /// The reviewer presses a button in the case with this number, as soon as the application has asked for the result.
     async fn decides(&self, decision: &str, case: usize) {
         self.reviewer.sees(&format!("#case-{case}"), "the application has asked").await;
         self.reviewer.submit(&format!("#{decision}-{case}")).await;
@@ -70,7 +70,7 @@ async fn a_page_follows_the_reviewer_without_a_reload() {
     user.sees("#unverified dd", "Jane Doe").await;
     assert!(user.text("#verified").await.is_none());
 
-    // What the OP says is text, whatever it looks like.
+    // The OP's text is shown as text, even if it looks like markup.
     world.reviewer.fill("#text-0", "Comparing <b>the photo</b>").await;
     world.decides("progress", 0).await;
     user.sees("#progress", "Comparing <b>the photo</b>").await;
@@ -82,7 +82,7 @@ async fn a_page_follows_the_reviewer_without_a_reload() {
     assert!(user.is_marked().await, "the page was not loaded again");
     assert_eq!(user.script("return document.title").await, "Your identity is verified – Fairwater Boats");
 
-    // Nobody is signed in by an outcome alone.
+    // An outcome alone signs no user in.
     user.sees("nav", "Not signed in").await;
     user.goto(&format!("{}/account", world.services.app_url)).await;
     user.sees("h1", "Take a boat out").await;
@@ -95,7 +95,7 @@ async fn a_page_follows_the_reviewer_without_a_reload() {
 
     user.submit("form[action='/sign-out'] button").await;
     user.sees("nav", "Not signed in").await;
-    // An outcome signs in once.
+    // An outcome signs a user in only once.
     user.click("#bookings + ul a").await;
     user.submit("#enter").await;
     user.sees("nav", "Not signed in").await;
@@ -144,7 +144,7 @@ async fn a_page_outlives_the_application_that_served_it() {
     assert!(user.is_marked().await, "the page was not loaded again");
     assert_eq!(user.text("#offline").await.as_deref(), Some(""), "it is hidden again");
 
-    // Whoever had closed the page finds it again.
+    // A user who had closed the page finds it again.
     user.goto(&world.services.app_url).await;
     user.sees("#bookings + ul", "Otter").await;
 }
@@ -174,7 +174,7 @@ async fn each_browser_sees_only_its_own_bookings() {
 async fn several_tabs_wait_for_several_decisions() {
     let mut world = World::new(Mode::Polls).await;
     let user = world.user().await;
-    // Both are at the OP before either comes back.
+    // The user is at the OP in both tabs before coming back in either.
     world.begin(&user, "Puffin").await;
     user.new_tab().await;
     world.begin(&user, "Otter").await;
@@ -209,7 +209,7 @@ async fn cookies_are_for_this_host_alone_and_out_of_reach_for_scripts() {
     let world = World::new(Mode::Polls).await;
     let user = world.user().await;
     world.begin(&user, "Puffin").await;
-    // Ports do not matter to cookies, so this page shows those of the application.
+    // Cookies ignore ports, so this page shows those of the application.
     let cookies = user.cookies().await;
     assert_eq!(cookies.len(), 2, "one for the browser, one for the sign-in that is under way");
     for cookie in &cookies {

@@ -1,4 +1,4 @@
-//! The pictures in the documentation, drawn when `WEB_SCREENSHOTS` names a folder for them.
+//! The pictures in the documentation, drawn if `WEB_SCREENSHOTS` names a folder for them.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ async fn pages_fit_a_telephone_and_a_desk() {
     let (user, reviewer) = (world.user().await, &world.reviewer);
     let folder = std::env::var_os("WEB_SCREENSHOTS").map(PathBuf::from);
     let fits = async |browser: &Browser| {
-        // Chromium may make it wider than asked for.
+        // Chromium may make the window wider than requested.
         browser.resize(360, 740).await;
         let overflow = "return document.documentElement.scrollWidth > document.documentElement.clientWidth";
         assert_eq!(browser.script(overflow).await, false, "{} has to be scrolled sideways", browser.url().await);

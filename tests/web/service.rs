@@ -1,4 +1,4 @@
-//! The example's real processes: the OP with its pages, and the application, which can be killed.
+//! The example's real programs: the OP with its pages, and the application, which can be killed.
 
 use std::io::{BufRead as _, BufReader, Lines};
 use std::net::{Ipv4Addr, TcpListener};
@@ -8,16 +8,16 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use openid_deferred::{Clock as _, SystemClock};
 use tempfile::TempDir;
 
-/// Nothing here takes longer than a few seconds unless it hangs.
+/// The maximum wait; everything here takes a few seconds at most unless it hangs.
 pub const DEADLINE: std::time::Duration = std::time::Duration::from_secs(30);
 const MOMENT: std::time::Duration = std::time::Duration::from_millis(50);
 
-/// How the application hears of decisions.
+/// How the application learns of decisions.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Mode {
-    /// It asks every second.
+    /// It polls every second.
     Polls,
-    /// The OP pings, and the application asks by itself only every two minutes: too late for any test.
+    /// The OP pings, and the application polls by itself only every two minutes: too late for any test.
     Pings,
 }
 
@@ -62,7 +62,7 @@ impl Services {
         services
     }
 
-    /// SIGKILL: the application has no chance to write anything down.
+    /// SIGKILL: the application has no chance to save anything.
     pub fn kill_application(&mut self) {
         self.app.kill().expect("it was running");
         self.app.wait().expect("it was killed");
@@ -74,7 +74,7 @@ impl Services {
         self.until_it_serves().await;
     }
 
-    /// Ends the OP, which then says whether any request has broken a rule.
+    /// Ends the OP, which then reports whether any request has broken a rule.
     pub fn assert_clean(&mut self) {
         let status = Command::new("kill").args(["-TERM", &self.op.id().to_string()]).status();
         assert!(status.is_ok_and(|status| status.success()), "the OP was running");
@@ -100,7 +100,7 @@ impl Drop for Services {
     }
 }
 
-/// Looks until there is something to see, or too much time has passed.
+/// Looks repeatedly until there is a result, or panics after the deadline.
 pub async fn eventually<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
     let end = SystemClock.monotonic() + DEADLINE;
     loop {
@@ -112,7 +112,7 @@ pub async fn eventually<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
     }
 }
 
-/// An HTTP client that is no browser.
+/// An HTTP client that is not a browser.
 pub fn http_client() -> reqwest::Client {
     let builder = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(DEADLINE);
     builder.build().expect("there is a client")
@@ -124,7 +124,7 @@ fn application(arguments: &[String]) -> Child {
     command.spawn().expect("the application starts")
 }
 
-/// `cargo test` builds the examples beside the folder that holds the tests.
+/// The command. `cargo test` builds the examples beside the folder of the tests.
 fn example() -> Command {
     let mut path: PathBuf = std::env::current_exe().expect("this test has a path");
     path.pop();
@@ -132,7 +132,7 @@ fn example() -> Command {
     path.push("examples/web_app");
     assert!(path.exists(), "build it with `cargo test --all-features` or `cargo build --examples`: {}", path.display());
     let mut command = Command::new(path);
-    // What it says belongs to the demonstration.
+    // Its output is for people who watch the demonstration.
     command.stdin(Stdio::null()).stderr(Stdio::null());
     command
 }

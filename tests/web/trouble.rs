@@ -1,4 +1,4 @@
-//! What goes wrong, and what tries to get in.
+//! Failures and attacks.
 
 use reqwest::StatusCode;
 
@@ -10,7 +10,7 @@ async fn a_return_that_is_opened_in_another_browser_is_refused_and_costs_nothing
     let world = World::new(Mode::Polls).await;
     let (user, other) = (world.user().await, world.user().await);
     world.begin(&user, "Puffin").await;
-    // Both have been here before, and the other one is signing in as well.
+    // Both users have visited before, and the other one is signing in as well.
     world.begin(&other, "Marlin").await;
 
     let url = user.url().await;
@@ -27,11 +27,11 @@ async fn a_return_that_is_opened_in_another_browser_is_refused_and_costs_nothing
 
     other.goto(&back).await;
     other.sees("h1", "This sign-in was started somewhere else").await;
-    // The code was not spent on it.
+    // The attempt did not spend the code.
     user.goto(&back).await;
     user.sees("h1", "Your provider is checking who you are").await;
     let page = user.url().await;
-    // The same return once more, as the back button brings it, leads to the same page.
+    // The same return again, as the back button sends it, leads to the same page.
     user.goto(&back).await;
     assert_eq!(user.url().await, page);
 }

@@ -13,11 +13,11 @@ pub enum Answer {
         headers: HeaderMap,
         body: String,
     },
-    /// No connection comes about.
+    /// No connection can be made.
     Nothing,
 }
 
-/// What the placeholders in a file stand for.
+/// The values of the placeholders in a file.
 #[derive(Debug, Clone, Default)]
 pub struct Values {
     pub state: String,
@@ -35,7 +35,7 @@ impl Values {
 }
 
 impl Answer {
-    /// The file of a row.
+    /// The answer in the file of a row.
     pub fn of(row: &Row, values: &Values) -> Self {
         let text = values.fill(&table::read(&row.file));
         match row.file.ends_with(".http") {
@@ -60,7 +60,7 @@ impl Answer {
         Self::Response { status: StatusCode::from_u16(status).expect("a status"), headers, body }
     }
 
-    /// A response as it stands on the wire, with line feeds alone.
+    /// Parses a response in the format of HTTP, but with line feeds alone.
     fn parse(text: &str) -> Option<Self> {
         let (head, body) = text.split_once("\n\n")?;
         let mut lines = head.lines();

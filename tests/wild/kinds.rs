@@ -1,4 +1,5 @@
-//! What is done with the files of each kind. Each function gives what is wrong, for all of it to be shown at once.
+//! The use of the files of each kind. Each function returns all problems that it finds, so that they are shown
+//! together.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,8 +17,8 @@ use crate::verdict;
 
 const TEN_DAYS: u64 = 864_000;
 
-/// A client is made, and where that works a user signs in with an ordinary code: the OPs that the documents are shaped
-/// after know nothing of the deferred flow.
+/// Builds a client and, if that works, signs a user in with an ordinary code: the OPs behind these documents do not
+/// support the deferred flow.
 pub async fn discovery(row: &Row) -> Vec<String> {
     let issuer = row.issuer.as_deref().expect("the row has an issuer");
     let path = Url::parse(issuer).expect("the issuer is a URL").path().trim_end_matches('/').to_owned();
@@ -102,7 +103,7 @@ pub async fn pushed(row: &Row) -> Vec<String> {
     problems
 }
 
-/// What comes back in the browser. An exchange follows where it is a code.
+/// The response that comes back in the browser. If it is a code, an exchange follows.
 pub async fn callback(row: &Row) -> Vec<String> {
     let mut world = World::of(row).await;
     let session = world.user_leaves(row).await;
@@ -110,7 +111,7 @@ pub async fn callback(row: &Row) -> Vec<String> {
     let response = world.values.fill(table::read(&row.file).trim_end());
     let exchanged = world.client.authorization_response(&response, session).await;
     let mut problems = differs(row, &verdict::of_exchange(&exchanged));
-    // What was escaped in the response is not escaped twice.
+    // Values that were escaped in the response are not escaped twice.
     let pairs = form_urlencoded::parse(response.rsplit('?').next().unwrap_or_default().as_bytes());
     let codes: Vec<_> = pairs.filter(|(name, _)| name == "deferred_code").map(|(_, code)| code.into_owned()).collect();
     if exchanged.is_ok() && world.op.script().codes != codes {
@@ -119,12 +120,12 @@ pub async fn callback(row: &Row) -> Vec<String> {
     problems
 }
 
-/// The answer to the exchange of a deferred code. An approval follows, where a process came about.
+/// The answer to the exchange of a deferred code. If the sign-in is deferred, an approval follows.
 pub async fn exchange(row: &Row) -> Vec<String> {
     let mut world = World::of(row).await;
     let mut grant = world.grant(row, "deferred_code").await;
     let final_tokens = Answer::json(&usual_tokens(&world.values));
-    // Another token than the final one.
+    // It must differ from the final token.
     let mut interim = Map::from_iter([("jti".to_owned(), json!("interim"))]);
     interim.extend(row.id_token.clone());
     world.values.id_token = world.id_token(&interim, &row.without, true);
@@ -152,7 +153,7 @@ pub async fn exchange(row: &Row) -> Vec<String> {
     problems
 }
 
-/// The answer to one poll. Where the process goes on, an approval follows.
+/// The answer to one poll. If the sign-in goes on, an approval follows.
 pub async fn poll(row: &Row) -> Vec<String> {
     let mut world = World::of(row).await;
     let mut pending = world.pending(row, TEN_DAYS).await;
@@ -179,7 +180,7 @@ pub async fn poll(row: &Row) -> Vec<String> {
     problems
 }
 
-/// The outcome of a process whose OP cannot be reached any more after the answer, until the time is up.
+/// The outcome of a sign-in whose OP is unreachable after the answer until the sign-in expires.
 async fn followed_by_silence(row: &Row) -> String {
     let mut world = World::of(row).await;
     let mut pending = world.pending(row, 120).await;
@@ -224,7 +225,7 @@ pub async fn claims(row: &Row) -> Vec<String> {
         problems.extend((actual != *expected).then(|| format!("{name}: {actual} instead of {expected}")));
     }
     problems.extend(other_malformed(row, authentication.claims().malformed()));
-    // Everything is handed over as it is, but the nonce, which has served its purpose.
+    // All claims are passed on unchanged, except the nonce, which has served its purpose.
     let mut sent: Map<String, Value> = serde_json::from_str(&without_half_pairs(&payload)).expect("it is JSON");
     sent.shift_remove("nonce");
     if authentication.claims().as_json() != &sent {
@@ -233,7 +234,7 @@ pub async fn claims(row: &Row) -> Vec<String> {
     problems
 }
 
-/// The same with U+FFFD in place of the half of a surrogate pair that the corpus has, which `serde_json` refuses.
+/// Replaces the half surrogate pair of the corpus, which `serde_json` refuses, by U+FFFD.
 fn without_half_pairs(json: &str) -> String {
     json.replace(r"\ud83d", r"\ufffd")
 }
@@ -264,7 +265,7 @@ pub async fn userinfo(row: &Row) -> Vec<String> {
     problems
 }
 
-/// Whether other claims are malformed than the row says.
+/// Reports malformed claims that differ from those in the row.
 fn other_malformed<'a>(row: &Row, malformed: impl Iterator<Item = &'a str>) -> Option<String> {
     let malformed: BTreeSet<_> = malformed.collect();
     let expected: BTreeSet<_> = row.malformed.iter().map(String::as_str).collect();

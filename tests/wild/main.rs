@@ -1,14 +1,14 @@
-//! What OPs send in the wild, and what each of it must come to.
+//! Responses that OPs send in the wild, and the required result for each.
 //!
-//! The files in the folders beside this one have the shapes that bug reports and documentation of OpenID Connect tell
-//! about real OPs: discovery documents, key sets, answers of the token endpoint, claims of ID Tokens and UserInfo
-//! responses. Only the shapes are real; every value is made up. `expectations.json` says for each file where the shape
-//! was seen, what it must come to, and why.
+//! The files in the folders beside this one have the shapes that bug reports and documentation of OpenID Connect report
+//! of real OPs: discovery documents, key sets, answers of the token endpoint, claims of ID Tokens and UserInfo
+//! responses. Only the shapes are real; every value is invented. `expectations.json` says for each file where the shape
+//! was seen, what its result must be, and why.
 //!
-//! A file `*.json` is a body with status 200 and the media type `application/json`. A file `*.http` is a whole response.
-//! A file `*.txt` is what comes back in the browser. In them, `@state@`, `@nonce@`, `@id_token@`, `@jwt@` and `@bom@` stand
-//! for the two values of the request, for an ID Token, for another JWT and for a byte order mark. Each file is served by a scripted OP to a client that is used as an application uses
-//! it.
+//! A file `*.json` is a body with status 200 and the media type `application/json`. A file `*.http` is a whole
+//! response. A file `*.txt` is the response that comes back in the browser. The placeholders `@state@`, `@nonce@`,
+//! `@id_token@`, `@jwt@` and `@bom@` stand for the two values of the request, for an ID Token, for another JWT and for
+//! a byte order mark. A scripted OP serves each file to a client that is used as an application uses it.
 
 mod answer;
 mod kinds;
@@ -52,7 +52,7 @@ fn every_row_says_where_the_shape_was_seen_and_why_it_comes_to_that() {
     }
 }
 
-/// The names of real hosts are somebody's. RFC 2606 §2 keeps `.example` for this.
+/// The names of real hosts belong to others. RFC 2606 §2 reserves `.example` for this use.
 #[test]
 fn every_host_is_made_up() {
     for file in table::files() {

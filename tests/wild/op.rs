@@ -1,4 +1,4 @@
-//! An OP that answers as it is told.
+//! A scripted OP.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use url::Url;
 
 use crate::answer::Answer;
 
-/// What the OP says at each of its endpoints.
+/// The answers of the OP at each of its endpoints.
 #[derive(Debug, Default)]
 pub struct Script {
     /// Discovery documents by their paths.
@@ -31,7 +31,7 @@ pub struct Script {
     pub revoked: Vec<String>,
 }
 
-/// The network of a client whose only host is this OP.
+/// A client's network whose only host is this OP.
 #[derive(Debug, Default)]
 pub struct Op(Mutex<Script>);
 
@@ -71,7 +71,8 @@ impl Op {
     }
 }
 
-/// OpenID Connect Discovery 1.0 §4 and RFC 8414 §3. Key sets lie under `/.well-known/` too, under other names.
+/// Whether the URL is one of OpenID Connect Discovery 1.0 §4 or RFC 8414 §3. Key sets are below `/.well-known/` too,
+/// under other names.
 fn is_of_discovery(url: &Url) -> bool {
     let mut segments = url.path().split('/');
     segments.any(|segment| matches!(segment, "openid-configuration" | "oauth-authorization-server"))

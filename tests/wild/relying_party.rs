@@ -1,4 +1,4 @@
-//! The client, used as an application uses it, up to where a file comes into play.
+//! The client, used as an application uses it, up to the point at which a file is served.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,14 +19,14 @@ use crate::verdict;
 
 pub const ISSUER: &str = "https://op.example";
 pub const CLIENT_ID: &str = "the-app";
-/// As long as HMAC with SHA-256 wants it.
+/// As long as HMAC with SHA-256 requires.
 pub const CLIENT_SECRET: &str = "the secret of the app, which has more than 32 bytes";
 const DISCOVERY: &str = "/.well-known/openid-configuration";
 
 /// The times in the files are around this one, at which every test clock starts.
 pub const START: u64 = 1_767_225_600;
 
-/// A client with its OP, and what the placeholders stand for.
+/// A client with its OP, and the values of the placeholders.
 pub struct World {
     pub op: Arc<Op>,
     pub clock: TestClock,
@@ -36,7 +36,7 @@ pub struct World {
     id_token: Map<String, Value>,
 }
 
-/// The discovery document of an OP that does nothing odd.
+/// The discovery document of an OP without oddities.
 pub fn usual_metadata(row: &Row) -> Value {
     let mut metadata = json!({
         "issuer": ISSUER,
@@ -59,7 +59,7 @@ pub fn usual_metadata(row: &Row) -> Value {
     metadata
 }
 
-/// The tokens of an OP that does nothing odd.
+/// The tokens of an OP without oddities.
 pub fn usual_tokens(values: &Values) -> Value {
     json!({
         "access_token": "the-access-token",
@@ -70,13 +70,13 @@ pub fn usual_tokens(values: &Values) -> Value {
     })
 }
 
-/// The answer to an exchange of an OP that does nothing odd.
+/// The exchange response of an OP without oddities.
 pub fn usual_exchange(lifetime: u64) -> Value {
     json!({ "deferred_auth_id": "the-id", "expires_in": lifetime, "interval": 5 })
 }
 
 impl World {
-    /// A client of an OP whose deferred flow does nothing odd yet.
+    /// A client of an OP whose deferred flow has no oddities yet.
     pub async fn of(row: &Row) -> Self {
         Self::set_up(row, |client| client).await
     }
@@ -115,12 +115,12 @@ impl World {
             "auth_time": START,
         });
         let Value::Object(id_token) = id_token else { unreachable!("it is an object") };
-        // A row about UserInfo says how that is signed.
+        // In a row about UserInfo, `sign` applies to UserInfo and not to the ID Token.
         let sign = row.sign.clone().filter(|_| row.kind() != Kind::UserInfo).unwrap_or(usual_sign);
         Ok(Self { op, clock, client, values: Values::default(), sign, id_token })
     }
 
-    /// Sends the user out, and makes the tokens that belong to this request.
+    /// Sends the user to the OP, and makes the tokens for this request.
     pub async fn user_leaves(&mut self, row: &Row) -> AuthorizationSession {
         let mut request = self.client.authorize();
         if let Some(seconds) = row.settings.max_age {
@@ -137,7 +137,7 @@ impl World {
         session
     }
 
-    /// Sends the user out and back with a code.
+    /// Sends the user to the OP and back with a code.
     pub async fn grant(&mut self, row: &Row, code: &str) -> AuthorizationGrant {
         let mut session = self.user_leaves(row).await;
         let mut query = format!("{code}=the-code&state={}", self.values.state);
@@ -147,7 +147,7 @@ impl World {
         self.client.check_authorization_response(&query, &mut session).await.expect("the response is genuine")
     }
 
-    /// An ID Token of the OP: with the usual claims, others, and without some.
+    /// An ID Token of the OP: the usual claims with additions and without some.
     pub fn id_token(&self, other: &Map<String, Value>, without: &[String], with_nonce: bool) -> String {
         let mut claims = self.id_token.clone();
         if with_nonce {
@@ -158,7 +158,7 @@ impl World {
         self.jwt(&Value::Object(claims).to_string())
     }
 
-    /// A JWT of the OP with this payload, in which `@nonce@` is filled in.
+    /// A JWT of the OP with this payload, in which `@nonce@` is replaced.
     pub fn jwt(&self, payload: &str) -> String {
         signing::jwt(&self.sign, &self.values.fill(payload))
     }
@@ -173,7 +173,7 @@ impl World {
         }
     }
 
-    /// Polls once, as soon as that is due.
+    /// Polls once, as soon as a poll is due.
     pub async fn poll(&self, pending: &mut PendingAuthentication) -> Result<Poll, Error> {
         loop {
             match self.client.poll(pending).await {
@@ -183,7 +183,7 @@ impl World {
         }
     }
 
-    /// Waits for the outcome. What the application would have to put right is put right at once.
+    /// Waits for the outcome. Problems that the application would have to correct are corrected at once.
     pub async fn outcome(&self, pending: &mut PendingAuthentication) -> Outcome {
         for _ in 0..100 {
             if let Ok(outcome) = self.client.wait(pending).await {
@@ -193,7 +193,7 @@ impl World {
         panic!("waiting never ends with an outcome");
     }
 
-    /// A sign-in in which nothing odd happens.
+    /// A sign-in without oddities.
     pub async fn authentication(&mut self, row: &Row) -> Authentication {
         let mut pending = self.pending(row, 864_000).await;
         self.op.script().poll.push_back(Answer::json(&usual_tokens(&self.values)));
@@ -207,7 +207,7 @@ impl World {
         self.client.provider_metadata().await.expect("the metadata are known")
     }
 
-    /// The browser is sent to the endpoint of the document, with the query that it has there.
+    /// Asserts that the browser is sent to the endpoint of the document, with the query in its URL.
     async fn check_endpoint(&self, url: &Url) {
         let metadata = self.metadata().await;
         let endpoint = metadata.authorization_endpoint().as_str();
@@ -238,7 +238,7 @@ fn with_settings(row: &Row, mut builder: ClientBuilder) -> ClientBuilder {
     builder
 }
 
-/// The settings of a client at an OP that knows nothing of the deferred flow.
+/// The settings of a client at an OP without the deferred flow.
 pub fn with_code(builder: ClientBuilder) -> ClientBuilder {
     builder.response_type(ResponseType::Code)
 }

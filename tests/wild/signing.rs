@@ -11,7 +11,7 @@ use crate::table::{Sign, read};
 
 const ANOTHER_SECRET: &str = "a key of the realm that no client knows of";
 
-/// A JWT with this payload, which need not be proper JSON.
+/// A JWT with this payload, which need not be valid JSON.
 pub fn jwt(sign: &Sign, payload: &str) -> String {
     let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(sign.header.to_string()), URL_SAFE_NO_PAD.encode(payload));
     let signature = match sign.alg.as_str() {
@@ -48,7 +48,7 @@ fn private_key(name: &str) -> Jwk {
     Jwk::from_map(key.unwrap_or_else(|| panic!("no key is called {name}"))).expect("the key is a JWK")
 }
 
-/// The key set of an OP that does nothing odd. A key is called by its name and `-1`.
+/// The key set of an OP without oddities. The `kid` of a key is its name and `-1`.
 pub fn usual_keys() -> Value {
     let keys: Vec<_> = ["rsa", "ec", "p384", "ed"]
         .into_iter()

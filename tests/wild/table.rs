@@ -1,4 +1,4 @@
-//! The table `expectations.json`, and the files that it is about.
+//! The table `expectations.json`, and the files that it describes.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-/// What a file is, which is the name of its folder.
+/// The kind of a file, which is the name of its folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Discovery,
@@ -49,7 +49,7 @@ impl Kind {
     }
 }
 
-/// Where the shape of a file is known from.
+/// The source from which the shape of a file is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
@@ -57,13 +57,13 @@ pub enum Source {
     Report,
     /// The documentation of an OP.
     Documentation,
-    /// An OP that was tried.
+    /// A test of an OP.
     Measurement,
-    /// None of these: the oddity of another file at another place.
+    /// None of these: the oddity of another file in another place.
     Variation,
 }
 
-/// What one file must come to.
+/// The required result for one file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Row {
@@ -71,15 +71,15 @@ pub struct Row {
     pub source: Source,
     /// The OPs that send this. A variation was seen at none.
     pub seen_at: Option<String>,
-    /// What is odd, and why it comes to what it does.
+    /// The oddity, and the reason for the required result.
     pub why: String,
     /// The verdict, in the words of `verdict.rs`.
     pub expect: String,
-    /// The issuer that the client is set up with, for discovery documents.
+    /// The issuer in the client's settings, for discovery documents.
     pub issuer: Option<String>,
-    /// The path at which the discovery document lies, if it is not where the issuer says.
+    /// The path of the discovery document, if it differs from the one that the issuer implies.
     pub served_at: Option<String>,
-    /// Whether a good document lies where RFC 8414 says.
+    /// Whether a valid document is at the path of RFC 8414.
     #[serde(default)]
     pub fallback: bool,
     #[serde(default)]
@@ -99,27 +99,27 @@ pub struct Row {
     pub jwt: Option<Value>,
     /// The key set that the OP had when the client was made.
     pub known_before: Option<Value>,
-    /// What the accessors of the claims return.
+    /// The results of the claims' accessors.
     #[serde(default)]
     pub accessors: Map<String, Value>,
-    /// The claims that are handed over with a type that they must not have.
+    /// The claims that are passed on although they have an invalid type.
     #[serde(default)]
     pub malformed: Vec<String>,
-    /// What the accessors of the tokens return.
+    /// The results of the tokens' accessors.
     #[serde(default)]
     pub tokens: Map<String, Value>,
     /// After an error of an exchange: whether the code is `spent` or `unspent`.
     pub code: Option<String>,
-    /// What became of the interim ID Token.
+    /// The state of the interim ID Token.
     pub interim: Option<String>,
-    /// After trouble: whether the OP's answer may have been lost.
+    /// After a transient error: whether the OP's answer may have been lost.
     pub lost: Option<bool>,
     /// Whether the tokens of the answer are revoked.
     #[serde(default)]
     pub revoked: bool,
 }
 
-/// What the application has set.
+/// The application's settings.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {

@@ -1,4 +1,4 @@
-//! What something came to, in one line. These are the words of the table.
+//! Results in one line each, in the words of the table.
 
 use std::error::Error as _;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,10 +9,10 @@ use openid_deferred::{
 };
 use serde_json::{Value, json};
 
-/// An error: the code of a rule with the member at fault, the code of an OAuth error, or the kind.
+/// An error: the code of a rule with the affected member, the code of an OAuth error, or the kind.
 pub fn of_error(error: &Error) -> String {
     match error.kind() {
-        // Why the keys are out of reach is one layer below.
+        // The source of the error says why the keys are unavailable.
         ErrorKind::Protocol(violation) if violation.rule() == Rule::KeysUnavailable => {
             let reason = error.source().and_then(|source| source.downcast_ref()).map(of_error);
             format!("{}: {}", of_violation(violation), reason.unwrap_or_default())
@@ -53,7 +53,7 @@ pub fn of_outcome(outcome: &Outcome) -> String {
     }
 }
 
-/// One poll. An error that passes is `trouble`.
+/// The result of one poll. A transient error is `trouble`.
 pub fn of_poll(polled: &Result<Poll, Error>) -> String {
     match polled {
         Ok(Poll::Pending) => "pending".to_owned(),
@@ -64,7 +64,7 @@ pub fn of_poll(polled: &Result<Poll, Error>) -> String {
     }
 }
 
-/// An error of a call that can be made again.
+/// The error of a call that can be repeated.
 pub fn of_call(error: &Error) -> String {
     let word = if error.is_transient() { "trouble" } else { "error" };
     format!("{word}: {}", of_error(error))
@@ -87,7 +87,7 @@ pub fn of_interim(interim: &InterimState) -> String {
     }
 }
 
-/// What an accessor of the claims returns. `null` is `None`.
+/// The result of an accessor of the claims. `null` is `None`.
 pub fn of_accessor(claims: &Claims, name: &str) -> Value {
     match name {
         "acr" => json!(claims.acr()),
