@@ -1,4 +1,4 @@
-//! What a seed decides.
+//! Random choices that a seed determines.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ impl Chance {
         Self(SeededRandom::new(seed))
     }
 
-    /// A random part of it.
+    /// A random part of a duration.
     pub fn share(&self, of: Duration) -> Duration {
         of.mul_f64(f64::from(self.number()) / 65_536.0)
     }
 
-    /// Any number below this one.
+    /// A random number below `limit`.
     pub fn below(&self, limit: usize) -> usize {
         usize::from(self.number()) * limit / 65_536
     }

@@ -1,5 +1,5 @@
-//! Real worker processes, killed with SIGKILL and suspended with SIGSTOP at random moments, and databases that are gone
-//! for a while. The provider runs in the test, and its log says what really happened.
+//! Real workers that are killed with SIGKILL and suspended with SIGSTOP at random moments, and databases that are
+//! unavailable for a while. The provider runs in the test, and its records show what really happened.
 
 mod chance;
 mod outage;
@@ -15,7 +15,7 @@ use std::time::Duration;
 use service::{Setting, StoreOf};
 use trial::Trial;
 
-/// What `scripts/test` runs. `scripts/soak` asks for more.
+/// The trials of `scripts/test`. `scripts/soak` runs longer ones.
 fn trial(name: &'static str, setting: Setting, workers: usize) -> Trial {
     Trial {
         name,
@@ -53,7 +53,7 @@ async fn workers_in_a_storm_lose_no_outcome_that_the_provider_still_has() {
     let interval = Duration::from_secs(number("SOAK_INTERVAL", 1));
     let setting = Setting { store: StoreOf::postgres(), https: true, interval };
     let trouble_every = Some(Duration::from_millis(number("SOAK_TROUBLE_MS", 300)));
-    // Who is in trouble five times in a row is left alone for half a minute.
+    // After five failures in a row, polls pause for half a minute.
     let deadline = Duration::from_secs(number("SOAK_DEADLINE", 240));
     Trial { trouble_every, deadline, ..trial("PostgreSQL, 3 workers, TLS, faults", setting, 3) }.run().await;
 }

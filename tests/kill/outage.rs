@@ -1,5 +1,5 @@
-//! A database that is gone for a while: nothing is lost, nothing is asked early, and users and pings are told to come
-//! again. A worker that is replaced by another one: likewise.
+//! A database that is unavailable for a while: nothing is lost, no poll is early, and users and pings are told to come
+//! again. The same holds for a worker that is replaced by another one.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::server::Server;
 use crate::service::{MOMENT, Service, Setting, StoreOf, database_url};
 
 const USERS: u32 = 20;
-/// Some intervals, and longer than `SqliteStore` waits for a lock.
+/// Several intervals, and longer than `SqliteStore` waits for a lock.
 const OUTAGE: Duration = Duration::from_secs(8);
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -52,8 +52,8 @@ async fn nothing_is_lost_or_early_when_postgresql_has_crashed_and_comes_back() {
     while_postgresql_is_down("immediate").await;
 }
 
-/// `stop` is "fast", as when its machine is shut down, or "immediate": its processes are gone at once, and what was
-/// committed is recovered from the log at the next start.
+/// `stop` is "fast" or "immediate". "fast" is a normal shutdown of the machine. With "immediate" the server's processes
+/// end at once, and the next start recovers committed data from the log.
 async fn while_postgresql_is_down(stop: &str) {
     let mut server = Server::start();
     let url = server.url.clone();
@@ -64,7 +64,7 @@ async fn while_postgresql_is_down(stop: &str) {
     .await;
 }
 
-/// The server is down. It is started again when this is dropped.
+/// A server that is down. It is started again when this is dropped.
 struct Stopped<'a>(&'a mut Server);
 
 impl Drop for Stopped<'_> {
@@ -95,9 +95,9 @@ async fn a_worker_that_is_told_to_stop_leaves_everything_in_order_for_the_next_o
     service.op.assert_clean();
 }
 
-/// Some users wait, the store is gone until what `take_away` gives is dropped, and in the end everybody has their
-/// outcome: one whose success is on its way to the worker when the store goes, those who were decided meanwhile, those
-/// decided afterwards, and one who came back meanwhile.
+/// Some users wait, and the store is unavailable until the value that `take_away` returns is dropped. In the end every
+/// user has an outcome: the user whose success was in flight to the worker when the store went away, the users who were
+/// approved during the outage or after it, and a user who came back during the outage.
 async fn outage<T>(store: StoreOf, take_away: impl FnOnce(&Service) -> T) {
     let service = Service::start(Setting::plain(store)).await;
     let _worker = service.worker();
@@ -107,7 +107,7 @@ async fn outage<T>(store: StoreOf, take_away: impl FnOnce(&Service) -> T) {
     }
     until("everybody is polled", || processes.iter().all(|process| process.polls() > 0)).await;
 
-    // The OP sends this once, and it arrives when there is nowhere to put it.
+    // The OP sends this once, and it arrives while it cannot be stored.
     service.op.misbehave(Fault::delay(Endpoint::Poll, Duration::from_secs(2)).after_success());
     processes[0].approve();
     until("a success is on its way", || processes[0].is_redeemed()).await;
@@ -145,7 +145,7 @@ async fn outage<T>(store: StoreOf, take_away: impl FnOnce(&Service) -> T) {
     service.op.assert_clean();
 }
 
-/// The OP pings again for as long as it gets 503.
+/// The OP repeats the ping as long as it gets a 503.
 async fn until_taken(service: &Service, process: &TestProcess) {
     let began = SystemClock.monotonic();
     loop {
@@ -169,14 +169,14 @@ fn polls(service: &Service) -> usize {
     service.op.requests_to(Endpoint::Poll).len()
 }
 
-/// The wire to a server. While it is cut, connections break and new ones get nowhere, as when the server is stopped.
+/// The connection to a server. While it is cut, connections break and new ones fail, as when the server is stopped.
 struct Wire {
     address: SocketAddr,
     is_cut: Arc<watch::Sender<bool>>,
     _task: JoinSet<()>,
 }
 
-/// Mends it when dropped.
+/// Restores the connection when it is dropped.
 struct Cut(Arc<watch::Sender<bool>>);
 
 impl Wire {

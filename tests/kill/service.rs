@@ -1,4 +1,4 @@
-//! The example `worker` as processes, with a provider and users around them.
+//! The example `worker` as programs, with a provider and users.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -19,15 +19,15 @@ use url::Url;
 
 const CLIENT_SECRET: &str = "the secret of a worker that dies a lot";
 
-/// One request to the OP takes no longer; so a dead worker's claims run out after 17 s.
+/// The timeout of a request to the OP, in seconds. A dead worker's claims expire after 17 s.
 const TIMEOUT: &str = "3";
-/// So soon outcomes come again that a dead worker held.
+/// The seconds after which outcomes that a dead worker held are delivered again.
 const DELIVERY_LEASE: &str = "3";
 pub const MOMENT: Duration = Duration::from_millis(20);
-/// The file with the certificate of whoever vouches for the provider.
+/// The file with the certificate of the provider's authority.
 const AUTHORITY: &str = "authority.pem";
 
-/// Which store the workers share.
+/// The store that the workers share.
 pub enum StoreOf {
     Sqlite,
     Postgres { url: String, schema: String },
@@ -51,12 +51,12 @@ impl StoreOf {
     }
 }
 
-/// What the service is made of.
+/// The parts of the service.
 pub struct Setting {
     pub store: StoreOf,
-    /// Whether the provider is reached over TLS, and so over HTTP/2. It asks for DPoP nonces then, too.
+    /// Whether the provider is reached over TLS, and so over HTTP/2. It then requires DPoP nonces, too.
     pub https: bool,
-    /// How often the provider lets itself be asked.
+    /// The interval between polls that the provider requires.
     pub interval: Duration,
 }
 
@@ -73,26 +73,26 @@ pub fn database_url() -> String {
     )
 }
 
-/// Everything around the workers, and the one replica that takes users and pings.
+/// Everything around the workers, and the only replica that takes users and pings.
 pub struct Service {
     pub op: TestProvider,
     pub app: SocketAddr,
     folder: TempDir,
     store: StoreOf,
     browser: reqwest::Client,
-    /// One user at a time is at the OP, so that their process can be told.
+    /// Only one user at a time is at the OP, so that their sign-in can be identified.
     turnstile: Mutex<()>,
     visits: Mutex<BTreeMap<u32, Visit>>,
     front: Mutex<Worker>,
 }
 
-/// A user who has been at the provider and came back.
+/// A user who has visited the provider and come back.
 #[derive(Clone)]
 pub struct Visit {
-    /// The provider's side of it.
+    /// The sign-in at the provider.
     pub process: TestProcess,
     pub deferred_code: String,
-    /// What the application said to them.
+    /// The application's response to them.
     pub status: u16,
 }
 
@@ -127,7 +127,7 @@ impl Service {
         })
     }
 
-    /// One more worker that polls and delivers.
+    /// Starts another worker that polls and delivers.
     pub fn worker(&self) -> Worker {
         Worker::start(command(&self.op, &self.folder, &self.store))
     }
@@ -137,7 +137,7 @@ impl Service {
         self.front.lock().unwrap()
     }
 
-    /// The test's own view of the store.
+    /// Opens the store for the test itself.
     pub async fn open_store(&self) -> Arc<dyn Store> {
         match &self.store {
             StoreOf::Sqlite => Arc::new(SqliteStore::open(self.sqlite_file()).await.expect("the file opens")),
@@ -150,8 +150,8 @@ impl Service {
         }
     }
 
-    /// A transaction on PostgreSQL that keeps what it sees for as long as what is returned lives, as a backup does:
-    /// nothing that is updated meanwhile can be cleared away.
+    /// Opens a transaction on PostgreSQL that keeps its snapshot until the returned value is dropped, as a backup does.
+    /// Until then, no row version that an update replaces can be vacuumed.
     pub async fn hold_snapshot(&self) -> JoinSet<()> {
         let StoreOf::Postgres { url, schema } = &self.store else { panic!("only PostgreSQL keeps old rows") };
         let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("the database is there");
@@ -174,14 +174,14 @@ impl Service {
         self.folder.path().join("pending.db")
     }
 
-    /// A user goes to the OP and comes back, and reloads until somebody is there to take them, and does.
+    /// Sends a user to the OP and back. The user reloads until a replica takes them, and must be taken.
     pub async fn sign_in(&self, user: u32) -> TestProcess {
         let visit = self.visit(user).await;
         assert_eq!(visit.status, 202, "user {user} came back");
         visit.process
     }
 
-    /// The same, for users who may be told that they have to start again.
+    /// The same, for users who may be told to start again.
     pub async fn visit(&self, user: u32) -> Visit {
         let start = self.load(&format!("http://{}/start/{user}", self.app), "").await;
         let header = |name| start.headers().get(name).and_then(|value| value.to_str().ok()).expect("a redirect");
@@ -208,7 +208,7 @@ impl Service {
         }
     }
 
-    /// Sends a ping for this process, and gives the status of the answer.
+    /// Sends a ping for this sign-in, and returns the status of the answer.
     pub async fn ping(&self, process: &TestProcess) -> u16 {
         let body = format!("{{\"deferred_auth_id\":\"{}\"}}", process.deferred_auth_id().expect("it was exchanged"));
         let token = process.notification_token().expect("pings are taken");
@@ -255,7 +255,7 @@ fn command(op: &TestProvider, folder: &TempDir, store: &StoreOf) -> Command {
     command
 }
 
-/// A worker process. It does not outlive the test.
+/// A worker program. It does not outlive the test.
 pub struct Worker {
     command: Command,
     child: Child,
@@ -274,12 +274,12 @@ impl Worker {
         self.child.wait().expect("it has ended");
     }
 
-    /// After it was killed.
+    /// Starts it again after a kill.
     pub fn start_again(&mut self) {
         self.child = self.command.spawn().expect("the worker starts");
     }
 
-    /// SIGSTOP: it does nothing until [`Worker::go_on`], and does not know.
+    /// SIGSTOP: it stops, without noticing, until [`Worker::go_on`].
     pub fn suspend(&self) {
         self.signal("STOP");
     }
@@ -294,7 +294,7 @@ impl Worker {
         assert!(Command::new("sh").args(["-c", &kill]).status().expect("there is a shell").success());
     }
 
-    /// SIGTERM, as a service manager sends it. Gives whether the worker said that all is well.
+    /// SIGTERM, as a service manager sends it. Returns whether the worker ended with success.
     pub async fn stop(mut self) -> bool {
         self.signal("TERM");
         loop {

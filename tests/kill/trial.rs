@@ -1,4 +1,4 @@
-//! Many processes, few workers, and somebody with SIGKILL.
+//! Many sign-ins, few workers, and SIGKILL.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use crate::service::{MOMENT, Service, Setting, Worker};
 use crate::verdict::{Decision, Verdict};
 use crate::weather::Weather;
 
-/// So many users are on their way at a time.
+/// The number of users who sign in at a time.
 const CROWD: u32 = 8;
-/// A worker is suspended for at most so long. Its claims run out meanwhile, and others take them over.
+/// The longest suspension of a worker. Its claims expire meanwhile, and other workers take them over.
 const LONGEST_SUSPEND: Duration = Duration::from_secs(30);
 
 pub struct Trial {
@@ -24,24 +24,24 @@ pub struct Trial {
     pub workers: usize,
     pub processes: u32,
     pub kills: usize,
-    /// Whether every third time a worker is suspended instead, and goes on later as if nothing had been. Others have to be
-    /// there to take its place.
+    /// Whether every third kill is a suspension instead, after which the worker continues without noticing. There must
+    /// be other workers to take its place.
     pub suspends: bool,
-    /// Whether somebody holds a snapshot of the database open all the while.
+    /// Whether a snapshot of the database is held open during the whole trial.
     pub snapshot: bool,
-    /// Whether the replica that takes users dies as well. Exchanges that die with it are given up by the others after
-    /// more than ten minutes, so it takes at least as long.
+    /// Whether the replica that takes users is killed as well. The other replicas give up its exchanges after more than
+    /// ten minutes, so the trial takes at least as long.
     pub kills_front: bool,
-    /// How often something else goes wrong, if anything does.
+    /// How often another fault occurs, if at all.
     pub trouble_every: Option<Duration>,
     pub seed: u64,
-    /// How long a reviewer takes at the longest; for as long workers are killed.
+    /// The longest time that a reviewer takes. Workers are killed for the same time.
     pub review: Duration,
     pub deadline: Duration,
 }
 
 impl Trial {
-    /// Runs it, and judges what has come out by what the provider knows.
+    /// Runs the trial, and judges the outcomes by the provider's records.
     pub async fn run(self) {
         let began = SystemClock.monotonic();
         let service = Service::start(self.setting).await;
@@ -76,7 +76,7 @@ impl Trial {
             reviewers.work(&service, &chance, now);
             killer.work(&service, &chance, now);
             if killer.left == 0 {
-                // Towards the end there are too few polls for all trouble to strike.
+                // Towards the end there are too few polls for all faults to occur.
                 weather = None;
                 service.op.behave();
             }
@@ -86,7 +86,7 @@ impl Trial {
             if now - looked > Duration::from_millis(250) {
                 looked = now;
                 let states = store.stats().await.unwrap_or_default();
-                // In a storm there are exchanges that come to nothing, and some of them leave no row.
+                // During the faults some exchanges fail, and some of these leave no row.
                 let is_over = matches!(&states[..], [rows] if rows.open() + rows.decided == 0
                     && (!is_calm || rows.acknowledged == u64::from(self.processes)));
                 if killer.is_done() && users.is_empty() && reviewers.are_done() && is_over {
@@ -102,7 +102,7 @@ impl Trial {
     }
 }
 
-/// All users, a few of them at a time. Where it is calm everybody is taken back; in a storm some have to start again.
+/// Signs all users in, a few at a time. Without faults every user is taken back; with faults some have to start again.
 fn crowd(service: &Arc<Service>, users: u32, is_calm: bool) -> JoinSet<()> {
     let mut crowd = JoinSet::new();
     for first in 0..CROWD {
@@ -119,7 +119,7 @@ fn crowd(service: &Arc<Service>, users: u32, is_calm: bool) -> JoinSet<()> {
     crowd
 }
 
-/// Decides over each process some time after it began.
+/// Decides each sign-in some time after it began.
 struct Reviewers {
     longest: Duration,
     decisions: BTreeMap<u32, Decision>,
@@ -164,17 +164,17 @@ struct Killer {
     left: usize,
     pause: Duration,
     next: Option<Duration>,
-    /// Which workers are dead, and when each is started again.
+    /// The dead workers, with the times at which each is started again.
     down: BTreeSet<(Duration, usize)>,
-    /// Which are suspended, and when each goes on.
+    /// The suspended workers, with the times at which each continues.
     asleep: BTreeSet<(Duration, usize)>,
-    /// A suspend counts as one: others take over what the worker had in hand.
+    /// A suspension counts as a death: other workers take over the rows that the worker held.
     deaths: Vec<Duration>,
 }
 
 impl Killer {
-    /// Kills one of the workers, at a random moment of each of as many equal stretches of time as there are kills, and
-    /// starts it again a while later.
+    /// Kills one of the workers at a random moment in each of several equal intervals, one for each kill, and starts it
+    /// again later.
     fn work(&mut self, service: &Service, chance: &Chance, now: Duration) {
         while let Some((_, which)) = self.down.first().copied().filter(|(at, _)| *at <= now) {
             self.down.pop_first();
@@ -190,7 +190,7 @@ impl Killer {
         }
         let which = chance.below(self.workers.len() + usize::from(self.front));
         match self.workers.get_mut(which) {
-            // It does nothing already.
+            // It is already stopped.
             Some(_) if self.down.iter().chain(&self.asleep).any(|(_, other)| *other == which) => return,
             Some(worker) if self.suspends && self.left.is_multiple_of(3) => {
                 worker.suspend();
@@ -200,7 +200,7 @@ impl Killer {
                 worker.kill();
                 self.down.insert((now + chance.share(self.pause), which));
             }
-            // Users see nobody else, so that this one comes back at once.
+            // Users reach only this replica, so it is started again at once.
             None => {
                 let mut front = service.front();
                 front.kill();

@@ -1,4 +1,4 @@
-//! What came out, judged by what the provider knows.
+//! Judges the outcomes by the provider's records.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::service::{Service, Visit};
 use crate::weather::{DELAY, breaks_connections, is_delayed, is_spoilt};
 
-/// What the reviewer of a process decided.
+/// The decision of the reviewer of a sign-in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     Approve,
@@ -28,7 +28,7 @@ impl Decision {
     }
 }
 
-/// The tally of a trial in which everything was as it should be.
+/// The counts of a trial without errors.
 #[derive(Debug, Default)]
 pub struct Verdict {
     outcomes: BTreeMap<String, usize>,
@@ -40,7 +40,7 @@ pub struct Verdict {
 impl Verdict {
     /// # Panics
     ///
-    /// If anything was lost, made up, told in two ways or asked too early.
+    /// If an outcome was lost, invented or contradictory, or if a poll was early.
     pub fn of(service: &Service, decisions: &BTreeMap<u32, Decision>, deaths: &[Duration]) -> Self {
         let mut verdict = Self::default();
         let requests = service.op.requests();
@@ -79,8 +79,8 @@ impl Verdict {
         verdict
     }
 
-    /// One outcome for each user. Lines may come twice, since a worker may die between writing one and acknowledging it;
-    /// they say the same. A success that a suspended worker had in hand takes the place of an unknown outcome.
+    /// Returns one outcome for each user. A line may occur twice, because a worker may die between writing it and
+    /// acknowledging it; both must agree. A success that a suspended worker held may replace an unknown outcome.
     fn delivered(&mut self, lines: &[Value]) -> BTreeMap<u32, Value> {
         let mut outcomes: BTreeMap<u32, Value> = BTreeMap::new();
         for line in lines {
@@ -97,8 +97,9 @@ impl Verdict {
         outcomes
     }
 
-    /// A poll whose answer did not arrive has to be made once more, and a rest that was asked for in an answer that did not
-    /// arrive is not kept. Nothing else is forgiven: no poll came early, unless for a ping, and no two at the same time.
+    /// Checks the provider's violations. A poll whose answer did not arrive must be repeated, and a pause that was
+    /// requested in an answer that did not arrive is not kept. Nothing else is allowed: no poll was early except for a
+    /// ping, and no two polls were in flight at the same time.
     fn look_at_violations(&mut self, service: &Service, histories: &[History<'_>]) {
         let mut forgiven = BTreeSet::new();
         for history in histories {
@@ -127,16 +128,16 @@ impl Verdict {
     }
 }
 
-/// How long an answer may be on its way when its connection breaks.
+/// The longest transit of an answer whose connection breaks.
 const ON_ITS_WAY: Duration = Duration::from_millis(500);
-/// How long after the request that was to break a connection it may break.
+/// The time after a request that is to break a connection within which the connection breaks.
 const BREAKING: Duration = Duration::from_millis(100);
 /// The least time between two polls, whatever brings the second one forward.
 const SHORTEST_GAP: Duration = Duration::from_secs(1);
-/// So long after it was given up a request may still reach the provider: what it says meanwhile proves nothing.
+/// The time within which an abandoned request may still reach the provider. An answer during this time proves nothing.
 const LONGEST_HELD: Duration = Duration::from_secs(300);
 
-/// What the provider saw of one process, and when workers died and connections broke.
+/// The provider's view of one sign-in, and the times at which workers died and connections broke.
 struct History<'a> {
     exchanges: Vec<RecordedRequest>,
     polls: Vec<RecordedRequest>,
@@ -145,12 +146,12 @@ struct History<'a> {
 }
 
 impl History<'_> {
-    /// Whether the answer to this poll came to somebody who lived to store it, for certain.
+    /// Whether the answer to this poll certainly reached a worker that lived to store it.
     fn has_answered(&self, poll: usize) -> bool {
         !is_spoilt(&self.polls[poll]) && !self.was_cut_off(poll)
     }
 
-    /// Whether whatever was answered to this poll may have been lost on its way, or with the worker that took it.
+    /// Whether the answer to this poll may have been lost in transit, or with the worker that received it.
     fn was_cut_off(&self, poll: usize) -> bool {
         let next = self.polls.get(poll + 1).map_or(Duration::MAX, |next| next.arrived);
         self.is_cut_off(&self.polls[poll], next)
@@ -162,24 +163,24 @@ impl History<'_> {
             || happened(self.breaks, request.arrived.saturating_sub(BREAKING), sent + ON_ITS_WAY)
     }
 
-    /// Whether the answer before this poll was lost. A challenge for a nonce in between says nothing.
+    /// Whether the answer before this poll was lost. A challenge for a nonce in between does not count.
     fn was_told_nothing_before(&self, poll: usize) -> bool {
         let is_challenge = |poll: &RecordedRequest| poll.error().as_deref() == Some("use_dpop_nonce");
         let before = (0..poll).rev().find(|before| !self.has_answered(*before) || !is_challenge(&self.polls[*before]));
         before.is_some_and(|before| !self.has_answered(before))
     }
 
-    /// Whether a ping may have brought this poll forward once more. When one is sent while a poll is on its way, the
-    /// provider takes that for the poll that it was to bring forward; but a proxy may have swallowed it, and the ping comes
-    /// to the worker after that.
+    /// Whether a ping may have brought this poll forward a second time. The provider takes a poll that is in flight
+    /// when it sends a ping for the poll that the ping brings forward. But a proxy may have swallowed that poll, and
+    /// the ping reaches the worker after that.
     fn may_be_hastened(&self, number: usize, pinged: &BTreeSet<String>) -> bool {
         let pair = self.polls.windows(2).find(|pair| pair[1].number == number);
         let is_pinged = || self.polls[0].parameter("deferred_auth_id").is_some_and(|id| pinged.contains(id));
         pair.is_some_and(|pair| is_spoilt(&pair[0]) && pair[1].arrived - pair[0].arrived >= SHORTEST_GAP) && is_pinged()
     }
 
-    /// Whether an answer was lost that may have been the success: none that came long enough after it said for certain
-    /// that the process goes on.
+    /// Whether a lost answer may have been the success: no later answer certainly showed, long enough after it, that
+    /// the sign-in goes on.
     fn may_have_lost_an_answer(&self) -> bool {
         let goes_on = |poll: &RecordedRequest| {
             poll.error().is_some_and(|error| matches!(error.as_str(), "authorization_pending" | "slow_down"))
@@ -198,20 +199,20 @@ impl History<'_> {
         times.windows(2).any(is_broken)
     }
 
-    /// Whether the success went out, and did not arrive for certain.
+    /// Whether the success was sent and certainly did not arrive.
     fn may_have_lost_the_success(&self, visit: &Visit) -> bool {
         let arrived = (0..self.polls.len()).any(|poll| self.polls[poll].status == Some(200) && self.has_answered(poll));
         visit.process.is_redeemed() && !arrived && self.may_have_lost_an_answer()
     }
 
-    /// Whether the exchange died with the replica that made it or was spoilt, before or after the provider got it.
+    /// Whether the exchange died with its replica or was spoilt, before or after it reached the provider.
     fn may_have_lost_the_exchange(&self) -> bool {
         let is_lost = |last: &RecordedRequest| is_spoilt(last) || self.is_cut_off(last, Duration::MAX);
         self.polls.is_empty() && self.exchanges.last().is_none_or(is_lost)
     }
 }
 
-/// Whether one of these times, which are in order, lies between the two.
+/// Whether one of these times, which are sorted, is between the two.
 fn happened(times: &[Duration], after: Duration, before: Duration) -> bool {
     times.get(times.partition_point(|time| *time < after)).is_some_and(|time| *time < before)
 }
@@ -231,18 +232,18 @@ fn is_right(decision: Decision, outcome: &str, visit: &Visit, history: &History<
     match (decision, outcome) {
         (Decision::Approve, "approved") => visit.process.is_redeemed(),
         (Decision::Deny, "denied") | (Decision::Expire, "expired") => !visit.process.is_redeemed(),
-        // The user was told that nothing comes, because the exchange had failed.
+        // The user was told that there is no result, because the exchange had failed.
         (_, "none") => visit.status != 202 && history.may_have_lost_the_exchange(),
         (_, "unknown") if history.polls.is_empty() => history.may_have_lost_the_exchange(),
-        // The provider sent the success, nobody lived to take it, and the provider gives it once only.
+        // The provider sent the success, no worker lived to store it, and the provider sends it only once.
         (Decision::Approve, "unknown") => history.may_have_lost_the_success(visit),
-        // Time ran out, and the answer to an earlier poll was lost: it may have been the success.
+        // The sign-in expired, and the answer to an earlier poll was lost: it may have been the success.
         (Decision::Expire, "unknown") => history.may_have_lost_an_answer() || history.may_have_lost_a_request(),
         _ => false,
     }
 }
 
-/// The cells of the table in `docs/reliability.md`.
+/// Writes the cells of the table in `docs/reliability.md`.
 impl fmt::Display for Verdict {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = |name: &str| self.outcomes.get(name).copied().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What goes wrong on the way to a provider, and there.
+//! Faults in front of a provider, and of the provider.
 
 use std::time::Duration;
 
@@ -6,22 +6,22 @@ use openid_deferred::testing::{Endpoint, Fault, RecordedRequest, TestProvider};
 
 use crate::chance::Chance;
 
-/// So many polls meet a proxy that has nobody behind it, when there is one.
+/// The number of polls that fail when a proxy has no provider behind it.
 const STORM: usize = 100;
-/// Shorter than workers wait for an answer, and longer than most others take.
+/// Shorter than workers wait for an answer, and longer than most answers take.
 pub const DELAY: Duration = Duration::from_secs(1);
 
-/// Something else every now and then.
+/// Triggers another fault now and then.
 pub struct Weather {
     pause: Duration,
     next: Duration,
-    /// How often the keys change or are out of reach, and when that happens next.
+    /// How often the keys change or are unavailable, and when that happens next.
     keys: Option<(Duration, Duration)>,
 }
 
 impl Weather {
-    /// Something happens about as often. In a trial that has `time` the keys are in for it as well, a few times: nobody
-    /// fetches keys again at once, so that takes minutes to get over.
+    /// Triggers faults about this often. If the trial takes long enough, as `time` says, the keys are affected as well,
+    /// a few times. No client fetches keys again at once, so recovery takes minutes.
     pub fn every(pause: Duration, time: Duration) -> Self {
         let keys = (time > Duration::from_secs(300)).then_some((time / 10, Duration::ZERO));
         Self { pause, next: Duration::ZERO, keys }
@@ -47,7 +47,7 @@ const KINDS: usize = 22;
 fn trouble(op: &TestProvider, kind: usize) {
     use Endpoint::{Exchange, Poll, Token};
     op.misbehave(match kind {
-        // A proxy or a provider that is out of order, before or after the work is done.
+        // A proxy or a provider that fails, before or after the request was processed.
         0 => Fault::status(Poll, 503).header("Retry-After", "2"),
         1 => Fault::status(Poll, 502),
         2 => Fault::status(Poll, 502).after_processing(),
@@ -55,35 +55,35 @@ fn trouble(op: &TestProvider, kind: usize) {
         4 => Fault::response(Poll, 429, "application/json", "{}").header("Retry-After", "3"),
         5 => Fault::response(Poll, 200, "text/html", "<h1>Please sign in to this network</h1>"),
         6 => Fault::status(Poll, 503).times(STORM),
-        // A wire that breaks. Over HTTP/2 everything else on it breaks too.
+        // A connection that breaks. Over HTTP/2 all other requests on it break too.
         7 => Fault::reset(Poll),
         8 => Fault::reset(Poll).after_processing(),
         9 => Fault::reset(Poll).after_success(),
         10 => Fault::cut_body(Poll),
         11 => Fault::cut_body(Poll).after_success(),
         12 => Fault::status(Poll, 504).after_success(),
-        // Answers that take too long, or long.
+        // Answers that never end, or that are slow.
         13 => Fault::stall(Poll),
         14 => Fault::stall(Poll).after_success(),
         15 => Fault::delay(Poll, DELAY),
         16 => Fault::delay(Poll, DELAY).after_success(),
-        // Codes that are spent for nothing.
+        // Codes that are spent without a result.
         17 => Fault::reset(Exchange),
         18 => Fault::cut_body(Exchange),
         19 => Fault::status(Exchange, 503),
-        // What a provider may do at any time.
+        // Events that a provider may cause at any time.
         20 => Fault::forget_nonces(Token),
         21 => return op.rotate_nonces(),
         kind => unreachable!("there are {KINDS} kinds of trouble, not {kind}"),
     });
 }
 
-/// Whether what a provider answered came to the client, as far as the provider had been told to do anything about it.
+/// Whether a fault may have kept the provider's answer from the client.
 pub fn is_spoilt(request: &RecordedRequest) -> bool {
     faults(request).any(|name| !matches!(name, "delay" | "nonces forgotten"))
 }
 
-/// Whether this request's connection was broken, and with it all others on it.
+/// Whether this request's connection was broken, and with it all other requests on it.
 pub fn breaks_connections(request: &RecordedRequest) -> bool {
     faults(request).any(|name| name == "reset")
 }

@@ -1,17 +1,17 @@
-//! Everything that is random in a simulation.
+//! All randomness of a simulation.
 
 use std::time::Duration;
 
 use openid_deferred::Random as _;
 use openid_deferred::testing::SeededRandom;
 
-/// A stream of chance that depends on the seed alone.
+/// A random stream that depends only on the seed.
 #[derive(Debug)]
 pub struct Chance(SeededRandom);
 
 impl Chance {
     pub fn new(seed: u64) -> Self {
-        // Neighbouring seeds of the generator would give neighbouring streams.
+        // Neighbouring seeds of the generator would give similar streams.
         Self(SeededRandom::new(seed.wrapping_mul(0xa076_1d64_78bd_642f).rotate_left(29)))
     }
 
@@ -21,12 +21,12 @@ impl Chance {
         u64::from_le_bytes(bytes)
     }
 
-    /// A number from 0 on, below `limit`.
+    /// A number from 0 to `limit - 1`.
     pub fn below(&self, limit: usize) -> usize {
         (self.word() % limit.max(1) as u64) as usize
     }
 
-    /// A number between the two, which may be either.
+    /// A number between the two, inclusive.
     pub fn between_numbers(&self, least: usize, most: usize) -> usize {
         least + self.below(most + 1 - least)
     }
@@ -44,7 +44,7 @@ impl Chance {
         Duration::from_millis((longest.as_millis() as f64 * self.share()) as u64)
     }
 
-    /// Between the two, with every order of magnitude as likely as the others.
+    /// A duration between the two, with every order of magnitude equally likely.
     pub fn between(&self, shortest: Duration, longest: Duration) -> Duration {
         let (from, to) = (shortest.as_secs_f64().max(0.001).ln(), longest.as_secs_f64().max(0.001).ln());
         Duration::from_millis(((from + (to - from) * self.share()).exp() * 1000.0) as u64)

@@ -1,4 +1,4 @@
-//! Machines that can lose their power at any seam.
+//! Machines that can lose their power at any await point of the simulation.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -12,35 +12,36 @@ use futures_core::future::BoxFuture;
 use openid_deferred::Clock;
 use openid_deferred::testing::TestClock;
 
-/// One run of one replica, from its start until it dies. What is dead does nothing any more at any seam.
+/// One run of one replica, from its start to its death. A dead replica has no effect on the store, the network or the
+/// application.
 #[derive(Debug)]
 pub struct Life {
     pub number: u32,
     alive: AtomicBool,
     end: Signal,
-    /// How often the store has failed it, or it was suspended: what it knew may be old.
+    /// How often the store has failed it or it was suspended: its knowledge may be stale.
     store_faults: AtomicU32,
     sleep: Mutex<Sleep>,
 }
 
-/// How long a machine has been suspended, whose timers do not go on then, and who waits for it to go on.
+/// How long a machine, whose timers then stand still, has been suspended, and the tasks that wait for it to go on.
 #[derive(Debug, Default)]
 struct Sleep {
     suspended: Option<Suspend>,
-    /// When it fell asleep.
+    /// The start of the present suspension.
     since: Duration,
-    /// For how long it had slept before.
+    /// The sum of the earlier suspensions.
     before: Duration,
     times: u32,
     waiting: Vec<Waker>,
 }
 
-/// What a suspended replica finds when it goes on.
+/// The state of the timers of a replica when it goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Suspend {
-    /// The whole machine slept: its timers stood still.
+    /// The whole machine was suspended: its timers stood still.
     Machine,
-    /// Somebody had stopped the process: its timers have run out.
+    /// The operating-system process was stopped: its timers have expired.
     Process,
 }
 
@@ -55,12 +56,12 @@ impl Life {
         })
     }
 
-    /// Whether it does anything.
+    /// Whether it is alive and not suspended.
     pub fn is_running(&self) -> bool {
         self.is_alive() && self.sleep.lock().unwrap().suspended.is_none()
     }
 
-    /// It does nothing until [`Life::go_on`].
+    /// Stops everything that it does until [`Life::go_on`].
     pub fn suspend(&self, how: Suspend, now: Duration) {
         self.note_store_fault();
         let mut sleep = self.sleep.lock().unwrap();
@@ -68,12 +69,12 @@ impl Life {
         sleep.times += 1;
     }
 
-    /// How often it was suspended.
+    /// The number of suspensions.
     pub fn suspends(&self) -> u32 {
         self.sleep.lock().unwrap().times
     }
 
-    /// Whether it has fallen asleep since then.
+    /// Whether it has been suspended since then.
     pub fn has_slept_since(&self, at: Duration) -> bool {
         let sleep = self.sleep.lock().unwrap();
         sleep.times > 0 && sleep.since >= at
@@ -89,12 +90,12 @@ impl Life {
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    /// For how long the machine has slept until now.
+    /// The time for which the machine has been suspended until now.
     fn slept(&self, now: Duration) -> Duration {
         self.sleep.lock().unwrap().until(now)
     }
 
-    /// Whether it is suspended; then the task is woken when it goes on.
+    /// Whether it is suspended. If so, the task is woken when it goes on.
     fn waits(&self, waker: &Waker) -> bool {
         let mut sleep = self.sleep.lock().unwrap();
         if sleep.suspended.is_some() && !sleep.waiting.iter().any(|known| known.will_wake(waker)) {
@@ -107,7 +108,7 @@ impl Life {
         self.alive.load(Ordering::Relaxed)
     }
 
-    /// The power is gone. `World::kill` tells those who watch, too.
+    /// Ends the power. `World::kill` informs the observers too.
     pub fn stop(&self) {
         self.alive.store(false, Ordering::Relaxed);
         self.end.send();
@@ -139,7 +140,8 @@ impl Sleep {
     }
 }
 
-/// The future for as long as its machine lives and is not suspended. After its death it is dropped, and never completes.
+/// Runs the future while its machine is alive and not suspended. After the machine's death the future is dropped, and
+/// this never completes.
 pub async fn mortal<T>(life: Arc<Life>, future: impl Future<Output = T>) -> T {
     let mut future = pin!(Some(future));
     poll_fn(|context| {
@@ -153,14 +155,14 @@ pub async fn mortal<T>(life: Arc<Life>, future: impl Future<Output = T>) -> T {
         if polled.is_pending() && life.is_alive() {
             return Poll::Pending;
         }
-        // The clock would wait for a sleeper that nobody polls any more.
+        // Otherwise the clock would wait for a sleeper that is never polled again.
         future.set(None);
         if life.is_alive() { polled } else { Poll::Pending }
     })
     .await
 }
 
-/// Wakes whoever waits, in an order that replays, which that of tokio's `watch` does not.
+/// Wakes the waiting tasks in a reproducible order, unlike tokio's `watch`.
 #[derive(Debug, Default, Clone)]
 pub struct Signal(Arc<Mutex<(u64, Vec<Waker>)>>);
 
@@ -174,7 +176,7 @@ impl Signal {
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    /// Completes when it is sent, counted from this call.
+    /// Completes at the first `send` after this call.
     pub fn next(&self) -> impl Future<Output = ()> + Send + 'static {
         let signal = self.clone();
         let seen = signal.0.lock().unwrap().0;
@@ -191,13 +193,13 @@ impl Signal {
     }
 }
 
-/// The clock of one replica: it may be wrong, and somebody may set it.
+/// The clock of one replica, which may be wrong and may be set.
 pub struct ReplicaClock {
     base: TestClock,
     life: Arc<Life>,
-    /// What the monotonic clock showed when the machine started.
+    /// The monotonic time at which the machine started.
     origin: Duration,
-    /// By how many milliseconds the wall clock is ahead.
+    /// The time by which the wall clock is ahead, in milliseconds.
     ahead: Mutex<i64>,
 }
 
@@ -219,7 +221,7 @@ impl Clock for ReplicaClock {
     }
 
     fn monotonic(&self) -> Duration {
-        // It goes on while the machine is suspended; timers do not.
+        // The clock goes on while the machine is suspended; timers do not.
         self.base.monotonic() + self.origin
     }
 

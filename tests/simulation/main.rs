@@ -1,13 +1,14 @@
-//! The durable poller on simulated time: replicas, a store, clients and ping receivers, against a model of an OP, on
-//! machines and networks that fail in every way that a seed can think of.
+//! The durable poller on simulated time: replicas, a store, clients and ping receivers, against a model of an OP.
+//! Machines and networks fail in every way that a seed can select.
 //!
-//! - `SIMULATION_SECONDS=40`: for how long seeds are tried;
-//! - `SIMULATION_SEEDS=1000000`: how many, instead;
+//! - `SIMULATION_SECONDS=40`: the time for which seeds are tried;
+//! - `SIMULATION_SEEDS=1000000`: their number, instead;
 //! - `SIMULATION_FROM=1`: the first seed;
-//! - `SIMULATION_GO_ON=1`: name every seed that breaks a rule instead of stopping at the first one;
-//! - `SIMULATION_WORLDS=crowd,suspends`: only with these kinds of trouble (`weather::Kind` has their names); `all`, as
-//!   without it, draws from all kinds, `none` from none;
-//! - `SIMULATION_SEED=123 cargo test --all-features --test simulation -- one_seed`: this one, with everything that happened.
+//! - `SIMULATION_GO_ON=1`: report every seed that breaks a rule instead of stopping at the first one;
+//! - `SIMULATION_WORLDS=crowd,suspends`: only worlds with these kinds of trouble (`weather::Kind` has their names);
+//!   `all`, the default, draws from all kinds, `none` from none;
+//! - `SIMULATION_SEED=123 cargo test --all-features --test simulation -- one_seed`: only this seed, with a log of all
+//!   events.
 
 mod chance;
 mod life;
@@ -31,11 +32,11 @@ use std::time::{Duration, Instant};
 use oracle::Counts;
 use weather::Worlds;
 
-/// What a store's client panics with in some worlds. Any other panic breaks a rule.
+/// The panic of a store's client in some worlds. Any other panic breaks a rule.
 struct PlannedPanic;
 
 thread_local! {
-    /// A task that panics is no news to a runtime.
+    /// Runtimes do not report a task that panics, so panics are counted here.
     static PANICS: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -97,7 +98,7 @@ fn the_poller_keeps_its_promises_whatever_fails() {
 #[test]
 fn one_seed() {
     watch_for_panics();
-    // What the crate itself says stands among it.
+    // The crate's own log appears between the events.
     let log = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).without_time().with_test_writer();
     log.init();
     let seed = setting("SIMULATION_SEED").unwrap_or(1);
@@ -120,7 +121,7 @@ fn setting<T: FromStr>(name: &str) -> Option<T> {
     Some(value.parse().unwrap_or_else(|_| panic!("{name} is no number: {value}")))
 }
 
-/// Which worlds are asked for.
+/// The worlds that the environment selects.
 fn worlds() -> Worlds {
     std::env::var("SIMULATION_WORLDS").map_or(Worlds::All, |names| Worlds::named(&names))
 }

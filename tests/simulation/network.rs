@@ -1,5 +1,5 @@
-//! The network between a replica and the OP. It delays, loses and breaks what goes over it, before the OP has
-//! processed it and after.
+//! The network between a replica and the OP. It delays, loses and breaks messages before and after the OP has processed
+//! a request.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,7 +19,7 @@ use crate::op::{Reply, Said, client_of};
 use crate::weather::Part;
 use crate::world::{HOUR, World, spawn};
 
-/// An answer that takes longer keeps others waiting.
+/// An answer that takes longer delays others.
 const SLOW: Duration = Duration::from_secs(10);
 
 pub struct Network {
@@ -33,20 +33,20 @@ impl HttpClient for Network {
     }
 }
 
-/// What becomes of a request.
+/// The fate of a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Well,
-    /// No connection comes about.
+    /// No connection can be made.
     NotSent,
     LostBefore,
     LostAfter,
     /// A gateway answers instead of the OP, before the OP has seen the request or after it has answered.
     GatewayBefore,
     GatewayAfter,
-    /// The request is taken, and nothing comes.
+    /// The request is accepted and never answered.
     Hangs,
-    /// Too many requests, it is said, and when to come again.
+    /// The answer says that there are too many requests, and when to try again.
     Overloaded,
 }
 
@@ -96,7 +96,7 @@ async fn send(world: &Arc<World>, life: &Arc<Life>, request: HttpRequest) -> Res
     }
 }
 
-/// A request that did not go as it should: whatever else depends on the same endpoint may be late.
+/// Notes that a request failed: other requests that depend on the same endpoint may be late.
 struct Trouble {
     client: usize,
     path: String,
@@ -108,14 +108,14 @@ impl Trouble {
         let quiet = &mut world.oracle().quiet;
         match self.path.as_str() {
             "/jwks" => quiet.keys_met_trouble(now, self.client),
-            // Nothing has to wait for them.
+            // No other request depends on these.
             "/cancel" | "/revoke" => {}
             _ => quiet.request_failed(now, self.client),
         }
     }
 }
 
-/// Carries the request to the OP and its answer back, whether or not somebody still waits for it.
+/// Carries the request to the OP and its answer back, even if its caller has gone away.
 fn transit(
     world: &Arc<World>,
     flight: Option<(usize, u64)>,
@@ -154,7 +154,7 @@ fn transit(
             world.oracle().off_the_wire(label, number);
         }
         match reply {
-            // Nobody may be there any more.
+            // The caller may have gone away.
             Some(reply) => drop(sender.send(reply)),
             None if silent => world.sleep(request.timeout).await,
             None => {}
@@ -191,7 +191,7 @@ impl World {
 
     fn latency(&self, timeout: Duration) -> Duration {
         if self.strikes(self.weather.slow) {
-            // Held until shortly before the client gives up, or a little longer.
+            // Held until shortly before the client gives up, or slightly longer.
             return timeout.mul_f64(0.5) + self.chance.up_to(timeout.mul_f64(0.6));
         }
         match self.now() < self.weather.calm_at {
@@ -210,7 +210,7 @@ impl World {
             0 => page(502, "<html>Bad Gateway"),
             1 => page(200, "<html>Sign in to this network"),
             2 => Reply { retry_after: Some(self.retry_after()), ..page(503, "") },
-            // An OP may state a code with a status of 500; that of 502 and above is a gateway's.
+            // An OP may send a code with status 500; a status of 502 or above is a gateway's.
             3 => {
                 let (status, code) = self.chance.pick(&[
                     (502, "invalid_grant"),
@@ -236,14 +236,14 @@ impl World {
     }
 }
 
-/// A request from when it is sent until its answer is in, or nobody waits for it any more.
+/// A request from its departure until its answer arrives or its caller goes away.
 struct Flight<'a> {
     world: &'a World,
     life: &'a Arc<Life>,
     label: Option<usize>,
     number: Option<u64>,
     is_poll: bool,
-    /// Whose cancellation it asks for.
+    /// The sign-in whose cancellation it requests.
     cancels: Option<usize>,
     sent_at: Duration,
 }
@@ -289,14 +289,14 @@ impl<'a> Flight<'a> {
 
 impl Drop for Flight<'_> {
     fn drop(&mut self) {
-        // What the dead have sent is still under way.
+        // Requests of a dead machine are still in flight.
         if self.life.is_alive() {
             self.end(None, true, None);
         }
     }
 }
 
-/// The process that a notification token names (format, key, client, process, random, MAC).
+/// The sign-in that a notification token names (format, key, client, process, random, MAC).
 fn process_of(token: &str) -> Option<ProcessId> {
     let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
     Some(ProcessId::from_bytes(bytes.get(13..29)?.try_into().ok()?))

@@ -1,5 +1,5 @@
-//! A model of an OpenID Provider: a small state machine that the client's answers are judged by. It shares no code with
-//! the crate but the signature of ID Tokens.
+//! A model of an OpenID Provider: a small state machine by which the client's requests are judged. It shares no code
+//! with the crate except the signatures of ID Tokens.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -19,31 +19,31 @@ use crate::chance::Chance;
 const HOST: &str = "op.test";
 pub const CLIENT_ID: &str = "the-client";
 pub const REDIRECT_URI: &str = "https://rp.test/callback";
-/// How far a DPoP proof's time may be off.
+/// The tolerance for the time of a DPoP proof, in seconds.
 const PROOF_TOLERANCE: u64 = 300;
 
-/// The OP of this client: each has one of its own.
+/// The OP of this client. Each client has an OP of its own.
 pub fn issuer(client: usize) -> String {
     format!("https://{}{HOST}", if client == 0 { String::new() } else { format!("{client}.") })
 }
 
-/// Whose OP this request goes to.
+/// The client whose OP receives this request.
 pub fn client_of(url: &url::Url) -> usize {
     let name = url.host_str().and_then(|host| host.strip_suffix(HOST)).expect("nobody else is asked");
     if name.is_empty() { 0 } else { name.trim_end_matches('.').parse().expect("it is numbered") }
 }
 
-/// What the OP is going to do with one user.
+/// The OP's plan for one user.
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub interval: Option<Duration>,
     pub expires_in: Option<Duration>,
     pub decision: Decision,
     pub decides_after: Duration,
-    /// The final ID Token is a bad one.
+    /// The final ID Token is invalid.
     pub forged: bool,
     pub interim: bool,
-    /// So many times it asks for more patience, although nobody was early.
+    /// The number of `slow_down` answers, although no poll is early.
     pub slow_downs: u32,
     pub pings: bool,
 }
@@ -58,7 +58,7 @@ pub enum Decision {
     Never,
 }
 
-/// What an answer said, for those who watch.
+/// The content of an answer, for the observers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Said {
     Exchanged,
@@ -75,14 +75,14 @@ pub enum Said {
     WrongClock,
     /// `invalid_client`.
     Refused,
-    /// Something that is no answer of a token endpoint.
+    /// A response that no token endpoint sends.
     Nonsense,
-    /// The metadata and the like.
+    /// Metadata, keys and other answers.
     Other,
 }
 
 impl Said {
-    /// Nobody may ask again after it.
+    /// Whether no poll may follow.
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Success | Self::Denied | Self::Expired | Self::InvalidGrant | Self::InvalidRequest)
     }
@@ -127,7 +127,7 @@ impl Reply {
     }
 }
 
-/// One authentication process as the OP sees it.
+/// One sign-in as the OP sees it.
 pub struct Process {
     pub plan: Plan,
     pub client: usize,
@@ -147,14 +147,14 @@ pub struct Op {
     pub processes: Vec<Process>,
     codes: BTreeMap<String, usize>,
     auth_ids: BTreeMap<String, usize>,
-    /// Changes while the OP runs; `None` where it asks for none.
+    /// Changes while the OP runs; `None` if the OP requires no nonce.
     pub nonce: Option<String>,
     pub refuses_client: bool,
     pub current_key: usize,
     pub forgets_cancelled: bool,
 }
 
-/// Making keys is slow, and nothing depends on what they are.
+/// The keys of all simulations. Making keys is slow, and their values do not matter.
 fn keys() -> &'static [SigningKey] {
     static KEYS: OnceLock<Vec<SigningKey>> = OnceLock::new();
     KEYS.get_or_init(|| (0..4).map(|_| SigningKey::generate(SigningAlgorithm::Es256).expect("a key")).collect())
@@ -173,7 +173,7 @@ impl Op {
         }
     }
 
-    /// A user will come of whom this is going to be.
+    /// Adds the plan for a user who will come.
     pub fn expect(&mut self, plan: Plan, client: usize) {
         self.processes.push(Process {
             plan,
@@ -189,7 +189,7 @@ impl Op {
         });
     }
 
-    /// A user who has been sent to the authorization endpoint: gives the query of the redirect back.
+    /// Handles a user at the authorization endpoint, and returns the query of the redirect.
     pub fn visit(&mut self, label: usize, parameters: &BTreeMap<String, String>, chance: &Chance) -> String {
         let code = format!("code-{label}-{:016x}", chance.word());
         let auth_id = format!("auth-{label}-{:016x}", chance.word());
@@ -349,7 +349,7 @@ impl Op {
         format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 
-    /// The keys in use, with those before: an OP publishes them for as long as its tokens last.
+    /// The current and all earlier keys: an OP publishes a key as long as its tokens live.
     fn key_set(&self) -> Value {
         let published = keys().iter().enumerate().take(self.current_key + 1);
         let keys: Vec<_> = published
@@ -387,7 +387,7 @@ fn metadata(issuer: &str) -> Value {
     })
 }
 
-/// The claims of a JWT, whoever has signed it.
+/// The claims of a JWT, with any signature.
 fn claims(token: &str) -> Value {
     let segment = token.split('.').nth(1).unwrap_or_default();
     let bytes = URL_SAFE_NO_PAD.decode(segment).unwrap_or_default();

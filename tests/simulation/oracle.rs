@@ -1,4 +1,5 @@
-//! What must hold, whatever fails. It watches the wire, the store and the application, and knows what the OP decided.
+//! The invariants that must hold under all failures. The oracle observes the network, the store and the application,
+//! and knows the OP's decisions.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -16,7 +17,7 @@ use crate::watched::{CLOCK_ERROR, Claim, Flight, Last, Terminal, Watched};
 mod application;
 mod trouble;
 
-/// So long after it was given up a request may still be answered, which nobody hears.
+/// The time for which an abandoned request may still be in flight. Its answer is not received.
 const LONGEST_HELD: Duration = Duration::from_secs(300);
 
 struct Claimed {
@@ -39,15 +40,16 @@ pub struct Counts {
 pub struct Oracle {
     watched: Vec<Watched>,
     labels: BTreeMap<ProcessId, usize>,
-    /// The last claim on each row, whether or not it is known yet whose row it is.
+    /// The last claim on each row, even if the row's sign-in is not known yet.
     claims: BTreeMap<ProcessId, Claimed>,
-    /// When each replica last heard from the store that an outcome is its own: executed there, answered here.
+    /// The times at which each replica last learned from the store that it holds an outcome: of the execution there and
+    /// of the answer here.
     holds: BTreeMap<(u32, ProcessId), (Duration, Duration)>,
     acknowledged: BTreeMap<ProcessId, Duration>,
-    /// Who has a delivery in hand, how often the store had failed it before, and since when.
+    /// The deliveries in hand: the replica, its number of store faults at the time, and since when.
     hands: Vec<(ProcessId, Arc<Life>, u32, Duration)>,
     next_flight: u64,
-    /// When the OP's keys are out of reach, in order.
+    /// The periods in which the OP's keys are unavailable, in order.
     pub keys_away: Vec<Range<Duration>>,
     pub quiet: Quiet,
     pub backs_off: bool,
@@ -56,7 +58,7 @@ pub struct Oracle {
     pub store_pings: u64,
     pub violation: Option<String>,
     pub is_traced: bool,
-    /// Sums up everything that happened, in its order.
+    /// A hash of all events in their order.
     pub digest: u64,
 }
 
@@ -84,7 +86,7 @@ impl Oracle {
         self.watched.push(Watched::new(plan, client));
     }
 
-    // The wire.
+    // The network.
 
     pub fn exchange_sent(&mut self, now: Duration, life: &Arc<Life>, label: usize, id: Option<ProcessId>) -> u64 {
         self.say(now, || format!("replica {} sends the code of {label}", life.number));
@@ -121,7 +123,7 @@ impl Oracle {
         self.next_flight
     }
 
-    /// Nothing of the request moves in the network any more.
+    /// No part of the request is in the network any more.
     pub fn off_the_wire(&mut self, label: usize, flight: u64) {
         for known in &mut self.watched[label].flights {
             known.on_the_wire &= known.number != flight;
@@ -178,7 +180,7 @@ impl Oracle {
         if sent && matches!(said, None | Some(Said::Nonsense)) {
             watched.lost_at = Some(now);
         }
-        // A success that somebody who lives has not stored yet wins over whatever is said after it.
+        // A success that a living replica has yet to store takes precedence over any later answer.
         let is_held = |terminal: &Terminal| terminal.said == Said::Success && terminal.life.is_alive();
         let has_success = watched.terminal.as_ref().is_some_and(is_held);
         if let Some(said) = said.filter(|said| said.is_terminal() && !has_success) {
@@ -224,7 +226,7 @@ impl Oracle {
         self.watched[label].has_failed = false;
     }
 
-    /// Tells whose row this was taken for before.
+    /// Returns the sign-in that this row was attributed to before.
     fn is_named(&mut self, id: ProcessId, label: usize) -> Option<usize> {
         let known = self.labels.insert(id, label);
         if let (None, Some(claimed)) = (known, self.claims.get(&id)) {
@@ -233,7 +235,7 @@ impl Oracle {
         known
     }
 
-    /// A process from elsewhere is in the store.
+    /// A sign-in from elsewhere is in the store.
     pub fn tracked(&mut self, now: Duration, id: ProcessId, label: usize, settling: &Settling) {
         self.say(now, || format!("{label} is tracked"));
         self.is_row_of(id, label);
@@ -284,20 +286,20 @@ impl Oracle {
         last.committed = true;
         if matches!(last.said, Some(Said::Pending | Said::SlowDown)) {
             let asked_at = last.began_at;
-            // How long a request may be held nobody knows whose clock was set.
+            // After the clock was set, the time for which a request may be held is unknown.
             let is_held = |lost_at: &Duration| asked_at < *lost_at + LONGEST_HELD + CLOCK_ERROR;
             let clock_was_set = watched.exchange.clock_was_set;
             watched.lost_at = watched.lost_at.filter(|lost_at| clock_was_set || is_held(lost_at));
             watched.slow_downs += u32::from(last.said == Some(Said::SlowDown));
         }
-        // An end that came too late to be stored is not stored by a later poll of the same replica.
+        // An end that was too late to be stored is not stored by a later poll of the same replica.
         let is_end = |terminal: &&mut Terminal| terminal.life.number == life.number && next != Next::Waiting;
         if let Some(terminal) = watched.terminal.as_mut().filter(is_end) {
             terminal.committed = true;
         }
     }
 
-    /// Its code was not looked at, so it may come back as if nothing had been.
+    /// The OP did not look at its code, so it may come back as if it were new.
     pub fn erased(&mut self, now: Duration, id: ProcessId) {
         let Some(&label) = self.labels.get(&id) else { return };
         self.say(now, || format!("{label} is erased"));
@@ -311,7 +313,7 @@ impl Oracle {
         let Some(&label) = self.labels.get(&id) else { return };
         self.say(now, || format!("{label} is pinged"));
         self.watched[label].pinged_at = Some(now);
-        // When its end has come a ping is no reason to ask before the time.
+        // After its end, a ping is no reason for an early poll.
         if !self.watched[label].has_ended(now) {
             self.watched[label].owed.pinged(now);
         }

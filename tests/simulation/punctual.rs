@@ -1,4 +1,4 @@
-//! How late things may be: what is due for each process, since when nothing has stood in its way, and the bounds.
+//! The limits of lateness: the next step of each sign-in, the time since which nothing has delayed it, and the bounds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,35 +7,36 @@ use openid_deferred::store::{NewProcess, Next, ProcessId, Settlement};
 
 use crate::world::{HOUR, MINUTE};
 
-/// A poll may leave so long after it was due, on top of [`Quiet::leisure`]. A replica whose answers from the store are
-/// slow gives rows back a few times before it has found out how many it can take.
+/// How late a poll may be, on top of [`Quiet::leisure`]. A replica whose store answers slowly returns rows a few times
+/// before it has found out how many it can handle.
 const LATE_POLL: Duration = Duration::from_secs(120);
-/// A stored success may wait for its verification for so long: as for a poll, and for keys that are fetched again after
-/// a minute, and after a failure later.
+/// How long a stored success may wait for its verification: as long as for a poll, plus the time to fetch keys again,
+/// which is a minute, or more after a failure.
 const LATE_VERIFICATION: Duration = Duration::from_secs(5 * 60);
-/// An outcome may wait for its first delivery for so long: the leases of two streams that took it before and hang, of
-/// five minutes each, and a store that was slow.
+/// How long an outcome may wait for its first delivery: the leases of two hanging streams that claimed it before, of
+/// five minutes each, and a slow store.
 const LATE_DELIVERY: Duration = Duration::from_secs(12 * 60);
-/// An outcome that a replica held which was shut down in order may wait for so long.
+/// How long an outcome may wait that was held by a replica which was shut down in an orderly way.
 const LATE_RELEASE: Duration = Duration::from_secs(60);
-/// What became due so shortly after trouble may be spread over an interval with what was overdue.
+/// The time after trouble within which new due times may be spread over an interval, together with the overdue ones.
 const SPREADS: Duration = Duration::from_secs(120);
-/// A closed gate lets a probe through after so long.
+/// The time after which a closed gate lets a probe through.
 const LONGEST_PROBE: Duration = HOUR;
-/// `Retry-After` holds for the process that was answered with it. Its client makes a pause of minutes at most.
+/// `Retry-After` applies to the sign-in whose poll was answered with it. The pause of its client is limited to some
+/// minutes.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
-/// A probe in a pause that fails is followed by another one so much later.
+/// The time between a failed probe in a pause and the next one.
 const PAUSE_STEP: Duration = Duration::from_secs(5 * 60);
-/// So many ends in a row that point to a mistake of ours close the gate.
+/// The number of suspicious ends in a row, which point to a mistake of the client, that closes the gate.
 const SUSPICIOUS_ENDS: u32 = 3;
-/// After the store's clock was set, leases are cut to this.
+/// The limit to which leases are cut after the store's clock was set.
 const LONGEST_LEASE: Duration = Duration::from_secs(15 * 60);
-/// For so long after a failed request for the OP's metadata polls may fail at once.
+/// The time after a failed request for the OP's metadata during which polls may fail at once.
 const METADATA_PAUSE: Duration = Duration::from_secs(60);
-/// A consumer that takes the next outcome so soon after the last one has been taking them all the while.
+/// A consumer that takes the next outcome within this time counts as having waited all the while.
 const TAKES_ON: Duration = Duration::from_secs(30);
 
-/// What is written about a row: a settlement, or its insertion.
+/// A write to a row: a settlement or its insertion.
 #[derive(Debug, Clone, Copy)]
 pub struct Settling {
     pub id: ProcessId,
@@ -58,7 +59,7 @@ impl Settling {
     }
 }
 
-/// What is to be done next about a process.
+/// The next step of a sign-in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum What {
     #[default]
@@ -68,32 +69,32 @@ pub enum What {
     Delivery,
 }
 
-/// What is due for one process.
+/// What is due for one sign-in.
 #[derive(Debug, Default)]
 pub struct Owed {
     pub what: What,
-    /// Since when, or when it will be.
+    /// The time at which it became or becomes due.
     due: Duration,
-    /// When that was planned.
+    /// The time at which that was planned.
     planned_at: Duration,
     interval: Duration,
-    /// The earliest moment that a ping may bring a poll forward to.
+    /// The earliest time to which a ping may bring a poll forward.
     ping_from: Option<Duration>,
     is_pinged: bool,
     lease: Option<(Duration, Duration)>,
-    /// A claim that came to nothing before the present one.
+    /// An earlier claim that had no result.
     lost_lease: Option<(Duration, Duration)>,
     was_asked: bool,
-    /// Who has the outcome, and when somebody let go of it in order.
+    /// The replica that holds the outcome, and when a replica released it in an orderly way.
     pub held_by: Option<u32>,
     pub held_at: Option<Duration>,
     pub released_at: Option<Duration>,
-    /// Until when there was trouble before it was decided.
+    /// The end of the last trouble before it was decided.
     pub quiet_since: Duration,
 }
 
 impl Owed {
-    /// `failed_at` is when a request of its client last failed.
+    /// `failed_at` is the time of the last failed request of its client.
     pub fn settled(&mut self, now: Duration, settling: &Settling, failed_at: Duration) {
         let before = std::mem::replace(
             &mut self.what,
@@ -109,8 +110,8 @@ impl Owed {
         if let (true, Some(from)) = (self.is_pinged, self.ping_from) {
             due = due.min(from);
         }
-        // A row that was given back without a poll is as late as before.
-        // Without the OP's metadata a poll fails before it leaves.
+        // A row that was returned without a poll is as late as before. Without the OP's metadata a poll fails before it
+        // is sent.
         let has_failed = self.lease.is_some_and(|(from, _)| from <= failed_at + METADATA_PAUSE);
         let was_asked = std::mem::take(&mut self.was_asked) || has_failed;
         let is_asked = was_asked || before != What::Poll || self.what != What::Poll;
@@ -138,14 +139,14 @@ impl Owed {
         }
     }
 
-    /// A poll leaves. Without a settlement the row comes back when its lease ends.
+    /// A poll is sent. Without a settlement the row becomes due again when its lease ends.
     pub fn polled(&mut self, now: Duration) {
         let end = self.lease.map_or(now, |(_, end)| end);
         self.lost_lease = None;
         (self.due, self.was_asked) = (end.max(now) + self.interval, true);
     }
 
-    /// It is as late as it may be now.
+    /// The latest time at which it must be done.
     pub fn latest(&self, quiet: &Quiet, client: usize, now: Duration) -> Option<Duration> {
         match self.what {
             What::Nothing => None,
@@ -171,14 +172,14 @@ impl Owed {
         self.due.max(since) + LATE_POLL + quiet.leisure + spread + self.back_in(quiet) + self.after_jump(quiet)
     }
 
-    /// How long it takes until a row comes back whose holder was lost in the last trouble.
+    /// The time after which a row becomes due again if its holder was lost in the last trouble.
     fn back_in(&self, quiet: &Quiet) -> Duration {
         let is_lost = |(from, _): &(Duration, Duration)| *from <= quiet.all + SPREADS;
         let lost = [self.lease, self.lost_lease].into_iter().flatten().find(is_lost);
         lost.map_or(Duration::ZERO, |(from, end)| end - from + self.interval)
     }
 
-    /// By how much due times may be wrong after the store's clock was set, however they are put right.
+    /// The error of due times after the store's clock was set, however they are corrected.
     fn after_jump(&self, quiet: &Quiet) -> Duration {
         match quiet.clock_set_at.max(quiet.clamped_at) {
             Some(at) if at >= self.planned_at => LONGEST_LEASE + self.interval * 2 + quiet.unnoticed(),
@@ -192,35 +193,34 @@ impl Owed {
     }
 }
 
-/// Since when nothing has stood in the way of what is due.
+/// The times since which nothing has delayed what is due.
 #[derive(Debug, Default)]
 pub struct Quiet {
-    /// What everything may take longer in this world: how seldom stores are looked at, and what stands before it in
-    /// queues.
+    /// The additional delay of everything in this world: stores are queried rarely, and queues are long.
     pub leisure: Duration,
     all: Duration,
     polls: BTreeMap<usize, Duration>,
-    /// When a request for a poll or for what it needs last failed.
+    /// The last failure of a request for a poll or for its prerequisites.
     failed: BTreeMap<usize, Duration>,
     keys: BTreeMap<usize, Duration>,
     suspicious: BTreeMap<(u32, usize), u32>,
     /// The gates that may be closed.
     gates: BTreeSet<(u32, usize)>,
-    /// The clients that make a pause because the OP has asked for it.
+    /// The clients that pause because the OP has requested it.
     paused: BTreeSet<(u32, usize)>,
-    /// Which replicas poll.
+    /// The replicas that poll.
     pollers: Vec<u32>,
-    /// Which are suspended.
+    /// The replicas that are suspended.
     asleep: Vec<u32>,
-    /// Since when each consumer has been waiting for an outcome, or until when it did.
+    /// The time since which each consumer has been waiting for an outcome, or until which it did.
     takers: BTreeMap<(u32, u64), Taker>,
     /// When the store's clock was last set.
     pub clock_set_at: Option<Duration>,
-    /// When due times were last put right, those too that were planned since the clock was set.
+    /// When due times were last corrected, including those that were planned since the clock was set.
     pub clamped_at: Option<Duration>,
-    /// By how much the clock was set back since then.
+    /// The time by which the clock was set back since then.
     pub set_back: Duration,
-    /// When each replica first heard from the store, and so what its clock shows.
+    /// When each replica first got an answer from the store, and so knew the time of its clock.
     pub heard: BTreeMap<u32, Duration>,
 }
 
@@ -231,7 +231,7 @@ struct Taker {
 }
 
 impl Quiet {
-    /// By how much the store's clock was set back without anybody noticing: those who poll now began afterwards.
+    /// The time by which the store's clock was set back unnoticed: all replicas that poll now began afterwards.
     fn unnoticed(&self) -> Duration {
         let knew = |at| move |life| self.heard.get(life).is_some_and(|heard| *heard < at);
         match self.clock_set_at {
@@ -269,10 +269,10 @@ impl Quiet {
         self.gates.insert((life, client));
     }
 
-    /// The end of one process says that this replica may make mistakes.
+    /// The end of one sign-in suggests that this replica makes mistakes.
     pub fn looks_suspicious(&mut self, now: Duration, life: u32, client: usize) {
         if self.gates.contains(&(life, client)) {
-            // It was a probe, and opens nothing.
+            // It was a probe, and does not open the gate.
             self.polls_met_trouble(now, client);
         }
         self.paused.remove(&(life, client));
@@ -287,7 +287,7 @@ impl Quiet {
         self.suspicious.remove(&(life, client));
         self.paused.remove(&(life, client));
         if self.gates.remove(&(life, client)) {
-            // Until then they waited for this answer.
+            // Until then, polls waited for this answer.
             self.polls_met_trouble(now, client);
         }
     }
@@ -338,7 +338,7 @@ impl Quiet {
         self.takers.retain(|(known, _), _| *known != life);
     }
 
-    /// Since when somebody has been taking outcomes.
+    /// The time since which a consumer has been taking outcomes.
     fn taking_since(&self) -> Option<Duration> {
         let takes = |((life, _), taker): &(&(u32, u64), &Taker)| taker.left_at.is_none() && !self.asleep.contains(life);
         self.takers.iter().filter(takes).map(|(_, taker)| taker.since).min()
@@ -360,26 +360,27 @@ impl Quiet {
     }
 }
 
-/// How many requests for cancellation a wish may bring: the first at once, each later one after twice the time.
+/// The limit of cancellation requests for one sign-in: the first is sent at once, and each later one after twice the
+/// pause.
 #[derive(Debug, Default)]
 pub struct Cancellations {
     last: Option<Duration>,
     count: u32,
     first: Duration,
-    /// The last one was answered with a challenge, so that it is sent again.
+    /// The last request was answered with a challenge, so it is repeated.
     pub was_challenged: bool,
-    /// The application's own call is under way.
+    /// The application's own call is in flight.
     pub asked_for: bool,
 }
 
-/// Between two requests for cancellation there is at least so much time.
+/// The least time between two requests for cancellation.
 const CANCELLATION_PAUSE: Duration = MINUTE;
-/// So many are made before their pauses have grown to [`LONGEST_CANCELLATION_PAUSE`].
+/// The number of requests before their pauses have grown to [`LONGEST_CANCELLATION_PAUSE`].
 const QUICK_CANCELLATIONS: u32 = 8;
 const LONGEST_CANCELLATION_PAUSE: Duration = Duration::from_secs(30 * 60);
 
 impl Cancellations {
-    /// Whether one may be sent now.
+    /// Whether a request may be sent now.
     pub fn judge(&mut self, now: Duration) -> Result<(), String> {
         if std::mem::take(&mut self.was_challenged) || self.asked_for {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Replicas of the application: started, killed, shut down and started again.
+//! Replicas of the application: started, killed, shut down and restarted.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,9 +18,9 @@ use crate::op::{CLIENT_ID, REDIRECT_URI, issuer};
 use crate::store::SimulatedStore;
 use crate::world::{HOUR, MINUTE, World, spawn};
 
-/// A shutdown returns so soon after its grace, whatever the store and the OP do.
+/// The longest time from the end of the grace period to the end of a shutdown, whatever the store and the OP do.
 const LATE_SHUTDOWN: Duration = Duration::from_secs(5);
-/// With so much time to stop, and a store that does its part, outcomes are given back.
+/// With this grace period, and a store that works, outcomes are given back.
 const ENOUGH_GRACE: Duration = Duration::from_secs(30);
 
 /// A running replica, as its users reach it.
@@ -32,11 +32,11 @@ pub struct Replica {
     pub clients: Vec<Client>,
     pub poller: Poller,
     pub receiver: Receiver,
-    /// One process from elsewhere is taken over at a time, so that it is known whose row it is.
+    /// Only one sign-in from elsewhere is tracked at a time, so that its row can be identified.
     pub tracks: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// Keeps one replica running, with a new machine whenever the old one is gone.
+/// Keeps one replica running, with a new machine whenever the old one has died.
 pub async fn keep_running(world: Arc<World>, slot: usize) {
     let chance = &world.chance;
     world.sleep(chance.up_to(MINUTE)).await;
@@ -49,7 +49,7 @@ pub async fn keep_running(world: Arc<World>, slot: usize) {
         };
         if let Some(replica) = started {
             world.slots()[slot] = Some(replica.clone());
-            // Where consumers hang, one does not.
+            // If consumers may hang, one of them never does.
             let consumers = chance.pick(&[1, 1, 2]) + u64::from(world.weather.rare.hung_consumers > 0.0);
             for number in 0..consumers {
                 spawn(mortal(life.clone(), take_outcomes(world.clone(), replica.clone(), number)));
@@ -62,7 +62,7 @@ pub async fn keep_running(world: Arc<World>, slot: usize) {
     }
 }
 
-/// Until it dies or is shut down for a new release.
+/// Runs until the replica dies or is shut down for a new release.
 async fn serve(world: &World, replica: &Replica) {
     let chance = &world.chance;
     let release = chance.between(MINUTE, world.horizon * 4);
@@ -95,7 +95,7 @@ async fn serve(world: &World, replica: &Replica) {
     }
 }
 
-/// The first one polls; others may leave that to it.
+/// The first replica polls; others may leave that to it.
 async fn start(world: &Arc<World>, life: &Arc<Life>, is_first: bool) -> Result<Replica, Error> {
     let chance = &world.chance;
     let skew = world.weather.skew;
@@ -158,7 +158,7 @@ async fn start(world: &Arc<World>, life: &Arc<Life>, is_first: bool) -> Result<R
     Ok(Replica { life: life.clone(), clock, clients, poller, receiver, tracks: Arc::default() })
 }
 
-/// A key in some device whose driver panics now and then. The OP of this simulation looks at no signatures.
+/// A key in a device whose driver panics now and then. The OP of this simulation verifies no signatures.
 struct PanickyKey {
     world: Arc<World>,
     life: Arc<Life>,
@@ -187,12 +187,12 @@ impl fmt::Debug for PanickyKey {
     }
 }
 
-/// The application's side: takes outcomes, and is not always good at it.
+/// The application: it takes outcomes, and makes mistakes.
 async fn take_outcomes(world: Arc<World>, replica: Replica, number: u64) {
     let mut outcomes = replica.poller.outcomes();
     loop {
         if world.strikes(0.05) {
-            // Somebody who changes his mind.
+            // The application replaces its stream of outcomes.
             outcomes = replica.poller.outcomes();
         }
         world.oracle().takes(world.now(), &replica.life, number);
@@ -204,7 +204,7 @@ async fn take_outcomes(world: Arc<World>, replica: Replica, number: u64) {
             world.oracle().delivered(world.now(), &replica.life, &delivery, &op);
         }
         if number > 0 && world.strikes(world.weather.rare.hung_consumers) {
-            // With an outcome in hand, or only with those that the stream has taken ahead.
+            // It holds an outcome, or only those that the stream has claimed in advance.
             let _in_hand = match world.chance.odds(0.5) {
                 true => Some(delivery),
                 false => {
@@ -224,7 +224,7 @@ async fn take_outcomes(world: Arc<World>, replica: Replica, number: u64) {
     }
 }
 
-/// The next outcome, by a future that may be dropped before it comes.
+/// The next outcome, by a future that may be dropped before the outcome comes.
 async fn next(world: &World, outcomes: &mut Outcomes) -> Option<Delivery> {
     while world.strikes(0.2) {
         tokio::select! {
@@ -251,7 +251,7 @@ async fn deal_well_or_badly(world: &World, replica: &Replica, delivery: Delivery
         0 => drop(delivery),
         1 => {
             world.oracle().put_down(&replica.life, delivery.id());
-            // It comes again, whatever comes of this.
+            // It is delivered again, whatever this call returns.
             let _ = delivery.retry_after(chance.between(Duration::from_millis(1), HOUR)).await;
         }
         2 => {

@@ -17,9 +17,9 @@ use crate::oracle::Settling;
 use crate::weather::Part;
 use crate::world::{World, suspend};
 
-/// A call is given up by its client when it takes longer.
+/// The client's timeout of a call.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// How likely a machine is to be suspended before it hears which rows it has claimed, where machines are suspended.
+/// The probability that a machine is suspended before it learns which rows it has claimed, in worlds with suspensions.
 const SUSPENDS_WITH_ROWS: f64 = 0.02;
 
 pub struct SimulatedStore {
@@ -28,7 +28,7 @@ pub struct SimulatedStore {
 }
 
 impl SimulatedStore {
-    /// One call: `carry_out` is what the store does, at the moment when the call gets there.
+    /// One call: `carry_out` is executed by the store when the call arrives.
     fn call<'a, T: Send + 'a>(
         &'a self,
         carry_out: impl FnOnce(&'a World) -> BoxFuture<'a, Result<T, StoreError>> + Send + 'a,
@@ -37,7 +37,7 @@ impl SimulatedStore {
         self.call_on_rows(|_| 0, carry_out, seen)
     }
 
-    /// One that looks at every row, which a huge store does not get done.
+    /// A call that reads every row, which a huge store cannot complete.
     fn call_on_all<'a, T: Send + 'a>(
         &'a self,
         carry_out: impl FnOnce(&'a World) -> BoxFuture<'a, Result<T, StoreError>> + Send + 'a,
@@ -52,7 +52,7 @@ impl SimulatedStore {
         }))
     }
 
-    /// One that takes the longer the more rows it touches.
+    /// A call that takes longer the more rows it touches.
     fn call_on_rows<'a, T: Send + 'a>(
         &'a self,
         rows: impl FnOnce(&T) -> usize + Send + 'a,
@@ -77,7 +77,7 @@ impl SimulatedStore {
             if hangs {
                 world.oracle().quiet.met_trouble(world.now());
                 if world.chance.odds(0.5) {
-                    // It never got there.
+                    // The call never arrived.
                     world.sleep(TIMEOUT).await;
                     return failed();
                 }
@@ -112,7 +112,7 @@ impl SimulatedStore {
 }
 
 impl World {
-    /// What an application has brought along may have mistakes.
+    /// Panics now and then, because an application's own implementation may have mistakes.
     pub fn may_panic(&self, life: &Life, part: &str) {
         if !self.strikes(self.weather.rare.panics) {
             return;

@@ -1,4 +1,4 @@
-//! Users who sign in, reload, hang up and change their minds; and the pings that the OP sends meanwhile.
+//! Users who sign in, reload, hang up and change their minds, and the pings that the OP sends in the meantime.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub async fn sign_in(world: Arc<World>, label: usize, plan: Plan) {
     }
 }
 
-/// To the OP: the query that it sends the user back with, and the session.
+/// Sends a user to the OP. Returns the query of the redirect, and the session.
 async fn go_out(world: &World, label: usize) -> Option<(String, String)> {
     for _ in 0..10 {
         let Some(replica) = running(world).await else { continue };
@@ -67,7 +67,7 @@ async fn running(world: &World) -> Option<Replica> {
     None
 }
 
-/// To some replica, and again after an error, for as long as the user has patience.
+/// Returns the user to some replica, and again after an error, as long as the user has patience.
 async fn come_back(world: &World, label: usize, query: &str, session: &str) -> Option<ProcessId> {
     let chance = &world.chance;
     let mut named = None;
@@ -82,7 +82,7 @@ async fn come_back(world: &World, label: usize, query: &str, session: &str) -> O
             accepted = poller.authorization_response(query, session) => match accepted {
                 Ok(openid_deferred::Accepted::Deferred(id)) => Accepted::Deferred(id),
                 Ok(openid_deferred::Accepted::Complete(_)) => Accepted::Complete,
-                // What became of it was said before.
+                // The result was already reported.
                 Ok(_) => Accepted::Nothing,
                 Err(_) => Accepted::Error,
             },
@@ -100,7 +100,7 @@ async fn come_back(world: &World, label: usize, query: &str, session: &str) -> O
     named
 }
 
-/// By a client of the application's own, which hands the process over afterwards.
+/// Returns the user to a client without a poller, and then passes the sign-in to the poller.
 async fn come_back_elsewhere(world: &World, label: usize, query: &str, session: &str) -> Option<ProcessId> {
     let replica = running(world).await?;
     let session = AuthorizationSession::open(&world.keyring, session).expect("it was sealed here");
@@ -158,7 +158,7 @@ async fn change_mind(world: &World, label: usize, id: ProcessId) {
     world.oracle().cancels(label, false);
 }
 
-/// Genuine, early, repeated, forged and mixed up.
+/// Sends pings: genuine, early, repeated, forged and mixed up.
 async fn pings(world: Arc<World>, label: usize, plan: Plan) {
     let chance = &world.chance;
     for _ in 0..1 + chance.below(6) {
@@ -194,7 +194,7 @@ async fn pings(world: Arc<World>, label: usize, plan: Plan) {
     }
 }
 
-/// `None` where nobody was there to take it.
+/// Sends a ping. Returns `None` if no replica received it.
 async fn ping(world: &World, token: &str, auth_id: &str, genuine: bool) -> Option<StatusCode> {
     let replica = world.some_replica()?;
     if genuine {

@@ -1,4 +1,4 @@
-//! What was seen of one process, and what may be asked and said of it.
+//! The observations of one sign-in, and the rules for its requests and outcomes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,34 +11,34 @@ use crate::life::Life;
 use crate::op::{Decision, Op, Plan, Process, Said};
 use crate::punctual::{Cancellations, Owed};
 
-/// Schedules are kept in milliseconds, and the age of a process in seconds.
+/// Schedules are stored in milliseconds, and the age of a sign-in in seconds.
 const TOLERANCE: Duration = Duration::from_millis(20);
 const SECOND: Duration = Duration::from_secs(1);
-/// What the store's clock shows is known only as well as its answers are fast.
+/// The store's clock is known only as precisely as its answers are fast.
 pub const CLOCK_ERROR: Duration = Duration::from_secs(5);
 const FINAL_MARGIN: Duration = Duration::from_secs(5);
 const DEADLINE_GRACE: Duration = Duration::from_secs(60);
-/// How long a poll may take at the longest. A lease is longer by the time in which it may leave.
+/// The longest duration of a poll. A lease is longer by the time within which the poll must be sent.
 const LONGEST_POLL: Duration = Duration::from_secs(270);
 const SLOW_DOWN_STEP: Duration = Duration::from_secs(5);
-/// The hundred tries after which an answer without keys may be given up take sixteen hours. Between two outages a few of
-/// them may fail for other reasons.
+/// An answer may be given up after a hundred attempts without keys, which take sixteen hours. Between two outages a few
+/// of them may fail for other reasons.
 const KEYS_AWAY: Duration = Duration::from_secs(14 * 3600);
 
-/// A poll that is not held up leaves so soon after it is due, and is answered.
+/// The longest time from the due time of an undisturbed poll to its answer.
 const PROMPT: Duration = Duration::from_secs(15);
-/// A wait is lengthened at random by a tenth of it or this, whichever is less.
+/// A wait is extended at random by up to a tenth of it, and at most by this.
 const LONGEST_JITTER: Duration = Duration::from_secs(30);
 
-/// Since when there has been no trouble for polls of this client, when an outcome was decided.
+/// The time since which polls of this client have been undisturbed, when an outcome was decided.
 pub struct Undisturbed {
     pub since: Duration,
     pub leisure: Duration,
-    /// Some client backs off from polls that bring nothing new, for up to a day.
+    /// Some client backs off for up to a day from polls that bring nothing new.
     pub backs_off: bool,
 }
 
-/// Everything that was seen of one process.
+/// All observations of one sign-in.
 pub struct Watched {
     pub plan: Plan,
     pub client: usize,
@@ -57,9 +57,9 @@ pub struct Watched {
     /// The last poll came early because of a ping.
     pub was_early: bool,
     pub end_polls: u32,
-    /// The last poll was sent again so often, after challenges.
+    /// The number of repetitions of the last poll after challenges.
     pub repeats: u32,
-    /// When an answer was last lost, if none since shows that it was not the success.
+    /// When an answer was last lost, unless a later answer shows that it was not the success.
     pub lost_at: Option<Duration>,
     pub terminal: Option<Terminal>,
     pub cancelled: bool,
@@ -69,11 +69,11 @@ pub struct Watched {
     /// Its exchange has failed for good.
     pub has_failed: bool,
     pub accepted: Vec<Accepted>,
-    /// What was delivered, and whether it could still give way.
+    /// The delivered outcome, and whether it may still be replaced.
     pub delivered: Option<(String, bool)>,
     pub acknowledged: u32,
     pub acknowledged_at: Option<Duration>,
-    /// A row with a code that may never have left.
+    /// A row with a code that may never have been sent.
     pub adrift: bool,
     pub owed: Owed,
     pub cancellations: Cancellations,
@@ -83,20 +83,20 @@ pub struct Watched {
 pub struct Exchange {
     pub sent_at: Option<Duration>,
     pub answered_at: Option<Duration>,
-    /// When its row was first there. The answer was read between the two, which a suspend can make long.
+    /// When its row first existed. The answer was read between the two times, and a suspension can put them far apart.
     pub stored_at: Option<Duration>,
     pub ended_at: Duration,
     pub was_challenged: bool,
-    /// The code may be sent again: the last time it was not looked at.
+    /// The code may be sent again, because the OP did not look at it the last time.
     pub may_repeat: bool,
-    /// Somebody has set the clock meanwhile.
+    /// The clock was set meanwhile.
     pub clock_was_set: bool,
 }
 
 pub struct Flight {
     pub number: u64,
     pub life: Arc<Life>,
-    /// Nobody waits for the answer any more, as the machine is dead.
+    /// The answer is not awaited any more, because the machine is dead.
     pub dead: bool,
     pub on_the_wire: bool,
 }
@@ -104,12 +104,12 @@ pub struct Flight {
 pub struct Last {
     pub life: Arc<Life>,
     pub sent_at: Duration,
-    /// When its poll began, which counts for those who send it once more with a nonce or the OP's time.
+    /// When its poll began. This counts for a request that is repeated with a nonce or the OP's time.
     pub began_at: Duration,
     pub ended_at: Duration,
     pub said: Option<Said>,
     pub retry_after: Option<Duration>,
-    /// What was answered is in the store.
+    /// Its answer is in the store.
     pub committed: bool,
 }
 
@@ -128,13 +128,13 @@ pub struct Terminal {
     pub store_faults: u32,
 }
 
-/// What the application was told when the user came back.
+/// The application's result when the user came back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accepted {
     Deferred(ProcessId),
     Complete,
     Error,
-    /// It died, or the browser hung up.
+    /// The replica died, or the browser hung up.
     Nothing,
 }
 
@@ -171,7 +171,7 @@ impl Watched {
         }
     }
 
-    /// Whether an outcome has to come.
+    /// Whether an outcome must come.
     pub fn is_owed(&self) -> bool {
         if self.has_failed {
             return false;
@@ -180,7 +180,7 @@ impl Watched {
         if self.accepted.iter().any(|accepted| matches!(accepted, Accepted::Deferred(_))) {
             return true;
         }
-        // Whoever got nothing is owed an outcome once the code has left.
+        // If the user got no result, an outcome is owed once the code has been sent.
         self.id.is_some() && self.exchange.sent_at.is_some() && !self.accepted.iter().any(told_otherwise)
     }
 
@@ -206,7 +206,7 @@ impl Watched {
         }
         if let Some(terminal) = &self.terminal {
             let safe = terminal.life.is_alive() && terminal.life.store_faults() == terminal.store_faults;
-            // Whoever claimed it before cannot know.
+            // A replica that claimed it before cannot know.
             let could_know = claim.is_none_or(|claim| claim.had_ended);
             if (terminal.committed && could_know) || safe {
                 return Err(format!("it is asked again after {:?}", terminal.said));
@@ -215,7 +215,7 @@ impl Watched {
         if self.acknowledged_at.is_some_and(|at| at < self.claimed_at) {
             return Err("it is asked again after its acknowledgement".to_owned());
         }
-        // Whose replica began after the clock was set forward takes the store's word for what is due.
+        // A replica that began after the clock was set forward trusts the store's due times.
         let gap = self.judge_gap(now);
         if cannot_know { Ok(()) } else { gap }
     }
@@ -228,7 +228,8 @@ impl Watched {
             Some(last) => last.sent_at,
         };
         let gap = now.saturating_sub(from) + TOLERANCE;
-        // Where the store's clock was set forward by more than `Retry-After`, its end seems to be past when a ping comes.
+        // If the store's clock was set forward by more than `Retry-After`, the pause seems to be over when a ping
+        // comes.
         let is_excused = self.exchange.clock_was_set && self.pinged_at.is_some_and(|at| at >= self.polled_from);
         if let Some(last) = self.last.as_ref().filter(|last| last.committed)
             && last.retry_after.is_some_and(|wait| gap < wait)
@@ -237,7 +238,7 @@ impl Watched {
         {
             return Err(format!("it is asked {gap:?} after `Retry-After: {:?}`", last.retry_after));
         }
-        // The default grows with age, and how old it is nobody knows whose clock was set.
+        // The default interval grows with age, and the age is unknown after the clock was set.
         let read_at = self.exchange.stored_at.unwrap_or(answered);
         let age = if self.exchange.clock_was_set { Duration::ZERO } else { from.saturating_sub(read_at) };
         let default = (age / 100).clamp(Duration::from_secs(5), Duration::from_secs(300));
@@ -265,14 +266,15 @@ impl Watched {
         ))
     }
 
-    /// Whether the OP's patience may have run out, by the clock of anybody.
+    /// Whether the sign-in may have expired by any of the clocks.
     pub fn has_ended(&self, now: Duration) -> bool {
         let Some(lifetime) = self.plan.expires_in else { return false };
         self.exchange.clock_was_set || now + CLOCK_ERROR * 2 >= self.exchange.sent_at.unwrap_or_default() + lifetime
     }
 
-    /// One slightly before the end; one when it is over, if the one before was not answered; and one for each whose answer
-    /// was lost with its replica, since the end comes before an interval after the lease is over.
+    /// Whether this may be a poll near the end. One is allowed slightly before the end, and one after it if the one
+    /// before was not answered. One more is allowed for each answer that was lost with its replica, because the end
+    /// comes before an interval has passed since the end of the lease.
     fn is_end_poll(&self, now: Duration) -> bool {
         let Some(lifetime) = self.plan.expires_in else { return false };
         let Exchange { sent_at, answered_at, clock_was_set, .. } = &self.exchange;
@@ -289,7 +291,7 @@ impl Watched {
         }
     }
 
-    /// An approval that the OP had when the last permitted poll was due must not end as expired.
+    /// Checks that an approval which the OP had when the last permitted poll was due does not end as expired.
     pub fn judge_expiry(&self, outcome: &Outcome, process: &Process, quiet: &Undisturbed) -> Result<(), String> {
         let (Some(lifetime), Some(answered_at), Some(sent_at)) =
             (self.plan.expires_in, self.exchange.answered_at, self.exchange.sent_at)
@@ -303,7 +305,7 @@ impl Watched {
         }
         let last_poll = (sent_at + lifetime).saturating_sub(FINAL_MARGIN);
         let approved_at = answered_at + self.plan.decides_after;
-        // The one poll before the end may stand in a queue, but then those at the interval are soon enough.
+        // The one poll before the end may wait in a queue, but then the polls at the interval are early enough.
         let interval = self.plan.interval.unwrap_or(Duration::from_secs(300)) + SLOW_DOWN_STEP * self.slow_downs;
         let by_interval = interval + (interval / 10).min(LONGEST_JITTER) + quiet.leisure;
         let is_prompt = quiet.leisure <= PROMPT;

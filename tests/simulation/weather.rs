@@ -1,4 +1,4 @@
-//! What kind of trouble a seed brings.
+//! The kinds of trouble that a seed selects.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -6,14 +6,14 @@ use std::time::Duration;
 use crate::chance::Chance;
 use crate::world::{DAY, HOUR, MINUTE};
 
-/// How many seeds have a kind of trouble of [`Rare`].
+/// The share of seeds with a kind of trouble of [`Rare`].
 const RARE: f64 = 0.3;
-/// How many of these have hundreds of users: one such seed takes as long as a hundred others.
+/// The share of these with hundreds of users: one such seed takes as long as a hundred others.
 const CROWDS: f64 = 0.03;
-/// How many of these have no other trouble, so that whatever goes wrong is known to come from it.
+/// The share of these without other trouble, so that the cause of every failure is known.
 const ALONE: f64 = 0.6;
 
-/// What kind of trouble there is, drawn once for each seed.
+/// The trouble of a world, drawn once for each seed.
 #[derive(Debug)]
 pub struct Weather {
     pub crash: f64,
@@ -24,46 +24,46 @@ pub struct Weather {
     pub latency: Duration,
     pub store_latency: Duration,
     pub outages: Vec<Outage>,
-    /// By how much wall clocks are wrong, in milliseconds.
+    /// The error of wall clocks, in milliseconds.
     pub skew: i64,
-    /// How far they jump.
+    /// The size of their jumps.
     pub jumps: i64,
-    /// From here on nothing fails any more.
+    /// The time from which nothing fails any more.
     pub calm_at: Duration,
-    /// Whether the store tells replicas of each other's changes.
+    /// Whether the store notifies replicas of each other's changes.
     pub store_tells: bool,
     pub look_every: Duration,
     pub rare: Rare,
 }
 
-/// Trouble that few seeds have. It comes from a stream of chance of its own, so that the other seeds stay as they are.
+/// Trouble in few seeds. It has a random stream of its own, so that the other seeds keep their behaviour.
 #[derive(Debug, Default)]
 pub struct Rare {
-    /// How many users there are, where that is more than usual.
+    /// The number of users, if it is higher than usual.
     pub crowd: Option<usize>,
-    /// How many other clients there are, each at an OP of its own.
+    /// The number of further clients, each with an OP of its own.
     pub more_clients: usize,
     /// When the store's clock is set, and by how many milliseconds.
     pub store_clock: Vec<(Duration, i64)>,
-    /// What each row adds to a call that settles or claims it.
+    /// The time that each row adds to a call that settles or claims it.
     pub row_cost: Duration,
-    /// How many rows one step of putting due times right looks at, where that is fewer than usual.
+    /// The number of rows that one step of the correction of due times reads, if it is lower than usual.
     pub clamp_step: Option<usize>,
-    /// How likely a replica is to die between two steps.
+    /// The probability that a replica dies between two steps.
     pub dies_clamping: f64,
-    /// A call that looks at every row of the store is given up by its client.
+    /// The client times out in every call that reads all rows of the store.
     pub is_huge: bool,
-    /// How long it takes until a replica is suspended, on average.
+    /// The mean time between two suspensions of replicas.
     pub suspends_every: Option<Duration>,
-    /// How likely a consumer is to hang with a delivery in hand, or to take no more.
+    /// The probability that a consumer hangs with a delivery in hand, or takes no more.
     pub hung_consumers: f64,
-    /// How likely the store's client is to panic in a call of the engine.
+    /// The probability that the store's client panics in a call of the engine.
     pub panics: f64,
-    /// Instead of an hour.
+    /// The longest `Retry-After`, instead of an hour.
     pub longest_retry_after: Option<Duration>,
 }
 
-/// The kinds of trouble of [`Rare`], by the names that `SIMULATION_WORLDS` takes.
+/// The kinds of trouble of [`Rare`], with the names that `SIMULATION_WORLDS` accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Crowd,
@@ -116,7 +116,7 @@ impl Kind {
     }
 }
 
-/// Which worlds there are: what `SIMULATION_WORLDS` says.
+/// The worlds that `SIMULATION_WORLDS` selects.
 pub enum Worlds {
     /// With kinds that are drawn from all of them.
     All,
@@ -125,7 +125,7 @@ pub enum Worlds {
 }
 
 impl Worlds {
-    /// `all`, `none`, or names of kinds that are separated by commas.
+    /// Parses `all`, `none`, or names of kinds that are separated by commas.
     pub fn named(names: &str) -> Self {
         match names {
             "all" => Self::All,
@@ -154,24 +154,24 @@ pub enum Part {
     Op,
     Keys,
     Store,
-    /// Some replicas are cut off from the store.
+    /// Some replicas cannot reach the store.
     Line,
     /// The OP refuses the client's credentials.
     Registration,
     /// The OP's nonces change with every request.
     Nonces,
-    /// The store takes calls and does not answer.
+    /// The store accepts calls and does not answer.
     HangingStore,
-    /// The same of an endpoint of the OP.
+    /// The same for an endpoint of the OP.
     HangingToken,
     HangingKeys,
     HangingCancellation,
-    /// The OP, or somebody in front of it, is overloaded and names a time to come again.
+    /// The OP or a gateway in front of it is overloaded and names a time to try again.
     Overloaded,
 }
 
 impl Weather {
-    /// When the keys of the OP are out of reach, in order.
+    /// The periods in which the keys of the OP are unavailable, in order.
     pub fn keys_away(&self) -> Vec<Range<Duration>> {
         let hides_keys = |outage: &&Outage| {
             matches!(outage.of, Part::Op | Part::Keys | Part::HangingKeys) && outage.from < self.calm_at
@@ -264,9 +264,9 @@ fn usual(chance: &Chance, horizon: Duration) -> Weather {
         for _ in 0..chance.pick(&[0, 0, 0, 1, 2]) {
             let from = chance.up_to(horizon);
             let longest = match of {
-                // Alone it does not take an answer's keys away for the day after which it is given up.
+                // Such an outage alone is too short for an answer to be given up, which takes a day.
                 Part::Keys => 18 * HOUR,
-                // Beyond every lease it is only one more failed try after the other.
+                // Beyond every lease, a longer outage only adds failed attempts.
                 Part::Store | Part::Line => chance.pick(&[6 * HOUR, 6 * HOUR, 6 * HOUR, 2 * DAY]),
                 _ => 2 * DAY,
             };

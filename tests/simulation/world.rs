@@ -1,4 +1,4 @@
-//! One simulated world: a provider, a network, a store, some replicas and users, and everything that befalls them.
+//! One simulated world: a provider, a network, a store, some replicas and users, and everything that happens to them.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -22,19 +22,18 @@ use crate::{replica, users};
 pub const MINUTE: Duration = Duration::from_secs(60);
 pub const HOUR: Duration = Duration::from_secs(3600);
 pub const DAY: Duration = Duration::from_secs(86_400);
-/// So long after the last trouble, and three times the length of the world, everything has ended. Backoff, gates and
-/// deliveries that come again each take an hour at most, many times over, and some clients back off for a day.
+/// Everything has ended this long after the last trouble, and three times the length of the world. Backoff, gates and
+/// repeated deliveries each take an hour at most, many times over, and some clients back off for a day.
 const END: Duration = Duration::from_secs(3 * 86_400);
-/// More calls to the store in one instant can only be a loop that never ends.
+/// More calls to the store at one moment indicate an endless loop.
 const MOST_CALLS_AT_ONCE: u64 = 20_000;
 
-/// The seeds of two streams of chance of one world.
+/// The seeds of two random streams of one world.
 const OF_RARE: u64 = 0x5ca1_ab1e;
-/// How long the store's clock has been running, so that it can be set back.
+/// The time for which the store's clock has been running, so that it can be set back.
 const AGE_OF_STORE: Duration = Duration::from_secs(400 * 86_400);
 
-/// The clock of the store's machine, which somebody may set. A store counts on what would be the wall clock of a
-/// database.
+/// The clock of the store's machine, which may be set. A store depends on it as on the wall clock of a database.
 #[derive(Debug)]
 struct StoreTime {
     base: TestClock,
@@ -59,7 +58,7 @@ impl Clock for StoreTime {
 }
 
 pub struct World {
-    /// Made once: deriving its keys took a third of the time of a seed when each replica did it for itself.
+    /// Made once: when each replica derived its keys itself, that took a third of the time of a seed.
     pub keyring: Keyring,
     pub clock: TestClock,
     pub chance: Chance,
@@ -78,7 +77,7 @@ pub struct World {
     slots: Mutex<Vec<Option<Replica>>>,
     lives: AtomicU64,
     calls: Mutex<(Duration, u64)>,
-    /// Which process a replica is taking over from elsewhere.
+    /// The sign-in from elsewhere that each replica is tracking.
     pub tracking: Mutex<BTreeMap<u32, usize>>,
 }
 
@@ -107,7 +106,7 @@ impl World {
         Life::new(self.lives.fetch_add(1, Ordering::Relaxed) as u32)
     }
 
-    /// Whether trouble of this probability strikes now.
+    /// Whether trouble with this probability occurs now.
     pub fn strikes(&self, probability: f64) -> bool {
         probability > 0.0 && self.now() < self.weather.calm_at && self.chance.odds(probability)
     }
@@ -125,7 +124,7 @@ impl World {
         }
     }
 
-    /// At every seam a machine may lose its power.
+    /// A machine may lose its power at every interaction with the outside.
     pub async fn may_crash(&self, life: &Arc<Life>) {
         if self.strikes(self.weather.crash) {
             self.kill(life);
@@ -133,12 +132,12 @@ impl World {
         }
     }
 
-    /// How many clients there are, each at an OP of its own.
+    /// The number of clients, each with an OP of its own.
     pub fn clients(&self) -> usize {
         1 + self.weather.rare.more_clients
     }
 
-    /// A running replica, whichever; `None` if all are down.
+    /// Any running replica, or `None` if all are down.
     pub fn some_replica(&self) -> Option<Replica> {
         let slots = self.slots();
         let running: Vec<_> = slots.iter().flatten().filter(|replica| replica.life.is_running()).collect();
@@ -152,7 +151,7 @@ impl World {
         *calls = if calls.0 == now { (now, calls.1 + 1) } else { (now, 1) };
         if calls.1 == MOST_CALLS_AT_ONCE {
             self.oracle().must(now, false, || "a loop never ends".to_owned());
-            // Whoever loops cannot be stopped otherwise.
+            // An endless loop cannot be stopped in another way.
             panic!("a loop never ends");
         }
     }
@@ -197,19 +196,19 @@ impl World {
         }
     }
 
-    /// By how much things may be late in this world without anybody's fault: replicas that are not told look at the store
-    /// every now and then, and each process may stand in the queue of a replica that does one thing at a time.
+    /// The delay in this world that needs no fault. Replicas that are not notified query the store at intervals, and
+    /// each sign-in may wait in the queue of a replica that does one thing at a time.
     fn leisure(&self, users: usize) -> Duration {
         let weather = &self.weather;
         let look_every = if weather.store_tells { Duration::ZERO } else { weather.look_every };
         let one_by_one = weather.latency * 4 + weather.store_latency * 4;
         let all = u32::try_from(users).unwrap_or(u32::MAX);
-        // In a crowd they do not stand in line, and still each row costs its time.
+        // In a crowd sign-ins do not wait in a queue, but each row still costs its time.
         let in_line = if weather.rare.crowd.is_some() { 8 } else { all };
         look_every + one_by_one * in_line + weather.rare.row_cost * 2 * all
     }
 
-    /// What the OP does with the next user.
+    /// Draws the OP's plan for the next user.
     pub fn plan(&self) -> Plan {
         let chance = &self.chance;
         let expires = chance.odds(0.6);
@@ -229,7 +228,7 @@ impl World {
             _ => chance.pick(&decisions),
         };
         Plan {
-            // Where the OP names none, the default is for weeks.
+            // Without an interval of the OP, the default fits sign-ins of weeks.
             interval: (self.horizon >= HOUR * 6 || chance.odds(0.9)).then(|| whole(interval)),
             expires_in,
             decision,
@@ -246,19 +245,19 @@ fn whole(duration: Duration) -> Duration {
     Duration::from_secs(duration.as_secs().max(1))
 }
 
-/// What a world came to.
+/// The result of a world.
 pub struct Report {
     pub counts: Counts,
     pub digest: u64,
     pub violation: Option<String>,
 }
 
-/// Lets the world of a seed run to its end.
+/// Runs the world of a seed to its end.
 pub fn run(seed: u64, worlds: &Worlds, traced: bool) -> Report {
     let world = Arc::new(World::new(seed, worlds, traced));
     let clock = world.clock.clone();
     let runtime = tokio::runtime::Builder::new_current_thread()
-        // Time passes when nobody has anything left to do.
+        // Time passes when all tasks are idle.
         .on_thread_park(move || {
             let _ = clock.advance_to_next_timer();
         })
@@ -307,7 +306,7 @@ async fn history(world: Arc<World>) {
     world.oracle().finish(world.now());
 }
 
-/// Keys rotate, nonces change, clocks are set.
+/// Rotates keys, changes nonces and sets clocks.
 async fn administration(world: Arc<World>) {
     let mut turn = 0_u64;
     loop {
@@ -334,7 +333,7 @@ async fn administration(world: Arc<World>) {
     }
 }
 
-/// Somebody sets the clock of the store's machine.
+/// Sets the clock of the store's machine.
 async fn set_store_clock(world: Arc<World>) {
     for &(at, by) in &world.weather.rare.store_clock {
         let at = at.min(world.weather.calm_at);
@@ -344,7 +343,7 @@ async fn set_store_clock(world: Arc<World>) {
     }
 }
 
-/// Machines sleep and processes are stopped, for seconds or hours.
+/// Suspends machines and stops operating-system processes for seconds or hours.
 async fn suspend_replicas(world: Arc<World>) {
     let Some(pause) = world.weather.rare.suspends_every else { return };
     loop {
@@ -358,7 +357,7 @@ async fn suspend_replicas(world: Arc<World>) {
     }
 }
 
-/// A machine sleeps or a process is stopped, at any moment, and goes on later.
+/// Suspends a machine or stops an operating-system process now, and continues it later.
 pub fn suspend(world: &Arc<World>, life: &Arc<Life>) {
     let (now, chance) = (world.now(), &world.chance);
     let longest = (world.horizon / 4).min(6 * HOUR).min(world.weather.calm_at.saturating_sub(now));

@@ -1,4 +1,4 @@
-//! Somebody sets the wall clock, which is what `SqliteStore` goes by, while processes wait.
+//! The wall clock, which `SqliteStore` relies on, is set while sign-ins wait.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,11 +25,11 @@ async fn a_wall_clock_that_is_set_forward_by_hours_hastens_no_poll_and_ends_no_p
 
 #[tokio::test]
 async fn a_wall_clock_that_is_set_back_by_hours_holds_polls_up_for_a_quarter_of_one_and_ends_no_process() {
-    // Due times are on that clock, so all of them have to be put right.
+    // Due times are on that clock, so all of them have to be corrected.
     while_waiting(|clock| clock.jump_wall_back(5 * HOUR), 2).await;
 }
 
-/// Some users wait, somebody sets the clock, and some time later they are approved.
+/// Some users wait, the clock is set, and some time later the users are approved.
 async fn while_waiting(set: impl Fn(&TestClock), least: usize) {
     let clock = TestClock::automatic();
     let op = TestProvider::builder()

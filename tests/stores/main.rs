@@ -1,5 +1,5 @@
-//! The stores that keep their rows in databases, held to the contract and to what databases go through: several
-//! handles, other processes, locks, crashes, cut connections.
+//! Tests of the stores that keep their rows in databases, for the contract and for what happens to databases: several
+//! handles, other programs, locks, crashes, cut connections.
 //!
 //! The tests of PostgreSQL need a server: `scripts/postgres run cargo test --all-features` starts one for them.
 
@@ -23,7 +23,7 @@ use openid_deferred::store::{Claim, ClaimQuota, Fingerprint, NewProcess, Partiti
 const PARTITION: Partition = Partition(7);
 const KEY: [u8; 4] = [0xff, 0, 1, 2];
 
-/// A process that waits and is due.
+/// A waiting sign-in that is due.
 fn waiting(number: u32) -> NewProcess {
     NewProcess {
         id: id(number),

@@ -1,4 +1,4 @@
-//! Replicas on PostgreSQL that tell each other what has changed.
+//! Replicas on PostgreSQL that notify each other of changes.
 #![expect(clippy::disallowed_methods, reason = "servers and sockets are real, and so is time")]
 
 use std::time::{Duration, Instant};
@@ -10,15 +10,15 @@ use openid_deferred::store::{
 use crate::postgres::{Schema, url};
 use crate::{KEY, PARTITION, claim, fingerprint, id, waiting};
 
-/// The longest that any of these waits for what it expects.
+/// The longest wait for an expected event.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What a replica hears.
+/// Waits for the next change that a replica reports.
 async fn heard(changed: impl Future<Output = Changed>) -> Changed {
     tokio::time::timeout(PATIENCE, changed).await.expect("it hears of it")
 }
 
-/// Replicas that would not look by themselves, and that listen.
+/// Replicas that would not query the store by themselves, and that listen.
 async fn replicas(schema: &Schema) -> [PostgresStore; 2] {
     schema.store().await;
     let config: tokio_postgres::Config = url().parse().unwrap();
@@ -32,7 +32,7 @@ async fn replicas(schema: &Schema) -> [PostgresStore; 2] {
     let replica = async || {
         let builder = PostgresStore::builder(&address).schema(&schema.name).look_every(Duration::from_secs(3600));
         let store = builder.notifications(true).connect().await.unwrap();
-        // When it begins to listen it says that anything may have changed.
+        // When it begins to listen, it reports that anything may have changed.
         let begun = Instant::now();
         while listeners(schema).await == 0 {
             assert!(begun.elapsed() < PATIENCE);
@@ -47,7 +47,7 @@ async fn listeners(schema: &Schema) -> i64 {
     schema.admin.query_one(sql, &[&schema.name]).await.unwrap().get(0)
 }
 
-/// Pings until the other replica has heard of one, for it may not listen yet.
+/// Pings until the other replica has received one, because it may not listen yet.
 async fn until_a_ping_is_heard(from: &PostgresStore, to: &PostgresStore) {
     let begun = Instant::now();
     loop {
@@ -87,7 +87,7 @@ async fn a_ping_and_an_outcome_at_one_replica_wake_the_other_one() {
     one.work(vec![decided], None).await.unwrap();
     assert_eq!(heard(changed).await, Changed::OUTCOMES);
 
-    // A replica that gives an outcome back tells the others.
+    // A replica that gives an outcome back notifies the others.
     let outcomes = OutcomeClaim { limit: 1, lease: Duration::from_secs(60), format: 1, keys: vec![KEY], after: None };
     let held: Vec<HeldOutcome> =
         one.claim_outcomes(outcomes).await.unwrap().claimed.iter().map(|claimed| claimed.held).collect();
@@ -105,7 +105,7 @@ async fn a_connection_that_listens_is_made_again() {
     let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = $1";
     let mut changed = other.changed();
     schema.admin.query(cut, &[&schema.name]).await.unwrap();
-    // What happened meanwhile is not known. Before that it may hear of an earlier ping.
+    // Changes during the interruption are unknown. Before that it may report an earlier ping.
     while heard(changed).await != Changed::ALL {
         changed = other.changed();
     }

@@ -1,4 +1,4 @@
-//! `PostgresStore` while its database is slow, full, changing places or gone.
+//! `PostgresStore` while its database is slow, full, failing over or gone.
 #![expect(clippy::disallowed_methods, reason = "servers and sockets are real, and so is time")]
 
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::proxy::Proxy;
 use crate::server::Server;
 use crate::{PARTITION, fingerprint, id, waiting};
 
-/// The longest that any of these waits for what it expects.
+/// The longest wait for an expected event.
 const PATIENCE: Duration = Duration::from_secs(40);
 
 fn ping(number: u32) -> Ping {
@@ -28,7 +28,7 @@ fn noted(number: u32) -> Pinged {
     Pinged::Noted { id: id(number), partition: PARTITION }
 }
 
-/// How to reach the server of a URL at one or more ports of this machine.
+/// The connection string of the server of a URL, at one or more ports of this machine.
 fn at_ports(url: &str, ports: &[u16], rest: &str) -> String {
     let config: Config = url.parse().unwrap();
     let password = str::from_utf8(config.get_password().unwrap()).unwrap();
@@ -45,19 +45,19 @@ fn port_of(url: &str) -> u16 {
     url.parse::<Config>().unwrap().get_ports()[0]
 }
 
-/// Another connection than a schema's, which is in a transaction and would see the same sessions all the time.
+/// A connection other than a schema's, which is in a transaction and would always see the same sessions.
 async fn observer() -> (Client, JoinSet<Result<(), tokio_postgres::Error>>) {
     let (client, connection) = tokio_postgres::connect(&url(), tokio_postgres::NoTls).await.unwrap();
     (client, JoinSet::from_iter([connection]))
 }
 
-/// The calls on a schema that wait for a lock.
+/// The number of calls on a schema that wait for a lock.
 async fn waiters(observer: &Client, schema: &Schema) -> i64 {
     let count = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND strpos(query, $1) > 0";
     observer.query_one(count, &[&schema.quoted()]).await.unwrap().get(0)
 }
 
-/// The most backends that an application has while `work` runs.
+/// The largest number of backends of an application while `work` runs.
 async fn most_backends(application: &str, work: impl Future<Output = ()>) -> i64 {
     let (observer, _connection) = observer().await;
     let ended = AtomicBool::new(false);
@@ -90,7 +90,7 @@ async fn statements_that_wait_for_a_lock_do_not_pile_up_in_the_server() {
             .await
             .unwrap();
     schema.execute("BEGIN; SELECT FROM process FOR UPDATE").await;
-    // Callers that wait as long as it takes, and callers that go away, as when a browser hangs up.
+    // Some callers wait until the end, and others give up, as when a browser hangs up.
     let give_up = AtomicUsize::new(0);
     let calls = async || {
         let begun = Instant::now();
@@ -105,7 +105,7 @@ async fn statements_that_wait_for_a_lock_do_not_pile_up_in_the_server() {
         join_all((0..8).map(|_| calls())).await;
     })
     .await;
-    // A backend may still be ending when the connection that follows it begins.
+    // A backend may still be ending when the connection that replaces it begins.
     assert!(most <= 6, "{most} backends for a pool of 4");
     schema.execute("COMMIT").await;
     let begun = Instant::now();
@@ -130,13 +130,13 @@ async fn a_call_that_is_dropped_keeps_its_place_until_its_statement_ends_where_n
         _ = store.ping(ping(1)) => panic!("the row is locked"),
         () = until_it_waits => {}
     }
-    // Half of the timeout is what the statement waits for the lock.
+    // The statement waits for the lock for half of the timeout.
     assert!(store.load(id(1)).await.unwrap().is_some());
     assert_eq!(waiters(&observer, &schema).await, 0);
     schema.execute("ROLLBACK").await;
 }
 
-/// The lock stays, so that only a request to cancel can end the statement.
+/// The lock is held, so only a request to cancel can end the statement.
 #[tokio::test]
 async fn a_call_that_is_dropped_is_cancelled_in_the_server() {
     let schema = Schema::new().await;
@@ -161,13 +161,13 @@ async fn a_call_that_is_dropped_is_cancelled_in_the_server() {
         while waiters(&observer, &schema).await > 0 {
             assert!(dropped.elapsed() < Duration::from_secs(10), "the statement goes on");
         }
-        // The place in the pool is free once the request to cancel has been dealt with.
+        // The connection in the pool is free once the request to cancel has been handled.
         assert!(store.load(id(1)).await.unwrap().is_some());
     }
     schema.execute("ROLLBACK").await;
 }
 
-/// Calls until one succeeds, and says how long that took.
+/// Calls until one succeeds, and returns how long that took.
 async fn until_it_answers(store: &PostgresStore) -> Duration {
     let begun = Instant::now();
     loop {
@@ -217,7 +217,7 @@ async fn of_several_hosts_the_one_that_takes_writes_is_used_also_when_that_chang
             closed = connection => panic!("{closed:?}"),
         }
     };
-    // Standbys have the primary's roles; these two servers get one of the same name and password.
+    // Standbys have the primary's roles; these two servers get one with the same name and password.
     for (server, number) in [(&old, 1), (&new, 2)] {
         admin(server, "CREATE ROLE app LOGIN SUPERUSER PASSWORD 'secret'").await;
         let store = PostgresStore::connect(&server.url).await.unwrap();
@@ -246,7 +246,7 @@ async fn of_several_hosts_the_one_that_takes_writes_is_used_also_when_that_chang
         assert!(begun.elapsed() < PATIENCE);
     }
 
-    // With nobody who takes writes it is out of reach, and says why.
+    // If no server accepts writes, the store is unavailable and says why.
     follow(&new, true).await;
     let begun = Instant::now();
     let error = loop {
@@ -259,7 +259,7 @@ async fn of_several_hosts_the_one_that_takes_writes_is_used_also_when_that_chang
     assert_refused(error, StoreProblem::Unavailable, "takes no writes");
 }
 
-/// A server that refuses whoever connects, with a code and a message.
+/// A server that refuses every connection with a code and a message.
 async fn refuse(code: &'static str) -> Result<PostgresStore, openid_deferred::store::StoreError> {
     let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = server.local_addr().unwrap().port();
@@ -349,7 +349,7 @@ async fn connections_outlive_a_change_of_the_password_and_new_ones_say_what_is_w
     let store = Arc::new(PostgresStore::builder(&url).schema(&schema.name).pool_size(2).connect().await.unwrap());
     schema.execute(&format!("ALTER ROLE {role} PASSWORD 'after'")).await;
     assert!(store.load(id(1)).await.unwrap().is_some());
-    // Two at once need a second connection, which is refused; the first one is kept.
+    // Two calls at once need a second connection, which is refused; the first one is kept.
     schema.execute("BEGIN; SELECT FROM process FOR UPDATE").await;
     let (first, second) = (store.clone(), store.clone());
     let blocked = tokio::spawn(async move { first.ping(ping(1)).await });

@@ -68,7 +68,7 @@ impl Schema {
         store
     }
 
-    /// The connection alone.
+    /// The connection without the schema.
     fn admin_only(self) -> (Client, JoinSet<Result<(), tokio_postgres::Error>>) {
         (self.admin, self.connection)
     }
@@ -79,7 +79,7 @@ impl Schema {
     }
 }
 
-/// Two replicas on one schema, with a clock that can be put forward.
+/// Two replicas on one schema, with a clock that can be set forward.
 #[derive(Clone)]
 struct InDatabase {
     schema: Arc<Schema>,
@@ -103,12 +103,12 @@ impl InDatabase {
         Self { schema: Arc::new(schema), stores, turn: Arc::default() }
     }
 
-    /// The same without rows, as if it were new.
+    /// The same store without rows, as if it were new.
     async fn emptied(&self) -> Self {
         let empty = "TRUNCATE process, origin, sealed, ahead; INSERT INTO ahead VALUES ('0');
                      UPDATE clamp_run SET began_at = NULL, under_way = false, up_to = ''";
         self.schema.execute(empty).await;
-        // A store learns from the database's clock, which has just been set back.
+        // The stores learn the time of the database's clock, which has just been set back.
         for store in &self.stores {
             let clamp = Clamp { noticed: None, longest: Duration::ZERO, limit: 1 };
             assert_eq!(store.clamp_due_times(clamp).await.unwrap(), Clamped::Done);
@@ -151,7 +151,7 @@ async fn it_keeps_the_contract_without_prepared_statements() {
     contract::check(async || database.emptied().await).await;
 }
 
-/// A pooler that gives each transaction another server connection and cannot follow prepared statements.
+/// A pooler that gives each transaction another server connection and does not support prepared statements.
 #[tokio::test]
 async fn it_keeps_the_contract_behind_pgbouncer() {
     let database = InDatabase::new(false, &url_in("PGBOUNCER_URL")).await;
@@ -203,7 +203,7 @@ async fn a_server_that_is_not_there_may_come_back() {
 
 #[tokio::test]
 async fn tls_is_required_for_other_machines_unless_the_connection_string_says_otherwise() {
-    // 127.0.0.1 by a name that is not obviously this machine's.
+    // 127.0.0.1 under a name that is not obviously this machine's.
     let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = server.local_addr().unwrap().port();
     let first_request = async |url: String| {
@@ -229,7 +229,7 @@ async fn tls_is_required_for_other_machines_unless_the_connection_string_says_ot
 async fn asynchronous_commit_is_refused() {
     let connected = PostgresStore::connect(&url_with("options=-csynchronous_commit%3Doff")).await;
     assert_refused(connected, StoreProblem::Unusable, "synchronous_commit is off");
-    // A setting that comes later is noticed by the next connection.
+    // A setting that changes later is noticed by the next connection.
     let schema = Schema::new().await;
     let role = format!("asynchronous_{}", std::process::id());
     schema.execute(&format!("CREATE ROLE {role} LOGIN SUPERUSER PASSWORD 'secret'")).await;
@@ -277,7 +277,7 @@ async fn the_published_sql_can_be_run_apart_and_the_application_needs_no_more_th
     assert_refused(elsewhere.migrate().await, StoreProblem::Unusable, "permission denied");
 }
 
-/// The tables of the first release, with what it left behind.
+/// The tables of the first release, with rows that it left.
 #[tokio::test]
 async fn tables_of_an_older_version_are_carried_on_and_older_releases_fail() {
     let schema = Schema::new().await;
@@ -295,7 +295,7 @@ async fn tables_of_an_older_version_are_carried_on_and_older_releases_fail() {
     schema.execute(rows).await;
     let store = schema.builder().connect().await.unwrap();
     assert_refused(store.migrate().await, StoreProblem::Unavailable, "stop all of them");
-    // Its replica has stopped, and its lease has run out.
+    // Its replica has stopped, and its lease has expired.
     schema.execute("UPDATE process SET leased_until = now() - interval '1 s' WHERE state = 0").await;
     store.migrate().await.unwrap();
     schema.execute(PostgresStore::SCHEMA).await;
@@ -308,7 +308,7 @@ async fn tables_of_an_older_version_are_carried_on_and_older_releases_fail() {
     assert_eq!(store.ping(ping).await.unwrap(), Pinged::Noted { id: id(1), partition: crate::PARTITION });
     let same_session = NewProcess { sessions: vec![Fingerprint([3; 32])], ..waiting(3) };
     assert_eq!(store.insert(same_session).await.unwrap(), Insertion::Exists(id(2)));
-    // The exchange of the second one was under way.
+    // The exchange of the second one was in flight.
     let answered = Settlement { epoch: None, lookup: Some(fingerprint(2)), ..settlement(2, 0, "answered") };
     let twice = store.work(vec![answered.clone(), answered], None).await.unwrap();
     assert_eq!(twice.settled, [Settled::Done, Settled::Stale]);
@@ -322,13 +322,13 @@ async fn tables_of_an_older_version_are_carried_on_and_older_releases_fail() {
     store.migrate().await.unwrap();
 }
 
-/// A store whose connection can be told from others.
+/// A store whose connection can be distinguished from others.
 async fn store_of(schema: &Schema, application: &str) -> PostgresStore {
     let url = url_with(&format!("application_name={application}"));
     PostgresStore::builder(&url).schema(&schema.name).pool_size(1).connect().await.unwrap()
 }
 
-/// Waits until the connections of a store that was dropped have ended. The server's statistics know then what they did.
+/// Waits until the connections of a dropped store have ended. The server's statistics include their work then.
 async fn until_ended(admin: &Client, application: &str) {
     let deadline = SystemClock.monotonic() + Duration::from_secs(60);
     loop {
@@ -358,7 +358,7 @@ async fn a_claim_enters_no_index() {
     assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (4, 4), "there is room in the page of each");
 }
 
-/// How many entries of indexes by due time have been read.
+/// The number of entries that were read in indexes by due time.
 async fn entries_read(admin: &Client, schema: &str) -> i64 {
     let sql = "SELECT sum(idx_tup_read)::bigint FROM pg_stat_user_indexes
                WHERE schemaname = $1 AND indexrelname IN ('process_poll', 'process_work', 'process_verification')";
@@ -369,7 +369,7 @@ async fn entries_read(admin: &Client, schema: &str) -> i64 {
 async fn claims_do_not_walk_over_what_a_long_transaction_keeps_from_being_cleared_away() {
     let database = InDatabase::new(true, &url()).await.emptied().await;
     let (schema, application) = (&database.schema, format!("walk_{}", std::process::id()));
-    // One connection has the transaction open, and another one looks.
+    // One connection has the transaction open, and another one queries.
     let looking = Schema::new().await.admin_only();
     let store = store_of(schema, &application).await;
     for number in 0..100 {
@@ -403,7 +403,7 @@ async fn claims_do_not_walk_over_what_a_long_transaction_keeps_from_being_cleare
     until_ended(&looking.0, &application).await;
     let read = entries_read(&looking.0, &schema.name).await - before;
     schema.execute("COMMIT").await;
-    // The first one has to look at everything, and so does one in a second at most.
+    // The first claim has to read everything, and after that at most one claim in each second.
     assert!((3_000..400_000).contains(&read), "200 claims with nothing due have read {read} entries");
 }
 
@@ -431,7 +431,7 @@ async fn a_replica_claims_at_once_what_another_one_makes_due() {
     let ping = Ping { id: Some(claimed.id), lookups: vec![fingerprint(1)] };
     other.ping(ping).await.unwrap();
     assert!(claim_one().await.pinged);
-    // It is given back.
+    // The row is given back.
     other.work(vec![settlement(1, 2, "not asked")], None).await.unwrap();
     claim_one().await;
     // Its holder has died, and the interval has passed.
@@ -439,7 +439,7 @@ async fn a_replica_claims_at_once_what_another_one_makes_due() {
     assert!(claim_one().await.orphaned);
     other.work(vec![Settlement { due_in: hour, ..settlement(1, 4, "asked") }], None).await.unwrap();
     nothing_due().await;
-    // The clock is set back, and then right again.
+    // The clock is set back, and then corrected.
     ahead("-2 day").await;
     other.insert(waiting(2)).await.unwrap();
     assert_eq!(claim_one().await.id, id(2));
@@ -447,8 +447,8 @@ async fn a_replica_claims_at_once_what_another_one_makes_due() {
     assert_eq!(one.work(vec![], Some(claim(9))).await.unwrap().claimed.len(), 2);
 }
 
-/// A call that has read the clock and commits an hour later cannot be brought about here; somebody who changes a row by
-/// hand can.
+/// A call that has read the clock and commits an hour later cannot be produced here, but a row that is changed by hand
+/// can.
 #[tokio::test]
 async fn a_row_that_becomes_due_in_the_past_is_found_within_seconds() {
     let schema = Schema::new().await;
@@ -507,7 +507,7 @@ async fn a_claim_passes_over_what_another_one_is_taking_and_does_not_ask_again_a
     assert_eq!(store.work(vec![], Some(claim(5))).await.unwrap().claimed[0].id, id(1));
 }
 
-/// A settlement with a body that says the same as its schedule.
+/// A settlement with a body that matches its schedule.
 fn settlement(number: u32, epoch: i64, text: &str) -> Settlement {
     Settlement {
         id: id(number),
@@ -546,7 +546,7 @@ async fn a_claim_never_sees_an_older_body_than_its_row() {
                     settlements.push(settlement(1, claimed.epoch, &claimed.epoch.to_string()));
                     claims += 1;
                 }
-                // Given back without claiming, so that somebody else may have it.
+                // Given back without claiming, so that another worker may claim it.
                 store.work(std::mem::take(&mut settlements), None).await.unwrap();
             }
             claims
@@ -622,7 +622,7 @@ async fn a_call_is_given_up_when_the_database_does_not_answer_and_later_ones_suc
     assert_refused(ping().await, StoreProblem::Unavailable, "55P03");
     schema.execute("COMMIT").await;
     let answered = loop {
-        // A slow machine may take longer to connect again.
+        // A slow machine may take longer to reconnect.
         match ping().await {
             Ok(pinged) => break pinged,
             Err(error) => assert_eq!(error.problem(), StoreProblem::Unavailable),
@@ -647,7 +647,7 @@ async fn nothing_that_was_answered_is_lost_when_connections_are_cut() {
                 loop {
                     match store.insert(process.clone()).await {
                         Ok(insertion) => {
-                            // Although an earlier attempt may have been carried out and its answer lost.
+                            // Although an earlier attempt may have succeeded and its answer may have been lost.
                             assert!(matches!(insertion, Insertion::Inserted { .. }));
                             break;
                         }
@@ -663,7 +663,7 @@ async fn nothing_that_was_answered_is_lost_when_connections_are_cut() {
     let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = $1";
     let keep_cutting = async {
         loop {
-            // Until each of a few rounds has met somebody.
+            // Cuts until enough calls have failed.
             schema.admin.query(cut, &[&name]).await.unwrap();
             if failures.load(Ordering::Relaxed) >= 20 {
                 std::future::pending::<()>().await;

@@ -1,4 +1,4 @@
-//! Other processes: this test binary again, running the same test with a role in its environment.
+//! Other programs: this test binary again, running the same test with a role in its environment.
 
 use std::env;
 use std::io::{BufRead as _, BufReader, Lines};
@@ -7,24 +7,24 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 const FILE: &str = "OPENID_DEFERRED_TEST_FILE";
 
-/// The file to work on, if this process was started by [`Other::start`].
+/// The file to work on, if [`Other::start`] started this program.
 pub(crate) fn role() -> Option<PathBuf> {
     env::var_os(FILE).map(PathBuf::from)
 }
 
-/// Says a line to the process that started this one.
+/// Sends a line to the program that started this one.
 pub(crate) fn say(line: &str) {
     println!("said {line}");
 }
 
-/// Another process at work.
+/// Another program at work.
 pub(crate) struct Other {
     child: Child,
     output: Lines<BufReader<ChildStdout>>,
 }
 
 impl Other {
-    /// Starts this binary with nothing but `test`, which sees its [`role`].
+    /// Starts this binary with only `test`, which sees its [`role`].
     pub(crate) fn start(test: &str, file: &Path) -> Self {
         let mut child = Command::new(env::current_exe().unwrap())
             .args(["--nocapture", "--exact", test])
@@ -36,7 +36,7 @@ impl Other {
         Self { child, output }
     }
 
-    /// The next line it says; `None` once it has ended.
+    /// The next line that it sends, or `None` once it has ended.
     pub(crate) fn hears(&mut self) -> Option<String> {
         let mut lines = self.output.by_ref().map(Result::unwrap);
         lines.find_map(|line| line.split_once("said ").map(|(_, said)| said.to_owned()))

@@ -1,5 +1,5 @@
-//! A TCP proxy that can vanish: it keeps its sockets open and passes nothing on, as a machine does that has lost its
-//! power, or a firewall that has forgotten its connections.
+//! A TCP proxy that can vanish. It then keeps its sockets open and passes nothing on, like a machine after a power
+//! failure or a firewall that has forgotten its connections.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// In front of a server on this machine.
+    /// A proxy in front of a server on this machine.
     pub async fn before(port: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let proxy_port = listener.local_addr().unwrap().port();
@@ -26,7 +26,7 @@ impl Proxy {
         Self { port: proxy_port, vanished, _tasks: tasks }
     }
 
-    /// From now on nothing passes, in either direction. New connections are accepted and hear nothing.
+    /// From now on nothing passes in either direction. New connections are accepted and receive nothing.
     pub fn vanish(&self) {
         self.vanished.send_replace(true);
     }

@@ -41,7 +41,7 @@ impl InFile {
 }
 
 impl contract::Subject for InFile {
-    /// Two handles on one file take turns, as two replicas do.
+    /// Two handles on one file alternate, as two replicas do.
     fn store(&self) -> Arc<dyn Store> {
         let turn = self.turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.stores[turn % self.stores.len()].clone()
@@ -129,7 +129,7 @@ async fn a_file_of_a_newer_release_is_refused_unless_that_has_only_added_somethi
     assert_refused(SqliteStore::open(&path).await, "newer release");
 }
 
-/// What the first release made, with a row in each of its tables.
+/// A file that the first release made, with a row in each of its tables.
 #[tokio::test]
 async fn a_file_of_the_first_release_is_carried_on() {
     let (_folder, path) = folder();
@@ -151,7 +151,7 @@ async fn a_file_of_the_first_release_is_carried_on() {
     let stats = store.stats().await.unwrap().remove(0);
     assert_eq!((stats.waiting, stats.decided), (1, 1));
     assert!(stats.undelivered > Some(Duration::from_secs(1_000_000_000)), "since it was due, for want of better");
-    // The first release can still write what it wrote.
+    // The first release can still write its rows.
     file.execute_batch(
         "INSERT INTO process (slot, id, partition, state, due_at, interval, schedule, format, key, first_key)
          VALUES (3, x'00000000000000000000000000000003', 7, 1, 1, 1000000, 'old', 1, 0xff000102, 0xff000102);
@@ -177,7 +177,7 @@ async fn a_damaged_file_is_an_error_and_no_panic() {
         store.insert(waiting(number)).await.unwrap();
     }
     Connection::open(&path).unwrap().execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
-    // Everything after the first page, which says what tables there are.
+    // Everything after the first page, which lists the tables.
     let mut bytes = fs::read(&path).unwrap();
     bytes[4096..].fill(0xee);
     fs::write(&path, bytes).unwrap();

@@ -1,4 +1,4 @@
-//! `PostgresStore` over TLS, at a server whose certificate an authority of the test has signed.
+//! `PostgresStore` over TLS, at a server whose certificate is signed by an authority of the test.
 
 use std::fs;
 use std::path::Path;
@@ -16,9 +16,9 @@ use crate::postgres::assert_refused;
 use crate::server::Server;
 use crate::{id, waiting};
 
-/// The name in the server's certificate. The tests find it at 127.0.0.1.
+/// The name in the server's certificate. The tests reach the server at 127.0.0.1.
 const NAME: &str = "db.example";
-/// The role that `scripts/postgres` lets in with a certificate only.
+/// The role that `scripts/postgres` admits only with a certificate.
 const ROLE: &str = "banker";
 
 struct Authority {
@@ -44,21 +44,21 @@ impl Authority {
         (parameters.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
     }
 
-    /// The certificate in a file of a folder.
+    /// Saves the certificate in a file of a folder.
     fn save(&self, folder: &Path, name: &str) -> String {
         let path = folder.join(name);
         fs::write(&path, &self.certificate).unwrap();
         path.to_str().unwrap().to_owned()
     }
 
-    /// For whoever trusts this authority.
+    /// A connector that trusts this authority.
     fn trust(&self) -> SslConnectorBuilder {
         let mut connector = SslConnector::builder(SslMethod::tls()).unwrap();
         connector.cert_store_mut().add_cert(X509::from_pem(self.certificate.as_bytes()).unwrap()).unwrap();
         connector
     }
 
-    /// Makes the server speak TLS, with a certificate for [`NAME`].
+    /// Enables TLS on the server, with a certificate for [`NAME`].
     fn certify(&self, server: &mut Server) {
         let folder = tempfile::tempdir().unwrap();
         let (certificate, key) = self.issue(NAME);
@@ -69,7 +69,7 @@ impl Authority {
     }
 }
 
-/// Who connects to the server, under which of its names.
+/// The connection string for a role and one of the server's names.
 fn address(server: &Server, host: &str, role: Option<&str>) -> String {
     let config: Config = server.url.parse().unwrap();
     let port = config.get_ports()[0];
@@ -87,7 +87,7 @@ async fn rows_travel_over_tls_to_the_server_that_is_meant_and_to_no_other() {
     let at = |server: &Server, host, connector: SslConnectorBuilder| {
         PostgresStore::builder(&address(server, host, None)).tls(connector.build()).connect()
     };
-    // The server has no certificate yet, and nobody falls back to plain text.
+    // The server has no certificate yet, and the store does not fall back to plain text.
     let connected = at(&server, NAME, authority.trust()).await;
     assert_refused(connected, StoreProblem::Unavailable, "server does not support TLS");
 
@@ -115,7 +115,7 @@ async fn rows_travel_over_tls_to_the_server_that_is_meant_and_to_no_other() {
     let another = at(&server, "other.example", authority.trust()).await;
     assert_refused(another, StoreProblem::Unusable, "certificate verify failed");
 
-    // Connections that a restart has closed are made again.
+    // Connections that a restart has closed are opened again.
     server.order("fast");
     assert!(store.load(id(1)).await.is_err());
     server.order("start");
@@ -146,8 +146,8 @@ async fn a_client_certificate_signs_in_where_the_server_asks_for_one() {
     assert_refused(anothers, StoreProblem::Unusable, "certificate authentication failed");
     with(None, Some(authority.issue(ROLE))).await.unwrap().migrate().await.unwrap();
 
-    // Under TLS 1.3 a client has written its first message before it can hear of its certificate, so that as often as
-    // not it hears of nothing but a connection that was reset.
+    // With TLS 1.3 a client has sent its first message before the server can reject its certificate. So in about half
+    // of the attempts the client sees only a reset connection.
     let forged = with(Some(SslVersion::TLS1_2), Some(stranger.issue(ROLE))).await;
     assert_refused(forged, StoreProblem::Unusable, "unknown ca");
 }
@@ -158,7 +158,7 @@ async fn the_connection_string_says_what_the_servers_certificate_is_checked_for(
     let (authority, stranger) = (Authority::new("ours"), Authority::new("a stranger's"));
     authority.certify(&mut server);
     let folder = tempfile::tempdir().unwrap();
-    // A space, which a URL and a pair of key and value write differently.
+    // The name has a space, which URLs and key-value pairs write differently.
     let ours = authority.save(folder.path(), "our root.crt");
     let strangers = stranger.save(folder.path(), "stranger.crt");
     let at = async |host: &str, rest: &str, root: &str| {
@@ -171,7 +171,7 @@ async fn the_connection_string_says_what_the_servers_certificate_is_checked_for(
         (NAME, "sslmode=prefer", &ours),
         (NAME, "sslmode=verify-full ssl_min_protocol_version=TLSv1.3 sslsni=0", &ours),
         (NAME, "sslmode=verify-full ssl_max_protocol_version=TLSv1.2", &ours),
-        // The name is another one, and is not looked at. With `require` that is so where there is a file, as in libpq.
+        // The name differs and is not checked. For `require` this holds if there is a file, as in libpq.
         ("other.example", "sslmode=verify-ca", &ours),
         ("other.example", "sslmode=require", &ours),
     ] {
@@ -189,7 +189,7 @@ async fn the_connection_string_says_what_the_servers_certificate_is_checked_for(
         ("other.example", "sslmode=allow", &ours, "mismatch"),
         // An address that the certificate does not name.
         ("127.0.0.1", "sslmode=verify-full", &ours, "mismatch"),
-        // Without a file the system's authorities count, also with `require`, which is laxer in libpq.
+        // Without a file the system's authorities count, even for `require`, which is laxer in libpq.
         (NAME, "sslmode=verify-full", "system", "certificate verify failed"),
         (NAME, "sslmode=verify-full", "", "sslrootcert names the authority"),
         (NAME, "sslmode=require", "", "certificate verify failed"),
@@ -214,7 +214,7 @@ async fn the_connection_string_says_what_the_servers_certificate_is_checked_for(
     let trusted = PostgresStore::builder(&url).tls(authority.trust().build()).connect().await;
     assert_refused(trusted, StoreProblem::Unusable, "exclude each other");
 
-    // The file is read for each connection, as certificates are replaced while replicas run.
+    // The file is read for each connection, because certificates are replaced while replicas run.
     fs::write(&ours, &stranger.certificate).unwrap();
     server.order("fast");
     server.order("start");
@@ -277,7 +277,7 @@ async fn the_connection_string_names_a_client_certificate() {
     }
 }
 
-/// PostgreSQL 17 and newer take this; others answer nothing that could be understood.
+/// PostgreSQL 17 and newer support this; older versions send no valid answer.
 #[tokio::test]
 async fn a_direct_negotiation_begins_with_tls_and_names_the_protocol() {
     let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

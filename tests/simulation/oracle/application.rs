@@ -1,4 +1,4 @@
-//! What the application is told, and how it ends.
+//! The application's view of a sign-in, and its end.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use crate::punctual::What;
 use crate::watched::{Accepted, Undisturbed};
 use crate::world::HOUR;
 
-/// A consumer may have a delivery in hand for so long. Then others get it.
+/// The longest time for which a consumer may hold a delivery. After that, others get it.
 const LONGEST_DELIVERY: Duration = HOUR;
-/// A claim on an outcome holds for so long.
+/// The duration of a claim on an outcome.
 const DELIVERY_LEASE: Duration = Duration::from_secs(300);
 
 impl Oracle {
@@ -28,14 +28,14 @@ impl Oracle {
         let other = other.copied().filter(|_| matches!(accepted, Accepted::Deferred(_)));
         watched.accepted.push(accepted);
         if let Accepted::Deferred(id) = accepted {
-            // The row may have been made by somebody who never got as far as sending the code.
+            // The row may have been made by a replica that never sent the code.
             watched.adrift |= watched.id != Some(id);
             self.is_named(id, label);
         }
         self.must(now, other.is_none(), || format!("{label} has two names: {other:?} and {accepted:?}"));
     }
 
-    /// Whether the store can tell whose ping it is.
+    /// Whether the store can attribute its ping.
     pub fn is_in_store(&self, label: usize) -> bool {
         self.watched[label].in_store && !self.watched[label].forgotten
     }
@@ -106,12 +106,12 @@ impl Oracle {
         away
     }
 
-    /// The application has let go of a delivery, or says how it wants it again.
+    /// The application has dropped a delivery, or says when it should be repeated.
     pub fn put_down(&mut self, life: &Arc<Life>, id: ProcessId) {
         self.hands.retain(|(other, holder, ..)| *other != id || holder.number != life.number);
     }
 
-    /// Whether everybody who waits has been served.
+    /// Whether all sign-ins that wait have been served.
     pub fn is_finished(&self) -> bool {
         self.watched.iter().all(|watched| watched.forgotten || watched.acknowledged > 0 || !watched.is_owed())
     }

@@ -1,4 +1,4 @@
-//! What is late, and what excuses that.
+//! Lateness, and its excuses.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::Oracle;
 use crate::life::Life;
 
 impl Oracle {
-    /// Whether anything is later than it may be.
+    /// Checks that nothing is later than allowed.
     pub fn check_lateness(&mut self, now: Duration) {
         (0..self.watched.len()).for_each(|label| self.check_lateness_of(now, label));
     }
@@ -56,7 +56,7 @@ impl Oracle {
         self.watched[label].cancellations.asked_for = begins;
     }
 
-    /// A machine does nothing for a while, so that what it had in hand may be old when it goes on.
+    /// A machine stops for a while, so its state may be stale when it goes on.
     pub fn suspended(&mut self, now: Duration, life: &Arc<Life>) {
         self.say(now, || format!("replica {} is suspended", life.number));
         self.quiet.falls_asleep(now, life.number);
@@ -75,14 +75,14 @@ impl Oracle {
         if by < 0 {
             self.quiet.set_back += Duration::from_millis(by.unsigned_abs());
         }
-        // Leases may have run out by the new time.
+        // Leases may have expired by the new time.
         self.hands.clear();
         for watched in &mut self.watched {
             watched.exchange.clock_was_set |= watched.exchange.sent_at.is_some();
         }
     }
 
-    /// The replica has heard from the store, and so what its clock shows.
+    /// The replica has an answer from the store, and so knows what the store's clock shows.
     pub fn heard(&mut self, now: Duration, life: &Arc<Life>) {
         self.quiet.heard.entry(life.number).or_insert(now);
     }
@@ -95,8 +95,8 @@ impl Oracle {
         }
     }
 
-    /// Whether this replica cannot know that the store's clock was set forward: it began afterwards, and none that was
-    /// there before has noticed yet.
+    /// Whether this replica cannot know that the store's clock was set forward: it began afterwards, and no earlier
+    /// replica has noticed yet.
     pub(super) fn cannot_know(&self, life: &Arc<Life>) -> bool {
         self.quiet.clock_set_at.is_some_and(|at| {
             let began_after = self.quiet.heard.get(&life.number).is_none_or(|heard| *heard >= at);
@@ -104,11 +104,11 @@ impl Oracle {
         })
     }
 
-    /// The replica was shut down in order: what it had for delivery, others may have.
+    /// The replica was shut down in an orderly way: other replicas may deliver the outcomes that it held.
     pub fn released(&mut self, now: Duration, life: &Arc<Life>) {
         self.say(now, || format!("replica {} has given back its outcomes", life.number));
         for watched in &mut self.watched {
-            // A claim whose answer was lost ends by its lease.
+            // A claim whose answer was lost ends with its lease.
             let heard = |id| self.holds.get(&(life.number, id)).map(|(executed, _)| *executed);
             let knows = watched.id.and_then(heard) >= watched.owed.held_at;
             if watched.owed.held_by == Some(life.number) && knows {
