@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs a program that knows nothing of this test, and ends it, with all that it started, when standard input ends: then
-# whoever started this has ended, in whatever way.
+# Runs a program and ends it, with all programs that it started, when standard input ends. That happens however the
+# program that started this script ends.
 set -m
 "$@" </dev/null &
 program=$!

@@ -1,8 +1,8 @@
-// What a waiting process weighs with openid-client: node --expose-gc memory.mjs [how many]
+// The memory of a pending sign-in with openid-client: node --expose-gc memory.mjs [how many]
 //
-// A program that waits for many decisions with openid-client holds for each a promise that sleeps until the next poll,
-// the identifier to poll with, and the DPoP key with its handle. Nothing is sent. Prints bytes for each, by resident
-// memory, since keys live outside of the heap.
+// For each decision that it waits for, a program with openid-client holds a promise that sleeps until the next poll,
+// the identifier to poll with, and the DPoP key with its handle. Nothing is sent. Prints the bytes for each sign-in,
+// measured as resident memory, because keys are outside the heap.
 
 import { randomBytes } from 'node:crypto'
 import * as oidc from 'openid-client'
@@ -10,8 +10,8 @@ import * as oidc from 'openid-client'
 const many = Number(process.argv[2] ?? 100_000)
 const config = new oidc.Configuration({ issuer: 'https://op.example', token_endpoint: 'https://op.example/token' }, 'bench')
 
-// The shape of `pollDeviceAuthorizationGrant` and `pollBackchannelAuthenticationGrant` of openid-client itself, for a
-// grant that it does not know.
+// Works like `pollDeviceAuthorizationGrant` and `pollBackchannelAuthenticationGrant` of openid-client, for a grant that
+// openid-client does not support.
 async function wait(deferred_auth_id, DPoP, interval) {
   for (;;) {
     await new Promise((resolve) => setTimeout(resolve, interval * 1000))

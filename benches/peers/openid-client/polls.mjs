@@ -1,7 +1,8 @@
-// What a poll costs with openid-client: polls.mjs <issuer> <in flight> <rounds> <repetitions>
+// The cost of a poll with openid-client: polls.mjs <issuer> <in flight> <rounds> <repetitions>
 //
-// The same work as in benches/polls.rs, against its server: kept connections, Basic authentication, a key of its own and
-// a fresh DPoP proof (ES256) for each poll. Prints the microseconds of CPU time of this process for each, the median.
+// The work is the same as in benches/polls.rs, against its server: kept connections, Basic authentication, a key per
+// sign-in and a fresh DPoP proof (ES256) for each poll. Prints the median CPU time of this program for a poll, in
+// microseconds.
 
 import * as oidc from 'openid-client'
 
@@ -36,7 +37,7 @@ for (let repetition = 0; repetition <= repetitions; repetition += 1) {
     await Promise.all(waiting.map(poll))
   }
   const { user, system } = process.cpuUsage(began)
-  // The first time warms connections and the compiler up.
+  // The first repetition warms up connections and the compiler.
   if (repetition > 0) {
     times.push((user + system) / (rounds * inFlight))
   }

@@ -45,7 +45,7 @@ def endpoint(path, name, **settings):
 
 def endpoints():
     clients = {"client_authn_method": AUTHENTICATION}
-    # A public client authenticates by its name.
+    # A public client authenticates with its identifier alone.
     tokens = {"client_authn_method": [*AUTHENTICATION, "public"]}
     return {
         "provider_info": endpoint(
@@ -169,7 +169,7 @@ class Handler(BaseHTTPRequestHandler):
     do_DELETE = do_GET
 
     def serve(self, request):
-        """Answers a request at the endpoint with its path; one at a time, for the library's state has no locks."""
+        """Answers a request at the endpoint with its path, one at a time, because the library's state has no locks."""
         path = urlsplit(self.path).path.lstrip("/")
         with self.server.turn:
             if path == "jwks":
@@ -239,7 +239,7 @@ def is_error(message):
 
 
 def declined(endpoint, request):
-    """What the library answers where a user is not let in."""
+    """The library's response if a user is not admitted."""
     problem = endpoint.authentication_error_response(request, "access_denied", "the user declined")
     outcome = {"response_args": problem, "return_uri": request["redirect_uri"]}
     if "response_mode" in request:
@@ -248,7 +248,7 @@ def declined(endpoint, request):
 
 
 def listen(folder, settings):
-    """A server that waits for connections, without a provider yet: that has to know the port."""
+    """A listening server that has no provider yet, because the provider must know the port."""
     files = {}
     for name in ("certificate", "key"):
         files[name] = os.path.join(folder, name)
@@ -273,13 +273,13 @@ def provider(folder, port):
 
 
 def replace_keys(op):
-    """New keys for all that is signed from now on; the old ones stay for what has been signed, such as codes."""
+    """Adds new keys, which sign everything from now on. The old ones stay for earlier signatures, such as codes."""
     context = op.get_context()
     fresh = init_key_jar(key_defs=KEYS, issuer_id="")[""].get_bundles()
     for owner in ("", context.issuer):
         if owner in context.keyjar:
             keys = context.keyjar[owner]
-            # It signs with the first one that fits.
+            # It signs with the first matching key.
             keys.set([*fresh, *keys.get_bundles()])
             context.keyjar[owner] = keys
 

@@ -1,14 +1,14 @@
-// An OpenID Provider that nobody here wrote, for the tests beside it. It takes its settings as one line of JSON on
-// standard input, says where it is in one line of JSON on standard output, and ends with its input.
+// An OpenID Provider of other authors, for the tests beside it. It reads its settings as one line of JSON on standard
+// input, prints its address as one line of JSON on standard output, and ends when its input ends.
 //
-// Whoever comes to log in is user-1 and consents, unless the request says otherwise in `login_hint`.
+// Every user who logs in is user-1 and consents, unless the request's `login_hint` says otherwise.
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { createServer } from 'node:https';
 import { createInterface } from 'node:readline';
 
 import Provider from 'oidc-provider';
 
-// Standard output is for one line; what the library says goes to standard error.
+// Standard output is for one line; the library's output goes to standard error.
 console.log = console.error;
 console.info = console.error;
 
@@ -30,7 +30,7 @@ const keys = [
 const server = createServer({
   key: settings.tls.key,
   cert: settings.tls.certificate,
-  // Which certificate is whose is for the provider to say.
+  // The provider decides which client a certificate belongs to.
   ca: settings.tls.authority,
   requestCert: true,
   rejectUnauthorized: false,
@@ -100,7 +100,7 @@ const provider = new Provider(issuer, {
   ...settings.configuration,
 });
 
-// In place of a person in front of pages.
+// Acts in place of a user on the pages.
 provider.use(async (ctx, next) => {
   if (!ctx.path.startsWith('/interaction/')) return next();
   const { prompt, params, session, grantId } = await provider.interactionDetails(ctx.req, ctx.res);
@@ -120,7 +120,7 @@ provider.use(async (ctx, next) => {
   return provider.interactionFinished(ctx.req, ctx.res, result, { mergeWithLastSubmission: true });
 });
 
-// What the provider thinks of a request that it refused, for whoever reads the test's output.
+// Prints the provider's reason for refusing a request to the test's output.
 for (const name of ['authorization', 'pushed_authorization_request', 'grant', 'userinfo', 'introspection', 'revocation', 'registration_create', 'registration_read', 'registration_update', 'registration_delete']) {
   provider.on(`${name}.error`, (ctx, error) => console.error(`${name}: ${error.message}: ${error.error_description}`));
 }

@@ -1,6 +1,6 @@
-// An OpenID Provider that nobody here wrote, for the tests beside it: the example server of zitadel/oidc, with keys and
-// a client of a test's choice. It takes its settings as one line of JSON on standard input, says where it is in one line
-// of JSON on standard output, replaces its key with every further line, and ends with its input.
+// An OpenID Provider of other authors, for the tests beside it: the example server of zitadel/oidc, with keys and a
+// client that a test chooses. It reads its settings as one line of JSON on standard input, prints its address as one
+// line of JSON on standard output, replaces its key with every further line, and ends when its input ends.
 package main
 
 import (
@@ -38,7 +38,7 @@ type settings struct {
 	Client client `json:"client"`
 }
 
-// A client as it is registered (RFC 7591).
+// The registration of a client (RFC 7591).
 type client struct {
 	ID        string              `json:"client_id"`
 	Secret    string              `json:"client_secret"`
@@ -71,7 +71,7 @@ func (c *client) RestrictAdditionalAccessTokenScopes() func([]string) []string {
 }
 func (c *client) AccessTokenType() op.AccessTokenType { return op.AccessTokenTypeBearer }
 
-// A key that signs.
+// A signing key.
 type key struct {
 	id        string
 	algorithm jose.SignatureAlgorithm
@@ -82,7 +82,7 @@ func (k *key) ID() string                                  { return k.id }
 func (k *key) SignatureAlgorithm() jose.SignatureAlgorithm { return k.algorithm }
 func (k *key) Key() any                                    { return k.private }
 
-// The same as the key set has it.
+// The same key as in the key set.
 type publicKey struct{ *key }
 
 func (k publicKey) Algorithm() jose.SignatureAlgorithm { return k.algorithm }
@@ -103,7 +103,7 @@ func newKey(number int, algorithm string) (*key, error) {
 	return made, err
 }
 
-// The storage of the example, with a client and keys of its own.
+// The storage of the example, with another client and other keys.
 type store struct {
 	*storage.Storage
 	client *client
@@ -125,7 +125,7 @@ func (s *store) AuthorizeClientIDSecret(_ context.Context, id, secret string) er
 	return nil
 }
 
-// The clients of the tests have one key, and do not name it.
+// The clients of the tests have one key without a `kid`.
 func (s *store) GetKeyByIDAndClientID(_ context.Context, _, id string) (*jose.JSONWebKey, error) {
 	if id != s.client.ID || len(s.client.Keys.Keys) == 0 {
 		return nil, errors.New("key not found")
