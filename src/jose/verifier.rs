@@ -123,8 +123,8 @@ impl Verifier {
     }
 }
 
-/// RFC 7518 §3.5: "always using the same hash function for both the RSASSA-PSS hash function and the MGF1 hash function.
-/// The size of the salt value is the same size as the hash function output."
+/// RFC 7518 §3.5: "always using the same hash function for both the RSASSA-PSS hash function and the MGF1 hash
+/// function. The size of the salt value is the same size as the hash function output."
 fn set_pss(context: &mut PkeyCtx<Public>, hash: &MdRef) -> Result<(), ErrorStack> {
     context.set_rsa_padding(Padding::PKCS1_PSS)?;
     context.set_rsa_mgf1_md(hash)?;
