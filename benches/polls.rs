@@ -149,8 +149,7 @@ struct Row {
 enum Contender {
     Bare { bare: Arc<Bare>, brings_key_back: bool },
     Client { client: Client, clock: TestClock, pending: Vec<PendingAuthentication> },
-    Simulated(Waiting),
-    Real(RealTime),
+    Poller(Waiting),
 }
 
 /// The median CPU time of each poll, in microseconds. The contenders alternate, so that other load on the machine
@@ -178,7 +177,7 @@ async fn measure(issuer: &str) -> Result<Vec<Row>, Failed> {
         let brings_key_back = match contender {
             Contender::Bare { brings_key_back, .. } => *brings_key_back,
             Contender::Client { .. } => false,
-            Contender::Simulated(_) | Contender::Real(_) => true,
+            Contender::Poller(_) => true,
         };
         Row { name, micros: *micros, of: bare(brings_key_back) }
     };
@@ -203,22 +202,19 @@ async fn contenders(issuer: &str, folder: &Path) -> Result<Vec<(&'static str, Co
         contenders.push(("Client::poll", Contender::Client { client, clock, pending }));
     }
     if is_chosen("memory") {
-        let clock = TestClock::new();
-        let store = MemoryStore::with_clock(Arc::new(clock.clone()));
-        contenders.push(("Poller on MemoryStore", Contender::Simulated(Waiting::new(issuer, clock, store).await?)));
+        let waiting = Waiting::new(issuer, MemoryStore::new()).await?;
+        contenders.push(("Poller on MemoryStore", Contender::Poller(waiting)));
     }
     if is_chosen("sqlite") {
-        let clock = TestClock::new();
-        let builder = SqliteStore::builder(folder.join("bench.db")).clock(Arc::new(clock.clone()));
-        let waiting = Waiting::new(issuer, clock, builder.open().await?).await?;
-        contenders.push(("Poller on SqliteStore", Contender::Simulated(waiting)));
+        let store = SqliteStore::open(folder.join("bench.db")).await?;
+        contenders.push(("Poller on SqliteStore", Contender::Poller(Waiting::new(issuer, store).await?)));
     }
     if let Ok(url) = std::env::var("DATABASE_URL")
         && is_chosen("postgres")
     {
         let store = PostgresStore::builder(&url).schema("polls_bench").connect().await?;
         store.migrate().await?;
-        contenders.push(("Poller on PostgresStore", Contender::Real(RealTime::new(issuer, store).await?)));
+        contenders.push(("Poller on PostgresStore", Contender::Poller(Waiting::new(issuer, store).await?)));
     }
     Ok(contenders)
 }
@@ -242,8 +238,7 @@ impl Contender {
                     }
                 }
             }
-            Self::Simulated(waiting) => waiting.poll().await?,
-            Self::Real(waiting) => waiting.poll().await?,
+            Self::Poller(waiting) => waiting.poll().await?,
         }
         Ok(())
     }
@@ -264,35 +259,16 @@ fn is_chosen(name: &str) -> bool {
     words.peek().is_none() || words.any(|word| word == name)
 }
 
-/// A poller with as many sign-ins as there are polls in a round. Its clock stands still between rounds.
+/// As many pending sign-ins as there are polls in a round. Each is due a second after its last poll. There is a poller only
+/// while it is measured.
 struct Waiting {
-    poller: Poller,
-    clock: TestClock,
-}
-
-impl Waiting {
-    async fn new(issuer: &str, clock: TestClock, store: impl Store + 'static) -> Result<Self, Failed> {
-        let client = client(issuer, &clock)?;
-        let builder = Poller::builder(store, Keyring::new(SealingKey::generate(&SystemRandom)?));
-        let poller = builder.clock(Arc::new(clock.clone())).client(client.clone()).start().await?;
-        track(&client, &poller).await?;
-        Ok(Self { poller, clock })
-    }
-
-    async fn poll(&self) -> Result<(), Failed> {
-        polled(self.poller.events(), Some(&self.clock)).await
-    }
-}
-
-/// The same on the clock of a database, which never stands still. The poller exists only while it is measured.
-struct RealTime {
     client: Client,
-    store: Arc<PostgresStore>,
+    store: Arc<dyn Store>,
     keyring: Keyring,
 }
 
-impl RealTime {
-    async fn new(issuer: &str, store: PostgresStore) -> Result<Self, Failed> {
+impl Waiting {
+    async fn new(issuer: &str, store: impl Store + 'static) -> Result<Self, Failed> {
         let keyring = Keyring::new(SealingKey::generate(&SystemRandom)?);
         let waiting = Self { client: client(issuer, &SystemClock)?, store: Arc::new(store), keyring };
         let poller = Poller::builder(waiting.store.clone(), waiting.keyring.clone()).client(waiting.client.clone());
@@ -303,7 +279,7 @@ impl RealTime {
     async fn poll(&self) -> Result<(), Failed> {
         let builder = Poller::builder(self.store.clone(), self.keyring.clone()).client(self.client.clone());
         let poller = builder.start().await?;
-        polled(poller.events(), None).await?;
+        polled(poller.events()).await?;
         poller.shutdown(Duration::from_secs(5)).await;
         Ok(())
     }
@@ -321,24 +297,15 @@ async fn track(client: &Client, poller: &Poller) -> Result<(), Failed> {
 }
 
 /// Waits for a round of polls.
-#[expect(clippy::disallowed_methods, reason = "real time shows that nothing happens on the simulated one")]
-async fn polled(mut events: Receiver<Event>, clock: Option<&TestClock>) -> Result<(), Failed> {
-    // Longer than the interval and its jitter, and shorter than two intervals: every sign-in is due exactly once.
-    let advance = || clock.into_iter().for_each(|clock| clock.advance(Duration::from_millis(1_500)));
-    advance();
+async fn polled(mut events: Receiver<Event>) -> Result<(), Failed> {
     let mut polled = 0;
     while polled < POLLS {
-        match tokio::time::timeout(Duration::from_secs(2), events.recv()).await {
-            Ok(Ok(Event::Polled { .. })) => polled += 1,
-            Ok(Ok(Event::Trouble { error, .. })) => return Err(error.to_string().into()),
-            Ok(Ok(_)) => {}
-            Ok(Err(missed)) => return Err(missed.into()),
-            // The previous round had not settled these when the clock moved on.
-            Err(_) => advance(),
+        match events.recv().await? {
+            Event::Polled { .. } => polled += 1,
+            Event::Trouble { error, .. } => return Err(error.to_string().into()),
+            _ => {}
         }
     }
-    // Gives the last polls time to be settled.
-    tokio::time::sleep(Duration::from_millis(50)).await;
     Ok(())
 }
 

@@ -31,6 +31,7 @@ mod plot;
 mod population;
 mod results;
 mod run;
+mod store;
 
 use clock::BenchClock;
 use op::Op;
@@ -130,6 +131,8 @@ enum Order {
         #[command(flatten)]
         time: Time,
     },
+    /// Claims and settlements of `PostgresStore` alone, among many rows that are all due.
+    Store(store::Load),
     /// Draws the images of docs/performance.md from the results of `growth`.
     Plot {
         #[arg(long, default_value = "docs/images")]
@@ -236,6 +239,7 @@ impl Arguments {
                 }
                 results.show();
             }
+            Order::Store(load) => store::measure(&format!("bench_store_{}", std::process::id()), load, self.snapshot).await?,
             Order::Plot { into } => plot::draw(&Results::new("growth", &self.results)?, &into)?,
             Order::Op { pending, interval } => {
                 let clock = Arc::new(BenchClock::default());

@@ -206,7 +206,7 @@ pub(crate) fn has_database() -> bool {
     database_url().is_ok()
 }
 
-fn database_url() -> Result<String, Failed> {
+pub(crate) fn database_url() -> Result<String, Failed> {
     std::env::var("DATABASE_URL").map_err(|_| "DATABASE_URL names no database: scripts/postgres run ...".into())
 }
 
@@ -226,7 +226,7 @@ impl Snapshot {
     }
 }
 
-async fn execute(statement: &str) -> Result<(), Failed> {
+pub(crate) async fn execute(statement: &str) -> Result<(), Failed> {
     let (client, connection) = tokio_postgres::connect(&database_url()?, tokio_postgres::NoTls).await?;
     let execute = async {
         let executed = client.batch_execute(statement).await;
