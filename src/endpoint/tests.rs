@@ -456,7 +456,7 @@ async fn a_success_that_is_whole_is_taken_in_every_wrapping() {
             let tokens = format!(r#"{{"access_token":"a"{error}}}"#);
             let answered = Op::answering([answer(status, &[AS_JSON], &format!("{before}{tokens}"))]).post().await;
             let Answer::Success { body, .. } = answered else { panic!("{status} {before:?} {error}: {answered:?}") };
-            // Whoever reads it later, in this release or in an older one, finds JSON.
+            // Later readers, in this release or an older one, must find JSON.
             let read: Value = serde_json::from_slice(&body).unwrap();
             assert_eq!(read["access_token"], "a");
         }

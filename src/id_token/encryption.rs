@@ -14,7 +14,7 @@ pub(crate) struct RegisteredEncryption {
 }
 
 /// The decrypted content of a document, or the document itself if it is not encrypted. Decryption does not authenticate
-/// it, because anybody with the client's public key can encrypt.
+/// it, because any party with the client's public key can encrypt.
 ///
 /// [`Rule::NoDecryptionKey`] may be temporary, because the client's keys may be incomplete for a while: during a
 /// rotation, or in a deployment whose settings lack one.

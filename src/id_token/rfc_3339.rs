@@ -8,7 +8,7 @@ const DAY: u64 = 86_400;
 
 /// `None` for anything else, and for times before 1970.
 pub(super) fn parse(text: &str) -> Option<SystemTime> {
-    // Longer ones have fractions that nobody measured.
+    // A longer text has a fraction finer than any clock.
     if text.len() > 40 || !text.is_ascii() {
         return None;
     }

@@ -19,7 +19,7 @@ use crate::secret::Secret;
 /// A key of 32 random bytes for a [`Keyring`](super::Keyring).
 ///
 /// Create it with `openssl rand -base64 32`, keep it with the application's other secrets, and give every instance of
-/// the application the same one. Anybody with the key can read and forge sealed values.
+/// the application the same one. Any party with the key can read and forge sealed values.
 ///
 /// It is overwritten in memory when dropped. `Debug` shows its identifier, which reveals nothing about the key.
 pub struct SealingKey {

@@ -16,7 +16,7 @@ use crate::id_token::rfc_3339;
 pub enum Evidence<'a> {
     /// `document`: a document, physical or electronic.
     Document(DocumentEvidence<'a>),
-    /// `electronic_record`: an entry in somebody's records.
+    /// `electronic_record`: an entry in the records of an organisation.
     ElectronicRecord(ElectronicRecordEvidence<'a>),
     /// `vouch`: the word of a person.
     Vouch(VouchEvidence<'a>),
@@ -82,7 +82,7 @@ evidence! {
         issuer_jurisdiction: "document_details"."issuer"."jurisdiction";
     }
 
-    /// An entry in somebody's records (`record`).
+    /// An entry in the records of an organisation (`record`).
     ElectronicRecordEvidence {
         /// Its kind, such as `bank_account` or `mortgage_account`.
         record_type: "record"."type";
@@ -90,9 +90,9 @@ evidence! {
         created_at: "record"."created_at";
         /// Until when it is good.
         date_of_expiry: "record"."date_of_expiry";
-        /// Who keeps it.
+        /// The organisation that keeps it.
         source_name: "record"."source"."name";
-        /// The country of whoever keeps it.
+        /// The country of this organisation.
         source_country_code: "record"."source"."country_code";
     }
 
