@@ -51,8 +51,8 @@ pub enum Event {
         /// The code.
         code: Arc<str>,
     },
-    /// The OP has given no answer about a sign-in for 90 days, and has set no deadline. Polling continues. Alert an
-    /// operator: ask the OP by other means, or [forget](crate::Poller::forget) the sign-in.
+    /// The OP has given no answer about a sign-in for 90 days, and has set no deadline. Polling continues.
+    /// Alert an operator: ask the OP by other means, or [forget](crate::Poller::forget) the sign-in.
     Stale {
         /// The sign-in.
         id: ProcessId,
