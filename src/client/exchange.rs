@@ -30,11 +30,15 @@ impl Client {
     /// verified [`Authentication`](super::Authentication).
     ///
     /// The code is sent once. If the connection fails, there are three attempts, and `grant` stays usable. It also
-    /// stays usable if the OP has not processed the code: it refuses the client's credentials or DPoP proof, requires a
-    /// DPoP nonce without sending one, redirects, or refuses the request with a page (401, 403) or with a status such
-    /// as 404, 405, 413 or 429. In every other case the code is spent. Final tokens that cannot be validated yet,
-    /// because the OP's keys are unavailable or a decryption key is missing, stay in the grant: exchange it again
-    /// later, and nothing is sent.
+    /// stays usable if the OP has not processed the code:
+    ///
+    /// - the OP refuses the client's credentials or DPoP proof;
+    /// - it requires a DPoP nonce without sending one;
+    /// - it redirects;
+    /// - it refuses the request with a page (401, 403) or with a status such as 404, 405, 413 or 429.
+    ///
+    /// In every other case the code is spent. Final tokens that cannot be validated yet, because the OP's keys are
+    /// unavailable or a decryption key is missing, stay in the grant. Exchange it again later: nothing is sent then.
     ///
     /// If the future is dropped, for example because a browser disconnects, the request continues. Exchange the same
     /// grant again to get its answer. If the grant is dropped too, final tokens in the answer are revoked.

@@ -186,7 +186,7 @@ pub enum AssertionAudience {
     #[default]
     Issuer,
     /// The URL of the token endpoint, at every endpoint, for OPs from before 2025. It is the `token_endpoint` of the
-    /// OP's metadata, even if a client with a certificate calls its alias for mutual TLS: the name of the endpoint does
+    /// OP's metadata, even if a client with a certificate calls its alias for mutual TLS. The name of the endpoint does
     /// not depend on the connection.
     TokenEndpoint,
     /// The URL of the endpoint that the assertion is sent to, for OPs that compare it with their own URL there. It

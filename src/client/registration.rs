@@ -46,8 +46,8 @@ const ISSUED: [&str; 6] = [
 /// means to manage it.
 ///
 /// A [`Registrar`] creates it; [`client`](Self::client) makes a client of it. [Seal](Self::seal) and store it before it
-/// is used, and again after each [`Registrar::read`] and [`Registrar::update`]: the OP may have replaced the secret and
-/// the registration access token, and the old ones may be invalid.
+/// is used, and again after each [`Registrar::read`] and [`Registrar::update`]. These may replace the secret and the
+/// registration access token, and the old ones may be invalid then.
 ///
 /// `Debug` shows neither the secret, the token nor values of the metadata.
 #[derive(Clone)]

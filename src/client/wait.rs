@@ -78,11 +78,14 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Only errors that are not transient: the OP refuses the client's credentials or registration
-    /// ([`ErrorResponse`](ErrorKind::ErrorResponse) with `invalid_client` and similar codes), the call or the
-    /// configuration is wrong ([`Misuse`](ErrorKind::Misuse), [`Configuration`](ErrorKind::Configuration), a URL that
-    /// the HTTP client refuses), the OP's metadata is another OP's ([`Rule::IssuerMismatch`]), or the cryptographic
-    /// library fails.
+    /// Only errors that are not transient:
+    ///
+    /// - [`ErrorResponse`](ErrorKind::ErrorResponse) with `invalid_client` or a similar code if the OP refuses the
+    ///   client's credentials or registration;
+    /// - [`Misuse`](ErrorKind::Misuse) or [`Configuration`](ErrorKind::Configuration) if the call or the configuration
+    ///   is wrong, and the HTTP client's error if it refuses a URL;
+    /// - [`Rule::IssuerMismatch`] if the metadata is another OP's;
+    /// - an error of the cryptographic library.
     pub fn wait<'a>(&'a self, pending: &'a mut PendingAuthentication) -> Wait<'a> {
         Wait { client: self, pending, observer: None }
     }

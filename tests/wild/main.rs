@@ -1,9 +1,9 @@
 //! Responses that OPs send in the wild, and the required result for each.
 //!
-//! The files in the folders beside this one have the shapes that bug reports and documentation of OpenID Connect report
-//! of real OPs: discovery documents, key sets, answers of the token endpoint, claims of ID Tokens and UserInfo
-//! responses. Only the shapes are real; every value is invented. `expectations.json` says for each file where the shape
-//! was seen, what its result must be, and why.
+//! The files in the folders beside this one have shapes that real OPs send according to bug reports and to
+//! documentation of OpenID Connect. They are discovery documents, key sets, answers of the token endpoint, claims of ID
+//! Tokens and UserInfo responses. Only the shapes are real; every value is invented. `expectations.json` says for each
+//! file where the shape was seen, what its result must be, and why.
 //!
 //! A file `*.json` is a body with status 200 and the media type `application/json`. A file `*.http` is a whole
 //! response. A file `*.txt` is the response that comes back in the browser. The placeholders `@state@`, `@nonce@`,
