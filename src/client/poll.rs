@@ -45,13 +45,6 @@ pub enum Poll {
 
 const STEP: &str = "polling";
 
-/// The result of asking the OP.
-pub(super) enum Asked {
-    Said(Poll),
-    /// The success response was received and must be validated.
-    Answered,
-}
-
 impl Client {
     /// Polls the OP once if the interval has passed. Otherwise it sends nothing and returns the time until the next
     /// poll.
@@ -83,29 +76,29 @@ impl Client {
     /// - [`Misuse`](crate::ErrorKind::Misuse) if the sign-in has ended or belongs to another client.
     pub async fn poll(&self, pending: &mut PendingAuthentication) -> Result<Poll, Error> {
         match self.ask(pending).await? {
-            Asked::Said(poll) => Ok(poll),
-            Asked::Answered => self.judge_answer(pending).await,
+            Some(poll) => Ok(poll),
+            None => self.judge_answer(pending).await,
         }
     }
 
-    /// The first half of [`poll`](Self::poll): everything up to the success response, which is then stored in
-    /// `pending`.
-    pub(super) async fn ask(&self, pending: &mut PendingAuthentication) -> Result<Asked, Error> {
+    /// The first half of [`poll`](Self::poll). Returns `None` if `pending` now has a success response, which must be
+    /// validated.
+    pub(super) async fn ask(&self, pending: &mut PendingAuthentication) -> Result<Option<Poll>, Error> {
         self.check_ownership(&pending.0.issuer, &pending.0.client_id)?;
         match &pending.0.phase {
             Phase::Ended => return Err(Misuse::NothingToPoll.into()),
             Phase::Answered(_) => {
                 return Ok(match pending.0.schedule.until_due(self.now()) {
-                    Duration::ZERO => Asked::Answered,
-                    due_in => Asked::Said(Poll::NotDue { due_in }),
+                    Duration::ZERO => None,
+                    due_in => Some(Poll::NotDue { due_in }),
                 });
             }
             Phase::Waiting => {}
         }
         if pending.0.in_flight.is_none() {
             match pending.0.schedule.step(self.now()) {
-                Step::Wait(due_in) => return Ok(Asked::Said(Poll::NotDue { due_in })),
-                Step::End(end) => return Ok(Asked::Said(Poll::Finished(finish(pending, end, None)))),
+                Step::Wait(due_in) => return Ok(Some(Poll::NotDue { due_in })),
+                Step::End(end) => return Ok(Some(Poll::Finished(finish(pending, end, None)))),
                 Step::Ask => {}
             }
             let metadata = self.0.provider.metadata().await;
@@ -132,10 +125,10 @@ impl Client {
         };
         let standing = pending.answered(answer, at, self.pace());
         match (standing, trouble) {
-            (Standing::Succeeded, _) => Ok(Asked::Answered),
-            (Standing::Ended(end), _) => Ok(Asked::Said(Poll::Finished(finish(pending, end, response)))),
+            (Standing::Succeeded, _) => Ok(None),
+            (Standing::Ended(end), _) => Ok(Some(Poll::Finished(finish(pending, end, response)))),
             (Standing::Open, Some(error)) => Err(error.in_step(STEP)),
-            (Standing::Open, None) => Ok(Asked::Said(match response {
+            (Standing::Open, None) => Ok(Some(match response {
                 Some(response) if response.code() == "slow_down" => Poll::SlowDown,
                 _ => Poll::Pending,
             })),

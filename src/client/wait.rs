@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Client;
 use super::outcome::Outcome;
-use super::poll::{Asked, Poll};
+use super::poll::Poll;
 use crate::error::{Error, ErrorKind, Rule};
 use crate::pending::PendingAuthentication;
 
@@ -106,8 +106,8 @@ impl<'a> Wait<'a> {
                 self.tell(WaitEvent::Asking);
             }
             let polled = match self.client.ask(self.pending).await {
-                Ok(Asked::Said(poll)) => Ok(poll),
-                Ok(Asked::Answered) => {
+                Ok(Some(poll)) => Ok(poll),
+                Ok(None) => {
                     self.tell(WaitEvent::Answered);
                     self.client.judge_answer(self.pending).await
                 }

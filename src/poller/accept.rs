@@ -1,5 +1,6 @@
 //! Adds sign-ins to the store, from an authorization response or from elsewhere.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -196,14 +197,6 @@ async fn with_late_answer(pending: &PendingAuthentication, tenant: &Tenant) -> R
     }
 }
 
-/// Which response exchanges the code of a session.
-enum Begun {
-    Here(StoreClock),
-    ByOthers(ProcessId),
-    /// The code was exchanged before, and the sign-in has ended.
-    Over(ProcessId),
-}
-
 /// The processing of one authorization response.
 struct Acceptance {
     id: ProcessId,
@@ -241,9 +234,8 @@ impl Acceptance {
             grant.set_notification_token(token);
         }
         let store_clock = match self.begin(&grant).await? {
-            Begun::ByOthers(existing) => return Ok(Accepted::Deferred(existing)),
-            Begun::Over(existing) => return Ok(Accepted::Ended(existing)),
-            Begun::Here(store_clock) => store_clock,
+            ControlFlow::Continue(store_clock) => store_clock,
+            ControlFlow::Break(accepted) => return Ok(accepted),
         };
         let turn = self.turn().await.and_then(|turn| grant.lateness().map_or(Ok(turn), Err));
         let turn = match turn {
@@ -313,24 +305,24 @@ impl Acceptance {
     /// Inserts the row of the session. Another exchange may have inserted it. Its id is returned only when that
     /// exchange can no longer fail without effect, because after such a failure the row is removed and no outcome
     /// follows.
-    async fn begin(&self, grant: &AuthorizationGrant) -> Result<Begun, Error> {
+    async fn begin(&self, grant: &AuthorizationGrant) -> Result<ControlFlow<Accepted, StoreClock>, Error> {
         let (store, clock) = (&self.shared.store, &self.shared.clock);
         let mut pause = COMMIT_PAUSE;
         loop {
             let began = clock.monotonic();
             let existing = match store.insert(self.exchanging(grant)?).await.map_err(store_error)? {
-                Insertion::Inserted { now } => return Ok(Begun::Here(StoreClock::new(now, began))),
+                Insertion::Inserted { now } => return Ok(ControlFlow::Continue(StoreClock::new(now, began))),
                 Insertion::Exists(existing) => existing,
             };
             let process = store.load(existing).await.map_err(store_error)?;
             if process.as_ref().is_some_and(|process| process.state == State::Acknowledged) {
-                return Ok(Begun::Over(existing));
+                return Ok(ControlFlow::Break(Accepted::Ended(existing)));
             }
             let has_begun = |process: Process| {
                 process.state != State::Exchanging || process.due_in.saturating_add(FORGET_PATIENCE) < COMMIT_PATIENCE
             };
             if process.is_some_and(has_begun) {
-                return Ok(Begun::ByOthers(existing));
+                return Ok(ControlFlow::Break(Accepted::Deferred(existing)));
             }
             clock.sleep(pause).await;
             pause = (pause * 2).min(LONGEST_COMMIT_PAUSE);
