@@ -155,6 +155,7 @@ pub mod ping;
 pub mod poller;
 mod provider;
 mod random;
+mod sealed;
 mod secret;
 pub mod store;
 mod task;

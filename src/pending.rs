@@ -8,26 +8,23 @@ use zeroize::Zeroizing;
 
 use crate::clock::Moment;
 use crate::dpop::DpopKey;
-use crate::error::{Error, ErrorKind, ErrorResponse};
+use crate::error::{Error, ErrorResponse};
 use crate::id_token::{InterimFingerprint, InterimMember};
 use crate::keyring::{Keyring, Purpose};
 use crate::random::{Random, SystemRandom};
+use crate::sealed::{self, Sealable};
 use crate::secret::Secret;
 use crate::task::Task;
 
 mod answer;
 mod checks;
 mod schedule;
-mod stored;
 mod validation;
 
 pub(crate) use crate::id_token::InterimState;
 pub(crate) use answer::{Answer, End, Polled, Reading, Standing, SuccessBody, is_known_error};
 pub(crate) use checks::Checks;
 pub(crate) use schedule::{CANCELLATION_PAUSE, FINAL_POLL_MARGIN, Jitter, Pace, Schedule, Step, Times};
-pub(crate) use stored::{
-    dpop_key, from_json, id_token, no_bytes, optional_secret, seconds, secret, secret_bytes, to_json,
-};
 pub(crate) use validation::{is_given_up, validation_pause};
 
 /// One pending sign-in, which the OP has not decided yet: the `deferred_auth_id`, the DPoP key that it is bound to, the
@@ -43,26 +40,26 @@ pub struct PendingAuthentication(pub(crate) Box<Body>);
 /// The parts, as used by the client and as sealed.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Body {
-    /// The version of this form; see [`VERSION`].
+    /// The version of this form.
     #[serde(rename = "v")]
     version: u8,
     #[serde(rename = "iss")]
     pub(crate) issuer: String,
     #[serde(rename = "cid")]
     pub(crate) client_id: String,
-    #[serde(rename = "id", with = "stored::secret")]
+    #[serde(rename = "id", with = "sealed::secret")]
     pub(crate) deferred_auth_id: Secret,
-    #[serde(rename = "key", with = "stored::dpop_key", default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "key", with = "sealed::dpop_key", default, skip_serializing_if = "Option::is_none")]
     pub(crate) dpop_key: Option<DpopKey>,
-    #[serde(rename = "nt", with = "stored::optional_secret", default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "nt", with = "sealed::optional_secret", default, skip_serializing_if = "Option::is_none")]
     pub(crate) notification_token: Option<Secret>,
-    #[serde(rename = "at", with = "stored::optional_secret", default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "at", with = "sealed::optional_secret", default, skip_serializing_if = "Option::is_none")]
     pub(crate) access_token: Option<Secret>,
-    #[serde(rename = "ctx", with = "stored::secret_bytes", default, skip_serializing_if = "no_bytes")]
+    #[serde(rename = "ctx", with = "sealed::secret_bytes", default, skip_serializing_if = "sealed::no_bytes")]
     pub(crate) context: Zeroizing<Vec<u8>>,
     #[serde(rename = "chk")]
     pub(crate) checks: Checks,
-    #[serde(rename = "int", with = "stored::interim")]
+    #[serde(rename = "int", with = "sealed::interim")]
     pub(crate) interim: InterimState,
     #[serde(rename = "raw", default, skip_serializing_if = "Option::is_none")]
     pub(crate) unverified_interim: Option<UnverifiedInterim>,
@@ -83,8 +80,14 @@ pub(crate) struct Body {
     pub(crate) in_flight: Option<Task<Polled>>,
 }
 
-/// Incremented when a sealed form changes so that older code must not open it.
-const VERSION: u8 = 1;
+impl Sealable for Body {
+    const PURPOSE: Purpose = Purpose::PendingAuthentication;
+    const VERSION: u8 = 1;
+
+    fn version(&self) -> u8 {
+        self.version
+    }
+}
 
 /// The phase of a sign-in.
 #[derive(Default, Serialize, Deserialize)]
@@ -108,9 +111,9 @@ impl Phase {
 /// A success response and its time of receipt, by which it is validated however much later that happens.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Answered {
-    #[serde(rename = "b", with = "stored::secret_bytes")]
+    #[serde(rename = "b", with = "sealed::secret_bytes")]
     pub(crate) body: Zeroizing<Vec<u8>>,
-    #[serde(rename = "t", with = "schedule::seconds")]
+    #[serde(rename = "t", with = "sealed::seconds")]
     pub(crate) received_at: SystemTime,
     /// Failed attempts to validate it because keys were unavailable.
     #[serde(rename = "n", default)]
@@ -120,7 +123,7 @@ pub(crate) struct Answered {
 /// The received interim ID Token, while it cannot be verified because the OP's keys are unavailable.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct UnverifiedInterim {
-    #[serde(rename = "j", with = "stored::secret")]
+    #[serde(rename = "j", with = "sealed::secret")]
     pub(crate) token: Secret,
     #[serde(rename = "m")]
     pub(crate) member: InterimMember,
@@ -142,7 +145,7 @@ pub(crate) struct Opened {
 impl PendingAuthentication {
     pub(crate) fn new(opened: Opened) -> Self {
         Self(Box::new(Body {
-            version: VERSION,
+            version: Body::VERSION,
             issuer: opened.issuer,
             client_id: opened.client_id,
             deferred_auth_id: opened.deferred_auth_id,
@@ -261,22 +264,17 @@ impl PendingAuthentication {
     }
 
     pub(crate) fn seal_with(&self, keyring: &Keyring, random: &dyn Random) -> Result<Vec<u8>, Error> {
-        keyring.seal(random, Purpose::PendingAuthentication, &[], &to_json(&self.0)?)
+        sealed::seal(keyring, random, &[], &*self.0)
     }
 
     /// Opens a value that [`seal`](Self::seal) sealed, in this program or another one.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Sealed`] if the bytes were altered, are of another kind or a newer format, or were sealed with a key that
-    /// the keyring does not have.
+    /// [`ErrorKind::Sealed`](crate::ErrorKind::Sealed) if the bytes were altered, are of another kind or a newer
+    /// format, or were sealed with a key that the keyring does not have.
     pub fn open(keyring: &Keyring, sealed: &[u8]) -> Result<Self, Error> {
-        let plain = keyring.open(Purpose::PendingAuthentication, &[], sealed)?;
-        let body: Body = from_json(&plain)?;
-        if body.version != VERSION {
-            return Err(Error::new(ErrorKind::Sealed));
-        }
-        Ok(Self(Box::new(body)))
+        Ok(Self(Box::new(sealed::open(keyring, &[], sealed)?)))
     }
 
     /// Whether `Client::cancel` was called.
@@ -325,7 +323,7 @@ impl PendingAuthentication {
 
     /// A second value, for a caller that takes this one over.
     pub(crate) fn duplicate(&self) -> Result<Self, Error> {
-        Ok(Self(Box::new(from_json(&to_json(&self.0)?)?)))
+        Ok(Self(Box::new(sealed::from_json(&sealed::to_json(&self.0)?)?)))
     }
 
     /// The clock of the time of receipt of the success response.

@@ -239,7 +239,9 @@ impl Arguments {
                 }
                 results.show();
             }
-            Order::Store(load) => store::measure(&format!("bench_store_{}", std::process::id()), load, self.snapshot).await?,
+            Order::Store(load) => {
+                store::measure(&format!("bench_store_{}", std::process::id()), load, self.snapshot).await?
+            }
             Order::Plot { into } => plot::draw(&Results::new("growth", &self.results)?, &into)?,
             Order::Op { pending, interval } => {
                 let clock = Arc::new(BenchClock::default());

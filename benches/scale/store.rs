@@ -138,7 +138,10 @@ async fn claim_and_settle(store: Arc<PostgresStore>, load: Load) -> Result<(), F
     let done = settled.load(Ordering::Relaxed);
     let seconds = (SystemClock.monotonic() - began).as_secs_f64();
     let after = Log::read().await?;
-    println!("| rows | calls | batch | seconds | claimed and settled per second | the least and the last of {} s | WAL bytes each | page images each |", WINDOW.as_secs());
+    println!(
+        "| rows | calls | batch | seconds | claimed and settled per second | the least and the last of {} s | WAL bytes each | page images each |",
+        WINDOW.as_secs()
+    );
     println!("|---|---|---|---|---|---|---|---|");
     println!(
         "| {} | {} | {} | {seconds:.0} | {} | {}, {} | {} | {:.2} |",

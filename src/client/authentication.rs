@@ -10,11 +10,11 @@ use zeroize::Zeroizing;
 use super::refreshed::Refreshed;
 use crate::clock::saturating_add;
 use crate::dpop::DpopKey;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::id_token::{Claims, IdToken, InterimFingerprint};
 use crate::keyring::{Keyring, Purpose};
-use crate::pending;
 use crate::random::SystemRandom;
+use crate::sealed::{self, Sealable};
 use crate::secret::Secret;
 
 /// A user whom the OP has authenticated, with the tokens of this sign-in.
@@ -33,15 +33,15 @@ pub(crate) struct Body {
     pub(super) issuer: String,
     #[serde(rename = "cid")]
     pub(super) client_id: String,
-    #[serde(rename = "t", with = "pending::seconds")]
+    #[serde(rename = "t", with = "sealed::seconds")]
     pub(super) received_at: SystemTime,
-    #[serde(rename = "idt", with = "pending::id_token")]
+    #[serde(rename = "idt", with = "sealed::id_token")]
     pub(super) id_token: IdToken,
-    #[serde(rename = "at", with = "pending::optional_secret", default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "at", with = "sealed::optional_secret", default, skip_serializing_if = "Option::is_none")]
     pub(super) access_token: Option<Secret>,
     #[serde(rename = "tt")]
     pub(super) token_type: TokenType,
-    #[serde(rename = "rt", with = "pending::optional_secret", default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "rt", with = "sealed::optional_secret", default, skip_serializing_if = "Option::is_none")]
     pub(super) refresh_token: Option<Secret>,
     #[serde(rename = "exp", default, skip_serializing_if = "Option::is_none")]
     pub(super) expires_in: Option<Duration>,
@@ -54,17 +54,17 @@ pub(crate) struct Body {
     pub(super) authorization_details: Option<Value>,
     #[serde(rename = "ext", default, skip_serializing_if = "Map::is_empty")]
     pub(super) extra: Map<String, Value>,
-    #[serde(rename = "key", with = "pending::dpop_key", default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "key", with = "sealed::dpop_key", default, skip_serializing_if = "Option::is_none")]
     pub(super) dpop_key: Option<DpopKey>,
     /// The client was registered for tokens that are bound to its certificate.
     #[serde(rename = "crt", default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) certificate_bound: bool,
     #[serde(rename = "cnl", default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) after_cancellation: bool,
-    #[serde(rename = "ctx", with = "pending::secret_bytes", default, skip_serializing_if = "pending::no_bytes")]
+    #[serde(rename = "ctx", with = "sealed::secret_bytes", default, skip_serializing_if = "sealed::no_bytes")]
     pub(super) context: Zeroizing<Vec<u8>>,
     /// The newest ID Token from a refresh. That of the sign-in is kept, because later ones are compared with it.
-    #[serde(rename = "rid", with = "optional_id_token", default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "rid", with = "sealed::optional_id_token", default, skip_serializing_if = "Option::is_none")]
     pub(super) refreshed_id_token: Option<IdToken>,
     /// Recognises the interim ID Token if a refresh returns it. Values that version 0.1.0 sealed have none.
     #[serde(rename = "ifp", default, skip_serializing_if = "Option::is_none")]
@@ -74,25 +74,14 @@ pub(crate) struct Body {
     pub(super) refreshed: Option<Refreshed>,
 }
 
-mod optional_id_token {
-    use serde::{Deserializer, Serializer};
+impl Sealable for Body {
+    const PURPOSE: Purpose = Purpose::Authentication;
+    const VERSION: u8 = 1;
 
-    use crate::id_token::IdToken;
-    use crate::pending::id_token;
-
-    pub(super) fn serialize<S: Serializer>(token: &Option<IdToken>, serializer: S) -> Result<S::Ok, S::Error> {
-        match token {
-            Some(token) => id_token::serialize(token, serializer),
-            None => serializer.serialize_none(),
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IdToken>, D::Error> {
-        id_token::deserialize(deserializer).map(Some)
+    fn version(&self) -> u8 {
+        self.version
     }
 }
-
-pub(super) const VERSION: u8 = 1;
 
 /// What an OP said about the scopes that it granted.
 #[non_exhaustive]
@@ -262,22 +251,17 @@ impl Authentication {
     ///
     /// Fails only if randomness or the cryptographic library fails.
     pub fn seal(&self, keyring: &Keyring) -> Result<Vec<u8>, Error> {
-        keyring.seal(&SystemRandom, Purpose::Authentication, &[], &pending::to_json(&self.0)?)
+        sealed::seal(keyring, &SystemRandom, &[], &*self.0)
     }
 
     /// Opens what [`seal`](Self::seal) made.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Sealed`]: the bytes were altered, are of another kind or a newer format, or were sealed with a key
-    /// that the keyring does not have.
+    /// [`ErrorKind::Sealed`](crate::ErrorKind::Sealed) if the bytes were altered, are of another kind or a newer
+    /// format, or were sealed with a key that the keyring does not have.
     pub fn open(keyring: &Keyring, sealed: &[u8]) -> Result<Self, Error> {
-        let plain = keyring.open(Purpose::Authentication, &[], sealed)?;
-        let body: Body = pending::from_json(&plain)?;
-        if body.version != VERSION {
-            return Err(Error::new(ErrorKind::Sealed));
-        }
-        Ok(Self(Box::new(body)))
+        Ok(Self(Box::new(sealed::open(keyring, &[], sealed)?)))
     }
 }
 

@@ -7,16 +7,17 @@ use zeroize::Zeroizing;
 
 use crate::clock::unix_seconds;
 use crate::dpop::DpopKey;
-use crate::pending::{self, validation_pause};
+use crate::pending::validation_pause;
+use crate::sealed;
 
 /// The unparsed answer to a refresh, with the key that its tokens are bound to.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Refreshed {
-    #[serde(rename = "b", with = "pending::secret_bytes")]
+    #[serde(rename = "b", with = "sealed::secret_bytes")]
     pub(super) body: Zeroizing<Vec<u8>>,
-    #[serde(rename = "t", with = "pending::seconds")]
+    #[serde(rename = "t", with = "sealed::seconds")]
     pub(super) received_at: SystemTime,
-    #[serde(rename = "key", with = "pending::dpop_key", default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "key", with = "sealed::dpop_key", default, skip_serializing_if = "Option::is_none")]
     pub(super) dpop_key: Option<DpopKey>,
     /// The number of failed attempts to validate it. Attempts that follow each other faster than [`validation_pause`]
     /// count as one.

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::clock::from_unix_seconds;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::keyring::{Keyring, Purpose};
-use crate::pending;
 use crate::random::SystemRandom;
+use crate::sealed::{self, Sealable};
 use crate::secret::Secret;
 
 mod checks;
@@ -61,7 +61,7 @@ struct Body {
     issuer: String,
     #[serde(rename = "cid")]
     client_id: String,
-    #[serde(rename = "sec", with = "pending::optional_secret", default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "sec", with = "sealed::optional_secret", default, skip_serializing_if = "Option::is_none")]
     client_secret: Option<Secret>,
     /// In seconds since 1970.
     #[serde(rename = "iat", default, skip_serializing_if = "Option::is_none")]
@@ -71,7 +71,7 @@ struct Body {
     secret_expires_at: Option<u64>,
     #[serde(rename = "uri", default, skip_serializing_if = "Option::is_none")]
     configuration_endpoint: Option<Url>,
-    #[serde(rename = "rat", with = "pending::optional_secret", default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "rat", with = "sealed::optional_secret", default, skip_serializing_if = "Option::is_none")]
     access_token: Option<Secret>,
     #[serde(rename = "req")]
     requested: ClientMetadata,
@@ -79,7 +79,14 @@ struct Body {
     registered: ClientMetadata,
 }
 
-const VERSION: u8 = 1;
+impl Sealable for Body {
+    const PURPOSE: Purpose = Purpose::Registration;
+    const VERSION: u8 = 1;
+
+    fn version(&self) -> u8 {
+        self.version
+    }
+}
 
 impl Registration {
     /// The issuer identifier of the OP.
@@ -155,22 +162,17 @@ impl Registration {
     ///
     /// Fails only if randomness or the cryptographic library fails.
     pub fn seal(&self, keyring: &Keyring) -> Result<Vec<u8>, Error> {
-        keyring.seal(&SystemRandom, Purpose::Registration, &[], &pending::to_json(&self.0)?)
+        sealed::seal(keyring, &SystemRandom, &[], &*self.0)
     }
 
     /// Opens the result of [`seal`](Self::seal).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Sealed`] if the bytes were altered, have another or a newer format, or were sealed with a key that
-    /// the keyring does not have.
+    /// [`ErrorKind::Sealed`](crate::ErrorKind::Sealed) if the bytes were altered, are of another kind or a newer
+    /// format, or were sealed with a key that the keyring does not have.
     pub fn open(keyring: &Keyring, sealed: &[u8]) -> Result<Self, Error> {
-        let plain = keyring.open(Purpose::Registration, &[], sealed)?;
-        let body: Body = pending::from_json(&plain)?;
-        if body.version != VERSION {
-            return Err(Error::new(ErrorKind::Sealed));
-        }
-        Ok(Self(Box::new(body)))
+        Ok(Self(Box::new(sealed::open(keyring, &[], sealed)?)))
     }
 }
 
@@ -192,6 +194,7 @@ mod tests {
 
     use super::response::ClientInformation;
     use super::*;
+    use crate::error::ErrorKind;
 
     /// Databases contain the sealed form, so every later release must open it.
     #[test]

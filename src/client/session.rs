@@ -18,8 +18,9 @@ use crate::error::{Error, Misuse, SessionProblem};
 use crate::jose::{self, CompactJws};
 use crate::json::Object;
 use crate::keyring::{Keyring, Purpose};
-use crate::pending::{self, Checks};
+use crate::pending::Checks;
 use crate::random::SystemRandom;
+use crate::sealed::{self, Sealable};
 use crate::secret::Secret;
 
 /// A browser keeps at most 4,096 bytes per cookie, including name and attributes. Several concurrent sign-ins and other
@@ -68,20 +69,27 @@ pub(super) struct Body {
     /// The OP's metadata said that its responses carry `iss` (RFC 9207).
     #[serde(rename = "ir")]
     pub(super) iss_required: bool,
-    #[serde(rename = "st", with = "pending::secret")]
+    #[serde(rename = "st", with = "sealed::secret")]
     pub(super) state: Secret,
-    #[serde(rename = "ver", with = "pending::optional_secret", default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "ver", with = "sealed::optional_secret", default, skip_serializing_if = "Option::is_none")]
     pub(super) code_verifier: Option<Secret>,
-    #[serde(rename = "key", with = "pending::dpop_key", default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "key", with = "sealed::dpop_key", default, skip_serializing_if = "Option::is_none")]
     pub(super) dpop_key: Option<DpopKey>,
     /// The application's data that is returned with the outcome.
-    #[serde(rename = "ctx", with = "pending::secret_bytes", default, skip_serializing_if = "pending::no_bytes")]
+    #[serde(rename = "ctx", with = "sealed::secret_bytes", default, skip_serializing_if = "sealed::no_bytes")]
     pub(super) context: Zeroizing<Vec<u8>>,
     #[serde(rename = "chk")]
     pub(super) checks: Checks,
 }
 
-pub(super) const VERSION: u8 = 1;
+impl Sealable for Body {
+    const PURPOSE: Purpose = Purpose::AuthorizationSession;
+    const VERSION: u8 = 1;
+
+    fn version(&self) -> u8 {
+        self.version
+    }
+}
 
 impl AuthorizationSession {
     pub(super) fn new(body: Body) -> Self {
@@ -153,8 +161,7 @@ impl AuthorizationSession {
     /// [`Misuse::SealedTooLarge`] if the session holds too much data, such as many essential `acr` values. Otherwise it
     /// fails only if randomness or the cryptographic library fails.
     pub fn seal(&self, keyring: &Keyring) -> Result<String, Error> {
-        let plain = pending::to_json(&*self.body)?;
-        let sealed = keyring.seal(&SystemRandom, Purpose::AuthorizationSession, &[], &plain)?;
+        let sealed = sealed::seal(keyring, &SystemRandom, &[], &*self.body)?;
         let text = URL_SAFE_NO_PAD.encode(sealed);
         if text.len() > SEALED_LIMIT {
             return Err(Misuse::SealedTooLarge { actual: text.len(), limit: SEALED_LIMIT }.into());
@@ -174,12 +181,7 @@ impl AuthorizationSession {
             return Err(unreadable());
         }
         let sealed = URL_SAFE_NO_PAD.decode(sealed).map_err(|_| unreadable())?;
-        let plain = keyring.open(Purpose::AuthorizationSession, &[], &sealed).map_err(|_| unreadable())?;
-        let body: Body = pending::from_json(&plain).map_err(|_| unreadable())?;
-        if body.version != VERSION {
-            return Err(unreadable());
-        }
-        Ok(Self::new(body))
+        sealed::open(keyring, &[], &sealed).map(Self::new).map_err(|_| unreadable())
     }
 
     /// Whether the user took longer than the lifetime of the session.

@@ -17,6 +17,7 @@ use crate::jose::{KeySet, SigningAlgorithm};
 use crate::json::Object;
 use crate::pending::Checks;
 use crate::provider::{Channel, SignedJwt};
+use crate::sealed::Sealable as _;
 use crate::secret::Secret;
 
 /// How long a call that a user waits for waits for the OP's keys before it reports them as unavailable.
@@ -76,7 +77,7 @@ impl Client {
             self.revoke_quietly(received.body, received.dpop_key).await;
         }
         Ok(Ok(Authentication::new(authentication::Body {
-            version: authentication::VERSION,
+            version: authentication::Body::VERSION,
             issuer: self.issuer().to_owned(),
             client_id: self.client_id().to_owned(),
             received_at: received.received_at,

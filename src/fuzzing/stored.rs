@@ -14,10 +14,9 @@ use crate::client::{Authentication, AuthorizationSession};
 use crate::clock::{Moment, from_unix_seconds};
 use crate::error::ErrorResponse;
 use crate::keyring::{NotificationToken, Purpose};
-use crate::pending::{
-    Answer, Jitter, Pace, PendingAuthentication, Schedule, Standing, SuccessBody, from_json, to_json,
-};
+use crate::pending::{Answer, Jitter, Pace, PendingAuthentication, Schedule, Standing, SuccessBody};
 use crate::poller;
+use crate::sealed::{from_json, to_json};
 use crate::store::{ProcessId, SealedBody};
 
 pub(super) const ROW: [u8; 16] = *b"a row of a store";

@@ -11,7 +11,8 @@ use super::world::{
 use crate::client::{AuthorizationSession, Backoff, Client, DpopMode, Outcome, Poll, SignIn};
 use crate::error::{ErrorKind, Misuse};
 use crate::keyring::Purpose;
-use crate::pending::{PendingAuthentication, to_json};
+use crate::pending::PendingAuthentication;
+use crate::sealed::to_json;
 
 /// Whatever the OP answers, one request is sent for the code, one more for a nonce and one more for its clock.
 const MOST_REQUESTS: usize = 3;

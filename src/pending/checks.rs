@@ -10,7 +10,7 @@ pub(crate) struct Checks {
     #[serde(rename = "n")]
     pub(crate) nonce: String,
     /// When the user was redirected; `max_age` counts from here.
-    #[serde(rename = "t", with = "super::schedule::seconds")]
+    #[serde(rename = "t", with = "crate::sealed::seconds")]
     pub(crate) requested_at: SystemTime,
     /// In seconds.
     #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]

@@ -9,13 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use super::answer::{Answer, End, Reading, Standing};
 use crate::clock::{Moment, saturating_add};
+use crate::sealed;
 
-mod json;
 mod queued;
 #[cfg(test)]
 mod tests;
-
-pub(crate) use json::seconds;
 
 /// DTR §Token Request Error Response: with `slow_down` "the interval between requests MUST be increased by at least
 /// 5 seconds".
@@ -50,10 +48,10 @@ const STALE: Duration = Duration::from_secs(90 * 86_400);
 /// the monotonic clock, which does not jump.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Due {
-    #[serde(rename = "at", with = "json::milliseconds")]
+    #[serde(rename = "at", with = "sealed::milliseconds")]
     wall: SystemTime,
     /// The length of the wait at its beginning. A wall clock that is set back cannot make the rest longer than this.
-    #[serde(rename = "of", with = "json::duration_milliseconds")]
+    #[serde(rename = "of", with = "sealed::duration_milliseconds")]
     wait: Duration,
     #[serde(skip)]
     monotonic: Option<Duration>,
@@ -105,7 +103,7 @@ pub(crate) struct Schedule {
     /// The OP's interval. Without one, a default applies that grows with age.
     #[serde(
         rename = "int",
-        with = "json::optional_duration_milliseconds",
+        with = "sealed::optional_duration_milliseconds",
         default,
         skip_serializing_if = "Option::is_none"
     )]
@@ -114,14 +112,14 @@ pub(crate) struct Schedule {
     #[serde(rename = "slow", default, skip_serializing_if = "is_zero")]
     slow_downs: u32,
     /// When the exchange was sent, which is the earliest start of the OP's `expires_in`.
-    #[serde(rename = "sent", with = "json::seconds")]
+    #[serde(rename = "sent", with = "sealed::seconds")]
     exchange_sent_at: SystemTime,
     /// When its response arrived, which is the latest start of the OP's `expires_in`.
-    #[serde(rename = "recv", with = "json::seconds")]
+    #[serde(rename = "recv", with = "sealed::seconds")]
     exchange_answered_at: SystemTime,
     #[serde(
         rename = "exp",
-        with = "json::optional_duration_milliseconds",
+        with = "sealed::optional_duration_milliseconds",
         default,
         skip_serializing_if = "Option::is_none"
     )]
@@ -129,7 +127,7 @@ pub(crate) struct Schedule {
     /// How long before the expiration the final poll is sent; `None` for no such poll.
     #[serde(
         rename = "fin",
-        with = "json::optional_duration_milliseconds",
+        with = "sealed::optional_duration_milliseconds",
         default,
         skip_serializing_if = "Option::is_none"
     )]
@@ -171,7 +169,7 @@ pub(crate) struct Schedule {
     #[serde(rename = "und", default, skip_serializing_if = "is_zero")]
     undecided: u32,
     /// When the OP last answered that it has not decided; initially the time of the exchange.
-    #[serde(rename = "hrd", with = "json::optional_seconds", default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "hrd", with = "sealed::optional_seconds", default, skip_serializing_if = "Option::is_none")]
     heard_at: Option<SystemTime>,
     /// Whether the current silence was reported.
     #[serde(rename = "stl", default, skip_serializing_if = "is_false")]

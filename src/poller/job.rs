@@ -21,6 +21,7 @@ use crate::error::{Error, ErrorKind, ErrorResponse};
 use crate::pending::{
     self, Answer, End, PendingAuthentication, Polled, Schedule, Standing, Step, SuccessBody, validation_pause,
 };
+use crate::sealed;
 use crate::secret::Secret;
 use crate::store::{Cancellation, Claimed, Next, ProcessId, SealedBody, Settlement, State};
 
@@ -82,7 +83,7 @@ impl Job {
         if self.claimed.state != State::Waiting {
             return Some(self.settlement(state_again(self.claimed.state)?, Duration::ZERO));
         }
-        let mut schedule: Schedule = pending::from_json(self.claimed.schedule.as_bytes()).ok()?;
+        let mut schedule: Schedule = sealed::from_json(self.claimed.schedule.as_bytes()).ok()?;
         let now = self.store_clock.moment(&*self.shared.clock);
         if self.claimed.orphaned {
             schedule.orphaned(now);
@@ -113,7 +114,7 @@ impl Job {
             // It was started elsewhere and already contains the response.
             return self.answered(pending, context).map(Some);
         }
-        let mut schedule: Schedule = pending::from_json(self.claimed.schedule.as_bytes())?;
+        let mut schedule: Schedule = sealed::from_json(self.claimed.schedule.as_bytes())?;
         let now = self.store_clock.moment(&*self.shared.clock);
         if self.claimed.cancellation == Cancellation::Requested {
             self.request_cancellation(&pending, &mut schedule, now)?;

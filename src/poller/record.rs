@@ -6,8 +6,9 @@ use zeroize::Zeroizing;
 use crate::client::StoredOutcome;
 use crate::error::{Error, ErrorKind};
 use crate::keyring::{Keyring, Purpose};
-use crate::pending::{self, PendingAuthentication};
+use crate::pending::PendingAuthentication;
 use crate::random::Random;
+use crate::sealed::{self, Sealable};
 use crate::secret::Secret;
 use crate::store::{ProcessId, SealedBody};
 
@@ -18,12 +19,12 @@ pub(super) const FORMAT: u8 = 1;
 #[derive(Serialize, Deserialize)]
 pub(super) struct Record {
     /// The application's context from when the user was redirected, in every stage of the sign-in.
-    #[serde(rename = "ctx", with = "pending::secret_bytes")]
+    #[serde(rename = "ctx", with = "sealed::secret_bytes")]
     pub(super) context: Zeroizing<Vec<u8>>,
     #[serde(rename = "is")]
     pub(super) stage: Stage,
     /// The OP's success response if it was invalid, kept for analysis.
-    #[serde(rename = "rej", with = "pending::optional_secret", default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "rej", with = "sealed::optional_secret", default, skip_serializing_if = "Option::is_none")]
     pub(super) rejected: Option<Secret>,
 }
 
@@ -39,6 +40,16 @@ pub(super) enum Stage {
     Outcome(StoredOutcome),
 }
 
+impl Sealable for Record {
+    const PURPOSE: Purpose = Purpose::Process;
+    const VERSION: u8 = FORMAT;
+
+    /// The store keeps it beside the body.
+    fn version(&self) -> u8 {
+        FORMAT
+    }
+}
+
 impl Record {
     pub(super) fn new(context: Zeroizing<Vec<u8>>, mut stage: Stage) -> Self {
         if let Stage::Process(pending) = &mut stage {
@@ -50,7 +61,7 @@ impl Record {
 
     /// Seals the record for the row with this id only.
     pub(super) fn seal(&self, keyring: &Keyring, random: &dyn Random, id: ProcessId) -> Result<SealedBody, Error> {
-        let bytes = keyring.seal(random, Purpose::Process, &id.to_bytes(), &pending::to_json(self)?)?;
+        let bytes = sealed::seal(keyring, random, &id.to_bytes(), self)?;
         Ok(SealedBody { format: FORMAT, key: keyring.primary_id(), bytes })
     }
 
@@ -58,7 +69,7 @@ impl Record {
         if body.format != FORMAT {
             return Err(Error::new(ErrorKind::Sealed));
         }
-        pending::from_json(&keyring.open(Purpose::Process, &id.to_bytes(), &body.bytes)?)
+        sealed::open(keyring, &id.to_bytes(), &body.bytes)
     }
 }
 

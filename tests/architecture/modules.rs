@@ -9,7 +9,7 @@ use crate::source::{File, Finding, Import, Source};
 pub const BASE: [&str; 7] = ["error", "secret", "clock", "random", "task", "text", "json"];
 
 /// The modules above the base, the lowest first, each with the modules that it may import besides the base.
-pub const MODULES: [(&str, &[&str]); 14] = [
+pub const MODULES: [(&str, &[&str]); 15] = [
     ("jose", &[]),
     ("id_token", &["jose"]),
     ("dpop", &["jose"]),
@@ -17,10 +17,11 @@ pub const MODULES: [(&str, &[&str]); 14] = [
     ("transport", &["jose"]),
     ("endpoint", &["jose", "dpop", "transport"]),
     ("provider", &["jose", "transport", "endpoint"]),
-    ("pending", &["jose", "id_token", "dpop", "keyring"]),
-    ("client", &["jose", "id_token", "dpop", "keyring", "transport", "endpoint", "provider", "pending"]),
+    ("sealed", &["id_token", "dpop", "keyring"]),
+    ("pending", &["jose", "id_token", "dpop", "keyring", "sealed"]),
+    ("client", &["jose", "id_token", "dpop", "keyring", "transport", "endpoint", "provider", "sealed", "pending"]),
     ("store", &[]),
-    ("poller", &["client", "pending", "keyring", "store"]),
+    ("poller", &["client", "pending", "sealed", "keyring", "store"]),
     ("ping", &["client", "keyring", "poller"]),
     ("testing", &["transport"]),
     ("measured", &["jose", "id_token", "dpop"]),

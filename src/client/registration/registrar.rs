@@ -10,13 +10,14 @@ use url::Url;
 
 use super::request::RegistrationRequest;
 use super::response::ClientInformation;
-use super::{Body, Registration, VERSION};
+use super::{Body, Registration};
 use crate::client::Client;
 use crate::client::builder::ClientBuilder;
 use crate::clock::Clock;
 use crate::endpoint::{Answer, Failure, RegistrationCall};
 use crate::error::{ConfigurationProblem, Document, Error, ErrorKind, Misuse, Rule, Violation};
 use crate::random::Random;
+use crate::sealed::Sealable as _;
 use crate::secret::Secret;
 use crate::transport::{ClientCertificate, HttpClient, UrlProblem};
 
@@ -213,7 +214,7 @@ impl Registrar {
         }
         tracing::info!(issuer = self.issuer(), client_id = information.client_id, "the client was registered");
         Ok(Registration(Box::new(Body {
-            version: VERSION,
+            version: Body::VERSION,
             issuer: self.issuer().to_owned(),
             client_id: information.client_id,
             client_secret: information.client_secret,

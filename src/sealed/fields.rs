@@ -1,28 +1,11 @@
-//! Serialization of the parts of a sealed value as short JSON. Secrets are serialized only for an envelope.
+//! The parts of a sealed value as short JSON. Secrets are serialized only for an envelope.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::de::{DeserializeOwned, Error as _};
+use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
-
-use crate::error::{Error, ErrorKind};
-use crate::secret::SecretBuffer;
-
-pub(crate) use super::schedule::seconds;
-
-/// The plaintext of an envelope; it is overwritten when dropped.
-pub(crate) fn to_json(value: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, Error> {
-    let mut json = SecretBuffer::with_capacity(2048);
-    // The error is not used, because it could contain the value.
-    serde_json::to_writer(&mut json, value).map_err(|_| Error::new(ErrorKind::Sealed))?;
-    Ok(json.into_bytes())
-}
-
-pub(crate) fn from_json<T: DeserializeOwned>(json: &[u8]) -> Result<T, Error> {
-    serde_json::from_slice(json).map_err(|_| Error::new(ErrorKind::Sealed))
-}
 
 pub(crate) mod secret {
     use super::*;
@@ -99,6 +82,22 @@ pub(crate) mod id_token {
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IdToken, D::Error> {
         let stored = StoredIdToken::deserialize(deserializer)?;
         IdToken::from_stored(&stored).map_err(|_| D::Error::custom("not an ID Token"))
+    }
+}
+
+pub(crate) mod optional_id_token {
+    use super::*;
+    use crate::id_token::IdToken;
+
+    pub(crate) fn serialize<S: Serializer>(token: &Option<IdToken>, serializer: S) -> Result<S::Ok, S::Error> {
+        match token {
+            Some(token) => id_token::serialize(token, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IdToken>, D::Error> {
+        id_token::deserialize(deserializer).map(Some)
     }
 }
 

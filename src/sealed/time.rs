@@ -20,73 +20,58 @@ pub(crate) mod seconds {
 }
 
 /// Milliseconds since 1970.
-pub(super) mod milliseconds {
+pub(crate) mod milliseconds {
     use super::*;
 
-    pub(in super::super) fn serialize<S: serde::Serializer>(
-        time: &SystemTime,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: serde::Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
         let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
         duration_milliseconds::serialize(&since, serializer)
     }
 
-    pub(in super::super) fn deserialize<'de, D: serde::Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<SystemTime, D::Error> {
+    pub(crate) fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<SystemTime, D::Error> {
         Ok(saturating_add(SystemTime::UNIX_EPOCH, duration_milliseconds::deserialize(deserializer)?))
     }
 }
 
-pub(super) mod duration_milliseconds {
+pub(crate) mod duration_milliseconds {
     use super::*;
 
-    pub(in super::super) fn serialize<S: serde::Serializer>(
-        duration: &Duration,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
     }
 
-    pub(in super::super) fn deserialize<'de, D: serde::Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Duration, D::Error> {
+    pub(crate) fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         Ok(Duration::from_millis(u64::deserialize(deserializer)?))
     }
 }
 
-pub(super) mod optional_duration_milliseconds {
+pub(crate) mod optional_duration_milliseconds {
     use super::*;
 
-    pub(in super::super) fn serialize<S: serde::Serializer>(
-        value: &Option<Duration>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: serde::Serializer>(value: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
         match value {
             Some(duration) => duration_milliseconds::serialize(duration, serializer),
             None => serializer.serialize_none(),
         }
     }
 
-    pub(in super::super) fn deserialize<'de, D: serde::Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Duration>, D::Error> {
+    pub(crate) fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
         Ok(Option::<u64>::deserialize(deserializer)?.map(Duration::from_millis))
     }
 }
 
 /// Optional seconds since 1970.
-pub(super) mod optional_seconds {
+pub(crate) mod optional_seconds {
     use super::*;
 
-    pub(in super::super) fn serialize<S: serde::Serializer>(
+    pub(crate) fn serialize<S: serde::Serializer>(
         value: &Option<SystemTime>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         value.map(unix_seconds).serialize(serializer)
     }
 
-    pub(in super::super) fn deserialize<'de, D: serde::Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: serde::Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<SystemTime>, D::Error> {
         Ok(Option::<u64>::deserialize(deserializer)?.map(from_unix_seconds))
