@@ -164,7 +164,7 @@ impl Case<'_> {
     async fn claim_one_of(&self, polls: usize, verifications: usize) -> Claimed {
         let quotas = vec![ClaimQuota { partition: PARTITION, polls, verifications }];
         let mut claimed = self.work_for(quotas, 10).await.claimed;
-        assert_eq!(claimed.len(), 1, "there is room for one row");
+        assert_eq!(claimed.len(), 1, "the limits allow one row");
         claimed.remove(0)
     }
 

@@ -211,7 +211,7 @@ fn one_last_poll_goes_out_five_seconds_before_the_end() {
     let (second, _) = ask(&mut schedule, first, &pending());
     assert_eq!((first, second), (60.0, 95.0));
     let (third, standing) = ask(&mut schedule, second, &pending());
-    assert_eq!((third, standing), (155.0, Standing::Open), "the OP said that it has not decided");
+    assert_eq!((third, standing), (155.0, Standing::Open), "the OP answered that it has not decided");
 }
 
 #[test]
@@ -578,7 +578,7 @@ fn an_op_that_is_silent_for_ninety_days_about_a_process_without_a_deadline_is_to
     ask(&mut schedule, 101.0 * DAY, &unavailable(None));
     let silence = schedule.turns_stale(moment(101.0 * DAY)).unwrap();
     assert_eq!(silence.as_secs() / 86_400, 91);
-    assert_eq!(schedule.turns_stale(moment(102.0 * DAY)), None, "it was told");
+    assert_eq!(schedule.turns_stale(moment(102.0 * DAY)), None, "it was reported");
     ask(&mut schedule, 103.0 * DAY, &pending());
     ask(&mut schedule, 194.0 * DAY, &unavailable(None));
     assert!(schedule.turns_stale(moment(194.0 * DAY)).is_some(), "a second silence");

@@ -40,10 +40,10 @@ pub(super) async fn a_clock_that_was_set_back_holds_nothing_up_for_long(case: Ca
     assert!(case.load(decided).await.due_in <= LONGEST + 2 * HOUR);
     case.is_due_in(3, HOUR + MINUTE).await;
     case.advance(LONGEST + MINUTE).await;
-    assert!(!case.load(id(1)).await.leased, "a lease ends like any other");
+    assert!(!case.load(id(1)).await.leased, "the lease has ended");
     case.advance(2 * HOUR).await;
     assert_eq!(case.ping(id(0x80), 228).await, noted(id(0x80)));
-    assert!(ids(&case.claim(9).await).contains(&id(0x80)), "a ping is not held up for longer either");
+    assert!(ids(&case.claim(9).await).contains(&id(0x80)), "a ping brings it forward");
 }
 
 pub(super) async fn a_clock_that_was_set_forward_makes_no_poll_early(case: Case<'_>) {
@@ -73,7 +73,7 @@ pub(super) async fn a_clock_that_was_set_forward_makes_no_poll_early(case: Case<
     case.is_due_in(0x85, HOUR + HOUR * 0x85 / 0x100).await;
     case.ping(id(0x85), 233).await;
     case.is_due_in(0x85, HOUR + HOUR * 0x85 / 0x100).await;
-    assert_eq!(ids(&case.claim(9).await), [answered.id], "it waits for nobody");
+    assert_eq!(ids(&case.claim(9).await), [answered.id], "a stored success is due at once");
     assert_eq!(case.outcomes(HOUR).await.claimed[0].held.id, decided);
     assert_eq!(case.clamp(noticed(100)).await, Clamped::Done);
     case.is_due_in(0x40, HOUR + HOUR / 4).await;
@@ -83,12 +83,12 @@ pub(super) async fn a_lease_is_renewed(case: Case<'_>) {
     case.inserted(waiting(0x80)).await;
     let claimed = case.claim_one().await;
     case.advance(5 * HOUR).await;
-    assert!(!case.load(id(0x80)).await.leased, "it seems to have run out");
+    assert!(!case.load(id(0x80)).await.leased, "by the clock, the lease has expired");
     assert_eq!(case.clamp(noticed(100)).await, Clamped::Done);
     assert!(case.load(id(0x80)).await.leased);
     case.is_due_in(0x80, LONGEST + HOUR + HOUR / 2).await;
     case.ping(id(0x80), 228).await;
-    assert!(case.claim(9).await.is_empty(), "its holder may be asking");
+    assert!(case.claim(9).await.is_empty(), "its holder may be polling");
     assert_eq!(case.settle(settlement(&claimed, Next::Waiting)).await, Settled::Done);
 }
 
@@ -101,7 +101,7 @@ pub(super) async fn nothing_is_claimed_while_due_times_are_put_right_step_by_ste
     let work = case.work(vec![settlement(&claimed, Next::Answered)], 10).await;
     assert_eq!(work.settled, [Settled::Done]);
     assert!(work.claimed.is_empty() && work.clamping);
-    assert_eq!(case.load(id(4)).await.due_in, Duration::ZERO, "its turn has not come");
+    assert_eq!(case.load(id(4)).await.due_in, Duration::ZERO, "the run has not reached it");
     // The replica that started the run has died, and this one noticed no jump.
     let go_on = Clamp { noticed: None, ..noticed(2) };
     assert_eq!(case.clamp(go_on).await, Clamped::More);
@@ -111,7 +111,7 @@ pub(super) async fn nothing_is_claimed_while_due_times_are_put_right_step_by_ste
     assert!(case.load(id(5)).await.due_in > 50 * MINUTE);
     let work = case.work(vec![], 10).await;
     assert!(!work.clamping);
-    assert_eq!(ids(&work.claimed), [claimed.id], "what is answered is not put off");
+    assert_eq!(ids(&work.claimed), [claimed.id], "a stored success is not postponed");
     assert_eq!(case.clamp(go_on).await, Clamped::Done, "there is nothing to continue");
 }
 
@@ -122,7 +122,7 @@ pub(super) async fn one_jump_causes_one_run_however_many_notice_it(case: Case<'_
     let late = Clamp { noticed: Some(3 * MINUTE), ..noticed(100) };
     case.advance(2 * MINUTE).await;
     assert_eq!(case.clamp(late).await, Clamped::Done);
-    assert_eq!(case.load(id(2)).await.due_in, Duration::ZERO, "the run before was for the same jump");
+    assert_eq!(case.load(id(2)).await.due_in, Duration::ZERO, "the previous run was for the same jump");
     assert_eq!(case.clamp(Clamp { noticed: Some(MINUTE), ..noticed(1) }).await, Clamped::More, "this is another jump");
     case.advance(2 * MINUTE).await;
     // Another jump during that run: the run starts again with the first row.

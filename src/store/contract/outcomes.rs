@@ -16,7 +16,7 @@ pub(super) async fn an_outcome_is_delivered_until_it_is_acknowledged(case: Case<
     assert_eq!((first.partition, &first.body), (PARTITION, &body("as inserted")));
     let next_in = outcomes.next_in.unwrap();
     assert!(next_in <= 5 * MINUTE && next_in > 4 * MINUTE, "{next_in:?}");
-    assert!(case.outcomes(MINUTE).await.claimed.is_empty(), "somebody has it");
+    assert!(case.outcomes(MINUTE).await.claimed.is_empty(), "it is claimed");
     case.advance(5 * MINUTE).await;
     assert_eq!(case.outcomes(MINUTE).await.claimed[0].attempts, 2);
     assert_eq!(case.store().acknowledge(acknowledgement(id, false)).await.unwrap(), [Acknowledged::Done]);
@@ -132,7 +132,7 @@ pub(super) async fn a_flood_of_one_partition_does_not_hold_up_the_others(case: C
     let quotas = vec![ClaimQuota { partition: one, polls: 1, verifications: 0 }];
     let claimed = case.work_for(quotas, 1).await.claimed.remove(0);
     case.settle(settlement(&claimed, Next::Decided { provisional: false })).await;
-    assert_eq!(claim(2, Some(flood)).await.0, [id(12), id(4)], "the turn is the next one's");
+    assert_eq!(claim(2, Some(flood)).await.0, [id(12), id(4)], "the next partition comes first");
     let (rest, next_in) = claim(10, Some(one)).await;
     assert_eq!(rest, [id(5), id(6), id(7), id(8)]);
     assert!(next_in.is_some_and(|next_in| next_in > 50 * MINUTE), "{next_in:?}");

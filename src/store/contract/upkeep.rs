@@ -43,7 +43,11 @@ pub(super) async fn a_cancellation_moves_forward_only_and_before_the_answer_only
     case.inserted(waiting(2)).await;
     let claimed = case.claim_one().await;
     case.settle(settlement(&claimed, Next::Answered)).await;
-    assert_eq!(cancel(claimed.id, Cancellation::Requested).await, Some(Cancellation::None), "nobody had asked for it");
+    assert_eq!(
+        cancel(claimed.id, Cancellation::Requested).await,
+        Some(Cancellation::None),
+        "it was not requested before"
+    );
     assert_eq!(cancel(super::id(9), Cancellation::Requested).await, None);
 }
 
@@ -65,7 +69,7 @@ pub(super) async fn overdue_rows_are_spread_by_their_id(case: Case<'_>) {
     assert_eq!(ids(&case.claim(10).await), [id(1)]);
     case.advance(29 * MINUTE + Duration::from_secs(30)).await;
     assert_eq!(ids(&case.claim(10).await), [id(0x80)]);
-    assert_eq!(case.load(id(2)).await.due_in, Duration::ZERO, "another partition is left alone");
+    assert_eq!(case.load(id(2)).await.due_in, Duration::ZERO, "another partition does not change");
 }
 
 pub(super) async fn a_row_is_spread_within_the_life_that_is_left_and_once_between_settlements(case: Case<'_>) {
@@ -77,10 +81,10 @@ pub(super) async fn a_row_is_spread_within_the_life_that_is_left_and_once_betwee
     assert_eq!(spread().await, 3);
     let due_in = case.load(id(0x80)).await.due_in;
     let left = 20 * MINUTE - Duration::from_secs(5);
-    assert!(due_in > 9 * MINUTE && due_in < left, "{due_in:?} is not before its end");
+    assert!(due_in > 9 * MINUTE && due_in < left, "{due_in:?} is not before its expiration");
     assert!(case.load(id(0x82)).await.due_in > 29 * MINUTE);
     let late = case.claim_one().await;
-    assert_eq!(late.id, id(0x81), "no time is left to put it off");
+    assert_eq!(late.id, id(0x81), "no time is left to postpone it");
     case.settle(Settlement { expires_in: Some(HOUR), ..settlement(&late, Next::Waiting) }).await;
     case.advance(35 * MINUTE).await;
     assert_eq!(spread().await, 1, "the others were spread before");
@@ -114,7 +118,7 @@ pub(super) async fn bodies_are_sealed_again_by_compare_and_swap(case: Case<'_>) 
     let resealed = case.load(id(2)).await;
     assert_eq!((resealed.body.unwrap().bytes, resealed.revision), (b"resealed".to_vec(), 1));
     let work = store.work(vec![], Some(Claim { keys: vec![[2; 4]], ..claim(9) })).await.unwrap();
-    assert_eq!(ids(&work.claimed), [id(2), id(4)], "claims go by the new key");
+    assert_eq!(ids(&work.claimed), [id(2), id(4)], "claims use the new key");
 }
 
 pub(super) async fn keys_are_counted_by_what_they_sealed_and_by_what_was_inserted_under_them(case: Case<'_>) {
@@ -201,6 +205,6 @@ pub(super) async fn waiters_are_told_of_changes_or_look_often(case: Case<'_>) {
     let changed = store.changed();
     store.hold_outcomes(vec![held], MINUTE).await.unwrap();
     if tells {
-        assert!(changed.await.outcomes, "it comes sooner than was said");
+        assert!(changed.await.outcomes, "it is due sooner than the claim said");
     }
 }

@@ -40,7 +40,7 @@ pub(super) async fn a_claim_takes_what_is_due_of_its_partitions_and_nothing_else
 
     let work = case.work(vec![], 2).await;
     assert_eq!(ids(&work.claimed), [id(3), id(4)], "the earliest come first, up to the limit");
-    assert_eq!(next_in(&work), Some(Duration::ZERO), "there is more");
+    assert_eq!(next_in(&work), Some(Duration::ZERO), "more rows are due");
     let claimed = &work.claimed[0];
     assert_eq!((claimed.state, claimed.epoch, claimed.attempts), (State::Waiting, 1, 1));
     assert!(!claimed.orphaned && !claimed.pinged);
@@ -65,10 +65,10 @@ pub(super) async fn a_quota_counts_polls_and_verifications_apart(case: Case<'_>)
 
     let work = case.work_for(vec![ClaimQuota { partition: PARTITION, polls: 0, verifications: 0 }], 10).await;
     assert!(work.claimed.is_empty());
-    assert_eq!(work.due[0].polls_in, Some(Duration::ZERO), "they wait for room");
+    assert_eq!(work.due[0].polls_in, Some(Duration::ZERO), "due rows exceed the quota");
     assert_eq!(work.due[0].verifications_in, Some(Duration::ZERO));
     let work = case.work_for(vec![ClaimQuota { partition: PARTITION, polls: 0, verifications: 9 }], 10).await;
-    assert_eq!(ids(&work.claimed), [id(1)], "a response waits to be verified, and no quota for polls holds it up");
+    assert_eq!(ids(&work.claimed), [id(1)], "no quota for polls delays a verification");
     let verifications_in = work.due[0].verifications_in.unwrap();
     assert!(verifications_in <= MINUTE && !verifications_in.is_zero(), "{verifications_in:?}");
     case.advance(2 * MINUTE).await;
@@ -93,12 +93,12 @@ pub(super) async fn a_limit_takes_verifications_first_and_then_the_earliest_of_a
     let quotas = || partitions.map(|partition| ClaimQuota { partition, polls: 4, verifications: 4 }).to_vec();
     let work = case.work_for(quotas(), 5).await;
     let mut claimed = ids(&work.claimed);
-    assert_eq!(claimed[0], id(10), "what is answered or was exchanged does not wait behind polls");
+    assert_eq!(claimed[0], id(10), "verifications do not wait behind polls");
     claimed.sort_unstable();
     assert_eq!(claimed, [id(1), id(2), id(3), id(4), id(10)]);
     assert_eq!(work.due.len(), 4);
     assert!(work.due[..3].iter().all(|due| due.polls_in == Some(Duration::ZERO)), "{:?}", work.due);
-    assert_eq!(work.due[3].earliest(), None, "that one has no rows");
+    assert_eq!(work.due[3].earliest(), None, "that partition has no rows");
     let mut rest = ids(&case.work_for(quotas(), 9).await.claimed);
     rest.sort_unstable();
     assert_eq!(rest, [id(5), id(6), id(7), id(8), id(9)]);
@@ -116,7 +116,7 @@ pub(super) async fn a_row_without_its_body_is_set_aside_and_holds_nothing_up(cas
     assert_eq!((ids(&work.claimed), work.set_aside), (vec![id(2)], vec![id(1)]));
     case.advance(1_000 * HOUR).await;
     let work = case.work(vec![], 10).await;
-    assert!(work.set_aside.is_empty(), "it is told once");
+    assert!(work.set_aside.is_empty(), "it is reported once");
     assert_eq!(ids(&work.claimed), [id(2)]);
     let row = case.load(id(1)).await;
     assert_eq!((row.state, row.body, row.leased), (State::Waiting, None, false));
@@ -137,7 +137,7 @@ pub(super) async fn a_claim_takes_only_bodies_that_it_can_open(case: Case<'_>) {
     case.inserted(NewProcess { body: SealedBody { key: [1; 4], ..body("") }, ..waiting(1) }).await;
     case.inserted(NewProcess { body: SealedBody { format: 2, ..body("") }, ..waiting(2) }).await;
     case.inserted(waiting(3)).await;
-    assert_eq!(ids(&case.claim(1).await), [id(3)], "the others do not take up its place");
+    assert_eq!(ids(&case.claim(1).await), [id(3)], "the others do not count towards the limit");
     let work = case.store().work(vec![], Some(Claim { format: 2, keys: vec![[1; 4], KEY], ..claim(9) })).await.unwrap();
     assert_eq!(ids(&work.claimed), [id(1), id(2)]);
 }
@@ -169,13 +169,13 @@ pub(super) async fn a_row_whose_holder_died_is_asked_about_before_its_end(case: 
     let next_in = next_in(&work).unwrap();
     assert!(next_in <= 5 * MINUTE && next_in > 4 * MINUTE, "the second one, when its lease ends: {next_in:?}");
     case.advance(4 * MINUTE).await;
-    assert!(case.claim(4).await.is_empty(), "somebody may be asking");
+    assert!(case.claim(4).await.is_empty(), "its holder may be polling");
     case.advance(2 * MINUTE).await;
     let second = case.claim_one().await;
     assert_eq!((second.id, second.orphaned), (id(2), true));
     case.settle(settlement(&second, Next::Ended)).await;
     case.advance(22 * MINUTE).await;
-    assert!(case.claim(4).await.is_empty(), "its end is two minutes away");
+    assert!(case.claim(4).await.is_empty(), "it expires in two minutes");
     let due_in = case.load(id(1)).await.due_in;
     assert!(due_in <= 2 * MINUTE && !due_in.is_zero(), "{due_in:?}");
     case.advance(2 * MINUTE).await;
@@ -262,7 +262,7 @@ pub(super) async fn an_answer_that_cannot_be_had_again_wins_over_leases_and_prov
     let second = case.claim_one().await;
     assert_eq!(case.settle(success(&first)).await, Settled::Done);
     assert_eq!(case.settle(settlement(&second, Next::Waiting)).await, Settled::Stale);
-    assert_eq!(case.settle(success(&first)).await, Settled::Stale, "it is there already");
+    assert_eq!(case.settle(success(&first)).await, Settled::Stale, "it was stored before");
     assert_eq!(case.load(id).await.body, Some(body("the success")));
     let answered = case.claim_one().await;
     assert_eq!(answered.state, State::Answered);
@@ -300,12 +300,12 @@ pub(super) async fn the_answer_to_an_exchange_counts_once_however_often_it_is_se
     case.inserted(waiting(2)).await;
     let other = case.claim_one().await;
     assert_eq!(case.settle(answered(&other)).await, Settled::Done);
-    assert_eq!(case.settle(answered(&other)).await, Settled::Stale, "it is there already");
+    assert_eq!(case.settle(answered(&other)).await, Settled::Stale, "it was stored before");
     let claimed = case.claim_one().await;
-    assert_eq!(case.settle(answered(&other)).await, Settled::Stale, "somebody is polling");
+    assert_eq!(case.settle(answered(&other)).await, Settled::Stale, "a replica is polling");
     assert!(case.load(id).await.leased);
     assert_eq!(case.settle(settlement(&claimed, Next::Decided { provisional: true })).await, Settled::Done);
-    assert_eq!(case.settle(answered(&other)).await, Settled::Stale, "the OP has ended it");
+    assert_eq!(case.settle(answered(&other)).await, Settled::Stale, "the sign-in has ended");
     assert_eq!(case.load(id).await.state, State::Decided);
 }
 
@@ -330,7 +330,7 @@ pub(super) async fn a_ping_moves_a_row_to_the_earliest_moment_allowed(case: Case
     let settled = Settlement { due_in: HOUR, ping_in: Some(MINUTE), ..settlement(&claimed, Next::Waiting) };
     case.settle(settled).await;
     case.advance(5 * MINUTE).await;
-    assert!(case.claim(1).await.is_empty(), "the claim has used the ping up");
+    assert!(case.claim(1).await.is_empty(), "the claim has used up the ping");
     assert_eq!(case.ping(None, 101).await, noted(id));
     let claimed = case.claim_one().await;
 
@@ -360,7 +360,7 @@ pub(super) async fn a_ping_in_flight_is_remembered_until_the_settlement(case: Ca
     // The same while the code is being exchanged.
     let exchanging = NewProcess { state: State::Exchanging, due_in: HOUR, lookups: vec![], ..waiting(2) };
     let id = case.inserted(exchanging).await;
-    assert_eq!(case.ping(id, 150).await, noted(id), "nobody knows its `deferred_auth_id` yet");
+    assert_eq!(case.ping(id, 150).await, noted(id), "its `deferred_auth_id` is not known yet");
     let answered = Settlement {
         id,
         epoch: None,
@@ -395,7 +395,7 @@ pub(super) async fn a_ping_brings_a_row_forward_whose_lease_has_run_out(case: Ca
     assert_eq!(case.claim(3).await.len(), 3);
     ping_all().await;
     case.advance(4 * MINUTE).await;
-    assert!(case.claim(3).await.is_empty(), "somebody may be asking");
+    assert!(case.claim(3).await.is_empty(), "its holder may be polling");
     // Their holder has died.
     case.advance(2 * MINUTE).await;
     ping_all().await;
@@ -408,7 +408,7 @@ pub(super) async fn a_ping_brings_a_row_forward_whose_lease_has_run_out(case: Ca
     ping_all().await;
     assert!(case.claim(3).await.is_empty());
     case.advance(25 * MINUTE).await;
-    assert_eq!(case.claim_one().await.id, id(3), "its time has come");
+    assert_eq!(case.claim_one().await.id, id(3), "its due time has come");
 }
 
 pub(super) async fn a_ping_for_another_process_or_none_changes_nothing(case: Case<'_>) {

@@ -112,7 +112,7 @@ fn a_claim_for_the_poll_after_the_end_is_the_last_one_where_it_is_not_answered()
     let mut schedule = schedule(65, Some(90));
     assert_eq!(claimed(&mut schedule, 85_300), Step::Ask);
     answered(&mut schedule, &trouble, moment(85_300));
-    assert_eq!(schedule.due_in(moment(85_300)), Duration::from_millis(64_700), "its end comes before its next poll");
+    assert_eq!(schedule.due_in(moment(85_300)), Duration::from_millis(64_700), "it expires before its next poll");
     let mut schedule = stored(&schedule);
     assert_eq!(schedule.claimed(moment(152_500), moment(150_000).wall, false, false), Step::Ask);
     answered(&mut schedule, &trouble, moment(152_500));
@@ -281,7 +281,7 @@ fn a_ping_shortens_the_wait_that_has_grown_and_the_next_one_is_an_interval_again
     assert_eq!(claimed(&mut schedule, now), Step::Ask);
     schedule.sending(moment(now));
     schedule.answered(&error("authorization_pending", None), moment(now), pace);
-    assert_eq!(schedule.due_in(moment(now)), Duration::from_secs(5), "the OP has woken up");
+    assert_eq!(schedule.due_in(moment(now)), Duration::from_secs(5), "a ping resets the backoff");
     assert_eq!(schedule.ping_in(moment(now)), None, "one ping for each interval");
     now += 5_000;
     assert_eq!(claimed(&mut schedule, now), Step::Ask);

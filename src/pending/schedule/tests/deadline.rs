@@ -75,7 +75,7 @@ fn a_wall_clock_that_is_set_while_the_program_runs_does_not_move_the_end() {
         };
         assert_eq!((at, end), (1_060.0, End::Expired { confirmed: false }), "{jump}");
         assert!(polls.contains(&995.0), "{polls:?}");
-        assert_eq!(schedule.expires_at(), Some(set(1_000.0, jump).wall), "what is stored is by the new time");
+        assert_eq!(schedule.expires_at(), Some(set(1_000.0, jump).wall), "stored times follow the new time");
     }
 }
 
