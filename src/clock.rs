@@ -37,7 +37,7 @@ pub trait Clock: fmt::Debug + Send + Sync {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is where time enters the crate")]
+    #[expect(clippy::disallowed_methods, reason = "this is the only use of the system's clocks")]
     fn now(&self) -> SystemTime {
         SystemTime::now()
     }
@@ -48,7 +48,7 @@ impl Clock for SystemClock {
         now.saturating_sub(*ORIGIN.get_or_init(|| now))
     }
 
-    #[expect(clippy::disallowed_methods, reason = "this is where time enters the crate")]
+    #[expect(clippy::disallowed_methods, reason = "this is the only use of the system's clocks")]
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         Box::pin(tokio::time::sleep(duration))
     }
@@ -66,7 +66,7 @@ fn since_boot() -> Duration {
 
 /// The time since the first call of this function.
 #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
-#[expect(clippy::disallowed_methods, reason = "this is where time enters the crate")]
+#[expect(clippy::disallowed_methods, reason = "this is the only use of the system's clocks")]
 fn since_boot() -> Duration {
     static ORIGIN: OnceLock<std::time::Instant> = OnceLock::new();
     ORIGIN.get_or_init(std::time::Instant::now).elapsed()

@@ -25,7 +25,7 @@ pub trait Random: fmt::Debug + Send + Sync {
 pub struct SystemRandom;
 
 impl Random for SystemRandom {
-    #[expect(clippy::disallowed_methods, reason = "this is where chance enters the crate")]
+    #[expect(clippy::disallowed_methods, reason = "this is the only use of the system's randomness")]
     fn fill(&self, bytes: &mut [u8]) -> Result<(), Error> {
         getrandom::fill(bytes).map_err(Error::randomness)
     }

@@ -94,7 +94,7 @@ mod tests {
         type Error = Infallible;
 
         fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-            panic!("it is not to be read")
+            panic!("the body must not be read")
         }
 
         fn size_hint(&self) -> SizeHint {

@@ -298,7 +298,7 @@ impl Acceptance {
 
     async fn forget(&self) {
         if let Err(problem) = self.shared.store.forget(self.id).await {
-            tracing::warn!(error = %problem, "the row of a sign-in that never began could not be removed");
+            tracing::warn!(error = %problem, "the row of a failed sign-in could not be removed");
         }
     }
 

@@ -175,7 +175,7 @@ impl PollerBuilder {
 
     #[expect(
         clippy::disallowed_methods,
-        reason = "the poller's one task; the handle owns it, and awaits it at shutdown"
+        reason = "the poller's only task; the handle owns it, and awaits it at shutdown"
     )]
     async fn build(self) -> Result<Poller, Error> {
         check_keyring(&*self.store, &self.keyring).await.map_err(|error| error.in_step("starting the poller"))?;
@@ -216,7 +216,7 @@ async fn check_keyring(store: &dyn Store, keyring: &Keyring) -> Result<(), Error
     let keyring_problem = |problem| ConfigurationProblem::Setting { setting: "keyring", problem };
     if keyring.is_ephemeral() && !store.is_ephemeral() {
         return Err(
-            keyring_problem("an ephemeral one would lose what the store keeps; give it a key that stays").into()
+            keyring_problem("an ephemeral keyring would lose the sign-ins in the store; use a permanent key").into()
         );
     }
     // A query for rows that the primary key did not seal could scan a million rows that it did seal. An unlikely key
@@ -226,7 +226,7 @@ async fn check_keyring(store: &dyn Store, keyring: &Keyring) -> Result<(), Error
     let bodies = || rows.iter().filter_map(|row| Some((row.id, row.body.as_ref()?)));
     let opens = bodies().any(|(id, body)| Record::open(keyring, id, body).is_ok());
     if bodies().next().is_some() && !opens {
-        return Err(keyring_problem("it opens nothing of what the store holds; is it the right one?").into());
+        return Err(keyring_problem("it cannot open any row of the store; use the keyring that sealed the rows").into());
     }
     Ok(())
 }

@@ -153,7 +153,7 @@ impl Outcomes {
         self.is_fresh = false;
         self.holding = None;
         let expired: Vec<_> = self.buffer.drain(..).map(|expired| expired.claimed.held).collect();
-        tracing::debug!(outcomes = expired.len(), "the leases of outcomes ran out before they could be delivered");
+        tracing::debug!(outcomes = expired.len(), "the leases of outcomes expired before they could be delivered");
         self.shared.holdings().unbuffer(expired);
     }
 

@@ -192,7 +192,7 @@ mod tests {
         assert!(gate.take_back(&probe));
         assert_eq!(gate.admits(64, now), (1, None));
         let (first, second) = (gate.probes(now).unwrap(), gate.probes(now).unwrap());
-        assert!(!gate.take_back(&first), "another one is on its way");
+        assert!(!gate.take_back(&first), "another probe is in flight");
         assert!(gate.take_back(&second));
         gate.open();
         assert!(!gate.take_back(&first) && !gate.is_closed());
@@ -243,7 +243,7 @@ mod tests {
             assert_eq!(gate.is_closed(), closes);
         }
         gate.answered(&error("invalid_grant"), Before::MayBeLost, NOW);
-        assert!(gate.is_closed(), "the grants of others are refused as well");
+        assert!(gate.is_closed(), "it stays closed");
     }
 
     #[test]

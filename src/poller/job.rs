@@ -268,7 +268,7 @@ impl Job {
             self.shared.tell(Event::UnknownError { id, code: response.code().into() });
         }
         if let Some(error) = error {
-            tracing::debug!(process = %id, error = %error, "a poll met trouble");
+            tracing::debug!(process = %id, error = %error, "a poll failed with a transient error");
             self.shared.tell(Event::Trouble { id, error: Arc::new(error) });
         }
         if let Some(text) = pending.progress().filter(|_| progressed) {
@@ -279,7 +279,7 @@ impl Job {
     fn tell_silence(&self, silence: Option<Duration>) {
         let Some(silence) = silence else { return };
         let (id, days) = (self.claimed.id, silence.as_secs() / 86_400);
-        tracing::error!(process = %id, days, "the OP has been silent for a long time about a sign-in without a deadline");
+        tracing::error!(process = %id, days, "the OP has not answered polls of a sign-in without a deadline for a long time");
         self.shared.tell(Event::Stale { id, silence });
     }
 

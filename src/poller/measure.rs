@@ -198,31 +198,23 @@ pub(super) fn describe() {
     #[cfg(feature = "metrics")]
     {
         use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
-        describe_counter!(POLLS, Unit::Count, "How often the OP was asked, by what it answered");
-        describe_histogram!(POLL_SECONDS, Unit::Seconds, "How long polls took");
-        describe_histogram!(LATENESS_SECONDS, Unit::Seconds, "How much later than they were due polls went out");
-        describe_gauge!(POLLS_IN_FLIGHT, Unit::Count, "Polls under way in this replica");
-        describe_counter!(EXCHANGES, Unit::Count, "Codes that were exchanged, by what came of it");
-        describe_counter!(OUTCOMES, Unit::Count, "Processes that ended, by how");
-        describe_counter!(ACKNOWLEDGED, Unit::Count, "Outcomes that the application has acknowledged");
+        describe_counter!(POLLS, Unit::Count, "Polls, by answer");
+        describe_histogram!(POLL_SECONDS, Unit::Seconds, "Duration of polls");
+        describe_histogram!(LATENESS_SECONDS, Unit::Seconds, "How much later than due polls were sent");
+        describe_gauge!(POLLS_IN_FLIGHT, Unit::Count, "Polls in flight in this replica");
+        describe_counter!(EXCHANGES, Unit::Count, "Exchanged codes, by result");
+        describe_counter!(OUTCOMES, Unit::Count, "Ended sign-ins, by outcome");
+        describe_counter!(ACKNOWLEDGED, Unit::Count, "Acknowledged outcomes");
         describe_gauge!(GATE_CLOSED, Unit::Count, "1 while the OP refuses the client, as far as this replica knows");
-        describe_counter!(PINGS, Unit::Count, "Ping Callbacks, by the status that they were answered with");
+        describe_counter!(PINGS, Unit::Count, "Ping Callbacks, by the status of the response");
         describe_counter!(ALERTS, Unit::Count, "Events that operators should be alerted to, by kind");
         describe_gauge!(OP_UNREACHABLE, Unit::Count, "1 while the OP gives this replica no usable answers to polls");
-        describe_gauge!(UNDELIVERED_SECONDS, Unit::Seconds, "Age of the oldest outcome that is not acknowledged");
-        describe_gauge!(UNREADABLE_ROWS, Unit::Count, "Rows that this replica cannot open, by why");
+        describe_gauge!(UNDELIVERED_SECONDS, Unit::Seconds, "Age of the oldest unacknowledged outcome");
+        describe_gauge!(UNREADABLE_ROWS, Unit::Count, "Rows that this replica cannot open, by reason");
         describe_gauge!(UNKNOWN_CLIENT_ROWS, Unit::Count, "Rows of clients that the poller does not have");
-        describe_counter!(STORE_ERRORS, Unit::Count, "Calls to the store that failed");
-        describe_counter!(
-            PANICS,
-            Unit::Count,
-            "Panics of the store, a signer or other code that the poller has survived"
-        );
-        describe_gauge!(
-            PAUSED,
-            Unit::Count,
-            "1 while the client pauses because the OP has asked for it by Retry-After"
-        );
+        describe_counter!(STORE_ERRORS, Unit::Count, "Failed calls to the store");
+        describe_counter!(PANICS, Unit::Count, "Panics of the store, a signer or other code that the poller caught");
+        describe_gauge!(PAUSED, Unit::Count, "1 while the client pauses because of Retry-After");
     }
 }
 

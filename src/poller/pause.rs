@@ -162,7 +162,11 @@ mod tests {
         let probe = pause.probes(NOW + seconds(120)).unwrap();
         assert!(pause.take_back(&probe));
         assert_eq!(pause.admits(64, NOW + seconds(120)), (1, None));
-        assert_eq!(pause.answered(&pending(), NOW + seconds(121)), PauseChange::Nothing, "it is of a poll from before");
+        assert_eq!(
+            pause.answered(&pending(), NOW + seconds(121)),
+            PauseChange::Nothing,
+            "the answer is to an earlier poll"
+        );
         let probe = pause.probes(NOW + seconds(120)).unwrap();
         pause.answered(&busy(Some(200)), NOW + seconds(121));
         assert!(!pause.take_back(&probe), "the OP asks for another pause");

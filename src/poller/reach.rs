@@ -113,7 +113,7 @@ mod tests {
         let mut reach = Reach::default();
         (0..1_000).for_each(|_| reach.failed("no connection", seconds(100)));
         assert_eq!(reach.report(seconds(159)), None);
-        assert_eq!(reach.answered(seconds(159)), None, "there is nothing to take back");
+        assert_eq!(reach.answered(seconds(159)), None, "no outage was reported");
     }
 
     #[test]

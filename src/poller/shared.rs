@@ -240,7 +240,7 @@ impl Shared {
                     issuer = tenant.client.issuer(),
                     client_id = tenant.client.client_id(),
                     code,
-                    "the OP refuses this client; its processes wait"
+                    "the OP refuses this client; its sign-ins are not polled"
                 );
                 self.tell(Event::GateClosed { issuer, client_id, code: code.into(), probe_in });
             }

@@ -38,7 +38,7 @@ impl Tenants {
     /// Adds a client, unless the partition has one already, or its responses can be confused with those of another OP.
     pub(super) fn insert(&mut self, tenant: Tenant) -> Result<(), Error> {
         if self.listed.contains_key(&tenant.partition) {
-            let problem = "there is one with this issuer and client identifier already";
+            let problem = "a client with this issuer and client identifier already exists";
             return Err(ConfigurationProblem::Setting { setting: "client", problem }.into());
         }
         let (client, partition) = (&tenant.client, tenant.partition);
@@ -216,7 +216,7 @@ mod tests {
         }
         arrivals.looks.set(0);
         let place = ArrivalPlace::of("https://rp.test/callback");
-        assert!(arrivals.confusable(&place, "https://op-1.test", true).is_some(), "one that is silent");
+        assert!(arrivals.confusable(&place, "https://op-1.test", true).is_some(), "an OP that does not name itself");
         assert!(arrivals.looks.get() <= 2, "{} entries", arrivals.looks.get());
     }
 

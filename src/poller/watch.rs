@@ -64,7 +64,7 @@ impl Shared {
     /// is fetched. If the preparation was short, the OP did not cause the delay.
     pub(super) fn note_unsent(&self, tenant: &Tenant, preparation: Duration) {
         if preparation >= LONG_PREPARATION && !tenant.is_replaced() {
-            self.note_trouble(tenant, "the OP's metadata did not come in time".to_owned());
+            self.note_trouble(tenant, "the OP's metadata did not arrive in time".to_owned());
         }
     }
 

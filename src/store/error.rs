@@ -15,13 +15,13 @@ pub struct StoreError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StoreProblem {
     /// The store is unreachable, locked, overloaded or shutting down. The same call can succeed later, and is repeated.
-    #[error("the store is out of reach")]
+    #[error("the store is unavailable")]
     Unavailable,
     /// The store is reachable, but cannot be used in its current state. It rejects the password or client certificate,
     /// or its own certificate is not trusted. Or its schema is missing or belongs to another release, it is not
     /// writable, or it contains data that this release cannot read. An operator must correct this; until then, calls
     /// are repeated.
-    #[error("the store cannot be used as it is")]
+    #[error("the store cannot be used in its current state")]
     Unusable,
 }
 

@@ -44,7 +44,7 @@ impl ProcessId {
 
 /// The error for a text that is not a [`ProcessId`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("this is no process id, which has 22 characters of base64url")]
+#[error("this is not a process id, which has 22 characters of base64url")]
 pub struct ParseProcessIdError;
 
 impl FromStr for ProcessId {

@@ -175,7 +175,7 @@ async fn a_user_who_waits_for_a_turn_when_the_poller_stops_can_go_to_another_rep
 #[test]
 fn an_error_of_a_store_says_whether_it_passes() {
     let error = StoreError::new(StoreProblem::Unavailable).with_source("connection refused");
-    assert_eq!((error.to_string().as_str(), error.problem()), ("the store is out of reach", StoreProblem::Unavailable));
+    assert_eq!((error.to_string().as_str(), error.problem()), ("the store is unavailable", StoreProblem::Unavailable));
     assert!(std::error::Error::source(&error).is_some());
 }
 

@@ -256,7 +256,7 @@ async fn of_several_hosts_the_one_that_takes_writes_is_used_also_when_that_chang
         }
         assert!(begun.elapsed() < PATIENCE);
     };
-    assert_refused(error, StoreProblem::Unavailable, "takes no writes");
+    assert_refused(error, StoreProblem::Unavailable, "accepts no writes");
 }
 
 /// A server that refuses every connection with a code and a message.

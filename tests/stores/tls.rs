@@ -191,7 +191,7 @@ async fn the_connection_string_says_what_the_servers_certificate_is_checked_for(
         ("127.0.0.1", "sslmode=verify-full", &ours, "mismatch"),
         // Without a file the system's authorities count, even for `require`, which is laxer in libpq.
         (NAME, "sslmode=verify-full", "system", "certificate verify failed"),
-        (NAME, "sslmode=verify-full", "", "sslrootcert names the authority"),
+        (NAME, "sslmode=verify-full", "", "set sslrootcert to the authority"),
         (NAME, "sslmode=require", "", "certificate verify failed"),
         (NAME, "sslmode=prefer", "", "certificate verify failed"),
         (NAME, "sslmode=allow", "", "certificate verify failed"),
@@ -212,7 +212,7 @@ async fn the_connection_string_says_what_the_servers_certificate_is_checked_for(
     let store = PostgresStore::connect(&url).await.unwrap();
     store.insert(waiting(1)).await.unwrap();
     let trusted = PostgresStore::builder(&url).tls(authority.trust().build()).connect().await;
-    assert_refused(trusted, StoreProblem::Unusable, "exclude each other");
+    assert_refused(trusted, StoreProblem::Unusable, "cannot be combined");
 
     // The file is read for each connection, because certificates are replaced while replicas run.
     fs::write(&ours, &stranger.certificate).unwrap();
@@ -268,8 +268,8 @@ async fn the_connection_string_names_a_client_certificate() {
     for (rest, why) in [
         (String::new(), "connection requires a valid client certificate"),
         (format!("sslcert={certificate} sslkey={plain} sslcertmode=disable"), "requires a valid client certificate"),
-        (format!("sslcert={certificate} sslkey={encrypted}"), "sslpassword does not open it"),
-        (format!("sslcert={certificate} sslkey={encrypted} sslpassword=wrong"), "sslpassword does not open it"),
+        (format!("sslcert={certificate} sslkey={encrypted}"), "sslpassword does not decrypt it"),
+        (format!("sslcert={certificate} sslkey={encrypted} sslpassword=wrong"), "sslpassword does not decrypt it"),
         (format!("sslcert={certificate} sslkey={others}"), "not the key of the certificate"),
         (format!("sslcert={plain} sslkey={plain}"), "sslcert in the connection string"),
     ] {

@@ -126,12 +126,12 @@ impl Engine {
         match answer {
             Ok(Ok(work)) => self.take_work(call, work, now),
             Ok(Err(error)) => {
-                self.shared.store_failed(error, "no poll goes out until the store answers");
+                self.shared.store_failed(error, "no poll is sent until the store answers");
                 self.retry(call, now);
             }
             Err(Panicked) => {
                 measure::panicked();
-                tracing::error!("the store panicked; no poll goes out until it answers");
+                tracing::error!("the store panicked; no poll is sent until it answers");
                 self.shared.tell(Event::Panicked { id: None });
                 self.retry(call, now);
             }

@@ -195,7 +195,7 @@ async fn spread(shared: Arc<Shared>) -> bool {
                 Ok(SPREAD_BATCH) => {}
                 Ok(_) => break,
                 Err(error) => {
-                    tracing::warn!(error = %error, "polls that an outage left overdue could not be spread; this is retried");
+                    tracing::warn!(error = %error, "polls that are overdue after an outage could not be spread; this is retried");
                     return true;
                 }
             }
@@ -225,7 +225,7 @@ async fn clamp(shared: Arc<Shared>, last_right: Option<Duration>, pause: Duratio
             Ok(Clamped::Done) => return false,
             Ok(Clamped::Busy) => shared.clock.sleep(CLAMP_PAUSE).await,
             Err(error) => {
-                shared.store_failed(error, "no poll goes out until due times are corrected after a jump of its clock");
+                shared.store_failed(error, "no poll is sent until due times are corrected after a jump of its clock");
                 shared.clock.sleep(CLAMP_PAUSE).await;
             }
         }

@@ -252,7 +252,9 @@ impl Manager {
             Some(Err(error)) => {
                 return Err(Failure::passing(&name, &format!("its address cannot be looked up: {error}")));
             }
-            None => return Err(Failure::passing(&name, "its address cannot be looked up: nobody answers")),
+            None => {
+                return Err(Failure::passing(&name, "its address cannot be looked up: no answer"));
+            }
         };
         if self.settings.shuffles {
             shuffle(&mut addresses);
@@ -308,7 +310,7 @@ impl Manager {
         Ok(if is("asynchronous") {
             Err(Failure::of_all_hosts(Refusal::AsynchronousCommit))
         } else if is("read_only") && self.settings.needs_writes {
-            Err(Failure::passing("", "it takes no writes: it is a standby, or default_transaction_read_only is on"))
+            Err(Failure::passing("", "it accepts no writes: it is a standby, or default_transaction_read_only is on"))
         } else {
             Ok(())
         })
@@ -357,16 +359,16 @@ impl managed::Manager for Manager {
 
     async fn recycle(&self, connection: &mut Connection, metrics: &Metrics) -> RecycleResult<StoreError> {
         if connection.client.is_closed() {
-            return Err(RecycleError::message("it has ended"));
+            return Err(RecycleError::message("the connection has ended"));
         }
         if connection.generation < self.generation.load(Ordering::Relaxed) {
-            return Err(RecycleError::message("one as old as it does not answer"));
+            return Err(RecycleError::message("a connection of the same age does not answer"));
         }
         if metrics.last_used() >= UNCHECKED {
             let answer = within(self.connect_timeout, connection.client.batch_execute("")).await;
             if !matches!(answer, Some(Ok(()))) {
                 self.discard(connection.generation);
-                return Err(RecycleError::message("it does not answer"));
+                return Err(RecycleError::message("the server does not answer"));
             }
         }
         Ok(())

@@ -159,12 +159,12 @@ fn host_and_port(host: &str) -> Result<(&str, &str), Refusal> {
     match rest.strip_prefix(':') {
         Some(port) => Ok((address, port)),
         None if rest.is_empty() => Ok((address, "")),
-        None => Err(Refusal::Syntax("something stands between `]` and the port")),
+        None => Err(Refusal::Syntax("there is text between `]` and the port")),
     }
 }
 
 fn decoded(text: &str) -> Result<String, Refusal> {
-    let wrong = || Refusal::Syntax("`%` stands for itself only as `%25`");
+    let wrong = || Refusal::Syntax("a `%` without two hexadecimal digits must be written as `%25`");
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
@@ -177,7 +177,7 @@ fn decoded(text: &str) -> Result<String, Refusal> {
         bytes.push(u8::try_from(high * 16 + low).map_err(|_| wrong())?);
     }
     let text = String::from_utf8(bytes).map_err(|_| Refusal::Syntax("it is not UTF-8"))?;
-    if text.contains('\0') { Err(Refusal::Syntax("it has a zero byte")) } else { Ok(text) }
+    if text.contains('\0') { Err(Refusal::Syntax("it contains a zero byte")) } else { Ok(text) }
 }
 
 /// Parses `key=value key='value with spaces'`, with a backslash before quotation marks and backslashes.
@@ -208,7 +208,7 @@ fn value_in_words(text: &str) -> Result<(String, &str), Refusal> {
             Some('\\') => value.extend(characters.next()),
             Some('\'') if is_quoted => return Ok((value, characters.as_str())),
             Some(space) if !is_quoted && space.is_whitespace() => return Ok((value, before)),
-            Some('\0') => return Err(Refusal::Syntax("it has a zero byte")),
+            Some('\0') => return Err(Refusal::Syntax("it contains a zero byte")),
             Some(other) => value.push(other),
             None if is_quoted => return Err(Refusal::Syntax("a quoted value does not end")),
             None => return Ok((value, "")),

@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(bounds.look(&claim()).since.polls, [None]);
         assert_eq!(after_look(&bounds, None, 500), Some(at(498)));
         assert_eq!(after_look(&bounds, Some(2_000), 500), Some(at(498)));
-        assert_eq!(after_look(&bounds, Some(450), 500), Some(at(448)), "it goes back with what is there");
+        assert_eq!(after_look(&bounds, Some(450), 500), Some(at(448)), "the bound follows an earlier row");
     }
 
     #[test]
@@ -255,7 +255,7 @@ mod tests {
         let pause = next.saturating_sub(SystemClock.monotonic());
         assert!(pause > Duration::from_secs(50) && pause <= Duration::from_secs(101), "{pause:?}");
         assert_eq!(bounds.state().since(kind, next), None);
-        assert_eq!(bounds.state().since(kind, next), Some(at(498)), "nobody joins in");
+        assert_eq!(bounds.state().since(kind, next), Some(at(498)), "other claims do not scan everything too");
         assert_eq!(full_look_at(), next + LONGEST_FULL_LOOK_PAUSE);
     }
 }

@@ -102,7 +102,7 @@ impl Listener {
                 }
                 Err(error) => {
                     let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-                    tracing::debug!(%source, "changes of other replicas are looked for, for the store cannot listen");
+                    tracing::debug!(%source, "the store cannot listen for notifications; it checks for changes periodically");
                 }
             }
             SystemClock.sleep(pause).await;

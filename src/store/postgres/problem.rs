@@ -15,12 +15,9 @@ use crate::store::{StoreError, StoreProblem};
 #[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum Refusal {
     // These errors do not repeat parts of the connection string, which may be the password.
-    #[error("the connection string cannot be parsed: {0}; in a URL, % goes before the codes of special characters")]
+    #[error("the connection string cannot be parsed: {0}; in a URL, write special characters as % and their code")]
     Syntax(&'static str),
-    #[error(
-        "the connection string has a parameter that libpq does not know: its parameter number {0}, counted after the ? \
-         of a URL"
-    )]
+    #[error("parameter number {0} of the connection string, in a URL counted after the ?, is not a parameter of libpq")]
     UnknownParameter(usize),
     #[error("the connection string has the parameter {0}, which is not supported")]
     Unsupported(&'static str),
@@ -29,7 +26,7 @@ pub(super) enum Refusal {
     #[error("{0} in the connection string: {1}")]
     File(&'static str, String),
     #[error(
-        "sslrootcert, sslcert and sslkey in the connection string and PostgresStoreBuilder::tls exclude each other"
+        "sslrootcert, sslcert and sslkey in the connection string and PostgresStoreBuilder::tls cannot be combined"
     )]
     TwoConnectors,
     #[error("TLS cannot be set up: {0}")]
@@ -38,13 +35,13 @@ pub(super) enum Refusal {
     Pool(String),
     #[error("the name of the schema is empty, or contains a zero byte")]
     SchemaName,
-    #[error("synchronous_commit is off for this role or database, so what it confirms would not survive a crash")]
+    #[error("synchronous_commit is off for this role or database, so committed changes might not survive a crash")]
     AsynchronousCommit,
     #[error(
         "the tables have version {found}, and this release knows version {known}: a newer release has changed them"
     )]
     Newer { found: i32, known: i32 },
-    #[error("a row holds what this release cannot read: {0}")]
+    #[error("a row contains a value that this release cannot read: {0}")]
     Row(&'static str),
 }
 
@@ -165,12 +162,12 @@ fn problem_of(code: &str) -> StoreProblem {
 fn advice_on(code: &str) -> &'static str {
     match code {
         "42P01" | "3F000" | "42883" | "42703" => "; run PostgresStore::migrate or schema.sql",
-        "26000" | "42P05" => "; behind a pooler of connections, switch prepared statements off",
-        "25006" => "; name all hosts of the cluster, and not target_session_attrs=any",
-        "28P01" => "; give the connection string the role's present password",
-        "28000" => "; the server's pg_hba.conf does not let this role in from here in this way",
-        "3D000" => "; name the database as dbname, or at the end of the URL",
-        "42501" => "; GRANT the role what schema.sql names, or run migrate as the tables' owner",
+        "26000" | "42P05" => "; behind a connection pooler, disable prepared statements",
+        "25006" => "; name all hosts of the cluster, and do not set target_session_attrs=any",
+        "28P01" => "; put the role's current password into the connection string",
+        "28000" => "; the server's pg_hba.conf does not allow this login from this host",
+        "3D000" => "; specify the database as dbname, or at the end of the URL",
+        "42501" => "; GRANT the role the privileges that schema.sql names, or run migrate as the tables' owner",
         "53300" => "; lower PostgresStoreBuilder::pool_size or the number of replicas, or raise the limit",
         _ => "",
     }
@@ -189,7 +186,7 @@ fn of_the_way(error: &Error) -> (StoreProblem, String) {
         text = format!("{text}: {error}");
         if let Some(tls) = error.downcast_ref::<ErrorStack>() {
             if is_untrusted(tls) {
-                advice = "; sslrootcert names the authority of the server's certificate";
+                advice = "; set sslrootcert to the authority of the server's certificate";
             }
             if is_refusal(tls) {
                 problem = StoreProblem::Unusable;

@@ -87,8 +87,8 @@ BEGIN
         SELECT count(*), max(leased_until) INTO leases, last_end_at
         FROM process WHERE state <= 2 AND leased_until > clock();
         IF leases > 0 THEN
-            RAISE EXCEPTION 'replicas of an older release have leased % rows of tables that are to get version 3: stop '
-                'all of them, and migrate again when the last lease has run out, at %', leases, last_end_at
+            RAISE EXCEPTION 'replicas of an older release have leased % rows, which prevents the migration to version 3: '
+                'stop all of them, and migrate again after the last lease has expired, at %', leases, last_end_at
                 USING ERRCODE = 'object_in_use';
         END IF;
         ALTER TABLE process ADD COLUMN IF NOT EXISTS expires_at timestamptz;

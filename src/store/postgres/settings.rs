@@ -65,7 +65,7 @@ impl Settings {
             "random" => Some(true),
             _ => None,
         })?;
-        let wrong = "is not `any`, `primary` or `read-write`, and a store has to write";
+        let wrong = "is not `any`, `primary` or `read-write`, and a store must be able to write";
         let needs_writes = parameters.choice("target_session_attrs", wrong, |word| match word {
             "any" => Some(false),
             "primary" | "read-write" => Some(true),
@@ -155,10 +155,10 @@ fn targets(parameters: &Parameters) -> Result<Vec<Target>, Refusal> {
         return Err(Refusal::Parameter("host", "is missing"));
     }
     if !hosts.is_empty() && !addresses.is_empty() && hosts.len() != addresses.len() {
-        return Err(Refusal::Parameter("hostaddr", "has another number of entries than host"));
+        return Err(Refusal::Parameter("hostaddr", "has a different number of entries than host"));
     }
     if ports.len() > 1 && ports.len() != count {
-        return Err(Refusal::Parameter("port", "has another number of entries than host"));
+        return Err(Refusal::Parameter("port", "has a different number of entries than host"));
     }
     let target = |index: usize| {
         let entry =
@@ -169,7 +169,7 @@ fn targets(parameters: &Parameters) -> Result<Vec<Target>, Refusal> {
         let host = entry(&hosts).or_else(|| address.map(|address: IpAddr| address.to_string()));
         let port = if ports.len() == 1 { ports.first().map(|port| (*port).to_owned()) } else { entry(&ports) };
         let port = port.filter(|port| !port.is_empty()).map_or(Ok(5432), |port| {
-            port.parse().ok().filter(|port| *port > 0).ok_or(Refusal::Parameter("port", "is not the number of a port"))
+            port.parse().ok().filter(|port| *port > 0).ok_or(Refusal::Parameter("port", "is not a port number"))
         })?;
         Ok(Target { host: host.ok_or(Refusal::Parameter("host", "has an empty entry"))?, address, port })
     };

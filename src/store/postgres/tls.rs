@@ -101,7 +101,7 @@ impl TlsSettings {
         }
         if mode == Mode::VerifyCa && files.root.is_none() && given.is_none() {
             let why = "is `verify-ca`, which needs the file of an authority in sslrootcert: the system's authorities \
-                       give certificates to everybody";
+                       issue certificates to anyone";
             return Err(Refusal::Parameter("sslmode", why));
         }
         // In libpq, `require` means `verify-ca` if there is a file, and no check at all otherwise.
@@ -200,7 +200,7 @@ fn read(parameter: &'static str, path: &Path) -> Result<Vec<u8>, Refusal> {
 fn certificates(parameter: &'static str, path: &Path) -> Result<Vec<X509>, Refusal> {
     let certificates = X509::stack_from_pem(&read(parameter, path)?);
     let certificates = certificates.ok().filter(|certificates| !certificates.is_empty());
-    certificates.ok_or_else(|| Refusal::file(parameter, path, "it has no certificates in PEM"))
+    certificates.ok_or_else(|| Refusal::file(parameter, path, "it contains no certificate in PEM"))
 }
 
 /// Reads a key in PEM or DER, as libpq does. The password is passed even if it is empty, because otherwise OpenSSL
@@ -210,7 +210,9 @@ fn private_key(path: &Path, password: &[u8]) -> Result<PKey<Private>, Refusal> {
     PKey::private_key_from_pem_passphrase(&key, password)
         .or_else(|_| PKey::private_key_from_der(&key))
         .or_else(|_| PKey::private_key_from_pkcs8_passphrase(&key, password))
-        .map_err(|_| Refusal::file("sslkey", path, "it has no key in PEM or DER, or sslpassword does not open it"))
+        .map_err(|_| {
+            Refusal::file("sslkey", path, "it contains no key in PEM or DER, or sslpassword does not decrypt it")
+        })
 }
 
 /// Creates TLS connections.

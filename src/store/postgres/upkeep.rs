@@ -200,7 +200,7 @@ FROM (
     CROSS JOIN LATERAL (SELECT first_key FROM @.origin AS origin WHERE origin.id = step.id OFFSET 0) AS origin
     WHERE state <= 1
     UNION ALL
-    -- So that the end of the step comes with a row, whatever is in it.
+    -- Returns the end of the step even if the step counts nothing.
     SELECT NULL, NULL, 0, 0 FROM step_end
 ) AS uses GROUP BY key, format";
 

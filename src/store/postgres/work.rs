@@ -224,7 +224,7 @@ noted AS (
         pinged_at = now,
         due_at = CASE WHEN lease_ends_at > now OR not_before IS NULL THEN due_at
                       ELSE LEAST(:due_at, GREATEST(now, not_before)) END,
-        -- The row goes by its due time alone, and is still one whose holder has died.
+        -- From now on only the due time counts, and the row still counts as orphaned.
         lease_ends_at = CASE WHEN lease_ends_at <= now AND not_before IS NOT NULL THEN '-infinity' ELSE lease_ends_at END
     FROM target, clock
     WHERE process.id = target.id AND process.state <= 1

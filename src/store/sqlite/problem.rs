@@ -14,7 +14,7 @@ pub(super) enum Refusal {
     Foreign(PathBuf),
     #[error("{path} has schema {found}, and this release knows schema {known}: a newer release has written it")]
     Newer { path: PathBuf, found: i64, known: i64 },
-    #[error("{0} lies on a network file system ({1}), where SQLite's locks do not protect it")]
+    #[error("{0} is on a network file system ({1}), where SQLite's locks do not protect it")]
     Network(PathBuf, String),
     #[error("{0} does not support write-ahead logging, which needs a local file system with shared memory")]
     NoWriteAheadLog(PathBuf),
