@@ -198,7 +198,7 @@ async fn the_connection_string_says_what_the_servers_certificate_is_checked_for(
         (NAME, "sslmode=verify-ca", "", "sslmode in the connection string"),
         (NAME, "sslmode=verify-ca", "system", "sslmode in the connection string"),
         (NAME, "sslmode=verify-full", "/nowhere/root.crt", "/nowhere/root.crt"),
-        (NAME, "sslmode=verify-full", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"), "no certificates"),
+        (NAME, "sslmode=verify-full", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"), "no certificate in PEM"),
     ] {
         assert_refused(at(host, rest, root).await, StoreProblem::Unusable, why);
     }
