@@ -21,7 +21,7 @@ impl Changes {
         Self(watch::Sender::default())
     }
 
-    pub(super) fn tell(&self, changed: Changed) {
+    pub(super) fn notify(&self, changed: Changed) {
         self.0.send_if_modified(|counts| {
             counts.work = counts.work.wrapping_add(changed.work.into());
             counts.outcomes = counts.outcomes.wrapping_add(changed.outcomes.into());
@@ -50,14 +50,14 @@ mod tests {
     #[tokio::test]
     async fn a_waiter_hears_of_all_that_has_changed_since_it_called() {
         let changes = Changes::new();
-        changes.tell(Changed::ALL);
+        changes.notify(Changed::ALL);
         let changed = changes.next();
-        changes.tell(Changed::NOTHING);
-        changes.tell(Changed::WORK);
+        changes.notify(Changed::NOTHING);
+        changes.notify(Changed::WORK);
         assert_eq!(changed.await, Changed::WORK);
         let changed = changes.next();
-        changes.tell(Changed::OUTCOMES);
-        changes.tell(Changed::WORK);
+        changes.notify(Changed::OUTCOMES);
+        changes.notify(Changed::WORK);
         assert_eq!(changed.await, Changed::ALL);
     }
 }

@@ -61,13 +61,13 @@ impl MemoryStore {
     }
 
     /// Runs a call that also returns what it has changed, and notifies the waiters.
-    fn run_and_tell<'a, T: Send>(
+    fn run_and_notify<'a, T: Send>(
         &'a self,
         call: impl FnOnce(&mut Table, Duration) -> (T, Changed) + Send + 'a,
     ) -> BoxFuture<'a, Result<T, StoreError>> {
         Box::pin(async move {
             let (answer, changed) = call(&mut self.table(), self.clock.monotonic());
-            self.changes.tell(changed);
+            self.changes.notify(changed);
             Ok(answer)
         })
     }
@@ -80,7 +80,7 @@ impl MemoryStore {
 impl Store for MemoryStore {
     fn insert(&self, process: NewProcess) -> BoxFuture<'_, Result<Insertion, StoreError>> {
         let origin = self.origin;
-        self.run_and_tell(move |table, now| match table.existing(&process) {
+        self.run_and_notify(move |table, now| match table.existing(&process) {
             Some(existing) if existing != process.id => (Insertion::Exists(existing), Changed::NOTHING),
             existing => {
                 if existing.is_none() {
@@ -93,7 +93,7 @@ impl Store for MemoryStore {
 
     fn work(&self, settlements: Vec<Settlement>, claim: Option<Claim>) -> BoxFuture<'_, Result<Work, StoreError>> {
         let origin = self.origin;
-        self.run_and_tell(move |table, now| {
+        self.run_and_notify(move |table, now| {
             let changed = Changed::after(&settlements, claim.as_ref());
             let settled = settlements.into_iter().map(|settlement| table.settle(settlement, now)).collect();
             let claims = claim.map_or_else(Default::default, |claim| table.claim(&claim, now));
@@ -107,7 +107,7 @@ impl Store for MemoryStore {
     }
 
     fn ping(&self, ping: Ping) -> BoxFuture<'_, Result<Pinged, StoreError>> {
-        self.run_and_tell(move |table, now| (table.ping(&ping, now), Changed::WORK))
+        self.run_and_notify(move |table, now| (table.ping(&ping, now), Changed::WORK))
     }
 
     fn cancel(&self, id: ProcessId, to: Cancellation) -> BoxFuture<'_, Result<Option<Cancellation>, StoreError>> {
@@ -119,7 +119,7 @@ impl Store for MemoryStore {
     }
 
     fn hold_outcomes(&self, held: Vec<HeldOutcome>, due_in: Duration) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
-        self.run_and_tell(move |table, now| {
+        self.run_and_notify(move |table, now| {
             let holds: Vec<_> = held.iter().map(|held| table.hold(held, now, due_in)).collect();
             let outcomes = holds.contains(&Held::Sooner);
             (holds.into_iter().map(|hold| hold != Held::NoLonger).collect(), Changed { work: false, outcomes })
@@ -153,7 +153,7 @@ impl Store for MemoryStore {
     }
 
     fn clamp_due_times(&self, clamp: Clamp) -> BoxFuture<'_, Result<Clamped, StoreError>> {
-        self.run_and_tell(move |table, now| {
+        self.run_and_notify(move |table, now| {
             let clamped = table.clamp_due_times(&clamp, now);
             (clamped, if clamped == Clamped::Done { Changed::ALL } else { Changed::NOTHING })
         })

@@ -213,14 +213,14 @@ impl PostgresStore {
     }
 
     /// Runs a call and notifies waiters of its changes. They may have happened even if the call failed.
-    async fn bounded_and_tell<T>(
+    async fn bounded_and_notify<T>(
         &self,
         changed: impl Fn(Option<&T>) -> Changed,
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let result = self.bounded(call).await;
         let changed = changed(result.as_ref().ok());
-        self.changes.tell(changed);
+        self.changes.notify(changed);
         // Other replicas poll the store often enough for rows that become due later.
         self.announce(Changed { work: false, ..changed });
         result
@@ -236,7 +236,7 @@ impl PostgresStore {
 
 impl Store for PostgresStore {
     fn insert(&self, process: NewProcess) -> BoxFuture<'_, Result<Insertion, StoreError>> {
-        Box::pin(self.bounded_and_tell(|_| Changed::WORK, async move {
+        Box::pin(self.bounded_and_notify(|_| Changed::WORK, async move {
             let session = self.transaction().await?;
             let insertion = work::insert(&session, &process).await?;
             session.commit().await?;
@@ -255,7 +255,7 @@ impl Store for PostgresStore {
             }
             Ok(work)
         };
-        Box::pin(self.bounded_and_tell(move |_| changed, call))
+        Box::pin(self.bounded_and_notify(move |_| changed, call))
     }
 
     fn load(&self, id: ProcessId) -> BoxFuture<'_, Result<Option<Process>, StoreError>> {
@@ -268,7 +268,7 @@ impl Store for PostgresStore {
     }
 
     fn ping(&self, ping: Ping) -> BoxFuture<'_, Result<Pinged, StoreError>> {
-        Box::pin(self.bounded_and_tell(|_| Changed::WORK, async move {
+        Box::pin(self.bounded_and_notify(|_| Changed::WORK, async move {
             let session = self.session().await?;
             let pinged = work::ping(&session, &ping).await?;
             session.finish();
@@ -310,7 +310,7 @@ impl Store for PostgresStore {
             Ok(holds)
         };
         Box::pin(async move {
-            let holds = self.bounded_and_tell(changed, call).await?;
+            let holds = self.bounded_and_notify(changed, call).await?;
             Ok(holds.into_iter().map(|hold| hold != Held::NoLonger).collect())
         })
     }
@@ -385,7 +385,7 @@ impl Store for PostgresStore {
             Some(Clamped::Done) => Changed::ALL,
             _ => Changed::NOTHING,
         };
-        Box::pin(self.bounded_and_tell(changed, async move {
+        Box::pin(self.bounded_and_notify(changed, async move {
             let session = self.transaction().await?;
             let clamped = clamp::clamp_due_times(&session, &clamp).await?;
             session.commit().await?;

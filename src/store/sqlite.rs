@@ -107,7 +107,7 @@ impl SqliteStore {
     }
 
     /// Runs a call and notifies the waiters of the changes that `changed` derives from its answer.
-    async fn write_and_tell<T: Send + 'static>(
+    async fn write_and_notify<T: Send + 'static>(
         &self,
         changed: impl Fn(&T) -> Changed + Send + 'static,
         call: impl FnOnce(&Connection, Moment) -> rusqlite::Result<T> + Send + 'static,
@@ -164,13 +164,13 @@ impl SqliteStoreBuilder {
 
 impl Store for SqliteStore {
     fn insert(&self, process: NewProcess) -> BoxFuture<'_, Result<Insertion, StoreError>> {
-        Box::pin(self.write_and_tell(|_| Changed::WORK, move |file, now| table::insert(file, now, &process)))
+        Box::pin(self.write_and_notify(|_| Changed::WORK, move |file, now| table::insert(file, now, &process)))
     }
 
     fn work(&self, settlements: Vec<Settlement>, claim: Option<Claim>) -> BoxFuture<'_, Result<Work, StoreError>> {
         let changed = Changed::after(&settlements, claim.as_ref());
         let call = move |file: &Connection, now| table::work(file, now, &settlements, claim.as_ref());
-        Box::pin(self.write_and_tell(move |_| changed, call))
+        Box::pin(self.write_and_notify(move |_| changed, call))
     }
 
     fn load(&self, id: ProcessId) -> BoxFuture<'_, Result<Option<Process>, StoreError>> {
@@ -178,7 +178,7 @@ impl Store for SqliteStore {
     }
 
     fn ping(&self, ping: Ping) -> BoxFuture<'_, Result<Pinged, StoreError>> {
-        Box::pin(self.write_and_tell(|_| Changed::WORK, move |file, now| table::ping(file, now, &ping)))
+        Box::pin(self.write_and_notify(|_| Changed::WORK, move |file, now| table::ping(file, now, &ping)))
     }
 
     fn cancel(&self, id: ProcessId, to: Cancellation) -> BoxFuture<'_, Result<Option<Cancellation>, StoreError>> {
@@ -191,7 +191,7 @@ impl Store for SqliteStore {
 
     fn hold_outcomes(&self, held: Vec<HeldOutcome>, due_in: Duration) -> BoxFuture<'_, Result<Vec<bool>, StoreError>> {
         let changed = |holds: &Vec<Held>| Changed { work: false, outcomes: holds.contains(&Held::Sooner) };
-        let call = self.write_and_tell(changed, move |file, now| table::hold(file, now, &held, due_in));
+        let call = self.write_and_notify(changed, move |file, now| table::hold(file, now, &held, due_in));
         Box::pin(async { Ok(call.await?.into_iter().map(|hold| hold != Held::NoLonger).collect()) })
     }
 
@@ -234,7 +234,7 @@ impl Store for SqliteStore {
 
     fn clamp_due_times(&self, clamp: Clamp) -> BoxFuture<'_, Result<Clamped, StoreError>> {
         let changed = |clamped: &Clamped| if *clamped == Clamped::Done { Changed::ALL } else { Changed::NOTHING };
-        Box::pin(self.write_and_tell(changed, move |file, now| table::clamp_due_times(file, now, &clamp)))
+        Box::pin(self.write_and_notify(changed, move |file, now| table::clamp_due_times(file, now, &clamp)))
     }
 
     fn keys(&self) -> BoxFuture<'_, Result<Vec<KeyStats>, StoreError>> {

@@ -48,7 +48,7 @@ pub(super) struct Connection {
 }
 
 /// A listener for notifications. It gets the number of the notifying backend and the payload.
-pub(super) type Hear = Arc<dyn Fn(i32, &str) + Send + Sync>;
+pub(super) type OnNotification = Arc<dyn Fn(i32, &str) + Send + Sync>;
 
 impl Connection {
     /// Completes when the connection has ended.
@@ -213,8 +213,8 @@ impl Manager {
         self.generation.compare_exchange(generation, generation + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// Opens a connection. `hear` gets its notifications.
-    pub(super) async fn connect(&self, hear: Option<&Hear>) -> Result<Connection, StoreError> {
+    /// Opens a connection. `on_notification` gets its notifications.
+    pub(super) async fn connect(&self, on_notification: Option<&OnNotification>) -> Result<Connection, StoreError> {
         let mut targets = self.settings.targets.clone();
         if self.settings.shuffles {
             shuffle(&mut targets);
@@ -229,7 +229,7 @@ impl Manager {
                 }
             };
             for address in addresses {
-                match self.connect_to(&target, address, hear).await {
+                match self.connect_to(&target, address, on_notification).await {
                     Ok(connection) => return Ok(connection),
                     // The other hosts would give the same answer.
                     Err(failure) if failure.is_of_all_hosts => return Err(failure.into()),
@@ -266,7 +266,7 @@ impl Manager {
         &self,
         target: &Target,
         address: Option<IpAddr>,
-        hear: Option<&Hear>,
+        on_notification: Option<&OnNotification>,
     ) -> Result<Connection, Failure> {
         let name = match address {
             Some(address) if address.to_string() != target.host => {
@@ -285,7 +285,7 @@ impl Manager {
         let connect = async {
             let (client, connection) = config.connect(self.tls.clone()).await?;
             let end = Arc::new(OnceLock::new());
-            let driver = JoinSet::from_iter([drive(connection, hear.cloned(), end.clone())]);
+            let driver = JoinSet::from_iter([drive(connection, on_notification.cloned(), end.clone())]);
             // Its generation is the one in which the server accepted it.
             let generation = self.generation.load(Ordering::Relaxed);
             let (statements, target) = (Mutex::default(), target.clone());
@@ -318,16 +318,19 @@ impl Manager {
 }
 
 /// Drives a connection until it ends, and records the reason.
-async fn drive<S, T>(mut connection: tokio_postgres::Connection<S, T>, hear: Option<Hear>, end: Arc<OnceLock<String>>)
-where
+async fn drive<S, T>(
+    mut connection: tokio_postgres::Connection<S, T>,
+    on_notification: Option<OnNotification>,
+    end: Arc<OnceLock<String>>,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
     T: AsyncRead + AsyncWrite + Unpin,
 {
     while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
         match message {
-            Ok(AsyncMessage::Notification(heard)) => {
-                if let Some(hear) = &hear {
-                    hear(heard.process_id(), heard.payload());
+            Ok(AsyncMessage::Notification(notification)) => {
+                if let Some(on_notification) = &on_notification {
+                    on_notification(notification.process_id(), notification.payload());
                 }
             }
             Ok(_) => {}

@@ -84,12 +84,12 @@ pub(super) struct Found<T> {
     /// The earliest due times, including those of rows that other replicas have claimed.
     earliest: T,
     /// The time of the database's clock.
-    said: SystemTime,
+    now: SystemTime,
 }
 
 impl<T> Look<T> {
-    pub(super) fn found(self, earliest: T, said: SystemTime) -> Found<T> {
-        Found { took: SystemClock.monotonic().saturating_sub(self.began), look: self, earliest, said }
+    pub(super) fn found(self, earliest: T, now: SystemTime) -> Found<T> {
+        Found { took: SystemClock.monotonic().saturating_sub(self.began), look: self, earliest, now }
     }
 }
 
@@ -177,7 +177,7 @@ impl State {
     }
 
     fn learn<T>(&mut self, kind: Kind, found: &Found<T>, since: Option<SystemTime>, earliest: Option<SystemTime>) {
-        let Some(at) = earliest.unwrap_or(found.said).min(found.said).checked_sub(MARGIN) else { return };
+        let Some(at) = earliest.unwrap_or(found.now).min(found.now).checked_sub(MARGIN) else { return };
         match (since, self.bounds.get_mut(&kind)) {
             (None, _) => {
                 let pause = found.took.saturating_mul(FULL_LOOK_FACTOR);
@@ -205,15 +205,15 @@ mod tests {
         Claim { quotas, limit: 1, lease: Duration::ZERO, format: 1, keys: vec![[1; 4]] }
     }
 
-    fn found(look: Look<Times>, first: Option<u64>, said: u64) -> Found<Times> {
+    fn found(look: Look<Times>, first: Option<u64>, now: u64) -> Found<Times> {
         let earliest = Times { polls: vec![first.map(at)], verifications: vec![None] };
         // Independent of the speed of the machine that runs the test.
-        Found { took: Duration::from_secs(1), ..look.found(earliest, at(said)) }
+        Found { took: Duration::from_secs(1), ..look.found(earliest, at(now)) }
     }
 
     /// Where the scan for polls of the one partition starts, after a scan that found the earliest due time at `first`.
-    fn after_look(bounds: &DueBounds, first: Option<u64>, said: u64) -> Option<SystemTime> {
-        bounds.learn(&claim(), &found(bounds.look(&claim()), first, said));
+    fn after_look(bounds: &DueBounds, first: Option<u64>, now: u64) -> Option<SystemTime> {
+        bounds.learn(&claim(), &found(bounds.look(&claim()), first, now));
         bounds.look(&claim()).since.polls[0]
     }
 

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_postgres::types::Type;
 
-use super::connection::{Connection, Hear, Manager, within};
+use super::connection::{Connection, Manager, OnNotification, within};
 use super::problem;
 use super::session::Parameter;
 use crate::clock::{Clock as _, SystemClock};
@@ -97,7 +97,7 @@ impl Listener {
                 Ok(connection) => {
                     pause = FIRST_PAUSE;
                     // There may have been changes while the store was not listening.
-                    self.changes.tell(Changed::ALL);
+                    self.changes.notify(Changed::ALL);
                     self.follow(connection).await;
                 }
                 Err(error) => {
@@ -113,12 +113,12 @@ impl Listener {
     async fn listen(&self) -> Result<Connection, StoreError> {
         let own = Arc::new(AtomicI32::new(0));
         let (changes, own_too) = (self.changes.clone(), own.clone());
-        let hear: Hear = Arc::new(move |backend: i32, payload: &str| {
+        let on_notification: OnNotification = Arc::new(move |backend: i32, payload: &str| {
             if backend != own_too.load(Ordering::Relaxed) {
-                changes.tell(changed_by(payload));
+                changes.notify(changed_by(payload));
             }
         });
-        let connection = self.pool.manager().connect(Some(&hear)).await?;
+        let connection = self.pool.manager().connect(Some(&on_notification)).await?;
         let sql = format!("LISTEN \"{}\"", self.channel.replace('"', "\"\""));
         let listen = async {
             connection.client().batch_execute(&sql).await?;
@@ -140,12 +140,12 @@ impl Listener {
             }
             let changed = self.pending.take();
             let client = connection.client();
-            let tell = async {
+            let send = async {
                 let Some(payload) = payload_of(changed) else { return client.batch_execute("").await };
                 let (channel, payload): Parameters<'_> = ((&self.channel, Type::TEXT), (&payload, Type::TEXT));
                 client.query_typed("SELECT pg_notify($1, $2)", &[channel, payload]).await.map(|_| ())
             };
-            if !matches!(within(ANSWER, tell).await, Some(Ok(()))) {
+            if !matches!(within(ANSWER, send).await, Some(Ok(()))) {
                 self.pending.add(changed);
                 return;
             }

@@ -156,7 +156,7 @@ impl Thread {
                 let current = self.data_version();
                 if current != version {
                     version = current;
-                    self.changes.tell(Changed::ALL);
+                    self.changes.notify(Changed::ALL);
                 }
             }
         }
@@ -187,7 +187,7 @@ impl Thread {
             let _ = self.execute("ROLLBACK");
         }
         if transaction.is_ok() {
-            group.iter().for_each(|call| self.changes.tell(call.changed()));
+            group.iter().for_each(|call| self.changes.notify(call.changed()));
         }
         for call in group {
             call.finish(transaction.as_ref().copied());
