@@ -184,8 +184,8 @@ impl Poller {
         let shared = self.shared();
         shared.allow_for(&client);
         let former = shared.tenants().replace(client)?;
-        let turn = former.replaced();
-        shared.tell_turn(&former, turn, "");
+        let gate_change = former.replaced();
+        shared.emit_gate(&former, gate_change, "");
         shared.wake(former.partition, Duration::ZERO);
         Ok(())
     }
@@ -285,8 +285,8 @@ impl Poller {
     pub fn resume(&self, issuer: &str, client_id: &str) -> Result<(), Error> {
         let shared = self.shared();
         let tenant = shared.tenant_of(issuer, client_id)?;
-        let turn = tenant.gate().open();
-        shared.tell_turn(&tenant, turn, "");
+        let gate_change = tenant.gate().open();
+        shared.emit_gate(&tenant, gate_change, "");
         let change = tenant.pause().end();
         shared.emit_pause(&tenant, change);
         Ok(())

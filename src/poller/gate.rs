@@ -35,7 +35,7 @@ enum Cause {
 
 /// What is known of the previous poll of the same sign-in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Before {
+pub(super) enum PreviousPoll {
     Answered,
     /// Its answer may have been the success. After that the OP refuses the grant, which says nothing about the client.
     MayBeLost,
@@ -50,8 +50,8 @@ pub(super) struct GateProbe {
 
 /// How an answer changes a gate.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Turn {
-    Stays,
+pub(super) enum GateChange {
+    Nothing,
     Closes { probe_in: Duration },
     Opens,
 }
@@ -87,7 +87,7 @@ impl Gate {
     }
 
     /// Processes the OP's answer to a poll.
-    pub(super) fn answered(&mut self, answer: &Answer, before: Before, now: Duration) -> Turn {
+    pub(super) fn answered(&mut self, answer: &Answer, before: PreviousPoll, now: Duration) -> GateChange {
         match answer {
             Answer::Error { response, .. } => match response.verdict() {
                 Verdict::ClientRefused | Verdict::ScopeRefused if refuses_the_client(response) => {
@@ -95,34 +95,34 @@ impl Gate {
                 }
                 // A transient error says nothing about the client, and neither does another demand for a DPoP nonce.
                 Verdict::TurnedAway | Verdict::MayBeLost | Verdict::OtherwiseRefused | Verdict::ClientRefused => {
-                    Turn::Stays
+                    GateChange::Nothing
                 }
                 Verdict::GrantRefused => self.grant_refused(before, now),
                 _ => self.open(),
             },
-            Answer::Trouble { .. } => Turn::Stays,
+            Answer::Trouble { .. } => GateChange::Nothing,
             Answer::Success(_) => self.open(),
         }
     }
 
-    fn grant_refused(&mut self, before: Before, now: Duration) -> Turn {
+    fn grant_refused(&mut self, before: PreviousPoll, now: Duration) -> GateChange {
         if self.closed.is_some_and(|closed| closed.cause == Cause::Client) {
             // The OP checks a grant only after it has accepted the client.
             return self.open();
         }
-        if before == Before::MayBeLost {
-            return Turn::Stays;
+        if before == PreviousPoll::MayBeLost {
+            return GateChange::Nothing;
         }
         self.suspicious_ends = self.suspicious_ends.saturating_add(1);
-        if self.suspicious_ends >= SUSPICIOUS_ENDS { self.close(Cause::Grants, now) } else { Turn::Stays }
+        if self.suspicious_ends >= SUSPICIOUS_ENDS { self.close(Cause::Grants, now) } else { GateChange::Nothing }
     }
 
     /// Opens the gate, by hand or because an answer shows that the client is accepted.
-    pub(super) fn open(&mut self) -> Turn {
+    pub(super) fn open(&mut self) -> GateChange {
         self.suspicious_ends = 0;
         match self.closed.take() {
-            Some(_) => Turn::Opens,
-            None => Turn::Stays,
+            Some(_) => GateChange::Opens,
+            None => GateChange::Nothing,
         }
     }
 
@@ -130,12 +130,12 @@ impl Gate {
         self.closed.is_some()
     }
 
-    fn close(&mut self, cause: Cause, now: Duration) -> Turn {
+    fn close(&mut self, cause: Cause, now: Duration) -> GateChange {
         if self.closed.is_some() {
-            return Turn::Stays;
+            return GateChange::Nothing;
         }
         self.closed = Some(Closed { probe_at: now.saturating_add(FIRST_PROBE), step: FIRST_PROBE, cause });
-        Turn::Closes { probe_in: FIRST_PROBE }
+        GateChange::Closes { probe_in: FIRST_PROBE }
     }
 }
 
@@ -157,8 +157,8 @@ mod tests {
     }
 
     /// After an earlier poll of the same sign-in was answered.
-    fn answered(gate: &mut Gate, code: &str, now: Duration) -> Turn {
-        gate.answered(&error(code), Before::Answered, now)
+    fn answered(gate: &mut Gate, code: &str, now: Duration) -> GateChange {
+        gate.answered(&error(code), PreviousPoll::Answered, now)
     }
 
     fn minutes(count: u64) -> Duration {
@@ -169,8 +169,8 @@ mod tests {
     fn a_refused_client_closes_its_gate_at_once_and_probes_ever_more_seldom() {
         let mut gate = Gate::default();
         assert_eq!(gate.admits(64, NOW), (64, None));
-        assert_eq!(answered(&mut gate, "invalid_client", NOW), Turn::Closes { probe_in: minutes(1) });
-        assert_eq!(answered(&mut gate, "invalid_client", NOW), Turn::Stays, "one alert is enough");
+        assert_eq!(answered(&mut gate, "invalid_client", NOW), GateChange::Closes { probe_in: minutes(1) });
+        assert_eq!(answered(&mut gate, "invalid_client", NOW), GateChange::Nothing, "one alert is enough");
         let mut now = NOW;
         for wait in [1, 2, 4, 8, 16, 32, 60, 60] {
             assert_eq!(gate.admits(64, now), (0, Some(minutes(wait))));
@@ -178,7 +178,7 @@ mod tests {
             assert_eq!(gate.admits(64, now), (1, None));
             gate.probes(now);
         }
-        assert_eq!(answered(&mut gate, "authorization_pending", now), Turn::Opens);
+        assert_eq!(answered(&mut gate, "authorization_pending", now), GateChange::Opens);
         assert_eq!(gate.admits(64, now), (64, None));
     }
 
@@ -204,8 +204,8 @@ mod tests {
             ["invalid_client", "unauthorized_client", "unsupported_grant_type", "invalid_scope", "invalid_dpop_proof"]
         {
             let mut gate = Gate::default();
-            assert_eq!(answered(&mut gate, code, NOW), Turn::Closes { probe_in: minutes(1) }, "{code}");
-            assert_eq!(answered(&mut gate, code, NOW + minutes(1)), Turn::Stays, "{code} at the probe");
+            assert_eq!(answered(&mut gate, code, NOW), GateChange::Closes { probe_in: minutes(1) }, "{code}");
+            assert_eq!(answered(&mut gate, code, NOW + minutes(1)), GateChange::Nothing, "{code} at the probe");
             assert!(gate.is_closed(), "{code}");
         }
     }
@@ -216,42 +216,42 @@ mod tests {
         answered(&mut gate, "invalid_client", NOW);
         for code in ["server_error", "temporarily_unavailable", "a_code_that_no_specification_knows", "use_dpop_nonce"]
         {
-            assert_eq!(answered(&mut gate, code, NOW), Turn::Stays, "{code}");
+            assert_eq!(answered(&mut gate, code, NOW), GateChange::Nothing, "{code}");
             assert!(gate.is_closed(), "{code}");
         }
-        assert_eq!(answered(&mut gate, "access_denied", NOW), Turn::Opens);
+        assert_eq!(answered(&mut gate, "access_denied", NOW), GateChange::Opens);
     }
 
     #[test]
     fn three_suspicious_ends_in_a_row_close_the_gate_and_anything_else_between_does_not() {
         let mut gate = Gate::default();
         for code in ["invalid_request", "invalid_grant", "authorization_pending", "invalid_grant", "invalid_grant"] {
-            assert_eq!(answered(&mut gate, code, NOW), Turn::Stays);
+            assert_eq!(answered(&mut gate, code, NOW), GateChange::Nothing);
         }
-        assert_eq!(answered(&mut gate, "invalid_request", NOW), Turn::Closes { probe_in: minutes(1) });
+        assert_eq!(answered(&mut gate, "invalid_request", NOW), GateChange::Closes { probe_in: minutes(1) });
     }
 
     #[test]
     fn grants_that_may_have_been_redeemed_do_not_close_the_gate() {
         let mut gate = Gate::default();
         for _ in 0..10 {
-            assert_eq!(gate.answered(&error("invalid_grant"), Before::MayBeLost, NOW), Turn::Stays);
+            assert_eq!(gate.answered(&error("invalid_grant"), PreviousPoll::MayBeLost, NOW), GateChange::Nothing);
         }
         assert!(!gate.is_closed());
         for closes in [false, false, true] {
             answered(&mut gate, "invalid_grant", NOW);
             assert_eq!(gate.is_closed(), closes);
         }
-        gate.answered(&error("invalid_grant"), Before::MayBeLost, NOW);
+        gate.answered(&error("invalid_grant"), PreviousPoll::MayBeLost, NOW);
         assert!(gate.is_closed(), "it stays closed");
     }
 
     #[test]
     fn an_op_that_looks_at_the_grant_has_accepted_the_client() {
-        for before in [Before::Answered, Before::MayBeLost] {
+        for before in [PreviousPoll::Answered, PreviousPoll::MayBeLost] {
             let mut gate = Gate::default();
             answered(&mut gate, "invalid_client", NOW);
-            assert_eq!(gate.answered(&error("invalid_grant"), before, NOW), Turn::Opens);
+            assert_eq!(gate.answered(&error("invalid_grant"), before, NOW), GateChange::Opens);
         }
     }
 }

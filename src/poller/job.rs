@@ -9,7 +9,7 @@ use tracing::Instrument as _;
 use zeroize::Zeroizing;
 
 use super::event::{Event, ProgressText};
-use super::gate::Before;
+use super::gate::PreviousPoll;
 use super::measure;
 use super::record::{Record, Stage};
 use super::shared::Shared;
@@ -124,7 +124,7 @@ impl Job {
             untouched.orphaned(now);
         }
         let late = now.wall.duration_since(schedule.due_at()).unwrap_or_default();
-        let before = if untouched.answer_lost() { Before::MayBeLost } else { Before::Answered };
+        let before = if untouched.answer_lost() { PreviousPoll::MayBeLost } else { PreviousPoll::Answered };
         let step = schedule.claimed(now, self.store_clock.said(), self.claimed.pinged, self.claimed.orphaned);
         pending.0.schedule = schedule;
         match step {

@@ -9,7 +9,7 @@ use futures_core::future::BoxFuture;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 
 use super::event::Event;
-use super::gate::{Before, Turn};
+use super::gate::{GateChange, PreviousPoll};
 use super::holdings::Holdings;
 use super::limits::Limits;
 use super::measure;
@@ -193,13 +193,13 @@ impl Shared {
     }
 
     /// Applies an answer to a poll to the gate and the pause of its client.
-    pub(super) fn answered(&self, tenant: &Tenant, answer: &Answer, before: Before) {
+    pub(super) fn answered(&self, tenant: &Tenant, answer: &Answer, before: PreviousPoll) {
         let now = self.clock.monotonic();
         let mut gate = tenant.gate();
         if tenant.is_replaced() {
             return;
         }
-        let turn = gate.answered(answer, before, now);
+        let gate_change = gate.answered(answer, before, now);
         drop(gate);
         let change = tenant.pause().answered(answer, now);
         self.emit_pause(tenant, change);
@@ -207,7 +207,7 @@ impl Shared {
             Answer::Error { response, .. } => response.code(),
             _ => "",
         };
-        self.tell_turn(tenant, turn, code);
+        self.emit_gate(tenant, gate_change, code);
     }
 
     pub(super) fn emit_pause(&self, tenant: &Tenant, change: PauseChange) {
@@ -230,11 +230,11 @@ impl Shared {
         }
     }
 
-    pub(super) fn tell_turn(&self, tenant: &Tenant, turn: Turn, code: &str) {
+    pub(super) fn emit_gate(&self, tenant: &Tenant, gate_change: GateChange, code: &str) {
         let (issuer, client_id) = (tenant.client.issuer().into(), tenant.client.client_id().into());
-        match turn {
-            Turn::Stays => {}
-            Turn::Closes { probe_in } => {
+        match gate_change {
+            GateChange::Nothing => {}
+            GateChange::Closes { probe_in } => {
                 tenant.measure.gate(true);
                 tracing::error!(
                     issuer = tenant.client.issuer(),
@@ -244,7 +244,7 @@ impl Shared {
                 );
                 self.tell(Event::GateClosed { issuer, client_id, code: code.into(), probe_in });
             }
-            Turn::Opens => {
+            GateChange::Opens => {
                 tenant.measure.gate(false);
                 tracing::info!(
                     issuer = tenant.client.issuer(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::cancellations::Cancellations;
-use super::gate::{Gate, Turn};
+use super::gate::{Gate, GateChange};
 use super::limits::{Limits, Meter};
 use super::measure::Measure;
 use super::pause::Pause;
@@ -91,7 +91,7 @@ impl Tenant {
     }
 
     /// Records that another tenant has replaced it, and opens the gate for that one.
-    pub(super) fn replaced(&self) -> Turn {
+    pub(super) fn replaced(&self) -> GateChange {
         self.is_replaced.store(true, Ordering::Release);
         self.gate().open()
     }
