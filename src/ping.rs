@@ -185,7 +185,7 @@ impl Receiver {
         match &self.mode {
             Mode::PerProcess => {
                 let token = NotificationToken::parse(bearer(headers)?)?;
-                let client = self.poller.client_numbered(token.client)?;
+                let client = self.poller.client_of_partition(token.client)?;
                 let is_genuine = self.poller.keyring().verifies(&token, client.issuer(), client.client_id());
                 is_genuine.then_some((client, Some(token.process)))
             }

@@ -122,7 +122,7 @@ impl<'a> Wait<'a> {
                 Ok(Poll::Pending) => self.tell(WaitEvent::Pending),
                 Ok(Poll::SlowDown) => self.tell(WaitEvent::SlowDown),
                 Err(error) if passes(&error) => {
-                    let silence = self.pending.0.schedule.turns_stale(self.client.now());
+                    let silence = self.pending.0.schedule.newly_stale(self.client.now());
                     self.tell(WaitEvent::Trouble(&error));
                     if let Some(silence) = silence {
                         self.tell(WaitEvent::Stale(silence));

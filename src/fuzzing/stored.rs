@@ -209,7 +209,7 @@ fn schedule(plaintext: &[u8], events: &[u8]) {
         assert_eq!(to_json(&from_json::<Schedule>(&written).unwrap()).unwrap(), written);
         check_time(schedule.due_at());
         schedule.expires_at().into_iter().for_each(check_time);
-        let _ = (schedule.ping_in(now), schedule.due_in(now), schedule.turns_stale(now));
+        let _ = (schedule.ping_in(now), schedule.due_in(now), schedule.newly_stale(now));
         assert!(schedule.interval(now) >= Duration::from_secs(1), "{:?}", schedule.interval(now));
     }
 }

@@ -173,7 +173,7 @@ pub(crate) struct Schedule {
     heard_at: Option<SystemTime>,
     /// Whether the current silence was reported.
     #[serde(rename = "stl", default, skip_serializing_if = "is_false")]
-    stale_told: bool,
+    stale_reported: bool,
     /// The cancellation requests that the OP has not confirmed.
     #[serde(rename = "cnl", default, skip_serializing_if = "Option::is_none")]
     cancelling: Option<Cancelling>,
@@ -237,7 +237,7 @@ impl Schedule {
             ping_spent: false,
             undecided: 0,
             heard_at: None,
-            stale_told: false,
+            stale_reported: false,
             cancelling: None,
             seen: Some(answered),
         };
@@ -403,7 +403,7 @@ impl Schedule {
                 // The OP's answer takes precedence over the local deadline.
                 self.late_poll_made = false;
                 self.heard_at = Some(now.wall);
-                self.stale_told = false;
+                self.stale_reported = false;
                 // After a ping, earlier undecided answers do not lengthen the wait for the next poll.
                 self.undecided = if self.ping_spent { 0 } else { self.undecided.saturating_add(1) };
                 if reading == Reading::SlowDown {
@@ -438,10 +438,10 @@ impl Schedule {
 
     /// The duration of the OP's silence about a sign-in without a deadline, once it is long enough for an alert. It is
     /// returned once for each silence.
-    pub(crate) fn turns_stale(&mut self, now: Moment) -> Option<Duration> {
+    pub(crate) fn newly_stale(&mut self, now: Moment) -> Option<Duration> {
         let silence = self.silence(now);
-        let is_news = self.expires_in.is_none() && !self.stale_told && silence >= STALE;
-        self.stale_told |= is_news;
+        let is_news = self.expires_in.is_none() && !self.stale_reported && silence >= STALE;
+        self.stale_reported |= is_news;
         is_news.then_some(silence)
     }
 

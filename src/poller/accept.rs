@@ -237,9 +237,9 @@ impl Acceptance {
             ControlFlow::Continue(store_clock) => store_clock,
             ControlFlow::Break(accepted) => return Ok(accepted),
         };
-        let turn = self.turn().await.and_then(|turn| grant.lateness().map_or(Ok(turn), Err));
-        let turn = match turn {
-            Ok(turn) => turn,
+        let slot = self.slot().await.and_then(|slot| grant.lateness().map_or(Ok(slot), Err));
+        let slot = match slot {
+            Ok(slot) => slot,
             Err(refusal) => {
                 self.exchanged("unsent");
                 self.forget().await;
@@ -250,7 +250,7 @@ impl Acceptance {
         let exchanged = client.exchange_unverified(&mut grant).await;
         self.may_be_sent.store(exchanged.is_ok() || grant.is_spent(), Ordering::Release);
         // The next exchange can begin. This one may wait for the store for minutes.
-        drop(turn);
+        drop(slot);
         match exchanged {
             Ok(SignIn::Deferred(pending)) => {
                 self.exchanged("deferred");
@@ -285,11 +285,11 @@ impl Acceptance {
 
     /// Waits for a free slot for the exchange, unless that takes too long or the poller stops. The row exists already,
     /// so that a second response of this session waits for this one and does not take another slot.
-    async fn turn(&self) -> Result<SemaphorePermit<'_>, Error> {
+    async fn slot(&self) -> Result<SemaphorePermit<'_>, Error> {
         let mut stop = self.shared.stop.subscribe();
         tokio::select! {
             biased;
-            turn = self.tenant.exchanges.acquire() => turn.map_err(|_| Error::new(ErrorKind::Busy)),
+            slot = self.tenant.exchanges.acquire() => slot.map_err(|_| Error::new(ErrorKind::Busy)),
             // The row is removed in the remaining time, so that another replica can handle the response.
             _ = stop.wait_for(Option::is_some) => Err(Misuse::ShutDown.into()),
             () = self.shared.clock.sleep(QUEUE_PATIENCE) => Err(Error::new(ErrorKind::Busy)),

@@ -178,7 +178,7 @@ impl Engine {
         self.shared.tell(Event::Panicked { id: None });
         // Either of these may have panicked.
         self.changed = None;
-        self.give_call_back();
+        self.abandon_call();
     }
 
     async fn run_until_stopped(&mut self) {
@@ -339,7 +339,7 @@ impl Engine {
         // The OP gives its answers only once.
         self.call_at = Duration::ZERO;
         if self.call.as_ref().is_some_and(|call| !call.settles()) {
-            self.give_call_back();
+            self.abandon_call();
         }
         let end = self.shared.clock.monotonic().saturating_add(LAST_SETTLEMENT);
         let is_done = |engine: &Self| {

@@ -125,7 +125,7 @@ impl Job {
         }
         let late = now.wall.duration_since(schedule.due_at()).unwrap_or_default();
         let before = if untouched.answer_lost() { PreviousPoll::MayBeLost } else { PreviousPoll::Answered };
-        let step = schedule.claimed(now, self.store_clock.said(), self.claimed.pinged, self.claimed.orphaned);
+        let step = schedule.claimed(now, self.store_clock.reading(), self.claimed.pinged, self.claimed.orphaned);
         pending.0.schedule = schedule;
         match step {
             Step::Wait(wait) => return self.waiting(pending, now, wait, None).map(Some),
@@ -137,7 +137,7 @@ impl Job {
         }
 
         pending.0.schedule.sending(now);
-        self.tenant.measure.poll_leaves(late);
+        self.tenant.measure.poll_sent(late);
         let clock = &*self.shared.clock;
         let sent_at = clock.monotonic();
         let poll = tokio::select! {
@@ -153,7 +153,7 @@ impl Job {
             return self.waiting(pending, now, self.tenant.give_back(), None).map(Some);
         };
         self.has_left.store(true, Ordering::Relaxed);
-        self.tenant.leaves_in_time();
+        self.tenant.sent_in_time();
         let mut poll = Box::pin(poll);
         let polled = tokio::select! {
             biased;
@@ -243,7 +243,7 @@ impl Job {
             Standing::Open => {
                 let progressed = pending.progress() != progress.as_deref();
                 self.tell(id, &pending, response.as_ref(), error, progressed);
-                self.tell_silence(pending.0.schedule.turns_stale(now));
+                self.emit_stale(pending.0.schedule.newly_stale(now));
                 let due_in = pending.0.schedule.due_in(now);
                 let body = progressed.then_some(context);
                 let settlement = self.waiting(pending, now, due_in, body);
@@ -276,7 +276,7 @@ impl Job {
         }
     }
 
-    fn tell_silence(&self, silence: Option<Duration>) {
+    fn emit_stale(&self, silence: Option<Duration>) {
         let Some(silence) = silence else { return };
         let (id, days) = (self.claimed.id, silence.as_secs() / 86_400);
         tracing::error!(process = %id, days, "the OP has not answered polls of a sign-in without a deadline for a long time");

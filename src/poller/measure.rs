@@ -77,7 +77,7 @@ impl Measure {
     }
 
     /// A poll is sent, `late` after it was due.
-    pub(super) fn poll_leaves(&self, late: Duration) {
+    pub(super) fn poll_sent(&self, late: Duration) {
         #[cfg(feature = "metrics")]
         metrics::histogram!(LATENESS_SECONDS, self.labels.iter()).record(late);
     }

@@ -27,7 +27,7 @@ impl Poller {
     }
 
     /// The client that a notification token names.
-    pub(crate) fn client_numbered(&self, number: i64) -> Option<Client> {
+    pub(crate) fn client_of_partition(&self, number: i64) -> Option<Client> {
         self.shared().tenant(Partition(number)).map(|tenant| tenant.client.clone())
     }
 

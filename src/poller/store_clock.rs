@@ -18,12 +18,12 @@ impl StoreClock {
     }
 
     /// The time of the store's clock when it executed the call.
-    pub(super) fn said(&self) -> SystemTime {
+    pub(super) fn reading(&self) -> SystemTime {
         self.now
     }
 
     /// The drift between the two clocks since an earlier reading.
-    pub(super) fn apart(&self, later: &Self) -> Duration {
+    pub(super) fn drift_to(&self, later: &Self) -> Duration {
         let expected = saturating_add(self.now, later.at.saturating_sub(self.at));
         match later.now.duration_since(expected) {
             Ok(ahead) => ahead,

@@ -123,7 +123,7 @@ impl Tenant {
     }
 
     /// Records a poll that was sent in time.
-    pub(super) fn leaves_in_time(&self) {
+    pub(super) fn sent_in_time(&self) {
         self.late.store(0, Ordering::Relaxed);
     }
 

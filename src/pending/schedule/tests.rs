@@ -573,18 +573,18 @@ fn an_op_that_is_silent_for_ninety_days_about_a_process_without_a_deadline_is_to
     ask(&mut schedule, 10.0 * DAY, &pending());
     for day in [50.0, 99.0] {
         ask(&mut schedule, day * DAY, &unavailable(None));
-        assert_eq!(schedule.turns_stale(moment(day * DAY)), None, "{day}");
+        assert_eq!(schedule.newly_stale(moment(day * DAY)), None, "{day}");
     }
     ask(&mut schedule, 101.0 * DAY, &unavailable(None));
-    let silence = schedule.turns_stale(moment(101.0 * DAY)).unwrap();
+    let silence = schedule.newly_stale(moment(101.0 * DAY)).unwrap();
     assert_eq!(silence.as_secs() / 86_400, 91);
-    assert_eq!(schedule.turns_stale(moment(102.0 * DAY)), None, "it was reported");
+    assert_eq!(schedule.newly_stale(moment(102.0 * DAY)), None, "it was reported");
     ask(&mut schedule, 103.0 * DAY, &pending());
     ask(&mut schedule, 194.0 * DAY, &unavailable(None));
-    assert!(schedule.turns_stale(moment(194.0 * DAY)).is_some(), "a second silence");
+    assert!(schedule.newly_stale(moment(194.0 * DAY)).is_some(), "a second silence");
     let times = Times { interval: None, expires_in: Some(Duration::from_secs(400 * 86_400)) };
     let mut limited = Schedule::new(times, moment(0.0).wall, moment(0.0), None, NO_JITTER);
-    assert_eq!(limited.turns_stale(moment(200.0 * DAY)), None, "its deadline ends it");
+    assert_eq!(limited.newly_stale(moment(200.0 * DAY)), None, "its deadline ends it");
 }
 
 proptest! {

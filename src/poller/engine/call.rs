@@ -139,7 +139,7 @@ impl Engine {
     }
 
     /// Drops the current call, and keeps its results and clients for the next one.
-    pub(super) fn give_call_back(&mut self) {
+    pub(super) fn abandon_call(&mut self) {
         let now = self.shared.clock.monotonic();
         if let Some(call) = self.call.take() {
             self.keep_for_later(call, now);
@@ -204,7 +204,7 @@ impl Engine {
     fn has_jumped(&mut self, store_clock: StoreClock, began: Duration, now: Duration) -> bool {
         // The store read its clock at some moment during the call, so the reading of a slow call is imprecise.
         let uncertain = now.saturating_sub(began);
-        let jump = self.last_seen.map(|last| last.apart(&store_clock));
+        let jump = self.last_seen.map(|last| last.drift_to(&store_clock));
         let has_jumped = jump.is_some_and(|jump| jump > LARGEST_DRIFT.saturating_add(uncertain));
         if has_jumped || self.last_seen.is_none() || uncertain < LARGEST_DRIFT / 5 {
             self.last_seen = Some(store_clock);
