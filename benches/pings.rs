@@ -391,7 +391,7 @@ async fn serve_receiver() -> Result<(), Failed> {
     sign_in(&poller, &client, 0).await?;
     let http = reqwest::Client::builder().no_proxy().build()?;
     let waiting: BTreeMap<String, Waiting> = get_json(&http, &format!("{issuer}/waiting")).await?;
-    let genuine = waiting.into_values().next().ok_or("nobody waits")?.notification_token;
+    let genuine = waiting.into_values().next().ok_or("no sign-in is pending")?.notification_token;
     // Changes a character in the middle of the MAC.
     let (head, tail) = genuine.split_at(genuine.len() - 10);
     let other = if tail.starts_with('A') { 'B' } else { 'A' };

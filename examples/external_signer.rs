@@ -34,8 +34,8 @@ fn main() -> ExitCode {
 /// The application: it registers the public key at an OP and signs a user in.
 #[tokio::main(flavor = "current_thread")]
 async fn application() -> anyhow::Result<()> {
-    let (signer, public_jwk) = PipeSigner::start().context("the keeper of the key does not start")?;
-    println!("The keeper's public key, to be registered at the OP: {public_jwk}");
+    let (signer, public_jwk) = PipeSigner::start().context("the key service cannot be started")?;
+    println!("The key service's public key, to be registered at the OP: {public_jwk}");
 
     let op = TestProvider::builder()
         .client(TestClient::private_key_jwt("my-client", &public_jwk))
@@ -54,7 +54,7 @@ async fn application() -> anyhow::Result<()> {
     let SignIn::Deferred(mut pending) = client.authorization_response(&query, session).await? else {
         bail!("the OP answered at once");
     };
-    println!("The code is exchanged; every poll has an assertion of its own.");
+    println!("The code is exchanged. Each poll has a new assertion.");
     let Outcome::Approved(authentication) = client.wait(&mut pending).await? else {
         bail!("the OP did not approve");
     };
@@ -103,8 +103,8 @@ impl Signer for PipeSigner {
         let (reply, replied) = oneshot::channel();
         let sent = self.requests.send(Request { message: message.to_vec(), reply });
         async move {
-            sent.map_err(|_| Error::signer("the keeper of the key has gone"))?;
-            let signature = replied.await.map_err(|_| Error::signer("the keeper of the key has gone"))?;
+            sent.map_err(|_| Error::signer("the key service has ended"))?;
+            let signature = replied.await.map_err(|_| Error::signer("the key service has ended"))?;
             signature.map_err(Error::signer)
         }
         .boxed()

@@ -74,7 +74,7 @@ async fn main() -> anyhow::Result<()> {
 
     // A setting that the rules forbid is an error before any sign-in starts.
     let forbidden = Client::builder(op.issuer(), "my-app").fapi2().client_secret("s3cret").build();
-    println!("with a client secret: {}", forbidden.expect_err("FAPI 2.0 knows no client secrets"));
+    println!("with a client secret: {}", forbidden.expect_err("FAPI 2.0 forbids client secrets"));
 
     op.assert_clean();
     Ok(())

@@ -34,7 +34,7 @@ async fn go_on(client: &Client, keyring: &Keyring, file: &Path) -> anyhow::Resul
         // Just before a poll, so that a lost answer is noticed. Just after an answer that the OP sends only once.
         WaitEvent::Asking | WaitEvent::Answered => {
             if let Err(error) = keep(pending) {
-                eprintln!("a crash now would lose something: {error:#}");
+                eprintln!("the sign-in could not be saved: {error:#}");
             }
         }
         WaitEvent::Pending => println!("not yet: {}", pending.progress().unwrap_or("no details")),

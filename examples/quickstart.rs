@@ -40,15 +40,15 @@ async fn sign_in(client: &Client, browser: &mut dyn Browser, progress: &Progress
             progress.step("The provider answered at once", "there is nothing to wait for");
             return Ok(authentication.claims().clone());
         }
-        _ => bail!("this example is older than the library"),
+        _ => bail!("this example does not know this variant"),
     };
-    progress.step("Exchange the deferred code", "the provider names the process and how often it may be asked");
+    progress.step("Exchange the deferred code", "the provider returns an identifier to poll with, and the interval");
     match pending.interim() {
         InterimState::Verified(interim) => {
             let name = interim.claims().name().unwrap_or("somebody");
             progress.note(&format!("an interim ID Token says, not verified yet, that this is {name}"));
         }
-        InterimState::Rejected(rule) => progress.note(&format!("an interim ID Token came but is not believed: {rule}")),
+        InterimState::Rejected(rule) => progress.note(&format!("an interim ID Token was rejected: {rule}")),
         _ => {}
     }
 
@@ -70,14 +70,14 @@ async fn sign_in(client: &Client, browser: &mut dyn Browser, progress: &Progress
         Outcome::Expired(_) => bail!("time ran out before the provider decided; start again"),
         Outcome::Failed(response) => {
             bail!(
-                "the provider ended the process with {response}: {}",
+                "the provider ended the sign-in with {response}: {}",
                 response.description().unwrap_or("no reason given")
             )
         }
         Outcome::Invalid(violation) => bail!("the provider's approval is not valid: {violation}"),
         Outcome::Cancelled => bail!("the sign-in was cancelled"),
-        Outcome::Unknown => bail!("the provider's answer was lost on its way, and it gives it once only; start again"),
-        other => bail!("this example is older than the library: {other:?}"),
+        Outcome::Unknown => bail!("the provider's answer was lost, and it is sent only once; start again"),
+        other => bail!("this example does not know this variant: {other:?}"),
     }
 }
 

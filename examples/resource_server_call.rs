@@ -28,7 +28,7 @@ async fn call(client: &Client, tokens: &mut Authentication, url: &str) -> anyhow
         client.refresh(tokens).await?;
         // An application seals and stores `tokens` here, because the old refresh token is used up.
     }
-    anyhow::bail!("the API does not even take new tokens")
+    anyhow::bail!("the API refuses new tokens too")
 }
 
 #[tokio::main(flavor = "current_thread")]

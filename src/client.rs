@@ -208,7 +208,11 @@ impl Client {
         let supported = check_support(metadata, response_type.as_str(), &[response_type.grant_type()], false);
         let supported = supported.and_then(|()| self.check_authentication(metadata));
         if let Err(problem) = supported.and_then(|()| self.check_id_token_algorithms(metadata)) {
-            tracing::warn!(issuer = self.issuer(), %problem, "the OP's metadata no longer offers what this client needs");
+            tracing::warn!(
+                issuer = self.issuer(),
+                %problem,
+                "the OP's metadata no longer lists a feature that this client needs"
+            );
         }
     }
 

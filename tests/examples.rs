@@ -21,7 +21,7 @@ fn a_client_registers_itself_is_used_and_deleted() {
     let said = run("register");
     let expected = [
         "registered for urn:openid:params:grant-type:deferred and refresh_token",
-        "look at `dpop_bound_access_tokens`: the OP does not insist on it, so it is on the client alone to do it",
+        "look at `dpop_bound_access_tokens`: the OP does not enforce it, so only the client ensures it",
         "welcome, 248289761001",
         "now called Example Bank & Sons",
         "deleted",

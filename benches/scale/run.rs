@@ -115,7 +115,7 @@ pub(crate) async fn run(population: &Population, plan: Plan, file: &std::path::P
             break first;
         }
         if clock.monotonic() - started > FIRST_POLL_WITHIN {
-            return Err("nobody is polled".into());
+            return Err("no sign-in is polled".into());
         }
         polling_mb = memory()?.max(polling_mb);
         clock.sleep(Duration::from_millis(20)).await;

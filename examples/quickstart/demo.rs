@@ -85,7 +85,7 @@ fn wire_log(op: &TestProvider) -> impl Fn() -> Vec<String> + Send + Sync + use<>
     let op = op.clone();
     let seen = Mutex::new(0);
     move || {
-        let mut seen = seen.lock().expect("nobody panics here");
+        let mut seen = seen.lock().expect("no holder of the lock panics");
         let answered: Vec<_> =
             op.requests().into_iter().skip(*seen).take_while(|request| request.status.is_some()).collect();
         *seen += answered.len();

@@ -113,7 +113,7 @@ impl Browser for RealBrowser {
 
     fn visit<'a>(&'a mut self, url: &'a str) -> BoxFuture<'a, anyhow::Result<String>> {
         Box::pin(async move {
-            let listener = self.listener.take().context("the browser went out already")?;
+            let listener = self.listener.take().context("the browser has already been sent")?;
             // Any page can make the browser call our address. Only the response with our `state` is for us. The library
             // checks this again.
             let state = Url::parse(url)?.query_pairs().find(|(name, _)| name == "state").map(|(_, value)| value.into());
@@ -127,7 +127,7 @@ impl Browser for RealBrowser {
                     stopped?;
                     anyhow::bail!("the listener for the redirect stopped")
                 }
-                query = receiver.recv() => query.context("no redirect came"),
+                query = receiver.recv() => query.context("no redirect arrived"),
             }
         })
     }

@@ -73,7 +73,7 @@ pub fn cookie(name: &str, value: &str, lifetime: Duration) -> anyhow::Result<Coo
 /// 128 random bits.
 pub fn random_text() -> anyhow::Result<String> {
     let mut bytes = [0; 16];
-    SystemRandom.fill(&mut bytes).context("there is no randomness")?;
+    SystemRandom.fill(&mut bytes).context("the system's randomness failed")?;
     Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 

@@ -39,7 +39,7 @@ pub async fn demo(settings: DemoSettings) -> anyhow::Result<()> {
     let arguments = front.application_arguments(settings.pings);
     println!("The application      {app}/");
     println!("The reviewers' desk  {}/desk", front.base);
-    eprintln!("Kill the application with `kill -9` and the number that it says. It is started again and carries on.");
+    eprintln!("Kill the application with `kill -9` and the process ID that it prints. It is restarted and continues.");
     let op = front.op.clone();
     tokio::select! {
         failed = keep_running(listen, data, &arguments) => failed,
@@ -62,6 +62,6 @@ async fn keep_running(listen: SocketAddr, data: &Path, arguments: &[String]) -> 
         if status.code().is_some() {
             bail!("the application ended by itself: {status}");
         }
-        eprintln!("The application was killed; here it is again.");
+        eprintln!("The application was killed and has been restarted.");
     }
 }

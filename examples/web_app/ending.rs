@@ -75,7 +75,7 @@ impl From<&Outcome> for Ending {
             Outcome::Denied(denial) => Self::Denied { reason: denial.description().map(str::to_owned) },
             Outcome::Expired(_) => Self::Expired,
             Outcome::Failed(response) => {
-                eprintln!("the OP ended a process: {response}");
+                eprintln!("the OP ended a sign-in: {response}");
                 Self::Failed
             }
             Outcome::Invalid(violation) => {
@@ -105,7 +105,7 @@ pub async fn take(poller: &Poller, ledger: &Ledger) -> anyhow::Result<()> {
     while let Some(delivery) = outcomes.next().await {
         // First store, then acknowledge. If either fails, the outcome is delivered again.
         if let Err(error) = settle(&delivery, ledger).await {
-            eprintln!("an outcome could not be dealt with: {error:#}");
+            eprintln!("an outcome could not be handled: {error:#}");
         }
     }
     Ok(())

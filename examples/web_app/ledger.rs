@@ -14,7 +14,7 @@ use super::ending::{Ending, Person};
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS browsers (
         id INTEGER PRIMARY KEY,
-        token BLOB NOT NULL UNIQUE,  -- a hash: whoever reads this file gets into no session
+        token BLOB NOT NULL UNIQUE,  -- a hash, so that a reader of this file cannot take over a session
         person TEXT                  -- who is signed in, in JSON
     ) STRICT;
     CREATE TABLE IF NOT EXISTS bookings (
@@ -22,7 +22,7 @@ const SCHEMA: &str = "
         browser INTEGER NOT NULL REFERENCES browsers (id),
         boat TEXT NOT NULL,
         cookie TEXT NOT NULL UNIQUE, -- the name of the cookie with the authorization session
-        process TEXT,                -- what the poller calls it, once the user has come back
+        process TEXT,                -- the poller's identifier, once the user has come back
         ending TEXT,                 -- in JSON
         is_final INTEGER NOT NULL DEFAULT 0,
         is_used INTEGER NOT NULL DEFAULT 0

@@ -76,7 +76,7 @@ pub async fn demo(settings: DemoSettings) -> anyhow::Result<()> {
         .env("OPENID_DEFERRED_CLIENT_SECRET", CLIENT_SECRET)
         .kill_on_drop(true);
     eprintln!("An OpenID Provider with {} users is running at {}.", settings.users, op.issuer());
-    eprintln!("Kill the worker with `kill -9` and the number that it says. It is started again and carries on.");
+    eprintln!("Kill the worker with `kill -9` and the process ID that it prints. It is restarted and continues.");
 
     let mut worker = command.spawn().context("the worker cannot be started")?;
     tokio::select! {
@@ -116,7 +116,7 @@ async fn keep_running(command: &Command, worker: &mut Child) -> anyhow::Result<(
         if status.code().is_some() {
             bail!("the worker ended by itself: {status}");
         }
-        eprintln!("The worker was killed; here is the next one.");
+        eprintln!("The worker was killed and has been restarted.");
         *worker = again(command).spawn()?;
     }
 }
@@ -163,7 +163,7 @@ async fn send_users(op: &TestProvider, app: &str, users: u32) -> anyhow::Result<
         let back = op.visit(url).url();
         let page = reload(&browser, &back, cookie.split(';').next().unwrap_or_default()).await?;
         if !page.status().is_success() {
-            bail!("user {user} came back in vain: {}", page.text().await?);
+            bail!("user {user} came back, but was not taken: {}", page.text().await?);
         }
     }
     Ok(())
@@ -176,7 +176,7 @@ async fn reload(browser: &reqwest::Client, url: &str, cookie: &str) -> anyhow::R
             _ => SystemClock.sleep(MOMENT).await,
         }
     }
-    bail!("the application is out of order: {url}")
+    bail!("the application does not answer: {url}")
 }
 
 fn text(page: &reqwest::Response, name: &str) -> Option<String> {

@@ -21,7 +21,7 @@ impl Journal {
     pub fn write(&self, delivery: &Delivery) -> anyhow::Result<()> {
         // The whole line is one write, so that the lines of several workers do not mix.
         (&self.0).write_all(line(delivery).as_bytes())?;
-        self.0.sync_data().context("the disk did not take it")
+        self.0.sync_data().context("the line cannot be written")
     }
 }
 

@@ -21,7 +21,7 @@ pub async fn show(poller: &Poller) {
                 let in_flight: usize = clients.iter().map(|client| client.in_flight).sum();
                 format!("{pending} pending, {in_flight} in flight, {decided} to deliver, {done} done")
             }
-            Err(error) => format!("the store is out of reach, nothing is lost: {error}"),
+            Err(error) => format!("the store is unavailable, nothing is lost: {error}"),
         });
         line.tick();
         SystemClock.sleep(Duration::from_millis(500)).await;

@@ -7,12 +7,12 @@ pub async fn requested() -> anyhow::Result<()> {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
-        let mut terminated = signal(SignalKind::terminate()).context("SIGTERM cannot be listened for")?;
+        let mut terminated = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
         tokio::select! {
             _ = terminated.recv() => Ok(()),
-            interrupted = tokio::signal::ctrl_c() => interrupted.context("Ctrl-C cannot be listened for"),
+            interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot listen for Ctrl-C"),
         }
     }
     #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await.context("Ctrl-C cannot be listened for")
+    tokio::signal::ctrl_c().await.context("cannot listen for Ctrl-C")
 }

@@ -47,7 +47,7 @@ impl Door {
     pub async fn serve(self) -> anyhow::Result<()> {
         match self.0 {
             None => std::future::pending().await,
-            Some((listener, router)) => axum::serve(listener, router).await.context("the door is broken"),
+            Some((listener, router)) => axum::serve(listener, router).await.context("the server failed"),
         }
     }
 }
@@ -77,17 +77,17 @@ async fn callback(State(app): State<App>, RawQuery(query): RawQuery, headers: He
         Accepted::Deferred(id) => (StatusCode::ACCEPTED, format!("{id}\n")),
         Accepted::Complete(authentication) => (StatusCode::OK, format!("{}\n", authentication.claims().subject())),
         Accepted::Ended(id) => (StatusCode::GONE, format!("{id} has ended; start again\n")),
-        _ => (StatusCode::NOT_IMPLEMENTED, "this example is older than the library\n".to_owned()),
+        _ => (StatusCode::NOT_IMPLEMENTED, "this example does not know this variant\n".to_owned()),
     }
     .into_response())
 }
 
 /// Shows the state of a sign-in, for the page that the user sees meanwhile.
 async fn status(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Refusal> {
-    let not_found = || Refusal(StatusCode::NOT_FOUND, "there is no such process".to_owned());
+    let not_found = || Refusal(StatusCode::NOT_FOUND, "there is no such sign-in".to_owned());
     let id: ProcessId = id.parse().map_err(|_| not_found())?;
     let status = app.poller.status(id).await?.ok_or_else(not_found)?;
-    let progress = status.progress().unwrap_or("nothing is known yet");
+    let progress = status.progress().unwrap_or("no progress is known yet");
     // The OP's text is sent as plain text. In HTML it would have to be escaped.
     Ok(format!("{:?}: {progress}\n", status.phase()).into_response())
 }

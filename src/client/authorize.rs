@@ -50,7 +50,7 @@ const RESERVED: [&str; 20] = [
 const LONGEST_CONTEXT: usize = 256;
 
 /// An authorization request that is being built. Finish with [`start`](Self::start).
-#[must_use = "an authorization request does nothing until `start` gives its URL"]
+#[must_use = "an authorization request has no effect until `start` returns its URL"]
 pub struct AuthorizationRequest<'a> {
     client: &'a Client,
     response_type: ResponseType,

@@ -27,7 +27,7 @@ use crate::error::Error;
 ///     );
 /// ```
 #[derive(Clone, Default)]
-#[must_use = "a request does nothing until it is given to an authorization request"]
+#[must_use = "a request has no effect until it is part of an authorization request"]
 pub struct ClaimsRequest {
     id_token: Section,
     userinfo: Section,
@@ -42,7 +42,7 @@ struct Section {
 
 /// How one claim, or one member of a verification, is requested.
 #[derive(Clone, Default)]
-#[must_use = "a request does nothing until it is part of a `ClaimsRequest`"]
+#[must_use = "a request has no effect until it is part of a `ClaimsRequest`"]
 pub struct ClaimRequest {
     members: Map<String, Value>,
     problem: Option<&'static str>,
@@ -53,7 +53,7 @@ pub struct ClaimRequest {
 /// The OP applies these conditions: it omits a claim that it cannot deliver verified, and omits all of them if no
 /// verification matches.
 #[derive(Clone)]
-#[must_use = "a request does nothing until it is part of a `ClaimsRequest`"]
+#[must_use = "a request has no effect until it is part of a `ClaimsRequest`"]
 pub struct VerifiedClaimsRequest {
     verification: Map<String, Value>,
     evidence: Vec<Value>,
@@ -63,7 +63,7 @@ pub struct VerifiedClaimsRequest {
 
 /// Which evidence is requested.
 #[derive(Clone)]
-#[must_use = "a request does nothing until it is part of a `VerifiedClaimsRequest`"]
+#[must_use = "a request has no effect until it is part of a `VerifiedClaimsRequest`"]
 pub struct EvidenceRequest(Map<String, Value>);
 
 impl ClaimsRequest {
@@ -140,14 +140,14 @@ impl ClaimsRequest {
 impl Section {
     fn claim(&mut self, name: String, claim: ClaimRequest) {
         if name == "verified_claims" {
-            self.problem = Some("ask for verified claims with a `VerifiedClaimsRequest`");
+            self.problem = Some("request verified claims with a `VerifiedClaimsRequest`");
         }
         self.problem = self.problem.or(claim.problem);
         self.claims.insert(name, claim.into_json());
     }
 
     fn verified(&mut self, request: VerifiedClaimsRequest) {
-        let problem = request.claims.is_empty().then_some("verified claims are asked for by name; none is");
+        let problem = request.claims.is_empty().then_some("verified claims are requested by name; name at least one");
         self.problem = self.problem.or(request.problem).or(problem);
         self.verified.push(request.into_json());
     }

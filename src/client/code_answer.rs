@@ -64,7 +64,7 @@ impl Drop for CodeResponse {
         tracing::debug!(
             issuer = client.issuer(),
             client_id = client.client_id(),
-            "the answer to a code was dropped before it was taken; its tokens are revoked"
+            "the call that exchanged a code was dropped before it returned; the tokens are revoked"
         );
         drop(Task::spawn(async move { client.revoke_quietly(&body, dpop_key.as_ref()).await }));
     }

@@ -143,7 +143,7 @@ pub(super) fn check_settings(options: &Options, credentials: &Credentials) -> Re
         // OpenID Connect Registration 1.0 §2: "When id_token_encrypted_response_enc is included,
         // id_token_encrypted_response_alg MUST also be provided."
         if registered.enc.is_some() && registered.alg.is_none() {
-            return Err(setting(name, "it is registered together with an algorithm for the key; set that too"));
+            return Err(setting(name, "it needs an algorithm for the key; set that too"));
         }
     }
     check_keys(options, credentials.public_jwk().as_ref(), &options.decryption_keys)
@@ -152,10 +152,10 @@ pub(super) fn check_settings(options: &Options, credentials: &Credentials) -> Re
 fn check_keys(options: &Options, signing: Option<&Map<String, Value>>, keys: &[DecryptionKey]) -> Result<(), Error> {
     // NIST SP 800-57 part 1, §5.2: "In general, a single key shall be used for only one purpose".
     if keys.iter().any(|key| signing.is_some_and(|jwk| key.is_the_key_of(jwk))) {
-        return Err(setting("decryption_key", "it is the key of client assertions too; make one for each"));
+        return Err(setting("decryption_key", "it is also the key of client assertions; use separate keys"));
     }
     if keys.len() > KEY_LIMIT {
-        return Err(setting("decryption_key", "there are more than 16; drop those that rotated out long ago"));
+        return Err(setting("decryption_key", "there are more than 16; remove those that were replaced long ago"));
     }
     for (number, key) in keys.iter().enumerate() {
         let is_same = |other: &DecryptionKey| other.key_id() == key.key_id() && other.algorithm() == key.algorithm();

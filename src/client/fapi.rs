@@ -60,7 +60,7 @@ impl Options {
     pub(super) fn check_fapi_redirect_uri(&self, redirect_uri: &str) -> Result<(), Error> {
         let is_plain = Url::parse(redirect_uri).is_ok_and(|url| url.scheme() == "http");
         match self.fapi {
-            Some(_) if is_plain => forbidden("redirect_uri", "users come back over TLS, to an `https:` URL"),
+            Some(_) if is_plain => forbidden("redirect_uri", "FAPI 2.0 requires an `https:` redirect URI"),
             _ => Ok(()),
         }
     }

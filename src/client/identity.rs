@@ -69,7 +69,7 @@ impl Credentials {
         {
             return Err(setting(
                 "dpop",
-                "access tokens are bound to a DPoP key or to the client certificate, not to both; ask for one of them",
+                "access tokens can be bound to a DPoP key or to the client certificate, not to both; choose one",
             ));
         }
         if options.certificate_bound_access_tokens && self.certificate().is_none() {
@@ -79,12 +79,11 @@ impl Credentials {
             None if options.signs_requests() => {
                 return Err(setting(
                     "require_signed_request_object",
-                    "there is no key to sign with; set `request_object_signing_key`, or authenticate with \
-                     `private_key_jwt`",
+                    "there is no signing key; set `request_object_signing_key`, or authenticate with `private_key_jwt`",
                 ));
             }
             Some(signer) if options.signs_requests() && signer.algorithm().is_symmetric() => {
-                return Err(setting("request_object_signing_key", "an HMAC does not say who made it; use a key pair"));
+                return Err(setting("request_object_signing_key", "an HMAC does not prove the origin; use a key pair"));
             }
             _ => {}
         }
@@ -180,7 +179,7 @@ impl Client {
         tracing::debug!(
             issuer = self.issuer(),
             method = authentication.method(),
-            "the client authentication is settled"
+            "the client authentication method is chosen"
         );
         Ok(self.0.identity.get_or_init(|| self.0.identity_with(authentication)))
     }
@@ -215,7 +214,7 @@ impl Client {
     pub(super) fn check_secret(&self, authentication: &ClientAuthentication) -> Result<(), Error> {
         let expired = |expiry: SystemTime| expiry <= self.0.clock.now();
         if authentication.secret().is_some() && self.0.options.secret_expires_at.is_some_and(expired) {
-            let problem = "it has expired: read the registration again, and make the client from what that brings";
+            let problem = "it has expired; read the registration again, and build a new client from it";
             return Err(setting("client_secret", problem));
         }
         Ok(())

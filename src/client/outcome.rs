@@ -6,7 +6,7 @@ use crate::error::{ErrorResponse, Violation};
 /// How a sign-in ended. There is exactly one outcome, and polling has stopped.
 #[non_exhaustive]
 #[derive(Debug)]
-#[must_use = "this is what the user has been waiting for"]
+#[must_use = "the outcome is the result of the sign-in"]
 pub enum Outcome {
     /// The OP approved, and its answer was verified. Sign the user in.
     Approved(Authentication),

@@ -27,7 +27,7 @@ use crate::task::Task;
 /// The result of one poll.
 #[non_exhaustive]
 #[derive(Debug)]
-#[must_use = "a poll may have brought the outcome, which the OP gives once only"]
+#[must_use = "a poll may return the outcome, which the OP sends only once"]
 pub enum Poll {
     /// Nothing is due, so nothing was sent. Either the interval has not passed, or it is too early to validate a stored
     /// answer again. Poll again after `due_in`.
@@ -270,7 +270,7 @@ impl Client {
                     %error,
                     reason,
                     ?next_try_in,
-                    "the OP's success response cannot be validated yet; it is kept and tried again"
+                    "the OP's success response cannot be validated yet; it is kept and validated later"
                 )
             };
         }

@@ -38,7 +38,7 @@ impl Client {
 
     fn request_object_signer(&self) -> Result<&Arc<dyn Signer>, Error> {
         let signer = self.0.credentials.request_object_signer();
-        signer.ok_or_else(|| setting("request_object_signing_key", "requests have to be signed; set the key for it"))
+        signer.ok_or_else(|| setting("request_object_signing_key", "requests must be signed; set a signing key"))
     }
 
     /// The checks of discovery: whether the OP accepts requests that are signed and encrypted like this client's.

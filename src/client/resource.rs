@@ -120,7 +120,7 @@ impl Client {
 
     /// The certificate that the OP binds this client's tokens to.
     fn token_certificate(&self) -> Result<&ClientCertificate, Error> {
-        let problem = "the access token is bound to a certificate, which this client does not have";
+        let problem = "the access token is bound to a certificate that this client does not have";
         self.0.credentials.certificate().ok_or_else(|| setting("client_certificate", problem))
     }
 }

@@ -46,8 +46,8 @@ impl ResponseMode {
         match (self, response_type) {
             (Self::Jwt, ResponseType::DeferredCodeOrCode) => Err(setting(
                 "response_mode",
-                "for `deferred_code code` the shorthand `jwt` means the fragment, which no server sees; set `QueryJwt` or \
-                 `FormPostJwt`",
+                "for `deferred_code code`, `jwt` means the URL fragment, which servers never receive; set \
+                 `QueryJwt` or `FormPostJwt`",
             )),
             (Self::QueryJwt, ResponseType::DeferredCode | ResponseType::Code)
                 if lists(Self::Jwt) && !lists(Self::QueryJwt) =>

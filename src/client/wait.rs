@@ -16,7 +16,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
 /// Waits for an outcome. Created by [`Client::wait`] and started by `.await`. For `join!` and `select!`, which need a
 /// future, call [`into_future`](IntoFuture::into_future).
-#[must_use = "nothing is polled until this is awaited"]
+#[must_use = "no poll is sent until this is awaited"]
 pub struct Wait<'a> {
     client: &'a Client,
     pending: &'a mut PendingAuthentication,

@@ -31,7 +31,7 @@ fn the_largest_inputs_are_judged_as_well() {
         let took: Duration = SystemClock.monotonic() - began;
         println!("{name:40} {:>7.1} ms", took.as_secs_f64() * 1000.0);
     }
-    assert_eq!(StoppedClock::default().monotonic(), Duration::from_secs(1_000), "no target knows the real time");
+    assert_eq!(StoppedClock::default().monotonic(), Duration::from_secs(1_000), "targets do not know the real time");
 }
 
 struct Case {

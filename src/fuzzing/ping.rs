@@ -65,7 +65,7 @@ pub fn ping(input: &[u8]) {
         Some(ping) => {
             assert!(is_genuine && method == Method::POST && body.len() <= BODY_LIMIT);
             assert_eq!(ping.id, (!is_static).then(|| ProcessId::from_bytes(PROCESS)));
-            let named = named.expect("the body names no process");
+            let named = named.expect("the body names no sign-in");
             assert_eq!(status, if is_static || named == DEFERRED_AUTH_ID { 204 } else { 401 });
         }
         None => assert_ne!(status, 204),
@@ -73,7 +73,7 @@ pub fn ping(input: &[u8]) {
     assert_eq!(status == 405, method != Method::POST);
     assert_eq!(status == 405, response.headers().contains_key(ALLOW));
     assert_eq!(status == 401, response.headers().contains_key(WWW_AUTHENTICATE));
-    assert!(is_genuine || [401, 405].contains(&status), "a stranger learned more than that: {status}");
+    assert!(is_genuine || [401, 405].contains(&status), "a sender without a token learned more than that: {status}");
     let is_json = headers.get(CONTENT_TYPE).is_some_and(|value| value == "application/json");
     let announces = headers.contains_key(CONTENT_LENGTH);
     if method == Method::POST && is_json && !announces && body.len() <= BODY_LIMIT {

@@ -49,7 +49,7 @@ mod every_committed_input_holds_what_must_hold {
             .chain(inputs(&fuzz.join("regressions").join(name)))
             .filter(|path| std::panic::catch_unwind(|| run(&fs::read(path).unwrap())).is_err())
             .collect();
-        assert!(broken.is_empty(), "these break what must hold: {broken:#?}");
+        assert!(broken.is_empty(), "these inputs fail: {broken:#?}");
     }
 }
 
@@ -62,7 +62,7 @@ fn every_target_of_the_fuzzer_is_replayed() {
         for path in inputs(&fuzz.join(folder)) {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             let name = name.strip_suffix(ending).unwrap_or(&name);
-            assert!(named.contains(&name), "fuzz/{folder}/{name} is of no target in src/fuzzing.rs");
+            assert!(named.contains(&name), "fuzz/{folder}/{name} belongs to no target in src/fuzzing.rs");
         }
     }
     let targets = inputs(&fuzz.join("fuzz_targets"));

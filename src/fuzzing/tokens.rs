@@ -132,7 +132,7 @@ pub fn poll(input: &[u8]) {
                 let before = world.site.requests();
                 let again = run(client.poll(&mut pending)).unwrap_err();
                 assert_eq!(*again.kind(), ErrorKind::Misuse(Misuse::NothingToPoll));
-                assert_eq!(world.site.requests(), before, "a process was asked about after its end");
+                assert_eq!(world.site.requests(), before, "a sign-in was polled after its end");
                 return;
             }
             Ok(Poll::NotDue { due_in }) => {

@@ -361,7 +361,7 @@ pub(super) fn run<F: Future>(future: F) -> F::Output {
             return output;
         }
     }
-    panic!("the future waits for what never comes");
+    panic!("the future waits forever");
 }
 
 /// No error reveals a secret, and neither does its source. An error code is the only foreign text that may appear. It
@@ -381,13 +381,13 @@ pub(super) fn check_error(error: &Error) {
         assert!(code.len() <= 64 && code.bytes().all(|byte| (0x20..0x7f).contains(&byte)), "{code:?}");
         told = told.replace(&code, "");
     }
-    assert!(!told.contains(PLANT), "an error gives a secret away: {told}");
+    assert!(!told.contains(PLANT), "an error shows a secret: {told}");
 }
 
 /// The `Debug` output of a value may be logged, so it must not contain a secret.
 pub(super) fn check_debug(value: &impl std::fmt::Debug) {
     let told = format!("{value:?}");
-    assert!(!told.contains(PLANT), "`Debug` gives a secret away: {told}");
+    assert!(!told.contains(PLANT), "`Debug` shows a secret: {told}");
 }
 
 /// Checks that a time is not later than the latest representable one.

@@ -22,7 +22,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::random::{Random, SystemRandom};
 
 /// Settings of a [`TestProvider`]; see [`TestProvider::builder`]. Finish with [`start`](Self::start).
-#[must_use = "nothing happens until `start`"]
+#[must_use = "a builder has no effect until `start`"]
 pub struct TestProviderBuilder {
     transport: Transport,
     host: String,

@@ -83,7 +83,7 @@ pub(super) struct ClientAuthority {
 
 impl ClientAuthority {
     pub(super) fn new() -> Self {
-        let mut parameters = rcgen::CertificateParams::new(Vec::new()).expect("no name is no wrong name");
+        let mut parameters = rcgen::CertificateParams::new(Vec::new()).expect("an empty list has no invalid name");
         parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         parameters.distinguished_name.push(rcgen::DnType::CommonName, "openid-deferred test CA for clients");
         let key = rcgen::KeyPair::generate().expect("aws-lc generates keys");

@@ -200,29 +200,29 @@ macro_rules! rules {
 
 rules! {
     UnknownEndpoint = "nothing is served at this URL", "RFC 8414 §2";
-    WrongMethod = "the endpoint does not take this method", "RFC 6749 §3.2";
+    WrongMethod = "the endpoint does not allow this method", "RFC 6749 §3.2";
     WrongContentType = "the body is not a form", "RFC 6749 §3.2";
-    RepeatedParameter = "a parameter stands in the request more than once", "RFC 6749 §3.2";
+    RepeatedParameter = "a parameter occurs more than once in the request", "RFC 6749 §3.2";
     MissingParameter = "a required parameter is missing", "RFC 6749 §5.2";
-    InvalidParameter = "a parameter has a value that it cannot have", "RFC 6749 §5.2";
+    InvalidParameter = "a parameter has an invalid value", "RFC 6749 §5.2";
     UnsupportedGrantType = "the grant type is unknown", "RFC 6749 §5.2";
-    TokenInQuery = "a credential stands in the URL", "RFC 6749 §2.3.1; RFC 6750 §5.3";
-    UnneededCredential = "a credential was sent to an endpoint that asks for none", "OpenID Connect Discovery 1.0 §4.1";
+    TokenInQuery = "the URL contains a credential", "RFC 6749 §2.3.1; RFC 6750 §5.3";
+    UnneededCredential = "a credential was sent to an endpoint that needs none", "OpenID Connect Discovery 1.0 §4.1";
 
     UnknownClient = "the client is not registered", "RFC 6749 §2.2";
     WrongRedirectUri = "the redirect URI is not registered", "OpenID Connect Core 1.0 §3.1.2.1";
     WrongResponseType = "the response type is none of `deferred_code`, `deferred_code code` and `code`", "DTR §Authentication Request";
     NoOpenidScope = "`openid` is not in the scope", "OpenID Connect Core 1.0 §3.1.2.1";
     NoPkce = "there is no PKCE challenge with `S256`", "RFC 9700 §2.1.1";
-    WrongVerifier = "the `code_verifier` does not fit the challenge", "RFC 7636 §4.6";
+    WrongVerifier = "the `code_verifier` does not match the challenge", "RFC 7636 §4.6";
 
-    ClientAuthentication = "the client authentication is not the registered one or is wrong", "OpenID Connect Core 1.0 §9";
+    ClientAuthentication = "the client authentication is invalid or not the registered one", "OpenID Connect Core 1.0 §9";
     SeveralAuthentications = "the client authenticates in more than one way", "RFC 6749 §2.3";
-    AssertionInvalid = "the client assertion does not hold", "RFC 7523 §3";
+    AssertionInvalid = "the client assertion is invalid", "RFC 7523 §3";
     AssertionReplayed = "the client assertion's `jti` was used before", "OpenID Connect Core 1.0 §9";
 
-    FapiAuthentication = "the client authenticates in a way that FAPI 2.0 does not know", "FAPI 2.0 Security Profile §5.3.2";
-    FapiAlgorithm = "a signature is by an algorithm that FAPI 2.0 does not allow", "FAPI 2.0 Security Profile §5.4";
+    FapiAuthentication = "the client authenticates with a method that FAPI 2.0 does not allow", "FAPI 2.0 Security Profile §5.3.2";
+    FapiAlgorithm = "a signature uses an algorithm that FAPI 2.0 does not allow", "FAPI 2.0 Security Profile §5.4";
 
     CertificateMissing = "no client certificate was presented", "RFC 8705 §3";
     CertificateChanged = "the client certificate is not the one that the access token is bound to", "RFC 8705 §3";
@@ -230,12 +230,12 @@ rules! {
     AliasIgnored = "a client with a certificate called an endpoint that has an mTLS alias under its other URL", "RFC 8705 §5";
     AliasWithoutCertificate = "an mTLS alias was called without a client certificate", "RFC 8705 §5";
 
-    NotPushed = "the authorization request was not pushed, although the client has to", "RFC 9126 §5";
+    NotPushed = "the authorization request was not pushed, although the client must push it", "RFC 9126 §5";
     UnknownRequestUri = "the `request_uri` is unknown, was used before, has expired or belongs to another client", "RFC 9126 §4";
     ParameterBesideRequestUri = "the authorization request has more than `client_id` and `request_uri`", "RFC 9126 §4";
 
-    NotSigned = "the authorization request is not signed, although the client has to", "RFC 9101 §10.5";
-    RequestObjectInvalid = "the request object does not hold", "RFC 9101 §6; FAPI 2.0 Message Signing §5.3.1";
+    NotSigned = "the authorization request is not signed, although the client must sign it", "RFC 9101 §10.5";
+    RequestObjectInvalid = "the request object is invalid", "RFC 9101 §6; FAPI 2.0 Message Signing §5.3.1";
     RequestObjectReplayed = "the request object's `jti` was used before", "RFC 7519 §4.1.7";
     ParameterBesideRequest = "the authorization request has more than `client_id` and `request`", "RFC 9101 §5; RFC 9126 §3";
 
@@ -245,20 +245,20 @@ rules! {
     RedirectUriChanged = "the `redirect_uri` is not the one of the authorization request", "RFC 6749 §4.1.3";
     UnknownDeferredAuthId = "the `deferred_auth_id` was never issued", "DTR §Token Request Validation";
     PolledTooEarly = "the poll came before the interval had passed", "DTR §Successful Deferred Code Exchange Response";
-    RetryAfterIgnored = "the poll came before the time that `Retry-After` had named", "RFC 9110 §10.2.3";
-    PolledInParallel = "two polls for one process were under way at the same time", "DTR §Successful Deferred Code Exchange Response";
-    PolledAfterEnd = "the process had already ended, and the client had been told", "DTR §Token Request Error Response";
+    RetryAfterIgnored = "the poll came before the end of the pause in `Retry-After`", "RFC 9110 §10.2.3";
+    PolledInParallel = "two polls for one sign-in were in flight at the same time", "DTR §Successful Deferred Code Exchange Response";
+    PolledAfterEnd = "the sign-in had already ended, and the client had been told", "DTR §Token Request Error Response";
     UnknownRefreshToken = "the refresh token is unknown or revoked", "RFC 6749 §6";
     RefreshTokenReplayed = "the refresh token was used before, and has been replaced", "RFC 9700 §4.14.2";
 
-    DpopMissing = "there is no DPoP proof where one is required", "RFC 9449 §5; DTR §Token Request Validation";
-    DpopInvalid = "the DPoP proof does not hold", "RFC 9449 §4.3";
+    DpopMissing = "a required DPoP proof is missing", "RFC 9449 §5; DTR §Token Request Validation";
+    DpopInvalid = "the DPoP proof is invalid", "RFC 9449 §4.3";
     DpopReplayed = "the DPoP proof's `jti` was used before", "RFC 9449 §11.1";
     DpopPrivateKey = "the DPoP proof contains a private key", "RFC 9449 §4.2";
     DpopKeyChanged = "the DPoP key is not the one that the grant or token is bound to", "DTR §Token Request Validation";
-    DpopKeyReused = "the DPoP key was already used for another process", "DTR §Deferred Code Exchange Request";
-    DpopNonceUnknown = "the DPoP nonce never came from this provider", "RFC 9449 §8";
-    DpopNonceOfOtherRole = "the DPoP nonce came from the other role of this provider", "RFC 9449 §9";
+    DpopKeyReused = "the DPoP key was already used for another sign-in", "DTR §Deferred Code Exchange Request";
+    DpopNonceUnknown = "the DPoP nonce is not from this provider", "RFC 9449 §8";
+    DpopNonceOfOtherRole = "the DPoP nonce is from the other role of this provider", "RFC 9449 §9";
 
     ClientMetadata = "the client metadata cannot be registered", "RFC 7591 §2; DTR §Client Registration Metadata";
     InitialAccessToken = "the initial access token is missing or unknown", "RFC 7591 §3";
@@ -268,7 +268,7 @@ rules! {
     ClientSecretExpired = "the client secret has expired", "RFC 7591 §3.2.1";
 
     AccessTokenInvalid = "the access token is missing, unknown, expired or revoked", "RFC 6750 §3.1";
-    AccessTokenScheme = "the access token came under the wrong scheme", "RFC 9449 §7.1";
+    AccessTokenScheme = "the access token has the wrong authorization scheme", "RFC 9449 §7.1";
 }
 
 impl fmt::Display for RequestRule {

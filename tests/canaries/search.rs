@@ -40,7 +40,7 @@ pub fn canary<'a>(secrets: &'a [Vec<u8>], bytes: &[u8]) -> Option<(&'a [u8], usi
     })
 }
 
-/// The forms in which a secret would be recognizable.
+/// The forms in which a secret would be recognisable.
 fn forms(secret: &[u8]) -> Vec<Vec<u8>> {
     let hex = |upper: bool| -> String {
         secret.iter().map(|byte| if upper { format!("{byte:02X}") } else { format!("{byte:02x}") }).collect()

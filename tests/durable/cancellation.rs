@@ -203,7 +203,7 @@ async fn a_client_that_authenticates_in_the_form_has_no_json_to_send() {
     };
     let error = client.cancel(&mut pending).await.unwrap_err();
     assert_eq!(error.error_response().and_then(|response| response.status()), Some(415));
-    assert_eq!(op.requests_to(Endpoint::Cancellation).len(), 1, "its secret is not sent in a form that nobody defined");
+    assert_eq!(op.requests_to(Endpoint::Cancellation).len(), 1, "its secret is not sent in an undefined form");
     assert!(pending.is_cancelled());
 }
 

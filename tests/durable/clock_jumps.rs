@@ -46,7 +46,7 @@ async fn a_jump_forward_asks_about_nobody_early_and_is_put_right_once_by_all_rep
     let since = world.clock.monotonic();
     world.sleep(3 * INTERVAL).await;
     world.op.assert_clean();
-    assert_eq!(polled_since(&world, since), PROCESSES, "everybody is polled again");
+    assert_eq!(polled_since(&world, since), PROCESSES, "all sign-ins are polled again");
     assert_eq!(jumps(&mut events), 1);
     let steps = world.store.count("clamp_due_times");
     assert!((1..=8).contains(&steps), "{steps} steps for one jump");

@@ -24,7 +24,7 @@ async fn return_together(world: &World, users: usize) -> Vec<Result<Accepted, Er
     }
     let mut told = Vec::new();
     while let Some(user) = crowd.join_next().await {
-        told.push(user.expect("nobody panics"));
+        told.push(user.expect("no task panics"));
     }
     told
 }
@@ -113,7 +113,7 @@ async fn a_provider_that_takes_ten_seconds_to_answer_holds_nobody_up_at_another_
     assert_eq!(most, 64, "what is due beyond it waits in the store");
     let asked_slow = slow.requests_to(Endpoint::Poll);
     assert!((1_500..=2_000).contains(&asked_slow.len()), "{}", asked_slow.len());
-    assert_eq!(gaps(&slow, end).len(), PROCESSES, "nobody at the slow one starves");
+    assert_eq!(gaps(&slow, end).len(), PROCESSES, "no sign-in at the slow provider starves");
     let fast_gaps = gaps(&fast, end);
     assert_eq!(fast_gaps.len(), PROCESSES);
     // Jitter adds a tenth.

@@ -222,7 +222,7 @@ async fn a_second_response_for_a_session_whose_exchange_failed_or_whose_outcome_
         if fails {
             world.op.misbehave(Fault::error_with_status(Endpoint::Exchange, 503, "temporarily_unavailable"));
             let error = world.poller.authorization_response(&query, session).await.unwrap_err();
-            assert!(!error.is_transient(), "a reload would help nobody: {error:?}");
+            assert!(!error.is_transient(), "a reload would not help: {error:?}");
         } else {
             assert!(world.poller.authorization_response(&query, session).await.is_ok());
             world.outcome().await.acknowledge().await.unwrap();

@@ -239,7 +239,7 @@ async fn answers_that_were_lost_do_not_close_the_gate_for_others() {
         unknown += 1;
     }
     assert!(unknown > LOST / 2, "the answers of {unknown} were lost");
-    assert!(world.clock.monotonic() - since < 10 * 60 * SECOND, "a user who came later waits for nobody");
+    assert!(world.clock.monotonic() - since < 10 * 60 * SECOND, "a user who came later is not delayed");
     while let Ok(event) = events.try_recv() {
         assert!(!matches!(event, Event::GateClosed { .. }), "{event:?}");
     }

@@ -68,7 +68,7 @@ async fn an_op_that_migrates_its_signing_algorithm_loses_no_sign_in() {
         assert!(matches!(pending.interim(), InterimState::Verified(_)), "{:?}", pending.interim());
         assert_approved(&world.wait(&mut pending).await);
     }
-    assert_eq!((fetched, metadata_fetches(world)), (2, 2), "one fetch serves everybody");
+    assert_eq!((fetched, metadata_fetches(world)), (2, 2), "one fetch serves all sign-ins");
     assert!(world.op.requests_to(Endpoint::Revocation).is_empty());
 }
 

@@ -81,14 +81,14 @@ async fn a_worker_that_is_told_to_stop_leaves_everything_in_order_for_the_next_o
     for user in 0..USERS {
         processes.push(service.sign_in(user).await);
     }
-    until("everybody is polled", || processes.iter().all(|process| process.polls() > 0)).await;
+    until("all sign-ins are polled", || processes.iter().all(|process| process.polls() > 0)).await;
     assert!(worker.stop().await);
     let stopped = polls(&service);
     let _next = service.worker();
-    until("everybody is polled again", || polls(&service) >= stopped + USERS as usize).await;
+    until("all sign-ins are polled again", || polls(&service) >= stopped + USERS as usize).await;
     let began = SystemClock.monotonic();
     processes.iter().for_each(|process| process.approve());
-    until("everybody has an outcome", || service.lines().len() >= USERS as usize).await;
+    until("all users have an outcome", || service.lines().len() >= USERS as usize).await;
     let took = SystemClock.monotonic() - began;
     assert!(took < Duration::from_secs(10), "no claim was left to run out, and yet it took {took:?}");
     assert!(service.lines().iter().all(|line| line["outcome"] == "approved"));
@@ -105,7 +105,7 @@ async fn outage<T>(store: StoreOf, take_away: impl FnOnce(&Service) -> T) {
     for user in 0..USERS {
         processes.push(service.sign_in(user).await);
     }
-    until("everybody is polled", || processes.iter().all(|process| process.polls() > 0)).await;
+    until("all sign-ins are polled", || processes.iter().all(|process| process.polls() > 0)).await;
 
     // The OP sends this once, and it arrives while it cannot be stored.
     service.op.misbehave(Fault::delay(Endpoint::Poll, Duration::from_secs(2)).after_success());

@@ -214,7 +214,7 @@ impl Service {
         let token = process.notification_token().expect("pings are taken");
         let request = self.browser.post(format!("http://{}/ping", self.app)).bearer_auth(token);
         let answer = request.header("content-type", "application/json").body(body).send().await;
-        answer.expect("somebody is there").status().as_u16()
+        answer.expect("the server answers").status().as_u16()
     }
 
     /// Every user who has come back so far.

@@ -73,8 +73,8 @@ impl Verdict {
             *verdict.outcomes.entry(outcome.to_owned()).or_default() += 1;
             histories.push(history);
         }
-        assert_eq!(polls.len() + exchanges.len(), 0, "somebody asked about processes that nobody began");
-        assert!(outcomes.keys().all(|user| decisions.contains_key(user)), "an outcome is nobody's");
+        assert_eq!(polls.len() + exchanges.len(), 0, "there are requests for unknown sign-ins");
+        assert!(outcomes.keys().all(|user| decisions.contains_key(user)), "an outcome belongs to no user");
         verdict.look_at_violations(service, &histories);
         verdict
     }

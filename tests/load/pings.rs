@@ -109,7 +109,7 @@ async fn burst(address: SocketAddr, pings: Vec<Ping>) -> usize {
                 if let Some(bearer) = &ping.bearer {
                     request = request.bearer_auth(bearer);
                 }
-                let status = request.send().await.expect("somebody answers").status().as_u16();
+                let status = request.send().await.expect("the server answers").status().as_u16();
                 assert_eq!(status, ping.status, "ping {number}");
                 refused.fetch_add(usize::from(status == 401), Ordering::Relaxed);
             }

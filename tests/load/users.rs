@@ -40,7 +40,7 @@ async fn ten_thousand_users_who_come_back_at_once_are_all_taken_and_no_code_is_s
         }
         let mut ids = BTreeSet::new();
         while let Some(id) = crowd.join_next().await {
-            ids.insert(id.expect("nobody panics").to_string());
+            ids.insert(id.expect("no task panics").to_string());
         }
         ids
     })

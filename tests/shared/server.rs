@@ -31,7 +31,7 @@ impl Server {
     /// Returns once the order has been carried out.
     pub fn order(&mut self, order: &str) {
         let orders = self.orders.as_mut().expect("it is there until the end");
-        writeln!(orders, "{order}").expect("somebody reads it");
+        writeln!(orders, "{order}").expect("the server reads it");
         let answer = self.answers.next().expect("it is obeyed").expect("it is text");
         assert_eq!(answer, "done", "{order}");
     }

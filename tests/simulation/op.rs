@@ -29,7 +29,7 @@ pub fn issuer(client: usize) -> String {
 
 /// The client whose OP receives this request.
 pub fn client_of(url: &url::Url) -> usize {
-    let name = url.host_str().and_then(|host| host.strip_suffix(HOST)).expect("nobody else is asked");
+    let name = url.host_str().and_then(|host| host.strip_suffix(HOST)).expect("requests go to this OP only");
     if name.is_empty() { 0 } else { name.trim_end_matches('.').parse().expect("it is numbered") }
 }
 
@@ -286,7 +286,7 @@ impl Op {
         };
         let forgets_cancelled = self.forgets_cancelled;
         let process = &mut self.processes[label];
-        let exchanged_at = process.exchanged_at.expect("nobody knows the identifier before");
+        let exchanged_at = process.exchanged_at.expect("the identifier is unknown before");
         let since = |time: SystemTime| now.duration_since(time).unwrap_or_default();
         if process.served {
             return Reply::error(Said::InvalidGrant, "invalid_grant");

@@ -355,13 +355,13 @@ impl Watched {
         match outcome {
             Outcome::Approved(authentication) => {
                 if authentication.claims().subject() != format!("user-{label}") {
-                    return Err("it is somebody else".to_owned());
+                    return Err("it is another user".to_owned());
                 }
                 if process.plan.forged {
                     return Err("its token is forged".to_owned());
                 }
                 if authentication.is_after_cancellation() && !self.cancelled {
-                    return Err("nobody has cancelled".to_owned());
+                    return Err("it was not cancelled".to_owned());
                 }
                 told(&[Said::Success])
             }
@@ -390,9 +390,9 @@ impl Watched {
                 let began = self.last.is_some();
                 if known && began { Err("no answer was lost".to_owned()) } else { Ok(()) }
             }
-            Outcome::Cancelled if !self.cancelled => Err("nobody has cancelled".to_owned()),
+            Outcome::Cancelled if !self.cancelled => Err("it was not cancelled".to_owned()),
             Outcome::Cancelled => told(&[Said::Denied, Said::InvalidGrant]),
-            _ => Err("nobody knows what that is".to_owned()),
+            _ => Err("its outcome is of an unknown kind".to_owned()),
         }
     }
 }

@@ -68,7 +68,7 @@ async fn while_waiting(set: impl Fn(&TestClock), least: usize) {
         clock.sleep(7 * Duration::from_secs(1)).await;
     }
     clock.sleep(10 * MINUTE).await;
-    assert!(processes.iter().all(|process| process.polls() >= 5), "everybody is polled");
+    assert!(processes.iter().all(|process| process.polls() >= 5), "all sign-ins are polled");
 
     set(&clock);
     let polls: Vec<_> = processes.iter().map(TestProcess::polls).collect();
@@ -89,7 +89,7 @@ async fn while_waiting(set: impl Fn(&TestClock), least: usize) {
         let polls = op.requests_to(Endpoint::Poll).into_iter();
         let times: Vec<_> = polls.filter(|poll| poll.parameter("deferred_auth_id") == Some(&*id)).collect();
         let gaps = times.windows(2).map(|pair| pair[1].arrived - pair[0].arrived);
-        assert!(gaps.into_iter().all(|gap| gap >= INTERVAL), "somebody was asked about early");
+        assert!(gaps.into_iter().all(|gap| gap >= INTERVAL), "a sign-in was polled early");
     }
     op.assert_clean();
     poller.shutdown(MINUTE).await;

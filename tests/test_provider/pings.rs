@@ -113,7 +113,7 @@ async fn a_ping_can_overtake_the_exchange_response() {
     });
     let code = rp.deferred_code();
     rp.op.last_process().approve();
-    assert_eq!(*pings.lock().unwrap(), 0, "nobody knows the `deferred_auth_id` yet");
+    assert_eq!(*pings.lock().unwrap(), 0, "the `deferred_auth_id` is still unknown");
     rp.op.misbehave(Fault::edit_headers(openid_deferred::testing::Endpoint::Exchange, |_| {}));
     rp.exchange(&code).await;
     assert_eq!(*pings.lock().unwrap(), 1);

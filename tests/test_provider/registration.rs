@@ -69,7 +69,7 @@ async fn a_client_is_registered_read_replaced_and_deleted() {
     let (status, _) = call(&rp, Method::DELETE, &place, Some(&third), Value::Null).await;
     assert_eq!((status, rp.op.registered(&id)), (204, None));
     let (status, _) = call(&rp, Method::GET, &place, Some(&third), Value::Null).await;
-    assert_eq!((status, rp.broken_rules()), (401, vec![]), "a client that is gone is nobody's mistake");
+    assert_eq!((status, rp.broken_rules()), (401, vec![]), "a client that is gone is not a mistake");
 }
 
 #[tokio::test]

@@ -91,7 +91,7 @@ async fn a_page_follows_the_reviewer_without_a_reload() {
     let before = session_cookie(&user).await;
     user.submit("#enter").await;
     user.sees("h1", "Welcome aboard, Jane Doe").await;
-    assert_ne!(session_cookie(&user).await, before, "a session changes its name when somebody signs in");
+    assert_ne!(session_cookie(&user).await, before, "a session gets another name when a user signs in");
 
     user.submit("form[action='/sign-out'] button").await;
     user.sees("nav", "Not signed in").await;

@@ -139,7 +139,7 @@ impl ClientBuilder {
                 return Err(setting(
                     "http_client",
                     "it does not present client certificates; implement `presents_client_certificates`, and send \
-                     requests with a `client_certificate` over connections with that one",
+                     each request that has a `client_certificate` over a connection with that certificate",
                 ));
             }
             return Ok(http_client);
@@ -154,8 +154,8 @@ impl ClientBuilder {
 
     fn shared(&self, shared: SharedConnections) -> Result<Arc<dyn HttpClient>, Error> {
         let problem = if self.http_client.is_some() || self.configure_http.is_some() {
-            "`http_client` and `configure_http` have no effect on shared connections; set them on the client that the \
-             connections belong to"
+            "`http_client` and `configure_http` have no effect on shared connections; set them on the client that \
+             owns the connections"
         } else if self.urls != shared.urls {
             "call `allow_insecure_loopback`, `allow_private_addresses` and `refuse_private_addresses` on both builders \
              or on neither"

@@ -40,7 +40,7 @@ impl super::RegistrationRequest {
         if metadata.dpop_bound_access_tokens() && metadata.tls_client_certificate_bound_access_tokens() {
             return Err(setting(
                 "dpop_bound_access_tokens",
-                "access tokens are bound to a DPoP key or to the client certificate, not to both; ask for one of them",
+                "access tokens can be bound to a DPoP key or to the client certificate, not to both; choose one",
             ));
         }
         Ok(())
@@ -49,7 +49,7 @@ impl super::RegistrationRequest {
 
 fn redirect_uris(metadata: &ClientMetadata) -> Result<(), Error> {
     if metadata.redirect_uris().is_empty() {
-        return Err(setting("redirect_uri", "there is none; users could not come back"));
+        return Err(setting("redirect_uri", "there is none; register at least one"));
     }
     metadata.redirect_uris().into_iter().try_for_each(check_redirect_uri)
 }
@@ -75,13 +75,13 @@ fn urls(metadata: &ClientMetadata) -> Result<(), Error> {
 /// RFC 7591 §2.1: an OP "SHOULD take steps to ensure that a client cannot register itself into an inconsistent state".
 fn grants(metadata: &ClientMetadata) -> Result<(), Error> {
     if metadata.response_types().is_empty() {
-        return Err(setting("response_types", "there is none; name the codes that the client asks for"));
+        return Err(setting("response_types", "there is none; register at least one"));
     }
     let grants = metadata.grant_types();
     for kind in ResponseType::ALL.into_iter().filter(|kind| metadata.allows_response_type(*kind)) {
         for needed in [DEFERRED_GRANT, CODE_GRANT] {
             if kind.needs(needed) && !grants.contains(&needed) {
-                return Err(setting("grant_types", "a response type needs a grant type that is not among them"));
+                return Err(setting("grant_types", "a response type needs a grant type that is missing"));
             }
         }
     }
@@ -92,13 +92,13 @@ fn keys(metadata: &ClientMetadata) -> Result<(), Error> {
     let Some(jwks) = metadata.get("jwks") else { return Ok(()) };
     // RFC 7591 §2: "The "jwks_uri" and "jwks" parameters MUST NOT both be present in the same request or response."
     if metadata.jwks_uri().is_some() {
-        return Err(setting("jwks", "keys are registered themselves or at a `jwks_uri`, not both"));
+        return Err(setting("jwks", "`jwks` and `jwks_uri` exclude each other; set one of them"));
     }
     let Some(keys) = jwks.get("keys").and_then(Value::as_array) else {
-        return Err(setting("jwks", "it is no JWK Set: an object with an array `keys`"));
+        return Err(setting("jwks", "it is not a JWK Set, which is an object with an array `keys`"));
     };
     if keys.iter().any(|key| !key.is_object() || PRIVATE.iter().any(|&member| key.get(member).is_some())) {
-        return Err(setting("jwks", "a key in it is private or symmetric, and not for others to know"));
+        return Err(setting("jwks", "it contains a private or symmetric key; register public keys only"));
     }
     Ok(())
 }
@@ -107,19 +107,16 @@ fn authentication(metadata: &ClientMetadata) -> Result<(), Error> {
     let method = metadata.token_endpoint_auth_method().unwrap_or(DEFAULT_METHOD);
     let has_keys = metadata.jwks().is_some() || metadata.jwks_uri().is_some();
     if matches!(method, "private_key_jwt" | "self_signed_tls_client_auth") && !has_keys {
-        return Err(setting(
-            "token_endpoint_auth_method",
-            "the OP has to know the public key: set `jwks` or `jwks_uri`",
-        ));
+        return Err(setting("token_endpoint_auth_method", "the OP must know the public key; set `jwks` or `jwks_uri`"));
     }
     // RFC 8705 §2.1.2: "A client using the "tls_client_auth" authentication method MUST use exactly one of the below
     // metadata parameters".
     let subjects = SUBJECTS.iter().filter(|&&name| metadata.get(name).is_some()).count();
     if method == "tls_client_auth" && subjects != 1 {
-        return Err(setting("tls_client_auth", "the OP has to know the certificate by exactly one of its names"));
+        return Err(setting("tls_client_auth", "the OP must know exactly one name of the certificate"));
     }
     if metadata.get("token_endpoint_auth_signing_alg").is_some_and(|algorithm| algorithm == "none") {
-        return Err(setting("token_endpoint_auth_signing_alg", "an assertion without a signature proves nothing"));
+        return Err(setting("token_endpoint_auth_signing_alg", "an assertion must be signed"));
     }
     Ok(())
 }
@@ -130,13 +127,13 @@ fn encryption(metadata: &ClientMetadata) -> Result<(), Error> {
         // OpenID Connect Dynamic Client Registration 1.0 §2: "When id_token_encrypted_response_enc is included,
         // id_token_encrypted_response_alg MUST also be provided."
         if metadata.get(enc).is_some() && metadata.get(alg).is_none() {
-            return Err(setting(enc, "it is registered together with an algorithm for the key; set that too"));
+            return Err(setting(enc, "it needs an algorithm for the key; set that too"));
         }
         // What a client encrypts, it encrypts for a key of the OP.
         if metadata.get(alg).is_some() && alg != "request_object_encryption_alg" && !has_keys {
             return Err(setting(
                 alg,
-                "the OP has to know a public key to encrypt for: set `decryption_key` or `jwks_uri`",
+                "the OP must know a public key to encrypt for; set `decryption_key` or `jwks_uri`",
             ));
         }
     }
@@ -156,7 +153,7 @@ fn sector(metadata: &ClientMetadata) -> Result<(), Error> {
         .collect();
     match hosts.len() {
         0 | 1 => Ok(()),
-        _ => Err(setting("sector_identifier_uri", "pairwise subjects need it where redirect URIs have several hosts")),
+        _ => Err(setting("sector_identifier_uri", "pairwise subjects need it if redirect URIs have several hosts")),
     }
 }
 
@@ -170,7 +167,7 @@ fn languages(metadata: &ClientMetadata) -> Result<(), Error> {
     if metadata.as_json().keys().filter_map(|name| name.split_once('#')).all(|(_, tag)| is_tag(tag)) {
         return Ok(());
     }
-    Err(setting("language", "it is no BCP 47 language tag, such as `de` or `zh-Hant`"))
+    Err(setting("language", "it is not a BCP 47 language tag such as `de` or `zh-Hant`"))
 }
 
 fn url(value: &Value) -> Option<Url> {

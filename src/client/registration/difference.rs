@@ -186,20 +186,22 @@ fn effect(
         "redirect_uris" => {
             let registered = registered.redirect_uris();
             match requested.redirect_uris().iter().all(|uri| registered.contains(uri)) {
-                true => (Weakens, "the OP would send users to further redirect URIs"),
-                false => (Breaks, "a redirect URI is missing, and the OP refuses requests that name it"),
+                true => (Weakens, "the OP also accepts redirect URIs that were not requested"),
+                false => (Breaks, "a redirect URI is missing, and the OP refuses requests with it"),
             }
         }
         "response_types" => response_types(requested, registered),
         "grant_types" => grant_types(requested, registered),
         "token_endpoint_auth_method" if asked.is_none() => match text {
             Some(method) if METHODS.contains(&method) => return None,
-            _ => (Breaks, "the client is to authenticate in a way that this crate does not have"),
+            _ => (Breaks, "the OP expects an authentication method that this crate does not support"),
         },
-        "token_endpoint_auth_method" => (Breaks, "the client would authenticate in a way that the OP refuses"),
-        "token_endpoint_auth_signing_alg" if answer.is_none() => (Harmless, "the OP takes any algorithm that it lists"),
+        "token_endpoint_auth_method" => (Breaks, "the OP refuses the client's authentication method"),
+        "token_endpoint_auth_signing_alg" if answer.is_none() => {
+            (Harmless, "the OP accepts any algorithm that it lists")
+        }
         "token_endpoint_auth_signing_alg" | "request_object_signing_alg" => {
-            (Breaks, "what the client signs has another algorithm, and the OP refuses it")
+            (Breaks, "the client signs with another algorithm, which the OP refuses")
         }
         "id_token_signed_response_alg" | "userinfo_signed_response_alg" | "authorization_signed_response_alg" => {
             match signature(asked, answer) {
@@ -209,48 +211,48 @@ fn effect(
             }
         }
         "authorization_encrypted_response_alg" if asked.is_none() => {
-            (Harmless, "authorization responses that are JWTs come encrypted, for which the client needs a key")
+            (Harmless, "authorization responses that are JWTs are encrypted; the client needs a decryption key")
         }
         "id_token_encrypted_response_alg"
         | "userinfo_encrypted_response_alg"
         | "authorization_encrypted_response_alg" => match text {
-            None => (Weakens, "what was to be encrypted comes in clear"),
+            None => (Weakens, "encryption was requested, but is not used"),
             Some(name) if KeyManagementAlgorithm::from_name(name).is_none() => {
-                (Breaks, "it comes encrypted in a way that this crate cannot or will not decrypt")
+                (Breaks, "it is encrypted with an algorithm that this crate does not support")
             }
-            Some(_) => (Harmless, "it comes encrypted in another way, for which the client needs a key"),
+            Some(_) => (Harmless, "it is encrypted with another algorithm, for which the client needs a key"),
         },
         "id_token_encrypted_response_enc"
         | "userinfo_encrypted_response_enc"
         | "authorization_encrypted_response_enc" => match text {
             Some(name) if ContentEncryptionAlgorithm::from_name(name).is_none() => {
-                (Breaks, "it comes encrypted in a way that this crate cannot or will not decrypt")
+                (Breaks, "it is encrypted with an algorithm that this crate does not support")
             }
-            _ => (Harmless, "its contents are encrypted in another way"),
+            _ => (Harmless, "its content is encrypted with another algorithm"),
         },
         "require_signed_request_object" if asked.is_none() => {
-            (Weakens, "the OP takes signed authorization requests only, so the client has to sign them")
+            (Weakens, "the OP accepts only signed authorization requests, so the client must sign them")
         }
         "dpop_bound_access_tokens"
         | "tls_client_certificate_bound_access_tokens"
         | "require_pushed_authorization_requests"
         | "require_signed_request_object" => match asked {
-            None => (Harmless, "the OP insists on it, although it was not asked to"),
-            Some(_) => (Weakens, "the OP does not insist on it, so it is on the client alone to do it"),
+            None => (Harmless, "the OP requires it, although this was not requested"),
+            Some(_) => (Weakens, "the OP does not enforce it, so only the client ensures it"),
         },
         "jwks" | "jwks_uri" => match answer {
-            None => (Weakens, "the OP does not say that it knows the client's keys"),
-            Some(_) => (Breaks, "the OP took other keys for those of the client"),
+            None => (Weakens, "the OP does not confirm that it knows the client's keys"),
+            Some(_) => (Breaks, "the OP registered other keys for the client"),
         },
-        "deferred_client_notification_endpoint" => (Weakens, "pings do not come, and only polls find the outcome"),
-        "subject_type" | "sector_identifier_uri" => (Weakens, "users have a `sub` of another kind"),
-        "default_max_age" | "require_auth_time" => (Weakens, "the OP does not say when users authenticated"),
+        "deferred_client_notification_endpoint" => (Weakens, "the OP sends no pings; only polls find the outcome"),
+        "subject_type" | "sector_identifier_uri" => (Weakens, "the `sub` of users is of another kind"),
+        "default_max_age" | "require_auth_time" => (Weakens, "ID Tokens may not state when users authenticated"),
         "scope" => match registered.scope().is_some_and(|scopes| !scopes.contains(&"openid")) {
             true => (Breaks, "`openid` is missing, so there are no ID Tokens"),
-            false => (Harmless, "the client may ask for other scopes"),
+            false => (Harmless, "the client may request other scopes"),
         },
         name if SUBJECTS.contains(&name) => (Breaks, "the OP does not recognise the client's certificate"),
-        _ => (Harmless, "the OP keeps something else"),
+        _ => (Harmless, "the OP registered another value"),
     })
 }
 
@@ -272,7 +274,7 @@ fn response_types(requested: &ClientMetadata, registered: &ClientMetadata) -> (D
     if left().next().is_none() || (asked().any(deferred) && !left().any(deferred)) {
         return (Breaks, "the OP refuses every authorization request of the flow");
     }
-    (Harmless, "the client may ask for other response types")
+    (Harmless, "the client may use other response types")
 }
 
 fn grant_types(requested: &ClientMetadata, registered: &ClientMetadata) -> (DifferenceEffect, &'static str) {
@@ -293,15 +295,15 @@ fn grant_types(requested: &ClientMetadata, registered: &ClientMetadata) -> (Diff
 /// With an HMAC that was not requested, any party that knows the client secret could sign ID Tokens.
 fn signature(asked: Option<&Value>, answer: Option<&Value>) -> (DifferenceEffect, &'static str) {
     let Some(answer) = answer else {
-        return (Weakens, "the OP does not say that it will sign with the algorithm that was asked for");
+        return (Weakens, "the OP does not confirm the requested signature algorithm");
     };
     let algorithm = |value: Option<&Value>| value.and_then(Value::as_str).and_then(SigningAlgorithm::from_name);
     let asked_for_hmac = algorithm(asked).is_some_and(SigningAlgorithm::is_symmetric);
     match algorithm(Some(answer)) {
-        None => (Breaks, "it comes unsigned, or signed with an algorithm that this crate does not have"),
+        None => (Breaks, "it is unsigned, or signed with an algorithm that this crate does not support"),
         Some(registered) if registered.is_symmetric() && !asked_for_hmac => {
-            (Breaks, "it comes signed with an HMAC, which is only ever accepted when it was asked for")
+            (Breaks, "it is signed with an HMAC, which is accepted only if it was requested")
         }
-        Some(_) => (Harmless, "it comes signed with another algorithm"),
+        Some(_) => (Harmless, "it is signed with another algorithm"),
     }
 }

@@ -70,7 +70,7 @@ pub struct Registrar {
 }
 
 /// Settings of a [`Registrar`]. Finish with [`build`](Self::build).
-#[must_use = "nothing happens until `build`"]
+#[must_use = "a builder has no effect until `build`"]
 pub struct RegistrarBuilder {
     client: ClientBuilder,
     initial_access_token: Option<Secret>,

@@ -35,7 +35,7 @@ use crate::secret::Secret;
 ///
 /// Use [`member`](Self::member) for members that have no method. `Debug` shows the names of the members and no values.
 #[derive(Debug, Clone)]
-#[must_use = "a request does nothing until a `Registrar` sends it"]
+#[must_use = "a request has no effect until a `Registrar` sends it"]
 pub struct RegistrationRequest {
     metadata: ClientMetadata,
     /// A name that an extra member must not have. It is reported when the request is sent.

@@ -117,11 +117,12 @@ impl Registration {
         let algorithm = self.metadata().token_endpoint_auth_signing_alg();
         let member = "token_endpoint_auth_method";
         if !METHODS.contains(&method) {
-            return Err(registered(member, "the client is to authenticate in a way that this crate does not have"));
+            return Err(registered(member, "the OP expects an authentication method that this crate does not support"));
         }
         let secret = self.client_secret().cloned();
-        let issued =
-            || secret.clone().ok_or_else(|| registered(member, "it needs a client secret, and the OP issued none"));
+        let issued = || {
+            secret.clone().ok_or_else(|| registered(member, "the method needs a client secret, and the OP issued none"))
+        };
         let authentication = match method {
             "none" => ClientAuthentication::none(),
             "client_secret_basic" => ClientAuthentication::client_secret_basic(issued()?),
@@ -169,7 +170,7 @@ impl Registration {
 
     fn named<T>(&self, member: &'static str, find: impl Fn(&str) -> Option<T>) -> Result<Option<T>, Error> {
         let Some(name) = self.metadata().text(member) else { return Ok(None) };
-        find(name).map(Some).ok_or_else(|| registered(member, "this crate does not have the algorithm"))
+        find(name).map(Some).ok_or_else(|| registered(member, "this crate does not support the algorithm"))
     }
 }
 
