@@ -1,9 +1,9 @@
 //! A private key that the application never sees: `private_key_jwt` with a [`Signer`] in another program.
 //!
-//! Run it with `cargo run --features testing --example external_signer`. It starts itself a second time as the keeper
-//! of the key. The keeper generates a key, prints its public half, and then signs everything that it reads from
-//! standard input. In production a key management service or a hardware module replaces the keeper, but the design
-//! stays the same: one thread talks to it, and each signature is awaited without blocking other tasks.
+//! Run it with `cargo run --features testing --example external_signer`. It starts itself a second time as a key
+//! service, which generates a key, prints its public half, and then signs everything that it reads from standard input.
+//! In production a key management service or a hardware module takes its place. The design stays the same: one thread
+//! communicates with it, and each signature is awaited without blocking other tasks.
 
 use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -17,11 +17,11 @@ use openid_deferred::testing::{TestClient, TestProvider};
 use openid_deferred::{Client, Error, Outcome, SignIn, Signer, SigningAlgorithm, SigningKey};
 use tokio::sync::oneshot;
 
-/// The argument that makes this program the keeper.
-const KEEPER: &str = "--keep-the-key";
+/// The argument that makes this program the key service.
+const KEY_SERVICE: &str = "--key-service";
 
 fn main() -> ExitCode {
-    let run = if std::env::args().any(|argument| argument == KEEPER) { keeper() } else { application() };
+    let run = if std::env::args().any(|argument| argument == KEY_SERVICE) { key_service() } else { application() };
     match run {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -75,16 +75,16 @@ struct Request {
 }
 
 impl PipeSigner {
-    /// Starts the keeper, and the thread that talks to it. The keeper ends with its input, when the last signer is
-    /// dropped.
+    /// Starts the key service, and the thread that communicates with it. The key service ends with its input, when the
+    /// last signer is dropped.
     fn start() -> io::Result<(Self, String)> {
-        let mut keeper =
-            Command::new(std::env::current_exe()?).arg(KEEPER).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let mut output = BufReader::new(keeper.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?);
+        let mut command = Command::new(std::env::current_exe()?);
+        let mut key_service = command.arg(KEY_SERVICE).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut output = BufReader::new(key_service.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?);
         let mut public_jwk = String::new();
         output.read_line(&mut public_jwk)?;
         let (requests, received) = mpsc::channel();
-        std::thread::Builder::new().name("signer".into()).spawn(move || converse(keeper, output, &received))?;
+        std::thread::Builder::new().name("signer".into()).spawn(move || converse(key_service, output, &received))?;
         Ok((Self { requests }, public_jwk.trim().to_owned()))
     }
 }
@@ -112,20 +112,20 @@ impl Signer for PipeSigner {
 }
 
 /// Sends one message at a time, and reads its signature.
-fn converse(mut keeper: Child, mut output: impl Read, requests: &mpsc::Receiver<Request>) {
-    let Some(mut input) = keeper.stdin.take() else { return };
+fn converse(mut key_service: Child, mut output: impl Read, requests: &mpsc::Receiver<Request>) {
+    let Some(mut input) = key_service.stdin.take() else { return };
     for Request { message, reply } in requests {
         let signature = write_frame(&mut input, &message).and_then(|()| read_frame(&mut output));
         // The caller may not be waiting any more.
         let _ = reply.send(signature);
     }
     drop(input);
-    let _ = keeper.wait();
+    let _ = key_service.wait();
 }
 
 /// The other program. Only this one has the key.
 #[tokio::main(flavor = "current_thread")]
-async fn keeper() -> anyhow::Result<()> {
+async fn key_service() -> anyhow::Result<()> {
     let key = SigningKey::generate(SigningAlgorithm::Es256)?;
     let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());
     writeln!(output, "{}", serde_json::to_string(&key.public_jwk())?)?;

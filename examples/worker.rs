@@ -64,11 +64,11 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
 
     // 4. Accept users and pings, and deliver outcomes, until the program is told to stop. Then start nothing new, let
     //    work in progress finish, and end the stream of outcomes.
-    let door = web::Door::open(settings.listen, &client, &poller, keyring).await?;
+    let server = web::WebServer::open(settings.listen, &client, &poller, keyring).await?;
     eprintln!("worker {} is ready", std::process::id());
     let until_stopped = async {
         let served = tokio::select! {
-            served = door.serve() => served,
+            served = server.serve() => served,
             stopped = stop::requested() => stopped,
             () = live::show(&poller) => Ok(()),
         };

@@ -14,7 +14,7 @@ use openid_deferred::{Accepted, AuthorizationSession, Client, Error, Keyring, Po
 use tokio::net::TcpListener;
 
 /// The web server, if this worker has one.
-pub struct Door(Option<(TcpListener, Router)>);
+pub struct WebServer(Option<(TcpListener, Router)>);
 
 #[derive(Clone)]
 struct App {
@@ -23,7 +23,7 @@ struct App {
     keyring: Keyring,
 }
 
-impl Door {
+impl WebServer {
     pub async fn open(
         address: Option<SocketAddr>,
         client: &Client,

@@ -11,7 +11,7 @@ use super::options::PollCredential;
 use super::outcome::{Denial, Expiry, Outcome};
 use super::response_type::DEFERRED_GRANT;
 use super::token_response::TOKEN_RESPONSE_LIMIT;
-use super::token_response::{ReceivedTokens, last_word};
+use super::token_response::{ReceivedTokens, final_violation};
 use crate::clock::Moment;
 use crate::dpop::DpopKey;
 use crate::endpoint::{Answer as Sent, EndpointRequest, Failure};
@@ -233,7 +233,7 @@ impl Client {
                     self.log_that_it_waits(process, &error, pause, is_first);
                     return Err(error);
                 }
-                last_word(&error)
+                final_violation(&error)
             }
         };
         tracing::warn!(

@@ -11,7 +11,7 @@ use super::authentication::{Authentication, Body, TokenType};
 use super::refreshed::Refreshed;
 use super::revoke::{Revocation, tokens_to_revoke};
 use super::setting::setting;
-use super::token_response::{KEYS_PATIENCE, TOKEN_RESPONSE_LIMIT, Tokens, last_word, not_interim};
+use super::token_response::{KEYS_PATIENCE, TOKEN_RESPONSE_LIMIT, Tokens, final_violation, not_interim};
 use crate::clock::Clock;
 use crate::dpop::DpopKey;
 use crate::endpoint::{Answer, ClientIdentity, EndpointRequest, Endpoints, ErrorAnswer, Failure};
@@ -167,7 +167,7 @@ impl Client {
                     body.refreshed = Some(refreshed);
                     return Err(error.that_passes());
                 }
-                Err(last_word(&error))
+                Err(final_violation(&error))
             }
         };
         let (tokens, id_token) = match judged {

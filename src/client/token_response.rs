@@ -199,8 +199,8 @@ pub(super) fn not_interim(token: &Secret, interim: Option<&InterimFingerprint>) 
 }
 
 /// The rule that a token response broke, if it could not be validated in all the time that it was kept.
-pub(super) fn last_word(error: &Error) -> Violation {
-    let below = || error.source().and_then(|source| source.downcast_ref::<Error>()).map(last_word);
+pub(super) fn final_violation(error: &Error) -> Violation {
+    let below = || error.source().and_then(|source| source.downcast_ref::<Error>()).map(final_violation);
     match error.kind() {
         ErrorKind::Protocol(violation) => match violation.rule() {
             Rule::KeysOutdated => below().unwrap_or(*violation),

@@ -31,9 +31,9 @@ const PROCESS: [u8; 16] = *b"the only process";
 /// the first byte selects whether one token serves all sign-ins. The other bits are the length of the body's frames.
 pub fn ping(input: &[u8]) {
     let Some((choice, rest)) = input.split_first() else { return };
-    let desk = &*DESK;
+    let receivers = &*RECEIVERS;
     let is_static = choice & 1 != 0;
-    let receiver = if is_static { &desk.with_static_token } else { &desk.per_process };
+    let receiver = if is_static { &receivers.with_static_token } else { &receivers.per_process };
     let end = rest.windows(2).position(|pair| pair == b"\n\n");
     let (head, body) = end.map_or((rest, &[][..]), |end| (&rest[..end], &rest[end + 2..]));
     let mut lines = head.split(|&byte| byte == b'\n');
@@ -41,23 +41,23 @@ pub fn ping(input: &[u8]) {
     let mut headers = HeaderMap::new();
     for line in lines.take(100) {
         let Some(colon) = line.iter().position(|&byte| byte == b':') else { continue };
-        let value = desk.with_tokens(line[colon + 1..].trim_ascii());
+        let value = receivers.with_tokens(line[colon + 1..].trim_ascii());
         if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(&line[..colon]), HeaderValue::from_bytes(&value)) {
             headers.append(name, value);
         }
     }
 
-    let _alone = desk.alone.lock().unwrap_or_else(PoisonError::into_inner);
-    desk.pings.lock().unwrap().clear();
+    let _alone = receivers.alone.lock().unwrap_or_else(PoisonError::into_inner);
+    receivers.pings.lock().unwrap().clear();
     let mut request =
         http::Request::new(Frames { left: Bytes::copy_from_slice(body), length: usize::from(choice >> 1) });
     (*request.method_mut(), *request.headers_mut()) = (method.clone(), headers.clone());
     let response = run(receiver.receive(request));
     let status = response.status().as_u16();
-    let pings = std::mem::take(&mut *desk.pings.lock().unwrap());
+    let pings = std::mem::take(&mut *receivers.pings.lock().unwrap());
 
     let named = deferred_auth_id(body);
-    let is_genuine = desk.is_genuine(&headers, is_static);
+    let is_genuine = receivers.is_genuine(&headers, is_static);
     assert!([204, 400, 401, 405, 413, 415].contains(&status), "{status}");
     assert!(pings.len() <= 1);
     match pings.first() {
@@ -146,7 +146,7 @@ impl<'de> Visitor<'de> for Named {
 }
 
 /// The receivers, set up once.
-struct Desk {
+struct Receivers {
     per_process: Receiver,
     with_static_token: Receiver,
     tokens: [(&'static [u8], String); 3],
@@ -158,14 +158,14 @@ struct Desk {
 
 const STATIC_TOKEN: &str = "pl4nt-static-token";
 
-static DESK: LazyLock<Desk> = LazyLock::new(|| {
+static RECEIVERS: LazyLock<Receivers> = LazyLock::new(|| {
     let world = World::new(Site::default());
     let client = world.with_secret().build().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let pings = Arc::<Mutex<Vec<Ping>>>::default();
     let parts = [ISSUER, CLIENT_ID, DEFERRED_AUTH_ID].map(str::as_bytes);
     let genuine = keyring().fingerprints("deferred_auth_id", &parts).into_iter().map(Fingerprint).collect();
-    let store = Notebook { pings: pings.clone(), genuine };
+    let store = PingRecorder { pings: pings.clone(), genuine };
     let builder = Poller::builder(store, keyring()).client(client.clone()).clock(world.clock.clone());
     let poller = {
         let _entered = runtime.enter();
@@ -178,7 +178,7 @@ static DESK: LazyLock<Desk> = LazyLock::new(|| {
     };
     let stranger = Client::builder(ISSUER, "stranger").http_client(world.site.clone()).build().unwrap();
     let other_key = crate::keyring::SealingKey::from_bytes(*b"another key, of nobody's concern").unwrap();
-    Desk {
+    Receivers {
         per_process: Receiver::new(poller.clone()),
         with_static_token: Receiver::with_static_token(poller, ISSUER, CLIENT_ID, STATIC_TOKEN).unwrap(),
         tokens: [
@@ -192,7 +192,7 @@ static DESK: LazyLock<Desk> = LazyLock::new(|| {
     }
 });
 
-impl Desk {
+impl Receivers {
     fn with_tokens(&self, value: &[u8]) -> Vec<u8> {
         let mut written = value.to_vec();
         for (name, token) in &self.tokens {
@@ -217,19 +217,19 @@ impl Desk {
 
 /// A store that records pings.
 #[derive(Debug)]
-struct Notebook {
+struct PingRecorder {
     pings: Arc<Mutex<Vec<Ping>>>,
     /// The fingerprints of its only sign-in.
     genuine: Vec<Fingerprint>,
 }
 
-impl Notebook {
+impl PingRecorder {
     fn unused<T: Send + 'static>() -> BoxFuture<'static, Result<T, StoreError>> {
         Box::pin(std::future::ready(Err(StoreError::new(StoreProblem::Unusable))))
     }
 }
 
-impl Store for Notebook {
+impl Store for PingRecorder {
     fn ping(&self, ping: Ping) -> BoxFuture<'_, Result<Pinged, StoreError>> {
         let pinged = match (ping.lookups == self.genuine, ping.id) {
             (true, id) => Pinged::Noted { id: id.unwrap_or(ProcessId::from_bytes(PROCESS)), partition: Partition(0) },

@@ -7,13 +7,13 @@ use url::Url;
 
 use super::browser::BrowserReturn;
 use super::identity_assurance;
-use super::op::{Opaque, Turn};
+use super::op::{Handler, Opaque};
 use super::process::{Code, Pace, Process};
 use super::record::RequestRule;
 use super::state::State;
 use super::wire::{Parameters, Rejection, Reply};
 
-impl Turn<'_> {
+impl Handler<'_> {
     /// Handles an authorization request by GET or POST (OpenID Connect Core §3.1.2.1). The answer sends the browser
     /// back.
     pub(super) fn authorization(&mut self) -> Result<Reply, Rejection> {

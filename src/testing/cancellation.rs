@@ -2,12 +2,12 @@
 
 use http::header;
 
-use super::op::Turn;
+use super::op::Handler;
 use super::process::Decision;
 use super::record::RequestRule;
 use super::wire::{Rejection, Reply};
 
-impl Turn<'_> {
+impl Handler<'_> {
     /// DTR §Authentication Cancellation Request Validation.
     pub(super) fn cancellation(&mut self) -> Result<Reply, Rejection> {
         let in_json = self.op.settings.cancellation_in_json;

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::client::{RegisteredAuthentication, TestClient};
 use super::keys::Jwt;
-use super::op::Turn;
+use super::op::Handler;
 use super::record::RequestRule;
 use super::wire::{Parameters, Rejection};
 
@@ -18,7 +18,7 @@ const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-be
 /// The longest time until an assertion's `exp`.
 const LONGEST_ASSERTION: Duration = Duration::from_secs(600);
 
-impl Turn<'_> {
+impl Handler<'_> {
     /// The client, after it has authenticated by exactly its registered method.
     pub(super) fn client(&mut self, form: &Parameters) -> Result<TestClient, Rejection> {
         let client = self.authenticated_client(form)?;

@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 
 use super::encryption;
 use super::keys;
-use super::op::Turn;
+use super::op::Handler;
 use super::process::DEFERRED_GRANT;
 use super::wire::{Rejection, Reply};
 
-impl Turn<'_> {
+impl Handler<'_> {
     pub(super) fn metadata(&mut self) -> Result<Reply, Rejection> {
         self.request.check_method("GET")?;
         Ok(Reply::json(200, &self.metadata_document()).with(http::header::CACHE_CONTROL, "max-age=3600"))

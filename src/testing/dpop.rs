@@ -7,7 +7,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::keys::{self, Jwt};
-use super::op::Turn;
+use super::op::Handler;
 use super::record::RequestRule;
 use super::settings::NoncePolicy;
 use super::state::Role;
@@ -16,7 +16,7 @@ use super::wire::Rejection;
 /// The largest difference between a proof's `iat` and the provider's clock, in seconds.
 const WINDOW: u64 = 60;
 
-impl Turn<'_> {
+impl Handler<'_> {
     /// The thumbprint of the key that signed the proof. `None` without a proof.
     pub(super) fn proof(&mut self, role: Role, access_token: Option<&str>) -> Result<Option<String>, Rejection> {
         if !self.op.settings.supports_dpop {

@@ -8,7 +8,7 @@ use super::client::TestClient;
 use super::encryption::{Encryption, encrypt};
 use super::fault::{ForgeryKind, IdTokenForgery};
 use super::keys::{self, ProviderKey};
-use super::op::Turn;
+use super::op::Handler;
 use super::process::Process;
 use super::record::Endpoint;
 use super::state::State;
@@ -16,7 +16,7 @@ use super::state::State;
 /// The lifetime of an ID Token, in seconds.
 const LIFETIME: u64 = 600;
 
-impl Turn<'_> {
+impl Handler<'_> {
     /// Makes an ID Token for a sign-in. Without `access_token` it is an interim one.
     pub(super) fn id_token(&mut self, process: usize, client: &TestClient, access_token: Option<&str>) -> String {
         let now = unix(self.op.now());

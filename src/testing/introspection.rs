@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 
 use super::client::RegisteredAuthentication;
 use super::id_token::unix;
-use super::op::Turn;
+use super::op::Handler;
 use super::record::RequestRule;
 use super::wire::{Rejection, Reply};
 
-impl Turn<'_> {
+impl Handler<'_> {
     /// RFC 7662: an unknown, expired, revoked or foreign token is not active, and the answer says nothing more.
     pub(super) fn introspection(&mut self) -> Result<Reply, Rejection> {
         let form = self.request.form()?;

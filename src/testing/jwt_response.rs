@@ -4,14 +4,14 @@ use serde_json::{Map, Value, json};
 
 use super::client::TestClient;
 use super::id_token::{forged, unix};
-use super::op::Turn;
+use super::op::Handler;
 use super::state::State;
 use super::wire::{Parameters, Rejection};
 
 /// In seconds: "A maximum JWT lifetime of 10 minutes is RECOMMENDED" (JARM §2.1).
 const LIFETIME: u64 = 600;
 
-impl Turn<'_> {
+impl Handler<'_> {
     /// The parameter that contains all others. It is signed as the client registered, and encrypted if it registered
     /// that.
     pub(super) fn jwt_response(

@@ -2,11 +2,11 @@
 
 use super::client::{RegisteredAuthentication, TestClient};
 use super::keys;
-use super::op::Turn;
+use super::op::Handler;
 use super::record::{Endpoint, RequestRule};
 use super::wire::Rejection;
 
-impl Turn<'_> {
+impl Handler<'_> {
     /// Whether the client is registered with the certificate that was presented (RFC 8705 §2).
     pub(super) fn certificate_authenticates(&mut self, client: &TestClient) -> Result<bool, Rejection> {
         let presented = &self.request.certificates;

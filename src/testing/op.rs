@@ -38,8 +38,8 @@ pub(super) struct Op {
     pub(super) changed: Notify,
 }
 
-/// One request that is processed, with everything that its handler may use.
-pub(super) struct Turn<'a> {
+/// The handler of one request, with everything that it may use.
+pub(super) struct Handler<'a> {
     pub(super) op: &'a Op,
     pub(super) state: &'a mut State,
     pub(super) request: &'a Incoming,
@@ -60,7 +60,7 @@ pub(super) enum Opaque {
     Uri,
 }
 
-/// The result of a handler.
+/// The result of a [`Handler`].
 pub(super) enum Answer {
     Reply(Reply),
     /// No answer yet: call again at this time of the monotonic clock, or when something has changed.
@@ -183,8 +183,8 @@ impl Op {
             let changed = self.changed.notified();
             let answer = {
                 let mut state = self.state();
-                let mut turn = Turn { op: self, state: &mut state, request, endpoint, number };
-                turn.answer(early, first)
+                let mut handler = Handler { op: self, state: &mut state, request, endpoint, number };
+                handler.answer(early, first)
             };
             first = false;
             match answer {
@@ -263,8 +263,8 @@ impl Op {
             Some(action) => action.apply_to(Reply::new(200, "text/html", "")),
             None => {
                 let mut state = self.state();
-                let mut turn = Turn { op: self, state: &mut state, request, endpoint, number };
-                let Answer::Reply(reply) = turn.answer(false, true) else { unreachable!("only polls are held") };
+                let mut handler = Handler { op: self, state: &mut state, request, endpoint, number };
+                let Answer::Reply(reply) = handler.answer(false, true) else { unreachable!("only polls are held") };
                 Delivery::Whole(reply)
             }
         };
@@ -374,7 +374,7 @@ impl Op {
     }
 }
 
-impl Turn<'_> {
+impl Handler<'_> {
     fn answer(&mut self, early: bool, first: bool) -> Answer {
         // If the answer was held, the head has already been checked.
         let head = if first { self.check_head() } else { Ok(()) };

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::op::{Opaque, Turn};
+use super::op::{Handler, Opaque};
 use super::record::RequestRule;
 use super::state::PushedRequest;
 use super::wire::{Parameters, Rejection, Reply};
@@ -12,7 +12,7 @@ const CREDENTIALS: [&str; 3] = ["client_secret", "client_assertion", "client_ass
 
 const PREFIX: &str = "urn:ietf:params:oauth:request_uri:";
 
-impl Turn<'_> {
+impl Handler<'_> {
     /// RFC 9126 §2.1 and §2.2; with a proof, RFC 9449 §10.1.
     pub(super) fn push(&mut self) -> Result<Reply, Rejection> {
         let mut request = self.request.form()?;

@@ -18,7 +18,7 @@ use super::editor::Editor;
 use super::encryption::{self, Encryption};
 use super::id_token::unix;
 use super::keys::{self, Jwt};
-use super::op::Turn;
+use super::op::Handler;
 use super::process::DEFERRED_GRANT;
 use super::provider::TestProvider;
 use super::record::RequestRule;
@@ -133,7 +133,7 @@ const SIGNATURES: [Algorithm; 12] = [
     Algorithm::HS512,
 ];
 
-impl Turn<'_> {
+impl Handler<'_> {
     /// RFC 7591 §3.
     pub(super) fn registration(&mut self) -> Result<Reply, Rejection> {
         self.request.check_method("POST")?;

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::client::{RegisteredAuthentication, TestClient};
 use super::keys::Jwt;
-use super::op::Turn;
+use super::op::Handler;
 use super::record::RequestRule;
 use super::wire::{Parameters, Rejection};
 
@@ -15,7 +15,7 @@ const LONGEST_LIFE: Duration = Duration::from_secs(3600);
 /// FAPI 2.0 Security Profile §5.3.2: a time this far in the future is still accepted.
 const CLOCK_SKEW: Duration = Duration::from_secs(10);
 
-impl Turn<'_> {
+impl Handler<'_> {
     /// The parameters of an authorization request. If it has a request object, only those in it count. `outside` are
     /// those that may be next to it.
     pub(super) fn unpacked(&mut self, request: Parameters, outside: &[&str]) -> Result<Parameters, Rejection> {

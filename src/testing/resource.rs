@@ -3,12 +3,12 @@
 use http::header;
 use serde_json::{Value, json};
 
-use super::op::Turn;
+use super::op::Handler;
 use super::record::RequestRule;
 use super::state::Role;
 use super::wire::{Rejection, Reply};
 
-impl Turn<'_> {
+impl Handler<'_> {
     /// OpenID Connect Core §5.3.
     pub(super) fn userinfo(&mut self) -> Result<Reply, Rejection> {
         self.request.check_method("GET, POST")?;

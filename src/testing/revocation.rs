@@ -1,10 +1,10 @@
 //! The revocation endpoint.
 
-use super::op::Turn;
+use super::op::Handler;
 use super::record::RequestRule;
 use super::wire::{Parameters, Rejection, Reply};
 
-impl Turn<'_> {
+impl Handler<'_> {
     /// RFC 7009: the answer does not depend on whether the token was known.
     pub(super) fn revocation(&mut self) -> Result<Reply, Rejection> {
         let form = self.request.form()?;

@@ -151,29 +151,29 @@ async fn accept_all(listeners: Vec<Listener>, op: Arc<Op>) {
     let mut listeners = listeners.into_iter().zip(bases.into_iter().flatten());
     match (listeners.next(), listeners.next()) {
         (Some((first, base)), Some((second, alias))) => {
-            tokio::join!(accept(first, Door::new(&op, base)), accept(second, Door::new(&op, alias)));
+            tokio::join!(accept(first, Origin::new(&op, base)), accept(second, Origin::new(&op, alias)));
         }
-        (Some((only, base)), None) => accept(only, Door::new(&op, base)).await,
+        (Some((only, base)), None) => accept(only, Origin::new(&op, base)).await,
         (None, _) => {}
     }
 }
 
 /// The address that a request arrived at, and the certificates of its connection.
 #[derive(Clone)]
-struct Door {
+struct Origin {
     op: Arc<Op>,
     base: Url,
     certificates: Vec<CertificateDer<'static>>,
 }
 
-impl Door {
+impl Origin {
     fn new(op: &Arc<Op>, base: Url) -> Self {
         Self { op: Arc::clone(op), base, certificates: Vec::new() }
     }
 }
 
 #[expect(clippy::disallowed_methods, reason = "each connection is a task that ends with the server's runtime")]
-async fn accept(listener: Listener, door: Door) {
+async fn accept(listener: Listener, origin: Origin) {
     let socket = tokio::net::TcpListener::from_std(listener.socket).expect("the socket is a listening one");
     let acceptor = listener.tls.map(|tls| tls.acceptor);
     loop {
@@ -182,18 +182,18 @@ async fn accept(listener: Listener, door: Door) {
             continue;
         };
         let _ = stream.set_nodelay(true);
-        tokio::spawn(connection(stream, acceptor.clone(), door.clone()));
+        tokio::spawn(connection(stream, acceptor.clone(), origin.clone()));
     }
 }
 
-async fn connection(stream: TcpStream, acceptor: Option<TlsAcceptor>, door: Door) {
+async fn connection(stream: TcpStream, acceptor: Option<TlsAcceptor>, origin: Origin) {
     // A second handle of the socket, to change how it closes while TLS or hyper own the first.
     let Ok((stream, handle)) = duplicate(stream) else { return };
     let reset = Arc::new(Notify::new());
     let is_reset = tokio::select! {
         biased;
         () = reset.notified() => true,
-        () = serve_either(stream, acceptor, door, &reset) => false,
+        () = serve_either(stream, acceptor, origin, &reset) => false,
     };
     if is_reset {
         // With a linger time of zero, closing sends RST instead of FIN. This is the last open handle.
@@ -207,21 +207,21 @@ fn duplicate(stream: TcpStream) -> io::Result<(TcpStream, std::net::TcpStream)> 
     Ok((TcpStream::from_std(stream)?, handle))
 }
 
-async fn serve_either(stream: TcpStream, acceptor: Option<TlsAcceptor>, mut door: Door, reset: &Arc<Notify>) {
+async fn serve_either(stream: TcpStream, acceptor: Option<TlsAcceptor>, mut origin: Origin, reset: &Arc<Notify>) {
     match acceptor {
-        None => serve(stream, door, reset).await,
+        None => serve(stream, origin, reset).await,
         Some(acceptor) => {
             if let Ok(stream) = acceptor.accept(stream).await {
                 let presented = stream.get_ref().1.peer_certificates().unwrap_or_default();
-                door.certificates = presented.iter().cloned().map(CertificateDer::into_owned).collect();
-                serve(stream, door, reset).await;
+                origin.certificates = presented.iter().cloned().map(CertificateDer::into_owned).collect();
+                serve(stream, origin, reset).await;
             }
         }
     }
 }
 
-async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, door: Door, reset: &Arc<Notify>) {
-    let service = service_fn(move |request| answer(request, door.clone(), Arc::clone(reset)));
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, origin: Origin, reset: &Arc<Notify>) {
+    let service = service_fn(move |request| answer(request, origin.clone(), Arc::clone(reset)));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new());
     // It is normal that a client disconnects.
@@ -230,7 +230,7 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, door: Door
 
 async fn answer(
     request: Request<HyperBody>,
-    Door { op, base: mut url, certificates }: Door,
+    Origin { op, base: mut url, certificates }: Origin,
     reset: Arc<Notify>,
 ) -> Result<Response<BoxBody<Bytes, io::Error>>, Infallible> {
     let (head, body) = request.into_parts();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::client::TestClient;
 use super::keys;
-use super::op::{Answer, Opaque, Turn};
+use super::op::{Answer, Handler, Opaque};
 use super::process::Decision;
 use super::record::{Endpoint, RequestRule};
 use super::settings::{InterimToken, When};
@@ -22,7 +22,7 @@ const CODE_LIFETIME: Duration = Duration::from_secs(600);
 
 const ACCESS_TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 
-impl Turn<'_> {
+impl Handler<'_> {
     pub(super) fn token(&mut self) -> Result<Reply, Rejection> {
         let form = self.request.form()?;
         match self.endpoint {

@@ -14,7 +14,7 @@ use crate::task::Task;
 
 /// The time for which a copy of the old tokens still gets the answer that replaced them. Otherwise it would present a
 /// refresh token that the OP considers stolen.
-const LATECOMERS: Duration = Duration::from_secs(60);
+const KEPT_FOR_COPIES: Duration = Duration::from_secs(60);
 /// The time after which a request whose callers were all dropped is forgotten.
 const ABANDONED: Duration = Duration::from_secs(600);
 /// The most answers that are remembered. Each has a few kilobytes.
@@ -147,7 +147,7 @@ impl Entry {
 
     fn is_wanted(&self, now: Duration) -> bool {
         match self.landed_at {
-            Some(landed_at) => now.saturating_sub(landed_at) < LATECOMERS,
+            Some(landed_at) => now.saturating_sub(landed_at) < KEPT_FOR_COPIES,
             None if Arc::strong_count(&self.flight) > 1 => true,
             None => self.end.get().is_none_or(|end| !end.in_vain) && now.saturating_sub(self.began) < ABANDONED,
         }
