@@ -28,7 +28,7 @@ use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use futures_util::future::join_all;
-use openid_deferred::poller::Event;
+use openid_deferred::poller::{Event, Events};
 use openid_deferred::store::{MemoryStore, PostgresStore, SqliteStore, Store};
 use openid_deferred::testing::TestClock;
 use openid_deferred::{
@@ -42,7 +42,6 @@ use openssl::nid::Nid;
 use openssl::pkey::Private;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
-use tokio::sync::broadcast::Receiver;
 
 use op::GRANT;
 
@@ -297,13 +296,14 @@ async fn track(client: &Client, poller: &Poller) -> Result<(), Failed> {
 }
 
 /// Waits for a round of polls.
-async fn polled(mut events: Receiver<Event>) -> Result<(), Failed> {
+async fn polled(mut events: Events) -> Result<(), Failed> {
     let mut polled = 0;
     while polled < POLLS {
-        match events.recv().await? {
-            Event::Polled { .. } => polled += 1,
-            Event::Trouble { error, .. } => return Err(error.to_string().into()),
-            _ => {}
+        match events.next().await {
+            Some(Event::Pending { .. }) => polled += 1,
+            Some(Event::Trouble { error, .. }) => return Err(error.to_string().into()),
+            Some(Event::Missed { .. }) | None => return Err("events were missed".into()),
+            Some(_) => {}
         }
     }
     Ok(())

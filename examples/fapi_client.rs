@@ -6,10 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use openid_deferred::encryption::{ClientAlgorithms, DecryptionKey, KeyManagementAlgorithm};
 use openid_deferred::testing::{DecisionPolicy, TestClient, TestClock, TestProvider};
-use openid_deferred::{
-    Client, ClientAuthentication, DecryptionKey, KeyManagementAlgorithm, Outcome, SignIn, SigningAlgorithm, SigningKey,
-};
+use openid_deferred::{Client, ClientAuthentication, Outcome, SignIn, SigningAlgorithm, SigningKey};
 
 const REDIRECT_URI: &str = "https://rp.example/callback";
 const ALG: KeyManagementAlgorithm = KeyManagementAlgorithm::EcdhEsA256Kw;
@@ -42,9 +41,12 @@ async fn main() -> anyhow::Result<()> {
         .fapi2_message_signing()
         .authentication(ClientAuthentication::private_key_jwt(signing_key))
         .decryption_key(decryption_key)
-        .id_token_signed_response_alg(SigningAlgorithm::Ps256)
-        .authorization_signed_response_alg(SigningAlgorithm::Ps256)
-        .authorization_encrypted_response_alg(ALG)
+        .algorithms(
+            ClientAlgorithms::new()
+                .id_token_signed_response_alg(SigningAlgorithm::Ps256)
+                .authorization_signed_response_alg(SigningAlgorithm::Ps256)
+                .authorization_encrypted_response(ALG),
+        )
         .redirect_uri(REDIRECT_URI)
         .http_client(op.http_client()) // these two lines
         .clock(Arc::new(clock)) // are for the demonstration only

@@ -5,11 +5,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use openid_deferred::testing::{DecisionPolicy, TestClock, TestProvider};
-use openid_deferred::{
-    DifferenceEffect, Keyring, Outcome, Registrar, Registration, RegistrationRefusal, RegistrationRequest, SignIn,
-    SigningAlgorithm, SigningKey,
+use openid_deferred::encryption::ClientAlgorithms;
+use openid_deferred::registration::{
+    DifferenceEffect, Registrar, Registration, RegistrationRefusal, RegistrationRequest,
 };
+use openid_deferred::testing::{DecisionPolicy, TestClock, TestProvider};
+use openid_deferred::{Keyring, Outcome, SignIn, SigningAlgorithm, SigningKey};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
@@ -36,7 +37,7 @@ async fn main() -> anyhow::Result<()> {
     let request = RegistrationRequest::new("https://rp.example/callback")
         .private_key_jwt(&key)
         .grant_type("refresh_token")
-        .id_token_signed_response_alg(SigningAlgorithm::Es256)
+        .algorithms(ClientAlgorithms::new().id_token_signed_response_alg(SigningAlgorithm::Es256))
         .deferred_client_notification_endpoint("https://rp.example/deferred/ping")
         .dpop_bound_access_tokens()
         .client_name("Example Bank")

@@ -10,7 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use openid_deferred::testing::{NoncePolicy, TestClient, TestClock, TestProvider};
-use openid_deferred::{Authentication, Client, ClientAuthentication, ErrorResponse, Outcome, SignIn, TokenTypeHint};
+use openid_deferred::tokens::TokenTypeHint;
+use openid_deferred::{Authentication, Client, ClientAuthentication, ErrorResponse, Outcome, SignIn};
 
 /// Calls the API, and again with new tokens if the old ones have expired.
 async fn call(client: &Client, tokens: &mut Authentication, url: &str) -> anyhow::Result<Bytes> {

@@ -17,6 +17,7 @@ use crate::secret::Secret;
 use crate::transport::UrlPolicy;
 use url::Url;
 
+mod algorithms;
 mod arrival;
 mod authentication;
 mod authorization_response;
@@ -54,6 +55,7 @@ mod token_response;
 mod userinfo;
 mod wait;
 
+pub use algorithms::ClientAlgorithms;
 pub use authentication::{Authentication, GrantedScope};
 pub use authorization_response::{AuthorizationGrant, SignIn};
 pub use authorize::AuthorizationRequest;
@@ -350,8 +352,8 @@ impl Client {
     /// The algorithms that an ID Token may be signed with: the configured one, or the asymmetric ones that the OP
     /// lists.
     async fn id_token_algorithms(&self) -> Result<Vec<SigningAlgorithm>, Error> {
-        if let Some(chosen) = &self.0.options.id_token_signed_response_alg {
-            return Ok(chosen.clone());
+        if let Some(chosen) = self.0.options.algorithms.id_token_signature {
+            return Ok(vec![chosen]);
         }
         Ok(self.listed_id_token_algorithms(&self.0.provider.metadata().await?))
     }
@@ -367,8 +369,8 @@ impl Client {
         jwt: &SignedJwt<'_>,
     ) -> Result<Result<Vec<SigningAlgorithm>, Violation>, Error> {
         let refused = Violation::new(Rule::IdTokenAlgorithm).in_document(Document::IdToken);
-        if let Some(chosen) = &self.0.options.id_token_signed_response_alg {
-            return Ok(Some(chosen.clone()).filter(|chosen| chosen.contains(&jwt.algorithm)).ok_or(refused));
+        if let Some(chosen) = self.0.options.algorithms.id_token_signature {
+            return Ok(Some(vec![chosen]).filter(|_| chosen == jwt.algorithm).ok_or(refused));
         }
         if !self.may_be_listed(jwt.algorithm) {
             return Ok(Err(refused));
@@ -386,13 +388,11 @@ impl Client {
     /// refused, after users have waited for them.
     fn check_id_token_algorithms(&self, metadata: &ProviderMetadata) -> Result<(), ConfigurationProblem> {
         let listed = metadata.id_token_signing_alg_values_supported();
-        let value = match &self.0.options.id_token_signed_response_alg {
+        let value = match self.0.options.algorithms.id_token_signature {
             _ if self.0.options.allow_unadvertised => return Ok(()),
             Some(_) if metadata.is_silent_about(ID_TOKEN_ALGORITHMS) => return Ok(()),
-            Some(chosen) if chosen.iter().any(|chosen| listed.iter().any(|name| name == chosen.as_str())) => {
-                return Ok(());
-            }
-            Some(chosen) => names(chosen),
+            Some(chosen) if listed.iter().any(|name| name == chosen.as_str()) => return Ok(()),
+            Some(chosen) => names(&[chosen]),
             None if !self.listed_id_token_algorithms(metadata).is_empty() => return Ok(()),
             None => SIGNATURES.into(),
         };
@@ -402,7 +402,7 @@ impl Client {
     /// Refuses to start a sign-in whose ID Token could not be accepted. If the configured algorithm is no longer
     /// listed, that is only a warning at this point.
     fn check_id_tokens_can_be_believed(&self, metadata: &ProviderMetadata) -> Result<(), ConfigurationProblem> {
-        if self.0.options.id_token_signed_response_alg.is_some() {
+        if self.0.options.algorithms.id_token_signature.is_some() {
             return Ok(());
         }
         self.check_id_token_algorithms(metadata)

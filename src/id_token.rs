@@ -29,13 +29,14 @@ use crate::secret::Secret;
 
 pub use address::Address;
 pub use claims::Claims;
+pub use encryption::Encryption;
 pub use verified_claims::{
     AssuranceProcess, DocumentEvidence, ElectronicRecordEvidence, ElectronicSignatureEvidence, Evidence, EvidenceCheck,
     MalformedVerifiedClaims, OtherEvidence, Verification, VerifiedClaims, VerifiedClaimsProblem, VerifiedClaimsSet,
     VouchEvidence,
 };
 
-pub(crate) use encryption::{RegisteredEncryption, decrypted};
+pub(crate) use encryption::decrypted;
 pub(crate) use expectations::Expectations;
 pub(crate) use interim_fingerprint::InterimFingerprint;
 pub(crate) use numeric_date::numeric_date;

@@ -8,7 +8,7 @@
 //!
 //! | step | call | result |
 //! |---|---|---|
-//! | register, unless that was done manually | [`Registrar::register`], [`Registration::client`] | a [`Registration`] to store, and a [`ClientBuilder`] |
+//! | register, unless that was done manually | [`Registrar::register`](registration::Registrar::register), [`Registration::client`](registration::Registration::client) | a [`Registration`](registration::Registration) to store, and a [`ClientBuilder`] |
 //! | discover the OP | [`Client::builder`], [`discover`](ClientBuilder::discover) | [`Client`] |
 //! | redirect the user | [`Client::authorize`], [`start`](AuthorizationRequest::start) | a URL and an [`AuthorizationSession`] for the browser's cookie |
 //! | handle the callback | [`Client::authorization_response`] | [`SignIn::Deferred`] with a [`PendingAuthentication`], or [`SignIn::Complete`] |
@@ -90,10 +90,10 @@
 //! |---|---|---|
 //! | type | [`Client`] | [`Poller`], with one client or many |
 //! | a pending sign-in is | a [`PendingAuthentication`], to be sealed and stored | a [`ProcessId`](store::ProcessId) and a sealed row in a [`Store`](store::Store) |
-//! | the user comes back | [`Client::authorization_response`] | [`Poller::authorization_response`] |
+//! | the user comes back | [`Client::authorization_response`], a [`SignIn`] | [`Poller::authorization_response`], a [`poller::SignIn`] |
 //! | the outcome comes from | [`Client::wait`] or [`Client::poll`], an [`Outcome`] | [`Poller::outcomes`], each [`Delivery`] until it is [acknowledged](Delivery::acknowledge) |
 //! | a crash | loses what was not sealed and stored before | loses no sign-in; if the OP's answer was lost, the outcome is [`Outcome::Unknown`] |
-//! | cancel with | [`Client::cancel`] | [`Poller::cancel`] |
+//! | cancel with | [`Client::cancel`], a [`Cancelled`] | [`Poller::cancel`], a [`poller::Cancelled`] |
 //! | Ping Callbacks | your endpoint | [`ping::Receiver`] |
 //!
 //! Both redirect the user with [`Client::authorize`]. [`Poller::track`] moves a pending sign-in from the stateless
@@ -105,14 +105,35 @@
 //! A sign-in ends with an [`Outcome`]: approved, denied, expired, failed, invalid, cancelled, or unknown if the OP's
 //! answer was lost. An [`Error`] is something that went wrong before that. An error never ends a pending sign-in. (A
 //! failed exchange does end the sign-in, because it is not pending yet.) [`Error::kind`] distinguishes the OP's error
-//! responses, broken [rules](Rule), the network, the configuration, the store and misuse of the crate. Neither contains
+//! responses, broken [rules](error::Rule), the network, the configuration, the store and misuse of the crate. Neither contains
 //! a token, a code, a key or a response body, so both may be logged, and so may the `Debug` output of every type here.
 //!
 //! # Extension points
 //!
-//! Time, randomness and the network are traits ([`Clock`], [`Random`], [`HttpClient`]), mainly for tests. Private keys
-//! may be outside of the program ([`Signer`]). The durable poller's [`Store`](store::Store) is a trait too. A client
-//! certificate is a handle ([`ClientCertificate`]) that can be renewed while sign-ins are pending.
+//! Time, randomness and the network are traits ([`Clock`], [`Random`], [`HttpClient`](transport::HttpClient)), mainly
+//! for tests. Private keys may be outside of the program ([`Signer`]). The durable poller's [`Store`](store::Store) is a
+//! trait too. A client certificate is a handle ([`ClientCertificate`](transport::ClientCertificate)) that can be renewed
+//! while sign-ins are pending.
+//!
+//! # Modules
+//!
+//! The names at the root are those that most applications use. Each of these modules is about one subject, and its page
+//! says what to call first:
+//!
+//! | module | for |
+//! |---|---|
+//! | [`claims`] | requests for single claims |
+//! | [`compatibility`] | settings for OPs that deviate from the specifications |
+//! | [`encryption`] | encrypted tokens, requests and responses |
+//! | [`error`](mod@error) | what an [`Error`] is about |
+//! | [`identity_assurance`] | verified claims with their evidence |
+//! | [`ping`] | the receiver of Ping Callbacks |
+//! | [`poller`] | the settings, events and statuses of the durable poller |
+//! | [`registration`] | dynamic client registration |
+//! | [`store`] | the stores of the durable poller, and the contract of a store of your own |
+//! | [`testing`] | an OP and a clock for tests |
+//! | [`tokens`] | introspection and revocation of tokens |
+//! | [`transport`] | client certificates, public addresses, and an HTTP client of your own |
 //!
 //! # Features
 //!
@@ -136,14 +157,18 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::unreachable)
 )]
 
+pub mod claims;
 mod client;
 mod clock;
+pub mod compatibility;
 mod dpop;
+pub mod encryption;
 mod endpoint;
-mod error;
+pub mod error;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod id_token;
+pub mod identity_assurance;
 mod jose;
 mod json;
 mod keyring;
@@ -155,6 +180,7 @@ pub mod ping;
 pub mod poller;
 mod provider;
 mod random;
+pub mod registration;
 mod sealed;
 mod secret;
 pub mod store;
@@ -163,39 +189,28 @@ mod task;
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod testing;
 mod text;
-mod transport;
+pub mod tokens;
+pub mod transport;
 
 pub use client::{
-    ApplicationType, AssertionAudience, Authentication, AuthorizationGrant, AuthorizationRequest, AuthorizationSession,
-    Backoff, Cancelled, CertificateSubject, ClaimRequest, ClaimsRequest, Client, ClientBuilder, ClientMetadata, Denial,
-    DifferenceEffect, DpopMode, EvidenceRequest, Expiry, GrantedScope, Introspection, Outcome, Poll, PollCredential,
-    Registrar, RegistrarBuilder, Registration, RegistrationDifference, RegistrationRefusal, RegistrationRequest,
-    ResponseMode, ResponseType, SignIn, SubjectType, TokenTypeHint, UserInfo, VerifiedClaimsRequest, Wait, WaitEvent,
+    Authentication, AuthorizationGrant, AuthorizationRequest, AuthorizationSession, Backoff, Cancelled, Client,
+    ClientBuilder, Denial, DpopMode, Expiry, Outcome, Poll, ResponseMode, ResponseType, SignIn, UserInfo, Wait,
+    WaitEvent,
 };
 pub use clock::{Clock, SystemClock};
 pub use dpop::DpopKey;
 pub use endpoint::ClientAuthentication;
-pub use error::{
-    ConfigurationProblem, Document, Error, ErrorKind, ErrorResponse, Misuse, Rule, SessionProblem, TransportProblem,
-    Violation,
-};
-pub use id_token::{
-    Address, AssuranceProcess, Claims, DocumentEvidence, ElectronicRecordEvidence, ElectronicSignatureEvidence,
-    Evidence, EvidenceCheck, IdToken, InterimIdToken, InterimState, MalformedVerifiedClaims, OtherEvidence,
-    Verification, VerifiedClaims, VerifiedClaimsProblem, VerifiedClaimsSet, VouchEvidence,
-};
-pub use jose::{
-    ContentEncryptionAlgorithm, DecryptionKey, KeyManagementAlgorithm, Signer, SigningAlgorithm, SigningKey,
-};
+pub use error::kind::{Error, ErrorKind};
+pub use error::response::ErrorResponse;
+pub use id_token::{Claims, IdToken, InterimIdToken, InterimState};
+pub use jose::{Signer, SigningAlgorithm, SigningKey};
 pub use keyring::{Keyring, SealingKey};
 pub use pending::PendingAuthentication;
-pub use poller::{Accepted, Delivery, Poller};
+pub use poller::delivery::Delivery;
+pub use poller::handle::Poller;
 pub use provider::ProviderMetadata;
 pub use random::{Random, SystemRandom};
 pub use secret::Secret;
-pub use transport::{
-    ClientCertificate, HttpClient, HttpError, HttpRequest, HttpResponse, PresentedCertificate, PublicAddresses,
-};
 
 /// The code in README.md compiles.
 #[cfg(doctest)]

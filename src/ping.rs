@@ -98,8 +98,9 @@ impl Receiver {
     ///
     /// # Errors
     ///
-    /// [`Misuse::UnknownClient`](crate::Misuse::UnknownClient); [`Configuration`](crate::ErrorKind::Configuration) for
-    /// a token that is empty, or that a header cannot contain (RFC 6750 §2.1).
+    /// [`Misuse::UnknownClient`](crate::error::Misuse::UnknownClient);
+    /// [`Configuration`](crate::ErrorKind::Configuration) for a token that is empty, or that a header cannot contain
+    /// (RFC 6750 §2.1).
     pub fn with_static_token(
         poller: Poller,
         issuer: &str,
@@ -119,7 +120,7 @@ impl Receiver {
     ///
     /// # Errors
     ///
-    /// [`Misuse::UnknownClient`](crate::Misuse::UnknownClient).
+    /// [`Misuse::UnknownClient`](crate::error::Misuse::UnknownClient).
     pub fn authenticated_elsewhere(poller: Poller, issuer: &str, client_id: &str) -> Result<Self, Error> {
         let client = poller.client_named(issuer, client_id)?;
         Ok(Self { poller, mode: Mode::Elsewhere { client } })

@@ -1,17 +1,19 @@
 //! The durable poller: pending sign-ins that survive restarts, outages and the loss of machines.
 //!
-//! A [`Poller`] uses a [`Store`] and has one [`Client`] or many:
+//! A [`Poller`](crate::Poller) uses a [`Store`](crate::store::Store) and has one [`Client`](crate::Client) or many:
 //!
 //! | | |
 //! |---|---|
-//! | a user returns | [`Poller::authorization_response`] stores the sign-in, exchanges the code, stores the answer |
-//! | a pending sign-in from elsewhere | [`Poller::track`] |
+//! | a user returns | [`Poller::authorization_response`](crate::Poller::authorization_response) stores the sign-in, exchanges the code, stores the answer |
+//! | a pending sign-in from elsewhere | [`Poller::track`](crate::Poller::track) |
 //! | a Ping Callback | [`ping::Receiver`](crate::ping::Receiver), which brings the next poll forward |
-//! | the outcome | [`Poller::outcomes`], a [`Delivery`] until it is [acknowledged](Delivery::acknowledge) |
-//! | a status page for the user | [`Poller::status`] |
-//! | logs, metrics, alerts | [`Poller::events`], [`Poller::stats`] |
-//! | cancellation, erasure | [`Poller::cancel`], [`Poller::forget`] |
-//! | a new sealing key | [`Poller::rotate`] |
+//! | the outcome | [`Poller::outcomes`](crate::Poller::outcomes), a [`Delivery`](crate::Delivery) until it is [acknowledged](crate::Delivery::acknowledge) |
+//! | a status page for the user | [`Poller::status`](crate::Poller::status) |
+//! | logs, metrics, alerts | [`Poller::events`](crate::Poller::events), [`Poller::stats`](crate::Poller::stats) |
+//! | cancellation, erasure | [`Poller::cancel`](crate::Poller::cancel), [`Poller::forget`](crate::Poller::forget) |
+//! | a new sealing key | [`Poller::rotate`](crate::Poller::rotate) |
+//!
+//! Start with [`Poller::builder`](crate::Poller::builder).
 //!
 //! Any number of replicas share a store; they claim rows and exchange no messages. A replica that only
 //! [connects](PollerBuilder::connect) handles users and pings and leaves polling to the others. [`Limits`] bound the
@@ -23,7 +25,7 @@
 //!
 //! | event | what to do |
 //! |---|---|
-//! | [`GateClosed`](Event::GateClosed) | correct the client's credentials or registration, then call [`resume`](Poller::resume); its sign-ins stay pending |
+//! | [`GateClosed`](Event::GateClosed) | correct the client's credentials or registration, then call [`resume`](crate::Poller::resume); its sign-ins stay pending |
 //! | [`Paused`](Event::Paused) | nothing, unless it lasts: the OP requested the pause with `Retry-After` |
 //! | [`Panicked`](Event::Panicked) | fix what the panic message names; nothing is lost |
 //! | [`StoreTrouble`](Event::StoreTrouble) | restore the database; nothing is lost |
@@ -35,33 +37,22 @@
 //! | [`NewerFormat`](Event::NewerFormat) | deploy the release that wrote the rows, unless it is being rolled out |
 //! | [`Unreadable`](Event::Unreadable) | add the key that sealed the row to the keyring, or deploy the release that wrote it |
 //! | [`UnknownError`](Event::UnknownError) | ask the OP what it means |
-//! | [`Stale`](Event::Stale) | ask the OP about the sign-in, or [forget](Poller::forget) it |
+//! | [`Stale`](Event::Stale) | ask the OP about the sign-in, or [forget](crate::Poller::forget) it |
 //!
-//! Two numbers in [`Poller::stats`] show whether all is well. The age of a client's oldest overdue row shows whether
-//! polling keeps up. The age of its oldest unacknowledged outcome shows whether the application keeps up.
-
-use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
-
-use tokio::sync::broadcast;
-use tokio::task::JoinHandle;
-
-use crate::client::Client;
-use crate::error::Error;
-use crate::keyring::Keyring;
-use crate::pending::{InterimState, PendingAuthentication};
-use crate::store::{Cancellation, Partition, PartitionStats, ProcessId, State, Store};
+//! Two numbers in [`Poller::stats`](crate::Poller::stats) show whether all is well. The age of a client's oldest
+//! overdue row shows whether polling keeps up. The age of its oldest unacknowledged outcome shows whether the
+//! application keeps up.
 
 mod accept;
 mod builder;
 mod cancel;
 mod cancellations;
-mod delivery;
+pub(crate) mod delivery;
 mod engine;
 mod event;
+mod events;
 mod gate;
+pub(crate) mod handle;
 mod holdings;
 mod job;
 mod limits;
@@ -80,288 +71,26 @@ mod under_way;
 mod watch;
 mod watch_memory;
 
-pub use accept::Accepted;
+pub use accept::SignIn;
 pub use builder::PollerBuilder;
-pub use delivery::{Delivery, Outcomes};
+pub use cancel::Cancelled;
+pub use delivery::Outcomes;
 pub use event::{Event, ProgressText};
-pub use limits::Limits;
+pub use events::Events;
+pub use handle::ClientStats;
+pub use limits::{LimitedClient, Limits};
 pub use rotate::{KeyUse, Rotation};
 pub use status::{ProcessPhase, Status};
 
-use record::{Record, Stage};
-use shared::{Shared, store_error};
-use tenant::Tenant;
-
-/// Waits for the outcomes of many sign-ins of several clients, through restarts, outages and deployments.
-///
-/// Pending sign-ins are stored in a [`Store`], sealed by the [`Keyring`]. Any number of replicas share them. Each
-/// outcome is delivered until it is [acknowledged](Delivery::acknowledge): at least once, and not again after that.
-///
-/// ```no_run
-/// # async fn example(client: openid_deferred::Client, query: &str)
-/// # -> Result<(), openid_deferred::Error> {
-/// use openid_deferred::store::MemoryStore;
-/// use openid_deferred::{Keyring, Outcome, Poller};
-///
-/// let poller = Poller::builder(MemoryStore::new(), Keyring::ephemeral()?).client(client.clone()).start().await?;
-///
-/// // When the user is redirected, and when they return:
-/// let (url, session) = client.authorize().context("order 4711").start().await?;
-/// let accepted = poller.authorization_response(query, session).await?;
-///
-/// // In another task, for as long as the application runs:
-/// let mut outcomes = poller.outcomes();
-/// while let Some(delivery) = outcomes.next().await {
-///     if let Outcome::Approved(authentication) = delivery.outcome() {
-///         println!("{:?} is for {}", delivery.context(), authentication.claims().subject());
-///     }
-///     // If this fails, the outcome is delivered again.
-///     let _ = delivery.acknowledge().await;
-/// }
-/// # Ok(())
-/// # }
-/// ```
-///
-/// All clones share one poller, which stops when the last of them is dropped. [`shutdown`](Self::shutdown) lets running
-/// requests finish.
-#[derive(Clone)]
-pub struct Poller(Arc<Handle>);
-
-struct Handle {
-    shared: Arc<Shared>,
-    task: tokio::sync::Mutex<Option<JoinHandle<()>>>,
-}
+pub(crate) use handle::Poller;
 
 /// Opens what is sealed for a row and seals it again, for the fuzzer.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn reopened(
-    keyring: &Keyring,
+    keyring: &crate::keyring::Keyring,
     random: &dyn crate::random::Random,
-    id: ProcessId,
+    id: crate::store::ProcessId,
     body: &crate::store::SealedBody,
-) -> Result<crate::store::SealedBody, Error> {
-    Record::open(keyring, id, body)?.seal(keyring, random, id)
-}
-
-impl Poller {
-    /// Returns a builder for a new poller.
-    pub fn builder(store: impl Store + 'static, keyring: Keyring) -> PollerBuilder {
-        PollerBuilder::new(Arc::new(store), keyring)
-    }
-
-    /// Adds a client while the poller runs, with the limits of all clients.
-    ///
-    /// # Errors
-    ///
-    /// [`Configuration`](crate::ErrorKind::Configuration) if the poller already has a client with this issuer and
-    /// client identifier, or a client of another OP with the same redirect URI while one of the two OPs is known not to
-    /// name itself in its responses ([`SharedRedirectUri`](crate::ConfigurationProblem::SharedRedirectUri)).
-    pub fn add_client(&self, client: Client) -> Result<(), Error> {
-        self.add_client_with(client, self.shared().settings.limits)
-    }
-
-    /// Adds a client while the poller runs, with limits of its own.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`add_client`](Self::add_client).
-    pub fn add_client_with(&self, client: Client, limits: Limits) -> Result<(), Error> {
-        let partition = self.shared().add(client, limits)?;
-        self.shared().wake(partition, Duration::ZERO);
-        Ok(())
-    }
-
-    /// Replaces the client with the same issuer and client identifier while the poller runs: with new secrets, keys,
-    /// certificates or other settings. Polls and exchanges in flight finish with the old client; later ones use the new
-    /// one. The gate of the client opens. Its limits do not change.
-    ///
-    /// # Errors
-    ///
-    /// [`Misuse::UnknownClient`](crate::Misuse::UnknownClient) if there is none to replace, and
-    /// [`SharedRedirectUri`](crate::ConfigurationProblem::SharedRedirectUri) as for [`add_client`](Self::add_client).
-    /// In that case the old client stays.
-    pub fn replace_client(&self, client: Client) -> Result<(), Error> {
-        let shared = self.shared();
-        shared.allow_for(&client);
-        let former = shared.tenants().replace(client)?;
-        let gate_change = former.replaced();
-        shared.emit_gate(&former, gate_change, "");
-        shared.wake(former.partition, Duration::ZERO);
-        Ok(())
-    }
-
-    /// Removes a client while the poller runs. Polls and exchanges in flight finish, and decided outcomes are
-    /// delivered. Its other sign-ins stay in the store and are not polled. [`Event::UnknownClient`] reports their
-    /// number within a minute, and then once an hour. They continue when the client is added again, here or in another
-    /// replica; [`forget`](Self::forget) erases one.
-    ///
-    /// # Errors
-    ///
-    /// [`Misuse::UnknownClient`](crate::Misuse::UnknownClient).
-    pub fn remove_client(&self, issuer: &str, client_id: &str) -> Result<(), Error> {
-        let shared = self.shared();
-        let partition = shared.tenant_of(issuer, client_id)?.partition;
-        if let Some(tenant) = shared.tenants().remove(partition) {
-            tenant.measure.all_is_well();
-        }
-        Ok(())
-    }
-
-    /// Returns the status of a sign-in; `None` if the store does not have it, or no longer.
-    ///
-    /// # Errors
-    ///
-    /// [`Store`](crate::ErrorKind::Store); [`Sealed`](crate::ErrorKind::Sealed) for a row that another key sealed.
-    pub async fn status(&self, id: ProcessId) -> Result<Option<Status>, Error> {
-        let shared = self.shared();
-        let Some(row) = shared.store.load(id).await.map_err(store_error)? else { return Ok(None) };
-        let record = row.body.as_ref().map(|body| Record::open(&shared.keyring, id, body)).transpose()?;
-        let pending = record.and_then(|record| match record.stage {
-            Stage::Process(pending) => Some(pending),
-            Stage::Exchanging | Stage::Outcome(_) => None,
-        });
-        Ok(Some(Status {
-            id,
-            phase: row.state.into(),
-            progress: pending.as_ref().and_then(PendingAuthentication::progress).map(str::to_owned),
-            due_in: (row.state == State::Waiting).then_some(row.due_in),
-            interim: pending.as_ref().map_or(InterimState::Absent, |pending| pending.interim().clone()),
-            is_cancelled: row.cancellation != Cancellation::None,
-        }))
-    }
-
-    /// Erases a sign-in in any state: it is no longer polled, and nothing is delivered. Returns `false` if there was
-    /// none.
-    ///
-    /// # Errors
-    ///
-    /// [`Store`](crate::ErrorKind::Store).
-    pub async fn forget(&self, id: ProcessId) -> Result<bool, Error> {
-        self.shared().store.forget(id).await.map_err(store_error)
-    }
-
-    /// Returns a stream of outcomes. Each outcome is delivered until it is acknowledged. Several streams share the
-    /// outcomes.
-    pub fn outcomes(&self) -> Outcomes {
-        Outcomes::new(self.shared().clone())
-    }
-
-    /// Returns a receiver for the events of this replica from now on. A slow receiver skips events and gets `Lagged`.
-    pub fn events(&self) -> broadcast::Receiver<Event> {
-        self.shared().listen()
-    }
-
-    /// Returns the number of sign-ins in each state, and the age of the oldest ones that are due.
-    ///
-    /// # Errors
-    ///
-    /// [`Store`](crate::ErrorKind::Store).
-    pub async fn stats(&self) -> Result<Vec<ClientStats>, Error> {
-        let shared = self.shared();
-        let rows = shared.store.stats().await.map_err(store_error)?;
-        let now = shared.clock.monotonic();
-        let of = |rows: PartitionStats| {
-            let tenant = shared.tenant(rows.partition);
-            let client = tenant.as_ref().map(|tenant| &tenant.client);
-            ClientStats {
-                issuer: client.map(|client| client.issuer().to_owned()),
-                client_id: client.map(|client| client.client_id().to_owned()),
-                in_flight: tenant.as_ref().map_or(0, |tenant| tenant.in_flight()),
-                is_gate_closed: tenant.as_ref().is_some_and(|tenant| tenant.gate().is_closed()),
-                paused_for: tenant.as_ref().and_then(|tenant| tenant.pause().probe_in(now)),
-                unreachable_for: tenant.as_ref().and_then(|tenant| tenant.reach().unreachable_for(now)),
-                rows,
-            }
-        };
-        Ok(rows.into_iter().map(of).collect())
-    }
-
-    /// Opens the gate of a client that the OP had refused, and ends a pause because of `Retry-After`, without waiting
-    /// for the next probe. A sign-in whose own poll was refused with `Retry-After` still waits.
-    ///
-    /// # Errors
-    ///
-    /// [`Misuse::UnknownClient`](crate::Misuse::UnknownClient).
-    pub fn resume(&self, issuer: &str, client_id: &str) -> Result<(), Error> {
-        let shared = self.shared();
-        let tenant = shared.tenant_of(issuer, client_id)?;
-        let gate_change = tenant.gate().open();
-        shared.emit_gate(&tenant, gate_change, "");
-        let change = tenant.pause().end();
-        shared.emit_pause(&tenant, change);
-        Ok(())
-    }
-
-    /// Stops the poller: it claims nothing new, lets running requests finish for up to `grace`, and returns when
-    /// nothing runs any more. Outcome streams end, and the outcomes in their buffers are released, so that another
-    /// replica can deliver them at once. Interrupted polls are taken over by another replica, or repeated after the
-    /// next start.
-    ///
-    /// It returns after the grace period however slow the store is. Answers of the OP that are not stored by then get
-    /// one more second. An answer that the store does not accept in that time is lost: a pending sign-in is polled
-    /// again, and after a lost success its outcome is [`Unknown`](crate::Outcome::Unknown).
-    pub async fn shutdown(&self, grace: Duration) {
-        self.shared().stop.send_if_modified(|stop| stop.replace(grace).is_none());
-        if let Some(task) = self.0.task.lock().await.take() {
-            // The task has no result. If it panicked, that was reported.
-            let _ = task.await;
-        }
-    }
-
-    fn shared(&self) -> &Arc<Shared> {
-        &self.0.shared
-    }
-}
-
-impl Shared {
-    fn add(&self, client: Client, limits: Limits) -> Result<Partition, Error> {
-        let tenant = Tenant::new(client, limits);
-        self.allow_for(&tenant.client);
-        let partition = tenant.partition;
-        self.tenants().insert(tenant)?;
-        Ok(partition)
-    }
-
-    /// Records how long one poll of this client can take.
-    fn allow_for(&self, client: &Client) {
-        let longest = u64::try_from(client.longest_poll().as_millis()).unwrap_or(u64::MAX);
-        self.longest_attempt.fetch_max(longest, Ordering::Relaxed);
-    }
-}
-
-/// Statistics of one client.
-#[non_exhaustive]
-#[derive(Debug, Clone)]
-pub struct ClientStats {
-    /// The OP; `None` for sign-ins of a client that this poller does not have. They are not polled: add the client.
-    pub issuer: Option<String>,
-    /// The client identifier; `None` in the same case.
-    pub client_id: Option<String>,
-    /// Polls in flight in this replica.
-    pub in_flight: usize,
-    /// Whether the OP refuses the client, as far as this replica knows.
-    pub is_gate_closed: bool,
-    /// The time until the next probe, while the client pauses because of `Retry-After`.
-    pub paused_for: Option<Duration>,
-    /// How long the OP has given this replica no usable answer to a poll, once that was reported as
-    /// [`Event::OpUnreachable`].
-    pub unreachable_for: Option<Duration>,
-    /// The numbers from the store.
-    pub rows: PartitionStats,
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.shared.stop.send_if_modified(|stop| stop.replace(Duration::ZERO).is_none());
-    }
-}
-
-impl fmt::Debug for Poller {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Poller")
-            .field("store", &self.shared().store)
-            .field("keyring", &self.shared().keyring)
-            .finish_non_exhaustive()
-    }
+) -> Result<crate::store::SealedBody, crate::error::Error> {
+    record::Record::open(keyring, id, body)?.seal(keyring, random, id)
 }

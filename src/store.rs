@@ -1,4 +1,9 @@
-//! The store of pending sign-ins: a small contract over opaque bodies and due times.
+//! The stores of pending sign-ins, and the contract of a store of your own.
+//!
+//! A [`Poller`](crate::Poller) keeps its sign-ins in a [`Store`]: in memory ([`MemoryStore`]), in an SQLite file
+//! (`SqliteStore`, feature `sqlite`), or in a PostgreSQL database (`PostgresStore`, feature `postgres`). A
+//! [`ProcessId`] names one sign-in. Applications need no more than that. Everything else here is for a store of your
+//! own: start with [`Store`].
 
 use std::fmt;
 use std::time::Duration;
@@ -8,6 +13,7 @@ use futures_core::future::BoxFuture;
 mod changes;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod column;
+mod constructors;
 #[cfg(feature = "testing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod contract;
@@ -38,6 +44,22 @@ pub use row::{
 pub use sqlite::{SqliteStore, SqliteStoreBuilder};
 
 /// Stores the sign-ins of a [`Poller`](crate::Poller), shared by all of its replicas.
+///
+/// It is a queue with leases, of rows that are due at some time. It has 19 methods:
+///
+/// | for | methods |
+/// |---|---|
+/// | the life of a row | [`insert`](Self::insert), [`load`](Self::load), [`ping`](Self::ping), [`cancel`](Self::cancel), [`forget`](Self::forget), [`purge`](Self::purge) |
+/// | polling | [`work`](Self::work) settles rows and claims others |
+/// | delivery | [`claim_outcomes`](Self::claim_outcomes), [`hold_outcomes`](Self::hold_outcomes), [`acknowledge`](Self::acknowledge) |
+/// | outages and clocks | [`spread`](Self::spread), [`clamp_due_times`](Self::clamp_due_times) |
+/// | sealing keys | [`sealed_otherwise`](Self::sealed_otherwise), [`reseal`](Self::reseal), [`keys`](Self::keys) |
+/// | operators | [`stats`](Self::stats) |
+/// | waking replicas | [`changed`](Self::changed), [`look_every`](Self::look_every) |
+/// | what it is | [`is_ephemeral`](Self::is_ephemeral) |
+///
+/// The structs of the calls may get more fields, so they have constructors, and a new method will have a default
+/// implementation. Run the test suite again after an update: it tests what is new.
 ///
 /// The store is the queue: replicas exchange no messages, they claim rows. The store knows nothing about OAuth. Each
 /// row holds one sign-in. It has a body that only the keyring can open, a [schedule](Settlement::schedule) that the

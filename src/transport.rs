@@ -1,4 +1,16 @@
-//! The only module that opens connections.
+//! The connections to the OP: certificates, addresses, and an HTTP client of your own.
+//!
+//! Requests go through reqwest, and most applications need nothing from this module.
+//!
+//! - For mutual TLS, load a [`ClientCertificate`] and give it to
+//!   [`ClientBuilder::client_certificate`](crate::ClientBuilder::client_certificate).
+//! - If strangers choose the OP, call
+//!   [`ClientBuilder::refuse_private_addresses`](crate::ClientBuilder::refuse_private_addresses). [`PublicAddresses`]
+//!   makes a DNS resolver of your own safe for that.
+//! - To send requests in another way, implement [`HttpClient`] and give it to
+//!   [`ClientBuilder::http_client`](crate::ClientBuilder::http_client).
+//!
+//! No other module opens connections to an OP.
 
 use std::fmt;
 use std::time::Duration;
@@ -98,6 +110,7 @@ impl HttpError {
     }
 
     /// Adds the error of the layer below. It must not contain parts of the request or the response.
+    #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.error = self.error.with_source(source);
         self

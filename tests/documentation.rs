@@ -284,7 +284,7 @@ fn the_settings_that_are_named_are_those_that_exist() {
 }
 
 /// Constants that do not limit the input from the network or its cost.
-const NO_LIMITS: [&str; 33] = [
+const NO_LIMITS: [&str; 34] = [
     "ESCAPE",
     "BATCH",
     "BLOCK",
@@ -296,6 +296,7 @@ const NO_LIMITS: [&str; 33] = [
     "FIRST_STORE_PAUSE",
     "FORGET_PATIENCE",
     "FORMAT",
+    "FRESH_FOR",
     "LENGTH",
     "LONGEST",
     "LONGEST_COMMIT_PAUSE",

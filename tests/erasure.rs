@@ -16,10 +16,8 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use futures_core::future::BoxFuture;
 use http::{HeaderMap, StatusCode};
-use openid_deferred::{
-    Client, ClientAuthentication, HttpClient, HttpError, HttpRequest, HttpResponse, Keyring, PendingAuthentication,
-    SignIn, SigningKey,
-};
+use openid_deferred::transport::{HttpClient, HttpError, HttpRequest, HttpResponse};
+use openid_deferred::{Client, ClientAuthentication, Keyring, PendingAuthentication, SignIn, SigningKey};
 use zeroize::Zeroizing;
 
 const MASK: u8 = 0x5a;

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use openid_deferred::ping::Receiver;
+use openid_deferred::poller::SignIn;
 use openid_deferred::store::MemoryStore;
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, TestClient, TestClock, TestProvider, TestUser};
-use openid_deferred::{Accepted, Client, ClientAuthentication, Keyring, Poller};
+use openid_deferred::{Client, ClientAuthentication, Keyring, Poller};
 
 const CALLBACK: &str = "https://rp.test/callback";
 
@@ -42,7 +43,7 @@ async fn sign_in() -> TestProvider {
     let (url, session) = client.authorize().start().await.unwrap();
     op.misbehave(Fault::status(Endpoint::Poll, 502));
     let accepted = poller.authorization_response(&op.visit(url).query(), session).await.unwrap();
-    assert!(matches!(accepted, Accepted::Deferred(_)));
+    assert!(matches!(accepted, SignIn::Deferred(_)));
     Receiver::new(poller.clone()).receive(http::Request::get("/").body(String::new()).unwrap()).await;
     let delivery = poller.outcomes().next().await.unwrap();
     delivery.acknowledge().await.unwrap();

@@ -11,7 +11,8 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::future::BoxFuture;
-use openid_deferred::{Clock as _, HttpClient, HttpError, HttpRequest, HttpResponse};
+use openid_deferred::Clock as _;
+use openid_deferred::transport::{HttpClient, HttpError, HttpRequest, HttpResponse};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 

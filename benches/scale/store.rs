@@ -163,13 +163,8 @@ async fn keep_claiming(
 ) -> Result<(), Failed> {
     let mut settlements: Vec<Settlement> = Vec::new();
     while !over.load(Ordering::Relaxed) {
-        let claim = Claim {
-            quotas: vec![ClaimQuota { partition: PARTITION, polls: load.batch, verifications: load.batch }],
-            limit: load.batch,
-            lease: Duration::from_secs(300),
-            format: 1,
-            keys: vec![KEY],
-        };
+        let mut claim = Claim::new(vec![ClaimQuota::new(PARTITION, load.batch, load.batch)], 1, vec![KEY]);
+        (claim.limit, claim.lease) = (load.batch, Duration::from_secs(300));
         let work = store.work(std::mem::take(&mut settlements), Some(claim)).await?;
         if work.claimed.is_empty() {
             return Err("no row is due: there are too few rows for so many calls".into());
@@ -186,16 +181,10 @@ async fn keep_claiming(
 
 /// What `authorization_pending` makes of a row, at the end of the queue.
 fn still_pending(claimed: &Claimed) -> Settlement {
-    Settlement {
-        id: claimed.id,
-        epoch: Some(claimed.epoch),
-        next: Next::Waiting,
-        due_in: Duration::ZERO,
-        ping_in: Some(Duration::ZERO),
-        interval: Duration::from_secs(300),
-        expires_in: None,
-        schedule: format!("{:0>SCHEDULE_BYTES$}", claimed.epoch),
-        lookup: None,
-        body: None,
-    }
+    let mut settlement = Settlement::new(claimed.id, Next::Waiting);
+    settlement.epoch = Some(claimed.epoch);
+    settlement.ping_in = Some(Duration::ZERO);
+    settlement.interval = Duration::from_secs(300);
+    settlement.schedule = format!("{:0>SCHEDULE_BYTES$}", claimed.epoch);
+    settlement
 }

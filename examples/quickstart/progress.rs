@@ -40,9 +40,9 @@ impl Progress {
         // terminal.
         let said = pending.progress().unwrap_or("the provider has not decided yet");
         match event {
-            WaitEvent::Sleeping(duration) => {
+            WaitEvent::Sleeping { due_in } => {
                 self.line.enable_steady_tick(Duration::from_millis(100));
-                self.line.set_message(format!("{said}; next poll in {:.0} s", duration.as_secs_f64().ceil()));
+                self.line.set_message(format!("{said}; next poll in {:.0} s", due_in.as_secs_f64().ceil()));
             }
             WaitEvent::Pending => {
                 let number = next(&self.polls);
@@ -56,7 +56,9 @@ impl Progress {
                 let number = next(&self.polls);
                 self.line.suspend(|| eprintln!("   poll {number}: here is the answer"));
             }
-            WaitEvent::Trouble(error) => self.line.suspend(|| eprintln!("   temporary error, trying again: {error}")),
+            WaitEvent::Trouble { error } => {
+                self.line.suspend(|| eprintln!("   temporary error, trying again: {error}"))
+            }
             _ => {}
         }
     }

@@ -9,7 +9,8 @@ use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum_extra::extract::CookieJar;
-use openid_deferred::{Accepted, AuthorizationSession, Client, Error, Keyring, Poller, ping};
+use openid_deferred::poller::SignIn;
+use openid_deferred::{AuthorizationSession, Client, Error, Keyring, Poller, ping};
 use serde::Deserialize;
 
 use super::browser::{self, cookie, random_text, recognise, welcome};
@@ -120,10 +121,8 @@ async fn callback(
     match app.poller.authorization_response(&query, session).await {
         // The ledger contains an ended sign-in, unless this application died before it stored the outcome. The
         // booking's page handles both cases.
-        Ok(Accepted::Deferred(process) | Accepted::Ended(process)) => {
-            app.ledger.set_process(&booking.id, process).await?
-        }
-        Ok(Accepted::Complete(authentication)) => app.ledger.end(&booking.id, (&*authentication).into()).await?,
+        Ok(SignIn::Deferred(process) | SignIn::Ended(process)) => app.ledger.set_process(&booking.id, process).await?,
+        Ok(SignIn::Complete(authentication)) => app.ledger.end(&booking.id, (&authentication).into()).await?,
         Ok(_) => app.ledger.end(&booking.id, Ending::Unknown).await?,
         // A transient error before the code was sent, such as an unavailable store or a poller that was shut down. The
         // cookie stays, and the user may reload. An error code in the response is the OP's final answer.

@@ -10,7 +10,7 @@ use axum::response::sse::{self, KeepAlive};
 use axum_extra::extract::CookieJar;
 use futures_util::Stream;
 use futures_util::stream::unfold;
-use openid_deferred::poller::{Event, ProcessPhase, Status};
+use openid_deferred::poller::{Event, Events, ProcessPhase, Status};
 use openid_deferred::store::ProcessId;
 use openid_deferred::{Clock as _, SystemClock};
 use tokio::sync::broadcast;
@@ -96,7 +96,7 @@ pub async fn stream(
 /// One open page.
 struct Watch {
     app: App,
-    events: broadcast::Receiver<Event>,
+    events: Events,
     changes: broadcast::Receiver<Arc<str>>,
     browser: i64,
     booking: String,
@@ -136,11 +136,10 @@ impl Watch {
     async fn wait(&mut self) {
         let progress = async {
             loop {
-                match self.events.recv().await {
-                    Ok(Event::Progress { id, .. }) if Some(id) == self.process => break,
-                    Ok(_) => {}
-                    // The receiver missed events, so check.
-                    Err(_) => break,
+                match self.events.next().await {
+                    Some(Event::Progress { id, .. }) if Some(id) == self.process => break,
+                    Some(Event::Missed { .. }) | None => break,
+                    Some(_) => {}
                 }
             }
         };

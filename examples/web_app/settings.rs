@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
+use openid_deferred::encryption::ClientAlgorithms;
 use openid_deferred::{Client, ClientAuthentication, Keyring, SealingKey, SigningAlgorithm, SystemRandom};
 
 /// The environment variable with the client's secret at the OP.
@@ -60,7 +61,7 @@ impl Settings {
     pub fn client(&self) -> anyhow::Result<Client> {
         let mut builder = Client::builder(&self.issuer, &self.client_id)
             .redirect_uri(format!("http://{}/callback", self.listen))
-            .id_token_signed_response_alg(SigningAlgorithm::Es256)
+            .algorithms(ClientAlgorithms::new().id_token_signed_response_alg(SigningAlgorithm::Es256))
             .request_timeout(Duration::from_secs(10))
             // The demonstration's OP uses plain HTTP on this machine. Omit this everywhere else.
             .allow_insecure_loopback();

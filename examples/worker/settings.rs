@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use openid_deferred::encryption::ClientAlgorithms;
 use openid_deferred::store::{PostgresStore, SqliteStore, Store};
 use openid_deferred::{Client, ClientAuthentication, Keyring, SealingKey, SigningAlgorithm, SystemRandom};
 
@@ -105,7 +106,7 @@ impl Settings {
         };
         let timeout = Duration::from_secs(self.timeout);
         let mut builder = Client::builder(&self.issuer, &self.client_id)
-            .id_token_signed_response_alg(algorithm)
+            .algorithms(ClientAlgorithms::new().id_token_signed_response_alg(algorithm))
             .request_timeout(timeout)
             .poll_timeout(timeout)
             // The demonstration's OP uses plain HTTP on this machine. Omit this everywhere else.
@@ -119,9 +120,8 @@ impl Settings {
             let authorities = authorities.with_context(|| format!("no certificates in {}", file.display()))?;
             builder = builder.configure_http(move |http| http.tls_certs_only(authorities.clone()));
         }
-        if let Some(address) = self.listen {
-            builder = builder.redirect_uri(format!("http://{address}/callback"));
-        }
-        Ok(builder.build()?)
+        // A service that only polls sends no users to the OP, but each client has the redirect URI that is registered.
+        let host = self.listen.map_or("127.0.0.1".to_owned(), |address| address.to_string());
+        Ok(builder.redirect_uri(format!("http://{host}/callback")).build()?)
     }
 }

@@ -9,8 +9,9 @@ use axum::http::header::{COOKIE, LOCATION, SET_COOKIE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use openid_deferred::poller::SignIn;
 use openid_deferred::store::ProcessId;
-use openid_deferred::{Accepted, AuthorizationSession, Client, Error, Keyring, Poller, ping};
+use openid_deferred::{AuthorizationSession, Client, Error, Keyring, Poller, ping};
 use tokio::net::TcpListener;
 
 /// The web server, if this worker has one.
@@ -74,9 +75,9 @@ async fn callback(State(app): State<App>, RawQuery(query): RawQuery, headers: He
     };
     let session = AuthorizationSession::open(&app.keyring, sealed)?;
     Ok(match app.poller.authorization_response(&query, session).await? {
-        Accepted::Deferred(id) => (StatusCode::ACCEPTED, format!("{id}\n")),
-        Accepted::Complete(authentication) => (StatusCode::OK, format!("{}\n", authentication.claims().subject())),
-        Accepted::Ended(id) => (StatusCode::GONE, format!("{id} has ended; start again\n")),
+        SignIn::Deferred(id) => (StatusCode::ACCEPTED, format!("{id}\n")),
+        SignIn::Complete(authentication) => (StatusCode::OK, format!("{}\n", authentication.claims().subject())),
+        SignIn::Ended(id) => (StatusCode::GONE, format!("{id} has ended; start again\n")),
         _ => (StatusCode::NOT_IMPLEMENTED, "this example does not know this variant\n".to_owned()),
     }
     .into_response())

@@ -203,7 +203,7 @@ impl Authentication {
     /// A token of type `DPoP` without a [`dpop_key`](Self::dpop_key) means that the OP was sent no proof and answered
     /// as if it had received one. The identity is valid, but the token cannot be used:
     /// [`Client::resource`](super::Client::resource) and [`Client::userinfo`](super::Client::userinfo) refuse it with
-    /// [`Misuse::NoDpopKey`](crate::Misuse::NoDpopKey).
+    /// [`Misuse::NoDpopKey`](crate::error::Misuse::NoDpopKey).
     pub fn token_type(&self) -> Option<&'static str> {
         self.0.access_token.as_ref().map(|_| match self.0.token_type {
             TokenType::Dpop => "DPoP",

@@ -58,8 +58,7 @@ pub struct AuthorizationRequest<'a> {
     redirect_uri: Option<String>,
     scopes: Vec<String>,
     max_age: Option<u64>,
-    claims: Option<Value>,
-    typed_claims: Option<ClaimsRequest>,
+    claims: Option<ClaimsRequest>,
     details: Option<Value>,
     parameters: Vec<(&'static str, String)>,
     extra: Vec<(String, String)>,
@@ -80,7 +79,6 @@ impl Client {
             scopes: vec!["openid".to_owned()],
             max_age: None,
             claims: None,
-            typed_claims: None,
             details: None,
             parameters: Vec::new(),
             extra: Vec::new(),
@@ -152,28 +150,23 @@ impl AuthorizationRequest<'_> {
         self.joined("ui_locales", locales)
     }
 
-    /// Sets the `claims` parameter (OpenID Connect Core 1.0 §5.5).
+    /// Sets the `claims` parameter (OpenID Connect Core 1.0 §5.5): a [`ClaimsRequest`], or JSON in the form of the
+    /// specification. A later call replaces an earlier one.
     ///
     /// If it requests `id_token.acr` as essential, the final ID Token must have one of the requested values, or any
     /// value if none is given. If it requests `id_token.auth_time` as essential, the final ID Token must have one.
-    pub fn claims(mut self, claims: Value) -> Self {
-        self.claims = Some(claims);
-        self
-    }
-
-    /// Requests claims in typed form, with verified claims (OpenID Connect for Identity Assurance 1.0). If
-    /// [`claims`](Self::claims) is set too, both are merged. If both request the same claim, this one wins.
     ///
     /// ```
     /// # fn example(client: &openid_deferred::Client) {
-    /// use openid_deferred::{ClaimRequest, ClaimsRequest, VerifiedClaimsRequest};
+    /// use openid_deferred::claims::{ClaimRequest, ClaimsRequest};
+    /// use openid_deferred::identity_assurance::VerifiedClaimsRequest;
     ///
     /// let adult = VerifiedClaimsRequest::under("de_aml").claim("birthdate", ClaimRequest::essential());
-    /// let request = client.authorize().request_claims(ClaimsRequest::new().verified_in_id_token(adult));
+    /// let request = client.authorize().claims(ClaimsRequest::new().verified_in_id_token(adult));
     /// # }
     /// ```
-    pub fn request_claims(mut self, claims: ClaimsRequest) -> Self {
-        self.typed_claims = Some(claims);
+    pub fn claims(mut self, claims: impl Into<ClaimsRequest>) -> Self {
+        self.claims = Some(claims.into());
         self
     }
 
@@ -319,10 +312,7 @@ impl AuthorizationRequest<'_> {
         let redirect_uri =
             redirect_uri.ok_or_else(|| setting("redirect_uri", "set the registered one on the client"))?;
         check_redirect_uri(&redirect_uri)?;
-        let claims = match (self.claims, self.typed_claims) {
-            (None, None) => None,
-            (claims, typed) => Some(typed.unwrap_or_default().over(claims)?),
-        };
+        let claims = self.claims.map(ClaimsRequest::into_json).transpose()?;
         client.0.options.check_fapi_redirect_uri(&redirect_uri)?;
         if self.details.as_ref().is_some_and(|details| !are_details(details)) {
             let problem = "it must be a JSON array of objects that each have a `type` (RFC 9396 §2)";

@@ -29,6 +29,7 @@ use crate::transport::{ClientCertificate, HttpClient, UrlPolicy};
 
 /// Settings of a [`Client`]. Finish with [`discover`](Self::discover), or with [`build`](Self::build) if the OP may be
 /// unreachable at startup.
+#[must_use = "settings do nothing until `discover` or `build` makes a client of them"]
 pub struct ClientBuilder {
     issuer: String,
     client_id: String,
@@ -71,7 +72,6 @@ impl ClientBuilder {
     /// `tls_client_auth` or `self_signed_tls_client_auth`, `private_key_jwt`, `client_secret_jwt`,
     /// `client_secret_basic`, `client_secret_post`. [`Client::authentication_method`] returns the chosen method. A
     /// client without any of these credentials is public.
-    #[must_use]
     pub fn authentication(mut self, authentication: ClientAuthentication) -> Self {
         self.credentials.named = Some(authentication);
         self
@@ -101,7 +101,6 @@ impl ClientBuilder {
     /// # #[cfg(not(feature = "testing"))]
     /// # fn main() {}
     /// ```
-    #[must_use]
     pub fn client_secret(mut self, secret: impl Into<Secret>) -> Self {
         self.credentials.given.secret = Some(secret.into());
         self
@@ -109,7 +108,6 @@ impl ClientBuilder {
 
     /// Sets the key of client assertions, in memory or behind any [`Signer`]. It is used for `private_key_jwt` if the
     /// OP lists that.
-    #[must_use]
     pub fn signing_key(mut self, signer: impl Signer + 'static) -> Self {
         self.credentials.set_signer(signer);
         self
@@ -118,7 +116,6 @@ impl ClientBuilder {
     /// Sets the certificate of the client. It is used for `tls_client_auth` if the OP lists that, or for
     /// `self_signed_tls_client_auth` if the certificate is self-signed. It is also used for
     /// [`certificate_bound_access_tokens`](Self::certificate_bound_access_tokens).
-    #[must_use]
     pub fn client_certificate(mut self, certificate: ClientCertificate) -> Self {
         self.credentials.given.certificate = Some(certificate);
         self
@@ -129,15 +126,13 @@ impl ClientBuilder {
     ///
     /// The client then does not use DPoP, because an OP that sees both may use up a grant and refuse the request.
     /// [`dpop`](Self::dpop) must not ask for it.
-    #[must_use]
     pub fn certificate_bound_access_tokens(mut self) -> Self {
         self.options.certificate_bound_access_tokens = true;
         self
     }
 
-    /// Sets the URI that the OP sends the user back to, exactly as registered. An authorization request can set another
-    /// one.
-    #[must_use]
+    /// Sets the URI that the OP sends the user back to, exactly as registered. Every client needs one. An authorization
+    /// request can set [another one](crate::AuthorizationRequest::redirect_uri).
     pub fn redirect_uri(mut self, redirect_uri: impl Into<String>) -> Self {
         self.redirect_uri = Some(redirect_uri.into());
         self
@@ -146,14 +141,12 @@ impl ClientBuilder {
     /// Sets which codes authorization requests ask for by default; `deferred_code` unless set.
     /// [`discover`](Self::discover) requires it in the OP's metadata. With [`ResponseType::Code`] the client works with
     /// OPs that do not support the deferred flow.
-    #[must_use]
     pub fn response_type(mut self, response_type: ResponseType) -> Self {
         self.options.response_type = response_type;
         self
     }
 
     /// Sets the audience of client assertions; the issuer unless set.
-    #[must_use]
     pub fn assertion_audience(mut self, audience: AssertionAudience) -> Self {
         self.assertion_audience = audience;
         self
@@ -161,35 +154,30 @@ impl ClientBuilder {
 
     /// Sets how long a request may take, from connecting to the last byte of its response; 30 s unless set. Polls have
     /// [`poll_timeout`](Self::poll_timeout).
-    #[must_use]
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.options.request_timeout = timeout;
         self
     }
 
     /// Sets how long one poll may take; 90 s unless set, because an OP may hold it open until it has decided.
-    #[must_use]
     pub fn poll_timeout(mut self, timeout: Duration) -> Self {
         self.options.poll_timeout = timeout;
         self
     }
 
     /// Sets how far the OP's clock and ours may differ when tokens are checked; 60 s unless set.
-    #[must_use]
     pub fn leeway(mut self, leeway: Duration) -> Self {
         self.options.leeway = leeway;
         self
     }
 
     /// Sets how long the user may take from the start of the sign-in until the response arrives; one hour unless set.
-    #[must_use]
     pub fn session_lifetime(mut self, lifetime: Duration) -> Self {
         self.options.session_lifetime = lifetime;
         self
     }
 
     /// Sets audiences that an ID Token may name in addition to this client.
-    #[must_use]
     pub fn trusted_audiences<S: Into<String>>(mut self, audiences: impl IntoIterator<Item = S>) -> Self {
         self.options.trusted_audiences = audiences.into_iter().map(Into::into).collect();
         self
@@ -200,7 +188,6 @@ impl ClientBuilder {
     ///
     /// Unless set, none is sent. A poller that [receives pings](crate::poller::PollerBuilder::receives_pings) sends a
     /// new one for each sign-in instead.
-    #[must_use]
     pub fn notification_token(mut self, token: impl Into<Secret>) -> Self {
         self.options.notification_token = Some(token.into());
         self
@@ -209,21 +196,18 @@ impl ClientBuilder {
     /// Sets the OP's Authentication Cancellation Endpoint (DTR §Authentication Cancellation Request). The draft defines
     /// no metadata for it, so it cannot be discovered. Without this setting [`Client::cancel`] only marks a pending
     /// sign-in, and the OP continues it.
-    #[must_use]
     pub fn cancellation_endpoint(mut self, url: impl Into<String>) -> Self {
         self.options.cancellation_endpoint = Some(url.into());
         self
     }
 
     /// Sets which DPoP keys are used; a new one for every sign-in unless set.
-    #[must_use]
     pub fn dpop(mut self, mode: DpopMode) -> Self {
         self.options.dpop = Some(mode);
         self
     }
 
     /// Sets the credential that a poll presents; the client's authentication unless set.
-    #[must_use]
     pub fn poll_credential(mut self, credential: PollCredential) -> Self {
         self.options.poll_credential = credential;
         self
@@ -234,21 +218,18 @@ impl ClientBuilder {
     ///
     /// If the OP requires it, requests are pushed without this setting.
     /// [`AuthorizationRequest::pushed`](super::AuthorizationRequest::pushed) is for a single request.
-    #[must_use]
     pub fn pushed_authorization_requests(mut self) -> Self {
         self.options.pushed_authorization_requests = true;
         self
     }
 
     /// Sends no PKCE parameters (RFC 7636), for OPs that refuse unknown parameters.
-    #[must_use]
     pub fn without_pkce(mut self) -> Self {
         self.options.without_pkce = true;
         self
     }
 
     /// Omits `redirect_uri` from the exchange of a deferred code, because only the base draft has it there.
-    #[must_use]
     pub fn without_redirect_uri_in_exchange(mut self) -> Self {
         self.options.without_redirect_uri_in_exchange = true;
         self
@@ -256,7 +237,6 @@ impl ClientBuilder {
 
     /// Accepts a final ID Token whose `sub` differs from that of the interim one. Use it only for OPs that document
     /// this: by default the change is treated as a mix-up of users.
-    #[must_use]
     pub fn allow_changed_subject(mut self) -> Self {
         self.options.allow_changed_subject = true;
         self
@@ -264,7 +244,6 @@ impl ClientBuilder {
 
     /// Refuses an exchange response whose `expires_in` or `interval` is not a positive integer. By default such values
     /// are interpreted as far as possible, because refusing the response loses the user's code.
-    #[must_use]
     pub fn strict_times(mut self) -> Self {
         self.options.strict_times = true;
         self
@@ -272,7 +251,6 @@ impl ClientBuilder {
 
     /// Sets the pause after an answer that the OP has not decided; its interval unless set. With an OP that sends
     /// pings, [`Backoff::Growing`] avoids most polls.
-    #[must_use]
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.options.backoff = backoff;
         self
@@ -283,7 +261,6 @@ impl ClientBuilder {
     /// It ends as expired (not [confirmed](super::Expiry::is_confirmed)), or as unknown if an answer may have been
     /// lost. By default the OP is polled until the sign-in expires, because even a long outage is no reason to send a
     /// user away.
-    #[must_use]
     pub fn give_up_after(mut self, silence: Duration) -> Self {
         self.options.give_up_after = Some(silence);
         self
@@ -291,7 +268,6 @@ impl ClientBuilder {
 
     /// Sets how long before the end of a pending sign-in the OP is polled once more, whatever the interval is; 5 s
     /// unless set. `None` turns it off (DTR §Design Considerations for Poll and Ping).
-    #[must_use]
     pub fn final_poll_margin(mut self, margin: impl Into<Option<Duration>>) -> Self {
         self.options.final_poll_margin = margin.into();
         self
@@ -299,21 +275,18 @@ impl ClientBuilder {
 
     /// Refuses an OP whose metadata lists `deferred_code` only in combinations other than the response type of this
     /// client, such as only `deferred_code code`. By default that is a warning. The order of the values never matters.
-    #[must_use]
     pub fn strict_response_types(mut self) -> Self {
         self.options.strict_response_types = true;
         self
     }
 
     /// Accepts an OP whose metadata does not list the response type or grant type of this flow.
-    #[must_use]
     pub fn allow_unadvertised(mut self) -> Self {
         self.options.allow_unadvertised = true;
         self
     }
 
     /// Accepts an OP that answers the exchange of a deferred code with the final tokens at once.
-    #[must_use]
     pub fn allow_immediate_answer(mut self) -> Self {
         self.options.allow_immediate_answer = true;
         self
@@ -322,7 +295,6 @@ impl ClientBuilder {
     /// Delivers the identity without the tokens if the OP returns `Bearer` tokens although a proof was sent. By default
     /// the tokens are delivered, and [`is_sender_constrained`](super::Authentication::is_sender_constrained) shows that
     /// they are not bound.
-    #[must_use]
     pub fn drop_unbound_tokens(mut self) -> Self {
         self.options.drop_unbound_tokens = true;
         self
@@ -346,8 +318,18 @@ impl ClientBuilder {
     ///
     /// # Errors
     ///
-    /// [`Configuration`](crate::ErrorKind::Configuration) for settings that cannot work.
-    pub fn build(mut self) -> Result<Client, Error> {
+    /// [`Configuration`](crate::ErrorKind::Configuration) for settings that cannot work, and without a
+    /// [redirect URI](Self::redirect_uri).
+    pub fn build(self) -> Result<Client, Error> {
+        let client = self.build_without_redirect_uri()?;
+        match client.redirect_uri() {
+            Some(_) => Ok(client),
+            None => Err(setting("redirect_uri", "it is missing; set the one that is registered for this client")),
+        }
+    }
+
+    /// Returns a client that may lack a redirect URI, for a registrar, which sends no user to the OP.
+    pub(super) fn build_without_redirect_uri(mut self) -> Result<Client, Error> {
         self.credentials.settle_registered()?;
         let settings = fapi::Settings {
             options: &self.options,
@@ -423,13 +405,7 @@ impl ClientBuilder {
             return Err(setting("poll_credential", "`AccessToken` is DPoP-bound; do not turn DPoP off"));
         }
         encryption::check_settings(&self.options, &self.credentials)?;
-        let id_token = self.options.id_token_signed_response_alg.iter().flatten();
-        let id_token = id_token.map(|algorithm| ("id_token_signed_response_alg", algorithm));
-        let userinfo = self.options.userinfo_signed_response_alg.iter();
-        let userinfo = userinfo.map(|algorithm| ("userinfo_signed_response_alg", algorithm));
-        let response = self.options.authorization_signed_response_alg.iter();
-        let response = response.map(|algorithm| ("authorization_signed_response_alg", algorithm));
-        for (name, algorithm) in id_token.chain(userinfo).chain(response) {
+        for (name, algorithm) in self.options.algorithms.signatures() {
             if !algorithm.is_symmetric() {
                 continue;
             }

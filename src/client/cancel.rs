@@ -10,17 +10,12 @@ use crate::pending::PendingAuthentication;
 /// The longest answer in bytes. Only its status is used.
 const CANCELLATION_RESPONSE_LIMIT: usize = 64 * 1024;
 
-/// The result of a cancellation.
+/// The result of [`Client::cancel`].
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cancelled {
     /// The OP accepted the cancellation request.
     Told,
-    /// The cancellation is stored, but the request to the OP has not succeeded yet and is repeated. Only the durable
-    /// poller returns this.
-    Noted,
-    /// The sign-in already had its outcome, which is delivered unchanged. Only the durable poller returns this.
-    TooLate,
     /// No cancellation endpoint is configured, so the OP does not know of the cancellation.
     LocallyOnly,
 }

@@ -10,11 +10,15 @@ use super::setting::setting;
 use crate::error::Error;
 
 /// The claims to request, and where the OP is to return them. Pass it to
-/// [`AuthorizationRequest::request_claims`](super::AuthorizationRequest::request_claims).
+/// [`AuthorizationRequest::claims`](super::AuthorizationRequest::claims).
+///
+/// It can start from JSON in the form of the specification (`ClaimsRequest::from(json)`), such as for members that have
+/// no method. What the methods add to it takes the place of what it requests for the same claim.
 ///
 /// ```
 /// use std::time::Duration;
-/// use openid_deferred::{ClaimRequest, ClaimsRequest, EvidenceRequest, VerifiedClaimsRequest};
+/// use openid_deferred::claims::{ClaimRequest, ClaimsRequest};
+/// use openid_deferred::identity_assurance::{EvidenceRequest, VerifiedClaimsRequest};
 ///
 /// let request = ClaimsRequest::new()
 ///     .id_token("email", ClaimRequest::essential())
@@ -29,6 +33,8 @@ use crate::error::Error;
 #[derive(Clone, Default)]
 #[must_use = "a request has no effect until it is part of an authorization request"]
 pub struct ClaimsRequest {
+    /// The JSON that it started from.
+    json: Option<Value>,
     id_token: Section,
     userinfo: Section,
 }
@@ -97,17 +103,16 @@ impl ClaimsRequest {
         self
     }
 
-    /// Merges this request into one that was given as JSON. If both request a claim, this one wins; verified claims are
-    /// combined.
-    pub(super) fn over(self, json: Option<Value>) -> Result<Value, Error> {
-        let mut all = match json {
+    /// The parameter. If the JSON and a method request a claim, the method wins; verified claims are combined.
+    pub(super) fn into_json(self) -> Result<Value, Error> {
+        let mut all = match self.json {
             None => Map::new(),
             Some(Value::Object(members)) => members,
             Some(_) => return Err(setting("claims", "it must be a JSON object (OpenID Connect Core 1.0 §5.5)")),
         };
         for (name, section) in [("id_token", self.id_token), ("userinfo", self.userinfo)] {
             if let Some(problem) = section.problem {
-                return Err(setting("request_claims", problem));
+                return Err(setting("claims", problem));
             }
             if section.claims.is_empty() && section.verified.is_empty() {
                 continue;
@@ -134,6 +139,14 @@ impl ClaimsRequest {
             all.insert(name.to_owned(), Value::Object(claims));
         }
         Ok(Value::Object(all))
+    }
+}
+
+/// The `claims` parameter as JSON. A value that is not an object is an error of
+/// [`start`](super::AuthorizationRequest::start).
+impl From<Value> for ClaimsRequest {
+    fn from(json: Value) -> Self {
+        Self { json: Some(json), ..Self::default() }
     }
 }
 
@@ -231,7 +244,7 @@ impl VerifiedClaimsRequest {
     }
 
     /// Limits the age of the verification, in whole seconds. Check the result with
-    /// [`Verification::is_within`](crate::Verification::is_within).
+    /// [`Verification::is_within`](crate::identity_assurance::Verification::is_within).
     pub fn verified_within(self, age: Duration) -> Self {
         self.verification("time", ClaimRequest::voluntary().max_age(age))
     }
@@ -334,10 +347,6 @@ debug_names! {
 mod tests {
     use super::*;
 
-    fn over(request: ClaimsRequest, json: Value) -> Value {
-        request.over(Some(json)).unwrap()
-    }
-
     #[test]
     fn a_request_has_the_form_of_the_specification() {
         let request = ClaimsRequest::new()
@@ -377,19 +386,19 @@ mod tests {
                 },
             },
         });
-        assert_eq!(request.over(None).unwrap(), expected);
+        assert_eq!(request.into_json().unwrap(), expected);
     }
 
     #[test]
     fn it_joins_what_was_given_as_json() {
-        let request = ClaimsRequest::new()
+        let first = json!({ "verification": { "trust_framework": null }, "claims": { "c": null } });
+        let json = json!({ "id_token": { "email": null, "name": null, "verified_claims": first }, "extension": 1 });
+        let request = ClaimsRequest::from(json)
             .id_token("email", ClaimRequest::essential())
             .verified_in_id_token(VerifiedClaimsRequest::under_any().claim("a", ClaimRequest::voluntary()))
             .verified_in_id_token(
                 VerifiedClaimsRequest::under_one_of(["x", "y"]).claim("b", ClaimRequest::voluntary()),
             );
-        let first = json!({ "verification": { "trust_framework": null }, "claims": { "c": null } });
-        let json = json!({ "id_token": { "email": null, "name": null, "verified_claims": first }, "extension": 1 });
         let expected = json!({
             "extension": 1,
             "id_token": {
@@ -401,9 +410,9 @@ mod tests {
                 ],
             },
         });
-        assert_eq!(over(request, json), expected);
+        assert_eq!(request.into_json().unwrap(), expected);
         let untouched = json!({ "userinfo": { "name": null } });
-        assert_eq!(over(ClaimsRequest::new(), untouched.clone()), untouched);
+        assert_eq!(ClaimsRequest::from(untouched.clone()).into_json().unwrap(), untouched);
     }
 
     #[test]
@@ -419,10 +428,10 @@ mod tests {
             ClaimsRequest::new().id_token("name", purpose("ab")),
             ClaimsRequest::new().id_token("verified_claims", ClaimRequest::essential()),
         ] {
-            assert!(request.over(None).is_err());
+            assert!(request.into_json().is_err());
         }
-        assert!(ClaimsRequest::new().id_token("name", purpose("äöü")).over(None).is_ok());
-        assert!(ClaimsRequest::new().over(Some(json!([]))).is_err());
+        assert!(ClaimsRequest::new().id_token("name", purpose("äöü")).into_json().is_ok());
+        assert!(ClaimsRequest::from(json!([])).into_json().is_err());
     }
 
     #[test]

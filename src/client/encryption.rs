@@ -9,7 +9,7 @@ use super::identity::Credentials;
 use super::options::Options;
 use super::setting::setting;
 use crate::error::{ConfigurationProblem, Document, Error, Violation};
-use crate::id_token::{self, RegisteredEncryption};
+use crate::id_token::{self, Encryption};
 use crate::jose::DecryptionKey;
 use crate::provider::ProviderMetadata;
 use crate::secret::Secret;
@@ -26,9 +26,11 @@ impl Client {
     /// them.
     ///
     /// ```
-    /// use openid_deferred::{Client, DecryptionKey, KeyManagementAlgorithm};
+    /// use openid_deferred::encryption::{DecryptionKey, KeyManagementAlgorithm};
+    /// use openid_deferred::Client;
     ///
     /// let client = Client::builder("https://op.example", "my-client")
+    ///     .redirect_uri("https://rp.example/callback")
     ///     .decryption_key(DecryptionKey::generate(KeyManagementAlgorithm::EcdhEs)?)
     ///     .build()?;
     /// let served = client.jwks().to_string();
@@ -72,12 +74,12 @@ impl Client {
     /// The signed token inside an encrypted ID Token, or the ID Token itself if it is not encrypted. Nothing about it
     /// is verified.
     pub(super) fn decrypted_id_token(&self, token: &Secret) -> Result<Secret, Violation> {
-        self.decrypted(token.expose(), Document::IdToken, self.0.options.id_token_encryption)
+        self.decrypted(token.expose(), Document::IdToken, self.0.options.algorithms.id_token_encryption)
     }
 
     /// The same for a UserInfo response of type `application/jwt`.
     pub(super) fn decrypted_userinfo(&self, token: &str) -> Result<Secret, Violation> {
-        self.decrypted(token, Document::UserInfo, self.0.options.userinfo_encryption)
+        self.decrypted(token, Document::UserInfo, self.0.options.algorithms.userinfo_encryption)
     }
 
     /// Decrypts a document and checks its encryption against the registered one.
@@ -85,28 +87,27 @@ impl Client {
         &self,
         text: &str,
         document: Document,
-        registered: RegisteredEncryption,
+        registered: Option<Encryption>,
     ) -> Result<Secret, Violation> {
         id_token::decrypted(text, document, registered, &self.decryption_keys())
     }
 
     /// Checks that the OP lists what was registered. An OP that lists nothing may still support it.
     pub(super) fn check_encryption(&self, metadata: &ProviderMetadata) -> Result<(), Error> {
-        let Options {
-            id_token_encryption, userinfo_encryption, userinfo_signed_response_alg, allow_unadvertised, ..
-        } = &self.0.options;
-        let Options { request_object_encryption, authorization_response_encryption, .. } = &self.0.options;
-        let encryption = |registered: &RegisteredEncryption| {
-            (registered.alg.map(|alg| alg.as_str()), registered.enc.map(|enc| enc.as_str()))
+        let Options { algorithms, allow_unadvertised, .. } = &self.0.options;
+        let encryption = |registered: Option<Encryption>| {
+            let enc = registered.and_then(|registered| registered.enc);
+            (registered.map(|registered| registered.alg.as_str()), enc.map(|enc| enc.as_str()))
         };
-        let (id_token_alg, id_token_enc) = encryption(id_token_encryption);
-        let (userinfo_alg, userinfo_enc) = encryption(userinfo_encryption);
-        let (request_alg, request_enc) = encryption(request_object_encryption);
-        let (response_alg, response_enc) = encryption(authorization_response_encryption);
+        let (id_token_alg, id_token_enc) = encryption(algorithms.id_token_encryption);
+        let (userinfo_alg, userinfo_enc) = encryption(algorithms.userinfo_encryption);
+        let (request_alg, request_enc) = encryption(algorithms.request_object_encryption);
+        let (response_alg, response_enc) = encryption(algorithms.authorization_encryption);
+        let userinfo_signature = algorithms.userinfo_signature.map(|algorithm| algorithm.as_str());
         for (member, value) in [
             ("id_token_encryption_alg_values_supported", id_token_alg),
             ("id_token_encryption_enc_values_supported", id_token_enc),
-            ("userinfo_signing_alg_values_supported", userinfo_signed_response_alg.map(|algorithm| algorithm.as_str())),
+            ("userinfo_signing_alg_values_supported", userinfo_signature),
             ("userinfo_encryption_alg_values_supported", userinfo_alg),
             ("userinfo_encryption_enc_values_supported", userinfo_enc),
             ("authorization_encryption_alg_values_supported", response_alg),
@@ -132,20 +133,8 @@ impl Client {
     }
 }
 
-/// Checks that the encryption settings fit together.
+/// Checks that the decryption keys fit the other settings.
 pub(super) fn check_settings(options: &Options, credentials: &Credentials) -> Result<(), Error> {
-    for (name, registered) in [
-        ("id_token_encrypted_response_enc", options.id_token_encryption),
-        ("userinfo_encrypted_response_enc", options.userinfo_encryption),
-        ("authorization_encrypted_response_enc", options.authorization_response_encryption),
-        ("request_object_encryption_enc", options.request_object_encryption),
-    ] {
-        // OpenID Connect Registration 1.0 §2: "When id_token_encrypted_response_enc is included,
-        // id_token_encrypted_response_alg MUST also be provided."
-        if registered.enc.is_some() && registered.alg.is_none() {
-            return Err(setting(name, "it needs an algorithm for the key; set that too"));
-        }
-    }
     check_keys(options, credentials.public_jwk().as_ref(), &options.decryption_keys)
 }
 
@@ -164,11 +153,11 @@ fn check_keys(options: &Options, signing: Option<&Map<String, Value>>, keys: &[D
         }
     }
     for (name, registered) in [
-        ("id_token_encrypted_response_alg", options.id_token_encryption),
-        ("userinfo_encrypted_response_alg", options.userinfo_encryption),
-        ("authorization_encrypted_response_alg", options.authorization_response_encryption),
+        ("id_token_encrypted_response_alg", options.algorithms.id_token_encryption),
+        ("userinfo_encrypted_response_alg", options.algorithms.userinfo_encryption),
+        ("authorization_encrypted_response_alg", options.algorithms.authorization_encryption),
     ] {
-        if registered.alg.is_some_and(|alg| keys.iter().all(|key| key.algorithm() != alg)) {
+        if registered.is_some_and(|Encryption { alg, .. }| keys.iter().all(|key| key.algorithm() != alg)) {
             return Err(setting(name, "there is no `decryption_key` for this algorithm"));
         }
     }

@@ -110,17 +110,13 @@ impl Settings<'_> {
     fn check_algorithms(&self) -> Result<(), Error> {
         let Credentials { named, given, request_object_signer, .. } = self.credentials;
         let named = named.as_ref().and_then(ClientAuthentication::signer);
-        let id_token = self.options.id_token_signed_response_alg.iter().flatten().copied();
         let algorithms = [
             ("authentication", named.map(|signer| signer.algorithm())),
             ("signing_key", given.signer.as_ref().map(|signer| signer.algorithm())),
             ("request_object_signing_key", request_object_signer.as_ref().map(|signer| signer.algorithm())),
-            ("userinfo_signed_response_alg", self.options.userinfo_signed_response_alg),
-            ("authorization_signed_response_alg", self.options.authorization_signed_response_alg),
         ];
         let named = algorithms.into_iter().filter_map(|(name, algorithm)| Some((name, algorithm?)));
-        let all = named.chain(id_token.map(|algorithm| ("id_token_signed_response_alg", algorithm)));
-        for (name, algorithm) in all {
+        for (name, algorithm) in named.chain(self.options.algorithms.signatures()) {
             if !self.options.allows(algorithm) {
                 return forbidden(name, "signatures are by PS256, ES256 or Ed25519 (`EdDSA`)");
             }
@@ -143,7 +139,7 @@ impl Client {
             || options.response_mode.is_some_and(ResponseMode::is_jwt);
         let dpop = metadata.dpop_signing_alg_values_supported();
         let id_token =
-            options.id_token_signed_response_alg.is_some() || !self.listed_id_token_algorithms(metadata).is_empty();
+            options.algorithms.id_token_signature.is_some() || !self.listed_id_token_algorithms(metadata).is_empty();
         for (is_listed, member, value) in [
             (names_issuer, "authorization_response_iss_parameter_supported", "true"),
             (lists(metadata.code_challenge_methods_supported(), "S256"), "code_challenge_methods_supported", "S256"),

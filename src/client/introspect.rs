@@ -58,7 +58,7 @@ impl Client {
     /// ```
     /// # async fn example(client: &openid_deferred::Client, authentication: openid_deferred::Authentication)
     /// # -> Result<(), openid_deferred::Error> {
-    /// use openid_deferred::TokenTypeHint;
+    /// use openid_deferred::tokens::TokenTypeHint;
     ///
     /// if let Some(token) = authentication.access_token() {
     ///     let answer = client.introspect(token, TokenTypeHint::AccessToken).await?;

@@ -68,7 +68,7 @@ impl Client {
             return Ok(());
         }
         let listed = metadata.authorization_signing_alg_values_supported();
-        match options.authorization_signed_response_alg {
+        match options.algorithms.authorization_signature {
             Some(_) if metadata.is_silent_about(ALGORITHMS) => Ok(()),
             Some(chosen) if !listed.iter().any(|listed| listed == chosen.as_str()) => {
                 not_advertised(ALGORITHMS, chosen.as_str())
@@ -115,7 +115,7 @@ impl Client {
             .at_member("response");
         let algorithm = SigningAlgorithm::from_name(&jws.header().alg).ok_or(refused)?;
         let jwt = self.arrived_jwt(algorithm, Channel::Front);
-        match self.0.options.authorization_signed_response_alg {
+        match self.0.options.algorithms.authorization_signature {
             Some(chosen) if chosen == algorithm => {}
             // The OP may have started to use an algorithm after its metadata was fetched.
             None if self.may_be_listed(algorithm) => {
@@ -157,12 +157,12 @@ impl Client {
 
     /// The signed response inside an encrypted one, or the response itself if it is not encrypted.
     fn decrypted_response(&self, token: &str) -> Result<Secret, Violation> {
-        self.decrypted(token, Document::AuthorizationResponse, self.0.options.authorization_response_encryption)
+        self.decrypted(token, Document::AuthorizationResponse, self.0.options.algorithms.authorization_encryption)
     }
 
     /// The registered algorithm, or the asymmetric algorithms that the OP lists.
     fn response_algorithms(&self, metadata: &ProviderMetadata) -> Vec<SigningAlgorithm> {
-        if let Some(chosen) = self.0.options.authorization_signed_response_alg {
+        if let Some(chosen) = self.0.options.algorithms.authorization_signature {
             return vec![chosen];
         }
         // RS256 is also the default of `authorization_signed_response_alg` (JARM §3).

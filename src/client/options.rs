@@ -2,11 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::algorithms::ClientAlgorithms;
 use super::response_mode::ResponseMode;
 use super::response_type::ResponseType;
 use crate::dpop::DpopKey;
-use crate::id_token::RegisteredEncryption;
-use crate::jose::{DecryptionKey, SigningAlgorithm};
+use crate::jose::DecryptionKey;
 use crate::pending::FINAL_POLL_MARGIN;
 use crate::secret::Secret;
 
@@ -15,16 +15,11 @@ use crate::secret::Secret;
 pub(crate) struct Options {
     pub(crate) response_type: ResponseType,
     pub(crate) response_mode: Option<ResponseMode>,
-    pub(crate) authorization_signed_response_alg: Option<SigningAlgorithm>,
-    pub(crate) authorization_response_encryption: RegisteredEncryption,
+    pub(crate) algorithms: ClientAlgorithms,
     pub(crate) request_timeout: Duration,
     pub(crate) poll_timeout: Duration,
     pub(crate) leeway: Duration,
     pub(crate) session_lifetime: Duration,
-    pub(crate) id_token_signed_response_alg: Option<Vec<SigningAlgorithm>>,
-    pub(crate) id_token_encryption: RegisteredEncryption,
-    pub(crate) userinfo_signed_response_alg: Option<SigningAlgorithm>,
-    pub(crate) userinfo_encryption: RegisteredEncryption,
     pub(crate) decryption_keys: Vec<DecryptionKey>,
     pub(crate) trusted_audiences: Vec<String>,
     pub(crate) default_max_age: Option<Duration>,
@@ -35,7 +30,6 @@ pub(crate) struct Options {
     pub(crate) certificate_bound_access_tokens: bool,
     pub(crate) pushed_authorization_requests: bool,
     pub(crate) require_signed_request_object: bool,
-    pub(crate) request_object_encryption: RegisteredEncryption,
     pub(crate) poll_credential: PollCredential,
     pub(crate) without_pkce: bool,
     pub(crate) without_redirect_uri_in_exchange: bool,
@@ -69,12 +63,7 @@ impl Default for Options {
             leeway: LEEWAY,
             session_lifetime: SESSION_LIFETIME,
             response_mode: None,
-            authorization_signed_response_alg: None,
-            authorization_response_encryption: RegisteredEncryption::default(),
-            id_token_signed_response_alg: None,
-            id_token_encryption: RegisteredEncryption::default(),
-            userinfo_signed_response_alg: None,
-            userinfo_encryption: RegisteredEncryption::default(),
+            algorithms: ClientAlgorithms::new(),
             decryption_keys: Vec::new(),
             trusted_audiences: Vec::new(),
             default_max_age: None,
@@ -84,7 +73,6 @@ impl Default for Options {
             certificate_bound_access_tokens: false,
             pushed_authorization_requests: false,
             require_signed_request_object: false,
-            request_object_encryption: RegisteredEncryption::default(),
             poll_credential: PollCredential::ClientAuthentication,
             without_pkce: false,
             without_redirect_uri_in_exchange: false,
@@ -117,7 +105,7 @@ impl Options {
 
     /// Whether authorization requests are signed. Encryption requires a signature.
     pub(crate) fn signs_requests(&self) -> bool {
-        self.require_signed_request_object || self.request_object_encryption.alg.is_some()
+        self.require_signed_request_object || self.algorithms.request_object_encryption.is_some()
     }
 }
 

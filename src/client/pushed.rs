@@ -38,7 +38,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ConfigurationProblem::NoEndpoint`](crate::ConfigurationProblem::NoEndpoint), or an error about its URL.
+    /// [`ConfigurationProblem::NoEndpoint`](crate::error::ConfigurationProblem::NoEndpoint), or an error about its URL.
     pub(super) fn push_endpoint<'a>(&self, metadata: &'a ProviderMetadata) -> Result<&'a Url, Error> {
         self.endpoints(metadata, self.identity_at(metadata)?).pushed_authorization_request()
     }

@@ -65,11 +65,11 @@ impl Client {
     /// - [`ErrorResponse`](ErrorKind::ErrorResponse): the OP refused. After `invalid_grant` the user has to sign in
     ///   again.
     /// - [`Protocol`](ErrorKind::Protocol): the answer broke a rule. If the error is transient, such as
-    ///   [`Rule::KeysUnavailable`](crate::Rule::KeysUnavailable), the answer is kept in `authentication`, also when it
-    ///   is sealed. The next call validates it again without a request. It is kept for 24 hours and at least 200
-    ///   attempts, whichever ends later. Calls in quick succession count as one attempt: at first they must be a second
-    ///   apart, and in a long outage ten minutes. If the error is not transient, or after that time, the new tokens are
-    ///   revoked.
+    ///   [`Rule::KeysUnavailable`](crate::error::Rule::KeysUnavailable), the answer is kept in `authentication`, also
+    ///   when it is sealed. The next call validates it again without a request. It is kept for 24 hours and at least
+    ///   200 attempts, whichever ends later. Calls in quick succession count as one attempt: at first they must be a
+    ///   second apart, and in a long outage ten minutes. If the error is not transient, or after that time, the new
+    ///   tokens are revoked.
     /// - [`Misuse`](ErrorKind::Misuse): there is no refresh token, or `authentication` belongs to another client.
     pub async fn refresh(&self, authentication: &mut Authentication) -> Result<(), Error> {
         let key = authentication.body().dpop_key.clone();

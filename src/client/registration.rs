@@ -142,8 +142,8 @@ impl Registration {
     /// must assess those that [weaken](DifferenceEffect::Weakens) it.
     ///
     /// ```
-    /// # fn example(registration: &openid_deferred::Registration) {
-    /// use openid_deferred::DifferenceEffect;
+    /// # fn example(registration: &openid_deferred::registration::Registration) {
+    /// use openid_deferred::registration::DifferenceEffect;
     ///
     /// for difference in registration.differences() {
     ///     if difference.effect() >= DifferenceEffect::Weakens {

@@ -118,9 +118,9 @@ impl Client {
 
     /// The algorithms that were registered for encrypting requests.
     fn request_object_encryption(&self) -> Option<(KeyManagementAlgorithm, ContentEncryptionAlgorithm)> {
-        let registered = self.0.options.request_object_encryption;
+        let registered = self.0.options.algorithms.request_object_encryption?;
         // OpenID Connect Registration 1.0 §2: "the default for this value is A128CBC-HS256".
-        Some((registered.alg?, registered.enc.unwrap_or(ContentEncryptionAlgorithm::A128CbcHs256)))
+        Some((registered.alg, registered.enc.unwrap_or(ContentEncryptionAlgorithm::A128CbcHs256)))
     }
 
     /// The OP's keys, if requests can be encrypted for one of them. They may have to be fetched again, because such a

@@ -54,8 +54,8 @@ impl Client {
     /// # Errors
     ///
     /// - [`Misuse`](crate::ErrorKind::Misuse) without an access token, or with one of another client.
-    /// - [`Misuse::NoDpopKey`](crate::Misuse::NoDpopKey) for a token of type `DPoP` that was issued although the client
-    ///   sends no proofs.
+    /// - [`Misuse::NoDpopKey`](crate::error::Misuse::NoDpopKey) for a token of type `DPoP` that was issued although the
+    ///   client sends no proofs.
     /// - [`Transport`](crate::ErrorKind::Transport) if no response arrived.
     /// - [`Configuration`](crate::ErrorKind::Configuration) for a URL that is not absolute or not `https:`, or that has
     ///   an address which [`refuse_private_addresses`](super::ClientBuilder::refuse_private_addresses) excludes.

@@ -33,7 +33,7 @@ const CHECKED: [&str; 4] = ["sub", "iss", "aud", "exp"];
 /// its method returns `None`, [`claim`](Self::claim) returns it, and [`malformed`](Self::malformed) names it.
 ///
 /// It was received over TLS from the OP. It may be unsigned, unless the client requires [a
-/// signature](super::ClientBuilder::userinfo_signed_response_alg).
+/// signature](super::ClientAlgorithms::userinfo_signed_response_alg).
 #[derive(Clone)]
 pub struct UserInfo {
     claims: Map<String, Value>,
@@ -150,21 +150,21 @@ impl Client {
 
     /// The media types that are requested. Some OPs sign and encrypt only if no other type is accepted.
     fn userinfo_types(&self) -> &'static str {
-        let options = &self.0.options;
-        let needs_jwt = options.userinfo_encryption.alg.is_some() || options.userinfo_signed_response_alg.is_some();
+        let algorithms = &self.0.options.algorithms;
+        let needs_jwt = algorithms.userinfo_encryption.is_some() || algorithms.userinfo_signature.is_some();
         if needs_jwt { "application/jwt" } else { "application/json, application/jwt" }
     }
 
     /// The claims of a response that only TLS protects.
     fn plain_claims(&self, body: &[u8]) -> Result<Map<String, Value>, Error> {
-        if self.0.options.userinfo_encryption.alg.is_some() {
+        if self.0.options.algorithms.userinfo_encryption.is_some() {
             return Err(invalid(Rule::NotEncrypted));
         }
         self.unsigned_claims(body)
     }
 
     fn unsigned_claims(&self, body: &[u8]) -> Result<Map<String, Value>, Error> {
-        if self.0.options.userinfo_signed_response_alg.is_some() {
+        if self.0.options.algorithms.userinfo_signature.is_some() {
             return Err(invalid(Rule::UserInfoUnsigned));
         }
         Ok(Object::read(body, Document::UserInfo, &CHECKED)?)
@@ -186,7 +186,7 @@ impl Client {
     /// registered. `iss`, `aud` and `exp` are checked if they are present.
     async fn signed_claims(&self, token: &str) -> Result<Map<String, Value>, Error> {
         let (algorithm, _) = id_token::header(token).map_err(|_| invalid(Rule::UserInfoSigned))?;
-        let accepted = match self.0.options.userinfo_signed_response_alg {
+        let accepted = match self.0.options.algorithms.userinfo_signature {
             Some(registered) => algorithm == registered,
             None => !algorithm.is_symmetric() && self.0.options.allows(algorithm),
         };

@@ -27,12 +27,15 @@ trait Observer: FnMut(&PendingAuthentication, WaitEvent<'_>) + Send {}
 
 impl<F: FnMut(&PendingAuthentication, WaitEvent<'_>) + Send> Observer for F {}
 
-/// What happened while waiting.
+/// What happened while waiting. The durable poller's [`Event`](crate::poller::Event) uses the same names.
 #[non_exhaustive]
 #[derive(Debug)]
 pub enum WaitEvent<'a> {
-    /// The time until the next poll.
-    Sleeping(Duration),
+    /// The next poll is not due yet.
+    Sleeping {
+        /// The time until it is.
+        due_in: Duration,
+    },
     /// A poll is about to be sent. Seal and store the pending sign-in now to know after a crash that an answer may have
     /// been lost.
     Asking,
@@ -44,10 +47,16 @@ pub enum WaitEvent<'a> {
     /// The OP answered `slow_down`.
     SlowDown,
     /// A poll failed with a transient error. The next one backs off.
-    Trouble(&'a Error),
+    Trouble {
+        /// What went wrong.
+        error: &'a Error,
+    },
     /// The OP has given no answer for this long, more than 90 days, and set no end. Polling continues; alert an
     /// operator. The event comes once for each silence.
-    Stale(Duration),
+    Stale {
+        /// The duration of the OP's silence.
+        silence: Duration,
+    },
 }
 
 impl Client {
@@ -116,16 +125,16 @@ impl<'a> Wait<'a> {
             match polled {
                 Ok(Poll::Finished(outcome)) => return Ok(outcome),
                 Ok(Poll::NotDue { due_in }) => {
-                    self.tell(WaitEvent::Sleeping(due_in));
+                    self.tell(WaitEvent::Sleeping { due_in });
                     self.client.0.clock.sleep(due_in.min(LONGEST_SLEEP)).await;
                 }
                 Ok(Poll::Pending) => self.tell(WaitEvent::Pending),
                 Ok(Poll::SlowDown) => self.tell(WaitEvent::SlowDown),
                 Err(error) if passes(&error) => {
                     let silence = self.pending.0.schedule.newly_stale(self.client.now());
-                    self.tell(WaitEvent::Trouble(&error));
+                    self.tell(WaitEvent::Trouble { error: &error });
                     if let Some(silence) = silence {
-                        self.tell(WaitEvent::Stale(silence));
+                        self.tell(WaitEvent::Stale { silence });
                     }
                 }
                 Err(error) => return Err(error),

@@ -192,13 +192,23 @@ impl fmt::Display for Rule {
     }
 }
 
+/// A place in a JSON document.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// The line, from 1.
+    pub line: usize,
+    /// The column, from 1.
+    pub column: usize,
+}
+
 /// A [`Rule`] that was broken, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Violation {
     rule: Rule,
     document: Option<Document>,
     member: Option<&'static str>,
-    position: Option<(usize, usize)>,
+    position: Option<Position>,
     status: Option<u16>,
 }
 
@@ -218,7 +228,7 @@ impl Violation {
     }
 
     pub(crate) const fn at_position(mut self, line: usize, column: usize) -> Self {
-        self.position = Some((line, column));
+        self.position = Some(Position { line, column });
         self
     }
 
@@ -253,8 +263,8 @@ impl Violation {
         self.member
     }
 
-    /// The line and column of a JSON syntax error, both from 1.
-    pub fn position(&self) -> Option<(usize, usize)> {
+    /// Where a JSON syntax error is.
+    pub fn position(&self) -> Option<Position> {
         self.position
     }
 
@@ -273,7 +283,7 @@ impl fmt::Display for Violation {
             write!(formatter, "`{member}`: ")?;
         }
         self.rule.fmt(formatter)?;
-        if let Some((line, column)) = self.position {
+        if let Some(Position { line, column }) = self.position {
             write!(formatter, ", at line {line}, column {column}")?;
         }
         if let Some(status) = self.status {

@@ -12,7 +12,7 @@ use super::world::{
     ACCESS_TOKEN, CLIENT_ID, CLIENT_SECRET, Site, World, answers, authentication_json, check_debug, check_error,
     check_time, dpop_key, keyring, run, sealed,
 };
-use crate::client::Authentication;
+use crate::client::{Authentication, ClientAlgorithms};
 use crate::clock::from_unix_seconds;
 use crate::endpoint::{
     Answer, ClientAuthentication, ClientIdentity, EndpointRequest, Endpoints, Presentation, ResourceRequest,
@@ -136,7 +136,7 @@ pub fn userinfo(input: &[u8]) {
     let mut builder = world.with_secret();
     let is_signed = choice & 1 != 0;
     if is_signed {
-        builder = builder.userinfo_signed_response_alg(SigningAlgorithm::Hs256);
+        builder = builder.algorithms(ClientAlgorithms::new().userinfo_signed_response_alg(SigningAlgorithm::Hs256));
     }
     for key in super::encrypted_token::decryption_keys().iter().take(if choice & 2 != 0 { 6 } else { 0 }) {
         builder = builder.decryption_key(key.clone());

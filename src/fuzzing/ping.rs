@@ -14,7 +14,7 @@ use http_body::{Body, Frame};
 use serde::de::{MapAccess, Visitor};
 use serde_json::Value;
 
-use super::world::{CLIENT_ID, Chance, DEFERRED_AUTH_ID, ISSUER, Site, World, keyring, run};
+use super::world::{CLIENT_ID, Chance, DEFERRED_AUTH_ID, ISSUER, REDIRECT_URI, Site, World, keyring, run};
 use crate::client::Client;
 use crate::ping::{BODY_LIMIT, Receiver};
 use crate::poller::Poller;
@@ -176,7 +176,8 @@ static RECEIVERS: LazyLock<Receivers> = LazyLock::new(|| {
         let token = keyring.notification_token(&Chance::default(), numbered, process, ISSUER, client.client_id());
         token.unwrap().expose().to_owned()
     };
-    let stranger = Client::builder(ISSUER, "stranger").http_client(world.site.clone()).build().unwrap();
+    let stranger = Client::builder(ISSUER, "stranger").redirect_uri(REDIRECT_URI).http_client(world.site.clone());
+    let stranger = stranger.build().unwrap();
     let other_key = crate::keyring::SealingKey::from_bytes(*b"another key, of nobody's concern").unwrap();
     Receivers {
         per_process: Receiver::new(poller.clone()),

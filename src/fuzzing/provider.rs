@@ -4,7 +4,7 @@ use super::world::{
     FIXED, ISSUER, KEYS_URL, METADATA, METADATA_URL, STATE, Served, Site, World, answers, check_debug, check_error,
     fixed, keyring, run,
 };
-use crate::client::{Client, ResponseType};
+use crate::client::{Client, ClientAlgorithms, ResponseType};
 use crate::error::{ConfigurationProblem, Document, ErrorKind, Misuse};
 use crate::jose::{CompactJws, KeySet, SigningAlgorithm};
 use crate::json::Object;
@@ -110,7 +110,8 @@ pub fn key_set(input: &[u8]) {
     site.answers.lock().unwrap().append(&mut answers.clone());
     let world = World::new(site);
     let builder = world.builder().client_secret(super::world::CLIENT_SECRET);
-    let discovered = run(builder.id_token_signed_response_alg(SigningAlgorithm::Es256).discover());
+    let algorithms = ClientAlgorithms::new().id_token_signed_response_alg(SigningAlgorithm::Es256);
+    let discovered = run(builder.algorithms(algorithms).discover());
     assert!(world.site.requests() <= 1);
     let Some(Served::Response { status, body, .. }) = answers.pop_front() else { return };
     let parsed = KeySet::parse(&body);

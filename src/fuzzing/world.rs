@@ -16,7 +16,7 @@ use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
-use crate::client::{Client, ClientBuilder, DpopMode};
+use crate::client::{Client, ClientAlgorithms, ClientBuilder, DpopMode};
 use crate::clock::{Clock, from_unix_seconds};
 use crate::dpop::DpopKey;
 use crate::endpoint::ClientAuthentication;
@@ -333,7 +333,7 @@ impl World {
     pub(super) fn with_secret(&self) -> ClientBuilder {
         self.builder()
             .authentication(ClientAuthentication::client_secret_basic(CLIENT_SECRET))
-            .id_token_signed_response_alg(crate::jose::SigningAlgorithm::Hs256)
+            .algorithms(ClientAlgorithms::new().id_token_signed_response_alg(crate::jose::SigningAlgorithm::Hs256))
     }
 
     /// Builds a client that already has the genuine metadata.

@@ -6,11 +6,34 @@ use crate::error::{Document, Rule, Violation};
 use crate::jose::{CompactJwe, ContentEncryptionAlgorithm, DecryptionKey, KeyManagementAlgorithm, Undecryptable};
 use crate::secret::Secret;
 
-/// The registered encryption of one kind of document. Unset means unknown, not "none".
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct RegisteredEncryption {
-    pub(crate) alg: Option<KeyManagementAlgorithm>,
+/// How one kind of document is encrypted: the algorithm for its key, and optionally the one for its content.
+///
+/// A [`KeyManagementAlgorithm`] alone is accepted wherever an `Encryption` is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "it does nothing until it is part of `ClientAlgorithms`"]
+pub struct Encryption {
+    pub(crate) alg: KeyManagementAlgorithm,
     pub(crate) enc: Option<ContentEncryptionAlgorithm>,
+}
+
+impl Encryption {
+    /// Sets how the key is encrypted (`alg`). Of what the OP sends, every [`ContentEncryptionAlgorithm`] is accepted. In
+    /// a registration, OPs assume `A128CBC-HS256`.
+    pub fn new(algorithm: KeyManagementAlgorithm) -> Self {
+        Self { alg: algorithm, enc: None }
+    }
+
+    /// Sets how the content is encrypted (`enc`).
+    pub fn content(mut self, algorithm: ContentEncryptionAlgorithm) -> Self {
+        self.enc = Some(algorithm);
+        self
+    }
+}
+
+impl From<KeyManagementAlgorithm> for Encryption {
+    fn from(algorithm: KeyManagementAlgorithm) -> Self {
+        Self::new(algorithm)
+    }
 }
 
 /// The decrypted content of a document, or the document itself if it is not encrypted. Decryption does not authenticate
@@ -21,7 +44,7 @@ pub(crate) struct RegisteredEncryption {
 pub(crate) fn decrypted(
     text: &str,
     document: Document,
-    registered: RegisteredEncryption,
+    registered: Option<Encryption>,
     keys: &[DecryptionKey],
 ) -> Result<Secret, Violation> {
     let violation = |rule| Violation::new(rule).in_document(document);
@@ -38,14 +61,15 @@ pub(crate) fn decrypted(
     if !CompactJwe::is_one(text) {
         // "If encryption was negotiated with the OP at Registration time and the ID Token is not encrypted, the RP
         // SHOULD reject it."
-        return match registered.alg {
+        return match registered {
             Some(_) => Err(violation(Rule::NotEncrypted)),
             None => Ok(Secret::new(text)),
         };
     }
     let jwe = CompactJwe::parse(text).map_err(refused)?;
-    let as_registered = registered.alg.is_none_or(|alg| alg == jwe.algorithm())
-        && registered.enc.is_none_or(|enc| enc == jwe.content_encryption());
+    let as_registered = registered.is_none_or(|Encryption { alg, enc }| {
+        alg == jwe.algorithm() && enc.is_none_or(|enc| enc == jwe.content_encryption())
+    });
     // RFC 7519 §5.2: a JWT in a JWT says so. Many forget it, and what is inside has to be one anyway.
     let is_for_us = match jwe.content_type().as_deref() {
         None | Some("jwt") => true,

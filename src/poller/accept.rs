@@ -9,14 +9,14 @@ use tokio::sync::{SemaphorePermit, oneshot};
 use tracing::Instrument as _;
 use zeroize::Zeroizing;
 
-use super::Poller;
 use super::event::Event;
+use super::handle::Poller;
 use super::job::schedule_text;
 use super::record::{Record, Stage};
 use super::shared::{COMMIT_PAUSE, LONGEST_COMMIT_PAUSE, Shared, store_error};
 use super::store_clock::StoreClock;
 use super::tenant::Tenant;
-use crate::client::{Authentication, AuthorizationGrant, AuthorizationSession, SignIn};
+use crate::client::{self, Authentication, AuthorizationGrant, AuthorizationSession};
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind, Misuse};
 use crate::pending::{PendingAuthentication, Standing, validation_pause};
@@ -35,17 +35,18 @@ const ENDED_PATIENCE: Duration = Duration::from_secs(2);
 
 const STEP: &str = "exchanging the code";
 
-/// The state of a sign-in after the user's return.
+/// The state of a sign-in in the durable poller after the user returned. [`Client`](crate::Client) has
+/// [a type of its own](crate::SignIn), because with it the application stores the pending sign-in.
 #[non_exhaustive]
 #[derive(Debug)]
 #[must_use = "it may contain the user's authentication, or the id of the sign-in to wait for"]
-pub enum Accepted {
+pub enum SignIn {
     /// The OP has not decided, or its answer cannot be verified yet because its keys are unavailable. One
-    /// [`Delivery`](super::Delivery) with this id follows after the decision. For a second response of the same
+    /// [`Delivery`](crate::Delivery) with this id follows after the decision. For a second response of the same
     /// session, this is the id of the sign-in of the first response.
     Deferred(ProcessId),
     /// The OP answered at once. The user is signed in, and nothing will be delivered.
-    Complete(Box<Authentication>),
+    Complete(Authentication),
     /// A second response of a session whose sign-in, with this id, has ended: its outcome was acknowledged, its
     /// exchange failed, or the OP had answered at once. Nothing was sent, and nothing will be delivered. If your own
     /// records have no outcome with this id, let the user start again.
@@ -59,7 +60,7 @@ impl Poller {
     /// that was fixed when the user was redirected.
     ///
     /// A second response for one session sends nothing. Once the first one's exchange is answered, the id of its
-    /// sign-in is returned, as [`Accepted::Deferred`] or, if it has ended, [`Accepted::Ended`]. If the first exchange
+    /// sign-in is returned, as [`SignIn::Deferred`] or, if it has ended, [`SignIn::Ended`]. If the first exchange
     /// failed before the OP processed the code, the second response takes its place.
     ///
     /// The exchange continues if this future is dropped, for example because the browser disconnected.
@@ -78,7 +79,7 @@ impl Poller {
     ///   [`Limits::exchanges`](super::Limits::exchanges);
     /// - [`Misuse::ShutDown`]: this poller was [shut down](Self::shutdown), and another replica or the restarted
     ///   application can handle the response;
-    /// - [`Rule::KeysUnavailable`](crate::Rule::KeysUnavailable): the response is a JWT, and the OP's keys are
+    /// - [`Rule::KeysUnavailable`](crate::error::Rule::KeysUnavailable): the response is a JWT, and the OP's keys are
     ///   unavailable;
     /// - [`Transport`](crate::ErrorKind::Transport): the connection to the OP failed.
     ///
@@ -86,14 +87,10 @@ impl Poller {
     /// not wait for it. The user must start again.
     ///
     /// [`Misuse::UnknownClient`] for a session of a client that this poller does not have, and
-    /// [`SharedRedirectUri`](crate::ConfigurationProblem::SharedRedirectUri) if neither the response nor its URL shows
-    /// which OP sent it. In these two cases nothing was sent. Otherwise the errors of
+    /// [`SharedRedirectUri`](crate::error::ConfigurationProblem::SharedRedirectUri) if neither the response nor its URL
+    /// shows which OP sent it. In these two cases nothing was sent. Otherwise the errors of
     /// [`Client::authorization_response`](crate::Client::authorization_response).
-    pub async fn authorization_response(
-        &self,
-        response: &str,
-        session: AuthorizationSession,
-    ) -> Result<Accepted, Error> {
+    pub async fn authorization_response(&self, response: &str, session: AuthorizationSession) -> Result<SignIn, Error> {
         let shared = self.shared().clone();
         let (issuer, client_id) = session.owner();
         let tenant = shared.tenant_of(issuer, client_id)?;
@@ -225,7 +222,7 @@ impl Acceptance {
         tracing::Span::current().record("result", result);
     }
 
-    async fn run(self, mut grant: AuthorizationGrant) -> Result<Accepted, Error> {
+    async fn run(self, mut grant: AuthorizationGrant) -> Result<SignIn, Error> {
         let (shared, client) = (&self.shared, &self.tenant.client);
         if shared.settings.pings {
             let (partition, id) = (self.tenant.partition.0, self.id.to_bytes());
@@ -235,7 +232,7 @@ impl Acceptance {
         }
         let store_clock = match self.begin(&grant).await? {
             ControlFlow::Continue(store_clock) => store_clock,
-            ControlFlow::Break(accepted) => return Ok(accepted),
+            ControlFlow::Break(sign_in) => return Ok(sign_in),
         };
         let slot = self.slot().await.and_then(|slot| grant.lateness().map_or(Ok(slot), Err));
         let slot = match slot {
@@ -252,17 +249,17 @@ impl Acceptance {
         // The next exchange can begin. This one may wait for the store for minutes.
         drop(slot);
         match exchanged {
-            Ok(SignIn::Deferred(pending)) => {
+            Ok(client::SignIn::Deferred(pending)) => {
                 self.exchanged("deferred");
                 let pending = self.commit(pending, store_clock).await?;
                 shared.tell(Event::Accepted { id: self.id });
                 self.look_at_interim(pending).await;
-                Ok(Accepted::Deferred(self.id))
+                Ok(SignIn::Deferred(self.id))
             }
-            Ok(SignIn::Complete(authentication)) => {
+            Ok(client::SignIn::Complete(authentication)) => {
                 self.exchanged("complete");
                 shared.settle(self.ended(), ENDED_PATIENCE).await;
-                Ok(Accepted::Complete(Box::new(authentication)))
+                Ok(SignIn::Complete(authentication))
             }
             Err(error) if grant.is_spent() => {
                 if let Some(pending) = client.keep_answer(&mut grant) {
@@ -305,7 +302,7 @@ impl Acceptance {
     /// Inserts the row of the session. Another exchange may have inserted it. Its id is returned only when that
     /// exchange can no longer fail without effect, because after such a failure the row is removed and no outcome
     /// follows.
-    async fn begin(&self, grant: &AuthorizationGrant) -> Result<ControlFlow<Accepted, StoreClock>, Error> {
+    async fn begin(&self, grant: &AuthorizationGrant) -> Result<ControlFlow<SignIn, StoreClock>, Error> {
         let (store, clock) = (&self.shared.store, &self.shared.clock);
         let mut pause = COMMIT_PAUSE;
         loop {
@@ -316,13 +313,13 @@ impl Acceptance {
             };
             let process = store.load(existing).await.map_err(store_error)?;
             if process.as_ref().is_some_and(|process| process.state == State::Acknowledged) {
-                return Ok(ControlFlow::Break(Accepted::Ended(existing)));
+                return Ok(ControlFlow::Break(SignIn::Ended(existing)));
             }
             let has_begun = |process: Process| {
                 process.state != State::Exchanging || process.due_in.saturating_add(FORGET_PATIENCE) < COMMIT_PATIENCE
             };
             if process.is_some_and(has_begun) {
-                return Ok(ControlFlow::Break(Accepted::Deferred(existing)));
+                return Ok(ControlFlow::Break(SignIn::Deferred(existing)));
             }
             clock.sleep(pause).await;
             pause = (pause * 2).min(LONGEST_COMMIT_PAUSE);
@@ -382,7 +379,7 @@ impl Acceptance {
     }
 
     /// Stores an immediate answer of the OP that cannot be verified now, like any other success response.
-    async fn keep(&self, pending: PendingAuthentication, error: Error) -> Result<Accepted, Error> {
+    async fn keep(&self, pending: PendingAuthentication, error: Error) -> Result<SignIn, Error> {
         tracing::warn!(process = %self.id, error = %error, "the OP's answer cannot be verified yet; it is kept and verified later");
         let (body, _) = self.seal(Stage::Process(pending))?;
         let due_in = validation_pause(0, error.retry_after());
@@ -390,7 +387,7 @@ impl Acceptance {
         self.shared.settle(settlement, Duration::MAX).await;
         self.shared.tell(Event::Accepted { id: self.id });
         self.shared.wake(self.tenant.partition, due_in);
-        Ok(Accepted::Deferred(self.id))
+        Ok(SignIn::Deferred(self.id))
     }
 
     /// Verifies the interim ID Token, for [`Poller::status`]. If that fails now, it is tried again at the end of the

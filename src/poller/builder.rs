@@ -8,12 +8,11 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::engine::Engine;
-use super::limits::Limits;
+use super::handle::{Handle, Poller};
+use super::limits::{LimitedClient, Limits};
 use super::measure;
 use super::record::Record;
 use super::shared::{Settings, Shared, store_error};
-use super::{Handle, Poller};
-use crate::client::Client;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{ConfigurationProblem, Error};
 use crate::keyring::Keyring;
@@ -31,17 +30,25 @@ const TRIED_ROWS: usize = 16;
 
 /// Settings of a [`Poller`]. Finish with [`start`](Self::start), or with [`connect`](Self::connect) if another replica
 /// polls.
+#[must_use = "settings do nothing until `start` or `connect` makes a poller of them"]
 pub struct PollerBuilder {
     store: Arc<dyn Store>,
     keyring: Keyring,
-    clients: Vec<(Client, Option<Limits>)>,
+    clients: Vec<LimitedClient>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     settings: Settings,
 }
 
+impl Poller {
+    /// Returns a builder for a new poller.
+    pub fn builder(store: impl Store + 'static, keyring: Keyring) -> PollerBuilder {
+        PollerBuilder::new(Arc::new(store), keyring)
+    }
+}
+
 impl PollerBuilder {
-    pub(super) fn new(store: Arc<dyn Store>, keyring: Keyring) -> Self {
+    fn new(store: Arc<dyn Store>, keyring: Keyring) -> Self {
         Self {
             store,
             keyring,
@@ -61,23 +68,14 @@ impl PollerBuilder {
         }
     }
 
-    /// Adds a client. To add one later, use [`Poller::add_client`].
-    #[must_use]
-    pub fn client(mut self, client: Client) -> Self {
-        self.clients.push((client, None));
-        self
-    }
-
-    /// Adds a client with limits of its own. To add one later, use [`Poller::add_client_with`].
-    #[must_use]
-    pub fn client_with(mut self, client: Client, limits: Limits) -> Self {
-        self.clients.push((client, Some(limits)));
+    /// Adds a client, or a [`LimitedClient`] with limits of its own. To add one later, use [`Poller::add_client`].
+    pub fn client(mut self, client: impl Into<LimitedClient>) -> Self {
+        self.clients.push(client.into());
         self
     }
 
     /// Sets the limits of this replica's load on the OP of each client. By default these are 64 polls and 256 exchanges
     /// in flight, and no limit on the rate.
-    #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.settings.limits = limits;
         self
@@ -88,14 +86,12 @@ impl PollerBuilder {
     ///
     /// Each uses a request and a few kilobytes of memory. Further due rows wait in the store: stored successes come
     /// first, then the longest overdue rows. [`Limits::in_flight`] bounds each client.
-    #[must_use]
     pub fn in_flight(mut self, polls: usize) -> Self {
         self.settings.in_flight = polls.max(1);
         self
     }
 
     /// Sets how many outcomes each stream takes at once; 64 by default, and at least one.
-    #[must_use]
     pub fn prefetch(mut self, outcomes: usize) -> Self {
         self.settings.prefetch = outcomes.max(1);
         self
@@ -103,18 +99,16 @@ impl PollerBuilder {
 
     /// Sets how long outcomes stay claimed after their replica has died, before another replica can deliver them; 5
     /// minutes by default, and at least a second. A running replica renews its claims three times in that time.
-    #[must_use]
     pub fn delivery_lease(mut self, time: Duration) -> Self {
         self.settings.delivery_lease = time.max(Duration::from_secs(1));
         self
     }
 
-    /// Sets how long the application may hold one [`Delivery`](super::Delivery); an hour by default.
+    /// Sets how long the application may hold one [`Delivery`](crate::Delivery); an hour by default.
     ///
     /// After that time its claim is no longer renewed, and [`Event::DeliveryOverdue`](super::Event::DeliveryOverdue)
     /// and a warning name the sign-in. The outcome is delivered again within the [lease](Self::delivery_lease), to
     /// another stream if the consumer of this one hangs.
-    #[must_use]
     pub fn longest_delivery(mut self, time: Duration) -> Self {
         self.settings.longest_delivery = time;
         self
@@ -122,7 +116,6 @@ impl PollerBuilder {
 
     /// Sets how long the poller remembers that an outcome was acknowledged; 7 days by default. During that time it
     /// recognises a second authorization response of the same session.
-    #[must_use]
     pub fn keep_tombstones(mut self, time: Duration) -> Self {
         self.settings.keep_tombstones = time;
         self
@@ -130,21 +123,18 @@ impl PollerBuilder {
 
     /// Sends the OP a notification token for each sign-in, so that it can ping (DTR §Ping Callback). Set it if a
     /// [`ping::Receiver`](crate::ping::Receiver) is served at the client's registered notification endpoint.
-    #[must_use]
     pub fn receives_pings(mut self) -> Self {
         self.settings.pings = true;
         self
     }
 
     /// Sets the clock to use instead of the machine's clock.
-    #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
     }
 
     /// Sets the source of randomness to use instead of the operating system's. For simulations only.
-    #[must_use]
     pub fn random(mut self, random: Arc<dyn Random>) -> Self {
         self.random = random;
         self
@@ -203,8 +193,11 @@ impl PollerBuilder {
         });
         measure::describe();
         let engine = Engine::new(shared.clone(), receiver, stopped);
-        for (client, limits) in self.clients {
-            shared.add(client, limits.unwrap_or(self.settings.limits))?;
+        if self.clients.is_empty() {
+            tracing::warn!("the poller has no client and polls nothing until `Poller::add_client` adds one");
+        }
+        for client in self.clients {
+            shared.add(client)?;
         }
         let task = tokio::spawn(engine.run());
         Ok(Poller(Arc::new(Handle { shared, task: tokio::sync::Mutex::new(Some(task)) })))
@@ -237,7 +230,7 @@ impl fmt::Debug for PollerBuilder {
             .debug_struct("PollerBuilder")
             .field("store", &self.store)
             .field("keyring", &self.keyring)
-            .field("clients", &self.clients.iter().map(|(client, _)| client).collect::<Vec<_>>())
+            .field("clients", &self.clients.iter().map(|client| &client.client).collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }

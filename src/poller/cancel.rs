@@ -2,17 +2,31 @@
 
 use std::sync::Arc;
 
-use super::Poller;
 use super::event::Event;
+use super::handle::Poller;
 use super::job::Job;
 use super::record::{Record, Stage};
 use super::shared::{Shared, store_error};
 use super::tenant::Tenant;
-use crate::client::Cancelled;
+use crate::client;
 use crate::clock::Moment;
 use crate::error::{Error, Misuse};
 use crate::pending::{PendingAuthentication, Schedule};
 use crate::store::{Cancellation, ProcessId, State};
+
+/// The result of [`Poller::cancel`].
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancelled {
+    /// The OP accepted the cancellation request.
+    Told,
+    /// The cancellation is stored, but the request to the OP has not succeeded yet and is repeated.
+    Noted,
+    /// The sign-in already had its outcome, which is delivered unchanged.
+    TooLate,
+    /// No cancellation endpoint is configured, so the OP does not know of the cancellation.
+    LocallyOnly,
+}
 
 impl Poller {
     /// Tells the OP that the outcome of a sign-in is no longer wanted (DTR §Canceling an Ongoing Authentication
@@ -21,7 +35,7 @@ impl Poller {
     /// The cancellation is stored first, so that it is not lost. If the request to the OP fails, it is repeated
     /// alongside the polls: a minute later, and then after pauses that grow to an hour. A second call within a minute
     /// sends nothing. Polls do not wait for the request. The sign-in continues until the OP ends it, and its outcome is
-    /// delivered: normally [`Cancelled`](crate::Outcome::Cancelled).
+    /// delivered: normally [`Outcome::Cancelled`](crate::Outcome::Cancelled).
     ///
     /// # Errors
     ///
@@ -56,7 +70,10 @@ impl Poller {
         match tenant.client.request_cancellation(&pending).await {
             Ok(cancelled) => {
                 shared.store.cancel(id, Cancellation::Told).await.map_err(store_error)?;
-                Ok(cancelled)
+                Ok(match cancelled {
+                    client::Cancelled::Told => Cancelled::Told,
+                    client::Cancelled::LocallyOnly => Cancelled::LocallyOnly,
+                })
             }
             Err(error) => {
                 shared.tell(Event::Trouble { id, error: Arc::new(error) });

@@ -2,14 +2,18 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures_core::Stream;
 use futures_core::future::BoxFuture;
 use tokio::sync::oneshot;
 
 use super::event::Event;
+use super::handle::Poller;
 use super::measure;
 use super::record::{FORMAT, Record, Stage};
 use super::shared::{Shared, store_error, until_changed};
@@ -26,6 +30,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(30);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// The pause after a failed store operation.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// How long an answer of the store is fresh. An application may begin to poll a [`Stream`] and poll it again much later.
+const FRESH_FOR: Duration = Duration::from_secs(1);
 
 /// The outcomes of a poller, from [`Poller::outcomes`](super::Poller::outcomes).
 ///
@@ -34,7 +40,57 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// outcomes in its buffer are released when it is dropped, and when the poller is [shut down](super::Poller::shutdown).
 /// They go to other streams when their [lease](super::PollerBuilder::delivery_lease) expires, so a consumer that hangs
 /// delays other outcomes for at most one lease.
+///
+/// It is also a [`Stream`]. The poller runs for as long as a stream of its outcomes exists, unless it is
+/// [shut down](super::Poller::shutdown).
 pub struct Outcomes {
+    /// A wait that was begun through [`Stream`].
+    waiting: Option<BoxFuture<'static, Option<Delivery>>>,
+    source: Arc<tokio::sync::Mutex<Source>>,
+    /// Keeps the poller running.
+    _poller: Poller,
+}
+
+impl Poller {
+    /// Returns a stream of outcomes. Each outcome is delivered until it is acknowledged. Several streams share the
+    /// outcomes. The poller runs for as long as the stream exists, unless it is [shut down](Self::shutdown).
+    pub fn outcomes(&self) -> Outcomes {
+        Outcomes::new(self.clone())
+    }
+}
+
+impl Outcomes {
+    fn new(poller: Poller) -> Self {
+        let source = Arc::new(tokio::sync::Mutex::new(Source::new(poller.shared().clone())));
+        Self { waiting: None, source, _poller: poller }
+    }
+
+    /// Waits for the next outcome. Returns `None` once the poller is shut down. After store errors it continues to
+    /// wait; [`events`](super::Poller::events) report them. Dropping the future loses nothing.
+    #[must_use = "an outcome that is dropped is delivered again"]
+    pub async fn next(&mut self) -> Option<Delivery> {
+        self.waiting = None;
+        self.source.lock().await.next().await
+    }
+}
+
+impl Stream for Outcomes {
+    type Item = Delivery;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Delivery>> {
+        let this = &mut *self;
+        let waiting = this.waiting.get_or_insert_with(|| {
+            let source = this.source.clone();
+            Box::pin(async move { source.lock_owned().await.next().await })
+        });
+        let delivery = ready!(waiting.as_mut().poll(context));
+        this.waiting = None;
+        Poll::Ready(delivery)
+    }
+}
+
+/// What a stream has claimed and not delivered.
+struct Source {
     shared: Arc<Shared>,
     buffer: VecDeque<Buffered>,
     /// The claim in progress. The engine runs it, so that it survives a dropped `next`.
@@ -58,6 +114,8 @@ struct Batch {
     claim: Claim,
     /// When it began, on the monotonic clock.
     began: Duration,
+    /// When the store answered.
+    answered: Duration,
 }
 
 /// The result of the renewal of a claim.
@@ -65,6 +123,8 @@ struct Held {
     answer: Result<Vec<bool>, StoreError>,
     /// The end of the lease if the renewal succeeded.
     until: Duration,
+    /// When the store answered, on the monotonic clock.
+    answered: Duration,
 }
 
 /// An outcome that was claimed and has not been delivered.
@@ -73,8 +133,8 @@ struct Buffered {
     until: Duration,
 }
 
-impl Outcomes {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+impl Source {
+    fn new(shared: Arc<Shared>) -> Self {
         let limit = shared.settings.prefetch;
         let buffer = VecDeque::new();
         Self {
@@ -90,9 +150,7 @@ impl Outcomes {
         }
     }
 
-    /// Waits for the next outcome. Returns `None` once the poller is shut down. After store errors it continues to
-    /// wait; [`events`](super::Poller::events) report them. Dropping the future loses nothing.
-    pub async fn next(&mut self) -> Option<Delivery> {
+    async fn next(&mut self) -> Option<Delivery> {
         let shared = self.shared.clone();
         let mut stop = shared.stop.subscribe();
         loop {
@@ -170,6 +228,10 @@ impl Outcomes {
         self.buffer.extend(batch.claim.claimed.into_iter().map(|claimed| Buffered { claimed, until }));
     }
 
+    fn is_recent(&self, answered: Duration) -> bool {
+        self.shared.clock.monotonic().saturating_sub(answered) <= FRESH_FOR
+    }
+
     /// Claims due outcomes, or waits until some may be due.
     async fn claim(&mut self) {
         let shared = self.shared.clone();
@@ -186,8 +248,8 @@ impl Outcomes {
         self.claiming = None;
         let wait = match claimed {
             Ok(Ok(batch)) if !batch.claim.claimed.is_empty() => {
+                self.is_fresh = !is_old && self.is_recent(batch.answered);
                 self.take_in(batch);
-                self.is_fresh = !is_old;
                 return;
             }
             Ok(Ok(_)) if is_old => return,
@@ -215,17 +277,19 @@ impl Outcomes {
             Box::pin(async move {
                 let lease = shared.settings.delivery_lease;
                 let until = shared.clock.monotonic().saturating_add(lease);
-                Held { answer: shared.store.hold_outcomes(vec![first], lease).await, until }
+                let answer = shared.store.hold_outcomes(vec![first], lease).await;
+                Held { answer, until, answered: shared.clock.monotonic() }
             })
         });
-        let Held { answer, until } = holding.await;
+        let Held { answer, until, answered } = holding.await;
         self.holding = None;
         match answer {
             Ok(held) if held.first() == Some(&true) => {
                 if let Some(first) = self.buffer.front_mut() {
                     first.until = until;
                 }
-                true
+                // Otherwise it is renewed again.
+                self.is_recent(answered)
             }
             Ok(_) => {
                 self.buffer.pop_front();
@@ -253,7 +317,11 @@ async fn claim_for_stream(
     let lease = shared.settings.delivery_lease;
     let began = shared.clock.monotonic();
     let claim = OutcomeClaim { limit, after, lease, format: FORMAT, keys: shared.keyring.ids() };
-    let claimed = shared.store.claim_outcomes(claim).await.map(|claim| Batch { claim, began });
+    let claimed = shared.store.claim_outcomes(claim).await.map(|claim| Batch {
+        claim,
+        began,
+        answered: shared.clock.monotonic(),
+    });
     for id in claimed.iter().flat_map(|batch| &batch.claim.set_aside) {
         tracing::error!(process = %id, "the body of an outcome is missing from the store; the row is set aside");
         shared.tell(Event::Unreadable { id: *id });
@@ -311,7 +379,7 @@ impl Shared {
     }
 }
 
-impl Drop for Outcomes {
+impl Drop for Source {
     fn drop(&mut self) {
         let claims: Vec<_> = self.buffer.drain(..).map(|buffered| buffered.claimed.held).collect();
         if claims.is_empty() {
@@ -328,7 +396,8 @@ impl Drop for Outcomes {
 
 impl fmt::Debug for Outcomes {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Outcomes").field("buffered", &self.buffer.len()).finish_non_exhaustive()
+        let buffered = self.source.try_lock().map(|source| source.buffer.len());
+        formatter.debug_struct("Outcomes").field("buffered", &buffered.ok()).finish_non_exhaustive()
     }
 }
 

@@ -18,11 +18,11 @@ pub enum Event {
         id: ProcessId,
     },
     /// The OP was polled and has not decided.
-    Polled {
+    Pending {
         /// The sign-in.
         id: ProcessId,
         /// The time until the next poll, unless a ping brings it forward.
-        next_in: Duration,
+        due_in: Duration,
     },
     /// The OP sent a new progress text.
     Progress {
@@ -32,7 +32,7 @@ pub enum Event {
         text: ProgressText,
     },
     /// The OP answered `slow_down`.
-    SlowedDown {
+    SlowDown {
         /// The sign-in.
         id: ProcessId,
     },
@@ -192,6 +192,11 @@ pub enum Event {
         /// How long it had given no usable answer.
         silence: Duration,
     },
+    /// This stream was too slow and missed events. Others may have received them.
+    Missed {
+        /// How many.
+        events: u64,
+    },
     /// A row cannot be opened or read, and is not processed. Alert an operator.
     Unreadable {
         /// The sign-in.
@@ -216,9 +221,9 @@ impl Event {
             Self::Unreadable { .. } => "unreadable",
             Self::Panicked { .. } => "panicked",
             Self::Accepted { .. }
-            | Self::Polled { .. }
+            | Self::Pending { .. }
             | Self::Progress { .. }
-            | Self::SlowedDown { .. }
+            | Self::SlowDown { .. }
             | Self::Trouble { .. }
             | Self::Pinged { .. }
             | Self::Decided { .. }
@@ -226,7 +231,8 @@ impl Event {
             | Self::GateOpened { .. }
             | Self::Paused { .. }
             | Self::Resumed { .. }
-            | Self::OpRecovered { .. } => return None,
+            | Self::OpRecovered { .. }
+            | Self::Missed { .. } => return None,
         })
     }
 }

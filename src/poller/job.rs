@@ -247,7 +247,7 @@ impl Job {
                 let due_in = pending.0.schedule.due_in(now);
                 let body = progressed.then_some(context);
                 let settlement = self.waiting(pending, now, due_in, body);
-                self.shared.tell(Event::Polled { id, next_in: due_in });
+                self.shared.tell(Event::Pending { id, due_in });
                 settlement
             }
         }
@@ -262,7 +262,7 @@ impl Job {
         progressed: bool,
     ) {
         if response.is_some_and(|response| response.code() == "slow_down") {
-            self.shared.tell(Event::SlowedDown { id });
+            self.shared.tell(Event::SlowDown { id });
         }
         if let Some(response) = response.filter(|response| !pending::is_known_error(response.code())) {
             self.shared.tell(Event::UnknownError { id, code: response.code().into() });

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::client::Client;
+
 /// The maximum number of polls and exchanges of one client in flight, and the maximum rate of polls. The limits apply
 /// to each replica: divide what the OP allows by the number of replicas.
 ///
@@ -12,10 +14,44 @@ use std::time::Duration;
 /// let limits = Limits::new().in_flight(16).ceiling(100, Duration::from_secs(1));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "limits do nothing until they are given to a poller"]
 pub struct Limits {
     pub(super) in_flight: usize,
     pub(super) ceiling: Option<Ceiling>,
     pub(super) exchanges: usize,
+}
+
+/// A client for a poller, with limits of its own.
+///
+/// [`PollerBuilder::client`](super::PollerBuilder::client) and [`Poller::add_client`](super::Poller::add_client) take it,
+/// and a [`Client`] alone, which then has the [limits of the poller](super::PollerBuilder::limits).
+///
+/// ```
+/// # fn example(builder: openid_deferred::poller::PollerBuilder, client: openid_deferred::Client) {
+/// use openid_deferred::poller::{LimitedClient, Limits};
+///
+/// let builder = builder.client(LimitedClient::new(client, Limits::new().in_flight(4)));
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "a client does nothing until it is given to a poller"]
+pub struct LimitedClient {
+    pub(super) client: Client,
+    /// `None` for the limits of the poller.
+    pub(super) limits: Option<Limits>,
+}
+
+impl LimitedClient {
+    /// Creates a client with these limits.
+    pub fn new(client: Client, limits: Limits) -> Self {
+        Self { client, limits: Some(limits) }
+    }
+}
+
+impl From<Client> for LimitedClient {
+    fn from(client: Client) -> Self {
+        Self { client, limits: None }
+    }
 }
 
 /// The maximum number of polls in any time of the length `per`.
@@ -33,7 +69,6 @@ impl Limits {
 
     /// Sets the maximum number of polls in flight, at least one. As many stored successes may be verified in addition;
     /// the rate limit, the gate and the pause of the client do not delay verification.
-    #[must_use]
     pub fn in_flight(mut self, polls: usize) -> Self {
         self.in_flight = polls.max(1);
         self
@@ -42,7 +77,6 @@ impl Limits {
     /// Sets the maximum number of polls that begin in any time of the length `per`, at least one. A poll is one
     /// request, and up to three if the OP requires another DPoP nonce or the time of its own clock. Polls beyond the
     /// limit wait, the longest overdue first.
-    #[must_use]
     pub fn ceiling(mut self, polls: u32, per: Duration) -> Self {
         self.ceiling = Some(Ceiling { polls: polls.max(1), per });
         self
@@ -52,7 +86,6 @@ impl Limits {
     /// a free slot in the order of their arrival, for 30 s at most. Then
     /// [`Poller::authorization_response`](super::Poller::authorization_response) returns
     /// [`Busy`](crate::ErrorKind::Busy).
-    #[must_use]
     pub fn exchanges(mut self, exchanges: usize) -> Self {
         self.exchanges = exchanges.max(1);
         self

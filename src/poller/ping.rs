@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::Poller;
 use super::event::Event;
+use super::handle::Poller;
 use super::measure;
 use super::shared::store_error;
 use crate::client::Client;

@@ -1,6 +1,6 @@
 //! Re-seals rows under the primary key, so that an older key can be retired.
 
-use super::Poller;
+use super::handle::Poller;
 use super::record::Record;
 use super::shared::store_error;
 use crate::error::Error;
@@ -11,7 +11,7 @@ const BATCH: usize = 200;
 
 /// The result of a rotation.
 #[non_exhaustive]
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Rotation {
     /// The number of rows that were re-sealed.
     pub resealed: usize,
@@ -30,7 +30,7 @@ pub struct Rotation {
 /// sessions (an hour by default) after it was the primary key of any replica, because sessions are in browsers and
 /// cannot be counted.
 #[non_exhaustive]
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct KeyUse {
     /// The identifier of the key, as the `Debug` output of a [`SealingKey`](crate::SealingKey) shows it.
     pub key_id: String,

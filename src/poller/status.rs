@@ -3,10 +3,26 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::ser::SerializeStruct as _;
+use serde::{Deserialize, Serialize, Serializer};
+
 use crate::pending::InterimState;
 use crate::store::{ProcessId, State};
 
 /// The status of a sign-in, from [`Poller::status`](super::Poller::status), for the user's status page.
+///
+/// It serializes as an object with the members `id`, `phase`, `progress`, `due_in_seconds`, `interim` and
+/// `is_cancelled`. `interim` names the state of the interim ID Token (`absent`, `verified`, `rejected` or
+/// `not_yet_verifiable`); its claims are left out, because the OP may not have verified them.
+///
+/// ```
+/// # async fn example(poller: openid_deferred::Poller, id: openid_deferred::store::ProcessId)
+/// # -> Result<(), Box<dyn std::error::Error>> {
+/// let body = serde_json::to_string(&poller.status(id).await?)?;
+/// // {"id":"AAECAwQFBgcICQoLDA0ODw","phase":"waiting","progress":null,"due_in_seconds":30,…}
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Status {
     pub(super) id: ProcessId,
@@ -17,9 +33,10 @@ pub struct Status {
     pub(super) is_cancelled: bool,
 }
 
-/// The phase of a sign-in.
+/// The phase of a sign-in. It serializes as its name in snake case.
 #[non_exhaustive]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ProcessPhase {
     /// Its code is being exchanged.
     Exchanging,
@@ -78,6 +95,25 @@ impl Status {
     }
 }
 
+impl Serialize for Status {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let interim = match &self.interim {
+            InterimState::Absent => "absent",
+            InterimState::Verified(_) => "verified",
+            InterimState::Rejected(_) => "rejected",
+            InterimState::NotYetVerifiable => "not_yet_verifiable",
+        };
+        let mut members = serializer.serialize_struct("Status", 6)?;
+        members.serialize_field("id", &self.id)?;
+        members.serialize_field("phase", &self.phase)?;
+        members.serialize_field("progress", &self.progress)?;
+        members.serialize_field("due_in_seconds", &self.due_in.map(|due_in| due_in.as_secs()))?;
+        members.serialize_field("interim", interim)?;
+        members.serialize_field("is_cancelled", &self.is_cancelled)?;
+        members.end()
+    }
+}
+
 impl fmt::Debug for Status {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
@@ -86,5 +122,36 @@ impl fmt::Debug for Status {
             .field("phase", &self.phase)
             .field("is_cancelled", &self.is_cancelled)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_status_is_serialized_without_claims_and_with_whole_seconds() {
+        let status = Status {
+            id: ProcessId::from_bytes([0; 16]),
+            phase: ProcessPhase::Waiting,
+            progress: Some("The documents are being checked".to_owned()),
+            due_in: Some(Duration::from_millis(1_500)),
+            interim: InterimState::NotYetVerifiable,
+            is_cancelled: false,
+        };
+        let expected = json!({
+            "id": "AAAAAAAAAAAAAAAAAAAAAA",
+            "phase": "waiting",
+            "progress": "The documents are being checked",
+            "due_in_seconds": 1,
+            "interim": "not_yet_verifiable",
+            "is_cancelled": false,
+        });
+        assert_eq!(serde_json::to_value(&status).unwrap(), expected);
+        assert_eq!(serde_json::from_value::<ProcessId>(expected["id"].clone()).unwrap(), status.id());
+        assert_eq!(serde_json::from_value::<ProcessPhase>(expected["phase"].clone()).unwrap(), status.phase());
+        assert!(serde_json::from_value::<ProcessId>(json!("not an id")).is_err());
     }
 }

@@ -14,9 +14,9 @@ use crate::transport::UrlPolicy;
 /// address, if that was allowed), and no endpoint has a private address on a host other than the issuer's.
 ///
 /// The authorization endpoint and the token endpoint are required. Another endpoint with an unusable URL counts as
-/// missing here. A call that needs it returns [`Rule::InvalidMember`](crate::Rule::InvalidMember),
-/// [`Rule::InsecureEndpoint`](crate::Rule::InsecureEndpoint) or [`Rule::PrivateEndpoint`](crate::Rule::PrivateEndpoint)
-/// with the name of the member.
+/// missing here. A call that needs it returns [`Rule::InvalidMember`](crate::error::Rule::InvalidMember),
+/// [`Rule::InsecureEndpoint`](crate::error::Rule::InsecureEndpoint) or
+/// [`Rule::PrivateEndpoint`](crate::error::Rule::PrivateEndpoint) with the name of the member.
 ///
 /// A clone shares its contents. [`extra`](Self::extra) returns members without a method.
 #[derive(Clone)]

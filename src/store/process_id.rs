@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::error::Error;
 use crate::random::{self, Random};
@@ -13,7 +14,7 @@ use crate::random::{self, Random};
 ///
 /// It is created before anything is sent, and never changes. Store it with the account or order that needs the outcome.
 ///
-/// It is displayed and parsed as 22 characters of base64url. It is not a secret, because it grants no access.
+/// It is displayed, parsed, serialized and deserialized as 22 characters of base64url. It is not a secret, because it grants no access.
 ///
 /// ```
 /// use openid_deferred::store::ProcessId;
@@ -59,6 +60,19 @@ impl FromStr for ProcessId {
 impl fmt::Display for ProcessId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+impl Serialize for ProcessId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ProcessId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
     }
 }
 

@@ -118,7 +118,8 @@ impl TestProviderBuilder {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// use openid_deferred::testing::{TestClient, TestProvider};
-    /// use openid_deferred::{Client, ClientCertificate};
+    /// use openid_deferred::transport::ClientCertificate;
+    /// use openid_deferred::Client;
     ///
     /// let op = TestProvider::builder()
     ///     .https()
@@ -372,7 +373,7 @@ impl TestProviderBuilder {
 
     /// Accepts client assertions only for the URL of the token endpoint, at every endpoint, and not for the issuer, as
     /// OPs from before 2025 do. The client then needs
-    /// [`AssertionAudience::TokenEndpoint`](crate::AssertionAudience::TokenEndpoint).
+    /// [`AssertionAudience::TokenEndpoint`](crate::compatibility::AssertionAudience::TokenEndpoint).
     pub fn assertions_for_token_endpoint(mut self) -> Self {
         self.settings.assertions_for_token_endpoint = true;
         self

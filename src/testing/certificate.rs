@@ -18,8 +18,8 @@ use tokio_rustls::rustls::{self, DigitallySignedStruct, DistinguishedName, RootC
 /// provider trusts.
 ///
 /// ```
-/// use openid_deferred::ClientCertificate;
 /// use openid_deferred::testing::{TestCertificate, TestClient};
+/// use openid_deferred::transport::ClientCertificate;
 ///
 /// # fn example() -> Result<(), openid_deferred::Error> {
 /// let files = TestCertificate::self_signed("my-client");

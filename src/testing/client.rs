@@ -18,6 +18,7 @@ use super::keys;
 /// let confidential = TestClient::secret_basic("my-server", "s3cret: with % and +").signing_algorithm("ES256");
 /// ```
 #[derive(Debug, Clone)]
+#[must_use = "a client does nothing until it is given to a provider"]
 pub struct TestClient {
     pub(super) id: String,
     pub(super) authentication: RegisteredAuthentication,
@@ -192,8 +193,8 @@ impl TestClient {
     /// (`id_token_encrypted_response_alg` and `_enc`).
     ///
     /// ```
+    /// use openid_deferred::encryption::{DecryptionKey, KeyManagementAlgorithm};
     /// use openid_deferred::testing::TestClient;
-    /// use openid_deferred::{DecryptionKey, KeyManagementAlgorithm};
     ///
     /// let key = DecryptionKey::generate(KeyManagementAlgorithm::EcdhEsA256Kw)?;
     /// let registered = TestClient::secret_basic("my-app", "s3cret")
@@ -323,6 +324,7 @@ impl TestClient {
 /// let user = TestUser::new("24400320").claim("name", "Jane Doe").claim("email_verified", true);
 /// ```
 #[derive(Debug, Clone)]
+#[must_use = "a user does nothing until it is given to a provider"]
 pub struct TestUser {
     pub(super) sub: String,
     pub(super) claims: Map<String, Value>,

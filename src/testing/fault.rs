@@ -34,6 +34,7 @@ use super::wire::{Delivery, Reply};
 /// # }
 /// ```
 #[derive(Clone)]
+#[must_use = "a fault does nothing until it is given to a provider"]
 pub struct Fault {
     pub(super) endpoint: Endpoint,
     pub(super) name: String,

@@ -32,8 +32,8 @@ impl TestProviderBuilder {
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use openid_deferred::registration::{Registrar, RegistrationRequest};
     /// use openid_deferred::testing::TestProvider;
-    /// use openid_deferred::{Registrar, RegistrationRequest};
     ///
     /// let op = TestProvider::builder().in_process().registration().start()?;
     /// let registrar = Registrar::builder(op.issuer()).http_client(op.http_client()).build()?;

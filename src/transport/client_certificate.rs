@@ -22,7 +22,8 @@ use crate::secret::Secret;
 /// ```
 /// # #[cfg(feature = "testing")] {
 /// use openid_deferred::testing::TestCertificate;
-/// use openid_deferred::{Client, ClientAuthentication, ClientCertificate};
+/// use openid_deferred::transport::ClientCertificate;
+/// use openid_deferred::{Client, ClientAuthentication};
 ///
 /// # fn example() -> Result<(), openid_deferred::Error> {
 /// # let (files, renewed) = (TestCertificate::self_signed("client"), TestCertificate::self_signed("client"));
@@ -48,8 +49,8 @@ impl ClientCertificate {
     ///
     /// # Errors
     ///
-    /// [`ConfigurationProblem::Certificate`](crate::ConfigurationProblem::Certificate) if they cannot be read or do not
-    /// belong together. Expiry is not checked.
+    /// [`ConfigurationProblem::Certificate`](crate::error::ConfigurationProblem::Certificate) if they cannot be read or
+    /// do not belong together. Expiry is not checked.
     pub fn from_pem(certificates: impl AsRef<[u8]>, private_key: impl AsRef<[u8]>) -> Result<Self, Error> {
         let certificate = PresentedCertificate::from_pem(certificates.as_ref(), private_key.as_ref())?;
         Ok(Self(Arc::new(RwLock::new(certificate))))

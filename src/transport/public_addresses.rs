@@ -15,7 +15,8 @@ use super::address::{is_localhost, is_public};
 ///
 /// ```
 /// # use std::sync::Arc;
-/// use openid_deferred::{Client, PublicAddresses};
+/// use openid_deferred::transport::PublicAddresses;
+/// use openid_deferred::Client;
 ///
 /// # fn example(resolver: Arc<dyn reqwest::dns::Resolve>) -> Result<(), openid_deferred::Error> {
 /// let client = Client::builder("https://op.example", "my-client")

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::circles::imports;
-use crate::modules::{BASE, MODULES};
+use crate::modules::{BASE, FRONT_PAGES, MODULES};
 use crate::source::Source;
 
 const PAGE: &str = "ARCHITECTURE.md";
@@ -57,10 +57,13 @@ fn inside_client_nothing_imports_upward() {
     }
 }
 
-/// The imports of each module, without those of the base.
+/// The imports of each module except front pages, without those of the base.
 fn module_graph(source: &Source) -> BTreeMap<String, BTreeSet<String>> {
     let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (from, edges) in imports(source) {
+        if from.first().is_some_and(|from| FRONT_PAGES.contains(&from.as_str())) {
+            continue;
+        }
         for to in edges.keys() {
             if from[0] != to[0] && !BASE.contains(&to[0].as_str()) {
                 graph.entry(from[0].clone()).or_default().insert(to[0].clone());

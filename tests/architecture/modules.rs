@@ -8,8 +8,12 @@ use crate::source::{File, Finding, Import, Source};
 /// Modules that every other module may import.
 pub const BASE: [&str; 7] = ["error", "secret", "clock", "random", "task", "text", "json"];
 
+/// Modules without code of their own. Each gives the public types of one subject their path.
+pub const FRONT_PAGES: [&str; 6] =
+    ["claims", "compatibility", "encryption", "identity_assurance", "registration", "tokens"];
+
 /// The modules above the base, the lowest first, each with the modules that it may import besides the base.
-pub const MODULES: [(&str, &[&str]); 15] = [
+pub const MODULES: [(&str, &[&str]); 21] = [
     ("jose", &[]),
     ("id_token", &["jose"]),
     ("dpop", &["jose"]),
@@ -25,6 +29,12 @@ pub const MODULES: [(&str, &[&str]); 15] = [
     ("ping", &["client", "keyring", "poller"]),
     ("testing", &["transport"]),
     ("measured", &["jose", "id_token", "dpop"]),
+    ("claims", &["id_token", "client"]),
+    ("compatibility", &["client"]),
+    ("encryption", &["jose", "id_token", "client"]),
+    ("identity_assurance", &["id_token", "client"]),
+    ("registration", &["client"]),
+    ("tokens", &["client"]),
 ];
 
 /// Crates that only one or two modules may use.

@@ -202,19 +202,10 @@ async fn plant(place: &Place) -> (Arc<dyn Store>, Vec<Vec<u8>>) {
             4..=5 => (URL_SAFE_NO_PAD.encode(&all).into_bytes(), String::new()),
             _ => (Vec::new(), STANDARD.encode(&all)),
         };
-        let process = NewProcess {
-            id: ProcessId::from_bytes([disguise; 16]),
-            partition: Partition(1),
-            state: State::Waiting,
-            sessions: vec![],
-            lookups: vec![],
-            due_in: SECOND,
-            ping_in: None,
-            interval: SECOND,
-            expires_in: None,
-            schedule,
-            body: SealedBody { format: 1, key: [1; 4], bytes },
-        };
+        let body = SealedBody::new(1, [1; 4], bytes);
+        let id = ProcessId::from_bytes([disguise; 16]);
+        let mut process = NewProcess::new(id, Partition(1), State::Waiting, body);
+        (process.due_in, process.interval, process.schedule) = (SECOND, SECOND, schedule);
         store.insert(process).await.unwrap();
         planted.push(secret);
     }

@@ -3,11 +3,9 @@
 use std::sync::Arc;
 
 use http::HeaderValue;
+use openid_deferred::registration::{Registrar, Registration, RegistrationRequest};
 use openid_deferred::testing::{Endpoint, Fault, IdTokenForgery, TestClock, TestProvider};
-use openid_deferred::{
-    AuthorizationSession, Clock as _, Keyring, Poller, Registrar, Registration, RegistrationRequest, SealingKey,
-    SigningAlgorithm, SigningKey,
-};
+use openid_deferred::{AuthorizationSession, Clock as _, Keyring, Poller, SealingKey, SigningAlgorithm, SigningKey};
 use serde_json::json;
 
 use crate::show::{Echo, ShownNetwork};

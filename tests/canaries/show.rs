@@ -11,7 +11,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use futures_core::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, StatusCode};
-use openid_deferred::{Error, HttpClient, HttpError, HttpRequest, HttpResponse, TransportProblem};
+use openid_deferred::Error;
+use openid_deferred::error::TransportProblem;
+use openid_deferred::transport::{HttpClient, HttpError, HttpRequest, HttpResponse};
 use serde_json::json;
 
 /// A part of a response that repeats what the request contained, as a careless OP does.

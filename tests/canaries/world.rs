@@ -7,17 +7,21 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue};
+use openid_deferred::encryption::{ClientAlgorithms, DecryptionKey, KeyManagementAlgorithm};
 use openid_deferred::ping::Receiver;
+use openid_deferred::poller::SignIn;
 use openid_deferred::store::{SealedBody, Store};
 use openid_deferred::testing::{
     DecisionPolicy, InterimToken, NoncePolicy, RecordedRequest, SeededRandom, TestCertificate, TestClient, TestClock,
     TestProvider, TestProviderBuilder, TestUser,
 };
+use openid_deferred::tokens::TokenTypeHint;
+use openid_deferred::transport::ClientCertificate;
 use openid_deferred::{
-    Accepted, Authentication, AuthorizationSession, Client, ClientAuthentication, ClientBuilder, ClientCertificate,
-    Clock as _, DecryptionKey, Error, ErrorResponse, KeyManagementAlgorithm, Keyring, Outcome, Poller, SealingKey,
-    SigningAlgorithm, SigningKey, TokenTypeHint,
+    Authentication, AuthorizationSession, Client, ClientAuthentication, ClientBuilder, Clock as _, Error,
+    ErrorResponse, Keyring, Outcome, Poller, SealingKey, SigningAlgorithm, SigningKey,
 };
 use openssl::hash::MessageDigest;
 use openssl::pkey::PKey;
@@ -102,7 +106,10 @@ impl Ground {
             .require_signed_request_object()
             .encrypted_authorization_response(alg.as_str(), "A256GCM");
         let signs = |client: ClientBuilder| {
-            client.fapi2_message_signing().decryption_key(decryption_key).authorization_encrypted_response_alg(alg)
+            client
+                .fapi2_message_signing()
+                .decryption_key(decryption_key)
+                .algorithms(ClientAlgorithms::new().authorization_encrypted_response(alg))
         };
         let world = self.world(client, ClientAuthentication::private_key_jwt(key), signs).await;
         world.secret_pem(&signing);
@@ -220,7 +227,7 @@ impl World {
         self.show_result(&accepted);
         self.search_rows().await;
         let id = match accepted {
-            Ok(Accepted::Deferred(id)) => Some(id),
+            Ok(SignIn::Deferred(id)) => Some(id),
             _ => None,
         };
         (poller, id)
@@ -250,7 +257,7 @@ impl World {
                 self.show_result(&delivery.acknowledge().await);
             }
         }
-        while let Ok(event) = events.try_recv() {
+        while let Some(event) = tokio::task::unconstrained(events.next()).now_or_never().flatten() {
             self.log.show(&event);
             if let openid_deferred::poller::Event::Trouble { error, .. } = &event {
                 self.log.show_error(error);

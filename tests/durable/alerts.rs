@@ -3,26 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use openid_deferred::poller::Event;
+use openid_deferred::poller::{Event, Events, SignIn};
 use openid_deferred::store::{NewProcess, Partition, ProcessId, SealedBody, State, Store};
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, SeededRandom, TestClock};
-use openid_deferred::{Accepted, Keyring, Outcome, Poller, SealingKey};
-use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::TryRecvError;
+use openid_deferred::{Keyring, Outcome, Poller, SealingKey};
 
-use crate::support::{CLIENT_ID, HOUR, SECOND, World, client_of, keyring, next, poller_of, provider, world_of};
+use crate::support::{
+    CLIENT_ID, HOUR, SECOND, World, client_of, happened, keyring, next, poller_of, provider, world_of,
+};
 use crate::troubled::Troubled;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// All picked events since the last call.
-fn picked<T>(events: &mut Receiver<Event>, pick: impl Fn(Event) -> Option<T>) -> Vec<T> {
+fn picked<T>(events: &mut Events, pick: impl Fn(Event) -> Option<T>) -> Vec<T> {
     let mut picked = Vec::new();
     loop {
-        match events.try_recv() {
-            Ok(event) => picked.extend(pick(event)),
-            Err(TryRecvError::Empty) => return picked,
-            Err(error) => panic!("{error}"),
+        match happened(events) {
+            Some(Event::Missed { events }) => panic!("{events} events were missed"),
+            Some(event) => picked.extend(pick(event)),
+            None => return picked,
         }
     }
 }
@@ -163,19 +163,10 @@ async fn rows_whose_key_is_missing_are_reported_within_a_minute_and_once_an_hour
 
 /// A row as another release may have written it.
 fn row(number: u8, partition: i64, format: u8) -> NewProcess {
-    NewProcess {
-        id: ProcessId::from_bytes([number; 16]),
-        partition: Partition(partition),
-        state: State::Waiting,
-        sessions: Vec::new(),
-        lookups: Vec::new(),
-        due_in: Duration::ZERO,
-        ping_in: None,
-        interval: MINUTE,
-        expires_in: None,
-        schedule: String::new(),
-        body: SealedBody { format, key: [1, 2, 3, 4], bytes: vec![0] },
-    }
+    let body = SealedBody::new(format, [1, 2, 3, 4], vec![0]);
+    let mut row = NewProcess::new(ProcessId::from_bytes([number; 16]), Partition(partition), State::Waiting, body);
+    row.interval = MINUTE;
+    row
 }
 
 #[tokio::test]
@@ -248,7 +239,7 @@ async fn a_stream_of_outcomes_asks_the_store_when_something_was_decided_and_not_
     for _ in 0..10 {
         let (url, session) = client.authorize().start().await.unwrap();
         let accepted = poller.authorization_response(&op.visit(url).query(), session).await;
-        assert!(matches!(accepted, Ok(Accepted::Deferred(_))), "{accepted:?}");
+        assert!(matches!(accepted, Ok(SignIn::Deferred(_))), "{accepted:?}");
     }
     let mut outcomes = poller.outcomes();
     let first = next(&mut outcomes).await;

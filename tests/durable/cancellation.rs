@@ -1,10 +1,12 @@
 //! DTR §Canceling an Ongoing Authentication Process.
 
+use openid_deferred::error::Misuse;
+use openid_deferred::poller::Cancelled;
 use openid_deferred::store::ProcessId;
 use openid_deferred::testing::{
     DecisionPolicy, Endpoint, Fault, TestClient, TestClock, TestProvider, TestProviderBuilder,
 };
-use openid_deferred::{Cancelled, Client, ClientAuthentication, ClientBuilder, Misuse, Outcome, SignIn};
+use openid_deferred::{Client, ClientAuthentication, ClientBuilder, Outcome, SignIn};
 
 use tokio::task::JoinSet;
 
@@ -156,7 +158,7 @@ async fn the_protocol_floor_cancels_too_and_the_mark_survives_sealing() {
     let sealed = pending.seal(&keyring).unwrap();
     let mut pending = openid_deferred::PendingAuthentication::open(&keyring, &sealed).unwrap();
     assert!(pending.is_cancelled());
-    assert_eq!(world.client.cancel(&mut pending).await.unwrap(), Cancelled::Told);
+    assert_eq!(world.client.cancel(&mut pending).await.unwrap(), openid_deferred::Cancelled::Told);
     let outcome = world.client.wait(&mut pending).await.unwrap();
     assert!(matches!(outcome, Outcome::Cancelled), "{outcome:?}");
     assert_eq!(world.client.cancel(&mut pending).await.unwrap_err().kind(), &Misuse::NothingToPoll.into());

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openid_deferred::poller::Event;
+use openid_deferred::error::Misuse;
+use openid_deferred::poller::{Event, SignIn};
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, SeededRandom, TestClient, TestClock, TestProvider};
-use openid_deferred::{Accepted, Client, ClientAuthentication, ErrorKind, Misuse, Outcome, Poller};
+use openid_deferred::{Client, ClientAuthentication, ErrorKind, Outcome, Poller};
 
 use crate::support::{
-    CLIENT_ID, CLIENT_SECRET, HOUR, REDIRECT_URI, SECOND, World, client_of, keyring, next, poller_of, provider,
-    world_of,
+    CLIENT_ID, CLIENT_SECRET, HOUR, REDIRECT_URI, SECOND, World, client_of, happened, keyring, next, poller_of,
+    provider, world_of,
 };
 use crate::troubled::{self, Troubled};
 
@@ -37,7 +38,7 @@ async fn a_client_whose_secret_has_changed_is_replaced_without_a_restart() {
     assert!(world.poller.stats().await.unwrap()[0].is_gate_closed);
     let mut events = world.poller.events();
     world.poller.replace_client(client_with_new_secret(&world)).unwrap();
-    assert!(matches!(events.try_recv(), Ok(Event::GateOpened { .. })));
+    assert!(matches!(happened(&mut events), Some(Event::GateOpened { .. })));
     let before = world.polls().len();
     let mut outcomes = world.poller.outcomes();
     for _ in 0..3 {
@@ -46,7 +47,7 @@ async fn a_client_whose_secret_has_changed_is_replaced_without_a_restart() {
     assert!(world.polls()[before..].iter().all(|poll| poll.response_json()["error"] != "invalid_client"));
     // Users who return now are signed in with the new secret too.
     let accepted = world.accept().await;
-    assert!(matches!(accepted, Ok(Accepted::Deferred(_))), "{accepted:?}");
+    assert!(matches!(accepted, Ok(SignIn::Deferred(_))), "{accepted:?}");
 }
 
 #[tokio::test]
@@ -62,7 +63,7 @@ async fn a_poll_under_way_with_the_former_secret_does_not_close_the_gate() {
     let mut events = world.poller.events();
     assert!(matches!(world.outcome().await.outcome(), Outcome::Approved(_)));
     assert_eq!(world.polls()[0].response_json()["error"], "invalid_client");
-    while let Ok(event) = events.try_recv() {
+    while let Some(event) = happened(&mut events) {
         assert!(!matches!(event, Event::GateClosed { .. } | Event::GateOpened { .. }), "{event:?}");
     }
 }
@@ -93,7 +94,7 @@ async fn the_processes_of_a_client_that_was_removed_wait_until_it_is_added_again
     world.sleep(30 * HOUR).await;
     assert_eq!(world.polls().len(), polls);
     let mut unknown = Vec::new();
-    while let Ok(event) = events.try_recv() {
+    while let Some(event) = happened(&mut events) {
         if let Event::UnknownClient { clients, processes } = event {
             unknown.push((clients, processes));
         }
@@ -159,7 +160,7 @@ async fn a_flood_of_one_clients_outcomes_does_not_hold_up_another_clients() {
     let sign_in = async |number: usize| {
         let (url, session) = clients[number].authorize().start().await.unwrap();
         match poller.authorization_response(&ops[number].visit(url).query(), session).await {
-            Ok(Accepted::Deferred(id)) => id,
+            Ok(SignIn::Deferred(id)) => id,
             other => panic!("{other:?}"),
         }
     };

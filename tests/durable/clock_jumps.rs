@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use openid_deferred::poller::Event;
+use openid_deferred::poller::{Event, Events};
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, TestProviderBuilder};
 use openid_deferred::{Clock as _, DpopMode, Outcome};
-use tokio::sync::broadcast::Receiver;
 
-use crate::support::{HOUR, SECOND, world_of};
+use crate::support::{HOUR, SECOND, happened, world_of};
 use crate::troubled::{World, world_with};
 
 const PROCESSES: usize = 200;
@@ -23,8 +22,8 @@ async fn waiting_world() -> World {
     world
 }
 
-fn jumps(events: &mut Receiver<Event>) -> usize {
-    std::iter::from_fn(|| events.try_recv().ok()).filter(|event| matches!(event, Event::ClockJumped { .. })).count()
+fn jumps(events: &mut Events) -> usize {
+    std::iter::from_fn(|| happened(events)).filter(|event| matches!(event, Event::ClockJumped { .. })).count()
 }
 
 /// The number of sign-ins that were polled after that time.

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use openid_deferred::error::Rule;
 use openid_deferred::poller::Event;
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, IdTokenForgery};
-use openid_deferred::{Clock as _, Outcome, Rule};
+use openid_deferred::{Clock as _, Outcome};
 
-use crate::support::{HOUR, SECOND, World, next, world, world_with};
+use crate::support::{HOUR, SECOND, World, happened, next, world, world_with};
 use crate::troubled;
 
 #[tokio::test]
@@ -57,7 +58,7 @@ async fn an_outcome_that_a_consumer_does_not_let_go_of_is_reported_and_delivered
     assert_eq!((again.id(), again.attempt()), (id, 2));
     assert!(waited >= HOUR && waited <= HOUR + 600 * SECOND, "{waited:?}");
     let mut overdue = Vec::new();
-    while let Ok(event) = events.try_recv() {
+    while let Some(event) = happened(&mut events) {
         if let Event::DeliveryOverdue { id, held_for } = event {
             overdue.push((id, held_for >= HOUR));
         }

@@ -1,8 +1,10 @@
 //! Encrypted final ID Tokens, and replicas that do not have the key yet.
 
+use openid_deferred::Outcome;
+use openid_deferred::encryption::{DecryptionKey, KeyManagementAlgorithm};
+use openid_deferred::error::Rule;
 use openid_deferred::poller::ProcessPhase;
 use openid_deferred::testing::{DecisionPolicy, EncryptionForgery, Endpoint, Fault, TestClient, TestProviderBuilder};
-use openid_deferred::{DecryptionKey, KeyManagementAlgorithm, Outcome, Rule};
 use serde_json::json;
 
 use crate::support::{CLIENT_ID, CLIENT_SECRET, HOUR, REDIRECT_URI, SECOND, World, next, world_of, world_with};

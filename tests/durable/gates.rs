@@ -4,7 +4,7 @@ use openid_deferred::poller::{Event, Limits, ProcessPhase};
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, RecordedRequest};
 use openid_deferred::{Clock as _, Outcome};
 
-use crate::support::{CLIENT_ID, HOUR, SECOND, next, world, world_of, world_with};
+use crate::support::{CLIENT_ID, HOUR, SECOND, happened, next, world, world_of, world_with};
 
 #[tokio::test]
 async fn a_refused_client_closes_its_gate_and_its_processes_wait() {
@@ -18,7 +18,7 @@ async fn a_refused_client_closes_its_gate_and_its_processes_wait() {
     let polls = world.polls().len();
     assert!((24..60).contains(&polls), "a probe an hour, not {polls} polls");
     let mut closed = 0;
-    while let Ok(event) = events.try_recv() {
+    while let Some(event) = happened(&mut events) {
         closed += u32::from(matches!(event, Event::GateClosed { .. }));
     }
     assert_eq!(closed, 1, "one alert is enough");
@@ -45,7 +45,7 @@ async fn a_refused_proof_or_scope_closes_the_gate_and_is_reported() {
         let polls = world.polls().len();
         assert!((24..60).contains(&polls), "{code}: a probe an hour, not {polls} polls");
         let mut closed = Vec::new();
-        while let Ok(event) = events.try_recv() {
+        while let Some(event) = happened(&mut events) {
             if let Event::GateClosed { code, .. } = event {
                 closed.push(code);
             }
@@ -108,7 +108,7 @@ async fn an_overloaded_op_is_left_alone_by_the_whole_client_for_five_minutes_and
     world.sleep(60 * SECOND).await;
     assert!(world.polls().len() > 5);
     assert_eq!(world.poller.stats().await.unwrap()[0].paused_for, None);
-    let told: Vec<_> = std::iter::from_fn(|| events.try_recv().ok())
+    let told: Vec<_> = std::iter::from_fn(|| happened(&mut events))
         .filter_map(|event| match event {
             Event::Paused { probe_in, retry_after, .. } => Some((probe_in.as_secs(), retry_after.as_secs())),
             Event::Resumed { .. } => Some((0, 0)),
@@ -240,7 +240,7 @@ async fn answers_that_were_lost_do_not_close_the_gate_for_others() {
     }
     assert!(unknown > LOST / 2, "the answers of {unknown} were lost");
     assert!(world.clock.monotonic() - since < 10 * 60 * SECOND, "a user who came later is not delayed");
-    while let Ok(event) = events.try_recv() {
+    while let Some(event) = happened(&mut events) {
         assert!(!matches!(event, Event::GateClosed { .. }), "{event:?}");
     }
 }

@@ -7,9 +7,8 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 use openid_deferred::store::MemoryStore;
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, TestClock};
-use openid_deferred::{
-    Clock as _, HttpClient, HttpError, HttpRequest, HttpResponse, Outcome, PendingAuthentication, SignIn,
-};
+use openid_deferred::transport::{HttpClient, HttpError, HttpRequest, HttpResponse};
+use openid_deferred::{Clock as _, Outcome, PendingAuthentication, SignIn};
 
 use crate::support::{HOUR, SECOND, World, client_of, poller_of, provider, world, world_of};
 

@@ -22,3 +22,4 @@ mod pings;
 mod polling;
 mod start;
 mod store_trouble;
+mod streams;

@@ -6,7 +6,7 @@ use openid_deferred::poller::{Event, Limits, ProcessPhase};
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault};
 use openid_deferred::{Backoff, ClientBuilder, Clock, Outcome};
 
-use crate::support::{HOUR, SECOND, next, world, world_of, world_with};
+use crate::support::{HOUR, SECOND, happened, next, world, world_of, world_with};
 
 /// Whether all requests were at least `seconds` apart.
 fn spaced(gaps: &[f64], seconds: f64) -> bool {
@@ -243,7 +243,7 @@ async fn an_error_code_that_nobody_knows_is_told_and_ends_nothing() {
     let id = world.waiting().await;
     world.op.misbehave(Fault::error(Endpoint::Poll, "committee_in_recess"));
     assert!(matches!(world.outcome().await.outcome(), Outcome::Approved(_)));
-    let told = std::iter::from_fn(|| events.try_recv().ok()).find_map(|event| match event {
+    let told = std::iter::from_fn(|| happened(&mut events)).find_map(|event| match event {
         Event::UnknownError { id, code } => Some((id, code.to_string())),
         _ => None,
     });
@@ -257,7 +257,7 @@ async fn an_op_that_is_silent_for_ninety_days_is_told_of_once_and_still_asked() 
     let id = world.waiting().await;
     world.op.misbehave(Fault::status(Endpoint::Poll, 502).always());
     world.sleep(100 * 24 * HOUR).await;
-    let silences: Vec<_> = std::iter::from_fn(|| events.try_recv().ok())
+    let silences: Vec<_> = std::iter::from_fn(|| happened(&mut events))
         .filter_map(|event| match event {
             Event::Stale { id, silence } => Some((id, silence.as_secs() / 86_400)),
             _ => None,

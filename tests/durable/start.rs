@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
+use openid_deferred::error::{ConfigurationProblem, Misuse};
 use openid_deferred::poller::Limits;
 use openid_deferred::store::{ProcessId, StoreError, StoreProblem};
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, SeededRandom, TestProvider};
-use openid_deferred::{
-    Accepted, AuthorizationSession, Client, ConfigurationProblem, ErrorKind, Keyring, Misuse, Outcome, Poller,
-    SealingKey, SignIn,
-};
+use openid_deferred::{AuthorizationSession, Client, ErrorKind, Keyring, Outcome, Poller, SealingKey, SignIn, poller};
 
 use crate::support::{HOUR, SECOND, World, client_of, keyring, poller_of, provider, world, world_of, world_with};
 
@@ -76,7 +74,7 @@ async fn a_replica_that_only_serves_polls_nothing() {
     world.poller.shutdown(SECOND).await;
     let serving = poller_of(&world.store, &world.clock, 8).client(world.client.clone()).connect().await.unwrap();
     let (query, session) = world.user_returns().await;
-    let Accepted::Deferred(id) = serving.authorization_response(&query, session).await.unwrap() else {
+    let poller::SignIn::Deferred(id) = serving.authorization_response(&query, session).await.unwrap() else {
         panic!("not deferred")
     };
     world.sleep(HOUR).await;
@@ -159,7 +157,7 @@ async fn a_user_who_waits_for_a_turn_when_the_poller_stops_can_go_to_another_rep
         world.poller.shutdown(20 * SECOND).await;
     };
     let (first, second, ()) = tokio::join!(world.accept(), second, stopped);
-    assert!(matches!(first, Ok(Accepted::Deferred(_))), "its exchange had begun");
+    assert!(matches!(first, Ok(poller::SignIn::Deferred(_))), "its exchange had begun");
     let error = second.unwrap_err();
     assert_eq!((error.kind(), error.is_transient()), (&Misuse::ShutDown.into(), true));
     assert_eq!(world.op.requests_to(Endpoint::Exchange).len(), 1, "the second code was not sent");
@@ -167,7 +165,7 @@ async fn a_user_who_waits_for_a_turn_when_the_poller_stops_can_go_to_another_rep
     world.restart().await;
     let session = AuthorizationSession::open(&keyring(), &cookie).unwrap();
     let told = world.poller.authorization_response(&query, session).await;
-    assert!(matches!(told, Ok(Accepted::Deferred(_))), "{told:?}");
+    assert!(matches!(told, Ok(poller::SignIn::Deferred(_))), "{told:?}");
     assert_eq!(world.op.requests_to(Endpoint::Exchange).len(), 2);
     world.op.assert_clean();
 }
@@ -237,7 +235,7 @@ async fn an_op_whose_responses_are_jwts_names_itself_in_them() {
     let (url, session) = client.authorize().start().await.unwrap();
     let query = op.visit(url).query();
     let accepted = world.poller.authorization_response(&query, session).await;
-    assert!(matches!(accepted, Ok(Accepted::Deferred(_))), "{accepted:?}");
+    assert!(matches!(accepted, Ok(poller::SignIn::Deferred(_))), "{accepted:?}");
 }
 
 #[tokio::test]
@@ -255,7 +253,7 @@ async fn a_response_that_nothing_tells_from_another_ops_is_refused_before_its_co
     );
     assert!(op.requests_to(Endpoint::Exchange).is_empty());
     // The OP that sends its `iss` is as safe as before.
-    assert!(matches!(world.accept().await, Ok(Accepted::Deferred(_))));
+    assert!(matches!(world.accept().await, Ok(poller::SignIn::Deferred(_))));
 }
 
 #[tokio::test]

@@ -17,7 +17,9 @@ use openid_deferred::{
     SigningAlgorithm, SigningKey,
 };
 
-use crate::support::{CLIENT_ID, HOUR, REDIRECT_URI, SECOND, client_of, keyring, next, ping_request, provider};
+use crate::support::{
+    CLIENT_ID, HOUR, REDIRECT_URI, SECOND, client_of, happened, keyring, next, ping_request, provider,
+};
 use crate::troubled::{Troubled, World, poller_on, world, world_with};
 
 #[tokio::test]
@@ -107,7 +109,7 @@ async fn a_jump_of_the_stores_clock_is_told_and_asks_nobody_early() {
     world.store.jump_forward(HOUR);
     world.sleep(HOUR).await;
     let mut jumps = Vec::new();
-    while let Ok(event) = events.try_recv() {
+    while let Some(event) = happened(&mut events) {
         if let Event::ClockJumped { by } = event {
             jumps.push(by.as_secs());
         }
@@ -216,7 +218,7 @@ async fn a_store_that_panics_stops_nobody_and_is_reported() {
     world.store.panic_next(10);
     world.approvals(5, HOUR).await;
     assert_eq!(world.store.panics_left(), 0);
-    let panics = std::iter::from_fn(|| events.try_recv().ok())
+    let panics = std::iter::from_fn(|| happened(&mut events))
         .filter(|event| matches!(event, Event::Panicked { id: None }))
         .count();
     assert_eq!(panics, 10);
@@ -233,7 +235,7 @@ async fn an_engine_that_panics_begins_again_after_a_pause() {
     }
     world.sleep(60 * SECOND).await;
     assert_eq!(world.store.panics_left(), 0);
-    let panics = std::iter::from_fn(|| events.try_recv().ok())
+    let panics = std::iter::from_fn(|| happened(&mut events))
         .filter(|event| matches!(event, Event::Panicked { id: None }))
         .count();
     assert_eq!(panics, 3);
@@ -293,7 +295,7 @@ async fn a_signer_that_panics_costs_one_poll_and_no_process() {
     }
     panics.store(2, Ordering::Relaxed);
     world.approvals(5, HOUR).await;
-    let panicked: BTreeSet<_> = std::iter::from_fn(|| events.try_recv().ok())
+    let panicked: BTreeSet<_> = std::iter::from_fn(|| happened(&mut events))
         .filter_map(|event| match event {
             Event::Panicked { id } => Some(id.expect("it was a poll")),
             _ => None,
@@ -362,7 +364,7 @@ async fn a_store_that_fails_is_reported_once_a_minute() {
     world.sleep(60 * SECOND).await;
     world.store.set_down(true);
     world.sleep(HOUR).await;
-    let reported = std::iter::from_fn(|| events.try_recv().ok())
+    let reported = std::iter::from_fn(|| happened(&mut events))
         .filter(|event| matches!(event, Event::StoreTrouble { .. }))
         .count();
     assert!((30..=61).contains(&reported), "{reported} times in an hour");
@@ -377,7 +379,7 @@ async fn a_correction_of_due_times_that_fails_is_reported() {
     world.store.fail("clamp_due_times");
     world.store.jump_forward(HOUR);
     world.sleep(HOUR).await;
-    let told: Vec<_> = std::iter::from_fn(|| events.try_recv().ok()).collect();
+    let told: Vec<_> = std::iter::from_fn(|| happened(&mut events)).collect();
     assert!(told.iter().any(|event| matches!(event, Event::ClockJumped { .. })), "{told:?}");
     let troubles = told.iter().filter(|event| matches!(event, Event::StoreTrouble { .. })).count();
     assert!((30..=61).contains(&troubles), "{troubles} times in an hour, in which nothing is polled");

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use http::{HeaderMap, Method, Request};
-use openid_deferred::poller::{Outcomes, PollerBuilder};
+use openid_deferred::poller::{Event, Events, Outcomes, PollerBuilder, SignIn};
 use openid_deferred::store::{MemoryStore, ProcessId};
 use openid_deferred::testing::{
     DecisionPolicy, Endpoint, RecordedRequest, SeededRandom, TestClient, TestClock, TestProvider, TestProviderBuilder,
     TestUser,
 };
 use openid_deferred::{
-    Accepted, AuthorizationSession, Client, ClientAuthentication, ClientBuilder, Clock, Delivery, Error, Keyring,
-    Poller, SealingKey,
+    AuthorizationSession, Client, ClientAuthentication, ClientBuilder, Clock, Delivery, Error, Keyring, Poller,
+    SealingKey,
 };
 
 pub const CLIENT_ID: &str = "the-app";
@@ -94,7 +95,7 @@ impl World {
     }
 
     /// Passes a user's return to the poller.
-    pub async fn accept(&self) -> Result<Accepted, Error> {
+    pub async fn accept(&self) -> Result<SignIn, Error> {
         let (query, session) = self.user_returns().await;
         self.poller.authorization_response(&query, session).await
     }
@@ -102,7 +103,7 @@ impl World {
     /// Starts a sign-in that waits for its outcome.
     pub async fn waiting(&self) -> ProcessId {
         match self.accept().await {
-            Ok(Accepted::Deferred(id)) => id,
+            Ok(SignIn::Deferred(id)) => id,
             other => panic!("expected a deferral, got {other:?}"),
         }
     }
@@ -151,4 +152,9 @@ pub fn ping_request(method: Method, headers: &HeaderMap, body: impl Into<String>
 
 pub async fn next(outcomes: &mut Outcomes) -> Delivery {
     outcomes.next().await.expect("the poller runs")
+}
+
+/// The next event that has already happened.
+pub fn happened(events: &mut Events) -> Option<Event> {
+    tokio::task::unconstrained(events.next()).now_or_never().flatten()
 }

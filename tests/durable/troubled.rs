@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use futures_core::future::BoxFuture;
-use openid_deferred::poller::PollerBuilder;
+use openid_deferred::poller::{PollerBuilder, SignIn};
 use openid_deferred::store::{
     Acknowledged, Acknowledgement, Cancellation, Changed, Claim, Clamp, Clamped, HeldOutcome, Insertion, KeyStats,
     MemoryStore, NewProcess, OutcomeClaim, Outcomes, Partition, PartitionStats, Pinged, Process, ProcessId, Reseal,
@@ -15,7 +15,7 @@ use openid_deferred::store::{
 use openid_deferred::testing::{
     DecisionPolicy, Endpoint, RecordedRequest, SeededRandom, TestClock, TestProvider, TestProviderBuilder,
 };
-use openid_deferred::{Accepted, AuthorizationSession, Client, ClientBuilder, Clock, Outcome, Poller};
+use openid_deferred::{AuthorizationSession, Client, ClientBuilder, Clock, Outcome, Poller};
 
 use crate::support::{client_of, keyring, provider};
 
@@ -293,7 +293,7 @@ impl World {
     pub async fn waiting(&self) -> ProcessId {
         let (query, session) = self.user_returns().await;
         match self.poller.authorization_response(&query, session).await {
-            Ok(Accepted::Deferred(id)) => id,
+            Ok(SignIn::Deferred(id)) => id,
             other => panic!("expected a deferral, got {other:?}"),
         }
     }

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use openid_deferred::error::{ConfigurationProblem, Rule, TransportProblem};
 use openid_deferred::testing::{
     DecisionPolicy, Endpoint, TestClient, TestClock, TestProvider, TestProviderBuilder, TestUser,
 };
-use openid_deferred::{
-    Client, ClientAuthentication, ClientBuilder, ConfigurationProblem, Error, ErrorKind, Outcome, ProviderMetadata,
-    PublicAddresses, Rule, TransportProblem,
-};
+use openid_deferred::transport::PublicAddresses;
+use openid_deferred::{Client, ClientAuthentication, ClientBuilder, Error, ErrorKind, Outcome, ProviderMetadata};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use serde_json::{Value, json};
 

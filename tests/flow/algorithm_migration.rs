@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use openid_deferred::encryption::ClientAlgorithms;
+use openid_deferred::error::Rule;
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, IdTokenForgery, TestClient, TestProviderBuilder};
-use openid_deferred::{ClientBuilder, Clock as _, InterimState, ResponseMode, Rule, SigningAlgorithm};
+use openid_deferred::{ClientBuilder, Clock as _, InterimState, ResponseMode, SigningAlgorithm};
 use serde_json::json;
 
 use crate::id_token::{ended_with, header};
@@ -165,14 +167,16 @@ async fn an_algorithm_that_is_never_accepted_causes_no_fetch_of_metadata() {
 
 #[tokio::test]
 async fn an_algorithm_that_differs_from_the_registered_one_causes_no_fetch_of_metadata() {
-    let pinned = |client: ClientBuilder| client.id_token_signed_response_alg(SigningAlgorithm::Rs256);
+    let pinned = |client: ClientBuilder| {
+        client.algorithms(ClientAlgorithms::new().id_token_signed_response_alg(SigningAlgorithm::Rs256))
+    };
     let migration = Migration::new(|op| op, pinned).await;
     let mut pending = migration.world.pending().await;
     migration.migrate();
     assert_eq!(broken_rule(&migration.world.wait(&mut pending).await), Some(Rule::IdTokenAlgorithm));
     let pinned = |client: ClientBuilder| {
         let client = client.response_mode(ResponseMode::QueryJwt);
-        client.authorization_signed_response_alg(SigningAlgorithm::Rs256)
+        client.algorithms(ClientAlgorithms::new().authorization_signed_response_alg(SigningAlgorithm::Rs256))
     };
     let responses = Migration::new(|op| op, pinned).await;
     responses.migrate();

@@ -8,10 +8,11 @@ mod session;
 
 use std::time::Duration;
 
+use openid_deferred::error::{ConfigurationProblem, Misuse, Rule, SessionProblem};
 use openid_deferred::testing::{Endpoint, Fault, IdTokenForgery, RequestRule, TestClient};
 use openid_deferred::{
-    AuthorizationRequest, AuthorizationSession, ConfigurationProblem, Error, ErrorKind, Keyring, Misuse, ResponseMode,
-    ResponseType, Rule, SealingKey, SessionProblem, SignIn,
+    AuthorizationRequest, AuthorizationSession, Error, ErrorKind, Keyring, ResponseMode, ResponseType, SealingKey,
+    SignIn,
 };
 use serde_json::json;
 use url::Url;

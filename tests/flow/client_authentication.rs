@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use openid_deferred::compatibility::PollCredential;
+use openid_deferred::encryption::ClientAlgorithms;
+use openid_deferred::error::ConfigurationProblem;
 use openid_deferred::testing::{Endpoint, RequestRule, TestClient, TestClock, TestProvider, TestProviderBuilder};
 use openid_deferred::{
-    Client, ClientAuthentication, ClientBuilder, ConfigurationProblem, DpopMode, Error, ErrorKind, Outcome,
-    PollCredential, SigningAlgorithm, SigningKey,
+    Client, ClientAuthentication, ClientBuilder, DpopMode, Error, ErrorKind, Outcome, SigningAlgorithm, SigningKey,
 };
 use serde_json::{Value, json};
 
@@ -289,7 +291,13 @@ async fn credentials_beside_a_named_method_that_has_its_own_are_refused() {
     assert_setting(&problem(named().signing_key(key().0).build()), "signing_key");
     // A secret beside a key is for ID Tokens.
     let by_key = bare(&op, &clock).authentication(ClientAuthentication::private_key_jwt(key().0));
-    assert!(by_key.client_secret(SECRET).id_token_signed_response_alg(SigningAlgorithm::Hs256).build().is_ok());
+    assert!(
+        by_key
+            .client_secret(SECRET)
+            .algorithms(ClientAlgorithms::new().id_token_signed_response_alg(SigningAlgorithm::Hs256))
+            .build()
+            .is_ok()
+    );
 }
 
 #[tokio::test]

@@ -1,9 +1,9 @@
 //! OpenID Connect Core 1.0 §3.1: plain `code`, at OPs without the deferred flow.
 
+use openid_deferred::error::{ConfigurationProblem, Rule};
 use openid_deferred::testing::{Endpoint, Fault, IdTokenForgery, TestClock, TestProvider, TestProviderBuilder};
 use openid_deferred::{
-    Authentication, AuthorizationSession, ClientBuilder, ConfigurationProblem, Error, ErrorKind, ResponseMode,
-    ResponseType, Rule, SignIn,
+    Authentication, AuthorizationSession, ClientBuilder, Error, ErrorKind, ResponseMode, ResponseType, SignIn,
 };
 use serde_json::json;
 

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use openid_deferred::error::TransportProblem;
 use openid_deferred::testing::{DecisionPolicy, TestClient, TestClock, TestProvider, TestUser};
-use openid_deferred::{Client, ClientCertificate, DpopMode, ErrorKind, TransportProblem};
+use openid_deferred::transport::ClientCertificate;
+use openid_deferred::{Client, DpopMode, ErrorKind};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 

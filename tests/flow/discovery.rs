@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
+use openid_deferred::encryption::ClientAlgorithms;
+use openid_deferred::error::{ConfigurationProblem, Document, Rule, TransportProblem};
 use openid_deferred::testing::{DiscoveryForm, Endpoint, Fault, TestClock, TestProvider, TestProviderBuilder};
-use openid_deferred::{
-    Client, ClientBuilder, ConfigurationProblem, Document, Error, ErrorKind, HttpClient, HttpError, HttpRequest,
-    HttpResponse, Outcome, Rule, SigningAlgorithm, TransportProblem,
-};
+use openid_deferred::transport::{HttpClient, HttpError, HttpRequest, HttpResponse};
+use openid_deferred::{Client, ClientBuilder, Error, ErrorKind, Outcome, SigningAlgorithm};
 use serde_json::{Map, Value, json};
 
-use crate::support::{CLIENT_ID, client_of, provider, world, world_with};
+use crate::support::{CLIENT_ID, REDIRECT_URI, client_of, provider, world, world_with};
 
 /// A provider before the first request of a client.
 fn op_with(op: impl FnOnce(TestProviderBuilder) -> TestProviderBuilder) -> (TestProvider, TestClock) {
@@ -92,6 +92,7 @@ mod issuer {
     async fn a_trailing_slash_makes_another_issuer() {
         let (op, clock) = op_with(|op| op);
         let client = Client::builder(format!("{}/", op.issuer()), CLIENT_ID)
+            .redirect_uri(REDIRECT_URI)
             .http_client(op.http_client())
             .clock(Arc::new(clock.clone()));
         assert_eq!(client.discover().await.unwrap_err().rule(), Some(Rule::IssuerMismatch));
@@ -224,7 +225,8 @@ mod documents {
         let body = "{\n  \"issuer\": \"https://op.test\",,\n}";
         let error = failure(Fault::response(Endpoint::Metadata, 200, "application/json", body)).await;
         let ErrorKind::Protocol(violation) = error.kind() else { panic!("{error:?}") };
-        assert_eq!(violation.position(), Some((2, 31)));
+        let position = violation.position().unwrap();
+        assert_eq!((position.line, position.column), (2, 31));
     }
 
     #[tokio::test]
@@ -505,7 +507,9 @@ mod advertised {
     #[tokio::test]
     async fn an_id_token_algorithm_that_was_set_has_to_be_listed_unless_the_op_says_nothing() {
         const MEMBER: &str = "id_token_signing_alg_values_supported";
-        let es256 = |client: ClientBuilder| client.id_token_signed_response_alg(SigningAlgorithm::Es256);
+        let es256 = |client: ClientBuilder| {
+            client.algorithms(ClientAlgorithms::new().id_token_signed_response_alg(SigningAlgorithm::Es256))
+        };
         for listed in [json!(["RS256"]), json!([]), json!(["HS256"])] {
             let edit = move |members: &mut Map<String, Value>| set(members, MEMBER, listed.clone());
             let (op, clock) = op_with(|op| op.metadata(edit.clone()));
@@ -671,7 +675,8 @@ mod settings {
 
     #[tokio::test]
     async fn settings_that_cannot_work_are_refused_when_building() {
-        use openid_deferred::{ClientAuthentication, DpopMode, PollCredential};
+        use openid_deferred::compatibility::PollCredential;
+        use openid_deferred::{ClientAuthentication, DpopMode};
         let builder = || Client::builder("https://op.test", CLIENT_ID);
         assert_eq!(setting(Client::builder("https://op.test", "")), "client_id");
         assert_eq!(setting(builder().redirect_uri("callback")), "redirect_uri");
@@ -680,7 +685,8 @@ mod settings {
         let basic = ClientAuthentication::client_secret_basic("s3cret");
         assert_eq!(setting(by_token().authentication(basic)), "poll_credential");
         assert_eq!(setting(by_token().dpop(DpopMode::Off)), "poll_credential");
-        let hmac = || builder().id_token_signed_response_alg(SigningAlgorithm::Hs256);
+        let hmac =
+            || builder().algorithms(ClientAlgorithms::new().id_token_signed_response_alg(SigningAlgorithm::Hs256));
         assert_eq!(setting(hmac()), "id_token_signed_response_alg");
         let short = ClientAuthentication::client_secret_basic("31 bytes are one too few for it");
         assert_eq!(setting(hmac().authentication(short)), "id_token_signed_response_alg");
@@ -696,20 +702,24 @@ mod settings {
         op.misbehave(no_keys());
         let secret = openid_deferred::ClientAuthentication::client_secret_basic("s".repeat(32));
         let client = || client_of(&op, &clock).authentication(secret.clone());
-        assert!(client().id_token_signed_response_alg(SigningAlgorithm::Hs256).discover().await.is_ok());
+        assert!(
+            client()
+                .algorithms(ClientAlgorithms::new().id_token_signed_response_alg(SigningAlgorithm::Hs256))
+                .discover()
+                .await
+                .is_ok()
+        );
         assert!(client().discover().await.is_err());
     }
 
     #[tokio::test]
-    async fn a_request_needs_a_redirect_uri() {
+    async fn a_client_needs_a_redirect_uri() {
         let (op, clock) = op_with(|op| op);
-        let client = Client::builder(op.issuer(), CLIENT_ID)
-            .http_client(op.http_client())
-            .clock(Arc::new(clock.clone()))
-            .discover()
-            .await
-            .unwrap();
-        let error = client.authorize().start().await.unwrap_err();
-        assert!(matches!(problem(&error), ConfigurationProblem::Setting { setting: "redirect_uri", .. }));
+        let builder =
+            || Client::builder(op.issuer(), CLIENT_ID).http_client(op.http_client()).clock(Arc::new(clock.clone()));
+        for error in [builder().build().unwrap_err(), builder().discover().await.unwrap_err()] {
+            assert!(matches!(problem(&error), ConfigurationProblem::Setting { setting: "redirect_uri", .. }));
+        }
+        assert!(op.requests().is_empty());
     }
 }

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use openid_deferred::compatibility::PollCredential;
+use openid_deferred::error::{Misuse, Rule};
 use openid_deferred::testing::{
     DecisionPolicy, Endpoint, Fault, InterimToken, NoncePolicy, RecordedRequest, TestClient, TestProviderBuilder,
     jwk_thumbprint,
 };
 use openid_deferred::{
-    ClientAuthentication, ClientBuilder, Clock as _, DpopMode, ErrorKind, Misuse, Outcome, Poll, PollCredential, Rule,
-    SigningKey,
+    ClientAuthentication, ClientBuilder, Clock as _, DpopMode, ErrorKind, Outcome, Poll, SigningKey,
 };
 use serde_json::{Value, json};
 

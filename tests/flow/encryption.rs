@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use openid_deferred::encryption::{
+    ClientAlgorithms, ContentEncryptionAlgorithm, DecryptionKey, Encryption, KeyManagementAlgorithm,
+};
+use openid_deferred::error::{Document, Rule};
 use openid_deferred::testing::{DecisionPolicy, EncryptionForgery, Endpoint, Fault, IdTokenForgery, TestClient};
 use openid_deferred::{
-    ClientBuilder, Clock as _, ContentEncryptionAlgorithm, DecryptionKey, Document, InterimState,
-    KeyManagementAlgorithm, Outcome, PendingAuthentication, Poll, ResponseType, Rule, SignIn,
+    ClientBuilder, Clock as _, InterimState, Outcome, PendingAuthentication, Poll, ResponseType, SignIn,
 };
 use serde_json::{Value, json};
 
@@ -44,7 +47,10 @@ async fn world_for(client_at_op: TestClient, client: impl FnOnce(ClientBuilder) 
 /// A client that registered encryption and has the key.
 async fn encrypted_world() -> World {
     let key = key();
-    world_for(encrypting(&key), |client| client.decryption_key(key).id_token_encrypted_response_alg(ALG)).await
+    world_for(encrypting(&key), |client| {
+        client.decryption_key(key).algorithms(ClientAlgorithms::new().id_token_encrypted_response(ALG))
+    })
+    .await
 }
 
 async fn ended_with(world: &World, forgery: EncryptionForgery) -> Outcome {
@@ -84,8 +90,7 @@ async fn encrypted_tokens_sign_a_user_in_with_every_combination_of_algorithms() 
             let world = world_for(at_op, |client| {
                 client
                     .decryption_key(key.clone())
-                    .id_token_encrypted_response_alg(alg)
-                    .id_token_encrypted_response_enc(enc)
+                    .algorithms(ClientAlgorithms::new().id_token_encrypted_response(Encryption::new(alg).content(enc)))
             })
             .await;
             let mut pending = world.pending().await;
@@ -160,9 +165,10 @@ async fn a_token_without_kid_and_cty_is_decrypted() {
 #[tokio::test]
 async fn keys_rotate_while_the_client_runs_and_processes_wait() {
     let (old, new) = (key(), key());
-    let world =
-        world_for(encrypting(&old), |client| client.decryption_key(old.clone()).id_token_encrypted_response_alg(ALG))
-            .await;
+    let world = world_for(encrypting(&old), |client| {
+        client.decryption_key(old.clone()).algorithms(ClientAlgorithms::new().id_token_encrypted_response(ALG))
+    })
+    .await;
     let mut before = world.pending().await;
     world.client.replace_decryption_keys([new.clone(), old.clone()]).unwrap();
     let published = world.client.clone().jwks();
@@ -264,12 +270,14 @@ async fn a_token_that_is_encrypted_otherwise_than_registered_is_refused() {
     let (key, rsa) = (key(), DecryptionKey::generate(KeyManagementAlgorithm::RsaOaep256).unwrap());
     let both = |client: ClientBuilder| client.decryption_key(key.clone()).decryption_key(rsa.clone());
     let at_op = registered(&rsa).encrypted_id_token("RSA-OAEP-256", "A256GCM");
-    let world = world_for(at_op, |client| both(client).id_token_encrypted_response_alg(ALG)).await;
+    let world =
+        world_for(at_op, |client| both(client).algorithms(ClientAlgorithms::new().id_token_encrypted_response(ALG)))
+            .await;
     assert_eq!(broken_rule(&world.outcome().await), Some(Rule::EncryptionHeader));
 
     let with_enc = |client: ClientBuilder| {
-        let client = both(client).id_token_encrypted_response_alg(ALG);
-        client.id_token_encrypted_response_enc(ContentEncryptionAlgorithm::A256CbcHs512)
+        let encryption = Encryption::new(ALG).content(ContentEncryptionAlgorithm::A256CbcHs512);
+        both(client).algorithms(ClientAlgorithms::new().id_token_encrypted_response(encryption))
     };
     let world = world_for(encrypting(&key), with_enc).await;
     assert_eq!(broken_rule(&world.outcome().await), Some(Rule::EncryptionHeader));

@@ -13,13 +13,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
+use openid_deferred::compatibility::AssertionAudience;
+use openid_deferred::error::{Document, Misuse, Rule, TransportProblem};
 use openid_deferred::testing::{
     Endpoint, Fault, IdTokenForgery, InterimToken, NoncePolicy, RequestRule, TestClient, TestProviderBuilder,
 };
+use openid_deferred::tokens::GrantedScope;
 use openid_deferred::{
-    AssertionAudience, Authentication, AuthorizationGrant, ClientAuthentication, ClientBuilder, Clock as _, Document,
-    DpopMode, Error, ErrorKind, GrantedScope, InterimState, Misuse, Outcome, PendingAuthentication, Rule, SignIn,
-    Signer, SigningAlgorithm, SigningKey, TransportProblem,
+    Authentication, AuthorizationGrant, ClientAuthentication, ClientBuilder, Clock as _, DpopMode, Error, ErrorKind,
+    InterimState, Outcome, PendingAuthentication, SignIn, Signer, SigningAlgorithm, SigningKey,
 };
 use serde_json::{Map, Value, json};
 

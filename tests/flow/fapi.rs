@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
+use openid_deferred::compatibility::AssertionAudience;
+use openid_deferred::encryption::ClientAlgorithms;
+use openid_deferred::error::{ConfigurationProblem, Rule};
 use openid_deferred::testing::{
     Endpoint, Fault, RequestRule, TestClient, TestClock, TestProvider, TestProviderBuilder,
 };
+use openid_deferred::transport::ClientCertificate;
 use openid_deferred::{
-    AssertionAudience, Client, ClientAuthentication, ClientBuilder, ClientCertificate, ConfigurationProblem, DpopMode,
-    Error, ErrorKind, Outcome, ResponseMode, Rule, SigningAlgorithm, SigningKey,
+    Client, ClientAuthentication, ClientBuilder, DpopMode, Error, ErrorKind, Outcome, ResponseMode, SigningAlgorithm,
+    SigningKey,
 };
 use serde_json::{Map, Value, json};
 
@@ -197,9 +201,18 @@ fn what_contradicts_the_rules_is_refused_when_the_client_is_built() {
         (with_key(A::Es384), "authentication"),
         (base().signing_key(key(A::Es512)), "signing_key"),
         (good().request_object_signing_key(key(A::Rs256)), "request_object_signing_key"),
-        (good().id_token_signed_response_alg(A::Rs256), "id_token_signed_response_alg"),
-        (good().userinfo_signed_response_alg(A::Ps512), "userinfo_signed_response_alg"),
-        (good().authorization_signed_response_alg(A::Hs256), "authorization_signed_response_alg"),
+        (
+            good().algorithms(ClientAlgorithms::new().id_token_signed_response_alg(A::Rs256)),
+            "id_token_signed_response_alg",
+        ),
+        (
+            good().algorithms(ClientAlgorithms::new().userinfo_signed_response_alg(A::Ps512)),
+            "userinfo_signed_response_alg",
+        ),
+        (
+            good().algorithms(ClientAlgorithms::new().authorization_signed_response_alg(A::Hs256)),
+            "authorization_signed_response_alg",
+        ),
     ] {
         assert!(builder.fapi2().build().is_err_and(|error| forbidden(&error) == setting), "{setting}");
     }

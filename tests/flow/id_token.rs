@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use openid_deferred::encryption::ClientAlgorithms;
+use openid_deferred::error::{Document, Misuse, Rule};
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, IdTokenForgery, TestClient};
-use openid_deferred::{AuthorizationRequest, Document, ErrorKind, Misuse, Outcome, Rule, SignIn, SigningAlgorithm};
+use openid_deferred::{AuthorizationRequest, ErrorKind, Outcome, SignIn, SigningAlgorithm};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -90,7 +92,11 @@ async fn an_algorithm_that_is_missing_or_unknown_is_refused() {
 
 #[tokio::test]
 async fn an_algorithm_other_than_the_registered_one_is_refused() {
-    let world = world_with(|op| op, |client| client.id_token_signed_response_alg(SigningAlgorithm::Rs256)).await;
+    let world = world_with(
+        |op| op,
+        |client| client.algorithms(ClientAlgorithms::new().id_token_signed_response_alg(SigningAlgorithm::Rs256)),
+    )
+    .await;
     let Outcome::Invalid(violation) = world.outcome().await else { panic!("ES256 is accepted") };
     assert_eq!(violation.rule(), Rule::IdTokenAlgorithm);
 }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use openid_deferred::error::{ConfigurationProblem, Misuse, Rule};
 use openid_deferred::testing::{Endpoint, Fault};
-use openid_deferred::{Clock as _, ConfigurationProblem, ErrorKind, InterimState, Misuse, ResponseType, Rule, SignIn};
+use openid_deferred::{Clock as _, ErrorKind, InterimState, ResponseType, SignIn};
 use serde_json::json;
 
 use crate::support::{World, world, world_with};

@@ -2,11 +2,10 @@
 
 use std::sync::{Arc, Mutex};
 
+use openid_deferred::encryption::{DecryptionKey, KeyManagementAlgorithm};
+use openid_deferred::error::{Document, Rule};
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, IdTokenForgery, InterimToken, TestClient};
-use openid_deferred::{
-    Authentication, Clock as _, DecryptionKey, Document, InterimState, KeyManagementAlgorithm, Outcome,
-    PendingAuthentication, Rule, SignIn,
-};
+use openid_deferred::{Authentication, Clock as _, InterimState, Outcome, PendingAuthentication, SignIn};
 use serde_json::{Value, json};
 
 use crate::id_token::{claim, moved, without};

@@ -1,13 +1,12 @@
 //! RFC 7662: the OP's description of a token.
 
+use openid_deferred::error::{ConfigurationProblem, Document, Rule, TransportProblem};
 use openid_deferred::testing::{Endpoint, Fault, TestClient};
-use openid_deferred::{
-    Clock as _, ConfigurationProblem, Document, Error, ErrorKind, Introspection, Rule, Secret, TokenTypeHint,
-    TransportProblem,
-};
+use openid_deferred::tokens::{Introspection, TokenTypeHint};
+use openid_deferred::{Clock as _, Error, ErrorKind, Secret};
 use serde_json::json;
 
-use crate::support::{CLIENT_ID, HOUR, seconds, world, world_with};
+use crate::support::{CLIENT_ID, HOUR, REDIRECT_URI, seconds, world, world_with};
 
 async fn answered_with(fault: Fault) -> Result<Introspection, Error> {
     let world = world().await;
@@ -62,6 +61,7 @@ async fn a_token_of_another_client_is_not_active() {
     let world = world_with(|op| op.client(TestClient::secret_basic("other", "secret")), |client| client).await;
     let authentication = world.approved().await;
     let other = openid_deferred::Client::builder(world.op.issuer(), "other")
+        .redirect_uri(REDIRECT_URI)
         .authentication(openid_deferred::ClientAuthentication::client_secret_basic("secret"))
         .http_client(world.op.http_client())
         .build()

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use openid_deferred::encryption::{
+    ClientAlgorithms, ContentEncryptionAlgorithm, DecryptionKey, Encryption, KeyManagementAlgorithm,
+};
+use openid_deferred::error::{ConfigurationProblem, Document, Misuse, Rule};
 use openid_deferred::testing::{
     BrowserReturn, EncryptionForgery, Endpoint, Fault, IdTokenForgery, TestClient, TestProviderBuilder,
 };
 use openid_deferred::{
-    AuthorizationSession, Client, ClientBuilder, ConfigurationProblem, ContentEncryptionAlgorithm, DecryptionKey,
-    Document, Error, ErrorKind, KeyManagementAlgorithm, Misuse, ResponseMode, ResponseType, Rule, SignIn,
-    SigningAlgorithm,
+    AuthorizationSession, Client, ClientBuilder, Error, ErrorKind, ResponseMode, ResponseType, SignIn, SigningAlgorithm,
 };
 use serde_json::{Map, Value, json};
 
@@ -192,7 +194,7 @@ async fn responses_are_verified_with_every_algorithm_that_the_op_has() {
         let at_op = registered().authorization_signed_response_alg(algorithm.as_str());
         for pinned in [true, false] {
             let world = world_for(at_op.clone(), |client| match pinned {
-                true => client.authorization_signed_response_alg(algorithm),
+                true => client.algorithms(ClientAlgorithms::new().authorization_signed_response_alg(algorithm)),
                 false => client,
             })
             .await;
@@ -231,8 +233,7 @@ async fn encrypted_world(alg: KeyManagementAlgorithm, enc: ContentEncryptionAlgo
     let world = world_for(at_op, |client| {
         client
             .decryption_key(key.clone())
-            .authorization_encrypted_response_alg(alg)
-            .authorization_encrypted_response_enc(enc)
+            .algorithms(ClientAlgorithms::new().authorization_encrypted_response(Encryption::new(alg).content(enc)))
     })
     .await;
     (world, key)
@@ -512,7 +513,7 @@ async fn an_algorithm_other_than_the_registered_one_is_refused() {
     let op = provider(&clock).client(at_op).start().unwrap();
     let client = client_of(&op, &clock)
         .response_mode(ResponseMode::QueryJwt)
-        .authorization_signed_response_alg(SigningAlgorithm::Es256)
+        .algorithms(ClientAlgorithms::new().authorization_signed_response_alg(SigningAlgorithm::Es256))
         .allow_unadvertised()
         .discover()
         .await
@@ -547,7 +548,7 @@ async fn an_hmac_is_accepted_only_where_it_was_registered() {
     assert_eq!(refusal(&world.client, &query, &mut open()).await, (Rule::JwtResponseAlgorithm, Some("response")));
     let registered = client_of(&world.op, &world.clock)
         .authentication(openid_deferred::ClientAuthentication::client_secret_basic(secret))
-        .authorization_signed_response_alg(SigningAlgorithm::Hs256)
+        .algorithms(ClientAlgorithms::new().authorization_signed_response_alg(SigningAlgorithm::Hs256))
         .build()
         .unwrap();
     assert!(registered.check_authorization_response(&query, &mut open()).await.is_ok());
@@ -655,7 +656,11 @@ async fn an_op_that_does_not_answer_like_this_is_refused_at_discovery() {
     discovered(plain, |client| client.response_mode(ResponseMode::FormPostJwt)).await.unwrap();
     discovered(plain, ClientBuilder::allow_unadvertised).await.unwrap();
 
-    let error = discovered(|_| {}, |client| client.authorization_signed_response_alg(SigningAlgorithm::Ps256)).await;
+    let error = discovered(
+        |_| {},
+        |client| client.algorithms(ClientAlgorithms::new().authorization_signed_response_alg(SigningAlgorithm::Ps256)),
+    )
+    .await;
     assert_eq!(unlisted(&error.unwrap_err()), ("authorization_signing_alg_values_supported", "PS256"));
     let symmetric = |metadata: &mut Map<String, Value>| {
         metadata.insert("authorization_signing_alg_values_supported".into(), json!(["HS256", "none"]));
@@ -687,11 +692,12 @@ async fn settings_that_cannot_work_are_refused_at_once() {
         ErrorKind::Configuration(ConfigurationProblem::Setting { setting, .. }) => *setting,
         other => panic!("{other:?}"),
     };
-    let hmac = base().authorization_signed_response_alg(SigningAlgorithm::Hs256);
+    let hmac = base().algorithms(ClientAlgorithms::new().authorization_signed_response_alg(SigningAlgorithm::Hs256));
     assert_eq!(setting(hmac), "authorization_signed_response_alg");
-    assert_eq!(setting(base().authorization_encrypted_response_alg(ALG)), "authorization_encrypted_response_alg");
-    let enc = base().authorization_encrypted_response_enc(ContentEncryptionAlgorithm::A128Gcm);
-    assert_eq!(setting(enc), "authorization_encrypted_response_enc");
+    assert_eq!(
+        setting(base().algorithms(ClientAlgorithms::new().authorization_encrypted_response(ALG))),
+        "authorization_encrypted_response_alg"
+    );
 }
 
 #[test]

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
+use openid_deferred::error::Rule;
 use openid_deferred::testing::{Endpoint, Fault};
-use openid_deferred::{
-    AuthorizationGrant, Clock as _, Error, Outcome, ResponseMode, ResponseType, Rule, SignIn, WaitEvent,
-};
+use openid_deferred::{AuthorizationGrant, Clock as _, Error, Outcome, ResponseMode, ResponseType, SignIn, WaitEvent};
 
 use crate::keys::without_keys;
 use crate::support::{HOUR, World, assert_approved, seconds, world_with};
@@ -55,7 +54,7 @@ async fn the_op_is_asked_for_its_keys_seldom_in_a_long_outage() {
     let mut troubles = 0;
     let waiting = async {
         let waiting = world.client.wait(&mut pending).on_event(|_, event| {
-            troubles += usize::from(matches!(event, WaitEvent::Trouble(_)));
+            troubles += usize::from(matches!(event, WaitEvent::Trouble { .. }));
         });
         assert_approved(&waiting.await.unwrap());
     };

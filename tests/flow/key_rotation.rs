@@ -2,8 +2,9 @@
 
 use std::future::IntoFuture as _;
 
+use openid_deferred::error::Rule;
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, IdTokenForgery, TestClient};
-use openid_deferred::{Clock as _, ErrorKind, InterimState, ResponseMode, Rule, SignIn};
+use openid_deferred::{Clock as _, ErrorKind, InterimState, ResponseMode, SignIn};
 use serde_json::json;
 
 use crate::support::{CLIENT_ID, CLIENT_SECRET, DAY, REDIRECT_URI, World, broken_rule, seconds, world_with};

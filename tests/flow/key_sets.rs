@@ -2,8 +2,10 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
+use openid_deferred::encryption::ClientAlgorithms;
+use openid_deferred::error::Rule;
 use openid_deferred::testing::{Endpoint, Fault, TestClock, TestProvider};
-use openid_deferred::{Client, ClientAuthentication, Error, Outcome, Rule, SigningAlgorithm};
+use openid_deferred::{Client, ClientAuthentication, Error, Outcome, SigningAlgorithm};
 use serde_json::{Map, Value, json};
 
 use crate::support::{CLIENT_SECRET, World, broken_rule, client_of, provider};
@@ -106,7 +108,7 @@ async fn no_key_is_needed_where_tokens_are_authenticated_with_the_secret() {
     op.misbehave(Fault::edit_json(Endpoint::Keys, |members| drop(members.insert("keys".into(), json!([])))).always());
     let client = client_of(&op, &clock)
         .authentication(ClientAuthentication::client_secret_basic(format!("{CLIENT_SECRET}, which is longer")))
-        .id_token_signed_response_alg(SigningAlgorithm::Hs256)
+        .algorithms(ClientAlgorithms::new().id_token_signed_response_alg(SigningAlgorithm::Hs256))
         .allow_unadvertised();
     assert!(client.discover().await.is_ok());
 }

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use openid_deferred::error::Rule;
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, IdTokenForgery, TestClock};
-use openid_deferred::{Clock as _, Outcome, Rule, WaitEvent};
+use openid_deferred::{Clock as _, Outcome, WaitEvent};
 use serde_json::json;
 
 use crate::id_token::{ended_with, header};
@@ -61,7 +62,7 @@ async fn answered_without_keys(until: Duration) -> (World, Outcome, usize) {
     let waiting = world
         .client
         .wait(&mut pending)
-        .on_event(|_, event| troubles += usize::from(matches!(event, WaitEvent::Trouble(_))));
+        .on_event(|_, event| troubles += usize::from(matches!(event, WaitEvent::Trouble { .. })));
     let recovery = async {
         world.clock.sleep(until).await;
         world.op.behave();

@@ -1,10 +1,9 @@
 //! Values that JSON's grammar allows and programs cannot represent: half of a UTF-16 surrogate pair (RFC 8259 §8.2),
 //! and a number beyond all bounds (§6). They do no harm in members that no check needs.
 
+use openid_deferred::error::{Document, Misuse, Rule, Violation};
 use openid_deferred::testing::{Endpoint, Fault, IdTokenForgery};
-use openid_deferred::{
-    Document, Error, ErrorKind, InterimState, Misuse, Outcome, ResponseMode, Rule, SignIn, Violation,
-};
+use openid_deferred::{Error, ErrorKind, InterimState, Outcome, ResponseMode, SignIn};
 use serde_json::{Value, json};
 
 use crate::id_token::ended_with;

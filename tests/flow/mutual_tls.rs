@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use openid_deferred::compatibility::PollCredential;
+use openid_deferred::error::{ConfigurationProblem, TransportProblem};
 use openid_deferred::testing::{
     DecisionPolicy, Endpoint, Fault, RecordedRequest, RequestRule, TestCertificate, TestClient, TestClock,
     TestProvider, TestProviderBuilder, TestUser,
 };
+use openid_deferred::transport::ClientCertificate;
 use openid_deferred::{
-    Authentication, Cancelled, Client, ClientAuthentication, ClientBuilder, ClientCertificate, ConfigurationProblem,
-    DpopMode, Error, ErrorKind, Outcome, PollCredential, ResponseType, SignIn, SigningAlgorithm, SigningKey,
-    TransportProblem,
+    Authentication, Cancelled, Client, ClientAuthentication, ClientBuilder, DpopMode, Error, ErrorKind, Outcome,
+    ResponseType, SignIn, SigningAlgorithm, SigningKey,
 };
 use serde_json::json;
 
@@ -207,7 +209,7 @@ mod authentication {
 mod network {
     use super::*;
     use futures_core::future::BoxFuture;
-    use openid_deferred::{HttpClient, HttpError, HttpRequest, HttpResponse};
+    use openid_deferred::transport::{HttpClient, HttpError, HttpRequest, HttpResponse};
 
     /// An application's own network without support for certificates.
     #[derive(Debug)]
@@ -350,7 +352,7 @@ mod aliases {
             })
         });
         let client = bare(&op, &clock).client_certificate(handle(&op.client_certificate(NAME)));
-        assert_eq!(client.discover().await.unwrap_err().rule(), Some(openid_deferred::Rule::InsecureEndpoint));
+        assert_eq!(client.discover().await.unwrap_err().rule(), Some(openid_deferred::error::Rule::InsecureEndpoint));
     }
 }
 

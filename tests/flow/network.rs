@@ -8,13 +8,12 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use openid_deferred::error::{ConfigurationProblem, Document, Rule, TransportProblem};
 use openid_deferred::testing::{
     DecisionPolicy, Endpoint, Fault, NoncePolicy, TestClient, TestClock, TestProvider, TestProviderBuilder, TestUser,
 };
-use openid_deferred::{
-    Client, ClientAuthentication, ClientBuilder, ClientCertificate, ConfigurationProblem, Document, DpopMode, Error,
-    ErrorKind, Outcome, Rule, SignIn, TransportProblem,
-};
+use openid_deferred::transport::ClientCertificate;
+use openid_deferred::{Client, ClientAuthentication, ClientBuilder, DpopMode, Error, ErrorKind, Outcome, SignIn};
 use serde_json::json;
 
 use crate::steps::cause;
@@ -126,7 +125,7 @@ async fn an_op_whose_certificate_nobody_vouches_for_gets_no_request() {
     let op = provider(Scheme::Https, &clock).start().unwrap();
     let stranger = provider(Scheme::Https, &clock).start().unwrap();
     let authority = reqwest::Certificate::from_pem(stranger.ca_certificate_pem().unwrap().as_bytes()).unwrap();
-    let client = Client::builder(op.issuer(), CLIENT_ID).configure_http(move |http| {
+    let client = Client::builder(op.issuer(), CLIENT_ID).redirect_uri(REDIRECT_URI).configure_http(move |http| {
         http.no_proxy()
             .tls_certs_only([authority.clone()])
             .tls_danger_accept_invalid_certs(true)

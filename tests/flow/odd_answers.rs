@@ -1,7 +1,8 @@
 //! Genuine answers with an unusual status or format, and answers that only look like them.
 
+use openid_deferred::error::Rule;
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault};
-use openid_deferred::{Clock as _, ErrorKind, Outcome, Poll, Rule};
+use openid_deferred::{Clock as _, ErrorKind, Outcome, Poll};
 use serde_json::{Value, json};
 
 use crate::support::{World, assert_approved, keyring, reopened, seconds, undecided, world, world_with};

@@ -3,8 +3,9 @@
 
 use std::time::SystemTime;
 
+use openid_deferred::error::{Document, Rule};
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault};
-use openid_deferred::{Authentication, Claims, Document, Outcome, Rule};
+use openid_deferred::{Authentication, Claims, Outcome};
 use serde_json::{Value, json};
 
 use crate::id_token::{claim, ended_with};

@@ -1,9 +1,8 @@
 //! Codes, identifiers and tokens are opaque: they arrive with every character that their specifications allow.
 
 use openid_deferred::testing::{DecisionPolicy, Endpoint, NoncePolicy};
-use openid_deferred::{
-    Authentication, Cancelled, ClientBuilder, Outcome, Poll, ResponseMode, ResponseType, SignIn, TokenTypeHint,
-};
+use openid_deferred::tokens::TokenTypeHint;
+use openid_deferred::{Authentication, Cancelled, ClientBuilder, Outcome, Poll, ResponseMode, ResponseType, SignIn};
 
 use crate::support::{World, client_of, keyring, provider, reopened, world_with};
 

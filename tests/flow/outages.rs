@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::HeaderValue;
+use openid_deferred::error::Rule;
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, NoncePolicy, SeededRandom, TestClock};
-use openid_deferred::{Clock as _, Random, Rule, WaitEvent};
+use openid_deferred::{Clock as _, Random, WaitEvent};
 
 use crate::support::{
     DAY, HOUR, World, assert_approved, client_of, decided_after, provider, undecided, world, world_on_a_cable,
@@ -18,7 +19,7 @@ async fn is_survived_for_a_day(fault: Fault) {
     world.op.misbehave(fault.always());
     let mut troubles = 0;
     let waiting = world.client.wait(&mut pending).on_event(|_, event| {
-        if let WaitEvent::Trouble(error) = event {
+        if let WaitEvent::Trouble { error } = event {
             assert!(error.is_transient(), "{error:?}");
             troubles += 1;
         }
@@ -160,7 +161,7 @@ async fn a_source_of_randomness_that_fails_for_a_while_is_waited_for_and_not_ham
     };
     let mut troubles = 0;
     let waiting = world.client.wait(&mut pending).on_event(|_, event| {
-        troubles += usize::from(matches!(event, WaitEvent::Trouble(_)));
+        troubles += usize::from(matches!(event, WaitEvent::Trouble { .. }));
         assert!(troubles < 100, "it is hammered");
     });
     let (outcome, ()) = tokio::join!(waiting.into_future(), recovery);

@@ -1,7 +1,8 @@
 //! DTR §Getting the Authentication Result.
 
+use openid_deferred::error::Misuse;
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault};
-use openid_deferred::{Clock as _, ErrorKind, Misuse, Outcome, Poll, WaitEvent};
+use openid_deferred::{Clock as _, ErrorKind, Outcome, Poll, WaitEvent};
 
 use crate::support::{DAY, HOUR, assert_approved, seconds, undecided, world, world_with};
 

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use openid_deferred::error::{ConfigurationProblem, Document, Rule, TransportProblem};
 use openid_deferred::testing::{
     Endpoint, Fault, NoncePolicy, RecordedRequest, RequestRule, TestClient, TestProviderBuilder,
 };
 use openid_deferred::{
-    AuthorizationSession, ClientAuthentication, ClientBuilder, Clock as _, ConfigurationProblem, Document, DpopMode,
-    Error, ErrorKind, Outcome, ResponseMode, Rule, SignIn, SigningAlgorithm, SigningKey, TransportProblem,
+    AuthorizationSession, ClientAuthentication, ClientBuilder, Clock as _, DpopMode, Error, ErrorKind, Outcome,
+    ResponseMode, SignIn, SigningAlgorithm, SigningKey,
 };
 use serde_json::{Map, Value, json};
 use url::Url;

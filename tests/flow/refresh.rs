@@ -1,12 +1,10 @@
 //! RFC 6749 §6, RFC 9449 §5 and OpenID Connect Core 1.0 §12: new tokens for a user who signed in before.
 
+use openid_deferred::error::{Misuse, Rule, TransportProblem};
 use openid_deferred::testing::{
     Endpoint, Fault, IdTokenForgery, NoncePolicy, RequestRule, TestClient, TestProviderBuilder,
 };
-use openid_deferred::{
-    Authentication, ClientAuthentication, ClientBuilder, Clock as _, DpopMode, Error, ErrorKind, Misuse, Rule,
-    TransportProblem,
-};
+use openid_deferred::{Authentication, ClientAuthentication, ClientBuilder, Clock as _, DpopMode, Error, ErrorKind};
 use serde_json::{Value, json};
 
 use crate::support::{CLIENT_ID, HOUR, REDIRECT_URI, World, keyring, seconds, world, world_on_a_cable, world_with};

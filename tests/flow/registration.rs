@@ -7,8 +7,9 @@ mod signing_in;
 
 use std::sync::Arc;
 
+use openid_deferred::registration::{Registrar, Registration, RegistrationRequest};
 use openid_deferred::testing::{DecisionPolicy, SeededRandom, TestClock, TestProvider, TestProviderBuilder, TestUser};
-use openid_deferred::{Client, ClientBuilder, Error, Outcome, Registrar, Registration, RegistrationRequest, SignIn};
+use openid_deferred::{Client, ClientBuilder, Error, Outcome, SignIn};
 
 use crate::support::REDIRECT_URI;
 

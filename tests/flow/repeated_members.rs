@@ -1,8 +1,9 @@
 //! JSON members that an OP repeats. Equal values count as one. With different values the document is refused if a check
 //! needs the member.
 
+use openid_deferred::error::{Document, Rule};
 use openid_deferred::testing::{Endpoint, Fault, IdTokenForgery, TestClient};
-use openid_deferred::{Document, Error, ErrorKind, InterimState, Outcome, ResponseMode, Rule, Secret, SignIn};
+use openid_deferred::{Error, ErrorKind, InterimState, Outcome, ResponseMode, Secret, SignIn};
 
 use crate::support::{
     CLIENT_ID, CLIENT_SECRET, REDIRECT_URI, World, broken_rule, client_of, provider, world, world_with,

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use futures_core::future::BoxFuture;
+use openid_deferred::encryption::{ClientAlgorithms, ContentEncryptionAlgorithm, Encryption, KeyManagementAlgorithm};
+use openid_deferred::error::{ConfigurationProblem, Misuse, Rule};
 use openid_deferred::testing::{Endpoint, NoncePolicy, RequestRule, TestClient, TestProviderBuilder};
 use openid_deferred::{
-    AuthorizationSession, Client, ClientAuthentication, ClientBuilder, Clock as _, ConfigurationProblem,
-    ContentEncryptionAlgorithm, Error, ErrorKind, KeyManagementAlgorithm, Misuse, ResponseType, Rule, Signer,
-    SigningAlgorithm, SigningKey,
+    AuthorizationSession, Client, ClientAuthentication, ClientBuilder, Clock as _, Error, ErrorKind, ResponseType,
+    Signer, SigningAlgorithm, SigningKey,
 };
 use serde_json::{Map, Value, json};
 use url::Url;
@@ -235,7 +236,11 @@ async fn a_request_is_encrypted_with_every_combination_of_algorithms() {
                 &key,
                 |at_op| at_op.encrypted_request_object(alg.as_str(), enc.as_str()),
                 |op| op,
-                |client| client.request_object_encryption_alg(alg).request_object_encryption_enc(enc),
+                |client| {
+                    client.algorithms(
+                        ClientAlgorithms::new().request_object_encryption(Encryption::new(alg).content(enc)),
+                    )
+                },
             )
             .await;
             let (url, session) = started(&world).await;
@@ -257,7 +262,9 @@ async fn an_encrypted_request_can_be_pushed_and_has_the_registrations_default_co
         |at_op| at_op.encrypted_request_object("ECDH-ES+A128KW", "A128CBC-HS256"),
         |op| op,
         |client| {
-            client.request_object_encryption_alg(KeyManagementAlgorithm::EcdhEsA128Kw).pushed_authorization_requests()
+            client
+                .algorithms(ClientAlgorithms::new().request_object_encryption(KeyManagementAlgorithm::EcdhEsA128Kw))
+                .pushed_authorization_requests()
         },
     )
     .await;
@@ -353,7 +360,7 @@ async fn signed_requests_without_a_key_are_refused_before_a_user_meets_it() {
     for error in [
         builder(base().require_signed_request_object()),
         builder(base().client_secret(CLIENT_SECRET).require_signed_request_object()),
-        builder(base().request_object_encryption_alg(KeyManagementAlgorithm::EcdhEs)),
+        builder(base().algorithms(ClientAlgorithms::new().request_object_encryption(KeyManagementAlgorithm::EcdhEs))),
     ] {
         let expected = "require_signed_request_object";
         assert!(
@@ -361,11 +368,6 @@ async fn signed_requests_without_a_key_are_refused_before_a_user_meets_it() {
             "{error}"
         );
     }
-    let error = builder(base().request_object_encryption_enc(ContentEncryptionAlgorithm::A128Gcm));
-    assert!(matches!(
-        configuration(&error),
-        ConfigurationProblem::Setting { setting: "request_object_encryption_enc", .. }
-    ));
 
     // The OP requires them, which only its metadata says.
     let clock = openid_deferred::testing::TestClock::automatic();
@@ -435,7 +437,9 @@ async fn metadata_that_cannot_say_whether_requests_must_be_signed_is_refused() {
 
 #[tokio::test]
 async fn an_op_without_a_key_for_encryption_is_refused_at_discovery() {
-    let encrypting = |client: ClientBuilder| client.request_object_encryption_alg(KeyManagementAlgorithm::RsaOaep256);
+    let encrypting = |client: ClientBuilder| {
+        client.algorithms(ClientAlgorithms::new().request_object_encryption(KeyManagementAlgorithm::RsaOaep256))
+    };
     let error = discovered(|_| {}, encrypting).await.unwrap_err();
     assert_eq!(configuration(&error), &ConfigurationProblem::NoEncryptionKey("RSA-OAEP-256"));
     let unlisted = |metadata: &mut Map<String, Value>| {
@@ -532,8 +536,9 @@ async fn the_keys_of_an_op_are_fetched_again_for_a_key_for_encryption_that_is_no
     }));
     let client = client_of(&op, &clock)
         .authentication(ClientAuthentication::private_key_jwt(key))
-        .request_object_encryption_alg(KeyManagementAlgorithm::EcdhEs)
-        .request_object_encryption_enc(ContentEncryptionAlgorithm::A256Gcm)
+        .algorithms(ClientAlgorithms::new().request_object_encryption(
+            Encryption::new(KeyManagementAlgorithm::EcdhEs).content(ContentEncryptionAlgorithm::A256Gcm),
+        ))
         .discover()
         .await
         .unwrap();

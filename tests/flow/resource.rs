@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use http::{Method, Request};
+use openid_deferred::error::{Misuse, TransportProblem};
 use openid_deferred::testing::{Endpoint, Fault, NoncePolicy, TestProviderBuilder};
-use openid_deferred::{Authentication, ErrorKind, ErrorResponse, Misuse, TransportProblem};
+use openid_deferred::{Authentication, ErrorKind, ErrorResponse};
 use serde_json::Value;
 
 use crate::support::{World, world, world_with};

@@ -1,7 +1,9 @@
 //! RFC 7009: revoking tokens.
 
+use openid_deferred::error::{ConfigurationProblem, Misuse, Rule, TransportProblem};
 use openid_deferred::testing::{Endpoint, Fault};
-use openid_deferred::{ConfigurationProblem, Error, ErrorKind, Misuse, Rule, Secret, TokenTypeHint, TransportProblem};
+use openid_deferred::tokens::TokenTypeHint;
+use openid_deferred::{Error, ErrorKind, Secret};
 
 use crate::support::{seconds, world, world_with};
 

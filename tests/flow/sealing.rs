@@ -2,10 +2,11 @@
 
 use std::future::IntoFuture as _;
 
+use openid_deferred::error::{Misuse, Rule};
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, IdTokenForgery};
 use openid_deferred::{
-    Authentication, AuthorizationSession, Clock as _, ErrorKind, InterimState, Keyring, Misuse, Outcome,
-    PendingAuthentication, Poll, Rule, SealingKey, SignIn, SystemRandom, WaitEvent,
+    Authentication, AuthorizationSession, Clock as _, ErrorKind, InterimState, Keyring, Outcome, PendingAuthentication,
+    Poll, SealingKey, SignIn, SystemRandom, WaitEvent,
 };
 
 use crate::keys::without_keys;

@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
+use openid_deferred::Clock as _;
+use openid_deferred::error::Rule;
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault};
-use openid_deferred::{Clock as _, Rule};
 
 use crate::support::{HOUR, World, assert_approved, seconds, undecided, world, world_with};
 

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_core::future::BoxFuture;
+use openid_deferred::error::TransportProblem;
 use openid_deferred::testing::{Endpoint, RecordedRequest};
-use openid_deferred::{AuthorizationGrant, Error, HttpClient, HttpError, HttpRequest, HttpResponse, TransportProblem};
+use openid_deferred::transport::{HttpClient, HttpError, HttpRequest, HttpResponse};
+use openid_deferred::{AuthorizationGrant, Error};
 use url::Url;
 
 use crate::support::World;

@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
+use openid_deferred::error::{Rule, TransportProblem};
 use openid_deferred::testing::{
     DecisionPolicy, Endpoint, RecordedRequest, SeededRandom, TestClient, TestClock, TestProvider, TestProviderBuilder,
     TestUser,
 };
+use openid_deferred::transport::{HttpClient, HttpError, HttpRequest, HttpResponse};
 use openid_deferred::{
-    Authentication, AuthorizationSession, Client, ClientAuthentication, ClientBuilder, Clock as _, Error, HttpClient,
-    HttpError, HttpRequest, HttpResponse, Keyring, Outcome, PendingAuthentication, Poll, Rule, SealingKey, SignIn,
-    SystemRandom, TransportProblem,
+    Authentication, AuthorizationSession, Client, ClientAuthentication, ClientBuilder, Clock as _, Error, Keyring,
+    Outcome, PendingAuthentication, Poll, SealingKey, SignIn, SystemRandom,
 };
 
 pub const CLIENT_ID: &str = "the-app";

@@ -1,11 +1,10 @@
 //! OpenID Connect Core 1.0 §5.3.
 
 use http::HeaderValue;
+use openid_deferred::encryption::ClientAlgorithms;
+use openid_deferred::error::{ConfigurationProblem, Document, Misuse, Rule, TransportProblem};
 use openid_deferred::testing::{Endpoint, Fault, NoncePolicy, TestClient, TestUser};
-use openid_deferred::{
-    ClientBuilder, Clock as _, ConfigurationProblem, Document, Error, ErrorKind, Misuse, Outcome, Rule,
-    SigningAlgorithm, TransportProblem, UserInfo,
-};
+use openid_deferred::{ClientBuilder, Clock as _, Error, ErrorKind, Outcome, SigningAlgorithm, UserInfo};
 use serde_json::json;
 
 use crate::support::{CLIENT_ID, CLIENT_SECRET, HOUR, REDIRECT_URI, World, seconds, world, world_with};
@@ -273,7 +272,11 @@ async fn a_response_is_known_by_its_body_and_not_by_its_label() {
     assert!(answered_with(&signing().await, untyped()).await.is_ok());
     // A registered signature is required regardless of the media type.
     let unsigned = Fault::response(Endpoint::UserInfo, 200, "application/jwt", r#"{"sub":"user-1"}"#);
-    let demanding = world_with(|op| op, |client| client.userinfo_signed_response_alg(SigningAlgorithm::Es256)).await;
+    let demanding = world_with(
+        |op| op,
+        |client| client.algorithms(ClientAlgorithms::new().userinfo_signed_response_alg(SigningAlgorithm::Es256)),
+    )
+    .await;
     let error = answered_with(&demanding, unsigned).await.unwrap_err();
     assert_eq!(error.rule(), Some(Rule::UserInfoUnsigned));
 }
@@ -286,7 +289,11 @@ async fn a_client_that_demands_a_jwt_asks_for_nothing_else() {
         world.op.requests_to(Endpoint::UserInfo)[0].header("accept").unwrap().to_owned()
     };
     assert_eq!(asked_for(world().await).await, "application/json, application/jwt");
-    let demanding = world_with(|op| op, |client| client.userinfo_signed_response_alg(SigningAlgorithm::Es256)).await;
+    let demanding = world_with(
+        |op| op,
+        |client| client.algorithms(ClientAlgorithms::new().userinfo_signed_response_alg(SigningAlgorithm::Es256)),
+    )
+    .await;
     assert_eq!(asked_for(demanding).await, "application/jwt");
 }
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use openid_deferred::claims::{ClaimRequest, ClaimsRequest};
+use openid_deferred::error::ConfigurationProblem;
+use openid_deferred::identity_assurance::{EvidenceRequest, VerifiedClaimsProblem, VerifiedClaimsRequest};
 use openid_deferred::testing::{Endpoint, TestUser};
-use openid_deferred::{
-    ClaimRequest, ClaimsRequest, ConfigurationProblem, ErrorKind, EvidenceRequest, InterimState, Outcome,
-    PendingAuthentication, SignIn, VerifiedClaimsProblem, VerifiedClaimsRequest,
-};
+use openid_deferred::{ErrorKind, InterimState, Outcome, PendingAuthentication, SignIn};
 use serde_json::{Value, json};
 
 use crate::support::{World, keyring, reopened, world, world_with};
@@ -100,8 +100,8 @@ async fn verified_claims_are_asked_for_in_the_form_of_the_specification() {
         .evidence(EvidenceRequest::document().document_types(["passport"]))
         .claim("birthdate", ClaimRequest::essential().purpose("Only adults"));
     let request = || {
-        let typed = ClaimsRequest::new().verified_in_id_token(verified.clone());
-        world.client.authorize().claims(json!({ "userinfo": { "name": null } })).request_claims(typed)
+        let json = json!({ "userinfo": { "name": null } });
+        world.client.authorize().claims(ClaimsRequest::from(json).verified_in_id_token(verified.clone()))
     };
     let expected = json!({
         "userinfo": { "name": null },
@@ -131,25 +131,25 @@ async fn verified_claims_are_asked_for_in_the_form_of_the_specification() {
 async fn an_essential_acr_in_typed_form_is_checked_as_well() {
     let world = world_of(TestUser::new("user-1").claim("acr", "low")).await;
     let acr = ClaimRequest::essential().values(["high"]);
-    let request = world.client.authorize().request_claims(ClaimsRequest::new().id_token("acr", acr));
+    let request = world.client.authorize().claims(ClaimsRequest::new().id_token("acr", acr));
     let (url, session) = request.start().await.unwrap();
     let query = world.op.visit(url).query();
     let SignIn::Deferred(mut pending) = world.client.authorization_response(&query, session).await.unwrap() else {
         panic!("the OP should take its time")
     };
     let outcome = world.wait(&mut pending).await;
-    assert_eq!(crate::support::broken_rule(&outcome), Some(openid_deferred::Rule::IdTokenAcr));
+    assert_eq!(crate::support::broken_rule(&outcome), Some(openid_deferred::error::Rule::IdTokenAcr));
 }
 
 #[tokio::test]
 async fn a_request_that_an_op_has_to_refuse_is_not_sent() {
     let world = world().await;
     let nothing = ClaimsRequest::new().verified_in_id_token(VerifiedClaimsRequest::under("de_aml"));
-    let error = world.client.authorize().request_claims(nothing).start().await.unwrap_err();
+    let error = world.client.authorize().claims(nothing).start().await.unwrap_err();
     let ErrorKind::Configuration(ConfigurationProblem::Setting { setting, .. }) = error.kind() else {
         panic!("{error:?}")
     };
-    assert_eq!(*setting, "request_claims");
+    assert_eq!(*setting, "claims");
     let raw = json!({ "id_token": { "verified_claims": { "claims": { "name": null } } } });
     let (url, _) = world.client.authorize().claims(raw).start().await.unwrap();
     assert!(world.op.visit(url).query().contains("error=invalid_request"), "the test provider sees it too");

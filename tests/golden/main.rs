@@ -12,13 +12,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use openid_deferred::error::Rule;
 use openid_deferred::poller::ProcessPhase;
 use openid_deferred::store::{
     Cancellation, Claim, ClaimQuota, MemoryStore, NewProcess, Next, Partition, ProcessId, SealedBody, Settled,
     Settlement, State, Store,
 };
 use openid_deferred::testing::{Endpoint, TestClock};
-use openid_deferred::{Authentication, AuthorizationSession, Outcome, PendingAuthentication, Poller, Rule};
+use openid_deferred::{Authentication, AuthorizationSession, Outcome, PendingAuthentication, Poller};
 
 use release::{Release, Row, keyring};
 
@@ -152,20 +153,11 @@ async fn rows_are_carried_on(release: &Release) {
 
 async fn put(store: &MemoryStore, row: &Row) {
     let id = ProcessId::from_bytes(row.id);
-    let body = SealedBody { format: row.format, key: row.key, bytes: row.body.0.clone() };
-    let process = NewProcess {
-        id,
-        partition: Partition(row.partition),
-        state: if row.state == "exchanging" { State::Exchanging } else { State::Waiting },
-        sessions: vec![],
-        lookups: vec![],
-        due_in: Duration::ZERO,
-        ping_in: None,
-        interval: Duration::from_secs(5),
-        expires_in: None,
-        schedule: row.schedule.clone(),
-        body,
-    };
+    let body = SealedBody::new(row.format, row.key, row.body.0.clone());
+    let state = if row.state == "exchanging" { State::Exchanging } else { State::Waiting };
+    let mut process = NewProcess::new(id, Partition(row.partition), state, body);
+    process.interval = Duration::from_secs(5);
+    process.schedule = row.schedule.clone();
     store.insert(process).await.unwrap();
     if row.cancelled {
         store.cancel(id, Cancellation::Told).await.unwrap();
@@ -175,21 +167,12 @@ async fn put(store: &MemoryStore, row: &Row) {
         "decided" => Next::Decided { provisional: row.provisional },
         _ => return,
     };
-    let quotas = vec![ClaimQuota { partition: Partition(row.partition), polls: 100, verifications: 100 }];
-    let claim = Claim { quotas, limit: 100, lease: Duration::ZERO, format: row.format, keys: vec![row.key] };
+    let quotas = vec![ClaimQuota::new(Partition(row.partition), 100, 100)];
+    let claim = Claim::new(quotas, row.format, vec![row.key]);
     let claimed = store.work(vec![], Some(claim)).await.unwrap().claimed;
     let epoch = claimed.iter().find(|claimed| claimed.id == id).expect("it is due").epoch;
-    let settlement = Settlement {
-        id,
-        epoch: Some(epoch),
-        next,
-        due_in: Duration::ZERO,
-        ping_in: None,
-        interval: Duration::ZERO,
-        expires_in: None,
-        schedule: row.schedule.clone(),
-        lookup: None,
-        body: None,
-    };
+    let mut settlement = Settlement::new(id, next);
+    settlement.epoch = Some(epoch);
+    settlement.schedule = row.schedule.clone();
     assert_eq!(store.work(vec![settlement], None).await.unwrap().settled, [Settled::Done]);
 }

@@ -9,8 +9,8 @@ use openid_deferred::testing::{
     TestProviderBuilder, TestUser,
 };
 use openid_deferred::{
-    Accepted, Authentication, AuthorizationSession, Cancelled, Client, ClientAuthentication, Clock, Outcome,
-    PendingAuthentication, Poll, Poller, SignIn,
+    Authentication, AuthorizationSession, Cancelled, Client, ClientAuthentication, Clock, Outcome,
+    PendingAuthentication, Poll, Poller, SignIn, poller,
 };
 
 use crate::release::{Bytes, Release, Row, keyring};
@@ -68,7 +68,7 @@ impl Writer {
     async fn waiting(&self) -> ProcessId {
         let (query, session) = self.user_returns().await;
         match self.poller.authorization_response(&query, session).await.unwrap() {
-            Accepted::Deferred(id) => id,
+            poller::SignIn::Deferred(id) => id,
             other => panic!("{other:?}"),
         }
     }

@@ -1,6 +1,6 @@
 //! Encrypted ID Tokens and UserInfo responses (OpenID Connect Core 1.0 §10.2).
 
-use openid_deferred::DecryptionKey;
+use openid_deferred::encryption::{ClientAlgorithms, DecryptionKey, Encryption};
 use serde_json::json;
 
 use crate::op::Op;
@@ -19,12 +19,11 @@ pub(crate) async fn id_tokens_and_userinfo_are_decrypted<O: Op>(op: &O) {
             "userinfo_signed_response_alg": "ES256",
         });
         let decrypting = world_at(op, registered, |client| {
-            client
-                .decryption_key(key)
-                .id_token_encrypted_response_alg(alg)
-                .id_token_encrypted_response_enc(enc)
-                .userinfo_encrypted_response_alg(alg)
-                .userinfo_encrypted_response_enc(enc)
+            client.decryption_key(key).algorithms(
+                ClientAlgorithms::new()
+                    .id_token_encrypted_response(Encryption::new(alg).content(enc))
+                    .userinfo_encrypted_response(Encryption::new(alg).content(enc)),
+            )
         });
         let Some(world) = decrypting.await else { return };
         let mut authentication = world.sign_in().await;

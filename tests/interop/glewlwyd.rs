@@ -35,10 +35,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use josekit::jwk::Jwk;
 use josekit::jwk::alg::ec::EcCurve;
 use josekit::jwk::alg::ed::EdCurve;
-use openid_deferred::{
-    AssertionAudience, ClientAuthentication, ClientBuilder, RegistrationRequest, ResponseMode, ResponseType, Rule,
-    SigningAlgorithm,
-};
+use openid_deferred::compatibility::AssertionAudience;
+use openid_deferred::encryption::ClientAlgorithms;
+use openid_deferred::error::Rule;
+use openid_deferred::registration::RegistrationRequest;
+use openid_deferred::{ClientAuthentication, ClientBuilder, ResponseMode, ResponseType, SigningAlgorithm};
 use openssl::bn::BigNum;
 use openssl::ec::{EcGroup, EcKey};
 use openssl::nid::Nid;
@@ -549,7 +550,7 @@ async fn a_client_registers_itself_and_manages_its_registration() {
         .response_types([ResponseType::Code])
         .grant_type("refresh_token")
         .token_endpoint_auth_method("client_secret_basic")
-        .id_token_signed_response_alg(SigningAlgorithm::Es256);
+        .algorithms(ClientAlgorithms::new().id_token_signed_response_alg(SigningAlgorithm::Es256));
     let mut registered = registration::registered(&registrar, request.clone().client_name("Example")).await;
     op.consent(registered.client_id()).await;
     registration::signs_in(&site, &registered, None).await;

@@ -20,10 +20,12 @@
 use std::process::Command;
 use std::sync::Mutex;
 
-use openid_deferred::{
-    AssertionAudience, ClientBuilder, ContentEncryptionAlgorithm, DecryptionKey, KeyManagementAlgorithm,
-    RegistrationRequest, ResponseType, SigningAlgorithm, SigningKey,
+use openid_deferred::compatibility::AssertionAudience;
+use openid_deferred::encryption::{
+    ClientAlgorithms, ContentEncryptionAlgorithm, DecryptionKey, Encryption, KeyManagementAlgorithm,
 };
+use openid_deferred::registration::RegistrationRequest;
+use openid_deferred::{ClientBuilder, ResponseType, SigningAlgorithm, SigningKey};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
@@ -147,7 +149,9 @@ async fn userinfo_is_decrypted() {
             "userinfo_encrypted_response_enc": enc.as_str(),
         });
         let decrypting = world_at(&op, registered, |client| {
-            client.decryption_key(key).userinfo_encrypted_response_alg(alg).userinfo_encrypted_response_enc(enc)
+            client
+                .decryption_key(key)
+                .algorithms(ClientAlgorithms::new().userinfo_encrypted_response(Encryption::new(alg).content(enc)))
         });
         let Some(world) = decrypting.await else { return };
         let authentication = world.sign_in().await;
@@ -166,7 +170,7 @@ async fn a_client_registers_itself_and_reads_its_registration() {
     let request = RegistrationRequest::new(REDIRECT_URI)
         .response_types([ResponseType::Code])
         .grant_type("refresh_token")
-        .id_token_signed_response_alg(SigningAlgorithm::Es256)
+        .algorithms(ClientAlgorithms::new().id_token_signed_response_alg(SigningAlgorithm::Es256))
         .member("jwks", key_set(key.public_jwk()))
         .client_name("Example");
     let mut registered = registration::registered(&registrar, request).await;

@@ -1,6 +1,7 @@
 //! Clients that authenticate with a certificate, and tokens that are bound to one (RFC 8705).
 
-use openid_deferred::{ClientAuthentication, ClientCertificate, ErrorKind};
+use openid_deferred::transport::ClientCertificate;
+use openid_deferred::{ClientAuthentication, ErrorKind};
 use serde_json::{Value, json};
 
 use crate::certificates::Identity;

@@ -1,6 +1,7 @@
 //! The interface between scenarios and OPs.
 
-use openid_deferred::{ClientBuilder, ContentEncryptionAlgorithm, KeyManagementAlgorithm, ResponseMode};
+use openid_deferred::encryption::{ContentEncryptionAlgorithm, KeyManagementAlgorithm};
+use openid_deferred::{ClientBuilder, ResponseMode};
 use serde_json::Value;
 
 use crate::browser::Answer;

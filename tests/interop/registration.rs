@@ -1,9 +1,10 @@
 //! Registration and its management (RFC 7591, RFC 7592), with tokens that are replaced at every update.
 
-use openid_deferred::{
-    DifferenceEffect, ErrorKind, Registrar, RegistrarBuilder, Registration, RegistrationRefusal, RegistrationRequest,
-    ResponseType, SigningAlgorithm, SigningKey,
+use openid_deferred::encryption::ClientAlgorithms;
+use openid_deferred::registration::{
+    DifferenceEffect, Registrar, RegistrarBuilder, Registration, RegistrationRefusal, RegistrationRequest,
 };
+use openid_deferred::{ErrorKind, ResponseType, SigningAlgorithm, SigningKey};
 use serde_json::json;
 
 use crate::browser::certificate;
@@ -38,7 +39,7 @@ fn request() -> RegistrationRequest {
     RegistrationRequest::new(REDIRECT_URI)
         .response_types([ResponseType::Code])
         .grant_type("refresh_token")
-        .id_token_signed_response_alg(SigningAlgorithm::Es256)
+        .algorithms(ClientAlgorithms::new().id_token_signed_response_alg(SigningAlgorithm::Es256))
         .client_name("Example")
         .client_name_in("ja", "例")
         .contacts(["ops@rp.test"])
@@ -78,7 +79,7 @@ pub(crate) async fn a_client_registers_itself_and_manages_its_registration(op: &
     let request = RegistrationRequest::new(REDIRECT_URI)
         .response_types([ResponseType::Code])
         .grant_type("refresh_token")
-        .id_token_signed_response_alg(SigningAlgorithm::Es256)
+        .algorithms(ClientAlgorithms::new().id_token_signed_response_alg(SigningAlgorithm::Es256))
         // Some OPs treat a client that names no method as one without a secret.
         .token_endpoint_auth_method("client_secret_basic")
         .client_name("Example");

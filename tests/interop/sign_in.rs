@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use openid_deferred::{ConfigurationProblem, ErrorKind, ResponseType, SigningAlgorithm};
+use openid_deferred::encryption::ClientAlgorithms;
+use openid_deferred::error::ConfigurationProblem;
+use openid_deferred::{ErrorKind, ResponseType, SigningAlgorithm};
 use serde_json::json;
 
 use crate::node::Provider;
@@ -41,7 +43,10 @@ pub(crate) async fn id_tokens_by_every_algorithm_are_verified<O: Op>(op: &O) {
     for name in O::ABILITIES.id_tokens {
         let algorithm = SigningAlgorithm::from_name(name).unwrap();
         let registered = json!({ "id_token_signed_response_alg": name });
-        let pinned = world_at(op, registered, |client| client.id_token_signed_response_alg(algorithm)).await;
+        let pinned = world_at(op, registered, |client| {
+            client.algorithms(ClientAlgorithms::new().id_token_signed_response_alg(algorithm))
+        })
+        .await;
         let Some(world) = pinned else { return };
         assert_eq!(world.sign_in().await.id_token().algorithm(), algorithm);
     }
@@ -52,7 +57,7 @@ pub(crate) async fn userinfo_is_read_plain_and_signed<O: Op>(op: &O) {
     for signed in std::iter::once(None).chain(signed) {
         let registered = signed.map_or(json!({}), |name| json!({ "userinfo_signed_response_alg": name }));
         let demanding = world_at(op, registered, |client| match signed.and_then(SigningAlgorithm::from_name) {
-            Some(algorithm) => client.userinfo_signed_response_alg(algorithm),
+            Some(algorithm) => client.algorithms(ClientAlgorithms::new().userinfo_signed_response_alg(algorithm)),
             None => client,
         });
         let Some(world) = demanding.await else { return };

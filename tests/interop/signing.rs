@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use openid_deferred::{ClientAuthentication, ClientBuilder, DecryptionKey, ErrorKind, SigningAlgorithm, SigningKey};
+use openid_deferred::encryption::{ClientAlgorithms, DecryptionKey, Encryption};
+use openid_deferred::{ClientAuthentication, ClientBuilder, ErrorKind, SigningAlgorithm, SigningKey};
 use serde_json::{Value, json};
 
 use crate::op::Op;
@@ -70,7 +71,7 @@ pub(crate) async fn requests_are_encrypted_for_a_key_of_the_op<O: Op>(op: &O) {
             "request_object_encryption_enc": enc.as_str(),
         });
         let encrypting = signing_world_at(op, &key, more, |client| {
-            client.request_object_encryption_alg(alg).request_object_encryption_enc(enc)
+            client.algorithms(ClientAlgorithms::new().request_object_encryption(Encryption::new(alg).content(enc)))
         });
         let Some(world) = encrypting.await else { return };
         let (url, _) = world.client.authorize().start().await.unwrap();
@@ -88,8 +89,9 @@ pub(crate) async fn responses_come_as_jwts_in_every_mode<O: Op>(op: &O) {
     for (name, mode) in O::ABILITIES.responses.iter().zip(modes) {
         let algorithm = SigningAlgorithm::from_name(name).unwrap();
         let members = json!({ "authorization_signed_response_alg": name });
-        let asking =
-            world_at(op, members, |client| client.response_mode(mode).authorization_signed_response_alg(algorithm));
+        let asking = world_at(op, members, |client| {
+            client.response_mode(mode).algorithms(ClientAlgorithms::new().authorization_signed_response_alg(algorithm))
+        });
         let Some(world) = asking.await else { return };
         world.sign_in().await;
         // Errors come in a JWT too.
@@ -113,8 +115,7 @@ pub(crate) async fn responses_are_decrypted<O: Op>(op: &O) {
             client
                 .response_mode(mode)
                 .decryption_key(key)
-                .authorization_encrypted_response_alg(alg)
-                .authorization_encrypted_response_enc(enc)
+                .algorithms(ClientAlgorithms::new().authorization_encrypted_response(Encryption::new(alg).content(enc)))
         });
         let Some(world) = decrypting.await else { return };
         let (url, session) = world.client.authorize().start().await.unwrap();
@@ -209,10 +210,11 @@ async fn signed_requests_and_responses_go_with_the_fapi_profile() {
     // The request object is sent twice if the provider asks for a nonce.
     let settings = with(fapi(), json!({ "requireNonce": true }));
     let signing = signing_world(settings, &key, more, |client| {
-        client
-            .fapi2_message_signing()
-            .id_token_signed_response_alg(SigningAlgorithm::Ps256)
-            .authorization_signed_response_alg(SigningAlgorithm::Ps256)
+        client.fapi2_message_signing().algorithms(
+            ClientAlgorithms::new()
+                .id_token_signed_response_alg(SigningAlgorithm::Ps256)
+                .authorization_signed_response_alg(SigningAlgorithm::Ps256),
+        )
     });
     let Some(world) = signing.await else { return };
     assert!(world.sign_in().await.is_sender_constrained());

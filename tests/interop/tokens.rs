@@ -1,6 +1,7 @@
 //! Refresh, introspection and revocation.
 
-use openid_deferred::{Authentication, Keyring, SealingKey, Secret, SystemRandom, TokenTypeHint};
+use openid_deferred::tokens::TokenTypeHint;
+use openid_deferred::{Authentication, Keyring, SealingKey, Secret, SystemRandom};
 use serde_json::json;
 
 use crate::op::Op;

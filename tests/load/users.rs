@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use openid_deferred::{Accepted, ErrorKind};
+use openid_deferred::ErrorKind;
+use openid_deferred::poller::SignIn;
 use tokio::task::JoinSet;
 
 use crate::service::Service;
@@ -30,7 +31,7 @@ async fn ten_thousand_users_who_come_back_at_once_are_all_taken_and_no_code_is_s
                 loop {
                     let session = service.open(&cookie);
                     match service.poller.authorization_response(&query, session).await {
-                        Ok(Accepted::Deferred(id)) => return id,
+                        Ok(SignIn::Deferred(id)) => return id,
                         // On a slow machine the last users have to reload.
                         Err(error) if error.kind() == &ErrorKind::Busy => {}
                         other => panic!("{other:?}"),

@@ -9,8 +9,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_core::future::BoxFuture;
+use openid_deferred::error::TransportProblem;
 use openid_deferred::store::ProcessId;
-use openid_deferred::{HttpClient, HttpError, HttpRequest, HttpResponse, TransportProblem};
+use openid_deferred::transport::{HttpClient, HttpError, HttpRequest, HttpResponse};
 use serde_json::json;
 use tokio::sync::oneshot;
 

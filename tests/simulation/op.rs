@@ -10,7 +10,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::{HeaderMap, StatusCode};
-use openid_deferred::{HttpRequest, HttpResponse, Signer as _, SigningAlgorithm, SigningKey};
+use openid_deferred::transport::{HttpRequest, HttpResponse};
+use openid_deferred::{Signer as _, SigningAlgorithm, SigningKey};
 use serde_json::{Value, json};
 
 use crate::chance::Chance;

@@ -80,8 +80,8 @@ async fn come_back(world: &World, label: usize, query: &str, session: &str) -> O
             biased;
             () = replica.life.ended() => Accepted::Nothing,
             accepted = poller.authorization_response(query, session) => match accepted {
-                Ok(openid_deferred::Accepted::Deferred(id)) => Accepted::Deferred(id),
-                Ok(openid_deferred::Accepted::Complete(_)) => Accepted::Complete,
+                Ok(openid_deferred::poller::SignIn::Deferred(id)) => Accepted::Deferred(id),
+                Ok(openid_deferred::poller::SignIn::Complete(_)) => Accepted::Complete,
                 // The result was already reported.
                 Ok(_) => Accepted::Nothing,
                 Err(_) => Accepted::Error,

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use openid_deferred::Outcome;
+use openid_deferred::error::Rule;
 use openid_deferred::store::ProcessId;
-use openid_deferred::{Outcome, Rule};
 
 use crate::life::Life;
 use crate::op::{Decision, Op, Plan, Process, Said};

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use openid_deferred::poller::SignIn;
 use openid_deferred::store::SqliteStore;
 use openid_deferred::testing::{
     DecisionPolicy, Endpoint, SeededRandom, TestClient, TestClock, TestProcess, TestProvider, TestUser,
 };
-use openid_deferred::{Accepted, Client, ClientAuthentication, Clock as _, Keyring, Outcome, Poller, SealingKey};
+use openid_deferred::{Client, ClientAuthentication, Clock as _, Keyring, Outcome, Poller, SealingKey};
 
 use crate::timed::Timed;
 
@@ -63,7 +64,7 @@ async fn while_waiting(set: impl Fn(&TestClock), least: usize) {
         let (url, session) = client.authorize().start().await.unwrap();
         let query = op.visit(url).query();
         let accepted = poller.authorization_response(&query, session).await;
-        assert!(matches!(accepted, Ok(Accepted::Deferred(_))), "{accepted:?}");
+        assert!(matches!(accepted, Ok(SignIn::Deferred(_))), "{accepted:?}");
         processes.push(op.last_process());
         clock.sleep(7 * Duration::from_secs(1)).await;
     }

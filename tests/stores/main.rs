@@ -25,19 +25,19 @@ const KEY: [u8; 4] = [0xff, 0, 1, 2];
 
 /// A waiting sign-in that is due.
 fn waiting(number: u32) -> NewProcess {
-    NewProcess {
-        id: id(number),
-        partition: PARTITION,
-        state: State::Waiting,
-        sessions: vec![fingerprint(number)],
-        lookups: vec![fingerprint(number)],
-        due_in: Duration::ZERO,
-        ping_in: None,
-        interval: Duration::from_secs(3600),
-        expires_in: None,
-        schedule: "schedule".to_owned(),
-        body: SealedBody { format: 1, key: KEY, bytes: vec![0x55; 1000] },
-    }
+    let body = SealedBody::new(1, KEY, vec![0x55; 1000]);
+    with(NewProcess::new(id(number), PARTITION, State::Waiting, body), |row| {
+        row.sessions = vec![fingerprint(number)];
+        row.lookups = vec![fingerprint(number)];
+        row.interval = Duration::from_secs(3600);
+        row.schedule = "schedule".to_owned();
+    })
+}
+
+/// The value after a change.
+fn with<T>(mut value: T, change: impl FnOnce(&mut T)) -> T {
+    change(&mut value);
+    value
 }
 
 fn id(number: u32) -> ProcessId {
@@ -53,6 +53,8 @@ fn fingerprint(number: u32) -> Fingerprint {
 }
 
 fn claim(limit: usize) -> Claim {
-    let quotas = vec![ClaimQuota { partition: PARTITION, polls: limit, verifications: limit }];
-    Claim { quotas, limit, lease: Duration::from_secs(300), format: 1, keys: vec![KEY] }
+    with(Claim::new(vec![ClaimQuota::new(PARTITION, limit, limit)], 1, vec![KEY]), |claim| {
+        claim.limit = limit;
+        claim.lease = Duration::from_secs(300);
+    })
 }

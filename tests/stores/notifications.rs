@@ -8,7 +8,7 @@ use openid_deferred::store::{
 };
 
 use crate::postgres::{Schema, url};
-use crate::{KEY, PARTITION, claim, fingerprint, id, waiting};
+use crate::{KEY, PARTITION, claim, fingerprint, id, waiting, with};
 
 /// The longest wait for an expected event.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -52,7 +52,7 @@ async fn until_a_ping_is_heard(from: &PostgresStore, to: &PostgresStore) {
     let begun = Instant::now();
     loop {
         let changed = to.changed();
-        let pinged = from.ping(Ping { id: Some(id(1)), lookups: vec![fingerprint(1)] }).await.unwrap();
+        let pinged = from.ping(Ping::new(Some(id(1)), vec![fingerprint(1)])).await.unwrap();
         assert_eq!(pinged, Pinged::Noted { id: id(1), partition: PARTITION });
         let short = Duration::from_millis(500);
         if tokio::time::timeout(short, changed).await.is_ok_and(|changed| changed == Changed::WORK) {
@@ -72,23 +72,15 @@ async fn a_ping_and_an_outcome_at_one_replica_wake_the_other_one() {
 
     let claimed = one.work(vec![], Some(claim(1))).await.unwrap().claimed;
     let changed = other.changed();
-    let decided = Settlement {
-        id: id(1),
-        epoch: Some(claimed[0].epoch),
-        next: Next::Decided { provisional: false },
-        due_in: Duration::ZERO,
-        expires_in: None,
-        ping_in: None,
-        interval: Duration::ZERO,
-        schedule: "decided".to_owned(),
-        lookup: None,
-        body: Some(SealedBody { format: 1, key: KEY, bytes: b"body".to_vec() }),
-    };
+    let decided = with(Settlement::new(id(1), Next::Decided { provisional: false }), |decided| {
+        decided.epoch = Some(claimed[0].epoch);
+        decided.body = Some(SealedBody::new(1, KEY, b"body".to_vec()));
+    });
     one.work(vec![decided], None).await.unwrap();
     assert_eq!(heard(changed).await, Changed::OUTCOMES);
 
     // A replica that gives an outcome back notifies the others.
-    let outcomes = OutcomeClaim { limit: 1, lease: Duration::from_secs(60), format: 1, keys: vec![KEY], after: None };
+    let outcomes = OutcomeClaim::new(1, Duration::from_secs(60), 1, vec![KEY]);
     let held: Vec<HeldOutcome> =
         one.claim_outcomes(outcomes).await.unwrap().claimed.iter().map(|claimed| claimed.held).collect();
     let changed = other.changed();

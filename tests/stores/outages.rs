@@ -21,7 +21,7 @@ use crate::{PARTITION, fingerprint, id, waiting};
 const PATIENCE: Duration = Duration::from_secs(40);
 
 fn ping(number: u32) -> Ping {
-    Ping { id: Some(id(number)), lookups: vec![fingerprint(number)] }
+    Ping::new(Some(id(number)), vec![fingerprint(number)])
 }
 
 fn noted(number: u32) -> Pinged {

@@ -10,15 +10,15 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 use futures_util::future::join_all;
 use openid_deferred::store::{
-    Acknowledged, Acknowledgement, Claimed, Clamp, Clamped, Fingerprint, Insertion, NewProcess, Next, OutcomeClaim,
-    Ping, Pinged, PostgresStore, PostgresStoreBuilder, ProcessId, SealedBody, Settled, Settlement, Store, StoreError,
-    StoreProblem, contract,
+    Acknowledged, Acknowledgement, Claimed, Clamp, Clamped, Fingerprint, Insertion, Next, OutcomeClaim, Ping, Pinged,
+    PostgresStore, PostgresStoreBuilder, ProcessId, SealedBody, Settled, Settlement, Store, StoreError, StoreProblem,
+    contract,
 };
 use openid_deferred::{Clock as _, SystemClock};
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, NoTls};
 
-use crate::{claim, fingerprint, id, waiting};
+use crate::{claim, fingerprint, id, waiting, with};
 
 pub fn url() -> String {
     url_in("DATABASE_URL")
@@ -110,7 +110,7 @@ impl InDatabase {
         self.schema.execute(empty).await;
         // The stores learn the time of the database's clock, which has just been set back.
         for store in &self.stores {
-            let clamp = Clamp { noticed: None, longest: Duration::ZERO, limit: 1 };
+            let clamp = Clamp::new(Duration::ZERO, 1);
             assert_eq!(store.clamp_due_times(clamp).await.unwrap(), Clamped::Done);
         }
         self.clone()
@@ -304,12 +304,15 @@ async fn tables_of_an_older_version_are_carried_on_and_older_releases_fail() {
     assert_eq!((claimed.id, claimed.epoch, claimed.orphaned, &*claimed.schedule), (id(1), 6, true, "old"));
     let stats = store.stats().await.unwrap();
     assert_eq!((stats.len(), stats[0].exchanging, stats[0].waiting), (1, 1, 1));
-    let ping = Ping { id: None, lookups: vec![Fingerprint([2; 32])] };
+    let ping = Ping::new(None, vec![Fingerprint([2; 32])]);
     assert_eq!(store.ping(ping).await.unwrap(), Pinged::Noted { id: id(1), partition: crate::PARTITION });
-    let same_session = NewProcess { sessions: vec![Fingerprint([3; 32])], ..waiting(3) };
+    let same_session = with(waiting(3), |row| row.sessions = vec![Fingerprint([3; 32])]);
     assert_eq!(store.insert(same_session).await.unwrap(), Insertion::Exists(id(2)));
     // The exchange of the second one was in flight.
-    let answered = Settlement { epoch: None, lookup: Some(fingerprint(2)), ..settlement(2, 0, "answered") };
+    let answered = with(settlement(2, 0, "answered"), |answered| {
+        answered.epoch = None;
+        answered.lookup = Some(fingerprint(2));
+    });
     let twice = store.work(vec![answered.clone(), answered], None).await.unwrap();
     assert_eq!(twice.settled, [Settled::Done, Settled::Stale]);
 
@@ -380,11 +383,12 @@ async fn claims_do_not_walk_over_what_a_long_transaction_keeps_from_being_cleare
         let claimed = store.work(vec![], Some(claim(100))).await.unwrap().claimed;
         assert_eq!(claimed.len(), 100);
         let due_in = Duration::from_secs(if round < 30 { 0 } else { 3_600 });
-        let asked = |claimed: &Claimed| Settlement {
-            id: claimed.id,
-            due_in,
-            body: None,
-            ..settlement(0, claimed.epoch, "asked")
+        let asked = |claimed: &Claimed| {
+            with(Settlement::new(claimed.id, Next::Waiting), |asked| {
+                asked.epoch = Some(claimed.epoch);
+                asked.due_in = due_in;
+                asked.schedule = "asked".to_owned();
+            })
         };
         store.work(claimed.iter().map(asked).collect(), None).await.unwrap();
     }
@@ -425,10 +429,14 @@ async fn a_replica_claims_at_once_what_another_one_makes_due() {
     other.insert(waiting(1)).await.unwrap();
     let claimed = claim_one().await;
     nothing_due().await;
-    let asked = Settlement { due_in: hour, ping_in: Some(Duration::ZERO), body: None, ..settlement(1, 1, "asked") };
+    let asked = with(settlement(1, 1, "asked"), |asked| {
+        asked.due_in = hour;
+        asked.ping_in = Some(Duration::ZERO);
+        asked.body = None;
+    });
     other.work(vec![asked], None).await.unwrap();
     nothing_due().await;
-    let ping = Ping { id: Some(claimed.id), lookups: vec![fingerprint(1)] };
+    let ping = Ping::new(Some(claimed.id), vec![fingerprint(1)]);
     other.ping(ping).await.unwrap();
     assert!(claim_one().await.pinged);
     // The row is given back.
@@ -437,7 +445,7 @@ async fn a_replica_claims_at_once_what_another_one_makes_due() {
     // Its holder has died, and the interval has passed.
     ahead("1 day").await;
     assert!(claim_one().await.orphaned);
-    other.work(vec![Settlement { due_in: hour, ..settlement(1, 4, "asked") }], None).await.unwrap();
+    other.work(vec![with(settlement(1, 4, "asked"), |asked| asked.due_in = hour)], None).await.unwrap();
     nothing_due().await;
     // The clock is set back, and then corrected.
     ahead("-2 day").await;
@@ -453,7 +461,7 @@ async fn a_replica_claims_at_once_what_another_one_makes_due() {
 async fn a_row_that_becomes_due_in_the_past_is_found_within_seconds() {
     let schema = Schema::new().await;
     let store = schema.store().await;
-    store.insert(NewProcess { due_in: Duration::from_secs(3_600), ..waiting(1) }).await.unwrap();
+    store.insert(with(waiting(1), |row| row.due_in = Duration::from_secs(3_600))).await.unwrap();
     assert!(store.work(vec![], Some(claim(1))).await.unwrap().claimed.is_empty());
     schema.execute("UPDATE process SET due_at = now() - interval '1 h'").await;
     let deadline = SystemClock.monotonic() + Duration::from_secs(60);
@@ -509,29 +517,22 @@ async fn a_claim_passes_over_what_another_one_is_taking_and_does_not_ask_again_a
 
 /// A settlement with a body that matches its schedule.
 fn settlement(number: u32, epoch: i64, text: &str) -> Settlement {
-    Settlement {
-        id: id(number),
-        epoch: Some(epoch),
-        next: Next::Waiting,
-        due_in: Duration::ZERO,
-        ping_in: None,
-        interval: Duration::ZERO,
-        expires_in: None,
-        schedule: text.to_owned(),
-        lookup: None,
-        body: Some(SealedBody { bytes: text.into(), ..waiting(number).body }),
-    }
+    with(Settlement::new(id(number), Next::Waiting), |settlement| {
+        settlement.epoch = Some(epoch);
+        settlement.schedule = text.to_owned();
+        settlement.body = Some(SealedBody::new(1, crate::KEY, text.into()));
+    })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_claim_never_sees_an_older_body_than_its_row() {
     let schema = Schema::new().await;
     let store = Arc::new(schema.store().await);
-    let first = NewProcess { schedule: "0".to_owned(), ..waiting(1) };
-    store
-        .insert(NewProcess { body: SealedBody { bytes: b"0".to_vec(), ..first.body.clone() }, ..first })
-        .await
-        .unwrap();
+    let first = with(waiting(1), |first| {
+        first.schedule = "0".to_owned();
+        first.body.bytes = b"0".to_vec();
+    });
+    store.insert(first).await.unwrap();
     let replicas = (0..3).map(|_| {
         let store = store.clone();
         async move {
@@ -564,14 +565,13 @@ async fn replicas_that_name_the_same_rows_in_opposite_orders_do_not_deadlock() {
         store.insert(waiting(number)).await.unwrap();
     }
     let claimed = store.work(vec![], Some(claim(20))).await.unwrap().claimed;
-    let decided = claimed.iter().map(|claimed| Settlement {
-        id: claimed.id,
-        next: Next::Decided { provisional: false },
-        ..settlement(0, claimed.epoch, "decided")
+    let decided = claimed.iter().map(|claimed| {
+        with(Settlement::new(claimed.id, Next::Decided { provisional: false }), |decided| {
+            decided.epoch = Some(claimed.epoch);
+        })
     });
     store.work(decided.collect(), None).await.unwrap();
-    let outcomes =
-        OutcomeClaim { limit: 20, after: None, lease: Duration::from_secs(60), format: 1, keys: vec![crate::KEY] };
+    let outcomes = OutcomeClaim::new(20, Duration::from_secs(60), 1, vec![crate::KEY]);
     let held: Vec<_> =
         store.claim_outcomes(outcomes).await.unwrap().claimed.iter().map(|claimed| claimed.held).collect();
     let replicas = [held.clone(), held.iter().rev().copied().collect::<Vec<_>>()].map(|held| {
@@ -584,11 +584,8 @@ async fn replicas_that_name_the_same_rows_in_opposite_orders_do_not_deadlock() {
     });
     JoinSet::from_iter(replicas).join_all().await;
     let acknowledge = |held: Vec<_>| {
-        let acknowledgement = |held: openid_deferred::store::HeldOutcome| Acknowledgement {
-            id: held.id,
-            provisional: false,
-            keep: Duration::from_secs(60),
-        };
+        let acknowledgement =
+            |held: openid_deferred::store::HeldOutcome| Acknowledgement::new(held.id, false, Duration::from_secs(60));
         store.acknowledge(held.into_iter().map(acknowledgement).collect())
     };
     let (first, second) = tokio::join!(acknowledge(held.clone()), acknowledge(held.iter().rev().copied().collect()));
@@ -603,7 +600,12 @@ async fn one_session_is_inserted_once_although_two_replicas_know_it_under_differ
     let store = schema.store().await;
     for number in 0..30 {
         let (one, other) = (fingerprint(number), fingerprint(1000 + number));
-        let under = |number, sessions| store.insert(NewProcess { sessions, lookups: vec![], ..waiting(number) });
+        let under = |number, sessions| {
+            store.insert(with(waiting(number), |row| {
+                row.sessions = sessions;
+                row.lookups = vec![];
+            }))
+        };
         let (first, second) =
             tokio::join!(under(2 * number, vec![one, other]), under(2 * number + 1, vec![other, one]));
         let inserted = [first.unwrap(), second.unwrap()];
@@ -617,7 +619,7 @@ async fn a_call_is_given_up_when_the_database_does_not_answer_and_later_ones_suc
     let schema = Schema::new().await;
     schema.store().await.insert(waiting(1)).await.unwrap();
     let store = schema.builder().timeout(Duration::from_secs(4)).pool_size(1).connect().await.unwrap();
-    let ping = || store.ping(Ping { id: Some(id(1)), lookups: vec![fingerprint(1)] });
+    let ping = || store.ping(Ping::new(Some(id(1)), vec![fingerprint(1)]));
     schema.execute("BEGIN; LOCK TABLE process").await;
     assert_refused(ping().await, StoreProblem::Unavailable, "55P03");
     schema.execute("COMMIT").await;

@@ -3,8 +3,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Method;
-use openid_deferred::ClientCertificate;
 use openid_deferred::testing::{Endpoint, RequestRule, TestCertificate, TestClient};
+use openid_deferred::transport::ClientCertificate;
 use openssl::hash::MessageDigest;
 use openssl::pkey::PKey;
 use openssl::sign::Signer;

@@ -4,11 +4,12 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use http::Method;
-use openid_deferred::Clock;
+use openid_deferred::error::TransportProblem;
 use openid_deferred::testing::{
     DecisionPolicy, Endpoint, Fault, IdTokenForgery, RequestRule, TestClient, TestProvider,
 };
-use openid_deferred::{ErrorKind, HttpError, TransportProblem};
+use openid_deferred::transport::HttpError;
+use openid_deferred::{Clock, ErrorKind};
 use serde_json::{Value, json};
 
 use crate::rp::{DEFERRED, Rp, request, rp};
@@ -77,7 +78,7 @@ async fn a_lost_answer_leaves_the_process_redeemed_and_the_client_free_of_blame(
 async fn in_process_every_kind_of_network_trouble_shows_as_with_a_socket() {
     let mut rp = rp(|op| op.decisions(DecisionPolicy::scripted()));
     let id = rp.started().await;
-    let document = openid_deferred::Document::TokenResponse;
+    let document = openid_deferred::error::Document::TokenResponse;
     let cases = [
         (Fault::reset(Endpoint::Poll), TransportProblem::Broken),
         (Fault::cut_body(Endpoint::Poll), TransportProblem::Broken),

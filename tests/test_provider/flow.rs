@@ -6,11 +6,12 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Method;
+use openid_deferred::Clock;
 use openid_deferred::testing::{
     DecisionPolicy, DiscoveryForm, InterimToken, RequestRule, SeededRandom, TestClient, TestClock, TestProcess,
     TestProvider, TestProviderBuilder, TestUser,
 };
-use openid_deferred::{Clock, HttpRequest};
+use openid_deferred::transport::HttpRequest;
 use openssl::sha::sha256;
 use serde_json::{Value, json};
 use url::Url;

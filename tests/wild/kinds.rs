@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use openid_deferred::{Authentication, ConfigurationProblem, ErrorKind, Outcome, SignIn};
+use openid_deferred::error::ConfigurationProblem;
+use openid_deferred::{Authentication, ErrorKind, Outcome, SignIn};
 use serde_json::{Map, Value, json};
 use url::Url;
 

@@ -6,7 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use futures_core::future::BoxFuture;
 use http::Method;
 use http::header::AUTHORIZATION;
-use openid_deferred::{HttpClient, HttpError, HttpRequest, HttpResponse, TransportProblem};
+use openid_deferred::error::TransportProblem;
+use openid_deferred::transport::{HttpClient, HttpError, HttpRequest, HttpResponse};
 use serde_json::Value;
 use url::Url;
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use openid_deferred::encryption::ClientAlgorithms;
 use openid_deferred::testing::{SeededRandom, TestClock};
 use openid_deferred::{
     Authentication, AuthorizationGrant, AuthorizationSession, Client, ClientBuilder, Clock as _, DpopMode, Error,
@@ -230,7 +231,7 @@ fn with_settings(row: &Row, mut builder: ClientBuilder) -> ClientBuilder {
     }
     if let Some(name) = &settings.id_token_signed_response_alg {
         assert_eq!(name, "HS256", "{}: the only one that has to be named", row.file);
-        builder = builder.id_token_signed_response_alg(SigningAlgorithm::Hs256);
+        builder = builder.algorithms(ClientAlgorithms::new().id_token_signed_response_alg(SigningAlgorithm::Hs256));
     }
     if !settings.trusted_audiences.is_empty() {
         builder = builder.trusted_audiences(&settings.trusted_audiences);

@@ -3,10 +3,8 @@
 use std::error::Error as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use openid_deferred::{
-    Claims, ConfigurationProblem, Error, ErrorKind, InterimState, Outcome, Poll, ProviderMetadata, Rule, SignIn,
-    Violation,
-};
+use openid_deferred::error::{ConfigurationProblem, Rule, Violation};
+use openid_deferred::{Claims, Error, ErrorKind, InterimState, Outcome, Poll, ProviderMetadata, SignIn};
 use serde_json::{Value, json};
 
 /// An error: the code of a rule with the affected member, the code of an OAuth error, or the kind.

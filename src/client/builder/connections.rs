@@ -24,7 +24,6 @@ pub(super) struct SharedConnections {
 impl ClientBuilder {
     /// Permits plain HTTP to loopback addresses and `localhost`, for development and tests, and permits them in an OP's
     /// metadata. All other connections still use HTTPS.
-    #[must_use]
     pub fn allow_insecure_loopback(mut self) -> Self {
         self.urls.allow_insecure_loopback = true;
         self
@@ -33,12 +32,11 @@ impl ClientBuilder {
     /// Lets the OP's metadata name endpoints at addresses of private networks and of this machine. This is for an OP in
     /// your own network whose endpoints are written as addresses. All of them still need HTTPS.
     ///
-    /// By default such metadata is refused ([`Rule::PrivateEndpoint`](crate::Rule::PrivateEndpoint)), because its
-    /// author could make this client connect to hosts that only this client can reach. This concerns addresses (in any
-    /// spelling, and any IPv6 address that stands for an IPv4 one) and `localhost`. Names may resolve to private
+    /// By default such metadata is refused ([`Rule::PrivateEndpoint`](crate::error::Rule::PrivateEndpoint)), because
+    /// its author could make this client connect to hosts that only this client can reach. This concerns addresses (in
+    /// any spelling, and any IPv6 address that stands for an IPv4 one) and `localhost`. Names may resolve to private
     /// addresses: `https://op.corp.example` needs no setting. The host of the issuer needs none either, because you
     /// chose it.
-    #[must_use]
     pub fn allow_private_addresses(mut self) -> Self {
         self.urls.private_addresses = PrivateAddresses::Allowed;
         self
@@ -52,17 +50,16 @@ impl ClientBuilder {
     ///
     /// Names are resolved first, and connections go only to those of their addresses that are public. A name server
     /// that changes its answer (DNS rebinding) gains nothing. A name without a public address is a
-    /// [`TransportProblem::PrivateAddress`](crate::TransportProblem::PrivateAddress).
+    /// [`TransportProblem::PrivateAddress`](crate::error::TransportProblem::PrivateAddress).
     ///
     /// Proxies of the environment are not used, because a proxy resolves names where this crate cannot check them. A
     /// proxy that [`configure_http`](Self::configure_http) sets is used, and must then refuse private addresses itself.
     /// If its own address is private, configure it by address. A resolver set there replaces that of this crate: wrap
-    /// it in [`PublicAddresses`](crate::PublicAddresses). A [custom HTTP client](Self::http_client) must check
-    /// addresses itself, because this crate then sees only addresses that are part of URLs.
+    /// it in [`PublicAddresses`](crate::transport::PublicAddresses). A [custom HTTP client](Self::http_client) must
+    /// check addresses itself, because this crate then sees only addresses that are part of URLs.
     ///
     /// [`allow_insecure_loopback`](Self::allow_insecure_loopback) still permits this machine. If both this setting and
     /// [`allow_private_addresses`](Self::allow_private_addresses) are called, the later one counts.
-    #[must_use]
     pub fn refuse_private_addresses(mut self) -> Self {
         self.urls.private_addresses = PrivateAddresses::Refused;
         self
@@ -74,10 +71,9 @@ impl ClientBuilder {
     /// are pinged. It has no effect if [`http_client`](Self::http_client) is set.
     ///
     /// It is called for each reqwest client that is built: the first one, and one for each
-    /// [`ClientCertificate`](crate::ClientCertificate) and each renewal of it. Each client is replaced every five
-    /// minutes, and after a request that timed out. So no connection is used forever, and a changed DNS entry is
+    /// [`ClientCertificate`](crate::transport::ClientCertificate) and each renewal of it. Each client is replaced every
+    /// five minutes, and after a request that timed out. So no connection is used forever, and a changed DNS entry is
     /// noticed. Later calls run on a thread for blocking work.
-    #[must_use]
     pub fn configure_http(
         mut self,
         configure: impl Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + Sync + 'static,
@@ -88,7 +84,6 @@ impl ClientBuilder {
 
     /// Sends requests through this HTTP client instead of reqwest. If the client has a certificate, the HTTP client has
     /// to present it; see [`HttpClient::presents_client_certificates`].
-    #[must_use]
     pub fn http_client(mut self, http_client: Arc<dyn HttpClient>) -> Self {
         self.http_client = Some(http_client);
         self
@@ -108,7 +103,6 @@ impl ClientBuilder {
     /// - This builder sets one of those two as well.
     /// - This builder does not treat private addresses and the loopback interface as `client` does.
     /// - This builder has a [`client_certificate`](Self::client_certificate), which needs its own connections.
-    #[must_use]
     pub fn share_connections(mut self, client: &Client) -> Self {
         let http_client = client.0.endpoints.http_client().clone();
         self.shared_connections = Some(SharedConnections { http_client, urls: client.0.urls });
@@ -116,14 +110,12 @@ impl ClientBuilder {
     }
 
     /// Takes the time from this clock instead of the machine's.
-    #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
     }
 
     /// Takes randomness from this source instead of the operating system. For simulations only.
-    #[must_use]
     pub fn random(mut self, random: Arc<dyn Random>) -> Self {
         self.random = random;
         self

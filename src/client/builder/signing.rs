@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::ClientBuilder;
 use crate::client::options::FapiProfile;
 use crate::client::response_mode::ResponseMode;
-use crate::jose::{ContentEncryptionAlgorithm, KeyManagementAlgorithm, Signer, SigningAlgorithm};
+use crate::jose::Signer;
 
 impl ClientBuilder {
     /// Signs every authorization request (`require_signed_request_object`, RFC 9101 §10.5). The OP then knows who made
@@ -13,7 +13,6 @@ impl ClientBuilder {
     ///
     /// [`AuthorizationRequest::signed`](crate::AuthorizationRequest::signed) is for a single request. If the OP
     /// requires it, requests are signed without this setting.
-    #[must_use]
     pub fn require_signed_request_object(mut self) -> Self {
         self.options.require_signed_request_object = true;
         self
@@ -22,26 +21,8 @@ impl ClientBuilder {
     /// Sets the key that authorization requests are signed with, in memory or behind any [`Signer`]; that of client
     /// assertions unless set. Its algorithm is the one that was registered as `request_object_signing_alg`.
     /// [`Client::jwks`](crate::Client::jwks) contains its public half.
-    #[must_use]
     pub fn request_object_signing_key(mut self, signer: impl Signer + 'static) -> Self {
         self.credentials.request_object_signer = Some(Arc::new(signer));
-        self
-    }
-
-    /// Sets the algorithm that was registered as `request_object_encryption_alg`. Authorization requests are signed and
-    /// then encrypted for a key of the OP, so that the browser and anything that logs URLs cannot read them. Discovery
-    /// refuses an OP that publishes no such key.
-    #[must_use]
-    pub fn request_object_encryption_alg(mut self, algorithm: KeyManagementAlgorithm) -> Self {
-        self.options.request_object_encryption.alg = Some(algorithm);
-        self
-    }
-
-    /// Sets the algorithm that was registered as `request_object_encryption_enc`; `A128CBC-HS256` unless set, the
-    /// default of the registration.
-    #[must_use]
-    pub fn request_object_encryption_enc(mut self, algorithm: ContentEncryptionAlgorithm) -> Self {
-        self.options.request_object_encryption.enc = Some(algorithm);
         self
     }
 
@@ -56,13 +37,14 @@ impl ClientBuilder {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # use openid_deferred::testing::{TestClient, TestProvider};
+    /// use openid_deferred::encryption::ClientAlgorithms;
     /// use openid_deferred::{Client, ResponseMode, SignIn, SigningAlgorithm};
     ///
     /// # let registered = TestClient::public("my-client").authorization_signed_response_alg("ES256");
     /// # let op = TestProvider::builder().in_process().client(registered).start()?;
     /// let client = Client::builder(op.issuer(), "my-client")
     ///     .response_mode(ResponseMode::QueryJwt)
-    ///     .authorization_signed_response_alg(SigningAlgorithm::Es256)
+    ///     .algorithms(ClientAlgorithms::new().authorization_signed_response_alg(SigningAlgorithm::Es256))
     ///     .redirect_uri("https://rp.example/callback")
     /// #   .http_client(op.http_client())
     ///     .discover()
@@ -78,40 +60,8 @@ impl ClientBuilder {
     /// # #[cfg(not(feature = "testing"))]
     /// # fn main() {}
     /// ```
-    #[must_use]
     pub fn response_mode(mut self, response_mode: ResponseMode) -> Self {
         self.options.response_mode = Some(response_mode);
-        self
-    }
-
-    /// Sets the algorithm that was registered as `authorization_signed_response_alg`. JWT authorization responses that
-    /// are signed with another one are refused.
-    ///
-    /// Unless set, the asymmetric algorithms that the OP lists are accepted, or RS256 if it lists none. An HMAC
-    /// algorithm is only accepted if it is named here. It needs a client secret that is at least as long as its hash.
-    #[must_use]
-    pub fn authorization_signed_response_alg(mut self, algorithm: SigningAlgorithm) -> Self {
-        self.options.authorization_signed_response_alg = Some(algorithm);
-        self
-    }
-
-    /// Sets the algorithm that was registered as `authorization_encrypted_response_alg`. JWT authorization responses
-    /// that are not encrypted, or encrypted in another way, are refused. It needs a
-    /// [`decryption_key`](Self::decryption_key). [`Client::cookie_name_for`](crate::Client::cookie_name_for) finds the
-    /// cookie of the session.
-    ///
-    /// Unless set, they may be unencrypted, or encrypted for one of the decryption keys.
-    #[must_use]
-    pub fn authorization_encrypted_response_alg(mut self, algorithm: KeyManagementAlgorithm) -> Self {
-        self.options.authorization_response_encryption.alg = Some(algorithm);
-        self
-    }
-
-    /// Sets the algorithm that was registered as `authorization_encrypted_response_enc`. Unless set, every
-    /// [`ContentEncryptionAlgorithm`] is accepted.
-    #[must_use]
-    pub fn authorization_encrypted_response_enc(mut self, algorithm: ContentEncryptionAlgorithm) -> Self {
-        self.options.authorization_response_encryption.enc = Some(algorithm);
         self
     }
 
@@ -126,9 +76,9 @@ impl ClientBuilder {
     /// - Every connection uses TLS.
     ///
     /// Settings that contradict these rules are an error when the client is built
-    /// ([`ConfigurationProblem::Fapi`](crate::ConfigurationProblem::Fapi)). An OP that does not support them is an
-    /// error at discovery and before a sign-in starts. [`allow_unadvertised`](Self::allow_unadvertised) does not change
-    /// that.
+    /// ([`ConfigurationProblem::Fapi`](crate::error::ConfigurationProblem::Fapi)). An OP that does not support them is
+    /// an error at discovery and before a sign-in starts. [`allow_unadvertised`](Self::allow_unadvertised) does not
+    /// change that.
     ///
     /// **This is not FAPI conformance.** FAPI 2.0 covers only `response_type=code`. It says nothing about deferred
     /// codes, polls and pings, and no test suite for it covers them. It is the same protection for another flow.
@@ -159,7 +109,6 @@ impl ClientBuilder {
     /// # #[cfg(not(feature = "testing"))]
     /// # fn main() {}
     /// ```
-    #[must_use]
     pub fn fapi2(mut self) -> Self {
         self.options.fapi.get_or_insert(FapiProfile::Security);
         self
@@ -174,7 +123,6 @@ impl ClientBuilder {
     ///
     /// Signed introspection responses and HTTP message signatures, which that profile has too, are not covered. What
     /// [`fapi2`](Self::fapi2) says about conformance applies here as well.
-    #[must_use]
     pub fn fapi2_message_signing(mut self) -> Self {
         self.options.fapi = Some(FapiProfile::MessageSigning);
         self

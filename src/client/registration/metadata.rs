@@ -160,7 +160,7 @@ impl ClientMetadata {
     /// for all other languages has no tag (RFC 7591 §2.2).
     ///
     /// ```
-    /// use openid_deferred::RegistrationRequest;
+    /// use openid_deferred::registration::RegistrationRequest;
     ///
     /// let request = RegistrationRequest::new("https://rp.example/callback")
     ///     .client_name("Example")

@@ -28,8 +28,8 @@ impl RegistrationRefusal {
     /// failed connection.
     ///
     /// ```
-    /// # async fn example(registrar: &openid_deferred::Registrar, request: openid_deferred::RegistrationRequest) {
-    /// use openid_deferred::RegistrationRefusal;
+    /// # async fn example(registrar: &openid_deferred::registration::Registrar, request: openid_deferred::registration::RegistrationRequest) {
+    /// use openid_deferred::registration::RegistrationRefusal;
     ///
     /// if let Err(error) = registrar.register(request).await {
     ///     match RegistrationRefusal::of(&error) {

@@ -30,7 +30,7 @@ const CLIENT_INFORMATION_LIMIT: usize = 256 * 1024;
 /// # #[cfg(feature = "testing")]
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use openid_deferred::{Registrar, Registration, RegistrationRequest};
+/// use openid_deferred::registration::{Registrar, Registration, RegistrationRequest};
 /// # use openid_deferred::testing::TestProvider;
 /// # use openid_deferred::{Keyring, SealingKey};
 /// # let keyring = Keyring::new(SealingKey::from_base64("CVh2hmGkm7dpPYHCxQeQWzB4jLYHG8xQbD3c3bqFUZc=")?);
@@ -404,7 +404,10 @@ impl RegistrarBuilder {
     ///
     /// [`Configuration`](ErrorKind::Configuration) for settings that cannot work.
     pub fn build(self) -> Result<Registrar, Error> {
-        Ok(Registrar { client: self.client.build()?, initial_access_token: self.initial_access_token })
+        Ok(Registrar {
+            client: self.client.build_without_redirect_uri()?,
+            initial_access_token: self.initial_access_token,
+        })
     }
 }
 

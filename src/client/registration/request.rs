@@ -5,8 +5,10 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::metadata::ClientMetadata;
+use crate::client::algorithms::ClientAlgorithms;
 use crate::client::response_type::{CODE_GRANT, DEFERRED_GRANT, ResponseType};
-use crate::jose::{ContentEncryptionAlgorithm, DecryptionKey, KeyManagementAlgorithm, Signer, SigningAlgorithm};
+use crate::id_token::Encryption;
+use crate::jose::{DecryptionKey, Signer, SigningAlgorithm};
 use crate::secret::Secret;
 
 /// The metadata that a client asks to be registered with (RFC 7591 §2, OpenID Connect Dynamic Client Registration 1.0
@@ -16,7 +18,9 @@ use crate::secret::Secret;
 /// it first.
 ///
 /// ```
-/// use openid_deferred::{RegistrationRequest, SigningAlgorithm, SigningKey};
+/// use openid_deferred::encryption::ClientAlgorithms;
+/// use openid_deferred::registration::RegistrationRequest;
+/// use openid_deferred::{SigningAlgorithm, SigningKey};
 ///
 /// # fn main() -> Result<(), openid_deferred::Error> {
 /// let key = SigningKey::generate(SigningAlgorithm::Es256)?;
@@ -24,7 +28,7 @@ use crate::secret::Secret;
 ///     .deferred_client_notification_endpoint("https://rp.example/deferred/ping")
 ///     .grant_type("refresh_token")
 ///     .private_key_jwt(&key)
-///     .id_token_signed_response_alg(SigningAlgorithm::Es256)
+///     .algorithms(ClientAlgorithms::new().id_token_signed_response_alg(SigningAlgorithm::Es256))
 ///     .dpop_bound_access_tokens()
 ///     .client_name("Example Bank")
 ///     .client_name_in("de", "Beispielbank");
@@ -102,18 +106,6 @@ macro_rules! setters {
             self.set(stringify!($name), algorithm.as_str())
         }
     };
-    (@key $(#[$attribute:meta])* $name:ident) => {
-        $(#[$attribute])*
-        pub fn $name(self, algorithm: KeyManagementAlgorithm) -> Self {
-            self.set(stringify!($name), algorithm.as_str())
-        }
-    };
-    (@content $(#[$attribute:meta])* $name:ident) => {
-        $(#[$attribute])*
-        pub fn $name(self, algorithm: ContentEncryptionAlgorithm) -> Self {
-            self.set(stringify!($name), algorithm.as_str())
-        }
-    };
     (@flag $(#[$attribute:meta])* $name:ident) => {
         $(#[$attribute])*
         pub fn $name(self) -> Self {
@@ -134,30 +126,8 @@ setters! {
     token_endpoint_auth_method: text;
     /// The algorithm of client assertions.
     token_endpoint_auth_signing_alg: signature;
-    /// The algorithm of ID Tokens. OPs assume `RS256` unless set.
-    id_token_signed_response_alg: signature;
-    /// Encrypts ID Tokens, interim and final, for a [`decryption_key`](Self::decryption_key).
-    id_token_encrypted_response_alg: key;
-    /// How the content of encrypted ID Tokens is encrypted. OPs assume `A128CBC-HS256` unless set.
-    id_token_encrypted_response_enc: content;
-    /// Requests signed UserInfo responses, with this algorithm.
-    userinfo_signed_response_alg: signature;
-    /// Requests encrypted UserInfo responses: how their keys are encrypted.
-    userinfo_encrypted_response_alg: key;
-    /// How the content of encrypted UserInfo responses is encrypted.
-    userinfo_encrypted_response_enc: content;
     /// The algorithm of request objects (RFC 9101).
     request_object_signing_alg: signature;
-    /// How the keys of encrypted request objects are encrypted.
-    request_object_encryption_alg: key;
-    /// How the content of encrypted request objects is encrypted.
-    request_object_encryption_enc: content;
-    /// The algorithm of authorization responses that are JWTs (JARM §3).
-    authorization_signed_response_alg: signature;
-    /// How the keys of encrypted authorization responses are encrypted (JARM §3).
-    authorization_encrypted_response_alg: key;
-    /// How the content of encrypted authorization responses is encrypted (JARM §3).
-    authorization_encrypted_response_enc: content;
     /// Makes the OP require DPoP in every token request of this client (RFC 9449 §5.2).
     dpop_bound_access_tokens: flag;
     /// Binds access tokens to the client certificate (RFC 8705 §3.4). It excludes DPoP; see
@@ -274,6 +244,36 @@ impl RegistrationRequest {
     pub fn scope<S: AsRef<str>>(self, scopes: impl IntoIterator<Item = S>) -> Self {
         let scopes: Vec<_> = scopes.into_iter().map(|scope| scope.as_ref().to_owned()).collect();
         self.set("scope", scopes.join(" "))
+    }
+
+    /// Asks the OP to sign and encrypt with these algorithms. What they do not set stays as it is.
+    pub fn algorithms(mut self, algorithms: ClientAlgorithms) -> Self {
+        for (member, algorithm) in algorithms.signatures() {
+            self = self.set(member, algorithm.as_str());
+        }
+        let ClientAlgorithms { id_token_encryption, userinfo_encryption, authorization_encryption, .. } = algorithms;
+        self.encrypted("id_token_encrypted_response_alg", "id_token_encrypted_response_enc", id_token_encryption)
+            .encrypted("userinfo_encrypted_response_alg", "userinfo_encrypted_response_enc", userinfo_encryption)
+            .encrypted(
+                "authorization_encrypted_response_alg",
+                "authorization_encrypted_response_enc",
+                authorization_encryption,
+            )
+            .encrypted(
+                "request_object_encryption_alg",
+                "request_object_encryption_enc",
+                algorithms.request_object_encryption,
+            )
+    }
+
+    fn encrypted(mut self, alg: &str, enc: &str, encryption: Option<Encryption>) -> Self {
+        let Some(encryption) = encryption else { return self };
+        self.metadata.0.shift_remove(enc);
+        self = self.set(alg, encryption.alg.as_str());
+        match encryption.enc {
+            Some(content) => self.set(enc, content.as_str()),
+            None => self,
+        }
     }
 
     /// Authenticates with assertions by this key (`private_key_jwt`). This sets the method, its algorithm, and the
@@ -434,7 +434,7 @@ mod tests {
             .client_name("Example")
             .client_name_in("ja", "例")
             .contacts(["ops@rp.test"])
-            .id_token_signed_response_alg(SigningAlgorithm::Ps256)
+            .algorithms(ClientAlgorithms::new().id_token_signed_response_alg(SigningAlgorithm::Ps256))
             .default_max_age(Duration::from_secs(60))
             .require_auth_time()
             .subject_type(SubjectType::Pairwise)

@@ -4,11 +4,13 @@ use super::Registration;
 use super::difference::{DifferenceEffect, METHODS};
 use super::metadata::DEFAULT_METHOD;
 use crate::client::Client;
+use crate::client::algorithms::ClientAlgorithms;
 use crate::client::builder::ClientBuilder;
 use crate::client::identity::RegisteredMethod;
 use crate::client::response_type::ResponseType;
 use crate::endpoint::ClientAuthentication;
 use crate::error::{ConfigurationProblem, Error};
+use crate::id_token::Encryption;
 use crate::jose::{ContentEncryptionAlgorithm, KeyManagementAlgorithm, SigningAlgorithm};
 
 impl Registration {
@@ -21,7 +23,7 @@ impl Registration {
     /// [`decryption_key`](ClientBuilder::decryption_key). Everything else can be set as on any other client.
     ///
     /// ```
-    /// # async fn example(registration: &openid_deferred::Registration, pem: &str) -> Result<(), openid_deferred::Error> {
+    /// # async fn example(registration: &openid_deferred::registration::Registration, pem: &str) -> Result<(), openid_deferred::Error> {
     /// use openid_deferred::{SigningAlgorithm, SigningKey};
     ///
     /// let key = SigningKey::from_pem(SigningAlgorithm::Es256, pem, None)?;
@@ -64,36 +66,7 @@ impl Registration {
         if let Some(response_type) = self.response_type() {
             builder = builder.response_type(response_type);
         }
-        if let Some(algorithm) = self.signature("id_token_signed_response_alg")? {
-            builder = builder.id_token_signed_response_alg(algorithm);
-        }
-        if let Some(algorithm) = self.key_management("id_token_encrypted_response_alg")? {
-            builder = builder.id_token_encrypted_response_alg(algorithm);
-        }
-        if let Some(algorithm) = self.content_encryption("id_token_encrypted_response_enc")? {
-            builder = builder.id_token_encrypted_response_enc(algorithm);
-        }
-        if let Some(algorithm) = self.signature("userinfo_signed_response_alg")? {
-            builder = builder.userinfo_signed_response_alg(algorithm);
-        }
-        if let Some(algorithm) = self.key_management("userinfo_encrypted_response_alg")? {
-            builder = builder.userinfo_encrypted_response_alg(algorithm);
-        }
-        if let Some(algorithm) = self.content_encryption("userinfo_encrypted_response_enc")? {
-            builder = builder.userinfo_encrypted_response_enc(algorithm);
-        }
-        if let Some(algorithm) = self.signature("authorization_signed_response_alg")? {
-            builder = builder.authorization_signed_response_alg(algorithm);
-        }
-        // Without a decryption key the client could not be built. What was not requested concerns only JWT responses.
-        if self.requested().get("authorization_encrypted_response_alg").is_some() {
-            if let Some(algorithm) = self.key_management("authorization_encrypted_response_alg")? {
-                builder = builder.authorization_encrypted_response_alg(algorithm);
-            }
-            if let Some(algorithm) = self.content_encryption("authorization_encrypted_response_enc")? {
-                builder = builder.authorization_encrypted_response_enc(algorithm);
-            }
-        }
+        builder = builder.algorithms(self.algorithms()?);
         if let Some(max_age) = metadata.default_max_age() {
             builder = builder.default_max_age(max_age);
         }
@@ -156,16 +129,35 @@ impl Registration {
         kinds.iter().copied().find(|kind| self.metadata().allows_response_type(*kind)).or(kinds.first().copied())
     }
 
-    fn signature(&self, member: &'static str) -> Result<Option<SigningAlgorithm>, Error> {
-        self.named(member, SigningAlgorithm::from_name)
+    /// The registered algorithms of what the OP sends. Requests are encrypted only if the application wants that.
+    fn algorithms(&self) -> Result<ClientAlgorithms, Error> {
+        let signature = |member| self.named(member, SigningAlgorithm::from_name);
+        let mut algorithms = ClientAlgorithms::new();
+        algorithms.id_token_signature = signature("id_token_signed_response_alg")?;
+        algorithms.id_token_encryption =
+            self.encryption("id_token_encrypted_response_alg", "id_token_encrypted_response_enc")?;
+        algorithms.userinfo_signature = signature("userinfo_signed_response_alg")?;
+        algorithms.userinfo_encryption =
+            self.encryption("userinfo_encrypted_response_alg", "userinfo_encrypted_response_enc")?;
+        algorithms.authorization_signature = signature("authorization_signed_response_alg")?;
+        // Without a decryption key the client could not be built. What was not requested concerns only JWT responses.
+        if self.requested().get("authorization_encrypted_response_alg").is_some() {
+            algorithms.authorization_encryption =
+                self.encryption("authorization_encrypted_response_alg", "authorization_encrypted_response_enc")?;
+        }
+        Ok(algorithms)
     }
 
-    fn key_management(&self, member: &'static str) -> Result<Option<KeyManagementAlgorithm>, Error> {
-        self.named(member, KeyManagementAlgorithm::from_name)
-    }
-
-    fn content_encryption(&self, member: &'static str) -> Result<Option<ContentEncryptionAlgorithm>, Error> {
-        self.named(member, ContentEncryptionAlgorithm::from_name)
+    /// OpenID Connect Dynamic Client Registration 1.0 §2: "When id_token_encrypted_response_enc is included,
+    /// id_token_encrypted_response_alg MUST also be provided."
+    fn encryption(&self, alg: &'static str, enc: &'static str) -> Result<Option<Encryption>, Error> {
+        let content = self.named(enc, ContentEncryptionAlgorithm::from_name)?;
+        match (self.named(alg, KeyManagementAlgorithm::from_name)?, content) {
+            (None, None) => Ok(None),
+            (None, Some(_)) => Err(registered(enc, "it is registered without an algorithm for the key")),
+            (Some(alg), None) => Ok(Some(Encryption::new(alg))),
+            (Some(alg), Some(enc)) => Ok(Some(Encryption::new(alg).content(enc))),
+        }
     }
 
     fn named<T>(&self, member: &'static str, find: impl Fn(&str) -> Option<T>) -> Result<Option<T>, Error> {

@@ -61,7 +61,8 @@ impl<'a> Verification<'a> {
     }
 
     /// Whether they were verified at most this long before `now`; `false` if the OP does not state the time. Use it to
-    /// check that the OP kept the limit of the [request](crate::VerifiedClaimsRequest::verified_within).
+    /// check that the OP kept the limit of the
+    /// [request](crate::identity_assurance::VerifiedClaimsRequest::verified_within).
     pub fn is_within(&self, max_age: Duration, now: SystemTime) -> bool {
         self.time.is_some_and(|time| now.duration_since(time).is_ok_and(|age| age <= max_age))
     }

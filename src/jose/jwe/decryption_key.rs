@@ -38,7 +38,7 @@ const RSA_BITS: std::ops::RangeInclusive<u32> = 2048..=8192;
 /// OP can have it in its cache, and when every sign-in whose answer was encrypted for it has been delivered.
 ///
 /// ```
-/// use openid_deferred::{DecryptionKey, KeyManagementAlgorithm};
+/// use openid_deferred::encryption::{DecryptionKey, KeyManagementAlgorithm};
 ///
 /// let key = DecryptionKey::generate(KeyManagementAlgorithm::EcdhEsA256Kw)?;
 /// assert_eq!(key.public_jwk()["use"], "enc");

@@ -213,6 +213,7 @@ async fn a_session_of_another_op_is_refused() {
     let world = world().await;
     let (query, session) = world.user_returns().await;
     let another = openid_deferred::Client::builder("https://other.test", CLIENT_ID)
+        .redirect_uri(REDIRECT_URI)
         .http_client(world.op.http_client())
         .build()
         .unwrap();
@@ -226,6 +227,7 @@ async fn a_grant_of_another_client_is_refused_and_stays_usable() {
     let world = world().await;
     let mut grant = world.grant().await;
     let another = openid_deferred::Client::builder("https://other.test", CLIENT_ID)
+        .redirect_uri(REDIRECT_URI)
         .http_client(world.op.http_client())
         .build()
         .unwrap();

@@ -1,9 +1,9 @@
 //! Settings that cannot work, alone or with an OP, and the key set to publish.
 
+use openid_deferred::encryption::{ClientAlgorithms, Encryption};
+use openid_deferred::error::ConfigurationProblem;
 use openid_deferred::testing::TestClock;
-use openid_deferred::{
-    Client, ClientAuthentication, ConfigurationProblem, ErrorKind, Signer as _, SigningAlgorithm, SigningKey,
-};
+use openid_deferred::{Client, ClientAuthentication, ErrorKind, Signer as _, SigningAlgorithm, SigningKey};
 
 use super::*;
 use crate::support::provider;
@@ -22,38 +22,56 @@ fn built(settings: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Result<Client
 fn settings_about_encryption_that_cannot_work_are_refused() {
     let key = key();
     let refused = [
-        ("id_token_encrypted_response_alg", built(|client| client.id_token_encrypted_response_alg(ALG))),
-        ("userinfo_encrypted_response_alg", built(|client| client.userinfo_encrypted_response_alg(ALG))),
+        (
+            "id_token_encrypted_response_alg",
+            built(|client| client.algorithms(ClientAlgorithms::new().id_token_encrypted_response(ALG))),
+        ),
+        (
+            "userinfo_encrypted_response_alg",
+            built(|client| client.algorithms(ClientAlgorithms::new().userinfo_encrypted_response(ALG))),
+        ),
         (
             "id_token_encrypted_response_alg",
             built(|client| {
                 let other = KeyManagementAlgorithm::EcdhEs;
-                client.decryption_key(key.clone()).id_token_encrypted_response_alg(other)
+                client
+                    .decryption_key(key.clone())
+                    .algorithms(ClientAlgorithms::new().id_token_encrypted_response(other))
             }),
         ),
         (
-            "id_token_encrypted_response_enc",
-            built(|client| client.id_token_encrypted_response_enc(ContentEncryptionAlgorithm::A256Gcm)),
+            "userinfo_signed_response_alg",
+            built(|client| {
+                client.algorithms(ClientAlgorithms::new().userinfo_signed_response_alg(SigningAlgorithm::Hs256))
+            }),
         ),
-        (
-            "userinfo_encrypted_response_enc",
-            built(|client| client.userinfo_encrypted_response_enc(ContentEncryptionAlgorithm::A256Gcm)),
-        ),
-        ("userinfo_signed_response_alg", built(|client| client.userinfo_signed_response_alg(SigningAlgorithm::Hs256))),
         ("decryption_key", built(|client| client.decryption_key(key.clone()).decryption_key(key.clone()))),
         ("decryption_key", built(|client| (0..17).fold(client, |client, _| client.decryption_key(super::key())))),
     ];
     for (setting, result) in refused {
         assert_eq!(result.err(), Some(setting));
     }
-    assert!(built(|client| client.decryption_key(key.clone()).id_token_encrypted_response_alg(ALG)).is_ok());
+    // A later call does not undo an earlier one.
+    let decrypts = |client: ClientBuilder| {
+        let encrypted = ClientAlgorithms::new().id_token_encrypted_response(ALG);
+        client.algorithms(encrypted).algorithms(ClientAlgorithms::new())
+    };
+    assert_eq!(built(decrypts).err(), Some("id_token_encrypted_response_alg"));
+    assert!(
+        built(|client| client
+            .decryption_key(key.clone())
+            .algorithms(ClientAlgorithms::new().id_token_encrypted_response(ALG)))
+        .is_ok()
+    );
 }
 
 #[test]
 fn keys_that_the_settings_need_cannot_be_taken_away() {
     let key = key();
-    let client =
-        built(|client| client.decryption_key(key.clone()).id_token_encrypted_response_alg(ALG)).expect("it works");
+    let client = built(|client| {
+        client.decryption_key(key.clone()).algorithms(ClientAlgorithms::new().id_token_encrypted_response(ALG))
+    })
+    .expect("it works");
     assert!(client.replace_decryption_keys([]).is_err());
     assert_eq!(client.jwks()["keys"][0]["kid"], key.key_id(), "the old ones stay");
 }
@@ -103,13 +121,12 @@ async fn discovered(
         }
     });
     let op = op.start().unwrap();
-    let mut client = client_of(&op, &clock)
-        .decryption_key(key())
-        .id_token_encrypted_response_alg(ALG)
-        .id_token_encrypted_response_enc(ContentEncryptionAlgorithm::A256Gcm)
-        .userinfo_signed_response_alg(SigningAlgorithm::Es256)
-        .userinfo_encrypted_response_alg(ALG)
-        .userinfo_encrypted_response_enc(ContentEncryptionAlgorithm::A128CbcHs256);
+    let mut client = client_of(&op, &clock).decryption_key(key()).algorithms(
+        ClientAlgorithms::new()
+            .id_token_encrypted_response(Encryption::new(ALG).content(ContentEncryptionAlgorithm::A256Gcm))
+            .userinfo_signed_response_alg(SigningAlgorithm::Es256)
+            .userinfo_encrypted_response(Encryption::new(ALG).content(ContentEncryptionAlgorithm::A128CbcHs256)),
+    );
     if lenient {
         client = client.allow_unadvertised();
     }
@@ -152,7 +169,7 @@ fn one_key_for_signatures_and_encryption_is_refused_however_it_is_given() {
         let shared = DecryptionKey::from_pem(encryption, pem, Some("decrypts".into())).unwrap();
         let named = |client: ClientBuilder| client.authentication(ClientAuthentication::private_key_jwt(signer()));
         assert_eq!(built(|client| named(client).decryption_key(shared.clone())).unwrap_err(), "decryption_key");
-        let unnamed = || Client::builder("https://op.test", "app").signing_key(signer());
+        let unnamed = || Client::builder("https://op.test", "app").redirect_uri(REDIRECT_URI).signing_key(signer());
         assert!(unnamed().decryption_key(shared.clone()).build().is_err());
         assert!(unnamed().decryption_key(key()).build().is_ok());
         let client = built(|client| named(client).decryption_key(key())).unwrap();

@@ -1,5 +1,6 @@
 //! Signed and encrypted UserInfo responses (OpenID Connect Core 1.0 §5.3.2).
 
+use openid_deferred::encryption::{ClientAlgorithms, Encryption};
 use openid_deferred::{Client, Error, ErrorKind, SigningAlgorithm, UserInfo};
 
 use super::*;
@@ -30,11 +31,11 @@ async fn strict_world() -> World {
     let key = key();
     let at_op = registered(&key).signed_userinfo().encrypted_userinfo(ALG.as_str(), "A256GCM");
     world_for(at_op, |client| {
-        client
-            .decryption_key(key)
-            .userinfo_signed_response_alg(SigningAlgorithm::Es256)
-            .userinfo_encrypted_response_alg(ALG)
-            .userinfo_encrypted_response_enc(ContentEncryptionAlgorithm::A256Gcm)
+        client.decryption_key(key).algorithms(
+            ClientAlgorithms::new()
+                .userinfo_signed_response_alg(SigningAlgorithm::Es256)
+                .userinfo_encrypted_response(Encryption::new(ALG).content(ContentEncryptionAlgorithm::A256Gcm)),
+        )
     })
     .await
 }
@@ -52,7 +53,10 @@ async fn userinfo_that_is_encrypted_only_is_read_where_no_signature_was_register
     for enc in ["A128GCM", "A128CBC-HS256"] {
         let key = key();
         let at_op = registered(&key).encrypted_userinfo(ALG.as_str(), enc);
-        let world = world_for(at_op, |client| client.decryption_key(key).userinfo_encrypted_response_alg(ALG)).await;
+        let world = world_for(at_op, |client| {
+            client.decryption_key(key).algorithms(ClientAlgorithms::new().userinfo_encrypted_response(ALG))
+        })
+        .await;
         assert_eq!(asked(&world, None).await.unwrap().subject(), "user-1");
     }
 }
@@ -69,7 +73,10 @@ async fn userinfo_in_clear_where_encryption_is_registered_is_refused() {
 async fn signature_demanded(at_op: impl FnOnce(TestClient) -> TestClient, algorithm: SigningAlgorithm) -> World {
     let key = key();
     let at_op = at_op(registered(&key));
-    world_for(at_op, |client| client.decryption_key(key).userinfo_signed_response_alg(algorithm)).await
+    world_for(at_op, |client| {
+        client.decryption_key(key).algorithms(ClientAlgorithms::new().userinfo_signed_response_alg(algorithm))
+    })
+    .await
 }
 
 #[tokio::test]
@@ -145,8 +152,8 @@ async fn userinfo_that_is_encrypted_otherwise_than_registered_is_refused() {
     let key = key();
     let at_op = registered(&key).encrypted_userinfo(ALG.as_str(), "A128GCM");
     let world = world_for(at_op, |client| {
-        let client = client.decryption_key(key).userinfo_encrypted_response_alg(ALG);
-        client.userinfo_encrypted_response_enc(ContentEncryptionAlgorithm::A256Gcm)
+        let encryption = Encryption::new(ALG).content(ContentEncryptionAlgorithm::A256Gcm);
+        client.decryption_key(key).algorithms(ClientAlgorithms::new().userinfo_encrypted_response(encryption))
     });
     assert_refused(asked(&world.await, None).await, Rule::EncryptionHeader);
 }
@@ -183,8 +190,11 @@ async fn tokens_and_userinfo_may_be_authenticated_with_a_client_secret_that_is_l
         client
             .authentication(openid_deferred::ClientAuthentication::client_secret_basic(SECRET))
             .decryption_key(key.clone())
-            .id_token_signed_response_alg(SigningAlgorithm::Hs256)
-            .userinfo_signed_response_alg(SigningAlgorithm::Hs256)
+            .algorithms(
+                ClientAlgorithms::new()
+                    .id_token_signed_response_alg(SigningAlgorithm::Hs256)
+                    .userinfo_signed_response_alg(SigningAlgorithm::Hs256),
+            )
     })
     .await;
     let authentication = world.approved().await;

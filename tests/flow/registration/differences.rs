@@ -1,10 +1,10 @@
 //! Differences between what an OP registers and what it was asked to register.
 
+use openid_deferred::encryption::{ClientAlgorithms, DecryptionKey, KeyManagementAlgorithm};
+use openid_deferred::error::ConfigurationProblem;
+use openid_deferred::registration::{DifferenceEffect, RegistrationRequest};
 use openid_deferred::testing::Endpoint;
-use openid_deferred::{
-    ConfigurationProblem, DecryptionKey, DifferenceEffect, ErrorKind, KeyManagementAlgorithm, RegistrationRequest,
-    ResponseType, SigningAlgorithm, SigningKey,
-};
+use openid_deferred::{ErrorKind, ResponseType, SigningAlgorithm, SigningKey};
 use serde_json::{Map, Value, json};
 
 use super::{office_with, request};
@@ -52,7 +52,7 @@ async fn a_difference_that_breaks_the_flow_makes_no_client() {
         (with_key(), "jwks", json!({ "keys": [other] })),
         (request(), "id_token_signed_response_alg", json!("HS256")),
         (
-            request().id_token_signed_response_alg(SigningAlgorithm::Es256),
+            request().algorithms(ClientAlgorithms::new().id_token_signed_response_alg(SigningAlgorithm::Es256)),
             "id_token_signed_response_alg",
             json!("HS256"),
         ),
@@ -71,7 +71,11 @@ async fn a_difference_that_breaks_the_flow_makes_no_client() {
 #[tokio::test]
 async fn a_difference_that_only_weakens_is_reported() {
     let key = DecryptionKey::generate(KeyManagementAlgorithm::EcdhEs).unwrap();
-    let encrypted = || request().decryption_key(&key).id_token_encrypted_response_alg(KeyManagementAlgorithm::EcdhEs);
+    let encrypted = || {
+        request()
+            .decryption_key(&key)
+            .algorithms(ClientAlgorithms::new().id_token_encrypted_response(KeyManagementAlgorithm::EcdhEs))
+    };
     for (request, member, value) in [
         (request().grant_type("refresh_token"), "grant_types", json!(["urn:openid:params:grant-type:deferred"])),
         (request(), "redirect_uris", json!([REDIRECT_URI, "https://elsewhere.test/"])),
@@ -83,7 +87,7 @@ async fn a_difference_that_only_weakens_is_reported() {
             "deferred_client_notification_endpoint",
             Value::Null,
         ),
-        (request().subject_type(openid_deferred::SubjectType::Pairwise), "subject_type", json!("public")),
+        (request().subject_type(openid_deferred::registration::SubjectType::Pairwise), "subject_type", json!("public")),
         (request().require_auth_time(), "require_auth_time", Value::Null),
     ] {
         let (differences, client) = registered(request, set(member, value)).await;
@@ -99,7 +103,7 @@ async fn a_difference_that_does_no_harm_is_reported_too() {
         (request().client_name_in("de", "Beispiel"), "client_name#de", Value::Null),
         (request().scope(["openid", "profile", "email"]), "scope", json!("openid")),
         (
-            request().id_token_signed_response_alg(SigningAlgorithm::Es256),
+            request().algorithms(ClientAlgorithms::new().id_token_signed_response_alg(SigningAlgorithm::Es256)),
             "id_token_signed_response_alg",
             json!("PS256"),
         ),

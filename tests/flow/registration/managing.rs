@@ -1,10 +1,9 @@
 //! RFC 7592 §2.
 
+use openid_deferred::error::{ConfigurationProblem, Misuse, Rule, TransportProblem};
+use openid_deferred::registration::{Registrar, Registration, RegistrationRefusal};
 use openid_deferred::testing::{Endpoint, Fault, RequestRule};
-use openid_deferred::{
-    Clock as _, ConfigurationProblem, ErrorKind, Misuse, Registrar, Registration, RegistrationRefusal, Rule,
-    SigningAlgorithm, SigningKey, TransportProblem,
-};
+use openid_deferred::{Clock as _, ErrorKind, SigningAlgorithm, SigningKey};
 use serde_json::{Value, json};
 
 use super::{Office, office, office_with, request};

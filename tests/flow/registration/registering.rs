@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use openid_deferred::encryption::ClientAlgorithms;
+use openid_deferred::error::{ConfigurationProblem, Document, Misuse, Rule, TransportProblem};
+use openid_deferred::registration::{ApplicationType, Registrar, RegistrationRefusal, RegistrationRequest};
 use openid_deferred::testing::{Endpoint, Fault, RequestRule};
-use openid_deferred::{
-    ApplicationType, ConfigurationProblem, Document, ErrorKind, Misuse, Registrar, RegistrationRefusal,
-    RegistrationRequest, ResponseType, Rule, Secret, SigningAlgorithm, SigningKey, TransportProblem,
-};
+use openid_deferred::{ErrorKind, ResponseType, Secret, SigningAlgorithm, SigningKey};
 use serde_json::{Value, json};
 
 use super::{INITIAL_ACCESS_TOKEN, Office, office, office_with, request};
@@ -55,8 +55,11 @@ async fn the_whole_metadata_arrives_and_comes_back() {
         .tos_uri("https://rp.test/terms")
         .contacts(["ops@rp.test"])
         .scope(["openid", "profile"])
-        .id_token_signed_response_alg(SigningAlgorithm::Es256)
-        .userinfo_signed_response_alg(SigningAlgorithm::Es256)
+        .algorithms(
+            ClientAlgorithms::new()
+                .id_token_signed_response_alg(SigningAlgorithm::Es256)
+                .userinfo_signed_response_alg(SigningAlgorithm::Es256),
+        )
         .dpop_bound_access_tokens()
         .require_pushed_authorization_requests()
         .require_auth_time()
@@ -118,7 +121,9 @@ async fn a_request_that_cannot_be_right_is_refused_before_it_is_sent() {
         (request().response_types([]), "response_types"),
         (request().dpop_bound_access_tokens().tls_client_certificate_bound_access_tokens(), "dpop_bound_access_tokens"),
         (
-            request().redirect_uri("https://other.test/").subject_type(openid_deferred::SubjectType::Pairwise),
+            request()
+                .redirect_uri("https://other.test/")
+                .subject_type(openid_deferred::registration::SubjectType::Pairwise),
             "sector_identifier_uri",
         ),
     ] {
@@ -212,7 +217,7 @@ async fn a_registration_whose_answer_is_lost_is_unknown_and_not_repeated() {
     assert_eq!(*error.kind(), ErrorKind::Transport(TransportProblem::Connect));
 }
 
-async fn answered(body: Value) -> Result<openid_deferred::Registration, openid_deferred::Error> {
+async fn answered(body: Value) -> Result<openid_deferred::registration::Registration, openid_deferred::Error> {
     let office = office();
     let body = body.to_string();
     office.op.misbehave(Fault::response(Endpoint::Registration, 201, "application/json", body));

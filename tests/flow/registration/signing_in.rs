@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use openid_deferred::encryption::{ClientAlgorithms, DecryptionKey, KeyManagementAlgorithm};
+use openid_deferred::error::{ConfigurationProblem, Rule};
+use openid_deferred::registration::{CertificateSubject, RegistrationRequest};
 use openid_deferred::testing::{Endpoint, Fault, RequestRule, TestCertificate};
+use openid_deferred::transport::ClientCertificate;
 use openid_deferred::{
-    CertificateSubject, ClientAuthentication, ClientCertificate, ConfigurationProblem, DecryptionKey, ErrorKind,
-    KeyManagementAlgorithm, Outcome, RegistrationRequest, ResponseMode, ResponseType, Rule, SignIn, SigningAlgorithm,
-    SigningKey,
+    ClientAuthentication, ErrorKind, Outcome, ResponseMode, ResponseType, SignIn, SigningAlgorithm, SigningKey,
 };
 
 use super::{office, office_with, request};
@@ -34,9 +36,12 @@ async fn a_client_with_a_key_signs_users_in_as_it_was_registered() {
     let asked = request()
         .private_key_jwt(&signing())
         .decryption_key(&encryption)
-        .id_token_signed_response_alg(SigningAlgorithm::Ps256)
-        .id_token_encrypted_response_alg(KeyManagementAlgorithm::EcdhEsA256Kw)
-        .userinfo_signed_response_alg(SigningAlgorithm::Ps256)
+        .algorithms(
+            ClientAlgorithms::new()
+                .id_token_signed_response_alg(SigningAlgorithm::Ps256)
+                .id_token_encrypted_response(KeyManagementAlgorithm::EcdhEsA256Kw)
+                .userinfo_signed_response_alg(SigningAlgorithm::Ps256),
+        )
         .grant_type("refresh_token")
         .require_pushed_authorization_requests()
         .dpop_bound_access_tokens();
@@ -59,12 +64,12 @@ async fn signed_requests_and_responses_are_made_as_they_were_registered() {
     let office = office();
     let signing = || SigningKey::from_jwk(SIGNING_KEY).unwrap();
     let encryption = DecryptionKey::generate(KeyManagementAlgorithm::EcdhEs).unwrap();
-    let asked = request()
-        .private_key_jwt(&signing())
-        .decryption_key(&encryption)
-        .require_signed_request_object()
-        .authorization_signed_response_alg(SigningAlgorithm::Ps256)
-        .authorization_encrypted_response_alg(KeyManagementAlgorithm::EcdhEs);
+    let asked =
+        request().private_key_jwt(&signing()).decryption_key(&encryption).require_signed_request_object().algorithms(
+            ClientAlgorithms::new()
+                .authorization_signed_response_alg(SigningAlgorithm::Ps256)
+                .authorization_encrypted_response(KeyManagementAlgorithm::EcdhEs),
+        );
     let registration = office.register(asked).await;
     let builder = office.client_of(&registration).unwrap().signing_key(signing()).decryption_key(encryption);
     let client = builder.response_mode(ResponseMode::QueryJwt).discover().await.unwrap();
@@ -84,10 +89,14 @@ async fn signed_requests_and_responses_are_made_as_they_were_registered() {
 #[tokio::test]
 async fn a_response_by_another_algorithm_than_the_registered_one_is_refused() {
     let office = office();
-    let asked = request().authorization_signed_response_alg(SigningAlgorithm::Ps256);
+    let asked =
+        request().algorithms(ClientAlgorithms::new().authorization_signed_response_alg(SigningAlgorithm::Ps256));
     let registration = office.register(asked).await;
     let builder = office.client_of(&registration).unwrap().response_mode(ResponseMode::QueryJwt);
-    let client = builder.authorization_signed_response_alg(SigningAlgorithm::Es256).build().unwrap();
+    let client = builder
+        .algorithms(ClientAlgorithms::new().authorization_signed_response_alg(SigningAlgorithm::Es256))
+        .build()
+        .unwrap();
     let (url, session) = client.authorize().start().await.unwrap();
     let query = office.op.visit(url).query();
     let error = client.authorization_response(&query, session).await.unwrap_err();
@@ -219,7 +228,7 @@ async fn a_registrar_with_a_certificate_presents_it_at_the_alias() {
     let office = office_with(|op| op.mutual_tls().mtls_endpoint_aliases());
     let files = office.op.client_certificate("client.rp.test");
     let certificate = ClientCertificate::from_pem(files.certificate_pem(), files.key_pem()).unwrap();
-    let registrar = openid_deferred::Registrar::builder(office.op.issuer())
+    let registrar = openid_deferred::registration::Registrar::builder(office.op.issuer())
         .initial_access_token(super::INITIAL_ACCESS_TOKEN)
         .client_certificate(certificate)
         .http_client(office.op.http_client())

@@ -1,0 +1,264 @@
+//! The poller as the application holds it: its clients, statuses and statistics.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use super::events::Events;
+use super::limits::LimitedClient;
+use super::record::{Record, Stage};
+use super::shared::{Shared, store_error};
+use super::status::Status;
+use super::tenant::Tenant;
+use crate::client::Client;
+use crate::error::Error;
+use crate::pending::{InterimState, PendingAuthentication};
+use crate::store::{Cancellation, Partition, PartitionStats, ProcessId, State};
+
+/// Waits for the outcomes of many sign-ins of several clients, through restarts, outages and deployments.
+///
+/// Pending sign-ins are stored in a [`Store`](crate::store::Store), sealed by the [`Keyring`](crate::keyring::Keyring). Any number of replicas share them. Each
+/// outcome is delivered until it is [acknowledged](crate::Delivery::acknowledge): at least once, and not again after that.
+///
+/// ```no_run
+/// # async fn example(client: openid_deferred::Client, query: &str)
+/// # -> Result<(), openid_deferred::Error> {
+/// use openid_deferred::store::MemoryStore;
+/// use openid_deferred::{Keyring, Outcome, Poller};
+///
+/// let poller = Poller::builder(MemoryStore::new(), Keyring::ephemeral()?).client(client.clone()).start().await?;
+///
+/// // When the user is redirected, and when they return:
+/// let (url, session) = client.authorize().context("order 4711").start().await?;
+/// let accepted = poller.authorization_response(query, session).await?;
+///
+/// // In another task, for as long as the application runs:
+/// let mut outcomes = poller.outcomes();
+/// while let Some(delivery) = outcomes.next().await {
+///     if let Outcome::Approved(authentication) = delivery.outcome() {
+///         println!("{:?} is for {}", delivery.context(), authentication.claims().subject());
+///     }
+///     // If this fails, the outcome is delivered again.
+///     let _ = delivery.acknowledge().await;
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// All clones share one poller. It stops when the last of them and of its streams of [outcomes](Self::outcomes) is
+/// dropped. [`shutdown`](Self::shutdown) lets running requests finish.
+#[derive(Clone)]
+pub struct Poller(pub(super) Arc<Handle>);
+
+pub(super) struct Handle {
+    pub(super) shared: Arc<Shared>,
+    pub(super) task: tokio::sync::Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Poller {
+    /// Adds a client while the poller runs, or a [`LimitedClient`] with limits of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`Configuration`](crate::ErrorKind::Configuration) if the poller already has a client with this issuer and
+    /// client identifier, or a client of another OP with the same redirect URI while one of the two OPs is known not to
+    /// name itself in its responses ([`SharedRedirectUri`](crate::error::ConfigurationProblem::SharedRedirectUri)).
+    pub fn add_client(&self, client: impl Into<LimitedClient>) -> Result<(), Error> {
+        let partition = self.shared().add(client.into())?;
+        self.shared().wake(partition, Duration::ZERO);
+        Ok(())
+    }
+
+    /// Replaces the client with the same issuer and client identifier while the poller runs: with new secrets, keys,
+    /// certificates or other settings. Polls and exchanges in flight finish with the old client; later ones use the new
+    /// one. The gate of the client opens. Its limits do not change.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::UnknownClient`](crate::error::Misuse::UnknownClient) if there is none to replace, and
+    /// [`SharedRedirectUri`](crate::error::ConfigurationProblem::SharedRedirectUri) as for
+    /// [`add_client`](Self::add_client). In that case the old client stays.
+    pub fn replace_client(&self, client: Client) -> Result<(), Error> {
+        let shared = self.shared();
+        shared.allow_for(&client);
+        let former = shared.tenants().replace(client)?;
+        let gate_change = former.replaced();
+        shared.emit_gate(&former, gate_change, "");
+        shared.wake(former.partition, Duration::ZERO);
+        Ok(())
+    }
+
+    /// Removes a client while the poller runs. Polls and exchanges in flight finish, and decided outcomes are
+    /// delivered. Its other sign-ins stay in the store and are not polled.
+    /// [`Event::UnknownClient`](super::Event::UnknownClient) reports their number within a minute, and then once an
+    /// hour. They continue when the client is added again, here or in another replica; [`forget`](Self::forget) erases
+    /// one.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::UnknownClient`](crate::error::Misuse::UnknownClient).
+    pub fn remove_client(&self, issuer: &str, client_id: &str) -> Result<(), Error> {
+        let shared = self.shared();
+        let partition = shared.tenant_of(issuer, client_id)?.partition;
+        if let Some(tenant) = shared.tenants().remove(partition) {
+            tenant.measure.all_is_well();
+        }
+        Ok(())
+    }
+
+    /// Returns the status of a sign-in; `None` if the store does not have it, or no longer.
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](crate::ErrorKind::Store); [`Sealed`](crate::ErrorKind::Sealed) for a row that another key sealed.
+    pub async fn status(&self, id: ProcessId) -> Result<Option<Status>, Error> {
+        let shared = self.shared();
+        let Some(row) = shared.store.load(id).await.map_err(store_error)? else { return Ok(None) };
+        let record = row.body.as_ref().map(|body| Record::open(&shared.keyring, id, body)).transpose()?;
+        let pending = record.and_then(|record| match record.stage {
+            Stage::Process(pending) => Some(pending),
+            Stage::Exchanging | Stage::Outcome(_) => None,
+        });
+        Ok(Some(Status {
+            id,
+            phase: row.state.into(),
+            progress: pending.as_ref().and_then(PendingAuthentication::progress).map(str::to_owned),
+            due_in: (row.state == State::Waiting).then_some(row.due_in),
+            interim: pending.as_ref().map_or(InterimState::Absent, |pending| pending.interim().clone()),
+            is_cancelled: row.cancellation != Cancellation::None,
+        }))
+    }
+
+    /// Erases a sign-in in any state: it is no longer polled, and nothing is delivered. Returns `false` if there was
+    /// none.
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](crate::ErrorKind::Store).
+    pub async fn forget(&self, id: ProcessId) -> Result<bool, Error> {
+        self.shared().store.forget(id).await.map_err(store_error)
+    }
+
+    /// Returns a stream of the events of this replica from now on. A slow stream misses events and says how many
+    /// ([`Event::Missed`](super::Event::Missed)). The poller does not run for it: it ends with the poller.
+    pub fn events(&self) -> Events {
+        Events::new(self.shared().listen())
+    }
+
+    /// Returns the number of sign-ins in each state, and the age of the oldest ones that are due.
+    ///
+    /// # Errors
+    ///
+    /// [`Store`](crate::ErrorKind::Store).
+    pub async fn stats(&self) -> Result<Vec<ClientStats>, Error> {
+        let shared = self.shared();
+        let rows = shared.store.stats().await.map_err(store_error)?;
+        let now = shared.clock.monotonic();
+        let of = |rows: PartitionStats| {
+            let tenant = shared.tenant(rows.partition);
+            let client = tenant.as_ref().map(|tenant| &tenant.client);
+            ClientStats {
+                issuer: client.map(|client| client.issuer().to_owned()),
+                client_id: client.map(|client| client.client_id().to_owned()),
+                in_flight: tenant.as_ref().map_or(0, |tenant| tenant.in_flight()),
+                is_gate_closed: tenant.as_ref().is_some_and(|tenant| tenant.gate().is_closed()),
+                paused_for: tenant.as_ref().and_then(|tenant| tenant.pause().probe_in(now)),
+                unreachable_for: tenant.as_ref().and_then(|tenant| tenant.reach().unreachable_for(now)),
+                rows,
+            }
+        };
+        Ok(rows.into_iter().map(of).collect())
+    }
+
+    /// Opens the gate of a client that the OP had refused, and ends a pause because of `Retry-After`, without waiting
+    /// for the next probe. A sign-in whose own poll was refused with `Retry-After` still waits.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::UnknownClient`](crate::error::Misuse::UnknownClient).
+    pub fn resume(&self, issuer: &str, client_id: &str) -> Result<(), Error> {
+        let shared = self.shared();
+        let tenant = shared.tenant_of(issuer, client_id)?;
+        let gate_change = tenant.gate().open();
+        shared.emit_gate(&tenant, gate_change, "");
+        let change = tenant.pause().end();
+        shared.emit_pause(&tenant, change);
+        Ok(())
+    }
+
+    /// Stops the poller: it claims nothing new, lets running requests finish for up to `grace`, and returns when
+    /// nothing runs any more. Outcome streams end, and the outcomes in their buffers are released, so that another
+    /// replica can deliver them at once. Interrupted polls are taken over by another replica, or repeated after the
+    /// next start.
+    ///
+    /// It returns after the grace period however slow the store is. Answers of the OP that are not stored by then get
+    /// one more second. An answer that the store does not accept in that time is lost: a pending sign-in is polled
+    /// again, and after a lost success its outcome is [`Unknown`](crate::Outcome::Unknown).
+    pub async fn shutdown(&self, grace: Duration) {
+        self.shared().stop.send_if_modified(|stop| stop.replace(grace).is_none());
+        if let Some(task) = self.0.task.lock().await.take() {
+            // The task has no result. If it panicked, that was reported.
+            let _ = task.await;
+        }
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared
+    }
+}
+
+impl Shared {
+    pub(super) fn add(&self, LimitedClient { client, limits }: LimitedClient) -> Result<Partition, Error> {
+        let tenant = Tenant::new(client, limits.unwrap_or(self.settings.limits));
+        self.allow_for(&tenant.client);
+        let partition = tenant.partition;
+        self.tenants().insert(tenant)?;
+        Ok(partition)
+    }
+
+    /// Records how long one poll of this client can take.
+    fn allow_for(&self, client: &Client) {
+        let longest = u64::try_from(client.longest_poll().as_millis()).unwrap_or(u64::MAX);
+        self.longest_attempt.fetch_max(longest, Ordering::Relaxed);
+    }
+}
+
+/// Statistics of one client.
+#[non_exhaustive]
+#[derive(Debug, Clone)]
+pub struct ClientStats {
+    /// The OP; `None` for sign-ins of a client that this poller does not have. They are not polled: add the client.
+    pub issuer: Option<String>,
+    /// The client identifier; `None` in the same case.
+    pub client_id: Option<String>,
+    /// Polls in flight in this replica.
+    pub in_flight: usize,
+    /// Whether the OP refuses the client, as far as this replica knows.
+    pub is_gate_closed: bool,
+    /// The time until the next probe, while the client pauses because of `Retry-After`.
+    pub paused_for: Option<Duration>,
+    /// How long the OP has given this replica no usable answer to a poll, once that was reported as
+    /// [`Event::OpUnreachable`](super::Event::OpUnreachable).
+    pub unreachable_for: Option<Duration>,
+    /// The numbers from the store.
+    pub rows: PartitionStats,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.stop.send_if_modified(|stop| stop.replace(Duration::ZERO).is_none());
+    }
+}
+
+impl fmt::Debug for Poller {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Poller")
+            .field("store", &self.shared().store)
+            .field("keyring", &self.shared().keyring)
+            .finish_non_exhaustive()
+    }
+}
