@@ -20,6 +20,7 @@ impl fmt::Debug for Fingerprint {
 }
 
 /// The sealed data of a sign-in, from the application and the OP.
+#[non_exhaustive]
 #[derive(Clone, PartialEq, Eq)]
 pub struct SealedBody {
     /// The version of the plaintext. A release does not process rows with a newer format than it knows.
@@ -87,6 +88,7 @@ impl Cancellation {
 }
 
 /// A row to add.
+#[non_exhaustive]
 #[derive(Debug, Clone)]
 pub struct NewProcess {
     /// Its identifier.
@@ -127,6 +129,7 @@ pub enum Insertion {
 }
 
 /// The result of work on one row.
+#[non_exhaustive]
 #[derive(Debug, Clone)]
 pub struct Settlement {
     /// The row.
@@ -179,6 +182,7 @@ pub enum Settled {
 }
 
 /// The rows to claim.
+#[non_exhaustive]
 #[derive(Debug, Clone)]
 pub struct Claim {
     /// The partitions to claim rows of, and how many of each. Each partition occurs at most once.
@@ -194,6 +198,7 @@ pub struct Claim {
 }
 
 /// The part of a claim for one partition.
+#[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClaimQuota {
     /// The partition.
@@ -205,6 +210,7 @@ pub struct ClaimQuota {
 }
 
 /// The answer to [`Store::work`](super::Store::work).
+#[non_exhaustive]
 #[derive(Debug, Clone)]
 pub struct Work {
     /// The store's time.
@@ -223,6 +229,7 @@ pub struct Work {
 }
 
 /// When the next rows of one partition are due. Zero means that the claim's limits left behind rows that are due now.
+#[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct NextDue {
     /// The time until the earliest row in [`State::Waiting`] is due; `None` if there is no such row.
@@ -240,6 +247,7 @@ impl NextDue {
 }
 
 /// One step of correcting due times; see [`Store::clamp_due_times`](super::Store::clamp_due_times).
+#[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Clamp {
     /// How long ago the caller last saw the correct time on the store's clock, before it noticed a jump. `None` from a
@@ -263,6 +271,7 @@ pub enum Clamped {
 }
 
 /// What may have changed; see [`Store::changed`](super::Store::changed).
+#[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Changed {
     /// Rows may have become due for [`Store::work`](super::Store::work).
@@ -292,6 +301,7 @@ impl Changed {
 }
 
 /// A claimed row.
+#[non_exhaustive]
 #[derive(Debug, Clone)]
 pub struct Claimed {
     /// Its identifier.
@@ -317,6 +327,7 @@ pub struct Claimed {
 }
 
 /// The current data of a row.
+#[non_exhaustive]
 #[derive(Debug, Clone)]
 pub struct Process {
     /// Its identifier.
@@ -344,6 +355,7 @@ pub struct Process {
 }
 
 /// A Ping Callback with a genuine bearer token.
+#[non_exhaustive]
 #[derive(Debug, Clone)]
 pub struct Ping {
     /// The sign-in that the token names; `None` if one token serves all sign-ins.
@@ -371,6 +383,7 @@ pub enum Pinged {
 }
 
 /// The outcomes to claim.
+#[non_exhaustive]
 #[derive(Debug, Clone)]
 pub struct OutcomeClaim {
     /// The maximum number of outcomes.
@@ -387,6 +400,7 @@ pub struct OutcomeClaim {
 }
 
 /// The answer to [`Store::claim_outcomes`](super::Store::claim_outcomes).
+#[non_exhaustive]
 #[derive(Debug, Clone)]
 pub struct Outcomes {
     /// The claimed outcomes, from the partitions by round robin, and the earliest of each partition first.
@@ -398,6 +412,7 @@ pub struct Outcomes {
 }
 
 /// A claimed outcome.
+#[non_exhaustive]
 #[derive(Debug, Clone)]
 pub struct ClaimedOutcome {
     /// Its identifier and epoch.
@@ -415,6 +430,7 @@ pub struct ClaimedOutcome {
 }
 
 /// A claim on an outcome.
+#[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeldOutcome {
     /// The row.
@@ -424,6 +440,7 @@ pub struct HeldOutcome {
 }
 
 /// An acknowledgement of an outcome.
+#[non_exhaustive]
 #[derive(Debug, Clone, Copy)]
 pub struct Acknowledgement {
     /// The row.
@@ -446,6 +463,7 @@ pub enum Acknowledged {
 }
 
 /// A body that was sealed again.
+#[non_exhaustive]
 #[derive(Debug, Clone)]
 pub struct Reseal {
     /// The row.
@@ -457,6 +475,7 @@ pub struct Reseal {
 }
 
 /// The number of rows that need a key. There is one value for each pair of a key and a format.
+#[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyStats {
     /// The key.
@@ -471,6 +490,7 @@ pub struct KeyStats {
 }
 
 /// Statistics of the rows of a partition.
+#[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartitionStats {
     /// The partition.
