@@ -1,14 +1,13 @@
 //! What an error is about.
 //!
-//! Every call returns an [`Error`](crate::Error). [`Error::kind`](crate::Error::kind) returns an
-//! [`ErrorKind`](crate::ErrorKind), whose values are here:
+//! Every call returns an [`Error`]. [`Error::kind`](crate::Error::kind) returns an [`ErrorKind`], whose values are here:
 //!
 //! | kind | value |
 //! |---|---|
 //! | [`Configuration`](crate::ErrorKind::Configuration) | [`ConfigurationProblem`] |
 //! | [`Misuse`](crate::ErrorKind::Misuse) | [`Misuse`] |
 //! | [`Session`](crate::ErrorKind::Session) | [`SessionProblem`] |
-//! | [`ErrorResponse`](crate::ErrorKind::ErrorResponse) | [`ErrorResponse`](crate::ErrorResponse), at the root of the crate |
+//! | [`ErrorResponse`](crate::ErrorKind::ErrorResponse) | [`ErrorResponse`], at the root of the crate |
 //! | [`Protocol`](crate::ErrorKind::Protocol) | [`Violation`] of a [`Rule`] in a [`Document`], perhaps at a [`Position`] |
 //! | [`Transport`](crate::ErrorKind::Transport) | [`TransportProblem`] |
 //!

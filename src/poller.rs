@@ -1,6 +1,6 @@
 //! The durable poller: pending sign-ins that survive restarts, outages and the loss of machines.
 //!
-//! A [`Poller`](crate::Poller) uses a [`Store`](crate::store::Store) and has one [`Client`](crate::Client) or many:
+//! A [`Poller`] uses a [`Store`](crate::store::Store) and has one [`Client`](crate::Client) or many:
 //!
 //! | | |
 //! |---|---|
