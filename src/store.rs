@@ -36,8 +36,8 @@ pub use postgres::{PostgresStore, PostgresStoreBuilder};
 pub use process_id::{ParseProcessIdError, ProcessId};
 pub use row::{
     Acknowledged, Acknowledgement, Cancellation, Changed, Claim, ClaimQuota, Claimed, ClaimedOutcome, Clamp, Clamped,
-    Fingerprint, HeldOutcome, Insertion, KeyStats, NewProcess, Next, NextDue, OutcomeClaim, Outcomes, Partition,
-    PartitionStats, Ping, Pinged, Process, Reseal, SealedBody, Settled, Settlement, State, Work,
+    ClockJump, Fingerprint, HeldOutcome, Insertion, KeyStats, NewProcess, Next, NextDue, Noticed, OutcomeClaim,
+    Outcomes, Partition, PartitionStats, Ping, Pinged, Process, Reseal, SealedBody, Settled, Settlement, State, Work,
 };
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
@@ -94,8 +94,8 @@ pub use sqlite::{SqliteStore, SqliteStoreBuilder};
 /// Store the body (about a kilobyte) in a table of its own, because most settlements do not change it. A `revision`
 /// counts its changes.
 ///
-/// Besides the rows, a store records the progress of [`clamp_due_times`](Self::clamp_due_times): when the last run
-/// began, whether it is still running, and the last `id` that it processed.
+/// Besides the rows, a store records the progress of [`clamp_due_times`](Self::clamp_due_times): the jump of the last
+/// run, whether it is still running, the last `id` that it processed, and the sum of the jumps of all runs.
 ///
 /// A row can lose its body through an operator's mistake or a partial restore. Such a row must not make calls for other
 /// rows fail. A claim **sets it aside**: it gives the row a due time later than any other and names the row in its
@@ -241,27 +241,27 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Each step processes the next `limit` rows in the order of their `id`, in one short transaction. Call it until
     /// the answer is [`Clamped::Done`].
     ///
-    /// **Runs.** A caller that noticed a jump ([`Clamp::noticed`]) starts a run, unless a run began after the caller
-    /// last saw the correct time, that is between `now - noticed` and `now`. In that case the call continues the run,
-    /// or does nothing if the run has finished. Therefore one jump causes one run, however many replicas notice it. A
-    /// run that began earlier, or that seems to have begun in the future, belongs to an earlier jump; the new run
-    /// starts with the first row. A caller that noticed nothing continues the current run. Any replica can do that, so
-    /// a run survives the replica that started it. While another replica executes a step, the answer is
+    /// **Runs.** The store records the jump of the last run, and the sum of the jumps of all runs, which
+    /// [`Work::corrected`] returns. A caller that noticed a jump ([`Clamp::noticed`]) starts a run for it if the sum is
+    /// still [`Noticed::corrected`], and the jump is added to the sum. Otherwise another replica has started the run.
+    /// Therefore each jump is corrected once, however many replicas notice it. If a run for an earlier jump is not
+    /// finished, it is continued first, and the answer is [`Clamped::More`].
+    ///
+    /// A caller that noticed nothing, or whose jump another replica corrects, continues the current run. Any replica can
+    /// do that, so a run survives the replica that started it. While another replica executes a step, the answer is
     /// [`Clamped::Busy`].
     ///
-    /// **Rules**, for rows that are not `Acknowledged` and not set aside, with `x` as in [`spread`](Self::spread):
+    /// **Rules**, for rows that are not `Acknowledged` and not set aside. `x` is defined as in [`spread`](Self::spread).
+    /// `forward` is the jump of the run, or zero if the clock was set back.
     ///
-    /// - In `Exchanging`, `Waiting` and `Answered`, a `leased_until` that is set becomes `now + longest`, and
-    ///   `due_at = leased_until + interval * (1 + x)`. The holder of the lease may still be at work, and the time that
-    ///   it has left is unknown.
+    /// - In `Exchanging`, `Waiting` and `Answered`, a `leased_until` that is set moves by `forward`, to
+    ///   `now + longest` at most. `due_at` moves by `forward` too, to `now + longest + interval * (1 + x)` at most.
     /// - Otherwise, a `due_at` later than `now + longest + interval * (1 + x)` becomes that time. The clock was set
     ///   back.
-    /// - Otherwise, in `Waiting`, a `due_at` earlier than `now + interval` becomes `now + interval * (1 + x)`, so that
-    ///   no poll is too early if the clock was set forward. If `expires_at` is between now and that time, `due_at`
-    ///   becomes the later of `now + 1 s` and `expires_at - 5 s` instead, unless it is already later.
-    /// - A `not_before` later than the new `due_at` becomes that `due_at`. If the previous rule applied, so does a
-    ///   `not_before` later than now: the OP asked for a pause with `Retry-After`, and the clock does not show how much
-    ///   of it is left.
+    /// - Otherwise, in `Waiting`, a `due_at` earlier than `now + interval` moves by `forward`, to
+    ///   `now + interval * (1 + x)` at most. If `expires_at` is later than now, it moves to the later of `now + 1 s` and
+    ///   `expires_at - 5 s` at most. So no poll is too early, and repeated jumps delay a poll by their sum at most.
+    /// - A `not_before` moves by `forward`, to the new `due_at` at most. It stays if it would be in the past.
     fn clamp_due_times(&self, clamp: Clamp) -> BoxFuture<'_, Result<Clamped, StoreError>>;
 
     /// Returns rows to seal again: up to `limit` rows whose bodies were sealed with another key than `key`, in the

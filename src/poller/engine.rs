@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use super::event::Event;
 use super::measure;
 use super::shared::Shared;
-use super::store_clock::StoreClock;
+use super::store_clock::ClockWatch;
 use crate::store::{Changed, Next, Partition, ProcessId, Settlement};
 use crate::task::catch_panic;
 
@@ -70,10 +70,8 @@ pub(super) struct Engine {
     call_at: Duration,
     /// Since when the store has been failing.
     failing_since: Option<Duration>,
-    /// The last reading of the store's clock, with the monotonic clock.
-    last_seen: Option<StoreClock>,
-    /// When the two clocks last agreed, on the monotonic clock.
-    last_seen_right: Option<Duration>,
+    /// Detects jumps of the store's clock.
+    store_clock: ClockWatch,
 }
 
 /// The result of a poll or a verification, until it is in the store.
@@ -140,8 +138,7 @@ impl Engine {
             store_pause: None,
             call_at: now,
             failing_since: None,
-            last_seen: None,
-            last_seen_right: None,
+            store_clock: ClockWatch::default(),
         }
     }
 

@@ -123,8 +123,8 @@ pub enum Event {
         /// The client.
         client_id: Arc<str>,
     },
-    /// The store's clock jumped against this machine's monotonic clock. Due polls are postponed by an interval.
-    /// Alert an operator.
+    /// The store's clock jumped against this machine's monotonic clock. Due times are moved by the size of the jump, by an
+    /// interval at most. Alert an operator.
     ClockJumped {
         /// The size of the jump, in either direction.
         by: Duration,

@@ -29,6 +29,16 @@ use crate::store::{Cancellation, Claimed, Next, ProcessId, SealedBody, Settlemen
 /// takes that long.
 const LATE_ANSWER: Duration = Duration::from_secs(600);
 
+/// When a row that is given back may be claimed again.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum PutOff {
+    /// After this time.
+    For(Duration),
+    /// The store's clock was set forward by this much, so the row may not be due yet. A whole interval or `Retry-After`
+    /// is never too early.
+    ByClock { ahead: Duration },
+}
+
 /// One claimed row, with everything that the work on it needs.
 #[derive(Clone)]
 pub(super) struct Job {
@@ -75,11 +85,8 @@ impl Job {
         )
     }
 
-    /// Gives the row back without a request, to be claimed again after `wait`.
-    ///
-    /// Without `wait`, that is after a whole interval or `Retry-After`, which is not too early even if the due time was
-    /// wrong because of the store's clock.
-    pub(super) fn put_off(self, wait: Option<Duration>) -> Option<Settlement> {
+    /// Gives the row back without a request.
+    pub(super) fn put_off(self, put_off: PutOff) -> Option<Settlement> {
         if self.claimed.state != State::Waiting {
             return Some(self.settlement(state_again(self.claimed.state)?, Duration::ZERO));
         }
@@ -88,8 +95,14 @@ impl Job {
         if self.claimed.orphaned {
             schedule.orphaned(now);
         }
-        let interval = wait.map_or_else(|| schedule.held_back_anew(now), |_| schedule.held_back(now));
-        let (due_in, expires_in) = (wait.unwrap_or(interval), schedule.expires_in(now));
+        let (interval, due_in) = match put_off {
+            PutOff::For(wait) => (schedule.held_back(now), wait),
+            PutOff::ByClock { ahead } => {
+                let interval = schedule.held_back_anew(now);
+                (interval, ahead.min(interval))
+            }
+        };
+        let expires_in = schedule.expires_in(now);
         let schedule = schedule_text(&schedule).ok()?;
         Some(Settlement { interval, expires_in, schedule, ..self.settlement(Next::Waiting, due_in) })
     }

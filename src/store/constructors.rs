@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use super::ProcessId;
 use super::row::{
-    Acknowledgement, Cancellation, Claim, ClaimQuota, Claimed, ClaimedOutcome, Clamp, Fingerprint, HeldOutcome,
-    KeyStats, NewProcess, Next, OutcomeClaim, Outcomes, Partition, Ping, Process, Reseal, SealedBody, Settlement,
-    State, Work,
+    Acknowledgement, Cancellation, Claim, ClaimQuota, Claimed, ClaimedOutcome, Clamp, ClockJump, Fingerprint,
+    HeldOutcome, KeyStats, NewProcess, Next, Noticed, OutcomeClaim, Outcomes, Partition, Ping, Process, Reseal,
+    SealedBody, Settlement, State, Work,
 };
 
 impl SealedBody {
@@ -71,7 +71,15 @@ impl ClaimQuota {
 impl Work {
     /// Creates the answer to a call without settlements and without a claim, at this time of the store.
     pub fn new(now: SystemTime) -> Self {
-        Self { now, settled: Vec::new(), claimed: Vec::new(), due: Vec::new(), set_aside: Vec::new(), clamping: false }
+        Self {
+            now,
+            settled: Vec::new(),
+            claimed: Vec::new(),
+            due: Vec::new(),
+            set_aside: Vec::new(),
+            clamping: false,
+            corrected: ClockJump::default(),
+        }
     }
 }
 
@@ -172,5 +180,12 @@ impl KeyStats {
     /// Creates the statistics of a key that no row needs.
     pub fn new(key: [u8; 4], format: u8) -> Self {
         Self { key, format, bodies: 0, waiting: 0 }
+    }
+}
+
+impl Noticed {
+    /// Creates a jump that the caller noticed in an answer with this [`Work::corrected`].
+    pub fn new(jump: ClockJump, corrected: ClockJump) -> Self {
+        Self { jump, corrected }
     }
 }

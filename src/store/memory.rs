@@ -98,7 +98,8 @@ impl Store for MemoryStore {
             let settled = settlements.into_iter().map(|settlement| table.settle(settlement, now)).collect();
             let claims = claim.map_or_else(Default::default, |claim| table.claim(&claim, now));
             let Claims { claimed, due, set_aside, clamping } = claims;
-            (Work { now: saturating_add(origin, now), settled, claimed, due, set_aside, clamping }, changed)
+            let (now, corrected) = (saturating_add(origin, now), table.corrected());
+            (Work { now, settled, claimed, due, set_aside, clamping, corrected }, changed)
         })
     }
 

@@ -226,6 +226,10 @@ pub struct Work {
     /// Due times are being corrected, so nothing was claimed; see
     /// [`Store::clamp_due_times`](super::Store::clamp_due_times).
     pub clamping: bool,
+    /// The sum of all jumps of the store's clock for which a run of
+    /// [`clamp_due_times`](super::Store::clamp_due_times) has started. It shows a caller that noticed a jump whether
+    /// another replica was faster.
+    pub corrected: ClockJump,
 }
 
 /// When the next rows of one partition are due. Zero means that the claim's limits left behind rows that are due now.
@@ -250,13 +254,53 @@ impl NextDue {
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Clamp {
-    /// How long ago the caller last saw the correct time on the store's clock, before it noticed a jump. `None` from a
-    /// caller that noticed nothing and only continues a run.
-    pub noticed: Option<Duration>,
+    /// The jump that the caller noticed. `None` from a caller that noticed nothing and only continues a run.
+    pub noticed: Option<Noticed>,
     /// The maximum duration of a lease.
     pub longest: Duration,
     /// The number of rows to process.
     pub limit: usize,
+}
+
+/// A jump of the store's clock that a caller noticed.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Noticed {
+    /// The size and the direction of the jump.
+    pub jump: ClockJump,
+    /// [`Work::corrected`] of the answer that showed the jump.
+    pub corrected: ClockJump,
+}
+
+/// A jump of a clock, in microseconds. It is positive if the clock was set forward, and negative if it was set back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct ClockJump(pub i64);
+
+impl ClockJump {
+    /// The jump of a clock that shows `shown` instead of `expected`.
+    pub fn between(expected: SystemTime, shown: SystemTime) -> Self {
+        let micros = |time: Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
+        match shown.duration_since(expected) {
+            Ok(ahead) => Self(micros(ahead)),
+            Err(behind) => Self(-micros(behind.duration())),
+        }
+    }
+
+    /// The size of a jump in either direction.
+    pub fn size(self) -> Duration {
+        Duration::from_micros(self.0.unsigned_abs())
+    }
+
+    /// The size of a jump forward; zero if the clock was set back.
+    pub fn forward(self) -> Duration {
+        Duration::from_micros(u64::try_from(self.0).unwrap_or(0))
+    }
+
+    /// The sum of two jumps.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
 }
 
 /// The result of a step of correcting due times.

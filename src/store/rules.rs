@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Clamp, Clamped, ProcessId, State};
+use super::{Clamp, Clamped, ClockJump, Noticed, ProcessId, State};
 
 /// A postponed poll is due at the latest this long before the row expires.
 const BEFORE_THE_END: Duration = Duration::from_secs(5);
@@ -31,29 +31,27 @@ impl Times {
     }
 
     /// See [`Store::clamp_due_times`](super::Store::clamp_due_times).
-    pub(super) fn clamp(&mut self, id: ProcessId, longest: Duration, now: Duration) {
+    pub(super) fn clamp(&mut self, id: ProcessId, longest: Duration, jump: ClockJump, now: Duration) {
         if self.state == State::Acknowledged {
             return;
         }
+        let moved = |at: Duration| at.saturating_add(jump.forward());
         let lease_end = now.saturating_add(longest);
         let interval = self.interval.saturating_add(share(id, self.interval));
         let latest = lease_end.saturating_add(interval);
-        if self.leased_until.is_some() {
-            (self.leased_until, self.due_at) = (Some(lease_end), latest);
+        if let Some(until) = self.leased_until {
+            (self.leased_until, self.due_at) = (Some(moved(until).min(lease_end)), moved(self.due_at).min(latest));
         } else if self.due_at > latest {
             self.due_at = latest;
         } else if self.state == State::Waiting && self.due_at < now.saturating_add(self.interval) {
-            let mut due_at = now.saturating_add(interval);
+            let mut due_at = moved(self.due_at).min(now.saturating_add(interval));
             if let Some(expires_at) = self.expires_at.filter(|at| *at > now) {
                 due_at = due_at.min(expires_at.saturating_sub(BEFORE_THE_END).max(now.saturating_add(SOON)));
             }
             self.due_at = self.due_at.max(due_at);
-            // The OP asked for a pause until then, by a clock that may have been set forward since.
-            self.not_before = self.not_before.map(|at| if at > now { self.due_at } else { at });
-        } else {
-            return;
         }
-        self.not_before = self.not_before.map(|not_before| not_before.min(self.due_at));
+        let due_at = self.due_at;
+        self.not_before = self.not_before.map(|at| if moved(at) > now { moved(at).min(due_at) } else { at });
     }
 }
 
@@ -77,33 +75,39 @@ fn share(id: ProcessId, interval: Duration) -> Duration {
 /// A run of correcting due times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Run {
-    /// When it began; `None` if there was none.
-    pub(super) began_at: Option<Duration>,
     /// Whether it has not finished.
     pub(super) is_under_way: bool,
     /// The last row that it has processed.
     pub(super) up_to: Option<ProcessId>,
+    /// The jump that it corrects.
+    pub(super) jump: ClockJump,
+    /// The sum of the jumps of all runs, this one included.
+    pub(super) corrected: ClockJump,
 }
 
 impl Run {
     /// Returns the run that the caller works on, as it is before the step; an error if there is nothing to do.
-    pub(super) fn begin_step(self, clamp: &Clamp, now: Duration) -> Result<Self, Clamped> {
-        let is_of_this_jump = match clamp.noticed {
-            None => true,
-            // A run that seems to have begun in the future is older than the jump.
-            Some(noticed) => self.began_at.and_then(|began| now.checked_sub(began)).is_some_and(|ago| ago <= noticed),
-        };
-        match (is_of_this_jump, self.is_under_way) {
-            (true, true) => Ok(self),
-            (true, false) => Err(Clamped::Done),
-            (false, _) => Ok(Self { began_at: Some(now), is_under_way: true, up_to: None }),
+    pub(super) fn begin_step(self, clamp: &Clamp) -> Result<Self, Clamped> {
+        match (self.is_under_way, self.is_new(clamp)) {
+            (true, _) => Ok(self),
+            (false, Some(Noticed { jump, corrected })) => {
+                Ok(Self { is_under_way: true, up_to: None, jump, corrected: corrected.plus(jump) })
+            }
+            (false, None) => Err(Clamped::Done),
         }
     }
 
     /// Records a step up to the row `last`. It `is_full` if it processed as many rows as it was asked to.
-    pub(super) fn end_step(self, last: Option<ProcessId>, is_full: bool) -> (Self, Clamped) {
+    pub(super) fn end_step(self, clamp: &Clamp, last: Option<ProcessId>, is_full: bool) -> (Self, Clamped) {
         let run = Self { is_under_way: is_full, up_to: last.filter(|_| is_full), ..self };
-        (run, if is_full { Clamped::More } else { Clamped::Done })
+        // A jump that the caller noticed during an earlier run needs a run of its own.
+        let is_done = !is_full && run.is_new(clamp).is_none();
+        (run, if is_done { Clamped::Done } else { Clamped::More })
+    }
+
+    /// The jump that the caller noticed, if no run has started for it.
+    fn is_new(&self, clamp: &Clamp) -> Option<Noticed> {
+        clamp.noticed.filter(|noticed| noticed.corrected == self.corrected && noticed.jump != ClockJump::default())
     }
 }
 
@@ -155,6 +159,33 @@ pub(super) fn in_turn<T>(all: Vec<Vec<T>>) -> Vec<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn jump(seconds: i64) -> ClockJump {
+        ClockJump(seconds * 1_000_000)
+    }
+
+    fn clamp(jump: ClockJump, corrected: ClockJump) -> Clamp {
+        Clamp { noticed: Some(Noticed { jump, corrected }), longest: Duration::from_secs(900), limit: 1 }
+    }
+
+    #[test]
+    fn a_jump_during_a_run_gets_a_run_of_its_own_with_its_own_size() {
+        let id = ProcessId::from_bytes([1; 16]);
+        let first = clamp(jump(6), jump(0));
+        let (run, clamped) = Run::default().begin_step(&first).unwrap().end_step(&first, Some(id), true);
+        assert_eq!((run.jump, run.corrected, clamped), (jump(6), jump(6), Clamped::More));
+        let second = clamp(jump(7), jump(6));
+        let (run, clamped) = run.begin_step(&second).unwrap().end_step(&second, Some(id), false);
+        assert_eq!((run.jump, clamped), (jump(6), Clamped::More), "the first one ends, and the second one is to begin");
+        let run = run.begin_step(&second).unwrap();
+        assert_eq!((run.jump, run.corrected, run.up_to), (jump(7), jump(13), None));
+        let (run, clamped) = run.end_step(&second, None, false);
+        assert_eq!((run.is_under_way, clamped), (false, Clamped::Done));
+        // Other callers that noticed one of them are too late.
+        for late in [first, second] {
+            assert_eq!(run.begin_step(&late), Err(Clamped::Done));
+        }
+    }
 
     #[test]
     fn a_limit_is_shared_in_turn() {

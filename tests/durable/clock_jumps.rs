@@ -64,6 +64,67 @@ async fn a_jump_back_leaves_nobody_waiting_for_the_old_time() {
 }
 
 #[tokio::test]
+async fn small_jumps_every_half_hour_delay_no_poll_by_more_than_their_size() {
+    for (jump, replicas) in [(6 * SECOND, 0), (40 * SECOND, 2)] {
+        let op = |op: TestProviderBuilder| op.interval(HOUR).no_expiry().decisions(DecisionPolicy::scripted());
+        let world = world_with(op, |client| client).await;
+        let mut others = Vec::new();
+        for seed in 0..replicas {
+            others.push(world.replica(21 + seed).await);
+        }
+        for _ in 0..20 {
+            world.waiting().await;
+            world.sleep(60 * SECOND).await;
+        }
+        let since = world.clock.monotonic();
+        for _ in 0..48 {
+            world.store.jump_forward(jump);
+            world.sleep(HOUR / 2).await;
+        }
+        for _ in 0..48 {
+            world.store.jump_back(jump);
+            world.sleep(HOUR / 2).await;
+        }
+        let polls = world.op.requests_to(Endpoint::Poll).into_iter().filter(|poll| poll.arrived > since).count();
+        assert!(polls >= 20 * 44, "{polls} polls of 20 sign-ins in 48 hours, with jumps of {jump:?}");
+        world.op.assert_clean();
+    }
+}
+
+#[tokio::test]
+async fn a_single_row_whose_claim_shows_each_small_jump_is_polled() {
+    let op = |op: TestProviderBuilder| op.interval(HOUR).no_expiry().decisions(DecisionPolicy::scripted());
+    let world = world_with(op, |client| client).await;
+    // The poller looks only when something is due, so each claim is the first to see the jumps since the last one.
+    world.store.set_look_every(100 * HOUR);
+    world.waiting().await;
+    for _ in 0..48 {
+        world.store.jump_forward(6 * SECOND);
+        world.sleep(HOUR / 2).await;
+    }
+    assert!(world.polls() >= 22, "{} polls in 24 hours", world.polls());
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn small_jumps_while_due_times_are_put_right_add_up() {
+    let world = waiting_world().await;
+    let replica = world.replica(11).await;
+    world.sleep(INTERVAL / 2).await;
+    // Each step takes a while, and the clock jumps again meanwhile.
+    world.store.delay("clamp_due_times", 3 * SECOND);
+    let since = world.clock.monotonic();
+    for _ in 0..20 {
+        world.store.jump_forward(20 * SECOND);
+        world.sleep(2 * SECOND).await;
+    }
+    world.sleep(2 * INTERVAL).await;
+    world.op.assert_clean();
+    assert_eq!(polled_since(&world, since), PROCESSES);
+    replica.shutdown(Duration::ZERO).await;
+}
+
+#[tokio::test]
 async fn a_jump_forward_shortens_no_retry_after() {
     for jump in [200 * SECOND, 2 * HOUR] {
         let world = world_with(|op| op.no_expiry().decisions(DecisionPolicy::scripted()), |client| client).await;

@@ -106,7 +106,7 @@ impl InDatabase {
     /// The same store without rows, as if it were new.
     async fn emptied(&self) -> Self {
         let empty = "TRUNCATE process, origin, sealed, ahead; INSERT INTO ahead VALUES ('0');
-                     UPDATE clamp_run SET began_at = NULL, under_way = false, up_to = ''";
+                     UPDATE clamp_run SET under_way = false, up_to = '', jump = 0, corrected = 0";
         self.schema.execute(empty).await;
         // The stores learn the time of the database's clock, which has just been set back.
         for store in &self.stores {

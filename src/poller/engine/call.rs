@@ -8,12 +8,14 @@ use futures_core::future::BoxFuture;
 use super::agenda::QUOTAS;
 use super::{Engine, Kept};
 use crate::poller::event::Event;
-use crate::poller::job::Job;
+use crate::poller::job::{Job, PutOff};
 use crate::poller::measure;
 use crate::poller::record::FORMAT;
 use crate::poller::store_clock::StoreClock;
 use crate::poller::tenant::Tenant;
-use crate::store::{Changed, Claim, ClaimQuota, Claimed, Next, NextDue, Partition, Settled, State, StoreError, Work};
+use crate::store::{
+    Changed, Claim, ClaimQuota, Claimed, ClockJump, Next, NextDue, Partition, Settled, State, StoreError, Work,
+};
 use crate::task::{Panicked, catch_panic};
 
 use super::Ended;
@@ -23,8 +25,6 @@ use super::chores::{CLAMP_PAUSE, OUTAGE};
 const FIRST_STORE_PAUSE: Duration = Duration::from_millis(250);
 /// The maximum of that pause.
 const LONGEST_STORE_PAUSE: Duration = Duration::from_secs(30);
-/// The maximum correction of the store's clock that does not count as a jump.
-const LARGEST_DRIFT: Duration = Duration::from_secs(5);
 
 type Answer = Result<Result<Work, StoreError>, Panicked>;
 
@@ -172,7 +172,7 @@ impl Engine {
             self.shared.tell(Event::Unreadable { id });
         }
         let store_clock = StoreClock::new(work.now, call.began);
-        let has_jumped = self.has_jumped(store_clock, call.began, now);
+        let ahead = self.look_at_clock(store_clock, now.saturating_sub(call.began), work.corrected);
         if work.clamping {
             // The replica that began the run may have died.
             self.chores.clamp(&self.shared, None);
@@ -184,7 +184,7 @@ impl Engine {
             let (window, lease) = (call.window, call.lease);
             let has_left = Arc::default();
             let job = Job { shared, tenant, claimed, store_clock, began, window, lease, has_left };
-            self.begin(job, has_jumped, now);
+            self.begin(job, ahead, now);
         }
         for (quota, due) in call.quotas.iter().zip(work.due) {
             self.note_due(quota, due, work.clamping, now);
@@ -199,47 +199,38 @@ impl Engine {
         }
     }
 
-    /// Whether the store's clock was set since it was last read. If so, due times are corrected, and nothing is claimed
-    /// until that is done.
-    fn has_jumped(&mut self, store_clock: StoreClock, began: Duration, now: Duration) -> bool {
-        // The store read its clock at some moment during the call, so the reading of a slow call is imprecise.
-        let uncertain = now.saturating_sub(began);
-        let jump = self.last_seen.map(|last| last.drift_to(&store_clock));
-        let has_jumped = jump.is_some_and(|jump| jump > LARGEST_DRIFT.saturating_add(uncertain));
-        if has_jumped || self.last_seen.is_none() || uncertain < LARGEST_DRIFT / 5 {
-            self.last_seen = Some(store_clock);
-        }
-        let last_right = self.last_seen_right.replace(began).unwrap_or(began);
-        if let Some(by) = jump.filter(|_| has_jumped) {
-            tracing::error!(
-                seconds = by.as_secs(),
-                "the store's clock jumped; due times are corrected before polling continues"
-            );
+    /// Checks whether the store's clock was set since it was last read. If so, due times are corrected, and nothing is
+    /// claimed until that is done. Returns the size of a jump forward that is not corrected yet.
+    fn look_at_clock(&mut self, store_clock: StoreClock, took: Duration, corrected: ClockJump) -> Option<Duration> {
+        if let Some(jump) = self.store_clock.read(store_clock, took, corrected) {
+            let (by, seconds) = (jump.size(), jump.0 / 1_000_000);
+            tracing::error!(seconds, "the store's clock jumped; due times are corrected before polling continues");
             self.shared.tell(Event::ClockJumped { by });
-            self.chores.clamp(&self.shared, Some(last_right));
         }
-        has_jumped
+        let uncorrected = self.store_clock.uncorrected()?;
+        self.chores.clamp(&self.shared, Some(uncorrected));
+        Some(uncorrected.jump.forward()).filter(|ahead| !ahead.is_zero())
     }
 
-    /// Starts a job, or gives its row back. A row is given back after a jump of the clock, when its due time is
-    /// unknown; after a call that took too long, when its poll must no longer be sent; and while the poller stops.
-    fn begin(&mut self, job: Job, has_jumped: bool, now: Duration) {
+    /// Starts a job, or gives its row back. A row is given back after a jump of the clock forward, when it may not be due
+    /// yet; after a call that took too long, when its poll must no longer be sent; and while the poller stops.
+    fn begin(&mut self, job: Job, ahead: Option<Duration>, now: Duration) {
         let partition = job.claimed.partition;
         if self.is_retaken(&job.claimed) {
             return;
         }
         let is_late = now.saturating_sub(job.began) > job.window;
-        let put_off = match job.claimed.state {
-            State::Waiting if has_jumped => Some(None),
-            State::Waiting if is_late => Some(Some(job.tenant.give_back())),
-            State::Exchanging if has_jumped => return,
-            _ if self.stop.borrow().is_some() => Some(Some(Duration::ZERO)),
+        let put_off = match (job.claimed.state, ahead) {
+            (State::Waiting, Some(ahead)) => Some(PutOff::ByClock { ahead }),
+            (State::Waiting, None) if is_late => Some(PutOff::For(job.tenant.give_back())),
+            (State::Exchanging, Some(_)) => return,
+            _ if self.stop.borrow().is_some() => Some(PutOff::For(Duration::ZERO)),
             // The client was removed during the claim. A lease that runs out would look like a lost answer.
-            _ if self.shared.tenant(partition).is_none() => Some(Some(Duration::ZERO)),
+            _ if self.shared.tenant(partition).is_none() => Some(PutOff::For(Duration::ZERO)),
             _ => None,
         };
-        if let Some(wait) = put_off {
-            let settlement = job.put_off(wait);
+        if let Some(put_off) = put_off {
+            let settlement = job.put_off(put_off);
             return self.keep(partition, settlement, now);
         }
         self.spawn(job, partition);

@@ -16,7 +16,7 @@ use crate::poller::event::Event;
 use crate::poller::measure;
 use crate::poller::shared::Shared;
 use crate::poller::watch::WATCH_EVERY;
-use crate::store::{Clamp, Clamped, Partition, PartitionStats};
+use crate::store::{Clamp, Clamped, Noticed, Partition, PartitionStats};
 use crate::task::{Panicked, catch_panic};
 
 /// A row that has been due for longer than this has waited for the end of an outage, together with many others. These
@@ -63,8 +63,8 @@ pub(super) struct Chores {
     renew_at: Duration,
     purge_at: Duration,
     watch_at: Duration,
-    /// When the clock was last correct before the jump for which due times are being corrected.
-    clamp_since: Option<Duration>,
+    /// The jump for which due times are being corrected.
+    noticed: Option<Noticed>,
 }
 
 impl Chores {
@@ -77,7 +77,7 @@ impl Chores {
             renew_at: now.saturating_add(shared.settings.delivery_lease / 3),
             purge_at: now,
             watch_at: now,
-            clamp_since: None,
+            noticed: None,
         }
     }
 
@@ -140,24 +140,23 @@ impl Chores {
             Chore::Spread if again => self.spread_at = Some(soon),
             Chore::Purge if again => self.purge_at = soon,
             Chore::Clamp if again => {
-                let since = self.clamp_since.take();
-                self.begin_clamp(shared, since, RETRY_PAUSE);
+                let noticed = self.noticed.take();
+                self.begin_clamp(shared, noticed, RETRY_PAUSE);
             }
             _ => {}
         }
     }
 
-    /// Corrects due times, after a jump of the store's clock or because another replica has started to. `last_right` is
-    /// when the clock was last correct.
-    pub(super) fn clamp(&mut self, shared: &Arc<Shared>, last_right: Option<Duration>) {
+    /// Corrects due times, after a jump of the store's clock or because another replica has started to.
+    pub(super) fn clamp(&mut self, shared: &Arc<Shared>, noticed: Option<Noticed>) {
         if self.polls && !self.is_running(Chore::Clamp) {
-            self.begin_clamp(shared, last_right, Duration::ZERO);
+            self.begin_clamp(shared, noticed, Duration::ZERO);
         }
     }
 
-    fn begin_clamp(&mut self, shared: &Arc<Shared>, last_right: Option<Duration>, pause: Duration) {
-        self.clamp_since = last_right;
-        self.spawn(Chore::Clamp, Box::pin(clamp(shared.clone(), last_right, pause)));
+    fn begin_clamp(&mut self, shared: &Arc<Shared>, noticed: Option<Noticed>, pause: Duration) {
+        self.noticed = noticed;
+        self.spawn(Chore::Clamp, Box::pin(clamp(shared.clone(), noticed, pause)));
     }
 
     /// Spreads rows that became overdue during an outage.
@@ -215,11 +214,10 @@ async fn overdue_partitions(shared: &Shared) -> Vec<Partition> {
 }
 
 /// Executes a run of correcting due times. Returns whether it must continue.
-async fn clamp(shared: Arc<Shared>, last_right: Option<Duration>, pause: Duration) -> bool {
+async fn clamp(shared: Arc<Shared>, noticed: Option<Noticed>, pause: Duration) -> bool {
     let longest = LONGEST_LEASE.max(LONGEST_SEND_WINDOW.saturating_add(shared.longest_attempt()));
     shared.clock.sleep(pause).await;
     loop {
-        let noticed = last_right.map(|last_right| shared.clock.monotonic().saturating_sub(last_right));
         match shared.store.clamp_due_times(Clamp { noticed, longest, limit: CLAMP_BATCH }).await {
             Ok(Clamped::More) => {}
             Ok(Clamped::Done) => return false,

@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::row::{Queue, Row, SET_ASIDE, later};
 use crate::store::rules::{Held, Run};
 use crate::store::{
-    Acknowledged, Acknowledgement, Cancellation, Claim, ClaimQuota, Claimed, Clamp, Clamped, Fingerprint, HeldOutcome,
-    KeyStats, NewProcess, NextDue, OutcomeClaim, Outcomes, Partition, PartitionStats, Ping, Pinged, Process, ProcessId,
-    Reseal, Settled, Settlement, State,
+    Acknowledged, Acknowledgement, Cancellation, Claim, ClaimQuota, Claimed, Clamp, Clamped, ClockJump, Fingerprint,
+    HeldOutcome, KeyStats, NewProcess, NextDue, OutcomeClaim, Outcomes, Partition, PartitionStats, Ping, Pinged,
+    Process, ProcessId, Reseal, Settled, Settlement, State,
 };
 
 #[derive(Default)]
@@ -175,7 +175,7 @@ impl Table {
     }
 
     pub(super) fn clamp_due_times(&mut self, clamp: &Clamp, now: Duration) -> Clamped {
-        let run = match self.run.begin_step(clamp, now) {
+        let run = match self.run.begin_step(clamp) {
             Ok(run) => run,
             Err(nothing_to_do) => return nothing_to_do,
         };
@@ -185,13 +185,18 @@ impl Table {
         for id in &ids {
             self.update(*id, |row| {
                 if row.due_at != SET_ASIDE {
-                    row.move_times(|times| times.clamp(*id, clamp.longest, now));
+                    row.move_times(|times| times.clamp(*id, clamp.longest, run.jump, now));
                 }
             });
         }
-        let (run, clamped) = run.end_step(ids.last().copied(), ids.len() == limit);
+        let (run, clamped) = run.end_step(clamp, ids.last().copied(), ids.len() == limit);
         self.run = run;
         clamped
+    }
+
+    /// See [`Work::corrected`](crate::store::Work::corrected).
+    pub(super) fn corrected(&self) -> ClockJump {
+        self.run.corrected
     }
 
     pub(super) fn reseal(&mut self, reseal: Reseal) -> bool {

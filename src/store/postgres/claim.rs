@@ -13,7 +13,7 @@ use super::row::{
 };
 use super::session::{Session, value};
 use crate::store::column::{limit, micros};
-use crate::store::{Claim, ClaimQuota, Claimed, NextDue, ProcessId, State, StoreError};
+use crate::store::{Claim, ClaimQuota, Claimed, ClockJump, NextDue, ProcessId, State, StoreError};
 
 /// How long to wait for other replicas that are claiming the same rows.
 const OTHERS_CLAIM: Duration = Duration::from_millis(20);
@@ -260,6 +260,7 @@ pub(super) struct Next {
     /// The earliest due times, including those of rows that other replicas have claimed.
     pub(super) earliest: Times,
     pub(super) clamping: bool,
+    pub(super) corrected: ClockJump,
 }
 
 /// When the next row of one kind is due: the first row without a lease, or a leased row whose lease and interval end
@@ -285,9 +286,9 @@ const NEXT_OF_KIND: &str = "(
 
 const NEXT: &str = "
 WITH clock AS MATERIALIZED (
-    SELECT @.clock() AS now, EXISTS (SELECT 1 FROM @.clamp_run WHERE under_way) AS clamping
+    SELECT @.clock() AS now, under_way AS clamping, corrected FROM @.clamp_run
 )
-SELECT now, clamping, place,
+SELECT now, clamping, corrected, place,
        NULLIF(poll.first_at, 'infinity') AS poll_first_at, NULLIF(poll.due_at, 'infinity') AS poll_due_at,
        NULLIF(verification.first_at, 'infinity') AS verification_first_at,
        NULLIF(verification.due_at, 'infinity') AS verification_due_at
@@ -329,7 +330,8 @@ pub(super) async fn next(
     let row = rows.first().ok_or(Refusal::Row("next"))?;
     // A run that began after the claim does not affect the claim.
     let clamping = value::<bool>(row, "clamping")? && claim.is_some() && claimed.is_empty();
-    let mut next = Next { now: value(row, "now")?, due: Vec::new(), earliest: Times::default(), clamping };
+    let (now, corrected) = (value(row, "now")?, ClockJump(value(row, "corrected")?));
+    let mut next = Next { now, due: Vec::new(), earliest: Times::default(), clamping, corrected };
     if let Some((claim, _)) = claim {
         for (row, quota) in rows.iter().zip(&claim.quotas) {
             next.due.push(due_in(row, next.now, claim, quota, claimed)?);

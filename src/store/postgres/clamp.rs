@@ -1,15 +1,14 @@
 //! Moving due times: after an outage and after a jump of the clock.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio_postgres::types::Type;
 
-use super::row::id_in;
+use super::row::{DUE_AT, id_in};
 use super::session::{Session, value};
-use crate::clock::saturating_add;
 use crate::store::column::{limit, micros};
 use crate::store::rules::Run;
-use crate::store::{Clamp, Clamped, Partition, ProcessId, StoreError};
+use crate::store::{Clamp, Clamped, ClockJump, Partition, ProcessId, StoreError};
 
 /// The share of an interval that the identifier of a row determines.
 const SHARE: &str = "((get_byte(process.id, 0) * 256.0 + get_byte(process.id, 1)) * 256.0 * 256.0
@@ -50,8 +49,7 @@ pub(super) async fn spread(
     Ok(usize::try_from(count).unwrap_or(0))
 }
 
-const BEGIN: &str = "
-SELECT began_at, under_way, up_to, @.clock() AS now FROM @.clamp_run FOR UPDATE SKIP LOCKED";
+const BEGIN: &str = "SELECT under_way, up_to, jump, corrected FROM @.clamp_run FOR UPDATE SKIP LOCKED";
 
 /// A step reads its rows without locks. Then it locks those that need a change, and checks them again.
 const STEP: &str = "
@@ -60,38 +58,51 @@ step AS MATERIALIZED (SELECT id FROM @.process WHERE id > $1::bytea ORDER BY id 
 wanted AS MATERIALIZED (
     SELECT process.id FROM @.process AS process, clock
     WHERE process.id = ANY(ARRAY(SELECT id FROM step)) AND state <> 4 AND due_at < 'infinity'
-      AND (lease_ends_at IS NOT NULL OR due_at <> (:due_at))
+      AND (lease_ends_at <> (:lease_ends_at) OR (:is_due_at) <> (:due_at) OR not_before <> (:not_before))
 ),
 locked AS MATERIALIZED (
     SELECT id FROM @.process WHERE id = ANY(ARRAY(SELECT id FROM wanted)) ORDER BY id FOR UPDATE
 ),
 clamped AS (
     UPDATE @.process AS process SET
-        lease_ends_at = CASE WHEN lease_ends_at IS NOT NULL THEN now + $3::bigint * interval '1 microsecond' END,
+        lease_ends_at = CASE WHEN lease_ends_at IS NOT NULL THEN (:lease_ends_at) END,
         due_at = (:due_at),
-        not_before = CASE WHEN lease_ends_at IS NULL AND state = 1 AND due_at < now + poll_interval AND not_before > now
-                          THEN (:due_at)
-                          ELSE LEAST(not_before, CASE WHEN not_before IS NOT NULL THEN (:due_at) END) END
+        not_before = (:not_before)
     FROM clock
     WHERE process.id = ANY(ARRAY(SELECT id FROM locked)) AND state <> 4 AND due_at < 'infinity'
 )
 SELECT id, (SELECT count(*) FROM step) AS count FROM step ORDER BY id DESC LIMIT 1";
 
 /// See [`Times::clamp`](crate::store::rules::Times::clamp).
+const CLAMPED_LEASE: &str = "LEAST(lease_ends_at + :forward, now + :longest)";
+
 const CLAMPED_DUE_AT: &str = "
-    CASE WHEN lease_ends_at IS NOT NULL
-         THEN now + $3::bigint * interval '1 microsecond' + poll_interval * (1 + :share)::double precision
-         ELSE LEAST(
-             now + $3::bigint * interval '1 microsecond' + poll_interval * (1 + :share)::double precision,
-             CASE WHEN state = 1 AND due_at < now + poll_interval THEN GREATEST(due_at, LEAST(
-                 now + poll_interval * (1 + :share)::double precision,
-                 CASE WHEN expires_at > now
-                      THEN GREATEST(expires_at - interval '5 seconds', now + interval '1 second') END
-             )) ELSE due_at END
-         ) END";
+    CASE WHEN lease_ends_at IS NOT NULL THEN LEAST((:is_due_at) + :forward, now + :longest + :interval)
+         WHEN due_at > now + :longest + :interval THEN now + :longest + :interval
+         WHEN state = 1 AND due_at < now + poll_interval THEN GREATEST(due_at, LEAST(
+             due_at + :forward,
+             now + :interval,
+             CASE WHEN expires_at > now THEN GREATEST(expires_at - interval '5 seconds', now + interval '1 second') END
+         ))
+         ELSE due_at END";
+
+const CLAMPED_NOT_BEFORE: &str = "
+    CASE WHEN not_before + :forward > now THEN LEAST(not_before + :forward, (:due_at)) ELSE not_before END";
+
+/// The SQL of a step.
+fn step_statement() -> String {
+    STEP.replace(":lease_ends_at", CLAMPED_LEASE)
+        .replace(":not_before", CLAMPED_NOT_BEFORE)
+        .replace(":due_at", CLAMPED_DUE_AT)
+        .replace(":is_due_at", DUE_AT)
+        .replace(":interval", "poll_interval * (1 + :share)::double precision")
+        .replace(":share", &format!("({SHARE})"))
+        .replace(":longest", "$3::bigint * interval '1 microsecond'")
+        .replace(":forward", "$4::bigint * interval '1 microsecond'")
+}
 
 const END: &str = "
-UPDATE @.clamp_run SET began_at = $1::timestamptz, under_way = $2::boolean, up_to = $3::bytea";
+UPDATE @.clamp_run SET under_way = $1::boolean, up_to = $2::bytea, jump = $3::bigint, corrected = $4::bigint";
 
 /// Must be called in a transaction.
 pub(super) async fn clamp_due_times(session: &Session<'_>, clamp: &Clamp) -> Result<Clamped, StoreError> {
@@ -99,22 +110,23 @@ pub(super) async fn clamp_due_times(session: &Session<'_>, clamp: &Clamp) -> Res
     let Some(row) = rows.first() else { return Ok(Clamped::Busy) };
     let up_to: &[u8] = value(row, "up_to")?;
     let run = Run {
-        began_at: value::<Option<SystemTime>>(row, "began_at")?.map(since_1970),
         is_under_way: value(row, "under_way")?,
         up_to: up_to.try_into().ok().map(ProcessId::from_bytes),
+        jump: ClockJump(value(row, "jump")?),
+        corrected: ClockJump(value(row, "corrected")?),
     };
-    let run = match run.begin_step(clamp, since_1970(value(row, "now")?)) {
+    let run = match run.begin_step(clamp) {
         Ok(run) => run,
         Err(nothing_to_do) => return Ok(nothing_to_do),
     };
     let most = clamp.limit.max(1);
-    let (last, count) = step(session, run.up_to, most, clamp.longest).await?;
-    let (run, clamped) = run.end_step(last, count >= most);
-    let began_at = run.began_at.map(|began_at| saturating_add(UNIX_EPOCH, began_at));
+    let (last, count) = step(session, run, most, clamp.longest).await?;
+    let (run, clamped) = run.end_step(clamp, last, count >= most);
     let parameters = [
-        (&began_at as _, Type::TIMESTAMPTZ),
         (&run.is_under_way as _, Type::BOOL),
         (&bytes_before(run.up_to) as _, Type::BYTEA),
+        (&run.jump.0 as _, Type::INT8),
+        (&run.corrected.0 as _, Type::INT8),
     ];
     session.query(END, &parameters).await?;
     Ok(clamped)
@@ -123,17 +135,17 @@ pub(super) async fn clamp_due_times(session: &Session<'_>, clamp: &Clamp) -> Res
 /// Processes the next rows, and returns the last of them and their number.
 async fn step(
     session: &Session<'_>,
-    after: Option<ProcessId>,
+    run: Run,
     most: usize,
     longest: Duration,
 ) -> Result<(Option<ProcessId>, usize), StoreError> {
-    let sql = STEP.replace(":due_at", CLAMPED_DUE_AT).replace(":share", &format!("({SHARE})"));
     let parameters = [
-        (&bytes_before(after) as _, Type::BYTEA),
+        (&bytes_before(run.up_to) as _, Type::BYTEA),
         (&limit(most) as _, Type::INT8),
         (&micros(longest) as _, Type::INT8),
+        (&micros(run.jump.forward()) as _, Type::INT8),
     ];
-    let rows = session.query(&sql, &parameters).await?;
+    let rows = session.query(&step_statement(), &parameters).await?;
     let Some(row) = rows.first() else { return Ok((None, 0)) };
     Ok((Some(id_in(row)?), usize::try_from(value::<i64>(row, "count")?).unwrap_or(0)))
 }
@@ -141,8 +153,4 @@ async fn step(
 /// The bytes of an identifier, or a value that is less than every identifier.
 fn bytes_before(id: Option<ProcessId>) -> Vec<u8> {
     id.map_or_else(Vec::new, |id| id.to_bytes().to_vec())
-}
-
-fn since_1970(time: SystemTime) -> Duration {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -69,9 +69,11 @@ CREATE TABLE IF NOT EXISTS sealed (
 -- The progress of the last run that corrects due times after a jump of the clock. There is one row.
 CREATE TABLE IF NOT EXISTS clamp_run (
     one       integer PRIMARY KEY CHECK (one = 1),
-    began_at  timestamptz,
     under_way boolean NOT NULL DEFAULT false,
-    up_to     bytea   NOT NULL DEFAULT ''
+    up_to     bytea   NOT NULL DEFAULT '',
+    -- The jump of the database's clock that the run is for, in microseconds, and the sum of those of all runs.
+    jump      bigint  NOT NULL DEFAULT 0,
+    corrected bigint  NOT NULL DEFAULT 0
 );
 
 -- The migration from versions 1 and 2. It renames `leased_until`, so that an older release that still runs fails

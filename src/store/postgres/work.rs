@@ -110,9 +110,9 @@ pub(super) async fn work(
     };
     let Claims { claimed, set_aside } = claims;
     let looking = look.as_ref().map(|(claim, look)| (*claim, &look.since));
-    let claim::Next { now, due, earliest, clamping } = claim::next(session, looking, &claimed).await?;
+    let claim::Next { now, due, earliest, clamping, corrected } = claim::next(session, looking, &claimed).await?;
     let found = look.map(|(_, look)| look.found(earliest, now));
-    Ok((Work { now, settled, claimed, due, set_aside, clamping }, found))
+    Ok((Work { now, settled, claimed, due, set_aside, clamping, corrected }, found))
 }
 
 const SETTLE: &str = "

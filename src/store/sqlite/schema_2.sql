@@ -18,8 +18,10 @@ CREATE INDEX lease_due ON lease (partition, due_at);
 -- The progress of the last run that corrects due times; see `Store::clamp_due_times`. There is one row.
 CREATE TABLE clamp_run (
     one       INTEGER PRIMARY KEY CHECK (one = 1),
-    began_at  INTEGER,
     under_way INTEGER NOT NULL DEFAULT 0,
-    up_to     BLOB    NOT NULL DEFAULT x''
+    up_to     BLOB    NOT NULL DEFAULT x'',
+    -- The jump of the store's clock that the run is for, and the sum of those of all runs.
+    jump      INTEGER NOT NULL DEFAULT 0,
+    corrected INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 INSERT INTO clamp_run (one) VALUES (1);

@@ -8,7 +8,7 @@ use super::{SET_ASIDE, id_in, state_in};
 use crate::store::column::limit;
 use crate::store::rules::{Run, Times};
 use crate::store::sqlite::moment::{Moment, column, since_1970};
-use crate::store::{Clamp, Clamped, Partition, ProcessId};
+use crate::store::{Clamp, Clamped, ClockJump, Partition, ProcessId};
 
 /// A row with the columns that determine its due time.
 struct Timed {
@@ -62,30 +62,37 @@ pub(super) fn is_under_way(connection: &Connection) -> rusqlite::Result<bool> {
     connection.prepare_cached("SELECT under_way FROM clamp_run")?.query_row([], |row| row.get(0))
 }
 
+/// See [`Work::corrected`](crate::store::Work::corrected).
+pub(super) fn corrected(connection: &Connection) -> rusqlite::Result<ClockJump> {
+    let mut find = connection.prepare_cached("SELECT corrected FROM clamp_run")?;
+    find.query_row([], |row| row.get(0).map(ClockJump))
+}
+
 pub(in crate::store::sqlite) fn clamp_due_times(
     connection: &Connection,
     now: Moment,
     clamp: &Clamp,
 ) -> rusqlite::Result<Clamped> {
-    let mut find = connection.prepare_cached("SELECT began_at, under_way, up_to FROM clamp_run")?;
+    let mut find = connection.prepare_cached("SELECT under_way, up_to, jump, corrected FROM clamp_run")?;
     let run = find.query_row([], |row| {
-        let up_to: Vec<u8> = row.get(2)?;
+        let up_to: Vec<u8> = row.get(1)?;
         let up_to = up_to.try_into().ok().map(ProcessId::from_bytes);
-        Ok(Run { began_at: row.get::<_, Option<i64>>(0)?.map(since_1970), is_under_way: row.get(1)?, up_to })
+        let (jump, corrected) = (ClockJump(row.get(2)?), ClockJump(row.get(3)?));
+        Ok(Run { is_under_way: row.get(0)?, up_to, jump, corrected })
     })?;
-    let run = match run.begin_step(clamp, now.since_1970()) {
+    let run = match run.begin_step(clamp) {
         Ok(run) => run,
         Err(nothing_to_do) => return Ok(nothing_to_do),
     };
     let most = clamp.limit.max(1);
     let rows = rows_after(connection, run.up_to, most)?;
     for row in &rows {
-        clamp_row(connection, now, clamp.longest, row)?;
+        clamp_row(connection, now, clamp.longest, run.jump, row)?;
     }
-    let (run, clamped) = run.end_step(rows.last().map(|row| row.id), rows.len() == most);
-    let mut keep = connection.prepare_cached("UPDATE clamp_run SET began_at = ?, under_way = ?, up_to = ?")?;
+    let (run, clamped) = run.end_step(clamp, rows.last().map(|row| row.id), rows.len() == most);
+    let keep = "UPDATE clamp_run SET under_way = ?, up_to = ?, jump = ?, corrected = ?";
     let up_to = run.up_to.map_or_else(Vec::new, |id| id.to_bytes().to_vec());
-    keep.execute(params![run.began_at.map(column), run.is_under_way, up_to])?;
+    connection.prepare_cached(keep)?.execute(params![run.is_under_way, up_to, run.jump.0, run.corrected.0])?;
     Ok(clamped)
 }
 
@@ -98,9 +105,15 @@ fn rows_after(connection: &Connection, after: Option<ProcessId>, most: usize) ->
     find.query_map(values, timed_in)?.collect()
 }
 
-fn clamp_row(connection: &Connection, now: Moment, longest: Duration, row: &Timed) -> rusqlite::Result<()> {
+fn clamp_row(
+    connection: &Connection,
+    now: Moment,
+    longest: Duration,
+    jump: ClockJump,
+    row: &Timed,
+) -> rusqlite::Result<()> {
     let mut times = row.times;
-    times.clamp(row.id, longest, now.since_1970());
+    times.clamp(row.id, longest, jump, now.since_1970());
     if times == row.times || row.times.due_at == since_1970(SET_ASIDE) {
         return Ok(());
     }
