@@ -44,6 +44,7 @@
 //! application keeps up.
 
 mod accept;
+mod bounded;
 mod builder;
 mod cancel;
 mod cancellations;

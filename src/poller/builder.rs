@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
 
+use super::bounded::{BoundedStore, CALL_TIMEOUT, within};
 use super::engine::Engine;
 use super::handle::{Handle, Poller};
 use super::limits::{LimitedClient, Limits};
@@ -168,11 +169,12 @@ impl PollerBuilder {
         reason = "the poller's only task; the handle owns it, and awaits it at shutdown"
     )]
     async fn build(self) -> Result<Poller, Error> {
-        check_keyring(&*self.store, &self.keyring).await.map_err(|error| error.in_step("starting the poller"))?;
+        let check = check_keyring(&*self.store, &self.keyring, &*self.clock).await;
+        check.map_err(|error| error.in_step("starting the poller"))?;
         let (errands, receiver) = mpsc::unbounded_channel();
         let (stop, stopped) = watch::channel(None);
         let shared = Arc::new(Shared {
-            store: self.store,
+            store: Arc::new(BoundedStore::new(self.store, self.clock.clone())),
             keyring: self.keyring,
             clock: self.clock,
             random: self.random,
@@ -205,7 +207,7 @@ impl PollerBuilder {
 }
 
 /// Checks the keyring, so that a wrong one is an error now and does not leave unreadable rows later.
-async fn check_keyring(store: &dyn Store, keyring: &Keyring) -> Result<(), Error> {
+async fn check_keyring(store: &dyn Store, keyring: &Keyring, clock: &dyn Clock) -> Result<(), Error> {
     let keyring_problem = |problem| ConfigurationProblem::Setting { setting: "keyring", problem };
     if keyring.is_ephemeral() && !store.is_ephemeral() {
         return Err(
@@ -215,7 +217,8 @@ async fn check_keyring(store: &dyn Store, keyring: &Keyring) -> Result<(), Error
     // A query for rows that the primary key did not seal could scan a million rows that it did seal. An unlikely key
     // avoids that.
     let hardly_any_key = keyring.primary_id().map(|byte| !byte);
-    let rows = store.sealed_otherwise(hardly_any_key, None, TRIED_ROWS).await.map_err(store_error)?;
+    let rows = store.sealed_otherwise(hardly_any_key, None, TRIED_ROWS);
+    let rows = within(clock, CALL_TIMEOUT, rows).await.map_err(store_error)?;
     let bodies = || rows.iter().filter_map(|row| Some((row.id, row.body.as_ref()?)));
     let opens = bodies().any(|(id, body)| Record::open(keyring, id, body).is_ok());
     if bodies().next().is_some() && !opens {

@@ -296,7 +296,8 @@ impl Source {
                 self.shared.holdings().let_go(first);
                 false
             }
-            Err(_) => {
+            Err(error) => {
+                self.shared.store_failed(error, "no outcome is delivered until the store answers");
                 self.shared.clock.sleep(STORE_PAUSE).await;
                 false
             }
@@ -364,7 +365,7 @@ impl Shared {
                 let lost = claims.into_iter().zip(held).filter(|(_, is_held)| !is_held);
                 lost.for_each(|(claim, _)| self.holdings().let_go(claim));
             }
-            Err(error) => tracing::warn!(error = %error, "the claims of deliveries could not be renewed"),
+            Err(error) => self.store_failed(error, "the claims of deliveries are not renewed"),
         }
     }
 

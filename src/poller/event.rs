@@ -129,7 +129,7 @@ pub enum Event {
         /// The size of the jump, in either direction.
         by: Duration,
     },
-    /// A store operation failed. Everything that needs the store waits. While failures last, one a minute is reported.
+    /// A store operation failed, or was not answered within a minute. Everything that needs the store waits. While failures last, one a minute is reported.
     /// Alert an operator.
     StoreTrouble {
         /// What went wrong.

@@ -9,7 +9,7 @@ use futures_core::future::BoxFuture;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, Method, StatusCode};
 use openid_deferred::ping::Receiver;
-use openid_deferred::poller::{Event, Limits};
+use openid_deferred::poller::{Event, Events, Limits};
 use openid_deferred::store::MemoryStore;
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, TestClient, TestClock};
 use openid_deferred::{
@@ -383,4 +383,78 @@ async fn a_correction_of_due_times_that_fails_is_reported() {
     assert!(told.iter().any(|event| matches!(event, Event::ClockJumped { .. })), "{told:?}");
     let troubles = told.iter().filter(|event| matches!(event, Event::StoreTrouble { .. })).count();
     assert!((30..=61).contains(&troubles), "{troubles} times in an hour, in which nothing is polled");
+}
+
+/// How often the store was reported to fail since this was last asked.
+fn store_troubles(events: &mut Events) -> usize {
+    std::iter::from_fn(|| happened(events)).filter(|event| matches!(event, Event::StoreTrouble { .. })).count()
+}
+
+#[tokio::test]
+async fn a_store_that_never_answers_is_reported_within_a_minute_and_polls_go_on_when_it_does() {
+    let world = world(DecisionPolicy::after_polls(3)).await;
+    for _ in 0..10 {
+        world.waiting().await;
+    }
+    world.sleep(7 * SECOND).await;
+    let mut events = world.poller.events();
+    world.store.set_hanging(true);
+    // What is due next is due within five seconds.
+    world.sleep(66 * SECOND).await;
+    assert_eq!(store_troubles(&mut events), 1);
+    let polls = world.polls();
+    for _ in 0..20 {
+        world.sleep(HOUR).await;
+        let reported = store_troubles(&mut events);
+        assert!((10..=61).contains(&reported), "{reported} times in an hour");
+    }
+    assert!(world.polls() <= polls + 10, "only what was under way was finished");
+    // All calls that were given up take effect now, their claims too.
+    world.store.set_hanging(false);
+    world.approvals(10, HOUR).await;
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_replica_that_only_serves_and_a_stream_of_outcomes_report_a_store_that_never_answers() {
+    let world = world(DecisionPolicy::immediately()).await;
+    world.poller.shutdown(SECOND).await;
+    let serving = poller_on(&world.store, &world.clock, 8).client(world.client.clone()).connect().await.unwrap();
+    let (query, session) = world.user_returns().await;
+    let mut events = serving.events();
+    let mut outcomes = serving.outcomes();
+    world.store.set_hanging(true);
+    let began = world.clock.monotonic();
+    let (told, status, ()) = tokio::join!(
+        serving.authorization_response(&query, session),
+        serving.status(openid_deferred::store::ProcessId::from_bytes([1; 16])),
+        async {
+            tokio::select! {
+                biased;
+                delivery = outcomes.next() => panic!("{delivery:?}"),
+                () = world.sleep(70 * SECOND) => {}
+            }
+        }
+    );
+    for error in [told.unwrap_err(), status.unwrap_err()] {
+        assert_eq!((error.kind(), error.is_transient()), (&ErrorKind::Store, true));
+    }
+    assert!(world.clock.monotonic() - began <= 70 * SECOND);
+    assert!(world.op.requests_to(Endpoint::Exchange).is_empty());
+    assert_eq!(store_troubles(&mut events), 1);
+}
+
+#[tokio::test]
+async fn a_start_on_a_store_that_never_answers_is_an_error_after_a_minute() {
+    let world = world(DecisionPolicy::immediately()).await;
+    world.store.set_hanging(true);
+    let began = world.clock.monotonic();
+    let builder = poller_on(&world.store, &world.clock, 8);
+    let started = tokio::select! {
+        biased;
+        started = builder.start() => started,
+        () = world.sleep(HOUR) => panic!("it hangs with the store"),
+    };
+    assert_eq!(started.unwrap_err().kind(), &ErrorKind::Store);
+    assert!(world.clock.monotonic() - began <= 61 * SECOND);
 }

@@ -40,6 +40,9 @@ struct Trouble {
     /// The methods that fail.
     failing: Mutex<BTreeSet<&'static str>>,
     look_every: Mutex<Duration>,
+    /// While it is true, calls hang. They are executed when it becomes false, also those that were given up.
+    hanging: tokio::sync::watch::Sender<bool>,
+    late: Mutex<tokio::task::JoinSet<()>>,
     /// The number of calls of `work` that will panic.
     panics: AtomicUsize,
     /// The number of calls of `changed` that will panic.
@@ -89,6 +92,8 @@ impl Troubled {
             delays: Mutex::default(),
             failing: Mutex::default(),
             look_every: Mutex::new(LOOK_EVERY),
+            hanging: tokio::sync::watch::Sender::new(false),
+            late: Mutex::default(),
             panics: AtomicUsize::new(0),
             panics_in_changed: AtomicUsize::new(0),
             calls: Mutex::default(),
@@ -98,6 +103,30 @@ impl Troubled {
 
     pub fn set_down(&self, is_down: bool) {
         self.0.is_down.store(is_down, Ordering::Relaxed);
+    }
+
+    /// Lets calls hang, as on a disk that does not answer. They are carried out late, when this is over, also those whose
+    /// callers have given them up.
+    pub fn set_hanging(&self, is_hanging: bool) {
+        self.0.hanging.send_replace(is_hanging);
+    }
+
+    /// Carries a call out, late if the store hangs.
+    async fn carry_out<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(Self) -> BoxFuture<'static, Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let store = self.clone();
+        let mut hanging = self.0.hanging.subscribe();
+        if !*hanging.borrow() {
+            return call(store).await;
+        }
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        self.0.late.lock().unwrap().spawn(async move {
+            hanging.wait_for(|is_hanging| !is_hanging).await.unwrap();
+            let _ = sender.send(call(store).await);
+        });
+        receiver.await.unwrap()
     }
 
     /// Sets the clock of the store's machine forward.
@@ -193,7 +222,9 @@ macro_rules! forward {
             Box::pin(async move {
                 let method = stringify!($method);
                 let answer = match self.fails(method) {
-                    Ok(()) => self.0.store.$method($($name),*).await,
+                    Ok(()) => {
+                        self.carry_out(move |store| Box::pin(async move { store.0.store.$method($($name),*).await })).await
+                    }
                     Err(error) => Err(error),
                 };
                 let delay = self.0.delays.lock().unwrap().get(method).copied();
@@ -234,7 +265,10 @@ impl Store for Troubled {
             let delay = *self.0.delay.lock().unwrap();
             let delay_of_row = *self.0.delay_of_row.lock().unwrap();
             self.0.clock.sleep(delay / 2).await;
-            let work = self.0.store.work(settlements, claim).await?;
+            let call = move |store: Self| -> BoxFuture<'static, _> {
+                Box::pin(async move { store.0.store.work(settlements, claim).await })
+            };
+            let work = self.carry_out(call).await?;
             let claimed = work.claimed.len();
             self.0.clock.sleep(delay / 2 + delay_of_row * u32::try_from(settled + claimed).unwrap()).await;
             self.0.works.lock().unwrap().push(WorkCall { settled, quotas, claimed });

@@ -194,7 +194,10 @@ async fn spread(shared: Arc<Shared>) -> bool {
                 Ok(SPREAD_BATCH) => {}
                 Ok(_) => break,
                 Err(error) => {
-                    tracing::warn!(error = %error, "polls that are overdue after an outage could not be spread; this is retried");
+                    shared.store_failed(
+                        error,
+                        "polls that are overdue after an outage could not be spread; this is retried",
+                    );
                     return true;
                 }
             }
@@ -245,7 +248,7 @@ async fn purge(shared: Arc<Shared>) -> bool {
     match shared.store.purge(PURGE_BATCH).await {
         Ok(purged) => purged == PURGE_BATCH,
         Err(error) => {
-            tracing::warn!(error = %error, "expired tombstones could not be deleted");
+            shared.store_failed(error, "expired tombstones are deleted later");
             false
         }
     }

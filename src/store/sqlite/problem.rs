@@ -60,3 +60,8 @@ pub(super) fn of_database(error: &rusqlite::Error) -> StoreError {
 pub(super) fn thread_has_ended() -> StoreError {
     StoreError::new(StoreProblem::Unavailable).with_source("the thread that serves the database has ended")
 }
+
+/// The error of a call if too many calls wait for the thread.
+pub(super) fn too_many_calls() -> StoreError {
+    StoreError::new(StoreProblem::Unavailable).with_source("too many calls wait for the database; its disk may hang")
+}

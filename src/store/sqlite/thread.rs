@@ -1,6 +1,7 @@
 //! A thread that owns a connection and executes the calls of many tasks, a group of them per transaction.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
@@ -13,6 +14,9 @@ use super::problem;
 use crate::clock::Clock;
 use crate::store::changes::Changes;
 use crate::store::{Changed, StoreError};
+
+/// The maximum number of calls that wait for the thread. If a disk hangs, they include calls that were given up.
+const WAITING_CALLS: usize = 100_000;
 
 /// The maximum number of calls in a transaction, so that the first of them does not wait for long.
 const CALLS_PER_TRANSACTION: usize = 256;
@@ -31,7 +35,11 @@ pub(super) enum Role {
 
 /// A handle to the thread. After the handle is dropped, the thread completes the pending calls and ends; the drop does
 /// not wait for that.
-pub(super) struct Worker(Sender<Box<dyn Call>>);
+pub(super) struct Worker {
+    calls: Sender<Box<dyn Call>>,
+    /// The number of calls that the thread has not taken.
+    waiting: Arc<AtomicUsize>,
+}
 
 impl Worker {
     /// Starts the thread, which opens its own connection.
@@ -47,10 +55,12 @@ impl Worker {
             Role::Writer => "sqlite-writer",
             Role::Reader => "sqlite-reader",
         };
+        let waiting = Arc::<AtomicUsize>::default();
+        let taken = waiting.clone();
         let body = move || match open() {
             Ok(connection) => {
                 let _ = opened.send(Ok(()));
-                Thread { connection, role, clock, changes }.serve(&received);
+                Thread { connection, role, clock, changes, waiting: taken }.serve(&received);
             }
             Err(error) => {
                 let _ = opened.send(Err(error));
@@ -58,7 +68,7 @@ impl Worker {
         };
         thread::Builder::new().name(name.to_owned()).spawn(body).map_err(problem::of_file)?;
         answer.await.unwrap_or_else(|_| Err(problem::thread_has_ended()))?;
-        Ok(Self(calls))
+        Ok(Self { calls, waiting })
     }
 
     /// Executes `work` in the thread. The answer comes after the commit of the transaction. If the commit or `work`
@@ -68,9 +78,13 @@ impl Worker {
         changed: impl Fn(&T) -> Changed + Send + 'static,
         work: impl FnOnce(&Connection, Moment) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
+        if self.waiting.load(Ordering::Relaxed) >= WAITING_CALLS {
+            return Err(problem::too_many_calls());
+        }
         let (reply, answer) = oneshot::channel();
         let call = OneCall { changed, work: Some(work), result: None, reply };
-        self.0.send(Box::new(call)).map_err(|_| problem::thread_has_ended())?;
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        self.calls.send(Box::new(call)).map_err(|_| problem::thread_has_ended())?;
         answer.await.unwrap_or_else(|_| Err(problem::thread_has_ended()))
     }
 }
@@ -141,6 +155,7 @@ struct Thread {
     role: Role,
     clock: Arc<dyn Clock>,
     changes: Changes,
+    waiting: Arc<AtomicUsize>,
 }
 
 impl Thread {
@@ -176,8 +191,9 @@ impl Thread {
     }
 
     fn serve_group(&self, first: Box<dyn Call>, calls: &Receiver<Box<dyn Call>>) {
-        let waiting = std::iter::once(first).chain(calls.try_iter()).take(CALLS_PER_TRANSACTION);
-        let mut group: Vec<_> = waiting.filter(|call| !call.is_abandoned()).collect();
+        let waiting: Vec<_> = std::iter::once(first).chain(calls.try_iter()).take(CALLS_PER_TRANSACTION).collect();
+        self.waiting.fetch_sub(waiting.len(), Ordering::Relaxed);
+        let mut group: Vec<_> = waiting.into_iter().filter(|call| !call.is_abandoned()).collect();
         if group.is_empty() {
             return;
         }
@@ -253,7 +269,8 @@ mod tests {
         // Sent directly, because it has no caller to wait for it. `is_abandoned` is checked before the wait for
         // `released`.
         let call = OneCall { changed: |(): &()| Changed::NOTHING, work: Some(wait), result: None, reply };
-        worker.0.send(Box::new(Uninterested(call))).unwrap();
+        worker.waiting.fetch_add(1, Ordering::Relaxed);
+        worker.calls.send(Box::new(Uninterested(call))).unwrap();
         release
     }
 
@@ -312,6 +329,19 @@ mod tests {
         let (stays, ()) = tokio::join!(add(&worker, &[2]), async { drop(release) });
         assert!(stays.is_ok());
         assert_eq!(sum(&worker).await, 2);
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_hangs_does_not_collect_calls_without_a_limit() {
+        let (worker, _) = worker().await;
+        let release = occupy(&worker);
+        worker.waiting.fetch_add(WAITING_CALLS, Ordering::Relaxed);
+        let refused = add(&worker, &[1]).await.unwrap_err();
+        assert_eq!(refused.problem(), crate::store::StoreProblem::Unavailable);
+        worker.waiting.fetch_sub(WAITING_CALLS, Ordering::Relaxed);
+        let (accepted, ()) = tokio::join!(add(&worker, &[2]), async { drop(release) });
+        assert!(accepted.is_ok());
+        assert_eq!((sum(&worker).await, worker.waiting.load(Ordering::Relaxed)), (2, 0));
     }
 
     #[tokio::test]
