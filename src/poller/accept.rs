@@ -1,8 +1,9 @@
 //! Adds sign-ins to the store, from an authorization response or from elsewhere.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{SemaphorePermit, oneshot};
@@ -30,7 +31,9 @@ const QUEUE_PATIENCE: Duration = Duration::from_secs(30);
 const COMMIT_PATIENCE: Duration = Duration::from_secs(600);
 /// The time after the longest exchange for removing the row of a failed one.
 const FORGET_PATIENCE: Duration = Duration::from_secs(10);
-/// How long a caller waits for the store if the sign-in has failed anyway.
+/// How long a caller waits until the OP's answer is stored. Afterwards the poller still tries to store it.
+const CALLER_PATIENCE: Duration = Duration::from_secs(10);
+/// The same if nothing is delivered afterwards.
 const ENDED_PATIENCE: Duration = Duration::from_secs(2);
 
 const STEP: &str = "exchanging the code";
@@ -44,6 +47,10 @@ pub enum SignIn {
     /// The OP has not decided, or its answer cannot be verified yet because its keys are unavailable. One
     /// [`Delivery`](crate::Delivery) with this id follows after the decision. For a second response of the same
     /// session, this is the id of the sign-in of the first response.
+    ///
+    /// If the store does not take the OP's answer within 10 s, this is returned before the answer is stored, and the
+    /// poller tries to store it for as long as it runs. If the poller ends before that, the outcome is
+    /// [`Unknown`](crate::Outcome::Unknown).
     Deferred(ProcessId),
     /// The OP answered at once. The user is signed in, and nothing will be delivered.
     Complete(Authentication),
@@ -63,7 +70,8 @@ impl Poller {
     /// sign-in is returned, as [`SignIn::Deferred`] or, if it has ended, [`SignIn::Ended`]. If the first exchange
     /// failed before the OP processed the code, the second response takes its place.
     ///
-    /// The exchange continues if this future is dropped, for example because the browser disconnected.
+    /// The exchange continues if this future is dropped, for example because the browser disconnected. After the exchange
+    /// this method waits 10 s at most for a store that fails; see [`SignIn::Deferred`].
     ///
     /// # Errors
     ///
@@ -96,19 +104,20 @@ impl Poller {
         let tenant = shared.tenant_of(issuer, client_id)?;
         let grant = tenant.client.check_late_response(response, &session).await?;
         shared.check_mix_up(&tenant, &grant)?;
+        let (sender, receiver) = oneshot::channel();
         let acceptance = Acceptance {
             id: ProcessId::mint(&*shared.random)?,
             context: Zeroizing::new(grant.context().to_vec()),
             shared: shared.clone(),
             tenant,
             may_be_sent: Arc::default(),
+            caller: Mutex::new(Some(sender)),
         };
         let may_be_sent = acceptance.may_be_sent.clone();
-        let (sender, receiver) = oneshot::channel();
         let errand = Box::pin(async move {
-            // If the caller was dropped, the result is still in the store.
             let span = acceptance.span();
-            let _ = sender.send(acceptance.run(grant).instrument(span).await);
+            let answer = acceptance.run(grant).instrument(span).await;
+            acceptance.answer(answer);
         });
         if !shared.run(errand) {
             return Err(Misuse::ShutDown.into());
@@ -202,6 +211,8 @@ struct Acceptance {
     tenant: Arc<Tenant>,
     /// Whether the OP may have the code. It is read after this value is dropped.
     may_be_sent: Arc<AtomicBool>,
+    /// The caller, until it gets its answer.
+    caller: Mutex<Option<oneshot::Sender<Result<SignIn, Error>>>>,
 }
 
 impl Acceptance {
@@ -222,7 +233,15 @@ impl Acceptance {
         tracing::Span::current().record("result", result);
     }
 
-    async fn run(self, mut grant: AuthorizationGrant) -> Result<SignIn, Error> {
+    /// Answers the caller, unless it has its answer. If the caller was dropped, the result is still in the store.
+    fn answer(&self, answer: Result<SignIn, Error>) {
+        let caller = self.caller.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(caller) = caller {
+            let _ = caller.send(answer);
+        }
+    }
+
+    async fn run(&self, mut grant: AuthorizationGrant) -> Result<SignIn, Error> {
         let (shared, client) = (&self.shared, &self.tenant.client);
         if shared.settings.pings {
             let (partition, id) = (self.tenant.partition.0, self.id.to_bytes());
@@ -258,8 +277,7 @@ impl Acceptance {
             }
             Ok(client::SignIn::Complete(authentication)) => {
                 self.exchanged("complete");
-                shared.settle(self.ended(), ENDED_PATIENCE).await;
-                Ok(SignIn::Complete(authentication))
+                self.end(Ok(SignIn::Complete(authentication))).await
             }
             Err(error) if grant.is_spent() => {
                 if let Some(pending) = client.keep_answer(&mut grant) {
@@ -268,8 +286,7 @@ impl Acceptance {
                 }
                 let is_unknown = error.kind() == &ErrorKind::OutcomeUnknown;
                 self.exchanged(if is_unknown { "unknown" } else { "refused" });
-                shared.settle(self.ended(), ENDED_PATIENCE).await;
-                Err(error)
+                self.end(Err(error)).await
             }
             Err(error) => {
                 self.exchanged("unsent");
@@ -370,12 +387,46 @@ impl Acceptance {
         let (body, stage) = self.seal(Stage::Process(pending))?;
         settlement.body = Some(body);
         let due_in = settlement.due_in;
-        self.shared.settle(settlement, Duration::MAX).await;
+        self.store(settlement).await;
         self.shared.wake(self.tenant.partition, due_in);
         match stage {
             Stage::Process(pending) => Ok(pending),
             Stage::Exchanging | Stage::Outcome(_) => Err(Misuse::NothingToPoll.into()),
         }
+    }
+
+    /// Stores an answer that the OP gives only once, however long that takes.
+    ///
+    /// If that takes long, the caller gets its answer before. The store contains the row of the exchange, so an outcome
+    /// follows in any case, even if this replica dies.
+    async fn store(&self, settlement: Settlement) {
+        let _committing = Committing::new(&self.shared, self.id);
+        let mut stored = pin!(self.shared.settle(settlement, Duration::MAX));
+        let is_late = tokio::select! {
+            biased;
+            () = &mut stored => false,
+            () = self.shared.clock.sleep(CALLER_PATIENCE) => true,
+        };
+        if is_late {
+            tracing::warn!(process = %self.id, "the OP's answer to the code cannot be stored yet; the caller does not wait");
+            self.answer(Ok(SignIn::Deferred(self.id)));
+            stored.await;
+        }
+    }
+
+    /// Stores that nothing will be delivered, and answers the caller. If that takes too long, the row is left to its
+    /// lease.
+    async fn end(&self, answer: Result<SignIn, Error>) -> Result<SignIn, Error> {
+        let mut stored = pin!(self.shared.settle(self.ended(), COMMIT_PATIENCE));
+        tokio::select! {
+            biased;
+            () = &mut stored => return answer,
+            () = self.shared.clock.sleep(ENDED_PATIENCE) => {}
+        }
+        self.answer(answer);
+        stored.await;
+        // The caller has its answer.
+        Ok(SignIn::Ended(self.id))
     }
 
     /// Stores an immediate answer of the OP that cannot be verified now, like any other success response.
@@ -384,7 +435,7 @@ impl Acceptance {
         let (body, _) = self.seal(Stage::Process(pending))?;
         let due_in = validation_pause(0, error.retry_after());
         let settlement = Settlement { next: Next::Answered, due_in, body: Some(body), ..self.ended() };
-        self.shared.settle(settlement, Duration::MAX).await;
+        self.store(settlement).await;
         self.shared.tell(Event::Accepted { id: self.id });
         self.shared.wake(self.tenant.partition, due_in);
         Ok(SignIn::Deferred(self.id))
@@ -425,6 +476,22 @@ impl Acceptance {
         let record = Record::new(self.context.clone(), stage);
         let body = record.seal(&self.shared.keyring, &*self.shared.random, self.id)?;
         Ok((body, record.stage))
+    }
+}
+
+/// While it exists, the engine does not treat the exchange as dead.
+struct Committing<'a>(&'a Shared, ProcessId);
+
+impl<'a> Committing<'a> {
+    fn new(shared: &'a Shared, id: ProcessId) -> Self {
+        shared.committing().insert(id);
+        Self(shared, id)
+    }
+}
+
+impl Drop for Committing<'_> {
+    fn drop(&mut self) {
+        self.0.committing().remove(&self.1);
     }
 }
 

@@ -190,6 +190,7 @@ impl PollerBuilder {
             nudge: Notify::new(),
             under_way: AtomicUsize::new(0),
             settling: AtomicUsize::new(0),
+            committing: Mutex::default(),
             longest_attempt: AtomicU64::new(0),
             stop,
         });

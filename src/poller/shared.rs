@@ -23,7 +23,8 @@ use crate::error::{Error, ErrorKind, Misuse};
 use crate::keyring::Keyring;
 use crate::pending::Answer;
 use crate::random::Random;
-use crate::store::{Changed, Partition, Settlement, Store, StoreError};
+use crate::store::{Changed, Partition, ProcessId, Settlement, Store, StoreError};
+use crate::task::{Panicked, catch_panic};
 
 /// How many events a slow listener may lag behind before it misses some.
 const EVENTS: usize = 4_096;
@@ -59,6 +60,8 @@ pub(super) struct Shared {
     pub(super) under_way: AtomicUsize,
     /// Answers of OPs that are being stored outside the engine.
     pub(super) settling: AtomicUsize,
+    /// The exchanges whose answers are being stored.
+    pub(super) committing: Mutex<BTreeSet<ProcessId>>,
     /// The maximum duration of a poll of any client, in milliseconds.
     pub(super) longest_attempt: AtomicU64,
     pub(super) stop: watch::Sender<Option<Duration>>,
@@ -89,6 +92,10 @@ impl Shared {
 
     pub(super) fn holdings(&self) -> MutexGuard<'_, Holdings> {
         self.holdings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn committing(&self) -> MutexGuard<'_, BTreeSet<ProcessId>> {
+        self.committing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn tenant(&self, partition: Partition) -> Option<Arc<Tenant>> {
@@ -182,8 +189,16 @@ impl Shared {
         let _settling = Counted::new(&self.settling);
         let mut pause = COMMIT_PAUSE;
         let end = self.clock.monotonic().saturating_add(patience);
-        while let Err(error) = self.store.work(vec![settlement.clone()], None).await {
-            self.store_failed(error, "an answer of the OP cannot be stored yet");
+        loop {
+            match catch_panic(self.store.work(vec![settlement.clone()], None)).await {
+                Ok(Ok(_)) => return,
+                Ok(Err(error)) => self.store_failed(error, "an answer of the OP cannot be stored yet"),
+                Err(Panicked) => {
+                    measure::panicked();
+                    tracing::error!("the store panicked; an answer of the OP cannot be stored yet");
+                    self.tell(Event::Panicked { id: None });
+                }
+            }
             if self.clock.monotonic() >= end {
                 return;
             }

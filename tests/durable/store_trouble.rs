@@ -9,7 +9,7 @@ use futures_core::future::BoxFuture;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, Method, StatusCode};
 use openid_deferred::ping::Receiver;
-use openid_deferred::poller::{Event, Events, Limits};
+use openid_deferred::poller::{Event, Events, Limits, SignIn};
 use openid_deferred::store::MemoryStore;
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, TestClient, TestClock};
 use openid_deferred::{
@@ -256,6 +256,20 @@ async fn what_the_op_has_given_outlives_panics_of_the_store() {
     assert_eq!(world.polls(), 1, "it was never asked for again");
 }
 
+#[tokio::test]
+async fn the_answer_to_a_code_outlives_panics_of_the_store() {
+    let world = world(DecisionPolicy::immediately()).await;
+    world.op.misbehave(Fault::delay(Endpoint::Exchange, 4 * SECOND));
+    let (id, ()) = tokio::join!(world.waiting(), async {
+        world.sleep(2 * SECOND).await;
+        world.store.panic_next(3);
+    });
+    assert_eq!(world.store.panics_left(), 0);
+    let delivery = next(&mut world.poller.outcomes()).await;
+    assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
+    assert_eq!(delivery.id(), id);
+}
+
 /// A key management service with an intermittent fault.
 #[derive(Debug)]
 struct FaultySigner(SigningKey, Arc<AtomicUsize>);
@@ -457,4 +471,72 @@ async fn a_start_on_a_store_that_never_answers_is_an_error_after_a_minute() {
     };
     assert_eq!(started.unwrap_err().kind(), &ErrorKind::Store);
     assert!(world.clock.monotonic() - began <= 61 * SECOND);
+}
+
+/// A user returns, and the store goes down after the code was sent.
+async fn user_whose_store_goes_down(world: &World, hangs: bool) -> (Result<SignIn, Error>, Duration) {
+    let (query, session) = world.user_returns().await;
+    world.op.misbehave(Fault::delay(Endpoint::Exchange, 4 * SECOND));
+    let began = world.clock.monotonic();
+    let told = async {
+        let told = world.poller.authorization_response(&query, session).await;
+        (told, world.clock.monotonic() - began)
+    };
+    let outage = async {
+        world.sleep(2 * SECOND).await;
+        assert_eq!(world.op.requests_to(Endpoint::Exchange).len(), 1, "the code was sent");
+        if hangs { world.store.set_hanging(true) } else { world.store.set_down(true) }
+    };
+    tokio::select! {
+        biased;
+        (told, ()) = async { tokio::join!(told, outage) } => told,
+        () = world.sleep(8 * HOUR) => panic!("the user waits for the whole outage of the store"),
+    }
+}
+
+#[tokio::test]
+async fn a_user_does_not_wait_for_the_outage_of_the_store_in_which_the_answer_to_the_code_is_kept() {
+    for hangs in [false, true] {
+        let world = world(DecisionPolicy::after_polls(2)).await;
+        let (told, took) = user_whose_store_goes_down(&world, hangs).await;
+        let Ok(SignIn::Deferred(id)) = told else { panic!("{told:?}") };
+        assert!(took <= 15 * SECOND, "{took:?}");
+        world.sleep(8 * HOUR).await;
+        world.store.set_down(false);
+        world.store.set_hanging(false);
+        let delivery = next(&mut world.poller.outcomes()).await;
+        assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
+        assert_eq!(delivery.id(), id);
+        world.op.assert_clean();
+    }
+}
+
+#[tokio::test]
+async fn an_answer_to_the_code_that_dies_with_its_replica_before_it_is_stored_is_an_unknown_outcome() {
+    let mut world = world(DecisionPolicy::after_polls(2)).await;
+    let (told, _) = user_whose_store_goes_down(&world, false).await;
+    let Ok(SignIn::Deferred(id)) = told else { panic!("{told:?}") };
+    world.poller.shutdown(Duration::ZERO).await;
+    world.store.set_down(false);
+    world.poller = world.replica(9).await;
+    let delivery = next(&mut world.poller.outcomes()).await;
+    assert!(matches!(delivery.outcome(), Outcome::Unknown), "{delivery:?}");
+    assert_eq!(delivery.id(), id);
+}
+
+#[tokio::test]
+async fn a_failed_exchange_is_stored_after_an_outage_of_the_store_so_that_nothing_is_delivered() {
+    let world = world(DecisionPolicy::after_polls(2)).await;
+    world.op.misbehave(Fault::error(Endpoint::Exchange, "invalid_grant"));
+    let (told, took) = user_whose_store_goes_down(&world, false).await;
+    assert!(told.unwrap_err().error_response().is_some());
+    assert!(took <= 7 * SECOND, "{took:?}");
+    world.sleep(5 * 60 * SECOND).await;
+    world.store.set_down(false);
+    let mut outcomes = world.poller.outcomes();
+    tokio::select! {
+        biased;
+        delivery = outcomes.next() => panic!("{delivery:?}"),
+        () = world.sleep(2 * HOUR) => {}
+    }
 }

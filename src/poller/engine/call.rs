@@ -224,6 +224,8 @@ impl Engine {
             (State::Waiting, Some(ahead)) => Some(PutOff::ByClock { ahead }),
             (State::Waiting, None) if is_late => Some(PutOff::For(job.tenant.give_back())),
             (State::Exchanging, Some(_)) => return,
+            // This replica has the answer to the exchange, and is storing it.
+            (State::Exchanging, None) if self.shared.committing().contains(&job.claimed.id) => return,
             _ if self.stop.borrow().is_some() => Some(PutOff::For(Duration::ZERO)),
             // The client was removed during the claim. A lease that runs out would look like a lost answer.
             _ if self.shared.tenant(partition).is_none() => Some(PutOff::For(Duration::ZERO)),
