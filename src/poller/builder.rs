@@ -12,13 +12,13 @@ use super::engine::Engine;
 use super::handle::{Handle, Poller};
 use super::limits::{LimitedClient, Limits};
 use super::measure;
-use super::record::Record;
+use super::record::{FORMAT, Record};
 use super::shared::{Settings, Shared, store_error};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{ConfigurationProblem, Error};
 use crate::keyring::Keyring;
 use crate::random::{Random, SystemRandom};
-use crate::store::Store;
+use crate::store::{ProcessId, SealedBody, Store};
 
 /// The default duration of a delivery's claim without renewal.
 const DELIVERY_LEASE: Duration = Duration::from_secs(300);
@@ -221,8 +221,12 @@ async fn check_keyring(store: &dyn Store, keyring: &Keyring, clock: &dyn Clock) 
     let rows = store.sealed_otherwise(hardly_any_key, None, TRIED_ROWS);
     let rows = within(clock, CALL_TIMEOUT, rows).await.map_err(store_error)?;
     let bodies = || rows.iter().filter_map(|row| Some((row.id, row.body.as_ref()?)));
-    let opens = bodies().any(|(id, body)| Record::open(keyring, id, body).is_ok());
-    if bodies().next().is_some() && !opens {
+    // A row of a newer release cannot be opened, but names the key that sealed it.
+    let opens = |(id, body): (ProcessId, &SealedBody)| match body.format > FORMAT {
+        true => keyring.ids().contains(&body.key),
+        false => Record::open(keyring, id, body).is_ok(),
+    };
+    if bodies().next().is_some() && !bodies().any(opens) {
         return Err(keyring_problem("it cannot open any row of the store; use the keyring that sealed the rows").into());
     }
     Ok(())

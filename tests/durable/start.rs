@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use openid_deferred::error::{ConfigurationProblem, Misuse};
 use openid_deferred::poller::Limits;
-use openid_deferred::store::{ProcessId, StoreError, StoreProblem};
+use openid_deferred::store::{ProcessId, Reseal, SealedBody, Store as _, StoreError, StoreProblem};
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, SeededRandom, TestProvider};
 use openid_deferred::{AuthorizationSession, Client, ErrorKind, Keyring, Outcome, Poller, SealingKey, SignIn, poller};
 
@@ -20,6 +20,31 @@ async fn a_wrong_keyring_is_one_clear_error_at_start() {
     let rotated = Keyring::new(SealingKey::generate(&SeededRandom::new(99)).unwrap())
         .also_opens(SealingKey::generate(&SeededRandom::new(7)).unwrap());
     assert!(Poller::builder(world.store.clone(), rotated).start().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_release_that_was_rolled_back_starts_although_the_newer_one_has_written_all_rows_that_are_tried() {
+    let world = world_of(|op| op.interval(HOUR)).await;
+    for _ in 0..20 {
+        world.waiting().await;
+    }
+    world.poller.shutdown(SECOND).await;
+    let hardly_any_key = [0; 4];
+    for row in world.store.sealed_otherwise(hardly_any_key, None, 17).await.unwrap() {
+        let body = SealedBody { format: 200, ..row.body.unwrap() };
+        let reseal = Reseal { id: row.id, revision: row.revision, body };
+        assert_eq!(world.store.reseal(vec![reseal]).await.unwrap(), [true]);
+    }
+    let rolled_back = world.replica(5).await;
+    let mut outcomes = rolled_back.outcomes();
+    for _ in 0..3 {
+        let delivery = outcomes.next().await.unwrap();
+        assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
+        delivery.acknowledge().await.unwrap();
+    }
+    let wrong = Keyring::new(SealingKey::generate(&SeededRandom::new(99)).unwrap());
+    let error = Poller::builder(world.store.clone(), wrong).start().await.unwrap_err();
+    assert!(error.to_string().contains("keyring"), "a newer format does not hide a wrong key: {error}");
 }
 
 #[tokio::test]
