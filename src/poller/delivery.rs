@@ -25,9 +25,6 @@ use crate::store::{
     StoreError,
 };
 
-/// The pause before an unacknowledged outcome is delivered again; it doubles with every attempt.
-const FIRST_PAUSE: Duration = Duration::from_secs(30);
-const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// The pause after a failed store operation.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// How long an answer of the store is fresh. An application may begin to poll a [`Stream`] and poll it again much later.
@@ -407,7 +404,7 @@ impl fmt::Debug for Outcomes {
 /// While it exists, no other stream gets it, for an hour at most (see
 /// [`longest_delivery`](super::PollerBuilder::longest_delivery)). After that it is delivered again, and
 /// [`Event::DeliveryOverdue`] names it. If it is dropped without an acknowledgement, it is delivered again after 30
-/// seconds, and the more often it was [claimed](Self::attempt), the longer that takes. If the program dies, it is
+/// seconds. The pause doubles each time that the same program drops it, up to an hour. If the program dies, it is
 /// delivered again when the lease expires (five minutes by default). Handle outcomes idempotently, for example by
 /// storing [`id`](Self::id) together with the result.
 #[must_use = "an outcome that is not acknowledged is delivered again"]
@@ -485,7 +482,7 @@ impl Delivery {
         let acknowledged = self.shared.store.acknowledge(vec![acknowledgement]).await;
         acknowledged.map_err(|error| store_error(error).in_step("acknowledging an outcome"))?;
         self.is_settled.store(true, Ordering::Relaxed);
-        self.shared.holdings().let_go(self.held);
+        self.shared.holdings().acknowledged(self.held);
         measure::acknowledged();
         self.shared.tell(Event::Acknowledged { id: self.held.id });
         Ok(())
@@ -510,14 +507,13 @@ impl Drop for Delivery {
             return;
         }
         tracing::warn!(process = %self.held.id, "an outcome was not acknowledged; it will be delivered again");
-        let doublings = self.attempt.saturating_sub(1).min(16);
-        release(&self.shared, self.held, FIRST_PAUSE.saturating_mul(1_u32 << doublings).min(LONGEST_PAUSE));
+        let pause = self.shared.holdings().drop_delivery(self.held, self.shared.clock.monotonic());
+        release(&self.shared, self.held, pause);
     }
 }
 
 /// Releases an outcome. If the engine has ended, the claim expires instead.
 fn release(shared: &Arc<Shared>, held: HeldOutcome, due_in: Duration) {
-    shared.holdings().let_go(held);
     let store = shared.store.clone();
     shared.run(Box::pin(async move {
         if let Err(error) = store.hold_outcomes(vec![held], due_in).await {

@@ -5,6 +5,13 @@ use std::time::Duration;
 
 use crate::store::{HeldOutcome, ProcessId};
 
+/// The pause before an outcome is delivered again that the application has dropped. It doubles each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(30);
+/// The maximum of that pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+/// The maximum number of outcomes whose drops are counted.
+const DROPPED: usize = 65_536;
+
 /// The identity of a claim: its row and its epoch.
 type Key = (ProcessId, i64);
 
@@ -15,8 +22,16 @@ pub(super) struct Holdings {
     buffered: BTreeSet<Key>,
     /// Outcomes that the application holds, with the time of their delivery. Their claims are renewed.
     handed_out: BTreeMap<Key, Duration>,
+    /// The outcomes that the application has dropped without an acknowledgement.
+    dropped: BTreeMap<ProcessId, Dropped>,
     /// Whether the poller was shut down. Then nothing is delivered any more.
     is_closed: bool,
+}
+
+#[derive(Debug)]
+struct Dropped {
+    times: u32,
+    at: Duration,
 }
 
 impl Holdings {
@@ -41,6 +56,31 @@ impl Holdings {
     pub(super) fn let_go(&mut self, claim: HeldOutcome) {
         self.buffered.remove(&key(claim));
         self.handed_out.remove(&key(claim));
+    }
+
+    /// Records that the application dropped a delivery. Returns the pause before the next delivery.
+    ///
+    /// Claims whose outcome the application did not receive, because they were given back or their replica died, do not
+    /// lengthen the pause.
+    pub(super) fn drop_delivery(&mut self, claim: HeldOutcome, now: Duration) -> Duration {
+        self.let_go(claim);
+        if self.dropped.len() >= DROPPED {
+            // These were delivered again since, here or by another replica.
+            self.dropped.retain(|_, dropped| now.saturating_sub(dropped.at) < LONGEST_PAUSE.saturating_mul(2));
+        }
+        if self.dropped.len() >= DROPPED {
+            self.dropped.clear();
+        }
+        let dropped = self.dropped.entry(claim.id).or_insert(Dropped { times: 0, at: now });
+        let pause = FIRST_PAUSE.saturating_mul(1 << dropped.times.min(16)).min(LONGEST_PAUSE);
+        (dropped.times, dropped.at) = (dropped.times.saturating_add(1), now);
+        pause
+    }
+
+    /// Records that the application acknowledged a delivery.
+    pub(super) fn acknowledged(&mut self, claim: HeldOutcome) {
+        self.let_go(claim);
+        self.dropped.remove(&claim.id);
     }
 
     /// Removes claims from the buffers. Returns those that were there: the caller must release them.
@@ -81,4 +121,35 @@ fn key(claim: HeldOutcome) -> Key {
 
 fn claim((id, epoch): Key) -> HeldOutcome {
     HeldOutcome { id, epoch }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_up_to_an_hour_and_begin_anew_after_an_acknowledgement() {
+        let mut holdings = Holdings::default();
+        let claim = HeldOutcome { id: ProcessId::from_bytes([1; 16]), epoch: 1 };
+        let mut pauses = || (0..9).map(|_| holdings.drop_delivery(claim, Duration::ZERO).as_secs()).collect::<Vec<_>>();
+        assert_eq!(pauses(), [30, 60, 120, 240, 480, 960, 1_920, 3_600, 3_600]);
+        holdings.acknowledged(claim);
+        assert_eq!(holdings.drop_delivery(claim, Duration::ZERO), FIRST_PAUSE);
+    }
+
+    #[test]
+    fn what_was_dropped_is_remembered_for_a_limited_number_of_outcomes() {
+        let mut holdings = Holdings::default();
+        let claim = |number: u32| {
+            let mut bytes = [0; 16];
+            bytes[..4].copy_from_slice(&number.to_be_bytes());
+            HeldOutcome { id: ProcessId::from_bytes(bytes), epoch: 1 }
+        };
+        for number in 0..DROPPED as u32 {
+            holdings.drop_delivery(claim(number), Duration::from_secs(u64::from(number)));
+        }
+        let now = Duration::from_secs(DROPPED as u64);
+        assert_eq!(holdings.drop_delivery(claim(DROPPED as u32 - 1), now), 2 * FIRST_PAUSE, "it was dropped lately");
+        assert!(holdings.dropped.len() <= 7_201, "{}", holdings.dropped.len());
+    }
 }

@@ -30,6 +30,26 @@ async fn an_outcome_that_is_dropped_comes_again_later_each_time() {
 }
 
 #[tokio::test]
+async fn only_deliveries_that_the_application_received_lengthen_the_pause() {
+    let world = world().await;
+    decided(&world, 12).await;
+    for _ in 0..10 {
+        // A stream takes all of them in advance, and gives back those that nobody has seen.
+        let mut outcomes = world.poller.outcomes();
+        next(&mut outcomes).await.acknowledge().await.unwrap();
+        drop(outcomes);
+        world.sleep(SECOND).await;
+    }
+    let mut outcomes = world.poller.outcomes();
+    let delivery = next(&mut outcomes).await;
+    assert_eq!(delivery.attempt(), 11);
+    let (id, dropped_at) = (delivery.id(), world.clock.monotonic());
+    drop(delivery);
+    while next(&mut outcomes).await.id() != id {}
+    assert_eq!((world.clock.monotonic() - dropped_at).as_secs(), 30);
+}
+
+#[tokio::test]
 async fn an_outcome_in_hand_is_delivered_to_no_other_stream() {
     let world = world().await;
     world.waiting().await;
