@@ -62,6 +62,7 @@ mod pause;
 mod ping;
 mod reach;
 mod record;
+mod reminders;
 mod rotate;
 mod shared;
 mod status;

@@ -182,7 +182,7 @@ impl PollerBuilder {
             tenants: Mutex::default(),
             troubled: Mutex::default(),
             watch: tokio::sync::Mutex::default(),
-            store_failed_at: Mutex::default(),
+            reminders: Mutex::default(),
             holdings: Mutex::default(),
             events: OnceLock::new(),
             errands,

@@ -189,9 +189,8 @@ impl Source {
         let delivery = Delivery::open(self.shared.clone(), claimed);
         if delivery.is_none() {
             // Another replica may be able to open it. This one needs an operator.
-            tracing::error!(process = %id, "an outcome cannot be opened and is not delivered by this replica");
             self.shared.holdings().let_go(held);
-            self.shared.tell(Event::Unreadable { id });
+            self.shared.unreadable(id, "an outcome cannot be opened and is not delivered by this replica", None);
         }
         delivery
     }
@@ -321,8 +320,7 @@ async fn claim_for_stream(
         answered: shared.clock.monotonic(),
     });
     for id in claimed.iter().flat_map(|batch| &batch.claim.set_aside) {
-        tracing::error!(process = %id, "the body of an outcome is missing from the store; the row is set aside");
-        shared.tell(Event::Unreadable { id: *id });
+        shared.unreadable(*id, "the body of an outcome is missing from the store; the row is set aside", None);
     }
     let held = |batch: &Batch| batch.claim.claimed.iter().map(|claimed| claimed.held).collect::<Vec<_>>();
     let claims = claimed.as_ref().map(held).unwrap_or_default();

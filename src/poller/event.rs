@@ -43,8 +43,8 @@ pub enum Event {
         /// What went wrong.
         error: Arc<Error>,
     },
-    /// The OP answered with an unknown error code, which is treated as transient. Alert an operator: ask the OP what it
-    /// means.
+    /// The OP answered with an unknown error code, which is treated as transient. Each code is reported once an hour while
+    /// it comes. Alert an operator: ask the OP what it means.
     UnknownError {
         /// The sign-in.
         id: ProcessId,
@@ -197,7 +197,8 @@ pub enum Event {
         /// How many.
         events: u64,
     },
-    /// A row cannot be opened or read, and is not processed. Alert an operator.
+    /// A row cannot be opened or read, and is not processed. This is reported again once an hour, and for 16 rows an hour
+    /// at most. Alert an operator.
     Unreadable {
         /// The sign-in.
         id: ProcessId,

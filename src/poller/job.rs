@@ -62,8 +62,8 @@ impl Job {
         match self.work().instrument(span).await {
             Ok(settlement) => settlement,
             Err(error) => {
-                tracing::error!(process = %self.claimed.id, error = %error, "a sign-in cannot be read and is not polled by this replica");
-                self.shared.tell(Event::Unreadable { id: self.claimed.id });
+                let consequence = "a sign-in cannot be read and is not polled by this replica";
+                self.shared.unreadable(self.claimed.id, consequence, Some(&error));
                 None
             }
         }
@@ -278,7 +278,7 @@ impl Job {
             self.shared.tell(Event::SlowDown { id });
         }
         if let Some(response) = response.filter(|response| !pending::is_known_error(response.code())) {
-            self.shared.tell(Event::UnknownError { id, code: response.code().into() });
+            self.shared.unknown_error(&self.tenant, id, response.code());
         }
         if let Some(error) = error {
             tracing::debug!(process = %id, error = %error, "a poll failed with a transient error");

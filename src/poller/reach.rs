@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::reminders::REMIND_EVERY;
+
 /// The minimum silence after which an OP counts as unreachable.
 const SILENCE: Duration = Duration::from_secs(60);
 /// The minimum number of failed polls during that silence.
 const TRIED_POLLS: u64 = 3;
-/// How often the same problem is reported.
-pub(super) const REMIND_EVERY: Duration = Duration::from_secs(3600);
 
 /// The results of the polls of one client, on the monotonic clock of this replica.
 #[derive(Debug, Default)]

@@ -14,6 +14,7 @@ use super::holdings::Holdings;
 use super::limits::Limits;
 use super::measure;
 use super::pause::PauseChange;
+use super::reminders::{Cause, Reminders};
 use super::tenant::Tenant;
 use super::tenants::Tenants;
 use super::watch_memory::WatchMemory;
@@ -28,8 +29,6 @@ use crate::task::{Panicked, catch_panic};
 
 /// How many events a slow listener may lag behind before it misses some.
 const EVENTS: usize = 4_096;
-/// How often a failing store is reported.
-const STORE_ALERT_EVERY: Duration = Duration::from_secs(60);
 /// The first pause between two attempts to store an answer of the OP.
 pub(super) const COMMIT_PAUSE: Duration = Duration::from_millis(200);
 pub(super) const LONGEST_COMMIT_PAUSE: Duration = Duration::from_secs(5);
@@ -48,8 +47,8 @@ pub(super) struct Shared {
     pub(super) holdings: Mutex<Holdings>,
     /// Created for the first listener, because its buffer is large.
     pub(super) events: OnceLock<broadcast::Sender<Event>>,
-    /// When a failure of the store was last reported.
-    pub(super) store_failed_at: Mutex<Option<Duration>>,
+    /// The alerts that were reported a short time ago.
+    pub(super) reminders: Mutex<Reminders>,
     /// Work that the engine owns, so that it continues if its caller is dropped.
     pub(super) errands: mpsc::UnboundedSender<BoxFuture<'static, ()>>,
     /// Clients for which this replica knows that something will be due, and when, on the monotonic clock.
@@ -152,19 +151,44 @@ impl Shared {
     /// alert a minute is sent.
     pub(super) fn store_failed(&self, error: StoreError, consequence: &'static str) {
         measure::store_failed();
-        let (error, now) = (store_error(error), self.clock.monotonic());
-        let mut last = self.store_failed_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = last.is_none_or(|last| now.saturating_sub(last) >= STORE_ALERT_EVERY);
-        if is_due {
-            *last = Some(now);
-        }
-        drop(last);
-        if is_due {
+        let error = store_error(error);
+        if self.is_due(Cause::Store) {
             tracing::error!(error = %error, "a store operation failed; {consequence}");
             self.tell(Event::StoreTrouble { error: Arc::new(error) });
         } else {
             tracing::debug!(error = %error, "a store operation failed again; {consequence}");
         }
+    }
+
+    /// Notes that a row cannot be opened or read. A row that is looked at again and again is reported once an hour.
+    pub(super) fn unreadable(&self, id: ProcessId, consequence: &'static str, error: Option<&Error>) {
+        let error = error.map(tracing::field::display);
+        if self.is_due(Cause::Unreadable(id)) {
+            tracing::error!(process = %id, error, "{consequence}");
+            self.tell(Event::Unreadable { id });
+        } else {
+            tracing::debug!(process = %id, error, "{consequence}");
+        }
+    }
+
+    /// Notes that the OP of a client answered with an error code that no specification defines.
+    pub(super) fn unknown_error(&self, tenant: &Tenant, id: ProcessId, code: &str) {
+        let code: Arc<str> = code.into();
+        if self.is_due(Cause::UnknownError(tenant.partition, code.clone())) {
+            let (issuer, client_id) = (tenant.client.issuer(), tenant.client.client_id());
+            tracing::warn!(process = %id, issuer, client_id, code = &*code, "the OP answers with an unknown error code");
+            self.tell(Event::UnknownError { id, code });
+        }
+    }
+
+    /// Whether a cause is to be reported now. It counts as reported then.
+    pub(super) fn is_due(&self, cause: Cause) -> bool {
+        let now = self.clock.monotonic();
+        self.reminders().is_due(cause, now)
+    }
+
+    pub(super) fn reminders(&self) -> MutexGuard<'_, Reminders> {
+        self.reminders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn tell(&self, event: Event) {

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use super::event::Event;
 use super::measure;
-use super::reach::{REMIND_EVERY, Unreachable};
+use super::reach::Unreachable;
 use super::record::FORMAT;
+use super::reminders::Cause;
 use super::shared::{Shared, store_error};
 use super::tenant::Tenant;
-use super::watch_memory::{Cause, WatchMemory};
+use super::watch_memory::WatchMemory;
 use crate::error::{Error, ErrorResponse};
 use crate::pending::{Answer, Reading};
 use crate::store::{KeyStats, PartitionStats};
@@ -130,7 +131,7 @@ impl WatchMemory {
         let (missing, newer) = unreadable(&stats, &shared.keyring.ids());
         measure::unreadable_rows(missing.values().sum(), newer.values().sum());
         for (key, rows) in missing {
-            if self.is_due(Cause::MissingKey(key), now) {
+            if shared.is_due(Cause::MissingKey(key)) {
                 let key_id = format!("{:08x}", u32::from_be_bytes(key));
                 tracing::error!(
                     key_id,
@@ -141,7 +142,7 @@ impl WatchMemory {
             }
         }
         for (format, rows) in newer {
-            if self.is_due(Cause::NewerFormat(format), now) {
+            if shared.is_due(Cause::NewerFormat(format)) {
                 tracing::warn!(format, rows, "the store contains rows that only a newer release can read");
                 shared.tell(Event::NewerFormat { format, rows });
             }
@@ -177,8 +178,8 @@ impl WatchMemory {
         measure::unknown_client_rows(processes);
         // One event for all of them, if a report of at least one of them is due.
         let causes = || unknown.iter().map(|rows| Cause::UnknownClient(rows.partition));
-        if causes().any(|cause| self.is_due(cause, now)) {
-            self.reported.extend(causes().map(|cause| (cause, now)));
+        if causes().any(|cause| shared.is_due(cause)) {
+            causes().for_each(|cause| shared.reminders().note(cause, now));
             let clients = unknown.len();
             tracing::warn!(
                 clients,
@@ -187,16 +188,6 @@ impl WatchMemory {
             );
             shared.tell(Event::UnknownClient { clients, processes });
         }
-    }
-
-    /// Whether a report of a cause is due. If so, it counts as reported.
-    fn is_due(&mut self, cause: Cause, now: Duration) -> bool {
-        self.reported.retain(|_, at| now.saturating_sub(*at) < REMIND_EVERY);
-        let is_due = !self.reported.contains_key(&cause);
-        if is_due {
-            self.reported.insert(cause, now);
-        }
-        is_due
     }
 }
 

@@ -1,10 +1,11 @@
 //! Conditions that operators are told of unasked: each is reported soon, and repeated rarely.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use openid_deferred::poller::{Event, Events, SignIn};
-use openid_deferred::store::{NewProcess, Partition, ProcessId, SealedBody, State, Store};
+use openid_deferred::store::{NewProcess, Partition, ProcessId, Reseal, SealedBody, State, Store};
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, SeededRandom, TestClock};
 use openid_deferred::{Keyring, Outcome, Poller, SealingKey};
 
@@ -182,6 +183,56 @@ async fn rows_that_only_a_newer_release_can_read_are_reported() {
         _ => None,
     });
     assert_eq!(reports, [(200, 2); 3]);
+}
+
+#[tokio::test]
+async fn an_unknown_error_code_is_reported_when_it_first_comes_and_once_an_hour() {
+    let world = world_of(|op| op.interval(10 * SECOND).decisions(DecisionPolicy::scripted())).await;
+    for _ in 0..10 {
+        world.waiting().await;
+    }
+    let mut events = world.poller.events();
+    let codes = |event| match event {
+        Event::UnknownError { code, .. } => Some(code.to_string()),
+        _ => None,
+    };
+    world.op.misbehave(Fault::error(Endpoint::Poll, "interaction_required_by_committee").always());
+    world.sleep(MINUTE).await;
+    assert_eq!(picked(&mut events, codes), ["interaction_required_by_committee"]);
+    world.sleep(5 * HOUR).await;
+    let reports = picked(&mut events, codes);
+    assert!((3..=5).contains(&reports.len()), "{} times in five hours", reports.len());
+    world.op.behave();
+    world.op.misbehave(Fault::error(Endpoint::Poll, "committee_is_at_lunch").always());
+    world.sleep(2 * HOUR).await;
+    let reports = picked(&mut events, codes);
+    assert!(reports.len() <= 3 && reports.iter().any(|code| code == "committee_is_at_lunch"), "{reports:?}");
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_is_reported_once_an_hour_and_not_after_each_lease() {
+    let world = world_of(|op| op.interval(10 * SECOND).decisions(DecisionPolicy::scripted())).await;
+    let mut ids = BTreeSet::new();
+    for _ in 0..3 {
+        ids.insert(world.waiting().await);
+    }
+    // Somebody has edited them.
+    for id in &ids {
+        let row = world.store.load(*id).await.unwrap().unwrap();
+        let body = row.body.unwrap();
+        let reseal = Reseal::new(*id, row.revision, SealedBody::new(body.format, body.key, vec![0; 64]));
+        assert_eq!(world.store.reseal(vec![reseal]).await.unwrap(), [true]);
+    }
+    let mut events = world.poller.events();
+    let unreadable = |event| match event {
+        Event::Unreadable { id } => Some(id),
+        _ => None,
+    };
+    world.sleep(MINUTE).await;
+    assert_eq!(picked(&mut events, unreadable).into_iter().collect::<BTreeSet<_>>(), ids);
+    world.sleep(4 * HOUR).await;
+    let reports = picked(&mut events, unreadable).len();
+    assert!((9..=12).contains(&reports), "{reports} reports of three rows in four hours");
 }
 
 #[tokio::test]

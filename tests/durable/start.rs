@@ -31,8 +31,8 @@ async fn a_release_that_was_rolled_back_starts_although_the_newer_one_has_writte
     world.poller.shutdown(SECOND).await;
     let hardly_any_key = [0; 4];
     for row in world.store.sealed_otherwise(hardly_any_key, None, 17).await.unwrap() {
-        let body = SealedBody { format: 200, ..row.body.unwrap() };
-        let reseal = Reseal { id: row.id, revision: row.revision, body };
+        let body = row.body.unwrap();
+        let reseal = Reseal::new(row.id, row.revision, SealedBody::new(200, body.key, body.bytes));
         assert_eq!(world.store.reseal(vec![reseal]).await.unwrap(), [true]);
     }
     let rolled_back = world.replica(5).await;

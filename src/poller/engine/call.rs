@@ -11,6 +11,7 @@ use crate::poller::event::Event;
 use crate::poller::job::{Job, PutOff};
 use crate::poller::measure;
 use crate::poller::record::FORMAT;
+use crate::poller::reminders::Cause;
 use crate::poller::store_clock::StoreClock;
 use crate::poller::tenant::Tenant;
 use crate::store::{
@@ -168,8 +169,7 @@ impl Engine {
         }
         self.emit_decided(&call.settling, &work.settled);
         for id in work.set_aside {
-            tracing::error!(process = %id, "the body of a sign-in is missing from the store; the row is set aside");
-            self.shared.tell(Event::Unreadable { id });
+            self.shared.unreadable(id, "the body of a sign-in is missing from the store; the row is set aside", None);
         }
         let store_clock = StoreClock::new(work.now, call.began);
         let ahead = self.look_at_clock(store_clock, now.saturating_sub(call.began), work.corrected);
@@ -272,7 +272,9 @@ impl Engine {
             let settlement = catch_panic(job.run()).await.unwrap_or_else(|Panicked| {
                 measure::panicked();
                 tracing::error!(process = %id, "a poll or verification panicked; it is repeated after its lease");
-                shared.tell(Event::Panicked { id: Some(id) });
+                if shared.is_due(Cause::Panicked(id)) {
+                    shared.tell(Event::Panicked { id: Some(id) });
+                }
                 None
             });
             drop(under_way);
