@@ -92,7 +92,9 @@ struct Source {
     buffer: VecDeque<Buffered>,
     /// The claim in progress. The engine runs it, so that it survives a dropped `next`.
     claiming: Option<oneshot::Receiver<Result<Batch, StoreError>>>,
-    holding: Option<BoxFuture<'static, Held>>,
+    /// The renewal in progress. The engine runs it, so that it does not keep a connection of the store if `next` is
+    /// dropped.
+    holding: Option<oneshot::Receiver<Held>>,
     /// Whether the first outcome in the buffer was claimed just now.
     is_fresh: bool,
     /// The partition of the last claimed outcome: the next claim starts after it.
@@ -270,15 +272,17 @@ impl Source {
         let Some(first) = self.buffer.front().map(|first| first.claimed.held) else { return false };
         let shared = self.shared.clone();
         let holding = self.holding.get_or_insert_with(|| {
-            Box::pin(async move {
-                let lease = shared.settings.delivery_lease;
-                let until = shared.clock.monotonic().saturating_add(lease);
-                let answer = shared.store.hold_outcomes(vec![first], lease).await;
-                Held { answer, until, answered: shared.clock.monotonic() }
-            })
+            let (sender, receiver) = oneshot::channel();
+            shared.run(Box::pin(hold_for_stream(shared.clone(), first, sender)));
+            receiver
         });
-        let Held { answer, until, answered } = holding.await;
+        let held = holding.await;
         self.holding = None;
+        let Ok(Held { answer, until, answered }) = held else {
+            // The engine ended before the call.
+            self.shared.clock.sleep(STORE_PAUSE).await;
+            return false;
+        };
         match answer {
             Ok(held) if held.first() == Some(&true) => {
                 if let Some(first) = self.buffer.front_mut() {
@@ -330,6 +334,15 @@ async fn claim_for_stream(
         let claims = shared.holdings().unbuffer(claims);
         give_back(&shared, claims).await;
     }
+}
+
+/// Renews the claim on an outcome that a stream is about to deliver.
+async fn hold_for_stream(shared: Arc<Shared>, claim: HeldOutcome, stream: oneshot::Sender<Held>) {
+    let lease = shared.settings.delivery_lease;
+    let until = shared.clock.monotonic().saturating_add(lease);
+    let answer = shared.store.hold_outcomes(vec![claim], lease).await;
+    // If the stream was dropped, it has given the claim back.
+    let _ = stream.send(Held { answer, until, answered: shared.clock.monotonic() });
 }
 
 /// Releases claims on outcomes that were not delivered, so that they are due again at once.

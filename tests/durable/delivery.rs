@@ -347,3 +347,30 @@ async fn what_a_dropped_next_had_claimed_is_not_delivered_after_its_acknowledgem
         () = world.sleep(HOUR) => {}
     }
 }
+
+#[tokio::test]
+async fn a_consumer_that_drops_next_and_hangs_leaves_no_call_to_the_store_under_way() {
+    let world = troubled::world(DecisionPolicy::immediately()).await;
+    for _ in 0..3 {
+        world.waiting().await;
+    }
+    while world.poller.stats().await.unwrap()[0].rows.decided < 3 {
+        world.sleep(SECOND).await;
+    }
+    let mut outcomes = world.poller.outcomes();
+    next(&mut outcomes).await.acknowledge().await.unwrap();
+    world.store.delay("hold_outcomes", 2 * SECOND);
+    // As in a `select!` whose other branch is ready.
+    tokio::select! {
+        biased;
+        other = outcomes.next() => panic!("{other:?}"),
+        () = world.clock.sleep(SECOND) => {}
+    }
+    world.sleep(60 * SECOND).await;
+    assert_eq!(world.store.under_way("hold_outcomes"), 0, "it would keep a connection of the store's pool");
+    world.store.delay("hold_outcomes", Duration::ZERO);
+    for _ in 0..2 {
+        next(&mut outcomes).await.acknowledge().await.unwrap();
+    }
+    world.op.assert_clean();
+}

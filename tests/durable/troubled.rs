@@ -48,6 +48,8 @@ struct Trouble {
     /// The number of calls of `changed` that will panic.
     panics_in_changed: AtomicUsize,
     calls: Mutex<Vec<&'static str>>,
+    /// How many calls of each method have begun and are not over, whether or not anybody drives them.
+    under_way: Mutex<BTreeMap<&'static str, usize>>,
     works: Mutex<Vec<WorkCall>>,
 }
 
@@ -97,6 +99,7 @@ impl Troubled {
             panics: AtomicUsize::new(0),
             panics_in_changed: AtomicUsize::new(0),
             calls: Mutex::default(),
+            under_way: Mutex::default(),
             works: Mutex::default(),
         }))
     }
@@ -187,6 +190,11 @@ impl Troubled {
         before - calls.len()
     }
 
+    /// The number of calls of this method that have not ended.
+    pub fn under_way(&self, method: &str) -> usize {
+        self.0.under_way.lock().unwrap().get(method).copied().unwrap_or_default()
+    }
+
     /// The number of calls of all methods.
     pub fn calls(&self) -> usize {
         self.0.calls.lock().unwrap().len()
@@ -210,6 +218,22 @@ impl Troubled {
     }
 }
 
+/// A call that has not ended.
+struct UnderWay<'a>(&'a Troubled, &'static str);
+
+impl<'a> UnderWay<'a> {
+    fn new(store: &'a Troubled, method: &'static str) -> Self {
+        *store.0.under_way.lock().unwrap().entry(method).or_default() += 1;
+        Self(store, method)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        *self.0.0.under_way.lock().unwrap().entry(self.1).or_default() -= 1;
+    }
+}
+
 /// Panics if panics are left.
 fn may_panic(panics: &AtomicUsize) {
     let panics = panics.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
@@ -221,6 +245,7 @@ macro_rules! forward {
         fn $method(&self, $($name: $type),*) -> BoxFuture<'_, Result<$answer, StoreError>> {
             Box::pin(async move {
                 let method = stringify!($method);
+                let _under_way = UnderWay::new(self, method);
                 let answer = match self.fails(method) {
                     Ok(()) => {
                         self.carry_out(move |store| Box::pin(async move { store.0.store.$method($($name),*).await })).await
