@@ -10,7 +10,7 @@ use openid_deferred::ping::Receiver;
 use openid_deferred::poller::SignIn;
 use openid_deferred::store::MemoryStore;
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, TestClient, TestClock, TestProvider, TestUser};
-use openid_deferred::{Client, ClientAuthentication, Keyring, Poller};
+use openid_deferred::{Client, ClientAuthentication, Clock as _, Keyring, Poller};
 
 const CALLBACK: &str = "https://rp.test/callback";
 
@@ -18,8 +18,8 @@ const CALLBACK: &str = "https://rp.test/callback";
 /// time.
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// A sign-in with an outage in it, a ping that is none, and an acknowledged outcome.
-async fn sign_in() -> TestProvider {
+/// A provider, and a poller with a client of it.
+async fn world() -> (TestClock, TestProvider, Client, Poller) {
     let clock = TestClock::automatic();
     let op = TestProvider::builder()
         .in_process()
@@ -38,8 +38,14 @@ async fn sign_in() -> TestProvider {
         .build()
         .unwrap();
     let store = MemoryStore::with_clock(Arc::new(clock.clone()));
-    let builder = Poller::builder(store, Keyring::ephemeral().unwrap()).clock(Arc::new(clock)).client(client.clone());
-    let poller = builder.receives_pings().start().await.unwrap();
+    let builder = Poller::builder(store, Keyring::ephemeral().unwrap()).clock(Arc::new(clock.clone()));
+    let poller = builder.client(client.clone()).receives_pings().start().await.unwrap();
+    (clock, op, client, poller)
+}
+
+/// A sign-in with an outage in it, a ping that is none, and an acknowledged outcome.
+async fn sign_in() -> TestProvider {
+    let (_, op, client, poller) = world().await;
     let (url, session) = client.authorize().start().await.unwrap();
     op.misbehave(Fault::status(Endpoint::Poll, 502));
     let accepted = poller.authorization_response(&op.visit(url).query(), session).await.unwrap();
@@ -97,6 +103,32 @@ async fn a_recorder_hears_of_polls_exchanges_outcomes_pings_and_gates() {
         ("unreadable_rows", "newer_format", 0.0),
     ];
     assert_eq!(counted, expected);
+}
+
+#[tokio::test]
+async fn a_client_that_is_removed_while_its_poll_is_under_way_leaves_no_closed_gate_behind() {
+    let _turn = TURN.lock().await;
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let (clock, op, client, poller) = world().await;
+    let (url, session) = client.authorize().start().await.unwrap();
+    op.misbehave(Fault::delay(Endpoint::Poll, Duration::from_secs(20)));
+    op.misbehave(Fault::error_with_status(Endpoint::Poll, 401, "invalid_client"));
+    let accepted = poller.authorization_response(&op.visit(url).query(), session).await.unwrap();
+    assert!(matches!(accepted, SignIn::Deferred(_)));
+    while op.requests_to(Endpoint::Poll).is_empty() {
+        clock.sleep(Duration::from_secs(1)).await;
+    }
+    poller.remove_client(op.issuer(), "the-app").unwrap();
+    clock.sleep(Duration::from_secs(60)).await;
+    assert_eq!(op.requests_to(Endpoint::Poll)[0].error().as_deref(), Some("invalid_client"));
+    let gauges = snapshotter.snapshot().into_vec().into_iter().filter_map(|(key, _, _, value)| match value {
+        DebugValue::Gauge(value) => Some((key.key().name().to_owned(), value.into_inner())),
+        _ => None,
+    });
+    let closed: Vec<_> = gauges.filter(|(name, _)| name == "openid_deferred_gate_closed").collect();
+    assert_eq!(closed, [("openid_deferred_gate_closed".to_owned(), 0.0)]);
 }
 
 #[derive(Clone, Default)]

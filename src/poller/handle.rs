@@ -104,7 +104,7 @@ impl Poller {
         let shared = self.shared();
         let partition = shared.tenant_of(issuer, client_id)?.partition;
         if let Some(tenant) = shared.tenants().remove(partition) {
-            tenant.measure.all_is_well();
+            tenant.removed();
         }
         Ok(())
     }

@@ -235,7 +235,7 @@ impl Shared {
     pub(super) fn answered(&self, tenant: &Tenant, answer: &Answer, before: PreviousPoll) {
         let now = self.clock.monotonic();
         let mut gate = tenant.gate();
-        if tenant.is_replaced() {
+        if tenant.is_retired() {
             return;
         }
         let gate_change = gate.answered(answer, before, now);

@@ -38,8 +38,8 @@ pub(super) struct Tenant {
     /// The slots for exchanges. They are granted in the order of the requests.
     pub(super) exchanges: Arc<Semaphore>,
     pub(super) cancellations: Arc<Cancellations>,
-    /// Whether another tenant has replaced it. The answers to its polls say nothing about the new one.
-    is_replaced: AtomicBool,
+    /// Whether it was removed or replaced by another tenant. The answers to its polls no longer count.
+    is_retired: AtomicBool,
 }
 
 impl Tenant {
@@ -62,7 +62,7 @@ impl Tenant {
             late: Arc::default(),
             exchanges,
             cancellations: Arc::default(),
-            is_replaced: AtomicBool::new(false),
+            is_retired: AtomicBool::new(false),
         }
     }
 
@@ -82,7 +82,7 @@ impl Tenant {
             late: self.late.clone(),
             exchanges: self.exchanges.clone(),
             cancellations: self.cancellations.clone(),
-            is_replaced: AtomicBool::new(false),
+            is_retired: AtomicBool::new(false),
         }
     }
 
@@ -92,12 +92,18 @@ impl Tenant {
 
     /// Records that another tenant has replaced it, and opens the gate for that one.
     pub(super) fn replaced(&self) -> GateChange {
-        self.is_replaced.store(true, Ordering::Release);
+        self.is_retired.store(true, Ordering::Release);
         self.gate().open()
     }
 
-    pub(super) fn is_replaced(&self) -> bool {
-        self.is_replaced.load(Ordering::Acquire)
+    /// Notes that it was removed.
+    pub(super) fn removed(&self) {
+        self.is_retired.store(true, Ordering::Release);
+        self.measure.all_is_well();
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.is_retired.load(Ordering::Acquire)
     }
 
     /// Returns how many more polls may begin now, and the time until that changes by itself, if it does.

@@ -45,7 +45,7 @@ impl Shared {
 
     /// Records whether a poll got a usable answer.
     pub(super) fn note_reach(&self, tenant: &Tenant, answer: &Answer, error: Option<&Error>) {
-        if tenant.is_replaced() {
+        if tenant.is_retired() {
             return;
         }
         match trouble(answer, error) {
@@ -64,7 +64,7 @@ impl Shared {
     /// Records that a poll could not be sent in time, with the duration of its preparation, in which the OP's metadata
     /// is fetched. If the preparation was short, the OP did not cause the delay.
     pub(super) fn note_unsent(&self, tenant: &Tenant, preparation: Duration) {
-        if preparation >= LONG_PREPARATION && !tenant.is_replaced() {
+        if preparation >= LONG_PREPARATION && !tenant.is_retired() {
             self.note_trouble(tenant, "the OP's metadata did not arrive in time".to_owned());
         }
     }
