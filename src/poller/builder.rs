@@ -86,7 +86,9 @@ impl PollerBuilder {
     /// by default, and at least one.
     ///
     /// Each uses a request and a few kilobytes of memory. Further due rows wait in the store: stored successes come
-    /// first, then the longest overdue rows. [`Limits::in_flight`] bounds each client.
+    /// first, then the longest overdue rows. [`Limits::in_flight`] bounds each client. With several clients, the last
+    /// quarter of the slots is shared: a client takes no more of them than it leaves free, so that many clients with slow
+    /// OPs do not take all.
     pub fn in_flight(mut self, polls: usize) -> Self {
         self.settings.in_flight = polls.max(1);
         self

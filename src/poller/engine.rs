@@ -37,6 +37,11 @@ const RESULT_LINGER: Duration = Duration::from_millis(250);
 const BATCH: usize = 128;
 /// How long the engine tries to store the OP's answers after the grace period of a shutdown.
 const LAST_SETTLEMENT: Duration = Duration::from_secs(1);
+/// The part of the slots for polls and verifications that clients share: a client takes no more of them than it leaves
+/// free. Otherwise many clients with slow OPs would take all slots.
+const SHARED_PART: usize = 4;
+/// How long a client waits that has taken its share, unless one of its polls or verifications ends.
+const SHARE_PAUSE: Duration = Duration::from_millis(250);
 /// The pause between the engine's first panic and its restart.
 const FIRST_RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// The maximum pause, if panics follow each other.
@@ -249,6 +254,24 @@ impl Engine {
     /// How many more polls and verifications this replica may start.
     fn room(&self) -> usize {
         self.shared.settings.in_flight.saturating_sub(self.shared.under_way())
+    }
+
+    /// The number of polls that a client may start if so many are in progress; the same for verifications.
+    fn share(&self, under_way: usize) -> usize {
+        let (room, shared_room) = (self.room(), self.shared_room());
+        if room > shared_room { room } else { room.saturating_sub(under_way).div_ceil(2) }
+    }
+
+    /// The number of polls and verifications of all clients that may start at once.
+    fn share_of_all(&self) -> usize {
+        let (room, shared_room) = (self.room(), self.shared_room());
+        room.saturating_sub(shared_room).max(room.div_ceil(2))
+    }
+
+    /// The number of slots that clients share. A single client shares none.
+    fn shared_room(&self) -> usize {
+        let is_single = self.shared.tenants().by_partition().len() <= 1;
+        if is_single { 0 } else { self.shared.settings.in_flight / SHARED_PART }
     }
 
     /// Waits for the first event and handles it.

@@ -118,7 +118,7 @@ impl Tenant {
     /// How many more verifications may begin now. The gate, the pause and the ceiling do not apply, because a
     /// verification requests only keys from the OP.
     pub(super) fn room_for_verifications(&self) -> usize {
-        self.limits.in_flight.saturating_sub(self.verifying.load(Ordering::Relaxed))
+        self.limits.in_flight.saturating_sub(self.verifying())
     }
 
     /// Records a poll that was given back because it was too late to be sent. Returns the time until it may be claimed
@@ -151,5 +151,9 @@ impl Tenant {
 
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn verifying(&self) -> usize {
+        self.verifying.load(Ordering::Relaxed)
     }
 }

@@ -123,6 +123,52 @@ async fn a_provider_that_takes_ten_seconds_to_answer_holds_nobody_up_at_another_
     fast.assert_clean();
 }
 
+#[tokio::test]
+async fn many_slow_providers_together_do_not_hold_up_a_fast_one() {
+    const INTERVAL: Duration = Duration::from_secs(30);
+    const SLOW: usize = 20;
+    let clock = TestClock::automatic();
+    let provider = |host: String| {
+        let op = provider(&clock).host(&host).interval(INTERVAL).decisions(DecisionPolicy::scripted());
+        op.start().expect("a provider in process starts")
+    };
+    let mut ops: Vec<_> = (0..SLOW).map(|number| provider(format!("slow-{number}.test"))).collect();
+    for slow in &ops {
+        slow.misbehave(Fault::delay(Endpoint::Poll, 80 * SECOND).always());
+    }
+    ops.push(provider("fast.test".to_owned()));
+    // All slow providers together could have 80 polls in progress.
+    let store = Arc::new(MemoryStore::with_clock(Arc::new(clock.clone())));
+    let builder = poller_of(&store, &clock, 3).in_flight(64).limits(Limits::new().in_flight(4));
+    let poller = builder.start().await.expect("the poller starts");
+    for op in &ops {
+        let redirect_uri = format!("https://rp.test/callback?op={}", op.issuer());
+        op.register(TestClient::secret_basic(CLIENT_ID, CLIENT_SECRET).redirect_uri(&redirect_uri));
+        let client = client_of(op, &clock).redirect_uri(redirect_uri).build().expect("the settings work");
+        poller.add_client(client.clone()).expect("the clients are different");
+        for _ in 0..20 {
+            let (url, session) = client.authorize().start().await.expect("the request can be made");
+            let accepted = poller.authorization_response(&op.visit(url).query(), session).await;
+            assert!(matches!(accepted, Ok(SignIn::Deferred(_))), "{accepted:?}");
+        }
+    }
+    let fast = ops.pop().expect("it is the last one");
+    let end = clock.monotonic() + 20 * INTERVAL;
+    let mut most = 0;
+    while clock.monotonic() < end {
+        most = most.max(poller.stats().await.unwrap().iter().map(|client| client.in_flight).sum::<usize>());
+        clock.sleep(SECOND).await;
+    }
+    assert!((50..=64).contains(&most), "{most} polls under way at most");
+    let gaps = gaps(&fast, end);
+    assert_eq!(gaps.len(), 20);
+    let longest = gaps.values().max().unwrap();
+    assert!(*longest < INTERVAL + INTERVAL / 5, "a user of the fast provider had to wait for {longest:?}");
+    for op in ops.iter().chain([&fast]) {
+        op.assert_clean();
+    }
+}
+
 /// For each sign-in that was polled, the longest time without a poll, from the exchange to `end`.
 fn gaps(op: &TestProvider, end: Duration) -> BTreeMap<String, Duration> {
     let of_exchange = |exchange: &RecordedRequest| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 
 use super::agenda::QUOTAS;
-use super::{Engine, Kept};
+use super::{Engine, Kept, SHARE_PAUSE};
 use crate::poller::event::Event;
 use crate::poller::job::{Job, PutOff};
 use crate::poller::measure;
@@ -73,7 +73,7 @@ impl Engine {
         let (window, batch) = (self.pace.send_window(), self.pace.batch());
         let settling = self.take_results(batch);
         let quotas = if self.claims() { self.quotas(&settling, batch, now) } else { Vec::new() };
-        let limit = batch.min(self.room());
+        let limit = batch.min(self.share_of_all());
         let tenants: Vec<_> = quotas.iter().filter_map(|quota| shared.tenant(quota.partition)).collect();
         let attempt = tenants.iter().map(|tenant| tenant.client.longest_poll());
         let lease = window.saturating_add(attempt.max().unwrap_or_default());
@@ -112,8 +112,8 @@ impl Engine {
                 self.agenda.remove(partition);
                 continue;
             };
-            let (polls, _) = tenant.admits(now);
-            let verifications = tenant.room_for_verifications();
+            let polls = tenant.admits(now).0.min(self.share(tenant.in_flight()));
+            let verifications = tenant.room_for_verifications().min(self.share(tenant.verifying()));
             quotas.push(ClaimQuota { partition, polls: polls.min(batch), verifications: verifications.min(batch) });
         }
         quotas
@@ -289,17 +289,21 @@ impl Engine {
             return self.agenda.note(partition, Some(now.saturating_add(CLAMP_PAUSE)), false);
         }
         let Some(tenant) = self.shared.tenant(partition) else { return self.agenda.remove(partition) };
-        let (room, wait) = tenant.admits(now);
         let mut lacks_room = false;
-        let mut at = |due_in: Option<Duration>, room: usize, wait: Option<Duration>| match due_in {
-            Some(due_in) if room == 0 && due_in <= wait.unwrap_or_default() => {
-                lacks_room |= wait.is_none();
-                wait
+        let mut at = |due_in: Option<Duration>, (room, wait): (usize, Option<Duration>), share: usize| {
+            let waits_for_share = room > 0 && share == 0;
+            let (room, wait) = if waits_for_share { (0, Some(SHARE_PAUSE)) } else { (room, wait) };
+            match due_in {
+                Some(due_in) if room == 0 && due_in <= wait.unwrap_or_default() => {
+                    lacks_room |= waits_for_share || wait.is_none();
+                    wait
+                }
+                due_in => due_in,
             }
-            due_in => due_in,
         };
-        let polls_in = at(due.polls_in, room, wait);
-        let verifications_in = at(due.verifications_in, tenant.room_for_verifications(), None);
+        let polls_in = at(due.polls_in, tenant.admits(now), self.share(tenant.in_flight()));
+        let verifications = (tenant.room_for_verifications(), None);
+        let verifications_in = at(due.verifications_in, verifications, self.share(tenant.verifying()));
         let next_in = [polls_in, verifications_in].into_iter().flatten().min();
         self.agenda.note(partition, next_in.map(|next_in| now.saturating_add(next_in)), lacks_room);
     }
