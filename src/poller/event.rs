@@ -43,8 +43,8 @@ pub enum Event {
         /// What went wrong.
         error: Arc<Error>,
     },
-    /// The OP answered with an unknown error code, which is treated as transient. Each code is reported once an hour while
-    /// it comes. Alert an operator: ask the OP what it means.
+    /// The OP answered with an unknown error code, which is treated as transient. Each code is reported at most
+    /// once an hour. Alert an operator: ask the OP what it means.
     UnknownError {
         /// The sign-in.
         id: ProcessId,
@@ -105,7 +105,8 @@ pub enum Event {
     },
     /// An OP answered with `Retry-After`, so the whole client pauses, for five minutes at most. Then one poll goes out
     /// as a probe, and the client pauses again if that is refused too. The sign-in whose poll was refused waits for the
-    /// whole time. [`Poller::resume`](crate::Poller::resume) ends the pause.
+    /// whole time. [`Poller::resume`](crate::Poller::resume) ends the pause. Pauses of one client are reported at most
+    /// once in five minutes.
     Paused {
         /// The OP.
         issuer: Arc<str>,
@@ -116,7 +117,7 @@ pub enum Event {
         /// The OP's `Retry-After`.
         retry_after: Duration,
     },
-    /// A client that had paused polls again.
+    /// A client polls again after a reported pause.
     Resumed {
         /// The OP.
         issuer: Arc<str>,
@@ -129,7 +130,8 @@ pub enum Event {
         /// The size of the jump, in either direction.
         by: Duration,
     },
-    /// A store operation failed, or was not answered within a minute. Everything that needs the store waits. While failures last, one a minute is reported.
+    /// A store operation failed, or was not answered within a minute. Everything that needs the store waits. While
+    /// failures last, one a minute is reported.
     /// Alert an operator.
     StoreTrouble {
         /// What went wrong.

@@ -1,4 +1,4 @@
-//! Which alerts were reported a short time ago. What lasts is reported when it begins, and then seldom.
+//! The alerts that were reported a short time ago. A lasting problem is reported when it begins, and then seldom.
 
 use std::collections::BTreeMap;
 use std::mem::discriminant;
@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use crate::store::{Partition, ProcessId};
 
-/// How often an operator is told of a store that fails.
+/// How often a failing store is reported.
 const STORE_ALERT_EVERY: Duration = Duration::from_secs(60);
-/// How often an operator is told of the same trouble of any other kind.
+/// How often pauses of a client are reported.
+const PAUSE_ALERT_EVERY: Duration = Duration::from_secs(300);
+/// How often any other problem is reported.
 pub(super) const REMIND_EVERY: Duration = Duration::from_secs(3600);
-/// How many sign-ins, or error codes of one OP, an operator is told of in that time. More of them have the same cause.
+/// The maximum number of rows, or error codes of one OP, that are reported in that time. Others have the same cause.
 const ALERTS_OF_A_KIND: usize = 16;
 
-/// What an operator is told of.
+/// A problem that is reported seldom while it lasts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Cause {
     Store,
@@ -26,17 +28,20 @@ pub(super) enum Cause {
     Unreadable(ProcessId),
     /// The poll or the verification of this sign-in panicked.
     Panicked(ProcessId),
+    /// This client pauses because of `Retry-After`.
+    Paused(Partition),
 }
 
 impl Cause {
     fn every(&self) -> Duration {
         match self {
             Self::Store => STORE_ALERT_EVERY,
+            Self::Paused(_) => PAUSE_ALERT_EVERY,
             _ => REMIND_EVERY,
         }
     }
 
-    /// Whether others may supply any number of causes like this one, and the two are of the same kind.
+    /// Whether the two are of a kind of which there may be any number.
     fn is_one_of_many_like(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::UnknownError(partition, _), Self::UnknownError(other, _)) => partition == other,
@@ -51,9 +56,9 @@ impl Cause {
 pub(super) struct Reminders(BTreeMap<Cause, Duration>);
 
 impl Reminders {
-    /// Whether a cause is to be reported now. It counts as reported then.
+    /// Whether a report of a cause is due. If so, it counts as reported.
     pub(super) fn is_due(&mut self, cause: Cause, now: Duration) -> bool {
-        self.0.retain(|cause, at| now.saturating_sub(*at) < cause.every());
+        self.0.retain(|known, at| now.saturating_sub(*at) < known.every());
         let alike = self.0.keys().filter(|known| cause.is_one_of_many_like(known)).count();
         let is_due = !self.0.contains_key(&cause) && alike < ALERTS_OF_A_KIND;
         if is_due {
@@ -62,7 +67,7 @@ impl Reminders {
         is_due
     }
 
-    /// Notes that a cause was reported, with another one.
+    /// Records that a cause was reported together with another one.
     pub(super) fn note(&mut self, cause: Cause, now: Duration) {
         self.0.insert(cause, now);
     }
@@ -81,6 +86,7 @@ mod tests {
             (0..4 * 3_600).filter(|second| reminders.is_due(cause.clone(), Duration::from_secs(*second))).count()
         };
         assert_eq!(reports(Cause::Store), 240);
+        assert_eq!(reports(Cause::Paused(Partition(1))), 48);
         assert_eq!(reports(Cause::MissingKey([1; 4])), 4);
         assert_eq!(reports(Cause::UnknownError(Partition(1), "odd".into())), 4);
     }
@@ -93,7 +99,7 @@ mod tests {
             reminders.is_due(Cause::UnknownError(Partition(partition), code.into()), now)
         };
         assert_eq!((0..1_000).filter(|number| is_due(1, *number, Duration::ZERO)).count(), ALERTS_OF_A_KIND);
-        assert!(is_due(2, 1, Duration::ZERO), "another OP is another matter");
+        assert!(is_due(2, 1, Duration::ZERO), "the codes of each OP are counted separately");
         assert!(is_due(1, 1_000, HOUR));
     }
 

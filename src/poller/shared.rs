@@ -160,7 +160,7 @@ impl Shared {
         }
     }
 
-    /// Notes that a row cannot be opened or read. A row that is looked at again and again is reported once an hour.
+    /// Records that a row cannot be opened or read. It is reported once an hour, however often it is claimed.
     pub(super) fn unreadable(&self, id: ProcessId, consequence: &'static str, error: Option<&Error>) {
         let error = error.map(tracing::field::display);
         if self.is_due(Cause::Unreadable(id)) {
@@ -171,7 +171,7 @@ impl Shared {
         }
     }
 
-    /// Notes that the OP of a client answered with an error code that no specification defines.
+    /// Records that the OP of a client answered with an error code that no specification defines.
     pub(super) fn unknown_error(&self, tenant: &Tenant, id: ProcessId, code: &str) {
         let code: Arc<str> = code.into();
         if self.is_due(Cause::UnknownError(tenant.partition, code.clone())) {
@@ -181,7 +181,7 @@ impl Shared {
         }
     }
 
-    /// Whether a cause is to be reported now. It counts as reported then.
+    /// Whether a report of a cause is due. If so, it counts as reported.
     pub(super) fn is_due(&self, cause: Cause) -> bool {
         let now = self.clock.monotonic();
         self.reminders().is_due(cause, now)
@@ -256,14 +256,22 @@ impl Shared {
             PauseChange::Begins { probe_in, retry_after } => {
                 tenant.measure.paused(true);
                 let seconds = probe_in.as_secs();
-                tracing::warn!(issuer, client_id, seconds, "the OP sent `Retry-After`; the client pauses");
-                let (issuer, client_id) = (issuer.into(), client_id.into());
-                self.tell(Event::Paused { issuer, client_id, probe_in, retry_after });
+                // An OP may ask for a second with each answer.
+                if self.is_due(Cause::Paused(tenant.partition)) {
+                    tenant.pause_told.store(true, Ordering::Relaxed);
+                    tracing::warn!(issuer, client_id, seconds, "the OP sent `Retry-After`; the client pauses");
+                    let (issuer, client_id) = (issuer.into(), client_id.into());
+                    self.tell(Event::Paused { issuer, client_id, probe_in, retry_after });
+                } else {
+                    tracing::debug!(issuer, client_id, seconds, "the OP sent `Retry-After` again; the client pauses");
+                }
             }
             PauseChange::Ends => {
                 tenant.measure.paused(false);
-                tracing::info!(issuer, client_id, "the client polls again after a pause");
-                self.tell(Event::Resumed { issuer: issuer.into(), client_id: client_id.into() });
+                if tenant.pause_told.swap(false, Ordering::Relaxed) {
+                    tracing::info!(issuer, client_id, "the client polls again after a pause");
+                    self.tell(Event::Resumed { issuer: issuer.into(), client_id: client_id.into() });
+                }
                 self.wake(tenant.partition, Duration::ZERO);
             }
         }

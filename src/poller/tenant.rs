@@ -30,6 +30,8 @@ pub(super) struct Tenant {
     meter: Arc<Mutex<Meter>>,
     gate: Arc<Mutex<Gate>>,
     pause: Arc<Mutex<Pause>>,
+    /// Whether the current pause was reported.
+    pub(super) pause_told: Arc<AtomicBool>,
     reach: Arc<Mutex<Reach>>,
     pub(super) in_flight: Arc<AtomicUsize>,
     pub(super) verifying: Arc<AtomicUsize>,
@@ -56,6 +58,7 @@ impl Tenant {
             meter: Arc::default(),
             gate: Arc::default(),
             pause: Arc::default(),
+            pause_told: Arc::default(),
             reach: Arc::default(),
             in_flight: Arc::default(),
             verifying: Arc::default(),
@@ -76,6 +79,7 @@ impl Tenant {
             meter: self.meter.clone(),
             gate: self.gate.clone(),
             pause: self.pause.clone(),
+            pause_told: self.pause_told.clone(),
             reach: self.reach.clone(),
             in_flight: self.in_flight.clone(),
             verifying: self.verifying.clone(),
@@ -96,7 +100,7 @@ impl Tenant {
         self.gate().open()
     }
 
-    /// Notes that it was removed.
+    /// Records that the client was removed.
     pub(super) fn removed(&self) {
         self.is_retired.store(true, Ordering::Release);
         self.measure.all_is_well();

@@ -120,6 +120,26 @@ async fn an_overloaded_op_is_left_alone_by_the_whole_client_for_five_minutes_and
 }
 
 #[tokio::test]
+async fn pauses_of_a_second_that_come_again_and_again_are_reported_once_in_five_minutes() {
+    let world = world_of(|op| op.decisions(DecisionPolicy::scripted())).await;
+    for _ in 0..5 {
+        world.waiting().await;
+    }
+    let mut events = world.poller.events();
+    let mut told = [0, 0];
+    for _ in 0..300 {
+        world.op.misbehave(Fault::status(Endpoint::Poll, 429).header("Retry-After", "1"));
+        world.sleep(4 * SECOND).await;
+        while let Some(event) = happened(&mut events) {
+            told[0] += u32::from(matches!(event, Event::Paused { .. }));
+            told[1] += u32::from(matches!(event, Event::Resumed { .. }));
+        }
+    }
+    assert!((2..=5).contains(&told[0]) && told[1] <= told[0], "{told:?} in 20 minutes");
+    world.op.assert_clean();
+}
+
+#[tokio::test]
 async fn one_answer_that_asks_for_a_day_lets_nobody_expire() {
     let world = world_with(
         |op| op.interval(60 * SECOND).expires_in(3 * HOUR).decisions(DecisionPolicy::after(HOUR)),
