@@ -34,6 +34,7 @@ pub use memory::MemoryStore;
 #[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
 pub use postgres::{PostgresStore, PostgresStoreBuilder};
 pub use process_id::{ParseProcessIdError, ProcessId};
+pub(crate) use row::whole_seconds;
 pub use row::{
     Acknowledged, Acknowledgement, Cancellation, Changed, Claim, ClaimQuota, Claimed, ClaimedOutcome, Clamp, Clamped,
     ClockJump, Fingerprint, HeldOutcome, Insertion, KeyStats, NewProcess, Next, NextDue, Noticed, OutcomeClaim,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::task::JoinHandle;
 
 use super::events::Events;
@@ -16,7 +17,7 @@ use super::tenant::Tenant;
 use crate::client::Client;
 use crate::error::Error;
 use crate::pending::{InterimState, PendingAuthentication};
-use crate::store::{Cancellation, Partition, PartitionStats, ProcessId, State};
+use crate::store::{Cancellation, Partition, PartitionStats, ProcessId, State, whole_seconds};
 
 /// Waits for the outcomes of many sign-ins of several clients, through restarts, outages and deployments.
 ///
@@ -227,8 +228,10 @@ impl Shared {
 }
 
 /// Statistics of one client.
+///
+/// Serialized, durations are whole seconds, and the members of [`rows`](Self::rows) stand beside the others.
 #[non_exhaustive]
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct ClientStats {
     /// The OP; `None` for sign-ins of a client that this poller does not have. They are not polled: add the client.
     pub issuer: Option<String>,
@@ -239,11 +242,14 @@ pub struct ClientStats {
     /// Whether the OP refuses the client, as far as this replica knows.
     pub is_gate_closed: bool,
     /// The time until the next probe, while the client pauses because of `Retry-After`.
+    #[serde(serialize_with = "whole_seconds")]
     pub paused_for: Option<Duration>,
     /// How long the OP has given this replica no usable answer to a poll, once that was reported as
     /// [`Event::OpUnreachable`](super::Event::OpUnreachable).
+    #[serde(serialize_with = "whole_seconds")]
     pub unreachable_for: Option<Duration>,
     /// The numbers from the store.
+    #[serde(flatten)]
     pub rows: PartitionStats,
 }
 
@@ -260,5 +266,36 @@ impl fmt::Debug for Poller {
             .field("store", &self.shared().store)
             .field("keyring", &self.shared().keyring)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn statistics_are_serialized_as_one_object_with_whole_seconds() {
+        let rows = PartitionStats {
+            waiting: 3,
+            overdue: Some(Duration::from_millis(2_500)),
+            ..PartitionStats::empty(Partition(7))
+        };
+        let stats = ClientStats {
+            issuer: Some("https://op.test".to_owned()),
+            client_id: Some("the-app".to_owned()),
+            in_flight: 1,
+            is_gate_closed: false,
+            paused_for: Some(Duration::from_secs(60)),
+            unreachable_for: None,
+            rows,
+        };
+        let expected = json!({
+            "issuer": "https://op.test", "client_id": "the-app", "in_flight": 1, "is_gate_closed": false,
+            "paused_for": 60, "unreachable_for": null, "partition": 7, "exchanging": 0, "waiting": 3, "answered": 0,
+            "decided": 0, "acknowledged": 0, "overdue": 2, "undelivered": null,
+        });
+        assert_eq!(serde_json::to_value(&stats).unwrap(), expected);
     }
 }

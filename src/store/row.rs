@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::ProcessId;
 
 /// One client at one OP: a hash of issuer and client identifier that is the same in every release and replica.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 pub struct Partition(pub i64);
 
 /// A keyed hash to find a row by. Without the keyring it reveals nothing.
@@ -535,7 +535,7 @@ pub struct KeyStats {
 
 /// Statistics of the rows of a partition.
 #[non_exhaustive]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct PartitionStats {
     /// The partition.
     pub partition: Partition,
@@ -550,9 +550,19 @@ pub struct PartitionStats {
     /// Rows in [`State::Acknowledged`].
     pub acknowledged: u64,
     /// How long the oldest row in `Exchanging`, `Waiting` or `Answered` has been due and not leased.
+    #[serde(serialize_with = "whole_seconds")]
     pub overdue: Option<Duration>,
     /// How long ago the oldest unacknowledged outcome was decided, whether or not it is claimed.
+    #[serde(serialize_with = "whole_seconds")]
     pub undelivered: Option<Duration>,
+}
+
+/// Serializes a duration as whole seconds.
+pub(crate) fn whole_seconds<S: serde::Serializer>(
+    duration: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serde::Serialize::serialize(&duration.map(|duration| duration.as_secs()), serializer)
 }
 
 impl PartitionStats {
