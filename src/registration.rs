@@ -2,7 +2,7 @@
 //!
 //! 1. Build a [`Registrar`] for the OP, and a [`RegistrationRequest`].
 //! 2. [`Registrar::register`] returns a [`Registration`]. [Seal](Registration::seal) and store it before you use it.
-//! 3. [`Registration::differences`] lists what the OP registered otherwise than requested, and
+//! 3. [`Registration::differences`] lists where the registration differs from the request, and
 //!    [`Registration::client`] makes a [`ClientBuilder`](crate::ClientBuilder) with the registered settings.
 //!
 //! Later [`Registrar::read`], [`Registrar::update`] and [`Registrar::delete`] manage the registration. If the OP refuses,

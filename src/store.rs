@@ -27,6 +27,7 @@ mod rules;
 mod shared;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod stats;
 
 pub use error::{StoreError, StoreProblem};
 pub use memory::MemoryStore;
@@ -34,15 +35,16 @@ pub use memory::MemoryStore;
 #[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
 pub use postgres::{PostgresStore, PostgresStoreBuilder};
 pub use process_id::{ParseProcessIdError, ProcessId};
-pub(crate) use row::whole_seconds;
 pub use row::{
     Acknowledged, Acknowledgement, Cancellation, Changed, Claim, ClaimQuota, Claimed, ClaimedOutcome, Clamp, Clamped,
-    ClockJump, Fingerprint, HeldOutcome, Insertion, KeyStats, NewProcess, Next, NextDue, Noticed, OutcomeClaim,
-    Outcomes, Partition, PartitionStats, Ping, Pinged, Process, Reseal, SealedBody, Settled, Settlement, State, Work,
+    ClockJump, Fingerprint, HeldOutcome, Insertion, NewProcess, Next, NextDue, Noticed, OutcomeClaim, Outcomes,
+    Partition, Ping, Pinged, Process, Reseal, SealedBody, Settled, Settlement, State, Work,
 };
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub use sqlite::{SqliteStore, SqliteStoreBuilder};
+pub(crate) use stats::whole_seconds;
+pub use stats::{KeyStats, PartitionStats};
 
 /// Stores the sign-ins of a [`Poller`](crate::Poller), shared by all of its replicas.
 ///

@@ -112,12 +112,12 @@ impl<'a> Wait<'a> {
         loop {
             if self.pending.is_due(self.client.now()) {
                 self.pending.announce_poll();
-                self.tell(WaitEvent::Asking);
+                self.emit(WaitEvent::Asking);
             }
             let polled = match self.client.ask(self.pending).await {
                 Ok(Some(poll)) => Ok(poll),
                 Ok(None) => {
-                    self.tell(WaitEvent::Answered);
+                    self.emit(WaitEvent::Answered);
                     self.client.judge_answer(self.pending).await
                 }
                 Err(error) => Err(error),
@@ -125,16 +125,16 @@ impl<'a> Wait<'a> {
             match polled {
                 Ok(Poll::Finished(outcome)) => return Ok(outcome),
                 Ok(Poll::NotDue { due_in }) => {
-                    self.tell(WaitEvent::Sleeping { due_in });
+                    self.emit(WaitEvent::Sleeping { due_in });
                     self.client.0.clock.sleep(due_in.min(LONGEST_SLEEP)).await;
                 }
-                Ok(Poll::Pending) => self.tell(WaitEvent::Pending),
-                Ok(Poll::SlowDown) => self.tell(WaitEvent::SlowDown),
+                Ok(Poll::Pending) => self.emit(WaitEvent::Pending),
+                Ok(Poll::SlowDown) => self.emit(WaitEvent::SlowDown),
                 Err(error) if passes(&error) => {
                     let silence = self.pending.0.schedule.newly_stale(self.client.now());
-                    self.tell(WaitEvent::Trouble { error: &error });
+                    self.emit(WaitEvent::Trouble { error: &error });
                     if let Some(silence) = silence {
-                        self.tell(WaitEvent::Stale { silence });
+                        self.emit(WaitEvent::Stale { silence });
                     }
                 }
                 Err(error) => return Err(error),
@@ -142,7 +142,7 @@ impl<'a> Wait<'a> {
         }
     }
 
-    fn tell(&mut self, event: WaitEvent<'_>) {
+    fn emit(&mut self, event: WaitEvent<'_>) {
         if let Some(observer) = &mut self.observer {
             observer(self.pending, event);
         }

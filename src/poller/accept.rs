@@ -48,8 +48,8 @@ pub enum SignIn {
     /// [`Delivery`](crate::Delivery) with this id follows after the decision. For a second response of the same
     /// session, this is the id of the sign-in of the first response.
     ///
-    /// If the store does not take the OP's answer within 10 s, this is returned before the answer is stored, and the
-    /// poller tries to store it for as long as it runs. If the poller ends before that, the outcome is
+    /// If the OP's answer cannot be stored within 10 s, this is returned before it is stored, and the poller keeps trying
+    /// to store it for as long as it runs. If the poller ends before that, the outcome is
     /// [`Unknown`](crate::Outcome::Unknown).
     Deferred(ProcessId),
     /// The OP answered at once. The user is signed in, and nothing will be delivered.
@@ -70,8 +70,8 @@ impl Poller {
     /// sign-in is returned, as [`SignIn::Deferred`] or, if it has ended, [`SignIn::Ended`]. If the first exchange
     /// failed before the OP processed the code, the second response takes its place.
     ///
-    /// The exchange continues if this future is dropped, for example because the browser disconnected. After the exchange
-    /// this method waits 10 s at most for a store that fails; see [`SignIn::Deferred`].
+    /// The exchange continues if this future is dropped, for example because the browser disconnected. After the
+    /// exchange, this method waits at most 10 s for a store that fails; see [`SignIn::Deferred`].
     ///
     /// # Errors
     ///
@@ -180,7 +180,7 @@ impl Poller {
         match shared.store.insert(process).await.map_err(store_error)? {
             Insertion::Exists(existing) => Ok(existing),
             Insertion::Inserted { .. } => {
-                shared.tell(Event::Accepted { id });
+                shared.emit(Event::Accepted { id });
                 shared.wake(tenant.partition, due_in);
                 Ok(id)
             }
@@ -271,7 +271,7 @@ impl Acceptance {
             Ok(client::SignIn::Deferred(pending)) => {
                 self.exchanged("deferred");
                 let pending = self.commit(pending, store_clock).await?;
-                shared.tell(Event::Accepted { id: self.id });
+                shared.emit(Event::Accepted { id: self.id });
                 self.look_at_interim(pending).await;
                 Ok(SignIn::Deferred(self.id))
             }
@@ -348,18 +348,11 @@ impl Acceptance {
         let client = &self.tenant.client;
         let parts = [client.issuer().as_bytes(), client.client_id().as_bytes(), grant.state().expose().as_bytes()];
         let sessions = self.shared.keyring.fingerprints("session", &parts);
+        let (body, _) = self.seal(Stage::Exchanging)?;
         Ok(NewProcess {
-            id: self.id,
-            partition: self.tenant.partition,
-            state: State::Exchanging,
             sessions: sessions.into_iter().map(Fingerprint).collect(),
-            lookups: Vec::new(),
             due_in: client.longest_exchange().saturating_add(QUEUE_PATIENCE).saturating_add(COMMIT_PATIENCE),
-            ping_in: None,
-            interval: Duration::ZERO,
-            expires_in: None,
-            schedule: String::new(),
-            body: self.seal(Stage::Exchanging)?.0,
+            ..NewProcess::new(self.id, self.tenant.partition, State::Exchanging, body)
         })
     }
 
@@ -436,7 +429,7 @@ impl Acceptance {
         let due_in = validation_pause(0, error.retry_after());
         let settlement = Settlement { next: Next::Answered, due_in, body: Some(body), ..self.ended() };
         self.store(settlement).await;
-        self.shared.tell(Event::Accepted { id: self.id });
+        self.shared.emit(Event::Accepted { id: self.id });
         self.shared.wake(self.tenant.partition, due_in);
         Ok(SignIn::Deferred(self.id))
     }
@@ -458,18 +451,7 @@ impl Acceptance {
     }
 
     fn ended(&self) -> Settlement {
-        Settlement {
-            id: self.id,
-            epoch: None,
-            next: Next::Ended,
-            due_in: self.shared.settings.keep_tombstones,
-            ping_in: None,
-            interval: Duration::ZERO,
-            expires_in: None,
-            schedule: String::new(),
-            lookup: None,
-            body: None,
-        }
+        Settlement { due_in: self.shared.settings.keep_tombstones, ..Settlement::new(self.id, Next::Ended) }
     }
 
     fn seal(&self, stage: Stage) -> Result<(SealedBody, Stage), Error> {

@@ -219,8 +219,8 @@ async fn check_keyring(store: &dyn Store, keyring: &Keyring, clock: &dyn Clock) 
     }
     // A query for rows that the primary key did not seal could scan a million rows that it did seal. An unlikely key
     // avoids that.
-    let hardly_any_key = keyring.primary_id().map(|byte| !byte);
-    let rows = store.sealed_otherwise(hardly_any_key, None, TRIED_ROWS);
+    let unlikely_key = keyring.primary_id().map(|byte| !byte);
+    let rows = store.sealed_otherwise(unlikely_key, None, TRIED_ROWS);
     let rows = within(clock, CALL_TIMEOUT, rows).await.map_err(store_error)?;
     let bodies = || rows.iter().filter_map(|row| Some((row.id, row.body.as_ref()?)));
     // A row of a newer release cannot be opened, but names the key that sealed it.

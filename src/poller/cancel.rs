@@ -76,7 +76,7 @@ impl Poller {
                 })
             }
             Err(error) => {
-                shared.tell(Event::Trouble { id, error: Arc::new(error) });
+                shared.emit(Event::Trouble { id, error: Arc::new(error) });
                 Ok(Cancelled::Noted)
             }
         }
@@ -118,7 +118,7 @@ async fn cancel(shared: &Shared, tenant: &Tenant, id: ProcessId, pending: &Pendi
         let is_refusal = error
             .error_response()
             .is_some_and(|response| matches!(response.code(), "invalid_request" | "invalid_grant"));
-        shared.tell(Event::Trouble { id, error: Arc::new(error) });
+        shared.emit(Event::Trouble { id, error: Arc::new(error) });
         if !is_refusal {
             return;
         }

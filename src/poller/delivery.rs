@@ -383,7 +383,7 @@ impl Shared {
         for (id, held_for) in overdue {
             let seconds = held_for.as_secs();
             tracing::warn!(process = %id, seconds, "a delivery is held for too long; its outcome is delivered again");
-            self.tell(Event::DeliveryOverdue { id, held_for });
+            self.emit(Event::DeliveryOverdue { id, held_for });
         }
     }
 }
@@ -495,7 +495,7 @@ impl Delivery {
         self.is_settled.store(true, Ordering::Relaxed);
         self.shared.holdings().acknowledged(self.held);
         measure::acknowledged();
-        self.shared.tell(Event::Acknowledged { id: self.held.id });
+        self.shared.emit(Event::Acknowledged { id: self.held.id });
         Ok(())
     }
 

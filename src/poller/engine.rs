@@ -177,7 +177,7 @@ impl Engine {
     fn panicked(&mut self, pause: Duration) {
         measure::panicked();
         tracing::error!(pause = ?pause, "the poller's task panicked; it restarts after a pause");
-        self.shared.tell(Event::Panicked { id: None });
+        self.shared.emit(Event::Panicked { id: None });
         // Either of these may have panicked.
         self.changed = None;
         self.abandon_call();
@@ -256,7 +256,7 @@ impl Engine {
         self.shared.settings.in_flight.saturating_sub(self.shared.under_way())
     }
 
-    /// The number of polls that a client may start if so many are in progress; the same for verifications.
+    /// The number of polls, or of verifications, that a client may start in addition to its `under_way` ones.
     fn share(&self, under_way: usize) -> usize {
         let (room, shared_room) = (self.room(), self.shared_room());
         if room > shared_room { room } else { room.saturating_sub(under_way).div_ceil(2) }
@@ -316,7 +316,7 @@ impl Engine {
             if catch_panic(errand).await.is_err() {
                 measure::panicked();
                 tracing::error!("a background task of the poller panicked");
-                shared.tell(Event::Panicked { id: None });
+                shared.emit(Event::Panicked { id: None });
             }
             Ended::Errand
         });

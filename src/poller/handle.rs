@@ -21,8 +21,9 @@ use crate::store::{Cancellation, Partition, PartitionStats, ProcessId, State, wh
 
 /// Waits for the outcomes of many sign-ins of several clients, through restarts, outages and deployments.
 ///
-/// Pending sign-ins are stored in a [`Store`](crate::store::Store), sealed by the [`Keyring`](crate::keyring::Keyring). Any number of replicas share them. Each
-/// outcome is delivered until it is [acknowledged](crate::Delivery::acknowledge): at least once, and not again after that.
+/// Pending sign-ins are stored in a [`Store`](crate::store::Store), sealed by the [`Keyring`](crate::Keyring). Any
+/// number of replicas share them. Each outcome is delivered until it is
+/// [acknowledged](crate::Delivery::acknowledge): at least once, and not again after that.
 ///
 /// ```no_run
 /// # async fn example(client: openid_deferred::Client, query: &str)

@@ -52,7 +52,7 @@ pub(super) struct Job {
     pub(super) window: Duration,
     pub(super) lease: Duration,
     /// Whether its poll was sent.
-    pub(super) has_left: Arc<AtomicBool>,
+    pub(super) was_sent: Arc<AtomicBool>,
 }
 
 impl Job {
@@ -165,7 +165,7 @@ impl Job {
             let now = self.store_clock.moment(clock);
             return self.waiting(pending, now, self.tenant.give_back(), None).map(Some);
         };
-        self.has_left.store(true, Ordering::Relaxed);
+        self.was_sent.store(true, Ordering::Relaxed);
         self.tenant.sent_in_time();
         let mut poll = Box::pin(poll);
         let polled = tokio::select! {
@@ -255,18 +255,18 @@ impl Job {
             Standing::Ended(end) => self.ended(pending, context, end, response),
             Standing::Open => {
                 let progressed = pending.progress() != progress.as_deref();
-                self.tell(id, &pending, response.as_ref(), error, progressed);
+                self.emit_answer(id, &pending, response.as_ref(), error, progressed);
                 self.emit_stale(pending.0.schedule.newly_stale(now));
                 let due_in = pending.0.schedule.due_in(now);
                 let body = progressed.then_some(context);
                 let settlement = self.waiting(pending, now, due_in, body);
-                self.shared.tell(Event::Pending { id, due_in });
+                self.shared.emit(Event::Pending { id, due_in });
                 settlement
             }
         }
     }
 
-    fn tell(
+    fn emit_answer(
         &self,
         id: ProcessId,
         pending: &PendingAuthentication,
@@ -275,17 +275,17 @@ impl Job {
         progressed: bool,
     ) {
         if response.is_some_and(|response| response.code() == "slow_down") {
-            self.shared.tell(Event::SlowDown { id });
+            self.shared.emit(Event::SlowDown { id });
         }
         if let Some(response) = response.filter(|response| !pending::is_known_error(response.code())) {
             self.shared.unknown_error(&self.tenant, id, response.code());
         }
         if let Some(error) = error {
             tracing::debug!(process = %id, error = %error, "a poll failed with a transient error");
-            self.shared.tell(Event::Trouble { id, error: Arc::new(error) });
+            self.shared.emit(Event::Trouble { id, error: Arc::new(error) });
         }
         if let Some(text) = pending.progress().filter(|_| progressed) {
-            self.shared.tell(Event::Progress { id, text: ProgressText(text.into()) });
+            self.shared.emit(Event::Progress { id, text: ProgressText(text.into()) });
         }
     }
 
@@ -293,7 +293,7 @@ impl Job {
         let Some(silence) = silence else { return };
         let (id, days) = (self.claimed.id, silence.as_secs() / 86_400);
         tracing::error!(process = %id, days, "the OP has not answered polls of a sign-in without a deadline for a long time");
-        self.shared.tell(Event::Stale { id, silence });
+        self.shared.emit(Event::Stale { id, silence });
     }
 
     /// Verifies the success response as of its time of receipt.
@@ -318,7 +318,7 @@ impl Job {
             Ok(_) => Ok(None),
             Err(error) => {
                 let pause = validation_pause(self.claimed.attempts.saturating_sub(1), error.retry_after());
-                self.shared.tell(Event::Trouble { id: self.claimed.id, error: Arc::new(error) });
+                self.shared.emit(Event::Trouble { id: self.claimed.id, error: Arc::new(error) });
                 Ok(Some(self.settlement(Next::Answered, pause)))
             }
         }
@@ -385,16 +385,10 @@ impl Job {
 
     fn settlement(&self, next: Next, due_in: Duration) -> Settlement {
         Settlement {
-            id: self.claimed.id,
             epoch: Some(self.claimed.epoch),
-            next,
             due_in,
-            ping_in: None,
-            interval: Duration::ZERO,
-            expires_in: None,
             schedule: self.claimed.schedule.clone(),
-            lookup: None,
-            body: None,
+            ..Settlement::new(self.claimed.id, next)
         }
     }
 }

@@ -130,7 +130,7 @@ impl Measure {
     }
 
     /// Resets the gauges of a client that was just added or removed.
-    pub(super) fn all_is_well(&self) {
+    pub(super) fn reset(&self) {
         self.gate(false);
         self.paused(false);
         self.unreachable(false);

@@ -49,7 +49,7 @@ impl Poller {
         let ping = Ping { id: process.map(ProcessId::from_bytes), lookups: shared.lookups(&tenant, deferred_auth_id)? };
         match shared.store.ping(ping).await.map_err(store_error)? {
             Pinged::Noted { id, .. } => {
-                shared.tell(Event::Pinged { id });
+                shared.emit(Event::Pinged { id });
                 shared.wake(tenant.partition, Duration::ZERO);
                 Ok(true)
             }

@@ -154,7 +154,7 @@ impl Shared {
         let error = store_error(error);
         if self.is_due(Cause::Store) {
             tracing::error!(error = %error, "a store operation failed; {consequence}");
-            self.tell(Event::StoreTrouble { error: Arc::new(error) });
+            self.emit(Event::StoreTrouble { error: Arc::new(error) });
         } else {
             tracing::debug!(error = %error, "a store operation failed again; {consequence}");
         }
@@ -165,7 +165,7 @@ impl Shared {
         let error = error.map(tracing::field::display);
         if self.is_due(Cause::Unreadable(id)) {
             tracing::error!(process = %id, error, "{consequence}");
-            self.tell(Event::Unreadable { id });
+            self.emit(Event::Unreadable { id });
         } else {
             tracing::debug!(process = %id, error, "{consequence}");
         }
@@ -177,7 +177,7 @@ impl Shared {
         if self.is_due(Cause::UnknownError(tenant.partition, code.clone())) {
             let (issuer, client_id) = (tenant.client.issuer(), tenant.client.client_id());
             tracing::warn!(process = %id, issuer, client_id, code = &*code, "the OP answers with an unknown error code");
-            self.tell(Event::UnknownError { id, code });
+            self.emit(Event::UnknownError { id, code });
         }
     }
 
@@ -191,7 +191,7 @@ impl Shared {
         self.reminders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn tell(&self, event: Event) {
+    pub(super) fn emit(&self, event: Event) {
         if let Some(alert) = event.alert() {
             measure::alerted(alert);
         }
@@ -220,7 +220,7 @@ impl Shared {
                 Err(Panicked) => {
                     measure::panicked();
                     tracing::error!("the store panicked; an answer of the OP cannot be stored yet");
-                    self.tell(Event::Panicked { id: None });
+                    self.emit(Event::Panicked { id: None });
                 }
             }
             if self.clock.monotonic() >= end {
@@ -258,19 +258,19 @@ impl Shared {
                 let seconds = probe_in.as_secs();
                 // An OP may ask for a second with each answer.
                 if self.is_due(Cause::Paused(tenant.partition)) {
-                    tenant.pause_told.store(true, Ordering::Relaxed);
+                    tenant.pause_emitted.store(true, Ordering::Relaxed);
                     tracing::warn!(issuer, client_id, seconds, "the OP sent `Retry-After`; the client pauses");
                     let (issuer, client_id) = (issuer.into(), client_id.into());
-                    self.tell(Event::Paused { issuer, client_id, probe_in, retry_after });
+                    self.emit(Event::Paused { issuer, client_id, probe_in, retry_after });
                 } else {
                     tracing::debug!(issuer, client_id, seconds, "the OP sent `Retry-After` again; the client pauses");
                 }
             }
             PauseChange::Ends => {
                 tenant.measure.paused(false);
-                if tenant.pause_told.swap(false, Ordering::Relaxed) {
+                if tenant.pause_emitted.swap(false, Ordering::Relaxed) {
                     tracing::info!(issuer, client_id, "the client polls again after a pause");
-                    self.tell(Event::Resumed { issuer: issuer.into(), client_id: client_id.into() });
+                    self.emit(Event::Resumed { issuer: issuer.into(), client_id: client_id.into() });
                 }
                 self.wake(tenant.partition, Duration::ZERO);
             }
@@ -289,7 +289,7 @@ impl Shared {
                     code,
                     "the OP refuses this client; its sign-ins are not polled"
                 );
-                self.tell(Event::GateClosed { issuer, client_id, code: code.into(), probe_in });
+                self.emit(Event::GateClosed { issuer, client_id, code: code.into(), probe_in });
             }
             GateChange::Opens => {
                 tenant.measure.gate(false);
@@ -298,7 +298,7 @@ impl Shared {
                     client_id = tenant.client.client_id(),
                     "the OP accepts this client again"
                 );
-                self.tell(Event::GateOpened { issuer, client_id });
+                self.emit(Event::GateOpened { issuer, client_id });
                 self.wake(tenant.partition, Duration::ZERO);
             }
         }

@@ -117,7 +117,7 @@ mod tests {
 
     use super::*;
 
-    /// A reading at this second of the monotonic clock, while the store's clock is so many seconds ahead.
+    /// A reading of a store's clock that is `ahead` seconds ahead, at a second of the monotonic clock.
     fn clock(second: u64, ahead: i64) -> StoreClock {
         let now = UNIX_EPOCH + Duration::from_secs((1_000_000 + i64::try_from(second).unwrap() + ahead).unsigned_abs());
         StoreClock::new(now, Duration::from_secs(second))

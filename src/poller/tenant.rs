@@ -31,7 +31,7 @@ pub(super) struct Tenant {
     gate: Arc<Mutex<Gate>>,
     pause: Arc<Mutex<Pause>>,
     /// Whether the current pause was reported.
-    pub(super) pause_told: Arc<AtomicBool>,
+    pub(super) pause_emitted: Arc<AtomicBool>,
     reach: Arc<Mutex<Reach>>,
     pub(super) in_flight: Arc<AtomicUsize>,
     pub(super) verifying: Arc<AtomicUsize>,
@@ -49,7 +49,7 @@ impl Tenant {
         let partition = Partition(client.partition());
         let exchanges = Arc::new(Semaphore::new(limits.exchanges.min(Semaphore::MAX_PERMITS)));
         let measure = Measure::of(&client);
-        measure.all_is_well();
+        measure.reset();
         Self {
             client,
             partition,
@@ -58,7 +58,7 @@ impl Tenant {
             meter: Arc::default(),
             gate: Arc::default(),
             pause: Arc::default(),
-            pause_told: Arc::default(),
+            pause_emitted: Arc::default(),
             reach: Arc::default(),
             in_flight: Arc::default(),
             verifying: Arc::default(),
@@ -79,7 +79,7 @@ impl Tenant {
             meter: self.meter.clone(),
             gate: self.gate.clone(),
             pause: self.pause.clone(),
-            pause_told: self.pause_told.clone(),
+            pause_emitted: self.pause_emitted.clone(),
             reach: self.reach.clone(),
             in_flight: self.in_flight.clone(),
             verifying: self.verifying.clone(),
@@ -103,7 +103,7 @@ impl Tenant {
     /// Records that the client was removed.
     pub(super) fn removed(&self) {
         self.is_retired.store(true, Ordering::Release);
-        self.measure.all_is_well();
+        self.measure.reset();
     }
 
     pub(super) fn is_retired(&self) -> bool {

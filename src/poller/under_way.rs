@@ -15,7 +15,7 @@ pub(super) struct UnderWay {
     tenant: Arc<Tenant>,
     is_poll: bool,
     /// Whether its request was sent.
-    has_left: Arc<AtomicBool>,
+    was_sent: Arc<AtomicBool>,
     /// The closed gate and the pause that it is a probe of.
     gate_probe: Option<GateProbe>,
     pause_probe: Option<PauseProbe>,
@@ -23,17 +23,17 @@ pub(super) struct UnderWay {
 
 impl Tenant {
     /// Records the start of a poll or verification. It counts as in progress until the returned value is dropped. If a
-    /// poll ends before `has_left` is set, nothing was sent, so it was not a probe.
+    /// poll ends before `was_sent` is set, nothing was sent, so it was not a probe.
     pub(super) fn enter(
         self: &Arc<Self>,
         shared: &Arc<Shared>,
         is_poll: bool,
-        has_left: Arc<AtomicBool>,
+        was_sent: Arc<AtomicBool>,
         now: Duration,
     ) -> UnderWay {
         shared.under_way.fetch_add(1, Ordering::Relaxed);
         let (shared, tenant) = (shared.clone(), self.clone());
-        let mut under_way = UnderWay { shared, tenant, is_poll, has_left, gate_probe: None, pause_probe: None };
+        let mut under_way = UnderWay { shared, tenant, is_poll, was_sent, gate_probe: None, pause_probe: None };
         if is_poll {
             under_way.gate_probe = self.gate().probes(now);
             under_way.pause_probe = self.pause().probes(now);
@@ -61,7 +61,7 @@ impl Drop for UnderWay {
         if self.is_poll {
             let before = self.tenant.in_flight.fetch_sub(1, Ordering::Relaxed);
             self.tenant.measure.in_flight(before.saturating_sub(1));
-            if !self.has_left.load(Ordering::Relaxed) && self.tenant.take_back(self) {
+            if !self.was_sent.load(Ordering::Relaxed) && self.tenant.take_back(self) {
                 self.shared.wake(self.tenant.partition, Duration::ZERO);
             }
         } else {

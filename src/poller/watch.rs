@@ -102,14 +102,14 @@ impl Shared {
         tracing::warn!(issuer, client_id, seconds, polls, cause = &*cause, "the OP gives no usable answer to polls");
         tenant.measure.unreachable(true);
         let (issuer, client_id) = (issuer.into(), client_id.into());
-        self.tell(Event::OpUnreachable { issuer, client_id, silence, polls, cause });
+        self.emit(Event::OpUnreachable { issuer, client_id, silence, polls, cause });
     }
 
     fn emit_recovered(&self, tenant: &Tenant, silence: Duration) {
         let (issuer, client_id, seconds) = (tenant.client.issuer(), tenant.client.client_id(), silence.as_secs());
         tracing::info!(issuer, client_id, seconds, "the OP answers polls again");
         tenant.measure.unreachable(false);
-        self.tell(Event::OpRecovered { issuer: issuer.into(), client_id: client_id.into(), silence });
+        self.emit(Event::OpRecovered { issuer: issuer.into(), client_id: client_id.into(), silence });
     }
 }
 
@@ -138,13 +138,13 @@ impl WatchMemory {
                     rows,
                     "the store contains rows sealed with a key that the keyring lacks; add the key"
                 );
-                shared.tell(Event::MissingKey { key_id: key_id.into(), rows });
+                shared.emit(Event::MissingKey { key_id: key_id.into(), rows });
             }
         }
         for (format, rows) in newer {
             if shared.is_due(Cause::NewerFormat(format)) {
                 tracing::warn!(format, rows, "the store contains rows that only a newer release can read");
-                shared.tell(Event::NewerFormat { format, rows });
+                shared.emit(Event::NewerFormat { format, rows });
             }
         }
     }
@@ -186,7 +186,7 @@ impl WatchMemory {
                 processes,
                 "the store contains sign-ins of clients that this poller does not have; add the clients"
             );
-            shared.tell(Event::UnknownClient { clients, processes });
+            shared.emit(Event::UnknownClient { clients, processes });
         }
     }
 }

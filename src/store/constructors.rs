@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 use super::ProcessId;
 use super::row::{
     Acknowledgement, Cancellation, Claim, ClaimQuota, Claimed, ClaimedOutcome, Clamp, ClockJump, Fingerprint,
-    HeldOutcome, KeyStats, NewProcess, Next, Noticed, OutcomeClaim, Outcomes, Partition, Ping, Process, Reseal,
-    SealedBody, Settlement, State, Work,
+    HeldOutcome, NewProcess, Next, Noticed, OutcomeClaim, Outcomes, Partition, Ping, Process, Reseal, SealedBody,
+    Settlement, State, Work,
 };
+use super::stats::KeyStats;
 
 impl SealedBody {
     /// Creates a body from its parts.

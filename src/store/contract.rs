@@ -240,33 +240,21 @@ fn body(text: &str) -> SealedBody {
 /// A due row in `Waiting`, with the session and the lookup of the same number.
 fn waiting(number: u8) -> NewProcess {
     NewProcess {
-        id: id(number),
-        partition: PARTITION,
-        state: State::Waiting,
         sessions: vec![fingerprint(number)],
         lookups: vec![fingerprint(100_u8.wrapping_add(number))],
-        due_in: Duration::ZERO,
-        ping_in: None,
         interval: HOUR,
-        expires_in: None,
         schedule: format!("schedule {number}"),
-        body: body("as inserted"),
+        ..NewProcess::new(id(number), PARTITION, State::Waiting, body("as inserted"))
     }
 }
 
 /// A settlement of a claimed row that is due again at once.
 fn settlement(claimed: &Claimed, next: Next) -> Settlement {
     Settlement {
-        id: claimed.id,
         epoch: Some(claimed.epoch),
-        next,
-        due_in: Duration::ZERO,
-        ping_in: None,
         interval: HOUR,
-        expires_in: None,
         schedule: "settled".to_owned(),
-        lookup: None,
-        body: None,
+        ..Settlement::new(claimed.id, next)
     }
 }
 

@@ -14,8 +14,8 @@ use super::wire::{Delivery, Incoming, Reply};
 use crate::error::TransportProblem;
 use crate::transport::{HttpClient, HttpError, HttpRequest, HttpResponse};
 
-/// An [`HttpClient`] that passes requests to providers in the same process. Timeouts, body limits and broken
-/// connections behave as with a socket, on the provider's clock.
+/// An [`HttpClient`] that calls providers in this process directly. It reproduces timeouts, body limits and broken
+/// connections, on the provider's clock.
 #[derive(Clone)]
 pub(super) struct InProcess(pub(super) Vec<Arc<Op>>);
 

@@ -133,7 +133,7 @@ impl Engine {
             Err(Panicked) => {
                 measure::panicked();
                 tracing::error!("the store panicked; no poll is sent until it answers");
-                self.shared.tell(Event::Panicked { id: None });
+                self.shared.emit(Event::Panicked { id: None });
                 self.retry(call, now);
             }
         }
@@ -182,8 +182,8 @@ impl Engine {
             let Some(tenant) = self.shared.tenant(claimed.partition).or_else(of_call) else { continue };
             let (shared, began) = (self.shared.clone(), call.began);
             let (window, lease) = (call.window, call.lease);
-            let has_left = Arc::default();
-            let job = Job { shared, tenant, claimed, store_clock, began, window, lease, has_left };
+            let was_sent = Arc::default();
+            let job = Job { shared, tenant, claimed, store_clock, began, window, lease, was_sent };
             self.begin(job, ahead, now);
         }
         for (quota, due) in call.quotas.iter().zip(work.due) {
@@ -194,7 +194,7 @@ impl Engine {
     fn emit_decided(&self, settling: &[Kept], settled: &[Settled]) {
         for (kept, settled) in settling.iter().zip(settled) {
             if matches!((kept.settlement.next, settled), (Next::Decided { .. }, Settled::Done)) {
-                self.shared.tell(Event::Decided { id: kept.settlement.id });
+                self.shared.emit(Event::Decided { id: kept.settlement.id });
             }
         }
     }
@@ -205,7 +205,7 @@ impl Engine {
         if let Some(jump) = self.store_clock.read(store_clock, took, corrected) {
             let (by, seconds) = (jump.size(), jump.0 / 1_000_000);
             tracing::error!(seconds, "the store's clock jumped; due times are corrected before polling continues");
-            self.shared.tell(Event::ClockJumped { by });
+            self.shared.emit(Event::ClockJumped { by });
         }
         let uncorrected = self.store_clock.uncorrected()?;
         self.chores.clamp(&self.shared, Some(uncorrected));
@@ -266,14 +266,14 @@ impl Engine {
         if is_poll {
             self.polls.insert(id, epoch);
         }
-        let under_way = job.tenant.enter(&job.shared, is_poll, job.has_left.clone(), job.began);
+        let under_way = job.tenant.enter(&job.shared, is_poll, job.was_sent.clone(), job.began);
         let shared = job.shared.clone();
         self.jobs.spawn(async move {
             let settlement = catch_panic(job.run()).await.unwrap_or_else(|Panicked| {
                 measure::panicked();
                 tracing::error!(process = %id, "a poll or verification panicked; it is repeated after its lease");
                 if shared.is_due(Cause::Panicked(id)) {
-                    shared.tell(Event::Panicked { id: Some(id) });
+                    shared.emit(Event::Panicked { id: Some(id) });
                 }
                 None
             });

@@ -132,7 +132,7 @@ impl Chores {
         let again = result.unwrap_or_else(|Panicked| {
             measure::panicked();
             tracing::error!(?chore, "maintenance of the store panicked; it is retried");
-            shared.tell(Event::Panicked { id: None });
+            shared.emit(Event::Panicked { id: None });
             true
         });
         let soon = shared.clock.monotonic().saturating_add(RETRY_PAUSE);

@@ -62,18 +62,7 @@ pub(super) async fn an_acknowledgement_erases_the_body_and_counts_once(case: Cas
 pub(super) async fn an_acknowledgement_of_a_provisional_outcome_spares_the_one_that_took_its_place(case: Case<'_>) {
     let id = case.decided(1, true).await;
     assert!(case.outcomes(MINUTE).await.claimed[0].provisional);
-    let success = |next| Settlement {
-        id,
-        epoch: None,
-        next,
-        due_in: Duration::ZERO,
-        ping_in: None,
-        interval: Duration::ZERO,
-        expires_in: None,
-        schedule: String::new(),
-        lookup: None,
-        body: Some(body("the success")),
-    };
+    let success = |next| Settlement { body: Some(body("the success")), ..Settlement::new(id, next) };
     assert_eq!(case.settle(success(Next::Answered)).await, Settled::Done);
     assert_eq!(case.store().acknowledge(acknowledgement(id, true)).await.unwrap(), [Acknowledged::Replaced]);
     let answered = case.claim_one().await;
@@ -87,18 +76,7 @@ pub(super) async fn an_acknowledgement_of_a_provisional_outcome_spares_the_one_t
 pub(super) async fn a_row_that_ends_is_not_delivered(case: Case<'_>) {
     let exchanging = NewProcess { state: State::Exchanging, due_in: HOUR, lookups: vec![], ..waiting(1) };
     let id = case.inserted(exchanging).await;
-    let ended = Settlement {
-        id,
-        epoch: None,
-        next: Next::Ended,
-        due_in: HOUR,
-        ping_in: None,
-        interval: Duration::ZERO,
-        expires_in: None,
-        schedule: String::new(),
-        lookup: None,
-        body: None,
-    };
+    let ended = Settlement { due_in: HOUR, ..Settlement::new(id, Next::Ended) };
     assert_eq!(case.settle(ended).await, Settled::Done);
     assert_eq!((case.load(id).await.state, case.load(id).await.body), (State::Acknowledged, None));
     case.advance(50 * MINUTE).await;
