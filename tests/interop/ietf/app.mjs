@@ -16,8 +16,9 @@ const SETTINGS = {
   // Only RFC 8414, without keys, sign-ins and OpenID discovery.
   only_rfc8414: false,
   require_pushed: false,
-  // Whether the server knows deferral, and its cancellation.
+  // Whether the server knows deferral, says so, and knows its cancellation.
   supported: true,
+  advertised: true,
   cancellation: true,
   // Answers at once: always, or unless the amount of the authorization details is above this.
   at_once: false,
@@ -32,6 +33,8 @@ const SETTINGS = {
   opened: 'interaction_pending',
   // Whether pending answers repeat the code and the interval.
   repeat: false,
+  // More members of callbacks.
+  callback_members: {},
   // The lifetime of DPoP nonces in seconds; 0 if they are not required.
   nonce_lifetime: 0,
 };

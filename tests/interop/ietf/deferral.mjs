@@ -196,7 +196,7 @@ async function announce(server, process) {
   if (!process.granted.client.deferred_client_notification_endpoint || server.clock() >= process.end) return;
   const reason = process.state;
   process.freePolls += 1;
-  const status = await callback(server, process, {});
+  const status = await callback(server, process, { more: server.settings.callback_members });
   // A client that has cancelled may have forgotten the token.
   const allowed = reason === 'cancelled' ? [204, 401] : [204];
   if (status !== 0 && !allowed.includes(status)) {

@@ -134,6 +134,12 @@ flow('only large amounts are deferred', { defer_above: 100 }, async (client) => 
   assert.ok(await client.deferred({ authorization_details: details('100.5') }));
 });
 
+flow('a server may defer without saying so in its metadata', { advertised: false }, async (client, world) => {
+  const { body } = await world.fetch('https://localhost/.well-known/oauth-authorization-server/strict');
+  assert.ok(!('deferred_token_response_supported' in body));
+  assert.ok(await client.deferred());
+});
+
 flow('a server that does not know deferral answers at once', { supported: false }, async (client) => {
   assert.equal((await client.ask({ client_notification_token: 'short' })).status, 200);
 });
@@ -223,10 +229,11 @@ flow('callbacks tell of success and error, with the token', {}, async (client, w
   }
 });
 
-flow('callbacks without a token have no Authorization', {}, async (client, world) => {
-  await client.deferred();
+flow('callbacks without a token have no Authorization', { callback_members: { a: 1 } }, async (client, world) => {
+  const deferral_code = await client.deferred();
   world.tell('decide', { id: 1, to: 'approve' });
-  assert.deepEqual(world.posted[0].headers, { 'Content-Type': 'application/json' });
+  const [{ headers, body }] = world.posted;
+  assert.deepEqual([headers, body], [{ 'Content-Type': 'application/json' }, { deferral_code, a: 1 }]);
 });
 
 flow('no callback leaves before the deferred response', {}, async (client, world) => {

@@ -29,7 +29,7 @@ export function metadata(server) {
     token_endpoint_auth_signing_alg_values_supported: ALGORITHMS,
     dpop_signing_alg_values_supported: ALGORITHMS,
     revocation_endpoint: endpoints.revoke,
-    ...(settings.supported && { deferred_token_response_supported: true }),
+    ...(settings.supported && settings.advertised && { deferred_token_response_supported: true }),
     ...(settings.cancellation && { revocation_endpoint_token_type_values_supported: [DEFERRAL_CODE_TYPE] }),
     ...(!settings.only_rfc8414 && signInMetadata(server)),
   };
