@@ -6,11 +6,13 @@ use http::header;
 use url::Url;
 
 use super::browser::BrowserReturn;
+use super::dialect::NOTIFICATION_TOKEN;
 use super::identity_assurance;
 use super::op::{Handler, Opaque};
-use super::process::{Code, Pace, Process};
+use super::process::{Code, Grant};
 use super::record::RequestRule;
 use super::state::State;
+use super::token::has_openid;
 use super::wire::{Parameters, Rejection, Reply};
 
 impl Handler<'_> {
@@ -76,32 +78,45 @@ impl Handler<'_> {
         }
     }
 
-    /// DTR §Authentication Request Validation. Returns whether the answer is a `deferred_code`.
-    pub(super) fn check_request(&self, request: &Parameters) -> Result<bool, Rejection> {
-        let invalid = |detail: &str| Rejection::bad("invalid_request", RequestRule::InvalidParameter, detail);
+    /// The values of the response type, and whether the answer is a `deferred_code`.
+    fn response_type<'a>(&self, request: &'a Parameters) -> Result<(Vec<&'a str>, bool), Rejection> {
         let response_type = request.required("response_type")?;
         let mut types: Vec<_> = response_type.split(' ').collect();
         types.sort_unstable();
+        let openid = self.op.settings.dialects.openid;
         let is_deferred = match *types.as_slice() {
-            ["deferred_code"] => true,
-            ["code", "deferred_code"] => !self.op.settings.answers_with_code,
+            ["deferred_code"] if openid => true,
+            ["code", "deferred_code"] if openid => !self.op.settings.answers_with_code,
             ["code"] => false,
             _ => {
                 let rule = RequestRule::WrongResponseType;
                 return Err(Rejection::bad("unsupported_response_type", rule, response_type));
             }
         };
-        // The specifications make both optional. They protect the user, so a client has no reason to omit them.
+        Ok((types, is_deferred))
+    }
+
+    /// The specifications make `state` and `nonce` optional. They protect the user, so a client has no reason to omit
+    /// them. Only a provider of the IETF dialect accepts a request that is no sign-in.
+    fn check_scope(&self, request: &Parameters, types: &[&str]) -> Result<(), Rejection> {
+        let may_be_no_sign_in = self.op.settings.dialects.ietf && types == ["code"];
+        let is_sign_in = !may_be_no_sign_in || has_openid(request);
         for name in ["state", "nonce"] {
-            request.required(name)?;
+            if is_sign_in || name == "state" {
+                request.required(name)?;
+            }
         }
-        let scope = request.get("scope").unwrap_or_default();
-        if !scope.split(' ').any(|scope| scope == "openid") {
+        if is_sign_in && !has_openid(request) {
             return Err(Rejection::bad("invalid_scope", RequestRule::NoOpenidScope, ""));
         }
-        if !scope.split(' ').all(is_scope_token) {
-            return Err(Rejection::bad("invalid_scope", RequestRule::InvalidParameter, "scope"));
-        }
+        check_scope_syntax(request)
+    }
+
+    /// DTR §Authentication Request Validation. Returns whether the answer is a `deferred_code`.
+    pub(super) fn check_request(&self, request: &Parameters) -> Result<bool, Rejection> {
+        let invalid = |detail: &str| Rejection::bad("invalid_request", RequestRule::InvalidParameter, detail);
+        let (types, is_deferred) = self.response_type(request)?;
+        self.check_scope(request, &types)?;
         let challenge = (request.get("code_challenge"), request.get("code_challenge_method"));
         match challenge {
             (Some(challenge), Some("S256")) if is_sha256(challenge) => {}
@@ -127,18 +142,14 @@ impl Handler<'_> {
         if prompts.len() > 1 && prompts.contains(&"none") {
             return Err(invalid("prompt"));
         }
-        if request.0.iter().any(|(name, value)| name == "resource" && !is_resource(value)) {
-            return Err(Rejection::bad("invalid_target", RequestRule::InvalidParameter, "resource"));
-        }
+        check_resources(request)?;
         let is_request =
             |text: &str| serde_json::from_str(text).is_ok_and(|claims| identity_assurance::is_request(&claims));
         if request.get("claims").is_some_and(|text| !is_request(text)) {
             return Err(invalid("claims"));
         }
-        if request.get("authorization_details").is_some_and(|text| !are_details(text)) {
-            let rule = RequestRule::InvalidParameter;
-            return Err(Rejection::bad("invalid_authorization_details", rule, "authorization_details"));
-        }
+        check_details(request)?;
+        self.check_completion_mode(request)?;
         Ok(is_deferred)
     }
 
@@ -155,39 +166,19 @@ impl Handler<'_> {
         }
 
         let code = self.op.opaque(Opaque::Text);
-        let now = self.op.clock.monotonic();
-        let mut interim_claims = self.op.settings.interim_claims.clone();
-        interim_claims.extend(self.state.user.interim_claims.clone());
-        self.state.by_code.insert(code.clone(), self.state.processes.len());
-        self.state.processes.push(Process {
-            client_id: request.required("client_id")?.to_owned(),
-            request: request.clone(),
-            redirect_uri: redirect_uri.to_owned(),
-            authenticated_at: self.op.now(),
-            user: self.state.user.clone(),
-            interim_claims,
-            code: Code { is_deferred, issued_at: now, used: false },
-            deferred_auth_id: None,
-            key: None,
-            notification_token: None,
-            policy: self.state.decisions,
-            decision: None,
-            progress: None,
-            slow_down_next: false,
-            exchanged_at: now,
-            deadline: None,
-            interval: self.op.settings.interval.unwrap_or(super::token::DEFAULT_INTERVAL),
-            pace: Pace::default(),
-            polls: 0,
-            redeemed: false,
-            cancelled: false,
-        });
+        let issued_at = self.op.clock.monotonic();
+        let user = self.state.user.clone();
+        let process = self.begin(Grant::Code, request.required("client_id")?, request, user);
+        let record = &mut self.state.processes[process];
+        record.redirect_uri = redirect_uri.to_owned();
+        record.code = Some(Code { is_deferred, issued_at, used: false });
+        self.state.by_code.insert(code.clone(), process);
         Ok(vec![(if is_deferred { "deferred_code" } else { "code" }.to_owned(), code)])
     }
 }
 
 /// Parameters that only the client and the provider may see. A browser must not carry them.
-const BACK_CHANNEL: [&str; 7] = [
+const BACK_CHANNEL: [&str; 9] = [
     "client_secret",
     "client_assertion",
     "code_verifier",
@@ -195,10 +186,39 @@ const BACK_CHANNEL: [&str; 7] = [
     "refresh_token",
     "deferred_auth_id",
     "deferred_notification_token",
+    "deferral_code",
+    NOTIFICATION_TOKEN,
 ];
 
 /// RFC 6749 §3.3.
-pub(super) fn is_scope_token(token: &str) -> bool {
+pub(super) fn check_scope_syntax(request: &Parameters) -> Result<(), Rejection> {
+    match request.get("scope").is_none_or(|scope| scope.split(' ').all(is_scope_token)) {
+        true => Ok(()),
+        false => Err(Rejection::bad("invalid_scope", RequestRule::InvalidParameter, "scope")),
+    }
+}
+
+/// RFC 8707 §2.
+pub(super) fn check_resources(request: &Parameters) -> Result<(), Rejection> {
+    match request.0.iter().any(|(name, value)| name == "resource" && !is_resource(value)) {
+        true => Err(Rejection::bad("invalid_target", RequestRule::InvalidParameter, "resource")),
+        false => Ok(()),
+    }
+}
+
+/// RFC 9396 §5.
+pub(super) fn check_details(request: &Parameters) -> Result<(), Rejection> {
+    match request.get("authorization_details").is_some_and(|text| !are_details(text)) {
+        true => {
+            let rule = RequestRule::InvalidParameter;
+            Err(Rejection::bad("invalid_authorization_details", rule, "authorization_details"))
+        }
+        false => Ok(()),
+    }
+}
+
+/// RFC 6749 §3.3.
+fn is_scope_token(token: &str) -> bool {
     !token.is_empty() && token.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
 }
 
@@ -235,6 +255,6 @@ fn form_post(redirect_uri: &str, response: &[(String, String)]) -> Reply {
     Reply::new(200, "text/html; charset=utf-8", page).with(header::CACHE_CONTROL, "no-store")
 }
 
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -11,12 +11,15 @@ use url::Url;
 
 use super::certificate::ClientAuthority;
 use super::client::{TestClient, TestUser};
+use super::dialect::Dialects;
 use super::editor::Editor;
 use super::op::Op;
 use super::ping::{Ping, PingHook};
 use super::provider::TestProvider;
 use super::server::{Listener, Server, Tls};
-use super::settings::{DecisionPolicy, DiscoveryForm, InterimToken, NoncePolicy, RegistrationSettings, Settings};
+use super::settings::{
+    DecisionPolicy, DiscoveryForm, IetfSettings, InterimToken, NoncePolicy, RegistrationSettings, Settings,
+};
 use super::state::State;
 use crate::clock::{Clock, SystemClock};
 use crate::random::{Random, SystemRandom};
@@ -71,6 +74,8 @@ impl TestProviderBuilder {
             clock_offset: 0,
             settings: Settings {
                 issuer: String::new(),
+                dialects: Dialects { openid: true, ietf: false },
+                ietf: IetfSettings::default(),
                 edit_metadata: Vec::new(),
                 interval: Some(Duration::from_secs(5)),
                 expires_in: Some(Duration::from_secs(21 * 86_400)),

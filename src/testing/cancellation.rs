@@ -2,6 +2,7 @@
 
 use http::header;
 
+use super::dialect::Dialect;
 use super::op::Handler;
 use super::process::Decision;
 use super::record::RequestRule;
@@ -19,7 +20,7 @@ impl Handler<'_> {
         let client = self.client(&form)?;
         let id = form.required("deferred_auth_id")?;
         let done = Reply::new(200, "application/json", "").with(header::CACHE_CONTROL, "no-store");
-        let Some(process) = self.state.process_by_id(id) else {
+        let Some(process) = self.state.process_in(Dialect::OpenId, id) else {
             // "… or if the RP submitted an invalid or already-processed `deferred_auth_id`."
             self.violate(RequestRule::UnknownDeferredAuthId, "");
             return Ok(done);

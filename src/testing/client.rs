@@ -276,6 +276,11 @@ impl TestClient {
         self
     }
 
+    /// Whether it does not authenticate.
+    pub(super) fn is_public(&self) -> bool {
+        self.authentication == RegisteredAuthentication::None
+    }
+
     /// The client secret, if it authenticates ID Tokens.
     pub(super) fn hmac_secret(&self) -> Option<&str> {
         match &self.authentication {

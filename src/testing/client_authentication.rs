@@ -21,6 +21,18 @@ const LONGEST_ASSERTION: Duration = Duration::from_secs(600);
 impl Handler<'_> {
     /// The client, after it has authenticated by exactly its registered method.
     pub(super) fn client(&mut self, form: &Parameters) -> Result<TestClient, Rejection> {
+        let client = self.registered_client_of(form);
+        if !self.op.settings.ietf.is_the_demo {
+            return client;
+        }
+        // The demo of the IETF draft's authors has another answer to this.
+        client.map_err(|rejection| match rejection.error {
+            "invalid_client" => Rejection { status: 400, error: "invalid_request", headers: Vec::new(), ..rejection },
+            _ => rejection,
+        })
+    }
+
+    fn registered_client_of(&mut self, form: &Parameters) -> Result<TestClient, Rejection> {
         let client = self.authenticated_client(form)?;
         if self.op.settings.fapi && !client.authentication.is_asymmetric() {
             return Err(Rejection::new(401, "invalid_client", RequestRule::FapiAuthentication, ""));

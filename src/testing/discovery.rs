@@ -1,12 +1,12 @@
 //! The metadata and the key set.
 
 use jsonwebtoken::Algorithm;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use super::dialect::{CODE_TYPE, REVOCABLE, SUPPORTED};
 use super::encryption;
 use super::keys;
 use super::op::Handler;
-use super::process::DEFERRED_GRANT;
 use super::wire::{Rejection, Reply};
 
 impl Handler<'_> {
@@ -27,12 +27,12 @@ impl Handler<'_> {
             "introspection_endpoint": op.url("/introspect"),
             "pushed_authorization_request_endpoint": op.url("/par"),
             "jwks_uri": op.url("/jwks"),
-            "response_types_supported": ["code", "deferred_code", "deferred_code code"],
+            "response_types_supported": op.settings.dialects.response_types(),
             "response_modes_supported": ["query", "form_post", "query.jwt", "form_post.jwt", "jwt"],
             "authorization_signing_alg_values_supported": self.response_algorithms(),
             "authorization_encryption_alg_values_supported": encryption::ALGORITHMS,
             "authorization_encryption_enc_values_supported": encryption::CONTENT_ENCRYPTIONS,
-            "grant_types_supported": ["authorization_code", "refresh_token", DEFERRED_GRANT],
+            "grant_types_supported": op.settings.dialects.grant_types(),
             "subject_types_supported": ["public"],
             "scopes_supported": ["openid", "profile", "email", "offline_access"],
             "claims_parameter_supported": true,
@@ -90,10 +90,28 @@ impl Handler<'_> {
             }
         }
         let Value::Object(members) = &mut document else { unreachable!("the document is an object") };
+        self.ietf_metadata(members);
         for editor in &op.settings.edit_metadata {
             (editor.0)(members);
         }
         document
+    }
+
+    fn ietf_metadata(&self, members: &mut Map<String, Value>) {
+        let settings = &self.op.settings;
+        if !settings.dialects.ietf {
+            return;
+        }
+        let mut revocable = vec!["access_token", "refresh_token"];
+        if !settings.ietf.cannot_revoke_codes {
+            revocable.push(CODE_TYPE);
+        }
+        members.insert(SUPPORTED.to_owned(), json!(true));
+        members.insert(REVOCABLE.to_owned(), json!(revocable));
+        if settings.ietf.is_the_demo {
+            members.shift_remove("jwks_uri");
+            members.shift_remove("authorization_endpoint");
+        }
     }
 
     /// Whether a list in the served metadata has this value. A missing list allows every value.

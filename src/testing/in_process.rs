@@ -45,7 +45,9 @@ impl HttpClient for InProcess {
                 }
             };
             op.send_due_pings();
-            received(delivery, &request)
+            let response = received(delivery, &request);
+            op.announce();
+            response
         })
     }
 

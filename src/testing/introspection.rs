@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::client::RegisteredAuthentication;
 use super::id_token::unix;
 use super::op::Handler;
 use super::record::RequestRule;
@@ -15,7 +14,7 @@ impl Handler<'_> {
     pub(super) fn introspection(&mut self) -> Result<Reply, Rejection> {
         let form = self.request.form()?;
         let client = self.client(&form)?;
-        if client.authentication == RegisteredAuthentication::None {
+        if client.is_public() {
             // RFC 7662 §2.1: "the endpoint MUST also require some form of authorization to access this endpoint".
             let detail = "a client that does not authenticate cannot ask about tokens";
             return Err(Rejection::new(401, "invalid_client", RequestRule::ClientAuthentication, detail));

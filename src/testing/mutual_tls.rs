@@ -72,7 +72,7 @@ impl Handler<'_> {
 
 fn member_of(endpoint: Endpoint) -> Option<&'static str> {
     Some(match endpoint {
-        Endpoint::Token | Endpoint::Exchange | Endpoint::Poll | Endpoint::Code | Endpoint::Refresh => "token_endpoint",
+        endpoint if endpoint.is_token() => "token_endpoint",
         Endpoint::PushedAuthorization => "pushed_authorization_request_endpoint",
         Endpoint::Revocation => "revocation_endpoint",
         Endpoint::UserInfo => "userinfo_endpoint",

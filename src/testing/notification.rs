@@ -10,9 +10,10 @@ use http_body_util::Full;
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 
+use super::dialect::Dialect;
 use super::op::Op;
 use super::ping::{Ping, PingForgery, SentPing};
-use super::process::Decision;
+use super::process::{Decision, Process};
 use super::state::State;
 
 impl Op {
@@ -22,15 +23,25 @@ impl Op {
         state.processes[process].decision = Some(decision);
         self.changed.notify_waiters();
         // DTR §Ping Callback: "Ping callbacks are not sent for timed-out Authentication Processes".
-        if !is_expiry && state.processes[process].deferred_auth_id.is_some() {
+        if !is_expiry && state.processes[process].identifier.is_some() {
             state.due_pings.push(process);
         }
     }
 
     /// Sends the pings of past decisions. It must be called without the lock, because a hook may use the provider.
     pub(super) fn send_due_pings(self: &Arc<Self>) {
-        let due = std::mem::take(&mut self.state().due_pings);
-        for process in due {
+        let now = self.clock.monotonic();
+        let mut state = self.state();
+        let mut ready = Vec::new();
+        for process in std::mem::take(&mut state.due_pings) {
+            match state.processes[process].notification(now) {
+                Notification::Now => ready.push(process),
+                Notification::Later => state.due_pings.push(process),
+                Notification::Never => {}
+            }
+        }
+        drop(state);
+        for process in ready {
             self.send_ping(process, PingForgery::Genuine);
         }
     }
@@ -42,7 +53,8 @@ impl Op {
         if url.is_none() && self.ping_hook.is_none() {
             return;
         }
-        let mut id = record.deferred_auth_id.clone().unwrap_or_default();
+        let name = record.dialect.identifier();
+        let mut id = record.identifier.clone().unwrap_or_default();
         let mut bearer = record.notification_token.clone();
         let mut body = None;
         match forgery {
@@ -52,7 +64,7 @@ impl Op {
             PingForgery::DeferredAuthId(other) => id = other,
             PingForgery::Body(text) => body = Some(text),
         }
-        let body = body.unwrap_or_else(|| json!({ "deferred_auth_id": id }).to_string());
+        let body = body.unwrap_or_else(|| json!({ name: id }).to_string());
         let ping = Ping { url, deferred_auth_id: id, bearer, body };
         state.processes[process].pace.pinged = true;
         let position = state.pings.len();
@@ -70,6 +82,24 @@ impl Op {
                     op.state().pings[position].status = status;
                 });
             }
+        }
+    }
+}
+
+/// When a client is told of a decision.
+enum Notification {
+    Now,
+    Later,
+    Never,
+}
+
+impl Process {
+    /// IETF DTR §Callback Notification: never after the expiry, and not before the deferred response was written.
+    fn notification(&self, now: Duration) -> Notification {
+        match self.dialect {
+            Dialect::Ietf if self.has_expired(now) => Notification::Never,
+            Dialect::Ietf if !self.is_announced => Notification::Later,
+            _ => Notification::Now,
         }
     }
 }

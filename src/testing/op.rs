@@ -12,9 +12,10 @@ use tokio::sync::Notify;
 use url::Url;
 
 use super::certificate::ClientAuthority;
+use super::dialect::{IETF_GRANT, JWT_BEARER, OPENID_GRANT, TOKEN_EXCHANGE};
 use super::fault::Action;
 use super::ping::PingHook;
-use super::process::{DEFERRED_GRANT, Decision};
+use super::process::Decision;
 use super::record::{Endpoint, RecordedRequest, RequestRule};
 use super::settings::{DiscoveryForm, NoncePolicy, Settings};
 use super::state::{Role, State};
@@ -124,14 +125,8 @@ impl Op {
         match path.strip_prefix(issuer_path).unwrap_or_default() {
             "/jwks" => Endpoint::Keys,
             "/authorize" => Endpoint::Authorization,
-            "/token" => match parameters.get("grant_type") {
-                Some(DEFERRED_GRANT) if parameters.get("deferred_code").is_some() => Endpoint::Exchange,
-                Some(DEFERRED_GRANT) => Endpoint::Poll,
-                Some("authorization_code") => Endpoint::Code,
-                Some("refresh_token") => Endpoint::Refresh,
-                _ => Endpoint::Token,
-            },
-            "/cancel" => Endpoint::Cancellation,
+            "/token" => self.token_endpoint(parameters),
+            "/cancel" if self.settings.dialects.openid => Endpoint::Cancellation,
             "/userinfo" => Endpoint::UserInfo,
             "/resource" => Endpoint::Resource,
             "/revoke" => Endpoint::Revocation,
@@ -141,7 +136,26 @@ impl Op {
             path if path.starts_with("/register/") && self.settings.registration.is_offered() => {
                 Endpoint::ClientConfiguration
             }
+            path if path.starts_with("/interact/") && self.settings.dialects.ietf => Endpoint::Interaction,
             _ => Endpoint::Unknown,
+        }
+    }
+
+    /// The kind of a token request. Those of a dialect that the provider does not speak have none.
+    fn token_endpoint(&self, parameters: &Parameters) -> Endpoint {
+        let dialects = self.settings.dialects;
+        match parameters.get("grant_type") {
+            Some(OPENID_GRANT) if dialects.openid => match parameters.get("deferred_code") {
+                Some(_) => Endpoint::Exchange,
+                None => Endpoint::Poll,
+            },
+            Some(IETF_GRANT) if dialects.ietf => Endpoint::Poll,
+            Some("authorization_code") => Endpoint::Code,
+            Some("refresh_token") => Endpoint::Refresh,
+            Some("client_credentials") if dialects.ietf => Endpoint::ClientCredentials,
+            Some(TOKEN_EXCHANGE) if dialects.ietf => Endpoint::TokenExchange,
+            Some(JWT_BEARER) if dialects.ietf => Endpoint::JwtBearer,
+            _ => Endpoint::Token,
         }
     }
 
@@ -170,6 +184,7 @@ impl Op {
         if matches!(delivery, Delivery::Stall) {
             std::future::pending::<()>().await;
         }
+        self.deferred_response_is_made(number);
         if let Some(poll) = poll {
             poll.answered(&delivery);
         }
@@ -252,10 +267,9 @@ impl Op {
         }
     }
 
-    /// Handles a visit of the user's browser to the authorization endpoint. It takes no time, so faults that delay are
+    /// Handles a visit of the user's browser to an endpoint for users. It takes no time, so faults that delay are
     /// omitted.
-    pub(super) fn browse(&self, request: &Incoming) -> Delivery {
-        let endpoint = Endpoint::Authorization;
+    pub(super) fn browse(&self, request: &Incoming, endpoint: Endpoint) -> Delivery {
         let number = self.record(request, &request.parameters(), endpoint);
         let mut faults = self.faults_before(number).into_iter();
         let instead = faults.find(|action| !matches!(action, Action::Delay(_) | Action::ForgetNonces));
@@ -390,7 +404,7 @@ impl Handler<'_> {
             Endpoint::Metadata => self.metadata(),
             Endpoint::Keys => self.key_set(),
             Endpoint::Authorization => self.authorization(),
-            Endpoint::Poll | Endpoint::Token | Endpoint::Exchange | Endpoint::Code | Endpoint::Refresh => self.token(),
+            endpoint if endpoint.is_token() => self.token(),
             Endpoint::PushedAuthorization => self.push(),
             Endpoint::Cancellation => self.cancellation(),
             Endpoint::UserInfo => self.userinfo(),
@@ -399,7 +413,8 @@ impl Handler<'_> {
             Endpoint::Introspection => self.introspection(),
             Endpoint::Registration => self.registration(),
             Endpoint::ClientConfiguration => self.client_configuration(),
-            Endpoint::Unknown => {
+            Endpoint::Interaction => self.interaction(),
+            _ => {
                 let url = self.request.url.as_str();
                 // An OP has only one form of discovery document, so a client has to try.
                 match self.request.url.path().contains("/.well-known/") {
@@ -419,7 +434,10 @@ impl Handler<'_> {
             let rule = RequestRule::SeveralAuthentications;
             return Err(Rejection::bad("invalid_request", rule, "there is more than one `Authorization` header"));
         }
-        if matches!(self.endpoint, Endpoint::Metadata | Endpoint::Keys | Endpoint::Authorization) {
+        if matches!(
+            self.endpoint,
+            Endpoint::Metadata | Endpoint::Keys | Endpoint::Authorization | Endpoint::Interaction
+        ) {
             for name in [header::AUTHORIZATION, http::HeaderName::from_static("dpop")] {
                 if request.headers.contains_key(&name) {
                     self.violate(RequestRule::UnneededCredential, name.as_str());
@@ -447,7 +465,7 @@ fn role_of(endpoint: Endpoint) -> Option<Role> {
         Endpoint::UserInfo | Endpoint::Resource => Some(Role::Resource),
         Endpoint::Metadata | Endpoint::Keys | Endpoint::Authorization | Endpoint::Unknown => None,
         // These endpoints do not use DPoP.
-        Endpoint::Registration | Endpoint::ClientConfiguration => None,
+        Endpoint::Registration | Endpoint::ClientConfiguration | Endpoint::Interaction => None,
         _ => Some(Role::AuthorizationServer),
     }
 }

@@ -33,7 +33,7 @@ impl Op {
         }
         let now = self.clock.monotonic();
         let mut state = self.state();
-        let process = state.process_by_id(parameters.get("deferred_auth_id")?)?;
+        let process = state.polled(parameters)?;
         let broken = state.processes[process].poll_arrives(now);
         if let Some((rule, detail)) = &broken {
             state.violate(*rule, number, endpoint, detail.clone());

@@ -5,15 +5,16 @@ use std::sync::Arc;
 
 use url::Url;
 
-/// One Ping Callback as it is sent (DTR §Ping Callback).
+/// One Ping Callback as it is sent (DTR §Ping Callback; IETF DTR §Callback Notification).
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ping {
     /// The destination: the client's Deferred Client Notification Endpoint, if it has one.
     pub url: Option<Url>,
-    /// The `deferred_auth_id` of the sign-in.
+    /// The `deferred_auth_id` of the sign-in; in the IETF dialect, the `deferral_code`.
     pub deferred_auth_id: String,
-    /// The bearer token in `Authorization`, without the scheme: the `deferred_notification_token` of the exchange.
+    /// The bearer token in `Authorization`, without the scheme: the `deferred_notification_token` of the exchange, or
+    /// the `client_notification_token` of the IETF dialect.
     pub bearer: Option<String>,
     /// The JSON body.
     pub body: String,
@@ -39,7 +40,7 @@ pub enum PingForgery {
     NoBearer,
     /// This bearer token instead.
     Bearer(String),
-    /// The right bearer token, but this `deferred_auth_id`.
+    /// The right bearer token, but this `deferred_auth_id`, or `deferral_code` in the IETF dialect.
     DeferredAuthId(String),
     /// This body instead.
     Body(String),

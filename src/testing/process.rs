@@ -5,24 +5,30 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Map, Value};
 
 use super::client::TestUser;
+use super::dialect::Dialect;
 use super::settings::{DecisionPolicy, When};
 use super::wire::Parameters;
 
-pub(super) const DEFERRED_GRANT: &str = "urn:openid:params:grant-type:deferred";
-
-/// All data of one sign-in.
+/// All data of one sign-in, or of another grant.
 pub(super) struct Process {
     pub(super) client_id: String,
-    /// The authorization request.
+    pub(super) grant: Grant,
+    /// The draft that it is deferred by; `OpenId` until then.
+    pub(super) dialect: Dialect,
+    /// The authorization request, or the token request of a grant without a browser.
     pub(super) request: Parameters,
     pub(super) redirect_uri: String,
     pub(super) authenticated_at: SystemTime,
     pub(super) user: TestUser,
     pub(super) interim_claims: Map<String, Value>,
-    pub(super) code: Code,
-    pub(super) deferred_auth_id: Option<String>,
+    /// `None` for a grant without a browser.
+    pub(super) code: Option<Code>,
+    /// The `deferred_auth_id` or `deferral_code`.
+    pub(super) identifier: Option<String>,
     /// The thumbprint of the key that signed the proof of the exchange.
     pub(super) key: Option<String>,
+    /// The thumbprint of the certificate of the initial request, if it is bound to it (IETF draft).
+    pub(super) certificate: Option<String>,
     pub(super) notification_token: Option<String>,
     pub(super) policy: DecisionPolicy,
     pub(super) decision: Option<Decision>,
@@ -35,9 +41,33 @@ pub(super) struct Process {
     pub(super) polls: usize,
     pub(super) redeemed: bool,
     pub(super) cancelled: bool,
+    pub(super) interaction: Interaction,
+    /// The response with the identifier was given to the connection.
+    pub(super) is_announced: bool,
+}
+
+/// The grant of the originating token request.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Grant {
+    /// A code of either draft.
+    Code,
+    ClientCredentials,
+    TokenExchange,
+    JwtBearer,
+}
+
+/// What the user has to do before the decision (IETF DTR §Token Endpoint — Polling).
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Interaction {
+    None,
+    /// The user has not opened this URI yet.
+    Required(String),
+    /// The user has opened this URI, and nothing is decided.
+    Opened(String),
 }
 
 /// The code that was issued to the browser.
+#[derive(Clone, Copy)]
 pub(super) struct Code {
     pub(super) is_deferred: bool,
     pub(super) issued_at: Duration,
@@ -74,10 +104,12 @@ pub(super) struct Pace {
 impl Process {
     /// Makes the decision that is due, if none was made yet. Returns whether one was made.
     pub(super) fn decide(&mut self, now: Duration) -> bool {
-        if self.decision.is_some() || self.deferred_auth_id.is_none() {
+        if self.decision.is_some() || self.identifier.is_none() {
             return false;
         }
         let is_due = match self.policy.when {
+            // The user decides, or nobody does before the user has done their part.
+            _ if self.interaction != Interaction::None => false,
             When::Scripted => false,
             When::Polls(polls) => self.polls > polls,
             When::Time(after) => now >= self.exchanged_at + after,
@@ -91,7 +123,7 @@ impl Process {
         self.decision.is_some()
     }
 
-    /// Whether the `expires_in` of the `deferred_auth_id` has passed, whatever was decided.
+    /// Whether the `expires_in` of the identifier has passed, whatever was decided.
     pub(super) fn has_expired(&self, now: Duration) -> bool {
         self.deadline.is_some_and(|deadline| now >= deadline)
     }
@@ -99,7 +131,7 @@ impl Process {
     /// When the policy or the deadline decides automatically.
     pub(super) fn next_decision(&self) -> Option<Duration> {
         let scheduled = match self.policy.when {
-            When::Time(after) => Some(self.exchanged_at + after),
+            When::Time(after) if self.interaction == Interaction::None => Some(self.exchanged_at + after),
             _ => None,
         };
         scheduled.into_iter().chain(self.deadline).min()

@@ -10,6 +10,7 @@ use url::Url;
 use super::browser::BrowserReturn;
 use super::certificate::TestCertificate;
 use super::client::{TestClient, TestUser};
+use super::dialect::Dialect;
 use super::fault::Fault;
 use super::in_process::InProcess;
 use super::op::Op;
@@ -115,7 +116,7 @@ impl TestProvider {
             body: bytes::Bytes::new(),
             certificates: Vec::new(),
         };
-        match self.op.browse(&request) {
+        match self.op.browse(&request, Endpoint::Authorization) {
             Delivery::Whole(reply) => reply.browser.clone().unwrap_or_else(|| {
                 let page = String::from_utf8_lossy(&reply.body).into_owned();
                 panic!("the user sees an error page with status {}: {page}", reply.status)
@@ -146,13 +147,13 @@ impl TestProvider {
         self.op.state().decisions = policy;
     }
 
-    /// The sign-in with this `deferred_auth_id`.
+    /// The sign-in with this `deferred_auth_id`, or the process with this `deferral_code` (IETF dialect).
     ///
     /// # Panics
     ///
     /// Panics if there is none.
-    pub fn process(&self, deferred_auth_id: &str) -> TestProcess {
-        let number = self.op.state().process_by_id(deferred_auth_id).expect("this `deferred_auth_id` was issued");
+    pub fn process(&self, identifier: &str) -> TestProcess {
+        let number = self.op.state().process_by_id(identifier).expect("this identifier was issued");
         TestProcess { op: Arc::clone(&self.op), number }
     }
 
@@ -165,7 +166,7 @@ impl TestProvider {
         self.processes().pop().expect("a process was started")
     }
 
-    /// All sign-ins, in the order of their start.
+    /// All sign-ins, in the order of their start. In the IETF dialect every granted token request counts.
     pub fn processes(&self) -> Vec<TestProcess> {
         let count = self.op.state().processes.len();
         (0..count).map(|number| TestProcess { op: Arc::clone(&self.op), number }).collect()
@@ -266,17 +267,26 @@ impl fmt::Debug for TestProvider {
     }
 }
 
-/// One sign-in at the provider, with the actions of a reviewer there.
+/// One sign-in at the provider, or one token request of the IETF dialect, with the actions of a reviewer there.
 #[derive(Clone)]
 pub struct TestProcess {
-    op: Arc<Op>,
-    number: usize,
+    pub(super) op: Arc<Op>,
+    pub(super) number: usize,
 }
 
 impl TestProcess {
-    /// Its `deferred_auth_id`; `None` before the exchange.
+    /// Its `deferred_auth_id`; `None` before the exchange, and in the IETF dialect.
     pub fn deferred_auth_id(&self) -> Option<String> {
-        self.with(|process| process.deferred_auth_id.clone())
+        self.identifier(Dialect::OpenId)
+    }
+
+    /// Its `deferral_code` (IETF dialect); `None` if it is not deferred.
+    pub fn deferral_code(&self) -> Option<String> {
+        self.identifier(Dialect::Ietf)
+    }
+
+    fn identifier(&self, dialect: Dialect) -> Option<String> {
+        self.with(|process| process.identifier.clone().filter(|_| process.dialect == dialect))
     }
 
     /// The client that it belongs to.
@@ -284,12 +294,12 @@ impl TestProcess {
         self.with(|process| process.client_id.clone())
     }
 
-    /// A parameter of the authorization request.
+    /// A parameter of the authorization request, or of the token request of a grant without a browser.
     pub fn authorization_parameter(&self, name: &str) -> Option<String> {
         self.with(|process| process.request.get(name).map(str::to_owned))
     }
 
-    /// The `deferred_notification_token` of the exchange.
+    /// The `deferred_notification_token` of the exchange, or the `client_notification_token` of the IETF dialect.
     pub fn notification_token(&self) -> Option<String> {
         self.with(|process| process.notification_token.clone())
     }

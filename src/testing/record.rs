@@ -24,10 +24,16 @@ pub enum Endpoint {
     Token,
     /// A Deferred Code Exchange Request.
     Exchange,
-    /// A Token Request with a `deferred_auth_id`.
+    /// A Token Request with a `deferred_auth_id`, or with a `deferral_code` in the IETF dialect.
     Poll,
-    /// A Token Request with an ordinary `code`.
+    /// A Token Request with an ordinary `code`. In the IETF dialect it may be deferred.
     Code,
+    /// A token request of a client for itself (IETF dialect). It may be deferred.
+    ClientCredentials,
+    /// A token exchange (RFC 8693; IETF dialect). It may be deferred.
+    TokenExchange,
+    /// A token request with a JWT as its grant (RFC 7523; IETF dialect). It may be deferred.
+    JwtBearer,
     /// A Token Request with a refresh token.
     Refresh,
     /// The Authentication Cancellation Endpoint.
@@ -46,14 +52,21 @@ pub enum Endpoint {
     Registration,
     /// The configuration endpoint of a client that registered itself (RFC 7592).
     ClientConfiguration,
+    /// The pages for users of `interaction_uri` (IETF dialect).
+    Interaction,
     /// Anything else.
     Unknown,
 }
 
 impl Endpoint {
     pub(super) fn covers(self, other: Self) -> bool {
-        let is_token = matches!(other, Self::Exchange | Self::Poll | Self::Code | Self::Refresh);
-        self == other || (self == Self::Token && is_token)
+        self == other || (self == Self::Token && other.is_token())
+    }
+
+    /// Whether it is a kind of token request.
+    pub(super) fn is_token(self) -> bool {
+        matches!(self, Self::Token | Self::Exchange | Self::Poll | Self::Code | Self::Refresh)
+            || matches!(self, Self::ClientCredentials | Self::TokenExchange | Self::JwtBearer)
     }
 }
 
@@ -67,6 +80,9 @@ impl fmt::Display for Endpoint {
             Self::Exchange => "deferred code exchange",
             Self::Poll => "poll",
             Self::Code => "code exchange",
+            Self::ClientCredentials => "client credentials",
+            Self::TokenExchange => "token exchange",
+            Self::JwtBearer => "JWT bearer",
             Self::Refresh => "refresh",
             Self::Cancellation => "cancellation",
             Self::UserInfo => "UserInfo",
@@ -76,6 +92,7 @@ impl fmt::Display for Endpoint {
             Self::PushedAuthorization => "pushed authorization request",
             Self::Registration => "registration",
             Self::ClientConfiguration => "client configuration",
+            Self::Interaction => "interaction",
             Self::Unknown => "unknown",
         })
     }
@@ -211,7 +228,7 @@ rules! {
 
     UnknownClient = "the client is not registered", "RFC 6749 §2.2";
     WrongRedirectUri = "the redirect URI is not registered", "OpenID Connect Core 1.0 §3.1.2.1";
-    WrongResponseType = "the response type is none of `deferred_code`, `deferred_code code` and `code`", "DTR §Authentication Request";
+    WrongResponseType = "the metadata does not list the response type", "DTR §Authentication Request; RFC 6749 §3.1.1";
     NoOpenidScope = "`openid` is not in the scope", "OpenID Connect Core 1.0 §3.1.2.1";
     NoPkce = "there is no PKCE challenge with `S256`", "RFC 9700 §2.1.1";
     WrongVerifier = "the `code_verifier` does not match the challenge", "RFC 7636 §4.6";
@@ -248,6 +265,18 @@ rules! {
     RetryAfterIgnored = "the poll came before the end of the pause in `Retry-After`", "RFC 9110 §10.2.3";
     PolledInParallel = "two polls for one sign-in were in flight at the same time", "DTR §Successful Deferred Code Exchange Response";
     PolledAfterEnd = "the sign-in had already ended, and the client had been told", "DTR §Token Request Error Response";
+    CompletionMode = "`completion_mode` has another value than `deferred`", "IETF DTR §Client Opt-In Signaling";
+    HintDropped = "the authorization request has `completion_mode`, and the token request does not", "IETF DTR §Client Opt-In Signaling";
+    NotificationToken = "the `client_notification_token` is no bearer token of 128 bits or more, or was used before", "IETF DTR §Client Opt-In Signaling";
+    InitialParameterOnPoll = "a poll has a parameter that belongs to the initial request", "IETF DTR §Token Endpoint — Polling";
+    UnknownDeferralCode = "the `deferral_code` was never issued", "IETF DTR §Token Endpoint — Polling";
+    CodeRevocationUnlisted = "a deferral code was revoked, and the metadata does not list its type", "IETF DTR §Cancellation";
+    UnknownInteraction = "the interaction URI was never issued", "IETF DTR §Token Endpoint — Deferred Response";
+    ClientNotConfidential = "a client that does not authenticate asks for a token for itself", "RFC 6749 §4.4";
+    SubjectTokenInvalid = "the subject token or actor token is unknown, or of another type", "RFC 8693 §2.1";
+    GrantAssertionInvalid = "the JWT that is the grant is invalid", "RFC 7523 §3";
+    GrantAssertionReplayed = "the `jti` of the JWT that is the grant was used before", "RFC 7523 §3";
+
     UnknownRefreshToken = "the refresh token is unknown or revoked", "RFC 6749 §6";
     RefreshTokenReplayed = "the refresh token was used before, and has been replaced", "RFC 9700 §4.14.2";
 

@@ -14,12 +14,12 @@ use url::Url;
 
 use super::builder::TestProviderBuilder;
 use super::client::{RegisteredAuthentication, TestClient};
+use super::dialect::OPENID_GRANT;
 use super::editor::Editor;
 use super::encryption::{self, Encryption};
 use super::id_token::unix;
 use super::keys::{self, Jwt};
 use super::op::Handler;
-use super::process::DEFERRED_GRANT;
 use super::provider::TestProvider;
 use super::record::RequestRule;
 use super::state::Registered;
@@ -445,7 +445,7 @@ fn check(metadata: &Map<String, Value>) -> Result<(), Rejection> {
     for response_type in texts("response_types", "code") {
         for value in response_type.split(' ') {
             let needed = match value {
-                "deferred_code" => DEFERRED_GRANT,
+                "deferred_code" => OPENID_GRANT,
                 "code" => "authorization_code",
                 _ => return Err(invalid("`response_types`")),
             };

@@ -243,6 +243,7 @@ async fn answer(
     let incoming = Incoming { method: head.method, url, headers: head.headers, body, certificates };
     let delivery = op.handle(incoming).await;
     op.send_due_pings();
+    op.announce();
     match delivery {
         Delivery::Whole(reply) => Ok(response(reply, Tail::None)),
         Delivery::Endless(reply) => Ok(response(reply, Tail::Endless)),

@@ -5,12 +5,15 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::client::TestClient;
+use super::dialect::Dialects;
 use super::editor::Editor;
 
 /// The settings, which stay the same while a provider exists.
 pub(super) struct Settings {
     /// Without a slash at the end.
     pub(super) issuer: String,
+    pub(super) dialects: Dialects,
+    pub(super) ietf: IetfSettings,
     pub(super) edit_metadata: Vec<Editor<Map<String, Value>>>,
     pub(super) interval: Option<Duration>,
     pub(super) expires_in: Option<Duration>,
@@ -154,6 +157,18 @@ pub enum DiscoveryForm {
     OAuth,
     /// `/.well-known/openid-configuration{path}` (RFC 8414 §5).
     OpenIdInfix,
+}
+
+/// How the provider behaves in the IETF dialect.
+#[derive(Default)]
+pub(super) struct IetfSettings {
+    pub(super) answers_at_once: bool,
+    /// The largest amount that is granted at once.
+    pub(super) limit: Option<u64>,
+    pub(super) requires_interaction: bool,
+    pub(super) repeats_members: bool,
+    pub(super) cannot_revoke_codes: bool,
+    pub(super) is_the_demo: bool,
 }
 
 /// How the provider registers clients, if it does.

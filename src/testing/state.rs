@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::client::{TestClient, TestUser};
 use super::decryption::DecryptionKeys;
+use super::dialect::Dialect;
 use super::fault::Fault;
 use super::keys::ProviderKey;
 use super::ping::SentPing;
@@ -24,7 +25,16 @@ pub(super) struct State {
     pub(super) processes: Vec<Process>,
     pub(super) pushed: BTreeMap<String, PushedRequest>,
     pub(super) by_code: BTreeMap<String, usize>,
-    pub(super) by_deferred_auth_id: BTreeMap<String, usize>,
+    /// By `deferred_auth_id` or `deferral_code`.
+    pub(super) by_identifier: BTreeMap<String, usize>,
+    /// By every `interaction_uri` that was issued.
+    pub(super) by_interaction: BTreeMap<String, usize>,
+    /// The subject tokens of token exchanges, and the subjects.
+    pub(super) subject_tokens: BTreeMap<String, String>,
+    /// The deferred responses that are being made, by the number of the request, and their processes.
+    pub(super) unannounced: BTreeMap<usize, usize>,
+    /// The processes whose deferred responses were made, and are about to be written.
+    pub(super) announced: Vec<usize>,
     /// The sign-ins that are decided by time, and when.
     pub(super) timed: BTreeSet<(Duration, usize)>,
     pub(super) used_keys: BTreeSet<String>,
@@ -120,8 +130,19 @@ impl State {
         self.refresh_tokens.retain(|_, token| token.process != process);
     }
 
-    pub(super) fn process_by_id(&self, deferred_auth_id: &str) -> Option<usize> {
-        self.by_deferred_auth_id.get(deferred_auth_id).copied()
+    pub(super) fn process_by_id(&self, identifier: &str) -> Option<usize> {
+        self.by_identifier.get(identifier).copied()
+    }
+
+    /// The process with this identifier, if it follows this draft.
+    pub(super) fn process_in(&self, dialect: Dialect, identifier: &str) -> Option<usize> {
+        self.process_by_id(identifier).filter(|&found| self.processes[found].dialect == dialect)
+    }
+
+    /// The process that a poll asks about.
+    pub(super) fn polled(&self, poll: &Parameters) -> Option<usize> {
+        let dialect = Dialect::of_grant(poll.get("grant_type")?)?;
+        self.process_in(dialect, poll.get(dialect.identifier())?)
     }
 
     pub(super) fn violate(&mut self, rule: RequestRule, request: usize, endpoint: Endpoint, detail: String) {

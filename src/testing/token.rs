@@ -6,11 +6,12 @@ use http::header;
 use serde_json::{Value, json};
 
 use super::client::TestClient;
+use super::dialect::{COMPLETION_MODE, Dialect};
 use super::keys;
 use super::op::{Answer, Handler, Opaque};
-use super::process::Decision;
+use super::process::{Code, Decision, Grant, Interaction};
 use super::record::{Endpoint, RequestRule};
-use super::settings::{InterimToken, When};
+use super::settings::InterimToken;
 use super::state::{AccessToken, RefreshToken, Role};
 use super::wire::{Parameters, Rejection, Reply};
 
@@ -19,6 +20,9 @@ pub(super) const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// RFC 6749 §4.1.2: "A maximum authorization code lifetime of 10 minutes is RECOMMENDED."
 const CODE_LIFETIME: Duration = Duration::from_secs(600);
+
+/// RFC 8693 §3: the type of every token that a token exchange issues here.
+pub(super) const ACCESS_TOKEN_TYPE: &str = "urn:ietf:params:oauth:token-type:access_token";
 
 const ACCESS_TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 
@@ -29,6 +33,9 @@ impl Handler<'_> {
             Endpoint::Exchange => self.exchange(&form),
             Endpoint::Code => self.code(&form),
             Endpoint::Refresh => self.refresh(&form),
+            Endpoint::ClientCredentials => self.client_credentials(&form),
+            Endpoint::TokenExchange => self.token_exchange(&form),
+            Endpoint::JwtBearer => self.jwt_bearer(&form),
             _ => {
                 let grant = form.required("grant_type")?;
                 Err(Rejection::bad("unsupported_grant_type", RequestRule::UnsupportedGrantType, grant))
@@ -43,36 +50,14 @@ impl Handler<'_> {
             let detail = "`deferred_code` and `deferred_auth_id` together";
             return Err(Rejection::bad("invalid_request", RequestRule::InvalidParameter, detail));
         }
-        let (process, key) = self.spend_code(form, &client, "deferred_code", true)?;
+        let required = self.op.settings.requires_dpop_of(&client);
+        let (process, key) = self.spend_code(form, &client, "deferred_code", required)?;
         if form.get("deferred_notification_token").is_some_and(|token| !is_bearer_token(token)) {
             self.violate(RequestRule::InvalidParameter, "deferred_notification_token");
         }
-        if let Some(key) = &key
-            && !self.op.settings.allows_key_reuse
-            && self.state.used_keys.contains(key)
-        {
-            self.violate(RequestRule::DpopKeyReused, "");
-        }
-
-        let now = self.op.clock.monotonic();
-        let deferred_auth_id = self.op.opaque(Opaque::Text);
+        let notification_token = form.get("deferred_notification_token");
+        let deferred_auth_id = self.start_waiting(process, Dialect::OpenId, key.as_deref(), notification_token);
         let settings = &self.op.settings;
-        self.state.by_deferred_auth_id.insert(deferred_auth_id.clone(), process);
-        self.state.used_keys.extend(key.clone());
-        let record = &mut self.state.processes[process];
-        record.deferred_auth_id = Some(deferred_auth_id.clone());
-        record.key.clone_from(&key);
-        record.notification_token = form.get("deferred_notification_token").map(str::to_owned);
-        record.exchanged_at = now;
-        record.pace.last_answer = now;
-        record.deadline = settings.expires_in.map(|lifetime| now + lifetime);
-        if record.decision.is_some() {
-            self.state.due_pings.push(process);
-        } else if let When::Time(_) = record.policy.when {
-            self.state.timed.extend(record.next_decision().map(|due| (due, process)));
-        }
-        self.op.changed.notify_waiters();
-
         let mut response = json!({ "deferred_auth_id": deferred_auth_id });
         if let Some(lifetime) = settings.expires_in {
             response["expires_in"] = json!(lifetime.as_secs());
@@ -102,37 +87,39 @@ impl Handler<'_> {
         Ok(Reply::json(200, &response))
     }
 
-    /// The ordinary code flow, after `code` was the answer to `deferred_code code`.
+    /// The ordinary code flow, after `code` was the answer to `deferred_code code`, or was asked for alone.
     fn code(&mut self, form: &Parameters) -> Result<Reply, Rejection> {
         let client = self.client(form)?;
-        let (process, key) = self.spend_code(form, &client, "code", false)?;
-        Ok(Reply::json(200, &self.tokens(process, &client, key.as_deref())))
+        let required = self.check_opt_in(form, &client)?;
+        let (process, key) = self.spend_code(form, &client, "code", required)?;
+        self.grant(form, process, &client, key.as_deref())
     }
 
-    /// Checks a code and its accompanying parameters. The code is only spent if all of them are valid.
+    /// Checks a code and its accompanying parameters. The code is only spent if all of them are valid. A proof is
+    /// needed if it is `required`, or if the code is bound to a key.
     fn spend_code(
         &mut self,
         form: &Parameters,
         client: &TestClient,
         parameter: &'static str,
-        is_deferred: bool,
+        required: bool,
     ) -> Result<(usize, Option<String>), Rejection> {
         let grant = |rule, detail: &str| Rejection::bad("invalid_grant", rule, detail);
+        let is_deferred = parameter == "deferred_code";
         let code = form.required(parameter)?;
-        let found = self.state.by_code.get(code).copied();
-        let Some(process) = found.filter(|&found| self.state.processes[found].code.is_deferred == is_deferred) else {
+        let found = self.state.by_code.get(code).and_then(|&found| Some((found, self.state.processes[found].code?)));
+        let Some((process, issued)) = found.filter(|(_, issued)| issued.is_deferred == is_deferred) else {
             return Err(grant(RequestRule::UnknownCode, ""));
         };
         let bound = self.state.processes[process].request.get("dpop_jkt").map(str::to_owned);
-        let required = self.op.settings.requires_dpop_of(client);
         let record = &self.state.processes[process];
         if record.client_id != client.id {
             return Err(grant(RequestRule::ForeignGrant, &client.id));
         }
-        if record.code.used {
+        if issued.used {
             return Err(grant(RequestRule::CodeReplayed, ""));
         }
-        if self.op.clock.monotonic() > record.code.issued_at + CODE_LIFETIME {
+        if self.op.clock.monotonic() > issued.issued_at + CODE_LIFETIME {
             return Err(Rejection::innocent("invalid_grant", "the code has expired"));
         }
         // The newer text of the draft no longer has `redirect_uri` in the exchange. If it is sent, it must be right.
@@ -152,12 +139,17 @@ impl Handler<'_> {
         if !fits {
             return Err(grant(RequestRule::WrongVerifier, ""));
         }
+        let is_announced = self.op.settings.dialects.ietf && record.request.get(COMPLETION_MODE).is_some();
+        if is_announced && form.get(COMPLETION_MODE).is_none() {
+            return Err(Rejection::bad("invalid_request", RequestRule::HintDropped, ""));
+        }
         let key = self.grant_proof(required, bound.as_deref())?;
-        self.state.processes[process].code.used = true;
+        self.state.processes[process].code = Some(Code { used: true, ..issued });
         Ok((process, key))
     }
 
-    /// DTR §Token Request Validation. `first` is `false` when a held poll is processed again.
+    /// DTR §Token Request Validation; IETF DTR §Token Endpoint — Polling. `first` is `false` when a held poll is
+    /// processed again.
     pub(super) fn poll(&mut self, early: bool, first: bool) -> Result<Answer, Rejection> {
         let form = self.request.form()?;
         let (process, client) = match first {
@@ -167,7 +159,12 @@ impl Handler<'_> {
         let now = self.op.clock.monotonic();
         let record = &mut self.state.processes[process];
         let wants_slow_down = first && (early || std::mem::take(&mut record.slow_down_next));
-        if wants_slow_down && record.decision.is_none() {
+        // The demo of the IETF draft slows down whoever is early, whatever was decided.
+        let can_slow_down = match self.op.settings.ietf.is_the_demo && record.dialect == Dialect::Ietf {
+            true => !record.redeemed && !record.has_expired(now),
+            false => record.decision.is_none(),
+        };
+        if wants_slow_down && can_slow_down {
             record.interval += Duration::from_secs(5);
             return Err(Rejection::innocent("slow_down", record.progress.clone().unwrap_or_default()));
         }
@@ -199,23 +196,34 @@ impl Handler<'_> {
         if let Some(arrived) = arrived {
             record.pace.held_until = arrived + self.op.settings.long_polling;
         }
-        if now < record.pace.held_until {
+        // A server that needs the user now does not hold the answer.
+        if now < record.pace.held_until && !matches!(record.interaction, Interaction::Required(_)) {
             let next = record.next_decision().map_or(record.pace.held_until, |next| next.min(record.pace.held_until));
             return Ok(Answer::Hold(next));
+        }
+        if record.dialect == Dialect::Ietf {
+            return Err(self.pending_code(process));
         }
         let progress = record.progress.clone().unwrap_or_else(|| "the authentication is still being processed".into());
         Err(Rejection::innocent("authorization_pending", progress))
     }
 
     fn valid_poll(&mut self, form: &Parameters) -> Result<(usize, TestClient), Rejection> {
-        let early = self.early_token(form)?;
+        let dialect = Dialect::of_grant(form.required("grant_type")?).unwrap_or(Dialect::OpenId);
+        let (early, unknown) = match dialect {
+            Dialect::OpenId => (self.early_token(form)?, RequestRule::UnknownDeferredAuthId),
+            Dialect::Ietf => (None, RequestRule::UnknownDeferralCode),
+        };
         let client = match &early {
             Some((_, client)) => client.clone(),
             None => self.client(form)?,
         };
-        let id = form.required("deferred_auth_id")?;
-        let Some(process) = self.state.process_by_id(id) else {
-            return Err(Rejection::bad("invalid_grant", RequestRule::UnknownDeferredAuthId, ""));
+        if dialect == Dialect::Ietf {
+            self.check_poll_parameters(form);
+        }
+        form.required(dialect.identifier())?;
+        let Some(process) = self.state.polled(form) else {
+            return Err(Rejection::bad("invalid_grant", unknown, ""));
         };
         let record = &self.state.processes[process];
         if record.client_id != client.id || early.as_ref().is_some_and(|(owner, _)| *owner != process) {
@@ -226,13 +234,13 @@ impl Handler<'_> {
             Some(_) => {}
             None => drop(self.grant_proof(false, bound.as_deref())?),
         }
+        self.check_certificate_of(process)?;
         Ok((process, client))
     }
 
     /// A held poll that was already found valid.
     fn known_poll(&mut self, form: &Parameters) -> Result<(usize, TestClient), Rejection> {
-        let process = self.state.process_by_id(form.required("deferred_auth_id")?);
-        let process = process.expect("a held poll belongs to a process");
+        let process = self.state.polled(form).expect("a held poll belongs to a process");
         let client = self.state.clients[&self.state.processes[process].client_id].clone();
         Ok((process, client))
     }
@@ -292,15 +300,21 @@ impl Handler<'_> {
     }
 
     /// A successful token response (OpenID Connect Core §3.1.3.3).
-    fn tokens(&mut self, process: usize, client: &TestClient, key: Option<&str>) -> Value {
+    pub(super) fn tokens(&mut self, process: usize, client: &TestClient, key: Option<&str>) -> Value {
         let access_token = self.access_token(process, key, false);
-        let id_token = self.id_token(process, client, Some(&access_token));
         let mut response = json!({
             "access_token": access_token,
             "token_type": token_type(key),
             "expires_in": ACCESS_TOKEN_LIFETIME.as_secs(),
-            "id_token": id_token,
         });
+        let record = &self.state.processes[process];
+        let grant = record.grant;
+        if grant == Grant::Code && has_openid(&record.request) {
+            response["id_token"] = json!(self.id_token(process, client, Some(&access_token)));
+        }
+        if grant == Grant::TokenExchange {
+            response["issued_token_type"] = json!(ACCESS_TOKEN_TYPE);
+        }
         if let Some(scope) = self.state.processes[process].request.get("scope") {
             response["scope"] = json!(scope);
         }
@@ -309,11 +323,10 @@ impl Handler<'_> {
             response["authorization_details"] = serde_json::from_str(details).unwrap_or_default();
         }
         let keeps_the_old = self.endpoint == Endpoint::Refresh && !self.op.settings.rotates_refresh_tokens;
-        if self.op.settings.refresh_tokens && !keeps_the_old {
+        if self.op.settings.refresh_tokens && !keeps_the_old && grant == Grant::Code {
             let token = self.op.opaque(Opaque::Text);
             // RFC 9449 §5: refresh tokens of public clients are bound to the key, those of others to the client.
-            let is_public = client.authentication == super::client::RegisteredAuthentication::None;
-            let key = key.filter(|_| is_public).map(str::to_owned);
+            let key = key.filter(|_| client.is_public()).map(str::to_owned);
             self.state.refresh_tokens.insert(token.clone(), RefreshToken { process, key, used: false });
             response["refresh_token"] = json!(token);
         }
@@ -331,12 +344,17 @@ impl Handler<'_> {
     }
 }
 
+/// Whether the scope of a request asks for an ID Token (OpenID Connect Core §3.1.2.1).
+pub(super) fn has_openid(request: &Parameters) -> bool {
+    request.get("scope").unwrap_or_default().split(' ').any(|scope| scope == "openid")
+}
+
 fn token_type(key: Option<&str>) -> &'static str {
     if key.is_some() { "DPoP" } else { "Bearer" }
 }
 
 /// RFC 6750 §2.1: `b64token`.
-fn is_bearer_token(token: &str) -> bool {
+pub(super) fn is_bearer_token(token: &str) -> bool {
     let characters = token.trim_end_matches('=');
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
     !characters.is_empty() && characters.bytes().all(is_allowed)

@@ -9,6 +9,7 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use url::Url;
 
 use super::browser::BrowserReturn;
+use super::dialect::TOKEN_EXCHANGE;
 use super::record::RequestRule;
 
 /// A request in the form that handlers use.
@@ -124,10 +125,12 @@ impl Parameters {
     }
 
     /// RFC 6749 §3.2: "Request and response parameters MUST NOT be included more than once"; RFC 8707 §2 lets
-    /// `resource` repeat.
+    /// `resource` repeat, and RFC 8693 §2.1 `audience`.
     pub(super) fn unrepeated(self) -> Result<Self, Rejection> {
+        let exchanges_tokens = self.get("grant_type") == Some(TOKEN_EXCHANGE);
         for (position, (name, _)) in self.0.iter().enumerate() {
-            if name != "resource" && self.0[..position].iter().any(|(earlier, _)| earlier == name) {
+            let may_repeat = name == "resource" || (name == "audience" && exchanges_tokens);
+            if !may_repeat && self.0[..position].iter().any(|(earlier, _)| earlier == name) {
                 return Err(Rejection::bad("invalid_request", RequestRule::RepeatedParameter, name));
             }
         }
@@ -187,13 +190,15 @@ pub(super) struct Rejection {
     pub(super) error: &'static str,
     pub(super) description: String,
     pub(super) headers: Vec<(HeaderName, String)>,
+    /// Further members of the body.
+    pub(super) members: Vec<(&'static str, Value)>,
     pub(super) violation: Option<RequestRule>,
 }
 
 impl Rejection {
     pub(super) fn new(status: u16, error: &'static str, rule: RequestRule, detail: impl Into<String>) -> Self {
-        let description = detail.into();
-        Self { status, error, description, headers: Vec::new(), violation: Some(rule) }
+        let violation = Some(rule);
+        Self { status, violation, ..Self::innocent(error, detail) }
     }
 
     pub(super) fn bad(error: &'static str, rule: RequestRule, detail: impl Into<String>) -> Self {
@@ -203,7 +208,7 @@ impl Rejection {
     /// An error without a broken rule, such as `authorization_pending`.
     pub(super) fn innocent(error: &'static str, description: impl Into<String>) -> Self {
         let description = description.into();
-        Self { status: 400, error, description, headers: Vec::new(), violation: None }
+        Self { status: 400, error, description, headers: Vec::new(), members: Vec::new(), violation: None }
     }
 
     pub(super) fn header(mut self, name: HeaderName, value: &str) -> Self {
@@ -211,10 +216,19 @@ impl Rejection {
         self
     }
 
+    /// Adds a member to the body.
+    pub(super) fn member(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.members.push((name, value.into()));
+        self
+    }
+
     pub(super) fn reply(&self) -> Reply {
         let mut body = json!({ "error": self.error });
         if !self.description.is_empty() {
             body["error_description"] = json!(self.description);
+        }
+        for (name, value) in &self.members {
+            body[*name] = value.clone();
         }
         let mut reply = Reply::json(self.status, &body);
         for (name, value) in &self.headers {

@@ -3,6 +3,7 @@
 mod clients;
 mod faults;
 mod flow;
+mod ietf;
 mod pings;
 mod registration;
 mod rp;

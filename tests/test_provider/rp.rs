@@ -22,6 +22,8 @@ use url::Url;
 
 pub(crate) const REDIRECT: &str = "https://rp.test/callback";
 pub(crate) const DEFERRED: &str = "urn:openid:params:grant-type:deferred";
+pub(crate) const IETF: &str = "urn:ietf:params:oauth:grant-type:deferred";
+pub(crate) const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 pub(crate) const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 
 /// A DPoP key by OpenSSL; the provider verifies with aws-lc.
@@ -78,6 +80,11 @@ pub(crate) fn rp(configure: impl FnOnce(TestProviderBuilder) -> TestProviderBuil
     let op = configure(provider(&clock)).start().unwrap();
     let http = op.http_client();
     Rp { op, http, clock, key: Key::generate(), nonce: None, basic: None, proofs: 0 }
+}
+
+/// The same for a provider that speaks the IETF draft.
+pub(crate) fn ietf(configure: impl FnOnce(TestProviderBuilder) -> TestProviderBuilder) -> Rp {
+    rp(|op| configure(op.ietf()))
 }
 
 impl Rp {
@@ -189,6 +196,59 @@ impl Rp {
     pub(crate) async fn poll_in_time(&mut self, id: &str) -> (u16, Value) {
         self.clock.advance(self.op.process(id).interval());
         self.poll(id).await
+    }
+
+    /// From now on it is the confidential client.
+    pub(crate) fn authenticate(&mut self) {
+        self.basic = Some(("server", "s3cret: %+"));
+    }
+
+    /// The code of an ordinary authorization request with these changes.
+    pub(crate) fn code(&self, changes: &[(&str, &str)]) -> String {
+        let changes = [&[("response_type", "code")], changes].concat();
+        self.op.visit(self.authorization_url(&changes)).parameter("code").unwrap().to_owned()
+    }
+
+    /// Sends an ordinary code with further parameters.
+    pub(crate) async fn redeem(&mut self, code: &str, further: &[(&str, &str)]) -> (u16, Value) {
+        let form = [
+            ("grant_type", "authorization_code"),
+            ("code", code),
+            ("redirect_uri", REDIRECT),
+            ("code_verifier", VERIFIER),
+        ];
+        self.token(&[&form, further].concat()).await
+    }
+
+    /// Sends a JWT as a grant with further parameters.
+    pub(crate) async fn bearer(&mut self, assertion: &str, further: &[(&str, &str)]) -> (u16, Value) {
+        let form = [("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"), ("assertion", assertion)];
+        self.token(&[&form, further].concat()).await
+    }
+
+    /// Signs in by the IETF draft until the deferral code is known.
+    pub(crate) async fn deferred(&mut self) -> String {
+        let code = self.code(&[]);
+        let (status, response) = self.redeem(&code, &[("completion_mode", "deferred")]).await;
+        assert_eq!(status, 400, "{response}");
+        response["deferral_code"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) async fn poll_code(&mut self, code: &str) -> (u16, Value) {
+        self.token(&[("grant_type", IETF), ("deferral_code", code)]).await
+    }
+
+    /// Waits for the interval, then polls.
+    pub(crate) async fn poll_code_in_time(&mut self, code: &str) -> (u16, Value) {
+        self.clock.advance(self.op.process(code).interval());
+        self.poll_code(code).await
+    }
+
+    /// Revokes a deferral code with further parameters and a valid proof.
+    pub(crate) async fn revoke_code(&mut self, code: &str, further: &[(&str, &str)]) -> (u16, Value) {
+        let url = format!("{}/revoke", self.op.issuer());
+        let proof = self.proof("POST", &url, None);
+        self.post(&url, &[&[("token", code)], further].concat(), &[("dpop", proof)]).await
     }
 
     /// The claims of a token. Its signature is verified with the published keys by OpenSSL.
