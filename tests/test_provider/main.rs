@@ -4,6 +4,8 @@ mod clients;
 mod faults;
 mod flow;
 mod ietf;
+mod ietf_rules;
+mod interaction;
 mod pings;
 mod registration;
 mod rp;
