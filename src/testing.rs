@@ -54,6 +54,7 @@
 //! ```
 //!
 //! - The decision and its time: [`DecisionPolicy`], or [`TestProvider::process`] step by step.
+//! - The IETF draft instead of the OpenID draft, or both: [`TestProviderBuilder::ietf`].
 //! - Failures: [`Fault`], before or after a request is processed.
 //! - Requirements for clients: [`TestClient`] for one of them, such as signed requests or encrypted responses;
 //!   [`TestProviderBuilder::fapi2`] for all.

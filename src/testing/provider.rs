@@ -22,7 +22,8 @@ use super::settings::DecisionPolicy;
 use super::wire::{Delivery, Incoming};
 use crate::transport::HttpClient;
 
-/// A strict OpenID Provider for tests, with the Deferred Token Response flow.
+/// A strict OpenID Provider for tests, with the Deferred Token Response flow; or an authorization server that speaks the
+/// IETF draft ([`ietf`](crate::testing::TestProviderBuilder::ietf)).
 ///
 /// It checks everything that a request must get right, and records every rule that was broken: end each test with
 /// [`assert_clean`](Self::assert_clean). It decides sign-ins automatically or as the test says

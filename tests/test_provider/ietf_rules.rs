@@ -40,11 +40,12 @@ async fn a_poll_has_no_parameter_of_the_initial_request() {
 
 #[tokio::test]
 async fn a_client_that_hints_opts_in() {
-    for pushes in [false, true] {
+    for way in ["plain", "pushed", "signed"] {
         let mut rp = ietf(|op| op);
-        let code = match pushes {
-            false => rp.code(&[DEFERRED]),
-            true => pushed_code(&mut rp).await,
+        let code = match way {
+            "plain" => rp.code(&[DEFERRED]),
+            "pushed" => pushed_code(&mut rp).await,
+            _ => signed_code(&mut rp),
         };
         assert_eq!(rp.redeem(&code, &[]).await.1["error"], "invalid_request");
         assert_eq!(broken(&rp), [RequestRule::HintDropped]);
@@ -60,6 +61,27 @@ async fn pushed_code(rp: &mut Rp) -> String {
     let (_, pushed) = rp.post(&format!("{}/par", rp.op.issuer()), &form, &[]).await;
     let mut url = url::Url::parse(&format!("{}/authorize?client_id=app", rp.op.issuer())).unwrap();
     url.query_pairs_mut().append_pair("request_uri", pushed["request_uri"].as_str().unwrap());
+    rp.op.visit(url).parameter("code").unwrap().to_owned()
+}
+
+fn signed_code(rp: &mut Rp) -> String {
+    let signer = Key::generate();
+    let client = TestClient::public("app").redirect_uri(REDIRECT).jwks(&json!({ "keys": [signer.jwk()] }));
+    rp.op.register(client);
+    let url = url::Url::parse(&rp.authorization_url(&[("response_type", "code"), DEFERRED])).unwrap();
+    let mut claims: Value = url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
+    for (name, value) in [
+        ("iss", json!("app")),
+        ("aud", json!(rp.op.issuer())),
+        ("nbf", json!(rp.now())),
+        ("exp", json!(rp.now() + 60)),
+        ("jti", json!("1")),
+    ] {
+        claims[name] = value;
+    }
+    let object = signer.sign(&json!({ "alg": "ES256", "typ": "oauth-authz-req+jwt" }), &claims);
+    let mut url = url::Url::parse(&format!("{}/authorize?client_id=app", rp.op.issuer())).unwrap();
+    url.query_pairs_mut().append_pair("request", &object);
     rp.op.visit(url).parameter("code").unwrap().to_owned()
 }
 
