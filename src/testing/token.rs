@@ -139,8 +139,8 @@ impl Handler<'_> {
         if !fits {
             return Err(grant(RequestRule::WrongVerifier, ""));
         }
-        let is_announced = self.op.settings.dialects.ietf && record.request.get(COMPLETION_MODE).is_some();
-        if is_announced && form.get(COMPLETION_MODE).is_none() {
+        let has_hint = self.op.settings.dialects.ietf && record.request.get(COMPLETION_MODE).is_some();
+        if has_hint && !is_deferred && form.get(COMPLETION_MODE).is_none() {
             return Err(Rejection::bad("invalid_request", RequestRule::HintDropped, ""));
         }
         let key = self.grant_proof(required, bound.as_deref())?;

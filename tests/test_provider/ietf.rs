@@ -445,6 +445,15 @@ async fn the_demo_checks_in_its_own_order() {
     assert_eq!(errors(false).await.0, Value::Null, "a result that is there is given");
 }
 
+#[tokio::test]
+async fn the_hint_means_nothing_to_an_exchange_of_the_openid_draft() {
+    let mut rp = rp(TestProviderBuilder::both_dialects);
+    let back = rp.op.visit(rp.authorization_url(&[("completion_mode", "deferred")]));
+    let code = back.parameter("deferred_code").unwrap();
+    assert_eq!(rp.exchange(code).await.0, 200);
+    rp.op.assert_clean();
+}
+
 /// The default stays the OpenID draft.
 #[tokio::test]
 async fn nothing_of_the_ietf_draft_shows_by_default() {
