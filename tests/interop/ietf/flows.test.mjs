@@ -196,6 +196,10 @@ flow('a server may repeat the code and the interval', { repeat: true }, async (c
   assert.deepEqual(body, { error: 'authorization_pending', deferral_code: code, interval: 1 });
 });
 
+flow('a script may let a code expire', { script: ['expire'] }, async (client) => {
+  assert.equal((await client.poll(await client.deferred())).body.error, 'expired_token');
+});
+
 flow('denial is final', {}, async (client, world) => {
   await polls(client, world, await client.deferred(), [['deny', 'access_denied']]);
 });
@@ -207,7 +211,8 @@ flow(
     const code = await client.deferred();
     await client.poll(code, { after: 9.5 });
     await client.poll(code, { after: 0.4 });
-    assert.equal((await client.poll(code)).body.error, 'expired_token');
+    // That it is over is said even if the poll is early.
+    assert.equal((await client.poll(code, { after: 0.2 })).body.error, 'expired_token');
     world.tell('decide', { id: 1, to: 'approve' });
     assert.deepEqual(world.posted, []);
   },
