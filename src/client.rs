@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
 use crate::clock::{Clock, Moment};
+use crate::dialect::{Dialect, ResponseType};
 use crate::dpop::DpopKey;
 use crate::endpoint::{ClientIdentity, Endpoints, REQUESTS_AT_MOST, SIGNER_TIMEOUT};
 use crate::error::{ConfigurationProblem, Document, Error, ErrorKind, Misuse, Rule, Violation};
@@ -27,12 +28,16 @@ mod cancel;
 mod claims_request;
 mod code_answer;
 mod code_request;
+mod dialect;
 mod encryption;
 mod exchange;
-mod exchange_response;
 mod fapi;
+mod granted;
 mod identity;
+mod initial_request;
+mod interaction;
 mod introspect;
+mod issued_tokens;
 mod jwt_response;
 mod options;
 mod outcome;
@@ -45,12 +50,11 @@ mod request_object;
 mod resource;
 mod response_mode;
 mod response_parameters;
-mod response_type;
 mod revoke;
-mod seconds;
 mod session;
 mod setting;
 mod stored;
+mod token_request;
 mod token_response;
 mod userinfo;
 mod wait;
@@ -63,6 +67,7 @@ pub use builder::ClientBuilder;
 pub use cancel::Cancelled;
 pub use claims_request::{ClaimRequest, ClaimsRequest, EvidenceRequest, VerifiedClaimsRequest};
 pub use introspect::Introspection;
+pub use issued_tokens::IssuedTokens;
 pub use options::{AssertionAudience, Backoff, DpopMode, PollCredential};
 pub use outcome::{Denial, Expiry, Outcome};
 pub use poll::Poll;
@@ -70,16 +75,20 @@ pub use registration::{
     ApplicationType, CertificateSubject, ClientMetadata, DifferenceEffect, Registrar, RegistrarBuilder, Registration,
     RegistrationDifference, RegistrationRefusal, RegistrationRequest, SubjectType,
 };
+pub use resource::AccessTokenHolder;
 pub use response_mode::ResponseMode;
-pub use response_type::ResponseType;
 pub use revoke::TokenTypeHint;
 pub use session::AuthorizationSession;
+pub use token_request::{Grant, TokenAnswer, TokenRequest};
 pub use userinfo::UserInfo;
 pub use wait::{Wait, WaitEvent};
 
 pub(crate) use arrival::ArrivalPlace;
 #[cfg(test)]
 pub(crate) use arrival::can_be_confused;
+pub(crate) use exchange::Exchanged;
+pub(crate) use granted::Granted;
+pub(crate) use initial_request::InitialRequest;
 pub(crate) use poll::finish;
 pub(crate) use stored::StoredOutcome;
 
@@ -176,24 +185,35 @@ impl Client {
     async fn check_provider(&self) -> Result<(), Error> {
         let metadata = self.0.provider.metadata().await?;
         if !self.0.options.allow_unadvertised {
-            let response_type = self.0.options.response_type;
-            let strict = self.0.options.strict_response_types;
-            check_support(&metadata, response_type.as_str(), &[response_type.grant_type()], strict)?;
             self.check_authentication(&metadata)?;
         }
         let identity = self.identity_at(&metadata)?;
         builder::check_poll_credential(&self.0.options, &identity.authentication)?;
         self.endpoints(&metadata, identity).token()?;
         self.check_secret(&identity.authentication)?;
-        if self.pushes(&metadata) {
-            self.push_endpoint(&metadata)?;
-        }
         self.check_fapi(&metadata)?;
         self.dpop_algorithm(&metadata)?;
-        self.check_id_token_algorithms(&metadata)?;
-        self.check_response_mode(&metadata)?;
-        self.check_encryption(&metadata)?;
-        self.check_request_objects(&metadata).await?;
+        match self.0.options.without_redirect_uri {
+            true => self.check_binding(Dialect::Ietf, &identity.authentication),
+            false => self.check_sign_ins(&metadata).await,
+        }
+    }
+
+    /// The checks of discovery for a client that signs users in.
+    async fn check_sign_ins(&self, metadata: &ProviderMetadata) -> Result<(), Error> {
+        let (dialect, response_type) = (self.dialect_at(metadata), self.0.options.response_type);
+        if !self.0.options.allow_unadvertised {
+            self.check_advertised(metadata, response_type, self.0.options.strict_response_types)?;
+        }
+        self.check_binding_of_sign_ins(dialect, response_type, metadata)?;
+        metadata.authorization_url()?;
+        if self.pushes(metadata) {
+            self.push_endpoint(metadata)?;
+        }
+        self.check_id_token_algorithms(metadata)?;
+        self.check_response_mode(metadata)?;
+        self.check_encryption(metadata)?;
+        self.check_request_objects(metadata).await?;
         // An OP whose tokens are authenticated with the client secret may have no keys at all.
         if !self.id_token_algorithms().await?.iter().all(|algorithm| algorithm.is_symmetric()) {
             self.0.provider.keys().await?;
@@ -207,7 +227,7 @@ impl Client {
         if self.0.options.allow_unadvertised {
             return;
         }
-        let supported = check_support(metadata, response_type.as_str(), &[response_type.grant_type()], false);
+        let supported = self.check_advertised(metadata, response_type, false);
         let supported = supported.and_then(|()| self.check_authentication(metadata));
         if let Err(problem) = supported.and_then(|()| self.check_id_token_algorithms(metadata)) {
             tracing::warn!(
@@ -216,6 +236,18 @@ impl Client {
                 "the OP's metadata no longer lists a feature that this client needs"
             );
         }
+    }
+
+    /// Checks that the OP lists what sign-ins with this response type need.
+    fn check_advertised(
+        &self,
+        metadata: &ProviderMetadata,
+        response_type: ResponseType,
+        strict: bool,
+    ) -> Result<(), ConfigurationProblem> {
+        let protocol = self.dialect_at(metadata).protocol();
+        let (wire, grant) = (protocol.response_type(response_type), protocol.required_grant_type(response_type));
+        check_support(metadata, wire, &[grant], strict)
     }
 
     /// Makes the DPoP key of a new sign-in.

@@ -19,6 +19,7 @@ use serde_json::{Map, Value};
 use crate::error::{Document, Rule, Violation};
 
 mod repair;
+pub(crate) mod seconds;
 
 use repair::Substitutes;
 

@@ -59,6 +59,8 @@ pub(crate) enum Purpose {
     PendingAuthentication,
     /// A final outcome with its tokens.
     Authentication,
+    /// A final outcome without an identity.
+    IssuedTokens,
     /// A row of the durable poller.
     Process,
     /// A client registration.

@@ -161,6 +161,7 @@ pub mod claims;
 mod client;
 mod clock;
 pub mod compatibility;
+mod dialect;
 mod dpop;
 pub mod encryption;
 mod endpoint;
@@ -194,10 +195,11 @@ pub mod transport;
 
 pub use client::{
     Authentication, AuthorizationGrant, AuthorizationRequest, AuthorizationSession, Backoff, Cancelled, Client,
-    ClientBuilder, Denial, DpopMode, Expiry, Outcome, Poll, ResponseMode, ResponseType, SignIn, UserInfo, Wait,
-    WaitEvent,
+    ClientBuilder, Denial, DpopMode, Expiry, Grant, IssuedTokens, Outcome, Poll, ResponseMode, SignIn, TokenAnswer,
+    TokenRequest, UserInfo, Wait, WaitEvent,
 };
 pub use clock::{Clock, SystemClock};
+pub use dialect::{Dialect, ResponseType};
 pub use dpop::DpopKey;
 pub use endpoint::ClientAuthentication;
 pub use error::kind::{Error, ErrorKind};

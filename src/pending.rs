@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::clock::Moment;
+use crate::dialect::{Dialect, Interaction};
 use crate::dpop::DpopKey;
-use crate::error::{Error, ErrorResponse};
+use crate::error::{Error, ErrorResponse, Verdict};
 use crate::id_token::{InterimFingerprint, InterimMember};
 use crate::keyring::{Keyring, Purpose};
 use crate::random::{Random, SystemRandom};
@@ -24,7 +25,7 @@ mod validation;
 pub(crate) use crate::id_token::InterimState;
 pub(crate) use answer::{Answer, End, Polled, Reading, Standing, SuccessBody, is_known_error};
 pub(crate) use checks::Checks;
-pub(crate) use schedule::{CANCELLATION_PAUSE, FINAL_POLL_MARGIN, Jitter, Pace, Schedule, Step, Times};
+pub(crate) use schedule::{CANCELLATION_PAUSE, FINAL_POLL_MARGIN, Jitter, Pace, Schedule, Step};
 pub(crate) use validation::{is_given_up, validation_pause};
 
 /// One pending sign-in, which the OP has not decided yet: the `deferred_auth_id`, the DPoP key that it is bound to, the
@@ -47,8 +48,11 @@ pub(crate) struct Body {
     pub(crate) issuer: String,
     #[serde(rename = "cid")]
     pub(crate) client_id: String,
+    /// Omitted for the OpenID dialect, which older releases know.
+    #[serde(rename = "dl", default, skip_serializing_if = "Dialect::is_default")]
+    pub(crate) dialect: Dialect,
     #[serde(rename = "id", with = "sealed::secret")]
-    pub(crate) deferred_auth_id: Secret,
+    pub(crate) identifier: Secret,
     #[serde(rename = "key", with = "sealed::dpop_key", default, skip_serializing_if = "Option::is_none")]
     pub(crate) dpop_key: Option<DpopKey>,
     #[serde(rename = "nt", with = "sealed::optional_secret", default, skip_serializing_if = "Option::is_none")]
@@ -57,8 +61,9 @@ pub(crate) struct Body {
     pub(crate) access_token: Option<Secret>,
     #[serde(rename = "ctx", with = "sealed::secret_bytes", default, skip_serializing_if = "sealed::no_bytes")]
     pub(crate) context: Zeroizing<Vec<u8>>,
-    #[serde(rename = "chk")]
-    pub(crate) checks: Checks,
+    /// `None` if no ID Token is expected, because no user signs in.
+    #[serde(rename = "chk", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) checks: Option<Checks>,
     #[serde(rename = "int", with = "sealed::interim")]
     pub(crate) interim: InterimState,
     #[serde(rename = "raw", default, skip_serializing_if = "Option::is_none")]
@@ -68,6 +73,9 @@ pub(crate) struct Body {
     pub(crate) interim_fingerprint: Option<InterimFingerprint>,
     #[serde(rename = "prg", default, skip_serializing_if = "Option::is_none")]
     pub(crate) progress: Option<String>,
+    /// Where the user should go, if the OP said so.
+    #[serde(rename = "iu", with = "sealed::optional_secret", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) interaction_uri: Option<Secret>,
     #[serde(rename = "sch")]
     pub(crate) schedule: Schedule,
     #[serde(rename = "ans", default, skip_serializing_if = "Phase::is_waiting")]
@@ -82,7 +90,8 @@ pub(crate) struct Body {
 
 impl Sealable for Body {
     const PURPOSE: Purpose = Purpose::PendingAuthentication;
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
+    const OLDEST: u8 = 1;
 
     fn version(&self) -> u8 {
         self.version
@@ -129,26 +138,28 @@ pub(crate) struct UnverifiedInterim {
     pub(crate) member: InterimMember,
 }
 
-/// The result of the exchange of a deferred code.
+/// The result of a token request whose answer the OP defers.
 pub(crate) struct Opened {
     pub(crate) issuer: String,
     pub(crate) client_id: String,
-    pub(crate) deferred_auth_id: Secret,
+    pub(crate) dialect: Dialect,
+    pub(crate) identifier: Secret,
     pub(crate) dpop_key: Option<DpopKey>,
     pub(crate) notification_token: Option<Secret>,
     pub(crate) access_token: Option<Secret>,
     pub(crate) context: Zeroizing<Vec<u8>>,
-    pub(crate) checks: Checks,
+    pub(crate) checks: Option<Checks>,
     pub(crate) schedule: Schedule,
 }
 
 impl PendingAuthentication {
     pub(crate) fn new(opened: Opened) -> Self {
         Self(Box::new(Body {
-            version: Body::VERSION,
+            version: opened.dialect.protocol().stored_version(),
             issuer: opened.issuer,
             client_id: opened.client_id,
-            deferred_auth_id: opened.deferred_auth_id,
+            dialect: opened.dialect,
+            identifier: opened.identifier,
             dpop_key: opened.dpop_key,
             notification_token: opened.notification_token,
             access_token: opened.access_token,
@@ -158,6 +169,7 @@ impl PendingAuthentication {
             unverified_interim: None,
             interim_fingerprint: None,
             progress: None,
+            interaction_uri: None,
             schedule: opened.schedule,
             phase: Phase::Waiting,
             cancelled: false,
@@ -165,10 +177,16 @@ impl PendingAuthentication {
         }))
     }
 
-    /// The `deferred_auth_id` (DTR §Successful Deferred Code Exchange Response), an opaque value that Ping Callbacks
-    /// contain. Treat it as a secret: keep it out of logs and URLs.
-    pub fn deferred_auth_id(&self) -> &Secret {
-        &self.0.deferred_auth_id
+    /// The protocol by which the OP deferred its answer.
+    pub fn dialect(&self) -> Dialect {
+        self.0.dialect
+    }
+
+    /// The identifier that polls and callbacks contain: the `deferred_auth_id` (DTR §Successful Deferred Code Exchange
+    /// Response), or the `deferral_code` (IETF DTR §Token Endpoint — Deferred Response). It is opaque. Treat it as a
+    /// secret: keep it out of logs and URLs.
+    pub fn identifier(&self) -> &Secret {
+        &self.0.identifier
     }
 
     /// The OP's issuer identifier.
@@ -212,6 +230,13 @@ impl PendingAuthentication {
     /// Authentication Processes).
     pub fn progress(&self) -> Option<&str> {
         self.0.progress.as_deref()
+    }
+
+    /// The URI that the user should open, if the OP needs something from the user (IETF DTR §Token Endpoint — Deferred
+    /// Response). It is the OP's latest one. It works once and is as sensitive as a token: show it only to the user whom
+    /// this request is about, and do not log it. Polling continues meanwhile.
+    pub fn interaction_uri(&self) -> Option<&Secret> {
+        self.0.interaction_uri.as_ref()
     }
 
     /// When the sign-in expires, if the OP set a limit (`expires_in`, counted from when the exchange was sent).
@@ -277,6 +302,11 @@ impl PendingAuthentication {
         Ok(Self(Box::new(sealed::open(keyring, &[], sealed)?)))
     }
 
+    /// The version of its stored form.
+    pub(crate) fn stored_version(&self) -> u8 {
+        self.0.version
+    }
+
     /// Whether `Client::cancel` was called.
     pub fn is_cancelled(&self) -> bool {
         self.0.cancelled
@@ -292,8 +322,9 @@ impl PendingAuthentication {
         let standing = self.0.schedule.answered(&answer, now, pace);
         match standing {
             Standing::Open => {
-                if let Answer::Error { response, .. } = &answer {
-                    self.take_progress(response);
+                if let Answer::Error { response, interaction, .. } = answer {
+                    self.take_progress(&response);
+                    self.take_interaction(interaction);
                 }
             }
             Standing::Succeeded => {
@@ -333,9 +364,18 @@ impl PendingAuthentication {
         }
     }
 
-    /// Only `authorization_pending` and `slow_down` describe progress; other descriptions are for developers.
+    /// Remembers where the user should go. The URI has been checked.
+    pub(crate) fn take_interaction(&mut self, interaction: Interaction) {
+        match interaction {
+            Interaction::Unmentioned => {}
+            Interaction::At(uri) => self.0.interaction_uri = Some(uri),
+            Interaction::Begun => self.0.interaction_uri = None,
+        }
+    }
+
+    /// Only pending answers describe progress; other descriptions are for developers.
     fn take_progress(&mut self, response: &ErrorResponse) {
-        if matches!(response.code(), "authorization_pending" | "slow_down")
+        if matches!(response.verdict(), Verdict::Pending | Verdict::SlowDown)
             && let Some(description) = response.description()
         {
             self.0.progress = Some(description.to_owned());

@@ -18,6 +18,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 
 use crate::client::Client;
+use crate::dialect::Dialect;
 use crate::error::{ConfigurationProblem, Error};
 use crate::json::Object;
 use crate::keyring::NotificationToken;
@@ -113,6 +114,19 @@ impl Receiver {
             return Err(ConfigurationProblem::Setting { setting: "token", problem }.into());
         }
         Ok(Self { poller, mode: Mode::Static { client, token } })
+    }
+
+    /// Creates a receiver for the callbacks of one client whose OP sends no token (IETF DTR §Callback Notification).
+    ///
+    /// It treats every caller as the OP, so a callback is only a hint: whoever sends one with the right identifier makes
+    /// the poller poll once, earlier, and not more than once per interval of the OP. Limit the rate of requests to this
+    /// endpoint, because each one costs a query of the store.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::UnknownClient`](crate::error::Misuse::UnknownClient).
+    pub fn unauthenticated(poller: Poller, issuer: &str, client_id: &str) -> Result<Self, Error> {
+        Self::authenticated_elsewhere(poller, issuer, client_id)
     }
 
     /// Creates a receiver for the pings of one client that were already authenticated, for example by mutual TLS in a
@@ -236,7 +250,7 @@ impl AuthenticatedPing {
             return response(StatusCode::PAYLOAD_TOO_LARGE);
         }
         let Some(callback) = Callback::read(body) else { return response(StatusCode::BAD_REQUEST) };
-        match self.poller.pinged(&self.client, self.process, &callback.deferred_auth_id).await {
+        match self.poller.pinged(&self.client, self.process, &callback.identifier).await {
             Ok(true) => response(StatusCode::NO_CONTENT),
             Ok(false) => challenged(INVALID_TOKEN),
             Err(error) => {
@@ -272,18 +286,21 @@ impl From<Poller> for Receiver {
     }
 }
 
-/// DTR §Ping Callback. Unknown members are ignored.
+/// DTR §Ping Callback and IETF DTR §Callback Notification. Unknown members are ignored.
 struct Callback {
-    deferred_auth_id: String,
+    identifier: String,
 }
 
 impl Callback {
     /// Parses it by the rules for all JSON of the OP: after a byte order mark, and with members that are repeated with
     /// equal values.
     fn read(body: &[u8]) -> Option<Self> {
-        const MEMBER: &str = "deferred_auth_id";
-        let members = Object::parse_body(body).ok()?.needing(&[MEMBER]).ok()?;
-        Some(Self { deferred_auth_id: members.get(MEMBER)?.as_str()?.to_owned() })
+        let names = Dialect::ALL.map(|dialect| dialect.protocol().identifier());
+        let members = Object::parse_body(body).ok()?.needing(&names).ok()?;
+        let mut named = names.into_iter().filter_map(|name| members.get(name));
+        let identifier = named.next()?.as_str()?.to_owned();
+        // With two different ones it would be unclear which is meant.
+        named.all(|other| *other == identifier).then_some(Self { identifier })
     }
 }
 
@@ -336,8 +353,12 @@ mod tests {
     fn an_array_with_an_identifier_in_it_is_no_callback() {
         for body in [r#" {"deferred_auth_id":"a"}"#, "\u{feff}{\"deferred_auth_id\":\"a\",\"deferred_auth_id\":\"a\"}"]
         {
-            assert_eq!(Callback::read(body.as_bytes()).unwrap().deferred_auth_id, "a");
+            assert_eq!(Callback::read(body.as_bytes()).unwrap().identifier, "a");
         }
+        for body in [r#"{"deferral_code":"a"}"#, r#"{"deferral_code":"a","deferred_auth_id":"a"}"#] {
+            assert_eq!(Callback::read(body.as_bytes()).unwrap().identifier, "a");
+        }
+        assert!(Callback::read(br#"{"deferral_code":"a","deferred_auth_id":"b"}"#).is_none());
         for body in [r#"["a"]"#, r#" ["a"]"#, r#""a""#, "{}", r#"{"deferred_auth_id":7}"#, ""] {
             assert!(Callback::read(body.as_bytes()).is_none(), "{body}");
         }

@@ -73,7 +73,7 @@ mod under_way;
 mod watch;
 mod watch_memory;
 
-pub use accept::SignIn;
+pub use accept::{SignIn, TokenAnswer};
 pub use builder::PollerBuilder;
 pub use cancel::Cancelled;
 pub use delivery::Outcomes;

@@ -23,7 +23,10 @@ pub(crate) use time::{duration_milliseconds, milliseconds, optional_duration_mil
 /// must not open the value.
 pub(crate) trait Sealable: Serialize + DeserializeOwned {
     const PURPOSE: Purpose;
+    /// The newest version that this release writes.
     const VERSION: u8;
+    /// The oldest version that this release opens.
+    const OLDEST: u8 = Self::VERSION;
 
     /// The version that this value was written with.
     fn version(&self) -> u8;
@@ -43,7 +46,8 @@ pub(crate) fn seal<T: Sealable>(
 /// were sealed with another key or in another version.
 pub(crate) fn open<T: Sealable>(keyring: &Keyring, context: &[u8], sealed: &[u8]) -> Result<T, Error> {
     let value: T = from_json(&keyring.open(T::PURPOSE, context, sealed)?)?;
-    if value.version() == T::VERSION { Ok(value) } else { Err(Error::new(ErrorKind::Sealed)) }
+    let is_known = (T::OLDEST..=T::VERSION).contains(&value.version());
+    if is_known { Ok(value) } else { Err(Error::new(ErrorKind::Sealed)) }
 }
 
 /// The plaintext of an envelope; it is overwritten when dropped.

@@ -8,4 +8,4 @@
 //!
 //! [`Authentication::granted_scope`]: crate::Authentication::granted_scope
 
-pub use crate::client::{GrantedScope, Introspection, TokenTypeHint};
+pub use crate::client::{AccessTokenHolder, GrantedScope, Introspection, TokenTypeHint};

@@ -71,7 +71,7 @@ async fn home(State(app): State<App>, jar: CookieJar) -> Result<Response, Proble
     };
     // The form leads to the OP, so it cannot be sent while the OP's address is unknown.
     let op = app.client.provider_metadata().await.ok();
-    let op = op.map(|metadata| metadata.authorization_endpoint().origin().ascii_serialization());
+    let op = op.and_then(|metadata| Some(metadata.authorization_endpoint()?.origin().ascii_serialization()));
     Ok(pages::home(browser.and_then(|browser| browser.person).as_ref(), &bookings, op).into_response())
 }
 

@@ -104,6 +104,25 @@ pub(super) enum TokenType {
     Bearer,
 }
 
+impl TokenType {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Dpop => "DPoP",
+            Self::Bearer => "Bearer",
+        }
+    }
+}
+
+impl<'a> GrantedScope<'a> {
+    pub(super) fn of(listed: Option<&'a str>, is_unknown: bool) -> Self {
+        match listed {
+            _ if is_unknown => Self::Unknown,
+            Some(scope) => Self::Listed(scope),
+            None => Self::AsRequested,
+        }
+    }
+}
+
 impl Authentication {
     pub(super) fn new(body: Body) -> Self {
         Self(Box::new(body))
@@ -190,11 +209,7 @@ impl Authentication {
     /// What the OP said about the scopes that it granted (RFC 6749 §5.1), with the sign-in or with the latest refresh
     /// that said something about them.
     pub fn granted_scope(&self) -> GrantedScope<'_> {
-        match &self.0.scope {
-            _ if self.0.scope_unknown => GrantedScope::Unknown,
-            Some(scope) => GrantedScope::Listed(scope),
-            None => GrantedScope::AsRequested,
-        }
+        GrantedScope::of(self.0.scope.as_deref(), self.0.scope_unknown)
     }
 
     /// The type of the access token (RFC 6749 §7.1): `DPoP` or `Bearer`, in this spelling. `None` if there is no
@@ -205,10 +220,7 @@ impl Authentication {
     /// [`Client::resource`](super::Client::resource) and [`Client::userinfo`](super::Client::userinfo) refuse it with
     /// [`Misuse::NoDpopKey`](crate::error::Misuse::NoDpopKey).
     pub fn token_type(&self) -> Option<&'static str> {
-        self.0.access_token.as_ref().map(|_| match self.0.token_type {
-            TokenType::Dpop => "DPoP",
-            TokenType::Bearer => "Bearer",
-        })
+        self.0.access_token.as_ref().map(|_| self.0.token_type.as_str())
     }
 
     /// The authorization details that were granted (RFC 9396 §7), as an array. The OP may grant less than was

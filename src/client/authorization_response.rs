@@ -1,18 +1,18 @@
 //! DTR §Authentication Request Acknowledgment Validation: checks the response that the browser brings.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
 
 use super::Client;
 use super::arrival::Place;
 use super::authentication::Authentication;
-use super::code_answer::{CodeAnswer, Received};
+use super::initial_request::InitialRequest;
 use super::response_parameters::{Code, Parameters, broken};
 use super::session::{self, AuthorizationSession};
+use crate::dialect::CODE_GRANT;
 use crate::error::{Error, Misuse, Rule, SessionProblem};
 use crate::pending::PendingAuthentication;
 use crate::secret::{Secret, constant_time_eq};
-use crate::task::Task;
 
 const STEP: &str = "checking the authorization response";
 /// The state of a sign-in after the user returned.
@@ -33,43 +33,37 @@ pub enum SignIn {
 /// with final tokens in this answer is dropped, the tokens are revoked, provided that the OP has a revocation endpoint
 /// and a tokio runtime is available.
 pub struct AuthorizationGrant {
-    pub(super) session: Arc<session::Body>,
-    pub(super) code: Code,
+    pub(super) request: InitialRequest,
+    state: Secret,
+    redirect_uri: String,
+    is_deferred: bool,
     /// The response carried the `iss` of this OP (RFC 9207).
     names_issuer: bool,
     /// The response was a JWT that had already expired, so its code must not be sent.
     late: bool,
-    pub(super) spent: bool,
-    /// For the pings of this sign-in only.
-    pub(super) notification_token: Option<Secret>,
-    /// The request with the code, or its result, until a caller takes it.
-    pub(super) in_flight: Option<Task<CodeAnswer>>,
-    /// The answer with final tokens, while it cannot be validated. The OP sends it only once.
-    pub(super) received: Option<Received>,
-    /// The pending sign-in that the code was exchanged for, while its interim ID Token is verified.
-    pub(super) deferred: Option<PendingAuthentication>,
 }
 
 impl AuthorizationGrant {
-    /// Whether the OP deferred its answer. Otherwise the response had an ordinary authorization code.
+    /// Whether the response had a deferred code. Otherwise it had an ordinary authorization code, for which the OP may
+    /// still defer the tokens in the [IETF dialect](crate::Dialect::Ietf).
     pub fn is_deferred(&self) -> bool {
-        matches!(self.code, Code::Deferred(_))
+        self.is_deferred
     }
 
     /// What the application gave to [`context`](super::AuthorizationRequest::context) when this sign-in was started.
     pub fn context(&self) -> &[u8] {
-        &self.session.context
+        self.request.context()
     }
 
     /// Identifies this sign-in: the `state`, which is used once.
     pub(crate) fn state(&self) -> &Secret {
-        &self.session.state
+        &self.state
     }
 
     /// The redirect URI that the response arrived at, unless the response itself names its issuer. In that case no
     /// other OP's response can have been passed off as this one's.
     pub(crate) fn redirect_uri_that_tells(&self) -> Option<&str> {
-        (!self.names_issuer).then_some(&self.session.redirect_uri)
+        (!self.names_issuer).then_some(&self.redirect_uri)
     }
 
     /// Why the code of a response that arrived too late must not be sent, if it did.
@@ -77,19 +71,14 @@ impl AuthorizationGrant {
         self.late.then(|| broken(Rule::JwtResponseExpired, "exp").in_step(STEP))
     }
 
-    /// Sets the bearer token that the OP is to send in the Ping Callbacks of this sign-in.
-    pub(crate) fn set_notification_token(&mut self, token: Secret) {
-        self.notification_token = Some(token);
-    }
-
-    /// Whether the code was sent and its result can still be taken.
-    pub(super) fn keeps_answer(&self) -> bool {
-        self.in_flight.is_some() || self.received.is_some() || self.deferred.is_some()
-    }
-
     /// Whether the code has been sent, so that it must not be sent again.
     pub fn is_spent(&self) -> bool {
-        self.spent
+        self.request.is_spent()
+    }
+
+    /// The request with the code, for the poller.
+    pub(crate) fn into_request(self) -> InitialRequest {
+        self.request
     }
 }
 
@@ -225,25 +214,53 @@ impl Client {
             code => code?,
         };
         Ok(AuthorizationGrant {
-            session,
-            code,
+            state: session.state.clone(),
+            redirect_uri: session.redirect_uri.clone(),
+            is_deferred: matches!(code, Code::Deferred(_)),
+            request: self.request_with(code, &session),
             names_issuer,
             late,
-            spent: false,
-            notification_token: None,
-            in_flight: None,
-            received: None,
-            deferred: None,
         })
     }
 
-    /// Refuses a grant that was already exchanged or belongs to another client.
-    pub(super) fn check_grant(&self, grant: &AuthorizationGrant) -> Result<(), Error> {
-        self.check_ownership(&grant.session.issuer, &grant.session.client_id)?;
-        if grant.spent && !grant.keeps_answer() {
-            return Err(Misuse::CodeSpent.into());
+    /// The token request with the code.
+    fn request_with(&self, code: Code, session: &session::Body) -> InitialRequest {
+        let mut form: Vec<(Cow<'static, str>, Secret)> = Vec::with_capacity(7);
+        let (is_deferred, code) = match code {
+            Code::Deferred(code) => {
+                form.push(("grant_type".into(), Secret::new(session.dialect.protocol().grant_type())));
+                form.push(("deferred_code".into(), code));
+                (true, None)
+            }
+            Code::Authorization(code) => {
+                form.push(("grant_type".into(), Secret::new(CODE_GRANT)));
+                form.push(("code".into(), code.clone()));
+                (false, Some(code))
+            }
+        };
+        // RFC 6749 §4.1.3 requires it for `code`; the base draft shows it for `deferred_code`.
+        if !self.0.options.without_redirect_uri_in_exchange || !is_deferred {
+            form.push(("redirect_uri".into(), Secret::new(session.redirect_uri.as_str())));
         }
-        Ok(())
+        if let Some(verifier) = &session.code_verifier {
+            form.push(("code_verifier".into(), verifier.clone()));
+        }
+        InitialRequest {
+            issuer: session.issuer.clone(),
+            client_id: session.client_id.clone(),
+            dialect: session.dialect,
+            may_defer: is_deferred || session.opted_in,
+            form,
+            dpop_key: session.dpop_key.clone(),
+            context: session.context.clone(),
+            checks: Some(session.checks.clone()),
+            code,
+            notification_token: None,
+            spent: false,
+            in_flight: None,
+            received: None,
+            deferred: None,
+        }
     }
 }
 
@@ -251,10 +268,10 @@ impl fmt::Debug for AuthorizationGrant {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("AuthorizationGrant")
-            .field("issuer", &self.session.issuer)
-            .field("client_id", &self.session.client_id)
+            .field("issuer", &self.request.issuer)
+            .field("client_id", &self.request.client_id)
             .field("is_deferred", &self.is_deferred())
-            .field("is_spent", &self.spent)
+            .field("is_spent", &self.is_spent())
             .finish_non_exhaustive()
     }
 }

@@ -9,10 +9,10 @@ use zeroize::Zeroizing;
 use super::Client;
 use super::claims_request::ClaimsRequest;
 use super::response_mode::ResponseMode;
-use super::response_type::ResponseType;
 use super::session::{self, AuthorizationSession};
 use super::setting::{check_redirect_uri, setting};
 use crate::clock::unix_seconds;
+use crate::dialect::ResponseType;
 use crate::error::{Error, Misuse};
 use crate::jose;
 use crate::pending::Checks;
@@ -23,7 +23,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 /// Parameters that this crate sets itself, or that would change the meaning of those.
-const RESERVED: [&str; 20] = [
+const RESERVED: [&str; 21] = [
     "response_type",
     "client_id",
     "redirect_uri",
@@ -44,10 +44,11 @@ const RESERVED: [&str; 20] = [
     "resource",
     "request",
     "request_uri",
+    "completion_mode",
 ];
 
 /// The longest context of the application in bytes. A session with one still fits into a cookie.
-const LONGEST_CONTEXT: usize = 256;
+pub(super) const LONGEST_CONTEXT: usize = 256;
 
 /// An authorization request that is being built. Finish with [`start`](Self::start).
 #[must_use = "an authorization request has no effect until `start` returns its URL"]
@@ -322,6 +323,9 @@ impl AuthorizationRequest<'_> {
 
         let metadata = client.0.provider.metadata().await?;
         client.check_fapi(&metadata)?;
+        let dialect = client.dialect_at(&metadata);
+        // A setting of the client itself, so that nobody is sent to the OP in vain.
+        client.check_binding_of_sign_ins(dialect, self.response_type, &metadata)?;
         client.warn_if_unsupported(&metadata, self.response_type);
         client.check_id_tokens_can_be_believed(&metadata)?;
         let signed = self.signed || client.signs_requests(&metadata);
@@ -336,7 +340,7 @@ impl AuthorizationRequest<'_> {
         let code_verifier = if !client.0.options.without_pkce { Some(random::base64url::<32>(random)?) } else { None };
 
         let mut parameters = vec![
-            ("response_type", self.response_type.as_str().to_owned()),
+            ("response_type", dialect.protocol().response_type(self.response_type).to_owned()),
             ("client_id", client.client_id().to_owned()),
             ("redirect_uri", redirect_uri.clone()),
             ("scope", self.scopes.join(" ")),
@@ -347,11 +351,12 @@ impl AuthorizationRequest<'_> {
         // is requested explicitly (OAuth 2.0 Multiple Response Type Encoding Practices §2.1).
         let chosen = self.response_mode.or(client.0.options.response_mode);
         client.0.options.check_fapi_response_mode(chosen)?;
-        let mode = match self.response_type {
+        let codes = dialect.protocol().codes(self.response_type);
+        let mode = match codes {
             ResponseType::DeferredCode | ResponseType::Code => chosen.filter(|mode| *mode != ResponseMode::Query),
             ResponseType::DeferredCodeOrCode => Some(chosen.unwrap_or(ResponseMode::Query)),
         };
-        let mode = mode.map(|mode| mode.at(&metadata, self.response_type)).transpose()?;
+        let mode = mode.map(|mode| mode.at(&metadata, codes)).transpose()?;
         if let Some(mode) = mode {
             parameters.push(("response_mode", mode.as_str().to_owned()));
         }
@@ -361,6 +366,10 @@ impl AuthorizationRequest<'_> {
         }
         if let Some(key) = &dpop_key {
             parameters.push(("dpop_jkt", key.thumbprint().to_owned()));
+        }
+        let opt_in = dialect.protocol().opt_in().filter(|_| self.response_type.may_defer());
+        if let Some((name, value)) = opt_in.filter(|_| !client.0.options.without_deferral_hint) {
+            parameters.push((name, value.to_owned()));
         }
         if let Some(max_age) = self.max_age {
             parameters.push(("max_age", max_age.to_string()));
@@ -381,11 +390,11 @@ impl AuthorizationRequest<'_> {
             let parameters = request_object.map_or(parameters, |object| object.parameters(client.client_id()).into());
             let pushed = client.push(&metadata, &parameters, dpop_key.as_ref()).await?;
             let expires_at = signed_until.map_or(pushed.expires_at, |until| until.min(pushed.expires_at));
-            (pushed.url(&metadata, client.client_id()), Some(unix_seconds(expires_at)))
+            (pushed.url(&metadata, client.client_id())?, Some(unix_seconds(expires_at)))
         } else if let Some(object) = request_object {
             (object.url(&metadata, client.client_id())?, signed_until.map(unix_seconds))
         } else {
-            let mut url = metadata.authorization_endpoint().clone();
+            let mut url = metadata.authorization_url()?.clone();
             url.query_pairs_mut().extend_pairs(&parameters);
             (url, None)
         };
@@ -396,7 +405,9 @@ impl AuthorizationRequest<'_> {
             client_id: client.client_id().to_owned(),
             redirect_uri,
             url_expires_at,
-            response_type: self.response_type,
+            response_type: codes,
+            dialect,
+            opted_in: opt_in.is_some(),
             jwt_response: mode.is_some_and(ResponseMode::is_jwt),
             iss_required: client.0.options.fapi.is_some() || metadata.authorization_response_iss_parameter_supported(),
             state: Secret::new(state),
@@ -451,7 +462,7 @@ impl fmt::Debug for AuthorizationRequest<'_> {
 }
 
 /// RFC 9396 §2: "an array of JSON objects", of which each has a "type" that is a string.
-fn are_details(details: &Value) -> bool {
+pub(super) fn are_details(details: &Value) -> bool {
     let has_type = |detail: &Value| detail.get("type").is_some_and(Value::is_string);
     details.as_array().is_some_and(|details| !details.is_empty() && details.iter().all(has_type))
 }

@@ -15,10 +15,10 @@ use super::fapi;
 use super::identity::{Credentials, RegisteredMethod};
 use super::options::{AssertionAudience, Backoff, DpopMode, Options, PollCredential};
 use super::refresh::Flights;
-use super::response_type::ResponseType;
 use super::setting::{check_redirect_uri, setting};
 use super::{Client, Inner, encryption};
 use crate::clock::{Clock, SystemClock};
+use crate::dialect::{Dialect, ResponseType};
 use crate::endpoint::{ClientAuthentication, Endpoints};
 use crate::error::Error;
 use crate::jose::Signer;
@@ -131,10 +131,33 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets the URI that the OP sends the user back to, exactly as registered. Every client needs one. An authorization
-    /// request can set [another one](crate::AuthorizationRequest::redirect_uri).
+    /// Sets the URI that the OP sends the user back to, exactly as registered. Every client that signs users in needs
+    /// one. An authorization request can set [another one](crate::AuthorizationRequest::redirect_uri).
     pub fn redirect_uri(mut self, redirect_uri: impl Into<String>) -> Self {
         self.redirect_uri = Some(redirect_uri.into());
+        self
+    }
+
+    /// Declares that this client signs no users in, and only makes [token requests](Client::token_request) for grants
+    /// without a user. It needs no redirect URI, and the OP's metadata needs no authorization endpoint and no keys.
+    pub fn without_redirect_uri(mut self) -> Self {
+        self.options.without_redirect_uri = true;
+        self
+    }
+
+    /// Sets the dialect of sign-ins. Unless set, the OP's metadata decides; see [`Client::dialect`]. Set it if the
+    /// metadata advertises both dialects or, although the OP speaks one, none.
+    ///
+    /// Pending sign-ins keep the dialect that they were started with.
+    pub fn dialect(mut self, dialect: Dialect) -> Self {
+        self.options.dialect = Some(dialect);
+        self
+    }
+
+    /// Omits the hint that the OP may defer its answer (`completion_mode`) from authorization requests of the [IETF
+    /// dialect](Dialect::Ietf), for OPs that refuse unknown parameters there. The token request still has it.
+    pub fn without_deferral_hint(mut self) -> Self {
+        self.options.without_deferral_hint = true;
         self
     }
 
@@ -322,9 +345,14 @@ impl ClientBuilder {
     /// [redirect URI](Self::redirect_uri).
     pub fn build(self) -> Result<Client, Error> {
         let client = self.build_without_redirect_uri()?;
-        match client.redirect_uri() {
-            Some(_) => Ok(client),
-            None => Err(setting("redirect_uri", "it is missing; set the one that is registered for this client")),
+        match (client.redirect_uri(), client.0.options.without_redirect_uri) {
+            (Some(_), false) | (None, true) => Ok(client),
+            (Some(_), true) => Err(setting("without_redirect_uri", "`redirect_uri` is set too; remove one of them")),
+            (None, false) => Err(setting(
+                "redirect_uri",
+                "it is missing; set the one that is registered for this client, or `without_redirect_uri` if it signs \
+                 no users in",
+            )),
         }
     }
 

@@ -1,11 +1,16 @@
-//! DTR §Canceling an Ongoing Authentication Process: the application no longer wants the outcome.
+//! DTR §Canceling an Ongoing Authentication Process and IETF DTR §Cancellation: the application no longer wants the outcome.
 
 use std::borrow::Cow;
 
+use serde_json::Value;
+
+use super::revoke::Revocation;
 use super::{AssertionAudience, Client};
+use crate::dialect::{Cancellation, Dialect};
 use crate::endpoint::{Answer, EndpointRequest};
 use crate::error::{Document, Error, Misuse};
 use crate::pending::PendingAuthentication;
+use crate::provider::ProviderMetadata;
 
 /// The longest answer in bytes. Only its status is used.
 const CANCELLATION_RESPONSE_LIMIT: usize = 64 * 1024;
@@ -16,12 +21,14 @@ const CANCELLATION_RESPONSE_LIMIT: usize = 64 * 1024;
 pub enum Cancelled {
     /// The OP accepted the cancellation request.
     Told,
-    /// No cancellation endpoint is configured, so the OP does not know of the cancellation.
+    /// The OP does not know of the cancellation: no cancellation endpoint is configured or, in the [IETF
+    /// dialect](crate::Dialect::Ietf), the OP's metadata does not say that a deferral code can be revoked.
     LocallyOnly,
 }
 
 impl Client {
-    /// Tells the OP that the outcome is no longer wanted (DTR §Authentication Cancellation Request).
+    /// Tells the OP that the outcome is no longer wanted (DTR §Authentication Cancellation Request; IETF DTR
+    /// §Cancellation).
     ///
     /// `pending` is marked first, and keeps the mark after an error: seal it again, then repeat the call. This does not
     /// end the sign-in. Continue to poll until the OP ends it: its `access_denied` or `invalid_grant` then returns
@@ -42,11 +49,31 @@ impl Client {
         self.request_cancellation(pending).await
     }
 
-    pub(crate) fn has_cancellation_endpoint(&self) -> bool {
-        self.0.cancellation_endpoint.is_some()
+    /// Whether this client can tell the OP of a cancellation, as far as that is known without a request.
+    pub(crate) fn may_tell_of_cancellations(&self) -> bool {
+        let may_revoke = || {
+            let metadata = self.0.provider.known_metadata();
+            metadata.is_none_or(|metadata| {
+                Dialect::ALL.into_iter().any(|dialect| match dialect.protocol().cancellation() {
+                    Cancellation::AtEndpoint => false,
+                    Cancellation::ByRevocation { token_type } => revokes(&metadata, token_type),
+                })
+            })
+        };
+        self.0.cancellation_endpoint.is_some() || may_revoke()
     }
 
+    /// Tells the OP in the way of the dialect that `pending` belongs to.
     pub(crate) async fn request_cancellation(&self, pending: &PendingAuthentication) -> Result<Cancelled, Error> {
+        let told = match pending.0.dialect.protocol().cancellation() {
+            Cancellation::AtEndpoint => self.cancel_at_endpoint(pending).await,
+            Cancellation::ByRevocation { token_type } => self.cancel_by_revocation(pending, token_type).await,
+        };
+        told.map_err(|error| error.in_step("cancelling"))
+    }
+
+    /// DTR §Authentication Cancellation Request.
+    async fn cancel_at_endpoint(&self, pending: &PendingAuthentication) -> Result<Cancelled, Error> {
         let Some(url) = &self.0.cancellation_endpoint else { return Ok(Cancelled::LocallyOnly) };
         // If the client's authentication is settled, the metadata is not fetched: the endpoint is a setting.
         let metadata = match self.0.assertion_audience {
@@ -58,10 +85,11 @@ impl Client {
             None => (self.0.assertion_audience == AssertionAudience::Issuer).then(|| self.issuer()),
         };
         let client = self.identity().await?;
+        let identifier = (pending.0.dialect.protocol().identifier(), Cow::Borrowed(pending.0.identifier.expose()));
         let request = || EndpointRequest {
             url,
             document: Document::CancellationResponse,
-            form: vec![("deferred_auth_id", Cow::Borrowed(pending.0.deferred_auth_id.expose()))],
+            form: vec![identifier.clone()],
             client,
             assertion_audience,
             dpop: pending.0.dpop_key.as_ref(),
@@ -78,7 +106,7 @@ impl Client {
             }
             Ok(answer)
         };
-        let told = match told.await {
+        match told.await {
             // An empty answer is not a JSON document, and the draft requires no body.
             Ok(Answer::Success { .. } | Answer::Unusable { status: 200..=204, .. }) => Ok(Cancelled::Told),
             Ok(Answer::Error(answer)) => Err(Error::new(answer.response).with_retry_after(answer.retry_after)),
@@ -86,9 +114,38 @@ impl Client {
                 Err(Error::new(violation).with_retry_after(retry_after))
             }
             Err(failure) => Err(failure.error),
-        };
-        told.map_err(|error| error.in_step("cancelling"))
+        }
     }
+
+    /// IETF DTR §Cancellation. A server without support answers 200 and does nothing, so the metadata has to list the
+    /// type.
+    async fn cancel_by_revocation(
+        &self,
+        pending: &PendingAuthentication,
+        token_type: &'static str,
+    ) -> Result<Cancelled, Error> {
+        let metadata = self.0.provider.metadata().await?;
+        if !revokes(&metadata, token_type) {
+            return Ok(Cancelled::LocallyOnly);
+        }
+        let client = self.identity_at(&metadata)?;
+        let revocation = Revocation {
+            url: self.endpoints(&metadata, client).revocation()?,
+            client,
+            assertion_audience: self.assertion_audience(&metadata),
+            dpop_key: pending.0.dpop_key.as_ref(),
+            timeout: self.0.options.request_timeout,
+        };
+        let token = Cow::Borrowed(pending.0.identifier.expose());
+        revocation.send(&self.0.endpoints, vec![("token", token), ("token_type_hint", token_type.into())]).await?;
+        Ok(Cancelled::Told)
+    }
+}
+
+/// Whether the OP's revocation endpoint accepts this type of token.
+fn revokes(metadata: &ProviderMetadata, token_type: &str) -> bool {
+    let listed = metadata.extra("revocation_endpoint_token_type_values_supported").and_then(Value::as_array);
+    listed.is_some_and(|listed| listed.iter().any(|listed| listed == token_type))
 }
 
 fn status(answer: &Answer) -> Option<u16> {

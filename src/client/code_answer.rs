@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 
 use super::Client;
 use crate::clock::Moment;
+use crate::dialect;
 use crate::dpop::DpopKey;
 use crate::error::Error;
 use crate::task::Task;
@@ -35,13 +36,24 @@ pub(super) struct Received {
 /// together with one of them.
 pub(super) struct CodeResponse {
     body: Zeroizing<Vec<u8>>,
+    is_deferral: bool,
     client: Client,
     dpop_key: Option<DpopKey>,
 }
 
 impl CodeResponse {
-    pub(super) fn new(body: Zeroizing<Vec<u8>>, client: Client, dpop_key: Option<DpopKey>) -> Self {
-        Self { body, client, dpop_key }
+    pub(super) fn new(
+        body: Zeroizing<Vec<u8>>,
+        is_deferral: bool,
+        client: Client,
+        dpop_key: Option<DpopKey>,
+    ) -> Self {
+        Self { body, is_deferral, client, dpop_key }
+    }
+
+    /// Whether it defers the tokens by its form. Its members have not been read.
+    pub(super) fn is_deferral(&self) -> bool {
+        self.is_deferral
     }
 
     pub(super) fn body(&self) -> &[u8] {
@@ -57,7 +69,8 @@ impl CodeResponse {
 impl Drop for CodeResponse {
     fn drop(&mut self) {
         let body = mem::take(&mut self.body);
-        if body.is_empty() || begins_process(&body) {
+        // The OP may still need an early access token that comes with a deferral.
+        if body.is_empty() || dialect::is_deferral(&body) {
             return;
         }
         let (client, dpop_key) = (self.client.clone(), self.dpop_key.take());
@@ -68,14 +81,4 @@ impl Drop for CodeResponse {
         );
         drop(Task::spawn(async move { client.revoke_quietly(&body, dpop_key.as_ref()).await }));
     }
-}
-
-/// Whether the answer has a `deferred_auth_id`. The OP may still need an early access token next to it. Nothing is
-/// copied out of the body, and tokens in an unreadable body are not revoked.
-fn begins_process(body: &[u8]) -> bool {
-    #[derive(serde::Deserialize)]
-    struct Members {
-        deferred_auth_id: Option<serde::de::IgnoredAny>,
-    }
-    serde_json::from_slice::<Members>(body).map_or(true, |found| found.deferred_auth_id.is_some())
 }

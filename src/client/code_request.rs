@@ -4,10 +4,12 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use url::Url;
+use zeroize::Zeroizing;
 
 use super::Client;
 use super::code_answer::{CodeAnswer, CodeResponse};
 use super::token_response::TOKEN_RESPONSE_LIMIT;
+use crate::dialect::Dialect;
 use crate::dpop::DpopKey;
 use crate::endpoint::{Answer, ClientIdentity, EndpointRequest, Failure};
 use crate::error::{Document, Error, ErrorKind, TransportProblem, Verdict};
@@ -25,8 +27,11 @@ pub(super) struct CodeRequest {
     pub(super) url: Url,
     pub(super) identity: ClientIdentity,
     pub(super) assertion_audience: Option<String>,
-    pub(super) form: Vec<(&'static str, Secret)>,
+    pub(super) form: Vec<(Cow<'static, str>, Secret)>,
     pub(super) dpop_key: Option<DpopKey>,
+    pub(super) dialect: Dialect,
+    /// Whether the OP may defer its answer.
+    pub(super) may_defer: bool,
 }
 
 impl CodeRequest {
@@ -61,8 +66,8 @@ impl CodeRequest {
     async fn send_once(&self) -> (Result<CodeResponse, Error>, bool) {
         let request = EndpointRequest {
             url: &self.url,
-            document: Document::ExchangeResponse,
-            form: self.form.iter().map(|(name, value)| (*name, Cow::Borrowed(value.expose()))).collect(),
+            document: self.document(),
+            form: self.form.iter().map(|(name, value)| (&**name, Cow::Borrowed(value.expose()))).collect(),
             client: &self.identity,
             assertion_audience: self.assertion_audience.as_deref(),
             dpop: self.dpop_key.as_ref(),
@@ -71,12 +76,13 @@ impl CodeRequest {
             body_limit: TOKEN_RESPONSE_LIMIT,
         };
         match self.client.0.endpoints.post(request).await {
-            Ok(Answer::Success { body, .. }) => {
-                (Ok(CodeResponse::new(body, self.client.clone(), self.dpop_key.clone())), true)
+            Ok(Answer::Success { body, .. }) => (Ok(self.response(body, None)), true),
+            Ok(Answer::Error(answer)) if self.defers(Some(answer.response.code())) => {
+                (Ok(self.response(answer.body, Some(answer.response.code()))), true)
             }
             Ok(Answer::Error(answer)) => {
                 let verdict = answer.response.verdict();
-                if let Some(tokens) = &answer.tokens {
+                if let Some(tokens) = answer.tokens() {
                     self.client.revoke_quietly(tokens, self.dpop_key.as_ref()).await;
                 }
                 refused(verdict, Error::new(answer.response), answer.retry_after)
@@ -87,6 +93,22 @@ impl CodeRequest {
             Err(Failure { error, may_have_been_sent: true }) => (Err(unknown(error)), true),
             Err(Failure { error, may_have_been_sent: false }) => (Err(error), false),
         }
+    }
+}
+
+impl CodeRequest {
+    /// The name of the answer in errors.
+    fn document(&self) -> Document {
+        if self.defers(None) { Document::ExchangeResponse } else { Document::TokenResponse }
+    }
+
+    /// Whether an answer defers the tokens: a success, or an error with this code.
+    fn defers(&self, error: Option<&str>) -> bool {
+        self.may_defer && self.dialect.protocol().defers(error)
+    }
+
+    fn response(&self, body: Zeroizing<Vec<u8>>, error: Option<&str>) -> CodeResponse {
+        CodeResponse::new(body, self.defers(error), self.client.clone(), self.dpop_key.clone())
     }
 }
 

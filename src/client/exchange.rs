@@ -1,6 +1,7 @@
 //! DTR §Exchanging the Deferred Code to obtain Deferred Authentication ID, and the ordinary code flow if the OP signed
 //! the user in at once.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
@@ -9,19 +10,20 @@ use super::Client;
 use super::authorization_response::{AuthorizationGrant, SignIn};
 use super::code_answer::{CodeAnswer, Received};
 use super::code_request::CodeRequest;
-use super::exchange_response::Exchanged;
-use super::response_parameters::Code;
-use super::response_type::{CODE_GRANT, DEFERRED_GRANT};
+use super::granted::Granted;
+use super::initial_request::InitialRequest;
 use super::token_response::{KEYS_PATIENCE, ReceivedTokens};
+use crate::dialect::{Deferral, Times};
 use crate::error::{Error, ErrorKind, Misuse, Rule};
 use crate::id_token::{self, InterimFingerprint, InterimState};
 use crate::jose::{KeySet, SigningAlgorithm};
-use crate::pending::{Answered, Opened, PendingAuthentication, Phase, Schedule, Times, UnverifiedInterim};
+use crate::pending::{Answered, Opened, PendingAuthentication, Phase, Schedule, UnverifiedInterim};
 use crate::secret::Secret;
 use crate::task::Task;
 
 /// How long a successful exchange waits for the OP's keys.
 const INTERIM_PATIENCE: Duration = Duration::from_secs(3);
+
 impl Client {
     /// Exchanges the code of a checked authorization response.
     ///
@@ -54,18 +56,26 @@ impl Client {
     /// - [`Protocol`](ErrorKind::Protocol) if its answer broke a rule.
     /// - [`Misuse`](ErrorKind::Misuse) for a grant that was spent or belongs to another client.
     pub async fn exchange(&self, grant: &mut AuthorizationGrant) -> Result<SignIn, Error> {
-        if grant.deferred.is_none() {
-            match self.exchange_driven(grant, Task::spawn).await? {
-                SignIn::Deferred(pending) => grant.deferred = Some(pending),
-                complete @ SignIn::Complete(_) => return Ok(complete),
+        match self.request_tokens(&mut grant.request).await? {
+            Exchanged::Complete(granted) => granted.into_authentication().map(SignIn::Complete),
+            Exchanged::Deferred(pending) => Ok(SignIn::Deferred(pending)),
+        }
+    }
+
+    /// Sends the request and takes its answer, for a caller that may be dropped.
+    pub(super) async fn request_tokens(&self, request: &mut InitialRequest) -> Result<Exchanged, Error> {
+        if request.deferred.is_none() {
+            match self.exchange_driven(request, Task::spawn).await? {
+                Exchanged::Deferred(pending) => request.deferred = Some(pending),
+                complete @ Exchanged::Complete(_) => return Ok(complete),
             }
         }
-        self.check_grant(grant)?;
-        // The pending sign-in stays in the grant while this future can be dropped.
-        if let Some(pending) = &mut grant.deferred {
+        self.check_request(request)?;
+        // The pending sign-in stays in the request while this future can be dropped.
+        if let Some(pending) = &mut request.deferred {
             self.try_to_verify_interim(pending).await;
         }
-        grant.deferred.take().map(SignIn::Deferred).ok_or_else(|| Misuse::CodeSpent.into())
+        request.deferred.take().map(Exchanged::Deferred).ok_or_else(|| Misuse::CodeSpent.into())
     }
 
     /// Verifies the interim ID Token if that is quickly possible. It must not fail, because the code is spent and the
@@ -82,181 +92,171 @@ impl Client {
         }
     }
 
-    /// Exchanges the code without verifying the interim ID Token. For a caller that stores the pending sign-in first
-    /// and is not dropped.
-    pub(crate) async fn exchange_unverified(&self, grant: &mut AuthorizationGrant) -> Result<SignIn, Error> {
-        self.exchange_driven(grant, Task::held).await
+    /// Sends the request and takes its answer without verifying the interim ID Token. For a caller that stores the
+    /// pending sign-in first and is not dropped.
+    pub(crate) async fn exchange_unverified(&self, request: &mut InitialRequest) -> Result<Exchanged, Error> {
+        self.exchange_driven(request, Task::held).await
     }
 
-    async fn exchange_driven(&self, grant: &mut AuthorizationGrant, drive: Drive) -> Result<SignIn, Error> {
-        self.check_grant(grant)?;
-        let exchanged = match &grant.code {
-            _ if grant.received.is_some() => self.complete(grant).await,
-            Code::Deferred(_) => self.exchange_deferred_code(grant, drive).await,
-            Code::Authorization(_) => self.exchange_authorization_code(grant, drive).await,
-        };
+    async fn exchange_driven(&self, request: &mut InitialRequest, drive: Drive) -> Result<Exchanged, Error> {
+        self.check_request(request)?;
+        let exchanged = self.exchanged(request, drive).await;
         exchanged.map_err(|error| {
             // An error that is transient for a request is not transient for this call if its code is spent.
-            let is_over = grant.spent && !grant.keeps_answer();
+            let is_over = request.spent && !request.keeps_answer();
             let error = if is_over { error.that_stays() } else { error };
-            error.in_step("exchanging the code")
+            error.in_step(request.step())
         })
     }
 
-    async fn exchange_deferred_code(&self, grant: &mut AuthorizationGrant, drive: Drive) -> Result<SignIn, Error> {
-        let CodeAnswer { response, sent_at, answered_at: answered, .. } = self.send_code(grant, drive).await?;
+    async fn exchanged(&self, request: &mut InitialRequest, drive: Drive) -> Result<Exchanged, Error> {
+        if request.received.is_some() {
+            return self.complete(request).await.map(Exchanged::Complete);
+        }
+        let CodeAnswer { response, sent_at, answered_at: answered, .. } = self.send_request(request, drive).await?;
         let response = response?;
-        let Exchanged { deferred_auth_id, times, interim, access_token } =
-            match Exchanged::parse(response.body(), self.0.options.strict_times) {
-                Ok(exchanged) => exchanged,
-                Err(violation)
-                    if violation.rule() == Rule::NoDeferredAuthId && self.0.options.allow_immediate_answer =>
-                {
-                    grant.received = Some(Received { response, at: answered.wall });
-                    return self.complete(grant).await;
-                }
-                Err(violation) => {
-                    self.revoke_quietly(&response.take(), grant.session.dpop_key.as_ref()).await;
-                    return Err(violation.into());
-                }
-            };
-        drop(response.take());
-        let schedule = Schedule::new(times, sent_at, answered, self.0.options.final_poll_margin, self.pace());
-        let mut pending = self.opened(grant, deferred_auth_id, access_token, schedule);
+        let deferral = match response.is_deferral() {
+            true => request.dialect.protocol().deferral(response.body(), self.0.options.strict_times).map(Some),
+            false => Ok(None),
+        };
+        match deferral {
+            Ok(Some(deferral)) => {
+                drop(response.take());
+                let schedule =
+                    Schedule::new(deferral.times, sent_at, answered, self.0.options.final_poll_margin, self.pace());
+                Ok(Exchanged::Deferred(self.deferred(request, deferral, schedule)))
+            }
+            Err(violation) if violation.rule() != Rule::NoDeferredAuthId || !self.0.options.allow_immediate_answer => {
+                self.revoke_quietly(&response.take(), request.dpop_key.as_ref()).await;
+                Err(violation.into())
+            }
+            Ok(None) | Err(_) => {
+                request.received = Some(Received { response, at: answered.wall });
+                self.complete(request).await.map(Exchanged::Complete)
+            }
+        }
+    }
+
+    /// Makes a pending sign-in of an answer that defers the tokens.
+    fn deferred(&self, request: &InitialRequest, deferral: Deferral, schedule: Schedule) -> PendingAuthentication {
+        let Deferral { identifier, times: _, interim, access_token, interaction } = deferral;
+        let mut pending = self.opened(request, identifier, access_token, schedule);
+        pending.take_interaction(self.checked_interaction(interaction));
         pending.0.interim_fingerprint = interim.fingerprint();
         (pending.0.interim, pending.0.unverified_interim) = match interim.judged() {
             None => (InterimState::Absent, None),
-            Some(Ok(token)) => (InterimState::NotYetVerifiable, Some(token)),
+            Some(Ok((token, member))) => (InterimState::NotYetVerifiable, Some(UnverifiedInterim { token, member })),
             Some(Err(rule)) => {
                 tracing::warn!(rule = rule.code(), "the interim ID Token was rejected");
                 (InterimState::Rejected(rule), None)
             }
         };
-        tracing::debug!(issuer = self.issuer(), client_id = self.client_id(), "a deferred code was exchanged");
-        Ok(SignIn::Deferred(pending))
+        tracing::debug!(issuer = self.issuer(), client_id = self.client_id(), "the OP deferred its answer");
+        pending
     }
 
     fn opened(
         &self,
-        grant: &AuthorizationGrant,
-        deferred_auth_id: Secret,
+        request: &InitialRequest,
+        identifier: Secret,
         access_token: Option<Secret>,
         schedule: Schedule,
     ) -> PendingAuthentication {
-        let session = &grant.session;
         PendingAuthentication::new(Opened {
-            issuer: session.issuer.clone(),
-            client_id: session.client_id.clone(),
-            deferred_auth_id,
-            dpop_key: session.dpop_key.clone(),
-            notification_token: grant.notification_token.clone().or(self.0.options.notification_token.clone()),
+            issuer: request.issuer.clone(),
+            client_id: request.client_id.clone(),
+            dialect: request.dialect,
+            identifier,
+            dpop_key: request.dpop_key.clone(),
+            notification_token: self.notification_token(request).cloned(),
             access_token,
-            context: session.context.clone(),
-            checks: session.checks.clone(),
+            context: request.context.clone(),
+            checks: request.checks.clone(),
             schedule,
         })
     }
 
     /// Converts final tokens that arrived at once and cannot be validated yet into a pending sign-in that already has
     /// its answer. The caller keeps it and tries again.
-    pub(crate) fn keep_answer(&self, grant: &mut AuthorizationGrant) -> Option<PendingAuthentication> {
-        let received = grant.received.take()?;
+    pub(crate) fn keep_answer(&self, request: &mut InitialRequest) -> Option<PendingAuthentication> {
+        let received = request.received.take()?;
         let now = self.now();
         let schedule = Schedule::new(Times::default(), received.at, now, None, self.pace());
-        // The OP is not polled, so there is no `deferred_auth_id`.
-        let mut pending = self.opened(grant, Secret::default(), None, schedule);
+        // The OP is not polled, so there is no identifier.
+        let mut pending = self.opened(request, Secret::default(), None, schedule);
         pending.0.phase =
             Phase::Answered(Answered { body: received.response.take(), received_at: received.at, attempts: 0 });
         Some(pending)
     }
 
-    /// Sends the code, or waits for the request with it that is already in flight. The answer is taken out of the
-    /// grant.
-    async fn send_code(&self, grant: &mut AuthorizationGrant, drive: Drive) -> Result<CodeAnswer, Error> {
-        if grant.in_flight.is_none() {
+    /// Sends the request, or waits for the one that is already in flight. The answer is taken out of `request`.
+    async fn send_request(&self, request: &mut InitialRequest, drive: Drive) -> Result<CodeAnswer, Error> {
+        if request.in_flight.is_none() {
             let metadata = self.0.provider.metadata().await?;
             let identity = self.identity_at(&metadata)?.clone();
-            let request = CodeRequest {
+            let sent = CodeRequest {
                 url: self.endpoints(&metadata, &identity).token()?.clone(),
                 assertion_audience: self.assertion_audience(&metadata).map(str::to_owned),
                 identity,
-                form: self.code_form(grant),
-                dpop_key: grant.session.dpop_key.clone(),
+                form: self.form(request),
+                dpop_key: request.dpop_key.clone(),
+                dialect: request.dialect,
+                may_defer: request.may_defer,
                 client: self.clone(),
             };
-            grant.in_flight = Some(drive(Box::pin(request.send())));
+            request.in_flight = Some(drive(Box::pin(sent.send())));
             // From here on the code may be spent.
-            grant.spent = true;
+            request.spent = true;
         }
-        if let Some(task) = &grant.in_flight {
+        if let Some(task) = &request.in_flight {
             task.finish().await;
         }
         // If the runtime of the request was shut down, its result is unknown.
-        let answer = grant.in_flight.take().and_then(Task::into_result);
+        let answer = request.in_flight.take().and_then(Task::into_result);
         let answer = answer.ok_or_else(|| Error::new(ErrorKind::OutcomeUnknown))?;
-        grant.spent = answer.spent;
+        request.spent = answer.spent;
         Ok(answer)
     }
 
-    fn code_form(&self, grant: &AuthorizationGrant) -> Vec<(&'static str, Secret)> {
-        let session = &grant.session;
-        let mut form = Vec::with_capacity(6);
-        match &grant.code {
-            Code::Deferred(code) => {
-                form.push(("grant_type", Secret::new(DEFERRED_GRANT)));
-                form.push(("deferred_code", code.clone()));
-                if let Some(token) = grant.notification_token.as_ref().or(self.0.options.notification_token.as_ref()) {
-                    form.push(("deferred_notification_token", token.clone()));
-                }
-            }
-            Code::Authorization(code) => {
-                form.push(("grant_type", Secret::new(CODE_GRANT)));
-                form.push(("code", code.clone()));
-            }
+    /// The parameters, with those of the dialect.
+    fn form(&self, request: &InitialRequest) -> Vec<(Cow<'static, str>, Secret)> {
+        let mut form = request.form.clone();
+        if !request.may_defer {
+            return form;
         }
-        // RFC 6749 §4.1.3 requires it for `code`; the base draft shows it for `deferred_code`.
-        if !self.0.options.without_redirect_uri_in_exchange || !grant.is_deferred() {
-            form.push(("redirect_uri", Secret::new(session.redirect_uri.as_str())));
-        }
-        if let Some(verifier) = &session.code_verifier {
-            form.push(("code_verifier", verifier.clone()));
-        }
+        let protocol = request.dialect.protocol();
+        form.extend(protocol.opt_in().map(|(name, value)| (name.into(), Secret::new(value))));
+        let token = self.notification_token(request).cloned();
+        form.extend(token.map(|token| (protocol.notification_token().into(), token)));
         form
     }
 
-    /// OpenID Connect Core 1.0 §3.1.3, for a response with `code`.
-    async fn exchange_authorization_code(&self, grant: &mut AuthorizationGrant, drive: Drive) -> Result<SignIn, Error> {
-        let answer = self.send_code(grant, drive).await?;
-        grant.received = Some(Received { response: answer.response?, at: answer.answered_at.wall });
-        self.complete(grant).await
+    fn notification_token<'a>(&'a self, request: &'a InitialRequest) -> Option<&'a Secret> {
+        request.notification_token.as_ref().or(self.0.options.notification_token.as_ref())
     }
 
     /// Validates final tokens that arrived without waiting. Tokens that are refused are revoked.
-    async fn complete(&self, grant: &mut AuthorizationGrant) -> Result<SignIn, Error> {
-        let AuthorizationGrant { session, received: Some(received), .. } = &*grant else {
+    async fn complete(&self, request: &mut InitialRequest) -> Result<Granted, Error> {
+        let InitialRequest { received: Some(received), .. } = &*request else {
             return Err(Misuse::CodeSpent.into());
         };
         let tokens = ReceivedTokens {
             body: received.response.body(),
             received_at: received.at,
-            checks: &session.checks,
-            dpop_key: session.dpop_key.as_ref(),
+            dpop_key: request.dpop_key.as_ref(),
             interim: &InterimState::Absent,
             interim_fingerprint: None,
             patience: KEYS_PATIENCE,
-            code: match &grant.code {
-                Code::Authorization(code) => Some(code),
-                Code::Deferred(_) => None,
-            },
+            code: request.code.as_ref(),
         };
-        let judged = self.authenticate(tokens).await?;
+        let judged = self.granted(request.checks.as_ref(), tokens).await?;
         if judged.is_err() {
-            self.revoke_quietly(received.response.body(), session.dpop_key.as_ref()).await;
+            self.revoke_quietly(received.response.body(), request.dpop_key.as_ref()).await;
         }
-        let context = session.context.clone();
+        let context = request.context.clone();
         // Its tokens were returned or revoked by now.
-        grant.received.take().map(|received| received.response.take());
-        Ok(SignIn::Complete(judged?.with_context(context)))
+        request.received.take().map(|received| received.response.take());
+        Ok(judged?.with_context(context))
     }
 
     /// Tries to verify an interim ID Token that could not be verified before, because the OP's keys were unavailable or
@@ -284,13 +284,14 @@ impl Client {
             fingerprint.add(decrypted.expose());
         }
         let body = &pending.0;
+        let Some(checks) = &body.checks else { return Ok(()) };
         let received_at = body.schedule.exchange_answered_at();
         let verified = match decrypted {
             Err(violation) => Err(violation),
             Ok(token) => {
                 let check = |token: &str, keys: &KeySet, algorithms: &[SigningAlgorithm]| {
                     let expectations =
-                        self.expectations(&body.checks, algorithms, body.access_token.as_ref(), received_at);
+                        self.expectations(checks, algorithms, body.access_token.as_ref(), received_at);
                     id_token::verify_interim(token, *member, keys, &expectations)
                 };
                 self.verify_signed_id_token(token.expose(), received_at, Duration::ZERO, check).await?
@@ -308,5 +309,12 @@ impl Client {
     }
 }
 
-/// How the request with the code is run.
+/// The answer to a token request that was sent.
+pub(crate) enum Exchanged {
+    /// Tokens, which are valid.
+    Complete(Granted),
+    Deferred(PendingAuthentication),
+}
+
+/// How the request is run.
 type Drive = fn(BoxFuture<'static, CodeAnswer>) -> Task<CodeAnswer>;

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::algorithms::ClientAlgorithms;
 use super::response_mode::ResponseMode;
-use super::response_type::ResponseType;
+use crate::dialect::{Dialect, ResponseType};
 use crate::dpop::DpopKey;
 use crate::jose::DecryptionKey;
 use crate::pending::FINAL_POLL_MARGIN;
@@ -13,6 +13,11 @@ use crate::secret::Secret;
 /// All settings except the identity of the client and of the OP. Each has a setter on the builder.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
+    /// `None` if the OP's metadata decides.
+    pub(crate) dialect: Option<Dialect>,
+    pub(crate) without_deferral_hint: bool,
+    /// The client signs no user in.
+    pub(crate) without_redirect_uri: bool,
     pub(crate) response_type: ResponseType,
     pub(crate) response_mode: Option<ResponseMode>,
     pub(crate) algorithms: ClientAlgorithms,
@@ -57,6 +62,9 @@ const SESSION_LIFETIME: Duration = Duration::from_secs(60 * 60);
 impl Default for Options {
     fn default() -> Self {
         Self {
+            dialect: None,
+            without_deferral_hint: false,
+            without_redirect_uri: false,
             response_type: ResponseType::default(),
             request_timeout: REQUEST_TIMEOUT,
             poll_timeout: POLL_TIMEOUT,

@@ -1,15 +1,19 @@
 //! How a sign-in ends.
 
 use super::authentication::Authentication;
+use super::issued_tokens::IssuedTokens;
 use crate::error::{ErrorResponse, Violation};
 
-/// How a sign-in ended. There is exactly one outcome, and polling has stopped.
+/// How a sign-in or a token request ended. There is exactly one outcome, and polling has stopped.
 #[non_exhaustive]
 #[derive(Debug)]
 #[must_use = "the outcome is the result of the sign-in"]
 pub enum Outcome {
     /// The OP approved, and its answer was verified. Sign the user in.
     Approved(Authentication),
+    /// The OP approved a request without a user, such as [`Grant::client_credentials`](super::Grant::client_credentials),
+    /// and issued tokens.
+    Issued(IssuedTokens),
     /// The OP denied the request (`access_denied`).
     Denied(Denial),
     /// Time ran out before the OP decided. The user may start again.
@@ -38,6 +42,10 @@ impl Outcome {
             Self::Approved(mut authentication) => {
                 authentication.came_after_cancellation();
                 Self::Approved(authentication)
+            }
+            Self::Issued(mut tokens) => {
+                tokens.came_after_cancellation();
+                Self::Issued(tokens)
             }
             other => other,
         }

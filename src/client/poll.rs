@@ -9,12 +9,12 @@ use std::time::Duration;
 use super::Client;
 use super::options::PollCredential;
 use super::outcome::{Denial, Expiry, Outcome};
-use super::response_type::DEFERRED_GRANT;
 use super::token_response::TOKEN_RESPONSE_LIMIT;
 use super::token_response::{ReceivedTokens, final_violation};
 use crate::clock::Moment;
+use crate::dialect::Dialect;
 use crate::dpop::DpopKey;
-use crate::endpoint::{Answer as Sent, EndpointRequest, Failure};
+use crate::endpoint::{Answer as Sent, EndpointRequest, ErrorAnswer, Failure};
 use crate::error::{Document, Error, ErrorResponse, Misuse, Rule, TransportProblem, Verdict, Violation};
 use crate::pending::{
     Answer, End, PendingAuthentication, Phase, Polled, Standing, Step, SuccessBody, is_given_up, is_known_error,
@@ -23,6 +23,7 @@ use crate::pending::{
 use crate::provider::ProviderMetadata;
 use crate::secret::Secret;
 use crate::task::Task;
+use zeroize::Zeroizing;
 
 /// The result of one poll.
 #[non_exhaustive]
@@ -162,7 +163,8 @@ impl Client {
     ) -> impl Future<Output = Polled> + Send + use<> {
         let request = TokenRequest {
             client: self.clone(),
-            deferred_auth_id: pending.0.deferred_auth_id.clone(),
+            dialect: pending.0.dialect,
+            identifier: pending.0.identifier.clone(),
             dpop_key: pending.0.dpop_key.clone(),
             access_token: pending.0.access_token.clone(),
         };
@@ -170,7 +172,7 @@ impl Client {
             let sent = request.send(metadata).await;
             let at = request.client.now();
             match sent {
-                Ok(answer) => judge(answer, at),
+                Ok(answer) => request.client.judge(request.dialect, answer, at),
                 Err(Failure { error, may_have_been_sent }) => {
                     let answer = Answer::Trouble { unanswered: may_have_been_sent, retry_after: error.retry_after() };
                     Polled { answer, error: Some(error), at, unwanted: None }
@@ -206,21 +208,17 @@ impl Client {
         let received = ReceivedTokens {
             body: &answered.body,
             received_at: answered.received_at,
-            checks: &body.checks,
             dpop_key: body.dpop_key.as_ref(),
             interim: &body.interim,
             interim_fingerprint: body.interim_fingerprint.as_ref(),
             patience: Duration::ZERO,
             code: None,
         };
-        let violation = match self.authenticate(received).await {
-            Ok(Ok(authentication)) => {
-                let mut authentication = authentication.with_context(body.context.clone());
-                if body.cancelled {
-                    authentication.came_after_cancellation();
-                }
+        let violation = match self.granted(body.checks.as_ref(), received).await {
+            Ok(Ok(granted)) => {
                 body.phase = Phase::Ended;
-                return Ok(Poll::Finished(Outcome::Approved(authentication)));
+                let outcome = granted.with_context(body.context.clone()).into_outcome(body.cancelled);
+                return Ok(Poll::Finished(outcome));
             }
             Ok(Err(violation)) => violation,
             Err(error) => {
@@ -293,7 +291,8 @@ impl Client {
 /// outlive the call that started it.
 struct TokenRequest {
     client: Client,
-    deferred_auth_id: Secret,
+    dialect: Dialect,
+    identifier: Secret,
     dpop_key: Option<DpopKey>,
     access_token: Option<Secret>,
 }
@@ -311,9 +310,10 @@ impl TokenRequest {
                 Some(token.ok_or_else(|| not_sent(Misuse::NoAccessToken.into()))?)
             }
         };
+        let protocol = self.dialect.protocol();
         let form = vec![
-            ("grant_type", Cow::Borrowed(DEFERRED_GRANT)),
-            ("deferred_auth_id", self.deferred_auth_id.expose().into()),
+            ("grant_type", Cow::Borrowed(protocol.grant_type())),
+            (protocol.identifier(), self.identifier.expose().into()),
         ];
         let request = EndpointRequest {
             url: self.client.endpoints(&metadata, client).token().map_err(not_sent)?,
@@ -330,44 +330,55 @@ impl TokenRequest {
     }
 }
 
-/// Classifies the answer of the token endpoint.
-fn judge(sent: Sent, at: Moment) -> Polled {
-    let polled = |answer, error| Polled { answer, error, at, unwanted: None };
-    match sent {
-        Sent::Success { body, .. } => match looks_final(&body) {
-            true => polled(Answer::Success(SuccessBody(body)), None),
-            // The JSON of a proxy or captive portal must not end a sign-in that took three weeks.
-            false => {
-                let violation = Violation::new(Rule::NoIdToken).in_document(Document::TokenResponse);
-                let error = Error::new(violation).that_passes();
-                polled(Answer::Trouble { unanswered: true, retry_after: None }, Some(error))
+impl Client {
+    /// Classifies the answer of the token endpoint.
+    fn judge(&self, dialect: Dialect, sent: Sent, at: Moment) -> Polled {
+        let polled = |answer, error| Polled { answer, error, at, unwanted: None };
+        match sent {
+            Sent::Success { body, .. } => match looks_final(&body) {
+                true => polled(Answer::Success(SuccessBody(body)), None),
+                // The JSON of a proxy or captive portal must not end a sign-in that took three weeks.
+                false => {
+                    let violation = Violation::new(Rule::NoIdToken).in_document(Document::TokenResponse);
+                    let error = Error::new(violation).that_passes();
+                    polled(Answer::Trouble { unanswered: true, retry_after: None }, Some(error))
+                }
+            },
+            Sent::Error(answer) => self.judge_error(dialect, answer, at),
+            Sent::Unusable { violation, verdict, retry_after, .. } => {
+                let unanswered = verdict == Verdict::MayBeLost;
+                let error = Error::new(violation).that_passes().with_retry_after(retry_after);
+                polled(Answer::Trouble { unanswered, retry_after }, Some(error))
             }
-        },
-        Sent::Error(answer) => {
-            let code = answer.response.code();
-            if !is_known_error(code) {
-                tracing::warn!(code, "the OP answered a poll with an unknown error code; polling continues");
-            }
-            let verdict = answer.response.verdict();
-            let waiting = matches!(verdict, Verdict::Pending | Verdict::SlowDown);
-            let error = (!waiting).then(|| {
-                let error = if is_known_error(code) {
-                    Error::new(answer.response.clone())
-                } else {
-                    let violation = Violation::new(Rule::UnknownError).in_document(Document::TokenResponse);
-                    Error::new(violation).that_passes().with_source(Error::new(answer.response.clone()))
-                };
-                error.with_retry_after(answer.retry_after)
-            });
-            let unwanted = answer.tokens.filter(|_| verdict.is_end()).map(SuccessBody);
-            let answer = Answer::Error { response: answer.response, retry_after: answer.retry_after };
-            Polled { unwanted, ..polled(answer, error) }
         }
-        Sent::Unusable { violation, verdict, retry_after, .. } => {
-            let unanswered = verdict == Verdict::MayBeLost;
-            let error = Error::new(violation).that_passes().with_retry_after(retry_after);
-            polled(Answer::Trouble { unanswered, retry_after }, Some(error))
+    }
+
+    fn judge_error(&self, dialect: Dialect, answer: ErrorAnswer, at: Moment) -> Polled {
+        let (protocol, retry_after) = (dialect.protocol(), answer.retry_after);
+        let interaction = protocol.interaction(answer.response.code(), &answer.body);
+        let unwanted = answer.tokens().map(|tokens| SuccessBody(Zeroizing::new(tokens.to_vec())));
+        let response = match protocol.is_pending(answer.response.code()) {
+            true => answer.response.as_pending(),
+            false => answer.response,
+        };
+        let code = response.code();
+        if !is_known_error(&response) {
+            tracing::warn!(code, "the OP answered a poll with an unknown error code; polling continues");
         }
+        let verdict = response.verdict();
+        let waiting = matches!(verdict, Verdict::Pending | Verdict::SlowDown);
+        let error = (!waiting).then(|| {
+            let error = if is_known_error(&response) {
+                Error::new(response.clone())
+            } else {
+                let violation = Violation::new(Rule::UnknownError).in_document(Document::TokenResponse);
+                Error::new(violation).that_passes().with_source(Error::new(response.clone()))
+            };
+            error.with_retry_after(retry_after)
+        });
+        let unwanted = unwanted.filter(|_| verdict.is_end());
+        let interaction = self.checked_interaction(interaction);
+        Polled { answer: Answer::Error { response, retry_after, interaction }, error, at, unwanted }
     }
 }
 

@@ -7,11 +7,11 @@ use serde_json::Value;
 use url::Url;
 
 use super::Client;
-use super::seconds::{Rounding, seconds};
 use crate::clock::saturating_add;
 use crate::dpop::DpopKey;
 use crate::endpoint::{Answer, EndpointRequest, Failure};
 use crate::error::{Document, Error, Rule, Violation};
+use crate::json::seconds::{Rounding, seconds};
 use crate::json::Object;
 use crate::provider::ProviderMetadata;
 
@@ -90,10 +90,10 @@ impl Client {
 impl Pushed {
     /// The URL for the browser. It contains only the client and the reference, because the OP has the request (RFC 9126
     /// §4).
-    pub(super) fn url(&self, metadata: &ProviderMetadata, client_id: &str) -> Url {
-        let mut url = metadata.authorization_endpoint().clone();
+    pub(super) fn url(&self, metadata: &ProviderMetadata, client_id: &str) -> Result<Url, Error> {
+        let mut url = metadata.authorization_url()?.clone();
         url.query_pairs_mut().append_pair("client_id", client_id).append_pair("request_uri", &self.request_uri);
-        url
+        Ok(url)
     }
 }
 

@@ -270,7 +270,7 @@ impl Request {
 
     /// The error for an unsuccessful answer. Tokens that came with it are revoked.
     async fn refused(&self, answer: ErrorAnswer) -> Error {
-        let tokens = answer.tokens.map(|body| tokens_to_revoke(&body)).unwrap_or_default();
+        let tokens = answer.tokens().map(tokens_to_revoke).unwrap_or_default();
         if let (false, Some(url)) = (tokens.is_empty(), &self.revocation) {
             let revocation = Revocation {
                 url,

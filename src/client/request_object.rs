@@ -143,7 +143,7 @@ impl RequestObject {
     ///
     /// [`Misuse::RequestTooLong`].
     pub(super) fn url(&self, metadata: &ProviderMetadata, client_id: &str) -> Result<Url, Error> {
-        let mut url = metadata.authorization_endpoint().clone();
+        let mut url = metadata.authorization_url()?.clone();
         url.query_pairs_mut().extend_pairs(self.parameters(client_id));
         match url.as_str().len() {
             actual if actual > LONGEST_URL => Err(Misuse::RequestTooLong { actual, limit: LONGEST_URL }.into()),

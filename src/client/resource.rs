@@ -6,9 +6,12 @@ use url::Url;
 
 use super::Client;
 use super::authentication::{Authentication, TokenType};
+use super::issued_tokens::IssuedTokens;
 use super::setting::setting;
+use crate::dpop::DpopKey;
 use crate::endpoint::{Failure, Presentation, ResourceRequest, stated_error};
 use crate::error::{ConfigurationProblem, Document, Error, Misuse};
+use crate::secret::Secret;
 use crate::transport::{ClientCertificate, HttpResponse};
 
 /// The longest response in bytes. Applications fetch larger ones with their own HTTP client.
@@ -22,6 +25,58 @@ pub(super) struct Call<'a> {
     pub(super) body: Bytes,
     pub(super) document: Document,
     pub(super) body_limit: usize,
+}
+
+/// Tokens with which [`Client::resource`] calls an API: an [`Authentication`], or [`IssuedTokens`].
+pub trait AccessTokenHolder: Sealed {}
+
+/// What it takes to present an access token.
+pub struct Presented<'a> {
+    issuer: &'a str,
+    client_id: &'a str,
+    access_token: Option<&'a Secret>,
+    token_type: Option<TokenType>,
+    dpop_key: Option<&'a DpopKey>,
+    certificate_bound: bool,
+}
+
+/// Keeps [`AccessTokenHolder`] closed.
+pub trait Sealed {
+    #[doc(hidden)]
+    fn presented(&self) -> Presented<'_>;
+}
+
+impl AccessTokenHolder for Authentication {}
+
+impl Sealed for Authentication {
+    fn presented(&self) -> Presented<'_> {
+        let body = self.body();
+        Presented {
+            issuer: &body.issuer,
+            client_id: &body.client_id,
+            access_token: body.access_token.as_ref(),
+            token_type: Some(body.token_type),
+            dpop_key: body.dpop_key.as_ref(),
+            certificate_bound: body.certificate_bound,
+        }
+    }
+}
+
+impl AccessTokenHolder for IssuedTokens {}
+
+impl Sealed for IssuedTokens {
+    fn presented(&self) -> Presented<'_> {
+        let body = self.body();
+        Presented {
+            issuer: &body.issuer,
+            client_id: &body.client_id,
+            // A token of another kind must not be sent to a resource.
+            access_token: body.token_type.is_some().then_some(&body.access_token),
+            token_type: body.token_type,
+            dpop_key: body.dpop_key.as_ref(),
+            certificate_bound: body.certificate_bound,
+        }
+    }
 }
 
 impl Client {
@@ -61,7 +116,7 @@ impl Client {
     ///   an address which [`refuse_private_addresses`](super::ClientBuilder::refuse_private_addresses) excludes.
     pub async fn resource(
         &self,
-        authentication: &Authentication,
+        tokens: &impl AccessTokenHolder,
         request: http::Request<Bytes>,
     ) -> Result<http::Response<Bytes>, Error> {
         let (parts, body) = request.into_parts();
@@ -78,7 +133,8 @@ impl Client {
             document: Document::Resource,
             body_limit: RESOURCE_RESPONSE_LIMIT,
         };
-        let sent = self.with_access_token(authentication, call);
+        let presented = tokens.presented();
+        let sent = self.with_access_token(presented, call);
         let received = sent.await.map_err(|error| error.in_step("calling a protected resource"))?;
         let mut response = http::Response::new(received.body);
         if let Some(error) = stated_error(received.status, &received.headers) {
@@ -91,13 +147,12 @@ impl Client {
 
     pub(super) async fn with_access_token(
         &self,
-        authentication: &Authentication,
+        tokens: Presented<'_>,
         call: Call<'_>,
     ) -> Result<HttpResponse, Error> {
         let Call { method, url, headers, body, document, body_limit } = call;
-        let tokens = authentication.body();
-        self.check_ownership(&tokens.issuer, &tokens.client_id)?;
-        let access_token = tokens.access_token.as_ref().ok_or(Misuse::NoAccessToken)?;
+        self.check_ownership(tokens.issuer, tokens.client_id)?;
+        let access_token = tokens.access_token.ok_or(Misuse::NoAccessToken)?;
         let request = ResourceRequest {
             method,
             url,
@@ -105,10 +160,10 @@ impl Client {
             headers,
             body,
             access_token,
-            presentation: match (tokens.token_type, &tokens.dpop_key) {
-                (TokenType::Dpop, Some(key)) => Presentation::Dpop(key),
+            presentation: match (tokens.token_type, tokens.dpop_key) {
+                (Some(TokenType::Dpop), Some(key)) => Presentation::Dpop(key),
                 // As a bearer token it would be refused, and a server that should not have it would receive it.
-                (TokenType::Dpop, None) => return Err(Misuse::NoDpopKey.into()),
+                (Some(TokenType::Dpop), None) => return Err(Misuse::NoDpopKey.into()),
                 _ if tokens.certificate_bound => Presentation::WithCertificate(self.token_certificate()?),
                 _ => Presentation::Bearer,
             },

@@ -1,7 +1,7 @@
 //! How an authorization response is returned.
 
-use super::response_type::ResponseType;
 use super::setting::setting;
+use crate::dialect::ResponseType;
 use crate::error::Error;
 use crate::provider::ProviderMetadata;
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::arrival::Arrival;
-use super::response_type::ResponseType;
+use crate::dialect::ResponseType;
 use crate::error::{Document, Error, ErrorResponse, Rule, Violation};
 use crate::secret::Secret;
 

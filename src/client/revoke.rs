@@ -148,7 +148,7 @@ impl Revocation<'_> {
         }
     }
 
-    async fn send(&self, endpoints: &Endpoints, form: Vec<(&'static str, Cow<'_, str>)>) -> Result<(), Error> {
+    pub(super) async fn send(&self, endpoints: &Endpoints, form: Vec<(&'static str, Cow<'_, str>)>) -> Result<(), Error> {
         let request = EndpointRequest {
             url: self.url,
             document: Document::RevocationResponse,

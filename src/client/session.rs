@@ -11,8 +11,8 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::arrival::Arrival;
-use super::response_type::ResponseType;
 use crate::clock::{from_unix_seconds, saturating_add};
+use crate::dialect::{Dialect, ResponseType};
 use crate::dpop::DpopKey;
 use crate::error::{Error, Misuse, SessionProblem};
 use crate::jose::{self, CompactJws};
@@ -61,8 +61,14 @@ pub(super) struct Body {
     /// In seconds since 1970, if the request was pushed or signed.
     #[serde(rename = "ux", default, skip_serializing_if = "Option::is_none")]
     pub(super) url_expires_at: Option<u64>,
+    /// Which codes the response may have.
     #[serde(rename = "rt")]
     pub(super) response_type: ResponseType,
+    #[serde(rename = "dl", default, skip_serializing_if = "Dialect::is_default")]
+    pub(super) dialect: Dialect,
+    /// The OP may defer its answer to an ordinary code.
+    #[serde(rename = "op", default, skip_serializing_if = "is_false")]
+    pub(super) opted_in: bool,
     /// The response has to be a JWT.
     #[serde(rename = "jw", default, skip_serializing_if = "is_false")]
     pub(super) jwt_response: bool,

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::authentication::{self, Authentication};
+use super::issued_tokens::{self, IssuedTokens};
 use super::outcome::{Denial, Expiry, Outcome};
 use crate::error::{Document, ErrorResponse, Rule, Violation};
 
@@ -11,6 +12,8 @@ use crate::error::{Document, ErrorResponse, Rule, Violation};
 pub(crate) enum StoredOutcome {
     #[serde(rename = "a")]
     Approved(Box<authentication::Body>),
+    #[serde(rename = "t")]
+    Issued(Box<issued_tokens::Body>),
     #[serde(rename = "d")]
     Denied(StoredResponse),
     #[serde(rename = "e")]
@@ -35,10 +38,18 @@ pub(crate) struct StoredResponse {
     status: Option<u16>,
 }
 
+impl StoredOutcome {
+    /// Whether releases before 0.2 cannot read it.
+    pub(crate) fn is_new(&self) -> bool {
+        matches!(self, Self::Issued(_))
+    }
+}
+
 impl From<Outcome> for StoredOutcome {
     fn from(outcome: Outcome) -> Self {
         match outcome {
             Outcome::Approved(authentication) => Self::Approved(authentication.into_body()),
+            Outcome::Issued(tokens) => Self::Issued(tokens.into_body()),
             Outcome::Denied(denial) => Self::Denied(denial.response().into()),
             Outcome::Expired(expiry) => Self::Expired { confirmed: expiry.is_confirmed() },
             Outcome::Failed(response) => Self::Failed((&response).into()),
@@ -56,6 +67,7 @@ impl From<StoredOutcome> for Outcome {
     fn from(stored: StoredOutcome) -> Self {
         match stored {
             StoredOutcome::Approved(body) => Self::Approved(Authentication::from_body(body)),
+            StoredOutcome::Issued(body) => Self::Issued(IssuedTokens::from_body(body)),
             StoredOutcome::Denied(response) => Self::Denied(Denial::new(response.into())),
             StoredOutcome::Expired { confirmed } => Self::Expired(Expiry::new(confirmed)),
             StoredOutcome::Failed(response) => Self::Failed(response.into()),

@@ -5,16 +5,16 @@ use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::Client;
 use super::authentication::{self, Authentication, TokenType};
-use super::seconds::{Rounding, seconds};
 use crate::dpop::DpopKey;
 use crate::error::{Document, Error, ErrorKind, Rule, Violation};
 use crate::id_token::{self, IdToken, InterimFingerprint, InterimState};
 use crate::jose::{KeySet, SigningAlgorithm};
 use crate::json::Object;
+use crate::json::seconds::{Rounding, seconds};
 use crate::pending::Checks;
 use crate::provider::{Channel, SignedJwt};
 use crate::sealed::Sealable as _;
@@ -30,13 +30,12 @@ pub(super) const TOKEN_RESPONSE_LIMIT: usize = 1024 * 1024;
 pub(super) struct ReceivedTokens<'a> {
     pub(super) body: &'a [u8],
     pub(super) received_at: SystemTime,
-    pub(super) checks: &'a Checks,
     pub(super) dpop_key: Option<&'a DpopKey>,
     pub(super) interim: &'a InterimState,
     pub(super) interim_fingerprint: Option<&'a InterimFingerprint>,
     /// How long its caller can wait for the OP's keys.
     pub(super) patience: Duration,
-    /// The authorization code that was exchanged for them, if it was not a `deferred_auth_id`.
+    /// The authorization code that was exchanged for them, if they came at once.
     pub(super) code: Option<&'a Secret>,
 }
 
@@ -59,13 +58,14 @@ impl Client {
     /// response that will never be valid.
     pub(super) async fn authenticate(
         &self,
+        checks: &Checks,
         received: ReceivedTokens<'_>,
     ) -> Result<Result<Authentication, Violation>, Error> {
         let tokens = match Tokens::parse(received.body) {
             Ok(tokens) => tokens,
             Err(violation) => return Ok(Err(violation)),
         };
-        let id_token = match self.verify(&received, &tokens).await? {
+        let id_token = match self.verify(checks, &received, &tokens).await? {
             Ok(id_token) => id_token,
             Err(violation) => return Ok(Err(violation)),
         };
@@ -114,6 +114,7 @@ impl Client {
 
     async fn verify(
         &self,
+        checks: &Checks,
         received: &ReceivedTokens<'_>,
         tokens: &Tokens,
     ) -> Result<Result<IdToken, Violation>, Error> {
@@ -127,7 +128,7 @@ impl Client {
         let verified =
             self.verify_id_token(token, received.received_at, received.patience, |token, keys, algorithms| {
                 let mut expectations =
-                    self.expectations(received.checks, algorithms, tokens.access_token.as_ref(), received.received_at);
+                    self.expectations(checks, algorithms, tokens.access_token.as_ref(), received.received_at);
                 expectations.code = received.code;
                 expectations.interim_fingerprint = received.interim_fingerprint;
                 expectations.interim_claims = received.interim.verified().map(|interim| interim.claims());
@@ -220,6 +221,8 @@ pub(super) struct Tokens {
     pub(super) access_token: Option<Secret>,
     /// `None` if it is missing or unknown.
     pub(super) token_type: Option<TokenType>,
+    /// The `token_type` says that the issued token is not an access token (RFC 8693 §2.2.1).
+    pub(super) is_no_access_token: bool,
     /// A refresh may come without one (OpenID Connect Core 1.0 §12.2).
     pub(super) id_token: Option<Secret>,
     pub(super) refresh_token: Option<Secret>,
@@ -230,16 +233,30 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
+    /// Parses a response of which the ID Token is not used.
+    pub(super) fn parse_without_id_token(body: &[u8]) -> Result<Self, Violation> {
+        let mut members = Object::read(body, Document::TokenResponse, &["access_token", "token_type"])?;
+        if let Some(Value::String(mut token)) = members.shift_remove("id_token") {
+            token.zeroize();
+        }
+        Self::of(members)
+    }
+
     pub(super) fn parse(body: &[u8]) -> Result<Self, Violation> {
+        Self::of(Object::read(body, Document::TokenResponse, &["access_token", "token_type", "id_token"])?)
+    }
+
+    fn of(members: Map<String, Value>) -> Result<Self, Violation> {
         const DOCUMENT: Document = Document::TokenResponse;
-        let members = Object::read(body, DOCUMENT, &["access_token", "token_type", "id_token"])?;
         let response =
             TokenResponse::deserialize(members).map_err(|error| Violation::malformed_json(DOCUMENT, &error))?;
         let text = |value| match value {
             Some(Value::String(text)) if !text.is_empty() => Some(text),
             _ => None,
         };
+        let token_type = text(response.token_type);
         Ok(Self {
+            is_no_access_token: token_type.as_deref().is_some_and(|name| name.eq_ignore_ascii_case("N_A")),
             id_token: match response.id_token {
                 None | Some(Value::Null) => None,
                 Some(Value::String(token)) if !token.is_empty() => Some(Secret::new(token)),
@@ -247,7 +264,7 @@ impl Tokens {
             },
             access_token: text(response.access_token).map(Secret::new),
             // RFC 6749 §5.1: the value is case insensitive.
-            token_type: text(response.token_type).and_then(|name| match name {
+            token_type: token_type.and_then(|name| match name {
                 name if name.eq_ignore_ascii_case("DPoP") => Some(TokenType::Dpop),
                 name if name.eq_ignore_ascii_case("Bearer") => Some(TokenType::Bearer),
                 _ => None,
@@ -319,7 +336,7 @@ impl Scope {
         }
     }
 
-    fn listed(self) -> Option<String> {
+    pub(super) fn listed(self) -> Option<String> {
         match self {
             Self::Listed(scope) => Some(scope),
             Self::Absent | Self::Unknown => None,

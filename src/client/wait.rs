@@ -10,6 +10,7 @@ use super::outcome::Outcome;
 use super::poll::Poll;
 use crate::error::{Error, ErrorKind, Rule};
 use crate::pending::PendingAuthentication;
+use crate::secret::Secret;
 
 /// The longest sleep, so that a suspended machine notices the time soon after it resumes.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
@@ -44,6 +45,12 @@ pub enum WaitEvent<'a> {
     Answered,
     /// The OP has not decided. [`progress`](PendingAuthentication::progress) may contain more details.
     Pending,
+    /// The OP needs something from the user, at a new URI (IETF DTR §Polling). Show it to the user whom the request is
+    /// about; polling continues meanwhile. It is also sent for the URI of the first answer.
+    InteractionRequired {
+        /// The URI, which works once and is as sensitive as a token.
+        uri: &'a Secret,
+    },
     /// The OP answered `slow_down`.
     SlowDown,
     /// A poll failed with a transient error. The next one backs off.
@@ -109,7 +116,13 @@ impl<'a> Wait<'a> {
     }
 
     async fn run(mut self) -> Result<Outcome, Error> {
+        let mut shown = None;
         loop {
+            let uri = self.pending.interaction_uri().cloned();
+            if let Some(uri) = uri.as_ref().filter(|_| uri != shown) {
+                self.emit(WaitEvent::InteractionRequired { uri });
+            }
+            shown = uri;
             if self.pending.is_due(self.client.now()) {
                 self.pending.announce_poll();
                 self.emit(WaitEvent::Asking);

@@ -37,8 +37,15 @@ pub(crate) enum Answer {
 pub(crate) struct ErrorAnswer {
     pub(crate) response: ErrorResponse,
     pub(crate) retry_after: Option<Duration>,
+    pub(crate) body: Zeroizing<Vec<u8>>,
+    has_tokens: bool,
+}
+
+impl ErrorAnswer {
     /// The body, if tokens came with the error. They are not used and should be revoked.
-    pub(crate) tokens: Option<Zeroizing<Vec<u8>>>,
+    pub(crate) fn tokens(&self) -> Option<&[u8]> {
+        self.has_tokens.then_some(&**self.body)
+    }
 }
 
 impl Answer {
@@ -62,8 +69,8 @@ impl Answer {
         match judged {
             Ok(None) => Self::Success { body: Zeroizing::new(response.body.into()), retry_after },
             Ok(Some(Stated { response: stated, has_tokens })) => {
-                let tokens = has_tokens.then(|| Zeroizing::new(response.body.into()));
-                Self::Error(ErrorAnswer { response: stated, retry_after, tokens })
+                let body = Zeroizing::new(response.body.into());
+                Self::Error(ErrorAnswer { response: stated, retry_after, body, has_tokens })
             }
             Err(violation) => {
                 let (violation, status) = (violation.in_document(document), status.as_u16());
@@ -118,8 +125,8 @@ impl fmt::Debug for ErrorAnswer {
             .debug_struct("ErrorAnswer")
             .field("response", &self.response)
             .field("retry_after", &self.retry_after)
-            .field("has_tokens", &self.tokens.is_some())
-            .finish()
+            .field("has_tokens", &self.has_tokens)
+            .finish_non_exhaustive()
     }
 }
 

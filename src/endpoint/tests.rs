@@ -470,7 +470,7 @@ async fn beside_tokens_an_end_is_an_end_and_any_other_error_a_contradiction() {
         for code in ["access_denied", "expired_token", "invalid_grant", "invalid_request"] {
             let ended = stated(Op::answering([with(code)]).post().await);
             assert_eq!(ended.response.code(), code);
-            assert!(ended.tokens.is_some() && !format!("{ended:?}").contains("secret"));
+            assert!(ended.tokens().is_some() && !format!("{ended:?}").contains("secret"));
         }
         for code in
             ["authorization_pending", "slow_down", "invalid_client", "use_dpop_nonce", "server_error", "warning"]
@@ -484,7 +484,7 @@ async fn beside_tokens_an_end_is_an_end_and_any_other_error_a_contradiction() {
     }
     let empty = r#"{"error":"authorization_pending","access_token":null,"id_token":""}"#;
     let pending = stated(Op::answering([answer(200, &[AS_JSON], empty)]).post().await);
-    assert!(pending.tokens.is_none(), "members without a value are no tokens");
+    assert!(pending.tokens().is_none(), "members without a value are no tokens");
 }
 
 #[tokio::test]

@@ -16,6 +16,8 @@ pub struct ErrorResponse {
     description: Option<String>,
     status: Option<u16>,
     scope: Option<String>,
+    /// The code means "pending" in the dialect of the request.
+    is_pending: bool,
 }
 
 /// Codes longer than this, or with characters outside of RFC 6749's `NQSCHAR`, are shown as this.
@@ -35,7 +37,14 @@ impl ErrorResponse {
             description: description.and_then(text::untrusted),
             status,
             scope: None,
+            is_pending: false,
         }
+    }
+
+    /// Marks the answer to a poll whose code means in the dialect of the poll that the OP has not decided.
+    pub(crate) fn as_pending(mut self) -> Self {
+        self.is_pending = true;
+        self
     }
 
     /// Adds the scope that a protected resource requires, if it is well-formed.
@@ -73,6 +82,9 @@ impl ErrorResponse {
 
     /// What it means for the grant that was sent. An error that came through the browser has no status.
     pub(crate) fn verdict(&self) -> Verdict {
+        if self.is_pending {
+            return Verdict::Pending;
+        }
         Verdict::of(self.status.unwrap_or(400), Some(&self.code))
     }
 

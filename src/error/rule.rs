@@ -91,6 +91,7 @@ rules! {
 
     // Exchange and token responses
     NoDeferredAuthId = "no_deferred_auth_id", "the exchange response has no `deferred_auth_id`", "DTR §Deferred Code Exchange Response Validation";
+    NoDeferralCode = "no_deferral_code", "the OP deferred its answer without a `deferral_code`", "IETF DTR §Token Endpoint — Deferred Response";
     TwoInterimIdTokens = "two_interim_id_tokens", "`id_token` and `interim_id_token` differ", "DTR §Successful Deferred Code Exchange Response";
     NoAccessToken = "no_access_token", "the token response has no `access_token`", "OpenID Connect Core 1.0 §3.1.3.3";
     NoIdToken = "no_id_token", "the final token response has no `id_token`", "OpenID Connect Core 1.0 §3.1.3.3";

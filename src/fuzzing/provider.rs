@@ -4,7 +4,8 @@ use super::world::{
     FIXED, ISSUER, KEYS_URL, METADATA, METADATA_URL, STATE, Served, Site, World, answers, check_debug, check_error,
     fixed, keyring, run,
 };
-use crate::client::{Client, ClientAlgorithms, ResponseType};
+use crate::client::{Client, ClientAlgorithms};
+use crate::dialect::ResponseType;
 use crate::error::{ConfigurationProblem, Document, ErrorKind, Misuse};
 use crate::jose::{CompactJws, KeySet, SigningAlgorithm};
 use crate::json::Object;
@@ -65,8 +66,9 @@ fn check_metadata(metadata: &ProviderMetadata) {
         metadata.end_session_endpoint(),
         metadata.registration_endpoint(),
         metadata.jwks_uri(),
+        metadata.authorization_endpoint(),
     ];
-    let required = [metadata.authorization_endpoint(), metadata.token_endpoint()];
+    let required = [metadata.token_endpoint()];
     let aliases = metadata.mtls_endpoint_aliases().values();
     for url in optional.into_iter().flatten().chain(required).chain(aliases) {
         assert!(url.scheme() == "https" && url.has_host() && url.fragment().is_none(), "{url}");
@@ -80,7 +82,7 @@ fn start(client: &Client, metadata: &ProviderMetadata) {
     match run(client.authorize().start()) {
         Ok((url, session)) => {
             check_debug(&session);
-            let endpoint = metadata.authorization_endpoint();
+            let endpoint = metadata.authorization_endpoint().expect("a request was started");
             assert_eq!((url.host_str(), url.path(), url.scheme()), (endpoint.host_str(), endpoint.path(), "https"));
             let theirs = endpoint.query_pairs().count();
             let mut ours = url.query_pairs().skip(theirs);

@@ -39,6 +39,7 @@ pub(super) fn label(purpose: Purpose) -> &'static [u8] {
         Purpose::AuthorizationSession => b"authorization session",
         Purpose::PendingAuthentication => b"pending authentication",
         Purpose::Authentication => b"authentication",
+        Purpose::IssuedTokens => b"issued tokens",
         Purpose::Process => b"process",
         Purpose::Registration => b"registration",
     }

@@ -142,6 +142,7 @@ pub(super) struct Subkeys {
     authorization_session: Zeroizing<[u8; LENGTH]>,
     pending_authentication: Zeroizing<[u8; LENGTH]>,
     authentication: Zeroizing<[u8; LENGTH]>,
+    issued_tokens: Zeroizing<[u8; LENGTH]>,
     process: Zeroizing<[u8; LENGTH]>,
     registration: Zeroizing<[u8; LENGTH]>,
     /// Authenticates the bearer tokens of Ping Callbacks.
@@ -159,6 +160,7 @@ impl Subkeys {
             authorization_session: derive(Purpose::AuthorizationSession),
             pending_authentication: derive(Purpose::PendingAuthentication),
             authentication: derive(Purpose::Authentication),
+            issued_tokens: derive(Purpose::IssuedTokens),
             process: derive(Purpose::Process),
             registration: derive(Purpose::Registration),
             notification_token: Zeroizing::new(hmac_sha256(key, &[b"use notification token"])),
@@ -172,6 +174,7 @@ impl Subkeys {
             Purpose::AuthorizationSession => &self.authorization_session,
             Purpose::PendingAuthentication => &self.pending_authentication,
             Purpose::Authentication => &self.authentication,
+            Purpose::IssuedTokens => &self.issued_tokens,
             Purpose::Process => &self.process,
             Purpose::Registration => &self.registration,
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::clock::Moment;
+use crate::dialect::Interaction;
 use crate::error::{Error, ErrorResponse, Verdict};
 
 /// The result of one poll, with its time.
@@ -24,7 +25,12 @@ pub(crate) enum Answer {
     /// The Successful Token Response, as received.
     Success(SuccessBody),
     /// An OAuth error response.
-    Error { response: ErrorResponse, retry_after: Option<Duration> },
+    Error {
+        response: ErrorResponse,
+        retry_after: Option<Duration>,
+        /// What it says about the interaction of the user, with a URI that has been checked.
+        interaction: Interaction,
+    },
     /// Not an OAuth answer: a network error, a proxy's page, a broken document.
     Trouble {
         /// Whether the OP may have processed the request, so that its answer is lost.
@@ -116,8 +122,12 @@ fn reading_of(response: &ErrorResponse) -> Reading {
     }
 }
 
-/// Whether the specifications of this flow define a code; other codes cause an alert.
-pub(crate) fn is_known_error(code: &str) -> bool {
+/// Whether the specifications of this flow define the code of an answer; other codes cause an alert.
+pub(crate) fn is_known_error(response: &ErrorResponse) -> bool {
+    response.verdict() == Verdict::Pending || is_known_code(response.code())
+}
+
+fn is_known_code(code: &str) -> bool {
     matches!(
         code,
         "authorization_pending"
@@ -193,6 +203,6 @@ mod tests {
     #[test]
     fn codes_that_nobody_knows_are_trouble() {
         assert_eq!(reading("interaction_required_by_committee", 400), Reading::Trouble { unanswered: false });
-        assert!(!is_known_error("interaction_required_by_committee"));
+        assert!(!is_known_code("interaction_required_by_committee"));
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::answer::{Answer, End, Reading, Standing};
 use crate::clock::{Moment, saturating_add};
+use crate::dialect::Times;
 use crate::sealed;
 
 mod queued;
@@ -88,13 +89,6 @@ fn moved(time: SystemTime, from: SystemTime, to: SystemTime) -> SystemTime {
         Ok(ahead) => saturating_add(time, ahead),
         Err(behind) => time.checked_sub(behind.duration()).unwrap_or(SystemTime::UNIX_EPOCH),
     }
-}
-
-/// The parsed times of the exchange response.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Times {
-    pub(crate) interval: Option<Duration>,
-    pub(crate) expires_in: Option<Duration>,
 }
 
 /// The schedule of one sign-in: what is known of its past, and when it is due.

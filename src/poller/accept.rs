@@ -17,7 +17,7 @@ use super::record::{Record, Stage};
 use super::shared::{COMMIT_PAUSE, LONGEST_COMMIT_PAUSE, Shared, store_error};
 use super::store_clock::StoreClock;
 use super::tenant::Tenant;
-use crate::client::{self, Authentication, AuthorizationGrant, AuthorizationSession};
+use crate::client::{Authentication, AuthorizationSession, Exchanged, Granted, InitialRequest, IssuedTokens, TokenRequest};
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind, Misuse};
 use crate::pending::{PendingAuthentication, Standing, validation_pause};
@@ -57,6 +57,28 @@ pub enum SignIn {
     /// A second response of a session whose sign-in, with this id, has ended: its outcome was acknowledged, its
     /// exchange failed, or the OP had answered at once. Nothing was sent, and nothing will be delivered. If your own
     /// records have no outcome with this id, let the user start again.
+    Ended(ProcessId),
+}
+
+/// The answer to [`Poller::request_tokens`]. [`Client`](crate::Client) has [a type of its own](crate::TokenAnswer).
+#[non_exhaustive]
+#[derive(Debug)]
+#[must_use = "it may contain tokens, or the id of the request to wait for"]
+pub enum TokenAnswer {
+    /// The OP issued the tokens at once, and nothing will be delivered.
+    Complete(IssuedTokens),
+    /// The OP has not decided. One [`Delivery`](crate::Delivery) with this id follows after the decision.
+    ///
+    /// If the OP's answer cannot be stored within 10 s, this is returned before it is stored, as with
+    /// [`SignIn::Deferred`].
+    Deferred(ProcessId),
+}
+
+/// What became of a request.
+enum Accepted {
+    Deferred(ProcessId),
+    Complete(Granted),
+    /// The sign-in of this session has ended before.
     Ended(ProcessId),
 }
 
@@ -104,10 +126,67 @@ impl Poller {
         let tenant = shared.tenant_of(issuer, client_id)?;
         let grant = tenant.client.check_late_response(response, &session).await?;
         shared.check_mix_up(&tenant, &grant)?;
+        let lateness = grant.lateness();
+        let parts = [issuer.as_bytes(), client_id.as_bytes(), grant.state().expose().as_bytes()];
+        let sessions = shared.keyring.fingerprints("session", &parts);
+        match self.accept(tenant, grant.into_request(), sessions, lateness).await? {
+            Accepted::Deferred(id) => Ok(SignIn::Deferred(id)),
+            Accepted::Complete(granted) => granted.into_authentication().map(SignIn::Complete),
+            Accepted::Ended(id) => Ok(SignIn::Ended(id)),
+        }
+    }
+
+    /// Sends a [token request](crate::Client::token_request) for a grant without a user. It stores the request, sends it,
+    /// stores the answer, and polls if the OP defers its answer. The outcome comes with the
+    /// [`context`](crate::TokenRequest::context) of the request.
+    ///
+    /// The request continues if this future is dropped. After the OP's answer, this method waits at most 10 s for a store
+    /// that fails; see [`TokenAnswer::Deferred`].
+    ///
+    /// ```
+    /// # async fn example(client: &openid_deferred::Client, poller: &openid_deferred::Poller)
+    /// # -> Result<(), openid_deferred::Error> {
+    /// use openid_deferred::{Grant, poller::TokenAnswer};
+    ///
+    /// let request = client.token_request(Grant::client_credentials()).scopes(["payments"]).context("order 4711");
+    /// match poller.request_tokens(request).await? {
+    ///     TokenAnswer::Complete(tokens) => println!("a token of type {:?}", tokens.token_type()),
+    ///     TokenAnswer::Deferred(id) => println!("{id} is pending; its outcome comes from `Poller::outcomes`"),
+    ///     answer => println!("{answer:?}"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`authorization_response`](Self::authorization_response) that are not about the browser's response, and
+    /// those of [`TokenRequest::send`](crate::TokenRequest::send). [`Misuse::UnknownClient`] if this poller does not have
+    /// the client of the request.
+    pub async fn request_tokens(&self, request: TokenRequest<'_>) -> Result<TokenAnswer, Error> {
+        let client = request.client();
+        let tenant = self.shared().tenant_of(client.issuer(), client.client_id())?;
+        let request = request.prepare().await?;
+        match self.accept(tenant, request, Vec::new(), None).await? {
+            Accepted::Deferred(id) | Accepted::Ended(id) => Ok(TokenAnswer::Deferred(id)),
+            Accepted::Complete(granted) => granted.into_tokens().map(TokenAnswer::Complete),
+        }
+    }
+
+    /// Stores and sends a request. `lateness` is the reason why it must not be sent, if there is one.
+    async fn accept(
+        &self,
+        tenant: Arc<Tenant>,
+        request: InitialRequest,
+        sessions: Vec<[u8; 32]>,
+        lateness: Option<Error>,
+    ) -> Result<Accepted, Error> {
+        let shared = self.shared().clone();
         let (sender, receiver) = oneshot::channel();
         let acceptance = Acceptance {
             id: ProcessId::mint(&*shared.random)?,
-            context: Zeroizing::new(grant.context().to_vec()),
+            context: Zeroizing::new(request.context().to_vec()),
+            sessions: sessions.into_iter().map(Fingerprint).collect(),
             shared: shared.clone(),
             tenant,
             may_be_sent: Arc::default(),
@@ -116,7 +195,7 @@ impl Poller {
         let may_be_sent = acceptance.may_be_sent.clone();
         let errand = Box::pin(async move {
             let span = acceptance.span();
-            let answer = acceptance.run(grant).instrument(span).await;
+            let answer = acceptance.run(request, lateness).instrument(span).await;
             acceptance.answer(answer);
         });
         if !shared.run(errand) {
@@ -158,7 +237,7 @@ impl Poller {
         let store_clock = StoreClock::new(now, began);
         let moment = store_clock.moment(&*shared.clock);
         pending.0.schedule.move_to_clock(Moment::of(&**tenant.client.clock()), moment.wall);
-        let lookups = shared.lookups(&tenant, pending.deferred_auth_id().expose())?;
+        let lookups = shared.lookups(&tenant, pending.identifier().expose())?;
         let process = NewProcess {
             id,
             partition: tenant.partition,
@@ -203,16 +282,18 @@ async fn with_late_answer(pending: &PendingAuthentication, tenant: &Tenant) -> R
     }
 }
 
-/// The processing of one authorization response.
+/// The processing of one authorization response or token request.
 struct Acceptance {
     id: ProcessId,
     context: Zeroizing<Vec<u8>>,
+    /// What a second response of the same session is recognised by.
+    sessions: Vec<Fingerprint>,
     shared: Arc<Shared>,
     tenant: Arc<Tenant>,
     /// Whether the OP may have the code. It is read after this value is dropped.
     may_be_sent: Arc<AtomicBool>,
     /// The caller, until it gets its answer.
-    caller: Mutex<Option<oneshot::Sender<Result<SignIn, Error>>>>,
+    caller: Mutex<Option<oneshot::Sender<Result<Accepted, Error>>>>,
 }
 
 impl Acceptance {
@@ -234,26 +315,26 @@ impl Acceptance {
     }
 
     /// Answers the caller, unless it has its answer. If the caller was dropped, the result is still in the store.
-    fn answer(&self, answer: Result<SignIn, Error>) {
+    fn answer(&self, answer: Result<Accepted, Error>) {
         let caller = self.caller.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(caller) = caller {
             let _ = caller.send(answer);
         }
     }
 
-    async fn run(&self, mut grant: AuthorizationGrant) -> Result<SignIn, Error> {
+    async fn run(&self, mut request: InitialRequest, lateness: Option<Error>) -> Result<Accepted, Error> {
         let (shared, client) = (&self.shared, &self.tenant.client);
         if shared.settings.pings {
             let (partition, id) = (self.tenant.partition.0, self.id.to_bytes());
             let (issuer, client_id) = (client.issuer(), client.client_id());
             let token = shared.keyring.notification_token(&*shared.random, partition, id, issuer, client_id)?;
-            grant.set_notification_token(token);
+            request.set_notification_token(token);
         }
-        let store_clock = match self.begin(&grant).await? {
+        let store_clock = match self.begin().await? {
             ControlFlow::Continue(store_clock) => store_clock,
-            ControlFlow::Break(sign_in) => return Ok(sign_in),
+            ControlFlow::Break(accepted) => return Ok(accepted),
         };
-        let slot = self.slot().await.and_then(|slot| grant.lateness().map_or(Ok(slot), Err));
+        let slot = self.slot().await.and_then(|slot| lateness.map_or(Ok(slot), Err));
         let slot = match slot {
             Ok(slot) => slot,
             Err(refusal) => {
@@ -263,24 +344,27 @@ impl Acceptance {
             }
         };
         self.may_be_sent.store(true, Ordering::Release);
-        let exchanged = client.exchange_unverified(&mut grant).await;
-        self.may_be_sent.store(exchanged.is_ok() || grant.is_spent(), Ordering::Release);
+        let exchanged = client.exchange_unverified(&mut request).await;
+        self.may_be_sent.store(exchanged.is_ok() || request.is_spent(), Ordering::Release);
         // The next exchange can begin. This one may wait for the store for minutes.
         drop(slot);
         match exchanged {
-            Ok(client::SignIn::Deferred(pending)) => {
+            Ok(Exchanged::Deferred(pending)) => {
                 self.exchanged("deferred");
                 let pending = self.commit(pending, store_clock).await?;
                 shared.emit(Event::Accepted { id: self.id });
+                if let Some(uri) = pending.interaction_uri() {
+                    shared.emit(Event::InteractionRequired { id: self.id, uri: uri.clone() });
+                }
                 self.look_at_interim(pending).await;
-                Ok(SignIn::Deferred(self.id))
+                Ok(Accepted::Deferred(self.id))
             }
-            Ok(client::SignIn::Complete(authentication)) => {
+            Ok(Exchanged::Complete(granted)) => {
                 self.exchanged("complete");
-                self.end(Ok(SignIn::Complete(authentication))).await
+                self.end(Ok(Accepted::Complete(granted))).await
             }
-            Err(error) if grant.is_spent() => {
-                if let Some(pending) = client.keep_answer(&mut grant) {
+            Err(error) if request.is_spent() => {
+                if let Some(pending) = client.keep_answer(&mut request) {
                     self.exchanged("kept");
                     return self.keep(pending, error).await;
                 }
@@ -319,24 +403,24 @@ impl Acceptance {
     /// Inserts the row of the session. Another exchange may have inserted it. Its id is returned only when that
     /// exchange can no longer fail without effect, because after such a failure the row is removed and no outcome
     /// follows.
-    async fn begin(&self, grant: &AuthorizationGrant) -> Result<ControlFlow<SignIn, StoreClock>, Error> {
+    async fn begin(&self) -> Result<ControlFlow<Accepted, StoreClock>, Error> {
         let (store, clock) = (&self.shared.store, &self.shared.clock);
         let mut pause = COMMIT_PAUSE;
         loop {
             let began = clock.monotonic();
-            let existing = match store.insert(self.exchanging(grant)?).await.map_err(store_error)? {
+            let existing = match store.insert(self.exchanging()?).await.map_err(store_error)? {
                 Insertion::Inserted { now } => return Ok(ControlFlow::Continue(StoreClock::new(now, began))),
                 Insertion::Exists(existing) => existing,
             };
             let process = store.load(existing).await.map_err(store_error)?;
             if process.as_ref().is_some_and(|process| process.state == State::Acknowledged) {
-                return Ok(ControlFlow::Break(SignIn::Ended(existing)));
+                return Ok(ControlFlow::Break(Accepted::Ended(existing)));
             }
             let has_begun = |process: Process| {
                 process.state != State::Exchanging || process.due_in.saturating_add(FORGET_PATIENCE) < COMMIT_PATIENCE
             };
             if process.is_some_and(has_begun) {
-                return Ok(ControlFlow::Break(SignIn::Deferred(existing)));
+                return Ok(ControlFlow::Break(Accepted::Deferred(existing)));
             }
             clock.sleep(pause).await;
             pause = (pause * 2).min(LONGEST_COMMIT_PAUSE);
@@ -344,13 +428,11 @@ impl Acceptance {
     }
 
     /// The row that is written before anything is sent, so that a crash of this process is noticed.
-    fn exchanging(&self, grant: &AuthorizationGrant) -> Result<NewProcess, Error> {
+    fn exchanging(&self) -> Result<NewProcess, Error> {
         let client = &self.tenant.client;
-        let parts = [client.issuer().as_bytes(), client.client_id().as_bytes(), grant.state().expose().as_bytes()];
-        let sessions = self.shared.keyring.fingerprints("session", &parts);
         let (body, _) = self.seal(Stage::Exchanging)?;
         Ok(NewProcess {
-            sessions: sessions.into_iter().map(Fingerprint).collect(),
+            sessions: self.sessions.clone(),
             due_in: client.longest_exchange().saturating_add(QUEUE_PATIENCE).saturating_add(COMMIT_PATIENCE),
             ..NewProcess::new(self.id, self.tenant.partition, State::Exchanging, body)
         })
@@ -376,7 +458,7 @@ impl Acceptance {
             schedule: schedule_text(schedule)?,
             ..self.ended()
         };
-        settlement.lookup = shared.lookups(&self.tenant, pending.deferred_auth_id().expose())?.into_iter().next();
+        settlement.lookup = shared.lookups(&self.tenant, pending.identifier().expose())?.into_iter().next();
         let (body, stage) = self.seal(Stage::Process(pending))?;
         settlement.body = Some(body);
         let due_in = settlement.due_in;
@@ -402,14 +484,14 @@ impl Acceptance {
         };
         if is_late {
             tracing::warn!(process = %self.id, "the OP's answer to the code cannot be stored yet; the caller does not wait");
-            self.answer(Ok(SignIn::Deferred(self.id)));
+            self.answer(Ok(Accepted::Deferred(self.id)));
             stored.await;
         }
     }
 
     /// Stores that nothing will be delivered, and answers the caller. If that takes too long, the row is left to its
     /// lease.
-    async fn end(&self, answer: Result<SignIn, Error>) -> Result<SignIn, Error> {
+    async fn end(&self, answer: Result<Accepted, Error>) -> Result<Accepted, Error> {
         let mut stored = pin!(self.shared.settle(self.ended(), COMMIT_PATIENCE));
         tokio::select! {
             biased;
@@ -419,11 +501,11 @@ impl Acceptance {
         self.answer(answer);
         stored.await;
         // The caller has its answer.
-        Ok(SignIn::Ended(self.id))
+        Ok(Accepted::Ended(self.id))
     }
 
     /// Stores an immediate answer of the OP that cannot be verified now, like any other success response.
-    async fn keep(&self, pending: PendingAuthentication, error: Error) -> Result<SignIn, Error> {
+    async fn keep(&self, pending: PendingAuthentication, error: Error) -> Result<Accepted, Error> {
         tracing::warn!(process = %self.id, error = %error, "the OP's answer cannot be verified yet; it is kept and verified later");
         let (body, _) = self.seal(Stage::Process(pending))?;
         let due_in = validation_pause(0, error.retry_after());
@@ -431,7 +513,7 @@ impl Acceptance {
         self.store(settlement).await;
         self.shared.emit(Event::Accepted { id: self.id });
         self.shared.wake(self.tenant.partition, due_in);
-        Ok(SignIn::Deferred(self.id))
+        Ok(Accepted::Deferred(self.id))
     }
 
     /// Verifies the interim ID Token, for [`Poller::status`]. If that fails now, it is tried again at the end of the
@@ -478,10 +560,10 @@ impl Drop for Committing<'_> {
 }
 
 impl Shared {
-    /// The fingerprints to find a sign-in by its `deferred_auth_id`.
-    pub(super) fn lookups(&self, tenant: &Tenant, deferred_auth_id: &str) -> Result<Vec<Fingerprint>, Error> {
+    /// The fingerprints to find a sign-in by its identifier, in any dialect.
+    pub(super) fn lookups(&self, tenant: &Tenant, identifier: &str) -> Result<Vec<Fingerprint>, Error> {
         let (issuer, client_id) = (tenant.client.issuer(), tenant.client.client_id());
-        let parts = [issuer.as_bytes(), client_id.as_bytes(), deferred_auth_id.as_bytes()];
+        let parts = [issuer.as_bytes(), client_id.as_bytes(), identifier.as_bytes()];
         Ok(self.keyring.fingerprints("deferred_auth_id", &parts).into_iter().map(Fingerprint).collect())
     }
 }

@@ -24,13 +24,14 @@ pub enum Cancelled {
     Noted,
     /// The sign-in already had its outcome, which is delivered unchanged.
     TooLate,
-    /// No cancellation endpoint is configured, so the OP does not know of the cancellation.
+    /// The OP does not know of the cancellation: no cancellation endpoint is configured or, in the [IETF
+    /// dialect](crate::Dialect::Ietf), the OP's metadata does not say that a deferral code can be revoked.
     LocallyOnly,
 }
 
 impl Poller {
     /// Tells the OP that the outcome of a sign-in is no longer wanted (DTR §Canceling an Ongoing Authentication
-    /// Process).
+    /// Process; IETF DTR §Cancellation).
     ///
     /// The cancellation is stored first, so that it is not lost. If the request to the OP fails, it is repeated
     /// alongside the polls: a minute later, and then after pauses that grow to an hour. A second call within a minute
@@ -46,7 +47,7 @@ impl Poller {
             return Err(Misuse::UnknownProcess.into());
         };
         let tenant = shared.tenant(row.partition);
-        let told_by = tenant.as_ref().filter(|tenant| tenant.client.has_cancellation_endpoint());
+        let told_by = tenant.as_ref().filter(|tenant| tenant.client.may_tell_of_cancellations());
         // Recorded before the cancellation is stored, so that a poll that sees the cancellation does not send a second
         // request.
         let permit = told_by

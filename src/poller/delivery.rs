@@ -434,10 +434,13 @@ impl Delivery {
     fn open(shared: Arc<Shared>, claimed: ClaimedOutcome) -> Option<Self> {
         let record = Record::open(&shared.keyring, claimed.held.id, &claimed.body).ok()?;
         let Stage::Outcome(stored) = record.stage else { return None };
-        let mut outcome = Outcome::from(stored);
-        if let Outcome::Approved(authentication) = outcome {
-            outcome = Outcome::Approved(authentication.with_context(record.context.clone()));
-        }
+        let mut outcome = match Outcome::from(stored) {
+            Outcome::Approved(authentication) => {
+                Outcome::Approved(authentication.with_context(record.context.clone()))
+            }
+            Outcome::Issued(tokens) => Outcome::Issued(tokens.with_context(record.context.clone())),
+            outcome => outcome,
+        };
         if claimed.cancellation != Cancellation::None {
             outcome = outcome.after_cancellation();
         }

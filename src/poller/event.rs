@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::secret::Secret;
 use crate::store::ProcessId;
 
 /// Something that happened, for logs, metrics and live pages. A slow receiver may miss events; outcomes come only from
@@ -30,6 +31,14 @@ pub enum Event {
         id: ProcessId,
         /// The text.
         text: ProgressText,
+    },
+    /// The OP needs something from the user, at a new URI (IETF DTR §Polling). Show it to the user whom the request is
+    /// about, and to nobody else: it is as sensitive as a token. [`Poller::status`](crate::Poller::status) has it too.
+    InteractionRequired {
+        /// The sign-in.
+        id: ProcessId,
+        /// The URI, which works once.
+        uri: Secret,
     },
     /// The OP answered `slow_down`.
     SlowDown {
@@ -226,6 +235,7 @@ impl Event {
             Self::Accepted { .. }
             | Self::Pending { .. }
             | Self::Progress { .. }
+            | Self::InteractionRequired { .. }
             | Self::SlowDown { .. }
             | Self::Trouble { .. }
             | Self::Pinged { .. }

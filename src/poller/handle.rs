@@ -128,6 +128,7 @@ impl Poller {
             id,
             phase: row.state.into(),
             progress: pending.as_ref().and_then(PendingAuthentication::progress).map(str::to_owned),
+            interaction_uri: pending.as_ref().and_then(PendingAuthentication::interaction_uri).cloned(),
             due_in: (row.state == State::Waiting).then_some(row.due_in),
             interim: pending.as_ref().map_or(InterimState::Absent, |pending| pending.interim().clone()),
             is_cancelled: row.cancellation != Cancellation::None,

@@ -244,6 +244,7 @@ impl Job {
             _ => None,
         };
         let progress = pending.progress().map(str::to_owned);
+        let interaction = pending.interaction_uri().cloned();
         let now = self.store_clock.moment(&*self.shared.clock);
         let pace = self.tenant.client.pace();
         match pending.answered(answer, now, pace) {
@@ -255,10 +256,14 @@ impl Job {
             Standing::Ended(end) => self.ended(pending, context, end, response),
             Standing::Open => {
                 let progressed = pending.progress() != progress.as_deref();
+                let redirected = pending.interaction_uri() != interaction.as_ref();
                 self.emit_answer(id, &pending, response.as_ref(), error, progressed);
+                if let Some(uri) = pending.interaction_uri().filter(|_| redirected) {
+                    self.shared.emit(Event::InteractionRequired { id, uri: uri.clone() });
+                }
                 self.emit_stale(pending.0.schedule.newly_stale(now));
                 let due_in = pending.0.schedule.due_in(now);
-                let body = progressed.then_some(context);
+                let body = (progressed || redirected).then_some(context);
                 let settlement = self.waiting(pending, now, due_in, body);
                 self.shared.emit(Event::Pending { id, due_in });
                 settlement
@@ -277,7 +282,7 @@ impl Job {
         if response.is_some_and(|response| response.code() == "slow_down") {
             self.shared.emit(Event::SlowDown { id });
         }
-        if let Some(response) = response.filter(|response| !pending::is_known_error(response.code())) {
+        if let Some(response) = response.filter(|response| !pending::is_known_error(response)) {
             self.shared.unknown_error(&self.tenant, id, response.code());
         }
         if let Some(error) = error {

@@ -236,6 +236,7 @@ pub(super) fn answer_name(answer: &Answer) -> &'static str {
 pub(super) fn outcome_name(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Approved(_) => "approved",
+        Outcome::Issued(_) => "issued",
         Outcome::Denied(_) => "denied",
         Outcome::Expired(_) => "expired",
         Outcome::Failed(_) => "failed",

@@ -102,7 +102,7 @@ impl Pause {
 fn turned_away(answer: &Answer) -> Option<Option<Duration>> {
     match answer {
         Answer::Trouble { retry_after, .. } => Some(*retry_after),
-        Answer::Error { response, retry_after } => match response.verdict() {
+        Answer::Error { response, retry_after, .. } => match response.verdict() {
             Verdict::TurnedAway | Verdict::MayBeLost | Verdict::OtherwiseRefused | Verdict::ClientRefused => {
                 Some(*retry_after)
             }
@@ -128,7 +128,7 @@ mod tests {
     }
 
     fn pending() -> Answer {
-        Answer::Error { response: ErrorResponse::new("authorization_pending", None, Some(400)), retry_after: None }
+        Answer::Error { response: ErrorResponse::new("authorization_pending", None, Some(400)), retry_after: None, interaction: crate::dialect::Interaction::Unmentioned }
     }
 
     #[test]

@@ -37,16 +37,16 @@ impl Poller {
     }
 
     /// Records a ping for the sign-in that the token names or, without one, for the sign-in with this
-    /// `deferred_auth_id`. Returns `false` if the two do not belong together. It does not wait for the poll.
+    /// identifier. Returns `false` if the two do not belong together. It does not wait for the poll.
     pub(crate) async fn pinged(
         &self,
         client: &Client,
         process: Option<[u8; 16]>,
-        deferred_auth_id: &str,
+        identifier: &str,
     ) -> Result<bool, Error> {
         let shared = self.shared();
         let tenant = shared.tenant_of(client.issuer(), client.client_id())?;
-        let ping = Ping { id: process.map(ProcessId::from_bytes), lookups: shared.lookups(&tenant, deferred_auth_id)? };
+        let ping = Ping { id: process.map(ProcessId::from_bytes), lookups: shared.lookups(&tenant, identifier)? };
         match shared.store.ping(ping).await.map_err(store_error)? {
             Pinged::Noted { id, .. } => {
                 shared.emit(Event::Pinged { id });

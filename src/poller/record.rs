@@ -12,8 +12,10 @@ use crate::sealed::{self, Sealable};
 use crate::secret::Secret;
 use crate::store::{ProcessId, SealedBody};
 
-/// The format of the plaintext. Stores do not return newer formats to older releases.
-pub(super) const FORMAT: u8 = 1;
+/// The newest format of the plaintext. Stores do not return newer formats to older releases.
+pub(super) const FORMAT: u8 = 2;
+/// The format of rows that all releases can process.
+const OLDEST_FORMAT: u8 = 1;
 
 /// The plaintext of a row's body.
 #[derive(Serialize, Deserialize)]
@@ -43,10 +45,16 @@ pub(super) enum Stage {
 impl Sealable for Record {
     const PURPOSE: Purpose = Purpose::Process;
     const VERSION: u8 = FORMAT;
+    const OLDEST: u8 = OLDEST_FORMAT;
 
     /// The store keeps it beside the body.
     fn version(&self) -> u8 {
-        FORMAT
+        match &self.stage {
+            Stage::Exchanging => OLDEST_FORMAT,
+            Stage::Process(pending) => pending.stored_version(),
+            Stage::Outcome(outcome) if outcome.is_new() => FORMAT,
+            Stage::Outcome(_) => OLDEST_FORMAT,
+        }
     }
 }
 
@@ -62,11 +70,11 @@ impl Record {
     /// Seals the record for the row with this id only.
     pub(super) fn seal(&self, keyring: &Keyring, random: &dyn Random, id: ProcessId) -> Result<SealedBody, Error> {
         let bytes = sealed::seal(keyring, random, &id.to_bytes(), self)?;
-        Ok(SealedBody { format: FORMAT, key: keyring.primary_id(), bytes })
+        Ok(SealedBody { format: self.version(), key: keyring.primary_id(), bytes })
     }
 
     pub(super) fn open(keyring: &Keyring, id: ProcessId, body: &SealedBody) -> Result<Self, Error> {
-        if body.format != FORMAT {
+        if !(OLDEST_FORMAT..=FORMAT).contains(&body.format) {
             return Err(Error::new(ErrorKind::Sealed));
         }
         sealed::open(keyring, &id.to_bytes(), &body.bytes)

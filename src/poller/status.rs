@@ -7,19 +7,21 @@ use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::pending::InterimState;
+use crate::secret::Secret;
 use crate::store::{ProcessId, State};
 
 /// The status of a sign-in, from [`Poller::status`](super::Poller::status), for the user's status page.
 ///
-/// It serializes as an object with the members `id`, `phase`, `progress`, `due_in_seconds`, `interim` and
-/// `is_cancelled`. `interim` names the state of the interim ID Token (`absent`, `verified`, `rejected` or
+/// It serializes as an object with the members `id`, `phase`, `progress`, `needs_interaction`, `due_in_seconds`,
+/// `interim` and `is_cancelled`. `needs_interaction` is whether there is an [`interaction_uri`](Self::interaction_uri),
+/// which is left out because it is a secret. `interim` names the state of the interim ID Token (`absent`, `verified`, `rejected` or
 /// `not_yet_verifiable`); its claims are left out, because the OP may not have verified them.
 ///
 /// ```
 /// # async fn example(poller: openid_deferred::Poller, id: openid_deferred::store::ProcessId)
 /// # -> Result<(), Box<dyn std::error::Error>> {
 /// let body = serde_json::to_string(&poller.status(id).await?)?;
-/// // {"id":"AAECAwQFBgcICQoLDA0ODw","phase":"waiting","progress":null,"due_in_seconds":30,…}
+/// // {"id":"AAECAwQFBgcICQoLDA0ODw","phase":"waiting","progress":null,"needs_interaction":false,…}
 /// # Ok(())
 /// # }
 /// ```
@@ -28,6 +30,7 @@ pub struct Status {
     pub(super) id: ProcessId,
     pub(super) phase: ProcessPhase,
     pub(super) progress: Option<String>,
+    pub(super) interaction_uri: Option<Secret>,
     pub(super) due_in: Option<Duration>,
     pub(super) interim: InterimState,
     pub(super) is_cancelled: bool,
@@ -78,6 +81,12 @@ impl Status {
         self.progress.as_deref()
     }
 
+    /// The URI that the user should open, if the OP needs something from the user (IETF DTR §Polling). It works once and
+    /// is as sensitive as a token: show it only to the user whom the request is about.
+    pub fn interaction_uri(&self) -> Option<&Secret> {
+        self.interaction_uri.as_ref()
+    }
+
     /// The time until the next poll, while the sign-in is pending.
     pub fn due_in(&self) -> Option<Duration> {
         self.due_in
@@ -103,10 +112,11 @@ impl Serialize for Status {
             InterimState::Rejected(_) => "rejected",
             InterimState::NotYetVerifiable => "not_yet_verifiable",
         };
-        let mut members = serializer.serialize_struct("Status", 6)?;
+        let mut members = serializer.serialize_struct("Status", 7)?;
         members.serialize_field("id", &self.id)?;
         members.serialize_field("phase", &self.phase)?;
         members.serialize_field("progress", &self.progress)?;
+        members.serialize_field("needs_interaction", &self.interaction_uri.is_some())?;
         members.serialize_field("due_in_seconds", &self.due_in.map(|due_in| due_in.as_secs()))?;
         members.serialize_field("interim", interim)?;
         members.serialize_field("is_cancelled", &self.is_cancelled)?;
@@ -137,6 +147,7 @@ mod tests {
             id: ProcessId::from_bytes([0; 16]),
             phase: ProcessPhase::Waiting,
             progress: Some("The documents are being checked".to_owned()),
+            interaction_uri: Some(Secret::new("https://op.example/interact/secret")),
             due_in: Some(Duration::from_millis(1_500)),
             interim: InterimState::NotYetVerifiable,
             is_cancelled: false,
@@ -145,6 +156,7 @@ mod tests {
             "id": "AAAAAAAAAAAAAAAAAAAAAA",
             "phase": "waiting",
             "progress": "The documents are being checked",
+            "needs_interaction": true,
             "due_in_seconds": 1,
             "interim": "not_yet_verifiable",
             "is_cancelled": false,

@@ -13,8 +13,7 @@ use crate::transport::UrlPolicy;
 /// The checked metadata of an OP: the issuer is the requested one, every endpoint is `https:` (or on a loopback
 /// address, if that was allowed), and no endpoint has a private address on a host other than the issuer's.
 ///
-/// The authorization endpoint and the token endpoint are required. Another endpoint with an unusable URL counts as
-/// missing here. A call that needs it returns [`Rule::InvalidMember`](crate::error::Rule::InvalidMember),
+/// The token endpoint is required. Another endpoint with an unusable URL counts as missing here. A call that needs it returns [`Rule::InvalidMember`](crate::error::Rule::InvalidMember),
 /// [`Rule::InsecureEndpoint`](crate::error::Rule::InsecureEndpoint) or
 /// [`Rule::PrivateEndpoint`](crate::error::Rule::PrivateEndpoint) with the name of the member.
 ///
@@ -27,7 +26,7 @@ type Endpoint = Result<Option<Url>, Violation>;
 
 struct Inner {
     issuer: String,
-    authorization_endpoint: Url,
+    authorization_endpoint: Endpoint,
     token_endpoint: Url,
     jwks_uri: Endpoint,
     userinfo_endpoint: Endpoint,
@@ -92,8 +91,8 @@ macro_rules! accessors {
 }
 
 accessors! {
-    /// The authorization endpoint, to which the user is redirected.
-    authorization_endpoint: url;
+    /// The authorization endpoint, to which the user is redirected. An OP that signs no users in has none.
+    authorization_endpoint: optional_url;
     /// The token endpoint.
     token_endpoint: url;
     /// The URL of the OP's keys. An OP that signs only with client secrets may have none.
@@ -202,10 +201,21 @@ impl ProviderMetadata {
     ///
     /// [`Rule::MissingMember`], or the error of the URL.
     pub(super) fn key_set_url(&self) -> Result<&Url, Error> {
-        match &self.0.jwks_uri {
-            Ok(url) => url.as_ref().ok_or_else(|| violation(Rule::MissingMember, "jwks_uri").into()),
-            Err(violation) => Err((*violation).into()),
-        }
+        required(&self.0.jwks_uri, "jwks_uri")
+    }
+
+    /// The authorization endpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`Rule::MissingMember`], or the error of the URL.
+    pub(crate) fn authorization_url(&self) -> Result<&Url, Error> {
+        required(&self.0.authorization_endpoint, "authorization_endpoint")
+    }
+
+    /// The members of the document.
+    pub(crate) fn members(&self) -> &Map<String, Value> {
+        &self.0.members
     }
 
     /// Whether the OP lists a response type. Its values have no order (OAuth 2.0 Multiple Response Type Encoding
@@ -231,7 +241,7 @@ impl ProviderMetadata {
         let (mtls_endpoint_aliases, unusable_aliases) = read.aliases();
         let inner = Inner {
             issuer: members.get("issuer").and_then(Value::as_str).unwrap_or_default().to_owned(),
-            authorization_endpoint: read.url("authorization_endpoint")?,
+            authorization_endpoint: read.endpoint("authorization_endpoint"),
             token_endpoint: read.url("token_endpoint")?,
             jwks_uri: read.endpoint("jwks_uri"),
             userinfo_endpoint: read.endpoint("userinfo_endpoint"),
@@ -280,6 +290,14 @@ impl fmt::Debug for ProviderMetadata {
 
 pub(super) fn values(response_type: &str) -> BTreeSet<&str> {
     response_type.split_ascii_whitespace().collect()
+}
+
+/// The URL of an endpoint that this call needs.
+fn required<'a>(endpoint: &'a Endpoint, name: &'static str) -> Result<&'a Url, Error> {
+    match endpoint {
+        Ok(url) => url.as_ref().ok_or_else(|| violation(Rule::MissingMember, name).into()),
+        Err(violation) => Err((*violation).into()),
+    }
 }
 
 struct Reader<'a> {

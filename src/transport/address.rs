@@ -60,6 +60,11 @@ impl UrlPolicy {
         )
     }
 
+    /// The same for a URL that only a user's browser opens, whatever its address is.
+    pub(crate) fn check_for_browser(self, url: &Url) -> Result<(), UrlProblem> {
+        self.check(url, false)
+    }
+
     fn check(self, url: &Url, public_only: bool) -> Result<(), UrlProblem> {
         let loopback = self.allow_insecure_loopback && is_loopback(url);
         let secure = match url.scheme() {

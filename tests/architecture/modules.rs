@@ -13,7 +13,7 @@ pub const FRONT_PAGES: [&str; 6] =
     ["claims", "compatibility", "encryption", "identity_assurance", "registration", "tokens"];
 
 /// The modules above the base, the lowest first, each with the modules that it may import besides the base.
-pub const MODULES: [(&str, &[&str]); 21] = [
+pub const MODULES: [(&str, &[&str]); 22] = [
     ("jose", &[]),
     ("id_token", &["jose"]),
     ("dpop", &["jose"]),
@@ -22,11 +22,15 @@ pub const MODULES: [(&str, &[&str]); 21] = [
     ("endpoint", &["jose", "dpop", "transport"]),
     ("provider", &["jose", "transport", "endpoint"]),
     ("sealed", &["id_token", "dpop", "keyring"]),
-    ("pending", &["jose", "id_token", "dpop", "keyring", "sealed"]),
-    ("client", &["jose", "id_token", "dpop", "keyring", "transport", "endpoint", "provider", "sealed", "pending"]),
+    ("dialect", &["id_token"]),
+    ("pending", &["jose", "id_token", "dpop", "keyring", "sealed", "dialect"]),
+    (
+        "client",
+        &["jose", "id_token", "dpop", "keyring", "transport", "endpoint", "provider", "sealed", "dialect", "pending"],
+    ),
     ("store", &[]),
     ("poller", &["client", "pending", "sealed", "keyring", "store"]),
-    ("ping", &["client", "keyring", "poller"]),
+    ("ping", &["client", "dialect", "keyring", "poller"]),
     ("testing", &["transport"]),
     ("measured", &["jose", "id_token", "dpop"]),
     ("claims", &["id_token", "client"]),

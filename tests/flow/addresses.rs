@@ -119,7 +119,7 @@ fn endpoints(metadata: &ProviderMetadata) -> Vec<&url::Url> {
         metadata.end_session_endpoint(),
         metadata.registration_endpoint(),
     ];
-    let required = [metadata.authorization_endpoint(), metadata.token_endpoint()];
+    let required = [metadata.authorization_endpoint().unwrap(), metadata.token_endpoint()];
     optional.into_iter().flatten().chain(required).collect()
 }
 

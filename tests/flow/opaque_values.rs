@@ -43,7 +43,7 @@ async fn a_whole_sign_in_carries_opaque_values_pushed_and_as_a_jwt_or_not() {
                 panic!("a deferral was expected")
             };
             let mut pending = reopened(pending, &keyring());
-            assert!(pending.deferred_auth_id().expose().contains('"'), "the values are opaque");
+            assert!(pending.identifier().expose().contains('"'), "the values are opaque");
             assert!(matches!(world.poll_when_due(&mut pending).await, Ok(Poll::Pending)));
             let Outcome::Approved(mut authentication) = world.wait(&mut pending).await else { panic!("not approved") };
             use_up(&world, &mut authentication).await;

@@ -25,7 +25,7 @@ async fn a_poll_carries_the_grant_type_and_the_deferred_auth_id_and_nothing_else
         let names: Vec<_> = poll.parameters.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["grant_type", "deferred_auth_id"]);
         assert_eq!(poll.parameter("grant_type"), Some("urn:openid:params:grant-type:deferred"));
-        assert_eq!(poll.parameter("deferred_auth_id"), Some(pending.deferred_auth_id().expose()));
+        assert_eq!(poll.parameter("deferred_auth_id"), Some(pending.identifier().expose()));
     }
 }
 

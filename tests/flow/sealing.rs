@@ -162,7 +162,7 @@ async fn progress_interim_claims_and_tokens_survive_a_restart() {
             pending.interim().verified().and_then(|token| token.claims().given_name().map(str::to_owned)),
             pending.access_token().map(|token| token.expose().to_owned()),
             pending.notification_token().map(|token| token.expose().to_owned()),
-            pending.deferred_auth_id().expose().to_owned(),
+            pending.identifier().expose().to_owned(),
             pending.dpop_key().map(|key| key.thumbprint().to_owned()),
             pending.expires_at(),
         )
@@ -281,6 +281,6 @@ async fn sealed_values_show_nothing_and_never_repeat() {
     let pending = world.pending().await;
     let (one, other) = (pending.seal(&keyring).unwrap(), pending.seal(&keyring).unwrap());
     assert_ne!(one, other);
-    let id = pending.deferred_auth_id().expose().as_bytes();
+    let id = pending.identifier().expose().as_bytes();
     assert!(!one.windows(id.len()).any(|window| window == id));
 }

@@ -68,7 +68,7 @@ async fn no_value_of_a_whole_flow_shows_a_secret_or_a_claim() {
     text += &shown(&[&sign_in, &grant]);
     let SignIn::Deferred(mut pending) = sign_in else { panic!("not deferred") };
     world.op.last_process().progress("a secret of the reviewer's");
-    text += &shown(&[&pending.interim(), &pending.dpop_key(), &pending.deferred_auth_id(), &pending.access_token()]);
+    text += &shown(&[&pending.interim(), &pending.dpop_key(), &pending.identifier(), &pending.access_token()]);
     text += &shown(&[&world.poll_when_due(&mut pending).await, &pending]);
     let mut events = String::new();
     let wait = world.client.wait(&mut pending);

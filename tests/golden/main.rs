@@ -54,7 +54,7 @@ fn values_open(release: &Release) {
     assert!(session.context().is_empty(), "release 0.1.0 took it with the response");
 
     let pending = PendingAuthentication::open(&keyring, &release.pending.0).unwrap();
-    assert_eq!(pending.deferred_auth_id().expose(), release.deferred_auth_id);
+    assert_eq!(pending.identifier().expose(), release.deferred_auth_id);
     assert_eq!((pending.issuer(), pending.client_id()), (&*release.issuer, write::CLIENT_ID));
     assert_eq!((pending.progress(), pending.is_cancelled()), (Some("step 2 of 3"), true));
     assert_eq!(pending.interim().verified().map(|interim| interim.claims().subject()), Some("user-1"));

@@ -183,7 +183,7 @@ pub async fn release() -> String {
         issuer: writer.op.issuer().to_owned(),
         session: session.seal(&keyring()).unwrap(),
         state: session.state().expose().to_owned(),
-        deferred_auth_id: pending.deferred_auth_id().expose().to_owned(),
+        deferred_auth_id: pending.identifier().expose().to_owned(),
         waiting_deferred_auth_id,
         thumbprint: pending.dpop_key().unwrap().thumbprint().to_owned(),
         pending: Bytes(pending.seal(&keyring()).unwrap()),

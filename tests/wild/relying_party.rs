@@ -211,7 +211,7 @@ impl World {
     /// Asserts that the browser is sent to the endpoint of the document, with the query in its URL.
     async fn check_endpoint(&self, url: &Url) {
         let metadata = self.metadata().await;
-        let endpoint = metadata.authorization_endpoint().as_str();
+        let endpoint = metadata.authorization_endpoint().unwrap().as_str();
         assert!(url.as_str().starts_with(endpoint), "{url} does not begin with {endpoint}");
     }
 }

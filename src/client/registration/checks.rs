@@ -7,8 +7,8 @@ use url::Url;
 
 use super::metadata::{ClientMetadata, DEFAULT_METHOD};
 use super::request::SUBJECTS;
-use crate::client::response_type::{CODE_GRANT, DEFERRED_GRANT, ResponseType};
 use crate::client::setting::{check_redirect_uri, setting};
+use crate::dialect::{Dialect, ResponseType};
 use crate::error::{Error, Misuse};
 
 /// Members of a JWK that only the owner of the key may have (RFC 7518 §6).
@@ -79,10 +79,9 @@ fn grants(metadata: &ClientMetadata) -> Result<(), Error> {
     }
     let grants = metadata.grant_types();
     for kind in ResponseType::ALL.into_iter().filter(|kind| metadata.allows_response_type(*kind)) {
-        for needed in [DEFERRED_GRANT, CODE_GRANT] {
-            if kind.needs(needed) && !grants.contains(&needed) {
-                return Err(setting("grant_types", "a response type needs a grant type that is missing"));
-            }
+        let needed = Dialect::OpenId.protocol().grant_types(kind);
+        if !needed.iter().all(|needed| grants.contains(needed)) {
+            return Err(setting("grant_types", "a response type needs a grant type that is missing"));
         }
     }
     Ok(())

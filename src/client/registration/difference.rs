@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::metadata::{ClientMetadata, DEFAULT_METHOD, words};
 use super::request::SUBJECTS;
-use crate::client::response_type::{CODE_GRANT, DEFERRED_GRANT, ResponseType};
+use crate::dialect::{CODE_GRANT, Dialect, ResponseType};
 use crate::jose::{ContentEncryptionAlgorithm, KeyManagementAlgorithm, SigningAlgorithm};
 
 /// One member of the client metadata that differs from the request.
@@ -270,7 +270,7 @@ pub(super) const METHODS: [&str; 7] = [
 fn response_types(requested: &ClientMetadata, registered: &ClientMetadata) -> (DifferenceEffect, &'static str) {
     let asked = || ResponseType::ALL.into_iter().filter(|kind| requested.allows_response_type(*kind));
     let left = || asked().filter(|kind| registered.allows_response_type(*kind));
-    let deferred = |kind: ResponseType| kind.needs(DEFERRED_GRANT);
+    let deferred = ResponseType::may_defer;
     if left().next().is_none() || (asked().any(deferred) && !left().any(deferred)) {
         return (Breaks, "the OP refuses every authorization request of the flow");
     }
@@ -280,8 +280,8 @@ fn response_types(requested: &ClientMetadata, registered: &ClientMetadata) -> (D
 fn grant_types(requested: &ClientMetadata, registered: &ClientMetadata) -> (DifferenceEffect, &'static str) {
     let (asked, left) = (requested.grant_types(), registered.grant_types());
     let missing = |grant: &str| asked.contains(&grant) && !left.contains(&grant);
-    if missing(DEFERRED_GRANT) {
-        return (Breaks, "the deferred grant is missing, and no deferred code can be exchanged");
+    if Dialect::ALL.into_iter().any(|dialect| missing(dialect.protocol().grant_type())) {
+        return (Breaks, "the deferred grant is missing, and the client cannot poll");
     }
     if missing(CODE_GRANT) {
         return (Breaks, "the code grant is missing, and no code can be exchanged");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::client::response_type::ResponseType;
+use crate::dialect::{Dialect, ResponseType};
 use crate::jose::SigningAlgorithm;
 
 /// The metadata of a client, as the OP registered it. [`to_request`](Self::to_request) starts an update.
@@ -188,9 +188,15 @@ impl ClientMetadata {
         &self.0
     }
 
+    /// The dialect whose grant is registered.
+    pub(super) fn dialect(&self) -> Option<Dialect> {
+        let grants = self.grant_types();
+        Dialect::ALL.into_iter().find(|dialect| grants.contains(&dialect.protocol().grant_type()))
+    }
+
     /// Whether this response type is registered. The order of its values does not matter.
     pub(super) fn allows_response_type(&self, response_type: ResponseType) -> bool {
-        self.response_types().iter().any(|&listed| words(listed) == words(response_type.as_str()))
+        self.response_types().iter().any(|&listed| words(listed) == words(named(response_type)))
     }
 
     /// Whether such a client has a secret: for authentication, or as the key of signatures that the OP makes.
@@ -212,6 +218,11 @@ impl ClientMetadata {
 }
 
 /// The words of a text, without their order.
+/// The name of a response type, which is the same in all dialects in which it exists.
+pub(super) fn named(response_type: ResponseType) -> &'static str {
+    Dialect::OpenId.protocol().response_type(response_type)
+}
+
 pub(super) fn words(text: &str) -> std::collections::BTreeSet<&str> {
     text.split_ascii_whitespace().collect()
 }

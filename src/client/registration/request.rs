@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::metadata::ClientMetadata;
 use crate::client::algorithms::ClientAlgorithms;
-use crate::client::response_type::{CODE_GRANT, DEFERRED_GRANT, ResponseType};
+use crate::dialect::{CODE_GRANT, Dialect, ResponseType};
 use crate::id_token::Encryption;
 use crate::jose::{DecryptionKey, Signer, SigningAlgorithm};
 use crate::secret::Secret;
@@ -42,6 +42,7 @@ use crate::secret::Secret;
 #[must_use = "a request has no effect until a `Registrar` sends it"]
 pub struct RegistrationRequest {
     metadata: ClientMetadata,
+    dialect: Dialect,
     /// A name that an extra member must not have. It is reported when the request is sent.
     pub(super) reserved: Option<String>,
 }
@@ -210,7 +211,7 @@ impl RegistrationRequest {
     }
 
     fn of(metadata: ClientMetadata) -> Self {
-        Self { metadata, reserved: None }
+        Self { dialect: metadata.dialect().unwrap_or_default(), metadata, reserved: None }
     }
 
     /// The metadata that is requested so far.
@@ -226,13 +227,24 @@ impl RegistrationRequest {
     /// Sets the response types instead of `deferred_code`, and adds the grant types that they need. A client that is
     /// made from the registration uses the first one.
     pub fn response_types(mut self, response_types: impl IntoIterator<Item = ResponseType>) -> Self {
-        const OF_CODES: [&str; 2] = [DEFERRED_GRANT, CODE_GRANT];
+        let protocol = self.dialect.protocol();
+        let [openid, ietf] = Dialect::ALL.map(|dialect| dialect.protocol().grant_type());
+        let of_codes = [openid, ietf, CODE_GRANT];
         let response_types: Vec<_> = response_types.into_iter().collect();
-        let needed = OF_CODES.into_iter().filter(|&grant| response_types.iter().any(|kind| kind.needs(grant)));
-        let kept = self.metadata.grant_types().into_iter().filter(|grant| !OF_CODES.contains(grant));
-        let grants = texts(needed.chain(kept));
+        let needs = |grant: &str| response_types.iter().any(|kind| protocol.grant_types(*kind).contains(&grant));
+        let kept = self.metadata.grant_types().into_iter().filter(|grant| !of_codes.contains(grant));
+        let grants = texts(of_codes.into_iter().filter(|grant| needs(grant)).chain(kept));
         self.metadata.0.insert("grant_types".to_owned(), grants);
-        self.set("response_types", texts(response_types.iter().map(|kind| kind.as_str())))
+        let mut names: Vec<_> = response_types.iter().map(|kind| protocol.response_type(*kind)).collect();
+        names.dedup();
+        self.set("response_types", texts(names))
+    }
+
+    /// Requests a client of this dialect, with the response type and the grant types that may defer the answer, instead
+    /// of earlier ones. The dialect of a new request is [`Dialect::OpenId`].
+    pub fn dialect(mut self, dialect: Dialect) -> Self {
+        self.dialect = dialect;
+        self.response_types([ResponseType::DeferredCode])
     }
 
     /// Adds a grant type, such as `refresh_token`. Those that the response types need are already included.
@@ -444,7 +456,7 @@ mod tests {
         assert_eq!(read.redirect_uris()[0].as_str(), "https://rp.test/callback");
         let deferred = CoreResponseType::Extension("deferred_code".to_owned());
         assert_eq!(read.response_types(), Some(&vec![ResponseTypes::new(vec![deferred])]));
-        assert_eq!(read.grant_types(), Some(&vec![CoreGrantType::Extension(DEFERRED_GRANT.to_owned())]));
+        assert_eq!(read.grant_types(), Some(&vec![CoreGrantType::Extension(Dialect::OpenId.protocol().grant_type().to_owned())]));
         assert_eq!(read.token_endpoint_auth_method(), Some(&CoreClientAuthMethod::PrivateKeyJwt));
         assert_eq!(read.token_endpoint_auth_signing_alg(), Some(&CoreJwsSigningAlgorithm::EcdsaP256Sha256));
         assert_eq!(read.id_token_signed_response_alg(), Some(&CoreJwsSigningAlgorithm::RsaSsaPssSha256));

@@ -7,7 +7,7 @@ use crate::client::Client;
 use crate::client::algorithms::ClientAlgorithms;
 use crate::client::builder::ClientBuilder;
 use crate::client::identity::RegisteredMethod;
-use crate::client::response_type::ResponseType;
+use crate::dialect::{Dialect, ResponseType};
 use crate::endpoint::ClientAuthentication;
 use crate::error::{ConfigurationProblem, Error};
 use crate::id_token::Encryption;
@@ -63,8 +63,13 @@ impl Registration {
         if let Some(redirect_uri) = redirect_uri.or(registered.first()) {
             builder = builder.redirect_uri(*redirect_uri);
         }
-        if let Some(response_type) = self.response_type() {
-            builder = builder.response_type(response_type);
+        match (self.response_type(), metadata.dialect()) {
+            // In this dialect the OP defers its answer to an ordinary code.
+            (Some(ResponseType::Code), Some(dialect @ Dialect::Ietf)) => {
+                builder = builder.dialect(dialect).response_type(ResponseType::DeferredCodeOrCode);
+            }
+            (Some(response_type), _) => builder = builder.response_type(response_type),
+            (None, _) => {}
         }
         builder = builder.algorithms(self.algorithms()?);
         if let Some(max_age) = metadata.default_max_age() {
@@ -122,7 +127,7 @@ impl Registration {
     fn response_type(&self) -> Option<ResponseType> {
         let listed = self.requested().response_types();
         let kinds = listed.into_iter().filter_map(|listed| {
-            let named = |kind: &ResponseType| super::metadata::words(kind.as_str()) == super::metadata::words(listed);
+            let named = |kind: &ResponseType| super::metadata::words(super::metadata::named(*kind)) == super::metadata::words(listed);
             ResponseType::ALL.into_iter().find(named)
         });
         let kinds: Vec<_> = kinds.collect();

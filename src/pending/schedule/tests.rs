@@ -27,7 +27,7 @@ fn schedule(interval: Option<u64>, expires_in: Option<u64>) -> Schedule {
 }
 
 fn error(code: &str) -> Answer {
-    Answer::Error { response: ErrorResponse::new(code, None, Some(400)), retry_after: None }
+    Answer::Error { response: ErrorResponse::new(code, None, Some(400)), retry_after: None, interaction: crate::dialect::Interaction::Unmentioned }
 }
 
 fn pending() -> Answer {
@@ -199,6 +199,7 @@ fn retry_after_beside_authorization_pending_is_honoured() {
     let answer = Answer::Error {
         response: ErrorResponse::new("authorization_pending", None, Some(400)),
         retry_after: Some(Duration::from_secs(100)),
+        interaction: crate::dialect::Interaction::Unmentioned,
     };
     let (first, _) = ask(&mut schedule, 0.0, &answer);
     assert_eq!(ask(&mut schedule, first, &pending()).0 - first, 100.0);
@@ -252,6 +253,7 @@ fn an_op_that_wants_to_be_asked_after_the_end_is_asked_then() {
     let held = Answer::Error {
         response: ErrorResponse::new("slow_down", None, Some(400)),
         retry_after: Some(Duration::from_secs(86_400)),
+        interaction: crate::dialect::Interaction::Unmentioned,
     };
     for last in [95.0, 120.0, 200.0] {
         let mut schedule = schedule(Some(10), Some(100));
@@ -663,7 +665,7 @@ proptest! {
                         4 => Answer::Trouble { unanswered: false, retry_after },
                         5 => error("invalid_client"),
                         6 => error("access_denied"),
-                        _ => Answer::Error { response: ErrorResponse::new("authorization_pending", None, Some(400)), retry_after },
+                        _ => Answer::Error { response: ErrorResponse::new("authorization_pending", None, Some(400)), retry_after, interaction: crate::dialect::Interaction::Unmentioned },
                     };
                     let standing = schedule.answered(&answer, now, steady(jitter));
                     let expected = match kind {

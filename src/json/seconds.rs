@@ -8,7 +8,7 @@ use crate::error::{Document, Rule, Violation};
 
 /// How fractions are rounded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rounding {
+pub(crate) enum Rounding {
     /// For an interval, a longer time is safe.
     Up,
     /// For a lifetime, a shorter time is safe.
@@ -17,7 +17,7 @@ pub(super) enum Rounding {
 
 /// Reads a number of seconds in any form that OPs are known to send: integers, integral and fractional floats, and
 /// strings of these. A value that is zero, negative or not a number counts as absent.
-pub(super) fn seconds(value: Option<&Value>, member: &'static str, rounding: Rounding) -> Option<Duration> {
+pub(crate) fn seconds(value: Option<&Value>, member: &'static str, rounding: Rounding) -> Option<Duration> {
     let read = match value? {
         Value::Number(number) => whole(number.as_u64(), number.as_f64(), rounding),
         Value::String(text) => whole(text.trim().parse().ok(), text.trim().parse().ok(), rounding),
@@ -30,9 +30,13 @@ pub(super) fn seconds(value: Option<&Value>, member: &'static str, rounding: Rou
 }
 
 /// Refuses a value that is not a positive integer, for clients that are strict about times.
-pub(super) fn check_seconds(value: Option<&Value>, member: &'static str) -> Result<(), Violation> {
+pub(crate) fn check_seconds(
+    value: Option<&Value>,
+    member: &'static str,
+    document: Document,
+) -> Result<(), Violation> {
     if value.is_some_and(|value| value.as_u64().is_none_or(|seconds| seconds == 0)) {
-        return Err(Violation::new(Rule::InvalidMember).in_document(Document::ExchangeResponse).at_member(member));
+        return Err(Violation::new(Rule::InvalidMember).in_document(document).at_member(member));
     }
     Ok(())
 }
@@ -102,9 +106,9 @@ mod tests {
     #[test]
     fn strictness_refuses_what_is_not_a_positive_integer() {
         for value in [json!("60"), json!(60.0), json!(0), json!(-1)] {
-            assert!(check_seconds(Some(&value), "interval").is_err(), "{value}");
+            assert!(check_seconds(Some(&value), "interval", Document::TokenResponse).is_err(), "{value}");
         }
-        assert!(check_seconds(Some(&json!(60)), "interval").is_ok());
-        assert!(check_seconds(None, "interval").is_ok());
+        assert!(check_seconds(Some(&json!(60)), "interval", Document::TokenResponse).is_ok());
+        assert!(check_seconds(None, "interval", Document::TokenResponse).is_ok());
     }
 }

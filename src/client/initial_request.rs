@@ -1,0 +1,78 @@
+//! A token request whose answer the OP may defer, from before it is sent until its answer is taken.
+
+use std::borrow::Cow;
+
+use zeroize::Zeroizing;
+
+use super::Client;
+use super::code_answer::{CodeAnswer, Received};
+use crate::dialect::Dialect;
+use crate::dpop::DpopKey;
+use crate::error::{Error, Misuse};
+use crate::pending::{Checks, PendingAuthentication};
+use crate::secret::Secret;
+use crate::task::Task;
+
+/// The request, or what has become of it. It is made for one client and sent once.
+pub(crate) struct InitialRequest {
+    pub(super) issuer: String,
+    pub(super) client_id: String,
+    pub(super) dialect: Dialect,
+    /// Whether the OP may defer its answer to this request.
+    pub(super) may_defer: bool,
+    /// The parameters, without those of the dialect.
+    pub(super) form: Vec<(Cow<'static, str>, Secret)>,
+    pub(super) dpop_key: Option<DpopKey>,
+    pub(super) context: Zeroizing<Vec<u8>>,
+    /// `None` if no ID Token is expected, because no user signs in.
+    pub(super) checks: Option<Checks>,
+    /// The authorization code in it, if there is one. An ID Token may have its hash.
+    pub(super) code: Option<Secret>,
+    /// For the callbacks about this request only.
+    pub(super) notification_token: Option<Secret>,
+    /// Whether the OP may have processed it.
+    pub(super) spent: bool,
+    /// The request in flight, or its result, until a caller takes it.
+    pub(super) in_flight: Option<Task<CodeAnswer>>,
+    /// The answer with final tokens, while it cannot be validated. The OP sends it only once.
+    pub(super) received: Option<Received>,
+    /// The pending request that the OP made of it, while its interim ID Token is verified.
+    pub(super) deferred: Option<PendingAuthentication>,
+}
+
+impl InitialRequest {
+    /// Whether the request was sent and its result can still be taken.
+    pub(super) fn keeps_answer(&self) -> bool {
+        self.in_flight.is_some() || self.received.is_some() || self.deferred.is_some()
+    }
+
+    /// Whether the OP may have processed it, so that it must not be sent again.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.spent
+    }
+
+    pub(crate) fn context(&self) -> &[u8] {
+        &self.context
+    }
+
+    /// Sets the bearer token that the OP is to send in the callbacks about this request.
+    pub(crate) fn set_notification_token(&mut self, token: Secret) {
+        self.notification_token = Some(token);
+    }
+
+    /// What the crate is doing when it sends the request, for errors.
+    pub(super) fn step(&self) -> &'static str {
+        if self.code.is_some() { "exchanging the code" } else { "requesting tokens" }
+    }
+}
+
+impl Client {
+    /// Refuses a request that was already sent or belongs to another client.
+    pub(super) fn check_request(&self, request: &InitialRequest) -> Result<(), Error> {
+        self.check_ownership(&request.issuer, &request.client_id)?;
+        if request.spent && !request.keeps_answer() {
+            return Err(Misuse::CodeSpent.into());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,296 @@
+//! Token requests for grants without a user: client credentials (RFC 6749 §4.4), token exchange (RFC 8693) and JWT bearer
+//! (RFC 7523). The OP may defer its answer (IETF DTR §Client Opt-In Signaling).
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::Client;
+use super::authorize::{LONGEST_CONTEXT, are_details};
+use super::exchange::Exchanged;
+use super::initial_request::InitialRequest;
+use super::issued_tokens::IssuedTokens;
+use super::setting::setting;
+use crate::dialect::Dialect;
+use crate::error::{Error, Misuse};
+use crate::pending::PendingAuthentication;
+use crate::secret::Secret;
+
+/// Parameters that this crate sets itself, or that authenticate the client.
+const RESERVED: [&str; 14] = [
+    "grant_type",
+    "client_id",
+    "client_secret",
+    "client_assertion",
+    "client_assertion_type",
+    "scope",
+    "resource",
+    "audience",
+    "authorization_details",
+    "subject_token",
+    "assertion",
+    "completion_mode",
+    "client_notification_token",
+    "deferral_code",
+];
+
+/// What a token request without a user presents to the OP.
+#[derive(Clone)]
+#[must_use = "a grant has no effect until it is requested with `Client::token_request`"]
+pub struct Grant {
+    grant_type: &'static str,
+    parameters: Vec<(&'static str, Secret)>,
+}
+
+impl Grant {
+    /// The client itself asks for a token (RFC 6749 §4.4). It must be a confidential client.
+    pub fn client_credentials() -> Self {
+        Self { grant_type: "client_credentials", parameters: Vec::new() }
+    }
+
+    /// Exchanges a token (RFC 8693 §2.1). The type is a URI such as
+    /// `urn:ietf:params:oauth:token-type:access_token`.
+    pub fn token_exchange(subject_token: impl Into<Secret>, subject_token_type: impl Into<String>) -> Self {
+        Self {
+            grant_type: "urn:ietf:params:oauth:grant-type:token-exchange",
+            parameters: vec![
+                ("subject_token", subject_token.into()),
+                ("subject_token_type", Secret::new(subject_token_type.into())),
+            ],
+        }
+    }
+
+    /// Presents a JWT that another party issued (RFC 7523 §2.1), such as an Identity Assertion Authorization Grant.
+    pub fn jwt_bearer(assertion: impl Into<Secret>) -> Self {
+        Self {
+            grant_type: "urn:ietf:params:oauth:grant-type:jwt-bearer",
+            parameters: vec![("assertion", assertion.into())],
+        }
+    }
+
+    /// Adds the token of the party that acts for the subject of a token exchange (RFC 8693 §2.1).
+    pub fn actor_token(mut self, actor_token: impl Into<Secret>, actor_token_type: impl Into<String>) -> Self {
+        self.parameters.push(("actor_token", actor_token.into()));
+        self.parameters.push(("actor_token_type", Secret::new(actor_token_type.into())));
+        self
+    }
+
+    /// Sets the type of token that a token exchange should issue (RFC 8693 §2.1).
+    pub fn requested_token_type(mut self, requested_token_type: impl Into<String>) -> Self {
+        self.parameters.push(("requested_token_type", Secret::new(requested_token_type.into())));
+        self
+    }
+}
+
+impl fmt::Debug for Grant {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Grant").field("grant_type", &self.grant_type).finish_non_exhaustive()
+    }
+}
+
+/// A token request that is being built. Finish with [`send`](Self::send), or with
+/// [`Poller::request_tokens`](crate::Poller::request_tokens).
+#[must_use = "a token request has no effect until it is sent"]
+pub struct TokenRequest<'a> {
+    client: &'a Client,
+    grant: Grant,
+    scopes: Vec<String>,
+    details: Option<Value>,
+    parameters: Vec<(&'static str, String)>,
+    extra: Vec<(String, String)>,
+    context: Zeroizing<Vec<u8>>,
+    may_defer: bool,
+}
+
+/// The answer to a token request.
+#[non_exhaustive]
+#[derive(Debug)]
+#[must_use = "it contains tokens, or the pending request"]
+pub enum TokenAnswer {
+    /// The OP issued the tokens at once.
+    Complete(IssuedTokens),
+    /// The OP defers its answer. [Wait](Client::wait) for the outcome, or store it and [poll](Client::poll). The outcome
+    /// is [`Issued`](super::Outcome::Issued).
+    Deferred(PendingAuthentication),
+}
+
+impl Client {
+    /// Starts a token request for a grant without a user.
+    ///
+    /// The request allows the OP to defer its answer (`completion_mode`, IETF DTR §Client Opt-In Signaling), whatever
+    /// dialect the client uses for sign-ins. An OP that does not know the parameter ignores it and answers at once. With
+    /// DPoP the request, its polls and the tokens are bound to a new key.
+    ///
+    /// ```
+    /// # async fn example(client: &openid_deferred::Client) -> Result<(), openid_deferred::Error> {
+    /// use openid_deferred::{Grant, Outcome, TokenAnswer};
+    ///
+    /// let tokens = match client.token_request(Grant::client_credentials()).scopes(["payments"]).send().await? {
+    ///     TokenAnswer::Complete(tokens) => tokens,
+    ///     TokenAnswer::Deferred(mut pending) => match client.wait(&mut pending).await? {
+    ///         Outcome::Issued(tokens) => tokens,
+    ///         outcome => panic!("no tokens: {outcome:?}"),
+    ///     },
+    ///     answer => panic!("unknown answer: {answer:?}"),
+    /// };
+    /// println!("a token of type {:?}", tokens.token_type());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn token_request(&self, grant: Grant) -> TokenRequest<'_> {
+        TokenRequest {
+            client: self,
+            grant,
+            scopes: Vec::new(),
+            details: None,
+            parameters: Vec::new(),
+            extra: Vec::new(),
+            context: Zeroizing::default(),
+            may_defer: true,
+        }
+    }
+}
+
+impl TokenRequest<'_> {
+    /// Requests these scopes.
+    pub fn scopes<S: Into<String>>(mut self, scopes: impl IntoIterator<Item = S>) -> Self {
+        self.scopes.extend(scopes.into_iter().map(Into::into));
+        self
+    }
+
+    /// Adds a resource that the access token is for (RFC 8707).
+    pub fn resource(mut self, resource: impl Into<String>) -> Self {
+        self.parameters.push(("resource", resource.into()));
+        self
+    }
+
+    /// Adds the logical name of a service that the token is for (RFC 8693 §2.1).
+    pub fn audience(mut self, audience: impl Into<String>) -> Self {
+        self.parameters.push(("audience", audience.into()));
+        self
+    }
+
+    /// Sets the `authorization_details` parameter (RFC 9396): an array of objects that each have a `type`.
+    /// [`IssuedTokens::authorization_details`] says what the OP granted.
+    pub fn authorization_details(mut self, details: Value) -> Self {
+        self.details = Some(details);
+        self
+    }
+
+    /// Adds a parameter that this crate does not interpret.
+    pub fn parameter(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.extra.push((name.into(), value.into()));
+        self
+    }
+
+    /// Attaches data of the application to this request, such as the key of an order: at most 256 bytes. It is returned
+    /// with the outcome, and is not sent to the OP.
+    pub fn context(mut self, context: impl Into<Vec<u8>>) -> Self {
+        self.context = Zeroizing::new(context.into());
+        self
+    }
+
+    /// Does not allow the OP to defer its answer: it answers at once or refuses.
+    pub fn without_deferral(mut self) -> Self {
+        self.may_defer = false;
+        self
+    }
+
+    /// Sends the request.
+    ///
+    /// Do not drop the future: the request continues, but its answer would be lost. Tokens that arrive afterwards are
+    /// revoked. [`Poller::request_tokens`](crate::Poller::request_tokens) has no such limit.
+    ///
+    /// # Errors
+    ///
+    /// - [`Configuration`](crate::ErrorKind::Configuration) or [`Misuse`](crate::ErrorKind::Misuse) for parameters that
+    ///   cannot be sent, and [`Misuse::ContextTooLong`] for a context that is too long.
+    /// - [`ErrorResponse`](crate::ErrorKind::ErrorResponse) if the OP refused.
+    /// - [`Transport`](crate::ErrorKind::Transport) if nothing was sent.
+    /// - [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) if the request was sent and no usable answer arrived.
+    /// - [`Protocol`](crate::ErrorKind::Protocol) if the answer broke a rule.
+    pub async fn send(self) -> Result<TokenAnswer, Error> {
+        let client = self.client;
+        let mut request = self.prepare().await?;
+        match client.request_tokens(&mut request).await? {
+            Exchanged::Complete(granted) => granted.into_tokens().map(TokenAnswer::Complete),
+            Exchanged::Deferred(pending) => Ok(TokenAnswer::Deferred(pending)),
+        }
+    }
+
+    /// The client that sends it.
+    pub(crate) fn client(&self) -> &Client {
+        self.client
+    }
+
+    /// Checks the parameters, and makes the request with its DPoP key.
+    pub(crate) async fn prepare(self) -> Result<InitialRequest, Error> {
+        self.prepared().await.map_err(|error| error.in_step("preparing the token request"))
+    }
+
+    async fn prepared(self) -> Result<InitialRequest, Error> {
+        let client = self.client;
+        if let Some((name, _)) = self.extra.iter().find(|(name, _)| RESERVED.contains(&name.as_str())) {
+            return Err(Misuse::ReservedParameter(name.clone()).into());
+        }
+        if self.context.len() > LONGEST_CONTEXT {
+            return Err(Misuse::ContextTooLong { actual: self.context.len(), limit: LONGEST_CONTEXT }.into());
+        }
+        if self.details.as_ref().is_some_and(|details| !are_details(details)) {
+            let problem = "it must be a JSON array of objects that each have a `type` (RFC 9396 §2)";
+            return Err(setting("authorization_details", problem));
+        }
+        let metadata = client.0.provider.metadata().await?;
+        let identity = client.identity_at(&metadata)?;
+        if self.grant.grant_type == "client_credentials" && identity.authentication.method() == "none" {
+            let problem = "the client credentials grant needs a confidential client (RFC 6749 §4.4)";
+            return Err(setting("authentication", problem));
+        }
+        if self.may_defer {
+            client.check_binding(Dialect::Ietf, &identity.authentication)?;
+        }
+        let mut form: Vec<(Cow<'static, str>, Secret)> =
+            vec![("grant_type".into(), Secret::new(self.grant.grant_type))];
+        form.extend(self.grant.parameters.into_iter().map(|(name, value)| (name.into(), value)));
+        if !self.scopes.is_empty() {
+            form.push(("scope".into(), Secret::new(self.scopes.join(" "))));
+        }
+        if let Some(details) = &self.details {
+            form.push(("authorization_details".into(), Secret::new(details.to_string())));
+        }
+        form.extend(self.parameters.into_iter().map(|(name, value)| (name.into(), Secret::new(value))));
+        form.extend(self.extra.into_iter().map(|(name, value)| (name.into(), Secret::new(value))));
+        Ok(InitialRequest {
+            issuer: client.issuer().to_owned(),
+            client_id: client.client_id().to_owned(),
+            dialect: Dialect::Ietf,
+            may_defer: self.may_defer,
+            form,
+            dpop_key: client.new_dpop_key(&metadata).await?,
+            context: self.context,
+            checks: None,
+            code: None,
+            notification_token: None,
+            spent: false,
+            in_flight: None,
+            received: None,
+            deferred: None,
+        })
+    }
+}
+
+/// Leaves out the parameters, because they contain credentials.
+impl fmt::Debug for TokenRequest<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("TokenRequest")
+            .field("issuer", &self.client.issuer())
+            .field("client_id", &self.client.client_id())
+            .field("grant", &self.grant)
+            .field("scopes", &self.scopes)
+            .field("may_defer", &self.may_defer)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,195 @@
+//! The protocols by which an OP defers its answer, and everything in which they differ.
+//!
+//! Each protocol has one file with its names, its first answer and its peculiarities. The rest of the crate asks the
+//! [`Dialect`] and knows none of these.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::error::{Document, Violation};
+use crate::json::seconds::{Rounding, check_seconds, seconds};
+use crate::secret::Secret;
+
+mod ietf;
+mod interim;
+mod openid;
+mod response_type;
+
+pub(crate) use interim::InterimMembers;
+pub use response_type::ResponseType;
+
+/// The grant type of an authorization code (RFC 6749 §4.1.3).
+pub(crate) const CODE_GRANT: &str = "authorization_code";
+
+/// The protocol by which an OP defers its answer.
+///
+/// Both work the same way: the client gets an identifier at the token endpoint, polls with it, and may be notified. The
+/// names differ, and so does what can be deferred. A [`Client`](crate::Client) chooses the dialect from the OP's
+/// metadata unless [`ClientBuilder::dialect`](crate::ClientBuilder::dialect) sets it.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum Dialect {
+    /// OpenID Connect Deferred Token Response: the OP issues a `deferred_code` at the authorization endpoint, so only
+    /// sign-ins can be deferred.
+    #[default]
+    #[serde(rename = "o")]
+    OpenId,
+    /// OAuth 2.0 Deferred Token Response (draft-ietf-oauth-deferred-token-response): the OP answers a token request of
+    /// any grant with a `deferral_code`.
+    #[serde(rename = "i")]
+    Ietf,
+}
+
+impl Dialect {
+    /// All dialects, in the order in which they are preferred if an OP advertises several.
+    pub(crate) const ALL: [Self; 2] = [Self::OpenId, Self::Ietf];
+
+    /// The rules of this dialect.
+    pub(crate) fn protocol(self) -> &'static dyn Protocol {
+        match self {
+            Self::OpenId => &openid::OpenId,
+            Self::Ietf => &ietf::Ietf,
+        }
+    }
+
+    /// The first dialect that the OP's metadata advertises.
+    pub(crate) fn advertised(metadata: &Map<String, Value>) -> Option<Self> {
+        Self::ALL.into_iter().find(|dialect| dialect.protocol().is_advertised(metadata))
+    }
+
+    /// Whether the OpenID dialect applies, which stored values do not name.
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The rules in which a dialect differs from the others.
+pub(crate) trait Protocol: Sync {
+    /// The grant type of polls.
+    fn grant_type(&self) -> &'static str;
+
+    /// The name of the identifier of a pending sign-in: a member of the first answer and of callbacks, and the parameter
+    /// of polls.
+    fn identifier(&self) -> &'static str;
+
+    /// The parameter with the bearer token that the OP is to present in callbacks.
+    fn notification_token(&self) -> &'static str;
+
+    /// Whether the OP's metadata advertises the dialect.
+    fn is_advertised(&self, metadata: &Map<String, Value>) -> bool;
+
+    /// The value of the parameter `response_type`.
+    fn response_type(&self, kind: ResponseType) -> &'static str;
+
+    /// The response type whose codes the authorization response may have.
+    fn codes(&self, kind: ResponseType) -> ResponseType;
+
+    /// The grant type that the OP's metadata must list for a response type.
+    fn required_grant_type(&self, kind: ResponseType) -> &'static str;
+
+    /// The grant types that must be registered with a response type (RFC 7591 §2.1).
+    fn grant_types(&self, kind: ResponseType) -> &'static [&'static str];
+
+    /// The parameter by which a request allows the OP to defer its answer.
+    fn opt_in(&self) -> Option<(&'static str, &'static str)>;
+
+    /// Whether an answer to the first token request defers the tokens: a success, or an error with this code.
+    fn defers(&self, error: Option<&str>) -> bool;
+
+    /// Reads an answer that [defers](Self::defers) the tokens. If `strict`, its times must be positive integers.
+    fn deferral(&self, body: &[u8], strict: bool) -> Result<Deferral, Violation>;
+
+    /// Whether this error code of a poll means that the OP has not decided, besides `authorization_pending` and
+    /// `slow_down`.
+    fn is_pending(&self, code: &str) -> bool;
+
+    /// What a pending answer says about the interaction of the user.
+    fn interaction(&self, code: &str, body: &[u8]) -> Interaction;
+
+    /// Whether a client that authenticates with this method must bind its requests to a DPoP key.
+    fn binding(&self, method: &str) -> Binding;
+
+    /// How the client tells the OP that the outcome is no longer wanted.
+    fn cancellation(&self) -> Cancellation;
+
+    /// The version of stored values of this dialect. Older releases, which do not know the dialect, must not open them.
+    fn stored_version(&self) -> u8;
+}
+
+/// The first answer to a token request that the OP defers.
+pub(crate) struct Deferral {
+    pub(crate) identifier: Secret,
+    pub(crate) times: Times,
+    /// Empty in dialects without interim ID Tokens.
+    pub(crate) interim: InterimMembers,
+    /// The early access token, if there is one.
+    pub(crate) access_token: Option<Secret>,
+    pub(crate) interaction: Interaction,
+}
+
+/// The parsed times of the first answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Times {
+    pub(crate) interval: Option<Duration>,
+    pub(crate) expires_in: Option<Duration>,
+}
+
+impl Times {
+    /// Reads `interval` and `expires_in`. Invalid values count as absent, because refusing the answer would lose the
+    /// identifier. If `strict`, they are refused.
+    fn read(members: &Map<String, Value>, strict: bool, document: Document) -> Result<Self, Violation> {
+        let member = |name: &str| members.get(name).filter(|value| !value.is_null());
+        let (interval, expires_in) = (member("interval"), member("expires_in"));
+        if strict {
+            check_seconds(interval, "interval", document)?;
+            check_seconds(expires_in, "expires_in", document)?;
+        }
+        Ok(Self {
+            interval: seconds(interval, "interval", Rounding::Up),
+            expires_in: seconds(expires_in, "expires_in", Rounding::Down),
+        })
+    }
+}
+
+/// What an answer says about the interaction of the user with the OP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Interaction {
+    /// Nothing. An earlier URI stays valid.
+    Unmentioned,
+    /// The user should open this URI. It has not been checked.
+    At(Secret),
+    /// The user has opened the URI, which works once.
+    Begun,
+}
+
+/// Whether requests are bound to a DPoP key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Binding {
+    Required,
+    Recommended,
+    Optional,
+}
+
+/// How a pending sign-in is cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cancellation {
+    /// At an endpoint without a metadata name, which has to be configured. The request has the identifier.
+    AtEndpoint,
+    /// By revocation of the identifier as a token of this type (RFC 7009), if the metadata lists the type.
+    ByRevocation { token_type: &'static str },
+}
+
+/// Whether the body of a token response defers the tokens, in any dialect. An unreadable body counts as one, because
+/// nothing in it can be revoked. Nothing but the names of the members is copied out of the body.
+pub(crate) fn is_deferral(body: &[u8]) -> bool {
+    type Names<'a> = BTreeMap<Cow<'a, str>, IgnoredAny>;
+    let has_identifier = |names: &Names| {
+        Dialect::ALL.into_iter().any(|dialect| names.contains_key(dialect.protocol().identifier()))
+    };
+    serde_json::from_slice::<Names>(body).map_or(true, |names| has_identifier(&names))
+}

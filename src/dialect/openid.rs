@@ -1,0 +1,157 @@
+//! The OpenID dialect: OpenID Connect Deferred Token Response, cited as "DTR". Every name of its two texts is in this
+//! file.
+
+use serde_json::{Map, Value};
+use zeroize::Zeroize as _;
+
+use super::{Binding, CODE_GRANT, Cancellation, Deferral, Interaction, InterimMembers, Protocol, ResponseType, Times};
+use crate::error::{Document, Rule, Violation};
+use crate::json::{self, Object};
+use crate::secret::Secret;
+
+/// DTR §Deferred Code Exchange Request.
+const GRANT: &str = "urn:openid:params:grant-type:deferred";
+/// DTR §Successful Deferred Code Exchange Response.
+const IDENTIFIER: &str = "deferred_auth_id";
+
+/// The OpenID dialect.
+pub(super) struct OpenId;
+
+impl Protocol for OpenId {
+    fn grant_type(&self) -> &'static str {
+        GRANT
+    }
+
+    fn identifier(&self) -> &'static str {
+        IDENTIFIER
+    }
+
+    fn notification_token(&self) -> &'static str {
+        "deferred_notification_token"
+    }
+
+    /// DTR §Authorization Server Metadata.
+    fn is_advertised(&self, metadata: &Map<String, Value>) -> bool {
+        let is_deferred = |listed: &Value| {
+            listed.as_str().is_some_and(|listed| listed.split_ascii_whitespace().any(|value| value == "deferred_code"))
+        };
+        let listed = metadata.get("response_types_supported").and_then(Value::as_array);
+        listed.is_some_and(|listed| listed.iter().any(is_deferred))
+    }
+
+    fn response_type(&self, kind: ResponseType) -> &'static str {
+        match kind {
+            ResponseType::DeferredCode => "deferred_code",
+            ResponseType::DeferredCodeOrCode => "deferred_code code",
+            ResponseType::Code => "code",
+        }
+    }
+
+    fn codes(&self, kind: ResponseType) -> ResponseType {
+        kind
+    }
+
+    fn required_grant_type(&self, kind: ResponseType) -> &'static str {
+        if kind.may_defer() { GRANT } else { CODE_GRANT }
+    }
+
+    /// DTR §Deferred Code Response Type.
+    fn grant_types(&self, kind: ResponseType) -> &'static [&'static str] {
+        match kind {
+            ResponseType::DeferredCode => &[GRANT],
+            ResponseType::DeferredCodeOrCode => &[GRANT, CODE_GRANT],
+            ResponseType::Code => &[CODE_GRANT],
+        }
+    }
+
+    /// The response type is the opt-in.
+    fn opt_in(&self) -> Option<(&'static str, &'static str)> {
+        None
+    }
+
+    fn defers(&self, error: Option<&str>) -> bool {
+        error.is_none()
+    }
+
+    fn deferral(&self, body: &[u8], strict: bool) -> Result<Deferral, Violation> {
+        const DOCUMENT: Document = Document::ExchangeResponse;
+        let object = Object::document(body, DOCUMENT)?;
+        let interim = InterimMembers::read(&object);
+        // "Clients MUST ignore unrecognized response parameters."
+        let mut members = object.needing(&[IDENTIFIER]).map_err(|flaw| json::flawed(DOCUMENT, flaw))?;
+        // Secrets are moved out or overwritten, so that none remains in memory.
+        for name in ["interim_id_token", "id_token"] {
+            if let Some(Value::String(mut token)) = members.shift_remove(name) {
+                token.zeroize();
+            }
+        }
+        let identifier = match members.shift_remove(IDENTIFIER) {
+            // DTR §Deferred Code Exchange Response Validation: "Ensure that the `deferred_auth_id` parameter is
+            // present."
+            None | Some(Value::Null) => return Err(Violation::new(Rule::NoDeferredAuthId).in_document(DOCUMENT)),
+            Some(Value::String(id)) if !id.is_empty() => Secret::new(id),
+            Some(_) => {
+                return Err(Violation::new(Rule::InvalidMember).in_document(DOCUMENT).at_member(IDENTIFIER));
+            }
+        };
+        let access_token = match members.shift_remove("access_token") {
+            Some(Value::String(token)) if !token.is_empty() => Some(Secret::new(token)),
+            _ => None,
+        };
+        let times = Times::read(&members, strict, DOCUMENT)?;
+        Ok(Deferral { identifier, times, interim, access_token, interaction: Interaction::Unmentioned })
+    }
+
+    fn is_pending(&self, _: &str) -> bool {
+        false
+    }
+
+    /// The user has finished with the browser.
+    fn interaction(&self, _: &str, _: &[u8]) -> Interaction {
+        Interaction::Unmentioned
+    }
+
+    /// The drafts assume DPoP and do not require it of a kind of client.
+    fn binding(&self, _: &str) -> Binding {
+        Binding::Optional
+    }
+
+    /// DTR §Authentication Cancellation Request.
+    fn cancellation(&self) -> Cancellation {
+        Cancellation::AtEndpoint
+    }
+
+    fn stored_version(&self) -> u8 {
+        1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> Result<Deferral, Violation> {
+        OpenId.deferral(json.as_bytes(), false)
+    }
+
+    #[test]
+    fn an_exchange_response_without_deferred_auth_id_is_refused() {
+        let violation = parse(r#"{"id_token": "a.b.c"}"#).err().unwrap();
+        assert_eq!(violation.rule(), Rule::NoDeferredAuthId);
+    }
+
+    #[test]
+    fn a_deferred_auth_id_that_is_no_string_is_refused() {
+        for value in ["7", "\"\"", "{}", "[\"a\"]"] {
+            let error = parse(&format!(r#"{{"deferred_auth_id": {value}}}"#)).err().unwrap();
+            assert_eq!(error.rule(), Rule::InvalidMember, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_member_that_stands_twice_with_different_values_is_refused() {
+        let error = parse(r#"{"deferred_auth_id": "a", "deferred_auth_id": "b"}"#).err().unwrap();
+        assert_eq!((error.rule(), error.member()), (Rule::RepeatedMember, Some("deferred_auth_id")));
+        assert!(parse(r#"{"deferred_auth_id": "a", "deferred_auth_id": "a"}"#).is_ok());
+    }
+}
