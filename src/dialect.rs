@@ -188,8 +188,7 @@ pub(crate) enum Cancellation {
 /// nothing in it can be revoked. Nothing but the names of the members is copied out of the body.
 pub(crate) fn is_deferral(body: &[u8]) -> bool {
     type Names<'a> = BTreeMap<Cow<'a, str>, IgnoredAny>;
-    let has_identifier = |names: &Names| {
-        Dialect::ALL.into_iter().any(|dialect| names.contains_key(dialect.protocol().identifier()))
-    };
+    let has_identifier =
+        |names: &Names| Dialect::ALL.into_iter().any(|dialect| names.contains_key(dialect.protocol().identifier()));
     serde_json::from_slice::<Names>(body).map_or(true, |names| has_identifier(&names))
 }

@@ -42,12 +42,7 @@ pub(super) struct CodeResponse {
 }
 
 impl CodeResponse {
-    pub(super) fn new(
-        body: Zeroizing<Vec<u8>>,
-        is_deferral: bool,
-        client: Client,
-        dpop_key: Option<DpopKey>,
-    ) -> Self {
+    pub(super) fn new(body: Zeroizing<Vec<u8>>, is_deferral: bool, client: Client, dpop_key: Option<DpopKey>) -> Self {
         Self { body, is_deferral, client, dpop_key }
     }
 

@@ -44,9 +44,10 @@ impl Client {
         }
         let method = authentication.method();
         match dialect.protocol().binding(method) {
-            Binding::Required => {
-                Err(setting("dpop", "a public client must use DPoP, so that nobody else can poll with its deferral code"))
-            }
+            Binding::Required => Err(setting(
+                "dpop",
+                "a public client must use DPoP, so that nobody else can poll with its deferral code",
+            )),
             Binding::Recommended => {
                 tracing::warn!(
                     issuer = self.issuer(),

@@ -290,8 +290,7 @@ impl Client {
             Err(violation) => Err(violation),
             Ok(token) => {
                 let check = |token: &str, keys: &KeySet, algorithms: &[SigningAlgorithm]| {
-                    let expectations =
-                        self.expectations(checks, algorithms, body.access_token.as_ref(), received_at);
+                    let expectations = self.expectations(checks, algorithms, body.access_token.as_ref(), received_at);
                     id_token::verify_interim(token, *member, keys, &expectations)
                 };
                 self.verify_signed_id_token(token.expose(), received_at, Duration::ZERO, check).await?

@@ -62,7 +62,7 @@ impl InitialRequest {
 
     /// What the crate is doing when it sends the request, for errors.
     pub(super) fn step(&self) -> &'static str {
-        if self.code.is_some() { "exchanging the code" } else { "requesting tokens" }
+        if self.checks.is_some() { "exchanging the code" } else { "requesting tokens" }
     }
 }
 

@@ -11,8 +11,8 @@ use crate::clock::saturating_add;
 use crate::dpop::DpopKey;
 use crate::endpoint::{Answer, EndpointRequest, Failure};
 use crate::error::{Document, Error, Rule, Violation};
-use crate::json::seconds::{Rounding, seconds};
 use crate::json::Object;
+use crate::json::seconds::{Rounding, seconds};
 use crate::provider::ProviderMetadata;
 
 /// The longest answer in bytes. It contains a URN and a number.

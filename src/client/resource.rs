@@ -145,11 +145,7 @@ impl Client {
         Ok(response)
     }
 
-    pub(super) async fn with_access_token(
-        &self,
-        tokens: Presented<'_>,
-        call: Call<'_>,
-    ) -> Result<HttpResponse, Error> {
+    pub(super) async fn with_access_token(&self, tokens: Presented<'_>, call: Call<'_>) -> Result<HttpResponse, Error> {
         let Call { method, url, headers, body, document, body_limit } = call;
         self.check_ownership(tokens.issuer, tokens.client_id)?;
         let access_token = tokens.access_token.ok_or(Misuse::NoAccessToken)?;

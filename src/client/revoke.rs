@@ -148,7 +148,11 @@ impl Revocation<'_> {
         }
     }
 
-    pub(super) async fn send(&self, endpoints: &Endpoints, form: Vec<(&'static str, Cow<'_, str>)>) -> Result<(), Error> {
+    pub(super) async fn send(
+        &self,
+        endpoints: &Endpoints,
+        form: Vec<(&'static str, Cow<'_, str>)>,
+    ) -> Result<(), Error> {
         let request = EndpointRequest {
             url: self.url,
             document: Document::RevocationResponse,

@@ -130,10 +130,14 @@ impl Protocol for Ietf {
 
 fn interaction(members: &Map<String, Value>) -> Interaction {
     match members.get(INTERACTION_URI) {
-        Some(Value::String(uri)) if (1..=LONGEST_URI).contains(&uri.len()) => Interaction::At(Secret::new(uri.as_str())),
+        Some(Value::String(uri)) if (1..=LONGEST_URI).contains(&uri.len()) => {
+            Interaction::At(Secret::new(uri.as_str()))
+        }
         None | Some(Value::Null) => Interaction::Unmentioned,
         Some(_) => {
-            tracing::warn!("the OP's `interaction_uri` is not a text of at most {LONGEST_URI} characters; it is ignored");
+            tracing::warn!(
+                "the OP's `interaction_uri` is not a text of at most {LONGEST_URI} characters; it is ignored"
+            );
             Interaction::Unmentioned
         }
     }
@@ -187,9 +191,8 @@ mod tests {
 
     #[test]
     fn pending_answers_may_name_a_new_uri_or_say_that_it_was_opened() {
-        let said = |code: &str, members: &str| {
-            Ietf.interaction(code, format!(r#"{{"error":"{code}"{members}}}"#).as_bytes())
-        };
+        let said =
+            |code: &str, members: &str| Ietf.interaction(code, format!(r#"{{"error":"{code}"{members}}}"#).as_bytes());
         let uri = r#","interaction_uri":"https://op.example/2""#;
         let at = Interaction::At(Secret::new("https://op.example/2"));
         assert_eq!(said("interaction_required", uri), at);

@@ -173,7 +173,11 @@ fn schedule(plaintext: &[u8], events: &[u8]) {
             }
             5..=9 => {
                 let retry_after = (argument & 4 != 0).then(|| span.min(Duration::from_secs(86_400)));
-                let error = |code| Answer::Error { response: ErrorResponse::new(code, None, Some(400)), retry_after, interaction: crate::dialect::Interaction::Unmentioned };
+                let error = |code| Answer::Error {
+                    response: ErrorResponse::new(code, None, Some(400)),
+                    retry_after,
+                    interaction: crate::dialect::Interaction::Unmentioned,
+                };
                 let answer = match event % 16 {
                     5 => error("authorization_pending"),
                     6 => error("slow_down"),

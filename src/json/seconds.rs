@@ -30,11 +30,7 @@ pub(crate) fn seconds(value: Option<&Value>, member: &'static str, rounding: Rou
 }
 
 /// Refuses a value that is not a positive integer, for clients that are strict about times.
-pub(crate) fn check_seconds(
-    value: Option<&Value>,
-    member: &'static str,
-    document: Document,
-) -> Result<(), Violation> {
+pub(crate) fn check_seconds(value: Option<&Value>, member: &'static str, document: Document) -> Result<(), Violation> {
     if value.is_some_and(|value| value.as_u64().is_none_or(|seconds| seconds == 0)) {
         return Err(Violation::new(Rule::InvalidMember).in_document(document).at_member(member));
     }

@@ -17,7 +17,9 @@ use super::record::{Record, Stage};
 use super::shared::{COMMIT_PAUSE, LONGEST_COMMIT_PAUSE, Shared, store_error};
 use super::store_clock::StoreClock;
 use super::tenant::Tenant;
-use crate::client::{Authentication, AuthorizationSession, Exchanged, Granted, InitialRequest, IssuedTokens, TokenRequest};
+use crate::client::{
+    Authentication, AuthorizationSession, Exchanged, Granted, InitialRequest, IssuedTokens, TokenRequest,
+};
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind, Misuse};
 use crate::pending::{PendingAuthentication, Standing, validation_pause};

@@ -435,9 +435,7 @@ impl Delivery {
         let record = Record::open(&shared.keyring, claimed.held.id, &claimed.body).ok()?;
         let Stage::Outcome(stored) = record.stage else { return None };
         let mut outcome = match Outcome::from(stored) {
-            Outcome::Approved(authentication) => {
-                Outcome::Approved(authentication.with_context(record.context.clone()))
-            }
+            Outcome::Approved(authentication) => Outcome::Approved(authentication.with_context(record.context.clone())),
             Outcome::Issued(tokens) => Outcome::Issued(tokens.with_context(record.context.clone())),
             outcome => outcome,
         };

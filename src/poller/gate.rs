@@ -153,7 +153,11 @@ mod tests {
     const NOW: Duration = Duration::from_secs(1_000);
 
     fn error(code: &str) -> Answer {
-        Answer::Error { response: ErrorResponse::new(code, None, Some(400)), retry_after: None, interaction: crate::dialect::Interaction::Unmentioned }
+        Answer::Error {
+            response: ErrorResponse::new(code, None, Some(400)),
+            retry_after: None,
+            interaction: crate::dialect::Interaction::Unmentioned,
+        }
     }
 
     /// After an earlier poll of the same sign-in was answered.

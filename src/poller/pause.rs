@@ -128,7 +128,11 @@ mod tests {
     }
 
     fn pending() -> Answer {
-        Answer::Error { response: ErrorResponse::new("authorization_pending", None, Some(400)), retry_after: None, interaction: crate::dialect::Interaction::Unmentioned }
+        Answer::Error {
+            response: ErrorResponse::new("authorization_pending", None, Some(400)),
+            retry_after: None,
+            interaction: crate::dialect::Interaction::Unmentioned,
+        }
     }
 
     #[test]

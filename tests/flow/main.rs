@@ -14,6 +14,7 @@ mod encryption;
 mod exchange;
 mod fapi;
 mod id_token;
+mod ietf;
 mod immediate;
 mod interim;
 mod introspection;

@@ -456,7 +456,10 @@ mod tests {
         assert_eq!(read.redirect_uris()[0].as_str(), "https://rp.test/callback");
         let deferred = CoreResponseType::Extension("deferred_code".to_owned());
         assert_eq!(read.response_types(), Some(&vec![ResponseTypes::new(vec![deferred])]));
-        assert_eq!(read.grant_types(), Some(&vec![CoreGrantType::Extension(Dialect::OpenId.protocol().grant_type().to_owned())]));
+        assert_eq!(
+            read.grant_types(),
+            Some(&vec![CoreGrantType::Extension(Dialect::OpenId.protocol().grant_type().to_owned())])
+        );
         assert_eq!(read.token_endpoint_auth_method(), Some(&CoreClientAuthMethod::PrivateKeyJwt));
         assert_eq!(read.token_endpoint_auth_signing_alg(), Some(&CoreJwsSigningAlgorithm::EcdsaP256Sha256));
         assert_eq!(read.id_token_signed_response_alg(), Some(&CoreJwsSigningAlgorithm::RsaSsaPssSha256));

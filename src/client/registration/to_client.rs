@@ -127,7 +127,9 @@ impl Registration {
     fn response_type(&self) -> Option<ResponseType> {
         let listed = self.requested().response_types();
         let kinds = listed.into_iter().filter_map(|listed| {
-            let named = |kind: &ResponseType| super::metadata::words(super::metadata::named(*kind)) == super::metadata::words(listed);
+            let named = |kind: &ResponseType| {
+                super::metadata::words(super::metadata::named(*kind)) == super::metadata::words(listed)
+            };
             ResponseType::ALL.into_iter().find(named)
         });
         let kinds: Vec<_> = kinds.collect();

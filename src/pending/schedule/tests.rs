@@ -27,7 +27,11 @@ fn schedule(interval: Option<u64>, expires_in: Option<u64>) -> Schedule {
 }
 
 fn error(code: &str) -> Answer {
-    Answer::Error { response: ErrorResponse::new(code, None, Some(400)), retry_after: None, interaction: crate::dialect::Interaction::Unmentioned }
+    Answer::Error {
+        response: ErrorResponse::new(code, None, Some(400)),
+        retry_after: None,
+        interaction: crate::dialect::Interaction::Unmentioned,
+    }
 }
 
 fn pending() -> Answer {

@@ -154,10 +154,7 @@ async fn the_worst_difference_comes_first_and_says_what_it_means() {
     assert_eq!(effects, [DifferenceEffect::Breaks, DifferenceEffect::Weakens, DifferenceEffect::Harmless]);
     assert_eq!(differences[0].requested(), Some(&json!(["urn:openid:params:grant-type:deferred"])));
     assert_eq!(differences[0].registered(), Some(&json!(["authorization_code"])));
-    assert_eq!(
-        differences[0].to_string(),
-        "`grant_types`: the deferred grant is missing, and no deferred code can be exchanged"
-    );
+    assert_eq!(differences[0].to_string(), "`grant_types`: the deferred grant is missing, and the client cannot poll");
     let error = registration.client().unwrap_err();
     assert!(error.to_string().contains("`grant_types`") && error.to_string().contains("deferred grant"), "{error}");
     assert!(error.advice().contains("update the registration"));

@@ -28,7 +28,11 @@ fn stored(schedule: &Schedule) -> Schedule {
 
 fn error(code: &str, retry_after: Option<u64>) -> Answer {
     let response = ErrorResponse::new(code, None, Some(400));
-    Answer::Error { response, retry_after: retry_after.map(Duration::from_secs), interaction: crate::dialect::Interaction::Unmentioned }
+    Answer::Error {
+        response,
+        retry_after: retry_after.map(Duration::from_secs),
+        interaction: crate::dialect::Interaction::Unmentioned,
+    }
 }
 
 fn answered(schedule: &mut Schedule, answer: &Answer, now: Moment) -> Standing {
