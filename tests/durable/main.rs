@@ -15,6 +15,7 @@ mod documents;
 mod encryption;
 mod flow;
 mod gates;
+mod ietf;
 mod jwt_responses;
 mod late_answers;
 mod odd_answers;

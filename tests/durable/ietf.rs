@@ -1,0 +1,304 @@
+//! The IETF dialect in the durable poller.
+
+use openid_deferred::error::Misuse;
+use openid_deferred::ping::Receiver;
+use openid_deferred::poller::{Cancelled, Event, SignIn, TokenAnswer};
+use openid_deferred::store::ProcessId;
+use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, Ping, TestProviderBuilder};
+use openid_deferred::{Clock as _, Delivery, ErrorKind, Grant, Outcome};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, Method, StatusCode};
+
+use crate::support::{CLIENT_ID, HOUR, SECOND, World, client_of, happened, next, ping_request, world_of, world_with};
+
+/// A provider of this dialect that decides when the test says so.
+async fn undecided() -> World {
+    ietf(|op| op.decisions(DecisionPolicy::scripted())).await
+}
+
+async fn ietf(op: impl FnOnce(TestProviderBuilder) -> TestProviderBuilder) -> World {
+    world_of(|builder| op(builder.ietf())).await
+}
+
+impl World {
+    /// Requests the client's own tokens.
+    async fn request_tokens(&self) -> TokenAnswer {
+        let request = self.client.token_request(Grant::client_credentials()).context("order 4711");
+        self.poller.request_tokens(request).await.expect("the OP answers")
+    }
+
+    async fn waiting_grant(&self) -> ProcessId {
+        match self.request_tokens().await {
+            TokenAnswer::Deferred(id) => id,
+            other => panic!("expected a deferral, got {other:?}"),
+        }
+    }
+}
+
+#[track_caller]
+fn assert_issued(delivery: &Delivery) {
+    assert!(matches!(delivery.outcome(), Outcome::Issued(_)), "{delivery:?}");
+}
+
+#[tokio::test]
+async fn a_deferred_grant_is_polled_and_delivered_with_its_context() {
+    let world = ietf(|op| op.decisions(DecisionPolicy::after_polls(2))).await;
+    let id = world.waiting_grant().await;
+    let delivery = world.outcome().await;
+    assert_eq!((delivery.id(), delivery.context()), (id, b"order 4711".as_slice()));
+    match delivery.outcome() {
+        Outcome::Issued(tokens) => assert!(tokens.is_sender_constrained() && tokens.context() == b"order 4711"),
+        other => panic!("{other:?}"),
+    }
+    delivery.acknowledge().await.unwrap();
+    assert_eq!(world.polls().len(), 3);
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_sign_in_is_polled_and_delivered_as_in_the_other_dialect() {
+    let world = ietf(|op| op.decisions(DecisionPolicy::after_polls(2))).await;
+    let id = world.waiting().await;
+    let delivery = world.outcome().await;
+    assert_eq!(delivery.id(), id);
+    assert!(matches!(delivery.outcome(), Outcome::Approved(_)), "{delivery:?}");
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn an_immediate_answer_is_returned_and_nothing_is_delivered() {
+    let world = ietf(|op| op.answers_at_once()).await;
+    assert!(matches!(world.request_tokens().await, TokenAnswer::Complete(_)));
+    assert!(matches!(world.accept().await, Ok(SignIn::Complete(_))));
+    let stats = &world.poller.stats().await.unwrap()[0];
+    assert_eq!((stats.rows.waiting, stats.rows.undelivered), (0, None));
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn pending_grants_survive_restarts() {
+    let mut world = undecided().await;
+    let id = world.waiting_grant().await;
+    world.sleep(12 * SECOND).await;
+    world.restart().await;
+    world.op.last_process().approve();
+    let delivery = world.outcome().await;
+    assert_eq!(delivery.id(), id);
+    assert_issued(&delivery);
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn both_dialects_live_in_one_store() {
+    let world = world_with(|op| op.both_dialects().decisions(DecisionPolicy::scripted()), |c| c, |p| p).await;
+    let (sign_in, grant) = (world.waiting().await, world.waiting_grant().await);
+    let processes = world.op.processes();
+    assert!(processes[0].deferred_auth_id().is_some() && processes[1].deferral_code().is_some());
+    processes.iter().for_each(|process| process.approve());
+    let mut outcomes = world.poller.outcomes();
+    for _ in 0..2 {
+        let delivery = next(&mut outcomes).await;
+        match delivery.outcome() {
+            Outcome::Approved(_) => assert_eq!(delivery.id(), sign_in),
+            Outcome::Issued(_) => assert_eq!(delivery.id(), grant),
+            other => panic!("{other:?}"),
+        }
+        delivery.acknowledge().await.unwrap();
+    }
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn the_interaction_uri_is_in_the_status_and_in_an_event() {
+    let world = ietf(|op| op.requires_interaction().decisions(DecisionPolicy::scripted())).await;
+    let mut events = world.poller.events();
+    let id = world.waiting_grant().await;
+    let process = world.op.last_process();
+    let first = process.interaction_uri().unwrap();
+    let status = |world: &World| {
+        let poller = world.poller.clone();
+        async move { poller.status(id).await.unwrap().unwrap().interaction_uri().map(|uri| uri.expose().to_owned()) }
+    };
+    assert_eq!(status(&world).await.as_ref(), Some(&first));
+    process.require_interaction();
+    let second = process.interaction_uri().unwrap();
+    world.sleep(6 * SECOND).await;
+    assert_eq!(status(&world).await.as_ref(), Some(&second));
+    world.op.open_interaction(&second);
+    world.sleep(6 * SECOND).await;
+    assert_eq!(status(&world).await, None, "the URI works once");
+
+    let mut shown = Vec::new();
+    while let Some(event) = happened(&mut events) {
+        assert!(!format!("{event:?}").contains("/interact/"), "{event:?}");
+        if let Event::InteractionRequired { id: of, uri } = event {
+            assert_eq!(of, id);
+            shown.push(uri.expose().to_owned());
+        }
+    }
+    assert_eq!(shown, [first, second]);
+    process.approve();
+    assert_issued(&world.outcome().await);
+    world.op.assert_clean();
+}
+
+/// A world whose callbacks wait until the test delivers them.
+async fn notified(receives: bool) -> (World, Arc<Mutex<Vec<Ping>>>) {
+    let pings: Arc<Mutex<Vec<Ping>>> = Arc::default();
+    let sent = pings.clone();
+    let world = world_with(
+        |op| {
+            op.ietf().interval(HOUR).decisions(DecisionPolicy::scripted()).on_ping(move |ping| {
+                sent.lock().unwrap().push(ping.clone());
+                204
+            })
+        },
+        |client| client,
+        |poller| if receives { poller.receives_pings() } else { poller },
+    )
+    .await;
+    (world, pings)
+}
+
+async fn deliver(receiver: &Receiver, ping: &Ping) -> StatusCode {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, "application/json".parse().unwrap());
+    if let Some(bearer) = &ping.bearer {
+        headers.insert(AUTHORIZATION, format!("Bearer {bearer}").parse().unwrap());
+    }
+    receiver.receive(ping_request(Method::POST, &headers, &*ping.body)).await.status()
+}
+
+#[tokio::test]
+async fn a_callback_with_the_token_of_the_request_brings_the_poll_forward() {
+    let (world, pings) = notified(true).await;
+    world.waiting_grant().await;
+    let token = world.op.last_process().notification_token().expect("the poller makes one for each request");
+    assert!(token.len() >= 22, "at least 128 bits");
+    world.sleep(10 * SECOND).await;
+    let approved = world.clock.monotonic();
+    world.op.last_process().approve();
+    let ping = pings.lock().unwrap().pop().expect("a callback was sent");
+    assert_eq!(ping.bearer.as_ref(), Some(&token));
+    let receiver = Receiver::new(world.poller.clone());
+    assert_eq!(deliver(&receiver, &ping).await, StatusCode::NO_CONTENT);
+    assert_issued(&world.outcome().await);
+    assert!(world.clock.monotonic() - approved < 10 * SECOND);
+    let mut stripped = ping.clone();
+    stripped.bearer = None;
+    assert_eq!(deliver(&receiver, &stripped).await, StatusCode::UNAUTHORIZED);
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn callbacks_without_a_token_are_a_hint_that_costs_one_poll_per_interval() {
+    let (world, pings) = notified(false).await;
+    world.waiting_grant().await;
+    assert!(world.op.last_process().notification_token().is_none());
+    let receiver = Receiver::unauthenticated(world.poller.clone(), world.op.issuer(), CLIENT_ID).unwrap();
+    world.op.last_process().approve();
+    let ping = pings.lock().unwrap().pop().expect("a callback was sent");
+    assert!(ping.bearer.is_none());
+    // Somebody repeats it.
+    for _ in 0..20 {
+        world.sleep(2 * SECOND).await;
+        assert_eq!(deliver(&receiver, &ping).await, StatusCode::NO_CONTENT);
+    }
+    assert_issued(&world.outcome().await);
+    assert_eq!(world.polls().len(), 1);
+}
+
+#[tokio::test]
+async fn repeated_callbacks_without_a_token_do_not_multiply_the_polls_of_a_pending_request() {
+    let (world, _) = notified(false).await;
+    world.waiting_grant().await;
+    let code = world.op.last_process().deferral_code().unwrap();
+    let receiver = Receiver::unauthenticated(world.poller.clone(), world.op.issuer(), CLIENT_ID).unwrap();
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, "application/json".parse().unwrap());
+    world.op.misbehave(Fault::error(Endpoint::Poll, "authorization_pending").always());
+    for _ in 0..200 {
+        world.sleep(15 * SECOND).await;
+        let body = format!(r#"{{"deferral_code":"{code}"}}"#);
+        let answer = receiver.receive(ping_request(Method::POST, &headers, body)).await;
+        assert_eq!(answer.status(), StatusCode::NO_CONTENT);
+    }
+    // 50 minutes: one poll that was brought forward.
+    assert_eq!(world.polls().len(), 1);
+}
+
+#[tokio::test]
+async fn a_cancellation_revokes_the_code_or_stays_local() {
+    for supported in [true, false] {
+        let world = ietf(|op| {
+            let op = op.decisions(DecisionPolicy::scripted());
+            if supported { op } else { op.without_deferral_code_revocation() }
+        })
+        .await;
+        let id = world.waiting_grant().await;
+        let expected = if supported { Cancelled::Told } else { Cancelled::LocallyOnly };
+        assert_eq!(world.poller.cancel(id).await.unwrap(), expected);
+        assert_eq!(world.op.requests_to(Endpoint::Revocation).len(), usize::from(supported));
+        if !supported {
+            world.op.last_process().deny();
+        }
+        let delivery = world.outcome().await;
+        assert!(matches!(delivery.outcome(), Outcome::Cancelled), "{delivery:?}");
+        world.op.assert_clean();
+    }
+}
+
+#[tokio::test]
+async fn a_cancellation_that_fails_is_repeated() {
+    let world = undecided().await;
+    let id = world.waiting_grant().await;
+    world.op.misbehave(Fault::status(Endpoint::Revocation, 503).times(2));
+    assert_eq!(world.poller.cancel(id).await.unwrap(), Cancelled::Noted);
+    let delivery = world.outcome().await;
+    assert!(matches!(delivery.outcome(), Outcome::Cancelled), "{delivery:?}");
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_request_of_a_client_that_the_poller_lacks_is_not_sent() {
+    let world = undecided().await;
+    let other = world.replica(9).await;
+    other.remove_client(world.op.issuer(), CLIENT_ID).unwrap();
+    let client = client_of(&world.op, &world.clock).build().unwrap();
+    let error = other.request_tokens(client.token_request(Grant::client_credentials())).await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::Misuse(Misuse::UnknownClient));
+    assert!(world.op.requests_to(Endpoint::ClientCredentials).is_empty());
+}
+
+#[tokio::test]
+async fn a_refused_request_is_the_ops_error_and_leaves_nothing() {
+    let world = undecided().await;
+    world.op.misbehave(Fault::error(Endpoint::ClientCredentials, "invalid_scope"));
+    let request = world.client.token_request(Grant::client_credentials());
+    let error = world.poller.request_tokens(request).await.unwrap_err();
+    assert_eq!(error.error_response().unwrap().code(), "invalid_scope");
+    let stats = &world.poller.stats().await.unwrap()[0];
+    assert_eq!((stats.rows.waiting, stats.rows.undelivered), (0, None));
+}
+
+#[tokio::test]
+async fn a_replica_that_dies_during_the_request_leaves_an_unknown_outcome() {
+    let mut world = undecided().await;
+    world.op.misbehave(Fault::stall(Endpoint::ClientCredentials));
+    let poller = world.poller.clone();
+    let client = world.client.clone();
+    let sent = tokio::spawn(async move {
+        poller.request_tokens(client.token_request(Grant::client_credentials()).context("order 4711")).await
+    });
+    while world.op.requests_to(Endpoint::ClientCredentials).is_empty() {
+        world.sleep(Duration::from_millis(10)).await;
+    }
+    world.restart().await;
+    assert!(sent.await.unwrap().is_err());
+    let delivery = world.outcome().await;
+    assert!(matches!(delivery.outcome(), Outcome::Unknown), "{delivery:?}");
+    assert_eq!(delivery.context(), b"order 4711");
+}
