@@ -45,8 +45,9 @@ pub enum WaitEvent<'a> {
     Answered,
     /// The OP has not decided. [`progress`](PendingAuthentication::progress) may contain more details.
     Pending,
-    /// The OP needs something from the user, at a new URI (IETF DTR §Polling). Show it to the user whom the request is
-    /// about; polling continues meanwhile. It is also sent for the URI of the first answer.
+    /// The OP needs something from the user, at a new URI (IETF DTR §Token Endpoint — Polling). Show it to the user
+    /// whom the request is about; polling continues meanwhile. The URI of the first answer is reported too, before the
+    /// first poll.
     InteractionRequired {
         /// The URI, which works once and is as sensitive as a token.
         uri: &'a Secret,

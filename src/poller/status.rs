@@ -14,8 +14,8 @@ use crate::store::{ProcessId, State};
 ///
 /// It serializes as an object with the members `id`, `phase`, `progress`, `needs_interaction`, `due_in_seconds`,
 /// `interim` and `is_cancelled`. `needs_interaction` is whether there is an [`interaction_uri`](Self::interaction_uri),
-/// which is left out because it is a secret. `interim` names the state of the interim ID Token (`absent`, `verified`, `rejected` or
-/// `not_yet_verifiable`); its claims are left out, because the OP may not have verified them.
+/// which is left out because it is a secret. `interim` names the state of the interim ID Token (`absent`, `verified`,
+/// `rejected` or `not_yet_verifiable`); its claims are left out, because the OP may not have verified them.
 ///
 /// ```
 /// # async fn example(poller: openid_deferred::Poller, id: openid_deferred::store::ProcessId)
@@ -81,8 +81,9 @@ impl Status {
         self.progress.as_deref()
     }
 
-    /// The URI that the user should open, if the OP needs something from the user (IETF DTR §Polling). It works once and
-    /// is as sensitive as a token: show it only to the user whom the request is about.
+    /// The URI that the user should open, if the OP needs something from the user (IETF DTR §Token Endpoint —
+    /// Polling). It works once and is as sensitive as a token: show it only to the user whom the request is about, and
+    /// do not log it.
     pub fn interaction_uri(&self) -> Option<&Secret> {
         self.interaction_uri.as_ref()
     }
