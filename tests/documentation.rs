@@ -14,7 +14,21 @@ const INDEX: &str = "docs/specification.md";
 /// The folder with one page for each group of sections.
 const PAGES: &str = "docs/specification";
 
-/// The sections of the two published texts of the draft, in their order.
+/// The page about the IETF draft.
+const IETF: &str = "docs/specification/ietf.md";
+
+/// The sections of the IETF draft that the crate cites.
+const IETF_SECTIONS: [&str; 7] = [
+    "Client Opt-In Signaling",
+    "Token Endpoint — Deferred Response",
+    "Token Endpoint — Polling",
+    "Callback Notification",
+    "Cancellation",
+    "Sender-Constraint Requirements",
+    "Redaction",
+];
+
+/// The sections of the two published texts of the OpenID draft, in their order.
 const SECTIONS: [&str; 51] = [
     "Abstract",
     "Introduction",
@@ -81,6 +95,26 @@ fn every_section_of_both_texts_has_its_place() {
 }
 
 #[test]
+fn every_section_of_the_ietf_draft_has_its_place_and_no_other_is_cited() {
+    let headings = headings(&read(IETF));
+    for section in IETF_SECTIONS {
+        assert!(headings.iter().any(|heading| heading == section), "{section} is not on {IETF}");
+    }
+    let mut citations = 0;
+    for file in rust_files("src") {
+        // A comment may be wrapped inside a title.
+        let source = read(&file);
+        let lines: Vec<_> = source.lines().map(|line| line.trim().trim_start_matches(['/', '!', ' '])).collect();
+        for citation in between(&lines.join(" "), "IETF DTR §", "\n") {
+            let is_known = IETF_SECTIONS.iter().any(|section| citation.starts_with(section));
+            assert!(is_known, "{file}: IETF DTR §{}", citation.chars().take(40).collect::<String>());
+            citations += 1;
+        }
+    }
+    assert!(citations >= 30, "only {citations} citations");
+}
+
+#[test]
 fn the_index_links_to_every_page_of_the_specification() {
     let pages = specification();
     let index = read(INDEX);
@@ -88,7 +122,7 @@ fn the_index_links_to_every_page_of_the_specification() {
         let target = page.file.strip_prefix("docs/").expect("pages are in docs");
         assert!(index.contains(&format!("]({target})")), "{INDEX} does not link to {}", page.file);
     }
-    assert!(pages.len() >= 16, "only {} pages", pages.len());
+    assert!(pages.len() >= 17, "only {} pages", pages.len());
 }
 
 #[test]
@@ -284,7 +318,7 @@ fn the_settings_that_are_named_are_those_that_exist() {
 }
 
 /// Constants that do not limit the input from the network or its cost.
-const NO_LIMITS: [&str; 34] = [
+const NO_LIMITS: [&str; 36] = [
     "ESCAPE",
     "BATCH",
     "BLOCK",
@@ -302,6 +336,8 @@ const NO_LIMITS: [&str; 34] = [
     "LONGEST_COMMIT_PAUSE",
     "LONGEST_SIGNATURE",
     "LOOK_EVERY",
+    "OLDEST",
+    "OLDEST_FORMAT",
     "OTHERS_CLAIM",
     "OUTAGE",
     "PRIME_WIDTH",
