@@ -358,7 +358,7 @@ impl Client {
         let interaction = protocol.interaction(answer.response.code(), &answer.body);
         let unwanted = answer.tokens().map(|tokens| SuccessBody(Zeroizing::new(tokens.to_vec())));
         let response = match protocol.is_pending(answer.response.code()) {
-            true => answer.response.as_pending(),
+            true => answer.response.into_pending(),
             false => answer.response,
         };
         let code = response.code();

@@ -42,7 +42,7 @@ impl ErrorResponse {
     }
 
     /// Marks the answer to a poll whose code means in the dialect of the poll that the OP has not decided.
-    pub(crate) fn as_pending(mut self) -> Self {
+    pub(crate) fn into_pending(mut self) -> Self {
         self.is_pending = true;
         self
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, Method, StatusCode};
+use tokio::task::JoinSet;
 
 use crate::support::{CLIENT_ID, HOUR, SECOND, World, client_of, happened, next, ping_request, world_of, world_with};
 
@@ -290,14 +291,15 @@ async fn a_replica_that_dies_during_the_request_leaves_an_unknown_outcome() {
     world.op.misbehave(Fault::stall(Endpoint::ClientCredentials));
     let poller = world.poller.clone();
     let client = world.client.clone();
-    let sent = tokio::spawn(async move {
+    let mut sent = JoinSet::new();
+    sent.spawn(async move {
         poller.request_tokens(client.token_request(Grant::client_credentials()).context("order 4711")).await
     });
     while world.op.requests_to(Endpoint::ClientCredentials).is_empty() {
         world.sleep(Duration::from_millis(10)).await;
     }
     world.restart().await;
-    assert!(sent.await.unwrap().is_err());
+    assert!(sent.join_next().await.expect("it was spawned").unwrap().is_err());
     let delivery = world.outcome().await;
     assert!(matches!(delivery.outcome(), Outcome::Unknown), "{delivery:?}");
     assert_eq!(delivery.context(), b"order 4711");

@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 
 use crate::life::{Life, mortal};
-use crate::op::{Reply, Said, client_of};
+use crate::op::{self, Reply, Said, client_of};
 use crate::weather::Part;
 use crate::world::{HOUR, World, spawn};
 
@@ -255,20 +255,20 @@ impl<'a> Flight<'a> {
         let mut flight = Self { world, life, label: None, number: None, is_poll: false, cancels: None, sent_at: now };
         let form: BTreeMap<_, _> = form_urlencoded::parse(&request.body).into_owned().collect();
         if request.url.path() == "/cancel" {
-            flight.cancels = form.get("deferred_auth_id").and_then(|id| world.op().label_of_auth_id(id));
+            flight.cancels = op::identifier(&form).and_then(|id| world.op().label_of_auth_id(id));
             flight.cancels.into_iter().for_each(|label| world.oracle().cancellation_sent(now, life, label));
         }
         if request.url.path() != "/token" {
             world.oracle().say(now, || format!("replica {} asks for {}", life.number, request.url));
             return flight;
         }
-        if let Some(code) = form.get("deferred_code") {
+        if let Some(code) = op::code(&form) {
             flight.label = world.op().label_of_code(code);
-            let id = form.get("deferred_notification_token").and_then(|token| process_of(token));
+            let id = op::notification_token(&form).and_then(|token| process_of(token));
             flight.number = flight.label.map(|label| world.oracle().exchange_sent(now, life, label, id));
         } else {
             flight.is_poll = true;
-            flight.label = form.get("deferred_auth_id").and_then(|id| world.op().label_of_auth_id(id));
+            flight.label = op::identifier(&form).and_then(|id| world.op().label_of_auth_id(id));
             flight.number = flight.label.map(|label| world.oracle().poll_sent(now, life, label));
         }
         if let Some(label) = flight.label {

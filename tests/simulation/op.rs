@@ -20,6 +20,8 @@ use crate::chance::Chance;
 const HOST: &str = "op.test";
 pub const CLIENT_ID: &str = "the-client";
 pub const REDIRECT_URI: &str = "https://rp.test/callback";
+/// The type of deferral codes at a revocation endpoint.
+const CODE_TYPE: &str = "urn:ietf:params:oauth:token-type:deferral-code";
 /// The tolerance for the time of a DPoP proof, in seconds.
 const PROOF_TOLERANCE: u64 = 300;
 
@@ -153,6 +155,7 @@ pub struct Op {
     pub refuses_client: bool,
     pub current_key: usize,
     pub forgets_cancelled: bool,
+    seed: u64,
 }
 
 /// The keys of all simulations. Making keys is slow, and their values do not matter.
@@ -162,8 +165,9 @@ fn keys() -> &'static [SigningKey] {
 }
 
 impl Op {
-    pub fn new() -> Self {
+    pub fn new(seed: u64) -> Self {
         Self {
+            seed,
             processes: Vec::new(),
             codes: BTreeMap::new(),
             auth_ids: BTreeMap::new(),
@@ -172,6 +176,17 @@ impl Op {
             current_key: 0,
             forgets_cancelled: false,
         }
+    }
+
+    /// Whether the OP of this client speaks the IETF dialect: that of every other client. The first OP speaks the OpenID
+    /// dialect in one thousand of seeds, and the IETF dialect in the next.
+    fn is_ietf(&self, client: usize) -> bool {
+        (self.seed / 1_000 + client as u64) % 2 == 1
+    }
+
+    /// The name of the identifier that the OP of a sign-in issues.
+    pub fn identifier(&self, label: usize) -> &'static str {
+        if self.is_ietf(self.processes[label].client) { "deferral_code" } else { "deferred_auth_id" }
     }
 
     /// Adds the plan for a user who will come.
@@ -196,8 +211,10 @@ impl Op {
         let auth_id = format!("auth-{label}-{:016x}", chance.word());
         self.codes.insert(code.clone(), label);
         self.auth_ids.insert(auth_id.clone(), label);
+        let is_ietf = self.is_ietf(self.processes[label].client);
+        assert_eq!(parameters.get("completion_mode").map(String::as_str), is_ietf.then_some("deferred"));
         let query = form_urlencoded::Serializer::new(String::new())
-            .append_pair("deferred_code", &code)
+            .append_pair(if is_ietf { "code" } else { "deferred_code" }, &code)
             .append_pair("state", &parameters["state"])
             .append_pair("iss", &issuer(self.processes[label].client))
             .finish();
@@ -218,7 +235,8 @@ impl Op {
     pub fn handle(&mut self, request: &HttpRequest, now: SystemTime) -> Reply {
         match request.url.path() {
             "/.well-known/openid-configuration" => {
-                Reply::json(Said::Other, 200, &metadata(&issuer(client_of(&request.url))))
+                let client = client_of(&request.url);
+                Reply::json(Said::Other, 200, &metadata(&issuer(client), self.is_ietf(client)))
             }
             "/jwks" => Reply::json(Said::Other, 200, &self.key_set()),
             "/revoke" => Reply::json(Said::Other, 200, &json!({})),
@@ -243,18 +261,21 @@ impl Op {
         let form: BTreeMap<_, _> = form_urlencoded::parse(&request.body).into_owned().collect();
         let mut reply = if request.url.path() == "/cancel" {
             self.cancel(&form)
-        } else if let Some(code) = form.get("deferred_code") {
-            self.exchange(code, form.get("deferred_notification_token"), now)
+        } else if let Some(code) = code(&form) {
+            self.exchange(code, notification_token(&form), now)
         } else {
-            self.poll(&form["deferred_auth_id"], now)
+            assert!(!form.contains_key("completion_mode"), "a poll does not opt in");
+            self.poll(identifier(&form).expect("a token request has a code or an identifier"), now)
         };
         reply.nonce = self.nonce.clone();
         reply
     }
 
     fn cancel(&mut self, form: &BTreeMap<String, String>) -> Reply {
-        let label = self.auth_ids[&form["deferred_auth_id"]];
-        self.processes[label].cancelled = true;
+        // At an OP of the IETF dialect it is the revocation endpoint, where tokens are revoked too.
+        if let Some(&label) = identifier(form).and_then(|id| self.auth_ids.get(id)) {
+            self.processes[label].cancelled = true;
+        }
         Reply::json(Said::Other, 200, &json!({}))
     }
 
@@ -263,12 +284,15 @@ impl Op {
         if self.processes[label].exchanged_at.is_some() {
             return Reply::error(Said::InvalidGrant, "invalid_grant");
         }
-        let interim = self.processes[label].plan.interim.then(|| self.id_token(label, now, false));
+        let is_ietf = self.is_ietf(self.processes[label].client);
+        let interim = (self.processes[label].plan.interim && !is_ietf).then(|| self.id_token(label, now, false));
+        let name = self.identifier(label);
         let process = &mut self.processes[label];
         process.exchanged_at = Some(now);
         process.last_poll = Some(now);
         process.notification_token = notification_token.cloned();
-        let mut body = json!({"deferred_auth_id": process.auth_id});
+        let mut body = json!({});
+        body[name] = json!(process.auth_id);
         if let Some(interval) = process.plan.interval {
             body["interval"] = json!(interval.as_secs());
         }
@@ -278,7 +302,26 @@ impl Op {
         if let Some(token) = interim {
             body["interim_id_token"] = json!(token);
         }
-        Reply::json(Said::Exchanged, 200, &body)
+        if is_ietf {
+            body["error"] = json!("authorization_pending");
+        }
+        Reply::json(Said::Exchanged, if is_ietf { 400 } else { 200 }, &body)
+    }
+
+    /// A pending answer. In the IETF dialect there are several, and they alternate.
+    fn pending(&self, label: usize, now: SystemTime) -> Reply {
+        let process = &self.processes[label];
+        if !self.is_ietf(process.client) {
+            return Reply::error(Said::Pending, "authorization_pending");
+        }
+        let uri = format!("{}/interact/{}", issuer(process.client), unix(now) / 60);
+        let body = match unix(now) % 4 {
+            0 => json!({"error": "authorization_pending"}),
+            1 => json!({"error": "authorization_pending", "deferral_code": process.auth_id, "interval": 1}),
+            2 => json!({"error": "interaction_required", "interaction_uri": uri}),
+            _ => json!({"error": "interaction_pending"}),
+        };
+        Reply::json(Said::Pending, 400, &body)
     }
 
     fn poll(&mut self, auth_id: &str, now: SystemTime) -> Reply {
@@ -316,7 +359,7 @@ impl Op {
             process.slow_downs += 1;
             return Reply::error(Said::SlowDown, "slow_down");
         }
-        Reply::error(Said::Pending, "authorization_pending")
+        self.pending(label, now)
     }
 
     fn success(&mut self, label: usize, now: SystemTime) -> Reply {
@@ -372,8 +415,24 @@ fn kid(number: usize) -> String {
     format!("key-{number}")
 }
 
-fn metadata(issuer: &str) -> Value {
-    json!({
+/// The code of a token request.
+pub fn code(form: &BTreeMap<String, String>) -> Option<&String> {
+    form.get("deferred_code").or(form.get("code"))
+}
+
+/// The identifier of a poll or a cancellation.
+pub fn identifier(form: &BTreeMap<String, String>) -> Option<&String> {
+    let revoked = form.get("token").filter(|_| form.get("token_type_hint").is_some_and(|hint| hint == CODE_TYPE));
+    form.get("deferred_auth_id").or(form.get("deferral_code")).or(revoked)
+}
+
+/// The bearer token for callbacks in the request with a code.
+pub fn notification_token(form: &BTreeMap<String, String>) -> Option<&String> {
+    form.get("deferred_notification_token").or(form.get("client_notification_token"))
+}
+
+fn metadata(issuer: &str, is_ietf: bool) -> Value {
+    let mut metadata = json!({
         "issuer": issuer,
         "authorization_endpoint": format!("{issuer}/authorize"),
         "token_endpoint": format!("{issuer}/token"),
@@ -385,7 +444,15 @@ fn metadata(issuer: &str) -> Value {
         "id_token_signing_alg_values_supported": ["ES256"],
         "dpop_signing_alg_values_supported": ["ES256"],
         "authorization_response_iss_parameter_supported": true,
-    })
+    });
+    if is_ietf {
+        metadata["response_types_supported"] = json!(["code"]);
+        metadata["grant_types_supported"] = json!(["authorization_code"]);
+        metadata["deferred_token_response_supported"] = json!(true);
+        metadata["revocation_endpoint"] = json!(format!("{issuer}/cancel"));
+        metadata["revocation_endpoint_token_type_values_supported"] = json!([CODE_TYPE]);
+    }
+    metadata
 }
 
 /// The claims of a JWT, with any signature.

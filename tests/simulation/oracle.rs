@@ -175,6 +175,7 @@ impl Oracle {
             asks_for_more && !last.committed && last.life.number == life.number
         });
         let began_at = first.map_or(sent_at, |first| first.began_at);
+        watched.end_poll_is_open = false;
         watched.last =
             Some(Last { life: life.clone(), sent_at, began_at, ended_at: now, said, retry_after, committed: false });
         if sent && matches!(said, None | Some(Said::Nonsense)) {

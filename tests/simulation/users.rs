@@ -173,19 +173,19 @@ async fn pings(world: Arc<World>, label: usize, plan: Plan) {
         world.oracle().counts.pings += 1;
         match chance.below(6) {
             0 => {
-                let status = ping(&world, &forged(&token, chance.below(token.len())), &auth_id, false).await;
+                let status = ping(&world, label, &forged(&token, chance.below(token.len())), &auth_id, false).await;
                 let refused = status.is_none_or(|status| status == StatusCode::UNAUTHORIZED);
                 world.oracle().must(world.now(), refused, || format!("a forged ping is answered with {status:?}"));
             }
             1 if other != auth_id => {
                 let known = world.oracle().is_in_store(label);
-                let status = ping(&world, &token, &other, true).await;
+                let status = ping(&world, label, &token, &other, true).await;
                 let refused = !known || status != Some(StatusCode::NO_CONTENT);
                 world.oracle().must(world.now(), refused, || format!("a mixed-up ping is answered with {status:?}"));
             }
             _ => {
                 for _ in 0..chance.pick(&[1, 1, 1, 20]) {
-                    let status = ping(&world, &token, &auth_id, true).await;
+                    let status = ping(&world, label, &token, &auth_id, true).await;
                     let taken = matches!(status, None | Some(StatusCode::NO_CONTENT | StatusCode::SERVICE_UNAVAILABLE));
                     world.oracle().must(world.now(), taken, || format!("a ping is answered with {status:?}"));
                 }
@@ -195,7 +195,7 @@ async fn pings(world: Arc<World>, label: usize, plan: Plan) {
 }
 
 /// Sends a ping. Returns `None` if no replica received it.
-async fn ping(world: &World, token: &str, auth_id: &str, genuine: bool) -> Option<StatusCode> {
+async fn ping(world: &World, label: usize, token: &str, auth_id: &str, genuine: bool) -> Option<StatusCode> {
     let replica = world.some_replica()?;
     if genuine {
         world.oracle().genuine_pings += 1;
@@ -203,7 +203,9 @@ async fn ping(world: &World, token: &str, auth_id: &str, genuine: bool) -> Optio
     let mut headers = HeaderMap::new();
     headers.insert("authorization", format!("Bearer {token}").parse().expect("a header"));
     headers.insert("content-type", "application/json".parse().expect("a header"));
-    let body = json!({"deferred_auth_id": auth_id}).to_string();
+    let mut body = json!({});
+    body[world.op().identifier(label)] = json!(auth_id);
+    let body = body.to_string();
     let mut request = http::Request::post("/").body(body).expect("a request");
     *request.headers_mut() = headers;
     let receiver = replica.receiver.clone();

@@ -58,6 +58,8 @@ pub struct Watched {
     /// The last poll came early because of a ping.
     pub was_early: bool,
     pub end_polls: u32,
+    /// The last poll near the end was begun, and its replica has died since or is still waiting.
+    pub end_poll_is_open: bool,
     /// The number of repetitions of the last poll after challenges.
     pub repeats: u32,
     /// When an answer was last lost, unless a later answer shows that it was not the success.
@@ -155,6 +157,7 @@ impl Watched {
             polled_from: Duration::ZERO,
             was_early: false,
             end_polls: 0,
+            end_poll_is_open: false,
             repeats: 0,
             lost_at: None,
             terminal: None,
@@ -258,6 +261,7 @@ impl Watched {
         }
         if gap >= SECOND && self.is_end_poll(now) {
             self.end_polls += 1;
+            self.end_poll_is_open = true;
             return Ok(());
         }
         Err(format!(
@@ -288,7 +292,11 @@ impl Watched {
         match self.end_polls {
             0 => *clock_was_set || now >= final_at,
             1 if !answered && (*clock_was_set || now + CLOCK_ERROR >= deadline) => true,
-            _ => self.last.as_ref().is_some_and(|last| !last.committed) && (*clock_was_set || now >= final_at),
+            // Nobody knows the answer to a poll that was cut off.
+            _ => {
+                let is_unknown = self.end_poll_is_open || self.last.as_ref().is_some_and(|last| !last.committed);
+                is_unknown && (*clock_was_set || now >= final_at)
+            }
         }
     }
 

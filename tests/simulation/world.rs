@@ -168,7 +168,7 @@ impl World {
         let mut oracle = Oracle::default();
         oracle.is_traced = traced;
         oracle.keys_away = weather.keys_away();
-        let mut op = Op::new();
+        let mut op = Op::new(seed);
         op.forgets_cancelled = chance.odds(0.3);
         op.nonce = chance.odds(0.5).then(|| "nonce-0".to_owned());
         let replicas = chance.pick(&[1, 2, 2, 3]);
