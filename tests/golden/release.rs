@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use openid_deferred::store::{Cancellation, Process, ProcessId};
 use openid_deferred::{Keyring, SealingKey};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -40,6 +41,24 @@ pub struct Row {
     pub format: u8,
     pub key: [u8; 4],
     pub body: Bytes,
+}
+
+impl Row {
+    pub fn of(label: &str, id: ProcessId, row: Process) -> Self {
+        let body = row.body.unwrap();
+        Self {
+            label: label.to_owned(),
+            id: id.to_bytes(),
+            partition: row.partition.0,
+            state: format!("{:?}", row.state).to_lowercase(),
+            provisional: row.provisional,
+            cancelled: row.cancellation != Cancellation::None,
+            schedule: row.schedule,
+            format: body.format,
+            key: body.key,
+            body: Bytes(body.bytes),
+        }
+    }
 }
 
 pub struct Bytes(pub Vec<u8>);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use openid_deferred::store::{Cancellation, MemoryStore, ProcessId, State, Store};
+use openid_deferred::store::{MemoryStore, ProcessId, State, Store};
 use openid_deferred::testing::{
     DecisionPolicy, Endpoint, Fault, IdTokenForgery, SeededRandom, TestClient, TestClock, TestProvider,
     TestProviderBuilder, TestUser,
@@ -82,19 +82,7 @@ impl Writer {
             }
             self.clock.sleep(SECOND).await;
         };
-        let body = row.body.unwrap();
-        self.rows.push(Row {
-            label: label.to_owned(),
-            id: id.to_bytes(),
-            partition: row.partition.0,
-            state: format!("{state:?}").to_lowercase(),
-            provisional: row.provisional,
-            cancelled: row.cancellation != Cancellation::None,
-            schedule: row.schedule,
-            format: body.format,
-            key: body.key,
-            body: Bytes(body.bytes),
-        });
+        self.rows.push(Row::of(label, id, row));
         self.poller.forget(id).await.unwrap();
         self.op.behave();
     }
