@@ -104,6 +104,9 @@ pub(crate) trait Protocol: Sync {
     /// Reads an answer that [defers](Self::defers) the tokens. If `strict`, its times must be positive integers.
     fn deferral(&self, body: &[u8], strict: bool) -> Result<Deferral, Violation>;
 
+    /// Whether the first answer may have an early access token, which polls can present.
+    fn has_early_access_token(&self) -> bool;
+
     /// Whether this error code of a poll means that the OP has not decided, besides `authorization_pending` and
     /// `slow_down`.
     fn is_pending(&self, code: &str) -> bool;

@@ -142,7 +142,8 @@ pub enum PollCredential {
     ClientAuthentication,
     /// The DPoP-bound access token of the exchange response, which the base draft requires literally: "this request
     /// MUST use the DPoP-secured Access Token". It cannot be combined with `client_secret_basic`, because a request has
-    /// one `Authorization` header. DPoP must be on.
+    /// one `Authorization` header. DPoP must be on. Polls of the [IETF dialect](Dialect::Ietf), which has no such token,
+    /// present the client's authentication.
     AccessToken,
 }
 

@@ -303,14 +303,14 @@ impl TokenRequest {
         let options = &self.client.0.options;
         let metadata = metadata.map_err(not_sent)?;
         let client = self.client.identity_at(&metadata).map_err(not_sent)?;
+        let protocol = self.dialect.protocol();
         let access_token = match options.poll_credential {
-            PollCredential::ClientAuthentication => None,
-            PollCredential::AccessToken => {
+            PollCredential::AccessToken if protocol.has_early_access_token() => {
                 let token = self.access_token.as_ref();
                 Some(token.ok_or_else(|| not_sent(Misuse::NoAccessToken.into()))?)
             }
+            PollCredential::AccessToken | PollCredential::ClientAuthentication => None,
         };
-        let protocol = self.dialect.protocol();
         let form = vec![
             ("grant_type", Cow::Borrowed(protocol.grant_type())),
             (protocol.identifier(), self.identifier.expose().into()),

@@ -93,6 +93,10 @@ impl Protocol for Ietf {
         Ok(Deferral { identifier, times, interim: InterimMembers::default(), access_token: None, interaction })
     }
 
+    fn has_early_access_token(&self) -> bool {
+        false
+    }
+
     fn is_pending(&self, code: &str) -> bool {
         PENDING.contains(&code)
     }

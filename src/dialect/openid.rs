@@ -102,6 +102,10 @@ impl Protocol for OpenId {
         Ok(Deferral { identifier, times, interim, access_token, interaction: Interaction::Unmentioned })
     }
 
+    fn has_early_access_token(&self) -> bool {
+        true
+    }
+
     fn is_pending(&self, _: &str) -> bool {
         false
     }

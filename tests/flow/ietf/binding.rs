@@ -1,6 +1,6 @@
 //! Which clients must bind their requests to a key.
 
-use openid_deferred::testing::{DecisionPolicy, TestClock};
+use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, TestClock};
 use openid_deferred::{Client, ClientAuthentication, DpopMode, ErrorKind, Grant, SignIn};
 use std::sync::Arc;
 
@@ -77,6 +77,16 @@ async fn client_credentials_need_a_confidential_client() {
     let error = client.token_request(Grant::client_credentials()).send().await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Configuration(_)), "{error}");
     op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_bearer_token_is_delivered_although_a_proof_was_sent_and_says_that_it_is_not_bound() {
+    let world = ietf(|op| op.answers_at_once()).await;
+    world.op.misbehave(Fault::edit_json(Endpoint::ClientCredentials, |body| {
+        body.insert("token_type".into(), "Bearer".into());
+    }));
+    let tokens = complete(world.client.token_request(Grant::client_credentials()).send().await.unwrap());
+    assert_eq!((tokens.token_type(), tokens.is_sender_constrained()), (Some("Bearer"), false));
 }
 
 #[tokio::test]

@@ -1,10 +1,11 @@
 //! Answers to polls.
 
-use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault};
-use openid_deferred::{Clock as _, IssuedTokens, Outcome, PendingAuthentication, Poll};
+use openid_deferred::compatibility::PollCredential;
+use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, TestClient, TestProviderBuilder};
+use openid_deferred::{ClientAuthentication, Clock as _, IssuedTokens, Outcome, PendingAuthentication, Poll};
 
 use super::{ietf, issued, undecided};
-use crate::support::{keyring, reopened, seconds};
+use crate::support::{CLIENT_ID, CLIENT_SECRET, REDIRECT_URI, assert_approved, keyring, reopened, seconds, world_with};
 
 #[tokio::test]
 async fn the_interval_of_the_first_answer_lasts_for_the_whole_wait() {
@@ -92,6 +93,20 @@ async fn a_wait_survives_a_restart() {
     let again = IssuedTokens::open(&keyring, &sealed).unwrap();
     assert_eq!(again.access_token(), tokens.access_token());
     assert_eq!(world.op.requests_to(Endpoint::ClientCredentials).len(), 1);
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn polls_present_no_access_token_because_there_is_none_yet() {
+    let op = |op: TestProviderBuilder| {
+        op.ietf().client(TestClient::secret_post(CLIENT_ID, CLIENT_SECRET).redirect_uri(REDIRECT_URI))
+    };
+    let world = world_with(op, |client| {
+        let client = client.authentication(ClientAuthentication::client_secret_post(CLIENT_SECRET));
+        client.poll_credential(PollCredential::AccessToken)
+    });
+    let world = world.await;
+    assert_approved(&world.outcome().await);
     world.op.assert_clean();
 }
 
