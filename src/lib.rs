@@ -229,6 +229,7 @@ macro_rules! guides {
 }
 
 guides! {
+    DialectsGuide = "../docs/dialects.md";
     ExtendingGuide = "../docs/extending.md";
     FirstSignInGuide = "../docs/first-sign-in.md";
     InteroperabilityGuide = "../docs/interoperability.md";
