@@ -8,7 +8,8 @@ use openid_deferred::registration::{CertificateSubject, RegistrationRequest};
 use openid_deferred::testing::{Endpoint, Fault, RequestRule, TestCertificate};
 use openid_deferred::transport::ClientCertificate;
 use openid_deferred::{
-    ClientAuthentication, ErrorKind, Outcome, ResponseMode, ResponseType, SignIn, SigningAlgorithm, SigningKey,
+    ClientAuthentication, Dialect, ErrorKind, Grant, Outcome, ResponseMode, ResponseType, SignIn, SigningAlgorithm,
+    SigningKey, TokenAnswer,
 };
 
 use super::{office, office_with, request};
@@ -26,6 +27,27 @@ async fn a_client_with_each_kind_of_secret_signs_users_in_as_it_was_registered()
         assert_approved(&office.outcome(&client).await.unwrap());
         office.op.assert_clean();
     }
+}
+
+#[tokio::test]
+async fn a_client_of_the_ietf_dialect_speaks_it_as_it_was_registered() {
+    let office = office_with(|op| op.both_dialects());
+    let asked = request().dialect(Dialect::Ietf).grant_type("client_credentials");
+    let registration = office.register(asked).await;
+    assert_eq!(registration.metadata().response_types(), ["code"]);
+    let grants = registration.metadata().grant_types();
+    for grant in ["urn:ietf:params:oauth:grant-type:deferred", "authorization_code", "client_credentials"] {
+        assert!(grants.contains(&grant), "{grants:?}");
+    }
+    let client = office.client_of(&registration).unwrap().discover().await.unwrap();
+    assert_eq!(client.dialect().await.unwrap(), Dialect::Ietf);
+    assert_approved(&office.outcome(&client).await.unwrap());
+    let TokenAnswer::Deferred(mut pending) = client.token_request(Grant::client_credentials()).send().await.unwrap()
+    else {
+        panic!("not deferred")
+    };
+    assert!(matches!(client.wait(&mut pending).await.unwrap(), Outcome::Issued(_)));
+    office.op.assert_clean();
 }
 
 #[tokio::test]
