@@ -28,19 +28,21 @@ pub(crate) const CODE_GRANT: &str = "authorization_code";
 
 /// The protocol by which an OP defers its answer.
 ///
-/// Both work the same way: the client gets an identifier at the token endpoint, polls with it, and may be notified. The
-/// names differ, and so does what can be deferred. A [`Client`](crate::Client) chooses the dialect from the OP's
-/// metadata unless [`ClientBuilder::dialect`](crate::ClientBuilder::dialect) sets it.
+/// Both are drafts, and work the same way: the client gets an identifier at the token endpoint, polls with it, and may
+/// be notified. The names differ, and so does what can be deferred. A [`Client`](crate::Client) chooses the dialect by
+/// the OP's metadata, unless [`ClientBuilder::dialect`](crate::ClientBuilder::dialect) sets it. An application that
+/// only signs users in needs no code of its own for either.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum Dialect {
-    /// OpenID Connect Deferred Token Response: the OP issues a `deferred_code` at the authorization endpoint, so only
-    /// sign-ins can be deferred.
+    /// OpenID Connect Deferred Token Response (cited as DTR): the OP issues a `deferred_code` at the authorization
+    /// endpoint, so only sign-ins can be deferred.
     #[default]
     #[serde(rename = "o")]
     OpenId,
-    /// OAuth 2.0 Deferred Token Response (draft-ietf-oauth-deferred-token-response): the OP answers a token request of
-    /// any grant with a `deferral_code`.
+    /// OAuth 2.0 Deferred Token Response (draft-ietf-oauth-deferred-token-response-01, cited as IETF DTR): the OP
+    /// answers a token request of any grant with a `deferral_code`. During the wait it may need the user again, at an
+    /// [`interaction_uri`](crate::PendingAuthentication::interaction_uri).
     #[serde(rename = "i")]
     Ietf,
 }
@@ -73,7 +75,7 @@ pub(crate) trait Protocol: Sync {
     /// The grant type of polls.
     fn grant_type(&self) -> &'static str;
 
-    /// The name of the identifier of a pending sign-in: a member of the first answer and of callbacks, and the parameter
+    /// The name of the identifier of a pending sign-in: a member of the first answer and of callbacks, and a parameter
     /// of polls.
     fn identifier(&self) -> &'static str;
 

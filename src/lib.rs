@@ -2,6 +2,10 @@
 //! minute, the OpenID Provider (OP) decides within an hour or within weeks, and the application gets exactly one
 //! outcome.
 //!
+//! There are two protocols for this, the OpenID draft (DTR) and a draft of the IETF (IETF DTR). The client speaks both,
+//! and chooses by the OP's metadata: see [`Dialect`]. With the second one, an OP may also defer its answer to a token
+//! request without a user.
+//!
 //! # The steps
 //!
 //! Each step takes and returns values. The client keeps no state of a sign-in.
@@ -12,6 +16,7 @@
 //! | discover the OP | [`Client::builder`], [`discover`](ClientBuilder::discover) | [`Client`] |
 //! | redirect the user | [`Client::authorize`], [`start`](AuthorizationRequest::start) | a URL and an [`AuthorizationSession`] for the browser's cookie |
 //! | handle the callback | [`Client::authorization_response`] | [`SignIn::Deferred`] with a [`PendingAuthentication`], or [`SignIn::Complete`] |
+//! | or request tokens without a user | [`Client::token_request`], [`send`](TokenRequest::send) | [`TokenAnswer::Deferred`] with a [`PendingAuthentication`], or [`TokenAnswer::Complete`] |
 //! | wait | [`Client::wait`], or [`Client::poll`] from a job system of your own | an [`Outcome`] |
 //! | use the result | [`Authentication::claims`], [`Claims::verified_claims`], [`Client::userinfo`], [`Client::resource`] | claims about the user, and calls to APIs |
 //! | manage tokens | [`Client::refresh`], [`Client::introspect`], [`Client::revoke`] | new tokens, their state, and their revocation |
@@ -91,6 +96,7 @@
 //! | type | [`Client`] | [`Poller`], with one client or many |
 //! | a pending sign-in is | a [`PendingAuthentication`], to be sealed and stored | a [`ProcessId`](store::ProcessId) and a sealed row in a [`Store`](store::Store) |
 //! | the user comes back | [`Client::authorization_response`], a [`SignIn`] | [`Poller::authorization_response`], a [`poller::SignIn`] |
+//! | tokens without a user | [`Client::token_request`], a [`TokenAnswer`] | [`Poller::request_tokens`], a [`poller::TokenAnswer`] |
 //! | the outcome comes from | [`Client::wait`] or [`Client::poll`], an [`Outcome`] | [`Poller::outcomes`], each [`Delivery`] until it is [acknowledged](Delivery::acknowledge) |
 //! | a crash | loses what was not sealed and stored before | loses no sign-in; if the OP's answer was lost, the outcome is [`Outcome::Unknown`] |
 //! | cancel with | [`Client::cancel`], a [`Cancelled`] | [`Poller::cancel`], a [`poller::Cancelled`] |
@@ -102,11 +108,12 @@
 //!
 //! # Outcomes and errors
 //!
-//! A sign-in ends with an [`Outcome`]: approved, denied, expired, failed, invalid, cancelled, or unknown if the OP's
-//! answer was lost. An [`Error`] is something that went wrong before that. An error never ends a pending sign-in. (A
-//! failed exchange does end the sign-in, because it is not pending yet.) [`Error::kind`] distinguishes the OP's error
-//! responses, broken [rules](error::Rule), the network, the configuration, the store and misuse of the crate. Neither contains
-//! a token, a code, a key or a response body, so both may be logged, and so may the `Debug` output of every type here.
+//! A sign-in ends with an [`Outcome`]: approved (or issued, without a user), denied, expired, failed, invalid,
+//! cancelled, or unknown if the OP's answer was lost. An [`Error`] is something that went wrong before that. An error
+//! never ends a pending sign-in. (A failed exchange does end the sign-in, because it is not pending yet.)
+//! [`Error::kind`] distinguishes the OP's error responses, broken [rules](error::Rule), the network, the configuration,
+//! the store and misuse of the crate. Neither contains a token, a code, a key or a response body, so both may be
+//! logged, and so may the `Debug` output of every type here.
 //!
 //! # Extension points
 //!
@@ -132,7 +139,7 @@
 //! | [`registration`] | dynamic client registration |
 //! | [`store`] | the stores of the durable poller, and the contract of a store of your own |
 //! | [`testing`] | an OP and a clock for tests |
-//! | [`tokens`] | introspection and revocation of tokens |
+//! | [`tokens`] | what tokens grant, their introspection and their revocation |
 //! | [`transport`] | client certificates, public addresses, and an HTTP client of your own |
 //!
 //! # Features

@@ -28,14 +28,14 @@ pub(crate) use checks::Checks;
 pub(crate) use schedule::{CANCELLATION_PAUSE, FINAL_POLL_MARGIN, Jitter, Pace, Schedule, Step};
 pub(crate) use validation::{is_given_up, validation_pause};
 
-/// One pending sign-in, which the OP has not decided yet: the `deferred_auth_id`, the DPoP key that it is bound to, the
-/// requirements for the final ID Token, and the schedule of polls.
+/// One pending sign-in or token request, which the OP has not decided yet: the identifier that the OP gave it, the DPoP
+/// key that it is bound to, the requirements for the final ID Token, and the schedule of polls.
 ///
-/// The exchange of a deferred code returns it. Pass it to `Client::wait`, or to `Client::poll` from a job system of
-/// your own. Both leave it usable after an error, after their future is dropped during a request, and after a restart
-/// if it was [sealed](Self::seal). A request that was sent continues if the future is dropped, and the next call takes
-/// its answer. The OP's interval is kept in all of these cases. It is not `Clone`, because two copies would poll at the
-/// same time.
+/// The exchange of a code returns it, or a token request without a user. Pass it to `Client::wait`, or to
+/// `Client::poll` from a job system of your own. Both leave it usable after an error, after their future is dropped
+/// during a request, and after a restart if it was [sealed](Self::seal). A request that was sent continues if the
+/// future is dropped, and the next call takes its answer. The OP's interval is kept in all of these cases. It is not
+/// `Clone`, because two copies would poll at the same time.
 pub struct PendingAuthentication(pub(crate) Box<Body>);
 
 /// The parts, as used by the client and as sealed.
@@ -199,28 +199,32 @@ impl PendingAuthentication {
         &self.0.client_id
     }
 
-    /// The interim ID Token, whose claims the OP may not have verified yet (DTR §Interim ID Tokens).
+    /// The interim ID Token, whose claims the OP may not have verified yet (DTR §Interim ID Tokens). The IETF dialect
+    /// has none.
     pub fn interim(&self) -> &InterimState {
         &self.0.interim
     }
 
-    /// The access token of the exchange response, if there is one. It is for resources that the OP serves before its
-    /// decision; the tokens of the outcome replace it.
+    /// The access token of the exchange response, if there is one (only in the OpenID dialect). It is for resources
+    /// that the OP serves before its decision; the tokens of the outcome replace it.
     pub fn access_token(&self) -> Option<&Secret> {
         self.0.access_token.as_ref()
     }
 
-    /// The value that the application passed to `AuthorizationRequest::context`: what this sign-in is for.
+    /// The value that the application passed to `AuthorizationRequest::context` or `TokenRequest::context`: what this
+    /// request is for.
     pub fn context(&self) -> &[u8] {
         &self.0.context
     }
 
-    /// The key that this sign-in is bound to (RFC 9449; DTR §Token Request using the Authentication Request ID).
+    /// The key that this request is bound to (RFC 9449; DTR §Token Request using the Authentication Request ID; IETF
+    /// DTR §Sender-Constraint Requirements).
     pub fn dpop_key(&self) -> Option<&DpopKey> {
         self.0.dpop_key.as_ref()
     }
 
-    /// The bearer token that the OP got for its Ping Callback, if one was sent.
+    /// The bearer token that the OP got for its callback, if one was sent (DTR §Ping Callback; IETF DTR §Callback
+    /// Notification).
     pub fn notification_token(&self) -> Option<&Secret> {
         self.0.notification_token.as_ref()
     }
@@ -239,7 +243,7 @@ impl PendingAuthentication {
         self.0.interaction_uri.as_ref()
     }
 
-    /// When the sign-in expires, if the OP set a limit (`expires_in`, counted from when the exchange was sent).
+    /// When the sign-in expires, if the OP set a limit (`expires_in`, counted from when the token request was sent).
     pub fn expires_at(&self) -> Option<SystemTime> {
         self.0.schedule.expires_at()
     }

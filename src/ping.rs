@@ -1,4 +1,4 @@
-//! Ping Callbacks (DTR §Ping Callback): the OP announces that a poll is worthwhile.
+//! Ping Callbacks (DTR §Ping Callback; IETF DTR §Callback Notification): the OP announces that a poll is worthwhile.
 //!
 //! An OP that supports pings calls the client's registered Deferred Client Notification Endpoint as soon as it has
 //! decided. Serve a [`Receiver`] there. It needs a [`Poller`] that [sends the OP a token for
@@ -50,8 +50,8 @@ const INVALID_TOKEN: HeaderValue = HeaderValue::from_static("Bearer realm=\"ping
 /// | status | when |
 /// |---|---|
 /// | 204 | the ping is genuine, whether or not it has an effect |
-/// | 400 | the body is not JSON with one `deferred_auth_id` that is a string, or it is incomplete |
-/// | 401 | the bearer token is missing or wrong, or belongs to another `deferred_auth_id`; `WWW-Authenticate` states what is required (RFC 6750 §3) |
+/// | 400 | the body is not JSON with one identifier (`deferred_auth_id` or `deferral_code`) that is a string, or it is incomplete |
+/// | 401 | the bearer token is missing or wrong, or belongs to another identifier; `WWW-Authenticate` states what is required (RFC 6750 §3) |
 /// | 405 | the method is not `POST`; `Allow` says so |
 /// | 408 | the body did not arrive within [`BODY_TIMEOUT`] |
 /// | 413 | the body is larger than [`BODY_LIMIT`] |
@@ -117,6 +117,7 @@ impl Receiver {
     }
 
     /// Creates a receiver for the callbacks of one client whose OP sends no token (IETF DTR §Callback Notification).
+    /// For an OP that presents the token of each request, use [`new`](Self::new).
     ///
     /// It treats every caller as the OP, so a callback is only a hint: whoever sends one with the right identifier makes
     /// the poller poll once, earlier, and not more than once per interval of the OP. Limit the rate of requests to this

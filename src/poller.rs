@@ -5,6 +5,7 @@
 //! | | |
 //! |---|---|
 //! | a user returns | [`Poller::authorization_response`](crate::Poller::authorization_response) stores the sign-in, exchanges the code, stores the answer |
+//! | tokens without a user | [`Poller::request_tokens`](crate::Poller::request_tokens) stores the request, sends it, stores the answer |
 //! | a pending sign-in from elsewhere | [`Poller::track`](crate::Poller::track) |
 //! | a Ping Callback | [`ping::Receiver`](crate::ping::Receiver), which brings the next poll forward |
 //! | the outcome | [`Poller::outcomes`](crate::Poller::outcomes), a [`Delivery`](crate::Delivery) until it is [acknowledged](crate::Delivery::acknowledge) |

@@ -1,6 +1,7 @@
 //! The scope, the state and the kind of tokens, for calls after the outcome.
 //!
-//! An [`Authentication`](crate::Authentication) holds the tokens. [`Authentication::granted_scope`] compares the scope
+//! An [`Authentication`](crate::Authentication) holds the tokens, or [`IssuedTokens`](crate::IssuedTokens) if no user
+//! signed in. [`Authentication::granted_scope`] compares the scope
 //! of the access token with the requested one, as a [`GrantedScope`]. [`Client::refresh`](crate::Client::refresh) renews
 //! the tokens, [`Client::resource`](crate::Client::resource) calls an API with them, and
 //! [`Client::revoke`](crate::Client::revoke) ends them. [`Client::introspect`](crate::Client::introspect) asks the OP for

@@ -146,23 +146,27 @@ impl ClientBuilder {
     }
 
     /// Sets the dialect of sign-ins. Unless set, the OP's metadata decides; see [`Client::dialect`]. Set it if the
-    /// metadata advertises both dialects or, although the OP speaks one, none.
+    /// metadata advertises both dialects and the [IETF dialect](Dialect::Ietf) is wanted, or if it advertises neither
+    /// although the OP speaks one.
     ///
-    /// Pending sign-ins keep the dialect that they were started with.
+    /// Sign-ins that have started keep their dialect. [Token requests](Client::token_request) do not depend on this
+    /// setting.
     pub fn dialect(mut self, dialect: Dialect) -> Self {
         self.options.dialect = Some(dialect);
         self
     }
 
-    /// Omits the hint that the OP may defer its answer (`completion_mode`) from authorization requests of the [IETF
-    /// dialect](Dialect::Ietf), for OPs that refuse unknown parameters there. The token request still has it.
+    /// Omits the hint that the OP may defer its answer (`completion_mode`, IETF DTR §Client Opt-In Signaling) from
+    /// authorization requests of the [IETF dialect](Dialect::Ietf), for OPs that refuse unknown parameters there. The
+    /// token request still has the parameter. The setting has no effect in the OpenID dialect.
     pub fn without_deferral_hint(mut self) -> Self {
         self.options.without_deferral_hint = true;
         self
     }
 
     /// Sets which codes authorization requests ask for by default; `deferred_code` unless set.
-    /// [`discover`](Self::discover) requires it in the OP's metadata. With [`ResponseType::Code`] the client works with
+    /// [`discover`](Self::discover) requires it in the OP's metadata. [`ResponseType`] says what it means in the [IETF
+    /// dialect](Dialect::Ietf). With [`ResponseType::Code`] the client works with
     /// OPs that do not support the deferred flow.
     pub fn response_type(mut self, response_type: ResponseType) -> Self {
         self.options.response_type = response_type;
@@ -210,7 +214,8 @@ impl ClientBuilder {
     /// client (`deferred_notification_token`, DTR §Deferred Code Exchange Request).
     ///
     /// Unless set, none is sent. A poller that [receives pings](crate::poller::PollerBuilder::receives_pings) sends a
-    /// new one for each sign-in instead.
+    /// new one for each sign-in instead. The [IETF dialect](Dialect::Ietf) requires a new one for each request, so use
+    /// that poller there.
     pub fn notification_token(mut self, token: impl Into<Secret>) -> Self {
         self.options.notification_token = Some(token.into());
         self
@@ -218,7 +223,8 @@ impl ClientBuilder {
 
     /// Sets the OP's Authentication Cancellation Endpoint (DTR §Authentication Cancellation Request). The draft defines
     /// no metadata for it, so it cannot be discovered. Without this setting [`Client::cancel`] only marks a pending
-    /// sign-in, and the OP continues it.
+    /// sign-in, and the OP continues it. The [IETF dialect](Dialect::Ietf) cancels at the OP's revocation endpoint and
+    /// needs no setting.
     pub fn cancellation_endpoint(mut self, url: impl Into<String>) -> Self {
         self.options.cancellation_endpoint = Some(url.into());
         self
@@ -265,8 +271,9 @@ impl ClientBuilder {
         self
     }
 
-    /// Refuses an exchange response whose `expires_in` or `interval` is not a positive integer. By default such values
-    /// are interpreted as far as possible, because refusing the response loses the user's code.
+    /// Refuses a deferral whose `expires_in` or `interval` is not a positive integer. By default such values are
+    /// interpreted as far as possible, because refusing the response loses the user's code. A missing value is accepted
+    /// in either case.
     pub fn strict_times(mut self) -> Self {
         self.options.strict_times = true;
         self
@@ -317,7 +324,8 @@ impl ClientBuilder {
 
     /// Delivers the identity without the tokens if the OP returns `Bearer` tokens although a proof was sent. By default
     /// the tokens are delivered, and [`is_sender_constrained`](super::Authentication::is_sender_constrained) shows that
-    /// they are not bound.
+    /// they are not bound. The tokens of a [grant without a user](Client::token_request) are refused with
+    /// [`Rule::UnknownTokenType`](crate::error::Rule::UnknownTokenType), because nothing else is left.
     pub fn drop_unbound_tokens(mut self) -> Self {
         self.options.drop_unbound_tokens = true;
         self
@@ -342,7 +350,7 @@ impl ClientBuilder {
     /// # Errors
     ///
     /// [`Configuration`](crate::ErrorKind::Configuration) for settings that cannot work, and without a
-    /// [redirect URI](Self::redirect_uri).
+    /// [redirect URI](Self::redirect_uri), unless the client [needs none](Self::without_redirect_uri).
     pub fn build(self) -> Result<Client, Error> {
         let client = self.build_without_redirect_uri()?;
         match (client.redirect_uri(), client.0.options.without_redirect_uri) {

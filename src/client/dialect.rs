@@ -9,8 +9,12 @@ use crate::error::Error;
 use crate::provider::ProviderMetadata;
 
 impl Client {
-    /// The dialect of new sign-ins at this OP: the one that was [set](super::ClientBuilder::dialect), or the first one
-    /// that the OP's metadata advertises. [`Dialect::OpenId`] if it advertises several or none.
+    /// The dialect of new sign-ins at this OP: the one that was [set](super::ClientBuilder::dialect), or else the one
+    /// that the OP's metadata advertises. [`Dialect::OpenId`] if it advertises both or neither.
+    ///
+    /// The metadata advertises the OpenID dialect with the response type `deferred_code` (DTR §Authorization Server
+    /// Metadata), and the IETF dialect with `deferred_token_response_supported` (IETF DTR §Client Opt-In Signaling).
+    /// [`PendingAuthentication::dialect`](crate::PendingAuthentication::dialect) is that of a pending sign-in.
     ///
     /// # Errors
     ///

@@ -22,7 +22,8 @@ use crate::secret::Secret;
 ///
 /// There is no ID Token: nobody signed in. If the response has one, it is not verified and not available.
 /// `Client::resource` calls an API with the access token and the key that it is bound to. [Seal](Self::seal) the value
-/// if the tokens are needed later: that includes the key.
+/// if the tokens are needed later: that includes the key. The crate does not refresh these tokens; repeat the request
+/// when they have expired.
 pub struct IssuedTokens(Box<Body>);
 
 #[derive(Serialize, Deserialize)]

@@ -27,7 +27,8 @@ pub(super) struct Call<'a> {
     pub(super) body_limit: usize,
 }
 
-/// Tokens with which [`Client::resource`] calls an API: an [`Authentication`], or [`IssuedTokens`].
+/// Tokens with which [`Client::resource`] calls an API: those of an [`Authentication`], or [`IssuedTokens`]. No other
+/// type can implement it.
 pub trait AccessTokenHolder: Sealed {}
 
 /// What it takes to present an access token.

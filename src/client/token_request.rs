@@ -36,7 +36,7 @@ const RESERVED: [&str; 14] = [
     "deferral_code",
 ];
 
-/// What a token request without a user presents to the OP.
+/// What a token request without a user presents to the OP. Pass it to [`Client::token_request`].
 #[derive(Clone)]
 #[must_use = "a grant has no effect until it is requested with `Client::token_request`"]
 pub struct Grant {
@@ -117,7 +117,7 @@ pub enum TokenAnswer {
 }
 
 impl Client {
-    /// Starts a token request for a grant without a user.
+    /// Starts a token request for a grant without a user. The application gets tokens, and no identity.
     ///
     /// The request allows the OP to defer its answer (`completion_mode`, IETF DTR §Client Opt-In Signaling), whatever
     /// dialect the client uses for sign-ins. An OP that does not know the parameter ignores it and answers at once. With
@@ -172,14 +172,16 @@ impl TokenRequest<'_> {
         self
     }
 
-    /// Sets the `authorization_details` parameter (RFC 9396): an array of objects that each have a `type`.
+    /// Sets the `authorization_details` parameter (RFC 9396 §2): an array of objects that each have a `type`.
     /// [`IssuedTokens::authorization_details`] says what the OP granted.
     pub fn authorization_details(mut self, details: Value) -> Self {
         self.details = Some(details);
         self
     }
 
-    /// Adds a parameter that this crate does not interpret.
+    /// Adds a parameter that this crate does not interpret. [`send`](Self::send) refuses one that the crate sets
+    /// itself:
+    /// [`Misuse::ReservedParameter`].
     pub fn parameter(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.extra.push((name.into(), value.into()));
         self
@@ -192,7 +194,7 @@ impl TokenRequest<'_> {
         self
     }
 
-    /// Does not allow the OP to defer its answer: it answers at once or refuses.
+    /// Does not allow the OP to defer its answer: it answers at once or refuses (IETF DTR §Client Opt-In Signaling).
     pub fn without_deferral(mut self) -> Self {
         self.may_defer = false;
         self
@@ -205,8 +207,9 @@ impl TokenRequest<'_> {
     ///
     /// # Errors
     ///
-    /// - [`Configuration`](crate::ErrorKind::Configuration) or [`Misuse`](crate::ErrorKind::Misuse) for parameters that
-    ///   cannot be sent, and [`Misuse::ContextTooLong`] for a context that is too long.
+    /// - [`Configuration`](crate::ErrorKind::Configuration) for parameters that cannot be sent, for a public client
+    ///   without DPoP (IETF DTR §Sender-Constraint Requirements), and for client credentials of a public client.
+    /// - [`Misuse::ReservedParameter`] and [`Misuse::ContextTooLong`].
     /// - [`ErrorResponse`](crate::ErrorKind::ErrorResponse) if the OP refused.
     /// - [`Transport`](crate::ErrorKind::Transport) if nothing was sent.
     /// - [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) if the request was sent and no usable answer arrived.

@@ -47,8 +47,8 @@ impl InterimMembers {
         Some(fingerprint)
     }
 
-    /// The only token and its member, or the rule that rejects the members. The code is spent, so nothing about them may end the
-    /// sign-in.
+    /// The only token and its member, or the rule that rejects the members. The code is spent, so nothing about them
+    /// may end the sign-in.
     pub(crate) fn judged(self) -> Option<Result<(Secret, InterimMember), Rule>> {
         let one = |token: &Secret, member| Some(Ok((token.clone(), member)));
         match (&*self.interim_id_token, &*self.id_token) {

@@ -162,9 +162,13 @@ impl Poller {
     ///
     /// # Errors
     ///
-    /// Those of [`authorization_response`](Self::authorization_response) that are not about the browser's response, and
-    /// those of [`TokenRequest::send`](crate::TokenRequest::send). [`Misuse::UnknownClient`] if this poller does not have
-    /// the client of the request.
+    /// After an error nothing will be delivered, with the exception that
+    /// [`authorization_response`](Self::authorization_response) names.
+    ///
+    /// - The errors of [`TokenRequest::send`](crate::TokenRequest::send).
+    /// - [`Store`](crate::ErrorKind::Store), [`Busy`](crate::ErrorKind::Busy) and [`Misuse::ShutDown`], as for
+    ///   [`authorization_response`](Self::authorization_response): nothing was sent.
+    /// - [`Misuse::UnknownClient`] if this poller does not have the client of the request.
     pub async fn request_tokens(&self, request: TokenRequest<'_>) -> Result<TokenAnswer, Error> {
         let client = request.client();
         let tenant = self.shared().tenant_of(client.issuer(), client.client_id())?;
@@ -210,10 +214,10 @@ impl Poller {
         })
     }
 
-    /// Takes over a sign-in that was started elsewhere, such as with a [`Client`](crate::Client) of your own. Its
-    /// outcome comes with the [`context`](PendingAuthentication::context) of `pending`. Afterwards drop `pending` and
-    /// all sealed copies, because only this poller may poll it. If the store already has the sign-in, its id is
-    /// returned.
+    /// Takes over a sign-in or token request that was started elsewhere, such as with a [`Client`](crate::Client) of
+    /// your own. Its outcome comes with the [`context`](PendingAuthentication::context) of `pending`. Afterwards drop
+    /// `pending` and all sealed copies, because only this poller may poll it. If the store already has the sign-in, its
+    /// id is returned.
     ///
     /// If a future of [`Client::poll`](crate::Client::poll) or [`Client::wait`](crate::Client::wait) was dropped during
     /// a request, this method waits for the answer to that request, and includes it.

@@ -124,8 +124,9 @@ impl PollerBuilder {
         self
     }
 
-    /// Sends the OP a notification token for each sign-in, so that it can ping (DTR §Ping Callback). Set it if a
-    /// [`ping::Receiver`](crate::ping::Receiver) is served at the client's registered notification endpoint.
+    /// Sends the OP a new notification token for each sign-in and token request, so that it can ping (DTR §Ping
+    /// Callback; IETF DTR §Callback Notification). Set it if a [`ping::Receiver`](crate::ping::Receiver) is served at
+    /// the client's registered notification endpoint.
     pub fn receives_pings(mut self) -> Self {
         self.settings.pings = true;
         self

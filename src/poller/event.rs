@@ -13,7 +13,7 @@ use crate::store::ProcessId;
 #[non_exhaustive]
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// A sign-in was accepted: its code was exchanged, or it was tracked.
+    /// A sign-in or token request was accepted: the OP deferred its answer, or it was tracked.
     Accepted {
         /// The sign-in.
         id: ProcessId,

@@ -217,12 +217,12 @@ impl ClientMetadata {
     }
 }
 
-/// The words of a text, without their order.
 /// The name of a response type, which is the same in all dialects in which it exists.
 pub(super) fn named(response_type: ResponseType) -> &'static str {
     Dialect::OpenId.protocol().response_type(response_type)
 }
 
+/// The words of a text, without their order.
 pub(super) fn words(text: &str) -> std::collections::BTreeSet<&str> {
     text.split_ascii_whitespace().collect()
 }

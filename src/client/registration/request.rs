@@ -158,7 +158,8 @@ setters! {
     software_version: text;
     /// The e-mail addresses of the people responsible for the client.
     contacts: texts;
-    /// The HTTPS URL that the OP sends Ping Callbacks to (DTR §Client Registration Metadata). [`ping`](crate::ping)
+    /// The HTTPS URL that the OP sends Ping Callbacks to (DTR §Client Registration Metadata; IETF DTR §Callback
+    /// Notification). [`ping`](crate::ping)
     /// describes the receiver. Without this URL the OP never sends pings.
     deferred_client_notification_endpoint: text;
 }
@@ -240,8 +241,13 @@ impl RegistrationRequest {
         self.set("response_types", texts(names))
     }
 
-    /// Requests a client of this dialect, with the response type and the grant types that may defer the answer, instead
-    /// of earlier ones. The dialect of a new request is [`Dialect::OpenId`].
+    /// Requests a client of this dialect; [`Dialect::OpenId`] unless set. It replaces the response types, so call
+    /// [`response_types`](Self::response_types) afterwards.
+    ///
+    /// In the [IETF dialect](Dialect::Ietf) the response type is `code`, with the grant types `authorization_code` and
+    /// `urn:ietf:params:oauth:grant-type:deferred` (IETF DTR §Token Endpoint — Polling). A client that is made from the
+    /// registration speaks that dialect. Add grants without a user with [`grant_type`](Self::grant_type), such as
+    /// `client_credentials`.
     pub fn dialect(mut self, dialect: Dialect) -> Self {
         self.dialect = dialect;
         self.response_types([ResponseType::DeferredCode])
