@@ -298,7 +298,7 @@ impl Callback {
     fn read(body: &[u8]) -> Option<Self> {
         let names = Dialect::ALL.map(|dialect| dialect.protocol().identifier());
         let members = Object::parse_body(body).ok()?.needing(&names).ok()?;
-        let mut named = names.into_iter().filter_map(|name| members.get(name));
+        let mut named = names.into_iter().filter_map(|name| members.get(name)).filter(|value| !value.is_null());
         let identifier = named.next()?.as_str()?.to_owned();
         // With two different ones it would be unclear which is meant.
         named.all(|other| *other == identifier).then_some(Self { identifier })

@@ -56,7 +56,7 @@ pub fn ping(input: &[u8]) {
     let status = response.status().as_u16();
     let pings = std::mem::take(&mut *receivers.pings.lock().unwrap());
 
-    let named = deferred_auth_id(body);
+    let named = identifier(body);
     let is_genuine = receivers.is_genuine(&headers, is_static);
     assert!([204, 400, 401, 405, 413, 415].contains(&status), "{status}");
     assert!(pings.len() <= 1);
@@ -77,7 +77,7 @@ pub fn ping(input: &[u8]) {
     let is_json = headers.get(CONTENT_TYPE).is_some_and(|value| value == "application/json");
     let announces = headers.contains_key(CONTENT_LENGTH);
     if method == Method::POST && is_json && !announces && body.len() <= BODY_LIMIT {
-        let expected = match (is_genuine, deferred_auth_id(body)) {
+        let expected = match (is_genuine, identifier(body)) {
             (false, _) => 401,
             (true, None) => 400,
             (true, Some(named)) => {
@@ -110,34 +110,45 @@ impl Body for Frames {
     }
 }
 
-/// A second implementation of the rule: one JSON object with a `deferred_auth_id` that is a string. It may be repeated
-/// with the same value. Other members are ignored.
-fn deferred_auth_id(body: &[u8]) -> Option<String> {
+/// A second implementation of the rule: one JSON object with a `deferred_auth_id` or a `deferral_code` that is a string.
+/// Each may be repeated, and both may be there, with the same value. Other members are ignored, and so is a `null`.
+fn identifier(body: &[u8]) -> Option<String> {
     let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
     let mut reader = serde_json::Deserializer::from_slice(body);
     let named = serde::Deserializer::deserialize_map(&mut reader, Named).ok()?;
     reader.end().ok()?;
-    match named.first() {
-        Some(Value::String(id)) if named.iter().all(|other| other == id) => Some(id.clone()),
+    let mut found = Vec::new();
+    for name in ["deferred_auth_id", "deferral_code"] {
+        let values: Vec<_> = named.iter().filter(|(of, _)| of == name).map(|(_, value)| value).collect();
+        if values.windows(2).any(|pair| pair[0] != pair[1]) {
+            return None;
+        }
+        found.extend(values.first().filter(|value| !value.is_null()).copied());
+    }
+    match found.first()? {
+        Value::String(id) if found.iter().all(|other| *other == id) => Some(id.clone()),
         _ => None,
     }
 }
 
-/// Reads every `deferred_auth_id` of an object.
+/// Reads every identifier of an object, by the name of its member.
 struct Named;
 
 impl<'de> Visitor<'de> for Named {
-    type Value = Vec<Value>;
+    type Value = Vec<(String, Value)>;
 
     fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Vec<Value>, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
         let mut named = Vec::new();
         while let Some(name) = members.next_key::<String>()? {
             match &*name {
-                "deferred_auth_id" => named.push(members.next_value()?),
+                "deferred_auth_id" | "deferral_code" => {
+                    let value = members.next_value()?;
+                    named.push((name, value));
+                }
                 _ => _ = members.next_value::<Value>()?,
             }
         }

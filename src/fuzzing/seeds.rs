@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use super::replay::fuzz;
 use super::stored;
 use super::world::{
-    FIXED, METADATA, NONCE, NOW, authentication_json, fixed, keyring, pending_json, sealed, session_json,
+    FIXED, METADATA, NONCE, NOW, authentication_json, fixed, keyring, pending_ietf_json, pending_json, sealed,
+    session_json,
 };
 use crate::keyring::Purpose;
 
@@ -148,6 +149,13 @@ fn exchange(seeds: &mut Seeds) {
     seeds.add("exchange", "lost", "0", "?");
     seeds.add("exchange", "refused", "1", "401 application/json\nWWW-Authenticate: Basic realm=\"a\"\nRetry-After: 60\n\n{\"error\":\"invalid_client\",\"error_description\":\"pl4nt\"}");
     seeds.add("exchange", "page", "0", "502 text/html\n\n<html>pl4nt</html>");
+    let deferred = "400 application/json\n\n{\"error\":\"interaction_required\",\"deferral_code\":\"pl4nt-code\",\"expires_in\":600,\"interval\":4,\"interaction_uri\":\"https://op.example/pl4nt\"}";
+    seeds.add("exchange", "ietf-deferred", "p", deferred);
+    seeds.add("exchange", "ietf-grant-deferred", "q", deferred);
+    seeds.add("exchange", "ietf-codeless", "p", "400 application/json\n\n{\"error\":\"authorization_pending\"}");
+    seeds.json("exchange", "ietf-complete", "p", &tokens);
+    let issued = json!({ "access_token": "pl4nt-token", "token_type": "N_A", "issued_token_type": "urn:ietf:params:oauth:token-type:saml2", "id_token": "a.b.c" });
+    seeds.json("exchange", "ietf-grant-complete", "q", &issued);
 }
 
 fn poll(seeds: &mut Seeds) {
@@ -157,6 +165,14 @@ fn poll(seeds: &mut Seeds) {
     seeds.add("poll", "approved", "0", format!("{pending}\n%%\n{slow}\n%%\n{tokens}"));
     seeds.add("poll", "approved-dpop", "p", format!("{pending}\n%%\n{tokens}"));
     seeds.add("poll", "restarts", "<", format!("{pending}\n%%\n{pending}\n%%\n{tokens}"));
+    let at = |uri: &str| {
+        format!("400 application/json\n\n{{\"error\":\"interaction_required\",\"interaction_uri\":\"{uri}\"}}")
+    };
+    let (required, fragment, script) =
+        (at("https://op.example/pl4nt"), at("https://op.example/#a"), at("javascript:a"));
+    let opened = "400 application/json\n\n{\"error\":\"interaction_pending\"}";
+    let issued = "200 application/json\n\n{\"access_token\":\"pl4nt-token\",\"token_type\":\"Bearer\"}";
+    seeds.add("poll", "ietf", "(", format!("{required}\n%%\n{opened}\n%%\n{fragment}\n%%\n{script}\n%%\n{issued}"));
     for code in ["access_denied", "expired_token", "invalid_grant", "invalid_request", "invalid_client", "odd"] {
         let error =
             format!("{pending}\n%%\n400 application/json\n\n{{\"error\":\"{code}\",\"error_description\":\"pl4nt\"}}");
@@ -334,6 +350,9 @@ fn ping(seeds: &mut Seeds) {
     add("other-process", "0", &format!("{genuine}{{\"deferred_auth_id\":\"another\",\"x\":[1,{{}}]}}"));
     add("escaped", "0", &format!("{genuine}{{\"deferred_auth_id\":\"pl4nt-deferred\\u002dauth-id\"}}"));
     add("repeated", "0", &format!("{genuine}{{\"deferred_auth_id\":\"a\",\"deferred_auth_id\":\"b\"}}"));
+    add("ietf", "0", &format!("{genuine}{{\"deferral_code\":\"pl4nt-deferred-auth-id\"}}"));
+    add("both", "0", &format!("{genuine}{{\"deferral_code\":\"a\",\"deferred_auth_id\":\"b\"}}"));
+    add("null", "0", &format!("{genuine}{{\"deferral_code\":null,\"deferred_auth_id\":\"b\"}}"));
     add("array", "0", &format!("{genuine}[\"pl4nt-deferred-auth-id\"]"));
     add(
         "other-client",
@@ -393,6 +412,12 @@ fn kept(seeds: &mut Seeds) {
     rich["cnl"] = json!(true);
     rich["ans"] = json!({ "a": { "b": "e30", "t": NOW, "n": 3 } });
     seeds.add("stored", "process-answered", &choice(0), rich.to_string());
+    let ietf = pending_ietf_json();
+    seeds.add("stored", "process-ietf", &choice(0), ietf.to_string());
+    seeds.add("stored", "row-process-ietf", &choice(3), json!({ "ctx": "", "is": { "p": ietf } }).to_string());
+    let issued =
+        json!({ "v": 1, "iss": "i", "cid": "c", "t": NOW, "at": "pl4nt", "tt": "d", "itt": "urn:a", "ctx": "e30" });
+    seeds.add("stored", "row-issued", &choice(3), json!({ "ctx": "", "is": { "o": { "t": issued } } }).to_string());
     seeds.add("stored", "authentication", &choice(1), tokens.to_string());
     let mut more = tokens.clone();
     more["rid"] = tokens["idt"].clone();

@@ -5,10 +5,13 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::world::{
-    CODE, PLANT, STATE, Site, World, answers, check_debug, check_error, check_time, fixed, keyring, pending_json, run,
-    sealed, session_json,
+    CODE, PLANT, STATE, Site, World, answers, check_debug, check_error, check_time, fixed, keyring, pending_ietf_json,
+    pending_json, run, sealed, session_json,
 };
-use crate::client::{AuthorizationSession, Backoff, Client, DpopMode, Outcome, Poll, SignIn};
+use crate::client::{
+    AuthorizationSession, Backoff, Client, DpopMode, Grant, IssuedTokens, Outcome, Poll, SignIn, TokenAnswer,
+};
+use crate::dialect::Dialect;
 use crate::error::{ErrorKind, Misuse};
 use crate::keyring::Purpose;
 use crate::pending::PendingAuthentication;
@@ -22,7 +25,43 @@ const LONGEST_WAIT: Duration = Duration::from_secs(86_400 + 3_600);
 /// The first byte selects the client's settings. The rest are the answers of the OP.
 pub fn exchange(input: &[u8]) {
     let Some((choice, rest)) = input.split_first() else { return };
-    let is_deferred = choice & 1 == 0;
+    match choice & 65 {
+        65 => token_request(*choice, rest),
+        64 => exchange_in(Dialect::Ietf, *choice, rest),
+        _ => exchange_in(Dialect::OpenId, *choice, rest),
+    }
+}
+
+/// A request without a user, whose answer may be deferred.
+fn token_request(choice: u8, rest: &[u8]) {
+    let world = World::new(Site::new(answers(rest)));
+    let mut builder = world.with_secret();
+    if choice & 8 != 0 {
+        builder = builder.drop_unbound_tokens();
+    }
+    let client = World::client(builder);
+    match run(client.token_request(Grant::client_credentials()).send()) {
+        Ok(TokenAnswer::Deferred(pending)) => check_pending(&pending, &world),
+        Ok(TokenAnswer::Complete(tokens)) => check_tokens(&tokens),
+        Err(error) => check_error(&error),
+    }
+    let seen = world.site.seen.lock().unwrap();
+    let sent = seen.iter().filter(|request| request.url.path() == "/token").count();
+    assert!(sent <= 3 * MOST_REQUESTS, "{sent} requests for one grant");
+}
+
+fn check_tokens(tokens: &IssuedTokens) {
+    check_debug(tokens);
+    assert!(!tokens.access_token().expose().is_empty() && tokens.extra("id_token").is_none());
+    tokens.access_token_expires_at().into_iter().for_each(check_time);
+    let opened = IssuedTokens::open(&keyring(), &tokens.seal(&keyring()).unwrap()).unwrap();
+    assert_eq!(opened.access_token(), tokens.access_token());
+}
+
+fn exchange_in(dialect: Dialect, choice: u8, rest: &[u8]) {
+    let is_ietf = dialect == Dialect::Ietf;
+    // Whether the code in the response is a deferred one.
+    let is_deferred = choice & 1 == 0 && !is_ietf;
     let world = World::new(Site::new(answers(rest)));
     let mut builder = world.with_secret();
     if choice & 2 != 0 {
@@ -36,7 +75,11 @@ pub fn exchange(input: &[u8]) {
     }
     let client = World::client(builder);
     let mut session = session_json();
-    session["rt"] = "dc".into();
+    session["rt"] = if is_ietf { "c" } else { "dc" }.into();
+    if is_ietf {
+        session["dl"] = "i".into();
+        session["op"] = true.into();
+    }
     let session = sealed(Purpose::AuthorizationSession, &[], session.to_string().as_bytes());
     let session = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, session);
     let mut session = AuthorizationSession::open(&keyring(), &session).unwrap();
@@ -51,7 +94,8 @@ pub fn exchange(input: &[u8]) {
             check_debug(signed_in);
             match signed_in {
                 SignIn::Deferred(pending) => {
-                    assert!(is_deferred && grant.is_spent());
+                    assert!((is_deferred || is_ietf) && grant.is_spent());
+                    assert_eq!(pending.dialect(), dialect);
                     check_pending(pending, &world);
                     assert!(pending.due_at() >= world.now() + Duration::from_secs(1), "{pending:?}");
                 }
@@ -99,7 +143,7 @@ pub fn poll(input: &[u8]) {
     if choice & 2 != 0 {
         builder = builder.drop_unbound_tokens();
     }
-    let mut process = pending_json();
+    let mut process = if choice & 16 == 0 { pending_ietf_json() } else { pending_json() };
     if choice & 64 == 0 {
         // Signing proofs takes longer than everything else. The target `exchange` includes them.
         builder = builder.dpop(DpopMode::Off);
@@ -164,6 +208,7 @@ fn nothing_is_sent_early(client: &Client, pending: &mut PendingAuthentication, w
 fn finished(outcome: &Outcome, world: &World) {
     check_debug(outcome);
     match outcome {
+        Outcome::Issued(tokens) => check_tokens(tokens),
         Outcome::Approved(authentication) => {
             assert_eq!(authentication.id_token().token().expose(), fixed("/tokens/hs256"));
         }
@@ -194,6 +239,11 @@ fn check_pending(pending: &PendingAuthentication, world: &World) {
     }
     if let Some(progress) = pending.progress() {
         assert!(progress.chars().count() <= 1_000 && !progress.chars().any(char::is_control));
+    }
+    if let Some(uri) = pending.interaction_uri() {
+        let uri = uri.expose();
+        assert!(uri.len() <= 2_048 && uri.trim().to_ascii_lowercase().starts_with("https:"), "{uri}");
+        assert!(!uri.contains('#'), "{uri}");
     }
     if let Some(interim) = pending.interim().verified() {
         assert_eq!(interim.claims().subject(), "user-1");

@@ -89,6 +89,20 @@ pub(super) fn pending_json() -> Value {
     })
 }
 
+/// The same in the IETF dialect, for a request without a user who is needed now.
+pub(super) fn pending_ietf_json() -> Value {
+    let mut pending = pending_json();
+    let members = pending.as_object_mut().expect("it is an object");
+    members.remove("chk");
+    members.remove("at");
+    members.extend([
+        ("v".to_owned(), json!(2)),
+        ("dl".to_owned(), json!("i")),
+        ("iu".to_owned(), json!("https://op.example/pl4nt-interaction")),
+    ]);
+    pending
+}
+
 /// A genuine result with its tokens in its sealed form.
 pub(super) fn authentication_json() -> Value {
     json!({
