@@ -194,7 +194,7 @@ impl Client {
         self.check_fapi(&metadata)?;
         self.dpop_algorithm(&metadata)?;
         match self.0.options.without_redirect_uri {
-            true => self.check_binding(Dialect::Ietf, &identity.authentication),
+            true => self.check_dialect(Dialect::Ietf, &identity.authentication),
             false => self.check_sign_ins(&metadata).await,
         }
     }
@@ -205,7 +205,7 @@ impl Client {
         if !self.0.options.allow_unadvertised {
             self.check_advertised(metadata, response_type, self.0.options.strict_response_types)?;
         }
-        self.check_binding_of_sign_ins(dialect, response_type, metadata)?;
+        self.check_dialect_of_sign_ins(dialect, response_type, metadata)?;
         metadata.authorization_url()?;
         if self.pushes(metadata) {
             self.push_endpoint(metadata)?;

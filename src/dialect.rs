@@ -116,6 +116,9 @@ pub(crate) trait Protocol: Sync {
     /// What a pending answer says about the interaction of the user.
     fn interaction(&self, code: &str, body: &[u8]) -> Interaction;
 
+    /// Whether each request needs a notification token of its own.
+    fn needs_fresh_notification_tokens(&self) -> bool;
+
     /// Whether a client that authenticates with this method must bind its requests to a DPoP key.
     fn binding(&self, method: &str) -> Binding;
 

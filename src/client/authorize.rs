@@ -324,8 +324,8 @@ impl AuthorizationRequest<'_> {
         let metadata = client.0.provider.metadata().await?;
         client.check_fapi(&metadata)?;
         let dialect = client.dialect_at(&metadata);
-        // A setting of the client itself, so that nobody is sent to the OP in vain.
-        client.check_binding_of_sign_ins(dialect, self.response_type, &metadata)?;
+        // Do not send the user to the OP if the dialect does not permit the request.
+        client.check_dialect_of_sign_ins(dialect, self.response_type, &metadata)?;
         client.warn_if_unsupported(&metadata, self.response_type);
         client.check_id_tokens_can_be_believed(&metadata)?;
         let signed = self.signed || client.signs_requests(&metadata);

@@ -28,8 +28,8 @@ impl Client {
         self.0.options.dialect.or_else(advertised).unwrap_or_default()
     }
 
-    /// Refuses a sign-in that the dialect does not permit to this client.
-    pub(super) fn check_binding_of_sign_ins(
+    /// Refuses sign-ins that the dialect does not permit to this client.
+    pub(super) fn check_dialect_of_sign_ins(
         &self,
         dialect: Dialect,
         response_type: ResponseType,
@@ -38,11 +38,23 @@ impl Client {
         if !response_type.may_defer() {
             return Ok(());
         }
-        self.check_binding(dialect, &self.identity_at(metadata)?.authentication)
+        self.check_dialect(dialect, &self.identity_at(metadata)?.authentication)
+    }
+
+    /// Refuses settings that the dialect does not permit to a client with this authentication.
+    pub(super) fn check_dialect(&self, dialect: Dialect, authentication: &ClientAuthentication) -> Result<(), Error> {
+        let has_token = self.0.options.notification_token.is_some();
+        if has_token && dialect.protocol().needs_fresh_notification_tokens() {
+            return Err(setting(
+                "notification_token",
+                "the IETF dialect requires a new token for each request; remove it, and let a poller receive pings",
+            ));
+        }
+        self.check_binding(dialect, authentication)
     }
 
     /// Refuses a client without DPoP where the dialect requires it (IETF DTR §Sender-Constraint Requirements).
-    pub(super) fn check_binding(&self, dialect: Dialect, authentication: &ClientAuthentication) -> Result<(), Error> {
+    fn check_binding(&self, dialect: Dialect, authentication: &ClientAuthentication) -> Result<(), Error> {
         if !matches!(self.0.options.dpop(), DpopMode::Off) {
             return Ok(());
         }

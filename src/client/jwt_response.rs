@@ -53,7 +53,8 @@ impl Client {
     pub(super) fn check_response_mode(&self, metadata: &ProviderMetadata) -> Result<(), Error> {
         const MODES: &str = "response_modes_supported";
         let options = &self.0.options;
-        let mode = options.response_mode.unwrap_or(ResponseMode::Query).at(metadata, options.response_type)?;
+        let codes = self.dialect_at(metadata).protocol().codes(options.response_type);
+        let mode = options.response_mode.unwrap_or(ResponseMode::Query).at(metadata, codes)?;
         if mode == ResponseMode::Query || options.allow_unadvertised {
             return Ok(());
         }

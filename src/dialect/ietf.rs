@@ -114,6 +114,11 @@ impl Protocol for Ietf {
         }
     }
 
+    /// IETF DTR §Client Opt-In Signaling.
+    fn needs_fresh_notification_tokens(&self) -> bool {
+        true
+    }
+
     /// IETF DTR §Sender-Constraint Requirements.
     fn binding(&self, method: &str) -> Binding {
         match method {

@@ -115,6 +115,10 @@ impl Protocol for OpenId {
         Interaction::Unmentioned
     }
 
+    fn needs_fresh_notification_tokens(&self) -> bool {
+        false
+    }
+
     /// The drafts assume DPoP and do not require it of a kind of client.
     fn binding(&self, _: &str) -> Binding {
         Binding::Optional

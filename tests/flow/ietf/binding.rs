@@ -1,11 +1,12 @@
 //! Which clients must bind their requests to a key.
 
-use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, TestClock};
-use openid_deferred::{Client, ClientAuthentication, DpopMode, ErrorKind, Grant, SignIn};
 use std::sync::Arc;
 
+use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, TestClient, TestClock};
+use openid_deferred::{Client, ClientAuthentication, DpopMode, ErrorKind, Grant, ResponseMode, ResponseType, SignIn};
+
 use super::{complete, ietf, issued, public, service};
-use crate::support::{REDIRECT_URI, provider, world_with};
+use crate::support::{CLIENT_ID, CLIENT_SECRET, REDIRECT_URI, assert_approved, client_of, provider, world_with};
 
 #[tokio::test]
 async fn a_public_client_without_dpop_is_refused_at_discovery() {
@@ -98,4 +99,33 @@ async fn a_token_that_is_not_bound_can_be_refused() {
     let client = service(&op, &clock).dpop(DpopMode::Off).drop_unbound_tokens().discover().await.unwrap();
     let error = client.token_request(Grant::client_credentials()).send().await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Protocol(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_notification_token_for_all_requests_is_refused_at_discovery() {
+    let clock = TestClock::automatic();
+    let (ietf, openid) = (provider(&clock).ietf().start().unwrap(), provider(&clock).start().unwrap());
+    for client in [client_of(&ietf, &clock), service(&ietf, &clock)] {
+        let error = client.notification_token("a token").discover().await.unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Configuration(_)), "{error}");
+        assert!(error.to_string().contains("notification_token"), "{error}");
+    }
+    assert!(client_of(&openid, &clock).notification_token("a token").discover().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_response_as_a_jwt_may_have_the_shorthand_mode_because_the_code_is_an_ordinary_one() {
+    let world = world_with(
+        |op| {
+            let client = TestClient::secret_basic(CLIENT_ID, CLIENT_SECRET)
+                .redirect_uri(REDIRECT_URI)
+                .signing_algorithm("ES256")
+                .authorization_signed_response_alg("ES256");
+            op.ietf().client(client).decisions(DecisionPolicy::after_polls(1))
+        },
+        |client| client.response_type(ResponseType::DeferredCodeOrCode).response_mode(ResponseMode::Jwt),
+    )
+    .await;
+    assert_approved(&world.outcome().await);
+    world.op.assert_clean();
 }
