@@ -33,20 +33,19 @@ async fn a_client_with_each_kind_of_secret_signs_users_in_as_it_was_registered()
 async fn a_client_of_the_ietf_dialect_speaks_it_as_it_was_registered() {
     let office = office_with(|op| op.both_dialects());
     let asked = request().dialect(Dialect::Ietf).grant_type("client_credentials");
+    assert_eq!(asked.metadata().response_types(), ["code"]);
+    let grants = ["urn:ietf:params:oauth:grant-type:deferred", "authorization_code", "client_credentials"];
+    assert_eq!(asked.metadata().grant_types(), grants);
     let registration = office.register(asked).await;
-    assert_eq!(registration.metadata().response_types(), ["code"]);
-    let grants = registration.metadata().grant_types();
-    for grant in ["urn:ietf:params:oauth:grant-type:deferred", "authorization_code", "client_credentials"] {
-        assert!(grants.contains(&grant), "{grants:?}");
-    }
     let client = office.client_of(&registration).unwrap().discover().await.unwrap();
     assert_eq!(client.dialect().await.unwrap(), Dialect::Ietf);
     assert_approved(&office.outcome(&client).await.unwrap());
-    let TokenAnswer::Deferred(mut pending) = client.token_request(Grant::client_credentials()).send().await.unwrap()
-    else {
-        panic!("not deferred")
-    };
+    let answer = client.token_request(Grant::client_credentials()).send().await.unwrap();
+    let TokenAnswer::Deferred(mut pending) = answer else { panic!("{answer:?}") };
     assert!(matches!(client.wait(&mut pending).await.unwrap(), Outcome::Issued(_)));
+    // An update keeps the dialect.
+    let update = registration.metadata().to_request().response_types([ResponseType::DeferredCodeOrCode]);
+    assert_eq!((update.metadata().response_types(), update.metadata().grant_types()), (vec!["code"], grants.into()));
     office.op.assert_clean();
 }
 
