@@ -61,7 +61,7 @@ impl InitialRequest {
     }
 
     /// What the crate is doing when it sends the request, for errors.
-    pub(super) fn step(&self) -> &'static str {
+    pub(crate) fn step(&self) -> &'static str {
         if self.checks.is_some() { "exchanging the code" } else { "requesting tokens" }
     }
 }

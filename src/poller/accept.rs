@@ -38,8 +38,6 @@ const CALLER_PATIENCE: Duration = Duration::from_secs(10);
 /// The same if nothing is delivered afterwards.
 const ENDED_PATIENCE: Duration = Duration::from_secs(2);
 
-const STEP: &str = "exchanging the code";
-
 /// The state of a sign-in in the durable poller after the user returned. [`Client`](crate::Client) has
 /// [a type of its own](crate::SignIn), because with it the application stores the pending sign-in.
 #[non_exhaustive]
@@ -198,7 +196,7 @@ impl Poller {
             may_be_sent: Arc::default(),
             caller: Mutex::new(Some(sender)),
         };
-        let may_be_sent = acceptance.may_be_sent.clone();
+        let (may_be_sent, step) = (acceptance.may_be_sent.clone(), request.step());
         let errand = Box::pin(async move {
             let span = acceptance.span();
             let answer = acceptance.run(request, lateness).instrument(span).await;
@@ -209,7 +207,7 @@ impl Poller {
         }
         // At shutdown, the engine drops errands that do not finish in time.
         receiver.await.unwrap_or_else(|_| match may_be_sent.load(Ordering::Acquire) {
-            true => Err(Error::new(ErrorKind::OutcomeUnknown).in_step(STEP)),
+            true => Err(Error::new(ErrorKind::OutcomeUnknown).in_step(step)),
             false => Err(Misuse::ShutDown.into()),
         })
     }

@@ -299,7 +299,9 @@ async fn a_replica_that_dies_during_the_request_leaves_an_unknown_outcome() {
         world.sleep(Duration::from_millis(10)).await;
     }
     world.restart().await;
-    assert!(sent.join_next().await.expect("it was spawned").unwrap().is_err());
+    let error = sent.join_next().await.expect("it was spawned").unwrap().unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::OutcomeUnknown);
+    assert!(error.to_string().contains("requesting tokens"), "{error}");
     let delivery = world.outcome().await;
     assert!(matches!(delivery.outcome(), Outcome::Unknown), "{delivery:?}");
     assert_eq!(delivery.context(), b"order 4711");
