@@ -18,8 +18,8 @@ use crate::error::{Error, Misuse};
 use crate::pending::PendingAuthentication;
 use crate::secret::Secret;
 
-/// Parameters that this crate sets itself, or that authenticate the client.
-const RESERVED: [&str; 14] = [
+/// Parameters that have a method of their own, belong to the protocol of deferral, or authenticate the client.
+const RESERVED: [&str; 18] = [
     "grant_type",
     "client_id",
     "client_secret",
@@ -30,6 +30,10 @@ const RESERVED: [&str; 14] = [
     "audience",
     "authorization_details",
     "subject_token",
+    "subject_token_type",
+    "actor_token",
+    "actor_token_type",
+    "requested_token_type",
     "assertion",
     "completion_mode",
     "client_notification_token",

@@ -114,9 +114,16 @@ async fn an_op_of_the_openid_dialect_is_asked_for_tokens_in_the_same_way() {
 #[tokio::test]
 async fn parameters_that_the_crate_sets_cannot_be_added() {
     let world = ietf(|op| op).await;
-    for name in
-        ["grant_type", "completion_mode", "client_notification_token", "scope", "client_secret", "deferral_code"]
-    {
+    for name in [
+        "grant_type",
+        "completion_mode",
+        "client_notification_token",
+        "scope",
+        "client_secret",
+        "deferral_code",
+        "actor_token",
+        "requested_token_type",
+    ] {
         let error =
             world.client.token_request(Grant::client_credentials()).parameter(name, "x").send().await.unwrap_err();
         assert_eq!(error.kind(), &ErrorKind::Misuse(Misuse::ReservedParameter(name.to_owned())));
