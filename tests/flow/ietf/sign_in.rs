@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use openid_deferred::error::Rule;
 use openid_deferred::testing::{
-    DecisionPolicy, Endpoint, Fault, IdTokenForgery, SeededRandom, TestClock, TestProviderBuilder,
+    DecisionPolicy, Endpoint, Fault, IdTokenForgery, SeededRandom, TestClient, TestClock, TestProviderBuilder,
 };
-use openid_deferred::{Dialect, ErrorKind, Outcome, ResponseType, SignIn};
+use openid_deferred::{
+    ClientAuthentication, Dialect, ErrorKind, Outcome, ResponseType, SignIn, SigningAlgorithm, SigningKey,
+};
 
 use super::{ietf, undecided};
-use crate::support::{assert_approved, client_of, provider, world_with};
+use crate::steps::{claims_of, parameters};
+use crate::support::{CLIENT_ID, REDIRECT_URI, assert_approved, client_of, provider, world_with};
 
 #[tokio::test]
 async fn the_hint_is_in_the_url_and_the_opt_in_in_the_token_request_but_not_in_polls() {
@@ -38,6 +41,24 @@ async fn the_hint_is_in_a_pushed_request() {
     let world = undecided().await;
     let (url, session) = world.client.authorize().pushed().start().await.unwrap();
     assert_eq!(world.op.requests_to(Endpoint::PushedAuthorization)[0].parameter("completion_mode"), Some("deferred"));
+    let query = world.op.visit(url).query();
+    assert!(matches!(world.client.authorization_response(&query, session).await, Ok(SignIn::Deferred(_))));
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn the_hint_is_in_a_request_object() {
+    let key = Arc::new(SigningKey::generate(SigningAlgorithm::Es256).unwrap());
+    let registered = TestClient::private_key_jwt(CLIENT_ID, &serde_json::to_string(&key.public_jwk()).unwrap())
+        .redirect_uri(REDIRECT_URI)
+        .signing_algorithm("ES256");
+    let world = world_with(
+        |op| op.ietf().client(registered).require_signed_request_object(),
+        |client| client.authentication(ClientAuthentication::private_key_jwt(key)),
+    )
+    .await;
+    let (url, session) = world.client.authorize().start().await.unwrap();
+    assert_eq!(claims_of(&parameters(&url, "request").pop().unwrap())["completion_mode"], "deferred");
     let query = world.op.visit(url).query();
     assert!(matches!(world.client.authorization_response(&query, session).await, Ok(SignIn::Deferred(_))));
     world.op.assert_clean();
