@@ -212,7 +212,7 @@ async fn a_code_that_was_never_issued_is_unknown() {
 async fn a_certificate_that_binds_is_the_same_at_every_poll() {
     let clock = TestClock::new();
     let client = TestClient::tls_client_auth("mtls", "client.rp.test").certificate_bound_access_tokens();
-    let op = crate::rp::provider(&clock).ietf().mutual_tls().client(client).start().unwrap();
+    let op = scripted(crate::rp::provider(&clock).ietf().mutual_tls().client(client)).start().unwrap();
     let certificate = |op: &openid_deferred::testing::TestProvider| {
         let files = op.client_certificate("client.rp.test");
         ClientCertificate::from_pem(files.certificate_pem(), files.key_pem()).unwrap()
@@ -228,6 +228,8 @@ async fn a_certificate_that_binds_is_the_same_at_every_poll() {
     };
     let deferred = send("grant_type=client_credentials&completion_mode=deferred", &first).await;
     let poll = format!("grant_type={IETF}&deferral_code={}", deferred["deferral_code"].as_str().unwrap());
+    assert_eq!(send(&poll, &first).await["error"], "authorization_pending");
+    op.assert_clean();
     assert_eq!(send(&poll, &second).await["error"], "invalid_grant");
     assert_eq!(op.violations()[0].rule, RequestRule::CertificateChanged);
 }
