@@ -172,14 +172,16 @@ async fn a_held_poll_is_answered_when_the_user_is_needed() {
     let requires = async {
         tokio::task::yield_now().await;
         process.require_interaction();
-        std::future::pending::<()>().await;
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
     };
     let clock = rp.clock.clone();
     clock.advance(Duration::from_secs(5));
     tokio::select! {
         biased;
         (_, answer) = rp.poll_code(&id) => assert_eq!(answer["error"], "interaction_required"),
-        () = requires => unreachable!(),
+        () = requires => panic!("the poll is still held"),
     }
     assert_eq!(clock.monotonic() - start, Duration::from_secs(5));
 }
