@@ -1,4 +1,5 @@
-//! The IETF dialect (draft-ietf-oauth-deferred-token-response): what the digest of the draft demands, row by row.
+//! The IETF dialect (draft-ietf-oauth-deferred-token-response): what the draft demands of a client.
+//! docs/specification/ietf.md names the test of each row.
 
 mod binding;
 mod cancellation;
