@@ -1,5 +1,5 @@
 //! Runs the short examples to their end and checks their output. The long examples have tests of their own:
-//! `quickstart`, `kill` for `worker`, `web` for `web_app`; `application_test` is itself a test.
+//! `quickstart`, `agent_example`, `kill` for `worker`, `web` for `web_app`; `application_test` is itself a test.
 
 use std::path::PathBuf;
 use std::process::Command;
