@@ -130,9 +130,11 @@ fn form(client_id: &str, details: Option<&str>) -> String {
     )
 }
 
+/// A page with an empty icon. Otherwise browsers ask for `/favicon.ico`, which would be noted as a request to an unknown
+/// URL.
 fn page(status: u16, content: &str) -> Reply {
     let page = format!(
-        "<!DOCTYPE html>\n<html lang=\"en\"><head><title>Test provider</title>\
+        "<!DOCTYPE html>\n<html lang=\"en\"><head><title>Test provider</title><link rel=\"icon\" href=\"data:,\">\
          <meta name=\"viewport\" content=\"width=device-width\"></head>\n<body>\n{content}\n</body></html>\n"
     );
     Reply::new(status, "text/html; charset=utf-8", page)

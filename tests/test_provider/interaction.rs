@@ -149,6 +149,7 @@ async fn the_page_can_be_read_and_its_buttons_decide_over_a_socket() {
         assert_eq!(page.headers()["content-type"], "text/html; charset=utf-8");
         let page = page.text().await.unwrap();
         assert!(page.contains("&lt;app&gt;") && page.contains("<form method=\"post\">"), "{page}");
+        assert!(page.contains("<link rel=\"icon\" href=\"data:,\">"), "browsers ask for no icon: {page}");
         for button in ["approve", "deny"] {
             assert!(page.contains(&format!("<button name=\"decision\" value=\"{button}\">")), "{page}");
         }
