@@ -20,6 +20,9 @@ pub struct DemoSettings {
     /// Let the OP notify the application of decisions. Otherwise the application polls every two seconds.
     #[arg(long)]
     pings: bool,
+    /// Let the OP speak the IETF draft, and require each user once more at a link.
+    #[arg(long)]
+    ietf: bool,
     /// The folder for the application's data; a new one that is removed at the end unless set.
     #[arg(long)]
     data: Option<std::path::PathBuf>,
@@ -31,7 +34,8 @@ pub async fn demo(settings: DemoSettings) -> anyhow::Result<()> {
         None => TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?,
     };
     let app = format!("http://{listen}");
-    let op = OpSettings { app: app.clone(), listen: settings.op_listen, pings: settings.pings, interval: None };
+    let (listen_of_op, pings, ietf) = (settings.op_listen, settings.pings, settings.ietf);
+    let op = OpSettings { app: app.clone(), listen: listen_of_op, pings, ietf, interval: None };
     let (front, listener) = op::open(&op).await?;
     let folder = tempfile::tempdir()?;
     let data = settings.data.as_deref().unwrap_or(folder.path());

@@ -132,12 +132,16 @@ impl Watch {
         View::of(&self.app, booking).await.ok()
     }
 
-    /// Waits until there may be a change: a progress text of the OP, or a change of the booking.
+    /// Waits until there may be a change: a progress text or a link of the OP, or a change of the booking.
     async fn wait(&mut self) {
         let progress = async {
             loop {
                 match self.events.next().await {
-                    Some(Event::Progress { id, .. }) if Some(id) == self.process => break,
+                    Some(Event::Progress { id, .. } | Event::InteractionRequired { id, .. })
+                        if Some(id) == self.process =>
+                    {
+                        break;
+                    }
                     Some(Event::Missed { .. }) | None => break,
                     Some(_) => {}
                 }

@@ -30,6 +30,9 @@ pub struct OpSettings {
     /// Notify the application of decisions at its /deferred/ping. It then polls less often.
     #[arg(long)]
     pub pings: bool,
+    /// Speak the IETF draft, and require each user once more, at a link with buttons to approve and to deny.
+    #[arg(long)]
+    pub ietf: bool,
     /// The polling interval of the application in seconds; 2, or 15 with pings, unless set.
     #[arg(long)]
     pub interval: Option<u64>,
@@ -72,7 +75,11 @@ pub async fn open(settings: &OpSettings) -> anyhow::Result<(Front, TcpListener)>
         client = client.notification_endpoint(&format!("{}/deferred/ping", settings.app));
     }
     let authorization_endpoint = format!("{base}/authorize");
-    let op = TestProvider::builder()
+    let mut op = TestProvider::builder();
+    if settings.ietf {
+        op = op.ietf().requires_interaction();
+    }
+    let op = op
         .client(client)
         .interval(Duration::from_secs(settings.interval.unwrap_or(if settings.pings { 15 } else { 2 })))
         .decisions(DecisionPolicy::scripted())
@@ -121,6 +128,13 @@ pub struct Case {
     pub progress: Option<String>,
     /// The decision of the reviewers.
     pub verdict: Option<&'static str>,
+}
+
+impl Case {
+    /// What the application polls with, in either draft. `None` until it has exchanged its code.
+    pub fn identifier(&self) -> Option<String> {
+        self.process.deferred_auth_id().or_else(|| self.process.deferral_code())
+    }
 }
 
 #[derive(Clone)]

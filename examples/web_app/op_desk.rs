@@ -87,7 +87,7 @@ pub async fn decide(
     let mut cases = front.cases();
     let case = cases.get_mut(case).ok_or(StatusCode::NOT_FOUND)?;
     // The application may have cancelled it, or another reviewer was faster.
-    if let Some(id) = case.process.deferred_auth_id().filter(|_| !case.process.is_decided()) {
+    if let Some(id) = case.identifier().filter(|_| !case.process.is_decided()) {
         let text = Some(decision.text.trim()).filter(|text| !text.is_empty());
         case.apply(&front, decision.decision, id, text);
         front.changed.send_replace(());
@@ -98,7 +98,10 @@ pub async fn decide(
 impl Case {
     fn apply(&mut self, front: &Front, verdict: Verdict, id: String, text: Option<&str>) {
         let process = &self.process;
-        let about_it = move |request: &RecordedRequest| request.parameter("deferred_auth_id") == Some(&id);
+        let about_it = move |request: &RecordedRequest| {
+            let identifier = request.parameter("deferred_auth_id").or(request.parameter("deferral_code"));
+            identifier == Some(&id)
+        };
         self.verdict = Some(match verdict {
             Verdict::Progress => {
                 let text = text.unwrap_or("Somebody is looking at your passport.");

@@ -72,7 +72,7 @@ fn is_over(case: &Case) -> bool {
 }
 
 fn waiting_case(number: usize, case: &Case) -> Markup {
-    let has_come_back = case.process.deferred_auth_id().is_some();
+    let has_come_back = case.identifier().is_some();
     html! {
         article.card.case id={ "case-" (number) } aria-labelledby={ "name-" (number) } {
             (passport(number, case))

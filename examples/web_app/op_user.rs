@@ -49,7 +49,8 @@ pub async fn answer(
     let mut cases = front.cases();
     front.op.set_user(user);
     let back = front.op.visit(request);
-    if back.parameter("deferred_code").is_some() {
+    // The IETF draft has only the ordinary code.
+    if back.parameter("deferred_code").or(back.parameter("code")).is_some() {
         let picture = answer.picture.unwrap_or_else(|| Picture {
             media_type: "image/svg+xml",
             bytes: op_pages::specimen(&answer.name, &answer.birthdate).into_string().into(),

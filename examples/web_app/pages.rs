@@ -1,7 +1,8 @@
 //! The application's pages.
 
 use maud::{Markup, html};
-use openid_deferred::Claims;
+use openid_deferred::poller::Status;
+use openid_deferred::{Claims, Secret};
 
 use super::ending::{Ending, Person};
 use super::ledger::Booking;
@@ -80,6 +81,14 @@ pub fn view(view: &View) -> Markup {
             }
             @match &view.stage {
                 Stage::Waiting(status) => {
+                    div data-part="interaction" {
+                        @if let Some(uri) = interaction(status) {
+                            // Only the browser that made the booking gets this page. The link opens without a referrer
+                            // and without access to this window, and it is never logged.
+                            a.button.primary #interaction href=(uri.expose()) target="_blank" rel="noopener noreferrer"
+                                referrerpolicy="no-referrer" { "Continue at your provider" }
+                        }
+                    }
                     div data-part="claims" {
                         @if let Some(token) = status.interim().verified() { (unverified(token.claims())) }
                     }
@@ -139,11 +148,18 @@ fn framed(title: &str, person: Option<&Person>, body: Markup, form_to: Option<St
     Page { menu, form_to, ..Page::new(BRAND, title, body) }
 }
 
+/// The link for the user, if the OP needs them once more. It is as sensitive as a token, and the library has checked that
+/// it is an `https:` URL.
+fn interaction(status: &Status) -> Option<&Secret> {
+    status.interaction_uri().filter(|_| !status.is_cancelled())
+}
+
 /// The headline of a stage, and the class for its colour.
 fn heading(stage: &Stage) -> (&'static str, &'static str) {
     match stage {
         Stage::Away => ("You have not come back from your provider yet", "calm"),
         Stage::Waiting(status) if status.is_cancelled() => ("We are calling it off", "calm"),
+        Stage::Waiting(status) if interaction(status).is_some() => ("Your provider needs you once more", "busy"),
         Stage::Waiting(_) => ("Your provider is checking who you are", "busy"),
         Stage::Arriving => ("Your provider has answered", "busy"),
         Stage::Ended(ending) => match ending {
@@ -167,6 +183,8 @@ fn explanation(stage: &Stage) -> Markup {
         Stage::Waiting(status) => html! {
             @if status.is_cancelled() {
                 p { "Your provider is being told. There is nothing left for you to do." }
+            } @else if interaction(status).is_some() {
+                p { "The link works once and opens in a new tab. This page changes by itself when you are done." }
             } @else {
                 p { "This can take minutes or days. There is nothing left for you to do." }
             }

@@ -98,8 +98,9 @@ impl Browser {
 
     /// Brings a tab to the front. Tabs are numbered from 0 in the order in which they were opened.
     pub async fn switch_to_tab(&self, number: usize) {
-        let tabs = self.driver.windows().await.expect("there are tabs");
-        self.driver.switch_to_window(tabs[number].clone()).await.expect("it is still there");
+        let open = async || self.driver.windows().await.ok()?.get(number).cloned();
+        let tab = eventually("the tab", open).await;
+        self.driver.switch_to_window(tab).await.expect("it is still there");
     }
 
     /// Waits until the element contains this text.

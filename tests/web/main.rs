@@ -194,6 +194,38 @@ async fn several_tabs_wait_for_several_decisions() {
 }
 
 #[tokio::test]
+async fn a_user_whom_the_provider_needs_once_more_continues_at_its_link() {
+    let mut world = World::new(Mode::Ietf).await;
+    let user = world.user().await;
+    world.begin(&user, "Otter").await;
+    user.submit("#continue").await;
+    user.sees("h1", "Your provider needs you once more").await;
+    user.mark_page().await;
+    user.sees("#interaction", "Continue at your provider").await;
+    let attributes = "const link = document.getElementById('interaction'); \
+                      return [link.rel, link.referrerPolicy, link.target].join()";
+    assert_eq!(user.script(attributes).await, "noopener noreferrer,no-referrer,_blank");
+
+    user.click("#interaction").await;
+    user.switch_to_tab(1).await;
+    user.sees("body", "asks for your approval").await;
+    assert_eq!(user.script("return document.referrer").await, "");
+    assert_eq!(user.script("return window.opener === null").await, true);
+    // The link works once, so it is no longer shown.
+    user.switch_to_tab(0).await;
+    user.sees("h1", "Your provider is checking who you are").await;
+    assert!(user.text("#interaction").await.is_none());
+
+    user.switch_to_tab(1).await;
+    user.submit("button[value=approve]").await;
+    user.sees("body", "You approved").await;
+    user.switch_to_tab(0).await;
+    user.sees("h1", "Your identity is verified").await;
+    assert!(user.is_marked().await, "the page was not loaded again");
+    world.services.assert_clean();
+}
+
+#[tokio::test]
 async fn a_user_calls_it_off() {
     let mut world = World::new(Mode::Polls).await;
     let user = world.user().await;

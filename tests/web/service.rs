@@ -19,6 +19,8 @@ pub enum Mode {
     Polls,
     /// The OP pings, and the application polls by itself only every two minutes: too late for any test.
     Pings,
+    /// It polls every second. The OP speaks the IETF draft, and requires the user once more.
+    Ietf,
 }
 
 /// An OP and an application, on loopback ports of their own.
@@ -41,6 +43,7 @@ impl Services {
         command.args(["op", "--app", &app_url]);
         match mode {
             Mode::Polls => command.args(["--interval", "1"]),
+            Mode::Ietf => command.args(["--ietf", "--interval", "1"]),
             Mode::Pings => command.args(["--pings", "--interval", "120"]),
         };
         let mut op = command.stdout(Stdio::piped()).spawn().expect("the OP starts");
