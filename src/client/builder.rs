@@ -214,8 +214,8 @@ impl ClientBuilder {
     /// client (`deferred_notification_token`, DTR §Deferred Code Exchange Request).
     ///
     /// Unless set, none is sent. A poller that [receives pings](crate::poller::PollerBuilder::receives_pings) sends a
-    /// new one for each sign-in instead. The [IETF dialect](Dialect::Ietf) requires a new one for each request, so use
-    /// that poller there.
+    /// new one for each sign-in instead. The [IETF dialect](Dialect::Ietf) requires a new one for each request (IETF DTR
+    /// §Client Opt-In Signaling), so this setting is a configuration error there.
     pub fn notification_token(mut self, token: impl Into<Secret>) -> Self {
         self.options.notification_token = Some(token.into());
         self
