@@ -38,12 +38,12 @@ pub enum Dialect {
     /// OpenID Connect Deferred Token Response (cited as DTR): the OP issues a `deferred_code` at the authorization
     /// endpoint, so only sign-ins can be deferred.
     #[default]
-    #[serde(rename = "o")]
+    #[serde(rename = "openid")]
     OpenId,
     /// OAuth 2.0 Deferred Token Response (draft-ietf-oauth-deferred-token-response-01, cited as IETF DTR): the OP
     /// answers a token request of any grant with a `deferral_code`. During the wait it may need the user again, at an
     /// [`interaction_uri`](crate::PendingAuthentication::interaction_uri).
-    #[serde(rename = "i")]
+    #[serde(rename = "ietf")]
     Ietf,
 }
 

@@ -17,7 +17,6 @@ use crate::error::{Error, Misuse};
 use crate::jose;
 use crate::pending::Checks;
 use crate::random;
-use crate::sealed::Sealable as _;
 use crate::secret::Secret;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -400,7 +399,7 @@ impl AuthorizationRequest<'_> {
         };
 
         let session = AuthorizationSession::new(session::Body {
-            version: session::Body::VERSION,
+            version: dialect.protocol().stored_version(),
             issuer: client.issuer().to_owned(),
             client_id: client.client_id().to_owned(),
             redirect_uri,

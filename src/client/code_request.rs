@@ -20,7 +20,7 @@ const CONNECTION_ATTEMPTS: u32 = 3;
 const CONNECTION_PAUSE: Duration = Duration::from_millis(500);
 const CONNECTION_PATIENCE: Duration = Duration::from_secs(10);
 
-/// The request with a code, for both kinds of code. It owns everything that it needs, so that it can outlive the call
+/// A token request with a code, or for a grant without a user. It owns everything that it needs, so that it can outlive the call
 /// that started it.
 pub(super) struct CodeRequest {
     pub(super) client: Client,

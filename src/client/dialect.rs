@@ -54,7 +54,7 @@ impl Client {
     }
 
     /// Refuses a client without DPoP where the dialect requires it (IETF DTR §Sender-Constraint Requirements).
-    fn check_binding(&self, dialect: Dialect, authentication: &ClientAuthentication) -> Result<(), Error> {
+    pub(super) fn check_binding(&self, dialect: Dialect, authentication: &ClientAuthentication) -> Result<(), Error> {
         if !matches!(self.0.options.dpop(), DpopMode::Off) {
             return Ok(());
         }

@@ -232,7 +232,10 @@ impl Client {
     }
 
     fn notification_token<'a>(&'a self, request: &'a InitialRequest) -> Option<&'a Secret> {
-        request.notification_token.as_ref().or(self.0.options.notification_token.as_ref())
+        // One token for all requests is of no use where each of them needs its own.
+        let needs_fresh = request.dialect.protocol().needs_fresh_notification_tokens();
+        let shared = self.0.options.notification_token.as_ref().filter(|_| !needs_fresh);
+        request.notification_token.as_ref().or(shared)
     }
 
     /// Validates final tokens that arrived without waiting. Tokens that are refused are revoked.

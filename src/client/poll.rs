@@ -161,7 +161,7 @@ impl Client {
         pending: &PendingAuthentication,
         metadata: Result<ProviderMetadata, Error>,
     ) -> impl Future<Output = Polled> + Send + use<> {
-        let request = TokenRequest {
+        let request = PollRequest {
             client: self.clone(),
             dialect: pending.0.dialect,
             identifier: pending.0.identifier.clone(),
@@ -289,7 +289,7 @@ impl Client {
 
 /// DTR §Token Request using the Authentication Request ID. It owns everything that the request needs, so that it can
 /// outlive the call that started it.
-struct TokenRequest {
+struct PollRequest {
     client: Client,
     dialect: Dialect,
     identifier: Secret,
@@ -297,7 +297,7 @@ struct TokenRequest {
     access_token: Option<Secret>,
 }
 
-impl TokenRequest {
+impl PollRequest {
     async fn send(&self, metadata: Result<ProviderMetadata, Error>) -> Result<Sent, Failure> {
         let not_sent = |error| Failure { error, may_have_been_sent: false };
         let options = &self.client.0.options;

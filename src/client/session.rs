@@ -90,7 +90,8 @@ pub(super) struct Body {
 
 impl Sealable for Body {
     const PURPOSE: Purpose = Purpose::AuthorizationSession;
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
+    const OLDEST: u8 = 1;
 
     fn version(&self) -> u8 {
         self.version

@@ -39,8 +39,8 @@ pub(crate) struct StoredResponse {
 }
 
 impl StoredOutcome {
-    /// Whether releases before 0.2 cannot read it.
-    pub(crate) fn is_new(&self) -> bool {
+    /// Whether it needs the newer format of rows, because releases that write the older one cannot read it.
+    pub(crate) fn needs_newer_format(&self) -> bool {
         matches!(self, Self::Issued(_))
     }
 }

@@ -258,7 +258,7 @@ impl TokenRequest<'_> {
             return Err(setting("authentication", problem));
         }
         if self.may_defer {
-            client.check_dialect(Dialect::Ietf, &identity.authentication)?;
+            client.check_binding(Dialect::Ietf, &identity.authentication)?;
         }
         let mut form: Vec<(Cow<'static, str>, Secret)> =
             vec![("grant_type".into(), Secret::new(self.grant.grant_type))];

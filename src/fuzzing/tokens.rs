@@ -77,7 +77,7 @@ fn exchange_in(dialect: Dialect, choice: u8, rest: &[u8]) {
     let mut session = session_json();
     session["rt"] = if is_ietf { "c" } else { "dc" }.into();
     if is_ietf {
-        session["dl"] = "i".into();
+        session["dl"] = "ietf".into();
         session["op"] = true.into();
     }
     let session = sealed(Purpose::AuthorizationSession, &[], session.to_string().as_bytes());

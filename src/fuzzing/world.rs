@@ -97,7 +97,7 @@ pub(super) fn pending_ietf_json() -> Value {
     members.remove("at");
     members.extend([
         ("v".to_owned(), json!(2)),
-        ("dl".to_owned(), json!("i")),
+        ("dl".to_owned(), json!("ietf")),
         ("iu".to_owned(), json!("https://op.example/pl4nt-interaction")),
     ]);
     pending

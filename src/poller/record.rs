@@ -52,7 +52,7 @@ impl Sealable for Record {
         match &self.stage {
             Stage::Exchanging => OLDEST_FORMAT,
             Stage::Process(pending) => pending.stored_version(),
-            Stage::Outcome(outcome) if outcome.is_new() => FORMAT,
+            Stage::Outcome(outcome) if outcome.needs_newer_format() => FORMAT,
             Stage::Outcome(_) => OLDEST_FORMAT,
         }
     }

@@ -39,6 +39,19 @@ async fn every_grant_is_answered_at_once_or_deferred() {
 }
 
 #[tokio::test]
+async fn the_notification_token_of_openid_sign_ins_is_not_sent_with_a_grant_without_a_user() {
+    let world = world_with(
+        |op| op.both_dialects().decisions(DecisionPolicy::after_polls(1)),
+        |client| client.notification_token("one token for all sign-ins"),
+    )
+    .await;
+    issued(world.wait(&mut world.pending_grant().await).await);
+    let request = &world.op.requests_to(Endpoint::ClientCredentials)[0];
+    assert_eq!(request.parameter("client_notification_token"), None);
+    world.op.assert_clean();
+}
+
+#[tokio::test]
 async fn a_request_that_does_not_opt_in_is_answered_at_once() {
     let world = ietf(|op| op).await;
     let request = world.client.token_request(Grant::client_credentials()).without_deferral();
