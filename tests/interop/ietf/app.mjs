@@ -28,7 +28,8 @@ const SETTINGS = {
   interval: 1,
   first: 'authorization_pending',
   interaction: false,
-  // One step for each poll, and the step when the user opens the page (see `step` in deferral.mjs).
+  // A step before the deferred response is written, one step for each poll, and the step when the user opens the page (see `step` in deferral.mjs).
+  immediately: undefined,
   script: [],
   opened: 'interaction_pending',
   // Whether pending answers repeat the code and the interval.

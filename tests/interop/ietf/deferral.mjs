@@ -10,7 +10,7 @@ import { broken, record, Refusal } from './rules.mjs';
 const SLOWER = 5;
 
 /** What a client's timer may be early, in milliseconds. */
-const TOLERANCE = 50;
+const TOLERANCE = 20;
 
 /** Whether a request opts in, which it must do rightly (IETF DTR §Client Opt-In Signaling). */
 export function checkOptIn(server, form, { client, jkt }) {
@@ -43,7 +43,7 @@ export function wantsDeferral({ settings }, { details }) {
 
 /** IETF DTR §Token Endpoint - Deferred Response */
 export function defer(server, form, granted) {
-  const { expires_in, interval, first, script, interaction } = server.settings;
+  const { expires_in, interval, first, script, interaction, immediately } = server.settings;
   const process = {
     id: server.processes.length + 1,
     code: random(),
@@ -55,8 +55,9 @@ export function defer(server, form, granted) {
     script: [...script],
     interval,
     end: server.clock() + expires_in * 1000,
-    // Whether the client has the deferral code, and when it came back the last time.
+    // Whether the client has the deferral code.
     written: false,
+    // When the last poll came, or the initial request: the client cannot count from an earlier time.
     lastAt: server.clock(),
     polls: [],
     callbacks: [],
@@ -67,11 +68,11 @@ export function defer(server, form, granted) {
   };
   server.processes.push(process);
   if (first === 'interaction_required' || interaction) offerInteraction(server, process);
+  if (immediately) step(server, process, immediately);
   const members = { deferral_code: process.code, expires_in, interval, ...interactionMember(process) };
   const { answer } = new Refusal(first, undefined, { members });
   const written = () => {
     process.written = true;
-    process.lastAt = server.clock();
     if (process.state !== 'pending') announce(server, process);
   };
   return { ...answer, written };
@@ -170,8 +171,8 @@ function isTooEarly(server, process, now) {
     process.lastPollUsed = true;
     return false;
   }
-  const passed = now - process.lastAt;
-  record(server, 'poll-interval', `process ${process.id}: ${passed} ms passed instead of ${process.interval * 1000}`);
+  const passed = `${now - process.lastAt} ms passed instead of ${process.interval * 1000}`;
+  record(server, 'poll-interval', `process ${process.id}, poll ${process.polls.length + 1}: ${passed}`);
   return true;
 }
 

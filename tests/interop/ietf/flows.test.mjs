@@ -241,14 +241,13 @@ flow('callbacks without a token have no Authorization', { callback_members: { a:
   assert.deepEqual([headers, body], [{ 'Content-Type': 'application/json' }, { deferral_code, a: 1 }]);
 });
 
-flow('no callback leaves before the deferred response', {}, async (client, world) => {
+flow('a callback leaves only after the deferred response', { immediately: 'approve' }, async (client, world) => {
   const { server } = world;
   const push = server.processes.push.bind(server.processes);
   server.processes.push = (process) => {
     push(process);
-    // As soon as the process exists.
-    world.tell('decide', { id: 1, to: 'approve' });
-    assert.deepEqual(world.posted, []);
+    // After the decision, and before the answer.
+    queueMicrotask(() => assert.deepEqual([process.state, world.posted], ['approved', []]));
   };
   await client.deferred();
   assert.equal(world.posted.length, 1);
