@@ -1,5 +1,6 @@
 //! The crate against OpenID Providers of other authors, with plain `code`. `matrix.rs` lists what runs against which
-//! OP, and the module of each OP lists what it does not support or does differently.
+//! OP, and the module of each OP lists what it does not support or does differently. `ietf` is a server of this project,
+//! and runs tests of its own.
 //!
 //! `scripts/interop` installs the OPs. If it cannot, the tests say so and pass, unless the environment variable
 //! `OPENID_DEFERRED_INTEROP` is `required`.
@@ -21,6 +22,7 @@ mod zitadel;
 
 mod client_authentication;
 mod encryption;
+mod ietf;
 mod matrix;
 mod mutual_tls;
 mod pushed;
