@@ -31,6 +31,8 @@ use ledger::{Bill, Ledger};
 const SECRET_VARIABLE: &str = "OPENID_DEFERRED_CLIENT_SECRET";
 const KEY_VARIABLE: &str = "OPENID_DEFERRED_KEY";
 
+/// The longest time of one request to the OP or to the payments API.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause before a payment is tried again.
 const AFTER_A_FAILURE: Duration = Duration::from_secs(5);
 /// How long a token stays reserved for an agent that was killed while it paid. After that it is delivered again.
@@ -74,6 +76,10 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let client = Client::builder(&settings.issuer, &settings.client_id)
         .authentication(ClientAuthentication::client_secret_basic(secret))
         .without_redirect_uri()
+        // A poll that was in flight when the agent was killed is repeated when no answer can come any more: after 40 s here,
+        // and after almost five minutes by default, for OPs that hold polls open.
+        .request_timeout(REQUEST_TIMEOUT)
+        .poll_timeout(REQUEST_TIMEOUT)
         // The demonstration's OP uses plain HTTP on this machine. Omit this everywhere else.
         .allow_insecure_loopback()
         .build()?;
