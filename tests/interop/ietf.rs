@@ -100,6 +100,15 @@ impl Strict {
         self.until("polled", polls).await;
     }
 
+    /// Waits until a poll of the first process is answered like this.
+    async fn answers_with(&self, answer: &str) {
+        let last = |processes: &[Value]| {
+            let polls = processes[0]["polls"].as_array();
+            polls.and_then(|polls| polls.last()).is_some_and(|poll| poll["answer"] == answer)
+        };
+        self.until(answer, last).await;
+    }
+
     /// Requires that the client has broken no rule.
     fn is_satisfied(&self) {
         let said = self.tell(&json!({ "do": "violations" }));

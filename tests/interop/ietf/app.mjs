@@ -98,7 +98,9 @@ export function listener(server) {
       const answer = answerOf(server, { ...request, route: name }, handler);
       // The log names the endpoint instead of the URL, which may contain a secret.
       server.log(`${request.method} ${name} ${answer.status} ${answer.body?.error ?? ''}`);
-      const nonce = ['par', 'token', 'revoke', 'resource'].includes(name) ? nonceHeader(server, placeOf(name)) : {};
+      const place = name === 'resource' ? 'resource' : 'server';
+      const hasNonce = ['par', 'token', 'revoke', 'resource'].includes(name);
+      const nonce = hasNonce ? nonceHeader(server, place, answer.body?.error) : {};
       writeAnswer(response, { ...answer, headers: { ...answer.headers, ...nonce } });
     } catch (error) {
       server.log(`fault: ${error.stack}`);
@@ -106,8 +108,6 @@ export function listener(server) {
     }
   };
 }
-
-const placeOf = (name) => (name === 'resource' ? 'resource' : 'server');
 
 function answerOf(server, request, handler) {
   try {

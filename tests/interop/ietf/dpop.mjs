@@ -62,13 +62,14 @@ function challenge(accessToken, error) {
   return { status: 401, headers: { 'WWW-Authenticate': `DPoP error="${error}", algs="${ALGORITHMS.join(' ')}"` } };
 }
 
-/** The header with a nonce, which is renewed twice in its lifetime. */
-export function nonceHeader(server, place) {
+/** The header with a nonce, which is renewed twice in its lifetime, and for each challenge. */
+export function nonceHeader(server, place, error) {
   const lifetime = server.settings.nonce_lifetime;
   if (!lifetime) return {};
   const nonces = server.nonces[place];
   const newest = [...nonces].at(-1);
-  if (newest && server.clock() < newest[1] + (lifetime * 1000) / 2) return { 'DPoP-Nonce': newest[0] };
+  const isFresh = newest && server.clock() < newest[1] + (lifetime * 1000) / 2;
+  if (isFresh && error !== 'use_dpop_nonce') return { 'DPoP-Nonce': newest[0] };
   const nonce = random(16);
   nonces.set(nonce, server.clock());
   return { 'DPoP-Nonce': nonce };

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use openid_deferred::ping::Receiver;
 use openid_deferred::poller::{Cancelled, ProcessPhase, SignIn, TokenAnswer};
 use openid_deferred::store::{ProcessId, SqliteStore};
-use openid_deferred::{Client, Delivery, Grant, Keyring, Outcome, Poller, SealingKey, SystemRandom, ping};
+use openid_deferred::{Client, Delivery, Grant, Keyring, Outcome, Poller, SealingKey, Secret, SystemRandom, ping};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -90,7 +90,7 @@ async fn tokens_are_requested_and_delivered() {
 #[tokio::test]
 async fn many_requests_are_pending_together() {
     const MANY: usize = 20;
-    let settings = json!({ "script": ["authorization_pending", "authorization_pending"], "nonce_lifetime": 1 });
+    let settings = json!({ "script": ["authorization_pending", "authorization_pending"], "nonce_lifetime": 3 });
     let Some(server) = Strict::start(settings, json!({})) else { return };
     let durable = Durable::new(server.machine().await);
     let poller = durable.start().await;
@@ -154,21 +154,33 @@ fn a_sign_in_survives_restarts() {
     server.is_satisfied();
 }
 
+/// Waits until the status has a page for the user, or none.
+async fn shown(poller: &Poller, id: ProcessId, wanted: bool) -> Option<Secret> {
+    let search = async {
+        loop {
+            let status = poller.status(id).await.unwrap().unwrap();
+            if status.interaction_uri().is_some() == wanted {
+                return status.interaction_uri().cloned();
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, search).await.expect("the status follows the answers")
+}
+
 #[tokio::test]
 async fn the_page_for_the_user_is_in_the_status() {
     let Some(server) = Strict::start(json!({ "first": "interaction_required" }), json!({})) else { return };
     let durable = Durable::new(server.machine().await);
     let poller = durable.start().await;
     let id = requested(&poller, &durable.client).await;
-    let status = poller.status(id).await.unwrap().unwrap();
-    server.open(status.interaction_uri().expect("the first answer has it").expose()).await;
-    server.polled(2).await;
-    let status = poller.status(id).await.unwrap().unwrap();
-    assert!(status.interaction_uri().is_none(), "it was opened");
+    let first = shown(&poller, id, true).await.unwrap();
+    server.open(first.expose()).await;
+    server.answers_with("interaction_pending").await;
+    shown(&poller, id, false).await;
     server.decide("interaction_required");
-    server.polled(4).await;
-    let status = poller.status(id).await.unwrap().unwrap();
-    server.open(status.interaction_uri().expect("it is a new one").expose()).await;
+    let second = shown(&poller, id, true).await.unwrap();
+    server.open(second.expose()).await;
     server.decide("approve");
     assert!(matches!(delivered(&poller).await.outcome(), Outcome::Issued(_)));
     server.is_satisfied();
@@ -321,19 +333,21 @@ async fn a_success_after_the_cancellation_is_suppressed() {
     server.is_satisfied();
 }
 
-/// A callback counts only with its token, whatever else is in it.
+/// A callback counts only with its token and its code, whatever else is in it.
 #[tokio::test]
 async fn wrong_callbacks_are_refused() {
     with_callbacks(true, json!({}), async |server, durable, poller| {
         let id = requested(poller, &durable.client).await;
         server.tell(&json!({ "do": "callback", "id": 1, "token": "wrong" }));
         answered(server, &[401]).await;
+        server.tell(&json!({ "do": "callback", "id": 1, "code": "of another" }));
+        answered(server, &[401, 401]).await;
         assert_eq!(server.answers().len(), 0, "it brings no poll");
         assert_eq!(poller.status(id).await.unwrap().unwrap().phase(), ProcessPhase::Waiting);
         server.tell(&json!({ "do": "configure", "settings": { "callback_members": { "state": ["approved"] } } }));
         server.decide("approve");
         assert!(matches!(delivered(poller).await.outcome(), Outcome::Issued(_)));
-        answered(server, &[401, 204]).await;
+        answered(server, &[401, 401, 204]).await;
     })
     .await;
 }
