@@ -1,8 +1,8 @@
 //! Grants without a user.
 
 use openid_deferred::{
-    Cancelled, Client, DpopMode, Grant, IssuedTokens, Keyring, Outcome, PendingAuthentication, Poll, SealingKey,
-    SystemRandom, TokenAnswer, WaitEvent,
+    Cancelled, Client, DpopKey, DpopMode, Grant, IssuedTokens, Keyring, Outcome, PendingAuthentication, Poll,
+    SealingKey, SigningAlgorithm, SystemRandom, TokenAnswer, WaitEvent,
 };
 use serde_json::{Value, json};
 
@@ -195,6 +195,23 @@ async fn a_cancelled_grant_ends() {
     assert_eq!(client.cancel(&mut pending).await.unwrap(), Cancelled::Told);
     let outcome = client.wait(&mut pending).await.unwrap();
     assert!(matches!(outcome, Outcome::Cancelled), "{outcome:?}");
+    server.is_satisfied();
+}
+
+/// The requests of a client may all be bound to one key.
+#[tokio::test]
+async fn a_key_may_be_shared() {
+    let settings = json!({ "script": ["authorization_pending", "approve"], "nonce_lifetime": 60 });
+    let Some(server) = Strict::start(settings, json!({})) else { return };
+    let key = DpopKey::generate(SigningAlgorithm::Es256).unwrap();
+    let client = super::with_secret(server.bare_client()).without_redirect_uri().dpop(DpopMode::Shared(key.clone()));
+    let client = server.discovered(client).await;
+    for _ in 0..2 {
+        let mut pending = deferred(&client, Grant::client_credentials()).await;
+        let tokens = issued(&client, &mut pending).await;
+        assert_eq!(tokens.dpop_key().unwrap().thumbprint(), key.thumbprint());
+        is_accepted(&server, &client, &tokens, "client credentials").await;
+    }
     server.is_satisfied();
 }
 

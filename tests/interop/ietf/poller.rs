@@ -174,6 +174,8 @@ async fn the_page_for_the_user_is_in_the_status() {
     let durable = Durable::new(server.machine().await);
     let poller = durable.start().await;
     let id = requested(&poller, &durable.client).await;
+    poller.shutdown(PATIENCE).await;
+    let poller = durable.start().await;
     let first = shown(&poller, id, true).await.unwrap();
     server.open(first.expose()).await;
     server.answers_with("interaction_pending").await;
