@@ -14,6 +14,7 @@ use super::initial_request::InitialRequest;
 use super::issued_tokens::IssuedTokens;
 use super::setting::setting;
 use crate::dialect::Dialect;
+use crate::dpop::DpopKey;
 use crate::error::{Error, Misuse};
 use crate::pending::PendingAuthentication;
 use crate::secret::Secret;
@@ -105,6 +106,7 @@ pub struct TokenRequest<'a> {
     parameters: Vec<(&'static str, String)>,
     extra: Vec<(String, String)>,
     context: Zeroizing<Vec<u8>>,
+    dpop_key: Option<DpopKey>,
     may_defer: bool,
 }
 
@@ -152,6 +154,7 @@ impl Client {
             parameters: Vec::new(),
             extra: Vec::new(),
             context: Zeroizing::default(),
+            dpop_key: None,
             may_defer: true,
         }
     }
@@ -195,6 +198,14 @@ impl TokenRequest<'_> {
     /// with the outcome, and is not sent to the OP.
     pub fn context(mut self, context: impl Into<Vec<u8>>) -> Self {
         self.context = Zeroizing::new(context.into());
+        self
+    }
+
+    /// Binds the request, its polls and the tokens to this key instead of a new one (RFC 9449 §5). Some OPs exchange a
+    /// token that is bound to a key only for a proof with the same key: pass
+    /// [`Authentication::dpop_key`](super::Authentication::dpop_key) of the subject token.
+    pub fn dpop_key(mut self, key: DpopKey) -> Self {
+        self.dpop_key = Some(key);
         self
     }
 
@@ -277,7 +288,10 @@ impl TokenRequest<'_> {
             dialect: Dialect::Ietf,
             may_defer: self.may_defer,
             form,
-            dpop_key: client.new_dpop_key(&metadata).await?,
+            dpop_key: match self.dpop_key {
+                Some(key) => Some(key),
+                None => client.new_dpop_key(&metadata).await?,
+            },
             context: self.context,
             checks: None,
             code: None,

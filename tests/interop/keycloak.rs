@@ -208,6 +208,16 @@ impl Running {
     }
 }
 
+impl Running {
+    /// Lets a client exchange tokens, which no member of a registration does.
+    async fn allow_token_exchange(&self, client_id: &str) {
+        let path = format!("/{REALM}/clients/{client_id}");
+        let mut client = self.admin(Method::GET, &path, None).await;
+        client["attributes"]["standard.token.exchange.enabled"] = json!("true");
+        self.admin(Method::PUT, &path, Some(client)).await;
+    }
+}
+
 /// The user's actions on its two pages.
 fn answer(page: &Page, decision: Decision) -> Option<Step> {
     if let Some(login) = page.form(|form| form.id == "kc-form-login") {
@@ -248,6 +258,10 @@ impl Op for Keycloak {
         let member = |name: &str| registered[name].as_str().map(str::to_owned);
         let client_id = member("client_id").unwrap_or_else(|| panic!("{members} is refused: {text}"));
         running.add_audience(&client_id).await;
+        let grants = members["grant_types"].as_array().into_iter().flatten();
+        if grants.into_iter().any(|grant| grant == crate::grants::TOKEN_EXCHANGE) {
+            running.allow_token_exchange(&client_id).await;
+        }
         Some(Registered {
             site: running.site.clone(),
             client_id,

@@ -15,6 +15,7 @@ mod support;
 
 // The OPs.
 mod glewlwyd;
+mod grants;
 mod idpyoidc;
 mod keycloak;
 mod node;

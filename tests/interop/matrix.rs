@@ -47,5 +47,9 @@ matrix! {
     tokens::tokens_are_described: node keycloak zitadel glewlwyd idpyoidc;
     tokens::revoked_tokens_are_refused: node keycloak zitadel;
 
+    grants::the_clients_own_tokens_come_at_once: keycloak zitadel;
+    grants::a_token_is_exchanged: keycloak zitadel;
+    grants::an_assertion_is_exchanged: zitadel;
+
     registration::a_client_registers_itself_and_manages_its_registration: keycloak;
 }

@@ -82,6 +82,19 @@ async fn details_and_resources_reach_the_op_and_come_back() {
 }
 
 #[tokio::test]
+async fn a_token_that_is_bound_to_a_key_is_exchanged_with_a_proof_by_that_key() {
+    let world = ietf(|op| op.allow_dpop_key_reuse()).await;
+    let first = issued(world.wait(&mut world.pending_grant().await).await);
+    let key = first.dpop_key().unwrap().clone();
+    let grant = Grant::token_exchange(first.access_token().clone(), ACCESS_TOKEN);
+    let request = world.client.token_request(grant).dpop_key(key.clone());
+    let second = issued(world.wait(&mut deferred(request.send().await.unwrap())).await);
+    assert_eq!(second.dpop_key().unwrap().thumbprint(), key.thumbprint());
+    assert!(second.is_sender_constrained());
+    world.op.assert_clean();
+}
+
+#[tokio::test]
 async fn the_tokens_call_an_api_with_their_key() {
     let world = ietf(|op| op).await;
     let tokens = issued(world.wait(&mut world.pending_grant().await).await);

@@ -125,6 +125,15 @@ func (s *store) AuthorizeClientIDSecret(_ context.Context, id, secret string) er
 	return nil
 }
 
+// The client asks for a token of its own.
+func (s *store) ClientCredentials(ctx context.Context, id, secret string) (op.Client, error) {
+	return s.client, s.AuthorizeClientIDSecret(ctx, id, secret)
+}
+
+func (s *store) ClientCredentialsTokenRequest(_ context.Context, id string, scopes []string) (op.TokenRequest, error) {
+	return &oidc.JWTTokenRequest{Subject: id, Audience: []string{id}, Scopes: scopes}, nil
+}
+
 // The clients of the tests have one key without a `kid`.
 func (s *store) GetKeyByIDAndClientID(_ context.Context, _, id string) (*jose.JSONWebKey, error) {
 	if id != s.client.ID || len(s.client.Keys.Keys) == 0 {
@@ -190,6 +199,8 @@ func run() error {
 	user := storage.User{
 		ID: "user-1", Username: "user-1", Password: "the password of user-1",
 		FirstName: "Jane", LastName: "Doe", Email: "jane@example.com", EmailVerified: true,
+		// Only the tokens of administrators are exchanged.
+		IsAdmin: true,
 	}
 	first, err := newKey(0, given.Client.Algorithm)
 	if err != nil {
