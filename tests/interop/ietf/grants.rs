@@ -104,10 +104,13 @@ async fn every_authentication_method_may_exchange_tokens() {
         let Some(server) = Strict::start(json!({ "script": ["approve"] }), registered) else { return };
         let client = server.bare_client().without_redirect_uri().authentication(authentication);
         let client = server.discovered(client).await;
-        let (name, grant) = grants(&server).into_iter().nth(1).unwrap();
+        let exchange = || grants(&server).into_iter().nth(1).unwrap();
+        let (name, grant) = exchange();
         let mut pending = deferred(&client, grant).await;
         let tokens = issued(&client, &mut pending).await;
         is_accepted(&server, &client, &tokens, name).await;
+        let mut pending = deferred(&client, exchange().1).await;
+        assert_eq!(client.cancel(&mut pending).await.unwrap(), Cancelled::Told);
         server.is_satisfied();
     }
 }
