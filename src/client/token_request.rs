@@ -107,6 +107,7 @@ pub struct TokenRequest<'a> {
     extra: Vec<(String, String)>,
     context: Zeroizing<Vec<u8>>,
     dpop_key: Option<DpopKey>,
+    idempotency_key: Option<Secret>,
     may_defer: bool,
 }
 
@@ -155,6 +156,7 @@ impl Client {
             extra: Vec::new(),
             context: Zeroizing::default(),
             dpop_key: None,
+            idempotency_key: None,
             may_defer: true,
         }
     }
@@ -209,6 +211,17 @@ impl TokenRequest<'_> {
         self
     }
 
+    /// Recognises this request when it is repeated after a crash, such as by the key of an order. It is not sent to the OP.
+    ///
+    /// [`Poller::request_tokens`](crate::Poller::request_tokens) sends one request for each key of a client, and returns
+    /// the id of the first one to later callers, for as long as its row is kept
+    /// ([`keep_tombstones`](crate::poller::PollerBuilder::keep_tombstones)). To ask again after a denial or an unknown
+    /// outcome, use another key. [`send`](Self::send) does not use it.
+    pub fn idempotency_key(mut self, key: impl Into<Secret>) -> Self {
+        self.idempotency_key = Some(key.into());
+        self
+    }
+
     /// Does not allow the OP to defer its answer: it answers at once or refuses (IETF DTR §Client Opt-In Signaling).
     pub fn without_deferral(mut self) -> Self {
         self.may_defer = false;
@@ -238,6 +251,11 @@ impl TokenRequest<'_> {
             Exchanged::Complete(granted) => granted.into_tokens().map(TokenAnswer::Complete),
             Exchanged::Deferred(pending) => Ok(TokenAnswer::Deferred(pending)),
         }
+    }
+
+    /// What a repetition of this request is recognised by.
+    pub(crate) fn key(&self) -> Option<&Secret> {
+        self.idempotency_key.as_ref()
     }
 
     /// The client that sends it.

@@ -70,15 +70,19 @@ pub enum TokenAnswer {
     /// The OP has not decided. One [`Delivery`](crate::Delivery) with this id follows after the decision.
     ///
     /// If the OP's answer cannot be stored within 10 s, this is returned before it is stored, as with
-    /// [`SignIn::Deferred`].
+    /// [`SignIn::Deferred`]. For a repetition of a request with an
+    /// [idempotency key](crate::TokenRequest::idempotency_key), this is the id of the first one.
     Deferred(ProcessId),
+    /// A repetition of a request whose process, with this id, has ended: its outcome was acknowledged, it failed, or the
+    /// OP had answered at once. Nothing was sent, and nothing will be delivered.
+    Ended(ProcessId),
 }
 
 /// What became of a request.
 enum Accepted {
     Deferred(ProcessId),
     Complete(Granted),
-    /// The sign-in of this session has ended before.
+    /// The sign-in of this session, or the request with this key, has ended before.
     Ended(ProcessId),
 }
 
@@ -170,9 +174,13 @@ impl Poller {
     pub async fn request_tokens(&self, request: TokenRequest<'_>) -> Result<TokenAnswer, Error> {
         let client = request.client();
         let tenant = self.shared().tenant_of(client.issuer(), client.client_id())?;
+        let parts = |key| [client.issuer().as_bytes(), client.client_id().as_bytes(), key];
+        let fingerprints = |key| self.shared().keyring.fingerprints("token request", &parts(key));
+        let keys = request.key().map(|key| fingerprints(key.expose().as_bytes())).unwrap_or_default();
         let request = request.prepare().await?;
-        match self.accept(tenant, request, Vec::new(), None).await? {
-            Accepted::Deferred(id) | Accepted::Ended(id) => Ok(TokenAnswer::Deferred(id)),
+        match self.accept(tenant, request, keys, None).await? {
+            Accepted::Deferred(id) => Ok(TokenAnswer::Deferred(id)),
+            Accepted::Ended(id) => Ok(TokenAnswer::Ended(id)),
             Accepted::Complete(granted) => granted.into_tokens().map(TokenAnswer::Complete),
         }
     }
@@ -290,7 +298,7 @@ async fn with_late_answer(pending: &PendingAuthentication, tenant: &Tenant) -> R
 struct Acceptance {
     id: ProcessId,
     context: Zeroizing<Vec<u8>>,
-    /// What a second response of the same session is recognised by.
+    /// What a second response of the same session, or a repetition of the same request, is recognised by.
     sessions: Vec<Fingerprint>,
     shared: Arc<Shared>,
     tenant: Arc<Tenant>,

@@ -286,6 +286,40 @@ async fn a_refused_request_is_the_ops_error_and_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_request_with_a_key_is_sent_once_however_often_it_is_repeated() {
+    let mut world = undecided().await;
+    let client = world.client.clone();
+    let request = |key: &str| client.token_request(Grant::client_credentials()).idempotency_key(key);
+    let TokenAnswer::Deferred(first) = world.poller.request_tokens(request("order 1")).await.unwrap() else {
+        panic!("the OP defers")
+    };
+    world.restart().await;
+    let again = world.poller.request_tokens(request("order 1")).await.unwrap();
+    assert!(matches!(again, TokenAnswer::Deferred(id) if id == first), "{again:?}");
+    assert_eq!(world.op.requests_to(Endpoint::ClientCredentials).len(), 1);
+    let other = world.poller.request_tokens(request("order 2")).await.unwrap();
+    assert!(matches!(other, TokenAnswer::Deferred(id) if id != first), "{other:?}");
+    world.op.processes()[0].approve();
+    let delivery = world.outcome().await;
+    assert_eq!(delivery.id(), first);
+    delivery.acknowledge().await.unwrap();
+    let late = world.poller.request_tokens(request("order 1")).await.unwrap();
+    assert!(matches!(late, TokenAnswer::Ended(id) if id == first), "{late:?}");
+    assert_eq!(world.op.requests_to(Endpoint::ClientCredentials).len(), 2);
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn a_request_with_a_key_that_did_not_reach_the_op_can_be_repeated() {
+    let world = undecided().await;
+    let request = || world.client.token_request(Grant::client_credentials()).idempotency_key("order 1");
+    world.op.misbehave(Fault::error_with_status(Endpoint::ClientCredentials, 401, "invalid_client"));
+    world.poller.request_tokens(request()).await.unwrap_err();
+    assert!(matches!(world.poller.request_tokens(request()).await.unwrap(), TokenAnswer::Deferred(_)));
+    world.op.assert_clean();
+}
+
+#[tokio::test]
 async fn a_replica_that_dies_during_the_request_leaves_an_unknown_outcome() {
     let mut world = undecided().await;
     world.op.misbehave(Fault::stall(Endpoint::ClientCredentials));
