@@ -45,6 +45,7 @@
 //! application keeps up.
 
 mod accept;
+mod acceptance;
 mod bounded;
 mod builder;
 mod cancel;
