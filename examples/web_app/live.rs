@@ -137,9 +137,11 @@ impl Watch {
         let progress = async {
             loop {
                 match self.events.next().await {
-                    Some(Event::Progress { id, .. } | Event::InteractionRequired { id, .. })
-                        if Some(id) == self.process =>
-                    {
+                    Some(
+                        Event::Progress { id, .. }
+                        | Event::InteractionRequired { id, .. }
+                        | Event::InteractionBegun { id, .. },
+                    ) if Some(id) == self.process => {
                         break;
                     }
                     Some(Event::Missed { .. }) | None => break,

@@ -52,6 +52,9 @@ pub enum WaitEvent<'a> {
         /// The URI, which works once and is as sensitive as a token.
         uri: &'a Secret,
     },
+    /// The user has opened the URI of the last [`InteractionRequired`](Self::InteractionRequired). It works once, so do
+    /// not show it any more. The OP has not decided.
+    InteractionBegun,
     /// The OP answered `slow_down`.
     SlowDown,
     /// A poll failed with a transient error. The next one backs off.
@@ -120,8 +123,10 @@ impl<'a> Wait<'a> {
         let mut shown = None;
         loop {
             let uri = self.pending.interaction_uri().cloned();
-            if let Some(uri) = uri.as_ref().filter(|_| uri != shown) {
-                self.emit(WaitEvent::InteractionRequired { uri });
+            match &uri {
+                Some(uri) if shown.as_ref() != Some(uri) => self.emit(WaitEvent::InteractionRequired { uri }),
+                None if shown.is_some() => self.emit(WaitEvent::InteractionBegun),
+                _ => {}
             }
             shown = uri;
             if self.pending.is_due(self.client.now()) {

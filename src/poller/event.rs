@@ -41,6 +41,12 @@ pub enum Event {
         /// The URI, which works once.
         uri: Secret,
     },
+    /// The user has opened the URI of the last [`InteractionRequired`](Self::InteractionRequired). It works once, so do
+    /// not show it any more. The OP has not decided.
+    InteractionBegun {
+        /// The sign-in.
+        id: ProcessId,
+    },
     /// The OP answered `slow_down`.
     SlowDown {
         /// The sign-in.
@@ -237,6 +243,7 @@ impl Event {
             | Self::Pending { .. }
             | Self::Progress { .. }
             | Self::InteractionRequired { .. }
+            | Self::InteractionBegun { .. }
             | Self::SlowDown { .. }
             | Self::Trouble { .. }
             | Self::Pinged { .. }

@@ -258,8 +258,11 @@ impl Job {
                 let progressed = pending.progress() != progress.as_deref();
                 let redirected = pending.interaction_uri() != interaction.as_ref();
                 self.emit_answer(id, &pending, response.as_ref(), error, progressed);
-                if let Some(uri) = pending.interaction_uri().filter(|_| redirected) {
-                    self.shared.emit(Event::InteractionRequired { id, uri: uri.clone() });
+                if redirected {
+                    self.shared.emit(match pending.interaction_uri() {
+                        Some(uri) => Event::InteractionRequired { id, uri: uri.clone() },
+                        None => Event::InteractionBegun { id },
+                    });
                 }
                 self.emit_stale(pending.0.schedule.newly_stale(now));
                 let due_in = pending.0.schedule.due_in(now);

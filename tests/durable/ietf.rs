@@ -135,12 +135,16 @@ async fn the_interaction_uri_is_in_the_status_and_in_an_event() {
     let mut shown = Vec::new();
     while let Some(event) = happened(&mut events) {
         assert!(!format!("{event:?}").contains("/interact/"), "{event:?}");
-        if let Event::InteractionRequired { id: of, uri } = event {
-            assert_eq!(of, id);
-            shown.push(uri.expose().to_owned());
+        match event {
+            Event::InteractionRequired { id: of, uri } => {
+                assert_eq!(of, id);
+                shown.push(uri.expose().to_owned());
+            }
+            Event::InteractionBegun { .. } => shown.push("begun".to_owned()),
+            _ => {}
         }
     }
-    assert_eq!(shown, [first, second]);
+    assert_eq!(shown, [first, second, "begun".to_owned()]);
     process.approve();
     assert_issued(&world.outcome().await);
     world.op.assert_clean();

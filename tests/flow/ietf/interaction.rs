@@ -54,21 +54,23 @@ async fn a_wait_reports_each_uri_once() {
     let world = ietf(|op| op.requires_interaction().decisions(DecisionPolicy::scripted())).await;
     let mut pending = world.pending_grant().await;
     let mut shown = Vec::new();
-    let (op, mut polls) = (world.op.clone(), 0);
+    let (op, mut polls, mut begun) = (world.op.clone(), 0, 0);
     let waited = world.client.wait(&mut pending).on_event(|_, event| match event {
         WaitEvent::InteractionRequired { uri } => shown.push(uri.expose().to_owned()),
+        WaitEvent::InteractionBegun => begun += 1,
         WaitEvent::Pending => {
             polls += 1;
             match polls {
                 2 => op.last_process().require_interaction(),
-                4 => op.last_process().approve(),
+                3 => drop(op.open_interaction(op.last_process().interaction_uri().unwrap())),
+                5 => op.last_process().approve(),
                 _ => {}
             }
         }
         _ => {}
     });
     issued(waited.await.unwrap());
-    assert_eq!(shown.len(), 2, "{shown:?}");
+    assert_eq!((shown.len(), begun), (2, 1), "{shown:?}");
     assert_ne!(shown[0], shown[1]);
     world.op.assert_clean();
 }
