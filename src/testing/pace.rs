@@ -52,13 +52,17 @@ impl Process {
         if std::mem::replace(&mut self.pace.in_flight, true) {
             return Some((RequestRule::PolledInParallel, String::new()));
         }
+        let due = self.pace.last_answer + self.interval;
+        if now >= due {
+            // It is no retry of a challenged poll, but the next one.
+            self.pace.challenges = 0;
+        }
         if (1..=MOST_RETRIES).contains(&self.pace.challenges) {
             return None;
         }
         let was_pinged = std::mem::take(&mut self.pace.pinged);
         let is_last_call = self.deadline.is_some_and(|deadline| now + LAST_CALL >= deadline);
         let too_early = |rule, due: Duration| Some((rule, format!("{:?} early", due.saturating_sub(now))));
-        let due = self.pace.last_answer + self.interval;
         if now < due && !was_pinged {
             let may_call = is_last_call && !std::mem::replace(&mut self.pace.made_last_call, true);
             return if may_call { None } else { too_early(RequestRule::PolledTooEarly, due) };

@@ -215,6 +215,27 @@ async fn nonces_are_asked_for_and_kept_apart_by_role() {
 }
 
 #[tokio::test]
+async fn each_poll_may_be_repeated_after_a_challenge_whatever_the_polls_before_brought() {
+    let mut rp = rp(|op| op.dpop_nonces(NoncePolicy::Required).decisions(DecisionPolicy::scripted()));
+    let code = rp.deferred_code();
+    rp.exchange(&code).await;
+    let id = rp.exchange(&code).await.1["deferred_auth_id"].as_str().unwrap().to_owned();
+    for _ in 0..3 {
+        rp.op.misbehave(Fault::forget_nonces(Endpoint::Poll).times(2));
+        assert_eq!(rp.poll_in_time(&id).await.1["error"], "use_dpop_nonce");
+        assert_eq!(rp.poll(&id).await.1["error"], "use_dpop_nonce", "the client gives up");
+    }
+    assert_eq!(rp.poll_in_time(&id).await.1["error"], "authorization_pending");
+    rp.op.assert_clean();
+    rp.op.misbehave(Fault::forget_nonces(Endpoint::Poll).times(4));
+    rp.poll_in_time(&id).await;
+    for _ in 0..3 {
+        rp.poll(&id).await;
+    }
+    assert_eq!(rp.broken_rules(), [RequestRule::PolledTooEarly], "no client repeats a request that often");
+}
+
+#[tokio::test]
 async fn a_nonce_that_rotates_with_every_response_is_good_for_one_request() {
     let mut rp = rp(|op| op.dpop_nonces(NoncePolicy::RotateEveryRequest).decisions(DecisionPolicy::scripted()));
     let code = rp.deferred_code();
