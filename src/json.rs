@@ -11,22 +11,25 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::{fmt, mem};
 
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::error::{Document, Rule, Violation};
 
+mod members;
 mod repair;
 pub(crate) mod seconds;
 
+pub(crate) use members::Members;
+use members::erase;
 use repair::Substitutes;
 
 /// The members of one JSON object, with the names of those that have contradictory or unclear values.
 #[derive(Debug)]
 pub(crate) struct Object {
-    members: Map<String, Value>,
+    members: Members,
     /// The places of members that are repeated with different values.
     contradictions: Places,
     /// The places of values that were substituted, because the original cannot be represented.
@@ -90,8 +93,8 @@ impl Object {
     fn parse_unclear(json: &[u8]) -> Option<Self> {
         let read = |substitutes: Substitutes| Self::parse_clear(&repair::repaired(json, &substitutes)?).ok();
         let mut object = read(Substitutes { surrogate: *b"fffd", number: *b"null" })?;
-        let other = read(Substitutes { surrogate: *b"fffe", number: *b"true" })?;
-        object.contradictions.extend(other.contradictions);
+        let mut other = read(Substitutes { surrogate: *b"fffe", number: *b"true" })?;
+        object.contradictions.append(&mut other.contradictions);
         note_differences(&object.members, &other.members, &mut Vec::new(), &mut object.unclear);
         Some(object)
     }
@@ -103,11 +106,7 @@ impl Object {
     ///
     /// [`Rule::MalformedJson`], with the name of the member if a needed one is unclear; [`Rule::RepeatedMember`],
     /// with the name of the member.
-    pub(crate) fn read(
-        body: &[u8],
-        document: Document,
-        needed: &[&'static str],
-    ) -> Result<Map<String, Value>, Violation> {
+    pub(crate) fn read(body: &[u8], document: Document, needed: &[&'static str]) -> Result<Members, Violation> {
         Self::document(body, document)?.needing(needed).map_err(|flaw| flawed(document, flaw))
     }
 
@@ -130,7 +129,7 @@ impl Object {
     }
 
     /// Returns the members, if none of the named ones is unclear or repeated with different values.
-    pub(crate) fn needing(self, names: &[&'static str]) -> Result<Map<String, Value>, Flaw> {
+    pub(crate) fn needing(mut self, names: &[&'static str]) -> Result<Members, Flaw> {
         let flaw = |name| match name {
             _ if self.contradicts_itself(&[name]) => Some(Flaw::Repeated(name)),
             _ if lies_in(&self.unclear, &[name]) => Some(Flaw::Unclear(name)),
@@ -138,7 +137,7 @@ impl Object {
         };
         match names.iter().find_map(|name| flaw(name)) {
             Some(flaw) => Err(flaw),
-            None => Ok(self.members),
+            None => Ok(mem::take(&mut self.members)),
         }
     }
 
@@ -162,6 +161,12 @@ impl Object {
     pub(crate) fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Value> {
         let earlier = self.earlier.iter().filter(move |(earlier, _)| earlier == name).map(|(_, value)| value);
         earlier.chain(self.members.get(name))
+    }
+}
+
+impl Drop for Object {
+    fn drop(&mut self) {
+        self.earlier.iter_mut().for_each(|(_, value)| erase(value));
     }
 }
 
@@ -233,11 +238,11 @@ impl<'de> Visitor<'de> for ObjectVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Object, A::Error> {
-        let mut members = Map::with_capacity(USUAL_MEMBERS);
+        let mut members = Members::from(Map::with_capacity(USUAL_MEMBERS));
         let (mut contradictions, mut earlier) = (Places::new(), Vec::new());
         while let Some((name, value)) = entries.next_entry::<String, Value>()? {
             if members.get(&name).is_none_or(|earlier| *earlier == value) {
-                members.insert(name, value);
+                members.insert(name, value).iter_mut().for_each(erase);
                 continue;
             }
             if contradictions.len() < PLACES {

@@ -10,14 +10,19 @@ use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use futures_core::future::BoxFuture;
 use http::{HeaderMap, StatusCode};
+use openid_deferred::poller::{self, Event};
+use openid_deferred::store::{MemoryStore, Store as _};
 use openid_deferred::transport::{HttpClient, HttpError, HttpRequest, HttpResponse};
-use openid_deferred::{Client, ClientAuthentication, Keyring, PendingAuthentication, SignIn, SigningKey};
+use openid_deferred::{
+    Client, ClientAuthentication, Grant, Keyring, PendingAuthentication, Poller, SignIn, SigningKey, TokenAnswer,
+};
 use zeroize::Zeroizing;
 
 const MASK: u8 = 0x5a;
@@ -26,6 +31,8 @@ const CLIENT_ID: &str = "my-client";
 /// How often the text of a secret is repeated. A long secret occupies blocks of memory that few other values reuse. If
 /// a part is reused, the text remains in the rest.
 const REPEATED: usize = 100;
+/// The repetitions in `interaction_uri`, which is at most 2,048 characters long.
+const URI_REPEATED: usize = 60;
 /// The repetitions of the client secret. It is longer than any other value.
 const SECRET_REPEATED: usize = 700;
 
@@ -88,6 +95,9 @@ struct Op {
     interim: Masked,
     claims: Masked,
     basic: Masked,
+    subject: Masked,
+    deferral_code: Masked,
+    interaction: Masked,
     exchanges: AtomicUsize,
 }
 
@@ -106,10 +116,23 @@ const METADATA: &str = r#"{
     "grant_types_supported": ["urn:openid:params:grant-type:deferred"]
 }"#;
 
+impl Op {
+    fn new(basic: Masked) -> Self {
+        let [id, access_token, interim, claims, subject, deferral_code, interaction] =
+            [3, 4, 5, 6, 7, 8, 9].map(Masked::new);
+        let exchanges = AtomicUsize::new(0);
+        Self { id, access_token, interim, claims, basic, subject, deferral_code, interaction, exchanges }
+    }
+}
+
 impl HttpClient for Op {
     fn send(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, HttpError>> {
         Box::pin(async move {
-            let body = match request.url.path() {
+            let (status, body) = match request.url.path() {
+                "/token" if find(&request.body, b"token-exchange") => {
+                    drop(request);
+                    (StatusCode::BAD_REQUEST, self.deferral())
+                }
                 "/token" => {
                     assert!(request.headers.contains_key("authorization") && !request.body.is_empty());
                     drop(request);
@@ -128,14 +151,32 @@ impl HttpClient for Op {
                         &self.access_token.shown(REPEATED),
                         r#"","expires_in":86400,"interval":60}"#,
                     ]);
-                    Bytes::from_owner(Zeroizing::new(std::mem::take(&mut *answer).into_bytes()))
+                    (StatusCode::OK, Bytes::from_owner(Zeroizing::new(std::mem::take(&mut *answer).into_bytes())))
                 }
-                _ => Bytes::from_static(METADATA.as_bytes()),
+                _ => (StatusCode::OK, Bytes::from_static(METADATA.as_bytes())),
             };
             let headers = HeaderMap::from_iter([(http::header::CONTENT_TYPE, "application/json".parse().unwrap())]);
-            Ok(HttpResponse { status: StatusCode::OK, headers, body })
+            Ok(HttpResponse { status, headers, body })
         })
     }
+}
+
+impl Op {
+    /// The answer to a token request that is deferred, in the IETF dialect.
+    fn deferral(&self) -> Bytes {
+        let mut answer = joined(&[
+            r#"{"error":"interaction_required","interaction_uri":"https://op.example/"#,
+            &self.interaction.shown(URI_REPEATED),
+            r#"","deferral_code":""#,
+            &self.deferral_code.shown(REPEATED),
+            r#"","expires_in":86400,"interval":60}"#,
+        ]);
+        Bytes::from_owner(Zeroizing::new(std::mem::take(&mut *answer).into_bytes()))
+    }
+}
+
+fn find(text: &[u8], word: &[u8]) -> bool {
+    text.windows(word.len()).any(|part| part == word)
 }
 
 fn joined(pieces: &[&str]) -> Zeroizing<String> {
@@ -157,8 +198,7 @@ async fn no_secret_is_left_in_memory_when_everything_that_held_it_was_dropped() 
         let encoded = Zeroizing::new(STANDARD.encode(pair.as_bytes()));
         Masked(encoded.bytes().skip(40).take(40).map(|byte| byte ^ MASK).collect())
     };
-    let [id, access_token, interim, claims] = [3, 4, 5, 6].map(Masked::new);
-    let op = Arc::new(Op { id, access_token, interim, claims, basic, exchanges: AtomicUsize::new(0) });
+    let op = Arc::new(Op::new(basic));
     let keyring = Keyring::ephemeral().unwrap();
 
     let client = Client::builder("https://op.example", CLIENT_ID)
@@ -180,6 +220,8 @@ async fn no_secret_is_left_in_memory_when_everything_that_held_it_was_dropped() 
     let opened = PendingAuthentication::open(&keyring, &sealed).unwrap();
     assert_eq!(op.exchanges.load(Ordering::Relaxed), 1);
 
+    token_requests(&client, &op, &keyring).await;
+
     let (jwk_key, jwk) = private_jwk();
     let signing_key = SigningKey::from_jwk(&jwk).unwrap();
 
@@ -195,6 +237,43 @@ async fn no_secret_is_left_in_memory_when_everything_that_held_it_was_dropped() 
     assert_eq!(found(&secrets), BTreeSet::from_iter(secrets[..5].iter().map(|(name, _)| *name)));
     drop((client, query, pending, opened, signing_key, jwk));
     assert_eq!(found(&secrets), BTreeSet::new(), "is still in memory");
+}
+
+/// Token requests of the IETF dialect: with a pending value that the application stores, and with a poller that forgets
+/// the request.
+async fn token_requests(client: &Client, op: &Op, keyring: &Keyring) {
+    let secrets = [
+        ("the subject token", &op.subject),
+        ("deferral_code", &op.deferral_code),
+        ("interaction_uri", &op.interaction),
+    ];
+    let grant = || {
+        let subject = std::mem::take(&mut *op.subject.shown(REPEATED));
+        Grant::token_exchange(subject, "urn:ietf:params:oauth:token-type:access_token")
+    };
+    let TokenAnswer::Deferred(pending) = client.token_request(grant()).send().await.unwrap() else {
+        panic!("a deferral was expected")
+    };
+    let opened = PendingAuthentication::open(keyring, &pending.seal(keyring).unwrap()).unwrap();
+    assert!(opened.interaction_uri().is_some());
+    assert_eq!(found(&secrets), BTreeSet::from(["deferral_code", "interaction_uri"]), "the subject token is erased");
+    drop((pending, opened));
+    assert_eq!(found(&secrets), BTreeSet::new(), "is still in memory");
+
+    let store = Arc::new(MemoryStore::new());
+    let poller = Poller::builder(store.clone(), keyring.clone()).client(client.clone()).start().await.unwrap();
+    let mut events = poller.events();
+    let accepted = poller.request_tokens(client.token_request(grant())).await.unwrap();
+    let poller::TokenAnswer::Deferred(id) = accepted else { panic!("a deferral was expected") };
+    let status = poller.status(id).await.unwrap().unwrap();
+    assert!(status.interaction_uri().is_some());
+    while !matches!(events.next().await, Some(Event::InteractionRequired { .. })) {}
+    assert_eq!(found(&secrets), BTreeSet::from(["interaction_uri"]), "the code is sealed");
+    drop((status, events));
+    assert!(poller.forget(id).await.unwrap());
+    assert!(poller.status(id).await.unwrap().is_none() && store.load(id).await.unwrap().is_none());
+    assert_eq!(found(&secrets), BTreeSet::new(), "is still in memory");
+    poller.shutdown(Duration::from_secs(1)).await;
 }
 
 /// The key of RFC 8037 §A.1, and its private part in base64url.

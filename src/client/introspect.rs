@@ -130,7 +130,7 @@ impl Introspection {
             Scope::Listed(scope) => Some(scope),
             Scope::Absent | Scope::Unknown => None,
         };
-        let introspection = Self { active, scope, members };
+        let introspection = Self { active, scope, members: members.into_map() };
         warn_about_malformed(Document::IntrospectionResponse, introspection.malformed());
         Ok(introspection)
     }

@@ -13,8 +13,8 @@ use crate::dpop::DpopKey;
 use crate::error::{Document, Error, ErrorKind, Rule, Violation};
 use crate::id_token::{self, IdToken, InterimFingerprint, InterimState};
 use crate::jose::{KeySet, SigningAlgorithm};
-use crate::json::Object;
 use crate::json::seconds::{Rounding, seconds};
+use crate::json::{Members, Object};
 use crate::pending::Checks;
 use crate::provider::{Channel, SignedJwt};
 use crate::sealed::Sealable as _;
@@ -246,10 +246,10 @@ impl Tokens {
         Self::of(Object::read(body, Document::TokenResponse, &["access_token", "token_type", "id_token"])?)
     }
 
-    fn of(members: Map<String, Value>) -> Result<Self, Violation> {
+    fn of(members: Members) -> Result<Self, Violation> {
         const DOCUMENT: Document = Document::TokenResponse;
-        let response =
-            TokenResponse::deserialize(members).map_err(|error| Violation::malformed_json(DOCUMENT, &error))?;
+        let response = TokenResponse::deserialize(members.into_map())
+            .map_err(|error| Violation::malformed_json(DOCUMENT, &error))?;
         let text = |value| match value {
             Some(Value::String(text)) if !text.is_empty() => Some(text),
             _ => None,

@@ -167,7 +167,7 @@ impl Client {
         if self.0.options.algorithms.userinfo_signature.is_some() {
             return Err(invalid(Rule::UserInfoUnsigned));
         }
-        Ok(Object::read(body, Document::UserInfo, &CHECKED)?)
+        Ok(Object::read(body, Document::UserInfo, &CHECKED)?.into_map())
     }
 
     /// The claims of a response that is signed, encrypted, or both (§5.3.2).
@@ -207,7 +207,7 @@ impl Client {
         let object = Object::parse(jws.payload()).map_err(|_| invalid(Rule::UserInfoSigned))?;
         let claims = object.needing(&CHECKED).map_err(|flaw| json::flawed(Document::UserInfo, flaw))?;
         self.check_signed(&claims)?;
-        Ok(claims)
+        Ok(claims.into_map())
     }
 
     /// "If signed, the UserInfo Response SHOULD contain the Claims iss (issuer) and aud (audience) as members." They

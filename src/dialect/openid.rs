@@ -2,7 +2,6 @@
 //! file.
 
 use serde_json::{Map, Value};
-use zeroize::Zeroize as _;
 
 use super::{Binding, CODE_GRANT, Cancellation, Deferral, Interaction, InterimMembers, Protocol, ResponseType, Times};
 use crate::error::{Document, Rule, Violation};
@@ -79,12 +78,6 @@ impl Protocol for OpenId {
         let interim = InterimMembers::read(&object);
         // "Clients MUST ignore unrecognized response parameters."
         let mut members = object.needing(&[IDENTIFIER]).map_err(|flaw| json::flawed(DOCUMENT, flaw))?;
-        // Secrets are moved out or overwritten, so that none remains in memory.
-        for name in ["interim_id_token", "id_token"] {
-            if let Some(Value::String(mut token)) = members.shift_remove(name) {
-                token.zeroize();
-            }
-        }
         let identifier = match members.shift_remove(IDENTIFIER) {
             // DTR §Deferred Code Exchange Response Validation: "Ensure that the `deferred_auth_id` parameter is
             // present."

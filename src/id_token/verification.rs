@@ -18,7 +18,7 @@ use crate::error::{Document, Rule, Violation};
 use crate::jose::{
     CompactJws, Header, KeyOfToken, KeySet, NoEncryption, OpenIdAlgorithm, SigningAlgorithm, Unreadable,
 };
-use crate::json::Object;
+use crate::json::{Members, Object};
 use crate::secret::Secret;
 
 /// Verifies the ID Token of a final response.
@@ -115,6 +115,7 @@ fn members(payload: &[u8], e: Option<&Expectations<'_>>) -> Result<Map<String, V
     let asked_for = asked_for.iter().filter(|(_, is_checked)| *is_checked).map(|(name, _)| *name);
     object
         .needing(&CHECKED.into_iter().chain(asked_for).collect::<Vec<_>>())
+        .map(Members::into_map)
         .map_err(|flaw| flaw.rule(Rule::IdTokenMalformed))
         .map_err(|(rule, claim)| at(rule, claim))
 }

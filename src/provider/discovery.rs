@@ -12,7 +12,7 @@ use super::refetch::{Began, Dated, NotNewer};
 use super::{Provider, ProviderMetadata, Source};
 use crate::endpoint::is_json;
 use crate::error::{Document, Error, ErrorKind, Rule, TransportProblem, Violation};
-use crate::json::Object;
+use crate::json::{Members, Object};
 use crate::transport::HttpResponse;
 
 /// The members that name the issuer and the endpoints, and those that restrict this client.
@@ -132,7 +132,7 @@ fn members(response: &HttpResponse) -> Result<Map<String, Value>, Violation> {
         Err(violation) if violation.rule() == Rule::MalformedJson && !is_json(&response.headers) => {
             Err(Violation::new(Rule::UnexpectedContentType))
         }
-        read => read,
+        read => read.map(Members::into_map),
     }
 }
 

@@ -6,7 +6,7 @@ use url::Url;
 use super::ISSUED;
 use super::metadata::ClientMetadata;
 use crate::error::{Document, Rule, Violation};
-use crate::json::Object;
+use crate::json::{Members, Object};
 use crate::secret::Secret;
 
 /// The longest value. No OP needs longer ones, and they are put into headers and database rows.
@@ -60,9 +60,12 @@ impl ClientInformation {
     }
 }
 
-fn metadata(mut members: Map<String, Value>) -> ClientMetadata {
-    members.retain(|name, _| !ISSUED.contains(&name.as_str()));
-    ClientMetadata(members)
+fn metadata(members: Members) -> ClientMetadata {
+    let (issued, metadata): (Map<_, _>, _) =
+        members.into_map().into_iter().partition(|(name, _)| ISSUED.contains(&name.as_str()));
+    // Its secrets are overwritten.
+    drop(Members::from(issued));
+    ClientMetadata(metadata)
 }
 
 /// A text that can be part of a header.
