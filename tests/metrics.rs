@@ -5,12 +5,14 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use openid_deferred::ping::Receiver;
-use openid_deferred::poller::SignIn;
+use openid_deferred::poller::{SignIn, TokenAnswer};
 use openid_deferred::store::MemoryStore;
-use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, TestClient, TestClock, TestProvider, TestUser};
-use openid_deferred::{Client, ClientAuthentication, Clock as _, Keyring, Poller};
+use openid_deferred::testing::{
+    DecisionPolicy, Endpoint, Fault, TestClient, TestClock, TestProvider, TestProviderBuilder, TestUser,
+};
+use openid_deferred::{Client, ClientAuthentication, Clock as _, ErrorKind, Grant, Keyring, Outcome, Poller};
 
 const CALLBACK: &str = "https://rp.test/callback";
 
@@ -19,9 +21,9 @@ const CALLBACK: &str = "https://rp.test/callback";
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// A provider, and a poller with a client of it.
-async fn world() -> (TestClock, TestProvider, Client, Poller) {
+async fn world(of: fn(TestProviderBuilder) -> TestProviderBuilder) -> (TestClock, TestProvider, Client, Poller) {
     let clock = TestClock::automatic();
-    let op = TestProvider::builder()
+    let op = of(TestProvider::builder())
         .in_process()
         .clock(Arc::new(clock.clone()))
         .client(TestClient::secret_basic("the-app", "secret").redirect_uri(CALLBACK))
@@ -45,7 +47,7 @@ async fn world() -> (TestClock, TestProvider, Client, Poller) {
 
 /// A sign-in with an outage in it, a ping that is none, and an acknowledged outcome.
 async fn sign_in() -> TestProvider {
-    let (_, op, client, poller) = world().await;
+    let (_, op, client, poller) = world(|op| op).await;
     let (url, session) = client.authorize().start().await.unwrap();
     op.misbehave(Fault::status(Endpoint::Poll, 502));
     let accepted = poller.authorization_response(&op.visit(url).query(), session).await.unwrap();
@@ -65,23 +67,7 @@ async fn a_recorder_hears_of_polls_exchanges_outcomes_pings_and_gates() {
     let _guard = metrics::set_default_local_recorder(&recorder);
     let op = sign_in().await;
 
-    let mut counted = BTreeMap::new();
-    for (key, _, description, value) in snapshotter.snapshot().into_vec() {
-        let labels: BTreeMap<_, _> = key.key().labels().map(|label| (label.key(), label.value())).collect();
-        if let (Some(issuer), Some(client_id)) = (labels.get("issuer"), labels.get("client_id")) {
-            assert_eq!((*issuer, *client_id), (op.issuer(), "the-app"));
-        }
-        assert!(description.is_some(), "{} is described", key.key().name());
-        let value = match value {
-            DebugValue::Counter(count) => count as f64,
-            DebugValue::Gauge(value) => value.into_inner(),
-            DebugValue::Histogram(values) => values.len() as f64,
-        };
-        let special =
-            ["answer", "result", "outcome", "status", "reason", "alert"].into_iter().find_map(|name| labels.get(name));
-        let name = key.key().name().strip_prefix("openid_deferred_").expect("all names begin like that").to_owned();
-        counted.insert((name, special.copied().unwrap_or_default().to_owned()), value);
-    }
+    let counted = counted(&snapshotter, &op);
     let counted: Vec<_> = counted.iter().map(|((name, special), value)| (&**name, &**special, *value)).collect();
     let expected = [
         ("acknowledged_total", "", 1.0),
@@ -105,13 +91,72 @@ async fn a_recorder_hears_of_polls_exchanges_outcomes_pings_and_gates() {
     assert_eq!(counted, expected);
 }
 
+/// What was recorded, by name and by the label that is not about the client.
+fn counted(snapshotter: &Snapshotter, op: &TestProvider) -> BTreeMap<(String, String), f64> {
+    let mut counted = BTreeMap::new();
+    for (key, _, description, value) in snapshotter.snapshot().into_vec() {
+        let labels: BTreeMap<_, _> = key.key().labels().map(|label| (label.key(), label.value())).collect();
+        if let (Some(issuer), Some(client_id)) = (labels.get("issuer"), labels.get("client_id")) {
+            assert_eq!((*issuer, *client_id), (op.issuer(), "the-app"));
+        }
+        assert!(description.is_some(), "{} is described", key.key().name());
+        let value = match value {
+            DebugValue::Counter(count) => count as f64,
+            DebugValue::Gauge(value) => value.into_inner(),
+            DebugValue::Histogram(values) => values.len() as f64,
+        };
+        let special =
+            ["answer", "result", "outcome", "status", "reason", "alert"].into_iter().find_map(|name| labels.get(name));
+        let name = key.key().name().strip_prefix("openid_deferred_").expect("all names begin like that").to_owned();
+        counted.insert((name, special.copied().unwrap_or_default().to_owned()), value);
+    }
+    counted
+}
+
+#[tokio::test]
+async fn a_recorder_hears_of_token_requests_and_of_issued_tokens() {
+    let _turn = TURN.lock().await;
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let (_, op, client, poller) = world(TestProviderBuilder::ietf).await;
+    let request = || client.token_request(Grant::client_credentials());
+
+    assert!(matches!(poller.request_tokens(request()).await, Ok(TokenAnswer::Deferred(_))));
+    let delivery = poller.outcomes().next().await.unwrap();
+    assert!(matches!(delivery.outcome(), Outcome::Issued(_)), "{delivery:?}");
+    delivery.acknowledge().await.unwrap();
+    assert!(matches!(poller.request_tokens(request().without_deferral()).await, Ok(TokenAnswer::Complete(_))));
+    op.misbehave(Fault::error(Endpoint::ClientCredentials, "invalid_scope"));
+    assert!(poller.request_tokens(request()).await.unwrap_err().error_response().is_some());
+    op.misbehave(Fault::cut_body(Endpoint::ClientCredentials).after_processing());
+    let unknown = poller.request_tokens(request()).await.unwrap_err();
+    assert_eq!(unknown.kind(), &ErrorKind::OutcomeUnknown);
+    poller.shutdown(Duration::from_secs(60)).await;
+
+    let mut counted = counted(&snapshotter, &op);
+    counted.retain(|(name, _), _| ["exchanges_total", "outcomes_total", "polls_total"].contains(&&**name));
+    let counted: Vec<_> = counted.iter().map(|((name, special), value)| (&**name, &**special, *value)).collect();
+    let expected = [
+        ("exchanges_total", "complete", 1.0),
+        ("exchanges_total", "deferred", 1.0),
+        ("exchanges_total", "refused", 1.0),
+        ("exchanges_total", "unknown", 1.0),
+        ("outcomes_total", "issued", 1.0),
+        ("polls_total", "pending", 2.0),
+        ("polls_total", "success", 1.0),
+    ];
+    assert_eq!(counted, expected);
+    op.assert_clean();
+}
+
 #[tokio::test]
 async fn a_client_that_is_removed_while_its_poll_is_under_way_leaves_no_closed_gate_behind() {
     let _turn = TURN.lock().await;
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     let _guard = metrics::set_default_local_recorder(&recorder);
-    let (clock, op, client, poller) = world().await;
+    let (clock, op, client, poller) = world(|op| op).await;
     let (url, session) = client.authorize().start().await.unwrap();
     op.misbehave(Fault::delay(Endpoint::Poll, Duration::from_secs(20)));
     op.misbehave(Fault::error_with_status(Endpoint::Poll, 401, "invalid_client"));
