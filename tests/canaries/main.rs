@@ -2,6 +2,7 @@
 //! level. They search everything that was logged, formatted and stored for every confidential value. SQLite's files and
 //! a dump of PostgreSQL are searched byte by byte.
 
+mod ietf;
 mod place;
 mod scenarios;
 mod search;
@@ -76,6 +77,49 @@ async fn nothing_shows_a_secret_when_a_client_registers_itself() {
 #[tokio::test]
 async fn nothing_shows_a_secret_when_the_store_fails() {
     scenarios::when_the_store_fails(&Ground::of_files()).await;
+}
+
+#[tokio::test]
+async fn nothing_shows_a_secret_of_sign_ins_in_the_ietf_dialect() {
+    let ground = Ground::of_files().ietf();
+    Box::pin(scenarios::of_a_flow_that_succeeds(&ground)).await;
+    Box::pin(scenarios::when_the_exchange_fails(&ground)).await;
+    Box::pin(scenarios::when_the_op_repeats_in_its_answers_whatever_it_was_told(&ground)).await;
+}
+
+#[tokio::test]
+async fn nothing_shows_a_secret_of_grants_that_succeed() {
+    ietf::of_grants_that_succeed(&Ground::of_files().ietf()).await;
+}
+
+#[tokio::test]
+async fn nothing_shows_a_secret_when_token_requests_fail() {
+    ietf::when_the_token_request_fails(&Ground::of_files().ietf()).await;
+}
+
+#[tokio::test]
+async fn nothing_shows_a_secret_when_polls_of_the_ietf_dialect_fail() {
+    ietf::when_polls_fail(&Ground::of_files().ietf()).await;
+}
+
+#[tokio::test]
+async fn nothing_shows_a_secret_when_the_op_repeats_what_polls_of_the_ietf_dialect_told_it() {
+    ietf::when_the_op_repeats_in_its_answers_whatever_it_was_told(&Ground::of_files().ietf()).await;
+}
+
+#[tokio::test]
+async fn nothing_shows_a_secret_when_a_cancellation_by_revocation_fails() {
+    ietf::when_a_cancellation_fails(&Ground::of_files().ietf()).await;
+}
+
+#[tokio::test]
+async fn nothing_shows_a_secret_when_the_store_fails_under_token_requests() {
+    ietf::when_the_store_fails(&Ground::of_files().ietf()).await;
+}
+
+#[tokio::test]
+async fn nothing_of_the_ietf_dialect_in_a_dump_of_postgresql_shows_a_secret() {
+    ietf::all_that_is_stored(&Ground::of_database().ietf()).await;
 }
 
 /// A scenario as a separate future. One future with all scenarios would not fit on the stack of a test's thread.

@@ -38,7 +38,7 @@ pub async fn when_polls_fail(ground: &Ground) {
 }
 
 pub async fn when_the_exchange_fails(ground: &Ground) {
-    for fault in faults(Endpoint::Exchange) {
+    for fault in faults(ground.exchange()) {
         let world = ground.basic().await;
         world.op.misbehave(fault);
         world.sign_in_and_wait().await;
@@ -236,7 +236,7 @@ pub async fn when_the_store_fails(ground: &Ground) {
 }
 
 /// The faults that can occur at an endpoint, before and after it has processed a request.
-fn faults(endpoint: Endpoint) -> Vec<Fault> {
+pub fn faults(endpoint: Endpoint) -> Vec<Fault> {
     let codes = ["access_denied", "expired_token", "invalid_grant", "invalid_request", "invalid_client", "slow_down"];
     let mut faults: Vec<_> = codes.iter().map(|code| Fault::error(endpoint, code)).collect();
     faults.extend([
@@ -254,7 +254,9 @@ fn faults(endpoint: Endpoint) -> Vec<Fault> {
         Fault::edit_any_json(endpoint, |body| {
             body.insert("access_token".into(), json!(["canary", CLIENT_SECRET]));
             body.insert("token_type".into(), json!(CLIENT_SECRET));
-            body.insert("deferred_auth_id".into(), json!({"canary": CLIENT_SECRET}));
+            for name in ["deferred_auth_id", "deferral_code", "interaction_uri"] {
+                body.insert(name.into(), json!({"canary": CLIENT_SECRET}));
+            }
         }),
         Fault::edit_headers(endpoint, |headers| {
             headers.insert("content-type", HeaderValue::from_static("text/canary of the client's secret"));

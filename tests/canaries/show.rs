@@ -88,7 +88,8 @@ impl HttpClient for ShownNetwork {
         Box::pin(async move {
             self.log.show(&request);
             let body = String::from_utf8_lossy(&request.body).into_owned();
-            let is_poll = body.contains("deferred_auth_id=") && request.url.path() == "/token";
+            let has_identifier = ["deferred_auth_id=", "deferral_code="].iter().any(|name| body.contains(name));
+            let is_poll = has_identifier && request.url.path() == "/token";
             let told = format!("{body} {:?}", request.headers.get("authorization").map(HeaderValue::as_bytes));
             let answered = self.inner.send(request).await;
             self.log.show(&answered);

@@ -11,11 +11,11 @@ use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue};
 use openid_deferred::encryption::{ClientAlgorithms, DecryptionKey, KeyManagementAlgorithm};
 use openid_deferred::ping::Receiver;
-use openid_deferred::poller::SignIn;
-use openid_deferred::store::{SealedBody, Store};
+use openid_deferred::poller::{Events, SignIn};
+use openid_deferred::store::{ProcessId, SealedBody, Store};
 use openid_deferred::testing::{
-    DecisionPolicy, InterimToken, NoncePolicy, RecordedRequest, SeededRandom, TestCertificate, TestClient, TestClock,
-    TestProvider, TestProviderBuilder, TestUser,
+    DecisionPolicy, Endpoint, InterimToken, NoncePolicy, RecordedRequest, SeededRandom, TestCertificate, TestClient,
+    TestClock, TestProvider, TestProviderBuilder, TestUser,
 };
 use openid_deferred::tokens::TokenTypeHint;
 use openid_deferred::transport::ClientCertificate;
@@ -59,6 +59,7 @@ pub struct World {
 pub struct Ground {
     pub log: Log,
     is_database: bool,
+    is_ietf: bool,
     _guard: tracing::subscriber::DefaultGuard,
 }
 
@@ -66,13 +67,23 @@ impl Ground {
     /// Each world stores its rows in a file of its own.
     pub fn of_files() -> Self {
         let (log, guard) = Log::start();
-        Self { log, is_database: false, _guard: guard }
+        Self { log, is_database: false, is_ietf: false, _guard: guard }
     }
 
     /// Each world has a schema of its own in the database.
     pub fn of_database() -> Self {
         let (log, guard) = Log::start();
-        Self { log, is_database: true, _guard: guard }
+        Self { log, is_database: true, is_ietf: false, _guard: guard }
+    }
+
+    /// The providers of its worlds speak the IETF dialect, and require the user in everything that they defer.
+    pub fn ietf(self) -> Self {
+        Self { is_ietf: true, ..self }
+    }
+
+    /// Where the user's code is redeemed.
+    pub fn exchange(&self) -> Endpoint {
+        if self.is_ietf { Endpoint::Code } else { Endpoint::Exchange }
     }
 
     pub async fn basic(&self) -> World {
@@ -145,16 +156,18 @@ impl Ground {
     ) -> World {
         let log = &self.log;
         let clock = TestClock::automatic();
-        let op = provider(&clock).client(registered.redirect_uri(REDIRECT_URI)).start().unwrap();
+        let op = provider(&clock).client(registered.redirect_uri(REDIRECT_URI));
+        let op = if self.is_ietf { op.ietf().requires_interaction() } else { op }.start().unwrap();
         let echo = Arc::default();
         let shown = ShownNetwork { inner: op.http_client(), log: log.clone(), echo: Arc::clone(&echo) };
         log.show(&authentication);
         let builder = Client::builder(op.issuer(), CLIENT_ID)
             .authentication(authentication)
             .redirect_uri(REDIRECT_URI)
-            .cancellation_endpoint(op.cancellation_endpoint())
             .http_client(Arc::new(shown))
             .clock(Arc::new(clock.clone()));
+        // The other dialect cancels by revocation.
+        let builder = if self.is_ietf { builder } else { builder.cancellation_endpoint(op.cancellation_endpoint()) };
         let builder = settings(builder);
         log.show(&builder);
         let client = builder.build().unwrap();
@@ -220,7 +233,7 @@ impl World {
     }
 
     /// Signs in until the OP defers or refuses.
-    pub async fn sign_in(&self) -> (Poller, Option<openid_deferred::store::ProcessId>) {
+    pub async fn sign_in(&self) -> (Poller, Option<ProcessId>) {
         let poller = self.poller().await;
         let (query, session) = self.user_returns().await;
         let accepted = poller.authorization_response(&query, session).await;
@@ -235,14 +248,20 @@ impl World {
 
     pub async fn sign_in_and_wait(&self) {
         let (poller, id) = self.sign_in().await;
-        let mut events = poller.events();
+        let events = poller.events();
         let Some(id) = id else { return };
+        self.wait(poller, events, id).await;
+    }
+
+    /// Waits for the outcome of what was deferred, with the user who is required meanwhile.
+    pub async fn wait(&self, poller: Poller, mut events: Events, id: ProcessId) {
         self.op.last_process().progress(PROGRESS);
         self.ping(&poller).await;
+        self.user_decides(&poller, id).await;
         let mut outcomes = poller.outcomes();
         for attempt in 1..=2 {
             self.clock.sleep(6 * SECOND).await;
-            self.show_result(&poller.status(id).await);
+            self.show_status(&poller, id).await;
             self.show_result(&poller.stats().await);
             let delivery = tokio::select! {
                 biased;
@@ -279,6 +298,7 @@ impl World {
                 self.assert_no_canary(&sealed, "a sealed authentication");
                 self.show_what_comes_after(Authentication::open(&keyring(), &sealed).unwrap()).await;
             }
+            Outcome::Issued(tokens) => self.show_tokens(tokens).await,
             Outcome::Invalid(violation) => self.log.show_text(&violation.to_string()),
             Outcome::Failed(response) => self.log.show_text(&response.to_string()),
             _ => {}
@@ -310,13 +330,16 @@ impl World {
         let receiver = Receiver::new(poller.clone());
         self.log.show(&receiver);
         let process = self.op.last_process();
-        let (Some(token), Some(id)) = (process.notification_token(), process.deferred_auth_id()) else { return };
-        let body = json!({"deferred_auth_id": id}).to_string();
+        let (name, id) = match process.deferral_code() {
+            Some(code) => ("deferral_code", Some(code)),
+            None => ("deferred_auth_id", process.deferred_auth_id()),
+        };
+        let (Some(token), Some(id)) = (process.notification_token(), id) else { return };
+        let body = json!({name: id}).to_string();
+        let cut = body.trim_end_matches('}');
         let upper = token.to_ascii_uppercase();
         self.secret(&upper);
-        for (token, body) in
-            [(&token, body.as_str()), (&upper, &body), (&token, &id), (&token, "{\"deferred_auth_id\": 1")]
-        {
+        for (token, body) in [(&token, body.as_str()), (&upper, &body), (&token, &id), (&token, cut)] {
             let mut headers = HeaderMap::new();
             headers.insert("authorization", format!("Bearer {token}").parse().unwrap());
             headers.insert("content-type", HeaderValue::from_static("application/json"));
@@ -365,20 +388,9 @@ impl World {
         }
     }
 
-    /// Decodes a sealed value with this test's own implementation of the format. The DPoP key in it is a secret too.
+    /// Opens a sealed value. The DPoP key in it is a secret too.
     pub fn open_private_key(&self, sealed: &[u8], purpose: &[u8], context: &[u8]) {
-        let hmac = |parts: &[&[u8]]| {
-            let key = PKey::hmac(&SEALING_KEY).unwrap();
-            let mut signer = Signer::new(MessageDigest::sha256(), &key).unwrap();
-            parts.iter().for_each(|part| signer.update(part).unwrap());
-            signer.sign_to_vec().unwrap()
-        };
-        let key = hmac(&[b"seal ", purpose]);
-        let associated = [&[1], purpose, &(context.len() as u64).to_be_bytes(), context].concat();
-        let (envelope, rest) = sealed.split_at(17);
-        let (ciphertext, tag) = rest.split_at(rest.len() - 16);
-        let plain = decrypt_aead(Cipher::aes_256_gcm(), &key, Some(&envelope[5..]), &associated, ciphertext, tag);
-        let plain = String::from_utf8(plain.expect("it was sealed with this key")).unwrap();
+        let plain = opened(sealed, purpose, context);
         let (mut rest, mut found) = (plain.as_str(), 0);
         while let Some(at) = rest.find("\"key\":\"") {
             rest = &rest[at + 7..];
@@ -420,9 +432,25 @@ impl World {
     }
 }
 
+/// Decodes a sealed value with this test's own implementation of the format.
+pub fn opened(sealed: &[u8], purpose: &[u8], context: &[u8]) -> String {
+    let hmac = |parts: &[&[u8]]| {
+        let key = PKey::hmac(&SEALING_KEY).unwrap();
+        let mut signer = Signer::new(MessageDigest::sha256(), &key).unwrap();
+        parts.iter().for_each(|part| signer.update(part).unwrap());
+        signer.sign_to_vec().unwrap()
+    };
+    let key = hmac(&[b"seal ", purpose]);
+    let associated = [&[1], purpose, &(context.len() as u64).to_be_bytes(), context].concat();
+    let (envelope, rest) = sealed.split_at(17);
+    let (ciphertext, tag) = rest.split_at(rest.len() - 16);
+    let plain = decrypt_aead(Cipher::aes_256_gcm(), &key, Some(&envelope[5..]), &associated, ciphertext, tag);
+    String::from_utf8(plain.expect("it was sealed with this key")).unwrap()
+}
+
 /// The parameters, headers and members of one exchange with the OP that no third party may see.
 fn said_in_confidence(request: &RecordedRequest) -> Vec<String> {
-    const PARAMETERS: [&str; 14] = [
+    const PARAMETERS: [&str; 20] = [
         "request",
         "state",
         "nonce",
@@ -437,8 +465,14 @@ fn said_in_confidence(request: &RecordedRequest) -> Vec<String> {
         "client_assertion",
         "access_token",
         "request_uri",
+        "deferral_code",
+        "client_notification_token",
+        "subject_token",
+        "actor_token",
+        "assertion",
+        "authorization_details",
     ];
-    const MEMBERS: [&str; 7] = [
+    const MEMBERS: [&str; 8] = [
         "access_token",
         "refresh_token",
         "id_token",
@@ -446,6 +480,7 @@ fn said_in_confidence(request: &RecordedRequest) -> Vec<String> {
         "deferred_auth_id",
         "error_description",
         "request_uri",
+        "deferral_code",
     ];
     let mut said: Vec<String> =
         PARAMETERS.iter().filter_map(|name| request.parameter(name)).map(str::to_owned).collect();
@@ -456,5 +491,9 @@ fn said_in_confidence(request: &RecordedRequest) -> Vec<String> {
     // The content of a JWT is as secret as the whole.
     let parts: Vec<_> = said.iter().flat_map(|text| text.split('.').map(str::to_owned)).collect();
     said.extend(parts);
+    // The last part of the URI is what makes it secret.
+    if let Some(uri) = response["interaction_uri"].as_str() {
+        said.extend([uri, uri.rsplit('/').next().unwrap_or_default()].map(str::to_owned));
+    }
     said
 }
