@@ -47,13 +47,16 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let keyring = settings.keyring()?;
     let store = settings.open_store().await?;
 
-    // 2. A client of the OP. It sends no request here, so the worker starts while the OP is down.
-    let client = settings.client()?;
+    // 2. The clients of the OP. They send no request here, so the worker starts while the OP is down.
+    let clients = settings.clients()?;
 
     // 3. The poller. `start` also polls; `connect` is for replicas that leave polling to others.
     let mut builder = Poller::builder(store, keyring.clone())
-        .client(client.clone())
+        .client(clients.main.clone())
         .delivery_lease(Duration::from_secs(settings.delivery_lease));
+    if let Some(ietf) = &clients.ietf {
+        builder = builder.client(ietf.clone());
+    }
     if settings.listen.is_some() {
         builder = builder.receives_pings();
     }
@@ -64,7 +67,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
 
     // 4. Accept users and pings, and deliver outcomes, until the program is told to stop. Then start nothing new, let
     //    work in progress finish, and end the stream of outcomes.
-    let server = web::WebServer::open(settings.listen, &client, &poller, keyring).await?;
+    let server = web::WebServer::open(settings.listen, clients, &poller, keyring).await?;
     eprintln!("worker {} is ready", std::process::id());
     let until_stopped = async {
         let served = tokio::select! {

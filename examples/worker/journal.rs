@@ -41,6 +41,7 @@ fn line(delivery: &Delivery) -> String {
 fn describe(outcome: &Outcome) -> (&'static str, Value) {
     match outcome {
         Outcome::Approved(authentication) => ("approved", authentication.claims().subject().into()),
+        Outcome::Issued(tokens) => ("issued", tokens.authorization_details().cloned().unwrap_or_default()),
         Outcome::Denied(denial) => ("denied", denial.description().into()),
         Outcome::Expired(_) => ("expired", Value::Null),
         Outcome::Failed(response) => ("failed", response.to_string().into()),

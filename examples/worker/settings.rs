@@ -10,7 +10,9 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use openid_deferred::encryption::ClientAlgorithms;
 use openid_deferred::store::{PostgresStore, SqliteStore, Store};
-use openid_deferred::{Client, ClientAuthentication, Keyring, SealingKey, SigningAlgorithm, SystemRandom};
+use openid_deferred::{
+    Client, ClientAuthentication, ClientBuilder, Dialect, Keyring, SealingKey, SigningAlgorithm, SystemRandom,
+};
 
 /// The environment variable with the key that seals stored values.
 const KEY_VARIABLE: &str = "OPENID_DEFERRED_KEY";
@@ -25,6 +27,10 @@ pub struct Settings {
     /// The client identifier at the OP. Its secret comes from OPENID_DEFERRED_CLIENT_SECRET.
     #[arg(long, default_value = "worker")]
     client_id: String,
+    /// Another client at the same OP, with the same secret, which speaks the IETF dialect. Its users begin at
+    /// /ietf/start, and it requests tokens of its own.
+    #[arg(long)]
+    ietf_client_id: Option<String>,
     /// The algorithm of ID Tokens that was registered at the OP.
     #[arg(long, default_value = "RS256")]
     id_token_alg: String,
@@ -57,6 +63,12 @@ pub struct Settings {
     /// The time after which other workers deliver the outcomes of a worker that died, in seconds.
     #[arg(long, default_value_t = 300)]
     pub delivery_lease: u64,
+}
+
+/// The clients of a worker.
+pub struct Clients {
+    pub main: Client,
+    pub ietf: Option<Client>,
 }
 
 impl Settings {
@@ -100,12 +112,20 @@ impl Settings {
         Ok(Arc::new(store.with_context(|| format!("cannot use {}", self.store))?))
     }
 
-    pub fn client(&self) -> anyhow::Result<Client> {
+    pub fn clients(&self) -> anyhow::Result<Clients> {
+        let ietf = self.ietf_client_id.as_ref().map(|client_id| {
+            let client = self.client(client_id)?.dialect(Dialect::Ietf);
+            Ok::<_, anyhow::Error>(client.build()?)
+        });
+        Ok(Clients { main: self.client(&self.client_id)?.build()?, ietf: ietf.transpose()? })
+    }
+
+    fn client(&self, client_id: &str) -> anyhow::Result<ClientBuilder> {
         let Some(algorithm) = SigningAlgorithm::from_name(&self.id_token_alg) else {
             bail!("{} is no algorithm for ID Tokens", self.id_token_alg);
         };
         let timeout = Duration::from_secs(self.timeout);
-        let mut builder = Client::builder(&self.issuer, &self.client_id)
+        let mut builder = Client::builder(&self.issuer, client_id)
             .algorithms(ClientAlgorithms::new().id_token_signed_response_alg(algorithm))
             .request_timeout(timeout)
             .poll_timeout(timeout)
@@ -122,6 +142,6 @@ impl Settings {
         }
         // A service that only polls sends no users to the OP, but each client has the redirect URI that is registered.
         let host = self.listen.map_or("127.0.0.1".to_owned(), |address| address.to_string());
-        Ok(builder.redirect_uri(format!("http://{host}/callback")).build()?)
+        Ok(builder.redirect_uri(format!("http://{host}/callback")))
     }
 }

@@ -8,11 +8,14 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::header::{COOKIE, LOCATION, SET_COOKIE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use openid_deferred::poller::SignIn;
+use axum::routing::{get, post};
+use openid_deferred::poller::{SignIn, TokenAnswer};
 use openid_deferred::store::ProcessId;
-use openid_deferred::{AuthorizationSession, Client, Error, Keyring, Poller, ping};
+use openid_deferred::{AuthorizationSession, Client, Error, Grant, Keyring, Poller, ping};
+use serde_json::json;
 use tokio::net::TcpListener;
+
+use crate::settings::Clients;
 
 /// The web server, if this worker has one.
 pub struct WebServer(Option<(TcpListener, Router)>);
@@ -27,18 +30,24 @@ struct App {
 impl WebServer {
     pub async fn open(
         address: Option<SocketAddr>,
-        client: &Client,
+        clients: Clients,
         poller: &Poller,
         keyring: Keyring,
     ) -> anyhow::Result<Self> {
         let Some(address) = address else { return Ok(Self(None)) };
         let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen at {address}"))?;
-        let app = App { client: client.clone(), poller: poller.clone(), keyring };
-        let router = Router::new()
+        let app = |client| App { client, poller: poller.clone(), keyring: keyring.clone() };
+        let mut router = Router::new()
             .route("/start/{user}", get(start))
             .route("/callback", get(callback))
             .route("/status/{id}", get(status))
-            .with_state(app)
+            .with_state(app(clients.main));
+        if let Some(client) = clients.ietf {
+            let routes =
+                Router::new().route("/ietf/start/{user}", get(start)).route("/ietf/order/{order}", post(order));
+            router = router.merge(routes.with_state(app(client)));
+        }
+        let router = router
             // The notification endpoint that is registered at the OP. Pings only bring polls forward.
             .route("/ping", ping::axum::route(poller.clone()));
         Ok(Self(Some((listener, router))))
@@ -78,6 +87,18 @@ async fn callback(State(app): State<App>, RawQuery(query): RawQuery, headers: He
         SignIn::Deferred(id) => (StatusCode::ACCEPTED, format!("{id}\n")),
         SignIn::Complete(authentication) => (StatusCode::OK, format!("{}\n", authentication.claims().subject())),
         SignIn::Ended(id) => (StatusCode::GONE, format!("{id} has ended; start again\n")),
+        _ => (StatusCode::NOT_IMPLEMENTED, "this example does not know this variant\n".to_owned()),
+    }
+    .into_response())
+}
+
+/// Requests a token for an order, which somebody may have to approve. No user is here: the outcome is the answer.
+async fn order(State(app): State<App>, Path(order): Path<u32>) -> Result<Response, Refusal> {
+    let details = json!([{ "type": "order", "identifier": order.to_string() }]);
+    let request = app.client.token_request(Grant::client_credentials()).authorization_details(details);
+    Ok(match app.poller.request_tokens(request.context(order.to_string())).await? {
+        TokenAnswer::Deferred(id) => (StatusCode::ACCEPTED, format!("{id}\n")),
+        TokenAnswer::Complete(_) => (StatusCode::OK, "the order needs no approval\n".to_owned()),
         _ => (StatusCode::NOT_IMPLEMENTED, "this example does not know this variant\n".to_owned()),
     }
     .into_response())

@@ -2,6 +2,7 @@
 //! unavailable for a while. The provider runs in the test, and its records show what really happened.
 
 mod chance;
+mod errand;
 mod outage;
 #[path = "../shared/server.rs"]
 mod server;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use openid_deferred::testing::{Endpoint, Fault, TestProcess};
 use openid_deferred::{Clock as _, SystemClock};
+use serde_json::Value;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -91,7 +92,7 @@ async fn a_worker_that_is_told_to_stop_leaves_everything_in_order_for_the_next_o
     until("all users have an outcome", || service.lines().len() >= USERS as usize).await;
     let took = SystemClock.monotonic() - began;
     assert!(took < Duration::from_secs(10), "no claim was left to run out, and yet it took {took:?}");
-    assert!(service.lines().iter().all(|line| line["outcome"] == "approved"));
+    assert!(service.lines().iter().all(is_success));
     service.op.assert_clean();
 }
 
@@ -131,18 +132,23 @@ async fn outage<T>(store: StoreOf, take_away: impl FnOnce(&Service) -> T) {
     process.approve();
     undecided.iter().for_each(|process| process.approve());
     let store = service.open_store().await;
-    let states = async || -> Vec<_> {
+    let states = async || -> (u64, u64) {
         let stats = store.stats().await.unwrap_or_default();
-        stats.iter().map(|rows| (rows.open() + rows.decided, rows.acknowledged)).collect()
+        let rows = stats.iter().map(|rows| (rows.open() + rows.decided, rows.acknowledged));
+        rows.fold((0, 0), |all, rows| (all.0 + rows.0, all.1 + rows.1))
     };
-    while states().await != [(0, u64::from(USERS) + 1)] {
+    while states().await != (0, u64::from(USERS) + 1) {
         assert!(SystemClock.monotonic() - since < DEADLINE, "{:?}", states().await);
         SystemClock.sleep(MOMENT).await;
     }
     let lines = service.lines();
     assert_eq!(lines.len(), USERS as usize + 1, "each outcome once");
-    assert!(lines.iter().all(|line| line["outcome"] == "approved"), "{lines:?}");
+    assert!(lines.iter().all(is_success), "{lines:?}");
     service.op.assert_clean();
+}
+
+fn is_success(line: &Value) -> bool {
+    line["outcome"] == "approved" || line["outcome"] == "issued"
 }
 
 /// The OP repeats the ping as long as it gets a 503.

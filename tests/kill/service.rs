@@ -9,14 +9,15 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use openid_deferred::store::{PostgresStore, SqliteStore, Store};
-use openid_deferred::testing::{DecisionPolicy, NoncePolicy, TestClient, TestProcess, TestProvider, TestUser};
+use openid_deferred::testing::{DecisionPolicy, NoncePolicy, TestClient, TestProcess, TestProvider};
 use openid_deferred::{Clock as _, SystemClock};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio_postgres::NoTls;
-use url::Url;
 
+/// The client that speaks the IETF dialect.
+const IETF_CLIENT: &str = "worker-ietf";
 const CLIENT_SECRET: &str = "the secret of a worker that dies a lot";
 
 /// The timeout of a request to the OP, in seconds. A dead worker's claims expire after 17 s.
@@ -79,21 +80,34 @@ pub struct Service {
     pub app: SocketAddr,
     folder: TempDir,
     store: StoreOf,
-    browser: reqwest::Client,
+    pub browser: reqwest::Client,
     /// Only one user at a time is at the OP, so that their sign-in can be identified.
-    turnstile: Mutex<()>,
+    pub turnstile: Mutex<()>,
     visits: Mutex<BTreeMap<u32, Visit>>,
     front: Mutex<Worker>,
 }
 
-/// A user who has visited the provider and come back.
+/// A user who has visited the provider and come back, or somebody whose order the application took.
 #[derive(Clone)]
 pub struct Visit {
-    /// The sign-in at the provider.
-    pub process: TestProcess,
-    pub deferred_code: String,
-    /// The application's response to them.
+    /// What the provider has of it. An order may not have arrived there.
+    pub process: Option<TestProcess>,
+    pub key: String,
+    /// The application's response to them. 0 if it died instead.
     pub status: u16,
+}
+
+impl Visit {
+    /// The identifier that its polls have.
+    pub fn identifier(&self) -> Option<String> {
+        let process = self.process.as_ref()?;
+        process.deferred_auth_id().or(process.deferral_code())
+    }
+
+    /// Whether the tokens were issued, even if the answer did not arrive.
+    pub fn is_redeemed(&self) -> bool {
+        self.process.as_ref().is_some_and(TestProcess::is_redeemed)
+    }
 }
 
 impl Service {
@@ -101,11 +115,14 @@ impl Service {
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
         let app = free.local_addr().expect("it is bound");
         drop(free);
-        let client = TestClient::secret_basic("worker", CLIENT_SECRET)
-            .redirect_uri(&format!("http://{app}/callback"))
-            .notification_endpoint(&format!("http://{app}/ping"))
-            .signing_algorithm("ES256");
-        let op = TestProvider::builder().client(client).interval(interval).decisions(DecisionPolicy::scripted());
+        let client = |client_id| {
+            TestClient::secret_basic(client_id, CLIENT_SECRET)
+                .redirect_uri(&format!("http://{app}/callback"))
+                .notification_endpoint(&format!("http://{app}/ping"))
+                .signing_algorithm("ES256")
+        };
+        let op = TestProvider::builder().both_dialects().client(client("worker")).client(client(IETF_CLIENT));
+        let op = op.interval(interval).decisions(DecisionPolicy::scripted());
         let op = if https { op.https().dpop_nonces(NoncePolicy::Required) } else { op };
         let op = op.start().expect("the provider starts");
         let folder = tempfile::tempdir().expect("a folder");
@@ -174,49 +191,6 @@ impl Service {
         self.folder.path().join("pending.db")
     }
 
-    /// Sends a user to the OP and back. The user reloads until a replica takes them, and must be taken.
-    pub async fn sign_in(&self, user: u32) -> TestProcess {
-        let visit = self.visit(user).await;
-        assert_eq!(visit.status, 202, "user {user} came back");
-        visit.process
-    }
-
-    /// The same, for users who may be told to start again.
-    pub async fn visit(&self, user: u32) -> Visit {
-        let start = self.load(&format!("http://{}/start/{user}", self.app), "").await;
-        let header = |name| start.headers().get(name).and_then(|value| value.to_str().ok()).expect("a redirect");
-        let (url, cookie) = (header("location"), header("set-cookie"));
-        let (back, process) = {
-            let _turn = self.turnstile.lock().unwrap();
-            self.op.set_user(TestUser::new(&format!("user-{user}")));
-            (self.op.visit(url).url(), self.op.last_process())
-        };
-        let page = self.load(&back, cookie.split(';').next().unwrap_or_default()).await;
-        let url = Url::parse(&back).expect("the provider sends browsers to URLs");
-        let code = url.query_pairs().find(|(name, _)| name == "deferred_code").expect("the user did their part").1;
-        let visit = Visit { process, deferred_code: code.into_owned(), status: page.status().as_u16() };
-        self.visits.lock().unwrap().insert(user, visit.clone());
-        visit
-    }
-
-    async fn load(&self, url: &str, cookie: &str) -> reqwest::Response {
-        loop {
-            match self.browser.get(url).header("cookie", cookie).send().await {
-                Ok(page) if page.status() != 503 => return page,
-                _ => SystemClock.sleep(MOMENT).await,
-            }
-        }
-    }
-
-    /// Sends a ping for this sign-in, and returns the status of the answer.
-    pub async fn ping(&self, process: &TestProcess) -> u16 {
-        let body = format!("{{\"deferred_auth_id\":\"{}\"}}", process.deferred_auth_id().expect("it was exchanged"));
-        let token = process.notification_token().expect("pings are taken");
-        let request = self.browser.post(format!("http://{}/ping", self.app)).bearer_auth(token);
-        let answer = request.header("content-type", "application/json").body(body).send().await;
-        answer.expect("the server answers").status().as_u16()
-    }
-
     /// Every user who has come back so far.
     pub fn visits(&self) -> MutexGuard<'_, BTreeMap<u32, Visit>> {
         self.visits.lock().unwrap()
@@ -239,6 +213,7 @@ fn command(op: &TestProvider, folder: &TempDir, store: &StoreOf) -> Command {
     let mut command = Command::new(path);
     command
         .args(["run", "--issuer", op.issuer(), "--id-token-alg", "ES256", "--timeout", TIMEOUT])
+        .args(["--ietf-client-id", IETF_CLIENT])
         .args(["--delivery-lease", DELIVERY_LEASE, "--outcomes", &file("outcomes.jsonl")])
         .env("OPENID_DEFERRED_CLIENT_SECRET", CLIENT_SECRET)
         .env("OPENID_DEFERRED_KEY", "CVh2hmGkm7dpPYHCxQeQWzB4jLYHG8xQbD3c3bqFUZc=")

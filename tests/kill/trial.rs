@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use openid_deferred::store::PartitionStats;
 use openid_deferred::testing::TestProcess;
 use openid_deferred::{Clock as _, SystemClock};
 use tokio::task::JoinSet;
@@ -87,8 +88,7 @@ impl Trial {
                 looked = now;
                 let states = store.stats().await.unwrap_or_default();
                 // During the faults some exchanges fail, and some of these leave no row.
-                let is_over = matches!(&states[..], [rows] if rows.open() + rows.decided == 0
-                    && (!is_calm || rows.acknowledged == u64::from(self.processes)));
+                let is_over = is_all_done(&states, is_calm.then_some(self.processes));
                 if killer.is_done() && users.is_empty() && reviewers.are_done() && is_over {
                     break;
                 }
@@ -100,6 +100,13 @@ impl Trial {
         let took = SystemClock.monotonic() - began;
         eprintln!("| {} | {} | {} | {verdict} | {} s |", self.name, self.processes, self.kills, took.as_secs());
     }
+}
+
+/// Whether nothing is open in the rows of any client, and this many outcomes are acknowledged, if that is known.
+fn is_all_done(states: &[PartitionStats], acknowledged: Option<u32>) -> bool {
+    let sum = |count: fn(&PartitionStats) -> u64| -> u64 { states.iter().map(count).sum() };
+    let is_right = acknowledged.is_none_or(|all| sum(|rows| rows.acknowledged) == u64::from(all));
+    !states.is_empty() && sum(|rows| rows.open() + rows.decided) == 0 && is_right
 }
 
 /// Signs all users in, a few at a time. Without faults every user is taken back; with faults some have to start again.
@@ -138,7 +145,7 @@ impl Reviewers {
         let mut due = Vec::new();
         while let Some((_, user)) = self.plans.first().copied().filter(|(at, _)| *at <= now) {
             self.plans.pop_first();
-            due.push((self.decisions[&user], visits[&user].process.clone()));
+            due.extend(visits[&user].process.clone().map(|process| (self.decisions[&user], process)));
         }
         drop(visits);
         due.iter().for_each(|(decision, process)| carry_out(*decision, process));

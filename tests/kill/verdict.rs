@@ -7,6 +7,7 @@ use std::time::Duration;
 use openid_deferred::testing::{Endpoint, RecordedRequest, RequestRule};
 use serde_json::Value;
 
+use crate::errand::{Errand, identifier, key};
 use crate::service::{Service, Visit};
 use crate::weather::{DELAY, breaks_connections, is_delayed, is_spoilt};
 
@@ -48,26 +49,25 @@ impl Verdict {
         let mut exchanges: BTreeMap<String, Vec<RecordedRequest>> = BTreeMap::new();
         let mut polls: BTreeMap<String, Vec<RecordedRequest>> = BTreeMap::new();
         for request in requests {
-            let (of_kind, name) = match request.endpoint {
-                Endpoint::Exchange => (&mut exchanges, "deferred_code"),
-                Endpoint::Poll => (&mut polls, "deferred_auth_id"),
-                _ => continue,
-            };
-            let name = request.parameter(name).expect("it has one").to_owned();
-            of_kind.entry(name).or_default().push(request);
+            if request.endpoint == Endpoint::Poll {
+                polls.entry(identifier(&request).to_owned()).or_default().push(request);
+            } else if let Some(key) = key(&request) {
+                exchanges.entry(key).or_default().push(request);
+            }
         }
         verdict.polls = polls.values().map(Vec::len).sum();
         let outcomes = verdict.delivered(&service.lines());
         let mut histories = Vec::new();
         for (user, visit) in service.visits().iter() {
-            let exchanges = exchanges.remove(&visit.deferred_code).unwrap_or_default();
-            let id = visit.process.deferred_auth_id();
-            let polls = id.and_then(|id| polls.remove(&id)).unwrap_or_default();
+            let exchanges = exchanges.remove(&visit.key).unwrap_or_default();
+            let polls = visit.identifier().and_then(|id| polls.remove(&id)).unwrap_or_default();
             let history = History { exchanges, polls, deaths, breaks: &breaks };
             let outcome = outcomes.get(user).map_or("none", |line| line["outcome"].as_str().expect("it is text"));
             let detail = outcomes.get(user).map_or(&Value::Null, |line| &line["detail"]);
-            let is_right = is_right(decisions[user], outcome, visit, &history)
-                && (outcome != "approved" || *detail == format!("user-{user}"));
+            let success = Errand::of_user(*user).success(*user);
+            let is_success = (outcome, detail) == (success.0, &success.1);
+            let outcome = if is_success { "success" } else { outcome };
+            let is_right = is_right(decisions[user], outcome, visit, &history);
             let decision = decisions[user];
             assert!(is_right, "user {user}, {}: {outcome} ({detail}) for {decision:?} after {history:?}", visit.status);
             *verdict.outcomes.entry(outcome.to_owned()).or_default() += 1;
@@ -87,7 +87,7 @@ impl Verdict {
             let user = line["context"].as_str().and_then(|user| user.parse().ok()).expect("it is a number");
             let Some(earlier) = outcomes.insert(user, line.clone()) else { continue };
             self.repeated += 1;
-            if earlier["outcome"] == "unknown" && line["outcome"] == "approved" {
+            if earlier["outcome"] == "unknown" && (line["outcome"] == "approved" || line["outcome"] == "issued") {
                 continue;
             }
             for name in ["id", "outcome", "detail"] {
@@ -175,16 +175,16 @@ impl History<'_> {
     /// the ping reaches the worker after that.
     fn may_be_hastened(&self, number: usize, pinged: &BTreeSet<String>) -> bool {
         let pair = self.polls.windows(2).find(|pair| pair[1].number == number);
-        let is_pinged = || self.polls[0].parameter("deferred_auth_id").is_some_and(|id| pinged.contains(id));
+        let is_pinged = || pinged.contains(identifier(&self.polls[0]));
         pair.is_some_and(|pair| is_spoilt(&pair[0]) && pair[1].arrived - pair[0].arrived >= SHORTEST_GAP) && is_pinged()
     }
 
     /// Whether a lost answer may have been the success: no later answer certainly showed, long enough after it, that
     /// the sign-in goes on.
     fn may_have_lost_an_answer(&self) -> bool {
-        let goes_on = |poll: &RecordedRequest| {
-            poll.error().is_some_and(|error| matches!(error.as_str(), "authorization_pending" | "slow_down"))
-        };
+        const GOES_ON: [&str; 4] =
+            ["authorization_pending", "slow_down", "interaction_required", "interaction_pending"];
+        let goes_on = |poll: &RecordedRequest| poll.error().is_some_and(|error| GOES_ON.contains(&&*error));
         let certain = |poll: &usize| self.has_answered(*poll);
         let last = (0..self.polls.len()).rev().find(|poll| certain(poll) && goes_on(&self.polls[*poll]));
         let cleared = last.and_then(|last| self.polls[last].arrived.checked_sub(LONGEST_HELD)).unwrap_or_default();
@@ -202,7 +202,7 @@ impl History<'_> {
     /// Whether the success was sent and certainly did not arrive.
     fn may_have_lost_the_success(&self, visit: &Visit) -> bool {
         let arrived = (0..self.polls.len()).any(|poll| self.polls[poll].status == Some(200) && self.has_answered(poll));
-        visit.process.is_redeemed() && !arrived && self.may_have_lost_an_answer()
+        visit.is_redeemed() && !arrived && self.may_have_lost_an_answer()
     }
 
     /// Whether the exchange died with its replica or was spoilt, before or after it reached the provider.
@@ -230,8 +230,8 @@ impl fmt::Debug for History<'_> {
 
 fn is_right(decision: Decision, outcome: &str, visit: &Visit, history: &History<'_>) -> bool {
     match (decision, outcome) {
-        (Decision::Approve, "approved") => visit.process.is_redeemed(),
-        (Decision::Deny, "denied") | (Decision::Expire, "expired") => !visit.process.is_redeemed(),
+        (Decision::Approve, "success") => visit.is_redeemed(),
+        (Decision::Deny, "denied") | (Decision::Expire, "expired") => !visit.is_redeemed(),
         // The user was told that there is no result, because the exchange had failed.
         (_, "none") => visit.status != 202 && history.may_have_lost_the_exchange(),
         (_, "unknown") if history.polls.is_empty() => history.may_have_lost_the_exchange(),
@@ -247,7 +247,7 @@ fn is_right(decision: Decision, outcome: &str, visit: &Visit, history: &History<
 impl fmt::Display for Verdict {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = |name: &str| self.outcomes.get(name).copied().unwrap_or_default();
-        for name in ["approved", "denied", "expired", "unknown", "none"] {
+        for name in ["success", "denied", "expired", "unknown", "none"] {
             write!(formatter, "{} | ", count(name))?;
         }
         write!(formatter, "{} | {} | {}", self.repeated, self.asked_after_the_end, self.polls)

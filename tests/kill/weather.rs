@@ -42,10 +42,10 @@ impl Weather {
     }
 }
 
-const KINDS: usize = 22;
+const KINDS: usize = 28;
 
 fn trouble(op: &TestProvider, kind: usize) {
-    use Endpoint::{Exchange, Poll, Token};
+    use Endpoint::{ClientCredentials, Code, Exchange, Poll, Token};
     op.misbehave(match kind {
         // A proxy or a provider that fails, before or after the request was processed.
         0 => Fault::status(Poll, 503).header("Retry-After", "2"),
@@ -67,13 +67,19 @@ fn trouble(op: &TestProvider, kind: usize) {
         14 => Fault::stall(Poll).after_success(),
         15 => Fault::delay(Poll, DELAY),
         16 => Fault::delay(Poll, DELAY).after_success(),
-        // Codes that are spent without a result.
+        // Codes that are spent without a result, and token requests that nobody answers.
         17 => Fault::reset(Exchange),
         18 => Fault::cut_body(Exchange),
         19 => Fault::status(Exchange, 503),
+        20 => Fault::reset(Code),
+        21 => Fault::cut_body(Code),
+        22 => Fault::status(Code, 503),
+        23 => Fault::reset(ClientCredentials),
+        24 => Fault::cut_body(ClientCredentials),
+        25 => Fault::status(ClientCredentials, 503),
         // Events that a provider may cause at any time.
-        20 => Fault::forget_nonces(Token),
-        21 => return op.rotate_nonces(),
+        26 => Fault::forget_nonces(Token),
+        27 => return op.rotate_nonces(),
         kind => unreachable!("there are {KINDS} kinds of trouble, not {kind}"),
     });
 }

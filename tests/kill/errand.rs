@@ -1,0 +1,152 @@
+//! What people want from the application: sign-ins in both dialects, and orders, for which it requests tokens of its own.
+
+use openid_deferred::testing::{Endpoint, RecordedRequest, TestProcess, TestUser};
+use openid_deferred::{Clock as _, SystemClock};
+use serde_json::{Value, json};
+use url::Url;
+
+use crate::service::{MOMENT, Service, Visit};
+
+/// The kind of a user's errand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Errand {
+    /// A sign-in in the OpenID dialect.
+    OpenId,
+    /// A sign-in in the IETF dialect.
+    Ietf,
+    /// A client credentials grant in the IETF dialect.
+    Order,
+}
+
+impl Errand {
+    pub fn of_user(user: u32) -> Self {
+        match user % 3 {
+            0 => Self::OpenId,
+            1 => Self::Ietf,
+            _ => Self::Order,
+        }
+    }
+
+    /// The parameter of the authorization response with the code.
+    fn code(self) -> &'static str {
+        if self == Self::OpenId { "deferred_code" } else { "code" }
+    }
+
+    /// What the application writes about this user's success.
+    pub fn success(self, user: u32) -> (&'static str, Value) {
+        match self {
+            Self::OpenId | Self::Ietf => ("approved", format!("user-{user}").into()),
+            Self::Order => ("issued", details(user)),
+        }
+    }
+}
+
+/// The `authorization_details` of an order.
+fn details(order: u32) -> Value {
+    json!([{ "type": "order", "identifier": order.to_string() }])
+}
+
+/// Identifies an errand in the requests to the provider before it is deferred.
+pub fn key(request: &RecordedRequest) -> Option<String> {
+    let name = match request.endpoint {
+        Endpoint::Exchange => "deferred_code",
+        Endpoint::Code => "code",
+        Endpoint::ClientCredentials => "authorization_details",
+        _ => return None,
+    };
+    Some(request.parameter(name).expect("it has one").to_owned())
+}
+
+/// The identifier in a poll.
+pub fn identifier(poll: &RecordedRequest) -> &str {
+    poll.parameter("deferred_auth_id").or(poll.parameter("deferral_code")).expect("it has one")
+}
+
+impl Service {
+    /// Runs the errand of a user, who repeats what was refused for the moment, and must be taken.
+    pub async fn sign_in(&self, user: u32) -> TestProcess {
+        let visit = self.visit(user).await;
+        assert_eq!(visit.status, 202, "user {user} came back");
+        visit.process.expect("it was deferred")
+    }
+
+    /// The same, for users who may be told to start again.
+    pub async fn visit(&self, user: u32) -> Visit {
+        let errand = Errand::of_user(user);
+        let visit = match errand {
+            Errand::OpenId => self.there_and_back(user, "start", errand.code()).await,
+            Errand::Ietf => self.there_and_back(user, "ietf/start", errand.code()).await,
+            Errand::Order => self.order(user).await,
+        };
+        // In the IETF dialect some polls are answered with an `interaction_uri`, until the decision.
+        if errand != Errand::OpenId && user.is_multiple_of(2) {
+            visit.process.iter().for_each(TestProcess::require_interaction);
+        }
+        self.visits().insert(user, visit.clone());
+        visit
+    }
+
+    /// Sends a user to the OP and back.
+    async fn there_and_back(&self, user: u32, start: &str, code: &str) -> Visit {
+        let start = self.load(&format!("http://{}/{start}/{user}", self.app), "").await;
+        let header = |name| start.headers().get(name).and_then(|value| value.to_str().ok()).expect("a redirect");
+        let (url, cookie) = (header("location"), header("set-cookie"));
+        let (back, process) = {
+            let _turn = self.turnstile.lock().unwrap();
+            self.op.set_user(TestUser::new(&format!("user-{user}")));
+            let back = self.op.visit(url).url();
+            let mut processes = self.op.processes().into_iter().rev();
+            // An order may have come in between.
+            (back, processes.find(|process| process.authorization_parameter("state").is_some()))
+        };
+        let page = self.load(&back, cookie.split(';').next().unwrap_or_default()).await;
+        let url = Url::parse(&back).expect("the provider sends browsers to URLs");
+        let key = url.query_pairs().find(|(name, _)| name == code).expect("the user did their part").1;
+        Visit { process, key: key.into_owned(), status: page.status().as_u16() }
+    }
+
+    async fn load(&self, url: &str, cookie: &str) -> reqwest::Response {
+        loop {
+            match self.browser.get(url).header("cookie", cookie).send().await {
+                Ok(page) if page.status() != 503 => return page,
+                _ => SystemClock.sleep(MOMENT).await,
+            }
+        }
+    }
+
+    /// Gives the application an order. It is repeated only if the application was not there or could not store it:
+    /// every request that reached the provider counts.
+    async fn order(&self, order: u32) -> Visit {
+        let key = details(order).to_string();
+        let status = loop {
+            let answer = self.browser.post(format!("http://{}/ietf/order/{order}", self.app)).send().await;
+            match answer {
+                Ok(page) if page.status() != 503 || self.has_arrived(&key) => break page.status().as_u16(),
+                Err(error) if !error.is_connect() => break 0,
+                _ => SystemClock.sleep(MOMENT).await,
+            }
+        };
+        let mut processes = self.op.processes().into_iter().rev();
+        let is_it = |process: &TestProcess| {
+            process.authorization_parameter("authorization_details").is_some_and(|details| details == key)
+        };
+        Visit { process: processes.find(is_it), key, status }
+    }
+
+    fn has_arrived(&self, key: &str) -> bool {
+        let requests = self.op.requests_to(Endpoint::ClientCredentials);
+        requests.iter().any(|request| self::key(request).is_some_and(|of| of == key))
+    }
+
+    /// Sends a ping for this process, and returns the status of the answer.
+    pub async fn ping(&self, process: &TestProcess) -> u16 {
+        let body = match process.deferral_code() {
+            Some(code) => json!({ "deferral_code": code }),
+            None => json!({ "deferred_auth_id": process.deferred_auth_id().expect("it was exchanged") }),
+        };
+        let token = process.notification_token().expect("pings are taken");
+        let request = self.browser.post(format!("http://{}/ping", self.app)).bearer_auth(token);
+        let answer = request.header("content-type", "application/json").body(body.to_string()).send().await;
+        answer.expect("the server answers").status().as_u16()
+    }
+}
