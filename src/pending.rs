@@ -238,9 +238,9 @@ impl PendingAuthentication {
 
     /// The URI that the user should open, if the OP needs something from the user (IETF DTR §Token Endpoint — Deferred
     /// Response). It is the OP's latest one. It works once and is as sensitive as a token: show it only to the user whom
-    /// this request is about, and do not log it. Polling continues meanwhile.
+    /// this request is about, and do not log it. Polling continues meanwhile. `None` once the OP has decided.
     pub fn interaction_uri(&self) -> Option<&Secret> {
-        self.0.interaction_uri.as_ref()
+        self.0.interaction_uri.as_ref().filter(|_| self.0.phase.is_waiting())
     }
 
     /// When the sign-in expires, if the OP set a limit (`expires_in`, counted from when the token request was sent).

@@ -135,3 +135,36 @@ async fn the_demo_of_the_authors_is_understood() {
     issued(world.wait(&mut pending).await);
     world.op.assert_clean();
 }
+
+#[tokio::test]
+async fn a_uri_is_shown_as_a_browser_reads_it_without_characters_that_a_terminal_or_header_obeys() {
+    for (uri, shown) in [
+        (" https://op.example/i\r\nSet-Cookie: a=b ", "https://op.example/iSet-Cookie:%20a=b"),
+        ("https://op.example/\u{1b}]0;owned\u{7}", "https://op.example/%1B]0;owned"),
+        ("https://op.example/i?a=\u{202e}gpj.exe", "https://op.example/i?a=%E2%80%AEgpj.exe"),
+        ("https://b\u{430}nk.example/i", "https://xn--bnk-6cd.example/i"),
+        ("HTTPS:\\\\op.example\\i\"<script>", "https://op.example/i%22%3Cscript%3E"),
+    ] {
+        let world = ietf(|op| op.requires_interaction().decisions(DecisionPolicy::scripted())).await;
+        world.op.misbehave(Fault::edit_any_json(Endpoint::ClientCredentials, move |body| {
+            body.insert("interaction_uri".into(), uri.into());
+        }));
+        let pending = world.pending_grant().await;
+        assert_eq!(pending.interaction_uri().map(|uri| uri.expose()), Some(shown), "{uri:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_uri_disappears_when_the_op_ends_the_request() {
+    for approved in [true, false] {
+        let world = ietf(|op| op.requires_interaction().decisions(DecisionPolicy::scripted())).await;
+        let mut pending = world.pending_grant().await;
+        assert!(pending.interaction_uri().is_some());
+        match approved {
+            true => world.op.last_process().approve(),
+            false => world.op.last_process().deny(),
+        }
+        let _ = world.wait(&mut pending).await;
+        assert!(pending.interaction_uri().is_none());
+    }
+}
