@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::event::Event;
+use super::job::Report;
 use super::measure;
 use super::shared::Shared;
 use super::store_clock::ClockWatch;
@@ -84,13 +85,15 @@ pub(super) struct Engine {
 struct Kept {
     partition: Partition,
     settlement: Settlement,
+    /// To be emitted once the settlement is stored.
+    events: Vec<Event>,
     /// The time from which its durations count.
     since: Duration,
 }
 
 /// A task that has ended.
 enum Ended {
-    Job { partition: Partition, id: ProcessId, epoch: i64, settlement: Option<Box<Settlement>> },
+    Job { partition: Partition, id: ProcessId, epoch: i64, report: Option<Box<Report>> },
     Errand,
 }
 
@@ -330,22 +333,28 @@ impl Engine {
 
     /// Keeps the result of a job until it is settled.
     fn take(&mut self, ended: Option<Ended>) {
-        let Some(Ended::Job { partition, id, epoch, settlement }) = ended else { return };
-        let mut settlement = settlement.map(|settlement| *settlement);
+        let Some(Ended::Job { partition, id, epoch, report }) = ended else { return };
+        let mut report = report.map(|report| *report);
         let now = self.shared.clock.monotonic();
         if self.polls.get(&id) == Some(&epoch) {
             self.polls.remove(&id);
             let retaken = self.retaken.remove(&id);
-            if let (Some(retaken), Some(Settlement { epoch: Some(epoch), .. })) = (retaken, &mut settlement) {
+            let epoch = report.as_mut().and_then(|report| report.settlement.epoch.as_mut());
+            if let (Some(retaken), Some(epoch)) = (retaken, epoch) {
                 *epoch = retaken;
             }
         }
         self.agenda.freed(partition, now);
-        self.keep(partition, settlement, now);
+        self.keep(partition, report, now);
     }
 
-    fn keep(&mut self, partition: Partition, settlement: Option<Settlement>, now: Duration) {
-        self.results.extend(settlement.map(|settlement| Kept { partition, settlement, since: now }));
+    fn keep(&mut self, partition: Partition, report: Option<Report>, now: Duration) {
+        self.results.extend(report.map(|Report { settlement, events }| Kept {
+            partition,
+            settlement,
+            events,
+            since: now,
+        }));
     }
 
     /// Stops claiming, waits for the running jobs, and settles their results. The leases of interrupted jobs expire.

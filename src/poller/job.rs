@@ -55,12 +55,26 @@ pub(super) struct Job {
     pub(super) was_sent: Arc<AtomicBool>,
 }
 
+/// The result of the work on a row.
+#[derive(Clone)]
+pub(super) struct Report {
+    pub(super) settlement: Settlement,
+    /// To be emitted once the settlement is stored, because a listener may read the status at once.
+    pub(super) events: Vec<Event>,
+}
+
+impl From<Settlement> for Report {
+    fn from(settlement: Settlement) -> Self {
+        Self { settlement, events: Vec::new() }
+    }
+}
+
 impl Job {
     /// Works on the row. `None` if there is nothing to settle; then the lease expires.
-    pub(super) async fn run(self) -> Option<Settlement> {
+    pub(super) async fn run(self) -> Option<Report> {
         let span = self.span();
         match self.work().instrument(span).await {
-            Ok(settlement) => settlement,
+            Ok(report) => report,
             Err(error) => {
                 let consequence = "a sign-in cannot be read and is not polled by this replica";
                 self.shared.unreadable(self.claimed.id, consequence, Some(&error));
@@ -107,25 +121,23 @@ impl Job {
         Some(Settlement { interval, expires_in, schedule, ..self.settlement(Next::Waiting, due_in) })
     }
 
-    async fn work(&self) -> Result<Option<Settlement>, Error> {
+    async fn work(&self) -> Result<Option<Report>, Error> {
         let record = Record::open(&self.shared.keyring, self.claimed.id, &self.claimed.body)?;
         match (self.claimed.state, record.stage) {
             // The replica that exchanged the code has died, and the code is never sent again.
-            (State::Exchanging, _) => self.decided(Outcome::Unknown, record.context).map(Some),
-            (State::Answered, Stage::Process(pending)) => self.verify(pending, record.context).await,
-            (State::Waiting, Stage::Process(pending)) => self.ask(pending, record.context).await,
+            (State::Exchanging, _) => Ok(Some(self.decided(Outcome::Unknown, record.context)?.into())),
+            (State::Answered, Stage::Process(pending)) => {
+                Ok(self.verify(pending, record.context).await?.map(Report::from))
+            }
+            (State::Waiting, Stage::Process(pending)) => self.ask(pending, record.context).await.map(Some),
             _ => Err(Error::new(ErrorKind::Sealed)),
         }
     }
 
-    async fn ask(
-        &self,
-        mut pending: PendingAuthentication,
-        context: Zeroizing<Vec<u8>>,
-    ) -> Result<Option<Settlement>, Error> {
+    async fn ask(&self, mut pending: PendingAuthentication, context: Zeroizing<Vec<u8>>) -> Result<Report, Error> {
         if pending.is_answered() {
             // It was started elsewhere and already contains the response.
-            return self.answered(pending, context).map(Some);
+            return self.answered(pending, context).map(Report::from);
         }
         let mut schedule: Schedule = sealed::from_json(self.claimed.schedule.as_bytes())?;
         let now = self.store_clock.moment(&*self.shared.clock);
@@ -141,10 +153,10 @@ impl Job {
         let step = schedule.claimed(now, self.store_clock.reading(), self.claimed.pinged, self.claimed.orphaned);
         pending.0.schedule = schedule;
         match step {
-            Step::Wait(wait) => return self.waiting(pending, now, wait, None).map(Some),
+            Step::Wait(wait) => return self.waiting(pending, now, wait, None).map(Report::from),
             Step::End(end) => {
                 let outcome = client::finish(&mut pending, end, None);
-                return self.decided(outcome, context).map(Some);
+                return self.decided(outcome, context).map(Report::from);
             }
             Step::Ask => {}
         }
@@ -163,7 +175,7 @@ impl Job {
             self.shared.note_unsent(&self.tenant, clock.monotonic().saturating_sub(sent_at));
             pending.0.schedule = pending.0.schedule.given_back(untouched);
             let now = self.store_clock.moment(clock);
-            return self.waiting(pending, now, self.tenant.give_back(), None).map(Some);
+            return self.waiting(pending, now, self.tenant.give_back(), None).map(Report::from);
         };
         self.was_sent.store(true, Ordering::Relaxed);
         self.tenant.sent_in_time();
@@ -192,7 +204,7 @@ impl Job {
         }
         // The answer came within the lease. If this machine was suspended since, it is processed late.
         let late = clock.monotonic().saturating_sub(sent_at).saturating_sub(self.lease);
-        self.take(pending, context, answer, error, late).map(Some)
+        self.take(pending, context, answer, error, late)
     }
 
     /// The rest of the lease.
@@ -237,7 +249,7 @@ impl Job {
         answer: Answer,
         error: Option<Error>,
         late: Duration,
-    ) -> Result<Settlement, Error> {
+    ) -> Result<Report, Error> {
         let id = self.claimed.id;
         let response = match &answer {
             Answer::Error { response, .. } => Some(response.clone()),
@@ -251,37 +263,30 @@ impl Job {
             Standing::Succeeded => {
                 let now = self.tenant.client.clock().now();
                 pending.received_at(now.checked_sub(late).unwrap_or(now));
-                self.answered(pending, context)
+                self.answered(pending, context).map(Report::from)
             }
-            Standing::Ended(end) => self.ended(pending, context, end, response),
+            Standing::Ended(end) => self.ended(pending, context, end, response).map(Report::from),
             Standing::Open => {
                 let progressed = pending.progress() != progress.as_deref();
                 let redirected = pending.interaction_uri() != interaction.as_ref();
-                self.emit_answer(id, &pending, response.as_ref(), error, progressed);
-                if redirected {
-                    self.shared.emit(match pending.interaction_uri() {
-                        Some(uri) => Event::InteractionRequired { id, uri: uri.clone() },
-                        None => Event::InteractionBegun { id },
-                    });
-                }
+                self.emit_answer(id, response.as_ref(), error);
+                let text = pending.progress().filter(|_| progressed);
+                let mut events = Vec::new();
+                events.extend(text.map(|text| Event::Progress { id, text: ProgressText(text.into()) }));
+                events.extend(redirected.then(|| match pending.interaction_uri() {
+                    Some(uri) => Event::InteractionRequired { id, uri: uri.clone() },
+                    None => Event::InteractionBegun { id },
+                }));
                 self.emit_stale(pending.0.schedule.newly_stale(now));
                 let due_in = pending.0.schedule.due_in(now);
                 let body = (progressed || redirected).then_some(context);
-                let settlement = self.waiting(pending, now, due_in, body);
-                self.shared.emit(Event::Pending { id, due_in });
-                settlement
+                events.push(Event::Pending { id, due_in });
+                Ok(Report { settlement: self.waiting(pending, now, due_in, body)?, events })
             }
         }
     }
 
-    fn emit_answer(
-        &self,
-        id: ProcessId,
-        pending: &PendingAuthentication,
-        response: Option<&ErrorResponse>,
-        error: Option<Error>,
-        progressed: bool,
-    ) {
+    fn emit_answer(&self, id: ProcessId, response: Option<&ErrorResponse>, error: Option<Error>) {
         if response.is_some_and(|response| response.code() == "slow_down") {
             self.shared.emit(Event::SlowDown { id });
         }
@@ -291,9 +296,6 @@ impl Job {
         if let Some(error) = error {
             tracing::debug!(process = %id, error = %error, "a poll failed with a transient error");
             self.shared.emit(Event::Trouble { id, error: Arc::new(error) });
-        }
-        if let Some(text) = pending.progress().filter(|_| progressed) {
-            self.shared.emit(Event::Progress { id, text: ProgressText(text.into()) });
         }
     }
 

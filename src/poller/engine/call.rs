@@ -8,7 +8,7 @@ use futures_core::future::BoxFuture;
 use super::agenda::QUOTAS;
 use super::{Engine, Kept, SHARE_PAUSE};
 use crate::poller::event::Event;
-use crate::poller::job::{Job, PutOff};
+use crate::poller::job::{Job, PutOff, Report};
 use crate::poller::measure;
 use crate::poller::record::FORMAT;
 use crate::poller::reminders::Cause;
@@ -167,7 +167,7 @@ impl Engine {
         if outage.is_some_and(|outage| outage >= OUTAGE) {
             self.chores.spread_soon();
         }
-        self.emit_decided(&call.settling, &work.settled);
+        self.emit_stored(call.settling, &work.settled);
         for id in work.set_aside {
             self.shared.unreadable(id, "the body of a sign-in is missing from the store; the row is set aside", None);
         }
@@ -191,9 +191,10 @@ impl Engine {
         }
     }
 
-    fn emit_decided(&self, settling: &[Kept], settled: &[Settled]) {
-        for (kept, settled) in settling.iter().zip(settled) {
-            if matches!((kept.settlement.next, settled), (Next::Decided { .. }, Settled::Done)) {
+    fn emit_stored(&self, settling: Vec<Kept>, settled: &[Settled]) {
+        for (kept, _) in settling.into_iter().zip(settled).filter(|(_, settled)| **settled == Settled::Done) {
+            kept.events.into_iter().for_each(|event| self.shared.emit(event));
+            if let Next::Decided { .. } = kept.settlement.next {
                 self.shared.emit(Event::Decided { id: kept.settlement.id });
             }
         }
@@ -232,8 +233,8 @@ impl Engine {
             _ => None,
         };
         if let Some(put_off) = put_off {
-            let settlement = job.put_off(put_off);
-            return self.keep(partition, settlement, now);
+            let report = job.put_off(put_off).map(Report::from);
+            return self.keep(partition, report, now);
         }
         self.spawn(job, partition);
     }
@@ -269,7 +270,7 @@ impl Engine {
         let under_way = job.tenant.enter(&job.shared, is_poll, job.was_sent.clone(), job.began);
         let shared = job.shared.clone();
         self.jobs.spawn(async move {
-            let settlement = catch_panic(job.run()).await.unwrap_or_else(|Panicked| {
+            let report = catch_panic(job.run()).await.unwrap_or_else(|Panicked| {
                 measure::panicked();
                 tracing::error!(process = %id, "a poll or verification panicked; it is repeated after its lease");
                 if shared.is_due(Cause::Panicked(id)) {
@@ -278,7 +279,7 @@ impl Engine {
                 None
             });
             drop(under_way);
-            Ended::Job { partition, id, epoch, settlement: settlement.map(Box::new) }
+            Ended::Job { partition, id, epoch, report: report.map(Box::new) }
         });
     }
 
