@@ -49,18 +49,19 @@ impl Client {
         self.request_cancellation(pending).await
     }
 
-    /// Whether this client can tell the OP of a cancellation, as far as that is known without a request.
-    pub(crate) fn may_tell_of_cancellations(&self) -> bool {
-        let may_revoke = || {
-            let metadata = self.0.provider.known_metadata();
-            metadata.is_none_or(|metadata| {
-                Dialect::ALL.into_iter().any(|dialect| match dialect.protocol().cancellation() {
-                    Cancellation::AtEndpoint => false,
-                    Cancellation::ByRevocation { token_type } => revokes(&metadata, token_type),
-                })
-            })
+    /// Whether this client can tell the OP of a cancellation, as far as that is known without a request. The dialect of
+    /// a request that has not been answered yet is unknown.
+    pub(crate) fn may_tell_of_cancellation(&self, pending: Option<&PendingAuthentication>) -> bool {
+        let may_tell = |dialect: Dialect| match dialect.protocol().cancellation() {
+            Cancellation::AtEndpoint => self.0.cancellation_endpoint.is_some(),
+            Cancellation::ByRevocation { token_type } => {
+                self.0.provider.known_metadata().is_none_or(|metadata| revokes(&metadata, token_type))
+            }
         };
-        self.0.cancellation_endpoint.is_some() || may_revoke()
+        match pending {
+            Some(pending) => may_tell(pending.dialect()),
+            None => Dialect::ALL.into_iter().any(may_tell),
+        }
     }
 
     /// Tells the OP in the way of the dialect that `pending` belongs to.

@@ -47,7 +47,12 @@ impl Poller {
             return Err(Misuse::UnknownProcess.into());
         };
         let tenant = shared.tenant(row.partition);
-        let told_by = tenant.as_ref().filter(|tenant| tenant.client.may_tell_of_cancellations());
+        let record = row.body.as_ref().map(|body| Record::open(&shared.keyring, id, body));
+        let pending = match &record {
+            Some(Ok(Record { stage: Stage::Process(pending), .. })) => Some(pending),
+            _ => None,
+        };
+        let told_by = tenant.as_ref().filter(|tenant| tenant.client.may_tell_of_cancellation(pending));
         // Recorded before the cancellation is stored, so that a poll that sees the cancellation does not send a second
         // request.
         let permit = told_by
@@ -62,10 +67,10 @@ impl Poller {
             Some(Cancellation::Told) => return Ok(Cancelled::Told),
             Some(Cancellation::Requested) => {}
         }
-        let (Some(_permit), Some(tenant), Some(body)) = (permit, &tenant, row.body) else {
+        let (Some(_permit), Some(tenant), Some(record)) = (permit, &tenant, record) else {
             return Ok(Cancelled::Noted);
         };
-        let Stage::Process(pending) = Record::open(&shared.keyring, id, &body)?.stage else {
+        let Stage::Process(pending) = record?.stage else {
             return Ok(Cancelled::Noted);
         };
         match tenant.client.request_cancellation(&pending).await {
@@ -116,9 +121,9 @@ impl Job {
 async fn cancel(shared: &Shared, tenant: &Tenant, id: ProcessId, pending: &PendingAuthentication) {
     if let Err(error) = tenant.client.request_cancellation(pending).await {
         // An OP that refuses the request itself would refuse every repetition.
-        let is_refusal = error
-            .error_response()
-            .is_some_and(|response| matches!(response.code(), "invalid_request" | "invalid_grant"));
+        let is_refusal = error.error_response().is_some_and(|response| {
+            matches!(response.code(), "invalid_request" | "invalid_grant" | "unsupported_token_type")
+        });
         shared.emit(Event::Trouble { id, error: Arc::new(error) });
         if !is_refusal {
             return;
