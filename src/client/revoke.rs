@@ -7,6 +7,7 @@ use url::Url;
 
 use super::Client;
 use super::authentication::Authentication;
+use super::granted::Granted;
 use crate::dpop::DpopKey;
 use crate::endpoint::{Answer, ClientIdentity, EndpointRequest, Endpoints};
 use crate::error::{Document, Error};
@@ -112,7 +113,28 @@ impl Client {
     /// Revokes the tokens of a refused response, as far as the OP allows, so that no unused token stays valid. Failures
     /// are only logged, because no caller needs the result.
     pub(crate) async fn revoke_quietly(&self, token_response: &[u8], dpop_key: Option<&DpopKey>) {
-        let tokens = tokens_to_revoke(token_response);
+        self.revoke_each_quietly(&tokens_to_revoke(token_response), dpop_key).await;
+    }
+
+    /// The same for tokens that nobody receives.
+    pub(crate) async fn revoke_granted(&self, granted: &Granted) {
+        let (access_token, refresh_token, key) = match granted {
+            Granted::SignedIn(authentication) => {
+                let body = authentication.body();
+                (body.access_token.as_ref(), body.refresh_token.as_ref(), body.dpop_key.as_ref())
+            }
+            Granted::Issued(tokens) => {
+                let body = tokens.body();
+                (Some(&body.access_token), body.refresh_token.as_ref(), body.dpop_key.as_ref())
+            }
+        };
+        let refresh_token = refresh_token.map(|token| (token.clone(), TokenTypeHint::RefreshToken));
+        let access_token = access_token.map(|token| (token.clone(), TokenTypeHint::AccessToken));
+        let tokens: Vec<_> = refresh_token.into_iter().chain(access_token).collect();
+        self.revoke_each_quietly(&tokens, key).await;
+    }
+
+    async fn revoke_each_quietly(&self, tokens: &[(Secret, TokenTypeHint)], dpop_key: Option<&DpopKey>) {
         if tokens.is_empty() {
             return;
         }
@@ -121,9 +143,7 @@ impl Client {
         let Ok(url) = self.endpoints(&metadata, client).revocation() else { return };
         let timeout = self.0.options.request_timeout;
         let assertion_audience = self.assertion_audience(&metadata);
-        Revocation { url, client, assertion_audience, dpop_key, timeout }
-            .send_quietly(&self.0.endpoints, &tokens)
-            .await;
+        Revocation { url, client, assertion_audience, dpop_key, timeout }.send_quietly(&self.0.endpoints, tokens).await;
     }
 }
 

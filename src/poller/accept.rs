@@ -64,8 +64,9 @@ impl Poller {
     /// sign-in is returned, as [`SignIn::Deferred`] or, if it has ended, [`SignIn::Ended`]. If the first exchange
     /// failed before the OP processed the code, the second response takes its place.
     ///
-    /// The exchange continues if this future is dropped, for example because the browser disconnected. After the
-    /// exchange, this method waits at most 10 s for a store that fails; see [`SignIn::Deferred`].
+    /// The exchange continues if this future is dropped, for example because the browser disconnected. The tokens of
+    /// [`SignIn::Complete`] are then revoked. After the exchange, this method waits at most 10 s for a store that fails;
+    /// see [`SignIn::Deferred`].
     ///
     /// # Errors
     ///
@@ -112,8 +113,8 @@ impl Poller {
     /// stores the answer, and polls if the OP defers its answer. The outcome comes with the
     /// [`context`](crate::TokenRequest::context) of the request.
     ///
-    /// The request continues if this future is dropped. After the OP's answer, this method waits at most 10 s for a store
-    /// that fails; see [`TokenAnswer::Deferred`].
+    /// The request continues if this future is dropped. Tokens that the OP issues at once are then revoked. After the
+    /// OP's answer, this method waits at most 10 s for a store that fails; see [`TokenAnswer::Deferred`].
     ///
     /// ```
     /// # async fn example(client: &openid_deferred::Client, poller: &openid_deferred::Poller)
