@@ -215,7 +215,8 @@ impl ClientBuilder {
     ///
     /// Unless set, none is sent. A poller that [receives pings](crate::poller::PollerBuilder::receives_pings) sends a
     /// new one for each sign-in instead. The [IETF dialect](Dialect::Ietf) requires a new one for each request (IETF DTR
-    /// §Client Opt-In Signaling), so this setting is a configuration error there.
+    /// §Client Opt-In Signaling), so sign-ins with this setting are a configuration error there, and
+    /// [token requests](super::Client::token_request) do not send it.
     pub fn notification_token(mut self, token: impl Into<Secret>) -> Self {
         self.options.notification_token = Some(token.into());
         self

@@ -237,8 +237,7 @@ impl TokenRequest<'_> {
     ///
     /// - [`Configuration`](crate::ErrorKind::Configuration) for parameters that cannot be sent, for client credentials of
     ///   a public client and, if the OP may defer its answer, for a public client without DPoP (IETF DTR
-    ///   §Sender-Constraint Requirements) or a client with one
-    ///   [notification token](super::ClientBuilder::notification_token) for all requests.
+    ///   §Sender-Constraint Requirements).
     /// - [`Misuse::ReservedParameter`] and [`Misuse::ContextTooLong`].
     /// - [`ErrorResponse`](crate::ErrorKind::ErrorResponse) if the OP refused.
     /// - [`Transport`](crate::ErrorKind::Transport) if nothing was sent.

@@ -344,3 +344,89 @@ async fn a_replica_that_dies_during_the_request_leaves_an_unknown_outcome() {
     assert!(matches!(delivery.outcome(), Outcome::Unknown), "{delivery:?}");
     assert_eq!(delivery.context(), b"order 4711");
 }
+
+#[tokio::test]
+async fn a_uri_is_not_in_the_status_while_the_ops_answer_is_verified() {
+    let world = ietf(|op| op.requires_interaction().decisions(DecisionPolicy::scripted())).await;
+    let id = world.waiting().await;
+    assert!(world.poller.status(id).await.unwrap().unwrap().interaction_uri().is_some());
+    world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
+    world.op.last_process().approve();
+    world.sleep(20 * SECOND).await;
+    let status = world.poller.status(id).await.unwrap().unwrap();
+    assert_eq!(status.phase(), openid_deferred::poller::ProcessPhase::Verifying);
+    assert!(status.interaction_uri().is_none(), "the OP has decided");
+}
+
+#[tokio::test]
+async fn a_repeated_cancellation_says_again_that_the_op_does_not_know_of_it() {
+    // Each dialect in turn is the one whose cancellations the OP cannot be told of.
+    let world = world_with(
+        |op| op.both_dialects().without_deferral_code_revocation().decisions(DecisionPolicy::scripted()),
+        |client| client.cancellation_endpoint("https://op.test/cancel"),
+        |p| p,
+    )
+    .await;
+    let grant = world.waiting_grant().await;
+    assert_eq!(world.poller.cancel(grant).await.unwrap(), Cancelled::LocallyOnly);
+    assert_eq!(world.poller.cancel(grant).await.unwrap(), Cancelled::LocallyOnly);
+
+    let world = world_with(|op| op.both_dialects().decisions(DecisionPolicy::scripted()), |c| c, |p| p).await;
+    let sign_in = world.waiting().await;
+    assert_eq!(world.poller.cancel(sign_in).await.unwrap(), Cancelled::LocallyOnly);
+    assert_eq!(world.poller.cancel(sign_in).await.unwrap(), Cancelled::LocallyOnly);
+}
+
+#[tokio::test]
+async fn the_status_is_up_to_date_when_an_event_says_that_the_user_is_needed_or_has_come() {
+    let world = ietf(|op| op.requires_interaction().decisions(DecisionPolicy::scripted())).await;
+    let id = world.waiting_grant().await;
+    let mut events = world.poller.events();
+    let process = world.op.last_process();
+    process.require_interaction();
+    let second = process.interaction_uri().unwrap();
+    loop {
+        if let Event::InteractionRequired { uri, .. } = events.next().await.expect("the poller runs") {
+            assert_eq!(uri.expose(), second);
+            let status = world.poller.status(id).await.unwrap().unwrap();
+            assert_eq!(status.interaction_uri().map(|uri| uri.expose()), Some(&*second));
+            break;
+        }
+    }
+    world.op.open_interaction(&second);
+    let mut events = world.poller.events();
+    loop {
+        if let Event::Pending { .. } = events.next().await.expect("the poller runs") {
+            let status = world.poller.status(id).await.unwrap().unwrap();
+            assert!(status.interaction_uri().is_none(), "the page read the status again and shows a dead link");
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn tokens_of_a_request_whose_caller_has_gone_are_revoked() {
+    let world = ietf(|op| op.answers_at_once()).await;
+    world.op.misbehave(Fault::delay(Endpoint::ClientCredentials, 2 * SECOND));
+    tokio::select! {
+        biased;
+        answer = world.request_tokens() => panic!("it was to take longer: {answer:?}"),
+        () = world.sleep(SECOND) => {}
+    }
+    world.sleep(20 * SECOND).await;
+    let stats = &world.poller.stats().await.unwrap()[0];
+    assert_eq!(stats.rows.undelivered, None);
+    assert_eq!(world.op.requests_to(Endpoint::Revocation).len(), 1, "nobody can use these tokens");
+    world.op.assert_clean();
+}
+
+#[tokio::test]
+async fn an_op_that_cannot_revoke_codes_after_all_is_asked_once() {
+    let world = ietf(|op| op.interval(HOUR / 6).decisions(DecisionPolicy::scripted())).await;
+    let id = world.waiting_grant().await;
+    world.op.misbehave(Fault::error(Endpoint::Revocation, "unsupported_token_type").always());
+    world.poller.cancel(id).await.unwrap();
+    world.sleep(3 * HOUR).await;
+    let asked = world.op.requests_to(Endpoint::Revocation).len();
+    assert!(asked <= 2, "{asked} requests that the OP has to refuse");
+}
