@@ -125,7 +125,8 @@ impl<'a> Wait<'a> {
             let uri = self.pending.interaction_uri().cloned();
             match &uri {
                 Some(uri) if shown.as_ref() != Some(uri) => self.emit(WaitEvent::InteractionRequired { uri }),
-                None if shown.is_some() => self.emit(WaitEvent::InteractionBegun),
+                // While the OP's answer is validated, nothing is left to open.
+                None if shown.is_some() && !self.pending.is_answered() => self.emit(WaitEvent::InteractionBegun),
                 _ => {}
             }
             shown = uri;

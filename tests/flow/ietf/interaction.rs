@@ -1,7 +1,7 @@
 //! The interaction of the user while a request is pending.
 
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault};
-use openid_deferred::{Clock as _, Poll, WaitEvent};
+use openid_deferred::{Clock as _, Outcome, Poll, WaitEvent};
 
 use super::{deferred, demo, ietf, issued, undecided};
 use crate::support::{HOUR, keyring, reopened, seconds, world_with};
@@ -167,4 +167,23 @@ async fn a_uri_disappears_when_the_op_ends_the_request() {
         let _ = world.wait(&mut pending).await;
         assert!(pending.interaction_uri().is_none());
     }
+}
+
+#[tokio::test]
+async fn a_wait_for_the_ops_keys_is_not_reported_as_the_users_visit() {
+    let world = ietf(|op| op.requires_interaction().decisions(DecisionPolicy::scripted())).await;
+    let mut pending = world.pending().await;
+    assert!(pending.interaction_uri().is_some());
+    world.op.rotate_keys(false);
+    world.op.misbehave(Fault::status(Endpoint::Keys, 503).times(3));
+    world.op.last_process().approve();
+    let (mut begun, mut troubles) = (0, 0);
+    let waited = world.client.wait(&mut pending).on_event(|_, event| match event {
+        WaitEvent::InteractionBegun => begun += 1,
+        WaitEvent::Trouble { .. } => troubles += 1,
+        _ => {}
+    });
+    assert!(matches!(waited.await, Ok(Outcome::Approved(_))));
+    assert!(troubles > 0, "the keys were to be missing");
+    assert_eq!(begun, 0);
 }
