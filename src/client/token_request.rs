@@ -211,12 +211,13 @@ impl TokenRequest<'_> {
         self
     }
 
-    /// Recognises this request when it is repeated after a crash, such as by the key of an order. It is not sent to the OP.
+    /// Sets a key, such as an order number, by which the poller recognises a repetition of this request after a crash. The
+    /// key is not sent to the OP.
     ///
     /// [`Poller::request_tokens`](crate::Poller::request_tokens) sends one request for each key of a client, and returns
     /// the id of the first one to later callers, for as long as its row is kept
     /// ([`keep_tombstones`](crate::poller::PollerBuilder::keep_tombstones)). To ask again after a denial or an unknown
-    /// outcome, use another key. [`send`](Self::send) does not use it.
+    /// outcome, use another key. [`send`](Self::send) ignores the key.
     pub fn idempotency_key(mut self, key: impl Into<Secret>) -> Self {
         self.idempotency_key = Some(key.into());
         self
@@ -231,7 +232,7 @@ impl TokenRequest<'_> {
     /// Sends the request.
     ///
     /// Do not drop the future: the request continues, but its answer would be lost. Tokens that arrive afterwards are
-    /// revoked. [`Poller::request_tokens`](crate::Poller::request_tokens) has no such limit.
+    /// revoked. [`Poller::request_tokens`](crate::Poller::request_tokens) does not have this problem.
     ///
     /// # Errors
     ///
@@ -252,7 +253,7 @@ impl TokenRequest<'_> {
         }
     }
 
-    /// What a repetition of this request is recognised by.
+    /// Identifies a repetition of this request.
     pub(crate) fn key(&self) -> Option<&Secret> {
         self.idempotency_key.as_ref()
     }

@@ -37,8 +37,8 @@ pub enum WaitEvent<'a> {
         /// The time until it is.
         due_in: Duration,
     },
-    /// A poll is about to be sent. Seal and store the pending sign-in now to know after a crash that an answer may have
-    /// been lost.
+    /// A poll is about to be sent. Seal and store the pending sign-in now. After a crash, this copy shows that an
+    /// answer may have been lost.
     Asking,
     /// The OP's success response, which it gives only once, has arrived and is about to be validated. Seal and store
     /// the pending sign-in now to keep it.

@@ -32,7 +32,7 @@ const COMMIT_PATIENCE: Duration = Duration::from_secs(600);
 const FORGET_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a caller waits until the OP's answer is stored. Afterwards the poller still tries to store it.
 const CALLER_PATIENCE: Duration = Duration::from_secs(10);
-/// The same if nothing is delivered afterwards.
+/// Like [`CALLER_PATIENCE`], for a request that ends without a delivery.
 const ENDED_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What became of a request.
@@ -109,7 +109,7 @@ impl Acceptance {
         tracing::Span::current().record("result", result);
     }
 
-    /// Answers the caller, unless it has its answer. If the caller was dropped, a pending request is still in the store.
+    /// Answers the caller, unless it was answered already. If the caller was dropped, a pending request is still in the store.
     /// Tokens that came at once are not; they are revoked.
     fn answer(&self, answer: Result<Accepted, Error>) {
         let caller = self.caller.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -272,7 +272,7 @@ impl Acceptance {
 
     /// Stores an answer that the OP gives only once, however long that takes.
     ///
-    /// If that takes long, the caller gets its answer before. The store contains the row of the exchange, so an outcome
+    /// If storing takes long, the caller is answered first. The store contains the row of the exchange, so an outcome
     /// follows in any case, even if this replica dies.
     async fn store(&self, settlement: Settlement) {
         let _committing = Committing::new(&self.shared, self.id);

@@ -140,8 +140,8 @@ pub enum Event {
         /// The client.
         client_id: Arc<str>,
     },
-    /// The store's clock jumped against this machine's monotonic clock. Due times are moved by the size of the jump, by an
-    /// interval at most. Alert an operator.
+    /// The store's clock jumped against this machine's monotonic clock. Due times move by the size of the jump, but by
+    /// at most one interval. Alert an operator.
     ClockJumped {
         /// The size of the jump, in either direction.
         by: Duration,
