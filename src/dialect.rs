@@ -192,10 +192,21 @@ pub(crate) enum Cancellation {
     ByRevocation { token_type: &'static str },
 }
 
+/// The names of the members of a body, of which nothing else is copied.
+type Names<'a> = BTreeMap<Cow<'a, str>, IgnoredAny>;
+
+impl Dialect {
+    /// Whether the body of a success has the identifier and no access token.
+    pub(crate) fn has_only_an_identifier(self, body: &[u8]) -> bool {
+        let has_only_it =
+            |names: Names| names.contains_key(self.protocol().identifier()) && !names.contains_key("access_token");
+        serde_json::from_slice::<Names>(body).is_ok_and(has_only_it)
+    }
+}
+
 /// Whether the body of a token response defers the tokens, in any dialect. An unreadable body counts as one, because
-/// nothing in it can be revoked. Nothing but the names of the members is copied out of the body.
+/// nothing in it can be revoked.
 pub(crate) fn is_deferral(body: &[u8]) -> bool {
-    type Names<'a> = BTreeMap<Cow<'a, str>, IgnoredAny>;
     let has_identifier =
         |names: &Names| Dialect::ALL.into_iter().any(|dialect| names.contains_key(dialect.protocol().identifier()));
     serde_json::from_slice::<Names>(body).map_or(true, |names| has_identifier(&names))

@@ -143,8 +143,11 @@ impl Client {
     }
 }
 
-/// Whether the OP's revocation endpoint accepts this type of token.
+/// Whether the OP has a revocation endpoint that accepts this type of token.
 fn revokes(metadata: &ProviderMetadata, token_type: &str) -> bool {
+    if metadata.revocation_endpoint().is_none() {
+        return false;
+    }
     let listed = metadata.extra("revocation_endpoint_token_type_values_supported").and_then(Value::as_array);
     listed.is_some_and(|listed| listed.iter().any(|listed| listed == token_type))
 }

@@ -108,7 +108,9 @@ impl CodeRequest {
     }
 
     fn response(&self, body: Zeroizing<Vec<u8>>, error: Option<&str>) -> CodeResponse {
-        CodeResponse::new(body, self.defers(error), self.client.clone(), self.dpop_key.clone())
+        // An OP may send the identifier without the error code that belongs to it. It is given only once.
+        let is_bare = error.is_none() && self.may_defer && self.dialect.has_only_an_identifier(&body);
+        CodeResponse::new(body, self.defers(error) || is_bare, self.client.clone(), self.dpop_key.clone())
     }
 }
 

@@ -52,3 +52,14 @@ async fn a_sign_in_is_cancelled_in_the_same_way() {
     assert!(world.op.requests_to(Endpoint::Cancellation).is_empty());
     world.op.assert_clean();
 }
+
+#[tokio::test]
+async fn a_type_that_is_listed_without_an_endpoint_is_of_no_use() {
+    let world = ietf(|op| {
+        let op = op.decisions(DecisionPolicy::scripted());
+        op.metadata(|metadata| drop(metadata.remove("revocation_endpoint")))
+    })
+    .await;
+    let mut pending = world.pending_grant().await;
+    assert_eq!(world.client.cancel(&mut pending).await.unwrap(), Cancelled::LocallyOnly);
+}

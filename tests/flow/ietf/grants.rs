@@ -52,6 +52,21 @@ async fn the_notification_token_of_openid_sign_ins_is_not_sent_with_a_grant_with
 }
 
 #[tokio::test]
+async fn a_deferral_with_status_200_and_without_its_error_code_is_one() {
+    let world = ietf(|op| op.decisions(DecisionPolicy::after_polls(1))).await;
+    let body = |process: &openid_deferred::testing::TestProcess| {
+        json!({ "deferral_code": process.deferral_code().unwrap(), "interval": 5, "expires_in": 600 }).to_string()
+    };
+    // The code of an earlier request, which its client has forgotten.
+    drop(world.pending_grant().await);
+    let process = world.op.last_process();
+    let fault = Fault::response(Endpoint::ClientCredentials, 200, "application/json", body(&process));
+    world.op.misbehave(fault);
+    let pending = world.pending_grant().await;
+    assert_eq!(Some(pending.identifier().expose()), process.deferral_code().as_deref());
+}
+
+#[tokio::test]
 async fn a_request_that_does_not_opt_in_is_answered_at_once() {
     let world = ietf(|op| op).await;
     let request = world.client.token_request(Grant::client_credentials()).without_deferral();
