@@ -95,6 +95,7 @@ impl Strict {
     }
 
     /// Waits until the first process was polled so many times.
+    #[cfg(all(feature = "axum", feature = "sqlite", feature = "testing"))]
     async fn polled(&self, times: usize) {
         let polls = |processes: &[Value]| processes[0]["polls"].as_array().is_some_and(|polls| polls.len() >= times);
         self.until("polled", polls).await;
