@@ -98,8 +98,9 @@ impl Verdict {
     }
 
     /// Checks the provider's violations. A poll whose answer did not arrive must be repeated, and a pause that was
-    /// requested in an answer that did not arrive is not kept. Nothing else is allowed: no poll was early except for a
-    /// ping, and no two polls were in flight at the same time.
+    /// requested in an answer that did not arrive is not kept. A suspended worker keeps its connection, and its lease runs
+    /// out. Nothing else is allowed: no poll was early except for a ping, and no two polls of workers that run were in
+    /// flight at the same time.
     fn look_at_violations(&mut self, service: &Service, histories: &[History<'_>]) {
         let mut forgiven = BTreeSet::new();
         for history in histories {
@@ -107,6 +108,9 @@ impl Verdict {
                 let number = history.polls[poll].number;
                 if history.was_told_nothing_before(poll) {
                     forgiven.insert((RequestRule::PolledAfterEnd, number));
+                }
+                if history.is_held_by_a_suspended_worker(poll - 1) {
+                    forgiven.insert((RequestRule::PolledInParallel, number));
                 }
                 if history.was_cut_off(poll - 1) {
                     forgiven.insert((RequestRule::RetryAfterIgnored, number));
@@ -132,6 +136,8 @@ impl Verdict {
 const ON_ITS_WAY: Duration = Duration::from_millis(500);
 /// The time after a request that is to break a connection within which the connection breaks.
 const BREAKING: Duration = Duration::from_millis(100);
+/// The longest time that a worker which runs waits for an answer. Its timeout is 3 s.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// The least time between two polls, whatever brings the second one forward.
 const SHORTEST_GAP: Duration = Duration::from_secs(1);
 /// The time within which an abandoned request may still reach the provider. An answer during this time proves nothing.
@@ -155,6 +161,12 @@ impl History<'_> {
     fn was_cut_off(&self, poll: usize) -> bool {
         let next = self.polls.get(poll + 1).map_or(Duration::MAX, |next| next.arrived);
         self.is_cut_off(&self.polls[poll], next)
+    }
+
+    /// Whether this poll was not answered until the next one came, although a worker that runs would have given it up.
+    fn is_held_by_a_suspended_worker(&self, poll: usize) -> bool {
+        let next = self.polls.get(poll + 1).map_or(Duration::ZERO, |next| next.arrived);
+        self.polls[poll].status.is_none() && next.saturating_sub(self.polls[poll].arrived) > LONGEST_WAIT
     }
 
     fn is_cut_off(&self, request: &RecordedRequest, next: Duration) -> bool {
