@@ -199,8 +199,8 @@ impl Agent {
     }
 }
 
-/// Prints a link on purpose, although it is a secret: it is for the human who decides, and whoever has it can decide. A
-/// real agent sends it to that human alone, and never to a log.
+/// Prints the link, which is a secret: anyone who has it can decide. A real agent sends it only to the human who should
+/// decide, and never to a log.
 fn show_link(bill: &Bill, link: &Secret) {
     println!("{bill}: a human must decide at {}", link.expose());
 }

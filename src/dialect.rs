@@ -11,7 +11,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::error::{Document, Violation};
+use crate::error::{Document, Rule, Violation};
 use crate::json::seconds::{Rounding, check_seconds, seconds};
 use crate::secret::Secret;
 
@@ -161,6 +161,20 @@ impl Times {
             interval: seconds(interval, "interval", Rounding::Up),
             expires_in: seconds(expires_in, "expires_in", Rounding::Down),
         })
+    }
+}
+
+/// Removes the identifier from a deferred response. `missing` is the rule that a response without one breaks.
+fn take_identifier(
+    members: &mut Map<String, Value>,
+    name: &'static str,
+    missing: Rule,
+    document: Document,
+) -> Result<Secret, Violation> {
+    match members.shift_remove(name) {
+        None | Some(Value::Null) => Err(Violation::new(missing).in_document(document)),
+        Some(Value::String(identifier)) if !identifier.is_empty() => Ok(Secret::new(identifier)),
+        Some(_) => Err(Violation::new(Rule::InvalidMember).in_document(document).at_member(name)),
     }
 }
 

@@ -119,9 +119,9 @@ impl Receiver {
     /// Creates a receiver for the callbacks of one client whose OP sends no token (IETF DTR §Callback Notification).
     /// For an OP that presents the token of each request, use [`new`](Self::new).
     ///
-    /// It treats every caller as the OP, so a callback is only a hint: whoever sends one with the right identifier makes
-    /// the poller poll once, earlier, and not more than once per interval of the OP. Limit the rate of requests to this
-    /// endpoint, because each one costs a query of the store.
+    /// The receiver does not authenticate callers. A callback with a known identifier only makes the poller poll once,
+    /// earlier, and at most once per interval of the OP. Limit the rate of requests to this endpoint, because each one
+    /// costs a query of the store.
     ///
     /// # Errors
     ///
@@ -131,7 +131,7 @@ impl Receiver {
     }
 
     /// Creates a receiver for the pings of one client that were already authenticated, for example by mutual TLS in a
-    /// reverse proxy. It treats every caller as the OP.
+    /// reverse proxy. The receiver itself does not authenticate callers.
     ///
     /// # Errors
     ///

@@ -1,4 +1,5 @@
-//! DTR §Canceling an Ongoing Authentication Process and IETF DTR §Cancellation: the application no longer wants the outcome.
+//! DTR §Canceling an Ongoing Authentication Process and IETF DTR §Cancellation: the application no longer wants the
+//! outcome.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! The request that exchanges a code.
+//! The token request that exchanges a code or sends another grant, and its repetition after a failed connection.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -15,13 +15,13 @@ use crate::endpoint::{Answer, ClientIdentity, EndpointRequest, Failure};
 use crate::error::{Document, Error, ErrorKind, TransportProblem, Verdict};
 use crate::secret::Secret;
 
-/// If the connection fails, the code is unspent and the user is waiting, so there are a few quick attempts.
+/// If the connection fails, the grant is unspent and the user may be waiting, so there are a few quick attempts.
 const CONNECTION_ATTEMPTS: u32 = 3;
 const CONNECTION_PAUSE: Duration = Duration::from_millis(500);
 const CONNECTION_PATIENCE: Duration = Duration::from_secs(10);
 
-/// A token request with a code, or for a grant without a user. It owns everything that it needs, so that it can outlive the call
-/// that started it.
+/// A token request with a code, or for a grant without a user. It owns everything that it needs, so that it can outlive
+/// the call that started it.
 pub(super) struct CodeRequest {
     pub(super) client: Client,
     pub(super) url: Url,
@@ -94,9 +94,7 @@ impl CodeRequest {
             Err(Failure { error, may_have_been_sent: false }) => (Err(error), false),
         }
     }
-}
 
-impl CodeRequest {
     /// The name of the answer in errors.
     fn document(&self) -> Document {
         if self.defers(None) { Document::ExchangeResponse } else { Document::TokenResponse }

@@ -51,8 +51,8 @@ impl Granted {
 }
 
 impl Client {
-    /// Validates a token response: against these requirements, or without an ID Token. The outer error is transient, such
-    /// as unavailable keys. The inner one is a response that will never be valid.
+    /// Validates a token response: against these requirements, or without an ID Token. The outer error is transient,
+    /// such as unavailable keys. The inner one is a response that will never be valid.
     pub(super) async fn granted(
         &self,
         checks: Option<&Checks>,

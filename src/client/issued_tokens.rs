@@ -20,7 +20,7 @@ use crate::secret::Secret;
 
 /// Tokens that the OP issued for a grant without a user, such as client credentials, a token exchange or an assertion.
 ///
-/// There is no ID Token: nobody signed in. If the response has one, it is not verified and not available.
+/// There is no ID Token, because nobody signed in. An ID Token in the response is ignored.
 /// `Client::resource` calls an API with the access token and the key that it is bound to. [Seal](Self::seal) the value
 /// if the tokens are needed later: that includes the key. The crate does not refresh these tokens; repeat the request
 /// when they have expired.

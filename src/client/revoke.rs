@@ -116,7 +116,7 @@ impl Client {
         self.revoke_each_quietly(&tokens_to_revoke(token_response), dpop_key).await;
     }
 
-    /// The same for tokens that nobody receives.
+    /// Revokes the tokens of a grant that no caller is left to receive.
     pub(crate) async fn revoke_granted(&self, granted: &Granted) {
         let (access_token, refresh_token, key) = match granted {
             Granted::SignedIn(authentication) => {

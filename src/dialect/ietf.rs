@@ -12,7 +12,10 @@
 
 use serde_json::{Map, Value};
 
-use super::{Binding, CODE_GRANT, Cancellation, Deferral, Interaction, InterimMembers, Protocol, ResponseType, Times};
+use super::{
+    Binding, CODE_GRANT, Cancellation, Deferral, Interaction, InterimMembers, Protocol, ResponseType, Times,
+    take_identifier,
+};
 use crate::error::{Document, Rule, Violation};
 use crate::json::{self, Object};
 use crate::secret::Secret;
@@ -84,11 +87,7 @@ impl Protocol for Ietf {
         let object = Object::document(body, DOCUMENT)?;
         let interaction = interaction(object.members());
         let mut members = object.needing(&[IDENTIFIER]).map_err(|flaw| json::flawed(DOCUMENT, flaw))?;
-        let identifier = match members.shift_remove(IDENTIFIER) {
-            None | Some(Value::Null) => return Err(Violation::new(Rule::NoDeferralCode).in_document(DOCUMENT)),
-            Some(Value::String(code)) if !code.is_empty() => Secret::new(code),
-            Some(_) => return Err(Violation::new(Rule::InvalidMember).in_document(DOCUMENT).at_member(IDENTIFIER)),
-        };
+        let identifier = take_identifier(&mut members, IDENTIFIER, Rule::NoDeferralCode, DOCUMENT)?;
         let times = Times::read(&members, strict, DOCUMENT)?;
         Ok(Deferral { identifier, times, interim: InterimMembers::default(), access_token: None, interaction })
     }

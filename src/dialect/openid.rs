@@ -3,7 +3,10 @@
 
 use serde_json::{Map, Value};
 
-use super::{Binding, CODE_GRANT, Cancellation, Deferral, Interaction, InterimMembers, Protocol, ResponseType, Times};
+use super::{
+    Binding, CODE_GRANT, Cancellation, Deferral, Interaction, InterimMembers, Protocol, ResponseType, Times,
+    take_identifier,
+};
 use crate::error::{Document, Rule, Violation};
 use crate::json::{self, Object};
 use crate::secret::Secret;
@@ -78,15 +81,8 @@ impl Protocol for OpenId {
         let interim = InterimMembers::read(&object);
         // "Clients MUST ignore unrecognized response parameters."
         let mut members = object.needing(&[IDENTIFIER]).map_err(|flaw| json::flawed(DOCUMENT, flaw))?;
-        let identifier = match members.shift_remove(IDENTIFIER) {
-            // DTR §Deferred Code Exchange Response Validation: "Ensure that the `deferred_auth_id` parameter is
-            // present."
-            None | Some(Value::Null) => return Err(Violation::new(Rule::NoDeferredAuthId).in_document(DOCUMENT)),
-            Some(Value::String(id)) if !id.is_empty() => Secret::new(id),
-            Some(_) => {
-                return Err(Violation::new(Rule::InvalidMember).in_document(DOCUMENT).at_member(IDENTIFIER));
-            }
-        };
+        // DTR §Deferred Code Exchange Response Validation: "Ensure that the `deferred_auth_id` parameter is present."
+        let identifier = take_identifier(&mut members, IDENTIFIER, Rule::NoDeferredAuthId, DOCUMENT)?;
         let access_token = match members.shift_remove("access_token") {
             Some(Value::String(token)) if !token.is_empty() => Some(Secret::new(token)),
             _ => None,

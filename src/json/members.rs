@@ -6,8 +6,8 @@ use std::ops::{Deref, DerefMut};
 use serde_json::{Map, Value};
 use zeroize::Zeroize as _;
 
-/// The members of an object. When it is dropped, their texts are overwritten, because any of them may be a secret, also
-/// one that nobody asked for.
+/// The members of an object. Their texts are overwritten when it is dropped, because any member may be a secret, even one
+/// that this crate does not know.
 #[derive(Default, PartialEq)]
 pub(crate) struct Members(Map<String, Value>);
 

@@ -32,8 +32,8 @@ pub enum Event {
         /// The text.
         text: ProgressText,
     },
-    /// The OP needs something from the user, at a new URI (IETF DTR §Token Endpoint — Polling). Show it to the user
-    /// whom the request is about, and to nobody else: it is as sensitive as a token. A receiver may miss this event;
+    /// The OP needs something from the user, at a new URI (IETF DTR §Token Endpoint — Polling). Show it only to the
+    /// user of this request, because it is as sensitive as a token. A receiver may miss this event, but
     /// [`Status::interaction_uri`](super::Status::interaction_uri) always has the current URI.
     InteractionRequired {
         /// The sign-in.

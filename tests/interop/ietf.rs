@@ -94,7 +94,7 @@ impl Strict {
         }
     }
 
-    /// Waits until the first process was polled so many times.
+    /// Waits until the provider has received this many polls for the first process.
     #[cfg(all(feature = "axum", feature = "sqlite", feature = "testing"))]
     async fn polled(&self, times: usize) {
         let polls = |processes: &[Value]| processes[0]["polls"].as_array().is_some_and(|polls| polls.len() >= times);
