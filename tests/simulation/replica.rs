@@ -74,7 +74,8 @@ async fn serve(world: &World, replica: &Replica) {
     if world.now() >= world.weather.calm_at {
         return replica.life.ended().await;
     }
-    while !replica.life.is_running() {
+    // It may die within a second of going on.
+    while replica.life.is_alive() && !replica.life.is_running() {
         world.sleep(Duration::from_secs(1)).await;
     }
     let grace = chance.pick(&[Duration::ZERO, Duration::from_secs(1), MINUTE]);
