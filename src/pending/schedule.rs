@@ -71,6 +71,16 @@ impl Due {
         }
     }
 
+    /// The same wait, shortened to this length.
+    fn at_most(self, wait: Duration) -> Self {
+        let excess = self.wait.saturating_sub(wait);
+        Self {
+            wall: self.wall.checked_sub(excess).unwrap_or(SystemTime::UNIX_EPOCH),
+            wait: self.wait.min(wait),
+            monotonic: self.monotonic.map(|at| at.saturating_sub(excess)),
+        }
+    }
+
     /// The same point in time by a wall clock that shows `to` where it used to show `from`.
     fn moved(self, from: SystemTime, to: SystemTime) -> Self {
         Self { wall: moved(self.wall, from, to), ..self }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use openid_deferred::store::{NewProcess, Next, ProcessId, Settlement};
 
-use crate::world::{HOUR, MINUTE};
+use crate::world::HOUR;
 
 /// How late a poll may be, on top of [`Quiet::leisure`]. A replica whose store answers slowly returns rows a few times
 /// before it has found out how many it can handle.
@@ -373,8 +373,9 @@ pub struct Cancellations {
     pub asked_for: bool,
 }
 
-/// The least time between two requests for cancellation.
-const CANCELLATION_PAUSE: Duration = MINUTE;
+/// The least time between two requests for cancellation. A pause is a minute, and counts from the decision to send a
+/// request. The first request of a new replica then still waits for the OP's metadata.
+const CANCELLATION_PAUSE: Duration = Duration::from_secs(60 - 30);
 /// The number of requests before their pauses have grown to [`LONGEST_CANCELLATION_PAUSE`].
 const QUICK_CANCELLATIONS: u32 = 8;
 const LONGEST_CANCELLATION_PAUSE: Duration = Duration::from_secs(30 * 60);

@@ -24,9 +24,10 @@ impl Schedule {
     /// time's poll is unknown.
     ///
     /// A sign-in that was taken before its due time was either brought forward by a ping, and then no further ping
-    /// counts in this interval; or its end has come, which is no reason to poll early. The due time may have passed
-    /// meanwhile, because the queue's answer takes a while; the ping is still used up. The due time of an orphaned
-    /// sign-in is not known here, so a ping counts as having brought it forward.
+    /// counts in this interval; or its end has come, which is no reason to poll before the OP's interval is over. Only
+    /// the client's own backoff may last beyond the deadline, and it does not delay such a poll. The due time may have
+    /// passed meanwhile, because the queue's answer takes a while; the ping is still used up. The due time of an
+    /// orphaned sign-in is not known here, so a ping counts as having brought it forward.
     pub(crate) fn claimed(&mut self, now: Moment, taken_at: SystemTime, pinged: bool, orphaned: bool) -> Step {
         if orphaned {
             self.orphaned(now);
@@ -35,10 +36,16 @@ impl Schedule {
         let is_premature = taken_at < self.due_at();
         self.ping_spent = (is_premature && (pinged || self.ping_spent)) || (orphaned && pinged);
         self.final_poll_due &= !(is_premature && pinged);
-        let has_ended = self.until_deadline(now).is_some_and(|left| left <= CLOCK_ERROR);
-        if is_premature && has_ended {
+        let ended_at = self.deadline().filter(|_| self.until_deadline(now).is_some_and(|left| left <= CLOCK_ERROR));
+        if let (true, Some(ended_at)) = (is_premature, ended_at) {
             // `now` may be ahead of the queue's clock by the delay of its answer, so the poll could be too early.
-            return self.step_at(Moment { wall: taken_at, ..now });
+            let taken = Moment { wall: taken_at, ..now };
+            if pinged {
+                self.due = Due::after(Duration::ZERO, taken);
+            } else if self.due.wall > ended_at {
+                self.due = self.due.at_most(self.interval(taken));
+            }
+            return self.step_at(taken);
         }
         self.due = Due::after(Duration::ZERO, now);
         self.not_before = None;

@@ -136,6 +136,30 @@ fn a_ping_before_the_time_that_an_op_asked_for_does_not_end_a_process_whose_dead
 }
 
 #[test]
+fn a_ping_after_the_deadline_overrides_the_backoff_of_an_open_sign_in() {
+    let pace = Pace { longest_wait: Some(Duration::from_secs(86_400)), ..STEADY };
+    let mut schedule = schedule(10, Some(100));
+    let mut now = 0;
+    while schedule.due_in(moment(now)) < Duration::from_secs(3_600) {
+        now += schedule.due_in(moment(now)).as_millis() as u64;
+        assert_eq!(claimed(&mut schedule, now), Step::Ask);
+        schedule.sending(moment(now));
+        assert_eq!(schedule.answered(&error("authorization_pending", None), moment(now), pace), Standing::Open);
+        schedule = stored(&schedule);
+    }
+    let soon = now + 200_000;
+    assert!(schedule.until_deadline(moment(soon)).is_some_and(|left| left.is_zero()));
+    assert_eq!(schedule.ping_in(moment(now)), Some(Duration::from_secs(1)));
+    assert_eq!(stored(&schedule).claimed(moment(soon), moment(soon).wall, true, false), Step::Ask);
+    // The correction of due times after a jump of the clock also brings it forward.
+    assert_eq!(stored(&schedule).claimed(moment(soon), moment(soon).wall, false, false), Step::Ask);
+    // `Retry-After` still holds.
+    schedule.not_before = Some(Due::after(Duration::from_secs(300), moment(now)));
+    let step = stored(&schedule).claimed(moment(soon), moment(soon).wall, true, false);
+    assert_eq!(step, Step::Wait(Duration::from_secs(100)));
+}
+
+#[test]
 fn a_claim_for_a_ping_that_came_to_nothing_has_used_the_pings_up_all_the_same() {
     let mut schedule = schedule(60, None);
     let before = schedule.clone();
