@@ -488,7 +488,10 @@ impl Schedule {
             // If the OP has not answered that the sign-in is pending, one poll is sent after the expiration. Its answer
             // is most useful when the OP's own grace period is over too.
             if after_the_end && !is_open && !left.is_zero() {
-                wait = left.max(SHORTEST_GAP);
+                // Only the first request after the expiration may come before the interval is over. `due` is still the
+                // interval's end as of the last request.
+                let is_first = self.due.wall < saturating_add(expires_at, interval);
+                wait = left.max(if is_first { SHORTEST_GAP } else { interval });
             }
         }
         self.not_before = retry_after.map(|held| Due::after(final_wait.map_or(held, |latest| held.min(latest)), now));

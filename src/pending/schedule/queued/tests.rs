@@ -136,6 +136,21 @@ fn a_ping_before_the_time_that_an_op_asked_for_does_not_end_a_process_whose_dead
 }
 
 #[test]
+fn after_a_request_beyond_the_expiration_the_next_one_keeps_the_interval() {
+    let mut schedule = schedule(1_500, Some(3_800));
+    assert_eq!(claimed(&mut schedule, 1_500_000), Step::Ask);
+    answered(&mut schedule, &error("authorization_pending", None), moment(1_500_000));
+    assert_eq!(claimed(&mut schedule, 3_000_000), Step::Ask);
+    answered(&mut schedule, &error("invalid_client", None), moment(3_000_000));
+    assert_eq!(schedule.due_in(moment(3_000_000)), Duration::from_secs(795), "the request before the expiration");
+    // The holder sends it, and dies. The next one sends it again.
+    let again = moment(4_070_000);
+    assert_eq!(schedule.claimed(again, again.wall, false, true), Step::Ask);
+    answered(&mut schedule, &error("invalid_client", None), again);
+    assert_eq!(schedule.due_in(again), Duration::from_secs(1_500));
+}
+
+#[test]
 fn a_ping_after_the_deadline_overrides_the_backoff_of_an_open_sign_in() {
     let pace = Pace { longest_wait: Some(Duration::from_secs(86_400)), ..STEADY };
     let mut schedule = schedule(10, Some(100));
