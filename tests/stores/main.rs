@@ -6,6 +6,7 @@
 mod clock;
 mod notifications;
 mod outages;
+mod plans;
 mod postgres;
 mod processes;
 mod proxy;

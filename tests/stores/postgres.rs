@@ -69,7 +69,7 @@ impl Schema {
     }
 
     /// The connection without the schema.
-    fn admin_only(self) -> (Client, JoinSet<Result<(), tokio_postgres::Error>>) {
+    pub fn admin_only(self) -> (Client, JoinSet<Result<(), tokio_postgres::Error>>) {
         (self.admin, self.connection)
     }
 
@@ -326,13 +326,13 @@ async fn tables_of_an_older_version_are_carried_on_and_older_releases_fail() {
 }
 
 /// A store whose connection can be distinguished from others.
-async fn store_of(schema: &Schema, application: &str) -> PostgresStore {
+pub async fn store_of(schema: &Schema, application: &str) -> PostgresStore {
     let url = url_with(&format!("application_name={application}"));
     PostgresStore::builder(&url).schema(&schema.name).pool_size(1).connect().await.unwrap()
 }
 
 /// Waits until the connections of a dropped store have ended. The server's statistics include their work then.
-async fn until_ended(admin: &Client, application: &str) {
+pub async fn until_ended(admin: &Client, application: &str) {
     let deadline = SystemClock.monotonic() + Duration::from_secs(60);
     loop {
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1";

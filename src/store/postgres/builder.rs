@@ -146,7 +146,7 @@ impl PostgresStoreBuilder {
         let store = PostgresStore {
             notifications: self.notifies.then(start),
             connections,
-            begin: session::begin(self.timeout),
+            begin: if self.prepares { session::begin_prepared } else { session::begin }(self.timeout),
             schema: format!("\"{}\".", self.schema.replace('"', "\"\"")),
             prepares: self.prepares,
             look_every: self.look_every,

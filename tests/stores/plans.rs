@@ -1,0 +1,88 @@
+//! The plans that PostgreSQL makes for the statements of a store.
+
+use std::time::Duration;
+
+use openid_deferred::store::{
+    Acknowledgement, Cancellation, HeldOutcome, Next, OutcomeClaim, Ping, PostgresStore, Settlement, Store as _,
+};
+
+use crate::postgres::{Schema, store_of, until_ended};
+use crate::{KEY, PARTITION, claim, fingerprint, id, waiting, with};
+
+const ROWS: i64 = 50_000;
+
+/// Takes a sign-in through all calls of a poller, from its insertion to its end.
+async fn all_calls(store: &PostgresStore, number: u32) {
+    let id = id(number);
+    store.insert(waiting(number)).await.unwrap();
+    assert!(store.load(id).await.unwrap().is_some());
+    store.ping(Ping::new(Some(id), vec![fingerprint(number)])).await.unwrap();
+    store.cancel(id, Cancellation::Requested).await.unwrap();
+    let mut claimed = store.work(vec![], Some(claim(9))).await.unwrap().claimed;
+    claimed.extend(store.work(vec![], Some(claim(1))).await.unwrap().claimed);
+    assert!(claimed.iter().any(|claimed| claimed.id == id));
+    let decided = |claimed: openid_deferred::store::Claimed| {
+        with(Settlement::new(claimed.id, Next::Decided { provisional: false }), |settlement| {
+            settlement.epoch = Some(claimed.epoch);
+        })
+    };
+    store.work(claimed.into_iter().map(decided).collect(), Some(claim(1))).await.unwrap();
+    let outcomes = OutcomeClaim::new(9, Duration::from_secs(300), 1, vec![KEY]);
+    let held: Vec<_> = store.claim_outcomes(outcomes).await.unwrap().claimed.iter().map(|one| one.held).collect();
+    assert!(held.iter().any(|held: &HeldOutcome| held.id == id));
+    store.hold_outcomes(held.clone(), Duration::from_secs(300)).await.unwrap();
+    let acknowledged = held.iter().map(|held| Acknowledgement::new(held.id, false, Duration::ZERO)).collect();
+    store.acknowledge(acknowledged).await.unwrap();
+    store.purge(9).await.unwrap();
+}
+
+/// Rows that wait, and outcomes that nobody has claimed, as the statements of the store write them.
+async fn fill(schema: &Schema) {
+    let fill = format!(
+        "INSERT INTO process (id, partition, poll_interval, key, state, format, has_lookup, due_at, not_before, schedule)
+         SELECT decode(md5(number::text), 'hex'), {}, '1 h', {}, CASE WHEN number % 2 = 0 THEN 1 ELSE 3 END, 1, true,
+                clock() + interval '1 hour', clock(), 'schedule' FROM generate_series(1, {ROWS}) AS number;
+         INSERT INTO origin (id, session, lookup, first_key)
+         SELECT decode(md5(number::text), 'hex'), sha256(decode(md5(number::text), 'hex')),
+                sha256('l' || decode(md5(number::text), 'hex')), 1 FROM generate_series(1, {ROWS}) AS number;
+         INSERT INTO sealed (id, body)
+         SELECT decode(md5(number::text), 'hex'), decode(md5(number::text), 'hex')
+         FROM generate_series(1, {ROWS}) AS number;",
+        PARTITION.0,
+        u32::from_be_bytes(KEY),
+    );
+    schema.execute(&fill).await;
+}
+
+async fn rows_scanned(admin: &tokio_postgres::Client, schema: &str) -> i64 {
+    let sql = "SELECT sum(seq_tup_read)::bigint FROM pg_stat_user_tables
+               WHERE schemaname = $1 AND relname IN ('process', 'origin', 'sealed')";
+    admin.query_one(sql, &[&schema]).await.unwrap().get(0)
+}
+
+/// A plan is kept until the statistics of a table change, which autovacuum updates about once a minute while a table
+/// grows.
+#[tokio::test]
+async fn a_plan_that_was_made_for_empty_tables_uses_indexes_when_they_have_grown() {
+    let schema = Schema::new().await;
+    schema.store().await;
+    for table in ["process", "origin", "sealed"] {
+        schema.execute(&format!("ALTER TABLE {table} SET (autovacuum_enabled = false)")).await;
+    }
+    let application = format!("plans_{}", std::process::id());
+    let store = store_of(&schema, &application).await;
+    for number in 0..8 {
+        all_calls(&store, number).await;
+    }
+    fill(&schema).await;
+    schema.execute("ANALYZE process, origin, sealed").await;
+    let rounds = 8;
+    for number in 0..rounds {
+        all_calls(&store, 100 + number).await;
+    }
+    drop(store);
+    until_ended(&schema.admin, &application).await;
+    let scanned = rows_scanned(&schema.admin, &schema.name).await;
+    // A statement that scans a table reads all of its rows in each round.
+    assert!(scanned < ROWS, "{scanned} rows were read one by one");
+}
