@@ -10,55 +10,40 @@ mod connections;
 mod signing;
 mod tokens;
 
-use self::connections::{ConfigureHttp, SharedConnections};
+use super::connection::{Connection, ConnectionSettings};
 use super::fapi;
 use super::identity::{Credentials, RegisteredMethod};
 use super::options::{AssertionAudience, Backoff, DpopMode, Options, PollCredential};
 use super::refresh::Flights;
 use super::setting::{check_redirect_uri, setting};
 use super::{Client, Inner, encryption};
-use crate::clock::{Clock, SystemClock};
 use crate::dialect::{Dialect, ResponseType};
-use crate::endpoint::{ClientAuthentication, Endpoints};
+use crate::endpoint::ClientAuthentication;
 use crate::error::Error;
 use crate::jose::Signer;
-use crate::provider::{Issuer, Provider};
-use crate::random::{Random, SystemRandom};
 use crate::secret::Secret;
-use crate::transport::{ClientCertificate, HttpClient, UrlPolicy};
+use crate::transport::ClientCertificate;
 
 /// Settings of a [`Client`]. Finish with [`discover`](Self::discover), or with [`build`](Self::build) if the OP may be
 /// unreachable at startup.
 #[must_use = "settings do nothing until `discover` or `build` makes a client of them"]
 pub struct ClientBuilder {
-    issuer: String,
+    connection: ConnectionSettings,
     client_id: String,
     credentials: Credentials,
     assertion_audience: AssertionAudience,
     redirect_uri: Option<String>,
-    urls: UrlPolicy,
-    http_client: Option<Arc<dyn HttpClient>>,
-    configure_http: Option<ConfigureHttp>,
-    shared_connections: Option<SharedConnections>,
-    clock: Arc<dyn Clock>,
-    random: Arc<dyn Random>,
     options: Options,
 }
 
 impl ClientBuilder {
     pub(super) fn new(issuer: String, client_id: String) -> Self {
         Self {
-            issuer,
+            connection: ConnectionSettings::new(issuer),
             client_id,
             credentials: Credentials::default(),
             assertion_audience: AssertionAudience::Issuer,
             redirect_uri: None,
-            urls: UrlPolicy::default(),
-            http_client: None,
-            configure_http: None,
-            shared_connections: None,
-            clock: Arc::new(SystemClock),
-            random: Arc::new(SystemRandom),
             options: Options::default(),
         }
     }
@@ -352,27 +337,13 @@ impl ClientBuilder {
     ///
     /// [`Configuration`](crate::ErrorKind::Configuration) for settings that cannot work, and without a
     /// [redirect URI](Self::redirect_uri), unless the client [needs none](Self::without_redirect_uri).
-    pub fn build(self) -> Result<Client, Error> {
-        let client = self.build_without_redirect_uri()?;
-        match (client.redirect_uri(), client.0.options.without_redirect_uri) {
-            (Some(_), false) | (None, true) => Ok(client),
-            (Some(_), true) => Err(setting("without_redirect_uri", "`redirect_uri` is set too; remove one of them")),
-            (None, false) => Err(setting(
-                "redirect_uri",
-                "it is missing; set the one that is registered for this client, or `without_redirect_uri` if it signs \
-                 no users in",
-            )),
-        }
-    }
-
-    /// Returns a client that may lack a redirect URI, for a registrar, which sends no user to the OP.
-    pub(super) fn build_without_redirect_uri(mut self) -> Result<Client, Error> {
+    pub fn build(mut self) -> Result<Client, Error> {
         self.credentials.settle_registered()?;
         let settings = fapi::Settings {
             options: &self.options,
             credentials: &self.credentials,
             assertion_audience: self.assertion_audience,
-            allow_insecure_loopback: self.urls.allow_insecure_loopback,
+            allow_insecure_loopback: self.connection.urls.allow_insecure_loopback,
             redirect_uri: self.redirect_uri.as_deref(),
         };
         settings.check()?;
@@ -380,15 +351,11 @@ impl ClientBuilder {
         if self.client_id.is_empty() {
             return Err(setting("client_id", "it is empty; take the one that the OP registered"));
         }
-        if let Some(redirect_uri) = &self.redirect_uri {
-            check_redirect_uri(redirect_uri)?;
-        }
+        self.check_own_redirect_uri()?;
         let cancellation_endpoint = self.cancellation_url()?;
         self.check_combinations()?;
-        let issuer = Issuer::new(&self.issuer, self.urls)?;
-        let http_client = self.connections()?;
-        let endpoints = Arc::new(Endpoints::new(http_client, self.clock.clone(), self.random.clone()));
-        let provider = Provider::new(issuer.clone(), endpoints.clone(), self.urls, self.clock.clone());
+        let Connection { issuer, urls, provider, endpoints, clock, random } =
+            self.connection.connect(self.credentials.certificate())?;
         let inner = Inner {
             assertion_audience: self.assertion_audience,
             issuer,
@@ -396,11 +363,11 @@ impl ClientBuilder {
             credentials: self.credentials,
             identity: OnceLock::new(),
             redirect_uri: self.redirect_uri,
-            urls: self.urls,
+            urls,
             provider,
             endpoints,
-            clock: self.clock,
-            random: self.random,
+            clock,
+            random,
             cancellation_endpoint,
             refreshes: Flights::default(),
             decryption_keys: RwLock::new(self.options.decryption_keys.as_slice().into()),
@@ -429,8 +396,21 @@ impl ClientBuilder {
     fn cancellation_url(&self) -> Result<Option<Url>, Error> {
         let Some(url) = &self.options.cancellation_endpoint else { return Ok(None) };
         let url = Url::parse(url).map_err(|_| setting("cancellation_endpoint", "it is not an absolute URL"))?;
-        self.urls.check_own(&url).map_err(|problem| problem.of_setting("cancellation_endpoint"))?;
+        self.connection.urls.check_own(&url).map_err(|problem| problem.of_setting("cancellation_endpoint"))?;
         Ok(Some(url))
+    }
+
+    fn check_own_redirect_uri(&self) -> Result<(), Error> {
+        match (self.redirect_uri.as_deref(), self.options.without_redirect_uri) {
+            (Some(redirect_uri), false) => check_redirect_uri(redirect_uri),
+            (None, true) => Ok(()),
+            (Some(_), true) => Err(setting("without_redirect_uri", "`redirect_uri` is set too; remove one of them")),
+            (None, false) => Err(setting(
+                "redirect_uri",
+                "it is missing; set the one that is registered for this client, or `without_redirect_uri` if it signs \
+                 no users in",
+            )),
+        }
     }
 
     fn check_combinations(&self) -> Result<(), Error> {
@@ -472,7 +452,7 @@ impl fmt::Debug for ClientBuilder {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("ClientBuilder")
-            .field("issuer", &self.issuer)
+            .field("issuer", &self.connection.issuer)
             .field("client_id", &self.client_id)
             .field("redirect_uri", &self.redirect_uri)
             .finish_non_exhaustive()

@@ -53,7 +53,7 @@ pub(crate) struct Options {
     pub(crate) fapi: Option<FapiProfile>,
 }
 
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// A poll has its own timeout because an OP may hold it open until something happens.
 const POLL_TIMEOUT: Duration = Duration::from_secs(90);
 const LEEWAY: Duration = Duration::from_secs(60);

@@ -40,7 +40,7 @@ impl Issuer {
         &self.text
     }
 
-    pub(super) fn url(&self) -> &Url {
+    pub(crate) fn url(&self) -> &Url {
         &self.url
     }
 

@@ -1,31 +1,19 @@
 //! Settings about connections: permitted addresses, the HTTP client, the clock and the source of randomness.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::{ClientBuilder, setting};
+use super::ClientBuilder;
 use crate::client::Client;
+use crate::client::connection::SharedConnections;
 use crate::clock::Clock;
-use crate::error::Error;
 use crate::random::Random;
-use crate::transport::{Configure, HttpClient, PrivateAddresses, ReqwestClient, TransportPolicy, UrlPolicy};
-
-/// The timeout unless `configure_http` sets another one.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-pub(super) struct ConfigureHttp(Box<Configure>);
-
-/// The connections of another client, with the URL rules that they were created with.
-pub(super) struct SharedConnections {
-    http_client: Arc<dyn HttpClient>,
-    urls: UrlPolicy,
-}
+use crate::transport::{HttpClient, PrivateAddresses};
 
 impl ClientBuilder {
     /// Permits plain HTTP to loopback addresses and `localhost`, for development and tests, and permits them in an OP's
     /// metadata. All other connections still use HTTPS.
     pub fn allow_insecure_loopback(mut self) -> Self {
-        self.urls.allow_insecure_loopback = true;
+        self.connection.urls.allow_insecure_loopback = true;
         self
     }
 
@@ -38,7 +26,7 @@ impl ClientBuilder {
     /// addresses: `https://op.corp.example` needs no setting. The host of the issuer needs none either, because you
     /// chose it.
     pub fn allow_private_addresses(mut self) -> Self {
-        self.urls.private_addresses = PrivateAddresses::Allowed;
+        self.connection.urls.private_addresses = PrivateAddresses::Allowed;
         self
     }
 
@@ -61,7 +49,7 @@ impl ClientBuilder {
     /// [`allow_insecure_loopback`](Self::allow_insecure_loopback) still permits this machine. If both this setting and
     /// [`allow_private_addresses`](Self::allow_private_addresses) are called, the later one counts.
     pub fn refuse_private_addresses(mut self) -> Self {
-        self.urls.private_addresses = PrivateAddresses::Refused;
+        self.connection.urls.private_addresses = PrivateAddresses::Refused;
         self
     }
 
@@ -78,14 +66,14 @@ impl ClientBuilder {
         mut self,
         configure: impl Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + Sync + 'static,
     ) -> Self {
-        self.configure_http = Some(ConfigureHttp(Box::new(configure)));
+        self.connection.configure_http = Some(Box::new(configure));
         self
     }
 
     /// Sends requests through this HTTP client instead of reqwest. If the client has a certificate, the HTTP client has
     /// to present it; see [`HttpClient::presents_client_certificates`].
     pub fn http_client(mut self, http_client: Arc<dyn HttpClient>) -> Self {
-        self.http_client = Some(http_client);
+        self.connection.http_client = Some(http_client);
         self
     }
 
@@ -105,57 +93,19 @@ impl ClientBuilder {
     /// - This builder has a [`client_certificate`](Self::client_certificate), which needs its own connections.
     pub fn share_connections(mut self, client: &Client) -> Self {
         let http_client = client.0.endpoints.http_client().clone();
-        self.shared_connections = Some(SharedConnections { http_client, urls: client.0.urls });
+        self.connection.share_connections = Some(SharedConnections { http_client, urls: client.0.urls });
         self
     }
 
     /// Takes the time from this clock instead of the machine's.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
+        self.connection.clock = clock;
         self
     }
 
     /// Takes randomness from this source instead of the operating system. For simulations only.
     pub fn random(mut self, random: Arc<dyn Random>) -> Self {
-        self.random = random;
+        self.connection.random = random;
         self
-    }
-
-    /// The HTTP client that the settings describe.
-    pub(super) fn connections(&mut self) -> Result<Arc<dyn HttpClient>, Error> {
-        if let Some(shared) = self.shared_connections.take() {
-            return self.shared(shared);
-        }
-        if let Some(http_client) = self.http_client.take() {
-            if self.credentials.certificate().is_some() && !http_client.presents_client_certificates() {
-                return Err(setting(
-                    "http_client",
-                    "it does not present client certificates; implement `presents_client_certificates`, and send \
-                     each request that has a `client_certificate` over a connection with that certificate",
-                ));
-            }
-            return Ok(http_client);
-        }
-        let policy = TransportPolicy { urls: self.urls, connect_timeout: CONNECT_TIMEOUT };
-        let client = ReqwestClient::new(policy, self.configure_http.take().map(|configure| configure.0))?;
-        if let Some(certificate) = self.credentials.certificate() {
-            client.prepare(&certificate.current())?;
-        }
-        Ok(Arc::new(client))
-    }
-
-    fn shared(&self, shared: SharedConnections) -> Result<Arc<dyn HttpClient>, Error> {
-        let problem = if self.http_client.is_some() || self.configure_http.is_some() {
-            "`http_client` and `configure_http` have no effect on shared connections; set them on the client that \
-             owns the connections"
-        } else if self.urls != shared.urls {
-            "call `allow_insecure_loopback`, `allow_private_addresses` and `refuse_private_addresses` on both builders \
-             or on neither"
-        } else if self.credentials.certificate().is_some() {
-            "a client with a certificate needs connections of its own; remove this setting"
-        } else {
-            return Ok(shared.http_client);
-        };
-        Err(setting("share_connections", problem))
     }
 }

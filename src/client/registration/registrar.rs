@@ -11,15 +11,15 @@ use url::Url;
 use super::request::RegistrationRequest;
 use super::response::ClientInformation;
 use super::{Body, Registration};
-use crate::client::Client;
-use crate::client::builder::ClientBuilder;
+use crate::client::connection::{Connection, ConnectionSettings};
+use crate::client::options::REQUEST_TIMEOUT;
 use crate::clock::Clock;
 use crate::endpoint::{Answer, Failure, RegistrationCall};
 use crate::error::{ConfigurationProblem, Document, Error, ErrorKind, Misuse, Rule, Violation};
 use crate::random::Random;
 use crate::sealed::Sealable as _;
 use crate::secret::Secret;
-use crate::transport::{ClientCertificate, HttpClient, UrlProblem};
+use crate::transport::{ClientCertificate, HttpClient, PrivateAddresses, UrlProblem};
 
 /// The longest answer in bytes: client metadata with a key set, and possibly certificates.
 const CLIENT_INFORMATION_LIMIT: usize = 256 * 1024;
@@ -63,16 +63,21 @@ const CLIENT_INFORMATION_LIMIT: usize = 256 * 1024;
 /// # fn main() {}
 /// ```
 #[derive(Clone)]
-pub struct Registrar {
-    /// A client that never authenticates. It provides the metadata, the HTTP client and the clock.
-    client: Client,
+pub struct Registrar(Arc<Inner>);
+
+struct Inner {
+    connection: Connection,
+    certificate: Option<ClientCertificate>,
+    request_timeout: Duration,
     initial_access_token: Option<Secret>,
 }
 
 /// Settings of a [`Registrar`]. Finish with [`build`](Self::build).
 #[must_use = "a builder has no effect until `build`"]
 pub struct RegistrarBuilder {
-    client: ClientBuilder,
+    connection: ConnectionSettings,
+    client_certificate: Option<ClientCertificate>,
+    request_timeout: Duration,
     initial_access_token: Option<Secret>,
 }
 
@@ -80,15 +85,16 @@ impl Registrar {
     /// Starts building a registrar of the OP at `issuer`. The issuer must equal the one in the OP's documents exactly.
     pub fn builder(issuer: impl Into<String>) -> RegistrarBuilder {
         RegistrarBuilder {
-            // This identifier is never sent.
-            client: Client::builder(issuer, "registrar"),
+            connection: ConnectionSettings::new(issuer.into()),
+            client_certificate: None,
+            request_timeout: REQUEST_TIMEOUT,
             initial_access_token: None,
         }
     }
 
     /// The OP's issuer identifier.
     pub fn issuer(&self) -> &str {
-        self.client.issuer()
+        self.0.connection.issuer.as_str()
     }
 
     /// Registers a client (RFC 7591 §3.1). The request is checked first, and sent once.
@@ -182,20 +188,20 @@ impl Registrar {
 
     async fn request_registration(&self, request: RegistrationRequest) -> Result<Registration, Error> {
         request.check()?;
-        let metadata = self.client.provider_metadata().await?;
-        let certificate = self.client.0.credentials.certificate();
+        let metadata = self.0.connection.provider.metadata().await?;
+        let certificate = self.0.certificate.as_ref();
         let url = metadata.endpoints(certificate.is_some()).registration()?;
         let call = RegistrationCall {
             method: Method::POST,
             url,
             metadata: Some(request.metadata().as_json()),
-            access_token: self.initial_access_token.as_ref(),
+            access_token: self.0.initial_access_token.as_ref(),
             certificate,
             document: Document::ClientInformation,
-            timeout: self.client.0.options.request_timeout,
+            timeout: self.0.request_timeout,
             body_limit: CLIENT_INFORMATION_LIMIT,
         };
-        let body = match self.client.0.endpoints.registration(call).await {
+        let body = match self.0.connection.endpoints.registration(call).await {
             Ok(Answer::Success { body, .. }) => body,
             Ok(answer) => return refused(answer),
             Err(Failure { error, may_have_been_sent: true }) => {
@@ -266,12 +272,12 @@ impl Registrar {
             url: self.allowed(url)?,
             metadata,
             access_token: Some(access_token),
-            certificate: self.client.0.credentials.certificate(),
+            certificate: self.0.certificate.as_ref(),
             document: Document::ClientInformation,
-            timeout: self.client.0.options.request_timeout,
+            timeout: self.0.request_timeout,
             body_limit: CLIENT_INFORMATION_LIMIT,
         };
-        self.client.0.endpoints.registration(call).await.map_err(|failure| failure.error)
+        self.0.connection.endpoints.registration(call).await.map_err(|failure| failure.error)
     }
 
     /// Checks the URL again, because a stored registration may have been made under other settings.
@@ -282,8 +288,8 @@ impl Registrar {
 
     /// Whether a URL that the OP named may be called.
     fn judge(&self, url: &Url) -> Result<(), UrlProblem> {
-        let issuer = Url::parse(self.issuer()).map_err(|_| UrlProblem::Insecure)?;
-        self.client.0.urls.check_named_by(&issuer, url)
+        let Connection { issuer, urls, .. } = &self.0.connection;
+        urls.check_named_by(issuer.url(), url)
     }
 
     fn parse(&self, body: &[u8]) -> Result<ClientInformation, Violation> {
@@ -343,58 +349,58 @@ impl RegistrarBuilder {
     /// Sets the certificate to present, if the OP requires one for a registration. It is presented at the OP's alias
     /// for mutual TLS if there is one.
     pub fn client_certificate(mut self, certificate: ClientCertificate) -> Self {
-        self.client = self.client.client_certificate(certificate);
+        self.client_certificate = Some(certificate);
         self
     }
 
     /// Permits plain HTTP to loopback addresses, for development and tests.
     pub fn allow_insecure_loopback(mut self) -> Self {
-        self.client = self.client.allow_insecure_loopback();
+        self.connection.urls.allow_insecure_loopback = true;
         self
     }
 
-    /// Lets the OP name endpoints in private networks, as [`ClientBuilder::allow_private_addresses`] does.
+    /// Lets the OP name endpoints in private networks, as [`ClientBuilder::allow_private_addresses`](crate::ClientBuilder::allow_private_addresses) does.
     pub fn allow_private_addresses(mut self) -> Self {
-        self.client = self.client.allow_private_addresses();
+        self.connection.urls.private_addresses = PrivateAddresses::Allowed;
         self
     }
 
-    /// Connects to public addresses only, as [`ClientBuilder::refuse_private_addresses`] does.
+    /// Connects to public addresses only, as [`ClientBuilder::refuse_private_addresses`](crate::ClientBuilder::refuse_private_addresses) does.
     pub fn refuse_private_addresses(mut self) -> Self {
-        self.client = self.client.refuse_private_addresses();
+        self.connection.urls.private_addresses = PrivateAddresses::Refused;
         self
     }
 
-    /// Adjusts the reqwest client, as [`ClientBuilder::configure_http`] does.
+    /// Adjusts the reqwest client, as [`ClientBuilder::configure_http`](crate::ClientBuilder::configure_http) does.
     pub fn configure_http(
         mut self,
         configure: impl Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + Sync + 'static,
     ) -> Self {
-        self.client = self.client.configure_http(configure);
+        self.connection.configure_http = Some(Box::new(configure));
         self
     }
 
     /// Sends requests through this HTTP client instead of reqwest.
     pub fn http_client(mut self, http_client: Arc<dyn HttpClient>) -> Self {
-        self.client = self.client.http_client(http_client);
+        self.connection.http_client = Some(http_client);
         self
     }
 
     /// Takes the time from this clock instead of the machine's.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.client = self.client.clock(clock);
+        self.connection.clock = clock;
         self
     }
 
     /// Takes randomness from this source instead of the operating system. For simulations only.
     pub fn random(mut self, random: Arc<dyn Random>) -> Self {
-        self.client = self.client.random(random);
+        self.connection.random = random;
         self
     }
 
     /// Sets how long a request may take, from connecting to the last byte of its response; 30 s unless set.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
-        self.client = self.client.request_timeout(timeout);
+        self.request_timeout = timeout;
         self
     }
 
@@ -404,10 +410,12 @@ impl RegistrarBuilder {
     ///
     /// [`Configuration`](ErrorKind::Configuration) for settings that cannot work.
     pub fn build(self) -> Result<Registrar, Error> {
-        Ok(Registrar {
-            client: self.client.build_without_redirect_uri()?,
+        Ok(Registrar(Arc::new(Inner {
+            connection: self.connection.connect(self.client_certificate.as_ref())?,
+            certificate: self.client_certificate,
+            request_timeout: self.request_timeout,
             initial_access_token: self.initial_access_token,
-        })
+        })))
     }
 }
 
@@ -419,6 +427,6 @@ impl fmt::Debug for Registrar {
 
 impl fmt::Debug for RegistrarBuilder {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("RegistrarBuilder").field("client", &self.client).finish_non_exhaustive()
+        formatter.debug_struct("RegistrarBuilder").field("issuer", &self.connection.issuer).finish_non_exhaustive()
     }
 }
