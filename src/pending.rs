@@ -23,7 +23,7 @@ mod schedule;
 mod validation;
 
 pub(crate) use crate::id_token::InterimState;
-pub(crate) use answer::{Answer, End, Polled, Reading, Standing, SuccessBody, is_known_error};
+pub(crate) use answer::{Answer, End, Polled, Standing, SuccessBody, is_known_error};
 pub(crate) use checks::Checks;
 pub(crate) use schedule::{CANCELLATION_PAUSE, FINAL_POLL_MARGIN, Jitter, Pace, Schedule, Step};
 pub(crate) use validation::{is_given_up, validation_pause};

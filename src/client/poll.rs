@@ -120,10 +120,7 @@ impl Client {
         }
         let polled = pending.0.in_flight.take().and_then(Task::into_result);
         let Polled { answer, error: trouble, at, .. } = polled.unwrap_or_else(|| self.poll_cut_off());
-        let response = match &answer {
-            Answer::Error { response, .. } => Some(response.clone()),
-            _ => None,
-        };
+        let response = answer.error_response().cloned();
         let standing = pending.answered(answer, at, self.pace());
         match (standing, trouble) {
             (Standing::Succeeded, _) => Ok(None),

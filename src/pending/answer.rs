@@ -49,22 +49,6 @@ impl std::fmt::Debug for SuccessBody {
     }
 }
 
-/// The meaning of an [`Answer`] for the sign-in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reading {
-    Success,
-    Pending,
-    SlowDown,
-    /// The sign-in has ended.
-    End(End),
-    /// A transient error of the OP or the network; the sign-in continues.
-    Trouble {
-        unanswered: bool,
-    },
-    /// The client's registration, credentials or clock are wrong; the sign-in continues.
-    OurMistake,
-}
-
 /// How a sign-in ends without tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
@@ -87,11 +71,21 @@ pub(crate) enum Standing {
 }
 
 impl Answer {
-    pub(crate) fn reading(&self) -> Reading {
+    /// What an answer without tokens means for the sign-in. `None` for a success.
+    pub(crate) fn verdict(&self) -> Option<Verdict> {
         match self {
-            Self::Success(_) => Reading::Success,
-            Self::Trouble { unanswered, .. } => Reading::Trouble { unanswered: *unanswered },
-            Self::Error { response, .. } => reading_of(response),
+            Self::Success(_) => None,
+            Self::Error { response, .. } => Some(response.verdict()),
+            Self::Trouble { unanswered: true, .. } => Some(Verdict::MayBeLost),
+            Self::Trouble { unanswered: false, .. } => Some(Verdict::TurnedAway),
+        }
+    }
+
+    /// The OAuth error response, if it is one.
+    pub(crate) fn error_response(&self) -> Option<&ErrorResponse> {
+        match self {
+            Self::Error { response, .. } => Some(response),
+            Self::Success(_) | Self::Trouble { .. } => None,
         }
     }
 
@@ -103,21 +97,22 @@ impl Answer {
     }
 }
 
-/// DTR §Token Request Error Response, with RFC 6749 §5.2, RFC 8628 §3.5 and RFC 9449 §5.
-fn reading_of(response: &ErrorResponse) -> Reading {
-    match response.verdict() {
-        Verdict::Pending => Reading::Pending,
-        Verdict::SlowDown => Reading::SlowDown,
-        Verdict::Denied => Reading::End(End::Denied),
-        // "The Client MUST stop polling with this `deferred_auth_id`."
-        Verdict::Expired => Reading::End(End::Expired { confirmed: true }),
-        // "If a Client receives an `invalid_request` error, it MUST not make any further requests for the same
-        // `deferred_auth_id`."
-        Verdict::GrantRefused => Reading::End(End::Failed),
-        Verdict::ClientRefused | Verdict::ScopeRefused => Reading::OurMistake,
-        // `temporarily_unavailable`, `server_error`, and unknown codes.
-        verdict @ (Verdict::OtherwiseRefused | Verdict::TurnedAway | Verdict::MayBeLost) => {
-            Reading::Trouble { unanswered: verdict == Verdict::MayBeLost }
+impl End {
+    /// The end that an answer with this verdict is, if it ends the sign-in (DTR §Token Request Error Response, with
+    /// RFC 6749 §5.2, RFC 8628 §3.5 and RFC 9449 §5).
+    pub(crate) fn of(verdict: Verdict) -> Option<Self> {
+        match verdict {
+            Verdict::Denied => Some(Self::Denied),
+            // "The Client MUST stop polling with this `deferred_auth_id`."
+            Verdict::Expired => Some(Self::Expired { confirmed: true }),
+            // "If a Client receives an `invalid_request` error, it MUST not make any further requests for the same
+            // `deferred_auth_id`."
+            Verdict::GrantRefused => Some(Self::Failed),
+            Verdict::Pending | Verdict::SlowDown => None,
+            // Our registration, credentials or clock are wrong, which is not the user's fault.
+            Verdict::ClientRefused | Verdict::ScopeRefused => None,
+            // `temporarily_unavailable`, `server_error`, unknown codes, and failures on the way.
+            Verdict::OtherwiseRefused | Verdict::TurnedAway | Verdict::MayBeLost => None,
         }
     }
 }
@@ -151,58 +146,73 @@ fn is_known_code(code: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn reading(code: &str, status: u16) -> Reading {
-        reading_of(&ErrorResponse::new(code, None, Some(status)))
+    fn verdict(code: &str, status: u16) -> Verdict {
+        ErrorResponse::new(code, None, Some(status)).verdict()
+    }
+
+    fn end(code: &str, status: u16) -> Option<End> {
+        End::of(verdict(code, status))
     }
 
     #[test]
-    fn terminal_codes_end_the_process() {
-        assert_eq!(reading("access_denied", 400), Reading::End(End::Denied));
-        assert_eq!(reading("access_denied", 403), Reading::End(End::Denied));
-        assert_eq!(reading("expired_token", 400), Reading::End(End::Expired { confirmed: true }));
-        assert_eq!(reading("invalid_grant", 400), Reading::End(End::Failed));
-        assert_eq!(reading("invalid_request", 400), Reading::End(End::Failed));
+    fn terminal_codes_end_the_sign_in() {
+        assert_eq!(end("access_denied", 400), Some(End::Denied));
+        assert_eq!(end("access_denied", 403), Some(End::Denied));
+        assert_eq!(end("expired_token", 400), Some(End::Expired { confirmed: true }));
+        assert_eq!(end("invalid_grant", 400), Some(End::Failed));
+        assert_eq!(end("invalid_request", 400), Some(End::Failed));
     }
 
     #[test]
-    fn a_terminal_code_counts_with_every_status_that_gateways_do_not_make() {
+    fn a_terminal_code_counts_with_every_status_that_gateways_do_not_generate() {
         for status in [200, 401, 403, 404, 428, 429, 500] {
-            assert_eq!(reading("access_denied", status), Reading::End(End::Denied), "{status}");
-            assert_eq!(reading("invalid_grant", status), Reading::End(End::Failed), "{status}");
+            assert_eq!(end("access_denied", status), Some(End::Denied), "{status}");
+            assert_eq!(end("invalid_grant", status), Some(End::Failed), "{status}");
         }
         for status in [408, 502, 503, 504] {
-            assert_eq!(reading("access_denied", status), Reading::Trouble { unanswered: true }, "{status}");
+            assert_eq!(end("access_denied", status), None, "{status}");
+            assert_eq!(verdict("access_denied", status), Verdict::MayBeLost, "{status}");
         }
     }
 
     #[test]
-    fn behind_a_gateway_in_trouble_the_answer_may_have_been_lost() {
-        for (status, unanswered) in [(404, false), (405, false), (429, false), (408, true), (500, true), (504, true)] {
-            assert_eq!(reading("gateway_trouble", status), Reading::Trouble { unanswered }, "{status}");
+    fn an_error_of_a_gateway_may_hide_the_answer() {
+        for (status, may_be_lost) in [(404, false), (405, false), (429, false), (408, true), (500, true), (504, true)] {
+            assert_eq!(end("gateway_trouble", status), None, "{status}");
+            assert_eq!(verdict("gateway_trouble", status) == Verdict::MayBeLost, may_be_lost, "{status}");
         }
     }
 
     #[test]
     fn pending_and_slow_down_count_with_every_status() {
         for status in [200, 400, 403, 404, 428, 429, 500, 503] {
-            assert_eq!(reading("authorization_pending", status), Reading::Pending, "{status}");
-            assert_eq!(reading("slow_down", status), Reading::SlowDown, "{status}");
+            assert_eq!(verdict("authorization_pending", status), Verdict::Pending, "{status}");
+            assert_eq!(verdict("slow_down", status), Verdict::SlowDown, "{status}");
         }
     }
 
     #[test]
-    fn our_own_mistakes_end_nobodys_process() {
+    fn a_refusal_of_the_client_does_not_end_the_sign_in() {
         for code in
             ["invalid_client", "unauthorized_client", "unsupported_grant_type", "invalid_scope", "invalid_dpop_proof"]
         {
-            assert_eq!(reading(code, 400), Reading::OurMistake, "{code}");
-            assert_eq!(reading(code, 401), Reading::OurMistake, "{code}");
+            for status in [400, 401] {
+                assert_eq!(end(code, status), None, "{code} {status}");
+                assert!(matches!(verdict(code, status), Verdict::ClientRefused | Verdict::ScopeRefused), "{code}");
+            }
         }
     }
 
     #[test]
-    fn codes_that_nobody_knows_are_trouble() {
-        assert_eq!(reading("interaction_required_by_committee", 400), Reading::Trouble { unanswered: false });
+    fn an_unknown_code_does_not_end_the_sign_in() {
+        assert_eq!(end("interaction_required_by_committee", 400), None);
+        assert_eq!(verdict("interaction_required_by_committee", 400), Verdict::OtherwiseRefused);
         assert!(!is_known_code("interaction_required_by_committee"));
+    }
+
+    #[test]
+    fn a_poll_without_an_answer_has_the_verdict_of_a_response_that_says_as_much() {
+        let trouble = |unanswered| Answer::Trouble { unanswered, retry_after: None }.verdict();
+        assert_eq!((trouble(true), trouble(false)), (Some(Verdict::MayBeLost), Some(Verdict::TurnedAway)));
     }
 }

@@ -7,9 +7,10 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::answer::{Answer, End, Reading, Standing};
+use super::answer::{Answer, End, Standing};
 use crate::clock::{Moment, saturating_add};
 use crate::dialect::Times;
+use crate::error::Verdict;
 use crate::sealed;
 
 mod queued;
@@ -397,9 +398,18 @@ impl Schedule {
         let lost_before = self.answer_lost;
         self.in_flight = false;
         self.announced = false;
-        let reading = answer.reading();
-        match reading {
-            Reading::Pending | Reading::SlowDown => {
+        let Some(verdict) = answer.verdict() else {
+            // No further request is needed. The validation is due at once.
+            self.postpone(Duration::ZERO, now);
+            return Standing::Succeeded;
+        };
+        match End::of(verdict) {
+            Some(End::Expired { .. } | End::Failed) if lost_before => return Standing::Ended(End::Unknown),
+            Some(end) => return Standing::Ended(end),
+            None => {}
+        }
+        match verdict {
+            Verdict::Pending | Verdict::SlowDown => {
                 // The sign-in is pending, so no earlier request has fetched its success. A request that is still in
                 // flight may do so.
                 self.answer_lost &= self.held_until.is_some();
@@ -410,12 +420,18 @@ impl Schedule {
                 self.stale_reported = false;
                 // After a ping, earlier undecided answers do not lengthen the wait for the next poll.
                 self.undecided = if self.ping_spent { 0 } else { self.undecided.saturating_add(1) };
-                if reading == Reading::SlowDown {
+                if verdict == Verdict::SlowDown {
                     self.slow_downs = self.slow_downs.saturating_add(1);
                 }
             }
-            Reading::Trouble { unanswered } => {
-                if unanswered {
+            Verdict::ClientRefused | Verdict::ScopeRefused => {
+                self.troubles = self.troubles.saturating_add(1);
+                // The OP said nothing about the sign-in, so it can still be polled.
+                self.late_poll_made = false;
+            }
+            // A transient error of the OP or the network.
+            _ => {
+                if verdict == Verdict::MayBeLost {
                     self.lose_answer(now);
                 }
                 self.troubles = self.troubles.saturating_add(1);
@@ -423,18 +439,6 @@ impl Schedule {
                     return Standing::Ended(self.unconfirmed_end());
                 }
             }
-            Reading::OurMistake => {
-                self.troubles = self.troubles.saturating_add(1);
-                // The OP said nothing about the sign-in, so it can still be polled.
-                self.late_poll_made = false;
-            }
-            Reading::Success => {
-                // No further request is needed. The validation is due at once.
-                self.postpone(Duration::ZERO, now);
-                return Standing::Succeeded;
-            }
-            Reading::End(End::Expired { .. } | End::Failed) if lost_before => return Standing::Ended(End::Unknown),
-            Reading::End(end) => return Standing::Ended(end),
         }
         self.plan(now, pace, answer.retry_after());
         Standing::Open

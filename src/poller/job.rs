@@ -251,10 +251,7 @@ impl Job {
         late: Duration,
     ) -> Result<Report, Error> {
         let id = self.claimed.id;
-        let response = match &answer {
-            Answer::Error { response, .. } => Some(response.clone()),
-            _ => None,
-        };
+        let response = answer.error_response().cloned();
         let progress = pending.progress().map(str::to_owned);
         let interaction = pending.interaction_uri().cloned();
         let now = self.store_clock.moment(&*self.shared.clock);

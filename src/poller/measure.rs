@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::client::{Client, Outcome};
-use crate::pending::{Answer, End, Reading};
+use crate::error::Verdict;
+use crate::pending::Answer;
 
 /// Polls, by answer.
 #[cfg(feature = "metrics")]
@@ -220,15 +221,15 @@ pub(super) fn describe() {
 
 /// The name of an answer to a poll in logs and metrics.
 pub(super) fn answer_name(answer: &Answer) -> &'static str {
-    match answer.reading() {
-        Reading::Success => "success",
-        Reading::Pending => "pending",
-        Reading::SlowDown => "slow_down",
-        Reading::End(End::Denied) => "denied",
-        Reading::End(End::Expired { .. }) => "expired",
-        Reading::End(End::Failed | End::Unknown) => "failed",
-        Reading::Trouble { .. } => "trouble",
-        Reading::OurMistake => "refused",
+    match answer.verdict() {
+        None => "success",
+        Some(Verdict::Pending) => "pending",
+        Some(Verdict::SlowDown) => "slow_down",
+        Some(Verdict::Denied) => "denied",
+        Some(Verdict::Expired) => "expired",
+        Some(Verdict::GrantRefused) => "failed",
+        Some(Verdict::ClientRefused | Verdict::ScopeRefused) => "refused",
+        Some(Verdict::OtherwiseRefused | Verdict::TurnedAway | Verdict::MayBeLost) => "trouble",
     }
 }
 

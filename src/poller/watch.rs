@@ -12,8 +12,8 @@ use super::reminders::Cause;
 use super::shared::{Shared, store_error};
 use super::tenant::Tenant;
 use super::watch_memory::WatchMemory;
-use crate::error::{Error, ErrorResponse};
-use crate::pending::{Answer, Reading};
+use crate::error::{Error, ErrorResponse, Verdict};
+use crate::pending::Answer;
 use crate::store::{KeyStats, PartitionStats};
 
 /// The interval of the checks.
@@ -193,12 +193,10 @@ impl WatchMemory {
 
 /// The reason why a poll got no usable answer. A refusal of the client is a usable answer, because the OP is reachable.
 fn trouble(answer: &Answer, error: Option<&Error>) -> Option<String> {
-    let response = match answer {
-        Answer::Error { response, .. } => Some(response),
-        Answer::Success(_) | Answer::Trouble { .. } => None,
-    };
-    let is_trouble = matches!(answer.reading(), Reading::Trouble { .. })
-        || response.is_some_and(|response| response.code() == "use_dpop_nonce");
+    let response = answer.error_response();
+    let is_trouble =
+        matches!(answer.verdict(), Some(Verdict::OtherwiseRefused | Verdict::TurnedAway | Verdict::MayBeLost))
+            || response.is_some_and(|response| response.code() == "use_dpop_nonce");
     let cause = || response.map(ErrorResponse::to_string).or_else(|| error.map(Error::to_string));
     is_trouble.then(|| cause().unwrap_or_else(|| "no answer in time".to_owned()))
 }
