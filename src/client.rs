@@ -28,6 +28,7 @@ mod cancel;
 mod claims_request;
 mod code_answer;
 mod code_request;
+mod connection;
 mod dialect;
 mod encryption;
 mod exchange;

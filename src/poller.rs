@@ -84,7 +84,7 @@ pub use events::Events;
 pub use handle::ClientStats;
 pub use limits::{LimitedClient, Limits};
 pub use rotate::{KeyUse, Rotation};
-pub use status::{ProcessPhase, Status};
+pub use status::Status;
 
 pub(crate) use handle::Poller;
 

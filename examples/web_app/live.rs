@@ -10,8 +10,8 @@ use axum::response::sse::{self, KeepAlive};
 use axum_extra::extract::CookieJar;
 use futures_util::Stream;
 use futures_util::stream::unfold;
-use openid_deferred::poller::{Event, Events, ProcessPhase, Status};
-use openid_deferred::store::ProcessId;
+use openid_deferred::poller::{Event, Events, Status};
+use openid_deferred::store::{self, ProcessId};
 use openid_deferred::{Clock as _, SystemClock};
 use tokio::sync::broadcast;
 
@@ -45,9 +45,9 @@ impl View {
             (Some(ending), _) => Stage::Ended(ending.clone()),
             (None, None) => Stage::Away,
             (None, Some(process)) => match app.poller.status(process).await? {
-                Some(status) => match status.phase() {
-                    ProcessPhase::Exchanging | ProcessPhase::Waiting => Stage::Waiting(status),
-                    ProcessPhase::Acknowledged => Self::acknowledged(app, &booking).await?,
+                Some(status) => match status.state() {
+                    store::State::Exchanging | store::State::Waiting => Stage::Waiting(status),
+                    store::State::Acknowledged => Self::acknowledged(app, &booking).await?,
                     _ => Stage::Arriving,
                 },
                 None => Self::acknowledged(app, &booking).await?,

@@ -111,7 +111,7 @@ async fn status(State(app): State<App>, Path(id): Path<String>) -> Result<Respon
     let status = app.poller.status(id).await?.ok_or_else(not_found)?;
     let progress = status.progress().unwrap_or("no progress is known yet");
     // The OP's text is sent as plain text. In HTML it would have to be escaped.
-    Ok(format!("{:?}: {progress}\n", status.phase()).into_response())
+    Ok(format!("{:?}: {progress}\n", status.state()).into_response())
 }
 
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {

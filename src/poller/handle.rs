@@ -126,7 +126,7 @@ impl Poller {
         });
         Ok(Some(Status {
             id,
-            phase: row.state.into(),
+            state: row.state,
             progress: pending.as_ref().and_then(PendingAuthentication::progress).map(str::to_owned),
             interaction_uri: pending.as_ref().and_then(PendingAuthentication::interaction_uri).cloned(),
             due_in: (row.state == State::Waiting).then_some(row.due_in),

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::ser::SerializeStruct as _;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 
 use crate::pending::InterimState;
 use crate::secret::Secret;
@@ -12,7 +12,7 @@ use crate::store::{ProcessId, State};
 
 /// The status of a sign-in, from [`Poller::status`](super::Poller::status), for the user's status page.
 ///
-/// It serializes as an object with the members `id`, `phase`, `progress`, `needs_interaction`, `due_in_seconds`,
+/// It serializes as an object with the members `id`, `state`, `progress`, `needs_interaction`, `due_in_seconds`,
 /// `interim` and `is_cancelled`. `needs_interaction` is whether there is an [`interaction_uri`](Self::interaction_uri),
 /// which is left out because it is a secret. `interim` names the state of the interim ID Token (`absent`, `verified`,
 /// `rejected` or `not_yet_verifiable`); its claims are left out, because the OP may not have verified them.
@@ -21,48 +21,19 @@ use crate::store::{ProcessId, State};
 /// # async fn example(poller: openid_deferred::Poller, id: openid_deferred::store::ProcessId)
 /// # -> Result<(), Box<dyn std::error::Error>> {
 /// let body = serde_json::to_string(&poller.status(id).await?)?;
-/// // {"id":"AAECAwQFBgcICQoLDA0ODw","phase":"waiting","progress":null,"needs_interaction":false,…}
+/// // {"id":"AAECAwQFBgcICQoLDA0ODw","state":"waiting","progress":null,"needs_interaction":false,…}
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Clone)]
 pub struct Status {
     pub(super) id: ProcessId,
-    pub(super) phase: ProcessPhase,
+    pub(super) state: State,
     pub(super) progress: Option<String>,
     pub(super) interaction_uri: Option<Secret>,
     pub(super) due_in: Option<Duration>,
     pub(super) interim: InterimState,
     pub(super) is_cancelled: bool,
-}
-
-/// The phase of a sign-in. It serializes as its name in snake case.
-#[non_exhaustive]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ProcessPhase {
-    /// Its code is being exchanged.
-    Exchanging,
-    /// The OP has not decided.
-    Waiting,
-    /// The OP has approved; its answer is being verified.
-    Verifying,
-    /// The outcome is known and is being delivered.
-    Decided,
-    /// The outcome was acknowledged.
-    Acknowledged,
-}
-
-impl From<State> for ProcessPhase {
-    fn from(state: State) -> Self {
-        match state {
-            State::Exchanging => Self::Exchanging,
-            State::Waiting => Self::Waiting,
-            State::Answered => Self::Verifying,
-            State::Decided => Self::Decided,
-            State::Acknowledged => Self::Acknowledged,
-        }
-    }
 }
 
 impl Status {
@@ -71,9 +42,9 @@ impl Status {
         self.id
     }
 
-    /// The phase.
-    pub fn phase(&self) -> ProcessPhase {
-        self.phase
+    /// Its state.
+    pub fn state(&self) -> State {
+        self.state
     }
 
     /// The OP's latest progress text: untrusted, cleaned and truncated. Escape it before you show it.
@@ -115,7 +86,7 @@ impl Serialize for Status {
         };
         let mut members = serializer.serialize_struct("Status", 7)?;
         members.serialize_field("id", &self.id)?;
-        members.serialize_field("phase", &self.phase)?;
+        members.serialize_field("state", &self.state)?;
         members.serialize_field("progress", &self.progress)?;
         members.serialize_field("needs_interaction", &self.interaction_uri.is_some())?;
         members.serialize_field("due_in_seconds", &self.due_in.map(|due_in| due_in.as_secs()))?;
@@ -130,7 +101,7 @@ impl fmt::Debug for Status {
         formatter
             .debug_struct("Status")
             .field("id", &self.id)
-            .field("phase", &self.phase)
+            .field("state", &self.state)
             .field("is_cancelled", &self.is_cancelled)
             .finish_non_exhaustive()
     }
@@ -146,7 +117,7 @@ mod tests {
     fn a_status_is_serialized_without_claims_and_with_whole_seconds() {
         let status = Status {
             id: ProcessId::from_bytes([0; 16]),
-            phase: ProcessPhase::Waiting,
+            state: State::Waiting,
             progress: Some("The documents are being checked".to_owned()),
             interaction_uri: Some(Secret::new("https://op.example/interact/secret")),
             due_in: Some(Duration::from_millis(1_500)),
@@ -155,7 +126,7 @@ mod tests {
         };
         let expected = json!({
             "id": "AAAAAAAAAAAAAAAAAAAAAA",
-            "phase": "waiting",
+            "state": "waiting",
             "progress": "The documents are being checked",
             "needs_interaction": true,
             "due_in_seconds": 1,
@@ -164,7 +135,7 @@ mod tests {
         });
         assert_eq!(serde_json::to_value(&status).unwrap(), expected);
         assert_eq!(serde_json::from_value::<ProcessId>(expected["id"].clone()).unwrap(), status.id());
-        assert_eq!(serde_json::from_value::<ProcessPhase>(expected["phase"].clone()).unwrap(), status.phase());
+        assert_eq!(serde_json::from_value::<State>(expected["state"].clone()).unwrap(), status.state());
         assert!(serde_json::from_value::<ProcessId>(json!("not an id")).is_err());
     }
 }

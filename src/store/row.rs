@@ -3,10 +3,12 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
+
 use super::ProcessId;
 
 /// One client at one OP: a hash of issuer and client identifier that is the same in every release and replica.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Partition(pub i64);
 
 /// A keyed hash to find a row by. Without the keyring it reveals nothing.
@@ -42,17 +44,19 @@ impl fmt::Debug for SealedBody {
     }
 }
 
-/// The state of a row. Stores keep the numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// The state of a sign-in, and of its row. Stores keep the numbers. It serializes as its name in snake case.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum State {
     /// Its code is being exchanged.
     Exchanging = 0,
     /// The OP has not decided.
     Waiting = 1,
-    /// The OP's success response is in the body and has yet to be verified.
+    /// The OP has approved. Its success response is in the body and has yet to be verified.
     Answered = 2,
-    /// The outcome is in the body and has yet to be acknowledged.
+    /// The outcome is known. It is in the body and has yet to be acknowledged.
     Decided = 3,
     /// A tombstone without a body: the outcome was acknowledged, or none is delivered.
     Acknowledged = 4,

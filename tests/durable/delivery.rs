@@ -306,10 +306,7 @@ async fn an_answer_that_is_not_valid_is_kept_for_whoever_looks_into_it_until_the
     let again = world.outcome().await;
     assert_eq!(again.rejected_response().unwrap().expose(), response);
     again.acknowledge().await.unwrap();
-    assert_eq!(
-        world.poller.status(id).await.unwrap().unwrap().phase(),
-        openid_deferred::poller::ProcessPhase::Acknowledged
-    );
+    assert_eq!(world.poller.status(id).await.unwrap().unwrap().state(), openid_deferred::store::State::Acknowledged);
 }
 
 #[tokio::test]

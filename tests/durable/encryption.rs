@@ -3,7 +3,7 @@
 use openid_deferred::Outcome;
 use openid_deferred::encryption::{DecryptionKey, KeyManagementAlgorithm};
 use openid_deferred::error::Rule;
-use openid_deferred::poller::ProcessPhase;
+use openid_deferred::store::State;
 use openid_deferred::testing::{DecisionPolicy, EncryptionForgery, Endpoint, Fault, TestClient, TestProviderBuilder};
 use serde_json::json;
 
@@ -40,7 +40,7 @@ async fn answered_without_the_key(key: &DecryptionKey) -> World {
     let world = world_of(encrypting(key)).await;
     let id = world.waiting().await;
     world.sleep(HOUR).await;
-    assert_eq!(world.poller.status(id).await.unwrap().unwrap().phase(), ProcessPhase::Verifying);
+    assert_eq!(world.poller.status(id).await.unwrap().unwrap().state(), State::Answered);
     world
 }
 

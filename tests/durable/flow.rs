@@ -1,7 +1,7 @@
 //! From the authorization response to the acknowledgement.
 
 use openid_deferred::error::Rule;
-use openid_deferred::poller::ProcessPhase;
+use openid_deferred::store::State;
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault};
 use openid_deferred::{AuthorizationSession, ErrorKind, Outcome, ResponseType, SignIn, poller};
 
@@ -12,7 +12,7 @@ async fn a_deferred_sign_in_is_stored_polled_delivered_and_acknowledged() {
     let world = world().await;
     let id = world.waiting().await;
     let status = world.poller.status(id).await.unwrap().unwrap();
-    assert_eq!(status.phase(), ProcessPhase::Waiting);
+    assert_eq!(status.state(), State::Waiting);
     assert_eq!(status.interim().verified().map(|interim| interim.claims().subject()), Some("user-1"));
 
     let delivery = world.outcome().await;
@@ -20,10 +20,10 @@ async fn a_deferred_sign_in_is_stored_polled_delivered_and_acknowledged() {
     let Outcome::Approved(authentication) = delivery.outcome() else { panic!("{delivery:?}") };
     assert_eq!(authentication.claims().name(), Some("Jane Doe"));
     assert!(authentication.is_sender_constrained());
-    assert_eq!(world.poller.status(id).await.unwrap().unwrap().phase(), ProcessPhase::Decided);
+    assert_eq!(world.poller.status(id).await.unwrap().unwrap().state(), State::Decided);
 
     delivery.acknowledge().await.unwrap();
-    assert_eq!(world.poller.status(id).await.unwrap().unwrap().phase(), ProcessPhase::Acknowledged);
+    assert_eq!(world.poller.status(id).await.unwrap().unwrap().state(), State::Acknowledged);
     assert_eq!(world.polls().len(), 2);
     world.op.assert_clean();
 }
@@ -141,7 +141,7 @@ async fn an_exchange_whose_answer_is_lost_is_an_error_and_is_never_sent_again() 
     let Ok(poller::SignIn::Ended(id)) = world.poller.authorization_response(&query, again).await else {
         panic!("the session is remembered")
     };
-    assert_eq!(world.poller.status(id).await.unwrap().unwrap().phase(), ProcessPhase::Acknowledged);
+    assert_eq!(world.poller.status(id).await.unwrap().unwrap().state(), State::Acknowledged);
     assert_eq!(world.op.requests_to(Endpoint::Exchange).len(), 1);
 }
 
@@ -201,7 +201,7 @@ async fn an_immediate_answer_that_cannot_be_verified_is_kept_until_it_can() {
     let query = world.op.visit(url).query();
     let accepted = world.poller.authorization_response(&query, session).await.unwrap();
     let poller::SignIn::Deferred(id) = accepted else { panic!("{accepted:?}") };
-    assert_eq!(world.poller.status(id).await.unwrap().unwrap().phase(), ProcessPhase::Verifying);
+    assert_eq!(world.poller.status(id).await.unwrap().unwrap().state(), State::Answered);
     world.restart().await;
     world.sleep(HOUR).await;
     world.op.behave();
@@ -232,7 +232,7 @@ async fn a_second_response_for_a_session_whose_exchange_failed_or_whose_outcome_
         let Ok(poller::SignIn::Ended(id)) = world.poller.authorization_response(&query, again).await else {
             panic!("not over")
         };
-        assert_eq!(world.poller.status(id).await.unwrap().unwrap().phase(), ProcessPhase::Acknowledged);
+        assert_eq!(world.poller.status(id).await.unwrap().unwrap().state(), State::Acknowledged);
     }
     assert_eq!(world.op.requests_to(Endpoint::Exchange).len(), 2);
 }

@@ -1,6 +1,7 @@
 //! Failures that are not the user's fault do not end the user's sign-in.
 
-use openid_deferred::poller::{Event, Limits, ProcessPhase};
+use openid_deferred::poller::{Event, Limits};
+use openid_deferred::store::State;
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, RecordedRequest};
 use openid_deferred::{Clock as _, Outcome};
 
@@ -209,7 +210,7 @@ async fn stored_successes_are_verified_behind_a_closed_gate_a_pause_and_a_ceilin
             ids.push(world.waiting().await);
         }
         for id in &ids {
-            while world.poller.status(*id).await.unwrap().unwrap().phase() != ProcessPhase::Verifying {
+            while world.poller.status(*id).await.unwrap().unwrap().state() != State::Answered {
                 world.sleep(SECOND).await;
             }
         }

@@ -3,7 +3,7 @@
 use openid_deferred::error::Misuse;
 use openid_deferred::ping::Receiver;
 use openid_deferred::poller::{Cancelled, Event, SignIn, TokenAnswer};
-use openid_deferred::store::ProcessId;
+use openid_deferred::store::{ProcessId, State};
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, Ping, TestProviderBuilder};
 use openid_deferred::{Clock as _, Delivery, ErrorKind, Grant, Outcome};
 use std::sync::{Arc, Mutex};
@@ -354,7 +354,7 @@ async fn a_uri_is_not_in_the_status_while_the_ops_answer_is_verified() {
     world.op.last_process().approve();
     world.sleep(20 * SECOND).await;
     let status = world.poller.status(id).await.unwrap().unwrap();
-    assert_eq!(status.phase(), openid_deferred::poller::ProcessPhase::Verifying);
+    assert_eq!(status.state(), State::Answered);
     assert!(status.interaction_uri().is_none(), "the OP has decided");
 }
 

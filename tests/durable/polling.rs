@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use openid_deferred::poller::{Event, Limits, ProcessPhase};
+use openid_deferred::poller::{Event, Limits};
+use openid_deferred::store::State;
 use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault};
 use openid_deferred::{Backoff, ClientBuilder, Clock, Outcome};
 
@@ -114,7 +115,7 @@ async fn a_success_waits_in_the_store_while_the_keys_are_out_of_reach() {
     world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
     let id = world.waiting().await;
     world.sleep(HOUR / 2).await;
-    assert_eq!(world.poller.status(id).await.unwrap().unwrap().phase(), ProcessPhase::Verifying);
+    assert_eq!(world.poller.status(id).await.unwrap().unwrap().state(), State::Answered);
     world.restart().await;
     world.sleep(HOUR / 2).await;
     world.op.behave();
@@ -131,7 +132,7 @@ async fn an_outcome_comes_soon_after_the_keys_are_back() {
         let world = world().await;
         world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
         let id = world.waiting().await;
-        while world.poller.status(id).await.unwrap().unwrap().phase() != ProcessPhase::Verifying {
+        while world.poller.status(id).await.unwrap().unwrap().state() != State::Answered {
             world.sleep(SECOND / 4).await;
         }
         world.sleep(length * SECOND).await;
@@ -150,7 +151,7 @@ async fn a_success_that_waited_while_nobody_was_there_gets_its_tries_all_the_sam
     world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
     let id = world.waiting().await;
     world.sleep(HOUR / 2).await;
-    assert_eq!(world.poller.status(id).await.unwrap().unwrap().phase(), ProcessPhase::Verifying);
+    assert_eq!(world.poller.status(id).await.unwrap().unwrap().state(), State::Answered);
     world.poller.shutdown(SECOND).await;
     world.sleep(30 * HOUR).await;
     world.op.behave();
@@ -276,7 +277,7 @@ async fn progress_is_kept_for_the_status_page() {
     world.sleep(12 * SECOND).await;
     world.restart().await;
     let status = world.poller.status(id).await.unwrap().unwrap();
-    assert_eq!((status.phase(), status.progress()), (ProcessPhase::Waiting, Some("step 2 of 3")));
+    assert_eq!((status.state(), status.progress()), (State::Waiting, Some("step 2 of 3")));
     assert!(status.due_in().is_some_and(|due_in| due_in <= 6 * SECOND));
 }
 
@@ -304,7 +305,7 @@ async fn a_shutdown_lets_what_is_under_way_finish() {
     let before = world.clock.monotonic();
     world.poller.shutdown(60 * SECOND).await;
     assert!(world.clock.monotonic() - before < 11 * SECOND);
-    assert_eq!(world.poller.status(id).await.unwrap().unwrap().phase(), ProcessPhase::Verifying);
+    assert_eq!(world.poller.status(id).await.unwrap().unwrap().state(), State::Answered);
     world.restart().await;
     assert!(matches!(world.outcome().await.outcome(), Outcome::Approved(_)));
 }

@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openid_deferred::error::Rule;
-use openid_deferred::poller::ProcessPhase;
 use openid_deferred::store::{
     Cancellation, Claim, ClaimQuota, MemoryStore, NewProcess, Next, Partition, ProcessId, SealedBody, Settled,
     Settlement, State, Store,
@@ -93,9 +92,9 @@ async fn rows_are_carried_on(release: &Release) {
         poller.status(ProcessId::from_bytes(row.id)).await.unwrap().unwrap()
     };
     let waiting = status("waiting").await;
-    assert_eq!((waiting.phase(), waiting.progress()), (ProcessPhase::Waiting, Some("step 2 of 3")));
+    assert_eq!((waiting.state(), waiting.progress()), (State::Waiting, Some("step 2 of 3")));
     assert_eq!(waiting.interim().verified().map(|interim| interim.claims().subject()), Some("user-1"));
-    assert_eq!(status("exchanging").await.phase(), ProcessPhase::Exchanging);
+    assert_eq!(status("exchanging").await.state(), State::Exchanging);
 
     let mut found = BTreeMap::new();
     let mut outcomes = poller.outcomes();
