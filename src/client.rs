@@ -12,7 +12,9 @@ use crate::error::{ConfigurationProblem, Document, Error, ErrorKind, Misuse, Rul
 use crate::id_token::Expectations;
 use crate::jose::{self, DecryptionKey, SigningAlgorithm};
 use crate::pending::{Checks, Jitter, Pace};
-use crate::provider::{Issuer, LONGEST_FETCH, Provider, ProviderMetadata, SignedJwt, check_support};
+use crate::provider::{
+    Issuer, LONGEST_FETCH, Provider, ProviderMetadata, SignedJwt, check_response_type, check_support,
+};
 use crate::random::{self, Random};
 use crate::secret::Secret;
 use crate::transport::UrlPolicy;
@@ -204,7 +206,10 @@ impl Client {
     async fn check_sign_ins(&self, metadata: &ProviderMetadata) -> Result<(), Error> {
         let (dialect, response_type) = (self.dialect_at(metadata), self.0.options.response_type);
         if !self.0.options.allow_unadvertised {
-            self.check_advertised(metadata, response_type, self.0.options.strict_response_types)?;
+            if self.0.options.strict_response_types {
+                check_response_type(metadata, dialect.protocol().response_type(response_type))?;
+            }
+            self.check_advertised(metadata, response_type)?;
         }
         self.check_dialect_of_sign_ins(dialect, response_type, metadata)?;
         metadata.authorization_url()?;
@@ -228,7 +233,7 @@ impl Client {
         if self.0.options.allow_unadvertised {
             return;
         }
-        let supported = self.check_advertised(metadata, response_type, false);
+        let supported = self.check_advertised(metadata, response_type);
         let supported = supported.and_then(|()| self.check_authentication(metadata));
         if let Err(problem) = supported.and_then(|()| self.check_id_token_algorithms(metadata)) {
             tracing::warn!(
@@ -244,11 +249,10 @@ impl Client {
         &self,
         metadata: &ProviderMetadata,
         response_type: ResponseType,
-        strict: bool,
     ) -> Result<(), ConfigurationProblem> {
         let protocol = self.dialect_at(metadata).protocol();
         let (wire, grant) = (protocol.response_type(response_type), protocol.required_grant_type(response_type));
-        check_support(metadata, wire, &[grant], strict)
+        check_support(metadata, wire, &[grant])
     }
 
     /// Makes the DPoP key of a new sign-in.

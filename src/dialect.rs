@@ -103,8 +103,8 @@ pub(crate) trait Protocol: Sync {
     /// Whether an answer to the first token request defers the tokens: a success, or an error with this code.
     fn defers(&self, error: Option<&str>) -> bool;
 
-    /// Reads an answer that [defers](Self::defers) the tokens. If `strict`, its times must be positive integers.
-    fn deferral(&self, body: &[u8], strict: bool) -> Result<Deferral, Violation>;
+    /// Reads an answer that [defers](Self::defers) the tokens.
+    fn deferral(&self, body: &[u8], invalid_times: InvalidTimes) -> Result<Deferral, Violation>;
 
     /// Whether the first answer may have an early access token, which polls can present.
     fn has_early_access_token(&self) -> bool;
@@ -147,13 +147,21 @@ pub(crate) struct Times {
     pub(crate) expires_in: Option<Duration>,
 }
 
+/// What happens to an answer whose times are not positive integers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum InvalidTimes {
+    /// They count as absent where they cannot be interpreted, because refusing the answer would lose the identifier.
+    Tolerated,
+    /// The answer is refused.
+    Refused,
+}
+
 impl Times {
-    /// Reads `interval` and `expires_in`. Invalid values count as absent, because refusing the answer would lose the
-    /// identifier. If `strict`, they are refused.
-    fn read(members: &Map<String, Value>, strict: bool, document: Document) -> Result<Self, Violation> {
+    /// Reads `interval` and `expires_in`.
+    fn read(members: &Map<String, Value>, invalid_times: InvalidTimes, document: Document) -> Result<Self, Violation> {
         let member = |name: &str| members.get(name).filter(|value| !value.is_null());
         let (interval, expires_in) = (member("interval"), member("expires_in"));
-        if strict {
+        if invalid_times == InvalidTimes::Refused {
             check_seconds(interval, "interval", document)?;
             check_seconds(expires_in, "expires_in", document)?;
         }

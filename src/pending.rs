@@ -25,7 +25,7 @@ mod validation;
 pub(crate) use crate::id_token::InterimState;
 pub(crate) use answer::{Answer, End, Polled, Standing, SuccessBody, is_known_error};
 pub(crate) use checks::Checks;
-pub(crate) use schedule::{CANCELLATION_PAUSE, FINAL_POLL_MARGIN, Jitter, Pace, Schedule, Step};
+pub(crate) use schedule::{CANCELLATION_PAUSE, FINAL_POLL_MARGIN, Jitter, Pace, Schedule, Step, Taken};
 pub(crate) use validation::{is_given_up, validation_pause};
 
 /// One pending sign-in or token request, which the OP has not decided yet: the identifier that the OP gave it, the DPoP

@@ -31,7 +31,7 @@ pub(crate) use endpoint_urls::EndpointUrls;
 pub(crate) use issuer::Issuer;
 pub(crate) use keys::SignedJwt;
 pub(crate) use refetch::Channel;
-pub(crate) use support::check_support;
+pub(crate) use support::{check_response_type, check_support};
 
 use cache::{About, Cached};
 use keys::{Keys, LeftOutKeys};

@@ -223,21 +223,7 @@ impl Arguments {
                 results.show();
             }
             Order::Capacity { store, pending, transport, time } => {
-                let mut results = Results::new("capacity", &self.results)?;
-                let plan = self.plan(transport, time);
-                let hopeless = self.measure(&self.population(store, pending, 1), plan).await?;
-                let most = hopeless.polls_per_second();
-                results.add(hopeless)?;
-                for share in [0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5] {
-                    let interval = (pending as f64 / (most * share)).ceil() as u64;
-                    let measured = self.measure(&self.population(store, pending, interval), plan).await?;
-                    let keeps_up = measured.punctuality.p99_ms <= 1_000.0;
-                    results.add(measured)?;
-                    if keeps_up {
-                        break;
-                    }
-                }
-                results.show();
+                self.measure_capacity(store, pending, self.plan(transport, time)).await?;
             }
             Order::Store(load) => {
                 store::measure(&format!("bench_store_{}", std::process::id()), load, self.snapshot).await?
@@ -254,6 +240,25 @@ impl Arguments {
                 println!("{}", serde_json::to_string(&measured)?);
             }
         }
+        Ok(())
+    }
+
+    /// Looks for the largest load at which polls are not late.
+    async fn measure_capacity(&self, store: StoreKind, pending: usize, plan: Plan) -> Result<(), Failed> {
+        let mut results = Results::new("capacity", &self.results)?;
+        let hopeless = self.measure(&self.population(store, pending, 1), plan).await?;
+        let most = hopeless.polls_per_second();
+        results.add(hopeless)?;
+        for share in [0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5] {
+            let interval = (pending as f64 / (most * share)).ceil() as u64;
+            let measured = self.measure(&self.population(store, pending, interval), plan).await?;
+            let keeps_up = measured.punctuality.p99_ms <= 1_000.0;
+            results.add(measured)?;
+            if keeps_up {
+                break;
+            }
+        }
+        results.show();
         Ok(())
     }
 

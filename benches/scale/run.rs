@@ -110,16 +110,7 @@ pub(crate) async fn run(population: &Population, plan: Plan, file: &std::path::P
     let builder = clients.into_iter().fold(builder, openid_deferred::poller::PollerBuilder::client);
     let poller = builder.limits(Limits::new().in_flight(plan.in_flight)).start().await?;
     let mut polling_mb = memory()?;
-    let first = loop {
-        if let Some(first) = op.punctuality().await?.first {
-            break first;
-        }
-        if clock.monotonic() - started > FIRST_POLL_WITHIN {
-            return Err("no sign-in is polled".into());
-        }
-        polling_mb = memory()?.max(polling_mb);
-        clock.sleep(Duration::from_millis(20)).await;
-    };
+    let first = first_poll(&op, &clock, &mut polling_mb).await?;
 
     let settled = clock.monotonic() + plan.settles;
     while !plan.lasts.is_zero() && clock.monotonic() < settled {
@@ -155,6 +146,21 @@ pub(crate) async fn run(population: &Population, plan: Plan, file: &std::path::P
         punctuality,
         load_average: machine::load(),
     })
+}
+
+/// Waits for the first poll, and returns its time.
+async fn first_poll(op: &Provider, clock: &BenchClock, polling_mb: &mut f64) -> Result<Duration, Failed> {
+    let started = clock.monotonic();
+    loop {
+        if let Some(first) = op.punctuality().await?.first {
+            return Ok(first);
+        }
+        if clock.monotonic() - started > FIRST_POLL_WITHIN {
+            return Err("no sign-in is polled".into());
+        }
+        *polling_mb = memory()?.max(*polling_mb);
+        clock.sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// The OP, in either place.

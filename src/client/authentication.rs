@@ -114,9 +114,9 @@ impl TokenType {
 }
 
 impl<'a> GrantedScope<'a> {
-    pub(super) fn of(listed: Option<&'a str>, is_unknown: bool) -> Self {
+    /// What a token response said, by its member `scope`.
+    pub(super) fn of(listed: Option<&'a str>) -> Self {
         match listed {
-            _ if is_unknown => Self::Unknown,
             Some(scope) => Self::Listed(scope),
             None => Self::AsRequested,
         }
@@ -209,7 +209,10 @@ impl Authentication {
     /// What the OP said about the scopes that it granted (RFC 6749 §5.1), with the sign-in or with the latest refresh
     /// that said something about them.
     pub fn granted_scope(&self) -> GrantedScope<'_> {
-        GrantedScope::of(self.0.scope.as_deref(), self.0.scope_unknown)
+        match self.0.scope_unknown {
+            true => GrantedScope::Unknown,
+            false => GrantedScope::of(self.0.scope.as_deref()),
+        }
     }
 
     /// The type of the access token (RFC 6749 §7.1): `DPoP` or `Bearer`, in this spelling. `None` if there is no

@@ -12,10 +12,12 @@ use super::response_mode::ResponseMode;
 use super::session::{self, AuthorizationSession};
 use super::setting::{check_redirect_uri, setting};
 use crate::clock::unix_seconds;
-use crate::dialect::ResponseType;
+use crate::dialect::{Dialect, ResponseType};
+use crate::dpop::DpopKey;
 use crate::error::{Error, Misuse};
 use crate::jose;
 use crate::pending::Checks;
+use crate::provider::ProviderMetadata;
 use crate::random;
 use crate::secret::Secret;
 use base64::Engine as _;
@@ -299,131 +301,183 @@ impl AuthorizationRequest<'_> {
         self.prepare().await.map_err(|error| error.in_step("starting the authorization request"))
     }
 
-    async fn prepare(self) -> Result<(Url, AuthorizationSession), Error> {
+    async fn prepare(mut self) -> Result<(Url, AuthorizationSession), Error> {
         let client = self.client;
+        let redirect_uri = self.check()?;
+        let claims = self.claims.take().map(ClaimsRequest::into_json).transpose()?;
+        let metadata = client.0.provider.metadata().await?;
+        let dialect = client.dialect_at(&metadata);
+        self.signed |= client.signs_requests(&metadata);
+        self.pushed |= client.pushes(&metadata);
+        self.check_provider(&metadata, dialect)?;
         let random = &*client.0.random;
+        let values = Values {
+            redirect_uri,
+            claims,
+            mode: self.mode_at(&metadata, dialect)?,
+            opt_in: dialect.protocol().opt_in().filter(|_| self.response_type.may_defer()),
+            dpop_key: client.new_dpop_key(&metadata).await?,
+            state: random::base64url::<32>(random)?,
+            nonce: random::base64url::<32>(random)?,
+            code_verifier: match client.0.options.without_pkce {
+                true => None,
+                false => Some(random::base64url::<32>(random)?),
+            },
+        };
+        let (url, url_expires_at) = self.browser_url(&metadata, dialect, &values).await?;
+        Ok((url, self.session(&metadata, dialect, values, url_expires_at)))
+    }
+
+    /// Makes the checks that need no metadata, and returns the redirect URI.
+    fn check(&self) -> Result<String, Error> {
+        let client = self.client;
         if let Some((name, _)) = self.extra.iter().find(|(name, _)| RESERVED.contains(&name.as_str())) {
             return Err(Misuse::ReservedParameter(name.clone()).into());
         }
         if self.context.len() > LONGEST_CONTEXT {
             return Err(Misuse::ContextTooLong { actual: self.context.len(), limit: LONGEST_CONTEXT }.into());
         }
-        let redirect_uri = self.redirect_uri.or_else(|| client.0.redirect_uri.clone());
+        let redirect_uri = self.redirect_uri.as_ref().or(client.0.redirect_uri.as_ref());
         let redirect_uri =
             redirect_uri.ok_or_else(|| setting("redirect_uri", "set the registered one on the client"))?;
-        check_redirect_uri(&redirect_uri)?;
-        let claims = self.claims.map(ClaimsRequest::into_json).transpose()?;
-        client.0.options.check_fapi_redirect_uri(&redirect_uri)?;
+        check_redirect_uri(redirect_uri)?;
+        client.0.options.check_fapi_redirect_uri(redirect_uri)?;
         if self.details.as_ref().is_some_and(|details| !are_details(details)) {
             let problem = "it must be a JSON array of objects that each have a `type` (RFC 9396 §2)";
             return Err(setting("authorization_details", problem));
         }
-        let essential = EssentialClaims::of(claims.as_ref());
+        Ok(redirect_uri.clone())
+    }
 
-        let metadata = client.0.provider.metadata().await?;
-        client.check_fapi(&metadata)?;
-        let dialect = client.dialect_at(&metadata);
-        // Do not send the user to the OP if the dialect does not permit the request.
-        client.check_dialect_of_sign_ins(dialect, self.response_type, &metadata)?;
-        client.warn_if_unsupported(&metadata, self.response_type);
-        client.check_id_tokens_can_be_believed(&metadata)?;
-        let signed = self.signed || client.signs_requests(&metadata);
-        if signed {
+    /// Checks that the OP supports the request, before the user is sent there.
+    fn check_provider(&self, metadata: &ProviderMetadata, dialect: Dialect) -> Result<(), Error> {
+        let client = self.client;
+        client.check_fapi(metadata)?;
+        client.check_dialect_of_sign_ins(dialect, self.response_type, metadata)?;
+        client.warn_if_unsupported(metadata, self.response_type);
+        client.check_id_tokens_can_be_believed(metadata)?;
+        if self.signed {
             client.check_request_object_parameters(&self.extra)?;
         }
-        // Do not send the user to the OP if the code could not be exchanged.
-        client.identity_at(&metadata)?;
-        let dpop_key = client.new_dpop_key(&metadata).await?;
-        let state = random::base64url::<32>(random)?;
-        let nonce = random::base64url::<32>(random)?;
-        let code_verifier = if !client.0.options.without_pkce { Some(random::base64url::<32>(random)?) } else { None };
+        // Otherwise the code could not be exchanged.
+        client.identity_at(metadata).map(drop)
+    }
 
-        let mut parameters = vec![
-            ("response_type", dialect.protocol().response_type(self.response_type).to_owned()),
-            ("client_id", client.client_id().to_owned()),
-            ("redirect_uri", redirect_uri.clone()),
-            ("scope", self.scopes.join(" ")),
-            ("state", state.clone()),
-            ("nonce", nonce.clone()),
-        ];
+    /// The response mode to ask for, if it is not the default one.
+    fn mode_at(&self, metadata: &ProviderMetadata, dialect: Dialect) -> Result<Option<ResponseMode>, Error> {
+        let options = &self.client.0.options;
+        let chosen = self.response_mode.or(options.response_mode);
+        options.check_fapi_response_mode(chosen)?;
+        let codes = dialect.protocol().codes(self.response_type);
         // The default mode of a multi-valued response type is the fragment, which servers do not receive. So the query
         // is requested explicitly (OAuth 2.0 Multiple Response Type Encoding Practices §2.1).
-        let chosen = self.response_mode.or(client.0.options.response_mode);
-        client.0.options.check_fapi_response_mode(chosen)?;
-        let codes = dialect.protocol().codes(self.response_type);
         let mode = match codes {
             ResponseType::DeferredCode | ResponseType::Code => chosen.filter(|mode| *mode != ResponseMode::Query),
             ResponseType::DeferredCodeOrCode => Some(chosen.unwrap_or(ResponseMode::Query)),
         };
-        let mode = mode.map(|mode| mode.at(&metadata, codes)).transpose()?;
-        if let Some(mode) = mode {
+        mode.map(|mode| mode.at(metadata, codes)).transpose()
+    }
+
+    /// The parameters of the request.
+    fn all_parameters(&self, dialect: Dialect, values: &Values) -> Vec<(&str, String)> {
+        let client = self.client;
+        let mut parameters = vec![
+            ("response_type", dialect.protocol().response_type(self.response_type).to_owned()),
+            ("client_id", client.client_id().to_owned()),
+            ("redirect_uri", values.redirect_uri.clone()),
+            ("scope", self.scopes.join(" ")),
+            ("state", values.state.clone()),
+            ("nonce", values.nonce.clone()),
+        ];
+        if let Some(mode) = values.mode {
             parameters.push(("response_mode", mode.as_str().to_owned()));
         }
-        if let Some(verifier) = &code_verifier {
+        if let Some(verifier) = &values.code_verifier {
             let challenge = URL_SAFE_NO_PAD.encode(jose::sha256(verifier.as_bytes()));
             parameters.extend([("code_challenge", challenge), ("code_challenge_method", "S256".to_owned())]);
         }
-        if let Some(key) = &dpop_key {
+        if let Some(key) = &values.dpop_key {
             parameters.push(("dpop_jkt", key.thumbprint().to_owned()));
         }
-        let opt_in = dialect.protocol().opt_in().filter(|_| self.response_type.may_defer());
-        if let Some((name, value)) = opt_in.filter(|_| !client.0.options.without_deferral_hint) {
+        if let Some((name, value)) = values.opt_in.filter(|_| !client.0.options.without_deferral_hint) {
             parameters.push((name, value.to_owned()));
         }
         if let Some(max_age) = self.max_age {
             parameters.push(("max_age", max_age.to_string()));
         }
-        if let Some(claims) = &claims {
+        if let Some(claims) = &values.claims {
             parameters.push(("claims", claims.to_string()));
         }
         if let Some(details) = &self.details {
             parameters.push(("authorization_details", details.to_string()));
         }
-        parameters.extend(self.parameters);
+        parameters.extend(self.parameters.iter().cloned());
         parameters.extend(self.extra.iter().map(|(name, value)| (name.as_str(), value.clone())));
+        parameters
+    }
 
-        let request_object = if signed { Some(client.request_object(&parameters).await?) } else { None };
+    /// The URL for the browser, with the time until which it can be opened, in seconds since 1970.
+    async fn browser_url(
+        &self,
+        metadata: &ProviderMetadata,
+        dialect: Dialect,
+        values: &Values,
+    ) -> Result<(Url, Option<u64>), Error> {
+        let client = self.client;
+        let parameters = self.all_parameters(dialect, values);
+        let request_object = if self.signed { Some(client.request_object(&parameters).await?) } else { None };
         let signed_until = request_object.as_ref().map(|object| object.expires_at);
-        let (url, url_expires_at) = if self.pushed || client.pushes(&metadata) {
+        if self.pushed {
             // RFC 9126 §3: "All other request parameters [...] MUST appear as claims of the JWT".
             let parameters = request_object.map_or(parameters, |object| object.parameters(client.client_id()).into());
-            let pushed = client.push(&metadata, &parameters, dpop_key.as_ref()).await?;
+            let pushed = client.push(metadata, &parameters, values.dpop_key.as_ref()).await?;
             let expires_at = signed_until.map_or(pushed.expires_at, |until| until.min(pushed.expires_at));
-            (pushed.url(&metadata, client.client_id())?, Some(unix_seconds(expires_at)))
-        } else if let Some(object) = request_object {
-            (object.url(&metadata, client.client_id())?, signed_until.map(unix_seconds))
-        } else {
-            let mut url = metadata.authorization_url()?.clone();
-            url.query_pairs_mut().extend_pairs(&parameters);
-            (url, None)
-        };
+            return Ok((pushed.url(metadata, client.client_id())?, Some(unix_seconds(expires_at))));
+        }
+        if let Some(object) = request_object {
+            return Ok((object.url(metadata, client.client_id())?, signed_until.map(unix_seconds)));
+        }
+        let mut url = metadata.authorization_url()?.clone();
+        url.query_pairs_mut().extend_pairs(&parameters);
+        Ok((url, None))
+    }
 
-        let session = AuthorizationSession::new(session::Body {
+    /// What is needed to check the response.
+    fn session(
+        self,
+        metadata: &ProviderMetadata,
+        dialect: Dialect,
+        values: Values,
+        url_expires_at: Option<u64>,
+    ) -> AuthorizationSession {
+        let client = self.client;
+        let options = &client.0.options;
+        let essential = EssentialClaims::of(values.claims.as_ref());
+        AuthorizationSession::new(session::Body {
             version: dialect.protocol().stored_version(),
             issuer: client.issuer().to_owned(),
             client_id: client.client_id().to_owned(),
-            redirect_uri,
+            redirect_uri: values.redirect_uri,
             url_expires_at,
-            response_type: codes,
+            response_type: dialect.protocol().codes(self.response_type),
             dialect,
-            opted_in: opt_in.is_some(),
-            jwt_response: mode.is_some_and(ResponseMode::is_jwt),
-            iss_required: client.0.options.fapi.is_some() || metadata.authorization_response_iss_parameter_supported(),
-            state: Secret::new(state),
-            code_verifier: code_verifier.map(Secret::new),
-            dpop_key,
+            opted_in: values.opt_in.is_some(),
+            jwt_response: values.mode.is_some_and(ResponseMode::is_jwt),
+            iss_required: options.fapi.is_some() || metadata.authorization_response_iss_parameter_supported(),
+            state: Secret::new(values.state),
+            code_verifier: values.code_verifier.map(Secret::new),
+            dpop_key: values.dpop_key,
             context: self.context,
             checks: Checks {
-                nonce,
+                nonce: values.nonce,
                 requested_at: client.0.clock.now(),
                 // OpenID Connect Core 1.0 §3.1.2.1: the request's `max_age` overrides what was registered.
-                max_age: self.max_age.or(client.0.options.default_max_age.map(|max_age| max_age.as_secs())),
-                require_auth_time: essential.auth_time || client.0.options.require_auth_time,
+                max_age: self.max_age.or(options.default_max_age.map(|max_age| max_age.as_secs())),
+                require_auth_time: essential.auth_time || options.require_auth_time,
                 require_acr: essential.acr,
                 essential_acr: essential.acr_values,
             },
-        });
-        Ok((url, session))
+        })
     }
 
     fn set(mut self, name: &'static str, value: String) -> Self {
@@ -442,6 +496,19 @@ impl AuthorizationRequest<'_> {
         }
         self.set(name, joined)
     }
+}
+
+/// The parts of a request that the application does not set on it directly.
+struct Values {
+    redirect_uri: String,
+    claims: Option<Value>,
+    mode: Option<ResponseMode>,
+    /// The parameter that allows the OP to defer its answer.
+    opt_in: Option<(&'static str, &'static str)>,
+    dpop_key: Option<DpopKey>,
+    state: String,
+    nonce: String,
+    code_verifier: Option<String>,
 }
 
 /// Leaves out the parameters, because they may be about the user.

@@ -35,26 +35,14 @@ pub(super) struct Received {
 /// pending sign-in, or of the old tokens, can still ask for them. Also, many OPs revoke all tokens of a sign-in
 /// together with one of them.
 pub(super) struct CodeResponse {
-    body: Zeroizing<Vec<u8>>,
-    is_deferral: bool,
-    client: Client,
-    dpop_key: Option<DpopKey>,
+    pub(super) body: Zeroizing<Vec<u8>>,
+    /// Whether it defers the tokens by its form. Its members have not been read.
+    pub(super) is_deferral: bool,
+    pub(super) client: Client,
+    pub(super) dpop_key: Option<DpopKey>,
 }
 
 impl CodeResponse {
-    pub(super) fn new(body: Zeroizing<Vec<u8>>, is_deferral: bool, client: Client, dpop_key: Option<DpopKey>) -> Self {
-        Self { body, is_deferral, client, dpop_key }
-    }
-
-    /// Whether it defers the tokens by its form. Its members have not been read.
-    pub(super) fn is_deferral(&self) -> bool {
-        self.is_deferral
-    }
-
-    pub(super) fn body(&self) -> &[u8] {
-        &self.body
-    }
-
     /// Takes the body. The caller is responsible for its tokens from here on.
     pub(super) fn take(mut self) -> Zeroizing<Vec<u8>> {
         mem::take(&mut self.body)

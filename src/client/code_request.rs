@@ -108,7 +108,8 @@ impl CodeRequest {
     fn response(&self, body: Zeroizing<Vec<u8>>, error: Option<&str>) -> CodeResponse {
         // An OP may send the identifier without the error code that belongs to it. It is given only once.
         let is_bare = error.is_none() && self.may_defer && self.dialect.has_only_an_identifier(&body);
-        CodeResponse::new(body, self.defers(error) || is_bare, self.client.clone(), self.dpop_key.clone())
+        let is_deferral = self.defers(error) || is_bare;
+        CodeResponse { body, is_deferral, client: self.client.clone(), dpop_key: self.dpop_key.clone() }
     }
 }
 

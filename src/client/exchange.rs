@@ -115,8 +115,8 @@ impl Client {
         }
         let CodeAnswer { response, sent_at, answered_at: answered, .. } = self.send_request(request, drive).await?;
         let response = response?;
-        let deferral = match response.is_deferral() {
-            true => request.dialect.protocol().deferral(response.body(), self.0.options.strict_times).map(Some),
+        let deferral = match response.is_deferral {
+            true => request.dialect.protocol().deferral(&response.body, self.0.options.invalid_times()).map(Some),
             false => Ok(None),
         };
         match deferral {
@@ -244,7 +244,7 @@ impl Client {
             return Err(Misuse::CodeSpent.into());
         };
         let tokens = ReceivedTokens {
-            body: received.response.body(),
+            body: &received.response.body,
             received_at: received.at,
             dpop_key: request.dpop_key.as_ref(),
             interim: &InterimState::Absent,
@@ -254,7 +254,7 @@ impl Client {
         };
         let judged = self.granted(request.checks.as_ref(), tokens).await?;
         if judged.is_err() {
-            self.revoke_quietly(received.response.body(), request.dpop_key.as_ref()).await;
+            self.revoke_quietly(&received.response.body, request.dpop_key.as_ref()).await;
         }
         let context = request.context.clone();
         // Its tokens were returned or revoked by now.

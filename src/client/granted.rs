@@ -40,13 +40,11 @@ impl Granted {
         }
     }
 
-    /// The outcome, which may have come after the application had cancelled.
-    pub(super) fn into_outcome(self, is_cancelled: bool) -> Outcome {
-        let outcome = match self {
+    pub(super) fn into_outcome(self) -> Outcome {
+        match self {
             Self::SignedIn(authentication) => Outcome::Approved(authentication),
             Self::Issued(tokens) => Outcome::Issued(tokens),
-        };
-        if is_cancelled { outcome.after_cancellation() } else { outcome }
+        }
     }
 }
 

@@ -186,7 +186,10 @@ impl Client {
 
     /// The OP's endpoints for this client, which differ if it authenticates with mutual TLS.
     pub(super) fn endpoints<'a>(&self, metadata: &'a ProviderMetadata, identity: &ClientIdentity) -> EndpointUrls<'a> {
-        metadata.endpoints(identity.uses_mutual_tls())
+        match identity.uses_mutual_tls() {
+            true => metadata.mtls_endpoints(),
+            false => metadata.endpoints(),
+        }
     }
 
     /// The audience of client assertions at every endpoint. `None` means the endpoint that the assertion is sent to.

@@ -180,7 +180,10 @@ impl IssuedTokens {
 
     /// What the OP said about the scopes that it granted (RFC 6749 §5.1).
     pub fn granted_scope(&self) -> GrantedScope<'_> {
-        GrantedScope::of(self.0.scope.as_deref(), self.0.scope_unknown)
+        match self.0.scope_unknown {
+            true => GrantedScope::Unknown,
+            false => GrantedScope::of(self.0.scope.as_deref()),
+        }
     }
 
     /// The authorization details that were granted (RFC 9396 §7), as an array. The OP may grant less than was

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::algorithms::ClientAlgorithms;
 use super::response_mode::ResponseMode;
-use crate::dialect::{Dialect, ResponseType};
+use crate::dialect::{Dialect, InvalidTimes, ResponseType};
 use crate::dpop::DpopKey;
 use crate::jose::DecryptionKey;
 use crate::pending::FINAL_POLL_MARGIN;
@@ -109,6 +109,11 @@ impl Options {
             None if self.certificate_bound_access_tokens => &DpopMode::Off,
             None => &DpopMode::PerProcess,
         }
+    }
+
+    /// What happens to an answer whose times are invalid.
+    pub(crate) fn invalid_times(&self) -> InvalidTimes {
+        if self.strict_times { InvalidTimes::Refused } else { InvalidTimes::Tolerated }
     }
 
     /// Whether authorization requests are signed. Encryption requires a signature.

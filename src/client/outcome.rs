@@ -76,14 +76,10 @@ impl Denial {
 /// How the expiry was determined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expiry {
-    confirmed: bool,
+    pub(super) confirmed: bool,
 }
 
 impl Expiry {
-    pub(super) fn new(confirmed: bool) -> Self {
-        Self { confirmed }
-    }
-
     /// Whether the OP confirmed it (`expired_token`). Otherwise the OP's `expires_in` and one more minute have passed
     /// without a decision.
     pub fn is_confirmed(self) -> bool {

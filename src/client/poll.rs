@@ -214,8 +214,8 @@ impl Client {
         let violation = match self.granted(body.checks.as_ref(), received).await {
             Ok(Ok(granted)) => {
                 body.phase = Phase::Ended;
-                let outcome = granted.with_context(body.context.clone()).into_outcome(body.cancelled);
-                return Ok(Poll::Finished(outcome));
+                let outcome = granted.with_context(body.context.clone()).into_outcome();
+                return Ok(Poll::Finished(if body.cancelled { outcome.after_cancellation() } else { outcome }));
             }
             Ok(Err(violation)) => violation,
             Err(error) => {
@@ -399,7 +399,7 @@ pub(crate) fn finish(pending: &mut PendingAuthentication, end: End, response: Op
     let response = response.unwrap_or_else(|| ErrorResponse::new("", None, None));
     let outcome = match end {
         End::Denied => Outcome::Denied(Denial::new(response)),
-        End::Expired { confirmed } => Outcome::Expired(Expiry::new(confirmed)),
+        End::Expired { confirmed } => Outcome::Expired(Expiry { confirmed }),
         End::Failed => Outcome::Failed(response),
         End::Unknown => Outcome::Unknown,
     };

@@ -104,7 +104,8 @@ impl Client {
     async fn ask_userinfo(&self, authentication: &Authentication) -> Result<UserInfo, Error> {
         let metadata = self.0.provider.metadata().await?;
         // A token that is not bound to the certificate is sent without one, and so not to the alias for mutual TLS.
-        let endpoints = metadata.endpoints(authentication.body().certificate_bound);
+        let is_bound = authentication.body().certificate_bound;
+        let endpoints = if is_bound { metadata.mtls_endpoints() } else { metadata.endpoints() };
         let url = endpoints.userinfo()?;
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, HeaderValue::from_static(self.userinfo_types()));

@@ -13,8 +13,8 @@
 use serde_json::{Map, Value};
 
 use super::{
-    Binding, CODE_GRANT, Cancellation, Deferral, Interaction, InterimMembers, Protocol, ResponseType, Times,
-    take_identifier,
+    Binding, CODE_GRANT, Cancellation, Deferral, Interaction, InterimMembers, InvalidTimes, Protocol, ResponseType,
+    Times, take_identifier,
 };
 use crate::error::{Document, Rule, Violation};
 use crate::json::{self, Object};
@@ -82,13 +82,13 @@ impl Protocol for Ietf {
         error.is_some_and(|code| PENDING.contains(&code))
     }
 
-    fn deferral(&self, body: &[u8], strict: bool) -> Result<Deferral, Violation> {
+    fn deferral(&self, body: &[u8], invalid_times: InvalidTimes) -> Result<Deferral, Violation> {
         const DOCUMENT: Document = Document::TokenResponse;
         let object = Object::document(body, DOCUMENT)?;
         let interaction = interaction(object.members());
         let mut members = object.needing(&[IDENTIFIER]).map_err(|flaw| json::flawed(DOCUMENT, flaw))?;
         let identifier = take_identifier(&mut members, IDENTIFIER, Rule::NoDeferralCode, DOCUMENT)?;
-        let times = Times::read(&members, strict, DOCUMENT)?;
+        let times = Times::read(&members, invalid_times, DOCUMENT)?;
         Ok(Deferral { identifier, times, interim: InterimMembers::default(), access_token: None, interaction })
     }
 
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     fn deferral(json: &str) -> Result<Deferral, Violation> {
-        Ietf.deferral(json.as_bytes(), false)
+        Ietf.deferral(json.as_bytes(), InvalidTimes::Tolerated)
     }
 
     #[test]
@@ -193,7 +193,7 @@ mod tests {
     fn missing_or_odd_times_do_not_lose_the_code() {
         let read = deferral(r#"{"error":"authorization_pending","deferral_code":"c","interval":"4.2"}"#).ok().unwrap();
         assert_eq!(read.times, Times { interval: Some(Duration::from_secs(5)), expires_in: None });
-        let strict = Ietf.deferral(br#"{"deferral_code":"c","interval":"4"}"#, true).err().unwrap();
+        let strict = Ietf.deferral(br#"{"deferral_code":"c","interval":"4"}"#, InvalidTimes::Refused).err().unwrap();
         assert_eq!((strict.rule(), strict.member()), (Rule::InvalidMember, Some("interval")));
     }
 

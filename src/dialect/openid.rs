@@ -4,8 +4,8 @@
 use serde_json::{Map, Value};
 
 use super::{
-    Binding, CODE_GRANT, Cancellation, Deferral, Interaction, InterimMembers, Protocol, ResponseType, Times,
-    take_identifier,
+    Binding, CODE_GRANT, Cancellation, Deferral, Interaction, InterimMembers, InvalidTimes, Protocol, ResponseType,
+    Times, take_identifier,
 };
 use crate::error::{Document, Rule, Violation};
 use crate::json::{self, Object};
@@ -75,7 +75,7 @@ impl Protocol for OpenId {
         error.is_none()
     }
 
-    fn deferral(&self, body: &[u8], strict: bool) -> Result<Deferral, Violation> {
+    fn deferral(&self, body: &[u8], invalid_times: InvalidTimes) -> Result<Deferral, Violation> {
         const DOCUMENT: Document = Document::ExchangeResponse;
         let object = Object::document(body, DOCUMENT)?;
         let interim = InterimMembers::read(&object);
@@ -87,7 +87,7 @@ impl Protocol for OpenId {
             Some(Value::String(token)) if !token.is_empty() => Some(Secret::new(token)),
             _ => None,
         };
-        let times = Times::read(&members, strict, DOCUMENT)?;
+        let times = Times::read(&members, invalid_times, DOCUMENT)?;
         Ok(Deferral { identifier, times, interim, access_token, interaction: Interaction::Unmentioned })
     }
 
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     fn parse(json: &str) -> Result<Deferral, Violation> {
-        OpenId.deferral(json.as_bytes(), false)
+        OpenId.deferral(json.as_bytes(), InvalidTimes::Tolerated)
     }
 
     #[test]

@@ -42,7 +42,9 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     encrypted(&mut seeds);
     endpoints(&mut seeds);
     ping(&mut seeds);
-    kept(&mut seeds);
+    sealed_values(&mut seeds);
+    stored_values(&mut seeds);
+    stored_schedules(&mut seeds);
     seeds.0
 }
 
@@ -378,7 +380,7 @@ fn ping(seeds: &mut Seeds) {
     add("form", "0", "POST\nContent-Type: application/x-www-form-urlencoded\n\na=b");
 }
 
-fn kept(seeds: &mut Seeds) {
+fn sealed_values(seeds: &mut Seeds) {
     let (pending, tokens, session) = (pending_json(), authentication_json(), session_json());
     let record = stored::record_json();
     let row = stored::ROW;
@@ -395,10 +397,18 @@ fn kept(seeds: &mut Seeds) {
     let token = keyring().notification_token(&super::world::Chance::default(), 7, row, "issuer", "client").unwrap();
     seeds.add("sealed_value", "notification-token", "4", token.expose());
     seeds.add("sealed_value", "other-purpose", "0", seal(Purpose::Authentication, &[], &pending));
+}
 
-    let byte = |number: u8| char::from(b'0' + number).to_string();
-    // The byte `0` is 48, and the targets take the remainder.
-    let choice = |wanted: u8| byte((0..10).find(|number| (48 + number) % 5 == wanted).unwrap());
+/// The first byte of an input that selects this kind of stored value. The byte `0` is 48, and the target takes the
+/// remainder.
+fn choice(wanted: u8) -> String {
+    let number = (0..10).find(|number| (48 + number) % 5 == wanted).unwrap();
+    char::from(b'0' + number).to_string()
+}
+
+fn stored_values(seeds: &mut Seeds) {
+    let (pending, tokens, session) = (pending_json(), authentication_json(), session_json());
+    let record = stored::record_json();
     seeds.add("stored", "process", &choice(0), pending.to_string());
     let mut rich = pending.clone();
     rich["raw"] = json!({ "j": fixed("/tokens/hs256"), "m": "InterimIdToken" });
@@ -439,6 +449,10 @@ fn kept(seeds: &mut Seeds) {
     ] {
         seeds.add("stored", name, &choice(3), json!({ "ctx": "", "is": outcome, "rej": "pl4nt" }).to_string());
     }
+}
+
+fn stored_schedules(seeds: &mut Seeds) {
+    let pending = pending_json();
     let schedule = &pending["sch"];
     let events = b"\x0a\x40\x04\x00\x05\x04\x00\x06\x0f\x00\x04\x00\x06\x04\x0b\x05\x0d\x00\x0f\x00\x0c\x00\x04\x00\x08\x0c\x00\x10\x04\x00\x07\x02";
     let mut with_events = format!("{schedule}\n").into_bytes();

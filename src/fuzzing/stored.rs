@@ -14,7 +14,7 @@ use crate::client::{Authentication, AuthorizationSession};
 use crate::clock::{Moment, from_unix_seconds};
 use crate::error::ErrorResponse;
 use crate::keyring::{NotificationToken, Purpose};
-use crate::pending::{Answer, Jitter, Pace, PendingAuthentication, Schedule, Standing, SuccessBody};
+use crate::pending::{Answer, Jitter, Pace, PendingAuthentication, Schedule, Standing, SuccessBody, Taken};
 use crate::poller;
 use crate::sealed::{from_json, to_json};
 use crate::store::{ProcessId, SealedBody};
@@ -149,6 +149,22 @@ fn record(plaintext: &[u8]) {
     assert_eq!(reopened(again.clone()).unwrap(), again);
 }
 
+fn answer(event: u8, argument: u8, retry_after: Option<Duration>) -> Answer {
+    let error = |code| Answer::Error {
+        response: ErrorResponse::new(code, None, Some(400)),
+        retry_after,
+        interaction: crate::dialect::Interaction::Unmentioned,
+    };
+    let ends = ["access_denied", "expired_token", "invalid_grant", "invalid_client"];
+    match event {
+        5 => error("authorization_pending"),
+        6 => error("slow_down"),
+        7 => error(ends[usize::from(argument % 4)]),
+        8 => Answer::Trouble { unanswered: argument & 8 != 0, retry_after },
+        _ => Answer::Success(SuccessBody(zeroize::Zeroizing::new(b"{}".to_vec()))),
+    }
+}
+
 /// Applies events to a schedule, two bytes for each.
 fn schedule(plaintext: &[u8], events: &[u8]) {
     let Ok(mut schedule) = from_json::<Schedule>(plaintext) else { return };
@@ -173,21 +189,7 @@ fn schedule(plaintext: &[u8], events: &[u8]) {
             }
             5..=9 => {
                 let retry_after = (argument & 4 != 0).then(|| span.min(Duration::from_secs(86_400)));
-                let error = |code| Answer::Error {
-                    response: ErrorResponse::new(code, None, Some(400)),
-                    retry_after,
-                    interaction: crate::dialect::Interaction::Unmentioned,
-                };
-                let answer = match event % 16 {
-                    5 => error("authorization_pending"),
-                    6 => error("slow_down"),
-                    7 => error(
-                        ["access_denied", "expired_token", "invalid_grant", "invalid_client"]
-                            [usize::from(argument % 4)],
-                    ),
-                    8 => Answer::Trouble { unanswered: argument & 8 != 0, retry_after },
-                    _ => Answer::Success(SuccessBody(zeroize::Zeroizing::new(b"{}".to_vec()))),
-                };
+                let answer = answer(event % 16, argument, retry_after);
                 if schedule.answered(&answer, now, pace(argument)) == Standing::Open {
                     let wait = schedule.until_due(now);
                     // One poll goes out shortly before the end, whatever the OP asks for.
@@ -196,7 +198,10 @@ fn schedule(plaintext: &[u8], events: &[u8]) {
                     assert!(wait >= Duration::from_secs(1) && is_late_enough, "{wait:?}");
                 }
             }
-            10 => drop(schedule.claimed(now, now.plus(span).wall, argument & 64 != 0, argument & 32 != 0)),
+            10 => {
+                let (pinged, orphaned) = (argument & 64 != 0, argument & 32 != 0);
+                let _ = schedule.claimed(now, Taken { at: now.plus(span).wall, pinged, orphaned });
+            }
             11 => {
                 let before = schedule.until_due(now);
                 schedule.move_to_clock(now, now.plus(span).wall);

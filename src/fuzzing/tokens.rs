@@ -58,6 +58,19 @@ fn check_tokens(tokens: &IssuedTokens) {
     assert_eq!(opened.access_token(), tokens.access_token());
 }
 
+fn session_of(dialect: Dialect) -> AuthorizationSession {
+    let mut session = session_json();
+    session["rt"] = "dc".into();
+    if dialect == Dialect::Ietf {
+        session["rt"] = "c".into();
+        session["dl"] = "ietf".into();
+        session["op"] = true.into();
+    }
+    let session = sealed(Purpose::AuthorizationSession, &[], session.to_string().as_bytes());
+    let session = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, session);
+    AuthorizationSession::open(&keyring(), &session).unwrap()
+}
+
 fn exchange_in(dialect: Dialect, choice: u8, rest: &[u8]) {
     let is_ietf = dialect == Dialect::Ietf;
     // Whether the code in the response is a deferred one.
@@ -74,15 +87,7 @@ fn exchange_in(dialect: Dialect, choice: u8, rest: &[u8]) {
         builder = builder.drop_unbound_tokens();
     }
     let client = World::client(builder);
-    let mut session = session_json();
-    session["rt"] = if is_ietf { "c" } else { "dc" }.into();
-    if is_ietf {
-        session["dl"] = "ietf".into();
-        session["op"] = true.into();
-    }
-    let session = sealed(Purpose::AuthorizationSession, &[], session.to_string().as_bytes());
-    let session = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, session);
-    let mut session = AuthorizationSession::open(&keyring(), &session).unwrap();
+    let mut session = session_of(dialect);
     let code = if is_deferred { "deferred_code" } else { "code" };
     let response = format!("{code}={CODE}&state={STATE}");
     let mut grant = run(client.check_authorization_response(&response, &mut session)).unwrap();

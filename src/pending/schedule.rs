@@ -17,6 +17,8 @@ mod queued;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use queued::Taken;
+
 /// DTR §Token Request Error Response: with `slow_down` "the interval between requests MUST be increased by at least
 /// 5 seconds".
 const SLOW_DOWN_STEP: Duration = Duration::from_secs(5);

@@ -19,7 +19,7 @@ use crate::client::{self, Outcome, Poll};
 use crate::clock::Moment;
 use crate::error::{Error, ErrorKind, ErrorResponse};
 use crate::pending::{
-    self, Answer, End, PendingAuthentication, Polled, Schedule, Standing, Step, SuccessBody, validation_pause,
+    self, Answer, End, PendingAuthentication, Polled, Schedule, Standing, Step, SuccessBody, Taken, validation_pause,
 };
 use crate::sealed;
 use crate::secret::Secret;
@@ -150,7 +150,8 @@ impl Job {
         }
         let late = now.wall.duration_since(schedule.due_at()).unwrap_or_default();
         let before = if untouched.answer_lost() { PreviousPoll::MayBeLost } else { PreviousPoll::Answered };
-        let step = schedule.claimed(now, self.store_clock.reading(), self.claimed.pinged, self.claimed.orphaned);
+        let Claimed { pinged, orphaned, .. } = self.claimed;
+        let step = schedule.claimed(now, Taken { at: self.store_clock.reading(), pinged, orphaned });
         pending.0.schedule = schedule;
         match step {
             Step::Wait(wait) => return self.waiting(pending, now, wait, None).map(Report::from),
@@ -160,9 +161,19 @@ impl Job {
             }
             Step::Ask => {}
         }
-
         pending.0.schedule.sending(now);
         self.tenant.measure.poll_sent(late);
+        self.poll(pending, context, untouched, before).await
+    }
+
+    /// Sends the poll that the schedule has recorded. If it is not sent in time, the schedule becomes `untouched`.
+    async fn poll(
+        &self,
+        mut pending: PendingAuthentication,
+        context: Zeroizing<Vec<u8>>,
+        untouched: Schedule,
+        before: PreviousPoll,
+    ) -> Result<Report, Error> {
         let clock = &*self.shared.clock;
         let sent_at = clock.monotonic();
         let poll = tokio::select! {
@@ -197,17 +208,20 @@ impl Job {
         tracing::Span::current().record("answer", measure::answer_name(&answer));
         self.shared.answered(&self.tenant, &answer, before);
         self.shared.note_reach(&self.tenant, &answer, error.as_ref());
-        if let Some(SuccessBody(tokens)) = unwanted {
-            let (client, key) = (self.tenant.client.clone(), pending.dpop_key().cloned());
-            // After a shutdown the tokens are not revoked, and expire.
-            self.shared.run(Box::pin(async move { client.revoke_quietly(&tokens, key.as_ref()).await }));
-        }
+        self.revoke(unwanted, &pending);
         // The answer came within the lease. If this machine was suspended since, it is processed late.
         let late = clock.monotonic().saturating_sub(sent_at).saturating_sub(self.lease);
-        self.take(pending, context, answer, error, late)
+        self.apply(pending, context, answer, error, late)
     }
 
-    /// The rest of the lease.
+    /// Revokes tokens that came with an answer that ends the sign-in. After a shutdown they are not revoked, and expire.
+    fn revoke(&self, unwanted: Option<SuccessBody>, pending: &PendingAuthentication) {
+        let Some(SuccessBody(tokens)) = unwanted else { return };
+        let (client, key) = (self.tenant.client.clone(), pending.dpop_key().cloned());
+        self.shared.run(Box::pin(async move { client.revoke_quietly(&tokens, key.as_ref()).await }));
+    }
+
+    /// The remaining time of the lease.
     fn left(&self) -> Duration {
         self.lease.saturating_sub(self.shared.clock.monotonic().saturating_sub(self.began))
     }
@@ -241,8 +255,8 @@ impl Job {
         Ok(())
     }
 
-    /// Processes the OP's answer, which is read `late` after its arrival.
-    fn take(
+    /// Applies the OP's answer, which is read `late` after its arrival.
+    fn apply(
         &self,
         mut pending: PendingAuthentication,
         context: Zeroizing<Vec<u8>>,

@@ -108,18 +108,18 @@ impl Measure {
         self.count(OUTCOMES, "outcome", outcome_name(outcome));
     }
 
-    pub(super) fn gate(&self, is_closed: bool) {
+    pub(super) fn set_gate_closed(&self, is_closed: bool) {
         #[cfg(feature = "metrics")]
         metrics::gauge!(GATE_CLOSED, self.labels.iter()).set(u32::from(is_closed));
     }
 
-    pub(super) fn paused(&self, is_paused: bool) {
+    pub(super) fn set_paused(&self, is_paused: bool) {
         #[cfg(feature = "metrics")]
         metrics::gauge!(PAUSED, self.labels.iter()).set(u32::from(is_paused));
     }
 
     /// Whether the OP gives no usable answers.
-    pub(super) fn unreachable(&self, is_unreachable: bool) {
+    pub(super) fn set_unreachable(&self, is_unreachable: bool) {
         #[cfg(feature = "metrics")]
         metrics::gauge!(OP_UNREACHABLE, self.labels.iter()).set(u32::from(is_unreachable));
     }
@@ -132,9 +132,9 @@ impl Measure {
 
     /// Resets the gauges of a client that was just added or removed.
     pub(super) fn reset(&self) {
-        self.gate(false);
-        self.paused(false);
-        self.unreachable(false);
+        self.set_gate_closed(false);
+        self.set_paused(false);
+        self.set_unreachable(false);
         self.undelivered(Duration::ZERO);
     }
 

@@ -254,7 +254,7 @@ impl Shared {
         match change {
             PauseChange::Nothing => {}
             PauseChange::Begins { probe_in, retry_after } => {
-                tenant.measure.paused(true);
+                tenant.measure.set_paused(true);
                 let seconds = probe_in.as_secs();
                 // An OP may ask for a second with each answer.
                 if self.is_due(Cause::Paused(tenant.partition)) {
@@ -267,7 +267,7 @@ impl Shared {
                 }
             }
             PauseChange::Ends => {
-                tenant.measure.paused(false);
+                tenant.measure.set_paused(false);
                 if tenant.pause_emitted.swap(false, Ordering::Relaxed) {
                     tracing::info!(issuer, client_id, "the client polls again after a pause");
                     self.emit(Event::Resumed { issuer: issuer.into(), client_id: client_id.into() });
@@ -282,7 +282,7 @@ impl Shared {
         match gate_change {
             GateChange::Nothing => {}
             GateChange::Closes { probe_in } => {
-                tenant.measure.gate(true);
+                tenant.measure.set_gate_closed(true);
                 tracing::error!(
                     issuer = tenant.client.issuer(),
                     client_id = tenant.client.client_id(),
@@ -292,7 +292,7 @@ impl Shared {
                 self.emit(Event::GateClosed { issuer, client_id, code: code.into(), probe_in });
             }
             GateChange::Opens => {
-                tenant.measure.gate(false);
+                tenant.measure.set_gate_closed(false);
                 tracing::info!(
                     issuer = tenant.client.issuer(),
                     client_id = tenant.client.client_id(),

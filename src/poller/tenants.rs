@@ -83,7 +83,8 @@ impl Tenants {
     /// Checks that an OP cannot pass off another OP's code as its own (RFC 9700 §4.4): a response that does not name
     /// its OP must arrive at a place that no response of another OP can arrive at.
     pub(super) fn check_mix_up(&self, client: &Client, redirect_uri: &str) -> Result<(), Error> {
-        match self.arrivals.confusable(&ArrivalPlace::of(redirect_uri), client.issuer(), true) {
+        let is_silent = true;
+        match self.arrivals.confusable(&ArrivalPlace::of(redirect_uri), client.issuer(), is_silent) {
             Some(other) => Err(shared_redirect_uri(client.issuer(), &other)),
             None => Ok(()),
         }

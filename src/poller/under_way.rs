@@ -9,11 +9,18 @@ use super::pause::PauseProbe;
 use super::shared::Shared;
 use super::tenant::Tenant;
 
+/// What is done with a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum JobKind {
+    Poll,
+    Verification,
+}
+
 /// One poll or verification in progress. It counts until it is dropped.
 pub(super) struct UnderWay {
     shared: Arc<Shared>,
     tenant: Arc<Tenant>,
-    is_poll: bool,
+    kind: JobKind,
     /// Whether its request was sent.
     was_sent: Arc<AtomicBool>,
     /// The closed gate and the pause that it is a probe of.
@@ -27,14 +34,14 @@ impl Tenant {
     pub(super) fn enter(
         self: &Arc<Self>,
         shared: &Arc<Shared>,
-        is_poll: bool,
+        kind: JobKind,
         was_sent: Arc<AtomicBool>,
         now: Duration,
     ) -> UnderWay {
         shared.under_way.fetch_add(1, Ordering::Relaxed);
         let (shared, tenant) = (shared.clone(), self.clone());
-        let mut under_way = UnderWay { shared, tenant, is_poll, was_sent, gate_probe: None, pause_probe: None };
-        if is_poll {
+        let mut under_way = UnderWay { shared, tenant, kind, was_sent, gate_probe: None, pause_probe: None };
+        if kind == JobKind::Poll {
             under_way.gate_probe = self.gate().probes(now);
             under_way.pause_probe = self.pause().probes(now);
             self.meter().takes(self.limits.ceiling, now);
@@ -58,7 +65,7 @@ impl Tenant {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.shared.under_way.fetch_sub(1, Ordering::Relaxed);
-        if self.is_poll {
+        if self.kind == JobKind::Poll {
             let before = self.tenant.in_flight.fetch_sub(1, Ordering::Relaxed);
             self.tenant.measure.in_flight(before.saturating_sub(1));
             if !self.was_sent.load(Ordering::Relaxed) && self.tenant.take_back(self) {

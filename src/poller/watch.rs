@@ -80,7 +80,7 @@ impl Shared {
     fn forget_trouble(&self, tenant: &Tenant) {
         if self.troubled().remove(&tenant.partition) {
             tenant.reach().forget();
-            tenant.measure.unreachable(false);
+            tenant.measure.set_unreachable(false);
         }
     }
 
@@ -100,7 +100,7 @@ impl Shared {
         let Some(Unreachable { silence, polls, cause }) = report else { return };
         let (issuer, client_id, seconds) = (tenant.client.issuer(), tenant.client.client_id(), silence.as_secs());
         tracing::warn!(issuer, client_id, seconds, polls, cause = &*cause, "the OP gives no usable answer to polls");
-        tenant.measure.unreachable(true);
+        tenant.measure.set_unreachable(true);
         let (issuer, client_id) = (issuer.into(), client_id.into());
         self.emit(Event::OpUnreachable { issuer, client_id, silence, polls, cause });
     }
@@ -108,7 +108,7 @@ impl Shared {
     fn emit_recovered(&self, tenant: &Tenant, silence: Duration) {
         let (issuer, client_id, seconds) = (tenant.client.issuer(), tenant.client.client_id(), silence.as_secs());
         tracing::info!(issuer, client_id, seconds, "the OP answers polls again");
-        tenant.measure.unreachable(false);
+        tenant.measure.set_unreachable(false);
         self.emit(Event::OpRecovered { issuer: issuer.into(), client_id: client_id.into(), silence });
     }
 }

@@ -12,13 +12,19 @@ use crate::error::Error;
 #[derive(Clone, Copy)]
 pub(crate) struct EndpointUrls<'a> {
     metadata: &'a ProviderMetadata,
+    /// Whether aliases are used.
     mutual_tls: bool,
 }
 
 impl ProviderMetadata {
-    /// The endpoints for a client with or without a certificate.
-    pub(crate) fn endpoints(&self, mutual_tls: bool) -> EndpointUrls<'_> {
-        EndpointUrls { metadata: self, mutual_tls }
+    /// The endpoints for a client without a certificate.
+    pub(crate) fn endpoints(&self) -> EndpointUrls<'_> {
+        EndpointUrls { metadata: self, mutual_tls: false }
+    }
+
+    /// The endpoints for a client that presents a certificate.
+    pub(crate) fn mtls_endpoints(&self) -> EndpointUrls<'_> {
+        EndpointUrls { metadata: self, mutual_tls: true }
     }
 }
 
@@ -48,6 +54,7 @@ impl<'a> EndpointUrls<'a> {
     }
 
     fn endpoint(self, name: &'static str) -> Result<&'a Url, Error> {
-        self.metadata.endpoint(name, self.mutual_tls)
+        let alias = if self.mutual_tls { self.metadata.alias(name)? } else { None };
+        alias.map_or_else(|| self.metadata.endpoint(name), Ok)
     }
 }

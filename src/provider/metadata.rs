@@ -163,21 +163,25 @@ impl ProviderMetadata {
         &self.0.mtls_endpoint_aliases
     }
 
-    /// The endpoint of this name, for a client with or without a certificate.
+    /// The alias of the endpoint of this name for clients with a certificate, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// The error of its URL.
+    pub(super) fn alias(&self, name: &'static str) -> Result<Option<&Url>, Error> {
+        match self.0.unusable_aliases.get(name) {
+            Some(violation) => Err((*violation).into()),
+            None => Ok(self.0.mtls_endpoint_aliases.get(name)),
+        }
+    }
+
+    /// The endpoint of this name.
     ///
     /// # Errors
     ///
     /// [`ConfigurationProblem::NoEndpoint`], or the error of its URL.
-    pub(super) fn endpoint(&self, name: &'static str, mutual_tls: bool) -> Result<&Url, Error> {
+    pub(super) fn endpoint(&self, name: &'static str) -> Result<&Url, Error> {
         let inner = &*self.0;
-        if mutual_tls {
-            if let Some(violation) = inner.unusable_aliases.get(name) {
-                return Err((*violation).into());
-            }
-            if let Some(alias) = inner.mtls_endpoint_aliases.get(name) {
-                return Ok(alias);
-            }
-        }
         let endpoint = match name {
             "token_endpoint" => return Ok(&inner.token_endpoint),
             "jwks_uri" => &inner.jwks_uri,

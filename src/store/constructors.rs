@@ -164,9 +164,9 @@ impl HeldOutcome {
 }
 
 impl Acknowledgement {
-    /// Creates an acknowledgement.
-    pub fn new(id: ProcessId, provisional: bool, keep: Duration) -> Self {
-        Self { id, provisional, keep }
+    /// Creates the acknowledgement of a final outcome.
+    pub fn new(id: ProcessId, keep: Duration) -> Self {
+        Self { id, provisional: false, keep }
     }
 }
 

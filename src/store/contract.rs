@@ -198,11 +198,19 @@ impl Case<'_> {
         self.store().ping(ping).await.unwrap()
     }
 
-    /// A row with an outcome that is due for delivery.
-    async fn decided(&self, number: u8, provisional: bool) -> ProcessId {
+    /// A row with a final outcome that is due for delivery.
+    async fn decided(&self, number: u8) -> ProcessId {
+        self.settled(number, Next::Decided { provisional: false }).await
+    }
+
+    /// A row with an outcome that a late success replaces.
+    async fn decided_provisionally(&self, number: u8) -> ProcessId {
+        self.settled(number, Next::Decided { provisional: true }).await
+    }
+
+    async fn settled(&self, number: u8, next: Next) -> ProcessId {
         let id = self.inserted(waiting(number)).await;
         let claimed = self.claim_one().await;
-        let next = Next::Decided { provisional };
         assert_eq!(self.settle(settlement(&claimed, next)).await, Settled::Done);
         id
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::pin::pin;
 use std::time::Duration;
 
+use deadpool::managed::Object;
 use futures_core::future::BoxFuture;
 
 use super::changes::Changes;
@@ -35,7 +36,7 @@ mod upkeep;
 mod work;
 
 pub use builder::PostgresStoreBuilder;
-use connection::Connections;
+use connection::{Connections, Manager};
 use due_bounds::DueBounds;
 use notifications::Notifications;
 use session::Session;
@@ -92,12 +93,12 @@ use session::Session;
 ///
 /// Each call is one transaction on one connection of a pool. A connection is closed if it failed, or if the future of
 /// its call was dropped. Nothing depends on the state of a session, so a pooler such as PgBouncer may assign a server
-/// to each transaction. Disable [prepared statements](PostgresStoreBuilder::prepared_statements) for poolers that
+/// to each transaction. Turn [prepared statements off](PostgresStoreBuilder::without_prepared_statements) for poolers that
 /// cannot track them.
 ///
 /// A call that takes longer than the [timeout](PostgresStoreBuilder::timeout) fails. The database's own limits are
 /// shorter: half of that time for a lock, and three quarters for a statement. If a call is dropped while its statement
-/// runs, the statement is [cancelled](PostgresStoreBuilder::cancel_requests).
+/// runs, the statement is cancelled, unless [that is turned off](PostgresStoreBuilder::without_cancel_requests).
 ///
 /// If the database stops answering, a call fails after the timeout, or after half of it if the operating system detects
 /// it (`tcp_user_timeout`). Then all connections are closed, and the next call opens a new one. Each address of each
@@ -181,14 +182,19 @@ impl PostgresStore {
     pub async fn migrate(&self) -> Result<(), StoreError> {
         let connection = self.bounded(self.connections.take()).await?;
         let begin = session::begin_migration(self.timeout);
-        let session = Session::new(&self.connections, connection, &self.schema, self.prepares, &begin).in_transaction();
+        let session = self.session_on(connection, &begin).in_transaction();
         migration::migrate(&session, &self.schema).await?;
         session.commit().await
     }
 
     async fn session(&self) -> Result<Session<'_>, StoreError> {
         let connection = self.connections.take().await?;
-        Ok(Session::new(&self.connections, connection, &self.schema, self.prepares, &self.begin))
+        Ok(self.session_on(connection, &self.begin))
+    }
+
+    fn session_on<'a>(&'a self, connection: Object<Manager>, begin: &'a str) -> Session<'a> {
+        let session = Session::new(&self.connections, connection, &self.schema, begin);
+        if self.prepares { session } else { session.without_prepared_statements() }
     }
 
     /// Takes a session for one transaction.

@@ -97,11 +97,11 @@ impl Run {
         }
     }
 
-    /// Records a step up to the row `last`. It `is_full` if it processed as many rows as it was asked to.
-    pub(super) fn end_step(self, clamp: &Clamp, last: Option<ProcessId>, is_full: bool) -> (Self, Clamped) {
-        let run = Self { is_under_way: is_full, up_to: last.filter(|_| is_full), ..self };
+    /// Records a step. `up_to` is its last row if more rows may follow.
+    pub(super) fn end_step(self, clamp: &Clamp, up_to: Option<ProcessId>) -> (Self, Clamped) {
+        let run = Self { is_under_way: up_to.is_some(), up_to, ..self };
         // A jump that the caller noticed during an earlier run needs a run of its own.
-        let is_done = !is_full && run.is_new(clamp).is_none();
+        let is_done = !run.is_under_way && run.is_new(clamp).is_none();
         (run, if is_done { Clamped::Done } else { Clamped::More })
     }
 
@@ -172,14 +172,14 @@ mod tests {
     fn a_jump_during_a_run_gets_a_run_of_its_own_with_its_own_size() {
         let id = ProcessId::from_bytes([1; 16]);
         let first = clamp(jump(6), jump(0));
-        let (run, clamped) = Run::default().begin_step(&first).unwrap().end_step(&first, Some(id), true);
+        let (run, clamped) = Run::default().begin_step(&first).unwrap().end_step(&first, Some(id));
         assert_eq!((run.jump, run.corrected, clamped), (jump(6), jump(6), Clamped::More));
         let second = clamp(jump(7), jump(6));
-        let (run, clamped) = run.begin_step(&second).unwrap().end_step(&second, Some(id), false);
+        let (run, clamped) = run.begin_step(&second).unwrap().end_step(&second, None);
         assert_eq!((run.jump, clamped), (jump(6), Clamped::More), "the first one ends, and the second one is to begin");
         let run = run.begin_step(&second).unwrap();
         assert_eq!((run.jump, run.corrected, run.up_to), (jump(7), jump(13), None));
-        let (run, clamped) = run.end_step(&second, None, false);
+        let (run, clamped) = run.end_step(&second, None);
         assert_eq!((run.is_under_way, clamped), (false, Clamped::Done));
         // Other callers that noticed one of them are too late.
         for late in [first, second] {

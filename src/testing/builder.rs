@@ -317,8 +317,8 @@ impl TestProviderBuilder {
     }
 
     /// Refuses token requests without a DPoP proof, for all clients.
-    pub fn require_dpop(mut self, required: bool) -> Self {
-        self.settings.requires_dpop = required;
+    pub fn require_dpop(mut self) -> Self {
+        self.settings.requires_dpop = true;
         self
     }
 
@@ -334,9 +334,9 @@ impl TestProviderBuilder {
         self
     }
 
-    /// Sets whether authorization requests need PKCE with `S256`. They do by default.
-    pub fn require_pkce(mut self, required: bool) -> Self {
-        self.settings.requires_pkce = required;
+    /// Accepts authorization requests without PKCE. By default they need it, with `S256`.
+    pub fn allow_missing_pkce(mut self) -> Self {
+        self.settings.requires_pkce = false;
         self
     }
 

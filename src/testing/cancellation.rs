@@ -6,6 +6,7 @@ use super::dialect::Dialect;
 use super::op::Handler;
 use super::process::Decision;
 use super::record::RequestRule;
+use super::settings::ProofNeed;
 use super::wire::{Rejection, Reply};
 
 impl Handler<'_> {
@@ -30,7 +31,7 @@ impl Handler<'_> {
             return Ok(done);
         }
         let key = self.state.processes[process].key.clone();
-        self.grant_proof(false, key.as_deref())?;
+        self.grant_proof(ProofNeed::IfBound, key.as_deref())?;
         let record = &mut self.state.processes[process];
         record.decide(self.op.clock.monotonic());
         if record.decision.is_none() {

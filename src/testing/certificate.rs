@@ -95,13 +95,20 @@ impl ClientAuthority {
         Self { issuer: rcgen::Issuer::new(parameters, key), verifier }
     }
 
-    /// Issues a certificate for a client, or an expired one.
-    pub(super) fn issue(&self, name: &str, expired: bool) -> TestCertificate {
-        let key = rcgen::KeyPair::generate().expect("aws-lc generates keys");
+    /// Issues a certificate for a client.
+    pub(super) fn issue(&self, name: &str) -> TestCertificate {
+        self.sign(parameters(name))
+    }
+
+    /// Issues a certificate that expired long ago.
+    pub(super) fn issue_expired(&self, name: &str) -> TestCertificate {
         let mut parameters = parameters(name);
-        if expired {
-            parameters.not_after = rcgen::date_time_ymd(1990, 1, 1);
-        }
+        parameters.not_after = rcgen::date_time_ymd(1990, 1, 1);
+        self.sign(parameters)
+    }
+
+    fn sign(&self, parameters: rcgen::CertificateParams) -> TestCertificate {
+        let key = rcgen::KeyPair::generate().expect("aws-lc generates keys");
         TestCertificate::new(&parameters.signed_by(&key, &self.issuer).expect("the key signs"), &key)
     }
 

@@ -59,11 +59,11 @@ impl Handler<'_> {
             return Err(Rejection::bad("invalid_request", RequestRule::SeveralAuthentications, ""));
         }
         if form.get("client_assertion_type").is_some() && form.get("client_assertion").is_none() {
-            return Err(refused("`client_assertion_type` without a `client_assertion`", false));
+            return Err(refused("`client_assertion_type` without a `client_assertion`"));
         }
         let (id, presented) = match (basic, form.get("client_secret"), form.get("client_assertion")) {
             (Some(Some((id, secret))), _, _) => (id, RegisteredAuthentication::SecretBasic(secret)),
-            (Some(None), _, _) => return Err(refused("`Authorization` is no Basic credential", true)),
+            (Some(None), _, _) => return Err(refused("`Authorization` is no Basic credential").basic_challenge()),
             (_, Some(secret), _) => {
                 (form.required("client_id")?.to_owned(), RegisteredAuthentication::SecretPost(secret.to_owned()))
             }
@@ -71,16 +71,17 @@ impl Handler<'_> {
             _ => (form.required("client_id")?.to_owned(), RegisteredAuthentication::None),
         };
         let by_header = matches!(presented, RegisteredAuthentication::SecretBasic(_));
+        let refused_here = |detail| if by_header { refused(detail).basic_challenge() } else { refused(detail) };
         if form.get("client_id").is_some_and(|stated| stated != id) {
-            return Err(refused("`client_id` is not the authenticated client", by_header));
+            return Err(refused_here("`client_id` is not the authenticated client"));
         }
         let Some(client) = self.state.clients.get(&id).cloned() else {
-            return Err(refused("no such client", by_header));
+            return Err(refused_here("no such client"));
         };
         let by_certificate = presented == RegisteredAuthentication::None && self.certificate_authenticates(&client)?;
         match by_certificate || client.authentication == presented {
             true => Ok(client),
-            false => Err(refused("not the registered method or not the registered secret", by_header)),
+            false => Err(refused_here("not the registered method or not the registered secret")),
         }
     }
 
@@ -96,11 +97,11 @@ impl Handler<'_> {
         if jwt.claim("iss") != Some(id) || form.get("client_id").is_some_and(|stated| stated != id) {
             return Err(invalid("`iss`, `sub` and `client_id` differ"));
         }
-        let client = self.state.clients.get(id).cloned().ok_or_else(|| refused("no such client", false))?;
+        let client = self.state.clients.get(id).cloned().ok_or_else(|| refused("no such client"))?;
         let verifies = match &client.authentication {
             RegisteredAuthentication::PrivateKeyJwt(key) => jwt.verifies(key),
             RegisteredAuthentication::SecretJwt(secret) => jwt.verifies_with_secret(secret.as_bytes()),
-            _ => return Err(refused("the client is not registered with a method that has assertions", false)),
+            _ => return Err(refused("the client is not registered with a method that has assertions")),
         };
         if !verifies {
             return Err(invalid("the signature does not verify"));
@@ -144,12 +145,14 @@ impl RegisteredAuthentication {
     }
 }
 
-/// RFC 6749 §5.2: 401 with a challenge if the client used the `Authorization` header.
-fn refused(detail: &str, by_header: bool) -> Rejection {
-    let rejection = Rejection::new(401, "invalid_client", RequestRule::ClientAuthentication, detail);
-    match by_header {
-        true => rejection.header(header::WWW_AUTHENTICATE, "Basic realm=\"token\", charset=\"UTF-8\""),
-        false => rejection,
+fn refused(detail: &str) -> Rejection {
+    Rejection::new(401, "invalid_client", RequestRule::ClientAuthentication, detail)
+}
+
+impl Rejection {
+    /// RFC 6749 §5.2: adds a challenge, if the client used the `Authorization` header.
+    fn basic_challenge(self) -> Self {
+        self.header(header::WWW_AUTHENTICATE, "Basic realm=\"token\", charset=\"UTF-8\"")
     }
 }
 

@@ -68,7 +68,15 @@ struct State {
 impl TestClock {
     /// A clock that stands still until it is [advanced](Self::advance).
     pub fn new() -> Self {
-        Self::with_mode(false)
+        Self(Arc::new(Mutex::new(State {
+            wall: UNIX_EPOCH + START,
+            running: Duration::ZERO,
+            suspended: Duration::ZERO,
+            automatic: false,
+            holds: 0,
+            timers: BTreeMap::new(),
+            next_timer: 0,
+        })))
     }
 
     /// A clock that advances automatically: when the task with the earliest deadline has been polled a few times and
@@ -78,19 +86,9 @@ impl TestClock {
     /// other threads, such as a socket or a database. For these, stop it with [`hold`](Self::hold), or use a clock from
     /// [`new`](Self::new).
     pub fn automatic() -> Self {
-        Self::with_mode(true)
-    }
-
-    fn with_mode(automatic: bool) -> Self {
-        Self(Arc::new(Mutex::new(State {
-            wall: UNIX_EPOCH + START,
-            running: Duration::ZERO,
-            suspended: Duration::ZERO,
-            automatic,
-            holds: 0,
-            timers: BTreeMap::new(),
-            next_timer: 0,
-        })))
+        let clock = Self::new();
+        clock.state().automatic = true;
+        clock
     }
 
     /// Advances both clocks by `duration`, and wakes all tasks whose sleep has ended.

@@ -9,7 +9,7 @@ use super::dialect::{
 use super::op::{Handler, Op, Opaque};
 use super::process::{Decision, Grant, Interaction, Pace, Process};
 use super::record::RequestRule;
-use super::settings::When;
+use super::settings::{ProofNeed, When};
 use super::token::{DEFAULT_INTERVAL, is_bearer_token};
 use super::wire::{Parameters, Rejection, Reply};
 
@@ -101,10 +101,10 @@ impl Handler<'_> {
 
     /// Checks what a token request says about its deferral. Returns whether the request needs a proof (IETF DTR
     /// §Sender-Constraint Requirements).
-    pub(super) fn check_opt_in(&mut self, form: &Parameters, client: &TestClient) -> Result<bool, Rejection> {
+    pub(super) fn check_opt_in(&mut self, form: &Parameters, client: &TestClient) -> Result<ProofNeed, Rejection> {
         self.check_completion_mode(form)?;
         let needs_key = self.opts_in(form) && client.is_public() && !client.certificate_bound;
-        Ok(needs_key || self.op.settings.requires_dpop_of(client))
+        Ok(if needs_key { ProofNeed::Always } else { self.op.settings.proof_need(client) })
     }
 
     fn opts_in(&self, form: &Parameters) -> bool {

@@ -56,6 +56,18 @@ impl Handler<'_> {
                 op.settings.allowed(&["ES256", "ES384", "EdDSA", "PS256", "RS256", "HS256", "HS384", "HS512"]),
             "code_challenge_methods_supported": ["S256"],
         });
+        self.add_optional(&mut document);
+        let Value::Object(members) = &mut document else { unreachable!("the document is an object") };
+        self.ietf_metadata(members);
+        for editor in &op.settings.edit_metadata {
+            (editor.0)(members);
+        }
+        document
+    }
+
+    /// Adds what not every provider has.
+    fn add_optional(&self, document: &mut Value) {
+        let op = self.op;
         if op.settings.supports_dpop {
             document["dpop_signing_alg_values_supported"] = json!(["ES256", "EdDSA", "PS256"]);
         }
@@ -89,12 +101,6 @@ impl Handler<'_> {
                 document["mtls_endpoint_aliases"]["registration_endpoint"] = alias("/register");
             }
         }
-        let Value::Object(members) = &mut document else { unreachable!("the document is an object") };
-        self.ietf_metadata(members);
-        for editor in &op.settings.edit_metadata {
-            (editor.0)(members);
-        }
-        document
     }
 
     fn ietf_metadata(&self, members: &mut Map<String, Value>) {

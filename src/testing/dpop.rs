@@ -9,7 +9,7 @@ use url::Url;
 use super::keys::{self, Jwt};
 use super::op::Handler;
 use super::record::RequestRule;
-use super::settings::NoncePolicy;
+use super::settings::{NoncePolicy, ProofNeed};
 use super::state::Role;
 use super::wire::Rejection;
 
@@ -108,30 +108,30 @@ impl Handler<'_> {
         }
     }
 
-    /// Checks the proof of a request for a grant. It is needed if DPoP is required or if the grant is bound to a key.
-    pub(super) fn grant_proof(&mut self, required: bool, bound_to: Option<&str>) -> Result<Option<String>, Rejection> {
+    /// Checks the proof of a request for a grant, which may be bound to a key.
+    pub(super) fn grant_proof(&mut self, need: ProofNeed, bound_to: Option<&str>) -> Result<Option<String>, Rejection> {
         let role = Role::AuthorizationServer;
         let proven = self.proof(role, None)?;
-        self.check_binding(role, proven, required, bound_to)
+        self.check_binding(role, proven, need, bound_to)
     }
 
     /// Checks the proof of a request that needs none. A proof must be valid, and its key must be the one that the token
     /// is bound to.
     pub(super) fn optional_proof(&mut self, bound_to: Option<&str>) -> Result<Option<String>, Rejection> {
         let has_proof = self.request.headers.contains_key("dpop");
-        self.grant_proof(false, bound_to.filter(|_| has_proof))
+        self.grant_proof(ProofNeed::IfBound, bound_to.filter(|_| has_proof))
     }
 
     pub(super) fn check_binding(
         &self,
         role: Role,
         proven: Option<String>,
-        required: bool,
+        need: ProofNeed,
         bound_to: Option<&str>,
     ) -> Result<Option<String>, Rejection> {
         let supported = self.op.settings.supports_dpop;
         match (&proven, bound_to) {
-            (None, _) if supported && (required || bound_to.is_some()) => {
+            (None, _) if supported && (need == ProofNeed::Always || bound_to.is_some()) => {
                 Err(rejection(role, "invalid_dpop_proof", Some(RequestRule::DpopMissing), "there is no proof"))
             }
             (Some(key), Some(bound)) if key != bound => {

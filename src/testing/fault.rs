@@ -86,9 +86,14 @@ impl Fault {
         }
     }
 
-    /// A fault that edits an answer, so it applies after the request is processed.
-    fn edit(endpoint: Endpoint, name: &str, action: Action, successes_only: bool) -> Self {
-        Self { after_processing: true, successes_only, ..Self::new(endpoint, name, action) }
+    /// A fault that edits every answer, so it applies after the request is processed.
+    fn edit(endpoint: Endpoint, name: &str, action: Action) -> Self {
+        Self { after_processing: true, ..Self::new(endpoint, name, action) }
+    }
+
+    /// A fault that edits successful answers.
+    fn edit_success(endpoint: Endpoint, name: &str, action: Action) -> Self {
+        Self { successes_only: true, ..Self::edit(endpoint, name, action) }
     }
 
     /// Answers with only a status and an HTML page, as a proxy does.
@@ -166,18 +171,18 @@ impl Fault {
 
     /// Sends only half of the JSON, with a matching length.
     pub fn truncated_json(endpoint: Endpoint) -> Self {
-        Self::edit(endpoint, "truncated JSON", Action::Truncate, true)
+        Self::edit_success(endpoint, "truncated JSON", Action::Truncate)
     }
 
     /// Edits the members of the next *successful* JSON answer: metadata, key set, token responses, UserInfo. Error
     /// answers, such as `authorization_pending`, pass and do not count.
     pub fn edit_json(endpoint: Endpoint, edit: impl Fn(&mut Map<String, Value>) + Send + Sync + 'static) -> Self {
-        Self::edit(endpoint, "edited JSON", Action::EditJson(Editor(Arc::new(edit))), true)
+        Self::edit_success(endpoint, "edited JSON", Action::EditJson(Editor(Arc::new(edit))))
     }
 
     /// Edits the members of the next JSON answer, successful or not.
     pub fn edit_any_json(endpoint: Endpoint, edit: impl Fn(&mut Map<String, Value>) + Send + Sync + 'static) -> Self {
-        Self::edit(endpoint, "edited JSON", Action::EditJson(Editor(Arc::new(edit))), false)
+        Self::edit(endpoint, "edited JSON", Action::EditJson(Editor(Arc::new(edit))))
     }
 
     /// Edits the body of the next *successful* answer as text. Use it for what [`edit_json`](Self::edit_json) cannot
@@ -189,18 +194,18 @@ impl Fault {
     /// let repeated = Fault::edit_body(Endpoint::Poll, |body| body.insert_str(1, r#""token_type":"Bearer","#));
     /// ```
     pub fn edit_body(endpoint: Endpoint, edit: impl Fn(&mut String) + Send + Sync + 'static) -> Self {
-        Self::edit(endpoint, "edited body", Action::EditBody(Editor(Arc::new(edit))), true)
+        Self::edit_success(endpoint, "edited body", Action::EditBody(Editor(Arc::new(edit))))
     }
 
     /// Edits the headers of the next answer.
     pub fn edit_headers(endpoint: Endpoint, edit: impl Fn(&mut HeaderMap) + Send + Sync + 'static) -> Self {
-        Self::edit(endpoint, "edited headers", Action::EditHeaders(Editor(Arc::new(edit))), false)
+        Self::edit(endpoint, "edited headers", Action::EditHeaders(Editor(Arc::new(edit))))
     }
 
     /// Forges the next ID Token that this endpoint issues: the interim one at [`Endpoint::Exchange`], the final one at
     /// [`Endpoint::Poll`].
     pub fn id_token(endpoint: Endpoint, forgery: IdTokenForgery) -> Self {
-        Self::edit(endpoint, "forged ID Token", Action::IdToken(forgery), true)
+        Self::edit_success(endpoint, "forged ID Token", Action::IdToken(forgery))
     }
 
     /// Forges the encryption of the next ID Token or UserInfo response that this endpoint encrypts. The content is
@@ -212,7 +217,7 @@ impl Fault {
     /// let in_clear = Fault::encryption(Endpoint::Poll, EncryptionForgery::in_clear());
     /// ```
     pub fn encryption(endpoint: Endpoint, forgery: EncryptionForgery) -> Self {
-        Self::edit(endpoint, "forged encryption", Action::Encryption(forgery), true)
+        Self::edit_success(endpoint, "forged encryption", Action::Encryption(forgery))
     }
 
     /// Edits the parameters of the next authorization response, after `state` and `iss` have been added.
@@ -225,7 +230,7 @@ impl Fault {
     /// ```
     pub fn authorization_response(edit: impl Fn(&mut Vec<(String, String)>) + Send + Sync + 'static) -> Self {
         let action = Action::Authorization(Editor(Arc::new(edit)));
-        Self::edit(Endpoint::Authorization, "forged authorization response", action, false)
+        Self::edit(Endpoint::Authorization, "forged authorization response", action)
     }
 
     /// Forges the next JWT authorization response (JARM), as an ID Token can be forged. Use
@@ -238,12 +243,12 @@ impl Fault {
     /// let unsigned = Fault::jwt_response(IdTokenForgery::algorithm_none());
     /// ```
     pub fn jwt_response(forgery: IdTokenForgery) -> Self {
-        Self::edit(Endpoint::Authorization, "forged response JWT", Action::JwtResponse(forgery), false)
+        Self::edit(Endpoint::Authorization, "forged response JWT", Action::JwtResponse(forgery))
     }
 
     /// Puts a UTF-8 byte order mark before the next *successful* answer.
     pub fn byte_order_mark(endpoint: Endpoint) -> Self {
-        Self::edit(endpoint, "byte order mark", Action::ByteOrderMark, true)
+        Self::edit_success(endpoint, "byte order mark", Action::ByteOrderMark)
     }
 
     /// Sends the next *successful* answer with another status, such as 201 or 202.
@@ -253,7 +258,7 @@ impl Fault {
     /// Panics if the status does not have three digits.
     pub fn success_status(endpoint: Endpoint, status: u16) -> Self {
         let status = StatusCode::from_u16(status).expect("a status has three digits");
-        Self::edit(endpoint, "another status of success", Action::Status(status), true)
+        Self::edit_success(endpoint, "another status of success", Action::Status(status))
     }
 
     /// Forgets all DPoP nonces just before the request is checked. It is then challenged although its nonce was valid a

@@ -71,8 +71,8 @@ impl Handler<'_> {
             return Err(Rejection::bad("unauthorized_client", rule, client.id));
         }
         check_access(form)?;
-        let required = self.check_opt_in(form, &client)?;
-        let key = self.grant_proof(required, None)?;
+        let need = self.check_opt_in(form, &client)?;
+        let key = self.grant_proof(need, None)?;
         let process = self.begin(Grant::ClientCredentials, &client.id, form, TestUser::new(&client.id));
         self.grant(form, process, &client, key.as_deref())
     }
@@ -93,8 +93,8 @@ impl Handler<'_> {
             return Err(Rejection::bad("invalid_request", rule, "requested_token_type"));
         }
         check_access(form)?;
-        let required = self.check_opt_in(form, &client)?;
-        let key = self.grant_proof(required, None)?;
+        let need = self.check_opt_in(form, &client)?;
+        let key = self.grant_proof(need, None)?;
         let process = self.begin(Grant::TokenExchange, &client.id, form, TestUser::new(&subject));
         self.grant(form, process, &client, key.as_deref())
     }
@@ -117,8 +117,8 @@ impl Handler<'_> {
         let client = self.client(form)?;
         let (subject, jti) = self.subject_of_assertion(form.required("assertion")?)?;
         check_access(form)?;
-        let required = self.check_opt_in(form, &client)?;
-        let key = self.grant_proof(required, None)?;
+        let need = self.check_opt_in(form, &client)?;
+        let key = self.grant_proof(need, None)?;
         // A request that was challenged for a DPoP nonce is repeated with the same JWT.
         self.state.seen_ids.insert(jti);
         let process = self.begin(Grant::JwtBearer, &client.id, form, TestUser::new(&subject));

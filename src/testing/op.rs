@@ -48,6 +48,16 @@ pub(super) struct Handler<'a> {
     pub(super) number: usize,
 }
 
+/// How often a request has been processed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pass {
+    First,
+    /// For the first time, and the poll came too early.
+    FirstTooEarly,
+    /// It was held, and is processed again.
+    Again,
+}
+
 /// The characters of an opaque value.
 #[derive(Clone, Copy)]
 pub(super) enum Opaque {
@@ -177,7 +187,11 @@ impl Op {
         }
         let delivery = match delivery {
             Some(delivery) => delivery,
-            None => self.process(&request, endpoint, number, poll.as_ref().is_some_and(|poll| poll.early)).await,
+            None => {
+                let is_early = poll.as_ref().is_some_and(|poll| poll.early);
+                let first = if is_early { Pass::FirstTooEarly } else { Pass::First };
+                self.process(&request, endpoint, number, first).await
+            }
         };
         let delivery = self.stamped(delivery, endpoint);
         self.record_answer(number, &delivery);
@@ -192,16 +206,16 @@ impl Op {
     }
 
     /// Makes the answer, and applies the faults that come after the processing.
-    async fn process(&self, request: &Incoming, endpoint: Endpoint, number: usize, early: bool) -> Delivery {
-        let mut first = true;
+    async fn process(&self, request: &Incoming, endpoint: Endpoint, number: usize, first: Pass) -> Delivery {
+        let mut pass = first;
         let reply = loop {
             let changed = self.changed.notified();
             let answer = {
                 let mut state = self.state();
                 let mut handler = Handler { op: self, state: &mut state, request, endpoint, number };
-                handler.answer(early, first)
+                handler.answer(pass)
             };
-            first = false;
+            pass = Pass::Again;
             match answer {
                 Answer::Reply(reply) => break reply,
                 Answer::Hold(until) => {
@@ -278,7 +292,7 @@ impl Op {
             None => {
                 let mut state = self.state();
                 let mut handler = Handler { op: self, state: &mut state, request, endpoint, number };
-                let Answer::Reply(reply) = handler.answer(false, true) else { unreachable!("only polls are held") };
+                let Answer::Reply(reply) = handler.answer(Pass::First) else { unreachable!("only polls are held") };
                 Delivery::Whole(reply)
             }
         };
@@ -389,11 +403,11 @@ impl Op {
 }
 
 impl Handler<'_> {
-    fn answer(&mut self, early: bool, first: bool) -> Answer {
+    fn answer(&mut self, pass: Pass) -> Answer {
         // If the answer was held, the head has already been checked.
-        let head = if first { self.check_head() } else { Ok(()) };
+        let head = if pass != Pass::Again { self.check_head() } else { Ok(()) };
         let answer = head.and_then(|()| match self.endpoint {
-            Endpoint::Poll => self.poll(early, first),
+            Endpoint::Poll => self.poll(pass),
             _ => self.reply().map(Answer::Reply),
         });
         answer.unwrap_or_else(|rejection| Answer::Reply(self.rejected(&rejection)))

@@ -19,6 +19,7 @@ use super::process::{Decision, Process};
 use super::record::{Endpoint, RecordedRequest, RequestViolation};
 use super::server::Server;
 use super::settings::DecisionPolicy;
+use super::state::State;
 use super::wire::{Delivery, Incoming};
 use crate::transport::HttpClient;
 
@@ -75,12 +76,12 @@ impl TestProvider {
     /// Issues a client certificate with this DNS name, from an authority that this provider trusts, for
     /// [`TestClient::tls_client_auth`]. Each call issues a new one with a new key, as a renewal does.
     pub fn client_certificate(&self, name: &str) -> TestCertificate {
-        self.op.authority.issue(name, false)
+        self.op.authority.issue(name)
     }
 
     /// Issues a certificate of the same kind that expired long ago.
     pub fn expired_client_certificate(&self, name: &str) -> TestCertificate {
-        self.op.authority.issue(name, true)
+        self.op.authority.issue_expired(name)
     }
 
     /// Access to the provider without a socket, through the same code, on the provider's clock. Requests to other hosts
@@ -188,21 +189,16 @@ impl TestProvider {
         self.op.state().faults.len()
     }
 
-    /// Signs with new keys from now on. The old ones stay in the key set if `keep_old` is set.
-    pub fn rotate_keys(&self, keep_old: bool) {
+    /// Signs with new keys from now on. The old ones stay in the key set.
+    pub fn rotate_keys(&self) {
+        sign_with_new_keys(&mut self.op.state());
+    }
+
+    /// Signs with new keys from now on, and removes the old ones from the key set.
+    pub fn replace_keys(&self) {
         let mut state = self.op.state();
-        let mut algorithms: Vec<_> = state.keys.iter().map(|key| key.algorithm).collect();
-        algorithms.dedup();
-        let mut fresh = Vec::new();
-        for algorithm in algorithms {
-            if !fresh.contains(&algorithm) {
-                fresh.push(algorithm);
-            }
-        }
-        state.keys.iter_mut().for_each(|key| key.published &= keep_old);
-        for algorithm in fresh {
-            state.add_key(algorithm);
-        }
+        state.keys.iter_mut().for_each(|key| key.published = false);
+        sign_with_new_keys(&mut state);
     }
 
     /// Forgets the current DPoP nonces, so that the next proof is challenged.
@@ -259,6 +255,20 @@ impl TestProvider {
     /// Every Ping Callback so far.
     pub fn pings(&self) -> Vec<SentPing> {
         self.op.state().pings.clone()
+    }
+}
+
+fn sign_with_new_keys(state: &mut State) {
+    let mut algorithms: Vec<_> = state.keys.iter().map(|key| key.algorithm).collect();
+    algorithms.dedup();
+    let mut fresh = Vec::new();
+    for algorithm in algorithms {
+        if !fresh.contains(&algorithm) {
+            fresh.push(algorithm);
+        }
+    }
+    for algorithm in fresh {
+        state.add_key(algorithm);
     }
 }
 

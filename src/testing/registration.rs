@@ -271,31 +271,6 @@ impl Handler<'_> {
         let metadata = &registered.metadata;
         let text = |name: &str| metadata.get(name).and_then(Value::as_str);
         let flag = |name: &str| metadata.get(name) == Some(&Value::Bool(true));
-        let secret = || registered.secret.clone().unwrap_or_default();
-        let jwks = metadata.get("jwks").cloned().unwrap_or_default();
-        let authentication = match text("token_endpoint_auth_method").unwrap_or("client_secret_basic") {
-            "none" => RegisteredAuthentication::None,
-            "client_secret_post" => RegisteredAuthentication::SecretPost(secret()),
-            "client_secret_jwt" => RegisteredAuthentication::SecretJwt(secret()),
-            "private_key_jwt" => {
-                let keys = jwks["keys"].as_array().into_iter().flatten();
-                let key = keys.into_iter().find(|key| key["use"] != "enc");
-                RegisteredAuthentication::PrivateKeyJwt(
-                    key.cloned().ok_or_else(|| invalid("`jwks` has no key for signatures"))?,
-                )
-            }
-            "tls_client_auth" => {
-                let name =
-                    text("tls_client_auth_san_dns").ok_or_else(|| unsupported("certificates are known by DNS name"))?;
-                RegisteredAuthentication::TlsClientAuth(name.to_owned())
-            }
-            "self_signed_tls_client_auth" => {
-                let keys = jwks["keys"].as_array().into_iter().flatten();
-                let der = keys.filter_map(|key| STANDARD.decode(key["x5c"][0].as_str()?).ok());
-                RegisteredAuthentication::SelfSignedTlsClientAuth(der.map(CertificateDer::from).collect())
-            }
-            _ => RegisteredAuthentication::SecretBasic(secret()),
-        };
         let encryption = |alg: &str, enc: &str| -> Result<Option<Encryption>, Rejection> {
             let (Some(alg), enc) = (text(alg), text(enc).unwrap_or("A128CBC-HS256")) else { return Ok(None) };
             match encryption::ALGORITHMS.contains(&alg) && encryption::CONTENT_ENCRYPTIONS.contains(&enc) {
@@ -304,7 +279,7 @@ impl Handler<'_> {
             }
         };
         let mut client = TestClient::public(id);
-        client.authentication = authentication;
+        client.authentication = registered_authentication(registered)?;
         let uris = metadata.get("redirect_uris").and_then(Value::as_array).into_iter().flatten();
         client.redirect_uris = uris.filter_map(Value::as_str).map(str::to_owned).collect();
         client.notification_endpoint = text("deferred_client_notification_endpoint").and_then(|url| url.parse().ok());
@@ -332,7 +307,7 @@ impl Handler<'_> {
             client.authorization_response_algorithm =
                 Some(algorithm.ok_or_else(|| unsupported("the signature of responses is not supported"))?);
         }
-        client.jwks = jwks;
+        client.jwks = metadata.get("jwks").cloned().unwrap_or_default();
         client.requires_dpop = flag("dpop_bound_access_tokens");
         client.certificate_bound = flag("tls_client_certificate_bound_access_tokens");
         client.requires_pushed = flag("require_pushed_authorization_requests");
@@ -406,6 +381,36 @@ const ISSUED: [&str; 6] = [
     "registration_access_token",
     "registration_client_uri",
 ];
+
+/// How a registered client authenticates.
+fn registered_authentication(registered: &Registered) -> Result<RegisteredAuthentication, Rejection> {
+    let text = |name: &str| registered.metadata.get(name).and_then(Value::as_str);
+    let secret = || registered.secret.clone().unwrap_or_default();
+    let jwks = registered.metadata.get("jwks").cloned().unwrap_or_default();
+    Ok(match text("token_endpoint_auth_method").unwrap_or("client_secret_basic") {
+        "none" => RegisteredAuthentication::None,
+        "client_secret_post" => RegisteredAuthentication::SecretPost(secret()),
+        "client_secret_jwt" => RegisteredAuthentication::SecretJwt(secret()),
+        "private_key_jwt" => {
+            let keys = jwks["keys"].as_array().into_iter().flatten();
+            let key = keys.into_iter().find(|key| key["use"] != "enc");
+            RegisteredAuthentication::PrivateKeyJwt(
+                key.cloned().ok_or_else(|| invalid("`jwks` has no key for signatures"))?,
+            )
+        }
+        "tls_client_auth" => {
+            let name =
+                text("tls_client_auth_san_dns").ok_or_else(|| unsupported("certificates are known by DNS name"))?;
+            RegisteredAuthentication::TlsClientAuth(name.to_owned())
+        }
+        "self_signed_tls_client_auth" => {
+            let keys = jwks["keys"].as_array().into_iter().flatten();
+            let der = keys.filter_map(|key| STANDARD.decode(key["x5c"][0].as_str()?).ok());
+            RegisteredAuthentication::SelfSignedTlsClientAuth(der.map(CertificateDer::from).collect())
+        }
+        _ => RegisteredAuthentication::SecretBasic(secret()),
+    })
+}
 
 fn check(metadata: &Map<String, Value>) -> Result<(), Rejection> {
     let text = |name: &str| metadata.get(name).and_then(Value::as_str);

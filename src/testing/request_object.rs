@@ -53,8 +53,6 @@ impl Handler<'_> {
 
     /// RFC 9101 §6, with the additional requirements of FAPI 2.0 Message Signing §5.3.1.
     fn verified_request(&mut self, client: &TestClient, object: &str) -> Result<Parameters, Rejection> {
-        let invalid =
-            |detail: &str| Rejection::bad("invalid_request_object", RequestRule::RequestObjectInvalid, detail);
         let decrypted;
         let object = match &client.request_object_encryption {
             None => object,
@@ -91,21 +89,7 @@ impl Handler<'_> {
         if !is_for_us {
             return Err(invalid("`aud` is not the issuer"));
         }
-        let now = self.op.now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let time = |name: &str| jwt.claims.get(name).and_then(Value::as_u64).map(Duration::from_secs);
-        let (Some(not_before), Some(expires_at)) = (time("nbf"), time("exp")) else {
-            return Err(invalid("`nbf` or `exp` is missing"));
-        };
-        if not_before > now + CLOCK_SKEW || now > not_before + LONGEST_LIFE {
-            return Err(invalid("`nbf` lies in the future or too far back"));
-        }
-        if expires_at > not_before + LONGEST_LIFE {
-            return Err(invalid("`exp` lies too far ahead"));
-        }
-        if expires_at <= now {
-            // The user took too long, which is not a mistake of the client.
-            return Err(Rejection::innocent("invalid_request_object", "it has expired"));
-        }
+        check_times(&jwt, self.op.now().duration_since(UNIX_EPOCH).unwrap_or_default())?;
         if ["sub", "request", "request_uri"].iter().any(|&name| jwt.claims.contains_key(name)) {
             return Err(invalid("it has a claim that no request object may have (RFC 9101 §4 and §10.8)"));
         }
@@ -117,6 +101,29 @@ impl Handler<'_> {
         let claims = jwt.claims.iter().filter(|(name, _)| !of_the_jwt.contains(&name.as_str()));
         Ok(Parameters(claims.flat_map(|(name, value)| parameters(name, value)).collect()))
     }
+}
+
+fn invalid(detail: &str) -> Rejection {
+    Rejection::bad("invalid_request_object", RequestRule::RequestObjectInvalid, detail)
+}
+
+/// Checks `nbf` and `exp`.
+fn check_times(jwt: &Jwt, now: Duration) -> Result<(), Rejection> {
+    let time = |name: &str| jwt.claims.get(name).and_then(Value::as_u64).map(Duration::from_secs);
+    let (Some(not_before), Some(expires_at)) = (time("nbf"), time("exp")) else {
+        return Err(invalid("`nbf` or `exp` is missing"));
+    };
+    if not_before > now + CLOCK_SKEW || now > not_before + LONGEST_LIFE {
+        return Err(invalid("`nbf` lies in the future or too far back"));
+    }
+    if expires_at > not_before + LONGEST_LIFE {
+        return Err(invalid("`exp` lies too far ahead"));
+    }
+    if expires_at <= now {
+        // The user took too long, which is not a mistake of the client.
+        return Err(Rejection::innocent("invalid_request_object", "it has expired"));
+    }
+    Ok(())
 }
 
 impl TestClient {

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::op::Handler;
 use super::record::RequestRule;
+use super::settings::ProofNeed;
 use super::state::Role;
 use super::wire::{Rejection, Reply};
 
@@ -78,7 +79,7 @@ impl Handler<'_> {
         if let Some(key) = key {
             let token = token.to_owned();
             let proven = self.proof(Role::Resource, Some(&token))?;
-            self.check_binding(Role::Resource, proven, true, Some(&key))?;
+            self.check_binding(Role::Resource, proven, ProofNeed::Always, Some(&key))?;
         } else if self.op.settings.supports_dpop && self.request.headers.contains_key("dpop") {
             self.violate(RequestRule::AccessTokenScheme, "a DPoP proof beside a token that is bound to no key");
         }

@@ -5,6 +5,7 @@ use super::dialect::{CODE_TYPE, Dialect};
 use super::op::Handler;
 use super::process::Decision;
 use super::record::RequestRule;
+use super::settings::ProofNeed;
 use super::wire::{Parameters, Rejection, Reply};
 
 impl Handler<'_> {
@@ -50,7 +51,7 @@ impl Handler<'_> {
             return Err(Rejection::bad("invalid_grant", RequestRule::ForeignGrant, client.id.as_str()));
         }
         let key = self.state.processes[process].key.clone();
-        self.grant_proof(false, key.as_deref())?;
+        self.grant_proof(ProofNeed::IfBound, key.as_deref())?;
         self.check_certificate_of(process)?;
         let now = self.op.clock.monotonic();
         let record = &mut self.state.processes[process];

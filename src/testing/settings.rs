@@ -43,10 +43,21 @@ pub(super) struct Settings {
     pub(super) registration: RegistrationSettings,
 }
 
+/// Which requests for a grant need a proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ProofNeed {
+    Always,
+    /// Those for a grant that is bound to a key.
+    IfBound,
+}
+
 impl Settings {
-    /// Whether token requests of this client need a DPoP proof.
-    pub(super) fn requires_dpop_of(&self, client: &TestClient) -> bool {
-        client.requires_dpop || self.requires_dpop || (self.fapi && !client.certificate_bound)
+    /// Which token requests of this client need a DPoP proof.
+    pub(super) fn proof_need(&self, client: &TestClient) -> ProofNeed {
+        match client.requires_dpop || self.requires_dpop || (self.fapi && !client.certificate_bound) {
+            true => ProofNeed::Always,
+            false => ProofNeed::IfBound,
+        }
     }
 
     /// The signature algorithms among these that the provider accepts and uses.

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use super::client::TestClient;
 use super::dialect::{COMPLETION_MODE, Dialect};
 use super::keys;
-use super::op::{Answer, Handler, Opaque};
+use super::op::{Answer, Handler, Opaque, Pass};
 use super::process::{Code, Decision, Grant, Interaction};
 use super::record::{Endpoint, RequestRule};
-use super::settings::InterimToken;
+use super::settings::{InterimToken, ProofNeed};
 use super::state::{AccessToken, RefreshToken, Role};
 use super::wire::{Parameters, Rejection, Reply};
 
@@ -25,6 +25,15 @@ const CODE_LIFETIME: Duration = Duration::from_secs(600);
 pub(super) const ACCESS_TOKEN_TYPE: &str = "urn:ietf:params:oauth:token-type:access_token";
 
 const ACCESS_TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
+
+/// When an access token is issued.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Issued {
+    /// With the identifier of a pending sign-in.
+    Early,
+    /// With the other tokens.
+    Finally,
+}
 
 impl Handler<'_> {
     pub(super) fn token(&mut self) -> Result<Reply, Rejection> {
@@ -50,8 +59,8 @@ impl Handler<'_> {
             let detail = "`deferred_code` and `deferred_auth_id` together";
             return Err(Rejection::bad("invalid_request", RequestRule::InvalidParameter, detail));
         }
-        let required = self.op.settings.requires_dpop_of(&client);
-        let (process, key) = self.spend_code(form, &client, "deferred_code", required)?;
+        let need = self.op.settings.proof_need(&client);
+        let (process, key) = self.spend_code(form, &client, "deferred_code", need)?;
         if form.get("deferred_notification_token").is_some_and(|token| !is_bearer_token(token)) {
             self.violate(RequestRule::InvalidParameter, "deferred_notification_token");
         }
@@ -81,7 +90,7 @@ impl Handler<'_> {
             }
         }
         if self.op.settings.early_access_token {
-            response["access_token"] = json!(self.access_token(process, key.as_deref(), true));
+            response["access_token"] = json!(self.access_token(process, key.as_deref(), Issued::Early));
             response["token_type"] = json!(token_type(key.as_deref()));
         }
         Ok(Reply::json(200, &response))
@@ -90,19 +99,18 @@ impl Handler<'_> {
     /// The ordinary code flow, after `code` was the answer to `deferred_code code`, or was asked for alone.
     fn code(&mut self, form: &Parameters) -> Result<Reply, Rejection> {
         let client = self.client(form)?;
-        let required = self.check_opt_in(form, &client)?;
-        let (process, key) = self.spend_code(form, &client, "code", required)?;
+        let need = self.check_opt_in(form, &client)?;
+        let (process, key) = self.spend_code(form, &client, "code", need)?;
         self.grant(form, process, &client, key.as_deref())
     }
 
-    /// Checks a code and its accompanying parameters. The code is only spent if all of them are valid. A proof is
-    /// needed if it is `required`, or if the code is bound to a key.
+    /// Checks a code and its accompanying parameters. The code is only spent if all of them are valid.
     fn spend_code(
         &mut self,
         form: &Parameters,
         client: &TestClient,
         parameter: &'static str,
-        required: bool,
+        need: ProofNeed,
     ) -> Result<(usize, Option<String>), Rejection> {
         let grant = |rule, detail: &str| Rejection::bad("invalid_grant", rule, detail);
         let is_deferred = parameter == "deferred_code";
@@ -143,22 +151,22 @@ impl Handler<'_> {
         if has_hint && !is_deferred && form.get(COMPLETION_MODE).is_none() {
             return Err(Rejection::bad("invalid_request", RequestRule::HintDropped, ""));
         }
-        let key = self.grant_proof(required, bound.as_deref())?;
+        let key = self.grant_proof(need, bound.as_deref())?;
         self.state.processes[process].code = Some(Code { used: true, ..issued });
         Ok((process, key))
     }
 
-    /// DTR §Token Request Validation; IETF DTR §Token Endpoint — Polling. `first` is `false` when a held poll is
-    /// processed again.
-    pub(super) fn poll(&mut self, early: bool, first: bool) -> Result<Answer, Rejection> {
+    /// DTR §Token Request Validation; IETF DTR §Token Endpoint — Polling.
+    pub(super) fn poll(&mut self, pass: Pass) -> Result<Answer, Rejection> {
         let form = self.request.form()?;
-        let (process, client) = match first {
+        let is_first = pass != Pass::Again;
+        let (process, client) = match is_first {
             true => self.valid_poll(&form)?,
             false => self.known_poll(&form)?,
         };
         let now = self.op.clock.monotonic();
         let record = &mut self.state.processes[process];
-        let wants_slow_down = first && (early || std::mem::take(&mut record.slow_down_next));
+        let wants_slow_down = is_first && (pass == Pass::FirstTooEarly || std::mem::take(&mut record.slow_down_next));
         // The demo of the IETF draft slows down whoever is early, whatever was decided.
         let can_slow_down = match self.op.settings.ietf.is_the_demo && record.dialect == Dialect::Ietf {
             true => !record.redeemed && !record.has_expired(now),
@@ -168,14 +176,14 @@ impl Handler<'_> {
             record.interval += Duration::from_secs(5);
             return Err(Rejection::innocent("slow_down", record.progress.clone().unwrap_or_default()));
         }
-        record.polls += usize::from(first);
+        record.polls += usize::from(is_first);
         record.decide(now);
         // DTR §Token Request Validation, 3: a result that was not collected in time is no longer available.
         if record.has_expired(now) && !record.redeemed {
             record.decision = Some(Decision::Expired);
         }
         match &record.decision {
-            None => self.pending(process, first.then_some(now)),
+            None => self.pending(process, is_first.then_some(now)),
             Some(Decision::Denied(reason)) => Err(Rejection::innocent("access_denied", reason.clone())),
             Some(Decision::Expired) => Err(Rejection::innocent("expired_token", "the process has expired")),
             Some(Decision::Approved) if record.redeemed => {
@@ -232,7 +240,7 @@ impl Handler<'_> {
         let bound = record.key.clone();
         match early {
             Some(_) => {}
-            None => drop(self.grant_proof(false, bound.as_deref())?),
+            None => drop(self.grant_proof(ProofNeed::IfBound, bound.as_deref())?),
         }
         self.check_certificate_of(process)?;
         Ok((process, client))
@@ -261,7 +269,7 @@ impl Handler<'_> {
                 .header(header::WWW_AUTHENTICATE, "DPoP error=\"invalid_token\""));
         };
         let proven = self.proof(Role::AuthorizationServer, Some(token))?;
-        self.check_binding(Role::AuthorizationServer, proven, true, key.as_deref())?;
+        self.check_binding(Role::AuthorizationServer, proven, ProofNeed::Always, key.as_deref())?;
         let client = self.state.clients[&self.state.processes[process].client_id].clone();
         match stated.is_none_or(|stated| stated == client.id) {
             true => Ok(Some((process, client))),
@@ -284,8 +292,8 @@ impl Handler<'_> {
             self.state.revoke_all(process);
             return Err(Rejection::bad("invalid_grant", RequestRule::RefreshTokenReplayed, ""));
         }
-        let required = self.op.settings.requires_dpop_of(&client);
-        let proven = self.grant_proof(required, key.as_deref())?;
+        let need = self.op.settings.proof_need(&client);
+        let proven = self.grant_proof(need, key.as_deref())?;
         // RFC 6749 §6: "MUST NOT include any scope not originally granted by the resource owner".
         let granted = self.state.processes[process].request.get("scope").unwrap_or_default();
         let is_granted = |asked: &str| granted.split(' ').any(|granted| granted == asked);
@@ -301,7 +309,7 @@ impl Handler<'_> {
 
     /// A successful token response (OpenID Connect Core §3.1.3.3).
     pub(super) fn tokens(&mut self, process: usize, client: &TestClient, key: Option<&str>) -> Value {
-        let access_token = self.access_token(process, key, false);
+        let access_token = self.access_token(process, key, Issued::Finally);
         let mut response = json!({
             "access_token": access_token,
             "token_type": token_type(key),
@@ -333,11 +341,12 @@ impl Handler<'_> {
         response
     }
 
-    fn access_token(&mut self, process: usize, key: Option<&str>, is_early: bool) -> String {
+    fn access_token(&mut self, process: usize, key: Option<&str>, issued: Issued) -> String {
         let token = self.op.opaque(Opaque::Bearer);
         let expires_at = self.op.clock.monotonic() + ACCESS_TOKEN_LIFETIME;
         let client = &self.state.clients[&self.state.processes[process].client_id];
         let certificate = if client.certificate_bound { self.certificate_thumbprint() } else { None };
+        let is_early = issued == Issued::Early;
         let record = AccessToken { process, key: key.map(str::to_owned), certificate, expires_at, is_early };
         self.state.access_tokens.insert(token.clone(), record);
         token

@@ -44,41 +44,51 @@ pub(crate) enum UrlProblem {
 impl UrlPolicy {
     /// Whether credentials and tokens may be sent to a URL that the application named.
     pub(crate) fn check_own(self, url: &Url) -> Result<(), UrlProblem> {
-        self.check(url, self.private_addresses == PrivateAddresses::Refused)
+        match self.private_addresses {
+            PrivateAddresses::Refused => self.check_public(url),
+            PrivateAddresses::RefusedInDocuments | PrivateAddresses::Allowed => self.check_secure(url),
+        }
     }
 
     /// The same for a URL in a document of the OP. The host of the `issuer`, which the application named, is allowed on
     /// every port, because endpoints for client certificates often have a port of their own.
     pub(crate) fn check_named_by(self, issuer: &Url, url: &Url) -> Result<(), UrlProblem> {
-        self.check(
-            url,
-            match self.private_addresses {
-                PrivateAddresses::Allowed => false,
-                PrivateAddresses::Refused => true,
-                PrivateAddresses::RefusedInDocuments => url.host() != issuer.host(),
-            },
-        )
+        match self.private_addresses {
+            PrivateAddresses::Refused => self.check_public(url),
+            PrivateAddresses::RefusedInDocuments if url.host() != issuer.host() => self.check_public(url),
+            PrivateAddresses::RefusedInDocuments | PrivateAddresses::Allowed => self.check_secure(url),
+        }
     }
 
     /// The same for a URL that only a user's browser opens, whatever its address is.
     pub(crate) fn check_for_browser(self, url: &Url) -> Result<(), UrlProblem> {
-        self.check(url, false)
+        self.check_secure(url)
     }
 
-    fn check(self, url: &Url, public_only: bool) -> Result<(), UrlProblem> {
-        let loopback = self.allow_insecure_loopback && is_loopback(url);
-        let secure = match url.scheme() {
+    /// Checks that the URL is `https:` or an allowed loopback address, without credentials.
+    fn check_secure(self, url: &Url) -> Result<(), UrlProblem> {
+        let is_secure = match url.scheme() {
             "https" => url.has_host(),
-            "http" => loopback,
+            "http" => self.allows_loopback(url),
             _ => false,
         };
-        if !secure || !url.username().is_empty() || url.password().is_some() {
+        if !is_secure || !url.username().is_empty() || url.password().is_some() {
             return Err(UrlProblem::Insecure);
         }
-        if public_only && !loopback && names_private_address(url) {
-            return Err(UrlProblem::Private);
-        }
         Ok(())
+    }
+
+    /// The same, and that its host is not a private address.
+    fn check_public(self, url: &Url) -> Result<(), UrlProblem> {
+        self.check_secure(url)?;
+        match !self.allows_loopback(url) && names_private_address(url) {
+            true => Err(UrlProblem::Private),
+            false => Ok(()),
+        }
+    }
+
+    fn allows_loopback(self, url: &Url) -> bool {
+        self.allow_insecure_loopback && is_loopback(url)
     }
 }
 

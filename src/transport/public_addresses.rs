@@ -49,8 +49,8 @@ impl PublicAddresses {
     }
 
     /// Keeps loopback addresses of `localhost`, for clients that may call it.
-    pub(super) fn and_localhost(mut self, allow: bool) -> Self {
-        self.allow_localhost = allow;
+    pub(super) fn and_localhost(mut self) -> Self {
+        self.allow_localhost = true;
         self
     }
 }
@@ -144,7 +144,7 @@ mod tests {
 
     #[tokio::test]
     async fn localhost_is_this_machine_where_that_is_allowed_and_nothing_else() {
-        let allowing = resolver(&["127.0.0.1", "10.0.0.1"]).and_localhost(true);
+        let allowing = resolver(&["127.0.0.1", "10.0.0.1"]).and_localhost();
         assert_eq!(resolved(&allowing, "localhost").await.unwrap(), ["127.0.0.1"]);
         assert_eq!(resolved(&allowing, "op.example").await, None);
     }

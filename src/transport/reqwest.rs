@@ -199,9 +199,11 @@ fn with_defaults(builder: ClientBuilder, policy: TransportPolicy) -> ClientBuild
         .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")));
     // A proxy would resolve names without a check of the addresses.
     let builder = match policy.urls.private_addresses {
-        PrivateAddresses::Refused => builder
-            .no_proxy()
-            .dns_resolver(PublicAddresses::of_system().and_localhost(policy.urls.allow_insecure_loopback)),
+        PrivateAddresses::Refused => {
+            let public = PublicAddresses::of_system();
+            let permitted = if policy.urls.allow_insecure_loopback { public.and_localhost() } else { public };
+            builder.no_proxy().dns_resolver(permitted)
+        }
         PrivateAddresses::RefusedInDocuments | PrivateAddresses::Allowed => builder,
     };
     #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]

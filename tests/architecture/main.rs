@@ -7,6 +7,7 @@
 mod circles;
 mod graph;
 mod modules;
+mod parameters;
 mod resolve;
 mod source;
 

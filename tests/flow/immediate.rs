@@ -22,7 +22,7 @@ async fn grant_of_an_immediate_answer() -> (World, openid_deferred::Authorizatio
 #[tokio::test]
 async fn final_tokens_that_came_while_the_keys_are_out_of_reach_are_kept_and_not_asked_for_again() {
     let (world, mut grant) = grant_of_an_immediate_answer().await;
-    world.op.rotate_keys(false);
+    world.op.replace_keys();
     world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
     let error = world.client.exchange(&mut grant).await.unwrap_err();
     assert_eq!(error.rule(), Some(Rule::KeysUnavailable));
@@ -82,7 +82,7 @@ async fn final_tokens_whose_grant_is_dropped_are_revoked_whenever_they_come() {
 #[tokio::test]
 async fn final_tokens_that_could_not_be_validated_are_revoked_when_their_grant_is_dropped() {
     let (world, mut grant) = grant_of_an_immediate_answer().await;
-    world.op.rotate_keys(false);
+    world.op.replace_keys();
     world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
     assert!(world.client.exchange(&mut grant).await.unwrap_err().is_transient());
     assert!(world.op.requests_to(Endpoint::Revocation).is_empty());
@@ -121,7 +121,7 @@ async fn the_early_access_token_of_a_process_whose_grant_is_dropped_is_left_alon
 #[tokio::test]
 async fn keys_that_take_long_do_not_hold_up_an_exchange_that_has_succeeded() {
     let world = world().await;
-    world.op.rotate_keys(false);
+    world.op.replace_keys();
     world.op.misbehave(Fault::stall(Endpoint::Keys));
     let pending = world.pending().await;
     assert!(matches!(pending.interim(), InterimState::NotYetVerifiable));

@@ -474,7 +474,7 @@ async fn a_response_that_has_expired_or_lives_for_days_is_refused() {
 #[tokio::test]
 async fn a_state_that_is_not_the_sessions_is_refused_before_anything_is_fetched() {
     let world = jwt_world().await;
-    world.op.rotate_keys(false);
+    world.op.replace_keys();
     let fetched = world.op.requests_to(Endpoint::Keys).len();
     assert_eq!(is_refused(&world, with("state", json!("another"))).await, (Rule::StateMismatch, Some("state")));
     assert_eq!(is_refused(&world, without("state")).await, (Rule::StateMissing, Some("state")));
@@ -557,7 +557,7 @@ async fn an_hmac_is_accepted_only_where_it_was_registered() {
 #[tokio::test]
 async fn keys_that_are_out_of_reach_leave_the_session_good_for_the_same_response() {
     let world = jwt_world().await;
-    world.op.rotate_keys(true);
+    world.op.rotate_keys();
     world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
     let (back, mut session) = returns(&world).await;
     for _ in 0..2 {
@@ -577,7 +577,7 @@ async fn keys_that_are_out_of_reach_leave_the_session_good_for_the_same_response
 #[tokio::test]
 async fn a_key_that_was_rotated_while_the_user_was_away_verifies_the_response() {
     let world = jwt_world().await;
-    world.op.rotate_keys(true);
+    world.op.rotate_keys();
     let (back, session) = returns(&world).await;
     assert!(world.client.authorization_response(&back.query(), session).await.is_ok());
 }

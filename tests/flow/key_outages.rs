@@ -82,7 +82,7 @@ async fn an_exchange_that_brings_the_tokens_at_once_ends_soon_after_the_keys_are
         let (url, mut session) = request.start().await.unwrap();
         let query = world.op.visit(url).query();
         let mut grant = world.client.check_authorization_response(&query, &mut session).await.unwrap();
-        world.op.rotate_keys(false);
+        world.op.replace_keys();
         world.op.misbehave(outage());
         let delay = delay_after(&world, seconds(length), async {
             let exchanged = exchanged(&world, &mut grant).await;
@@ -100,7 +100,7 @@ async fn one_exchange_outlasts_an_outage_of_three_seconds() {
     let request = world.client.authorize().response_type(ResponseType::DeferredCodeOrCode);
     let (url, session) = request.start().await.unwrap();
     let query = world.op.visit(url).query();
-    world.op.rotate_keys(false);
+    world.op.replace_keys();
     world.op.misbehave(outage());
     let delay = delay_after(&world, seconds(3), async {
         let signed_in = world.client.authorization_response(&query, session).await;
@@ -113,7 +113,7 @@ async fn one_exchange_outlasts_an_outage_of_three_seconds() {
 async fn a_response_jwt_is_checked_soon_after_the_keys_are_back() {
     for length in OUTAGES {
         let world = world_with(|op| op, |client| client.response_mode(ResponseMode::QueryJwt)).await;
-        world.op.rotate_keys(false);
+        world.op.replace_keys();
         let (query, mut session) = world.user_returns().await;
         world.op.misbehave(outage());
         let delay = delay_after(&world, seconds(length), async {

@@ -56,7 +56,7 @@ async fn a_final_token_by_a_key_that_rotated_unseen_right_after_a_refetch_is_ver
     // The poll that brings the tokens is sent in five seconds.
     world.clock.sleep(seconds(4)).await;
     assert_eq!(stranger(&world).await.rule(), Some(Rule::JwtResponseSignature));
-    world.op.rotate_keys(false);
+    world.op.replace_keys();
     assert_eq!(broken_rule(&world.wait(&mut pending).await), None);
 }
 
@@ -65,7 +65,7 @@ async fn a_key_that_rotates_twice_in_a_minute_ends_nothing() {
     let world = nameless(false).await;
     for _ in 0..3 {
         let mut pending = world.pending().await;
-        world.op.rotate_keys(false);
+        world.op.replace_keys();
         assert_eq!(broken_rule(&world.wait(&mut pending).await), None);
     }
 }
@@ -76,7 +76,7 @@ async fn a_response_jwt_by_a_key_that_rotated_unseen_right_after_a_strangers_pas
     for _ in 0..4 {
         let refused = stranger(&world).await.rule();
         assert!(matches!(refused, Some(Rule::JwtResponseSignature | Rule::KeysOutdated)), "{refused:?}");
-        world.op.rotate_keys(false);
+        world.op.replace_keys();
         let (query, mut session) = world.user_returns().await;
         let mut checked = world.client.check_authorization_response(&query, &mut session).await;
         if let Err(error) = &checked {
@@ -103,7 +103,7 @@ async fn strangers_cause_a_bounded_number_of_fetches_and_hold_up_no_final_token(
     }
     let fetches = world.op.requests_to(Endpoint::Keys).len() - before;
     assert!(refused >= 80 && fetches <= 100, "{fetches} fetches for {refused} forged responses");
-    world.op.rotate_keys(false);
+    world.op.replace_keys();
     let came = world.clock.monotonic();
     assert_eq!(broken_rule(&world.wait(&mut pending).await), None);
     assert!(world.clock.monotonic() - came <= seconds(10));
@@ -119,7 +119,7 @@ async fn a_stranger_who_keeps_the_keys_busy_holds_up_no_user_after_a_rotation() 
             let refused = world.client.check_authorization_response(&query, &mut session).await.unwrap_err();
             assert_eq!(refused.rule(), Some(Rule::JwtResponseSignature));
         }
-        world.op.rotate_keys(false);
+        world.op.replace_keys();
         let came = world.clock.monotonic();
         for _ in 0..3 {
             let (query, mut session) = world.user_returns().await;
@@ -135,7 +135,7 @@ async fn an_interim_token_by_a_key_that_rotated_unseen_is_verified() {
     let world = nameless(false).await;
     // The keys were fetched for another sign-in.
     let _ = world.pending().await;
-    world.op.rotate_keys(false);
+    world.op.replace_keys();
     let pending = world.pending().await;
     assert!(matches!(pending.interim(), InterimState::Verified(_)), "{:?}", pending.interim());
 }
@@ -144,7 +144,7 @@ async fn an_interim_token_by_a_key_that_rotated_unseen_is_verified() {
 async fn signed_userinfo_by_a_key_that_rotated_under_its_old_name_is_verified() {
     let world = nameless(false).await;
     let authentication = world.approved().await;
-    world.op.rotate_keys(false);
+    world.op.replace_keys();
     world.op.behave();
     // The new key has the name of the old one.
     let renamed = Fault::edit_json(Endpoint::Keys, |members| {

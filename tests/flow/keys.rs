@@ -3,7 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use openid_deferred::error::Rule;
-use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, IdTokenForgery, TestClock};
+use openid_deferred::testing::{DecisionPolicy, Endpoint, Fault, IdTokenForgery, TestClock, TestProvider};
 use openid_deferred::{Clock as _, Outcome, WaitEvent};
 use serde_json::json;
 
@@ -11,12 +11,12 @@ use crate::id_token::{ended_with, header};
 use crate::support::{DAY, HOUR, World, broken_rule, client_of, provider, seconds, world, world_with};
 #[tokio::test]
 async fn keys_that_rotate_between_the_tokens_are_fetched_again_once() {
-    for keep_old in [true, false] {
+    for rotate in [TestProvider::rotate_keys, TestProvider::replace_keys] {
         let world = world().await;
         let mut pending = world.pending().await;
         assert_eq!(world.op.requests_to(Endpoint::Keys).len(), 1);
         world.clock.sleep(seconds(120)).await;
-        world.op.rotate_keys(keep_old);
+        rotate(&world.op);
         assert_eq!(broken_rule(&world.wait(&mut pending).await), None);
         assert_eq!(world.op.requests_to(Endpoint::Keys).len(), 2);
     }
@@ -40,7 +40,7 @@ async fn a_token_without_kid_is_verified_where_the_key_has_none_either_and_after
     let world = World { client: client.discover().await.unwrap(), ..world };
     assert_eq!(broken_rule(&world.outcome().await), None);
     world.clock.sleep(seconds(120)).await;
-    world.op.rotate_keys(false);
+    world.op.replace_keys();
     assert_eq!(broken_rule(&world.outcome().await), None);
 }
 

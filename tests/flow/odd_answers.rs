@@ -147,7 +147,7 @@ async fn a_final_answer_is_taken_in_every_wrapping() {
 async fn a_final_answer_with_a_byte_order_mark_is_read_after_a_restart_too() {
     let world = decided().await;
     let mut pending = world.pending().await;
-    world.op.rotate_keys(false);
+    world.op.replace_keys();
     world.op.misbehave(Fault::byte_order_mark(Endpoint::Poll));
     world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
     let error = world.poll_when_due(&mut pending).await.unwrap_err();

@@ -397,7 +397,7 @@ async fn an_answer_that_comes_while_the_keys_are_out_of_reach_is_kept_and_judged
     let world = world().await;
     let authentication = world.approved().await;
     let before = tokens(&authentication);
-    world.op.rotate_keys(false);
+    world.op.replace_keys();
     world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
     let mut restarted = copy(&authentication);
     let error = world.client.refresh(&mut restarted).await.unwrap_err();
@@ -436,7 +436,7 @@ async fn an_answer_that_is_kept_survives_a_short_outage_of_the_keys_a_day_later(
 async fn an_answer_that_is_kept_is_given_up_after_a_day_and_two_hundred_calls() {
     let world = world().await;
     let mut authentication = world.approved().await;
-    world.op.rotate_keys(false);
+    world.op.replace_keys();
     world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
     let mut calls = 0;
     let error = loop {
@@ -530,7 +530,7 @@ async fn an_answer_that_was_kept_from_before_does_not_stand_in_for_a_new_key() {
     let world = world().await;
     let mut authentication = world.approved().await;
     let old = key_of(&authentication);
-    world.op.rotate_keys(false);
+    world.op.replace_keys();
     world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
     assert!(world.client.refresh(&mut authentication).await.unwrap_err().is_transient());
     world.op.behave();
@@ -599,7 +599,7 @@ async fn that_a_refresh_which_was_dropped_may_have_used_the_token_up_is_kept_for
 async fn calls_in_a_tight_loop_do_not_use_up_the_tries_of_an_answer_that_is_kept() {
     let world = world().await;
     let mut authentication = world.approved().await;
-    world.op.rotate_keys(false);
+    world.op.replace_keys();
     world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
     for _ in 0..300 {
         assert!(world.client.refresh(&mut authentication).await.unwrap_err().is_transient());

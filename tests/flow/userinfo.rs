@@ -211,7 +211,7 @@ async fn an_id_token_is_no_signed_userinfo_of_another_client() {
 async fn signed_userinfo_after_a_rotation_of_keys_is_verified() {
     let world = signing().await;
     let authentication = world.approved().await;
-    world.op.rotate_keys(false);
+    world.op.replace_keys();
     assert_eq!(world.client.userinfo(&authentication).await.unwrap().subject(), "user-1");
 }
 

@@ -19,7 +19,7 @@ use openid_deferred::store::{
     Settlement, State, Store,
 };
 use openid_deferred::testing::{Endpoint, TestClock};
-use openid_deferred::{Authentication, AuthorizationSession, Outcome, PendingAuthentication, Poller};
+use openid_deferred::{Authentication, AuthorizationSession, Delivery, Outcome, PendingAuthentication, Poller};
 
 use release::{Release, Row, keyring};
 
@@ -101,34 +101,7 @@ async fn rows_are_carried_on(release: &Release) {
     while found.len() < release.rows.len() {
         let delivery = outcomes.next().await.unwrap();
         let row = release.rows.iter().find(|row| ProcessId::from_bytes(row.id) == delivery.id()).unwrap();
-        let kind = match delivery.outcome() {
-            Outcome::Approved(authentication) => {
-                assert_eq!(authentication.claims().subject(), "user-1");
-                "approved"
-            }
-            Outcome::Denied(denial) => {
-                assert!(denial.description().is_some());
-                "denied"
-            }
-            Outcome::Expired(expiry) => {
-                assert!(expiry.is_confirmed());
-                "expired"
-            }
-            Outcome::Failed(response) => {
-                assert_eq!(response.code(), "invalid_grant");
-                "failed"
-            }
-            Outcome::Invalid(violation) => {
-                // The provider of this test has other keys than the one that answered.
-                let rule = if row.label == "answered" { Rule::IdTokenNoKey } else { Rule::IdTokenSignature };
-                assert_eq!(violation.rule(), rule);
-                assert!(delivery.rejected_response().unwrap().expose().contains("id_token"));
-                "invalid"
-            }
-            Outcome::Unknown => "unknown",
-            Outcome::Cancelled => "cancelled",
-            other => panic!("{other:?}"),
-        };
+        let kind = kind_of(&delivery, row);
         assert_eq!(delivery.context(), b"context", "{}", row.label);
         found.insert(row.label.clone(), kind);
         delivery.acknowledge().await.unwrap();
@@ -149,6 +122,38 @@ async fn rows_are_carried_on(release: &Release) {
     assert_eq!(found, expected);
     let poll = op.requests_to(Endpoint::Poll).remove(0);
     assert_eq!(poll.parameter("deferred_auth_id"), Some(&*release.waiting_deferred_auth_id));
+}
+
+/// The kind of the outcome, which must be the one that the row had.
+fn kind_of(delivery: &Delivery, row: &Row) -> &'static str {
+    match delivery.outcome() {
+        Outcome::Approved(authentication) => {
+            assert_eq!(authentication.claims().subject(), "user-1");
+            "approved"
+        }
+        Outcome::Denied(denial) => {
+            assert!(denial.description().is_some());
+            "denied"
+        }
+        Outcome::Expired(expiry) => {
+            assert!(expiry.is_confirmed());
+            "expired"
+        }
+        Outcome::Failed(response) => {
+            assert_eq!(response.code(), "invalid_grant");
+            "failed"
+        }
+        Outcome::Invalid(violation) => {
+            // The provider of this test has other keys than the one that answered.
+            let rule = if row.label == "answered" { Rule::IdTokenNoKey } else { Rule::IdTokenSignature };
+            assert_eq!(violation.rule(), rule);
+            assert!(delivery.rejected_response().unwrap().expose().contains("id_token"));
+            "invalid"
+        }
+        Outcome::Unknown => "unknown",
+        Outcome::Cancelled => "cancelled",
+        other => panic!("{other:?}"),
+    }
 }
 
 async fn put(store: &MemoryStore, row: &Row) {

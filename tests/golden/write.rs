@@ -97,7 +97,7 @@ impl Writer {
     async fn answered(&mut self, pending: &mut PendingAuthentication) -> Vec<u8> {
         self.op.last_process().approve();
         // The keys were fetched before. A signature by a new key requires fetching them again.
-        self.op.rotate_keys(false);
+        self.op.replace_keys();
         self.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
         self.clock.sleep(6 * SECOND).await;
         self.client.poll(pending).await.unwrap_err();
@@ -123,29 +123,7 @@ pub async fn release() -> String {
     assert_eq!(writer.client.cancel(&mut pending).await.unwrap(), Cancelled::LocallyOnly);
     let authentication = approved(&writer).await;
 
-    writer.decided("approved", |op| op.last_process().approve()).await;
-    writer.decided("denied", |op| op.last_process().deny()).await;
-    writer.decided("expired", |op| op.last_process().expire()).await;
-    writer.decided("failed", |op| op.misbehave(Fault::error(Endpoint::Poll, "invalid_grant"))).await;
-    let forged = || Fault::id_token(Endpoint::Poll, IdTokenForgery::broken_signature()).after_success();
-    writer
-        .decided("invalid", |op| {
-            op.last_process().approve();
-            op.misbehave(forged());
-        })
-        .await;
-    let lost = || Fault::reset(Endpoint::Poll).after_success();
-    writer
-        .decided("unknown", |op| {
-            op.last_process().approve();
-            op.misbehave(lost());
-        })
-        .await;
-    let id = writer.waiting().await;
-    writer.poller.cancel(id).await.unwrap();
-    writer.op.last_process().deny();
-    writer.keep("cancelled", id, State::Decided).await;
-
+    decided_rows(&mut writer).await;
     let id = writer.waiting().await;
     writer.op.last_process().progress("step 2 of 3");
     writer.clock.sleep(6 * SECOND).await;
@@ -181,6 +159,31 @@ pub async fn release() -> String {
         rows: writer.rows,
     };
     serde_json::to_string_pretty(&release).unwrap() + "\n"
+}
+
+async fn decided_rows(writer: &mut Writer) {
+    writer.decided("approved", |op| op.last_process().approve()).await;
+    writer.decided("denied", |op| op.last_process().deny()).await;
+    writer.decided("expired", |op| op.last_process().expire()).await;
+    writer.decided("failed", |op| op.misbehave(Fault::error(Endpoint::Poll, "invalid_grant"))).await;
+    let forged = || Fault::id_token(Endpoint::Poll, IdTokenForgery::broken_signature()).after_success();
+    writer
+        .decided("invalid", |op| {
+            op.last_process().approve();
+            op.misbehave(forged());
+        })
+        .await;
+    let lost = || Fault::reset(Endpoint::Poll).after_success();
+    writer
+        .decided("unknown", |op| {
+            op.last_process().approve();
+            op.misbehave(lost());
+        })
+        .await;
+    let id = writer.waiting().await;
+    writer.poller.cancel(id).await.unwrap();
+    writer.op.last_process().deny();
+    writer.keep("cancelled", id, State::Decided).await;
 }
 
 async fn approved(writer: &Writer) -> Authentication {

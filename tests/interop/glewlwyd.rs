@@ -180,6 +180,28 @@ fn keys() -> Value {
     json!({ "keys": keys.collect::<Vec<_>>() })
 }
 
+const SWITCHED_ON: [&str; 19] = [
+    "jwks-show",
+    "refresh-token-rolling",
+    "auth-type-code-enabled",
+    "auth-type-client-enabled",
+    "auth-type-refresh-enabled",
+    "pkce-allowed",
+    "introspection-revocation-allowed",
+    "introspection-revocation-allow-target-client",
+    "register-client-allowed",
+    "register-client-management-allowed",
+    "request-parameter-allow",
+    "request-parameter-ietf-strict",
+    "request-parameter-allow-encrypted",
+    "encrypt-out-token-allow",
+    "client-cert-self-signed-allowed",
+    "oauth-dpop-allowed",
+    "oauth-par-allowed",
+    "oauth-as-iss-id",
+    "oauth-fapi-allow-jarm",
+];
+
 fn plugin(issuer: &str, nonces: bool) -> Value {
     // It takes long to make them.
     static KEYS: LazyLock<Value> = LazyLock::new(keys);
@@ -220,27 +242,7 @@ fn plugin(issuer: &str, nonces: bool) -> Value {
         "oauth-par-duration": 90,
         "oauth-par-request_uri-prefix": "urn:ietf:params:oauth:request_uri:",
     });
-    for name in [
-        "jwks-show",
-        "refresh-token-rolling",
-        "auth-type-code-enabled",
-        "auth-type-client-enabled",
-        "auth-type-refresh-enabled",
-        "pkce-allowed",
-        "introspection-revocation-allowed",
-        "introspection-revocation-allow-target-client",
-        "register-client-allowed",
-        "register-client-management-allowed",
-        "request-parameter-allow",
-        "request-parameter-ietf-strict",
-        "request-parameter-allow-encrypted",
-        "encrypt-out-token-allow",
-        "client-cert-self-signed-allowed",
-        "oauth-dpop-allowed",
-        "oauth-par-allowed",
-        "oauth-as-iss-id",
-        "oauth-fapi-allow-jarm",
-    ] {
+    for name in SWITCHED_ON {
         parameters[name] = json!(true);
     }
     parameters

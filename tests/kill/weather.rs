@@ -36,7 +36,7 @@ impl Weather {
             && *next <= now
         {
             *next = now + *pause / 2 + chance.share(*pause);
-            op.rotate_keys(true);
+            op.rotate_keys();
             op.misbehave(Fault::status(Endpoint::Keys, 503).times(chance.below(3)));
         }
     }

@@ -96,6 +96,18 @@ async fn serve(world: &World, replica: &Replica) {
     }
 }
 
+fn limits(world: &World) -> Limits {
+    let chance = &world.chance;
+    let in_flight = chance.pick(&[1, 4, 64]);
+    let mut limits = Limits::new().in_flight(if world.weather.rare.crowd.is_some() { 64 } else { in_flight });
+    if chance.odds(0.2) {
+        let ceiling = chance.pick(&[1, 7, 50]);
+        let ceiling = if world.weather.rare.crowd.is_some() { 50 } else { ceiling };
+        limits = limits.ceiling(ceiling, Duration::from_secs(1));
+    }
+    limits
+}
+
 /// The first replica polls; others may leave that to it.
 async fn start(world: &Arc<World>, life: &Arc<Life>, is_first: bool) -> Result<Replica, Error> {
     let chance = &world.chance;
@@ -133,13 +145,7 @@ async fn start(world: &Arc<World>, life: &Arc<Life>, is_first: bool) -> Result<R
         client.build()
     };
     let clients = (0..world.clients()).map(client_of).collect::<Result<Vec<_>, _>>()?;
-    let in_flight = chance.pick(&[1, 4, 64]);
-    let mut limits = Limits::new().in_flight(if world.weather.rare.crowd.is_some() { 64 } else { in_flight });
-    if chance.odds(0.2) {
-        let ceiling = chance.pick(&[1, 7, 50]);
-        let ceiling = if world.weather.rare.crowd.is_some() { 50 } else { ceiling };
-        limits = limits.ceiling(ceiling, Duration::from_secs(1));
-    }
+    let limits = limits(world);
     let store = SimulatedStore { world: world.clone(), life: life.clone() };
     let mut builder = Poller::builder(store, world.keyring.clone())
         .clock(clock.clone())

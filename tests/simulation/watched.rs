@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openid_deferred::Outcome;
 use openid_deferred::error::Rule;
 use openid_deferred::store::ProcessId;
+use openid_deferred::{Authentication, Outcome};
 
 use crate::life::Life;
 use crate::op::{Decision, Op, Plan, Process, Said};
@@ -333,6 +333,16 @@ impl Watched {
         }
     }
 
+    fn judge_authentication(&self, label: usize, authentication: &Authentication) -> Result<(), String> {
+        if authentication.claims().subject() != format!("user-{label}") {
+            return Err("it is another user".to_owned());
+        }
+        match authentication.is_after_cancellation() && !self.cancelled {
+            true => Err("it was not cancelled".to_owned()),
+            false => Ok(()),
+        }
+    }
+
     pub fn judge_outcome(
         &self,
         now: Duration,
@@ -362,16 +372,9 @@ impl Watched {
             }
         }
         match outcome {
+            Outcome::Approved(_) if process.plan.forged => Err("its token is forged".to_owned()),
             Outcome::Approved(authentication) => {
-                if authentication.claims().subject() != format!("user-{label}") {
-                    return Err("it is another user".to_owned());
-                }
-                if process.plan.forged {
-                    return Err("its token is forged".to_owned());
-                }
-                if authentication.is_after_cancellation() && !self.cancelled {
-                    return Err("it was not cancelled".to_owned());
-                }
+                self.judge_authentication(label, authentication)?;
                 told(&[Said::Success])
             }
             Outcome::Invalid(violation) if process.plan.forged => match violation.rule().code() {

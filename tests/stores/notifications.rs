@@ -31,7 +31,7 @@ async fn replicas(schema: &Schema) -> [PostgresStore; 2] {
     );
     let replica = async || {
         let builder = PostgresStore::builder(&address).schema(&schema.name).look_every(Duration::from_secs(3600));
-        let store = builder.notifications(true).connect().await.unwrap();
+        let store = builder.notifications().connect().await.unwrap();
         // When it begins to listen, it reports that anything may have changed.
         let begun = Instant::now();
         while listeners(schema).await == 0 {

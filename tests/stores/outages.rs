@@ -122,9 +122,9 @@ async fn a_call_that_is_dropped_keeps_its_place_until_its_statement_ends_where_n
     schema.store().await.insert(waiting(1)).await.unwrap();
     schema.execute("BEGIN; SELECT FROM process FOR UPDATE").await;
     let (observer, _connection) = observer().await;
-    let builder = PostgresStore::builder(&url_in("PGBOUNCER_URL")).schema(&schema.name).prepared_statements(false);
+    let builder = PostgresStore::builder(&url_in("PGBOUNCER_URL")).schema(&schema.name).without_prepared_statements();
     let timeout = Duration::from_secs(3);
-    let store = builder.cancel_requests(false).pool_size(1).timeout(timeout).connect().await.unwrap();
+    let store = builder.without_cancel_requests().pool_size(1).timeout(timeout).connect().await.unwrap();
     let until_it_waits = async { while waiters(&observer, &schema).await == 0 {} };
     tokio::select! {
         _ = store.ping(ping(1)) => panic!("the row is locked"),
@@ -146,7 +146,7 @@ async fn a_call_that_is_dropped_is_cancelled_in_the_server() {
     for url in [url(), url_in("PGBOUNCER_URL")] {
         let store = PostgresStore::builder(&url)
             .schema(&schema.name)
-            .prepared_statements(false)
+            .without_prepared_statements()
             .pool_size(1)
             .timeout(Duration::from_secs(60))
             .connect()

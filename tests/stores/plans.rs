@@ -31,7 +31,7 @@ async fn all_calls(store: &PostgresStore, number: u32) {
     let held: Vec<_> = store.claim_outcomes(outcomes).await.unwrap().claimed.iter().map(|one| one.held).collect();
     assert!(held.iter().any(|held: &HeldOutcome| held.id == id));
     store.hold_outcomes(held.clone(), Duration::from_secs(300)).await.unwrap();
-    let acknowledged = held.iter().map(|held| Acknowledgement::new(held.id, false, Duration::ZERO)).collect();
+    let acknowledged = held.iter().map(|held| Acknowledgement::new(held.id, Duration::ZERO)).collect();
     store.acknowledge(acknowledged).await.unwrap();
     store.purge(9).await.unwrap();
 }

@@ -90,7 +90,8 @@ struct InDatabase {
 impl InDatabase {
     async fn new(prepared_statements: bool, url: &str) -> Self {
         let schema = Schema::new().await;
-        let builder = PostgresStore::builder(url).schema(&schema.name).prepared_statements(prepared_statements);
+        let builder = PostgresStore::builder(url).schema(&schema.name);
+        let builder = if prepared_statements { builder } else { builder.without_prepared_statements() };
         let stores = [builder.clone().connect().await.unwrap(), builder.connect().await.unwrap()].map(Arc::new);
         stores[0].migrate().await.unwrap();
         let clock = format!(
@@ -585,7 +586,7 @@ async fn replicas_that_name_the_same_rows_in_opposite_orders_do_not_deadlock() {
     JoinSet::from_iter(replicas).join_all().await;
     let acknowledge = |held: Vec<_>| {
         let acknowledgement =
-            |held: openid_deferred::store::HeldOutcome| Acknowledgement::new(held.id, false, Duration::from_secs(60));
+            |held: openid_deferred::store::HeldOutcome| Acknowledgement::new(held.id, Duration::from_secs(60));
         store.acknowledge(held.into_iter().map(acknowledgement).collect())
     };
     let (first, second) = tokio::join!(acknowledge(held.clone()), acknowledge(held.iter().rev().copied().collect()));

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use openid_deferred::store::{PostgresStore, Store as _, StoreProblem};
+use openid_deferred::store::{PostgresStore, Store as _, StoreError, StoreProblem};
 use openssl::pkey::PKey;
 use openssl::ssl::{SslConnector, SslConnectorBuilder, SslMethod, SslVersion};
 use openssl::symm::Cipher;
@@ -218,16 +218,20 @@ async fn the_connection_string_says_what_the_servers_certificate_is_checked_for(
     fs::write(&ours, &stranger.certificate).unwrap();
     server.order("fast");
     server.order("start");
-    let refused = async || loop {
+    assert_refused(refused(&store).await, StoreProblem::Unusable, "certificate verify failed");
+    fs::write(&ours, &authority.certificate).unwrap();
+    assert!(store.load(id(1)).await.unwrap().is_some());
+}
+
+/// Loads a row until the store is unusable.
+async fn refused(store: &PostgresStore) -> Result<(), StoreError> {
+    loop {
         match store.load(id(1)).await {
-            Err(error) if error.problem() == StoreProblem::Unusable => return Err::<(), _>(error),
+            Err(error) if error.problem() == StoreProblem::Unusable => return Err(error),
             Err(_) => {}
             Ok(loaded) => panic!("{loaded:?}"),
         }
-    };
-    assert_refused(refused().await, StoreProblem::Unusable, "certificate verify failed");
-    fs::write(&ours, &authority.certificate).unwrap();
-    assert!(store.load(id(1)).await.unwrap().is_some());
+    }
 }
 
 #[tokio::test]

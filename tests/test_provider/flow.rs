@@ -50,7 +50,7 @@ async fn the_same_flow_runs_over_http_and_over_https() {
     for https in [false, true] {
         let clock = TestClock::new();
         let builder = TestProvider::builder().client(TestClient::public("app").signing_algorithm("EdDSA"));
-        let builder = builder.clock(Arc::new(clock.clone())).require_pkce(false).path("/tenant");
+        let builder = builder.clock(Arc::new(clock.clone())).allow_missing_pkce().path("/tenant");
         let op = if https { builder.https() } else { builder }.start().unwrap();
         let mut client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
         if let Some(pem) = op.ca_certificate_pem() {
@@ -234,9 +234,9 @@ async fn keys_rotate_with_and_without_the_old_ones() {
         keys["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(kids(&mut rp).await, ["key-1"]);
-    rp.op.rotate_keys(true);
+    rp.op.rotate_keys();
     assert_eq!(kids(&mut rp).await, ["key-1", "key-2"]);
-    rp.op.rotate_keys(false);
+    rp.op.replace_keys();
     assert_eq!(kids(&mut rp).await, ["key-3"]);
 }
 

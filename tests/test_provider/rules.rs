@@ -320,7 +320,7 @@ async fn a_grant_of_another_client_is_no_grant() {
 
 #[tokio::test]
 async fn dpop_can_be_required_and_a_key_is_for_one_process() {
-    let mut rp = rp(|op| op.require_dpop(true));
+    let mut rp = rp(|op| op.require_dpop());
     let code = rp.deferred_code();
     let url = format!("{}/token", rp.op.issuer());
     let form = [("grant_type", DEFERRED), ("deferred_code", &code), ("code_verifier", crate::rp::VERIFIER)];

@@ -183,13 +183,7 @@ fn effect(
     let answer = registered.get(name);
     let text = answer.and_then(Value::as_str);
     Some(match name {
-        "redirect_uris" => {
-            let registered = registered.redirect_uris();
-            match requested.redirect_uris().iter().all(|uri| registered.contains(uri)) {
-                true => (Weakens, "the OP also accepts redirect URIs that were not requested"),
-                false => (Breaks, "a redirect URI is missing, and the OP refuses requests with it"),
-            }
-        }
+        "redirect_uris" => redirect_uris(requested, registered),
         "response_types" => response_types(requested, registered),
         "grant_types" => grant_types(requested, registered),
         "token_endpoint_auth_method" if asked.is_none() => match text {
@@ -215,21 +209,10 @@ fn effect(
         }
         "id_token_encrypted_response_alg"
         | "userinfo_encrypted_response_alg"
-        | "authorization_encrypted_response_alg" => match text {
-            None => (Weakens, "encryption was requested, but is not used"),
-            Some(name) if KeyManagementAlgorithm::from_name(name).is_none() => {
-                (Breaks, "it is encrypted with an algorithm that this crate does not support")
-            }
-            Some(_) => (Harmless, "it is encrypted with another algorithm, for which the client needs a key"),
-        },
+        | "authorization_encrypted_response_alg" => key_management(text),
         "id_token_encrypted_response_enc"
         | "userinfo_encrypted_response_enc"
-        | "authorization_encrypted_response_enc" => match text {
-            Some(name) if ContentEncryptionAlgorithm::from_name(name).is_none() => {
-                (Breaks, "it is encrypted with an algorithm that this crate does not support")
-            }
-            _ => (Harmless, "its content is encrypted with another algorithm"),
-        },
+        | "authorization_encrypted_response_enc" => content_encryption(text),
         "require_signed_request_object" if asked.is_none() => {
             (Weakens, "the OP accepts only signed authorization requests, so the client must sign them")
         }
@@ -256,6 +239,21 @@ fn effect(
     })
 }
 
+fn key_management(registered: Option<&str>) -> (DifferenceEffect, &'static str) {
+    match registered.map(KeyManagementAlgorithm::from_name) {
+        None => (Weakens, "encryption was requested, but is not used"),
+        Some(None) => (Breaks, "it is encrypted with an algorithm that this crate does not support"),
+        Some(Some(_)) => (Harmless, "it is encrypted with another algorithm, for which the client needs a key"),
+    }
+}
+
+fn content_encryption(registered: Option<&str>) -> (DifferenceEffect, &'static str) {
+    match registered.map(ContentEncryptionAlgorithm::from_name) {
+        Some(None) => (Breaks, "it is encrypted with an algorithm that this crate does not support"),
+        Some(Some(_)) | None => (Harmless, "its content is encrypted with another algorithm"),
+    }
+}
+
 /// The methods that this crate supports.
 pub(super) const METHODS: [&str; 7] = [
     "none",
@@ -266,6 +264,14 @@ pub(super) const METHODS: [&str; 7] = [
     "tls_client_auth",
     "self_signed_tls_client_auth",
 ];
+
+fn redirect_uris(requested: &ClientMetadata, registered: &ClientMetadata) -> (DifferenceEffect, &'static str) {
+    let registered = registered.redirect_uris();
+    match requested.redirect_uris().iter().all(|uri| registered.contains(uri)) {
+        true => (Weakens, "the OP also accepts redirect URIs that were not requested"),
+        false => (Breaks, "a redirect URI is missing, and the OP refuses requests with it"),
+    }
+}
 
 fn response_types(requested: &ClientMetadata, registered: &ClientMetadata) -> (DifferenceEffect, &'static str) {
     let asked = || ResponseType::ALL.into_iter().filter(|kind| requested.allows_response_type(*kind));

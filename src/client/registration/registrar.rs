@@ -190,7 +190,8 @@ impl Registrar {
         request.check()?;
         let metadata = self.0.connection.provider.metadata().await?;
         let certificate = self.0.certificate.as_ref();
-        let url = metadata.endpoints(certificate.is_some()).registration()?;
+        let endpoints = if certificate.is_some() { metadata.mtls_endpoints() } else { metadata.endpoints() };
+        let url = endpoints.registration()?;
         let call = RegistrationCall {
             method: Method::POST,
             url,

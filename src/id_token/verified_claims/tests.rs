@@ -21,9 +21,8 @@ fn with(verification: Value) -> Value {
     json!({ "verification": all, "claims": { "given_name": "Max" } })
 }
 
-#[test]
-fn an_element_with_everything_is_read() {
-    let claim = json!({
+fn element_with_everything() -> Value {
+    json!({
         "verification": {
             "trust_framework": "de_aml",
             "assurance_level": "high",
@@ -51,8 +50,13 @@ fn an_element_with_everything_is_read() {
             "given_name": "Max", "family_name": "Meier", "birth_family_name": "Müller", "birthdate": "1956-01-28",
             "nationalities": ["DEU"], "place_of_birth": { "country": "DE" }, "address": { "locality": "Augsburg" },
         },
-    });
-    let set = set(&claim);
+    })
+}
+
+#[test]
+fn an_element_with_everything_is_read() {
+    let element = element_with_everything();
+    let set = set(&element);
     assert!(set.malformed().is_empty() && set.len() == 1);
     let element = set.iter().next().unwrap();
     assert_eq!((element.given_name(), element.family_name()), (Some("Max"), Some("Meier")));

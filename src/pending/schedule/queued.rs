@@ -11,24 +11,33 @@ const LOST_REQUEST: Duration = Duration::from_secs(600);
 #[cfg(test)]
 mod tests;
 
+/// How a sign-in was taken from the queue because it is due there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Taken {
+    /// The time of the queue's clock at that moment.
+    pub(crate) at: SystemTime,
+    /// Whether a ping arrived since the previous time.
+    pub(crate) pinged: bool,
+    /// Whether the result of the previous time's poll is unknown.
+    pub(crate) orphaned: bool,
+}
+
 impl Schedule {
     /// Records that the previous holder of the sign-in died. It may have sent a request whose answer is lost.
     pub(crate) fn orphaned(&mut self, now: Moment) {
         self.lose_answer(now);
     }
 
-    /// Returns what to do with a sign-in that was taken from the queue because it is due there.
-    ///
-    /// `taken_at` is the time of the queue's clock at that moment, and `now` the latest time that it may show by now.
-    /// `pinged` says whether a ping arrived since the previous time, and `orphaned` whether the result of the previous
-    /// time's poll is unknown.
+    /// Returns what to do with a sign-in that was taken from the queue. `now` is the latest time that the queue's clock
+    /// may show by now.
     ///
     /// A sign-in that was taken before its due time was either brought forward by a ping, and then no further ping
     /// counts in this interval; or its end has come, which is no reason to poll before the OP's interval is over. Only
     /// the client's own backoff may last beyond the deadline, and it does not delay such a poll. The due time may have
     /// passed meanwhile, because the queue's answer takes a while; the ping is still used up. The due time of an
     /// orphaned sign-in is not known here, so a ping counts as having brought it forward.
-    pub(crate) fn claimed(&mut self, now: Moment, taken_at: SystemTime, pinged: bool, orphaned: bool) -> Step {
+    pub(crate) fn claimed(&mut self, now: Moment, taken: Taken) -> Step {
+        let Taken { at: taken_at, pinged, orphaned } = taken;
         if orphaned {
             self.orphaned(now);
         }

@@ -28,8 +28,16 @@ pub(super) struct Agenda {
 #[derive(Debug, Default, Clone, Copy)]
 struct Entry {
     at: Option<Duration>,
-    /// Whether something is due that exceeds the client's limits. The end of a poll or verification makes a slot free.
-    lacks_room: bool,
+    slots: Slots,
+}
+
+/// Whether a client can take what is due.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Slots {
+    #[default]
+    Suffice,
+    /// Something is due that exceeds its limits. The end of a poll or verification frees a slot.
+    Exhausted,
 }
 
 /// The rounds of checks of all clients.
@@ -48,24 +56,24 @@ impl Agenda {
     pub(super) fn bring_forward(&mut self, partition: Partition, at: Duration) {
         let before = self.clients.get(&partition).and_then(|entry| entry.at);
         if before.is_none_or(|before| at < before) {
-            self.set(partition, Some(at), false);
+            self.set(partition, Some(at), Slots::Suffice);
         }
     }
 
     /// Records the answer of a claim for a client: when something is due next, unless an earlier time was recorded
-    /// meanwhile, and whether something is due that exceeds the client's limits.
-    pub(super) fn note(&mut self, partition: Partition, at: Option<Duration>, lacks_room: bool) {
+    /// meanwhile, and whether the client can take it.
+    pub(super) fn note(&mut self, partition: Partition, at: Option<Duration>, slots: Slots) {
         let before = self.clients.get(&partition).and_then(|entry| entry.at);
-        self.set(partition, [before, at].into_iter().flatten().min(), lacks_room);
+        self.set(partition, [before, at].into_iter().flatten().min(), slots);
     }
 
     /// Removes the due time of a client, because a claim includes it.
     pub(super) fn take(&mut self, partition: Partition) {
-        self.set(partition, None, false);
+        self.set(partition, None, Slots::Suffice);
     }
 
-    fn set(&mut self, partition: Partition, at: Option<Duration>, lacks_room: bool) {
-        let before = self.clients.insert(partition, Entry { at, lacks_room });
+    fn set(&mut self, partition: Partition, at: Option<Duration>, slots: Slots) {
+        let before = self.clients.insert(partition, Entry { at, slots });
         if let Some(before) = before.and_then(|entry| entry.at) {
             self.order.remove(&(before, partition));
         }
@@ -76,14 +84,14 @@ impl Agenda {
 
     /// Records that a poll or verification of a client has ended.
     pub(super) fn freed(&mut self, partition: Partition, now: Duration) {
-        if self.clients.get(&partition).is_some_and(|entry| entry.lacks_room) {
-            self.set(partition, Some(now), false);
+        if self.clients.get(&partition).is_some_and(|entry| entry.slots == Slots::Exhausted) {
+            self.set(partition, Some(now), Slots::Suffice);
         }
     }
 
     /// Forgets a client that this poller no longer has.
     pub(super) fn remove(&mut self, partition: Partition) {
-        self.set(partition, None, false);
+        self.set(partition, None, Slots::Suffice);
         self.clients.remove(&partition);
     }
 
@@ -171,7 +179,7 @@ mod tests {
     fn clients_are_taken_when_something_is_due_the_longest_overdue_first() {
         let mut agenda = Agenda::default();
         for (number, at) in [(1, 30), (2, 10), (3, 20), (4, 40)] {
-            agenda.note(Partition(number), Some(at * SECOND), false);
+            agenda.note(Partition(number), Some(at * SECOND), Slots::Suffice);
         }
         agenda.bring_forward(Partition(4), 15 * SECOND);
         agenda.bring_forward(Partition(2), 50 * SECOND);
@@ -187,15 +195,15 @@ mod tests {
         agenda.bring_forward(Partition(1), SECOND);
         assert_eq!(agenda.take_due(SECOND, 9), [Partition(1)]);
         agenda.bring_forward(Partition(1), 2 * SECOND);
-        agenda.note(Partition(1), Some(60 * SECOND), false);
+        agenda.note(Partition(1), Some(60 * SECOND), Slots::Suffice);
         assert_eq!(agenda.next_at(), Some(2 * SECOND));
     }
 
     #[test]
     fn a_client_without_room_waits_for_the_end_of_one_of_its_polls() {
         let mut agenda = Agenda::default();
-        agenda.note(Partition(1), None, true);
-        agenda.note(Partition(2), None, false);
+        agenda.note(Partition(1), None, Slots::Exhausted);
+        agenda.note(Partition(2), None, Slots::Suffice);
         for number in [1, 2, 3] {
             agenda.freed(Partition(number), SECOND);
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 
-use super::agenda::QUOTAS;
+use super::agenda::{QUOTAS, Slots};
 use super::{Engine, Kept, SHARE_PAUSE};
 use crate::poller::event::Event;
 use crate::poller::job::{Job, PutOff, Report};
@@ -14,6 +14,7 @@ use crate::poller::record::FORMAT;
 use crate::poller::reminders::Cause;
 use crate::poller::store_clock::StoreClock;
 use crate::poller::tenant::Tenant;
+use crate::poller::under_way::JobKind;
 use crate::store::{
     Changed, Claim, ClaimQuota, Claimed, ClockJump, Next, NextDue, Partition, Settled, State, StoreError, Work,
 };
@@ -262,12 +263,12 @@ impl Engine {
     }
 
     fn spawn(&mut self, job: Job, partition: Partition) {
-        let is_poll = job.claimed.state == State::Waiting;
+        let kind = if job.claimed.state == State::Waiting { JobKind::Poll } else { JobKind::Verification };
         let (id, epoch) = (job.claimed.id, job.claimed.epoch);
-        if is_poll {
+        if kind == JobKind::Poll {
             self.polls.insert(id, epoch);
         }
-        let under_way = job.tenant.enter(&job.shared, is_poll, job.was_sent.clone(), job.began);
+        let under_way = job.tenant.enter(&job.shared, kind, job.was_sent.clone(), job.began);
         let shared = job.shared.clone();
         self.jobs.spawn(async move {
             let report = catch_panic(job.run()).await.unwrap_or_else(|Panicked| {
@@ -287,16 +288,18 @@ impl Engine {
     fn note_due(&mut self, quota: &ClaimQuota, due: NextDue, is_clamping: bool, now: Duration) {
         let partition = quota.partition;
         if is_clamping {
-            return self.agenda.note(partition, Some(now.saturating_add(CLAMP_PAUSE)), false);
+            return self.agenda.note(partition, Some(now.saturating_add(CLAMP_PAUSE)), Slots::Suffice);
         }
         let Some(tenant) = self.shared.tenant(partition) else { return self.agenda.remove(partition) };
-        let mut lacks_room = false;
+        let mut slots = Slots::Suffice;
         let mut at = |due_in: Option<Duration>, (room, wait): (usize, Option<Duration>), share: usize| {
             let waits_for_share = room > 0 && share == 0;
             let (room, wait) = if waits_for_share { (0, Some(SHARE_PAUSE)) } else { (room, wait) };
             match due_in {
                 Some(due_in) if room == 0 && due_in <= wait.unwrap_or_default() => {
-                    lacks_room |= waits_for_share || wait.is_none();
+                    if waits_for_share || wait.is_none() {
+                        slots = Slots::Exhausted;
+                    }
                     wait
                 }
                 due_in => due_in,
@@ -306,6 +309,6 @@ impl Engine {
         let verifications = (tenant.room_for_verifications(), None);
         let verifications_in = at(due.verifications_in, verifications, self.share(tenant.verifying()));
         let next_in = [polls_in, verifications_in].into_iter().flatten().min();
-        self.agenda.note(partition, next_in.map(|next_in| now.saturating_add(next_in)), lacks_room);
+        self.agenda.note(partition, next_in.map(|next_in| now.saturating_add(next_in)), slots);
     }
 }

@@ -47,7 +47,7 @@ pub(super) async fn a_clock_that_was_set_back_holds_nothing_up_for_long(case: Ca
     case.inserted(NewProcess { due_in: later, ping_in: Some(later), ..waiting(0x80) }).await;
     let state = State::Exchanging;
     case.inserted(NewProcess { state, due_in: later, interval: Duration::ZERO, ..waiting(1) }).await;
-    let decided = case.decided(2, false).await;
+    let decided = case.decided(2).await;
     let held = case.outcomes(HOUR).await.claimed.remove(0).held;
     case.store().hold_outcomes(vec![held], later).await.unwrap();
     case.inserted(NewProcess { due_in: HOUR + MINUTE, ..waiting(3) }).await;
@@ -76,7 +76,7 @@ pub(super) async fn a_clock_that_was_set_forward_makes_no_poll_early(case: Case<
     let held = 5 * HOUR + 30 * MINUTE;
     case.inserted(NewProcess { due_in: held, ping_in: Some(held), ..waiting(0x85) }).await;
     case.inserted(NewProcess { due_in: 20 * MINUTE, ping_in: Some(10 * MINUTE), ..waiting(0x86) }).await;
-    let decided = case.decided(2, false).await;
+    let decided = case.decided(2).await;
     case.inserted(waiting(1)).await;
     let answered = case.claim_one().await;
     case.settle(settlement(&answered, Next::Answered)).await;

@@ -3,12 +3,16 @@
 use super::*;
 use crate::store::{Acknowledged, Acknowledgement, HeldOutcome};
 
-fn acknowledgement(id: ProcessId, provisional: bool) -> Vec<Acknowledgement> {
-    vec![Acknowledgement { id, provisional, keep: HOUR }]
+fn acknowledgement(id: ProcessId) -> Vec<Acknowledgement> {
+    vec![Acknowledgement::new(id, HOUR)]
+}
+
+fn provisional_acknowledgement(id: ProcessId) -> Vec<Acknowledgement> {
+    vec![Acknowledgement { provisional: true, ..Acknowledgement::new(id, HOUR) }]
 }
 
 pub(super) async fn an_outcome_is_delivered_until_it_is_acknowledged(case: Case<'_>) {
-    let id = case.decided(1, false).await;
+    let id = case.decided(1).await;
     assert!(case.claim(10).await.is_empty(), "nothing is left to poll");
     let outcomes = case.outcomes(5 * MINUTE).await;
     let first = &outcomes.claimed[0];
@@ -19,7 +23,7 @@ pub(super) async fn an_outcome_is_delivered_until_it_is_acknowledged(case: Case<
     assert!(case.outcomes(MINUTE).await.claimed.is_empty(), "it is claimed");
     case.advance(5 * MINUTE).await;
     assert_eq!(case.outcomes(MINUTE).await.claimed[0].attempts, 2);
-    assert_eq!(case.store().acknowledge(acknowledgement(id, false)).await.unwrap(), [Acknowledged::Done]);
+    assert_eq!(case.store().acknowledge(acknowledgement(id)).await.unwrap(), [Acknowledged::Done]);
     case.advance(5 * MINUTE).await;
     let outcomes = case.outcomes(MINUTE).await;
     assert!(outcomes.claimed.is_empty() && outcomes.next_in.is_none());
@@ -32,7 +36,7 @@ pub(super) async fn an_outcome_is_delivered_until_it_is_acknowledged(case: Case<
 }
 
 pub(super) async fn an_outcome_can_be_held_and_let_go_by_its_holder_alone(case: Case<'_>) {
-    case.decided(1, false).await;
+    case.decided(1).await;
     let held = case.outcomes(5 * MINUTE).await.claimed[0].held;
     let stale = HeldOutcome { epoch: held.epoch - 1, ..held };
     let nobody = HeldOutcome { id: id(9), ..held };
@@ -43,16 +47,16 @@ pub(super) async fn an_outcome_can_be_held_and_let_go_by_its_holder_alone(case: 
     assert_eq!(case.store().hold_outcomes(vec![held], Duration::ZERO).await.unwrap(), [true]);
     let again = case.outcomes(MINUTE).await.claimed[0].held;
     assert_eq!(case.store().hold_outcomes(vec![held], Duration::ZERO).await.unwrap(), [false], "it has another holder");
-    assert_eq!(case.store().acknowledge(acknowledgement(held.id, false)).await.unwrap(), [Acknowledged::Done]);
+    assert_eq!(case.store().acknowledge(acknowledgement(held.id)).await.unwrap(), [Acknowledged::Done]);
     assert_eq!(case.store().hold_outcomes(vec![again], MINUTE).await.unwrap(), [false]);
 }
 
 pub(super) async fn an_acknowledgement_erases_the_body_and_counts_once(case: Case<'_>) {
-    let id = case.decided(1, false).await;
+    let id = case.decided(1).await;
     // The claim has expired, but the outcome was handled.
-    assert_eq!(case.store().acknowledge(acknowledgement(id, false)).await.unwrap(), [Acknowledged::Done]);
-    assert_eq!(case.store().acknowledge(acknowledgement(id, false)).await.unwrap(), [Acknowledged::Already]);
-    assert_eq!(case.store().acknowledge(acknowledgement(super::id(9), false)).await.unwrap(), [Acknowledged::Already]);
+    assert_eq!(case.store().acknowledge(acknowledgement(id)).await.unwrap(), [Acknowledged::Done]);
+    assert_eq!(case.store().acknowledge(acknowledgement(id)).await.unwrap(), [Acknowledged::Already]);
+    assert_eq!(case.store().acknowledge(acknowledgement(super::id(9))).await.unwrap(), [Acknowledged::Already]);
     let row = case.load(id).await;
     assert_eq!((row.state, row.body), (State::Acknowledged, None));
     assert_eq!(case.insert(NewProcess { id: super::id(2), ..waiting(1) }).await, Insertion::Exists(id));
@@ -60,14 +64,14 @@ pub(super) async fn an_acknowledgement_erases_the_body_and_counts_once(case: Cas
 }
 
 pub(super) async fn an_acknowledgement_of_a_provisional_outcome_spares_the_one_that_took_its_place(case: Case<'_>) {
-    let id = case.decided(1, true).await;
+    let id = case.decided_provisionally(1).await;
     assert!(case.outcomes(MINUTE).await.claimed[0].provisional);
     let success = |next| Settlement { body: Some(body("the success")), ..Settlement::new(id, next) };
     assert_eq!(case.settle(success(Next::Answered)).await, Settled::Done);
-    assert_eq!(case.store().acknowledge(acknowledgement(id, true)).await.unwrap(), [Acknowledged::Replaced]);
+    assert_eq!(case.store().acknowledge(provisional_acknowledgement(id)).await.unwrap(), [Acknowledged::Replaced]);
     let answered = case.claim_one().await;
     case.settle(settlement(&answered, Next::Decided { provisional: false })).await;
-    assert_eq!(case.store().acknowledge(acknowledgement(id, true)).await.unwrap(), [Acknowledged::Replaced]);
+    assert_eq!(case.store().acknowledge(provisional_acknowledgement(id)).await.unwrap(), [Acknowledged::Replaced]);
     let delivered = &case.outcomes(MINUTE).await.claimed[0];
     assert_eq!((delivered.attempts, delivered.provisional), (1, false));
     assert_eq!(delivered.body, body("the success"));
@@ -117,18 +121,18 @@ pub(super) async fn a_flood_of_one_partition_does_not_hold_up_the_others(case: C
 }
 
 pub(super) async fn an_outcome_without_its_body_is_set_aside(case: Case<'_>) {
-    let lost = case.decided(1, false).await;
-    let other = case.decided(2, false).await;
+    let lost = case.decided(1).await;
+    let other = case.decided(2).await;
     if !case.0.lose_body(lost).await {
         return;
     }
     let outcomes = case.outcomes(HOUR).await;
     assert_eq!(outcomes.claimed.iter().map(|claimed| claimed.held.id).collect::<Vec<_>>(), [other]);
     assert_eq!(outcomes.set_aside, [lost]);
-    case.store().acknowledge(acknowledgement(other, false)).await.unwrap();
+    case.store().acknowledge(acknowledgement(other)).await.unwrap();
     case.advance(1_000 * HOUR).await;
     let outcomes = case.outcomes(HOUR).await;
     assert!(outcomes.claimed.is_empty() && outcomes.set_aside.is_empty() && outcomes.next_in.is_none());
     assert_eq!(case.load(lost).await.state, State::Decided);
-    assert_eq!(case.store().acknowledge(acknowledgement(lost, false)).await.unwrap(), [Acknowledged::Done]);
+    assert_eq!(case.store().acknowledge(acknowledgement(lost)).await.unwrap(), [Acknowledged::Done]);
 }

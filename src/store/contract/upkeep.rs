@@ -6,7 +6,7 @@ use crate::store::{Acknowledgement, Cancellation, Changed, KeyStats, PartitionSt
 pub(super) async fn tombstones_are_purged_when_their_time_has_come(case: Case<'_>) {
     let mut tombstones = Vec::new();
     for number in 1..=3 {
-        let id = case.decided(number, false).await;
+        let id = case.decided(number).await;
         tombstones.push(Acknowledgement { id, provisional: false, keep: HOUR });
     }
     case.store().acknowledge(tombstones).await.unwrap();
@@ -151,7 +151,7 @@ pub(super) async fn keys_are_counted_by_what_they_sealed_and_by_what_was_inserte
 
 pub(super) async fn statistics_count_rows_and_the_age_of_what_is_due(case: Case<'_>) {
     assert!(case.store().stats().await.unwrap().is_empty());
-    case.decided(1, false).await;
+    case.decided(1).await;
     case.advance(5 * MINUTE).await;
     case.inserted(waiting(2)).await;
     case.claim_one().await;

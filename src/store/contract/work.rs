@@ -269,7 +269,7 @@ pub(super) async fn an_answer_that_cannot_be_had_again_wins_over_leases_and_prov
     assert_eq!(case.settle(settlement(&answered, Next::Decided { provisional: false })).await, Settled::Done);
     assert_eq!(case.settle(success(&first)).await, Settled::Stale);
 
-    let id = case.decided(2, true).await;
+    let id = case.decided_provisionally(2).await;
     let claimed = Claimed { id, ..first.clone() };
     assert_eq!(case.settle(success(&claimed)).await, Settled::Done);
     assert_eq!((case.load(id).await.state, case.load(id).await.provisional), (State::Answered, false));
@@ -417,7 +417,7 @@ pub(super) async fn a_ping_for_another_process_or_none_changes_nothing(case: Cas
     assert_eq!(case.ping(super::id(2), 101).await, Pinged::NotFound);
     assert_eq!(case.ping(None, 102).await, Pinged::NotFound);
     assert!(case.claim(1).await.is_empty());
-    let ended = case.decided(2, true).await;
+    let ended = case.decided_provisionally(2).await;
     assert_eq!(case.ping(ended, 102).await, Pinged::Ended(ended));
     assert_eq!(case.load(ended).await.state, State::Decided);
 }

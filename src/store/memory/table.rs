@@ -189,7 +189,7 @@ impl Table {
                 }
             });
         }
-        let (run, clamped) = run.end_step(clamp, ids.last().copied(), ids.len() == limit);
+        let (run, clamped) = run.end_step(clamp, ids.last().copied().filter(|_| ids.len() == limit));
         self.run = run;
         clamped
     }

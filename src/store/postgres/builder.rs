@@ -25,7 +25,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// # async fn connect() -> Result<(), openid_deferred::store::StoreError> {
 /// let store = PostgresStore::builder("postgres:///app?host=/run/pgbouncer")
 ///     .schema("sign_in")
-///     .prepared_statements(false)
+///     .without_prepared_statements()
 ///     .connect()
 ///     .await?;
 /// # Ok(())
@@ -82,23 +82,22 @@ impl PostgresStoreBuilder {
         self
     }
 
-    /// Sets whether statements are prepared once for each connection, so that the database need not plan them again; on
-    /// by default.
+    /// Sends each statement with its text. By default statements are prepared once for each connection, so that the
+    /// database need not plan them again.
     ///
-    /// Disable it behind a pooler that assigns a server to each transaction and cannot track prepared statements, such
-    /// as PgBouncer before 1.21.
-    pub fn prepared_statements(mut self, prepares: bool) -> Self {
-        self.prepares = prepares;
+    /// Use it behind a pooler that assigns a server to each transaction and cannot track prepared statements, such as
+    /// PgBouncer before 1.21.
+    pub fn without_prepared_statements(mut self) -> Self {
+        self.prepares = false;
         self
     }
 
-    /// Sets whether a statement is cancelled when its call is dropped or times out; on by default.
+    /// Does not cancel a statement whose call is dropped or times out. By default it is cancelled.
     ///
-    /// If it is off, the connection is not used again until the statement has ended, which takes at most three quarters
-    /// of the [timeout](Self::timeout). Disable it behind a pooler that cancel requests can crash, such as PgBouncer
-    /// 1.18 to 1.20.
-    pub fn cancel_requests(mut self, cancels: bool) -> Self {
-        self.cancels = cancels;
+    /// The connection is then not used again until the statement has ended, which takes at most three quarters of the
+    /// [timeout](Self::timeout). Use it behind a pooler that cancel requests can crash, such as PgBouncer 1.18 to 1.20.
+    pub fn without_cancel_requests(mut self) -> Self {
+        self.cancels = false;
         self
     }
 
@@ -108,14 +107,14 @@ impl PostgresStoreBuilder {
         self
     }
 
-    /// Sets whether replicas notify each other at once of pings and outcomes, with `LISTEN` and `NOTIFY`; off by
-    /// default.
+    /// Lets replicas notify each other at once of pings and outcomes, with `LISTEN` and `NOTIFY`. Without this setting
+    /// they do not.
     ///
     /// It needs one more connection for each replica, and does not work through a pooler that assigns a server to each
     /// transaction. Nothing depends on the notifications, because the [periodic checks](Self::look_every) continue at
     /// the same rate and find any change that was not notified.
-    pub fn notifications(mut self, notifies: bool) -> Self {
-        self.notifies = notifies;
+    pub fn notifications(mut self) -> Self {
+        self.notifies = true;
         self
     }
 

@@ -358,7 +358,7 @@ fn due_in(
         // The remaining quota matters only if something is due now.
         let is_due = next_in.is_some_and(|next_in| next_in.is_zero());
         let has_room = is_due && claimed.len() < claim.limit && count(polls) < most;
-        Ok::<_, StoreError>(unless_others_claim(next_in, has_room))
+        Ok::<_, StoreError>(if has_room { next_in.map(unless_others_claim) } else { next_in })
     };
     Ok(NextDue {
         polls_in: next("poll_due_at", true, quota.polls)?,
@@ -367,6 +367,6 @@ fn due_in(
 }
 
 /// If rows are due although the claim could have taken more, other replicas are claiming them: wait for a moment.
-pub(super) fn unless_others_claim(next_in: Option<Duration>, has_room: bool) -> Option<Duration> {
-    next_in.map(|next_in| if has_room && next_in.is_zero() { OTHERS_CLAIM } else { next_in })
+pub(super) fn unless_others_claim(next_in: Duration) -> Duration {
+    if next_in.is_zero() { OTHERS_CLAIM } else { next_in }
 }

@@ -121,7 +121,7 @@ pub(super) async fn clamp_due_times(session: &Session<'_>, clamp: &Clamp) -> Res
     };
     let most = clamp.limit.max(1);
     let (last, count) = step(session, run, most, clamp.longest).await?;
-    let (run, clamped) = run.end_step(clamp, last, count >= most);
+    let (run, clamped) = run.end_step(clamp, last.filter(|_| count >= most));
     let parameters = [
         (&run.is_under_way as _, Type::BOOL),
         (&bytes_before(run.up_to) as _, Type::BYTEA),

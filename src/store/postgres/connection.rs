@@ -194,8 +194,7 @@ pub(super) struct Manager {
 
 impl Manager {
     fn new(mut settings: Settings, tls: Option<SslConnector>, call: Duration) -> Result<Self, StoreError> {
-        let (is_this_machine, is_socket) = (settings.is_this_machine(), settings.is_socket());
-        let tls = settings.tls.clone().connector(tls, is_this_machine, is_socket)?;
+        let tls = settings.tls.clone().connector(tls, settings.reach())?;
         settings.config.ssl_mode(if tls.is_on { SslMode::Require } else { SslMode::Disable });
         settings.config.ssl_negotiation(if tls.is_direct { SslNegotiation::Direct } else { SslNegotiation::Postgres });
         // The hosts share half of the time of a call.

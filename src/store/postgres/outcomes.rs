@@ -114,7 +114,8 @@ pub(super) async fn claim_outcomes(
     let found = look.found(value(row, "due_at")?, now);
     let next_in = until(row, "due_at", now)?;
     let has_room = claimed.len() < claim.limit;
-    Ok((Outcomes { claimed, set_aside, next_in: unless_others_claim(next_in, has_room) }, found))
+    let next_in = if has_room { next_in.map(unless_others_claim) } else { next_in };
+    Ok((Outcomes { claimed, set_aside, next_in }, found))
 }
 
 /// How many outcomes to take of each partition, in round-robin order.

@@ -73,7 +73,6 @@ impl<'a> Session<'a> {
         connections: &'a Connections,
         connection: Object<Manager>,
         schema: &'a str,
-        prepares: bool,
         begin: &'a str,
     ) -> Self {
         let (is_begun, is_waiting) = (AtomicBool::new(false), AtomicBool::new(false));
@@ -81,12 +80,18 @@ impl<'a> Session<'a> {
             connections,
             connection: Some(connection),
             schema,
-            prepares,
+            prepares: true,
             begin,
             is_single: true,
             is_begun,
             is_waiting,
         }
+    }
+
+    /// Sends each statement with its text.
+    pub(super) fn without_prepared_statements(mut self) -> Self {
+        self.prepares = false;
+        self
     }
 
     /// Makes all statements up to [`commit`](Self::commit) one transaction.

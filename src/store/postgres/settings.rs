@@ -8,7 +8,7 @@ use tokio_postgres::config::ChannelBinding;
 
 use super::conninfo::Parameters;
 use super::problem::Refusal;
-use super::tls::TlsSettings;
+use super::tls::{Reach, TlsSettings};
 
 /// How long a connection is idle before the operating system sends a keepalive probe.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
@@ -45,10 +45,16 @@ impl Target {
         cfg!(unix) && self.host.starts_with('/')
     }
 
-    fn is_this_machine(&self) -> bool {
+    fn reach(&self) -> Reach {
         let is_local_name =
             || self.host == "localhost" || self.host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
-        self.is_socket() || (is_local_name() && self.address.is_none_or(|address| address.is_loopback()))
+        if self.is_socket() {
+            Reach::Socket
+        } else if is_local_name() && self.address.is_none_or(|address| address.is_loopback()) {
+            Reach::ThisMachine
+        } else {
+            Reach::Network
+        }
     }
 }
 
@@ -81,12 +87,9 @@ impl Settings {
         })
     }
 
-    pub(super) fn is_this_machine(&self) -> bool {
-        self.targets.iter().all(Target::is_this_machine)
-    }
-
-    pub(super) fn is_socket(&self) -> bool {
-        self.targets.iter().all(Target::is_socket)
+    /// The farthest of the servers.
+    pub(super) fn reach(&self) -> Reach {
+        self.targets.iter().map(Target::reach).max().unwrap_or(Reach::Network)
     }
 }
 
@@ -204,7 +207,7 @@ mod tests {
 
     #[test]
     fn this_machine_has_few_names() {
-        let is_this_machine = |text| Settings::parse(text).is_ok_and(|settings| settings.is_this_machine());
+        let is_this_machine = |text| Settings::parse(text).is_ok_and(|settings| settings.reach() < Reach::Network);
         for text in ["host=localhost", "host=127.0.0.1", "host=::1", "hostaddr=127.0.0.1", "host=/run/postgresql"] {
             assert!(is_this_machine(text), "{text}");
         }

@@ -18,7 +18,7 @@ async fn the_exchange_has_exactly_what_the_flow_needs() {
 
 #[tokio::test]
 async fn without_pkce_neither_request_has_its_parameters() {
-    let world = world_with(|op| op.require_pkce(false), |client| client.without_pkce()).await;
+    let world = world_with(|op| op.allow_missing_pkce(), |client| client.without_pkce()).await;
     let _ = world.pending().await;
     let process = world.op.last_process();
     assert_eq!(process.authorization_parameter("code_challenge"), None);

@@ -120,7 +120,7 @@ async fn an_interim_id_token_that_is_not_believed_ends_nothing() {
 #[tokio::test]
 async fn an_interim_id_token_can_be_verified_later_when_the_keys_were_out_of_reach() {
     let world = world().await;
-    world.op.rotate_keys(false);
+    world.op.replace_keys();
     world.op.misbehave(Fault::status(Endpoint::Keys, 503));
     let mut pending = world.pending().await;
     assert!(matches!(pending.interim(), InterimState::NotYetVerifiable));

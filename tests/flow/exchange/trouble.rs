@@ -209,7 +209,7 @@ async fn an_exchange_that_is_dropped_and_then_fails_tells_the_next_call_why() {
 async fn an_exchange_that_is_dropped_while_the_interim_token_is_verified_keeps_the_process() {
     let world = world().await;
     let mut grant = world.grant().await;
-    world.op.rotate_keys(false);
+    world.op.replace_keys();
     world.op.misbehave(Fault::stall(Endpoint::Keys));
     drop_exchange_after(&world, &mut grant, 1).await;
     let Ok(SignIn::Deferred(mut pending)) = world.client.exchange(&mut grant).await else { panic!("it was lost") };

@@ -174,7 +174,7 @@ async fn a_wait_for_the_ops_keys_is_not_reported_as_the_users_visit() {
     let world = ietf(|op| op.requires_interaction().decisions(DecisionPolicy::scripted())).await;
     let mut pending = world.pending().await;
     assert!(pending.interaction_uri().is_some());
-    world.op.rotate_keys(false);
+    world.op.replace_keys();
     world.op.misbehave(Fault::status(Endpoint::Keys, 503).times(3));
     world.op.last_process().approve();
     let (mut begun, mut troubles) = (0, 0);

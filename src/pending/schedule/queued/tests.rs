@@ -42,7 +42,7 @@ fn answered(schedule: &mut Schedule, answer: &Answer, now: Moment) -> Standing {
 
 /// Takes the sign-in from the queue, after a ping if that is before its due time.
 fn claimed(schedule: &mut Schedule, milliseconds: u64) -> Step {
-    schedule.claimed(moment(milliseconds), moment(milliseconds).wall, true, false)
+    schedule.claimed(moment(milliseconds), Taken { at: moment(milliseconds).wall, pinged: true, orphaned: false })
 }
 
 #[test]
@@ -88,7 +88,10 @@ fn a_request_to_cancel_that_is_noted_after_a_later_one_does_not_let_the_next_one
 #[test]
 fn a_claim_for_a_ping_uses_the_pings_up_although_its_answer_comes_when_the_time_has_come() {
     let mut schedule = schedule(60, None);
-    assert_eq!(schedule.claimed(moment(60_500), moment(59_500).wall, true, false), Step::Ask);
+    assert_eq!(
+        schedule.claimed(moment(60_500), Taken { at: moment(59_500).wall, pinged: true, orphaned: false }),
+        Step::Ask
+    );
     answered(&mut schedule, &error("authorization_pending", None), moment(60_500));
     assert_eq!(schedule.ping_in(moment(60_500)), None);
 }
@@ -97,7 +100,10 @@ fn a_claim_for_a_ping_uses_the_pings_up_although_its_answer_comes_when_the_time_
 fn a_ping_for_a_process_whose_holder_has_died_uses_the_pings_up_although_its_old_time_is_over() {
     let mut schedule = schedule(60, None);
     // A poll was sent after a minute, and a ping has brought the next one forward.
-    assert_eq!(schedule.claimed(moment(80_000), moment(80_000).wall, true, true), Step::Ask);
+    assert_eq!(
+        schedule.claimed(moment(80_000), Taken { at: moment(80_000).wall, pinged: true, orphaned: true }),
+        Step::Ask
+    );
     answered(&mut schedule, &error("authorization_pending", None), moment(80_000));
     assert_eq!(schedule.ping_in(moment(80_000)), None);
 }
@@ -105,7 +111,10 @@ fn a_ping_for_a_process_whose_holder_has_died_uses_the_pings_up_although_its_old
 #[test]
 fn a_claim_that_is_early_by_an_error_of_the_clocks_leaves_the_pings_of_the_interval() {
     let mut schedule = schedule(60, None);
-    assert_eq!(schedule.claimed(moment(60_500), moment(59_500).wall, false, false), Step::Ask);
+    assert_eq!(
+        schedule.claimed(moment(60_500), Taken { at: moment(59_500).wall, pinged: false, orphaned: false }),
+        Step::Ask
+    );
     answered(&mut schedule, &error("authorization_pending", None), moment(60_500));
     assert_eq!(schedule.ping_in(moment(60_500)), Some(Duration::from_secs(1)));
 }
@@ -118,11 +127,17 @@ fn a_claim_for_the_poll_after_the_end_is_the_last_one_where_it_is_not_answered()
     answered(&mut schedule, &trouble, moment(85_300));
     assert_eq!(schedule.due_in(moment(85_300)), Duration::from_millis(64_700), "it expires before its next poll");
     let mut schedule = stored(&schedule);
-    assert_eq!(schedule.claimed(moment(152_500), moment(150_000).wall, false, false), Step::Ask);
+    assert_eq!(
+        schedule.claimed(moment(152_500), Taken { at: moment(150_000).wall, pinged: false, orphaned: false }),
+        Step::Ask
+    );
     answered(&mut schedule, &trouble, moment(152_500));
     assert_eq!(schedule.due_in(moment(152_500)), Duration::ZERO);
     let end = End::Expired { confirmed: false };
-    assert_eq!(stored(&schedule).claimed(moment(152_600), moment(152_500).wall, false, false), Step::End(end));
+    assert_eq!(
+        stored(&schedule).claimed(moment(152_600), Taken { at: moment(152_500).wall, pinged: false, orphaned: false }),
+        Step::End(end)
+    );
 }
 
 #[test]
@@ -131,7 +146,8 @@ fn a_ping_before_the_time_that_an_op_asked_for_does_not_end_a_process_whose_dead
     assert_eq!(claimed(&mut held, 95_000), Step::Ask);
     let busy = Answer::Trouble { unanswered: false, retry_after: Some(Duration::from_secs(1_000)) };
     answered(&mut held, &busy, moment(95_000));
-    let step = stored(&held).claimed(moment(202_000), moment(200_000).wall, true, false);
+    let step =
+        stored(&held).claimed(moment(202_000), Taken { at: moment(200_000).wall, pinged: true, orphaned: false });
     assert_eq!(step, Step::Wait(Duration::from_secs(895)), "by the queue's clock");
 }
 
@@ -145,7 +161,7 @@ fn after_a_request_beyond_the_expiration_the_next_one_keeps_the_interval() {
     assert_eq!(schedule.due_in(moment(3_000_000)), Duration::from_secs(795), "the request before the expiration");
     // The holder sends it, and dies. The next one sends it again.
     let again = moment(4_070_000);
-    assert_eq!(schedule.claimed(again, again.wall, false, true), Step::Ask);
+    assert_eq!(schedule.claimed(again, Taken { at: again.wall, pinged: false, orphaned: true }), Step::Ask);
     answered(&mut schedule, &error("invalid_client", None), again);
     assert_eq!(schedule.due_in(again), Duration::from_secs(1_500));
 }
@@ -165,12 +181,18 @@ fn a_ping_after_the_deadline_overrides_the_backoff_of_an_open_sign_in() {
     let soon = now + 200_000;
     assert!(schedule.until_deadline(moment(soon)).is_some_and(|left| left.is_zero()));
     assert_eq!(schedule.ping_in(moment(now)), Some(Duration::from_secs(1)));
-    assert_eq!(stored(&schedule).claimed(moment(soon), moment(soon).wall, true, false), Step::Ask);
+    assert_eq!(
+        stored(&schedule).claimed(moment(soon), Taken { at: moment(soon).wall, pinged: true, orphaned: false }),
+        Step::Ask
+    );
     // The correction of due times after a jump of the clock also brings it forward.
-    assert_eq!(stored(&schedule).claimed(moment(soon), moment(soon).wall, false, false), Step::Ask);
+    assert_eq!(
+        stored(&schedule).claimed(moment(soon), Taken { at: moment(soon).wall, pinged: false, orphaned: false }),
+        Step::Ask
+    );
     // `Retry-After` still holds.
     schedule.not_before = Some(Due::after(Duration::from_secs(300), moment(now)));
-    let step = stored(&schedule).claimed(moment(soon), moment(soon).wall, true, false);
+    let step = stored(&schedule).claimed(moment(soon), Taken { at: moment(soon).wall, pinged: true, orphaned: false });
     assert_eq!(step, Step::Wait(Duration::from_secs(100)));
 }
 
@@ -181,7 +203,10 @@ fn a_claim_for_a_ping_that_came_to_nothing_has_used_the_pings_up_all_the_same() 
     assert_eq!(claimed(&mut schedule, 20_000), Step::Ask);
     let mut schedule = stored(&schedule.given_back(before));
     assert_eq!(schedule.due_at(), moment(60_000).wall);
-    assert_eq!(schedule.claimed(moment(21_000), moment(21_000).wall, false, false), Step::Ask);
+    assert_eq!(
+        schedule.claimed(moment(21_000), Taken { at: moment(21_000).wall, pinged: false, orphaned: false }),
+        Step::Ask
+    );
     answered(&mut schedule, &error("authorization_pending", None), moment(21_000));
     assert_eq!(schedule.ping_in(moment(21_000)), None);
 }
@@ -269,7 +294,7 @@ proptest! {
             }
             now = now.max(due);
             schedule = stored(&schedule);
-            prop_assert_eq!(schedule.claimed(moment(now), moment(now).wall, std::mem::take(&mut pinged), false), Step::Ask);
+            prop_assert_eq!(schedule.claimed(moment(now), Taken { at: moment(now).wall, pinged: std::mem::take(&mut pinged), orphaned: false }), Step::Ask);
             let in_force = (interval + 5 * slow_downs) * 1_000;
             let early = now < last + in_force;
             prop_assert!(now >= held_until, "before the time that Retry-After named");

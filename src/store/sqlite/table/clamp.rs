@@ -89,7 +89,7 @@ pub(in crate::store::sqlite) fn clamp_due_times(
     for row in &rows {
         clamp_row(connection, now, clamp.longest, run.jump, row)?;
     }
-    let (run, clamped) = run.end_step(clamp, rows.last().map(|row| row.id), rows.len() == most);
+    let (run, clamped) = run.end_step(clamp, rows.last().filter(|_| rows.len() == most).map(|row| row.id));
     let keep = "UPDATE clamp_run SET under_way = ?, up_to = ?, jump = ?, corrected = ?";
     let up_to = run.up_to.map_or_else(Vec::new, |id| id.to_bytes().to_vec());
     connection.prepare_cached(keep)?.execute(params![run.is_under_way, up_to, run.jump.0, run.corrected.0])?;
