@@ -72,7 +72,7 @@ pub use claims_request::{ClaimRequest, ClaimsRequest, EvidenceRequest, VerifiedC
 pub use introspect::Introspection;
 pub use issued_tokens::IssuedTokens;
 pub use options::{AssertionAudience, Backoff, DpopMode, PollCredential};
-pub use outcome::{Denial, Expiry, Outcome};
+pub use outcome::{Denial, Expiration, Outcome};
 pub use poll::Poll;
 pub use registration::{
     ApplicationType, CertificateSubject, ClientMetadata, DifferenceEffect, Registrar, RegistrarBuilder, Registration,
@@ -438,7 +438,7 @@ impl Client {
 
     /// Refuses to start a sign-in whose ID Token could not be accepted. If the configured algorithm is no longer
     /// listed, that is only a warning at this point.
-    fn check_id_tokens_can_be_believed(&self, metadata: &ProviderMetadata) -> Result<(), ConfigurationProblem> {
+    fn check_id_token_support(&self, metadata: &ProviderMetadata) -> Result<(), ConfigurationProblem> {
         if self.0.options.algorithms.id_token_signature.is_some() {
             return Ok(());
         }

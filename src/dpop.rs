@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
 use crate::error::{ConfigurationProblem, Error, ErrorKind};
-use crate::jose::{RawKey, RawKeyType, SigningAlgorithm, sha256};
+use crate::jose::{KeyPair, KeyPairType, SigningAlgorithm, sha256};
 
 mod jwk;
 mod proof;
@@ -30,7 +30,7 @@ pub struct DpopKey(Arc<Inner>);
 
 struct Inner {
     algorithm: SigningAlgorithm,
-    key: RawKey,
+    key: KeyPair,
     public_jwk: String,
     /// Computed on demand. Polls do not need it.
     thumbprint: OnceLock<String>,
@@ -52,7 +52,7 @@ impl DpopKey {
             setting: "DpopKey::generate",
             problem: "DPoP keys support only ES256, EdDSA, Ed25519 and PS256",
         })?;
-        Ok(Self::new(algorithm, RawKey::generate(key_type)?))
+        Ok(Self::new(algorithm, KeyPair::generate(key_type)?))
     }
 
     /// The algorithm of the proofs.
@@ -82,7 +82,7 @@ impl DpopKey {
         let restore = || {
             let (&first, key) = bytes.split_first()?;
             let algorithm = ALGORITHMS.into_iter().find(|&algorithm| code(algorithm) == first)?;
-            Some(Self::new(algorithm, RawKey::from_bytes(key_type(algorithm)?, key)?))
+            Some(Self::new(algorithm, KeyPair::from_bytes(key_type(algorithm)?, key)?))
         };
         restore().ok_or_else(|| Error::new(ErrorKind::Sealed))
     }
@@ -92,7 +92,7 @@ impl DpopKey {
         proof::sign(&self.0.key, &self.0.header, parts)
     }
 
-    fn new(algorithm: SigningAlgorithm, key: RawKey) -> Self {
+    fn new(algorithm: SigningAlgorithm, key: KeyPair) -> Self {
         let public_jwk = jwk::canonical(key.public_parts());
         let header = proof::header(algorithm, &public_jwk);
         Self(Arc::new(Inner { algorithm, key, public_jwk, thumbprint: OnceLock::new(), header }))
@@ -108,11 +108,11 @@ impl fmt::Debug for DpopKey {
 const ALGORITHMS: [SigningAlgorithm; 4] =
     [SigningAlgorithm::Es256, SigningAlgorithm::EdDsa, SigningAlgorithm::Ps256, SigningAlgorithm::Ed25519];
 
-fn key_type(algorithm: SigningAlgorithm) -> Option<RawKeyType> {
+fn key_type(algorithm: SigningAlgorithm) -> Option<KeyPairType> {
     match algorithm {
-        SigningAlgorithm::Es256 => Some(RawKeyType::P256),
-        SigningAlgorithm::EdDsa | SigningAlgorithm::Ed25519 => Some(RawKeyType::Ed25519),
-        SigningAlgorithm::Ps256 => Some(RawKeyType::Rsa2048),
+        SigningAlgorithm::Es256 => Some(KeyPairType::P256),
+        SigningAlgorithm::EdDsa | SigningAlgorithm::Ed25519 => Some(KeyPairType::Ed25519),
+        SigningAlgorithm::Ps256 => Some(KeyPairType::Rsa2048),
         _ => None,
     }
 }

@@ -202,7 +202,7 @@ pub mod transport;
 
 pub use client::{
     Authentication, AuthorizationGrant, AuthorizationRequest, AuthorizationSession, Backoff, Cancelled, Client,
-    ClientBuilder, Denial, DpopMode, Expiry, Grant, IssuedTokens, Outcome, Poll, ResponseMode, SignIn, TokenAnswer,
+    ClientBuilder, Denial, DpopMode, Expiration, Grant, IssuedTokens, Outcome, Poll, ResponseMode, SignIn, TokenAnswer,
     TokenRequest, UserInfo, Wait, WaitEvent,
 };
 pub use clock::{Clock, SystemClock};

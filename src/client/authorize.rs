@@ -355,7 +355,7 @@ impl AuthorizationRequest<'_> {
         client.check_fapi(metadata)?;
         client.check_dialect_of_sign_ins(dialect, self.response_type, metadata)?;
         client.warn_if_unsupported(metadata, self.response_type);
-        client.check_id_tokens_can_be_believed(metadata)?;
+        client.check_id_token_support(metadata)?;
         if self.signed {
             client.check_request_object_parameters(&self.extra)?;
         }

@@ -274,7 +274,7 @@ impl ClientBuilder {
 
     /// Ends a pending sign-in if its polls had no usable answer for this long.
     ///
-    /// It ends as expired (not [confirmed](super::Expiry::is_confirmed)), or as unknown if an answer may have been
+    /// It ends as expired (not [confirmed](super::Expiration::is_confirmed)), or as unknown if an answer may have been
     /// lost. By default the OP is polled until the sign-in expires, because even a long outage is no reason to send a
     /// user away.
     pub fn give_up_after(mut self, silence: Duration) -> Self {

@@ -116,7 +116,7 @@ impl CodeRequest {
 /// The error for an unsuccessful answer, and whether the code is spent.
 fn refused<T>(verdict: Verdict, error: Error, retry_after: Option<Duration>) -> (Result<T, Error>, bool) {
     let error = if verdict == Verdict::MayBeLost { unknown(error) } else { error };
-    (Err(error.with_retry_after(retry_after)), !verdict.leaves_the_grant())
+    (Err(error.with_retry_after(retry_after)), !verdict.keeps_the_grant())
 }
 
 fn unknown(error: Error) -> Error {

@@ -104,7 +104,7 @@ impl Client {
         exchanged.map_err(|error| {
             // An error that is transient for a request is not transient for this call if its code is spent.
             let is_over = request.spent && !request.keeps_answer();
-            let error = if is_over { error.that_stays() } else { error };
+            let error = if is_over { error.permanent() } else { error };
             error.in_step(request.step())
         })
     }

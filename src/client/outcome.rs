@@ -17,7 +17,7 @@ pub enum Outcome {
     /// The OP denied the request (`access_denied`).
     Denied(Denial),
     /// Time ran out before the OP decided. The user may start again.
-    Expired(Expiry),
+    Expired(Expiration),
     /// The OP ended the sign-in with `invalid_grant` or `invalid_request`, after which the draft forbids further polls.
     /// This says nothing about the user. If it happens often, check the registration and the clock.
     Failed(ErrorResponse),
@@ -75,11 +75,11 @@ impl Denial {
 
 /// How the expiry was determined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Expiry {
+pub struct Expiration {
     pub(super) confirmed: bool,
 }
 
-impl Expiry {
+impl Expiration {
     /// Whether the OP confirmed it (`expired_token`). Otherwise the OP's `expires_in` and one more minute have passed
     /// without a decision.
     pub fn is_confirmed(self) -> bool {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::Client;
 use super::options::PollCredential;
-use super::outcome::{Denial, Expiry, Outcome};
+use super::outcome::{Denial, Expiration, Outcome};
 use super::token_response::TOKEN_RESPONSE_LIMIT;
 use super::token_response::{ReceivedTokens, final_violation};
 use crate::clock::Moment;
@@ -225,7 +225,7 @@ impl Client {
                 answered.attempts = answered.attempts.saturating_add(1);
                 body.schedule.postpone(pause, self.now());
                 if !is_given_up(waited, answered.attempts) {
-                    self.log_that_it_waits(process, &error, pause, is_first);
+                    self.log_waiting(process, &error, pause, is_first);
                     return Err(error);
                 }
                 final_violation(&error)
@@ -245,7 +245,7 @@ impl Client {
 
     /// Logs one warning for each sign-in: if the OP's keys are unavailable, all sign-ins are delayed, and each is tried
     /// many times.
-    fn log_that_it_waits(
+    fn log_waiting(
         &self,
         process: Option<&(dyn Display + Sync)>,
         error: &Error,
@@ -337,14 +337,14 @@ impl Client {
                 // The JSON of a proxy or captive portal must not end a sign-in that took three weeks.
                 false => {
                     let violation = Violation::new(Rule::NoIdToken).in_document(Document::TokenResponse);
-                    let error = Error::new(violation).that_passes();
+                    let error = Error::new(violation).transient();
                     polled(Answer::Trouble { unanswered: true, retry_after: None }, Some(error))
                 }
             },
             Sent::Error(answer) => self.judge_error(dialect, answer, at),
             Sent::Unusable { violation, verdict, retry_after, .. } => {
                 let unanswered = verdict == Verdict::MayBeLost;
-                let error = Error::new(violation).that_passes().with_retry_after(retry_after);
+                let error = Error::new(violation).transient().with_retry_after(retry_after);
                 polled(Answer::Trouble { unanswered, retry_after }, Some(error))
             }
         }
@@ -369,7 +369,7 @@ impl Client {
                 Error::new(response.clone())
             } else {
                 let violation = Violation::new(Rule::UnknownError).in_document(Document::TokenResponse);
-                Error::new(violation).that_passes().with_source(Error::new(response.clone()))
+                Error::new(violation).transient().with_source(Error::new(response.clone()))
             };
             error.with_retry_after(retry_after)
         });
@@ -399,7 +399,7 @@ pub(crate) fn finish(pending: &mut PendingAuthentication, end: End, response: Op
     let response = response.unwrap_or_else(|| ErrorResponse::new("", None, None));
     let outcome = match end {
         End::Denied => Outcome::Denied(Denial::new(response)),
-        End::Expired { confirmed } => Outcome::Expired(Expiry { confirmed }),
+        End::Expired { confirmed } => Outcome::Expired(Expiration { confirmed }),
         End::Failed => Outcome::Failed(response),
         End::Unknown => Outcome::Unknown,
     };

@@ -165,7 +165,7 @@ impl Client {
                 refreshed.count_failure(now, error.retry_after());
                 if !is_given_up(waited, refreshed.attempts) {
                     body.refreshed = Some(refreshed);
-                    return Err(error.that_passes());
+                    return Err(error.transient());
                 }
                 Err(final_violation(&error))
             }
@@ -175,7 +175,7 @@ impl Client {
             Err(violation) => {
                 tracing::warn!(rule = violation.rule().code(), "the response to a refresh is not valid");
                 self.revoke_quietly(&refreshed.body, refreshed.dpop_key.as_ref()).await;
-                return Err(Error::new(violation).that_stays());
+                return Err(Error::new(violation).permanent());
             }
         };
         let key_bound = tokens.are_dpop() && refreshed.dpop_key.is_some();
@@ -259,7 +259,7 @@ impl Request {
             Ok(Answer::Success { body, .. }) => Ok(Refreshed::new(body, self.clock.now(), self.dpop_key)),
             Ok(Answer::Error(answer)) => Err(self.refused(answer).await),
             Ok(Answer::Unusable { violation, verdict, retry_after, .. }) => {
-                let error = Error::new(violation).that_passes();
+                let error = Error::new(violation).transient();
                 let error = if verdict == Verdict::MayBeLost { unknown(error) } else { error };
                 Err(error.with_retry_after(retry_after))
             }
@@ -289,5 +289,5 @@ impl Request {
 }
 
 fn unknown(error: Error) -> Error {
-    Error::new(ErrorKind::OutcomeUnknown).that_passes().with_source(error)
+    Error::new(ErrorKind::OutcomeUnknown).transient().with_source(error)
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::authentication::{self, Authentication};
 use super::issued_tokens::{self, IssuedTokens};
-use super::outcome::{Denial, Expiry, Outcome};
+use super::outcome::{Denial, Expiration, Outcome};
 use crate::error::{Document, ErrorResponse, Rule, Violation};
 
 /// An [`Outcome`] in storage. It counts as verified, so it may only be stored sealed.
@@ -69,7 +69,7 @@ impl From<StoredOutcome> for Outcome {
             StoredOutcome::Approved(body) => Self::Approved(Authentication::from_body(body)),
             StoredOutcome::Issued(body) => Self::Issued(IssuedTokens::from_body(body)),
             StoredOutcome::Denied(response) => Self::Denied(Denial::new(response.into())),
-            StoredOutcome::Expired { confirmed } => Self::Expired(Expiry { confirmed }),
+            StoredOutcome::Expired { confirmed } => Self::Expired(Expiration { confirmed }),
             StoredOutcome::Failed(response) => Self::Failed(response.into()),
             StoredOutcome::Invalid { rule, in_id_token } => {
                 // A newer release may know more rules. What matters is that a rule was broken.

@@ -184,7 +184,7 @@ impl Client {
         };
         match self.0.provider.verify(&jwt, |keys| verify(token, keys, &algorithms)).await? {
             // The OP may be rotating its keys, so this is not final yet.
-            Err(violation) if violation.rule() == Rule::IdTokenNoKey => Err(Error::new(violation).that_passes()),
+            Err(violation) if violation.rule() == Rule::IdTokenNoKey => Err(Error::new(violation).transient()),
             verified => Ok(verified),
         }
     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use url::{Position, Url};
 
 use crate::error::{Error, ErrorKind};
-use crate::jose::{RawKey, SigningAlgorithm, sha256};
+use crate::jose::{KeyPair, SigningAlgorithm, sha256};
 
 /// What a proof says about one request.
 pub(crate) struct ProofParts<'a> {
@@ -45,7 +45,7 @@ pub(super) fn header(algorithm: SigningAlgorithm, public_jwk: &str) -> String {
 }
 
 /// Puts the claims behind the header and signs both.
-pub(super) fn sign(key: &RawKey, header: &str, parts: &ProofParts<'_>) -> Result<String, Error> {
+pub(super) fn sign(key: &KeyPair, header: &str, parts: &ProofParts<'_>) -> Result<String, Error> {
     let claims = Claims {
         jti: parts.id,
         htm: parts.method.as_str(),

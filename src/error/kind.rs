@@ -104,13 +104,13 @@ impl Error {
 
     /// Marks the error as transient although its kind is not, such as one broken answer to a poll of a sign-in that
     /// stays pending.
-    pub(crate) fn that_passes(mut self) -> Self {
+    pub(crate) fn transient(mut self) -> Self {
         self.0.passes = Some(true);
         self
     }
 
     /// Marks the error as permanent although its kind is transient.
-    pub(crate) fn that_stays(mut self) -> Self {
+    pub(crate) fn permanent(mut self) -> Self {
         self.0.passes = Some(false);
         self
     }

@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_description_is_for_those_who_ask_and_not_for_logs() {
+    fn display_omits_the_description() {
         let response = ErrorResponse::new("invalid_grant", Some("code abc123 was used"), Some(400));
         assert_eq!(response.description(), Some("code abc123 was used"));
         assert!(!format!("{response} {response:?}").contains("abc123"));

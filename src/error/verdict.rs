@@ -45,7 +45,7 @@ impl Verdict {
             200..=299 | 400 | 422 if code.is_none() => Self::MayBeLost,
             401 | 403 if code.is_none() => Self::TurnedAway,
             200..=299 | 400 | 401 | 403 | 422 => stated,
-            _ if speaks_of_the_grant(stated) && code != Some("invalid_request") => stated,
+            _ if concerns_the_grant(stated) && code != Some("invalid_request") => stated,
             400..=499 => Self::TurnedAway,
             _ => Self::MayBeLost,
         }
@@ -70,7 +70,7 @@ impl Verdict {
     }
 
     /// Whether the grant can be sent again, because the OP has not processed it.
-    pub(crate) fn leaves_the_grant(self) -> bool {
+    pub(crate) fn keeps_the_grant(self) -> bool {
         matches!(self, Self::ClientRefused | Self::TurnedAway)
     }
 
@@ -80,7 +80,7 @@ impl Verdict {
     }
 }
 
-fn speaks_of_the_grant(stated: Verdict) -> bool {
+fn concerns_the_grant(stated: Verdict) -> bool {
     use Verdict::{ClientRefused, Denied, Expired, GrantRefused, ScopeRefused};
     matches!(stated, Denied | Expired | GrantRefused | ClientRefused | ScopeRefused)
 }

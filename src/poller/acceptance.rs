@@ -62,15 +62,15 @@ pub(super) async fn accept(
         caller: Mutex::new(Some(sender)),
     };
     let (may_be_sent, step) = (acceptance.may_be_sent.clone(), request.step());
-    let errand = Box::pin(async move {
+    let task = Box::pin(async move {
         let span = acceptance.span();
         let answer = acceptance.run(request, lateness).instrument(span).await;
         acceptance.answer(answer);
     });
-    if !shared.run(errand) {
+    if !shared.run(task) {
         return Err(Misuse::ShutDown.into());
     }
-    // At shutdown, the engine drops errands that do not finish in time.
+    // At shutdown, the engine drops background tasks that do not finish in time.
     receiver.await.unwrap_or_else(|_| match may_be_sent.load(Ordering::Acquire) {
         true => Err(Error::new(ErrorKind::OutcomeUnknown).in_step(step)),
         false => Err(Misuse::ShutDown.into()),

@@ -174,7 +174,7 @@ impl PollerBuilder {
     async fn build(self) -> Result<Poller, Error> {
         let check = check_keyring(&*self.store, &self.keyring, &*self.clock).await;
         check.map_err(|error| error.in_step("starting the poller"))?;
-        let (errands, receiver) = mpsc::unbounded_channel();
+        let (background_tasks, receiver) = mpsc::unbounded_channel();
         let (stop, stopped) = watch::channel(None);
         let shared = Arc::new(Shared {
             store: Arc::new(BoundedStore::new(self.store, self.clock.clone())),
@@ -188,9 +188,9 @@ impl PollerBuilder {
             reminders: Mutex::default(),
             holdings: Mutex::default(),
             events: OnceLock::new(),
-            errands,
+            background_tasks,
             woken: Mutex::default(),
-            nudge: Notify::new(),
+            wake_up: Notify::new(),
             under_way: AtomicUsize::new(0),
             settling: AtomicUsize::new(0),
             committing: Mutex::default(),

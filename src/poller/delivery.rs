@@ -191,7 +191,7 @@ impl Source {
         let delivery = Delivery::open(self.shared.clone(), claimed);
         if delivery.is_none() {
             // Another replica may be able to open it. This one needs an operator.
-            self.shared.holdings().let_go(held);
+            self.shared.holdings().release(held);
             self.shared.unreadable(id, "an outcome cannot be opened and is not delivered by this replica", None);
         }
         delivery
@@ -293,7 +293,7 @@ impl Source {
             }
             Ok(_) => {
                 self.buffer.pop_front();
-                self.shared.holdings().let_go(first);
+                self.shared.holdings().release(first);
                 false
             }
             Err(error) => {
@@ -371,7 +371,7 @@ impl Shared {
         match self.store.hold_outcomes(claims.clone(), self.settings.delivery_lease).await {
             Ok(held) => {
                 let lost = claims.into_iter().zip(held).filter(|(_, is_held)| !is_held);
-                lost.for_each(|(claim, _)| self.holdings().let_go(claim));
+                lost.for_each(|(claim, _)| self.holdings().release(claim));
             }
             Err(error) => self.store_failed(error, "the claims of deliveries are not renewed"),
         }
@@ -507,7 +507,7 @@ impl Delivery {
     /// [`Store`](crate::ErrorKind::Store). The outcome is still delivered again when the lease expires.
     pub async fn retry_after(self, time: Duration) -> Result<(), Error> {
         self.is_settled.store(true, Ordering::Relaxed);
-        self.shared.holdings().let_go(self.held);
+        self.shared.holdings().release(self.held);
         let held = self.shared.store.hold_outcomes(vec![self.held], time).await;
         held.map(drop).map_err(|error| store_error(error).in_step("postponing an outcome"))
     }

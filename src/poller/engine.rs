@@ -1,4 +1,4 @@
-//! The one task of a poller. It settles and claims rows in batches, owns every job and errand, and renews claims.
+//! The one task of a poller. It settles and claims rows in batches, owns every job and background task, and renews claims.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -50,9 +50,9 @@ const LONGEST_RESTART_PAUSE: Duration = Duration::from_secs(60);
 
 pub(super) struct Engine {
     shared: Arc<Shared>,
-    errands: mpsc::UnboundedReceiver<BoxFuture<'static, ()>>,
+    background_tasks: mpsc::UnboundedReceiver<BoxFuture<'static, ()>>,
     stop: watch::Receiver<Option<Duration>>,
-    /// Polls, verifications and errands.
+    /// Polls, verifications and background tasks.
     jobs: JoinSet<Ended>,
     chores: Chores,
     agenda: Agenda,
@@ -70,7 +70,7 @@ pub(super) struct Engine {
     /// When the store was last called to settle and claim.
     called_at: Option<Duration>,
     /// Whether something happened that should not wait for others, such as a ping.
-    is_nudged: bool,
+    is_urgent: bool,
     store_pause: Option<Duration>,
     /// The store is not called again before this time.
     call_at: Duration,
@@ -94,7 +94,7 @@ struct Kept {
 /// A task that has ended.
 enum Ended {
     Job { partition: Partition, id: ProcessId, epoch: i64, report: Option<Box<Report>> },
-    Errand,
+    BackgroundTask,
 }
 
 impl Kept {
@@ -123,7 +123,7 @@ impl Kept {
 impl Engine {
     pub(super) fn new(
         shared: Arc<Shared>,
-        errands: mpsc::UnboundedReceiver<BoxFuture<'static, ()>>,
+        background_tasks: mpsc::UnboundedReceiver<BoxFuture<'static, ()>>,
         stop: watch::Receiver<Option<Duration>>,
     ) -> Self {
         let now = shared.clock.monotonic();
@@ -131,7 +131,7 @@ impl Engine {
         Self {
             chores: Chores::new(&shared, now),
             shared,
-            errands,
+            background_tasks,
             stop,
             jobs: JoinSet::new(),
             agenda: Agenda::default(),
@@ -142,7 +142,7 @@ impl Engine {
             changed: None,
             pace,
             called_at: None,
-            is_nudged: false,
+            is_urgent: false,
             store_pause: None,
             call_at: now,
             failing_since: None,
@@ -172,7 +172,7 @@ impl Engine {
             }
             pause = (pause * 2).min(LONGEST_RESTART_PAUSE);
         }
-        if catch_panic(self.wind_up()).await.is_err() {
+        if catch_panic(self.drain()).await.is_err() {
             self.panicked(Duration::ZERO);
         }
     }
@@ -189,7 +189,7 @@ impl Engine {
     async fn run_until_stopped(&mut self) {
         while self.stop.borrow().is_none() {
             let wait = self.run_once();
-            self.rest(wait).await;
+            self.wait_for_event(wait).await;
         }
     }
 
@@ -197,7 +197,7 @@ impl Engine {
     fn run_once(&mut self) -> Duration {
         let shared = self.shared.clone();
         let now = shared.clock.monotonic();
-        self.gather();
+        self.collect_results();
         self.chores.begin(&shared, now);
         let mut wait = self.chores.next_at().saturating_sub(now);
         if shared.settings.polls {
@@ -205,11 +205,11 @@ impl Engine {
                 self.changed = Some(shared.store.changed());
             }
             for (partition, at) in shared.take_woken() {
-                self.is_nudged |= at <= now;
+                self.is_urgent |= at <= now;
                 self.agenda.bring_forward(partition, at);
             }
-            self.agenda.look(shared.tenants().by_partition(), now, shared.store.look_every());
-            wait = wait.min(self.agenda.look_at().saturating_sub(now));
+            self.agenda.check(shared.tenants().by_partition(), now, shared.store.look_every());
+            wait = wait.min(self.agenda.next_check_at().saturating_sub(now));
         }
         match self.call_in(now) {
             None => {}
@@ -224,7 +224,7 @@ impl Engine {
         if self.call.is_some() {
             return None;
         }
-        let claims = self.claims() && self.room() > 0;
+        let claims = self.claims() && self.free_slots() > 0;
         let due_in = self.agenda.next_at().filter(|_| claims).map(|at| at.saturating_sub(now));
         let results_since = self.results.first().map(|first| first.since);
         let wait = match (due_in, results_since) {
@@ -242,11 +242,11 @@ impl Engine {
 
     /// How long to wait for more due rows after the last call. With little load, nothing waits.
     fn linger(&self, called_at: Option<Duration>, now: Duration) -> Duration {
-        called_at.filter(|_| !self.is_nudged).map_or(Duration::ZERO, |at| left(at, LINGER, now))
+        called_at.filter(|_| !self.is_urgent).map_or(Duration::ZERO, |at| left(at, LINGER, now))
     }
 
     fn has_enough_results(&self) -> bool {
-        self.is_nudged || self.results.len() >= BATCH || self.results.iter().any(Kept::is_urgent)
+        self.is_urgent || self.results.len() >= BATCH || self.results.iter().any(Kept::is_urgent)
     }
 
     /// Whether rows may be claimed now.
@@ -255,84 +255,84 @@ impl Engine {
     }
 
     /// How many more polls and verifications this replica may start.
-    fn room(&self) -> usize {
+    fn free_slots(&self) -> usize {
         self.shared.settings.in_flight.saturating_sub(self.shared.under_way())
     }
 
     /// The number of polls, or of verifications, that a client may start in addition to its `under_way` ones.
     fn share(&self, under_way: usize) -> usize {
-        let (room, shared_room) = (self.room(), self.shared_room());
-        if room > shared_room { room } else { room.saturating_sub(under_way).div_ceil(2) }
+        let (free, shared_slots) = (self.free_slots(), self.shared_slots());
+        if free > shared_slots { free } else { free.saturating_sub(under_way).div_ceil(2) }
     }
 
     /// The number of polls and verifications of all clients that may start at once.
     fn share_of_all(&self) -> usize {
-        let (room, shared_room) = (self.room(), self.shared_room());
-        room.saturating_sub(shared_room).max(room.div_ceil(2))
+        let (free, shared_slots) = (self.free_slots(), self.shared_slots());
+        free.saturating_sub(shared_slots).max(free.div_ceil(2))
     }
 
     /// The number of slots that clients share. A single client shares none.
-    fn shared_room(&self) -> usize {
+    fn shared_slots(&self) -> usize {
         let is_single = self.shared.tenants().by_partition().len() <= 1;
         if is_single { 0 } else { self.shared.settings.in_flight / SHARED_PART }
     }
 
     /// Waits for the first event and handles it.
-    async fn rest(&mut self, wait: Duration) {
+    async fn wait_for_event(&mut self, wait: Duration) {
         let shared = self.shared.clone();
         let before = shared.clock.monotonic();
         tokio::select! {
             biased;
             _ = self.stop.changed() => {}
-            answer = call::answer(&mut self.call) => self.take_answer(answer),
-            Some(errand) = self.errands.recv() => self.start_errand(errand),
-            Some(ended) = self.jobs.join_next(), if !self.jobs.is_empty() => self.take(ended.ok()),
-            chore = self.chores.ended(), if self.chores.any() => self.take_chore(chore),
-            () = shared.nudge.notified() => {}
+            answer = call::answer(&mut self.call) => self.apply_answer(answer),
+            Some(task) = self.background_tasks.recv() => self.start_background_task(task),
+            Some(ended) = self.jobs.join_next(), if !self.jobs.is_empty() => self.keep_result(ended.ok()),
+            chore = self.chores.ended(), if self.chores.any() => self.finish_chore(chore),
+            () = shared.wake_up.notified() => {}
             changed = call::changed(&mut self.changed) => {
                 // Subscribed again before anything is checked, so that no change in between is missed.
                 self.changed = None;
                 self.changed = Some(shared.store.changed());
                 if changed.work {
-                    self.agenda.look_soon(shared.tenants().by_partition().len());
+                    self.agenda.check_soon(shared.tenants().by_partition().len());
                 }
             }
             () = shared.clock.sleep(wait) => self.chores.note_sleep(before, wait, shared.clock.monotonic()),
         }
-        // Errands come in bursts, and the next step costs a call to the store.
-        while let Ok(errand) = self.errands.try_recv() {
-            self.start_errand(errand);
+        // Background tasks come in bursts, and the next step costs a call to the store.
+        while let Ok(task) = self.background_tasks.try_recv() {
+            self.start_background_task(task);
         }
     }
 
-    fn take_chore(&mut self, done: Option<Done>) {
+    fn finish_chore(&mut self, done: Option<Done>) {
         // The due times from earlier claims are no longer correct.
         if matches!(done, Some((Chore::Clamp, Ok(false)))) {
-            self.agenda.look_soon(self.shared.tenants().by_partition().len());
+            self.agenda.check_soon(self.shared.tenants().by_partition().len());
         }
         self.chores.take(&self.shared, done);
     }
 
-    fn start_errand(&mut self, errand: BoxFuture<'static, ()>) {
+    fn start_background_task(&mut self, task: BoxFuture<'static, ()>) {
         let shared = self.shared.clone();
         self.jobs.spawn(async move {
-            if catch_panic(errand).await.is_err() {
+            if catch_panic(task).await.is_err() {
                 measure::panicked();
                 tracing::error!("a background task of the poller panicked");
                 shared.emit(Event::Panicked { id: None });
             }
-            Ended::Errand
+            Ended::BackgroundTask
         });
     }
 
-    fn gather(&mut self) {
+    fn collect_results(&mut self) {
         while let Some(ended) = self.jobs.try_join_next() {
-            self.take(ended.ok());
+            self.keep_result(ended.ok());
         }
     }
 
     /// Keeps the result of a job until it is settled.
-    fn take(&mut self, ended: Option<Ended>) {
+    fn keep_result(&mut self, ended: Option<Ended>) {
         let Some(Ended::Job { partition, id, epoch, report }) = ended else { return };
         let mut report = report.map(|report| *report);
         let now = self.shared.clock.monotonic();
@@ -358,12 +358,12 @@ impl Engine {
     }
 
     /// Stops claiming, waits for the running jobs, and settles their results. The leases of interrupted jobs expire.
-    async fn wind_up(&mut self) {
+    async fn drain(&mut self) {
         let grace = self.stop.borrow().unwrap_or_default();
         let end = self.shared.clock.monotonic().saturating_add(grace);
         self.chores.stop();
-        self.start_errand(Box::pin(self.shared.clone().give_back_buffered()));
-        self.wind_up_until(end, |engine| engine.jobs.is_empty() && engine.call.is_none() && engine.results.is_empty())
+        self.start_background_task(Box::pin(self.shared.clone().give_back_buffered()));
+        self.drain_until(end, |engine| engine.jobs.is_empty() && engine.call.is_none() && engine.results.is_empty())
             .await;
         // The OP gives its answers only once.
         self.call_at = Duration::ZERO;
@@ -375,15 +375,15 @@ impl Engine {
             let settles = engine.call.as_ref().is_some_and(Call::settles);
             !settles && engine.results.is_empty() && !engine.shared.is_settling()
         };
-        self.wind_up_until(end, is_done).await;
+        self.drain_until(end, is_done).await;
     }
 
-    async fn wind_up_until(&mut self, end: Duration, is_done: impl Fn(&Self) -> bool) {
+    async fn drain_until(&mut self, end: Duration, is_done: impl Fn(&Self) -> bool) {
         let shared = self.shared.clone();
         loop {
-            self.gather();
-            while let Ok(errand) = self.errands.try_recv() {
-                self.start_errand(errand);
+            self.collect_results();
+            while let Ok(task) = self.background_tasks.try_recv() {
+                self.start_background_task(task);
             }
             let now = shared.clock.monotonic();
             if is_done(self) {
@@ -398,9 +398,9 @@ impl Engine {
             }
             tokio::select! {
                 biased;
-                answer = call::answer(&mut self.call) => self.take_answer(answer),
-                Some(ended) = self.jobs.join_next(), if !self.jobs.is_empty() => self.take(ended.ok()),
-                Some(errand) = self.errands.recv() => self.start_errand(errand),
+                answer = call::answer(&mut self.call) => self.apply_answer(answer),
+                Some(ended) = self.jobs.join_next(), if !self.jobs.is_empty() => self.keep_result(ended.ok()),
+                Some(task) = self.background_tasks.recv() => self.start_background_task(task),
                 () = shared.clock.sleep(wait) => if shared.clock.monotonic() >= end { return },
             }
         }

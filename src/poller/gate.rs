@@ -57,11 +57,11 @@ pub(super) enum GateChange {
 }
 
 impl Gate {
-    /// Returns how many of `room` polls may be sent now, and if none may, the time until the next probe.
-    pub(super) fn admits(&self, room: usize, now: Duration) -> (usize, Option<Duration>) {
+    /// Returns how many of `free` polls may be sent now, and if none may, the time until the next probe.
+    pub(super) fn admits(&self, free: usize, now: Duration) -> (usize, Option<Duration>) {
         match self.closed.as_ref().map(|closed| closed.probe_at.saturating_sub(now)) {
-            None => (room, None),
-            Some(Duration::ZERO) => (room.min(1), None),
+            None => (free, None),
+            Some(Duration::ZERO) => (free.min(1), None),
             Some(wait) => (0, Some(wait)),
         }
     }

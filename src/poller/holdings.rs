@@ -53,7 +53,7 @@ impl Holdings {
     }
 
     /// Removes a claim.
-    pub(super) fn let_go(&mut self, claim: HeldOutcome) {
+    pub(super) fn release(&mut self, claim: HeldOutcome) {
         self.buffered.remove(&key(claim));
         self.handed_out.remove(&key(claim));
     }
@@ -63,7 +63,7 @@ impl Holdings {
     /// Claims whose outcome the application did not receive, because they were given back or their replica died, do not
     /// lengthen the pause.
     pub(super) fn drop_delivery(&mut self, claim: HeldOutcome, now: Duration) -> Duration {
-        self.let_go(claim);
+        self.release(claim);
         if self.dropped.len() >= DROPPED {
             // These were delivered again since, here or by another replica.
             self.dropped.retain(|_, dropped| now.saturating_sub(dropped.at) < LONGEST_PAUSE.saturating_mul(2));
@@ -79,7 +79,7 @@ impl Holdings {
 
     /// Records that the application acknowledged a delivery.
     pub(super) fn acknowledged(&mut self, claim: HeldOutcome) {
-        self.let_go(claim);
+        self.release(claim);
         self.dropped.remove(&claim.id);
     }
 

@@ -236,7 +236,7 @@ impl Job {
     ) -> Result<(), Error> {
         let job = self.clone();
         let (mut pending, context) = (pending.duplicate()?, context.clone());
-        let errand = async move {
+        let task = async move {
             let polled = tokio::select! {
                 biased;
                 polled = poll => polled,
@@ -251,7 +251,7 @@ impl Job {
             job.shared.wake(job.tenant.partition, Duration::ZERO);
         };
         // A poller that is shutting down does not wait for it.
-        self.shared.run(Box::pin(errand));
+        self.shared.run(Box::pin(task));
         Ok(())
     }
 

@@ -120,9 +120,9 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    /// Returns how many of `room` polls may begin now, and if none may, the time until some may.
-    pub(super) fn admits(&self, ceiling: Option<Ceiling>, room: usize, now: Duration) -> (usize, Option<Duration>) {
-        let Some(ceiling) = ceiling else { return (room, None) };
+    /// Returns how many of `free` polls may begin now, and if none may, the time until some may.
+    pub(super) fn admits(&self, ceiling: Option<Ceiling>, free: usize, now: Duration) -> (usize, Option<Duration>) {
+        let Some(ceiling) = ceiling else { return (free, None) };
         let (burst, spacing) = (ceiling.burst(), ceiling.spacing());
         let debt = self.paid_at.saturating_sub(now);
         let credit = spacing.saturating_mul(burst).saturating_sub(debt);
@@ -132,7 +132,7 @@ impl Meter {
             let enough = spacing.saturating_mul(burst.div_ceil(2)).saturating_sub(credit);
             return (0, Some(enough));
         }
-        (room.min(admitted), None)
+        (free.min(admitted), None)
     }
 
     /// Records that a poll begins.

@@ -40,11 +40,11 @@ pub(super) enum PauseChange {
 }
 
 impl Pause {
-    /// Returns how many of `room` polls may be sent now, and if none may, the time until the next probe.
-    pub(super) fn admits(&self, room: usize, now: Duration) -> (usize, Option<Duration>) {
+    /// Returns how many of `free` polls may be sent now, and if none may, the time until the next probe.
+    pub(super) fn admits(&self, free: usize, now: Duration) -> (usize, Option<Duration>) {
         match (&self.0, self.probe_in(now)) {
-            (None, _) => (room, None),
-            (Some(_), None) => (room.min(1), None),
+            (None, _) => (free, None),
+            (Some(_), None) => (free.min(1), None),
             (Some(_), Some(wait)) => (0, Some(wait)),
         }
     }
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn trouble_without_retry_after_pauses_nobody() {
+    fn trouble_without_retry_after_pauses_no_client() {
         let mut pause = Pause::default();
         assert_eq!(pause.answered(&busy(None), NOW), PauseChange::Nothing);
         assert_eq!(pause.admits(64, NOW), (64, None));

@@ -50,11 +50,11 @@ pub(super) struct Shared {
     /// The alerts that were reported a short time ago.
     pub(super) reminders: Mutex<Reminders>,
     /// Work that the engine owns, so that it continues if its caller is dropped.
-    pub(super) errands: mpsc::UnboundedSender<BoxFuture<'static, ()>>,
+    pub(super) background_tasks: mpsc::UnboundedSender<BoxFuture<'static, ()>>,
     /// Clients for which this replica knows that something will be due, and when, on the monotonic clock.
     pub(super) woken: Mutex<BTreeMap<Partition, Duration>>,
     /// Notified after an insertion into `woken`.
-    pub(super) nudge: Notify,
+    pub(super) wake_up: Notify,
     /// Polls and verifications in progress.
     pub(super) under_way: AtomicUsize,
     /// Answers of OPs that are being stored outside the engine.
@@ -121,7 +121,7 @@ impl Shared {
         let mut woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
         woken.entry(partition).and_modify(|before| *before = at.min(*before)).or_insert(at);
         drop(woken);
-        self.nudge.notify_one();
+        self.wake_up.notify_one();
     }
 
     pub(super) fn take_woken(&self) -> BTreeMap<Partition, Duration> {
@@ -201,10 +201,10 @@ impl Shared {
         }
     }
 
-    /// Lets the engine run an errand to its end. The errand must return its result itself. Returns `false` after the
+    /// Lets the engine run a task to its end. The task must return its result itself. Returns `false` after the
     /// shutdown.
-    pub(super) fn run(&self, errand: BoxFuture<'static, ()>) -> bool {
-        self.stop.borrow().is_none() && self.errands.send(errand).is_ok()
+    pub(super) fn run(&self, task: BoxFuture<'static, ()>) -> bool {
+        self.stop.borrow().is_none() && self.background_tasks.send(task).is_ok()
     }
 
     /// Stores an answer that the OP gives only once, however long the store is unavailable. A finite `patience` is for

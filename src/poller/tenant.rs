@@ -112,16 +112,16 @@ impl Tenant {
 
     /// Returns how many more polls may begin now, and the time until that changes by itself, if it does.
     pub(super) fn admits(&self, now: Duration) -> (usize, Option<Duration>) {
-        let room = self.limits.in_flight.saturating_sub(self.in_flight());
-        let (room, metered) = self.meter().admits(self.limits.ceiling, room, now);
-        let (room, gated) = self.gate().admits(room, now);
-        let (room, paused) = self.pause().admits(room, now);
-        (room, gated.max(metered).max(paused))
+        let free = self.limits.in_flight.saturating_sub(self.in_flight());
+        let (free, metered) = self.meter().admits(self.limits.ceiling, free, now);
+        let (free, gated) = self.gate().admits(free, now);
+        let (free, paused) = self.pause().admits(free, now);
+        (free, gated.max(metered).max(paused))
     }
 
     /// How many more verifications may begin now. The gate, the pause and the ceiling do not apply, because a
     /// verification requests only keys from the OP.
-    pub(super) fn room_for_verifications(&self) -> usize {
+    pub(super) fn free_verification_slots(&self) -> usize {
         self.limits.in_flight.saturating_sub(self.verifying())
     }
 

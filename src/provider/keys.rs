@@ -189,7 +189,7 @@ impl Source {
 /// The error if there are no keys: they were fetched and none is usable, or they cannot be fetched.
 fn not_there(reason: Error) -> Error {
     if reason.rule() == Some(Rule::NoUsableKey) {
-        return reason.that_passes();
+        return reason.transient();
     }
     let retry_after = reason.retry_after();
     Error::from(Violation::new(Rule::KeysUnavailable).in_document(Document::KeySet))

@@ -84,7 +84,7 @@ pub(super) struct Began {
 #[derive(Default)]
 pub(super) struct Refetching {
     /// Locked by the caller that decides whether to fetch, until its fetch ends.
-    turn: tokio::sync::Mutex<()>,
+    permit: tokio::sync::Mutex<()>,
     counts: Arc<Mutex<ByChannel>>,
 }
 
@@ -117,7 +117,7 @@ impl Refetching {
         T: Clone + Send + 'static,
         F: Future<Output = Result<Fetched<Dated<T>>, Error>> + Send + 'static,
     {
-        let _turn = self.turn.lock().await;
+        let _permit = self.permit.lock().await;
         cached.landed().await;
         let is_another = |latest: &Dated<T>| latest.fetched.number != seen.fetched.number;
         if let Some(latest) = cached.latest().filter(is_another) {

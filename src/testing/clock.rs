@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_jump_of_the_wall_clock_wakes_nobody_and_leaves_the_monotonic_clock_alone() {
+    async fn a_jump_of_the_wall_clock_wakes_no_task_and_does_not_change_the_monotonic_clock() {
         let clock = TestClock::new();
         let wall = clock.now();
         let jumps = async {

@@ -50,7 +50,7 @@ impl ClientCertificate {
     /// # Errors
     ///
     /// [`ConfigurationProblem::Certificate`](crate::error::ConfigurationProblem::Certificate) if they cannot be read or
-    /// do not belong together. Expiry is not checked.
+    /// do not belong together. Expiration is not checked.
     pub fn from_pem(certificates: impl AsRef<[u8]>, private_key: impl AsRef<[u8]>) -> Result<Self, Error> {
         let certificate = PresentedCertificate::from_pem(certificates.as_ref(), private_key.as_ref())?;
         Ok(Self(Arc::new(RwLock::new(certificate))))

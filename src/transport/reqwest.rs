@@ -122,7 +122,7 @@ impl ReqwestClient {
         let leased = connections.lease().await;
         let sent = send_over(&leased.client, request).await;
         if sent.as_ref().is_err_and(HttpError::is_timeout_of_a_connection) {
-            connections.condemn(leased.generation());
+            connections.retire(leased.generation());
         }
         sent
     }

@@ -209,7 +209,7 @@ mod checker {
             use super::{DpopKey, jwk};
             use self::inner::X;
             use crate::dpop::DpopKey as Key;
-            use crate::jose::{RawKey, sha256};
+            use crate::jose::{KeyPair, sha256};
             use crate::{clock, error::{Error, ErrorKind}, secret::Secret};
             use std::fmt::{self, Debug};
             pub(crate) fn f(x: &crate::text::Text) -> Self { self.x(crate::random::bytes()) }

@@ -98,7 +98,7 @@ async fn an_op_that_is_down_is_reported_within_two_minutes_and_once_an_hour_unti
 }
 
 #[tokio::test]
-async fn trouble_that_passes_within_a_minute_is_not_reported_nor_is_an_op_that_refuses_the_client() {
+async fn neither_short_trouble_nor_a_refusal_of_the_client_is_reported_as_unreachable() {
     let world = world_of(|op| op.interval(10 * SECOND).decisions(DecisionPolicy::scripted())).await;
     for _ in 0..5 {
         world.waiting().await;
@@ -126,7 +126,7 @@ async fn an_op_whose_metadata_never_come_is_reported() {
 }
 
 #[tokio::test]
-async fn an_op_that_nobody_waits_for_any_more_does_not_stay_unreachable() {
+async fn an_op_without_pending_sign_ins_does_not_stay_unreachable() {
     let world = world_of(|op| op.decisions(DecisionPolicy::scripted())).await;
     let id = world.waiting().await;
     world.op.misbehave(Fault::status(Endpoint::Poll, 503).always());

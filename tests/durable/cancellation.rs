@@ -146,7 +146,7 @@ async fn a_decided_process_cannot_be_cancelled_and_an_unknown_one_is_an_error() 
 }
 
 #[tokio::test]
-async fn the_protocol_floor_cancels_too_and_the_mark_survives_sealing() {
+async fn the_stateless_client_cancels_too_and_the_mark_survives_sealing() {
     let world = cancellable().await;
     let (query, session) = world.user_returns().await;
     let Ok(SignIn::Deferred(mut pending)) = world.client.authorization_response(&query, session).await else {

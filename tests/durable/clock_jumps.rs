@@ -35,7 +35,7 @@ fn polled_since(world: &World, since: Duration) -> usize {
 }
 
 #[tokio::test]
-async fn a_jump_forward_asks_about_nobody_early_and_is_put_right_once_by_all_replicas() {
+async fn a_jump_forward_advances_no_poll_and_is_corrected_once() {
     let world = waiting_world().await;
     let replica = world.replica(11).await;
     let mut events = world.poller.events();
@@ -53,7 +53,7 @@ async fn a_jump_forward_asks_about_nobody_early_and_is_put_right_once_by_all_rep
 }
 
 #[tokio::test]
-async fn a_jump_back_leaves_nobody_waiting_for_the_old_time() {
+async fn a_jump_back_delays_no_poll() {
     let world = waiting_world().await;
     world.sleep(INTERVAL / 2).await;
     world.store.jump_back(24 * HOUR);

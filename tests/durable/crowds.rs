@@ -78,7 +78,7 @@ async fn a_user_whose_turn_does_not_come_is_told_to_reload_and_nothing_is_spent(
 }
 
 #[tokio::test]
-async fn a_provider_that_takes_ten_seconds_to_answer_holds_nobody_up_at_another_one() {
+async fn a_slow_provider_does_not_delay_users_of_another_one() {
     const PROCESSES: usize = 250;
     const INTERVAL: Duration = Duration::from_secs(30);
     let clock = TestClock::automatic();

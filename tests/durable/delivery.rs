@@ -291,7 +291,7 @@ async fn several_streams_share_the_outcomes_and_end_at_shutdown() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_valid_is_kept_for_whoever_looks_into_it_until_the_acknowledgement() {
+async fn an_invalid_answer_is_kept_for_analysis_until_the_acknowledgement() {
     let mut world = world().await;
     let id = world.waiting().await;
     world.op.misbehave(Fault::id_token(Endpoint::Poll, IdTokenForgery::broken_signature()).after_success());

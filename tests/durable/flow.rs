@@ -109,7 +109,7 @@ async fn an_exchange_that_never_left_leaves_the_code_unspent() {
 }
 
 #[tokio::test]
-async fn nobody_is_told_the_name_of_a_process_whose_exchange_may_come_to_nothing() {
+async fn the_id_of_a_sign_in_is_not_announced_before_its_exchange_succeeds() {
     let world = world().await;
     let replica = world.replica(5).await;
     let (query, session) = world.user_returns().await;

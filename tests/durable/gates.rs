@@ -141,7 +141,7 @@ async fn pauses_of_a_second_that_come_again_and_again_are_reported_once_in_five_
 }
 
 #[tokio::test]
-async fn one_answer_that_asks_for_a_day_lets_nobody_expire() {
+async fn a_retry_after_of_a_day_does_not_let_sign_ins_expire() {
     let world = world_with(
         |op| op.interval(60 * SECOND).expires_in(3 * HOUR).decisions(DecisionPolicy::after(HOUR)),
         |client| client,

@@ -91,7 +91,7 @@ async fn a_success_whose_answer_is_lost_is_unknown_and_never_a_denial() {
 }
 
 #[tokio::test]
-async fn an_op_that_is_down_for_a_day_loses_nobody() {
+async fn no_sign_in_is_lost_when_the_op_is_down_for_a_day() {
     let world = world().await;
     for _ in 0..20 {
         world.waiting().await;
@@ -146,7 +146,7 @@ async fn an_outcome_comes_soon_after_the_keys_are_back() {
 }
 
 #[tokio::test]
-async fn a_success_that_waited_while_nobody_was_there_gets_its_tries_all_the_same() {
+async fn a_success_stored_while_no_poller_ran_gets_all_its_attempts() {
     let mut world = world().await;
     world.op.misbehave(Fault::status(Endpoint::Keys, 503).always());
     let id = world.waiting().await;
@@ -238,7 +238,7 @@ async fn an_op_that_is_silent_for_longer_than_the_application_cares_is_given_up(
 }
 
 #[tokio::test]
-async fn an_error_code_that_nobody_knows_is_told_and_ends_nothing() {
+async fn an_unknown_error_code_is_reported_and_does_not_end_the_sign_in() {
     let world = world().await;
     let mut events = world.poller.events();
     let id = world.waiting().await;

@@ -48,7 +48,7 @@ async fn a_release_that_was_rolled_back_starts_although_the_newer_one_has_writte
 }
 
 #[tokio::test]
-async fn a_rotation_seals_everything_again_so_that_the_old_key_can_go() {
+async fn a_rotation_reseals_everything_and_the_old_key_can_be_removed() {
     let world = world_of(|op| op.interval(HOUR)).await;
     for _ in 0..3 {
         world.waiting().await;
@@ -83,7 +83,7 @@ async fn a_rotation_seals_everything_again_so_that_the_old_key_can_go() {
 }
 
 #[tokio::test]
-async fn an_op_that_is_down_keeps_nobody_from_starting() {
+async fn a_poller_starts_while_an_op_is_down() {
     let clock = openid_deferred::testing::TestClock::automatic();
     let op = provider(&clock).start().unwrap();
     op.misbehave(Fault::status(Endpoint::Metadata, 503).always());
@@ -167,7 +167,7 @@ async fn an_exchange_that_a_shutdown_cuts_off_after_the_code_was_sent_has_an_unk
 }
 
 #[tokio::test]
-async fn a_user_who_waits_for_a_turn_when_the_poller_stops_can_go_to_another_replica() {
+async fn a_user_who_waits_for_a_slot_when_the_poller_stops_can_use_another_replica() {
     let limits = Limits::new().exchanges(1);
     let mut world = world_with(|op| op, |client| client, |poller| poller.limits(limits)).await;
     world.op.misbehave(Fault::delay(Endpoint::Exchange, 10 * SECOND));

@@ -38,7 +38,7 @@ async fn a_store_that_is_down_before_the_exchange_leaves_the_code_unspent() {
 }
 
 #[tokio::test]
-async fn an_outage_of_the_store_asks_nothing_and_loses_nobody() {
+async fn no_poll_is_sent_and_no_sign_in_is_lost_during_an_outage_of_the_store() {
     let world = world(DecisionPolicy::after_polls(3)).await;
     for _ in 0..10 {
         world.waiting().await;
@@ -101,7 +101,7 @@ async fn the_receiver_says_503_while_the_store_is_down_and_refuses_forgeries_wit
 }
 
 #[tokio::test]
-async fn a_jump_of_the_stores_clock_is_told_and_asks_nobody_early() {
+async fn a_jump_of_the_stores_clock_is_reported_and_advances_no_poll() {
     let world = world(DecisionPolicy::scripted()).await;
     world.waiting().await;
     let mut events = world.poller.events();
@@ -208,7 +208,7 @@ async fn a_shutdown_offers_what_the_op_has_given_to_the_store_for_a_second_more(
 }
 
 #[tokio::test]
-async fn a_store_that_panics_stops_nobody_and_is_reported() {
+async fn a_panic_of_the_store_is_reported_and_polling_continues() {
     let world = world(DecisionPolicy::after_polls(3)).await;
     let mut events = world.poller.events();
     for _ in 0..5 {
@@ -525,7 +525,7 @@ async fn an_answer_to_the_code_that_dies_with_its_replica_before_it_is_stored_is
 }
 
 #[tokio::test]
-async fn a_failed_exchange_is_stored_after_an_outage_of_the_store_so_that_nothing_is_delivered() {
+async fn after_an_outage_of_the_store_a_failed_exchange_is_stored_and_not_delivered() {
     let world = world(DecisionPolicy::after_polls(2)).await;
     world.op.misbehave(Fault::error(Endpoint::Exchange, "invalid_grant"));
     let (told, took) = user_whose_store_goes_down(&world, false).await;

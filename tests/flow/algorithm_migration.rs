@@ -187,7 +187,7 @@ async fn an_algorithm_that_differs_from_the_registered_one_causes_no_fetch_of_me
 }
 
 #[tokio::test]
-async fn strangers_cause_a_bounded_number_of_fetches_of_metadata_and_hold_up_nobody() {
+async fn forged_tokens_cause_a_bounded_number_of_metadata_fetches_and_delay_no_user() {
     let migration = Migration::new(|op| op, |client| client.response_mode(ResponseMode::QueryJwt)).await;
     let world = &migration.world;
     let began = world.clock.monotonic();

@@ -302,7 +302,7 @@ mod members {
     }
 
     #[tokio::test]
-    async fn an_endpoint_that_nobody_calls_ends_nothing_and_a_call_that_needs_it_says_what_is_wrong() {
+    async fn an_invalid_endpoint_fails_only_the_calls_that_need_it() {
         for (url, rule) in [
             (json!(""), Rule::InvalidMember),
             (json!("/x"), Rule::InvalidMember),

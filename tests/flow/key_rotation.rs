@@ -110,7 +110,7 @@ async fn strangers_cause_a_bounded_number_of_fetches_and_hold_up_no_final_token(
 }
 
 #[tokio::test]
-async fn a_stranger_who_keeps_the_keys_busy_holds_up_no_user_after_a_rotation() {
+async fn forged_tokens_do_not_delay_users_after_a_key_rotation() {
     let world = world_with(|op| op, |client| client.response_mode(ResponseMode::QueryJwt)).await;
     for _ in 0..5 {
         for _ in 0..12 {

@@ -120,7 +120,7 @@ async fn an_https_op_cannot_send_the_client_to_plain_http() {
 }
 
 #[tokio::test]
-async fn an_op_whose_certificate_nobody_vouches_for_gets_no_request() {
+async fn an_op_with_an_untrusted_certificate_gets_no_request() {
     let clock = TestClock::automatic();
     let op = provider(Scheme::Https, &clock).start().unwrap();
     let stranger = provider(Scheme::Https, &clock).start().unwrap();

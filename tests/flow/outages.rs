@@ -117,7 +117,7 @@ async fn bodies_that_are_huge_endless_or_bombs_are_survived() {
 }
 
 #[tokio::test]
-async fn an_op_that_nobody_can_connect_to_for_a_day_is_survived() {
+async fn a_sign_in_survives_an_op_that_refuses_connections_for_a_day() {
     let (world, cable) = world_on_a_cable(|op| op.decisions(DecisionPolicy::after(HOUR))).await;
     let mut pending = world.pending().await;
     cable.unplug();

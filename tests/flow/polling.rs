@@ -30,7 +30,7 @@ async fn a_poll_carries_the_grant_type_and_the_deferred_auth_id_and_nothing_else
 }
 
 #[tokio::test]
-async fn members_of_the_final_response_that_nobody_knows_are_kept_for_those_who_ask() {
+async fn unknown_members_of_the_final_response_are_kept() {
     let world = world().await;
     world.op.misbehave(Fault::edit_json(Endpoint::Poll, |members| {
         members.insert("surprise".into(), serde_json::json!({ "deep": [1, null] }));
@@ -146,7 +146,7 @@ async fn a_denial_by_the_reviewer_is_a_denial() {
     world.op.assert_clean();
 }
 
-// Expiry.
+// Expiration.
 
 #[tokio::test]
 async fn the_final_poll_goes_out_five_seconds_before_the_end() {

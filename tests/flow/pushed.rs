@@ -153,7 +153,7 @@ async fn a_nonce_challenge_is_answered_once_with_a_new_proof_and_a_new_assertion
 }
 
 #[tokio::test]
-async fn a_second_challenge_is_an_error_that_passes() {
+async fn a_second_challenge_is_a_transient_error() {
     let world = requiring(|client| client).await;
     let challenge = || {
         Fault::response(Endpoint::PushedAuthorization, 400, "application/json", r#"{"error":"use_dpop_nonce"}"#)

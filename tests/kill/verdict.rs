@@ -122,7 +122,7 @@ impl Verdict {
         for violation in service.op.violations() {
             let is_hastened = violation.rule == RequestRule::PolledTooEarly
                 && histories.iter().any(|history| {
-                    history.may_be_hastened(violation.request, &pinged) && hastened.insert(history.polls[0].number)
+                    history.may_be_advanced(violation.request, &pinged) && hastened.insert(history.polls[0].number)
                 });
             let is_forgiven = is_hastened || forgiven.contains(&(violation.rule, violation.request));
             let asked = |history: &&History<'_>| history.polls.iter().any(|poll| poll.number == violation.request);
@@ -185,7 +185,7 @@ impl History<'_> {
     /// Whether a ping may have brought this poll forward a second time. The provider takes a poll that is in flight
     /// when it sends a ping for the poll that the ping brings forward. But a proxy may have swallowed that poll, and
     /// the ping reaches the worker after that.
-    fn may_be_hastened(&self, number: usize, pinged: &BTreeSet<String>) -> bool {
+    fn may_be_advanced(&self, number: usize, pinged: &BTreeSet<String>) -> bool {
         let pair = self.polls.windows(2).find(|pair| pair[1].number == number);
         let is_pinged = || pinged.contains(identifier(&self.polls[0]));
         pair.is_some_and(|pair| is_spoilt(&pair[0]) && pair[1].arrived - pair[0].arrived >= SHORTEST_GAP) && is_pinged()

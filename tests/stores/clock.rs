@@ -20,7 +20,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const USERS: usize = 8;
 
 #[tokio::test]
-async fn a_wall_clock_that_is_set_forward_by_hours_hastens_no_poll_and_ends_no_process() {
+async fn a_wall_clock_set_forward_by_hours_advances_no_poll_and_ends_no_sign_in() {
     while_waiting(|clock| clock.jump_wall_forward(5 * HOUR), 5).await;
 }
 

@@ -254,7 +254,7 @@ async fn a_poll_before_retry_after_is_noted() {
 }
 
 #[tokio::test]
-async fn after_an_invalid_request_the_client_must_be_silent_whoever_sent_it() {
+async fn after_an_invalid_request_the_client_must_not_poll_again() {
     let mut rp = rp(|op| op.decisions(DecisionPolicy::scripted()));
     let id = rp.started().await;
     rp.op.misbehave(Fault::error(Endpoint::Poll, "invalid_request"));

@@ -140,7 +140,7 @@ async fn each_decision_has_its_answer() {
 }
 
 #[tokio::test]
-async fn a_process_that_nobody_collects_in_time_has_expired() {
+async fn a_result_that_is_not_collected_in_time_expires() {
     let mut rp = rp(|op| op.expires_in(Duration::from_secs(60)).decisions(DecisionPolicy::scripted()));
     let id = rp.started().await;
     rp.op.process(&id).approve();

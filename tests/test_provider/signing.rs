@@ -116,7 +116,7 @@ async fn a_request_object_that_does_not_hold_is_refused_and_noted() {
 }
 
 #[tokio::test]
-async fn a_request_object_that_has_expired_is_refused_and_is_nobodys_mistake() {
+async fn an_expired_request_object_is_refused_without_a_violation() {
     let mut rp = signer();
     let url = url(&rp, &rp.key.sign(&header(), &claims(&rp, "1")));
     rp.clock.advance(std::time::Duration::from_secs(301));

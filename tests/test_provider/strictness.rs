@@ -128,7 +128,7 @@ async fn a_hint_about_a_token_is_right() {
 }
 
 #[tokio::test]
-async fn nobody_asks_about_tokens_without_authentication() {
+async fn introspection_needs_authentication() {
     let mut rp = rp(|op| op);
     let url = format!("{}/introspect", rp.op.issuer());
     assert_eq!(rp.post(&url, &[("token", "unknown")], &[]).await.0, 401);

@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_that_everybody_gave_up_is_forgotten_after_ten_minutes() {
+    async fn an_abandoned_request_is_forgotten_after_ten_minutes() {
         let (flights, clock) = (Flights::default(), Stopped::default());
         let secret = Secret::new("old");
         let waiting = flights.join(&clock, &secret, |_| pending());

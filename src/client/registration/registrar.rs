@@ -211,9 +211,9 @@ impl Registrar {
             Err(Failure { error, .. }) => return Err(error),
         };
         // The OP keeps what it has registered, so the same request would register another client.
-        let information = self.parse(&body).map_err(|violation| Error::from(violation).that_stays())?;
+        let information = self.parse(&body).map_err(|violation| Error::from(violation).permanent())?;
         let endpoint =
-            information.configuration_endpoint.transpose().map_err(|violation| Error::from(violation).that_stays())?;
+            information.configuration_endpoint.transpose().map_err(|violation| Error::from(violation).permanent())?;
         if endpoint.is_some() != information.access_token.is_some() {
             tracing::warn!(
                 "the OP sent only one of the registration access token and its URI; the registration cannot be managed"

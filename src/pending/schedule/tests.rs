@@ -157,7 +157,7 @@ fn a_wall_clock_that_was_set_back_while_the_process_was_down_does_not_lengthen_t
 }
 
 #[test]
-fn a_jump_of_the_wall_clock_neither_hastens_nor_delays_a_poll() {
+fn a_jump_of_the_wall_clock_neither_advances_nor_delays_a_poll() {
     for jump in [-86_400_i64, 86_400] {
         let mut schedule = schedule(Some(60), None);
         let wall = if jump < 0 { moment(30.0).wall - Duration::from_secs(86_400) } else { moment(86_430.0).wall };
@@ -293,7 +293,7 @@ fn the_last_poll_does_not_follow_another_within_a_second() {
 }
 
 #[test]
-fn a_wall_clock_that_was_set_before_the_process_went_to_a_queue_does_not_hasten_a_poll() {
+fn a_wall_clock_set_before_the_sign_in_was_queued_does_not_advance_a_poll() {
     let (mut schedule, set) = (schedule(Some(600), None), Duration::from_secs(300));
     let now = moment(100.0);
     let queue = from_unix_seconds(1_000);
@@ -450,7 +450,7 @@ fn a_request_that_was_dropped_on_its_way_keeps_the_interval_and_counts_as_lost()
 }
 
 #[test]
-fn a_request_that_was_announced_counts_as_sent_only_for_who_finds_the_stored_copy() {
+fn an_announced_request_counts_as_sent_only_in_the_stored_copy() {
     let mut schedule = schedule(Some(5), None);
     schedule.announce();
     let mut found = reopen(&schedule);

@@ -12,9 +12,9 @@ use crate::store::Partition;
 /// The maximum number of clients in one claim.
 pub(super) const QUOTAS: usize = 128;
 /// How many clients are checked in a second for changes by other replicas, if one claim cannot contain all of them.
-const LOOKS_PER_SECOND: usize = 1_000;
+const CHECKS_PER_SECOND: usize = 1_000;
 /// If one claim cannot contain all clients, each client is checked once in this many periods.
-const LOOK_PERIODS: u32 = 4;
+const CHECK_PERIODS: u32 = 4;
 
 /// When each client may have something due, on the monotonic clock.
 #[derive(Debug, Default)]
@@ -22,7 +22,7 @@ pub(super) struct Agenda {
     clients: BTreeMap<Partition, Entry>,
     /// The clients with a time, the earliest first.
     order: BTreeSet<(Duration, Partition)>,
-    looks: Looks,
+    checks: Checks,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -42,7 +42,7 @@ pub(super) enum Slots {
 
 /// The rounds of checks of all clients.
 #[derive(Debug, Default)]
-struct Looks {
+struct Checks {
     /// The last client of the last check.
     after: Option<Partition>,
     next_at: Duration,
@@ -110,42 +110,42 @@ impl Agenda {
     }
 
     /// When the next clients are checked for changes by other replicas.
-    pub(super) fn look_at(&self) -> Duration {
-        self.looks.next_at
+    pub(super) fn next_check_at(&self) -> Duration {
+        self.checks.next_at
     }
 
     /// Records a change of an unknown client. All clients are checked: at once if one claim can contain them, and
     /// otherwise in a quick round.
-    pub(super) fn look_soon(&mut self, clients: usize) {
-        self.looks.urgent = clients;
-        let soon = self.looks.last_at.saturating_add(urgent_period(clients));
-        self.looks.next_at = self.looks.next_at.min(soon);
+    pub(super) fn check_soon(&mut self, clients: usize) {
+        self.checks.urgent = clients;
+        let soon = self.checks.last_at.saturating_add(urgent_period(clients));
+        self.checks.next_at = self.checks.next_at.min(soon);
     }
 
     /// Records that something may be due for the next clients of the round, if a check is due.
-    pub(super) fn look<T>(&mut self, tenants: &BTreeMap<Partition, T>, now: Duration, look_every: Duration) {
-        if now < self.looks.next_at {
+    pub(super) fn check<T>(&mut self, tenants: &BTreeMap<Partition, T>, now: Duration, look_every: Duration) {
+        if now < self.checks.next_at {
             return;
         }
-        let after = self.looks.after.map_or(Bound::Unbounded, Bound::Excluded);
+        let after = self.checks.after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut seen: Vec<_> = tenants.range((after, Bound::Unbounded)).map(|(key, _)| *key).take(QUOTAS).collect();
-        if seen.len() < QUOTAS && self.looks.after.is_some() {
+        if seen.len() < QUOTAS && self.checks.after.is_some() {
             let rest = QUOTAS - seen.len();
             let begin = tenants.keys().copied().take(rest);
-            seen.extend(begin.take_while(|key| self.looks.after.is_some_and(|after| *key <= after)));
+            seen.extend(begin.take_while(|key| self.checks.after.is_some_and(|after| *key <= after)));
         }
-        self.looks.after = seen.last().copied().filter(|_| tenants.len() > QUOTAS);
-        self.looks.urgent = self.looks.urgent.saturating_sub(seen.len());
-        self.looks.last_at = now;
-        let period = match (tenants.len() > QUOTAS, self.looks.urgent > 0) {
+        self.checks.after = seen.last().copied().filter(|_| tenants.len() > QUOTAS);
+        self.checks.urgent = self.checks.urgent.saturating_sub(seen.len());
+        self.checks.last_at = now;
+        let period = match (tenants.len() > QUOTAS, self.checks.urgent > 0) {
             (false, _) => look_every,
             (true, true) => urgent_period(tenants.len()),
             (true, false) => {
-                let round = look_every.saturating_mul(LOOK_PERIODS).max(quickest_round(tenants.len()));
+                let round = look_every.saturating_mul(CHECK_PERIODS).max(quickest_round(tenants.len()));
                 round.saturating_mul(QUOTAS as u32) / u32::try_from(tenants.len()).unwrap_or(u32::MAX)
             }
         };
-        self.looks.next_at = now.saturating_add(period);
+        self.checks.next_at = now.saturating_add(period);
         for partition in seen {
             self.bring_forward(partition, now);
         }
@@ -154,7 +154,7 @@ impl Agenda {
 
 /// The minimum duration of a round.
 fn quickest_round(clients: usize) -> Duration {
-    Duration::from_millis(clients.saturating_mul(1_000 / LOOKS_PER_SECOND) as u64)
+    Duration::from_millis(clients.saturating_mul(1_000 / CHECKS_PER_SECOND) as u64)
 }
 
 /// The pause between two checks after a change of an unknown client.
@@ -213,12 +213,12 @@ mod tests {
     #[test]
     fn all_of_a_few_clients_are_looked_at_in_each_period_and_at_once_after_a_change() {
         let (mut agenda, tenants) = (Agenda::default(), tenants(3));
-        agenda.look(&tenants, SECOND, 5 * SECOND);
+        agenda.check(&tenants, SECOND, 5 * SECOND);
         assert_eq!(agenda.take_due(SECOND, 9).len(), 3);
-        agenda.look(&tenants, 5 * SECOND, 5 * SECOND);
-        assert_eq!((agenda.take_due(5 * SECOND, 9).len(), agenda.look_at()), (0, 6 * SECOND));
-        agenda.look_soon(3);
-        agenda.look(&tenants, 5 * SECOND, 5 * SECOND);
+        agenda.check(&tenants, 5 * SECOND, 5 * SECOND);
+        assert_eq!((agenda.take_due(5 * SECOND, 9).len(), agenda.next_check_at()), (0, 6 * SECOND));
+        agenda.check_soon(3);
+        agenda.check(&tenants, 5 * SECOND, 5 * SECOND);
         assert_eq!(agenda.take_due(5 * SECOND, 9).len(), 3);
     }
 
@@ -228,9 +228,9 @@ mod tests {
             let (mut agenda, tenants) = (Agenda::default(), tenants(count));
             let (mut now, mut seen) = (SECOND, Vec::new());
             while seen.len() < count as usize {
-                agenda.look(&tenants, now, look_every);
+                agenda.check(&tenants, now, look_every);
                 seen.extend(agenda.take_due(now, usize::MAX));
-                now = agenda.look_at();
+                now = agenda.next_check_at();
             }
             assert!(now - SECOND <= round + round / 10, "{count} clients took {:?}", now - SECOND);
             assert_eq!(seen.iter().collect::<BTreeSet<_>>().len(), count as usize);
@@ -241,14 +241,14 @@ mod tests {
     fn after_a_change_many_clients_are_looked_at_sooner_and_not_all_at_once() {
         let (mut agenda, tenants) = (Agenda::default(), tenants(1_000));
         let mut now = SECOND;
-        agenda.look(&tenants, now, 3_600 * SECOND);
+        agenda.check(&tenants, now, 3_600 * SECOND);
         agenda.take_due(now, usize::MAX);
-        agenda.look_soon(1_000);
+        agenda.check_soon(1_000);
         let mut seen = 0;
         while seen < 1_000 {
-            assert!(agenda.look_at() > now);
-            now = agenda.look_at();
-            agenda.look(&tenants, now, 3_600 * SECOND);
+            assert!(agenda.next_check_at() > now);
+            now = agenda.next_check_at();
+            agenda.check(&tenants, now, 3_600 * SECOND);
             seen += agenda.take_due(now, usize::MAX).len();
         }
         assert!(now < 3 * SECOND, "{now:?}");

@@ -86,7 +86,7 @@ impl Engine {
             keys: shared.keyring.ids(),
         });
         let settlements = settling.iter().map(|kept| kept.settlement(now)).collect();
-        (self.called_at, self.is_nudged) = (Some(now), false);
+        (self.called_at, self.is_urgent) = (Some(now), false);
         let answer = Box::pin(catch_panic(async move { shared.store.work(settlements, claim).await }));
         self.call = Some(Call { settling, quotas, tenants, began: now, window, lease, answer });
     }
@@ -114,14 +114,14 @@ impl Engine {
                 continue;
             };
             let polls = tenant.admits(now).0.min(self.share(tenant.in_flight()));
-            let verifications = tenant.room_for_verifications().min(self.share(tenant.verifying()));
+            let verifications = tenant.free_verification_slots().min(self.share(tenant.verifying()));
             quotas.push(ClaimQuota { partition, polls: polls.min(batch), verifications: verifications.min(batch) });
         }
         quotas
     }
 
     /// Processes the answer to the call.
-    pub(super) fn take_answer(&mut self, answer: Answer) {
+    pub(super) fn apply_answer(&mut self, answer: Answer) {
         let Some(call) = self.call.take() else { return };
         let now = self.shared.clock.monotonic();
         self.pace.took(now.saturating_sub(call.began));
@@ -292,11 +292,11 @@ impl Engine {
         }
         let Some(tenant) = self.shared.tenant(partition) else { return self.agenda.remove(partition) };
         let mut slots = Slots::Suffice;
-        let mut at = |due_in: Option<Duration>, (room, wait): (usize, Option<Duration>), share: usize| {
-            let waits_for_share = room > 0 && share == 0;
-            let (room, wait) = if waits_for_share { (0, Some(SHARE_PAUSE)) } else { (room, wait) };
+        let mut at = |due_in: Option<Duration>, (free, wait): (usize, Option<Duration>), share: usize| {
+            let waits_for_share = free > 0 && share == 0;
+            let (free, wait) = if waits_for_share { (0, Some(SHARE_PAUSE)) } else { (free, wait) };
             match due_in {
-                Some(due_in) if room == 0 && due_in <= wait.unwrap_or_default() => {
+                Some(due_in) if free == 0 && due_in <= wait.unwrap_or_default() => {
                     if waits_for_share || wait.is_none() {
                         slots = Slots::Exhausted;
                     }
@@ -306,7 +306,7 @@ impl Engine {
             }
         };
         let polls_in = at(due.polls_in, tenant.admits(now), self.share(tenant.in_flight()));
-        let verifications = (tenant.room_for_verifications(), None);
+        let verifications = (tenant.free_verification_slots(), None);
         let verifications_in = at(due.verifications_in, verifications, self.share(tenant.verifying()));
         let next_in = [polls_in, verifications_in].into_iter().flatten().min();
         self.agenda.note(partition, next_in.map(|next_in| now.saturating_add(next_in)), slots);

@@ -96,7 +96,7 @@ async fn metadata_in_doubt_is_waited_for() {
 }
 
 #[tokio::test]
-async fn nobody_waits_for_a_refresh_while_the_old_document_serves() {
+async fn the_old_document_is_used_while_a_new_one_is_fetched() {
     let op = Op::working();
     op.provider.metadata().await.unwrap();
     op.clock.advance(3_600);

@@ -35,7 +35,7 @@ pub(super) async fn an_outcome_is_delivered_until_it_is_acknowledged(case: Case<
     assert!(case.outcomes(MINUTE).await.claimed.is_empty(), "it cannot be opened here");
 }
 
-pub(super) async fn an_outcome_can_be_held_and_let_go_by_its_holder_alone(case: Case<'_>) {
+pub(super) async fn only_its_holder_can_hold_and_release_an_outcome(case: Case<'_>) {
     case.decided(1).await;
     let held = case.outcomes(5 * MINUTE).await.claimed[0].held;
     let stale = HeldOutcome { epoch: held.epoch - 1, ..held };

@@ -142,7 +142,7 @@ pub(super) async fn a_claim_takes_only_bodies_that_it_can_open(case: Case<'_>) {
     assert_eq!(ids(&work.claimed), [id(1), id(2)]);
 }
 
-pub(super) async fn a_claimed_row_is_nobody_elses_until_its_lease_and_an_interval_have_passed(case: Case<'_>) {
+pub(super) async fn a_claimed_row_is_not_claimed_again_until_its_lease_and_an_interval_have_passed(case: Case<'_>) {
     let id = case.inserted(waiting(1)).await;
     case.claim_one().await;
     assert!(case.load(id).await.leased);

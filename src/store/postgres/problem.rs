@@ -221,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_alert_that_passes_does_not_make_a_store_unusable() {
+    fn a_transient_tls_alert_does_not_make_a_store_unusable() {
         // handshake_failure, bad_certificate, unknown_ca, protocol_version, certificate_required.
         assert!([40, 42, 48, 70, 116].into_iter().all(|alert| is_lasting_alert(1_000 + alert)));
         // close_notify, unexpected_message, bad_record_mac, internal_error.

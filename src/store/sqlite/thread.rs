@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_happened_is_told_and_what_failed_is_not() {
+    async fn successful_changes_are_notified_and_failed_ones_are_not() {
         let (worker, changes) = worker().await;
         let told = changes.next();
         add(&worker, &[1]).await.unwrap();

@@ -30,7 +30,7 @@ struct Current {
     generation: u64,
     built_at: Duration,
     /// A request on one of its connections timed out.
-    condemned: bool,
+    retired: bool,
 }
 
 /// A client and its number.
@@ -51,21 +51,21 @@ impl Connections {
     }
 
     fn with_clock(build: Arc<Build>, clock: Arc<dyn Clock>) -> Result<Self, Error> {
-        let current = Current { client: build()?, generation: 0, built_at: clock.monotonic(), condemned: false };
+        let current = Current { client: build()?, generation: 0, built_at: clock.monotonic(), retired: false };
         Ok(Self { build, clock, current: Mutex::new(current), renewal: tokio::sync::Mutex::new(()) })
     }
 
     /// The client for the next request.
     pub(super) async fn lease(&self) -> Leased {
-        let (leased, condemned) = {
+        let (leased, retired) = {
             let current = self.current();
             let aged = self.clock.monotonic().saturating_sub(current.built_at) >= LONGEST_LIFE;
-            if !aged && !current.condemned {
+            if !aged && !current.retired {
                 return current.lease();
             }
-            (current.lease(), current.condemned)
+            (current.lease(), current.retired)
         };
-        let _renewal = if condemned {
+        let _renewal = if retired {
             self.renewal.lock().await
         } else {
             match self.renewal.try_lock() {
@@ -82,9 +82,9 @@ impl Connections {
 
     /// Stops using the connections of this client for further requests, because a request on one of them timed out. If
     /// many requests time out together, the first one counts.
-    pub(super) fn condemn(&self, generation: u64) {
+    pub(super) fn retire(&self, generation: u64) {
         let mut current = self.current();
-        current.condemned |= current.generation == generation;
+        current.retired |= current.generation == generation;
     }
 
     /// Building takes milliseconds, and much longer with the TLS library of the system.
@@ -97,7 +97,7 @@ impl Connections {
             Ok(Ok(client)) => {
                 current.client = client;
                 current.generation += 1;
-                current.condemned = false;
+                current.retired = false;
             }
             // The next request tries again, or a later one if only the age is the reason.
             Ok(Err(error)) => tracing::error!(%error, "the HTTP client cannot be rebuilt; the old one stays in use"),
@@ -178,7 +178,7 @@ mod tests {
             leased.push(connections.lease().await);
         }
         for one in &leased {
-            connections.condemn(one.generation());
+            connections.retire(one.generation());
             connections.lease().await;
         }
         assert_eq!(built.load(Ordering::Relaxed), 2);
@@ -192,7 +192,7 @@ mod tests {
             _ => Ok(Client::new()),
         };
         let connections = Connections::with_clock(Arc::new(build), clock).unwrap();
-        connections.condemn(connections.lease().await.generation());
+        connections.retire(connections.lease().await.generation());
         assert_eq!(connections.lease().await.generation(), 0);
         assert_eq!(connections.lease().await.generation(), 1);
     }

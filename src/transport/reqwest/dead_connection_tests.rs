@@ -154,7 +154,7 @@ async fn an_http2_connection_that_dies_while_it_is_idle_costs_no_request() {
 }
 
 #[tokio::test]
-async fn a_request_that_times_out_condemns_its_http2_connection() {
+async fn a_request_that_times_out_retires_its_http2_connection() {
     let (client, proxy) = world(Version::HTTP_2, Duration::ZERO).await;
     client.send(post(&proxy, LONG_POLL)).await.unwrap();
     proxy.swallow();
@@ -165,7 +165,7 @@ async fn a_request_that_times_out_condemns_its_http2_connection() {
 }
 
 #[tokio::test]
-async fn a_request_that_times_out_condemns_all_idle_http1_connections() {
+async fn a_request_that_times_out_retires_all_idle_http1_connections() {
     let (client, proxy) = world(Version::HTTP_11, Duration::from_millis(100)).await;
     let three = [(); 3].map(|()| client.send(post(&proxy, LONG_POLL)));
     for sent in futures_util::future::join_all(three).await {
@@ -180,7 +180,7 @@ async fn a_request_that_times_out_condemns_all_idle_http1_connections() {
 }
 
 #[tokio::test]
-async fn a_request_under_way_ends_on_its_connection_when_another_one_condemns_it() {
+async fn a_request_in_flight_ends_on_its_connection_when_another_one_retires_it() {
     let (client, proxy) = world(Version::HTTP_2, Duration::from_secs(1)).await;
     let under_way = client.send(post(&proxy, LONG_POLL));
     let impatient = async {

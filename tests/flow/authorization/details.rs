@@ -47,7 +47,7 @@ async fn what_was_granted_counts_and_not_what_was_asked_for() {
 }
 
 #[tokio::test]
-async fn details_that_are_missing_or_no_array_are_none_and_cost_nobody_the_sign_in() {
+async fn invalid_authorization_details_in_the_response_do_not_fail_the_sign_in() {
     let world = world().await;
     for value in [None, Some(json!("all")), Some(json!({ "type": "payment" })), Some(json!(null))] {
         world.op.misbehave(Fault::edit_json(Endpoint::Poll, move |members| {

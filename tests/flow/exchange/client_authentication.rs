@@ -121,7 +121,7 @@ async fn assertion_audience(client: impl FnOnce(ClientBuilder) -> ClientBuilder)
 }
 
 #[tokio::test]
-async fn a_client_assertion_is_for_the_issuer_and_nobody_else() {
+async fn the_issuer_is_the_only_audience_of_a_client_assertion() {
     let (world, audience) = assertion_audience(|client| client).await;
     assert_eq!(audience, json!(world.op.issuer()));
     world.op.assert_clean();

@@ -211,7 +211,7 @@ async fn a_response_without_a_usable_token_is_refused() {
 }
 
 #[tokio::test]
-async fn an_id_token_that_nobody_asked_for_is_not_available() {
+async fn an_unrequested_id_token_is_not_available() {
     let world = ietf(|op| op.answers_at_once()).await;
     world.op.misbehave(Fault::edit_json(Endpoint::ClientCredentials, |body| {
         body.insert("id_token".into(), "a.b.c".into());

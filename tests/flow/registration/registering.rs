@@ -140,7 +140,7 @@ async fn a_request_that_cannot_be_right_is_refused_before_it_is_sent() {
 }
 
 #[tokio::test]
-async fn without_the_initial_access_token_nobody_is_registered() {
+async fn without_the_initial_access_token_no_client_is_registered() {
     let office = office();
     let stranger = |token: Option<&str>| {
         let builder = Registrar::builder(office.op.issuer()).http_client(office.op.http_client());

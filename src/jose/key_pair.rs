@@ -22,7 +22,7 @@ use crate::error::{Error, ErrorKind};
 
 /// The kinds of key that sign DPoP proofs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RawKeyType {
+pub(crate) enum KeyPairType {
     /// ECDSA on P-256 with SHA-256 (`ES256`).
     P256,
     /// Ed25519 (`EdDSA`).
@@ -32,7 +32,7 @@ pub(crate) enum RawKeyType {
 }
 
 /// A private key with its public half.
-pub(crate) struct RawKey {
+pub(crate) struct KeyPair {
     private: PrivateHalf,
     public: PublicParts,
 }
@@ -43,7 +43,7 @@ enum PrivateHalf {
     Rsa2048(PKey<Private>),
 }
 
-/// The public half of a [`RawKey`]: the octets that a JWK encodes (RFC 7518 §6.2 and §6.3, RFC 8037 §2).
+/// The public half of a [`KeyPair`]: the octets that a JWK encodes (RFC 7518 §6.2 and §6.3, RFC 8037 §2).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum PublicParts {
     P256 { x: Vec<u8>, y: Vec<u8> },
@@ -63,13 +63,13 @@ const PRIME_PADDED: i32 = 128;
 /// The public exponent of keys that OpenSSL generates.
 const RSA_EXPONENT: u32 = 65_537;
 
-impl RawKey {
+impl KeyPair {
     /// Generates a key. P-256 and Ed25519 take microseconds, RSA takes tens to hundreds of milliseconds.
-    pub(crate) fn generate(key_type: RawKeyType) -> Result<Self, Error> {
+    pub(crate) fn generate(key_type: KeyPairType) -> Result<Self, Error> {
         match key_type {
-            RawKeyType::P256 => p256().and_then(EcKey::generate).and_then(Self::of_p256),
-            RawKeyType::Ed25519 => PKey::generate_ed25519().and_then(Self::of_ed25519),
-            RawKeyType::Rsa2048 => Rsa::generate(RSA_BITS.cast_unsigned()).and_then(Self::of_rsa),
+            KeyPairType::P256 => p256().and_then(EcKey::generate).and_then(Self::of_p256),
+            KeyPairType::Ed25519 => PKey::generate_ed25519().and_then(Self::of_ed25519),
+            KeyPairType::Rsa2048 => Rsa::generate(RSA_BITS.cast_unsigned()).and_then(Self::of_rsa),
         }
         .map_err(failed)
     }
@@ -79,11 +79,11 @@ impl RawKey {
     /// It does not check that the halves of a P-256 or RSA key belong together. The bytes come from a sealed value, and
     /// computing the point again takes 10 to 15 µs, half as long as a signature, for each poll. With a wrong point, the
     /// OP would refuse the proof, and the proof reveals nothing.
-    pub(crate) fn from_bytes(key_type: RawKeyType, bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn from_bytes(key_type: KeyPairType, bytes: &[u8]) -> Option<Self> {
         match key_type {
-            RawKeyType::P256 => restore_p256(bytes),
-            RawKeyType::Ed25519 => restore_ed25519(bytes),
-            RawKeyType::Rsa2048 => restore_rsa(bytes),
+            KeyPairType::P256 => restore_p256(bytes),
+            KeyPairType::Ed25519 => restore_ed25519(bytes),
+            KeyPairType::Rsa2048 => restore_rsa(bytes),
         }
     }
 
@@ -137,9 +137,9 @@ impl RawKey {
     }
 }
 
-impl fmt::Debug for RawKey {
+impl fmt::Debug for KeyPair {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("RawKey").field(&self.public).finish()
+        formatter.debug_tuple("KeyPair").field(&self.public).finish()
     }
 }
 
@@ -160,14 +160,14 @@ fn p256_order() -> Result<&'static BigNumRef, ErrorStack> {
     ORDER.as_deref().map_err(Clone::clone)
 }
 
-fn restore_p256(bytes: &[u8]) -> Option<RawKey> {
+fn restore_p256(bytes: &[u8]) -> Option<KeyPair> {
     let (scalar, public) = bytes.split_at_checked(WIDTH)?;
     let (x, y) = public.split_at_checked(WIDTH).filter(|(_, y)| y.len() == WIDTH)?;
     let mut scalar = BigNum::from_slice(scalar).ok()?;
     let key = build_p256(&scalar, x, y);
     // OpenSSL clears its own copy when the key is dropped, but not this number.
     scalar.clear();
-    Some(RawKey { private: PrivateHalf::P256(key.ok()??), public: PublicParts::P256 { x: x.to_vec(), y: y.to_vec() } })
+    Some(KeyPair { private: PrivateHalf::P256(key.ok()??), public: PublicParts::P256 { x: x.to_vec(), y: y.to_vec() } })
 }
 
 /// `None` if the scalar is zero or not below the order of the group.
@@ -182,17 +182,17 @@ fn build_p256(scalar: &BigNumRef, x: &[u8], y: &[u8]) -> Result<Option<EcKey<Pri
     EcKey::from_private_components(group, scalar, &public).map(Some)
 }
 
-fn restore_ed25519(bytes: &[u8]) -> Option<RawKey> {
+fn restore_ed25519(bytes: &[u8]) -> Option<KeyPair> {
     let (seed, public) = bytes.split_at_checked(WIDTH)?;
-    let key = PKey::private_key_from_raw_bytes(seed, Id::ED25519).and_then(RawKey::of_ed25519).ok()?;
+    let key = PKey::private_key_from_raw_bytes(seed, Id::ED25519).and_then(KeyPair::of_ed25519).ok()?;
     // OpenSSL has already computed the public half, so the comparison is free.
     matches!(&key.public, PublicParts::Ed25519 { x } if x == public).then_some(key)
 }
 
-fn restore_rsa(bytes: &[u8]) -> Option<RawKey> {
+fn restore_rsa(bytes: &[u8]) -> Option<KeyPair> {
     let (p, q) = bytes.split_at_checked(PRIME_WIDTH).filter(|(_, q)| q.len() == PRIME_WIDTH)?;
     let key = build_rsa(p, q).ok().filter(|key| key.n().num_bits() == RSA_BITS)?;
-    RawKey::of_rsa(key).ok()
+    KeyPair::of_rsa(key).ok()
 }
 
 /// RFC 8017 §3.2. It takes a quarter of the time of one signature (measured).
@@ -262,7 +262,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: [RawKeyType; 3] = [RawKeyType::P256, RawKeyType::Ed25519, RawKeyType::Rsa2048];
+    const ALL: [KeyPairType; 3] = [KeyPairType::P256, KeyPairType::Ed25519, KeyPairType::Rsa2048];
 
     /// Verifies with only the public parts.
     fn verifies(public: &PublicParts, message: &[u8], signature: &[u8]) -> bool {
@@ -299,8 +299,8 @@ mod tests {
     #[test]
     fn a_key_that_was_brought_back_is_the_same_key() {
         for key_type in ALL {
-            let key = RawKey::generate(key_type).unwrap();
-            let restored = RawKey::from_bytes(key_type, &key.to_bytes().unwrap()).unwrap();
+            let key = KeyPair::generate(key_type).unwrap();
+            let restored = KeyPair::from_bytes(key_type, &key.to_bytes().unwrap()).unwrap();
             assert_eq!(restored.public_parts(), key.public_parts());
             let signature = restored.sign(b"a message").unwrap();
             assert!(verifies(key.public_parts(), b"a message", &signature));
@@ -312,7 +312,7 @@ mod tests {
     fn numbers_with_leading_zeros_keep_their_width() {
         // The point is the generator, so the scalar is one.
         let bytes = [&[0; 31], [1].as_slice(), &generator()].concat();
-        let key = RawKey::from_bytes(RawKeyType::P256, &bytes).unwrap();
+        let key = KeyPair::from_bytes(KeyPairType::P256, &bytes).unwrap();
         assert_eq!(*key.to_bytes().unwrap(), bytes);
         assert!(verifies(key.public_parts(), b"a message", &key.sign(b"a message").unwrap()));
     }
@@ -322,42 +322,42 @@ mod tests {
         let mut order = BigNum::new().unwrap();
         p256().unwrap().order(&mut order, &mut BigNumContext::new().unwrap()).unwrap();
         for scalar in [vec![0; 32], order.to_vec(), vec![0xff; 32]] {
-            assert!(RawKey::from_bytes(RawKeyType::P256, &[scalar, generator()].concat()).is_none());
+            assert!(KeyPair::from_bytes(KeyPairType::P256, &[scalar, generator()].concat()).is_none());
         }
     }
 
     #[test]
     fn a_point_that_is_not_on_the_curve_is_refused() {
         for (x, y) in [([0; 32], [0; 32]), ([1; 32], [2; 32]), ([0xff; 32], [0xff; 32])] {
-            assert!(RawKey::from_bytes(RawKeyType::P256, &[[7; 32], x, y].concat()).is_none());
+            assert!(KeyPair::from_bytes(KeyPairType::P256, &[[7; 32], x, y].concat()).is_none());
         }
     }
 
     #[test]
     fn an_ed25519_key_whose_halves_do_not_belong_together_is_refused() {
-        let one = RawKey::generate(RawKeyType::Ed25519).unwrap().to_bytes().unwrap();
-        let other = RawKey::generate(RawKeyType::Ed25519).unwrap().to_bytes().unwrap();
+        let one = KeyPair::generate(KeyPairType::Ed25519).unwrap().to_bytes().unwrap();
+        let other = KeyPair::generate(KeyPairType::Ed25519).unwrap().to_bytes().unwrap();
         let mixed = [&one[..WIDTH], &other[WIDTH..]].concat();
-        assert!(RawKey::from_bytes(RawKeyType::Ed25519, &mixed).is_none());
+        assert!(KeyPair::from_bytes(KeyPairType::Ed25519, &mixed).is_none());
     }
 
     #[test]
     fn an_rsa_key_of_another_size_or_with_bytes_after_it_is_refused() {
         let short = primes(&Rsa::generate(1024).unwrap()).unwrap();
-        assert!(RawKey::from_bytes(RawKeyType::Rsa2048, &short).is_none());
-        let key = RawKey::generate(RawKeyType::Rsa2048).unwrap().to_bytes().unwrap();
+        assert!(KeyPair::from_bytes(KeyPairType::Rsa2048, &short).is_none());
+        let key = KeyPair::generate(KeyPairType::Rsa2048).unwrap().to_bytes().unwrap();
         assert_eq!(key.len(), 2 * PRIME_WIDTH);
-        assert!(RawKey::from_bytes(RawKeyType::Rsa2048, &key[1..]).is_none());
-        assert!(RawKey::from_bytes(RawKeyType::Rsa2048, &[key.as_slice(), &[0]].concat()).is_none());
+        assert!(KeyPair::from_bytes(KeyPairType::Rsa2048, &key[1..]).is_none());
+        assert!(KeyPair::from_bytes(KeyPairType::Rsa2048, &[key.as_slice(), &[0]].concat()).is_none());
     }
 
     #[test]
     fn numbers_that_make_no_rsa_key_are_refused_or_sign_nothing_that_verifies() {
         for (p, q) in [([0; PRIME_WIDTH], [0; PRIME_WIDTH]), ([0xff; PRIME_WIDTH], [0xff; PRIME_WIDTH])] {
-            assert!(RawKey::from_bytes(RawKeyType::Rsa2048, &[p, q].concat()).is_none());
+            assert!(KeyPair::from_bytes(KeyPairType::Rsa2048, &[p, q].concat()).is_none());
         }
         for (p, q) in [([0xfe; PRIME_WIDTH], [0xfd; PRIME_WIDTH]), ([0xfd; PRIME_WIDTH], [0xf1; PRIME_WIDTH])] {
-            let Some(key) = RawKey::from_bytes(RawKeyType::Rsa2048, &[p, q].concat()) else { continue };
+            let Some(key) = KeyPair::from_bytes(KeyPairType::Rsa2048, &[p, q].concat()) else { continue };
             let signed = key.sign(b"a message");
             assert!(!signed.is_ok_and(|signature| verifies(key.public_parts(), b"a message", &signature)));
         }
@@ -369,7 +369,7 @@ mod tests {
         let decoded = |text: &str| URL_SAFE_NO_PAD.decode(text).unwrap();
         let seed = decoded("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A");
         let public = decoded("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo");
-        let key = RawKey::from_bytes(RawKeyType::Ed25519, &[seed, public].concat()).unwrap();
+        let key = KeyPair::from_bytes(KeyPairType::Ed25519, &[seed, public].concat()).unwrap();
         let signature = key.sign(b"eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc").unwrap();
         assert_eq!(
             URL_SAFE_NO_PAD.encode(signature),
@@ -379,8 +379,8 @@ mod tests {
 
     #[test]
     fn debug_output_has_the_public_half_only() {
-        for key_type in [RawKeyType::P256, RawKeyType::Ed25519] {
-            let key = RawKey::generate(key_type).unwrap();
+        for key_type in [KeyPairType::P256, KeyPairType::Ed25519] {
+            let key = KeyPair::generate(key_type).unwrap();
             let shown = format!("{key:?}");
             let private = format!("{:?}", &key.to_bytes().unwrap()[..WIDTH]);
             assert!(!shown.contains(private.trim_matches(['[', ']'])), "{shown}");
@@ -391,7 +391,7 @@ mod tests {
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             for key_type in ALL {
-                let _ = RawKey::from_bytes(key_type, &bytes);
+                let _ = KeyPair::from_bytes(key_type, &bytes);
             }
         }
     }
